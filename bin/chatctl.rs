@@ -1,0 +1,2 @@
+//! Stands for what is built next.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The four ways to talk, on one secured link.

@@ -1,0 +1,290 @@
+//! Limits and time-outs, validated against each other.
+//!
+//! Durations are written as texts such as `500ms`, `10s`, `5min` in files and stories.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// How the parts of one node wait, retry and bound. The defaults are the design's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Between two heartbeats of a link.
+    #[serde(with = "text")]
+    pub heartbeat_interval: Duration,
+    /// A peer is suspect after so many missed heartbeats.
+    pub heartbeats_missed_max: u32,
+    /// One RPC of a batch to a worker.
+    #[serde(with = "text")]
+    pub attempt_timeout: Duration,
+    /// Tries on one registration of a worker.
+    pub attempts_per_worker: u32,
+    /// Tries in all.
+    pub attempts_max: u32,
+    /// Between two tries.
+    #[serde(with = "text")]
+    pub attempt_backoff: Duration,
+    /// What a worker waits for the store.
+    #[serde(with = "text")]
+    pub store_timeout: Duration,
+    /// A lease's term, store time.
+    #[serde(with = "text")]
+    pub lease_ttl: Duration,
+    /// Between two renewals.
+    #[serde(with = "text")]
+    pub lease_renew_interval: Duration,
+    /// A lease not used for this long is released.
+    #[serde(with = "text")]
+    pub lease_idle: Duration,
+    /// What a master waits for the coordinator's answer before it wishes for the lease.
+    #[serde(with = "text")]
+    pub forward_timeout: Duration,
+    /// Between two looks for a coordinator.
+    #[serde(with = "text")]
+    pub forward_retry: Duration,
+    /// What a person's request waits for its outcome.
+    #[serde(with = "text")]
+    pub request_timeout: Duration,
+    /// Between two sweeps of the failed list.
+    #[serde(with = "text")]
+    pub failed_sweep_interval: Duration,
+    /// Between two reads of boards, masters, admission and presence.
+    #[serde(with = "text")]
+    pub store_poll_interval: Duration,
+    /// A master whose row does not change for this long is out.
+    #[serde(with = "text")]
+    pub master_out_after: Duration,
+    /// Between two digests of the directory.
+    #[serde(with = "text")]
+    pub digest_interval: Duration,
+    /// The most a worker waits between two tries to find a master.
+    #[serde(with = "text")]
+    pub search_backoff_max: Duration,
+    /// Connect, then handshake, each.
+    #[serde(with = "text")]
+    pub handshake_timeout: Duration,
+    /// Between two refreshes of the common key.
+    #[serde(with = "text")]
+    pub key_refresh_interval: Duration,
+    /// Between two `beat`s of a stream.
+    #[serde(with = "text")]
+    pub stream_beat_interval: Duration,
+    /// Between two touches of the sessions that are here.
+    #[serde(with = "text")]
+    pub presence_touch_interval: Duration,
+    /// After a stream closed, before its session leaves.
+    #[serde(with = "text")]
+    pub presence_leave_delay: Duration,
+    /// Tasks in one resource's queue.
+    pub queue_tasks_max: usize,
+    /// Tasks in all queues of a master.
+    pub queue_total_max: usize,
+    /// Resources that a master keeps a queue for.
+    pub resources_max: usize,
+    /// Tasks in one batch.
+    pub batch_tasks_max: usize,
+    /// Bytes in one batch.
+    pub batch_bytes_max: usize,
+    /// Posts of a board that a master keeps in memory.
+    pub tail_posts_max: usize,
+    /// Workers in a domain.
+    pub workers_max: usize,
+    /// Nodes in the directory.
+    pub directory_max: usize,
+    /// Streams of a master.
+    pub streams_max: usize,
+    /// Events waiting for one stream's reader.
+    pub stream_backlog_max: usize,
+    /// Sessions that a master keeps in memory.
+    pub sessions_cached_max: usize,
+    /// Bits of an identity key.
+    pub identity_bits: usize,
+    /// Bits of a handshake or common key.
+    pub key_bits: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Self {
+            heartbeat_interval: ms(500),
+            heartbeats_missed_max: 3,
+            attempt_timeout: ms(1000),
+            attempts_per_worker: 2,
+            attempts_max: 4,
+            attempt_backoff: ms(100),
+            store_timeout: ms(800),
+            lease_ttl: ms(3000),
+            lease_renew_interval: ms(1000),
+            lease_idle: ms(30_000),
+            forward_timeout: ms(2000),
+            forward_retry: ms(500),
+            request_timeout: ms(10_000),
+            failed_sweep_interval: ms(30_000),
+            store_poll_interval: ms(1000),
+            master_out_after: ms(5000),
+            digest_interval: ms(2000),
+            search_backoff_max: ms(3000),
+            handshake_timeout: ms(5000),
+            key_refresh_interval: ms(600_000),
+            stream_beat_interval: ms(4000),
+            presence_touch_interval: ms(5000),
+            presence_leave_delay: ms(12_000),
+            queue_tasks_max: 4096,
+            queue_total_max: 16_384,
+            resources_max: 1024,
+            batch_tasks_max: 64,
+            batch_bytes_max: 256 * 1024,
+            tail_posts_max: 1024,
+            workers_max: 1024,
+            directory_max: 16_384,
+            streams_max: 20_000,
+            stream_backlog_max: 256,
+            sessions_cached_max: 100_000,
+            identity_bits: 3072,
+            key_bits: 2048,
+        }
+    }
+}
+
+/// Two settings that cannot hold together. Nothing was started.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+impl Config {
+    /// The longest that a task at the head of its queue takes to end while a master, a worker
+    /// and the store are connected (G9).
+    #[must_use]
+    pub fn task_bound(&self) -> Duration {
+        self.lease_ttl
+            + (self.attempt_timeout + self.attempt_backoff) * self.attempts_max
+            + Duration::from_secs(2)
+    }
+
+    /// Holds the settings against each other.
+    ///
+    /// # Errors
+    /// The first pair that cannot hold, with both names and values.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let refuse = |text: String| Err(ConfigError(text));
+        let positive = [
+            ("heartbeat_interval", self.heartbeat_interval),
+            ("attempt_timeout", self.attempt_timeout),
+            ("store_timeout", self.store_timeout),
+            ("lease_ttl", self.lease_ttl),
+            ("lease_renew_interval", self.lease_renew_interval),
+            ("forward_timeout", self.forward_timeout),
+            ("forward_retry", self.forward_retry),
+            ("store_poll_interval", self.store_poll_interval),
+            ("digest_interval", self.digest_interval),
+            ("handshake_timeout", self.handshake_timeout),
+            ("stream_beat_interval", self.stream_beat_interval),
+            ("presence_touch_interval", self.presence_touch_interval),
+            ("failed_sweep_interval", self.failed_sweep_interval),
+        ];
+        if let Some((name, _)) = positive.iter().find(|(_, value)| value.is_zero()) {
+            return refuse(format!("{name} is zero"));
+        }
+        let counts = [
+            ("heartbeats_missed_max", self.heartbeats_missed_max as usize),
+            ("attempts_per_worker", self.attempts_per_worker as usize),
+            ("attempts_max", self.attempts_max as usize),
+            ("queue_tasks_max", self.queue_tasks_max),
+            ("queue_total_max", self.queue_total_max),
+            ("resources_max", self.resources_max),
+            ("batch_tasks_max", self.batch_tasks_max),
+            ("batch_bytes_max", self.batch_bytes_max),
+            ("tail_posts_max", self.tail_posts_max),
+            ("workers_max", self.workers_max),
+            ("directory_max", self.directory_max),
+            ("streams_max", self.streams_max),
+            ("stream_backlog_max", self.stream_backlog_max),
+            ("sessions_cached_max", self.sessions_cached_max),
+        ];
+        if let Some((name, _)) = counts.iter().find(|(_, value)| *value == 0) {
+            return refuse(format!("{name} is zero"));
+        }
+        let below = [
+            ("store_timeout", self.store_timeout, "attempt_timeout", self.attempt_timeout),
+            ("lease_renew_interval", self.lease_renew_interval, "lease_ttl", self.lease_ttl),
+            ("task_bound", self.task_bound(), "request_timeout", self.request_timeout),
+        ];
+        if let Some((small, is, large, bound)) =
+            below.iter().find(|(_, small, _, large)| small >= large)
+        {
+            return refuse(format!("{small} ({is:?}) must be below {large} ({bound:?})"));
+        }
+        if self.attempts_per_worker > self.attempts_max {
+            return refuse(format!(
+                "attempts_per_worker ({}) must not be above attempts_max ({})",
+                self.attempts_per_worker, self.attempts_max
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Durations as texts.
+mod text {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(by: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&format!("{}ms", by.as_millis()))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(from)?;
+        super::parse_duration(&text).map_err(D::Error::custom)
+    }
+}
+
+/// Reads `250ms`, `10s`, `5min`, `2h`; a fraction such as `1.5s` is fine.
+///
+/// # Errors
+/// A sentence that says what is wanted.
+pub fn parse_duration(text: &str) -> Result<Duration, ConfigError> {
+    let wrong = || ConfigError(format!("{text:?} is not a duration such as 250ms, 10s or 5min"));
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
+    let scale = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(wrong()),
+    };
+    Duration::try_from_secs_f64(number * scale).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_hold_and_bound_a_task_as_the_design_says() {
+        let config = Config::default();
+        assert_eq!(config.validate(), Ok(()));
+        assert_eq!(config.task_bound(), Duration::from_millis(9400));
+    }
+
+    #[test]
+    fn a_bound_above_the_request_time_out_is_refused() {
+        let config = Config { attempts_max: 5, ..Config::default() };
+        let refused = config.validate().expect_err("5 attempts take 10.5 s");
+        assert!(refused.0.contains("request_timeout"), "{refused}");
+    }
+
+    #[test]
+    fn unknown_keys_are_errors() {
+        let refused = toml::from_str::<Config>("lease_tll = \"3s\"").expect_err("a typo");
+        assert!(refused.to_string().contains("lease_tll"), "{refused}");
+        let read: Config = toml::from_str("lease_ttl = \"1.5s\"").expect("a duration");
+        assert_eq!(read.lease_ttl, Duration::from_millis(1500));
+    }
+}

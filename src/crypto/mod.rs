@@ -1,0 +1,1 @@
+//! Keys, handshake, sealed records, the fanout envelope: pure functions over bytes.

@@ -1,0 +1,306 @@
+//! The seam between a node and the world it runs in: network, clocks, disk, entropy, tasks.
+//!
+//! A node holds an [`Env`] and nothing else of the outside. Two worlds stand behind it: the
+//! real one (`env::real`, tokio, files, the system's clocks) and the simulated one
+//! (`chatchat-sim`). One contract suite, `env::contract`, holds both to the same behaviour.
+//!
+//! 1. Dropping a stream closes it; what was written before is still delivered.
+//! 2. `now` never goes backwards. `wall` may.
+//! 3. After a [`World::spawn`]ed task was aborted it is not polled again.
+//! 4. What [`Disk::write_atomic`] and [`DiskFile::sync`] returned for survives a power loss.
+//! 5. Two calls of [`World::entropy`] never give the same bytes, not even across restarts.
+
+use std::{fmt, future::Future, io, pin::Pin, sync::Arc, time::Duration};
+
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::oneshot,
+};
+
+use crate::{
+    event::{Event, Moment},
+    time::{Mono, Wall},
+};
+
+/// A boxed future that may move between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A connected, ordered, reliable two-way byte stream with half-close.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
+
+/// What a connection is, in either world.
+pub type BoxStream = Box<dyn Stream>;
+
+/// Takes connections on one address.
+pub trait Listener: Send {
+    /// The next connection and its peer's `host:port`. Cancel-safe.
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxStream, String)>>;
+
+    /// The `host:port` that it listens on, with the port that was chosen for port 0.
+    fn local_addr(&self) -> String;
+}
+
+/// A node's own directory of small named files. Names are plain: no separators.
+///
+/// Calls block; large work belongs on [`Env::compute`].
+pub trait Disk: Send + Sync {
+    /// Opens a file for reading and writing, making it if it is not there.
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+
+    /// A whole file, `None` if it is not there.
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
+
+    /// Replaces a whole file, readable by its owner only. Durable when it returns; after a
+    /// crash the file is the old or the new one, whole.
+    fn write_atomic(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+
+    /// Removes a file; fine if it is not there.
+    fn remove(&self, name: &str) -> io::Result<()>;
+}
+
+/// An open file with reads and writes at offsets.
+pub trait DiskFile: Send + Sync + fmt::Debug {
+    /// Its length in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether it holds nothing.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Fills `out` from `offset`; an end of file before that is an error.
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of `bytes` at `offset`, growing the file.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Cuts or grows (with zeros) to `len` bytes.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Makes everything written durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// What stands behind an [`Env`]. One value is one node in one of its lives.
+pub trait World: Send + Sync + 'static {
+    /// The node's monotonic clock.
+    fn now(&self) -> Mono;
+
+    /// The node's wall clock.
+    fn wall(&self) -> Wall;
+
+    /// Ready when the monotonic clock has reached `at`.
+    fn sleep_until(&self, at: Mono) -> BoxFuture<'static, ()>;
+
+    /// Runs a task beside the caller. The name is for traces.
+    fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> Task;
+
+    /// Connects to `host:port`. May hang as long as a SYN can; bound it.
+    fn connect(&self, addr: &str) -> BoxFuture<'static, io::Result<BoxStream>>;
+
+    /// Listens on `host:port`.
+    fn listen(&self, addr: &str) -> BoxFuture<'static, io::Result<Box<dyn Listener>>>;
+
+    /// Fresh secret bytes. The label names the stream they are drawn from, so that in
+    /// simulation one consumer's draws never move another's.
+    fn entropy(&self, label: &str) -> [u8; 32];
+
+    /// The node's directory.
+    fn disk(&self) -> Arc<dyn Disk>;
+
+    /// Runs blocking work off the async threads. Ready when it ran.
+    fn compute(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()>;
+
+    /// Takes an event line, stamped with node and time by the world.
+    fn event(&self, event: Event);
+
+    /// Told to the world and to nobody in real life: here a fault would hurt.
+    fn moment(&self, moment: Moment);
+
+    /// A probe: this rare thing was reached. A campaign that never reaches one fails.
+    fn sometimes(&self, probe: &'static str);
+}
+
+/// A running task. Dropping this lets it run on.
+pub struct Task {
+    abort: Box<dyn FnOnce() + Send + Sync>,
+}
+
+impl Task {
+    /// Wraps what stops the task.
+    #[must_use]
+    pub fn new(abort: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Self { abort: Box::new(abort) }
+    }
+
+    /// Stops it at its next await.
+    pub fn abort(self) {
+        (self.abort)();
+    }
+
+    /// Stops it when the guard is dropped.
+    #[must_use]
+    pub const fn abort_on_drop(self) -> TaskGuard {
+        TaskGuard(Some(self))
+    }
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Task")
+    }
+}
+
+/// Aborts its task when dropped.
+#[derive(Debug)]
+pub struct TaskGuard(Option<Task>);
+
+impl Drop for TaskGuard {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            task.abort();
+        }
+    }
+}
+
+/// The time given to a wait ran out; what was waited for was dropped.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("timed out")]
+pub struct TimedOut;
+
+/// A cheap handle on the world, and the only way a node reaches it.
+#[derive(Clone)]
+pub struct Env(Arc<dyn World>);
+
+impl Env {
+    /// Wraps a world.
+    #[must_use]
+    pub fn new(world: impl World) -> Self {
+        Self(Arc::new(world))
+    }
+
+    /// The node's monotonic clock.
+    #[must_use]
+    pub fn now(&self) -> Mono {
+        self.0.now()
+    }
+
+    /// The node's wall clock.
+    #[must_use]
+    pub fn wall(&self) -> Wall {
+        self.0.wall()
+    }
+
+    /// Waits until the monotonic clock reaches `at`.
+    pub async fn sleep_until(&self, at: Mono) {
+        self.0.sleep_until(at).await;
+    }
+
+    /// Waits this long by the node's clock.
+    pub async fn sleep(&self, by: Duration) {
+        self.0.sleep_until(self.0.now() + by).await;
+    }
+
+    /// Waits for `work`, but no longer than `limit`.
+    ///
+    /// # Errors
+    /// [`TimedOut`] when the limit passed first; `work` is dropped.
+    pub async fn timeout<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = T>,
+    ) -> Result<T, TimedOut> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            () = self.sleep(limit) => Err(TimedOut),
+        }
+    }
+
+    /// Runs a task beside the caller; see [`World::spawn`].
+    pub fn spawn(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> Task {
+        self.0.spawn(name, Box::pin(task))
+    }
+
+    /// Connects to `host:port`, waiting at most `limit`.
+    ///
+    /// # Errors
+    /// The world's error, or `TimedOut` as an [`io::Error`]; nothing is left open.
+    pub async fn connect(&self, addr: &str, limit: Duration) -> io::Result<BoxStream> {
+        match self.timeout(limit, self.0.connect(addr)).await {
+            Ok(connected) => connected,
+            Err(TimedOut) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Listens on `host:port`.
+    ///
+    /// # Errors
+    /// The world's error, such as an address in use.
+    pub async fn listen(&self, addr: &str) -> io::Result<Box<dyn Listener>> {
+        self.0.listen(addr).await
+    }
+
+    /// A generator of its own, freshly seeded; see [`World::entropy`].
+    #[must_use]
+    pub fn rng(&self, label: &str) -> ChaCha20Rng {
+        ChaCha20Rng::from_seed(self.0.entropy(label))
+    }
+
+    /// The node's directory.
+    #[must_use]
+    pub fn disk(&self) -> Arc<dyn Disk> {
+        self.0.disk()
+    }
+
+    /// Runs blocking or heavy work off the async threads and returns its result.
+    ///
+    /// # Errors
+    /// [`Cancelled`] when the world is shutting down and dropped the job.
+    pub async fn compute<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Cancelled> {
+        let (done, result) = oneshot::channel();
+        let run = Box::new(move || {
+            // The asker may be gone; then nobody wants the result.
+            let _ = done.send(job());
+        });
+        self.0.compute(run).await;
+        result.await.map_err(|_| Cancelled)
+    }
+
+    /// Writes an event line.
+    pub fn event(&self, event: Event) {
+        self.0.event(event);
+    }
+
+    /// Announces a moment to the world.
+    pub fn moment(&self, moment: Moment) {
+        self.0.moment(moment);
+    }
+
+    /// Marks a probe as reached.
+    pub fn sometimes(&self, probe: &'static str) {
+        self.0.sometimes(probe);
+    }
+}
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Env")
+    }
+}
+
+/// The work was dropped before it ran: the world is shutting down.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("the work was dropped before it ran")]
+pub struct Cancelled;

@@ -1,0 +1,1 @@
+//! The front end: JSON, server-sent events, and the page.

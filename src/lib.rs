@@ -1,0 +1,23 @@
+//! Chatchat: a self-hosted chat cluster that no single failure takes down.
+//!
+//! What decides is synchronous and takes `now`; what waits is async and takes
+//! [`Env`](env::Env). `ARCHITECTURE.md` draws the layers.
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "net")]
+pub mod client;
+pub mod comm;
+pub mod config;
+pub mod crypto;
+pub mod env;
+pub mod event;
+#[cfg(feature = "net")]
+pub mod http;
+pub mod message;
+pub mod node;
+pub mod protocol;
+pub mod replica;
+pub mod store;
+pub mod time;
+pub mod types;
+pub mod wire;

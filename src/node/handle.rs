@@ -1,0 +1,442 @@
+//! How the front end speaks to its master: questions over a bounded channel, one answer each.
+
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    message::{MemberState, Task, TaskResult},
+    store::{ActiveUser, Boards, Found, Page, Range, SessionRow},
+    types::{
+        BoardName, Cursor, Domain, Incarnation, KeyEpoch, NodeId, Post, PostId, Registration, Role,
+        Seq, SessionKey, StoreEpoch, Token, UserId,
+    },
+};
+
+/// How much an answer may be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Consistency {
+    /// The store was asked after the request arrived.
+    Strong,
+    /// From a replica; it may be behind.
+    Weak,
+}
+
+/// What became of a person's write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has an outcome in the store.
+    Settled(TaskResult),
+    /// A queue is full; nothing was done. HTTP 429.
+    Overloaded {
+        /// When to try again.
+        retry_ms: u64,
+    },
+    /// Nothing here can write now; nothing was done. HTTP 503.
+    Unavailable {
+        /// When to try again.
+        retry_ms: u64,
+    },
+    /// No outcome in `request_timeout`; it may still come. HTTP 504 `outcome-unknown`.
+    Unknown,
+    /// Given up after all attempts; kept for an operator. HTTP 504 `dead-letter`.
+    DeadLetter,
+}
+
+/// Why a read has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadError {
+    /// The store says that there is no such thing. HTTP 404, or 401 for a session.
+    Unknown,
+    /// The store is away and no replica here has it. HTTP 503.
+    Away,
+    /// Too many questions wait. HTTP 429.
+    Overloaded,
+}
+
+/// An answered read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read<T> {
+    /// What was read.
+    pub value: T,
+    /// How much to trust it.
+    pub consistency: Consistency,
+}
+
+/// A restored session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// The session.
+    pub session: SessionRow,
+    /// All boards.
+    pub boards: Boards,
+    /// Posts of this user that are not in the store yet.
+    pub pending: Vec<PostId>,
+}
+
+/// A master as people's pages know it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct MasterInfo {
+    /// Its id.
+    pub id: NodeId,
+    /// A name for people.
+    pub name: String,
+    /// `http://host:port`.
+    pub http: String,
+}
+
+/// What a stream begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The master that serves it.
+    pub node: MasterInfo,
+    /// All masters, this one too.
+    pub masters: Vec<MasterInfo>,
+    /// From where each board is delivered; boards left out are not followed.
+    pub cursor: Cursor,
+    /// Between two beats.
+    pub beat_ms: u64,
+}
+
+/// What a stream delivers. `beat` is the front end's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamEvent {
+    /// A post, ascending in its board, without a hole.
+    Post(Post),
+    /// The fate of a post of the reader's own.
+    Pending {
+        /// Which.
+        id: PostId,
+        /// `pending`, `committed`, `cancelled`, `rejected`, `dead-letter`.
+        state: &'static str,
+    },
+    /// The list of active people changed, or is sent first.
+    Presence(Vec<ActiveUser>),
+    /// Whether the master reaches the store.
+    State(Consistency),
+    /// The list of masters changed.
+    Masters(Vec<MasterInfo>),
+    /// There is a hole: drop the list, read again; the stream goes on from this cursor.
+    Reset {
+        /// `epoch`, `ahead` or `malformed`.
+        reason: &'static str,
+        /// From where it goes on.
+        cursor: Cursor,
+    },
+    /// The last event.
+    Bye {
+        /// `slow`, `draining`, `logged-out`.
+        reason: &'static str,
+        /// Masters to go to.
+        to: Vec<MasterInfo>,
+        /// When.
+        retry_ms: u64,
+    },
+}
+
+/// An open stream.
+#[derive(Debug)]
+pub struct Feed {
+    /// What it begins with.
+    pub hello: Hello,
+    /// What it goes on with. Closed by the master without [`StreamEvent::Bye`] when the reader is too slow.
+    pub events: mpsc::Receiver<StreamEvent>,
+    /// Tells the master when the reader is gone.
+    pub guard: FeedGuard,
+}
+
+/// Dropped with the stream; the master notices.
+#[derive(Debug)]
+pub struct FeedGuard {
+    /// Kept for its drop only.
+    pub _gone: oneshot::Sender<()>,
+}
+
+/// One node in the cluster's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeView {
+    /// Its id.
+    pub id: NodeId,
+    /// A name for people.
+    pub name: String,
+    /// What it is.
+    pub role: Role,
+    /// A worker's registration, a master's incarnation.
+    pub registration: Registration,
+    /// In, failed or left.
+    pub state: MemberState,
+    /// Whom it is registered with.
+    pub master: NodeId,
+    /// Front end, masters only.
+    pub http: Option<String>,
+    /// What it last said of the store; `None` when it is not linked to the master asked.
+    pub reaches_store: Option<bool>,
+    /// Batches it is writing for the master asked.
+    pub in_flight: u32,
+}
+
+/// One failed worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FailedView {
+    /// Who.
+    pub id: NodeId,
+    /// Its registration then.
+    pub registration: Registration,
+    /// What was seen.
+    pub why: String,
+    /// How long ago.
+    pub for_ms: u64,
+    /// How often so far.
+    pub times: u32,
+}
+
+/// One resource in the asked master's hands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct QueueView {
+    /// Which.
+    pub resource: String,
+    /// `mine`, `other` or `nobody`.
+    pub held: &'static str,
+    /// Who holds its lease, if known.
+    pub holder: Option<NodeId>,
+    /// The newest token, if it is ours.
+    pub token: Option<Token>,
+    /// Tasks waiting.
+    pub waiting: usize,
+    /// Tasks in the batch being written.
+    pub in_flight: usize,
+}
+
+/// The cluster as one master sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClusterView {
+    /// The master asked.
+    pub node: NodeId,
+    /// Its domain.
+    pub domain: Domain,
+    /// Its common key's number.
+    pub key_epoch: KeyEpoch,
+    /// The store's epoch, as last read.
+    pub store_epoch: StoreEpoch,
+    /// Whether it reaches the store.
+    pub store: Consistency,
+    /// Everyone, masters first, then by id.
+    pub nodes: Vec<NodeView>,
+    /// Its failed list.
+    pub failed: Vec<FailedView>,
+    /// Its queues.
+    pub queues: Vec<QueueView>,
+    /// Boards and their last places as it knows them.
+    pub boards: Vec<(BoardName, Seq)>,
+    /// Open streams.
+    pub streams: usize,
+}
+
+/// Whether a load balancer or a page should come here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// 200 or 503.
+    pub ready: bool,
+    /// `here` or `away`.
+    pub store: &'static str,
+    /// `starting`, `serving` or `draining`.
+    pub state: &'static str,
+    /// This life.
+    pub incarnation: Incarnation,
+}
+
+/// A question to a master. Dropping the reply's receiver withdraws interest, not the write.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "each variant is the method of its name on MasterHandle")]
+pub enum Ask {
+    Submit {
+        task: Task,
+        reply: oneshot::Sender<Outcome>,
+    },
+    Authenticate {
+        key: SessionKey,
+        reply: oneshot::Sender<Result<SessionRow, ReadError>>,
+    },
+    Restore {
+        key: SessionKey,
+        reply: oneshot::Sender<Result<Read<Restored>, ReadError>>,
+    },
+    Boards {
+        reply: oneshot::Sender<Result<Read<Boards>, ReadError>>,
+    },
+    Posts {
+        board: BoardName,
+        range: Range,
+        limit: u32,
+        want: Consistency,
+        reply: oneshot::Sender<Result<Read<Page>, ReadError>>,
+    },
+    FindPost {
+        user: UserId,
+        id: PostId,
+        reply: oneshot::Sender<Result<Found, ReadError>>,
+    },
+    Users {
+        reply: oneshot::Sender<Result<Read<Vec<ActiveUser>>, ReadError>>,
+    },
+    Stream {
+        session: SessionRow,
+        boards: Vec<BoardName>,
+        cursor: Result<Option<Cursor>, ()>,
+        reply: oneshot::Sender<Result<Feed, ReadError>>,
+    },
+    Alive {
+        key: SessionKey,
+    },
+    Cluster {
+        reply: oneshot::Sender<ClusterView>,
+    },
+    Readiness {
+        reply: oneshot::Sender<Readiness>,
+    },
+    Masters {
+        reply: oneshot::Sender<Vec<MasterInfo>>,
+    },
+}
+
+/// A cheap handle on a running master.
+#[derive(Clone, Debug)]
+pub struct MasterHandle {
+    asks: mpsc::Sender<Ask>,
+}
+
+/// The master has stopped; nothing was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the master has stopped")]
+pub struct Stopped;
+
+impl MasterHandle {
+    /// A handle that puts questions into this channel.
+    #[must_use]
+    pub const fn new(asks: mpsc::Sender<Ask>) -> Self {
+        Self { asks }
+    }
+
+    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.asks.send(ask(reply)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Queues a write and waits for its outcome, at most `request_timeout`.
+    ///
+    /// # Errors
+    /// [`Stopped`]: the outcome is unknown.
+    pub async fn submit(&self, task: Task) -> Result<Outcome, Stopped> {
+        self.ask(|reply| Ask::Submit { task, reply }).await
+    }
+
+    /// Who this token's session is. Asks the store before it says unknown.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn authenticate(
+        &self,
+        key: SessionKey,
+    ) -> Result<Result<SessionRow, ReadError>, Stopped> {
+        self.ask(|reply| Ask::Authenticate { key, reply }).await
+    }
+
+    /// A session with all that it had.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn restore(
+        &self,
+        key: SessionKey,
+    ) -> Result<Result<Read<Restored>, ReadError>, Stopped> {
+        self.ask(|reply| Ask::Restore { key, reply }).await
+    }
+
+    /// All boards.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn boards(&self) -> Result<Result<Read<Boards>, ReadError>, Stopped> {
+        self.ask(|reply| Ask::Boards { reply }).await
+    }
+
+    /// Posts of a board. `want` weak is answered by a worker's node database.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn posts(
+        &self,
+        board: BoardName,
+        range: Range,
+        limit: u32,
+        want: Consistency,
+    ) -> Result<Result<Read<Page>, ReadError>, Stopped> {
+        self.ask(|reply| Ask::Posts { board, range, limit, want, reply }).await
+    }
+
+    /// What is known of a user's post.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn find_post(
+        &self,
+        user: UserId,
+        id: PostId,
+    ) -> Result<Result<Found, ReadError>, Stopped> {
+        self.ask(|reply| Ask::FindPost { user, id, reply }).await
+    }
+
+    /// The active people of the whole system.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn users(&self) -> Result<Result<Read<Vec<ActiveUser>>, ReadError>, Stopped> {
+        self.ask(|reply| Ask::Users { reply }).await
+    }
+
+    /// Opens a stream. `cursor` is `Err` when the text did not parse; the stream then begins with a reset.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn stream(
+        &self,
+        session: SessionRow,
+        boards: Vec<BoardName>,
+        cursor: Result<Option<Cursor>, ()>,
+    ) -> Result<Result<Feed, ReadError>, Stopped> {
+        self.ask(|reply| Ask::Stream { session, boards, cursor, reply }).await
+    }
+
+    /// The reader of a stream answered a beat.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn alive(&self, key: SessionKey) -> Result<(), Stopped> {
+        self.asks.send(Ask::Alive { key }).await.map_err(|_| Stopped)
+    }
+
+    /// The cluster as this master sees it.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn cluster(&self) -> Result<ClusterView, Stopped> {
+        self.ask(|reply| Ask::Cluster { reply }).await
+    }
+
+    /// Whether to come here.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn readiness(&self) -> Result<Readiness, Stopped> {
+        self.ask(|reply| Ask::Readiness { reply }).await
+    }
+
+    /// All masters that are in.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn masters(&self) -> Result<Vec<MasterInfo>, Stopped> {
+        self.ask(|reply| Ask::Masters { reply }).await
+    }
+}

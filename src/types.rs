@@ -1,0 +1,545 @@
+//! The words of the system as types: who, where, which, and how they are written.
+//!
+//! Everything here is a value. A type that has a textual form has one only:
+//! `Display` writes it and `FromStr` reads it back, strictly.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// A text that is not the type it was read as. Nothing was changed by reading it.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{what}: {why}")]
+pub struct Malformed {
+    /// The thing that was expected, in the words of the interface.
+    pub what: &'static str,
+    /// What a caller has to change.
+    pub why: &'static str,
+}
+
+const fn malformed(what: &'static str, why: &'static str) -> Malformed {
+    Malformed { what, why }
+}
+
+macro_rules! hex_id {
+    ($(#[$doc:meta])* $name:ident, $len:literal, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(pub [u8; $len]);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                for byte in self.0 {
+                    write!(f, "{byte:02x}")?;
+                }
+                Ok(())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{self}")
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Malformed;
+
+            fn from_str(text: &str) -> Result<Self, Malformed> {
+                let mut bytes = [0; $len];
+                hex::decode_to_slice(text, &mut bytes)
+                    .map_err(|_| malformed($what, concat!("want ", stringify!($len), " bytes in hex")))?;
+                Ok(Self(bytes))
+            }
+        }
+    };
+}
+
+hex_id! {
+    /// A node: the first 16 bytes of SHA-256 over its RSA public key (SPKI DER).
+    NodeId, 16, "node id"
+}
+hex_id! {
+    /// A person's public id, made by the store when the session is opened.
+    UserId, 16, "user id"
+}
+hex_id! {
+    /// SHA-256 of a session token. The token itself is never kept.
+    SessionKey, 32, "session key"
+}
+hex_id! {
+    /// SHA-256 over an SPKI DER public key, whole: what operators pin.
+    Fingerprint, 32, "fingerprint"
+}
+
+impl NodeId {
+    /// The id that belongs to a public key with this fingerprint.
+    #[must_use]
+    pub fn of(fingerprint: &Fingerprint) -> Self {
+        let mut id = [0; 16];
+        id.copy_from_slice(&fingerprint.0[..16]);
+        Self(id)
+    }
+
+    /// The first eight hex digits: enough for people to tell nodes apart.
+    #[must_use]
+    pub fn short(&self) -> String {
+        hex::encode(&self.0[..4])
+    }
+}
+
+/// A master leads, a worker writes. Both talk in the same ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// A coordinator with a web front end.
+    Master,
+    /// A writer of the shared store with a node database.
+    Worker,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Master => "master",
+            Self::Worker => "worker",
+        })
+    }
+}
+
+macro_rules! counter {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        #[serde(transparent)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+
+        impl $name {
+            /// The one after this. Saturates, so that no input can wrap it.
+            #[must_use]
+            pub const fn next(self) -> Self {
+                Self(self.0.saturating_add(1))
+            }
+        }
+    };
+}
+
+counter! {
+    /// Grows each time a master starts; issued by the store.
+    Incarnation
+}
+counter! {
+    /// Counted up by a worker each time it registers with a master.
+    Registration
+}
+counter! {
+    /// The shared store's life: a restored backup begins a new one.
+    StoreEpoch
+}
+counter! {
+    /// The number of a common key within its domain.
+    KeyEpoch
+}
+counter! {
+    /// A post's place in its board: 1..n.
+    Seq
+}
+
+/// One life of a master, and by it the workers registered with that life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Domain {
+    /// The master.
+    pub master: NodeId,
+    /// Which of its lives.
+    pub incarnation: Incarnation,
+}
+
+/// The fencing token of one permission, compared field by field in this order.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Token {
+    /// The store epoch in which the lease was granted.
+    pub epoch: StoreEpoch,
+    /// Counted up by the store at each take-over of the resource.
+    pub lease: u64,
+    /// Counted up by the coordinator for each batch and each further registration it goes to.
+    pub n: u64,
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.epoch, self.lease, self.n)
+    }
+}
+
+/// What one permission covers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Resource {
+    /// The posts of a board, and its creation.
+    Board(BoardName),
+    /// All else that people served by this master write.
+    Sessions(NodeId),
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Board(name) => write!(f, "board:{name}"),
+            Self::Sessions(master) => write!(f, "sessions:{master}"),
+        }
+    }
+}
+
+impl FromStr for Resource {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        match text.split_once(':') {
+            Some(("board", name)) => Ok(Self::Board(name.parse()?)),
+            Some(("sessions", master)) => Ok(Self::Sessions(master.parse()?)),
+            _ => Err(malformed("resource", "want board:NAME or sessions:MASTER")),
+        }
+    }
+}
+
+/// The name of a board: `[a-z0-9][a-z0-9-]{0,31}`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BoardName(String);
+
+impl BoardName {
+    /// The board that is always there.
+    #[must_use]
+    pub fn lobby() -> Self {
+        Self("lobby".to_owned())
+    }
+
+    /// The name as written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for BoardName {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let bytes = text.as_bytes();
+        let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let fits = (1..=32).contains(&bytes.len())
+            && plain(&bytes[0])
+            && bytes.iter().all(|b| plain(b) || *b == b'-');
+        if !fits {
+            return Err(malformed(
+                "board",
+                "want 1 to 32 of a-z, 0-9 and '-', not beginning with '-'",
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for BoardName {
+    type Error = Malformed;
+
+    fn try_from(text: String) -> Result<Self, Malformed> {
+        text.parse()
+    }
+}
+
+impl From<BoardName> for String {
+    fn from(name: BoardName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for BoardName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for BoardName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+/// A post's id, a UUID of the client's, unique per user over all boards.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PostId(pub [u8; 16]);
+
+impl FromStr for PostId {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        // One spelling only, so that one id cannot be two keys of a client.
+        let id = (text.len() == 36)
+            .then(|| uuid::Uuid::try_parse(text).ok())
+            .flatten()
+            .ok_or(malformed("id", "want a UUID such as 3f0e8c5a-9d0b-4b6e-8a57-6f2f0d9a7c11"))?;
+        Ok(Self(id.into_bytes()))
+    }
+}
+
+impl fmt::Display for PostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        uuid::Uuid::from_bytes(self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for PostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// What a post says: 1 byte to 8 KiB of UTF-8 without U+0000.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PostText(String);
+
+impl PostText {
+    /// The longest text, in bytes.
+    pub const LEN_MAX: usize = 8 * 1024;
+
+    /// The text as written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for PostText {
+    type Error = Malformed;
+
+    fn try_from(text: String) -> Result<Self, Malformed> {
+        if text.is_empty() {
+            return Err(malformed("text", "is empty"));
+        }
+        if text.len() > Self::LEN_MAX {
+            return Err(malformed("text", "is over 8 KiB"));
+        }
+        if text.contains('\0') {
+            return Err(malformed("text", "holds U+0000"));
+        }
+        Ok(Self(text))
+    }
+}
+
+impl FromStr for PostText {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        text.to_owned().try_into()
+    }
+}
+
+impl From<PostText> for String {
+    fn from(text: PostText) -> Self {
+        text.0
+    }
+}
+
+/// Texts are people's: logs show a length, not what was said.
+impl fmt::Debug for PostText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PostText({} bytes)", self.0.len())
+    }
+}
+
+/// A person's name: 1 to 40 code points, trimmed, no control or bidi characters. Not unique.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct UserName(String);
+
+impl UserName {
+    /// The name as shown.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for UserName {
+    type Error = Malformed;
+
+    fn try_from(text: String) -> Result<Self, Malformed> {
+        let name = text.trim();
+        // Unicode's bidi controls: they can make one name read as another.
+        let hidden = |c: char| {
+            c.is_control()
+                || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        };
+        if name.is_empty() || name.chars().count() > 40 {
+            return Err(malformed("name", "want 1 to 40 characters"));
+        }
+        if name.chars().any(hidden) {
+            return Err(malformed("name", "holds control or text-direction characters"));
+        }
+        Ok(Self(name.to_owned()))
+    }
+}
+
+impl FromStr for UserName {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        text.to_owned().try_into()
+    }
+}
+
+impl From<UserName> for String {
+    fn from(name: UserName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A post that is in its board for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Post {
+    /// The client's id of it.
+    pub id: PostId,
+    /// Where it stands.
+    pub board: BoardName,
+    /// Its place there.
+    pub seq: Seq,
+    /// Who wrote it.
+    pub author: Author,
+    /// What it says.
+    pub text: PostText,
+    /// Store time of its commit, ms since the Unix epoch; never falls within a board.
+    pub posted_at_ms: u64,
+}
+
+/// A person as posts and lists show one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Author {
+    /// The public id.
+    pub id: UserId,
+    /// The name, not unique.
+    pub name: UserName,
+}
+
+/// Up to where a reader has seen each board: `EPOCH;lobby:42,dev:7`, at most 32 boards.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// The store epoch that the numbers are of.
+    pub epoch: StoreEpoch,
+    /// The last seen place of each board, in the order of names.
+    pub boards: std::collections::BTreeMap<BoardName, Seq>,
+}
+
+impl Cursor {
+    /// The most boards that one cursor, and so one stream, can follow.
+    pub const BOARDS_MAX: usize = 32;
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{};", self.epoch)?;
+        for (nth, (board, seq)) in self.boards.iter().enumerate() {
+            let comma = if nth == 0 { "" } else { "," };
+            write!(f, "{comma}{board}:{seq}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        const WRONG: Malformed = malformed("cursor", "want EPOCH;board:seq,board:seq");
+        let (epoch, rest) = text.split_once(';').ok_or(WRONG)?;
+        let mut cursor =
+            Self { epoch: StoreEpoch(epoch.parse().map_err(|_| WRONG)?), ..Self::default() };
+        for pair in rest.split(',').filter(|pair| !pair.is_empty()) {
+            let (board, seq) = pair.split_once(':').ok_or(WRONG)?;
+            let seq = Seq(seq.parse().map_err(|_| WRONG)?);
+            if cursor.boards.insert(board.parse()?, seq).is_some() {
+                return Err(malformed("cursor", "names a board twice"));
+            }
+            if cursor.boards.len() > Self::BOARDS_MAX {
+                return Err(malformed("cursor", "names more than 32 boards"));
+            }
+        }
+        Ok(cursor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn board_names_are_strict() {
+        for good in ["lobby", "a", "0-9", &"x".repeat(32)] {
+            assert_eq!(good.parse::<BoardName>().map(String::from).as_deref(), Ok(good));
+        }
+        for bad in ["", "-a", "Lobby", "a b", "ä", &"x".repeat(33), "a/b"] {
+            assert!(bad.parse::<BoardName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_trimmed_and_show_what_they_are() {
+        assert_eq!(" Ada ".parse::<UserName>().map(String::from).as_deref(), Ok("Ada"));
+        for bad in ["", "  ", "a\nb", "a\u{202e}b", &"x".repeat(41)] {
+            assert!(bad.parse::<UserName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn texts_have_bounds() {
+        assert!("x".repeat(PostText::LEN_MAX).parse::<PostText>().is_ok());
+        for bad in ["", "a\0b", &"x".repeat(PostText::LEN_MAX + 1)] {
+            assert!(bad.parse::<PostText>().is_err());
+        }
+    }
+
+    #[test]
+    fn a_cursor_reads_back_what_it_wrote() {
+        let text = "7;dev:7,lobby:42";
+        assert_eq!(text.parse::<Cursor>().map(|c| c.to_string()).as_deref(), Ok(text));
+        assert_eq!("7;".parse::<Cursor>().map(|c| c.boards.len()), Ok(0));
+        for bad in ["", "7", "x;", "7;lobby", "7;lobby:x", "7;a:1,a:2", "7;A:1"] {
+            assert!(bad.parse::<Cursor>().is_err(), "{bad:?}");
+        }
+        let many: Vec<_> = (0..33).map(|n| format!("b{n}:1")).collect();
+        assert!(format!("7;{}", many.join(",")).parse::<Cursor>().is_err());
+    }
+
+    #[test]
+    fn an_id_has_one_spelling() {
+        let id = "3f0e8c5a-9d0b-4b6e-8a57-6f2f0d9a7c11";
+        assert_eq!(id.parse::<PostId>().map(|id| id.to_string()).as_deref(), Ok(id));
+        assert!(id.replace('-', "").parse::<PostId>().is_err());
+        assert!(format!("{{{id}}}").parse::<PostId>().is_err());
+    }
+
+    #[test]
+    fn tokens_compare_epoch_then_lease_then_n() {
+        let token = |epoch, lease, n| Token { epoch: StoreEpoch(epoch), lease, n };
+        let mut tokens = [token(2, 1, 1), token(1, 2, 1), token(1, 1, 9), token(1, 1, 2)];
+        tokens.sort();
+        assert_eq!(tokens, [token(1, 1, 2), token(1, 1, 9), token(1, 2, 1), token(2, 1, 1)]);
+    }
+}

@@ -1,0 +1,1 @@
+//! Length-prefixed bounded frames and the codec.
