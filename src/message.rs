@@ -3,6 +3,8 @@
 //!
 //! Variants are appended, never reordered: the codec numbers them.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -162,8 +164,8 @@ pub struct Assign {
     pub registration: Registration,
     /// Leave to write.
     pub permission: Permission,
-    /// At least one.
-    pub tasks: Vec<Task>,
+    /// At least one. Shared: an attempt costs no copy of what people wrote.
+    pub tasks: Arc<[Task]>,
 }
 
 /// How an attempt ended, as its worker says.

@@ -1,5 +1,7 @@
 //! How the front end speaks to its master: questions over a bounded channel, one answer each.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
@@ -102,7 +104,7 @@ pub struct Hello {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamEvent {
     /// A post, ascending in its board, without a hole.
-    Post(Post),
+    Post(Arc<Post>),
     /// The fate of a post of the reader's own.
     Pending {
         /// Which.
@@ -111,7 +113,7 @@ pub enum StreamEvent {
         state: &'static str,
     },
     /// The list of active people changed, or is sent first.
-    Presence(Vec<ActiveUser>),
+    Presence(Arc<[ActiveUser]>),
     /// Whether the master reaches the store.
     State(Consistency),
     /// The list of masters changed.
