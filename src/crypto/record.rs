@@ -1,0 +1,457 @@
+//! Sealed records: what a link's bytes are cut into once both ends share a key.
+//!
+//! ```text
+//! | length u32 | kind u8 | ciphertext, `length` bytes | tag, 16 bytes |
+//!   '------ header: associated data ------'
+//! ```
+//!
+//! Each direction has a key chain of its own. The nonce is the key's base XOR the number of the
+//! record under that key; it never travels. The top bit of `kind` says that the record is the
+//! last under its key; both ends then go on with the next key of the chain and forget this one.
+//!
+//! 1. A record opens only at its own place in its own direction: replay, reorder, drop,
+//!    reflection and splice all fail.
+//! 2. After a failure an [`Opener`] opens nothing more: close, never resynchronise.
+//! 3. No key seals more than 2^22 records or 64 GiB.
+//! 4. After [`RecordKind::Close`] nothing is sealed or opened; an end of the stream without it
+//!    is abnormal.
+
+use aes_gcm::{
+    AeadInOut, Aes256Gcm, KeyInit,
+    aead::{Nonce, Tag, inout::InOutBuf},
+};
+use thiserror::Error;
+use zeroize::ZeroizeOnDrop;
+
+use super::secret::Secret;
+
+/// The header's length, in bytes.
+pub const HEADER_LEN: usize = 5;
+/// The authentication tag's length, in bytes.
+pub const TAG_LEN: usize = 16;
+/// The most plain bytes that one record holds.
+pub const PLAIN_MAX: usize = 1024 * 1024;
+
+const RECORDS_PER_KEY_MAX: u64 = 1 << 22;
+const BYTES_PER_KEY_MAX: u64 = 64 << 30;
+const LAST_OF_KEY: u8 = 0x80;
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordKind {
+    /// A message of the layer above.
+    Data,
+    /// The last record of a direction; it may say why.
+    Close,
+}
+
+impl RecordKind {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Data => 1,
+            Self::Close => 2,
+        }
+    }
+
+    const fn of(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Data),
+            2 => Some(Self::Close),
+            _ => None,
+        }
+    }
+}
+
+/// Why a record was not sealed or not opened.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum RecordError {
+    /// More bytes than a record holds. Nothing was sealed or allocated; the link is as it was.
+    #[error("a record of {len} bytes is over the bound of {PLAIN_MAX}")]
+    TooLong {
+        /// How many were given or announced.
+        len: usize,
+    },
+    /// The header names a kind that does not exist. The opener is dead.
+    #[error("unknown kind of record {code}")]
+    UnknownKind {
+        /// What it names.
+        code: u8,
+    },
+    /// The body's length is not the header's. The opener is dead.
+    #[error("a record's body is not as long as its header says")]
+    Truncated,
+    /// The record was not sealed by the peer for this place, or was changed. The opener is dead.
+    #[error("a record failed authentication")]
+    Forged,
+    /// The peer used one key for longer than allowed. The opener is dead.
+    #[error("a record under a key past its bound")]
+    Overused,
+    /// A record after the close, or after a failure. Nothing was done.
+    #[error("the record layer is closed")]
+    Closed,
+}
+
+/// Which end of the connection a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// It connected.
+    Dialer,
+    /// It accepted.
+    Acceptor,
+}
+
+/// The two directions of a link whose handshake agreed on `prk`, as seen from `side`.
+#[must_use]
+pub fn link(prk: &Secret, side: Side) -> (Sealer, Opener) {
+    link_with(prk, side, Limits::default())
+}
+
+fn link_with(prk: &Secret, side: Side, limits: Limits) -> (Sealer, Opener) {
+    let dialer = Chain::new(prk.expand("chatchat/v1/record/from-dialer", &[]), limits);
+    let acceptor = Chain::new(prk.expand("chatchat/v1/record/from-acceptor", &[]), limits);
+    let (own, other) = match side {
+        Side::Dialer => (dialer, acceptor),
+        Side::Acceptor => (acceptor, dialer),
+    };
+    (Sealer { chain: own, rekey: false, closed: false }, Opener { chain: other, dead: false })
+}
+
+/// The length of what follows a header: ciphertext and tag. Call it before allocating.
+///
+/// # Errors
+/// [`RecordError::TooLong`] over [`PLAIN_MAX`].
+pub fn body_len(header: [u8; HEADER_LEN]) -> Result<usize, RecordError> {
+    let len = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as usize;
+    if len > PLAIN_MAX {
+        return Err(RecordError::TooLong { len });
+    }
+    Ok(len + TAG_LEN)
+}
+
+#[derive(Clone, Copy)]
+struct Limits {
+    records_max: u64,
+    bytes_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { records_max: RECORDS_PER_KEY_MAX, bytes_max: BYTES_PER_KEY_MAX }
+    }
+}
+
+/// One direction's keys, one after another.
+#[derive(ZeroizeOnDrop)]
+struct Chain {
+    secret: Secret,
+    // Erases its key schedule itself.
+    #[zeroize(skip)]
+    cipher: Aes256Gcm,
+    nonce_base: [u8; 12],
+    #[zeroize(skip)]
+    records: u64,
+    #[zeroize(skip)]
+    bytes: u64,
+    #[zeroize(skip)]
+    limits: Limits,
+}
+
+impl Chain {
+    fn new(secret: Secret, limits: Limits) -> Self {
+        let key = secret.expand("chatchat/v1/record/key", &[]);
+        let cipher = Aes256Gcm::new(key.expose().into());
+        let mut nonce_base = [0; 12];
+        secret.expand_into("chatchat/v1/record/nonce", &[], &mut nonce_base);
+        Self { secret, cipher, nonce_base, records: 0, bytes: 0, limits }
+    }
+
+    fn nonce(&self) -> Nonce<Aes256Gcm> {
+        let mut nonce = self.nonce_base;
+        for (byte, count) in nonce[4..].iter_mut().zip(self.records.to_be_bytes()) {
+            *byte ^= count;
+        }
+        nonce.into()
+    }
+
+    /// Whether a record of `len` bytes must be the last under this key.
+    const fn ends_with(&self, len: usize) -> bool {
+        self.records + 1 >= self.limits.records_max
+            || self.bytes + len as u64 >= self.limits.bytes_max
+    }
+
+    const fn count(&mut self, len: usize) {
+        self.records += 1;
+        self.bytes += len as u64;
+    }
+
+    fn next_key(&mut self) {
+        *self = Self::new(self.secret.expand("chatchat/v1/record/next", &[]), self.limits);
+    }
+}
+
+/// Seals the records of one direction.
+pub struct Sealer {
+    chain: Chain,
+    rekey: bool,
+    closed: bool,
+}
+
+impl Sealer {
+    /// Appends one whole record to `out`: header, ciphertext, tag.
+    ///
+    /// # Errors
+    /// [`RecordError::TooLong`] over [`PLAIN_MAX`], [`RecordError::Closed`] after a close; `out`
+    /// is as it was and the next record can be sealed.
+    pub fn seal(
+        &mut self,
+        kind: RecordKind,
+        plain: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), RecordError> {
+        if self.closed {
+            return Err(RecordError::Closed);
+        }
+        if plain.len() > PLAIN_MAX {
+            return Err(RecordError::TooLong { len: plain.len() });
+        }
+        let len = u32::try_from(plain.len()).expect("PLAIN_MAX fits in 32 bits");
+        let last = self.rekey || self.chain.ends_with(plain.len());
+        let mut header = [0; HEADER_LEN];
+        header[..4].copy_from_slice(&len.to_be_bytes());
+        header[4] = kind.code() | if last { LAST_OF_KEY } else { 0 };
+
+        out.reserve(HEADER_LEN + plain.len() + TAG_LEN);
+        out.extend_from_slice(&header);
+        let start = out.len();
+        out.extend_from_slice(plain);
+        let tag = self
+            .chain
+            .cipher
+            .encrypt_inout_detached(&self.chain.nonce(), &header, InOutBuf::from(&mut out[start..]))
+            .expect("a record is far shorter than AES-GCM's bound");
+        out.extend_from_slice(&tag);
+
+        self.chain.count(plain.len());
+        if last {
+            self.chain.next_key();
+            self.rekey = false;
+        }
+        self.closed = kind == RecordKind::Close;
+        Ok(())
+    }
+
+    /// Makes the next record the last under its key. A link asks for this every ten minutes.
+    pub const fn rekey(&mut self) {
+        self.rekey = true;
+    }
+}
+
+/// Opens the records of the other direction.
+pub struct Opener {
+    chain: Chain,
+    dead: bool,
+}
+
+impl Opener {
+    /// Decrypts `body` (ciphertext and tag, [`body_len`] bytes) in place and cuts the tag off.
+    ///
+    /// # Errors
+    /// Any error leaves `body` without plain text and the opener dead.
+    pub fn open(
+        &mut self,
+        header: [u8; HEADER_LEN],
+        body: &mut Vec<u8>,
+    ) -> Result<RecordKind, RecordError> {
+        if self.dead {
+            return Err(RecordError::Closed);
+        }
+        self.dead = true;
+        let kind = self.open_next(header, body)?;
+        self.dead = kind == RecordKind::Close;
+        Ok(kind)
+    }
+
+    fn open_next(
+        &mut self,
+        header: [u8; HEADER_LEN],
+        body: &mut Vec<u8>,
+    ) -> Result<RecordKind, RecordError> {
+        let code = header[4] & !LAST_OF_KEY;
+        let kind = RecordKind::of(code).ok_or(RecordError::UnknownKind { code })?;
+        let last = header[4] & LAST_OF_KEY != 0;
+        if body.len() != body_len(header)? {
+            return Err(RecordError::Truncated);
+        }
+        let len = body.len() - TAG_LEN;
+        if !last && self.chain.ends_with(len) {
+            return Err(RecordError::Overused);
+        }
+        let (text, tag) = body.split_at_mut(len);
+        let tag = Tag::<Aes256Gcm>::try_from(&*tag).map_err(|_| RecordError::Truncated)?;
+        self.chain
+            .cipher
+            .decrypt_inout_detached(&self.chain.nonce(), &header, InOutBuf::from(text), &tag)
+            .map_err(|_| RecordError::Forged)?;
+        body.truncate(len);
+        self.chain.count(len);
+        if last {
+            self.chain.next_key();
+        }
+        Ok(kind)
+    }
+}
+
+/// Two connected ends, the dialer's first, for tests of what stands above.
+#[cfg(test)]
+pub(crate) fn pair_for_tests() -> ((Sealer, Opener), (Sealer, Opener)) {
+    let prk = Secret::from_slice(&[42; 32]).expect("32 bytes");
+    (link(&prk, Side::Dialer), link(&prk, Side::Acceptor))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn seal(sealer: &mut Sealer, plain: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        sealer.seal(RecordKind::Data, plain, &mut out).expect("within the bound");
+        out
+    }
+
+    fn open(opener: &mut Opener, record: &[u8]) -> Result<Vec<u8>, RecordError> {
+        let (header, body) = record.split_at(HEADER_LEN);
+        let header = header.try_into().expect("HEADER_LEN bytes");
+        body_len(header)?;
+        let mut body = body.to_vec();
+        opener.open(header, &mut body).map(|_| body)
+    }
+
+    fn small(records_max: u64, bytes_max: u64) -> (Sealer, Opener) {
+        let prk = Secret::from_slice(&[1; 32]).expect("32 bytes");
+        let limits = Limits { records_max, bytes_max };
+        (link_with(&prk, Side::Dialer, limits).0, link_with(&prk, Side::Acceptor, limits).1)
+    }
+
+    #[test]
+    fn what_is_sealed_opens_at_the_other_end_both_ways() {
+        let ((mut a_seal, mut a_open), (mut b_seal, mut b_open)) = pair_for_tests();
+        for text in [&b""[..], b"hello", &[9; 70_000]] {
+            assert_eq!(open(&mut b_open, &seal(&mut a_seal, text)).as_deref(), Ok(text));
+            assert_eq!(open(&mut a_open, &seal(&mut b_seal, text)).as_deref(), Ok(text));
+        }
+    }
+
+    #[test]
+    fn a_replay_a_reorder_a_drop_and_a_reflection_are_refused() {
+        let records = |sealer: &mut Sealer| [seal(sealer, b"one"), seal(sealer, b"two")];
+        let ((mut sealer, mut reflected), (_, mut opener)) = pair_for_tests();
+        let [one, two] = records(&mut sealer);
+        assert_eq!(open(&mut reflected, &one), Err(RecordError::Forged));
+        assert_eq!(open(&mut opener, &one).as_deref(), Ok(&b"one"[..]));
+        assert_eq!(open(&mut opener, &one), Err(RecordError::Forged));
+        // Dead: even the right one is not taken any more.
+        assert_eq!(open(&mut opener, &two), Err(RecordError::Closed));
+
+        let (_, (_, mut opener)) = pair_for_tests();
+        assert_eq!(open(&mut opener, &two), Err(RecordError::Forged));
+    }
+
+    #[test]
+    fn a_record_of_another_session_is_refused() {
+        let (mut sealer, _) = small(10, 1000);
+        let (_, (_, mut opener)) = pair_for_tests();
+        assert_eq!(open(&mut opener, &seal(&mut sealer, b"one")), Err(RecordError::Forged));
+    }
+
+    #[test]
+    fn nothing_follows_a_close() {
+        let ((mut sealer, _), (_, mut opener)) = pair_for_tests();
+        let mut out = Vec::new();
+        sealer.seal(RecordKind::Close, b"bye", &mut out).expect("within the bound");
+        let end = out.len();
+        assert_eq!(sealer.seal(RecordKind::Data, b"x", &mut out), Err(RecordError::Closed));
+        assert_eq!(out.len(), end);
+        let (header, body) = out.split_at(HEADER_LEN);
+        let mut body = body.to_vec();
+        let header = header.try_into().expect("HEADER_LEN bytes");
+        assert_eq!(opener.open(header, &mut body), Ok(RecordKind::Close));
+        assert_eq!(body, b"bye");
+        assert_eq!(opener.open(header, &mut body), Err(RecordError::Closed));
+    }
+
+    #[test]
+    fn a_hostile_length_is_refused_before_anything_is_allocated() {
+        let len = PLAIN_MAX + 1;
+        let mut header = [0; HEADER_LEN];
+        header[..4].copy_from_slice(&(len as u32).to_be_bytes());
+        assert_eq!(body_len(header), Err(RecordError::TooLong { len }));
+        assert!(body_len([0xff; HEADER_LEN]).is_err());
+        let ((mut sealer, _), _) = pair_for_tests();
+        let mut out = Vec::new();
+        let long = vec![0; len];
+        assert_eq!(
+            sealer.seal(RecordKind::Data, &long, &mut out),
+            Err(RecordError::TooLong { len })
+        );
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn keys_change_at_their_bounds_and_when_asked_and_both_ends_agree() {
+        for (mut sealer, mut opener) in [small(3, u64::MAX), small(u64::MAX, 40)] {
+            for n in 0_u8..50 {
+                if n % 7 == 0 {
+                    sealer.rekey();
+                }
+                let text = [n; 11];
+                assert_eq!(open(&mut opener, &seal(&mut sealer, &text)).as_deref(), Ok(&text[..]));
+                assert!(sealer.chain.records <= 3 || sealer.chain.bytes < 40);
+                assert!(sealer.chain.nonce_base == opener.chain.nonce_base);
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_that_does_not_change_its_key_in_time_is_refused() {
+        let (mut sealer, mut opener) = small(3, u64::MAX);
+        sealer.chain.limits.records_max = u64::MAX;
+        for n in 0..2 {
+            assert!(open(&mut opener, &seal(&mut sealer, &[n])).is_ok());
+        }
+        assert_eq!(open(&mut opener, &seal(&mut sealer, b"x")), Err(RecordError::Overused));
+    }
+
+    #[test]
+    fn the_same_key_and_texts_give_the_same_bytes() {
+        let ((mut sealer, _), _) = pair_for_tests();
+        let mut out = seal(&mut sealer, b"golden");
+        sealer.rekey();
+        out.extend(seal(&mut sealer, b""));
+        out.extend(seal(&mut sealer, b"after a new key"));
+        // Another text here is another format on the wire.
+        insta::assert_snapshot!(hex::encode(out), @"00000006015d8b7c690f3f54e2b0fd1321c5b64a0893a5a3968e6f0000000081c6a83f738cacb71d32d62441ec0357c50000000f01642536af948edd83b6eba3f353782b5adc7fb71ecc86ac7edf99d9fc2931eb");
+    }
+
+    proptest! {
+        #[test]
+        fn any_flipped_bit_is_refused(
+            text in prop::collection::vec(any::<u8>(), 0..64),
+            at in any::<prop::sample::Index>(),
+            bit in 0_u8..8,
+        ) {
+            let ((mut sealer, _), (_, mut opener)) = pair_for_tests();
+            let mut record = seal(&mut sealer, &text);
+            let at = at.index(record.len());
+            record[at] ^= 1 << bit;
+            prop_assert!(open(&mut opener, &record).is_err());
+        }
+
+        #[test]
+        fn garbage_is_refused(record in prop::collection::vec(any::<u8>(), HEADER_LEN..200)) {
+            let (_, (_, mut opener)) = pair_for_tests();
+            prop_assert!(open(&mut opener, &record).is_err());
+        }
+    }
+}
