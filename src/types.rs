@@ -5,7 +5,7 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use thiserror::Error;
 
 /// A text that is not the type it was read as. Nothing was changed by reading it.
@@ -25,8 +25,25 @@ const fn malformed(what: &'static str, why: &'static str) -> Malformed {
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident, $len:literal, $what:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub [u8; $len]);
+
+        /// A text where people read it, bytes on the wire.
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                if to.is_human_readable() { to.collect_str(self) } else { self.0.serialize(to) }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                if from.is_human_readable() {
+                    String::deserialize(from)?.parse().map_err(D::Error::custom)
+                } else {
+                    Deserialize::deserialize(from).map(Self)
+                }
+            }
+        }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -277,8 +294,25 @@ impl fmt::Debug for BoardName {
 }
 
 /// A post's id, a UUID of the client's, unique per user over all boards.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PostId(pub [u8; 16]);
+
+/// A text where people read it, bytes on the wire.
+impl Serialize for PostId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() { to.collect_str(self) } else { self.0.serialize(to) }
+    }
+}
+
+impl<'de> Deserialize<'de> for PostId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        if from.is_human_readable() {
+            String::deserialize(from)?.parse().map_err(D::Error::custom)
+        } else {
+            Deserialize::deserialize(from).map(Self)
+        }
+    }
+}
 
 impl FromStr for PostId {
     type Err = Malformed;
@@ -525,6 +559,18 @@ mod tests {
         }
         let many: Vec<_> = (0..33).map(|n| format!("b{n}:1")).collect();
         assert!(format!("7;{}", many.join(",")).parse::<Cursor>().is_err());
+    }
+
+    #[test]
+    fn ids_are_texts_where_people_read_them() {
+        let node = NodeId([0xab; 16]);
+        let json = serde_json::to_string(&node).expect("a text");
+        assert_eq!(json, format!("\"{node}\""));
+        assert_eq!(serde_json::from_str::<NodeId>(&json).expect("reads back"), node);
+        assert!(serde_json::from_str::<NodeId>("\"ab\"").is_err());
+        let id = PostId([7; 16]);
+        let json = serde_json::to_string(&id).expect("a text");
+        assert_eq!(serde_json::from_str::<PostId>(&json).expect("reads back"), id);
     }
 
     #[test]

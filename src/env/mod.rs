@@ -10,6 +10,9 @@
 //! 4. What [`Disk::write_atomic`] and [`DiskFile::sync`] returned for survives a power loss.
 //! 5. Two calls of [`World::entropy`] never give the same bytes, not even across restarts.
 
+#[cfg(feature = "net")]
+pub mod real;
+
 use std::{fmt, future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
@@ -22,6 +25,7 @@ use tokio::{
 use crate::{
     event::{Event, Moment},
     time::{Mono, Wall},
+    types::{NodeId, Role},
 };
 
 /// A boxed future that may move between threads.
@@ -123,6 +127,14 @@ pub trait World: Send + Sync + 'static {
 
     /// A probe: this rare thing was reached. A campaign that never reaches one fails.
     fn sometimes(&self, probe: &'static str);
+
+    /// Told once the node knows who it is, for worlds that stamp its lines with it.
+    fn identify(&self, _node: NodeId, _role: Role) {}
+
+    /// The node's resident memory in bytes, 0 where the world cannot tell.
+    fn resident_bytes(&self) -> u64 {
+        0
+    }
 }
 
 /// A running task. Dropping this lets it run on.
@@ -291,6 +303,17 @@ impl Env {
     /// Marks a probe as reached.
     pub fn sometimes(&self, probe: &'static str) {
         self.0.sometimes(probe);
+    }
+
+    /// Says who this node is; see [`World::identify`].
+    pub fn identify(&self, node: NodeId, role: Role) {
+        self.0.identify(node, role);
+    }
+
+    /// The node's resident memory in bytes, 0 where the world cannot tell.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        self.0.resident_bytes()
     }
 }
 

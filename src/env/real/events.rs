@@ -1,0 +1,152 @@
+//! Where event lines go in real life: to the log and, if wanted, to a file of JSON lines.
+//!
+//! A line is the event with `at_ms` (wall clock), `node` and `role` before it; the latter two
+//! are left out until the node knows who it is. A probe is a line `{"event":"sometimes"}`,
+//! once per name and life.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
+    sync::{Mutex, OnceLock, PoisonError},
+};
+
+use serde::Serialize;
+
+use crate::{
+    event::Event,
+    time::Wall,
+    types::{NodeId, Role},
+};
+
+/// The log of one node in one life.
+#[derive(Debug, Default)]
+pub(super) struct EventLog {
+    who: OnceLock<(NodeId, Role)>,
+    file: Option<Mutex<LogFile>>,
+    /// Bounded by the probes that the program names.
+    probes: Mutex<BTreeSet<&'static str>>,
+}
+
+#[derive(Serialize)]
+struct Line<'a, T> {
+    at_ms: Wall,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<NodeId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<Role>,
+    #[serde(flatten)]
+    said: &'a T,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Probe {
+    Sometimes { probe: &'static str },
+}
+
+impl EventLog {
+    pub(super) fn to_file(path: PathBuf) -> io::Result<Self> {
+        Ok(Self { file: Some(Mutex::new(LogFile::open(path)?)), ..Self::default() })
+    }
+
+    /// The first word counts: a node does not change who it is within one life.
+    pub(super) fn identify(&self, node: NodeId, role: Role) {
+        let _ = self.who.set((node, role));
+    }
+
+    pub(super) fn event(&self, at: Wall, event: &Event) {
+        let line = self.line(at, event);
+        tracing::info!(target: "chatchat::event", "{line}");
+        self.append(&line);
+    }
+
+    pub(super) fn sometimes(&self, at: Wall, probe: &'static str) {
+        if self.probes.lock().unwrap_or_else(PoisonError::into_inner).insert(probe) {
+            let line = self.line(at, &Probe::Sometimes { probe });
+            tracing::debug!(target: "chatchat::event", "{line}");
+            self.append(&line);
+        }
+    }
+
+    fn line(&self, at: Wall, said: &impl Serialize) -> String {
+        let (node, role) = self.who.get().copied().unzip();
+        serde_json::to_string(&Line { at_ms: at, node, role, said })
+            .expect("an event has only keys that are texts")
+    }
+
+    fn append(&self, line: &str) {
+        let Some(file) = &self.file else { return };
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(e) = file.append(line) {
+            tracing::warn!("an event line is lost: {}: {e}", file.path.display());
+        }
+    }
+}
+
+/// A file that is appended to, and set aside as `NAME.1` when it is long.
+#[derive(Debug)]
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    len: u64,
+}
+
+impl LogFile {
+    const LEN_MAX: u64 = 64 * 1024 * 1024;
+
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+        let len = file.metadata()?.len();
+        Ok(Self { path, file, len })
+    }
+
+    /// One write per line, so that lines of several nodes in one file stay whole.
+    fn append(&mut self, line: &str) -> io::Result<()> {
+        if self.len > Self::LEN_MAX {
+            let mut aside = self.path.clone().into_os_string();
+            aside.push(".1");
+            fs::rename(&self.path, aside)?;
+            *self = Self::open(self.path.clone())?;
+        }
+        let line = format!("{line}\n");
+        self.file.write_all(line.as_bytes())?;
+        self.len += line.len() as u64;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{env::real::TempDir, types::Incarnation};
+
+    #[test]
+    fn lines_carry_time_node_and_role_and_probes_come_once() {
+        let temp = TempDir::new().expect("a directory");
+        let path = temp.path().join("events.jsonl");
+        let log = EventLog::to_file(path.clone()).expect("opened");
+        let event = Event::Start { incarnation: Incarnation(3) };
+        log.event(Wall { ms: 1 }, &event);
+        log.identify(NodeId([0xab; 16]), Role::Master);
+        log.event(Wall { ms: 2 }, &event);
+        log.sometimes(Wall { ms: 3 }, "seldom");
+        log.sometimes(Wall { ms: 4 }, "seldom");
+        let text = fs::read_to_string(path).expect("is there");
+        let id = "ab".repeat(16);
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            [
+                r#"{"at_ms":1,"event":"start","incarnation":3}"#.to_owned(),
+                format!(
+                    r#"{{"at_ms":2,"node":"{id}","role":"master","event":"start","incarnation":3}}"#
+                ),
+                format!(
+                    r#"{{"at_ms":3,"node":"{id}","role":"master","event":"sometimes","probe":"seldom"}}"#
+                ),
+            ]
+        );
+    }
+}

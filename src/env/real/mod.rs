@@ -1,0 +1,214 @@
+//! The real world: tokio's sockets and tasks, a directory of files, the system's clocks.
+//!
+//! This is the one module that reads clocks and draws entropy. One [`RealWorld`] is one node
+//! in one of its lives; several may live in one process, as the tests' do.
+//!
+//! 1. A node's files lie in its own data directory and are its owner's alone.
+//! 2. At most [`RealWorld::jobs_max`] compute jobs run at once; the others wait in turn.
+
+mod disk;
+mod events;
+mod net;
+mod temp;
+
+use std::{
+    io,
+    num::NonZero,
+    path::PathBuf,
+    sync::Arc,
+    thread::available_parallelism,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::{runtime::Handle, sync::Semaphore};
+
+use self::{disk::RealDisk, events::EventLog};
+pub use self::{
+    disk::{make_private_dir, replace_file},
+    temp::TempDir,
+};
+use crate::{
+    env::{BoxFuture, BoxStream, Disk, Listener, Task, World},
+    event::{Event, Moment},
+    time::{Mono, Wall},
+    types::{NodeId, Role},
+};
+
+/// The world that people's machines are.
+#[derive(Debug)]
+pub struct RealWorld {
+    runtime: Handle,
+    start: Instant,
+    disk: Arc<RealDisk>,
+    jobs: Arc<Semaphore>,
+    events: EventLog,
+}
+
+impl RealWorld {
+    /// A node whose files lie in `data_dir`, which is made (mode 0700) if it is not there.
+    ///
+    /// # Errors
+    /// The directory cannot be made or used, or the caller is not on a tokio runtime with its
+    /// I/O and time drivers on.
+    pub fn new(data_dir: impl Into<PathBuf>) -> io::Result<Self> {
+        Self::over(RealDisk::new(data_dir.into(), None)?)
+    }
+
+    /// A node whose files are removed when it and all its open files are dropped. For tests.
+    ///
+    /// # Errors
+    /// As [`RealWorld::new`].
+    pub fn temporary() -> io::Result<Self> {
+        let temp = TempDir::new()?;
+        Self::over(RealDisk::new(temp.path().to_owned(), Some(temp))?)
+    }
+
+    /// Writes event lines also to this file, appending: JSON with `at_ms`, `node`, `role`. A
+    /// file over 64 MiB is set aside as `NAME.1`.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn with_events_file(mut self, path: impl Into<PathBuf>) -> io::Result<Self> {
+        self.events = EventLog::to_file(path.into())?;
+        Ok(self)
+    }
+
+    /// How many compute jobs run at once: enough that a commit which waits for the disk does
+    /// not stand behind key generations that fill the processors.
+    #[must_use]
+    pub fn jobs_max() -> usize {
+        2 * available_parallelism().map_or(1, NonZero::get) + 2
+    }
+
+    fn over(disk: RealDisk) -> io::Result<Self> {
+        let runtime = Handle::try_current().map_err(io::Error::other)?;
+        Ok(Self {
+            runtime,
+            start: clock(),
+            disk: Arc::new(disk),
+            jobs: Arc::new(Semaphore::new(Self::jobs_max())),
+            events: EventLog::default(),
+        })
+    }
+}
+
+impl World for RealWorld {
+    fn now(&self) -> Mono {
+        Mono::ZERO + clock().duration_since(self.start)
+    }
+
+    fn wall(&self) -> Wall {
+        wall()
+    }
+
+    fn sleep_until(&self, at: Mono) -> BoxFuture<'static, ()> {
+        let at = self.start + Duration::from_nanos(at.as_ns());
+        Box::pin(tokio::time::sleep_until(at.into()))
+    }
+
+    fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> Task {
+        tracing::trace!(task = name, "spawned");
+        let running = self.runtime.spawn(task);
+        Task::new(move || running.abort())
+    }
+
+    fn connect(&self, addr: &str) -> BoxFuture<'static, io::Result<BoxStream>> {
+        Box::pin(net::connect(addr.to_owned()))
+    }
+
+    fn listen(&self, addr: &str) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        Box::pin(net::listen(addr.to_owned()))
+    }
+
+    fn entropy(&self, _label: &str) -> [u8; 32] {
+        entropy()
+    }
+
+    fn disk(&self) -> Arc<dyn Disk> {
+        self.disk.clone()
+    }
+
+    fn compute(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        let (runtime, jobs) = (self.runtime.clone(), Arc::clone(&self.jobs));
+        Box::pin(async move {
+            let turn = jobs.acquire_owned().await.expect("the semaphore is never closed");
+            let ran = runtime.spawn_blocking(move || {
+                job();
+                drop(turn);
+            });
+            // A job that panicked dropped its result, which its asker sees as cancelled.
+            let _ = ran.await;
+        })
+    }
+
+    fn event(&self, event: Event) {
+        self.events.event(wall(), &event);
+    }
+
+    fn moment(&self, _moment: Moment) {}
+
+    fn sometimes(&self, probe: &'static str) {
+        self.events.sometimes(wall(), probe);
+    }
+
+    fn identify(&self, node: NodeId, role: Role) {
+        self.events.identify(node, role);
+    }
+
+    /// From `/proc`; 0 on a system without it.
+    fn resident_bytes(&self) -> u64 {
+        let kib = || {
+            let status = std::fs::read_to_string("/proc/self/status").ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+            line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+        };
+        kib().map_or(0, |kib| kib * 1024)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is what every other module asks")]
+fn clock() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is what every other module asks")]
+fn wall() -> Wall {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Wall { ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
+}
+
+fn entropy() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).expect("a system without entropy cannot run a node");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::Env;
+
+    #[tokio::test]
+    async fn a_job_that_panics_is_a_cancelled_one() {
+        let env = Env::new(RealWorld::temporary().expect("a directory"));
+        let lost = env.compute(|| assert_eq!(1, 2, "on purpose")).await;
+        assert_eq!(lost, Err(crate::env::Cancelled));
+        assert_eq!(env.compute(|| 7).await, Ok(7), "and its turn was given back");
+    }
+
+    #[tokio::test]
+    async fn jobs_beyond_the_bound_wait_and_all_run() {
+        let env = Env::new(RealWorld::temporary().expect("a directory"));
+        let count = 3 * RealWorld::jobs_max();
+        let ran = futures_util::future::try_join_all((0..count).map(|n| env.compute(move || n)));
+        assert_eq!(ran.await, Ok((0..count).collect::<Vec<_>>()));
+    }
+
+    #[tokio::test]
+    async fn memory_is_told_where_the_system_tells() {
+        let env = Env::new(RealWorld::temporary().expect("a directory"));
+        if std::path::Path::new("/proc/self/status").exists() {
+            assert!(env.resident_bytes() > 100 * 1024);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! A directory that goes away with its handle.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{disk::make_private_dir, entropy};
+
+/// A fresh directory under the system's place for such, removed when this is dropped. A
+/// process that is killed leaves it behind.
+#[derive(Debug)]
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn new() -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("chatchat-{}", hex::encode(&entropy()[..8])));
+        make_private_dir(&path)?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        // Nobody is left to tell, and the system clears the place in time.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_goes_with_its_handle() {
+        let temp = TempDir::new().expect("made");
+        let path = temp.path().to_owned();
+        std::fs::write(path.join("file"), b"x").expect("written");
+        drop(temp);
+        assert!(!path.exists());
+    }
+}
