@@ -1,0 +1,552 @@
+//! One fault: when, for how long, what, and whom.
+//!
+//! In a story file a fault is a flat table whose `kind` says which other keys it takes.
+//! [`Spelled`] is that table; [`Fault`] is what it means. Reading refuses a key that its kind
+//! does not take, and a kind whose key is missing, and says which keys would be right.
+
+use std::{fmt, time::Duration};
+
+use chatchat::{config::parse_duration, event::Moment};
+use serde::{Deserialize, Serialize};
+
+use crate::target::Target;
+
+/// When a fault begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// This long after the run's start.
+    At(Duration),
+    /// When this moment is announced for the `nth` time, counted from 1, over all nodes.
+    When {
+        /// Which moment.
+        moment: Moment,
+        /// Which of them.
+        nth: u32,
+    },
+}
+
+/// Which way of a link is meant, seen from `from`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// Both ways.
+    #[default]
+    Both,
+    /// What `from` sends.
+    Forward,
+    /// What `to` sends.
+    Back,
+}
+
+/// The links between two sets of targets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Links {
+    /// One side.
+    pub from: Vec<Target>,
+    /// The other side.
+    pub to: Vec<Target>,
+    /// Which way.
+    pub direction: Direction,
+}
+
+/// How often it happens while it lasts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Dose {
+    /// To each with this probability.
+    Rate(f64),
+    /// To so many, then no more.
+    Count(u32),
+}
+
+/// A step of a clock, ahead or back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Milliseconds; negative is back.
+    pub ms: i64,
+}
+
+/// What happens. Each variant's undoing is the obvious one: restart, heal, resume.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the fields are the keys of the story file")]
+pub enum Action {
+    /// Power loss: peers hear nothing, unsynced bytes are lost or torn. Undone by a restart.
+    Crash { target: Target },
+    /// The process dies, its kernel resets its connections, written bytes stay.
+    Exit { target: Target },
+    /// Stopped, also longer than a lease.
+    Pause { target: Target },
+    /// Every step takes `factor` times as long.
+    Slow { target: Target, factor: f64 },
+    /// Crash, and the disk is empty afterwards.
+    Wipe { target: Target },
+    /// Bytes stay in flight; connections stall, then break as TCP's do.
+    Partition { links: Links },
+    /// Everything takes longer.
+    Delay { links: Links, by: Duration, jitter: Duration },
+    /// A narrow pipe.
+    Bandwidth { links: Links, bytes_per_second: u64 },
+    /// Shows as retransmission delay.
+    Loss { links: Links, rate: f64 },
+    /// Every connection is reset, once.
+    Reset { links: Links },
+    /// Every connection vanishes at `to` only.
+    HalfOpen { links: Links },
+    /// SYNs are lost.
+    ConnectHang { links: Links, rate: f64 },
+    /// Bytes are flipped.
+    Corrupt { links: Links, rate: f64 },
+    /// Cut one by one, healed in another order.
+    Swizzle { targets: Vec<Target> },
+    /// Unsynced writes are torn at its next crash.
+    Torn { target: Target, rate: f64 },
+    /// Reads give flipped bits.
+    BitRot { target: Target, rate: f64 },
+    /// A sync takes longer.
+    SyncSlow { target: Target, by: Duration },
+    /// A sync fails.
+    SyncError { target: Target, rate: f64 },
+    /// Writes fail for want of space.
+    DiskFull { target: Target },
+    /// The wall clock stands off.
+    ClockOffset { target: Target, by: Step },
+    /// Both clocks run at `1 + rate`.
+    ClockDrift { target: Target, rate: f64 },
+    /// The wall clock jumps, once; the monotonic clock only ahead.
+    ClockJump { target: Target, by: Step },
+    /// A write of the store commits and its answer never comes.
+    LostAck { dose: Dose },
+    /// A write of the store fails cleanly.
+    StoreError { dose: Dose },
+}
+
+/// A fault of a story or plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fault {
+    /// When it begins.
+    pub start: Start,
+    /// After this it is undone; `None`: never.
+    pub lasts: Option<Duration>,
+    /// What it is.
+    pub action: Action,
+}
+
+macro_rules! kinds {
+    ($($name:ident $text:literal [$($key:literal)*] [$($optional:literal)*],)*) => {
+        /// The catalogue.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        #[expect(missing_docs, reason = "each is the variant of its name of Action")]
+        pub enum Kind {
+            $($name,)*
+        }
+
+        impl Kind {
+            /// All kinds.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// As stories write it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+
+            /// The keys that it needs, besides `at` or `when`.
+            #[must_use]
+            pub const fn keys(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$name => &[$($key),*],)*
+                }
+            }
+
+            /// The keys that it may have besides those.
+            #[must_use]
+            pub const fn optional_keys(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$name => &[$($optional),*],)*
+                }
+            }
+        }
+
+        impl Action {
+            /// Its kind.
+            #[must_use]
+            pub const fn kind(&self) -> Kind {
+                match self {
+                    $(Self::$name { .. } => Kind::$name,)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    Crash "crash" ["target"] [],
+    Exit "exit" ["target"] [],
+    Pause "pause" ["target"] [],
+    Slow "slow" ["target" "factor"] [],
+    Wipe "wipe" ["target"] [],
+    Partition "partition" ["from" "to"] ["direction"],
+    Delay "delay" ["from" "to" "by"] ["direction" "jitter"],
+    Bandwidth "bandwidth" ["from" "to" "bytes_per_second"] ["direction"],
+    Loss "loss" ["from" "to" "rate"] ["direction"],
+    Reset "reset" ["from" "to"] [],
+    HalfOpen "half_open" ["from" "to"] [],
+    ConnectHang "connect_hang" ["from" "to"] ["rate"],
+    Corrupt "corrupt" ["from" "to" "rate"] [],
+    Swizzle "swizzle" ["targets"] [],
+    Torn "torn" ["target"] ["rate"],
+    BitRot "bit_rot" ["target" "rate"] [],
+    SyncSlow "sync_slow" ["target" "by"] [],
+    SyncError "sync_error" ["target"] ["rate"],
+    DiskFull "disk_full" ["target"] [],
+    ClockOffset "clock_offset" ["target" "by"] [],
+    ClockDrift "clock_drift" ["target" "rate"] [],
+    ClockJump "clock_jump" ["target" "by"] [],
+    LostAck "lost_ack" [] ["rate" "count"],
+    StoreError "store_error" [] ["rate" "count"],
+}
+
+impl Kind {
+    /// Whether it happens at one point and has nothing to undo: `for` is refused.
+    #[must_use]
+    pub const fn is_instant(self) -> bool {
+        matches!(self, Self::Reset | Self::HalfOpen | Self::ClockJump)
+    }
+}
+
+/// One name or several.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum OneOrMany {
+    /// `"master:1"`.
+    One(String),
+    /// `["master:1", "worker:*"]`.
+    Many(Vec<String>),
+}
+
+/// A fault as its table in a story file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Spelled {
+    kind: Option<Kind>,
+    at: Option<String>,
+    when: Option<Moment>,
+    when_nth: Option<u32>,
+    #[serde(rename = "for")]
+    lasts: Option<String>,
+    target: Option<String>,
+    targets: Option<OneOrMany>,
+    from: Option<OneOrMany>,
+    to: Option<OneOrMany>,
+    direction: Option<Direction>,
+    by: Option<String>,
+    jitter: Option<String>,
+    factor: Option<f64>,
+    rate: Option<f64>,
+    count: Option<u32>,
+    bytes_per_second: Option<u64>,
+}
+
+impl Spelled {
+    /// What the table means.
+    ///
+    /// # Errors
+    /// A sentence that says which key is wrong, missing or not taken.
+    pub(crate) fn read(&self) -> Result<Fault, String> {
+        let kind = self.kind.ok_or("`kind` is missing")?;
+        self.check_keys(kind).map_err(|why| format!("{}: {why}", kind.name()))?;
+        let fault = (|| {
+            Ok(Fault { start: self.start()?, lasts: self.lasts(kind)?, action: self.action(kind)? })
+        })();
+        fault.map_err(|why: String| format!("{}: {why}", kind.name()))
+    }
+
+    /// Every key that the table has must be one that its kind takes, and the other way round.
+    fn check_keys(&self, kind: Kind) -> Result<(), String> {
+        let given = [
+            ("target", self.target.is_some()),
+            ("targets", self.targets.is_some()),
+            ("from", self.from.is_some()),
+            ("to", self.to.is_some()),
+            ("direction", self.direction.is_some()),
+            ("by", self.by.is_some()),
+            ("jitter", self.jitter.is_some()),
+            ("factor", self.factor.is_some()),
+            ("rate", self.rate.is_some()),
+            ("count", self.count.is_some()),
+            ("bytes_per_second", self.bytes_per_second.is_some()),
+        ];
+        for (key, is_given) in given {
+            if is_given && !kind.keys().contains(&key) && !kind.optional_keys().contains(&key) {
+                let takes = [kind.keys(), kind.optional_keys()].concat();
+                return Err(format!("`{key}` is not one of its keys ({})", takes.join(", ")));
+            }
+            if !is_given && kind.keys().contains(&key) {
+                return Err(format!("`{key}` is missing"));
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&self) -> Result<Start, String> {
+        match (&self.at, self.when, self.when_nth) {
+            (Some(at), None, None) => Ok(Start::At(span("at", at)?)),
+            (None, Some(_), Some(0)) => Err("`when_nth` counts from 1".to_owned()),
+            (None, Some(moment), nth) => Ok(Start::When { moment, nth: nth.unwrap_or(1) }),
+            _ => Err("want `at`, or `when` with or without `when_nth`, and not both".to_owned()),
+        }
+    }
+
+    fn lasts(&self, kind: Kind) -> Result<Option<Duration>, String> {
+        match &self.lasts {
+            None => Ok(None),
+            Some(_) if kind.is_instant() => Err("happens at once and takes no `for`".to_owned()),
+            Some(text) => match span("for", text)? {
+                Duration::ZERO => Err("`for` is zero".to_owned()),
+                lasts => Ok(Some(lasts)),
+            },
+        }
+    }
+
+    fn action(&self, kind: Kind) -> Result<Action, String> {
+        let target = || self.target.as_deref().unwrap_or_default().parse::<Target>();
+        let links = || {
+            Ok::<_, String>(Links {
+                from: targets("from", self.from.as_ref())?,
+                to: targets("to", self.to.as_ref())?,
+                direction: self.direction.unwrap_or_default(),
+            })
+        };
+        let by = || span("by", self.by.as_deref().unwrap_or_default());
+        let step = || step(self.by.as_deref().unwrap_or_default());
+        // What happens to all unless the story says to how many.
+        let rate = || match self.rate.unwrap_or(1.0) {
+            rate if (0.0..=1.0).contains(&rate) => Ok(rate),
+            rate => Err(format!("`rate` is {rate}: want 0 to 1")),
+        };
+        Ok(match kind {
+            Kind::Crash => Action::Crash { target: target()? },
+            Kind::Exit => Action::Exit { target: target()? },
+            Kind::Pause => Action::Pause { target: target()? },
+            Kind::Slow => Action::Slow {
+                target: target()?,
+                factor: match self.factor {
+                    Some(factor) if factor.is_finite() && factor >= 1.0 => factor,
+                    _ => return Err("`factor` must be 1 or more".to_owned()),
+                },
+            },
+            Kind::Wipe => Action::Wipe { target: target()? },
+            Kind::Partition => Action::Partition { links: links()? },
+            Kind::Delay => Action::Delay {
+                links: links()?,
+                by: by()?,
+                jitter: self.jitter.as_ref().map_or(Ok(Duration::ZERO), |j| span("jitter", j))?,
+            },
+            Kind::Bandwidth => Action::Bandwidth {
+                links: links()?,
+                bytes_per_second: self
+                    .bytes_per_second
+                    .filter(|rate| *rate > 0)
+                    .ok_or("`bytes_per_second` is zero: that is a partition")?,
+            },
+            Kind::Loss => Action::Loss { links: links()?, rate: rate()? },
+            Kind::Reset => Action::Reset { links: links()? },
+            Kind::HalfOpen => Action::HalfOpen { links: links()? },
+            Kind::ConnectHang => Action::ConnectHang { links: links()?, rate: rate()? },
+            Kind::Corrupt => Action::Corrupt { links: links()?, rate: rate()? },
+            Kind::Swizzle => {
+                Action::Swizzle { targets: targets("targets", self.targets.as_ref())? }
+            }
+            Kind::Torn => Action::Torn { target: target()?, rate: rate()? },
+            Kind::BitRot => Action::BitRot { target: target()?, rate: rate()? },
+            Kind::SyncSlow => Action::SyncSlow { target: target()?, by: by()? },
+            Kind::SyncError => Action::SyncError { target: target()?, rate: rate()? },
+            Kind::DiskFull => Action::DiskFull { target: target()? },
+            Kind::ClockOffset => Action::ClockOffset { target: target()?, by: step()? },
+            Kind::ClockDrift => Action::ClockDrift {
+                target: target()?,
+                rate: match self.rate {
+                    Some(rate) if rate.abs() < 1.0 => rate,
+                    _ => return Err("`rate` must be above -1 and below 1".to_owned()),
+                },
+            },
+            Kind::ClockJump => Action::ClockJump { target: target()?, by: step()? },
+            Kind::LostAck => Action::LostAck { dose: self.dose(rate)? },
+            Kind::StoreError => Action::StoreError { dose: self.dose(rate)? },
+        })
+    }
+
+    fn dose(&self, rate: impl Fn() -> Result<f64, String>) -> Result<Dose, String> {
+        match (self.rate, self.count) {
+            (Some(_), None) => Ok(Dose::Rate(rate()?)),
+            (None, Some(count)) if count > 0 => Ok(Dose::Count(count)),
+            _ => Err("want `rate` or a `count` above 0, and not both".to_owned()),
+        }
+    }
+}
+
+impl Action {
+    /// Everyone it names, `from` and `to` alike.
+    #[must_use]
+    pub fn targets(&self) -> Vec<&Target> {
+        match self {
+            Self::Crash { target }
+            | Self::Exit { target }
+            | Self::Pause { target }
+            | Self::Slow { target, .. }
+            | Self::Wipe { target }
+            | Self::Torn { target, .. }
+            | Self::BitRot { target, .. }
+            | Self::SyncSlow { target, .. }
+            | Self::SyncError { target, .. }
+            | Self::DiskFull { target }
+            | Self::ClockOffset { target, .. }
+            | Self::ClockDrift { target, .. }
+            | Self::ClockJump { target, .. } => vec![target],
+            Self::Swizzle { targets } => targets.iter().collect(),
+            Self::LostAck { .. } | Self::StoreError { .. } => Vec::new(),
+            Self::Partition { links }
+            | Self::Delay { links, .. }
+            | Self::Bandwidth { links, .. }
+            | Self::Loss { links, .. }
+            | Self::Reset { links }
+            | Self::HalfOpen { links }
+            | Self::ConnectHang { links, .. }
+            | Self::Corrupt { links, .. } => links.from.iter().chain(&links.to).collect(),
+        }
+    }
+
+    /// The same, with every target put through `change`, in the order of [`Action::targets`].
+    #[must_use]
+    pub fn with_targets(mut self, mut change: impl FnMut(&Target) -> Target) -> Self {
+        match &mut self {
+            Self::Crash { target }
+            | Self::Exit { target }
+            | Self::Pause { target }
+            | Self::Slow { target, .. }
+            | Self::Wipe { target }
+            | Self::Torn { target, .. }
+            | Self::BitRot { target, .. }
+            | Self::SyncSlow { target, .. }
+            | Self::SyncError { target, .. }
+            | Self::DiskFull { target }
+            | Self::ClockOffset { target, .. }
+            | Self::ClockDrift { target, .. }
+            | Self::ClockJump { target, .. } => *target = change(target),
+            Self::Swizzle { targets } => targets.iter_mut().for_each(|t| *t = change(t)),
+            Self::LostAck { .. } | Self::StoreError { .. } => {}
+            Self::Partition { links }
+            | Self::Delay { links, .. }
+            | Self::Bandwidth { links, .. }
+            | Self::Loss { links, .. }
+            | Self::Reset { links }
+            | Self::HalfOpen { links }
+            | Self::ConnectHang { links, .. }
+            | Self::Corrupt { links, .. } => {
+                links.from.iter_mut().chain(&mut links.to).for_each(|t| *t = change(t));
+            }
+        }
+        self
+    }
+}
+
+fn span(key: &str, text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|why| format!("`{key}`: {why}"))
+}
+
+fn step(text: &str) -> Result<Step, String> {
+    let (back, size) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let ms = i64::try_from(span("by", size)?.as_millis()).map_err(|_| "`by` is too far")?;
+    Ok(Step { ms: if back { -ms } else { ms } })
+}
+
+fn targets(key: &str, names: Option<&OneOrMany>) -> Result<Vec<Target>, String> {
+    let names = match names {
+        Some(OneOrMany::One(name)) => std::slice::from_ref(name),
+        Some(OneOrMany::Many(names)) => names,
+        None => &[],
+    };
+    if names.is_empty() {
+        return Err(format!("`{key}` names nobody"));
+    }
+    names.iter().map(|name| name.parse()).collect()
+}
+
+impl fmt::Display for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(at) => write!(f, "at {at:?}"),
+            Self::When { moment, nth } => write!(f, "at {moment:?} number {nth}"),
+        }
+    }
+}
+
+impl fmt::Display for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let arrow = match self.direction {
+            Direction::Both => "<->",
+            Direction::Forward => "->",
+            Direction::Back => "<-",
+        };
+        let join =
+            |side: &[Target]| side.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        write!(f, "{} {arrow} {}", join(&self.from), join(&self.to))
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind().name())?;
+        match self {
+            Self::Crash { target }
+            | Self::Exit { target }
+            | Self::Pause { target }
+            | Self::Wipe { target }
+            | Self::DiskFull { target } => write!(f, " {target}"),
+            Self::Slow { target, factor } => write!(f, " {target} by {factor}"),
+            Self::Torn { target, rate }
+            | Self::BitRot { target, rate }
+            | Self::SyncError { target, rate }
+            | Self::ClockDrift { target, rate } => write!(f, " {target} at {rate}"),
+            Self::SyncSlow { target, by } => write!(f, " {target} by {by:?}"),
+            Self::ClockOffset { target, by } | Self::ClockJump { target, by } => {
+                write!(f, " {target} by {}ms", by.ms)
+            }
+            Self::Partition { links } | Self::Reset { links } | Self::HalfOpen { links } => {
+                write!(f, " {links}")
+            }
+            Self::Delay { links, by, jitter } => write!(f, " {links} by {by:?} ± {jitter:?}"),
+            Self::Bandwidth { links, bytes_per_second } => {
+                write!(f, " {links} to {bytes_per_second} B/s")
+            }
+            Self::Loss { links, rate }
+            | Self::ConnectHang { links, rate }
+            | Self::Corrupt { links, rate } => write!(f, " {links} at {rate}"),
+            Self::Swizzle { targets } => {
+                for target in targets {
+                    write!(f, " {target}")?;
+                }
+                Ok(())
+            }
+            Self::LostAck { dose } | Self::StoreError { dose } => match dose {
+                Dose::Rate(rate) => write!(f, " at {rate}"),
+                Dose::Count(count) => write!(f, " {count} times"),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.start, self.action)?;
+        match self.lasts {
+            Some(lasts) => write!(f, " for {lasts:?}"),
+            None => Ok(()),
+        }
+    }
+}

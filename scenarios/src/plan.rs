@@ -1,0 +1,247 @@
+//! A plan: a story with everything that the seed decides, decided.
+//!
+//! 1. The same story and seed give the same plan, and it prints whole.
+//! 2. Draws are made per fault, so that taking one away does not change another.
+
+use std::{fmt, time::Duration};
+
+use chatchat::types::Role;
+
+use crate::{
+    dice::Dice,
+    fault::{Action, Direction, Dose, Fault, Kind, Links, Start, Step},
+    story::{Cluster, Expect, Story, Swarm, Workload},
+    target::{Place, Target},
+};
+
+/// What a world carries out.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The story's name.
+    pub story: String,
+    /// What it was expanded by; also the root of every stream of the run.
+    pub seed: u64,
+    /// How long people chat, before all is healed.
+    pub duration: Duration,
+    /// Who serves.
+    pub cluster: Cluster,
+    /// Who chats.
+    pub workload: Workload,
+    /// What goes wrong; the index is the fault's number.
+    pub faults: Vec<Fault>,
+    /// What must hold.
+    pub expect: Expect,
+}
+
+/// A fault as it was carried out, on the observer's clock, for the oracles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incident {
+    /// Its number in the plan.
+    pub fault: usize,
+    /// When it began.
+    pub from: Duration,
+    /// When it was undone; `None`: still on at the end.
+    pub until: Option<Duration>,
+    /// Whether it touched anything.
+    pub bit: bool,
+}
+
+impl Plan {
+    /// Expands a story by a seed.
+    #[must_use]
+    pub fn expand(story: &Story, seed: u64) -> Self {
+        let mut faults = Vec::new();
+        for (nth, fault) in story.faults.iter().enumerate() {
+            let mut dice = Dice::new(seed, &format!("faults/{nth}"));
+            let draw = |target: &Target| target.drawn(&mut dice, &story.cluster);
+            faults.push(Fault { action: fault.action.clone().with_targets(draw), ..fault.clone() });
+        }
+        if let Some(swarm) = &story.swarm {
+            faults.extend(swarm_faults(story, swarm, seed));
+        }
+        Self {
+            story: story.name.clone(),
+            seed,
+            duration: story.duration,
+            cluster: story.cluster.clone(),
+            workload: story.workload.clone(),
+            faults,
+            expect: story.expect.clone(),
+        }
+    }
+
+    /// The kinds it needs, without repeats, in the catalogue's order. A world refuses a plan
+    /// with a kind that it cannot carry out.
+    #[must_use]
+    pub fn kinds(&self) -> Vec<Kind> {
+        let mut kinds: Vec<_> = self.faults.iter().map(|fault| fault.action.kind()).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds
+    }
+}
+
+/// Nothing begins before this: a cluster that never was up shows nothing.
+const SWARM_FROM: Duration = Duration::from_secs(3);
+
+fn swarm_faults(story: &Story, swarm: &Swarm, seed: u64) -> Vec<Fault> {
+    let mut dice = Dice::new(seed, "faults/swarm");
+    // Each kind is out with even odds, in with weight 1 to 4 otherwise; one at least is in.
+    let kept = dice.index(swarm.kinds.len());
+    let mut bag = Vec::new();
+    for (nth, kind) in swarm.kinds.iter().enumerate() {
+        let weight = 1 + dice.below(4);
+        if dice.chance(0.5) || nth == kept {
+            bag.extend((0..weight).map(|_| *kind));
+        }
+    }
+    let minutes = story.duration.as_secs_f64() / 60.0;
+    let count = (swarm.per_minute * minutes).round() as u64;
+    let latest = story.duration.mul_f64(0.9).max(SWARM_FROM);
+    let mut faults: Vec<_> = (0..count)
+        .map(|nth| {
+            let mut dice = Dice::new(seed, &format!("faults/swarm/{nth}"));
+            let at = dice.between(SWARM_FROM, latest);
+            let kind = *dice.pick(&bag);
+            let lasts = dice.between(Duration::from_millis(300), Duration::from_secs(8));
+            Fault {
+                start: Start::At(at),
+                lasts: (!kind.is_instant()).then_some(lasts),
+                action: swarm_action(kind, &mut dice, &story.cluster),
+            }
+        })
+        .collect();
+    faults.sort_by_key(|fault| match fault.start {
+        Start::At(at) => at,
+        Start::When { .. } => Duration::ZERO,
+    });
+    faults
+}
+
+/// A fault of a kind with sizes that a cluster should survive and might not.
+fn swarm_action(kind: Kind, dice: &mut Dice, cluster: &Cluster) -> Action {
+    let ms = Duration::from_millis;
+    let target = Target::Random.drawn(dice, cluster);
+    let other = match dice.below(4) {
+        0 => Target::One(Place::Store),
+        1 => Target::Role(Role::Master),
+        2 => Target::Role(Role::Worker),
+        _ => Target::Random.drawn(dice, cluster),
+    };
+    let direction = *dice.pick(&[Direction::Both, Direction::Forward, Direction::Back]);
+    let back = dice.chance(0.5);
+    let rate = 0.01 + 0.3 * dice.fraction();
+    let by = dice.between(ms(10), ms(900));
+    let far = dice.between(ms(500), ms(60_000)).as_millis();
+    let step = Step { ms: i64::try_from(far).unwrap_or(0) * if back { -1 } else { 1 } };
+    let links = Links { from: vec![target.clone()], to: vec![other.clone()], direction };
+    let whole = Links { direction: Direction::Both, ..links.clone() };
+    match kind {
+        Kind::Crash => Action::Crash { target },
+        Kind::Exit => Action::Exit { target },
+        Kind::Pause => Action::Pause { target },
+        Kind::Slow => Action::Slow { target, factor: 1.0 + 30.0 * rate },
+        Kind::Wipe => Action::Wipe { target },
+        Kind::Partition => Action::Partition { links },
+        Kind::Delay => Action::Delay { links, by, jitter: by / 2 },
+        Kind::Bandwidth => {
+            Action::Bandwidth { links, bytes_per_second: 1000 + dice.below(100_000) }
+        }
+        Kind::Loss => Action::Loss { links, rate },
+        Kind::Reset => Action::Reset { links: whole },
+        Kind::HalfOpen => Action::HalfOpen { links: whole },
+        Kind::ConnectHang => Action::ConnectHang { links: whole, rate },
+        Kind::Corrupt => Action::Corrupt { links: whole, rate: rate / 100.0 },
+        Kind::Swizzle => Action::Swizzle { targets: vec![target, other] },
+        Kind::Torn => Action::Torn { target, rate },
+        Kind::BitRot => Action::BitRot { target, rate: rate / 100.0 },
+        Kind::SyncSlow => Action::SyncSlow { target, by },
+        Kind::SyncError => Action::SyncError { target, rate },
+        Kind::DiskFull => Action::DiskFull { target },
+        Kind::ClockOffset => Action::ClockOffset { target, by: step },
+        Kind::ClockDrift => Action::ClockDrift { target, rate: if back { -rate } else { rate } },
+        Kind::ClockJump => Action::ClockJump { target, by: step },
+        Kind::LostAck => Action::LostAck { dose: Dose::Rate(rate) },
+        Kind::StoreError => Action::StoreError { dose: Dose::Rate(rate) },
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} seed {}: {} masters, {} workers, {} people, {:?}",
+            self.story,
+            self.seed,
+            self.cluster.masters,
+            self.cluster.workers,
+            self.workload.people,
+            self.duration
+        )?;
+        for (nth, fault) in self.faults.iter().enumerate() {
+            writeln!(f, "  fault {nth}: {fault}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORY: &str = r#"
+        about = "a test"
+        duration = "60s"
+        [cluster]
+        masters = 2
+        workers = 3
+        [[fault]]
+        at = "5s"
+        kind = "crash"
+        target = "random"
+        for = "4s"
+        [[fault]]
+        at = "20s"
+        kind = "partition"
+        from = "random"
+        to = ["worker:*", "store"]
+        [swarm]
+        kinds = ["pause", "delay", "reset", "clock_jump", "lost_ack"]
+        per_minute = 12.0
+    "#;
+
+    fn plan(seed: u64) -> Plan {
+        Plan::expand(&Story::parse("test", STORY).unwrap(), seed)
+    }
+
+    #[test]
+    fn a_seed_decides_everything_and_always_the_same() {
+        assert_eq!(plan(3).to_string(), plan(3).to_string());
+        assert_ne!(plan(3).to_string(), plan(4).to_string());
+        assert_eq!(plan(3).faults.len(), 14);
+        for seed in 0..50 {
+            let plan = plan(seed);
+            assert!(!plan.to_string().contains("random"), "{plan}");
+            for fault in &plan.faults {
+                assert!(matches!(fault.start, Start::At(at) if at < plan.duration), "{fault}");
+            }
+        }
+    }
+
+    #[test]
+    fn some_seed_leaves_a_kind_out_and_some_seed_has_it() {
+        let with: Vec<_> =
+            (0..40).filter(|seed| plan(*seed).kinds().contains(&Kind::LostAck)).collect();
+        assert!(!with.is_empty() && with.len() < 40, "{with:?}");
+    }
+
+    #[test]
+    fn a_fault_taken_away_moves_no_other() {
+        let mut story = Story::parse("test", STORY).unwrap();
+        let whole = Plan::expand(&story, 9);
+        story.faults.pop();
+        let less = Plan::expand(&story, 9);
+        assert_eq!(whole.faults[0], less.faults[0]);
+        assert_eq!(whole.faults[2..], less.faults[1..]);
+    }
+}

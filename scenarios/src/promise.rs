@@ -1,0 +1,84 @@
+//! The promises of the design, by name.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! promises {
+    ($($name:ident $text:literal $title:literal,)*) => {
+        /// One promise; each has an oracle or is watched by the world.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Promise {
+            $(#[doc = $title] $name,)*
+        }
+
+        impl Promise {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// Its number, such as `G1`.
+            #[must_use]
+            pub const fn number(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+
+            /// What it is called, such as `durable ack`.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self {
+                    $(Self::$name => $title,)*
+                }
+            }
+        }
+    };
+}
+
+promises! {
+    G0 "G0" "calm",
+    G1 "G1" "durable ack",
+    G2 "G2" "exactly once",
+    G3 "G3" "outcomes settle",
+    G4 "G4" "total order",
+    G5 "G5" "gap-free streams",
+    G6 "G6" "sessions survive",
+    G7 "G7" "session order",
+    G8 "G8" "one permission",
+    G9 "G9" "tasks end",
+    G10 "G10" "failed stay out",
+    G11 "G11" "membership",
+    G12 "G12" "presence",
+    G13 "G13" "keys",
+    G14 "G14" "secrecy",
+    G15 "G15" "weak service",
+    G16 "G16" "overload is explicit",
+    G17 "G17" "failover time",
+    G18 "G18" "determinism",
+}
+
+impl Promise {
+    /// Whether it is about what comes after the faults: a break is a liveness failure.
+    #[must_use]
+    pub const fn is_liveness(self) -> bool {
+        matches!(self, Self::G3 | Self::G9 | Self::G11 | Self::G12 | Self::G17)
+    }
+}
+
+impl fmt::Display for Promise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.number(), self.title())
+    }
+}
+
+impl FromStr for Promise {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .iter()
+            .find(|promise| promise.number().eq_ignore_ascii_case(text))
+            .copied()
+            .ok_or_else(|| format!("{text:?} is not a promise: want G0 to G18"))
+    }
+}

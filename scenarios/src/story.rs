@@ -1,0 +1,465 @@
+//! A story: the cluster, the people, the faults and what is expected, as data.
+//!
+//! [`Story::parse`] reads the text of a story file and refuses, with a sentence that says what
+//! is wrong and what would be right, whatever does not make sense. Whether a world can carry a
+//! kind of fault out is the world's to say.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use chatchat::{
+    config::{Config, parse_duration},
+    types::BoardName,
+};
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::{
+    fault::{Fault, Kind, Spelled, Start},
+    promise::Promise,
+};
+
+/// A story, whole and checked.
+#[derive(Clone, Debug)]
+pub struct Story {
+    /// The file's name without `.toml`.
+    pub name: String,
+    /// What it shows, in a sentence.
+    pub about: String,
+    /// How long people chat under it, before all is healed.
+    pub duration: Duration,
+    /// Who serves.
+    pub cluster: Cluster,
+    /// Who chats.
+    pub workload: Workload,
+    /// What goes wrong, in the order of the file.
+    pub faults: Vec<Fault>,
+    /// What goes wrong besides, by the seed.
+    pub swarm: Option<Swarm>,
+    /// What must hold.
+    pub expect: Expect,
+}
+
+/// The cluster of a story.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Masters, numbered from 0.
+    pub masters: usize,
+    /// Workers, numbered from 0.
+    pub workers: usize,
+    /// What every node is configured with.
+    pub config: Config,
+}
+
+/// What people do.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Workload {
+    /// How many, numbered from 0.
+    pub people: usize,
+    /// By all of them together.
+    pub posts_per_second: f64,
+    /// Where they chat; `lobby` is always there, the others are created first.
+    pub boards: Vec<BoardName>,
+    /// What they do besides.
+    pub habits: Habits,
+}
+
+/// How often each person does this, per minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Habits {
+    /// Sends one id through two masters at once.
+    pub duplicate_send: f64,
+    /// Forgets all but the session, restores it and reads its boards again.
+    pub reload: f64,
+    /// Stops reading its stream for a while.
+    pub slow_reader: f64,
+    /// Opens a second stream of the same session.
+    pub two_tabs: f64,
+    /// Logs out and comes back as somebody new.
+    pub leave: f64,
+    /// Asks what became of a post.
+    pub ask_outcome: f64,
+    /// Sends what no client of ours would.
+    pub hostile_bytes: f64,
+}
+
+/// Seeded faults on top of the plan.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Swarm {
+    /// What to choose from; each seed leaves whole kinds out and cranks others.
+    pub kinds: Vec<Kind>,
+    /// How many faults.
+    pub per_minute: f64,
+}
+
+/// What must hold at the end.
+#[derive(Clone, Debug)]
+pub struct Expect {
+    /// The promises that are checked, in order.
+    pub promises: Vec<Promise>,
+    /// From the last heal until everything works again.
+    pub recovers_within: Duration,
+}
+
+impl Default for Workload {
+    fn default() -> Self {
+        Self {
+            people: 10,
+            posts_per_second: 10.0,
+            boards: vec![BoardName::lobby()],
+            habits: Habits::default(),
+        }
+    }
+}
+
+/// Why a story cannot be told. Nothing was started.
+#[derive(Debug, Error)]
+pub enum StoryError {
+    /// There is no such file, or it cannot be read.
+    #[error("{path}: {why}; stories here: {}", there_are.join(", "))]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        why: io::Error,
+        /// What would be right.
+        there_are: Vec<String>,
+    },
+    /// Not TOML, or not the format's keys and types.
+    #[error("{name}: {why}")]
+    Malformed {
+        /// Which story.
+        name: String,
+        /// What is wrong, with the line.
+        why: toml::de::Error,
+    },
+    /// Well-formed, and makes no sense.
+    #[error("{name}: {place}: {why}")]
+    Senseless {
+        /// Which story.
+        name: String,
+        /// Where in it.
+        place: String,
+        /// What is wrong, and what would be right.
+        why: String,
+    },
+}
+
+impl Story {
+    /// Reads a story from its text.
+    ///
+    /// # Errors
+    /// [`StoryError::Malformed`], [`StoryError::Senseless`].
+    pub fn parse(name: &str, text: &str) -> Result<Self, StoryError> {
+        let spelled: SpelledStory = toml::from_str(text)
+            .map_err(|why| StoryError::Malformed { name: name.to_owned(), why })?;
+        spelled.read(name).map_err(|(place, why)| StoryError::Senseless {
+            name: name.to_owned(),
+            place,
+            why,
+        })
+    }
+
+    /// Reads a story by its name, such as `calm`, or by the path of its file.
+    ///
+    /// # Errors
+    /// Any [`StoryError`].
+    pub fn load(name: &str) -> Result<Self, StoryError> {
+        let path = if name.ends_with(".toml") {
+            PathBuf::from(name)
+        } else {
+            shelf().join(format!("{name}.toml"))
+        };
+        let text = fs::read_to_string(&path).map_err(|why| StoryError::Unreadable {
+            path: path.clone(),
+            why,
+            there_are: Self::names(),
+        })?;
+        let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into());
+        Self::parse(&name, &text)
+    }
+
+    /// The names of all stories of this project, in order.
+    #[must_use]
+    pub fn names() -> Vec<String> {
+        let files = fs::read_dir(shelf()).into_iter().flatten().flatten();
+        let mut names: Vec<_> = files
+            .filter_map(|file| file.file_name().into_string().ok())
+            .filter_map(|name| Some(name.strip_suffix(".toml")?.to_owned()))
+            .filter(|name| name != "Cargo")
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+/// Where the story files stand: beside this crate's manifest, or, for a binary that was carried
+/// away from its tree, in `scenarios/` of the current directory.
+fn shelf() -> &'static Path {
+    let built_at = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if built_at.is_dir() { built_at } else { Path::new("scenarios") }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SpelledStory {
+    about: String,
+    duration: String,
+    cluster: SpelledCluster,
+    #[serde(default)]
+    workload: Workload,
+    #[serde(default)]
+    fault: Vec<Spelled>,
+    swarm: Option<Swarm>,
+    #[serde(default)]
+    expect: SpelledExpect,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SpelledCluster {
+    masters: usize,
+    workers: usize,
+    #[serde(default)]
+    config: Config,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SpelledExpect {
+    all: Option<bool>,
+    promises: Option<Vec<String>>,
+    recovers_within: Option<String>,
+}
+
+type Senseless = (String, String);
+
+/// Bounds that a single machine's run of a story keeps to.
+const NODES_MAX: usize = 64;
+const PEOPLE_MAX: usize = 1000;
+const RECOVERS_WITHIN: Duration = Duration::from_secs(15);
+
+impl SpelledStory {
+    fn read(self, name: &str) -> Result<Story, Senseless> {
+        let at = |place: &str| {
+            let place = place.to_owned();
+            move |why: String| (place.clone(), why)
+        };
+        let duration = parse_duration(&self.duration)
+            .map_err(|why| why.to_string())
+            .and_then(|d| (!d.is_zero()).then_some(d).ok_or_else(|| "is zero".to_owned()))
+            .map_err(at("duration"))?;
+        let cluster = self.cluster.read().map_err(at("cluster"))?;
+        self.workload.check().map_err(at("workload"))?;
+        let mut faults = Vec::new();
+        for (nth, spelled) in self.fault.iter().enumerate() {
+            let wrong = at(&format!("fault {}", nth + 1));
+            let fault = spelled.read().map_err(&wrong)?;
+            for target in fault.action.targets() {
+                target.check(&cluster, self.workload.people).map_err(&wrong)?;
+            }
+            if matches!(fault.start, Start::At(at) if at >= duration) {
+                return Err(wrong(format!("begins after the story's end, {duration:?}")));
+            }
+            faults.push(fault);
+        }
+        if let Some(swarm) = &self.swarm {
+            swarm.check().map_err(at("swarm"))?;
+        }
+        let expect = self.expect.read().map_err(at("expect"))?;
+        Ok(Story {
+            name: name.to_owned(),
+            about: self.about,
+            duration,
+            cluster,
+            workload: self.workload,
+            faults,
+            swarm: self.swarm,
+            expect,
+        })
+    }
+}
+
+impl SpelledCluster {
+    fn read(self) -> Result<Cluster, String> {
+        let Self { masters, workers, config } = self;
+        if masters == 0 {
+            return Err("wants at least one master".to_owned());
+        }
+        if masters + workers > NODES_MAX {
+            return Err(format!("{} nodes: at most {NODES_MAX}", masters + workers));
+        }
+        config.validate().map_err(|why| format!("config: {why}"))?;
+        Ok(Cluster { masters, workers, config })
+    }
+}
+
+impl Workload {
+    fn check(&self) -> Result<(), String> {
+        if self.people > PEOPLE_MAX {
+            return Err(format!("{} people: at most {PEOPLE_MAX}", self.people));
+        }
+        if self.boards.is_empty() {
+            return Err("`boards` is empty; leave it out for lobby".to_owned());
+        }
+        let Habits { duplicate_send, reload, slow_reader, two_tabs, leave, .. } = self.habits;
+        let Habits { ask_outcome, hostile_bytes, .. } = self.habits;
+        let rates = [
+            ("posts_per_second", self.posts_per_second),
+            ("habits.duplicate_send", duplicate_send),
+            ("habits.reload", reload),
+            ("habits.slow_reader", slow_reader),
+            ("habits.two_tabs", two_tabs),
+            ("habits.leave", leave),
+            ("habits.ask_outcome", ask_outcome),
+            ("habits.hostile_bytes", hostile_bytes),
+        ];
+        match rates.iter().find(|(_, rate)| !(0.0..=10_000.0).contains(rate)) {
+            Some((key, rate)) => Err(format!("`{key}` is {rate}: want 0 to 10000")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Swarm {
+    fn check(&self) -> Result<(), String> {
+        if self.kinds.is_empty() {
+            return Err("`kinds` is empty".to_owned());
+        }
+        if !(self.per_minute > 0.0 && self.per_minute <= 1000.0) {
+            return Err(format!("`per_minute` is {}: want above 0, at most 1000", self.per_minute));
+        }
+        Ok(())
+    }
+}
+
+impl SpelledExpect {
+    fn read(self) -> Result<Expect, String> {
+        let promises = match (self.all, self.promises) {
+            (Some(true) | None, None) => Promise::ALL.to_vec(),
+            (None, Some(names)) if !names.is_empty() => {
+                let mut promises =
+                    names.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>()?;
+                promises.sort_unstable();
+                promises.dedup();
+                promises
+            }
+            _ => return Err("want `all = true` or `promises = [\"G1\", ..]`".to_owned()),
+        };
+        let recovers_within = match self.recovers_within {
+            None => RECOVERS_WITHIN,
+            Some(text) => {
+                parse_duration(&text).map_err(|why| format!("`recovers_within`: {why}"))?
+            }
+        };
+        Ok(Expect { promises, recovers_within })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str =
+        "about = \"a test\"\nduration = \"30s\"\n[cluster]\nmasters = 2\nworkers = 3\n";
+
+    fn refusal(rest: &str) -> String {
+        Story::parse("test", &format!("{HEAD}{rest}")).expect_err(rest).to_string()
+    }
+
+    #[test]
+    fn every_story_of_the_project_parses() {
+        let names = Story::names();
+        for wanted in ["calm", "coordinator-crash", "master-crash", "worker-crash", "worker-pause"]
+        {
+            assert!(names.iter().any(|name| name == wanted), "{wanted} is not in {names:?}");
+        }
+        for name in names {
+            let story = Story::load(&name).unwrap_or_else(|why| panic!("{why}"));
+            assert!(!story.about.is_empty(), "{name} says nothing about itself");
+        }
+    }
+
+    #[test]
+    fn the_whole_catalogue_is_read() {
+        let mut text = HEAD.replace("30s", "60s");
+        text.push_str("config = { key_refresh_interval = \"15s\" }\n");
+        text.push_str(
+            "[workload]\npeople = 20\nposts_per_second = 20.0\nboards = [\"lobby\", \"dev\"]\n",
+        );
+        text.push_str("[workload.habits]\nleave = 1.5\n");
+        for kind in Kind::ALL {
+            let mut fault = format!("[[fault]]\nat = \"12s\"\nkind = \"{}\"\n", kind.name());
+            for key in [kind.keys(), kind.optional_keys()].concat() {
+                let value = match key {
+                    "target" => "\"coordinator(board:lobby)\"",
+                    "targets" | "from" => "[\"master:1\", \"store\"]",
+                    "to" => "\"worker:*\"",
+                    "direction" => "\"back\"",
+                    "by" | "jitter" => "\"1.5s\"",
+                    "factor" => "4.0",
+                    "rate" => "0.25",
+                    "bytes_per_second" => "1000",
+                    // Either this or `rate`.
+                    "count" => continue,
+                    other => panic!("no example of {other}"),
+                };
+                fault.push_str(&format!("{key} = {value}\n"));
+            }
+            if !kind.is_instant() {
+                fault.push_str("for = \"9s\"\n");
+            }
+            text.push_str(&fault);
+        }
+        text.push_str("[[fault]]\nwhen = \"append_committed\"\nwhen_nth = 3\nkind = \"exit\"\ntarget = \"random\"\n");
+        text.push_str("[swarm]\nkinds = [\"pause\", \"lost_ack\"]\nper_minute = 12.0\n");
+        text.push_str("[expect]\nall = true\nrecovers_within = \"20s\"\n");
+        let story = Story::parse("all", &text).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(story.cluster.config.key_refresh_interval, Duration::from_secs(15));
+        assert_eq!(story.faults.len(), Kind::ALL.len() + 1);
+        for (fault, kind) in story.faults.iter().zip(Kind::ALL) {
+            assert_eq!(fault.action.kind(), *kind);
+        }
+        assert_eq!(story.expect.recovers_within, Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_wrong_and_what_would_be_right() {
+        let fault = |keys: &str| refusal(&format!("[[fault]]\n{keys}"));
+        let says = |refusal: String, words: &[&str]| {
+            for word in words {
+                assert!(refusal.contains(word), "{refusal:?} does not say {word:?}");
+            }
+        };
+        says(refusal("[wrkload]\n"), &["wrkload", "workload"]);
+        says(refusal("[workload]\npeeple = 3\n"), &["peeple", "people"]);
+        says(refusal("config = { lease_ttl = \"fast\" }\n"), &["fast", "10s"]);
+        says(refusal("[expect]\npromises = [\"G77\"]\n"), &["G77", "G0 to G18"]);
+        says(fault("at = \"1s\"\n"), &["fault 1", "kind"]);
+        says(fault("at = \"1s\"\nkind = \"crush\"\n"), &["crush", "crash"]);
+        says(fault("at = \"1s\"\nkind = \"crash\"\n"), &["crash", "`target` is missing"]);
+        says(
+            fault("at = \"1s\"\nkind = \"partition\"\nfrom = \"*\"\nto = \"*\"\ntarget = \"*\"\n"),
+            &["`target` is not one of its keys", "from, to, direction"],
+        );
+        says(fault("kind = \"crash\"\ntarget = \"store\"\n"), &["`at`", "`when`"]);
+        says(
+            fault("at = \"1s\"\nkind = \"crash\"\ntarget = \"master:2\"\n"),
+            &["master:2", "there are 2 masters, numbered from 0"],
+        );
+        says(fault("at = \"31s\"\nkind = \"crash\"\ntarget = \"*\"\n"), &["after the story's end"]);
+        says(fault("when = \"tea\"\nkind = \"crash\"\ntarget = \"*\"\n"), &["append_committed"]);
+    }
+
+    #[test]
+    fn an_unknown_story_names_those_that_there_are() {
+        let refused = Story::load("calmm").expect_err("no such story").to_string();
+        assert!(refused.contains("worker-pause"), "{refused}");
+    }
+}

@@ -1,0 +1,232 @@
+//! Whom a fault befalls, as stories write it.
+//!
+//! A target names places of the cluster (`master:0`), all of a sort (`worker:*`), a draw of the
+//! seed (`random`), or who plays a role at that moment (`coordinator(board:lobby)`). Only the
+//! last needs the running cluster: [`Target::places`] answers the rest.
+
+use std::{fmt, str::FromStr};
+
+use chatchat::types::{BoardName, Role};
+
+use crate::{dice::Dice, story::Cluster};
+
+/// A process or host of the story, numbered from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// A master.
+    Master(usize),
+    /// A worker.
+    Worker(usize),
+    /// The host of the shared store.
+    Store,
+    /// A person's machine.
+    Person(usize),
+}
+
+/// A resource as a story can name it: before the run nobody has a node id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResourceRef {
+    /// `board:NAME`.
+    Board(BoardName),
+    /// `sessions:N`: all else that people served by master N write.
+    Sessions(usize),
+}
+
+/// Whom a fault befalls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// `master:0`, `worker:2`, `store`, `person:7`.
+    One(Place),
+    /// `master:*`, `worker:*`: all nodes of a role.
+    Role(Role),
+    /// `person:*`: all people's machines.
+    People,
+    /// `*`: masters, workers and the store.
+    Everything,
+    /// `random`: a master or worker; the seed chooses which.
+    Random,
+    /// `coordinator(RESOURCE)`: the master that holds its lease at that moment.
+    Coordinator(ResourceRef),
+    /// `assigned(RESOURCE)`: the worker that was last given a batch of it.
+    Assigned(ResourceRef),
+    /// `master_of(worker:N)`: the master that this worker is registered with.
+    MasterOf(usize),
+}
+
+/// What is allowed, for every refusal.
+const WANT: &str = "want master:N, worker:N, master:*, worker:*, person:N, person:*, store, *, \
+     random, coordinator(RESOURCE), assigned(RESOURCE) or master_of(worker:N), where RESOURCE is \
+     board:NAME or sessions:N";
+
+impl Target {
+    /// The places it stands for in this cluster, in order; `None` when that depends on the moment.
+    #[must_use]
+    pub fn places(&self, cluster: &Cluster, people: usize) -> Option<Vec<Place>> {
+        let masters = || (0..cluster.masters).map(Place::Master);
+        let workers = || (0..cluster.workers).map(Place::Worker);
+        Some(match self {
+            Self::One(place) => vec![*place],
+            Self::Role(Role::Master) => masters().collect(),
+            Self::Role(Role::Worker) => workers().collect(),
+            Self::People => (0..people).map(Place::Person).collect(),
+            Self::Everything => masters().chain(workers()).chain([Place::Store]).collect(),
+            Self::Random | Self::Coordinator(_) | Self::Assigned(_) | Self::MasterOf(_) => {
+                return None;
+            }
+        })
+    }
+
+    /// The same with `random` drawn.
+    #[must_use]
+    pub fn drawn(&self, dice: &mut Dice, cluster: &Cluster) -> Self {
+        if *self != Self::Random {
+            return self.clone();
+        }
+        let nth = dice.index(cluster.masters + cluster.workers);
+        Self::One(match nth.checked_sub(cluster.masters) {
+            None => Place::Master(nth),
+            Some(nth) => Place::Worker(nth),
+        })
+    }
+
+    /// Whether the cluster has what it names; else a sentence.
+    pub(crate) fn check(&self, cluster: &Cluster, people: usize) -> Result<(), String> {
+        let within = |what: &str, nth: usize, have: usize| {
+            (nth < have)
+                .then_some(())
+                .ok_or_else(|| format!("{self}: there are {have} {what}, numbered from 0"))
+        };
+        match self {
+            Self::One(Place::Master(nth))
+            | Self::Coordinator(ResourceRef::Sessions(nth))
+            | Self::Assigned(ResourceRef::Sessions(nth)) => {
+                within("masters", *nth, cluster.masters)
+            }
+            Self::One(Place::Worker(nth)) | Self::MasterOf(nth) => {
+                within("workers", *nth, cluster.workers)
+            }
+            Self::One(Place::Person(nth)) => within("people", *nth, people),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn numbered(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
+}
+
+impl FromStr for ResourceRef {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let read = match text.split_once(':') {
+            Some(("board", name)) => name.parse().ok().map(Self::Board),
+            Some(("sessions", nth)) => numbered(nth).map(Self::Sessions),
+            _ => None,
+        };
+        read.ok_or_else(|| format!("{text:?} is not a resource: want board:NAME or sessions:N"))
+    }
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a target: {WANT}");
+        if let Some((role, inner)) = text.strip_suffix(')').and_then(|text| text.split_once('(')) {
+            return match role {
+                "coordinator" => Ok(Self::Coordinator(inner.parse()?)),
+                "assigned" => Ok(Self::Assigned(inner.parse()?)),
+                "master_of" => inner
+                    .strip_prefix("worker:")
+                    .and_then(numbered)
+                    .map(Self::MasterOf)
+                    .ok_or_else(wrong),
+                _ => Err(wrong()),
+            };
+        }
+        match (text, text.split_once(':')) {
+            ("*", _) => Ok(Self::Everything),
+            ("random", _) => Ok(Self::Random),
+            ("store", _) => Ok(Self::One(Place::Store)),
+            (_, Some(("master", "*"))) => Ok(Self::Role(Role::Master)),
+            (_, Some(("worker", "*"))) => Ok(Self::Role(Role::Worker)),
+            (_, Some(("person", "*"))) => Ok(Self::People),
+            (_, Some((sort, nth))) => {
+                let nth = numbered(nth).ok_or_else(wrong)?;
+                match sort {
+                    "master" => Ok(Self::One(Place::Master(nth))),
+                    "worker" => Ok(Self::One(Place::Worker(nth))),
+                    "person" => Ok(Self::One(Place::Person(nth))),
+                    _ => Err(wrong()),
+                }
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Master(nth) => write!(f, "master:{nth}"),
+            Self::Worker(nth) => write!(f, "worker:{nth}"),
+            Self::Store => f.write_str("store"),
+            Self::Person(nth) => write!(f, "person:{nth}"),
+        }
+    }
+}
+
+impl fmt::Display for ResourceRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Board(name) => write!(f, "board:{name}"),
+            Self::Sessions(nth) => write!(f, "sessions:{nth}"),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(place) => place.fmt(f),
+            Self::Role(role) => write!(f, "{role}:*"),
+            Self::People => f.write_str("person:*"),
+            Self::Everything => f.write_str("*"),
+            Self::Random => f.write_str("random"),
+            Self::Coordinator(resource) => write!(f, "coordinator({resource})"),
+            Self::Assigned(resource) => write!(f, "assigned({resource})"),
+            Self::MasterOf(nth) => write!(f, "master_of(worker:{nth})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_reads_back_what_it_wrote() {
+        for text in [
+            "master:0",
+            "worker:12",
+            "person:3",
+            "store",
+            "*",
+            "random",
+            "master:*",
+            "worker:*",
+            "person:*",
+            "coordinator(board:lobby)",
+            "assigned(sessions:1)",
+            "master_of(worker:2)",
+        ] {
+            assert_eq!(text.parse::<Target>().map(|t| t.to_string()).as_deref(), Ok(text));
+        }
+        for bad in
+            ["", "master", "master:", "master:+1", "master:x", "host:1", "coordinator(lobby)"]
+        {
+            assert!(bad.parse::<Target>().is_err(), "{bad:?}");
+        }
+    }
+}
