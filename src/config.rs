@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::message::BATCH_TASKS_MAX;
+
 /// How the parts of one node wait, retry and bound. The defaults are the design's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -216,6 +218,12 @@ impl Config {
             below.iter().find(|(_, small, _, large)| small >= large)
         {
             return refuse(format!("{small} ({is:?}) must be below {large} ({bound:?})"));
+        }
+        if self.batch_tasks_max > BATCH_TASKS_MAX {
+            return refuse(format!(
+                "batch_tasks_max ({}) must not be above {BATCH_TASKS_MAX}",
+                self.batch_tasks_max
+            ));
         }
         if self.attempts_per_worker > self.attempts_max {
             return refuse(format!(

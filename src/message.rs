@@ -3,9 +3,12 @@
 //!
 //! Variants are appended, never reordered: the codec numbers them.
 
-use std::sync::Arc;
+use std::{fmt, marker::PhantomData, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, SeqAccess, Visitor},
+};
 
 use crate::{
     store::{Appended, Holder, NewPost, Page, Permission, Range, SessionRow, StoreError},
@@ -14,6 +17,10 @@ use crate::{
         SessionKey, StoreEpoch, UserId,
     },
 };
+
+/// The most tasks that one batch may hold, on any node. Received lists over this are refused:
+/// a result may be one byte on the wire and a hundred in memory.
+pub const BATCH_TASKS_MAX: usize = 4096;
 
 /// Where a member stands. Ordered: of two facts of one registration the greater wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -164,7 +171,9 @@ pub struct Assign {
     pub registration: Registration,
     /// Leave to write.
     pub permission: Permission,
-    /// At least one. Shared: an attempt costs no copy of what people wrote.
+    /// At least one, at most [`BATCH_TASKS_MAX`]. Shared: an attempt costs no copy of what
+    /// people wrote.
+    #[serde(deserialize_with = "shared_batch")]
     pub tasks: Arc<[Task]>,
 }
 
@@ -172,7 +181,7 @@ pub struct Assign {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AssignReply {
     /// One result per task, in order.
-    Done(Vec<TaskResult>),
+    Done(#[serde(deserialize_with = "batch")] Vec<TaskResult>),
     /// The store did not answer the worker in time.
     StoreAway {
         /// What was seen.
@@ -380,4 +389,39 @@ pub struct Welcome {
     pub domain: Domain,
     /// The directory, in pages if it is long; more follow as [`Direct::Members`].
     pub directory: Vec<Member>,
+}
+
+/// Reads a list of at most [`BATCH_TASKS_MAX`], refusing a longer one when it gets there.
+fn batch<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    struct Batch<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Batch<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {BATCH_TASKS_MAX}")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut items = Vec::new();
+            while let Some(item) = list.next_element()? {
+                if items.len() == BATCH_TASKS_MAX {
+                    return Err(A::Error::invalid_length(items.len() + 1, &self));
+                }
+                items.push(item);
+            }
+            Ok(items)
+        }
+    }
+
+    from.deserialize_seq(Batch(PhantomData))
+}
+
+/// As [`batch`], shared.
+fn shared_batch<'de, D, T>(from: D) -> Result<Arc<[T]>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    batch(from).map(Arc::from)
 }

@@ -1,0 +1,151 @@
+//! The codec: bincode behind the only two doors that the project uses, [`encode`] and [`decode`].
+//!
+//! Integers are variable in length, enum variants are numbered in the order they are written
+//! down (append, never reorder), and a value has one encoding. Nothing is decoded from a
+//! reader: the bytes are whole and bounded before they come here.
+//!
+//! 1. Input over [`FRAME_LEN_MAX`] is refused unread.
+//! 2. Lengths inside the input may claim at most four times that bound in all.
+//! 3. Trailing bytes are refused: nothing hides behind a value.
+//!
+//! Sign and hash bytes as received, never a re-encoding of what they decoded to.
+
+use serde::{Serialize, de::DeserializeOwned};
+use thiserror::Error;
+
+use super::FRAME_LEN_MAX;
+
+/// A value and its bytes do not go together. Nothing was kept of either.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum CodecError {
+    /// The encoding is over the bound; it was not sent, or not read.
+    #[error("{len} bytes are over the bound of {max}")]
+    TooLong {
+        /// How many there are.
+        len: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// The bytes are not an encoding of the type.
+    #[error("malformed: {0}")]
+    Malformed(String),
+    /// The bytes go on after the value.
+    #[error("{0} bytes after the end")]
+    Trailing(usize),
+    /// The value has no encoding, such as a sequence of unknown length.
+    #[error("cannot be encoded: {0}")]
+    Unencodable(String),
+}
+
+fn config() -> impl bincode::config::Config {
+    bincode::config::standard().with_limit::<{ 4 * FRAME_LEN_MAX }>()
+}
+
+/// The value's one encoding.
+///
+/// # Errors
+/// [`CodecError::TooLong`] over [`FRAME_LEN_MAX`], [`CodecError::Unencodable`].
+pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    let mut out = Vec::new();
+    encode_into(value, &mut out)?;
+    Ok(out)
+}
+
+/// Appends the value's encoding to `out`.
+///
+/// # Errors
+/// As [`encode`]; `out` is as it was before.
+pub fn encode_into<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    let before = out.len();
+    let written = match bincode::serde::encode_into_std_write(value, out, config()) {
+        Ok(written) if written <= FRAME_LEN_MAX => return Ok(()),
+        Ok(len) => Err(CodecError::TooLong { len, max: FRAME_LEN_MAX }),
+        Err(why) => Err(CodecError::Unencodable(why.to_string())),
+    };
+    out.truncate(before);
+    written
+}
+
+/// The value that these bytes, all of them, encode.
+///
+/// # Errors
+/// [`CodecError::TooLong`], [`CodecError::Malformed`], [`CodecError::Trailing`].
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    if bytes.len() > FRAME_LEN_MAX {
+        return Err(CodecError::TooLong { len: bytes.len(), max: FRAME_LEN_MAX });
+    }
+    let (value, read) = bincode::serde::decode_from_slice(bytes, config())
+        .map_err(|why| CodecError::Malformed(why.to_string()))?;
+    if read < bytes.len() {
+        return Err(CodecError::Trailing(bytes.len() - read));
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        message::{AssignReply, Direct, News, Request, Response, TaskResult, Welcome},
+        store::Op,
+    };
+
+    #[test]
+    fn a_value_reads_back_and_leaves_nothing_over() {
+        let value = (7u64, "text".to_owned(), vec![Some(1u32), None]);
+        let mut bytes = encode(&value).expect("plain data");
+        assert_eq!(decode(&bytes), Ok(value.clone()));
+        bytes.push(0);
+        assert_eq!(decode::<(u64, String, Vec<Option<u32>>)>(&bytes), Err(CodecError::Trailing(1)));
+        bytes.truncate(bytes.len() - 2);
+        assert!(matches!(
+            decode::<(u64, String, Vec<Option<u32>>)>(&bytes),
+            Err(CodecError::Malformed(_))
+        ));
+    }
+
+    #[test]
+    fn what_is_too_long_is_refused_both_ways_and_leaves_the_buffer_alone() {
+        let mut out = vec![1, 2, 3];
+        let long = vec![0u8; FRAME_LEN_MAX];
+        assert!(matches!(encode_into(&long, &mut out), Err(CodecError::TooLong { .. })));
+        assert_eq!(out, [1, 2, 3]);
+        let long = vec![0u8; FRAME_LEN_MAX + 1];
+        assert!(matches!(decode::<u8>(&long), Err(CodecError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_hostile_length_is_an_error_not_an_allocation() {
+        // The varint for u64::MAX, where a length is expected.
+        let bytes = [253, 255, 255, 255, 255, 255, 255, 255, 255];
+        assert!(decode::<String>(&bytes).is_err());
+        assert!(decode::<Vec<u64>>(&bytes).is_err());
+        assert!(decode::<Vec<Vec<u8>>>(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_list_of_one_byte_results_cannot_blow_up_in_memory() {
+        let many = AssignReply::Done(vec![TaskResult::Done; crate::message::BATCH_TASKS_MAX + 1]);
+        let bytes = encode(&many).expect("one byte each");
+        assert!(matches!(decode::<AssignReply>(&bytes), Err(CodecError::Malformed(_))));
+        let most = AssignReply::Done(vec![TaskResult::Done; crate::message::BATCH_TASKS_MAX]);
+        assert_eq!(decode(&encode(&most).expect("one byte each")), Ok(most));
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            // What decodes has one encoding, except that a longer varint may be read.
+            if let Ok(value) = decode::<Request>(&bytes) {
+                prop_assert_eq!(decode(&encode(&value).expect("it was decoded")), Ok(value));
+            }
+            let _ = decode::<Response>(&bytes);
+            let _ = decode::<Direct>(&bytes);
+            let _ = decode::<News>(&bytes);
+            let _ = decode::<Welcome>(&bytes);
+            let _ = decode::<Op>(&bytes);
+        }
+    }
+}
