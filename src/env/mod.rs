@@ -10,6 +10,7 @@
 //! 4. What [`Disk::write_atomic`] and [`DiskFile::sync`] returned for survives a power loss.
 //! 5. Two calls of [`World::entropy`] never give the same bytes, not even across restarts.
 
+pub mod contract;
 #[cfg(feature = "net")]
 pub mod real;
 
