@@ -1,0 +1,279 @@
+//! Who may write a resource now: leases as their holder and as others see them.
+//!
+//! ```text
+//!   Free ──ask──> Asking ──granted──> Mine ──released, lost, ran out──> Free
+//!     ^             │held by another                                      ^
+//!     └──ran out── Other <────────────────────────────────────────────────┘
+//! ```
+//!
+//! 1. A token that this table gives out is greater than every one before it.
+//! 2. A lease counts from *sending* the request, less a tenth of its term: this clock may be
+//!    slow against the store's. Safety never rests on that, only on the token.
+//! 3. A wanted lease gives no new permission; it is released after the attempt in flight.
+
+use std::time::Duration;
+
+use crate::{
+    protocol::task_queue::Slot,
+    store::{Holder, Lease, Renewed},
+    time::Mono,
+    types::{StoreEpoch, Token},
+};
+
+/// A lease that is held here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The newest token given out, or the lease's first.
+    pub token: Token,
+    /// Until when it may be used, by this node's clock.
+    pub until: Mono,
+    /// When it was last used.
+    pub used_at: Mono,
+    /// Another master wishes for it.
+    pub wanted: bool,
+}
+
+/// What is known of one resource's lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Nobody is known to hold it. Not to be asked for before `ask_at`.
+    Free {
+        /// Not before.
+        ask_at: Mono,
+    },
+    /// The store was asked.
+    Asking {
+        /// When.
+        since: Mono,
+    },
+    /// Held here.
+    Mine(Held),
+    /// Held by another master.
+    Other {
+        /// Who.
+        holder: Holder,
+        /// When its term ends if it is not renewed, by this node's clock.
+        until: Mono,
+        /// When to look again if it cannot be reached.
+        look_at: Mono,
+    },
+}
+
+/// The leases of one master, by slot.
+#[derive(Debug)]
+pub struct Permissions {
+    ttl: Duration,
+    holds: Vec<Hold>,
+}
+
+const FREE: Hold = Hold::Free { ask_at: Mono::ZERO };
+
+impl Permissions {
+    /// Knows of no lease. `ttl` is the term that the store is asked for.
+    #[must_use]
+    pub const fn new(ttl: Duration) -> Self {
+        Self { ttl, holds: Vec::new() }
+    }
+
+    /// What is known of a lease.
+    #[must_use]
+    pub fn hold(&self, slot: Slot) -> Hold {
+        self.holds.get(slot.index()).copied().unwrap_or(FREE)
+    }
+
+    fn hold_mut(&mut self, slot: Slot) -> &mut Hold {
+        if self.holds.len() <= slot.index() {
+            self.holds.resize(slot.index() + 1, FREE);
+        }
+        &mut self.holds[slot.index()]
+    }
+
+    /// The lease, if it is held here and its term runs.
+    #[must_use]
+    pub fn held(&self, now: Mono, slot: Slot) -> Option<Held> {
+        match self.hold(slot) {
+            Hold::Mine(held) if now < held.until => Some(held),
+            _ => None,
+        }
+    }
+
+    /// Whether a new permission may be given: held, running, not wanted by another.
+    #[must_use]
+    pub fn usable(&self, now: Mono, slot: Slot) -> bool {
+        self.held(now, slot).is_some_and(|held| !held.wanted)
+    }
+
+    /// The store is being asked for the lease.
+    pub fn on_asked(&mut self, now: Mono, slot: Slot) {
+        *self.hold_mut(slot) = Hold::Asking { since: now };
+    }
+
+    /// The store's answer to a question sent at `sent_at`; `None` when there was none, then it
+    /// may be asked again at `again_at`.
+    pub fn on_answer(
+        &mut self,
+        now: Mono,
+        slot: Slot,
+        sent_at: Mono,
+        answer: Option<Lease>,
+        again_at: Mono,
+    ) {
+        let until = sent_at + self.ttl * 9 / 10;
+        *self.hold_mut(slot) = match answer {
+            Some(Lease::Granted { epoch, lease, n }) => Hold::Mine(Held {
+                token: Token { epoch, lease, n },
+                until,
+                used_at: now,
+                wanted: false,
+            }),
+            Some(Lease::HeldBy { holder, left_ms }) => Hold::Other {
+                holder,
+                until: now + Duration::from_millis(left_ms),
+                look_at: again_at,
+            },
+            None => Hold::Free { ask_at: again_at },
+        };
+    }
+
+    /// Another master said who holds the lease, or that it does not.
+    pub fn on_told(&mut self, slot: Slot, holder: Option<Holder>, until: Mono, look_at: Mono) {
+        if matches!(self.hold(slot), Hold::Mine(_) | Hold::Asking { .. }) {
+            return;
+        }
+        *self.hold_mut(slot) = match holder {
+            Some(holder) => Hold::Other { holder, until, look_at },
+            None => Hold::Free { ask_at: look_at },
+        };
+    }
+
+    /// The store's answer to a renewal sent at `sent_at`. Nothing if it is another lease by now.
+    pub fn on_renewed(&mut self, slot: Slot, lease: u64, sent_at: Mono, answer: Renewed) {
+        let until = sent_at + self.ttl * 9 / 10;
+        let Hold::Mine(held) = self.hold_mut(slot) else { return };
+        if held.token.lease != lease {
+            return;
+        }
+        match answer {
+            Renewed::Kept => held.until = held.until.max(until),
+            Renewed::Wanted => {
+                held.until = held.until.max(until);
+                held.wanted = true;
+            }
+            Renewed::Lost => *self.hold_mut(slot) = FREE,
+        }
+    }
+
+    /// It is not held here any more; it may be asked for again at `ask_at`.
+    pub fn drop_hold(&mut self, slot: Slot, ask_at: Mono) {
+        *self.hold_mut(slot) = Hold::Free { ask_at };
+    }
+
+    /// Another master is to be asked about again, or the store, not before `look_at`.
+    pub fn look_again(&mut self, slot: Slot, look_at: Mono) {
+        if let Hold::Other { look_at: at, .. } = self.hold_mut(slot) {
+            *at = look_at;
+        }
+    }
+
+    /// The next token of a lease that is held here: for a batch, or for a further registration
+    /// that a batch goes to. `None` when it is not held.
+    pub fn raise(&mut self, now: Mono, slot: Slot) -> Option<Token> {
+        let Hold::Mine(held) = self.hold_mut(slot) else { return None };
+        held.token.n += 1;
+        held.used_at = now;
+        Some(held.token)
+    }
+
+    /// The store's epoch is another now: what was held is gone.
+    pub fn on_epoch(&mut self, epoch: StoreEpoch) {
+        for hold in &mut self.holds {
+            if matches!(hold, Hold::Mine(held) if held.token.epoch != epoch) {
+                *hold = FREE;
+            }
+        }
+    }
+
+    /// Forgets a retired slot.
+    pub fn forget(&mut self, slot: Slot) {
+        *self.hold_mut(slot) = FREE;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::{Incarnation, NodeId};
+
+    const SLOT: Slot = Slot(3);
+    const TTL: Duration = Duration::from_secs(3);
+
+    fn at(ms: u64) -> Mono {
+        Mono::ZERO + Duration::from_millis(ms)
+    }
+
+    fn granted(lease: u64, n: u64) -> Option<Lease> {
+        Some(Lease::Granted { epoch: StoreEpoch(1), lease, n })
+    }
+
+    #[test]
+    fn a_term_counts_from_sending_less_a_tenth() {
+        let mut table = Permissions::new(TTL);
+        table.on_asked(at(0), SLOT);
+        table.on_answer(at(400), SLOT, at(0), granted(1, 0), at(900));
+        assert!(table.usable(at(2699), SLOT));
+        assert!(!table.usable(at(2700), SLOT));
+    }
+
+    #[test]
+    fn a_wanted_lease_gives_no_new_permission() {
+        let mut table = Permissions::new(TTL);
+        table.on_answer(at(0), SLOT, at(0), granted(1, 0), at(0));
+        table.on_renewed(SLOT, 1, at(1000), Renewed::Wanted);
+        assert!(table.held(at(1001), SLOT).is_some());
+        assert!(!table.usable(at(1001), SLOT));
+    }
+
+    #[test]
+    fn a_late_answer_about_an_older_lease_changes_nothing() {
+        let mut table = Permissions::new(TTL);
+        table.on_answer(at(0), SLOT, at(0), granted(7, 0), at(0));
+        table.on_renewed(SLOT, 6, at(100), Renewed::Lost);
+        assert!(table.usable(at(100), SLOT));
+    }
+
+    #[test]
+    fn hearsay_does_not_take_a_lease_away() {
+        let mut table = Permissions::new(TTL);
+        table.on_answer(at(0), SLOT, at(0), granted(7, 0), at(0));
+        let other = Holder { node: NodeId([9; 16]), incarnation: Incarnation(1) };
+        table.on_told(SLOT, Some(other), at(5000), at(500));
+        assert!(table.usable(at(100), SLOT));
+    }
+
+    proptest! {
+        /// Invariant 1, over losing and taking leases again as the store would grant them.
+        #[test]
+        fn tokens_only_grow(moves in prop::collection::vec(0..4u8, 1..100)) {
+            let mut table = Permissions::new(TTL);
+            let (mut lease, mut now) = (0, 0);
+            let mut last = Token::default();
+            for kind in moves {
+                now += 10;
+                match kind {
+                    0 => {
+                        lease += 1;
+                        table.on_answer(at(now), SLOT, at(now), granted(lease, 0), at(now));
+                    }
+                    1 => table.drop_hold(SLOT, at(now)),
+                    2 => table.on_renewed(SLOT, lease, at(now), Renewed::Lost),
+                    _ => if let Some(token) = table.raise(at(now), SLOT) {
+                        prop_assert!(token > last);
+                        last = token;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! What people asked for and nobody has written yet, in the order it came, per resource.
+//!
+//! Each resource that a master has work for owns a [`Slot`], a small number that the other
+//! tables index by. A task is *waiting* in its slot or *taken* (in a batch, or forwarded);
+//! both count against the bounds, so a batch that comes back always fits.
+//!
+//! 1. `0 <= taken`, and waiting plus taken never exceeds the bounds.
+//! 2. Within a slot tasks leave in the order they came; a returned batch stands before all else.
+//! 3. A batch of a board is posts only, or one creation. A task that must go alone does.
+
+use std::collections::VecDeque;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::{
+    message::Task,
+    time::Mono,
+    types::{NodeId, Resource},
+};
+
+/// A resource's place in a master's tables. Small, dense, reused after [`TaskQueue::retire`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub u32);
+
+impl Slot {
+    /// As an index.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A task's number in one life of one master.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId(pub u64);
+
+/// Whose task it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A person's on this master.
+    Local,
+    /// Another master's; never forwarded again.
+    Forwarded(NodeId),
+}
+
+/// A task in a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number.
+    pub id: TaskId,
+    /// Whose it is.
+    pub origin: Origin,
+    /// It was sent somewhere: from now on "nothing was done" would be a guess.
+    pub sent: bool,
+    /// It goes in a batch of its own.
+    pub alone: bool,
+    /// When it came.
+    pub came_at: Mono,
+    /// What to write.
+    pub task: Task,
+}
+
+/// A bound is reached. The task was not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueueFull {
+    /// This resource has `queue_tasks_max` tasks.
+    #[error("the queue of this resource is full")]
+    Resource,
+    /// All resources together have `queue_total_max` tasks.
+    #[error("the master's queues are full")]
+    Total,
+    /// `resources_max` resources have work.
+    #[error("too many resources have work")]
+    Resources,
+}
+
+/// The bounds of a [`TaskQueue`].
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Tasks of one resource.
+    pub tasks_max: usize,
+    /// Tasks in all.
+    pub total_max: usize,
+    /// Resources with a slot.
+    pub resources_max: usize,
+}
+
+#[derive(Debug)]
+struct Lane {
+    resource: Option<Resource>,
+    waiting: VecDeque<Entry>,
+    taken: usize,
+}
+
+/// The queues of one master.
+///
+/// The index is never iterated where order decides.
+#[derive(Debug)]
+pub struct TaskQueue {
+    bounds: Bounds,
+    index: HashMap<Resource, Slot, FixedState>,
+    lanes: Vec<Lane>,
+    free: Vec<Slot>,
+    total: usize,
+}
+
+impl TaskQueue {
+    /// Empty queues.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        Self { bounds, index: HashMap::default(), lanes: Vec::new(), free: Vec::new(), total: 0 }
+    }
+
+    /// The slot of a resource, given one if it has none.
+    ///
+    /// # Errors
+    /// [`QueueFull::Resources`]; nothing changed.
+    pub fn slot(&mut self, resource: &Resource) -> Result<Slot, QueueFull> {
+        if let Some(slot) = self.index.get(resource) {
+            return Ok(*slot);
+        }
+        if self.index.len() >= self.bounds.resources_max {
+            return Err(QueueFull::Resources);
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.lanes.push(Lane { resource: None, waiting: VecDeque::new(), taken: 0 });
+            Slot(u32::try_from(self.lanes.len() - 1).expect("resources_max is far below 2^32"))
+        });
+        self.lanes[slot.index()].resource = Some(resource.clone());
+        self.index.insert(resource.clone(), slot);
+        Ok(slot)
+    }
+
+    /// The slot of a resource, if it has one.
+    #[must_use]
+    pub fn find(&self, resource: &Resource) -> Option<Slot> {
+        self.index.get(resource).copied()
+    }
+
+    /// The resource of a slot; `None` when it was retired.
+    #[must_use]
+    pub fn resource(&self, slot: Slot) -> Option<&Resource> {
+        self.lanes.get(slot.index())?.resource.as_ref()
+    }
+
+    /// All slots in use, ascending.
+    pub fn slots(&self) -> impl Iterator<Item = (Slot, &Resource)> {
+        self.lanes.iter().zip(0..).filter_map(|(lane, n)| Some((Slot(n), lane.resource.as_ref()?)))
+    }
+
+    /// Puts a task at the end of its queue.
+    ///
+    /// # Errors
+    /// [`QueueFull`] with the task, which was not queued.
+    #[expect(clippy::result_large_err, reason = "a refused task goes back whole to who sent it")]
+    pub fn push(&mut self, slot: Slot, entry: Entry) -> Result<(), (QueueFull, Entry)> {
+        let lane = &mut self.lanes[slot.index()];
+        if lane.waiting.len() + lane.taken >= self.bounds.tasks_max {
+            return Err((QueueFull::Resource, entry));
+        }
+        if self.total >= self.bounds.total_max {
+            return Err((QueueFull::Total, entry));
+        }
+        lane.waiting.push_back(entry);
+        self.total += 1;
+        Ok(())
+    }
+
+    /// Takes the next batch: at most this many tasks and bytes (one task always fits), none
+    /// when the slot has no work. Moves into `batch`, which is cleared first.
+    pub fn take_batch(
+        &mut self,
+        slot: Slot,
+        tasks_max: usize,
+        bytes_max: usize,
+        batch: &mut Vec<Entry>,
+    ) {
+        batch.clear();
+        let lane = &mut self.lanes[slot.index()];
+        let one_by_one = matches!(lane.resource, Some(Resource::Board(_)));
+        let mut bytes = 0;
+        while let Some(next) = lane.waiting.front() {
+            let single = next.alone || (one_by_one && !matches!(next.task, Task::Post { .. }));
+            bytes += next.task.weight();
+            if !batch.is_empty() && (single || batch.len() >= tasks_max || bytes > bytes_max) {
+                break;
+            }
+            batch.extend(lane.waiting.pop_front());
+            if single {
+                break;
+            }
+        }
+        lane.taken += batch.len();
+    }
+
+    /// Takes the first waiting task that `wanted` accepts: one to forward, or to refuse.
+    pub fn take_where(
+        &mut self,
+        slot: Slot,
+        mut wanted: impl FnMut(&Entry) -> bool,
+    ) -> Option<Entry> {
+        let lane = &mut self.lanes[slot.index()];
+        let at = lane.waiting.iter().position(&mut wanted)?;
+        let entry = lane.waiting.remove(at)?;
+        lane.taken += 1;
+        Some(entry)
+    }
+
+    /// Puts taken tasks back before all others, in their order.
+    pub fn put_back(&mut self, slot: Slot, entries: impl DoubleEndedIterator<Item = Entry>) {
+        let lane = &mut self.lanes[slot.index()];
+        for entry in entries.rev() {
+            lane.taken -= 1;
+            lane.waiting.push_front(entry);
+        }
+    }
+
+    /// So many taken tasks have ended.
+    pub fn end(&mut self, slot: Slot, tasks: usize) {
+        let lane = &mut self.lanes[slot.index()];
+        debug_assert!(lane.taken >= tasks, "invariant 1: more tasks end than were taken");
+        lane.taken -= tasks;
+        self.total -= tasks;
+    }
+
+    /// Gives a slot up for reuse. `false`, and nothing changed, while it has tasks.
+    pub fn retire(&mut self, slot: Slot) -> bool {
+        let lane = &mut self.lanes[slot.index()];
+        if !lane.waiting.is_empty() || lane.taken > 0 {
+            return false;
+        }
+        let Some(resource) = lane.resource.take() else { return false };
+        self.index.remove(&resource);
+        self.free.push(slot);
+        true
+    }
+
+    /// Tasks waiting in a slot.
+    #[must_use]
+    pub fn waiting(&self, slot: Slot) -> usize {
+        self.lanes[slot.index()].waiting.len()
+    }
+
+    /// The first waiting task of a slot.
+    #[must_use]
+    pub fn front(&self, slot: Slot) -> Option<&Entry> {
+        self.lanes[slot.index()].waiting.front()
+    }
+
+    /// Tasks taken from a slot and not ended.
+    #[must_use]
+    pub fn taken(&self, slot: Slot) -> usize {
+        self.lanes[slot.index()].taken
+    }
+
+    /// Waiting and taken tasks of all slots.
+    #[must_use]
+    pub const fn total(&self) -> usize {
+        self.total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        store::NewPost,
+        types::{Author, BoardName, PostId, UserId},
+    };
+
+    fn queue(tasks_max: usize, total_max: usize) -> TaskQueue {
+        TaskQueue::new(Bounds { tasks_max, total_max, resources_max: 2 })
+    }
+
+    fn board(name: &str) -> Resource {
+        Resource::Board(name.parse().expect("a board's name"))
+    }
+
+    fn entry(id: u64, task: Task) -> Entry {
+        let came_at = Mono::ZERO;
+        Entry { id: TaskId(id), origin: Origin::Local, sent: false, alone: false, came_at, task }
+    }
+
+    fn post(id: u64) -> Entry {
+        let author = Author { id: UserId([1; 16]), name: "Ada".parse().expect("a person's name") };
+        let post =
+            NewPost { id: PostId([2; 16]), author, text: "hello".parse().expect("a post's text") };
+        entry(id, Task::Post { board: BoardName::lobby(), post })
+    }
+
+    fn take(queue: &mut TaskQueue, slot: Slot, tasks_max: usize) -> Vec<u64> {
+        let mut batch = Vec::new();
+        queue.take_batch(slot, tasks_max, usize::MAX, &mut batch);
+        batch.iter().map(|entry| entry.id.0).collect()
+    }
+
+    #[test]
+    fn a_creation_never_shares_a_batch() {
+        let mut queue = queue(10, 10);
+        let slot = queue.slot(&board("lobby")).expect("room");
+        for id in [1, 2, 4] {
+            let _ = queue.push(slot, post(id));
+            if id == 2 {
+                let create = Task::CreateBoard { board: BoardName::lobby() };
+                let _ = queue.push(slot, entry(3, create));
+            }
+        }
+        let batches: Vec<_> = (0..4).map(|_| take(&mut queue, slot, 10)).collect();
+        assert_eq!(batches, [vec![1, 2], vec![3], vec![4], vec![]]);
+    }
+
+    #[test]
+    fn a_task_that_must_go_alone_does() {
+        let mut queue = queue(10, 10);
+        let slot = queue.slot(&board("lobby")).expect("room");
+        for id in 1..=3 {
+            let _ = queue.push(slot, Entry { alone: id == 2, ..post(id) });
+        }
+        let batches: Vec<_> = (0..3).map(|_| take(&mut queue, slot, 10)).collect();
+        assert_eq!(batches, [[1], [2], [3]]);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_by_bytes_but_never_empty() {
+        let mut queue = queue(10, 10);
+        let slot = queue.slot(&board("lobby")).expect("room");
+        let weight = post(1).task.weight();
+        for id in 1..=3 {
+            let _ = queue.push(slot, post(id));
+        }
+        let mut batch = Vec::new();
+        queue.take_batch(slot, 10, 1, &mut batch);
+        assert_eq!(batch.len(), 1);
+        queue.take_batch(slot, 10, 2 * weight, &mut batch);
+        assert_eq!(batch.len(), 2);
+    }
+
+    #[test]
+    fn a_slot_is_reused_only_when_its_work_is_done() {
+        let mut queue = queue(10, 10);
+        let lobby = queue.slot(&board("lobby")).expect("room");
+        let dev = queue.slot(&board("dev")).expect("room");
+        assert_eq!(queue.slot(&board("ops")), Err(QueueFull::Resources));
+        let _ = queue.push(lobby, post(1));
+        assert!(!queue.retire(lobby));
+        assert_eq!(take(&mut queue, lobby, 1), [1]);
+        assert!(!queue.retire(lobby), "its task has not ended");
+        queue.end(lobby, 1);
+        assert!(queue.retire(lobby));
+        assert_eq!(queue.find(&board("lobby")), None);
+        assert_eq!(queue.slot(&board("ops")), Ok(lobby));
+        assert_eq!(queue.find(&board("dev")), Some(dev));
+    }
+
+    proptest! {
+        /// Against a plain list of ids: order, bounds and counts hold whatever happens.
+        #[test]
+        fn it_behaves_like_a_list(moves in prop::collection::vec((0..4u8, 1..5usize), 1..200)) {
+            let mut queue = queue(8, 8);
+            let slot = queue.slot(&board("lobby")).expect("room");
+            let mut waiting = VecDeque::new();
+            let mut taken: Vec<Vec<Entry>> = Vec::new();
+            let mut next = 0;
+            for (kind, n) in moves {
+                match kind {
+                    0 => {
+                        next += 1;
+                        let full = waiting.len() + taken.iter().map(Vec::len).sum::<usize>() >= 8;
+                        let pushed = queue.push(slot, post(next));
+                        prop_assert_eq!(pushed.is_err(), full);
+                        if !full {
+                            waiting.push_back(next);
+                        }
+                    }
+                    1 => {
+                        let mut batch = Vec::new();
+                        queue.take_batch(slot, n, usize::MAX, &mut batch);
+                        let ids: Vec<_> = batch.iter().map(|entry| entry.id.0).collect();
+                        let model: Vec<_> = waiting.drain(..n.min(waiting.len())).collect();
+                        prop_assert_eq!(ids, model);
+                        taken.push(batch);
+                    }
+                    2 => if let Some(batch) = taken.pop() {
+                        for entry in batch.iter().rev() {
+                            waiting.push_front(entry.id.0);
+                        }
+                        queue.put_back(slot, batch.into_iter());
+                    }
+                    _ => if let Some(batch) = taken.pop() {
+                        queue.end(slot, batch.len());
+                    }
+                }
+                prop_assert_eq!(queue.waiting(slot), waiting.len());
+                prop_assert_eq!(queue.taken(slot), taken.iter().map(Vec::len).sum::<usize>());
+                prop_assert_eq!(queue.total(), queue.waiting(slot) + queue.taken(slot));
+            }
+        }
+    }
+}
