@@ -299,6 +299,9 @@ pub enum Ask {
     Masters {
         reply: oneshot::Sender<Vec<MasterInfo>>,
     },
+    ClusterId {
+        reply: oneshot::Sender<Option<[u8; 16]>>,
+    },
 }
 
 /// A cheap handle on a running master.
@@ -440,5 +443,13 @@ impl MasterHandle {
     /// [`Stopped`].
     pub async fn masters(&self) -> Result<Vec<MasterInfo>, Stopped> {
         self.ask(|reply| Ask::Masters { reply }).await
+    }
+
+    /// The cluster's id, `None` while the store has not told it. Cookies carry it.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn cluster_id(&self) -> Result<Option<[u8; 16]>, Stopped> {
+        self.ask(|reply| Ask::ClusterId { reply }).await
     }
 }
