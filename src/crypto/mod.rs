@@ -10,5 +10,8 @@
 //! 5. A nonce is never an argument: counters belong to the value that holds the key.
 //! 6. Secret types have no `Debug` and no `Serialize`, and erase themselves.
 
+pub mod admission;
+pub mod key_source;
+pub mod keys;
 pub mod record;
 pub mod secret;

@@ -1,0 +1,549 @@
+//! RSA keys, each with one use.
+//!
+//! | pair, with its public half | use | life |
+//! |---|---|---|
+//! | [`Identity`], [`IdentityKey`] | PSS only | long, in the node's directory, pinned by fingerprint |
+//! | [`WrapPair`], [`WrapKey`] | OAEP only | an hour (handshake) or an epoch (common key), never stored |
+//!
+//! 1. A [`KeyPair`] becomes one of the two and is gone: what signs cannot unwrap.
+//! 2. A public key is known by the SHA-256 of its SPKI DER bytes as received; a second encoding
+//!    of the same key is refused, so that a key has one fingerprint.
+//! 3. Every key has e = 65537 and a size within the [`KeyBounds`] it was read under.
+//! 4. Private operations are blinded and counted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rand_core::CryptoRng;
+use rsa::{
+    Oaep, Pss, RsaPrivateKey, RsaPublicKey,
+    pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey},
+    traits::PublicKeyParts,
+};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::secret::{Secret, SecretBytes, labelled_hash};
+use crate::types::{Fingerprint, NodeId};
+
+/// The longest SPKI that is looked at, in bytes: one of 4096 bits has 550.
+pub const SPKI_LEN_MAX: usize = 600;
+const PKCS8_LEN_MAX: usize = 4096;
+const EXPONENT: [u8; 3] = [1, 0, 1];
+
+/// Why a key was not made, read or used. Nothing was changed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum KeyError {
+    /// Not an RSA key in the encoding that is wanted, or with another exponent than 65537.
+    #[error("not an RSA key with e = 65537 in plain DER")]
+    Malformed,
+    /// Too small to be safe or too large to be cheap.
+    #[error("an RSA key of {bits} bits; want {min} to {max}")]
+    Size {
+        /// What it has.
+        bits: usize,
+        /// The least.
+        min: usize,
+        /// The most.
+        max: usize,
+    },
+    /// A signature is not by this key over this.
+    #[error("a signature does not match")]
+    BadSignature,
+    /// Wrapped for another key, another place, or changed.
+    #[error("a wrapped secret does not open")]
+    BadWrap,
+    /// The private operation itself failed.
+    #[error("an RSA operation failed: {why}")]
+    Failed {
+        /// What the library said.
+        why: String,
+    },
+    /// The world is shutting down and dropped the work.
+    #[error("the work was dropped before it ran")]
+    Cancelled,
+    /// A key file that is there cannot be used. It was left as it is.
+    #[error(
+        "the key file {file} cannot be used: {why}; restore it from a backup, or remove it and \
+         join again as a new node"
+    )]
+    Unusable {
+        /// Its name in the node's directory.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A key file was not written.
+    #[error(
+        "the key file {file} cannot be written: {why}; see that the data directory is writable"
+    )]
+    NotWritten {
+        /// Its name in the node's directory.
+        file: String,
+        /// What the disk said.
+        why: String,
+    },
+}
+
+fn failed(error: &rsa::Error) -> KeyError {
+    KeyError::Failed { why: error.to_string() }
+}
+
+/// Which sizes of keys are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyBounds {
+    bits_min: usize,
+    bits_max: usize,
+}
+
+impl KeyBounds {
+    /// 2048 to 4096 bits: what every real node uses.
+    pub const STANDARD: Self = Self { bits_min: 2048, bits_max: 4096 };
+
+    /// Down to 1024 bits, which can be broken. For simulations and tests, whose keys guard nothing.
+    #[must_use]
+    pub const fn weak_for_simulation() -> Self {
+        Self { bits_min: 1024, bits_max: 4096 }
+    }
+
+    const fn check(self, bits: usize) -> Result<(), KeyError> {
+        if bits < self.bits_min || bits > self.bits_max {
+            return Err(KeyError::Size { bits, min: self.bits_min, max: self.bits_max });
+        }
+        Ok(())
+    }
+}
+
+/// Reads a public key strictly; see the module's rules 2 and 3.
+fn public_from_spki(spki: &[u8], bounds: KeyBounds) -> Result<RsaPublicKey, KeyError> {
+    if spki.len() > SPKI_LEN_MAX {
+        return Err(KeyError::Malformed);
+    }
+    let key = RsaPublicKey::from_public_key_der(spki).map_err(|_| KeyError::Malformed)?;
+    if *key.e_bytes() != EXPONENT {
+        return Err(KeyError::Malformed);
+    }
+    bounds.check(key.n().bits() as usize)?;
+    let again = key.to_public_key_der().map_err(|_| KeyError::Malformed)?;
+    if again.as_bytes() != spki {
+        return Err(KeyError::Malformed);
+    }
+    Ok(key)
+}
+
+/// An RSA pair that has no use yet.
+pub struct KeyPair {
+    private: RsaPrivateKey,
+    spki: Vec<u8>,
+}
+
+impl KeyPair {
+    /// Makes a pair. Takes from 5 ms (1024 bits) to over a second: not on an async thread.
+    ///
+    /// # Errors
+    /// [`KeyError::Size`] outside the bounds.
+    pub fn generate(
+        rng: &mut impl CryptoRng,
+        bits: usize,
+        bounds: KeyBounds,
+    ) -> Result<Self, KeyError> {
+        bounds.check(bits)?;
+        let private = RsaPrivateKey::new(rng, bits).map_err(|error| failed(&error))?;
+        Self::new(private, bounds)
+    }
+
+    /// Reads a pair from PKCS#8 DER.
+    ///
+    /// # Errors
+    /// [`KeyError::Malformed`], [`KeyError::Size`].
+    pub fn from_pkcs8_der(der: &[u8], bounds: KeyBounds) -> Result<Self, KeyError> {
+        if der.len() > PKCS8_LEN_MAX {
+            return Err(KeyError::Malformed);
+        }
+        let private = RsaPrivateKey::from_pkcs8_der(der).map_err(|_| KeyError::Malformed)?;
+        Self::new(private, bounds)
+    }
+
+    fn new(private: RsaPrivateKey, bounds: KeyBounds) -> Result<Self, KeyError> {
+        let spki = private
+            .as_public_key()
+            .to_public_key_der()
+            .map_err(|_| KeyError::Malformed)?
+            .into_vec();
+        public_from_spki(&spki, bounds)?;
+        Ok(Self { private, spki })
+    }
+
+    /// The pair as PKCS#8 DER.
+    ///
+    /// # Errors
+    /// [`KeyError::Malformed`] when the library cannot encode it.
+    pub fn to_pkcs8_der(&self) -> Result<SecretBytes, KeyError> {
+        pkcs8_der(&self.private)
+    }
+}
+
+fn pkcs8_der(private: &RsaPrivateKey) -> Result<SecretBytes, KeyError> {
+    let der = private.to_pkcs8_der().map_err(|_| KeyError::Malformed)?;
+    Ok(Zeroizing::new(der.as_bytes().to_vec()))
+}
+
+/// The fingerprint of a public key, over its SPKI DER bytes as they are.
+#[must_use]
+pub fn fingerprint(spki: &[u8]) -> Fingerprint {
+    Fingerprint(Sha256::digest(spki).into())
+}
+
+/// The id of the node whose identity key this is.
+#[must_use]
+pub fn node_id(spki: &[u8]) -> NodeId {
+    NodeId::of(&fingerprint(spki))
+}
+
+/// A node's long-lived pair: it signs, and does nothing else.
+pub struct Identity {
+    private: RsaPrivateKey,
+    spki: Vec<u8>,
+    signatures: AtomicU64,
+}
+
+impl Identity {
+    /// Makes this pair a node's identity.
+    #[must_use]
+    pub fn new(pair: KeyPair) -> Self {
+        Self { private: pair.private, spki: pair.spki, signatures: AtomicU64::new(0) }
+    }
+
+    /// Signs `parts` under a label: PSS with SHA-256, salt of 32 bytes. Takes milliseconds.
+    ///
+    /// # Errors
+    /// [`KeyError::Failed`] when the private operation does not check out.
+    pub fn sign(
+        &self,
+        rng: &mut impl CryptoRng,
+        label: &str,
+        parts: &[&[u8]],
+    ) -> Result<Vec<u8>, KeyError> {
+        self.signatures.fetch_add(1, Ordering::Relaxed);
+        self.private
+            .sign_with_rng(rng, Pss::<Sha256>::new(), &labelled_hash(label, parts))
+            .map_err(|error| failed(&error))
+    }
+
+    /// The public half, SPKI DER.
+    #[must_use]
+    pub fn spki(&self) -> &[u8] {
+        &self.spki
+    }
+
+    /// What operators pin.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        fingerprint(&self.spki)
+    }
+
+    /// The node's id.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        node_id(&self.spki)
+    }
+
+    /// How many signatures were made, for metrics and for tests of what costs none.
+    #[must_use]
+    pub fn signatures(&self) -> u64 {
+        self.signatures.load(Ordering::Relaxed)
+    }
+
+    /// The pair as PKCS#8 DER, to be kept in the node's directory.
+    ///
+    /// # Errors
+    /// [`KeyError::Malformed`] when the library cannot encode it.
+    pub fn to_pkcs8_der(&self) -> Result<SecretBytes, KeyError> {
+        pkcs8_der(&self.private)
+    }
+}
+
+/// The public half of another node's identity: it verifies.
+#[derive(Clone)]
+pub struct IdentityKey {
+    key: RsaPublicKey,
+    spki: Vec<u8>,
+}
+
+impl IdentityKey {
+    /// Reads SPKI DER bytes as received.
+    ///
+    /// # Errors
+    /// [`KeyError::Malformed`], [`KeyError::Size`].
+    pub fn from_spki(spki: &[u8], bounds: KeyBounds) -> Result<Self, KeyError> {
+        Ok(Self { key: public_from_spki(spki, bounds)?, spki: spki.to_vec() })
+    }
+
+    /// Whether `signature` is by this key over these parts under this label.
+    ///
+    /// # Errors
+    /// [`KeyError::BadSignature`].
+    pub fn verify(&self, label: &str, parts: &[&[u8]], signature: &[u8]) -> Result<(), KeyError> {
+        self.key
+            .verify(Pss::<Sha256>::new(), &labelled_hash(label, parts), signature)
+            .map_err(|_| KeyError::BadSignature)
+    }
+
+    /// The bytes it was read from.
+    #[must_use]
+    pub fn spki(&self) -> &[u8] {
+        &self.spki
+    }
+
+    /// What operators pin.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        fingerprint(&self.spki)
+    }
+
+    /// The node's id.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        node_id(&self.spki)
+    }
+}
+
+/// A short-lived pair: secrets are wrapped for it, and it does nothing else.
+pub struct WrapPair {
+    private: RsaPrivateKey,
+    spki: Vec<u8>,
+    unwraps: AtomicU64,
+}
+
+impl WrapPair {
+    /// Makes this pair one that unwraps.
+    #[must_use]
+    pub fn new(pair: KeyPair) -> Self {
+        Self { private: pair.private, spki: pair.spki, unwraps: AtomicU64::new(0) }
+    }
+
+    /// Opens a secret that was wrapped under this label and context. Only after a signature over
+    /// `wrapped` was verified. Blinded; takes milliseconds.
+    ///
+    /// # Errors
+    /// [`KeyError::BadWrap`], whatever the reason.
+    pub fn unwrap(
+        &self,
+        rng: &mut impl CryptoRng,
+        label: &str,
+        context: &[&[u8]],
+        wrapped: &[u8],
+    ) -> Result<Secret, KeyError> {
+        self.unwraps.fetch_add(1, Ordering::Relaxed);
+        let plain = self
+            .private
+            .decrypt_blinded(rng, oaep(label, context), wrapped)
+            .map(Zeroizing::new)
+            .map_err(|_| KeyError::BadWrap)?;
+        Secret::from_slice(&plain).ok_or(KeyError::BadWrap)
+    }
+
+    /// The public half, SPKI DER.
+    #[must_use]
+    pub fn spki(&self) -> &[u8] {
+        &self.spki
+    }
+
+    /// How many times the private key was used, for metrics and for tests of what costs none.
+    #[must_use]
+    pub fn unwraps(&self) -> u64 {
+        self.unwraps.load(Ordering::Relaxed)
+    }
+
+    /// The pair as PKCS#8 DER: a common pair travels sealed in a Welcome.
+    ///
+    /// # Errors
+    /// [`KeyError::Malformed`] when the library cannot encode it.
+    pub fn to_pkcs8_der(&self) -> Result<SecretBytes, KeyError> {
+        pkcs8_der(&self.private)
+    }
+}
+
+/// The public half of a [`WrapPair`]: secrets are wrapped for it.
+#[derive(Clone)]
+pub struct WrapKey {
+    key: RsaPublicKey,
+}
+
+impl WrapKey {
+    /// Reads SPKI DER bytes as received.
+    ///
+    /// # Errors
+    /// [`KeyError::Malformed`], [`KeyError::Size`].
+    pub fn from_spki(spki: &[u8], bounds: KeyBounds) -> Result<Self, KeyError> {
+        Ok(Self { key: public_from_spki(spki, bounds)? })
+    }
+
+    /// Wraps a secret: OAEP with SHA-256, bound to label and context.
+    ///
+    /// # Errors
+    /// [`KeyError::Failed`] when the operation fails.
+    pub fn wrap(
+        &self,
+        rng: &mut impl CryptoRng,
+        label: &str,
+        context: &[&[u8]],
+        secret: &Secret,
+    ) -> Result<Vec<u8>, KeyError> {
+        self.key.encrypt(rng, oaep(label, context), secret.expose()).map_err(|error| failed(&error))
+    }
+}
+
+fn oaep(label: &str, context: &[&[u8]]) -> Oaep<Sha256> {
+    Oaep::new_with_label(labelled_hash(label, context).to_vec())
+}
+
+/// Small pairs for tests: the same number gives the same pair, made once.
+#[cfg(test)]
+pub(crate) mod for_tests {
+    use std::{collections::BTreeMap, sync::Mutex};
+
+    use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+
+    use super::*;
+
+    pub(crate) const WEAK: KeyBounds = KeyBounds::weak_for_simulation();
+
+    pub(crate) fn rng(seed: u8) -> ChaCha20Rng {
+        ChaCha20Rng::from_seed([seed; 32])
+    }
+
+    pub(crate) fn pair(number: u8) -> KeyPair {
+        static MADE: Mutex<BTreeMap<u8, Vec<u8>>> = Mutex::new(BTreeMap::new());
+        let mut made = MADE.lock().expect("no test panics inside");
+        let der = made.entry(number).or_insert_with(|| {
+            let pair = KeyPair::generate(&mut rng(number), 1024, WEAK).expect("1024 bits");
+            pair.to_pkcs8_der().expect("it encodes").to_vec()
+        });
+        KeyPair::from_pkcs8_der(der, WEAK).expect("it was just encoded")
+    }
+
+    pub(crate) fn identity(number: u8) -> Identity {
+        Identity::new(pair(number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{
+        for_tests::{WEAK, identity, pair, rng},
+        *,
+    };
+
+    #[test]
+    fn a_signature_holds_for_its_key_label_and_parts_only() {
+        let one = identity(1);
+        let key = IdentityKey::from_spki(one.spki(), WEAK).expect("a key");
+        let other = IdentityKey::from_spki(identity(2).spki(), WEAK).expect("a key");
+        let signature = one.sign(&mut rng(9), "label", &[b"a", b"b"]).expect("it signs");
+        assert_eq!(key.verify("label", &[b"a", b"b"], &signature), Ok(()));
+        for (key, label, parts) in [
+            (&other, "label", [&b"a"[..], b"b"]),
+            (&key, "lebal", [b"a", b"b"]),
+            (&key, "label", [b"ab", b""]),
+        ] {
+            assert_eq!(key.verify(label, &parts, &signature), Err(KeyError::BadSignature));
+        }
+        assert_eq!(key.verify("label", &[b"a", b"b"], b""), Err(KeyError::BadSignature));
+        assert_eq!((one.signatures(), key.node()), (1, one.node()));
+    }
+
+    #[test]
+    fn a_wrap_opens_for_its_key_label_and_context_only() {
+        let (one, other) = (WrapPair::new(pair(1)), WrapPair::new(pair(2)));
+        let key = WrapKey::from_spki(one.spki(), WEAK).expect("a key");
+        let secret = Secret::random(&mut rng(3));
+        let wrapped = key.wrap(&mut rng(4), "label", &[b"c"], &secret).expect("it wraps");
+        let opened = one.unwrap(&mut rng(5), "label", &[b"c"], &wrapped).expect("it opens");
+        assert_eq!(opened.expose(), secret.expose());
+        for (pair, label, context) in
+            [(&other, "label", b"c"), (&one, "lebal", b"c"), (&one, "label", b"d")]
+        {
+            let refused = pair.unwrap(&mut rng(5), label, &[context], &wrapped).err();
+            assert_eq!(refused, Some(KeyError::BadWrap));
+        }
+        assert_eq!((one.unwraps(), other.unwraps()), (3, 1));
+    }
+
+    #[test]
+    fn small_keys_are_refused_under_the_standard_bounds() {
+        let size = Err(KeyError::Size { bits: 1024, min: 2048, max: 4096 });
+        let der = pair(1).to_pkcs8_der().expect("it encodes");
+        assert_eq!(KeyPair::from_pkcs8_der(&der, KeyBounds::STANDARD).map(|_| ()), size);
+        let spki = identity(1).spki().to_vec();
+        assert_eq!(IdentityKey::from_spki(&spki, KeyBounds::STANDARD).map(|_| ()), size);
+        assert_eq!(WrapKey::from_spki(&spki, KeyBounds::STANDARD).map(|_| ()), size);
+        let made = KeyPair::generate(&mut rng(1), 1024, KeyBounds::STANDARD).map(|_| ());
+        assert_eq!(made, size);
+    }
+
+    #[test]
+    fn another_exponent_or_a_second_encoding_is_refused() {
+        let spki = identity(1).spki().to_vec();
+        let refused = |bytes: &[u8]| {
+            assert_eq!(
+                IdentityKey::from_spki(bytes, WEAK).map(|_| ()),
+                Err(KeyError::Malformed),
+                "{}",
+                hex::encode(bytes)
+            );
+        };
+        let mut other_exponent = spki.clone();
+        assert_eq!(other_exponent.split_off(spki.len() - 3), EXPONENT);
+        other_exponent.extend([1, 0, 3]);
+        refused(&other_exponent);
+        let mut trailing = spki.clone();
+        trailing.push(0);
+        refused(&trailing);
+        // The same key under the algorithm id of PSS would have another fingerprint.
+        let at = spki.windows(2).position(|pair| pair == [0x05, 0x00]).expect("the NULL");
+        let mut as_pss = spki.clone();
+        as_pss.drain(at..at + 2);
+        as_pss[at - 1] = 0x0a;
+        as_pss[2] -= 2;
+        as_pss[4] -= 2;
+        assert!(RsaPublicKey::from_public_key_der(&as_pss).is_ok());
+        refused(&as_pss);
+        refused(&[]);
+        refused(&[0x30; SPKI_LEN_MAX + 1]);
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_key() {
+        let make = || KeyPair::generate(&mut rng(7), 1024, WEAK).expect("1024 bits").spki;
+        assert_eq!(make(), make());
+        // Another text here is another release of the rsa crate: stored seeds give other keys.
+        insta::assert_snapshot!(fingerprint(&make()), @"4105e067b3dd329bbb3ca50aef51f48a8062d8cec718172b5eac19686758ec85");
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_are_never_a_key(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(IdentityKey::from_spki(&bytes, WEAK).is_err());
+            prop_assert!(KeyPair::from_pkcs8_der(&bytes, WEAK).is_err());
+        }
+
+        #[test]
+        fn a_changed_key_is_another_key_or_none(
+            at in any::<prop::sample::Index>(),
+            bit in 0_u8..8,
+        ) {
+            let identity = identity(1);
+            let mut spki = identity.spki().to_vec();
+            let at = at.index(spki.len());
+            spki[at] ^= 1 << bit;
+            let signature = identity.sign(&mut rng(1), "l", &[]).expect("it signs");
+            if let Ok(key) = IdentityKey::from_spki(&spki, WEAK) {
+                prop_assert_ne!(key.node(), identity.node());
+                prop_assert!(key.verify("l", &[], &signature).is_err());
+            }
+        }
+    }
+}
