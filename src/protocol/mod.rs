@@ -2,5 +2,14 @@
 //! randomness. A method that depends on time takes `now` first.
 
 pub mod assignment;
+pub mod board;
+pub mod failed_list;
+pub mod key_ring;
+pub mod master_watch;
 pub mod permission;
+pub mod presence;
+pub mod registry;
+pub mod roster;
+pub mod search;
+pub mod selection;
 pub mod task_queue;

@@ -1,0 +1,174 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::types::{Author, PostId, UserId};
+
+const EPOCH: StoreEpoch = StoreEpoch(7);
+
+fn post(n: u64) -> Post {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&n.to_be_bytes());
+    Post {
+        id: PostId(id),
+        board: BoardName::lobby(),
+        seq: Seq(n),
+        author: Author { id: UserId([1; 16]), name: "ann".parse().expect("a name") },
+        text: format!("post {n}").parse().expect("a text"),
+        posted_at_ms: n,
+    }
+}
+
+fn posts(from: u64, to: u64) -> Vec<Post> {
+    (from..=to).map(post).collect()
+}
+
+fn ends(epoch: u64, last: u64) -> Boards {
+    let boards = vec![(BoardName::lobby(), Seq(last))];
+    Boards { boards, epoch: StoreEpoch(epoch), as_of_ms: last }
+}
+
+fn seqs(posts: &[Arc<Post>]) -> Vec<u64> {
+    posts.iter().map(|post| post.seq.0).collect()
+}
+
+fn tails_at(last: u64, posts_max: usize) -> Tails {
+    let mut tails = Tails::new(EPOCH, posts_max);
+    tails.on_boards(&ends(EPOCH.0, last));
+    tails
+}
+
+#[test]
+fn a_tail_goes_on_or_says_what_it_lacks() {
+    let lobby = BoardName::lobby();
+    let mut tails = tails_at(10, 4);
+    let mut apply = |from, to| tails.apply(EPOCH, &lobby, &posts(from, to));
+    assert_eq!(apply(11, 12), Applied::Extended { from: Seq(11), to: Seq(12) });
+    assert_eq!(apply(9, 12), Applied::Duplicate);
+    assert_eq!(apply(14, 15), Applied::Gap { have: Seq(12), want: Seq(14) });
+    assert_eq!(apply(12, 16), Applied::Extended { from: Seq(13), to: Seq(16) });
+    assert_eq!(tails.apply(EPOCH, &lobby, &[post(17), post(19)]), Applied::Malformed);
+    assert_eq!(tails.apply(StoreEpoch(6), &lobby, &posts(17, 17)), Applied::OldEpoch);
+    assert_eq!(tails.apply(StoreEpoch(8), &lobby, &posts(1, 1)), Applied::NewEpoch);
+    assert_eq!(tails.last(&lobby), Some(Seq(16)));
+}
+
+#[test]
+fn a_new_store_epoch_empties_and_an_old_reading_changes_nothing() {
+    let lobby = BoardName::lobby();
+    let mut tails = tails_at(10, 4);
+    let noted = tails.on_boards(&ends(8, 3));
+    assert!(noted.new_epoch && tails.last(&lobby) == Some(Seq(3)));
+    assert_eq!(tails.on_boards(&ends(7, 99)), Noted::default());
+    assert_eq!(tails.on_boards(&ends(8, 2)), Noted::default());
+    assert_eq!(tails.on_boards(&ends(8, 5)).behind, [(lobby, Seq(3))]);
+}
+
+#[test]
+fn a_read_is_whole_or_the_stores() {
+    let lobby = BoardName::lobby();
+    let mut tails = tails_at(10, 4);
+    tails.apply(EPOCH, &lobby, &posts(11, 16));
+    let read = |range, limit| tails.read(&lobby, range, limit).map(|posts| seqs(&posts));
+    assert_eq!(read(Range::After(Seq(13)), 2), Some(vec![14, 15]));
+    assert_eq!(read(Range::After(Seq(11)), 2), None);
+    assert_eq!(read(Range::After(Seq(99)), 2), Some(vec![]));
+    assert_eq!(read(Range::Before(Seq(16)), 3), Some(vec![13, 14, 15]));
+    assert_eq!(read(Range::Before(Seq(16)), 4), None);
+    assert_eq!(read(Range::Last, 4), Some(vec![13, 14, 15, 16]));
+    assert_eq!(read(Range::Last, 5), None);
+    assert!(tails.read(&"dev".parse().expect("a board"), Range::Last, 1).is_none());
+}
+
+#[test]
+fn a_short_board_is_read_whole_from_memory() {
+    let lobby = BoardName::lobby();
+    let mut tails = tails_at(0, 4);
+    tails.apply(EPOCH, &lobby, &posts(1, 3));
+    let read = |range| tails.read(&lobby, range, 50).map(|posts| seqs(&posts));
+    assert_eq!(read(Range::Last), Some(vec![1, 2, 3]));
+    assert_eq!(read(Range::Before(Seq(3))), Some(vec![1, 2]));
+    assert_eq!(read(Range::Before(Seq(0))), Some(vec![]));
+    assert_eq!(read(Range::Before(Seq(u64::MAX))), Some(vec![1, 2, 3]));
+}
+
+#[test]
+fn a_stream_begins_at_its_cursor_or_says_why_not() {
+    let (lobby, dev): (_, BoardName) = (BoardName::lobby(), "dev".parse().expect("a board"));
+    let tails = tails_at(10, 4);
+    let open = |text: &str, fresh| {
+        let cursor = text.parse::<Cursor>().map(Some).map_err(|_| ());
+        let (reader, reset) = Reader::open(&tails, &[lobby.clone(), dev.clone()], &cursor, fresh);
+        (reader.cursor().to_string(), reset)
+    };
+    assert_eq!(open("7;lobby:4,dev:2", true), ("7;lobby:4".to_owned(), None));
+    assert_eq!(open("7;", true), ("7;lobby:10".to_owned(), None));
+    assert_eq!(open("6;lobby:4", true), ("7;lobby:10".to_owned(), Some(ResetReason::Epoch)));
+    assert_eq!(open("7;lobby:11", true), ("7;lobby:10".to_owned(), Some(ResetReason::Ahead)));
+    assert_eq!(open("7;lobby:11", false), ("7;lobby:11".to_owned(), None));
+    assert_eq!(open("junk", true), ("7;lobby:10".to_owned(), Some(ResetReason::Malformed)));
+}
+
+#[test]
+fn a_reader_is_reset_when_the_store_was_restored() {
+    let lobby = BoardName::lobby();
+    let mut tails = tails_at(10, 4);
+    let (mut reader, _) = Reader::open(&tails, std::slice::from_ref(&lobby), &Ok(None), true);
+    tails.on_boards(&ends(8, 3));
+    assert_eq!(reader.due(&tails, &lobby, 9), Due::Reset(ResetReason::Epoch));
+    reader.reset(&tails);
+    assert_eq!(
+        (reader.cursor().to_string().as_str(), reader.due(&tails, &lobby, 9)),
+        ("8;lobby:3", Due::Nothing)
+    );
+}
+
+proptest! {
+    /// Tellings in any order and overlap, gaps asked for as told: the reader gets 1..n once.
+    #[test]
+    fn a_reader_is_given_every_post_once_in_order(
+        told in proptest::collection::vec((1..40_u64, 0..6_u64, any::<bool>()), 0..60),
+        start in 0..40_u64,
+        posts_max in 1..6_usize,
+    ) {
+        let lobby = BoardName::lobby();
+        let mut tails = tails_at(20, posts_max);
+        let cursor = Cursor { epoch: EPOCH, boards: [(lobby.clone(), Seq(start))].into() };
+        let (mut reader, reset) =
+            Reader::open(&tails, std::slice::from_ref(&lobby), &Ok(Some(cursor)), true);
+        prop_assert_eq!(reset.is_some(), start > 20);
+        let mut expected = if start > 20 { 21 } else { start + 1 };
+        let mut last = 20;
+        for (from, more, reads) in told {
+            match tails.apply(EPOCH, &lobby, &posts(from, from + more)) {
+                Applied::Gap { have, want } => {
+                    prop_assert_eq!((have.0, want.0), (last, from));
+                    prop_assert!(from > last + 1);
+                }
+                Applied::Extended { from: first, to } => {
+                    prop_assert_eq!((first.0, to.0), (last + 1, from + more));
+                    last = to.0;
+                }
+                Applied::Duplicate => prop_assert!(from + more <= last),
+                other => prop_assert!(false, "{other:?}"),
+            }
+            if !reads {
+                continue;
+            }
+            loop {
+                let given = match reader.due(&tails, &lobby, 3) {
+                    Due::Nothing => break,
+                    Due::Posts(given) => seqs(&given),
+                    Due::AskStore { after } => {
+                        (after.0 + 1..=last.min(after.0 + 3)).collect()
+                    }
+                    Due::Reset(why) => panic!("{why:?}"),
+                };
+                for seq in given {
+                    prop_assert_eq!(seq, expected);
+                    expected += 1;
+                    reader.delivered(&lobby, Seq(seq));
+                }
+            }
+        }
+    }
+}

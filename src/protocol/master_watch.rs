@@ -1,0 +1,211 @@
+//! Which masters are in, by the rows of the store alone.
+//!
+//! Each master touches its row once a second; a reader watches the rows change by its own
+//! clock and never compares clocks.
+//!
+//! 1. A master is out when a reader that has the store saw its `(incarnation, beat)` unchanged
+//!    for `out_after`; the time in which the store could not be read does not count.
+//! 2. A row that changes again, or appears, is in at once. A row that is gone is not known.
+//! 3. At most [`MASTERS_MAX`] masters are watched; further rows are left out, by id.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    store::MasterRow,
+    time::Mono,
+    types::{Incarnation, NodeId},
+};
+
+/// The most masters that a cluster is watched for.
+pub const MASTERS_MAX: usize = 256;
+
+/// What a reading showed anew of a master.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It appeared, with a new life too, or came back after it was out.
+    In(NodeId),
+    /// Its row stopped changing.
+    Out(NodeId),
+    /// Its row is gone: this life of it left.
+    Gone(NodeId, Incarnation),
+}
+
+#[derive(Clone, Debug)]
+struct Watched {
+    row: MasterRow,
+    /// How long the row is unchanged, store readable.
+    unchanged: Duration,
+    /// Since when it counts as out.
+    out_since: Option<Mono>,
+}
+
+/// The masters' rows as one reader saw them.
+#[derive(Clone, Debug)]
+pub struct MasterWatch {
+    masters: BTreeMap<NodeId, Watched>,
+    /// When the store was read last, if it answered then.
+    read_at: Option<Mono>,
+    out_after: Duration,
+}
+
+impl MasterWatch {
+    /// Knows nobody; `out_after` of unchanged rows puts a master out.
+    #[must_use]
+    pub const fn new(out_after: Duration) -> Self {
+        Self { masters: BTreeMap::new(), read_at: None, out_after }
+    }
+
+    /// The store answered with these rows. Changes are in the order of ids.
+    pub fn on_rows(&mut self, now: Mono, rows: Vec<MasterRow>) -> Vec<Change> {
+        let passed = self.read_at.map_or(Duration::ZERO, |at| now.since(at));
+        self.read_at = Some(now);
+        let mut before = std::mem::take(&mut self.masters);
+        let mut changes = Vec::new();
+        let mut rows = rows;
+        rows.sort_by_key(|row| row.node);
+        rows.dedup_by_key(|row| row.node);
+        for row in rows.into_iter().take(MASTERS_MAX) {
+            let node = row.node;
+            let Some(mut known) = before.remove(&node) else {
+                changes.push(Change::In(node));
+                let fresh = Watched { row, unchanged: Duration::ZERO, out_since: None };
+                self.masters.insert(node, fresh);
+                continue;
+            };
+            let is_new_life = row.incarnation > known.row.incarnation;
+            if (row.incarnation, row.beat) == (known.row.incarnation, known.row.beat) {
+                known.unchanged += passed;
+                if known.out_since.is_none() && known.unchanged >= self.out_after {
+                    known.out_since = Some(now);
+                    changes.push(Change::Out(node));
+                }
+            } else {
+                if is_new_life || known.out_since.is_some() {
+                    changes.push(Change::In(node));
+                }
+                known.unchanged = Duration::ZERO;
+                known.out_since = None;
+            }
+            known.row = row;
+            self.masters.insert(node, known);
+        }
+        changes.extend(before.into_iter().map(|(node, w)| Change::Gone(node, w.row.incarnation)));
+        changes
+    }
+
+    /// The store did not answer: until it does, time proves nothing.
+    pub const fn on_store_away(&mut self) {
+        self.read_at = None;
+    }
+
+    /// Whether the store was ever read, so that absence means something.
+    #[must_use]
+    pub fn knows_anyone(&self) -> bool {
+        !self.masters.is_empty()
+    }
+
+    /// A master's row, in or out.
+    #[must_use]
+    pub fn get(&self, node: &NodeId) -> Option<&MasterRow> {
+        self.masters.get(node).map(|watched| &watched.row)
+    }
+
+    /// Whether a master is in.
+    #[must_use]
+    pub fn is_in(&self, node: &NodeId) -> bool {
+        self.masters.get(node).is_some_and(|watched| watched.out_since.is_none())
+    }
+
+    /// Whether a master has been out for at least `by`.
+    #[must_use]
+    pub fn is_out_for(&self, now: Mono, node: &NodeId, by: Duration) -> bool {
+        let since = self.masters.get(node).and_then(|watched| watched.out_since);
+        since.is_some_and(|since| now.since(since) >= by)
+    }
+
+    /// All rows with whether they are in, in the order of ids.
+    pub fn rows(&self) -> impl Iterator<Item = (&MasterRow, bool)> {
+        self.masters.values().map(|watched| (&watched.row, watched.out_since.is_none()))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub(in crate::protocol) fn row(n: u8, incarnation: u64, beat: u64) -> MasterRow {
+        MasterRow {
+            node: NodeId([n; 16]),
+            incarnation: Incarnation(incarnation),
+            beat,
+            http: String::new(),
+            link: format!("m{n}:1"),
+            spki: vec![n],
+            name: format!("m{n}"),
+            draining: false,
+            guard: [0; 32],
+        }
+    }
+
+    const OUT_AFTER: Duration = Duration::from_secs(5);
+
+    fn at(s: u64) -> Mono {
+        Mono::ZERO + Duration::from_secs(s)
+    }
+
+    #[test]
+    fn a_still_row_is_out_after_five_seconds_and_in_again_when_it_moves() {
+        let mut watch = MasterWatch::new(OUT_AFTER);
+        let node = NodeId([1; 16]);
+        assert_eq!(watch.on_rows(at(0), vec![row(1, 1, 1)]), [Change::In(node)]);
+        assert_eq!(watch.on_rows(at(4), vec![row(1, 1, 1)]), []);
+        assert_eq!(watch.on_rows(at(5), vec![row(1, 1, 1)]), [Change::Out(node)]);
+        assert!(!watch.is_in(&node) && watch.is_out_for(at(9), &node, Duration::from_secs(4)));
+        assert_eq!(watch.on_rows(at(6), vec![row(1, 1, 2)]), [Change::In(node)]);
+        assert_eq!(watch.on_rows(at(7), vec![row(1, 2, 1)]), [Change::In(node)]);
+        assert_eq!(watch.on_rows(at(8), vec![]), [Change::Gone(node, Incarnation(2))]);
+        assert!(!watch.knows_anyone());
+    }
+
+    #[test]
+    fn time_without_the_store_does_not_count() {
+        let mut watch = MasterWatch::new(OUT_AFTER);
+        watch.on_rows(at(0), vec![row(1, 1, 1)]);
+        watch.on_rows(at(4), vec![row(1, 1, 1)]);
+        watch.on_store_away();
+        assert_eq!(watch.on_rows(at(60), vec![row(1, 1, 1)]), []);
+        assert_eq!(watch.on_rows(at(61), vec![row(1, 1, 1)]).len(), 1);
+    }
+
+    proptest! {
+        /// Against a model that sums the readable time since each row's last change.
+        #[test]
+        fn out_is_the_readable_time_since_the_last_change(
+            steps in proptest::collection::vec((0..3_u64, any::<bool>(), any::<bool>()), 1..60),
+        ) {
+            let mut watch = MasterWatch::new(OUT_AFTER);
+            let (mut now, mut beat, mut still, mut readable) = (at(0), 0, None, false);
+            for (pass, moves, reads) in steps {
+                let pass = Duration::from_secs(pass);
+                now = now + pass;
+                beat += u64::from(moves);
+                if !reads {
+                    watch.on_store_away();
+                    readable = false;
+                    continue;
+                }
+                watch.on_rows(now, vec![row(1, 1, beat)]);
+                let counted = if readable { pass } else { Duration::ZERO };
+                still = match still {
+                    Some((of, by)) if of == beat => Some((of, by + counted)),
+                    _ => Some((beat, Duration::ZERO)),
+                };
+                readable = true;
+                let out = still.is_some_and(|(_, by)| by >= OUT_AFTER);
+                prop_assert_eq!(watch.is_in(&NodeId([1; 16])), !out);
+            }
+        }
+    }
+}

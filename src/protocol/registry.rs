@@ -1,0 +1,359 @@
+//! Who is in: the directory of all nodes, one newest membership fact for each.
+//!
+//! ```text
+//!   (1, in) < (1, failed) < (1, left) < (2, in) < ..      of one node; the higher wins everywhere
+//! ```
+//!
+//! Facts about workers spread from node to node and merge in any order to the same directory.
+//! Facts about masters say which life is known and whether it left; whether a master that did
+//! not leave is *out* is each reader's own judgement, see
+//! [`MasterWatch`](super::master_watch::MasterWatch).
+//!
+//! 1. The fact of a node never goes back in `(registration, state)`.
+//! 2. A node's id is the hash of its key, and its role never changes.
+//! 3. At most `directory_max` nodes; those known stay and are kept up to date.
+//! 4. A fact is announced when [`Applied::is_news`], so once at most.
+
+use std::{collections::BTreeMap, ops::Bound};
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    message::{Fact, Member, MemberState},
+    time::Mono,
+    types::{Fingerprint, NodeId, Registration, Role},
+};
+
+/// What became of a member that was told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// The node was not known. It is now.
+    New,
+    /// The fact is newer than the one known and replaced it.
+    Newer,
+    /// The very fact is known; nothing changed.
+    Known,
+    /// A newer fact is known; nothing changed. The teller may want it.
+    Older,
+    /// The directory has no room; nothing changed.
+    Full,
+    /// The key is not the id's, or the role is another than before; nothing changed.
+    Forged,
+}
+
+impl Applied {
+    /// Whether the fact is to be announced.
+    #[must_use]
+    pub const fn is_news(self) -> bool {
+        matches!(self, Self::New | Self::Newer)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    member: Member,
+    /// When the fact was learnt, by this node's clock.
+    since: Mono,
+}
+
+/// The directory.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    members: BTreeMap<NodeId, Entry>,
+    nodes_max: usize,
+}
+
+/// What orders the facts of one node.
+const fn rank(fact: &Fact) -> (Registration, MemberState) {
+    (fact.registration, fact.state)
+}
+
+/// Whether the fact `a` wins over the fact `b` of the same node.
+#[must_use]
+pub fn is_newer(a: &Fact, b: &Fact) -> bool {
+    rank(a) > rank(b)
+}
+
+fn key_fits(member: &Member) -> bool {
+    let hash: [u8; 32] = Sha256::digest(&member.spki).into();
+    NodeId::of(&Fingerprint(hash)) == member.fact.node
+}
+
+impl Registry {
+    /// An empty directory of at most `nodes_max` nodes.
+    #[must_use]
+    pub const fn new(nodes_max: usize) -> Self {
+        Self { members: BTreeMap::new(), nodes_max }
+    }
+
+    /// Takes in what is told of a node. Announce it if [`Applied::is_news`].
+    pub fn apply(&mut self, now: Mono, member: Member) -> Applied {
+        let node = member.fact.node;
+        match self.members.get(&node) {
+            Some(known) if rank(&known.member.fact) == rank(&member.fact) => Applied::Known,
+            Some(known) if is_newer(&known.member.fact, &member.fact) => Applied::Older,
+            Some(known) if known.member.fact.role != member.fact.role => Applied::Forged,
+            Some(known) if known.member.spki != member.spki && !key_fits(&member) => {
+                Applied::Forged
+            }
+            Some(_) => {
+                self.members.insert(node, Entry { member, since: now });
+                Applied::Newer
+            }
+            None if self.members.len() >= self.nodes_max => Applied::Full,
+            None if !key_fits(&member) => Applied::Forged,
+            None => {
+                self.members.insert(node, Entry { member, since: now });
+                Applied::New
+            }
+        }
+    }
+
+    /// Ends a registration: the member as it is to be published, `None` when the node is not
+    /// known or a fact as new is.
+    pub fn end(
+        &mut self,
+        now: Mono,
+        node: NodeId,
+        registration: Registration,
+        state: MemberState,
+    ) -> Option<Member> {
+        let mut member = self.members.get(&node)?.member.clone();
+        member.fact.registration = registration;
+        member.fact.state = state;
+        self.apply(now, member.clone()).is_news().then_some(member)
+    }
+
+    /// A node, whatever its state.
+    #[must_use]
+    pub fn get(&self, node: &NodeId) -> Option<&Member> {
+        self.members.get(node).map(|entry| &entry.member)
+    }
+
+    /// All nodes, in the order of ids.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().map(|entry| &entry.member)
+    }
+
+    /// All facts, in the order of ids.
+    pub fn facts(&self) -> impl Iterator<Item = &Fact> {
+        self.members().map(|member| &member.fact)
+    }
+
+    /// How many nodes are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether nobody is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The number under which this node registers next: above all that are known of it.
+    #[must_use]
+    pub fn next_registration(&self, node: &NodeId) -> Registration {
+        self.get(node).map_or_else(Registration::default, |m| m.fact.registration).next()
+    }
+
+    /// SHA-256, cut to 16 bytes, over what orders the facts: two directories with the same
+    /// digest agree on who is in.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 16] {
+        let mut hash = Sha256::new();
+        for fact in self.facts() {
+            hash.update(fact.node.0);
+            hash.update(fact.registration.0.to_be_bytes());
+            hash.update([fact.state as u8]);
+        }
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&hash.finalize()[..16]);
+        digest
+    }
+
+    /// Up to `limit` members after `after`, round the directory: what to send, page by page, to
+    /// a peer whose digest differs.
+    #[must_use]
+    pub fn page(&self, after: Option<NodeId>, limit: usize) -> Vec<Member> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let upper = self.members.range((from, Bound::Unbounded));
+        let lower = after.map(|after| self.members.range(..=after)).into_iter().flatten();
+        upper.chain(lower).take(limit).map(|(_, entry)| entry.member.clone()).collect()
+    }
+
+    /// What is known better than `theirs` says: the answer to a page.
+    #[must_use]
+    pub fn corrections(&self, theirs: &[Member]) -> Vec<Member> {
+        let newer = |told: &Member| {
+            let known = self.get(&told.fact.node)?;
+            is_newer(&known.fact, &told.fact).then(|| known.clone())
+        };
+        theirs.iter().filter_map(newer).collect()
+    }
+
+    /// Workers in whose master `is_out` and whose facts were learnt before `before`: anyone may
+    /// call them failed. A worker registered anew with a master that seems out thus gets the
+    /// time that the master got.
+    pub fn orphans(
+        &self,
+        before: Mono,
+        is_out: impl Fn(&NodeId) -> bool,
+    ) -> impl Iterator<Item = &Fact> {
+        self.members
+            .values()
+            .filter(move |entry| {
+                let fact = &entry.member.fact;
+                fact.role == Role::Worker
+                    && fact.state == MemberState::In
+                    && entry.since <= before
+                    && is_out(&fact.master)
+            })
+            .map(|entry| &entry.member.fact)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A member whose key is the byte `n`.
+    pub(in crate::protocol) fn member(
+        n: u8,
+        role: Role,
+        registration: u64,
+        state: MemberState,
+    ) -> Member {
+        let spki = vec![n];
+        let hash: [u8; 32] = Sha256::digest(&spki).into();
+        let node = NodeId::of(&Fingerprint(hash));
+        let fact = Fact {
+            node,
+            role,
+            registration: Registration(registration),
+            state,
+            master: NodeId([7; 16]),
+        };
+        Member { fact, name: format!("n{n}"), link: None, http: None, spki }
+    }
+
+    const STATES: [MemberState; 3] = [MemberState::In, MemberState::Failed, MemberState::Left];
+
+    fn told() -> impl Strategy<Value = Vec<Member>> {
+        let one = (0..6_u8, 1..5_u64, 0..3_usize)
+            .prop_map(|(n, registration, s)| member(n, Role::Worker, registration, STATES[s]));
+        proptest::collection::vec(one, 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn directories_agree_whatever_the_order_and_show_each_fact_once(
+            mut told in told(),
+            seed in any::<u64>(),
+        ) {
+            let mut one = Registry::new(100);
+            let mut news = Vec::new();
+            for member in &told {
+                let before = one.get(&member.fact.node).map(|m| rank(&m.fact));
+                let applied = one.apply(Mono::ZERO, member.clone());
+                prop_assert_eq!(applied.is_news(), before < Some(rank(&member.fact)));
+                if applied.is_news() {
+                    prop_assert!(!news.contains(&member.fact));
+                    news.push(member.fact);
+                }
+            }
+            let len = told.len().max(1);
+            told.rotate_left(usize::try_from(seed % len as u64).expect("below len"));
+            told.reverse();
+            let mut other = Registry::new(100);
+            for member in told {
+                other.apply(Mono::ZERO, member);
+            }
+            prop_assert_eq!(one.digest(), other.digest());
+            prop_assert!(one.facts().eq(other.facts()));
+        }
+
+        #[test]
+        fn pages_and_corrections_make_two_directories_one(a in told(), b in told(), limit in 1..4_usize) {
+            let fill = |told: Vec<Member>| {
+                let mut registry = Registry::new(100);
+                for member in told {
+                    registry.apply(Mono::ZERO, member);
+                }
+                registry
+            };
+            let (mut a, mut b) = (fill(a), fill(b));
+            let (mut at_a, mut at_b) = (None, None);
+            for _ in 0..12 {
+                for member in a.page(at_a, limit) {
+                    at_a = Some(member.fact.node);
+                    b.apply(Mono::ZERO, member);
+                }
+                let page = b.page(at_b, limit);
+                at_b = page.last().map(|m| m.fact.node);
+                for member in page {
+                    a.apply(Mono::ZERO, member);
+                }
+            }
+            prop_assert_eq!(a.digest(), b.digest());
+            for member in b.corrections(&a.page(None, 100)) {
+                prop_assert!(false, "{member:?} is not known to a");
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_directory_keeps_those_it_knows_up_to_date() {
+        let mut registry = Registry::new(1);
+        let one = |registration| member(1, Role::Worker, registration, MemberState::In);
+        assert_eq!(registry.apply(Mono::ZERO, one(1)), Applied::New);
+        let other = member(2, Role::Worker, 1, MemberState::In);
+        assert_eq!(registry.apply(Mono::ZERO, other), Applied::Full);
+        assert_eq!(registry.apply(Mono::ZERO, one(2)), Applied::Newer);
+        assert_eq!(registry.apply(Mono::ZERO, one(1)), Applied::Older);
+        assert_eq!(registry.next_registration(&one(1).fact.node), Registration(3));
+    }
+
+    #[test]
+    fn a_foreign_key_and_a_changed_role_are_refused() {
+        let mut registry = Registry::new(9);
+        let mut forged = member(1, Role::Worker, 1, MemberState::In);
+        forged.spki = vec![2];
+        assert_eq!(registry.apply(Mono::ZERO, forged.clone()), Applied::Forged);
+        registry.apply(Mono::ZERO, member(1, Role::Worker, 1, MemberState::In));
+        forged.fact.registration = Registration(2);
+        assert_eq!(registry.apply(Mono::ZERO, forged), Applied::Forged);
+        let turned = member(1, Role::Master, 2, MemberState::In);
+        assert_eq!(registry.apply(Mono::ZERO, turned), Applied::Forged);
+    }
+
+    #[test]
+    fn an_end_is_news_once_and_never_of_an_older_registration() {
+        let mut registry = Registry::new(9);
+        let worker = member(1, Role::Worker, 2, MemberState::In);
+        let node = worker.fact.node;
+        registry.apply(Mono::ZERO, worker);
+        let mut end =
+            |n, state| registry.end(Mono::ZERO, node, Registration(n), state).map(|m| m.fact.state);
+        assert_eq!(end(1, MemberState::Left), None);
+        assert_eq!(end(2, MemberState::Failed), Some(MemberState::Failed));
+        assert_eq!(end(2, MemberState::Failed), None);
+        assert_eq!(end(2, MemberState::Left), Some(MemberState::Left));
+    }
+
+    #[test]
+    fn orphans_are_old_facts_of_workers_in_whose_master_is_out() {
+        let mut registry = Registry::new(9);
+        let at = |s: u64| Mono::from_ns(s * 1_000_000_000);
+        registry.apply(at(1), member(1, Role::Worker, 1, MemberState::In));
+        registry.apply(at(9), member(2, Role::Worker, 1, MemberState::In));
+        registry.apply(at(1), member(3, Role::Worker, 1, MemberState::Left));
+        registry.apply(at(1), member(4, Role::Master, 1, MemberState::In));
+        let out = |before| registry.orphans(before, |m| m.0 == [7; 16]).count();
+        assert_eq!((out(at(0)), out(at(5)), out(at(9))), (0, 1, 2));
+        assert_eq!(registry.orphans(at(9), |_| false).count(), 0);
+    }
+}

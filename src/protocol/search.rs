@@ -1,0 +1,356 @@
+//! A worker's search for an active master: one after another, round its list.
+//!
+//! ```text
+//!   config ─┐
+//!   directory ─► one list, by address ─► the active ones, in a ring ─► dial ─► taken
+//!   store ──┘                              └── a round in vain: wait, 250 ms doubling to 3 s
+//! ```
+//!
+//! 1. One address is tried at a time; each once in a round.
+//! 2. Masters that the store says are out, or that drain, are left out while another is left;
+//!    those of which the store says nothing come after those that it says are in.
+//! 3. A wait between rounds is jittered and at most `backoff_max`.
+//! 4. A master that said when to come back is tried first, and not before; one that sent the
+//!    worker away is not tried before the time it said, unless nobody else is left.
+//! 5. At most [`CANDIDATES_MAX`] addresses; those of the configuration are never dropped.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::{
+    message::{Close, CloseReason, Member, MemberState},
+    store::MasterRow,
+    time::Mono,
+    types::{NodeId, Role},
+};
+
+/// The most addresses that are kept.
+pub const CANDIDATES_MAX: usize = 256;
+/// The first wait after a round in vain.
+const BACKOFF_MIN: Duration = Duration::from_millis(250);
+
+/// What the search does next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Dial this address, then say how it went.
+    Dial(String),
+    /// Ask again then.
+    Wait(Mono),
+    /// There is no address at all.
+    Nowhere,
+}
+
+/// How much the store says for an address. Ordered: the lower is tried first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    In,
+    Unsaid,
+    Out,
+}
+
+#[derive(Clone, Debug)]
+struct Candidate {
+    configured: bool,
+    node: Option<NodeId>,
+    standing: Standing,
+    /// It sent this worker away until then.
+    not_before: Mono,
+}
+
+/// The list and the place in it.
+#[derive(Clone, Debug)]
+pub struct Search {
+    candidates: BTreeMap<String, Candidate>,
+    /// Tried in this round.
+    tried: BTreeSet<String>,
+    /// The one tried last: the ring goes on after it.
+    last: Option<String>,
+    /// Where to go first, and when.
+    first: Option<(String, Mono)>,
+    wait_until: Option<Mono>,
+    rounds: u32,
+    backoff_max: Duration,
+}
+
+impl Search {
+    /// A search over configured addresses. `draw` is a random number: it spreads the workers
+    /// over the ring.
+    #[must_use]
+    pub fn new(configured: &[String], backoff_max: Duration, draw: u64) -> Self {
+        let candidate = Candidate {
+            configured: true,
+            node: None,
+            standing: Standing::Unsaid,
+            not_before: Mono::ZERO,
+        };
+        let candidates: BTreeMap<_, _> =
+            configured.iter().map(|addr| (addr.clone(), candidate.clone())).collect();
+        let len = candidates.len().max(1) as u64;
+        let start = usize::try_from(draw % len).unwrap_or_default();
+        let last = candidates.keys().nth(start).cloned();
+        Self {
+            candidates,
+            tried: BTreeSet::new(),
+            last,
+            first: None,
+            wait_until: None,
+            rounds: 0,
+            backoff_max,
+        }
+    }
+
+    /// Masters that a directory names. Others in it are passed over.
+    pub fn on_directory<'a>(&mut self, members: impl IntoIterator<Item = &'a Member>) {
+        for member in members {
+            let fact = &member.fact;
+            if let (Role::Master, Some(link)) = (fact.role, &member.link) {
+                if fact.state == MemberState::In {
+                    self.learn(link, fact.node);
+                } else if let Some(known) = self.candidates.get(link)
+                    && known.node == Some(fact.node)
+                    && !known.configured
+                {
+                    self.candidates.remove(link);
+                }
+            }
+        }
+    }
+
+    /// All masters of the store with whether they are in. What it says holds until it is read
+    /// again.
+    pub fn on_store<'a>(&mut self, rows: impl IntoIterator<Item = (&'a MasterRow, bool)>) {
+        for candidate in self.candidates.values_mut() {
+            candidate.standing = Standing::Unsaid;
+        }
+        for (row, is_in) in rows {
+            self.learn(&row.link, row.node);
+            if let Some(candidate) = self.candidates.get_mut(&row.link) {
+                let active = is_in && !row.draining;
+                candidate.standing = if active { Standing::In } else { Standing::Out };
+            }
+        }
+    }
+
+    fn learn(&mut self, addr: &str, node: NodeId) {
+        // A master that moved is no longer where it was.
+        self.candidates.retain(|at, c| c.configured || c.node != Some(node) || at == addr);
+        if let Some(known) = self.candidates.get_mut(addr) {
+            known.node = Some(node);
+        } else if self.candidates.len() < CANDIDATES_MAX {
+            let standing = Standing::Unsaid;
+            let fresh =
+                Candidate { configured: false, node: Some(node), standing, not_before: Mono::ZERO };
+            self.candidates.insert(addr.to_owned(), fresh);
+        }
+    }
+
+    /// Begins anew: the link to the master at `addr` ended. With its `Close`, if it said one.
+    pub fn begin(&mut self, now: Mono, addr: &str, close: Option<&Close>) {
+        self.tried.clear();
+        self.rounds = 0;
+        self.wait_until = None;
+        self.first = None;
+        self.last = Some(addr.to_owned());
+        let Some(close) = close else { return };
+        // What a stranger says is bounded: it may not send a worker away for ever.
+        let retry = Duration::from_millis(close.retry_ms).min(self.backoff_max * 4);
+        match close.reason {
+            CloseReason::Listed | CloseReason::Replaced => {
+                self.first = Some((addr.to_owned(), now + retry));
+            }
+            _ => self.send_away(addr, now + retry.max(BACKOFF_MIN)),
+        }
+    }
+
+    /// What to do now. `draw` is a random number for the jitter of a wait.
+    pub fn next(&mut self, now: Mono, draw: u64) -> Step {
+        if let Some((addr, at)) = self.first.take() {
+            if now < at {
+                self.first = Some((addr, at));
+                return Step::Wait(at);
+            }
+            return self.dial(addr);
+        }
+        if let Some(at) = self.wait_until.filter(|at| now < *at) {
+            return Step::Wait(at);
+        }
+        self.wait_until = None;
+        if self.candidates.is_empty() {
+            return Step::Nowhere;
+        }
+        if let Some(addr) = self.pick(now) {
+            return self.dial(addr);
+        }
+        self.tried.clear();
+        let until = now + self.backoff(draw);
+        self.rounds = self.rounds.saturating_add(1);
+        self.wait_until = Some(until);
+        Step::Wait(until)
+    }
+
+    fn dial(&mut self, addr: String) -> Step {
+        self.tried.insert(addr.clone());
+        self.last = Some(addr.clone());
+        Step::Dial(addr)
+    }
+
+    /// The best standing that was not tried in this round, then the ring's order.
+    fn pick(&self, now: Mono) -> Option<String> {
+        let away = |c: &Candidate| now < c.not_before;
+        let anyone_active =
+            self.candidates.values().any(|c| c.standing < Standing::Out && !away(c));
+        let passed = |addr: &String| self.last.as_ref().is_some_and(|last| addr <= last);
+        self.candidates
+            .iter()
+            .filter(|(addr, _)| !self.tried.contains(*addr))
+            .filter(|(_, c)| !anyone_active || (c.standing < Standing::Out && !away(c)))
+            .min_by_key(|(addr, c)| (c.standing, passed(addr), (*addr).clone()))
+            .map(|(addr, _)| addr.clone())
+    }
+
+    /// 250 ms, doubling with each round in vain, jittered down to its half.
+    fn backoff(&self, draw: u64) -> Duration {
+        let whole = (BACKOFF_MIN * 2_u32.pow(self.rounds.min(8))).min(self.backoff_max);
+        let half = whole / 2;
+        let half_ns = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX - 1);
+        half + Duration::from_nanos(draw % (half_ns + 1))
+    }
+
+    /// The master at `addr` refused and said until when; the ring goes on.
+    pub fn send_away(&mut self, addr: &str, until: Mono) {
+        if let Some(candidate) = self.candidates.get_mut(addr) {
+            candidate.not_before = until;
+        }
+    }
+
+    /// All addresses, in their order.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.candidates.keys().map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::protocol::{master_watch::tests::row, registry::tests::member};
+
+    const MAX: Duration = Duration::from_secs(3);
+
+    fn search(addrs: &[&str]) -> Search {
+        let addrs: Vec<_> = addrs.iter().map(|a| (*a).to_owned()).collect();
+        let mut search = Search::new(&addrs, MAX, 0);
+        search.last = None;
+        search
+    }
+
+    fn at(ms: u64) -> Mono {
+        Mono::ZERO + Duration::from_millis(ms)
+    }
+
+    fn dial(addr: &str) -> Step {
+        Step::Dial(addr.to_owned())
+    }
+
+    #[test]
+    fn a_round_tries_each_once_then_waits_a_little_longer_each_time() {
+        let mut search = search(&["a", "b"]);
+        let steps: Vec<_> = (0..3).map(|_| search.next(at(0), 0)).collect();
+        assert_eq!(steps, [dial("a"), dial("b"), Step::Wait(at(125))]);
+        assert_eq!(search.next(at(100), 0), Step::Wait(at(125)));
+        let steps: Vec<_> = (0..3).map(|_| search.next(at(125), u64::MAX)).collect();
+        assert_eq!(steps[..2], [dial("a"), dial("b")]);
+        let Step::Wait(until) = steps[2] else { panic!("{steps:?}") };
+        assert!(until > at(125 + 250) && until <= at(125 + 500), "{until:?}");
+    }
+
+    #[test]
+    fn the_lost_master_comes_last_and_the_one_that_listed_us_first() {
+        let mut search = search(&["a", "b", "c"]);
+        search.begin(at(0), "b", None);
+        let order: Vec<_> = (0..3).map(|_| search.next(at(0), 0)).collect();
+        assert_eq!(order, [dial("c"), dial("a"), dial("b")]);
+        let close = Close { reason: CloseReason::Listed, retry_ms: 1000 };
+        search.begin(at(0), "b", Some(&close));
+        assert_eq!(search.next(at(0), 0), Step::Wait(at(1000)));
+        assert_eq!(search.next(at(1000), 0), dial("b"));
+        assert_eq!(search.next(at(1000), 0), dial("c"));
+        let close = Close { reason: CloseReason::Draining, retry_ms: 5000 };
+        search.begin(at(2000), "c", Some(&close));
+        let order: Vec<_> = (0..2).map(|_| search.next(at(2000), 0)).collect();
+        assert_eq!(order, [dial("a"), dial("b")]);
+        assert!(matches!(search.next(at(2000), 0), Step::Wait(_)));
+    }
+
+    #[test]
+    fn the_store_says_who_is_active() {
+        let mut search = search(&["a", "m1:1"]);
+        let (one, two, mut three) = (row(1, 1, 1), row(2, 1, 1), row(3, 1, 1));
+        three.draining = true;
+        search.on_store([(&one, false), (&two, true), (&three, true)]);
+        let steps: Vec<_> = (0..2).map(|_| search.next(at(0), 0)).collect();
+        assert_eq!(steps, [dial("m2:1"), dial("a")]);
+        assert!(matches!(search.next(at(0), 0), Step::Wait(_)));
+        // Nobody is said to be in: better the others than nobody.
+        let mut search = self::search(&[]);
+        search.on_store([(&one, false)]);
+        assert_eq!(search.next(at(0), 0), dial("m1:1"));
+    }
+
+    #[test]
+    fn a_master_that_moved_or_left_is_not_sought_where_it_was() {
+        let mut search = search(&["a"]);
+        let mut master = member(1, Role::Master, 1, MemberState::In);
+        master.link = Some("x".to_owned());
+        search.on_directory([&master, &member(2, Role::Worker, 1, MemberState::In)]);
+        assert!(search.addresses().eq(["a", "x"]));
+        master.link = Some("y".to_owned());
+        search.on_directory([&master]);
+        assert!(search.addresses().eq(["a", "y"]));
+        master.fact.state = MemberState::Left;
+        search.on_directory([&master]);
+        assert!(search.addresses().eq(["a"]));
+        assert_eq!(self::search(&[]).next(at(0), 0), Step::Nowhere);
+    }
+
+    proptest! {
+        #[test]
+        fn every_active_master_is_tried_before_any_wait_and_waits_are_bounded(
+            configured in 1..6_usize,
+            store in proptest::collection::vec((any::<bool>(), any::<bool>()), 0..6),
+            draws in proptest::collection::vec(any::<u64>(), 40),
+        ) {
+            let addrs: Vec<_> = (0..configured).map(|n| format!("c{n}")).collect();
+            let mut search = Search::new(&addrs, MAX, draws[0]);
+            let rows: Vec<_> = (0..).zip(&store).map(|(n, (is_in, draining))| {
+                let mut row = row(n, 1, 1);
+                row.draining = *draining;
+                (row, *is_in)
+            }).collect();
+            search.on_store(rows.iter().map(|(row, is_in)| (row, *is_in)));
+            let active: BTreeSet<_> = rows
+                .iter()
+                .filter(|(row, is_in)| *is_in && !row.draining)
+                .map(|(row, _)| row.link.clone())
+                .chain(addrs)
+                .collect();
+            let mut now = Mono::ZERO;
+            let mut round = BTreeSet::new();
+            for draw in draws {
+                match search.next(now, draw) {
+                    Step::Dial(addr) => prop_assert!(round.insert(addr)),
+                    Step::Wait(until) => {
+                        prop_assert_eq!(&round, &active);
+                        prop_assert!(until > now && until <= now + MAX);
+                        now = until;
+                        round.clear();
+                    }
+                    Step::Nowhere => prop_assert!(false, "there are addresses"),
+                }
+            }
+        }
+    }
+}

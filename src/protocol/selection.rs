@@ -1,0 +1,178 @@
+//! Which worker gets the next batch: the least loaded that may, in turn among equals.
+//!
+//! 1. Only workers that are in and said that they reach the store are picked.
+//! 2. Of two that may, the one with fewer batches in flight comes first, then the one that was
+//!    picked longer ago, then the lower id.
+//! 3. A pick is counted as in flight until it is finished or the worker is removed.
+
+use std::collections::BTreeMap;
+
+use crate::types::NodeId;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    in_flight: u32,
+    reaches_store: bool,
+    /// The number of the pick that it had last, or of the last pick before it came.
+    picked: u64,
+}
+
+/// The registered workers' loads.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    workers: BTreeMap<NodeId, Load>,
+    picks: u64,
+}
+
+impl Selection {
+    /// Nobody yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A worker registered; with nothing in flight, whatever it had before.
+    pub fn add(&mut self, node: NodeId, reaches_store: bool) {
+        // Its turn is kept, so that registering again is no way to the front.
+        let picked = self.workers.get(&node).map_or(self.picks, |load| load.picked);
+        self.workers.insert(node, Load { in_flight: 0, reaches_store, picked });
+    }
+
+    /// A worker is gone, or listed.
+    pub fn remove(&mut self, node: &NodeId) {
+        self.workers.remove(node);
+    }
+
+    /// What a worker's heartbeat said. Nothing if it is not in.
+    pub fn set_reaches_store(&mut self, node: &NodeId, reaches_store: bool) {
+        if let Some(load) = self.workers.get_mut(node) {
+            load.reaches_store = reaches_store;
+        }
+    }
+
+    /// What a worker last said; `None` when it is not in.
+    #[must_use]
+    pub fn reaches_store(&self, node: &NodeId) -> Option<bool> {
+        self.workers.get(node).map(|load| load.reaches_store)
+    }
+
+    /// Whether anyone who is in reaches the store.
+    #[must_use]
+    pub fn anyone_reaches_store(&self) -> bool {
+        self.workers.values().any(|load| load.reaches_store)
+    }
+
+    /// Picks a worker for one batch and counts it as in flight there. O(workers).
+    pub fn pick(&mut self, may: impl Fn(&NodeId) -> bool) -> Option<NodeId> {
+        let (node, load) = self
+            .workers
+            .iter_mut()
+            .filter(|(node, load)| load.reaches_store && may(node))
+            .min_by_key(|(_, load)| (load.in_flight, load.picked))?;
+        self.picks += 1;
+        load.picked = self.picks;
+        load.in_flight += 1;
+        Some(*node)
+    }
+
+    /// A further batch in flight at this very worker (a second try of a batch). Nothing if it
+    /// is not in.
+    pub fn start(&mut self, node: &NodeId) {
+        if let Some(load) = self.workers.get_mut(node) {
+            load.in_flight = load.in_flight.saturating_add(1);
+        }
+    }
+
+    /// A batch at this worker ended, however. Nothing if it is not in.
+    pub fn finish(&mut self, node: &NodeId) {
+        if let Some(load) = self.workers.get_mut(node) {
+            load.in_flight = load.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// Batches in flight at a worker; 0 when it is not in.
+    #[must_use]
+    pub fn in_flight(&self, node: &NodeId) -> u32 {
+        self.workers.get(node).map_or(0, |load| load.in_flight)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn node(n: u8) -> NodeId {
+        NodeId([n; 16])
+    }
+
+    fn of(workers: u8) -> Selection {
+        let mut selection = Selection::new();
+        for n in 0..workers {
+            selection.add(node(n), true);
+        }
+        selection
+    }
+
+    #[test]
+    fn equals_take_turns() {
+        let mut selection = of(3);
+        let mut turns = Vec::new();
+        for _ in 0..6 {
+            let picked = selection.pick(|_| true).expect("three may");
+            selection.finish(&picked);
+            turns.push(picked.0[0]);
+        }
+        assert_eq!(turns, [0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
+    fn who_may_not_is_passed_over() {
+        let mut selection = of(3);
+        selection.set_reaches_store(&node(0), false);
+        assert_eq!(selection.pick(|n| *n != node(1)), Some(node(2)));
+        selection.set_reaches_store(&node(1), false);
+        selection.remove(&node(2));
+        assert_eq!(selection.pick(|_| true), None);
+        assert!(!selection.anyone_reaches_store());
+    }
+
+    proptest! {
+        #[test]
+        fn the_pick_is_the_least_loaded_that_may(
+            steps in proptest::collection::vec((0..5_u8, 0..6_u8), 0..80),
+        ) {
+            let mut selection = of(5);
+            let mut model = [(0_u32, true); 5];
+            for (n, what) in steps {
+                let load = &mut model[usize::from(n)];
+                match what {
+                    0 => {
+                        load.1 = !load.1;
+                        selection.set_reaches_store(&node(n), load.1);
+                    }
+                    1 => {
+                        load.0 = load.0.saturating_sub(1);
+                        selection.finish(&node(n));
+                    }
+                    _ => {
+                        let may = |m: u8| m != n;
+                        let least = (0..5)
+                            .filter(|m| may(*m) && model[usize::from(*m)].1)
+                            .map(|m| model[usize::from(m)].0)
+                            .min();
+                        let picked = selection.pick(|m| may(m.0[0]));
+                        prop_assert_eq!(picked.map(|p| model[usize::from(p.0[0])].0), least);
+                        if let Some(picked) = picked {
+                            model[usize::from(picked.0[0])].0 += 1;
+                        }
+                    }
+                }
+                for (m, load) in (0..5).zip(model) {
+                    prop_assert_eq!(selection.in_flight(&node(m)), load.0);
+                }
+            }
+        }
+    }
+}
