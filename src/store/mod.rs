@@ -10,6 +10,10 @@
 //! 3. In a board `seq` is 1..n without a hole and `posted_at` never falls.
 //! 4. No write depends on a lease's time, only on its token.
 //! 5. Time in the store is the store's own clock.
+//! 6. A token names one worker, and of a board's writes one batch: what differs is refused.
+
+#[cfg(feature = "net")]
+pub mod sqlite;
 
 use std::{fmt, sync::Arc};
 
@@ -192,13 +196,14 @@ pub enum Renewed {
 /// The answer to asking for a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Lease {
-    /// The asker holds it. `n` starts above the last one the store saw under this lease.
+    /// The asker holds it.
     Granted {
         /// The store's epoch.
         epoch: StoreEpoch,
-        /// Counted up at each take-over.
+        /// Counted up at each grant, to the same holder too: it may have forgotten which `n` it
+        /// gave out.
         lease: u64,
-        /// The last `n` seen under it.
+        /// The last `n` seen under it; the asker counts on from here, so its first is `n + 1`.
         n: u64,
     },
     /// Another master holds it, or it is kept for a wisher.
@@ -277,6 +282,17 @@ pub struct ClusterRow {
     pub now_ms: u64,
 }
 
+/// Boards that a store holds at most.
+pub const BOARDS_MAX: usize = 1000;
+/// Posts in one page of a read at most.
+pub const READ_POSTS_MAX: u32 = 1000;
+/// Text in one page of a read, give or take one post.
+pub const READ_BYTES_MAX: usize = 1024 * 1024;
+/// Posts in one append at most.
+pub const APPEND_POSTS_MAX: usize = 4096;
+/// Keys in one answer of [`Op::ClosedSince`] at most.
+pub const CLOSED_PAGE_MAX: u32 = 4096;
+
 /// An operation on the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
@@ -295,7 +311,7 @@ pub enum Op {
     LeaveMaster(Holder),
     /// All masters.
     Masters,
-    /// Asks for a lease.
+    /// Asks for a lease. [`StoreError::Stale`] if a newer life of the holder is registered or holds it.
     AcquireLease {
         /// Of what.
         resource: Resource,
@@ -304,7 +320,7 @@ pub enum Op {
         /// Its term.
         ttl_ms: u64,
     },
-    /// Renews every lease of a holder that is named.
+    /// Renews every lease of a holder that is named. [`StoreError::Stale`] if a newer life is registered.
     RenewLeases {
         /// Whose.
         holder: Holder,
@@ -336,7 +352,7 @@ pub enum Op {
         /// At least one; the first of an id wins.
         posts: Vec<NewPost>,
     },
-    /// Cancels a post id for good.
+    /// Cancels a post id for good, unless it is in its board.
     CancelPost {
         /// Leave to write.
         permission: Permission,
@@ -358,7 +374,8 @@ pub enum Op {
         board: BoardName,
         /// What of it.
         range: Range,
-        /// At most so many posts.
+        /// At most so many posts, and at most [`READ_POSTS_MAX`] or about [`READ_BYTES_MAX`]: a
+        /// page may be shorter than asked for; `last_seq` says whether there is more.
         limit: u32,
     },
     /// The last place of every board.
@@ -383,7 +400,8 @@ pub enum Op {
         /// Which.
         key: SessionKey,
     },
-    /// Sessions closed since a mark that the last answer gave; 0 for none.
+    /// Sessions closed or swept since a mark that the last answer gave; 0 for the oldest kept (40
+    /// days). At most [`CLOSED_PAGE_MAX`]; ask again from the new mark.
     ClosedSince(u64),
     /// Says that these sessions are active. Sets every row to now after a long silence.
     TouchSessions {
@@ -434,13 +452,13 @@ pub enum Op {
         /// The new session's key.
         key: SessionKey,
     },
-    /// Keeps a dead letter.
+    /// Keeps a dead letter, once per post; above 10,000 the oldest gives way.
     PutDeadLetter(DeadLetter),
     /// The latest dead letters, newest first, at most this many.
     DeadLetters(u32),
     /// Removes a dead letter; fine if it is gone.
     DropDeadLetter(u64),
-    /// Keeps a join token.
+    /// Keeps a join token; its end is cut to 24 h from now.
     PutJoinToken(JoinToken),
     /// Revokes a join token; fine if it is gone.
     RevokeJoinToken([u8; 8]),
@@ -455,7 +473,7 @@ pub enum Op {
         /// Whom.
         node: Enrolled,
     },
-    /// Denies a node for good.
+    /// Denies a node for good and revokes the token that enrolled it.
     Deny(NodeId),
     /// Everything accepted under permissions and every grant, from this row number on, for oracles and operators.
     Writes {
@@ -464,6 +482,68 @@ pub enum Op {
         /// At most so many.
         limit: u32,
     },
+}
+
+impl Op {
+    /// Whether it may change the store.
+    #[must_use]
+    pub const fn is_write(&self) -> bool {
+        !matches!(
+            self,
+            Self::Cluster
+                | Self::Masters
+                | Self::FindPost { .. }
+                | Self::Read { .. }
+                | Self::Boards
+                | Self::FindSession(_)
+                | Self::ClosedSince(_)
+                | Self::ActiveUsers
+                | Self::DeadLetters(_)
+                | Self::Admission
+                | Self::Writes { .. }
+        )
+    }
+
+    /// What it is called, in logs and in the record of writes.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Cluster => "cluster",
+            Self::RegisterMaster(_) => "register_master",
+            Self::TouchMaster { .. } => "touch_master",
+            Self::LeaveMaster(_) => "leave_master",
+            Self::Masters => "masters",
+            Self::AcquireLease { .. } => "acquire_lease",
+            Self::RenewLeases { .. } => "renew_leases",
+            Self::ReleaseLease { .. } => "release_lease",
+            Self::Wish { .. } => "wish",
+            Self::Append { .. } => "append",
+            Self::CancelPost { .. } => "cancel_post",
+            Self::FindPost { .. } => "find_post",
+            Self::Read { .. } => "read",
+            Self::Boards => "boards",
+            Self::CreateBoard(_) => "create_board",
+            Self::OpenSession { .. } => "open_session",
+            Self::FindSession(_) => "find_session",
+            Self::CloseSession { .. } => "close_session",
+            Self::ClosedSince(_) => "closed_since",
+            Self::TouchSessions { .. } => "touch_sessions",
+            Self::LeaveSession { .. } => "leave_session",
+            Self::ActiveUsers => "active_users",
+            Self::SetReadMark { .. } => "set_read_mark",
+            Self::PutTicket { .. } => "put_ticket",
+            Self::RedeemTicket { .. } => "redeem_ticket",
+            Self::PutDeadLetter(_) => "put_dead_letter",
+            Self::DeadLetters(_) => "dead_letters",
+            Self::DropDeadLetter(_) => "drop_dead_letter",
+            Self::PutJoinToken(_) => "put_join_token",
+            Self::RevokeJoinToken(_) => "revoke_join_token",
+            Self::Admission => "admission",
+            Self::Enrol { .. } => "enrol",
+            Self::Deny(_) => "deny",
+            Self::Writes { .. } => "writes",
+        }
+    }
 }
 
 /// One row of the record of writes.
@@ -477,7 +557,7 @@ pub struct WriteRow {
     pub token: Token,
     /// Who wrote; the holder in a grant.
     pub node: NodeId,
-    /// `grant`, `append`, `open_session`, ..
+    /// `grant`, or the name of the operation ([`Op::name`]).
     pub kind: String,
     /// How many rows of the store it made.
     pub rows: u32,
@@ -519,12 +599,13 @@ pub enum StoreError {
         /// What was seen.
         why: String,
     },
-    /// The permission's token is older than one the store has seen. Nothing was written.
-    #[error("refused: token {token} is older than {seen}")]
+    /// The permission's token is not of the current lease, is older than one the store has seen, or
+    /// was seen with another worker or batch. Nothing was written.
+    #[error("refused: token {token} does not follow {seen}")]
     Fenced {
         /// The token shown.
         token: Token,
-        /// The newest seen.
+        /// The newest seen; all zero if the resource was never leased.
         seen: Token,
     },
     /// The asker is not what it was: a newer life is registered. Nothing was written.
@@ -679,6 +760,16 @@ impl Store {
         ask!(self, Op::Append { permission, posts }, Reply::Appended(rows) => rows)
     }
 
+    /// Cancels a post id, or says that it is committed. [`StoreError::Fenced`].
+    pub async fn cancel_post(
+        &self,
+        permission: Permission,
+        user: UserId,
+        id: PostId,
+    ) -> Result<Found, StoreError> {
+        ask!(self, Op::CancelPost { permission, user, id }, Reply::Found(found) => found)
+    }
+
     /// What is known of a post id.
     pub async fn find_post(&self, user: UserId, id: PostId) -> Result<Found, StoreError> {
         ask!(self, Op::FindPost { user, id }, Reply::Found(found) => found)
@@ -697,6 +788,32 @@ impl Store {
     /// The last place of every board.
     pub async fn boards(&self) -> Result<Boards, StoreError> {
         ask!(self, Op::Boards, Reply::Boards(boards) => boards)
+    }
+
+    /// Creates the board that the permission names. [`StoreError::Fenced`]; [`StoreError::Refused`]
+    /// above [`BOARDS_MAX`].
+    pub async fn create_board(&self, permission: Permission) -> Result<(), StoreError> {
+        ask!(self, Op::CreateBoard(permission), Reply::Done => ())
+    }
+
+    /// Opens a session. [`StoreError::Fenced`]; [`StoreError::Refused`] if the key was closed or is
+    /// another user's.
+    pub async fn open_session(
+        &self,
+        permission: Permission,
+        key: SessionKey,
+        user: Author,
+    ) -> Result<(), StoreError> {
+        ask!(self, Op::OpenSession { permission, key, user }, Reply::Done => ())
+    }
+
+    /// Closes a session. [`StoreError::Fenced`].
+    pub async fn close_session(
+        &self,
+        permission: Permission,
+        key: SessionKey,
+    ) -> Result<(), StoreError> {
+        ask!(self, Op::CloseSession { permission, key }, Reply::Done => ())
     }
 
     /// Finds an open session.
@@ -733,6 +850,43 @@ impl Store {
         ask!(self, Op::ActiveUsers, Reply::Active(active) => active)
     }
 
+    /// Raises a read mark. [`StoreError::Fenced`], [`StoreError::Unknown`] session or board,
+    /// [`StoreError::Refused`] above the board's end.
+    pub async fn set_read_mark(
+        &self,
+        permission: Permission,
+        key: SessionKey,
+        board: BoardName,
+        seq: Seq,
+    ) -> Result<(), StoreError> {
+        ask!(self, Op::SetReadMark { permission, key, board, seq }, Reply::Done => ())
+    }
+
+    /// Keeps a handover ticket. [`StoreError::Fenced`], [`StoreError::Unknown`] session.
+    pub async fn put_ticket(
+        &self,
+        permission: Permission,
+        ticket_sha256: [u8; 32],
+        key: SessionKey,
+        ttl_ms: u64,
+    ) -> Result<(), StoreError> {
+        ask!(self, Op::PutTicket { permission, ticket_sha256, key, ttl_ms }, Reply::Done => ())
+    }
+
+    /// Spends a ticket for a new session of the same user. [`StoreError::Fenced`],
+    /// [`StoreError::Unknown`] ticket (spent, ended, or its session is closed).
+    pub async fn redeem_ticket(
+        &self,
+        permission: Permission,
+        ticket_sha256: [u8; 32],
+        key: SessionKey,
+    ) -> Result<SessionRow, StoreError> {
+        match self.0.call(Op::RedeemTicket { permission, ticket_sha256, key }).await? {
+            Reply::Session(Some(row)) => Ok(row),
+            other => Err(other_answer(&other)),
+        }
+    }
+
     /// Keeps a dead letter.
     pub async fn put_dead_letter(&self, letter: DeadLetter) -> Result<(), StoreError> {
         ask!(self, Op::PutDeadLetter(letter), Reply::Done => ())
@@ -743,9 +897,19 @@ impl Store {
         ask!(self, Op::DeadLetters(limit), Reply::DeadLetters(rows) => rows)
     }
 
+    /// Removes a dead letter.
+    pub async fn drop_dead_letter(&self, number: u64) -> Result<(), StoreError> {
+        ask!(self, Op::DropDeadLetter(number), Reply::Done => ())
+    }
+
     /// Keeps a join token.
     pub async fn put_join_token(&self, token: JoinToken) -> Result<(), StoreError> {
         ask!(self, Op::PutJoinToken(token), Reply::Done => ())
+    }
+
+    /// Revokes a join token.
+    pub async fn revoke_join_token(&self, id: [u8; 8]) -> Result<(), StoreError> {
+        ask!(self, Op::RevokeJoinToken(id), Reply::Done => ())
     }
 
     /// The admission lists.
@@ -761,6 +925,11 @@ impl Store {
         node: Enrolled,
     ) -> Result<Enrolled, StoreError> {
         ask!(self, Op::Enrol { token, bearer_sha256, node }, Reply::Enrolled(row) => row)
+    }
+
+    /// Denies a node for good, with the token that enrolled it.
+    pub async fn deny(&self, node: NodeId) -> Result<(), StoreError> {
+        ask!(self, Op::Deny(node), Reply::Done => ())
     }
 
     /// The record of writes.

@@ -1,0 +1,124 @@
+//! Masters: their lives, and the list that everyone reads.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{
+    Tx, refused,
+    sql::{Columns, int},
+};
+use crate::{
+    store::{Holder, MasterRow, StoreError},
+    types::{Incarnation, NodeId},
+};
+
+/// A row touched this recently is of a master that lives, ms.
+const FRESH_MS: u64 = 5000;
+
+/// Masters on the list at most.
+const MASTERS_MAX: u64 = 1024;
+
+impl Tx<'_> {
+    pub(super) fn register_master(&self, new: &MasterRow) -> Result<Incarnation, StoreError> {
+        if self.is_denied(new.node)? {
+            return Err(refused("this node was expelled"));
+        }
+        let mut find = self.db.prepare_cached(
+            "SELECT incarnation, link, listed, touched_at FROM masters WHERE node = ?1",
+        )?;
+        let last = find
+            .query_row([new.node.0], |row| {
+                let (link, listed): (String, bool) = (row.get(1)?, row.get(2)?);
+                Ok((Incarnation(row.nat(0)?), link, listed, row.nat(3)?))
+            })
+            .optional()?;
+        let listed = matches!(last, Some((_, _, true, _)));
+        let incarnation = match last {
+            Some((_, link, true, touched_at_ms))
+                if link != new.link && self.now_ms.abs_diff(touched_at_ms) < FRESH_MS =>
+            {
+                return Err(StoreError::InUse { at: link });
+            }
+            Some((last, ..)) => last.next(),
+            None => Incarnation(1),
+        };
+        if !listed && self.count("masters WHERE listed = 1")? >= MASTERS_MAX {
+            return Err(refused(format!("{MASTERS_MAX} masters are the most")));
+        }
+        // The beat goes on over lives, so that a reader never takes a restart for silence.
+        let mut put = self.db.prepare_cached(
+            "INSERT INTO masters (node, incarnation, beat, http, link, spki, name, draining, guard,
+                                  listed, touched_at)
+             VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6, ?7, ?8, 1, ?9)
+             ON CONFLICT (node) DO UPDATE SET
+                 incarnation = excluded.incarnation, beat = masters.beat + 1,
+                 http = excluded.http, link = excluded.link, spki = excluded.spki,
+                 name = excluded.name, draining = excluded.draining, guard = excluded.guard,
+                 listed = 1, touched_at = excluded.touched_at",
+        )?;
+        put.execute(params![
+            new.node.0,
+            int(incarnation.0),
+            new.http,
+            new.link,
+            new.spki,
+            new.name,
+            new.draining,
+            new.guard,
+            int(self.now_ms)
+        ])?;
+        Ok(incarnation)
+    }
+
+    pub(super) fn touch_master(&self, holder: Holder, draining: bool) -> Result<(), StoreError> {
+        let mut put = self.db.prepare_cached(
+            "UPDATE masters SET beat = beat + 1, draining = ?3, touched_at = ?4
+             WHERE node = ?1 AND incarnation = ?2 AND listed = 1",
+        )?;
+        let touched = put.execute(params![
+            holder.node.0,
+            int(holder.incarnation.0),
+            draining,
+            int(self.now_ms)
+        ])?;
+        if touched == 0 { Err(StoreError::Stale) } else { Ok(()) }
+    }
+
+    pub(super) fn leave_master(&self, holder: Holder) -> Result<(), StoreError> {
+        let mut put = self
+            .db
+            .prepare_cached("UPDATE masters SET listed = 0 WHERE node = ?1 AND incarnation = ?2")?;
+        put.execute(params![holder.node.0, int(holder.incarnation.0)])?;
+        Ok(())
+    }
+
+    pub(super) fn masters(&self) -> Result<Vec<MasterRow>, StoreError> {
+        let mut find = self.db.prepare_cached(
+            "SELECT node, incarnation, beat, http, link, spki, name, draining, guard
+             FROM masters WHERE listed = 1 ORDER BY node",
+        )?;
+        let rows = find.query_map([], |row| {
+            Ok(MasterRow {
+                node: NodeId(row.get(0)?),
+                incarnation: Incarnation(row.nat(1)?),
+                beat: row.nat(2)?,
+                http: row.get(3)?,
+                link: row.get(4)?,
+                spki: row.get(5)?,
+                name: row.get(6)?,
+                draining: row.get(7)?,
+                guard: row.get(8)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// [`StoreError::Stale`] if a newer life of this node is registered.
+    pub(super) fn newest_life(&self, holder: Holder) -> Result<(), StoreError> {
+        let mut find = self.db.prepare_cached("SELECT incarnation FROM masters WHERE node = ?1")?;
+        let newest = find.query_row([holder.node.0], |row| row.nat(0)).optional()?;
+        match newest {
+            Some(newest) if newest > holder.incarnation.0 => Err(StoreError::Stale),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The shared store on SQLite.
+//!
+//! [`SqliteCore`] carries out one [`Op`] at a time, each in one transaction, with the time as a
+//! parameter: [`memory`] puts it behind a lock for tests and simulations, `file` behind a gate
+//! and a writing thread for the many processes that share one file.
+//!
+//! 1. A write is `BEGIN IMMEDIATE` .. `COMMIT`: nobody writes between its check and its rows.
+//! 2. A failed operation leaves nothing behind.
+//! 3. The same operations at the same times give the same answers and the same rows.
+//! 4. A file is in WAL mode with `synchronous=FULL`: what was committed survives a power loss.
+
+mod admission;
+mod leases;
+mod letters;
+mod masters;
+pub mod memory;
+mod posts;
+mod presence;
+mod schema;
+mod sessions;
+mod sql;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+mod writes;
+
+use std::{path::Path, time::Duration};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+
+pub use self::schema::NewCluster;
+use self::sql::{Columns, int};
+use super::{ClusterRow, Op, Reply, StoreError};
+use crate::types::StoreEpoch;
+
+/// More than the statements there are, so that each is compiled once per connection.
+const STATEMENTS_MAX: usize = 128;
+
+/// Pages in the log before a commit copies them back into the file.
+const CHECKPOINT_PAGES: u32 = 1000;
+
+/// What the log is cut to once it was copied back, bytes.
+const LOG_LEN_MAX: u32 = 32 * 1024 * 1024;
+
+/// One connection to a store.
+#[derive(Debug)]
+pub struct SqliteCore {
+    db: Connection,
+}
+
+impl SqliteCore {
+    /// A new store that lives as long as this value.
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`] if SQLite cannot be used at all.
+    pub fn open_in_memory(new: &NewCluster) -> Result<Self, StoreError> {
+        let mut db = Connection::open_in_memory()?;
+        // Chance and the file system stay out of it: sorting never spills into files.
+        db.pragma_update(None, "temp_store", "MEMORY")?;
+        db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        schema::prepare(&mut db, new)?;
+        Ok(Self { db })
+    }
+
+    /// Opens a file, and makes it a store if it is empty or not there; `new` counts only then.
+    /// Waits at most `busy` for other processes, here and in each operation.
+    ///
+    /// Two processes must not make the same file at once: `file` holds its gate meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] for a file of another program, of a release too new, or on a file
+    /// system without shared memory; [`StoreError::Away`] while it cannot be opened.
+    pub fn open_file(path: &Path, new: &NewCluster, busy: Duration) -> Result<Self, StoreError> {
+        let mut db = connect(path, OpenFlags::SQLITE_OPEN_CREATE, busy)?;
+        let mode: String =
+            db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+        if mode != "wal" {
+            let why =
+                format!("the file system of {} cannot share a write-ahead log", path.display());
+            return Err(StoreError::Refused { why });
+        }
+        schema::prepare(&mut db, new)?;
+        Ok(Self { db })
+    }
+
+    /// Opens a store that is there, for reading alone.
+    ///
+    /// # Errors
+    /// As [`Self::open_file`]; [`StoreError::Away`] if the file is not there.
+    pub fn open_to_read(path: &Path, busy: Duration) -> Result<Self, StoreError> {
+        let db = connect(path, OpenFlags::empty(), busy)?;
+        db.pragma_update(None, "query_only", true)?;
+        schema::check(&db)?;
+        Ok(Self { db })
+    }
+
+    /// Carries out one operation at this store time, whole or not at all.
+    ///
+    /// # Errors
+    /// What [`Op`] and the methods of [`super::Store`] say; nothing was written, but for
+    /// [`StoreError::Away`] from the commit itself, after which it may have been.
+    pub fn apply(&mut self, op: &Op, now_ms: u64) -> Result<Reply, StoreError> {
+        let behavior = if op.is_write() {
+            TransactionBehavior::Immediate
+        } else {
+            TransactionBehavior::Deferred
+        };
+        let transaction = self.db.transaction_with_behavior(behavior)?;
+        let reply = Tx { db: &transaction, now_ms }.carry_out(op)?;
+        transaction.commit()?;
+        Ok(reply)
+    }
+}
+
+fn connect(path: &Path, more: OpenFlags, busy: Duration) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
+    let db = Connection::open_with_flags(path, flags)?;
+    db.busy_timeout(busy)?;
+    db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    db.pragma_update(None, "synchronous", "FULL")?;
+    db.pragma_update(None, "temp_store", "MEMORY")?;
+    db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    db.pragma_update(None, "journal_size_limit", LOG_LEN_MAX)?;
+    Ok(db)
+}
+
+/// One transaction at one store time. Each concern's file adds what can be done in it.
+struct Tx<'a> {
+    db: &'a Connection,
+    now_ms: u64,
+}
+
+impl Tx<'_> {
+    fn carry_out(&self, op: &Op) -> Result<Reply, StoreError> {
+        Ok(match op {
+            Op::Cluster => Reply::Cluster(self.cluster()?),
+            Op::RegisterMaster(row) => Reply::Registered(self.register_master(row)?),
+            Op::TouchMaster { holder, draining } => {
+                self.touch_master(*holder, *draining)?;
+                self.keep_up()?;
+                Reply::Done
+            }
+            Op::LeaveMaster(holder) => done(self.leave_master(*holder))?,
+            Op::Masters => Reply::Masters(self.masters()?),
+            Op::AcquireLease { resource, holder, ttl_ms } => {
+                Reply::Lease(self.acquire_lease(resource, *holder, *ttl_ms)?)
+            }
+            Op::RenewLeases { holder, leases, ttl_ms } => {
+                Reply::Renewed(self.renew_leases(*holder, leases, *ttl_ms)?)
+            }
+            Op::ReleaseLease { resource, holder, lease } => {
+                done(self.release_lease(resource, *holder, *lease))?
+            }
+            Op::Wish { resource, wisher } => done(self.wish(resource, *wisher))?,
+            Op::Append { permission, posts } => Reply::Appended(self.append(permission, posts)?),
+            Op::CancelPost { permission, user, id } => {
+                Reply::Found(self.cancel_post(permission, *user, *id)?)
+            }
+            Op::FindPost { user, id } => Reply::Found(self.find_post(*user, *id)?),
+            Op::Read { board, range, limit } => Reply::Page(self.read(board, *range, *limit)?),
+            Op::Boards => Reply::Boards(self.boards()?),
+            Op::CreateBoard(permission) => done(self.create_board(permission))?,
+            Op::OpenSession { permission, key, user } => {
+                done(self.open_session(permission, *key, user))?
+            }
+            Op::FindSession(key) => Reply::Session(self.find_session(*key)?),
+            Op::CloseSession { permission, key } => done(self.close_session(permission, *key))?,
+            Op::ClosedSince(mark) => {
+                let (keys, mark) = self.closed_since(*mark)?;
+                Reply::Closed { keys, mark }
+            }
+            Op::TouchSessions { master, keys } => {
+                self.touch_sessions(*master, keys)?;
+                Reply::Touched { now_ms: self.now_ms }
+            }
+            Op::LeaveSession { master, key, seen_ms } => {
+                done(self.leave_session(*master, *key, *seen_ms))?
+            }
+            Op::ActiveUsers => Reply::Active(self.active_users()?),
+            Op::SetReadMark { permission, key, board, seq } => {
+                done(self.set_read_mark(permission, *key, board, *seq))?
+            }
+            Op::PutTicket { permission, ticket_sha256, key, ttl_ms } => {
+                done(self.put_ticket(permission, ticket_sha256, *key, *ttl_ms))?
+            }
+            Op::RedeemTicket { permission, ticket_sha256, key } => {
+                Reply::Session(Some(self.redeem_ticket(permission, ticket_sha256, *key)?))
+            }
+            Op::PutDeadLetter(letter) => done(self.put_dead_letter(letter))?,
+            Op::DeadLetters(limit) => Reply::DeadLetters(self.dead_letters(*limit)?),
+            Op::DropDeadLetter(number) => done(self.drop_dead_letter(*number))?,
+            Op::PutJoinToken(token) => done(self.put_join_token(token))?,
+            Op::RevokeJoinToken(id) => done(self.revoke_join_token(id))?,
+            Op::Admission => Reply::Admission(self.admission()?),
+            Op::Enrol { token, bearer_sha256, node } => {
+                Reply::Enrolled(self.enrol(token, bearer_sha256, node)?)
+            }
+            Op::Deny(node) => done(self.deny(*node))?,
+            Op::Writes { after, limit } => Reply::Writes(self.writes(*after, *limit)?),
+        })
+    }
+
+    fn cluster(&self) -> Result<ClusterRow, StoreError> {
+        let mut find = self.db.prepare_cached("SELECT cluster, epoch FROM cluster")?;
+        Ok(find.query_row([], |row| {
+            Ok(ClusterRow {
+                cluster: row.get(0)?,
+                epoch: StoreEpoch(row.nat(1)?),
+                now_ms: self.now_ms,
+            })
+        })?)
+    }
+
+    fn epoch(&self) -> Result<StoreEpoch, StoreError> {
+        Ok(self.cluster()?.epoch)
+    }
+
+    /// One of the single numbers.
+    fn meta(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        let mut find = self.db.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
+        Ok(find.query_row([name], |row| row.nat(0)).optional()?)
+    }
+
+    fn set_meta(&self, name: &str, value: u64) -> Result<(), StoreError> {
+        let mut put = self.db.prepare_cached(
+            "INSERT INTO meta (name, value) VALUES (?1, ?2)
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        )?;
+        put.execute(params![name, int(value)])?;
+        Ok(())
+    }
+
+    /// How many rows a table has, for its bound. `table` is a name of ours, never an input.
+    fn count(&self, table: &str) -> Result<u64, StoreError> {
+        let mut count = self.db.prepare_cached(&format!("SELECT count(*) FROM {table}"))?;
+        Ok(count.query_row([], |row| row.nat(0))?)
+    }
+}
+
+fn done(result: Result<(), StoreError>) -> Result<Reply, StoreError> {
+    result.map(|()| Reply::Done)
+}
+
+fn refused(why: impl Into<String>) -> StoreError {
+    StoreError::Refused { why: why.into() }
+}
+
+fn unknown(what: impl Into<String>) -> StoreError {
+    StoreError::Unknown { what: what.into() }
+}

@@ -1,0 +1,131 @@
+//! Who is active: rows of `(session, by master, last seen)` in store time.
+//!
+//! 1. Every list is computed from these rows alone, so it is the same on every master (G12).
+//! 2. A row not touched for 25 s is not active, and is purged before it could come back.
+//! 3. When nobody touched for over 10 s, or the last touch lies ahead, the rows' ages say nothing:
+//!    lists wait for a touch, and that touch sets all that was active then to now.
+
+use rusqlite::params;
+
+use super::{
+    Tx,
+    sql::{Columns, int},
+};
+use crate::{
+    store::{Active, ActiveUser, StoreError},
+    types::{Author, NodeId, SessionKey, UserId},
+};
+
+/// A row older than this is not active, ms.
+const ACTIVE_MS: u64 = 25_000;
+
+/// A silence of everyone longer than this says nothing about people, ms.
+const SILENCE_MAX_MS: u64 = 10_000;
+
+/// A reader may take its time just before a writer commits with a later one, ms.
+const AHEAD_MAX_MS: u64 = 1000;
+
+/// Between two purges of rows that are not active, ms.
+const PURGE_EVERY_MS: u64 = 1000;
+
+/// Between two notes that a session is in use, ms.
+const USE_NOTED_MS: u64 = 60 * 60 * 1000;
+
+/// People on the list at most.
+const USERS_MAX: u32 = 100_000;
+
+impl Tx<'_> {
+    pub(super) fn touch_sessions(
+        &self,
+        master: NodeId,
+        keys: &[SessionKey],
+    ) -> Result<(), StoreError> {
+        match self.meta("touched_at")? {
+            Some(last_ms) if !self.long_ago(last_ms) => self.purge()?,
+            last_ms => self.revive(last_ms.unwrap_or(0))?,
+        }
+        self.set_meta("touched_at", self.now_ms)?;
+        let oldest = int(self.now_ms.saturating_sub(ACTIVE_MS));
+        let mut put = self.db.prepare_cached(
+            "INSERT INTO presence (key, master, since, last_seen)
+             SELECT ?1, ?2, ?3, ?3 WHERE EXISTS (SELECT 1 FROM sessions WHERE key = ?1)
+             ON CONFLICT (key) DO UPDATE SET
+                 master = excluded.master, last_seen = excluded.last_seen,
+                 since = CASE WHEN presence.last_seen < ?4 THEN excluded.since
+                              ELSE min(presence.since, excluded.since) END",
+        )?;
+        let mut note = self.db.prepare_cached(
+            "UPDATE sessions SET used_at = ?2 WHERE key = ?1 AND abs(used_at - ?2) > ?3",
+        )?;
+        for key in keys {
+            put.execute(params![key.0, master.0, int(self.now_ms), oldest])?;
+            note.execute(params![key.0, int(self.now_ms), int(USE_NOTED_MS)])?;
+        }
+        Ok(())
+    }
+
+    /// Whether the last touch of anyone is too long ago, or lies ahead.
+    const fn long_ago(&self, touched_at_ms: u64) -> bool {
+        touched_at_ms > self.now_ms.saturating_add(AHEAD_MAX_MS)
+            || self.now_ms.saturating_sub(touched_at_ms) > SILENCE_MAX_MS
+    }
+
+    fn purge(&self) -> Result<(), StoreError> {
+        let purged_at_ms = self.meta("purged_at")?.unwrap_or(0);
+        if self.now_ms.abs_diff(purged_at_ms) >= PURGE_EVERY_MS {
+            self.set_meta("purged_at", self.now_ms)?;
+            self.purge_before(self.now_ms)?;
+        }
+        Ok(())
+    }
+
+    /// Drops what was not active any more at that time.
+    fn purge_before(&self, then_ms: u64) -> Result<(), StoreError> {
+        let mut purge = self.db.prepare_cached("DELETE FROM presence WHERE last_seen < ?1")?;
+        purge.execute([int(then_ms.saturating_sub(ACTIVE_MS))])?;
+        Ok(())
+    }
+
+    /// Sets all that was active at the last touch to now.
+    fn revive(&self, last_touch_ms: u64) -> Result<(), StoreError> {
+        self.purge_before(last_touch_ms)?;
+        let mut put =
+            self.db.prepare_cached("UPDATE presence SET last_seen = ?1, since = min(since, ?1)")?;
+        put.execute([int(self.now_ms)])?;
+        Ok(())
+    }
+
+    pub(super) fn leave_session(
+        &self,
+        master: NodeId,
+        key: SessionKey,
+        seen_ms: u64,
+    ) -> Result<(), StoreError> {
+        let mut leave = self.db.prepare_cached(
+            "DELETE FROM presence WHERE key = ?1 AND master = ?2 AND last_seen <= ?3",
+        )?;
+        leave.execute(params![key.0, master.0, int(seen_ms)])?;
+        Ok(())
+    }
+
+    pub(super) fn active_users(&self) -> Result<Active, StoreError> {
+        if self.meta("touched_at")?.is_none_or(|at_ms| self.long_ago(at_ms)) {
+            return Ok(Active::TouchFirst);
+        }
+        let mut find = self.db.prepare_cached(
+            "SELECT s.user, min(s.name), min(p.since), max(p.last_seen)
+             FROM presence p JOIN sessions s ON s.key = p.key
+             WHERE p.last_seen >= ?1
+             GROUP BY s.user ORDER BY 2, 1 LIMIT ?2",
+        )?;
+        let oldest = int(self.now_ms.saturating_sub(ACTIVE_MS));
+        let rows = find.query_map(params![oldest, USERS_MAX], |row| {
+            Ok(ActiveUser {
+                user: Author { id: UserId(row.get(0)?), name: row.word(1)? },
+                since_ms: row.nat(2)?,
+                last_seen_ms: row.nat(3)?,
+            })
+        })?;
+        Ok(Active::Users(rows.collect::<Result<_, _>>()?))
+    }
+}

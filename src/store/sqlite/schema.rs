@@ -1,0 +1,269 @@
+//! The tables, how a store begins, and which releases may use it.
+//!
+//! 1. Steps only add. `user_version` counts them; `min_reader` is the oldest release (by its own
+//!    count of steps) that may still use the file.
+//! 2. No default and no statement asks SQLite for time or chance: both are parameters, so that a
+//!    simulated store is the same in every run.
+//! 3. What an append locks (`leases`) and what a renewal locks (`lease_terms`) are two rows.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::sql::{Columns, int};
+use crate::{
+    store::StoreError,
+    types::{BoardName, StoreEpoch},
+};
+
+/// How many steps this release knows.
+const STEPS: u32 = 1;
+
+/// Marks the file as ours: `CHAT`.
+const APPLICATION_ID: u32 = 0x4348_4154;
+
+/// The first step.
+const TABLES: &str = "
+CREATE TABLE cluster (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    cluster BLOB NOT NULL,
+    epoch INTEGER NOT NULL,
+    min_reader INTEGER NOT NULL
+) STRICT;
+
+-- Single numbers: when presence was last touched, when sweeps ran, what the clock said.
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE masters (
+    node BLOB PRIMARY KEY,
+    incarnation INTEGER NOT NULL,
+    beat INTEGER NOT NULL,
+    http TEXT NOT NULL,
+    link TEXT NOT NULL,
+    spki BLOB NOT NULL,
+    name TEXT NOT NULL,
+    draining INTEGER NOT NULL,
+    guard BLOB NOT NULL,
+    listed INTEGER NOT NULL,
+    touched_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- What writes are checked against: the token, and whom and what its n named.
+CREATE TABLE leases (
+    resource TEXT PRIMARY KEY,
+    epoch INTEGER NOT NULL,
+    lease INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    worker BLOB,
+    batch BLOB
+) STRICT, WITHOUT ROWID;
+
+-- Who holds a lease until when; node is NULL once it was released.
+CREATE TABLE lease_terms (
+    resource TEXT PRIMARY KEY,
+    lease INTEGER NOT NULL,
+    node BLOB,
+    incarnation INTEGER NOT NULL,
+    ttl INTEGER NOT NULL,
+    ends_at INTEGER NOT NULL,
+    wisher BLOB,
+    wisher_incarnation INTEGER NOT NULL,
+    wished_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE boards (
+    board INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    last_seq INTEGER NOT NULL,
+    last_posted_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE posts (
+    board INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    user BLOB NOT NULL,
+    id BLOB NOT NULL,
+    name TEXT NOT NULL,
+    text TEXT NOT NULL,
+    posted_at INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    lease INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    worker BLOB NOT NULL,
+    PRIMARY KEY (board, seq)
+) STRICT, WITHOUT ROWID;
+
+-- Every id that was ever used; board and seq are NULL once it was cancelled.
+CREATE TABLE post_ids (
+    user BLOB NOT NULL,
+    id BLOB NOT NULL,
+    board INTEGER,
+    seq INTEGER,
+    PRIMARY KEY (user, id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE sessions (
+    key BLOB PRIMARY KEY,
+    user BLOB NOT NULL,
+    name TEXT NOT NULL,
+    opened_at INTEGER NOT NULL,
+    used_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX sessions_user ON sessions (user);
+
+CREATE TABLE closed_sessions (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    key BLOB NOT NULL UNIQUE,
+    closed_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE read_marks (
+    user BLOB NOT NULL,
+    board INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (user, board)
+) STRICT, WITHOUT ROWID;
+
+-- new_key is set once it was redeemed.
+CREATE TABLE tickets (
+    ticket BLOB PRIMARY KEY,
+    key BLOB NOT NULL,
+    ends_at INTEGER NOT NULL,
+    new_key BLOB
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tickets_key ON tickets (key, ends_at);
+
+CREATE TABLE presence (
+    key BLOB PRIMARY KEY,
+    master BLOB NOT NULL,
+    since INTEGER NOT NULL,
+    last_seen INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE dead_letters (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    resource TEXT NOT NULL,
+    user BLOB,
+    id BLOB,
+    name TEXT,
+    text TEXT,
+    why TEXT NOT NULL,
+    at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX dead_letters_post ON dead_letters (user, id);
+
+CREATE TABLE join_tokens (
+    id BLOB PRIMARY KEY,
+    guard BLOB NOT NULL,
+    bearer_sha256 BLOB NOT NULL,
+    role TEXT NOT NULL,
+    uses_left INTEGER NOT NULL,
+    ends_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE enrolled (
+    node BLOB PRIMARY KEY,
+    fingerprint BLOB NOT NULL,
+    role TEXT NOT NULL,
+    guard BLOB NOT NULL,
+    token BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE denied (
+    node BLOB PRIMARY KEY,
+    at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE writes (
+    number INTEGER PRIMARY KEY,
+    resource TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    lease INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    node BLOB NOT NULL,
+    kind TEXT NOT NULL,
+    rows INTEGER NOT NULL,
+    at INTEGER NOT NULL
+) STRICT;
+";
+
+/// What a new store is: the two numbers that it keeps for good, and when it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewCluster {
+    /// Random; cookies and Hellos carry it.
+    pub cluster: [u8; 16],
+    /// The first epoch: Unix seconds in real life.
+    pub epoch: StoreEpoch,
+    /// Store time, ms since the Unix epoch.
+    pub now_ms: u64,
+}
+
+/// Makes the tables if the store has none, otherwise checks that this release may use it. Repeating
+/// it is safe; `new` counts only the first time.
+///
+/// # Errors
+/// [`StoreError::Refused`] for a file of another program or of a release too new, unchanged;
+/// [`StoreError::Away`] while another process holds it.
+pub(super) fn prepare(db: &mut Connection, new: &NewCluster) -> Result<(), StoreError> {
+    let step = |db: &Connection| -> rusqlite::Result<u32> {
+        db.pragma_query_value(None, "user_version", |row| row.get(0))
+    };
+    if step(db)? == 0 {
+        let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        // Another process may have made them since.
+        if step(&tx)? == 0 {
+            let foreign: Option<String> = tx
+                .query_row("SELECT name FROM sqlite_schema LIMIT 1", [], |row| row.get(0))
+                .optional()?;
+            if foreign.is_some() {
+                return Err(refused("the file is another program's database"));
+            }
+            create(&tx, new)?;
+        }
+        tx.commit()?;
+    }
+    check(db)
+}
+
+fn create(db: &Connection, new: &NewCluster) -> Result<(), StoreError> {
+    db.execute_batch(TABLES)?;
+    db.execute(
+        "INSERT INTO cluster (one, cluster, epoch, min_reader) VALUES (1, ?1, ?2, ?3)",
+        params![new.cluster, int(new.epoch.0), STEPS],
+    )?;
+    db.execute(
+        "INSERT INTO boards (name, last_seq, last_posted_at) VALUES (?1, 0, 0)",
+        params![BoardName::lobby().as_str()],
+    )?;
+    for name in ["clock_at", "jumped_at", "swept_at"] {
+        db.execute(
+            "INSERT INTO meta (name, value) VALUES (?1, ?2)",
+            params![name, int(new.now_ms)],
+        )?;
+    }
+    db.pragma_update(None, "application_id", APPLICATION_ID)?;
+    db.pragma_update(None, "user_version", STEPS)?;
+    Ok(())
+}
+
+/// Whether this release may use the store.
+pub(super) fn check(db: &Connection) -> Result<(), StoreError> {
+    let id: u32 = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    if id != APPLICATION_ID {
+        return Err(refused("the file is another program's database"));
+    }
+    let min_reader =
+        db.query_row("SELECT min_reader FROM cluster", [], |row| row.small(0)).optional()?;
+    match min_reader {
+        None => Err(refused("the store has no cluster row")),
+        Some(min) if min > STEPS => Err(StoreError::Refused {
+            why: format!("the store wants a release that knows step {min}; this one knows {STEPS}"),
+        }),
+        Some(_) => Ok(()),
+    }
+}
+
+fn refused(why: &str) -> StoreError {
+    StoreError::Refused { why: why.to_owned() }
+}

@@ -1,0 +1,207 @@
+//! Sessions, read marks and handover tickets.
+//!
+//! 1. Only hashes of session tokens and tickets are kept.
+//! 2. A key that was closed never opens again; it is listed as closed for 40 days, under numbers
+//!    that only grow.
+//! 3. Read marks belong to the user: a session that was handed over has those of the first one.
+//! 4. A ticket makes one session; spending it again for the same key answers the same.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{
+    Tx, refused,
+    sql::{Columns, int},
+    unknown,
+};
+use crate::{
+    store::{CLOSED_PAGE_MAX, Permission, SessionRow, StoreError},
+    types::{Author, BoardName, Seq, SessionKey, UserId},
+};
+
+/// The longest life of a ticket, ms.
+const TICKET_TTL_MAX_MS: u64 = 5 * 60 * 1000;
+
+/// Tickets of one session at most; the one that ends first gives way.
+const TICKETS_MAX: u64 = 8;
+
+impl Tx<'_> {
+    pub(super) fn open_session(
+        &self,
+        permission: &Permission,
+        key: SessionKey,
+        user: &Author,
+    ) -> Result<(), StoreError> {
+        self.fence_session(permission)?;
+        let made = match self.user_of(key)? {
+            Some(open) if open.id == user.id => 0,
+            Some(_) => return Err(refused("this session is another user's")),
+            None => self.insert_session(key, user)?,
+        };
+        self.record(permission, "open_session", made)
+    }
+
+    fn insert_session(&self, key: SessionKey, user: &Author) -> Result<usize, StoreError> {
+        let mut find = self.db.prepare_cached("SELECT 1 FROM closed_sessions WHERE key = ?1")?;
+        if find.exists([key.0])? {
+            return Err(refused("this session was closed"));
+        }
+        let mut put = self.db.prepare_cached(
+            "INSERT INTO sessions (key, user, name, opened_at, used_at)
+             VALUES (?1, ?2, ?3, ?4, ?4)",
+        )?;
+        Ok(put.execute(params![key.0, user.id.0, user.name.as_str(), int(self.now_ms)])?)
+    }
+
+    fn user_of(&self, key: SessionKey) -> Result<Option<Author>, StoreError> {
+        let mut find = self.db.prepare_cached("SELECT user, name FROM sessions WHERE key = ?1")?;
+        Ok(find
+            .query_row([key.0], |row| Ok(Author { id: UserId(row.get(0)?), name: row.word(1)? }))
+            .optional()?)
+    }
+
+    pub(super) fn find_session(&self, key: SessionKey) -> Result<Option<SessionRow>, StoreError> {
+        let Some(user) = self.user_of(key)? else { return Ok(None) };
+        let mut find = self.db.prepare_cached(
+            "SELECT b.name, m.seq FROM read_marks m JOIN boards b ON b.board = m.board
+             WHERE m.user = ?1 ORDER BY b.name",
+        )?;
+        let rows = find.query_map([user.id.0], |row| Ok((row.word(0)?, Seq(row.nat(1)?))))?;
+        let read_marks = rows.collect::<Result<_, _>>()?;
+        Ok(Some(SessionRow { key, user, read_marks }))
+    }
+
+    pub(super) fn close_session(
+        &self,
+        permission: &Permission,
+        key: SessionKey,
+    ) -> Result<(), StoreError> {
+        self.fence_session(permission)?;
+        let closed = self.end_session(key)?;
+        self.record(permission, "close_session", usize::from(closed))
+    }
+
+    /// Takes a session away with all that hangs on it; false if it was not open.
+    pub(super) fn end_session(&self, key: SessionKey) -> Result<bool, StoreError> {
+        let Some(user) = self.user_of(key)? else { return Ok(false) };
+        for sql in [
+            "DELETE FROM sessions WHERE key = ?1",
+            "DELETE FROM presence WHERE key = ?1",
+            "DELETE FROM tickets WHERE key = ?1",
+        ] {
+            self.db.prepare_cached(sql)?.execute([key.0])?;
+        }
+        let mut drop_marks = self.db.prepare_cached(
+            "DELETE FROM read_marks WHERE user = ?1
+             AND NOT EXISTS (SELECT 1 FROM sessions WHERE user = ?1)",
+        )?;
+        drop_marks.execute([user.id.0])?;
+        let mut put = self
+            .db
+            .prepare_cached("INSERT INTO closed_sessions (key, closed_at) VALUES (?1, ?2)")?;
+        put.execute(params![key.0, int(self.now_ms)])?;
+        Ok(true)
+    }
+
+    pub(super) fn closed_since(&self, mark: u64) -> Result<(Vec<SessionKey>, u64), StoreError> {
+        let mut find = self.db.prepare_cached(
+            "SELECT number, key FROM closed_sessions WHERE number > ?1 ORDER BY number LIMIT ?2",
+        )?;
+        let rows = find.query_map(params![int(mark), CLOSED_PAGE_MAX], |row| {
+            Ok((row.nat(0)?, SessionKey(row.get(1)?)))
+        })?;
+        let rows: Vec<(u64, SessionKey)> = rows.collect::<Result<_, _>>()?;
+        let mark = rows.last().map_or(mark, |(number, _)| *number);
+        Ok((rows.into_iter().map(|(_, key)| key).collect(), mark))
+    }
+
+    pub(super) fn set_read_mark(
+        &self,
+        permission: &Permission,
+        key: SessionKey,
+        board: &BoardName,
+        seq: Seq,
+    ) -> Result<(), StoreError> {
+        self.fence_session(permission)?;
+        let user = self.user_of(key)?.ok_or_else(|| unknown("session"))?;
+        let (number, end) = self.board_end(board)?;
+        if seq > end {
+            return Err(refused(format!("board {board} ends at {end}")));
+        }
+        let mut put = self.db.prepare_cached(
+            "INSERT INTO read_marks (user, board, seq) VALUES (?1, ?2, ?3)
+             ON CONFLICT (user, board) DO UPDATE SET seq = excluded.seq
+             WHERE excluded.seq > read_marks.seq",
+        )?;
+        let made = put.execute(params![user.id.0, number, int(seq.0)])?;
+        self.record(permission, "set_read_mark", made)
+    }
+
+    pub(super) fn put_ticket(
+        &self,
+        permission: &Permission,
+        ticket: &[u8; 32],
+        key: SessionKey,
+        ttl_ms: u64,
+    ) -> Result<(), StoreError> {
+        self.fence_session(permission)?;
+        if self.user_of(key)?.is_none() {
+            return Err(unknown("session"));
+        }
+        let mut find = self.db.prepare_cached("SELECT key FROM tickets WHERE ticket = ?1")?;
+        let holder = find.query_row([ticket], |row| row.get(0)).optional()?;
+        let made = match holder.map(SessionKey) {
+            Some(holder) if holder == key => 0,
+            Some(_) => return Err(refused("this ticket is another session's")),
+            None => {
+                let mut put = self.db.prepare_cached(
+                    "INSERT INTO tickets (ticket, key, ends_at, new_key) VALUES (?1, ?2, ?3, NULL)",
+                )?;
+                let ends_at_ms = self.now_ms.saturating_add(ttl_ms.min(TICKET_TTL_MAX_MS));
+                put.execute(params![ticket, key.0, int(ends_at_ms)])?
+            }
+        };
+        let mut trim = self.db.prepare_cached(
+            "DELETE FROM tickets WHERE ticket IN (
+                 SELECT ticket FROM tickets WHERE key = ?1 ORDER BY ends_at DESC, ticket
+                 LIMIT -1 OFFSET ?2)",
+        )?;
+        trim.execute(params![key.0, int(TICKETS_MAX)])?;
+        self.record(permission, "put_ticket", made)
+    }
+
+    pub(super) fn redeem_ticket(
+        &self,
+        permission: &Permission,
+        ticket: &[u8; 32],
+        key: SessionKey,
+    ) -> Result<SessionRow, StoreError> {
+        self.fence_session(permission)?;
+        let mut find = self
+            .db
+            .prepare_cached("SELECT key, ends_at, new_key FROM tickets WHERE ticket = ?1")?;
+        let (first, ends_at_ms, spent_for) = find
+            .query_row([ticket], |row| {
+                let spent_for: Option<[u8; 32]> = row.bytes_or_null(2)?;
+                Ok((SessionKey(row.get(0)?), row.nat(1)?, spent_for.map(SessionKey)))
+            })
+            .optional()?
+            .ok_or_else(|| unknown("ticket"))?;
+        let made = match spent_for {
+            Some(spent_for) if spent_for == key => 0,
+            Some(_) => return Err(unknown("ticket")),
+            None if ends_at_ms <= self.now_ms => return Err(unknown("ticket")),
+            None => {
+                let user = self.user_of(first)?.ok_or_else(|| unknown("ticket"))?;
+                if self.user_of(key)?.is_some() {
+                    return Err(refused("this session is open"));
+                }
+                let mut spend =
+                    self.db.prepare_cached("UPDATE tickets SET new_key = ?2 WHERE ticket = ?1")?;
+                spend.execute(params![ticket, key.0])?;
+                self.insert_session(key, &user)?
+            }
+        };
+        self.record(permission, "redeem_ticket", made)?;
+        self.find_session(key)?.ok_or_else(|| unknown("session"))
+    }
+}
