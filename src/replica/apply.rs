@@ -1,0 +1,333 @@
+//! Writes: groups of news, pages that repair, what the store was seen to hold.
+
+use std::{
+    collections::BTreeMap,
+    sync::{PoisonError, atomic::Ordering},
+};
+
+use redb::{Durability, ReadableTable, ReadableTableMetadata, WriteTransaction};
+
+use super::{
+    Applied, GROUPS_UNSAVED_MAX, Gap, Observed, Replica, ReplicaError, ReplicaLimits,
+    tables::{META, META_EPOCH, META_NEXT, Tables, member_row, post_row},
+};
+use crate::{
+    message::{Member, News},
+    store::{Boards, Page, SessionRow},
+    types::{BoardName, Post, Role, Seq, SessionKey, StoreEpoch},
+};
+
+/// Posts as they are offered, by a publish or by a page.
+struct Offer<'a> {
+    board: &'a BoardName,
+    posts: &'a [Post],
+    /// Who has all up to this place has all of the board as of `as_of_ms`.
+    end: Seq,
+    as_of_ms: u64,
+}
+
+impl Offer<'_> {
+    fn first(&self) -> Seq {
+        self.posts.first().map_or(self.end, |post| post.seq)
+    }
+
+    /// A board's posts, ascending without a hole, none beyond the end.
+    fn is_sound(&self) -> bool {
+        self.posts.iter().all(|post| post.board == *self.board && post.seq > Seq(0))
+            && self.posts.windows(2).all(|two| two[0].seq.next() == two[1].seq)
+            && self.posts.last().is_none_or(|last| last.seq <= self.end)
+    }
+}
+
+impl Replica {
+    /// Applies a group of news in one transaction. Groups of 64 posts or 250 ms keep the cost
+    /// of a post low; the order within a group does not matter.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]: nothing of the group was applied.
+    pub fn apply(&self, news: &[News]) -> Result<Applied, ReplicaError> {
+        let newest = news.iter().filter_map(epoch_of).max();
+        self.write(newest, |group| {
+            let mut offers = Vec::new();
+            for one in news {
+                match one {
+                    News::Posts { epoch, board, posts, as_of_ms } => match posts.last() {
+                        Some(last) if *epoch == group.epoch => {
+                            offers.push(Offer { board, posts, end: last.seq, as_of_ms: *as_of_ms })
+                        }
+                        _ => group.done.ignored += 1,
+                    },
+                    News::BoardCreated(board) => group.know(board)?,
+                    News::Session(row) => group.put_session(row)?,
+                    News::SessionClosed(key) => group.close_session(*key)?,
+                    News::Members(members) => group.put_members(members)?,
+                    News::PresenceChanged => {}
+                }
+            }
+            // Two publishes that overtook each other are no gap.
+            offers.sort_by(|a, b| (a.board, a.first()).cmp(&(b.board, b.first())));
+            offers.iter().try_for_each(|offer| group.offer(offer))
+        })
+    }
+
+    /// Applies a page that a master or the store answered to a repair.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]: nothing of the page was applied.
+    pub fn apply_page(&self, board: &BoardName, page: &Page) -> Result<Applied, ReplicaError> {
+        self.write(Some(page.epoch), |group| {
+            if page.epoch != group.epoch {
+                group.done.ignored += 1;
+                return Ok(());
+            }
+            group.offer(&Offer {
+                board,
+                posts: &page.posts,
+                end: page.last_seq,
+                as_of_ms: page.as_of_ms,
+            })
+        })
+    }
+
+    /// Takes in what a read of the store's boards said: boards that are new here, the gaps, and
+    /// up to when the others are whole. Writes only when something is new.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]: nothing was taken in.
+    pub fn observe(&self, seen: &Boards) -> Result<Applied, ReplicaError> {
+        let known = self.boards()?;
+        let mut done = Applied::default();
+        if seen.epoch < known.epoch {
+            done.ignored = 1;
+            return Ok(done);
+        }
+        let mut lasts: BTreeMap<_, _> = known.boards.into_iter().collect();
+        if seen.epoch > known.epoch || seen.boards.iter().any(|(b, _)| !lasts.contains_key(b)) {
+            done = self.write(Some(seen.epoch), |group| {
+                seen.boards.iter().try_for_each(|(board, _)| group.know(board))
+            })?;
+            lasts = self.boards()?.boards.into_iter().collect();
+        }
+        let mut observed = Observed { as_of_ms: seen.as_of_ms, ..Observed::default() };
+        for (board, last) in &seen.boards {
+            // A board over the bound is not kept, and so not repaired.
+            let Some(have) = lasts.get(board).copied() else { continue };
+            if have < *last {
+                observed.behind.insert(board.clone());
+                done.gaps.push(Gap { board: board.clone(), have, offered: *last });
+            }
+        }
+        *self.observed.lock().unwrap_or_else(PoisonError::into_inner) = observed;
+        Ok(done)
+    }
+
+    /// Takes members in, the higher `(registration, state)` of each staying.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]: none was taken in.
+    pub fn put_members(&self, members: &[Member]) -> Result<(), ReplicaError> {
+        self.write(None, |group| group.put_members(members)).map(|_| ())
+    }
+
+    /// One transaction. `epoch` is the newest that the group names.
+    fn write(
+        &self,
+        epoch: Option<StoreEpoch>,
+        body: impl FnOnce(&mut Group<'_>) -> Result<(), ReplicaError>,
+    ) -> Result<Applied, ReplicaError> {
+        let mut txn = self.db.begin_write()?;
+        let own = own_epoch(&txn)?;
+        let newer = epoch.filter(|epoch| *epoch > own);
+        // What came before any epoch was known is of the one that is now learnt.
+        let emptied = newer.is_some() && own != StoreEpoch(0);
+        if emptied {
+            Tables::empty(&txn)?;
+        }
+        if let Some(epoch) = newer {
+            txn.open_table(META)?.insert(META_EPOCH, epoch.0)?;
+        }
+        let mut group = Group {
+            tables: Tables::open(&txn)?,
+            limits: self.limits,
+            epoch: newer.unwrap_or(own),
+            done: Applied { emptied, ..Applied::default() },
+            missing: BTreeMap::new(),
+            durable: newer.is_some(),
+        };
+        body(&mut group)?;
+        let (done, durable) = group.end()?;
+        let unsaved = self.groups_unsaved.load(Ordering::Relaxed) + 1;
+        let save = durable || unsaved >= GROUPS_UNSAVED_MAX;
+        txn.set_durability(if save { Durability::Immediate } else { Durability::None })?;
+        txn.commit()?;
+        self.groups_unsaved.store(if save { 0 } else { unsaved }, Ordering::Relaxed);
+        if emptied {
+            *self.observed.lock().unwrap_or_else(PoisonError::into_inner) = Observed::default();
+        }
+        Ok(done)
+    }
+}
+
+fn epoch_of(news: &News) -> Option<StoreEpoch> {
+    match news {
+        News::Posts { epoch, .. } => Some(*epoch),
+        _ => None,
+    }
+}
+
+fn own_epoch(txn: &WriteTransaction) -> Result<StoreEpoch, ReplicaError> {
+    let meta = txn.open_table(META)?;
+    let epoch = meta.get(META_EPOCH)?.map_or(0, |row| row.value());
+    Ok(StoreEpoch(epoch))
+}
+
+/// A group on its way in.
+struct Group<'t> {
+    tables: Tables<'t>,
+    limits: ReplicaLimits,
+    epoch: StoreEpoch,
+    done: Applied,
+    /// The highest place of each board that was dropped for a gap.
+    missing: BTreeMap<BoardName, Seq>,
+    durable: bool,
+}
+
+impl Group<'_> {
+    /// What the group did, and whether it has to be durable. Closes the tables.
+    fn end(mut self) -> Result<(Applied, bool), ReplicaError> {
+        for (board, offered) in self.missing {
+            let have = self.tables.boards.get(board.as_str())?.map_or(0, |row| row.value().0);
+            if Seq(have) < offered {
+                self.done.gaps.push(Gap { board, have: Seq(have), offered });
+            }
+        }
+        Ok((self.done, self.durable))
+    }
+
+    /// Makes a board's row if there is none and there is room.
+    fn know(&mut self, board: &BoardName) -> Result<(), ReplicaError> {
+        let boards = &mut self.tables.boards;
+        if boards.get(board.as_str())?.is_some() {
+            return Ok(());
+        }
+        if boards.len()? >= self.limits.boards_max {
+            self.done.ignored += 1;
+            return Ok(());
+        }
+        boards.insert(board.as_str(), (0, 0))?;
+        self.durable = true;
+        Ok(())
+    }
+
+    fn offer(&mut self, offer: &Offer<'_>) -> Result<(), ReplicaError> {
+        if !offer.is_sound() {
+            self.done.ignored += 1;
+            return Ok(());
+        }
+        self.know(offer.board)?;
+        let name = offer.board.as_str();
+        let Some((mut last, mut as_of)) = self.tables.boards.get(name)?.map(|row| row.value())
+        else {
+            return Ok(());
+        };
+        let before = (last, as_of);
+        for post in offer.posts {
+            if post.seq.0 <= last {
+                continue;
+            }
+            if post.seq.0 != last + 1 {
+                break;
+            }
+            self.tables.posts.insert((name, post.seq.0), post_row(post))?;
+            last += 1;
+            self.done.posts += 1;
+        }
+        if last >= offer.end.0 {
+            as_of = as_of.max(offer.as_of_ms);
+        } else {
+            let missing = self.missing.entry(offer.board.clone()).or_default();
+            *missing = (*missing).max(offer.end);
+        }
+        if (last, as_of) != before {
+            self.tables.boards.insert(name, (last, as_of))?;
+        }
+        Ok(())
+    }
+
+    fn put_session(&mut self, row: &SessionRow) -> Result<(), ReplicaError> {
+        let known = self.tables.sessions.get(&row.key.0)?.map(|known| {
+            let (place, closed, ..) = known.value();
+            (place, closed)
+        });
+        if known.is_some_and(|(_, closed)| closed) {
+            return Ok(());
+        }
+        self.durable |= known.is_none();
+        let place = self.place(row.key, known.map(|(place, _)| place))?;
+        let user = &row.user;
+        self.tables.sessions.insert(&row.key.0, (place, false, &user.id.0, user.name.as_str()))?;
+        for (board, seq) in row.read_marks.iter().take(self.limits.boards_max as usize) {
+            let key = (&row.key.0, board.as_str());
+            let mark = self.tables.marks.get(key)?.map_or(0, |mark| mark.value());
+            if mark < seq.0 {
+                self.tables.marks.insert(key, seq.0)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn close_session(&mut self, key: SessionKey) -> Result<(), ReplicaError> {
+        let known = self.tables.sessions.get(&key.0)?.map(|known| known.value().0);
+        let place = self.place(key, known)?;
+        self.drop_marks(key)?;
+        self.tables.sessions.insert(&key.0, (place, true, &[0; 16], ""))?;
+        self.durable = true;
+        Ok(())
+    }
+
+    /// The last place in the order of sessions, for one that stood at `old`. The first in the
+    /// order goes when there is no room.
+    fn place(&mut self, key: SessionKey, old: Option<u64>) -> Result<u64, ReplicaError> {
+        if let Some(old) = old {
+            self.tables.order.remove(old)?;
+        } else if self.tables.sessions.len()? >= self.limits.sessions_max {
+            let first = self.tables.order.pop_first()?.map(|(_, key)| SessionKey(*key.value()));
+            if let Some(first) = first {
+                self.tables.sessions.remove(&first.0)?;
+                self.drop_marks(first)?;
+            }
+        }
+        let place = self.tables.meta.get(META_NEXT)?.map_or(0, |row| row.value());
+        self.tables.meta.insert(META_NEXT, place + 1)?;
+        self.tables.order.insert(place, &key.0)?;
+        Ok(place)
+    }
+
+    fn drop_marks(&mut self, key: SessionKey) -> Result<(), ReplicaError> {
+        // '{' is the first character after all that a board's name is made of.
+        self.tables.marks.retain_in((&key.0, "")..(&key.0, "{"), |_, _| false)?;
+        Ok(())
+    }
+
+    fn put_members(&mut self, members: &[Member]) -> Result<(), ReplicaError> {
+        for member in members {
+            let fact = &member.fact;
+            let row = member_row(member);
+            let known = self.tables.members.get(&fact.node.0)?.map(|known| {
+                let known = known.value();
+                (known.1, known.2)
+            });
+            match known {
+                Some(known) if known >= (row.1, row.2) => continue,
+                None if self.tables.members.len()? >= self.limits.members_max => {
+                    self.done.ignored += 1;
+                    continue;
+                }
+                _ => {}
+            }
+            self.tables.members.insert(&fact.node.0, row)?;
+            self.durable |= fact.role == Role::Master;
+        }
+        Ok(())
+    }
+}

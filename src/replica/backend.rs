@@ -1,0 +1,39 @@
+//! The node's disk as redb wants it.
+
+use std::io;
+
+use redb::StorageBackend;
+
+use crate::env::DiskFile;
+
+/// One file. It takes no locks: a node's directory is the node's alone.
+#[derive(Debug)]
+pub(super) struct Backend(Box<dyn DiskFile>);
+
+impl Backend {
+    pub(super) fn new(file: Box<dyn DiskFile>) -> Self {
+        Self(file)
+    }
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, bytes)
+    }
+}

@@ -1,0 +1,164 @@
+//! Reads. Each sees one snapshot; none waits for a writer.
+
+use std::sync::PoisonError;
+
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+
+use super::{
+    PAGE_BYTES_MAX, PAGE_POSTS_MAX, Replica, ReplicaError,
+    tables::{BOARDS, MARKS, MEMBERS, META, META_EPOCH, POSTS, SESSIONS, author_of, member, post},
+};
+use crate::{
+    message::Member,
+    store::{Boards, Page, Range, SessionRow},
+    types::{BoardName, Post, Seq, SessionKey, StoreEpoch},
+};
+
+/// One snapshot.
+pub(super) struct Reader(ReadTransaction);
+
+impl Reader {
+    pub(super) fn begin(db: &Database) -> Result<Self, ReplicaError> {
+        Ok(Self(db.begin_read()?))
+    }
+
+    pub(super) fn epoch(&self) -> Result<StoreEpoch, ReplicaError> {
+        let epoch = self.0.open_table(META)?.get(META_EPOCH)?.map_or(0, |row| row.value());
+        Ok(StoreEpoch(epoch))
+    }
+
+    /// The posts `from..=to`, at most `limit` from the near end, always ascending.
+    fn posts(
+        &self,
+        board: &BoardName,
+        (from, to): (u64, u64),
+        limit: u32,
+        from_end: bool,
+    ) -> Result<Vec<Post>, ReplicaError> {
+        if from > to {
+            return Ok(Vec::new());
+        }
+        let name = board.as_str();
+        let mut rows = self.0.open_table(POSTS)?.range((name, from)..=(name, to))?;
+        let mut next = if from_end { to } else { from };
+        let mut posts = Vec::new();
+        let mut bytes = 0;
+        for _ in 0..limit {
+            let Some(row) = (if from_end { rows.next_back() } else { rows.next() }) else { break };
+            let (key, row) = row?;
+            let (_, seq) = key.value();
+            if seq != next {
+                return Err(ReplicaError::Corrupt { table: "posts" });
+            }
+            let post = post(board, seq, row.value())?;
+            bytes += post.text.as_str().len();
+            if bytes > PAGE_BYTES_MAX && !posts.is_empty() {
+                break;
+            }
+            posts.push(post);
+            next = if from_end { next - 1 } else { next + 1 };
+        }
+        if from_end {
+            posts.reverse();
+        }
+        Ok(posts)
+    }
+}
+
+impl Replica {
+    /// Posts of a board, `None` if it is not known here. At most `limit`, [`PAGE_POSTS_MAX`]
+    /// posts and about [`PAGE_BYTES_MAX`] bytes, nearest to where the range begins.
+    ///
+    /// # Errors
+    /// [`ReplicaError`].
+    pub fn read(
+        &self,
+        board: &BoardName,
+        range: Range,
+        limit: u32,
+    ) -> Result<Option<Page>, ReplicaError> {
+        let reader = Reader::begin(&self.db)?;
+        let row = reader.0.open_table(BOARDS)?.get(board.as_str())?.map(|row| row.value());
+        let Some((last, as_of)) = row else { return Ok(None) };
+        let (span, from_end) = match range {
+            Range::After(seq) => ((seq.0.saturating_add(1), last), false),
+            Range::Before(seq) => ((1, last.min(seq.0.saturating_sub(1))), true),
+            Range::Last => ((1, last), true),
+        };
+        Ok(Some(Page {
+            posts: reader.posts(board, span, limit.min(PAGE_POSTS_MAX), from_end)?,
+            last_seq: Seq(last),
+            epoch: reader.epoch()?,
+            as_of_ms: self.as_of(board, as_of),
+        }))
+    }
+
+    /// The last place of every board, and the store time up to which all of them are whole.
+    ///
+    /// # Errors
+    /// [`ReplicaError`].
+    pub fn boards(&self) -> Result<Boards, ReplicaError> {
+        let reader = Reader::begin(&self.db)?;
+        let mut boards = Vec::new();
+        let mut oldest = None;
+        for row in reader.0.open_table(BOARDS)?.iter()? {
+            let (name, row) = row?;
+            let name: BoardName =
+                name.value().parse().map_err(|_| ReplicaError::Corrupt { table: "boards" })?;
+            let (last, as_of) = row.value();
+            let as_of = self.as_of(&name, as_of);
+            oldest = Some(oldest.map_or(as_of, |oldest: u64| oldest.min(as_of)));
+            boards.push((name, Seq(last)));
+        }
+        Ok(Boards { boards, epoch: reader.epoch()?, as_of_ms: oldest.unwrap_or(0) })
+    }
+
+    /// An open session, `None` if it is not known here or closed.
+    ///
+    /// # Errors
+    /// [`ReplicaError`].
+    pub fn session(&self, key: SessionKey) -> Result<Option<SessionRow>, ReplicaError> {
+        const WRONG: ReplicaError = ReplicaError::Corrupt { table: "sessions" };
+        let reader = Reader::begin(&self.db)?;
+        let Some(row) = reader.0.open_table(SESSIONS)?.get(&key.0)? else { return Ok(None) };
+        let (_, closed, id, name) = row.value();
+        if closed {
+            return Ok(None);
+        }
+        let user = author_of(id, name).ok_or(WRONG)?;
+        let mut read_marks = Vec::new();
+        for row in reader.0.open_table(MARKS)?.range((&key.0, "")..(&key.0, "{"))? {
+            let (place, seq) = row?;
+            let board = place.value().1.parse().map_err(|_| WRONG)?;
+            read_marks.push((board, Seq(seq.value())));
+        }
+        Ok(Some(SessionRow { key, user, read_marks }))
+    }
+
+    /// How many sessions it knows, closed ones that it remembers included.
+    ///
+    /// # Errors
+    /// [`ReplicaError`].
+    pub fn session_count(&self) -> Result<u64, ReplicaError> {
+        Ok(Reader::begin(&self.db)?.0.open_table(SESSIONS)?.len()?)
+    }
+
+    /// The directory, in the order of ids.
+    ///
+    /// # Errors
+    /// [`ReplicaError`].
+    pub fn members(&self) -> Result<Vec<Member>, ReplicaError> {
+        let mut members = Vec::new();
+        for row in Reader::begin(&self.db)?.0.open_table(MEMBERS)?.iter()? {
+            let (node, row) = row?;
+            members.push(member(node.value(), row.value())?);
+        }
+        Ok(members)
+    }
+
+    /// The later of what posts showed and what a look at the store did.
+    fn as_of(&self, board: &BoardName, shown: u64) -> u64 {
+        let observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        if observed.behind.contains(board) { shown } else { shown.max(observed.as_of_ms) }
+    }
+}

@@ -1,0 +1,170 @@
+//! The tables, and how rows become values and back. What is read is checked as if it came
+//! from a stranger: a disk may have changed it.
+
+use redb::{Database, ReadableTable, Table, TableDefinition, WriteTransaction};
+
+use super::ReplicaError;
+use crate::{
+    message::{Fact, Member, MemberState},
+    types::{Author, BoardName, NodeId, Post, PostId, PostText, Registration, Role, Seq, UserId},
+};
+
+/// The layout of the rows. Another number on disk makes the file unreadable here.
+const FORMAT: u64 = 1;
+const META_FORMAT: &str = "format";
+pub(super) const META_EPOCH: &str = "epoch";
+pub(super) const META_SAVES: &str = "saves";
+/// The next place in the order of sessions.
+pub(super) const META_NEXT: &str = "next";
+
+pub(super) type Name = &'static str;
+type Id = &'static [u8; 16];
+pub(super) type Key = &'static [u8; 32];
+/// `(id, author, author's name, text, posted_at_ms)`
+pub(super) type PostRow = (Id, Id, Name, Name, u64);
+/// `(place in the order, closed, user, user's name)`
+pub(super) type SessionRow = (u64, bool, Id, Name);
+/// `(role, registration, state, master, name, link, http, spki)`
+pub(super) type MemberRow = (u8, u64, u8, Id, Name, Option<Name>, Option<Name>, &'static [u8]);
+
+pub(super) const META: TableDefinition<'_, Name, u64> = TableDefinition::new("meta");
+/// `(last place, as_of_ms)`
+pub(super) const BOARDS: TableDefinition<'_, Name, (u64, u64)> = TableDefinition::new("boards");
+pub(super) const POSTS: TableDefinition<'_, (Name, u64), PostRow> = TableDefinition::new("posts");
+pub(super) const SESSIONS: TableDefinition<'_, Key, SessionRow> = TableDefinition::new("sessions");
+/// Sessions by their last write, the least recent first.
+pub(super) const ORDER: TableDefinition<'_, u64, Key> = TableDefinition::new("session_order");
+pub(super) const MARKS: TableDefinition<'_, (Key, Name), u64> = TableDefinition::new("read_marks");
+pub(super) const MEMBERS: TableDefinition<'_, Id, MemberRow> = TableDefinition::new("members");
+
+/// All tables, open for writing.
+pub(super) struct Tables<'t> {
+    pub(super) meta: Table<'t, Name, u64>,
+    pub(super) boards: Table<'t, Name, (u64, u64)>,
+    pub(super) posts: Table<'t, (Name, u64), PostRow>,
+    pub(super) sessions: Table<'t, Key, SessionRow>,
+    pub(super) order: Table<'t, u64, Key>,
+    pub(super) marks: Table<'t, (Key, Name), u64>,
+    pub(super) members: Table<'t, Id, MemberRow>,
+}
+
+impl<'t> Tables<'t> {
+    /// Opens all, making what is missing.
+    pub(super) fn open(txn: &'t WriteTransaction) -> Result<Self, ReplicaError> {
+        Ok(Self {
+            meta: txn.open_table(META)?,
+            boards: txn.open_table(BOARDS)?,
+            posts: txn.open_table(POSTS)?,
+            sessions: txn.open_table(SESSIONS)?,
+            order: txn.open_table(ORDER)?,
+            marks: txn.open_table(MARKS)?,
+            members: txn.open_table(MEMBERS)?,
+        })
+    }
+
+    /// Makes the tables of a new file and checks those of an old one.
+    pub(super) fn prepare(db: &Database) -> Result<(), ReplicaError> {
+        let txn = db.begin_write()?;
+        {
+            let mut tables = Tables::open(&txn)?;
+            let format = tables.meta.get(META_FORMAT)?.map(|row| row.value());
+            if format.is_some_and(|format| format != FORMAT) {
+                return Err(ReplicaError::Corrupt { table: "meta" });
+            }
+            tables.meta.insert(META_FORMAT, FORMAT)?;
+        }
+        Ok(txn.commit()?)
+    }
+
+    /// Drops posts and sessions; the directory stays.
+    pub(super) fn empty(txn: &WriteTransaction) -> Result<(), ReplicaError> {
+        txn.delete_table(BOARDS)?;
+        txn.delete_table(POSTS)?;
+        txn.delete_table(SESSIONS)?;
+        txn.delete_table(ORDER)?;
+        txn.delete_table(MARKS)?;
+        Ok(())
+    }
+}
+
+pub(super) fn post_row(post: &Post) -> (&[u8; 16], &[u8; 16], &str, &str, u64) {
+    let author = &post.author;
+    (&post.id.0, &author.id.0, author.name.as_str(), post.text.as_str(), post.posted_at_ms)
+}
+
+pub(super) fn post(
+    board: &BoardName,
+    seq: u64,
+    (id, author, name, text, posted_at_ms): (&[u8; 16], &[u8; 16], &str, &str, u64),
+) -> Result<Post, ReplicaError> {
+    const WRONG: ReplicaError = ReplicaError::Corrupt { table: "posts" };
+    Ok(Post {
+        id: PostId(*id),
+        board: board.clone(),
+        seq: Seq(seq),
+        author: author_of(author, name).ok_or(WRONG)?,
+        text: text.parse::<PostText>().map_err(|_| WRONG)?,
+        posted_at_ms,
+    })
+}
+
+pub(super) fn author_of(id: &[u8; 16], name: &str) -> Option<Author> {
+    Some(Author { id: UserId(*id), name: name.parse().ok()? })
+}
+
+pub(super) type MemberRef<'a> =
+    (u8, u64, u8, &'a [u8; 16], &'a str, Option<&'a str>, Option<&'a str>, &'a [u8]);
+
+pub(super) fn member_row(member: &Member) -> MemberRef<'_> {
+    let fact = &member.fact;
+    let role = match fact.role {
+        Role::Master => 0,
+        Role::Worker => 1,
+    };
+    let state = match fact.state {
+        MemberState::In => 0,
+        MemberState::Failed => 1,
+        MemberState::Left => 2,
+    };
+    (
+        role,
+        fact.registration.0,
+        state,
+        &fact.master.0,
+        &member.name,
+        member.link.as_deref(),
+        member.http.as_deref(),
+        &member.spki,
+    )
+}
+
+pub(super) fn member(
+    node: &[u8; 16],
+    (role, registration, state, master, name, link, http, spki): MemberRef<'_>,
+) -> Result<Member, ReplicaError> {
+    const WRONG: ReplicaError = ReplicaError::Corrupt { table: "members" };
+    let role = match role {
+        0 => Role::Master,
+        1 => Role::Worker,
+        _ => return Err(WRONG),
+    };
+    let state = match state {
+        0 => MemberState::In,
+        1 => MemberState::Failed,
+        2 => MemberState::Left,
+        _ => return Err(WRONG),
+    };
+    Ok(Member {
+        fact: Fact {
+            node: NodeId(*node),
+            role,
+            registration: Registration(registration),
+            state,
+            master: NodeId(*master),
+        },
+        name: name.to_owned(),
+        link: link.map(str::to_owned),
+        http: http.map(str::to_owned),
+        spki: spki.to_owned(),
+    })
+}

@@ -1,0 +1,472 @@
+use std::{io, sync::Arc};
+
+use proptest::prelude::*;
+use rand_chacha::{
+    ChaCha20Rng,
+    rand_core::{Rng, SeedableRng},
+};
+
+use super::*;
+use crate::{
+    env::DiskFile,
+    message::{Fact, Member, MemberState, News},
+    store::{Boards, Page, Range, SessionRow},
+    types::{Author, NodeId, Post, PostId, Registration, Role, SessionKey, UserId},
+};
+
+/// A disk in memory that keeps of unsynced writes what chance keeps.
+#[derive(Debug, Default)]
+struct MemDisk(Arc<Mutex<MemFile>>);
+
+#[derive(Debug, Default)]
+struct MemFile {
+    live: Vec<u8>,
+    durable: Vec<u8>,
+    /// Writes since the last sync, in order; a cut is a write of nothing at the new end.
+    unsynced: Vec<(usize, Vec<u8>)>,
+    fails: bool,
+}
+
+fn put(bytes: &mut Vec<u8>, offset: usize, with: &[u8]) {
+    let end = offset + with.len();
+    if bytes.len() < end {
+        bytes.resize(end, 0);
+    }
+    bytes[offset..end].copy_from_slice(with);
+}
+
+impl MemDisk {
+    fn file(&self) -> std::sync::MutexGuard<'_, MemFile> {
+        self.0.lock().expect("no test panics with it")
+    }
+
+    /// The disk as the next life finds it. Each unsynced write is kept whole, kept in part, or
+    /// lost; growth of the file is kept.
+    fn crash(&self, rng: &mut ChaCha20Rng) -> Arc<dyn Disk> {
+        let file = self.file();
+        let mut left = file.durable.clone();
+        left.resize(file.live.len(), 0);
+        for (offset, bytes) in &file.unsynced {
+            let keep = match rng.next_u32() % 3 {
+                0 => 0,
+                1 => rng.next_u32() as usize % (bytes.len() + 1),
+                _ => bytes.len(),
+            };
+            if *offset + keep <= left.len() {
+                put(&mut left, *offset, &bytes[..keep]);
+            }
+        }
+        Self::holding(left)
+    }
+
+    fn holding(bytes: Vec<u8>) -> Arc<dyn Disk> {
+        let file = MemFile { durable: bytes.clone(), live: bytes, ..MemFile::default() };
+        Arc::new(Self(Arc::new(Mutex::new(file))))
+    }
+}
+
+impl Disk for MemDisk {
+    fn open(&self, _name: &str) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(Self(Arc::clone(&self.0))))
+    }
+
+    fn read(&self, _name: &str) -> io::Result<Option<Vec<u8>>> {
+        Ok(Some(self.file().live.clone()))
+    }
+
+    fn write_atomic(&self, _name: &str, _bytes: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn remove(&self, _name: &str) -> io::Result<()> {
+        *self.file() = MemFile::default();
+        Ok(())
+    }
+}
+
+impl DiskFile for MemDisk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file().live.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let file = self.file();
+        let from = offset as usize;
+        let bytes = file.live.get(from..from + out.len());
+        out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut file = self.file();
+        if file.fails {
+            return Err(io::Error::other("the disk is on fire"));
+        }
+        put(&mut file.live, offset as usize, bytes);
+        file.unsynced.push((offset as usize, bytes.to_owned()));
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file().live.resize(len as usize, 0);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut file = self.file();
+        file.durable = file.live.clone();
+        file.unsynced.clear();
+        Ok(())
+    }
+}
+
+fn fresh() -> (Arc<MemDisk>, Replica) {
+    let disk = Arc::new(MemDisk::default());
+    let (replica, found) = open(&(disk.clone() as Arc<dyn Disk>));
+    assert_eq!(found, Found::Nothing);
+    (disk, replica)
+}
+
+fn open(disk: &Arc<dyn Disk>) -> (Replica, Found) {
+    Replica::open(disk, ReplicaLimits::default()).expect("opens")
+}
+
+fn board(name: &str) -> BoardName {
+    name.parse().expect("a board's name")
+}
+
+fn author() -> Author {
+    Author { id: UserId([3; 16]), name: "Ada".parse().expect("a name") }
+}
+
+fn post(name: &str, seq: u64) -> Post {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&seq.to_be_bytes());
+    Post {
+        id: PostId(id),
+        board: board(name),
+        seq: Seq(seq),
+        author: author(),
+        text: format!("{name} says {seq}").parse().expect("a text"),
+        posted_at_ms: 1000 + seq,
+    }
+}
+
+fn posts(epoch: u64, name: &str, seqs: impl IntoIterator<Item = u64>) -> News {
+    let posts: Vec<_> = seqs.into_iter().map(|seq| post(name, seq)).collect();
+    let as_of_ms = posts.last().map_or(0, |last| last.posted_at_ms);
+    News::Posts { epoch: StoreEpoch(epoch), board: board(name), posts, as_of_ms }
+}
+
+fn session(key: u8, marks: &[(&str, u64)]) -> SessionRow {
+    let read_marks = marks.iter().map(|(name, seq)| (board(name), Seq(*seq))).collect();
+    SessionRow { key: SessionKey([key; 32]), user: author(), read_marks }
+}
+
+fn seqs(replica: &Replica, name: &str, range: Range, limit: u32) -> Vec<u64> {
+    let page = replica.read(&board(name), range, limit).expect("reads").expect("is known");
+    page.posts.iter().map(|post| post.seq.0).collect()
+}
+
+#[test]
+fn posts_read_back_as_they_were_from_either_end() {
+    let (_, replica) = fresh();
+    let done = replica.apply(&[posts(7, "lobby", 1..=9), posts(7, "dev", 1..=2)]).expect("applied");
+    assert_eq!(done, Applied { posts: 11, ..Applied::default() });
+    let page = replica.read(&board("lobby"), Range::After(Seq(0)), 2).expect("reads");
+    let want = Page {
+        posts: vec![post("lobby", 1), post("lobby", 2)],
+        last_seq: Seq(9),
+        epoch: StoreEpoch(7),
+        as_of_ms: 1009,
+    };
+    assert_eq!(page, Some(want));
+    assert_eq!(seqs(&replica, "lobby", Range::After(Seq(7)), 99), [8, 9]);
+    assert_eq!(seqs(&replica, "lobby", Range::After(Seq(u64::MAX)), 99), [0; 0]);
+    assert_eq!(seqs(&replica, "lobby", Range::Before(Seq(4)), 2), [2, 3]);
+    assert_eq!(seqs(&replica, "lobby", Range::Before(Seq(0)), 2), [0; 0]);
+    assert_eq!(seqs(&replica, "lobby", Range::Last, 3), [7, 8, 9]);
+    assert_eq!(seqs(&replica, "lobby", Range::Last, 0), [0; 0]);
+    assert_eq!(replica.read(&board("other"), Range::Last, 1), Ok(None));
+    let boards = replica.boards().expect("reads");
+    assert_eq!(boards.boards, [(board("dev"), Seq(2)), (board("lobby"), Seq(9))]);
+    assert_eq!((boards.epoch, boards.as_of_ms), (StoreEpoch(7), 1002));
+}
+
+#[test]
+fn a_page_is_bounded_in_bytes_but_never_empty_for_that() {
+    let (_, replica) = fresh();
+    let long = |seq| Post { text: "x".repeat(8192).parse().expect("a text"), ..post("lobby", seq) };
+    let all = (1..=100).map(long).collect();
+    let news = News::Posts { epoch: StoreEpoch(1), board: board("lobby"), posts: all, as_of_ms: 1 };
+    replica.apply(&[news]).expect("applied");
+    let fit = (PAGE_BYTES_MAX / 8192) as u64;
+    assert_eq!(seqs(&replica, "lobby", Range::After(Seq(0)), 500), Vec::from_iter(1..=fit));
+    assert_eq!(seqs(&replica, "lobby", Range::Last, 500), Vec::from_iter(101 - fit..=100));
+}
+
+#[test]
+fn news_ahead_of_a_gap_is_dropped_and_told_until_a_page_closes_it() {
+    let (_, replica) = fresh();
+    replica.apply(&[posts(1, "lobby", 1..=3)]).expect("applied");
+    let gap = |have, offered| Gap { board: board("lobby"), have: Seq(have), offered: Seq(offered) };
+    let done = replica.apply(&[posts(1, "lobby", 6..=7)]).expect("applied");
+    assert_eq!(done, Applied { gaps: vec![gap(3, 7)], ..Applied::default() });
+    assert_eq!(seqs(&replica, "lobby", Range::Last, 9), [1, 2, 3]);
+    let page = |seqs: std::ops::RangeInclusive<u64>, last_seq| Page {
+        posts: seqs.map(|seq| post("lobby", seq)).collect(),
+        last_seq: Seq(last_seq),
+        epoch: StoreEpoch(1),
+        as_of_ms: 5000,
+    };
+    let done = replica.apply_page(&board("lobby"), &page(4..=5, 8)).expect("applied");
+    assert_eq!(done, Applied { posts: 2, gaps: vec![gap(5, 8)], ..Applied::default() });
+    let as_of = |replica: &Replica| replica.boards().expect("reads").as_of_ms;
+    assert_eq!(as_of(&replica), 1003, "not yet as of the page's time");
+    let done = replica.apply_page(&board("lobby"), &page(5..=8, 8)).expect("applied");
+    assert_eq!(done, Applied { posts: 3, ..Applied::default() });
+    assert_eq!(as_of(&replica), 5000);
+}
+
+#[test]
+fn publishes_that_overtook_each_other_within_a_group_are_no_gap() {
+    let (_, replica) = fresh();
+    let group = [posts(1, "lobby", 3..=4), posts(1, "lobby", 1..=2), posts(1, "lobby", 2..=3)];
+    let done = replica.apply(&group).expect("applied");
+    assert_eq!(done, Applied { posts: 4, ..Applied::default() });
+}
+
+#[test]
+fn what_no_store_would_say_is_ignored() {
+    let (_, replica) = fresh();
+    replica.apply(&[posts(5, "lobby", 1..=2)]).expect("applied");
+    let of_another = News::Posts {
+        epoch: StoreEpoch(5),
+        board: board("lobby"),
+        posts: vec![post("dev", 3)],
+        as_of_ms: 1,
+    };
+    for wrong in [
+        posts(4, "lobby", 3..=3),
+        posts(5, "lobby", []),
+        posts(5, "lobby", [3, 5]),
+        posts(5, "lobby", [4, 3]),
+        posts(5, "lobby", [0, 1]),
+        of_another,
+    ] {
+        let done = replica.apply(std::slice::from_ref(&wrong)).expect("a typed outcome");
+        assert_eq!(done, Applied { ignored: 1, ..Applied::default() }, "{wrong:?}");
+    }
+    assert_eq!(seqs(&replica, "lobby", Range::Last, 9), [1, 2]);
+    let mut forged = post("lobby", 2);
+    forged.text = "something else".parse().expect("a text");
+    let page = Page { posts: vec![forged], last_seq: Seq(2), epoch: StoreEpoch(5), as_of_ms: 1 };
+    replica.apply_page(&board("lobby"), &page).expect("applied");
+    let kept = replica.read(&board("lobby"), Range::Last, 1).expect("reads").expect("is known");
+    assert_eq!(kept.posts, [post("lobby", 2)], "what stands at a place stays");
+}
+
+#[test]
+fn a_newer_epoch_empties_posts_and_sessions_but_not_the_directory() {
+    let (_, replica) = fresh();
+    replica.apply(&[News::Session(session(1, &[]))]).expect("applied");
+    let first = replica.apply(&[posts(5, "lobby", 1..=2)]).expect("applied");
+    assert!(!first.emptied, "learning the first epoch is no change");
+    let member = member(1, Role::Master, 1, MemberState::In);
+    replica.put_members(std::slice::from_ref(&member)).expect("applied");
+    assert!(replica.session(SessionKey([1; 32])).expect("reads").is_some());
+    let done = replica.apply(&[posts(6, "dev", 1..=1), posts(5, "lobby", 3..=3)]).expect("applied");
+    assert_eq!(done, Applied { posts: 1, emptied: true, ignored: 1, ..Applied::default() });
+    assert_eq!(replica.epoch(), Ok(StoreEpoch(6)));
+    assert_eq!(replica.read(&board("lobby"), Range::Last, 1), Ok(None));
+    assert_eq!(replica.session(SessionKey([1; 32])), Ok(None));
+    assert_eq!(replica.members(), Ok(vec![member]));
+}
+
+#[test]
+fn sessions_restore_with_marks_that_only_rise_and_stay_closed() {
+    let (_, replica) = fresh();
+    let key = SessionKey([1; 32]);
+    let late = News::Session(session(1, &[("dev", 3), ("lobby", 4)]));
+    replica.apply(&[late.clone(), News::Session(session(2, &[("a", 1)]))]).expect("applied");
+    replica.apply(&[News::Session(session(1, &[("lobby", 2)]))]).expect("applied");
+    assert_eq!(replica.session(key), Ok(Some(session(1, &[("dev", 3), ("lobby", 4)]))));
+    replica.apply(&[News::SessionClosed(key), late]).expect("applied");
+    assert_eq!(replica.session(key), Ok(None));
+    assert_eq!(replica.session(SessionKey([2; 32])), Ok(Some(session(2, &[("a", 1)]))));
+    assert_eq!(replica.session_count(), Ok(2));
+}
+
+#[test]
+fn bounds_hold_and_the_least_recently_written_session_goes() {
+    let disk: Arc<dyn Disk> = Arc::new(MemDisk::default());
+    let limits = ReplicaLimits {
+        boards_max: 2,
+        sessions_max: 2,
+        members_max: 1,
+        ..ReplicaLimits::default()
+    };
+    let (replica, _) = Replica::open(&disk, limits).expect("opens");
+    let boards = ["a", "b", "c"].map(|name| News::BoardCreated(board(name)));
+    assert_eq!(replica.apply(&boards).expect("applied").ignored, 1);
+    assert_eq!(replica.boards().expect("reads").boards.len(), 2);
+    for key in [1, 2, 1, 3] {
+        replica.apply(&[News::Session(session(key, &[("a", 1)]))]).expect("applied");
+    }
+    let known = [1, 2, 3].map(|key| replica.session(SessionKey([key; 32])).expect("reads"));
+    assert_eq!(known.map(|row| row.is_some()), [true, false, true]);
+    let two = [1, 2].map(|node| member(node, Role::Worker, 1, MemberState::In));
+    assert_eq!(replica.apply(&[News::Members(two.into())]).expect("applied").ignored, 1);
+}
+
+fn member(node: u8, role: Role, registration: u64, state: MemberState) -> Member {
+    Member {
+        fact: Fact {
+            node: NodeId([node; 16]),
+            role,
+            registration: Registration(registration),
+            state,
+            master: NodeId([9; 16]),
+        },
+        name: format!("n{node}"),
+        link: (role == Role::Master).then(|| "h:1".to_owned()),
+        http: None,
+        spki: vec![node; 4],
+    }
+}
+
+#[test]
+fn the_higher_fact_of_a_member_stays() {
+    let (_, replica) = fresh();
+    let states = [MemberState::Failed, MemberState::In, MemberState::Left];
+    for (registration, state) in [(2, states[0]), (2, states[1]), (1, states[2])] {
+        let told = member(4, Role::Worker, registration, state);
+        replica.put_members(&[told]).expect("applied");
+    }
+    let newest = member(4, Role::Worker, 2, MemberState::Failed);
+    assert_eq!(replica.members(), Ok(vec![newest]));
+}
+
+#[test]
+fn a_look_at_the_store_names_gaps_and_says_up_to_when_the_rest_is_whole() {
+    let (_, replica) = fresh();
+    replica.apply(&[posts(1, "lobby", 1..=3), posts(1, "dev", 1..=1)]).expect("applied");
+    let seen = |epoch, as_of_ms, boards: &[(&str, u64)]| Boards {
+        boards: boards.iter().map(|(name, seq)| (board(name), Seq(*seq))).collect(),
+        epoch: StoreEpoch(epoch),
+        as_of_ms,
+    };
+    let as_of = |name| {
+        replica.read(&board(name), Range::Last, 1).expect("reads").expect("is known").as_of_ms
+    };
+    let done = replica.observe(&seen(1, 9000, &[("dev", 2), ("lobby", 3), ("new", 0)]));
+    let gap = Gap { board: board("dev"), have: Seq(1), offered: Seq(2) };
+    assert_eq!(done, Ok(Applied { gaps: vec![gap], ..Applied::default() }));
+    assert_eq!([as_of("dev"), as_of("lobby"), as_of("new")], [1001, 9000, 9000]);
+    let done = replica.observe(&seen(0, 9999, &[("lobby", 9)]));
+    assert_eq!(done, Ok(Applied { ignored: 1, ..Applied::default() }));
+    let done = replica.observe(&seen(2, 10_000, &[("lobby", 0)])).expect("taken in");
+    assert!(done.emptied && done.gaps.is_empty(), "{done:?}");
+    assert_eq!(as_of("lobby"), 10_000);
+    assert_eq!(replica.read(&board("dev"), Range::Last, 1), Ok(None));
+}
+
+#[test]
+fn a_failing_disk_is_a_typed_error_and_nothing_of_the_group_is_seen() {
+    let (disk, replica) = fresh();
+    replica.apply(&[posts(1, "lobby", 1..=3)]).expect("applied");
+    disk.file().fails = true;
+    let failed = replica.apply(&[posts(1, "lobby", 4..=4), News::Session(session(1, &[]))]);
+    assert!(matches!(failed, Err(ReplicaError::Failed { .. })), "{failed:?}");
+    disk.file().fails = false;
+    drop(replica);
+    let (replica, _) = open(&(disk as Arc<dyn Disk>));
+    let page = replica.read(&board("lobby"), Range::Last, 9).expect("reads");
+    assert!(page.is_none_or(|page| page.last_seq <= Seq(3)));
+}
+
+#[test]
+fn an_unreadable_file_is_begun_anew_and_says_so() {
+    let (disk, replica) = fresh();
+    replica.apply(&[posts(1, "lobby", 1..=200)]).expect("applied");
+    drop(replica);
+    let whole = disk.file().live.clone();
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let mut unreadable = 0;
+    for round in 0..60 {
+        let mut bytes = whole.clone();
+        match round % 3 {
+            0 => bytes.truncate(rng.next_u32() as usize % whole.len()),
+            1 => bytes.iter_mut().for_each(|byte| *byte = rng.next_u32() as u8),
+            _ => {
+                let at = rng.next_u32() as usize % whole.len();
+                let end = whole.len().min(at + 4096);
+                bytes[at..end].fill(0xa5);
+            }
+        }
+        let (replica, found) = open(&MemDisk::holding(bytes));
+        match found {
+            Found::Unreadable { .. } => unreadable += 1,
+            // The damage hit what nothing uses.
+            Found::Kept => assert_eq!(seqs(&replica, "lobby", Range::Last, 500).len(), 200),
+            Found::Nothing => assert_eq!(replica.read(&board("lobby"), Range::Last, 1), Ok(None)),
+        }
+        replica.apply(&[posts(1, "lobby", 1..=3)]).expect("it works again");
+    }
+    assert!(unreadable >= 20, "only {unreadable} were noticed");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Invariants 1 and 5: whatever comes in whatever order, and wherever a crash falls.
+    #[test]
+    fn a_crash_leaves_a_gapless_prefix_with_all_that_was_durable(
+        seed in any::<u64>(),
+        groups in prop::collection::vec(prop::collection::vec((0..2_usize, 1..40_u64, 1..6_u64), 0..4), 1..40),
+        persist_at in 0..40_usize,
+        crash_at in 0..40_usize,
+    ) {
+        let names = ["lobby", "dev"];
+        let (disk, replica) = fresh();
+        let mut model = [0_u64; 2];
+        let mut durable = [0_u64; 2];
+        for (nth, group) in groups.iter().enumerate().take(crash_at + 1) {
+            let news: Vec<_> = group
+                .iter()
+                .map(|&(at, first, count)| posts(1, names[at], first..first + count))
+                .collect();
+            let done = replica.apply(&news).expect("applied");
+            let mut spans = group.clone();
+            spans.sort_unstable();
+            for (at, first, count) in spans {
+                if first <= model[at] + 1 {
+                    model[at] = model[at].max(first + count - 1);
+                }
+            }
+            for gap in &done.gaps {
+                let at = usize::from(gap.board == board("dev"));
+                prop_assert!(gap.have == Seq(model[at]) && gap.offered > gap.have);
+            }
+            if nth == persist_at {
+                replica.persist().expect("persisted");
+                durable = model;
+            }
+        }
+        for (at, name) in names.iter().enumerate() {
+            let page = replica.read(&board(name), Range::After(Seq(0)), 500).expect("reads");
+            let read: Vec<_> = page.map_or_else(Vec::new, |page| page.posts);
+            prop_assert_eq!(read, (1..=model[at]).map(|seq| post(name, seq)).collect::<Vec<_>>());
+        }
+        let left = disk.crash(&mut ChaCha20Rng::seed_from_u64(seed));
+        let (replica, found) = open(&left);
+        prop_assert_eq!(found, Found::Kept);
+        for (at, name) in names.iter().enumerate() {
+            let page = replica.read(&board(name), Range::After(Seq(0)), 500).expect("reads");
+            let read: Vec<_> = page.map_or_else(Vec::new, |page| page.posts);
+            let last = read.len() as u64;
+            prop_assert!((durable[at]..=model[at]).contains(&last), "{last} of {durable:?}..{model:?}");
+            prop_assert_eq!(read, (1..=last).map(|seq| post(name, seq)).collect::<Vec<_>>());
+        }
+    }
+}
