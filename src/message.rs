@@ -303,6 +303,15 @@ pub enum News {
     SessionClosed(SessionKey),
     /// Ask for the active people again.
     PresenceChanged,
+    /// A session read a board up to here.
+    ReadMark {
+        /// Whose.
+        key: SessionKey,
+        /// Which board.
+        board: BoardName,
+        /// Up to where; only rises.
+        seq: Seq,
+    },
 }
 
 impl News {
@@ -312,7 +321,7 @@ impl News {
         match self {
             Self::Members(_) => Topic::Membership,
             Self::Posts { .. } | Self::BoardCreated(_) => Topic::Board,
-            Self::Session(_) | Self::SessionClosed(_) => Topic::Session,
+            Self::Session(_) | Self::SessionClosed(_) | Self::ReadMark { .. } => Topic::Session,
             Self::PresenceChanged => Topic::Presence,
         }
     }

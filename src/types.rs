@@ -170,6 +170,10 @@ counter! {
     /// A post's place in its board: 1..n.
     Seq
 }
+counter! {
+    /// A link's number in one life of one node.
+    LinkId
+}
 
 /// One life of a master, and by it the workers registered with that life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

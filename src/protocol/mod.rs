@@ -5,6 +5,7 @@ pub mod assignment;
 pub mod board;
 pub mod failed_list;
 pub mod key_ring;
+pub mod master;
 pub mod master_watch;
 pub mod permission;
 pub mod presence;

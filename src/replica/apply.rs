@@ -61,6 +61,7 @@ impl Replica {
                     News::Session(row) => group.put_session(row)?,
                     News::SessionClosed(key) => group.close_session(*key)?,
                     News::Members(members) => group.put_members(members)?,
+                    News::ReadMark { key, board, seq } => group.raise_mark(*key, board, *seq)?,
                     News::PresenceChanged => {}
                 }
             }
@@ -267,11 +268,27 @@ impl Group<'_> {
         let user = &row.user;
         self.tables.sessions.insert(&row.key.0, (place, false, &user.id.0, user.name.as_str()))?;
         for (board, seq) in row.read_marks.iter().take(self.limits.boards_max as usize) {
-            let key = (&row.key.0, board.as_str());
-            let mark = self.tables.marks.get(key)?.map_or(0, |mark| mark.value());
-            if mark < seq.0 {
-                self.tables.marks.insert(key, seq.0)?;
-            }
+            self.raise(row.key, board, *seq)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing for a session that is not known here: its row, when it comes, has the mark.
+    fn raise_mark(
+        &mut self,
+        key: SessionKey,
+        board: &BoardName,
+        seq: Seq,
+    ) -> Result<(), ReplicaError> {
+        let is_open = self.tables.sessions.get(&key.0)?.is_some_and(|known| !known.value().1);
+        if is_open { self.raise(key, board, seq) } else { Ok(()) }
+    }
+
+    fn raise(&mut self, key: SessionKey, board: &BoardName, seq: Seq) -> Result<(), ReplicaError> {
+        let place = (&key.0, board.as_str());
+        let mark = self.tables.marks.get(place)?.map_or(0, |mark| mark.value());
+        if mark < seq.0 {
+            self.tables.marks.insert(place, seq.0)?;
         }
         Ok(())
     }

@@ -1,0 +1,94 @@
+//! What other masters answer to tasks that were forwarded to them.
+
+use super::{CallFailed, Effect, End, Master};
+use crate::{message::ForwardReply, protocol::task_queue::TaskId, time::Mono};
+
+impl Master {
+    /// Another master answered, or did not. Nothing if the task was taken back meanwhile.
+    pub fn on_forward(
+        &mut self,
+        now: Mono,
+        id: TaskId,
+        answer: Result<ForwardReply, CallFailed>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(forward) = self.forwards.remove(&id) else { return };
+        let slot = forward.slot;
+        let look_at = now + self.config.forward_retry;
+        let is_answered = answer.is_ok();
+        let end = match answer {
+            Ok(ForwardReply::Settled(result)) => Some(End::Settled(result)),
+            Ok(ForwardReply::DeadLetter) => Some(End::DeadLetter),
+            Ok(ForwardReply::Unknown) => Some(End::Unknown),
+            Ok(ForwardReply::Overloaded { retry_ms }) if !forward.sent_before => {
+                Some(End::Overloaded { retry_ms })
+            }
+            Ok(ForwardReply::Overloaded { .. }) | Err(CallFailed::TimedOut) => {
+                self.permissions.on_told(slot, None, now, look_at);
+                None
+            }
+            Ok(ForwardReply::HeldBy(holder)) => {
+                // Me: by hearsay only. The store knows.
+                let holder = holder.filter(|holder| holder.node != self.me.node);
+                let until = now + self.config.lease_ttl;
+                self.permissions.on_told(slot, holder, until, look_at);
+                None
+            }
+            Ok(ForwardReply::Weak) => {
+                if let Some(peer) = self.peers.get_mut(&forward.to) {
+                    peer.can_write = false;
+                }
+                self.permissions.on_told(slot, None, now, look_at);
+                None
+            }
+            Err(CallFailed::Gone) => {
+                // The link's end looks at every slot; here only who may be asked at once.
+                self.permissions.look_again(slot, now);
+                None
+            }
+        };
+        let mut entry = forward.entry;
+        if let Some(end) = end {
+            self.queue.end(slot, 1);
+            out.push(Effect::End { id, origin: entry.origin, end });
+        } else {
+            // HeldBy, Weak and Overloaded say that nothing was done there.
+            entry.sent = forward.sent_before || !is_answered;
+            out.push(Effect::Probe("a task came back from another master"));
+            self.queue.put_back(slot, std::iter::once(entry));
+            self.pump(now, slot, out);
+        }
+    }
+
+    /// Wishes for what masters hold that have not answered for `forward_timeout`.
+    pub(super) fn wish_for_silent(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        let mut silent = std::collections::BTreeSet::new();
+        for forward in self.forwards.values_mut() {
+            if !forward.wished && now.since(forward.sent_at) >= self.config.forward_timeout {
+                forward.wished = true;
+                silent.insert(forward.slot);
+            }
+        }
+        for slot in silent {
+            let Some(resource) = self.queue.resource(slot).cloned() else { continue };
+            out.push(Effect::Wish { resource: resource.clone() });
+            out.push(Effect::Probe("a master wished for a lease whose holder is silent"));
+            if self.can_write(now) {
+                self.permissions.on_asked(now, slot);
+                out.push(Effect::Ask { slot, resource });
+            }
+        }
+    }
+
+    /// A lease came here: what waits at other masters for it is done here. If one of them did
+    /// it all the same, the store says so.
+    pub(super) fn reclaim(&mut self, slot: crate::protocol::task_queue::Slot) {
+        let ids: Vec<TaskId> =
+            self.forwards.iter().filter(|(_, f)| f.slot == slot).map(|(id, _)| *id).collect();
+        for id in ids.into_iter().rev() {
+            if let Some(forward) = self.forwards.remove(&id) {
+                self.queue.put_back(slot, std::iter::once(forward.entry));
+            }
+        }
+    }
+}

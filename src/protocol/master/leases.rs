@@ -1,0 +1,145 @@
+//! What the store says of leases, and of itself.
+
+use super::{Effect, Master, UNREACHABLE_FOR};
+use crate::{
+    event::Moment,
+    protocol::{permission::Hold, task_queue::Slot},
+    store::{Lease, Renewed},
+    time::Mono,
+    types::{Resource, StoreEpoch},
+};
+
+impl Master {
+    /// The store answered to [`Effect::Ask`] sent at `sent_at`; `None` when it did not.
+    pub fn on_lease(
+        &mut self,
+        now: Mono,
+        slot: Slot,
+        sent_at: Mono,
+        answer: Option<Lease>,
+        out: &mut Vec<Effect>,
+    ) {
+        if !matches!(self.permissions.hold(slot), Hold::Asking { .. }) {
+            // The slot was retired meanwhile: the lease runs out by itself.
+            return;
+        }
+        let again_at = now + self.config.forward_retry;
+        self.permissions.on_answer(now, slot, sent_at, answer, again_at);
+        match answer {
+            Some(Lease::Granted { .. }) => {
+                out.push(Effect::Moment(Moment::LeaseGranted));
+                self.reclaim(slot);
+            }
+            Some(Lease::HeldBy { .. })
+                if self.forwards.values().any(|f| f.slot == slot && f.wished) =>
+            {
+                self.wake(again_at, slot);
+            }
+            _ => {}
+        }
+        self.pump(now, slot, out);
+    }
+
+    /// The store answered to [`Effect::Renew`] sent at `sent_at`.
+    pub fn on_renewed(
+        &mut self,
+        now: Mono,
+        sent_at: Mono,
+        asked: &[(Resource, u64)],
+        answers: &[(Resource, Renewed)],
+        out: &mut Vec<Effect>,
+    ) {
+        for ((resource, lease), (_, answer)) in asked.iter().zip(answers) {
+            let Some(slot) = self.queue.find(resource) else { continue };
+            self.permissions.on_renewed(slot, *lease, sent_at, *answer);
+            match answer {
+                Renewed::Kept => {}
+                Renewed::Wanted => {
+                    out.push(Effect::Probe("a holder was wished away"));
+                    let idle = self.assignments.batch(slot).is_none_or(|b| b.attempt.is_none());
+                    if idle {
+                        self.put_back(slot, false);
+                        self.release(slot, now + self.config.forward_retry, out);
+                    }
+                    self.pump(now, slot, out);
+                }
+                Renewed::Lost => {
+                    out.push(Effect::Probe("a lease was lost to another master"));
+                    self.pump(now, slot, out);
+                }
+            }
+        }
+    }
+
+    /// Gives a lease back if it is held, and what others forwarded with it.
+    pub(super) fn release(&mut self, slot: Slot, ask_at: Mono, out: &mut Vec<Effect>) {
+        let Hold::Mine(held) = self.permissions.hold(slot) else { return };
+        self.permissions.drop_hold(slot, ask_at);
+        if let Some(resource) = self.queue.resource(slot).cloned() {
+            out.push(Effect::Release { resource, lease: held.token.lease });
+        }
+        self.refuse_forwarded(slot, None, out);
+    }
+
+    /// Renews what is used, gives back what is not.
+    pub(super) fn renew(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        if !self.selection.anyone_reaches_store() {
+            let since = *self.unreachable_since.get_or_insert(now);
+            if now.since(since) >= UNREACHABLE_FOR {
+                self.release_all(now, out);
+                return;
+            }
+        } else {
+            self.unreachable_since = None;
+        }
+        if !self.is_strong(now) {
+            return;
+        }
+        let slots: Vec<_> = self.queue.slots().map(|(s, r)| (s, r.clone())).collect();
+        let mut leases = Vec::new();
+        for (slot, resource) in slots {
+            let Hold::Mine(held) = self.permissions.hold(slot) else { continue };
+            let idle = self.queue.waiting(slot) == 0
+                && self.queue.taken(slot) == 0
+                && now.since(held.used_at) >= self.config.lease_idle;
+            if idle {
+                self.release(slot, now, out);
+            } else {
+                leases.push((resource, held.token.lease));
+            }
+        }
+        if !leases.is_empty() {
+            out.push(Effect::Renew { leases });
+        }
+    }
+
+    /// None of this master's workers reaches the store: another master may do better.
+    fn release_all(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        let slots: Vec<_> = self.queue.slots().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            if self.assignments.batch(slot).is_some_and(|batch| batch.attempt.is_some()) {
+                continue;
+            }
+            self.put_back(slot, false);
+            self.release(slot, now, out);
+            self.pump(now, slot, out);
+        }
+    }
+
+    /// A write of this master's own was done in the store, or was not.
+    pub fn on_store_write(&mut self, now: Mono, done: bool, out: &mut Vec<Effect>) {
+        let was_strong = self.is_strong(now);
+        if done {
+            self.wrote_at = Some(now);
+        }
+        if was_strong != self.is_strong(now) || !done {
+            self.pump_all(now, out);
+        }
+    }
+
+    /// The store says which epoch it is in.
+    pub fn on_store_epoch(&mut self, now: Mono, epoch: StoreEpoch, out: &mut Vec<Effect>) {
+        self.permissions.on_epoch(epoch);
+        self.pump_all(now, out);
+    }
+}

@@ -1,0 +1,323 @@
+//! Links that come and go, beats, and membership facts.
+
+use std::time::Duration;
+
+use super::{Effect, Master, Peer};
+use crate::{
+    event::Event,
+    message::{Beat, Close, CloseReason, Direct, Fact, Member, MemberState, News},
+    protocol::{master_watch::Change, permission::Hold, registry::Applied, roster::RosterError},
+    store::MasterRow,
+    time::Mono,
+    types::{LinkId, NodeId, Registration, Role},
+};
+
+/// Members in one message.
+const PAGE: usize = 64;
+/// Anyone may call a worker failed whose master has been out for this long.
+const ORPHANED_AFTER: Duration = Duration::from_secs(5);
+
+/// How a link ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkOver {
+    /// The peer said that it leaves.
+    Left,
+    /// It broke, fell silent, or was closed for another reason.
+    Lost(String),
+}
+
+impl Master {
+    /// A worker is ready on a link.
+    ///
+    /// # Errors
+    /// The last message of the link: it was not taken in.
+    pub fn on_worker(
+        &mut self,
+        now: Mono,
+        link: LinkId,
+        member: Member,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Close> {
+        let Fact { node, registration, .. } = member.fact;
+        let refuse = |reason, retry_ms| Err(Close { reason, retry_ms });
+        let known = self.registry.get(&node).map(|known| known.fact);
+        if known.is_some_and(|fact| fact.role != Role::Worker) {
+            return refuse(CloseReason::Violation, 4000);
+        }
+        if known.is_some_and(|fact| fact.registration >= registration) {
+            return refuse(CloseReason::Replaced, 0);
+        }
+        match self.roster.register(node, link, registration) {
+            Ok(Some(before)) => {
+                let close = Close { reason: CloseReason::Replaced, retry_ms: 0 };
+                out.push(Effect::Close { link: before.link, close });
+            }
+            Ok(None) => {}
+            Err(RosterError::Full) => return refuse(CloseReason::Full, 4000),
+            Err(RosterError::Stale { .. }) => return refuse(CloseReason::Replaced, 0),
+        }
+        self.failed.remove(&node);
+        self.selection.add(node, false);
+        out.push(Effect::Event(Event::Join { node, registration, master: self.me.node }));
+        self.take_in(now, vec![member], true, out);
+        Ok(())
+    }
+
+    /// Another master is linked. An older link to it is closed.
+    pub fn on_master(&mut self, now: Mono, link: LinkId, node: NodeId, out: &mut Vec<Effect>) {
+        if let Some(before) = self.peers.insert(node, Peer { link, can_write: false }) {
+            let close = Close { reason: CloseReason::Replaced, retry_ms: 0 };
+            out.push(Effect::Close { link: before.link, close });
+        }
+        out.push(Effect::Send { link, direct: Direct::Digest { digest: self.registry.digest() } });
+        self.pump_all(now, out);
+    }
+
+    /// A link ended.
+    pub fn on_link_over(
+        &mut self,
+        now: Mono,
+        link: LinkId,
+        over: &LinkOver,
+        out: &mut Vec<Effect>,
+    ) {
+        self.pages.remove(&link);
+        if let Some(node) = self.roster.by_link(link) {
+            match over {
+                LinkOver::Left => self.end_worker(now, node, MemberState::Left, None, out),
+                LinkOver::Lost(why) => self.fail_worker(now, node, why, out),
+            }
+        }
+        let gone: Vec<NodeId> =
+            self.peers.iter().filter(|(_, p)| p.link == link).map(|(node, _)| *node).collect();
+        for node in gone {
+            self.peers.remove(&node);
+            let slots: Vec<_> = self.queue.slots().map(|(slot, _)| slot).collect();
+            for slot in slots {
+                if matches!(self.permissions.hold(slot), Hold::Other { holder, .. } if holder.node == node)
+                {
+                    self.permissions.look_again(slot, now);
+                    self.pump(now, slot, out);
+                }
+            }
+        }
+    }
+
+    /// What a peer said of itself.
+    pub fn on_beat(&mut self, now: Mono, link: LinkId, beat: Beat, out: &mut Vec<Effect>) {
+        if let Some(node) = self.roster.by_link(link) {
+            let before = self.selection.reaches_store(&node);
+            self.selection.set_reaches_store(&node, beat.reaches_store);
+            if self.selection.anyone_reaches_store() {
+                self.unreachable_since = None;
+            }
+            if before != Some(beat.reaches_store) {
+                self.pump_all(now, out);
+            }
+        }
+        let peer = self.peers.values_mut().find(|peer| peer.link == link);
+        if let Some(peer) = peer {
+            let before = std::mem::replace(&mut peer.can_write, beat.reaches_store);
+            if before != beat.reaches_store {
+                self.pump_all(now, out);
+            }
+        }
+    }
+
+    /// A worker does not answer, or its link is gone: it is listed, and everyone hears of it.
+    pub(super) fn fail_worker(
+        &mut self,
+        now: Mono,
+        node: NodeId,
+        why: &str,
+        out: &mut Vec<Effect>,
+    ) {
+        self.end_worker(now, node, MemberState::Failed, Some(why), out);
+    }
+
+    fn end_worker(
+        &mut self,
+        now: Mono,
+        node: NodeId,
+        state: MemberState,
+        why: Option<&str>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(registered) = self.roster.remove(&node) else { return };
+        let registration = registered.registration;
+        self.selection.remove(&node);
+        let mut close = Close { reason: CloseReason::Leaving, retry_ms: 0 };
+        if let Some(why) = why {
+            let listing = self.failed.list(now, node, registration, why);
+            out.push(Effect::Event(Event::Fail { node, registration, why: why.to_owned() }));
+            out.push(Effect::Event(Event::List { node, registration }));
+            if let Some(swept) = listing.swept {
+                out.push(Effect::Event(Event::Sweep { nodes: vec![swept] }));
+            }
+            close = Close { reason: CloseReason::Listed, retry_ms: listing.retry_ms };
+        } else {
+            out.push(Effect::Event(Event::Leave { node, registration }));
+        }
+        out.push(Effect::Close { link: registered.link, close });
+        if let Some(member) = self.registry.end(now, node, registration, state) {
+            self.tell(member, true, out);
+        }
+        self.pump_all(now, out);
+    }
+
+    /// Says a fact that is new here: an event line, and a publish.
+    fn tell(&self, member: Member, spread: bool, out: &mut Vec<Effect>) {
+        out.push(Effect::Event(announce(&member.fact)));
+        out.push(Effect::Publish { news: News::Members(vec![member]), spread });
+    }
+
+    /// Applies facts, announces those that are news, publishes them in one message.
+    fn take_in(&mut self, now: Mono, members: Vec<Member>, spread: bool, out: &mut Vec<Effect>) {
+        let mut news = Vec::new();
+        for member in members {
+            match self.registry.apply(now, member.clone()) {
+                Applied::New | Applied::Newer => {
+                    if member.fact.node != self.me.node {
+                        out.push(Effect::Event(announce(&member.fact)));
+                    }
+                    news.push(member);
+                }
+                Applied::Full => out.push(Effect::Probe("the directory is full")),
+                Applied::Known | Applied::Older | Applied::Forged => {}
+            }
+        }
+        for page in news.chunks(PAGE) {
+            out.push(Effect::Publish { news: News::Members(page.to_vec()), spread });
+        }
+    }
+
+    /// Members that a peer told of. What it knows worse goes back to it.
+    pub fn on_members(
+        &mut self,
+        now: Mono,
+        link: LinkId,
+        members: Vec<Member>,
+        out: &mut Vec<Effect>,
+    ) {
+        let corrections = self.registry.corrections(&members);
+        if !corrections.is_empty() {
+            out.push(Effect::Send { link, direct: Direct::Members(corrections) });
+        }
+        // Masters are in by the store's list alone: nobody else's word counts here.
+        let workers: Vec<_> = members.into_iter().filter(|m| m.fact.role == Role::Worker).collect();
+        let moved: Vec<_> = workers
+            .iter()
+            .filter(|m| {
+                self.roster.get(&m.fact.node).is_some_and(|here| {
+                    (m.fact.registration, m.fact.state) > (here.registration, MemberState::In)
+                })
+            })
+            .map(|m| m.fact.node)
+            .collect();
+        self.take_in(now, workers, false, out);
+        for node in moved {
+            if let Some(registered) = self.roster.remove(&node) {
+                self.selection.remove(&node);
+                let close = Close { reason: CloseReason::Replaced, retry_ms: 0 };
+                out.push(Effect::Close { link: registered.link, close });
+            }
+        }
+    }
+
+    /// What a peer's directory holds, in short.
+    pub fn on_digest(&mut self, link: LinkId, digest: [u8; 16], out: &mut Vec<Effect>) {
+        if digest == self.registry.digest() {
+            self.pages.remove(&link);
+            return;
+        }
+        let page = self.registry.page(self.pages.get(&link).copied(), PAGE);
+        if let Some(last) = page.last() {
+            self.pages.insert(link, last.fact.node);
+            out.push(Effect::Send { link, direct: Direct::Members(page) });
+        }
+    }
+
+    pub(super) fn send_digests(&self, out: &mut Vec<Effect>) {
+        let digest = self.registry.digest();
+        let workers = self.roster.iter().map(|(_, registered)| registered.link);
+        let masters = self.peers.values().map(|peer| peer.link);
+        for link in workers.chain(masters) {
+            out.push(Effect::Send { link, direct: Direct::Digest { digest } });
+        }
+    }
+
+    /// The store's list of masters; `None` when it could not be read.
+    pub fn on_masters(&mut self, now: Mono, rows: Option<Vec<MasterRow>>, out: &mut Vec<Effect>) {
+        let Some(rows) = rows else {
+            self.watch.on_store_away();
+            return;
+        };
+        for change in self.watch.on_rows(now, rows) {
+            match change {
+                Change::In(node) => {
+                    if let Some(row) = self.watch.get(&node) {
+                        let member = master_member(row, MemberState::In);
+                        self.take_in(now, vec![member], false, out);
+                    }
+                }
+                Change::Out(_) => out.push(Effect::Probe("a master was seen to be out")),
+                Change::Gone(node, incarnation) => {
+                    let life = Registration(incarnation.0);
+                    if let Some(member) = self.registry.end(now, node, life, MemberState::Left) {
+                        self.tell(member, false, out);
+                    }
+                }
+            }
+        }
+        let before = now - ORPHANED_AFTER;
+        let is_out = |master: &NodeId| {
+            self.watch.is_out_for(now, master, ORPHANED_AFTER)
+                || (self.watch.knows_anyone() && self.watch.get(master).is_none())
+        };
+        let orphans: Vec<Fact> = self.registry.orphans(before, is_out).copied().collect();
+        for Fact { node, registration, .. } in orphans {
+            if let Some(member) = self.registry.end(now, node, registration, MemberState::Failed) {
+                out.push(Effect::Probe("a worker was called failed because its master is out"));
+                self.tell(member, true, out);
+            }
+        }
+    }
+
+    /// Masters that are in, that this one dials (the smaller id does) and is not linked to.
+    pub fn to_dial(&self) -> impl Iterator<Item = &MasterRow> {
+        self.watch
+            .rows()
+            .filter(|(row, is_in)| {
+                *is_in && row.node > self.me.node && !self.peers.contains_key(&row.node)
+            })
+            .map(|(row, _)| row)
+    }
+}
+
+/// A master as the directory lists it.
+#[must_use]
+pub fn master_member(row: &MasterRow, state: MemberState) -> Member {
+    Member {
+        fact: Fact {
+            node: row.node,
+            role: Role::Master,
+            registration: Registration(row.incarnation.0),
+            state,
+            master: row.node,
+        },
+        name: row.name.clone(),
+        link: Some(row.link.clone()),
+        http: Some(row.http.clone()),
+        spki: row.spki.clone(),
+    }
+}
+
+const fn announce(fact: &Fact) -> Event {
+    Event::Announce {
+        node: fact.node,
+        role: fact.role,
+        registration: fact.registration,
+        state: fact.state,
+        master: fact.master,
+    }
+}

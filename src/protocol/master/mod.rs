@@ -1,0 +1,383 @@
+//! What a master decides: inputs in, effects out, in the order in which they are to be done.
+//!
+//! ```text
+//!   people ──► submit ─┐                        ┌─► assign ──► a worker
+//!   masters ─► forward ┤─► queue ─► permission ─┤
+//!                      └── forwards ◄───────────└─► forward ─► another master
+//! ```
+//!
+//! One file per source of input: [`tasks`](self) people and peers, `attempts` workers' answers,
+//! `forwards` other masters' answers, `leases` the store's, `members` links and facts.
+//!
+//! 1. Every task that was taken in ends exactly once, by one [`Effect::End`].
+//! 2. A resource has at most one batch in flight, under a token greater than every one before.
+//! 3. A forwarded task is never forwarded again.
+//! 4. A worker in the failed list is registered nowhere here, so it is never picked.
+//! 5. "Nothing was done" is said only of a task that was never sent anywhere.
+
+mod attempts;
+mod forwards;
+mod leases;
+mod members;
+mod tasks;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+pub use self::{
+    attempts::CallFailed,
+    members::{LinkOver, master_member},
+};
+use crate::{
+    config::Config,
+    event::{Event, Moment},
+    message::{Assign, Close, Direct, News, Task, TaskResult},
+    protocol::{
+        assignment::{Assignments, AttemptId, Policy},
+        failed_list::FailedList,
+        master_watch::MasterWatch,
+        permission::{Hold, Permissions},
+        registry::Registry,
+        roster::Roster,
+        selection::Selection,
+        task_queue::{Bounds, Entry, Origin, Slot, TaskId, TaskQueue},
+    },
+    store::{DeadLetter, Holder},
+    time::Mono,
+    types::{LinkId, NodeId, Resource},
+};
+
+/// A master that did no write of its own in the store for this long is weak.
+const WEAK_AFTER: Duration = Duration::from_secs(2);
+/// A master none of whose workers reached the store for this long gives its leases back.
+const UNREACHABLE_FOR: Duration = Duration::from_secs(1);
+/// What a person is told to wait when nothing can be done now.
+const RETRY_MS: u64 = 1000;
+
+/// How a task ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The store decided.
+    Settled(TaskResult),
+    /// A queue is full; nothing was done.
+    Overloaded {
+        /// When to try again.
+        retry_ms: u64,
+    },
+    /// Nobody here can write; nothing was done.
+    Unavailable {
+        /// When to try again.
+        retry_ms: u64,
+    },
+    /// Given up after all attempts.
+    DeadLetter,
+    /// Not coordinated here; nothing was done. Forwarded tasks only.
+    HeldBy(Option<Holder>),
+    /// It was sent somewhere and nobody knows what became of it.
+    Unknown,
+}
+
+/// Something to be done, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Ask the store for a lease; answer with [`Master::on_lease`].
+    Ask {
+        /// Where the answer goes.
+        slot: Slot,
+        /// Of what.
+        resource: Resource,
+    },
+    /// Renew leases; answer with [`Master::on_renewed`].
+    Renew {
+        /// Each with its number.
+        leases: Vec<(Resource, u64)>,
+    },
+    /// Give a lease back. No answer is needed: it runs out by itself.
+    Release {
+        /// Of what.
+        resource: Resource,
+        /// Its number.
+        lease: u64,
+    },
+    /// Write a wish. No answer is needed.
+    Wish {
+        /// Of what.
+        resource: Resource,
+    },
+    /// Call a worker, for at most `attempt_timeout`; answer with [`Master::on_attempt`].
+    Assign {
+        /// Over which link.
+        link: LinkId,
+        /// Where the answer goes.
+        slot: Slot,
+        /// Which attempt.
+        attempt: AttemptId,
+        /// What to say.
+        assign: Assign,
+    },
+    /// Call another master, for at most `request_timeout`; answer with [`Master::on_forward`].
+    Forward {
+        /// Over which link.
+        link: LinkId,
+        /// Which task.
+        id: TaskId,
+        /// What to say.
+        task: Task,
+    },
+    /// A task ended: tell who waits.
+    End {
+        /// Which.
+        id: TaskId,
+        /// Whose.
+        origin: Origin,
+        /// How.
+        end: End,
+    },
+    /// Publish to the domain, and to the other masters if `spread`.
+    Publish {
+        /// What.
+        news: News,
+        /// Whether it began here.
+        spread: bool,
+    },
+    /// Send a direct message.
+    Send {
+        /// Over which link.
+        link: LinkId,
+        /// What.
+        direct: Direct,
+    },
+    /// Close a link.
+    Close {
+        /// Which.
+        link: LinkId,
+        /// The last message.
+        close: Close,
+    },
+    /// Keep a dead letter in the store.
+    DeadLetter(DeadLetter),
+    /// Write an event line.
+    Event(Event),
+    /// Announce a moment.
+    Moment(Moment),
+    /// Mark a probe.
+    Probe(&'static str),
+}
+
+/// Another master over a link.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    link: LinkId,
+    /// Whether it said that it can have things written.
+    can_write: bool,
+}
+
+/// A task that is with another master.
+#[derive(Clone, Debug)]
+struct Forwarded {
+    slot: Slot,
+    entry: Entry,
+    /// It was sent somewhere before this.
+    sent_before: bool,
+    to: NodeId,
+    sent_at: Mono,
+    wished: bool,
+}
+
+/// The state of one life of one master.
+#[derive(Debug)]
+pub struct Master {
+    me: Holder,
+    config: Config,
+    queue: TaskQueue,
+    permissions: Permissions,
+    assignments: Assignments,
+    forwards: BTreeMap<TaskId, Forwarded>,
+    registry: Registry,
+    roster: Roster<LinkId>,
+    selection: Selection,
+    failed: FailedList,
+    watch: MasterWatch,
+    peers: BTreeMap<NodeId, Peer>,
+    /// When a slot is to be looked at again.
+    wakes: BTreeSet<(Mono, Slot)>,
+    /// When a write of this master's own was last done.
+    wrote_at: Option<Mono>,
+    /// Since when none of its workers reaches the store.
+    unreachable_since: Option<Mono>,
+    renew_at: Mono,
+    digest_at: Mono,
+    /// Where the next page of the directory begins, by link.
+    pages: BTreeMap<LinkId, NodeId>,
+    tasks: u64,
+    /// Reused from batch to batch.
+    scratch: Vec<Entry>,
+}
+
+impl Master {
+    /// A life that begins now.
+    #[must_use]
+    pub fn new(now: Mono, me: Holder, config: Config) -> Self {
+        Self {
+            me,
+            queue: TaskQueue::new(Bounds {
+                tasks_max: config.queue_tasks_max,
+                total_max: config.queue_total_max,
+                resources_max: config.resources_max,
+            }),
+            permissions: Permissions::new(config.lease_ttl),
+            assignments: Assignments::new(Policy {
+                per_worker: config.attempts_per_worker,
+                max: config.attempts_max,
+                backoff: config.attempt_backoff,
+            }),
+            forwards: BTreeMap::new(),
+            registry: Registry::new(config.directory_max),
+            roster: Roster::new(config.workers_max),
+            selection: Selection::new(),
+            failed: FailedList::new(now, config.failed_sweep_interval, config.workers_max),
+            watch: MasterWatch::new(config.master_out_after),
+            peers: BTreeMap::new(),
+            wakes: BTreeSet::new(),
+            wrote_at: None,
+            unreachable_since: Some(now),
+            renew_at: now + config.lease_renew_interval,
+            digest_at: now + config.digest_interval,
+            pages: BTreeMap::new(),
+            tasks: 0,
+            scratch: Vec::new(),
+            config,
+        }
+    }
+
+    /// Who this is.
+    #[must_use]
+    pub const fn me(&self) -> Holder {
+        self.me
+    }
+
+    /// The directory.
+    #[must_use]
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The workers registered here.
+    #[must_use]
+    pub const fn roster(&self) -> &Roster<LinkId> {
+        &self.roster
+    }
+
+    /// What the workers here said and have in flight.
+    #[must_use]
+    pub const fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    /// The failed list.
+    #[must_use]
+    pub const fn failed(&self) -> &FailedList {
+        &self.failed
+    }
+
+    /// The masters' rows.
+    #[must_use]
+    pub const fn watch(&self) -> &MasterWatch {
+        &self.watch
+    }
+
+    /// The queues.
+    #[must_use]
+    pub const fn queue(&self) -> &TaskQueue {
+        &self.queue
+    }
+
+    /// What is known of a slot's lease.
+    #[must_use]
+    pub fn hold(&self, slot: Slot) -> Hold {
+        self.permissions.hold(slot)
+    }
+
+    /// Links to other masters, in the order of their ids.
+    pub fn peers(&self) -> impl Iterator<Item = (NodeId, LinkId)> {
+        self.peers.iter().map(|(node, peer)| (*node, peer.link))
+    }
+
+    /// Whether another master is linked and can have things written, by its last beat.
+    #[must_use]
+    pub fn peer_can_write(&self, node: &NodeId) -> Option<bool> {
+        self.peers.get(node).map(|peer| peer.can_write)
+    }
+
+    /// Whether a write of this master's own was done in the last 2 s.
+    #[must_use]
+    pub fn is_strong(&self, now: Mono) -> bool {
+        self.wrote_at.is_some_and(|at| now.since(at) < WEAK_AFTER)
+    }
+
+    /// Whether this master can have things written: it is strong, and so is a worker of its.
+    #[must_use]
+    pub fn can_write(&self, now: Mono) -> bool {
+        self.is_strong(now) && self.selection.anyone_reaches_store()
+    }
+
+    /// When [`on_time`](Self::on_time) is to be called next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Mono {
+        let first_wish = self
+            .forwards
+            .values()
+            .filter(|forward| !forward.wished)
+            .map(|forward| forward.sent_at + self.config.forward_timeout)
+            .min();
+        [
+            Some(self.renew_at),
+            Some(self.digest_at),
+            self.wakes.first().map(|(at, _)| *at),
+            self.failed.next_deadline(),
+            first_wish,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(self.renew_at)
+    }
+
+    /// Time has passed: does all that is due.
+    pub fn on_time(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        if now >= self.renew_at {
+            self.renew_at = now + self.config.lease_renew_interval;
+            self.renew(now, out);
+        }
+        if now >= self.digest_at {
+            self.digest_at = now + self.config.digest_interval;
+            self.send_digests(out);
+        }
+        let swept = self.failed.sweep(now);
+        if !swept.is_empty() {
+            out.push(Effect::Event(Event::Sweep { nodes: swept }));
+        }
+        self.wish_for_silent(now, out);
+        while let Some((at, slot)) = self.wakes.first().copied() {
+            if at > now {
+                break;
+            }
+            self.wakes.pop_first();
+            self.pump(now, slot, out);
+        }
+    }
+
+    fn wake(&mut self, at: Mono, slot: Slot) {
+        self.wakes.insert((at, slot));
+    }
+
+    /// Looks at every slot: something that all may have waited for has changed.
+    fn pump_all(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        let slots: Vec<_> = self.queue.slots().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.pump(now, slot, out);
+        }
+    }
+}

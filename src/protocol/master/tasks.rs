@@ -1,0 +1,320 @@
+//! Tasks from people and from other masters: into the queue, and out of it as turns come.
+
+use super::{Effect, End, Forwarded, Master, RETRY_MS};
+use crate::{
+    event::{Event, Moment},
+    message::{Assign, ForwardReply, Task},
+    protocol::{
+        assignment::{Assignee, AttemptId, Batch},
+        permission::Hold,
+        task_queue::{Entry, Origin, QueueFull, Slot, TaskId},
+    },
+    store::{Holder, Permission},
+    time::Mono,
+    types::{NodeId, PostId},
+};
+
+impl Master {
+    /// A person's task. It will end by an [`Effect::End`] with the number returned.
+    ///
+    /// # Errors
+    /// How it ended at once: overloaded, or unavailable. Nothing was done.
+    pub fn on_submit(
+        &mut self,
+        now: Mono,
+        task: Task,
+        out: &mut Vec<Effect>,
+    ) -> Result<TaskId, End> {
+        if !self.is_strong(now) && !self.peers.values().any(|peer| peer.can_write) {
+            return Err(End::Unavailable { retry_ms: RETRY_MS });
+        }
+        self.enqueue(now, task, Origin::Local, out)
+    }
+
+    /// Another master's task. It will end by an [`Effect::End`] with the number returned.
+    ///
+    /// # Errors
+    /// The answer, at once. Nothing was done.
+    pub fn on_forwarded(
+        &mut self,
+        now: Mono,
+        from: NodeId,
+        task: Task,
+        out: &mut Vec<Effect>,
+    ) -> Result<TaskId, ForwardReply> {
+        if !self.can_write(now) {
+            return Err(ForwardReply::Weak);
+        }
+        let slot = self.queue.find(&task.resource(self.me.node));
+        if let Some(Hold::Other { holder, until, .. }) =
+            slot.map(|slot| self.permissions.hold(slot))
+            && now < until
+        {
+            return Err(ForwardReply::HeldBy(Some(holder)));
+        }
+        self.enqueue(now, task, Origin::Forwarded(from), out).map_err(|end| match end {
+            End::Overloaded { retry_ms } => ForwardReply::Overloaded { retry_ms },
+            _ => ForwardReply::Weak,
+        })
+    }
+
+    fn enqueue(
+        &mut self,
+        now: Mono,
+        task: Task,
+        origin: Origin,
+        out: &mut Vec<Effect>,
+    ) -> Result<TaskId, End> {
+        let overloaded = End::Overloaded { retry_ms: RETRY_MS };
+        let resource = task.resource(self.me.node);
+        let slot = match self.queue.slot(&resource) {
+            Ok(slot) => slot,
+            Err(QueueFull::Resources) if self.retire_one(now, out) => {
+                self.queue.slot(&resource).map_err(|_| overloaded.clone())?
+            }
+            Err(_) => return Err(overloaded),
+        };
+        self.tasks += 1;
+        let id = TaskId(self.tasks);
+        let entry = Entry { id, origin, sent: false, alone: false, came_at: now, task };
+        self.queue.push(slot, entry).map_err(|_| overloaded)?;
+        self.pump(now, slot, out);
+        Ok(id)
+    }
+
+    /// Frees the slot of a resource without work, giving its lease back. Whether there was one.
+    fn retire_one(&mut self, now: Mono, out: &mut Vec<Effect>) -> bool {
+        let idle = self.queue.slots().map(|(slot, _)| slot).find(|slot| {
+            self.queue.waiting(*slot) == 0
+                && self.queue.taken(*slot) == 0
+                && !matches!(self.permissions.hold(*slot), Hold::Asking { .. })
+        });
+        let Some(slot) = idle else { return false };
+        self.release(slot, now, out);
+        self.permissions.forget(slot);
+        self.assignments.forget(slot);
+        self.queue.retire(slot)
+    }
+
+    /// A person's request has waited as long as it may: how it ends for them. The task itself
+    /// goes on if it was sent anywhere.
+    pub fn on_waited(&mut self, id: TaskId, slot: Option<Slot>) -> End {
+        let slots: Vec<_> =
+            slot.map_or_else(|| self.queue.slots().map(|(slot, _)| slot).collect(), |s| vec![s]);
+        for slot in slots {
+            if self.queue.take_where(slot, |entry| entry.id == id && !entry.sent).is_some() {
+                self.queue.end(slot, 1);
+                return End::Unavailable { retry_ms: RETRY_MS };
+            }
+        }
+        End::Unknown
+    }
+
+    /// Moves a slot's work on as far as it goes now.
+    pub(super) fn pump(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) {
+        if self.queue.resource(slot).is_none() {
+            return;
+        }
+        if self.assignments.batch(slot).is_some_and(|batch| batch.attempt.is_none()) {
+            self.resume(now, slot, out);
+        }
+        if self.queue.waiting(slot) == 0 {
+            return;
+        }
+        match self.permissions.hold(slot) {
+            Hold::Mine(held) if now < held.until => {
+                if self.assignments.batch(slot).is_some() {
+                    return;
+                }
+                if held.wanted {
+                    self.release(slot, now + self.config.forward_retry, out);
+                } else {
+                    self.start(now, slot, out);
+                }
+            }
+            Hold::Mine(_) => {
+                self.permissions.drop_hold(slot, now);
+                self.pump(now, slot, out);
+            }
+            Hold::Asking { .. } => {}
+            Hold::Free { ask_at } if ask_at > now => self.wake(ask_at, slot),
+            Hold::Free { .. } if self.can_write(now) => self.ask(now, slot, out),
+            Hold::Free { .. } => self.pass_on(now, slot, out),
+            Hold::Other { holder, until, look_at } => {
+                self.go_to_holder(now, slot, holder, until.min(look_at), out);
+            }
+        }
+    }
+
+    fn ask(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) {
+        if let Some(resource) = self.queue.resource(slot).cloned() {
+            self.permissions.on_asked(now, slot);
+            out.push(Effect::Ask { slot, resource });
+        }
+    }
+
+    /// Nobody is known to coordinate this, and this master cannot have it written: to one that
+    /// can, or back to the person.
+    fn pass_on(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) {
+        let strong = self.peers.iter().find(|(_, peer)| peer.can_write).map(|(node, _)| *node);
+        self.refuse_forwarded(slot, None, out);
+        if let Some(to) = strong {
+            self.forward_waiting(now, slot, to, out);
+        } else if !self.is_strong(now) {
+            while let Some(entry) = self.queue.take_where(slot, |entry| !entry.sent) {
+                self.queue.end(slot, 1);
+                let end = End::Unavailable { retry_ms: RETRY_MS };
+                out.push(Effect::End { id: entry.id, origin: entry.origin, end });
+            }
+        }
+        // Else a worker is waited for: each that comes, and each beat that says so, looks here.
+    }
+
+    fn go_to_holder(
+        &mut self,
+        now: Mono,
+        slot: Slot,
+        holder: Holder,
+        look_at: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        self.refuse_forwarded(slot, Some(holder), out);
+        if self.queue.waiting(slot) == 0 {
+            return;
+        }
+        if self.peers.contains_key(&holder.node) {
+            self.forward_waiting(now, slot, holder.node, out);
+            return;
+        }
+        if look_at > now {
+            self.wake(look_at, slot);
+            return;
+        }
+        if !self.can_write(now) {
+            self.permissions.drop_hold(slot, now);
+            self.pass_on(now, slot, out);
+            return;
+        }
+        // Out of reach: masters that cannot see each other take turns by wishing.
+        if let Some(resource) = self.queue.resource(slot).cloned() {
+            out.push(Effect::Wish { resource });
+            out.push(Effect::Probe("a master wished for a lease whose holder it cannot reach"));
+        }
+        self.ask(now, slot, out);
+    }
+
+    /// Sends back what other masters forwarded here: it is not coordinated here.
+    pub(super) fn refuse_forwarded(
+        &mut self,
+        slot: Slot,
+        holder: Option<Holder>,
+        out: &mut Vec<Effect>,
+    ) {
+        let foreign = |entry: &Entry| matches!(entry.origin, Origin::Forwarded(_));
+        while let Some(entry) = self.queue.take_where(slot, foreign) {
+            self.queue.end(slot, 1);
+            let end = if entry.sent { End::Unknown } else { End::HeldBy(holder) };
+            out.push(Effect::End { id: entry.id, origin: entry.origin, end });
+        }
+    }
+
+    fn forward_waiting(&mut self, now: Mono, slot: Slot, to: NodeId, out: &mut Vec<Effect>) {
+        let Some(link) = self.peers.get(&to).map(|peer| peer.link) else { return };
+        while let Some(mut entry) =
+            self.queue.take_where(slot, |entry| entry.origin == Origin::Local)
+        {
+            let sent_before = std::mem::replace(&mut entry.sent, true);
+            out.push(Effect::Forward { link, id: entry.id, task: entry.task.clone() });
+            let forward = Forwarded { slot, sent_before, to, sent_at: now, wished: false, entry };
+            self.forwards.insert(forward.entry.id, forward);
+        }
+    }
+
+    /// Gives the next batch to a worker: nothing is in flight and the permission is here.
+    fn start(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) {
+        let not_before = self.assignments.not_before(slot);
+        if not_before > now {
+            self.wake(not_before, slot);
+            return;
+        }
+        let Some(assignee) = self.pick() else { return };
+        let Some(token) = self.permissions.raise(now, slot) else { return };
+        let mut entries = std::mem::take(&mut self.scratch);
+        let (tasks_max, bytes_max) = (self.config.batch_tasks_max, self.config.batch_bytes_max);
+        self.queue.take_batch(slot, tasks_max, bytes_max, &mut entries);
+        let batch = Batch::new(&mut entries, token, assignee);
+        self.scratch = entries;
+        self.assignments.put(slot, batch);
+        self.attempt(slot, out);
+    }
+
+    fn pick(&mut self) -> Option<Assignee> {
+        let node = self.selection.pick(|_| true)?;
+        let registration = self.roster.get(&node)?.registration;
+        Some(Assignee { node, registration })
+    }
+
+    /// Goes on with a batch that has no attempt in flight.
+    fn resume(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) {
+        let Some(batch) = self.assignments.batch(slot) else { return };
+        let Assignee { node, registration } = batch.assignee;
+        let is_here = self.roster.get(&node).is_some_and(|r| r.registration == registration);
+        match batch.retry_at {
+            Some(at) if at > now => self.wake(at, slot),
+            Some(_) if is_here => {
+                self.selection.start(&node);
+                self.attempt(slot, out);
+            }
+            _ if !self.permissions.usable(now, slot) => self.put_back(slot, false),
+            _ => {
+                let Some(assignee) = self.pick() else { return };
+                let Some(token) = self.permissions.raise(now, slot) else { return };
+                if let Some(batch) = self.assignments.batch_mut(slot) {
+                    batch.reassign(token, assignee);
+                }
+                out.push(Effect::Moment(Moment::TokenRaised));
+                out.push(Effect::Probe("a batch was given to another worker"));
+                self.attempt(slot, out);
+            }
+        }
+    }
+
+    /// The batch of a slot goes back to the head of its queue.
+    pub(super) fn put_back(&mut self, slot: Slot, alone: bool) {
+        if let Some(batch) = self.assignments.take(slot) {
+            self.queue.put_back(slot, batch.into_entries(alone));
+        }
+    }
+
+    /// One try with the batch's worker, which is registered and counted as busy.
+    fn attempt(&mut self, slot: Slot, out: &mut Vec<Effect>) {
+        let attempt: AttemptId = self.assignments.number();
+        let Some(resource) = self.queue.resource(slot).cloned() else { return };
+        let Some(batch) = self.assignments.batch_mut(slot) else { return };
+        let Assignee { node, registration } = batch.assignee;
+        let nth = batch.begin(attempt);
+        let Some(link) = self.roster.get(&node).map(|registered| registered.link) else { return };
+        let posts: Vec<PostId> = batch.tasks.iter().filter_map(post_id).collect();
+        let token = batch.token;
+        let permission = Permission { resource: resource.clone(), token, worker: node };
+        let tasks = batch.tasks.clone();
+        out.push(Effect::Event(Event::Assign {
+            worker: node,
+            registration,
+            resource,
+            token,
+            posts,
+            attempt: nth,
+        }));
+        let assign = Assign { registration, permission, tasks };
+        out.push(Effect::Assign { link, slot, attempt, assign });
+        out.push(Effect::Moment(Moment::AssignSent));
+    }
+}
+
+const fn post_id(task: &Task) -> Option<PostId> {
+    match task {
+        Task::Post { post, .. } => Some(post.id),
+        _ => None,
+    }
+}
