@@ -11,9 +11,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
+    message::{Fact, Member, MemberState},
     store::MasterRow,
     time::Mono,
-    types::{Incarnation, NodeId},
+    types::{Incarnation, NodeId, Registration, Role},
 };
 
 /// The most masters that a cluster is watched for.
@@ -28,6 +29,20 @@ pub enum Change {
     Out(NodeId),
     /// Its row is gone: this life of it left.
     Gone(NodeId, Incarnation),
+}
+
+/// A master's row as a directory shows it.
+#[must_use]
+pub fn member(row: &MasterRow, state: MemberState) -> Member {
+    let fact = Fact {
+        node: row.node,
+        role: Role::Master,
+        registration: Registration(row.incarnation.0),
+        state,
+        master: row.node,
+    };
+    let (link, http) = (Some(row.link.clone()), Some(row.http.clone()));
+    Member { fact, name: row.name.clone(), link, http, spki: row.spki.clone() }
 }
 
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@
 pub mod assignment;
 pub mod board;
 pub mod failed_list;
+pub mod gossip;
 pub mod key_ring;
 pub mod master;
 pub mod master_watch;
@@ -14,3 +15,4 @@ pub mod roster;
 pub mod search;
 pub mod selection;
 pub mod task_queue;
+pub mod worker;

@@ -1,0 +1,233 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    message::{Close, Welcome},
+    protocol::{master_watch, registry::tests::member},
+    store::MasterRow,
+    types::Incarnation,
+};
+
+fn at(ms: u64) -> Mono {
+    Mono::ZERO + Duration::from_millis(ms)
+}
+
+fn me(registration: u64, state: MemberState) -> Member {
+    member(1, Role::Worker, registration, state)
+}
+
+fn worker(kept: u64) -> Worker {
+    let own = me(kept, MemberState::In);
+    let start = Start {
+        node: own.fact.node,
+        name: own.name,
+        spki: own.spki,
+        registration: Registration(kept),
+        masters: vec!["m9:1".to_owned()],
+        kept: vec![],
+        draw: 0,
+    };
+    Worker::new(at(0), &Config::default(), start)
+}
+
+fn welcome(directory: Vec<Member>) -> Welcome {
+    let domain = Domain {
+        master: member(9, Role::Master, 1, MemberState::In).fact.node,
+        incarnation: Incarnation(1),
+    };
+    Welcome { domain, directory }
+}
+
+fn row(n: u8, life: u64, beat: u64) -> MasterRow {
+    let member = member(n, Role::Master, life, MemberState::In);
+    MasterRow {
+        node: member.fact.node,
+        incarnation: Incarnation(life),
+        beat,
+        http: format!("http://m{n}"),
+        link: format!("m{n}:1"),
+        spki: member.spki,
+        name: member.name,
+        draining: false,
+        guard: [0; 32],
+    }
+}
+
+fn dial(addr: &str) -> Effect {
+    Effect::Dial(addr.to_owned())
+}
+
+/// Dials, is welcomed with this directory, and is registered.
+fn register(worker: &mut Worker, now: Mono, directory: Vec<Member>) -> Registration {
+    assert!(matches!(worker.on_timer(now, 0)[..], [Effect::Dial(_)]));
+    let welcome = welcome(directory);
+    let (registration, _) = worker.on_welcome(now, &welcome);
+    let joined = worker.on_registered(now, &welcome);
+    assert!(matches!(joined[..], [Effect::Event(Event::Join { .. })]), "{joined:?}");
+    registration.expect("a Welcome was awaited")
+}
+
+#[test]
+fn it_registers_above_all_that_is_known_of_it() {
+    let mut worker = worker(3);
+    assert_eq!(register(&mut worker, at(0), vec![]), Registration(4));
+    worker.on_link_ended(at(10), None);
+    let known = vec![me(9, MemberState::Failed)];
+    assert_eq!(register(&mut worker, at(10), known), Registration(10));
+    assert_eq!(worker.registration(), Some(Registration(10)));
+}
+
+#[test]
+fn a_lost_link_is_a_migration_and_a_welcome_out_of_turn_is_nothing() {
+    let mut worker = worker(0);
+    register(&mut worker, at(0), vec![]);
+    assert_eq!(worker.on_welcome(at(1), &welcome(vec![])).0, None);
+    let close = Close { reason: CloseReason::Listed, retry_ms: 1000 };
+    let lost = worker.on_link_ended(at(1), Some(&close));
+    assert_eq!(lost, [Effect::Moment(Moment::WorkerMigrating)]);
+    assert_eq!((worker.registration(), worker.on_link_ended(at(2), None)), (None, vec![]));
+    assert_eq!(worker.on_timer(at(2), 0), []);
+    assert_eq!(worker.next_deadline(), Some(at(1001)));
+    assert_eq!(worker.on_timer(at(1001), 0), [dial("m9:1")]);
+    worker.on_dial_failed(at(1002));
+    assert_eq!(worker.next_deadline(), Some(at(1002)));
+}
+
+#[test]
+fn who_hears_that_it_failed_registers_again_at_once_with_the_same_master() {
+    let mut worker = worker(0);
+    register(&mut worker, at(0), vec![]);
+    assert_eq!(worker.on_members(at(1), vec![me(1, MemberState::In)]), []);
+    let effects = worker.on_members(at(2), vec![me(1, MemberState::Failed)]);
+    let migrating = Effect::Moment(Moment::WorkerMigrating);
+    assert_eq!(effects, [Effect::CloseLink(CloseReason::Leaving), migrating]);
+    assert_eq!(register(&mut worker, at(2), vec![]), Registration(2));
+    // Old news of itself is answered with what is true.
+    let corrected = worker.on_members(at(3), vec![me(1, MemberState::Failed)]);
+    assert!(
+        matches!(&corrected[..], [Effect::Send(Direct::Members(m))] if m[0].fact.registration == Registration(2))
+    );
+}
+
+#[test]
+fn others_are_announced_once_and_kept() {
+    let mut worker = worker(0);
+    register(&mut worker, at(0), vec![]);
+    let other = member(2, Role::Worker, 5, MemberState::In);
+    let effects = worker.on_news(at(1), News::Members(vec![other.clone()]));
+    let line = super::super::gossip::announcement(&other.fact);
+    assert_eq!(effects, [Effect::KeepMembers(vec![other.clone()]), Effect::Event(line)]);
+    assert_eq!(worker.on_members(at(2), vec![other]), []);
+}
+
+#[test]
+fn it_says_its_digest_and_answers_another_with_what_it_knows() {
+    let mut worker = worker(0);
+    register(&mut worker, at(0), vec![]);
+    let said = worker.on_timer(at(0), 0);
+    let digest = Direct::Digest { digest: worker.registry().digest() };
+    assert_eq!(said, [Effect::Send(digest), Effect::SendStatus]);
+    assert_eq!(worker.next_deadline(), Some(at(2000)));
+    assert_eq!(worker.on_digest(worker.registry().digest()), []);
+    let page = worker.on_digest([0; 16]);
+    assert!(matches!(&page[..], [Effect::Send(Direct::Members(m))] if m.len() == 1), "{page:?}");
+}
+
+#[test]
+fn the_stores_masters_are_announced_and_searched() {
+    let mut worker = worker(0);
+    let effects = worker.on_masters(at(0), vec![row(8, 3, 1), row(9, 2, 1)]);
+    let lines = effects.iter().filter(|e| matches!(e, Effect::Event(Event::Announce { .. })));
+    assert_eq!(lines.count(), 2);
+    for second in 1..=5 {
+        assert_eq!(worker.on_masters(at(second * 1000), vec![row(8, 3, second), row(9, 2, 1)]), []);
+    }
+    // 9 is out by now, though the configuration names it.
+    assert_eq!(worker.on_timer(at(5000), 0), [dial("m8:1")]);
+    worker.on_dial_failed(at(5001));
+    assert_eq!(worker.on_timer(at(5001), 0), []);
+    let gone = worker.on_masters(at(6000), vec![row(9, 2, 1)]);
+    let Some(Effect::Event(Event::Announce { state, registration, .. })) = gone.last() else {
+        panic!("{gone:?}")
+    };
+    assert_eq!((*state, *registration), (MemberState::Left, Registration(3)));
+    assert_eq!(master_watch::member(&row(8, 3, 1), MemberState::In).fact.role, Role::Master);
+}
+
+#[derive(Clone, Debug)]
+enum Input {
+    Welcome(u64),
+    DialFailed,
+    Lost(bool),
+    Told(u8, u64, u8),
+    Timer,
+}
+
+fn inputs() -> impl Strategy<Value = Vec<(u64, Input)>> {
+    let input = prop_oneof![
+        (0..9_u64).prop_map(Input::Welcome),
+        Just(Input::DialFailed),
+        any::<bool>().prop_map(Input::Lost),
+        (1..4_u8, 0..9_u64, 0..3_u8).prop_map(|(n, r, s)| Input::Told(n, r, s)),
+        Just(Input::Timer),
+        Just(Input::Timer),
+    ];
+    proptest::collection::vec((0..2000_u64, input), 0..80)
+}
+
+proptest! {
+    #[test]
+    fn numbers_rise_facts_are_announced_forward_and_one_master_is_held(inputs in inputs()) {
+        let mut worker = worker(0);
+        let (mut now, mut last, mut shown) = (0, Registration(0), std::collections::BTreeMap::new());
+        let (mut dialling, mut linked) = (false, false);
+        for (pass, input) in inputs {
+            now += pass;
+            let effects = match input {
+                Input::Welcome(known) => {
+                    let directory = if known > 0 { vec![me(known, MemberState::Left)] } else { vec![] };
+                    let welcome = welcome(directory);
+                    let (registration, mut effects) = worker.on_welcome(at(now), &welcome);
+                    prop_assert_eq!(registration.is_some(), dialling);
+                    if let Some(registration) = registration {
+                        prop_assert!(registration > last && registration > Registration(known));
+                        last = registration;
+                        effects.extend(worker.on_registered(at(now), &welcome));
+                        (dialling, linked) = (false, true);
+                    }
+                    effects
+                }
+                Input::DialFailed => {
+                    worker.on_dial_failed(at(now));
+                    dialling = false;
+                    vec![]
+                }
+                Input::Lost(said) => {
+                    let close = Close { reason: CloseReason::Draining, retry_ms: 100 };
+                    linked = false;
+                    worker.on_link_ended(at(now), said.then_some(&close))
+                }
+                Input::Told(n, r, s) => {
+                    let state = [MemberState::In, MemberState::Failed, MemberState::Left];
+                    worker.on_members(at(now), vec![member(n, Role::Worker, r, state[usize::from(s)])])
+                }
+                Input::Timer => worker.on_timer(at(now), now),
+            };
+            for effect in effects {
+                match effect {
+                    Effect::Dial(_) => {
+                        prop_assert!(!dialling && !linked);
+                        dialling = true;
+                    }
+                    Effect::CloseLink(_) => linked = false,
+                    Effect::Event(Event::Announce { node, registration, state, .. }) => {
+                        let before = shown.insert(node, (registration, state));
+                        prop_assert!(before < Some((registration, state)));
+                    }
+                    _ => {}
+                }
+            }
+            prop_assert_eq!(worker.registration().is_some(), linked);
+        }
+    }
+}
