@@ -1,1 +1,30 @@
-//! The four ways to talk, on one secured link.
+//! The four ways to talk, on one secured link: calls that are answered, direct messages,
+//! publish and subscribe, and fanout, an envelope sealed once for a whole domain.
+//!
+//! ```text
+//! node   <---- Incoming, one bounded channel for all links ----.   Link::call, send, publish ..
+//!                                                              |        |
+//! link     reader: record -> frame -> table -> event ----------'   table: queue of frames
+//!          writer: frames and heartbeats -> records -> stream  <--------'
+//! stream   one TCP connection per pair of nodes
+//! ```
+//!
+//! A link has no client and no server: masters and workers run the same code, and each can do
+//! at its end whatever the other can (`contract` holds both to it, with the roles swapped).
+//!
+//! 1. Everything is bounded: a frame, the frames that wait, the calls in flight each way, the
+//!    events that wait for the node. What does not fit is refused with a type, at once.
+//! 2. The peer's bytes are never trusted: what breaks the protocol ends this link, with a
+//!    reason in the log, and nothing else.
+//! 3. Every link ends with exactly one [`Incoming::Closed`], its last event.
+//! 4. An end without a close record is abnormal.
+
+pub mod link;
+mod secured;
+#[cfg(test)]
+mod test_world;
+
+pub use self::{
+    link::{CallError, Incoming, Link, LinkEnd, LinkId, LinkLimits, Responder, SendError},
+    secured::{Peer, Secured},
+};

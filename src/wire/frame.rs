@@ -146,10 +146,24 @@ pub fn direct(direct: &Direct) -> Result<Vec<u8>, FrameError> {
     build(DIRECT, "direct message", &[], direct)
 }
 
-/// Whether an envelope of this many bytes fits into a frame.
-#[must_use]
-pub const fn publish_fits(envelope_len: usize) -> bool {
-    envelope_len < FRAME_LEN_MAX
+/// Writes the number of a call into the bytes of its [`request`].
+pub fn set_call_id(request: &mut [u8], id: CallId) {
+    if let Some(place) = request.get_mut(1..9) {
+        place.copy_from_slice(&id.to_le_bytes());
+    }
+}
+
+/// Holds an envelope against the bound of a frame.
+///
+/// # Errors
+/// [`FrameError::Body`] when it does not fit.
+pub fn check_envelope(envelope: &[u8]) -> Result<(), FrameError> {
+    let len = envelope.len() + 1;
+    if len > FRAME_LEN_MAX {
+        let why = CodecError::TooLong { len, max: FRAME_LEN_MAX };
+        return Err(FrameError::Body { what: "envelope", why });
+    }
+    Ok(())
 }
 
 /// Writes a [`Frame::Publish`] into `out`, which is emptied first and keeps its room.
@@ -189,11 +203,8 @@ impl Frame {
             Self::Response { id, response: answer } => response(*id, answer),
             Self::Cancel { id } => Ok(cancel(*id)),
             Self::Direct(message) => direct(message),
-            Self::Publish(envelope) if !publish_fits(envelope.len()) => Err(FrameError::Body {
-                what: "envelope",
-                why: CodecError::TooLong { len: envelope.len() + 1, max: FRAME_LEN_MAX },
-            }),
             Self::Publish(envelope) => {
+                check_envelope(envelope)?;
                 let mut out = Vec::with_capacity(envelope.len() + 1);
                 publish_into(envelope, &mut out);
                 Ok(out)

@@ -1,0 +1,197 @@
+//! The reading half: bytes to records to frames to events, in order, each check as early as
+//! it can be made.
+
+use std::{future::poll_fn, sync::Arc, task::Poll};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncReadExt, ReadHalf},
+    sync::mpsc,
+};
+
+use super::{Incoming, LinkEnd, LinkId, Responder, responder::Shared};
+use crate::{
+    crypto::record::{self, HEADER_LEN, Opener, RecordKind},
+    env::{BoxStream, Env},
+    message::{Beat, Close},
+    wire::{codec, frame::Frame},
+};
+
+/// Room for what one read brings; the rest of a longer record is read into its own place.
+const BUFFER_LEN: usize = 8 * 1024;
+
+/// After so many records others get a turn: a peer that never pauses must not hold the writer up.
+const RECORDS_PER_TURN: u32 = 16;
+
+type Events = mpsc::Sender<(LinkId, Incoming)>;
+
+pub(super) struct Reader {
+    half: ReadHalf<BoxStream>,
+    opener: Opener,
+    buffer: Box<[u8]>,
+    /// What was read and not looked at lies between these.
+    start: usize,
+    end: usize,
+    beat: Option<Beat>,
+}
+
+fn violation(why: impl ToString) -> LinkEnd {
+    LinkEnd::Violation(why.to_string())
+}
+
+fn broken(why: impl ToString) -> LinkEnd {
+    LinkEnd::Broken(why.to_string())
+}
+
+impl Reader {
+    pub(super) fn new(half: ReadHalf<BoxStream>, opener: Opener) -> Self {
+        let buffer = vec![0; BUFFER_LEN].into_boxed_slice();
+        Self { half, opener, buffer, start: 0, end: 0, beat: None }
+    }
+
+    /// Reads until the link ends.
+    pub(super) async fn run(
+        &mut self,
+        env: &Env,
+        shared: &Arc<Shared>,
+        events: &Events,
+    ) -> LinkEnd {
+        let mut turn = 0;
+        loop {
+            let heard = match self.record(env, shared).await {
+                Ok((RecordKind::Data, bytes)) => self.on_frame(env, shared, events, bytes).await,
+                Ok((RecordKind::Close, bytes)) => match codec::decode::<Close>(&bytes) {
+                    Ok(close) => Err(LinkEnd::Said(close)),
+                    Err(why) => Err(violation(format_args!("close: {why}"))),
+                },
+                Err(end) => Err(end),
+            };
+            if let Err(end) = heard {
+                return end;
+            }
+            turn += 1;
+            if turn % RECORDS_PER_TURN == 0 {
+                give_way().await;
+            }
+        }
+    }
+
+    /// The next record, opened.
+    async fn record(
+        &mut self,
+        env: &Env,
+        shared: &Shared,
+    ) -> Result<(RecordKind, Vec<u8>), LinkEnd> {
+        let pulse = &shared.pulse;
+        while self.end - self.start < HEADER_LEN {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+            let read = self.half.read(&mut self.buffer[self.end..]).await;
+            self.end += heard(read)?;
+            pulse.heard.set(env.now());
+        }
+        let unread = &self.buffer[self.start..self.end];
+        let (header, unread) = unread.split_first_chunk().expect("the loop saw to it");
+        let len = record::body_len(*header).map_err(violation)?;
+        let header = *header;
+
+        let mut body = Vec::with_capacity(len);
+        body.extend_from_slice(&unread[..len.min(unread.len())]);
+        self.start += HEADER_LEN + body.len();
+        if body.len() < len {
+            pulse.record.set(env.now());
+            while body.len() < len {
+                let left = (len - body.len()) as u64;
+                let read = (&mut self.half).take(left).read_buf(&mut body).await;
+                heard(read)?;
+                pulse.heard.set(env.now());
+            }
+            pulse.record.clear();
+        }
+        let kind = self.opener.open(header, &mut body).map_err(violation)?;
+        Ok((kind, body))
+    }
+
+    async fn on_frame(
+        &mut self,
+        env: &Env,
+        shared: &Arc<Shared>,
+        events: &Events,
+        bytes: Vec<u8>,
+    ) -> Result<(), LinkEnd> {
+        let event = match Frame::decode(Bytes::from(bytes)).map_err(violation)? {
+            Frame::Request { id, deadline_ms, request } => {
+                shared.table().serve(id).map_err(violation)?;
+                let deadline = env.now() + std::time::Duration::from_millis(deadline_ms.into());
+                let reply = Responder::new(Arc::clone(shared), id, deadline);
+                Incoming::Request { request, reply }
+            }
+            Frame::Response { id, response } => {
+                return shared.table().answer(id, response).map_err(violation);
+            }
+            Frame::Cancel { id } => return shared.table().cancel(id).map_err(violation),
+            Frame::Direct(message) => Incoming::Direct(message),
+            Frame::Publish(envelope) => Incoming::Envelope(envelope),
+            Frame::Subscribe(topics) => {
+                shared.table().set_topics(&topics);
+                Incoming::Subscribed(topics)
+            }
+            Frame::Beat(beat) => {
+                if self.beat.replace(beat) == Some(beat) {
+                    return Ok(());
+                }
+                Incoming::Beat(beat)
+            }
+        };
+        deliver(env, shared, events, event).await
+    }
+
+    /// Reads and forgets until the peer ends the stream.
+    pub(super) async fn linger(&mut self) {
+        while matches!(self.half.read(&mut self.buffer).await, Ok(1..)) {}
+    }
+}
+
+/// How many bytes came.
+fn heard(read: std::io::Result<usize>) -> Result<usize, LinkEnd> {
+    match read {
+        Ok(0) => Err(broken("the stream ended without a close")),
+        Ok(len) => Ok(len),
+        Err(why) => Err(broken(why)),
+    }
+}
+
+/// Hands the node an event, waiting for room; the peer is not judged by that time.
+async fn deliver(
+    env: &Env,
+    shared: &Shared,
+    events: &Events,
+    event: Incoming,
+) -> Result<(), LinkEnd> {
+    let gone = || broken("the node is gone");
+    match events.try_send((shared.id, event)) {
+        Ok(()) => Ok(()),
+        Err(mpsc::error::TrySendError::Closed(_)) => Err(gone()),
+        Err(mpsc::error::TrySendError::Full(event)) => {
+            shared.pulse.heard.clear();
+            let sent = events.send(event).await;
+            shared.pulse.heard.set(env.now());
+            sent.map_err(|_| gone())
+        }
+    }
+}
+
+/// Ready at the next poll.
+async fn give_way() {
+    let mut gave = false;
+    poll_fn(|waker| {
+        if gave {
+            return Poll::Ready(());
+        }
+        gave = true;
+        waker.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

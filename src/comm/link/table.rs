@@ -1,0 +1,304 @@
+//! The link's table: what waits to be sent, which calls are under way. No I/O, no clock.
+//!
+//! 1. Ids of calls leave in ascending order and are never used twice.
+//! 2. A call is in `calls` from its queueing to its answer, giving up or the link's end.
+//! 3. At most `in_flight_max` calls are under way each way.
+//! 4. Messages, envelopes and requests that wait are at most `frames_max` and `bytes_max`;
+//!    responses may take as much again; cancels are at most one for each call that left.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use super::{CallError, LinkLimits, SendError};
+use crate::{
+    message::{Beat, Close, Response, Topic},
+    wire::{
+        FRAME_LEN_MAX,
+        frame::{self, CallId},
+    },
+};
+
+/// About how many bytes one [`Table::take`] hands out.
+const TAKE_BYTES: usize = 64 * 1024;
+
+/// What waits to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Out {
+    /// A frame.
+    Frame(Vec<u8>),
+    /// A call's frame, which is taken back when the call is given up.
+    Call(CallId, Vec<u8>),
+    /// A sealed envelope, shared with other links.
+    Envelope(Bytes),
+}
+
+impl Out {
+    fn len(&self) -> usize {
+        match self {
+            Self::Frame(bytes) | Self::Call(_, bytes) => bytes.len(),
+            Self::Envelope(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// The peer did what no peer does.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub(super) enum Breach {
+    #[error("call {id} after call {last}")]
+    CallOutOfOrder { id: CallId, last: CallId },
+    #[error("more than {max} calls at once")]
+    TooManyCalls { max: usize },
+    #[error("a response to call {id}, which was never made")]
+    NeverCalled { id: CallId },
+    #[error("a cancel of call {id}, which was never made")]
+    NeverServed { id: CallId },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Closing(Close),
+    Ended,
+}
+
+/// What the writer is handed besides frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// What heartbeats say; `None` until the node said.
+    pub(super) beat: Option<Beat>,
+    /// Set when nothing waits and nothing more will.
+    pub(super) close: Option<Close>,
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    phase: Phase,
+    queue: VecDeque<Out>,
+    queued_bytes: usize,
+    calls: BTreeMap<CallId, oneshot::Sender<Result<Response, CallError>>>,
+    last_call: CallId,
+    serving: BTreeSet<CallId>,
+    last_served: CallId,
+    beat: Option<Beat>,
+    topics: u64,
+    frames_max: usize,
+    bytes_max: usize,
+    in_flight_max: usize,
+}
+
+impl Table {
+    pub(super) fn new(limits: &LinkLimits) -> Self {
+        Self {
+            phase: Phase::Open,
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            calls: BTreeMap::new(),
+            last_call: 0,
+            serving: BTreeSet::new(),
+            last_served: 0,
+            beat: None,
+            topics: 0,
+            frames_max: limits.outgoing_frames_max,
+            bytes_max: limits.outgoing_bytes_max.max(FRAME_LEN_MAX),
+            in_flight_max: limits.in_flight_max,
+        }
+    }
+
+    pub(super) const fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
+    pub(super) const fn closing(&self) -> Option<Close> {
+        match self.phase {
+            Phase::Closing(close) => Some(close),
+            Phase::Open | Phase::Ended => None,
+        }
+    }
+
+    pub(super) const fn is_closing(&self) -> bool {
+        self.closing().is_some()
+    }
+
+    fn has_room(&self, len: usize) -> bool {
+        self.queue.len() < self.frames_max && self.queued_bytes + len <= self.bytes_max
+    }
+
+    fn queue(&mut self, out: Out) {
+        self.queued_bytes += out.len();
+        self.queue.push_back(out);
+    }
+
+    /// Queues a message or an envelope.
+    pub(super) fn push(&mut self, out: Out) -> Result<(), SendError> {
+        if !self.is_open() {
+            return Err(SendError::Closed);
+        }
+        if !self.has_room(out.len()) {
+            return Err(SendError::Full);
+        }
+        self.queue(out);
+        Ok(())
+    }
+
+    /// Numbers a request's frame and queues it.
+    pub(super) fn call(
+        &mut self,
+        mut bytes: Vec<u8>,
+        answer: oneshot::Sender<Result<Response, CallError>>,
+    ) -> Result<CallId, CallError> {
+        if !self.is_open() {
+            return Err(CallError::Closed);
+        }
+        if self.calls.len() >= self.in_flight_max || !self.has_room(bytes.len()) {
+            return Err(CallError::Full);
+        }
+        self.last_call += 1;
+        let id = self.last_call;
+        frame::set_call_id(&mut bytes, id);
+        self.queue(Out::Call(id, bytes));
+        self.calls.insert(id, answer);
+        Ok(id)
+    }
+
+    /// The caller does not wait any more. Says whether there is something to send.
+    pub(super) fn give_up(&mut self, id: CallId) -> bool {
+        if self.calls.remove(&id).is_none() {
+            return false;
+        }
+        let unsent =
+            self.queue.iter().rposition(|out| matches!(out, Out::Call(call, _) if *call == id));
+        if let Some(unsent) = unsent.and_then(|at| self.queue.remove(at)) {
+            self.queued_bytes -= unsent.len();
+            return false;
+        }
+        if self.phase == Phase::Ended {
+            return false;
+        }
+        self.queue(Out::Frame(frame::cancel(id)));
+        true
+    }
+
+    /// The peer answers a call.
+    pub(super) fn answer(&mut self, id: CallId, response: Response) -> Result<(), Breach> {
+        if id == 0 || id > self.last_call {
+            return Err(Breach::NeverCalled { id });
+        }
+        if let Some(answer) = self.calls.remove(&id) {
+            // The caller may be giving up this very moment.
+            let _ = answer.send(Ok(response));
+        }
+        Ok(())
+    }
+
+    /// The peer calls.
+    pub(super) fn serve(&mut self, id: CallId) -> Result<(), Breach> {
+        if id <= self.last_served {
+            return Err(Breach::CallOutOfOrder { id, last: self.last_served });
+        }
+        if self.serving.len() >= self.in_flight_max {
+            return Err(Breach::TooManyCalls { max: self.in_flight_max });
+        }
+        self.last_served = id;
+        self.serving.insert(id);
+        Ok(())
+    }
+
+    /// The peer gives a call up.
+    pub(super) fn cancel(&mut self, id: CallId) -> Result<(), Breach> {
+        if id == 0 || id > self.last_served {
+            return Err(Breach::NeverServed { id });
+        }
+        self.serving.remove(&id);
+        Ok(())
+    }
+
+    /// Whether the peer still waits for this answer.
+    pub(super) fn is_serving(&self, id: CallId) -> bool {
+        self.serving.contains(&id)
+    }
+
+    /// Queues the answer to a call of the peer.
+    pub(super) fn respond(&mut self, id: CallId, bytes: Vec<u8>) -> Result<(), SendError> {
+        if !self.is_open() {
+            return Err(SendError::Closed);
+        }
+        if !self.serving.remove(&id) {
+            return Err(SendError::Unwanted);
+        }
+        let frames_max = 2 * self.frames_max + self.in_flight_max;
+        if self.queue.len() >= frames_max || self.queued_bytes + bytes.len() > 2 * self.bytes_max {
+            return Err(SendError::Full);
+        }
+        self.queue(Out::Frame(bytes));
+        Ok(())
+    }
+
+    /// This call of the peer will have no answer.
+    pub(super) fn abandon(&mut self, id: CallId) {
+        self.serving.remove(&id);
+    }
+
+    /// Says whether that is news.
+    pub(super) fn set_beat(&mut self, beat: Beat) -> bool {
+        self.beat.replace(beat) != Some(beat)
+    }
+
+    pub(super) fn set_topics(&mut self, topics: &[Topic]) {
+        self.topics = topics.iter().fold(0, |bits, topic| bits | bit(*topic));
+    }
+
+    pub(super) const fn wants(&self, topic: Topic) -> bool {
+        self.topics & bit(topic) != 0
+    }
+
+    /// Moves what waits into `batch`, in order, about [`TAKE_BYTES`] of it.
+    pub(super) fn take(&mut self, batch: &mut Vec<Out>) -> Taken {
+        let mut bytes = 0;
+        while bytes < TAKE_BYTES
+            && let Some(out) = self.queue.pop_front()
+        {
+            bytes += out.len();
+            batch.push(out);
+        }
+        self.queued_bytes -= bytes;
+        Taken { beat: self.beat, close: self.closing().filter(|_| batch.is_empty()) }
+    }
+
+    /// Whether something waits to be sent.
+    pub(super) fn has_work(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Takes nothing more. Says whether this is the first close.
+    pub(super) const fn close(&mut self, close: Close) -> bool {
+        let first = self.is_open();
+        if first {
+            self.phase = Phase::Closing(close);
+        }
+        first
+    }
+
+    /// Nothing is sent or heard any more. Calls end: unsent ones as never made.
+    pub(super) fn end(&mut self) {
+        self.phase = Phase::Ended;
+        for out in self.queue.drain(..) {
+            if let Out::Call(id, _) = out
+                && let Some(answer) = self.calls.remove(&id)
+            {
+                // The caller may be gone.
+                let _ = answer.send(Err(CallError::Closed));
+            }
+        }
+        self.queued_bytes = 0;
+        // Dropping what they wait on tells the others that theirs are lost.
+        self.calls.clear();
+        self.serving.clear();
+    }
+}
+
+const fn bit(topic: Topic) -> u64 {
+    1 << topic as u64
+}

@@ -1,0 +1,121 @@
+//! Two links on one pipe, or a link and a peer that does as the test likes.
+
+mod hostile;
+mod pair;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+};
+
+use super::*;
+use crate::{
+    comm::test_world::{SECOND, run, secured_pair},
+    crypto::record::{self, HEADER_LEN, Opener, RecordKind, Sealer},
+    env::BoxStream,
+    wire::{codec, frame::Frame},
+};
+
+const ROOM: usize = 64 * 1024;
+const BYE: Close = Close { reason: CloseReason::Leaving, retry_ms: 250 };
+
+type Events = mpsc::Receiver<(LinkId, Incoming)>;
+
+fn small() -> LinkLimits {
+    LinkLimits { outgoing_frames_max: 8, in_flight_max: 4, ..LinkLimits::default() }
+}
+
+fn start(env: &Env, id: u64, secured: Secured, limits: LinkLimits) -> (Link, Events) {
+    let (incoming, events) = mpsc::channel(16);
+    (Link::start(env, LinkId(id), secured, limits, incoming), events)
+}
+
+/// A master's link and a worker's.
+fn pair(env: &Env, limits: &LinkLimits) -> ((Link, Events), (Link, Events)) {
+    let (near, far) = secured_pair(ROOM);
+    (start(env, 1, near, limits.clone()), start(env, 2, far, limits.clone()))
+}
+
+/// The next event that is no heartbeat.
+async fn next(events: &mut Events) -> Incoming {
+    loop {
+        match events.recv().await.expect("no event after the last").1 {
+            Incoming::Beat(_) => {}
+            event => return event,
+        }
+    }
+}
+
+/// How the link ends, whatever comes before.
+async fn end(events: &mut Events) -> LinkEnd {
+    loop {
+        if let Incoming::Closed(end) = next(events).await {
+            return end;
+        }
+    }
+}
+
+/// The request that comes next, and where its answer goes.
+async fn asked(events: &mut Events) -> (Request, Responder) {
+    match next(events).await {
+        Incoming::Request { request, reply } => (request, reply),
+        other => panic!("want a request, got {other:?}"),
+    }
+}
+
+/// The far end of a link, in a test's hands.
+struct Raw {
+    stream: BoxStream,
+    sealer: Sealer,
+    opener: Opener,
+}
+
+/// A link and the raw other end.
+fn raw(env: &Env, limits: LinkLimits) -> (Link, Events, Raw) {
+    let (near, far) = secured_pair(ROOM);
+    let (link, events) = start(env, 1, near, limits);
+    let Secured { stream, sealer, opener, .. } = far;
+    (link, events, Raw { stream, sealer, opener })
+}
+
+impl Raw {
+    fn record(&mut self, plain: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.sealer.seal(RecordKind::Data, plain, &mut out).expect("below the bound");
+        out
+    }
+
+    async fn write(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.expect("the link reads");
+    }
+
+    async fn say(&mut self, frame: &Frame) {
+        let record = self.record(&frame.encode().expect("below the bound"));
+        self.write(&record).await;
+    }
+
+    /// The next frame that is no heartbeat, or the close.
+    async fn hear(&mut self) -> Result<Frame, Close> {
+        loop {
+            let mut header = [0; HEADER_LEN];
+            self.stream.read_exact(&mut header).await.expect("not ended");
+            let mut body = vec![0; record::body_len(header).expect("below the bound")];
+            self.stream.read_exact(&mut body).await.expect("not ended");
+            match self.opener.open(header, &mut body).expect("sealed for here") {
+                RecordKind::Close => return Err(codec::decode(&body).expect("a close")),
+                RecordKind::Data => match Frame::decode(body.into()).expect("a frame") {
+                    Frame::Beat(_) => {}
+                    frame => return Ok(frame),
+                },
+            }
+        }
+    }
+}
+
+fn echo(byte: u8) -> Request {
+    Request::Echo(vec![byte])
+}
+
+fn digest(byte: u8) -> Direct {
+    Direct::Digest { digest: [byte; 16] }
+}

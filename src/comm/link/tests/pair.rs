@@ -1,0 +1,249 @@
+//! Two links that both keep to the protocol.
+
+use futures_util::FutureExt;
+
+use super::*;
+
+#[test]
+fn a_call_is_answered_and_answers_may_come_in_any_order() {
+    run(async |env| {
+        let ((near, _near), (_far, mut far_events)) = pair(&env, &small());
+        let calls = async { tokio::join!(near.call(echo(1), SECOND), near.call(echo(2), SECOND)) };
+        let answers = async {
+            let (first, first_reply) = asked(&mut far_events).await;
+            let (second, second_reply) = asked(&mut far_events).await;
+            assert_eq!((first, second), (echo(1), echo(2)));
+            assert_eq!(second_reply.send(&Response::Echo(vec![2])), Ok(()));
+            assert_eq!(first_reply.send(&Response::Echo(vec![1])), Ok(()));
+        };
+        let ((one, two), ()) = tokio::join!(calls, answers);
+        assert_eq!((one, two), (Ok(Response::Echo(vec![1])), Ok(Response::Echo(vec![2]))));
+    });
+}
+
+#[test]
+fn a_call_without_an_answer_times_out_is_cancelled_and_a_late_answer_is_ignored() {
+    run(async |env| {
+        let ((near, _near), (_far, mut far_events)) = pair(&env, &small());
+        let before = env.now();
+        let (answer, (_, reply)) = tokio::join!(near.call(echo(1), SECOND), asked(&mut far_events));
+        assert_eq!(answer, Err(CallError::TimedOut));
+        assert_eq!(env.now().since(before), SECOND);
+        assert_eq!(reply.deadline(), before + SECOND);
+        env.sleep(SECOND).await;
+        assert!(reply.is_cancelled());
+        assert_eq!(reply.send(&Response::NotServed), Err(SendError::Unwanted));
+        // The link is as good as before.
+        let (answer, ()) = tokio::join!(near.call(echo(2), SECOND), async {
+            let (_, reply) = asked(&mut far_events).await;
+            assert_eq!(reply.send(&Response::Echo(vec![2])), Ok(()));
+        });
+        assert_eq!(answer, Ok(Response::Echo(vec![2])));
+    });
+}
+
+#[test]
+fn calls_beyond_the_bound_are_refused_at_once_and_room_comes_back() {
+    run(async |env| {
+        let ((near, _near), (_far, mut far_events)) = pair(&env, &small());
+        let calls = (0..5).map(|n| near.call(echo(n), SECOND));
+        let all = futures_util::future::join_all(calls);
+        let (answers, replies) = tokio::join!(all, async {
+            let mut replies = Vec::new();
+            for _ in 0..4 {
+                replies.push(asked(&mut far_events).await.1);
+            }
+            replies
+        });
+        let full = answers.iter().filter(|answer| **answer == Err(CallError::Full)).count();
+        assert_eq!((full, answers[4].clone()), (1, Err(CallError::Full)));
+        assert!(CallError::Full.nothing_was_done());
+        // All timed out: both sides count none under way, though nobody answered.
+        let again = async { tokio::join!(near.call(echo(9), SECOND), asked(&mut far_events)) };
+        let (_, (request, _)) = again.await;
+        assert_eq!(request, echo(9));
+        drop(replies);
+    });
+}
+
+#[test]
+fn what_does_not_fit_the_queue_is_refused_and_the_rest_arrives_in_order() {
+    run(async |env| {
+        let ((near, _near), (_far, mut far_events)) = pair(&env, &small());
+        // The link's task has had no turn yet, so nothing leaves meanwhile.
+        for n in 0..8 {
+            assert_eq!(near.send(&digest(n)), Ok(()));
+        }
+        assert_eq!(near.send(&digest(8)), Err(SendError::Full));
+        assert_eq!(near.publish(Bytes::from_static(b"x")), Err(SendError::Full));
+        assert_eq!(near.call(echo(1), SECOND).await, Err(CallError::Full));
+        for n in 0..8 {
+            assert!(
+                matches!(next(&mut far_events).await, Incoming::Direct(got) if got == digest(n))
+            );
+        }
+        assert_eq!(near.send(&digest(9)), Ok(()));
+    });
+}
+
+#[test]
+fn bytes_that_wait_are_bounded_too() {
+    run(async |env| {
+        let limits = LinkLimits { outgoing_bytes_max: FRAME_LEN_MAX, ..LinkLimits::default() };
+        let ((near, _near), _far) = pair(&env, &limits);
+        let third = Bytes::from(vec![0; FRAME_LEN_MAX / 3]);
+        for _ in 0..3 {
+            assert_eq!(near.publish(third.clone()), Ok(()));
+        }
+        assert_eq!(near.publish(third.clone()), Err(SendError::Full));
+        let long = Bytes::from(vec![0; FRAME_LEN_MAX]);
+        assert!(matches!(near.publish(long), Err(SendError::TooLong(_))));
+    });
+}
+
+#[test]
+fn an_envelope_arrives_as_it_was_and_subscriptions_are_remembered() {
+    run(async |env| {
+        let ((near, _near), (far, mut far_events)) = pair(&env, &small());
+        assert_eq!(near.subscribe(&[Topic::Board, Topic::Keys]), Ok(()));
+        let long = Bytes::from(vec![7; 300_000]);
+        assert_eq!(near.publish(long.clone()), Ok(()));
+        assert!(matches!(next(&mut far_events).await, Incoming::Subscribed(topics)
+            if topics == [Topic::Board, Topic::Keys]));
+        assert!(matches!(next(&mut far_events).await, Incoming::Envelope(got) if got == long));
+        assert!(far.wants(Topic::Board) && far.wants(Topic::Keys) && !far.wants(Topic::Session));
+    });
+}
+
+#[test]
+fn heartbeats_keep_an_idle_link_alive_and_tell_changes_at_once() {
+    run(async |env| {
+        let ((near, mut near_events), (_far, mut far_events)) = pair(&env, &small());
+        let first = far_events.recv().await;
+        assert!(matches!(first, Some((LinkId(2), Incoming::Beat(Beat { reaches_store: false })))));
+        env.sleep(3600 * SECOND).await;
+        assert!(near.is_open());
+        let before = env.now();
+        near.beat(Beat { reaches_store: true });
+        let changed = far_events.recv().await;
+        assert!(matches!(changed, Some((_, Incoming::Beat(Beat { reaches_store: true })))));
+        assert_eq!(env.now(), before);
+        // An hour of beats that all say the same is one event.
+        near_events.recv().await.expect("the first beat");
+        assert!(near_events.try_recv().is_err());
+    });
+}
+
+#[test]
+fn a_close_comes_after_all_that_was_queued_and_ends_both() {
+    run(async |env| {
+        let ((near, mut near_events), (far, mut far_events)) = pair(&env, &small());
+        for n in 0..5 {
+            assert_eq!(near.send(&digest(n)), Ok(()));
+        }
+        near.close(BYE);
+        near.close(Close { reason: CloseReason::Full, retry_ms: 0 });
+        assert_eq!(near.send(&digest(9)), Err(SendError::Closed));
+        assert_eq!(near.call(echo(1), SECOND).await, Err(CallError::Closed));
+        let before = env.now();
+        for _ in 0..5 {
+            assert!(matches!(next(&mut far_events).await, Incoming::Direct(_)));
+        }
+        assert_eq!(end(&mut far_events).await, LinkEnd::Said(BYE));
+        assert_eq!(end(&mut near_events).await, LinkEnd::Closed(BYE));
+        assert_eq!(env.now(), before, "nobody waited for a time-out");
+        assert!(!far.is_open());
+        assert!(far_events.recv().await.is_none() && near_events.recv().await.is_none());
+    });
+}
+
+#[test]
+fn a_close_is_said_even_if_its_link_is_dropped_and_a_drop_alone_is_a_break() {
+    run(async |env| {
+        let ((near, _near), (_far, mut far_events)) = pair(&env, &small());
+        near.close(BYE);
+        drop(near);
+        assert_eq!(end(&mut far_events).await, LinkEnd::Said(BYE));
+
+        let ((near, _near), (_far, mut far_events)) = pair(&env, &small());
+        let other = near.clone();
+        drop(near);
+        env.sleep(10 * SECOND).await;
+        assert!(other.is_open());
+        drop(other);
+        assert!(matches!(end(&mut far_events).await, LinkEnd::Broken(_)));
+    });
+}
+
+#[test]
+fn a_call_under_way_is_lost_with_its_link_and_one_that_never_left_was_not_made() {
+    run(async |env| {
+        let ((near, _near), (far, mut far_events)) = pair(&env, &small());
+        let (answer, ()) = tokio::join!(near.call(echo(1), SECOND), async {
+            let (_, reply) = asked(&mut far_events).await;
+            far.close(BYE);
+            assert_eq!(reply.send(&Response::NotServed), Err(SendError::Closed));
+        });
+        assert_eq!(answer, Err(CallError::Lost));
+        assert!(!CallError::Lost.nothing_was_done());
+
+        // This pipe holds nothing: the call is stuck behind the first heartbeat.
+        let (secured, _held) = secured_pair(1);
+        let (near, _near) = start(&env, 3, secured, small());
+        env.sleep(SECOND).await;
+        assert_eq!(near.call(echo(1), 60 * SECOND).await, Err(CallError::Closed));
+    });
+}
+
+#[test]
+fn a_call_given_up_before_it_left_is_never_sent() {
+    run(async |env| {
+        let ((near, _near), (_far, mut far_events)) = pair(&env, &small());
+        let mut call = Box::pin(near.call(echo(1), SECOND));
+        assert!((&mut call).now_or_never().is_none());
+        drop(call);
+        assert_eq!(near.send(&digest(1)), Ok(()));
+        assert!(matches!(next(&mut far_events).await, Incoming::Direct(_)));
+    });
+}
+
+#[test]
+fn a_slow_node_slows_its_peer_down_and_loses_nothing_while_heartbeats_go_on() {
+    run(async |env| {
+        let limits = LinkLimits { stall_timeout: 3600 * SECOND, ..LinkLimits::default() };
+        let ((near, mut near_events), (far, mut far_events)) = pair(&env, &limits);
+        let mut sent = 0;
+        let piece = Bytes::from(vec![1; 32 * 1024]);
+        for _ in 0..100 {
+            while near.publish(piece.clone()).is_ok() {
+                sent += 1;
+            }
+            env.sleep(SECOND).await;
+        }
+        // Far took none of it. What near still says reaches nobody, but far itself is heard.
+        assert!(near.is_open() && far.is_open());
+        far.beat(Beat { reaches_store: true });
+        loop {
+            let (_, event) = near_events.recv().await.expect("open");
+            if matches!(event, Incoming::Beat(Beat { reaches_store: true })) {
+                break;
+            }
+        }
+        for _ in 0..sent {
+            assert!(matches!(next(&mut far_events).await, Incoming::Envelope(_)));
+        }
+        assert!(near.is_open() && far.is_open());
+    });
+}
+
+#[test]
+fn keys_change_over_a_day_and_nobody_notices() {
+    run(async |env| {
+        let ((near, _near), (_far, mut far_events)) = pair(&env, &small());
+        for n in 0..24 {
+            env.sleep(3600 * SECOND).await;
+            assert_eq!(near.send(&digest(n)), Ok(()));
+            assert!(matches!(next(&mut far_events).await, Incoming::Direct(_)));
+        }
+    });
+}

@@ -1,0 +1,176 @@
+//! The writing half: frames to records to bytes, as many in one write as wait, flushed once
+//! per burst. Between them the heartbeats, also when nothing else goes out or all waits.
+
+use std::{io, pin::pin};
+
+use thiserror::Error;
+use tokio::io::{AsyncWriteExt, WriteHalf};
+
+use super::{LinkEnd, pulse::Pulse, responder::Shared, table::Out};
+use crate::{
+    crypto::record::{RecordError, RecordKind, Sealer},
+    env::{BoxStream, Env},
+    message::{Beat, Close},
+    time::Mono,
+    wire::{
+        codec::{self, CodecError},
+        frame::{self, FrameError},
+    },
+};
+
+/// Room that is kept from burst to burst.
+const KEPT_LEN: usize = 128 * 1024;
+
+/// Nothing more can be written.
+#[derive(Debug, Error)]
+pub(super) enum WriteError {
+    #[error(transparent)]
+    Stream(#[from] io::Error),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+pub(super) struct Writer {
+    half: WriteHalf<BoxStream>,
+    sealer: Sealer,
+    keyed_at: Mono,
+    /// Whole records; `written` bytes of them are out. Survives a cancelled write, so that a
+    /// last record can follow.
+    sealed: Vec<u8>,
+    written: usize,
+    /// A published frame on its way into a record.
+    scratch: Vec<u8>,
+    batch: Vec<Out>,
+    said: Option<Beat>,
+}
+
+impl Writer {
+    pub(super) const fn new(half: WriteHalf<BoxStream>, sealer: Sealer, now: Mono) -> Self {
+        Self {
+            half,
+            sealer,
+            keyed_at: now,
+            sealed: Vec::new(),
+            written: 0,
+            scratch: Vec::new(),
+            batch: Vec::new(),
+            said: None,
+        }
+    }
+
+    /// Writes until the link is closed from this side, or breaks. Cancel-safe.
+    pub(super) async fn run(&mut self, env: &Env, shared: &Shared) -> LinkEnd {
+        match self.pump(env, shared).await {
+            Ok(close) => LinkEnd::Closed(close),
+            Err(why) => LinkEnd::Broken(why.to_string()),
+        }
+    }
+
+    async fn pump(&mut self, env: &Env, shared: &Shared) -> Result<Close, WriteError> {
+        let mut beat_at = env.now();
+        let mut tick = pin!(env.sleep_until(beat_at));
+        loop {
+            let taken = shared.table().take(&mut self.batch);
+            let now = env.now();
+            let due = now >= beat_at;
+            if due || (taken.beat.is_some() && taken.beat != self.said) {
+                let beat = taken.beat.unwrap_or(Beat { reaches_store: false });
+                self.seal(&frame::beat(&beat)?)?;
+                self.said = taken.beat;
+            }
+            if due {
+                beat_at = now + shared.limits.heartbeat_interval;
+                tick.set(env.sleep_until(beat_at));
+                if now.since(self.keyed_at) >= shared.limits.rekey_interval {
+                    self.sealer.rekey();
+                    self.keyed_at = now;
+                }
+            }
+            self.seal_batch()?;
+            if !self.sealed.is_empty() {
+                self.write(env, &shared.pulse).await?;
+                // More may have come to wait meanwhile; only then comes the flush.
+                if shared.table().has_work() {
+                    continue;
+                }
+                self.flush(env, &shared.pulse).await?;
+                continue;
+            }
+            if let Some(close) = taken.close {
+                return Ok(close);
+            }
+            tokio::select! {
+                biased;
+                () = shared.work.notified() => {}
+                () = &mut tick => {}
+            }
+        }
+    }
+
+    fn seal(&mut self, frame: &[u8]) -> Result<(), RecordError> {
+        self.sealer.seal(RecordKind::Data, frame, &mut self.sealed)
+    }
+
+    fn seal_batch(&mut self) -> Result<(), RecordError> {
+        for out in self.batch.drain(..) {
+            let bytes = match &out {
+                Out::Frame(bytes) | Out::Call(_, bytes) => bytes,
+                Out::Envelope(envelope) => {
+                    frame::publish_into(envelope, &mut self.scratch);
+                    &self.scratch
+                }
+            };
+            self.sealer.seal(RecordKind::Data, bytes, &mut self.sealed)?;
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, env: &Env, pulse: &Pulse) -> io::Result<()> {
+        while self.written < self.sealed.len() {
+            pulse.writing.set(env.now());
+            self.write_some().await?;
+        }
+        pulse.writing.clear();
+        self.forget_written();
+        Ok(())
+    }
+
+    async fn write_some(&mut self) -> io::Result<()> {
+        match self.half.write(&self.sealed[self.written..]).await? {
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            len => {
+                self.written += len;
+                Ok(())
+            }
+        }
+    }
+
+    fn forget_written(&mut self) {
+        self.sealed.clear();
+        self.sealed.shrink_to(KEPT_LEN);
+        self.scratch.shrink_to(KEPT_LEN);
+        self.written = 0;
+    }
+
+    async fn flush(&mut self, env: &Env, pulse: &Pulse) -> io::Result<()> {
+        pulse.writing.set(env.now());
+        self.half.flush().await?;
+        pulse.writing.clear();
+        Ok(())
+    }
+
+    /// Says the last word, after what is sealed already, and ends this direction.
+    pub(super) async fn finish(&mut self, close: Close) -> Result<(), WriteError> {
+        self.sealer.seal(RecordKind::Close, &codec::encode(&close)?, &mut self.sealed)?;
+        while self.written < self.sealed.len() {
+            self.write_some().await?;
+        }
+        self.half.flush().await?;
+        self.half.shutdown().await?;
+        Ok(())
+    }
+}
