@@ -1,0 +1,141 @@
+//! What a node sees of the simulated world: [`chatchat::env::World`] for one life of one host.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use chatchat::{
+    env::{self, BoxFuture, BoxStream, Disk, Listener, Task},
+    event::{Event, Moment},
+    time::{Mono, Wall},
+};
+use madsim::runtime::NodeHandle;
+
+use crate::{
+    disk::SimDisk,
+    net::{Connecting, SimListener},
+    world::{HostId, Life, State, World},
+};
+
+/// One life of one host.
+pub(crate) struct SimEnv {
+    world: World,
+    life: Life,
+    spawner: NodeHandle,
+}
+
+impl SimEnv {
+    pub(crate) const fn new(world: World, life: Life, spawner: NodeHandle) -> Self {
+        Self { world, life, spawner }
+    }
+}
+
+/// Waits on a host's monotonic clock.
+struct Timer {
+    world: World,
+    life: Life,
+    at: Mono,
+    id: Option<u64>,
+}
+
+impl Future for Timer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        this.world.with(|state| state.poll_timer(this.life, &mut this.id, this.at, cx))
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if self.id.is_some() {
+            self.world.with(|state| state.drop_timer(self.life, &mut self.id));
+        }
+    }
+}
+
+/// Reads `host:port`. This machine's own names stand for it.
+fn address(state: &State, here: HostId, addr: &str) -> io::Result<(HostId, u16)> {
+    let wrong = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{addr}: {why}"));
+    let (name, port) = addr.rsplit_once(':').ok_or_else(|| wrong("want host:port"))?;
+    let port = port.parse().map_err(|_| wrong("want host:port"))?;
+    let host = match name {
+        "localhost" | "127.0.0.1" | "0.0.0.0" | "[::]" | "[::1]" => Some(here),
+        name => state.find(name),
+    };
+    Ok((host.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such host"))?, port))
+}
+
+impl env::World for SimEnv {
+    fn now(&self) -> Mono {
+        self.world.with(|state| state.mono(self.life.host))
+    }
+
+    fn wall(&self) -> Wall {
+        self.world.with(|state| state.wall(self.life.host))
+    }
+
+    fn sleep_until(&self, at: Mono) -> BoxFuture<'static, ()> {
+        Box::pin(Timer { world: self.world.clone(), life: self.life, at, id: None })
+    }
+
+    fn spawn(&self, _name: &'static str, task: BoxFuture<'static, ()>) -> Task {
+        // A task of an ended life is spawned on a killed node and never runs.
+        let handle = self.spawner.spawn(task).abort_handle();
+        Task::new(move || handle.abort())
+    }
+
+    fn connect(&self, addr: &str) -> BoxFuture<'static, io::Result<BoxStream>> {
+        let (world, life) = (self.world.clone(), self.life);
+        let to = world.with(|state| address(state, life.host, addr));
+        Box::pin(async move {
+            let (to, port) = to?;
+            Connecting::start(world, life, to, port)?.await
+        })
+    }
+
+    fn listen(&self, addr: &str) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        let (world, life) = (self.world.clone(), self.life);
+        let at = world.with(|state| address(state, life.host, addr));
+        Box::pin(async move {
+            let (host, port) = at?;
+            if host != life.host {
+                return Err(io::ErrorKind::AddrNotAvailable.into());
+            }
+            Ok(Box::new(SimListener::listen(&world, life, port)?) as Box<dyn Listener>)
+        })
+    }
+
+    fn entropy(&self, label: &str) -> [u8; 32] {
+        self.world.with(|state| state.entropy(self.life, label))
+    }
+
+    fn disk(&self) -> Arc<dyn Disk> {
+        Arc::new(SimDisk { world: self.world.clone(), life: self.life })
+    }
+
+    fn compute(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            job();
+            // Others run before the result is seen, as they do beside a thread.
+            madsim::task::yield_now().await;
+        })
+    }
+
+    fn event(&self, event: Event) {
+        self.world.with(|state| state.event(self.life, event));
+    }
+
+    fn moment(&self, moment: Moment) {
+        self.world.moment(self.life, moment);
+    }
+
+    fn sometimes(&self, probe: &'static str) {
+        self.world.with(|state| state.sometimes(self.life, probe));
+    }
+}

@@ -1,0 +1,186 @@
+//! The event log: one JSON line per thing that happened, and a digest over all of them.
+//!
+//! 1. A line carries virtual time and an ordinal, never a wall clock's time.
+//! 2. Segments are too many for lines: each virtual second one line carries a hash over what
+//!    crossed the network, so that two runs that differ in one byte differ in the log.
+
+use std::fmt::Write as _;
+
+use chatchat::event::Event;
+use sha2::{Digest, Sha256};
+
+/// How much is written down. The digest is only comparable at the same detail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Detail {
+    /// What nodes say, connections, faults, and a hash of the network per second.
+    #[default]
+    Events,
+    /// Each segment as well: to name the first one that differs.
+    Segments,
+}
+
+/// What a node said, for the oracles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRecord {
+    /// Virtual ns.
+    pub at_ns: u64,
+    /// The host's name.
+    pub host: String,
+    /// What.
+    pub event: Event,
+}
+
+const CHECKPOINT_NS: u64 = 1_000_000_000;
+const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x100_0000_01b3;
+
+/// The log of one run.
+#[derive(Debug)]
+pub(crate) struct Log {
+    lines: Vec<String>,
+    events: Vec<EventRecord>,
+    detail: Detail,
+    checkpoint_at: u64,
+    segments: u64,
+    bytes: u64,
+    hash: u64,
+}
+
+impl Log {
+    pub(crate) const fn new(detail: Detail) -> Self {
+        Self {
+            lines: Vec::new(),
+            events: Vec::new(),
+            detail,
+            checkpoint_at: CHECKPOINT_NS,
+            segments: 0,
+            bytes: 0,
+            hash: FNV_START,
+        }
+    }
+
+    fn push(&mut self, now: u64, host: &str, kind: &str, rest: &str) {
+        self.checkpoint(now);
+        self.line(now, host, kind, rest);
+    }
+
+    fn line(&mut self, now: u64, host: &str, kind: &str, rest: &str) {
+        let mut line = String::with_capacity(64 + rest.len());
+        let ordinal = self.lines.len();
+        // Writing to a String cannot fail.
+        let _ = write!(
+            line,
+            r#"{{"t":{now},"n":{ordinal},"host":"{host}","kind":"{kind}"{}{rest}}}"#,
+            if rest.is_empty() { "" } else { "," },
+        );
+        self.lines.push(line);
+    }
+
+    fn checkpoint(&mut self, now: u64) {
+        if now < self.checkpoint_at {
+            return;
+        }
+        let rest = format!(
+            r#""segments":{},"bytes":{},"hash":"{:016x}""#,
+            self.segments, self.bytes, self.hash
+        );
+        self.line(self.checkpoint_at, "", "network", &rest);
+        self.checkpoint_at = (now / CHECKPOINT_NS + 1) * CHECKPOINT_NS;
+    }
+
+    /// A line of the world's own; `rest` holds JSON members without braces.
+    pub(crate) fn note(&mut self, now: u64, host: &str, kind: &str, rest: &str) {
+        self.push(now, host, kind, rest);
+    }
+
+    /// What a node said.
+    pub(crate) fn event(&mut self, now: u64, host: &str, event: Event) {
+        let text = serde_json::to_string(&event).expect("events are plain data");
+        let members = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+        self.push(now, host, "event", members.expect("an event is a JSON object"));
+        self.events.push(EventRecord { at_ns: now, host: host.to_owned(), event });
+    }
+
+    /// A segment left; `rest` is only written at [`Detail::Segments`].
+    pub(crate) fn segment(
+        &mut self,
+        now: u64,
+        host: &str,
+        bytes: &[u8],
+        marks: [u64; 4],
+        rest: impl FnOnce() -> String,
+    ) {
+        self.checkpoint(now);
+        self.segments += 1;
+        self.bytes += bytes.len() as u64;
+        for mark in [now, marks[0], marks[1], marks[2], marks[3]] {
+            self.hash = (self.hash ^ mark).wrapping_mul(FNV_PRIME).rotate_left(29);
+        }
+        for byte in bytes {
+            self.hash = (self.hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME);
+        }
+        if self.detail == Detail::Segments {
+            let rest = format!(r#"{},"hash":"{:016x}""#, rest(), self.hash);
+            self.line(now, host, "segment", &rest);
+        }
+    }
+
+    pub(crate) fn lines(&self) -> &[String] {
+        &self.lines
+    }
+
+    pub(crate) fn events(&self) -> &[EventRecord] {
+        &self.events
+    }
+
+    /// SHA-256 over all lines so far, each ended by a newline, and what crossed the network.
+    pub(crate) fn digest(&self) -> String {
+        let mut sha = Sha256::new();
+        for line in &self.lines {
+            sha.update(line.as_bytes());
+            sha.update(b"\n");
+        }
+        sha.update(self.hash.to_le_bytes());
+        hex::encode(sha.finalize())
+    }
+}
+
+/// A text as a JSON string, quotes included.
+pub(crate) fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use chatchat::types::Incarnation;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_json_and_carry_time_and_ordinal() {
+        let mut log = Log::new(Detail::Events);
+        log.note(5, "master1", "crash", "");
+        log.event(7, "master1", Event::Start { incarnation: Incarnation(2) });
+        assert_eq!(
+            log.lines(),
+            [
+                r#"{"t":5,"n":0,"host":"master1","kind":"crash"}"#,
+                r#"{"t":7,"n":1,"host":"master1","kind":"event","event":"start","incarnation":2}"#,
+            ]
+        );
+        assert!(log.lines().iter().all(|l| serde_json::from_str::<serde_json::Value>(l).is_ok()));
+    }
+
+    #[test]
+    fn one_byte_on_the_network_changes_the_digest() {
+        let digest = |byte| {
+            let mut log = Log::new(Detail::Events);
+            log.segment(1, "a", &[1, byte], [0; 4], String::new);
+            log.note(2 * CHECKPOINT_NS, "a", "late", "");
+            assert_eq!(log.lines().len(), 2, "a checkpoint stands before the late line");
+            log.digest()
+        };
+        assert_eq!(digest(1), digest(1));
+        assert_ne!(digest(1), digest(2));
+    }
+}
