@@ -19,6 +19,7 @@
 //! 3. Every link ends with exactly one [`Incoming::Closed`], its last event.
 //! 4. An end without a close record is abnormal.
 
+pub mod handshake;
 pub mod link;
 mod secured;
 #[cfg(test)]

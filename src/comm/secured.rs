@@ -2,24 +2,11 @@
 
 use std::fmt;
 
+pub use crate::crypto::handshake::Peer;
 use crate::{
     crypto::record::{Opener, Sealer},
     env::BoxStream,
-    types::{NodeId, Role},
 };
-
-/// Who is at the other end, as the handshake proved it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Its id: the start of its key's hash.
-    pub node: NodeId,
-    /// What it was admitted as.
-    pub role: Role,
-    /// Its identity's public key, SPKI DER, as received.
-    pub spki: Vec<u8>,
-    /// A name for people. It chose it itself.
-    pub name: String,
-}
 
 /// A stream on which only sealed records follow.
 pub struct Secured {

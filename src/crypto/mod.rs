@@ -11,7 +11,11 @@
 //! 6. Secret types have no `Debug` and no `Serialize`, and erase themselves.
 
 pub mod admission;
+pub mod epoch;
+pub mod fanout;
+pub mod handshake;
 pub mod key_source;
 pub mod keys;
 pub mod record;
 pub mod secret;
+mod signed;

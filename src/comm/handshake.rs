@@ -1,0 +1,407 @@
+//! From a fresh stream to a secured one: dials and accepts with deadlines.
+//!
+//! What is said is [`crypto::handshake`](crate::crypto::handshake)'s; here it is carried, bounded
+//! and timed, and an accepting master's [`Gate`] is asked. After Ready the stream holds nothing
+//! but records and belongs to a link.
+//!
+//! 1. Before a peer is authenticated it can make this node hold 16 KiB and one slot of
+//!    [`Pending`], for `handshake_timeout`.
+//! 2. A Hello whose guard is unknown or whose proof is wrong costs no RSA operation, and a Hello
+//!    that was seen before costs no second one.
+//! 3. Whatever the reason of a refusal, the peer sees the same: the stream ends. The reason is
+//!    in the error, for the log.
+//! 4. A node's own guard is on its disk before it says Ready.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+
+pub use crate::crypto::handshake::{
+    Applicant, Credential, HandshakeFault, Ready, Reception, Welcomed, Welcoming,
+};
+use crate::{
+    comm::Secured,
+    crypto::{
+        admission::{Guard, GuardId},
+        handshake::{Knock, Offer},
+        key_source::HandshakeKeys,
+        keys::{Identity, KeyError},
+        record::{HEADER_LEN, PLAIN_MAX, TAG_LEN, body_len},
+    },
+    env::{BoxFuture, BoxStream, Cancelled, Env, TimedOut},
+    types::{Domain, Fingerprint, KeyEpoch, NodeId, Registration, Role},
+    wire::{
+        PLAIN_LEN_MAX,
+        plain::{PlainError, read_frame, write_frame},
+    },
+};
+
+/// The file in a node's directory that holds its own guard, 32 bytes.
+pub const GUARD_FILE: &str = "guard.key";
+/// How many handshakes a master has in hand at once, unless it is told otherwise.
+pub const PENDING_MAX: usize = 256;
+
+/// How many Hellos an acceptor remembers. Only who has a guard can push one out.
+const NONCES_MAX: usize = 16_384;
+
+/// Why there is no link. The stream was dropped; nothing else was changed, unless the variant
+/// says so.
+#[derive(Debug, Error)]
+pub enum HandshakeError {
+    /// A message was wrong, or proved nothing.
+    #[error(transparent)]
+    Fault(#[from] HandshakeFault),
+    /// Nobody knows the guard that the Hello names: a token that ended or was revoked, or a node
+    /// that is not enrolled.
+    #[error("the guard {id:?} is not known")]
+    UnknownGuard {
+        /// What it names.
+        id: GuardId,
+    },
+    /// This very Hello was heard before.
+    #[error("a replayed Hello")]
+    Replayed,
+    /// The node is in the deny list.
+    #[error("node {node} is denied")]
+    Denied {
+        /// Which.
+        node: NodeId,
+    },
+    /// The gate did not let the node in. If it was enrolled, it stays so.
+    #[error("node {node} is not admitted: {why}")]
+    NotAdmitted {
+        /// Which.
+        node: NodeId,
+        /// What the gate said.
+        why: String,
+    },
+    /// The other end ended the stream: it did not let this node in, or is going away. Its log
+    /// says which.
+    #[error("the peer ended the handshake; its log says why")]
+    Ended,
+    /// The stream broke.
+    #[error("the stream broke: {0}")]
+    Broken(String),
+    /// It was not done in the time given.
+    #[error("the handshake took longer than {limit:?}")]
+    TimedOut {
+        /// The time given.
+        limit: Duration,
+    },
+    /// No handshake pair could be made.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The node's own guard could not be written; the node is enrolled and its token, as a
+    /// guard, still good.
+    #[error("the file {GUARD_FILE} cannot be written: {0}")]
+    GuardNotKept(io::Error),
+    /// The world is shutting down.
+    #[error("the work was dropped before it ran")]
+    Cancelled,
+}
+
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Ended,
+            _ => Self::Broken(error.to_string()),
+        }
+    }
+}
+
+impl From<PlainError> for HandshakeError {
+    fn from(error: PlainError) -> Self {
+        match error {
+            PlainError::Io(error) => error.into(),
+            PlainError::TooLong { .. } => Self::Broken(error.to_string()),
+        }
+    }
+}
+
+impl From<Cancelled> for HandshakeError {
+    fn from(Cancelled: Cancelled) -> Self {
+        Self::Cancelled
+    }
+}
+
+/// Why a gate did not let a node in: a sentence for the log.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct Refusal(pub String);
+
+/// The accepting master's policy.
+pub trait Gate: Send + Sync {
+    /// The guard of this id: from memory, or from the store if the copy in memory lacks it.
+    /// Strangers can ask for ids at will, so the implementation bounds what it asks the store.
+    fn guard(&self, id: GuardId) -> BoxFuture<'_, Option<Guard>>;
+
+    /// Whether the node was expelled. Asked before its signature is looked at.
+    fn is_denied(&self, node: NodeId) -> bool;
+
+    /// Lets a node in that has proved who it is, because it is enrolled with this key and role,
+    /// or its bearer enrols it now, or it is a master in the store's list; and says what it is
+    /// given. The answer may wait for the store.
+    fn admit(&self, applicant: Applicant) -> BoxFuture<'_, Result<Welcoming, Refusal>>;
+}
+
+/// A bound on the handshakes that are under way.
+#[derive(Clone, Debug)]
+pub struct Pending(Arc<Semaphore>);
+
+impl Pending {
+    /// At most `max` at once.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self(Arc::new(Semaphore::new(max)))
+    }
+
+    /// A slot, if one is free. Without one the connection is to be dropped at once, before
+    /// a task is spawned or a byte read for it.
+    #[must_use]
+    pub fn try_begin(&self) -> Option<PendingSlot> {
+        Arc::clone(&self.0).try_acquire_owned().ok().map(|permit| PendingSlot { _permit: permit })
+    }
+}
+
+/// Leave to do one handshake; given back when dropped.
+#[derive(Debug)]
+pub struct PendingSlot {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What all of a master's accepting shares.
+pub struct Acceptor {
+    reception: Arc<Reception>,
+    timeout: Duration,
+    nonces: Mutex<Nonces>,
+}
+
+impl Acceptor {
+    /// Accepts as this master; each handshake takes at most `timeout`.
+    #[must_use]
+    pub fn new(reception: Reception, timeout: Duration) -> Arc<Self> {
+        let reception = Arc::new(reception);
+        Arc::new(Self { reception, timeout, nonces: Mutex::default() })
+    }
+
+    fn is_new(&self, nonce: [u8; 32]) -> bool {
+        self.nonces.lock().unwrap_or_else(PoisonError::into_inner).insert(nonce)
+    }
+}
+
+/// The latest Hellos that passed a guard.
+#[derive(Default)]
+struct Nonces {
+    known: BTreeSet<[u8; 32]>,
+    by_age: VecDeque<[u8; 32]>,
+}
+
+impl Nonces {
+    /// Remembers one; `false` if it is known.
+    fn insert(&mut self, nonce: [u8; 32]) -> bool {
+        if !self.known.insert(nonce) {
+            return false;
+        }
+        self.by_age.push_back(nonce);
+        if self.by_age.len() > NONCES_MAX
+            && let Some(oldest) = self.by_age.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+}
+
+/// Secures a stream that was accepted. The slot is given back when this returns.
+///
+/// # Errors
+/// Any [`HandshakeError`]; the peer sees its stream end.
+pub async fn accept(
+    env: &Env,
+    stream: BoxStream,
+    gate: &dyn Gate,
+    acceptor: &Acceptor,
+    slot: PendingSlot,
+) -> Result<(Secured, Ready), HandshakeError> {
+    let limit = acceptor.timeout;
+    let done = env.timeout(limit, answer(env, stream, gate, acceptor)).await;
+    drop(slot);
+    done.map_err(|TimedOut| HandshakeError::TimedOut { limit })?
+}
+
+async fn answer(
+    env: &Env,
+    mut stream: BoxStream,
+    gate: &dyn Gate,
+    acceptor: &Acceptor,
+) -> Result<(Secured, Ready), HandshakeError> {
+    let knock = Knock::read(read_frame(&mut stream, PLAIN_LEN_MAX).await?)?;
+    let (id, nonce) = (knock.guard(), knock.nonce());
+    let guard = gate.guard(id).await.ok_or(HandshakeError::UnknownGuard { id })?;
+    let known = knock.check(&guard)?;
+    if !acceptor.is_new(nonce) {
+        return Err(HandshakeError::Replayed);
+    }
+
+    let (reception, mut rng) = (Arc::clone(&acceptor.reception), env.rng("handshake"));
+    let (await_auth, reply) = env.compute(move || known.reply(&reception, &mut rng)).await??;
+    write_frame(&mut stream, &reply, PLAIN_LEN_MAX).await?;
+
+    let (header, body) = read_record(&mut stream, PLAIN_LEN_MAX).await?;
+    let claim = await_auth.open(header, body)?;
+    let node = claim.node();
+    if gate.is_denied(node) {
+        return Err(HandshakeError::Denied { node });
+    }
+    let (applicant, mut await_ready) = env.compute(move || claim.verify()).await??;
+    let given = gate
+        .admit(applicant)
+        .await
+        .map_err(|Refusal(why)| HandshakeError::NotAdmitted { node, why })?;
+    write_all(&mut stream, &await_ready.welcome(&given)?).await?;
+
+    let (header, body) = read_record(&mut stream, PLAIN_LEN_MAX).await?;
+    let (ready, peer, sealer, opener) = await_ready.on_ready(header, body)?;
+    Ok((Secured { stream, sealer, opener, peer }, ready))
+}
+
+/// What a node dials with.
+#[derive(Clone)]
+pub struct DialParams {
+    /// Who it is.
+    pub identity: Arc<Identity>,
+    /// Its handshake pairs.
+    pub handshake: Arc<HandshakeKeys>,
+    /// What it is.
+    pub role: Role,
+    /// Its name for people.
+    pub name: String,
+    /// By what it knocks.
+    pub credential: Credential,
+    /// Which master keys it trusts.
+    pub pins: Vec<Fingerprint>,
+    /// Its cluster, once it knows it.
+    pub cluster: Option<[u8; 16]>,
+    /// The key epoch that it had last.
+    pub last_epoch: Option<(Domain, KeyEpoch)>,
+    /// What it registers as: a worker's count, a master's incarnation.
+    pub registration: Registration,
+    /// The most nodes that it takes into its directory.
+    pub directory_max: usize,
+    /// The most that it waits.
+    pub timeout: Duration,
+}
+
+/// Secures a stream that was connected. A guard that the Welcome brings is in [`GUARD_FILE`]
+/// when this returns.
+///
+/// # Errors
+/// Any [`HandshakeError`].
+pub async fn dial(
+    env: &Env,
+    stream: BoxStream,
+    params: &DialParams,
+) -> Result<(Secured, Welcomed), HandshakeError> {
+    let limit = params.timeout;
+    env.timeout(limit, ask(env, stream, params))
+        .await
+        .map_err(|TimedOut| HandshakeError::TimedOut { limit })?
+}
+
+async fn ask(
+    env: &Env,
+    mut stream: BoxStream,
+    params: &DialParams,
+) -> Result<(Secured, Welcomed), HandshakeError> {
+    let offer = Offer {
+        identity: Arc::clone(&params.identity),
+        handshake: params.handshake.pair(env).await?,
+        role: params.role,
+        name: params.name.clone(),
+        credential: params.credential.clone(),
+        pins: params.pins.clone(),
+        cluster: params.cluster,
+        last_epoch: params.last_epoch,
+        bounds: params.handshake.bounds(),
+        directory_max: params.directory_max,
+    };
+    let mut rng = env.rng("handshake");
+    let (await_reply, hello) = offer.hello(&mut rng)?;
+    write_frame(&mut stream, &hello, PLAIN_LEN_MAX).await?;
+
+    let reply = read_frame(&mut stream, PLAIN_LEN_MAX).await?;
+    let answered = move || await_reply.on_reply(&reply, &mut rng).map(|done| (done, rng));
+    let ((mut await_welcome, auth), mut rng) = env.compute(answered).await??;
+    write_all(&mut stream, &auth).await?;
+
+    loop {
+        let (header, body) = read_record(&mut stream, PLAIN_MAX).await?;
+        if await_welcome.on_record(header, body)? {
+            break;
+        }
+    }
+    let arrived = env.compute(move || await_welcome.finish(&mut rng)).await??;
+    if let Some(guard) = arrived.welcomed.guard.clone() {
+        let disk = env.disk();
+        env.compute(move || disk.write_atomic(GUARD_FILE, guard.expose()))
+            .await?
+            .map_err(HandshakeError::GuardNotKept)?;
+    }
+    let epoch = arrived.welcomed.keys.as_ref().map(|keys| keys.epoch());
+    let ready = Ready { epoch, registration: params.registration };
+    let (record, welcomed, peer, sealer, opener) = arrived.ready(ready)?;
+    write_all(&mut stream, &record).await?;
+    Ok((Secured { stream, sealer, opener, peer }, welcomed))
+}
+
+/// The guard that an earlier Welcome gave this node, if there was one.
+///
+/// # Errors
+/// [`KeyError::Unusable`] when the file is there and is no guard; it was left as it is.
+pub async fn load_guard(env: &Env) -> Result<Option<Guard>, KeyError> {
+    let disk = env.disk();
+    let unusable = |why: String| KeyError::Unusable { file: GUARD_FILE.to_owned(), why };
+    let read = env
+        .compute(move || disk.read(GUARD_FILE))
+        .await
+        .map_err(|Cancelled| KeyError::Cancelled)?
+        .map_err(|error| unusable(error.to_string()))?;
+    read.map(|bytes| {
+        Guard::from_slice(&bytes).ok_or_else(|| unusable(format!("{} bytes", bytes.len())))
+    })
+    .transpose()
+}
+
+/// Reads a record of at most `plain_max` plain bytes.
+async fn read_record(
+    stream: &mut BoxStream,
+    plain_max: usize,
+) -> Result<([u8; HEADER_LEN], Vec<u8>), HandshakeError> {
+    let mut header = [0; HEADER_LEN];
+    stream.read_exact(&mut header).await?;
+    let len = body_len(header)
+        .ok()
+        .filter(|len| *len <= plain_max + TAG_LEN)
+        .ok_or_else(|| HandshakeError::Broken("a sealed message over its bound".to_owned()))?;
+    let mut body = vec![0; len];
+    stream.read_exact(&mut body).await?;
+    Ok((header, body))
+}
+
+async fn write_all(stream: &mut BoxStream, bytes: &[u8]) -> Result<(), HandshakeError> {
+    stream.write_all(bytes).await?;
+    stream.flush().await?;
+    Ok(())
+}
+
+#[cfg(all(test, feature = "net"))]
+mod tests;

@@ -1,0 +1,329 @@
+//! The end that accepts: a master.
+
+use std::sync::Arc;
+
+use rand_core::CryptoRng;
+
+use super::{
+    HandshakeFault, Peer, Ready, SIGN_AUTH, SIGN_REPLY, SUITE_RSA_AES, VERSIONS, WRAP, check_name,
+    choose_version, encode_secret, key_fault, link, link_secret, malformed,
+    messages::{Auth, Hello, Keys, Reply, ReplyHead, WelcomeHead},
+    open_message, record_fault,
+};
+use crate::{
+    crypto::{
+        admission::{Guard, GuardId},
+        epoch::EpochKeys,
+        keys::{Identity, IdentityKey, KeyBounds, WrapKey, node_id},
+        record::{HEADER_LEN, Opener, RecordKind, Sealer, Side},
+        secret::Secret,
+        signed::Signed,
+    },
+    message::{Member, Welcome},
+    types::{Domain, KeyEpoch, NodeId},
+    wire::{
+        PLAIN_LEN_MAX,
+        codec::{self, CodecError},
+    },
+};
+
+/// The most suites that a Hello may offer.
+const SUITES_MAX: usize = 16;
+/// About how many bytes of the directory one page holds.
+const PAGE_LEN: usize = 256 * 1024;
+
+/// What an accepting master shows to everyone who passed its guard.
+pub struct Reception {
+    /// Who it is.
+    pub identity: Arc<Identity>,
+    /// Its name for people.
+    pub name: String,
+    /// Its cluster.
+    pub cluster: [u8; 16],
+    /// Which sizes of keys it takes.
+    pub bounds: KeyBounds,
+}
+
+/// A Hello that was read and not believed.
+pub struct Knock {
+    frame: Vec<u8>,
+    signed: Signed,
+    hello: Hello,
+}
+
+impl Knock {
+    /// Reads a Hello. No cryptography at all.
+    ///
+    /// # Errors
+    /// [`HandshakeFault::Malformed`].
+    pub fn read(frame: Vec<u8>) -> Result<Self, HandshakeFault> {
+        let reading = |why| malformed("Hello", &why);
+        let signed = Signed::decode(&frame, PLAIN_LEN_MAX).map_err(reading)?;
+        let hello: Hello = codec::decode(&signed.body).map_err(reading)?;
+        Ok(Self { frame, signed, hello })
+    }
+
+    /// Which guard it says it was made with.
+    #[must_use]
+    pub const fn guard(&self) -> GuardId {
+        self.hello.guard
+    }
+
+    /// Names this Hello: one that was seen before is a replay.
+    #[must_use]
+    pub const fn nonce(&self) -> [u8; 32] {
+        self.hello.nonce
+    }
+
+    /// Holds it against the guard that it names. One HMAC.
+    ///
+    /// # Errors
+    /// [`HandshakeFault::BadGuard`].
+    pub fn check(self, guard: &Guard) -> Result<Known, HandshakeFault> {
+        if !guard.check(&self.signed.body, &self.signed.proof) {
+            return Err(HandshakeFault::BadGuard);
+        }
+        Ok(Known { frame: self.frame, hello: self.hello })
+    }
+}
+
+/// A Hello from somebody who has the guard.
+pub struct Known {
+    frame: Vec<u8>,
+    hello: Hello,
+}
+
+impl Known {
+    /// Draws the link's secret, wraps it for the dialer and signs both hellos: the two RSA
+    /// operations of a Reply. Milliseconds.
+    ///
+    /// # Errors
+    /// [`HandshakeFault::NoCommonVersion`], [`HandshakeFault::OtherCluster`],
+    /// [`HandshakeFault::Key`].
+    pub fn reply(
+        self,
+        reception: &Arc<Reception>,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(AwaitAuth, Vec<u8>), HandshakeFault> {
+        let Self { frame, hello } = self;
+        let (min, max) = (hello.version_min, hello.version_max);
+        let version = choose_version(VERSIONS, (min, max))
+            .filter(|_| hello.suites.len() <= SUITES_MAX && hello.suites.contains(&SUITE_RSA_AES))
+            .ok_or(HandshakeFault::NoCommonVersion { min, max })?;
+        if hello.cluster.is_some_and(|theirs| theirs != reception.cluster) {
+            return Err(HandshakeFault::OtherCluster);
+        }
+        let key = WrapKey::from_spki(&hello.handshake_spki, reception.bounds)
+            .map_err(key_fault("Hello"))?;
+
+        let (mut nonce, mut session) = ([0; 32], [0; 16]);
+        rng.fill_bytes(&mut nonce);
+        rng.fill_bytes(&mut session);
+        let identity_spki = reception.identity.spki().to_vec();
+        let head = ReplyHead { version, suite: SUITE_RSA_AES, nonce, session, identity_spki };
+        let writing = |why| malformed("Reply", &why);
+        let head = codec::encode(&head).map_err(writing)?;
+        let k0 = Secret::random(rng);
+        let wrapped = key.wrap(rng, WRAP, &[&frame, &head], &k0).map_err(key_fault("Reply"))?;
+        let body = codec::encode(&Reply { head, wrapped }).map_err(writing)?;
+        let proof = reception
+            .identity
+            .sign(rng, SIGN_REPLY, &[&frame, &body])
+            .map_err(key_fault("Reply"))?;
+        let reply = Signed { body, proof }.encode().map_err(writing)?;
+
+        let (sealer, opener) = link(&link_secret(&k0, &frame, &reply), Side::Acceptor);
+        let reception = Arc::clone(reception);
+        let guard = hello.guard;
+        let next =
+            AwaitAuth { reception, guard, hello: frame, reply: reply.clone(), sealer, opener };
+        Ok((next, reply))
+    }
+}
+
+/// Has replied, and waits to hear who it is.
+pub struct AwaitAuth {
+    reception: Arc<Reception>,
+    guard: GuardId,
+    hello: Vec<u8>,
+    reply: Vec<u8>,
+    sealer: Sealer,
+    opener: Opener,
+}
+
+impl AwaitAuth {
+    /// Opens the Auth. No RSA operation.
+    ///
+    /// # Errors
+    /// [`HandshakeFault::Record`], [`HandshakeFault::Malformed`], [`HandshakeFault::Itself`],
+    /// [`HandshakeFault::GuardOfAnother`].
+    pub fn open(
+        mut self,
+        header: [u8; HEADER_LEN],
+        body: Vec<u8>,
+    ) -> Result<Claim, HandshakeFault> {
+        let plain = open_message(&mut self.opener, "Auth", header, body)?;
+        let reading = |why| malformed("Auth", &why);
+        let signed = Signed::decode(&plain, PLAIN_LEN_MAX).map_err(reading)?;
+        let auth: Auth = codec::decode(&signed.body).map_err(reading)?;
+        check_name("Auth", &auth.name)?;
+        let node = node_id(&auth.identity_spki);
+        if node == self.reception.identity.node() {
+            return Err(HandshakeFault::Itself);
+        }
+        if matches!(self.guard, GuardId::Node(of) if of != node) {
+            return Err(HandshakeFault::GuardOfAnother);
+        }
+        Ok(Claim { from: self, signed, auth, node })
+    }
+}
+
+/// Says who it is, and has not proved it.
+pub struct Claim {
+    from: AwaitAuth,
+    signed: Signed,
+    auth: Auth,
+    node: NodeId,
+}
+
+impl Claim {
+    /// Who it says it is. One that is denied needs no further look.
+    #[must_use]
+    pub const fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Verifies the signature over all that was said. A tenth of a millisecond.
+    ///
+    /// # Errors
+    /// [`HandshakeFault::Key`].
+    pub fn verify(self) -> Result<(Applicant, AwaitReady), HandshakeFault> {
+        let Self { from, signed, mut auth, node } = self;
+        let key = IdentityKey::from_spki(&auth.identity_spki, from.reception.bounds)
+            .map_err(key_fault("Auth"))?;
+        key.verify(SIGN_AUTH, &[&from.hello, &from.reply, &signed.body], &signed.proof)
+            .map_err(key_fault("Auth"))?;
+        let peer = Peer {
+            node,
+            role: auth.role,
+            spki: std::mem::take(&mut auth.identity_spki),
+            name: std::mem::take(&mut auth.name),
+        };
+        let applicant = Applicant {
+            peer: peer.clone(),
+            guard: from.guard,
+            bearer: auth.bearer.as_ref().and_then(|bytes| Secret::from_slice(bytes)),
+            last_epoch: auth.last_epoch,
+        };
+        let AwaitAuth { reception, sealer, opener, .. } = from;
+        Ok((applicant, AwaitReady { reception, peer, sealer, opener }))
+    }
+}
+
+/// A node that has proved who it is and asks to be let in.
+pub struct Applicant {
+    /// Who it is. Its role and name are what it says.
+    pub peer: Peer,
+    /// The guard that it knocked with.
+    pub guard: GuardId,
+    /// What enrols it, if it must be.
+    pub bearer: Option<Secret>,
+    /// The key epoch that it had last.
+    pub last_epoch: Option<(Domain, KeyEpoch)>,
+}
+
+/// What a node that is let in is given.
+pub struct Welcoming {
+    /// The master's domain, and the directory.
+    pub welcome: Welcome,
+    /// The node's own guard for later Hellos; none for a master, which has it in the store.
+    pub guard: Option<Guard>,
+    /// The domain's keys; none for a master.
+    pub keys: Option<Arc<EpochKeys>>,
+}
+
+/// Lets a node in, and waits until it has all.
+pub struct AwaitReady {
+    reception: Arc<Reception>,
+    peer: Peer,
+    sealer: Sealer,
+    opener: Opener,
+}
+
+impl AwaitReady {
+    /// The Welcome, as records: its head, and the directory in pages.
+    ///
+    /// # Errors
+    /// [`HandshakeFault::Malformed`] when a member is too long for a page, and
+    /// [`HandshakeFault::Epoch`] when the keys cannot be encoded.
+    pub fn welcome(&mut self, given: &Welcoming) -> Result<Vec<u8>, HandshakeFault> {
+        let writing = |why| malformed("Welcome", &why);
+        let keys = match &given.keys {
+            None => None,
+            Some(keys) => {
+                let grant = keys.grant()?;
+                Some(Keys { pkcs8: grant.pkcs8.to_vec(), announcement: grant.announcement })
+            }
+        };
+        let directory = &given.welcome.directory;
+        let too_many = |_| CodecError::TooLong { len: directory.len(), max: u32::MAX as usize };
+        let head = WelcomeHead {
+            node: self.peer.node,
+            cluster: self.reception.cluster,
+            name: self.reception.name.clone(),
+            domain: given.welcome.domain,
+            guard: given.guard.as_ref().map(|guard| *guard.expose()),
+            keys,
+            members: u32::try_from(directory.len()).map_err(too_many).map_err(writing)?,
+        };
+        let mut out = Vec::new();
+        let plain = encode_secret(&head).map_err(writing)?;
+        self.seal(&plain, &mut out)?;
+        for page in pages(directory) {
+            self.seal(&codec::encode(&page).map_err(writing)?, &mut out)?;
+        }
+        Ok(out)
+    }
+
+    fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), HandshakeFault> {
+        self.sealer.seal(RecordKind::Data, plain, out).map_err(record_fault("Welcome"))
+    }
+
+    /// Takes the Ready. What comes after on this stream is the link's.
+    ///
+    /// # Errors
+    /// [`HandshakeFault::Record`], [`HandshakeFault::Malformed`].
+    pub fn on_ready(
+        mut self,
+        header: [u8; HEADER_LEN],
+        body: Vec<u8>,
+    ) -> Result<(Ready, Peer, Sealer, Opener), HandshakeFault> {
+        let plain = open_message(&mut self.opener, "Ready", header, body)?;
+        let ready = codec::decode(&plain).map_err(|why| malformed("Ready", &why))?;
+        Ok((ready, self.peer, self.sealer, self.opener))
+    }
+}
+
+/// Cuts the directory into pages that fit into records. None is empty.
+fn pages(directory: &[Member]) -> Vec<&[Member]> {
+    const FIXED: usize = 128;
+    let weight = |member: &Member| {
+        let texts = [&member.link, &member.http].into_iter().flatten().map(String::len);
+        FIXED + member.spki.len() + member.name.len() + texts.sum::<usize>()
+    };
+    let (mut pages, mut rest) = (Vec::new(), directory);
+    while !rest.is_empty() {
+        let mut sum = 0;
+        let fits = rest
+            .iter()
+            .take_while(|member| {
+                sum += weight(member);
+                sum <= PAGE_LEN
+            })
+            .count();
+        let (page, after) = rest.split_at(fits.max(1));
+        pages.push(page);
+        rest = after;
+    }
+    pages
+}

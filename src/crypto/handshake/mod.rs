@@ -1,0 +1,190 @@
+//! The handshake of a link, as state machines over bytes: nothing here waits or reads a clock.
+//!
+//! ```text
+//!  dialer                                   acceptor
+//!  Offer ── Hello, guard's proof ─────────► Knock ─ check ─► Known
+//!  AwaitReply ◄──────── Reply, signature ── Known::reply
+//!    pinned, verified, then unwrapped
+//!  ═══════ sealed from here, on the records that the link goes on with ═══════
+//!    on_reply ── Auth, signature ─────────► AwaitAuth ─ open ─► Claim ─ verify ─► Applicant
+//!  AwaitWelcome ◄─── Welcome, directory ─── AwaitReady::welcome
+//!    ready ── Ready ──────────────────────► AwaitReady::on_ready
+//! ```
+//!
+//! Each step takes its state by value, so none can be done twice or out of turn.
+//!
+//! 1. A Hello without a guard's proof costs no RSA operation.
+//! 2. The dialer's private key decrypts only after a pinned key's signature over both hellos
+//!    was verified; the bearer leaves only after that.
+//! 3. Every signature and the wrap cover the bytes of all that was said before, so neither
+//!    version nor suite nor key can be replaced on the way.
+//! 4. Only the dialer's handshake pair opens the wrap: identities stolen later do not.
+
+mod acceptor;
+mod dialer;
+mod messages;
+
+use serde::Serialize;
+use thiserror::Error;
+
+pub use self::{
+    acceptor::{Applicant, AwaitAuth, AwaitReady, Claim, Knock, Known, Reception, Welcoming},
+    dialer::{Arrived, AwaitReply, AwaitWelcome, Credential, Offer, Welcomed},
+    messages::Ready,
+};
+use super::{
+    epoch::EpochError,
+    keys::KeyError,
+    record::{HEADER_LEN, Opener, RecordError, RecordKind, link},
+    secret::{Secret, SecretBytes, labelled_hash},
+};
+use crate::{
+    types::{Fingerprint, NodeId, Role},
+    wire::{
+        PLAIN_LEN_MAX,
+        codec::{self, CodecError},
+    },
+};
+
+/// The versions of the protocol that this release speaks.
+pub const VERSIONS: (u16, u16) = (1, 1);
+/// RSA-OAEP and RSA-PSS with SHA-256, HKDF-SHA-256, AES-256-GCM.
+pub const SUITE_RSA_AES: u16 = 1;
+/// The longest name of a node, in bytes.
+pub const NAME_LEN_MAX: usize = 64;
+
+const SIGN_REPLY: &str = "chatchat/v1/handshake/reply";
+const SIGN_AUTH: &str = "chatchat/v1/handshake/auth";
+const WRAP: &str = "chatchat/v1/handshake/wrap";
+const KEYS: &str = "chatchat/v1/handshake/keys";
+
+/// Who is at the other end, proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its id.
+    pub node: NodeId,
+    /// What it says it is; a gate holds it against what was enrolled.
+    pub role: Role,
+    /// Its identity's public key, SPKI DER, as received.
+    pub spki: Vec<u8>,
+    /// A name for people. At most [`NAME_LEN_MAX`] bytes without control characters.
+    pub name: String,
+}
+
+/// Why a handshake ended. For the log; the peer is told nothing. The link never was.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum HandshakeFault {
+    /// A message does not read as what was due.
+    #[error("malformed {what}: {why}")]
+    Malformed {
+        /// Which message.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The peer speaks no version or suite that this release does.
+    #[error("no common version or suite: the peer speaks {min} to {max}")]
+    NoCommonVersion {
+        /// Its lowest.
+        min: u16,
+        /// Its highest.
+        max: u16,
+    },
+    /// The peer belongs to another cluster.
+    #[error("the peer belongs to another cluster")]
+    OtherCluster,
+    /// The Hello's proof was not made with the guard that it names.
+    #[error("the Hello's proof is not its guard's")]
+    BadGuard,
+    /// A node's own guard was used by another node.
+    #[error("the guard is another node's")]
+    GuardOfAnother,
+    /// The master's key is not one that was pinned. Nothing was decrypted.
+    #[error("the master's key {found} is not pinned")]
+    NotPinned {
+        /// What was shown.
+        found: Fingerprint,
+    },
+    /// A key, a signature or a wrap is wrong.
+    #[error("{what}: {why}")]
+    Key {
+        /// Of which message.
+        what: &'static str,
+        /// What is wrong.
+        why: KeyError,
+    },
+    /// A sealed message did not open.
+    #[error("{what}: {why}")]
+    Record {
+        /// Which message was due.
+        what: &'static str,
+        /// What is wrong.
+        why: RecordError,
+    },
+    /// The domain's keys in the Welcome were not in order.
+    #[error("the common key: {0}")]
+    Epoch(#[from] EpochError),
+    /// The Welcome is for another node, or about a domain that is not the master's.
+    #[error("the Welcome is not for this node or not this master's")]
+    NotForUs,
+    /// The node has connected to itself.
+    #[error("the node has connected to itself")]
+    Itself,
+}
+
+fn malformed(what: &'static str, why: &CodecError) -> HandshakeFault {
+    HandshakeFault::Malformed { what, why: why.to_string() }
+}
+
+fn key_fault(what: &'static str) -> impl FnOnce(KeyError) -> HandshakeFault {
+    move |why| HandshakeFault::Key { what, why }
+}
+
+fn record_fault(what: &'static str) -> impl FnOnce(RecordError) -> HandshakeFault {
+    move |why| HandshakeFault::Record { what, why }
+}
+
+fn check_name(what: &'static str, name: &str) -> Result<(), HandshakeFault> {
+    if name.len() <= NAME_LEN_MAX && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let why = format!("a name over {NAME_LEN_MAX} bytes or with control characters");
+    Err(HandshakeFault::Malformed { what, why })
+}
+
+/// Encodes what holds secrets, without leaving pieces behind while growing.
+fn encode_secret<T: Serialize>(value: &T) -> Result<SecretBytes, CodecError> {
+    let mut plain = SecretBytes::new(Vec::with_capacity(PLAIN_LEN_MAX));
+    codec::encode_into(value, &mut plain)?;
+    Ok(plain)
+}
+
+fn open_message(
+    opener: &mut Opener,
+    what: &'static str,
+    header: [u8; HEADER_LEN],
+    body: Vec<u8>,
+) -> Result<SecretBytes, HandshakeFault> {
+    let mut body = SecretBytes::new(body);
+    match opener.open(header, &mut body).map_err(record_fault(what))? {
+        RecordKind::Data => Ok(body),
+        RecordKind::Close => {
+            Err(HandshakeFault::Malformed { what, why: "the peer closed".to_owned() })
+        }
+    }
+}
+
+/// The highest version that both speak.
+fn choose_version(ours: (u16, u16), theirs: (u16, u16)) -> Option<u16> {
+    let highest = ours.1.min(theirs.1);
+    (theirs.0 <= theirs.1 && highest >= ours.0.max(theirs.0)).then_some(highest)
+}
+
+/// The secret that both directions' keys come from: fresh, and bound to both plain messages
+/// whole.
+fn link_secret(k0: &Secret, hello: &[u8], reply: &[u8]) -> Secret {
+    Secret::extract(&labelled_hash(KEYS, &[hello, reply]), k0)
+}
+
+#[cfg(test)]
+mod tests;
