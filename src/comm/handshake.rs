@@ -38,6 +38,7 @@ use crate::{
         record::{HEADER_LEN, PLAIN_MAX, TAG_LEN, body_len},
     },
     env::{BoxFuture, BoxStream, Cancelled, Env, TimedOut},
+    message::Welcome,
     types::{Domain, Fingerprint, KeyEpoch, NodeId, Registration, Role},
     wire::{
         PLAIN_LEN_MAX,
@@ -104,6 +105,9 @@ pub enum HandshakeError {
     /// guard, still good.
     #[error("the file {GUARD_FILE} cannot be written: {0}")]
     GuardNotKept(io::Error),
+    /// This node had no number to register under, and said no Ready.
+    #[error("given up before Ready")]
+    GivenUp,
     /// The world is shutting down.
     #[error("the work was dropped before it ran")]
     Cancelled,
@@ -293,13 +297,18 @@ pub struct DialParams {
     pub cluster: Option<[u8; 16]>,
     /// The key epoch that it had last.
     pub last_epoch: Option<(Domain, KeyEpoch)>,
-    /// What it registers as: a worker's count, a master's incarnation.
+    /// What it registers as: a master's incarnation; a worker's number when it is not asked for
+    /// with [`dial_counting`].
     pub registration: Registration,
     /// The most nodes that it takes into its directory.
     pub directory_max: usize,
     /// The most that it waits.
     pub timeout: Duration,
 }
+
+/// Says the number that a node registers under, now that the Welcome says what the master knows
+/// of it: a worker counts up from there. `None` gives the handshake up.
+pub type Count = Box<dyn FnOnce(&Welcome) -> BoxFuture<'static, Option<Registration>> + Send>;
 
 /// Secures a stream that was connected. A guard that the Welcome brings is in [`GUARD_FILE`]
 /// when this returns.
@@ -311,8 +320,23 @@ pub async fn dial(
     stream: BoxStream,
     params: &DialParams,
 ) -> Result<(Secured, Welcomed), HandshakeError> {
+    let registration = params.registration;
+    let fixed: Count = Box::new(move |_| Box::pin(std::future::ready(Some(registration))));
+    dial_counting(env, stream, params, fixed).await
+}
+
+/// As [`dial`], registering under the number that `count` says.
+///
+/// # Errors
+/// Any [`HandshakeError`]; [`HandshakeError::GivenUp`] when there is no number.
+pub async fn dial_counting(
+    env: &Env,
+    stream: BoxStream,
+    params: &DialParams,
+    count: Count,
+) -> Result<(Secured, Welcomed), HandshakeError> {
     let limit = params.timeout;
-    env.timeout(limit, ask(env, stream, params))
+    env.timeout(limit, ask(env, stream, params, count))
         .await
         .map_err(|TimedOut| HandshakeError::TimedOut { limit })?
 }
@@ -321,6 +345,7 @@ async fn ask(
     env: &Env,
     mut stream: BoxStream,
     params: &DialParams,
+    count: Count,
 ) -> Result<(Secured, Welcomed), HandshakeError> {
     let offer = Offer {
         identity: Arc::clone(&params.identity),
@@ -357,7 +382,8 @@ async fn ask(
             .map_err(HandshakeError::GuardNotKept)?;
     }
     let epoch = arrived.welcomed.keys.as_ref().map(|keys| keys.epoch());
-    let ready = Ready { epoch, registration: params.registration };
+    let number = count(&arrived.welcomed.welcome).await;
+    let ready = Ready { epoch, registration: number.ok_or(HandshakeError::GivenUp)? };
     let (record, welcomed, peer, sealer, opener) = arrived.ready(ready)?;
     write_all(&mut stream, &record).await?;
     Ok((Secured { stream, sealer, opener, peer }, welcomed))

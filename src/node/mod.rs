@@ -2,3 +2,4 @@
 //! effects in order. Others talk to it through [`handle`], by bounded channels.
 
 pub mod handle;
+pub mod worker;

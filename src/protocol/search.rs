@@ -157,8 +157,10 @@ impl Search {
         // What a stranger says is bounded: it may not send a worker away for ever.
         let retry = Duration::from_millis(close.retry_ms).min(self.backoff_max * 4);
         match close.reason {
-            CloseReason::Listed | CloseReason::Replaced => {
-                self.first = Some((addr.to_owned(), now + retry));
+            CloseReason::Listed => self.first = Some((addr.to_owned(), now + retry)),
+            // Not at once: two that share an identity would chase each other.
+            CloseReason::Replaced => {
+                self.first = Some((addr.to_owned(), now + retry.max(BACKOFF_MIN)));
             }
             _ => self.send_away(addr, now + retry.max(BACKOFF_MIN)),
         }

@@ -1,0 +1,141 @@
+//! One try to be taken in by one master: connect, shake hands, say the number in Ready.
+//!
+//! A worker knocks with the guard of its own that an earlier Welcome gave it, else with its
+//! join token. When masters do not take its own guard it shows the token in between: the store
+//! may have been restored from before it was enrolled.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{WorkerError, driver::Input};
+use crate::{
+    comm::{
+        Secured,
+        handshake::{
+            Count, Credential, DialParams, HandshakeError, Welcomed, dial_counting, load_guard,
+        },
+    },
+    config::Config,
+    crypto::{admission::JoinSecret, key_source::HandshakeKeys, keys::Identity},
+    env::Env,
+    types::{Domain, Fingerprint, KeyEpoch, Registration, Role},
+};
+
+/// The file in the worker's directory that holds the highest number it registered under.
+const REGISTRATION_FILE: &str = "registration";
+
+/// What all of a worker's tries share.
+pub(super) struct Dialler {
+    pub identity: Arc<Identity>,
+    pub handshake: Arc<HandshakeKeys>,
+    pub name: String,
+    pub token: Option<Arc<JoinSecret>>,
+    pub config: Config,
+    /// Show the token next, though there is a guard.
+    pub show_token: AtomicBool,
+}
+
+/// What one try begins with.
+pub(super) struct Try {
+    /// Which try; answers to others are stale.
+    pub number: u64,
+    pub addr: String,
+    pub pins: Vec<Fingerprint>,
+    pub cluster: Option<[u8; 16]>,
+    pub last_epoch: Option<(Domain, KeyEpoch)>,
+}
+
+impl Dialler {
+    /// Does it. The driver is asked for the number, then told of the end.
+    pub(super) async fn dial(self: Arc<Self>, env: Env, with: Try, to: mpsc::Sender<Input>) {
+        let number = with.number;
+        let result = self.try_one(&env, with, &to).await;
+        let _ = to.send(Input::Dialled { number, result: result.map(Box::new) }).await;
+    }
+
+    async fn try_one(
+        &self,
+        env: &Env,
+        with: Try,
+        to: &mpsc::Sender<Input>,
+    ) -> Result<(Secured, Welcomed), HandshakeError> {
+        let timeout = self.config.handshake_timeout;
+        let stream = env.connect(&with.addr, timeout).await?;
+        let own = load_guard(env).await?.map(Credential::Own);
+        let token = self.token.clone().map(Credential::Token);
+        let credential = match (own, token) {
+            (Some(_), Some(token)) if self.show_token.swap(false, Ordering::Relaxed) => token,
+            (Some(own), _) => own,
+            (None, Some(token)) => token,
+            // Checked at start; the guard's file was taken away meanwhile.
+            (None, None) => return Err(HandshakeError::GivenUp),
+        };
+        let is_own = matches!(credential, Credential::Own(_));
+        let params = DialParams {
+            identity: Arc::clone(&self.identity),
+            handshake: Arc::clone(&self.handshake),
+            role: Role::Worker,
+            name: self.name.clone(),
+            credential,
+            pins: with.pins,
+            cluster: with.cluster,
+            last_epoch: with.last_epoch,
+            registration: Registration::default(),
+            directory_max: self.config.directory_max,
+            timeout,
+        };
+        let count = ask_number(env.clone(), with.number, to.clone());
+        let done = dial_counting(env, stream, &params, count).await;
+        if is_own && matches!(done, Err(HandshakeError::Ended)) {
+            self.show_token.store(true, Ordering::Relaxed);
+        }
+        done
+    }
+}
+
+/// Asks the driver for the number and keeps it on disk before it is said.
+fn ask_number(env: Env, number: u64, to: mpsc::Sender<Input>) -> Count {
+    Box::new(move |welcome| {
+        let welcome = welcome.clone();
+        Box::pin(async move {
+            let (reply, counted) = oneshot::channel();
+            to.send(Input::Welcomed { number, welcome, reply }).await.ok()?;
+            let registration = counted.await.ok()??;
+            keep_registration(&env, registration).await.then_some(registration)
+        })
+    })
+}
+
+async fn keep_registration(env: &Env, registration: Registration) -> bool {
+    let disk = env.disk();
+    let text = format!("{registration}\n");
+    let kept = env.compute(move || disk.write_atomic(REGISTRATION_FILE, text.as_bytes())).await;
+    match kept {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::error!(%error, file = REGISTRATION_FILE, "not written");
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+/// The highest number that this worker registered under, as its disk says; 0 at first start.
+///
+/// # Errors
+/// [`WorkerError::Disk`] when the file is there and does not read as a number.
+pub(super) async fn load_registration(env: &Env) -> Result<Registration, WorkerError> {
+    let disk = env.disk();
+    let wrong = |why: String| WorkerError::Disk { file: REGISTRATION_FILE, why };
+    let read = env.compute(move || disk.read(REGISTRATION_FILE)).await;
+    let read = read.map_err(|error| wrong(error.to_string()))?;
+    let Some(bytes) = read.map_err(|error| wrong(error.to_string()))? else {
+        return Ok(Registration::default());
+    };
+    let number = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok());
+    number.map(Registration).ok_or_else(|| wrong("want a number".to_owned()))
+}

@@ -1,0 +1,71 @@
+//! What a board of the node database lacks: asked of the master first, then of the store.
+
+use std::time::Duration;
+
+use super::{database::Database, driver::Input};
+use crate::{
+    comm::Link,
+    env::Env,
+    message::{Request, Response},
+    store::{Page, Range, Store},
+    types::{BoardName, Seq},
+};
+
+/// Posts that are asked for at a time.
+const PAGE_POSTS: u32 = 500;
+
+/// Whom a repair asks, and how long it waits for each.
+pub(super) struct Sources {
+    pub link: Option<Link>,
+    pub store: Store,
+    pub master_timeout: Duration,
+    pub store_timeout: Duration,
+}
+
+/// One page's worth of repair.
+pub(super) async fn repair(
+    env: &Env,
+    database: &Database,
+    from: Sources,
+    board: BoardName,
+) -> Input {
+    let (progress, lacks) = match try_repair(env, database, from, &board).await {
+        Some((posts, lacks)) => (posts > 0, lacks),
+        None => (false, true),
+    };
+    Input::Repaired { board, progress, lacks }
+}
+
+/// How many posts are new, and whether the board still lacks some; `None` when nobody answered.
+async fn try_repair(
+    env: &Env,
+    database: &Database,
+    from: Sources,
+    board: &BoardName,
+) -> Option<(u64, bool)> {
+    let name = board.clone();
+    let have = database.read(move |replica| replica.read(&name, Range::Last, 0)).await?;
+    let after = have.map_or(Seq(0), |page| page.last_seq);
+    let range = Range::After(after);
+    if let Some(link) = &from.link {
+        let request = Request::Read { board: board.clone(), range, limit: PAGE_POSTS };
+        if let Ok(Response::Page(Some(page))) = link.call(request, from.master_timeout).await
+            && goes_on(&page, after)
+        {
+            return take(database, board, page).await;
+        }
+    }
+    let read = from.store.read(board.clone(), range, PAGE_POSTS);
+    let page = env.timeout(from.store_timeout, read).await.ok()?.ok()?;
+    take(database, board, page).await
+}
+
+/// Whether a page has what comes next; a master's memory may begin later or end here.
+fn goes_on(page: &Page, after: Seq) -> bool {
+    page.posts.first().is_some_and(|post| post.seq == after.next())
+}
+
+async fn take(database: &Database, board: &BoardName, page: Page) -> Option<(u64, bool)> {
+    let applied = database.apply_page(board.clone(), page).await?;
+    Some((applied.posts, applied.gaps.iter().any(|gap| gap.board == *board)))
+}
