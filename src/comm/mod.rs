@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A link has no client and no server: masters and workers run the same code, and each can do
-//! at its end whatever the other can (`contract` holds both to it, with the roles swapped).
+//! at its end whatever the other can ([`contract`] holds both to it, with the roles swapped).
 //!
 //! 1. Everything is bounded: a frame, the frames that wait, the calls in flight each way, the
 //!    events that wait for the node. What does not fit is refused with a type, at once.
@@ -19,6 +19,8 @@
 //! 3. Every link ends with exactly one [`Incoming::Closed`], its last event.
 //! 4. An end without a close record is abnormal.
 
+pub mod contract;
+pub mod fanout;
 pub mod handshake;
 pub mod link;
 mod secured;

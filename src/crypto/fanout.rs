@@ -16,7 +16,7 @@
 //! 3. At most two epochs are held; what is dropped is erased. Epochs only grow.
 //! 4. Of one sender, only the latest start is heard.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use aes_gcm::{
     AeadInOut, Aes256Gcm, KeyInit,
@@ -170,6 +170,12 @@ impl Fields<'_> {
 }
 
 impl Head {
+    /// Which start of the sender: another one counts anew.
+    #[must_use]
+    pub const fn start(&self) -> Start {
+        self.start
+    }
+
     fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&[FORM, topic_code(self.topic)]);
         out.extend_from_slice(&self.domain.master.0);
@@ -226,7 +232,8 @@ pub struct Fanout {
 }
 
 struct Epoch {
-    keys: EpochKeys,
+    // Shared with who grants them to further members.
+    keys: Arc<EpochKeys>,
     own: Aes256Gcm,
     sealed: u64,
     senders: BTreeMap<NodeId, Heard>,
@@ -264,14 +271,20 @@ impl Fanout {
     /// Joins a domain with its current keys. Bounds the senders that it listens to; a start is
     /// used for one `Fanout` only.
     #[must_use]
-    pub fn new(me: NodeId, start: Start, keys: EpochKeys, senders_max: usize) -> Self {
+    pub fn new(
+        me: NodeId,
+        start: Start,
+        keys: impl Into<Arc<EpochKeys>>,
+        senders_max: usize,
+    ) -> Self {
+        let keys = keys.into();
         let in_use = keys.epoch();
         let mut fanout = Self { me, start, senders_max, epochs: Vec::new(), in_use };
         fanout.hold(keys);
         fanout
     }
 
-    fn hold(&mut self, keys: EpochKeys) {
+    fn hold(&mut self, keys: Arc<EpochKeys>) {
         let own = sender_cipher(keys.group(), self.me, self.start);
         self.epochs.push(Epoch { keys, own, sealed: 0, senders: BTreeMap::new() });
     }
@@ -368,7 +381,8 @@ impl Fanout {
     /// # Errors
     /// [`FanoutError::OtherDomain`], [`FanoutError::OldEpoch`], [`FanoutError::SecondKey`],
     /// [`FanoutError::NotInUse`].
-    pub fn install(&mut self, keys: EpochKeys) -> Result<(), FanoutError> {
+    pub fn install(&mut self, keys: impl Into<Arc<EpochKeys>>) -> Result<(), FanoutError> {
+        let keys = keys.into();
         if keys.domain() != self.domain() {
             return Err(FanoutError::OtherDomain);
         }
@@ -427,7 +441,7 @@ impl Fanout {
 
     /// The keys in use, as a further member is to be given them.
     #[must_use]
-    pub fn keys(&self) -> &EpochKeys {
+    pub fn keys(&self) -> &Arc<EpochKeys> {
         let held = self.epochs.iter().find(|epoch| epoch.keys.epoch() == self.in_use);
         &held.expect("the epoch in use is never dropped").keys
     }

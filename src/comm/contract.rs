@@ -1,0 +1,375 @@
+//! What links must do between any two nodes, as checks that run in both worlds and with the
+//! roles swapped: each way of talking begun by a worker, and begun by a master.
+//!
+//! A check is named by what holds. It makes its own links over the lab's network, between keys
+//! drawn for it, and panics with what it saw instead of what must hold. The handshake has
+//! checks of its own.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::{
+    CallError, Incoming, Link, LinkEnd, LinkId, LinkLimits, Peer, Responder, Secured,
+    fanout::{Fanout, Heard},
+};
+use crate::{
+    crypto::{
+        epoch::EpochKeys,
+        key_source::{KeyKind, KeySource},
+        keys::{Identity, IdentityKey},
+        record::{self, Side},
+        secret::Secret,
+    },
+    env::{BoxFuture, BoxStream, Env},
+    message::{Beat, Close, CloseReason, Direct, News, Request, Response, Topic},
+    types::{Domain, Incarnation, KeyEpoch, NodeId, Role, SessionKey},
+};
+
+/// The longest that a check takes, by the master's clock.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// Longer than any answer takes that does come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const KEY_BITS: usize = 2048;
+
+/// Two nodes that can reach each other.
+pub struct Lab {
+    /// A worker's world; it dials.
+    pub worker: Env,
+    /// A master's world; it listens.
+    pub master: Env,
+    /// The host part of the address that the master listens on and the worker dials.
+    pub master_host: String,
+    /// Where the domain's keys come from.
+    pub keys: Arc<dyn KeySource>,
+}
+
+impl fmt::Debug for Lab {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lab").field("master_host", &self.master_host).finish_non_exhaustive()
+    }
+}
+
+/// One thing that must hold, whoever begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Check {
+    /// What holds.
+    pub name: &'static str,
+    body: for<'a> fn(&'a Lab, Role) -> BoxFuture<'a, ()>,
+}
+
+impl Check {
+    /// Runs it, begun by the node of this role.
+    ///
+    /// # Panics
+    /// When it does not hold, or did not end within [`LIMIT`].
+    pub async fn run(&self, lab: &Lab, beginner: Role) {
+        let ended = lab.master.timeout(LIMIT, (self.body)(lab, beginner)).await;
+        assert!(ended.is_ok(), "{} (begun by a {beginner}) did not end", self.name);
+    }
+}
+
+macro_rules! checks {
+    ($($name:ident,)*) => {
+        /// All of them. Run each with both roles.
+        pub const CHECKS: &[Check] = &[
+            $(Check {
+                name: stringify!($name),
+                body: |lab, beginner| Box::pin($name(lab, beginner)),
+            },)*
+        ];
+    };
+}
+
+checks! {
+    a_call_is_answered_by_whom_it_asks,
+    calls_cross_on_one_link,
+    a_call_without_an_answer_ends_in_time_and_is_cancelled,
+    direct_messages_arrive_in_order,
+    a_publish_reaches_who_subscribed,
+    a_fanout_is_sealed_once_and_reaches_every_member,
+    heartbeats_say_what_the_node_says,
+    a_close_is_the_last_word,
+}
+
+/// One end of a link.
+struct End {
+    env: Env,
+    link: Link,
+    events: mpsc::Receiver<(LinkId, Incoming)>,
+}
+
+impl End {
+    fn start(env: &Env, stream: BoxStream, prk: &Secret, side: Side, peer: Peer) -> Self {
+        let (sealer, opener) = record::link(prk, side);
+        let secured = Secured { stream, sealer, opener, peer };
+        let (incoming, events) = mpsc::channel(64);
+        let link = Link::start(env, LinkId(1), secured, LinkLimits::default(), incoming);
+        Self { env: env.clone(), link, events }
+    }
+
+    /// The next event that is no heartbeat.
+    async fn next(&mut self) -> Incoming {
+        loop {
+            match self.events.recv().await.expect("no event after the last").1 {
+                Incoming::Beat(_) => {}
+                event => return event,
+            }
+        }
+    }
+
+    async fn asked(&mut self) -> (Request, Responder) {
+        match self.next().await {
+            Incoming::Request { request, reply } => (request, reply),
+            other => panic!("want a request, got {other:?}"),
+        }
+    }
+
+    async fn envelope(&mut self) -> Bytes {
+        match self.next().await {
+            Incoming::Envelope(envelope) => envelope,
+            other => panic!("want an envelope, got {other:?}"),
+        }
+    }
+
+    async fn subscribed(&mut self) {
+        let next = self.next().await;
+        assert!(matches!(next, Incoming::Subscribed(_)), "want a subscription, got {next:?}");
+    }
+
+    /// Answers one echo, as any node does.
+    async fn echo(&mut self) {
+        let (request, reply) = self.asked().await;
+        let Request::Echo(bytes) = request else { panic!("want an echo, got {request:?}") };
+        reply.send(&Response::Echo(bytes)).expect("the caller waits");
+    }
+}
+
+impl Lab {
+    /// A link from a worker to a master of these names: the worker's end, the master's.
+    async fn connect(&self, worker: NodeId, master: NodeId) -> (End, End) {
+        let any_port = format!("{}:0", self.master_host);
+        let mut listener = self.master.listen(&any_port).await.expect("a free port");
+        let addr = listener.local_addr();
+        let (dialled, accepted) =
+            tokio::join!(self.worker.connect(&addr, PATIENCE), listener.accept());
+        let (dialled, (accepted, _)) = (dialled.expect("it listens"), accepted.expect("a dial"));
+        // A check is one process: both ends can be handed what a handshake would agree on.
+        let prk = Secret::random(&mut self.master.rng("comm-contract"));
+        let peer = |node, role| Peer { node, role, spki: Vec::new(), name: format!("the {role}") };
+        (
+            End::start(&self.worker, dialled, &prk, Side::Dialer, peer(master, Role::Master)),
+            End::start(&self.master, accepted, &prk, Side::Acceptor, peer(worker, Role::Worker)),
+        )
+    }
+
+    /// The two ends of a link: who begins, the other.
+    async fn ends(&self, beginner: Role) -> (End, End) {
+        let (worker, master) = self.connect(NodeId([2; 16]), NodeId([1; 16])).await;
+        match beginner {
+            Role::Worker => (worker, master),
+            Role::Master => (master, worker),
+        }
+    }
+
+    /// The first epoch of a domain, at its master, and what further members need to take it.
+    async fn epoch(&self) -> (EpochKeys, IdentityKey) {
+        let pair = |kind| self.keys.generate(&self.master, kind, KEY_BITS);
+        let identity = Identity::new(pair(KeyKind::Identity).await.expect("a pair"));
+        let common = pair(KeyKind::Common).await.expect("a pair");
+        let domain = Domain { master: identity.node(), incarnation: Incarnation(1) };
+        let bounds = self.keys.bounds();
+        let mut rng = self.master.rng("comm-contract");
+        let keys = EpochKeys::draw(&mut rng, &identity, domain, KeyEpoch(1), common, bounds)
+            .expect("its own domain");
+        let key = IdentityKey::from_spki(identity.spki(), bounds).expect("a key within bounds");
+        (keys, key)
+    }
+
+    /// What a worker makes of its grant.
+    fn accept(&self, keys: &EpochKeys, master: &IdentityKey) -> EpochKeys {
+        let grant = keys.grant().expect("the pair encodes");
+        let mut rng = self.worker.rng("comm-contract");
+        EpochKeys::accept(&mut rng, master, keys.domain(), &grant, self.keys.bounds())
+            .expect("its own master granted it")
+    }
+}
+
+fn digest(n: u8) -> Direct {
+    Direct::Digest { digest: [n; 16] }
+}
+
+async fn a_call_is_answered_by_whom_it_asks(lab: &Lab, beginner: Role) {
+    let (asker, mut asked) = lab.ends(beginner).await;
+    for len in [0, 1, 1000, 256 * 1024] {
+        let bytes = vec![7; len];
+        let call = asker.link.call(Request::Echo(bytes.clone()), PATIENCE);
+        let (answer, ()) = tokio::join!(call, asked.echo());
+        assert_eq!(answer, Ok(Response::Echo(bytes)));
+    }
+}
+
+async fn calls_cross_on_one_link(lab: &Lab, beginner: Role) {
+    const EACH: u8 = 50;
+    let (mut one, mut two) = lab.ends(beginner).await;
+    let (from_one, from_two) = (one.link.clone(), two.link.clone());
+    let ask = async |link: Link, mark: u8| {
+        let call = |n| link.call(Request::Echo(vec![mark, n]), PATIENCE);
+        let answers = futures_util::future::join_all((0..EACH).map(call)).await;
+        for (n, answer) in (0..EACH).zip(answers) {
+            assert_eq!(answer, Ok(Response::Echo(vec![mark, n])));
+        }
+    };
+    let serve = async |end: &mut End| {
+        for _ in 0..EACH {
+            end.echo().await;
+        }
+    };
+    tokio::join!(ask(from_one, 1), ask(from_two, 2), serve(&mut one), serve(&mut two));
+}
+
+async fn a_call_without_an_answer_ends_in_time_and_is_cancelled(lab: &Lab, beginner: Role) {
+    let (asker, mut asked) = lab.ends(beginner).await;
+    let limit = Duration::from_millis(200);
+    let begin = asker.env.now();
+    let call = asker.link.call(Request::Echo(vec![1]), limit);
+    let (answer, (_, reply)) = tokio::join!(call, asked.asked());
+    assert_eq!(answer, Err(CallError::TimedOut));
+    assert!(asker.env.now().since(begin) >= limit);
+    while !reply.is_cancelled() {
+        asked.env.sleep(limit).await;
+    }
+    drop(reply);
+    let (answer, ()) =
+        tokio::join!(asker.link.call(Request::Echo(vec![2]), PATIENCE), asked.echo());
+    assert_eq!(answer, Ok(Response::Echo(vec![2])));
+}
+
+async fn direct_messages_arrive_in_order(lab: &Lab, beginner: Role) {
+    let (sender, mut receiver) = lab.ends(beginner).await;
+    for n in 0..100 {
+        assert_eq!(sender.link.send(&digest(n)), Ok(()));
+    }
+    for n in 0..100 {
+        let next = receiver.next().await;
+        assert!(matches!(&next, Incoming::Direct(got) if *got == digest(n)), "got {next:?}");
+    }
+}
+
+async fn a_publish_reaches_who_subscribed(lab: &Lab, beginner: Role) {
+    let (mut publisher, mut subscriber) = lab.ends(beginner).await;
+    assert!(!publisher.link.wants(Topic::Board));
+    assert_eq!(subscriber.link.subscribe(&[Topic::Board, Topic::Presence]), Ok(()));
+    publisher.subscribed().await;
+    assert!(publisher.link.wants(Topic::Board) && publisher.link.wants(Topic::Presence));
+    assert!(!publisher.link.wants(Topic::Session));
+    let envelope = Bytes::from(vec![9; 5000]);
+    assert_eq!(publisher.link.publish(envelope.clone()), Ok(()));
+    assert_eq!(subscriber.envelope().await, envelope);
+    // A later subscription stands instead of the one before.
+    assert_eq!(subscriber.link.subscribe(&[]), Ok(()));
+    publisher.subscribed().await;
+    assert!(!publisher.link.wants(Topic::Board));
+}
+
+async fn a_fanout_is_sealed_once_and_reaches_every_member(lab: &Lab, beginner: Role) {
+    let (keys, master_key) = lab.epoch().await;
+    let domain = keys.domain();
+    let workers = [NodeId([2; 16]), NodeId([3; 16])];
+    let member =
+        |node| Fanout::new(&lab.worker, node, 1, lab.accept(&keys, &master_key), workers.len() + 1);
+    let [mut near, mut far] = workers.map(member);
+    let mut master = Fanout::new(&lab.master, domain.master, 1, keys, workers.len() + 1);
+    let (mut near_end, mut to_near) = lab.connect(workers[0], domain.master).await;
+    let (mut far_end, mut to_far) = lab.connect(workers[1], domain.master).await;
+    for (end, at_master) in [(&near_end, &mut to_near), (&far_end, &mut to_far)] {
+        assert_eq!(end.link.subscribe(&Topic::ALL), Ok(()));
+        at_master.subscribed().await;
+    }
+
+    for n in 0..10 {
+        let news = News::SessionClosed(SessionKey([n; 32]));
+        let heard = |sender| Ok(Some(Heard { sender, news: news.clone(), missed: 0 }));
+        if beginner == Role::Master {
+            let envelope = master.seal(&news).expect("short");
+            for link in [&to_near.link, &to_far.link] {
+                assert_eq!(link.publish(envelope.clone()), Ok(()));
+            }
+            assert_eq!(near.open(&near_end.envelope().await), heard(domain.master));
+            assert_eq!(far.open(&far_end.envelope().await), heard(domain.master));
+        } else {
+            let sealed = near.seal(&news).expect("short");
+            assert_eq!(near_end.link.publish(sealed.clone()), Ok(()));
+            let relayed = to_near.envelope().await;
+            assert!(master.relay(to_far.link.peer().node, &relayed).is_err());
+            assert_eq!(master.relay(to_near.link.peer().node, &relayed), Ok(Topic::Session));
+            assert_eq!(to_far.link.publish(relayed.clone()), Ok(()));
+            assert_eq!(master.open(&relayed), heard(workers[0]));
+            let arrived = far_end.envelope().await;
+            assert_eq!(arrived, sealed, "relayed as it was sealed");
+            assert_eq!(far.open(&arrived), heard(workers[0]));
+        }
+    }
+}
+
+async fn heartbeats_say_what_the_node_says(lab: &Lab, beginner: Role) {
+    let (sayer, mut hearer) = lab.ends(beginner).await;
+    for reaches_store in [true, false, true] {
+        sayer.link.beat(Beat { reaches_store });
+        loop {
+            let (_, event) = hearer.events.recv().await.expect("open");
+            let Incoming::Beat(beat) = event else { panic!("want a beat, got {event:?}") };
+            if beat.reaches_store == reaches_store {
+                break;
+            }
+        }
+    }
+    // And they alone keep an idle link alive.
+    sayer.env.sleep(3 * LinkLimits::default().silence()).await;
+    assert!(sayer.link.is_open() && hearer.link.is_open());
+}
+
+async fn a_close_is_the_last_word(lab: &Lab, beginner: Role) {
+    let (mut closer, mut other) = lab.ends(beginner).await;
+    let close = Close { reason: CloseReason::Leaving, retry_ms: 1500 };
+    assert_eq!(closer.link.send(&digest(1)), Ok(()));
+    closer.link.close(close);
+    assert!(matches!(other.next().await, Incoming::Direct(_)));
+    let end = other.next().await;
+    assert!(matches!(end, Incoming::Closed(LinkEnd::Said(said)) if said == close), "{end:?}");
+    let end = closer.next().await;
+    assert!(matches!(end, Incoming::Closed(LinkEnd::Closed(said)) if said == close), "{end:?}");
+    assert!(other.events.recv().await.is_none() && closer.events.recv().await.is_none());
+}
+
+#[cfg(all(test, feature = "net"))]
+mod tests {
+    use super::*;
+    use crate::{crypto::key_source::GeneratedKeys, env::real::RealWorld};
+
+    async fn all(beginner: Role) {
+        let node = || Env::new(RealWorld::temporary().expect("a directory"));
+        let lab = Lab {
+            worker: node(),
+            master: node(),
+            master_host: "127.0.0.1".to_owned(),
+            keys: Arc::new(GeneratedKeys),
+        };
+        for check in CHECKS {
+            check.run(&lab, beginner).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn each_way_of_talking_can_be_begun_by_a_worker() {
+        all(Role::Worker).await;
+    }
+
+    #[tokio::test]
+    async fn each_way_of_talking_can_be_begun_by_a_master() {
+        all(Role::Master).await;
+    }
+}
