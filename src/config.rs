@@ -97,6 +97,14 @@ pub struct Config {
     pub directory_max: usize,
     /// Streams of a master.
     pub streams_max: usize,
+    /// Connections of a front end.
+    pub connections_max: usize,
+    /// Connections of a front end from one address.
+    pub connections_per_address_max: usize,
+    /// Requests of one session, per second over time.
+    pub session_requests_per_s: u32,
+    /// Requests of one session at once.
+    pub session_requests_burst: u32,
     /// Events waiting for one stream's reader.
     pub stream_backlog_max: usize,
     /// Sessions that a master keeps in memory.
@@ -143,6 +151,10 @@ impl Default for Config {
             workers_max: 1024,
             directory_max: 16_384,
             streams_max: 20_000,
+            connections_max: 24_000,
+            connections_per_address_max: 4096,
+            session_requests_per_s: 200,
+            session_requests_burst: 400,
             stream_backlog_max: 256,
             sessions_cached_max: 100_000,
             identity_bits: 3072,
@@ -203,6 +215,10 @@ impl Config {
             ("workers_max", self.workers_max),
             ("directory_max", self.directory_max),
             ("streams_max", self.streams_max),
+            ("connections_max", self.connections_max),
+            ("connections_per_address_max", self.connections_per_address_max),
+            ("session_requests_per_s", self.session_requests_per_s as usize),
+            ("session_requests_burst", self.session_requests_burst as usize),
             ("stream_backlog_max", self.stream_backlog_max),
             ("sessions_cached_max", self.sessions_cached_max),
         ];

@@ -1,1 +1,164 @@
-//! The front end: JSON, server-sent events, and the page.
+//! The front end: JSON, server-sent events and the page, over `Env`'s streams.
+//!
+//! ```text
+//! Listener -> serve (caps, deadlines) -> hyper http1 -> router -> api -> MasterHandle
+//! ```
+//!
+//! 1. Nothing is decided here: every answer is the master's, put into HTTP's words.
+//! 2. 429 and 503 mean that this request did nothing; what may have been done is a 504.
+//! 3. A session's token appears in no path, query, log or event; only its hash goes further.
+//! 4. A browser's unsafe request counts only from the page of this very origin.
+//! 5. Every wait has an end, every table and buffer a bound, by the node's own clock.
+
+mod admin;
+mod api;
+mod auth;
+mod body;
+mod headers;
+mod io;
+mod metrics;
+mod openapi;
+mod problem;
+mod rate;
+mod server;
+pub mod shape;
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::broadcast;
+
+pub use self::{
+    admin::{AdminParams, AdminToken, serve_admin},
+    metrics::Metrics,
+    openapi::text as openapi_text,
+};
+use self::{problem::Problem, rate::RateLimiter, server::Closing};
+use crate::{
+    config::Config,
+    env::{Env, Listener},
+    message::{Task, TaskResult},
+    node::handle::{MasterHandle, Outcome, ReadError, Stopped},
+    types::SessionKey,
+};
+
+/// What a front end needs besides its master.
+#[derive(Clone, Debug)]
+pub struct HttpParams {
+    /// Limits and time-outs.
+    pub config: Config,
+    /// Where it counts; the admin listener shows it.
+    pub metrics: Metrics,
+}
+
+/// Serves people until it is dropped; then open connections get a moment to finish.
+pub async fn serve(
+    env: Env,
+    listener: Box<dyn Listener>,
+    handle: MasterHandle,
+    params: HttpParams,
+) {
+    let closing = Closing::new();
+    let limits = server::Limits::of(&params.config);
+    let app = App::new(env.clone(), handle, params, &closing);
+    let counts = app.metrics().clone();
+    server::run(env, listener, api::router(app), limits, counts, closing).await;
+}
+
+/// What every request shares.
+#[derive(Clone, Debug)]
+struct App(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    env: Env,
+    handle: MasterHandle,
+    params: HttpParams,
+    /// Who asked how much lately.
+    rates: Mutex<RateLimiter>,
+    /// Once told it does not change.
+    cluster: OnceLock<[u8; 16]>,
+    /// Streams end when the server does.
+    closing: broadcast::Sender<()>,
+}
+
+impl App {
+    fn new(env: Env, handle: MasterHandle, params: HttpParams, closing: &Closing) -> Self {
+        let rates = Mutex::new(RateLimiter::new(&params.config));
+        let closing = closing.sender();
+        Self(Arc::new(Shared { env, handle, params, rates, cluster: OnceLock::new(), closing }))
+    }
+
+    fn env(&self) -> &Env {
+        &self.0.env
+    }
+
+    fn handle(&self) -> &MasterHandle {
+        &self.0.handle
+    }
+
+    fn config(&self) -> &Config {
+        &self.0.params.config
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.0.params.metrics
+    }
+
+    /// Resolves when the server is being dropped.
+    fn closing(&self) -> broadcast::Receiver<()> {
+        self.0.closing.subscribe()
+    }
+
+    /// Counts one request of a session.
+    fn admit(&self, key: SessionKey) -> Result<(), Problem> {
+        let now = self.env().now();
+        let mut rates = self.0.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.admit(now, key).map_err(Problem::rate_limited)
+    }
+
+    /// The cluster's id.
+    async fn cluster(&self) -> Result<[u8; 16], Problem> {
+        if let Some(id) = self.0.cluster.get() {
+            return Ok(*id);
+        }
+        let told = self.bounded(self.handle().cluster_id()).await.flatten();
+        let id = told.ok_or_else(|| Problem::from(ReadError::Away))?;
+        Ok(*self.0.cluster.get_or_init(|| id))
+    }
+
+    /// Waits for an answer of the master's; `None` when it does not come.
+    async fn bounded<T>(&self, ask: impl Future<Output = Result<T, Stopped>>) -> Option<T> {
+        self.env().timeout(self.config().request_timeout, ask).await.ok()?.ok()
+    }
+
+    /// Asks for something that is read. No answer counts as [`ReadError::Away`].
+    async fn read<T>(
+        &self,
+        ask: impl Future<Output = Result<Result<T, ReadError>, Stopped>>,
+    ) -> Result<T, ReadError> {
+        self.bounded(ask).await.unwrap_or(Err(ReadError::Away))
+    }
+
+    /// Has something written. What is not known to have failed is a 504.
+    async fn submit(&self, task: Task) -> Result<TaskResult, Problem> {
+        // The master answers in time; this is for one that cannot.
+        const GRACE: Duration = Duration::from_secs(2);
+        let limit = self.config().request_timeout + GRACE;
+        let outcome = match self.env().timeout(limit, self.handle().submit(task)).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(Stopped)) | Err(_) => Outcome::Unknown,
+        };
+        match outcome {
+            Outcome::Settled(TaskResult::Refused(why)) => Err(Problem::refused(&why)),
+            Outcome::Settled(result) => Ok(result),
+            Outcome::Overloaded { retry_ms } => Err(Problem::overloaded(retry_ms)),
+            Outcome::Unavailable { retry_ms } => Err(Problem::unavailable(retry_ms)),
+            Outcome::Unknown => Err(Problem::outcome_unknown()),
+            Outcome::DeadLetter => Err(Problem::dead_letter()),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What operators ask: metrics and the whole state of the cluster, for whoever shows the
+//! cluster's admin token.
+
+use std::{fmt, io, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::{Next, from_fn, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::{
+    Metrics,
+    api::{json, nothing_here, typed, wrong_method},
+    auth::{self, Secret},
+    headers,
+    problem::Problem,
+    server::{self, Closing, Limits},
+};
+use crate::{
+    config::Config,
+    env::{Env, Listener},
+    node::handle::{ClusterView, MasterHandle, ReadError},
+};
+
+/// Where the token is kept in a node's directory.
+const TOKEN_FILE: &str = "admin.token";
+
+/// What an admin listener needs besides its master.
+#[derive(Clone, Debug)]
+pub struct AdminParams {
+    /// Limits and time-outs.
+    pub config: Config,
+    /// The counters of the front end beside it.
+    pub metrics: Metrics,
+    /// Who shows it is an operator.
+    pub token: AdminToken,
+}
+
+/// The cluster's one admin token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AdminToken(String);
+
+impl AdminToken {
+    /// A token as it stands in its file; surrounding white space does not count.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(text.trim().to_owned())
+    }
+
+    /// The token of the node's directory, made there if there is none. Blocks.
+    ///
+    /// # Errors
+    /// The disk's, or the file is empty.
+    pub fn of_disk(env: &Env) -> io::Result<Self> {
+        let disk = env.disk();
+        let token = match disk.read(TOKEN_FILE)? {
+            Some(bytes) => Self::new(&String::from_utf8_lossy(&bytes)),
+            None => {
+                let fresh = Secret::new(env).text();
+                disk.write_atomic(TOKEN_FILE, format!("{fresh}\n").as_bytes())?;
+                Self(fresh)
+            }
+        };
+        if token.0.is_empty() {
+            let why = format!("{TOKEN_FILE} is empty; remove it to have a new one made");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        Ok(token)
+    }
+
+    /// Whether this is the token, in a time that does not tell how much of it was right.
+    fn is(&self, shown: &str) -> bool {
+        let hash = |text: &str| <[u8; 32]>::from(Sha256::digest(text));
+        hash(&self.0).ct_eq(&hash(shown)).into()
+    }
+}
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdminToken")
+    }
+}
+
+/// Serves operators until it is dropped.
+pub async fn serve_admin(
+    env: Env,
+    listener: Box<dyn Listener>,
+    handle: MasterHandle,
+    params: AdminParams,
+) {
+    let (limits, metrics) = (Limits::of(&params.config), Metrics::new());
+    let admin = Admin(Arc::new(Shared { env: env.clone(), handle, params }));
+    server::run(env, listener, router(admin), limits, metrics, Closing::new()).await;
+}
+
+#[derive(Clone, Debug)]
+struct Admin(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    env: Env,
+    handle: MasterHandle,
+    params: AdminParams,
+}
+
+fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/api/v1/admin/cluster", get(cluster))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(admin.clone(), operators_only))
+        .layer(from_fn(auth::same_origin))
+        // Not counted: an operator's look is not a person's request.
+        .layer(from_fn_with_state(Metrics::new(), headers::finish))
+        .with_state(admin)
+}
+
+async fn operators_only(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    if shows(&admin.0.params.token, request.headers()) {
+        return next.run(request).await;
+    }
+    Problem::new("no-session", "want Authorization: Bearer and the token of DATA/admin.token")
+        .into_response()
+}
+
+fn shows(token: &AdminToken, headers: &HeaderMap) -> bool {
+    headers.get(header::AUTHORIZATION).and_then(auth::bearer).is_some_and(|shown| token.is(shown))
+}
+
+async fn view(admin: &Admin) -> Result<ClusterView, Problem> {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let Shared { env, handle, .. } = &*admin.0;
+    let view = env.timeout(LIMIT, handle.cluster()).await;
+    view.ok().and_then(Result::ok).ok_or_else(|| ReadError::Away.into())
+}
+
+/// `GET /api/v1/admin/cluster`
+async fn cluster(State(admin): State<Admin>) -> Result<Response, Problem> {
+    Ok(json(StatusCode::OK, &view(&admin).await?))
+}
+
+/// `GET /metrics`
+async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
+    const MIME: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let text = admin.0.params.metrics.text(&view(&admin).await?);
+    let text = text.map_err(|why| Problem::new("broken", why.to_string()))?;
+    Ok(typed(StatusCode::OK, MIME, text))
+}

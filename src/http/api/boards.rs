@@ -1,0 +1,65 @@
+//! Boards: list, create, and up to where one has read.
+
+use axum::{extract::State, http::StatusCode, response::IntoResponse};
+
+use super::{Reply, json, sessions::unexpected};
+use crate::{
+    http::{
+        App,
+        auth::Caller,
+        body::{BoardPath, JsonBody},
+        shape::{BoardList, BoardShape, ReadMark, boards_of},
+    },
+    message::{Task, TaskResult},
+    types::Seq,
+};
+
+/// `GET /api/v1/boards`
+pub(super) async fn list(State(app): State<App>, caller: Caller) -> Reply {
+    let read = app.read(app.handle().boards()).await?;
+    let shape = BoardList {
+        boards: boards_of(&read.value, Some(&caller.session)),
+        epoch: read.value.epoch,
+        consistency: read.consistency,
+        as_of: read.value.as_of_ms,
+    };
+    Ok(json(StatusCode::OK, &shape))
+}
+
+/// `PUT /api/v1/boards/{board}`: 201 when it is new, 200 when it was there.
+pub(super) async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    BoardPath(board): BoardPath,
+) -> Reply {
+    let read = app.read(app.handle().boards()).await?;
+    let known = boards_of(&read.value, Some(&caller.session));
+    if let Some(shape) = known.into_iter().find(|shape| shape.name == board) {
+        return Ok(json(StatusCode::OK, &shape));
+    }
+    match app.submit(Task::CreateBoard { board: board.clone() }).await {
+        Ok(TaskResult::Done) => {
+            let shape = BoardShape { name: board, last_seq: Seq(0), read_mark: Seq(0) };
+            Ok(json(StatusCode::CREATED, &shape))
+        }
+        Ok(other) => Err(unexpected(&other)),
+        Err(why) if why.is("refused") => Err(why.too_many_boards()),
+        Err(why) => Err(why),
+    }
+}
+
+/// `PUT /api/v1/boards/{board}/read-mark`
+pub(super) async fn mark_read(
+    State(app): State<App>,
+    caller: Caller,
+    BoardPath(board): BoardPath,
+    JsonBody(mark): JsonBody<ReadMark>,
+) -> Reply {
+    let task = Task::SetReadMark { key: caller.session.key, board, seq: mark.seq };
+    match app.submit(task).await {
+        Ok(TaskResult::Done) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Ok(other) => Err(unexpected(&other)),
+        Err(why) if why.is("refused") => Err(why.named("above-end")),
+        Err(why) => Err(why),
+    }
+}

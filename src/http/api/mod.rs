@@ -1,0 +1,76 @@
+//! Every endpoint of the public interface: one file per kind of thing that is asked about.
+
+mod boards;
+mod health;
+mod people;
+mod posts;
+mod sessions;
+mod stream;
+
+use axum::{
+    Router,
+    http::{HeaderValue, StatusCode, header},
+    middleware::{from_fn, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::{delete, get, post, put},
+};
+use serde::Serialize;
+
+use super::{App, auth, headers, openapi, problem::Problem};
+
+/// What a handler answers.
+type Reply = Result<Response, Problem>;
+
+/// The public interface.
+pub(super) fn router(app: App) -> Router {
+    let metrics = app.metrics().clone();
+    Router::new()
+        .route("/api/v1/sessions", post(sessions::open))
+        .route("/api/v1/session", get(sessions::restore).delete(sessions::close))
+        .route("/api/v1/session/alive", post(sessions::alive))
+        .route("/api/v1/handover", post(sessions::issue_ticket))
+        .route("/api/v1/handover/redeem", post(sessions::redeem_ticket))
+        .route("/api/v1/boards", get(boards::list))
+        .route("/api/v1/boards/{board}", put(boards::create))
+        .route("/api/v1/boards/{board}/read-mark", put(boards::mark_read))
+        .route("/api/v1/boards/{board}/posts", get(posts::list).post(posts::write))
+        .route("/api/v1/posts/{id}", get(posts::find).merge(delete(posts::cancel)))
+        .route("/api/v1/users", get(people::users))
+        .route("/api/v1/cluster", get(people::cluster))
+        .route("/api/v1/stream", get(stream::open))
+        .route("/api/v1/openapi.json", get(contract))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn(auth::same_origin))
+        .layer(from_fn_with_state(metrics, headers::finish))
+        .with_state(app)
+}
+
+/// An answer as JSON.
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => typed(status, "application/json", body),
+        Err(why) => Problem::new("broken", why.to_string()).into_response(),
+    }
+}
+
+/// An answer of this media type.
+pub(super) fn typed(status: StatusCode, mime: &'static str, body: impl IntoResponse) -> Response {
+    let mut response = (status, body).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(mime));
+    response
+}
+
+async fn contract() -> Response {
+    typed(StatusCode::OK, "application/json", openapi::text())
+}
+
+pub(super) async fn nothing_here() -> Problem {
+    Problem::new("unknown-path", "see /api/v1/openapi.json for what there is")
+}
+
+pub(super) async fn wrong_method() -> Problem {
+    Problem::new("method-not-allowed", "see /api/v1/openapi.json for what there is")
+}

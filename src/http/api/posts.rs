@@ -1,0 +1,138 @@
+//! Posts: write, list, find, cancel.
+
+use axum::{
+    extract::{Query, State, rejection::QueryRejection},
+    http::StatusCode,
+};
+use serde::Deserialize;
+
+use super::{Reply, json, sessions::unexpected};
+use crate::{
+    event::Moment,
+    http::{
+        App,
+        auth::Caller,
+        body::{self, BoardPath, JsonBody, POST_BODY_BYTES_MAX, PostPath},
+        problem::Problem,
+        shape::{PostList, PostShape, PostState, WritePost},
+    },
+    message::{Task, TaskResult},
+    node::handle::Consistency,
+    store::{Appended, Found, NewPost, Page, Range},
+    types::{PostId, PostText, Seq},
+};
+
+/// Posts in one answer.
+const LIMIT_MAX: u32 = 200;
+const LIMIT_DEFAULT: u32 = 50;
+
+/// `POST /api/v1/boards/{board}/posts`
+pub(super) async fn write(
+    State(app): State<App>,
+    caller: Caller,
+    BoardPath(board): BoardPath,
+    JsonBody(asked): JsonBody<WritePost, POST_BODY_BYTES_MAX>,
+) -> Reply {
+    let id: PostId = asked.id.parse()?;
+    let text = read_text(asked.text)?;
+    let author = caller.session.user;
+    let post = NewPost { id, author: author.clone(), text: text.clone() };
+    let result = app.submit(Task::Post { board: board.clone(), post }).await?;
+    let TaskResult::Posted(appended) = result else {
+        return Err(unexpected(&result));
+    };
+    let (status, seq, posted_at) = match appended {
+        Appended::Committed { seq, posted_at_ms } => (StatusCode::CREATED, seq, posted_at_ms),
+        Appended::Duplicate { seq, posted_at_ms } => (StatusCode::OK, seq, posted_at_ms),
+        Appended::Conflict => {
+            return Err(Problem::new("id-conflict", "this id stands for another text or board"));
+        }
+        Appended::Cancelled => {
+            return Err(Problem::new("cancelled", "this id was cancelled and never appears"));
+        }
+    };
+    app.env().moment(Moment::AckSent);
+    Ok(json(status, &PostShape { id, board, seq, author, text, posted_at }))
+}
+
+fn read_text(text: String) -> Result<PostText, Problem> {
+    if text.len() > PostText::LEN_MAX {
+        let detail = format!("{} bytes, where {} fit", text.len(), PostText::LEN_MAX);
+        return Err(Problem::new("text-too-long", detail));
+    }
+    PostText::try_from(text).map_err(|why| Problem::new("text-refused", why.to_string()))
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct ListQuery {
+    after: Option<u64>,
+    before: Option<u64>,
+    limit: Option<u32>,
+    consistency: Option<String>,
+}
+
+/// `GET /api/v1/boards/{board}/posts`
+pub(super) async fn list(
+    State(app): State<App>,
+    _caller: Caller,
+    BoardPath(board): BoardPath,
+    asked: Result<Query<ListQuery>, QueryRejection>,
+) -> Reply {
+    let wrong = |detail: &str| Problem::new("malformed-query", detail);
+    let asked = body::query(asked)?;
+    let range = match (asked.after, asked.before) {
+        (None, None) => Range::Last,
+        (Some(after), None) => Range::After(Seq(after)),
+        (None, Some(before)) => Range::Before(Seq(before)),
+        (Some(_), Some(_)) => return Err(wrong("after and before exclude each other")),
+    };
+    let limit = asked.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
+    if limit == 0 {
+        return Err(wrong("limit: want 1 or more"));
+    }
+    let want = match asked.consistency.as_deref() {
+        None | Some("strong") => Consistency::Strong,
+        Some("weak") => Consistency::Weak,
+        Some(_) => return Err(wrong("consistency: want strong or weak")),
+    };
+    let read = app.read(app.handle().posts(board, range, limit, want)).await?;
+    let truncated = is_truncated(&read.value, range);
+    Ok(json(StatusCode::OK, &PostList::new(read.value, read.consistency, truncated)))
+}
+
+/// Whether the board has more posts in the direction asked for.
+fn is_truncated(page: &Page, range: Range) -> bool {
+    match range {
+        Range::After(_) => page.posts.last().is_some_and(|last| last.seq < page.last_seq),
+        Range::Before(_) | Range::Last => {
+            page.posts.first().is_some_and(|first| first.seq > Seq(1))
+        }
+    }
+}
+
+/// `GET /api/v1/posts/{id}`
+pub(super) async fn find(State(app): State<App>, caller: Caller, PostPath(id): PostPath) -> Reply {
+    match app.read(app.handle().find_post(caller.session.user.id, id)).await? {
+        Found::Committed(post) => Ok(json(StatusCode::OK, &PostState::Committed(post.into()))),
+        Found::Cancelled => Ok(json(StatusCode::OK, &PostState::Cancelled { id })),
+        Found::Nothing => {
+            Err(Problem::new("not-committed", "no post of yours has this id; it may still come"))
+        }
+    }
+}
+
+/// `DELETE /api/v1/posts/{id}`
+pub(super) async fn cancel(
+    State(app): State<App>,
+    caller: Caller,
+    PostPath(id): PostPath,
+) -> Reply {
+    let user = caller.session.user.id;
+    match app.submit(Task::CancelPost { user, id }).await? {
+        TaskResult::Cancelled => Ok(json(StatusCode::OK, &PostState::Cancelled { id })),
+        TaskResult::AlreadyCommitted(post) => {
+            Ok(json(StatusCode::OK, &PostState::Committed(post.into())))
+        }
+        other => Err(unexpected(&other)),
+    }
+}

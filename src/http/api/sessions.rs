@@ -1,0 +1,152 @@
+//! Sessions: open, restore, stay alive, leave, and move to a master on another host.
+
+use axum::{
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+use super::{Reply, json};
+use crate::{
+    http::{
+        App,
+        auth::{self, Caller, Secret},
+        body::JsonBody,
+        problem::Problem,
+        shape::{
+            OpenSession, RedeemTicket, SessionOpened, SessionRestored, TicketIssued, boards_of,
+        },
+    },
+    message::{Task, TaskResult},
+    node::handle::{MasterInfo, ReadError},
+    store::{Boards, SessionRow},
+    types::{Author, UserName},
+};
+
+/// What a new session is shown. Read before anything is written, so that a 503 did nothing.
+struct Surroundings {
+    boards: Boards,
+    masters: Vec<MasterInfo>,
+    cluster: [u8; 16],
+}
+
+impl Surroundings {
+    async fn read(app: &App) -> Result<Self, Problem> {
+        let cluster = app.cluster().await?;
+        let boards = app.read(app.handle().boards()).await?.value;
+        let masters = app.bounded(app.handle().masters()).await.unwrap_or_default();
+        Ok(Self { boards, masters, cluster })
+    }
+
+    fn opened(self, secret: &Secret, session: &SessionRow, cookie: bool) -> Response {
+        let shape = SessionOpened {
+            token: (!cookie).then(|| secret.text()),
+            user: session.user.clone(),
+            boards: boards_of(&self.boards, Some(session)),
+            masters: self.masters,
+            epoch: self.boards.epoch,
+            cluster: hex::encode(self.cluster),
+        };
+        let mut response = json(StatusCode::CREATED, &shape);
+        if cookie {
+            let line = auth::set_cookie(self.cluster, secret);
+            response.headers_mut().insert(header::SET_COOKIE, line);
+        }
+        response
+    }
+}
+
+/// `POST /api/v1/sessions`
+pub(super) async fn open(State(app): State<App>, JsonBody(asked): JsonBody<OpenSession>) -> Reply {
+    let name: UserName = asked.name.parse()?;
+    let around = Surroundings::read(&app).await?;
+    let secret = Secret::new(app.env());
+    let user = Author { id: auth::new_user_id(app.env()), name };
+    let key = secret.key();
+    match app.submit(Task::OpenSession { key, user: user.clone() }).await? {
+        TaskResult::Done => {
+            let session = SessionRow { key, user, read_marks: Vec::new() };
+            Ok(around.opened(&secret, &session, asked.cookie))
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// `GET /api/v1/session`
+pub(super) async fn restore(State(app): State<App>, caller: Caller) -> Reply {
+    let cluster = app.cluster().await?;
+    let masters = app.bounded(app.handle().masters()).await.unwrap_or_default();
+    let read = app.read(app.handle().restore(caller.session.key)).await;
+    let read = read.map_err(|why| match why {
+        ReadError::Unknown => Problem::new("unknown-session", "the session was closed"),
+        away => away.into(),
+    })?;
+    let restored = read.value;
+    let shape = SessionRestored {
+        boards: boards_of(&restored.boards, Some(&restored.session)),
+        user: restored.session.user,
+        pending: restored.pending,
+        masters,
+        epoch: restored.boards.epoch,
+        consistency: read.consistency,
+        as_of: restored.boards.as_of_ms,
+        cluster: hex::encode(cluster),
+    };
+    Ok(json(StatusCode::OK, &shape))
+}
+
+/// `DELETE /api/v1/session`
+pub(super) async fn close(State(app): State<App>, caller: Caller) -> Reply {
+    let cluster = app.cluster().await?;
+    match app.submit(Task::CloseSession { key: caller.session.key }).await? {
+        TaskResult::Done => {
+            let gone = [(header::SET_COOKIE, auth::clear_cookie(cluster))];
+            Ok((StatusCode::NO_CONTENT, gone).into_response())
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// `POST /api/v1/session/alive`
+pub(super) async fn alive(State(app): State<App>, caller: Caller) -> Reply {
+    // Lost with its master, it is said again to the next.
+    let _ = app.bounded(app.handle().alive(caller.session.key)).await;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// `POST /api/v1/handover`
+pub(super) async fn issue_ticket(State(app): State<App>, caller: Caller) -> Reply {
+    let ticket = Secret::new(app.env());
+    let task = Task::PutTicket { key: caller.session.key, ticket_sha256: ticket.sha256() };
+    match app.submit(task).await? {
+        TaskResult::Done => Ok(json(StatusCode::CREATED, &TicketIssued { ticket: ticket.text() })),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// `POST /api/v1/handover/redeem`
+pub(super) async fn redeem_ticket(
+    State(app): State<App>,
+    JsonBody(asked): JsonBody<RedeemTicket>,
+) -> Reply {
+    let ticket = Secret::read(&asked.ticket)
+        .ok_or_else(|| Problem::new("unknown-ticket", "the ticket is not one of ours"))?;
+    let around = Surroundings::read(&app).await?;
+    let secret = Secret::new(app.env());
+    let task = Task::RedeemTicket { ticket_sha256: ticket.sha256(), key: secret.key() };
+    match app.submit(task).await {
+        Ok(TaskResult::Session(session)) => Ok(around.opened(&secret, &session, true)),
+        Ok(other) => Err(unexpected(&other)),
+        // A ticket that is spent, over or never was is the same to whoever shows it.
+        Err(why) if why.is("refused") || why.is("unknown-session") => {
+            Err(why.named("unknown-ticket"))
+        }
+        Err(why) => Err(why),
+    }
+}
+
+/// A result of another kind than the task's: a fault of ours.
+pub(super) fn unexpected(result: &TaskResult) -> Problem {
+    tracing::error!(?result, "a task was answered with another's result");
+    Problem::new("broken", "the master answered with something else than was asked")
+}

@@ -1,0 +1,315 @@
+//! The stream of server-sent events: 200 or 401, nothing else, because `EventSource` gives up
+//! for good on other answers. What cannot be served is said in a `bye`.
+//!
+//! 1. `hello` comes first, `bye` last; `hello`, `post` and `reset` carry the cursor after them.
+//! 2. A `beat` is sent every `stream_beat_interval`, busy or not.
+//! 3. A reader that takes nothing is closed: its feed by the master, its connection by the server.
+
+use std::{collections::BTreeMap, convert::Infallible, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Query, State, rejection::QueryRejection},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
+    response::{IntoResponse, Response},
+};
+use futures_util::stream;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, mpsc::error::TryRecvError};
+
+use super::typed;
+use crate::{
+    env::Env,
+    http::{
+        App,
+        auth::Caller,
+        problem::Problem,
+        shape::{
+            ByeEvent, HelloEvent, MastersEvent, PendingEvent, PostShape, PresenceEvent, ResetEvent,
+            StateEvent, UserShape,
+        },
+    },
+    node::handle::{Feed, Hello, MasterInfo, ReadError, StreamEvent},
+    time::Mono,
+    types::{BoardName, Cursor},
+};
+
+/// Bytes gathered before they are handed on, so that a long catch-up is a few large writes.
+const CHUNK_BYTES_MAX: usize = 32 * 1024;
+/// For readers that could not be served, and for those that were too slow.
+const RETRY_MS: u64 = 1000;
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct StreamQuery {
+    boards: Option<String>,
+    cursor: Option<String>,
+}
+
+/// `GET /api/v1/stream`
+pub(super) async fn open(
+    State(app): State<App>,
+    caller: Result<Caller, Problem>,
+    asked: Result<Query<StreamQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Response {
+    let caller = match caller {
+        Ok(caller) => caller,
+        Err(why) if why.status() == StatusCode::UNAUTHORIZED => return why.into_response(),
+        Err(why) => return sorry(&app, &why).await,
+    };
+    let (boards, cursor) = wanted(asked.map(|Query(asked)| asked), &headers);
+    match app.read(app.handle().stream(caller.session, boards, cursor)).await {
+        Ok(feed) => live(&app, feed),
+        Err(ReadError::Unknown) => {
+            Problem::new("unknown-session", "the session was closed").into_response()
+        }
+        Err(why) => sorry(&app, &why.into()).await,
+    }
+}
+
+/// Which boards from where. `Err` stands for a cursor that does not parse.
+fn wanted(
+    asked: Result<StreamQuery, QueryRejection>,
+    headers: &HeaderMap,
+) -> (Vec<BoardName>, Result<Option<Cursor>, ()>) {
+    let malformed = asked.is_err();
+    let asked = asked.unwrap_or_default();
+    let last = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
+    // Browsers send an empty id before the first event came.
+    let parse = |text: Option<&str>| match text.filter(|text| !text.is_empty()) {
+        None => Ok(None),
+        Some(text) => text.parse::<Cursor>().map(Some).map_err(|_| ()),
+    };
+    let cursor = match (parse(last), parse(asked.cursor.as_deref())) {
+        _ if malformed => Err(()),
+        (Err(()), _) | (_, Err(())) => Err(()),
+        (Ok(last), Ok(query)) => Ok(merge(last, query)),
+    };
+    let named = asked.boards.as_deref().unwrap_or_default().split(',');
+    let mut boards: Vec<BoardName> = Vec::new();
+    for board in named.filter_map(|name| name.trim().parse().ok()) {
+        if boards.len() < Cursor::BOARDS_MAX && !boards.contains(&board) {
+            boards.push(board);
+        }
+    }
+    if asked.boards.is_none() {
+        boards = match &cursor {
+            Ok(Some(cursor)) => cursor.boards.keys().cloned().collect(),
+            _ => vec![BoardName::lobby()],
+        };
+    }
+    (boards, cursor)
+}
+
+/// For each board the last event's place wins. Of two epochs the older one stands for both: it
+/// is the store's no more, so the reader is told to read again instead of missing posts.
+fn merge(last: Option<Cursor>, query: Option<Cursor>) -> Option<Cursor> {
+    let (last, query) = match (last, query) {
+        (Some(last), Some(query)) => (last, query),
+        (last, query) => return last.or(query),
+    };
+    let epoch = last.epoch.min(query.epoch);
+    let mut boards: BTreeMap<_, _> = query.boards;
+    boards.extend(last.boards);
+    Some(Cursor { epoch, boards })
+}
+
+fn event_stream(body: Body) -> Response {
+    let mut response = typed(StatusCode::OK, "text/event-stream", body);
+    // A proxy that gathers would hold beats back.
+    let name = HeaderName::from_static("x-accel-buffering");
+    response.headers_mut().insert(name, HeaderValue::from_static("no"));
+    response
+}
+
+/// A stream that only says when to come back, and where else one may go.
+async fn sorry(app: &App, why: &Problem) -> Response {
+    let to = app.bounded(app.handle().masters()).await.unwrap_or_default();
+    let reason =
+        if why.status() == StatusCode::TOO_MANY_REQUESTS { "overloaded" } else { "unavailable" };
+    let mut chunk = Chunk::default();
+    chunk.bye(reason, to, why.retry_ms().unwrap_or(RETRY_MS));
+    event_stream(Body::from(chunk.0))
+}
+
+fn live(app: &App, feed: Feed) -> Response {
+    let mut chunk = Chunk::default();
+    chunk.hello(&feed.hello);
+    let beat = Duration::from_millis(feed.hello.beat_ms.max(1));
+    let reader = Reader {
+        env: app.env().clone(),
+        closing: app.closing(),
+        cursor: feed.hello.cursor.clone(),
+        next_beat: app.env().now() + beat,
+        beat,
+        feed,
+        pending: Some(chunk),
+        ended: false,
+    };
+    let chunks = stream::unfold(reader, |mut reader| async move {
+        let chunk = reader.next().await?;
+        Some((Ok::<_, Infallible>(Bytes::from(chunk.0)), reader))
+    });
+    event_stream(Body::from_stream(chunks))
+}
+
+/// One open stream, polled only while its connection has room.
+struct Reader {
+    env: Env,
+    feed: Feed,
+    closing: broadcast::Receiver<()>,
+    /// Up to where this reader was told.
+    cursor: Cursor,
+    beat: Duration,
+    next_beat: Mono,
+    /// The first chunk.
+    pending: Option<Chunk>,
+    ended: bool,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<Chunk> {
+        if let Some(first) = self.pending.take() {
+            return Some(first);
+        }
+        if self.ended {
+            return None;
+        }
+        let mut chunk = Chunk::default();
+        tokio::select! {
+            biased;
+            _ = self.closing.recv() => return None,
+            // Before events: a busy stream beats too.
+            () = self.env.sleep_until(self.next_beat) => {
+                self.next_beat = self.env.now() + self.beat;
+                chunk.event("beat", None, &serde_json::json!({}));
+            }
+            event = self.feed.events.recv() => self.on_event(event, &mut chunk),
+        }
+        while !self.ended && chunk.0.len() < CHUNK_BYTES_MAX {
+            match self.feed.events.try_recv() {
+                Ok(event) => self.on_event(Some(event), &mut chunk),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => self.on_event(None, &mut chunk),
+            }
+        }
+        Some(chunk)
+    }
+
+    fn on_event(&mut self, event: Option<StreamEvent>, chunk: &mut Chunk) {
+        match event {
+            Some(StreamEvent::Post(post)) => {
+                self.cursor.boards.insert(post.board.clone(), post.seq);
+                let id = self.cursor.to_string();
+                chunk.event("post", Some(&id), &PostShape::from((*post).clone()));
+            }
+            Some(StreamEvent::Pending { id, state }) => {
+                chunk.event("pending", None, &PendingEvent { id, state: state.to_owned() });
+            }
+            Some(StreamEvent::Presence(users)) => {
+                let users = users.iter().map(UserShape::from).collect();
+                chunk.event("presence", None, &PresenceEvent { users });
+            }
+            Some(StreamEvent::State(consistency)) => {
+                chunk.event("state", None, &StateEvent { consistency });
+            }
+            Some(StreamEvent::Masters(masters)) => {
+                chunk.event("masters", None, &MastersEvent { masters });
+            }
+            Some(StreamEvent::Reset { reason, cursor }) => {
+                let id = cursor.to_string();
+                self.cursor = cursor;
+                chunk.event("reset", Some(&id), &ResetEvent { reason: reason.to_owned() });
+            }
+            Some(StreamEvent::Bye { reason, to, retry_ms }) => {
+                chunk.bye(reason, to, retry_ms);
+                self.ended = true;
+            }
+            // The master gave up on this reader.
+            None => {
+                chunk.bye("slow", Vec::new(), RETRY_MS);
+                self.ended = true;
+            }
+        }
+    }
+}
+
+/// Events as text.
+#[derive(Debug, Default)]
+struct Chunk(Vec<u8>);
+
+impl Chunk {
+    fn event(&mut self, name: &str, id: Option<&str>, data: &impl Serialize) {
+        // JSON holds no line end, so one data line is enough.
+        let data = serde_json::to_string(data).unwrap_or_default();
+        let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
+        self.0.extend_from_slice(format!("event: {name}\n{id}data: {data}\n\n").as_bytes());
+    }
+
+    fn hello(&mut self, hello: &Hello) {
+        let cursor = hello.cursor.to_string();
+        let shape = HelloEvent {
+            node: hello.node.clone(),
+            masters: hello.masters.clone(),
+            cursor: cursor.clone(),
+            beat_ms: hello.beat_ms,
+        };
+        self.event("hello", Some(&cursor), &shape);
+    }
+
+    fn bye(&mut self, reason: &str, to: Vec<MasterInfo>, retry_ms: u64) {
+        self.event("bye", None, &ByeEvent { reason: reason.to_owned(), to, retry_ms });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(last: &'static str) -> HeaderMap {
+        [(HeaderName::from_static("last-event-id"), HeaderValue::from_static(last))]
+            .into_iter()
+            .collect()
+    }
+
+    fn asked(boards: Option<&str>, cursor: Option<&str>) -> Result<StreamQuery, QueryRejection> {
+        Ok(StreamQuery { boards: boards.map(str::to_owned), cursor: cursor.map(str::to_owned) })
+    }
+
+    #[test]
+    fn the_last_event_wins_board_by_board() {
+        let (boards, cursor) =
+            wanted(asked(Some("dev,lobby"), Some("7;dev:1,lobby:2")), &headers("7;lobby:9"));
+        assert_eq!(boards.len(), 2);
+        let text = cursor.map(|cursor| cursor.map(|cursor| cursor.to_string()));
+        assert_eq!(text, Ok(Some("7;dev:1,lobby:9".to_owned())));
+    }
+
+    #[test]
+    fn of_two_epochs_the_older_one_stands_so_that_a_reset_follows() {
+        let (_, cursor) = wanted(asked(None, Some("9;dev:1")), &headers("7;lobby:9"));
+        let text = cursor.map(|cursor| cursor.map(|cursor| cursor.to_string()));
+        assert_eq!(text, Ok(Some("7;dev:1,lobby:9".to_owned())));
+    }
+
+    #[test]
+    fn what_does_not_parse_is_told_apart_from_what_is_not_there() {
+        assert_eq!(wanted(asked(None, None), &HeaderMap::new()).1, Ok(None));
+        assert_eq!(wanted(asked(None, Some("")), &headers("")).1, Ok(None));
+        assert_eq!(wanted(asked(None, Some("x")), &HeaderMap::new()).1, Err(()));
+        assert_eq!(wanted(asked(None, None), &headers("x")).1, Err(()));
+    }
+
+    #[test]
+    fn boards_are_those_named_then_those_of_the_cursor_then_the_lobby() {
+        let names = |read: (Vec<BoardName>, _)| {
+            read.0.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        };
+        let none = HeaderMap::new();
+        assert_eq!(names(wanted(asked(Some("dev,NO,dev, a"), None), &none)), "dev,a");
+        assert_eq!(names(wanted(asked(None, Some("7;b:1,c:2")), &none)), "b,c");
+        assert_eq!(names(wanted(asked(None, None), &none)), "lobby");
+        let many: Vec<_> = (0..40).map(|n| format!("b{n}")).collect();
+        assert_eq!(wanted(asked(Some(&many.join(",")), None), &none).0.len(), 32);
+    }
+}

@@ -1,0 +1,218 @@
+//! Who asks: bearer tokens, cookies, and where a browser's request comes from.
+//!
+//! A token is 32 random bytes as base64url. What goes to the master is its SHA-256.
+
+use axum::{
+    extract::{FromRequestParts, Request, State},
+    http::{HeaderMap, HeaderValue, Method, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use rand_core::Rng;
+use sha2::{Digest, Sha256};
+
+use super::{App, problem::Problem};
+use crate::{
+    env::Env,
+    node::handle::ReadError,
+    store::SessionRow,
+    types::{SessionKey, UserId},
+};
+
+/// How long a browser keeps a cookie: as long as an idle session lives.
+const COOKIE_AGE_S: u32 = 30 * 24 * 3600;
+
+/// A session's or a ticket's secret. Never logged, kept or compared: it is only hashed.
+#[derive(Clone)]
+pub(super) struct Secret([u8; 32]);
+
+impl Secret {
+    pub(super) fn new(env: &Env) -> Self {
+        let mut bytes = [0; 32];
+        env.rng("http/secret").fill_bytes(&mut bytes);
+        Self(bytes)
+    }
+
+    /// Reads the one spelling that [`Secret::text`] writes.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+        Some(Self(bytes.try_into().ok()?))
+    }
+
+    pub(super) fn text(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(self.0)
+    }
+
+    pub(super) fn sha256(&self) -> [u8; 32] {
+        Sha256::digest(self.0).into()
+    }
+
+    /// What a session of this token is known by.
+    pub(super) fn key(&self) -> SessionKey {
+        SessionKey(self.sha256())
+    }
+}
+
+/// A new person's public id.
+pub(super) fn new_user_id(env: &Env) -> UserId {
+    let mut bytes = [0; 16];
+    env.rng("http/user").fill_bytes(&mut bytes);
+    UserId(bytes)
+}
+
+/// The session that a request belongs to.
+#[derive(Debug)]
+pub(super) struct Caller {
+    pub(super) session: SessionRow,
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let key = credentials(&parts.headers, app).await?.key();
+        let session = app.read(app.handle().authenticate(key)).await.map_err(|why| match why {
+            ReadError::Unknown => {
+                Problem::new("unknown-session", "the session was closed, or never was")
+            }
+            away => away.into(),
+        })?;
+        // Only after it is known: strangers cannot fill the table.
+        app.admit(key)?;
+        Ok(Self { session })
+    }
+}
+
+/// The token shown: the Authorization header's, else the cookie's.
+async fn credentials(headers: &HeaderMap, app: &App) -> Result<Secret, Problem> {
+    let malformed = || Problem::new("unknown-session", "the token is not one of ours");
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        let token = bearer(value).ok_or_else(|| {
+            Problem::new("no-session", "want the header Authorization: Bearer TOKEN")
+        })?;
+        return Secret::read(token).ok_or_else(malformed);
+    }
+    if headers.contains_key(header::COOKIE) {
+        let name = cookie_name(app.cluster().await?);
+        if let Some(token) = cookie(headers, &name) {
+            return Secret::read(token).ok_or_else(malformed);
+        }
+    }
+    Err(Problem::new("no-session", "want the header Authorization: Bearer TOKEN, or our cookie"))
+}
+
+/// The token of `Bearer TOKEN`.
+pub(super) fn bearer(value: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Cookies ignore ports, so the cluster's id keeps clusters of one host apart.
+fn cookie_name(cluster: [u8; 16]) -> String {
+    format!("chatchat-{}", hex::encode(cluster))
+}
+
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find_map(|(is, value)| (is == name).then_some(value))
+}
+
+/// A `Set-Cookie` that no script sees and no other site sends.
+pub(super) fn set_cookie(cluster: [u8; 16], secret: &Secret) -> HeaderValue {
+    cookie_line(&format!("{}={}", cookie_name(cluster), secret.text()), COOKIE_AGE_S)
+}
+
+/// A `Set-Cookie` that removes it.
+pub(super) fn clear_cookie(cluster: [u8; 16]) -> HeaderValue {
+    cookie_line(&format!("{}=", cookie_name(cluster)), 0)
+}
+
+fn cookie_line(pair: &str, age_s: u32) -> HeaderValue {
+    let line = format!("{pair}; Path=/; HttpOnly; SameSite=Strict; Max-Age={age_s}");
+    HeaderValue::try_from(line).expect("hex and base64url are plain ASCII")
+}
+
+/// Lets a browser's unsafe request through only from a page of this origin. Programs that are
+/// no browsers send neither header.
+pub(super) async fn same_origin(State(()): State<()>, request: Request, next: Next) -> Response {
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if safe || comes_from_here(request.headers()) {
+        return next.run(request).await;
+    }
+    Problem::new("foreign-origin", "only this origin's own page may write with its cookie")
+        .into_response()
+}
+
+fn comes_from_here(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or(""));
+    let site_ok = matches!(text("sec-fetch-site"), None | Some("same-origin" | "none"));
+    let origin_ok = text("origin").is_none_or(|origin| {
+        let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        authority.is_some() && authority == text("host")
+    });
+    site_ok && origin_ok
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (header::HeaderName::from_static(name), HeaderValue::from_static(value))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_token_has_one_spelling() {
+        let secret = Secret([0xff; 32]);
+        let text = secret.text();
+        assert_eq!(text.len(), 43);
+        assert_eq!(Secret::read(&text).map(|read| read.key()), Some(secret.key()));
+        for bad in ["", "x", &format!("{text}="), &text[..42], &format!("{}_", &text[..42])] {
+            assert!(Secret::read(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_found_by_its_whole_name() {
+        let found = headers(&[("cookie", "a=1; xchatchat-00=2;chatchat-00=3")]);
+        assert_eq!(cookie(&found, "chatchat-00"), Some("3"));
+        assert_eq!(cookie(&found, "chatchat-0"), None);
+    }
+
+    #[test]
+    fn other_origins_are_told_apart() {
+        let here = ("host", "127.0.0.1:8080");
+        let good: &[&[(&str, &str)]] = &[
+            &[here],
+            &[here, ("origin", "http://127.0.0.1:8080")],
+            &[here, ("origin", "http://127.0.0.1:8080"), ("sec-fetch-site", "same-origin")],
+            &[here, ("sec-fetch-site", "none")],
+        ];
+        let bad: &[&[(&str, &str)]] = &[
+            &[here, ("origin", "http://127.0.0.1:8081")],
+            &[here, ("origin", "http://evil.example")],
+            &[here, ("origin", "null")],
+            &[("origin", "http://127.0.0.1:8080")],
+            &[here, ("sec-fetch-site", "same-site")],
+            &[here, ("sec-fetch-site", "cross-site")],
+            &[here, ("origin", "http://127.0.0.1:8080"), ("sec-fetch-site", "cross-site")],
+        ];
+        for pairs in good {
+            assert!(comes_from_here(&headers(pairs)), "{pairs:?}");
+        }
+        for pairs in bad {
+            assert!(!comes_from_here(&headers(pairs)), "{pairs:?}");
+        }
+    }
+}

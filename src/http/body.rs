@@ -1,0 +1,85 @@
+//! Reads a request's words: JSON bodies, ids and names in paths, queries.
+
+use std::time::Duration;
+
+use axum::{
+    extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::QueryRejection},
+    http::{header, request::Parts},
+};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use super::{App, problem::Problem};
+use crate::types::{BoardName, PostId, PostText};
+
+/// From the end of the header to the end of the body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A body's bound where nothing else is said.
+pub(super) const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// A post's bound: JSON may take six bytes for one of the text (`\u0431` for two), and a text
+/// that fits must not be refused for how it was escaped.
+pub(super) const POST_BODY_BYTES_MAX: usize = 6 * PostText::LEN_MAX + 1024;
+
+/// A body of at most `BYTES_MAX` bytes of JSON.
+#[derive(Debug)]
+pub(super) struct JsonBody<T, const BYTES_MAX: usize = BODY_BYTES_MAX>(pub(super) T);
+
+impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<App> for JsonBody<T, BYTES_MAX> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let named = request.headers().get(header::CONTENT_TYPE);
+        let mime = named.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let mime = mime.split(';').next().unwrap_or_default().trim();
+        if !mime.eq_ignore_ascii_case("application/json") {
+            return Err(Problem::new("not-json", "want Content-Type: application/json"));
+        }
+        let body = Limited::new(request.into_body(), BYTES_MAX).collect();
+        let bytes = match app.env().timeout(BODY_TIMEOUT, body).await {
+            Ok(Ok(collected)) => collected.to_bytes(),
+            Ok(Err(why)) if why.is::<LengthLimitError>() => {
+                let detail = format!("the body is over {BYTES_MAX} bytes");
+                return Err(Problem::new("body-too-large", detail));
+            }
+            Ok(Err(_)) => return Err(Problem::new("malformed-body", "the body was cut short")),
+            Err(_) => return Err(Problem::new("body-timeout", "the body did not end in time")),
+        };
+        let read = serde_json::from_slice(&bytes);
+        read.map(Self).map_err(|why| Problem::new("malformed-body", why.to_string()))
+    }
+}
+
+/// The board that the path names.
+#[derive(Debug)]
+pub(super) struct BoardPath(pub(super) BoardName);
+
+impl FromRequestParts<App> for BoardPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let text = Path::<String>::from_request_parts(parts, app).await;
+        let Path(text) = text.map_err(|why| Problem::new("malformed-board", why.body_text()))?;
+        Ok(Self(text.parse()?))
+    }
+}
+
+/// The post id that the path names.
+#[derive(Debug)]
+pub(super) struct PostPath(pub(super) PostId);
+
+impl FromRequestParts<App> for PostPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let text = Path::<String>::from_request_parts(parts, app).await;
+        let Path(text) = text.map_err(|why| Problem::new("malformed-id", why.body_text()))?;
+        Ok(Self(text.parse()?))
+    }
+}
+
+/// A query that parsed.
+pub(super) fn query<T>(read: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+    read.map(|Query(query)| query).map_err(|why| Problem::new("malformed-query", why.body_text()))
+}

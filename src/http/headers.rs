@@ -1,0 +1,47 @@
+//! What every answer says to browsers: trust nothing, keep nothing, frame nothing.
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue},
+    middleware::Next,
+    response::Response,
+};
+
+use super::metrics::Metrics;
+
+/// For answers that are no page.
+const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
+
+/// On every answer, unless it set the header itself.
+const ALWAYS: &[(&str, &str)] = &[
+    ("x-content-type-options", "nosniff"),
+    // A page that takes over from another master looks at where people come from.
+    ("referrer-policy", "strict-origin"),
+    ("content-security-policy", NO_PAGE),
+    ("cache-control", "no-store"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+];
+
+fn add_missing(headers: &mut HeaderMap) {
+    for (name, value) in ALWAYS {
+        let name = HeaderName::from_static(name);
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+}
+
+/// Adds the headers and counts the answer.
+pub(super) async fn finish(
+    State(metrics): State<Metrics>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let method = request.method().clone();
+    // The route, not the path: names of boards would make the counters endless.
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+    add_missing(response.headers_mut());
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    metrics.answered(method.as_str(), route, response.status().as_u16());
+    response
+}

@@ -1,0 +1,124 @@
+//! What the front end counts, and how a master's state reads as Prometheus text.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64},
+    },
+};
+
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
+
+use crate::{
+    message::MemberState,
+    node::handle::{ClusterView, Consistency},
+    types::Role,
+};
+
+type Labels = Vec<(&'static str, String)>;
+
+/// Counters of one front end. Cheap to clone; all clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics(Arc<Counted>);
+
+#[derive(Debug, Default)]
+struct Counted {
+    answers: Family<Labels, Counter<u64, AtomicU64>>,
+    connections: Gauge<i64, AtomicI64>,
+    refused: Counter<u64, AtomicU64>,
+}
+
+impl Metrics {
+    /// Counters at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub(super) fn answered(&self, method: &str, route: &str, status: u16) {
+        let labels = vec![
+            ("method", method.to_owned()),
+            ("route", route.to_owned()),
+            ("status", status.to_string()),
+        ];
+        self.0.answers.get_or_create(&labels).inc();
+    }
+
+    pub(super) fn connection_opened(&self) {
+        self.0.connections.inc();
+    }
+
+    pub(super) fn connection_closed(&self) {
+        self.0.connections.dec();
+    }
+
+    pub(super) fn connection_refused(&self) {
+        self.0.refused.inc();
+    }
+
+    /// All counters and the master's state, as `/metrics` shows them.
+    ///
+    /// # Errors
+    /// None that a `String` can cause.
+    pub(super) fn text(&self, view: &ClusterView) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix("chatchat");
+        let counted = &self.0;
+        registry.register("http_answers", "Answers by route and status", counted.answers.clone());
+        let open = counted.connections.clone();
+        registry.register("http_connections", "Open connections of people", open);
+        let refused = counted.refused.clone();
+        registry.register("http_connections_refused", "Connections over a cap", refused);
+        register_view(&mut registry, view);
+        let mut text = String::new();
+        encode(&mut text, &registry)?;
+        Ok(text)
+    }
+}
+
+fn register_view(registry: &mut Registry, view: &ClusterView) {
+    let mut one = |name: &str, help: &str, value: u64| {
+        let gauge = Gauge::<i64, AtomicI64>::default();
+        gauge.set(value.try_into().unwrap_or(i64::MAX));
+        registry.register(name, help, gauge);
+    };
+    one("streams", "Open streams of people", view.streams as u64);
+    one("store_reachable", "Whether the shared store answers", {
+        u64::from(view.store == Consistency::Strong)
+    });
+    one("store_epoch", "The shared store's epoch", view.store_epoch.0);
+    one("key_epoch", "The common key's number", view.key_epoch.0);
+    one("incarnation", "This life of the master", view.domain.incarnation.0);
+    one("failed_workers", "Workers in the failed list", view.failed.len() as u64);
+
+    let nodes = Family::<Labels, Gauge<i64, AtomicI64>>::default();
+    for node in &view.nodes {
+        let state = match node.state {
+            MemberState::In => "in",
+            MemberState::Failed => "failed",
+            MemberState::Left => "left",
+        };
+        let labels = vec![("role", node.role.to_string()), ("state", state.to_owned())];
+        nodes.get_or_create(&labels).inc();
+    }
+    registry.register("nodes", "Nodes in the directory", nodes);
+
+    let in_flight = Family::<Labels, Gauge<i64, AtomicI64>>::default();
+    for worker in view.nodes.iter().filter(|node| node.role == Role::Worker) {
+        let labels = vec![("worker", worker.name.clone()), ("id", worker.id.short())];
+        in_flight.get_or_create(&labels).set(worker.in_flight.into());
+    }
+    registry.register("worker_in_flight", "Batches a worker is writing", in_flight);
+
+    let waiting = Family::<Labels, Gauge<i64, AtomicI64>>::default();
+    for queue in &view.queues {
+        let labels = vec![("resource", queue.resource.clone())];
+        waiting.get_or_create(&labels).set(queue.waiting.try_into().unwrap_or(i64::MAX));
+    }
+    let unit = Unit::Other("tasks".to_owned());
+    registry.register_with_unit("queue_waiting", "Tasks waiting by resource", unit, waiting);
+}

@@ -1,0 +1,530 @@
+//! The contract of the public interface, as an OpenAPI 3.1 text.
+//!
+//! Written here once, in the order of the design's table; a test holds the router to it.
+
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value, json};
+
+use super::problem::KINDS;
+
+/// One endpoint.
+struct Operation {
+    method: &'static str,
+    path: &'static str,
+    summary: &'static str,
+    /// A session is needed.
+    session: bool,
+    /// Names of query parameters, each with its schema and meaning.
+    query: &'static [(&'static str, &'static str, &'static str)],
+    body: Option<&'static str>,
+    /// Status, schema (empty for none), meaning.
+    answers: &'static [(u16, &'static str, &'static str)],
+    /// Slugs of problems, besides those that every endpoint of its sort has.
+    problems: &'static [&'static str],
+}
+
+/// What any endpoint with a session may answer.
+const OF_SESSIONS: &[&str] =
+    &["no-session", "unknown-session", "rate-limited", "overloaded", "unavailable"];
+/// What any write may answer.
+const OF_WRITES: &[&str] = &["foreign-origin", "outcome-unknown", "dead-letter", "broken"];
+/// What any body may be answered.
+const OF_BODIES: &[&str] = &["malformed-body", "body-timeout", "body-too-large", "not-json"];
+
+const OPERATIONS: &[Operation] = &[
+    Operation {
+        method: "post",
+        path: "/api/v1/sessions",
+        summary: "Open a session. With `cookie` the token comes as an HttpOnly cookie and not in the body.",
+        session: false,
+        query: &[],
+        body: Some("OpenSession"),
+        answers: &[(201, "SessionOpened", "The session is committed.")],
+        problems: &["malformed-name", "overloaded", "unavailable"],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/session",
+        summary: "Restore a session: who one is, boards, read marks, posts on their way.",
+        session: true,
+        query: &[],
+        body: None,
+        answers: &[(200, "SessionRestored", "All of it.")],
+        problems: &[],
+    },
+    Operation {
+        method: "delete",
+        path: "/api/v1/session",
+        summary: "Log out.",
+        session: true,
+        query: &[],
+        body: None,
+        answers: &[(204, "", "The session is closed on every master.")],
+        problems: &[],
+    },
+    Operation {
+        method: "post",
+        path: "/api/v1/session/alive",
+        summary: "The answer to `beat`, at most every 12 s: somebody is here.",
+        session: true,
+        query: &[],
+        body: None,
+        answers: &[(204, "", "Noted.")],
+        problems: &["foreign-origin"],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/boards",
+        summary: "All boards.",
+        session: true,
+        query: &[],
+        body: None,
+        answers: &[(200, "BoardList", "In the order of names.")],
+        problems: &[],
+    },
+    Operation {
+        method: "put",
+        path: "/api/v1/boards/{board}",
+        summary: "Create a board.",
+        session: true,
+        query: &[],
+        body: None,
+        answers: &[(201, "Board", "It is new."), (200, "Board", "It was there.")],
+        problems: &["malformed-board", "too-many-boards"],
+    },
+    Operation {
+        method: "post",
+        path: "/api/v1/boards/{board}/posts",
+        summary: "Write a post. Sent again with the same id, through any master, it is still one post. After a 504 send it again or cancel it.",
+        session: true,
+        query: &[],
+        body: Some("WritePost"),
+        answers: &[
+            (201, "Post", "It is in its board for good."),
+            (200, "Post", "It was there already; treat it as 201."),
+        ],
+        problems: &[
+            "malformed-board",
+            "malformed-id",
+            "unknown-board",
+            "cancelled",
+            "text-too-long",
+            "text-refused",
+            "id-conflict",
+        ],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/boards/{board}/posts",
+        summary: "Read a board: the last posts, those after a place, or those before one; always ascending.",
+        session: true,
+        query: &[
+            (
+                "after",
+                "integer",
+                "Only posts after this place, from the lowest. Excludes `before`.",
+            ),
+            ("before", "integer", "Only posts before this place, the nearest ones."),
+            ("limit", "integer", "At most so many: 50 unless told, 200 at most."),
+            ("consistency", "string", "`strong`, or `weak`: answered by a worker's node database."),
+        ],
+        body: None,
+        answers: &[(200, "PostList", "Ascending, without a hole.")],
+        problems: &["malformed-board", "malformed-query", "unknown-board"],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/posts/{id}",
+        summary: "What became of a post of one's own.",
+        session: true,
+        query: &[],
+        body: None,
+        answers: &[(200, "PostState", "Committed or cancelled, for good.")],
+        problems: &["malformed-id", "not-committed"],
+    },
+    Operation {
+        method: "delete",
+        path: "/api/v1/posts/{id}",
+        summary: "Cancel a post that has no outcome: it is committed already, or it never appears.",
+        session: true,
+        query: &[],
+        body: None,
+        answers: &[(200, "PostState", "Committed or cancelled, for good.")],
+        problems: &["malformed-id"],
+    },
+    Operation {
+        method: "put",
+        path: "/api/v1/boards/{board}/read-mark",
+        summary: "Say up to where one has read. It only rises.",
+        session: true,
+        query: &[],
+        body: Some("ReadMark"),
+        answers: &[(204, "", "It is at least there.")],
+        problems: &["malformed-board", "above-end", "unknown-board"],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/users",
+        summary: "Who is active in the whole system.",
+        session: true,
+        query: &[],
+        body: None,
+        answers: &[(200, "UserList", "By name, then id.")],
+        problems: &[],
+    },
+    Operation {
+        method: "post",
+        path: "/api/v1/handover",
+        summary: "A single-use ticket that moves this session to a master on another host. Good for 5 min.",
+        session: true,
+        query: &[],
+        body: None,
+        answers: &[(201, "Ticket", "Keep it secret.")],
+        problems: &[],
+    },
+    Operation {
+        method: "post",
+        path: "/api/v1/handover/redeem",
+        summary: "Spend a ticket for a cookie.",
+        session: false,
+        query: &[],
+        body: Some("Ticket"),
+        answers: &[(201, "SessionOpened", "The cookie is set.")],
+        problems: &["unknown-ticket", "overloaded", "unavailable"],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/stream",
+        summary: "Server-sent events: hello, post, pending, presence, state, masters, reset, beat, bye. Answers 200 or 401, nothing else; what cannot be served is said in a `bye`.",
+        session: true,
+        query: &[
+            (
+                "boards",
+                "string",
+                "Names, separated by commas, 32 at most. Left out: those of the cursor, else the lobby.",
+            ),
+            (
+                "cursor",
+                "string",
+                "`EPOCH;board:seq,..`. A board's place in Last-Event-ID wins over it.",
+            ),
+        ],
+        body: None,
+        answers: &[(200, "Stream", "Open until a `bye` or the end of the connection.")],
+        problems: &["no-session", "unknown-session"],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/cluster",
+        summary: "Names and states of masters and workers, and of the store.",
+        session: true,
+        query: &[],
+        body: None,
+        answers: &[(200, "Cluster", "As the master asked sees it.")],
+        problems: &[],
+    },
+    Operation {
+        method: "get",
+        path: "/healthz",
+        summary: "Whether the process lives. Every origin may ask.",
+        session: false,
+        query: &[],
+        body: None,
+        answers: &[(200, "", "`ok`.")],
+        problems: &[],
+    },
+    Operation {
+        method: "get",
+        path: "/readyz",
+        summary: "Whether to come here. Every origin may ask.",
+        session: false,
+        query: &[],
+        body: None,
+        answers: &[
+            (200, "Readiness", "Come."),
+            (503, "Readiness", "Starting, draining, or neither store nor worker is in reach."),
+        ],
+        problems: &[],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v1/openapi.json",
+        summary: "This text.",
+        session: false,
+        query: &[],
+        body: None,
+        answers: &[(200, "", "OpenAPI 3.1.")],
+        problems: &[],
+    },
+];
+
+/// The whole text.
+#[must_use]
+pub fn text() -> &'static str {
+    static TEXT: LazyLock<String> =
+        LazyLock::new(|| serde_json::to_string_pretty(&document()).unwrap_or_default());
+    &TEXT
+}
+
+fn document() -> Value {
+    let mut paths = Map::new();
+    for operation in OPERATIONS {
+        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        path[operation.method] = described(operation);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Chatchat",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Bodies are JSON, errors application/problem+json with a stable `type`. 429 and 503 carry Retry-After and mean that the request did nothing. Times are milliseconds of the store's clock since the Unix epoch.",
+        },
+        "paths": paths,
+        "components": { "schemas": schemas(), "securitySchemes": security() },
+    })
+}
+
+fn security() -> Value {
+    json!({
+        "bearer": { "type": "http", "scheme": "bearer" },
+        "cookie": {
+            "type": "apiKey", "in": "cookie", "name": "chatchat-CLUSTER",
+            "description": "HttpOnly, SameSite=Strict; CLUSTER is the cluster's id in hex.",
+        },
+    })
+}
+
+fn described(operation: &Operation) -> Value {
+    let mut value = json!({ "summary": operation.summary, "responses": answers(operation) });
+    if operation.session {
+        value["security"] = json!([{ "bearer": [] }, { "cookie": [] }]);
+    }
+    let mut parameters = Vec::new();
+    for name in ["board", "id"] {
+        if operation.path.contains(&format!("{{{name}}}")) {
+            let schema = match name {
+                "board" => json!({ "$ref": "#/components/schemas/BoardName" }),
+                _ => json!({ "type": "string", "format": "uuid" }),
+            };
+            parameters
+                .push(json!({ "name": name, "in": "path", "required": true, "schema": schema }));
+        }
+    }
+    for (name, kind, description) in operation.query {
+        parameters.push(json!({
+            "name": name, "in": "query", "description": description, "schema": { "type": kind },
+        }));
+    }
+    if !parameters.is_empty() {
+        value["parameters"] = parameters.into();
+    }
+    if let Some(schema) = operation.body {
+        value["requestBody"] = json!({
+            "required": true,
+            "content": { "application/json": { "schema": { "$ref": reference(schema) } } },
+        });
+    }
+    value
+}
+
+fn reference(schema: &str) -> String {
+    format!("#/components/schemas/{schema}")
+}
+
+fn answers(operation: &Operation) -> Value {
+    let mut answers = Map::new();
+    for (status, schema, description) in operation.answers {
+        let mut answer = json!({ "description": description });
+        let mime = if *schema == "Stream" { "text/event-stream" } else { "application/json" };
+        if !schema.is_empty() {
+            answer["content"] = json!({ mime: { "schema": { "$ref": reference(schema) } } });
+        }
+        answers.insert(status.to_string(), answer);
+    }
+    let stream = operation.path.ends_with("/stream");
+    let writes = operation.method != "get";
+    let mut slugs: Vec<&str> = operation.problems.to_vec();
+    if operation.session && !stream {
+        slugs.extend(OF_SESSIONS);
+    }
+    if writes && !operation.path.ends_with("/alive") {
+        slugs.extend(OF_WRITES);
+    }
+    if operation.body.is_some() {
+        slugs.extend(OF_BODIES);
+    }
+    for (slug, status, _) in KINDS {
+        if !slugs.contains(slug) {
+            continue;
+        }
+        let answer = answers.entry(status.to_string()).or_insert_with(|| {
+            json!({
+                "description": "",
+                "content": { "application/problem+json": { "schema": { "$ref": reference("Problem") } } },
+            })
+        });
+        let known = answer["description"].as_str().unwrap_or_default();
+        let comma = if known.is_empty() { "" } else { ", " };
+        answer["description"] = format!("{known}{comma}`{slug}`").into();
+        if matches!(status, 429 | 503) {
+            answer["headers"] = json!({ "Retry-After": { "schema": { "type": "integer" } } });
+        }
+    }
+    answers.into()
+}
+
+fn schemas() -> Value {
+    let mut schemas = Map::new();
+    let mut add = |name: &str, schema: Value| schemas.insert(name.to_owned(), schema);
+    let string = || json!({ "type": "string" });
+    let integer = || json!({ "type": "integer", "minimum": 0 });
+    let time =
+        || json!({ "type": "integer", "description": "ms since the Unix epoch, store time" });
+    let uuid = || json!({ "type": "string", "format": "uuid" });
+    let list = |of: &str| json!({ "type": "array", "items": { "$ref": reference(of) } });
+    let one = |of: &str| json!({ "$ref": reference(of) });
+    let consistency = || json!({ "enum": ["strong", "weak"] });
+    let text =
+        || json!({ "type": "string", "description": "1 byte to 8 KiB of UTF-8 without U+0000" });
+
+    add("BoardName", json!({ "type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,31}$" }));
+    add("UserName", json!({ "type": "string", "minLength": 1, "maxLength": 40 }));
+    add("Author", object(&[("id", string()), ("name", one("UserName"))], &[]));
+    add("Master", object(&[("id", string()), ("name", string()), ("http", string())], &[]));
+    add(
+        "Board",
+        object(
+            &[("name", one("BoardName")), ("last_seq", integer()), ("read_mark", integer())],
+            &[],
+        ),
+    );
+    add(
+        "OpenSession",
+        object(&[("name", one("UserName"))], &[("cookie", json!({ "type": "boolean" }))]),
+    );
+    let opened = [
+        ("user", one("Author")),
+        ("boards", list("Board")),
+        ("masters", list("Master")),
+        ("epoch", integer()),
+        ("cluster", string()),
+    ];
+    add("SessionOpened", object(&opened, &[("token", string())]));
+    let pending = json!({ "type": "array", "items": uuid() });
+    let restored = [("pending", pending), ("consistency", consistency()), ("as_of", time())];
+    add("SessionRestored", object(&[&opened[..], &restored[..]].concat(), &[]));
+    add(
+        "BoardList",
+        object(
+            &[
+                ("boards", list("Board")),
+                ("epoch", integer()),
+                ("consistency", consistency()),
+                ("as_of", time()),
+            ],
+            &[],
+        ),
+    );
+    add("WritePost", object(&[("id", uuid()), ("text", text())], &[]));
+    let post = [
+        ("id", uuid()),
+        ("board", one("BoardName")),
+        ("seq", integer()),
+        ("author", one("Author")),
+        ("text", text()),
+        ("posted_at", time()),
+    ];
+    add("Post", object(&post, &[]));
+    add(
+        "PostList",
+        object(
+            &[
+                ("posts", list("Post")),
+                ("last_seq", integer()),
+                ("epoch", integer()),
+                ("consistency", consistency()),
+                ("as_of", time()),
+                ("truncated", json!({ "type": "boolean" })),
+            ],
+            &[],
+        ),
+    );
+    let state = |is: &str| ("state", json!({ "const": is }));
+    let committed = object(&[&[state("committed")], &post[..]].concat(), &[]);
+    let cancelled = object(&[state("cancelled"), ("id", uuid())], &[]);
+    add("PostState", json!({ "oneOf": [committed, cancelled] }));
+    add("ReadMark", object(&[("seq", integer())], &[]));
+    add("Ticket", object(&[("ticket", string())], &[]));
+    add(
+        "User",
+        object(
+            &[
+                ("id", string()),
+                ("name", one("UserName")),
+                ("since", time()),
+                ("last_seen", time()),
+            ],
+            &[],
+        ),
+    );
+    add("UserList", object(&[("users", list("User")), ("consistency", consistency())], &[]));
+    let node = [
+        ("id", string()),
+        ("name", string()),
+        ("role", json!({ "enum": ["master", "worker"] })),
+        ("state", json!({ "enum": ["in", "failed", "left"] })),
+        ("master", string()),
+    ];
+    let maybe = [
+        ("http", json!({ "type": ["string", "null"] })),
+        ("reaches_store", json!({ "type": ["boolean", "null"] })),
+    ];
+    add("Node", object(&node, &maybe));
+    let store = || json!({ "enum": ["here", "away"] });
+    add("Cluster", object(&[("node", string()), ("store", store()), ("nodes", list("Node"))], &[]));
+    add(
+        "Readiness",
+        object(
+            &[("ready", json!({ "type": "boolean" })), ("state", string()), ("store", store())],
+            &[],
+        ),
+    );
+    add(
+        "Stream",
+        json!({ "type": "string", "description": "hello {node, masters, cursor, beat_ms}; post {a Post}; pending {id, state}; presence {users}; state {consistency}; masters {masters}; reset {reason}; beat {}; bye {reason, to, retry_ms}. hello, post and reset carry the cursor after them as their id." }),
+    );
+    let types: Vec<Value> = KINDS
+        .iter()
+        .map(|(slug, ..)| format!("{}{slug}", super::problem::TYPE_PREFIX).into())
+        .collect();
+    add(
+        "Problem",
+        object(
+            &[
+                ("type", json!({ "enum": types })),
+                ("title", string()),
+                ("status", integer()),
+                ("detail", string()),
+            ],
+            &[],
+        ),
+    );
+    schemas.into()
+}
+
+fn object(required: &[(&str, Value)], optional: &[(&str, Value)]) -> Value {
+    let names: Vec<&str> = required.iter().map(|(name, _)| *name).collect();
+    let properties: Map<String, Value> = required
+        .iter()
+        .chain(optional)
+        .map(|(name, schema)| ((*name).to_owned(), schema.clone()))
+        .collect();
+    json!({ "type": "object", "required": names, "properties": properties })
+}
+
+/// Every method and path, for the test that holds the router to them.
+#[cfg(test)]
+pub(super) fn endpoints() -> impl Iterator<Item = (&'static str, &'static str, bool)> {
+    OPERATIONS.iter().map(|operation| (operation.method, operation.path, operation.session))
+}

@@ -1,0 +1,122 @@
+//! How often one session may ask: a bucket per session, as one point in time (GCRA).
+//!
+//! 1. A session that asks no faster than its rate is never refused.
+//! 2. The table holds `sessions_cached_max` sessions at most; those at rest are forgotten first.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{config::Config, time::Mono, types::SessionKey};
+
+/// Between two looks for sessions at rest in a full table.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Who asked how much lately.
+#[derive(Debug)]
+pub(super) struct RateLimiter {
+    /// What one request costs.
+    interval: Duration,
+    /// How much may be spent ahead.
+    window: Duration,
+    sessions_max: usize,
+    /// Until when each session has spent its share.
+    spent: BTreeMap<SessionKey, Mono>,
+    next_sweep: Mono,
+}
+
+impl RateLimiter {
+    /// By `session_requests_per_s` and `session_requests_burst`.
+    pub(super) fn new(config: &Config) -> Self {
+        let interval = Duration::from_secs(1) / config.session_requests_per_s.max(1);
+        Self {
+            interval,
+            window: interval * config.session_requests_burst.saturating_sub(1),
+            sessions_max: config.sessions_cached_max,
+            spent: BTreeMap::new(),
+            next_sweep: Mono::ZERO,
+        }
+    }
+
+    /// Counts one request.
+    ///
+    /// # Errors
+    /// In how many milliseconds the session may ask again. Nothing was counted.
+    pub(super) fn admit(&mut self, now: Mono, key: SessionKey) -> Result<(), u64> {
+        if self.spent.len() >= self.sessions_max && !self.spent.contains_key(&key) {
+            self.sweep(now)?;
+        }
+        let spent = self.spent.get(&key).copied().unwrap_or(now).max(now);
+        let ahead = spent.since(now);
+        if ahead > self.window {
+            return Err(ms_up(ahead - self.window));
+        }
+        self.spent.insert(key, spent + self.interval);
+        Ok(())
+    }
+
+    /// Makes room, looking at most once per [`SWEEP_INTERVAL`].
+    fn sweep(&mut self, now: Mono) -> Result<(), u64> {
+        if now >= self.next_sweep {
+            self.next_sweep = now + SWEEP_INTERVAL;
+            self.spent.retain(|_, spent| *spent > now);
+        }
+        if self.spent.len() < self.sessions_max {
+            return Ok(());
+        }
+        Err(ms_up(self.next_sweep.since(now)))
+    }
+}
+
+fn ms_up(by: Duration) -> u64 {
+    u64::try_from(by.as_micros().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limiter(sessions_cached_max: usize) -> RateLimiter {
+        let rate = Config {
+            session_requests_per_s: 10,
+            session_requests_burst: 3,
+            sessions_cached_max,
+            ..Config::default()
+        };
+        RateLimiter::new(&rate)
+    }
+
+    fn at(ms: u64) -> Mono {
+        Mono::ZERO + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_burst_passes_then_the_rate_holds() {
+        let mut limiter = limiter(8);
+        let key = SessionKey([1; 32]);
+        for _ in 0..3 {
+            assert_eq!(limiter.admit(at(0), key), Ok(()));
+        }
+        assert_eq!(limiter.admit(at(0), key), Err(100));
+        assert_eq!(limiter.admit(at(99), key), Err(1));
+        assert_eq!(limiter.admit(at(100), key), Ok(()));
+        assert_eq!(limiter.admit(at(0), SessionKey([2; 32])), Ok(()), "others are not held back");
+    }
+
+    #[test]
+    fn the_rate_itself_is_never_refused() {
+        let mut limiter = limiter(8);
+        for nth in 0..1000 {
+            assert_eq!(limiter.admit(at(nth * 100), SessionKey([1; 32])), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_full_table_forgets_who_is_at_rest_and_refuses_when_nobody_is() {
+        let mut limiter = limiter(2);
+        let key = |n| SessionKey([n; 32]);
+        assert_eq!(limiter.admit(at(0), key(1)), Ok(()));
+        assert_eq!(limiter.admit(at(50), key(2)), Ok(()));
+        assert_eq!(limiter.admit(at(60), key(3)), Err(1000));
+        assert_eq!(limiter.admit(at(1060), key(3)), Ok(()), "1 and 2 are at rest");
+        assert_eq!(limiter.spent.len(), 1);
+    }
+}

@@ -1,0 +1,219 @@
+//! Takes connections and drives HTTP/1.1 on them, within caps and deadlines.
+//!
+//! 1. At most `connections_max` are open, `connections_per_address_max` of one address.
+//! 2. One that sends no byte, no whole header, or takes nothing of what is written, is closed.
+//! 3. When the server is dropped, connections finish the answer they are at, then close.
+
+use std::{
+    collections::BTreeMap,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{Router, body::Body, http::Request};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::sync::broadcast;
+use tower::ServiceExt;
+use tracing::debug;
+
+use super::{
+    io::{EnvTimer, Watched},
+    metrics::Metrics,
+};
+use crate::{
+    config::Config,
+    env::{BoxStream, Env, Listener},
+};
+
+/// From accept to the first byte.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(5);
+/// From the end of one request, or the first byte, to the end of the next header.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a peer may take nothing of what is written to it.
+const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
+/// For connections to finish when the server stops.
+const GRACE: Duration = Duration::from_secs(5);
+/// Between two tries to accept after the world refused one, say for want of descriptors.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// A request's header, in lines and bytes: cursors of 32 boards fit in the query.
+const HEADER_LINES_MAX: usize = 64;
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// What is kept of one connection's input and output.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// How many connections are taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) connections_max: usize,
+    pub(super) per_address_max: usize,
+}
+
+impl Limits {
+    pub(super) const fn of(config: &Config) -> Self {
+        Self {
+            connections_max: config.connections_max,
+            per_address_max: config.connections_per_address_max,
+        }
+    }
+}
+
+/// Tells connections and streams, when dropped, that the server stops.
+#[derive(Debug)]
+pub(super) struct Closing(broadcast::Sender<()>);
+
+impl Closing {
+    pub(super) fn new() -> Self {
+        Self(broadcast::channel(1).0)
+    }
+
+    pub(super) fn sender(&self) -> broadcast::Sender<()> {
+        self.0.clone()
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        // Nobody listens when nothing is open.
+        let _ = self.0.send(());
+    }
+}
+
+/// Serves until dropped.
+pub(super) async fn run(
+    env: Env,
+    mut listener: Box<dyn Listener>,
+    router: Router,
+    limits: Limits,
+    metrics: Metrics,
+    closing: Closing,
+) {
+    let timer = EnvTimer::new(&env);
+    let seats = Seats { open: Arc::default(), limits };
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(why) => {
+                debug!(%why, "accept failed");
+                env.sleep(ACCEPT_BACKOFF).await;
+                continue;
+            }
+        };
+        let Some(seat) = seats.take(&peer) else {
+            metrics.connection_refused();
+            debug!(%peer, "too many connections");
+            continue;
+        };
+        metrics.connection_opened();
+        let (metrics, closing) = (metrics.clone(), closing.sender().subscribe());
+        let served = connection(env.clone(), stream, router.clone(), timer.clone(), closing);
+        env.spawn("http connection", async move {
+            served.await;
+            metrics.connection_closed();
+            drop(seat);
+        });
+    }
+}
+
+async fn connection(
+    env: Env,
+    stream: BoxStream,
+    router: Router,
+    timer: EnvTimer,
+    mut closing: broadcast::Receiver<()>,
+) {
+    let io = TokioIo::new(Watched::new(&env, stream, FIRST_BYTE_TIMEOUT, WRITE_STALL_MAX));
+    let service = service_fn(move |request: Request<Incoming>| {
+        router.clone().oneshot(request.map(Body::new))
+    });
+    let served = http1::Builder::new()
+        .timer(timer)
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_headers(HEADER_LINES_MAX)
+        .max_header_size(HEADER_BYTES_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        // It would be the process's clock, not the node's.
+        .auto_date_header(false)
+        .serve_connection(io, service);
+    let mut served = pin!(served);
+    tokio::select! {
+        biased;
+        ended = served.as_mut() => {
+            if let Err(why) = ended {
+                debug!(%why, "connection ended");
+            }
+            return;
+        }
+        _ = closing.recv() => {}
+    }
+    served.as_mut().graceful_shutdown();
+    // What is not done by then is cut.
+    let _ = env.timeout(GRACE, served).await;
+}
+
+/// Who is connected, counted by address.
+#[derive(Clone, Debug)]
+struct Seats {
+    open: Arc<Mutex<Open>>,
+    limits: Limits,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    total: usize,
+    by_host: BTreeMap<String, usize>,
+}
+
+impl Seats {
+    /// A seat for this peer, `None` when a cap is reached.
+    fn take(&self, peer: &str) -> Option<Seat> {
+        let host = peer.rsplit_once(':').map_or(peer, |(host, _)| host).to_owned();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = open.by_host.get(&host).copied().unwrap_or(0);
+        if open.total >= self.limits.connections_max || here >= self.limits.per_address_max {
+            return None;
+        }
+        open.total += 1;
+        open.by_host.insert(host.clone(), here + 1);
+        Some(Seat { open: Arc::clone(&self.open), host })
+    }
+}
+
+/// Given back when dropped.
+#[derive(Debug)]
+struct Seat {
+    open: Arc<Mutex<Open>>,
+    host: String,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.total = open.total.saturating_sub(1);
+        if let Some(here) = open.by_host.get_mut(&self.host) {
+            *here -= 1;
+            if *here == 0 {
+                open.by_host.remove(&self.host);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seats_are_counted_by_address_and_in_all_and_given_back() {
+        let limits = Limits { connections_max: 3, per_address_max: 2 };
+        let seats = Seats { open: Arc::default(), limits };
+        let first = seats.take("10.0.0.1:5000").expect("room");
+        let _second = seats.take("10.0.0.1:5001").expect("room");
+        assert!(seats.take("10.0.0.1:5002").is_none(), "two of one address");
+        let _third = seats.take("10.0.0.2:5000").expect("room");
+        assert!(seats.take("10.0.0.3:5000").is_none(), "three in all");
+        drop(first);
+        assert!(seats.take("10.0.0.1:5003").is_some(), "given back");
+    }
+}
