@@ -22,6 +22,8 @@ mod problem;
 mod rate;
 mod server;
 pub mod shape;
+#[cfg(test)]
+mod tests;
 
 use std::{
     future::Future,

@@ -1,0 +1,64 @@
+//! The operators' listener.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::sync::mpsc;
+
+use super::{Answer, Ask, Dialled, Site, snapshots};
+use crate::{
+    config::Config,
+    env::BoxStream,
+    http::{AdminParams, AdminToken, serve_admin},
+};
+
+async fn ask(site: &Site, token: &AdminToken, ask: Ask<'_>) -> Answer {
+    let (dial, taken) = mpsc::channel(1);
+    let params = AdminParams {
+        config: Config::default(),
+        metrics: site.metrics.clone(),
+        token: token.clone(),
+    };
+    let listener = Box::new(Dialled(taken));
+    let served = serve_admin(site.env.clone(), listener, site.handle.clone(), params);
+    let _server = site.env.spawn("admin", served).abort_on_drop();
+    let (mut here, there) = duplex(1 << 20);
+    dial.send((Box::new(there) as BoxStream, "127.0.0.1:1".to_owned())).await.expect("it listens");
+    here.write_all(&ask.bytes(true)).await.expect("written");
+    let mut bytes = Vec::new();
+    here.read_to_end(&mut bytes).await.expect("read");
+    Answer::parse(&bytes)
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_token_opens_it() {
+    let site = Site::new();
+    let token = AdminToken::new("secret\n");
+    for path in ["/metrics", "/api/v1/admin/cluster", "/nowhere"] {
+        for shown in ["", "secre", "secret2", &"A".repeat(43)] {
+            let answer = ask(&site, &token, Ask::new("GET", path).token(shown)).await;
+            assert_eq!(answer.status, 401, "{path} {shown}");
+        }
+    }
+    let answer = ask(&site, &token, Ask::new("GET", "/metrics").token("secret")).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.ends_with("# EOF\n"), "{}", answer.body);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_sees_all_of_the_cluster() {
+    let site = Site::new();
+    let token = AdminToken::new("secret");
+    let path = "/api/v1/admin/cluster";
+    let answer = ask(&site, &token, Ask::new("GET", path).token("secret")).await;
+    let pretty = serde_json::to_string_pretty(&answer.json()).expect("JSON");
+    snapshots().bind(|| insta::assert_snapshot!("http_admin_cluster", pretty));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_token_is_made_once_and_kept() {
+    let site = Site::new();
+    let made = AdminToken::of_disk(&site.env).expect("made");
+    assert!(AdminToken::of_disk(&site.env).expect("kept") == made);
+    let other = Site::new();
+    other.env.disk().write_atomic("admin.token", b" \n").expect("written");
+    assert!(AdminToken::of_disk(&other.env).is_err(), "an empty token would open to everyone");
+}

@@ -1,0 +1,253 @@
+//! What each endpoint does when all is well, and what it says when the cluster is not.
+
+use serde_json::json;
+
+use super::{
+    Ask, Site,
+    fake::{CLUSTER, Silent},
+};
+use crate::node::handle::{Outcome, ReadError, Readiness};
+use crate::types::Incarnation;
+
+const ID: &str = "3f0e8c5a-9d0b-4b6e-8a57-6f2f0d9a7c11";
+const LOBBY: &str = "/api/v1/boards/lobby/posts";
+
+#[tokio::test(start_paused = true)]
+async fn a_session_opens_restores_and_closes() {
+    let site = Site::new();
+    let token = site.join(" Ada ").await;
+    let restored = site.get("/api/v1/session", &token).await;
+    assert_eq!(restored.status, 200);
+    let json = restored.json();
+    assert_eq!(json["user"]["name"], "Ada");
+    assert_eq!(json["boards"], json!([{ "name": "lobby", "last_seq": 0, "read_mark": 0 }]));
+    assert_eq!(json["consistency"], "strong");
+    assert_eq!(json["pending"], json!([]));
+    assert_eq!(json["epoch"], 7);
+    assert_eq!(json["cluster"], hex::encode(CLUSTER));
+
+    let alive = Ask::new("POST", "/api/v1/session/alive").token(&token);
+    assert_eq!(site.send(alive).await.status, 204);
+    assert_eq!(site.fake.state().alive, 1);
+
+    let closed = site.send(Ask::new("DELETE", "/api/v1/session").token(&token)).await;
+    assert_eq!(closed.status, 204);
+    assert_eq!(site.get("/api/v1/session", &token).await.status, 401);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_browsers_token_stays_in_a_cookie() {
+    let site = Site::new();
+    let body = json!({ "name": "Ada", "cookie": true });
+    let opened = site.send(Ask::new("POST", "/api/v1/sessions").json(&body)).await;
+    assert_eq!(opened.status, 201);
+    assert!(opened.json().get("token").is_none());
+    let line = opened.header("set-cookie").expect("a cookie").to_owned();
+    assert!(line.starts_with(&format!("chatchat-{}=", hex::encode(CLUSTER))), "{line}");
+    for word in ["HttpOnly", "SameSite=Strict", "Path=/", "Max-Age=2592000"] {
+        assert!(line.contains(word), "{line}");
+    }
+    let cookie = line.split(';').next().expect("a pair");
+    let with = |method, path| Ask::new(method, path).header("Cookie", &format!("a=b; {cookie}"));
+    assert_eq!(site.send(with("GET", "/api/v1/session")).await.json()["user"]["name"], "Ada");
+    let closed = site.send(with("DELETE", "/api/v1/session")).await;
+    assert!(closed.header("set-cookie").expect("removed").contains("Max-Age=0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_post_is_created_once_and_found_again() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    let body = json!({ "id": ID, "text": "hello" });
+    let created = site.post(LOBBY, &token, &body).await;
+    assert_eq!(created.status, 201);
+    let post = created.json();
+    assert_eq!(
+        (&post["seq"], &post["text"], &post["board"]),
+        (&1.into(), &"hello".into(), &"lobby".into())
+    );
+    assert_eq!(post["author"]["name"], "Ada");
+    assert_eq!(post["posted_at"], 1001);
+    let again = site.post(LOBBY, &token, &body).await;
+    assert_eq!((again.status, again.json()), (200, post.clone()));
+
+    let found = site.get(&format!("/api/v1/posts/{ID}"), &token).await.json();
+    assert_eq!((&found["state"], &found["seq"]), (&"committed".into(), &1.into()));
+    let late = site.send(Ask::new("DELETE", &format!("/api/v1/posts/{ID}")).token(&token)).await;
+    assert_eq!((&late.json()["state"], &late.json()["seq"]), (&"committed".into(), &1.into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_post_stays_out() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    let path = format!("/api/v1/posts/{ID}");
+    assert_eq!(site.get(&path, &token).await.problem(), "not-committed");
+    let cancelled = site.send(Ask::new("DELETE", &path).token(&token)).await;
+    assert_eq!(cancelled.json(), json!({ "state": "cancelled", "id": ID }));
+    assert_eq!(site.get(&path, &token).await.json()["state"], "cancelled");
+    let sent = site.post(LOBBY, &token, &json!({ "id": ID, "text": "late" })).await;
+    assert_eq!((sent.status, sent.problem()), (410, "cancelled".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_board_is_read_in_pages() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    for n in 1..=5 {
+        let id = format!("3f0e8c5a-9d0b-4b6e-8a57-00000000000{n}");
+        assert_eq!(site.post(LOBBY, &token, &json!({ "id": id, "text": "x" })).await.status, 201);
+    }
+    let read = async |query: &str| {
+        let json = site.get(&format!("{LOBBY}?{query}"), &token).await.json();
+        let posts = json["posts"].as_array().expect("posts");
+        let seqs: Vec<u64> = posts.iter().filter_map(|post| post["seq"].as_u64()).collect();
+        (seqs, json["truncated"] == true, json["consistency"] == "weak")
+    };
+    assert_eq!(read("").await, (vec![1, 2, 3, 4, 5], false, false));
+    assert_eq!(read("limit=2").await, (vec![4, 5], true, false));
+    assert_eq!(read("after=1&limit=2").await, (vec![2, 3], true, false));
+    assert_eq!(read("after=3").await, (vec![4, 5], false, false));
+    assert_eq!(read("before=3").await, (vec![1, 2], false, false));
+    assert_eq!(read("before=5&limit=2").await, (vec![3, 4], true, false));
+    assert_eq!(read("after=5&consistency=weak").await, (vec![], false, true));
+    assert_eq!(read("limit=100000").await.0.len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn boards_are_created_once_and_marked() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    let create = || Ask::new("PUT", "/api/v1/boards/dev").token(&token);
+    assert_eq!(site.send(create()).await.status, 201);
+    let writes = site.fake.state().submitted;
+    assert_eq!(site.send(create()).await.status, 200);
+    assert_eq!(site.fake.state().submitted, writes, "nothing is written for a board that is there");
+
+    site.post(LOBBY, &token, &json!({ "id": ID, "text": "x" })).await;
+    let mark = |seq: u64| {
+        Ask::new("PUT", "/api/v1/boards/lobby/read-mark").token(&token).json(&json!({ "seq": seq }))
+    };
+    assert_eq!(site.send(mark(1)).await.status, 204);
+    let beyond = site.send(mark(2)).await;
+    assert_eq!((beyond.status, beyond.problem()), (400, "above-end".to_owned()));
+    let boards = site.get("/api/v1/boards", &token).await.json();
+    assert_eq!(boards["boards"][1], json!({ "name": "lobby", "last_seq": 1, "read_mark": 1 }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ticket_moves_a_session_once() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    let issued = site.send(Ask::new("POST", "/api/v1/handover").token(&token)).await;
+    assert_eq!(issued.status, 201);
+    let redeem = || Ask::new("POST", "/api/v1/handover/redeem").json(&issued.json());
+    let moved = site.send(redeem()).await;
+    assert_eq!((moved.status, &moved.json()["user"]["name"]), (201, &"Ada".into()));
+    assert!(moved.header("set-cookie").is_some() && moved.json().get("token").is_none());
+    let again = site.send(redeem()).await;
+    assert_eq!((again.status, again.problem()), (404, "unknown-ticket".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn people_and_the_cluster_are_shown_to_sessions_only() {
+    let site = Site::new();
+    for path in ["/api/v1/users", "/api/v1/cluster"] {
+        assert_eq!(site.get(path, "").await.problem(), "no-session");
+    }
+    let token = site.join("Ada").await;
+    let users = site.get("/api/v1/users", &token).await.json();
+    assert_eq!(users["users"][0]["name"], "Ada");
+    assert_eq!(users["users"][0]["last_seen"], 900);
+    let cluster = site.get("/api/v1/cluster", &token).await.json();
+    assert_eq!(cluster["store"], "here");
+    assert_eq!(cluster["nodes"][1]["state"], "failed");
+    assert!(cluster.get("queues").is_none(), "operators only");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_origin_may_ask_for_health_and_for_nothing_else() {
+    let site = Site::new();
+    for path in ["/healthz", "/readyz"] {
+        let answer = site.get(path, "").await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+    }
+    for path in ["/api/v1/openapi.json", "/api/v1/session", "/nowhere"] {
+        assert_eq!(site.get(path, "").await.header("access-control-allow-origin"), None);
+    }
+    let readiness = |ready, store| Readiness {
+        ready,
+        store,
+        state: if ready { "serving" } else { "draining" },
+        incarnation: Incarnation(3),
+    };
+    site.fake.state().readiness = Some(readiness(true, "away"));
+    let away = site.get("/readyz", "").await;
+    assert_eq!((away.status, &away.json()["store"]), (200, &"away".into()));
+    site.fake.state().readiness = Some(readiness(false, "here"));
+    assert_eq!(site.get("/readyz", "").await.status, 503);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writes_outcome_has_one_status() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    let outcomes = [
+        (Outcome::Overloaded { retry_ms: 1500 }, 429, "overloaded", Some("2")),
+        (Outcome::Unavailable { retry_ms: 100 }, 503, "unavailable", Some("1")),
+        (Outcome::Unknown, 504, "outcome-unknown", None),
+        (Outcome::DeadLetter, 504, "dead-letter", None),
+    ];
+    for (outcome, status, kind, retry) in outcomes {
+        site.fake.state().outcome = Some(outcome);
+        let answer = site.post(LOBBY, &token, &json!({ "id": ID, "text": "x" })).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (status, kind));
+        assert_eq!(answer.header("retry-after"), retry);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_cannot_be_looked_up_is_never_called_unknown() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    for (why, status) in [(ReadError::Away, 503), (ReadError::Overloaded, 429)] {
+        site.fake.state().read_error = Some(why);
+        for path in ["/api/v1/session", LOBBY, "/api/v1/users"] {
+            let answer = site.get(path, &token).await;
+            assert_eq!(answer.status, status);
+            assert!(answer.header("retry-after").is_some());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_master_that_does_not_answer_makes_writes_unknown_and_reads_unavailable() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    site.fake.state().silent = Silent::Writes;
+    let answer = site.post(LOBBY, &token, &json!({ "id": ID, "text": "x" })).await;
+    assert_eq!(answer.problem(), "outcome-unknown");
+    site.fake.state().silent = Silent::All;
+    assert_eq!(site.get(LOBBY, &token).await.problem(), "unavailable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_asks_too_often_is_told_when_to_come_back() {
+    let config = crate::config::Config {
+        session_requests_per_s: 1,
+        session_requests_burst: 2,
+        ..Default::default()
+    };
+    let site = Site::with(config);
+    let (ada, bob) = (site.join("Ada").await, site.join("Bob").await);
+    for _ in 0..2 {
+        assert_eq!(site.get("/api/v1/boards", &ada).await.status, 200);
+    }
+    let refused = site.get("/api/v1/boards", &ada).await;
+    assert_eq!((refused.status, refused.problem().as_str()), (429, "rate-limited"));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(site.get("/api/v1/boards", &bob).await.status, 200);
+    site.env.sleep(super::SECOND).await;
+    assert_eq!(site.get("/api/v1/boards", &ada).await.status, 200);
+}

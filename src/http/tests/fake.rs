@@ -1,0 +1,327 @@
+//! A master in memory, for tests of the front end only: one store, no workers, no waiting. What
+//! a real one says when things go wrong is put into its mouth.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    env::Env,
+    message::{MemberState, Task, TaskResult},
+    node::handle::{
+        Ask, ClusterView, Consistency, FailedView, Feed, FeedGuard, Hello, MasterHandle,
+        MasterInfo, NodeView, Outcome, QueueView, Read, ReadError, Readiness, Restored,
+        StreamEvent,
+    },
+    store::{ActiveUser, Appended, Boards, Found, NewPost, Page, Range, SessionRow, StoreError},
+    types::{
+        BoardName, Cursor, Domain, Incarnation, KeyEpoch, NodeId, Post, PostId, Registration, Role,
+        Seq, SessionKey, StoreEpoch, Token, UserId,
+    },
+};
+
+const EPOCH: StoreEpoch = StoreEpoch(7);
+pub(super) const CLUSTER: [u8; 16] = [0xcc; 16];
+pub(super) const BEAT_MS: u64 = 4000;
+
+#[derive(Clone)]
+pub(super) struct Fake(Arc<Mutex<State>>);
+
+#[derive(Default)]
+pub(super) struct State {
+    sessions: BTreeMap<SessionKey, SessionRow>,
+    boards: BTreeMap<BoardName, Vec<Post>>,
+    by_id: BTreeMap<(UserId, PostId), Found>,
+    tickets: BTreeMap<[u8; 32], SessionKey>,
+    /// The next write is answered with this instead.
+    pub(super) outcome: Option<Outcome>,
+    /// Every read is answered with this instead.
+    pub(super) read_error: Option<ReadError>,
+    /// What is not answered at all.
+    pub(super) silent: Silent,
+    /// Questions that are never answered wait here.
+    kept: Vec<Ask>,
+    pub(super) readiness: Option<Readiness>,
+    /// The newest stream.
+    pub(super) stream: Option<OpenStream>,
+    pub(super) alive: usize,
+    pub(super) submitted: usize,
+}
+
+/// What a master that hangs does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Silent {
+    #[default]
+    Nothing,
+    Writes,
+    All,
+}
+
+/// The master's end of a stream.
+pub(super) struct OpenStream {
+    pub(super) boards: Vec<BoardName>,
+    pub(super) cursor: Result<Option<Cursor>, ()>,
+    pub(super) events: Option<mpsc::Sender<StreamEvent>>,
+    pub(super) gone: oneshot::Receiver<()>,
+}
+
+pub(super) fn this_master() -> MasterInfo {
+    let id = NodeId([0xaa; 16]);
+    MasterInfo { id, name: "north".to_owned(), http: "http://127.0.0.1:8080".to_owned() }
+}
+
+impl Fake {
+    pub(super) fn start(env: &Env) -> (Self, MasterHandle) {
+        let (asks, mut asked) = mpsc::channel(64);
+        let fake = Self(Arc::default());
+        fake.state().boards.insert(BoardName::lobby(), Vec::new());
+        let served = fake.clone();
+        env.spawn("fake master", async move {
+            while let Some(ask) = asked.recv().await {
+                served.state().on_ask(ask);
+            }
+        });
+        (fake, MasterHandle::new(asks))
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("not poisoned")
+    }
+
+    pub(super) fn stream(&self) -> OpenStream {
+        self.state().stream.take().expect("a stream was opened")
+    }
+}
+
+impl State {
+    fn on_ask(&mut self, ask: Ask) {
+        let is_write = matches!(ask, Ask::Submit { .. });
+        if self.silent == Silent::All || (self.silent == Silent::Writes && is_write) {
+            return self.kept.push(ask);
+        }
+        // Who asked may be gone; then nobody wants the answer.
+        match ask {
+            Ask::Submit { task, reply } => drop(reply.send(self.submit(task))),
+            Ask::Authenticate { key, reply } => drop(reply.send(self.session(key))),
+            Ask::Restore { key, reply } => drop(reply.send(self.session(key).map(|session| {
+                let restored = Restored { session, boards: self.boards(), pending: Vec::new() };
+                self.read(restored)
+            }))),
+            Ask::Boards { reply } => {
+                drop(reply.send(self.ok().map(|()| self.read(self.boards()))));
+            }
+            Ask::Posts { board, range, limit, want, reply } => {
+                let page = self.ok().and_then(|()| self.page(&board, range, limit));
+                let page = page.map(|value| Read { value, consistency: want });
+                drop(reply.send(page));
+            }
+            Ask::FindPost { user, id, reply } => drop(reply.send(
+                self.ok().map(|()| self.by_id.get(&(user, id)).cloned().unwrap_or(Found::Nothing)),
+            )),
+            Ask::Users { reply } => drop(reply.send(self.ok().map(|()| self.read(self.users())))),
+            Ask::Stream { boards, cursor, reply, .. } => {
+                drop(reply.send(self.ok().map(|()| self.open_stream(boards, cursor))));
+            }
+            Ask::Alive { .. } => self.alive += 1,
+            Ask::Cluster { reply } => drop(reply.send(cluster_view())),
+            Ask::Readiness { reply } => drop(reply.send(self.readiness.unwrap_or(Readiness {
+                ready: true,
+                store: "here",
+                state: "serving",
+                incarnation: Incarnation(3),
+            }))),
+            Ask::Masters { reply } => drop(reply.send(vec![this_master()])),
+            Ask::ClusterId { reply } => drop(reply.send(Some(CLUSTER))),
+        }
+    }
+
+    fn ok(&self) -> Result<(), ReadError> {
+        self.read_error.map_or(Ok(()), Err)
+    }
+
+    fn read<T>(&self, value: T) -> Read<T> {
+        Read { value, consistency: Consistency::Strong }
+    }
+
+    fn session(&self, key: SessionKey) -> Result<SessionRow, ReadError> {
+        self.ok()?;
+        self.sessions.get(&key).cloned().ok_or(ReadError::Unknown)
+    }
+
+    fn boards(&self) -> Boards {
+        let ends =
+            |(name, posts): (&BoardName, &Vec<Post>)| (name.clone(), Seq(posts.len() as u64));
+        Boards { boards: self.boards.iter().map(ends).collect(), epoch: EPOCH, as_of_ms: 1000 }
+    }
+
+    pub(super) fn users(&self) -> Vec<ActiveUser> {
+        let mut users: Vec<_> =
+            self.sessions.values().map(|session| session.user.clone()).collect();
+        users.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+        users
+            .into_iter()
+            .map(|user| ActiveUser { user, since_ms: 500, last_seen_ms: 900 })
+            .collect()
+    }
+
+    fn page(&self, board: &BoardName, range: Range, limit: u32) -> Result<Page, ReadError> {
+        let all = self.boards.get(board).ok_or(ReadError::Unknown)?;
+        let limit = limit as usize;
+        let posts = match range {
+            Range::After(seq) => all.iter().filter(|post| post.seq > seq).take(limit).collect(),
+            Range::Before(seq) => last(all.iter().filter(|post| post.seq < seq), limit),
+            Range::Last => last(all.iter(), limit),
+        };
+        let posts: Vec<Post> = posts.into_iter().cloned().collect();
+        Ok(Page { posts, last_seq: Seq(all.len() as u64), epoch: EPOCH, as_of_ms: 1000 })
+    }
+
+    fn submit(&mut self, task: Task) -> Outcome {
+        self.submitted += 1;
+        if let Some(outcome) = self.outcome.take() {
+            return outcome;
+        }
+        let refused = |why| TaskResult::Refused(why);
+        let unknown = |what: &str| StoreError::Unknown { what: what.to_owned() };
+        Outcome::Settled(match task {
+            Task::Post { board, post } => match self.append(board, post) {
+                Ok(appended) => TaskResult::Posted(appended),
+                Err(why) => refused(why),
+            },
+            Task::CreateBoard { board } => {
+                self.boards.entry(board).or_default();
+                TaskResult::Done
+            }
+            Task::CancelPost { user, id } => match self.by_id.get(&(user, id)) {
+                Some(Found::Committed(post)) => TaskResult::AlreadyCommitted(post.clone()),
+                _ => {
+                    self.by_id.insert((user, id), Found::Cancelled);
+                    TaskResult::Cancelled
+                }
+            },
+            Task::OpenSession { key, user } => {
+                self.sessions.insert(key, SessionRow { key, user, read_marks: Vec::new() });
+                TaskResult::Done
+            }
+            Task::CloseSession { key } => {
+                self.sessions.remove(&key);
+                TaskResult::Done
+            }
+            Task::SetReadMark { key, board, seq } => match self.boards.get(&board) {
+                None => refused(unknown("board")),
+                Some(posts) if seq.0 > posts.len() as u64 => refused(StoreError::Refused {
+                    why: format!("the board ends at {}", posts.len()),
+                }),
+                Some(_) => {
+                    let row = self.sessions.get_mut(&key).expect("authenticated");
+                    row.read_marks = vec![(board, seq)];
+                    TaskResult::Done
+                }
+            },
+            Task::PutTicket { key, ticket_sha256 } => {
+                self.tickets.insert(ticket_sha256, key);
+                TaskResult::Done
+            }
+            Task::RedeemTicket { ticket_sha256, key } => {
+                match self.tickets.remove(&ticket_sha256) {
+                    None => refused(unknown("ticket")),
+                    Some(of) => {
+                        let row = SessionRow { key, ..self.sessions[&of].clone() };
+                        self.sessions.insert(key, row.clone());
+                        TaskResult::Session(row)
+                    }
+                }
+            }
+        })
+    }
+
+    fn append(&mut self, name: BoardName, post: NewPost) -> Result<Appended, StoreError> {
+        let board = self.boards.get_mut(&name);
+        let board = board.ok_or_else(|| StoreError::Unknown { what: "board".to_owned() })?;
+        let key = (post.author.id, post.id);
+        Ok(match self.by_id.get(&key) {
+            Some(Found::Committed(old)) if old.text == post.text && old.board == name => {
+                Appended::Duplicate { seq: old.seq, posted_at_ms: old.posted_at_ms }
+            }
+            Some(Found::Committed(_)) => Appended::Conflict,
+            Some(Found::Cancelled) => Appended::Cancelled,
+            _ => {
+                let seq = Seq(board.len() as u64 + 1);
+                let (id, author, text) = (post.id, post.author, post.text);
+                let posted_at_ms = 1000 + seq.0;
+                let post = Post { id, board: name, seq, author, text, posted_at_ms };
+                board.push(post.clone());
+                self.by_id.insert(key, Found::Committed(post));
+                Appended::Committed { seq, posted_at_ms }
+            }
+        })
+    }
+
+    fn open_stream(&mut self, boards: Vec<BoardName>, cursor: Result<Option<Cursor>, ()>) -> Feed {
+        let (events, delivered) = mpsc::channel(8);
+        let (gone_guard, gone) = oneshot::channel();
+        let at = boards.iter().map(|board| (board.clone(), Seq(0))).collect();
+        let hello = Hello {
+            node: this_master(),
+            masters: vec![this_master()],
+            cursor: Cursor { epoch: EPOCH, boards: at },
+            beat_ms: BEAT_MS,
+        };
+        self.stream = Some(OpenStream { boards, cursor, events: Some(events), gone });
+        Feed { hello, events: delivered, guard: FeedGuard { _gone: gone_guard } }
+    }
+}
+
+fn last<'a>(posts: impl DoubleEndedIterator<Item = &'a Post>, limit: usize) -> Vec<&'a Post> {
+    let mut posts: Vec<_> = posts.rev().take(limit).collect();
+    posts.reverse();
+    posts
+}
+
+/// A cluster of one master and one worker that just failed.
+fn cluster_view() -> ClusterView {
+    let (master, worker) = (NodeId([0xaa; 16]), NodeId([0xbb; 16]));
+    let node = |id, name: &str, role, state, http, reaches_store| NodeView {
+        id,
+        name: name.to_owned(),
+        role,
+        registration: Registration(3),
+        state,
+        master,
+        http,
+        reaches_store,
+        in_flight: 0,
+    };
+    let http = Some(this_master().http);
+    ClusterView {
+        node: master,
+        domain: Domain { master, incarnation: Incarnation(3) },
+        key_epoch: KeyEpoch(2),
+        store_epoch: EPOCH,
+        store: Consistency::Strong,
+        nodes: vec![
+            node(master, "north", Role::Master, MemberState::In, http, Some(true)),
+            node(worker, "w1", Role::Worker, MemberState::Failed, None, None),
+        ],
+        failed: vec![FailedView {
+            id: worker,
+            registration: Registration(3),
+            why: "silent".to_owned(),
+            for_ms: 1200,
+            times: 1,
+        }],
+        queues: vec![QueueView {
+            resource: "board:lobby".to_owned(),
+            held: "mine",
+            holder: Some(master),
+            token: Some(Token { epoch: EPOCH, lease: 1, n: 9 }),
+            waiting: 2,
+            in_flight: 1,
+        }],
+        boards: vec![(BoardName::lobby(), Seq(4))],
+        streams: 1,
+    }
+}

@@ -1,0 +1,214 @@
+//! The front end from outside: real requests on in-memory connections, a paused clock, and a
+//! master that keeps its promises in memory.
+
+mod admin;
+mod api;
+mod bad_input;
+mod contract;
+mod fake;
+mod server;
+mod stream;
+mod world;
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::mpsc;
+
+use self::{fake::Fake, world::PausedWorld};
+use super::{HttpParams, Metrics, serve};
+use crate::{
+    config::Config,
+    env::{BoxFuture, BoxStream, Env, Listener, TaskGuard},
+    node::handle::MasterHandle,
+};
+
+const HOST: &str = "127.0.0.1:8080";
+
+/// A running front end.
+struct Site {
+    env: Env,
+    fake: Fake,
+    dial: mpsc::Sender<(BoxStream, String)>,
+    handle: MasterHandle,
+    metrics: Metrics,
+    server: Option<TaskGuard>,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self::with(Config::default())
+    }
+
+    fn with(config: Config) -> Self {
+        let env = Env::new(PausedWorld::new());
+        let (fake, handle) = Fake::start(&env);
+        let (dial, taken) = mpsc::channel(64);
+        let metrics = Metrics::new();
+        let params = HttpParams { config, metrics: metrics.clone() };
+        let listener = Box::new(Dialled(taken));
+        let served = serve(env.clone(), listener, handle.clone(), params);
+        let server = Some(env.spawn("http", served).abort_on_drop());
+        Self { env, fake, dial, handle, metrics, server }
+    }
+
+    /// A connection from this address with this much room on its way.
+    async fn connect_from(&self, peer: &str, room: usize) -> DuplexStream {
+        let (here, there) = duplex(room);
+        self.dial.send((Box::new(there), peer.to_owned())).await.expect("it listens");
+        here
+    }
+
+    async fn connect(&self) -> DuplexStream {
+        self.connect_from("10.0.0.1:4000", 1 << 20).await
+    }
+
+    /// One request on a connection of its own.
+    async fn send(&self, request: Ask<'_>) -> Answer {
+        let mut stream = self.connect().await;
+        stream.write_all(&request.bytes(true)).await.expect("written");
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.expect("read");
+        Answer::parse(&bytes)
+    }
+
+    async fn get(&self, path: &str, token: &str) -> Answer {
+        self.send(Ask::new("GET", path).token(token)).await
+    }
+
+    async fn post(&self, path: &str, token: &str, body: &Value) -> Answer {
+        self.send(Ask::new("POST", path).token(token).json(body)).await
+    }
+
+    /// A new session's token.
+    async fn join(&self, name: &str) -> String {
+        let body = serde_json::json!({ "name": name });
+        let answer = self.send(Ask::new("POST", "/api/v1/sessions").json(&body)).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.json()["token"].as_str().expect("a token").to_owned()
+    }
+}
+
+/// A listener whose connections are put into a channel.
+struct Dialled(mpsc::Receiver<(BoxStream, String)>);
+
+impl Listener for Dialled {
+    fn accept(&mut self) -> BoxFuture<'_, std::io::Result<(BoxStream, String)>> {
+        Box::pin(async {
+            match self.0.recv().await {
+                Some(dialled) => Ok(dialled),
+                None => std::future::pending().await,
+            }
+        })
+    }
+
+    fn local_addr(&self) -> String {
+        HOST.to_owned()
+    }
+}
+
+/// A request in the making.
+#[derive(Clone, Default)]
+struct Ask<'a> {
+    method: &'a str,
+    path: &'a str,
+    headers: Vec<(String, String)>,
+    body: Option<Vec<u8>>,
+}
+
+impl<'a> Ask<'a> {
+    fn new(method: &'a str, path: &'a str) -> Self {
+        Self { method, path, ..Self::default() }
+    }
+
+    fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Nothing for an empty token.
+    fn token(self, token: &str) -> Self {
+        if token.is_empty() {
+            return self;
+        }
+        self.header("Authorization", &format!("Bearer {token}"))
+    }
+
+    fn json(self, body: &Value) -> Self {
+        self.raw_json(&body.to_string())
+    }
+
+    fn raw_json(self, body: &str) -> Self {
+        let mut ask = self.header("Content-Type", "application/json");
+        ask.body = Some(body.as_bytes().to_vec());
+        ask
+    }
+
+    fn bytes(&self, close: bool) -> Vec<u8> {
+        let Self { method, path, headers, body } = self;
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {HOST}\r\n");
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if close {
+            head.push_str("Connection: close\r\n");
+        }
+        if let Some(body) = body {
+            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
+        let mut bytes = format!("{head}\r\n").into_bytes();
+        bytes.extend_from_slice(body.as_deref().unwrap_or_default());
+        bytes
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+impl Answer {
+    fn parse(bytes: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(bytes);
+        let (head, body) = text.split_once("\r\n\r\n").expect("a whole head");
+        let mut lines = head.lines();
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status");
+        let headers = lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect();
+        Self { status: status.parse().expect("a number"), headers, body: body.to_owned() }
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(is, _)| is == name).map(|(_, value)| value.as_str())
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).expect("JSON")
+    }
+
+    /// The kind of problem it is.
+    fn problem(&self) -> String {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        let json = self.json();
+        assert_eq!(json["status"], self.status);
+        let kind = json["type"].as_str().and_then(|kind| kind.strip_prefix("urn:chatchat:"));
+        kind.expect("one of our types").to_owned()
+    }
+}
+
+/// Snapshots stand in one folder for all of the project.
+fn snapshots() -> insta::Settings {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots"));
+    settings.set_omit_expression(true);
+    settings.set_prepend_module_to_snapshot(false);
+    settings
+}
+
+const SECOND: Duration = Duration::from_secs(1);

@@ -1,0 +1,150 @@
+//! Connections: deadlines, caps, the end.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+use super::{Ask, SECOND, Site};
+use crate::config::Config;
+
+/// How long until the server closes it, and what it said.
+async fn closed_after(site: &Site, mut stream: DuplexStream) -> (u64, String) {
+    let start = site.env.now();
+    let mut bytes = Vec::new();
+    // A reset is an end too.
+    let _ = stream.read_to_end(&mut bytes).await;
+    (site.env.now().since(start).as_secs(), String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_says_nothing_is_closed() {
+    let site = Site::new();
+    let stream = site.connect().await;
+    assert_eq!(closed_after(&site, stream).await, (5, String::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_headers_are_closed() {
+    let site = Site::new();
+    let mut stream = site.connect().await;
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n").await.expect("written");
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let drip = site.env.clone();
+    site.env.spawn("drip", async move {
+        while writer.write_all(b"X: y\r\n").await.is_ok() {
+            drip.sleep(SECOND * 4).await;
+        }
+    });
+    let start = site.env.now();
+    let mut bytes = Vec::new();
+    let _ = reader.read_to_end(&mut bytes).await;
+    let took = site.env.now().since(start).as_secs();
+    assert!((19..=21).contains(&took), "{took}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_bodies_are_answered_and_closed() {
+    let site = Site::new();
+    let mut stream = site.connect().await;
+    let head = "POST /api/v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+        Content-Length: 100\r\n\r\n{";
+    stream.write_all(head.as_bytes()).await.expect("written");
+    let (took, text) = closed_after(&site, stream).await;
+    assert!(text.starts_with("HTTP/1.1 408 "), "{text}");
+    assert!((10..=31).contains(&took), "{took}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn headers_have_a_bound() {
+    let site = Site::new();
+    let long = "x".repeat(17 * 1024);
+    let many = Ask { method: "GET", path: "/healthz", ..Ask::default() };
+    let many = (0..70).fold(many, |ask, n| ask.header(&format!("X-{n}"), "y"));
+    for ask in [Ask::new("GET", "/healthz").header("X", &long), many] {
+        let answer = site.send(ask).await;
+        assert_eq!(answer.status, 431);
+    }
+    assert_eq!(site.get("/healthz", "").await.status, 200, "the server lives on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_is_refused_and_the_server_lives_on() {
+    let site = Site::new();
+    for garbage in
+        [&b"\x16\x03\x01\x02\x00\x01\x00\x01"[..], b"HELO\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"]
+    {
+        let mut stream = site.connect().await;
+        stream.write_all(garbage).await.expect("written");
+        let (took, text) = closed_after(&site, stream).await;
+        assert!(text.is_empty() || text.starts_with("HTTP/1.1 400 "), "{text}");
+        assert!(took <= 20, "{took}");
+    }
+    assert_eq!(site.get("/healthz", "").await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_are_capped_by_address_and_in_all() {
+    let config = Config { connections_max: 3, connections_per_address_max: 2, ..Config::default() };
+    let site = Site::with(config);
+    let mut open = Vec::new();
+    for peer in ["10.0.0.1:1", "10.0.0.1:2"] {
+        let mut stream = site.connect_from(peer, 4096).await;
+        stream.write_all(b"GET ").await.expect("written");
+        open.push(stream);
+    }
+    let third = site.connect_from("10.0.0.1:3", 4096).await;
+    assert_eq!(closed_after(&site, third).await, (0, String::new()));
+    let mut other = site.connect_from("10.0.0.2:1", 4096).await;
+    other.write_all(b"GET ").await.expect("written");
+    let fourth = site.connect_from("10.0.0.3:1", 4096).await;
+    assert_eq!(closed_after(&site, fourth).await, (0, String::new()));
+    drop(open);
+    site.env.sleep(SECOND).await;
+    assert_eq!(site.get("/healthz", "").await.status, 200, "there is room again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_carries_many_requests() {
+    let site = Site::new();
+    let mut stream = site.connect().await;
+    for _ in 0..3 {
+        stream.write_all(&Ask::new("GET", "/healthz").bytes(false)).await.expect("written");
+        let mut bytes = [0; 4096];
+        let read = stream.read(&mut bytes).await.expect("answered");
+        assert!(bytes[..read].starts_with(b"HTTP/1.1 200 OK"));
+        site.env.sleep(SECOND * 15).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_server_stops_streams_end_and_connections_close() {
+    let mut site = Site::new();
+    let token = site.join("Ada").await;
+    let mut streaming = site.connect().await;
+    let ask = Ask::new("GET", "/api/v1/stream").token(&token).bytes(false);
+    streaming.write_all(&ask).await.expect("written");
+    let mut idle = site.connect().await;
+    idle.write_all(&Ask::new("GET", "/healthz").bytes(false)).await.expect("written");
+    site.env.sleep(SECOND).await;
+    drop(site.server.take());
+    let (took, text) = closed_after(&site, streaming).await;
+    assert!(took <= 1 && text.ends_with("0\r\n\r\n"), "{took} s: {text}");
+    assert!(closed_after(&site, idle).await.0 <= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_are_counted_by_route() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    site.get("/api/v1/boards/lobby/posts", &token).await;
+    site.get("/no/such", &token).await;
+    let view = site.handle.cluster().await.expect("a view");
+    let text = site.metrics.text(&view).expect("text");
+    for line in [
+        "route=\"/api/v1/boards/{board}/posts\",status=\"200\"} 1",
+        "route=\"none\",status=\"404\"} 1",
+        "chatchat_store_reachable 1",
+        "chatchat_nodes{role=\"worker\",state=\"failed\"} 1",
+        "chatchat_queue_waiting_tasks{resource=\"board:lobby\"} 2",
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+}

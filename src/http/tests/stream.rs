@@ -1,0 +1,191 @@
+//! The stream of events, byte by byte.
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+use super::{Answer, Ask, SECOND, Site, fake::this_master, snapshots};
+use crate::{
+    node::handle::{Consistency, ReadError, StreamEvent},
+    types::{Author, Cursor, Post, PostId, Seq, StoreEpoch, UserId},
+};
+
+async fn open(site: &Site, path: &str, token: &str, last: Option<&str>) -> DuplexStream {
+    let mut ask = Ask::new("GET", path).token(token);
+    if let Some(last) = last {
+        ask = ask.header("Last-Event-ID", last);
+    }
+    let mut stream = site.connect().await;
+    stream.write_all(&ask.bytes(false)).await.expect("written");
+    stream
+}
+
+/// Reads until this was seen.
+async fn until(stream: &mut DuplexStream, mark: &str) -> String {
+    let mut text = String::new();
+    let mut bytes = [0; 4096];
+    while !text.contains(mark) {
+        let read = stream.read(&mut bytes).await.expect("read");
+        assert_ne!(read, 0, "ended before {mark}: {text}");
+        text.push_str(&String::from_utf8_lossy(&bytes[..read]));
+    }
+    text
+}
+
+fn post(seq: u64) -> StreamEvent {
+    StreamEvent::Post(Arc::new(Post {
+        id: PostId([3; 16]),
+        board: "lobby".parse().expect("a name"),
+        seq: Seq(seq),
+        author: Author { id: UserId([1; 16]), name: "Ada".parse().expect("a name") },
+        text: "two\nlines".parse().expect("a text"),
+        posted_at_ms: 1000,
+    }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_says_hello_then_what_happens_then_bye() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    let mut stream = open(&site, "/api/v1/stream?boards=lobby", &token, None).await;
+    let mut text = until(&mut stream, "beat_ms").await;
+    let feed = site.fake.stream();
+    let events = feed.events.expect("open");
+    let users = site.fake.state().users();
+    let user_id = users[0].user.id.to_string();
+    let cursor: Cursor = "8;lobby:4".parse().expect("a cursor");
+    let masters = vec![this_master()];
+    for event in [
+        StreamEvent::State(Consistency::Strong),
+        StreamEvent::Presence(users.into()),
+        post(1),
+        StreamEvent::Pending { id: PostId([3; 16]), state: "committed" },
+        StreamEvent::Masters(masters.clone()),
+        StreamEvent::Reset { reason: "epoch", cursor },
+        post(5),
+        StreamEvent::Bye { reason: "draining", to: masters, retry_ms: 200 },
+    ] {
+        events.send(event).await.expect("read");
+    }
+    // Chunked: the end is an empty chunk.
+    text.push_str(&until(&mut stream, "\r\n0\r\n\r\n").await);
+    let head = Answer::parse(text.as_bytes());
+    assert_eq!(head.header("content-type"), Some("text/event-stream"));
+    assert_eq!(head.header("cache-control"), Some("no-store"));
+    assert_eq!(head.header("x-accel-buffering"), Some("no"));
+    // Chunk sizes depend on timing.
+    let is_size = |line: &&str| line.len() < 6 && u32::from_str_radix(line.trim_end(), 16).is_ok();
+    let lines = head.body.lines().filter(|line| !is_size(line));
+    let seen = lines.collect::<Vec<_>>().join("\n").replace(&user_id, "USER");
+    let seen = seen.replace("\n\n\n", "\n\n");
+    snapshots().bind(|| insta::assert_snapshot!("http_stream", seen));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_beats_busy_or_not() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    let mut stream = open(&site, "/api/v1/stream", &token, None).await;
+    until(&mut stream, "beat_ms").await;
+    let events = site.fake.stream().events.expect("open");
+    let start = site.env.now();
+    until(&mut stream, "event: beat").await;
+    assert_eq!(site.env.now().since(start).as_secs(), 4);
+    let busy = events.clone();
+    site.env.spawn("busy", {
+        let env = site.env.clone();
+        async move {
+            for seq in 1..100 {
+                if busy.send(post(seq)).await.is_err() {
+                    return;
+                }
+                env.sleep(SECOND / 10).await;
+            }
+        }
+    });
+    until(&mut stream, "event: beat").await;
+    assert_eq!(site.env.now().since(start).as_secs(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cursor_comes_from_the_last_event_before_the_query() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    let path = "/api/v1/stream?boards=lobby,dev&cursor=7;lobby:2,dev:1";
+    let mut stream = open(&site, path, &token, Some("7;lobby:9")).await;
+    until(&mut stream, "beat_ms").await;
+    let asked = site.fake.stream();
+    assert_eq!(asked.boards.len(), 2);
+    let cursor = asked.cursor.expect("it parses").expect("it is there");
+    assert_eq!(cursor.to_string(), "7;dev:1,lobby:9");
+    assert_eq!(cursor.epoch, StoreEpoch(7));
+    let mut stream = open(&site, "/api/v1/stream?cursor=nonsense", &token, None).await;
+    until(&mut stream, "beat_ms").await;
+    assert_eq!(site.fake.stream().cursor, Err(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_cannot_be_served_is_a_401_or_a_bye() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    assert_eq!(site.get("/api/v1/stream", "").await.status, 401);
+    assert_eq!(site.get("/api/v1/stream", &"A".repeat(43)).await.status, 401);
+    for (why, reason) in [(ReadError::Away, "unavailable"), (ReadError::Overloaded, "overloaded")] {
+        site.fake.state().read_error = Some(why);
+        let answer = site.get("/api/v1/stream", &token).await;
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (200, Some("text/event-stream"))
+        );
+        assert!(answer.body.starts_with("event: bye\n"), "{}", answer.body);
+        assert!(answer.body.contains(reason) && answer.body.contains("\"retry_ms\":1000"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_master_notices_that_a_reader_left() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    let mut stream = open(&site, "/api/v1/stream", &token, None).await;
+    until(&mut stream, "beat_ms").await;
+    let feed = site.fake.stream();
+    drop(stream);
+    assert!(feed.gone.await.is_err(), "the guard was dropped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_the_master_gave_up_on_is_told_if_it_still_fits() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    let mut stream = open(&site, "/api/v1/stream", &token, None).await;
+    until(&mut stream, "beat_ms").await;
+    drop(site.fake.stream().events);
+    let text = until(&mut stream, "\r\n0\r\n\r\n").await;
+    assert!(text.contains("event: bye\ndata: {\"reason\":\"slow\""), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_takes_nothing_loses_its_connection() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    let mut stream = site.connect_from("10.0.0.9:1", 1024).await;
+    let ask = Ask::new("GET", "/api/v1/stream").token(&token);
+    stream.write_all(&ask.bytes(false)).await.expect("written");
+    until(&mut stream, "beat_ms").await;
+    let feed = site.fake.stream();
+    let events = feed.events.expect("open");
+    let start = site.env.now();
+    // As the master does: what has no room is not waited for.
+    site.env.spawn("posts", {
+        let env = site.env.clone();
+        async move {
+            for seq in 1..10_000 {
+                let _ = events.try_send(post(seq));
+                env.sleep(SECOND / 100).await;
+            }
+        }
+    });
+    assert!(feed.gone.await.is_err());
+    let took = site.env.now().since(start);
+    assert!((10..40).contains(&took.as_secs()), "{took:?}");
+}
