@@ -1,0 +1,76 @@
+//! One master, one call at a time, one try: what happened is the caller's to judge.
+
+use crate::{
+    client::{
+        Answer, EventStream, Failure, Limits, Reply, Request,
+        exchange::{Asked, Exchange},
+    },
+    env::Env,
+    types::{BoardName, Cursor},
+};
+
+/// A line to one master. Keeps its connection between calls.
+#[derive(Debug)]
+pub struct Api {
+    exchange: Exchange,
+    token: Option<String>,
+    limits: Limits,
+    env: Env,
+}
+
+impl Api {
+    /// A line to the master at `http://host:port`; connects with the first call.
+    #[must_use]
+    pub fn new(env: &Env, master: &str, token: Option<String>, limits: Limits) -> Self {
+        let exchange = Exchange::new(env.clone(), master.to_owned(), limits.connect);
+        Self { exchange, token, limits, env: env.clone() }
+    }
+
+    /// The master's `http://host:port`.
+    #[must_use]
+    pub fn master(&self) -> &str {
+        self.exchange.master()
+    }
+
+    /// Shows another session from now on.
+    pub fn set_token(&mut self, token: Option<String>) {
+        self.token = token;
+    }
+
+    /// Makes a call. Dropping the future leaves its outcome unknown.
+    ///
+    /// # Errors
+    /// Any [`Failure`].
+    pub async fn call(&mut self, request: &Request) -> Result<Reply, Failure> {
+        let limit = request.limit(&self.limits);
+        let answer = self.exchange.whole(request.asked(), self.token.as_deref(), limit).await?;
+        request.read(&answer)
+    }
+
+    /// Sends what no [`Request`] would: any path, any body.
+    ///
+    /// # Errors
+    /// [`Failure::Unreached`] or [`Failure::Unknown`]; every HTTP status is an answer.
+    pub async fn raw(
+        &mut self,
+        method: hyper::Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Answer, Failure> {
+        let asked = Asked { method, path: path.to_owned(), body };
+        self.exchange.whole(asked, self.token.as_deref(), self.limits.write).await
+    }
+
+    /// Opens a stream of these boards from a cursor on; without one from their ends on.
+    ///
+    /// # Errors
+    /// Any [`Failure`].
+    pub async fn stream(
+        self,
+        boards: &[BoardName],
+        cursor: Option<&Cursor>,
+    ) -> Result<EventStream, Failure> {
+        let Self { mut exchange, token, limits, env } = self;
+        EventStream::open(&env, &mut exchange, token.as_deref(), &limits, boards, cursor).await
+    }
+}

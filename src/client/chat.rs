@@ -1,0 +1,415 @@
+//! A person's client over all masters: session, outbox, retries.
+//!
+//! Cheap to clone; clones are the tabs of one browser: they share session, outbox and the master
+//! that they are with.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rand_chacha::{ChaCha20Rng, rand_core::Rng};
+use tokio::sync::oneshot;
+
+use crate::{
+    client::{
+        Api, Delivery, Failure, Follow, Limits, Problem, Reply, Request, Roster, StreamEnd,
+        shapes::{Opened, Posted},
+    },
+    env::Env,
+    types::{BoardName, Cursor, PostId, PostText, UserName},
+};
+
+/// Looks on: every try of every call and every stream, as it begins and as it ends. What begins
+/// and never ends died with the client's machine.
+pub trait Witness: Send + Sync + 'static {
+    /// A try begins. Answers a number by which its end is told.
+    fn asks(&self, master: &str, request: &Request) -> u64;
+    /// A try ended.
+    fn hears(&self, asked: u64, answer: &Result<Reply, Failure>);
+    /// Its caller stopped waiting: nobody will hear how it ended.
+    fn drops(&self, asked: u64);
+    /// A stream is asked for. Answers a number by which the rest is told.
+    fn opens(&self, master: &str, boards: &[BoardName], cursor: Option<&Cursor>) -> u64;
+    /// It delivered something.
+    fn sees(&self, stream: u64, delivery: &Delivery);
+    /// It was not opened.
+    fn refuses(&self, stream: u64, why: &Failure);
+    /// It ended.
+    fn ends(&self, stream: u64, why: &StreamEnd);
+}
+
+/// Nobody looks on.
+#[derive(Clone, Copy, Debug)]
+pub struct Unwatched;
+
+impl Witness for Unwatched {
+    fn asks(&self, _: &str, _: &Request) -> u64 {
+        0
+    }
+    fn hears(&self, _: u64, _: &Result<Reply, Failure>) {}
+    fn drops(&self, _: u64) {}
+    fn opens(&self, _: &str, _: &[BoardName], _: Option<&Cursor>) -> u64 {
+        0
+    }
+    fn sees(&self, _: u64, _: &Delivery) {}
+    fn refuses(&self, _: u64, _: &Failure) {}
+    fn ends(&self, _: u64, _: &StreamEnd) {}
+}
+
+/// A post that is not known to be in its board, and may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsettled {
+    /// Where.
+    pub board: BoardName,
+    /// The client's id of it.
+    pub id: PostId,
+    /// What it says.
+    pub text: PostText,
+}
+
+/// A person's client.
+#[derive(Clone)]
+pub struct ChatClient(Arc<Inner>);
+
+struct Inner {
+    env: Env,
+    limits: Limits,
+    witness: Arc<dyn Witness>,
+    /// Held for moments only, never across a wait.
+    state: Mutex<State>,
+}
+
+struct State {
+    roster: Roster,
+    token: Option<String>,
+    /// Lines that nobody is using.
+    idle: Vec<Api>,
+    outbox: BTreeMap<BoardName, Outbox>,
+    rng: ChaCha20Rng,
+}
+
+/// One board's posts, first written first.
+#[derive(Default)]
+struct Outbox {
+    drafts: VecDeque<Draft>,
+    /// Who holds it sends the first draft.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+struct Draft {
+    id: PostId,
+    text: PostText,
+    /// Its writer, who may have stopped waiting.
+    tell: oneshot::Sender<Result<Posted, Failure>>,
+}
+
+/// Tells the witness of a try whose future is dropped.
+struct Try<'a> {
+    witness: &'a dyn Witness,
+    asked: u64,
+    is_heard: bool,
+}
+
+impl Drop for Try<'_> {
+    fn drop(&mut self) {
+        if !self.is_heard {
+            self.witness.drops(self.asked);
+        }
+    }
+}
+
+/// Drafts in one board's outbox.
+const DRAFTS_MAX: usize = 1000;
+/// Lines that are kept for later calls.
+const IDLE_MAX: usize = 4;
+/// The first wait between two tries; doubles.
+const BACKOFF: Duration = Duration::from_millis(100);
+/// The longest wait that a master may ask for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
+
+impl fmt::Debug for ChatClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChatClient({})", self.master())
+    }
+}
+
+impl ChatClient {
+    /// A client that begins with the roster's current master.
+    #[must_use]
+    pub fn new(
+        env: &Env,
+        roster: Roster,
+        token: Option<String>,
+        limits: Limits,
+        witness: Arc<dyn Witness>,
+    ) -> Self {
+        let rng = env.rng("client");
+        let state = State { roster, token, idle: Vec::new(), outbox: BTreeMap::new(), rng };
+        Self(Arc::new(Inner { env: env.clone(), limits, witness, state: Mutex::new(state) }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock; if it did, what it left is whole.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The world it runs in.
+    #[must_use]
+    pub fn env(&self) -> &Env {
+        &self.0.env
+    }
+
+    /// How long it waits.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.0.limits
+    }
+
+    pub(super) fn witness(&self) -> &Arc<dyn Witness> {
+        &self.0.witness
+    }
+
+    /// The master that it is with.
+    #[must_use]
+    pub fn master(&self) -> String {
+        self.state().roster.current().to_owned()
+    }
+
+    /// All masters that it knows.
+    #[must_use]
+    pub fn masters(&self) -> Vec<String> {
+        self.state().roster.all().to_vec()
+    }
+
+    /// The session's secret, if there is a session.
+    #[must_use]
+    pub fn token(&self) -> Option<String> {
+        self.state().token.clone()
+    }
+
+    pub(super) fn with_roster(&self, change: impl FnOnce(&mut Roster)) {
+        change(&mut self.state().roster);
+    }
+
+    /// A fresh post id: a version 4 UUID.
+    #[must_use]
+    pub fn new_post_id(&self) -> PostId {
+        let mut bytes = [0; 16];
+        self.state().rng.fill_bytes(&mut bytes);
+        bytes[6] = bytes[6] & 0x0f | 0x40;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        PostId(bytes)
+    }
+
+    /// A new line to a master, with this session, for calls that nobody witnesses.
+    #[must_use]
+    pub fn api(&self, master: &str) -> Api {
+        Api::new(&self.0.env, master, self.token(), self.0.limits)
+    }
+
+    /// One try at one master. Dropping the future leaves the outcome unknown.
+    ///
+    /// # Errors
+    /// Any [`Failure`].
+    pub async fn call_at(&self, master: &str, request: &Request) -> Result<Reply, Failure> {
+        let kept = {
+            let mut state = self.state();
+            let kept = state.idle.iter().position(|api| api.master() == master);
+            kept.map(|nth| state.idle.swap_remove(nth))
+        };
+        let mut api = kept.unwrap_or_else(|| self.api(master));
+        api.set_token(self.token());
+        let asked = self.witness().asks(master, request);
+        let mut try_ = Try { witness: &**self.witness(), asked, is_heard: false };
+        let answer = api.call(request).await;
+        try_.is_heard = true;
+        self.witness().hears(asked, &answer);
+        let mut state = self.state();
+        if state.idle.len() >= IDLE_MAX {
+            state.idle.remove(0);
+        }
+        state.idle.push(api);
+        answer
+    }
+
+    /// One try at the current master; when it does not answer, the client moves on.
+    ///
+    /// # Errors
+    /// Any [`Failure`].
+    pub async fn try_call(&self, request: &Request) -> Result<Reply, Failure> {
+        let master = self.master();
+        let answer = self.call_at(&master, request).await;
+        if answer.as_ref().is_err_and(Failure::is_silence) {
+            self.with_roster(|roster| roster.on_failed(&master));
+        }
+        answer
+    }
+
+    /// Tries until there is an answer that is final, round the masters, for about `within`.
+    ///
+    /// # Errors
+    /// The last [`Failure`] when the time is over; [`Failure::Refused`] at once.
+    pub async fn call(&self, request: &Request, within: Duration) -> Result<Reply, Failure> {
+        let deadline = self.0.env.now() + within;
+        let mut nth = 0;
+        loop {
+            let failure = match self.try_call(request).await {
+                Err(failure) if !matches!(failure, Failure::Refused { .. }) => failure,
+                settled => return settled,
+            };
+            if self.0.env.now() >= deadline {
+                return Err(failure);
+            }
+            self.back_off(nth, &failure).await;
+            nth += 1;
+        }
+    }
+
+    /// Waits as the master asked, or longer with each try. From the second try on a master that
+    /// answers and cannot do it is left, too; a silent one was left by the call.
+    async fn back_off(&self, nth: u32, failure: &Failure) {
+        let asked_for = match failure {
+            Failure::Busy { retry_after, .. } => *retry_after,
+            _ => None,
+        };
+        if nth > 0 && !failure.is_silence() {
+            let master = self.master();
+            self.with_roster(|roster| roster.on_failed(&master));
+        }
+        let wait = asked_for.map_or_else(|| self.backoff(nth), |wait| wait.min(RETRY_AFTER_MAX));
+        self.0.env.sleep(wait).await;
+    }
+
+    /// Doubles from [`BACKOFF`], half of it by chance, so that clients do not come in step.
+    pub(super) fn backoff(&self, nth: u32) -> Duration {
+        let whole = BACKOFF.saturating_mul(1 << nth.min(10)).min(self.0.limits.backoff_max);
+        let share = f64::from(self.state().rng.next_u32()) / f64::from(u32::MAX);
+        whole / 2 + (whole / 2).mul_f64(share)
+    }
+
+    /// Opens a session and keeps it.
+    ///
+    /// # Errors
+    /// As [`ChatClient::call`]. A try without an answer may leave a session that nobody uses.
+    pub async fn open_session(&self, name: UserName, within: Duration) -> Result<Opened, Failure> {
+        let opened = match self.call(&Request::OpenSession { name }, within).await? {
+            Reply::Opened(opened) => opened,
+            other => return Err(strange(&other)),
+        };
+        let mut state = self.state();
+        state.token.clone_from(&opened.token);
+        state.roster.on_told(opened.masters.iter().map(|master| master.http.clone()));
+        Ok(opened)
+    }
+
+    /// Sends a post, under the same id until it is in its board or refused for good. Does not
+    /// give up: bound it by dropping the future. Then it stays in the outbox, and the next post
+    /// to this board sends it first.
+    ///
+    /// # Errors
+    /// [`Failure::Refused`]; [`Failure::Busy`] when the outbox is full.
+    pub async fn send(
+        &self,
+        board: &BoardName,
+        id: PostId,
+        text: PostText,
+    ) -> Result<Posted, Failure> {
+        let (tell, mut told) = oneshot::channel();
+        let turn = {
+            let mut state = self.state();
+            let outbox = state.outbox.entry(board.clone()).or_default();
+            if outbox.drafts.len() >= DRAFTS_MAX {
+                let detail = format!("{DRAFTS_MAX} posts wait in the outbox");
+                let problem = Problem { detail, ..Problem::default() };
+                return Err(Failure::Busy { status: 429, problem, retry_after: None });
+            }
+            outbox.drafts.push_back(Draft { id, text, tell });
+            outbox.turn.clone()
+        };
+        let _turn = turn.lock().await;
+        loop {
+            if let Ok(outcome) = told.try_recv() {
+                return outcome;
+            }
+            self.send_first(board).await;
+        }
+    }
+
+    /// Sends what is left in a board's outbox, as [`ChatClient::send`] would.
+    pub async fn flush(&self, board: &BoardName) {
+        let turn = match self.state().outbox.get(board) {
+            Some(outbox) => outbox.turn.clone(),
+            None => return,
+        };
+        let _turn = turn.lock().await;
+        let left = || self.state().outbox.get(board).map_or(0, |outbox| outbox.drafts.len());
+        while left() > 0 {
+            self.send_first(board).await;
+        }
+    }
+
+    /// Settles the board's first draft and tells its writer. The turn is the caller's.
+    async fn send_first(&self, board: &BoardName) {
+        let first = {
+            let state = self.state();
+            let first = state.outbox.get(board).and_then(|outbox| outbox.drafts.front());
+            first.map(|draft| (draft.id, draft.text.clone()))
+        };
+        let Some((id, text)) = first else { return };
+        let outcome = self.settle(Request::Post { board: board.clone(), id, text }).await;
+        let mut state = self.state();
+        let drafts = state.outbox.get_mut(board).map(|outbox| &mut outbox.drafts);
+        if let Some(draft) = drafts.and_then(VecDeque::pop_front) {
+            // Nobody waits for a draft whose writer was dropped.
+            let _ = draft.tell.send(outcome);
+        }
+    }
+
+    /// Sends until the answer is final.
+    async fn settle(&self, post: Request) -> Result<Posted, Failure> {
+        let mut nth = 0;
+        loop {
+            match self.try_call(&post).await {
+                Ok(Reply::Posted(posted)) => return Ok(posted),
+                Ok(Reply::Pending { .. }) => self.0.env.sleep(Duration::from_secs(1)).await,
+                Ok(other) => return Err(strange(&other)),
+                Err(refused @ Failure::Refused { .. }) => return Err(refused),
+                Err(failure) => {
+                    self.back_off(nth, &failure).await;
+                    nth += 1;
+                }
+            }
+        }
+    }
+
+    /// What the outbox holds, board by board, first written first.
+    #[must_use]
+    pub fn unsettled(&self) -> Vec<Unsettled> {
+        let state = self.state();
+        let of = |(board, outbox): (&BoardName, &Outbox)| {
+            let unsettled = |draft: &Draft| Unsettled {
+                board: board.clone(),
+                id: draft.id,
+                text: draft.text.clone(),
+            };
+            outbox.drafts.iter().map(unsettled).collect::<Vec<_>>()
+        };
+        state.outbox.iter().flat_map(of).collect()
+    }
+
+    /// Follows boards from a cursor on, or from their ends, across masters.
+    #[must_use]
+    pub fn follow(&self, boards: Vec<BoardName>, cursor: Option<Cursor>) -> Follow {
+        Follow::new(self.clone(), boards, cursor)
+    }
+}
+
+/// An answer of another kind than the call's cannot come from [`Request::read`].
+pub(super) fn strange(reply: &Reply) -> Failure {
+    let text = format!("{reply:?}");
+    let kind = text.split(['(', ' ', '{']).next().unwrap_or_default();
+    Failure::Unknown { status: None, why: format!("unexpected answer {kind}") }
+}

@@ -1,0 +1,196 @@
+//! One HTTP/1.1 connection to one master, kept between exchanges.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Method, StatusCode,
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+    header,
+};
+use hyper_util::rt::TokioIo;
+
+use crate::{
+    client::Failure,
+    env::{Env, TaskGuard, TimedOut},
+    time::Mono,
+};
+
+/// The largest body that is read.
+const BODY_LEN_MAX: usize = 8 * 1024 * 1024;
+
+/// An answer as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// `Retry-After`.
+    pub retry_after: Option<Duration>,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+/// A connection idle for longer may be closed by its master while a request is on its way.
+const KEPT_FOR: Duration = Duration::from_secs(5);
+
+/// What is sent.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) method: Method,
+    /// Path and query, sent as it is.
+    pub(super) path: String,
+    /// JSON; `None` for no body.
+    pub(super) body: Option<Vec<u8>>,
+}
+
+/// Connects when it is used, reconnects when the connection was lost between two exchanges.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    env: Env,
+    /// `http://host:port`, as people and masters write it.
+    master: String,
+    connect_limit: Duration,
+    /// With the time of its last answer.
+    open: Option<(Connection, Mono)>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    /// Ends the task that moves its bytes.
+    _driver: TaskGuard,
+}
+
+/// A response whose body is still coming. Dropping it closes the connection.
+pub(super) struct Streaming {
+    pub(super) status: StatusCode,
+    pub(super) body: Incoming,
+    _connection: Connection,
+}
+
+impl Exchange {
+    pub(super) fn new(env: Env, master: String, connect_limit: Duration) -> Self {
+        Self { env, master, connect_limit, open: None }
+    }
+
+    pub(super) fn master(&self) -> &str {
+        &self.master
+    }
+
+    /// Sends and reads the whole answer. Dropping the future leaves the outcome unknown.
+    ///
+    /// # Errors
+    /// [`Failure::Unreached`] or [`Failure::Unknown`].
+    pub(super) async fn whole(
+        &mut self,
+        asked: Asked,
+        token: Option<&str>,
+        limit: Duration,
+    ) -> Result<Answer, Failure> {
+        let mut connection = self.connection().await?;
+        let request = self.request(asked, token, "application/json")?;
+        let env = self.env.clone();
+        let exchange = async {
+            let response = connection.sender.send_request(request).await.map_err(lost)?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, BODY_LEN_MAX).collect().await.map_err(|why| {
+                Failure::Unknown { status: None, why: format!("the answer broke off: {why}") }
+            })?;
+            Ok(Answer {
+                status: head.status.as_u16(),
+                retry_after: head
+                    .headers
+                    .get(header::RETRY_AFTER)
+                    .and_then(|value| value.to_str().ok()?.parse().ok())
+                    .map(Duration::from_secs),
+                body: body.to_bytes(),
+            })
+        };
+        let answer = env.timeout(limit, exchange).await.unwrap_or_else(|TimedOut| {
+            Err(Failure::Unknown { status: None, why: format!("no answer within {limit:?}") })
+        })?;
+        self.open = Some((connection, self.env.now()));
+        Ok(answer)
+    }
+
+    /// Sends and reads the head; the body is the caller's. Always on a connection of its own.
+    ///
+    /// # Errors
+    /// As [`Exchange::whole`].
+    pub(super) async fn streaming(
+        &mut self,
+        asked: Asked,
+        token: Option<&str>,
+        limit: Duration,
+    ) -> Result<Streaming, Failure> {
+        let mut connection = self.connection().await?;
+        let request = self.request(asked, token, "text/event-stream")?;
+        let sending = connection.sender.send_request(request);
+        let response = self.env.timeout(limit, sending).await.map_err(|TimedOut| {
+            Failure::Unknown { status: None, why: format!("no answer within {limit:?}") }
+        })?;
+        let (head, body) = response.map_err(lost)?.into_parts();
+        Ok(Streaming { status: head.status, body, _connection: connection })
+    }
+
+    /// The kept connection if it still stands, else a new one.
+    async fn connection(&mut self) -> Result<Connection, Failure> {
+        if let Some((mut kept, used)) = self.open.take()
+            && self.env.now().since(used) < KEPT_FOR
+            && let Ok(Ok(())) = self.env.timeout(self.connect_limit, kept.sender.ready()).await
+        {
+            return Ok(kept);
+        }
+        let unreached = |why: String| Failure::Unreached { master: self.master.clone(), why };
+        let address = self
+            .master
+            .strip_prefix("http://")
+            .map(|rest| rest.trim_end_matches('/'))
+            .ok_or_else(|| unreached("want an address such as http://host:port".to_owned()))?;
+        let stream = self
+            .env
+            .connect(address, self.connect_limit)
+            .await
+            .map_err(|why| unreached(why.to_string()))?;
+        let (sender, driver) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|why| unreached(why.to_string()))?;
+        let driver = self.env.spawn("http client", async move {
+            // Its end is seen by whoever waits for an answer.
+            let _ = driver.await;
+        });
+        Ok(Connection { sender, _driver: driver.abort_on_drop() })
+    }
+
+    fn request(
+        &self,
+        asked: Asked,
+        token: Option<&str>,
+        accept: &str,
+    ) -> Result<hyper::Request<Full<Bytes>>, Failure> {
+        let authority = self.master.trim_start_matches("http://").trim_end_matches('/');
+        let mut request = hyper::Request::builder()
+            .method(asked.method)
+            .uri(asked.path)
+            .header(header::HOST, authority)
+            .header(header::ACCEPT, accept);
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if asked.body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let body = asked.body.map(Bytes::from).unwrap_or_default();
+        request.body(Full::new(body)).map_err(|why| Failure::Unreached {
+            master: self.master.clone(),
+            why: format!("the request cannot be written: {why}"),
+        })
+    }
+}
+
+/// The connection broke after the request may have left.
+fn lost(why: hyper::Error) -> Failure {
+    Failure::Unknown { status: None, why: format!("the connection broke: {why}") }
+}

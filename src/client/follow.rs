@@ -1,0 +1,246 @@
+//! Following boards over whatever masters live.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::{
+    client::{
+        ChatClient, Delivery, EventStream, Failure, Request, StreamEnd, StreamEvent, Witness,
+        shapes::Master,
+    },
+    time::Mono,
+    types::{BoardName, Cursor, Seq, StoreEpoch},
+};
+
+/// What a follower is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A stream is open.
+    On {
+        /// At which master.
+        master: String,
+    },
+    /// It delivered something; repeats of posts are left out.
+    Event(StreamEvent),
+    /// It is over; the follower is moving on.
+    Off {
+        /// At which master.
+        master: String,
+        /// Why.
+        why: StreamEnd,
+    },
+    /// The session is refused, or logged out: nothing more will come.
+    Over {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Boards being followed. Nothing happens unless [`Follow::next`] is being waited for.
+#[derive(Debug)]
+pub struct Follow {
+    client: ChatClient,
+    boards: Vec<BoardName>,
+    cursor: Option<Cursor>,
+    open: Option<Open>,
+    /// Tries since a stream last delivered something.
+    tries: u32,
+    /// What the master said before it ended the stream.
+    bye: Option<(String, Vec<Master>, Duration)>,
+    over: Option<String>,
+}
+
+#[derive(Debug)]
+struct Open {
+    stream: EventStream,
+    master: String,
+    witnessed: Witnessed,
+    alive_at: Mono,
+}
+
+/// Tells the witness how a stream ended, also when its reader just leaves.
+struct Witnessed {
+    witness: Arc<dyn Witness>,
+    stream: u64,
+    has_ended: bool,
+}
+
+impl Witnessed {
+    fn sees(&self, delivery: &Delivery) {
+        self.witness.sees(self.stream, delivery);
+    }
+
+    fn ends(&mut self, why: &StreamEnd) {
+        if !std::mem::replace(&mut self.has_ended, true) {
+            self.witness.ends(self.stream, why);
+        }
+    }
+
+    fn refuses(&mut self, why: &Failure) {
+        self.has_ended = true;
+        self.witness.refuses(self.stream, why);
+    }
+}
+
+impl Drop for Witnessed {
+    fn drop(&mut self) {
+        self.ends(&StreamEnd::Left);
+    }
+}
+
+impl fmt::Debug for Witnessed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Witnessed({})", self.stream)
+    }
+}
+
+/// Every second beat is answered: a master counts on one answer in 15 s.
+const ALIVE_AFTER: Duration = Duration::from_millis(7500);
+/// The longest wait that a `bye` may ask for.
+const BYE_MAX: Duration = Duration::from_secs(10);
+
+impl Follow {
+    pub(super) const fn new(
+        client: ChatClient,
+        boards: Vec<BoardName>,
+        cursor: Option<Cursor>,
+    ) -> Self {
+        Self { client, boards, cursor, open: None, tries: 0, bye: None, over: None }
+    }
+
+    /// From where it would resume.
+    #[must_use]
+    pub const fn cursor(&self) -> Option<&Cursor> {
+        self.cursor.as_ref()
+    }
+
+    /// What happens next. Cancel-safe, but a stream that is being opened is given up.
+    pub async fn next(&mut self) -> Seen {
+        loop {
+            if let Some(why) = &self.over {
+                return Seen::Over { why: why.clone() };
+            }
+            let Some(open) = &mut self.open else {
+                if let Some(seen) = self.open().await {
+                    return seen;
+                }
+                continue;
+            };
+            match open.stream.next().await {
+                Ok(delivery) => {
+                    open.witnessed.sees(&delivery);
+                    self.tries = 0;
+                    if let Some(event) = self.on_delivery(delivery) {
+                        return Seen::Event(event);
+                    }
+                }
+                Err(why) => {
+                    open.witnessed.ends(&why);
+                    let master = open.master.clone();
+                    self.open = None;
+                    self.on_end(&master).await;
+                    return Seen::Off { master, why };
+                }
+            }
+        }
+    }
+
+    /// One try to open a stream; `None` when it did not work and there will be another.
+    async fn open(&mut self) -> Option<Seen> {
+        if self.tries > 0 {
+            self.client.env().sleep(self.client.backoff(self.tries - 1)).await;
+        }
+        let master = self.client.master();
+        let moving = self.tries > 0 || self.cursor.is_some();
+        self.tries = self.tries.saturating_add(1);
+        if moving && self.client.api(&master).call(&Request::Readyz).await.is_err() {
+            self.client.with_roster(|roster| roster.on_failed(&master));
+            return None;
+        }
+        let witness = self.client.witness().clone();
+        let stream = witness.opens(&master, &self.boards, self.cursor.as_ref());
+        let mut witnessed = Witnessed { witness, stream, has_ended: false };
+        let api = self.client.api(&master);
+        match api.stream(&self.boards, self.cursor.as_ref()).await {
+            Ok(stream) => {
+                let alive_at = self.client.env().now();
+                self.open = Some(Open { stream, master: master.clone(), witnessed, alive_at });
+                Some(Seen::On { master })
+            }
+            Err(why) => {
+                witnessed.refuses(&why);
+                match why {
+                    Failure::Refused { status: 401, .. } => self.over = Some(why.to_string()),
+                    _ => self.client.with_roster(|roster| roster.on_failed(&master)),
+                }
+                None
+            }
+        }
+    }
+
+    /// Keeps cursor, masters and liveness; hands on what the reader has not seen.
+    fn on_delivery(&mut self, Delivery { event, cursor }: Delivery) -> Option<StreamEvent> {
+        let is_repeat = match &event {
+            StreamEvent::Post(post) => {
+                let at = cursor.as_ref().map(|cursor| cursor.epoch);
+                self.seen(&post.board, at) >= Some(post.seq)
+            }
+            _ => false,
+        };
+        if let Some(cursor) = cursor {
+            self.cursor = Some(cursor);
+        }
+        match &event {
+            StreamEvent::Hello { masters, .. } | StreamEvent::Masters { masters } => {
+                let told: Vec<_> = masters.iter().map(|master| master.http.clone()).collect();
+                self.client.with_roster(|roster| roster.on_told(told));
+            }
+            StreamEvent::Beat => self.answer_beat(),
+            StreamEvent::Bye { reason, to, retry_ms } => {
+                let wait = Duration::from_millis(*retry_ms).min(BYE_MAX);
+                self.bye = Some((reason.clone(), to.clone(), wait));
+            }
+            _ => {}
+        }
+        (!is_repeat).then_some(event)
+    }
+
+    /// The last place of a board that the cursor stands behind, in the same epoch.
+    fn seen(&self, board: &BoardName, epoch: Option<StoreEpoch>) -> Option<Seq> {
+        let cursor = self.cursor.as_ref()?;
+        if epoch.is_some_and(|epoch| epoch != cursor.epoch) {
+            return None;
+        }
+        cursor.boards.get(board).copied()
+    }
+
+    fn answer_beat(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        let now = self.client.env().now();
+        if now.since(open.alive_at) < ALIVE_AFTER {
+            return;
+        }
+        open.alive_at = now;
+        let (client, master) = (self.client.clone(), open.master.clone());
+        // Beside the stream: a slow answer must not hold it up. The call has a time-out.
+        drop(self.client.env().spawn("client alive", async move {
+            // If it fails, the stream will tell.
+            let _ = client.call_at(&master, &Request::Alive).await;
+        }));
+    }
+
+    /// Goes where the `bye` said, or on to the next master.
+    async fn on_end(&mut self, master: &str) {
+        match self.bye.take() {
+            Some((reason, ..)) if reason == "logged-out" => self.over = Some(reason),
+            Some((reason, to, wait)) => {
+                // A slow reader may stay; who is turned away goes elsewhere if there is one.
+                let other = to.iter().find(|next| next.http != master && reason != "slow");
+                if let Some(next) = other {
+                    self.client.with_roster(|roster| roster.move_to(&next.http));
+                }
+                self.client.env().sleep(wait).await;
+            }
+            None => self.client.with_roster(|roster| roster.on_failed(master)),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Calls and their answers as data: what is asked, how it is written, how the answer is read.
+
+use std::time::Duration;
+
+use hyper::Method;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+use crate::{
+    client::{
+        Failure, Limits,
+        exchange::{Answer, Asked},
+        shapes::{
+            BoardList, Cluster, ClusterState, Fate, Opened, Page, Posted, Problem, Restored, Users,
+        },
+    },
+    store::Range,
+    types::{BoardName, PostId, PostText, Seq, UserName},
+};
+
+/// How much an answer must be trusted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wanted {
+    /// The store's own, where it can be reached.
+    #[default]
+    Strong,
+    /// A worker's node database's, at once.
+    Weak,
+}
+
+/// One call. A session is needed for all but [`Request::OpenSession`] and [`Request::Readyz`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum Request {
+    /// Begins a session. [`Reply::Opened`].
+    OpenSession {
+        /// The person's name.
+        name: UserName,
+    },
+    /// Asks who one is. [`Reply::Restored`].
+    Restore,
+    /// Ends the session. [`Reply::Done`].
+    Leave,
+    /// Answers a beat. [`Reply::Done`].
+    Alive,
+    /// Lists the boards. [`Reply::Boards`].
+    Boards,
+    /// Creates a board; fine if it is there. [`Reply::Done`].
+    CreateBoard {
+        /// Its name.
+        board: BoardName,
+    },
+    /// Posts. [`Reply::Posted`] or [`Reply::Pending`].
+    Post {
+        /// Where.
+        board: BoardName,
+        /// The client's id of it.
+        id: PostId,
+        /// What it says.
+        text: PostText,
+    },
+    /// Reads a board. [`Reply::Page`].
+    Read {
+        /// Which.
+        board: BoardName,
+        /// What of it.
+        range: Range,
+        /// At most so many posts.
+        limit: u32,
+        /// How much to trust it.
+        wanted: Wanted,
+    },
+    /// Asks what became of a post of one's own. [`Reply::Fate`].
+    Outcome {
+        /// Which.
+        id: PostId,
+    },
+    /// Cancels a post of one's own. [`Reply::Fate`].
+    Cancel {
+        /// Which.
+        id: PostId,
+    },
+    /// Says up to where one has read. [`Reply::Done`].
+    ReadMark {
+        /// Of which board.
+        board: BoardName,
+        /// Up to where.
+        seq: Seq,
+    },
+    /// Lists who is active. [`Reply::Users`].
+    Users,
+    /// Asks how the cluster is. [`Reply::Cluster`].
+    Cluster,
+    /// Asks an admin listener, with the admin token, how the cluster is. [`Reply::ClusterState`].
+    ClusterState,
+    /// Asks whether to come here. [`Reply::Done`], or [`Failure::Busy`].
+    Readyz,
+}
+
+/// A good answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", content = "with", rename_all = "snake_case")]
+pub enum Reply {
+    /// There is nothing to say.
+    Done,
+    /// A session was opened.
+    Opened(Opened),
+    /// The session as it is.
+    Restored(Restored),
+    /// The boards.
+    Boards(BoardList),
+    /// The post is in its board.
+    Posted(Posted),
+    /// The post waits on so many disks for the store.
+    Pending {
+        /// How many.
+        copies: u32,
+    },
+    /// Some posts.
+    Page(Page),
+    /// What became of a post; `None`: not committed, may still come.
+    Fate(Option<Fate>),
+    /// Who is active.
+    Users(Users),
+    /// The cluster, for people.
+    Cluster(Cluster),
+    /// The cluster, for operators.
+    ClusterState(Box<ClusterState>),
+}
+
+impl Request {
+    /// How long the answer may take.
+    pub(super) const fn limit(&self, limits: &Limits) -> Duration {
+        match self {
+            Self::OpenSession { .. }
+            | Self::Leave
+            | Self::CreateBoard { .. }
+            | Self::Post { .. }
+            | Self::Cancel { .. }
+            | Self::ReadMark { .. } => limits.write,
+            Self::Readyz => limits.connect,
+            _ => limits.read,
+        }
+    }
+
+    /// As it goes out.
+    pub(super) fn asked(&self) -> Asked {
+        let body = |value: serde_json::Value| Some(value.to_string().into_bytes());
+        let (method, path, body) = match self {
+            Self::OpenSession { name } => {
+                (Method::POST, "sessions".to_owned(), body(json!({ "name": name })))
+            }
+            Self::Restore => (Method::GET, "session".to_owned(), None),
+            Self::Leave => (Method::DELETE, "session".to_owned(), None),
+            Self::Alive => (Method::POST, "session/alive".to_owned(), None),
+            Self::Boards => (Method::GET, "boards".to_owned(), None),
+            Self::CreateBoard { board } => (Method::PUT, format!("boards/{board}"), None),
+            Self::Post { board, id, text } => (
+                Method::POST,
+                format!("boards/{board}/posts"),
+                body(json!({ "id": id.to_string(), "text": text })),
+            ),
+            Self::Read { board, range, limit, wanted } => {
+                let range = match range {
+                    Range::After(seq) => format!("&after={seq}"),
+                    Range::Before(seq) => format!("&before={seq}"),
+                    Range::Last => String::new(),
+                };
+                let wanted = match wanted {
+                    Wanted::Strong => "",
+                    Wanted::Weak => "&consistency=weak",
+                };
+                (Method::GET, format!("boards/{board}/posts?limit={limit}{range}{wanted}"), None)
+            }
+            Self::Outcome { id } => (Method::GET, format!("posts/{id}"), None),
+            Self::Cancel { id } => (Method::DELETE, format!("posts/{id}"), None),
+            Self::ReadMark { board, seq } => {
+                (Method::PUT, format!("boards/{board}/read-mark"), body(json!({ "seq": seq })))
+            }
+            Self::Users => (Method::GET, "users".to_owned(), None),
+            Self::Cluster => (Method::GET, "cluster".to_owned(), None),
+            Self::ClusterState => (Method::GET, "admin/cluster".to_owned(), None),
+            Self::Readyz => {
+                return Asked { method: Method::GET, path: "/readyz".to_owned(), body: None };
+            }
+        };
+        Asked { method, path: format!("/api/v1/{path}"), body }
+    }
+
+    /// Reads the answer to it.
+    ///
+    /// # Errors
+    /// Any [`Failure`] but [`Failure::Unreached`].
+    pub(super) fn read(&self, answer: &Answer) -> Result<Reply, Failure> {
+        match (self, answer.status) {
+            (Self::Post { .. }, 202) => {
+                let fate: Fate = shape(answer)?;
+                Ok(Reply::Pending { copies: fate.copies.unwrap_or(0) })
+            }
+            (Self::Outcome { .. }, 404) => Ok(Reply::Fate(None)),
+            (_, 200..=299) => Ok(match self {
+                Self::OpenSession { .. } => Reply::Opened(shape(answer)?),
+                Self::Restore => Reply::Restored(shape(answer)?),
+                Self::Boards => Reply::Boards(shape(answer)?),
+                Self::Post { .. } => Reply::Posted(shape(answer)?),
+                Self::Read { .. } => Reply::Page(shape(answer)?),
+                Self::Outcome { .. } | Self::Cancel { .. } => Reply::Fate(Some(shape(answer)?)),
+                Self::Users => Reply::Users(shape(answer)?),
+                Self::Cluster => Reply::Cluster(shape(answer)?),
+                Self::ClusterState => Reply::ClusterState(shape(answer)?),
+                Self::Leave
+                | Self::Alive
+                | Self::CreateBoard { .. }
+                | Self::ReadMark { .. }
+                | Self::Readyz => Reply::Done,
+            }),
+            (_, status @ (429 | 503)) => Err(Failure::Busy {
+                status,
+                problem: Problem::read(&answer.body),
+                retry_after: answer.retry_after,
+            }),
+            (_, status @ 400..=499) => {
+                Err(Failure::Refused { status, problem: Problem::read(&answer.body) })
+            }
+            (_, status) => Err(Failure::Unknown {
+                status: Some(status),
+                why: format!("{status} {}", Problem::read(&answer.body)),
+            }),
+        }
+    }
+}
+
+/// A success whose body is not what it should be was done, or not: nobody knows.
+fn shape<T: DeserializeOwned>(answer: &Answer) -> Result<T, Failure> {
+    serde_json::from_slice(&answer.body).map_err(|why| Failure::Unknown {
+        status: Some(answer.status),
+        why: format!("the answer is not understood: {why}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "3f0e8c5a-9d0b-4b6e-8a57-6f2f0d9a7c11";
+
+    fn post() -> Request {
+        Request::Post {
+            board: BoardName::lobby(),
+            id: ID.parse().unwrap(),
+            text: "hello \"you\"".parse().unwrap(),
+        }
+    }
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer {
+            status,
+            retry_after: Some(Duration::from_secs(1)),
+            body: bytes::Bytes::copy_from_slice(body.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn a_request_is_written_as_the_interface_says() {
+        let asked = post().asked();
+        assert_eq!(asked.path, "/api/v1/boards/lobby/posts");
+        let body: serde_json::Value = serde_json::from_slice(&asked.body.unwrap()).unwrap();
+        assert_eq!(body, json!({ "id": ID, "text": "hello \"you\"" }));
+        let read = Request::Read {
+            board: BoardName::lobby(),
+            range: Range::After(Seq(7)),
+            limit: 50,
+            wanted: Wanted::Weak,
+        };
+        assert_eq!(
+            read.asked().path,
+            "/api/v1/boards/lobby/posts?limit=50&after=7&consistency=weak"
+        );
+    }
+
+    #[test]
+    fn an_answer_says_whether_anything_was_done() {
+        let of = |status, body| post().read(&answer(status, body)).expect_err("not a success");
+        for status in [400, 401, 404, 410, 413, 422] {
+            assert!(matches!(of(status, "{}"), Failure::Refused { .. }), "{status}");
+        }
+        for status in [429, 503] {
+            let Failure::Busy { retry_after, .. } = of(status, "") else { panic!("{status}") };
+            assert_eq!(retry_after, Some(Duration::from_secs(1)));
+        }
+        for status in [500, 502, 504] {
+            assert!(!of(status, r#"{"type":"outcome-unknown"}"#).did_nothing(), "{status}");
+        }
+        assert!(!of(201, "<html>").did_nothing(), "a garbled success");
+        let pending = post().read(&answer(202, r#"{"id":"x","state":"pending","copies":2}"#));
+        assert_eq!(pending, Ok(Reply::Pending { copies: 2 }));
+        let nothing = Request::Outcome { id: ID.parse().unwrap() }.read(&answer(404, ""));
+        assert_eq!(nothing, Ok(Reply::Fate(None)));
+    }
+}

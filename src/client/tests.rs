@@ -1,0 +1,227 @@
+//! The client against masters that follow a script, over real sockets.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{ChatClient, Failure, Limits, Roster, Seen, StreamEnd, StreamEvent, Unwatched};
+use crate::{
+    env::{BoxStream, Env, TaskGuard, real::RealWorld},
+    types::{BoardName, PostId, Seq},
+};
+
+/// What a scripted master does with one request.
+enum Act {
+    /// Status, headers, body.
+    Answer(u16, &'static str, String),
+    /// Closes without a word.
+    Drop,
+    /// A stream with this content, then its end.
+    Stream(String),
+}
+
+/// Method, path with query, body.
+type Asked = (String, String, String);
+
+struct Scripted {
+    url: String,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    _task: TaskGuard,
+}
+
+impl Scripted {
+    /// `act` is told how many requests came before and this one.
+    async fn start(env: &Env, act: impl Fn(usize, &Asked) -> Act + Send + 'static) -> Self {
+        let mut listener = env.listen("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = asked.clone();
+        let task = env.spawn("scripted master", async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let Some(request) = read(&mut stream).await else { continue };
+                let nth = seen.lock().unwrap().len();
+                seen.lock().unwrap().push(request.clone());
+                let text = match act(nth, &request) {
+                    Act::Drop => continue,
+                    Act::Answer(status, headers, body) => format!(
+                        "HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n{headers}\r\n{body}",
+                        body.len()
+                    ),
+                    Act::Stream(body) => format!(
+                        "HTTP/1.1 200 x\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n{body}"
+                    ),
+                };
+                let _ = stream.write_all(text.as_bytes()).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        Self { url, asked, _task: task.abort_on_drop() }
+    }
+
+    fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    fn posts(&self) -> Vec<(String, String)> {
+        let of = |body: &str| {
+            let value: serde_json::Value = serde_json::from_str(body).unwrap();
+            (value["id"].as_str().unwrap().to_owned(), value["text"].as_str().unwrap().to_owned())
+        };
+        self.asked().iter().filter(|a| a.0 == "POST").map(|a| of(&a.2)).collect()
+    }
+}
+
+async fn read(stream: &mut BoxStream) -> Option<Asked> {
+    let mut text = Vec::new();
+    let head_len = loop {
+        let mut piece = [0; 1024];
+        let n = stream.read(&mut piece).await.ok().filter(|n| *n > 0)?;
+        text.extend_from_slice(&piece[..n]);
+        if let Some(at) = text.windows(4).position(|w| w == b"\r\n\r\n") {
+            break at + 4;
+        }
+    };
+    let head = String::from_utf8(text[..head_len].to_vec()).unwrap();
+    let len = head
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok())
+        .unwrap_or(0);
+    while text.len() < head_len + len {
+        let mut piece = [0; 1024];
+        let n = stream.read(&mut piece).await.ok().filter(|n| *n > 0)?;
+        text.extend_from_slice(&piece[..n]);
+    }
+    let mut first = head.split(' ');
+    let (method, path) = (first.next()?.to_owned(), first.next()?.to_owned());
+    Some((method, path, String::from_utf8(text[head_len..].to_vec()).unwrap()))
+}
+
+const AUTHOR: &str = r#"{"id":"0102030405060708090a0b0c0d0e0f10","name":"Ann"}"#;
+
+fn posted(id: &str, seq: u64, text: &str) -> String {
+    format!(
+        r#"{{"id":"{id}","board":"lobby","seq":{seq},"author":{AUTHOR},"text":"{text}","posted_at":5}}"#
+    )
+}
+
+fn committed(asked: &Asked, seq: u64) -> Act {
+    let value: serde_json::Value = serde_json::from_str(&asked.2).unwrap();
+    let text = value["text"].as_str().unwrap();
+    Act::Answer(201, "", posted(value["id"].as_str().unwrap(), seq, text))
+}
+
+fn env() -> Env {
+    Env::new(RealWorld::temporary().unwrap())
+}
+
+fn client(env: &Env, masters: &[&Scripted]) -> ChatClient {
+    let masters: Vec<_> = masters.iter().map(|m| m.url.clone()).collect();
+    let limits = Limits { backoff_max: Duration::from_millis(200), ..Limits::default() };
+    let roster = Roster::new(&masters, 0).unwrap();
+    ChatClient::new(env, roster, Some("secret".to_owned()), limits, Arc::new(Unwatched))
+}
+
+#[tokio::test]
+async fn a_post_is_sent_again_under_its_id_until_it_is_settled() {
+    let env = env();
+    let silent = Scripted::start(&env, |_, _| Act::Drop).await;
+    let slow = Scripted::start(&env, |nth, asked| match nth {
+        0 => Act::Answer(504, "", r#"{"type":"outcome-unknown"}"#.to_owned()),
+        1 => Act::Answer(503, "retry-after: 0\r\n", String::new()),
+        _ => committed(asked, 7),
+    })
+    .await;
+    let client = client(&env, &[&silent, &slow]);
+    let id = client.new_post_id();
+    let text = "hello".parse().unwrap();
+    let lobby = BoardName::lobby();
+    let sending = client.send(&lobby, id, text);
+    let posted = env.timeout(Duration::from_secs(5), sending).await.unwrap().unwrap();
+    assert_eq!((posted.id, posted.seq), (id, Seq(7)));
+    let sent = [silent.posts(), slow.posts()].concat();
+    assert!(sent.len() >= 4, "{sent:?}");
+    assert!(sent.iter().all(|(sent, _)| *sent == id.to_string()), "{sent:?}");
+    assert!(client.unsettled().is_empty());
+}
+
+#[tokio::test]
+async fn posts_stand_in_the_order_written_though_a_sender_was_dropped() {
+    let env = env();
+    let master = Scripted::start(&env, |nth, asked| match nth {
+        0 => Act::Answer(503, "retry-after: 1\r\n", String::new()),
+        nth => committed(asked, nth as u64),
+    })
+    .await;
+    let client = client(&env, &[&master]);
+    let lobby = BoardName::lobby();
+    let send = |text: &str| client.send(&lobby, client.new_post_id(), text.parse().unwrap());
+    let dropped = env.timeout(Duration::from_millis(300), send("one")).await;
+    assert!(dropped.is_err(), "the master was busy");
+    assert_eq!(client.unsettled().len(), 1);
+    let (two, three) = tokio::join!(send("two"), send("three"));
+    assert_eq!((two.unwrap().seq, three.unwrap().seq), (Seq(2), Seq(3)));
+    let texts: Vec<_> = master.posts().into_iter().map(|(_, text)| text).collect();
+    assert_eq!(texts, ["one", "one", "two", "three"]);
+}
+
+#[tokio::test]
+async fn a_refusal_is_final_and_says_why() {
+    let env = env();
+    let problem = r#"{"type":"conflict","title":"the id stands for another text"}"#;
+    let master = Scripted::start(&env, move |_, _| Act::Answer(422, "", problem.to_owned())).await;
+    let client = client(&env, &[&master]);
+    let refused =
+        client.send(&BoardName::lobby(), client.new_post_id(), "x".parse().unwrap()).await;
+    let Err(Failure::Refused { status: 422, problem }) = refused else { panic!("{refused:?}") };
+    assert_eq!((problem.name(), master.posts().len()), ("conflict", 1));
+}
+
+#[tokio::test]
+async fn a_follower_moves_to_another_master_and_misses_and_repeats_nothing() {
+    let env = env();
+    let event =
+        |name: &str, id: &str, data: &str| format!("event: {name}\nid: {id}\ndata: {data}\n\n");
+    let hello = |cursor: &str| {
+        let node =
+            r#"{"id":"0102030405060708090a0b0c0d0e0f10","name":"m","http":"http://127.0.0.1:1"}"#;
+        let data = format!(r#"{{"node":{node},"masters":[],"cursor":"{cursor}","beat_ms":4000}}"#);
+        event("hello", cursor, &data)
+    };
+    let post = |seq: u64| {
+        let id = PostId([seq as u8; 16]).to_string();
+        event("post", &format!("3;lobby:{seq}"), &posted(&id, seq, "x"))
+    };
+    let first = [hello("3;lobby:4"), post(5)].concat();
+    let second = [hello("3;lobby:5"), post(5), post(6)].concat();
+    let dies = Scripted::start(&env, move |nth, _| match nth {
+        0 => Act::Stream(first.clone()),
+        _ => Act::Drop,
+    })
+    .await;
+    let lives = Scripted::start(&env, move |_, asked| match asked.1.as_str() {
+        "/readyz" => Act::Answer(200, "", "{}".to_owned()),
+        _ => Act::Stream(second.clone()),
+    })
+    .await;
+    let client = client(&env, &[&dies, &lives]);
+    let mut follow = client.follow(vec![BoardName::lobby()], None);
+    let (mut seqs, mut masters) = (Vec::new(), Vec::new());
+    while seqs.len() < 2 {
+        let seen = env.timeout(Duration::from_secs(5), follow.next()).await;
+        match seen.expect("a master lives") {
+            Seen::Event(StreamEvent::Post(post)) => seqs.push(post.seq.0),
+            Seen::On { master } => masters.push(master),
+            Seen::Off { why, .. } => assert_eq!(why, StreamEnd::Ended),
+            _ => {}
+        }
+    }
+    assert_eq!(seqs, [5, 6]);
+    assert_eq!(masters, [dies.url.clone(), lives.url.clone()]);
+    let asked = lives.asked();
+    let stream = asked.iter().find(|asked| asked.1.contains("/stream")).unwrap();
+    assert_eq!(stream.1, "/api/v1/stream?boards=lobby&cursor=3;lobby:5");
+    assert_eq!(follow.cursor().map(ToString::to_string).as_deref(), Some("3;lobby:6"));
+}
