@@ -23,10 +23,14 @@ compile_error!(
 
 #[cfg(madsim)]
 mod clock;
+#[cfg(all(test, madsim))]
+mod contracts;
 #[cfg(madsim)]
 mod disk;
 #[cfg(madsim)]
 mod env;
+#[cfg(madsim)]
+pub mod keys;
 #[cfg(madsim)]
 mod log;
 #[cfg(madsim)]
@@ -35,6 +39,8 @@ mod net;
 mod queue;
 #[cfg(madsim)]
 pub mod seed;
+#[cfg(madsim)]
+pub mod store;
 #[cfg(all(test, madsim))]
 mod tests;
 #[cfg(madsim)]

@@ -14,13 +14,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{Detail, HostId, Setup, World, seed::Seed, simulate};
 
-const LONG: Duration = Duration::from_secs(3600);
+pub(crate) const LONG: Duration = Duration::from_secs(3600);
 
-fn setup(seed: u64) -> Setup {
+pub(crate) fn setup(seed: u64) -> Setup {
     Setup { seed: Seed(seed), detail: Detail::Events }
 }
 
-fn secs(secs: u64) -> Duration {
+pub(crate) fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
@@ -57,7 +57,7 @@ async fn serve<F>(
 }
 
 /// Runs one process to its end and gives its result.
-async fn run<T, F>(world: &World, host: HostId, main: impl FnOnce(Env) -> F) -> T
+pub(crate) async fn run<T, F>(world: &World, host: HostId, main: impl FnOnce(Env) -> F) -> T
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,

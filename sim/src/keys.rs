@@ -1,0 +1,172 @@
+//! Keys made before: a simulated node takes its RSA pairs from a pool, so that a run spends its
+//! time on the protocol and always meets the same keys.
+//!
+//! The pairs are 1024 bits long and public, in the project's tree: they guard nothing.
+//!
+//! 1. A node's identity follows from its number alone.
+//! 2. No pair is handed out twice in a run, as long as the pool lasts; identities never.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chatchat::{
+    crypto::{
+        key_source::{KeyKind, KeySource},
+        keys::{Identity, KeyBounds, KeyError, KeyPair},
+    },
+    env::{BoxFuture, Env},
+    types::{Fingerprint, NodeId},
+};
+
+use crate::seed::Seed;
+
+/// `examples/make_keys.rs` writes it: for each pair its length in two bytes, then PKCS#8 DER.
+const POOL: &[u8] = include_bytes!("../keys/pool.der");
+const BOUNDS: KeyBounds = KeyBounds::weak_for_simulation();
+
+fn pool() -> Vec<&'static [u8]> {
+    let (mut pairs, mut rest) = (Vec::new(), POOL);
+    while let Some((len, after)) = rest.split_first_chunk::<2>() {
+        let (pair, after) = after.split_at(usize::from(u16::from_be_bytes(*len)));
+        pairs.push(pair);
+        rest = after;
+    }
+    pairs
+}
+
+/// The pool of one run.
+#[derive(Clone)]
+pub struct KeyPool(Arc<Pool>);
+
+struct Pool {
+    pairs: Vec<&'static [u8]>,
+    /// The first ones are identities.
+    nodes: usize,
+    seed: Seed,
+    taken: Mutex<Vec<bool>>,
+}
+
+impl KeyPool {
+    /// A pool for so many nodes.
+    ///
+    /// # Panics
+    /// When there are fewer pairs than nodes.
+    #[must_use]
+    pub fn new(seed: Seed, nodes: usize) -> Self {
+        let pairs = pool();
+        assert!(nodes < pairs.len(), "{nodes} nodes, but {} pairs", pairs.len());
+        let taken = Mutex::new(vec![false; pairs.len()]);
+        Self(Arc::new(Pool { pairs, nodes, seed, taken }))
+    }
+
+    /// What a node of this number gets its pairs from.
+    #[must_use]
+    pub fn source(&self, node: usize) -> Arc<dyn KeySource> {
+        Arc::new(NodeKeys { pool: Arc::clone(&self.0), node, asked: Mutex::new(0) })
+    }
+
+    /// The identity of the node of this number: its id and its key's fingerprint.
+    ///
+    /// # Panics
+    /// When the committed pool is damaged.
+    #[must_use]
+    pub fn identity(&self, node: usize) -> (NodeId, Fingerprint) {
+        let pair = KeyPair::from_pkcs8_der(self.0.pairs[node], BOUNDS).expect("the pool is whole");
+        let identity = Identity::new(pair);
+        (identity.node(), identity.fingerprint())
+    }
+}
+
+struct NodeKeys {
+    pool: Arc<Pool>,
+    node: usize,
+    asked: Mutex<u64>,
+}
+
+impl NodeKeys {
+    fn take(&self, env: &Env, kind: KeyKind) -> &'static [u8] {
+        use rand_core::Rng;
+        if kind == KeyKind::Identity {
+            return self.pool.pairs[self.node];
+        }
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        *asked += 1;
+        // Each node, and each of its lives, begins to look elsewhere.
+        let label = format!("keys/{}/{kind:?}/{asked}", self.node);
+        let mut start = self.pool.seed.stream(&label).word();
+        start ^= env.rng("keys").next_u64();
+        let (first, count) = (self.pool.nodes, self.pool.pairs.len() - self.pool.nodes);
+        let start = usize::try_from(start % count as u64).expect("below a usize");
+        let mut taken = self.pool.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = (0..count).map(|by| first + (start + by) % count).find(|nth| !taken[*nth]);
+        let nth = free.unwrap_or(first + start);
+        taken[nth] = true;
+        self.pool.pairs[nth]
+    }
+}
+
+impl KeySource for NodeKeys {
+    fn generate<'a>(
+        &'a self,
+        env: &'a Env,
+        kind: KeyKind,
+        _bits: usize,
+    ) -> BoxFuture<'a, Result<KeyPair, KeyError>> {
+        let der = self.take(env, kind);
+        Box::pin(async move {
+            env.compute(move || KeyPair::from_pkcs8_der(der, BOUNDS))
+                .await
+                .map_err(|_| KeyError::Cancelled)?
+        })
+    }
+
+    fn bounds(&self) -> KeyBounds {
+        BOUNDS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::{run, setup};
+
+    #[test]
+    fn the_pool_is_whole_and_every_pair_is_another() {
+        let mut nodes: Vec<_> = pool()
+            .iter()
+            .map(|der| KeyPair::from_pkcs8_der(der, BOUNDS))
+            .map(|pair| Identity::new(pair.expect("a pair")).node())
+            .collect();
+        assert_eq!(nodes.len(), 192);
+        nodes.sort_unstable();
+        nodes.dedup();
+        assert_eq!(nodes.len(), 192);
+    }
+
+    #[test]
+    fn a_node_keeps_its_identity_and_gets_no_pair_twice() {
+        let seen = crate::simulate(setup(1), async |world| {
+            let host = world.add_host("node");
+            let keys = KeyPool::new(Seed(1), 4);
+            let mut seen = Vec::new();
+            for node in [2, 2, 3] {
+                let source = keys.source(node);
+                let mut pairs = run(&world, host, |env| async move {
+                    let mut pairs = Vec::new();
+                    for kind in [KeyKind::Identity, KeyKind::Common, KeyKind::Common] {
+                        let pair = source.generate(&env, kind, 3072).await.expect("from the pool");
+                        pairs.push(Identity::new(pair).node());
+                    }
+                    pairs
+                })
+                .await;
+                assert_eq!(pairs.remove(0), keys.identity(node).0);
+                seen.extend(pairs);
+            }
+            seen
+        });
+        let mut unique = seen.clone();
+        unique.sort_unstable();
+        unique.dedup();
+        assert_eq!((seen.len(), unique.len()), (6, 6));
+    }
+}

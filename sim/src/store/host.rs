@@ -1,0 +1,86 @@
+//! The store's own host: what it keeps through crashes, and the process that serves it.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use chatchat::{
+    env::{BoxStream, Env},
+    event::Moment,
+    store::{
+        Appended, Op, Reply, StoreError,
+        sqlite::{NewCluster, SqliteCore},
+    },
+};
+use rand_core::Rng;
+use tokio::sync::Mutex as Turn;
+
+use super::frames;
+
+/// What the store holds. It outlives the lives of its host: commits are durable.
+#[derive(Clone)]
+pub struct StoreHost {
+    core: Arc<Mutex<SqliteCore>>,
+}
+
+impl StoreHost {
+    /// A new, empty store.
+    ///
+    /// # Errors
+    /// As [`SqliteCore::open_in_memory`].
+    pub fn new(new: &NewCluster) -> Result<Self, StoreError> {
+        Ok(Self { core: Arc::new(Mutex::new(SqliteCore::open_in_memory(new)?)) })
+    }
+
+    /// Carries out an operation without the network: for who builds a cluster, and for oracles.
+    ///
+    /// # Errors
+    /// As [`SqliteCore::apply`].
+    pub fn apply(&self, op: &Op, now_ms: u64) -> Result<Reply, StoreError> {
+        // An operation that panicked was rolled back: the core is whole.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner).apply(op, now_ms)
+    }
+
+    /// The process of the store's host: serves `addr` until it is ended.
+    pub async fn serve(self, env: Env, addr: &'static str) {
+        let mut listener = env.listen(addr).await.expect("the host is the store's alone");
+        let turn = Arc::new(Turn::new(()));
+        while let Ok((stream, _)) = listener.accept().await {
+            let (host, turn, of_host) = (self.clone(), Arc::clone(&turn), env.clone());
+            env.spawn("store-connection", async move {
+                // Whoever hung up knows; there is nobody to tell.
+                let _ = host.converse(&of_host, stream, &turn).await;
+            });
+        }
+    }
+
+    async fn converse(&self, env: &Env, mut stream: BoxStream, turn: &Turn<()>) -> io::Result<()> {
+        let mut rng = env.rng("store-service-time");
+        loop {
+            let (number, op): (u64, Op) = frames::read(&mut stream).await?;
+            let answer = {
+                let _turn = turn.lock().await;
+                // A commit waits for a disk, a read rarely does.
+                let (least_us, spread_us) = if op.is_write() { (300, 900) } else { (30, 90) };
+                let us = least_us + rng.next_u64() % spread_us;
+                env.sleep(Duration::from_micros(us)).await;
+                self.apply(&op, env.wall().ms)
+            };
+            if let Ok(Reply::Appended(posts)) = &answer
+                && posts.iter().any(|post| matches!(post, Appended::Committed { .. }))
+            {
+                env.moment(Moment::AppendCommitted);
+            }
+            let frame = match frames::frame(number, &answer) {
+                Ok(frame) => frame,
+                Err(why) => {
+                    let broken = StoreError::Broken { why: format!("the answer: {why}") };
+                    frames::frame(number, &Err::<Reply, _>(broken))?
+                }
+            };
+            frames::write(&mut stream, &frame).await?;
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! A node's side: a [`Backend`] that speaks to the store's host.
+//!
+//! One connection carries any number of calls at once. It is made when first needed, and given
+//! up when it breaks or when a call on it was not answered in time.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use chatchat::{
+    env::{BoxFuture, BoxStream, Env, Task, TimedOut},
+    store::{Backend, Op, Reply, Store, StoreError},
+};
+use tokio::{
+    io::{ReadHalf, WriteHalf},
+    sync::{mpsc, oneshot},
+};
+
+use super::frames;
+
+type Answer = Result<Reply, StoreError>;
+/// Calls under way by number; `None` once the connection has ended.
+type Calls = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<Answer>>>>>;
+
+/// Calls that wait to be written on one connection.
+const OUT_MAX: usize = 256;
+
+/// The store as a node holds it: at `addr`, given up after `timeout`.
+#[must_use]
+pub fn remote(env: &Env, addr: &str, timeout: Duration) -> Store {
+    Store::new(RemoteStore {
+        env: env.clone(),
+        addr: addr.to_owned(),
+        timeout,
+        next: AtomicU64::new(1),
+        current: Mutex::new(None),
+    })
+}
+
+struct RemoteStore {
+    env: Env,
+    addr: String,
+    timeout: Duration,
+    next: AtomicU64,
+    current: Mutex<Option<Arc<Connection>>>,
+}
+
+struct Connection {
+    out: mpsc::Sender<Vec<u8>>,
+    calls: Calls,
+    /// The task that dials, writes and reads.
+    task: Mutex<Option<Task>>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            task.abort();
+        }
+    }
+}
+
+fn away(why: impl ToString) -> StoreError {
+    StoreError::Away { why: why.to_string() }
+}
+
+impl Connection {
+    fn dial(env: &Env, addr: String, limit: Duration) -> Arc<Self> {
+        let (out, frames) = mpsc::channel(OUT_MAX);
+        let calls: Calls = Arc::new(Mutex::new(Some(BTreeMap::new())));
+        let (of_node, open) = (env.clone(), Arc::clone(&calls));
+        let task = env.spawn("store-client", async move {
+            // Its end is told to the calls under way, by their answers' senders going away.
+            let _ = carry(&of_node, &addr, limit, frames, &open).await;
+            open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        });
+        Arc::new(Self { out, calls, task: Mutex::new(Some(task)) })
+    }
+
+    fn is_open(&self) -> bool {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    async fn call(&self, number: u64, op: &Op) -> Answer {
+        let frame = frames::frame(number, op)
+            .map_err(|why| StoreError::Broken { why: format!("the operation: {why}") })?;
+        let (tell, told) = oneshot::channel();
+        match &mut *self.calls.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(calls) => calls.insert(number, tell),
+            None => return Err(away("the connection has ended")),
+        };
+        self.out.send(frame).await.map_err(|_| away("the connection has ended"))?;
+        told.await.unwrap_or_else(|_| Err(away("the connection ended before the answer")))
+    }
+
+    fn forget(&self, number: u64) {
+        if let Some(calls) = &mut *self.calls.lock().unwrap_or_else(PoisonError::into_inner) {
+            calls.remove(&number);
+        }
+    }
+}
+
+async fn carry(
+    env: &Env,
+    addr: &str,
+    limit: Duration,
+    frames: mpsc::Receiver<Vec<u8>>,
+    calls: &Calls,
+) -> io::Result<()> {
+    let stream = env.connect(addr, limit).await?;
+    let (read, write) = tokio::io::split(stream);
+    tokio::select! {
+        biased;
+        ended = receive(read, calls) => ended,
+        ended = transmit(write, frames) => ended,
+    }
+}
+
+async fn receive(mut from: ReadHalf<BoxStream>, calls: &Calls) -> io::Result<()> {
+    loop {
+        let (number, answer): (u64, Answer) = frames::read(&mut from).await?;
+        let asker = match &mut *calls.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(calls) => calls.remove(&number),
+            None => None,
+        };
+        if let Some(asker) = asker {
+            // Who gave up waiting does not want it.
+            let _ = asker.send(answer);
+        }
+    }
+}
+
+async fn transmit(
+    mut to: WriteHalf<BoxStream>,
+    mut frames: mpsc::Receiver<Vec<u8>>,
+) -> io::Result<()> {
+    while let Some(frame) = frames.recv().await {
+        frames::write(&mut to, &frame).await?;
+    }
+    Ok(())
+}
+
+impl RemoteStore {
+    fn connection(&self) -> Arc<Connection> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*current {
+            Some(connection) if connection.is_open() => Arc::clone(connection),
+            _ => {
+                let dialled = Connection::dial(&self.env, self.addr.clone(), self.timeout);
+                *current = Some(Arc::clone(&dialled));
+                dialled
+            }
+        }
+    }
+
+    fn give_up(&self, connection: &Arc<Connection>) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
+            *current = None;
+        }
+    }
+}
+
+impl Backend for RemoteStore {
+    fn call(&self, op: Op) -> BoxFuture<'_, Answer> {
+        Box::pin(async move {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let connection = self.connection();
+            match self.env.timeout(self.timeout, connection.call(number, &op)).await {
+                Ok(answer) => answer,
+                Err(TimedOut) => {
+                    connection.forget(number);
+                    self.give_up(&connection);
+                    Err(away(format!("no answer to {} within {:?}", op.name(), self.timeout)))
+                }
+            }
+        })
+    }
+}

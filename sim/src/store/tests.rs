@@ -1,0 +1,147 @@
+//! The store over the simulated network: what survives, and what its askers learn.
+
+use std::{sync::Arc, time::Duration};
+
+use chatchat::{
+    env::Env,
+    store::{Op, Store, sqlite::NewCluster},
+    types::StoreEpoch,
+};
+
+use super::{StoreHost, remote};
+use crate::{
+    HostId, World,
+    tests::{run, secs, setup},
+};
+
+const ADDR: &str = "store:5432";
+const TIMEOUT: Duration = Duration::from_millis(800);
+
+/// A world with the store's host, switched on.
+fn stored(world: &World) -> (StoreHost, HostId) {
+    let at = world.add_host("store");
+    let new = NewCluster { cluster: [7; 16], epoch: StoreEpoch(1), now_ms: world.wall(at).ms };
+    let store = StoreHost::new(&new).expect("SQLite works");
+    boot(world, &store, at);
+    (store, at)
+}
+
+fn boot(world: &World, store: &StoreHost, at: HostId) {
+    let store = store.clone();
+    world.boot(at, |env| store.serve(env, "0.0.0.0:5432"));
+}
+
+async fn ask<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+    world: &World,
+    asker: HostId,
+    act: impl FnOnce(Env, Store) -> F,
+) -> T {
+    run(world, asker, |env| {
+        let store = remote(&env, ADDR, TIMEOUT);
+        act(env, store)
+    })
+    .await
+}
+
+#[test]
+fn many_calls_share_one_connection_and_each_gets_its_own_answer() {
+    crate::simulate(setup(1), async |world| {
+        let (_, _) = stored(&world);
+        let asker = world.add_host("asker");
+        world.sleep(secs(1)).await;
+        ask(&world, asker, |env, store| async move {
+            let store = Arc::new(store);
+            let mut asked = Vec::new();
+            for nth in 0..50 {
+                let (store, (tell, told)) = (Arc::clone(&store), tokio::sync::oneshot::channel());
+                env.spawn("ask", async move {
+                    let right = if nth % 2 == 0 {
+                        store.masters().await.expect("the store is there").is_empty()
+                    } else {
+                        store.cluster().await.expect("the store is there").cluster == [7; 16]
+                    };
+                    // The test waits for it.
+                    let _ = tell.send(right);
+                });
+                asked.push(told);
+            }
+            for told in asked {
+                assert!(told.await.expect("asked"));
+            }
+        })
+        .await;
+        let lines = world.log_lines();
+        let made = lines.iter().filter(|line| line.contains("\"connected\"")).count();
+        assert_eq!(made, 1, "{lines:?}");
+    });
+}
+
+#[test]
+fn what_was_committed_survives_a_crash_of_the_host_and_meanwhile_it_is_away() {
+    crate::simulate(setup(2), async |world| {
+        let (store, at) = stored(&world);
+        let asker = world.add_host("asker");
+        world.sleep(secs(1)).await;
+        let deny = |node: u8| Op::Deny(chatchat::types::NodeId([node; 16]));
+        let denied =
+            |store: Store| async move { store.admission().await.map(|lists| lists.denied.len()) };
+        ask(&world, asker, |_, store| async move { store.call(deny(1)).await })
+            .await
+            .expect("the store is there");
+        world.crash(at);
+        let (refused, took) = ask(&world, asker, |env, store| async move {
+            let start = env.now();
+            (denied(store).await, env.now().since(start))
+        })
+        .await;
+        assert!(refused.expect_err("it has no power").is_away());
+        assert!(took >= TIMEOUT && took < 2 * TIMEOUT, "{took:?}");
+        boot(&world, &store, at);
+        assert_eq!(ask(&world, asker, |_, store| denied(store)).await, Ok(1));
+    });
+}
+
+#[test]
+fn an_asker_comes_back_by_itself_once_the_store_is_there_again() {
+    crate::simulate(setup(3), async |world| {
+        let (store, at) = stored(&world);
+        let asker = world.add_host("asker");
+        world.sleep(secs(1)).await;
+        let outage = world.clone();
+        let answers = ask(&world, asker, |env, remote| async move {
+            let mut answers = vec![remote.cluster().await.is_ok()];
+            outage.exit(at);
+            answers.push(remote.cluster().await.is_ok());
+            boot(&outage, &store, at);
+            env.sleep(secs(1)).await;
+            answers.push(remote.cluster().await.is_ok());
+            outage.pause(at);
+            answers.push(remote.cluster().await.is_ok());
+            outage.resume(at);
+            answers.push(remote.cluster().await.is_ok());
+            answers
+        })
+        .await;
+        assert_eq!(answers, [true, false, true, false, true]);
+    });
+}
+
+#[test]
+fn a_lost_answer_is_no_lost_write() {
+    crate::simulate(setup(4), async |world| {
+        let (store, at) = stored(&world);
+        let asker = world.add_host("asker");
+        world.sleep(secs(1)).await;
+        let cut = world.clone();
+        let answer = ask(&world, asker, |_, remote| async move {
+            // The connection stands before the way back is cut.
+            remote.cluster().await.expect("the store is there");
+            cut.set_link(at, asker, |link| link.cut = true);
+            remote.call(Op::Deny(chatchat::types::NodeId([1; 16]))).await
+        })
+        .await;
+        assert!(answer.expect_err("nothing comes back").is_away());
+        let lists = store.apply(&Op::Admission, world.wall(at).ms).expect("read");
+        assert!(format!("{lists:?}").contains("denied: [0101"), "{lists:?}");
+    });
+}
