@@ -16,7 +16,8 @@
 //!    events that wait for the node. What does not fit is refused with a type, at once.
 //! 2. The peer's bytes are never trusted: what breaks the protocol ends this link, with a
 //!    reason in the log, and nothing else.
-//! 3. Every link ends with exactly one [`Incoming::Closed`], its last event.
+//! 3. Every link that is not dropped by its node ends with exactly one [`Incoming::Closed`], its
+//!    last event.
 //! 4. An end without a close record is abnormal.
 
 pub mod contract;

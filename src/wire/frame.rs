@@ -102,7 +102,8 @@ fn build<T: Serialize>(
     fixed: &[&[u8]],
     body: &T,
 ) -> Result<Vec<u8>, FrameError> {
-    let mut out = vec![kind];
+    let mut out = Vec::with_capacity(128);
+    out.push(kind);
     for field in fixed {
         out.extend_from_slice(field);
     }

@@ -202,8 +202,8 @@ impl CallError {
     }
 }
 
-/// A cheap handle on a link. When the last one is dropped the link is cut, without a close
-/// record unless [`Link::close`] asked for it.
+/// A cheap handle on a link. When the last one of an open link is dropped, the link is cut:
+/// without a close record, and without a last event.
 #[derive(Clone)]
 pub struct Link(Arc<Handle>);
 
@@ -215,11 +215,11 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // A close that was asked for goes on by itself; its time is bounded.
-        if !self.shared.table().is_closing()
-            && let Some(task) = self.task.take()
-        {
-            self.shared.table().end();
+        // A close that was asked for, or is under way, goes on by itself; its time is bounded.
+        if !self.shared.table().cut() {
+            return;
+        }
+        if let Some(task) = self.task.take() {
             task.abort();
         }
     }

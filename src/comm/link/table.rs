@@ -118,10 +118,6 @@ impl Table {
         }
     }
 
-    pub(super) const fn is_closing(&self) -> bool {
-        self.closing().is_some()
-    }
-
     fn has_room(&self, len: usize) -> bool {
         self.queue.len() < self.frames_max && self.queued_bytes + len <= self.bytes_max
     }
@@ -281,6 +277,15 @@ impl Table {
         first
     }
 
+    /// Ends an open link. Says whether it was open.
+    pub(super) fn cut(&mut self) -> bool {
+        let was_open = self.is_open();
+        if was_open {
+            self.end();
+        }
+        was_open
+    }
+
     /// Nothing is sent or heard any more. Calls end: unsent ones as never made.
     pub(super) fn end(&mut self) {
         self.phase = Phase::Ended;
@@ -302,3 +307,6 @@ impl Table {
 const fn bit(topic: Topic) -> u64 {
     1 << topic as u64
 }
+
+#[cfg(test)]
+mod tests;

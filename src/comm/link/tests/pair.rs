@@ -165,6 +165,17 @@ fn a_close_is_said_even_if_its_link_is_dropped_and_a_drop_alone_is_a_break() {
         drop(near);
         assert_eq!(end(&mut far_events).await, LinkEnd::Said(BYE));
 
+        // Also while the close is on its way already, behind what the peer is slow to take.
+        let limits = LinkLimits { close_timeout: 60 * SECOND, ..small() };
+        let ((near, _near), (_far, mut far_events)) = pair(&env, &limits);
+        for _ in 0..8 {
+            assert_eq!(near.publish(vec![1; ROOM].into()), Ok(()));
+        }
+        near.close(BYE);
+        assert!(matches!(next(&mut far_events).await, Incoming::Envelope(_)));
+        drop(near);
+        assert_eq!(end(&mut far_events).await, LinkEnd::Said(BYE));
+
         let ((near, _near), (_far, mut far_events)) = pair(&env, &small());
         let other = near.clone();
         drop(near);

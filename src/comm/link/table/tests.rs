@@ -1,0 +1,153 @@
+//! Two tables and the line between them: whatever both nodes do, and however slow the line
+//! is, neither ever sees the other break the protocol.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    message::{Direct, Request},
+    wire::frame::Frame,
+};
+
+const IN_FLIGHT: usize = 3;
+
+fn limits() -> LinkLimits {
+    LinkLimits { outgoing_frames_max: 5, in_flight_max: IN_FLIGHT, ..LinkLimits::default() }
+}
+
+type Answer = oneshot::Receiver<Result<Response, CallError>>;
+
+/// One end: its table, the calls it waits for, those it serves, what is on its way from it.
+struct End {
+    table: Table,
+    calls: Vec<(CallId, Answer)>,
+    serves: Vec<CallId>,
+    line: VecDeque<Frame>,
+}
+
+impl End {
+    fn new() -> Self {
+        let table = Table::new(&limits());
+        Self { table, calls: Vec::new(), serves: Vec::new(), line: VecDeque::new() }
+    }
+
+    fn call(&mut self) {
+        let (answer, answered) = oneshot::channel();
+        let bytes = frame::request(0, 1, &Request::Echo(vec![])).expect("short");
+        match self.table.call(bytes, answer) {
+            Ok(id) => self.calls.push((id, answered)),
+            Err(refused) => assert_eq!(refused, CallError::Full),
+        }
+    }
+
+    /// Writes what waits onto the line.
+    fn write(&mut self) {
+        let mut batch = Vec::new();
+        self.table.take(&mut batch);
+        self.line.extend(batch.into_iter().map(|out| {
+            let bytes = match out {
+                Out::Frame(bytes) | Out::Call(_, bytes) => bytes.into(),
+                Out::Envelope(bytes) => bytes,
+            };
+            Frame::decode(bytes).expect("a frame")
+        }));
+        assert_eq!(self.table.queued_bytes, 0);
+    }
+
+    /// Takes one frame off the other end's line.
+    fn read(&mut self, other: &mut Self) -> Result<(), Breach> {
+        match other.line.pop_front() {
+            Some(Frame::Request { id, .. }) => {
+                self.table.serve(id)?;
+                self.serves.push(id);
+                Ok(())
+            }
+            Some(Frame::Response { id, response }) => self.table.answer(id, response),
+            Some(Frame::Cancel { id }) => self.table.cancel(id),
+            Some(Frame::Direct(_)) | None => Ok(()),
+            Some(frame) => panic!("nobody sent {frame:?}"),
+        }
+    }
+
+    fn check(&self) {
+        assert!(self.table.calls.len() <= IN_FLIGHT);
+        assert!(self.table.serving.len() <= IN_FLIGHT);
+        let size: usize = self.table.queue.iter().map(Out::len).sum();
+        assert_eq!(self.table.queued_bytes, size);
+        // Invariant 4: the rest is at most a response and a cancel for each call that left.
+        assert!(self.table.queue.len() <= 2 * 5 + 2 * IN_FLIGHT);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Call,
+    GiveUp(prop::sample::Index),
+    Respond(prop::sample::Index),
+    Abandon(prop::sample::Index),
+    Send,
+    Write,
+    Read,
+}
+
+fn steps() -> impl Strategy<Value = Vec<(bool, Step)>> {
+    let step = prop_oneof![
+        4 => Just(Step::Call),
+        2 => any::<prop::sample::Index>().prop_map(Step::GiveUp),
+        3 => any::<prop::sample::Index>().prop_map(Step::Respond),
+        1 => any::<prop::sample::Index>().prop_map(Step::Abandon),
+        1 => Just(Step::Send),
+        3 => Just(Step::Write),
+        6 => Just(Step::Read),
+    ];
+    prop::collection::vec((any::<bool>(), step), 0..300)
+}
+
+proptest! {
+    #[test]
+    fn neither_end_ever_sees_the_other_break_the_protocol(steps in steps()) {
+        let mut ends = [End::new(), End::new()];
+        for (first, step) in steps {
+            let [one, two] = &mut ends;
+            let (end, other) = if first { (one, two) } else { (two, one) };
+            match step {
+                Step::Call => end.call(),
+                Step::GiveUp(which) if !end.calls.is_empty() => {
+                    let (id, mut answered) = end.calls.swap_remove(which.index(end.calls.len()));
+                    let came = answered.try_recv().is_ok();
+                    let told = end.table.give_up(id);
+                    prop_assert!(!(came && told), "a call that was answered is not cancelled");
+                }
+                Step::Respond(which) if !end.serves.is_empty() => {
+                    let id = end.serves.swap_remove(which.index(end.serves.len()));
+                    let wanted = end.table.is_serving(id);
+                    let bytes = frame::response(id, &Response::NotServed).expect("short");
+                    let sent = end.table.respond(id, bytes);
+                    prop_assert_eq!(sent == Err(SendError::Unwanted), !wanted);
+                }
+                Step::Abandon(which) if !end.serves.is_empty() => {
+                    end.table.abandon(end.serves.swap_remove(which.index(end.serves.len())));
+                }
+                Step::Send => {
+                    let bytes = frame::direct(&Direct::Digest { digest: [0; 16] }).expect("short");
+                    let sent = end.table.push(Out::Frame(bytes));
+                    prop_assert!(matches!(sent, Ok(()) | Err(SendError::Full)));
+                }
+                Step::Write => end.write(),
+                Step::Read => prop_assert_eq!(end.read(other), Ok(())),
+                Step::GiveUp(_) | Step::Respond(_) | Step::Abandon(_) => {}
+            }
+            ends[0].check();
+            ends[1].check();
+        }
+        let [mut one, two] = ends;
+        one.table.end();
+        for (_, mut answered) in one.calls {
+            prop_assert!(
+                !matches!(answered.try_recv(), Err(oneshot::error::TryRecvError::Empty)),
+                "every call ends with its link"
+            );
+        }
+        drop(two);
+    }
+}
