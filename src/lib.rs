@@ -17,6 +17,8 @@ pub mod message;
 pub mod node;
 pub mod protocol;
 pub mod replica;
+#[cfg(feature = "net")]
+pub mod run;
 pub mod store;
 pub mod time;
 pub mod types;

@@ -299,6 +299,12 @@ pub enum Ask {
     Masters {
         reply: oneshot::Sender<Vec<MasterInfo>>,
     },
+    Posted {
+        key: SessionKey,
+    },
+    Leave {
+        reply: oneshot::Sender<()>,
+    },
     ClusterId {
         reply: oneshot::Sender<Option<[u8; 16]>>,
     },
@@ -443,6 +449,23 @@ impl MasterHandle {
     /// [`Stopped`].
     pub async fn masters(&self) -> Result<Vec<MasterInfo>, Stopped> {
         self.ask(|reply| Ask::Masters { reply }).await
+    }
+
+    /// A session posts: it is active though it have no stream.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn posted(&self, key: SessionKey) -> Result<(), Stopped> {
+        self.asks.send(Ask::Posted { key }).await.map_err(|_| Stopped)
+    }
+
+    /// Makes the master leave: leases are given back, streams and links end with a word.
+    /// Returns when it has left.
+    ///
+    /// # Errors
+    /// [`Stopped`]: it had left before.
+    pub async fn leave(&self) -> Result<(), Stopped> {
+        self.ask(|reply| Ask::Leave { reply }).await
     }
 
     /// The cluster's id, `None` while the store has not told it. Cookies carry it.

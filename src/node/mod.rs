@@ -2,4 +2,5 @@
 //! effects in order. Others talk to it through [`handle`], by bounded channels.
 
 pub mod handle;
+pub mod master;
 pub mod worker;

@@ -35,6 +35,7 @@ use self::{
     writer::Writer,
 };
 use super::{Peer, Secured};
+pub use crate::types::LinkId;
 use crate::{
     config::Config,
     env::{Env, Task, TimedOut},
@@ -44,16 +45,6 @@ use crate::{
         frame::{self, FrameError},
     },
 };
-
-/// A link among those of one node, in one of its lives. Chosen by the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkId(pub u64);
-
-impl fmt::Display for LinkId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "link {}", self.0)
-    }
-}
 
 /// The bounds of one link.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -35,6 +35,8 @@ pub(super) async fn write(
 ) -> Reply {
     let id: PostId = asked.id.parse()?;
     let text = read_text(asked.text)?;
+    // Whether the master has stopped is the write's to say.
+    let _ = app.handle().posted(caller.session.key).await;
     let author = caller.session.user;
     let post = NewPost { id, author: author.clone(), text: text.clone() };
     let result = app.submit(Task::Post { board: board.clone(), post }).await?;

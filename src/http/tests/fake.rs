@@ -105,6 +105,8 @@ impl State {
         // Who asked may be gone; then nobody wants the answer.
         match ask {
             Ask::Submit { task, reply } => drop(reply.send(self.submit(task))),
+            Ask::Posted { .. } => {}
+            Ask::Leave { reply } => drop(reply.send(())),
             Ask::Authenticate { key, reply } => drop(reply.send(self.session(key))),
             Ask::Restore { key, reply } => drop(reply.send(self.session(key).map(|session| {
                 let restored = Restored { session, boards: self.boards(), pending: Vec::new() };

@@ -42,7 +42,9 @@ impl Master {
                 None
             }
             Err(CallFailed::Gone) => {
-                // The link's end looks at every slot; here only who may be asked at once.
+                if self.peers.get(&forward.to).is_some_and(|peer| peer.link == forward.link) {
+                    self.peers.remove(&forward.to);
+                }
                 self.permissions.look_again(slot, now);
                 None
             }

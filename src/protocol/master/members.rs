@@ -5,15 +5,19 @@ use std::time::Duration;
 use super::{Effect, Master, Peer};
 use crate::{
     event::Event,
-    message::{Beat, Close, CloseReason, Direct, Fact, Member, MemberState, News},
-    protocol::{master_watch::Change, permission::Hold, registry::Applied, roster::RosterError},
+    message::{Beat, Close, CloseReason, Fact, Member, MemberState, News},
+    protocol::{
+        gossip::{Gossip, PAGE_MEMBERS, announcement},
+        master_watch::Change,
+        permission::Hold,
+        registry::Applied,
+        roster::RosterError,
+    },
     store::MasterRow,
     time::Mono,
     types::{LinkId, NodeId, Registration, Role},
 };
 
-/// Members in one message.
-const PAGE: usize = 64;
 /// Anyone may call a worker failed whose master has been out for this long.
 const ORPHANED_AFTER: Duration = Duration::from_secs(5);
 
@@ -69,7 +73,7 @@ impl Master {
             let close = Close { reason: CloseReason::Replaced, retry_ms: 0 };
             out.push(Effect::Close { link: before.link, close });
         }
-        out.push(Effect::Send { link, direct: Direct::Digest { digest: self.registry.digest() } });
+        out.push(Effect::Send { link, direct: Gossip::digest(&self.registry) });
         self.pump_all(now, out);
     }
 
@@ -81,7 +85,7 @@ impl Master {
         over: &LinkOver,
         out: &mut Vec<Effect>,
     ) {
-        self.pages.remove(&link);
+        self.gossip.remove(&link);
         if let Some(node) = self.roster.by_link(link) {
             match over {
                 LinkOver::Left => self.end_worker(now, node, MemberState::Left, None, out),
@@ -167,7 +171,7 @@ impl Master {
 
     /// Says a fact that is new here: an event line, and a publish.
     fn tell(&self, member: Member, spread: bool, out: &mut Vec<Effect>) {
-        out.push(Effect::Event(announce(&member.fact)));
+        out.push(Effect::Event(announcement(&member.fact)));
         out.push(Effect::Publish { news: News::Members(vec![member]), spread });
     }
 
@@ -178,7 +182,7 @@ impl Master {
             match self.registry.apply(now, member.clone()) {
                 Applied::New | Applied::Newer => {
                     if member.fact.node != self.me.node {
-                        out.push(Effect::Event(announce(&member.fact)));
+                        out.push(Effect::Event(announcement(&member.fact)));
                     }
                     news.push(member);
                 }
@@ -186,7 +190,7 @@ impl Master {
                 Applied::Known | Applied::Older | Applied::Forged => {}
             }
         }
-        for page in news.chunks(PAGE) {
+        for page in news.chunks(PAGE_MEMBERS) {
             out.push(Effect::Publish { news: News::Members(page.to_vec()), spread });
         }
     }
@@ -199,9 +203,8 @@ impl Master {
         members: Vec<Member>,
         out: &mut Vec<Effect>,
     ) {
-        let corrections = self.registry.corrections(&members);
-        if !corrections.is_empty() {
-            out.push(Effect::Send { link, direct: Direct::Members(corrections) });
+        if let Some(direct) = Gossip::corrections(&self.registry, &members) {
+            out.push(Effect::Send { link, direct });
         }
         // Masters are in by the store's list alone: nobody else's word counts here.
         let workers: Vec<_> = members.into_iter().filter(|m| m.fact.role == Role::Worker).collect();
@@ -226,23 +229,18 @@ impl Master {
 
     /// What a peer's directory holds, in short.
     pub fn on_digest(&mut self, link: LinkId, digest: [u8; 16], out: &mut Vec<Effect>) {
-        if digest == self.registry.digest() {
-            self.pages.remove(&link);
-            return;
-        }
-        let page = self.registry.page(self.pages.get(&link).copied(), PAGE);
-        if let Some(last) = page.last() {
-            self.pages.insert(link, last.fact.node);
-            out.push(Effect::Send { link, direct: Direct::Members(page) });
+        let gossip = self.gossip.entry(link).or_default();
+        if let Some(direct) = gossip.on_digest(&self.registry, digest) {
+            out.push(Effect::Send { link, direct });
         }
     }
 
     pub(super) fn send_digests(&self, out: &mut Vec<Effect>) {
-        let digest = self.registry.digest();
+        let direct = Gossip::digest(&self.registry);
         let workers = self.roster.iter().map(|(_, registered)| registered.link);
         let masters = self.peers.values().map(|peer| peer.link);
         for link in workers.chain(masters) {
-            out.push(Effect::Send { link, direct: Direct::Digest { digest } });
+            out.push(Effect::Send { link, direct: direct.clone() });
         }
     }
 
@@ -309,15 +307,5 @@ pub fn master_member(row: &MasterRow, state: MemberState) -> Member {
         link: Some(row.link.clone()),
         http: Some(row.http.clone()),
         spki: row.spki.clone(),
-    }
-}
-
-const fn announce(fact: &Fact) -> Event {
-    Event::Announce {
-        node: fact.node,
-        role: fact.role,
-        registration: fact.registration,
-        state: fact.state,
-        master: fact.master,
     }
 }

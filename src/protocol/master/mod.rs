@@ -37,6 +37,7 @@ use crate::{
     protocol::{
         assignment::{Assignments, AttemptId, Policy},
         failed_list::FailedList,
+        gossip::Gossip,
         master_watch::MasterWatch,
         permission::{Hold, Permissions},
         registry::Registry,
@@ -182,6 +183,7 @@ struct Forwarded {
     /// It was sent somewhere before this.
     sent_before: bool,
     to: NodeId,
+    link: LinkId,
     sent_at: Mono,
     wished: bool,
 }
@@ -209,8 +211,8 @@ pub struct Master {
     unreachable_since: Option<Mono>,
     renew_at: Mono,
     digest_at: Mono,
-    /// Where the next page of the directory begins, by link.
-    pages: BTreeMap<LinkId, NodeId>,
+    /// How far the directories are compared, by link.
+    gossip: BTreeMap<LinkId, Gossip>,
     tasks: u64,
     /// Reused from batch to batch.
     scratch: Vec<Entry>,
@@ -245,7 +247,7 @@ impl Master {
             unreachable_since: Some(now),
             renew_at: now + config.lease_renew_interval,
             digest_at: now + config.digest_interval,
-            pages: BTreeMap::new(),
+            gossip: BTreeMap::new(),
             tasks: 0,
             scratch: Vec::new(),
             config,
@@ -298,6 +300,14 @@ impl Master {
     #[must_use]
     pub fn hold(&self, slot: Slot) -> Hold {
         self.permissions.hold(slot)
+    }
+
+    /// The leases that are held here, each with its number.
+    pub fn held(&self) -> impl Iterator<Item = (Resource, u64)> {
+        self.queue.slots().filter_map(|(slot, resource)| match self.permissions.hold(slot) {
+            Hold::Mine(held) => Some((resource.clone(), held.token.lease)),
+            _ => None,
+        })
     }
 
     /// Links to other masters, in the order of their ids.
@@ -381,3 +391,6 @@ impl Master {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,9 +98,8 @@ impl Master {
 
     /// A person's request has waited as long as it may: how it ends for them. The task itself
     /// goes on if it was sent anywhere.
-    pub fn on_waited(&mut self, id: TaskId, slot: Option<Slot>) -> End {
-        let slots: Vec<_> =
-            slot.map_or_else(|| self.queue.slots().map(|(slot, _)| slot).collect(), |s| vec![s]);
+    pub fn on_waited(&mut self, id: TaskId) -> End {
+        let slots: Vec<_> = self.queue.slots().map(|(slot, _)| slot).collect();
         for slot in slots {
             if self.queue.take_where(slot, |entry| entry.id == id && !entry.sent).is_some() {
                 self.queue.end(slot, 1);
@@ -225,7 +224,8 @@ impl Master {
         {
             let sent_before = std::mem::replace(&mut entry.sent, true);
             out.push(Effect::Forward { link, id: entry.id, task: entry.task.clone() });
-            let forward = Forwarded { slot, sent_before, to, sent_at: now, wished: false, entry };
+            let forward =
+                Forwarded { slot, sent_before, to, link, sent_at: now, wished: false, entry };
             self.forwards.insert(forward.entry.id, forward);
         }
     }

@@ -1,0 +1,391 @@
+//! Reads: strong ones ask the store after they arrived, weak ones a worker's node database.
+
+use std::{future::Future, sync::Arc};
+
+use tokio::sync::oneshot;
+
+use super::{Done, Driver};
+use crate::{
+    comm::Link,
+    message::{Request, Response},
+    node::handle::{Consistency, Feed, Read, ReadError, Restored},
+    store::{Active, ActiveUser, Boards, Page, Range, SessionRow, StoreError},
+    types::{BoardName, Cursor, Role, SessionKey},
+};
+
+/// Requests that one read of the store may answer.
+const WAITING_MAX: usize = 10_000;
+/// How many workers are asked for a weak read before memory answers.
+const REPLICAS_MAX: usize = 3;
+/// Posts of one answer.
+pub(super) const POSTS_MAX: u32 = 200;
+
+/// One read answers all that waited when it began; who comes later waits for the next.
+pub(super) struct Coalesced<W> {
+    running: Option<Vec<W>>,
+    next: Vec<W>,
+}
+
+impl<W> Default for Coalesced<W> {
+    fn default() -> Self {
+        Self { running: None, next: Vec::new() }
+    }
+}
+
+impl<W> Coalesced<W> {
+    /// Adds one that waits. `Ok(true)`: begin a read now.
+    ///
+    /// # Errors
+    /// It, when too many wait.
+    fn add(&mut self, waiting: W) -> Result<bool, W> {
+        if self.next.len() >= WAITING_MAX {
+            return Err(waiting);
+        }
+        self.next.push(waiting);
+        Ok(self.begin())
+    }
+
+    fn begin(&mut self) -> bool {
+        let begins = self.running.is_none() && !self.next.is_empty();
+        if begins {
+            self.running = Some(std::mem::take(&mut self.next));
+        }
+        begins
+    }
+
+    /// A read ended: who waited for it. Then ask [`Coalesced::begin`].
+    fn end(&mut self) -> Vec<W> {
+        self.running.take().unwrap_or_default()
+    }
+}
+
+/// What waits for a reading of the boards.
+pub(super) enum WantBoards {
+    Boards(oneshot::Sender<Result<Read<Boards>, ReadError>>),
+    Posts {
+        board: BoardName,
+        range: Range,
+        limit: u32,
+        reply: oneshot::Sender<Result<Read<Page>, ReadError>>,
+    },
+    Stream(WantStream),
+}
+
+pub(super) struct WantStream {
+    pub(super) session: SessionRow,
+    pub(super) boards: Vec<BoardName>,
+    pub(super) cursor: Result<Option<Cursor>, ()>,
+    pub(super) reply: oneshot::Sender<Result<Feed, ReadError>>,
+}
+
+/// What waits for a reading of the active people.
+pub(super) type WantUsers = Option<oneshot::Sender<Result<Read<Vec<ActiveUser>>, ReadError>>>;
+
+impl WantBoards {
+    fn refuse(self, error: ReadError) {
+        // Who asked may be gone.
+        match self {
+            Self::Boards(reply) => drop(reply.send(Err(error))),
+            Self::Posts { reply, .. } => drop(reply.send(Err(error))),
+            Self::Stream(want) => drop(want.reply.send(Err(error))),
+        }
+    }
+}
+
+impl Driver {
+    pub(super) fn want_boards(&mut self, want: WantBoards) {
+        match self.fresh_boards.add(want) {
+            Ok(true) => self.read_boards(),
+            Ok(false) => {}
+            Err(want) => want.refuse(ReadError::Overloaded),
+        }
+    }
+
+    fn read_boards(&self) {
+        let store = self.store.clone();
+        self.spawn("boards", async move { Done::Boards(store.boards().await) });
+    }
+
+    pub(super) fn on_fresh_boards(&mut self, answer: Result<Boards, StoreError>) {
+        let waited = self.fresh_boards.end();
+        if self.fresh_boards.begin() {
+            self.read_boards();
+        }
+        if let Ok(boards) = &answer {
+            self.take_boards(boards);
+        }
+        for want in waited {
+            match (want, &answer) {
+                (WantBoards::Boards(reply), Ok(boards)) => {
+                    let consistency = Consistency::Strong;
+                    let _ = reply.send(Ok(Read { value: boards.clone(), consistency }));
+                }
+                (WantBoards::Boards(reply), Err(_)) => {
+                    let _ = reply.send(Ok(self.known_boards()));
+                }
+                (WantBoards::Posts { board, range, limit, reply }, Ok(boards)) => {
+                    self.answer_posts(boards, board, range, limit, reply);
+                }
+                (WantBoards::Posts { board, range, limit, reply }, Err(_)) => {
+                    self.weak_posts(board, range, limit, reply);
+                }
+                (WantBoards::Stream(want), answer) => self.open_stream(want, answer.is_ok()),
+            }
+        }
+    }
+
+    /// What memory knows of boards.
+    fn known_boards(&self) -> Read<Boards> {
+        let boards = self.tails.boards().map(|(board, last)| (board.clone(), last)).collect();
+        let value = Boards { boards, epoch: self.tails.epoch(), as_of_ms: self.tails.as_of_ms() };
+        Read { value, consistency: Consistency::Weak }
+    }
+
+    fn answer_posts(
+        &self,
+        boards: &Boards,
+        board: BoardName,
+        range: Range,
+        limit: u32,
+        reply: oneshot::Sender<Result<Read<Page>, ReadError>>,
+    ) {
+        let Ok(at) = boards.boards.binary_search_by(|(name, _)| name.cmp(&board)) else {
+            let _ = reply.send(Err(ReadError::Unknown));
+            return;
+        };
+        let last = boards.boards[at].1;
+        let in_memory = (self.tails.epoch() == boards.epoch
+            && self.tails.last(&board).is_some_and(|have| have >= last))
+        .then(|| self.tails.read(&board, range, limit as usize))
+        .flatten();
+        if let Some(posts) = in_memory {
+            let page = Page {
+                posts: posts.iter().map(|post| post.as_ref().clone()).collect(),
+                last_seq: self.tails.last(&board).unwrap_or(last).max(last),
+                epoch: boards.epoch,
+                as_of_ms: boards.as_of_ms,
+            };
+            let _ = reply.send(Ok(Read { value: page, consistency: Consistency::Strong }));
+            return;
+        }
+        let (store, weak) = (self.store.clone(), self.ask_replicas(board.clone(), range, limit));
+        self.env.spawn("read", async move {
+            let answer = match store.read(board, range, limit).await {
+                Ok(value) => Ok(Read { value, consistency: Consistency::Strong }),
+                Err(StoreError::Unknown { .. }) => Err(ReadError::Unknown),
+                Err(_) => weak.await,
+            };
+            let _ = reply.send(answer);
+        });
+    }
+
+    pub(super) fn weak_posts(
+        &mut self,
+        board: BoardName,
+        range: Range,
+        limit: u32,
+        reply: oneshot::Sender<Result<Read<Page>, ReadError>>,
+    ) {
+        self.weak_turn += 1;
+        let weak = self.ask_replicas(board, range, limit);
+        self.env.spawn("weak-read", async move {
+            let _ = reply.send(weak.await);
+        });
+    }
+
+    /// Workers' links, beginning with the one whose turn it is.
+    fn replicas(&self) -> Vec<Link> {
+        let mut links: Vec<_> =
+            self.links.values().filter(|link| link.peer().role == Role::Worker).cloned().collect();
+        if !links.is_empty() {
+            let turn = usize::try_from(self.weak_turn).unwrap_or(0) % links.len();
+            links.rotate_left(turn);
+        }
+        links.truncate(REPLICAS_MAX);
+        links
+    }
+
+    /// Posts from a worker's node database; from this master's memory if no worker has them.
+    fn ask_replicas(
+        &self,
+        board: BoardName,
+        range: Range,
+        limit: u32,
+    ) -> impl Future<Output = Result<Read<Page>, ReadError>> + Send + 'static {
+        let (links, wait) = (self.replicas(), self.config.store_timeout);
+        let memory = self.tails.read(&board, range, limit as usize).map(|posts| Page {
+            posts: posts.iter().map(|post| post.as_ref().clone()).collect(),
+            last_seq: self.tails.last(&board).unwrap_or_default(),
+            epoch: self.tails.epoch(),
+            as_of_ms: self.tails.as_of_ms(),
+        });
+        let env = self.env.clone();
+        async move {
+            for link in links {
+                let request = Request::Read { board: board.clone(), range, limit };
+                if let Ok(Response::Page(Some(value))) = link.call(request, wait).await {
+                    env.sometimes("a worker's node database answered a read");
+                    return Ok(Read { value, consistency: Consistency::Weak });
+                }
+            }
+            let value = memory.ok_or(ReadError::Away)?;
+            Ok(Read { value, consistency: Consistency::Weak })
+        }
+    }
+
+    /// A session as a worker's node database has it.
+    fn ask_replicas_for(
+        &self,
+        key: SessionKey,
+    ) -> impl Future<Output = Option<SessionRow>> + Send + 'static {
+        let (links, wait) = (self.replicas(), self.config.store_timeout);
+        async move {
+            for link in links {
+                if let Ok(Response::Session(Some(row))) =
+                    link.call(Request::Session(key), wait).await
+                {
+                    return Some(row);
+                }
+            }
+            None
+        }
+    }
+
+    /// Who has this session, from memory or else from the store.
+    pub(super) fn authenticate(
+        &mut self,
+        key: SessionKey,
+        reply: oneshot::Sender<Result<SessionRow, ReadError>>,
+    ) {
+        let now = self.env.now();
+        self.presence.on_alive(now, &key);
+        if let Some(row) = self.sessions.get(&key) {
+            let _ = reply.send(Ok(row.clone()));
+            return;
+        }
+        let waiting = self.authenticating.entry(key).or_default();
+        waiting.push(reply);
+        if waiting.len() > 1 {
+            return;
+        }
+        let (store, weak) = (self.store.clone(), self.ask_replicas_for(key));
+        self.spawn("session", async move {
+            let answer = match store.find_session(key).await {
+                // Not in doubt: a copy of it is as good until the store is back.
+                Err(error) => weak.await.map_or(Err(error), |row| Ok(Some(row))),
+                found => found,
+            };
+            Done::Session { key, answer }
+        });
+    }
+
+    pub(super) fn on_session(
+        &mut self,
+        key: SessionKey,
+        answer: Result<Option<SessionRow>, StoreError>,
+    ) {
+        if let Ok(Some(row)) = &answer {
+            self.sessions.put(row.clone());
+        }
+        for reply in self.authenticating.remove(&key).unwrap_or_default() {
+            let answer = match &answer {
+                Ok(Some(row)) => Ok(row.clone()),
+                Ok(None) => Err(ReadError::Unknown),
+                Err(_) => Err(ReadError::Away),
+            };
+            let _ = reply.send(answer);
+        }
+    }
+
+    pub(super) fn on_session_closed(&mut self, key: SessionKey) {
+        self.sessions.remove(&key);
+        self.presence.forget(&key);
+        self.feeds.log_out(&key);
+    }
+
+    /// A session with all that it had, read now.
+    pub(super) fn restore(
+        &self,
+        key: SessionKey,
+        reply: oneshot::Sender<Result<Read<Restored>, ReadError>>,
+    ) {
+        let (store, weak) = (self.store.clone(), self.ask_replicas_for(key));
+        let known = self.known_boards().value;
+        self.env.spawn("restore", async move {
+            let answer = match (store.find_session(key).await, store.boards().await) {
+                (Ok(Some(session)), Ok(boards)) => Ok(Read {
+                    value: Restored { session, boards, pending: Vec::new() },
+                    consistency: Consistency::Strong,
+                }),
+                (Ok(None), _) => Err(ReadError::Unknown),
+                _ => weak.await.map_or(Err(ReadError::Away), |session| {
+                    let value = Restored { session, boards: known, pending: Vec::new() };
+                    Ok(Read { value, consistency: Consistency::Weak })
+                }),
+            };
+            let _ = reply.send(answer);
+        });
+    }
+
+    /// The active people will be read again.
+    pub(super) fn want_users(&mut self) {
+        self.ask_users(None);
+    }
+
+    pub(super) fn ask_users(&mut self, want: WantUsers) {
+        match self.fresh_users.add(want) {
+            Ok(true) => self.read_users(),
+            Ok(false) => {}
+            Err(want) => {
+                if let Some(reply) = want {
+                    let _ = reply.send(Err(ReadError::Overloaded));
+                }
+            }
+        }
+    }
+
+    fn read_users(&self) {
+        let store = self.store.clone();
+        self.spawn("users", async move { Done::Users(store.active_users().await) });
+    }
+
+    pub(super) fn on_fresh_users(&mut self, answer: Result<Active, StoreError>) {
+        let waited = self.fresh_users.end();
+        let answer = match answer {
+            Ok(Active::TouchFirst) => {
+                // They wait for the read that follows the touch.
+                self.fresh_users.next.extend(waited.into_iter().filter(Option::is_some));
+                self.presence.on_touch_wanted(self.env.now());
+                return;
+            }
+            Ok(Active::Users(users)) => {
+                self.take_users(Active::Users(users));
+                Ok(Consistency::Strong)
+            }
+            Err(_) => Ok(Consistency::Weak),
+        };
+        for reply in waited.into_iter().flatten() {
+            let value = self.users.to_vec();
+            let _ = reply.send(answer.map(|consistency| Read { value, consistency }));
+        }
+        if self.fresh_users.begin() {
+            self.read_users();
+        }
+    }
+
+    pub(super) fn take_users(&mut self, active: Active) {
+        let Active::Users(users) = active else {
+            self.presence.on_touch_wanted(self.env.now());
+            return;
+        };
+        let same = users.len() == self.users.len()
+            && users
+                .iter()
+                .zip(self.users.iter())
+                .all(|(a, b)| (&a.user, a.since_ms) == (&b.user, b.since_ms));
+        self.users = Arc::from(users);
+        if !same {
+            self.feeds.say_presence(&self.env, &self.done, &self.users);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The cluster as this master sees it, for people and operators.
+
+use super::Driver;
+use crate::{
+    node::handle::{ClusterView, Consistency, FailedView, NodeView, QueueView},
+    protocol::permission::Hold,
+    types::Role,
+};
+
+impl Driver {
+    pub(super) fn view(&self) -> ClusterView {
+        let now = self.env.now();
+        let core = &self.core;
+        let mut nodes: Vec<NodeView> = core
+            .registry()
+            .members()
+            .map(|member| {
+                let fact = &member.fact;
+                let reaches_store = match fact.role {
+                    Role::Worker => core.selection().reaches_store(&fact.node),
+                    Role::Master if fact.node == self.me.id => Some(core.can_write(now)),
+                    Role::Master => core.peer_can_write(&fact.node),
+                };
+                let state = match fact.role {
+                    // A master that did not leave is judged by its row, by each reader.
+                    Role::Master if !core.watch().is_in(&fact.node) => {
+                        fact.state.max(crate::message::MemberState::Failed)
+                    }
+                    _ => fact.state,
+                };
+                NodeView {
+                    id: fact.node,
+                    name: member.name.clone(),
+                    role: fact.role,
+                    registration: fact.registration,
+                    state,
+                    master: fact.master,
+                    http: member.http.clone(),
+                    reaches_store,
+                    in_flight: core.selection().in_flight(&fact.node),
+                }
+            })
+            .collect();
+        nodes.sort_by_key(|node| (node.role, node.id));
+        let millis = |by: std::time::Duration| u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        let failed = core
+            .failed()
+            .iter()
+            .map(|(id, listed)| FailedView {
+                id: *id,
+                registration: listed.registration,
+                why: listed.why.clone(),
+                for_ms: millis(now.since(listed.since)),
+                times: listed.times,
+            })
+            .collect();
+        let queues = core
+            .queue()
+            .slots()
+            .map(|(slot, resource)| {
+                let (held, holder, token) = match core.hold(slot) {
+                    Hold::Mine(held) => ("mine", Some(self.me.id), Some(held.token)),
+                    Hold::Other { holder, .. } => ("other", Some(holder.node), None),
+                    Hold::Free { .. } | Hold::Asking { .. } => ("nobody", None, None),
+                };
+                QueueView {
+                    resource: resource.to_string(),
+                    held,
+                    holder,
+                    token,
+                    waiting: core.queue().waiting(slot),
+                    in_flight: core.queue().taken(slot),
+                }
+            })
+            .collect();
+        ClusterView {
+            node: self.me.id,
+            domain: self.keys.domain(),
+            key_epoch: self.keys.epoch(),
+            store_epoch: self.tails.epoch(),
+            store: if core.is_strong(now) { Consistency::Strong } else { Consistency::Weak },
+            nodes,
+            failed,
+            queues,
+            boards: self.tails.boards().map(|(board, last)| (board.clone(), last)).collect(),
+            streams: self.feeds.len(),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Whole nodes: what the launchers start for real and the simulation starts in its world.
+
+use std::{future::Future, io, sync::Arc};
+
+use thiserror::Error;
+
+use crate::{
+    config::Config,
+    crypto::key_source::KeySource,
+    env::{Env, Listener},
+    http::{AdminParams, AdminToken, HttpParams, Metrics, serve, serve_admin},
+    node::{self, master::NodeError},
+    store::Store,
+};
+
+pub use crate::node::worker::{WorkerError, WorkerParams, run as run_worker};
+
+/// What a master is started with.
+pub struct MasterParams {
+    /// A name for people.
+    pub name: String,
+    /// Limits and time-outs.
+    pub config: Config,
+    /// Where the front end listens, `host:port`.
+    pub http_listen: String,
+    /// `http://host:port`, as browsers reach it.
+    pub http_public: String,
+    /// Where nodes dial in, `host:port`.
+    pub link_listen: String,
+    /// `host:port`, as nodes reach it.
+    pub link_public: String,
+    /// Where operators ask, `host:port`; nowhere if `None`.
+    pub admin_listen: Option<String>,
+    /// The shared store.
+    pub store: Store,
+    /// Where keys come from.
+    pub keys: Arc<dyn KeySource>,
+}
+
+/// Why a master does not run. It has let go of everything.
+#[derive(Debug, Error)]
+pub enum MasterError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {addr} for {what}: {why}")]
+    Listen {
+        /// For whom.
+        what: &'static str,
+        /// Where.
+        addr: String,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// The operators' token cannot be read or made.
+    #[error("the admin token: {0}")]
+    AdminToken(io::Error),
+    /// The node itself.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+}
+
+/// Runs a master with its front end until `stop`, then says goodbye; or until it is dropped.
+/// The front end answers from the beginning: not ready, until the node is.
+///
+/// # Errors
+/// [`MasterError`].
+pub async fn run_master(
+    env: Env,
+    params: MasterParams,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), MasterError> {
+    let MasterParams { name, config, http_public, link_public, store, keys, .. } = params;
+    let http = listen(&env, "the front end", &params.http_listen).await?;
+    let links = listen(&env, "links", &params.link_listen).await?;
+    let (handle, asks) = node::master::channel();
+    let metrics = Metrics::new();
+
+    let http_params = HttpParams { config: config.clone(), metrics: metrics.clone() };
+    let front = serve(env.clone(), http, handle.clone(), http_params);
+    let _front = env.spawn("front-end", front).abort_on_drop();
+    let _admin = match &params.admin_listen {
+        None => None,
+        Some(addr) => {
+            let listener = listen(&env, "operators", addr).await?;
+            let token = AdminToken::of_disk(&env).map_err(MasterError::AdminToken)?;
+            let admin_params = AdminParams { config: config.clone(), metrics, token };
+            let admin = serve_admin(env.clone(), listener, handle.clone(), admin_params);
+            Some(env.spawn("admin", admin).abort_on_drop())
+        }
+    };
+
+    let params = node::master::MasterParams { name, config, http_public, link_public, store, keys };
+    let node = node::master::run(env, params, links, asks);
+    let leave = async {
+        stop.await;
+        // An error says that the node has ended by itself.
+        let _ = handle.leave().await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        ended = node => Ok(ended?),
+        () = leave => Ok(()),
+    }
+}
+
+async fn listen(
+    env: &Env,
+    what: &'static str,
+    addr: &str,
+) -> Result<Box<dyn Listener>, MasterError> {
+    let failed = |why| MasterError::Listen { what, addr: addr.to_owned(), why };
+    env.listen(addr).await.map_err(failed)
+}
