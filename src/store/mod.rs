@@ -12,6 +12,7 @@
 //! 5. Time in the store is the store's own clock.
 //! 6. A token names one worker, and of a board's writes one batch: what differs is refused.
 
+pub mod contract;
 #[cfg(feature = "net")]
 pub mod sqlite;
 
@@ -821,7 +822,7 @@ impl Store {
         ask!(self, Op::FindSession(key), Reply::Session(row) => row)
     }
 
-    /// Sessions closed since a mark, and the next mark.
+    /// Sessions closed since a mark, and the next mark; a full page says that there may be more.
     pub async fn closed_since(&self, mark: u64) -> Result<(Vec<SessionKey>, u64), StoreError> {
         ask!(self, Op::ClosedSince(mark), Reply::Closed { keys, mark } => (keys, mark))
     }

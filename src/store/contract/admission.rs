@@ -1,0 +1,147 @@
+//! Admission lists and dead letters.
+
+use super::{Lab, board, node, post};
+use crate::{
+    store::{DeadLetter, Enrolled, JoinToken, MasterRow, StoreError},
+    types::{Fingerprint, Incarnation, NodeId, Resource, Role},
+};
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+fn newcomer(n: u8) -> Enrolled {
+    let fingerprint = Fingerprint([n; 32]);
+    Enrolled { node: NodeId::of(&fingerprint), fingerprint, role: Role::Worker, guard: [n; 32] }
+}
+
+async fn put_token(lab: &Lab, n: u8, uses_left: u32) -> [u8; 8] {
+    let now_ms = lab.store.cluster().await.expect("a cluster").now_ms;
+    let token = JoinToken {
+        id: [n; 8],
+        guard: [n; 32],
+        bearer_sha256: [n; 32],
+        role: Role::Worker,
+        uses_left,
+        ends_at_ms: now_ms + 3 * DAY_MS,
+    };
+    for _ in 0..2 {
+        assert_eq!(lab.store.put_join_token(token.clone()).await, Ok(()));
+    }
+    token.id
+}
+
+fn refused(result: Result<Enrolled, StoreError>) -> bool {
+    matches!(result, Err(StoreError::Refused { .. }))
+}
+
+pub(super) async fn a_token_enrols_as_often_as_it_says(lab: &Lab) {
+    let token = put_token(lab, 5, 2).await;
+    for n in [1, 2] {
+        let enrolled = lab.store.enrol(token, [5; 32], newcomer(n)).await;
+        assert_eq!(enrolled, Ok(newcomer(n)));
+    }
+    assert!(refused(lab.store.enrol(token, [5; 32], newcomer(3)).await), "spent");
+    let lists = lab.store.admission().await.expect("listed");
+    assert_eq!(lists.tokens.len(), 1, "still a guard");
+    assert_eq!((lists.tokens[0].guard, lists.tokens[0].uses_left), ([5; 32], 0));
+    assert_eq!(lists.allowed, [newcomer(1), newcomer(2)]);
+    let other = JoinToken { bearer_sha256: [6; 32], ..lists.tokens[0].clone() };
+    let taken = lab.store.put_join_token(other).await;
+    assert!(matches!(taken, Err(StoreError::Refused { .. })), "{taken:?}");
+}
+
+pub(super) async fn a_wrong_bearer_role_or_id_enrols_nobody(lab: &Lab) {
+    let token = put_token(lab, 5, 1).await;
+    assert!(refused(lab.store.enrol(token, [6; 32], newcomer(1)).await), "bearer");
+    assert!(refused(lab.store.enrol([6; 8], [5; 32], newcomer(1)).await), "token");
+    let master = Enrolled { role: Role::Master, ..newcomer(1) };
+    assert!(refused(lab.store.enrol(token, [5; 32], master).await), "role");
+    let stolen = Enrolled { node: node(9), ..newcomer(1) };
+    assert!(refused(lab.store.enrol(token, [5; 32], stolen).await), "id");
+    let lists = lab.store.admission().await.expect("listed");
+    assert_eq!((lists.allowed, lists.tokens[0].uses_left), (Vec::new(), 1), "no use was spent");
+}
+
+pub(super) async fn who_is_enrolled_gets_its_row_back(lab: &Lab) {
+    let token = put_token(lab, 5, 2).await;
+    lab.store.enrol(token, [5; 32], newcomer(1)).await.expect("enrolled");
+    let again = Enrolled { guard: [99; 32], ..newcomer(1) };
+    assert_eq!(lab.store.enrol(token, [5; 32], again.clone()).await, Ok(newcomer(1)));
+    let lists = lab.store.admission().await.expect("listed");
+    assert_eq!((lists.tokens[0].uses_left, lists.allowed.len()), (1, 1));
+    let promoted = Enrolled { role: Role::Master, ..again };
+    assert!(refused(lab.store.enrol(token, [5; 32], promoted).await));
+}
+
+pub(super) async fn who_is_denied_stays_out(lab: &Lab) {
+    let (token, other) = (put_token(lab, 5, 9).await, put_token(lab, 6, 9).await);
+    lab.store.enrol(token, [5; 32], newcomer(1)).await.expect("enrolled");
+    for _ in 0..2 {
+        assert_eq!(lab.store.deny(newcomer(1).node).await, Ok(()));
+    }
+    let lists = lab.store.admission().await.expect("listed");
+    assert_eq!((lists.denied, lists.allowed), (vec![newcomer(1).node], Vec::new()));
+    let left: Vec<_> = lists.tokens.iter().map(|token| token.id).collect();
+    assert_eq!(left, [other], "its token is revoked, so that no new identity comes by it");
+    assert!(refused(lab.store.enrol(other, [6; 32], newcomer(1)).await));
+    let master = MasterRow {
+        node: newcomer(1).node,
+        incarnation: Incarnation(0),
+        beat: 0,
+        http: String::new(),
+        link: String::new(),
+        spki: Vec::new(),
+        name: String::new(),
+        draining: false,
+        guard: [0; 32],
+    };
+    let registered = lab.store.register_master(master).await;
+    assert!(matches!(registered, Err(StoreError::Refused { .. })), "{registered:?}");
+}
+
+pub(super) async fn a_revoked_token_enrols_nobody(lab: &Lab) {
+    let token = put_token(lab, 5, 9).await;
+    for _ in 0..2 {
+        assert_eq!(lab.store.revoke_join_token(token).await, Ok(()));
+    }
+    assert!(refused(lab.store.enrol(token, [5; 32], newcomer(1)).await));
+    assert_eq!(lab.store.admission().await.expect("listed").tokens, []);
+}
+
+pub(super) async fn a_token_ends_with_its_time(lab: &Lab) {
+    let token = put_token(lab, 5, 9).await;
+    let day_ms = i64::try_from(DAY_MS).expect("small");
+    lab.advance(day_ms - 1);
+    lab.store.enrol(token, [5; 32], newcomer(1)).await.expect("within its day");
+    lab.advance(1);
+    assert!(refused(lab.store.enrol(token, [5; 32], newcomer(2)).await), "cut to a day");
+    assert_eq!(lab.store.admission().await.expect("listed").tokens, []);
+}
+
+pub(super) async fn dead_letters_are_kept_once_newest_first(lab: &Lab) {
+    let letter = |post, why: &str| DeadLetter {
+        number: 0,
+        resource: board("lobby"),
+        post,
+        why: why.to_owned(),
+        at_ms: 0,
+    };
+    let session = DeadLetter { resource: Resource::Sessions(node(1)), ..letter(None, "tried") };
+    for letter in [
+        letter(Some(post(1, "a")), "first"),
+        letter(Some(post(2, "b")), "second"),
+        session.clone(),
+        session,
+        letter(Some(post(1, "a")), "a repeat"),
+    ] {
+        assert_eq!(lab.store.put_dead_letter(letter).await, Ok(()));
+    }
+    let kept = lab.store.dead_letters(10).await.expect("listed");
+    let whys: Vec<_> = kept.iter().map(|letter| letter.why.as_str()).collect();
+    assert_eq!(whys, ["a repeat", "tried", "second"]);
+    assert_eq!(kept[2].post, Some(post(2, "b")));
+    assert_eq!(lab.store.dead_letters(1).await, Ok(vec![kept[0].clone()]));
+    for _ in 0..2 {
+        assert_eq!(lab.store.drop_dead_letter(kept[1].number).await, Ok(()));
+    }
+    assert_eq!(lab.store.dead_letters(10).await.expect("listed").len(), 2);
+}

@@ -1,0 +1,90 @@
+//! Masters and their lives.
+
+use super::{Lab, TTL_MS, board, node};
+use crate::{
+    store::{Holder, MasterRow, StoreError},
+    types::Incarnation,
+};
+
+fn row(n: u8, link: &str) -> MasterRow {
+    MasterRow {
+        node: node(n),
+        incarnation: Incarnation(0),
+        beat: 0,
+        http: format!("http://127.0.0.1:80{n}"),
+        link: link.to_owned(),
+        spki: vec![n; 300],
+        name: format!("m{n}"),
+        draining: false,
+        guard: [n; 32],
+    }
+}
+
+fn life(n: u8, incarnation: u64) -> Holder {
+    Holder { node: node(n), incarnation: Incarnation(incarnation) }
+}
+
+pub(super) async fn lives_and_beats_count_up(lab: &Lab) {
+    assert_eq!(lab.store.masters().await, Ok(Vec::new()));
+    assert_eq!(lab.store.register_master(row(2, "b:1")).await, Ok(Incarnation(1)));
+    assert_eq!(lab.store.register_master(row(1, "a:1")).await, Ok(Incarnation(1)));
+    let changed = MasterRow { guard: [77; 32], name: "again".to_owned(), ..row(1, "a:1") };
+    assert_eq!(lab.store.register_master(changed.clone()).await, Ok(Incarnation(2)));
+    let listed = lab.store.masters().await.expect("listed");
+    assert_eq!(listed.iter().map(|row| row.node).collect::<Vec<_>>(), [node(1), node(2)]);
+    let beat = listed[0].beat;
+    assert_eq!(listed[0], MasterRow { incarnation: Incarnation(2), beat, ..changed });
+    lab.store.touch_master(life(1, 2), true).await.expect("touched");
+    let listed = lab.store.masters().await.expect("listed");
+    assert!(listed[0].beat > beat && listed[0].draining);
+    assert_eq!(lab.store.register_master(row(1, "a:1")).await, Ok(Incarnation(3)));
+    let reborn = lab.store.masters().await.expect("listed");
+    assert!(reborn[0].beat > listed[0].beat, "a restart is no silence");
+}
+
+pub(super) async fn an_older_life_is_stale(lab: &Lab) {
+    let touch = |holder| lab.store.touch_master(holder, false);
+    assert_eq!(touch(life(1, 1)).await, Err(StoreError::Stale), "never registered");
+    for _ in 0..2 {
+        lab.store.register_master(row(1, "a:1")).await.expect("registered");
+    }
+    assert_eq!(touch(life(1, 1)).await, Err(StoreError::Stale));
+    assert_eq!(touch(life(1, 2)).await, Ok(()));
+    let stale = lab.store.acquire_lease(board("lobby"), life(1, 1), TTL_MS).await;
+    assert_eq!(stale, Err(StoreError::Stale));
+    let stale = lab.store.renew_leases(life(1, 1), Vec::new(), TTL_MS).await;
+    assert_eq!(stale, Err(StoreError::Stale));
+    lab.store.leave_master(life(1, 1)).await.expect("void");
+    assert_eq!(lab.store.masters().await.expect("listed").len(), 1);
+}
+
+pub(super) async fn an_identity_is_refused_while_it_is_fresh_elsewhere(lab: &Lab) {
+    lab.store.register_master(row(1, "a:1")).await.expect("registered");
+    let copied = lab.store.register_master(row(1, "b:1")).await;
+    assert_eq!(copied, Err(StoreError::InUse { at: "a:1".to_owned() }));
+    assert_eq!(lab.store.touch_master(life(1, 1), false).await, Ok(()), "it lives on");
+    lab.store.leave_master(life(1, 1)).await.expect("left");
+    assert_eq!(lab.store.register_master(row(1, "b:1")).await, Ok(Incarnation(2)));
+}
+
+pub(super) async fn who_left_is_not_listed_and_counts_on(lab: &Lab) {
+    lab.store.register_master(row(1, "a:1")).await.expect("registered");
+    for _ in 0..2 {
+        assert_eq!(lab.store.leave_master(life(1, 1)).await, Ok(()));
+    }
+    assert_eq!(lab.store.masters().await, Ok(Vec::new()));
+    let touched = lab.store.touch_master(life(1, 1), false).await;
+    assert_eq!(touched, Err(StoreError::Stale));
+    assert_eq!(lab.store.register_master(row(1, "a:1")).await, Ok(Incarnation(2)));
+}
+
+pub(super) async fn an_identity_is_free_once_it_is_not_fresh(lab: &Lab) {
+    lab.store.register_master(row(1, "a:1")).await.expect("registered");
+    lab.advance(4000);
+    lab.store.touch_master(life(1, 1), false).await.expect("touched");
+    lab.advance(4000);
+    let copied = lab.store.register_master(row(1, "b:1")).await;
+    assert_eq!(copied, Err(StoreError::InUse { at: "a:1".to_owned() }));
+    lab.advance(1001);
+    assert_eq!(lab.store.register_master(row(1, "b:1")).await, Ok(Incarnation(2)));
+}

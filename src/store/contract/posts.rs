@@ -1,0 +1,248 @@
+//! Boards and posts: G2, G4.
+
+use futures_util::future::join_all;
+
+use super::{Lab, author, board, fenced, holder, name_of, post, post_id};
+use crate::{
+    store::{
+        Appended, BOARDS_MAX, Found, NewPost, Page, READ_BYTES_MAX, Range, Renewed, StoreError,
+    },
+    types::{BoardName, PostText, Resource, Seq, UserId},
+};
+
+async fn page(lab: &Lab, range: Range, limit: u32) -> Page {
+    lab.store.read(BoardName::lobby(), range, limit).await.expect("the lobby")
+}
+
+/// Ids and places, as far as the answers tell.
+fn places(answers: &[Appended]) -> Vec<Option<(bool, u64)>> {
+    let place = |answer: &Appended| match answer {
+        Appended::Committed { seq, .. } => Some((true, seq.0)),
+        Appended::Duplicate { seq, .. } => Some((false, seq.0)),
+        Appended::Conflict | Appended::Cancelled => None,
+    };
+    answers.iter().map(place).collect()
+}
+
+const NEW: bool = true;
+const OLD: bool = false;
+
+pub(super) async fn the_lobby_is_there_from_the_start(lab: &Lab) {
+    let boards = lab.store.boards().await.expect("boards");
+    assert_eq!(boards.boards, [(BoardName::lobby(), Seq(0))]);
+    let cluster = lab.store.cluster().await.expect("a cluster");
+    assert_eq!(boards.epoch, cluster.epoch);
+    assert_eq!(page(lab, Range::Last, 10).await.last_seq, Seq(0));
+}
+
+pub(super) async fn an_append_numbers_new_posts_in_batch_order(lab: &Lab) {
+    let mut lobby = lab.lobby().await;
+    // Neither sorted by id nor by text.
+    let posts = vec![post(9, "c"), post(3, "a"), post(5, "b")];
+    let answers = lab.store.append(lobby.next(), posts).await.expect("appended");
+    assert_eq!(places(&answers), [Some((NEW, 1)), Some((NEW, 2)), Some((NEW, 3))]);
+    let answers = lab.store.append(lobby.next(), vec![post(1, "d")]).await.expect("appended");
+    assert_eq!(places(&answers), [Some((NEW, 4))]);
+    let texts = page(lab, Range::After(Seq(0)), 10).await.posts;
+    let texts: Vec<_> = texts.iter().map(|post| (post.seq.0, post.text.as_str())).collect();
+    assert_eq!(texts, [(1, "c"), (2, "a"), (3, "b"), (4, "d")]);
+}
+
+pub(super) async fn a_repeat_keeps_its_place(lab: &Lab) {
+    let mut lobby = lab.lobby().await;
+    let permission = lobby.next();
+    let batch = vec![post(2, "b"), post(1, "a")];
+    let first = lab.store.append(permission.clone(), batch.clone()).await.expect("appended");
+    let again = lab.store.append(permission, batch).await.expect("the same permission again");
+    assert_eq!(places(&again), [Some((OLD, 1)), Some((OLD, 2))]);
+    let times = |answers: &[Appended]| -> Vec<u64> {
+        let at = |answer: &Appended| match answer {
+            Appended::Committed { posted_at_ms, .. } | Appended::Duplicate { posted_at_ms, .. } => {
+                *posted_at_ms
+            }
+            other => panic!("no place: {other:?}"),
+        };
+        answers.iter().map(at).collect()
+    };
+    assert_eq!(times(&first), times(&again));
+    // Mixed with new ones, in another order, under another lease: no hole, no move.
+    let mut lobby = lab.lobby().await;
+    let posts = vec![post(1, "a"), post(7, "x"), post(2, "b"), post(4, "y")];
+    let mixed = lab.store.append(lobby.next(), posts).await.expect("appended");
+    let want = [Some((OLD, 2)), Some((NEW, 3)), Some((OLD, 1)), Some((NEW, 4))];
+    assert_eq!(places(&mixed), want);
+    assert_eq!(page(lab, Range::Last, 10).await.last_seq, Seq(4));
+}
+
+pub(super) async fn an_id_stands_for_one_text_of_one_board(lab: &Lab) {
+    let mut lobby = lab.lobby().await;
+    let mut dev = lab.lease(board("dev"), holder(1)).await;
+    lab.store.create_board(dev.next()).await.expect("created");
+    lab.store.append(lobby.next(), vec![post(1, "a")]).await.expect("appended");
+    let posts = vec![post(1, "b"), post(2, "fresh")];
+    let answers = lab.store.append(lobby.next(), posts).await.expect("answered");
+    assert_eq!(answers[0], Appended::Conflict, "another text");
+    assert_eq!(places(&answers), [None, Some((NEW, 2))]);
+    let answers = lab.store.append(dev.next(), vec![post(1, "a")]).await.expect("answered");
+    assert_eq!(answers, [Appended::Conflict], "another board");
+    let boards = lab.store.boards().await.expect("boards").boards;
+    assert_eq!(boards, [(name_of("dev"), Seq(0)), (name_of("lobby"), Seq(2))]);
+}
+
+pub(super) async fn the_first_of_an_id_in_a_batch_wins(lab: &Lab) {
+    let mut lobby = lab.lobby().await;
+    let posts = vec![post(5, "one"), post(1, "x"), post(5, "one"), post(5, "two")];
+    let answers = lab.store.append(lobby.next(), posts).await.expect("answered");
+    let want = [Some((NEW, 1)), Some((NEW, 2)), Some((OLD, 1)), None];
+    assert_eq!(places(&answers), want);
+    assert_eq!(answers[3], Appended::Conflict);
+    assert_eq!(page(lab, Range::Last, 10).await.last_seq, Seq(2));
+}
+
+pub(super) async fn ids_of_two_users_do_not_meet(lab: &Lab) {
+    let mut lobby = lab.lobby().await;
+    let theirs = NewPost { author: author(2, "Bob"), ..post(1, "mine too") };
+    let posts = vec![post(1, "mine"), theirs];
+    let answers = lab.store.append(lobby.next(), posts).await.expect("answered");
+    assert_eq!(places(&answers), [Some((NEW, 1)), Some((NEW, 2))]);
+}
+
+pub(super) async fn a_cancelled_id_never_appears(lab: &Lab) {
+    let (mut lobby, mut sessions) = (lab.lobby().await, lab.sessions().await);
+    let user = UserId([1; 16]);
+    assert_eq!(lab.store.find_post(user, post_id(1)).await, Ok(Found::Nothing));
+    for _ in 0..2 {
+        let cancelled = lab.store.cancel_post(sessions.next(), user, post_id(1)).await;
+        assert_eq!(cancelled, Ok(Found::Cancelled));
+    }
+    let posts = vec![post(1, "late"), post(2, "x"), post(1, "late")];
+    let answers = lab.store.append(lobby.next(), posts).await.expect("answered");
+    assert_eq!(places(&answers), [None, Some((NEW, 1)), None]);
+    assert_eq!((answers[0], answers[2]), (Appended::Cancelled, Appended::Cancelled));
+    assert_eq!(lab.store.find_post(user, post_id(1)).await, Ok(Found::Cancelled));
+}
+
+pub(super) async fn a_committed_post_is_not_cancelled(lab: &Lab) {
+    let (mut lobby, mut sessions) = (lab.lobby().await, lab.sessions().await);
+    lab.store.append(lobby.next(), vec![post(1, "in")]).await.expect("appended");
+    let user = UserId([1; 16]);
+    let answer = lab.store.cancel_post(sessions.next(), user, post_id(1)).await;
+    let stored = page(lab, Range::Last, 1).await.posts.remove(0);
+    assert_eq!(answer, Ok(Found::Committed(stored.clone())));
+    assert_eq!(lab.store.find_post(user, post_id(1)).await, Ok(Found::Committed(stored)));
+}
+
+pub(super) async fn posts_read_back_as_written_from_either_end(lab: &Lab) {
+    let mut lobby = lab.lobby().await;
+    let text = |n: u16| format!("zeile {n} \u{1f600}\nzweite");
+    for n in 1..=12 {
+        lab.store.append(lobby.next(), vec![post(n, &text(n))]).await.expect("appended");
+    }
+    let seqs = |page: &Page| -> Vec<u64> { page.posts.iter().map(|post| post.seq.0).collect() };
+    for (range, limit, want) in [
+        (Range::After(Seq(0)), 5, vec![1, 2, 3, 4, 5]),
+        (Range::After(Seq(9)), 5, vec![10, 11, 12]),
+        (Range::After(Seq(12)), 5, vec![]),
+        (Range::After(Seq(u64::MAX)), 5, vec![]),
+        (Range::Before(Seq(4)), 2, vec![2, 3]),
+        (Range::Before(Seq(1)), 2, vec![]),
+        (Range::Last, 3, vec![10, 11, 12]),
+        (Range::Last, 0, vec![]),
+    ] {
+        let page = page(lab, range, limit).await;
+        assert_eq!(seqs(&page), want, "{range:?}");
+        assert_eq!(page.last_seq, Seq(12));
+        for post in &page.posts {
+            let n = u16::try_from(post.seq.0).expect("small");
+            assert_eq!((post.id, post.text.as_str()), (post_id(n), text(n).as_str()));
+            assert_eq!((&post.author, &post.board), (&author(1, "Ada"), &BoardName::lobby()));
+            assert!(post.posted_at_ms <= page.as_of_ms);
+        }
+    }
+}
+
+pub(super) async fn long_pages_are_cut_and_say_so(lab: &Lab) {
+    let mut lobby = lab.lobby().await;
+    let longest = "x".repeat(PostText::LEN_MAX);
+    let all = READ_BYTES_MAX / PostText::LEN_MAX + 20;
+    for n in 0..u16::try_from(all).expect("few") {
+        lab.store.append(lobby.next(), vec![post(n, &longest)]).await.expect("appended");
+    }
+    let cut = page(lab, Range::After(Seq(0)), 1000).await;
+    assert!(cut.posts.len() < all && !cut.posts.is_empty());
+    assert_eq!((cut.posts[0].seq, cut.last_seq), (Seq(1), Seq(all as u64)));
+    let cut = page(lab, Range::Last, 1000).await;
+    assert!(cut.posts.len() < all);
+    assert_eq!(cut.posts.last().map(|post| post.seq), Some(cut.last_seq));
+}
+
+pub(super) async fn an_unknown_board_is_said_to_be_unknown(lab: &Lab) {
+    let unknown = |error: StoreError| matches!(error, StoreError::Unknown { .. });
+    let read = lab.store.read(name_of("nowhere"), Range::Last, 1).await;
+    assert!(read.is_err_and(unknown));
+    let mut nowhere = lab.lease(board("nowhere"), holder(1)).await;
+    let append = lab.store.append(nowhere.next(), vec![post(1, "a")]).await;
+    assert!(append.is_err_and(unknown));
+    assert_eq!(lab.store.find_post(UserId([1; 16]), post_id(1)).await, Ok(Found::Nothing));
+}
+
+pub(super) async fn boards_are_created_once_and_listed_by_name(lab: &Lab) {
+    for name in ["zoo", "art"] {
+        let mut leased = lab.lease(board(name), holder(1)).await;
+        let permission = leased.next();
+        for _ in 0..2 {
+            assert_eq!(lab.store.create_board(permission.clone()).await, Ok(()));
+        }
+        assert_eq!(lab.store.create_board(leased.next()).await, Ok(()), "under another token");
+    }
+    let boards = lab.store.boards().await.expect("boards").boards;
+    let names: Vec<_> = boards.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["art", "lobby", "zoo"]);
+}
+
+pub(super) async fn boards_have_a_bound(lab: &Lab) {
+    for n in 1..BOARDS_MAX {
+        let mut leased = lab.lease(board(&format!("b{n}")), holder(1)).await;
+        assert_eq!(lab.store.create_board(leased.next()).await, Ok(()));
+    }
+    let mut leased = lab.lease(board("one-more"), holder(1)).await;
+    let refused = lab.store.create_board(leased.next()).await;
+    assert!(matches!(refused, Err(StoreError::Refused { .. })), "{refused:?}");
+    let mut leased = lab.lease(board("b1"), holder(1)).await;
+    assert_eq!(lab.store.create_board(leased.next()).await, Ok(()), "it is there");
+    assert_eq!(lab.store.boards().await.expect("boards").boards.len(), BOARDS_MAX);
+}
+
+pub(super) async fn appends_at_once_leave_no_hole(lab: &Lab) {
+    let lobby = lab.lobby().await;
+    let appends = (1..=20).map(|n| {
+        let posts = vec![post(n, "new"), post(100, "all of them")];
+        lab.store.append(lobby.at(u64::from(n), 200), posts)
+    });
+    let renewed =
+        lab.store.renew_leases(holder(1), vec![(lobby.resource.clone(), lobby.token.lease)], 3000);
+    let (answers, renewed) = futures_util::future::join(join_all(appends), renewed).await;
+    assert_eq!(renewed, Ok(vec![(Resource::Board(BoardName::lobby()), Renewed::Kept)]));
+    let mut made = 0;
+    for answer in answers {
+        assert!(answer.is_ok() || fenced(&answer), "{answer:?}");
+        let committed = |answer: &&Appended| matches!(answer, Appended::Committed { .. });
+        made += answer.iter().flatten().filter(committed).count();
+    }
+    let page = page(lab, Range::After(Seq(0)), 100).await;
+    let seqs: Vec<_> = page.posts.iter().map(|post| post.seq.0).collect();
+    assert_eq!(seqs, (1..=made as u64).collect::<Vec<_>>());
+    assert_eq!(page.posts.iter().filter(|post| post.id == post_id(100)).count(), 1);
+}
+
+pub(super) async fn time_never_falls_within_a_board(lab: &Lab) {
+    let mut lobby = lab.lobby().await;
+    for (n, ms) in [(1, 0), (2, 700), (3, -60_000), (4, 0), (5, 120_000)] {
+        lab.advance(ms);
+        lab.store.append(lobby.next(), vec![post(n, "tick")]).await.expect("appended");
+    }
+    let posts = page(lab, Range::Last, 10).await.posts;
+    let first = posts[0].posted_at_ms;
+    let since: Vec<_> = posts.iter().map(|post| post.posted_at_ms - first).collect();
+    assert_eq!(since, [0, 700, 700, 700, 60_700]);
+}

@@ -1,0 +1,162 @@
+//! The fencing check: G8.
+
+use super::{Lab, Leased, author, board, fenced, holder, key, name_of, node, post, post_id};
+use crate::{
+    store::{Holder, Permission, Range, StoreError},
+    types::{BoardName, Incarnation, Resource, Seq, StoreEpoch, Token, UserId},
+};
+
+async fn last_seq(lab: &Lab) -> Seq {
+    lab.store.read(BoardName::lobby(), Range::Last, 0).await.expect("the lobby").last_seq
+}
+
+pub(super) async fn what_was_never_leased_is_not_written(lab: &Lab) {
+    let epoch = lab.store.cluster().await.expect("a cluster").epoch;
+    for lease in [0, 1] {
+        let token = Token { epoch, lease, n: 1 };
+        let permission = Permission { resource: board("lobby"), token, worker: node(9) };
+        let refused = lab.store.append(permission, vec![post(1, "a")]).await;
+        assert!(fenced(&refused), "{refused:?}");
+    }
+}
+
+pub(super) async fn a_token_below_the_last_seen_is_refused(lab: &Lab) {
+    let lobby = lab.lobby().await;
+    let refused = lab.store.append(lobby.at(0, 9), vec![post(1, "a")]).await;
+    assert!(fenced(&refused), "n counts from 1: {refused:?}");
+    lab.store.append(lobby.at(5, 9), vec![post(1, "a")]).await.expect("5");
+    let refused = lab.store.append(lobby.at(4, 9), vec![post(2, "b")]).await;
+    let seen = Token { n: 5, ..lobby.token };
+    let token = Token { n: 4, ..lobby.token };
+    assert_eq!(refused, Err(StoreError::Fenced { token, seen }));
+    lab.store.append(lobby.at(9, 8), vec![post(3, "c")]).await.expect("9");
+    assert_eq!(last_seq(lab).await, Seq(2));
+}
+
+pub(super) async fn a_token_of_an_earlier_lease_is_refused(lab: &Lab) {
+    let old = lab.lobby().await;
+    lab.store.append(old.at(7, 9), vec![post(1, "a")]).await.expect("the first lease");
+    let newer = Holder { incarnation: Incarnation(2), ..holder(1) };
+    let new = lab.lease(board("lobby"), newer).await;
+    let refused = lab.store.append(old.at(8, 9), vec![post(2, "b")]).await;
+    assert!(fenced(&refused), "{refused:?}");
+    let ahead = Leased { token: Token { lease: new.token.lease + 1, ..new.token }, ..old };
+    let refused = lab.store.append(ahead.at(9, 9), vec![post(2, "b")]).await;
+    assert!(fenced(&refused), "a lease that was not granted yet: {refused:?}");
+    lab.store.append(new.at(1, 9), vec![post(2, "b")]).await.expect("the second lease");
+    assert_eq!(last_seq(lab).await, Seq(2));
+}
+
+pub(super) async fn a_token_of_another_epoch_is_refused(lab: &Lab) {
+    let lobby = lab.lobby().await;
+    for epoch in [lobby.token.epoch.0 - 1, lobby.token.epoch.0 + 1] {
+        let token = Token { epoch: StoreEpoch(epoch), ..lobby.token };
+        let other = Leased { token, resource: board("lobby") };
+        let refused = lab.store.append(other.at(1, 9), vec![post(1, "a")]).await;
+        assert!(fenced(&refused), "{refused:?}");
+    }
+}
+
+pub(super) async fn a_token_names_one_worker(lab: &Lab) {
+    let (lobby, sessions) = (lab.lobby().await, lab.sessions().await);
+    let batch = vec![post(1, "a")];
+    lab.store.append(lobby.at(1, 8), batch.clone()).await.expect("worker 8");
+    let refused = lab.store.append(lobby.at(1, 9), batch.clone()).await;
+    assert!(fenced(&refused), "{refused:?}");
+    lab.store.append(lobby.at(1, 8), batch.clone()).await.expect("worker 8 again");
+    lab.store.append(lobby.at(2, 9), batch).await.expect("worker 9 under its own token");
+    lab.store.open_session(sessions.at(1, 8), key(1), author(1, "Ada")).await.expect("worker 8");
+    let refused = lab.store.close_session(sessions.at(1, 9), key(1)).await;
+    assert!(fenced(&refused), "{refused:?}");
+    lab.store.close_session(sessions.at(1, 8), key(1)).await.expect("the same assignment");
+}
+
+pub(super) async fn a_token_names_one_batch(lab: &Lab) {
+    let lobby = lab.lobby().await;
+    lab.store.append(lobby.at(1, 9), vec![post(1, "a"), post(2, "b")]).await.expect("a batch");
+    for other in [vec![post(3, "c")], vec![post(1, "a")], vec![post(2, "b"), post(1, "a")]] {
+        let refused = lab.store.append(lobby.at(1, 9), other).await;
+        assert!(fenced(&refused), "{refused:?}");
+    }
+    assert_eq!(last_seq(lab).await, Seq(2));
+}
+
+pub(super) async fn a_refused_write_leaves_nothing_behind(lab: &Lab) {
+    let mut nowhere = lab.lease(board("nowhere"), holder(1)).await;
+    let refused = lab.store.append(nowhere.at(50, 8), vec![post(1, "a")]).await;
+    assert!(matches!(refused, Err(StoreError::Unknown { .. })), "{refused:?}");
+    // Neither its n nor its worker was remembered.
+    lab.store.create_board(nowhere.next()).await.expect("n = 1 is still good");
+    let empty = lab.store.append(nowhere.next(), Vec::new()).await;
+    assert!(matches!(empty, Err(StoreError::Refused { .. })), "{empty:?}");
+    let kinds = lab.store.writes(0, 100).await.expect("the record");
+    let kinds: Vec<_> = kinds.iter().map(|row| (row.kind.as_str(), row.token.n)).collect();
+    assert_eq!(kinds, [("grant", 0), ("create_board", 1)]);
+}
+
+pub(super) async fn every_kind_of_write_is_checked(lab: &Lab) {
+    let (mut lobby, mut sessions) = (lab.lobby().await, lab.sessions().await);
+    lab.open(&mut sessions, 1, author(1, "Ada")).await;
+    lab.store.append(lobby.next(), vec![post(1, "a")]).await.expect("appended");
+    lab.store.put_ticket(sessions.next(), [5; 32], key(1), 60_000).await.expect("a ticket");
+    let (token, seen) = (Token { n: 1, ..sessions.token }, sessions.token);
+    let stale = || sessions.at(1, 200);
+    let fenced = Err::<(), _>(StoreError::Fenced { token, seen });
+    let store = &lab.store;
+    let user = UserId([1; 16]);
+    let cancelled = store.cancel_post(stale(), user, post_id(9)).await;
+    assert_eq!(cancelled.map(drop), fenced);
+    assert_eq!(store.open_session(stale(), key(2), author(2, "Bob")).await, fenced);
+    assert_eq!(store.close_session(stale(), key(1)).await, fenced);
+    let marked = store.set_read_mark(stale(), key(1), BoardName::lobby(), Seq(1)).await;
+    assert_eq!(marked, fenced);
+    assert_eq!(store.put_ticket(stale(), [6; 32], key(1), 60_000).await, fenced);
+    assert_eq!(store.redeem_ticket(stale(), [5; 32], key(3)).await.map(drop), fenced);
+    let mut dev = lab.lease(board("dev"), holder(1)).await;
+    let old = dev.next();
+    lab.lease(board("dev"), holder(1)).await;
+    assert!(super::fenced(&store.create_board(old).await));
+    let session = store.find_session(key(1)).await.expect("asked").expect("still open");
+    assert_eq!(session.read_marks, []);
+    assert_eq!(store.find_session(key(2)).await, Ok(None));
+}
+
+pub(super) async fn a_permission_covers_its_own_resource_only(lab: &Lab) {
+    let (mut lobby, mut sessions) = (lab.lobby().await, lab.sessions().await);
+    let refused = |error: StoreError| matches!(error, StoreError::Refused { .. });
+    assert!(lab.store.append(sessions.next(), vec![post(1, "a")]).await.is_err_and(refused));
+    assert!(lab.store.create_board(sessions.next()).await.is_err_and(refused));
+    let opened = lab.store.open_session(lobby.next(), key(1), author(1, "Ada")).await;
+    assert!(opened.is_err_and(refused));
+    let cancelled = lab.store.cancel_post(lobby.next(), UserId([1; 16]), post_id(1)).await;
+    assert!(cancelled.is_err_and(refused));
+}
+
+pub(super) async fn the_record_shows_grants_and_writes_in_order(lab: &Lab) {
+    let mut lobby = lab.lobby().await;
+    let permission = lobby.next();
+    lab.store.append(permission.clone(), vec![post(1, "a"), post(2, "b")]).await.expect("new");
+    lab.store.append(permission, vec![post(1, "a"), post(2, "b")]).await.expect("a repeat");
+    let mut sessions = lab.sessions().await;
+    lab.open(&mut sessions, 1, author(1, "Ada")).await;
+    let rows = lab.store.writes(0, 100).await.expect("the record");
+    let seen: Vec<_> = rows
+        .iter()
+        .map(|row| (row.number, row.kind.as_str(), row.token.n, row.node, row.rows))
+        .collect();
+    let (master, worker) = (node(1), node(200));
+    assert_eq!(
+        seen,
+        [
+            (1, "grant", 0, master, 0),
+            (2, "append", 1, worker, 2),
+            (3, "append", 1, worker, 0),
+            (4, "grant", 0, master, 0),
+            (5, "open_session", 1, worker, 1),
+        ]
+    );
+    assert_eq!(rows[4].resource, Resource::Sessions(node(1)));
+    assert_eq!(rows[1].resource, Resource::Board(name_of("lobby")));
+    let page = lab.store.writes(3, 1).await.expect("the record");
+    assert_eq!(page, rows[3..4]);
+}
