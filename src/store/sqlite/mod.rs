@@ -1,8 +1,8 @@
 //! The shared store on SQLite.
 //!
 //! [`SqliteCore`] carries out one [`Op`] at a time, each in one transaction, with the time as a
-//! parameter: [`memory`] puts it behind a lock for tests and simulations, `file` behind a gate
-//! and a writing thread for the many processes that share one file.
+//! parameter. [`memory`] puts it behind a lock for tests; [`mod@file`] puts it behind a gate and a
+//! writing thread, for the many processes that share one file.
 //!
 //! 1. A write is `BEGIN IMMEDIATE` .. `COMMIT`: nobody writes between its check and its rows.
 //! 2. A failed operation leaves nothing behind.
@@ -10,6 +10,8 @@
 //! 4. A file is in WAL mode with `synchronous=FULL`: what was committed survives a power loss.
 
 mod admission;
+pub mod file;
+mod gate;
 mod leases;
 mod letters;
 mod masters;
@@ -28,8 +30,8 @@ use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
-pub use self::schema::NewCluster;
 use self::sql::{Columns, int};
+pub use self::{file::open, gate::holder_of_lock, schema::NewCluster};
 use super::{ClusterRow, Op, Reply, StoreError};
 use crate::types::StoreEpoch;
 
@@ -65,13 +67,15 @@ impl SqliteCore {
     /// Opens a file, and makes it a store if it is empty or not there; `new` counts only then.
     /// Waits at most `busy` for other processes, here and in each operation.
     ///
-    /// Two processes must not make the same file at once: `file` holds its gate meanwhile.
+    /// Two processes must not make the same file at once: [`file`] holds its gate meanwhile.
     ///
     /// # Errors
     /// [`StoreError::Refused`] for a file of another program, of a release too new, or on a file
     /// system without shared memory; [`StoreError::Away`] while it cannot be opened.
     pub fn open_file(path: &Path, new: &NewCluster, busy: Duration) -> Result<Self, StoreError> {
         let mut db = connect(path, OpenFlags::SQLITE_OPEN_CREATE, busy)?;
+        // The mode is kept in the file: first see whether it is ours to change.
+        schema::recognise(&db)?;
         let mode: String =
             db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
         if mode != "wal" {
@@ -90,8 +94,10 @@ impl SqliteCore {
     pub fn open_to_read(path: &Path, busy: Duration) -> Result<Self, StoreError> {
         let db = connect(path, OpenFlags::empty(), busy)?;
         db.pragma_update(None, "query_only", true)?;
-        schema::check(&db)?;
-        Ok(Self { db })
+        match schema::recognise(&db)? {
+            schema::Kind::Store => Ok(Self { db }),
+            schema::Kind::Empty => Err(StoreError::Away { why: "it is not made yet".to_owned() }),
+        }
     }
 
     /// Carries out one operation at this store time, whole or not at all.

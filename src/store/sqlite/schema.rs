@@ -6,7 +6,7 @@
 //!    simulated store is the same in every run.
 //! 3. What an append locks (`leases`) and what a renewal locks (`lease_terms`) are two rows.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::sql::{Columns, int};
 use crate::{
@@ -199,31 +199,52 @@ pub struct NewCluster {
     pub now_ms: u64,
 }
 
-/// Makes the tables if the store has none, otherwise checks that this release may use it. Repeating
-/// it is safe; `new` counts only the first time.
+/// What a file is, before anything in it was changed.
+pub(super) enum Kind {
+    /// Without tables.
+    Empty,
+    /// A store that this release may use.
+    Store,
+}
+
+/// Looks at what is there, and changes nothing.
 ///
 /// # Errors
-/// [`StoreError::Refused`] for a file of another program or of a release too new, unchanged;
-/// [`StoreError::Away`] while another process holds it.
-pub(super) fn prepare(db: &mut Connection, new: &NewCluster) -> Result<(), StoreError> {
-    let step = |db: &Connection| -> rusqlite::Result<u32> {
-        db.pragma_query_value(None, "user_version", |row| row.get(0))
-    };
-    if step(db)? == 0 {
-        let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        // Another process may have made them since.
-        if step(&tx)? == 0 {
-            let foreign: Option<String> = tx
-                .query_row("SELECT name FROM sqlite_schema LIMIT 1", [], |row| row.get(0))
-                .optional()?;
-            if foreign.is_some() {
-                return Err(refused("the file is another program's database"));
-            }
-            create(&tx, new)?;
-        }
-        tx.commit()?;
+/// [`StoreError::Refused`] for a database of another program or of a release too new.
+pub(super) fn recognise(db: &Connection) -> Result<Kind, StoreError> {
+    let number =
+        |name| -> rusqlite::Result<u32> { db.pragma_query_value(None, name, |row| row.get(0)) };
+    let tables: u32 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.small(0))?;
+    if tables == 0 {
+        return Ok(Kind::Empty);
     }
-    check(db)
+    if number("application_id")? != APPLICATION_ID || number("user_version")? == 0 {
+        return Err(refused("the file is another program's database"));
+    }
+    let min_reader = db.query_row("SELECT min_reader FROM cluster", [], |row| row.small(0));
+    match min_reader.optional()? {
+        None => Err(refused("the store has no cluster row")),
+        Some(min) if min > STEPS => Err(StoreError::Refused {
+            why: format!("the store wants a release that knows step {min}; this one knows {STEPS}"),
+        }),
+        Some(_) => Ok(Kind::Store),
+    }
+}
+
+/// Makes the tables if there are none. Repeating it is safe; `new` counts only the first time.
+///
+/// # Errors
+/// As [`recognise`]; [`StoreError::Away`] while another process holds the file.
+pub(super) fn prepare(db: &mut Connection, new: &NewCluster) -> Result<(), StoreError> {
+    if let Kind::Store = recognise(db)? {
+        return Ok(());
+    }
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have made them since.
+    if let Kind::Empty = recognise(&tx)? {
+        create(&tx, new)?;
+    }
+    Ok(tx.commit()?)
 }
 
 fn create(db: &Connection, new: &NewCluster) -> Result<(), StoreError> {
@@ -245,23 +266,6 @@ fn create(db: &Connection, new: &NewCluster) -> Result<(), StoreError> {
     db.pragma_update(None, "application_id", APPLICATION_ID)?;
     db.pragma_update(None, "user_version", STEPS)?;
     Ok(())
-}
-
-/// Whether this release may use the store.
-pub(super) fn check(db: &Connection) -> Result<(), StoreError> {
-    let id: u32 = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    if id != APPLICATION_ID {
-        return Err(refused("the file is another program's database"));
-    }
-    let min_reader =
-        db.query_row("SELECT min_reader FROM cluster", [], |row| row.small(0)).optional()?;
-    match min_reader {
-        None => Err(refused("the store has no cluster row")),
-        Some(min) if min > STEPS => Err(StoreError::Refused {
-            why: format!("the store wants a release that knows step {min}; this one knows {STEPS}"),
-        }),
-        Some(_) => Ok(()),
-    }
 }
 
 fn refused(why: &str) -> StoreError {

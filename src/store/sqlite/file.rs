@@ -1,0 +1,234 @@
+//! One file shared by the processes of a host.
+//!
+//! ```text
+//!   call ──bounded──> writing thread ──gate──> SQLite ┐
+//!        └─bounded──> reading threads (2) ──> SQLite ─┴─> FILE, FILE-wal, FILE-shm
+//! ```
+//!
+//! 1. One thread per process writes, inside the gate (`FILE.gate`); reads never wait for it.
+//! 2. Who waited `store_timeout` answers [`StoreError::Away`]; what its asker gave up before it
+//!    began is not done any more, and the gate is let go when it comes.
+//! 3. An operation's time is read when it begins, so time is the order of the writes.
+//! 4. The file, its log and its gate are readable by their owner only.
+
+use std::{
+    fs::OpenOptions,
+    io::ErrorKind,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, mpsc::SyncSender},
+    time::Duration,
+};
+
+use rand_chacha::rand_core::Rng;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    NewCluster, SqliteCore,
+    gate::{Gate, holder_of_lock},
+    refused,
+};
+use crate::{
+    env::{BoxFuture, Env},
+    store::{Backend, Op, Reply, Store, StoreError},
+    types::StoreEpoch,
+};
+
+/// Operations that wait for a thread, each way.
+const WAITING_MAX: usize = 1024;
+
+/// Connections that read.
+const READERS: usize = 2;
+
+type Answer = Result<Reply, StoreError>;
+
+/// One operation on its way to a thread.
+struct Job {
+    op: Op,
+    reply: oneshot::Sender<Answer>,
+}
+
+/// Hands operations to the threads. They end when it is dropped.
+struct FileStore {
+    env: Env,
+    path: PathBuf,
+    timeout: Duration,
+    writer: mpsc::Sender<Job>,
+    readers: mpsc::Sender<Job>,
+}
+
+/// Opens the store in `path`, and makes it if there is none: cluster id and first epoch are drawn
+/// from `env`. While another process keeps the file locked this still succeeds after at most
+/// `store_timeout`; every operation is then [`StoreError::Away`] until the lock is free.
+///
+/// # Errors
+/// What waiting will not mend: [`StoreError::Refused`] for a path that cannot be used, a file of
+/// another program or of a release too new; [`StoreError::Broken`] for a damaged one.
+pub fn open(env: &Env, path: &Path, store_timeout: Duration) -> Result<Store, StoreError> {
+    let (ready, opened) = std::sync::mpsc::sync_channel(1);
+    let (writer, jobs) = mpsc::channel(WAITING_MAX);
+    let writing = Writing { env: env.clone(), path: path.to_owned(), timeout: store_timeout };
+    thread("store-writer", move || writing.run(jobs, ready))?;
+    let (readers, jobs) = mpsc::channel(WAITING_MAX);
+    let jobs = Arc::new(Mutex::new(jobs));
+    for _ in 0..READERS {
+        let (env, path, jobs) = (env.clone(), path.to_owned(), Arc::clone(&jobs));
+        thread("store-reader", move || read(&env, &path, store_timeout, &jobs))?;
+    }
+    match opened.recv_timeout(store_timeout) {
+        Ok(Err(error)) if !error.is_away() => Err(error),
+        // Open, or away for now: each operation tries again.
+        _ => Ok(Store::new(FileStore {
+            env: env.clone(),
+            path: path.to_owned(),
+            timeout: store_timeout,
+            writer,
+            readers,
+        })),
+    }
+}
+
+/// A thread of its own, not a job of [`Env::compute`]: it lives as long as the store, and may be
+/// blocked for as long as another process is.
+fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+    spawned.map(drop).map_err(|error| away(format!("no thread for it: {error}")))
+}
+
+impl Backend for FileStore {
+    fn call(&self, op: Op) -> BoxFuture<'_, Answer> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            let thread = if op.is_write() { &self.writer } else { &self.readers };
+            thread.try_send(Job { op, reply }).map_err(|full| match full {
+                mpsc::error::TrySendError::Full(_) => away("too many operations wait for it"),
+                mpsc::error::TrySendError::Closed(_) => away("its thread has ended"),
+            })?;
+            match self.env.timeout(self.timeout, answer).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) => Err(away("its thread has ended")),
+                Err(_) => Err(away(self.why_late())),
+            }
+        })
+    }
+}
+
+impl FileStore {
+    fn why_late(&self) -> String {
+        let ms = self.timeout.as_millis();
+        match holder_of_lock(&self.path) {
+            Some(pid) => format!("no answer for {ms} ms; process {pid} holds its lock"),
+            None => format!("no answer for {ms} ms"),
+        }
+    }
+}
+
+/// What the writing thread has.
+struct Writing {
+    env: Env,
+    path: PathBuf,
+    timeout: Duration,
+}
+
+impl Writing {
+    fn run(self, mut jobs: mpsc::Receiver<Job>, ready: SyncSender<Result<(), StoreError>>) {
+        let mut connection = None;
+        let first = self.inside(&mut connection, |_| Ok(()));
+        let hopeless = first.as_ref().is_err_and(|error| !error.is_away());
+        // The opener may have gone on without waiting for this.
+        let _ = ready.try_send(first);
+        if hopeless {
+            return;
+        }
+        while let Some(Job { op, reply }) = jobs.blocking_recv() {
+            let answer = self.inside(&mut connection, |core| {
+                if reply.is_closed() {
+                    return Err(away("its asker gave up"));
+                }
+                core.apply(&op, self.env.wall().ms)
+            });
+            let _ = reply.send(answer);
+        }
+    }
+
+    /// Does something with the connection inside the gate, opening both if they are not.
+    fn inside<T>(
+        &self,
+        connection: &mut Option<(Gate, Option<SqliteCore>)>,
+        act: impl FnOnce(&mut SqliteCore) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let (gate, core) = match connection {
+            Some(open) => open,
+            none => none.insert((Gate::of(&self.path).map_err(|e| self.unusable(&e))?, None)),
+        };
+        let _entered = gate.enter().map_err(|error| away(error.to_string()))?;
+        let core = match core {
+            Some(core) => core,
+            none => none.insert(self.connect()?),
+        };
+        act(core)
+    }
+
+    fn connect(&self) -> Result<SqliteCore, StoreError> {
+        // Only where there is none: to open and close a file that SQLite has open in this
+        // process would drop its locks.
+        let made =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.path).map(drop);
+        match made {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(self.unusable(&error));
+            }
+            Err(_) if !self.path.is_file() => {
+                return Err(refused(format!("{}: not a file", self.path.display())));
+            }
+            _ => {}
+        }
+        SqliteCore::open_file(&self.path, &self.new_cluster(), self.timeout)
+    }
+
+    fn new_cluster(&self) -> NewCluster {
+        let mut cluster = [0; 16];
+        self.env.rng("store-cluster").fill_bytes(&mut cluster);
+        let now_ms = self.env.wall().ms;
+        NewCluster { cluster, epoch: StoreEpoch(now_ms / 1000), now_ms }
+    }
+
+    /// What is wrong with the path: passing, or for its operator to mend.
+    fn unusable(&self, error: &std::io::Error) -> StoreError {
+        let why = format!("{}: {error}", self.path.display());
+        match error.kind() {
+            ErrorKind::NotFound
+            | ErrorKind::PermissionDenied
+            | ErrorKind::NotADirectory
+            | ErrorKind::IsADirectory
+            | ErrorKind::InvalidFilename => refused(why),
+            _ => away(why),
+        }
+    }
+}
+
+/// What a reading thread does: the next operation of whoever asks, at most one at a time.
+fn read(env: &Env, path: &Path, timeout: Duration, jobs: &Mutex<mpsc::Receiver<Job>>) {
+    let mut connection = None;
+    loop {
+        // The lock is held while waiting: the other readers then wait for the lock instead.
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+        let Some(Job { op, reply }) = job else { return };
+        if reply.is_closed() {
+            continue;
+        }
+        let core = match &mut connection {
+            Some(core) => Ok(core),
+            none => SqliteCore::open_to_read(path, timeout).map(|core| none.insert(core)),
+        };
+        let answer = core.and_then(|core| core.apply(&op, env.wall().ms));
+        let _ = reply.send(answer);
+    }
+}
+
+fn away(why: impl Into<String>) -> StoreError {
+    StoreError::Away { why: why.into() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+//! Real files, real processes: what no store in memory can show.
+
+use std::{
+    io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
+    process::{Child, Command, Stdio},
+};
+
+use futures_util::future::join_all;
+
+use super::*;
+use crate::{
+    env::real::{RealWorld, TempDir},
+    store::{
+        Appended, DeadLetter, Holder, Lease, NewPost, Permission, Range,
+        contract::{self, Lab},
+        sqlite::gate::beside,
+    },
+    types::{Author, BoardName, Incarnation, NodeId, PostId, Resource, Seq, Token, UserId},
+};
+
+const TIMEOUT: Duration = Duration::from_millis(800);
+
+/// What a child process is told to be, and on which file.
+const ROLE: &str = "CHATCHAT_STORE_CHILD";
+const FILE: &str = "CHATCHAT_STORE_FILE";
+
+/// Posts that a writing child appends, one per transaction.
+const POSTS: u64 = 150;
+
+fn real_env() -> Env {
+    Env::new(RealWorld::temporary().expect("a directory"))
+}
+
+fn holder(node: u8) -> Holder {
+    Holder { node: NodeId([node; 16]), incarnation: Incarnation(1) }
+}
+
+/// This test binary again, in a role, killed with its handle.
+struct Process(Child);
+
+impl Process {
+    fn start(role: &str, path: &Path) -> Self {
+        let child = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "store::sqlite::file::tests::in_a_role", "--nocapture"])
+            .env(ROLE, role)
+            .env(FILE, path)
+            .stdout(Stdio::piped())
+            .spawn();
+        Self(child.expect("a process"))
+    }
+
+    /// Waits for the line that begins so, and gives what follows.
+    fn said(&mut self, begin: &str) -> String {
+        let lines = BufReader::new(self.0.stdout.as_mut().expect("piped")).lines();
+        let mut lines = lines.map(|line| line.expect("text"));
+        let found = lines.find_map(|line| line.strip_prefix(begin).map(str::to_owned));
+        found.unwrap_or_else(|| panic!("the child ended without {begin:?}"))
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.0.id().to_string()]).status();
+        assert!(sent.expect("the kill command").success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What children do; nothing in an ordinary run.
+#[tokio::test]
+async fn in_a_role() {
+    let (Ok(role), Ok(file)) = (std::env::var(ROLE), std::env::var(FILE)) else { return };
+    match role.split_once(' ') {
+        Some(("append", node)) => {
+            append_under_load(file.as_ref(), node.parse().expect("1..")).await
+        }
+        _ => hold(file.as_ref()),
+    }
+}
+
+/// Appends posts to a board of its own, one by one, and says how long the slowest took. Meanwhile
+/// its writing thread is never without work, so that it asks for the gate as soon as it left it.
+async fn append_under_load(path: &Path, node: u8) {
+    let env = real_env();
+    let store = open(&env, path, Duration::from_secs(30)).expect("a store");
+    let board: BoardName = format!("board-{node}").parse().expect("a name");
+    let resource = Resource::Board(board);
+    let lease = store.acquire_lease(resource.clone(), holder(node), 3000).await;
+    let Ok(Lease::Granted { epoch, lease, .. }) = lease else { panic!("not granted: {lease:?}") };
+    let permission = |n| Permission {
+        resource: resource.clone(),
+        token: Token { epoch, lease, n },
+        worker: NodeId([node; 16]),
+    };
+    store.create_board(permission(1)).await.expect("created");
+    let posting = async {
+        let mut slowest = Duration::ZERO;
+        for n in 0..POSTS {
+            let author = Author { id: UserId([node; 16]), name: "Ada".parse().expect("a name") };
+            let mut id = [node; 16];
+            id[..8].copy_from_slice(&n.to_be_bytes());
+            let text = format!("post {n}").parse().expect("a text");
+            let began = env.now();
+            let posts = vec![NewPost { id: PostId(id), author, text }];
+            let done = store.append(permission(n + 2), posts).await.expect("appended");
+            slowest = slowest.max(env.now().since(began));
+            assert!(matches!(done[0], Appended::Committed { seq, .. } if seq == Seq(n + 1)));
+        }
+        slowest
+    };
+    let load = join_all((0..4).map(|_| async {
+        loop {
+            store.touch_sessions(NodeId([node; 16]), Vec::new()).await.expect("touched");
+        }
+    }));
+    let slowest = tokio::select! {
+        biased;
+        slowest = posting => slowest,
+        _ = load => unreachable!("the load never ends"),
+    };
+    println!("\nslowest {}", slowest.as_millis());
+}
+
+/// Stays in the middle of a transaction, inside the gate, until it is killed.
+fn hold(path: &Path) {
+    let gate = Gate::of(path).expect("a gate");
+    let _entered = gate.enter().expect("entered");
+    let new = NewCluster { cluster: [0; 16], epoch: StoreEpoch(1), now_ms: 1 };
+    let core = SqliteCore::open_file(path, &new, TIMEOUT).expect("a store");
+    let begin = "BEGIN IMMEDIATE; UPDATE boards SET last_seq = 99 WHERE name = 'lobby'";
+    core.db.execute_batch(begin).expect("begun");
+    println!("\nholding now");
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Asks again while the store is away, as a busy machine may make it.
+async fn patiently<T>(
+    env: &Env,
+    mut ask: impl AsyncFnMut() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let end = env.now() + Duration::from_secs(30);
+    loop {
+        match ask().await {
+            Err(error) if error.is_away() && env.now() < end => {
+                env.sleep(Duration::from_millis(20)).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_does_all_that_needs_no_moved_clock() {
+    let env = real_env();
+    let mut dirs = Vec::new();
+    let fresh = || {
+        let dir = TempDir::new().expect("a directory");
+        let store = open(&env, &dir.path().join("store.db"), Duration::from_secs(30));
+        dirs.push(dir);
+        Lab { store: store.expect("a store"), clock: None }
+    };
+    let ran = contract::suite(fresh).await;
+    assert_eq!(ran, contract::CHECKS.iter().filter(|check| !check.moves_clock).count());
+}
+
+#[tokio::test]
+async fn processes_that_share_a_file_take_turns() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    // None of them finds the file there: one makes it, the others wait.
+    let mut children: Vec<_> =
+        (1..=5).map(|node| Process::start(&format!("append {node}"), &path)).collect();
+    for child in &mut children {
+        let slowest: u64 = child.said("slowest ").parse().expect("ms");
+        assert!(slowest < 5000, "starved for {slowest} ms");
+    }
+    let env = real_env();
+    let store = open(&env, &path, Duration::from_secs(30)).expect("a store");
+    let boards = store.boards().await.expect("boards").boards;
+    assert_eq!(boards.len(), 6, "theirs and the lobby");
+    for (board, last_seq) in &boards[..5] {
+        assert_eq!(*last_seq, Seq(POSTS), "{board}");
+        let page = store.read(board.clone(), Range::After(Seq(0)), 1000).await.expect("a page");
+        let seqs: Vec<_> = page.posts.iter().map(|post| post.seq.0).collect();
+        assert_eq!(seqs, (1..=POSTS).collect::<Vec<_>>());
+    }
+    let rows = store.writes(0, 10_000).await.expect("the record");
+    assert_eq!(rows.iter().filter(|row| row.kind == "append").count() as u64, 5 * POSTS);
+}
+
+#[tokio::test]
+async fn a_writer_stopped_in_mid_transaction_is_away_until_it_dies() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let env = real_env();
+    let store = open(&env, &path, TIMEOUT).expect("a store");
+    let letter = |why: &str| DeadLetter {
+        number: 0,
+        resource: Resource::Board(BoardName::lobby()),
+        post: None,
+        why: why.to_owned(),
+        at_ms: 0,
+    };
+    patiently(&env, async || store.put_dead_letter(letter("before")).await).await.expect("kept");
+    let mut child = Process::start("hold", &path);
+    child.said("holding ");
+    child.signal("-STOP");
+
+    let pid = child.0.id();
+    assert_eq!(holder_of_lock(&path), Some(pid));
+    for _ in 0..2 {
+        let late = store.put_dead_letter(letter("given up")).await;
+        let Err(StoreError::Away { why }) = late else { panic!("{late:?}") };
+        assert!(why.contains(&pid.to_string()), "{why}");
+    }
+    let boards = patiently(&env, async || store.boards().await).await.expect("reads go on");
+    assert_eq!(boards.boards, [(BoardName::lobby(), Seq(0))]);
+    let second = open(&env, &path, TIMEOUT).expect("opens all the same");
+    assert!(second.put_dead_letter(letter("given up")).await.is_err_and(|error| error.is_away()));
+
+    drop(child);
+    for store in [&store, &second] {
+        patiently(&env, async || store.put_dead_letter(letter("after")).await).await.expect("kept");
+    }
+    let letters = patiently(&env, async || store.dead_letters(10).await).await.expect("listed");
+    let whys: Vec<_> = letters.iter().map(|letter| letter.why.as_str()).collect();
+    assert_eq!(whys, ["after", "before"], "what was given up is not done later");
+    let boards = store.boards().await.expect("boards").boards;
+    assert_eq!(boards, [(BoardName::lobby(), Seq(0))], "half a transaction is none");
+    assert_eq!(holder_of_lock(&path), None);
+}
+
+#[tokio::test]
+async fn a_file_is_its_owners_alone() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let env = real_env();
+    let store = open(&env, &path, Duration::from_secs(30)).expect("a store");
+    store.drop_dead_letter(1).await.expect("written");
+    for suffix in ["", "-wal", "-shm", ".gate"] {
+        let meta = std::fs::metadata(beside(&path, suffix)).expect("a file");
+        assert_eq!(meta.permissions().mode() & 0o777, 0o600, "{suffix:?}");
+    }
+}
+
+#[tokio::test]
+async fn two_stores_of_one_process_share_a_file() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let env = real_env();
+    let open = || open(&env, &path, Duration::from_secs(30)).expect("a store");
+    let (one, two) = (open(), open());
+    assert_eq!(
+        one.cluster().await.map(|row| row.cluster),
+        two.cluster().await.map(|row| row.cluster)
+    );
+    let granted = one.acquire_lease(Resource::Board(BoardName::lobby()), holder(1), 60_000).await;
+    assert!(matches!(granted, Ok(Lease::Granted { .. })), "{granted:?}");
+    drop(one);
+    let other = two.acquire_lease(Resource::Board(BoardName::lobby()), holder(2), 60_000).await;
+    assert!(matches!(other, Ok(Lease::HeldBy { .. })), "{other:?}");
+}
+
+#[tokio::test]
+async fn what_waiting_will_not_mend_is_said_at_once() {
+    let dir = TempDir::new().expect("a directory");
+    let env = real_env();
+    let open = |name: &str| open(&env, &dir.path().join(name), Duration::from_secs(30)).map(drop);
+    let missing = open("no/such/directory");
+    assert!(matches!(missing, Err(StoreError::Refused { .. })), "{missing:?}");
+    let directory = open(".");
+    assert!(directory.is_err_and(|error| !error.is_away()));
+    std::fs::write(dir.path().join("text"), "not a database, but long enough ".repeat(9))
+        .expect("written");
+    let text = open("text");
+    assert!(matches!(text, Err(StoreError::Broken { .. })), "{text:?}");
+}

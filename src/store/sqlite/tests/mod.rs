@@ -1,0 +1,236 @@
+//! What the contract cannot show: days of a clock, files of others, and a model to hold against.
+
+mod model;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use super::*;
+use crate::{
+    env::real::TempDir,
+    store::{
+        Holder, Lease, MasterRow, Permission,
+        contract::{self, Lab, MoveClock},
+    },
+    types::{Author, BoardName, Incarnation, NodeId, Resource, SessionKey, Token, UserId},
+};
+
+const START_MS: u64 = 1_700_000_000_000;
+const NEW: NewCluster = NewCluster { cluster: [7; 16], epoch: StoreEpoch(3), now_ms: START_MS };
+
+const MASTER: NodeId = NodeId([1; 16]);
+const LIFE: Holder = Holder { node: MASTER, incarnation: Incarnation(1) };
+
+/// A store in memory and what time it is there.
+struct Desk {
+    core: SqliteCore,
+    now_ms: u64,
+}
+
+impl Desk {
+    /// With one registered master.
+    fn new() -> Self {
+        let core = SqliteCore::open_in_memory(&NEW).expect("a store in memory");
+        let mut desk = Self { core, now_ms: START_MS };
+        let row = MasterRow {
+            node: MASTER,
+            incarnation: Incarnation(0),
+            beat: 0,
+            http: String::new(),
+            link: String::new(),
+            spki: Vec::new(),
+            name: String::new(),
+            draining: false,
+            guard: [0; 32],
+        };
+        desk.apply(&Op::RegisterMaster(row));
+        desk
+    }
+
+    fn apply(&mut self, op: &Op) -> Reply {
+        self.core.apply(op, self.now_ms).unwrap_or_else(|error| panic!("{}: {error}", op.name()))
+    }
+
+    /// The master touches its row every `step_ms`, for this long.
+    fn touch_for(&mut self, ms: u64, step_ms: u64) {
+        let end_ms = self.now_ms + ms;
+        while self.now_ms < end_ms {
+            self.now_ms = end_ms.min(self.now_ms + step_ms);
+            self.apply(&Op::TouchMaster { holder: LIFE, draining: false });
+        }
+    }
+
+    fn lease(&mut self, resource: Resource) -> Token {
+        match self.apply(&Op::AcquireLease { resource, holder: LIFE, ttl_ms: 3000 }) {
+            Reply::Lease(Lease::Granted { epoch, lease, n }) => Token { epoch, lease, n },
+            other => panic!("not granted: {other:?}"),
+        }
+    }
+
+    fn open_session(&mut self) -> SessionKey {
+        let resource = Resource::Sessions(MASTER);
+        let token = Token { n: 1, ..self.lease(resource.clone()) };
+        let permission = Permission { resource, token, worker: NodeId([9; 16]) };
+        let user = Author { id: UserId([1; 16]), name: "Ada".parse().expect("a name") };
+        let key = SessionKey([1; 32]);
+        self.apply(&Op::OpenSession { permission, key, user });
+        key
+    }
+
+    fn is_open(&mut self, key: SessionKey) -> bool {
+        self.apply(&Op::FindSession(key)) != Reply::Session(None)
+    }
+}
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+#[tokio::test]
+async fn a_store_in_memory_does_all_of_it() {
+    let fresh = || {
+        let clock = Arc::new(AtomicU64::new(START_MS));
+        let now_ms = Arc::clone(&clock);
+        let store = memory::open(&NEW, move || now_ms.load(Ordering::Relaxed));
+        let moves: MoveClock = Arc::new(move |ms| {
+            clock.fetch_add_signed(ms);
+        });
+        Lab { store: store.expect("a store in memory"), clock: Some(moves) }
+    };
+    assert_eq!(contract::suite(fresh).await, contract::CHECKS.len());
+}
+
+/// Adding what may be negative.
+trait FetchAddSigned {
+    fn fetch_add_signed(&self, by: i64);
+}
+
+impl FetchAddSigned for AtomicU64 {
+    fn fetch_add_signed(&self, by: i64) {
+        let now = self.load(Ordering::Relaxed);
+        self.store(now.saturating_add_signed(by), Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn sessions_idle_for_thirty_days_are_swept_but_not_on_the_day_of_a_jump() {
+    let mut desk = Desk::new();
+    let key = desk.open_session();
+    // A month passes at once: it may be the clock.
+    desk.now_ms += 31 * DAY_MS;
+    desk.touch_for(DAY_MS - 10_000, 4000);
+    assert!(desk.is_open(key), "an age is worth nothing on the day of a jump");
+    desk.touch_for(2 * 60 * 60 * 1000, 4000);
+    assert!(!desk.is_open(key));
+    let closed = desk.apply(&Op::ClosedSince(0));
+    assert_eq!(closed, Reply::Closed { keys: vec![key], mark: 1 }, "copies of it must go, too");
+}
+
+#[test]
+fn a_session_in_use_is_not_swept() {
+    let mut desk = Desk::new();
+    let key = desk.open_session();
+    desk.now_ms += 29 * DAY_MS;
+    desk.apply(&Op::TouchSessions { master: MASTER, keys: vec![key] });
+    desk.now_ms += 28 * DAY_MS;
+    desk.touch_for(DAY_MS + 2 * 60 * 60 * 1000, 4000);
+    assert!(desk.is_open(key));
+}
+
+#[test]
+fn a_forgotten_resource_comes_back_above_its_old_tokens() {
+    let mut desk = Desk::new();
+    let typo = Resource::Board("typo".parse().expect("a name"));
+    let lobby = Resource::Board(BoardName::lobby());
+    for _ in 0..5 {
+        desk.lease(typo.clone());
+        desk.lease(lobby.clone());
+    }
+    let rows = |desk: &mut Desk| {
+        let tx = Tx { db: &desk.core.db, now_ms: 0 };
+        tx.count("leases").expect("counted")
+    };
+    assert_eq!(rows(&mut desk), 2);
+    desk.touch_for(2 * DAY_MS + 2 * 60 * 60 * 1000, 4000);
+    assert_eq!(rows(&mut desk), 1, "the board was never made");
+    assert_eq!(desk.lease(typo).lease, 6);
+    assert_eq!(desk.lease(lobby).lease, 6);
+}
+
+#[test]
+fn a_master_silent_for_a_day_is_taken_off_the_list() {
+    let mut desk = Desk::new();
+    let other = NodeId([2; 16]);
+    let Reply::Masters(rows) = desk.apply(&Op::Masters) else { panic!("no list") };
+    desk.apply(&Op::RegisterMaster(MasterRow { node: other, ..rows[0].clone() }));
+    desk.touch_for(DAY_MS + 2 * 60 * 60 * 1000, 4000);
+    let Reply::Masters(rows) = desk.apply(&Op::Masters) else { panic!("no list") };
+    assert_eq!(rows.iter().map(|row| row.node).collect::<Vec<_>>(), [MASTER]);
+}
+
+#[test]
+fn a_file_is_durable_and_reads_do_not_wait() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let busy = Duration::from_secs(1);
+    let writer = SqliteCore::open_file(&path, &NEW, busy).expect("made");
+    let mut reader = SqliteCore::open_to_read(&path, busy).expect("there");
+    for core in [&writer, &reader] {
+        let number = |name| -> i64 {
+            core.db.pragma_query_value(None, name, |row| row.get(0)).expect("a pragma")
+        };
+        let mode: String =
+            core.db.pragma_query_value(None, "journal_mode", |row| row.get(0)).expect("a mode");
+        assert_eq!(mode, "wal");
+        assert_eq!(number("synchronous"), 2, "FULL");
+        assert_eq!(number("busy_timeout"), 1000);
+        assert_eq!(number("temp_store"), 2, "MEMORY");
+    }
+    writer.db.execute_batch("BEGIN IMMEDIATE; DELETE FROM boards").expect("begun");
+    let boards = reader.apply(&Op::Boards, START_MS);
+    assert!(matches!(boards, Ok(Reply::Boards(boards)) if boards.boards.len() == 1));
+    let wrote = reader.apply(&Op::DropDeadLetter(1), START_MS);
+    assert!(wrote.is_err(), "a reading connection does not write: {wrote:?}");
+}
+
+#[test]
+fn a_store_is_made_once() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let busy = Duration::from_secs(1);
+    for epoch in [3, 4] {
+        let new = NewCluster { epoch: StoreEpoch(epoch), ..NEW };
+        let mut core = SqliteCore::open_file(&path, &new, busy).expect("opened");
+        let want = ClusterRow { cluster: [7; 16], epoch: StoreEpoch(3), now_ms: 5 };
+        assert_eq!(core.apply(&Op::Cluster, 5), Ok(Reply::Cluster(want)));
+    }
+}
+
+#[test]
+fn files_of_others_are_refused_and_left_alone() {
+    let dir = TempDir::new().expect("a directory");
+    let busy = Duration::from_secs(1);
+    let open = |name: &str| SqliteCore::open_file(&dir.path().join(name), &NEW, busy);
+    let change = |name: &str, sql: &str| {
+        let db = Connection::open(dir.path().join(name)).expect("opened");
+        db.execute_batch(sql).expect("changed");
+    };
+    change("other", "CREATE TABLE theirs (x)");
+    let before = std::fs::read(dir.path().join("other")).expect("read");
+    let other = open("other").map(drop);
+    assert!(matches!(other, Err(StoreError::Refused { .. })), "{other:?}");
+    assert_eq!(std::fs::read(dir.path().join("other")).expect("read"), before);
+    drop(open("newer").expect("made"));
+    change("newer", "UPDATE cluster SET min_reader = 99");
+    let newer = open("newer").map(drop);
+    assert!(matches!(newer, Err(StoreError::Refused { .. })), "{newer:?}");
+    std::fs::write(dir.path().join("text"), "not a database, but long enough ".repeat(9))
+        .expect("written");
+    let text = open("text").map(drop);
+    assert!(matches!(text, Err(StoreError::Broken { .. })), "{text:?}");
+    std::fs::write(dir.path().join("empty"), []).expect("written");
+    for name in ["nowhere", "empty"] {
+        let read = SqliteCore::open_to_read(&dir.path().join(name), busy).map(drop);
+        assert!(read.is_err_and(|error| error.is_away()), "{name}: it may be made yet");
+    }
+}

@@ -1,0 +1,268 @@
+//! Random operations against a model of a page: G1, G2, G4, G8.
+//!
+//! Two cores get the same operations, so that the same answers from both are checked too.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    store::{Appended, Found, NewPost, Page, Range},
+    types::{PostId, Seq},
+};
+
+/// Boards `b0` and `b1`, and the people of master 1.
+const BOARDS: usize = 2;
+const PEOPLE: usize = 2;
+
+#[derive(Clone, Debug)]
+enum Move {
+    /// A master asks for a lease.
+    Ask { resource: usize, master: u8 },
+    /// The latest holder, or the one before it, has a batch written.
+    Append { board: usize, earlier: bool, n: u64, worker: u8, posts: Vec<(u8, u8, u8)> },
+    /// A person cancels.
+    Cancel { n: u64, worker: u8, post: (u8, u8) },
+    /// Time goes on.
+    Wait { ms: u64 },
+}
+
+fn moves() -> impl Strategy<Value = Move> {
+    let post = (0..2_u8, 0..6_u8, 0..2_u8);
+    prop_oneof![
+        2 => (0..3_usize, 1..4_u8).prop_map(|(resource, master)| Move::Ask { resource, master }),
+        8 => (0..BOARDS, prop::bool::weighted(0.1), 0..12_u64, 0..2_u8,
+              prop::collection::vec(post, 1..4))
+            .prop_map(|(board, earlier, n, worker, posts)| {
+                Move::Append { board, earlier, n, worker, posts }
+            }),
+        2 => (0..12_u64, 0..2_u8, (0..2_u8, 0..6_u8))
+            .prop_map(|(n, worker, post)| Move::Cancel { n, worker, post }),
+        2 => (0..4000_u64).prop_map(|ms| Move::Wait { ms }),
+    ]
+}
+
+/// A batch as the fencing check remembers it: ids only.
+type Batch = Vec<(u8, u8)>;
+
+/// What the model knows of one lease.
+#[derive(Default)]
+struct Held {
+    lease: u64,
+    n: u64,
+    seen: Option<(u8, Option<Batch>)>,
+    master: u8,
+    ends_at_ms: u64,
+}
+
+impl Held {
+    fn passes(&self, lease: u64, n: u64, worker: u8, batch: Option<&Batch>) -> bool {
+        let same = || match &self.seen {
+            None => false,
+            Some((by, seen)) => *by == worker && (seen.is_none() || seen.as_ref() == batch),
+        };
+        lease == self.lease && lease > 0 && (n > self.n || n == self.n && same())
+    }
+
+    fn pass(&mut self, n: u64, worker: u8, batch: Option<&Batch>) {
+        if n > self.n {
+            self.n = n;
+            self.seen = Some((worker, batch.cloned()));
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    Cancelled,
+    For { board: usize, seq: usize, text: u8 },
+}
+
+#[derive(Default)]
+struct Model {
+    held: [Held; 3],
+    ids: BTreeMap<(u8, u8), Stands>,
+    boards: [Vec<(u8, u8, u8)>; BOARDS],
+}
+
+/// What an append's answer says, but for its time.
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    Committed(u64),
+    Duplicate(u64),
+    Conflict,
+    Cancelled,
+}
+
+impl Model {
+    fn append(&mut self, board: usize, posts: &[(u8, u8, u8)]) -> Vec<Said> {
+        let mut said = Vec::new();
+        for (user, id, text) in posts {
+            said.push(match self.ids.get(&(*user, *id)) {
+                None => {
+                    self.boards[board].push((*user, *id, *text));
+                    let seq = self.boards[board].len();
+                    self.ids.insert((*user, *id), Stands::For { board, seq, text: *text });
+                    Said::Committed(seq as u64)
+                }
+                Some(Stands::Cancelled) => Said::Cancelled,
+                Some(Stands::For { board: at, seq, text: was }) => {
+                    if (*at, *was) == (board, *text) {
+                        Said::Duplicate(*seq as u64)
+                    } else {
+                        Said::Conflict
+                    }
+                }
+            });
+        }
+        said
+    }
+}
+
+fn resource(nth: usize) -> Resource {
+    match nth {
+        PEOPLE => Resource::Sessions(MASTER),
+        board => Resource::Board(format!("b{board}").parse().expect("a name")),
+    }
+}
+
+fn user(n: u8) -> UserId {
+    UserId([n; 16])
+}
+
+fn new_post((by, id, text): (u8, u8, u8)) -> NewPost {
+    let name = "Ada".parse().expect("a name");
+    let text = format!("text {text}").parse().expect("a text");
+    NewPost { id: PostId([id; 16]), author: Author { id: user(by), name }, text }
+}
+
+/// Two cores that must always say the same.
+struct Twins(SqliteCore, SqliteCore);
+
+impl Twins {
+    fn apply(&mut self, op: &Op, now_ms: u64) -> Result<Reply, StoreError> {
+        let (one, other) = (self.0.apply(op, now_ms), self.1.apply(op, now_ms));
+        assert_eq!(one, other);
+        one
+    }
+}
+
+fn permission(nth: usize, lease: u64, n: u64, worker: u8) -> Permission {
+    let token = Token { epoch: NEW.epoch, lease, n };
+    Permission { resource: resource(nth), token, worker: NodeId([100 + worker; 16]) }
+}
+
+fn run(moves: &[Move]) {
+    let core = || SqliteCore::open_in_memory(&NEW).expect("a store in memory");
+    let (mut twins, mut model, mut now_ms) = (Twins(core(), core()), Model::default(), START_MS);
+    for board in 0..BOARDS {
+        let op = Op::AcquireLease { resource: resource(board), holder: LIFE, ttl_ms: 3000 };
+        twins.apply(&op, now_ms).expect("granted");
+        let made = twins.apply(&Op::CreateBoard(permission(board, 1, 1, 0)), now_ms);
+        assert_eq!(made, Ok(Reply::Done));
+        let seen = Some((0, Some(Vec::new())));
+        model.held[board] = Held { lease: 1, n: 1, seen, master: 1, ends_at_ms: now_ms + 3000 };
+    }
+    for step in moves {
+        match step {
+            Move::Wait { ms } => now_ms += ms,
+            Move::Ask { resource: nth, master } => {
+                let holder = Holder { node: NodeId([*master; 16]), incarnation: Incarnation(1) };
+                let op = Op::AcquireLease { resource: resource(*nth), holder, ttl_ms: 3000 };
+                let granted = matches!(
+                    twins.apply(&op, now_ms).expect("an answer"),
+                    Reply::Lease(Lease::Granted { .. })
+                );
+                let held = &mut model.held[*nth];
+                let free = held.master == *master || held.ends_at_ms <= now_ms;
+                assert_eq!(granted, free, "{step:?}");
+                if granted {
+                    let (lease, ends_at_ms) = (held.lease + 1, now_ms + 3000);
+                    *held = Held { lease, master: *master, ends_at_ms, ..Held::default() };
+                }
+            }
+            Move::Append { board, earlier, n, worker, posts } => {
+                let lease = model.held[*board].lease.saturating_sub(u64::from(*earlier));
+                let batch: Batch = posts.iter().map(|(user, id, _)| (*user, *id)).collect();
+                let op = Op::Append {
+                    permission: permission(*board, lease, *n, *worker),
+                    posts: posts.iter().copied().map(new_post).collect(),
+                };
+                let answer = twins.apply(&op, now_ms);
+                if !model.held[*board].passes(lease, *n, *worker, Some(&batch)) {
+                    assert!(matches!(answer, Err(StoreError::Fenced { .. })), "{step:?}");
+                    continue;
+                }
+                model.held[*board].pass(*n, *worker, Some(&batch));
+                let Ok(Reply::Appended(answers)) = answer else { panic!("{step:?}: {answer:?}") };
+                let said = answers.iter().map(|answer| match answer {
+                    Appended::Committed { seq, .. } => Said::Committed(seq.0),
+                    Appended::Duplicate { seq, .. } => Said::Duplicate(seq.0),
+                    Appended::Conflict => Said::Conflict,
+                    Appended::Cancelled => Said::Cancelled,
+                });
+                assert_eq!(said.collect::<Vec<_>>(), model.append(*board, posts), "{step:?}");
+            }
+            Move::Cancel { n, worker, post: (by, id) } => {
+                let lease = model.held[PEOPLE].lease;
+                let permission = permission(PEOPLE, lease, *n, *worker);
+                let op = Op::CancelPost { permission, user: user(*by), id: PostId([*id; 16]) };
+                let answer = twins.apply(&op, now_ms);
+                if !model.held[PEOPLE].passes(lease, *n, *worker, None) {
+                    assert!(matches!(answer, Err(StoreError::Fenced { .. })), "{step:?}");
+                    continue;
+                }
+                model.held[PEOPLE].pass(*n, *worker, None);
+                let stands = *model.ids.entry((*by, *id)).or_insert(Stands::Cancelled);
+                match (answer, stands) {
+                    (Ok(Reply::Found(Found::Cancelled)), Stands::Cancelled) => {}
+                    (Ok(Reply::Found(Found::Committed(post))), Stands::For { seq, .. }) => {
+                        assert_eq!(post.seq, Seq(seq as u64));
+                    }
+                    (answer, _) => panic!("{step:?}: {answer:?}"),
+                }
+            }
+        }
+    }
+    the_boards_are_the_models(&mut twins, &model, now_ms);
+    tokens_never_go_back_and_name_one_worker(&mut twins, now_ms);
+}
+
+fn the_boards_are_the_models(twins: &mut Twins, model: &Model, now_ms: u64) {
+    for (nth, want) in model.boards.iter().enumerate() {
+        let Resource::Board(board) = resource(nth) else { panic!("a board") };
+        let op = Op::Read { board, range: Range::After(Seq(0)), limit: 1000 };
+        let Ok(Reply::Page(Page { posts, last_seq, .. })) = twins.apply(&op, now_ms) else {
+            panic!("no page")
+        };
+        assert_eq!(last_seq, Seq(want.len() as u64));
+        let have: Vec<_> = posts.iter().map(|post| (post.seq.0, post.author.id, post.id)).collect();
+        let want: Vec<_> =
+            (1..).zip(want).map(|(seq, (by, id, _))| (seq, user(*by), PostId([*id; 16]))).collect();
+        assert_eq!(have, want);
+        assert!(posts.is_sorted_by_key(|post| post.posted_at_ms));
+    }
+}
+
+fn tokens_never_go_back_and_name_one_worker(twins: &mut Twins, now_ms: u64) {
+    let op = Op::Writes { after: 0, limit: 10_000 };
+    let Ok(Reply::Writes(rows)) = twins.apply(&op, now_ms) else { panic!("no record") };
+    let mut newest: BTreeMap<Resource, (Token, NodeId)> = BTreeMap::new();
+    for row in rows {
+        if let Some((token, node)) = newest.get(&row.resource) {
+            assert!(row.token >= *token, "{row:?} after {token}");
+            assert!(row.token > *token || row.node == *node, "{row:?} after {node}");
+        }
+        newest.insert(row.resource, (row.token, row.node));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn the_store_does_what_a_page_of_rules_says(moves in prop::collection::vec(moves(), 1..60)) {
+        run(&moves);
+    }
+}
