@@ -429,5 +429,5 @@ async fn write_all(stream: &mut BoxStream, bytes: &[u8]) -> Result<(), Handshake
     Ok(())
 }
 
-#[cfg(all(test, feature = "net"))]
+#[cfg(test)]
 mod tests;

@@ -1,1 +1,293 @@
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::io::DuplexStream;
+
+use super::*;
+use crate::{
+    comm::test_world::run,
+    crypto::{
+        admission::{JoinSecret, bearer_matches},
+        epoch::for_tests::{domain_of, epoch_of},
+        key_source::for_tests::TestKeys,
+        keys::for_tests::{WEAK, identity, rng},
+        record::RecordKind,
+    },
+    message::Welcome,
+};
+
+const LIMIT: Duration = Duration::from_secs(5);
+const MASTER: u8 = 1;
+const WORKER: u8 = 2;
+
+/// Admits as a master does, from lists in memory.
+#[derive(Default)]
+struct Lists {
+    guards: Vec<(GuardId, Guard)>,
+    bearers_sha256: Mutex<Vec<[u8; 32]>>,
+    allowed: Mutex<Vec<NodeId>>,
+    denied: Vec<NodeId>,
+    asked: AtomicU64,
+}
+
+impl Gate for Lists {
+    fn guard(&self, id: GuardId) -> BoxFuture<'_, Option<Guard>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let known = self.guards.iter().find(|(known, _)| *known == id);
+        Box::pin(async move { known.map(|(_, guard)| guard.clone()) })
+    }
+
+    fn is_denied(&self, node: NodeId) -> bool {
+        self.denied.contains(&node)
+    }
+
+    fn admit(&self, applicant: Applicant) -> BoxFuture<'_, Result<Welcoming, Refusal>> {
+        let mut allowed = self.allowed.lock().expect("one thread");
+        let mut bearers = self.bearers_sha256.lock().expect("one thread");
+        if !allowed.contains(&applicant.peer.node) {
+            let fits = |kept: &[u8; 32]| {
+                applicant.bearer.as_ref().is_some_and(|bearer| bearer_matches(bearer, kept))
+            };
+            let Some(at) = bearers.iter().position(fits) else {
+                return Box::pin(async { Err(Refusal("not enrolled".to_owned())) });
+            };
+            bearers.remove(at);
+            allowed.push(applicant.peer.node);
+        }
+        let welcome = Welcome { domain: domain_of(MASTER), directory: Vec::new() };
+        let guard = Some(Guard::random(&mut rng(60)));
+        let keys = Some(Arc::new(epoch_of(MASTER, 1)));
+        Box::pin(async { Ok(Welcoming { welcome, guard, keys }) })
+    }
+}
+
+/// A master with its gate, and a worker with a join token.
+struct Cast {
+    acceptor: Arc<Acceptor>,
+    master: Arc<Identity>,
+    gate: Lists,
+    params: DialParams,
+    pending: Pending,
+}
+
+fn cast() -> Cast {
+    let master = Arc::new(identity(MASTER));
+    let token = JoinSecret::random(&mut rng(50), &master.fingerprint());
+    let gate = Lists {
+        guards: vec![(GuardId::Token(token.id), token.guard())],
+        bearers_sha256: Mutex::new(vec![token.bearer_sha256()]),
+        ..Lists::default()
+    };
+    let reception = Reception {
+        identity: Arc::clone(&master),
+        name: "m0".to_owned(),
+        cluster: [5; 16],
+        bounds: WEAK,
+    };
+    let params = DialParams {
+        identity: Arc::new(identity(WORKER)),
+        handshake: HandshakeKeys::new(TestKeys::from(10), 1024),
+        role: Role::Worker,
+        name: "w0".to_owned(),
+        credential: Credential::Token(Arc::new(token)),
+        pins: vec![master.fingerprint()],
+        cluster: None,
+        last_epoch: None,
+        registration: Registration(7),
+        directory_max: 100,
+        timeout: LIMIT,
+    };
+    let acceptor = Acceptor::new(reception, LIMIT);
+    Cast { acceptor, master, gate, params, pending: Pending::new(PENDING_MAX) }
+}
+
+type Accepted = Result<(Secured, Ready), HandshakeError>;
+type Dialled = Result<(Secured, Welcomed), HandshakeError>;
+
+impl Cast {
+    async fn accept(&self, env: &Env, stream: DuplexStream) -> Accepted {
+        let slot = self.pending.try_begin().expect("few are under way");
+        accept(env, Box::new(stream), &self.gate, &self.acceptor, slot).await
+    }
+
+    async fn meet(&self, env: &Env) -> (Accepted, Dialled) {
+        let (near, far) = tokio::io::duplex(4096);
+        tokio::join!(self.accept(env, near), dial(env, Box::new(far), &self.params))
+    }
+
+    /// What a master says to a stranger who sends these bytes and waits.
+    async fn hear(&self, env: &Env, bytes: &[u8]) -> HandshakeError {
+        let (near, mut far) = tokio::io::duplex(64 * 1024);
+        far.write_all(bytes).await.expect("room");
+        self.accept(env, near).await.expect_err("a stranger")
+    }
+}
+
+async fn say(from: &mut Secured, to: &mut Secured) -> Vec<u8> {
+    let mut record = Vec::new();
+    from.sealer.seal(RecordKind::Data, b"hello", &mut record).expect("short");
+    write_all(&mut from.stream, &record).await.expect("room");
+    let (header, mut body) = read_record(&mut to.stream, PLAIN_MAX).await.expect("sent");
+    assert_eq!(to.opener.open(header, &mut body), Ok(RecordKind::Data));
+    body
+}
+
+#[test]
+fn a_worker_joins_with_a_token_once_and_comes_back_with_its_own_guard() {
+    run(|env| async move {
+        let mut cast = cast();
+        assert!(load_guard(&env).await.expect("no file yet").is_none());
+        let (accepted, dialled) = cast.meet(&env).await;
+        let ((mut at_master, ready), (mut at_worker, welcomed)) =
+            (accepted.expect("admitted"), dialled.expect("welcomed"));
+        assert_eq!(ready.registration, Registration(7));
+        assert_eq!(ready.epoch, welcomed.keys.as_ref().map(|keys| keys.epoch()));
+        assert_eq!(at_master.peer.node, cast.params.identity.node());
+        assert_eq!(at_worker.peer.node, cast.master.node());
+        assert_eq!(say(&mut at_master, &mut at_worker).await, b"hello");
+        assert_eq!(say(&mut at_worker, &mut at_master).await, b"hello");
+
+        let guard = load_guard(&env).await.expect("readable").expect("kept before Ready");
+        assert_eq!(Some(guard.expose()), welcomed.guard.as_ref().map(Guard::expose));
+        assert!(cast.gate.bearers_sha256.lock().expect("one thread").is_empty());
+
+        // The token is used up as a bearer, and still good as a guard.
+        assert!(cast.meet(&env).await.0.is_ok());
+        cast.gate.guards = vec![(GuardId::Node(cast.params.identity.node()), guard.clone())];
+        cast.params.credential = Credential::Own(guard);
+        let (accepted, dialled) = cast.meet(&env).await;
+        assert!(accepted.is_ok() && dialled.is_ok());
+    });
+}
+
+#[test]
+fn an_expelled_node_comes_back_neither_as_itself_nor_as_another_by_the_old_token() {
+    run(|env| async move {
+        let mut cast = cast();
+        assert!(cast.meet(&env).await.0.is_ok());
+        let signed = cast.master.signatures();
+        let node = cast.params.identity.node();
+        cast.gate.denied.push(node);
+        let (accepted, dialled) = cast.meet(&env).await;
+        assert!(matches!(accepted, Err(HandshakeError::Denied { node: of }) if of == node));
+        assert!(matches!(dialled, Err(HandshakeError::Ended)));
+        assert_eq!(cast.master.signatures(), signed + 1);
+
+        cast.params.identity = Arc::new(identity(3));
+        let (accepted, dialled) = cast.meet(&env).await;
+        assert!(matches!(accepted, Err(HandshakeError::NotAdmitted { .. })));
+        assert!(matches!(dialled, Err(HandshakeError::Ended)));
+
+        // Revoked: it does not even count as a guard.
+        cast.gate.guards.clear();
+        let (accepted, dialled) = cast.meet(&env).await;
+        assert!(matches!(accepted, Err(HandshakeError::UnknownGuard { .. })));
+        assert!(matches!(dialled, Err(HandshakeError::Ended)));
+        assert_eq!(cast.master.signatures(), signed + 2);
+    });
+}
+
+#[test]
+fn strangers_cost_no_rsa_operation_and_all_see_the_same() {
+    run(|env| async move {
+        let mut cast = cast();
+        for bytes in [
+            &b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..],
+            &u32::MAX.to_le_bytes(),
+            &(PLAIN_LEN_MAX as u32 + 1).to_le_bytes(),
+        ] {
+            assert!(matches!(cast.hear(&env, bytes).await, HandshakeError::Broken(_)));
+        }
+        let mut garbled = 20_u32.to_le_bytes().to_vec();
+        garbled.extend([0xff; 20]);
+        let fault = cast.hear(&env, &garbled).await;
+        assert!(matches!(fault, HandshakeError::Fault(HandshakeFault::Malformed { .. })));
+        assert_eq!(cast.gate.asked.load(Ordering::Relaxed), 0);
+
+        cast.gate.guards[0].1 = Guard::random(&mut rng(99));
+        let (accepted, dialled) = cast.meet(&env).await;
+        let fault = accepted.expect_err("the wrong guard");
+        assert!(matches!(fault, HandshakeError::Fault(HandshakeFault::BadGuard)));
+        assert!(matches!(dialled, Err(HandshakeError::Ended)));
+        assert_eq!(cast.master.signatures(), 0);
+    });
+}
+
+#[test]
+fn a_replayed_hello_costs_no_second_rsa_operation() {
+    run(|env| async move {
+        let cast = cast();
+        let (mut tap, far) = tokio::io::duplex(64 * 1024);
+        let listen = async {
+            let hello = read_frame(&mut tap, PLAIN_LEN_MAX).await.expect("said");
+            drop(tap);
+            hello
+        };
+        let (hello, dialled) = tokio::join!(listen, dial(&env, Box::new(far), &cast.params));
+        assert!(matches!(dialled, Err(HandshakeError::Ended | HandshakeError::Broken(_))));
+
+        let mut frame = (hello.len() as u32).to_le_bytes().to_vec();
+        frame.extend(hello);
+        let first = cast.hear(&env, &frame).await;
+        assert!(matches!(first, HandshakeError::TimedOut { .. }), "{first}");
+        assert_eq!(cast.master.signatures(), 1);
+        for _ in 0..3 {
+            assert!(matches!(cast.hear(&env, &frame).await, HandshakeError::Replayed));
+        }
+        assert_eq!(cast.master.signatures(), 1);
+    });
+}
+
+#[test]
+fn a_silent_peer_is_given_up_at_either_end() {
+    run(|env| async move {
+        let cast = cast();
+        let began = env.now();
+        let (near, _kept) = tokio::io::duplex(64);
+        let given_up = cast.accept(&env, near).await;
+        assert!(matches!(given_up, Err(HandshakeError::TimedOut { limit: LIMIT })));
+        let (near, _kept) = tokio::io::duplex(64 * 1024);
+        let given_up = dial(&env, Box::new(near), &cast.params).await;
+        assert!(matches!(given_up, Err(HandshakeError::TimedOut { limit: LIMIT })));
+        assert_eq!(env.now().since(began), 2 * LIMIT);
+    });
+}
+
+#[test]
+fn ten_thousand_half_open_handshakes_hold_a_bounded_number_of_slots() {
+    run(|env| async move {
+        let cast = Arc::new(cast());
+        let mut kept = Vec::new();
+        for _ in 0..10_000 {
+            let Some(slot) = cast.pending.try_begin() else { continue };
+            let (near, mut far) = tokio::io::duplex(64);
+            // A Hello of the longest kind that never comes to its end.
+            far.write_all(&(PLAIN_LEN_MAX as u32).to_le_bytes()).await.expect("room");
+            kept.push(far);
+            let (of_task, cast) = (env.clone(), Arc::clone(&cast));
+            env.spawn("half-open", async move {
+                let stream = Box::new(near);
+                let done = accept(&of_task, stream, &cast.gate, &cast.acceptor, slot).await;
+                assert!(matches!(done, Err(HandshakeError::TimedOut { .. })));
+            });
+        }
+        assert_eq!(kept.len(), PENDING_MAX);
+        env.sleep(2 * LIMIT).await;
+        assert!(cast.pending.try_begin().is_some());
+        assert_eq!(cast.pending.0.available_permits(), PENDING_MAX);
+    });
+}
+
+#[test]
+fn the_memory_of_hellos_is_bounded() {
+    let mut nonces = Nonces::default();
+    let nonce = |n: usize| {
+        let mut nonce = [0; 32];
+        nonce[..8].copy_from_slice(&n.to_be_bytes());
+        nonce
+    };
+    for n in 0..NONCES_MAX + 10 {
+        assert!(nonces.insert(nonce(n)));
+        assert!(!nonces.insert(nonce(n)));
+    }
+    assert_eq!((nonces.known.len(), nonces.by_age.len()), (NONCES_MAX, NONCES_MAX));
+}

@@ -91,7 +91,7 @@ impl Offer {
 /// Said Hello.
 pub struct AwaitReply {
     offer: Offer,
-    hello: Vec<u8>,
+    pub(super) hello: Vec<u8>,
 }
 
 impl AwaitReply {
