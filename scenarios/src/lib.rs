@@ -8,7 +8,9 @@
 
 pub mod dice;
 pub mod fault;
+pub mod history;
 pub mod plan;
 pub mod promise;
 pub mod story;
 pub mod target;
+pub mod workload;

@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+pub use hyper::Method;
 use thiserror::Error;
 
 mod api;

@@ -1,0 +1,352 @@
+//! What people saw: every call and stream of every person, on the observer's clock.
+//!
+//! 1. A record is made before a request leaves and completed when its answer is read, so that a
+//!    real order of two operations is never judged from times that lie inside them.
+//! 2. An operation without an answer is *unknown*: it may have happened or not.
+//! 3. The history grows only while people live; oracles read it whole afterwards.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use chatchat::{
+    client::{
+        Delivery, Failure, Reply, Request, StreamEnd, Witness,
+        shapes::{Fate, Posted},
+    },
+    types::{BoardName, Cursor, PostId, PostText, UserId},
+};
+
+/// The observer's clock: time since the run's start, the same for all people.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Duration + Send + Sync>);
+
+impl Clock {
+    /// A clock of the harness's.
+    #[must_use]
+    pub fn new(now: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// Since the run's start.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Clock({:?})", self.now())
+    }
+}
+
+/// A person in one of its sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Who {
+    /// The person's number.
+    pub person: usize,
+    /// Which of its sessions, from 0.
+    pub life: usize,
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "person:{}", self.person)?;
+        if self.life > 0 { write!(f, " (session {})", self.life) } else { Ok(()) }
+    }
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With this answer.
+    Answered(Result<Reply, Failure>),
+    /// Its person stopped waiting.
+    Dropped,
+}
+
+/// One try of one call at one master.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// Whose.
+    pub who: Who,
+    /// Asked of whom: `http://host:port`.
+    pub master: String,
+    /// What.
+    pub request: Request,
+    /// When it was about to leave.
+    pub invoked: Duration,
+    /// When and how it ended; `None`: its person's machine died, or the run ended first.
+    pub end: Option<(Duration, End)>,
+}
+
+impl Operation {
+    /// Its good answer and when it came.
+    #[must_use]
+    pub fn reply(&self) -> Option<(Duration, &Reply)> {
+        match &self.end {
+            Some((at, End::Answered(Ok(reply)))) => Some((*at, reply)),
+            _ => None,
+        }
+    }
+
+    /// Why it has no good answer, if it has an answer at all.
+    #[must_use]
+    pub fn failure(&self) -> Option<(Duration, &Failure)> {
+        match &self.end {
+            Some((at, End::Answered(Err(failure)))) => Some((*at, failure)),
+            _ => None,
+        }
+    }
+
+    /// Whether it is certain that it did nothing.
+    #[must_use]
+    pub fn did_nothing(&self) -> bool {
+        self.failure().is_some_and(|(_, failure)| failure.did_nothing())
+    }
+
+    /// The post that it says is in its board, and when it said so.
+    #[must_use]
+    pub fn committed(&self) -> Option<(Duration, PostId, Placed<'_>)> {
+        let (at, reply) = self.reply()?;
+        match (reply, &self.request) {
+            (Reply::Posted(post), _) => {
+                Some((at, post.id, Placed { seq: post.seq.0, post: Some(post) }))
+            }
+            (
+                Reply::Fate(Some(Fate { state, seq: Some(seq), .. })),
+                Request::Outcome { id } | Request::Cancel { id },
+            ) if state == "committed" => Some((at, *id, Placed { seq: seq.0, post: None })),
+            _ => None,
+        }
+    }
+}
+
+/// Where a post stands, as an answer says.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed<'a> {
+    /// Its place.
+    pub seq: u64,
+    /// All of it, if the answer has that.
+    pub post: Option<&'a Posted>,
+}
+
+/// One stream at one master.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamLog {
+    /// Whose.
+    pub who: Who,
+    /// At which master.
+    pub master: String,
+    /// Which boards were asked for.
+    pub boards: Vec<BoardName>,
+    /// From where.
+    pub cursor: Option<Cursor>,
+    /// When it was asked for.
+    pub asked: Duration,
+    /// What came, and when.
+    pub deliveries: Vec<(Duration, Delivery)>,
+    /// When and why it ended; `None`: still open at the end, or its person's machine died.
+    pub end: Option<(Duration, StreamEnd)>,
+    /// When and why it never began.
+    pub refused: Option<(Duration, Failure)>,
+    /// Its reader paused on purpose: being closed is fair.
+    pub is_slow: bool,
+}
+
+/// Bytes that no client of ours would send, and what came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Oddity {
+    /// Who sent them.
+    pub who: Who,
+    /// What they were.
+    pub what: &'static str,
+    /// When they were sent.
+    pub sent: Duration,
+    /// The HTTP status, if there was one.
+    pub status: Option<u16>,
+}
+
+/// Everything that people saw.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// In the order in which they began.
+    pub operations: Vec<Operation>,
+    /// In the order in which they were asked for.
+    pub streams: Vec<StreamLog>,
+    /// In the order in which they were sent.
+    pub oddities: Vec<Oddity>,
+    /// Who each session is.
+    pub users: BTreeMap<Who, UserId>,
+    /// When everything was healed and people began to settle.
+    pub settling_from: Option<Duration>,
+    /// When all posts were settled or given up, and the last reading began.
+    pub reading_from: Option<Duration>,
+    /// What people could not settle in time.
+    pub stuck: Vec<String>,
+}
+
+/// One try to post.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent<'a> {
+    /// The operation.
+    pub operation: &'a Operation,
+    /// Where.
+    pub board: &'a BoardName,
+    /// Under which id.
+    pub id: PostId,
+    /// What.
+    pub text: &'a PostText,
+    /// By whom; `None` when the session's user was never learnt.
+    pub user: Option<UserId>,
+}
+
+impl History {
+    /// Every try to post, in the order in which they began.
+    pub fn sent(&self) -> impl Iterator<Item = Sent<'_>> {
+        self.operations.iter().filter_map(|operation| match &operation.request {
+            Request::Post { board, id, text } => {
+                let user = self.users.get(&operation.who).copied();
+                Some(Sent { operation, board, id: *id, text, user })
+            }
+            _ => None,
+        })
+    }
+
+    /// When a session's log-out was first asked for.
+    #[must_use]
+    pub fn left(&self, who: Who) -> Option<Duration> {
+        let of_it = |op: &&Operation| op.who == who && op.request == Request::Leave;
+        self.operations.iter().find(of_it).map(|op| op.invoked)
+    }
+
+    /// How many calls were answered well, and how many were made.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        let well = self.operations.iter().filter(|op| op.reply().is_some()).count();
+        (well, self.operations.len())
+    }
+}
+
+/// Writes the history while people live.
+#[derive(Clone, Debug)]
+pub struct Recorder {
+    clock: Clock,
+    history: Arc<Mutex<History>>,
+}
+
+impl Recorder {
+    /// An empty history.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, history: Arc::default() }
+    }
+
+    /// The observer's clock.
+    #[must_use]
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The history as it is; it is whole because records are made in one step.
+    pub fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The eyes of one session.
+    #[must_use]
+    pub fn witness(&self, who: Who) -> Arc<dyn Witness> {
+        Arc::new(Eyes { recorder: self.clone(), who })
+    }
+
+    /// Notes that a reader stops reading its streams for a while.
+    pub fn slows_down(&self, who: Who) {
+        let mut history = self.history();
+        let open = |stream: &&mut StreamLog| stream.who == who && stream.end.is_none();
+        history.streams.iter_mut().filter(open).for_each(|stream| stream.is_slow = true);
+    }
+}
+
+/// A [`Witness`] that writes into the history.
+struct Eyes {
+    recorder: Recorder,
+    who: Who,
+}
+
+impl Eyes {
+    fn end_operation(&self, nth: u64, end: End) {
+        let at = self.recorder.clock.now();
+        let mut history = self.recorder.history();
+        if let End::Answered(Ok(Reply::Opened(opened))) = &end {
+            history.users.insert(self.who, opened.user.id);
+        }
+        if let Some(operation) = history.operations.get_mut(index(nth)) {
+            operation.end = Some((at, end));
+        }
+    }
+
+    fn with_stream(&self, nth: u64, change: impl FnOnce(&mut StreamLog, Duration)) {
+        let at = self.recorder.clock.now();
+        if let Some(stream) = self.recorder.history().streams.get_mut(index(nth)) {
+            change(stream, at);
+        }
+    }
+}
+
+fn index(nth: u64) -> usize {
+    usize::try_from(nth).unwrap_or(usize::MAX)
+}
+
+impl Witness for Eyes {
+    fn asks(&self, master: &str, request: &Request) -> u64 {
+        let mut history = self.recorder.history();
+        history.operations.push(Operation {
+            who: self.who,
+            master: master.to_owned(),
+            request: request.clone(),
+            invoked: self.recorder.clock.now(),
+            end: None,
+        });
+        history.operations.len() as u64 - 1
+    }
+
+    fn hears(&self, asked: u64, answer: &Result<Reply, Failure>) {
+        self.end_operation(asked, End::Answered(answer.clone()));
+    }
+
+    fn drops(&self, asked: u64) {
+        self.end_operation(asked, End::Dropped);
+    }
+
+    fn opens(&self, master: &str, boards: &[BoardName], cursor: Option<&Cursor>) -> u64 {
+        let mut history = self.recorder.history();
+        history.streams.push(StreamLog {
+            who: self.who,
+            master: master.to_owned(),
+            boards: boards.to_vec(),
+            cursor: cursor.cloned(),
+            asked: self.recorder.clock.now(),
+            deliveries: Vec::new(),
+            end: None,
+            refused: None,
+            is_slow: false,
+        });
+        history.streams.len() as u64 - 1
+    }
+
+    fn sees(&self, stream: u64, delivery: &Delivery) {
+        self.with_stream(stream, |stream, at| stream.deliveries.push((at, delivery.clone())));
+    }
+
+    fn refuses(&self, stream: u64, why: &Failure) {
+        self.with_stream(stream, |stream, at| stream.refused = Some((at, why.clone())));
+    }
+
+    fn ends(&self, stream: u64, why: &StreamEnd) {
+        self.with_stream(stream, |stream, at| stream.end = Some((at, why.clone())));
+    }
+}

@@ -1,0 +1,191 @@
+//! What people do besides posting: look around, reload, send twice, change their mind, misbehave.
+
+use std::time::Duration;
+
+use super::person::{Life, Person};
+use crate::{dice::Dice, history::Oddity};
+use chatchat::{
+    client::{ChatClient, Method, Reply, Request, Seen, Wanted},
+    env::TaskGuard,
+    store::Range,
+    types::{BoardName, PostId, PostText, Seq},
+};
+
+/// Between two looks around, on the average.
+const TICK: Duration = Duration::from_millis(1500);
+
+/// Above the longest text.
+const TEXT_LEN_OVER: usize = 9 * 1024;
+
+/// Whether a habit of this rate is due at this tick.
+fn is_time(dice: &mut Dice, per_minute: f64) -> bool {
+    dice.chance(per_minute * TICK.as_secs_f64() / 60.0)
+}
+
+impl Person {
+    /// Looks around and keeps its habits until the story ends or it wants to leave.
+    pub(super) async fn chat(&self, mut life: Life, dice: &mut Dice) -> Life {
+        let habits = self.stage.workload.habits;
+        // Read marks may only name places that were shown.
+        let mut shown: Vec<(BoardName, Seq)> = Vec::new();
+        let mut sitting = 0;
+        let mut tabs = Vec::new();
+        loop {
+            self.env.sleep(dice.between(TICK / 3, TICK / 3 * 5)).await;
+            if self.is_over() {
+                return life;
+            }
+            self.look_around(&life, dice, &mut shown).await;
+            if is_time(dice, habits.ask_outcome) {
+                self.ask_for_one(&life, dice).await;
+            }
+            if is_time(dice, habits.reload) {
+                sitting += 1;
+                life.get_up();
+                // A page that cannot restore shows what it had and goes on.
+                let _ = life.client.try_call(&Request::Restore).await;
+                self.show_boards(&life).await;
+                self.sit_down(&mut life, sitting);
+            }
+            if is_time(dice, habits.slow_reader) {
+                self.recorder.slows_down(life.who);
+                life.shared
+                    .look_away(dice.between(Duration::from_secs(3), Duration::from_secs(20)));
+            }
+            if is_time(dice, habits.two_tabs) {
+                // The oldest of four is closed for it.
+                if tabs.len() >= 4 {
+                    tabs.remove(0);
+                }
+                tabs.push(self.second_tab(&life));
+            }
+            if is_time(dice, habits.leave) {
+                return life;
+            }
+            if is_time(dice, habits.hostile_bytes) {
+                self.misbehave(&life, dice).await;
+            }
+        }
+    }
+
+    /// One read or mark, whatever comes to mind.
+    async fn look_around(&self, life: &Life, dice: &mut Dice, shown: &mut Vec<(BoardName, Seq)>) {
+        let board = dice.pick(&self.stage.workload.boards).clone();
+        let known = shown.iter().find(|(name, _)| *name == board).map_or(Seq(0), |(_, seq)| *seq);
+        let read =
+            |range, limit, wanted| Request::Read { board: board.clone(), range, limit, wanted };
+        let request = match dice.below(100) {
+            0..30 => read(Range::Last, 50, Wanted::Strong),
+            30..45 => read(Range::After(Seq(known.0.saturating_sub(20))), 100, Wanted::Weak),
+            45..55 => read(Range::After(known), 100, Wanted::Strong),
+            55..60 => read(Range::Before(known.next()), 20, Wanted::Strong),
+            60..70 => Request::Users,
+            70..78 => Request::Boards,
+            78..86 => Request::Restore,
+            _ if known > Seq(0) => Request::ReadMark { board: board.clone(), seq: known },
+            _ => Request::Boards,
+        };
+        // What came of it stands in the history.
+        let Ok(Reply::Page(page)) = life.client.try_call(&request).await else { return };
+        let Some(last) = page.posts.last() else { return };
+        match shown.iter_mut().find(|(name, _)| *name == board) {
+            Some((_, seq)) => *seq = last.seq.max(*seq),
+            None => shown.push((board, last.seq)),
+        }
+    }
+
+    /// Sends a post: as usual, through two masters at once, or with second thoughts.
+    pub(super) async fn post(
+        &self,
+        client: &ChatClient,
+        board: &BoardName,
+        id: PostId,
+        text: PostText,
+        dice: &mut Dice,
+        per_second: f64,
+    ) {
+        let habits = self.stage.workload.habits;
+        let boards = self.stage.workload.boards.len() as f64;
+        // A rate per minute and person as odds per post of one pen.
+        let mut now = |per_minute: f64| dice.chance(per_minute / (per_second * boards * 60.0));
+        // A refusal is in the history, with the status that the oracles judge.
+        if now(habits.duplicate_send) {
+            let others: Vec<_> =
+                self.stage.masters.iter().filter(|m| **m != client.master()).cloned().collect();
+            // Earlier posts first, or the second way would overtake them.
+            client.flush(board).await;
+            let request = Request::Post { board: board.clone(), id, text: text.clone() };
+            let twice = async {
+                if !others.is_empty() {
+                    let other: &String = dice.pick(&others);
+                    let _ = client.call_at(other, &request).await;
+                }
+            };
+            let _ = tokio::join!(client.send(board, id, text), twice);
+        } else if now(habits.ask_outcome / 4.0) {
+            let patience = dice.between(Duration::ZERO, Duration::from_millis(60));
+            let sent = self.env.timeout(patience, client.send(board, id, text)).await;
+            if sent.is_err() {
+                let _ = client.try_call(&Request::Cancel { id }).await;
+                client.flush(board).await;
+            }
+        } else {
+            let _ = client.send(board, id, text).await;
+        }
+    }
+
+    /// Asks what became of a post of this session.
+    async fn ask_for_one(&self, life: &Life, dice: &mut Dice) {
+        let ids: Vec<PostId> = {
+            let history = self.recorder.history();
+            let mine = history.sent().filter(|sent| sent.operation.who == life.who);
+            mine.map(|sent| sent.id).collect()
+        };
+        if !ids.is_empty() {
+            let _ = life.client.try_call(&Request::Outcome { id: *dice.pick(&ids) }).await;
+        }
+    }
+
+    /// Opens a second stream of the same session for ten seconds.
+    fn second_tab(&self, life: &Life) -> TaskGuard {
+        let mut follow = life.client.follow(self.stage.workload.boards.clone(), None);
+        let env = self.env.clone();
+        let tab = async move {
+            let reading = async { while !matches!(follow.next().await, Seen::Over { .. }) {} };
+            // It is closed in the middle of whatever it reads.
+            let _ = env.timeout(Duration::from_secs(10), reading).await;
+        };
+        self.env.spawn("person's second tab", tab).abort_on_drop()
+    }
+
+    /// Sends what no client of ours would, and notes the status.
+    async fn misbehave(&self, life: &Life, dice: &mut Dice) {
+        let id = dice.post_id();
+        let long = "x".repeat(TEXT_LEN_OVER);
+        let (what, method, path, body) = match dice.below(6) {
+            0 => ("broken JSON", Method::POST, "boards/lobby/posts", "{\"id\":".to_owned()),
+            1 => {
+                let body = format!("{{\"id\":\"{id}\",\"text\":\"{long}\"}}");
+                ("a long text", Method::POST, "boards/lobby/posts", body)
+            }
+            2 => {
+                let body = format!("{{\"id\":\"{id}\",\"text\":\"\"}}");
+                ("an empty text", Method::POST, "boards/lobby/posts", body)
+            }
+            3 => (
+                "a bad id",
+                Method::POST,
+                "boards/lobby/posts",
+                "{\"id\":\"7\",\"text\":\"x\"}".into(),
+            ),
+            4 => ("a bad board name", Method::PUT, "boards/-Lobby", String::new()),
+            _ => ("a bad method", Method::PATCH, "users", "{}".to_owned()),
+        };
+        let mut api = life.client.api(&life.client.master());
+        let sent = self.stage.clock.now();
+        let body = (!body.is_empty()).then(|| body.into_bytes());
+        let answer = api.raw(method, &format!("/api/v1/{path}"), body).await;
+        let status = answer.ok().map(|answer| answer.status);
+        self.recorder.history().oddities.push(Oddity { who: life.who, what, sent, status });
+    }
+}

@@ -1,0 +1,138 @@
+//! Seeded people: they post, read, stream, leave, come back and ask, and write down what they see.
+//!
+//! ```text
+//! People::start --> each person lives on its own machine until the story's end
+//! (the harness heals everything)
+//! People::settle --> posts are settled, everything is read from every master --> History
+//! ```
+//!
+//! 1. What a person does depends on the seed, its number and the answers it gets, never on the
+//!    other people's draws.
+//! 2. A person has one unsettled post per board, as every client of ours.
+
+mod habits;
+mod person;
+mod reading;
+mod texts;
+
+use std::{sync::Arc, time::Duration};
+
+use chatchat::env::{Env, TaskGuard};
+use tokio::sync::oneshot;
+
+use self::person::{Life, Person};
+pub use self::texts::canary;
+use crate::{
+    history::{Clock, History, Recorder},
+    story::Workload,
+};
+
+/// What all people share.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// The front ends, `http://host:port`.
+    pub masters: Vec<String>,
+    /// What they do.
+    pub workload: Workload,
+    /// The run's seed.
+    pub seed: u64,
+    /// When they stop chatting, on the observer's clock.
+    pub until: Duration,
+    /// The observer's clock.
+    pub clock: Clock,
+}
+
+/// Living people.
+#[derive(Debug)]
+pub struct People {
+    stage: Arc<Stage>,
+    recorder: Recorder,
+    /// Sleeps between the last steps.
+    observer: Env,
+    living: Vec<Living>,
+}
+
+#[derive(Debug)]
+struct Living {
+    person: Person,
+    /// Its last session, when it stopped chatting. Its machine may die before.
+    handed: oneshot::Receiver<Option<Life>>,
+    _task: TaskGuard,
+}
+
+/// With nothing being posted, streams reach their ends within this (G5).
+const QUIET: Duration = Duration::from_secs(3);
+
+/// The last reading may take this long.
+const READING: Duration = Duration::from_secs(30);
+
+impl People {
+    /// Lets people live, one per machine; `observer` is a machine that no fault befalls.
+    #[must_use]
+    pub fn start(observer: Env, machines: Vec<Env>, stage: Stage) -> Self {
+        let stage = Arc::new(stage);
+        let recorder = Recorder::new(stage.clock.clone());
+        let living = machines.into_iter().enumerate().map(|(number, env)| {
+            let person = Person::new(number, env.clone(), stage.clone(), recorder.clone());
+            let (hand, handed) = oneshot::channel();
+            let task = env.spawn("person", person.clone().live(hand)).abort_on_drop();
+            Living { person, handed, _task: task }
+        });
+        let living = living.collect();
+        Self { stage, recorder, observer, living }
+    }
+
+    /// The history so far.
+    #[must_use]
+    pub const fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Waits until people stopped chatting, settles within `within` what is unsettled, waits for
+    /// quiet, and has everything read from every master. Call it when all is healed.
+    pub async fn settle(self, within: Duration) -> History {
+        let Self { stage, recorder, observer, living } = self;
+        recorder.history().settling_from = Some(stage.clock.now());
+        let deadline = stage.clock.now() + within;
+        // Each on its own machine, all at once: a dead machine's task just never tells.
+        let mut settling = Vec::new();
+        for Living { person, handed, _task } in living {
+            let (tell, told) = oneshot::channel();
+            let env = person.env().clone();
+            let task = env.spawn("person settles", async move {
+                // Nobody is left to tell when the run was given up.
+                let _ = tell.send(person.settle(handed, deadline).await);
+            });
+            settling.push((told, task.abort_on_drop(), _task));
+        }
+        let mut settled = Vec::new();
+        let slack = within + Duration::from_secs(30);
+        for (told, task, life_task) in settling {
+            if let Ok(Ok(Some(pair))) = observer.timeout(slack, told).await {
+                settled.push((pair, task, life_task));
+            }
+        }
+        observer.sleep(QUIET).await;
+        recorder.history().reading_from = Some(stage.clock.now());
+        let mut readings = Vec::new();
+        let mut kept = Vec::new();
+        for ((person, life), task, life_task) in settled {
+            let (tell, told) = oneshot::channel();
+            let env = person.env().clone();
+            let read = env.spawn("person reads", async move {
+                person.read_everything(&life, READING).await;
+                let _ = tell.send(life);
+            });
+            readings.push(told);
+            kept.push((read.abort_on_drop(), task, life_task));
+        }
+        // Sessions stay open until all have read: presence is part of what is read.
+        let mut lives = Vec::new();
+        for told in readings {
+            lives.push(observer.timeout(READING + QUIET, told).await);
+        }
+        let history = std::mem::take(&mut *recorder.history());
+        drop((lives, kept));
+        history
+    }
+}

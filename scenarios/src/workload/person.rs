@@ -1,0 +1,300 @@
+//! One person: a session, a stream, a pen for each board, and a mind of its own.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use chatchat::{
+    client::{ChatClient, Limits, Reply, Request, Roster, Seen, StreamEvent, Wanted},
+    env::{Env, TaskGuard},
+    store::Range,
+    types::{BoardName, Cursor, UserName},
+};
+use tokio::sync::oneshot;
+
+use super::{Stage, texts};
+use crate::{
+    dice::Dice,
+    history::{Recorder, Who},
+};
+
+/// A person and its machine.
+#[derive(Clone, Debug)]
+pub(super) struct Person {
+    pub(super) number: usize,
+    pub(super) env: Env,
+    pub(super) stage: Arc<Stage>,
+    pub(super) recorder: Recorder,
+}
+
+/// One session being lived. Dropping it closes its streams and puts its pens down.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) who: Who,
+    pub(super) client: ChatClient,
+    pub(super) shared: Arc<Shared>,
+    /// Told by each pen when it is put down with nothing unsettled.
+    pens: Vec<oneshot::Receiver<()>>,
+    tasks: Vec<TaskGuard>,
+}
+
+/// What the tasks of one session share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// No new posts.
+    stop: AtomicBool,
+    /// From where the stream would resume.
+    cursor: Mutex<Option<Cursor>>,
+    /// How long the reader looks away next.
+    look_away: Mutex<Duration>,
+}
+
+impl Shared {
+    pub(super) fn look_away(&self, by: Duration) {
+        *self.look_away.lock().unwrap_or_else(PoisonError::into_inner) = by;
+    }
+}
+
+/// How long one keeps trying to get a session, a list, a log-out.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Person {
+    pub(super) const fn new(
+        number: usize,
+        env: Env,
+        stage: Arc<Stage>,
+        recorder: Recorder,
+    ) -> Self {
+        Self { number, env, stage, recorder }
+    }
+
+    pub(super) const fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// A stream of draws of this person's own.
+    pub(super) fn dice(&self, label: &str) -> Dice {
+        Dice::new(self.stage.seed, &format!("workload/person/{}/{label}", self.number))
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.stage.clock.now() >= self.stage.until
+    }
+
+    /// Chats until the story's end and hands the last session over.
+    pub(super) async fn live(self, hand: oneshot::Sender<Option<Life>>) {
+        let mut dice = self.dice("life");
+        self.env.sleep(dice.between(Duration::ZERO, Duration::from_secs(1))).await;
+        let mut number = 0;
+        let last = loop {
+            let Some(life) = self.begin(number).await else { break None };
+            let life = self.chat(life, &mut dice).await;
+            if self.is_over() {
+                break Some(life);
+            }
+            self.leave(life).await;
+            self.env.sleep(dice.between(Duration::ZERO, Duration::from_secs(3))).await;
+            number += 1;
+        };
+        // Nobody takes it when the run was given up.
+        let _ = hand.send(last);
+    }
+
+    /// Opens a session and begins to read and write. `None` when the story ended before.
+    async fn begin(&self, life: usize) -> Option<Life> {
+        let who = Who { person: self.number, life };
+        let roster = Roster::new(&self.stage.masters, self.number)?;
+        let witness = self.recorder.witness(who);
+        let client = ChatClient::new(&self.env, roster, None, Limits::default(), witness);
+        let name = format!("Person {}", self.number);
+        let name: UserName = name.parse().expect("a plain short name");
+        while client.open_session(name.clone(), PATIENCE).await.is_err() {
+            if self.is_over() {
+                return None;
+            }
+            self.env.sleep(Duration::from_secs(1)).await;
+        }
+        for board in &self.stage.workload.boards {
+            if *board != BoardName::lobby() {
+                let create = Request::CreateBoard { board: board.clone() };
+                // Somebody else will have made it, or a post to it is refused and recorded.
+                let _ = client.call(&create, PATIENCE).await;
+            }
+        }
+        let mut life =
+            Life { who, client, shared: Arc::default(), pens: Vec::new(), tasks: Vec::new() };
+        self.show_boards(&life).await;
+        self.sit_down(&mut life, 0);
+        Some(life)
+    }
+
+    /// Reads the end of each board, as a page does, and builds the cursor from it.
+    pub(super) async fn show_boards(&self, life: &Life) {
+        let mut cursor = Cursor::default();
+        for board in &self.stage.workload.boards {
+            let last = Request::Read {
+                board: board.clone(),
+                range: Range::Last,
+                limit: 50,
+                wanted: Wanted::Strong,
+            };
+            if let Ok(Reply::Page(page)) = life.client.call(&last, PATIENCE).await {
+                cursor.epoch = page.epoch;
+                cursor.boards.insert(board.clone(), page.last_seq);
+            }
+        }
+        let cursor = (!cursor.boards.is_empty()).then_some(cursor);
+        *life.shared.cursor.lock().unwrap_or_else(PoisonError::into_inner) = cursor;
+    }
+
+    /// Opens the stream and takes up the pens; `nth` tells sittings of one session apart.
+    pub(super) fn sit_down(&self, life: &mut Life, nth: usize) {
+        let reading = self.clone().read(life.client.clone(), life.shared.clone());
+        life.tasks.push(self.env.spawn("person's stream", reading).abort_on_drop());
+        for board in self.stage.workload.boards.clone() {
+            let (put_down, is_down) = oneshot::channel();
+            let dice = self.dice(&format!("life/{}/{nth}/post/{board}", life.who.life));
+            let (client, shared) = (life.client.clone(), life.shared.clone());
+            let person = self.clone();
+            let writing = async move {
+                person.write(client, shared, board, dice).await;
+                // Nobody waits while the session goes on.
+                let _ = put_down.send(());
+            };
+            life.tasks.push(self.env.spawn("person's pen", writing).abort_on_drop());
+            life.pens.push(is_down);
+        }
+    }
+
+    /// Follows all boards for as long as the session lasts.
+    async fn read(self, client: ChatClient, shared: Arc<Shared>) {
+        let boards = self.stage.workload.boards.clone();
+        let cursor = shared.cursor.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut follow = client.follow(boards.clone(), cursor);
+        loop {
+            match follow.next().await {
+                Seen::Over { .. } => return,
+                Seen::Event(StreamEvent::Reset { .. }) => {
+                    for board in &boards {
+                        let again = Request::Read {
+                            board: board.clone(),
+                            range: Range::Last,
+                            limit: 50,
+                            wanted: Wanted::Strong,
+                        };
+                        // The stream goes on whether or not the list could be read again.
+                        let _ = client.try_call(&again).await;
+                    }
+                }
+                _ => {}
+            }
+            *shared.cursor.lock().unwrap_or_else(PoisonError::into_inner) =
+                follow.cursor().cloned();
+            let away = std::mem::take(
+                &mut *shared.look_away.lock().unwrap_or_else(PoisonError::into_inner),
+            );
+            if !away.is_zero() {
+                self.env.sleep(away).await;
+            }
+        }
+    }
+
+    /// Posts to one board, one after another, at this person's share of the rate.
+    async fn write(
+        self,
+        client: ChatClient,
+        shared: Arc<Shared>,
+        board: BoardName,
+        mut dice: Dice,
+    ) {
+        let workload = &self.stage.workload;
+        let pens = (workload.people * workload.boards.len()).max(1);
+        let rate = workload.posts_per_second / pens as f64;
+        for nth in 0.. {
+            if rate <= 0.0 {
+                break;
+            }
+            let mut wait = dice.wait(rate);
+            // In slices, so that a pen with much time between posts is put down soon.
+            while !wait.is_zero() && !shared.stop.load(Ordering::Relaxed) && !self.is_over() {
+                let slice = wait.min(Duration::from_millis(250));
+                self.env.sleep(slice).await;
+                wait -= slice;
+            }
+            if shared.stop.load(Ordering::Relaxed) || self.is_over() {
+                break;
+            }
+            let text = texts::text(&mut dice, self.stage.seed, self.number, nth);
+            let id = dice.post_id();
+            self.post(&client, &board, id, text, &mut dice, rate).await;
+        }
+        // What an earlier sitting left unsettled.
+        client.flush(&board).await;
+    }
+
+    /// Stops posting, waits for what is unsettled for a while, logs out.
+    async fn leave(&self, mut life: Life) {
+        let until = self.stage.clock.now() + PATIENCE;
+        life.put_pens_down(&self.env, until, &self.stage.clock).await;
+        // A log-out that nobody heard leaves the session to end by itself.
+        let _ = life.client.call(&Request::Leave, PATIENCE).await;
+        // The stream may say goodbye.
+        self.env.sleep(Duration::from_millis(500)).await;
+    }
+
+    /// Settles the last session's posts. `None` when there is no session.
+    pub(super) async fn settle(
+        self,
+        handed: oneshot::Receiver<Option<Life>>,
+        deadline: Duration,
+    ) -> Option<(Self, Life)> {
+        let stuck = |what: String| self.recorder.history().stuck.push(what);
+        let clock = &self.stage.clock;
+        let left = deadline.saturating_sub(clock.now());
+        let mut life = match self.env.timeout(left, handed).await {
+            Ok(Ok(Some(life))) => life,
+            // Its machine died, and it with it.
+            Ok(Err(_)) => return None,
+            Ok(Ok(None)) => {
+                stuck(format!("person:{} never got a session", self.number));
+                return None;
+            }
+            Err(_) => {
+                stuck(format!("person:{} did not stop chatting", self.number));
+                return None;
+            }
+        };
+        life.put_pens_down(&self.env, deadline, clock).await;
+        for left in life.client.unsettled() {
+            stuck(format!("{}: post {} to {} is not settled", life.who, left.id, left.board));
+        }
+        self.ask_for_unknown(&life, deadline).await;
+        Some((self, life))
+    }
+}
+
+impl Life {
+    /// No new posts; waits until every pen is down, at most until `deadline` of the clock.
+    async fn put_pens_down(
+        &mut self,
+        env: &Env,
+        deadline: Duration,
+        clock: &crate::history::Clock,
+    ) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for pen in self.pens.drain(..) {
+            // A pen that is still up, or gone with its sitting, shows in the outbox.
+            let _ = env.timeout(deadline.saturating_sub(clock.now()), pen).await;
+        }
+    }
+
+    /// Throws away all but session, outbox and cursor: what a page keeps over a reload.
+    pub(super) fn get_up(&mut self) {
+        self.pens.clear();
+        self.tasks.clear();
+    }
+}

@@ -1,0 +1,96 @@
+//! The last steps: ask for what is unknown, then read everything from every master.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use chatchat::{
+    client::{Failure, Reply, Request, Wanted},
+    store::Range,
+    types::{BoardName, PostId, Seq},
+};
+
+use super::person::{Life, Person};
+
+/// So many people read boards whole; the others read their ends.
+const WHOLE_READERS: usize = 3;
+/// Posts in one answer: what masters give at most.
+const PAGE: u32 = 200;
+
+impl Person {
+    /// Asks what became of this session's posts that have no outcome yet.
+    pub(super) async fn ask_for_unknown(&self, life: &Life, deadline: Duration) {
+        let unknown: Vec<PostId> = {
+            let history = self.recorder.history();
+            let mine = || history.sent().filter(|sent| sent.operation.who == life.who);
+            let known: BTreeSet<_> = mine()
+                .filter(|sent| sent.operation.committed().is_some())
+                .map(|sent| sent.id)
+                .collect();
+            let open = mine().filter(|s| !known.contains(&s.id) && !s.operation.did_nothing());
+            open.map(|sent| sent.id).collect::<BTreeSet<_>>().into_iter().collect()
+        };
+        for id in unknown {
+            let master = life.client.master();
+            self.ask_until(life, &master, &Request::Outcome { id }, deadline).await;
+        }
+    }
+
+    /// Reads boards, people and the session from every master.
+    pub(super) async fn read_everything(&self, life: &Life, within: Duration) {
+        let deadline = self.stage.clock.now() + within;
+        for master in &self.stage.masters {
+            for board in &self.stage.workload.boards {
+                if self.number < WHOLE_READERS {
+                    self.read_whole(life, master, board, deadline).await;
+                } else {
+                    let last = page(board, Range::Last, 50);
+                    self.ask_until(life, master, &last, deadline).await;
+                }
+            }
+            self.ask_until(life, master, &Request::Users, deadline).await;
+            self.ask_until(life, master, &Request::Restore, deadline).await;
+        }
+    }
+
+    async fn read_whole(&self, life: &Life, master: &str, board: &BoardName, deadline: Duration) {
+        let mut after = Seq(0);
+        loop {
+            let request = page(board, Range::After(after), PAGE);
+            match self.ask_until(life, master, &request, deadline).await {
+                Some(Reply::Page(page)) if page.truncated => match page.posts.last() {
+                    Some(last) if last.seq > after => after = last.seq,
+                    _ => return,
+                },
+                _ => return,
+            }
+        }
+    }
+
+    /// Asks one master until it answers; what stays unanswered is noted.
+    async fn ask_until(
+        &self,
+        life: &Life,
+        master: &str,
+        request: &Request,
+        deadline: Duration,
+    ) -> Option<Reply> {
+        let mut wait = Duration::from_millis(200);
+        loop {
+            let failure = match life.client.call_at(master, request).await {
+                Ok(reply) => return Some(reply),
+                Err(failure) => failure,
+            };
+            let is_final = matches!(failure, Failure::Refused { .. });
+            if is_final || self.stage.clock.now() + wait >= deadline {
+                let what = format!("{}: {master} does not answer {request:?}: {failure}", life.who);
+                self.recorder.history().stuck.push(what);
+                return None;
+            }
+            self.env.sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(2));
+        }
+    }
+}
+
+fn page(board: &BoardName, range: Range, limit: u32) -> Request {
+    Request::Read { board: board.clone(), range, limit, wanted: Wanted::Strong }
+}
