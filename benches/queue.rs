@@ -1,2 +1,194 @@
-//! Stands for what is built next.
-fn main() {}
+//! The pure core of the queue: tasks come in, go to a worker in batches, and end.
+//!
+//! `core` is the whole master aggregate, driven as its node drives it: queue, permission,
+//! assignment, selection, and the news of each batch. `bare` makes the same moves with a
+//! `VecDeque` per resource and a hash map of what is in flight, and decides nothing. The ratio
+//! of the two is what deciding costs; run both in one run.
+
+use std::{collections::VecDeque, hint::black_box, time::Duration};
+
+use chatchat::{
+    config::Config,
+    message::{AssignReply, Beat, Fact, Member, MemberState, Task, TaskResult},
+    protocol::master::{Effect, End, Master},
+    store::{Appended, Holder, Lease, NewPost},
+    time::Mono,
+    types::{
+        Author, BoardName, Fingerprint, Incarnation, LinkId, NodeId, PostId, Registration,
+        Resource, Role, Seq, StoreEpoch, UserId,
+    },
+};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use sha2::{Digest, Sha256};
+
+/// Tasks of one measured round.
+const TASKS: usize = 4096;
+
+fn now() -> Mono {
+    Mono::ZERO + Duration::from_secs(1)
+}
+
+/// Posts, round robin over the boards.
+fn tasks(resources: usize) -> Vec<Task> {
+    let boards: Vec<BoardName> =
+        (0..resources).map(|n| format!("board-{n}").parse().expect("a board's name")).collect();
+    let author = Author { id: UserId([1; 16]), name: "Ada".parse().expect("a name") };
+    (0..TASKS)
+        .map(|n| {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&n.to_be_bytes());
+            let text = format!("what one says in a chat, number {n}");
+            let post = NewPost {
+                id: PostId(id),
+                author: author.clone(),
+                text: text.try_into().expect("a text"),
+            };
+            Task::Post { board: boards[n % resources].clone(), post }
+        })
+        .collect()
+}
+
+/// A strong master with four workers, and the lease of every board.
+fn master(resources: usize, batch: usize) -> Master {
+    let me = Holder { node: NodeId([1; 16]), incarnation: Incarnation(1) };
+    let config = Config {
+        batch_tasks_max: batch,
+        queue_tasks_max: TASKS,
+        queue_total_max: TASKS,
+        ..Config::default()
+    };
+    let mut master = Master::new(now(), me, config);
+    let mut out = Vec::new();
+    master.on_store_write(now(), true, &mut out);
+    for n in 0..4_u8 {
+        let spki = vec![n; 8];
+        let hash: [u8; 32] = Sha256::digest(&spki).into();
+        let fact = Fact {
+            node: NodeId::of(&Fingerprint(hash)),
+            role: Role::Worker,
+            registration: Registration(1),
+            state: MemberState::In,
+            master: me.node,
+        };
+        let member = Member { fact, name: format!("worker-{n}"), link: None, http: None, spki };
+        let link = LinkId(u64::from(n));
+        master.on_worker(now(), link, member, &mut out).expect("room for four");
+        master.on_beat(now(), link, Beat { reaches_store: true }, &mut out);
+    }
+    // One post each, so that every lease is held before the clock starts.
+    for task in tasks(resources).into_iter().take(resources) {
+        master.on_submit(now(), task, &mut out).expect("room");
+    }
+    run(&mut master, &mut out);
+    master
+}
+
+/// Plays store and workers until nothing is left to do; how many tasks ended.
+fn run(master: &mut Master, out: &mut Vec<Effect>) -> usize {
+    let (mut ended, mut seq) = (0, 0);
+    let mut effects = Vec::new();
+    while !out.is_empty() {
+        std::mem::swap(&mut effects, out);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Ask { slot, .. } => {
+                    let answer = Lease::Granted { epoch: StoreEpoch(1), lease: 1, n: 0 };
+                    master.on_lease(now(), slot, now(), Some(answer), out);
+                }
+                Effect::Assign { slot, attempt, assign, .. } => {
+                    let results = assign.tasks.iter().map(|_| {
+                        seq += 1;
+                        let seq = Seq(seq);
+                        TaskResult::Posted(Appended::Committed { seq, posted_at_ms: 1 })
+                    });
+                    let results = results.collect();
+                    master.on_attempt(now(), slot, attempt, Ok(AssignReply::Done(results)), out);
+                }
+                Effect::End { id, end, .. } => {
+                    assert!(matches!(end, End::Settled(_)));
+                    black_box(id);
+                    ended += 1;
+                }
+                other => drop(black_box(other)),
+            }
+        }
+    }
+    ended
+}
+
+/// The same moves without a decision: a queue per resource, batches, a map of what is in flight.
+#[derive(Default)]
+struct Bare {
+    queues: HashMap<Resource, VecDeque<(u64, Task)>, FixedState>,
+    in_flight: HashMap<u64, Task, FixedState>,
+    next: u64,
+}
+
+impl Bare {
+    fn round(&mut self, tasks: Vec<Task>, batch: usize) -> usize {
+        for task in tasks {
+            self.next += 1;
+            let resource = task.resource(NodeId([1; 16]));
+            self.queues.entry(resource).or_default().push_back((self.next, task));
+        }
+        let mut ended = 0;
+        let mut ids = Vec::new();
+        for queue in self.queues.values_mut() {
+            while !queue.is_empty() {
+                for (id, task) in queue.drain(..batch.min(queue.len())) {
+                    self.in_flight.insert(id, task);
+                    ids.push(id);
+                }
+                for id in ids.drain(..) {
+                    black_box(self.in_flight.remove(&id));
+                    ended += 1;
+                }
+            }
+        }
+        ended
+    }
+}
+
+fn queue(c: &mut Criterion) {
+    for resources in [1, 16, 256] {
+        let mut group = c.benchmark_group(format!("queue/resources-{resources}"));
+        group.throughput(Throughput::Elements(TASKS as u64));
+        for batch in [1, 16, 64] {
+            group.bench_with_input(BenchmarkId::new("core", batch), &batch, |bench, &batch| {
+                let mut master = master(resources, batch);
+                let mut out = Vec::new();
+                bench.iter_batched(
+                    || tasks(resources),
+                    |tasks| {
+                        for task in tasks {
+                            master.on_submit(now(), task, &mut out).expect("room");
+                        }
+                        assert_eq!(run(&mut master, &mut out), TASKS);
+                    },
+                    BatchSize::LargeInput,
+                );
+            });
+            group.bench_with_input(BenchmarkId::new("bare", batch), &batch, |bench, &batch| {
+                let mut bare = Bare::default();
+                bench.iter_batched(
+                    || tasks(resources),
+                    |tasks| assert_eq!(bare.round(tasks, batch), TASKS),
+                    BatchSize::LargeInput,
+                );
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .sample_size(20);
+    targets = queue
+}
+criterion_main!(benches);
