@@ -18,6 +18,7 @@ mod headers;
 mod io;
 mod metrics;
 mod openapi;
+mod page;
 mod problem;
 mod rate;
 mod server;

@@ -16,7 +16,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{App, auth, headers, openapi, problem::Problem};
+use super::{App, auth, headers, openapi, page, problem::Problem};
 
 /// What a handler answers.
 type Reply = Result<Response, Problem>;
@@ -41,6 +41,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/api/v1/openapi.json", get(contract))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
+        .merge(page::routes())
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn(auth::same_origin))

@@ -251,3 +251,26 @@ async fn a_session_that_asks_too_often_is_told_when_to_come_back() {
     site.env.sleep(super::SECOND).await;
     assert_eq!(site.get("/api/v1/boards", &ada).await.status, 200);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_page_may_talk_to_masters_only() {
+    let site = Site::new();
+    let page = site.get("/", "").await;
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    let policy = page.header("content-security-policy").expect("a policy");
+    let parts: Vec<&str> = policy.split("; ").collect();
+    for part in [
+        "default-src 'none'",
+        "script-src 'self'",
+        "connect-src 'self' http://127.0.0.1:8080",
+        "require-trusted-types-for 'script'",
+        "frame-ancestors 'none'",
+    ] {
+        assert!(parts.contains(&part), "{part} in {policy}");
+    }
+    assert!(page.body.contains(r#"<meta name="masters" content="http://127.0.0.1:8080">"#));
+    let file = site.get("/page/app.js", "").await;
+    let tag = file.header("etag").expect("a tag").to_owned();
+    let again = Ask::new("GET", "/page/app.js").header("If-None-Match", &tag);
+    assert_eq!(site.send(again).await.status, 304);
+}

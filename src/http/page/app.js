@@ -1,0 +1,468 @@
+// The page: puts the parts together and passes on what happens.
+
+import { call } from "./api.js";
+import { Board, ReadMarks } from "./board.js";
+import { Composer } from "./composer.js";
+import { Connection } from "./connection.js";
+import { $, el, setText } from "./dom.js";
+import { enter } from "./enter.js";
+import { Local } from "./local.js";
+import { Log } from "./log.js";
+import { Masters } from "./masters.js";
+import * as move from "./move.js";
+import { Outbox } from "./outbox.js";
+import { Cluster, People } from "./people.js";
+import { Tabs } from "./tabs.js";
+
+const BOARDS_FOLLOWED_MAX = 32;
+const ALIVE_INTERVAL_MS = 12_000;
+const TICKET_INTERVAL_MS = 4 * 60_000;
+const BOARDS_INTERVAL_MS = 30_000;
+// A connection that is back before this was never missed.
+const BANNER_DELAY_MS = 700;
+const MOVED_SHOWN_MS = 5000;
+
+class App {
+  constructor(masters, session, carried) {
+    this.masters = masters;
+    this.me = session.user;
+    this.epoch = session.epoch;
+    this.local = new Local(session.cluster, this.me.id);
+    // Who just came has not missed what was said before.
+    const read = (board) => (session.fresh ? board.last_seq : board.read_mark);
+    this.boards = new Map(session.boards.map((board) => [board.name, { ...board, read_mark: read(board) }]));
+    this.consistency = session.consistency ?? "strong";
+    this.state = "opening";
+    this.news = "";
+    this.unseen = 0;
+    this.lastAlive = 0;
+    this.lastTicket = 0;
+    this.lastBoards = Date.now();
+    this.ticket = null;
+    this.presence = [];
+    masters.update(session.masters);
+
+    this.people = new People(this.me, () => this.log.rename());
+    this.cluster = new Cluster();
+    this.marks = new ReadMarks();
+    this.log = new Log({
+      nameOf: (user) => this.people.nameOf(user),
+      myId: this.me.id,
+      onSeen: (seq) => this.onSeen(seq),
+      onOlder: () => this.board.older(),
+      onRetry: (id) => this.outbox.retry(id),
+      onCancel: (id) => this.outbox.cancel(id),
+    });
+    this.board = new Board(this.log, { looking: () => this.looking });
+    this.outbox = new Outbox(this.local, {
+      onChange: () => this.drawPending(),
+      onSettled: (entry, post) => this.onSettled(entry, post),
+      onLoggedOut: () => this.loggedOut(),
+    });
+    this.composer = new Composer(this.local, (board, text) => this.outbox.add(board, text));
+    this.connection = new Connection({
+      masters,
+      follow: () => this.follow(),
+      onEvent: (name, data) => {
+        this.tabs.tell({ name, data });
+        this.hear(name, data);
+      },
+      onState: (state) => {
+        this.tabs.tell({ state });
+        this.setState(state);
+      },
+      leave: (origin) => this.leave(origin),
+      onLoggedOut: () => this.loggedOut(),
+    });
+    this.begin(session, carried?.user === this.me.id ? carried : null, carried !== null);
+  }
+
+  begin(session, carried, moved) {
+    $("chat").hidden = false;
+    this.people.show([]);
+    if (carried) {
+      this.outbox.adopt(Array.isArray(carried.outbox) ? carried.outbox : [], carried.trusted);
+      if (carried.trusted) {
+        for (const [board, text] of Object.entries(carried.drafts ?? {}))
+          this.local.setDraft(board, String(text));
+      }
+    }
+    if (carried) this.catchUp(carried);
+    const wanted = carried?.board ?? this.local.get("board");
+    const first = this.boards.has(wanted)
+      ? wanted
+      : this.boards.has("lobby")
+        ? "lobby"
+        : ([...this.boards.keys()][0] ?? "lobby");
+    this.openBoard(first, carried?.place);
+    if (carried) this.composer.goTo(carried);
+    else if (session.fresh && matchMedia("(pointer: fine)").matches) this.composer.goTo({ focus: true });
+    if (moved && carried?.from)
+      this.flash(`${String(carried.from)} went away. You are on ${this.masters.name} now.`);
+
+    this.tabs = new Tabs(`chatchat:${session.cluster}:${this.me.id}`, {
+      onLead: () => {
+        this.connection.open();
+        this.outbox.lead();
+      },
+      onTold: (message) => this.onTold(message),
+      onAsked: () =>
+        this.tabs.tell({
+          all: {
+            state: this.state,
+            consistency: this.consistency,
+            presence: this.presence,
+            list: this.masters.list,
+            own: this.masters.own,
+          },
+        }),
+    });
+    this.tabs.ask("all");
+    this.listen();
+    this.drawBoards();
+    this.drawState();
+  }
+
+  // What was in view at the end of the list before the move is not new here.
+  catchUp({ cursor, board, place }) {
+    const [epoch, rest] = String(cursor).split(";");
+    const at = (rest ?? "").split(",").find((pair) => pair.startsWith(`${board}:`));
+    const known = this.boards.get(board);
+    if (place || !at || !known || Number(epoch) !== this.epoch) return;
+    known.read_mark = Math.min(known.last_seq, Math.max(known.read_mark, Number(at.split(":")[1]) || 0));
+  }
+
+  listen() {
+    const seen = () => {
+      if (!this.looking) return;
+      this.unseen = 0;
+      this.drawTitle();
+      this.log.look();
+    };
+    addEventListener("focus", seen);
+    document.addEventListener("visibilitychange", seen);
+    addEventListener("online", () => this.outbox.kick());
+    $("new-board").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.createBoard();
+    });
+    $("leave").addEventListener("click", () => this.logOut());
+    for (const [button, side] of [
+      ["show-boards", "boards-side"],
+      ["show-people", "people-side"],
+    ]) {
+      $(button).addEventListener("click", () => this.slide(button, side));
+    }
+    addEventListener("keydown", (event) => event.key === "Escape" && this.slide());
+    document.querySelector(".middle").addEventListener("pointerdown", () => this.slide());
+  }
+
+  // Opens one side of a narrow page and closes the other.
+  slide(button = null, side = null) {
+    for (const [b, s] of [
+      ["show-boards", "boards-side"],
+      ["show-people", "people-side"],
+    ]) {
+      const open = b === button && s === side && !$(s).classList.contains("open");
+      $(s).classList.toggle("open", open);
+      $(b).setAttribute("aria-expanded", String(open));
+    }
+  }
+
+  get looking() {
+    return document.visibilityState === "visible" && document.hasFocus();
+  }
+
+  // Events, in the leading tab from the stream, in the others from the leader.
+
+  onTold(message) {
+    if (message.state) this.setState(message.state);
+    if (message.name) this.hear(message.name, message.data);
+    if (message.all) {
+      this.masters.update(message.all.list, message.all.own);
+      this.consistency = message.all.consistency;
+      this.hear("presence", { users: message.all.presence });
+      this.setState(message.all.state);
+    }
+  }
+
+  hear(name, data) {
+    switch (name) {
+      case "hello":
+        this.masters.update(data.masters, data.node);
+        this.epoch = Number(data.cursor.split(";")[0]);
+        if (this.tabs.leading) this.outbox.kick();
+        this.drawState();
+        break;
+      case "post":
+        this.outbox.seen(data);
+        this.onPost(data);
+        break;
+      case "pending":
+        if (this.tabs.leading) this.outbox.kick();
+        break;
+      case "presence":
+        this.presence = data.users;
+        this.people.show(data.users);
+        break;
+      case "state":
+        this.consistency = data.consistency;
+        if (data.consistency === "strong" && this.tabs.leading) this.outbox.kick();
+        this.drawState();
+        break;
+      case "masters":
+        this.onMasters(data.masters);
+        break;
+      case "reset":
+        this.refreshBoards().then(() => this.board.reload(this.boards.get(this.board.name)?.read_mark ?? 0));
+        break;
+      case "beat":
+        this.onBeat();
+        break;
+      default:
+    }
+  }
+
+  onPost(post) {
+    const board = this.boards.get(post.board);
+    if (board) board.last_seq = Math.max(board.last_seq, post.seq);
+    if (post.author.id !== this.me.id && !this.looking && post.board === this.board.name) {
+      this.unseen += 1;
+      this.drawTitle();
+    }
+    this.board.add(post);
+    if (post.board !== this.board.name) this.drawBoards();
+  }
+
+  onMasters(list) {
+    const changed = this.masters.update(list);
+    this.drawState();
+    // The page's policy lets it ask only masters it knew when it was loaded.
+    const hidden = document.visibilityState === "hidden";
+    if (changed && hidden && this.masters.unaskable().length > 0) move.again(this.carry());
+  }
+
+  onBeat() {
+    const now = Date.now();
+    if (!this.tabs.leading) return;
+    if (now - this.lastAlive >= ALIVE_INTERVAL_MS) {
+      this.lastAlive = now;
+      call("POST", "/session/alive");
+      this.refreshPeople();
+    }
+    if (this.masters.needTicket && now - this.lastTicket >= TICKET_INTERVAL_MS) {
+      this.lastTicket = now;
+      call("POST", "/handover").then((answer) => (this.ticket = answer.json?.ticket ?? this.ticket));
+    }
+    if (now - this.lastBoards >= BOARDS_INTERVAL_MS) this.refreshBoards();
+  }
+
+  async refreshPeople() {
+    const answer = await call("GET", "/users", undefined, 5000);
+    if (answer.status !== 200) return;
+    this.presence = answer.json.users;
+    this.tabs.tell({ name: "presence", data: answer.json });
+    this.people.show(answer.json.users);
+  }
+
+  // Boards
+
+  follow() {
+    const names = [this.board.name, ...this.boards.keys()];
+    const boards = [...new Set(names)].slice(0, BOARDS_FOLLOWED_MAX);
+    const at = boards
+      .filter((name) => this.boards.has(name))
+      .map((name) => `${name}:${this.boards.get(name).last_seq}`);
+    this.followed = new Set(boards);
+    return { boards, cursor: `${this.epoch};${at.join(",")}` };
+  }
+
+  openBoard(name, place = null) {
+    this.local.set("board", name);
+    setText($("board-name"), name);
+    this.composer.open(name);
+    this.board.open(name, this.boards.get(name)?.read_mark ?? 0, place);
+    this.drawBoards();
+    this.drawPending();
+    this.drawTitle();
+    this.slide();
+    if (this.tabs?.leading && !this.followed?.has(name)) this.connection.open();
+  }
+
+  async refreshBoards() {
+    this.lastBoards = Date.now();
+    const answer = await call("GET", "/boards", undefined, 5000);
+    if (answer.status !== 200) return;
+    const known = this.boards;
+    this.boards = new Map(
+      answer.json.boards.map((board) => [
+        board.name,
+        { ...board, read_mark: Math.max(board.read_mark, known.get(board.name)?.read_mark ?? 0) },
+      ]),
+    );
+    if (this.epoch !== answer.json.epoch) this.epoch = answer.json.epoch;
+    const more = [...this.boards.keys()].some((name) => !this.followed?.has(name));
+    if (this.tabs.leading && more && this.followed?.size < BOARDS_FOLLOWED_MAX && this.state === "on")
+      this.connection.open();
+    this.drawBoards();
+  }
+
+  async createBoard() {
+    const field = $("new-board-name");
+    const name = field.value.trim().toLowerCase();
+    if (name === "") return;
+    const answer = await call("PUT", `/boards/${encodeURIComponent(name)}`);
+    const refused = {
+      "malformed-board": "Use a-z, 0-9 and \u2018-\u2019, 32 at most.",
+      "too-many-boards": "There are too many boards.",
+    };
+    setText(
+      $("new-board-error"),
+      answer.json?.name ? "" : (refused[answer.kind] ?? "Not now. Try again in a moment."),
+    );
+    if (!answer.json?.name) return;
+    field.value = "";
+    this.boards.set(name, { ...answer.json });
+    this.boards = new Map([...this.boards].sort(([a], [b]) => (a < b ? -1 : 1)));
+    this.openBoard(name);
+  }
+
+  onSeen(seq) {
+    const board = this.boards.get(this.board.name);
+    if (!board || !this.looking) return;
+    this.marks.set(board.name, seq, board.read_mark);
+    if (seq > board.read_mark) {
+      board.read_mark = seq;
+      this.drawBoards();
+    }
+  }
+
+  onSettled(entry, post) {
+    if (post) this.onPost(post);
+    else this.composer.giveBack(entry.board, entry.text);
+  }
+
+  // Moving and leaving
+
+  carry() {
+    return {
+      user: this.me.id,
+      name: this.me.name,
+      from: this.masters.name,
+      board: this.board.name,
+      cursor: this.connection.cursor,
+      drafts: this.local.drafts(),
+      outbox: this.outbox.all(),
+      place: this.log.place(),
+      ...this.composer.place(),
+    };
+  }
+
+  leave(origin) {
+    const carried = this.carry();
+    if (new URL(origin).hostname !== location.hostname && this.ticket) carried.ticket = this.ticket;
+    this.connection.stop();
+    // They travel on; here they would be stale when one comes back.
+    for (const board of Object.keys(carried.drafts)) this.local.setDraft(board, "");
+    move.go(origin, carried);
+  }
+
+  async logOut() {
+    const button = $("leave");
+    if (this.outbox.all().length > 0 && button.dataset.sure === undefined) {
+      button.dataset.sure = "";
+      setText(button, "Posts are not sent. Leave anyway?");
+      return;
+    }
+    const answer = await call("DELETE", "/session");
+    if (answer.status === 204 || answer.status === 401) this.loggedOut("");
+    else setText(button, "Not now. Try again");
+  }
+
+  loggedOut(notice = "You were logged out. Pick a name to go on.") {
+    this.connection.stop();
+    if (notice !== "") sessionStorage.setItem("notice", notice);
+    location.reload();
+  }
+
+  // Drawing
+
+  setState(state) {
+    this.state = state;
+    this.drawState();
+  }
+
+  drawState() {
+    const name = this.masters.name;
+    const on = this.state === "on";
+    $("where").dataset.state = on ? "on" : "off";
+    setText($("where"), on ? `on ${name}` : name);
+    clearTimeout(this.bannerTimer);
+    if (on && this.news !== "") return this.banner(this.news, "good");
+    if (on && this.consistency === "weak")
+      return this.banner("The store is away. What you write waits here and goes out when it is back.");
+    if (on) return this.banner("");
+    const text =
+      this.state === "searching"
+        ? `${name} does not answer. Looking for another master\u2026`
+        : `Reconnecting to ${name}\u2026`;
+    const delay = this.state === "opening" ? 4 * BANNER_DELAY_MS : BANNER_DELAY_MS;
+    const shown = $("banner").textContent !== "" && $("banner").dataset.kind === "";
+    this.bannerTimer = setTimeout(() => this.banner(text), shown ? 0 : delay);
+  }
+
+  banner(text, kind = "") {
+    $("banner").dataset.kind = kind;
+    setText($("banner"), text);
+  }
+
+  // Good news, for a moment.
+  flash(text) {
+    this.news = text;
+    setTimeout(() => {
+      this.news = "";
+      this.drawState();
+    }, MOVED_SHOWN_MS);
+  }
+
+  drawPending() {
+    if (this.board?.name) this.log.drawPending(this.outbox.of(this.board.name), this.me);
+  }
+
+  drawTitle() {
+    const count = this.unseen > 0 ? `(${this.unseen}) ` : "";
+    document.title = `${count}#${this.board.name} \u00b7 Chatchat`;
+  }
+
+  drawBoards() {
+    const rows = [...this.boards.values()].map(({ name, last_seq, read_mark }) => {
+      const current = name === this.board.name;
+      const fresh = current ? 0 : last_seq - read_mark;
+      const count =
+        fresh > 0
+          ? el(
+              "span",
+              { class: "new" },
+              fresh > 99 ? "99+" : fresh,
+              el("span", { class: "hidden-text" }, " new"),
+            )
+          : null;
+      const open = () => !current && this.openBoard(name);
+      return el(
+        "li",
+        {},
+        el(
+          "button",
+          { type: "button", "aria-current": current ? "true" : null, on: { click: open } },
+          el("span", { class: "name" }, name),
+          count,
+        ),
+      );
+    });
+    $("boards").replaceChildren(...rows);
+  }
+}
+
+const masters = new Masters();
+const carried = move.take(masters.origins());
+new App(masters, await enter(masters, carried), carried);

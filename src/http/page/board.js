@@ -1,0 +1,130 @@
+// The board being read: loads it, keeps it gapless, and brings older posts when asked.
+
+import { call, posts, sleep } from "./api.js";
+
+const PAGE = 80;
+const CATCH_UP = 200;
+// To find the reader's place again after a move, at most so many pages.
+const PLACE_PAGES_MAX = 8;
+
+export class Board {
+  constructor(log, { looking }) {
+    this.log = log;
+    this.looking = looking;
+    this.name = null;
+    // Counted up whenever what was being loaded is not wanted any more.
+    this.turn = 0;
+    this.busy = false;
+    this.waiting = [];
+  }
+
+  // Reads the end of a board and shows it; with a place, as far back as that.
+  async open(name, mark, place = null) {
+    const turn = ++this.turn;
+    this.name = name;
+    this.busy = true;
+    this.waiting = [];
+    let page = await this.read({ limit: PAGE }, turn);
+    if (page === null) return;
+    let shown = page.posts;
+    for (let n = 0; place && page.truncated && shown[0]?.seq > place.seq && n < PLACE_PAGES_MAX; n += 1) {
+      page = await this.read({ before: shown[0].seq, limit: CATCH_UP }, turn);
+      if (page === null) return;
+      shown = [...page.posts, ...shown];
+    }
+    this.log.show(shown, mark, page.truncated);
+    this.log.goTo(place);
+    this.busy = false;
+    this.settle();
+  }
+
+  reload(mark) {
+    return this.open(this.name, mark);
+  }
+
+  // A page, however long it takes; null when it is not wanted any more.
+  async read(query, turn) {
+    for (;;) {
+      const answer = await posts(this.name, query);
+      if (turn !== this.turn || answer.status === 401) return null;
+      if (answer.status === 200) return answer.json;
+      if (answer.status === 404) return { posts: [], truncated: false };
+      await sleep(answer.retry_ms);
+      if (turn !== this.turn) return null;
+    }
+  }
+
+  // A post of the stream, or of an answer. Repeats are dropped, holes are filled first.
+  add(post) {
+    if (post.board !== this.name) return;
+    this.waiting.push(post);
+    if (!this.busy) this.settle();
+  }
+
+  settle() {
+    this.waiting.sort((a, b) => a.seq - b.seq);
+    while (this.waiting.length > 0) {
+      const next = (this.log.last ?? 0) + 1;
+      if (this.waiting[0].seq > next) {
+        this.fill();
+        return;
+      }
+      const post = this.waiting.shift();
+      if (post.seq === next) this.log.append(post, { looking: this.looking() });
+    }
+  }
+
+  async fill() {
+    const turn = this.turn;
+    this.busy = true;
+    const page = await this.read({ after: this.log.last ?? 0, limit: CATCH_UP }, turn);
+    if (page === null) return;
+    this.busy = false;
+    const first = this.waiting[0]?.seq ?? 0;
+    this.waiting.push(...page.posts);
+    // What the stream showed but a read does not have is asked for again a little later.
+    if (page.posts.length === 0 && first > (this.log.last ?? 0) + 1) {
+      this.busy = true;
+      await sleep(500);
+      if (turn !== this.turn) return;
+      this.busy = false;
+    }
+    this.settle();
+  }
+
+  async older() {
+    if (this.busy || this.log.first === null) return;
+    const turn = this.turn;
+    this.busy = true;
+    const page = await this.read({ before: this.log.first, limit: PAGE }, turn);
+    if (page === null) return;
+    this.log.prepend(page.posts, page.truncated);
+    this.busy = false;
+    this.settle();
+  }
+}
+
+// Says up to where the reader has read, not more often than every other second.
+export class ReadMarks {
+  constructor() {
+    this.marks = new Map();
+    this.timer = null;
+  }
+
+  set(board, seq, marked) {
+    if (seq <= Math.max(marked, this.marks.get(board)?.said ?? 0)) return;
+    this.marks.set(board, { said: this.marks.get(board)?.said ?? 0, seq });
+    this.timer ??= setTimeout(() => this.say(), 2000);
+  }
+
+  async say() {
+    this.timer = null;
+    for (const [board, mark] of this.marks) {
+      if (mark.seq <= mark.said) continue;
+      const { seq } = mark;
+      const answer = await call("PUT", `/boards/${encodeURIComponent(board)}/read-mark`, { seq });
+      // What was not taken is said with the next.
+      if (answer.status === 204) mark.said = seq;
+    }
+  }
+}

@@ -1,0 +1,80 @@
+// Keeps a stream open: here while this page's master lives, else by moving to another one.
+
+import { call, sleep } from "./api.js";
+import { Stream } from "./stream.js";
+
+const PAUSE_MIN_MS = 200;
+const PAUSE_MAX_MS = 3000;
+// A stream that lasted this long was no failure of its master.
+const STEADY_MS = 10_000;
+// So many streams that broke at once, and another master is tried.
+const OWN_FAILURES_MAX = 3;
+
+export class Connection {
+  // `follow()` gives the boards to follow and the first cursor; `onEvent(name, data)`;
+  // `onState("on" | "lost" | "searching")`; `leave(origin)` moves; `onLoggedOut()`.
+  constructor({ masters, follow, onEvent, onState, leave, onLoggedOut }) {
+    Object.assign(this, { masters, follow, onEvent, onState, leave, onLoggedOut });
+    this.stream = new Stream({
+      onEvent: (name, data) => this.hear(name, data),
+      onLost: (why) => this.recover(why),
+    });
+    this.ownFailures = 0;
+    this.openedAt = 0;
+    this.stopped = false;
+    this.recovering = false;
+  }
+
+  open() {
+    if (this.stopped) return;
+    const { boards, cursor } = this.follow();
+    this.openedAt = performance.now();
+    this.stream.open(boards, this.stream.cursor || cursor);
+  }
+
+  // Up to where the stream was heard.
+  get cursor() {
+    return this.stream.cursor;
+  }
+
+  stop() {
+    this.stopped = true;
+    this.stream.close();
+  }
+
+  hear(name, data) {
+    if (name === "hello") this.onState("on");
+    this.onEvent(name, data);
+    if (name !== "bye") return;
+    if (data.reason === "logged-out") this.onLoggedOut();
+    else if (data.reason === "draining") this.recover("draining", data.to);
+    else if (data.reason === "slow") this.open();
+    else sleep(data.retry_ms).then(() => this.recover("bye"));
+  }
+
+  async recover(why, prefer = []) {
+    if (this.recovering || this.stopped) return;
+    this.recovering = true;
+    this.ownFailures = performance.now() - this.openedAt > STEADY_MS ? 0 : this.ownFailures + 1;
+    this.onState("lost");
+    if (why === "refused" && (await call("GET", "/session", undefined, 3000)).status === 401) {
+      this.onLoggedOut();
+      return;
+    }
+    for (let pause = PAUSE_MIN_MS, tries = 1; !this.stopped; tries += 1) {
+      const leaveOwn = why === "draining" || this.ownFailures >= OWN_FAILURES_MAX;
+      let target = await this.masters.find({ leaveOwn, prefer });
+      if (target === null && leaveOwn) target = await this.masters.find();
+      if (this.stopped) return;
+      if (target === location.origin) break;
+      if (target !== null) return this.leave(target);
+      this.onState("searching");
+      const blind = this.masters.unaskable();
+      if (tries >= 4 && blind.length > 0) return this.leave(blind[Math.floor(Math.random() * blind.length)]);
+      await sleep(pause * (0.75 + Math.random() / 2));
+      pause = Math.min(pause * 2, PAUSE_MAX_MS);
+    }
+    this.recovering = false;
+    this.open();
+  }
+}

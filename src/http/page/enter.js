@@ -1,0 +1,93 @@
+// Finds out who one is: a session that is there, one brought along by a ticket, or a new one.
+
+import { call, sleep } from "./api.js";
+import { $, setText } from "./dom.js";
+import { go } from "./move.js";
+
+// The session, after joining if need be.
+export async function enter(masters, carried) {
+  for (let tries = 0; ; tries += 1) {
+    const answer = await call("GET", "/session", undefined, 5000);
+    if (answer.status === 200) return answer.json;
+    if (answer.status === 401) break;
+    banner(answer.status === 0 ? "Reconnecting" : "Waiting for the store");
+    if (answer.status === 0 && tries > 0) {
+      const target = await masters.find();
+      if (target !== null && target !== location.origin) {
+        go(target, carried ?? {});
+        await sleep(60_000);
+      }
+    }
+    await sleep(Math.min(answer.retry_ms, 3000));
+  }
+  banner("");
+  const moved = carried?.ticket ? await redeem(carried) : null;
+  return moved ?? join();
+}
+
+function banner(text) {
+  const node = $("banner");
+  setText(node, text === "" ? "" : `${text}\u2026`);
+  $("chat").hidden = text === "";
+}
+
+// Spends the ticket; one that came with an unknown link only after asking, because a link with
+// somebody else's ticket must not log people in.
+async function redeem({ ticket, name, trusted }) {
+  if (!trusted && !(await agreed(String(name ?? "somebody").slice(0, 40)))) return null;
+  const answer = await call("POST", "/handover/redeem", { ticket });
+  if (answer.status !== 201) return null;
+  const session = await call("GET", "/session");
+  return session.status === 200 ? session.json : null;
+}
+
+function agreed(name) {
+  $("join").hidden = false;
+  $("join-form").hidden = true;
+  $("continue").hidden = false;
+  setText($("continue-lead"), `A link brought you here as ${name}.`);
+  setText($("continue-yes"), `Continue as ${name}`);
+  return new Promise((done) => {
+    const answer = (yes) => {
+      $("continue").hidden = true;
+      $("join").hidden = true;
+      done(yes);
+    };
+    $("continue-yes").addEventListener("click", () => answer(true), { once: true });
+    $("continue-no").addEventListener("click", () => answer(false), { once: true });
+  });
+}
+
+function join() {
+  $("join").hidden = false;
+  $("join-form").hidden = false;
+  const notice = sessionStorage.getItem("notice");
+  if (notice) {
+    sessionStorage.removeItem("notice");
+    setText($("join-lead"), notice);
+  }
+  const [form, name, error] = [$("join-form"), $("join-name"), $("join-error")];
+  name.focus();
+  return new Promise((done) => {
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const button = form.querySelector("button");
+      if (button.disabled) return;
+      button.disabled = true;
+      setText(error, "");
+      const answer = await call("POST", "/sessions", { name: name.value, cookie: true });
+      button.disabled = false;
+      if (answer.status === 201) {
+        $("join").hidden = true;
+        done({ ...answer.json, fresh: true });
+        return;
+      }
+      setText(
+        error,
+        answer.kind === "malformed-name"
+          ? "Use 1 to 40 characters, and no invisible ones."
+          : "Nobody answers just now. Try again in a moment.",
+      );
+    });
+  });
+}

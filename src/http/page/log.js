@@ -1,0 +1,270 @@
+// The list of one board's posts, as the reader sees it: days, who said what, what is unread, what
+// is still on its way; and where the reader is in it.
+
+import { $, avatar, dayKey, dayName, el, fullTime, plural, setText, timeOf } from "./dom.js";
+
+// One author's posts within this time stand under one name.
+const GROUP_MS = 5 * 60_000;
+// Beyond this many the oldest go, as long as the reader is at the end.
+const SHOWN_MAX = 600;
+const AT_END_PX = 48;
+
+export class Log {
+  // `onSeen(seq)` when the reader has the end in view.
+  constructor({ nameOf, myId, onSeen, onOlder, onRetry, onCancel }) {
+    Object.assign(this, { nameOf, myId, onSeen, onOlder, onRetry, onCancel });
+    this.box = $("log");
+    this.list = $("posts");
+    this.pending = $("pending");
+    this.pill = $("pill");
+    this.posts = [];
+    this.mark = 0;
+    this.unreadAt = null;
+    this.missed = 0;
+    this.lastMine = null;
+    this.box.addEventListener("scroll", () => this.onScroll(), { passive: true });
+    this.pill.addEventListener("click", () => this.toEnd());
+    $("older").addEventListener("click", () => this.onOlder());
+    // The list keeps its end in view when it, or what surrounds it, changes its size.
+    this.pinned = true;
+    new ResizeObserver(() => this.pinned && this.jump()).observe(this.box);
+  }
+
+  get first() {
+    return this.posts[0]?.seq ?? null;
+  }
+
+  get last() {
+    return this.posts.at(-1)?.seq ?? null;
+  }
+
+  get atEnd() {
+    return this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < AT_END_PX;
+  }
+
+  // Shows a board anew. `mark` is up to where it was read before.
+  show(posts, mark, truncated) {
+    this.posts = posts;
+    this.mark = mark;
+    this.missed = 0;
+    const unread = posts.find((post) => post.seq > mark && post.author.id !== this.myId);
+    this.unreadAt = unread && unread.seq > 1 && mark > 0 ? unread.seq : null;
+    this.draw(truncated);
+    this.pinned = true;
+    this.jump();
+    this.look();
+  }
+
+  draw(truncated = !$("older").hidden) {
+    this.list.replaceChildren();
+    let before = null;
+    for (const post of this.posts) {
+      this.list.append(...this.rows(post, before));
+      before = post;
+    }
+    $("older").hidden = !truncated;
+    this.drawEmpty();
+  }
+
+  drawEmpty() {
+    $("empty").hidden = this.posts.length > 0 || this.pending.childElementCount > 0;
+  }
+
+  // Older posts go on top; what the reader looks at stays where it is.
+  prepend(posts, truncated) {
+    const below = this.box.scrollHeight - this.box.scrollTop;
+    this.posts = [...posts, ...this.posts];
+    this.draw(truncated);
+    this.box.scrollTop = this.box.scrollHeight - below;
+  }
+
+  // The next post. The caller keeps the order.
+  append(post, { looking }) {
+    const before = this.posts.at(-1) ?? null;
+    const mine = post.author.id === this.myId;
+    if (!mine && this.unreadAt === null && (!looking || !this.pinned)) this.unreadAt = post.seq;
+    this.posts.push(post);
+    if (mine) this.lastMine = post.seq;
+    this.list.append(...this.rows(post, before));
+    if (mine) this.tick();
+    if (this.pinned) {
+      this.trim();
+      this.jump();
+    } else if (!mine) {
+      this.missed += 1;
+      this.drawPill();
+    }
+    this.drawEmpty();
+    this.look();
+  }
+
+  trim() {
+    if (this.posts.length <= SHOWN_MAX) return;
+    this.posts = this.posts.slice(-SHOWN_MAX / 2);
+    this.draw(true);
+  }
+
+  rows(post, before) {
+    const rows = [];
+    const newDay = !before || dayKey(before.posted_at) !== dayKey(post.posted_at);
+    const unread = post.seq === this.unreadAt;
+    if (newDay) rows.push(el("li", { class: "day" }, dayName(post.posted_at)));
+    if (unread) rows.push(el("li", { class: "unread" }, "New"));
+    const joined =
+      !newDay &&
+      !unread &&
+      before.author.id === post.author.id &&
+      post.posted_at - before.posted_at < GROUP_MS;
+    const said = el("p", { class: "said" }, post.text);
+    const row = el(
+      "li",
+      { class: joined ? "post" : "post first", "data-seq": post.seq },
+      this.avatar(post.author),
+      this.byline(post.author, post.posted_at),
+      said,
+    );
+    if (post.seq === this.lastMine) said.append(el("span", { class: "tick" }, "\u2713 sent"));
+    rows.push(row);
+    return rows;
+  }
+
+  avatar(author) {
+    return avatar(author);
+  }
+
+  byline(author, at) {
+    const who = el(
+      "span",
+      { class: "who", "data-user": author.id, "data-name": author.name },
+      this.nameOf(author),
+    );
+    const time = at
+      ? el("time", { datetime: new Date(at).toISOString(), title: fullTime(at) }, timeOf(at))
+      : null;
+    return el(
+      "div",
+      { class: "by" },
+      who,
+      author.id === this.myId ? el("span", { class: "you" }, "you") : null,
+      time,
+    );
+  }
+
+  // Only the newest post of one's own says that it was sent.
+  tick() {
+    for (const old of this.list.querySelectorAll(".tick")) {
+      if (old.closest(".post").dataset.seq !== String(this.lastMine)) old.remove();
+    }
+  }
+
+  // Who is who may change with who is active.
+  rename() {
+    for (const node of this.box.querySelectorAll(".who")) {
+      setText(node, this.nameOf({ id: node.dataset.user, name: node.dataset.name }));
+    }
+  }
+
+  // Posts on their way, below all that is settled.
+  drawPending(entries, me) {
+    const grew = entries.length > this.pending.childElementCount;
+    const old = new Map([...this.pending.children].map((row) => [row.dataset.id, row]));
+    const last = this.posts.at(-1);
+    const rows = entries.map((entry, nth) => {
+      const look = [entry.state, entry.why, entry.cancel, entry.late].join();
+      const known = old.get(entry.id);
+      if (known?.dataset.look === look) return known;
+      const joined = nth > 0 || (last && last.author.id === me.id && entry.at - last.posted_at < GROUP_MS);
+      return this.pendingRow(entry, me, look, joined);
+    });
+    this.pending.replaceChildren(...rows);
+    if (grew) {
+      this.unreadAt = null;
+      this.list.querySelector(".unread")?.remove();
+      this.toEnd();
+    } else if (this.pinned) {
+      this.jump();
+    }
+    this.drawEmpty();
+  }
+
+  pendingRow(entry, me, look, joined) {
+    const { id, state, cancel, late, why, text } = entry;
+    const words = cancel
+      ? "cancelling"
+      : state === "failed"
+        ? `not sent: ${why}`
+        : state === "waiting"
+          ? "waiting for the store"
+          : late
+            ? "not sent yet, still trying"
+            : "sending";
+    const act = (label, action) =>
+      el("button", { type: "button", class: "small", on: { click: action } }, label);
+    const offer = !cancel && (state === "failed" || state === "waiting" || late);
+    const fate = el(
+      "div",
+      { class: "fate" },
+      el("span", {}, words),
+      offer && act("Retry", () => this.onRetry(id)),
+      offer && act("Cancel", () => this.onCancel(id)),
+    );
+    const shown = state === "failed" ? "failed" : cancel || state === "sending" ? "sending" : state;
+    return el(
+      "li",
+      { class: joined ? "post" : "post first", "data-id": id, "data-look": look, "data-state": shown },
+      this.avatar(me),
+      this.byline(me, null),
+      el("p", { class: "said" }, text),
+      fate,
+    );
+  }
+
+  drawPill() {
+    this.pill.hidden = this.missed === 0;
+    setText(this.pill, `${plural(this.missed, "new post")} \u2193`);
+  }
+
+  jump() {
+    this.box.scrollTop = this.box.scrollHeight;
+  }
+
+  toEnd() {
+    this.pinned = true;
+    this.jump();
+    this.look();
+  }
+
+  onScroll() {
+    this.pinned = this.atEnd;
+    this.look();
+    if (this.box.scrollTop < 80 && !$("older").hidden) this.onOlder();
+  }
+
+  // The reader sees the end: nothing is missed any more.
+  look() {
+    if (!this.pinned) return;
+    if (this.missed > 0) {
+      this.missed = 0;
+      this.drawPill();
+    }
+    if (this.last !== null) this.onSeen(this.last);
+  }
+
+  // Where the reader is: null at the end, else the first post in view and how far it is off the top.
+  place() {
+    if (this.pinned) return null;
+    const top = this.box.getBoundingClientRect().top;
+    const row = [...this.list.querySelectorAll(".post")].find(
+      (node) => node.getBoundingClientRect().bottom > top,
+    );
+    return row ? { seq: Number(row.dataset.seq), off: row.getBoundingClientRect().top - top } : null;
+  }
+
+  goTo(place) {
+    const row = place && this.list.querySelector(`[data-seq="${Number(place.seq)}"]`);
+    if (!row) return;
+    this.pinned = false;
+    this.box.scrollTop +=
+      row.getBoundingClientRect().top - this.box.getBoundingClientRect().top - (Number(place.off) || 0);
+  }
+}

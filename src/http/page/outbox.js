@@ -1,0 +1,205 @@
+// Posts that are not settled yet.
+//
+// 1. An id is drawn once and kept over retries, reloads and moves: however often it is sent, it
+//    makes one post.
+// 2. At most one post of a board is on its way; the others wait behind it, in the order written.
+// 3. A post leaves only when it has a place in its board, was refused, or was cancelled for good.
+
+import { call, sleep, uuid } from "./api.js";
+
+// After this long without an outcome a person is offered to cancel.
+const PATIENCE_MS = 8000;
+const BACKOFF_MIN_MS = 300;
+const BACKOFF_MAX_MS = 4000;
+
+const REFUSED = {
+  413: "it is too long",
+  422: "it cannot be taken",
+  404: "there is no such board",
+  403: "this page may not write",
+  400: "it cannot be taken",
+};
+
+export class Outbox {
+  // `onChange()` when something is to be drawn again; `onSettled(entry, post)` with the post when
+  // it is in its board, with null when it never will be; `onLoggedOut()`.
+  constructor(local, { onChange, onSettled, onLoggedOut }) {
+    Object.assign(this, { local, onChange, onSettled, onLoggedOut });
+    this.entries = new Map(local.entries().map((entry) => [entry.id, entry]));
+    this.driving = new Set();
+    this.leading = false;
+    this.wake = () => {};
+    this.woken = new Promise((wake) => (this.wake = wake));
+    local.watch((id, entry) => this.onOtherTab(id, entry));
+  }
+
+  of(board) {
+    return [...this.entries.values()].filter((entry) => entry.board === board).sort((a, b) => a.at - b.at);
+  }
+
+  all() {
+    return [...this.entries.values()].sort((a, b) => a.at - b.at);
+  }
+
+  add(board, text) {
+    // Two posts of one millisecond keep their order.
+    const at = Math.max(Date.now(), ...this.all().map((entry) => entry.at + 1));
+    this.put({ id: uuid(), board, text, at, tries: 0, state: "sending" });
+    this.drive(board);
+  }
+
+  // Takes posts that were carried here. Those not trusted wait for a click.
+  adopt(entries, trusted) {
+    for (const { id, board, text, at, tries, state, why } of entries) {
+      if (
+        typeof id !== "string" ||
+        typeof board !== "string" ||
+        typeof text !== "string" ||
+        this.entries.has(id)
+      )
+        continue;
+      const entry = {
+        id,
+        board,
+        text,
+        at: Number(at) || Date.now(),
+        tries: Number(tries) || 0,
+        state: "sending",
+      };
+      if (state === "failed") Object.assign(entry, { state, why });
+      if (!trusted) Object.assign(entry, { state: "failed", why: "it came with a link" });
+      this.put(entry);
+    }
+  }
+
+  put(entry) {
+    this.entries.set(entry.id, entry);
+    this.local.putEntry(entry);
+    this.onChange();
+  }
+
+  drop(entry) {
+    this.entries.delete(entry.id);
+    this.local.dropEntry(entry.id);
+    this.onChange();
+  }
+
+  lead() {
+    this.leading = true;
+    this.kick();
+  }
+
+  // The way is free again: what waits goes now.
+  kick() {
+    this.wake();
+    this.woken = new Promise((wake) => (this.wake = wake));
+    for (const entry of this.entries.values()) this.drive(entry.board);
+  }
+
+  retry(id) {
+    const entry = this.entries.get(id);
+    if (!entry) return;
+    this.put({ ...entry, state: "sending", why: undefined, cancel: undefined, since: Date.now() });
+    this.kick();
+  }
+
+  cancel(id) {
+    const entry = this.entries.get(id);
+    if (!entry) return;
+    if (entry.tries === 0 && !this.driving.has(entry.board)) {
+      this.settle(entry, null);
+      return;
+    }
+    this.put({ ...entry, cancel: true, state: "sending", why: undefined });
+    this.kick();
+  }
+
+  // The stream showed it before the answer came.
+  seen(post) {
+    const entry = this.entries.get(post.id);
+    if (entry) this.settle(entry, post);
+  }
+
+  onOtherTab(id, entry) {
+    if (entry === null) this.entries.delete(id);
+    else this.entries.set(id, entry);
+    this.onChange();
+    if (this.leading && entry !== null) this.kick();
+  }
+
+  settle(entry, post) {
+    if (!this.entries.has(entry.id)) return;
+    this.drop(entry);
+    this.onSettled(entry, post);
+  }
+
+  async drive(board) {
+    if (!this.leading || this.driving.has(board)) return;
+    this.driving.add(board);
+    let backoff = BACKOFF_MIN_MS;
+    for (;;) {
+      const entry = this.of(board).find(({ state }) => state !== "failed");
+      if (!entry || !this.leading) break;
+      const wait = await (entry.cancel ? this.tryCancel(entry) : this.trySend(entry));
+      if (wait === null) {
+        backoff = BACKOFF_MIN_MS;
+      } else {
+        await Promise.race([sleep(Math.max(wait, backoff)), this.woken]);
+        backoff = Math.min(backoff * 2, BACKOFF_MAX_MS);
+      }
+    }
+    this.driving.delete(board);
+  }
+
+  // One try. Null when it was settled, else how long to wait.
+  async trySend(entry) {
+    const since = entry.since ?? Date.now();
+    this.put({ ...entry, since, tries: entry.tries + 1 });
+    const { id, board, text } = entry;
+    const answer = await call("POST", `/boards/${encodeURIComponent(board)}/posts`, { id, text });
+    const now = this.entries.get(id);
+    if (!now) return null;
+    switch (answer.status) {
+      case 200:
+      case 201:
+        this.settle(now, answer.json);
+        return null;
+      case 202:
+        this.put({ ...now, state: "waiting" });
+        return 10_000;
+      case 401:
+        this.onLoggedOut();
+        return 5000;
+      case 410:
+        this.settle(now, null);
+        return null;
+      case 503:
+        this.put({ ...now, state: "waiting" });
+        return answer.retry_ms;
+      case 429:
+        return answer.retry_ms;
+      case 0:
+      case 408:
+      case 504:
+        this.put({ ...now, late: Date.now() - since > PATIENCE_MS });
+        return BACKOFF_MIN_MS;
+      default:
+        // 500 may pass; the rest is a refusal.
+        if (answer.status >= 500) return 1000;
+        this.put({ ...now, state: "failed", why: REFUSED[answer.status] ?? answer.detail });
+        return null;
+    }
+  }
+
+  async tryCancel(entry) {
+    const answer = await call("DELETE", `/posts/${entry.id}`);
+    const now = this.entries.get(entry.id);
+    if (!now) return null;
+    if (answer.status === 200) {
+      this.settle(now, answer.json.state === "committed" ? answer.json : null);
+      return null;
+    }
+    if (answer.status === 401) this.onLoggedOut();
+    return answer.retry_ms;
+  }
+}

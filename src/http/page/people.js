@@ -1,0 +1,96 @@
+// Who is active, and how the cluster is.
+
+import { call } from "./api.js";
+import { $, ago, avatar, el, plural, setText } from "./dom.js";
+
+// Who was seen this lately counts as being here now.
+const NOW_MS = 12_000;
+
+export class People {
+  constructor(me, onNames) {
+    this.me = me;
+    this.onNames = onNames;
+    this.users = [];
+    this.shared = new Set();
+  }
+
+  // A name, with four characters of the id when two active people share it.
+  nameOf(user) {
+    return this.shared.has(user.name) ? `${user.name} #${user.id.slice(0, 4)}` : user.name;
+  }
+
+  show(users) {
+    this.users = users;
+    const ids = new Map();
+    for (const { id, name } of users) ids.set(name, (ids.get(name) ?? new Set()).add(id));
+    const shared = [...ids].filter(([, of]) => of.size > 1).map(([name]) => name);
+    const renamed = shared.length !== this.shared.size || shared.some((name) => !this.shared.has(name));
+    this.shared = new Set(shared);
+    if (renamed) this.onNames();
+    this.draw();
+  }
+
+  draw() {
+    const newest = Math.max(0, ...this.users.map((user) => user.last_seen));
+    const rows = this.users.map((user) => {
+      const since = newest - user.last_seen;
+      const seen = since <= NOW_MS ? "active now" : `seen ${ago(since)}`;
+      const name = el(
+        "span",
+        { class: "name" },
+        this.nameOf(user),
+        user.id === this.me.id ? el("span", { class: "you" }, " you") : null,
+        el("span", { class: "seen" }, seen),
+      );
+      return el("li", { "data-user": user.id }, avatar(user), name);
+    });
+    $("people").replaceChildren(...rows);
+    const count = String(this.users.length);
+    setText($("people-count"), count);
+    setText($("people-count-narrow"), count);
+    const name = el(
+      "span",
+      { class: "name" },
+      el("span", { class: "hidden-text" }, "You are "),
+      this.nameOf(this.me),
+    );
+    $("me").replaceChildren(avatar(this.me), name);
+  }
+}
+
+const STATES = { in: "in", failed: "failed", left: "left" };
+
+export class Cluster {
+  constructor() {
+    this.panel = $("cluster");
+    this.panel.addEventListener("toggle", () => this.refresh());
+    setInterval(() => document.visibilityState === "visible" && this.refresh(), 5000);
+  }
+
+  async refresh() {
+    if (!this.panel.open) return;
+    const answer = await call("GET", "/cluster", undefined, 4000);
+    if (answer.status === 200) this.draw(answer.json);
+  }
+
+  draw(view) {
+    const masters = view.nodes.filter((node) => node.role === "master" && node.state === "in").length;
+    const workers = view.nodes.filter((node) => node.role === "worker" && node.state === "in").length;
+    const store = view.store === "here" ? "store in reach" : "store away";
+    setText($("cluster-store"), `${plural(masters, "master")}, ${plural(workers, "worker")}, ${store}`);
+    const names = new Map(view.nodes.map((node) => [node.id, node.name]));
+    const rows = view.nodes.map((node) => {
+      const away = node.state === "in" && node.reaches_store === false;
+      const state = away ? "no store" : (STATES[node.state] ?? node.state);
+      const role = node.role === "master" ? "master" : `worker of ${names.get(node.master) ?? "?"}`;
+      return el(
+        "li",
+        { title: role },
+        el("span", { class: "name" }, node.name),
+        el("span", { class: "state" }, node.role === "master" ? "master" : "worker"),
+        el("span", { class: "state", "data-bad": String(away || node.state !== "in") }, state),
+      );
+    });
+    $("cluster-nodes").replaceChildren(...rows);
+  }
+}
