@@ -144,8 +144,9 @@ pub struct Refusal(pub String);
 
 /// The accepting master's policy.
 pub trait Gate: Send + Sync {
-    /// The guard of this id: from memory, or from the store if the copy in memory lacks it.
-    /// Strangers can ask for ids at will, so the implementation bounds what it asks the store.
+    /// The guard of this id: from memory, or from the store if the copy in memory lacks it. None
+    /// for a denied node, so that it costs no more than a stranger. Strangers can ask for ids at
+    /// will, so the implementation bounds what it asks the store.
     fn guard(&self, id: GuardId) -> BoxFuture<'_, Option<Guard>>;
 
     /// Whether the node was expelled. Asked before its signature is looked at.
