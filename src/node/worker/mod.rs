@@ -20,6 +20,8 @@ mod dial;
 mod driver;
 mod repair;
 mod store_watch;
+#[cfg(all(test, feature = "net"))]
+mod tests;
 
 use std::{
     future::Future,

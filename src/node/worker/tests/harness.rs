@@ -1,0 +1,331 @@
+//! A master made of the parts that real ones are made of, and a store that can be held up.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::{
+    comm::{
+        Incoming, Link, LinkId, LinkLimits,
+        handshake::{
+            Acceptor, Applicant, Gate, Pending, Ready, Reception, Refusal, Welcoming, accept,
+        },
+    },
+    config::Config,
+    crypto::{
+        admission::{Guard, GuardId, JoinSecret, bearer_matches},
+        epoch::EpochKeys,
+        fanout::{Fanout, Start},
+        key_source::for_tests::TestKeys,
+        keys::{
+            Identity,
+            for_tests::{WEAK, identity, pair, rng},
+        },
+    },
+    env::{
+        BoxFuture, Env, Task,
+        real::{RealWorld, TempDir},
+    },
+    message::{Assign, AssignReply, Member, News, Request, Response, Task as Work, Welcome},
+    node::worker::{WorkerError, WorkerParams, run},
+    store::{
+        Backend, Holder, Lease, NewPost, Op, Permission, Reply, Store, StoreError,
+        sqlite::{NewCluster, memory},
+    },
+    types::{
+        Author, BoardName, Domain, Incarnation, KeyEpoch, PostId, Registration, Resource,
+        StoreEpoch, Token, UserId,
+    },
+};
+
+pub(super) const EPOCH: StoreEpoch = StoreEpoch(7);
+
+/// A store that is away, or slow to append, when told so.
+pub(super) struct Held {
+    inner: Store,
+    pub away: AtomicBool,
+    pub appends: AtomicU64,
+    /// One permit for each append that may go on.
+    pub gate: Semaphore,
+}
+
+impl Backend for Arc<Held> {
+    fn call(&self, op: Op) -> BoxFuture<'_, Result<Reply, StoreError>> {
+        Box::pin(async move {
+            if self.away.load(Ordering::SeqCst) {
+                return Err(StoreError::Away { why: "unplugged".to_owned() });
+            }
+            if matches!(op, Op::Append { .. }) {
+                self.appends.fetch_add(1, Ordering::SeqCst);
+                self.gate.acquire().await.expect("never closed").forget();
+            }
+            self.inner.call(op).await
+        })
+    }
+}
+
+pub(super) fn store() -> (Store, Arc<Held>) {
+    let new = NewCluster { cluster: [1; 16], epoch: EPOCH, now_ms: 1000 };
+    let clock = AtomicU64::new(1000);
+    let inner = memory::open(&new, move || clock.fetch_add(1, Ordering::SeqCst)).expect("opens");
+    let held = Arc::new(Held {
+        inner,
+        away: AtomicBool::new(false),
+        appends: AtomicU64::new(0),
+        gate: Semaphore::new(1000),
+    });
+    (Store::new(Arc::clone(&held)), held)
+}
+
+struct TestGate {
+    token: JoinSecret,
+    enrolled: Mutex<Option<Guard>>,
+    welcome: Mutex<Welcome>,
+    keys: Arc<EpochKeys>,
+}
+
+impl Gate for TestGate {
+    fn guard(&self, id: GuardId) -> BoxFuture<'_, Option<Guard>> {
+        let known = match id {
+            GuardId::Token(id) => (id == self.token.id).then(|| self.token.guard()),
+            GuardId::Node(_) => self.enrolled.lock().expect("no test panics inside").clone(),
+        };
+        Box::pin(async move { known })
+    }
+
+    fn is_denied(&self, _: crate::types::NodeId) -> bool {
+        false
+    }
+
+    fn admit(&self, applicant: Applicant) -> BoxFuture<'_, Result<Welcoming, Refusal>> {
+        let mut enrolled = self.enrolled.lock().expect("no test panics inside");
+        let known = match &applicant.bearer {
+            Some(bearer) => bearer_matches(bearer, &self.token.bearer_sha256()),
+            None => enrolled.is_some(),
+        };
+        let guard = enrolled.get_or_insert_with(|| Guard::random(&mut rng(77))).clone();
+        let welcome = self.welcome.lock().expect("no test panics inside").clone();
+        let given = Welcoming { welcome, guard: Some(guard), keys: Some(Arc::clone(&self.keys)) };
+        Box::pin(async move {
+            if known { Ok(given) } else { Err(Refusal("a wrong bearer".to_owned())) }
+        })
+    }
+}
+
+/// One worker's link at the master.
+pub(super) struct Taken {
+    pub link: Link,
+    pub ready: Ready,
+    pub peer: Member,
+    pub said: mpsc::Receiver<(LinkId, Incoming)>,
+}
+
+impl Taken {
+    pub(super) async fn call(&self, request: Request) -> Response {
+        self.link.call(request, Duration::from_secs(5)).await.expect("answered")
+    }
+
+    pub(super) async fn assign(&self, assign: Assign) -> AssignReply {
+        match self.call(Request::Assign(assign)).await {
+            Response::Assign(reply) => reply,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The first event of the link that `pick` takes.
+    pub(super) async fn hear<T>(&mut self, pick: impl Fn(Incoming) -> Option<T>) -> T {
+        let env = env();
+        let heard = async {
+            while let Some((_, incoming)) = self.said.recv().await {
+                if let Some(found) = pick(incoming) {
+                    return found;
+                }
+            }
+            panic!("the link's events ended");
+        };
+        env.timeout(Duration::from_secs(10), heard).await.expect("heard in time")
+    }
+}
+
+pub(super) fn env() -> Env {
+    Env::new(RealWorld::temporary().expect("a directory of its own"))
+}
+
+/// A master: takes workers in and hands their links out.
+pub(super) struct TestMaster {
+    env: Env,
+    pub addr: String,
+    pub identity: Arc<Identity>,
+    pub domain: Domain,
+    gate: Arc<TestGate>,
+    taken: mpsc::Receiver<Taken>,
+    fanout: Fanout,
+    _accepting: crate::env::TaskGuard,
+}
+
+impl TestMaster {
+    pub(super) async fn start(config: &Config) -> Self {
+        let env = env();
+        let identity = Arc::new(identity(50));
+        let domain = Domain { master: identity.node(), incarnation: Incarnation(1) };
+        let draw = || {
+            let mut rng = rng(3);
+            EpochKeys::draw(&mut rng, &identity, domain, KeyEpoch(1), pair(51), WEAK).expect("keys")
+        };
+        let gate = Arc::new(TestGate {
+            token: JoinSecret::random(&mut rng(5), &identity.fingerprint()),
+            enrolled: Mutex::new(None),
+            welcome: Mutex::new(Welcome { domain, directory: vec![] }),
+            keys: Arc::new(draw()),
+        });
+        let reception = Reception {
+            identity: Arc::clone(&identity),
+            name: "m0".to_owned(),
+            cluster: [1; 16],
+            bounds: WEAK,
+        };
+        let acceptor = Acceptor::new(reception, config.handshake_timeout);
+        let mut listener = env.listen("127.0.0.1:0").await.expect("a port");
+        let (addr, limits) = (listener.local_addr(), LinkLimits::of(config));
+        let (to, taken) = mpsc::channel(8);
+        let (gate_, env_) = (Arc::clone(&gate), env.clone());
+        let accepting = env.spawn("accept", async move {
+            let (mut number, pending) = (0, Pending::new(8));
+            while let Ok((stream, _)) = listener.accept().await {
+                let slot = pending.try_begin().expect("one worker");
+                // One at a time is enough here.
+                let Ok((secured, ready)) = accept(&env_, stream, &*gate_, &acceptor, slot).await
+                else {
+                    continue;
+                };
+                number += 1;
+                let peer = crate::message::Member {
+                    fact: crate::message::Fact {
+                        node: secured.peer.node,
+                        role: secured.peer.role,
+                        registration: ready.registration,
+                        state: crate::message::MemberState::In,
+                        master: domain.master,
+                    },
+                    name: secured.peer.name.clone(),
+                    link: None,
+                    http: None,
+                    spki: secured.peer.spki.clone(),
+                };
+                let (say, said) = mpsc::channel(256);
+                let link = Link::start(&env_, LinkId(number), secured, limits.clone(), say);
+                if to.send(Taken { link, ready, peer, said }).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let fanout = Fanout::new(domain.master, Start::new(1, &mut rng(6)), draw(), 8);
+        let accepting = accepting.abort_on_drop();
+        Self { env, addr, identity, domain, gate, taken, fanout, _accepting: accepting }
+    }
+
+    pub(super) fn token(&self) -> String {
+        self.gate.token.text().to_string()
+    }
+
+    /// What the next Welcome's directory holds.
+    pub(super) fn set_directory(&self, directory: Vec<Member>) {
+        self.gate.welcome.lock().expect("no test panics inside").directory = directory;
+    }
+
+    /// The next worker that is ready.
+    pub(super) async fn take(&mut self) -> Taken {
+        let taken = self.env.timeout(Duration::from_secs(20), self.taken.recv()).await;
+        taken.expect("ready in time").expect("still accepting")
+    }
+
+    pub(super) fn publish(&mut self, to: &Taken, news: &News) {
+        let text = crate::wire::codec::encode(news).expect("encodes");
+        let envelope = self.fanout.seal(news.topic(), &text).expect("seals");
+        to.link.publish(envelope.into()).expect("queued");
+    }
+}
+
+/// A running worker.
+pub(super) struct TestWorker {
+    _task: crate::env::TaskGuard,
+    pub stop: Option<oneshot::Sender<()>>,
+    pub ended: oneshot::Receiver<Result<(), WorkerError>>,
+}
+
+pub(super) fn config() -> Config {
+    let ms = Duration::from_millis;
+    Config {
+        store_poll_interval: ms(200),
+        store_timeout: ms(300),
+        digest_interval: ms(200),
+        identity_bits: 1024,
+        key_bits: 1024,
+        ..Config::default()
+    }
+}
+
+/// Starts a worker on a directory; with a token the first time.
+pub(super) fn worker(master: &TestMaster, store: &Store, dir: &TempDir, enrol: bool) -> TestWorker {
+    let env = Env::new(RealWorld::new(dir.path()).expect("usable"));
+    let params = WorkerParams {
+        name: "w0".to_owned(),
+        config: config(),
+        masters: vec![master.addr.clone()],
+        pins: vec![master.identity.fingerprint()],
+        token: enrol.then(|| master.token()),
+        store: store.clone(),
+        keys: TestKeys::from(60),
+    };
+    let (stop, stopped) = oneshot::channel();
+    let (end, ended) = oneshot::channel();
+    let task: Task = env.clone().spawn("worker", async move {
+        let stop = async {
+            if stopped.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let _ = end.send(run(env, params, stop).await);
+    });
+    TestWorker { _task: task.abort_on_drop(), stop: Some(stop), ended }
+}
+
+pub(super) fn post(n: u8) -> Work {
+    let author = Author { id: UserId([9; 16]), name: "ann".parse().expect("a name") };
+    let text = format!("post {n}").parse().expect("a text");
+    let post = NewPost { id: PostId([n; 16]), author, text };
+    Work::Post { board: BoardName::lobby(), post }
+}
+
+/// A lease for the lobby, and batches under it.
+pub(super) async fn lobby(store: &Store, master: &TestMaster) -> u64 {
+    let holder = Holder { node: master.domain.master, incarnation: Incarnation(1) };
+    let lobby = Resource::Board(BoardName::lobby());
+    match store.acquire_lease(lobby, holder, 3000).await.expect("asked") {
+        Lease::Granted { lease, .. } => lease,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(super) fn batch(to: &Taken, lease: u64, n: u64, tasks: Vec<Work>) -> Assign {
+    Assign {
+        registration: to.ready.registration,
+        permission: Permission {
+            resource: Resource::Board(BoardName::lobby()),
+            token: Token { epoch: EPOCH, lease, n },
+            worker: to.peer.fact.node,
+        },
+        tasks: tasks.into(),
+    }
+}
+
+pub(super) fn number(taken: &Taken) -> u64 {
+    let Registration(number) = taken.ready.registration;
+    number
+}

@@ -1,0 +1,233 @@
+mod harness;
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use self::harness::{EPOCH, TestMaster, batch, config, env, lobby, number, post, store, worker};
+use crate::{
+    comm::{Incoming, LinkEnd},
+    env::real::TempDir,
+    message::{
+        AssignReply, Close, CloseReason, Direct, MemberState, News, Request, Response, TaskResult,
+    },
+    store::{Appended, Page, Range, Store},
+    types::{BoardName, Registration, Seq},
+};
+
+fn dir() -> TempDir {
+    TempDir::new().expect("a directory")
+}
+
+/// The worker's own copy of the lobby, once it has so many posts.
+async fn copy_of(taken: &harness::Taken, want: u64) -> Page {
+    let env = env();
+    for _ in 0..200 {
+        let request =
+            Request::Read { board: BoardName::lobby(), range: Range::After(Seq(0)), limit: 99 };
+        if let Response::Page(Some(page)) = taken.call(request).await
+            && page.last_seq == Seq(want)
+        {
+            return page;
+        }
+        env.sleep(Duration::from_millis(25)).await;
+    }
+    panic!("the copy never had {want} posts");
+}
+
+async fn read(store: &Store, after: u64) -> Page {
+    store.read(BoardName::lobby(), Range::After(Seq(after)), 99).await.expect("read")
+}
+
+#[tokio::test]
+async fn it_registers_writes_a_batch_and_answers_reads_from_its_copy() {
+    let (store, held) = store();
+    let mut master = TestMaster::start(&config()).await;
+    let dir = dir();
+    let _worker = worker(&master, &store, &dir, true);
+    let taken = master.take().await;
+    assert_eq!(number(&taken), 1);
+    let lease = lobby(&store, &master).await;
+    let reply = taken.assign(batch(&taken, lease, 1, vec![post(1), post(2), post(1)])).await;
+    let AssignReply::Done(results) = reply else { panic!("{reply:?}") };
+    let seqs: Vec<_> = results
+        .iter()
+        .map(|result| match result {
+            TaskResult::Posted(Appended::Committed { seq, .. }) => (true, seq.0),
+            TaskResult::Posted(Appended::Duplicate { seq, .. }) => (false, seq.0),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(seqs, [(true, 1), (true, 2), (false, 1)]);
+    assert_eq!(held.appends.load(Ordering::SeqCst), 1);
+    let page = copy_of(&taken, 2).await;
+    assert_eq!(page.posts, read(&store, 0).await.posts);
+    assert_eq!(taken.call(Request::Echo(vec![1, 2])).await, Response::Echo(vec![1, 2]));
+    let late = taken.assign(batch(&taken, lease, 0, vec![post(3)])).await;
+    assert_eq!(late, AssignReply::Fenced);
+    let mut old = batch(&taken, lease, 2, vec![post(3)]);
+    old.registration = Registration(0);
+    assert_eq!(taken.assign(old).await, AssignReply::StaleRegistration);
+    assert_eq!(read(&store, 0).await.last_seq, Seq(2));
+}
+
+#[tokio::test]
+async fn what_fanout_lost_is_repaired_from_the_store() {
+    let (store, _held) = store();
+    let mut master = TestMaster::start(&config()).await;
+    let dir = dir();
+    let _worker = worker(&master, &store, &dir, true);
+    let taken = master.take().await;
+    let lease = lobby(&store, &master).await;
+    // Another worker's writes: this one hears of the last only.
+    let mut theirs = batch(&taken, lease, 1, vec![post(1), post(2), post(3)]);
+    theirs.permission.worker = master.domain.master;
+    let posts: Vec<_> = theirs
+        .tasks
+        .iter()
+        .map(|task| match task {
+            crate::message::Task::Post { post, .. } => post.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    store.append(theirs.permission, posts).await.expect("appended");
+    let all = read(&store, 0).await.posts;
+    let news = News::Posts {
+        epoch: EPOCH,
+        board: BoardName::lobby(),
+        posts: all[2..].to_vec(),
+        as_of_ms: 5,
+    };
+    master.publish(&taken, &news);
+    assert_eq!(copy_of(&taken, 3).await.posts, all);
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_said_in_time_and_in_heartbeats() {
+    let (store, held) = store();
+    let mut master = TestMaster::start(&config()).await;
+    let dir = dir();
+    let _worker = worker(&master, &store, &dir, true);
+    let mut taken = master.take().await;
+    let lease = lobby(&store, &master).await;
+    let beat = |says: bool| {
+        move |incoming| match incoming {
+            Incoming::Beat(beat) if beat.reaches_store == says => Some(()),
+            _ => None,
+        }
+    };
+    taken.hear(beat(true)).await;
+    // An append that does not come back.
+    held.gate.forget_permits(1000);
+    let reply = taken.assign(batch(&taken, lease, 1, vec![post(1)])).await;
+    assert!(matches!(reply, AssignReply::StoreAway { .. }), "{reply:?}");
+    held.gate.add_permits(1000);
+    taken.hear(beat(false)).await;
+    taken.hear(beat(true)).await;
+    held.away.store(true, Ordering::SeqCst);
+    taken.hear(beat(false)).await;
+    let reply = taken.assign(batch(&taken, lease, 1, vec![post(1)])).await;
+    assert_eq!(reply, AssignReply::StoreAway { why: "unplugged".to_owned() });
+    held.away.store(false, Ordering::SeqCst);
+    taken.hear(beat(true)).await;
+    let reply = taken.assign(batch(&taken, lease, 1, vec![post(1)])).await;
+    assert!(matches!(reply, AssignReply::Done(_)), "{reply:?}");
+}
+
+#[tokio::test]
+async fn one_token_is_written_once_however_often_it_is_asked_for() {
+    let (store, held) = store();
+    let mut master = TestMaster::start(&config()).await;
+    let dir = dir();
+    let _worker = worker(&master, &store, &dir, true);
+    let taken = master.take().await;
+    let lease = lobby(&store, &master).await;
+    held.gate.forget_permits(1000);
+    let ask = || taken.assign(batch(&taken, lease, 1, vec![post(1)]));
+    let let_go = async {
+        while held.appends.load(Ordering::SeqCst) == 0 {
+            env().sleep(Duration::from_millis(5)).await;
+        }
+        env().sleep(Duration::from_millis(50)).await;
+        held.gate.add_permits(1000);
+    };
+    let other = taken.assign(batch(&taken, lease, 1, vec![post(2)]));
+    let (one, same, other, ()) = tokio::join!(ask(), ask(), other, let_go);
+    assert_eq!(one, same);
+    assert!(matches!(one, AssignReply::Done(_)), "{one:?}");
+    assert!(matches!(other, AssignReply::Broken { .. }), "{other:?}");
+    assert_eq!(held.appends.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn it_comes_back_under_a_higher_number_without_its_token() {
+    let (store, _held) = store();
+    let dir = dir();
+    let mut master = TestMaster::start(&config()).await;
+    let first = worker(&master, &store, &dir, true);
+    let taken = master.take().await;
+    // The link is cut without a word.
+    drop(taken);
+    let taken = master.take().await;
+    assert_eq!(number(&taken), 2);
+    // The master lists it, and says when it may come back.
+    taken.link.close(Close { reason: CloseReason::Listed, retry_ms: 10 });
+    let taken = master.take().await;
+    assert_eq!(number(&taken), 3);
+    // Others say that this registration failed.
+    let mut failed = taken.peer.clone();
+    failed.fact.state = MemberState::Failed;
+    taken.link.send(&Direct::Members(vec![failed])).expect("queued");
+    let mut again = master.take().await;
+    assert_eq!(number(&again), 4);
+    // The node is started again; its directory says 9.
+    drop(first);
+    let lost = again.hear(|incoming| match incoming {
+        Incoming::Closed(end) => Some(end),
+        _ => None,
+    });
+    lost.await;
+    let mut known = again.peer.clone();
+    known.fact.registration = Registration(9);
+    master.set_directory(vec![known]);
+    let _second = worker(&master, &store, &dir, false);
+    assert_eq!(number(&master.take().await), 10);
+}
+
+#[tokio::test]
+async fn a_stop_is_a_goodbye_and_a_stranger_does_not_start() {
+    let (store, _held) = store();
+    let dir = dir();
+    let mut master = TestMaster::start(&config()).await;
+    let nobody = worker(&master, &store, &dir, false);
+    let refused = nobody.ended.await.expect("it ended").expect_err("it was never enrolled");
+    assert_eq!(refused.to_string(), "this worker was never enrolled: start it with a join token");
+    let mut running = worker(&master, &store, &dir, true);
+    let mut taken = master.take().await;
+    running.stop.take().expect("still there").send(()).expect("it listens");
+    let end = taken.hear(|incoming| match incoming {
+        Incoming::Closed(end) => Some(end),
+        _ => None,
+    });
+    let leaving = Close { reason: CloseReason::Leaving, retry_ms: 0 };
+    assert_eq!(end.await, LinkEnd::Said(leaving));
+    running.ended.await.expect("it ended").expect("it ran");
+}
+
+#[tokio::test]
+async fn it_says_how_it_is_and_its_directory_becomes_its_masters() {
+    let (store, _held) = store();
+    let mut master = TestMaster::start(&config()).await;
+    let dir = dir();
+    let _worker = worker(&master, &store, &dir, true);
+    let mut taken = master.take().await;
+    let status = taken.hear(|incoming| match incoming {
+        Incoming::Direct(Direct::WorkerStatus(status)) => Some(status),
+        _ => None,
+    });
+    assert_eq!(status.await.in_flight, 0);
+    taken.link.send(&Direct::Digest { digest: [0; 16] }).expect("queued");
+    let members = taken.hear(|incoming| match incoming {
+        Incoming::Direct(Direct::Members(members)) => Some(members),
+        _ => None,
+    });
+    assert_eq!(members.await, [taken.peer.clone()]);
+}
