@@ -1,6 +1,6 @@
 //! Batches: what a worker does with an [`Assign`].
 //!
-//! 1. Posts of a batch that stand together go to the store in one append.
+//! 1. All posts of a batch go to the store in one append: a token is for one batch.
 //! 2. A batch has an answer within its limit: a store that does not answer is *away*.
 //! 3. One token is carried out once at a time: the same batch asked for again meanwhile gets
 //!    the same answer.
@@ -93,43 +93,51 @@ async fn write_all(
     assign: &Assign,
 ) -> Result<(Vec<TaskResult>, Vec<News>), Stopped> {
     let permission = &assign.permission;
-    let (mut results, mut news) = (Vec::new(), Vec::new());
-    let mut rest = assign.tasks.iter().peekable();
-    while let Some(task) = rest.next() {
-        let Some((board, post)) = as_post(task, permission) else {
-            results.push(write_one(store, permission, task).await?);
-            continue;
+    let tasks = assign.tasks.iter();
+    let posts: Vec<_> = tasks.filter_map(|task| as_post(task, permission)).cloned().collect();
+    let (appended, news) = match &permission.resource {
+        Resource::Board(board) if !posts.is_empty() => {
+            append(env, store, permission, board, posts).await?
+        }
+        _ => (Vec::new(), None),
+    };
+    let (mut appended, mut results) = (appended.into_iter(), Vec::new());
+    for task in assign.tasks.iter() {
+        let result = match as_post(task, permission).and_then(|_| appended.next()) {
+            Some(result) => result,
+            None => write_one(store, permission, task).await?,
         };
-        let mut posts = vec![post.clone()];
-        while let Some((_, post)) = rest.peek().and_then(|task| as_post(task, permission)) {
-            posts.push(post.clone());
-            rest.next();
-        }
-        match store.append(permission.clone(), posts.clone()).await {
-            Ok(appended) if appended.len() == posts.len() => {
-                env.moment(Moment::AppendCommitted);
-                news.extend(committed(permission.token, board, &posts, &appended));
-                results.extend(appended.into_iter().map(TaskResult::Posted));
-            }
-            Ok(appended) => {
-                let why = format!("{} results for {} posts", appended.len(), posts.len());
-                return Err(Stopped::Broken(why));
-            }
-            Err(error) => {
-                let result = judge(error)?;
-                results.extend(std::iter::repeat_n(result, posts.len()));
-            }
-        }
+        results.push(result);
     }
-    Ok((results, news))
+    Ok((results, news.into_iter().collect()))
+}
+
+/// One result per post.
+async fn append(
+    env: &Env,
+    store: &Store,
+    permission: &Permission,
+    board: &BoardName,
+    posts: Vec<NewPost>,
+) -> Result<(Vec<TaskResult>, Option<News>), Stopped> {
+    match store.append(permission.clone(), posts.clone()).await {
+        Ok(appended) if appended.len() == posts.len() => {
+            env.moment(Moment::AppendCommitted);
+            let news = committed(permission.token, board, &posts, &appended);
+            Ok((appended.into_iter().map(TaskResult::Posted).collect(), news))
+        }
+        Ok(appended) => {
+            let why = format!("{} results for {} posts", appended.len(), posts.len());
+            Err(Stopped::Broken(why))
+        }
+        Err(error) => Ok((vec![judge(error)?; posts.len()], None)),
+    }
 }
 
 /// A post of the board that the permission covers.
-fn as_post<'a>(task: &'a Task, permission: &Permission) -> Option<(&'a BoardName, &'a NewPost)> {
+fn as_post<'a>(task: &'a Task, permission: &Permission) -> Option<&'a NewPost> {
     match (task, &permission.resource) {
-        (Task::Post { board, post }, Resource::Board(covered)) if board == covered => {
-            Some((board, post))
-        }
+        (Task::Post { board, post }, Resource::Board(covered)) if board == covered => Some(post),
         _ => None,
     }
 }
@@ -275,5 +283,147 @@ impl Batches {
     /// How many are under way.
     pub(super) fn len(&self) -> usize {
         self.in_flight.len()
+    }
+}
+
+#[cfg(all(test, feature = "net"))]
+mod tests {
+    use super::*;
+    use crate::{
+        env::real::RealWorld,
+        store::{
+            Holder, Lease,
+            sqlite::{NewCluster, memory},
+        },
+        types::{Author, Incarnation, PostId, Registration, SessionKey, StoreEpoch, UserId},
+    };
+
+    const ME: NodeId = NodeId([1; 16]);
+    const MASTER: NodeId = NodeId([2; 16]);
+
+    struct Bench {
+        env: Env,
+        store: Store,
+        n: u64,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let new = NewCluster { cluster: [1; 16], epoch: StoreEpoch(7), now_ms: 1000 };
+            let store = memory::open(&new, || 1000).expect("opens");
+            let world = RealWorld::temporary().expect("a directory of its own");
+            Self { env: Env::new(world), store, n: 0 }
+        }
+
+        async fn write(&mut self, resource: Resource, tasks: Vec<Task>) -> Written {
+            let holder = Holder { node: MASTER, incarnation: Incarnation(1) };
+            let granted = self.store.acquire_lease(resource.clone(), holder, 3000).await;
+            let Ok(Lease::Granted { epoch, lease, .. }) = granted else { panic!("{granted:?}") };
+            self.n += 1;
+            let token = Token { epoch, lease, n: self.n };
+            let permission = Permission { resource, token, worker: ME };
+            let (registration, tasks) = (Registration(1), tasks.into());
+            let assign = Assign { registration, permission, tasks };
+            write(&self.env, &self.store, ME, Duration::from_secs(5), &assign).await
+        }
+
+        async fn results(&mut self, resource: Resource, tasks: Vec<Task>) -> Vec<TaskResult> {
+            match self.write(resource, tasks).await.reply {
+                AssignReply::Done(results) => results,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn ann() -> Author {
+        Author { id: UserId([9; 16]), name: "ann".parse().expect("a name") }
+    }
+
+    fn post(n: u8, board: &BoardName) -> Task {
+        let text = format!("post {n}").parse().expect("a text");
+        let post = NewPost { id: PostId([n; 16]), author: ann(), text };
+        Task::Post { board: board.clone(), post }
+    }
+
+    #[tokio::test]
+    async fn a_board_is_created_then_written_and_others_boards_are_refused() {
+        let mut bench = Bench::new();
+        let dev: BoardName = "dev".parse().expect("a board");
+        let on_dev = || Resource::Board(dev.clone());
+        let unknown = bench.results(on_dev(), vec![post(1, &dev), post(2, &dev)]).await;
+        let refused = |r: &TaskResult| matches!(r, TaskResult::Refused(StoreError::Unknown { .. }));
+        assert!(unknown.len() == 2 && unknown.iter().all(refused), "{unknown:?}");
+        let create = Task::CreateBoard { board: dev.clone() };
+        assert_eq!(bench.results(on_dev(), vec![create.clone()]).await, [TaskResult::Done]);
+        let close = Task::CloseSession { key: SessionKey([1; 32]) };
+        let tasks = vec![post(1, &dev), post(3, &BoardName::lobby()), post(2, &dev), close];
+        let mixed = bench.write(on_dev(), tasks).await;
+        let AssignReply::Done(results) = &mixed.reply else { panic!("{mixed:?}") };
+        let kinds: Vec<_> = results.iter().map(|r| matches!(r, TaskResult::Posted(_))).collect();
+        assert_eq!(kinds, [true, false, true, false]);
+        let [News::Posts { posts, .. }] = &mixed.news[..] else { panic!("{mixed:?}") };
+        assert_eq!(posts.iter().map(|post| post.seq.0).collect::<Vec<_>>(), [1, 2]);
+        let lobby = Resource::Board(BoardName::lobby());
+        let elsewhere = bench.results(lobby, vec![create]).await;
+        assert!(matches!(elsewhere[..], [TaskResult::Refused(StoreError::Refused { .. })]));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_post_goes_by_its_own_operation() {
+        let mut bench = Bench::new();
+        let sessions = || Resource::Sessions(MASTER);
+        let (key, other, ticket) = (SessionKey([1; 32]), SessionKey([2; 32]), [3; 32]);
+        let cancel = |id| Task::CancelPost { user: ann().id, id: PostId([id; 16]) };
+        bench
+            .results(Resource::Board(BoardName::lobby()), vec![post(1, &BoardName::lobby())])
+            .await;
+        bench.n = 0;
+        let tasks = vec![
+            Task::OpenSession { key, user: ann() },
+            Task::SetReadMark { key, board: BoardName::lobby(), seq: Seq(1) },
+            Task::PutTicket { key, ticket_sha256: ticket },
+            Task::RedeemTicket { ticket_sha256: ticket, key: other },
+            cancel(1),
+            cancel(2),
+            Task::CloseSession { key },
+            Task::SetReadMark { key, board: BoardName::lobby(), seq: Seq(1) },
+        ];
+        let results = bench.results(sessions(), tasks).await;
+        assert_eq!(results[..3], [TaskResult::Done, TaskResult::Done, TaskResult::Done]);
+        assert!(matches!(&results[3], TaskResult::Session(row) if row.key == other));
+        assert!(matches!(&results[4], TaskResult::AlreadyCommitted(post) if post.seq == Seq(1)));
+        assert_eq!(results[5..7], [TaskResult::Cancelled, TaskResult::Done]);
+        assert!(matches!(results[7], TaskResult::Refused(StoreError::Unknown { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_permission_of_another_worker_is_the_batchs_fault() {
+        let bench = Bench::new();
+        let token = Token { epoch: StoreEpoch(7), lease: 1, n: 1 };
+        let resource = Resource::Board(BoardName::lobby());
+        let permission = Permission { resource, token, worker: MASTER };
+        let tasks = vec![post(1, &BoardName::lobby())].into();
+        let assign = Assign { registration: Registration(1), permission, tasks };
+        let written = write(&bench.env, &bench.store, ME, Duration::from_secs(5), &assign).await;
+        assert!(matches!(written.reply, AssignReply::Broken { .. }), "{written:?}");
+    }
+
+    #[test]
+    fn every_error_of_the_store_is_a_result_or_an_end() {
+        let why = || "x".to_owned();
+        let kind = |error| match judge(error) {
+            Ok(TaskResult::Refused(_)) => "refused",
+            Ok(_) => "another result",
+            Err(Stopped::Away(_)) => "away",
+            Err(Stopped::Fenced) => "fenced",
+            Err(Stopped::Broken(_)) => "broken",
+        };
+        let (token, seen) = (Token::default(), Token::default());
+        assert_eq!(kind(StoreError::Away { why: why() }), "away");
+        assert_eq!(kind(StoreError::Fenced { token, seen }), "fenced");
+        assert_eq!(kind(StoreError::Unknown { what: why() }), "refused");
+        assert_eq!(kind(StoreError::Refused { why: why() }), "refused");
+        assert_eq!(kind(StoreError::Broken { why: why() }), "broken");
+        assert_eq!(kind(StoreError::Stale), "broken");
     }
 }

@@ -18,13 +18,11 @@ use super::{
 use crate::{
     comm::{
         Incoming, Link, LinkEnd, LinkId, LinkLimits, Responder, Secured,
+        fanout::Fanout,
         handshake::{HandshakeError, Welcomed},
     },
     config::Config,
-    crypto::{
-        fanout::{Fanout, Start},
-        keys,
-    },
+    crypto::keys,
     env::{Env, TaskGuard},
     event::Event,
     message::{
@@ -36,7 +34,6 @@ use crate::{
     store::Store,
     time::Mono,
     types::{BoardName, Domain, Fingerprint, KeyEpoch, NodeId, Registration, Role},
-    wire::codec,
 };
 
 /// How long a goodbye may take.
@@ -50,8 +47,8 @@ pub(super) enum Input {
     Dialled { number: u64, result: Result<Box<(Secured, Welcomed)>, HandshakeError> },
     /// A look at the store, or why there is none.
     Looked(Result<Look, String>),
-    /// The store's boards were held against the node database.
-    Observed(Applied),
+    /// These boards of the node database lack posts, or may.
+    Behind(Vec<BoardName>),
     /// A group of news was written, or was lost.
     Written(Option<Applied>),
     /// A repair ended.
@@ -201,7 +198,7 @@ impl Driver {
                 let (database, inputs) = (self.parts.database.clone(), self.parts.inputs.clone());
                 self.spawn("observe", async move {
                     if let Some(applied) = database.observe(look.boards).await {
-                        let _ = inputs.send(Input::Observed(applied)).await;
+                        let _ = inputs.send(Input::Behind(gaps(applied))).await;
                     }
                 });
                 effects
@@ -212,8 +209,8 @@ impl Driver {
                 self.set_reaches_store(false);
                 Vec::new()
             }
-            Input::Observed(applied) => {
-                worker.on_behind(now, gaps(applied));
+            Input::Behind(boards) => {
+                worker.on_behind(now, boards);
                 Vec::new()
             }
             Input::Written(applied) => {
@@ -252,9 +249,9 @@ impl Driver {
         self.link = Some(link);
         let effects = self.parts.worker.on_registered(now, &welcome);
         let registration = self.parts.worker.registration().unwrap_or_default();
-        let start = Start::new(registration.0, &mut self.rng);
         let senders_max = self.parts.config.directory_max;
-        self.fanout = Some(Fanout::new(self.parts.node, start, keys, senders_max));
+        let fanout = Fanout::new(env, self.parts.node, registration.0, keys, senders_max);
+        self.fanout = Some(fanout);
         env.event(Event::Epoch { domain, epoch });
         effects
     }
@@ -311,21 +308,37 @@ impl Driver {
 
     /// What a publish says, if it is in order. Fanout is a hint: what is lost is repaired.
     fn open(&mut self, envelope: &Bytes) -> Option<News> {
-        let opened = match self.fanout.as_mut()?.open(envelope) {
-            Ok(opened) => opened,
+        match self.fanout.as_mut()?.open(envelope) {
+            Ok(Some(heard)) => {
+                if heard.missed > 0 && heard.news.topic() == Topic::Board {
+                    self.look_for_gaps();
+                }
+                Some(heard.news)
+            }
+            // Its keys are on their way.
+            Ok(None) => None,
             Err(error) => {
                 tracing::debug!(%error, "an envelope");
-                return None;
-            }
-        };
-        match codec::decode::<News>(&opened.text) {
-            Ok(news) if news.topic() == opened.head.topic => Some(news),
-            Ok(_) => None,
-            Err(error) => {
-                tracing::debug!(%error, sender = %opened.head.sender, "news");
                 None
             }
         }
+    }
+
+    /// Posts were told of that did not arrive: the store knows where, and without it every
+    /// board is asked for.
+    fn look_for_gaps(&self) {
+        self.parts.env.sometimes("fanout_lost_posts");
+        if self.reaches_store {
+            self.parts.look_now.notify_one();
+            return;
+        }
+        let (database, inputs) = (self.parts.database.clone(), self.parts.inputs.clone());
+        self.spawn("all-boards", async move {
+            if let Some(known) = database.read(|replica| replica.boards()).await {
+                let boards = known.boards.into_iter().map(|(board, _)| board).collect();
+                let _ = inputs.send(Input::Behind(boards)).await;
+            }
+        });
     }
 
     fn serve(&mut self, request: Request, reply: Responder) {

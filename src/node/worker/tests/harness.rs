@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::{
     comm::{
         Incoming, Link, LinkId, LinkLimits,
+        fanout::Fanout,
         handshake::{
             Acceptor, Applicant, Gate, Pending, Ready, Reception, Refusal, Welcoming, accept,
         },
@@ -21,7 +22,6 @@ use crate::{
     crypto::{
         admission::{Guard, GuardId, JoinSecret, bearer_matches},
         epoch::EpochKeys,
-        fanout::{Fanout, Start},
         key_source::for_tests::TestKeys,
         keys::{
             Identity,
@@ -225,7 +225,7 @@ impl TestMaster {
                 }
             }
         });
-        let fanout = Fanout::new(domain.master, Start::new(1, &mut rng(6)), draw(), 8);
+        let fanout = Fanout::new(&env, domain.master, 1, draw(), 8);
         let accepting = accepting.abort_on_drop();
         Self { env, addr, identity, domain, gate, taken, fanout, _accepting: accepting }
     }
@@ -246,9 +246,8 @@ impl TestMaster {
     }
 
     pub(super) fn publish(&mut self, to: &Taken, news: &News) {
-        let text = crate::wire::codec::encode(news).expect("encodes");
-        let envelope = self.fanout.seal(news.topic(), &text).expect("seals");
-        to.link.publish(envelope.into()).expect("queued");
+        let envelope = self.fanout.seal(news).expect("seals");
+        to.link.publish(envelope).expect("queued");
     }
 }
 
