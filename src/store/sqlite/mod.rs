@@ -67,7 +67,7 @@ impl SqliteCore {
     /// Opens a file, and makes it a store if it is empty or not there; `new` counts only then.
     /// Waits at most `busy` for other processes, here and in each operation.
     ///
-    /// Two processes must not make the same file at once: [`file`] holds its gate meanwhile.
+    /// Two processes must not make the same file at once: [`mod@file`] holds its gate meanwhile.
     ///
     /// # Errors
     /// [`StoreError::Refused`] for a file of another program, of a release too new, or on a file

@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     env::real::TempDir,
     store::{
-        Holder, Lease, MasterRow, Permission,
+        DeadLetter, Holder, Lease, MasterRow, Permission,
         contract::{self, Lab, MoveClock},
     },
     types::{Author, BoardName, Incarnation, NodeId, Resource, SessionKey, Token, UserId},
@@ -233,4 +233,37 @@ fn files_of_others_are_refused_and_left_alone() {
         let read = SqliteCore::open_to_read(&dir.path().join(name), busy).map(drop);
         assert!(read.is_err_and(|error| error.is_away()), "{name}: it may be made yet");
     }
+}
+
+#[test]
+fn a_full_or_read_only_disk_is_the_store_being_away() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let busy = Duration::from_millis(50);
+    let mut core = SqliteCore::open_file(&path, &NEW, busy).expect("made");
+    let letter = |n: u32| {
+        let why = format!("{n:0>1000}");
+        let resource = Resource::Board(BoardName::lobby());
+        Op::PutDeadLetter(DeadLetter { number: 0, resource, post: None, why, at_ms: 0 })
+    };
+    let is_away = |answer: &Result<Reply, StoreError>| {
+        matches!(answer, Err(StoreError::Away { .. })) || panic!("{answer:?}")
+    };
+    let pages: u32 =
+        core.db.pragma_query_value(None, "page_count", |row| row.get(0)).expect("a number");
+    let limit = |core: &SqliteCore, pages: u32| {
+        let set = core.db.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()));
+        set.expect("a limit");
+    };
+    limit(&core, pages + 2);
+    let full = (0..100).map(|n| core.apply(&letter(n), START_MS)).find(Result::is_err);
+    assert!(full.is_some_and(|full| is_away(&full)));
+    limit(&core, u32::MAX - 1);
+    assert_eq!(core.apply(&letter(200), START_MS), Ok(Reply::Done), "and it is over");
+    core.db.pragma_update(None, "query_only", true).expect("a pragma");
+    assert!(is_away(&core.apply(&letter(201), START_MS)));
+    core.db.pragma_update(None, "query_only", false).expect("a pragma");
+    let mut other = SqliteCore::open_file(&path, &NEW, busy).expect("opened");
+    core.db.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    assert!(is_away(&other.apply(&letter(202), START_MS)));
 }
