@@ -1,2 +1,9 @@
-//! Stands for what is built next.
-fn main() {}
+//! One master; see `chatchat::launch`.
+
+use std::process::ExitCode;
+
+use chatchat::launch;
+
+fn main() -> ExitCode {
+    launch::exit("chatchat-master", launch::node::master_main(std::env::args_os()))
+}

@@ -1,2 +1,9 @@
-//! Stands for what is built next.
-fn main() {}
+//! One worker; see `chatchat::launch`.
+
+use std::process::ExitCode;
+
+use chatchat::launch;
+
+fn main() -> ExitCode {
+    launch::exit("chatchat-worker", launch::node::worker_main(std::env::args_os()))
+}

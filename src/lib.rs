@@ -13,6 +13,8 @@ pub mod env;
 pub mod event;
 #[cfg(feature = "net")]
 pub mod http;
+#[cfg(feature = "net")]
+pub mod launch;
 pub mod message;
 pub mod node;
 pub mod protocol;

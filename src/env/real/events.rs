@@ -1,8 +1,8 @@
 //! Where event lines go in real life: to the log and, if wanted, to a file of JSON lines.
 //!
-//! A line is the event with `at_ms` (wall clock), `node` and `role` before it; the latter two
-//! are left out until the node knows who it is. A probe is a line `{"event":"sometimes"}`,
-//! once per name and life.
+//! A line is the event with `at_ms` (wall clock) and, once the node knows who it is, `by` and
+//! `by_role` before it; an event's own `node` is whom it is about. A probe is a line
+//! `{"event":"sometimes"}`, once per name and life.
 
 use std::{
     collections::BTreeSet,
@@ -34,9 +34,9 @@ pub(super) struct EventLog {
 struct Line<'a, T> {
     at_ms: Wall,
     #[serde(skip_serializing_if = "Option::is_none")]
-    node: Option<NodeId>,
+    by: Option<NodeId>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<Role>,
+    by_role: Option<Role>,
     #[serde(flatten)]
     said: &'a T,
 }
@@ -72,8 +72,8 @@ impl EventLog {
     }
 
     fn line(&self, at: Wall, said: &impl Serialize) -> String {
-        let (node, role) = self.who.get().copied().unzip();
-        serde_json::to_string(&Line { at_ms: at, node, role, said })
+        let (by, by_role) = self.who.get().copied().unzip();
+        serde_json::to_string(&Line { at_ms: at, by, by_role, said })
             .expect("an event has only keys that are texts")
     }
 
@@ -141,10 +141,10 @@ mod tests {
             [
                 r#"{"at_ms":1,"event":"start","incarnation":3}"#.to_owned(),
                 format!(
-                    r#"{{"at_ms":2,"node":"{id}","role":"master","event":"start","incarnation":3}}"#
+                    r#"{{"at_ms":2,"by":"{id}","by_role":"master","event":"start","incarnation":3}}"#
                 ),
                 format!(
-                    r#"{{"at_ms":3,"node":"{id}","role":"master","event":"sometimes","probe":"seldom"}}"#
+                    r#"{{"at_ms":3,"by":"{id}","by_role":"master","event":"sometimes","probe":"seldom"}}"#
                 ),
             ]
         );

@@ -63,7 +63,7 @@ impl RealWorld {
         Self::over(RealDisk::new(temp.path().to_owned(), Some(temp))?)
     }
 
-    /// Writes event lines also to this file, appending: JSON with `at_ms`, `node`, `role`. A
+    /// Writes event lines also to this file, appending: JSON with `at_ms`, `by`, `by_role`. A
     /// file over 64 MiB is set aside as `NAME.1`.
     ///
     /// # Errors

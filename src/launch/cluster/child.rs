@@ -1,0 +1,157 @@
+//! One node's process.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, OpenOptions},
+    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt, process::ExitStatusExt},
+    path::Path,
+    process::{self, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use super::{
+    plan::NodePlan,
+    watch::{Line, Tail},
+};
+use crate::{
+    launch::{LaunchError, node::SUPERVISED},
+    time::Mono,
+    types::Role,
+};
+
+const WAIT_MIN: Duration = Duration::from_secs(1);
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// A process that runs, ended, or waits to be started again.
+#[derive(Debug)]
+pub(super) struct Child {
+    process: Option<process::Child>,
+    started: Mono,
+    /// Doubles with each early end.
+    wait: Duration,
+    due: Option<Mono>,
+    log: std::path::PathBuf,
+    tail: Tail,
+}
+
+impl Child {
+    pub(super) fn start(program: &Path, node: &NodePlan, now: Mono) -> Result<Self, LaunchError> {
+        // What earlier runs wrote is not what happens now.
+        let tail = Tail::from_end(node.events());
+        let process = Some(spawn(program, node)?);
+        Ok(Self { process, started: now, wait: WAIT_MIN, due: None, log: node.log(), tail })
+    }
+
+    pub(super) fn start_again(
+        &mut self,
+        program: &Path,
+        node: &NodePlan,
+        now: Mono,
+    ) -> Result<(), LaunchError> {
+        self.process = Some(spawn(program, node)?);
+        (self.started, self.due) = (now, None);
+        Ok(())
+    }
+
+    /// Says once how it ended.
+    pub(super) fn ended(&mut self) -> Option<String> {
+        let status = self.process.as_mut()?.try_wait().ok()??;
+        self.process = None;
+        Some(how(status))
+    }
+
+    pub(super) fn is_running(&mut self) -> bool {
+        self.ended();
+        self.process.is_some()
+    }
+
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(process::Child::id)
+    }
+
+    pub(super) fn plan_restart(&mut self, now: Mono, steady: Duration) {
+        if now.since(self.started) >= steady {
+            self.wait = WAIT_MIN;
+        }
+        self.due = Some(now + self.wait);
+        self.wait = (self.wait * 2).min(WAIT_MAX);
+    }
+
+    pub(super) fn is_due(&self, now: Mono) -> bool {
+        self.due.is_some_and(|due| due <= now)
+    }
+
+    pub(super) fn new_events(&mut self) -> Vec<Line> {
+        self.tail.read()
+    }
+
+    /// The last line of its log, with what joins it to a sentence.
+    pub(super) fn last_words(&self) -> String {
+        const LEN_MAX: usize = 300;
+        let text = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4096)..]);
+        let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        if line.is_empty() {
+            return String::new();
+        }
+        format!(": {}", line.chars().take(LEN_MAX).collect::<String>())
+    }
+
+    /// Its stdin ends, and so does it.
+    pub(super) fn ask_to_end(&mut self) {
+        self.due = None;
+        if let Some(process) = &mut self.process {
+            process.stdin = None;
+        }
+    }
+
+    /// Ends it if it still runs.
+    pub(super) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // Both fail only for one that is gone.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+fn spawn(program: &Path, node: &NodePlan) -> Result<process::Child, LaunchError> {
+    let failed = |e: std::io::Error| LaunchError::Failed(format!("{} not started: {e}", node.name));
+    let log = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(node.log())
+        .map_err(failed)?;
+    let role = match node.role {
+        Role::Master => "master",
+        Role::Worker => "worker",
+    };
+    let mut command = Command::new(program);
+    command
+        .args(["node", role, "--config"])
+        .arg(node.settings())
+        .arg(format!("--{SUPERVISED}"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(log);
+    // What the cluster was told by variables stands in the node's file.
+    for (name, _) in std::env::vars_os() {
+        if is_ours(&name) {
+            command.env_remove(name);
+        }
+    }
+    command.spawn().map_err(failed)
+}
+
+fn is_ours(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b"CHATCHAT_")
+}
+
+fn how(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "for no known reason".to_owned(),
+    }
+}

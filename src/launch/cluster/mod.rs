@@ -1,0 +1,340 @@
+//! A whole cluster on one machine: each node a process of its own, all on one SQLite file.
+//!
+//! The program starts itself again for each node. Nodes end with it, however it ends: each
+//! holds the other end of a pipe. What happens in the cluster is read from the masters' event
+//! files, so that a stopped or slow supervisor never holds a node up.
+//!
+//! 1. Identities, join tokens and settings are on disk before the first node starts.
+//! 2. `DATA/cluster.json` says which processes there are, replaced whole at each change.
+//! 3. A node that ends before the cluster was ready ends the cluster; later it is shown, and
+//!    started again only under `--restart`.
+
+mod child;
+mod plan;
+mod watch;
+
+use std::{
+    collections::BTreeSet, ffi::OsString, future::Future, io::Write, path::PathBuf, time::Duration,
+};
+
+use clap::Command;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    runtime,
+    signal::unix::{SignalKind, signal},
+};
+
+use self::{
+    child::Child,
+    plan::{Plan, write_listing},
+    watch::Names,
+};
+use super::{
+    DirLock, LaunchError, node,
+    settings::{Key, Kind, Told, with_keys},
+};
+use crate::{
+    env::{Env, real::RealWorld},
+    event::Event,
+    time::Mono,
+    types::{NodeId, Role},
+};
+
+/// What a cluster can be told.
+pub const KEYS: &[Key] = &[
+    Key { name: "masters", kind: Kind::Count, help: "How many masters [default: 2]" },
+    Key { name: "workers", kind: Kind::Count, help: "How many workers [default: 3]" },
+    Key {
+        name: "http_port",
+        kind: Kind::Count,
+        help: "Master i serves people on this + i, nodes on + 100 + i, operators on + 200 + i \
+               [default: 8080]",
+    },
+    Key { name: "data_dir", kind: Kind::Text, help: "Where all is kept [default: data]" },
+    Key {
+        name: "store",
+        kind: Kind::Text,
+        help: "The shared store, sqlite:PATH [default: sqlite:DATA_DIR/chatchat.db]",
+    },
+    Key { name: "restart", kind: Kind::Switch, help: "Start nodes again that end" },
+    Key {
+        name: "log",
+        kind: Kind::Text,
+        help: "What each node logs to DATA_DIR/NAME/log [default: info]",
+    },
+];
+
+/// A cluster's own settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterSettings {
+    /// How many masters.
+    pub masters: u16,
+    /// How many workers.
+    pub workers: u16,
+    /// The first master's port for people.
+    pub http_port: u16,
+    /// Where all is kept.
+    pub data_dir: PathBuf,
+    /// `sqlite:PATH`; empty for a file in the directory.
+    pub store: String,
+    /// Whether nodes that end are started again.
+    pub restart: bool,
+    /// What each node logs.
+    pub log: String,
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        Self {
+            masters: 2,
+            workers: 3,
+            http_port: 8080,
+            data_dir: "data".into(),
+            store: String::new(),
+            restart: false,
+            log: "info".to_owned(),
+        }
+    }
+}
+
+/// The program `chatchat-cluster`.
+///
+/// # Errors
+/// [`LaunchError`]; all nodes are stopped.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), LaunchError> {
+    let command = Command::new("chatchat-cluster")
+        .about("Chatchat on this machine: masters and workers as processes on one store")
+        .subcommand(
+            Command::new("node")
+                .hide(true)
+                .subcommand_required(true)
+                .subcommand(node::master_command("master"))
+                .subcommand(node::worker_command("worker")),
+        );
+    let matches = with_keys(command, KEYS).try_get_matches_from(args)?;
+    match matches.subcommand().and_then(|(_, node)| node.subcommand()) {
+        Some(("master", matches)) => return node::master(matches),
+        Some((_, matches)) => return node::worker(matches),
+        None => {}
+    }
+    let told = Told::of_matches(KEYS, &matches)?;
+    let settings: ClusterSettings = told.own()?;
+    let plan = Plan::new(&settings, &told.config)?;
+    if told.check_only {
+        print!("{}", told.show(&settings)?);
+        return Ok(());
+    }
+    let _lock = DirLock::take(&settings.data_dir)?;
+    plan.check_ports()?;
+    let runtime = runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| LaunchError::Failed(format!("no threads to run on: {e}")))?;
+    let ended = runtime.block_on(async {
+        let asked = asked_to_stop()?;
+        let world = RealWorld::new(&settings.data_dir);
+        let env = Env::new(world.map_err(|e| LaunchError::Usage(e.to_string()))?);
+        let started = env.now();
+        tokio::select! {
+            biased;
+            () = asked => {
+                say("stopped before it was ready");
+                Ok(())
+            }
+            prepared = plan.prepare(&env) => {
+                prepared?;
+                Supervisor::new(env, plan, settings.restart, started).run().await
+            }
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+/// Ready at SIGINT or SIGTERM, counted from the call on.
+fn asked_to_stop() -> Result<impl Future<Output = ()>, LaunchError> {
+    let listen = |kind| signal(kind).map_err(|e| LaunchError::Failed(format!("signals: {e}")));
+    let (mut interrupt, mut end) =
+        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => {}
+            _ = end.recv() => {}
+        }
+    })
+}
+
+/// A reader that is gone is no reason to stop.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Watches over the processes.
+struct Supervisor {
+    env: Env,
+    plan: Plan,
+    restart: bool,
+    started: Mono,
+    children: Vec<Child>,
+    names: Names,
+    joined: BTreeSet<NodeId>,
+    ready: bool,
+}
+
+impl Supervisor {
+    /// Between two looks at processes and event files.
+    const LOOK: Duration = Duration::from_millis(50);
+    /// What nodes get to end in by themselves.
+    const END: Duration = Duration::from_secs(5);
+    /// A node that lived this long is started again soon.
+    const STEADY: Duration = Duration::from_secs(30);
+
+    fn new(env: Env, plan: Plan, restart: bool, started: Mono) -> Self {
+        let names = Names::new(&plan.nodes);
+        Self {
+            env,
+            plan,
+            restart,
+            started,
+            children: Vec::new(),
+            names,
+            joined: BTreeSet::new(),
+            ready: false,
+        }
+    }
+
+    /// Starts all nodes and watches until it is asked to stop.
+    async fn run(mut self) -> Result<(), LaunchError> {
+        let asked = asked_to_stop()?;
+        let mut asked = std::pin::pin!(asked);
+        for node in &self.plan.nodes {
+            self.children.push(Child::start(&self.plan.program, node, self.env.now())?);
+        }
+        self.list()?;
+        let ended = loop {
+            tokio::select! {
+                biased;
+                () = &mut asked => break Ok(()),
+                looked = self.look() => if let Err(e) = looked { break Err(e) },
+            }
+        };
+        say("stopping");
+        self.stop().await;
+        ended
+    }
+
+    async fn look(&mut self) -> Result<(), LaunchError> {
+        self.env.sleep(Self::LOOK).await;
+        self.look_at_processes()?;
+        for at in 0..self.children.len() {
+            for line in self.children[at].new_events() {
+                self.show(at, &line);
+            }
+        }
+        if !self.ready && self.joined.len() >= self.plan.workers() && self.masters_are_ready().await
+        {
+            self.ready = true;
+            self.greet();
+        }
+        Ok(())
+    }
+
+    fn look_at_processes(&mut self) -> Result<(), LaunchError> {
+        let now = self.env.now();
+        let mut changed = false;
+        for (child, node) in self.children.iter_mut().zip(&self.plan.nodes) {
+            if let Some(how) = child.ended() {
+                changed = true;
+                let last = child.last_words();
+                let line = format!("{} ended ({how}){last}", node.name);
+                if !self.ready && !self.restart {
+                    return Err(LaunchError::Failed(format!(
+                        "{line}; see {}",
+                        node.log().display()
+                    )));
+                }
+                say(&line);
+                if self.restart {
+                    child.plan_restart(now, Self::STEADY);
+                }
+            }
+            if child.is_due(now) {
+                changed = true;
+                child.start_again(&self.plan.program, node, now)?;
+                say(&format!("{} is started again", node.name));
+            }
+        }
+        if changed { self.list() } else { Ok(()) }
+    }
+
+    fn list(&self) -> Result<(), LaunchError> {
+        let pids: Vec<_> = self.children.iter().map(Child::pid).collect();
+        write_listing(&self.plan, &pids)
+    }
+
+    fn show(&mut self, at: usize, line: &watch::Line) {
+        // A worker says of itself what its master says of it.
+        if self.plan.nodes[at].role == Role::Worker {
+            return;
+        }
+        if let Event::Join { node, .. } = line.event {
+            self.joined.insert(node);
+        }
+        if let Some(sentence) = watch::sentence(&mut self.names, &self.plan.nodes[at].name, line) {
+            let since = self.env.now().since(self.started).as_secs_f64();
+            say(&format!("[{since:7.1}s] {sentence}"));
+        }
+    }
+
+    async fn masters_are_ready(&self) -> bool {
+        for node in &self.plan.nodes {
+            let Some(addr) = &node.http else { continue };
+            if !is_ready(&self.env, addr).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn greet(&self) {
+        let took = self.env.now().since(self.started).as_secs_f64();
+        say(&format!("Chatchat is ready after {took:.1} s. Chat at"));
+        for node in &self.plan.nodes {
+            if let Some(addr) = &node.http {
+                say(&format!("  http://{addr}  ({})", node.name));
+            }
+        }
+        say("Ctrl-C stops it.");
+    }
+
+    /// Asks all to end, and ends who does not.
+    async fn stop(&mut self) {
+        self.children.iter_mut().for_each(Child::ask_to_end);
+        let until = self.env.now() + Self::END;
+        while self.env.now() < until && self.children.iter_mut().any(Child::is_running) {
+            self.env.sleep(Self::LOOK / 2).await;
+        }
+        self.children.iter_mut().for_each(Child::kill);
+        // The processes are gone; a listing that says otherwise would mislead.
+        if let Err(e) = self.list() {
+            say(&e.to_string());
+        }
+    }
+}
+
+/// Whether a front end says that people can be sent there.
+async fn is_ready(env: &Env, addr: &str) -> bool {
+    const WAIT: Duration = Duration::from_millis(500);
+    const ASK: &[u8] = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let asked = async {
+        let mut stream = env.connect(addr, WAIT).await.ok()?;
+        stream.write_all(ASK).await.ok()?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.ok()?;
+        Some(status == *b"HTTP/1.1 200")
+    };
+    matches!(env.timeout(WAIT, asked).await, Ok(Some(true)))
+}

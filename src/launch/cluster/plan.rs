@@ -1,0 +1,384 @@
+//! Who runs where, and all that must be on disk before they start.
+
+use std::{fs, path::PathBuf};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures_util::future::try_join_all;
+use rand_chacha::rand_core::Rng;
+use serde::Serialize;
+
+use super::ClusterSettings;
+use crate::{
+    config::Config,
+    crypto::{
+        admission::JoinSecret,
+        key_source::{GeneratedKeys, load_or_make_identity},
+    },
+    env::{
+        Env,
+        real::{RealWorld, make_private_dir, replace_file},
+    },
+    launch::{
+        LaunchError, check_port,
+        node::{MasterSettings, WorkerSettings, store_path},
+        settings::file_of,
+    },
+    store::{JoinToken, Store, StoreError, sqlite},
+    types::{Fingerprint, Role},
+};
+
+/// How long a join token of a node to be started is good, ms.
+const TOKEN_LIFE_MS: u64 = 24 * 3600 * 1000;
+
+const TOKEN_FILE: &str = "join.token";
+const ADMIN_FILE: &str = "admin.token";
+
+/// One node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NodePlan {
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) dir: PathBuf,
+    /// `host:port`, masters only, as the next two.
+    pub(super) http: Option<String>,
+    pub(super) link: Option<String>,
+    pub(super) admin: Option<String>,
+}
+
+impl NodePlan {
+    pub(super) fn settings(&self) -> PathBuf {
+        self.dir.join("node.toml")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    pub(super) fn events(&self) -> PathBuf {
+        self.dir.join("events.jsonl")
+    }
+}
+
+/// The whole cluster: masters first.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) nodes: Vec<NodePlan>,
+    /// What is started for each node.
+    pub(super) program: PathBuf,
+    data_dir: PathBuf,
+    store: String,
+    log: String,
+    config: Config,
+}
+
+impl Plan {
+    pub(super) fn new(settings: &ClusterSettings, config: &Config) -> Result<Self, LaunchError> {
+        let usage = |text: String| LaunchError::Usage(text);
+        for (key, count) in [("masters", settings.masters), ("workers", settings.workers)] {
+            if !(1..=100).contains(&count) {
+                return Err(usage(format!("{key}: want 1 to 100, not {count}")));
+            }
+        }
+        let first = settings.http_port;
+        if first == 0 || u32::from(first) + 200 + u32::from(settings.masters) > 65_536 {
+            return Err(usage(format!(
+                "http_port: {first} leaves no room for the ports {first} + 200 and on"
+            )));
+        }
+        // Children run elsewhere if this one ever does, so paths are whole.
+        let data_dir =
+            std::path::absolute(&settings.data_dir).map_err(|e| usage(format!("data_dir: {e}")))?;
+        let store = match settings.store.as_str() {
+            "" => data_dir.join("chatchat.db"),
+            store => {
+                std::path::absolute(store_path(store)?).map_err(|e| usage(format!("store: {e}")))?
+            }
+        };
+        let program = std::env::current_exe()
+            .map_err(|e| LaunchError::Failed(format!("this program cannot be found: {e}")))?;
+        let addr = |port: u16| Some(format!("127.0.0.1:{port}"));
+        let masters = (0..settings.masters).map(|at| {
+            let name = format!("master-{at}");
+            NodePlan {
+                dir: data_dir.join(&name),
+                name,
+                role: Role::Master,
+                http: addr(first + at),
+                link: addr(first + 100 + at),
+                admin: addr(first + 200 + at),
+            }
+        });
+        let workers = (0..settings.workers).map(|at| {
+            let name = format!("worker-{at}");
+            let dir = data_dir.join(&name);
+            NodePlan { name, role: Role::Worker, dir, http: None, link: None, admin: None }
+        });
+        Ok(Self {
+            nodes: masters.chain(workers).collect(),
+            program,
+            data_dir,
+            store: format!("sqlite:{}", store.display()),
+            log: settings.log.clone(),
+            config: config.clone(),
+        })
+    }
+
+    pub(super) fn workers(&self) -> usize {
+        self.nodes.iter().filter(|node| node.role == Role::Worker).count()
+    }
+
+    pub(super) fn check_ports(&self) -> Result<(), LaunchError> {
+        let ports = self.nodes.iter().flat_map(|node| [&node.http, &node.link, &node.admin]);
+        ports.flatten().try_for_each(|addr| check_port(addr, "--http-port"))
+    }
+
+    /// Makes directories, the masters' identities, the workers' tokens and everybody's settings.
+    pub(super) async fn prepare(&self, env: &Env) -> Result<(), LaunchError> {
+        for node in &self.nodes {
+            make_private_dir(&node.dir).map_err(|e| LaunchError::Usage(e.to_string()))?;
+        }
+        let store = sqlite::open(env, &store_path(&self.store)?, self.config.store_timeout)
+            .map_err(|e| LaunchError::Usage(format!("{}: {e}", self.store)))?;
+        let pins = self.identities().await?;
+        let admin = self.admin_token(env)?;
+        let links: Vec<_> = self.nodes.iter().filter_map(|node| node.link.clone()).collect();
+        for node in &self.nodes {
+            let settings = match node.role {
+                Role::Master => {
+                    write(node, ADMIN_FILE, &admin)?;
+                    self.master_file(node)?
+                }
+                Role::Worker => {
+                    let token = join_token(env, &store, &pins[0]).await.map_err(|e| {
+                        LaunchError::Failed(format!("no join token for {}: {e}", node.name))
+                    })?;
+                    write(node, TOKEN_FILE, &token)?;
+                    self.worker_file(node, &links, &pins)?
+                }
+            };
+            let path = node.settings();
+            replace_file(&path, settings.as_bytes())
+                .map_err(|e| LaunchError::Usage(format!("{}: {e}", path.display())))?;
+        }
+        Ok(())
+    }
+
+    /// The masters' fingerprints, in order. They are made side by side: each takes a while.
+    async fn identities(&self) -> Result<Vec<Fingerprint>, LaunchError> {
+        let masters = self.nodes.iter().filter(|node| node.role == Role::Master);
+        try_join_all(masters.map(|node| async {
+            let refuse = |e: &dyn std::fmt::Display| {
+                LaunchError::Usage(format!("{}: {e}", node.dir.display()))
+            };
+            let env = Env::new(RealWorld::new(&node.dir).map_err(|e| refuse(&e))?);
+            let identity = load_or_make_identity(&env, &GeneratedKeys, self.config.identity_bits);
+            Ok(identity.await.map_err(|e| refuse(&e))?.fingerprint())
+        }))
+        .await
+    }
+
+    /// The cluster's one token for operators, made at the first start.
+    fn admin_token(&self, env: &Env) -> Result<String, LaunchError> {
+        let path = self.data_dir.join(ADMIN_FILE);
+        let refuse =
+            |e: &dyn std::fmt::Display| LaunchError::Usage(format!("{}: {e}", path.display()));
+        match fs::read_to_string(&path) {
+            Ok(text) if text.trim().is_empty() => {
+                Err(refuse(&"is empty; remove it to have a new one made"))
+            }
+            Ok(text) => Ok(text),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let mut secret = [0; 32];
+                env.rng("admin-token").fill_bytes(&mut secret);
+                let text = format!("{}\n", URL_SAFE_NO_PAD.encode(secret));
+                replace_file(&path, text.as_bytes()).map_err(|e| refuse(&e))?;
+                Ok(text)
+            }
+            Err(e) => Err(refuse(&e)),
+        }
+    }
+
+    fn master_file(&self, node: &NodePlan) -> Result<String, LaunchError> {
+        let or_empty = |addr: &Option<String>| addr.clone().unwrap_or_default();
+        let settings = MasterSettings {
+            name: node.name.clone(),
+            data_dir: node.dir.clone(),
+            store: self.store.clone(),
+            http: or_empty(&node.http),
+            link: or_empty(&node.link),
+            admin: or_empty(&node.admin),
+            events: Some(node.events()),
+            log: self.log.clone(),
+            ..MasterSettings::default()
+        };
+        file_of(&settings.resolve()?, &self.config)
+    }
+
+    fn worker_file(
+        &self,
+        node: &NodePlan,
+        masters: &[String],
+        pins: &[Fingerprint],
+    ) -> Result<String, LaunchError> {
+        let settings = WorkerSettings {
+            name: node.name.clone(),
+            data_dir: node.dir.clone(),
+            store: self.store.clone(),
+            masters: masters.to_vec(),
+            pins: pins.to_vec(),
+            token: None,
+            token_file: Some(node.dir.join(TOKEN_FILE)),
+            events: Some(node.events()),
+            log: self.log.clone(),
+        };
+        file_of(&settings.resolve()?, &self.config)
+    }
+}
+
+fn write(node: &NodePlan, name: &str, text: &str) -> Result<(), LaunchError> {
+    let path = node.dir.join(name);
+    replace_file(&path, text.as_bytes())
+        .map_err(|e| LaunchError::Usage(format!("{}: {e}", path.display())))
+}
+
+/// A fresh token for one worker. A worker that is enrolled already does without.
+async fn join_token(env: &Env, store: &Store, master: &Fingerprint) -> Result<String, StoreError> {
+    let secret = JoinSecret::random(&mut env.rng("join-tokens"), master);
+    let token = JoinToken {
+        id: secret.id,
+        guard: *secret.guard().expose(),
+        bearer_sha256: secret.bearer_sha256(),
+        role: Role::Worker,
+        uses_left: 1,
+        ends_at_ms: store.cluster().await?.now_ms + TOKEN_LIFE_MS,
+    };
+    store.put_join_token(token).await?;
+    Ok(secret.text().to_string())
+}
+
+#[derive(Serialize)]
+struct Listing<'a> {
+    nodes: Vec<Listed<'a>>,
+}
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    name: &'a str,
+    role: Role,
+    pid: Option<u32>,
+    http: Option<String>,
+    link: Option<&'a str>,
+    admin: Option<String>,
+}
+
+/// Replaces `DATA/cluster.json`; `pids` in the order of nodes, none for one that does not run.
+pub(super) fn write_listing(plan: &Plan, pids: &[Option<u32>]) -> Result<(), LaunchError> {
+    let url = |addr: &Option<String>| addr.as_ref().map(|addr| format!("http://{addr}"));
+    let nodes = plan.nodes.iter().zip(pids).map(|(node, pid)| Listed {
+        name: &node.name,
+        role: node.role,
+        pid: *pid,
+        http: url(&node.http),
+        link: node.link.as_deref(),
+        admin: url(&node.admin),
+    });
+    let listing = Listing { nodes: nodes.collect() };
+    let path = plan.data_dir.join("cluster.json");
+    let failed =
+        |e: &dyn std::fmt::Display| LaunchError::Failed(format!("{}: {e}", path.display()));
+    let text = serde_json::to_string_pretty(&listing).map_err(|e| failed(&e))?;
+    replace_file(&path, text.as_bytes()).map_err(|e| failed(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::real::TempDir;
+
+    fn plan(change: impl FnOnce(&mut ClusterSettings)) -> Result<Plan, LaunchError> {
+        let mut settings = ClusterSettings::default();
+        change(&mut settings);
+        Plan::new(&settings, &Config::default())
+    }
+
+    #[test]
+    fn ports_are_the_same_at_each_start_and_have_room() {
+        let plan_ = plan(|_| {}).expect("the defaults work");
+        let shown: Vec<_> = plan_
+            .nodes
+            .iter()
+            .map(|node| {
+                let port = |addr: &Option<String>| addr.clone().unwrap_or_else(|| "-".to_owned());
+                let ports = [port(&node.http), port(&node.link), port(&node.admin)];
+                format!("{} {}", node.name, ports.join(" "))
+            })
+            .collect();
+        insta::assert_snapshot!(shown.join("\n"), @r"
+        master-0 127.0.0.1:8080 127.0.0.1:8180 127.0.0.1:8280
+        master-1 127.0.0.1:8081 127.0.0.1:8181 127.0.0.1:8281
+        worker-0 - - -
+        worker-1 - - -
+        worker-2 - - -
+        ");
+        assert!(plan(|s| s.http_port = 65_334).is_ok());
+        for refused in [
+            plan(|s| s.http_port = 65_335),
+            plan(|s| s.http_port = 0),
+            plan(|s| s.masters = 0),
+            plan(|s| s.workers = 101),
+            plan(|s| s.store = "postgres://h".to_owned()),
+        ] {
+            assert!(matches!(refused, Err(LaunchError::Usage(_))), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn the_listing_says_who_runs_where() {
+        let temp = TempDir::new().expect("a directory");
+        let plan = plan(|s| {
+            (s.masters, s.workers) = (1, 1);
+            s.data_dir = temp.path().to_owned();
+        })
+        .expect("works");
+        write_listing(&plan, &[Some(7), None]).expect("written");
+        let text = fs::read_to_string(temp.path().join("cluster.json")).expect("is there");
+        let read: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let want = serde_json::json!({"nodes": [
+            {"name": "master-0", "role": "master", "pid": 7, "http": "http://127.0.0.1:8080",
+             "link": "127.0.0.1:8180", "admin": "http://127.0.0.1:8280"},
+            {"name": "worker-0", "role": "worker", "pid": null, "http": null, "link": null,
+             "admin": null},
+        ]});
+        assert_eq!(read, want);
+    }
+
+    #[tokio::test]
+    async fn all_that_nodes_need_is_on_disk_before_they_start() {
+        let temp = TempDir::new().expect("a directory");
+        let settings = ClusterSettings {
+            masters: 1,
+            workers: 2,
+            data_dir: temp.path().to_owned(),
+            ..ClusterSettings::default()
+        };
+        let config = Config { identity_bits: 2048, ..Config::default() };
+        let plan = Plan::new(&settings, &config).expect("works");
+        let env = Env::new(RealWorld::new(temp.path()).expect("a directory"));
+        plan.prepare(&env).await.expect("prepared");
+        let first = fs::read(temp.path().join("master-0/identity.key")).expect("a key");
+        plan.prepare(&env).await.expect("prepared again");
+        let again = fs::read(temp.path().join("master-0/identity.key")).expect("a key");
+        assert_eq!(first, again, "a second start keeps who a master is");
+        let admin = |dir: &str| fs::read_to_string(temp.path().join(dir).join(ADMIN_FILE));
+        assert_eq!(admin("").expect("made"), admin("master-0").expect("passed on"));
+        let token = |name: &str| {
+            let text = fs::read_to_string(temp.path().join(name).join(TOKEN_FILE)).expect("made");
+            JoinSecret::parse(&text).expect("a token").id
+        };
+        assert_ne!(token("worker-0"), token("worker-1"), "each has a token of its own");
+        let file = fs::read_to_string(plan.nodes[1].settings()).expect("written");
+        let worker: toml::Table = file.parse().expect("TOML");
+        assert_eq!(worker["masters"], toml::Value::from(vec!["127.0.0.1:8180"]));
+        assert_eq!(worker["pins"].as_array().map(Vec::len), Some(1));
+    }
+}

@@ -1,0 +1,587 @@
+//! One node in one process: what it is told, and running it until it is asked to stop.
+//!
+//! It stops at SIGINT and SIGTERM. A supervised one leaves SIGINT, which a terminal sends to all
+//! processes at once, to its supervisor, and stops when its stdin ends: with its supervisor,
+//! however that ends.
+
+use std::{
+    ffi::OsString,
+    future::{Future, pending},
+    io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::AsyncReadExt,
+    net::unix::pipe,
+    runtime,
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    DirLock, LaunchError, check_port,
+    settings::{Key, Kind, Told, with_keys},
+};
+use crate::{
+    config::Config,
+    crypto::{
+        admission::JoinSecret,
+        key_source::{GeneratedKeys, load_or_make_identity},
+    },
+    env::{BoxFuture, Env, real::RealWorld},
+    run::{MasterError, MasterParams, WorkerParams, run_master, run_worker},
+    store::{Store, sqlite},
+    types::{Fingerprint, Role},
+};
+
+/// The hidden flag of a node that ends with its supervisor.
+pub const SUPERVISED: &str = "supervised";
+
+const NAME: Key = Key { name: "name", kind: Kind::Text, help: "Its name for people" };
+const DATA_DIR: Key =
+    Key { name: "data_dir", kind: Kind::Text, help: "Its own directory [default: data]" };
+const STORE: Key = Key {
+    name: "store",
+    kind: Kind::Text,
+    help: "The shared store, sqlite:PATH [default: sqlite:DATA_DIR/chatchat.db]",
+};
+const EVENTS: Key =
+    Key { name: "events", kind: Kind::Text, help: "A file to append event lines to, as JSON" };
+const LOG: Key = Key {
+    name: "log",
+    kind: Kind::Text,
+    help: "What is logged to stderr, such as debug or warn,chatchat=info [default: info]",
+};
+
+/// What a master can be told.
+pub const MASTER_KEYS: &[Key] = &[
+    NAME,
+    DATA_DIR,
+    STORE,
+    Key {
+        name: "http",
+        kind: Kind::Text,
+        help: "Where it serves people, HOST:PORT [default: 127.0.0.1:8080]",
+    },
+    Key {
+        name: "http_public",
+        kind: Kind::Text,
+        help: "Its front end as browsers reach it [default: http://HTTP]",
+    },
+    Key {
+        name: "link",
+        kind: Kind::Text,
+        help: "Where it takes nodes, HOST:PORT [default: 127.0.0.1:8180]",
+    },
+    Key {
+        name: "link_public",
+        kind: Kind::Text,
+        help: "The same as other nodes reach it [default: LINK]",
+    },
+    Key {
+        name: "admin",
+        kind: Kind::Text,
+        help: "Where it serves operators, HOST:PORT or off [default: 127.0.0.1:8280]",
+    },
+    EVENTS,
+    LOG,
+];
+
+/// What a worker can be told.
+pub const WORKER_KEYS: &[Key] = &[
+    NAME,
+    DATA_DIR,
+    STORE,
+    Key {
+        name: "masters",
+        kind: Kind::List,
+        help: "Where masters take nodes, HOST:PORT, one at least",
+    },
+    Key {
+        name: "pins",
+        kind: Kind::List,
+        help: "Fingerprints of masters' keys, as chatctl fingerprint prints them; for its first \
+               start one at least",
+    },
+    Key { name: "token", kind: Kind::Secret, help: "A join token, for its first start" },
+    Key { name: "token_file", kind: Kind::Text, help: "A file that holds the join token" },
+    EVENTS,
+    LOG,
+];
+
+/// A master's own settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MasterSettings {
+    /// Its name for people.
+    pub name: String,
+    /// Its own directory.
+    pub data_dir: PathBuf,
+    /// `sqlite:PATH`; empty for a file in the directory.
+    pub store: String,
+    /// Where it serves people.
+    pub http: String,
+    /// The same as browsers reach it; empty to say `http`.
+    pub http_public: String,
+    /// Where it takes nodes.
+    pub link: String,
+    /// The same as other nodes reach it; empty to say `link`.
+    pub link_public: String,
+    /// Where it serves operators, or `off`.
+    pub admin: String,
+    /// Where event lines go besides the log.
+    pub events: Option<PathBuf>,
+    /// What is logged.
+    pub log: String,
+}
+
+impl Default for MasterSettings {
+    fn default() -> Self {
+        Self {
+            name: "master".to_owned(),
+            data_dir: "data".into(),
+            store: String::new(),
+            http: "127.0.0.1:8080".to_owned(),
+            http_public: String::new(),
+            link: "127.0.0.1:8180".to_owned(),
+            link_public: String::new(),
+            admin: "127.0.0.1:8280".to_owned(),
+            events: None,
+            log: "info".to_owned(),
+        }
+    }
+}
+
+impl MasterSettings {
+    /// Fills in what follows from the rest.
+    ///
+    /// # Errors
+    /// [`LaunchError::Usage`] for what others could not reach, or is no address.
+    pub fn resolve(mut self) -> Result<Self, LaunchError> {
+        check_name(&self.name)?;
+        default_store(&mut self.store, &self.data_dir);
+        store_path(&self.store)?;
+        if self.http_public.is_empty() {
+            self.http_public = format!("http://{}", reachable("http", &self.http)?);
+        }
+        if self.link_public.is_empty() {
+            self.link_public = reachable("link", &self.link)?.to_owned();
+        }
+        let listens =
+            [("http", Some(&*self.http)), ("link", Some(&*self.link)), ("admin", self.admin())];
+        for (key, addr) in listens {
+            let Some(addr) = addr else { continue };
+            check_addr(key, addr)?;
+        }
+        Ok(self)
+    }
+
+    /// Where it serves operators, if it does.
+    #[must_use]
+    pub fn admin(&self) -> Option<&str> {
+        (self.admin != "off").then_some(&self.admin)
+    }
+}
+
+/// A worker's own settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkerSettings {
+    /// Its name for people.
+    pub name: String,
+    /// Its own directory.
+    pub data_dir: PathBuf,
+    /// `sqlite:PATH`; empty for a file in the directory.
+    pub store: String,
+    /// Where masters take nodes.
+    pub masters: Vec<String>,
+    /// Which masters' keys to believe.
+    pub pins: Vec<Fingerprint>,
+    /// Lets it in the first time.
+    pub token: Option<String>,
+    /// Where the token stands instead.
+    pub token_file: Option<PathBuf>,
+    /// Where event lines go besides the log.
+    pub events: Option<PathBuf>,
+    /// What is logged.
+    pub log: String,
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        Self {
+            name: "worker".to_owned(),
+            data_dir: "data".into(),
+            store: String::new(),
+            masters: Vec::new(),
+            pins: Vec::new(),
+            token: None,
+            token_file: None,
+            events: None,
+            log: "info".to_owned(),
+        }
+    }
+}
+
+impl WorkerSettings {
+    /// Fills in what follows from the rest.
+    ///
+    /// # Errors
+    /// [`LaunchError::Usage`] for a worker that could never join.
+    pub fn resolve(mut self) -> Result<Self, LaunchError> {
+        let usage = |text: &str| Err(LaunchError::Usage(text.to_owned()));
+        check_name(&self.name)?;
+        default_store(&mut self.store, &self.data_dir);
+        store_path(&self.store)?;
+        if self.masters.is_empty() {
+            return usage("masters: name one at least, such as --masters 127.0.0.1:8180");
+        }
+        self.masters.iter().try_for_each(|addr| check_addr("masters", addr))?;
+        if self.token.is_some() && self.token_file.is_some() {
+            return usage("token and token_file both say the join token; leave one out");
+        }
+        Ok(self)
+    }
+
+    /// The join token, wherever it stands, checked for its form.
+    fn join_token(&self) -> Result<Option<String>, LaunchError> {
+        let text = match (&self.token, &self.token_file) {
+            (Some(text), _) => text.clone(),
+            (None, Some(path)) => std::fs::read_to_string(path)
+                .map_err(|e| LaunchError::Usage(format!("token_file {}: {e}", path.display())))?,
+            (None, None) => return Ok(None),
+        };
+        let token = JoinSecret::parse(&text).map_err(|e| LaunchError::Usage(e.to_string()))?;
+        Ok(Some(token.text().to_string()))
+    }
+}
+
+fn check_name(name: &str) -> Result<(), LaunchError> {
+    let fits = (1..=64).contains(&name.len()) && !name.chars().any(char::is_control);
+    let refused = || LaunchError::Usage(format!("name: {name:?} is not 1 to 64 plain characters"));
+    fits.then_some(()).ok_or_else(refused)
+}
+
+fn check_addr(key: &str, addr: &str) -> Result<(), LaunchError> {
+    let port = addr.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    match port.and_then(|(_, port)| port.parse::<u16>().ok()) {
+        Some(1..) => Ok(()),
+        _ => Err(LaunchError::Usage(format!("{key}: {addr:?} is not HOST:PORT"))),
+    }
+}
+
+/// An address to listen on that is also one to dial.
+fn reachable<'a>(key: &str, addr: &'a str) -> Result<&'a str, LaunchError> {
+    if addr.starts_with("0.0.0.0:") || addr.starts_with("[::]:") {
+        return Err(LaunchError::Usage(format!(
+            "{key}: nobody can dial {addr}; say with --{key}-public how this master is reached"
+        )));
+    }
+    Ok(addr)
+}
+
+fn default_store(store: &mut String, data_dir: &Path) {
+    if store.is_empty() {
+        *store = format!("sqlite:{}", data_dir.join("chatchat.db").display());
+    }
+}
+
+/// The file that a store is in.
+///
+/// # Errors
+/// [`LaunchError::Usage`] for another kind of store.
+pub fn store_path(store: &str) -> Result<PathBuf, LaunchError> {
+    match store.strip_prefix("sqlite:") {
+        Some(path) if !path.is_empty() => Ok(path.into()),
+        _ => Err(LaunchError::Usage(format!("store: {store:?} is not sqlite:PATH"))),
+    }
+}
+
+/// The arguments of a master under some program name.
+#[must_use]
+pub fn master_command(name: &'static str) -> Command {
+    with_keys(supervised(Command::new(name).about("A coordinator with a front end")), MASTER_KEYS)
+}
+
+/// The arguments of a worker under some program name.
+#[must_use]
+pub fn worker_command(name: &'static str) -> Command {
+    with_keys(
+        supervised(Command::new(name).about("A writer with a database of its own")),
+        WORKER_KEYS,
+    )
+}
+
+fn supervised(command: Command) -> Command {
+    let help = "Stop when stdin ends, and leave SIGINT to who holds its other end";
+    let flag = Arg::new(SUPERVISED).long(SUPERVISED).action(ArgAction::SetTrue).hide(true);
+    command.arg(flag.help(help))
+}
+
+/// The program `chatchat-master`.
+///
+/// # Errors
+/// [`LaunchError`]; the node is stopped.
+pub fn master_main(args: impl IntoIterator<Item = OsString>) -> Result<(), LaunchError> {
+    master(&master_command("chatchat-master").try_get_matches_from(args)?)
+}
+
+/// The program `chatchat-worker`.
+///
+/// # Errors
+/// [`LaunchError`]; the node is stopped.
+pub fn worker_main(args: impl IntoIterator<Item = OsString>) -> Result<(), LaunchError> {
+    worker(&worker_command("chatchat-worker").try_get_matches_from(args)?)
+}
+
+/// Runs a master as the arguments say.
+///
+/// # Errors
+/// [`LaunchError`]; the node is stopped.
+pub fn master(matches: &ArgMatches) -> Result<(), LaunchError> {
+    let told = Told::of_matches(MASTER_KEYS, matches)?;
+    let settings = told.own::<MasterSettings>()?.resolve()?;
+    if told.check_only {
+        print!("{}", told.show(&settings)?);
+        return Ok(());
+    }
+    check_port(&settings.http, "--http")?;
+    check_port(&settings.link, "--link")?;
+    settings.admin().map_or(Ok(()), |addr| check_port(addr, "--admin"))?;
+    let place = Place {
+        role: Role::Master,
+        data_dir: &settings.data_dir,
+        store: store_path(&settings.store)?,
+        events: settings.events.as_deref(),
+        log: &settings.log,
+        config: &told.config,
+        supervised: matches.get_flag(SUPERVISED),
+    };
+    run(&place, async |env, store, stop| {
+        let ended = run_master(
+            env,
+            MasterParams {
+                name: settings.name.clone(),
+                config: told.config.clone(),
+                http_listen: settings.http.clone(),
+                http_public: settings.http_public.clone(),
+                link_listen: settings.link.clone(),
+                link_public: settings.link_public.clone(),
+                admin_listen: settings.admin().map(str::to_owned),
+                store,
+                keys: Arc::new(GeneratedKeys),
+            },
+            stop,
+        );
+        ended.await.map_err(|e| match e {
+            MasterError::Node(e) => LaunchError::Failed(e.to_string()),
+            e => LaunchError::Usage(e.to_string()),
+        })
+    })
+}
+
+/// Runs a worker as the arguments say.
+///
+/// # Errors
+/// [`LaunchError`]; the node is stopped.
+pub fn worker(matches: &ArgMatches) -> Result<(), LaunchError> {
+    let told = Told::of_matches(WORKER_KEYS, matches)?;
+    let settings = told.own::<WorkerSettings>()?.resolve()?;
+    if told.check_only {
+        print!("{}", told.show(&settings)?);
+        return Ok(());
+    }
+    let token = settings.join_token()?;
+    let place = Place {
+        role: Role::Worker,
+        data_dir: &settings.data_dir,
+        store: store_path(&settings.store)?,
+        events: settings.events.as_deref(),
+        log: &settings.log,
+        config: &told.config,
+        supervised: matches.get_flag(SUPERVISED),
+    };
+    run(&place, async |env, store, stop| {
+        let ended = run_worker(
+            env,
+            WorkerParams {
+                name: settings.name.clone(),
+                config: told.config.clone(),
+                masters: settings.masters.clone(),
+                pins: settings.pins.clone(),
+                token,
+                store,
+                keys: Arc::new(GeneratedKeys),
+            },
+            stop,
+        );
+        // All that it can say is why it did not start.
+        ended.await.map_err(|e| LaunchError::Usage(e.to_string()))
+    })
+}
+
+/// Where and how a node runs, whichever role it has.
+struct Place<'a> {
+    role: Role,
+    data_dir: &'a Path,
+    store: PathBuf,
+    events: Option<&'a Path>,
+    log: &'a str,
+    config: &'a Config,
+    supervised: bool,
+}
+
+fn run(
+    place: &Place<'_>,
+    node: impl AsyncFnOnce(Env, Store, BoxFuture<'static, ()>) -> Result<(), LaunchError>,
+) -> Result<(), LaunchError> {
+    /// What a node that was asked to stop gets to say goodbye in.
+    const GOODBYE: Duration = Duration::from_secs(3);
+    /// What its threads get to end in.
+    const END: Duration = Duration::from_secs(1);
+    /// A node's work is a few tasks; threads beyond these only cost memory.
+    const THREADS_MAX: usize = 4;
+
+    let _lock = DirLock::take(place.data_dir)?;
+    log_to_stderr(place.log)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .map_err(|e| LaunchError::Failed(format!("no threads to run on: {e}")))?;
+    let ended = runtime.block_on(async {
+        let asked = asked_to_stop(place.supervised)?;
+        let env = world(place).await?;
+        let store = sqlite::open(&env, &place.store, place.config.store_timeout)
+            .map_err(|e| LaunchError::Usage(format!("{}: {e}", place.store.display())))?;
+        let (tell, told) = oneshot::channel();
+        let overdue = async {
+            asked.await;
+            // A node that has ended by itself hears nothing any more.
+            let _ = tell.send(());
+            env.sleep(GOODBYE).await;
+        };
+        let stop = Box::pin(async {
+            let _ = told.await;
+        });
+        tokio::select! {
+            biased;
+            ended = node(env.clone(), store, stop) => ended,
+            () = overdue => Ok(()),
+        }
+    });
+    runtime.shutdown_timeout(END);
+    ended
+}
+
+/// The world of a node whose identity is known to be usable.
+async fn world(place: &Place<'_>) -> Result<Env, LaunchError> {
+    let usage = |e: &dyn std::fmt::Display| LaunchError::Usage(e.to_string());
+    let mut world = RealWorld::new(place.data_dir).map_err(|e| usage(&e))?;
+    if let Some(path) = place.events {
+        world = world
+            .with_events_file(path)
+            .map_err(|e| usage(&format!("events {}: {e}", path.display())))?;
+    }
+    let env = Env::new(world);
+    let identity = load_or_make_identity(&env, &GeneratedKeys, place.config.identity_bits)
+        .await
+        .map_err(|e| usage(&format!("{}: {e}", place.data_dir.display())))?;
+    env.identify(identity.node(), place.role);
+    Ok(env)
+}
+
+fn log_to_stderr(what: &str) -> Result<(), LaunchError> {
+    let filter = EnvFilter::try_new(what).map_err(|e| LaunchError::Usage(format!("log: {e}")))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .try_init()
+        .map_err(|e| LaunchError::Failed(format!("the log: {e}")))
+}
+
+/// Ready when the node has to stop. Signals count from the call on.
+fn asked_to_stop(supervised: bool) -> Result<impl Future<Output = ()>, LaunchError> {
+    let listen = |kind| signal(kind).map_err(|e| LaunchError::Failed(format!("signals: {e}")));
+    let (mut interrupt, mut end) =
+        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    Ok(async move {
+        let interrupted = async {
+            interrupt.recv().await;
+            if supervised {
+                pending::<()>().await;
+            }
+        };
+        let orphaned = async { if supervised { stdin_ends().await } else { pending().await } };
+        tokio::select! {
+            biased;
+            _ = end.recv() => {}
+            () = interrupted => {}
+            () = orphaned => {}
+        }
+    })
+}
+
+/// A stdin that is no pipe has no end that would mean something.
+async fn stdin_ends() {
+    let pipe = io::stdin().as_fd().try_clone_to_owned().and_then(pipe::Receiver::from_owned_fd);
+    let Ok(mut pipe) = pipe else { return pending().await };
+    let mut said = [0; 64];
+    while pipe.read(&mut said).await.is_ok_and(|len| len > 0) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_from_the_rest_is_filled_in() {
+        let master = MasterSettings::default().resolve().expect("the defaults work");
+        assert_eq!(master.store, "sqlite:data/chatchat.db");
+        assert_eq!(master.http_public, "http://127.0.0.1:8080");
+        assert_eq!(master.link_public, "127.0.0.1:8180");
+        assert_eq!(MasterSettings { admin: "off".to_owned(), ..master }.admin(), None);
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_refused_with_the_way_out() {
+        let text = str::to_owned;
+        let master = |change: &dyn Fn(&mut MasterSettings)| {
+            let mut settings = MasterSettings::default();
+            change(&mut settings);
+            settings.resolve().expect_err("refused").to_string()
+        };
+        let worker = |change: &dyn Fn(&mut WorkerSettings)| {
+            let mut settings =
+                WorkerSettings { masters: vec![text("h:1")], ..WorkerSettings::default() };
+            change(&mut settings);
+            settings.resolve().expect_err("refused").to_string()
+        };
+        let lines = [
+            master(&|m| m.name = text("a\nb")),
+            master(&|m| m.http = text("0.0.0.0:80")),
+            master(&|m| m.link = text("nowhere")),
+            master(&|m| m.admin = text("127.0.0.1:0")),
+            master(&|m| m.store = text("postgres://h/db")),
+            worker(&|w| w.masters.clear()),
+            worker(&|w| (w.token, w.token_file) = (Some(text("t")), Some("f".into()))),
+        ];
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        name: "a\nb" is not 1 to 64 plain characters
+        http: nobody can dial 0.0.0.0:80; say with --http-public how this master is reached
+        link: "nowhere" is not HOST:PORT
+        admin: "127.0.0.1:0" is not HOST:PORT
+        store: "postgres://h/db" is not sqlite:PATH
+        masters: name one at least, such as --masters 127.0.0.1:8180
+        token and token_file both say the join token; leave one out
+        "#);
+    }
+}

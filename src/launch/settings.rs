@@ -1,0 +1,410 @@
+//! What a program is told, from a file, from variables and from flags, as one set of keys.
+//!
+//! A key is `data_dir` in the TOML file, `CHATCHAT_DATA_DIR` among the variables and
+//! `--data-dir` among the flags. Besides a program's own keys there are those of [`Config`].
+//! All three sources become one table, which is then read strictly.
+
+use std::{ffi::OsString, fs, io::ErrorKind, path::Path};
+
+use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
+use serde::{Serialize, de::DeserializeOwned};
+use toml::{Table, Value};
+
+use super::LaunchError;
+use crate::config::Config;
+
+const VARIABLE: &str = "CHATCHAT_";
+
+/// One thing that a program can be told.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// As the file spells it.
+    pub name: &'static str,
+    /// What its value is.
+    pub kind: Kind,
+    /// What it says, for `--help`.
+    pub help: &'static str,
+}
+
+/// What a value is, and so how the text of a flag becomes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A text.
+    Text,
+    /// A text that is not shown.
+    Secret,
+    /// Texts; commas between them in flags and variables.
+    List,
+    /// A whole number.
+    Count,
+    /// Yes or no; the bare flag says yes.
+    Switch,
+}
+
+/// A program's name, keys, and what it was told.
+#[derive(Debug)]
+pub struct Told {
+    keys: &'static [Key],
+    own: Table,
+    /// Limits and time-outs, validated.
+    pub config: Config,
+    /// Whether only to show all this.
+    pub check_only: bool,
+}
+
+impl Told {
+    /// Reads arguments, variables and the file that they name.
+    ///
+    /// # Errors
+    /// [`LaunchError::Arguments`], [`LaunchError::Usage`].
+    pub fn read(
+        command: Command,
+        keys: &'static [Key],
+        args: impl IntoIterator<Item = OsString>,
+    ) -> Result<Self, LaunchError> {
+        let matches = with_keys(command, keys).try_get_matches_from(args)?;
+        Self::of_matches(keys, &matches)
+    }
+
+    /// The same, of arguments that were parsed with [`with_keys`].
+    ///
+    /// # Errors
+    /// [`LaunchError::Usage`].
+    pub fn of_matches(keys: &'static [Key], matches: &ArgMatches) -> Result<Self, LaunchError> {
+        known_variables(keys, std::env::vars_os().map(|(name, _)| name))?;
+        let file = match matches.get_one::<String>("config") {
+            Some(path) => read_file(Path::new(path))?,
+            None => Table::new(),
+        };
+        let mut given = Vec::new();
+        for (name, _) in all_keys(keys) {
+            let source = matches.value_source(&name);
+            if matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+                && let Some(text) = matches.get_one::<String>(&name)
+            {
+                given.push((name, text.clone()));
+            }
+        }
+        let mut told = Self::merge(keys, file, given)?;
+        told.check_only = matches.get_flag("check-config");
+        Ok(told)
+    }
+
+    /// Lays what was given as texts over the file, and the whole over the defaults.
+    fn merge(
+        keys: &'static [Key],
+        file: Table,
+        given: Vec<(String, String)>,
+    ) -> Result<Self, LaunchError> {
+        let kinds: Vec<_> = all_keys(keys).collect();
+        let mut all = file;
+        for (name, text) in given {
+            let kind = kinds.iter().find(|(key, _)| *key == name).map_or(Kind::Text, |key| key.1);
+            all.insert(name.clone(), value_of(&name, kind, &text)?);
+        }
+        let (mut own, mut limits) = (Table::new(), Table::new());
+        for (name, value) in all {
+            if keys.iter().any(|key| key.name == name) {
+                own.insert(name, value);
+            } else if kinds.iter().any(|(key, _)| *key == name) {
+                // Alone first, so that a complaint can name it.
+                typed::<Config>(&Table::from_iter([(name.clone(), value.clone())]))
+                    .map_err(|why| LaunchError::Usage(format!("{name}: {why}")))?;
+                limits.insert(name, value);
+            } else {
+                return Err(unknown("key", &name));
+            }
+        }
+        let config = typed::<Config>(&limits).map_err(LaunchError::Usage)?;
+        config.validate().map_err(|e| LaunchError::Usage(e.to_string()))?;
+        Ok(Self { keys, own, config, check_only: false })
+    }
+
+    /// The program's own keys, as their type.
+    ///
+    /// # Errors
+    /// [`LaunchError::Usage`].
+    pub fn own<T: DeserializeOwned>(&self) -> Result<T, LaunchError> {
+        for (name, value) in &self.own {
+            let Some(key) = self.keys.iter().find(|key| key.name == name) else { continue };
+            let fits = match key.kind {
+                Kind::Text | Kind::Secret => value.is_str(),
+                Kind::List => value.as_array().is_some_and(|list| list.iter().all(Value::is_str)),
+                Kind::Count => value.is_integer(),
+                Kind::Switch => value.is_bool(),
+            };
+            if !fits {
+                return Err(LaunchError::Usage(format!("{name}: want {}", key.kind.wanted())));
+            }
+        }
+        typed(&self.own).map_err(LaunchError::Usage)
+    }
+
+    /// What `--check-config` prints: all keys as a file of them, secrets left out.
+    ///
+    /// # Errors
+    /// [`LaunchError::Failed`] when a value cannot be written as TOML.
+    pub fn show(&self, own: &impl Serialize) -> Result<String, LaunchError> {
+        let mut own = Table::try_from(own).map_err(|e| LaunchError::Failed(e.to_string()))?;
+        for key in self.keys.iter().filter(|key| key.kind == Kind::Secret) {
+            if own.contains_key(key.name) {
+                own.insert(key.name.to_owned(), Value::from("(not shown)"));
+            }
+        }
+        let bound = self.config.task_bound().as_secs_f64();
+        Ok(format!("{}# task_bound = \"{bound}s\"\n", file_of(&own, &self.config)?))
+    }
+}
+
+impl Kind {
+    const fn wanted(self) -> &'static str {
+        match self {
+            Self::Text | Self::Secret => "a text",
+            Self::List => "a list of texts",
+            Self::Count => "a whole number",
+            Self::Switch => "true or false",
+        }
+    }
+}
+
+/// A file that says all this: a program's own keys, then the limits.
+///
+/// # Errors
+/// [`LaunchError::Failed`] when a value cannot be written as TOML.
+pub fn file_of(own: &impl Serialize, config: &Config) -> Result<String, LaunchError> {
+    let failed = |e: toml::ser::Error| LaunchError::Failed(e.to_string());
+    let own = toml::to_string(own).map_err(failed)?;
+    Ok(format!("{own}\n# Limits and time-outs.\n{}", toml::to_string(config).map_err(failed)?))
+}
+
+/// Adds the flags and variables of these keys, `--config` and `--check-config`.
+#[must_use]
+pub fn with_keys(command: Command, keys: &'static [Key]) -> Command {
+    let flag = |name: String, kind: Kind| {
+        let value = if kind == Kind::Count { "N" } else { "VALUE" };
+        let arg = Arg::new(name.clone())
+            .long(name.replace('_', "-"))
+            .env(variable(&name))
+            .value_name(value)
+            .hide_env(true)
+            .action(ArgAction::Set);
+        if kind == Kind::Switch {
+            arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+        } else {
+            arg
+        }
+    };
+    let own = keys.iter().map(|key| flag(key.name.to_owned(), key.kind).help(key.help));
+    let limits = limits().map(|(name, value)| {
+        let default = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let help = format!("[default: {default}]");
+        flag(name, kind_of(&value)).help(help).help_heading("Limits and time-outs")
+    });
+    command
+        .version(env!("CARGO_PKG_VERSION"))
+        .after_help(
+            "Each flag is also a variable (--data-dir is CHATCHAT_DATA_DIR) and a key of the \
+             TOML file (data_dir). A flag wins over a variable, a variable over the file.",
+        )
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .env(variable("config"))
+                .hide_env(true)
+                .value_name("FILE")
+                .help("A TOML file of the keys below"),
+        )
+        .arg(
+            Arg::new("check-config")
+                .long("check-config")
+                .action(ArgAction::SetTrue)
+                .help("Show what all sources say together, and do nothing"),
+        )
+        .args(own)
+        .args(limits)
+}
+
+/// The keys of [`Config`] with their defaults.
+fn limits() -> impl Iterator<Item = (String, Value)> {
+    Table::try_from(Config::default()).expect("the defaults are plain values").into_iter()
+}
+
+fn kind_of(value: &Value) -> Kind {
+    if value.is_integer() { Kind::Count } else { Kind::Text }
+}
+
+fn all_keys(keys: &'static [Key]) -> impl Iterator<Item = (String, Kind)> {
+    let own = keys.iter().map(|key| (key.name.to_owned(), key.kind));
+    own.chain(limits().map(|(name, value)| (name, kind_of(&value))))
+}
+
+fn variable(name: &str) -> String {
+    format!("{VARIABLE}{}", name.to_uppercase())
+}
+
+fn value_of(name: &str, kind: Kind, text: &str) -> Result<Value, LaunchError> {
+    let wrong = || LaunchError::Usage(format!("{name}: {text:?} is not {}", kind.wanted()));
+    Ok(match kind {
+        Kind::Text | Kind::Secret => Value::from(text),
+        Kind::List => {
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            Value::Array(parts.map(Value::from).collect())
+        }
+        Kind::Count => Value::from(text.parse::<i64>().map_err(|_| wrong())?),
+        Kind::Switch => Value::from(text.parse::<bool>().map_err(|_| wrong())?),
+    })
+}
+
+fn unknown(what: &str, name: &str) -> LaunchError {
+    LaunchError::Usage(format!("unknown {what} {name}; --help lists all that there are"))
+}
+
+fn known_variables(
+    keys: &'static [Key],
+    names: impl Iterator<Item = OsString>,
+) -> Result<(), LaunchError> {
+    let names = names.filter_map(|name| name.into_string().ok());
+    for name in names.filter(|name| name.starts_with(VARIABLE)) {
+        let key = name[VARIABLE.len()..].to_lowercase();
+        if variable(&key) != name || (key != "config" && all_keys(keys).all(|known| known.0 != key))
+        {
+            return Err(unknown("variable", &name));
+        }
+    }
+    Ok(())
+}
+
+fn read_file(path: &Path) -> Result<Table, LaunchError> {
+    const LEN_MAX: usize = 1024 * 1024;
+    let refuse = |why: String| LaunchError::Usage(format!("the file {}: {why}", path.display()));
+    let text = fs::read_to_string(path).map_err(|e| {
+        refuse(match e.kind() {
+            ErrorKind::NotFound => "is not there; name another with --config".to_owned(),
+            _ => e.to_string(),
+        })
+    })?;
+    if text.len() > LEN_MAX {
+        return Err(refuse("is over 1 MiB".to_owned()));
+    }
+    text.parse::<Table>().map_err(|e| {
+        let line = e.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        refuse(format!("line {line}: {}", e.message()))
+    })
+}
+
+fn typed<T: DeserializeOwned>(table: &Table) -> Result<T, String> {
+    table.clone().try_into().map_err(|e: toml::de::Error| e.message().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::env::real::TempDir;
+
+    const KEYS: &[Key] = &[
+        Key { name: "name", kind: Kind::Text, help: "Its name" },
+        Key { name: "masters", kind: Kind::List, help: "Where the masters are" },
+        Key { name: "token", kind: Kind::Secret, help: "Lets it in" },
+        Key { name: "port", kind: Kind::Count, help: "Where it listens" },
+        Key { name: "restart", kind: Kind::Switch, help: "Again and again" },
+    ];
+
+    #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(default)]
+    struct Own {
+        name: String,
+        masters: Vec<String>,
+        token: Option<String>,
+        port: u16,
+        restart: bool,
+    }
+
+    fn told(file: &str, args: &[&str]) -> Result<(Own, Told), LaunchError> {
+        let temp = TempDir::new().expect("a directory");
+        let path = temp.path().join("node.toml");
+        fs::write(&path, file).expect("written");
+        let mut all = vec!["program".into(), "--config".into(), path.into_os_string()];
+        all.extend(args.iter().map(OsString::from));
+        let told = Told::read(Command::new("program"), KEYS, all)?;
+        Ok((told.own()?, told))
+    }
+
+    fn refused(file: &str, args: &[&str]) -> String {
+        let refused = told(file, args).expect_err("refused");
+        let text = refused.to_string();
+        match text.split_once("node.toml: ") {
+            Some((_, why)) => why.to_owned(),
+            None => text,
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_each_key_has_its_type() {
+        let file = "name = \"m\"\nmasters = [\"a:1\"]\nport = 7\nlease_ttl = \"2.5s\"";
+        let (own, told) = told(file, &["--masters=b:1, c:2", "--restart", "--queue-tasks-max=9"])
+            .expect("all is well");
+        let want = Own {
+            name: "m".to_owned(),
+            masters: vec!["b:1".to_owned(), "c:2".to_owned()],
+            token: None,
+            port: 7,
+            restart: true,
+        };
+        assert_eq!(own, want);
+        assert_eq!(told.config.lease_ttl, Duration::from_millis(2500));
+        assert_eq!(told.config.queue_tasks_max, 9);
+        assert_eq!(told.config.attempts_max, Config::default().attempts_max);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_in_one_line() {
+        let cases = [
+            ("lease_tll = \"3s\"", &[][..]),
+            ("lease_ttl = \"3 days\"", &[]),
+            ("lease_ttl = 3", &[]),
+            ("port = \"x\"", &[]),
+            ("name = \"a\"\nname = \"b\"", &[]),
+            ("", &["--port=x"]),
+            ("", &["--restart=maybe"]),
+            ("", &["--attempts-max=5"]),
+        ];
+        let lines: Vec<_> = cases.map(|(file, args)| refused(file, args)).into();
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        unknown key lease_tll; --help lists all that there are
+        lease_ttl: "3 days" is not a duration such as 250ms, 10s or 5min
+        lease_ttl: invalid type: integer `3`, expected a string
+        port: want a whole number
+        line 2: duplicate key
+        port: "x" is not a whole number
+        restart: "maybe" is not true or false
+        task_bound (10.5s) must be below request_timeout (10s)
+        "#);
+    }
+
+    #[test]
+    fn variables_that_say_nothing_known_are_refused() {
+        let check = |name: &str| known_variables(KEYS, [OsString::from(name)].into_iter());
+        for good in ["CHATCHAT_PORT", "CHATCHAT_LEASE_TTL", "CHATCHAT_CONFIG", "HOME"] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for bad in ["CHATCHAT_PROT", "CHATCHAT_port", "CHATCHAT_"] {
+            let refused = check(bad).expect_err("unknown").to_string();
+            assert_eq!(refused, format!("unknown variable {bad}; --help lists all that there are"));
+        }
+    }
+
+    #[test]
+    fn a_secret_is_not_shown_and_the_rest_reads_back() {
+        let (own, told) = told("token = \"s3cret\"\nname = \"m\"", &[]).expect("all is well");
+        let shown = told.show(&own).expect("written");
+        assert!(!shown.contains("s3cret") && shown.contains("(not shown)"), "{shown}");
+        assert!(shown.ends_with("# task_bound = \"9.4s\"\n"), "{shown}");
+        let again =
+            Told::merge(KEYS, shown.parse().expect("TOML"), Vec::new()).expect("reads back");
+        assert_eq!(again.config, told.config);
+    }
+}

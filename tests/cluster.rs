@@ -1,0 +1,235 @@
+//! A whole cluster as an operator starts it: real processes, real signals.
+#![expect(clippy::disallowed_methods, reason = "this watches processes from outside, in real time")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use chatchat::env::real::TempDir;
+
+/// What a busy machine may take for any one step.
+const WAIT: Duration = Duration::from_secs(60);
+
+struct Cluster {
+    process: Child,
+    lines: Receiver<String>,
+    dir: TempDir,
+    port: u16,
+}
+
+impl Cluster {
+    fn start(args: &[&str]) -> Self {
+        let dir = TempDir::new().expect("a directory");
+        let port = free_ports();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_chatchat-cluster"))
+            .arg("--data-dir")
+            .arg(dir.path())
+            .arg(format!("--http-port={port}"))
+            // Smaller than people's, for the time that they take in a test.
+            .args(["--identity-bits=2048"])
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let out = process.stdout.take().expect("it is piped");
+        let (tell, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                println!("{line}");
+                if tell.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { process, lines, dir, port }
+    }
+
+    /// Waits for a line that holds this.
+    fn says(&self, what: &str) {
+        let until = Instant::now() + WAIT;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left).unwrap_or_else(|e| {
+                panic!("never said {what:?}: {e}; {}", self.logs());
+            });
+            if line.contains(what) {
+                return;
+            }
+        }
+    }
+
+    fn logs(&self) -> String {
+        let logs = self.nodes().into_iter().map(|(name, _)| {
+            let log = fs::read_to_string(self.dir.path().join(&name).join("log"));
+            format!("\n{name}: {}", log.unwrap_or_default())
+        });
+        logs.collect()
+    }
+
+    /// Names and processes, of those that run.
+    fn nodes(&self) -> Vec<(String, u32)> {
+        let Ok(text) = fs::read_to_string(self.dir.path().join("cluster.json")) else {
+            return Vec::new();
+        };
+        let listing: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let nodes = listing["nodes"].as_array().expect("a list").iter();
+        nodes
+            .filter_map(|node| {
+                let pid = u32::try_from(node["pid"].as_u64()?).expect("a pid");
+                Some((node["name"].as_str().expect("a name").to_owned(), pid))
+            })
+            .collect()
+    }
+
+    fn pid(&self, name: &str) -> u32 {
+        let nodes = self.nodes();
+        nodes.iter().find(|node| node.0 == name).unwrap_or_else(|| panic!("{name} runs")).1
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Fails for one that has ended, which is as well.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The first of a stretch of ports for one master, none of them taken.
+fn free_ports() -> u16 {
+    (0..100)
+        .find_map(|_| {
+            let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let port = free.local_addr().expect("bound").port() % 20_000 + 10_000;
+            let all = [port, port + 100, port + 200].map(|p| TcpListener::bind(("127.0.0.1", p)));
+            all.iter().all(Result::is_ok).then_some(port)
+        })
+        .expect("three ports are free")
+}
+
+fn signal(name: &str, pid: u32) {
+    let sent = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill is there");
+    assert!(sent.success());
+}
+
+fn get(port: u16, path: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("asked");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    answer
+}
+
+/// An orphan that ended may stay a zombie where nobody reaps.
+fn runs(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map_or("Z", |(_, rest)| &rest[..1]);
+    state != "Z" && state != "X"
+}
+
+#[test]
+fn it_is_ready_shows_what_happens_and_stops_at_once_when_asked() {
+    let mut cluster = Cluster::start(&["--masters=1", "--workers=2", "--restart"]);
+    cluster.says("Chatchat is ready");
+    cluster.says(&format!("http://127.0.0.1:{}", cluster.port));
+    assert!(get(cluster.port, "/readyz").starts_with("HTTP/1.1 200"));
+    assert_eq!(cluster.nodes().len(), 3);
+
+    let victim = cluster.pid("worker-1");
+    signal("-KILL", victim);
+    cluster.says("worker-1 ended (signal 9)");
+    cluster.says("worker-1 is started again");
+    cluster.says("worker-1 joined master-0");
+    assert_ne!(cluster.pid("worker-1"), victim);
+
+    let nodes = cluster.nodes();
+    signal("-INT", cluster.process.id());
+    cluster.says("stopping");
+    assert!(cluster.process.wait().expect("it ends").success());
+    for (name, pid) in nodes {
+        assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{name} still runs");
+    }
+    assert!(cluster.nodes().is_empty(), "the listing says that nothing runs");
+}
+
+#[test]
+fn nodes_end_with_a_supervisor_that_was_killed() {
+    let mut cluster = Cluster::start(&["--masters=1", "--workers=1"]);
+    cluster.says("Chatchat is ready");
+    let nodes = cluster.nodes();
+    assert_eq!(nodes.len(), 2);
+    cluster.process.kill().expect("killed");
+    cluster.process.wait().expect("gone");
+    let until = Instant::now() + WAIT;
+    while let Some((name, _)) = nodes.iter().find(|(_, pid)| runs(*pid)) {
+        assert!(Instant::now() < until, "{name} still runs");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn refused(program: &str, args: &[&str]) -> String {
+    let ended = Command::new(program).args(args).output().expect("it starts");
+    let said = String::from_utf8(ended.stderr).expect("a text");
+    assert_eq!(ended.status.code(), Some(2), "{said}");
+    // Log lines may come before it.
+    said.lines().last().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn what_cannot_work_is_one_line_with_the_way_out_and_exit_code_2() {
+    let dir = TempDir::new().expect("a directory");
+    let path = |name: &str| -> PathBuf { dir.path().join(name) };
+    let text = |path: &PathBuf| path.to_str().expect("a text").to_owned();
+    let cluster = env!("CARGO_BIN_EXE_chatchat-cluster");
+    let master = env!("CARGO_BIN_EXE_chatchat-master");
+    let worker = env!("CARGO_BIN_EXE_chatchat-worker");
+    let pin = format!("--pins={}", "ab".repeat(32));
+
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = taken.local_addr().expect("bound").to_string();
+    let data = text(&path("data"));
+    let said = refused(master, &["--data-dir", &data, "--http", &addr, "--admin=off"]);
+    assert!(said.contains(&addr) && said.contains("choose another with --http"), "{said}");
+
+    fs::write(path("typo.toml"), "lease_tll = \"3s\"\n").expect("written");
+    let said = refused(cluster, &["--config", &text(&path("typo.toml"))]);
+    assert!(said.contains("unknown key lease_tll"), "{said}");
+
+    fs::create_dir_all(&data).expect("made");
+    fs::write(path("data/identity.key"), "half a key").expect("written");
+    let said = refused(worker, &["--data-dir", &data, "--masters=127.0.0.1:1", &pin]);
+    assert!(said.contains("identity.key") && said.contains("restore it"), "{said}");
+
+    let fresh = text(&path("fresh"));
+    let args = ["--data-dir", &fresh, "--masters=127.0.0.1:1", &pin, "--identity-bits=2048"];
+    let said = refused(worker, &args);
+    assert!(said.contains("join token"), "{said}");
+}
+
+#[test]
+fn check_config_shows_what_all_sources_say_and_does_nothing() {
+    let dir = TempDir::new().expect("a directory");
+    let data = dir.path().join("data");
+    let shown = Command::new(env!("CARGO_BIN_EXE_chatchat-worker"))
+        .arg("--check-config")
+        .arg("--data-dir")
+        .arg(&data)
+        .args(["--masters=a:1,b:2", "--token=secret"])
+        .env("CHATCHAT_LEASE_TTL", "2.5s")
+        .output()
+        .expect("it starts");
+    let text = String::from_utf8(shown.stdout).expect("a text");
+    assert!(shown.status.success(), "{text}");
+    assert!(!data.exists() && !text.contains("secret"), "{text}");
+    let table: toml::Table = text.parse().expect("it is a file of its own");
+    assert_eq!(table["lease_ttl"].as_str(), Some("2500ms"));
+    assert_eq!(table["masters"], toml::Value::from(vec!["a:1", "b:2"]));
+    assert!(text.ends_with("# task_bound = \"8.9s\"\n"), "{text}");
+}
