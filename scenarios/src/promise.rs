@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 macro_rules! promises {
     ($($name:ident $text:literal $title:literal,)*) => {
-        /// One promise; each has an oracle or is watched by the world.
+        /// One promise; each has an oracle in [`oracle`](crate::oracle) or is watched by the world.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum Promise {
             $(#[doc = $title] $name,)*

@@ -1,0 +1,227 @@
+//! G0 calm: while no fault, start or stop is or was active in the last 15 s, every answer to a
+//! well-formed request is strong (unless weak was asked for) and final within the limit: no 202,
+//! 429, 503, 504, `weak`, `reset`, `bye` (but for log-out), dead letter or reassignment.
+//!
+//! It keeps the others honest: always answering *weak* or 503 would satisfy them.
+
+use std::time::Duration;
+
+use chatchat::{
+    client::{Failure, Reply, Request, StreamEnd, StreamEvent, Wanted, shapes::Consistency},
+    event::Event,
+};
+
+use super::{Evidence, Violation, broken, line, seconds};
+use crate::{
+    history::{End, History, Operation, StreamLog},
+    promise::Promise,
+};
+
+/// How long trouble is felt after it ended.
+const AFTERMATH: Duration = Duration::from_secs(15);
+
+/// When it was not calm: the cluster's start, and each fault with its aftermath.
+fn troubles(evidence: &Evidence<'_>) -> Vec<(Duration, Duration)> {
+    let faults = evidence.incidents.iter().map(|incident| {
+        let until = incident.until.unwrap_or(evidence.ended);
+        (incident.from, until.saturating_add(AFTERMATH))
+    });
+    [(Duration::ZERO, AFTERMATH)].into_iter().chain(faults).collect()
+}
+
+pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let troubles = troubles(evidence);
+    let is_calm = |from: Duration, to: Duration| {
+        to <= evidence.ended && !troubles.iter().any(|(begin, end)| from <= *end && to >= *begin)
+    };
+    let mut found = Vec::new();
+    for operation in &evidence.history.operations {
+        if let Some(why) = complaint(evidence, operation, &is_calm) {
+            found.push(broken(Promise::G0, why, [line(operation)]));
+        }
+    }
+    for (nth, stream) in evidence.history.streams.iter().enumerate() {
+        for (at, why) in interruptions(evidence.history, stream) {
+            if is_calm(at, at) {
+                let text = format!("in calm a stream {why}");
+                let place = format!("stream {nth} of {} at {}", stream.who, stream.master);
+                found.push(broken(Promise::G0, text, [format!("{} {place}", seconds(at))]));
+            }
+        }
+    }
+    for said in evidence.events.iter().filter(|said| is_calm(said.at, said.at)) {
+        let what = match &said.event {
+            Event::Assign { attempt: 2.., .. } => "a batch was tried again",
+            Event::Fail { .. } => "a worker was declared failed",
+            _ => continue,
+        };
+        let line = format!("{} {}: {:?}", seconds(said.at), said.node, said.event);
+        found.push(broken(Promise::G0, format!("in calm {what}"), [line]));
+    }
+    for odd in evidence.history.oddities.iter() {
+        let is_refused = odd.status.is_some_and(|status| (400..500).contains(&status));
+        if !is_refused && is_calm(odd.sent, odd.sent + evidence.calm_limit) {
+            let text =
+                format!("{} was answered with {:?}, not with a refusal", odd.what, odd.status);
+            found.push(broken(Promise::G0, text, [format!("{} {}", seconds(odd.sent), odd.who)]));
+        }
+    }
+    found
+}
+
+fn complaint(
+    evidence: &Evidence<'_>,
+    operation: &Operation,
+    is_calm: &impl Fn(Duration, Duration) -> bool,
+) -> Option<String> {
+    let due = operation.invoked + evidence.calm_limit;
+    let late = || format!("in calm there was no answer within {:?}", evidence.calm_limit);
+    match &operation.end {
+        None => is_calm(operation.invoked, due).then(late),
+        Some((at, _)) if *at > due && is_calm(operation.invoked, due) => Some(late()),
+        Some((_, End::Dropped)) => None,
+        Some((at, End::Answered(answer))) => {
+            let unsettled = unsettled(evidence.history, operation, *at, answer)?;
+            is_calm(operation.invoked, *at).then(|| format!("in calm {unsettled}"))
+        }
+    }
+}
+
+/// What an answer lacks to be strong and final.
+fn unsettled(
+    history: &History,
+    operation: &Operation,
+    at: Duration,
+    answer: &Result<Reply, Failure>,
+) -> Option<&'static str> {
+    let wants_weak = matches!(operation.request, Request::Read { wanted: Wanted::Weak, .. });
+    let consistency = match answer {
+        Ok(Reply::Page(page)) => page.consistency,
+        Ok(Reply::Boards(list)) => list.consistency,
+        Ok(Reply::Restored(restored)) => restored.consistency,
+        Ok(Reply::Users(users)) => users.consistency,
+        Ok(Reply::Pending { .. }) => return Some("a post was only held"),
+        Ok(_) => return None,
+        Err(Failure::Busy { .. }) => return Some("a request was put off"),
+        Err(Failure::Unreached { .. }) => return Some("a master could not be reached"),
+        Err(Failure::Unknown { .. }) => return Some("an outcome was unknown"),
+        Err(Failure::Refused { status, .. }) => {
+            let is_fair = match (status, &operation.request) {
+                // What follows from the person's own doing.
+                (401, _) => history.left(operation.who).is_some_and(|left| left <= at),
+                (410, Request::Post { id, .. }) => history
+                    .operations
+                    .iter()
+                    .any(|other| matches!(&other.request, Request::Cancel { id: it } if it == id)),
+                _ => false,
+            };
+            return (!is_fair).then_some("a well-formed request was refused");
+        }
+    };
+    (consistency == Consistency::Weak && !wants_weak).then_some("an answer was weak")
+}
+
+/// When and how a stream was not just delivering.
+fn interruptions(history: &History, stream: &StreamLog) -> Vec<(Duration, &'static str)> {
+    let left = history.left(stream.who);
+    let is_own_doing = |at: Duration| left.is_some_and(|left| left <= at);
+    let mut found = Vec::new();
+    for (at, delivery) in &stream.deliveries {
+        match &delivery.event {
+            StreamEvent::Reset { .. } => found.push((*at, "was reset")),
+            StreamEvent::State { consistency: Consistency::Weak } => found.push((*at, "went weak")),
+            StreamEvent::Pending { .. } => found.push((*at, "told of a post only held")),
+            StreamEvent::Bye { .. } if !stream.is_slow && !is_own_doing(*at) => {
+                found.push((*at, "was sent away"));
+            }
+            _ => {}
+        }
+    }
+    match &stream.end {
+        Some((at, why)) if *why != StreamEnd::Left && !stream.is_slow && !is_own_doing(*at) => {
+            found.push((*at, "ended"));
+        }
+        _ => {}
+    }
+    if let Some((at, _)) = &stream.refused
+        && !is_own_doing(*at)
+    {
+        found.push((*at, "was refused"));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use chatchat::{
+        client::Problem,
+        types::{BoardName, Registration, Resource, Token},
+    };
+
+    use super::*;
+    use crate::oracle::made::{Made, busy, id, ms, node, refused};
+
+    #[test]
+    fn calm_and_final_is_fine_and_so_is_trouble_near_a_fault() {
+        let mut made = Made::new();
+        made.trouble(30_000, 32_000);
+        made.acked(0, 1, 20_000, 20_400, 1);
+        made.did(0, 5000, 14_000, Made::request(2), busy(503));
+        made.did(0, 29_500, 31_000, Made::request(3), busy(503));
+        made.did(0, 46_000, 46_900, Made::request(4), busy(429));
+        made.unknown(0, 5, 59_500);
+        made.read(0, 20_500, 20_600, Consistency::Strong, &[(0, 1, 1)]);
+        assert_eq!(made.judge(judge), []);
+    }
+
+    #[test]
+    fn an_unsettled_late_weak_or_missing_answer_is_told() {
+        for (status, answer) in [
+            (202, Ok(Reply::Pending { copies: 2 })),
+            (429, busy(429)),
+            (401, refused(401)),
+            (504, Err(Failure::Unknown { status: Some(504), why: Problem::default().to_string() })),
+        ] {
+            let mut made = Made::new();
+            made.did(0, 20_000, 20_100, Made::request(1), answer);
+            assert_eq!(made.judge(judge).len(), 1, "{status}");
+        }
+        let mut made = Made::new();
+        made.acked(0, 1, 20_000, 21_001, 1).unknown(1, 2, 30_000);
+        made.read(0, 40_000, 40_001, Consistency::Weak, &[(0, 1, 1)]);
+        assert_eq!(made.judge(judge).len(), 3);
+    }
+
+    #[test]
+    fn what_follows_from_ones_own_doing_is_fair() {
+        let mut made = Made::new();
+        made.did(0, 20_000, 20_100, Request::Leave, Ok(Reply::Done));
+        made.did(0, 20_050, 20_200, Request::Alive, refused(401));
+        made.did(1, 20_000, 20_100, Request::Cancel { id: id(1) }, Ok(Reply::Fate(None)));
+        made.did(1, 20_100, 20_300, Made::request(1), refused(410));
+        let bye = StreamEvent::Bye { reason: "logged-out".into(), to: Vec::new(), retry_ms: 0 };
+        made.stream(0, 0, vec![(20_100, bye.clone())]);
+        assert_eq!(made.judge(judge), []);
+        made.stream(1, 0, vec![(20_100, bye)]);
+        assert_eq!(made.judge(judge).len(), 1, "nobody logged person 1 out");
+    }
+
+    #[test]
+    fn a_reassignment_or_an_ended_stream_in_calm_is_told() {
+        let mut made = Made::new();
+        let assign = |attempt| Event::Assign {
+            worker: node(1),
+            registration: Registration(1),
+            resource: Resource::Board(BoardName::lobby()),
+            token: Token::default(),
+            posts: Vec::new(),
+            attempt,
+        };
+        made.said(20_000, "master:0", assign(1)).said(3000, "master:0", assign(2));
+        assert_eq!(made.judge(judge), []);
+        made.said(20_000, "master:0", assign(2));
+        made.stream(1, 0, Vec::new());
+        made.history.streams[0].end = Some((ms(25_000), StreamEnd::Ended));
+        assert_eq!(made.judge(judge).len(), 2);
+    }
+}

@@ -1,0 +1,59 @@
+//! G1 durable ack: an acked post is in its board after any crash, pause or partition.
+
+use chatchat::types::Seq;
+
+use super::{Evidence, Violation, broken, line};
+use crate::promise::Promise;
+
+pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for operation in &evidence.history.operations {
+        let Some((_, id, placed)) = operation.committed() else { continue };
+        let user = evidence.history.users.get(&operation.who);
+        let mut stands = evidence.store.boards.values().flatten();
+        let missing = |text: String| broken(Promise::G1, text, [line(operation)]);
+        let Some(post) = placed.post else {
+            // The answer names no board: look everywhere.
+            if !stands.any(|p| p.id == id && p.seq == Seq(placed.seq) && Some(&p.author.id) == user)
+            {
+                found.push(missing(format!("post {id} was called committed and is in no board")));
+            }
+            continue;
+        };
+        match evidence.store.post_at(&post.board, post.seq) {
+            Some(kept) if kept.id == id && kept.author == post.author && kept.text == post.text => {
+            }
+            Some(kept) => found.push(missing(format!(
+                "post {id} was acked as {} {}, where {} of {} stands",
+                post.board, post.seq, kept.id, kept.author.name
+            ))),
+            None => found.push(missing(format!(
+                "post {id} was acked as {} {} and is not there",
+                post.board, post.seq
+            ))),
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oracle::made::Made;
+
+    #[test]
+    fn an_acked_post_in_its_place_and_a_lost_unknown_one_are_fine() {
+        let mut made = Made::new();
+        made.acked(0, 1, 100, 200, 1).stored(0, 1).unknown(0, 2, 300);
+        assert_eq!(made.judge(judge), []);
+    }
+
+    #[test]
+    fn an_acked_post_that_is_gone_or_another_is_told() {
+        let mut made = Made::new();
+        made.acked(0, 1, 100, 200, 1).acked(0, 2, 300, 400, 2).stored(0, 2);
+        let told = made.judge(judge);
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[1].text.contains("is not there"), "{told:?}");
+    }
+}

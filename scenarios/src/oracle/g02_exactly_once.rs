@@ -1,0 +1,83 @@
+//! G2 exactly once: the same `(user, post id)` sent any number of times, through any masters,
+//! makes one post; every success returns the same `seq`; nothing is there that nobody sent.
+
+use std::collections::BTreeMap;
+
+use chatchat::types::{Post, PostId, UserId};
+
+use super::{Evidence, Violation, broken, line};
+use crate::{
+    history::{Operation, Sent},
+    promise::Promise,
+};
+
+type Key = (UserId, PostId);
+
+pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let mut sent: BTreeMap<Key, Vec<Sent<'_>>> = BTreeMap::new();
+    for one in evidence.history.sent() {
+        if let Some(user) = one.user {
+            sent.entry((user, one.id)).or_default().push(one);
+        }
+    }
+    let mut stands: BTreeMap<Key, &Post> = BTreeMap::new();
+    for post in evidence.store.boards.values().flatten() {
+        let key = (post.author.id, post.id);
+        let place = format!("{} {}: {} of {}", post.board, post.seq, post.id, post.author.name);
+        if let Some(first) = stands.insert(key, post) {
+            let other = format!("{} {}: the same", first.board, first.seq);
+            found.push(broken(Promise::G2, "a post is there twice", [other, place.clone()]));
+        }
+        match sent.get(&key) {
+            None => found.push(broken(Promise::G2, "a post is there that nobody sent", [place])),
+            Some(tries) => {
+                if !tries.iter().any(|one| *one.board == post.board && *one.text == post.text) {
+                    let text = "a post is there that was sent otherwise";
+                    found.push(broken(Promise::G2, text, [place]));
+                }
+            }
+        }
+    }
+    let mut told: BTreeMap<Key, (u64, &Operation)> = BTreeMap::new();
+    for operation in &evidence.history.operations {
+        let user = evidence.history.users.get(&operation.who);
+        let (Some((_, id, placed)), Some(user)) = (operation.committed(), user) else { continue };
+        let (seq, first) = *told.entry((*user, id)).or_insert((placed.seq, operation));
+        if seq != placed.seq {
+            let text = format!("post {id} was told to be at {seq} and at {}", placed.seq);
+            found.push(broken(Promise::G2, text, [line(first), line(operation)]));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oracle::made::Made;
+
+    #[test]
+    fn a_post_sent_often_that_is_there_once_is_fine() {
+        let mut made = Made::new();
+        made.unknown(0, 1, 100).acked(0, 1, 200, 300, 1).acked(0, 1, 200, 400, 1).stored(0, 1);
+        // One id of two people is two posts.
+        made.acked(1, 1, 500, 600, 2).stored(1, 1);
+        // An unknown one may be there or not.
+        made.unknown(2, 3, 700).stored(2, 3).unknown(2, 4, 800);
+        assert_eq!(made.judge(judge), []);
+    }
+
+    #[test]
+    fn a_double_a_made_up_and_a_moving_post_are_told() {
+        let mut made = Made::new();
+        made.unknown(0, 1, 100).stored(0, 1).stored(0, 1);
+        assert_eq!(made.judge(judge).len(), 1, "there twice");
+        let mut made = Made::new();
+        made.stored(0, 1);
+        assert_eq!(made.judge(judge).len(), 1, "made up");
+        let mut made = Made::new();
+        made.acked(0, 1, 100, 200, 1).acked(0, 1, 300, 400, 2).stored(0, 1);
+        assert_eq!(made.judge(judge).len(), 1, "moving");
+    }
+}

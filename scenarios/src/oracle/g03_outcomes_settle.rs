@@ -1,0 +1,57 @@
+//! G3 outcomes settle: with everything healed, a resend settles every post within its bound, and
+//! what was cancelled never appears.
+
+use chatchat::client::{Reply, Request, shapes::Fate};
+
+use super::{Evidence, Violation, broken, line};
+use crate::promise::Promise;
+
+pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let stuck = evidence.history.stuck.iter().map(|what| broken(Promise::G3, what.clone(), []));
+    let mut found: Vec<_> = stuck.collect();
+    for operation in &evidence.history.operations {
+        let (Request::Cancel { id } | Request::Outcome { id }) = &operation.request else {
+            continue;
+        };
+        let is_cancelled = matches!(
+            operation.reply(),
+            Some((_, Reply::Fate(Some(Fate { state, .. })))) if state == "cancelled"
+        );
+        let user = evidence.history.users.get(&operation.who);
+        let mut posts = evidence.store.boards.values().flatten();
+        let stands = posts.find(|post| post.id == *id && Some(&post.author.id) == user);
+        if let (true, Some(post)) = (is_cancelled, stands) {
+            let text = format!("post {id} was cancelled and is {} {}", post.board, post.seq);
+            found.push(broken(Promise::G3, text, [line(operation)]));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oracle::made::{Made, id};
+
+    fn cancelled() -> Result<Reply, chatchat::client::Failure> {
+        Ok(Reply::Fate(Some(Fate { state: "cancelled".into(), seq: None, copies: None })))
+    }
+
+    #[test]
+    fn a_cancelled_post_that_stays_away_is_fine() {
+        let mut made = Made::new();
+        made.unknown(0, 1, 100).did(0, 200, 300, Request::Cancel { id: id(1) }, cancelled());
+        // Somebody else's post under the same id is another post.
+        made.unknown(1, 1, 400).stored(1, 1);
+        assert_eq!(made.judge(judge), []);
+    }
+
+    #[test]
+    fn a_cancelled_post_that_appears_and_an_unsettled_one_are_told() {
+        let mut made = Made::new();
+        made.unknown(0, 1, 100).did(0, 200, 300, Request::Cancel { id: id(1) }, cancelled());
+        made.stored(0, 1);
+        made.history.stuck.push("person:0: a post is not settled".to_owned());
+        assert_eq!(made.judge(judge).len(), 2);
+    }
+}

@@ -1,0 +1,228 @@
+//! G4 total order: in a board `seq` is 1..n, no hole, no repeat, the same for every reader. If A
+//! was acked before B's id was first sent by anyone, `seq(A) < seq(B)`. Posts of one client to one
+//! board stand in the order in which it wrote them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use chatchat::{
+    client::{Reply, StreamEvent, shapes::Posted},
+    types::{BoardName, Post, PostId, Seq, UserId},
+};
+
+use super::{Evidence, Violation, broken, line, seconds};
+use crate::{history::Who, promise::Promise};
+
+pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut found = numbering(evidence);
+    found.extend(readers(evidence));
+    found.extend(real_time(evidence));
+    found.extend(writers(evidence));
+    found
+}
+
+/// 1..n, and time stands still or goes on.
+fn numbering(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for (board, posts) in &evidence.store.boards {
+        for (nth, post) in (1..).zip(posts) {
+            if post.seq != Seq(nth) {
+                let text = format!("{board} has {} where {nth} belongs", post.seq);
+                found.push(broken(Promise::G4, text, [post.id.to_string()]));
+                break;
+            }
+        }
+        for pair in posts.windows(2) {
+            if pair[1].posted_at_ms < pair[0].posted_at_ms {
+                let text = format!("{board}: the time falls at {}", pair[1].seq);
+                found.push(broken(Promise::G4, text, [pair[1].id.to_string()]));
+            }
+        }
+    }
+    found
+}
+
+/// Whatever anyone was shown at a place is what stands there.
+fn readers(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let mut check = |shown: &Posted, by: &dyn Fn() -> String| {
+        let stands = evidence.store.post_at(&shown.board, shown.seq);
+        if !stands.is_some_and(|stands| is_same(stands, shown)) {
+            let there = stands.map_or_else(|| "nothing".to_owned(), |post| post.id.to_string());
+            let text = format!(
+                "{} {} was shown as {}, the store has {there}",
+                shown.board, shown.seq, shown.id
+            );
+            found.push(broken(Promise::G4, text, [by()]));
+        }
+    };
+    for operation in &evidence.history.operations {
+        if let Some((_, Reply::Page(page))) = operation.reply() {
+            page.posts.iter().for_each(|post| check(post, &|| line(operation)));
+        }
+    }
+    for stream in &evidence.history.streams {
+        for (at, delivery) in &stream.deliveries {
+            if let StreamEvent::Post(post) = &delivery.event {
+                check(post, &|| format!("{} stream of {}", seconds(*at), stream.who));
+            }
+        }
+    }
+    for operation in &evidence.history.operations {
+        if let Some((_, Reply::Page(page))) = operation.reply()
+            && page.posts.windows(2).any(|pair| pair[1].seq != pair[0].seq.next())
+        {
+            found.push(broken(Promise::G4, "a page has a hole or a repeat", [line(operation)]));
+        }
+    }
+    found
+}
+
+fn is_same(stands: &Post, shown: &Posted) -> bool {
+    stands.id == shown.id
+        && stands.author == shown.author
+        && stands.text == shown.text
+        && stands.posted_at_ms == shown.posted_at
+}
+
+/// When a post was first sent by anyone, and when it was first acked.
+#[derive(Clone, Copy)]
+struct Times {
+    first_sent: Duration,
+    acked: Option<Duration>,
+}
+
+fn times(evidence: &Evidence<'_>) -> BTreeMap<(UserId, PostId), Times> {
+    let mut times: BTreeMap<(UserId, PostId), Times> = BTreeMap::new();
+    for sent in evidence.history.sent() {
+        let Some(user) = sent.user else { continue };
+        let invoked = sent.operation.invoked;
+        let entry =
+            times.entry((user, sent.id)).or_insert(Times { first_sent: invoked, acked: None });
+        entry.first_sent = entry.first_sent.min(invoked);
+        if let Some((at, ..)) = sent.operation.committed() {
+            entry.acked = Some(entry.acked.map_or(at, |acked| acked.min(at)));
+        }
+    }
+    times
+}
+
+/// Walks each board from its end: nothing may stand before what was acked before it was sent.
+fn real_time(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let times = times(evidence);
+    let mut found = Vec::new();
+    for (board, posts) in &evidence.store.boards {
+        let mut earliest_ack: Option<(Duration, &Post)> = None;
+        for post in posts.iter().rev() {
+            let Some(of) = times.get(&(post.author.id, post.id)) else { continue };
+            if let Some((acked, later)) = earliest_ack
+                && acked < of.first_sent
+            {
+                let text = format!(
+                    "{board}: {} was acked at {} before {} was sent, and stands after it",
+                    later.seq,
+                    seconds(acked),
+                    post.seq
+                );
+                let sent = format!("{} sent at {}", post.id, seconds(of.first_sent));
+                found.push(broken(Promise::G4, text, [later.id.to_string(), sent]));
+            }
+            if let Some(acked) = of.acked
+                && earliest_ack.is_none_or(|(earliest, _)| acked < earliest)
+            {
+                earliest_ack = Some((acked, post));
+            }
+        }
+    }
+    found
+}
+
+/// One client's posts in one board, as first sent, stand ascending.
+fn writers(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut seqs: BTreeMap<(UserId, PostId), Seq> = BTreeMap::new();
+    for post in evidence.store.boards.values().flatten() {
+        seqs.insert((post.author.id, post.id), post.seq);
+    }
+    let mut last: BTreeMap<(Who, &BoardName), (Seq, PostId)> = BTreeMap::new();
+    let mut found = Vec::new();
+    // The history lists tries in the order in which they began.
+    for sent in evidence.history.sent() {
+        let Some(seq) = sent.user.and_then(|user| seqs.get(&(user, sent.id))) else { continue };
+        let key = (sent.operation.who, sent.board);
+        match last.get(&key) {
+            Some((_, id)) if *id == sent.id => {}
+            Some((before, id)) if before > seq && !was_sent_before(evidence, &sent, *id) => {
+                let text = format!(
+                    "{} wrote {id} before {}, and it stands after it in {}",
+                    key.0, sent.id, sent.board
+                );
+                found.push(broken(Promise::G4, text, [line(sent.operation)]));
+            }
+            _ => {
+                last.insert(key, (*seq, sent.id));
+            }
+        }
+    }
+    found
+}
+
+/// Whether this id was sent first before `other` was: then a resend does not count.
+fn was_sent_before(
+    evidence: &Evidence<'_>,
+    sent: &crate::history::Sent<'_>,
+    other: PostId,
+) -> bool {
+    let mine = |one: &crate::history::Sent<'_>| one.operation.who == sent.operation.who;
+    let first = evidence.history.sent().find(|o| mine(o) && (o.id == sent.id || o.id == other));
+    first.is_some_and(|first| first.id == sent.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use chatchat::client::shapes::Consistency;
+
+    use super::*;
+    use crate::oracle::made::{Made, delivered};
+
+    #[test]
+    fn concurrent_posts_may_stand_either_way() {
+        let mut made = Made::new();
+        made.acked(0, 1, 100, 300, 2).acked(1, 2, 200, 400, 1).stored(1, 2).stored(0, 1);
+        made.read(2, 500, 600, Consistency::Strong, &[(1, 2, 1), (0, 1, 2)]);
+        made.stream(2, 1, vec![(700, delivered(0, 1, 2))]);
+        // A resend of an earlier post is no later post.
+        made.unknown(3, 3, 700).acked(3, 4, 900, 950, 4).stored(3, 3).stored(3, 4);
+        made.acked(3, 3, 960, 970, 3);
+        assert_eq!(made.judge(judge), []);
+    }
+
+    #[test]
+    fn holes_repeats_and_different_readers_are_told() {
+        let mut made = Made::new();
+        made.stored_at(0, 1, 1).stored_at(0, 2, 3);
+        assert_eq!(made.judge(judge).len(), 1, "a hole");
+        let mut made = Made::new();
+        made.stored(0, 1).read(1, 10, 20, Consistency::Weak, &[(0, 2, 1)]);
+        assert_eq!(made.judge(judge).len(), 1, "another post was shown");
+        let mut made = Made::new();
+        made.stored(0, 1).stored(0, 2).stored(0, 3);
+        made.read(1, 10, 20, Consistency::Strong, &[(0, 1, 1), (0, 3, 3)]);
+        assert_eq!(made.judge(judge).len(), 1, "a page with a hole");
+        let mut made = Made::new();
+        made.stream(0, 0, vec![(20, delivered(0, 1, 1))]);
+        assert_eq!(made.judge(judge).len(), 1, "shown and not there");
+    }
+
+    #[test]
+    fn a_post_before_one_that_was_acked_earlier_is_told() {
+        let mut made = Made::new();
+        made.acked(0, 1, 100, 200, 2).acked(1, 2, 300, 400, 1).stored(1, 2).stored(0, 1);
+        assert_eq!(made.judge(judge).len(), 1);
+    }
+
+    #[test]
+    fn one_clients_posts_out_of_its_order_are_told() {
+        let mut made = Made::new();
+        made.unknown(0, 1, 100).acked(0, 2, 200, 300, 1).stored(0, 2).stored(0, 1);
+        assert_eq!(made.judge(judge).len(), 1);
+    }
+}

@@ -1,0 +1,140 @@
+//! G8 one permission: accepted writes of one resource never go back in token; one token names one
+//! worker and one batch; once a newer token has written, an older one never does.
+//!
+//! Judged from the store's own record of writes, and from the coordinators' `assign` lines.
+
+use std::collections::BTreeMap;
+
+use chatchat::{
+    event::Event,
+    store::WriteRow,
+    types::{NodeId, PostId, Resource, Token},
+};
+
+use super::{EventLine, Evidence, Violation, broken, seconds};
+use crate::promise::Promise;
+
+pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut found = accepted(&evidence.store.writes);
+    found.extend(assigned(evidence.events));
+    found
+}
+
+fn row(row: &WriteRow) -> String {
+    format!(
+        "write {}: {} of {} under {} by {}",
+        row.number, row.kind, row.resource, row.token, row.node
+    )
+}
+
+fn accepted(writes: &[WriteRow]) -> Vec<Violation> {
+    let mut newest: BTreeMap<&Resource, &WriteRow> = BTreeMap::new();
+    let mut names: BTreeMap<(&Resource, Token), &WriteRow> = BTreeMap::new();
+    let mut found = Vec::new();
+    for write in writes {
+        let is_grant = write.kind == "grant";
+        if let Some(before) = newest.get(&write.resource) {
+            // A grant begins something new; a write may follow one of its own token.
+            let goes_back = write.token < before.token;
+            if goes_back || (is_grant && write.token == before.token) {
+                let text = format!("{} went back in token", write.resource);
+                found.push(broken(Promise::G8, text, [row(before), row(write)]));
+                continue;
+            }
+            let is_granted =
+                (before.token.epoch, before.token.lease) == (write.token.epoch, write.token.lease);
+            if !is_grant && !is_granted {
+                let text = format!("{} was written under a token never granted", write.resource);
+                found.push(broken(Promise::G8, text, [row(before), row(write)]));
+            }
+        }
+        newest.insert(&write.resource, write);
+        if is_grant {
+            continue;
+        }
+        let first = *names.entry((&write.resource, write.token)).or_insert(write);
+        if first.node != write.node {
+            let text = format!("token {} of {} names two workers", write.token, write.resource);
+            found.push(broken(Promise::G8, text, [row(first), row(write)]));
+        }
+    }
+    found
+}
+
+fn assigned(events: &[EventLine]) -> Vec<Violation> {
+    type Named<'a> = (NodeId, &'a [PostId], &'a EventLine);
+    let mut names: BTreeMap<(&Resource, Token), Named<'_>> = BTreeMap::new();
+    let mut found = Vec::new();
+    for said in events {
+        let Event::Assign { worker, resource, token, posts, .. } = &said.event else { continue };
+        let (first, batch, line) =
+            *names.entry((resource, *token)).or_insert((*worker, posts, said));
+        let what = if first != *worker {
+            "two workers"
+        } else if batch != posts.as_slice() {
+            "two batches"
+        } else {
+            continue;
+        };
+        let show =
+            |line: &EventLine| format!("{} {}: {:?}", seconds(line.at), line.node, line.event);
+        let text = format!("token {token} of {resource} names {what}");
+        found.push(broken(Promise::G8, text, [show(line), show(said)]));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use chatchat::types::{BoardName, Registration};
+
+    use super::*;
+    use crate::oracle::made::{EPOCH, Made, id, node};
+
+    fn assign(worker: u8, n: u64, post: u8, attempt: u32) -> Event {
+        Event::Assign {
+            worker: node(worker),
+            registration: Registration(1),
+            resource: Resource::Board(BoardName::lobby()),
+            token: Token { epoch: EPOCH, lease: 1, n },
+            posts: vec![id(post)],
+            attempt,
+        }
+    }
+
+    #[test]
+    fn rising_tokens_and_a_retry_of_the_same_are_fine() {
+        let mut made = Made::new();
+        made.write("grant", 100, 1, 0).write("append", 1, 1, 1).write("append", 1, 1, 1);
+        made.write("append", 2, 1, 2).write("grant", 101, 2, 0).write("append", 1, 2, 1);
+        made.said(1, "master:0", assign(1, 1, 1, 1)).said(2, "master:0", assign(1, 1, 1, 2));
+        made.said(3, "master:0", assign(2, 2, 1, 3));
+        assert_eq!(made.judge(judge), []);
+    }
+
+    #[test]
+    fn a_late_write_under_an_older_token_is_told() {
+        let mut made = Made::new();
+        made.write("grant", 100, 1, 0).write("append", 2, 1, 2).write("append", 1, 1, 1);
+        assert_eq!(made.judge(judge).len(), 1, "an older n");
+        let mut made = Made::new();
+        made.write("grant", 100, 1, 0).write("grant", 101, 2, 0).write("append", 1, 1, 1);
+        assert_eq!(made.judge(judge).len(), 1, "an older lease");
+        let mut made = Made::new();
+        made.write("grant", 100, 1, 0).write("append", 1, 2, 1);
+        assert_eq!(made.judge(judge).len(), 1, "a lease that nobody has");
+    }
+
+    #[test]
+    fn a_token_for_two_workers_or_two_batches_is_told() {
+        let mut made = Made::new();
+        made.write("grant", 100, 1, 0).write("append", 1, 1, 1).write("append", 2, 1, 1);
+        assert_eq!(made.judge(judge).len(), 1);
+        let mut made = Made::new();
+        made.said(1, "master:0", assign(1, 1, 1, 1)).said(2, "master:0", assign(2, 1, 1, 2));
+        assert_eq!(made.judge(judge).len(), 1);
+        let mut made = Made::new();
+        made.said(1, "master:0", assign(1, 1, 1, 1)).said(2, "master:0", assign(1, 1, 2, 1));
+        assert_eq!(made.judge(judge).len(), 1);
+    }
+}

@@ -1,0 +1,66 @@
+//! G16 overload is explicit: 429 and 503 carry `Retry-After` and mean that this request did
+//! nothing: a post of which every try was turned away is nowhere.
+
+use std::collections::BTreeMap;
+
+use chatchat::{
+    client::Failure,
+    types::{PostId, UserId},
+};
+
+use super::{Evidence, Violation, broken, line};
+use crate::{history::Sent, promise::Promise};
+
+pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let mut tries: BTreeMap<(UserId, PostId), Vec<Sent<'_>>> = BTreeMap::new();
+    for sent in evidence.history.sent() {
+        if let Some(user) = sent.user {
+            tries.entry((user, sent.id)).or_default().push(sent);
+        }
+    }
+    for post in evidence.store.boards.values().flatten() {
+        let Some(sent) = tries.get(&(post.author.id, post.id)) else { continue };
+        if sent.iter().all(|one| one.operation.did_nothing()) {
+            let text = format!(
+                "post {} is {} {}, and every try was said to have done nothing",
+                post.id, post.board, post.seq
+            );
+            found.push(broken(Promise::G16, text, sent.iter().map(|one| line(one.operation))));
+        }
+    }
+    for operation in &evidence.history.operations {
+        if let Some((_, Failure::Busy { retry_after: None, .. })) = operation.failure() {
+            let text = "a request was put off without Retry-After";
+            found.push(broken(Promise::G16, text, [line(operation)]));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use chatchat::client::Problem;
+
+    use super::*;
+    use crate::oracle::made::{Made, busy};
+
+    #[test]
+    fn a_post_put_off_and_sent_again_is_fine() {
+        let mut made = Made::new();
+        made.did(0, 100, 200, Made::request(1), busy(503));
+        assert_eq!(made.judge(judge), []);
+        made.acked(0, 1, 300, 400, 1).stored(0, 1);
+        assert_eq!(made.judge(judge), []);
+    }
+
+    #[test]
+    fn a_post_that_was_only_put_off_and_is_there_is_told() {
+        let mut made = Made::new();
+        made.did(0, 100, 200, Made::request(1), busy(503)).stored(0, 1);
+        assert_eq!(made.judge(judge).len(), 1);
+        let rude = Failure::Busy { status: 429, problem: Problem::default(), retry_after: None };
+        made.did(0, 100, 200, Made::request(2), Err(rude));
+        assert_eq!(made.judge(judge).len(), 2);
+    }
+}

@@ -1,0 +1,265 @@
+//! Hand-made evidence for the oracles' own tests.
+
+use std::time::Duration;
+
+use chatchat::{
+    client::{
+        Delivery, Failure, Problem, Reply, Request, StreamEvent, Wanted,
+        shapes::{Consistency, Page, Posted},
+    },
+    event::Event,
+    store::{Range, WriteRow},
+    types::{
+        Author, BoardName, Cursor, NodeId, Post, PostId, Resource, Seq, StoreEpoch, Token, UserId,
+    },
+};
+
+use super::{EventLine, Evidence, StoreDump, Violation};
+use crate::{
+    history::{End, History, Operation, StreamLog, Who},
+    plan::{Incident, Plan},
+    story::Story,
+};
+
+/// A run of 60 s with two masters, of which tests say what was seen. Times are milliseconds.
+pub(super) struct Made {
+    pub(super) plan: Plan,
+    pub(super) incidents: Vec<Incident>,
+    pub(super) history: History,
+    pub(super) store: StoreDump,
+    pub(super) events: Vec<EventLine>,
+}
+
+pub(super) const EPOCH: StoreEpoch = StoreEpoch(5);
+
+pub(super) fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+pub(super) fn who(person: usize) -> Who {
+    Who { person, life: 0 }
+}
+
+pub(super) fn user(person: usize) -> UserId {
+    UserId([person as u8 + 1; 16])
+}
+
+pub(super) fn id(n: u8) -> PostId {
+    PostId([n; 16])
+}
+
+pub(super) fn node(n: u8) -> NodeId {
+    NodeId([n; 16])
+}
+
+pub(super) fn text(n: u8) -> String {
+    format!("text {n}")
+}
+
+fn author(person: usize) -> Author {
+    Author { id: user(person), name: format!("Person {person}").parse().unwrap() }
+}
+
+fn posted(person: usize, n: u8, seq: u64) -> Posted {
+    Posted {
+        id: id(n),
+        board: BoardName::lobby(),
+        seq: Seq(seq),
+        author: author(person),
+        text: text(n).parse().unwrap(),
+        posted_at: 1000 + seq,
+    }
+}
+
+pub(super) fn busy(status: u16) -> Result<Reply, Failure> {
+    let retry_after = Some(Duration::from_secs(1));
+    Err(Failure::Busy { status, problem: Problem::default(), retry_after })
+}
+
+pub(super) fn refused(status: u16) -> Result<Reply, Failure> {
+    Err(Failure::Refused { status, problem: Problem::default() })
+}
+
+impl Made {
+    pub(super) fn new() -> Self {
+        let text = "about = \"\"\nduration = \"60s\"\n[cluster]\nmasters = 2\nworkers = 2\n";
+        let plan = Plan::expand(&Story::parse("made", text).unwrap(), 1);
+        let mut history = History::default();
+        for person in 0..4 {
+            history.users.insert(who(person), user(person));
+        }
+        let store = StoreDump { epoch: EPOCH, ..StoreDump::default() };
+        Self { plan, incidents: Vec::new(), history, store, events: Vec::new() }
+    }
+
+    pub(super) fn judge(&self, oracle: fn(&Evidence<'_>) -> Vec<Violation>) -> Vec<Violation> {
+        oracle(&Evidence {
+            plan: &self.plan,
+            incidents: &self.incidents,
+            history: &self.history,
+            store: &self.store,
+            events: &self.events,
+            ended: ms(60_000),
+            calm_limit: ms(1000),
+        })
+    }
+
+    /// Anything that was asked and answered.
+    pub(super) fn did(
+        &mut self,
+        person: usize,
+        from: u64,
+        to: u64,
+        request: Request,
+        answer: Result<Reply, Failure>,
+    ) -> &mut Self {
+        let end = Some((ms(to), End::Answered(answer)));
+        self.asked(person, from, request, end)
+    }
+
+    pub(super) fn asked(
+        &mut self,
+        person: usize,
+        from: u64,
+        request: Request,
+        end: Option<(Duration, End)>,
+    ) -> &mut Self {
+        self.history.operations.push(Operation {
+            who: who(person),
+            master: "http://m".to_owned(),
+            request,
+            invoked: ms(from),
+            end,
+        });
+        self
+    }
+
+    pub(super) fn request(n: u8) -> Request {
+        let (board, text) = (BoardName::lobby(), text(n).parse().unwrap());
+        Request::Post { board, id: id(n), text }
+    }
+
+    /// A post that was acked at this place. It is not put into the store.
+    pub(super) fn acked(
+        &mut self,
+        person: usize,
+        n: u8,
+        from: u64,
+        to: u64,
+        seq: u64,
+    ) -> &mut Self {
+        let reply = Reply::Posted(posted(person, n, seq));
+        self.did(person, from, to, Self::request(n), Ok(reply))
+    }
+
+    /// A post of which nothing was heard.
+    pub(super) fn unknown(&mut self, person: usize, n: u8, from: u64) -> &mut Self {
+        self.asked(person, from, Self::request(n), None)
+    }
+
+    /// The next post of the store's lobby.
+    pub(super) fn stored(&mut self, person: usize, n: u8) -> &mut Self {
+        let seq = self.store.boards.get(&BoardName::lobby()).map_or(0, Vec::len) as u64 + 1;
+        self.stored_at(person, n, seq)
+    }
+
+    pub(super) fn stored_at(&mut self, person: usize, n: u8, seq: u64) -> &mut Self {
+        self.store.boards.entry(BoardName::lobby()).or_default().push(Post {
+            id: id(n),
+            board: BoardName::lobby(),
+            seq: Seq(seq),
+            author: author(person),
+            text: text(n).parse().unwrap(),
+            posted_at_ms: 1000 + seq,
+        });
+        self
+    }
+
+    /// A read of the lobby that showed these `(author, post, seq)`.
+    pub(super) fn read(
+        &mut self,
+        person: usize,
+        from: u64,
+        to: u64,
+        consistency: Consistency,
+        shown: &[(usize, u8, u64)],
+    ) -> &mut Self {
+        let request = Request::Read {
+            board: BoardName::lobby(),
+            range: Range::Last,
+            limit: 50,
+            wanted: Wanted::Strong,
+        };
+        let posts: Vec<_> =
+            shown.iter().map(|(person, n, seq)| posted(*person, *n, *seq)).collect();
+        let last_seq = posts.last().map_or(Seq(0), |post| post.seq);
+        let page = Page { posts, last_seq, epoch: EPOCH, consistency, as_of: 9, truncated: false };
+        self.did(person, from, to, request, Ok(Reply::Page(page)))
+    }
+
+    /// A stream of the lobby from this place on that delivered these events.
+    pub(super) fn stream(
+        &mut self,
+        person: usize,
+        from: u64,
+        events: Vec<(u64, StreamEvent)>,
+    ) -> &mut Self {
+        let mut cursor = Cursor { epoch: EPOCH, ..Cursor::default() };
+        cursor.boards.insert(BoardName::lobby(), Seq(from));
+        let deliveries = events.into_iter().map(|(at, event)| {
+            let cursor = match &event {
+                StreamEvent::Post(post) => Some(lobby_cursor(post.seq.0)),
+                StreamEvent::Reset { .. } => Some(lobby_cursor(9)),
+                _ => None,
+            };
+            (ms(at), Delivery { event, cursor })
+        });
+        self.history.streams.push(StreamLog {
+            who: who(person),
+            master: "http://m".to_owned(),
+            boards: vec![BoardName::lobby()],
+            cursor: Some(cursor),
+            asked: ms(20_000),
+            deliveries: deliveries.collect(),
+            end: None,
+            refused: None,
+            is_slow: false,
+        });
+        self
+    }
+
+    /// A row of the record of writes of the lobby.
+    pub(super) fn write(&mut self, kind: &str, worker: u8, lease: u64, n: u64) -> &mut Self {
+        self.store.writes.push(WriteRow {
+            number: self.store.writes.len() as u64 + 1,
+            resource: Resource::Board(BoardName::lobby()),
+            token: Token { epoch: EPOCH, lease, n },
+            node: node(worker),
+            kind: kind.to_owned(),
+            rows: 1,
+            at_ms: 5,
+        });
+        self
+    }
+
+    pub(super) fn said(&mut self, at: u64, place: &str, event: Event) -> &mut Self {
+        self.events.push(EventLine { at: ms(at), node: place.to_owned(), event });
+        self
+    }
+
+    /// A fault that was on from then till then.
+    pub(super) fn trouble(&mut self, from: u64, until: u64) -> &mut Self {
+        let fault = self.incidents.len();
+        self.incidents.push(Incident { fault, from: ms(from), until: Some(ms(until)), bit: true });
+        self
+    }
+}
+
+pub(super) fn lobby_cursor(seq: u64) -> Cursor {
+    Cursor { epoch: EPOCH, boards: [(BoardName::lobby(), Seq(seq))].into() }
+}
+
+/// A delivered post.
+pub(super) fn delivered(person: usize, n: u8, seq: u64) -> StreamEvent {
+    StreamEvent::Post(posted(person, n, seq))
+}

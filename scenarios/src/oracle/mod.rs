@@ -1,0 +1,204 @@
+//! The oracles: one pure function per promise, from what was seen to what it breaks.
+//!
+//! They read people's history, the store's final content and the nodes' event lines, never a
+//! node's memory. An operation without an answer is unknown: it may have happened or not, but not
+//! twice. Each has canaries in its tests: hand-made histories that it must refuse.
+
+mod g00_calm;
+mod g01_durable_ack;
+mod g02_exactly_once;
+mod g03_outcomes_settle;
+mod g04_total_order;
+mod g05_gap_free;
+mod g06_sessions;
+mod g07_session_order;
+mod g08_one_permission;
+mod g10_failed_stay_out;
+mod g11_membership;
+mod g12_presence;
+mod g16_overload;
+#[cfg(test)]
+mod made;
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use chatchat::{
+    event::Event,
+    store::{Range, Store, StoreError, WriteRow},
+    types::{BoardName, Post, Seq, StoreEpoch},
+};
+
+use crate::{
+    history::{History, Operation},
+    plan::{Incident, Plan},
+    promise::Promise,
+};
+
+/// An event line of a node, on the observer's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventLine {
+    /// When it was written.
+    pub at: Duration,
+    /// Whose: `master:0`, `worker:2`.
+    pub node: String,
+    /// What it says.
+    pub event: Event,
+}
+
+/// What the store holds at the end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreDump {
+    /// Its epoch.
+    pub epoch: StoreEpoch,
+    /// All posts of every board, as the store lists them.
+    pub boards: BTreeMap<BoardName, Vec<Post>>,
+    /// Every accepted write and every grant, in the order of commits.
+    pub writes: Vec<WriteRow>,
+}
+
+/// Everything that the oracles judge.
+#[derive(Clone, Copy, Debug)]
+pub struct Evidence<'a> {
+    /// What was carried out.
+    pub plan: &'a Plan,
+    /// When each fault was on.
+    pub incidents: &'a [Incident],
+    /// What people saw.
+    pub history: &'a History,
+    /// What the store holds at the end.
+    pub store: &'a StoreDump,
+    /// What the nodes said, in the order of time.
+    pub events: &'a [EventLine],
+    /// When the run ended.
+    pub ended: Duration,
+    /// In calm, every answer comes within this: 1 s in simulation, 5 s on real machines.
+    pub calm_limit: Duration,
+}
+
+/// A broken promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub promise: Promise,
+    /// What was seen, in a sentence.
+    pub text: String,
+    /// What shows it: operations, streams, posts, writes, lines.
+    pub evidence: Vec<String>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.promise, self.text)?;
+        for line in &self.evidence {
+            write!(f, "\n    {line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One promise's judge.
+type Oracle = fn(&Evidence<'_>) -> Vec<Violation>;
+
+/// The promises that have an oracle here. G9, G13 to G15, G17 and G18 are not judged from this
+/// evidence.
+const ORACLES: &[(Promise, Oracle)] = &[
+    (Promise::G0, g00_calm::judge),
+    (Promise::G1, g01_durable_ack::judge),
+    (Promise::G2, g02_exactly_once::judge),
+    (Promise::G3, g03_outcomes_settle::judge),
+    (Promise::G4, g04_total_order::judge),
+    (Promise::G5, g05_gap_free::judge),
+    (Promise::G6, g06_sessions::judge),
+    (Promise::G7, g07_session_order::judge),
+    (Promise::G8, g08_one_permission::judge),
+    (Promise::G10, g10_failed_stay_out::judge),
+    (Promise::G11, g11_membership::judge),
+    (Promise::G12, g12_presence::judge),
+    (Promise::G16, g16_overload::judge),
+];
+
+/// Of one promise so many breaks are told: the first ones say what is wrong.
+const TOLD_MAX: usize = 10;
+
+/// The promises that [`judge`] can judge.
+pub fn judged() -> impl Iterator<Item = Promise> {
+    ORACLES.iter().map(|(promise, _)| *promise)
+}
+
+/// Holds the evidence against every promise that the plan expects; the order is the promises'.
+#[must_use]
+pub fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let expected = &evidence.plan.expect.promises;
+    let asked = ORACLES.iter().filter(|(promise, _)| expected.contains(promise));
+    asked.flat_map(|(_, oracle)| oracle(evidence).into_iter().take(TOLD_MAX)).collect()
+}
+
+impl StoreDump {
+    /// Reads it all.
+    ///
+    /// # Errors
+    /// The store's; nothing is kept of what was read.
+    pub async fn read(store: &Store) -> Result<Self, StoreError> {
+        const PAGE: u32 = 1000;
+        let listed = store.boards().await?;
+        let mut dump = Self { epoch: listed.epoch, ..Self::default() };
+        for (board, _) in listed.boards {
+            let posts = dump.boards.entry(board.clone()).or_default();
+            loop {
+                let after = posts.last().map_or(Seq(0), |post: &Post| post.seq);
+                let page = store.read(board.clone(), Range::After(after), PAGE).await?;
+                if page.posts.is_empty() {
+                    break;
+                }
+                posts.extend(page.posts);
+            }
+        }
+        loop {
+            let after = dump.writes.last().map_or(0, |row| row.number);
+            let rows = store.writes(after, PAGE).await?;
+            if rows.is_empty() {
+                return Ok(dump);
+            }
+            dump.writes.extend(rows);
+        }
+    }
+
+    /// The post at a place of a board.
+    fn post_at(&self, board: &BoardName, seq: Seq) -> Option<&Post> {
+        let posts = self.boards.get(board)?;
+        let nth = usize::try_from(seq.0.checked_sub(1)?).ok()?;
+        // Places without holes: the usual case. Else the oracle of order complains anyway.
+        posts
+            .get(nth)
+            .filter(|post| post.seq == seq)
+            .or_else(|| posts.iter().find(|p| p.seq == seq))
+    }
+}
+
+/// A violation with its evidence.
+fn broken(
+    promise: Promise,
+    text: impl Into<String>,
+    evidence: impl IntoIterator<Item = String>,
+) -> Violation {
+    Violation { promise, text: text.into(), evidence: evidence.into_iter().collect() }
+}
+
+/// An operation in one line.
+fn line(operation: &Operation) -> String {
+    let end = match &operation.end {
+        None => "never ended".to_owned(),
+        Some((at, end)) => {
+            let end: String = format!("{end:?}").chars().take(300).collect();
+            format!("{} {end}", seconds(*at))
+        }
+    };
+    let request: String = format!("{:?}", operation.request).chars().take(200).collect();
+    let from = seconds(operation.invoked);
+    format!("{from} {} at {}: {request} -> {end}", operation.who, operation.master)
+}
+
+/// A time of the observer's.
+fn seconds(at: Duration) -> String {
+    format!("{:.3}s", at.as_secs_f64())
+}
