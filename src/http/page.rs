@@ -18,11 +18,13 @@ use sha2::{Digest, Sha256};
 
 use super::App;
 
+const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 
 /// Path, media type, content.
 const FILES: &[(&str, &str, &str)] = &[
-    ("/page/style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
+    ("/page/base.css", CSS, include_str!("page/base.css")),
+    ("/page/chat.css", CSS, include_str!("page/chat.css")),
     ("/page/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
     ("/page/api.js", JS, include_str!("page/api.js")),
     ("/page/app.js", JS, include_str!("page/app.js")),
@@ -37,6 +39,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/page/move.js", JS, include_str!("page/move.js")),
     ("/page/outbox.js", JS, include_str!("page/outbox.js")),
     ("/page/people.js", JS, include_str!("page/people.js")),
+    ("/page/status.js", JS, include_str!("page/status.js")),
     ("/page/stream.js", JS, include_str!("page/stream.js")),
     ("/page/tabs.js", JS, include_str!("page/tabs.js")),
 ];

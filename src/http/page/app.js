@@ -12,15 +12,13 @@ import { Masters } from "./masters.js";
 import * as move from "./move.js";
 import { Outbox } from "./outbox.js";
 import { Cluster, People } from "./people.js";
+import { Status } from "./status.js";
 import { Tabs } from "./tabs.js";
 
 const BOARDS_FOLLOWED_MAX = 32;
 const ALIVE_INTERVAL_MS = 12_000;
 const TICKET_INTERVAL_MS = 4 * 60_000;
 const BOARDS_INTERVAL_MS = 30_000;
-// A connection that is back before this was never missed.
-const BANNER_DELAY_MS = 700;
-const MOVED_SHOWN_MS = 5000;
 
 class App {
   constructor(masters, session, carried) {
@@ -31,9 +29,7 @@ class App {
     // Who just came has not missed what was said before.
     const read = (board) => (session.fresh ? board.last_seq : board.read_mark);
     this.boards = new Map(session.boards.map((board) => [board.name, { ...board, read_mark: read(board) }]));
-    this.consistency = session.consistency ?? "strong";
-    this.state = "opening";
-    this.news = "";
+    this.status = new Status(() => masters.name, session.consistency ?? "strong");
     this.unseen = 0;
     this.lastAlive = 0;
     this.lastTicket = 0;
@@ -69,7 +65,7 @@ class App {
       },
       onState: (state) => {
         this.tabs.tell({ state });
-        this.setState(state);
+        this.status.set({ state });
       },
       leave: (origin) => this.leave(origin),
       onLoggedOut: () => this.loggedOut(),
@@ -98,7 +94,7 @@ class App {
     if (carried) this.composer.goTo(carried);
     else if (session.fresh && matchMedia("(pointer: fine)").matches) this.composer.goTo({ focus: true });
     if (moved && carried?.from)
-      this.flash(`${String(carried.from)} went away. You are on ${this.masters.name} now.`);
+      this.status.flash(`${String(carried.from)} went away. You are on ${this.masters.name} now.`);
 
     this.tabs = new Tabs(`chatchat:${session.cluster}:${this.me.id}`, {
       onLead: () => {
@@ -109,8 +105,8 @@ class App {
       onAsked: () =>
         this.tabs.tell({
           all: {
-            state: this.state,
-            consistency: this.consistency,
+            state: this.status.state,
+            consistency: this.status.consistency,
             presence: this.presence,
             list: this.masters.list,
             own: this.masters.own,
@@ -120,7 +116,7 @@ class App {
     this.tabs.ask("all");
     this.listen();
     this.drawBoards();
-    this.drawState();
+    this.status.draw();
   }
 
   // What was in view at the end of the list before the move is not new here.
@@ -176,13 +172,12 @@ class App {
   // Events, in the leading tab from the stream, in the others from the leader.
 
   onTold(message) {
-    if (message.state) this.setState(message.state);
+    if (message.state) this.status.set({ state: message.state });
     if (message.name) this.hear(message.name, message.data);
     if (message.all) {
       this.masters.update(message.all.list, message.all.own);
-      this.consistency = message.all.consistency;
       this.hear("presence", { users: message.all.presence });
-      this.setState(message.all.state);
+      this.status.set({ state: message.all.state, consistency: message.all.consistency });
     }
   }
 
@@ -192,7 +187,7 @@ class App {
         this.masters.update(data.masters, data.node);
         this.epoch = Number(data.cursor.split(";")[0]);
         if (this.tabs.leading) this.outbox.kick();
-        this.drawState();
+        this.status.draw();
         break;
       case "post":
         this.outbox.seen(data);
@@ -206,9 +201,8 @@ class App {
         this.people.show(data.users);
         break;
       case "state":
-        this.consistency = data.consistency;
+        this.status.set({ consistency: data.consistency });
         if (data.consistency === "strong" && this.tabs.leading) this.outbox.kick();
-        this.drawState();
         break;
       case "masters":
         this.onMasters(data.masters);
@@ -236,7 +230,7 @@ class App {
 
   onMasters(list) {
     const changed = this.masters.update(list);
-    this.drawState();
+    this.status.draw();
     // The page's policy lets it ask only masters it knew when it was loaded.
     const hidden = document.visibilityState === "hidden";
     if (changed && hidden && this.masters.unaskable().length > 0) move.again(this.carry());
@@ -302,7 +296,7 @@ class App {
     );
     if (this.epoch !== answer.json.epoch) this.epoch = answer.json.epoch;
     const more = [...this.boards.keys()].some((name) => !this.followed?.has(name));
-    if (this.tabs.leading && more && this.followed?.size < BOARDS_FOLLOWED_MAX && this.state === "on")
+    if (this.tabs.leading && more && this.followed?.size < BOARDS_FOLLOWED_MAX && this.status.state === "on")
       this.connection.open();
     this.drawBoards();
   }
@@ -386,44 +380,6 @@ class App {
   }
 
   // Drawing
-
-  setState(state) {
-    this.state = state;
-    this.drawState();
-  }
-
-  drawState() {
-    const name = this.masters.name;
-    const on = this.state === "on";
-    $("where").dataset.state = on ? "on" : "off";
-    setText($("where"), on ? `on ${name}` : name);
-    clearTimeout(this.bannerTimer);
-    if (on && this.news !== "") return this.banner(this.news, "good");
-    if (on && this.consistency === "weak")
-      return this.banner("The store is away. What you write waits here and goes out when it is back.");
-    if (on) return this.banner("");
-    const text =
-      this.state === "searching"
-        ? `${name} does not answer. Looking for another master\u2026`
-        : `Reconnecting to ${name}\u2026`;
-    const delay = this.state === "opening" ? 4 * BANNER_DELAY_MS : BANNER_DELAY_MS;
-    const shown = $("banner").textContent !== "" && $("banner").dataset.kind === "";
-    this.bannerTimer = setTimeout(() => this.banner(text), shown ? 0 : delay);
-  }
-
-  banner(text, kind = "") {
-    $("banner").dataset.kind = kind;
-    setText($("banner"), text);
-  }
-
-  // Good news, for a moment.
-  flash(text) {
-    this.news = text;
-    setTimeout(() => {
-      this.news = "";
-      this.drawState();
-    }, MOVED_SHOWN_MS);
-  }
 
   drawPending() {
     if (this.board?.name) this.log.drawPending(this.outbox.of(this.board.name), this.me);

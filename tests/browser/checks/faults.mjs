@@ -1,0 +1,132 @@
+// Nodes that die, by kill -9, while people write.
+
+import assert from "node:assert/strict";
+
+import { sleep, until } from "../cluster.mjs";
+import { Person } from "../people.mjs";
+
+const DRAFT = "not sent yet, and\nnot forgotten";
+
+export const checks = [
+  [
+    "a worker dies with a task in hand: exactly one post",
+    async ({ browser, cluster, wrong }) => {
+      const [north, south] = cluster.masters.map((master) => cluster.url(master));
+      const ada = await (await Person.at(browser, north, wrong)).join("Ada");
+      const ben = await (await Person.at(browser, south, wrong)).join("Ben");
+      await ada.say("before");
+      await ben.sees("before");
+      const text = "written by whoever lives";
+      // All stand still, so that whoever is given the task still holds it when it is killed.
+      const living = cluster.workers.filter((worker) => !worker.dead);
+      for (const worker of living) cluster.kill(worker, "SIGSTOP");
+      let holder = null;
+      try {
+        await ada.say(text);
+        holder = await until("worker with a task", () => holderOf(cluster), 4000);
+        cluster.kill(holder);
+      } finally {
+        for (const worker of living) if (worker !== holder) cluster.kill(worker, "SIGCONT");
+      }
+      await ben.sees(text, 20_000);
+      await ada.settled(20_000);
+      await sleep(2000);
+      assert.equal(await ada.count(text), 1);
+      assert.equal(await ben.count(text), 1);
+      await ben.page.reload();
+      await ben.online();
+      await ben.sees(text);
+      assert.equal(await ben.count(text), 1, "also in the store");
+    },
+  ],
+  [
+    "a master dies: its page moves on with session, draft and caret",
+    async ({ browser, cluster, wrong, out }) => {
+      const [north, south] = living(cluster);
+      const ada = await (await Person.at(browser, cluster.url(north), wrong)).join("Ada");
+      const ben = await (await Person.at(browser, cluster.url(south), wrong)).join("Ben");
+      const me = await ada.me();
+      await ada.say("on the first master");
+      await ben.sees("on the first master");
+      await ada.page.fill("#text", DRAFT);
+      for (let n = 0; n < 5; n += 1) await ada.page.press("#text", "ArrowLeft");
+      const begun = Date.now();
+      cluster.kill(north);
+      await until("another master", () => new URL(ada.page.url()).origin !== cluster.url(north), 12_000);
+      await ada.online(null, 12_000);
+      console.log(`      moved in ${Date.now() - begun} ms`);
+      await ada.page.screenshot({ path: `${out}/moved.png` });
+      assert.deepEqual(await ada.me(), me, "the same session");
+      assert.equal(new URL(ada.page.url()).hash, "", "the fragment is cleared");
+      assert.equal(await ada.page.inputValue("#text"), DRAFT);
+      const place = await ada.page.evaluate(() => [
+        document.activeElement.id,
+        document.getElementById("text").selectionStart,
+      ]);
+      assert.deepEqual(place, ["text", DRAFT.length - 5], "focus and caret");
+      await ada.sees("on the first master");
+      await ada.page.press("#text", "Enter");
+      await ben.sees(DRAFT);
+      await ada.settled();
+      assert.equal(await ben.count(DRAFT), 1);
+      await ada.seesPerson(ben.name);
+    },
+  ],
+  [
+    "a master dies with posts on their way: each is there once, in order",
+    async ({ browser, cluster, wrong }) => {
+      const [north, south] = living(cluster);
+      const ada = await (await Person.at(browser, cluster.url(north), wrong)).join("Ada");
+      const ben = await (await Person.at(browser, cluster.url(south), wrong)).join("Ben");
+      const texts = Array.from({ length: 12 }, (_, n) => `on the way ${n}`);
+      for (const [n, text] of texts.entries()) {
+        await ada.say(text);
+        if (n === 5) cluster.kill(north);
+      }
+      await until("another master", () => new URL(ada.page.url()).origin !== cluster.url(north), 12_000);
+      await ada.online(null, 12_000);
+      await ada.settled(20_000);
+      await ben.sees(texts.at(-1), 10_000);
+      const seen = (await ben.posts())
+        .map((post) => post.text)
+        .filter((text) => text.startsWith("on the way"));
+      assert.deepEqual(seen, texts);
+    },
+  ],
+  [
+    "a move to another host asks before it goes on as somebody",
+    async ({ browser, cluster, wrong }) => {
+      // Cookies of localhost are not those of 127.0.0.1, so a ticket has to carry the session.
+      const [north] = living(cluster);
+      const url = cluster.url(north).replace("127.0.0.1", "localhost");
+      const ada = await (await Person.at(browser, url, wrong)).join("Ada");
+      const me = await ada.me();
+      await ada.page.waitForResponse(
+        (response) => response.url().endsWith("/api/v1/handover") && response.ok(),
+        { timeout: 15_000 },
+      );
+      await ada.page.fill("#text", DRAFT);
+      await sleep(200);
+      cluster.kill(north);
+      await ada.page.waitForSelector("#continue:not([hidden])", { timeout: 15_000 });
+      assert.match(await ada.page.textContent("#continue-yes"), /Ada/);
+      await ada.page.click("#continue-yes");
+      await ada.online();
+      assert.deepEqual(await ada.me(), me, "the same person");
+      assert.equal(new URL(ada.page.url()).hostname, "127.0.0.1");
+    },
+  ],
+];
+
+const living = (cluster) => cluster.masters.filter((master) => !master.dead);
+
+// A worker that some master gave a batch to.
+async function holderOf(cluster) {
+  for (const master of living(cluster)) {
+    const view = await cluster.view(master);
+    const busy = view.nodes.find((node) => node.role === "worker" && node.in_flight > 0);
+    const worker = busy && cluster.workers.find((known) => known.name === busy.name && !known.dead);
+    if (worker) return worker;
+  }
+  return null;
+}

@@ -1,0 +1,108 @@
+// Texts, names and links of people who mean harm.
+
+import assert from "node:assert/strict";
+
+import { XSS, XSS_NAMES } from "../corpus.mjs";
+import { Person } from "../people.mjs";
+
+// What the page itself never makes: one of these in the list is markup that was run.
+const FOREIGN = "script, img, iframe, svg, object, style, link, a, form, input, template, math";
+
+export const checks = [
+  [
+    "hostile texts come out as the texts they are",
+    async ({ browser, cluster, wrong }) => {
+      const [north, south] = cluster.masters.map((master) => cluster.url(master));
+      const eve = await (await Person.at(browser, north, wrong)).join("Eve");
+      const ben = await (await Person.at(browser, south, wrong)).join("Ben");
+      for (const text of XSS) await eve.say(text);
+      await eve.settled(30_000);
+      for (const text of XSS) assert.equal((await ben.sees(text)).who, eve.name);
+      for (const person of [eve, ben]) {
+        const found = await person.page.$$eval(`#log :is(${FOREIGN})`, (nodes) =>
+          nodes.map((node) => node.outerHTML),
+        );
+        assert.deepEqual(found, []);
+      }
+      await ben.page.reload();
+      await ben.online();
+      for (const text of XSS) await ben.sees(text);
+    },
+  ],
+  [
+    "hostile names too",
+    async ({ browser, cluster, wrong }) => {
+      const url = cluster.url(cluster.masters[0]);
+      const ben = await (await Person.at(browser, url, wrong)).join("Ben");
+      for (const name of XSS_NAMES) {
+        const eve = await (await Person.at(browser, url, wrong)).join(name, { exactly: true });
+        await ben.seesPerson(name);
+        await eve.say(`by ${name}`);
+        assert.equal((await ben.sees(`by ${name}`)).who, name);
+      }
+      const found = await ben.page.$$eval(
+        `#people :is(${FOREIGN}), #log :is(${FOREIGN})`,
+        (nodes) => nodes.length,
+      );
+      assert.equal(found, 0);
+    },
+  ],
+  [
+    "a stranger's link sends nothing in one's name",
+    async ({ browser, cluster, wrong }) => {
+      const url = cluster.url(cluster.masters[0]);
+      const ada = await (await Person.at(browser, url, wrong)).join("Ada");
+      const { id } = await ada.me();
+      const carried = {
+        user: id,
+        board: "lobby",
+        drafts: { lobby: "a draft of Eve's" },
+        outbox: [
+          {
+            id: "3f0e8c5a-9d0b-4b6e-8a57-6f2f0d9a7c11",
+            board: "lobby",
+            text: "Eve wrote this",
+            at: 1,
+            tries: 0,
+          },
+        ],
+        nonce: "00",
+      };
+      const fragment = Buffer.from(JSON.stringify(carried)).toString("base64url");
+      await ada.page.goto("about:blank");
+      await ada.page.goto(`${url}/#move=${fragment}`);
+      await ada.online();
+      const pending = await ada.pending();
+      assert.equal(pending.length, 1);
+      assert.match(pending[0].fate, /not sent: it came with a link/);
+      assert.equal(await ada.page.inputValue("#text"), "");
+      assert.equal(await ada.count("Eve wrote this"), 0);
+      await ada.page.click('#pending button:has-text("Cancel")');
+      await ada.settled();
+    },
+  ],
+  [
+    "another site's page cannot write",
+    async ({ browser, cluster, wrong }) => {
+      const [north, south] = cluster.masters.map((master) => cluster.url(master));
+      const ada = await (await Person.at(browser, north, wrong)).join("Ada");
+      // The other master's origin shares the cookie, and is another origin all the same.
+      const status = await ada.page.evaluate(async (other) => {
+        const init = { method: "POST", credentials: "include", mode: "no-cors", body: "{}" };
+        try {
+          return (await fetch(`${other}/api/v1/handover`, init)).type;
+        } catch {
+          return "refused";
+        }
+      }, south);
+      wrong.length = 0;
+      assert.notEqual(status, "basic");
+      const answer = await fetch(`${north}/api/v1/sessions`, {
+        method: "POST",
+        headers: { "Content-Type": "application/json", Origin: "http://evil.example" },
+        body: JSON.stringify({ name: "Eve" }),
+      });
+      assert.equal(answer.status, 403);
+    },
+  ],
+];

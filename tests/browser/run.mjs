@@ -1,0 +1,115 @@
+// Drives the page in a real Chromium against a real cluster, nodes killed on the way.
+//
+//   npm ci && node run.mjs [flags]        exit code 0 when all passed, 1 when not, 2 for usage
+
+import { mkdir } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { chromium } from "playwright-core";
+
+import { Cluster } from "./cluster.mjs";
+import * as chat from "./checks/chat.mjs";
+import * as faults from "./checks/faults.mjs";
+import * as hostile from "./checks/hostile.mjs";
+import * as looks from "./checks/looks.mjs";
+import * as manners from "./checks/manners.mjs";
+import * as tabs from "./checks/tabs.mjs";
+
+const USAGE = `usage: node run.mjs [flags]
+  -b, --bin PATH       chatchat-cluster (default: $CHATCHAT_CLUSTER, else target/release/chatchat-cluster)
+  -c, --chromium PATH  the browser (default: $CHROMIUM, else /usr/bin/chromium)
+  -o, --out DIR        where screenshots go (default: out beside this file)
+  -s, --short          only what must never break: chat, a dead master, a dead worker, hostile texts
+  -l, --long           everything, the deaths three times over
+  -v, --verbose        say what the cluster said
+  -h, --help           this text`;
+
+const HERE = dirname(fileURLToPath(import.meta.url));
+
+function flags() {
+  try {
+    const { values } = parseArgs({
+      options: {
+        bin: { type: "string", short: "b" },
+        chromium: { type: "string", short: "c" },
+        out: { type: "string", short: "o" },
+        short: { type: "boolean", short: "s" },
+        long: { type: "boolean", short: "l" },
+        verbose: { type: "boolean", short: "v" },
+        help: { type: "boolean", short: "h" },
+      },
+    });
+    return values;
+  } catch (error) {
+    console.error(`${error.message}\n${USAGE}`);
+    process.exit(2);
+  }
+}
+
+const asked = flags();
+if (asked.help) {
+  console.log(USAGE);
+  process.exit(0);
+}
+if (asked.short && asked.long) {
+  console.error(`--short and --long exclude each other\n${USAGE}`);
+  process.exit(2);
+}
+
+const bin = resolve(
+  asked.bin ?? process.env.CHATCHAT_CLUSTER ?? join(HERE, "../../target/release/chatchat-cluster"),
+);
+const out = resolve(asked.out ?? join(HERE, "out"));
+await mkdir(out, { recursive: true });
+
+let [passed, failed] = [0, 0];
+
+// Runs one suite against a cluster of its own. What no page may ever do fails the check that saw it.
+async function suite(name, checks, { masters = 2 } = {}) {
+  let cluster = null;
+  const browser = await chromium.launch({
+    executablePath: asked.chromium ?? process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: ["--no-sandbox", "--disable-dev-shm-usage"],
+  });
+  const check = async (what, run) => {
+    const begun = Date.now();
+    const wrong = [];
+    try {
+      cluster ??= await Cluster.start({ bin, masters });
+      await run({ browser, cluster, wrong, out });
+      if (wrong.length > 0) throw new Error(wrong.join("\n"));
+      passed += 1;
+      console.log(`ok    ${name}: ${what} (${Date.now() - begun} ms)`);
+    } catch (error) {
+      failed += 1;
+      console.log(
+        `FAIL  ${name}: ${what}\n      ${String(error.stack ?? error).replaceAll("\n", "\n      ")}`,
+      );
+    } finally {
+      await Promise.all(browser.contexts().map((context) => context.close()));
+    }
+  };
+  try {
+    for (const [what, run] of checks) await check(what, run);
+  } finally {
+    await browser.close();
+    if (asked.verbose && cluster) console.log(cluster.output);
+    await cluster?.stop();
+  }
+}
+
+const rounds = asked.long ? 3 : 1;
+await suite("chat", chat.checks);
+for (let round = 1; round <= rounds; round += 1) {
+  await suite(rounds > 1 ? `faults ${round}` : "faults", faults.checks, { masters: 4 });
+}
+await suite("hostile", hostile.checks);
+if (!asked.short) {
+  await suite("manners", manners.checks);
+  await suite("tabs", tabs.checks);
+  await suite("looks", looks.checks);
+}
+
+console.log(`${passed} passed, ${failed} failed`);
+process.exit(failed === 0 ? 0 : 1);
