@@ -1,13 +1,19 @@
 //! The contract suites of the seams, held against the simulated world.
 
-use chatchat::env::{
-    Env,
-    contract::{CHECKS, Lab},
+use chatchat::{
+    comm,
+    env::{self, Env},
+    store::{self, sqlite::NewCluster},
+    types::{Role, StoreEpoch},
 };
 
 use crate::{
-    HostId, World, simulate,
-    tests::{LONG, run, setup},
+    HostId, World,
+    keys::KeyPool,
+    seed::Seed,
+    simulate,
+    store::{StoreHost, remote},
+    tests::{LONG, run, secs, setup},
 };
 
 /// The world's view of a machine on which nothing else runs.
@@ -23,16 +29,55 @@ async fn idle(world: &World, host: HostId) -> Env {
 
 #[test]
 fn the_simulated_world_does_all_that_every_world_must() {
-    for check in CHECKS {
+    for check in env::contract::CHECKS {
         for seed in 0..4 {
             simulate(setup(seed), async |world| {
                 let (left, right) = (world.add_host("left"), world.add_host("right"));
                 let right = idle(&world, right).await;
                 run(&world, left, |left| async move {
-                    check.run(&Lab { left, right, right_host: "right".to_owned() }).await;
+                    let right_host = "right".to_owned();
+                    check.run(&env::contract::Lab { left, right, right_host }).await;
                 })
                 .await;
             });
         }
+    }
+}
+
+#[test]
+fn links_do_all_that_they_must_in_the_simulated_world_whoever_begins() {
+    for check in comm::contract::CHECKS {
+        for (seed, beginner) in [(0, Role::Worker), (1, Role::Master)] {
+            simulate(setup(seed), async |world| {
+                let (worker, master) = (world.add_host("worker"), world.add_host("master"));
+                let master = idle(&world, master).await;
+                run(&world, worker, |worker| async move {
+                    let master_host = "master".to_owned();
+                    let keys = KeyPool::new(Seed(seed), 2).source(1);
+                    let lab = comm::contract::Lab { worker, master, master_host, keys };
+                    check.run(&lab, beginner).await;
+                })
+                .await;
+            });
+        }
+    }
+}
+
+#[test]
+fn the_store_behind_a_network_does_all_that_every_store_must() {
+    // Those that move the clock want one that stands still meanwhile: this one runs.
+    for check in store::contract::CHECKS.iter().filter(|check| !check.moves_clock) {
+        simulate(setup(0), async |world| {
+            let at = world.add_host("store");
+            let new = NewCluster { cluster: [7; 16], epoch: StoreEpoch(1), now_ms: 0 };
+            let host = StoreHost::new(&new).expect("SQLite works");
+            world.boot(at, |env| host.serve(env, "0.0.0.0:5432"));
+            let asker = world.add_host("asker");
+            run(&world, asker, |env| async move {
+                let store = remote(&env, "store:5432", secs(5));
+                check.run(&store::contract::Lab { store, clock: None }).await;
+            })
+            .await;
+        });
     }
 }

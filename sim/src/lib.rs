@@ -23,12 +23,16 @@ compile_error!(
 
 #[cfg(madsim)]
 mod clock;
+#[cfg(madsim)]
+pub mod cluster;
 #[cfg(all(test, madsim))]
 mod contracts;
 #[cfg(madsim)]
 mod disk;
 #[cfg(madsim)]
 mod env;
+#[cfg(madsim)]
+pub mod faults;
 #[cfg(madsim)]
 pub mod keys;
 #[cfg(madsim)]
@@ -38,17 +42,21 @@ mod net;
 #[cfg(madsim)]
 mod queue;
 #[cfg(madsim)]
+pub mod run;
+#[cfg(madsim)]
 pub mod seed;
 #[cfg(madsim)]
 pub mod store;
 #[cfg(all(test, madsim))]
 mod tests;
 #[cfg(madsim)]
+pub mod verdict;
+#[cfg(madsim)]
 mod world;
 
 #[cfg(madsim)]
 pub use {
     log::{Detail, EventRecord},
-    net::{Capture, Link},
-    world::{HostId, Setup, World, simulate},
+    net::{Capture, FaultId, Link},
+    world::{HostId, Progress, Setup, World, simulate},
 };

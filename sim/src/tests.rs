@@ -12,12 +12,21 @@ use std::{
 use chatchat::env::{BoxStream, Env};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{Detail, HostId, Setup, World, seed::Seed, simulate};
+use crate::{Detail, HostId, Link, Setup, World, seed::Seed, simulate};
 
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
 
+pub(crate) const CUT: Link = Link {
+    cut: true,
+    delay_ns: 0,
+    jitter_ns: 0,
+    loss_ppm: 0,
+    syn_loss_ppm: 0,
+    bytes_per_second: None,
+};
+
 pub(crate) fn setup(seed: u64) -> Setup {
-    Setup { seed: Seed(seed), detail: Detail::Events }
+    Setup { seed: Seed(seed), detail: Detail::Events, progress: Arc::default() }
 }
 
 pub(crate) fn secs(secs: u64) -> Duration {
@@ -263,13 +272,12 @@ fn a_cut_stalls_a_connection_and_retransmission_heals_it() {
         assert!(before > 10, "{before}");
         // Either direction alone stalls it.
         for (from, to) in [(client, server), (server, client)] {
-            world.set_link(from, to, |link| link.cut = true);
+            world.add_fault(from, to, 0, CUT);
             world.sleep(secs(1)).await;
             let stalled = echoes.load(Ordering::Relaxed);
             world.sleep(secs(5)).await;
             assert_eq!(echoes.load(Ordering::Relaxed), stalled, "nothing passes a cut");
-            assert!(world.touched(from, to) > 0, "the fault bit");
-            world.set_link(from, to, |link| link.cut = false);
+            assert!(world.remove_fault(from, to, 0) > 0, "the fault bit");
             world.sleep(secs(15)).await;
             assert!(echoes.load(Ordering::Relaxed) > stalled + 10, "it goes on");
         }
@@ -286,7 +294,7 @@ fn a_connect_hangs_when_only_the_way_back_is_cut() {
             async {}
         })
         .await;
-        world.set_link(server, client, |link| link.cut = true);
+        world.add_fault(server, client, 0, CUT);
         let hung = run(&world, client, |env| async move {
             env.connect("server:80", secs(20)).await.map(drop).map_err(|e| e.kind())
         })

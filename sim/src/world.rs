@@ -12,7 +12,10 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, Waker},
     thread,
     time::Duration,
@@ -36,7 +39,7 @@ use crate::{
     disk::Platter,
     env::SimEnv,
     log::{Detail, EventRecord, Log, quoted},
-    net::{Capture, Link, Net},
+    net::{Capture, FaultId, Link, Net},
     queue::{Due, Queue},
     seed::{Draws, Seed},
 };
@@ -52,13 +55,24 @@ pub(crate) struct Life {
     pub(crate) boot: u64,
 }
 
+/// How far a run is, for who looks on from another thread.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Virtual time, ms.
+    pub virtual_ms: AtomicU64,
+    /// Lines in the event log.
+    pub events: AtomicU64,
+}
+
 /// What a run is made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Setup {
     /// Everything random follows from it.
     pub seed: Seed,
     /// How much the event log holds.
     pub detail: Detail,
+    /// Told how far it is.
+    pub progress: Arc<Progress>,
 }
 
 /// How a process ends.
@@ -99,6 +113,7 @@ pub(crate) struct State {
     pub(crate) net: Net,
     pub(crate) hosts: Vec<Host>,
     seed: Seed,
+    progress: Arc<Progress>,
     next_timer: u64,
     probes: BTreeMap<&'static str, u64>,
     pump: Option<Waker>,
@@ -144,6 +159,7 @@ impl Simulator for World {
                 net: Net::new(seed),
                 hosts: Vec::new(),
                 seed,
+                progress: Arc::default(),
                 next_timer: 0,
                 probes: BTreeMap::new(),
                 pump: None,
@@ -196,6 +212,7 @@ impl World {
         assert!(self.0.runtime.set(Handle::current()).is_ok(), "a world starts once");
         self.with(|state| {
             state.seed = setup.seed;
+            state.progress = setup.progress;
             state.net = Net::new(setup.seed);
             state.core.log = Log::new(setup.detail);
         });
@@ -214,6 +231,10 @@ impl World {
             while let Some(due) = state.core.queue.pop(state.core.now) {
                 state.carry_out(due);
             }
+            let ms = state.core.now / 1_000_000;
+            state.progress.virtual_ms.store(ms, Ordering::Relaxed);
+            let events = state.core.log.lines().len() as u64;
+            state.progress.events.store(events, Ordering::Relaxed);
         });
         Poll::Pending
     }
@@ -247,6 +268,11 @@ impl World {
     /// Waits, in virtual time. For the supervisor: nodes have clocks of their own.
     pub async fn sleep(&self, by: Duration) {
         madsim::time::sleep(by).await;
+    }
+
+    /// Runs a task of the harness, beside all machines.
+    pub fn supervise(&self, task: impl Future<Output = ()> + Send + 'static) {
+        madsim::task::spawn(task);
     }
 
     /// Adds a machine, switched off.
@@ -366,15 +392,14 @@ impl World {
         self.with(|state| state.hosts[host.0].is_running)
     }
 
-    /// Changes one direction between two hosts.
-    pub fn set_link(&self, from: HostId, to: HostId, change: impl FnOnce(&mut Link)) {
-        self.with(|state| state.net.set_link(from, to, change));
+    /// A fault begins to do this to one direction between two hosts.
+    pub fn add_fault(&self, from: HostId, to: HostId, fault: FaultId, link: Link) {
+        self.with(|state| state.net.add_fault(from, to, fault, link));
     }
 
-    /// How many segments of this direction a fault touched so far.
-    #[must_use]
-    pub fn touched(&self, from: HostId, to: HostId) -> u64 {
-        self.with(|state| state.net.touched(from, to))
+    /// What a fault does to this direction ends. Answers how many segments it touched.
+    pub fn remove_fault(&self, from: HostId, to: HostId, fault: FaultId) -> u64 {
+        self.with(|state| state.net.remove_fault(from, to, fault))
     }
 
     /// Resets every connection between two hosts; answers how many ends there were.
@@ -470,6 +495,11 @@ impl World {
     #[must_use]
     pub fn events(&self) -> Vec<EventRecord> {
         self.with(|state| state.core.log.events().to_vec())
+    }
+
+    /// The latest thing that nodes said of which `what` makes something.
+    pub fn latest<T>(&self, what: impl FnMut(&EventRecord) -> Option<T>) -> Option<T> {
+        self.with(|state| state.core.log.events().iter().rev().find_map(what))
     }
 
     /// The log's lines so far.

@@ -1,2 +1,85 @@
-//! Stands for what is built next.
-fn main() {}
+//! Fault stories as tests: one trial per story and seed, each in a process of its own.
+//!
+//! `cargo test -p chatchat-sim --test stories coordinator-crash::seed_3` runs one of them.
+
+use std::{
+    env,
+    process::{Command, ExitCode, Output, Stdio},
+};
+
+use chatchat_scenarios::story::Story;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+const SIM: &str = env!("CARGO_BIN_EXE_chatchat-sim");
+/// Seeds that every commit is held to.
+const FIXED: u64 = 8;
+/// Seeds of this very commit: over time they reach where the fixed ones never do.
+const OF_COMMIT: u64 = 2;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let mut trials = Vec::new();
+    for story in Story::names() {
+        for seed in 1..=FIXED {
+            trials.push(trial(&story, format!("seed_{seed}"), seed));
+        }
+        for seed in commit_seeds() {
+            trials.push(trial(&story, format!("commit_seed_{seed}"), seed));
+        }
+        let name = format!("{story}::meta");
+        trials.push(Trial::test(name, move || one_seed_in_two_processes(&story)));
+    }
+    trials.push(Trial::test("usage::an_unknown_story_is_named_with_the_ones_there_are", unknown));
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial(story: &str, name: String, seed: u64) -> Trial {
+    let name = format!("{story}::{name}");
+    let story = story.to_owned();
+    Trial::test(name, move || holds(&story, seed))
+}
+
+/// The commit's first bytes as numbers; none where there is no git.
+fn commit_seeds() -> Vec<u64> {
+    let asked = Command::new("git")
+        .args(["rev-parse", "HEAD"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stderr(Stdio::null())
+        .output();
+    let Ok(Output { status, stdout, .. }) = asked else { return Vec::new() };
+    let hash = String::from_utf8_lossy(&stdout);
+    let word = |nth: usize| u64::from_str_radix(hash.get(8 * nth..8 * nth + 8)?, 16).ok();
+    let words = (0..OF_COMMIT as usize).filter_map(word);
+    if status.success() { words.collect() } else { Vec::new() }
+}
+
+fn sim(arguments: &[&str]) -> Result<Output, Failed> {
+    let mut command = Command::new(SIM);
+    command.args(arguments).stdin(Stdio::null());
+    command.output().map_err(|why| Failed::from(format!("{SIM}: {why}")))
+}
+
+fn text(output: &Output) -> String {
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    format!("exit {:?}\n{out}{err}", output.status.code())
+}
+
+fn holds(story: &str, seed: u64) -> Result<(), Failed> {
+    let output = sim(&["run", story, "--seed", &seed.to_string()])?;
+    if output.status.success() { Ok(()) } else { Err(text(&output).into()) }
+}
+
+fn one_seed_in_two_processes(story: &str) -> Result<(), Failed> {
+    let output = sim(&["meta", story, "--seeds", "1"])?;
+    if output.status.success() { Ok(()) } else { Err(text(&output).into()) }
+}
+
+fn unknown() -> Result<(), Failed> {
+    let output = sim(&["run", "no-such-story"])?;
+    let said = text(&output);
+    if output.status.code() != Some(2) || !said.contains("coordinator-crash") {
+        return Err(said.into());
+    }
+    Ok(())
+}

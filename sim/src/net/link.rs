@@ -10,7 +10,7 @@ use crate::{
     world::HostId,
 };
 
-/// One direction between two hosts, as faults set it.
+/// What one fault does to one direction between two hosts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// Segments vanish; TCP sends them again until it gives up.
@@ -21,20 +21,59 @@ pub struct Link {
     pub jitter_ns: u64,
     /// How many of a million segments are lost.
     pub loss_ppm: u64,
+    /// How many of a million SYNs are lost besides.
+    pub syn_loss_ppm: u64,
     /// What the line carries, `None` without a limit.
     pub bytes_per_second: Option<u64>,
-    /// SYNs are lost, all else passes.
-    pub connect_hang: bool,
+}
+
+/// Names a fault, so that faults of one link come and go apart from each other.
+pub type FaultId = usize;
+
+#[derive(Debug)]
+struct Layer {
+    fault: FaultId,
+    link: Link,
+    /// Segments that it touched.
+    touched: u64,
 }
 
 #[derive(Debug)]
 struct Line {
-    set: Link,
+    layers: Vec<Layer>,
     base_ns: u64,
     busy_until: u64,
-    /// Segments that a fault touched.
-    touched: u64,
     draws: Draws,
+}
+
+impl Line {
+    /// How long a segment that leaves at `now` is under way; `None` when it is lost.
+    fn carry(&mut self, now: u64, len: usize, is_syn: bool) -> Option<u64> {
+        // Each draw is made whether a fault stands or not, so that a fault moves no later draw.
+        let luck = self.draws.below(1_000_000);
+        let spread = self.draws.below(1 << 20);
+        let share = |of: u64| {
+            u64::try_from((u128::from(of) * u128::from(spread)) >> 20).expect("a share of a word")
+        };
+        let mut under_way = self.base_ns + share(self.base_ns);
+        for layer in &mut self.layers {
+            let link = layer.link;
+            let syn_loss_ppm = if is_syn { link.syn_loss_ppm } else { 0 };
+            if link.cut || luck < link.loss_ppm.max(syn_loss_ppm) {
+                layer.touched += 1;
+                return None;
+            }
+            let mut later = link.delay_ns + share(link.jitter_ns);
+            if let Some(rate) = link.bytes_per_second {
+                let takes = (len as u64 + 40).saturating_mul(1_000_000_000) / rate.max(1);
+                self.busy_until = self.busy_until.max(now).saturating_add(takes);
+                later += self.busy_until - now;
+            }
+            layer.touched += u64::from(later > 0);
+            under_way = under_way.saturating_add(later);
+        }
+        Some(under_way)
+    }
 }
 
 /// All links, made when first used.
@@ -59,16 +98,21 @@ impl Links {
             } else {
                 draws.between(100_000, 400_000)
             };
-            Line { set: Link::default(), base_ns, busy_until: 0, touched: 0, draws }
+            Line { layers: Vec::new(), base_ns, busy_until: 0, draws }
         })
     }
 
-    pub(crate) fn set(&mut self, from: HostId, to: HostId, change: impl FnOnce(&mut Link)) {
-        change(&mut self.line(from, to).set);
+    /// A fault begins to do this to a direction.
+    pub(crate) fn add(&mut self, from: HostId, to: HostId, fault: FaultId, link: Link) {
+        self.line(from, to).layers.push(Layer { fault, link, touched: 0 });
     }
 
-    pub(crate) fn touched(&self, from: HostId, to: HostId) -> u64 {
-        self.lines.get(&(from, to)).map_or(0, |line| line.touched)
+    /// A fault ends. Answers how many segments it touched here.
+    pub(crate) fn remove(&mut self, from: HostId, to: HostId, fault: FaultId) -> u64 {
+        let layers = &mut self.line(from, to).layers;
+        let touched = layers.iter().filter(|layer| layer.fault == fault).map(|l| l.touched).sum();
+        layers.retain(|layer| layer.fault != fault);
+        touched
     }
 
     /// How long a segment of `len` bytes that leaves at `now` is under way; `None` when it is lost.
@@ -80,33 +124,7 @@ impl Links {
         len: usize,
         is_syn: bool,
     ) -> Option<u64> {
-        let line = self.line(from, to);
-        let set = line.set;
-        if set.cut || (set.connect_hang && is_syn) {
-            line.touched += 1;
-            return None;
-        }
-        // Each draw is made whether a fault stands or not, so that a fault moves no later draw.
-        let lost = line.draws.below(1_000_000) < set.loss_ppm;
-        let spread = line.draws.below(1 << 20);
-        if lost {
-            line.touched += 1;
-            return None;
-        }
-        if set.delay_ns > 0 || set.jitter_ns > 0 || set.bytes_per_second.is_some() {
-            line.touched += 1;
-        }
-        let share = |of: u64| {
-            u64::try_from((u128::from(of) * u128::from(spread)) >> 20).expect("a share of a word")
-        };
-        let mut under_way =
-            line.base_ns + share(line.base_ns) + set.delay_ns + share(set.jitter_ns);
-        if let Some(rate) = set.bytes_per_second {
-            let takes = (len as u64 + 40).saturating_mul(1_000_000_000) / rate.max(1);
-            line.busy_until = line.busy_until.max(now).saturating_add(takes);
-            under_way += line.busy_until - now;
-        }
-        Some(under_way)
+        self.line(from, to).carry(now, len, is_syn)
     }
 }
 
@@ -114,23 +132,53 @@ impl Links {
 mod tests {
     use super::*;
 
+    const A: HostId = HostId(0);
+    const B: HostId = HostId(1);
+
     #[test]
-    fn a_cut_touches_one_direction_only() {
+    fn a_cut_touches_one_direction_only_and_overlapping_cuts_end_apart() {
         let mut links = Links::new(Seed(1));
-        let (a, b) = (HostId(0), HostId(1));
-        links.set(a, b, |link| link.cut = true);
-        assert_eq!(links.carry(0, a, b, 10, false), None);
-        assert!(links.carry(0, b, a, 10, false).is_some());
-        assert_eq!((links.touched(a, b), links.touched(b, a)), (1, 0));
+        let cut = Link { cut: true, ..Link::default() };
+        links.add(A, B, 0, cut);
+        links.add(A, B, 1, cut);
+        assert_eq!(links.carry(0, A, B, 10, false), None);
+        assert!(links.carry(0, B, A, 10, false).is_some());
+        assert_eq!(links.remove(A, B, 0), 1);
+        assert_eq!(links.carry(0, A, B, 10, false), None, "the other one stands");
+        assert_eq!(links.remove(A, B, 1), 1);
+        assert!(links.carry(0, A, B, 10, false).is_some());
     }
 
     #[test]
     fn a_narrow_line_queues_what_it_carries() {
         let mut links = Links::new(Seed(1));
-        let (a, b) = (HostId(0), HostId(1));
-        links.set(a, b, |link| link.bytes_per_second = Some(1_040));
-        let first = links.carry(0, a, b, 1_000, false).expect("carried");
-        let second = links.carry(0, a, b, 1_000, false).expect("carried");
+        links.add(A, B, 0, Link { bytes_per_second: Some(1_040), ..Link::default() });
+        let first = links.carry(0, A, B, 1_000, false).expect("carried");
+        let second = links.carry(0, A, B, 1_000, false).expect("carried");
         assert!(first >= 1_000_000_000 && second >= 2_000_000_000, "{first} {second}");
+    }
+
+    #[test]
+    fn lost_syns_leave_all_else_alone() {
+        let mut links = Links::new(Seed(1));
+        links.add(A, B, 0, Link { syn_loss_ppm: 1_000_000, ..Link::default() });
+        assert_eq!(links.carry(0, A, B, 0, true), None);
+        assert!(links.carry(0, A, B, 10, false).is_some());
+    }
+
+    #[test]
+    fn a_fault_moves_no_later_draw() {
+        let after = |fault: Option<Link>| {
+            let mut links = Links::new(Seed(1));
+            if let Some(link) = fault {
+                links.add(A, B, 0, link);
+            }
+            for _ in 0..10 {
+                links.carry(0, A, B, 10, false);
+            }
+            links.remove(A, B, 0);
+            links.carry(0, A, B, 10, false)
+        };
+        assert_eq!(after(None), after(Some(Link { loss_ppm: 500_000, ..Link::default() })));
     }
 }

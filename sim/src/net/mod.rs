@@ -23,7 +23,7 @@ use std::{
 
 use tokio::io::ReadBuf;
 
-pub use self::link::Link;
+pub use self::link::{FaultId, Link};
 use self::{
     link::Links,
     segment::Body,
@@ -113,12 +113,12 @@ impl Net {
         self.machines.push(Machine { is_up: false, next_port: PORT_FIRST });
     }
 
-    pub(crate) fn set_link(&mut self, from: HostId, to: HostId, change: impl FnOnce(&mut Link)) {
-        self.links.set(from, to, change);
+    pub(crate) fn add_fault(&mut self, from: HostId, to: HostId, fault: FaultId, link: Link) {
+        self.links.add(from, to, fault, link);
     }
 
-    pub(crate) fn touched(&self, from: HostId, to: HostId) -> u64 {
-        self.links.touched(from, to)
+    pub(crate) fn remove_fault(&mut self, from: HostId, to: HostId, fault: FaultId) -> u64 {
+        self.links.remove(from, to, fault)
     }
 
     pub(crate) fn capture(&mut self) {

@@ -2,19 +2,19 @@
 
 use std::io;
 
-use chatchat::wire::codec;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Over what the codec takes, with room for the number.
-const LEN_MAX: usize = 2 * 1024 * 1024;
+/// A page of posts is cut at 1 MiB of text; names and ids come on top.
+const LEN_MAX: usize = 4 * 1024 * 1024;
 
 fn invalid(why: impl ToString) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.to_string())
 }
 
 pub(super) fn frame<T: Serialize>(number: u64, value: &T) -> io::Result<Vec<u8>> {
-    let body = codec::encode(value).map_err(invalid)?;
+    let body =
+        bincode::serde::encode_to_vec(value, bincode::config::standard()).map_err(invalid)?;
     let len = u32::try_from(body.len() + 8).map_err(invalid)?;
     let mut frame = Vec::with_capacity(12 + body.len());
     frame.extend_from_slice(&len.to_le_bytes());
@@ -38,5 +38,7 @@ pub(super) async fn read<T: DeserializeOwned>(
     let number = from.read_u64_le().await?;
     let mut body = vec![0; len - 8];
     from.read_exact(&mut body).await?;
-    Ok((number, codec::decode(&body).map_err(invalid)?))
+    let config = bincode::config::standard().with_limit::<{ 4 * LEN_MAX }>();
+    let (value, _) = bincode::serde::decode_from_slice(&body, config).map_err(invalid)?;
+    Ok((number, value))
 }

@@ -7,10 +7,10 @@ use std::{
 };
 
 use chatchat::{
-    env::{BoxStream, Env},
+    env::{BoxFuture, BoxStream, Env},
     event::Moment,
     store::{
-        Appended, Op, Reply, StoreError,
+        Appended, Backend, Op, Reply, Store, StoreError,
         sqlite::{NewCluster, SqliteCore},
     },
 };
@@ -41,6 +41,12 @@ impl StoreHost {
     pub fn apply(&self, op: &Op, now_ms: u64) -> Result<Reply, StoreError> {
         // An operation that panicked was rolled back: the core is whole.
         self.core.lock().unwrap_or_else(PoisonError::into_inner).apply(op, now_ms)
+    }
+
+    /// The store without a network between, at the time that `now_ms` says.
+    #[must_use]
+    pub fn direct(&self, now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Store {
+        Store::new(Direct { host: self.clone(), now_ms })
     }
 
     /// The process of the store's host: serves `addr` until it is ended.
@@ -82,5 +88,16 @@ impl StoreHost {
             };
             frames::write(&mut stream, &frame).await?;
         }
+    }
+}
+
+struct Direct<F> {
+    host: StoreHost,
+    now_ms: F,
+}
+
+impl<F: Fn() -> u64 + Send + Sync + 'static> Backend for Direct<F> {
+    fn call(&self, op: Op) -> BoxFuture<'_, Result<Reply, StoreError>> {
+        Box::pin(async move { self.host.apply(&op, (self.now_ms)()) })
     }
 }

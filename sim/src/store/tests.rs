@@ -11,7 +11,7 @@ use chatchat::{
 use super::{StoreHost, remote};
 use crate::{
     HostId, World,
-    tests::{run, secs, setup},
+    tests::{CUT, run, secs, setup},
 };
 
 const ADDR: &str = "store:5432";
@@ -136,7 +136,7 @@ fn a_lost_answer_is_no_lost_write() {
         let answer = ask(&world, asker, |_, remote| async move {
             // The connection stands before the way back is cut.
             remote.cluster().await.expect("the store is there");
-            cut.set_link(at, asker, |link| link.cut = true);
+            cut.add_fault(at, asker, 0, CUT);
             remote.call(Op::Deny(chatchat::types::NodeId([1; 16]))).await
         })
         .await;

@@ -1,0 +1,93 @@
+//! `run`: one story, one seed, one verdict.
+
+use std::{
+    fs,
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use chatchat_scenarios::plan::Plan;
+use chatchat_sim::{
+    Detail, Progress,
+    verdict::{Report, Verdict},
+};
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+pub(super) fn run(run: &super::Run) -> Result<ExitCode, String> {
+    let plan = super::plan(&run.which)?;
+    print!("{plan}");
+    let start = real_now();
+    let report = watched(&plan, Detail::Events, run.which.limit);
+    print!("{}", report.block(&plan, Some(start.elapsed())));
+    if let Some(path) = &run.log {
+        let text = report.log.join("\n") + "\n";
+        fs::write(path, text).map_err(|why| format!("{}: {why}", path.display()))?;
+    }
+    if report.verdict != Verdict::Holds {
+        println!("replay   chatchat-sim run {} --seed {}", run.which.story, run.which.seed);
+    }
+    Ok(report.verdict.into())
+}
+
+/// Outside of the simulated world.
+#[expect(clippy::disallowed_methods, reason = "this is the harness: real time is meant")]
+fn real_now() -> Instant {
+    Instant::now()
+}
+
+/// Runs a plan under the eyes of a thread that tells how far it is and gives up after `limit`
+/// seconds of real time.
+pub(super) fn watched(plan: &Plan, detail: Detail, limit: u64) -> Report {
+    let progress = Arc::new(Progress::default());
+    let over = Arc::new(AtomicBool::new(false));
+    let (looks, ends, duration) = (Arc::clone(&progress), Arc::clone(&over), plan.duration);
+    let watch = thread::Builder::new().name("watch".to_owned()).spawn(move || {
+        watch(&looks, &ends, duration, Duration::from_secs(limit));
+    });
+    let report = chatchat_sim::run::run(plan, detail, &progress);
+    over.store(true, Ordering::Relaxed);
+    if let Ok(watch) = watch {
+        // Its end is cosmetic: it clears its line.
+        let _ = watch.join();
+    }
+    report
+}
+
+fn watch(progress: &Progress, over: &AtomicBool, duration: Duration, limit: Duration) {
+    let (start, mut err) = (real_now(), io::stderr());
+    let shows = err.is_terminal();
+    while !over.load(Ordering::Relaxed) {
+        thread::park_timeout(LOOK_EVERY);
+        let real = start.elapsed();
+        let ms = progress.virtual_ms.load(Ordering::Relaxed);
+        let events = progress.events.load(Ordering::Relaxed);
+        if shows {
+            let (virtual_s, real_s) = (ms as f64 / 1000.0, real.as_secs_f64());
+            // A line that cannot be shown is not missed.
+            let _ = write!(
+                err,
+                "\r{virtual_s:7.1} s virtual (story: {duration:?}), {real_s:.1} s real, {events} events "
+            );
+            let _ = err.flush();
+        }
+        if real >= limit {
+            println!(
+                "\nverdict  {}\n         it is not over after {limit:?}; virtual time {ms} ms, {events} events",
+                Verdict::TimedOut
+            );
+            std::process::exit(Verdict::TimedOut.code().into());
+        }
+    }
+    if shows {
+        // As above.
+        let _ = write!(err, "\r\x1b[K");
+        let _ = err.flush();
+    }
+}

@@ -1,0 +1,301 @@
+//! A cluster in the simulated world: masters, workers, people's machines and the store's host.
+//!
+//! Machines are named as stories name places, without the colon: `master0`, `worker2`,
+//! `person7`, `store`. Masters listen on the same ports on each.
+
+use std::{
+    collections::BTreeMap,
+    future::pending,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use chatchat::{
+    config::Config,
+    crypto::admission::JoinSecret,
+    env::Env,
+    event::Event,
+    run::{MasterParams, WorkerParams, run_master, run_worker},
+    store::{JoinToken, Op, Reply, Store, StoreError, sqlite::NewCluster},
+    types::{Fingerprint, NodeId, Resource, Role, StoreEpoch},
+};
+use chatchat_scenarios::{
+    plan::Plan,
+    story,
+    target::{Place, ResourceRef, Target},
+};
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+
+use crate::{
+    HostId, World,
+    keys::KeyPool,
+    log::quoted,
+    store::{StoreHost, remote},
+};
+
+const HTTP_PORT: u16 = 80;
+const LINK_PORT: u16 = 7000;
+const STORE_LISTEN: &str = "0.0.0.0:5432";
+const STORE_ADDR: &str = "store:5432";
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// The cluster of one run.
+pub struct Cluster {
+    world: World,
+    shape: story::Cluster,
+    people: usize,
+    hosts: BTreeMap<Place, HostId>,
+    nodes: BTreeMap<NodeId, Place>,
+    keys: KeyPool,
+    pins: Vec<Fingerprint>,
+    token: String,
+    store: StoreHost,
+    grants: Mutex<Grants>,
+    ended: Mutex<Vec<(Place, String)>>,
+}
+
+/// Who was granted each resource last, as far as the store's record of writes was read.
+#[derive(Default)]
+struct Grants {
+    read_to: u64,
+    holders: BTreeMap<Resource, NodeId>,
+}
+
+/// A machine's name.
+fn host_name(place: Place) -> String {
+    place.to_string().replace(':', "")
+}
+
+impl Cluster {
+    /// Adds all machines, switched off, and a store that holds a join token for the workers.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn new(world: &World, plan: &Plan) -> Result<Arc<Self>, StoreError> {
+        let (shape, people) = (plan.cluster.clone(), plan.workload.people);
+        let masters = (0..shape.masters).map(Place::Master);
+        let workers = (0..shape.workers).map(Place::Worker);
+        let nodes: Vec<_> = masters.chain(workers).collect();
+        let everyone = [Place::Store].into_iter().chain(nodes.iter().copied());
+        let everyone = everyone.chain((0..people).map(Place::Person));
+        let hosts = everyone.map(|place| (place, world.add_host(&host_name(place)))).collect();
+
+        let keys = KeyPool::new(world.seed(), nodes.len());
+        let identities: Vec<_> = (0..nodes.len()).map(|nth| keys.identity(nth)).collect();
+        let pins: Vec<_> =
+            identities[..shape.masters].iter().map(|(_, fingerprint)| *fingerprint).collect();
+        let mut rng = ChaCha20Rng::from_seed(world.seed().bytes("cluster"));
+        let secret = JoinSecret::random(&mut rng, &pins[0]);
+        let mut cluster = [0; 16];
+        rng.fill_bytes(&mut cluster);
+        let it = Self {
+            world: world.clone(),
+            people,
+            hosts,
+            nodes: identities.iter().map(|(node, _)| *node).zip(nodes).collect(),
+            keys,
+            pins,
+            token: secret.text().to_string(),
+            store: StoreHost::new(&NewCluster { cluster, epoch: StoreEpoch(1), now_ms: 0 })?,
+            grants: Mutex::default(),
+            ended: Mutex::default(),
+            shape,
+        };
+        let now_ms = world.wall(it.host(Place::Store)).ms;
+        it.store.apply(
+            &Op::PutJoinToken(JoinToken {
+                id: secret.id,
+                guard: *secret.guard().expose(),
+                bearer_sha256: secret.bearer_sha256(),
+                role: Role::Worker,
+                uses_left: u32::try_from(it.shape.workers).unwrap_or(u32::MAX),
+                ends_at_ms: now_ms + DAY_MS,
+            }),
+            now_ms,
+        )?;
+        Ok(Arc::new(it))
+    }
+
+    /// The machine of a place.
+    ///
+    /// # Panics
+    /// When the plan has no such place: plans are checked when they are read.
+    #[must_use]
+    pub fn host(&self, place: Place) -> HostId {
+        *self.hosts.get(&place).unwrap_or_else(|| panic!("{place} is not in the plan"))
+    }
+
+    /// The world that it is in.
+    #[must_use]
+    pub const fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// What the store holds.
+    #[must_use]
+    pub const fn store(&self) -> &StoreHost {
+        &self.store
+    }
+
+    /// The store without the network, for who judges.
+    #[must_use]
+    pub fn direct_store(&self) -> Store {
+        let (world, host) = (self.world.clone(), self.host(Place::Store));
+        self.store.direct(move || world.wall(host).ms)
+    }
+
+    /// The place whose machine has this name.
+    #[must_use]
+    pub fn place(&self, name: &str) -> Option<Place> {
+        self.hosts.keys().find(|place| host_name(**place) == name).copied()
+    }
+
+    /// `http://host:port` of each master's front end.
+    #[must_use]
+    pub fn front_ends(&self) -> Vec<String> {
+        (0..self.shape.masters)
+            .map(|nth| format!("http://{}:{HTTP_PORT}", host_name(Place::Master(nth))))
+            .collect()
+    }
+
+    /// Masters and workers by their ids.
+    #[must_use]
+    pub const fn nodes(&self) -> &BTreeMap<NodeId, Place> {
+        &self.nodes
+    }
+
+    /// Processes that ended by themselves, and why.
+    #[must_use]
+    pub fn ended(&self) -> Vec<(Place, String)> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Starts the store and all nodes.
+    pub fn start(self: &Arc<Self>) {
+        for place in self.hosts.keys().filter(|place| !matches!(place, Place::Person(_))) {
+            self.boot(*place);
+        }
+    }
+
+    /// Starts what belongs on a place, if it does not run. People are started by who knows them.
+    pub fn boot(self: &Arc<Self>, place: Place) {
+        let host = self.host(place);
+        match place {
+            Place::Store => {
+                let store = self.store.clone();
+                self.world.boot(host, |env| store.serve(env, STORE_LISTEN));
+            }
+            Place::Master(nth) => {
+                let it = Arc::clone(self);
+                self.world.boot(host, |env| async move {
+                    let params = it.master(&env, nth);
+                    it.tell(place, run_master(env, params, pending()).await);
+                });
+            }
+            Place::Worker(nth) => {
+                let it = Arc::clone(self);
+                self.world.boot(host, |env| async move {
+                    let params = it.worker(&env, nth);
+                    it.tell(place, run_worker(env, params, pending()).await);
+                });
+            }
+            Place::Person(_) => {}
+        }
+    }
+
+    /// A node came to its end without having been asked to.
+    fn tell(&self, place: Place, end: Result<(), impl ToString>) {
+        let why = end.map_or_else(|why| why.to_string(), |()| "it said goodbye".to_owned());
+        self.world.note(&host_name(place), "ended", &format!(r#""why":{}"#, quoted(&why)));
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).push((place, why));
+    }
+
+    fn config(&self) -> Config {
+        self.shape.config.clone()
+    }
+
+    fn master(&self, env: &Env, nth: usize) -> MasterParams {
+        let (name, config) = (host_name(Place::Master(nth)), self.config());
+        MasterParams {
+            http_listen: format!("0.0.0.0:{HTTP_PORT}"),
+            http_public: format!("http://{name}:{HTTP_PORT}"),
+            link_listen: format!("0.0.0.0:{LINK_PORT}"),
+            link_public: format!("{name}:{LINK_PORT}"),
+            admin_listen: None,
+            store: remote(env, STORE_ADDR, config.store_timeout),
+            keys: self.keys.source(nth),
+            name,
+            config,
+        }
+    }
+
+    fn worker(&self, env: &Env, nth: usize) -> WorkerParams {
+        let config = self.config();
+        let masters = (0..self.shape.masters)
+            .map(|nth| format!("{}:{LINK_PORT}", host_name(Place::Master(nth))));
+        WorkerParams {
+            name: host_name(Place::Worker(nth)),
+            masters: masters.collect(),
+            pins: self.pins.clone(),
+            token: Some(self.token.clone()),
+            store: remote(env, STORE_ADDR, config.store_timeout),
+            keys: self.keys.source(self.shape.masters + nth),
+            config,
+        }
+    }
+
+    /// The places that a target stands for at this moment; none when nobody plays the role.
+    #[must_use]
+    pub fn places(&self, target: &Target) -> Vec<Place> {
+        if let Some(places) = target.places(&self.shape, self.people) {
+            return places;
+        }
+        let node = match target {
+            Target::Coordinator(resource) => self.coordinator(&self.resource(resource)),
+            Target::Assigned(resource) => self.assigned(&self.resource(resource)),
+            Target::MasterOf(nth) => self.master_of(*nth),
+            _ => None,
+        };
+        node.and_then(|node| self.nodes.get(&node)).copied().into_iter().collect()
+    }
+
+    fn resource(&self, named: &ResourceRef) -> Resource {
+        match named {
+            ResourceRef::Board(name) => Resource::Board(name.clone()),
+            ResourceRef::Sessions(nth) => Resource::Sessions(self.keys.identity(*nth).0),
+        }
+    }
+
+    /// The master that was granted a resource last.
+    fn coordinator(&self, resource: &Resource) -> Option<NodeId> {
+        let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let op = Op::Writes { after: grants.read_to, limit: 512 };
+            let now_ms = self.world.wall(self.host(Place::Store)).ms;
+            let Ok(Reply::Writes(rows)) = self.store.apply(&op, now_ms) else { return None };
+            let Some(last) = rows.last() else { break };
+            grants.read_to = last.number;
+            for row in rows.into_iter().filter(|row| row.kind == "grant") {
+                grants.holders.insert(row.resource, row.node);
+            }
+        }
+        grants.holders.get(resource).copied()
+    }
+
+    /// The worker that a batch of a resource went to last.
+    fn assigned(&self, wanted: &Resource) -> Option<NodeId> {
+        self.world.latest(|record| match &record.event {
+            Event::Assign { worker, resource, .. } if resource == wanted => Some(*worker),
+            _ => None,
+        })
+    }
+
+    /// The master that took a worker in last.
+    fn master_of(&self, nth: usize) -> Option<NodeId> {
+        let (of, _) = self.keys.identity(self.shape.masters + nth);
+        self.world.latest(|record| match &record.event {
+            Event::Join { node, master, .. } if *node == of => Some(*master),
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,357 @@
+//! Carries a plan's faults out: begins each at its time or moment, undoes it, heals all at the end.
+//!
+//! 1. A fault that is bound to a moment begins in the middle of the step that announced it.
+//! 2. Whom a fault befell is found when it begins; the same are healed.
+//! 3. A fault *bit* when it changed something: a process ended or stopped, a segment was
+//!    touched, a clock of a running machine moved.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use chatchat::event::Moment;
+use chatchat_scenarios::{
+    fault::{Action, Direction, Kind, Links, Start},
+    plan::{Incident, Plan},
+    target::{Place, Target},
+};
+use tokio::sync::Notify;
+
+use crate::{HostId, Link, cluster::Cluster, log::quoted};
+
+/// What this world can carry out so far.
+pub const KINDS: &[Kind] = &[
+    Kind::Crash,
+    Kind::Exit,
+    Kind::Pause,
+    Kind::Wipe,
+    Kind::Partition,
+    Kind::Delay,
+    Kind::Bandwidth,
+    Kind::Loss,
+    Kind::Reset,
+    Kind::ConnectHang,
+    Kind::ClockOffset,
+    Kind::ClockDrift,
+    Kind::ClockJump,
+];
+
+/// The faults of one run.
+pub struct Faults {
+    cluster: Arc<Cluster>,
+    plan: Plan,
+    /// Virtual time at which the plan's time began.
+    start: Duration,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// What is to be done when, since the plan's start.
+    agenda: BTreeMap<(Duration, usize), Step>,
+    moments: BTreeMap<Moment, u32>,
+    active: BTreeMap<usize, Active>,
+    incidents: Vec<Incident>,
+    is_over: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Begin,
+    Undo,
+}
+
+/// What is to be undone.
+struct Active {
+    incident: usize,
+    undo: Undo,
+}
+
+enum Undo {
+    Boot(Vec<Place>),
+    Resume(Vec<Place>),
+    Links(Vec<(HostId, HostId)>),
+    StepWall(Vec<Place>, i64),
+    Drift(Vec<Place>),
+    Nothing,
+}
+
+fn ppm(rate: f64) -> u64 {
+    // A rate is within 0 to 1.
+    (rate * 1_000_000.0).round() as u64
+}
+
+fn ns(by: Duration) -> u64 {
+    u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Faults {
+    /// Begins to carry out a plan. Its time starts now.
+    pub fn start(cluster: &Arc<Cluster>, plan: &Plan) -> Arc<Self> {
+        let mut state = State::default();
+        for (nth, fault) in plan.faults.iter().enumerate() {
+            if let Start::At(at) = fault.start {
+                state.agenda.insert((at, nth), Step::Begin);
+            }
+        }
+        let world = cluster.world();
+        let it = Arc::new(Self {
+            cluster: Arc::clone(cluster),
+            plan: plan.clone(),
+            start: world.elapsed(),
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        });
+        let listens = Arc::clone(&it);
+        world.on_moment(move |_, moment| listens.on_moment(moment));
+        let drives = Arc::clone(&it);
+        world.supervise(async move { drives.drive().await });
+        it
+    }
+
+    /// Time since the plan's start.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.cluster.world().elapsed().saturating_sub(self.start)
+    }
+
+    /// Virtual time at which the plan's time began.
+    #[must_use]
+    pub const fn started(&self) -> Duration {
+        self.start
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn drive(&self) {
+        loop {
+            let changed = self.changed.notified();
+            let next = self.state().agenda.first_key_value().map(|((at, _), _)| *at);
+            match next {
+                Some(at) if at <= self.now() => {
+                    let first = self.state().agenda.pop_first();
+                    if let Some(((_, nth), step)) = first {
+                        match step {
+                            Step::Begin => self.begin(nth),
+                            Step::Undo => self.undo(nth),
+                        }
+                    }
+                }
+                Some(at) => {
+                    tokio::select! {
+                        biased;
+                        () = changed => {}
+                        () = self.cluster.world().sleep(at.saturating_sub(self.now())) => {}
+                    }
+                }
+                None => changed.await,
+            }
+        }
+    }
+
+    fn on_moment(&self, moment: Moment) {
+        let due: Vec<usize> = {
+            let mut state = self.state();
+            if state.is_over {
+                return;
+            }
+            let count = state.moments.entry(moment).or_default();
+            *count += 1;
+            let start = Start::When { moment, nth: *count };
+            let faults = self.plan.faults.iter().enumerate();
+            faults.filter(|(_, fault)| fault.start == start).map(|(nth, _)| nth).collect()
+        };
+        for nth in due {
+            self.begin(nth);
+        }
+    }
+
+    fn places(&self, targets: &[Target]) -> Vec<Place> {
+        let mut places: Vec<_> =
+            targets.iter().flat_map(|target| self.cluster.places(target)).collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
+    /// The directions that `links` stands for at this moment.
+    fn directions(&self, links: &Links) -> Vec<(HostId, HostId)> {
+        let (from, to) = (self.places(&links.from), self.places(&links.to));
+        let host = |place: &Place| self.cluster.host(*place);
+        let mut directions = Vec::new();
+        for from in &from {
+            for to in to.iter().filter(|to| *to != from) {
+                if links.direction != Direction::Back {
+                    directions.push((host(from), host(to)));
+                }
+                if links.direction != Direction::Forward {
+                    directions.push((host(to), host(from)));
+                }
+            }
+        }
+        directions.sort_unstable();
+        directions.dedup();
+        directions
+    }
+
+    fn begin(&self, nth: usize) {
+        let fault = &self.plan.faults[nth];
+        let now = self.now();
+        let text = quoted(&fault.action.to_string());
+        self.cluster.world().note("", "fault", &format!(r#""fault":{nth},"action":{text}"#));
+        let (undo, bit) = self.act(nth, &fault.action);
+        let mut state = self.state();
+        let incident = state.incidents.len();
+        let is_instant = fault.action.kind().is_instant();
+        let until = is_instant.then_some(now);
+        state.incidents.push(Incident { fault: nth, from: now, until, bit });
+        if !is_instant {
+            state.active.insert(nth, Active { incident, undo });
+            if let Some(lasts) = fault.lasts {
+                state.agenda.insert((now + lasts, nth), Step::Undo);
+                self.changed.notify_one();
+            }
+        }
+    }
+
+    /// Does it. Answers how it is undone and whether it has bitten yet.
+    fn act(&self, nth: usize, action: &Action) -> (Undo, bool) {
+        let world = self.cluster.world();
+        let hit = |target: &Target, act: &dyn Fn(HostId) -> bool| {
+            let mut places = self.places(std::slice::from_ref(target));
+            places.retain(|place| act(self.cluster.host(*place)));
+            places
+        };
+        let line = |links: &Links, link: Link| {
+            let directions = self.directions(links);
+            for (from, to) in &directions {
+                world.add_fault(*from, *to, nth, link);
+            }
+            // Whether it bit is known when it ends.
+            (Undo::Links(directions), false)
+        };
+        let clear = Link::default();
+        match action {
+            Action::Crash { target } => booted(hit(target, &|host| world.crash(host))),
+            Action::Exit { target } => booted(hit(target, &|host| world.exit(host))),
+            Action::Wipe { target } => booted(hit(target, &|host| world.wipe(host))),
+            Action::Pause { target } => {
+                let places = hit(target, &|host| world.pause(host));
+                let bit = !places.is_empty();
+                (Undo::Resume(places), bit)
+            }
+            Action::Partition { links } => line(links, Link { cut: true, ..clear }),
+            Action::Delay { links, by, jitter } => {
+                line(links, Link { delay_ns: ns(*by), jitter_ns: ns(*jitter), ..clear })
+            }
+            Action::Bandwidth { links, bytes_per_second } => {
+                line(links, Link { bytes_per_second: Some(*bytes_per_second), ..clear })
+            }
+            Action::Loss { links, rate } => line(links, Link { loss_ppm: ppm(*rate), ..clear }),
+            Action::ConnectHang { links, rate } => {
+                line(links, Link { syn_loss_ppm: ppm(*rate), ..clear })
+            }
+            Action::Reset { links } => {
+                let directions = self.directions(links);
+                let ends: usize =
+                    directions.iter().map(|(from, to)| world.reset_between(*from, *to)).sum();
+                (Undo::Nothing, ends > 0)
+            }
+            Action::ClockOffset { target, by } => {
+                let by_ns = by.ms.saturating_mul(1_000_000);
+                let places = hit(target, &|host| {
+                    world.step_wall(host, by_ns);
+                    true
+                });
+                let bit = !places.is_empty();
+                (Undo::StepWall(places, by_ns.saturating_neg()), bit)
+            }
+            Action::ClockDrift { target, rate } => {
+                let places = hit(target, &|host| {
+                    world.set_drift(host, (rate * 1e9).round() as i64);
+                    true
+                });
+                let bit = !places.is_empty();
+                (Undo::Drift(places), bit)
+            }
+            Action::ClockJump { target, by } => {
+                let places = hit(target, &|host| {
+                    world.jump_clock(host, by.ms.saturating_mul(1_000_000));
+                    true
+                });
+                (Undo::Nothing, !places.is_empty())
+            }
+            // Plans with other kinds are refused before a run.
+            _ => (Undo::Nothing, false),
+        }
+    }
+
+    fn undo(&self, nth: usize) {
+        let world = self.cluster.world();
+        let Some(active) = self.state().active.remove(&nth) else { return };
+        world.note("", "heal", &format!(r#""fault":{nth}"#));
+        let mut touched = 0;
+        match active.undo {
+            Undo::Boot(places) => {
+                for place in places {
+                    self.cluster.boot(place);
+                }
+            }
+            Undo::Resume(places) => {
+                for place in places {
+                    world.resume(self.cluster.host(place));
+                }
+            }
+            Undo::Links(directions) => {
+                for (from, to) in directions {
+                    touched += world.remove_fault(from, to, nth);
+                }
+            }
+            Undo::StepWall(places, by_ns) => {
+                for place in places {
+                    world.step_wall(self.cluster.host(place), by_ns);
+                }
+            }
+            Undo::Drift(places) => {
+                for place in places {
+                    world.set_drift(self.cluster.host(place), 0);
+                }
+            }
+            Undo::Nothing => {}
+        }
+        let now = self.now();
+        if let Some(incident) = self.state().incidents.get_mut(active.incident) {
+            incident.until = Some(now);
+            incident.bit |= touched > 0;
+        }
+    }
+
+    /// Ends the plan: undoes what stands, begins nothing more.
+    pub fn heal(&self) {
+        let standing: Vec<usize> = {
+            let mut state = self.state();
+            state.is_over = true;
+            state.agenda.clear();
+            state.active.keys().copied().collect()
+        };
+        for nth in standing {
+            self.undo(nth);
+        }
+    }
+
+    /// What was carried out.
+    #[must_use]
+    pub fn incidents(&self) -> Vec<Incident> {
+        self.state().incidents.clone()
+    }
+}
+
+fn booted(places: Vec<Place>) -> (Undo, bool) {
+    let bit = !places.is_empty();
+    (Undo::Boot(places), bit)
+}

@@ -1,0 +1,117 @@
+//! What a run came to, and how it is told.
+
+use std::{collections::BTreeMap, fmt, process::ExitCode, time::Duration};
+
+use chatchat_scenarios::plan::{Incident, Plan};
+
+/// What a run came to, worst last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Every promise held.
+    #[default]
+    Holds,
+    /// What should have come about did not, or not in time.
+    Liveness,
+    /// Something happened that never may.
+    Safety,
+    /// A node panicked or ended by itself.
+    Crash,
+    /// The same seed gave another log.
+    Differs,
+    /// It outlived its limit.
+    TimedOut,
+}
+
+impl Verdict {
+    /// What the process exits with.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Holds => 0,
+            Self::Safety => 10,
+            Self::Liveness => 11,
+            Self::Crash => 12,
+            Self::Differs => 13,
+            Self::TimedOut => 14,
+        }
+    }
+}
+
+impl From<Verdict> for ExitCode {
+    fn from(verdict: Verdict) -> Self {
+        Self::from(verdict.code())
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Holds => "holds",
+            Self::Safety => "SAFETY",
+            Self::Liveness => "LIVENESS",
+            Self::Crash => "CRASH",
+            Self::Differs => "NOT DETERMINISTIC",
+            Self::TimedOut => "OUT OF TIME",
+        })
+    }
+}
+
+/// A run from outside.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// What it came to.
+    pub verdict: Verdict,
+    /// What was wrong, one line each.
+    pub complaints: Vec<String>,
+    /// SHA-256 over the event log.
+    pub digest: String,
+    /// How long it took in the simulated world.
+    pub virtual_time: Duration,
+    /// Calls that people made, and how many were answered well.
+    pub operations: (usize, usize),
+    /// What befell the cluster.
+    pub incidents: Vec<Incident>,
+    /// Probes, and how often each was reached.
+    pub probes: BTreeMap<&'static str, u64>,
+    /// The event log.
+    pub log: Vec<String>,
+}
+
+impl Report {
+    /// The verdict block. Without the real time it took, it is the same for the same seed.
+    #[must_use]
+    pub fn block(&self, plan: &Plan, real_time: Option<Duration>) -> String {
+        let mut rows = vec![("verdict", self.verdict.to_string())];
+        rows.extend(self.complaints.iter().map(|complaint| ("", complaint.clone())));
+        rows.push(("story", format!("{}, seed {}", plan.story, plan.seed)));
+        rows.push(("digest", self.digest.clone()));
+        let took = self.virtual_time.as_secs_f64();
+        rows.push(match real_time {
+            None => ("time", format!("{took:.1} s virtual")),
+            Some(real) => ("time", format!("{took:.1} s virtual in {:.1} s", real.as_secs_f64())),
+        });
+        let (well, made) = self.operations;
+        rows.push(("calls", format!("{made}, {well} answered well")));
+        rows.push(("events", self.log.len().to_string()));
+        for (nth, fault) in plan.faults.iter().enumerate() {
+            rows.push((if nth == 0 { "faults" } else { "" }, self.fault(nth, &fault.to_string())));
+        }
+        let probes = self.probes.iter().map(|(probe, count)| format!("{probe} ({count})"));
+        rows.extend(
+            probes.enumerate().map(|(nth, row)| (if nth == 0 { "probes" } else { "" }, row)),
+        );
+        let lines = rows.iter().map(|(head, row)| format!("{head:<8} {row}\n"));
+        lines.collect()
+    }
+
+    fn fault(&self, nth: usize, text: &str) -> String {
+        let mut happened = self.incidents.iter().filter(|incident| incident.fault == nth);
+        let Some(incident) = happened.next() else { return format!("{text}: never began") };
+        let from = incident.from.as_secs_f64();
+        let until = incident
+            .until
+            .map_or_else(|| "the end".to_owned(), |until| format!("{:.3} s", until.as_secs_f64()));
+        let bit = if incident.bit { "bit" } else { "never touched anything" };
+        format!("{text}: {bit}, {from:.3} s to {until}")
+    }
+}
