@@ -111,3 +111,6 @@ async fn listen(
     let failed = |why| MasterError::Listen { what, addr: addr.to_owned(), why };
     env.listen(addr).await.map_err(failed)
 }
+
+#[cfg(test)]
+mod tests;

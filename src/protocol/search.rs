@@ -10,8 +10,9 @@
 //! 2. Masters that the store says are out, or that drain, are left out while another is left;
 //!    those of which the store says nothing come after those that it says are in.
 //! 3. A wait between rounds is jittered and at most `backoff_max`.
-//! 4. A master that said when to come back is tried first, and not before; one that sent the
-//!    worker away is not tried before the time it said, unless nobody else is left.
+//! 4. A master that said when to come back is tried first, and not before, unless the store
+//!    says that it is out; one that sent the worker away is not tried before the time it said,
+//!    unless nobody else is left.
 //! 5. At most [`CANDIDATES_MAX`] addresses; those of the configuration are never dropped.
 
 use std::{
@@ -156,7 +157,10 @@ impl Search {
         let Some(close) = close else { return };
         // What a stranger says is bounded: it may not send a worker away for ever.
         let retry = Duration::from_millis(close.retry_ms).min(self.backoff_max * 4);
+        let is_out = self.candidates.get(addr).is_some_and(|c| c.standing == Standing::Out);
         match close.reason {
+            // Others take work for the store, this one does not.
+            _ if is_out => {}
             CloseReason::Listed => self.first = Some((addr.to_owned(), now + retry)),
             // Not at once: two that share an identity would chase each other.
             CloseReason::Replaced => {
@@ -296,6 +300,9 @@ mod tests {
         let steps: Vec<_> = (0..2).map(|_| search.next(at(0), 0)).collect();
         assert_eq!(steps, [dial("m2:1"), dial("a")]);
         assert!(matches!(search.next(at(0), 0), Step::Wait(_)));
+        let close = Close { reason: CloseReason::Listed, retry_ms: 0 };
+        search.begin(at(9000), "m1:1", Some(&close));
+        assert_eq!(search.next(at(9000), 0), dial("m2:1"));
         // Nobody is said to be in: better the others than nobody.
         let mut search = self::search(&[]);
         search.on_store([(&one, false)]);
