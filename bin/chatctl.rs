@@ -1,2 +1,7 @@
-//! Stands for what is built next.
-fn main() {}
+//! `chatctl`: chat with a cluster from a shell, and see how it is.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    chatchat::ctl::main(std::env::args_os())
+}

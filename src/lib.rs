@@ -9,6 +9,8 @@ pub mod client;
 pub mod comm;
 pub mod config;
 pub mod crypto;
+#[cfg(feature = "net")]
+pub mod ctl;
 pub mod env;
 pub mod event;
 #[cfg(feature = "net")]

@@ -1,0 +1,61 @@
+//! What may be said on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::types::{BoardName, PostId};
+
+/// Chat with a Chatchat cluster, and see how it is.
+#[derive(Debug, Parser)]
+#[command(name = "chatctl", version, arg_required_else_help = true)]
+pub(super) struct Args {
+    /// The cluster's data directory; its cluster.json says where the masters are.
+    #[arg(
+        long,
+        global = true,
+        env = "CHATCHAT_DATA_DIR",
+        default_value = "data",
+        value_name = "DIR"
+    )]
+    pub(super) data_dir: PathBuf,
+
+    /// A master of the cluster, instead of --data-dir.
+    #[arg(long, global = true, env = "CHATCHAT_MASTER", value_name = "http://HOST:PORT")]
+    pub(super) master: Option<String>,
+
+    /// The name under which you chat; it counts when the session is new.
+    #[arg(long, global = true, env = "USER", default_value = "chatctl")]
+    pub(super) name: String,
+
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Write on a board; prints the board and the post's place.
+    Post {
+        /// What it says: 1 byte to 8 KiB.
+        text: String,
+        /// Where.
+        #[arg(long, default_value = "lobby")]
+        board: BoardName,
+        /// Send a post again under the id it had: it is never there twice.
+        #[arg(long, value_name = "UUID")]
+        id: Option<PostId>,
+    },
+    /// Show the end of a board, then what comes.
+    Tail {
+        /// Show the end only.
+        #[arg(long)]
+        once: bool,
+        /// Which.
+        #[arg(long, default_value = "lobby")]
+        board: BoardName,
+    },
+    /// Show who is active, across the system.
+    Users,
+    /// Show masters, workers, failed lists, queues and epochs.
+    Status,
+}

@@ -1,0 +1,229 @@
+//! `chatctl`: a person's and an operator's door to a cluster, from a shell.
+//!
+//! It finds the masters in `DATA/cluster.json` or takes one by `--master`, keeps its session in a
+//! file of its own, mode 0600, and moves on to the next master when one does not answer.
+//!
+//! Exit codes: 0 done, 1 not done (one line says why and what to do), 2 wrong usage.
+
+mod args;
+mod places;
+mod render;
+mod session;
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::Parser;
+use thiserror::Error;
+
+use self::{
+    args::{Args, Command},
+    places::Places,
+    session::{Session, open},
+};
+use crate::{
+    client::{
+        Api, Failure, Limits, Reply, Request, Seen, StreamEvent, Wanted,
+        shapes::{ClusterState, Page},
+    },
+    env::{Env, TimedOut, real::RealWorld},
+    store::Range,
+    types::{BoardName, Cursor, PostId, PostText, Seq},
+};
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug, Error)]
+pub(crate) enum CtlError {
+    /// The command line asks for something that cannot be. Nothing was done.
+    #[error("{0}")]
+    Usage(String),
+    /// The cluster said no, or did not answer.
+    #[error("{0}")]
+    Failed(String),
+    /// A file cannot be read or written.
+    #[error("{what}: {why}")]
+    File {
+        /// Which.
+        what: String,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// The reader of our output went away: nothing is left to say.
+    #[error("the output was closed")]
+    OutputClosed,
+}
+
+impl From<Failure> for CtlError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure.to_string())
+    }
+}
+
+/// How long a command waits for the cluster.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a post may take: a coordinator may die under it.
+const POST_PATIENCE: Duration = Duration::from_secs(30);
+/// Posts shown by `tail` at first.
+const TAIL: u32 = 50;
+
+/// Runs the command line and says how it went, on stderr if badly.
+#[must_use]
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(why) => {
+            // clap prints help to stdout and usage errors to stderr; a closed one is no news.
+            let _ = why.print();
+            return if why.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(args) {
+        Ok(()) | Err(CtlError::OutputClosed) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("chatctl: {why}");
+            ExitCode::from(if matches!(why, CtlError::Usage(_)) { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(args: Args) -> Result<(), CtlError> {
+    let places = Places::find(&args)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|why| CtlError::File { what: "the runtime".to_owned(), why })?;
+    runtime.block_on(async {
+        let state_dir = places.state_dir.clone();
+        let world = RealWorld::new(&state_dir)
+            .map_err(|why| CtlError::File { what: state_dir.display().to_string(), why })?;
+        let env = Env::new(world);
+        match &args.command {
+            Command::Post { text, board, id } => {
+                let session = open(&env, &places, &args.name).await?;
+                post(&session, text, board, *id).await
+            }
+            Command::Tail { once, board } => {
+                let session = open(&env, &places, &args.name).await?;
+                tail(&session, board, *once).await
+            }
+            Command::Users => users(&env, &open(&env, &places, &args.name).await?).await,
+            Command::Status => status(&env, &places, &args.name).await,
+        }
+    })
+}
+
+/// Writes to stdout; a closed one ends the command quietly.
+fn say(text: &str) -> Result<(), CtlError> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|why| match why.kind() {
+        io::ErrorKind::BrokenPipe => CtlError::OutputClosed,
+        _ => CtlError::File { what: "stdout".to_owned(), why },
+    })
+}
+
+async fn post(
+    session: &Session,
+    text: &str,
+    board: &BoardName,
+    id: Option<PostId>,
+) -> Result<(), CtlError> {
+    let text: PostText = text.parse().map_err(|why| CtlError::Usage(format!("{why}")))?;
+    let client = &session.client;
+    let id = id.unwrap_or_else(|| client.new_post_id());
+    let sending = client.env().timeout(POST_PATIENCE, client.send(board, id, text));
+    let posted = sending.await.map_err(|TimedOut| {
+        CtlError::Failed(format!(
+            "no outcome within {POST_PATIENCE:?}; the post may still appear. The same command \
+             with --id {id} sends it again, and never twice"
+        ))
+    })??;
+    say(&format!("{} {}\n", posted.board, posted.seq))
+}
+
+async fn last_page(session: &Session, board: &BoardName) -> Result<Page, CtlError> {
+    let read = Request::Read {
+        board: board.clone(),
+        range: Range::Last,
+        limit: TAIL,
+        wanted: Wanted::Strong,
+    };
+    match session.client.call(&read, PATIENCE).await? {
+        Reply::Page(page) => Ok(page),
+        _ => Err(CtlError::Failed("a list of posts was answered with something else".to_owned())),
+    }
+}
+
+async fn tail(session: &Session, board: &BoardName, once: bool) -> Result<(), CtlError> {
+    let page = last_page(session, board).await?;
+    page.posts.iter().try_for_each(|post| say(&render::post(post)))?;
+    if once {
+        return Ok(());
+    }
+    let mut cursor = Cursor { epoch: page.epoch, ..Cursor::default() };
+    cursor.boards.insert(board.clone(), page.last_seq);
+    let mut follow = session.client.follow(vec![board.clone()], Some(cursor));
+    let mut shown = page.last_seq;
+    let mut is_moving = false;
+    loop {
+        match follow.next().await {
+            Seen::Event(StreamEvent::Post(post)) => {
+                shown = shown.max(post.seq);
+                say(&render::post(&post))?;
+            }
+            Seen::Event(StreamEvent::Reset { reason }) => {
+                eprintln!("chatctl: the board is read again ({reason})");
+                let page = last_page(session, board).await?;
+                page.posts.iter().try_for_each(|post| say(&render::post(post)))?;
+                shown = page.last_seq.max(Seq(0));
+            }
+            Seen::Event(_) => {}
+            Seen::On { master } if std::mem::take(&mut is_moving) => {
+                eprintln!("chatctl: following at {master}, from {shown} on");
+            }
+            Seen::On { .. } => {}
+            Seen::Off { master, why } => {
+                is_moving = true;
+                eprintln!("chatctl: {master}: {why}; moving on");
+            }
+            Seen::Over { why } => return Err(CtlError::Failed(why)),
+        }
+    }
+}
+
+async fn users(env: &Env, session: &Session) -> Result<(), CtlError> {
+    match session.client.call(&Request::Users, PATIENCE).await? {
+        Reply::Users(users) => say(&render::users(&users, env.wall().ms)),
+        _ => Err(CtlError::Failed("a list of people was answered with something else".to_owned())),
+    }
+}
+
+/// What operators see if there is an admin token, else what people may know.
+async fn status(env: &Env, places: &Places, name: &str) -> Result<(), CtlError> {
+    if places.admins.is_empty() {
+        let session = open(env, places, name).await?;
+        return match session.client.call(&Request::Cluster, PATIENCE).await? {
+            Reply::Cluster(cluster) => say(&render::cluster(&cluster)),
+            _ => Err(CtlError::Failed("the cluster answered with something else".to_owned())),
+        };
+    }
+    let mut answered: Vec<(String, Result<ClusterState, String>)> = Vec::new();
+    for admin in &places.admins {
+        let limits = Limits { read: Duration::from_secs(3), ..Limits::default() };
+        let mut api = Api::new(env, &admin.url, Some(admin.token.clone()), limits);
+        let state = match api.call(&Request::ClusterState).await {
+            Ok(Reply::ClusterState(state)) => Ok(*state),
+            Ok(_) => Err("answered with something else".to_owned()),
+            Err(why) => Err(why.to_string()),
+        };
+        answered.push((admin.name.clone(), state));
+    }
+    say(&render::status(&answered))?;
+    if answered.iter().all(|(_, state)| state.is_err()) {
+        return Err(CtlError::Failed("no master answered; is the cluster running?".to_owned()));
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Where the masters are, and where `chatctl` keeps what it must remember.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use super::{CtlError, args::Args};
+
+/// One master's door for operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Admin {
+    /// The master's name.
+    pub(super) name: String,
+    /// `http://host:port`.
+    pub(super) url: String,
+    /// What opens it.
+    pub(super) token: String,
+}
+
+/// What a command needs to know before it connects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Places {
+    /// Front ends, `http://host:port`; at least one.
+    pub(super) masters: Vec<String>,
+    /// Doors for operators; none when no token can be read here.
+    pub(super) admins: Vec<Admin>,
+    /// Where the session is kept.
+    pub(super) state_dir: PathBuf,
+    /// In which file of it.
+    pub(super) session_file: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct ClusterFile {
+    nodes: Vec<Node>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Node {
+    name: String,
+    http: Option<String>,
+    admin: Option<String>,
+}
+
+impl Places {
+    /// From `--master`, or from the data directory.
+    pub(super) fn find(args: &Args) -> Result<Self, CtlError> {
+        match &args.master {
+            Some(master) => Self::of_master(master),
+            None => Self::of_data_dir(&args.data_dir),
+        }
+    }
+
+    fn of_master(master: &str) -> Result<Self, CtlError> {
+        let master = as_url(master);
+        let authority = master.trim_start_matches("http://");
+        if master.starts_with("https://") || !authority.contains(':') {
+            let wrong = format!("--master {master}: want http://HOST:PORT");
+            return Err(CtlError::Usage(wrong));
+        }
+        let plain: String =
+            authority.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        Ok(Self {
+            masters: vec![master],
+            admins: Vec::new(),
+            state_dir: own_state_dir()?,
+            session_file: format!("session-{plain}.json"),
+        })
+    }
+
+    fn of_data_dir(dir: &Path) -> Result<Self, CtlError> {
+        let path = dir.join("cluster.json");
+        let text = fs::read_to_string(&path).map_err(|why| match why.kind() {
+            io::ErrorKind::NotFound => CtlError::Usage(format!(
+                "{} is not there: start a cluster with chatchat-cluster, say where it is with \
+                 --data-dir DIR, or name a master with --master http://HOST:PORT",
+                path.display()
+            )),
+            _ => CtlError::File { what: path.display().to_string(), why },
+        })?;
+        let file: ClusterFile = serde_json::from_str(&text)
+            .map_err(|why| CtlError::Failed(format!("{}: {why}", path.display())))?;
+        let masters: Vec<_> =
+            file.nodes.iter().filter_map(|node| node.http.as_deref()).map(as_url).collect();
+        if masters.is_empty() {
+            return Err(CtlError::Failed(format!("{} names no master", path.display())));
+        }
+        let admins = file.nodes.iter().filter_map(|node| {
+            let url = as_url(node.admin.as_deref()?);
+            let token = admin_token(dir, &node.name)?;
+            Some(Admin { name: node.name.clone(), url, token })
+        });
+        Ok(Self {
+            admins: admins.collect(),
+            masters,
+            state_dir: dir.to_owned(),
+            session_file: "chatctl-session.json".to_owned(),
+        })
+    }
+}
+
+/// The cluster's token, or the node's own where nodes keep one each.
+fn admin_token(dir: &Path, node: &str) -> Option<String> {
+    let of_cluster = fs::read_to_string(dir.join("admin.token"));
+    let token = of_cluster.or_else(|_| fs::read_to_string(dir.join(node).join("admin.token")));
+    token.ok().map(|text| text.trim().to_owned()).filter(|token| !token.is_empty())
+}
+
+fn as_url(address: &str) -> String {
+    let address = address.trim_end_matches('/');
+    if address.contains("://") { address.to_owned() } else { format!("http://{address}") }
+}
+
+/// `$XDG_STATE_HOME/chatchat`, by default `~/.local/state/chatchat`.
+fn own_state_dir() -> Result<PathBuf, CtlError> {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")));
+    base.map(|base| base.join("chatchat")).ok_or_else(|| {
+        CtlError::Usage("neither XDG_STATE_HOME nor HOME says where to keep a session".to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::real::TempDir;
+
+    #[test]
+    fn a_data_directory_names_masters_and_doors() {
+        let dir = TempDir::new().unwrap();
+        fs::write(
+            dir.path().join("cluster.json"),
+            r#"{"nodes":[
+                {"name":"m0","role":"master","pid":1,"http":"http://127.0.0.1:8080","link":"127.0.0.1:8180","admin":"127.0.0.1:8280"},
+                {"name":"w0","role":"worker","pid":2,"http":null,"link":null,"admin":null}]}"#,
+        )
+        .unwrap();
+        let without = Places::of_data_dir(dir.path()).unwrap();
+        assert_eq!(without.masters, ["http://127.0.0.1:8080"]);
+        assert_eq!(without.admins, []);
+        fs::write(dir.path().join("admin.token"), "secret\n").unwrap();
+        let with = Places::of_data_dir(dir.path()).unwrap();
+        let (name, url) = ("m0".to_owned(), "http://127.0.0.1:8280".to_owned());
+        assert_eq!(with.admins, [Admin { name, url, token: "secret".to_owned() }]);
+    }
+
+    #[test]
+    fn a_missing_cluster_is_wrong_usage_and_says_the_way_out() {
+        let dir = TempDir::new().unwrap();
+        let refused = Places::of_data_dir(dir.path()).unwrap_err();
+        assert!(
+            matches!(&refused, CtlError::Usage(text) if text.contains("--master")),
+            "{refused}"
+        );
+        assert!(matches!(Places::of_master("https://x:1"), Err(CtlError::Usage(_))));
+    }
+}

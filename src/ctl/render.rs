@@ -1,0 +1,312 @@
+//! What commands print. People's texts are shown without what could steer a terminal.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use crate::{
+    client::shapes::{Cluster, ClusterState, Consistency, Node, Posted, Users},
+    message::MemberState,
+    types::{NodeId, Role},
+};
+
+/// `12:03:44 Ann: hello`, further lines indented. UTC: a shell knows no other zone for sure.
+pub(super) fn post(post: &Posted) -> String {
+    let seconds = post.posted_at / 1000 % 86_400;
+    let clock = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let text = plain(post.text.as_str()).replace('\n', "\n         ");
+    format!("{clock} {}: {text}\n", plain(post.author.name.as_str()))
+}
+
+/// Control characters could move the cursor, paint over, or type.
+fn plain(text: &str) -> String {
+    let shown = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
+    text.chars().map(shown).collect()
+}
+
+/// Who is active, last seen first-hand by the store.
+pub(super) fn users(list: &Users, now_ms: u64) -> String {
+    let rows = list.users.iter().map(|user| {
+        let ago = now_ms.saturating_sub(user.last_seen) / 1000;
+        vec![plain(user.name.as_str()), user.id.to_string(), format!("{ago} s ago")]
+    });
+    let mut out = table(&["NAME", "ID", "LAST SEEN"], rows.collect());
+    if list.consistency == Consistency::Weak {
+        out.push_str("(the store is away: this may be old)\n");
+    }
+    out
+}
+
+/// The cluster as people may know it.
+pub(super) fn cluster(cluster: &Cluster) -> String {
+    let names: BTreeMap<_, _> =
+        cluster.nodes.iter().map(|node| (node.id, node.name.as_str())).collect();
+    let rows = cluster.nodes.iter().map(|node| {
+        vec![
+            node.role.to_string(),
+            plain(&node.name),
+            node.id.short(),
+            state(node.state).to_owned(),
+            name_of(&names, node.master),
+            reach(node.reaches_store).to_owned(),
+            node.http.clone().unwrap_or_default(),
+        ]
+    });
+    let head = ["ROLE", "NAME", "ID", "STATE", "MASTER", "STORE", "FRONT END"];
+    let table = table(&head, rows.collect());
+    format!(
+        "store: {}\n\n{table}\n(failed lists, queues and epochs are shown with --data-dir)\n",
+        plain(&cluster.store)
+    )
+}
+
+/// The cluster as operators see it: each master's own view, put together.
+pub(super) fn status(answered: &[(String, Result<ClusterState, String>)]) -> String {
+    let views: Vec<&ClusterState> = answered.iter().filter_map(|(_, s)| s.as_ref().ok()).collect();
+    let mut names = BTreeMap::new();
+    for node in views.iter().flat_map(|view| &view.nodes) {
+        names.insert(node.id, node.name.as_str());
+    }
+    let mut out = String::new();
+    let epochs: BTreeMap<_, Vec<_>> = views.iter().fold(BTreeMap::new(), |mut epochs, view| {
+        let at = if view.store == Consistency::Strong { "here" } else { "away" };
+        let seen: &mut Vec<String> = epochs.entry(view.store_epoch.0).or_default();
+        seen.push(format!("{at} for {}", name_of(&names, view.node)));
+        epochs
+    });
+    for (epoch, seen) in epochs {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "store epoch {epoch}: {}", seen.join(", "));
+    }
+    let _ = write!(out, "\nMASTERS\n{}", masters(answered, &names));
+    let _ = write!(out, "\nWORKERS\n{}", workers(&views, &names));
+    let _ = write!(out, "\nFAILED LISTS\n{}", failed(&views, &names));
+    let _ = write!(out, "\nQUEUES\n{}", queues(&views, &names));
+    out
+}
+
+fn masters(
+    answered: &[(String, Result<ClusterState, String>)],
+    names: &BTreeMap<NodeId, &str>,
+) -> String {
+    let rows = answered.iter().map(|(name, view)| match view {
+        Err(why) => vec![name.clone(), String::new(), format!("no answer: {}", plain(why))],
+        Ok(view) => {
+            let me = view.nodes.iter().find(|node| node.id == view.node);
+            vec![
+                name_of(names, view.node),
+                view.node.short(),
+                me.map_or("starting", |node| state(node.state)).to_owned(),
+                view.domain.incarnation.to_string(),
+                view.key_epoch.to_string(),
+                view.streams.to_string(),
+                me.and_then(|node| node.http.clone()).unwrap_or_default(),
+            ]
+        }
+    });
+    let head = ["NAME", "ID", "STATE", "INCARNATION", "KEY EPOCH", "STREAMS", "FRONT END"];
+    table(&head, rows.collect())
+}
+
+/// Each worker as its own master sees it, or else as anyone does.
+fn workers(views: &[&ClusterState], names: &BTreeMap<NodeId, &str>) -> String {
+    let mut best: BTreeMap<NodeId, &Node> = BTreeMap::new();
+    for view in views {
+        for node in view.nodes.iter().filter(|node| node.role == Role::Worker) {
+            let is_own = node.master == view.node;
+            let fact = (node.registration, node.state);
+            let known = best.get(&node.id).map(|known| (known.registration, known.state));
+            if known.is_none_or(|known| fact > known || fact == known && is_own) {
+                best.insert(node.id, node);
+            }
+        }
+    }
+    let rows = best.values().map(|node| {
+        vec![
+            plain(&node.name),
+            node.id.short(),
+            state(node.state).to_owned(),
+            node.registration.to_string(),
+            name_of(names, node.master),
+            reach(node.reaches_store).to_owned(),
+            node.in_flight.to_string(),
+        ]
+    });
+    let head = ["NAME", "ID", "STATE", "REGISTRATION", "MASTER", "STORE", "IN FLIGHT"];
+    table(&head, rows.collect())
+}
+
+fn failed(views: &[&ClusterState], names: &BTreeMap<NodeId, &str>) -> String {
+    let rows = views.iter().flat_map(|view| {
+        view.failed.iter().map(|failed| {
+            vec![
+                name_of(names, view.node),
+                name_of(names, failed.id),
+                failed.registration.to_string(),
+                format!("{} s", failed.for_ms / 1000),
+                failed.times.to_string(),
+                plain(&failed.why),
+            ]
+        })
+    });
+    table(&["MASTER", "WORKER", "REGISTRATION", "FOR", "TIMES", "WHY"], rows.collect())
+}
+
+fn queues(views: &[&ClusterState], names: &BTreeMap<NodeId, &str>) -> String {
+    let rows = views.iter().flat_map(|view| {
+        view.queues.iter().map(|queue| {
+            vec![
+                name_of(names, view.node),
+                plain(&queue.resource),
+                plain(&queue.held),
+                queue.holder.map_or_else(|| "-".to_owned(), |id| name_of(names, id)),
+                queue.token.map_or_else(|| "-".to_owned(), |token| token.to_string()),
+                queue.waiting.to_string(),
+                queue.in_flight.to_string(),
+            ]
+        })
+    });
+    let head = ["MASTER", "RESOURCE", "HELD", "HOLDER", "TOKEN", "WAITING", "IN FLIGHT"];
+    table(&head, rows.collect())
+}
+
+fn name_of(names: &BTreeMap<NodeId, &str>, id: NodeId) -> String {
+    names.get(&id).map_or_else(|| id.short(), |name| plain(name))
+}
+
+const fn state(state: MemberState) -> &'static str {
+    match state {
+        MemberState::In => "in",
+        MemberState::Failed => "failed",
+        MemberState::Left => "left",
+    }
+}
+
+const fn reach(reaches: Option<bool>) -> &'static str {
+    match reaches {
+        Some(true) => "here",
+        Some(false) => "away",
+        None => "-",
+    }
+}
+
+/// Columns as wide as their widest cell; the last one is as it comes.
+fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
+    if rows.is_empty() {
+        return "none\n".to_owned();
+    }
+    let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
+    let rows: Vec<_> = [head].into_iter().chain(rows).collect();
+    // A row that says something else in its last cell does not widen a column.
+    let columns = rows[0].len();
+    let width = |nth: usize| {
+        let whole = rows.iter().filter(|row| row.len() == columns || nth + 1 < row.len());
+        whole.filter_map(|row| row.get(nth)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (nth, cell) in row.iter().enumerate() {
+            let pad = widths[nth].saturating_sub(cell.chars().count());
+            let _ = write!(line, "{cell}{:pad$}  ", "");
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        client::shapes::{Failed, Queue},
+        types::{
+            Author, BoardName, Domain, Incarnation, KeyEpoch, PostId, Registration, Seq,
+            StoreEpoch, Token, UserId,
+        },
+    };
+
+    fn id(n: u8) -> NodeId {
+        NodeId([n; 16])
+    }
+
+    fn node(n: u8, role: Role, name: &str, master: u8) -> Node {
+        Node {
+            id: id(n),
+            name: name.to_owned(),
+            role,
+            registration: Registration(3),
+            state: MemberState::In,
+            master: id(master),
+            http: (role == Role::Master).then(|| "http://127.0.0.1:8080".to_owned()),
+            reaches_store: Some(true),
+            in_flight: 1,
+        }
+    }
+
+    #[test]
+    fn a_status_shows_masters_workers_failed_lists_queues_and_epochs() {
+        let view = ClusterState {
+            node: id(1),
+            domain: Domain { master: id(1), incarnation: Incarnation(2) },
+            key_epoch: KeyEpoch(4),
+            store_epoch: StoreEpoch(7),
+            store: Consistency::Strong,
+            nodes: vec![node(1, Role::Master, "m0", 1), node(2, Role::Worker, "w0", 1)],
+            failed: vec![Failed {
+                id: id(2),
+                registration: Registration(2),
+                why: "no answer".to_owned(),
+                for_ms: 4200,
+                times: 1,
+            }],
+            queues: vec![Queue {
+                resource: "board:lobby".to_owned(),
+                held: "mine".to_owned(),
+                holder: Some(id(1)),
+                token: Some(Token { epoch: StoreEpoch(7), lease: 1, n: 9 }),
+                waiting: 3,
+                in_flight: 2,
+            }],
+            streams: 5,
+        };
+        let text = status(&[
+            ("m0".to_owned(), Ok(view)),
+            ("m1".to_owned(), Err("it cannot be reached".to_owned())),
+        ]);
+        let wanted = "\
+store epoch 7: here for m0
+
+MASTERS
+NAME  ID        STATE  INCARNATION  KEY EPOCH  STREAMS  FRONT END
+m0    01010101  in     2            4          5        http://127.0.0.1:8080
+m1              no answer: it cannot be reached
+
+WORKERS
+NAME  ID        STATE  REGISTRATION  MASTER  STORE  IN FLIGHT
+w0    02020202  in     3             m0      here   1
+
+FAILED LISTS
+MASTER  WORKER  REGISTRATION  FOR  TIMES  WHY
+m0      w0      2             4 s  1      no answer
+
+QUEUES
+MASTER  RESOURCE     HELD  HOLDER  TOKEN  WAITING  IN FLIGHT
+m0      board:lobby  mine  m0      7.1.9  3        2
+";
+        assert_eq!(text, wanted, "{text}");
+    }
+
+    #[test]
+    fn a_post_cannot_steer_the_terminal() {
+        let shown = post(&Posted {
+            id: PostId([1; 16]),
+            board: BoardName::lobby(),
+            seq: Seq(1),
+            author: Author { id: UserId([1; 16]), name: "Ann".parse().unwrap() },
+            text: "red \u{1b}[31m\nand more\u{7}".parse().unwrap(),
+            posted_at: 3_723_000,
+        });
+        assert_eq!(shown, "01:02:03 Ann: red \u{fffd}[31m\n         and more\u{fffd}\n");
+    }
+}

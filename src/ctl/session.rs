@@ -1,0 +1,67 @@
+//! The session that `chatctl` keeps between commands.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{CtlError, PATIENCE, places::Places};
+use crate::{
+    client::{ChatClient, Failure, Limits, Request, Roster, Unwatched},
+    env::Env,
+    types::UserName,
+};
+
+/// A client with a session that a master knows.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) client: ChatClient,
+}
+
+/// The file's content. It is as secret as a password.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    token: String,
+}
+
+/// Takes up the kept session, or opens one and keeps it.
+///
+/// # Errors
+/// No master answers, the name is none, or the file cannot be used.
+pub(super) async fn open(env: &Env, places: &Places, name: &str) -> Result<Session, CtlError> {
+    let disk = env.disk();
+    let file = |why| CtlError::File {
+        what: places.state_dir.join(&places.session_file).display().to_string(),
+        why,
+    };
+    let kept = disk.read(&places.session_file).map_err(file)?;
+    // A file that does not read is one of another version: a new session replaces it.
+    let kept = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
+    let client = |token| {
+        let roster = Roster::new(&places.masters, 0)
+            .ok_or_else(|| CtlError::Usage("there is no master to talk to".to_owned()))?;
+        Ok::<_, CtlError>(ChatClient::new(
+            env,
+            roster,
+            token,
+            Limits::default(),
+            Arc::new(Unwatched),
+        ))
+    };
+    if let Some(Kept { token }) = kept {
+        let client = client(Some(token))?;
+        match client.call(&Request::Restore, PATIENCE).await {
+            Ok(_) => return Ok(Session { client }),
+            Err(Failure::Refused { status: 401, .. }) => {}
+            Err(failure) => return Err(failure.into()),
+        }
+    }
+    let name: UserName =
+        name.parse().map_err(|why| CtlError::Usage(format!("--name {name}: {why}")))?;
+    let client = client(None)?;
+    client.open_session(name, PATIENCE).await?;
+    if let Some(token) = client.token() {
+        let kept = serde_json::to_vec(&Kept { token }).expect("a string is always JSON");
+        disk.write_atomic(&places.session_file, &kept).map_err(file)?;
+    }
+    Ok(Session { client })
+}
