@@ -2,9 +2,10 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
+    io::{Read, Seek, SeekFrom},
     os::unix::{ffi::OsStrExt, fs::OpenOptionsExt, process::ExitStatusExt},
-    path::Path,
+    path::{Path, PathBuf},
     process::{self, Command, ExitStatus, Stdio},
     time::Duration,
 };
@@ -30,7 +31,7 @@ pub(super) struct Child {
     /// Doubles with each early end.
     wait: Duration,
     due: Option<Mono>,
-    log: std::path::PathBuf,
+    log: PathBuf,
     tail: Tail,
 }
 
@@ -88,8 +89,8 @@ impl Child {
     /// The last line of its log, with what joins it to a sentence.
     pub(super) fn last_words(&self) -> String {
         const LEN_MAX: usize = 300;
-        let text = fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4096)..]);
+        let text = end_of(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
         let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
         if line.is_empty() {
             return String::new();
@@ -115,8 +116,29 @@ impl Child {
     }
 }
 
+/// The last few lines of a file.
+fn end_of(path: &Path) -> std::io::Result<Vec<u8>> {
+    const LEN_MAX: u64 = 4096;
+    let mut file = File::open(path)?;
+    let len = file.metadata()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(LEN_MAX)))?;
+    let mut end = Vec::new();
+    file.take(LEN_MAX).read_to_end(&mut end)?;
+    Ok(end)
+}
+
+/// Keeps one older log, so that a node that is started again and again fills no disk.
+fn set_aside(log: &Path) -> std::io::Result<()> {
+    const LEN_MAX: u64 = 16 * 1024 * 1024;
+    if fs::metadata(log).is_ok_and(|file| file.len() > LEN_MAX) {
+        fs::rename(log, log.with_extension("1"))?;
+    }
+    Ok(())
+}
+
 fn spawn(program: &Path, node: &NodePlan) -> Result<process::Child, LaunchError> {
     let failed = |e: std::io::Error| LaunchError::Failed(format!("{} not started: {e}", node.name));
+    set_aside(&node.log()).map_err(failed)?;
     let log = OpenOptions::new()
         .append(true)
         .create(true)

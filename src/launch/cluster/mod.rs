@@ -61,7 +61,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "log",
         kind: Kind::Text,
-        help: "What each node logs to DATA_DIR/NAME/log [default: info]",
+        help: "What each node logs to DATA_DIR/NAME/log [default: info,chatchat::event=off]",
     },
 ];
 
@@ -94,7 +94,8 @@ impl Default for ClusterSettings {
             data_dir: "data".into(),
             store: String::new(),
             restart: false,
-            log: "info".to_owned(),
+            // Events have a file of their own.
+            log: "info,chatchat::event=off".to_owned(),
         }
     }
 }
@@ -104,16 +105,7 @@ impl Default for ClusterSettings {
 /// # Errors
 /// [`LaunchError`]; all nodes are stopped.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), LaunchError> {
-    let command = Command::new("chatchat-cluster")
-        .about("Chatchat on this machine: masters and workers as processes on one store")
-        .subcommand(
-            Command::new("node")
-                .hide(true)
-                .subcommand_required(true)
-                .subcommand(node::master_command("master"))
-                .subcommand(node::worker_command("worker")),
-        );
-    let matches = with_keys(command, KEYS).try_get_matches_from(args)?;
+    let matches = command().try_get_matches_from(args)?;
     match matches.subcommand().and_then(|(_, node)| node.subcommand()) {
         Some(("master", matches)) => return node::master(matches),
         Some((_, matches)) => return node::worker(matches),
@@ -137,6 +129,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), LaunchError>
         let world = RealWorld::new(&settings.data_dir);
         let env = Env::new(world.map_err(|e| LaunchError::Usage(e.to_string()))?);
         let started = env.now();
+        say(&format!("Starting {plan}"));
         tokio::select! {
             biased;
             () = asked => {
@@ -151,6 +144,19 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), LaunchError>
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
+}
+
+fn command() -> Command {
+    let nodes = Command::new("node")
+        .hide(true)
+        .subcommand_required(true)
+        .subcommand(node::master_command("master"))
+        .subcommand(node::worker_command("worker"));
+    let command = Command::new("chatchat-cluster")
+        .about("Chatchat on this machine: masters and workers as processes on one store")
+        .disable_help_subcommand(true)
+        .subcommand(nodes);
+    with_keys(command, KEYS)
 }
 
 /// Ready at SIGINT or SIGTERM, counted from the call on.
@@ -337,4 +343,34 @@ async fn is_ready(env: &Env, addr: &str) -> bool {
         Some(status == *b"HTTP/1.1 200")
     };
     matches!(env.timeout(WAIT, asked).await, Ok(Some(true)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_says_what_a_cluster_can_be_told() {
+        let help = command().render_help().to_string();
+        let (own, limits) = help.split_once("\nLimits and time-outs:").expect("both are there");
+        assert!(limits.contains("--lease-ttl <VALUE>"), "{limits}");
+        insta::assert_snapshot!(own, @r"
+        Chatchat on this machine: masters and workers as processes on one store
+
+        Usage: chatchat-cluster [OPTIONS]
+
+        Options:
+              --config <FILE>      A TOML file of the keys below
+              --check-config       Show what all sources say together, and do nothing
+              --masters <N>        How many masters [default: 2]
+              --workers <N>        How many workers [default: 3]
+              --http-port <N>      Master i serves people on this + i, nodes on + 100 + i, operators on + 200 + i [default: 8080]
+              --data-dir <VALUE>   Where all is kept [default: data]
+              --store <VALUE>      The shared store, sqlite:PATH [default: sqlite:DATA_DIR/chatchat.db]
+              --restart[=<VALUE>]  Start nodes again that end
+              --log <VALUE>        What each node logs to DATA_DIR/NAME/log [default: info,chatchat::event=off]
+          -h, --help               Print help
+          -V, --version            Print version
+        ");
+    }
 }

@@ -1,6 +1,6 @@
 //! Who runs where, and all that must be on disk before they start.
 
-use std::{fs, path::PathBuf};
+use std::{fmt, fs, path::PathBuf};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::future::try_join_all;
@@ -232,6 +232,17 @@ impl Plan {
             log: self.log.clone(),
         };
         file_of(&settings.resolve()?, &self.config)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let some = |count: usize, what: &str| {
+            format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+        };
+        let workers = self.workers();
+        let masters = some(self.nodes.len() - workers, "master");
+        write!(f, "{masters} and {} on {}", some(workers, "worker"), self.store)
     }
 }
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Nothing is awaited in the driver's loop but its three channels and its timer. What takes
-//! time is spawned and comes back as a [`Done`].
+//! time is spawned and comes back as a `Done`.
 //!
 //! 1. Effects are carried out in the order in which they were decided.
 //! 2. Every channel is bounded. Asks wait outside while the driver is busy.

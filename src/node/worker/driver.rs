@@ -460,11 +460,12 @@ impl Driver {
         let Some(link) = self.link.clone() else { return };
         let database = self.parts.database.clone();
         let in_flight = u32::try_from(self.batches.len()).unwrap_or(u32::MAX);
+        let resident_bytes = self.parts.env.resident_bytes();
         self.spawn("status", async move {
             let read = database.read(|replica| Ok((replica.boards()?, replica.session_count()?)));
             let Some((boards, sessions)) = read.await else { return };
             let status =
-                WorkerStatus { boards: boards.boards, sessions, in_flight, resident_bytes: 0 };
+                WorkerStatus { boards: boards.boards, sessions, in_flight, resident_bytes };
             // The next one says it better.
             let _ = link.send(&Direct::WorkerStatus(status));
         });
