@@ -1,2 +1,315 @@
-//! Stands for what is built next.
-fn main() {}
+//! Posts committed per second, end to end: real TCP on loopback, HTTP, sealed links, a real
+//! SQLite file, two masters and three workers as tasks of this process.
+//!
+//! Beside it, in the same run and on the same disk, raw SQLite with the batch sizes that the
+//! cluster came to, and with one post per commit. The table at the end gives the ratios;
+//! machines differ, ratios less.
+
+#![expect(clippy::disallowed_methods, reason = "a bench measures the wall clock")]
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use chatchat::{
+    client::{Api, Limits, Reply, Request},
+    config::Config,
+    crypto::{
+        admission::JoinSecret,
+        key_source::{GeneratedKeys, load_or_make_identity},
+    },
+    env::{
+        Env,
+        real::{RealWorld, TempDir},
+    },
+    run::{MasterParams, WorkerParams, run_master, run_worker},
+    store::{JoinToken, Store, sqlite},
+    types::{BoardName, PostId, Role},
+};
+use criterion::{BenchmarkId, Criterion, Throughput};
+use rand_chacha::rand_core::Rng;
+use tokio::runtime::Runtime;
+
+const MASTERS: usize = 2;
+const WORKERS: usize = 3;
+const CLIENTS: [usize; 3] = [1, 16, 64];
+/// What one says in a chat.
+const TEXT: &str = "an ordinary line of an ordinary evening, as long as such lines are";
+
+/// A running cluster and what is needed to talk to it.
+struct Cluster {
+    runtime: Runtime,
+    envs: Vec<Env>,
+    urls: Vec<String>,
+    store: Store,
+    dir: TempDir,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        let dir = TempDir::new().expect("a folder");
+        let db = dir.path().join("store.db");
+        let (envs, urls, store) = runtime.block_on(start_nodes(dir.path(), &db));
+        Self { runtime, envs, urls, store, dir }
+    }
+
+    /// Posts `posts` times with so many clients at once, each waiting for its answer.
+    fn post(&self, clients: &mut [Api], posts: u64) -> Duration {
+        let env = &self.envs[0];
+        let started = Instant::now();
+        self.runtime.block_on(async {
+            let count = clients.len() as u64;
+            let all = clients.iter_mut().zip(0_u64..).map(|(api, nth)| {
+                let share = posts / count + u64::from(nth < posts % count);
+                let mut rng = env.rng("bench-posts");
+                async move {
+                    for _ in 0..share {
+                        let mut id = [0; 16];
+                        rng.fill_bytes(&mut id);
+                        let request = Request::Post {
+                            board: BoardName::lobby(),
+                            id: PostId(id),
+                            text: TEXT.parse().expect("a text"),
+                        };
+                        match api.call(&request).await {
+                            Ok(Reply::Posted(_)) => {}
+                            other => panic!("a post was not committed: {other:?}"),
+                        }
+                    }
+                }
+            });
+            futures_util::future::join_all(all).await;
+        });
+        started.elapsed()
+    }
+
+    fn clients(&self, count: usize) -> Vec<Api> {
+        self.runtime.block_on(async {
+            let mut clients = Vec::new();
+            for nth in 0..count {
+                clients.push(self.client(nth).await);
+            }
+            clients
+        })
+    }
+
+    async fn client(&self, nth: usize) -> Api {
+        let url = &self.urls[nth % self.urls.len()];
+        let mut api = Api::new(&self.envs[0], url, None, Limits::default());
+        let name = format!("client {nth}").parse().expect("a name");
+        for _ in 0..100 {
+            if let Ok(Reply::Opened(opened)) =
+                api.call(&Request::OpenSession { name: Clone::clone(&name) }).await
+            {
+                api.set_token(opened.token);
+                return api;
+            }
+            self.envs[0].sleep(Duration::from_millis(50)).await;
+        }
+        panic!("no session at {url}");
+    }
+
+    /// The mean number of posts of the appends after a row of the record of writes.
+    fn mean_batch(&self, after: u64) -> f64 {
+        let rows = self.writes(after);
+        let batches: Vec<u32> =
+            rows.iter().filter(|(kind, _)| kind == "append").map(|(_, rows)| *rows).collect();
+        f64::from(batches.iter().sum::<u32>()) / batches.len().max(1) as f64
+    }
+
+    fn writes(&self, mut after: u64) -> Vec<(String, u32)> {
+        let mut all = Vec::new();
+        loop {
+            let page = self.runtime.block_on(self.store.writes(after, 1000)).expect("the store");
+            let Some(last) = page.last() else { return all };
+            after = last.number;
+            all.extend(page.into_iter().map(|row| (row.kind, row.rows)));
+        }
+    }
+}
+
+async fn start_nodes(dir: &Path, db: &Path) -> (Vec<Env>, Vec<String>, Store) {
+    let config = Config::default();
+    let keys = Arc::new(GeneratedKeys);
+    let (mut envs, mut urls, mut links, mut pins) = (vec![], vec![], vec![], vec![]);
+    for nth in 0..MASTERS {
+        let env = Env::new(RealWorld::new(dir.join(format!("master-{nth}"))).expect("a folder"));
+        let identity =
+            load_or_make_identity(&env, keys.as_ref(), config.identity_bits).await.expect("a key");
+        pins.push(identity.fingerprint());
+        let (http, link) = (free_port(&env).await, free_port(&env).await);
+        let store = sqlite::open(&env, db, config.store_timeout).expect("a store");
+        let params = MasterParams {
+            name: format!("master-{nth}"),
+            config: config.clone(),
+            http_listen: http.clone(),
+            http_public: format!("http://{http}"),
+            link_listen: link.clone(),
+            link_public: link.clone(),
+            admin_listen: None,
+            store,
+            keys: keys.clone(),
+        };
+        urls.push(format!("http://{http}"));
+        links.push(link);
+        let of_node = env.clone();
+        env.spawn("master", async move {
+            let ended = run_master(of_node, params, std::future::pending()).await;
+            panic!("a master ended: {ended:?}");
+        });
+        envs.push(env);
+    }
+    let store = sqlite::open(&envs[0], db, config.store_timeout).expect("a store");
+    let secret = JoinSecret::random(&mut envs[0].rng("bench-token"), &pins[0]);
+    let token = JoinToken {
+        id: secret.id,
+        guard: *secret.guard().expose(),
+        bearer_sha256: secret.bearer_sha256(),
+        role: Role::Worker,
+        uses_left: u32::try_from(WORKERS).expect("a few"),
+        ends_at_ms: envs[0].wall().ms + 3_600_000,
+    };
+    store.put_join_token(token).await.expect("the store");
+    for nth in 0..WORKERS {
+        let env = Env::new(RealWorld::new(dir.join(format!("worker-{nth}"))).expect("a folder"));
+        let params = WorkerParams {
+            name: format!("worker-{nth}"),
+            config: config.clone(),
+            masters: links.clone(),
+            pins: pins.clone(),
+            token: Some(secret.text().to_string()),
+            store: sqlite::open(&env, db, config.store_timeout).expect("a store"),
+            keys: keys.clone(),
+        };
+        let of_node = env.clone();
+        env.spawn("worker", async move {
+            let ended = run_worker(of_node, params, std::future::pending()).await;
+            panic!("a worker ended: {ended:?}");
+        });
+        envs.push(env);
+    }
+    (envs, urls, store)
+}
+
+async fn free_port(env: &Env) -> String {
+    env.listen("127.0.0.1:0").await.expect("a free port").local_addr()
+}
+
+/// Raw SQLite as the store is set up, with nothing around it: a table of posts.
+struct Raw {
+    db: rusqlite::Connection,
+    next: i64,
+}
+
+impl Raw {
+    fn new(path: &Path) -> Self {
+        let db = rusqlite::Connection::open(path).expect("a database");
+        db.pragma_update(None, "journal_mode", "WAL").expect("WAL");
+        db.pragma_update(None, "synchronous", "FULL").expect("FULL");
+        db.execute_batch(
+            "CREATE TABLE posts (board INTEGER, seq INTEGER, user BLOB, id BLOB, text TEXT,
+             posted_at INTEGER, PRIMARY KEY (board, seq)) WITHOUT ROWID;
+             CREATE UNIQUE INDEX by_id ON posts (user, id);",
+        )
+        .expect("a table");
+        Self { db, next: 0 }
+    }
+
+    fn post(&mut self, posts: u64, batch: u64) -> Duration {
+        let started = Instant::now();
+        let mut left = posts;
+        while left > 0 {
+            let commit = self.db.transaction().expect("a transaction");
+            {
+                let mut insert = commit
+                    .prepare_cached("INSERT INTO posts VALUES (1, ?1, ?2, ?3, ?4, ?5)")
+                    .expect("a statement");
+                for _ in 0..batch.min(left) {
+                    self.next += 1;
+                    let id = u128::from(self.next.unsigned_abs())
+                        .wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+                    let (user, id) = ([1_u8; 16], id.to_be_bytes());
+                    insert
+                        .execute(rusqlite::params![self.next, user, id, TEXT, self.next])
+                        .expect("a row");
+                }
+            }
+            commit.commit().expect("a commit");
+            left -= batch.min(left);
+        }
+        started.elapsed()
+    }
+}
+
+/// Posts per second of each sample.
+#[derive(Default)]
+struct Rates(Mutex<Vec<f64>>);
+
+impl Rates {
+    fn note(&self, posts: u64, took: Duration) -> Duration {
+        let rate = posts as f64 / took.as_secs_f64();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(rate);
+        took
+    }
+
+    fn median(&self) -> f64 {
+        let mut rates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.sort_by(f64::total_cmp);
+        rates.get(rates.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+}
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(4))
+        .sample_size(10)
+        .configure_from_args();
+    let cluster = Cluster::start();
+    let mut raw = Raw::new(&cluster.dir.path().join("raw.db"));
+    let mut group = criterion.benchmark_group("loopback");
+    group.throughput(Throughput::Elements(1));
+    let mut table = Vec::new();
+    for count in CLIENTS {
+        let mut clients = cluster.clients(count);
+        let before = cluster.runtime.block_on(last_write(&cluster.store));
+        let (rate, raw_rate, single_rate) = (Rates::default(), Rates::default(), Rates::default());
+        group.bench_function(BenchmarkId::new("cluster", count), |bench| {
+            bench.iter_custom(|posts| rate.note(posts, cluster.post(&mut clients, posts)));
+        });
+        let mean = cluster.mean_batch(before);
+        let batch = (mean.round() as u64).max(1);
+        group.bench_function(BenchmarkId::new("raw-sqlite-same-batch", count), |bench| {
+            bench.iter_custom(|posts| raw_rate.note(posts, raw.post(posts, batch)));
+        });
+        group.bench_function(BenchmarkId::new("raw-sqlite-one-per-commit", count), |bench| {
+            bench.iter_custom(|posts| single_rate.note(posts, raw.post(posts, 1)));
+        });
+        table.push((count, mean, rate.median(), raw_rate.median(), single_rate.median()));
+    }
+    group.finish();
+    println!(
+        "clients  batch  cluster/s  raw same batch/s  raw one each/s  of same batch  of one each"
+    );
+    for (count, mean, cluster, raw, single) in table {
+        let (of_raw, of_single) = (cluster / raw, cluster / single);
+        println!(
+            "{count:7}  {mean:5.1}  {cluster:9.0}  {raw:16.0}  {single:14.0}  {of_raw:13.2}  {of_single:11.2}"
+        );
+    }
+    criterion.final_summary();
+}
+
+/// The number of the newest row of the record of writes.
+async fn last_write(store: &Store) -> u64 {
+    let mut last = 0;
+    while let Ok(page) = store.writes(last, 1000).await {
+        let Some(row) = page.last() else { break };
+        last = row.number;
+    }
+    last
+}

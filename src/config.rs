@@ -241,6 +241,10 @@ impl Config {
                 self.batch_tasks_max
             ));
         }
+        let bits = [("identity_bits", self.identity_bits), ("key_bits", self.key_bits)];
+        if let Some((name, is)) = bits.iter().find(|(_, is)| !(2048..=4096).contains(is)) {
+            return refuse(format!("{name} ({is}) must be from 2048 to 4096"));
+        }
         if self.attempts_per_worker > self.attempts_max {
             return refuse(format!(
                 "attempts_per_worker ({}) must not be above attempts_max ({})",

@@ -80,6 +80,8 @@ impl Door {
         let lists = self.lists();
         let bytes = match id {
             GuardId::Token(id) => lists.admission.tokens.iter().find(|token| token.id == id)?.guard,
+            // An expelled node is not worth the RSA operations of a Reply.
+            GuardId::Node(node) if lists.admission.denied.contains(&node) => return None,
             GuardId::Node(node) => {
                 let worker = lists.admission.allowed.iter().find(|row| row.node == node);
                 let master = lists.masters.get(&node);

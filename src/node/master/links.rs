@@ -211,6 +211,7 @@ impl Driver {
         let Some(sender) = self.links.get(&from).map(|link| link.peer().node) else { return };
         match self.fanout.relay(sender, envelope) {
             Ok(topic) => {
+                // What a worker says is for its fellows: this master's own truth is the store.
                 for (id, link) in &self.links {
                     if *id != from && link.peer().role == Role::Worker && link.wants(topic) {
                         // A member that cannot keep up finds the gap and asks.
