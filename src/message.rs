@@ -174,7 +174,7 @@ pub struct Assign {
     /// At least one, at most [`BATCH_TASKS_MAX`]. Shared: an attempt costs no copy of what
     /// people wrote.
     #[serde(deserialize_with = "shared_batch")]
-    pub tasks: Arc<[Task]>,
+    pub tasks: Arc<Vec<Task>>,
 }
 
 /// How an attempt ended, as its worker says.
@@ -427,10 +427,10 @@ fn batch<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<
 }
 
 /// As [`batch`], shared.
-fn shared_batch<'de, D, T>(from: D) -> Result<Arc<[T]>, D::Error>
+fn shared_batch<'de, D, T>(from: D) -> Result<Arc<Vec<T>>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
 {
-    batch(from).map(Arc::from)
+    batch(from).map(Arc::new)
 }

@@ -47,7 +47,7 @@ pub struct Batch {
     /// Who waits, in the order of `tasks`.
     pub tickets: Vec<Ticket>,
     /// What to write; shared with the message that carries it.
-    pub tasks: Arc<[Task]>,
+    pub tasks: Arc<Vec<Task>>,
     /// The permission's token.
     pub token: Token,
     /// Whom it is with.
@@ -73,7 +73,7 @@ impl Batch {
         let tasks = from.drain(..).map(|entry| entry.task).collect();
         Self {
             tickets,
-            tasks,
+            tasks: Arc::new(tasks),
             token,
             assignee,
             attempt: None,
@@ -102,7 +102,7 @@ impl Batch {
 
     /// The entries again, to be put back. `alone` makes each go in a batch of its own.
     pub fn into_entries(self, alone: bool) -> impl DoubleEndedIterator<Item = Entry> {
-        let tasks: Vec<Task> = self.tasks.to_vec();
+        let tasks = Arc::unwrap_or_clone(self.tasks);
         self.tickets.into_iter().zip(tasks).map(move |(ticket, task)| Entry {
             id: ticket.id,
             origin: ticket.origin,

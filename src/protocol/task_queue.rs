@@ -8,7 +8,7 @@
 //! 2. Within a slot tasks leave in the order they came; a returned batch stands before all else.
 //! 3. A batch of a board is posts only, or one creation. A task that must go alone does.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -16,7 +16,7 @@ use hashbrown::HashMap;
 use crate::{
     message::Task,
     time::Mono,
-    types::{NodeId, Resource},
+    types::{BoardName, NodeId, Resource},
 };
 
 /// A resource's place in a master's tables. Small, dense, reused after [`TaskQueue::retire`].
@@ -95,11 +95,12 @@ struct Lane {
 
 /// The queues of one master.
 ///
-/// The index is never iterated where order decides.
+/// Boards are looked up, never iterated.
 #[derive(Debug)]
 pub struct TaskQueue {
     bounds: Bounds,
-    index: HashMap<Resource, Slot, FixedState>,
+    boards: HashMap<BoardName, Slot, FixedState>,
+    sessions: BTreeMap<NodeId, Slot>,
     lanes: Vec<Lane>,
     free: Vec<Slot>,
     total: usize,
@@ -109,7 +110,14 @@ impl TaskQueue {
     /// Empty queues.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, index: HashMap::default(), lanes: Vec::new(), free: Vec::new(), total: 0 }
+        Self {
+            bounds,
+            boards: HashMap::default(),
+            sessions: BTreeMap::new(),
+            lanes: Vec::new(),
+            free: Vec::new(),
+            total: 0,
+        }
     }
 
     /// The slot of a resource, given one if it has none.
@@ -117,10 +125,10 @@ impl TaskQueue {
     /// # Errors
     /// [`QueueFull::Resources`]; nothing changed.
     pub fn slot(&mut self, resource: &Resource) -> Result<Slot, QueueFull> {
-        if let Some(slot) = self.index.get(resource) {
-            return Ok(*slot);
+        if let Some(slot) = self.find(resource) {
+            return Ok(slot);
         }
-        if self.index.len() >= self.bounds.resources_max {
+        if self.boards.len() + self.sessions.len() >= self.bounds.resources_max {
             return Err(QueueFull::Resources);
         }
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -128,14 +136,33 @@ impl TaskQueue {
             Slot(u32::try_from(self.lanes.len() - 1).expect("resources_max is far below 2^32"))
         });
         self.lanes[slot.index()].resource = Some(resource.clone());
-        self.index.insert(resource.clone(), slot);
+        match resource {
+            Resource::Board(board) => drop(self.boards.insert(board.clone(), slot)),
+            Resource::Sessions(master) => drop(self.sessions.insert(*master, slot)),
+        }
         Ok(slot)
     }
 
     /// The slot of a resource, if it has one.
     #[must_use]
     pub fn find(&self, resource: &Resource) -> Option<Slot> {
-        self.index.get(resource).copied()
+        match resource {
+            Resource::Board(board) => self.boards.get(board).copied(),
+            Resource::Sessions(master) => self.sessions.get(master).copied(),
+        }
+    }
+
+    /// The slot of a task's resource when `master` does it, given one if it has none.
+    ///
+    /// # Errors
+    /// [`QueueFull::Resources`]; nothing changed.
+    pub fn slot_of(&mut self, task: &Task, master: NodeId) -> Result<Slot, QueueFull> {
+        let known = match task {
+            // Without a copy of its name: this is once per task.
+            Task::Post { board, .. } | Task::CreateBoard { board } => self.boards.get(board),
+            _ => self.sessions.get(&master),
+        };
+        known.copied().map_or_else(|| self.slot(&task.resource(master)), Ok)
     }
 
     /// The resource of a slot; `None` when it was retired.
@@ -231,7 +258,10 @@ impl TaskQueue {
             return false;
         }
         let Some(resource) = lane.resource.take() else { return false };
-        self.index.remove(&resource);
+        match &resource {
+            Resource::Board(board) => self.boards.remove(board),
+            Resource::Sessions(master) => self.sessions.remove(master),
+        };
         self.free.push(slot);
         true
     }
@@ -268,7 +298,7 @@ mod tests {
     use super::*;
     use crate::{
         store::NewPost,
-        types::{Author, BoardName, PostId, UserId},
+        types::{Author, PostId, UserId},
     };
 
     fn queue(tasks_max: usize, total_max: usize) -> TaskQueue {

@@ -6,7 +6,7 @@ use super::{Done, Driver, NodeError, Waiter};
 use crate::{
     comm::{CallError, Responder},
     event::Moment,
-    message::{AssignReply, ForwardReply, News, Request, Response, Task, TaskResult},
+    message::{AssignReply, Direct, ForwardReply, News, Request, Response, Task, TaskResult},
     node::handle::Outcome,
     protocol::{
         master::{CallFailed, Effect, End},
@@ -143,7 +143,7 @@ impl Driver {
                 tracing::warn!(resource = %letter.resource, why = letter.why, "dead letter");
                 let store = self.store.clone();
                 self.spawn_alone("dead-letter", async move {
-                    if let Err(error) = store.put_dead_letter(letter).await {
+                    if let Err(error) = store.put_dead_letter(*letter).await {
                         tracing::error!(%error, "a dead letter was not kept");
                     }
                 });
@@ -191,14 +191,16 @@ impl Driver {
 
     /// Takes news in here, publishes them to the domain, and to the other masters if `spread`.
     fn publish(&mut self, news: News, spread: bool) {
+        let direct = Direct::News(news);
         if spread {
-            let direct = crate::message::Direct::News(news.clone());
             for (_, link) in self.core.peers() {
                 if let Some(link) = self.links.get(&link) {
+                    // Polls make up for what a full link did not take.
                     let _ = link.send(&direct);
                 }
             }
         }
+        let Direct::News(news) = direct else { return };
         self.fan_out(&news);
         self.take_news(news);
     }

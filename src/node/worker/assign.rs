@@ -227,7 +227,7 @@ pub(super) type BatchId = (Resource, Token);
 
 #[derive(Debug)]
 struct InFlight {
-    tasks: Arc<[Task]>,
+    tasks: Arc<Vec<Task>>,
     waiting: Vec<Responder>,
 }
 

@@ -1,5 +1,7 @@
 //! What workers answer, or do not, and what is made of it.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use super::{Effect, End, Master};
@@ -9,9 +11,9 @@ use crate::{
         assignment::{Assignee, AttemptId, Batch, Next},
         task_queue::Slot,
     },
-    store::{Appended, DeadLetter},
+    store::{Appended, DeadLetter, NewPost, SessionRow},
     time::Mono,
-    types::{Post, Resource},
+    types::{BoardName, Post, Resource, StoreEpoch},
 };
 
 /// A call had no answer. What was asked may have been done, or may be done later.
@@ -128,7 +130,8 @@ impl Master {
             };
             let resource = resource.clone();
             let why = why.to_owned();
-            out.push(Effect::DeadLetter(DeadLetter { number: 0, resource, post, why, at_ms: 0 }));
+            let letter = DeadLetter { number: 0, resource, post, why, at_ms: 0 };
+            out.push(Effect::DeadLetter(Box::new(letter)));
             out.push(Effect::Probe("a task became a dead letter"));
             let end = End::DeadLetter;
             out.push(Effect::End { id: ticket.id, origin: ticket.origin, end });
@@ -143,7 +146,14 @@ impl Master {
         out: &mut Vec<Effect>,
     ) {
         self.queue.end(slot, batch.tasks.len());
-        publish(self.queue.resource(slot), &batch, &results, out);
+        // The message that carried them is gone by now: nothing is copied.
+        let tasks = Arc::unwrap_or_clone(batch.tasks);
+        match self.queue.resource(slot) {
+            Some(Resource::Board(board)) => {
+                publish_posts(board, batch.token.epoch, tasks, &results, out);
+            }
+            _ => publish_sessions(&tasks, &results, out),
+        }
         for (ticket, result) in batch.tickets.iter().zip(results) {
             let end = End::Settled(result);
             out.push(Effect::End { id: ticket.id, origin: ticket.origin, end });
@@ -151,59 +161,59 @@ impl Master {
     }
 }
 
-/// News of what a batch did: of duplicates too, for their first news may have died with who was
-/// to tell it.
-fn publish(
-    resource: Option<&Resource>,
-    batch: &Batch,
+fn tell(news: News, out: &mut Vec<Effect>) {
+    out.push(Effect::Publish { news, spread: true });
+}
+
+/// News of what a batch did to a board: of duplicates too, for their first news may have died
+/// with who was to tell it.
+fn publish_posts(
+    board: &BoardName,
+    epoch: StoreEpoch,
+    tasks: Vec<Task>,
     results: &[TaskResult],
     out: &mut Vec<Effect>,
 ) {
-    if let Some(Resource::Board(board)) = resource {
-        let mut posts: Vec<Post> = batch
-            .tasks
-            .iter()
-            .zip(results)
-            .filter_map(|(task, result)| match (task, result) {
-                (
-                    Task::Post { post, .. },
-                    TaskResult::Posted(
-                        Appended::Committed { seq, posted_at_ms }
-                        | Appended::Duplicate { seq, posted_at_ms },
-                    ),
-                ) => Some(Post {
-                    id: post.id,
-                    board: board.clone(),
-                    seq: *seq,
-                    author: post.author.clone(),
-                    text: post.text.clone(),
-                    posted_at_ms: *posted_at_ms,
-                }),
-                _ => None,
-            })
-            .collect();
-        posts.sort_by_key(|post| post.seq);
-        posts.dedup_by_key(|post| post.seq);
-        for run in posts.chunk_by(|a, b| a.seq.next() == b.seq) {
-            let as_of_ms = run.last().map_or(0, |post| post.posted_at_ms);
-            let news = News::Posts {
-                epoch: batch.token.epoch,
-                board: board.clone(),
-                posts: run.to_vec(),
-                as_of_ms,
-            };
-            out.push(Effect::Publish { news, spread: true });
+    let mut posts = Vec::with_capacity(tasks.len());
+    for (task, result) in tasks.into_iter().zip(results) {
+        match (task, result) {
+            (
+                Task::Post { board, post },
+                TaskResult::Posted(
+                    Appended::Committed { seq, posted_at_ms }
+                    | Appended::Duplicate { seq, posted_at_ms },
+                ),
+            ) => {
+                let NewPost { id, author, text } = post;
+                let (seq, posted_at_ms) = (*seq, *posted_at_ms);
+                posts.push(Post { id, board, seq, author, text, posted_at_ms });
+            }
+            (Task::CreateBoard { board }, TaskResult::Done) => {
+                tell(News::BoardCreated(board), out);
+            }
+            _ => {}
         }
     }
-    for (task, result) in batch.tasks.iter().zip(results) {
+    posts.sort_by_key(|post| post.seq);
+    posts.dedup_by_key(|post| post.seq);
+    let mut runs = Vec::new();
+    while !posts.is_empty() {
+        let gap = posts.windows(2).rposition(|pair| pair[0].seq.next() != pair[1].seq);
+        runs.push(posts.split_off(gap.map_or(0, |at| at + 1)));
+    }
+    for posts in runs.into_iter().rev() {
+        let as_of_ms = posts.last().map_or(0, |post| post.posted_at_ms);
+        tell(News::Posts { epoch, board: board.clone(), posts, as_of_ms }, out);
+    }
+}
+
+/// News of what a batch did to sessions.
+fn publish_sessions(tasks: &[Task], results: &[TaskResult], out: &mut Vec<Effect>) {
+    for (task, result) in tasks.iter().zip(results) {
         let news = match (task, result) {
-            (Task::CreateBoard { board }, TaskResult::Done) => News::BoardCreated(board.clone()),
             (Task::OpenSession { key, user }, TaskResult::Done) => {
-                News::Session(crate::store::SessionRow {
-                    key: *key,
-                    user: user.clone(),
-                    read_marks: Vec::new(),
-                })
+                let read_marks = Vec::new();
+                News::Session(SessionRow { key: *key, user: user.clone(), read_marks })
             }
             (Task::RedeemTicket { .. }, TaskResult::Session(row)) => News::Session(row.clone()),
             (Task::CloseSession { key }, TaskResult::Done) => News::SessionClosed(*key),
@@ -212,6 +222,6 @@ fn publish(
             }
             _ => continue,
         };
-        out.push(Effect::Publish { news, spread: true });
+        tell(news, out);
     }
 }

@@ -158,7 +158,7 @@ pub enum Effect {
         close: Close,
     },
     /// Keep a dead letter in the store.
-    DeadLetter(DeadLetter),
+    DeadLetter(Box<DeadLetter>),
     /// Write an event line.
     Event(Event),
     /// Announce a moment.

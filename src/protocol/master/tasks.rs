@@ -66,11 +66,11 @@ impl Master {
         out: &mut Vec<Effect>,
     ) -> Result<TaskId, End> {
         let overloaded = End::Overloaded { retry_ms: RETRY_MS };
-        let resource = task.resource(self.me.node);
-        let slot = match self.queue.slot(&resource) {
+        let me = self.me.node;
+        let slot = match self.queue.slot_of(&task, me) {
             Ok(slot) => slot,
             Err(QueueFull::Resources) if self.retire_one(now, out) => {
-                self.queue.slot(&resource).map_err(|_| overloaded.clone())?
+                self.queue.slot_of(&task, me).map_err(|_| overloaded.clone())?
             }
             Err(_) => return Err(overloaded),
         };
