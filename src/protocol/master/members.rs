@@ -8,7 +8,7 @@ use crate::{
     message::{Beat, Close, CloseReason, Fact, Member, MemberState, News},
     protocol::{
         gossip::{Gossip, PAGE_MEMBERS, announcement},
-        master_watch::Change,
+        master_watch::{self, Change},
         permission::Hold,
         registry::Applied,
         roster::RosterError,
@@ -254,7 +254,7 @@ impl Master {
             match change {
                 Change::In(node) => {
                     if let Some(row) = self.watch.get(&node) {
-                        let member = master_member(row, MemberState::In);
+                        let member = master_watch::member(row, MemberState::In);
                         self.take_in(now, vec![member], false, out);
                     }
                 }
@@ -289,23 +289,5 @@ impl Master {
                 *is_in && row.node > self.me.node && !self.peers.contains_key(&row.node)
             })
             .map(|(row, _)| row)
-    }
-}
-
-/// A master as the directory lists it.
-#[must_use]
-pub fn master_member(row: &MasterRow, state: MemberState) -> Member {
-    Member {
-        fact: Fact {
-            node: row.node,
-            role: Role::Master,
-            registration: Registration(row.incarnation.0),
-            state,
-            master: row.node,
-        },
-        name: row.name.clone(),
-        link: Some(row.link.clone()),
-        http: Some(row.http.clone()),
-        spki: row.spki.clone(),
     }
 }

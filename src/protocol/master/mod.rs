@@ -26,10 +26,7 @@ use std::{
     time::Duration,
 };
 
-pub use self::{
-    attempts::CallFailed,
-    members::{LinkOver, master_member},
-};
+pub use self::{attempts::CallFailed, members::LinkOver};
 use crate::{
     config::Config,
     event::{Event, Moment},
