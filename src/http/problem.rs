@@ -104,10 +104,10 @@ impl Problem {
     /// A rule's refusal, for tasks that have no better word for it.
     pub(super) fn refused(why: &StoreError) -> Self {
         match why {
-            StoreError::Unknown { what } if what.contains("session") => {
+            StoreError::Unknown { what } if what == "session" => {
                 Self::new("unknown-session", why.to_string())
             }
-            StoreError::Unknown { what } if what.contains("ticket") => {
+            StoreError::Unknown { what } if what == "ticket" => {
                 Self::new("unknown-ticket", why.to_string())
             }
             StoreError::Unknown { .. } => Self::new("unknown-board", why.to_string()),

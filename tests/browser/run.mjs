@@ -102,7 +102,7 @@ async function suite(name, checks, { masters = 2 } = {}) {
 const rounds = asked.long ? 3 : 1;
 await suite("chat", chat.checks);
 for (let round = 1; round <= rounds; round += 1) {
-  await suite(rounds > 1 ? `faults ${round}` : "faults", faults.checks, { masters: 4 });
+  await suite(rounds > 1 ? `faults ${round}` : "faults", faults.checks, { masters: 6 });
 }
 await suite("hostile", hostile.checks);
 if (!asked.short) {

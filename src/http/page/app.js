@@ -35,6 +35,7 @@ class App {
     this.lastTicket = 0;
     this.lastBoards = Date.now();
     this.ticket = null;
+    this.leaving = null;
     this.presence = [];
     masters.update(session.masters);
 
@@ -51,11 +52,17 @@ class App {
     });
     this.board = new Board(this.log, { looking: () => this.looking });
     this.outbox = new Outbox(this.local, {
-      onChange: () => this.drawPending(),
+      onChange: () => {
+        this.drawPending();
+        if (this.leaving && this.leaving.ids !== this.ids()) this.go();
+      },
       onSettled: (entry, post) => this.onSettled(entry, post),
       onLoggedOut: () => this.loggedOut(),
     });
-    this.composer = new Composer(this.local, (board, text) => this.outbox.add(board, text));
+    this.composer = new Composer(this.local, {
+      send: (board, text) => this.outbox.add(board, text),
+      onDraft: () => this.leaving && this.go(),
+    });
     this.connection = new Connection({
       masters,
       follow: () => this.follow(),
@@ -333,7 +340,7 @@ class App {
 
   onSettled(entry, post) {
     if (post) this.onPost(post);
-    else this.composer.giveBack(entry.board, entry.text);
+    else if (entry.cancel) this.composer.giveBack(entry.board, entry.text);
   }
 
   // Moving and leaving
@@ -345,20 +352,39 @@ class App {
       from: this.masters.name,
       board: this.board.name,
       cursor: this.connection.cursor,
-      drafts: this.local.drafts(),
+      // Another tab may have taken the drafts along; what is written here is here.
+      drafts: { ...this.local.drafts(), [this.board.name]: this.composer.text.value },
       outbox: this.outbox.all(),
       place: this.log.place(),
       ...this.composer.place(),
     };
   }
 
+  ids() {
+    return this.outbox
+      .all()
+      .map((entry) => entry.id)
+      .join();
+  }
+
   leave(origin) {
-    const carried = this.carry();
-    if (new URL(origin).hostname !== location.hostname && this.ticket) carried.ticket = this.ticket;
     this.connection.stop();
+    this.outbox.rest();
+    this.leaving = { origin, nonce: move.nonce() };
+    this.go();
     // They travel on; here they would be stale when one comes back.
-    for (const board of Object.keys(carried.drafts)) this.local.setDraft(board, "");
-    move.go(origin, carried);
+    for (const board of Object.keys(this.local.drafts())) this.local.setDraft(board, "");
+  }
+
+  // Until the next page is there one can still write here: then it leaves again, with that too.
+  go() {
+    const { origin, nonce } = this.leaving;
+    const carried = this.carry();
+    this.leaving.ids = this.ids();
+    this.leaving.drafts = { ...this.leaving.drafts, ...carried.drafts };
+    carried.drafts = this.leaving.drafts;
+    if (new URL(origin).hostname !== location.hostname && this.ticket) carried.ticket = this.ticket;
+    move.go(origin, carried, nonce);
   }
 
   async logOut() {

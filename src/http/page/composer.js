@@ -7,9 +7,9 @@ const TEXT_BYTES_MAX = 8 * 1024;
 const NEAR_END_BYTES = 1024;
 
 export class Composer {
-  constructor(local, send) {
-    this.local = local;
-    this.send = send;
+  // `send(board, text)` takes a post; `onDraft()` hears of every change.
+  constructor(local, { send, onDraft }) {
+    Object.assign(this, { local, send, onDraft });
     this.board = null;
     // Until the first post of this visit, and only where there is room.
     this.hinting = matchMedia("(min-width: 56rem) and (pointer: fine)").matches;
@@ -40,6 +40,7 @@ export class Composer {
   changed() {
     this.local.setDraft(this.board, this.text.value);
     this.fit();
+    this.onDraft();
   }
 
   get bytes() {

@@ -2,7 +2,7 @@
 
 import { call, sleep } from "./api.js";
 import { $, setText } from "./dom.js";
-import { go } from "./move.js";
+import * as move from "./move.js";
 
 // The session, after joining if need be.
 export async function enter(masters, carried) {
@@ -14,7 +14,7 @@ export async function enter(masters, carried) {
     if (answer.status === 0 && tries > 0) {
       const target = await masters.find();
       if (target !== null && target !== location.origin) {
-        go(target, carried ?? {});
+        move.go(target, carried ?? {}, move.nonce());
         await sleep(60_000);
       }
     }

@@ -27,11 +27,16 @@ const cookieOf = (name) =>
     .find((pair) => pair.startsWith(`${name}=`))
     ?.slice(name.length + 1);
 
-// Leaves for another master.
-export function go(origin, carried) {
-  const nonce = Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) =>
-    b.toString(16).padStart(2, "0"),
-  ).join("");
+// What lets the next page believe that this one sent it.
+export function nonce() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join(
+    "",
+  );
+}
+
+// Leaves for another master. Said again with the same nonce before the next page is there, the
+// newer cargo goes instead.
+export function go(origin, carried, nonce) {
   document.cookie = `${NONCE}=${nonce}; Path=/; Max-Age=${FRESH_S}; SameSite=Strict`;
   location.assign(`${origin}/#${NAME}=${encode({ ...carried, nonce })}`);
 }

@@ -89,6 +89,11 @@ export class Outbox {
     this.kick();
   }
 
+  // Somebody else goes on with it.
+  rest() {
+    this.leading = false;
+  }
+
   // The way is free again: what waits goes now.
   kick() {
     this.wake();
@@ -107,7 +112,7 @@ export class Outbox {
     const entry = this.entries.get(id);
     if (!entry) return;
     if (entry.tries === 0 && !this.driving.has(entry.board)) {
-      this.settle(entry, null);
+      this.settle({ ...entry, cancel: true }, null);
       return;
     }
     this.put({ ...entry, cancel: true, state: "sending", why: undefined });

@@ -79,7 +79,9 @@ export class Cluster {
     const store = view.store === "here" ? "store in reach" : "store away";
     setText($("cluster-store"), `${plural(masters, "master")}, ${plural(workers, "worker")}, ${store}`);
     const names = new Map(view.nodes.map((node) => [node.id, node.name]));
-    const rows = view.nodes.map((node) => {
+    const order = (a, b) =>
+      a.role.localeCompare(b.role) || a.name.localeCompare(b.name, undefined, { numeric: true });
+    const rows = view.nodes.sort(order).map((node) => {
       const away = node.state === "in" && node.reaches_store === false;
       const state = away ? "no store" : (STATES[node.state] ?? node.state);
       const role = node.role === "master" ? "master" : `worker of ${names.get(node.master) ?? "?"}`;

@@ -110,7 +110,8 @@ export const checks = [
           if (!node.labels?.length && !node.getAttribute("aria-label")) wrong.push(`no label: ${node.id}`);
         }
         for (const node of document.querySelectorAll("button")) {
-          if (node.checkVisibility() && !node.textContent.trim()) wrong.push(`no name: ${node.id || node.className}`);
+          if (node.checkVisibility() && !node.textContent.trim())
+            wrong.push(`no name: ${node.id || node.className}`);
         }
         const log = document.getElementById("log");
         if (log.getAttribute("role") !== "log") wrong.push("no log");

@@ -47,8 +47,9 @@ export const checks = [
       await sleep(200);
       cluster.kill(north);
       for (const tab of [first, second]) await tab.online(cluster.url(south), 20_000);
+      assert.equal(await second.page.inputValue("#text"), "a draft of the second tab");
       await first.say("after the move");
-      await second.sees("after the move");
+      await second.sees("after the move", 15_000);
       assert.equal(await second.count("after the move"), 1);
     },
   ],
