@@ -15,7 +15,7 @@ use std::{
 use chatchat::{
     client::{
         Delivery, Failure, Reply, Request, StreamEnd, Witness,
-        shapes::{Fate, Posted},
+        shapes::{PostShape, PostState},
     },
     types::{BoardName, Cursor, PostId, PostText, UserId},
 };
@@ -111,28 +111,14 @@ impl Operation {
 
     /// The post that it says is in its board, and when it said so.
     #[must_use]
-    pub fn committed(&self) -> Option<(Duration, PostId, Placed<'_>)> {
-        let (at, reply) = self.reply()?;
-        match (reply, &self.request) {
-            (Reply::Posted(post), _) => {
-                Some((at, post.id, Placed { seq: post.seq.0, post: Some(post) }))
+    pub fn committed(&self) -> Option<(Duration, &PostShape)> {
+        match self.reply()? {
+            (at, Reply::Posted(post) | Reply::Fate(Some(PostState::Committed(post)))) => {
+                Some((at, post))
             }
-            (
-                Reply::Fate(Some(Fate { state, seq: Some(seq), .. })),
-                Request::Outcome { id } | Request::Cancel { id },
-            ) if state == "committed" => Some((at, *id, Placed { seq: seq.0, post: None })),
             _ => None,
         }
     }
-}
-
-/// Where a post stands, as an answer says.
-#[derive(Clone, Copy, Debug)]
-pub struct Placed<'a> {
-    /// Its place.
-    pub seq: u64,
-    /// All of it, if the answer has that.
-    pub post: Option<&'a Posted>,
 }
 
 /// One stream at one master.

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::{
     client::{
         Api, Delivery, Failure, Follow, Limits, Problem, Reply, Request, Roster, StreamEnd,
-        shapes::{Opened, Posted},
+        shapes::{PostShape, SessionOpened},
     },
     env::Env,
     types::{BoardName, Cursor, PostId, PostText, UserName},
@@ -103,7 +103,7 @@ struct Draft {
     id: PostId,
     text: PostText,
     /// Its writer, who may have stopped waiting.
-    tell: oneshot::Sender<Result<Posted, Failure>>,
+    tell: oneshot::Sender<Result<PostShape, Failure>>,
 }
 
 /// Tells the witness of a try whose future is dropped.
@@ -294,7 +294,11 @@ impl ChatClient {
     ///
     /// # Errors
     /// As [`ChatClient::call`]. A try without an answer may leave a session that nobody uses.
-    pub async fn open_session(&self, name: UserName, within: Duration) -> Result<Opened, Failure> {
+    pub async fn open_session(
+        &self,
+        name: UserName,
+        within: Duration,
+    ) -> Result<SessionOpened, Failure> {
         let opened = match self.call(&Request::OpenSession { name }, within).await? {
             Reply::Opened(opened) => opened,
             other => return Err(strange(&other)),
@@ -316,7 +320,7 @@ impl ChatClient {
         board: &BoardName,
         id: PostId,
         text: PostText,
-    ) -> Result<Posted, Failure> {
+    ) -> Result<PostShape, Failure> {
         let (tell, mut told) = oneshot::channel();
         let turn = {
             let mut state = self.state();
@@ -369,7 +373,7 @@ impl ChatClient {
     }
 
     /// Sends until the answer is final.
-    async fn settle(&self, post: Request) -> Result<Posted, Failure> {
+    async fn settle(&self, post: Request) -> Result<PostShape, Failure> {
         let mut nth = 0;
         loop {
             match self.try_call(&post).await {

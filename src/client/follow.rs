@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use crate::{
     client::{
         ChatClient, Delivery, EventStream, Failure, Request, StreamEnd, StreamEvent, Witness,
-        shapes::Master,
+        shapes::MasterInfo,
     },
     time::Mono,
     types::{BoardName, Cursor, Seq, StoreEpoch},
@@ -45,7 +45,7 @@ pub struct Follow {
     /// Tries since a stream last delivered something.
     tries: u32,
     /// What the master said before it ended the stream.
-    bye: Option<(String, Vec<Master>, Duration)>,
+    bye: Option<(String, Vec<MasterInfo>, Duration)>,
     over: Option<String>,
 }
 

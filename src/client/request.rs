@@ -11,7 +11,8 @@ use crate::{
         Failure, Limits,
         exchange::{Answer, Asked},
         shapes::{
-            BoardList, Cluster, ClusterState, Fate, Opened, Page, Posted, Problem, Restored, Users,
+            BoardList, ClusterShape, ClusterState, PostList, PostShape, PostState, Problem,
+            SessionOpened, SessionRestored, UserList,
         },
     },
     store::Range,
@@ -105,26 +106,26 @@ pub enum Reply {
     /// There is nothing to say.
     Done,
     /// A session was opened.
-    Opened(Opened),
+    Opened(SessionOpened),
     /// The session as it is.
-    Restored(Restored),
+    Restored(SessionRestored),
     /// The boards.
     Boards(BoardList),
     /// The post is in its board.
-    Posted(Posted),
+    Posted(PostShape),
     /// The post waits on so many disks for the store.
     Pending {
         /// How many.
         copies: u32,
     },
     /// Some posts.
-    Page(Page),
+    Page(PostList),
     /// What became of a post; `None`: not committed, may still come.
-    Fate(Option<Fate>),
+    Fate(Option<PostState>),
     /// Who is active.
-    Users(Users),
+    Users(UserList),
     /// The cluster, for people.
-    Cluster(Cluster),
+    Cluster(ClusterShape),
     /// The cluster, for operators.
     ClusterState(Box<ClusterState>),
 }
@@ -195,8 +196,12 @@ impl Request {
     pub(super) fn read(&self, answer: &Answer) -> Result<Reply, Failure> {
         match (self, answer.status) {
             (Self::Post { .. }, 202) => {
-                let fate: Fate = shape(answer)?;
-                Ok(Reply::Pending { copies: fate.copies.unwrap_or(0) })
+                let state = shape(answer)?;
+                let PostState::Pending { copies, .. } = state else {
+                    let why = format!("202 with {state:?}");
+                    return Err(Failure::Unknown { status: Some(202), why });
+                };
+                Ok(Reply::Pending { copies })
             }
             (Self::Outcome { .. }, 404) => Ok(Reply::Fate(None)),
             (_, 200..=299) => Ok(match self {
@@ -293,7 +298,8 @@ mod tests {
             assert!(!of(status, r#"{"type":"outcome-unknown"}"#).did_nothing(), "{status}");
         }
         assert!(!of(201, "<html>").did_nothing(), "a garbled success");
-        let pending = post().read(&answer(202, r#"{"id":"x","state":"pending","copies":2}"#));
+        let pending =
+            post().read(&answer(202, &format!(r#"{{"id":"{ID}","state":"pending","copies":2}}"#)));
         assert_eq!(pending, Ok(Reply::Pending { copies: 2 }));
         let nothing = Request::Outcome { id: ID.parse().unwrap() }.read(&answer(404, ""));
         assert_eq!(nothing, Ok(Reply::Fate(None)));

@@ -1,163 +1,23 @@
-//! The JSON of the front end, as its clients read it.
+//! The JSON of the front end, as its clients read it: the front end's own shapes, and what only
+//! a reader needs.
 //!
 //! Fields that are not listed are ignored, so that an older client lives with a newer master.
-//! Times are milliseconds since the Unix epoch, store time.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::{
+    http::shape::{
+        BoardList, BoardShape, ClusterShape, NodeShape, PostList, PostShape, PostState,
+        SessionOpened, SessionRestored, UserList, UserShape,
+    },
+    node::handle::{Consistency, MasterInfo},
+};
 use crate::{
     message::MemberState,
-    types::{
-        Author, BoardName, Domain, KeyEpoch, NodeId, PostId, PostText, Registration, Role, Seq,
-        StoreEpoch, Token,
-    },
+    types::{Domain, KeyEpoch, NodeId, Registration, Role, StoreEpoch, Token},
 };
-
-/// How much an answer may be trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Consistency {
-    /// The store was asked after the request arrived.
-    Strong,
-    /// From a replica; it may be behind.
-    Weak,
-}
-
-/// A master as clients know it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Master {
-    /// Its id.
-    pub id: NodeId,
-    /// A name for people.
-    pub name: String,
-    /// `http://host:port`.
-    pub http: String,
-}
-
-/// A board as lists show it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BoardEnd {
-    /// Its name.
-    pub name: BoardName,
-    /// Its last place.
-    pub last_seq: Seq,
-    /// Up to where this session read it.
-    #[serde(default)]
-    pub read_mark: Seq,
-}
-
-/// `POST /api/v1/sessions`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Opened {
-    /// The session's secret; absent when it went into a cookie.
-    #[serde(default)]
-    pub token: Option<String>,
-    /// Who one is now.
-    pub user: Author,
-    /// All boards.
-    pub boards: Vec<BoardEnd>,
-    /// All masters.
-    pub masters: Vec<Master>,
-    /// The store's epoch.
-    pub epoch: StoreEpoch,
-}
-
-/// `GET /api/v1/session`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Restored {
-    /// Who one is.
-    pub user: Author,
-    /// All boards.
-    pub boards: Vec<BoardEnd>,
-    /// Posts that are not in the store yet.
-    pub pending: Vec<PostId>,
-    /// The store's epoch.
-    pub epoch: StoreEpoch,
-    /// How much to trust it.
-    pub consistency: Consistency,
-}
-
-/// `GET /api/v1/boards`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BoardList {
-    /// All boards.
-    pub boards: Vec<BoardEnd>,
-    /// The store's epoch.
-    pub epoch: StoreEpoch,
-    /// How much to trust it.
-    pub consistency: Consistency,
-}
-
-/// A post that is in its board.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Posted {
-    /// The client's id of it.
-    pub id: PostId,
-    /// Where it stands.
-    pub board: BoardName,
-    /// Its place there.
-    pub seq: Seq,
-    /// Who wrote it.
-    pub author: Author,
-    /// What it says.
-    pub text: PostText,
-    /// When it was committed.
-    pub posted_at: u64,
-}
-
-/// `GET /api/v1/boards/{board}/posts`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Page {
-    /// Ascending, gapless.
-    pub posts: Vec<Posted>,
-    /// The board's last place.
-    pub last_seq: Seq,
-    /// The store's epoch.
-    pub epoch: StoreEpoch,
-    /// How much to trust it.
-    pub consistency: Consistency,
-    /// Up to when the answering node has all of the board.
-    pub as_of: u64,
-    /// Whether there is more.
-    pub truncated: bool,
-}
-
-/// `GET` and `DELETE /api/v1/posts/{id}`, and the 202 of a post.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fate {
-    /// `committed`, `pending`, `cancelled`.
-    pub state: String,
-    /// Its place, when it is committed.
-    #[serde(default)]
-    pub seq: Option<Seq>,
-    /// On how many disks it waits, when it is pending.
-    #[serde(default)]
-    pub copies: Option<u32>,
-}
-
-/// One active person.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ActivePerson {
-    /// The public id.
-    pub id: crate::types::UserId,
-    /// The name, not unique.
-    pub name: crate::types::UserName,
-    /// Active since.
-    pub since: u64,
-    /// Last seen.
-    pub last_seen: u64,
-}
-
-/// `GET /api/v1/users`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Users {
-    /// Active people across the system.
-    pub users: Vec<ActivePerson>,
-    /// How much to trust it.
-    pub consistency: Consistency,
-}
 
 /// One node of the cluster, as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,36 +97,6 @@ pub struct ClusterState {
     pub streams: usize,
 }
 
-/// `GET /api/v1/cluster`: what people may know of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cluster {
-    /// The master asked.
-    pub node: NodeId,
-    /// `here` or `away`.
-    pub store: String,
-    /// Everyone, masters first.
-    pub nodes: Vec<NodeSeen>,
-}
-
-/// A node as people may know it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeSeen {
-    /// Its id.
-    pub id: NodeId,
-    /// A name for people.
-    pub name: String,
-    /// What it is.
-    pub role: Role,
-    /// In, failed or left.
-    pub state: MemberState,
-    /// Whom it is registered with.
-    pub master: NodeId,
-    /// Front end, masters only.
-    pub http: Option<String>,
-    /// What it last said of the store; `None` when it is not linked to the master asked.
-    pub reaches_store: Option<bool>,
-}
-
 /// `application/problem+json`. What is not one is shown as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -300,14 +130,8 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = [&self.title, &self.detail, &self.kind];
-        let text = parts.iter().find(|part| !part.is_empty());
-        match (text, self.detail.is_empty()) {
-            (Some(title), false) if **title != self.detail => {
-                write!(f, "{title}: {}", self.detail)
-            }
-            (Some(text), _) => f.write_str(text),
-            (None, _) => f.write_str("no reason given"),
-        }
+        let parts = [self.detail.as_str(), &self.title, &self.kind, "no reason given"];
+        // The most telling one that there is.
+        f.write_str(parts.into_iter().find(|part| !part.is_empty()).unwrap_or_default())
     }
 }

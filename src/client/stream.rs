@@ -12,7 +12,7 @@ use crate::{
         Failure, Limits,
         exchange::{Answer, Asked, Exchange, Streaming},
         request::Request,
-        shapes::{ActivePerson, Consistency, Master, Posted},
+        shapes::{Consistency, MasterInfo, PostShape, UserShape},
         sse::{Parser, RawEvent},
     },
     env::{Env, TimedOut},
@@ -26,9 +26,9 @@ pub enum StreamEvent {
     /// The first event.
     Hello {
         /// The master that serves it.
-        node: Master,
+        node: MasterInfo,
         /// All masters.
-        masters: Vec<Master>,
+        masters: Vec<MasterInfo>,
         /// From where each board is delivered.
         #[serde(with = "cursor_text")]
         cursor: Cursor,
@@ -36,7 +36,7 @@ pub enum StreamEvent {
         beat_ms: u64,
     },
     /// A post.
-    Post(Posted),
+    Post(PostShape),
     /// The fate of a post of the reader's own.
     Pending {
         /// Which.
@@ -47,7 +47,7 @@ pub enum StreamEvent {
     /// Who is active.
     Presence {
         /// Active people across the system.
-        users: Vec<ActivePerson>,
+        users: Vec<UserShape>,
     },
     /// Whether the master reaches the store.
     State {
@@ -57,7 +57,7 @@ pub enum StreamEvent {
     /// The list of masters changed.
     Masters {
         /// All of them.
-        masters: Vec<Master>,
+        masters: Vec<MasterInfo>,
     },
     /// There is a hole: what was delivered so far may lack posts.
     Reset {
@@ -71,7 +71,7 @@ pub enum StreamEvent {
         /// Why.
         reason: String,
         /// Masters to go to.
-        to: Vec<Master>,
+        to: Vec<MasterInfo>,
         /// When.
         retry_ms: u64,
     },

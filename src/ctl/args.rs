@@ -37,6 +37,7 @@ pub(super) enum Command {
     /// Write on a board; prints the board and the post's place.
     Post {
         /// What it says: 1 byte to 8 KiB.
+        #[arg(allow_hyphen_values = true)]
         text: String,
         /// Where.
         #[arg(long, default_value = "lobby")]

@@ -28,7 +28,7 @@ use self::{
 use crate::{
     client::{
         Api, Failure, Limits, Reply, Request, Seen, StreamEvent, Wanted,
-        shapes::{ClusterState, Page},
+        shapes::{ClusterState, PostList},
     },
     env::{Env, TimedOut, real::RealWorld},
     store::Range,
@@ -144,7 +144,7 @@ async fn post(
     say(&format!("{} {}\n", posted.board, posted.seq))
 }
 
-async fn last_page(session: &Session, board: &BoardName) -> Result<Page, CtlError> {
+async fn last_page(session: &Session, board: &BoardName) -> Result<PostList, CtlError> {
     let read = Request::Read {
         board: board.clone(),
         range: Range::Last,

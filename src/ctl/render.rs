@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use crate::{
-    client::shapes::{Cluster, ClusterState, Consistency, Node, Posted, Users},
+    client::shapes::{ClusterShape, ClusterState, Consistency, Node, PostShape, UserList},
     message::MemberState,
-    types::{NodeId, Role},
+    types::{NodeId, Resource, Role},
 };
 
 /// `12:03:44 Ann: hello`, further lines indented. UTC: a shell knows no other zone for sure.
-pub(super) fn post(post: &Posted) -> String {
+pub(super) fn post(post: &PostShape) -> String {
     let seconds = post.posted_at / 1000 % 86_400;
     let clock = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
     let text = plain(post.text.as_str()).replace('\n', "\n         ");
@@ -23,7 +23,7 @@ fn plain(text: &str) -> String {
 }
 
 /// Who is active, last seen first-hand by the store.
-pub(super) fn users(list: &Users, now_ms: u64) -> String {
+pub(super) fn users(list: &UserList, now_ms: u64) -> String {
     let rows = list.users.iter().map(|user| {
         let ago = now_ms.saturating_sub(user.last_seen) / 1000;
         vec![plain(user.name.as_str()), user.id.to_string(), format!("{ago} s ago")]
@@ -36,7 +36,7 @@ pub(super) fn users(list: &Users, now_ms: u64) -> String {
 }
 
 /// The cluster as people may know it.
-pub(super) fn cluster(cluster: &Cluster) -> String {
+pub(super) fn cluster(cluster: &ClusterShape) -> String {
     let names: BTreeMap<_, _> =
         cluster.nodes.iter().map(|node| (node.id, node.name.as_str())).collect();
     let rows = cluster.nodes.iter().map(|node| {
@@ -119,7 +119,9 @@ fn workers(views: &[&ClusterState], names: &BTreeMap<NodeId, &str>) -> String {
             }
         }
     }
-    let rows = best.values().map(|node| {
+    let mut best: Vec<_> = best.into_values().collect();
+    best.sort_by_key(|node| (node.name.as_str(), node.id));
+    let rows = best.into_iter().map(|node| {
         vec![
             plain(&node.name),
             node.id.short(),
@@ -155,7 +157,7 @@ fn queues(views: &[&ClusterState], names: &BTreeMap<NodeId, &str>) -> String {
         view.queues.iter().map(|queue| {
             vec![
                 name_of(names, view.node),
-                plain(&queue.resource),
+                resource(&queue.resource, names),
                 plain(&queue.held),
                 queue.holder.map_or_else(|| "-".to_owned(), |id| name_of(names, id)),
                 queue.token.map_or_else(|| "-".to_owned(), |token| token.to_string()),
@@ -170,6 +172,14 @@ fn queues(views: &[&ClusterState], names: &BTreeMap<NodeId, &str>) -> String {
 
 fn name_of(names: &BTreeMap<NodeId, &str>, id: NodeId) -> String {
     names.get(&id).map_or_else(|| id.short(), |name| plain(name))
+}
+
+/// A resource with the master's name in place of its id.
+fn resource(text: &str, names: &BTreeMap<NodeId, &str>) -> String {
+    match text.parse() {
+        Ok(Resource::Sessions(master)) => format!("sessions:{}", name_of(names, master)),
+        _ => plain(text),
+    }
 }
 
 const fn state(state: MemberState) -> &'static str {
@@ -299,7 +309,7 @@ m0      board:lobby  mine  m0      7.1.9  3        2
 
     #[test]
     fn a_post_cannot_steer_the_terminal() {
-        let shown = post(&Posted {
+        let shown = post(&PostShape {
             id: PostId([1; 16]),
             board: BoardName::lobby(),
             seq: Seq(1),

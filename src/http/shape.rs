@@ -22,7 +22,7 @@ pub struct OpenSession {
 }
 
 /// The answer to opening a session, and to redeeming a ticket.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionOpened {
     /// The secret; not there when it went into a cookie.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,7 +40,7 @@ pub struct SessionOpened {
 }
 
 /// A restored session.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRestored {
     /// Who one is.
     pub user: Author,
@@ -61,7 +61,7 @@ pub struct SessionRestored {
 }
 
 /// A board in a list.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoardShape {
     /// Its name.
     pub name: BoardName,
@@ -87,7 +87,7 @@ pub fn boards_of(boards: &Boards, session: Option<&SessionRow>) -> Vec<BoardShap
 }
 
 /// `GET /api/v1/boards`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoardList {
     /// In the order of names.
     pub boards: Vec<BoardShape>,
@@ -133,7 +133,7 @@ impl From<Post> for PostShape {
 }
 
 /// `GET /api/v1/boards/{board}/posts`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PostList {
     /// Ascending, gapless.
     pub posts: Vec<PostShape>,
@@ -165,11 +165,18 @@ impl PostList {
 }
 
 /// What became of a post id: `GET` and `DELETE /api/v1/posts/{id}`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum PostState {
     /// In its board.
     Committed(PostShape),
+    /// Taken, and not in the store yet; also the 202 of a post.
+    Pending {
+        /// Which.
+        id: PostId,
+        /// On how many disks it waits.
+        copies: u32,
+    },
     /// It never appears.
     Cancelled {
         /// Which.
@@ -223,7 +230,7 @@ impl From<&ActiveUser> for UserShape {
 }
 
 /// `GET /api/v1/users`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserList {
     /// Ordered by name, then id.
     pub users: Vec<UserShape>,
@@ -232,7 +239,7 @@ pub struct UserList {
 }
 
 /// `GET /api/v1/cluster`: what people may know of it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterShape {
     /// The master asked.
     pub node: NodeId,
@@ -243,7 +250,7 @@ pub struct ClusterShape {
 }
 
 /// A node as people see it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeShape {
     /// Its id.
     pub id: NodeId,

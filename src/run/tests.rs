@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     client::{
         ChatClient, Limits, Reply, Request, Roster, Unwatched, Wanted,
-        shapes::{Consistency, NodeSeen},
+        shapes::{Consistency, NodeShape},
     },
     crypto::{
         admission::JoinSecret,
@@ -164,7 +164,7 @@ async fn read(client: &ChatClient, wanted: Wanted) -> (Vec<String>, Consistency)
 async fn workers_of_its_own(client: &ChatClient) -> usize {
     match client.call(&Request::Cluster, SOON).await {
         Ok(Reply::Cluster(seen)) => {
-            let is_its_own = |node: &&NodeSeen| {
+            let is_its_own = |node: &&NodeShape| {
                 (node.role, node.state, node.master) == (Role::Worker, MemberState::In, seen.node)
             };
             seen.nodes.iter().filter(is_its_own).count()

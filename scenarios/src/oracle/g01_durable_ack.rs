@@ -1,35 +1,23 @@
 //! G1 durable ack: an acked post is in its board after any crash, pause or partition.
 
-use chatchat::types::Seq;
-
 use super::{Evidence, Violation, broken, line};
 use crate::promise::Promise;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
     for operation in &evidence.history.operations {
-        let Some((_, id, placed)) = operation.committed() else { continue };
-        let user = evidence.history.users.get(&operation.who);
-        let mut stands = evidence.store.boards.values().flatten();
+        let Some((_, post)) = operation.committed() else { continue };
         let missing = |text: String| broken(Promise::G1, text, [line(operation)]);
-        let Some(post) = placed.post else {
-            // The answer names no board: look everywhere.
-            if !stands.any(|p| p.id == id && p.seq == Seq(placed.seq) && Some(&p.author.id) == user)
-            {
-                found.push(missing(format!("post {id} was called committed and is in no board")));
-            }
-            continue;
-        };
         match evidence.store.post_at(&post.board, post.seq) {
-            Some(kept) if kept.id == id && kept.author == post.author && kept.text == post.text => {
-            }
+            Some(kept)
+                if kept.id == post.id && kept.author == post.author && kept.text == post.text => {}
             Some(kept) => found.push(missing(format!(
-                "post {id} was acked as {} {}, where {} of {} stands",
-                post.board, post.seq, kept.id, kept.author.name
+                "post {} was acked as {} {}, where {} of {} stands",
+                post.id, post.board, post.seq, kept.id, kept.author.name
             ))),
             None => found.push(missing(format!(
-                "post {id} was acked as {} {} and is not there",
-                post.board, post.seq
+                "post {} was acked as {} {} and is not there",
+                post.id, post.board, post.seq
             ))),
         }
     }

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use chatchat::types::{Post, PostId, UserId};
+use chatchat::{
+    client::shapes::PostShape,
+    types::{Post, PostId, UserId},
+};
 
 use super::{Evidence, Violation, broken, line};
 use crate::{
@@ -39,13 +42,16 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             }
         }
     }
-    let mut told: BTreeMap<Key, (u64, &Operation)> = BTreeMap::new();
+    let mut told: BTreeMap<Key, (&PostShape, &Operation)> = BTreeMap::new();
     for operation in &evidence.history.operations {
         let user = evidence.history.users.get(&operation.who);
-        let (Some((_, id, placed)), Some(user)) = (operation.committed(), user) else { continue };
-        let (seq, first) = *told.entry((*user, id)).or_insert((placed.seq, operation));
-        if seq != placed.seq {
-            let text = format!("post {id} was told to be at {seq} and at {}", placed.seq);
+        let (Some((_, post)), Some(user)) = (operation.committed(), user) else { continue };
+        let (said, first) = *told.entry((*user, post.id)).or_insert((post, operation));
+        if (&said.board, said.seq) != (&post.board, post.seq) {
+            let text = format!(
+                "post {} was told to be {} {} and {} {}",
+                post.id, said.board, said.seq, post.board, post.seq
+            );
             found.push(broken(Promise::G2, text, [line(first), line(operation)]));
         }
     }

@@ -1,7 +1,7 @@
 //! G3 outcomes settle: with everything healed, a resend settles every post within its bound, and
 //! what was cancelled never appears.
 
-use chatchat::client::{Reply, Request, shapes::Fate};
+use chatchat::client::{Reply, Request, shapes::PostState};
 
 use super::{Evidence, Violation, broken, line};
 use crate::promise::Promise;
@@ -13,10 +13,8 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         let (Request::Cancel { id } | Request::Outcome { id }) = &operation.request else {
             continue;
         };
-        let is_cancelled = matches!(
-            operation.reply(),
-            Some((_, Reply::Fate(Some(Fate { state, .. })))) if state == "cancelled"
-        );
+        let is_cancelled =
+            matches!(operation.reply(), Some((_, Reply::Fate(Some(PostState::Cancelled { .. })))));
         let user = evidence.history.users.get(&operation.who);
         let mut posts = evidence.store.boards.values().flatten();
         let stands = posts.find(|post| post.id == *id && Some(&post.author.id) == user);
@@ -34,7 +32,7 @@ mod tests {
     use crate::oracle::made::{Made, id};
 
     fn cancelled() -> Result<Reply, chatchat::client::Failure> {
-        Ok(Reply::Fate(Some(Fate { state: "cancelled".into(), seq: None, copies: None })))
+        Ok(Reply::Fate(Some(PostState::Cancelled { id: id(1) })))
     }
 
     #[test]

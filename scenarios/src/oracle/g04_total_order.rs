@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use chatchat::{
-    client::{Reply, StreamEvent, shapes::Posted},
+    client::{Reply, StreamEvent, shapes::PostShape},
     types::{BoardName, Post, PostId, Seq, UserId},
 };
 
@@ -44,7 +44,7 @@ fn numbering(evidence: &Evidence<'_>) -> Vec<Violation> {
 /// Whatever anyone was shown at a place is what stands there.
 fn readers(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
-    let mut check = |shown: &Posted, by: &dyn Fn() -> String| {
+    let mut check = |shown: &PostShape, by: &dyn Fn() -> String| {
         let stands = evidence.store.post_at(&shown.board, shown.seq);
         if !stands.is_some_and(|stands| is_same(stands, shown)) {
             let there = stands.map_or_else(|| "nothing".to_owned(), |post| post.id.to_string());
@@ -77,7 +77,7 @@ fn readers(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
-fn is_same(stands: &Post, shown: &Posted) -> bool {
+fn is_same(stands: &Post, shown: &PostShape) -> bool {
     stands.id == shown.id
         && stands.author == shown.author
         && stands.text == shown.text

@@ -106,14 +106,14 @@ fn has_died(evidence: &Evidence<'_>, stream: &StreamLog) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::client::shapes::Master;
+    use chatchat::client::shapes::MasterInfo;
 
     use super::*;
     use crate::oracle::made::{Made, delivered, lobby_cursor, ms, node};
 
     fn hello(seq: u64) -> StreamEvent {
         StreamEvent::Hello {
-            node: Master { id: node(1), name: "m".into(), http: "http://m".into() },
+            node: MasterInfo { id: node(1), name: "m".into(), http: "http://m".into() },
             masters: Vec::new(),
             cursor: lobby_cursor(seq),
             beat_ms: 4000,

@@ -76,21 +76,21 @@ fn present(evidence: &Evidence<'_>, reading_from: Duration) -> BTreeMap<Who, Use
 mod tests {
     use chatchat::client::{
         Request, StreamEvent,
-        shapes::{ActivePerson, Users},
+        shapes::{UserList, UserShape},
     };
 
     use super::*;
     use crate::oracle::made::{Made, ms, user};
 
     fn users(people: &[usize]) -> Reply {
-        let person = |n: &usize| ActivePerson {
+        let person = |n: &usize| UserShape {
             id: user(*n),
             name: "x".parse().unwrap(),
             since: 1,
             last_seen: 2,
         };
         let users = people.iter().map(person).collect();
-        Reply::Users(Users { users, consistency: Consistency::Strong })
+        Reply::Users(UserList { users, consistency: Consistency::Strong })
     }
 
     fn quiet() -> Made {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chatchat::{
     client::{
         Delivery, Failure, Problem, Reply, Request, StreamEvent, Wanted,
-        shapes::{Consistency, Page, Posted},
+        shapes::{Consistency, PostList, PostShape},
     },
     event::Event,
     store::{Range, WriteRow},
@@ -60,8 +60,8 @@ fn author(person: usize) -> Author {
     Author { id: user(person), name: format!("Person {person}").parse().unwrap() }
 }
 
-fn posted(person: usize, n: u8, seq: u64) -> Posted {
-    Posted {
+fn posted(person: usize, n: u8, seq: u64) -> PostShape {
+    PostShape {
         id: id(n),
         board: BoardName::lobby(),
         seq: Seq(seq),
@@ -193,7 +193,8 @@ impl Made {
         let posts: Vec<_> =
             shown.iter().map(|(person, n, seq)| posted(*person, *n, *seq)).collect();
         let last_seq = posts.last().map_or(Seq(0), |post| post.seq);
-        let page = Page { posts, last_seq, epoch: EPOCH, consistency, as_of: 9, truncated: false };
+        let page =
+            PostList { posts, last_seq, epoch: EPOCH, consistency, as_of: 9, truncated: false };
         self.did(person, from, to, request, Ok(Reply::Page(page)))
     }
 
