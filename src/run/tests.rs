@@ -29,7 +29,7 @@ use crate::{
 const SOON: Duration = Duration::from_secs(20);
 
 fn config() -> Config {
-    Config { identity_bits: 1024, key_bits: 1024, ..Config::default() }
+    Config::default()
 }
 
 /// A port that was free a moment ago.

@@ -264,8 +264,6 @@ pub(super) fn config() -> Config {
         store_poll_interval: ms(200),
         store_timeout: ms(300),
         digest_interval: ms(200),
-        identity_bits: 1024,
-        key_bits: 1024,
         ..Config::default()
     }
 }
