@@ -79,6 +79,9 @@ impl StoreHost {
             {
                 env.moment(Moment::AppendCommitted);
             }
+            if matches!(answer, Err(StoreError::Fenced { .. })) {
+                env.sometimes("the store refused an old token");
+            }
             let frame = match frames::frame(number, &answer) {
                 Ok(frame) => frame,
                 Err(why) => {
