@@ -52,6 +52,8 @@ mod tests;
 #[cfg(madsim)]
 pub mod verdict;
 #[cfg(madsim)]
+mod wiretap;
+#[cfg(madsim)]
 mod world;
 
 #[cfg(madsim)]

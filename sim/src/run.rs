@@ -15,19 +15,20 @@ use chatchat::env::Env;
 use chatchat_scenarios::{
     history::{Clock, History},
     oracle::{self, EventLine, Evidence, StoreDump},
-    plan::{Incident, Plan},
+    plan::Plan,
     promise::Promise,
     target::Place,
-    workload::{People, Stage, canary},
+    workload::{People, Stage},
 };
 
 use crate::{
-    Capture, Detail, HostId, Progress, Setup, World,
+    Detail, EventRecord, HostId, Progress, Setup, World,
     cluster::Cluster,
     faults::Faults,
     seed::Seed,
     simulate,
     verdict::{Report, Verdict},
+    wiretap,
 };
 
 /// From the machines' start to the plan's: nodes find each other.
@@ -156,7 +157,11 @@ fn judge(
     let violations = oracle::judge(&evidence);
     let is_safety = violations.iter().any(|violation| !violation.promise.is_liveness());
     let mut complaints: Vec<_> = violations.iter().map(ToString::to_string).collect();
-    let spoken = spoken_in_clear(cluster, plan, &world.captures());
+    let spoken = if plan.expect.promises.contains(&Promise::G14) {
+        wiretap::judge(cluster, plan.seed, history)
+    } else {
+        Vec::new()
+    };
     complaints.extend(spoken.iter().cloned());
     let ended = cluster.ended();
     complaints.extend(ended.iter().map(|(place, why)| format!("{place} ended by itself: {why}")));
@@ -171,39 +176,10 @@ fn judge(
 
 fn event_lines(cluster: &Cluster, faults: &Faults) -> Vec<EventLine> {
     let records = cluster.world().events().into_iter();
-    let line = |record: crate::EventRecord| EventLine {
+    let line = |record: EventRecord| EventLine {
         at: Duration::from_nanos(record.at_ns).saturating_sub(faults.started()),
         node: cluster.place(&record.host).map_or(record.host, |place| place.to_string()),
         event: record.event,
     };
     records.map(line).collect()
-}
-
-/// G14: what nodes say to each other holds no word of a post. The links to the store and to
-/// people are left out.
-fn spoken_in_clear(cluster: &Cluster, plan: &Plan, captures: &[Capture]) -> Vec<String> {
-    if !plan.expect.promises.contains(&Promise::G14) {
-        return Vec::new();
-    }
-    let word = canary(plan.seed);
-    let node = |host: HostId| {
-        let place = cluster.place(&cluster.world().name(host));
-        place.filter(|place| matches!(place, Place::Master(_) | Place::Worker(_)))
-    };
-    let mut spoken = Vec::new();
-    for capture in captures {
-        if let (Some(from), Some(to)) = (node(capture.from), node(capture.to))
-            && capture.bytes.windows(word.len()).any(|bytes| bytes == word.as_bytes())
-        {
-            spoken.push(format!("{}: {from} said {word} to {to} in clear", Promise::G14));
-        }
-    }
-    spoken
-}
-
-/// The faults that never touched anything.
-#[must_use]
-pub fn toothless(plan: &Plan, incidents: &[Incident]) -> Vec<usize> {
-    let bit = |nth: &usize| incidents.iter().any(|incident| incident.fault == *nth && incident.bit);
-    (0..plan.faults.len()).filter(|nth| !bit(nth)).collect()
 }

@@ -67,7 +67,7 @@ pub struct Report {
     pub digest: String,
     /// How long it took in the simulated world.
     pub virtual_time: Duration,
-    /// Calls that people made, and how many were answered well.
+    /// How many calls of people's were answered well, and how many they made.
     pub operations: (usize, usize),
     /// What befell the cluster.
     pub incidents: Vec<Incident>,
@@ -113,5 +113,75 @@ impl Report {
             .map_or_else(|| "the end".to_owned(), |until| format!("{:.3} s", until.as_secs_f64()));
         let bit = if incident.bit { "bit" } else { "never touched anything" };
         format!("{text}: {bit}, {from:.3} s to {until}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chatchat_scenarios::story::Story;
+
+    use super::*;
+
+    const STORY: &str = r#"
+        about = "a test"
+        duration = "20s"
+        [cluster]
+        masters = 2
+        workers = 1
+        [[fault]]
+        at = "5s"
+        kind = "crash"
+        target = "master:1"
+        for = "4s"
+        [[fault]]
+        at = "12s"
+        kind = "partition"
+        from = "master:0"
+        to = "worker:0"
+        [[fault]]
+        when = "token_raised"
+        kind = "pause"
+        target = "worker:0"
+        for = "1s"
+    "#;
+
+    #[test]
+    fn the_block_tells_what_happened_and_what_did_not() {
+        let plan = Plan::expand(&Story::parse("test", STORY).expect("a story"), 7);
+        let secs = Duration::from_secs;
+        let report = Report {
+            verdict: Verdict::Safety,
+            complaints: vec!["G1 durable ack: a post is gone".to_owned()],
+            digest: "00ff".to_owned(),
+            virtual_time: secs(31),
+            operations: (118, 120),
+            incidents: vec![
+                Incident { fault: 0, from: secs(5), until: Some(secs(9)), bit: true },
+                Incident { fault: 1, from: secs(12), until: None, bit: false },
+            ],
+            probes: [("a person posted", 60), ("a holder was wished away", 1)].into(),
+            log: vec!["{}".to_owned()],
+        };
+        insta::assert_snapshot!(report.block(&plan, Some(secs(2))), @r"
+        verdict  SAFETY
+                 G1 durable ack: a post is gone
+        story    test, seed 7
+        digest   00ff
+        time     31.0 s virtual in 2.0 s
+        calls    120, 118 answered well
+        events   1
+        faults   at 5s crash master:1 for 4s: bit, 5.000 s to 9.000 s
+                 at 12s partition master:0 <-> worker:0: never touched anything, 12.000 s to the end
+                 at TokenRaised number 1 pause worker:0 for 1s: never began
+        probes   a holder was wished away (1)
+                 a person posted (60)
+        ");
+    }
+
+    #[test]
+    fn each_verdict_has_its_exit_code() {
+        use Verdict::{Crash, Differs, Holds, Liveness, Safety, TimedOut};
+        let codes = [Holds, Safety, Liveness, Crash, Differs, TimedOut].map(Verdict::code);
+        assert_eq!(codes, [0, 10, 11, 12, 13, 14]);
     }
 }

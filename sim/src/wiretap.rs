@@ -1,0 +1,89 @@
+//! G14 on the wire: what nodes say to each other holds no word of a post and no session's secret.
+//!
+//! 1. Links between masters and workers are judged, both ways, byte by byte, whatever the
+//!    segments were. The links to the store and to people are left out, by name.
+//! 2. The tap proves that it hears: people's links, which are in clear, must show the word.
+
+use chatchat::client::Reply;
+use chatchat_scenarios::{history::History, promise::Promise, target::Place, workload::canary};
+
+use crate::{HostId, cluster::Cluster};
+
+/// So many posts at least hold the word.
+const POSTS_MIN: usize = 20;
+
+/// What was said in clear, one line each.
+pub(crate) fn judge(cluster: &Cluster, seed: u64, history: &History) -> Vec<String> {
+    let words = Words::new(secrets(seed, history));
+    let place = |host: HostId| cluster.place(&cluster.world().name(host));
+    let is_node = |place: Place| matches!(place, Place::Master(_) | Place::Worker(_));
+    let mut said = Vec::new();
+    let mut hears = history.sent().count() < POSTS_MIN;
+    for capture in cluster.world().captures() {
+        let (Some(from), Some(to)) = (place(capture.from), place(capture.to)) else { continue };
+        if is_node(from) && is_node(to) {
+            if let Some(word) = words.first_in(&capture.bytes) {
+                let word = String::from_utf8_lossy(word);
+                said.push(format!("{}: {from} said {word} to {to} in clear", Promise::G14));
+            }
+        } else if !hears && matches!(from, Place::Person(_)) {
+            hears = words.first_in(&capture.bytes).is_some();
+        }
+    }
+    if !hears {
+        said.push(format!("{}: the tap is deaf: people's links show nothing", Promise::G14));
+    }
+    said
+}
+
+/// What must not be heard: the word that stands in posts, and every session's token.
+fn secrets(seed: u64, history: &History) -> Vec<Vec<u8>> {
+    let tokens = history.operations.iter().filter_map(|operation| match operation.reply() {
+        Some((_, Reply::Opened(opened))) => opened.token.clone(),
+        _ => None,
+    });
+    tokens.chain([canary(seed)]).map(String::into_bytes).collect()
+}
+
+/// Looks for many words at once.
+struct Words {
+    words: Vec<Vec<u8>>,
+    /// Which bytes begin one.
+    firsts: [bool; 256],
+}
+
+impl Words {
+    fn new(words: Vec<Vec<u8>>) -> Self {
+        let mut firsts = [false; 256];
+        for first in words.iter().filter_map(|word| word.first()) {
+            firsts[usize::from(*first)] = true;
+        }
+        Self { words, firsts }
+    }
+
+    fn first_in<'a>(&'a self, bytes: &[u8]) -> Option<&'a [u8]> {
+        let starts = bytes.iter().enumerate().filter(|(_, byte)| self.firsts[usize::from(**byte)]);
+        starts.map(|(at, _)| &bytes[at..]).find_map(|rest| {
+            let word = self.words.iter().find(|word| !word.is_empty() && rest.starts_with(word));
+            word.map(Vec::as_slice)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_found_wherever_it_stands() {
+        let words = Words::new(vec![b"canary".to_vec(), b"token".to_vec(), Vec::new()]);
+        let found = |text: &str| words.first_in(text.as_bytes()).map(<[u8]>::to_vec);
+        for text in ["canary", "ccanary", "x canary y", "cacanary"] {
+            assert_eq!(found(text).as_deref(), Some(&b"canary"[..]), "{text}");
+        }
+        assert_eq!(found("a token").as_deref(), Some(&b"token"[..]));
+        for text in ["", "canar", "tokcanar"] {
+            assert_eq!(found(text), None, "{text}");
+        }
+    }
+}
