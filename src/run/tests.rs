@@ -26,7 +26,7 @@ use crate::{
     types::{BoardName, Role, Seq, StoreEpoch},
 };
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(40);
 
 fn config() -> Config {
     Config::default()
