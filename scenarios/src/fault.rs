@@ -1,7 +1,7 @@
 //! One fault: when, for how long, what, and whom.
 //!
 //! In a story file a fault is a flat table whose `kind` says which other keys it takes.
-//! [`Spelled`] is that table; [`Fault`] is what it means. Reading refuses a key that its kind
+//! `Spelled` is that table; [`Fault`] is what it means. Reading refuses a key that its kind
 //! does not take, and a kind whose key is missing, and says which keys would be right.
 
 use std::{fmt, time::Duration};
