@@ -58,9 +58,16 @@ export class Person {
     await this.page.waitForSelector('#where[data-state="on"]', { timeout: limit_ms });
   }
 
+  // Writes and sends, as a person does: until the text is gone from under the caret. A page that
+  // is on its way to another master takes nothing.
   async say(text) {
-    await this.page.fill("#text", text);
-    await this.page.press("#text", "Enter");
+    const field = this.page.locator("#chat:not([hidden]) #text");
+    await field.fill(text);
+    await until("sending", async () => {
+      if ((await field.inputValue()) !== text) return true;
+      await field.press("Enter");
+      return false;
+    });
   }
 
   // All settled posts in view, as {seq, who, text}.

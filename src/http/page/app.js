@@ -35,7 +35,6 @@ class App {
     this.lastTicket = 0;
     this.lastBoards = Date.now();
     this.ticket = null;
-    this.leaving = null;
     this.presence = [];
     masters.update(session.masters);
 
@@ -45,24 +44,19 @@ class App {
     this.log = new Log({
       nameOf: (user) => this.people.nameOf(user),
       myId: this.me.id,
+      looking: () => this.looking,
       onSeen: (seq) => this.onSeen(seq),
       onOlder: () => this.board.older(),
       onRetry: (id) => this.outbox.retry(id),
       onCancel: (id) => this.outbox.cancel(id),
     });
-    this.board = new Board(this.log, { looking: () => this.looking });
+    this.board = new Board(this.log);
     this.outbox = new Outbox(this.local, {
-      onChange: () => {
-        this.drawPending();
-        if (this.leaving && this.leaving.ids !== this.ids()) this.go();
-      },
+      onChange: () => this.drawPending(),
       onSettled: (entry, post) => this.onSettled(entry, post),
       onLoggedOut: () => this.loggedOut(),
     });
-    this.composer = new Composer(this.local, {
-      send: (board, text) => this.outbox.add(board, text),
-      onDraft: () => this.leaving && this.go(),
-    });
+    this.composer = new Composer(this.local, (board, text) => this.outbox.add(board, text));
     this.connection = new Connection({
       masters,
       follow: () => this.follow(),
@@ -145,6 +139,8 @@ class App {
     addEventListener("focus", seen);
     document.addEventListener("visibilitychange", seen);
     addEventListener("online", () => this.outbox.kick());
+    // A page kept from before a move is as it was left: closed.
+    addEventListener("pageshow", (event) => event.persisted && location.reload());
     $("new-board").addEventListener("submit", (event) => {
       event.preventDefault();
       this.createBoard();
@@ -330,7 +326,7 @@ class App {
 
   onSeen(seq) {
     const board = this.boards.get(this.board.name);
-    if (!board || !this.looking) return;
+    if (!board) return;
     this.marks.set(board.name, seq, board.read_mark);
     if (seq > board.read_mark) {
       board.read_mark = seq;
@@ -360,31 +356,17 @@ class App {
     };
   }
 
-  ids() {
-    return this.outbox
-      .all()
-      .map((entry) => entry.id)
-      .join();
-  }
-
+  // From here on nothing is taken any more: what was taken goes along, and so nothing is lost.
   leave(origin) {
+    const carried = this.carry();
+    if (new URL(origin).hostname !== location.hostname && this.ticket) carried.ticket = this.ticket;
     this.connection.stop();
     this.outbox.rest();
-    this.leaving = { origin, nonce: move.nonce() };
-    this.go();
+    this.composer.freeze();
+    for (const part of document.querySelectorAll(".side, .log")) part.inert = true;
     // They travel on; here they would be stale when one comes back.
     for (const board of Object.keys(this.local.drafts())) this.local.setDraft(board, "");
-  }
-
-  // Until the next page is there one can still write here: then it leaves again, with that too.
-  go() {
-    const { origin, nonce } = this.leaving;
-    const carried = this.carry();
-    this.leaving.ids = this.ids();
-    this.leaving.drafts = { ...this.leaving.drafts, ...carried.drafts };
-    carried.drafts = this.leaving.drafts;
-    if (new URL(origin).hostname !== location.hostname && this.ticket) carried.ticket = this.ticket;
-    move.go(origin, carried, nonce);
+    move.go(origin, carried);
   }
 
   async logOut() {

@@ -8,9 +8,8 @@ const CATCH_UP = 200;
 const PLACE_PAGES_MAX = 8;
 
 export class Board {
-  constructor(log, { looking }) {
+  constructor(log) {
     this.log = log;
-    this.looking = looking;
     this.name = null;
     // Counted up whenever what was being loaded is not wanted any more.
     this.turn = 0;
@@ -70,7 +69,7 @@ export class Board {
         return;
       }
       const post = this.waiting.shift();
-      if (post.seq === next) this.log.append(post, { looking: this.looking() });
+      if (post.seq === next) this.log.append(post);
     }
   }
 

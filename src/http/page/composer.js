@@ -7,9 +7,10 @@ const TEXT_BYTES_MAX = 8 * 1024;
 const NEAR_END_BYTES = 1024;
 
 export class Composer {
-  // `send(board, text)` takes a post; `onDraft()` hears of every change.
-  constructor(local, { send, onDraft }) {
-    Object.assign(this, { local, send, onDraft });
+  // `send(board, text)` takes a post.
+  constructor(local, send) {
+    this.local = local;
+    this.send = send;
     this.board = null;
     // Until the first post of this visit, and only where there is room.
     this.hinting = matchMedia("(min-width: 56rem) and (pointer: fine)").matches;
@@ -40,7 +41,6 @@ export class Composer {
   changed() {
     this.local.setDraft(this.board, this.text.value);
     this.fit();
-    this.onDraft();
   }
 
   get bytes() {
@@ -59,7 +59,13 @@ export class Composer {
     );
   }
 
+  // Takes nothing any more, and keeps what is there.
+  freeze() {
+    this.text.readOnly = true;
+  }
+
   submit() {
+    if (this.text.readOnly) return;
     const text = this.text.value;
     if (text.trim() === "" || this.bytes > TEXT_BYTES_MAX) return;
     this.text.value = "";

@@ -2,7 +2,7 @@
 
 import { call, sleep } from "./api.js";
 import { $, setText } from "./dom.js";
-import * as move from "./move.js";
+import { go } from "./move.js";
 
 // The session, after joining if need be.
 export async function enter(masters, carried) {
@@ -14,7 +14,7 @@ export async function enter(masters, carried) {
     if (answer.status === 0 && tries > 0) {
       const target = await masters.find();
       if (target !== null && target !== location.origin) {
-        move.go(target, carried ?? {}, move.nonce());
+        go(target, carried ?? {});
         await sleep(60_000);
       }
     }
@@ -29,12 +29,13 @@ function banner(text) {
   const node = $("banner");
   setText(node, text === "" ? "" : `${text}\u2026`);
   $("chat").hidden = text === "";
+  $("chat").inert = text !== "";
 }
 
 // Spends the ticket; one that came with an unknown link only after asking, because a link with
 // somebody else's ticket must not log people in.
-async function redeem({ ticket, name, trusted }) {
-  if (!trusted && !(await agreed(String(name ?? "somebody").slice(0, 40)))) return null;
+async function redeem({ ticket, name, known }) {
+  if (!known && !(await agreed(String(name ?? "somebody").slice(0, 40)))) return null;
   const answer = await call("POST", "/handover/redeem", { ticket });
   if (answer.status !== 201) return null;
   const session = await call("GET", "/session");

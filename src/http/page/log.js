@@ -11,8 +11,8 @@ const AT_END_PX = 48;
 
 export class Log {
   // `onSeen(seq)` when the reader has the end in view.
-  constructor({ nameOf, myId, onSeen, onOlder, onRetry, onCancel }) {
-    Object.assign(this, { nameOf, myId, onSeen, onOlder, onRetry, onCancel });
+  constructor({ nameOf, myId, looking, onSeen, onOlder, onRetry, onCancel }) {
+    Object.assign(this, { nameOf, myId, looking, onSeen, onOlder, onRetry, onCancel });
     this.box = $("log");
     this.list = $("posts");
     this.pending = $("pending");
@@ -20,6 +20,8 @@ export class Log {
     this.posts = [];
     this.mark = 0;
     this.unreadAt = null;
+    // Up to where the reader looked while being here.
+    this.seen = 0;
     this.missed = 0;
     this.lastMine = null;
     this.box.addEventListener("scroll", () => this.onScroll(), { passive: true });
@@ -47,6 +49,7 @@ export class Log {
     this.posts = posts;
     this.mark = mark;
     this.missed = 0;
+    this.seen = 0;
     const unread = posts.find((post) => post.seq > mark && post.author.id !== this.myId);
     this.unreadAt = unread && unread.seq > 1 && mark > 0 ? unread.seq : null;
     this.draw(truncated);
@@ -55,7 +58,10 @@ export class Log {
     this.look();
   }
 
+  // Drawn anew it is nothing to be read out.
   draw(truncated = !$("older").hidden) {
+    this.box.setAttribute("aria-busy", "true");
+    requestAnimationFrame(() => this.box.removeAttribute("aria-busy"));
     this.list.replaceChildren();
     let before = null;
     for (const post of this.posts) {
@@ -79,10 +85,14 @@ export class Log {
   }
 
   // The next post. The caller keeps the order.
-  append(post, { looking }) {
+  append(post) {
     const before = this.posts.at(-1) ?? null;
     const mine = post.author.id === this.myId;
-    if (!mine && this.unreadAt === null && (!looking || !this.pinned)) this.unreadAt = post.seq;
+    const away = !this.looking() || !this.pinned;
+    if (!mine && away && (this.unreadAt === null || this.unreadAt <= this.seen)) {
+      this.list.querySelector(".unread")?.remove();
+      this.unreadAt = post.seq;
+    }
     this.posts.push(post);
     if (mine) this.lastMine = post.seq;
     this.list.append(...this.rows(post, before));
@@ -247,7 +257,9 @@ export class Log {
       this.missed = 0;
       this.drawPill();
     }
-    if (this.last !== null) this.onSeen(this.last);
+    if (this.last === null || !this.looking()) return;
+    this.seen = this.last;
+    this.onSeen(this.last);
   }
 
   // Where the reader is: null at the end, else the first post in view and how far it is off the top.

@@ -21,23 +21,16 @@ function decode(text) {
   return JSON.parse(new TextDecoder().decode(Uint8Array.from(raw, (char) => char.charCodeAt(0))));
 }
 
-const cookieOf = (name) =>
-  document.cookie
-    .split("; ")
-    .find((pair) => pair.startsWith(`${name}=`))
-    ?.slice(name.length + 1);
+// A cookie for each move, so that two tabs that leave at once do not disown each other.
+const cookie = (nonce, age_s) => {
+  document.cookie = `${NONCE}-${nonce}=1; Path=/; Max-Age=${age_s}; SameSite=Strict`;
+};
 
-// What lets the next page believe that this one sent it.
-export function nonce() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join(
-    "",
-  );
-}
-
-// Leaves for another master. Said again with the same nonce before the next page is there, the
-// newer cargo goes instead.
-export function go(origin, carried, nonce) {
-  document.cookie = `${NONCE}=${nonce}; Path=/; Max-Age=${FRESH_S}; SameSite=Strict`;
+// Leaves for another master.
+export function go(origin, carried) {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  const nonce = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  cookie(nonce, FRESH_S);
   location.assign(`${origin}/#${NAME}=${encode({ ...carried, nonce })}`);
 }
 
@@ -51,7 +44,8 @@ export function again(carried) {
   location.reload();
 }
 
-// What was carried here, or null. `trusted` says whether it may act without asking.
+// What was carried here, or null. `trusted` says whether it may act without asking, `known` whether
+// a master's page sent us: only then may it also say who we are.
 export function take(masters) {
   const hash = location.hash;
   if (hash.length > 1) history.replaceState(null, "", location.pathname);
@@ -59,24 +53,28 @@ export function take(masters) {
     const kept = sessionStorage.getItem(NAME);
     if (kept !== null) {
       sessionStorage.removeItem(NAME);
-      return { ...decode(kept), trusted: true };
+      return { ...decode(kept), trusted: true, known: true };
     }
   } catch {
     // Storage is forbidden here.
   }
   if (!hash.startsWith(`#${NAME}=`)) return null;
-  const expected = cookieOf(NONCE);
-  document.cookie = `${NONCE}=; Path=/; Max-Age=0; SameSite=Strict`;
   try {
     const carried = decode(hash.slice(NAME.length + 2));
     if (carried === null || typeof carried !== "object") return null;
-    return {
-      ...carried,
-      trusted: cameFrom(masters) || (expected !== undefined && carried.nonce === expected),
-    };
+    const known = cameFrom(masters);
+    return { ...carried, known, trusted: known || redeem(carried.nonce) };
   } catch {
     return null;
   }
+}
+
+// Whether the nonce is one that a page of this host left lately. Good once.
+function redeem(nonce) {
+  if (!/^[0-9a-f]{32}$/.test(nonce)) return false;
+  const left = document.cookie.split("; ").includes(`${NONCE}-${nonce}=1`);
+  if (left) cookie(nonce, 0);
+  return left;
 }
 
 function cameFrom(masters) {

@@ -74,6 +74,10 @@ export const checks = [
         dispatchEvent(new Event("focus"));
       });
       await until("a plain title", async () => (await ada.page.title()).startsWith("#"));
+      await ada.page.evaluate(() => (document.hasFocus = () => false));
+      await ben.say("away once more");
+      await ada.sees("away once more");
+      assert.equal(await ada.page.textContent("#posts .unread + .post .said"), "away once more");
     },
   ],
   [
