@@ -140,7 +140,7 @@ impl Master {
             Hold::Free { .. } if self.can_write(now) => self.ask(now, slot, out),
             Hold::Free { .. } => self.pass_on(now, slot, out),
             Hold::Other { holder, until, look_at } => {
-                self.go_to_holder(now, slot, holder, until.min(look_at), out);
+                self.go_to_holder(now, slot, holder, (until, look_at), out);
             }
         }
     }
@@ -174,17 +174,22 @@ impl Master {
         now: Mono,
         slot: Slot,
         holder: Holder,
-        look_at: Mono,
+        (until, look_at): (Mono, Mono),
         out: &mut Vec<Effect>,
     ) {
-        self.refuse_forwarded(slot, Some(holder), out);
+        let is_reached = self.peers.contains_key(&holder.node);
+        // A term that is over, of a holder that is gone, is no answer to who asks from elsewhere.
+        if is_reached || now < until {
+            self.refuse_forwarded(slot, Some(holder), out);
+        }
         if self.queue.waiting(slot) == 0 {
             return;
         }
-        if self.peers.contains_key(&holder.node) {
+        if is_reached {
             self.forward_waiting(now, slot, holder.node, out);
             return;
         }
+        let look_at = until.min(look_at);
         if look_at > now {
             self.wake(look_at, slot);
             return;

@@ -340,6 +340,27 @@ fn when_the_coordinator_dies_its_lease_is_taken_and_the_task_done_here() {
 }
 
 #[test]
+fn the_lease_of_a_dead_coordinator_is_taken_for_a_master_without_workers_too() {
+    let mut lab = Lab::new(1);
+    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
+    let from = holder(3).node;
+    let forward = |lab: &mut Lab, n| lab.master.on_forwarded(lab.now, from, post(n), &mut lab.out);
+    forward(&mut lab, 1).expect("it may be coordinated here");
+    lab.held_by(holder(2));
+    let over = LinkOver::Lost("broken".to_owned());
+    lab.master.on_link_over(lab.now, LinkId(50), &over, &mut lab.out);
+    lab.out.clear();
+    assert!(forward(&mut lab, 2).is_err(), "its term may still run");
+    lab.pass(3100);
+    let id = forward(&mut lab, 3).expect("its term is over");
+    assert_eq!(lab.ended(), None, "and it is not sent back to the dead one");
+    lab.grant(8);
+    let (slot, attempt, ..) = lab.assigned().expect("done here");
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    assert_eq!(lab.ended(), Some((id, End::Settled(committed(1)))));
+}
+
+#[test]
 fn a_silent_holder_is_wished_away_and_its_tasks_are_taken_back() {
     let mut lab = Lab::new(1);
     lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
