@@ -76,6 +76,14 @@ export class Cluster {
         async () => (await Promise.all(cluster.masters.map((m) => cluster.isReady(m)))).every(Boolean),
         30_000,
       );
+      await until(
+        "workers that joined",
+        async () => {
+          const { nodes } = await cluster.view(cluster.masters[0]);
+          return nodes.filter((node) => node.role === "worker" && node.state === "in").length === workers;
+        },
+        30_000,
+      );
     } catch (error) {
       const { output } = cluster;
       await cluster.stop();
@@ -111,7 +119,7 @@ export class Cluster {
     if (signal === "SIGKILL") node.dead = true;
   }
 
-  async stop() {
+  async stop({ keep = false } = {}) {
     if (this.process.exitCode === null && this.process.signalCode === null) this.process.kill("SIGINT");
     const ended = await Promise.race([this.ended.then(() => true), sleep(8000).then(() => false)]);
     if (!ended) this.process.kill("SIGKILL");
@@ -124,6 +132,7 @@ export class Cluster {
         // It is gone already.
       }
     }
-    await rm(this.dir, { recursive: true, force: true });
+    if (keep) console.log(`      kept ${this.dir}`);
+    else await rm(this.dir, { recursive: true, force: true });
   }
 }

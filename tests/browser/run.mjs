@@ -22,6 +22,8 @@ const USAGE = `usage: node run.mjs [flags]
   -o, --out DIR        where screenshots go (default: out beside this file)
   -s, --short          only what must never break: chat, a dead master, a dead worker, hostile texts
   -l, --long           everything, the deaths three times over
+  -f, --filter WORD    only suites whose name holds it: chat, faults, hostile, manners, tabs, looks
+  -k, --keep           leave each cluster's directory behind and say where it is
   -v, --verbose        say what the cluster said
   -h, --help           this text`;
 
@@ -36,6 +38,8 @@ function flags() {
         out: { type: "string", short: "o" },
         short: { type: "boolean", short: "s" },
         long: { type: "boolean", short: "l" },
+        filter: { type: "string", short: "f" },
+        keep: { type: "boolean", short: "k" },
         verbose: { type: "boolean", short: "v" },
         help: { type: "boolean", short: "h" },
       },
@@ -67,6 +71,7 @@ let [passed, failed] = [0, 0];
 
 // Runs one suite against a cluster of its own. What no page may ever do fails the check that saw it.
 async function suite(name, checks, { masters = 2 } = {}) {
+  if (!name.includes(asked.filter ?? "")) return;
   let cluster = null;
   const browser = await chromium.launch({
     executablePath: asked.chromium ?? process.env.CHROMIUM ?? "/usr/bin/chromium",
@@ -95,7 +100,7 @@ async function suite(name, checks, { masters = 2 } = {}) {
   } finally {
     await browser.close();
     if (asked.verbose && cluster) console.log(cluster.output);
-    await cluster?.stop();
+    await cluster?.stop(asked);
   }
 }
 
