@@ -61,6 +61,14 @@ pub struct Entry {
     pub task: Task,
 }
 
+impl Entry {
+    /// Whether another master sent it here.
+    #[must_use]
+    pub const fn is_foreign(&self) -> bool {
+        matches!(self.origin, Origin::Forwarded(_))
+    }
+}
+
 /// A bound is reached. The task was not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueueFull {
@@ -232,6 +240,12 @@ impl TaskQueue {
         let entry = lane.waiting.remove(at)?;
         lane.taken += 1;
         Some(entry)
+    }
+
+    /// Whether a task waits that `wanted` accepts.
+    #[must_use]
+    pub fn has_waiting(&self, slot: Slot, wanted: impl FnMut(&Entry) -> bool) -> bool {
+        self.lanes[slot.index()].waiting.iter().any(wanted)
     }
 
     /// Puts taken tasks back before all others, in their order.

@@ -205,7 +205,8 @@ impl Driver {
         links
     }
 
-    /// Posts from a worker's node database; from this master's memory if no worker has them.
+    /// Posts from a worker's node database; from this master's memory if no worker has them, and
+    /// from the store if that has not either.
     fn ask_replicas(
         &self,
         board: BoardName,
@@ -219,7 +220,7 @@ impl Driver {
             epoch: self.tails.epoch(),
             as_of_ms: self.tails.as_of_ms(),
         });
-        let env = self.env.clone();
+        let (env, store) = (self.env.clone(), self.store.clone());
         async move {
             for link in links {
                 let request = Request::Read { board: board.clone(), range, limit };
@@ -228,7 +229,14 @@ impl Driver {
                     return Ok(Read { value, consistency: Consistency::Weak });
                 }
             }
-            let value = memory.ok_or(ReadError::Away)?;
+            let value = match memory {
+                Some(page) => page,
+                None => match store.read(board, range, limit).await {
+                    Ok(page) => page,
+                    Err(StoreError::Unknown { .. }) => return Err(ReadError::Unknown),
+                    Err(_) => return Err(ReadError::Away),
+                },
+            };
             Ok(Read { value, consistency: Consistency::Weak })
         }
     }

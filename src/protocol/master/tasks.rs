@@ -139,6 +139,14 @@ impl Master {
             Hold::Free { ask_at } if ask_at > now => self.wake(ask_at, slot),
             Hold::Free { .. } if self.can_write(now) => self.ask(now, slot, out),
             Hold::Free { .. } => self.pass_on(now, slot, out),
+            // What is known is old: who sent a task here may have been the holder itself.
+            Hold::Other { until, .. }
+                if until <= now
+                    && self.can_write(now)
+                    && self.queue.has_waiting(slot, Entry::is_foreign) =>
+            {
+                self.ask(now, slot, out);
+            }
             Hold::Other { holder, until, look_at } => {
                 self.go_to_holder(now, slot, holder, (until, look_at), out);
             }
@@ -214,8 +222,7 @@ impl Master {
         holder: Option<Holder>,
         out: &mut Vec<Effect>,
     ) {
-        let foreign = |entry: &Entry| matches!(entry.origin, Origin::Forwarded(_));
-        while let Some(entry) = self.queue.take_where(slot, foreign) {
+        while let Some(entry) = self.queue.take_where(slot, Entry::is_foreign) {
             self.queue.end(slot, 1);
             let end = if entry.sent { End::Unknown } else { End::HeldBy(holder) };
             out.push(Effect::End { id: entry.id, origin: entry.origin, end });

@@ -322,6 +322,22 @@ fn a_forwarded_task_is_never_forwarded_again() {
 }
 
 #[test]
+fn what_is_known_of_a_holder_is_asked_anew_once_its_term_ran_out() {
+    let mut lab = Lab::new(1);
+    lab.master.on_forwarded(lab.now, holder(3).node, post(1), &mut lab.out).expect("taken");
+    lab.held_by(holder(3));
+    lab.out.clear();
+    lab.pass(3100);
+    // The holder of then sends it here itself: it is the holder no more.
+    let id = lab.master.on_forwarded(lab.now, holder(3).node, post(2), &mut lab.out);
+    let id = id.expect("who holds it now is not known");
+    lab.grant(8);
+    let (slot, attempt, ..) = lab.assigned().expect("done here");
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    assert_eq!(lab.ended(), Some((id, End::Settled(committed(1)))));
+}
+
+#[test]
 fn when_the_coordinator_dies_its_lease_is_taken_and_the_task_done_here() {
     let mut lab = Lab::new(1);
     lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
