@@ -13,6 +13,7 @@ mod g05_gap_free;
 mod g06_sessions;
 mod g07_session_order;
 mod g08_one_permission;
+mod g09_tasks_end;
 mod g10_failed_stay_out;
 mod g11_membership;
 mod g12_presence;
@@ -99,7 +100,7 @@ impl fmt::Display for Violation {
 /// One promise's judge.
 type Oracle = fn(&Evidence<'_>) -> Vec<Violation>;
 
-/// The promises that have an oracle here. G9, G13 to G15, G17 and G18 are not judged from this
+/// The promises that have an oracle here. G13 to G15, G17 and G18 are not judged from this
 /// evidence.
 const ORACLES: &[(Promise, Oracle)] = &[
     (Promise::G0, g00_calm::judge),
@@ -111,6 +112,7 @@ const ORACLES: &[(Promise, Oracle)] = &[
     (Promise::G6, g06_sessions::judge),
     (Promise::G7, g07_session_order::judge),
     (Promise::G8, g08_one_permission::judge),
+    (Promise::G9, g09_tasks_end::judge),
     (Promise::G10, g10_failed_stay_out::judge),
     (Promise::G11, g11_membership::judge),
     (Promise::G12, g12_presence::judge),

@@ -1,0 +1,74 @@
+//! G9 tasks end: at most `attempts_per_worker` tries on one registration of a worker and
+//! `attempts_max` in all. A token names one batch and one registration, so its tries are counted.
+//!
+//! That a task ends in time shows in what people could not settle (G3).
+
+use std::collections::BTreeMap;
+
+use chatchat::{
+    event::Event,
+    types::{Resource, Token},
+};
+
+use super::{Evidence, Violation, broken, seconds};
+use crate::promise::Promise;
+
+pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let config = &evidence.plan.cluster.config;
+    let mut tries: BTreeMap<(&Resource, Token), u32> = BTreeMap::new();
+    let mut found = Vec::new();
+    for said in evidence.events {
+        let Event::Assign { resource, token, attempt, .. } = &said.event else { continue };
+        let on_this = tries.entry((resource, *token)).or_insert(0);
+        *on_this += 1;
+        let text = if *on_this > config.attempts_per_worker {
+            format!("a batch of {resource} was tried {on_this} times under {token}")
+        } else if *attempt > config.attempts_max {
+            format!("a batch of {resource} was tried {attempt} times in all")
+        } else {
+            continue;
+        };
+        let line = format!("{} {}: {:?}", seconds(said.at), said.node, said.event);
+        found.push(broken(Promise::G9, text, [line]));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use chatchat::types::{BoardName, Registration};
+
+    use super::*;
+    use crate::oracle::made::{EPOCH, Made, id, node};
+
+    fn assign(n: u64, attempt: u32) -> Event {
+        Event::Assign {
+            worker: node(1),
+            registration: Registration(1),
+            resource: Resource::Board(BoardName::lobby()),
+            token: Token { epoch: EPOCH, lease: 1, n },
+            posts: vec![id(1)],
+            attempt,
+        }
+    }
+
+    #[test]
+    fn two_tries_on_each_of_two_workers_are_fine() {
+        let mut made = Made::new();
+        for (n, attempt) in [(1, 1), (1, 2), (2, 3), (2, 4), (3, 1)] {
+            made.said(1, "master:0", assign(n, attempt));
+        }
+        assert_eq!(made.judge(judge), []);
+    }
+
+    #[test]
+    fn a_third_try_on_one_worker_and_a_fifth_in_all_are_told() {
+        for one_too_many in [&[(1, 1), (1, 2), (1, 3)][..], &[(1, 1), (2, 5)]] {
+            let mut made = Made::new();
+            for (n, attempt) in one_too_many {
+                made.said(1, "master:0", assign(*n, *attempt));
+            }
+            assert_eq!(made.judge(judge).len(), 1, "{one_too_many:?}");
+        }
+    }
+}
