@@ -3,9 +3,15 @@
 //! `core` is the whole master aggregate, driven as its node drives it: queue, permission,
 //! assignment, selection, and the news of each batch. `bare` makes the same moves with a
 //! `VecDeque` per resource and a hash map of what is in flight, and decides nothing. The ratio
-//! of the two is what deciding costs; run both in one run.
+//! of the two is what deciding costs: the table at the end is of rounds that took turns.
 
-use std::{collections::VecDeque, hint::black_box, time::Duration};
+#![expect(clippy::disallowed_methods, reason = "a bench measures the wall clock")]
+
+use std::{
+    collections::VecDeque,
+    hint::black_box,
+    time::{Duration, Instant},
+};
 
 use chatchat::{
     config::Config,
@@ -18,13 +24,17 @@ use chatchat::{
         Resource, Role, Seq, StoreEpoch, UserId,
     },
 };
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use sha2::{Digest, Sha256};
 
 /// Tasks of one measured round.
 const TASKS: usize = 4096;
+const RESOURCES: [usize; 3] = [1, 16, 256];
+const BATCHES: [usize; 3] = [1, 16, 64];
+/// Rounds of each in the table.
+const ROUNDS: usize = 41;
 
 fn now() -> Mono {
     Mono::ZERO + Duration::from_secs(1)
@@ -85,6 +95,14 @@ fn master(resources: usize, batch: usize) -> Master {
     master
 }
 
+/// All tasks come in, and end.
+fn round(master: &mut Master, tasks: Vec<Task>, out: &mut Vec<Effect>) {
+    for task in tasks {
+        master.on_submit(now(), task, out).expect("room");
+    }
+    assert_eq!(run(master, out), TASKS);
+}
+
 /// Plays store and workers until nothing is left to do; how many tasks ended.
 fn run(master: &mut Master, out: &mut Vec<Effect>) -> usize {
     let (mut ended, mut seq) = (0, 0);
@@ -104,6 +122,8 @@ fn run(master: &mut Master, out: &mut Vec<Effect>) -> usize {
                         TaskResult::Posted(Appended::Committed { seq, posted_at_ms: 1 })
                     });
                     let results = results.collect();
+                    // On the wire by now, and freed.
+                    drop(assign);
                     master.on_attempt(now(), slot, attempt, Ok(AssignReply::Done(results)), out);
                 }
                 Effect::End { id, end, .. } => {
@@ -152,21 +172,16 @@ impl Bare {
 }
 
 fn queue(c: &mut Criterion) {
-    for resources in [1, 16, 256] {
+    for resources in RESOURCES {
         let mut group = c.benchmark_group(format!("queue/resources-{resources}"));
         group.throughput(Throughput::Elements(TASKS as u64));
-        for batch in [1, 16, 64] {
+        for batch in BATCHES {
             group.bench_with_input(BenchmarkId::new("core", batch), &batch, |bench, &batch| {
                 let mut master = master(resources, batch);
                 let mut out = Vec::new();
                 bench.iter_batched(
                     || tasks(resources),
-                    |tasks| {
-                        for task in tasks {
-                            master.on_submit(now(), task, &mut out).expect("room");
-                        }
-                        assert_eq!(run(&mut master, &mut out), TASKS);
-                    },
+                    |tasks| round(&mut master, tasks, &mut out),
                     BatchSize::LargeInput,
                 );
             });
@@ -183,12 +198,46 @@ fn queue(c: &mut Criterion) {
     }
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default()
+fn timed(work: impl FnOnce()) -> f64 {
+    let started = Instant::now();
+    work();
+    started.elapsed().as_secs_f64() * 1e9 / TASKS as f64
+}
+
+fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of[of.len() / 2]
+}
+
+/// Medians of rounds that took turns: what else the machine does meets both.
+fn table() {
+    println!("resources  batch  core ns/task  bare ns/task  of bare's pace");
+    for resources in RESOURCES {
+        for batch in BATCHES {
+            let (mut master, mut out) = (master(resources, batch), Vec::new());
+            let mut bare = Bare::default();
+            let (mut of_core, mut of_bare, mut ratios) = (vec![], vec![], vec![]);
+            for _ in 0..ROUNDS {
+                let (first, second) = (tasks(resources), tasks(resources));
+                let core = timed(|| round(&mut master, first, &mut out));
+                let bare = timed(|| assert_eq!(bare.round(second, batch), TASKS));
+                of_core.push(core);
+                of_bare.push(bare);
+                ratios.push(bare / core);
+            }
+            let (core, bare, ratio) = (median(of_core), median(of_bare), median(ratios));
+            println!("{resources:9}  {batch:5}  {core:12.0}  {bare:12.0}  {ratio:14.2}");
+        }
+    }
+}
+
+fn main() {
+    let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
-        .sample_size(20);
-    targets = queue
+        .sample_size(20)
+        .configure_from_args();
+    queue(&mut criterion);
+    criterion.final_summary();
+    table();
 }
-criterion_main!(benches);

@@ -154,13 +154,13 @@ pub enum TaskResult {
     /// To a cancel: it never appears.
     Cancelled,
     /// To a cancel: it is in its board.
-    AlreadyCommitted(Post),
+    AlreadyCommitted(Box<Post>),
     /// To a ticket spent.
-    Session(SessionRow),
+    Session(Box<SessionRow>),
     /// To all else.
     Done,
     /// Refused by a rule; never [`StoreError::Away`].
-    Refused(StoreError),
+    Refused(Box<StoreError>),
 }
 
 /// Work for a worker: one batch under one permission. The tasks of a board are posts only, or

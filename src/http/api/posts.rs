@@ -133,7 +133,7 @@ pub(super) async fn cancel(
     match app.submit(Task::CancelPost { user, id }).await? {
         TaskResult::Cancelled => Ok(json(StatusCode::OK, &PostState::Cancelled { id })),
         TaskResult::AlreadyCommitted(post) => {
-            Ok(json(StatusCode::OK, &PostState::Committed(post.into())))
+            Ok(json(StatusCode::OK, &PostState::Committed((*post).into())))
         }
         other => Err(unexpected(&other)),
     }

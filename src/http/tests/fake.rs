@@ -186,7 +186,7 @@ impl State {
         if let Some(outcome) = self.outcome.take() {
             return outcome;
         }
-        let refused = |why| TaskResult::Refused(why);
+        let refused = |why| TaskResult::Refused(Box::new(why));
         let unknown = |what: &str| StoreError::Unknown { what: what.to_owned() };
         Outcome::Settled(match task {
             Task::Post { board, post } => match self.append(board, post) {
@@ -198,7 +198,9 @@ impl State {
                 TaskResult::Done
             }
             Task::CancelPost { user, id } => match self.by_id.get(&(user, id)) {
-                Some(Found::Committed(post)) => TaskResult::AlreadyCommitted(post.clone()),
+                Some(Found::Committed(post)) => {
+                    TaskResult::AlreadyCommitted(Box::new(post.clone()))
+                }
                 _ => {
                     self.by_id.insert((user, id), Found::Cancelled);
                     TaskResult::Cancelled
@@ -233,7 +235,7 @@ impl State {
                     Some(of) => {
                         let row = SessionRow { key, ..self.sessions[&of].clone() };
                         self.sessions.insert(key, row.clone());
-                        TaskResult::Session(row)
+                        TaskResult::Session(Box::new(row))
                     }
                 }
             }

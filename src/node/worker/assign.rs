@@ -58,7 +58,9 @@ fn judge(error: StoreError) -> Result<TaskResult, Stopped> {
     match error {
         StoreError::Away { why } => Err(Stopped::Away(why)),
         StoreError::Fenced { .. } => Err(Stopped::Fenced),
-        StoreError::Unknown { .. } | StoreError::Refused { .. } => Ok(TaskResult::Refused(error)),
+        StoreError::Unknown { .. } | StoreError::Refused { .. } => {
+            Ok(TaskResult::Refused(Box::new(error)))
+        }
         StoreError::Stale | StoreError::InUse { .. } | StoreError::Broken { .. } => {
             Err(Stopped::Broken(error.to_string()))
         }
@@ -173,13 +175,15 @@ async fn write_one(
 ) -> Result<TaskResult, Stopped> {
     let Some(op) = op_of(task, permission) else {
         let why = format!("not covered by the permission of {}", permission.resource);
-        return Ok(TaskResult::Refused(StoreError::Refused { why }));
+        return Ok(TaskResult::Refused(Box::new(StoreError::Refused { why })));
     };
     match store.call(op).await {
         Ok(Reply::Done) => Ok(TaskResult::Done),
         Ok(Reply::Found(Found::Cancelled)) => Ok(TaskResult::Cancelled),
-        Ok(Reply::Found(Found::Committed(post))) => Ok(TaskResult::AlreadyCommitted(post)),
-        Ok(Reply::Session(Some(row))) => Ok(TaskResult::Session(row)),
+        Ok(Reply::Found(Found::Committed(post))) => {
+            Ok(TaskResult::AlreadyCommitted(Box::new(post)))
+        }
+        Ok(Reply::Session(Some(row))) => Ok(TaskResult::Session(Box::new(row))),
         Ok(_) => Err(Stopped::Broken("an answer of another kind".to_owned())),
         Err(error) => judge(error),
     }
@@ -345,14 +349,17 @@ mod tests {
         Task::Post { board: board.clone(), post }
     }
 
+    fn is_unknown(result: &TaskResult) -> bool {
+        matches!(result, TaskResult::Refused(why) if matches!(**why, StoreError::Unknown { .. }))
+    }
+
     #[tokio::test]
     async fn a_board_is_created_then_written_and_others_boards_are_refused() {
         let mut bench = Bench::new();
         let dev: BoardName = "dev".parse().expect("a board");
         let on_dev = || Resource::Board(dev.clone());
         let unknown = bench.results(on_dev(), vec![post(1, &dev), post(2, &dev)]).await;
-        let refused = |r: &TaskResult| matches!(r, TaskResult::Refused(StoreError::Unknown { .. }));
-        assert!(unknown.len() == 2 && unknown.iter().all(refused), "{unknown:?}");
+        assert!(unknown.len() == 2 && unknown.iter().all(is_unknown), "{unknown:?}");
         let create = Task::CreateBoard { board: dev.clone() };
         assert_eq!(bench.results(on_dev(), vec![create.clone()]).await, [TaskResult::Done]);
         let close = Task::CloseSession { key: SessionKey([1; 32]) };
@@ -365,7 +372,9 @@ mod tests {
         assert_eq!(posts.iter().map(|post| post.seq.0).collect::<Vec<_>>(), [1, 2]);
         let lobby = Resource::Board(BoardName::lobby());
         let elsewhere = bench.results(lobby, vec![create]).await;
-        assert!(matches!(elsewhere[..], [TaskResult::Refused(StoreError::Refused { .. })]));
+        let is_refused = matches!(&elsewhere[..], [TaskResult::Refused(why)]
+            if matches!(**why, StoreError::Refused { .. }));
+        assert!(is_refused, "{elsewhere:?}");
     }
 
     #[tokio::test]
@@ -393,7 +402,7 @@ mod tests {
         assert!(matches!(&results[3], TaskResult::Session(row) if row.key == other));
         assert!(matches!(&results[4], TaskResult::AlreadyCommitted(post) if post.seq == Seq(1)));
         assert_eq!(results[5..7], [TaskResult::Cancelled, TaskResult::Done]);
-        assert!(matches!(results[7], TaskResult::Refused(StoreError::Unknown { .. })));
+        assert!(is_unknown(&results[7]));
     }
 
     #[tokio::test]

@@ -196,15 +196,16 @@ fn publish_posts(
     }
     posts.sort_by_key(|post| post.seq);
     posts.dedup_by_key(|post| post.seq);
-    let mut runs = Vec::new();
-    while !posts.is_empty() {
-        let gap = posts.windows(2).rposition(|pair| pair[0].seq.next() != pair[1].seq);
-        runs.push(posts.split_off(gap.map_or(0, |at| at + 1)));
-    }
-    for posts in runs.into_iter().rev() {
-        let as_of_ms = posts.last().map_or(0, |post| post.posted_at_ms);
+    let mut tell_run = |posts: Vec<Post>| {
+        let Some(last) = posts.last() else { return };
+        let as_of_ms = last.posted_at_ms;
         tell(News::Posts { epoch, board: board.clone(), posts, as_of_ms }, out);
+    };
+    while let Some(at) = posts.windows(2).position(|pair| pair[0].seq.next() != pair[1].seq) {
+        let rest = posts.split_off(at + 1);
+        tell_run(std::mem::replace(&mut posts, rest));
     }
+    tell_run(posts);
 }
 
 /// News of what a batch did to sessions.
@@ -215,7 +216,7 @@ fn publish_sessions(tasks: &[Task], results: &[TaskResult], out: &mut Vec<Effect
                 let read_marks = Vec::new();
                 News::Session(SessionRow { key: *key, user: user.clone(), read_marks })
             }
-            (Task::RedeemTicket { .. }, TaskResult::Session(row)) => News::Session(row.clone()),
+            (Task::RedeemTicket { .. }, TaskResult::Session(row)) => News::Session((**row).clone()),
             (Task::CloseSession { key }, TaskResult::Done) => News::SessionClosed(*key),
             (Task::SetReadMark { key, board, seq }, TaskResult::Done) => {
                 News::ReadMark { key: *key, board: board.clone(), seq: *seq }
