@@ -7,12 +7,13 @@
 //! ```
 //!
 //! 1. A session is touched every `touch_interval` while it has an open stream and was alive in
-//!    the last [`ALIVE_FOR`]; at once when a stream opens or it posts.
+//!    the last [`ALIVE_FOR`]; at once when a stream opens, and when it posts and was not touched
+//!    in this interval.
 //! 2. The store is touched every interval even for nobody: it tells a calm evening from an
-//!    absence by that.
+//!    absence by that. One touch is on its way at a time; who comes meanwhile goes with the next.
 //! 3. A leave is due `leave_delay` after the last stream closed and names the last touch that
 //!    is known, so that a session that went on elsewhere stays.
-//! 4. At most `sessions_max` sessions, and as many waiting to be touched at once.
+//! 4. At most `sessions_max` sessions, as many waiting to be touched at once, and as many touched.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,6 +49,9 @@ pub struct Due {
 pub struct Presence {
     sessions: BTreeMap<SessionKey, Here>,
     at_once: BTreeSet<SessionKey>,
+    /// Those that the store was told of since the interval began.
+    told: BTreeSet<SessionKey>,
+    on_its_way: bool,
     touch_at: Mono,
     touch_interval: Duration,
     leave_delay: Duration,
@@ -66,6 +70,8 @@ impl Presence {
         Self {
             sessions: BTreeMap::new(),
             at_once: BTreeSet::new(),
+            told: BTreeSet::new(),
+            on_its_way: false,
             touch_at: now,
             touch_interval,
             leave_delay,
@@ -111,7 +117,9 @@ impl Presence {
     /// A session's post was taken; it is active though it have no stream.
     pub fn on_post(&mut self, now: Mono, key: SessionKey) {
         self.on_alive(now, &key);
-        self.touch_at_once(key);
+        if !self.told.contains(&key) {
+            self.touch_at_once(key);
+        }
     }
 
     fn touch_at_once(&mut self, key: SessionKey) {
@@ -120,8 +128,14 @@ impl Presence {
         }
     }
 
-    /// The store was touched for these sessions, at this store time.
-    pub fn on_touched(&mut self, keys: &[SessionKey], now_ms: u64) {
+    /// The store was touched for these sessions, at this store time; `None` when it was not.
+    pub fn on_touched(&mut self, keys: &[SessionKey], now_ms: Option<u64>) {
+        self.on_its_way = false;
+        let Some(now_ms) = now_ms else {
+            // Their next post tries again.
+            self.told.clear();
+            return;
+        };
         for key in keys {
             if let Some(here) = self.sessions.get_mut(key) {
                 here.touched_ms = now_ms;
@@ -138,39 +152,51 @@ impl Presence {
     pub fn forget(&mut self, key: &SessionKey) {
         self.sessions.remove(key);
         self.at_once.remove(key);
+        self.told.remove(key);
     }
 
-    /// What is due. A touch that the store does not take is made up for by the next.
+    /// What is due; a touch is answered with [`Presence::on_touched`]. One that the store does not
+    /// take is made up for by the next.
     pub fn due(&mut self, now: Mono) -> Due {
-        let mut due = Due::default();
-        let at_once = std::mem::take(&mut self.at_once);
-        if now >= self.touch_at {
-            self.touch_at = now + self.touch_interval;
-            let live = |here: &Here| here.streams > 0 && now.since(here.alive_at) <= ALIVE_FOR;
-            let live = self.sessions.iter().filter(|(_, here)| live(here)).map(|(key, _)| *key);
-            let all: BTreeSet<_> = live.chain(at_once).collect();
-            due.touch = Some(all.into_iter().collect());
-        } else if !at_once.is_empty() {
-            due.touch = Some(at_once.into_iter().collect());
-        }
+        let touch = if self.on_its_way { None } else { self.touch(now) };
+        self.on_its_way |= touch.is_some();
+        let mut leave = Vec::new();
         self.sessions.retain(|key, here| {
             let leaves = here.leave_at.is_some_and(|at| now >= at);
             if leaves {
-                due.leave.push((*key, here.touched_ms));
+                leave.push((*key, here.touched_ms));
+                self.told.remove(key);
             }
             !leaves
         });
-        due
+        Due { touch, leave }
     }
 
-    /// When something is due next: the next touch at the latest.
-    #[must_use]
-    pub fn next_deadline(&self) -> Mono {
-        if !self.at_once.is_empty() {
-            return Mono::ZERO;
+    fn touch(&mut self, now: Mono) -> Option<Vec<SessionKey>> {
+        let mut keys = std::mem::take(&mut self.at_once);
+        if now >= self.touch_at {
+            self.touch_at = now + self.touch_interval;
+            let live = |here: &Here| here.streams > 0 && now.since(here.alive_at) <= ALIVE_FOR;
+            keys.extend(self.sessions.iter().filter(|(_, here)| live(here)).map(|(key, _)| *key));
+            self.told.clear();
+        } else if keys.is_empty() {
+            return None;
         }
+        let room = self.sessions_max.saturating_sub(self.told.len());
+        self.told.extend(keys.iter().take(room));
+        Some(keys.into_iter().collect())
+    }
+
+    /// When something is due next; `None` while that is not for time to say.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Mono> {
+        let touch = match (self.on_its_way, self.at_once.is_empty()) {
+            (true, _) => None,
+            (false, true) => Some(self.touch_at),
+            (false, false) => Some(Mono::ZERO),
+        };
         let leave = self.sessions.values().filter_map(|here| here.leave_at).min();
-        leave.map_or(self.touch_at, |leave| leave.min(self.touch_at))
+        touch.into_iter().chain(leave).min()
     }
 
     /// How many sessions are here, the leaving ones too.
@@ -204,34 +230,61 @@ mod tests {
         Presence::new(at(0), Duration::from_secs(5), Duration::from_secs(12), 8)
     }
 
-    fn touch(keys: &[u8]) -> Due {
-        Due { touch: Some(keys.iter().map(|n| key(*n)).collect()), leave: vec![] }
+    /// What is touched now, by a store that takes it at once.
+    fn touched(presence: &mut Presence, now: Mono) -> Option<Vec<u8>> {
+        let keys = presence.due(now).touch?;
+        presence.on_touched(&keys, Some(77));
+        Some(keys.iter().map(|key| key.0[0]).collect())
     }
 
     #[test]
     fn nobody_is_touched_every_interval_too() {
         let mut presence = presence();
-        assert_eq!(presence.due(at(0)), touch(&[]));
-        assert_eq!(presence.next_deadline(), at(5));
+        assert_eq!(touched(&mut presence, at(0)), Some(vec![]));
+        assert_eq!(presence.next_deadline(), Some(at(5)));
         assert_eq!(presence.due(at(4)), Due::default());
         presence.on_touch_wanted(at(4));
-        assert_eq!(presence.due(at(4)), touch(&[]));
-        assert_eq!(presence.next_deadline(), at(9));
+        assert_eq!(touched(&mut presence, at(4)), Some(vec![]));
+        assert_eq!(presence.next_deadline(), Some(at(9)));
     }
 
     #[test]
     fn streams_and_posts_touch_at_once_and_the_silent_not_at_all() {
         let mut presence = presence();
-        presence.due(at(0));
+        touched(&mut presence, at(0));
         presence.on_stream_opened(at(1), key(1));
         presence.on_post(at(1), key(2));
-        assert!(presence.next_deadline() <= at(1));
-        assert_eq!(presence.due(at(1)), touch(&[1, 2]));
-        assert_eq!(presence.due(at(5)), touch(&[1]));
-        assert_eq!(presence.due(at(16)), touch(&[1]));
-        assert_eq!(presence.due(at(21)), touch(&[]));
+        assert!(presence.next_deadline() <= Some(at(1)));
+        assert_eq!(touched(&mut presence, at(1)), Some(vec![1, 2]));
+        assert_eq!(touched(&mut presence, at(5)), Some(vec![1]));
+        assert_eq!(touched(&mut presence, at(16)), Some(vec![1]));
+        assert_eq!(touched(&mut presence, at(21)), Some(vec![]));
         presence.on_alive(at(22), &key(1));
-        assert_eq!(presence.due(at(26)), touch(&[1]));
+        assert_eq!(touched(&mut presence, at(26)), Some(vec![1]));
+    }
+
+    #[test]
+    fn who_posts_much_is_touched_once_an_interval() {
+        let mut presence = presence();
+        touched(&mut presence, at(0));
+        let posts = (1..12).map(|s| {
+            presence.on_post(at(s), key(1));
+            touched(&mut presence, at(s)).map_or(0, |keys| keys.len())
+        });
+        assert_eq!(posts.collect::<Vec<_>>(), [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn one_touch_is_on_its_way_at_a_time() {
+        let mut presence = presence();
+        presence.on_post(at(0), key(1));
+        assert_eq!(presence.due(at(0)).touch, Some(vec![key(1)]));
+        presence.on_post(at(1), key(2));
+        presence.on_post(at(1), key(1));
+        assert_eq!((presence.next_deadline(), presence.due(at(9))), (None, Due::default()));
+        presence.on_touched(&[key(1)], None);
+        presence.on_post(at(9), key(1));
+        assert_eq!(touched(&mut presence, at(9)), Some(vec![1, 2]), "the first was not heard");
     }
 
     #[test]
@@ -239,8 +292,7 @@ mod tests {
         let mut presence = presence();
         presence.on_stream_opened(at(0), key(1));
         presence.on_stream_opened(at(0), key(1));
-        presence.due(at(0));
-        presence.on_touched(&[key(1)], 77);
+        touched(&mut presence, at(0));
         presence.on_stream_closed(at(1), &key(1));
         presence.on_stream_closed(at(2), &key(1));
         assert_eq!(presence.due(at(13)).leave, []);
@@ -292,7 +344,7 @@ mod tests {
                 }
                 let leave = model.values().filter_map(|m| m.1).min();
                 if let Some(leave) = leave {
-                    prop_assert!(presence.next_deadline() <= at(leave));
+                    prop_assert!(presence.next_deadline().is_some_and(|next| next <= at(leave)));
                 }
             }
         }

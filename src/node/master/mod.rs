@@ -441,7 +441,7 @@ impl Driver {
         let waited = self.deadlines.front().map(|(at, _)| *at);
         [
             Some(self.core.next_deadline()),
-            Some(self.presence.next_deadline()),
+            self.presence.next_deadline(),
             self.dialer.next_deadline(),
             touch,
             poll,

@@ -182,9 +182,9 @@ impl Driver {
         answer: Result<u64, StoreError>,
     ) {
         let now = self.env.now();
+        self.presence.on_touched(keys, answer.as_ref().ok().copied());
         match answer {
-            Ok(now_ms) => {
-                self.presence.on_touched(keys, now_ms);
+            Ok(_) => {
                 self.core.on_store_write(now, true, &mut self.out);
                 self.want_users();
             }
