@@ -1,5 +1,6 @@
 //! Posts committed per second, end to end: real TCP on loopback, HTTP, sealed links, a real
-//! SQLite file, two masters and three workers as tasks of this process.
+//! SQLite file, two masters and three workers. Each node has a runtime of its own, as it has in a
+//! process of its own: the system, not one runtime's queue, says whose turn it is.
 //!
 //! Beside it, in the same run and on the same disk, raw SQLite with the batch sizes that the
 //! cluster came to, and with one post per commit. The table at the end gives the ratios;
@@ -8,7 +9,7 @@
 #![expect(clippy::disallowed_methods, reason = "a bench measures the wall clock")]
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -41,7 +42,9 @@ const TEXT: &str = "an ordinary line of an ordinary evening, as long as such lin
 /// A running cluster and what is needed to talk to it.
 struct Cluster {
     runtime: Runtime,
-    envs: Vec<Env>,
+    /// The clients' world.
+    env: Env,
+    _nodes: Vec<Runtime>,
     urls: Vec<String>,
     store: Store,
     dir: TempDir,
@@ -49,17 +52,18 @@ struct Cluster {
 
 impl Cluster {
     fn start() -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        let runtime = runtime();
         let dir = TempDir::new().expect("a folder");
         let db = dir.path().join("store.db");
-        let (envs, urls, store) = runtime.block_on(start_nodes(dir.path(), &db));
-        Self { runtime, envs, urls, store, dir }
+        let nodes: Vec<_> = (0..MASTERS + WORKERS).map(|_| self::runtime()).collect();
+        let env = world(&runtime, dir.path().join("clients"));
+        let (urls, store) = runtime.block_on(start_nodes(&env, &nodes, dir.path(), &db));
+        Self { runtime, env, _nodes: nodes, urls, store, dir }
     }
 
     /// Posts `posts` times with so many clients at once, each waiting for its answer.
     fn post(&self, clients: &mut [Api], posts: u64) -> Duration {
-        let env = &self.envs[0];
+        let env = &self.env;
         let started = Instant::now();
         self.runtime.block_on(async {
             let count = clients.len() as u64;
@@ -99,7 +103,7 @@ impl Cluster {
 
     async fn client(&self, nth: usize) -> Api {
         let url = &self.urls[nth % self.urls.len()];
-        let mut api = Api::new(&self.envs[0], url, None, Limits::default());
+        let mut api = Api::new(&self.env, url, None, Limits::default());
         let name = format!("client {nth}").parse().expect("a name");
         for _ in 0..100 {
             if let Ok(Reply::Opened(opened)) =
@@ -108,7 +112,7 @@ impl Cluster {
                 api.set_token(opened.token);
                 return api;
             }
-            self.envs[0].sleep(Duration::from_millis(50)).await;
+            self.env.sleep(Duration::from_millis(50)).await;
         }
         panic!("no session at {url}");
     }
@@ -132,12 +136,34 @@ impl Cluster {
     }
 }
 
-async fn start_nodes(dir: &Path, db: &Path) -> (Vec<Env>, Vec<String>, Store) {
-    let config = Config::default();
+fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).enable_all().build().expect("a runtime")
+}
+
+/// The world of a node whose tasks run on this runtime.
+fn world(on: &Runtime, dir: PathBuf) -> Env {
+    let _entered = on.enter();
+    Env::new(RealWorld::new(dir).expect("a folder"))
+}
+
+async fn start_nodes(
+    clients: &Env,
+    nodes: &[Runtime],
+    dir: &Path,
+    db: &Path,
+) -> (Vec<String>, Store) {
+    // What one person may ask for is no question here.
+    let config = Config {
+        session_requests_per_s: 1_000_000,
+        session_requests_burst: 1_000_000,
+        ..Config::default()
+    };
     let keys = Arc::new(GeneratedKeys);
-    let (mut envs, mut urls, mut links, mut pins) = (vec![], vec![], vec![], vec![]);
-    for nth in 0..MASTERS {
-        let env = Env::new(RealWorld::new(dir.join(format!("master-{nth}"))).expect("a folder"));
+    let (mut urls, mut links, mut pins) = (vec![], vec![], vec![]);
+    let (of_masters, of_workers) = nodes.split_at(MASTERS);
+    for (nth, on) in of_masters.iter().enumerate() {
+        let env = world(on, dir.join(format!("master-{nth}")));
         let identity =
             load_or_make_identity(&env, keys.as_ref(), config.identity_bits).await.expect("a key");
         pins.push(identity.fingerprint());
@@ -161,21 +187,20 @@ async fn start_nodes(dir: &Path, db: &Path) -> (Vec<Env>, Vec<String>, Store) {
             let ended = run_master(of_node, params, std::future::pending()).await;
             panic!("a master ended: {ended:?}");
         });
-        envs.push(env);
     }
-    let store = sqlite::open(&envs[0], db, config.store_timeout).expect("a store");
-    let secret = JoinSecret::random(&mut envs[0].rng("bench-token"), &pins[0]);
+    let store = sqlite::open(clients, db, config.store_timeout).expect("a store");
+    let secret = JoinSecret::random(&mut clients.rng("bench-token"), &pins[0]);
     let token = JoinToken {
         id: secret.id,
         guard: *secret.guard().expose(),
         bearer_sha256: secret.bearer_sha256(),
         role: Role::Worker,
         uses_left: u32::try_from(WORKERS).expect("a few"),
-        ends_at_ms: envs[0].wall().ms + 3_600_000,
+        ends_at_ms: clients.wall().ms + 3_600_000,
     };
     store.put_join_token(token).await.expect("the store");
-    for nth in 0..WORKERS {
-        let env = Env::new(RealWorld::new(dir.join(format!("worker-{nth}"))).expect("a folder"));
+    for (nth, on) in of_workers.iter().enumerate() {
+        let env = world(on, dir.join(format!("worker-{nth}")));
         let params = WorkerParams {
             name: format!("worker-{nth}"),
             config: config.clone(),
@@ -190,9 +215,8 @@ async fn start_nodes(dir: &Path, db: &Path) -> (Vec<Env>, Vec<String>, Store) {
             let ended = run_worker(of_node, params, std::future::pending()).await;
             panic!("a worker ended: {ended:?}");
         });
-        envs.push(env);
     }
-    (envs, urls, store)
+    (urls, store)
 }
 
 async fn free_port(env: &Env) -> String {
