@@ -99,7 +99,8 @@ pub enum Event {
 pub enum Moment {
     /// A batch left for a worker.
     AssignSent,
-    /// The store committed an append; its worker has not answered yet.
+    /// The store committed an append; its worker has not answered yet. Announced where the store
+    /// is, and again by the worker when it hears of it: two of a kind per append.
     AppendCommitted,
     /// A client was told that its post is in.
     AckSent,

@@ -56,7 +56,7 @@ pub(super) async fn open(env: &Env, places: &Places, name: &str) -> Result<Sessi
         }
     }
     let name: UserName =
-        name.parse().map_err(|why| CtlError::Usage(format!("--name {name}: {why}")))?;
+        name.parse().map_err(|why| CtlError::Usage(format!("--name {name:?}: {why}")))?;
     let client = client(None)?;
     client.open_session(name, PATIENCE).await?;
     if let Some(token) = client.token() {

@@ -9,7 +9,7 @@ mod settings;
 use std::{
     ffi::OsString,
     future::{Future, pending},
-    io,
+    io::{self, IsTerminal},
     os::fd::AsFd,
     path::{Path, PathBuf},
     sync::Arc,
@@ -243,6 +243,7 @@ fn log_to_stderr(what: &str) -> Result<(), LaunchError> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .try_init()
         .map_err(|e| LaunchError::Failed(format!("the log: {e}")))
 }

@@ -76,8 +76,8 @@ pub const WORKER_KEYS: &[Key] = &[
     Key {
         name: "pins",
         kind: Kind::List,
-        help: "Fingerprints of masters' keys, as chatctl fingerprint prints them; for its first \
-               start one at least",
+        help: "Fingerprints of masters' keys, SHA-256 of the public key (SPKI, DER) in hex; for its \
+               first start one at least",
     },
     Key { name: "token", kind: Kind::Secret, help: "A join token, for its first start" },
     Key { name: "token_file", kind: Kind::Text, help: "A file that holds the join token" },
