@@ -105,6 +105,10 @@ pub struct Config {
     pub session_requests_per_s: u32,
     /// Requests of one session at once.
     pub session_requests_burst: u32,
+    /// Sessions opened from one address, per second over time.
+    pub openings_per_s: u32,
+    /// Sessions opened from one address at once.
+    pub openings_burst: u32,
     /// Events waiting for one stream's reader.
     pub stream_backlog_max: usize,
     /// Sessions that a master keeps in memory.
@@ -155,6 +159,8 @@ impl Default for Config {
             connections_per_address_max: 4096,
             session_requests_per_s: 200,
             session_requests_burst: 400,
+            openings_per_s: 50,
+            openings_burst: 1000,
             stream_backlog_max: 256,
             sessions_cached_max: 100_000,
             identity_bits: 3072,
@@ -219,6 +225,8 @@ impl Config {
             ("connections_per_address_max", self.connections_per_address_max),
             ("session_requests_per_s", self.session_requests_per_s as usize),
             ("session_requests_burst", self.session_requests_burst as usize),
+            ("openings_per_s", self.openings_per_s as usize),
+            ("openings_burst", self.openings_burst as usize),
             ("stream_backlog_max", self.stream_backlog_max),
             ("sessions_cached_max", self.sessions_cached_max),
         ];

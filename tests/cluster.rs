@@ -12,7 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chatchat::env::real::TempDir;
+use chatchat::{crypto::admission::JoinSecret, env::real::TempDir, types::Fingerprint};
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
 /// What a busy machine may take for any one step.
 const WAIT: Duration = Duration::from_secs(60);
@@ -178,8 +179,12 @@ fn refused(program: &str, args: &[&str]) -> String {
     let ended = Command::new(program).args(args).output().expect("it starts");
     let said = String::from_utf8(ended.stderr).expect("a text");
     assert_eq!(ended.status.code(), Some(2), "{said}");
-    // Log lines may come before it.
-    said.lines().last().unwrap_or_default().to_owned()
+    let mut lines: Vec<_> = said.lines().collect();
+    let last = lines.pop().unwrap_or_default().to_owned();
+    // What it did until then stands in its log.
+    let is_log = |line: &&str| [" INFO ", " WARN "].iter().any(|level| line.contains(level));
+    assert!(lines.iter().all(is_log), "{said}");
+    last
 }
 
 #[test]
@@ -198,6 +203,10 @@ fn what_cannot_work_is_one_line_with_the_way_out_and_exit_code_2() {
     let said = refused(master, &["--data-dir", &data, "--http", &addr, "--admin=off"]);
     assert!(said.contains(&addr) && said.contains("choose another with --http"), "{said}");
 
+    let port = addr.rsplit_once(':').expect("a port").1;
+    let said = refused(cluster, &["--data-dir", &text(&path("cluster")), "--http-port", port]);
+    assert!(said.contains(&addr) && said.contains("choose another with --http-port"), "{said}");
+
     fs::write(path("typo.toml"), "lease_tll = \"3s\"\n").expect("written");
     let said = refused(cluster, &["--config", &text(&path("typo.toml"))]);
     assert!(said.contains("unknown key lease_tll"), "{said}");
@@ -211,6 +220,51 @@ fn what_cannot_work_is_one_line_with_the_way_out_and_exit_code_2() {
     let args = ["--data-dir", &fresh, "--masters=127.0.0.1:1", &pin, "--identity-bits=2048"];
     let said = refused(worker, &args);
     assert!(said.contains("join token"), "{said}");
+
+    fs::write(path("fresh/guard.key"), "half a guard").expect("written");
+    let secret = JoinSecret::random(&mut ChaCha20Rng::from_seed([7; 32]), &Fingerprint([7; 32]));
+    let token = format!("--token={}", *secret.text());
+    let said = refused(worker, &[&args[..], &[&token]].concat());
+    assert!(said.contains("guard.key"), "{said}");
+}
+
+/// The parts of a listing that a test looks at.
+fn link_of(cluster: &Cluster, name: &str) -> String {
+    let text = fs::read_to_string(cluster.dir.path().join("cluster.json")).expect("a listing");
+    let listing: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let nodes = listing["nodes"].as_array().expect("a list");
+    let node = nodes.iter().find(|node| node["name"] == name).expect("it runs");
+    node["link"].as_str().expect("an address").to_owned()
+}
+
+#[test]
+fn garbage_at_the_link_port_is_logged_with_its_reason_and_workers_still_join() {
+    let cluster = Cluster::start(&["--masters=1", "--workers=1", "--restart"]);
+    cluster.says("Chatchat is ready");
+    let link = link_of(&cluster, "master-0");
+    let over_long = [&[0xff; 8][..], &[0; 64]].concat();
+    for garbage in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &over_long, &[0; 4096]] {
+        let mut stream = TcpStream::connect(&link).expect("it listens");
+        // It may be closed before all of it is taken.
+        let _ = stream.write_all(garbage);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        assert!(answer.is_empty(), "strangers are told nothing: {answer:?}");
+    }
+    // The line may follow the closing.
+    let until = Instant::now() + WAIT;
+    loop {
+        let log = fs::read_to_string(cluster.dir.path().join("master-0/log")).expect("a log");
+        let told = log.lines().filter(|line| line.contains("a node was not taken in"));
+        if told.filter(|line| line.contains("error=")).count() == 3 {
+            break;
+        }
+        assert!(Instant::now() < until, "{log}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    signal("-KILL", cluster.pid("worker-0"));
+    cluster.says("worker-0 joined master-0");
+    assert!(get(cluster.port, "/readyz").starts_with("HTTP/1.1 200"));
 }
 
 #[test]

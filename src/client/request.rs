@@ -220,7 +220,8 @@ impl Request {
                 | Self::ReadMark { .. }
                 | Self::Readyz => Reply::Done,
             }),
-            (_, status @ (429 | 503)) => Err(Failure::Busy {
+            // 408: the request was not heard to its end.
+            (_, status @ (408 | 429 | 503)) => Err(Failure::Busy {
                 status,
                 problem: Problem::read(&answer.body),
                 retry_after: answer.retry_after,

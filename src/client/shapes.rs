@@ -40,6 +40,9 @@ pub struct Node {
     pub reaches_store: Option<bool>,
     /// Batches it is writing for the master asked.
     pub in_flight: u32,
+    /// Its resident memory, as it last told the master asked.
+    #[serde(default)]
+    pub resident_bytes: Option<u64>,
 }
 
 /// One failed worker.

@@ -130,10 +130,15 @@ fn workers(views: &[&ClusterState], names: &BTreeMap<NodeId, &str>) -> String {
             name_of(names, node.master),
             reach(node.reaches_store).to_owned(),
             node.in_flight.to_string(),
+            node.resident_bytes.map_or_else(String::new, memory),
         ]
     });
-    let head = ["NAME", "ID", "STATE", "REGISTRATION", "MASTER", "STORE", "IN FLIGHT"];
+    let head = ["NAME", "ID", "STATE", "REGISTRATION", "MASTER", "STORE", "IN FLIGHT", "MEMORY"];
     table(&head, rows.collect())
+}
+
+fn memory(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
 fn failed(views: &[&ClusterState], names: &BTreeMap<NodeId, &str>) -> String {
@@ -251,6 +256,7 @@ mod tests {
             http: (role == Role::Master).then(|| "http://127.0.0.1:8080".to_owned()),
             reaches_store: Some(true),
             in_flight: 1,
+            resident_bytes: Some(13 << 20),
         }
     }
 
@@ -293,8 +299,8 @@ m0    01010101  in     2            4          5        http://127.0.0.1:8080
 m1              no answer: it cannot be reached
 
 WORKERS
-NAME  ID        STATE  REGISTRATION  MASTER  STORE  IN FLIGHT
-w0    02020202  in     3             m0      here   1
+NAME  ID        STATE  REGISTRATION  MASTER  STORE  IN FLIGHT  MEMORY
+w0    02020202  in     3             m0      here   1          13 MiB
 
 FAILED LISTS
 MASTER  WORKER  REGISTRATION  FOR  TIMES  WHY

@@ -44,7 +44,9 @@ impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<App> for JsonBody<
                 return Err(Problem::new("body-too-large", detail));
             }
             Ok(Err(_)) => return Err(Problem::new("malformed-body", "the body was cut short")),
-            Err(_) => return Err(Problem::new("body-timeout", "the body did not end in time")),
+            Err(_) => {
+                return Err(Problem::retry("body-timeout", "the body did not end in time", 1000));
+            }
         };
         let read = serde_json::from_slice(&bytes);
         read.map(Self).map_err(|why| Problem::new("malformed-body", why.to_string()))

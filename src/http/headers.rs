@@ -2,7 +2,7 @@
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue},
+    http::{HeaderMap, HeaderName, HeaderValue, Method},
     middleware::Next,
     response::Response,
 };
@@ -36,12 +36,17 @@ pub(super) async fn finish(
     request: Request,
     next: Next,
 ) -> Response {
-    let method = request.method().clone();
-    // The route, not the path: names of boards would make the counters endless.
+    // What a stranger can make up, methods and paths, would make the counters endless.
+    let method = counted_as(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = next.run(request).await;
     add_missing(response.headers_mut());
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    metrics.answered(method.as_str(), route, response.status().as_u16());
+    metrics.answered(method, route, response.status().as_u16());
     response
+}
+
+fn counted_as(method: &Method) -> &'static str {
+    const KNOWN: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
 }

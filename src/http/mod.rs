@@ -39,7 +39,11 @@ pub use self::{
     metrics::Metrics,
     openapi::text as openapi_text,
 };
-use self::{problem::Problem, rate::RateLimiter, server::Closing};
+use self::{
+    problem::Problem,
+    rate::RateLimiter,
+    server::{Closing, PeerHost},
+};
 use crate::{
     config::Config,
     env::{Env, Listener},
@@ -81,7 +85,9 @@ struct Shared {
     handle: MasterHandle,
     params: HttpParams,
     /// Who asked how much lately.
-    rates: Mutex<RateLimiter>,
+    rates: Mutex<RateLimiter<SessionKey>>,
+    /// From where sessions were opened lately.
+    openings: Mutex<RateLimiter<Arc<str>>>,
     /// Once told it does not change.
     cluster: OnceLock<[u8; 16]>,
     /// Streams end when the server does.
@@ -90,9 +96,26 @@ struct Shared {
 
 impl App {
     fn new(env: Env, handle: MasterHandle, params: HttpParams, closing: &Closing) -> Self {
-        let rates = Mutex::new(RateLimiter::new(&params.config));
-        let closing = closing.sender();
-        Self(Arc::new(Shared { env, handle, params, rates, cluster: OnceLock::new(), closing }))
+        let Config {
+            session_requests_per_s,
+            session_requests_burst,
+            openings_per_s,
+            openings_burst,
+            sessions_cached_max,
+            ..
+        } = params.config;
+        let rates =
+            RateLimiter::new(session_requests_per_s, session_requests_burst, sessions_cached_max);
+        let openings = RateLimiter::new(openings_per_s, openings_burst, sessions_cached_max);
+        Self(Arc::new(Shared {
+            env,
+            handle,
+            params,
+            rates: Mutex::new(rates),
+            openings: Mutex::new(openings),
+            cluster: OnceLock::new(),
+            closing: closing.sender(),
+        }))
     }
 
     fn env(&self) -> &Env {
@@ -121,6 +144,13 @@ impl App {
         let now = self.env().now();
         let mut rates = self.0.rates.lock().unwrap_or_else(PoisonError::into_inner);
         rates.admit(now, key).map_err(Problem::rate_limited)
+    }
+
+    /// Counts one session opened from an address.
+    fn admit_opening(&self, from: PeerHost) -> Result<(), Problem> {
+        let now = self.env().now();
+        let mut openings = self.0.openings.lock().unwrap_or_else(PoisonError::into_inner);
+        openings.admit(now, from.0).map_err(Problem::too_many_openings)
     }
 
     /// The cluster's id.

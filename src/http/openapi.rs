@@ -41,7 +41,7 @@ const OPERATIONS: &[Operation] = &[
         query: &[],
         body: Some("OpenSession"),
         answers: &[(201, "SessionOpened", "The session is committed.")],
-        problems: &["malformed-name", "overloaded", "unavailable"],
+        problems: &["malformed-name", "rate-limited", "overloaded", "unavailable"],
     },
     Operation {
         method: "get",
@@ -191,7 +191,7 @@ const OPERATIONS: &[Operation] = &[
         query: &[],
         body: Some("Ticket"),
         answers: &[(201, "SessionOpened", "The cookie is set.")],
-        problems: &["unknown-ticket", "overloaded", "unavailable"],
+        problems: &["unknown-ticket", "rate-limited", "overloaded", "unavailable"],
     },
     Operation {
         method: "get",

@@ -70,8 +70,12 @@ impl Problem {
         Self { slug, detail: detail.into(), retry_ms: None }
     }
 
-    fn retry(slug: &'static str, detail: impl Into<String>, retry_ms: u64) -> Self {
+    pub(super) fn retry(slug: &'static str, detail: impl Into<String>, retry_ms: u64) -> Self {
         Self { retry_ms: Some(retry_ms), ..Self::new(slug, detail) }
+    }
+
+    pub(super) fn too_many_openings(retry_ms: u64) -> Self {
+        Self::retry("rate-limited", "too many sessions are opened from this address", retry_ms)
     }
 
     pub(super) fn rate_limited(retry_ms: u64) -> Self {

@@ -1,36 +1,37 @@
-//! How often one session may ask: a bucket per session, as one point in time (GCRA).
+//! How often one session may ask, or one address open sessions: a bucket for each, as one point
+//! in time (GCRA).
 //!
-//! 1. A session that asks no faster than its rate is never refused.
-//! 2. The table holds `sessions_cached_max` sessions at most; those at rest are forgotten first.
+//! 1. Who asks no faster than the rate is never refused.
+//! 2. The table holds `sessions_cached_max` at most; those at rest are forgotten first.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{config::Config, time::Mono, types::SessionKey};
+use crate::time::Mono;
 
 /// Between two looks for sessions at rest in a full table.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Who asked how much lately.
 #[derive(Debug)]
-pub(super) struct RateLimiter {
+pub(super) struct RateLimiter<K> {
     /// What one request costs.
     interval: Duration,
     /// How much may be spent ahead.
     window: Duration,
-    sessions_max: usize,
-    /// Until when each session has spent its share.
-    spent: BTreeMap<SessionKey, Mono>,
+    len_max: usize,
+    /// Until when each has spent its share.
+    spent: BTreeMap<K, Mono>,
     next_sweep: Mono,
 }
 
-impl RateLimiter {
-    /// By `session_requests_per_s` and `session_requests_burst`.
-    pub(super) fn new(config: &Config) -> Self {
-        let interval = Duration::from_secs(1) / config.session_requests_per_s.max(1);
+impl<K: Ord> RateLimiter<K> {
+    /// So many per second over time, and at once, for each of at most `len_max`.
+    pub(super) fn new(per_s: u32, burst: u32, len_max: usize) -> Self {
+        let interval = Duration::from_secs(1) / per_s.max(1);
         Self {
             interval,
-            window: interval * config.session_requests_burst.saturating_sub(1),
-            sessions_max: config.sessions_cached_max,
+            window: interval * burst.saturating_sub(1),
+            len_max,
             spent: BTreeMap::new(),
             next_sweep: Mono::ZERO,
         }
@@ -39,9 +40,9 @@ impl RateLimiter {
     /// Counts one request.
     ///
     /// # Errors
-    /// In how many milliseconds the session may ask again. Nothing was counted.
-    pub(super) fn admit(&mut self, now: Mono, key: SessionKey) -> Result<(), u64> {
-        if self.spent.len() >= self.sessions_max && !self.spent.contains_key(&key) {
+    /// In how many milliseconds it may ask again. Nothing was counted.
+    pub(super) fn admit(&mut self, now: Mono, key: K) -> Result<(), u64> {
+        if self.spent.len() >= self.len_max && !self.spent.contains_key(&key) {
             self.sweep(now)?;
         }
         let spent = self.spent.get(&key).copied().unwrap_or(now).max(now);
@@ -59,7 +60,7 @@ impl RateLimiter {
             self.next_sweep = now + SWEEP_INTERVAL;
             self.spent.retain(|_, spent| *spent > now);
         }
-        if self.spent.len() < self.sessions_max {
+        if self.spent.len() < self.len_max {
             return Ok(());
         }
         Err(ms_up(self.next_sweep.since(now)))
@@ -73,15 +74,10 @@ fn ms_up(by: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::SessionKey;
 
-    fn limiter(sessions_cached_max: usize) -> RateLimiter {
-        let rate = Config {
-            session_requests_per_s: 10,
-            session_requests_burst: 3,
-            sessions_cached_max,
-            ..Config::default()
-        };
-        RateLimiter::new(&rate)
+    fn limiter(len_max: usize) -> RateLimiter<SessionKey> {
+        RateLimiter::new(10, 3, len_max)
     }
 
     fn at(ms: u64) -> Mono {

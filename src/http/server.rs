@@ -6,12 +6,18 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use axum::{Router, body::Body, http::Request};
+use axum::{
+    Router,
+    body::Body,
+    extract::FromRequestParts,
+    http::{Request, request::Parts},
+};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::sync::broadcast;
@@ -107,7 +113,8 @@ pub(super) async fn run(
         };
         metrics.connection_opened();
         let (metrics, closing) = (metrics.clone(), closing.sender().subscribe());
-        let served = connection(env.clone(), stream, router.clone(), timer.clone(), closing);
+        let from = PeerHost(seat.host.as_str().into());
+        let served = connection(env.clone(), stream, from, router.clone(), timer.clone(), closing);
         env.spawn("http connection", async move {
             served.await;
             metrics.connection_closed();
@@ -119,12 +126,14 @@ pub(super) async fn run(
 async fn connection(
     env: Env,
     stream: BoxStream,
+    from: PeerHost,
     router: Router,
     timer: EnvTimer,
     mut closing: broadcast::Receiver<()>,
 ) {
     let io = TokioIo::new(Watched::new(&env, stream, FIRST_BYTE_TIMEOUT, WRITE_STALL_MAX));
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(from.clone());
         router.clone().oneshot(request.map(Body::new))
     });
     let served = http1::Builder::new()
@@ -150,6 +159,19 @@ async fn connection(
     served.as_mut().graceful_shutdown();
     // What is not done by then is cut.
     let _ = env.timeout(GRACE, served).await;
+}
+
+/// The address that a request came from, without its port.
+#[derive(Clone, Debug)]
+pub(super) struct PeerHost(pub(super) Arc<str>);
+
+impl<S: Sync> FromRequestParts<S> for PeerHost {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        // Every connection says it; those of no connection share a name.
+        Ok(parts.extensions.get().cloned().unwrap_or_else(|| Self("".into())))
+    }
 }
 
 /// Who is connected, counted by address.

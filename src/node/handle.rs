@@ -175,6 +175,8 @@ pub struct NodeView {
     pub reaches_store: Option<bool>,
     /// Batches it is writing for the master asked.
     pub in_flight: u32,
+    /// Its resident memory, as it last told the master asked.
+    pub resident_bytes: Option<u64>,
 }
 
 /// One failed worker.

@@ -39,6 +39,8 @@ pub struct Ticket {
     pub origin: Origin,
     /// When it came.
     pub came_at: Mono,
+    /// It goes in a batch of its own.
+    pub alone: bool,
 }
 
 /// Tasks that are written together.
@@ -68,7 +70,12 @@ impl Batch {
     pub fn new(from: &mut Vec<Entry>, token: Token, assignee: Assignee) -> Self {
         let tickets = from
             .iter()
-            .map(|entry| Ticket { id: entry.id, origin: entry.origin, came_at: entry.came_at })
+            .map(|entry| Ticket {
+                id: entry.id,
+                origin: entry.origin,
+                came_at: entry.came_at,
+                alone: entry.alone,
+            })
             .collect();
         let tasks = from.drain(..).map(|entry| entry.task).collect();
         Self {
@@ -107,7 +114,7 @@ impl Batch {
             id: ticket.id,
             origin: ticket.origin,
             sent: true,
-            alone,
+            alone: alone || ticket.alone,
             came_at: ticket.came_at,
             task,
         })

@@ -118,7 +118,6 @@ impl Tails {
             *self = Self::new(read.epoch, self.posts_max);
             noted.new_epoch = true;
         }
-        self.as_of_ms = self.as_of_ms.max(read.as_of_ms);
         for (board, last) in &read.boards {
             match self.boards.get(board) {
                 Some(tail) if tail.last() < *last => {
@@ -132,6 +131,10 @@ impl Tails {
                 }
                 None => {}
             }
+        }
+        // A promise of all that was there by then: not while a board lacks some of it.
+        if noted.behind.is_empty() {
+            self.as_of_ms = self.as_of_ms.max(read.as_of_ms);
         }
         noted
     }
@@ -257,15 +260,15 @@ pub struct Reader {
 
 impl Reader {
     /// Begins a stream of the boards that are known, at most 32. A board that the cursor does
-    /// not name begins at its end. `ends_are_fresh` says that the tails' ends were read from
-    /// the store after the cursor was shown: only then is a place past the end an error and not
-    /// a sign that this memory is behind.
+    /// not name begins at its end. `read` is what the store said after the cursor was shown: a
+    /// place past that and past the tail's end is an error. Without it, it is a sign that this
+    /// memory is behind.
     #[must_use]
     pub fn open(
         tails: &Tails,
         boards: &[BoardName],
         cursor: &Result<Option<Cursor>, ()>,
-        ends_are_fresh: bool,
+        read: Option<&Boards>,
     ) -> (Self, Option<ResetReason>) {
         let mut at = Cursor { epoch: tails.epoch(), boards: BTreeMap::new() };
         for board in boards {
@@ -290,7 +293,10 @@ impl Reader {
                 *place = *shown;
             }
         }
-        let ahead = ends_are_fresh && ends.iter().any(|(b, end)| reader.at.boards[b] > *end);
+        let ahead = read.is_some_and(|read| {
+            let stored = |board| read.last(board).unwrap_or_default();
+            ends.iter().any(|(board, end)| reader.at.boards[board] > stored(board).max(*end))
+        });
         if ahead {
             reader.at.boards = ends;
         }

@@ -58,6 +58,8 @@ struct Watched {
 #[derive(Clone, Debug)]
 pub struct MasterWatch {
     masters: BTreeMap<NodeId, Watched>,
+    /// When rows were first missed, for `out_after`.
+    gone: BTreeMap<NodeId, Mono>,
     /// When the store was read last, if it answered then.
     read_at: Option<Mono>,
     out_after: Duration,
@@ -67,7 +69,7 @@ impl MasterWatch {
     /// Knows nobody; `out_after` of unchanged rows puts a master out.
     #[must_use]
     pub const fn new(out_after: Duration) -> Self {
-        Self { masters: BTreeMap::new(), read_at: None, out_after }
+        Self { masters: BTreeMap::new(), gone: BTreeMap::new(), read_at: None, out_after }
     }
 
     /// The store answered with these rows. Changes are in the order of ids.
@@ -104,6 +106,8 @@ impl MasterWatch {
             known.row = row;
             self.masters.insert(node, known);
         }
+        self.gone.retain(|_, since| now.since(*since) < self.out_after);
+        self.gone.extend(before.keys().map(|node| (*node, now)));
         changes.extend(before.into_iter().map(|(node, w)| Change::Gone(node, w.row.incarnation)));
         changes
     }
@@ -136,6 +140,13 @@ impl MasterWatch {
     pub fn is_out_for(&self, now: Mono, node: &NodeId, by: Duration) -> bool {
         let since = self.masters.get(node).and_then(|watched| watched.out_since);
         since.is_some_and(|since| now.since(since) >= by)
+    }
+
+    /// Whether a master has had no row for at least `out_after`, or never had one.
+    #[must_use]
+    pub fn is_long_gone(&self, now: Mono, node: &NodeId) -> bool {
+        !self.masters.contains_key(node)
+            && self.gone.get(node).is_none_or(|since| now.since(*since) >= self.out_after)
     }
 
     /// All rows with whether they are in, in the order of ids.
@@ -182,6 +193,9 @@ pub(super) mod tests {
         assert_eq!(watch.on_rows(at(7), vec![row(1, 2, 1)]), [Change::In(node)]);
         assert_eq!(watch.on_rows(at(8), vec![]), [Change::Gone(node, Incarnation(2))]);
         assert!(!watch.knows_anyone());
+        assert!(!watch.is_long_gone(at(8), &node) && watch.is_long_gone(at(13), &node));
+        watch.on_rows(at(14), vec![]);
+        assert!(watch.is_long_gone(at(14), &node));
     }
 
     #[test]

@@ -19,6 +19,10 @@ use crate::{
     types::{BoardName, NodeId, Resource},
 };
 
+/// Tasks of sessions in one batch. Each is a transaction of its own, and all of them have to be
+/// done within one `store_timeout`, or the batch would never end on a slow store.
+pub const SESSION_TASKS_MAX: usize = 8;
+
 /// A resource's place in a master's tables. Small, dense, reused after [`TaskQueue::retire`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
@@ -202,8 +206,9 @@ impl TaskQueue {
         Ok(())
     }
 
-    /// Takes the next batch: at most this many tasks and bytes (one task always fits), none
-    /// when the slot has no work. Moves into `batch`, which is cleared first.
+    /// Takes the next batch: at most this many tasks and bytes (one task always fits), and
+    /// [`SESSION_TASKS_MAX`] of sessions; none when the slot has no work. Moves into `batch`,
+    /// which is cleared first.
     pub fn take_batch(
         &mut self,
         slot: Slot,
@@ -214,6 +219,7 @@ impl TaskQueue {
         batch.clear();
         let lane = &mut self.lanes[slot.index()];
         let one_by_one = matches!(lane.resource, Some(Resource::Board(_)));
+        let tasks_max = if one_by_one { tasks_max } else { tasks_max.min(SESSION_TASKS_MAX) };
         let mut bytes = 0;
         while let Some(next) = lane.waiting.front() {
             let single = next.alone || (one_by_one && !matches!(next.task, Task::Post { .. }));
@@ -312,7 +318,7 @@ mod tests {
     use super::*;
     use crate::{
         store::NewPost,
-        types::{Author, PostId, UserId},
+        types::{Author, PostId, SessionKey, UserId},
     };
 
     fn queue(tasks_max: usize, total_max: usize) -> TaskQueue {
@@ -354,6 +360,17 @@ mod tests {
         }
         let batches: Vec<_> = (0..4).map(|_| take(&mut queue, slot, 10)).collect();
         assert_eq!(batches, [vec![1, 2], vec![3], vec![4], vec![]]);
+    }
+
+    #[test]
+    fn a_batch_of_sessions_is_small() {
+        let mut queue = queue(20, 20);
+        let slot = queue.slot(&Resource::Sessions(NodeId([1; 16]))).expect("room");
+        for id in 1..=10 {
+            let close = Task::CloseSession { key: SessionKey([1; 32]) };
+            let _ = queue.push(slot, entry(id, close));
+        }
+        assert_eq!((take(&mut queue, slot, 64).len(), take(&mut queue, slot, 64).len()), (8, 2));
     }
 
     #[test]

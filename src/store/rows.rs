@@ -130,6 +130,15 @@ pub struct Boards {
     pub as_of_ms: u64,
 }
 
+impl Boards {
+    /// The last place of a board; `None` when there is no such board.
+    #[must_use]
+    pub fn last(&self, board: &BoardName) -> Option<Seq> {
+        let at = self.boards.binary_search_by(|(name, _)| name.cmp(board)).ok()?;
+        Some(self.boards[at].1)
+    }
+}
+
 /// A person's session as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRow {

@@ -13,6 +13,7 @@ use crate::{
         auth::{self, Caller, Secret},
         body::JsonBody,
         problem::Problem,
+        server::PeerHost,
         shape::{
             OpenSession, RedeemTicket, SessionOpened, SessionRestored, TicketIssued, boards_of,
         },
@@ -57,7 +58,12 @@ impl Surroundings {
 }
 
 /// `POST /api/v1/sessions`
-pub(super) async fn open(State(app): State<App>, JsonBody(asked): JsonBody<OpenSession>) -> Reply {
+pub(super) async fn open(
+    State(app): State<App>,
+    from: PeerHost,
+    JsonBody(asked): JsonBody<OpenSession>,
+) -> Reply {
+    app.admit_opening(from)?;
     let name: UserName = asked.name.parse()?;
     let around = Surroundings::read(&app).await?;
     let secret = Secret::new(app.env());
@@ -127,8 +133,10 @@ pub(super) async fn issue_ticket(State(app): State<App>, caller: Caller) -> Repl
 /// `POST /api/v1/handover/redeem`
 pub(super) async fn redeem_ticket(
     State(app): State<App>,
+    from: PeerHost,
     JsonBody(asked): JsonBody<RedeemTicket>,
 ) -> Reply {
+    app.admit_opening(from)?;
     let ticket = Secret::read(&asked.ticket)
         .ok_or_else(|| Problem::new("unknown-ticket", "the ticket is not one of ours"))?;
     let around = Surroundings::read(&app).await?;

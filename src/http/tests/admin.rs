@@ -44,6 +44,23 @@ async fn only_the_token_opens_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn methods_that_strangers_make_up_count_as_one() {
+    let site = Site::new();
+    for nth in 0..20 {
+        site.send(Ask::new(&format!("MADE-UP-{nth}"), "/")).await;
+    }
+    let token = AdminToken::new("secret");
+    let answer = ask(&site, &token, Ask::new("GET", "/metrics").token("secret")).await;
+    let made_up: Vec<_> = answer
+        .body
+        .lines()
+        .filter(|l| l.contains("http_answers") && l.contains("method="))
+        .collect();
+    assert_eq!(made_up.len(), 1, "{}", answer.body);
+    assert!(made_up[0].contains("method=\"other\"") && made_up[0].ends_with(" 20"), "{made_up:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_operator_sees_all_of_the_cluster() {
     let site = Site::new();
     let token = AdminToken::new("secret");

@@ -253,6 +253,23 @@ async fn a_session_that_asks_too_often_is_told_when_to_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_address_that_opens_too_many_sessions_is_told_when_to_come_back() {
+    let config =
+        crate::config::Config { openings_per_s: 1, openings_burst: 2, ..Default::default() };
+    let site = Site::with(config);
+    for name in ["Ada", "Bob"] {
+        site.join(name).await;
+    }
+    let opened = site.post("/api/v1/sessions", "", &json!({ "name": "Eve" })).await;
+    assert_eq!((opened.status, opened.problem().as_str()), (429, "rate-limited"));
+    assert_eq!(opened.header("retry-after"), Some("1"));
+    let redeemed = site.post("/api/v1/handover/redeem", "", &json!({ "ticket": "x" })).await;
+    assert_eq!(redeemed.problem(), "rate-limited", "no guessing of tickets either");
+    site.env.sleep(super::SECOND).await;
+    site.join("Eve").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_page_may_talk_to_masters_only() {
     let site = Site::new();
     let page = site.get("/", "").await;

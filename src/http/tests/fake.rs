@@ -298,6 +298,7 @@ fn cluster_view() -> ClusterView {
         http,
         reaches_store,
         in_flight: 0,
+        resident_bytes: None,
     };
     let http = Some(this_master().http);
     ClusterView {

@@ -1,8 +1,9 @@
 //! Open streams: each is given its boards' posts in order, at its reader's pace.
 //!
 //! 1. What a reader is given of a board is gapless from its cursor on, or a reset comes first.
-//! 2. At most `BACKLOG` events wait here for one reader, and `stream_backlog_max` in its
-//!    channel; more is taken from the tails or the store as it reads.
+//! 2. At most `BACKLOG` events and one page wait here for one reader, the newest state, people and
+//!    masters, and `stream_backlog_max` in its channel; more is taken from the tails or, a page
+//!    at a time, from the store as it reads.
 //! 3. A reader that takes nothing for [`SLOW_AFTER`] is closed; its cursor resumes elsewhere.
 
 use std::{
@@ -18,7 +19,7 @@ use crate::{
     env::{Env, TimedOut},
     node::handle::{Consistency, Feed, FeedGuard, Hello, MasterInfo, ReadError, StreamEvent},
     protocol::board::{Due, Reader, Tails},
-    store::{ActiveUser, Page, Range, Store, StoreError},
+    store::{ActiveUser, Boards, Page, Range, Store, StoreError},
     types::{BoardName, SessionKey},
 };
 
@@ -39,10 +40,32 @@ struct Open {
     reader: Reader,
     events: mpsc::Sender<StreamEvent>,
     backlog: VecDeque<StreamEvent>,
-    /// Boards of which posts are being read from the store for it.
-    fetching: BTreeSet<BoardName>,
+    /// The newest of each kind that is told once, until there is room.
+    owed: Owed,
+    /// The board of which posts are being read from the store for it.
+    fetching: Option<BoardName>,
     /// Room in its channel is being waited for.
     waits_for_room: bool,
+}
+
+/// What a reader is told once, when it changes.
+#[derive(Default)]
+struct Owed {
+    state: Option<Consistency>,
+    presence: Option<Arc<[ActiveUser]>>,
+    masters: Option<Vec<MasterInfo>>,
+}
+
+impl Owed {
+    const fn is_empty(&self) -> bool {
+        self.state.is_none() && self.presence.is_none() && self.masters.is_none()
+    }
+
+    fn next(&mut self) -> Option<StreamEvent> {
+        let state = self.state.take().map(StreamEvent::State);
+        let presence = || self.presence.take().map(StreamEvent::Presence);
+        state.or_else(presence).or_else(|| self.masters.take().map(StreamEvent::Masters))
+    }
 }
 
 /// All streams of a master.
@@ -65,8 +88,8 @@ impl Feeds {
             self.by_board.entry(board.clone()).or_default().insert(self.last);
         }
         let backlog = VecDeque::new();
-        let fetching = BTreeSet::new();
-        let open = Open { key, reader, events, backlog, fetching, waits_for_room: false };
+        let (owed, fetching) = (Owed::default(), None);
+        let open = Open { key, reader, events, backlog, owed, fetching, waits_for_room: false };
         self.open.insert(self.last, open);
         self.last
     }
@@ -107,7 +130,7 @@ impl Feeds {
         let Some(open) = self.open.get_mut(&feed) else { return };
         let boards: Vec<BoardName> = open.reader.cursor().boards.keys().cloned().collect();
         for board in &boards {
-            while open.backlog.len() < BACKLOG && !open.fetching.contains(board) {
+            while open.backlog.len() < BACKLOG && open.fetching.as_ref() != Some(board) {
                 match open.reader.due(tails, board, BACKLOG - open.backlog.len()) {
                     Due::Nothing => break,
                     Due::Posts(posts) => {
@@ -116,8 +139,10 @@ impl Feeds {
                         }
                         open.backlog.extend(posts.into_iter().map(StreamEvent::Post));
                     }
+                    // Its turn comes with the page that is on its way.
+                    Due::AskStore { .. } if open.fetching.is_some() => break,
                     Due::AskStore { after } => {
-                        open.fetching.insert(board.clone());
+                        open.fetching = Some(board.clone());
                         let (store, board) = (store.clone(), board.clone());
                         let done = done.clone();
                         env.spawn("feed-page", async move {
@@ -151,7 +176,7 @@ impl Feeds {
         let Some(open) = self.open.get_mut(&feed) else { return };
         match answer {
             Ok(page) if page.epoch == tails.epoch() => {
-                open.fetching.remove(board);
+                open.fetching = None;
                 let at = open.reader.cursor().boards.get(board).copied().unwrap_or_default();
                 let new: Vec<_> = page.posts.into_iter().filter(|post| post.seq > at).collect();
                 // A page that does not begin where the reader is would be a hole.
@@ -163,9 +188,7 @@ impl Feeds {
                     open.backlog.extend(posts);
                 }
             }
-            Ok(_) => {
-                open.fetching.remove(board);
-            }
+            Ok(_) => open.fetching = None,
             Err(_) => {
                 let (done, env_later, board) = (done.clone(), env.clone(), board.clone());
                 let (store, at) = (store.clone(), open.reader.cursor().boards.get(&board).copied());
@@ -197,18 +220,15 @@ impl Feeds {
         }
     }
 
-    fn tell_all(&mut self, env: &Env, done: &mpsc::Sender<Done>, event: &StreamEvent) {
+    fn tell_all(&mut self, env: &Env, done: &mpsc::Sender<Done>, tell: impl Fn(&mut Owed)) {
         for (feed, open) in &mut self.open {
-            // What is told again soon is not worth a reader's room.
-            if open.backlog.len() < BACKLOG {
-                open.backlog.push_back(event.clone());
-            }
+            tell(&mut open.owed);
             open.flush(env, done, *feed);
         }
     }
 
     pub(super) fn say_state(&mut self, env: &Env, done: &mpsc::Sender<Done>, state: Consistency) {
-        self.tell_all(env, done, &StreamEvent::State(state));
+        self.tell_all(env, done, |owed| owed.state = Some(state));
     }
 
     pub(super) fn say_presence(
@@ -217,7 +237,7 @@ impl Feeds {
         done: &mpsc::Sender<Done>,
         users: &Arc<[ActiveUser]>,
     ) {
-        self.tell_all(env, done, &StreamEvent::Presence(Arc::clone(users)));
+        self.tell_all(env, done, |owed| owed.presence = Some(Arc::clone(users)));
     }
 
     pub(super) fn say_masters(
@@ -226,7 +246,7 @@ impl Feeds {
         done: &mpsc::Sender<Done>,
         masters: &[MasterInfo],
     ) {
-        self.tell_all(env, done, &StreamEvent::Masters(masters.to_vec()));
+        self.tell_all(env, done, |owed| owed.masters = Some(masters.to_vec()));
     }
 
     /// The last event of every stream.
@@ -247,12 +267,16 @@ impl Feeds {
 impl Open {
     /// Moves what waits into the channel, as far as it fits.
     fn flush(&mut self, env: &Env, done: &mpsc::Sender<Done>, feed: u64) {
-        while let Some(event) = self.backlog.pop_front() {
-            match self.events.try_send(event) {
-                Ok(()) => {}
-                Err(mpsc::error::TrySendError::Closed(_)) => return,
-                Err(mpsc::error::TrySendError::Full(event)) => {
-                    self.backlog.push_front(event);
+        while !self.owed.is_empty() || !self.backlog.is_empty() {
+            match self.events.try_reserve() {
+                Ok(room) => {
+                    // News of the cluster overtakes posts: it is newer than they are.
+                    if let Some(event) = self.owed.next().or_else(|| self.backlog.pop_front()) {
+                        room.send(event);
+                    }
+                }
+                Err(mpsc::error::TrySendError::Closed(())) => return,
+                Err(mpsc::error::TrySendError::Full(())) => {
                     if !self.waits_for_room {
                         self.waits_for_room = true;
                         self.wait_for_room(env, done, feed);
@@ -290,14 +314,14 @@ impl Open {
 }
 
 impl Driver {
-    /// Opens a stream. `fresh` says that the ends of all boards were just read.
-    pub(super) fn open_stream(&mut self, want: WantStream, fresh: bool) {
+    /// Opens a stream. `read` is what the store said of all boards just now.
+    pub(super) fn open_stream(&mut self, want: WantStream, read: Option<&Boards>) {
         let WantStream { session, boards, cursor, reply } = want;
         if self.feeds.len() >= self.config.streams_max {
             let _ = reply.send(Err(ReadError::Overloaded));
             return;
         }
-        let (reader, reset) = Reader::open(&self.tails, &boards, &cursor, fresh);
+        let (reader, reset) = Reader::open(&self.tails, &boards, &cursor, read);
         let (events, receiver) = mpsc::channel(self.config.stream_backlog_max.max(4));
         let hello = Hello {
             node: self.me.clone(),

@@ -125,8 +125,11 @@ impl Driver {
                     LinkEnd::Said(Close { reason: CloseReason::Leaving, .. }) => LinkOver::Left,
                     other => LinkOver::Lost(other.to_string()),
                 };
-                tracing::info!(peer = %link.peer().node.short(), %end, "a link ended");
+                let peer = link.peer().node;
+                tracing::info!(peer = %peer.short(), %end, "a link ended");
                 self.links.remove(&id);
+                // If it is back already it says so again soon.
+                self.memory.remove(&peer);
                 self.core.on_link_over(now, id, &over, &mut self.out);
                 self.note_directory();
             }
@@ -201,7 +204,11 @@ impl Driver {
             // A worker has no news of its own to tell, and its word on others' would be forged.
             Direct::News(_) => {}
             Direct::WorkerStatus(status) => {
-                self.worker_status.insert(id, status);
+                if status.resident_bytes > 0
+                    && let Some(link) = self.links.get(&id)
+                {
+                    self.memory.insert(link.peer().node, status.resident_bytes);
+                }
             }
         }
     }

@@ -51,7 +51,7 @@ use crate::{
     },
     env::{Env, Listener},
     event::Event,
-    message::{ForwardReply, Member, WorkerStatus},
+    message::{ForwardReply, Member},
     protocol::{
         assignment::AttemptId,
         board::Tails,
@@ -264,7 +264,8 @@ struct Driver {
     sessions: Sessions,
     /// Who waits for the store to tell a session.
     authenticating: BTreeMap<SessionKey, Vec<SessionReply>>,
-    worker_status: BTreeMap<LinkId, WorkerStatus>,
+    /// Resident bytes of the workers that are linked.
+    memory: BTreeMap<NodeId, u64>,
     presence: Presence,
     fresh_boards: Coalesced<reads::WantBoards>,
     fresh_users: Coalesced<reads::WantUsers>,
@@ -392,7 +393,7 @@ impl Driver {
             holder,
             cluster: cluster.cluster,
             authenticating: BTreeMap::new(),
-            worker_status: BTreeMap::new(),
+            memory: BTreeMap::new(),
         })
     }
 

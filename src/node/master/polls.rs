@@ -188,7 +188,10 @@ impl Driver {
                 self.core.on_store_write(now, true, &mut self.out);
                 self.want_users();
             }
-            Err(_) => self.core.on_store_write(now, false, &mut self.out),
+            Err(_) => {
+                self.core.on_store_write(now, false, &mut self.out);
+                self.give_up_users();
+            }
         }
     }
 }

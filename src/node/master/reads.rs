@@ -129,7 +129,7 @@ impl Driver {
                 (WantBoards::Posts { board, range, limit, reply }, Err(_)) => {
                     self.weak_posts(board, range, limit, reply);
                 }
-                (WantBoards::Stream(want), answer) => self.open_stream(want, answer.is_ok()),
+                (WantBoards::Stream(want), answer) => self.open_stream(want, answer.as_ref().ok()),
             }
         }
     }
@@ -149,11 +149,10 @@ impl Driver {
         limit: u32,
         reply: oneshot::Sender<Result<Read<Page>, ReadError>>,
     ) {
-        let Ok(at) = boards.boards.binary_search_by(|(name, _)| name.cmp(&board)) else {
+        let Some(last) = boards.last(&board) else {
             let _ = reply.send(Err(ReadError::Unknown));
             return;
         };
-        let last = boards.boards[at].1;
         let in_memory = (self.tails.epoch() == boards.epoch
             && self.tails.last(&board).is_some_and(|have| have >= last))
         .then(|| self.tails.read(&board, range, limit as usize))
@@ -306,7 +305,7 @@ impl Driver {
     }
 
     pub(super) fn on_session_closed(&mut self, key: SessionKey) {
-        self.sessions.remove(&key);
+        self.sessions.close(&key);
         self.presence.forget(&key);
         self.feeds.log_out(&key);
     }
@@ -333,6 +332,14 @@ impl Driver {
             };
             let _ = reply.send(answer);
         });
+    }
+
+    /// The store cannot be told who is here: who waits for the list gets what is known of it.
+    pub(super) fn give_up_users(&mut self) {
+        for reply in std::mem::take(&mut self.fresh_users.next).into_iter().flatten() {
+            let _ =
+                reply.send(Ok(Read { value: self.users.to_vec(), consistency: Consistency::Weak }));
+        }
     }
 
     /// The active people will be read again.

@@ -1,6 +1,8 @@
 //! Sessions that were seen here, so that not every request asks the store who it is.
+//!
+//! A session that was closed never opens again: what is told of it later is late.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
     store::SessionRow,
@@ -12,12 +14,20 @@ use crate::{
 pub(super) struct Sessions {
     rows: BTreeMap<SessionKey, SessionRow>,
     order: VecDeque<SessionKey>,
+    closed: BTreeSet<SessionKey>,
+    closed_order: VecDeque<SessionKey>,
     max: usize,
 }
 
 impl Sessions {
     pub(super) const fn new(max: usize) -> Self {
-        Self { rows: BTreeMap::new(), order: VecDeque::new(), max }
+        Self {
+            rows: BTreeMap::new(),
+            order: VecDeque::new(),
+            closed: BTreeSet::new(),
+            closed_order: VecDeque::new(),
+            max,
+        }
     }
 
     pub(super) fn get(&self, key: &SessionKey) -> Option<&SessionRow> {
@@ -25,6 +35,9 @@ impl Sessions {
     }
 
     pub(super) fn put(&mut self, row: SessionRow) {
+        if self.closed.contains(&row.key) {
+            return;
+        }
         if self.rows.insert(row.key, row.clone()).is_none() {
             self.order.push_back(row.key);
         }
@@ -38,8 +51,16 @@ impl Sessions {
         }
     }
 
-    pub(super) fn remove(&mut self, key: &SessionKey) {
+    pub(super) fn close(&mut self, key: &SessionKey) {
         self.rows.remove(key);
+        if self.closed.insert(*key) {
+            self.closed_order.push_back(*key);
+        }
+        if self.closed.len() > self.max
+            && let Some(oldest) = self.closed_order.pop_front()
+        {
+            self.closed.remove(&oldest);
+        }
     }
 
     pub(super) fn raise_mark(&mut self, key: &SessionKey, board: BoardName, seq: Seq) {
@@ -48,5 +69,38 @@ impl Sessions {
             Ok(at) => row.read_marks[at].1 = row.read_marks[at].1.max(seq),
             Err(at) => row.read_marks.insert(at, (board, seq)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Author, UserId};
+
+    fn row(n: u8) -> SessionRow {
+        let user = Author { id: UserId([n; 16]), name: "Ada".parse().expect("a name") };
+        SessionRow { key: SessionKey([n; 32]), user, read_marks: Vec::new() }
+    }
+
+    #[test]
+    fn what_is_told_late_of_a_closed_session_does_not_open_it() {
+        let mut sessions = Sessions::new(2);
+        sessions.put(row(1));
+        sessions.close(&row(1).key);
+        sessions.put(row(1));
+        assert_eq!(sessions.get(&row(1).key), None);
+        sessions.put(row(2));
+        assert_eq!(sessions.get(&row(2).key), Some(&row(2)));
+    }
+
+    #[test]
+    fn open_and_closed_ones_are_bounded() {
+        let mut sessions = Sessions::new(2);
+        for n in 0..9 {
+            sessions.put(row(n));
+            sessions.close(&row(n + 10).key);
+        }
+        assert_eq!((sessions.rows.len(), sessions.closed.len()), (2, 2));
+        assert_eq!(sessions.closed_order.len(), 2);
     }
 }

@@ -38,6 +38,7 @@ impl Driver {
                     http: member.http.clone(),
                     reaches_store,
                     in_flight: core.selection().in_flight(&fact.node),
+                    resident_bytes: self.memory.get(&fact.node).copied(),
                 }
             })
             .collect();

@@ -308,7 +308,14 @@ impl Driver {
 
     /// What a publish says, if it is in order. Fanout is a hint: what is lost is repaired.
     fn open(&mut self, envelope: &Bytes) -> Option<News> {
-        match self.fanout.as_mut()?.open(envelope) {
+        let fanout = self.fanout.as_mut()?;
+        let master = fanout.domain().master;
+        match fanout.open(envelope) {
+            // A fellow worker has nothing to tell: what it said would be forged.
+            Ok(Some(heard)) if heard.sender != master => {
+                tracing::warn!(sender = %heard.sender, "a publish of a member that is no master");
+                None
+            }
             Ok(Some(heard)) => {
                 if heard.missed > 0 && heard.news.topic() == Topic::Board {
                     self.look_for_gaps();

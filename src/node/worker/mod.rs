@@ -120,7 +120,9 @@ pub async fn run(
     config.validate()?;
     let token = token.as_deref().map(JoinSecret::parse).transpose()?.map(Arc::new);
     let identity = Arc::new(load_or_make_identity(&env, &*keys, config.identity_bits).await?);
-    if token.is_none() && load_guard(&env).await?.is_none() {
+    // One that cannot be read would fail every dial, whatever the token.
+    let guard = load_guard(&env).await?;
+    if token.is_none() && guard.is_none() {
         return Err(WorkerError::NotEnrolled);
     }
     let registration = dial::load_registration(&env).await?;

@@ -95,16 +95,20 @@ fn a_short_board_is_read_whole_from_memory() {
 fn a_stream_begins_at_its_cursor_or_says_why_not() {
     let (lobby, dev): (_, BoardName) = (BoardName::lobby(), "dev".parse().expect("a board"));
     let tails = tails_at(10, 4);
-    let open = |text: &str, fresh| {
+    let open_with = |text: &str, read: Option<&Boards>| {
         let cursor = text.parse::<Cursor>().map(Some).map_err(|_| ());
-        let (reader, reset) = Reader::open(&tails, &[lobby.clone(), dev.clone()], &cursor, fresh);
+        let (reader, reset) = Reader::open(&tails, &[lobby.clone(), dev.clone()], &cursor, read);
         (reader.cursor().to_string(), reset)
     };
+    let stored = ends(7, 10);
+    let open = |text: &str, fresh: bool| open_with(text, fresh.then_some(&stored));
     assert_eq!(open("7;lobby:4,dev:2", true), ("7;lobby:4".to_owned(), None));
     assert_eq!(open("7;", true), ("7;lobby:10".to_owned(), None));
     assert_eq!(open("6;lobby:4", true), ("7;lobby:10".to_owned(), Some(ResetReason::Epoch)));
     assert_eq!(open("7;lobby:11", true), ("7;lobby:10".to_owned(), Some(ResetReason::Ahead)));
     assert_eq!(open("7;lobby:11", false), ("7;lobby:11".to_owned(), None));
+    // The store is further than this memory: so may be who comes from another master.
+    assert_eq!(open_with("7;lobby:11", Some(&ends(7, 12))), ("7;lobby:11".to_owned(), None));
     assert_eq!(open("junk", true), ("7;lobby:10".to_owned(), Some(ResetReason::Malformed)));
 }
 
@@ -112,7 +116,7 @@ fn a_stream_begins_at_its_cursor_or_says_why_not() {
 fn a_reader_is_reset_when_the_store_was_restored() {
     let lobby = BoardName::lobby();
     let mut tails = tails_at(10, 4);
-    let (mut reader, _) = Reader::open(&tails, std::slice::from_ref(&lobby), &Ok(None), true);
+    let (mut reader, _) = Reader::open(&tails, std::slice::from_ref(&lobby), &Ok(None), None);
     tails.on_boards(&ends(8, 3));
     assert_eq!(reader.due(&tails, &lobby, 9), Due::Reset(ResetReason::Epoch));
     reader.reset(&tails);
@@ -134,7 +138,7 @@ proptest! {
         let mut tails = tails_at(20, posts_max);
         let cursor = Cursor { epoch: EPOCH, boards: [(lobby.clone(), Seq(start))].into() };
         let (mut reader, reset) =
-            Reader::open(&tails, std::slice::from_ref(&lobby), &Ok(Some(cursor)), true);
+            Reader::open(&tails, std::slice::from_ref(&lobby), &Ok(Some(cursor)), Some(&ends(7, 20)));
         prop_assert_eq!(reset.is_some(), start > 20);
         let mut expected = if start > 20 { 21 } else { start + 1 };
         let mut last = 20;

@@ -47,12 +47,12 @@ impl Master {
         if self.roster.get(&node).is_some_and(|r| r.registration == registration) {
             self.selection.finish(&node);
         }
+        let mut settled = None;
         match answer {
             Ok(AssignReply::Done(results)) if results.len() == tasks => {
                 self.assignments.on_store_here(slot);
-                if let Some(batch) = self.assignments.take(slot) {
-                    self.settle(slot, batch, results, out);
-                }
+                settled = self.assignments.take(slot).map(|batch| (batch, results));
+                self.queue.end(slot, tasks);
             }
             Ok(AssignReply::Done(_)) => self.fail_attempt(now, slot, false, out),
             Ok(AssignReply::StoreAway { .. }) => {
@@ -90,7 +90,11 @@ impl Master {
             self.put_back(slot, false);
             self.release(slot, now + self.config.forward_retry, out);
         }
+        // The next batch goes before the news of this one: the store waits for nobody's page.
         self.pump(now, slot, out);
+        if let Some((batch, results)) = settled {
+            settle(self.queue.resource(slot), batch, results, out);
+        }
     }
 
     fn fail_attempt(&mut self, now: Mono, slot: Slot, gone: bool, out: &mut Vec<Effect>) {
@@ -137,27 +141,26 @@ impl Master {
             out.push(Effect::End { id: ticket.id, origin: ticket.origin, end });
         }
     }
+}
 
-    fn settle(
-        &mut self,
-        slot: Slot,
-        batch: Batch,
-        results: Vec<TaskResult>,
-        out: &mut Vec<Effect>,
-    ) {
-        self.queue.end(slot, batch.tasks.len());
-        // The message that carried them is gone by now: nothing is copied.
-        let tasks = Arc::unwrap_or_clone(batch.tasks);
-        match self.queue.resource(slot) {
-            Some(Resource::Board(board)) => {
-                publish_posts(board, batch.token.epoch, tasks, &results, out);
-            }
-            _ => publish_sessions(&tasks, &results, out),
+/// Tells of a batch that the store decided: first everyone, then who waits for it.
+fn settle(
+    resource: Option<&Resource>,
+    batch: Batch,
+    results: Vec<TaskResult>,
+    out: &mut Vec<Effect>,
+) {
+    // The message that carried them is gone by now: nothing is copied.
+    let tasks = Arc::unwrap_or_clone(batch.tasks);
+    match resource {
+        Some(Resource::Board(board)) => {
+            publish_posts(board, batch.token.epoch, tasks, &results, out);
         }
-        for (ticket, result) in batch.tickets.iter().zip(results) {
-            let end = End::Settled(result);
-            out.push(Effect::End { id: ticket.id, origin: ticket.origin, end });
-        }
+        _ => publish_sessions(&tasks, &results, out),
+    }
+    for (ticket, result) in batch.tickets.iter().zip(results) {
+        let end = End::Settled(result);
+        out.push(Effect::End { id: ticket.id, origin: ticket.origin, end });
     }
 }
 

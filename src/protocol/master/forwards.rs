@@ -1,7 +1,11 @@
 //! What other masters answer to tasks that were forwarded to them.
 
 use super::{CallFailed, Effect, End, Master};
-use crate::{message::ForwardReply, protocol::task_queue::TaskId, time::Mono};
+use crate::{
+    message::ForwardReply,
+    protocol::{permission::Hold, task_queue::TaskId},
+    time::Mono,
+};
 
 impl Master {
     /// Another master answered, or did not. Nothing if the task was taken back meanwhile.
@@ -35,9 +39,7 @@ impl Master {
                 None
             }
             Ok(ForwardReply::Weak) => {
-                if let Some(peer) = self.peers.get_mut(&forward.to) {
-                    peer.can_write = false;
-                }
+                // Whether it can write is its beats' to say: this may have been overtaken by one.
                 self.permissions.on_told(slot, None, now, look_at);
                 None
             }
@@ -72,13 +74,16 @@ impl Master {
             }
         }
         for slot in silent {
+            // Who cannot write leaves it to who may; of two questions under way the store's
+            // second answer would find nobody.
+            if !self.can_write(now) || matches!(self.permissions.hold(slot), Hold::Asking { .. }) {
+                continue;
+            }
             let Some(resource) = self.queue.resource(slot).cloned() else { continue };
             out.push(Effect::Wish { resource: resource.clone() });
             out.push(Effect::Probe("a master wished for a lease whose holder is silent"));
-            if self.can_write(now) {
-                self.permissions.on_asked(now, slot);
-                out.push(Effect::Ask { slot, resource });
-            }
+            self.permissions.on_asked(now, slot);
+            out.push(Effect::Ask { slot, resource });
         }
     }
 

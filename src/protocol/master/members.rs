@@ -270,7 +270,7 @@ impl Master {
         let before = now - ORPHANED_AFTER;
         let is_out = |master: &NodeId| {
             self.watch.is_out_for(now, master, ORPHANED_AFTER)
-                || (self.watch.knows_anyone() && self.watch.get(master).is_none())
+                || (self.watch.knows_anyone() && self.watch.is_long_gone(now, master))
         };
         let orphans: Vec<Fact> = self.registry.orphans(before, is_out).copied().collect();
         for Fact { node, registration, .. } in orphans {

@@ -395,6 +395,21 @@ fn a_silent_holder_is_wished_away_and_its_tasks_are_taken_back() {
 }
 
 #[test]
+fn a_lease_is_asked_for_once_however_many_wait_for_its_silent_holder() {
+    let mut lab = Lab::new(1);
+    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
+    lab.submit(1);
+    lab.held_by(holder(2));
+    lab.pass(50);
+    lab.submit(2);
+    lab.out.clear();
+    lab.pass(2100);
+    lab.pass(50);
+    let asked = lab.out.iter().filter(|effect| matches!(effect, Effect::Ask { .. })).count();
+    assert_eq!(asked, 1, "{:?}", lab.out);
+}
+
+#[test]
 fn a_wanted_lease_is_released_after_the_attempt_in_flight() {
     let mut lab = Lab::new(1);
     lab.submit(1);
