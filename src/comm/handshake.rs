@@ -4,8 +4,8 @@
 //! and timed, and an accepting master's [`Gate`] is asked. After Ready the stream holds nothing
 //! but records and belongs to a link.
 //!
-//! 1. Before a peer is authenticated it can make this node hold 16 KiB and one slot of
-//!    [`Pending`], for `handshake_timeout`.
+//! 1. Before a peer is authenticated it can make this node hold 16 KiB and one seat of
+//!    [`PENDING_MAX`], for `handshake_timeout`.
 //! 2. A Hello whose guard is unknown or whose proof is wrong costs no RSA operation, and a Hello
 //!    that was seen before costs no second one.
 //! 3. Whatever the reason of a refusal, the peer sees the same: the stream ends. The reason is
@@ -20,10 +20,7 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub use crate::crypto::handshake::{
     Applicant, Credential, HandshakeFault, Ready, Reception, Welcomed, Welcoming,
@@ -37,7 +34,7 @@ use crate::{
         keys::{Identity, KeyError},
         record::{HEADER_LEN, PLAIN_MAX, TAG_LEN, body_len},
     },
-    env::{BoxFuture, BoxStream, Cancelled, Env, TimedOut},
+    env::{BoxFuture, BoxStream, Cancelled, Env, TimedOut, seats::Seat},
     message::Welcome,
     types::{Domain, Fingerprint, KeyEpoch, NodeId, Registration, Role},
     wire::{
@@ -50,6 +47,8 @@ use crate::{
 pub const GUARD_FILE: &str = "guard.key";
 /// How many handshakes a master has in hand at once, unless it is told otherwise.
 pub const PENDING_MAX: usize = 256;
+/// How many of them come from one address.
+pub const PENDING_PER_HOST_MAX: usize = 128;
 
 /// How many Hellos an acceptor remembers. Only who has a guard can push one out.
 const NONCES_MAX: usize = 16_384;
@@ -158,31 +157,6 @@ pub trait Gate: Send + Sync {
     fn admit(&self, applicant: Applicant) -> BoxFuture<'_, Result<Welcoming, Refusal>>;
 }
 
-/// A bound on the handshakes that are under way.
-#[derive(Clone, Debug)]
-pub struct Pending(Arc<Semaphore>);
-
-impl Pending {
-    /// At most `max` at once.
-    #[must_use]
-    pub fn new(max: usize) -> Self {
-        Self(Arc::new(Semaphore::new(max)))
-    }
-
-    /// A slot, if one is free. Without one the connection is to be dropped at once, before
-    /// a task is spawned or a byte read for it.
-    #[must_use]
-    pub fn try_begin(&self) -> Option<PendingSlot> {
-        Arc::clone(&self.0).try_acquire_owned().ok().map(|permit| PendingSlot { _permit: permit })
-    }
-}
-
-/// Leave to do one handshake; given back when dropped.
-#[derive(Debug)]
-pub struct PendingSlot {
-    _permit: OwnedSemaphorePermit,
-}
-
 /// What all of a master's accepting shares.
 pub struct Acceptor {
     reception: Arc<Reception>,
@@ -226,7 +200,7 @@ impl Nonces {
     }
 }
 
-/// Secures a stream that was accepted. The slot is given back when this returns.
+/// Secures a stream that was accepted. The seat is given back when this returns.
 ///
 /// # Errors
 /// Any [`HandshakeError`]; the peer sees its stream end.
@@ -235,11 +209,11 @@ pub async fn accept(
     stream: BoxStream,
     gate: &dyn Gate,
     acceptor: &Acceptor,
-    slot: PendingSlot,
+    seat: Seat,
 ) -> Result<(Secured, Ready), HandshakeError> {
     let limit = acceptor.timeout;
     let done = env.timeout(limit, answer(env, stream, gate, acceptor)).await;
-    drop(slot);
+    drop(seat);
     done.map_err(|TimedOut| HandshakeError::TimedOut { limit })?
 }
 

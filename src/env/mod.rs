@@ -13,6 +13,7 @@
 pub mod contract;
 #[cfg(feature = "net")]
 pub mod real;
+pub mod seats;
 
 use std::{fmt, future::Future, io, pin::Pin, sync::Arc, time::Duration};
 

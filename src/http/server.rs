@@ -4,13 +4,7 @@
 //! 2. One that sends no byte, no whole header, or takes nothing of what is written, is closed.
 //! 3. When the server is dropped, connections finish the answer they are at, then close.
 
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -30,7 +24,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    env::{BoxStream, Env, Listener},
+    env::{BoxStream, Env, Listener, seats::Seats},
 };
 
 /// From accept to the first byte.
@@ -96,7 +90,7 @@ pub(super) async fn run(
     closing: Closing,
 ) {
     let timer = EnvTimer::new(&env);
-    let seats = Seats { open: Arc::default(), limits };
+    let seats = Seats::new(limits.connections_max, limits.per_address_max);
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -113,7 +107,7 @@ pub(super) async fn run(
         };
         metrics.connection_opened();
         let (metrics, closing) = (metrics.clone(), closing.sender().subscribe());
-        let from = PeerHost(seat.host.as_str().into());
+        let from = PeerHost(Arc::clone(seat.host()));
         let served = connection(env.clone(), stream, from, router.clone(), timer.clone(), closing);
         env.spawn("http connection", async move {
             served.await;
@@ -171,71 +165,5 @@ impl<S: Sync> FromRequestParts<S> for PeerHost {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         // Every connection says it; those of no connection share a name.
         Ok(parts.extensions.get().cloned().unwrap_or_else(|| Self("".into())))
-    }
-}
-
-/// Who is connected, counted by address.
-#[derive(Clone, Debug)]
-struct Seats {
-    open: Arc<Mutex<Open>>,
-    limits: Limits,
-}
-
-#[derive(Debug, Default)]
-struct Open {
-    total: usize,
-    by_host: BTreeMap<String, usize>,
-}
-
-impl Seats {
-    /// A seat for this peer, `None` when a cap is reached.
-    fn take(&self, peer: &str) -> Option<Seat> {
-        let host = peer.rsplit_once(':').map_or(peer, |(host, _)| host).to_owned();
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = open.by_host.get(&host).copied().unwrap_or(0);
-        if open.total >= self.limits.connections_max || here >= self.limits.per_address_max {
-            return None;
-        }
-        open.total += 1;
-        open.by_host.insert(host.clone(), here + 1);
-        Some(Seat { open: Arc::clone(&self.open), host })
-    }
-}
-
-/// Given back when dropped.
-#[derive(Debug)]
-struct Seat {
-    open: Arc<Mutex<Open>>,
-    host: String,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.total = open.total.saturating_sub(1);
-        if let Some(here) = open.by_host.get_mut(&self.host) {
-            *here -= 1;
-            if *here == 0 {
-                open.by_host.remove(&self.host);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn seats_are_counted_by_address_and_in_all_and_given_back() {
-        let limits = Limits { connections_max: 3, per_address_max: 2 };
-        let seats = Seats { open: Arc::default(), limits };
-        let first = seats.take("10.0.0.1:5000").expect("room");
-        let _second = seats.take("10.0.0.1:5001").expect("room");
-        assert!(seats.take("10.0.0.1:5002").is_none(), "two of one address");
-        let _third = seats.take("10.0.0.2:5000").expect("room");
-        assert!(seats.take("10.0.0.3:5000").is_none(), "three in all");
-        drop(first);
-        assert!(seats.take("10.0.0.1:5003").is_some(), "given back");
     }
 }

@@ -12,6 +12,7 @@ use crate::{
         keys::for_tests::{WEAK, identity, rng},
         record::RecordKind,
     },
+    env::seats::Seats,
     message::Welcome,
 };
 
@@ -66,7 +67,7 @@ struct Cast {
     master: Arc<Identity>,
     gate: Lists,
     params: DialParams,
-    pending: Pending,
+    seats: Seats,
 }
 
 fn cast() -> Cast {
@@ -97,7 +98,7 @@ fn cast() -> Cast {
         timeout: LIMIT,
     };
     let acceptor = Acceptor::new(reception, LIMIT);
-    Cast { acceptor, master, gate, params, pending: Pending::new(PENDING_MAX) }
+    Cast { acceptor, master, gate, params, seats: Seats::new(PENDING_MAX, PENDING_PER_HOST_MAX) }
 }
 
 type Accepted = Result<(Secured, Ready), HandshakeError>;
@@ -105,8 +106,8 @@ type Dialled = Result<(Secured, Welcomed), HandshakeError>;
 
 impl Cast {
     async fn accept(&self, env: &Env, stream: DuplexStream) -> Accepted {
-        let slot = self.pending.try_begin().expect("few are under way");
-        accept(env, Box::new(stream), &self.gate, &self.acceptor, slot).await
+        let seat = self.seats.take("dialer:1").expect("few are under way");
+        accept(env, Box::new(stream), &self.gate, &self.acceptor, seat).await
     }
 
     async fn meet(&self, env: &Env) -> (Accepted, Dialled) {
@@ -257,8 +258,9 @@ fn ten_thousand_half_open_handshakes_hold_a_bounded_number_of_slots() {
     run(|env| async move {
         let cast = Arc::new(cast());
         let mut kept = Vec::new();
-        for _ in 0..10_000 {
-            let Some(slot) = cast.pending.try_begin() else { continue };
+        for nth in 0..10_000 {
+            let from = format!("host-{}:{nth}", nth % 3);
+            let Some(seat) = cast.seats.take(&from) else { continue };
             let (near, mut far) = tokio::io::duplex(64);
             // A Hello of the longest kind that never comes to its end.
             far.write_all(&(PLAIN_LEN_MAX as u32).to_le_bytes()).await.expect("room");
@@ -266,14 +268,15 @@ fn ten_thousand_half_open_handshakes_hold_a_bounded_number_of_slots() {
             let (of_task, cast) = (env.clone(), Arc::clone(&cast));
             env.spawn("half-open", async move {
                 let stream = Box::new(near);
-                let done = accept(&of_task, stream, &cast.gate, &cast.acceptor, slot).await;
+                let done = accept(&of_task, stream, &cast.gate, &cast.acceptor, seat).await;
                 assert!(matches!(done, Err(HandshakeError::TimedOut { .. })));
             });
         }
         assert_eq!(kept.len(), PENDING_MAX);
         env.sleep(2 * LIMIT).await;
-        assert!(cast.pending.try_begin().is_some());
-        assert_eq!(cast.pending.0.available_permits(), PENDING_MAX);
+        let again: Vec<_> =
+            (0..PENDING_MAX).map(|nth| cast.seats.take(&format!("host-{nth}:1"))).collect();
+        assert!(again.iter().all(Option::is_some), "all are given back");
     });
 }
 

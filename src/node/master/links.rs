@@ -1,6 +1,6 @@
 //! Links: taking them, hearing them, and relaying what is published on them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -9,19 +9,22 @@ use super::{Done, Driver, Waiter, carry, door::Door};
 use crate::{
     comm::{
         Incoming, Link, LinkEnd, Responder, Secured,
-        handshake::{Acceptor, Pending, Ready, accept},
+        handshake::{Acceptor, Ready, accept},
     },
-    env::{Env, Listener},
+    env::{Env, Listener, seats::Seats},
     message::{
         Beat, Close, CloseReason, Direct, Fact, Member, MemberState, News, Request, Response,
     },
     protocol::{board::Applied, master::LinkOver},
     store::{Page, Range},
+    time::Mono,
     types::{LinkId, Role},
 };
 
 /// The most posts of one answer to a node.
 const READ_MAX: u32 = 500;
+/// Between two lines on connections that were dropped.
+const TELL_DROPPED_EVERY: Duration = Duration::from_secs(1);
 
 /// A secured stream, ready to become a link.
 pub(super) struct Arrival {
@@ -35,26 +38,33 @@ pub(super) async fn accept_all(
     mut listener: Box<dyn Listener>,
     door: Arc<Door>,
     acceptor: Arc<Acceptor>,
-    pending: Pending,
+    seats: Seats,
     done: mpsc::Sender<Done>,
 ) {
+    let (mut told_at, mut dropped): (Option<Mono>, u64) = (None, 0);
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be taken");
-                env.sleep(std::time::Duration::from_millis(100)).await;
+                env.sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
-        let Some(slot) = pending.try_begin() else {
-            tracing::warn!(from, "too many handshakes are under way; dropped one");
+        let Some(seat) = seats.take(&from) else {
+            dropped += 1;
+            // What strangers do must not fill the log.
+            let now = env.now();
+            if told_at.is_none_or(|at| now.since(at) >= TELL_DROPPED_EVERY) {
+                tracing::warn!(from, dropped, "too many handshakes are under way");
+                (told_at, dropped) = (Some(now), 0);
+            }
             continue;
         };
         let (of_node, door) = (env.clone(), Arc::clone(&door));
         let (acceptor, done) = (Arc::clone(&acceptor), done.clone());
         env.spawn("handshake", async move {
-            match accept(&of_node, stream, door.as_ref(), &acceptor, slot).await {
+            match accept(&of_node, stream, door.as_ref(), &acceptor, seat).await {
                 Ok((secured, ready)) => {
                     let arrival = Box::new(Arrival { secured, ready });
                     let _ = done.send(Done::Accepted(arrival)).await;

@@ -39,7 +39,7 @@ use crate::{
     comm::{
         Incoming, Link, LinkLimits, Responder,
         fanout::Fanout,
-        handshake::{Acceptor, PENDING_MAX, Pending},
+        handshake::{Acceptor, PENDING_MAX, PENDING_PER_HOST_MAX},
     },
     config::{Config, ConfigError},
     crypto::{
@@ -49,7 +49,7 @@ use crate::{
         key_source::{HandshakeKeys, KeyKind, KeySource, load_or_make_identity},
         keys::{Identity, KeyError},
     },
-    env::{Env, Listener},
+    env::{Env, Listener, seats::Seats},
     event::Event,
     message::{ForwardReply, Member},
     protocol::{
@@ -344,7 +344,7 @@ impl Driver {
             listener,
             Arc::clone(&door),
             acceptor,
-            Pending::new(PENDING_MAX),
+            Seats::new(PENDING_MAX, PENDING_PER_HOST_MAX),
             done.clone(),
         );
         let accept = env.spawn("accept", accept).abort_on_drop();

@@ -14,9 +14,7 @@ use crate::{
     comm::{
         Incoming, Link, LinkId, LinkLimits,
         fanout::Fanout,
-        handshake::{
-            Acceptor, Applicant, Gate, Pending, Ready, Reception, Refusal, Welcoming, accept,
-        },
+        handshake::{Acceptor, Applicant, Gate, Ready, Reception, Refusal, Welcoming, accept},
     },
     config::Config,
     crypto::{
@@ -31,6 +29,7 @@ use crate::{
     env::{
         BoxFuture, Env, Task,
         real::{RealWorld, TempDir},
+        seats::Seats,
     },
     message::{Assign, AssignReply, Member, News, Request, Response, Task as Work, Welcome},
     node::worker::{WorkerError, WorkerParams, run},
@@ -196,11 +195,11 @@ impl TestMaster {
         let (to, taken) = mpsc::channel(8);
         let (gate_, env_) = (Arc::clone(&gate), env.clone());
         let accepting = env.spawn("accept", async move {
-            let (mut number, pending) = (0, Pending::new(8));
-            while let Ok((stream, _)) = listener.accept().await {
-                let slot = pending.try_begin().expect("one worker");
+            let (mut number, seats) = (0, Seats::new(8, 8));
+            while let Ok((stream, from)) = listener.accept().await {
+                let seat = seats.take(&from).expect("one worker");
                 // One at a time is enough here.
-                let Ok((secured, ready)) = accept(&env_, stream, &*gate_, &acceptor, slot).await
+                let Ok((secured, ready)) = accept(&env_, stream, &*gate_, &acceptor, seat).await
                 else {
                     continue;
                 };

@@ -1,0 +1,90 @@
+//! Who has a place at a listener: counted in all and by address, so that one stranger cannot
+//! take every place.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Places for peers. Cheap to clone; all clones count together.
+#[derive(Clone, Debug)]
+pub struct Seats {
+    taken: Arc<Mutex<Taken>>,
+    total_max: usize,
+    per_host_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    total: usize,
+    by_host: BTreeMap<Arc<str>, usize>,
+}
+
+impl Seats {
+    /// At most `total_max` at once, and `per_host_max` of one address.
+    #[must_use]
+    pub fn new(total_max: usize, per_host_max: usize) -> Self {
+        Self { taken: Arc::default(), total_max, per_host_max }
+    }
+
+    /// A seat for the peer at `HOST:PORT`; `None` when a bound is reached.
+    #[must_use]
+    pub fn take(&self, peer: &str) -> Option<Seat> {
+        let host: Arc<str> = peer.rsplit_once(':').map_or(peer, |(host, _)| host).into();
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = taken.by_host.get(&host).copied().unwrap_or(0);
+        if taken.total >= self.total_max || here >= self.per_host_max {
+            return None;
+        }
+        taken.total += 1;
+        taken.by_host.insert(host.clone(), here + 1);
+        drop(taken);
+        Some(Seat { taken: Arc::clone(&self.taken), host })
+    }
+}
+
+/// Given back when dropped.
+#[derive(Debug)]
+pub struct Seat {
+    taken: Arc<Mutex<Taken>>,
+    host: Arc<str>,
+}
+
+impl Seat {
+    /// The peer's address without its port.
+    #[must_use]
+    pub const fn host(&self) -> &Arc<str> {
+        &self.host
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.total = taken.total.saturating_sub(1);
+        if let Some(here) = taken.by_host.get_mut(&self.host) {
+            *here = here.saturating_sub(1);
+            if *here == 0 {
+                taken.by_host.remove(&self.host);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seats_are_counted_by_address_and_in_all_and_given_back() {
+        let seats = Seats::new(3, 2);
+        let first = seats.take("10.0.0.1:5000").expect("room");
+        let _second = seats.take("10.0.0.1:5001").expect("room");
+        assert!(seats.take("10.0.0.1:5002").is_none(), "two of one address");
+        let third = seats.take("10.0.0.2:5000").expect("room");
+        assert_eq!(&**third.host(), "10.0.0.2");
+        assert!(seats.take("10.0.0.3:5000").is_none(), "three in all");
+        drop(first);
+        assert!(seats.take("10.0.0.1:5003").is_some(), "given back");
+    }
+}
