@@ -18,6 +18,9 @@ import { Tabs } from "./tabs.js";
 const BOARDS_FOLLOWED_MAX = 32;
 const ALIVE_INTERVAL_MS = 12_000;
 const TICKET_INTERVAL_MS = 4 * 60_000;
+// Between tries for a ticket that was not given, doubling.
+const TICKET_PAUSE_MIN_MS = 3000;
+const TICKET_PAUSE_MAX_MS = 30_000;
 const BOARDS_INTERVAL_MS = 30_000;
 
 class App {
@@ -32,7 +35,8 @@ class App {
     this.status = new Status(() => masters.name, session.consistency ?? "strong");
     this.unseen = 0;
     this.lastAlive = 0;
-    this.lastTicket = 0;
+    this.nextTicket = 0;
+    this.ticketPause_ms = TICKET_PAUSE_MIN_MS;
     this.lastBoards = Date.now();
     this.ticket = null;
     this.presence = [];
@@ -71,19 +75,16 @@ class App {
       leave: (origin) => this.leave(origin),
       onLoggedOut: () => this.loggedOut(),
     });
-    this.begin(session, carried?.user === this.me.id ? carried : null, carried !== null);
+    this.begin(session, carried);
   }
 
-  begin(session, carried, moved) {
+  begin(session, brought) {
     $("chat").hidden = false;
     this.people.show([]);
-    if (carried) {
-      this.outbox.adopt(Array.isArray(carried.outbox) ? carried.outbox : [], carried.trusted);
-      if (carried.trusted) {
-        for (const [board, text] of Object.entries(carried.drafts ?? {}))
-          this.local.setDraft(board, String(text));
-      }
-    }
+    const carried = brought?.user === this.me.id ? brought : null;
+    // What is carried is newer than what was left here.
+    this.local.takeBack((left) => move.arrived(left) || carried?.trusted === true);
+    if (carried || brought?.trusted) this.adopt(brought, carried !== null);
     if (carried) this.catchUp(carried);
     const wanted = carried?.board ?? this.local.get("board");
     const first = this.boards.has(wanted)
@@ -94,7 +95,7 @@ class App {
     this.openBoard(first, carried?.place);
     if (carried) this.composer.goTo(carried);
     else if (session.fresh && matchMedia("(pointer: fine)").matches) this.composer.goTo({ focus: true });
-    if (moved && carried?.from)
+    if (carried?.from)
       this.status.flash(`${String(carried.from)} went away. You are on ${this.masters.name} now.`);
 
     this.tabs = new Tabs(`chatchat:${session.cluster}:${this.me.id}`, {
@@ -118,6 +119,15 @@ class App {
     this.listen();
     this.drawBoards();
     this.status.draw();
+  }
+
+  // What was written as somebody else is offered, not sent, and not put over what is here.
+  adopt({ outbox, drafts, trusted }, own) {
+    const doubt = !trusted ? "it came with a link" : own ? "" : "it was written under another name";
+    this.outbox.adopt(Array.isArray(outbox) ? outbox : [], doubt);
+    if (!trusted) return;
+    if (!own) this.local.offerDrafts(drafts ?? {});
+    else for (const [board, text] of Object.entries(drafts ?? {})) this.local.setDraft(board, String(text));
   }
 
   // What was in view at the end of the list before the move is not new here.
@@ -247,11 +257,20 @@ class App {
       call("POST", "/session/alive");
       this.refreshPeople();
     }
-    if (this.masters.needTicket && now - this.lastTicket >= TICKET_INTERVAL_MS) {
-      this.lastTicket = now;
-      call("POST", "/handover").then((answer) => (this.ticket = answer.json?.ticket ?? this.ticket));
-    }
+    if (this.masters.needTicket && now >= this.nextTicket) this.renewTicket();
     if (now - this.lastBoards >= BOARDS_INTERVAL_MS) this.refreshBoards();
+  }
+
+  // The old ticket ends a minute after the new one is due, so a refusal cannot wait as long again.
+  async renewTicket() {
+    this.nextTicket = Infinity;
+    const answer = await call("POST", "/handover");
+    const given = answer.json?.ticket;
+    this.ticket = given ?? this.ticket;
+    const pause = Math.max(answer.retry_ms, this.ticketPause_ms);
+    const longer = Math.min(2 * this.ticketPause_ms, TICKET_PAUSE_MAX_MS);
+    this.nextTicket = Date.now() + (given ? TICKET_INTERVAL_MS : pause);
+    this.ticketPause_ms = given ? TICKET_PAUSE_MIN_MS : longer;
   }
 
   async refreshPeople() {
@@ -364,9 +383,7 @@ class App {
     this.outbox.rest();
     this.composer.freeze();
     for (const part of document.querySelectorAll(".side, .log")) part.inert = true;
-    // They travel on; here they would be stale when one comes back.
-    for (const board of Object.keys(this.local.drafts())) this.local.setDraft(board, "");
-    move.go(origin, carried);
+    this.local.setAside(move.go(origin, carried), carried.drafts);
   }
 
   async logOut() {

@@ -64,6 +64,28 @@ export class Local {
     );
   }
 
+  // Drafts that travel on are stale here once they have arrived, and all there is until then.
+  setAside(move, drafts) {
+    for (const board of Object.keys(this.drafts())) this.setDraft(board, "");
+    this.set(`left:${move}`, drafts);
+  }
+
+  // Takes back those that did not arrive. What was written since then stays.
+  takeBack(arrived) {
+    for (const key of this.keys("left:")) {
+      const drafts = arrived(key.slice("left:".length)) ? {} : this.get(key, {});
+      this.set(key, null);
+      this.offerDrafts(drafts);
+    }
+  }
+
+  // Puts drafts where nothing is being written.
+  offerDrafts(drafts) {
+    for (const [board, text] of Object.entries(drafts)) {
+      if (this.draft(board) === "") this.setDraft(board, String(text));
+    }
+  }
+
   // Calls back with the id of each unsettled post that another tab changed, and its new value.
   watch(changed) {
     addEventListener("storage", (event) => {

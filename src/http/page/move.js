@@ -4,11 +4,14 @@
 // Ports of one host are different origins, so local storage stays behind: all travels in the
 // URL's fragment, which no server sees, and which is cleared at once. A link can carry a
 // fragment too. So unsent posts go out by themselves only if the page that sent us here is
-// known: by a nonce in a cookie (cookies ignore ports), or by being one of the masters.
+// known: by a nonce in a cookie (cookies ignore ports), or by being one of the masters. What came
+// with a stranger's link stays a stranger's, however often it is passed on.
 
 const NAME = "move";
 const NONCE = "chatchat-move";
-const FRESH_S = 120;
+const FRESH_MS = 120_000;
+// So long it is known that somebody left and did not arrive.
+const LEFT_S = 60 * 60;
 
 function encode(value) {
   const bytes = new TextEncoder().encode(JSON.stringify(value));
@@ -21,17 +24,33 @@ function decode(text) {
   return JSON.parse(new TextDecoder().decode(Uint8Array.from(raw, (char) => char.charCodeAt(0))));
 }
 
-// A cookie for each move, so that two tabs that leave at once do not disown each other.
+// A cookie for each move, so that two tabs that leave at once do not disown each other. It says
+// when that was, and goes on arrival.
 const cookie = (nonce, age_s) => {
-  document.cookie = `${NONCE}-${nonce}=1; Path=/; Max-Age=${age_s}; SameSite=Strict`;
+  document.cookie = `${NONCE}-${nonce}=${Date.now()}; Path=/; Max-Age=${age_s}; SameSite=Strict`;
 };
 
-// Leaves for another master.
+const leftAt = (nonce) => {
+  const start = `${NONCE}-${nonce}=`;
+  const found = document.cookie.split("; ").find((pair) => pair.startsWith(start));
+  return found ? Number(found.slice(start.length)) : null;
+};
+
+// Whether a move from here arrived; asked once. One to another host cannot tell: it counts as lost
+// for an hour.
+export function arrived(nonce) {
+  const left = leftAt(nonce);
+  if (left !== null) cookie(nonce, 0);
+  return left === null;
+}
+
+// Leaves for another master. Gives the move's nonce.
 export function go(origin, carried) {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   const nonce = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  cookie(nonce, FRESH_S);
+  cookie(nonce, LEFT_S);
   location.assign(`${origin}/#${NAME}=${encode({ ...carried, nonce })}`);
+  return nonce;
 }
 
 // Loads this page again, at the same master.
@@ -62,8 +81,12 @@ export function take(masters) {
   try {
     const carried = decode(hash.slice(NAME.length + 2));
     if (carried === null || typeof carried !== "object") return null;
-    const known = cameFrom(masters);
-    return { ...carried, known, trusted: known || redeem(carried.nonce) };
+    const [nonce, master] = [redeem(carried.nonce), cameFrom(masters)];
+    return {
+      ...carried,
+      known: master && carried.known !== false,
+      trusted: (nonce || master) && carried.trusted !== false,
+    };
   } catch {
     return null;
   }
@@ -72,9 +95,10 @@ export function take(masters) {
 // Whether the nonce is one that a page of this host left lately. Good once.
 function redeem(nonce) {
   if (!/^[0-9a-f]{32}$/.test(nonce)) return false;
-  const left = document.cookie.split("; ").includes(`${NONCE}-${nonce}=1`);
-  if (left) cookie(nonce, 0);
-  return left;
+  const left = leftAt(nonce);
+  if (left === null) return false;
+  cookie(nonce, 0);
+  return Date.now() - left < FRESH_MS;
 }
 
 function cameFrom(masters) {

@@ -12,6 +12,8 @@ const PATIENCE_MS = 8000;
 const BACKOFF_MIN_MS = 300;
 const BACKOFF_MAX_MS = 4000;
 
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
 const REFUSED = {
   413: "it is too long",
   422: "it cannot be taken",
@@ -48,27 +50,27 @@ export class Outbox {
     this.drive(board);
   }
 
-  // Takes posts that were carried here. Those not trusted wait for a click.
-  adopt(entries, trusted) {
-    for (const { id, board, text, at, tries, state, why } of entries) {
-      if (
-        typeof id !== "string" ||
-        typeof board !== "string" ||
-        typeof text !== "string" ||
-        this.entries.has(id)
-      )
-        continue;
-      const entry = {
+  // Takes posts that were carried here. With a `doubt` they say it, and wait for a click.
+  adopt(entries, doubt) {
+    for (const { id, board, text, at, tries, state, why, cancel, late, since } of entries.filter(Boolean)) {
+      if ([id, board, text].some((part) => typeof part !== "string") || !UUID.test(id)) continue;
+      const withdrawn = cancel === true && !doubt;
+      // An earlier move may have left it here, from before it was withdrawn.
+      const here = this.entries.get(id);
+      if (here && !withdrawn) continue;
+      const entry = here ?? {
         id,
         board,
         text,
         at: Number(at) || Date.now(),
         tries: Number(tries) || 0,
-        state: "sending",
+        since: (!doubt && Number(since)) || undefined,
+        late: !doubt && late === true,
       };
-      if (state === "failed") Object.assign(entry, { state, why });
-      if (!trusted) Object.assign(entry, { state: "failed", why: "it came with a link" });
-      this.put(entry);
+      if (doubt) this.put({ ...entry, state: "failed", why: doubt });
+      else if (withdrawn) this.put({ ...entry, cancel, state: "sending", why: undefined });
+      else if (state === "failed") this.put({ ...entry, state, why });
+      else this.put({ ...entry, state: state === "waiting" ? state : "sending" });
     }
   }
 
@@ -197,7 +199,7 @@ export class Outbox {
   }
 
   async tryCancel(entry) {
-    const answer = await call("DELETE", `/posts/${entry.id}`);
+    const answer = await call("DELETE", `/posts/${encodeURIComponent(entry.id)}`);
     const now = this.entries.get(entry.id);
     if (!now) return null;
     if (answer.status === 200) {

@@ -53,32 +53,10 @@ export const checks = [
       const url = cluster.url(cluster.masters[0]);
       const ada = await (await Person.at(browser, url, wrong)).join("Ada");
       const { id } = await ada.me();
-      const carried = {
-        user: id,
-        board: "lobby",
-        drafts: { lobby: "a draft of Eve's" },
-        outbox: [
-          {
-            id: "3f0e8c5a-9d0b-4b6e-8a57-6f2f0d9a7c11",
-            board: "lobby",
-            text: "Eve wrote this",
-            at: 1,
-            tries: 0,
-          },
-        ],
-        nonce: "00",
-      };
-      const fragment = Buffer.from(JSON.stringify(carried)).toString("base64url");
       await ada.page.goto("about:blank");
-      await ada.page.goto(`${url}/#move=${fragment}`);
+      await ada.page.goto(link(url, ofEve(id)));
       await ada.online();
-      const pending = await ada.pending();
-      assert.equal(pending.length, 1);
-      assert.match(pending[0].fate, /not sent: it came with a link/);
-      assert.equal(await ada.page.inputValue("#text"), "");
-      assert.equal(await ada.count("Eve wrote this"), 0);
-      await ada.page.click('#pending button:has-text("Cancel")');
-      await ada.settled();
+      await refusesWhatEveWrote(ada);
     },
   ],
   [
@@ -106,3 +84,75 @@ export const checks = [
     },
   ],
 ];
+
+// What takes longer.
+export const slow = [
+  [
+    "a stranger's link that is passed on to another master is a stranger's there too",
+    async ({ browser, cluster, wrong }) => {
+      const [north, south] = cluster.masters.map((master) => cluster.url(master));
+      const ada = await (await Person.at(browser, north, wrong)).join("Ada");
+      const { id } = await ada.me();
+      await ada.page.goto("about:blank");
+      await silence(ada, north);
+      await ada.page.goto(link(north, ofEve(id)));
+      await ada.online(south);
+      await refusesWhatEveWrote(ada);
+    },
+  ],
+  [
+    "a stranger's ticket that is passed on to another master logs nobody in there",
+    async ({ browser, cluster, wrong }) => {
+      const [north, south] = cluster.masters.map((master) => cluster.url(master));
+      const eve = await (await Person.at(browser, south, wrong)).join("Eve");
+      const { id, name } = await eve.me();
+      const ticket = await eve.page.evaluate(
+        async () => (await (await fetch("/api/v1/handover", { method: "POST" })).json()).ticket,
+      );
+      assert.ok(ticket);
+      const ada = await Person.at(browser, "about:blank", wrong);
+      await silence(ada, north);
+      await ada.page.goto(link(north, { user: id, name, ticket }));
+      await ada.page.waitForSelector("#continue:not([hidden])", { timeout: 10_000 });
+      assert.equal(new URL(ada.page.url()).origin, south);
+      await ada.page.click("#continue-no");
+      await ada.join("Ada");
+    },
+  ],
+];
+
+const link = (url, carried) => `${url}/#move=${Buffer.from(JSON.stringify(carried)).toString("base64url")}`;
+
+const ofEve = (user) => ({
+  user,
+  board: "lobby",
+  drafts: { lobby: "a draft of Eve's" },
+  outbox: [
+    { id: "3f0e8c5a-9d0b-4b6e-8a57-6f2f0d9a7c11", board: "lobby", text: "Eve wrote this", at: 1, tries: 0 },
+    { id: "../session", board: "lobby", text: "not an id", at: 2, tries: 1 },
+    null,
+  ],
+  nonce: "00",
+  known: true,
+  trusted: true,
+});
+
+async function refusesWhatEveWrote(ada) {
+  const pending = await ada.pending();
+  assert.deepEqual(
+    pending.map(({ text }) => text),
+    ["Eve wrote this"],
+  );
+  assert.match(pending[0].fate, /not sent: it came with a link/);
+  assert.equal(await ada.page.inputValue("#text"), "");
+  assert.equal(await ada.count("Eve wrote this"), 0);
+  await ada.page.click('#pending button:has-text("Cancel")');
+  await ada.settled();
+}
+
+// The master serves its page to this person, and is not heard of again.
+const silence = (person, origin) =>
+  person.context.route(
+    (url) => url.origin === origin && ["/api/v1/session", "/readyz"].includes(url.pathname),
+    (route) => route.abort(),
+  );

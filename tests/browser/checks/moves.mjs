@@ -1,0 +1,146 @@
+// What is carried from one master to another, and what becomes of it there.
+
+import assert from "node:assert/strict";
+
+import { until } from "../cluster.mjs";
+import { Person } from "../people.mjs";
+
+export const checks = [
+  [
+    "what was withdrawn stays withdrawn at the next master",
+    async ({ browser, cluster, wrong }) => {
+      const [north, south] = cluster.masters.map((master) => cluster.url(master));
+      const ada = await (await Person.at(browser, north, wrong)).join("Ada");
+      await takeNoPosts(ada, north);
+      await ada.say("thought better of");
+      await ada.page.click('#pending button:has-text("Cancel")');
+      await until("cancelling", async () => /cancelling/.test((await ada.pending())[0]?.fate));
+      await breakStream(ada, north);
+      await ada.online(south);
+      await ada.settled();
+      assert.equal(await ada.count("thought better of"), 0);
+      assert.equal(await ada.page.inputValue("#text"), "thought better of", "given back");
+    },
+  ],
+  [
+    "what was withdrawn stays so where an earlier move left it",
+    async ({ browser, cluster, wrong }) => {
+      const [north, south] = cluster.masters.map((master) => cluster.url(master));
+      const ada = await (await Person.at(browser, north, wrong)).join("Ada");
+      await takeNoPosts(ada, north);
+      await takeNoPosts(ada, south);
+      await ada.say("left at the first");
+      await breakStream(ada, north);
+      await ada.online(south);
+      await ada.page.click('#pending button:has-text("Cancel")');
+      await ada.context.unrouteAll();
+      await takeNoPosts(ada, south);
+      await breakStream(ada, south);
+      await ada.online(north);
+      await ada.settled();
+      assert.equal(await ada.count("left at the first"), 0);
+    },
+  ],
+  [
+    "what another person wrote is offered, and not sent",
+    async ({ browser, cluster, wrong }) => {
+      const [north, south] = cluster.masters.map((master) => cluster.url(master));
+      const ada = await (await Person.at(browser, north, wrong)).join("Ada");
+      await takeNoPosts(ada, north);
+      await ada.say("to be sent after all");
+      await ada.say("to be forgotten");
+      await ada.page.fill("#text", "a draft of Ada's");
+      const lost = at(south, "/api/v1/session");
+      await ada.context.route(lost, (route) => route.fulfill(problem(401, "unknown-session")));
+      await breakStream(ada, north);
+      await until("another master", () => new URL(ada.page.url()).origin === south, 12_000);
+      await ada.page.waitForSelector("#join:not([hidden])");
+      await ada.context.unroute(lost);
+      await ada.join("Bea");
+      const pending = await ada.pending();
+      assert.deepEqual(
+        pending.map(({ text }) => text),
+        ["to be sent after all", "to be forgotten"],
+      );
+      for (const { fate } of pending) assert.match(fate, /not sent: it was written under another name/);
+      assert.equal(await ada.page.inputValue("#text"), "a draft of Ada's");
+      await ada.page.click('#pending .post:first-child button:has-text("Retry")');
+      assert.equal((await ada.sees("to be sent after all")).who, ada.name);
+      await ada.page.click('#pending button:has-text("Cancel")');
+      await ada.settled();
+      assert.equal(await ada.count("to be forgotten"), 0);
+    },
+  ],
+  [
+    "a draft outlives a move that failed, and is not found again after one that worked",
+    async ({ browser, cluster, wrong }) => {
+      const [north, south] = cluster.masters.map((master) => cluster.url(master));
+      const ada = await (await Person.at(browser, north, wrong)).join("Ada");
+      await ada.page.fill("#text", "on the road");
+      const gone = at(south, "/");
+      await ada.context.route(gone, (route) => route.abort());
+      const failed = ada.page.waitForEvent("requestfailed", {
+        predicate: (request) => request.isNavigationRequest() && gone(new URL(request.url())),
+        timeout: 12_000,
+      });
+      await breakStream(ada, north);
+      await failed;
+      await ada.context.unrouteAll();
+      await ada.page.goto(north);
+      await ada.online(north);
+      assert.equal(await ada.page.inputValue("#text"), "on the road");
+      await breakStream(ada, north);
+      await ada.online(south);
+      assert.equal(await ada.page.inputValue("#text"), "on the road");
+      await ada.context.unrouteAll();
+      await ada.page.press("#text", "Enter");
+      await ada.sees("on the road");
+      await ada.page.goto(north);
+      await ada.online(north);
+      assert.equal(await ada.page.inputValue("#text"), "");
+    },
+  ],
+  [
+    "a ticket that was not given is asked for again soon",
+    async ({ browser, cluster, wrong }) => {
+      const url = cluster.url(cluster.masters[0]).replace("127.0.0.1", "localhost");
+      const ada = await Person.at(browser, url, wrong);
+      let asked = 0;
+      await ada.context.route("**/api/v1/handover", (route) => {
+        asked += 1;
+        return asked === 1 ? route.fulfill(problem(503, "unavailable")) : route.continue();
+      });
+      const given = ada.page.waitForResponse(
+        (response) => response.url().endsWith("/api/v1/handover") && response.ok(),
+        { timeout: 20_000 },
+      );
+      await ada.join("Ada");
+      await given;
+      assert.equal(asked, 2);
+    },
+  ],
+];
+
+const at = (origin, path) => (url) => url.origin === origin && url.pathname === path;
+
+const problem = (status, kind) => ({
+  status,
+  contentType: "application/problem+json",
+  body: JSON.stringify({ type: `urn:chatchat:${kind}` }),
+});
+
+// This master takes no posts of this person, and does not answer when one is withdrawn.
+async function takeNoPosts(person, origin) {
+  const posts = (url) => url.origin === origin && /^\/api\/v1\/(boards\/.*)?posts/.test(url.pathname);
+  await person.context.route(posts, (route) => {
+    const method = route.request().method();
+    if (method === "POST") return route.fulfill(problem(503, "unavailable"));
+    return method === "DELETE" ? route.abort() : route.continue();
+  });
+}
+
+// No stream opens at this master any more, so that its page moves on.
+async function breakStream(person, origin) {
+  await person.context.route(at(origin, "/api/v1/stream"), (route) => route.abort());
+  await person.page.reload();
+}
