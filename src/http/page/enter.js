@@ -8,6 +8,8 @@ import { go } from "./move.js";
 export async function enter(masters, carried) {
   for (let tries = 0; ; tries += 1) {
     const answer = await call("GET", "/session", undefined, 5000);
+    // After waiting the page is inert until the banner goes.
+    if (answer.status === 200 || answer.status === 401) banner("");
     if (answer.status === 200) return answer.json;
     if (answer.status === 401) break;
     banner(answer.status === 0 ? "Reconnecting" : "Waiting for the store");
@@ -20,7 +22,6 @@ export async function enter(masters, carried) {
     }
     await sleep(Math.min(answer.retry_ms, 3000));
   }
-  banner("");
   const moved = carried?.ticket ? await redeem(carried) : null;
   return moved ?? join();
 }

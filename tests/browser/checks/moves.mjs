@@ -101,6 +101,18 @@ export const checks = [
     },
   ],
   [
+    "a page that waited for its session can be written on",
+    async ({ browser, cluster, wrong }) => {
+      const url = cluster.url(cluster.masters[0]);
+      const ada = await (await Person.at(browser, url, wrong)).join("Ada");
+      const session = at(url, "/api/v1/session");
+      await ada.context.route(session, (route) => route.fulfill(problem(503, "unavailable")), { times: 1 });
+      await ada.page.reload();
+      await ada.online();
+      assert.equal(await ada.page.evaluate(() => document.getElementById("chat").inert), false);
+    },
+  ],
+  [
     "a ticket that was not given is asked for again soon",
     async ({ browser, cluster, wrong }) => {
       const url = cluster.url(cluster.masters[0]).replace("127.0.0.1", "localhost");
