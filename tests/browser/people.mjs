@@ -58,16 +58,30 @@ export class Person {
     await this.page.waitForSelector('#where[data-state="on"]', { timeout: limit_ms });
   }
 
-  // Writes and sends, as a person does: until the text is gone from under the caret. A page that
-  // is on its way to another master takes nothing.
+  // Writes and sends, as a person does: until the text stands in the log, on its way or settled.
+  // A page that is on its way to another master takes nothing, and brings along what it took.
   async say(text) {
     const field = this.page.locator("#chat:not([hidden]) #text");
-    await field.fill(text);
-    await until("sending", async () => {
-      if ((await field.inputValue()) !== text) return true;
-      await field.press("Enter");
-      return false;
-    });
+    await until(
+      "sending",
+      async () => {
+        try {
+          await field.fill(text, { timeout: 2000 });
+          await field.press("Enter", { timeout: 2000 });
+        } catch {
+          // Frozen, or gone for the next page.
+        }
+        return this.shows(text);
+      },
+      15_000,
+    );
+  }
+
+  // Whether a text stands in the log soon; the next page may be on its way.
+  async shows(text, limit_ms = 2000) {
+    const is = (entry) => entry.text === text;
+    const look = async () => (await this.pending()).some(is) || (await this.posts()).some(is);
+    return until("a text in the log", look, limit_ms).catch(() => false);
   }
 
   // All settled posts in view, as {seq, who, text}.
