@@ -20,6 +20,7 @@ pub mod launch;
 pub mod message;
 pub mod node;
 pub mod protocol;
+mod recent;
 pub mod replica;
 #[cfg(feature = "net")]
 pub mod run;

@@ -13,7 +13,6 @@
 //! 4. A node's own guard is on its disk before it says Ready.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
     io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -36,6 +35,7 @@ use crate::{
     },
     env::{BoxFuture, BoxStream, Cancelled, Env, TimedOut, seats::Seat},
     message::Welcome,
+    recent::Recent,
     types::{Domain, Fingerprint, KeyEpoch, NodeId, Registration, Role},
     wire::{
         PLAIN_LEN_MAX,
@@ -161,7 +161,8 @@ pub trait Gate: Send + Sync {
 pub struct Acceptor {
     reception: Arc<Reception>,
     timeout: Duration,
-    nonces: Mutex<Nonces>,
+    /// The latest Hellos that passed a guard.
+    nonces: Mutex<Recent<[u8; 32]>>,
 }
 
 impl Acceptor {
@@ -169,34 +170,11 @@ impl Acceptor {
     #[must_use]
     pub fn new(reception: Reception, timeout: Duration) -> Arc<Self> {
         let reception = Arc::new(reception);
-        Arc::new(Self { reception, timeout, nonces: Mutex::default() })
+        Arc::new(Self { reception, timeout, nonces: Mutex::new(Recent::new(NONCES_MAX)) })
     }
 
     fn is_new(&self, nonce: [u8; 32]) -> bool {
         self.nonces.lock().unwrap_or_else(PoisonError::into_inner).insert(nonce)
-    }
-}
-
-/// The latest Hellos that passed a guard.
-#[derive(Default)]
-struct Nonces {
-    known: BTreeSet<[u8; 32]>,
-    by_age: VecDeque<[u8; 32]>,
-}
-
-impl Nonces {
-    /// Remembers one; `false` if it is known.
-    fn insert(&mut self, nonce: [u8; 32]) -> bool {
-        if !self.known.insert(nonce) {
-            return false;
-        }
-        self.by_age.push_back(nonce);
-        if self.by_age.len() > NONCES_MAX
-            && let Some(oldest) = self.by_age.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        true
     }
 }
 

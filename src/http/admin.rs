@@ -20,7 +20,7 @@ use super::{
     auth::{self, Secret},
     headers,
     problem::Problem,
-    server::{self, Closing, Limits},
+    server::{self, Closing},
 };
 use crate::{
     config::Config,
@@ -94,9 +94,9 @@ pub async fn serve_admin(
     handle: MasterHandle,
     params: AdminParams,
 ) {
-    let (limits, metrics) = (Limits::of(&params.config), Metrics::new());
+    let (seats, metrics) = (server::seats(&params.config), Metrics::new());
     let admin = Admin(Arc::new(Shared { env: env.clone(), handle, params }));
-    server::run(env, listener, router(admin), limits, metrics, Closing::new()).await;
+    server::run(env, listener, router(admin), seats, metrics, Closing::new()).await;
 }
 
 #[derive(Clone, Debug)]

@@ -69,10 +69,10 @@ pub async fn serve(
     params: HttpParams,
 ) {
     let closing = Closing::new();
-    let limits = server::Limits::of(&params.config);
+    let seats = server::seats(&params.config);
     let app = App::new(env.clone(), handle, params, &closing);
     let counts = app.metrics().clone();
-    server::run(env, listener, api::router(app), limits, counts, closing).await;
+    server::run(env, listener, api::router(app), seats, counts, closing).await;
 }
 
 /// What every request shares.

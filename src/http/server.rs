@@ -43,20 +43,9 @@ const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// What is kept of one connection's input and output.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// How many connections are taken.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) connections_max: usize,
-    pub(super) per_address_max: usize,
-}
-
-impl Limits {
-    pub(super) const fn of(config: &Config) -> Self {
-        Self {
-            connections_max: config.connections_max,
-            per_address_max: config.connections_per_address_max,
-        }
-    }
+/// How many connections are taken, in all and of one address.
+pub(super) fn seats(config: &Config) -> Seats {
+    Seats::new(config.connections_max, config.connections_per_address_max)
 }
 
 /// Tells connections and streams, when dropped, that the server stops.
@@ -85,12 +74,11 @@ pub(super) async fn run(
     env: Env,
     mut listener: Box<dyn Listener>,
     router: Router,
-    limits: Limits,
+    seats: Seats,
     metrics: Metrics,
     closing: Closing,
 ) {
     let timer = EnvTimer::new(&env);
-    let seats = Seats::new(limits.connections_max, limits.per_address_max);
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,

@@ -282,7 +282,7 @@ fn ten_thousand_half_open_handshakes_hold_a_bounded_number_of_slots() {
 
 #[test]
 fn the_memory_of_hellos_is_bounded() {
-    let mut nonces = Nonces::default();
+    let mut nonces = Recent::new(NONCES_MAX);
     let nonce = |n: usize| {
         let mut nonce = [0; 32];
         nonce[..8].copy_from_slice(&n.to_be_bytes());
@@ -292,5 +292,5 @@ fn the_memory_of_hellos_is_bounded() {
         assert!(nonces.insert(nonce(n)));
         assert!(!nonces.insert(nonce(n)));
     }
-    assert_eq!((nonces.known.len(), nonces.by_age.len()), (NONCES_MAX, NONCES_MAX));
+    assert_eq!(nonces.lens(), (NONCES_MAX, NONCES_MAX));
 }

@@ -183,15 +183,11 @@ impl Driver {
     ) {
         let now = self.env.now();
         self.presence.on_touched(keys, answer.as_ref().ok().copied());
-        match answer {
-            Ok(_) => {
-                self.core.on_store_write(now, true, &mut self.out);
-                self.want_users();
-            }
-            Err(_) => {
-                self.core.on_store_write(now, false, &mut self.out);
-                self.give_up_users();
-            }
+        self.core.on_store_write(now, answer.is_ok(), &mut self.out);
+        if answer.is_ok() {
+            self.want_users();
+        } else {
+            self.give_up_users();
         }
     }
 }

@@ -127,7 +127,11 @@ impl Driver {
                     self.answer_posts(boards, board, range, limit, reply);
                 }
                 (WantBoards::Posts { board, range, limit, reply }, Err(_)) => {
-                    self.weak_posts(board, range, limit, reply);
+                    self.weak_turn += 1;
+                    let weak = self.ask_replicas(board, range, limit);
+                    self.env.spawn("weak-read", async move {
+                        let _ = reply.send(weak.await);
+                    });
                 }
                 (WantBoards::Stream(want), answer) => self.open_stream(want, answer.as_ref().ok()),
             }
@@ -178,6 +182,8 @@ impl Driver {
         });
     }
 
+    /// A weak read that was asked for: the store answers where no copy is, such as at a master
+    /// without workers.
     pub(super) fn weak_posts(
         &mut self,
         board: BoardName,
@@ -186,9 +192,17 @@ impl Driver {
         reply: oneshot::Sender<Result<Read<Page>, ReadError>>,
     ) {
         self.weak_turn += 1;
-        let weak = self.ask_replicas(board, range, limit);
+        let (store, weak) = (self.store.clone(), self.ask_replicas(board.clone(), range, limit));
         self.env.spawn("weak-read", async move {
-            let _ = reply.send(weak.await);
+            let answer = match weak.await {
+                Err(ReadError::Away) => match store.read(board, range, limit).await {
+                    Ok(value) => Ok(Read { value, consistency: Consistency::Weak }),
+                    Err(StoreError::Unknown { .. }) => Err(ReadError::Unknown),
+                    Err(_) => Err(ReadError::Away),
+                },
+                told => told,
+            };
+            let _ = reply.send(answer);
         });
     }
 
@@ -204,8 +218,7 @@ impl Driver {
         links
     }
 
-    /// Posts from a worker's node database; from this master's memory if no worker has them, and
-    /// from the store if that has not either.
+    /// Posts from a worker's node database; from this master's memory if no worker has them.
     fn ask_replicas(
         &self,
         board: BoardName,
@@ -219,7 +232,7 @@ impl Driver {
             epoch: self.tails.epoch(),
             as_of_ms: self.tails.as_of_ms(),
         });
-        let (env, store) = (self.env.clone(), self.store.clone());
+        let env = self.env.clone();
         async move {
             for link in links {
                 let request = Request::Read { board: board.clone(), range, limit };
@@ -228,14 +241,7 @@ impl Driver {
                     return Ok(Read { value, consistency: Consistency::Weak });
                 }
             }
-            let value = match memory {
-                Some(page) => page,
-                None => match store.read(board, range, limit).await {
-                    Ok(page) => page,
-                    Err(StoreError::Unknown { .. }) => return Err(ReadError::Unknown),
-                    Err(_) => return Err(ReadError::Away),
-                },
-            };
+            let value = memory.ok_or(ReadError::Away)?;
             Ok(Read { value, consistency: Consistency::Weak })
         }
     }

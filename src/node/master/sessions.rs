@@ -2,9 +2,10 @@
 //!
 //! A session that was closed never opens again: what is told of it later is late.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
+    recent::Recent,
     store::SessionRow,
     types::{BoardName, Seq, SessionKey},
 };
@@ -14,20 +15,13 @@ use crate::{
 pub(super) struct Sessions {
     rows: BTreeMap<SessionKey, SessionRow>,
     order: VecDeque<SessionKey>,
-    closed: BTreeSet<SessionKey>,
-    closed_order: VecDeque<SessionKey>,
+    closed: Recent<SessionKey>,
     max: usize,
 }
 
 impl Sessions {
     pub(super) const fn new(max: usize) -> Self {
-        Self {
-            rows: BTreeMap::new(),
-            order: VecDeque::new(),
-            closed: BTreeSet::new(),
-            closed_order: VecDeque::new(),
-            max,
-        }
+        Self { rows: BTreeMap::new(), order: VecDeque::new(), closed: Recent::new(max), max }
     }
 
     pub(super) fn get(&self, key: &SessionKey) -> Option<&SessionRow> {
@@ -53,14 +47,7 @@ impl Sessions {
 
     pub(super) fn close(&mut self, key: &SessionKey) {
         self.rows.remove(key);
-        if self.closed.insert(*key) {
-            self.closed_order.push_back(*key);
-        }
-        if self.closed.len() > self.max
-            && let Some(oldest) = self.closed_order.pop_front()
-        {
-            self.closed.remove(&oldest);
-        }
+        self.closed.insert(*key);
     }
 
     pub(super) fn raise_mark(&mut self, key: &SessionKey, board: BoardName, seq: Seq) {
@@ -100,7 +87,6 @@ mod tests {
             sessions.put(row(n));
             sessions.close(&row(n + 10).key);
         }
-        assert_eq!((sessions.rows.len(), sessions.closed.len()), (2, 2));
-        assert_eq!(sessions.closed_order.len(), 2);
+        assert_eq!((sessions.rows.len(), sessions.closed.lens()), (2, (2, 2)));
     }
 }
