@@ -25,9 +25,12 @@ use chatchat::{
         Env,
         real::{RealWorld, TempDir},
     },
+    model::{
+        ids::{BoardName, PostId, Role},
+        rows::JoinToken,
+    },
     run::{MasterParams, WorkerParams, run_master, run_worker},
-    store::{JoinToken, Store, sqlite},
-    types::{BoardName, PostId, Role},
+    store::{Store, sqlite},
 };
 use criterion::{BenchmarkId, Criterion, Throughput};
 use rand_chacha::rand_core::Rng;

@@ -15,14 +15,16 @@ use std::{
 
 use chatchat::{
     config::Config,
-    message::{AssignReply, Beat, Fact, Member, MemberState, Task, TaskResult},
-    protocol::master::{Effect, End, Master},
-    store::{Appended, Holder, Lease, NewPost},
-    time::Mono,
-    types::{
-        Author, BoardName, Fingerprint, Incarnation, LinkId, NodeId, PostId, Registration,
-        Resource, Role, Seq, StoreEpoch, UserId,
+    model::{
+        ids::{
+            Author, BoardName, Fingerprint, Incarnation, LinkId, NodeId, PostId, Registration,
+            Resource, Role, Seq, StoreEpoch, UserId,
+        },
+        message::{AssignReply, Beat, Fact, Member, MemberState, Task, TaskResult},
+        rows::{Appended, Holder, Lease, NewPost},
+        time::Mono,
     },
+    protocol::master::{Effect, End, Master},
 };
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use foldhash::fast::FixedState;

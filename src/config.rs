@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::message::BATCH_TASKS_MAX;
+use crate::model::message::BATCH_TASKS_MAX;
 
 /// How the parts of one node wait, retry and bound. The defaults are the design's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,19 +12,15 @@ pub mod crypto;
 #[cfg(feature = "net")]
 pub mod ctl;
 pub mod env;
-pub mod event;
 #[cfg(feature = "net")]
 pub mod http;
 #[cfg(feature = "net")]
 pub mod launch;
-pub mod message;
+pub mod model;
 pub mod node;
 pub mod protocol;
-mod recent;
 pub mod replica;
 #[cfg(feature = "net")]
 pub mod run;
 pub mod store;
-pub mod time;
-pub mod types;
 pub mod wire;

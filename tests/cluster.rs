@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chatchat::{crypto::admission::JoinSecret, env::real::TempDir, types::Fingerprint};
+use chatchat::{crypto::admission::JoinSecret, env::real::TempDir, model::ids::Fingerprint};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
 /// What a busy machine may take for any one step.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use chatchat::types::PostId;
+use chatchat::model::ids::PostId;
 use rand_chacha::{
     ChaCha20Rng,
     rand_core::{Rng, SeedableRng},

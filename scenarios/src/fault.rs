@@ -6,7 +6,7 @@
 
 use std::{fmt, time::Duration};
 
-use chatchat::{config::parse_duration, event::Moment};
+use chatchat::{config::parse_duration, model::event::Moment};
 use serde::{Deserialize, Serialize};
 
 use crate::target::Target;

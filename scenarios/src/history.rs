@@ -17,7 +17,7 @@ use chatchat::{
         Delivery, Failure, Reply, Request, StreamEnd, Witness,
         shapes::{PostShape, PostState},
     },
-    types::{BoardName, Cursor, PostId, PostText, UserId},
+    model::ids::{BoardName, Cursor, PostId, PostText, UserId},
 };
 
 /// The observer's clock: time since the run's start, the same for all people.

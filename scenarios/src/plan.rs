@@ -5,7 +5,7 @@
 
 use std::{fmt, time::Duration};
 
-use chatchat::types::Role;
+use chatchat::model::ids::Role;
 
 use crate::{
     dice::Dice,

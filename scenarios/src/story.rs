@@ -12,7 +12,7 @@ use std::{
 
 use chatchat::{
     config::{Config, parse_duration},
-    types::BoardName,
+    model::ids::BoardName,
 };
 use serde::Deserialize;
 use thiserror::Error;

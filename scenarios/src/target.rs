@@ -6,7 +6,7 @@
 
 use std::{fmt, str::FromStr};
 
-use chatchat::types::{BoardName, Role};
+use chatchat::model::ids::{BoardName, Role};
 
 use crate::{dice::Dice, story::Cluster};
 

@@ -3,7 +3,7 @@
 //! 1. The monotonic clock never goes backwards, whatever is done to it.
 //! 2. Both clocks run at the same rate, `1 + drift`.
 
-use chatchat::time::{Mono, Wall};
+use chatchat::model::time::{Mono, Wall};
 
 use crate::seed::Draws;
 

@@ -13,10 +13,13 @@ use chatchat::{
     config::Config,
     crypto::admission::JoinSecret,
     env::Env,
-    event::Event,
+    model::{
+        event::Event,
+        ids::{Fingerprint, NodeId, Resource, Role, StoreEpoch},
+        rows::{JoinToken, StoreError},
+    },
     run::{MasterParams, WorkerParams, run_master, run_worker},
-    store::{JoinToken, Op, Reply, Store, StoreError, sqlite::NewCluster},
-    types::{Fingerprint, NodeId, Resource, Role, StoreEpoch},
+    store::{Op, Reply, Store, sqlite::NewCluster},
 };
 use chatchat_scenarios::{
     plan::Plan,

@@ -3,8 +3,8 @@
 use chatchat::{
     comm,
     env::{self, Env},
+    model::ids::{Role, StoreEpoch},
     store::{self, sqlite::NewCluster},
-    types::{Role, StoreEpoch},
 };
 
 use crate::{

@@ -10,8 +10,10 @@ use std::{
 
 use chatchat::{
     env::{self, BoxFuture, BoxStream, Disk, Listener, Task},
-    event::{Event, Moment},
-    time::{Mono, Wall},
+    model::{
+        event::{Event, Moment},
+        time::{Mono, Wall},
+    },
 };
 use madsim::runtime::NodeHandle;
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use chatchat::event::Moment;
+use chatchat::model::event::Moment;
 use chatchat_scenarios::{
     fault::{Action, Direction, Kind, Links, Start},
     plan::{Incident, Plan},

@@ -14,7 +14,7 @@ use chatchat::{
         keys::{Identity, KeyBounds, KeyError, KeyPair},
     },
     env::{BoxFuture, Env},
-    types::{Fingerprint, NodeId},
+    model::ids::{Fingerprint, NodeId},
 };
 
 use crate::seed::Seed;

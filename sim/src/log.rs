@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use chatchat::event::Event;
+use chatchat::model::event::Event;
 use sha2::{Digest, Sha256};
 
 /// How much is written down. The digest is only comparable at the same detail.
@@ -152,7 +152,7 @@ pub(crate) fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::types::Incarnation;
+    use chatchat::model::ids::Incarnation;
 
     use super::*;
 

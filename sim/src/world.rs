@@ -23,8 +23,10 @@ use std::{
 
 use chatchat::{
     env::Env,
-    event::{Event, Moment},
-    time::{Mono, Wall},
+    model::{
+        event::{Event, Moment},
+        time::{Mono, Wall},
+    },
 };
 use madsim::{
     plugin::{Simulator, simulator},

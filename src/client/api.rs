@@ -6,7 +6,7 @@ use crate::{
         exchange::{Asked, Exchange},
     },
     env::Env,
-    types::{BoardName, Cursor},
+    model::ids::{BoardName, Cursor},
 };
 
 /// A line to one master. Keeps its connection between calls.

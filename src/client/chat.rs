@@ -19,7 +19,7 @@ use crate::{
         shapes::{PostShape, SessionOpened},
     },
     env::Env,
-    types::{BoardName, Cursor, PostId, PostText, UserName},
+    model::ids::{BoardName, Cursor, PostId, PostText, UserName},
 };
 
 /// Looks on: every try of every call and every stream, as it begins and as it ends. What begins

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use crate::{
     client::Failure,
     env::{Env, TaskGuard, TimedOut},
-    time::Mono,
+    model::time::Mono,
 };
 
 /// The largest body that is read.

@@ -7,8 +7,10 @@ use crate::{
         ChatClient, Delivery, EventStream, Failure, Request, StreamEnd, StreamEvent, Witness,
         shapes::MasterInfo,
     },
-    time::Mono,
-    types::{BoardName, Cursor, Seq, StoreEpoch},
+    model::{
+        ids::{BoardName, Cursor, Seq, StoreEpoch},
+        time::Mono,
+    },
 };
 
 /// What a follower is told.

@@ -15,8 +15,10 @@ use crate::{
             SessionOpened, SessionRestored, UserList,
         },
     },
-    store::Range,
-    types::{BoardName, PostId, PostText, Seq, UserName},
+    model::{
+        ids::{BoardName, PostId, PostText, Seq, UserName},
+        rows::Range,
+    },
 };
 
 /// How much an answer must be trusted.

@@ -7,16 +7,16 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::{
+    ids::{Domain, KeyEpoch, NodeId, Registration, Role, StoreEpoch, Token},
+    message::MemberState,
+};
 pub use crate::{
     http::shape::{
         BoardList, BoardShape, ClusterShape, NodeShape, PostList, PostShape, PostState,
         SessionOpened, SessionRestored, UserList, UserShape,
     },
     node::handle::{Consistency, MasterInfo},
-};
-use crate::{
-    message::MemberState,
-    types::{Domain, KeyEpoch, NodeId, Registration, Role, StoreEpoch, Token},
 };
 
 /// One node of the cluster, as operators see it.

@@ -16,7 +16,7 @@ use crate::{
         sse::{Parser, RawEvent},
     },
     env::{Env, TimedOut},
-    types::{BoardName, Cursor, PostId},
+    model::ids::{BoardName, Cursor, PostId},
 };
 
 /// What a stream delivers.
@@ -95,7 +95,7 @@ pub struct Delivery {
 mod cursor_text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    use crate::types::Cursor;
+    use crate::model::ids::Cursor;
 
     pub(super) fn serialize<S: Serializer>(cursor: &Cursor, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(cursor)

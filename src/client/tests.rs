@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{ChatClient, Failure, Limits, Roster, Seen, StreamEnd, StreamEvent, Unwatched};
 use crate::{
     env::{BoxStream, Env, TaskGuard, real::RealWorld},
-    types::{BoardName, PostId, Seq},
+    model::ids::{BoardName, PostId, Seq},
 };
 
 /// What a scripted master does with one request.

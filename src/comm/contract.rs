@@ -23,8 +23,10 @@ use crate::{
         secret::Secret,
     },
     env::{BoxFuture, BoxStream, Env},
-    message::{Beat, Close, CloseReason, Direct, News, Request, Response, Topic},
-    types::{Domain, Incarnation, KeyEpoch, NodeId, Role, SessionKey},
+    model::{
+        ids::{Domain, Incarnation, KeyEpoch, NodeId, Role, SessionKey},
+        message::{Beat, Close, CloseReason, Direct, News, Request, Response, Topic},
+    },
 };
 
 /// The longest that a check takes, by the master's clock.

@@ -31,8 +31,10 @@ use crate::{
         fanout::{self as envelope, FanoutError as EnvelopeError, Head, Start, peek},
     },
     env::Env,
-    message::{News, Topic},
-    types::{Domain, KeyEpoch, NodeId},
+    model::{
+        ids::{Domain, KeyEpoch, NodeId},
+        message::{News, Topic},
+    },
     wire::{
         FRAME_LEN_MAX,
         codec::{self, CodecError},
@@ -281,7 +283,7 @@ mod tests {
     use crate::{
         comm::test_world::run,
         crypto::{epoch::for_tests::epoch_of, keys::for_tests::identity},
-        types::SessionKey,
+        model::ids::SessionKey,
     };
 
     const PRESENCE: News = News::PresenceChanged;

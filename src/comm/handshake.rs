@@ -34,9 +34,11 @@ use crate::{
         record::{HEADER_LEN, PLAIN_MAX, TAG_LEN, body_len},
     },
     env::{BoxFuture, BoxStream, Cancelled, Env, TimedOut, seats::Seat},
-    message::Welcome,
-    recent::Recent,
-    types::{Domain, Fingerprint, KeyEpoch, NodeId, Registration, Role},
+    model::{
+        ids::{Domain, Fingerprint, KeyEpoch, NodeId, Registration, Role},
+        message::Welcome,
+        recent::Recent,
+    },
     wire::{
         PLAIN_LEN_MAX,
         plain::{PlainError, read_frame, write_frame},

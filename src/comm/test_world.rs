@@ -18,9 +18,11 @@ use crate::{
     comm::{Peer, Secured},
     crypto::record,
     env::{BoxFuture, BoxStream, Disk, DiskFile, Env, Listener, Task, World},
-    event::{Event, Moment},
-    time::{Mono, Wall},
-    types::{NodeId, Role},
+    model::{
+        event::{Event, Moment},
+        ids::{NodeId, Role},
+        time::{Mono, Wall},
+    },
 };
 
 /// More polls than any test needs: a task that spins is a failure, not a hang.

@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::secret::Secret;
-use crate::types::{Fingerprint, Malformed, NodeId};
+use crate::model::ids::{Fingerprint, Malformed, NodeId};
 
 /// How many bytes of a master's fingerprint a token shows.
 pub const FINGERPRINT_PREFIX_LEN: usize = 8;

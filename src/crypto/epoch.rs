@@ -21,7 +21,7 @@ use super::{
     signed::Signed,
 };
 use crate::{
-    types::{Domain, KeyEpoch},
+    model::ids::{Domain, KeyEpoch},
     wire::codec::{self, CodecError},
 };
 
@@ -193,7 +193,7 @@ pub(crate) mod for_tests {
     use super::*;
     use crate::{
         crypto::keys::for_tests::{WEAK, identity, pair, rng},
-        types::Incarnation,
+        model::ids::Incarnation,
     };
 
     pub(crate) fn domain_of(master: u8) -> Domain {
@@ -225,7 +225,7 @@ mod tests {
     };
     use crate::{
         crypto::keys::for_tests::{WEAK, identity, pair, rng},
-        types::Incarnation,
+        model::ids::Incarnation,
     };
 
     fn accept(master: u8, domain: Domain, grant: &KeyGrant) -> Result<EpochKeys, EpochError> {

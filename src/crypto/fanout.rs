@@ -27,8 +27,10 @@ use thiserror::Error;
 
 use super::{epoch::EpochKeys, record::TAG_LEN, secret::Secret};
 use crate::{
-    message::Topic,
-    types::{Domain, Incarnation, KeyEpoch, NodeId},
+    model::{
+        ids::{Domain, Incarnation, KeyEpoch, NodeId},
+        message::Topic,
+    },
     wire::FRAME_LEN_MAX,
 };
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     env::{BoxFuture, Cancelled, Env, Task},
-    time::Mono,
+    model::time::Mono,
 };
 
 /// The file in the node's directory that holds its identity: PKCS#8 DER.

@@ -24,7 +24,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::secret::{Secret, SecretBytes, labelled_hash};
-use crate::types::{Fingerprint, NodeId};
+use crate::model::ids::{Fingerprint, NodeId};
 
 /// The longest SPKI that is looked at, in bytes: one of 4096 bits has 550.
 pub const SPKI_LEN_MAX: usize = 600;

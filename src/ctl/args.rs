@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::types::{BoardName, PostId};
+use crate::model::ids::{BoardName, PostId};
 
 /// Chat with a Chatchat cluster, and see how it is.
 #[derive(Debug, Parser)]

@@ -31,8 +31,10 @@ use crate::{
         shapes::{ClusterState, PostList},
     },
     env::{Env, TimedOut, real::RealWorld},
-    store::Range,
-    types::{BoardName, Cursor, PostId, PostText, Seq},
+    model::{
+        ids::{BoardName, Cursor, PostId, PostText, Seq},
+        rows::Range,
+    },
 };
 
 /// Why a command did not do what it was asked for.

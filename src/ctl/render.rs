@@ -4,8 +4,10 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use crate::{
     client::shapes::{ClusterShape, ClusterState, Consistency, Node, PostShape, UserList},
-    message::MemberState,
-    types::{NodeId, Resource, Role},
+    model::{
+        ids::{NodeId, Resource, Role},
+        message::MemberState,
+    },
 };
 
 /// `12:03:44 Ann: hello`, further lines indented. UTC: a shell knows no other zone for sure.
@@ -235,7 +237,7 @@ mod tests {
     use super::*;
     use crate::{
         client::shapes::{Failed, Queue},
-        types::{
+        model::ids::{
             Author, BoardName, Domain, Incarnation, KeyEpoch, PostId, Registration, Seq,
             StoreEpoch, Token, UserId,
         },

@@ -8,7 +8,7 @@ use super::{CtlError, PATIENCE, places::Places};
 use crate::{
     client::{ChatClient, Failure, Limits, Request, Roster, Unwatched},
     env::Env,
-    types::UserName,
+    model::ids::UserName,
 };
 
 /// A client with a session that a master knows.

@@ -24,10 +24,10 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::{
+use crate::model::{
     event::{Event, Moment},
+    ids::{NodeId, Role},
     time::{Mono, Wall},
-    types::{NodeId, Role},
 };
 
 /// A boxed future that may move between threads.

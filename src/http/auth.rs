@@ -15,9 +15,11 @@ use sha2::{Digest, Sha256};
 use super::{App, problem::Problem};
 use crate::{
     env::Env,
+    model::{
+        ids::{SessionKey, UserId},
+        rows::SessionRow,
+    },
     node::handle::ReadError,
-    store::SessionRow,
-    types::{SessionKey, UserId},
 };
 
 /// How long a browser keeps a cookie: as long as an idle session lives.

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
 use super::{App, problem::Problem};
-use crate::types::{BoardName, PostId, PostText};
+use crate::model::ids::{BoardName, PostId, PostText};
 
 /// From the end of the header to the end of the body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     env::{BoxFuture, BoxStream, Env},
-    time::Mono,
+    model::time::Mono,
 };
 
 /// hyper counts in [`Instant`]s. Here they are the node's clock, told from one fixed point.

@@ -15,9 +15,8 @@ use prometheus_client::{
 };
 
 use crate::{
-    message::MemberState,
+    model::{ids::Role, message::MemberState},
     node::handle::{ClusterView, Consistency},
-    types::Role,
 };
 
 type Labels = Vec<(&'static str, String)>;

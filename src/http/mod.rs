@@ -47,9 +47,11 @@ use self::{
 use crate::{
     config::Config,
     env::{Env, Listener},
-    message::{Task, TaskResult},
+    model::{
+        ids::SessionKey,
+        message::{Task, TaskResult},
+    },
     node::handle::{MasterHandle, Outcome, ReadError, Stopped},
-    types::SessionKey,
 };
 
 /// What a front end needs besides its master.

@@ -9,7 +9,10 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::{node::handle::ReadError, store::StoreError, types::Malformed};
+use crate::{
+    model::{ids::Malformed, rows::StoreError},
+    node::handle::ReadError,
+};
 
 /// All kinds: slug, status, title. A `type` is `urn:chatchat:` and the slug.
 pub(super) const KINDS: &[(&str, u16, &str)] = &[

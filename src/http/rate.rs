@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::time::Mono;
+use crate::model::time::Mono;
 
 /// Between two looks for sessions at rest in a full table.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -74,7 +74,7 @@ fn ms_up(by: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::SessionKey;
+    use crate::model::ids::SessionKey;
 
     fn limiter(len_max: usize) -> RateLimiter<SessionKey> {
         RateLimiter::new(10, 3, len_max)

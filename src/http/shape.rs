@@ -4,11 +4,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    node::handle::{Consistency, MasterInfo},
-    store::{ActiveUser, Boards, Page, SessionRow},
-    types::{
-        Author, BoardName, NodeId, Post, PostId, PostText, Role, Seq, StoreEpoch, UserId, UserName,
+    model::{
+        ids::{
+            Author, BoardName, NodeId, Post, PostId, PostText, Role, Seq, StoreEpoch, UserId,
+            UserName,
+        },
+        rows::{ActiveUser, Boards, Page, SessionRow},
     },
+    node::handle::{Consistency, MasterInfo},
 };
 
 /// `POST /api/v1/sessions`.
@@ -259,7 +262,7 @@ pub struct NodeShape {
     /// Master or worker.
     pub role: Role,
     /// `in`, `failed` or `left`.
-    pub state: crate::message::MemberState,
+    pub state: crate::model::message::MemberState,
     /// Whom it is registered with.
     pub master: NodeId,
     /// A master's front end.

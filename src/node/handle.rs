@@ -5,13 +5,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{
-    message::{MemberState, Task, TaskResult},
-    store::{ActiveUser, Boards, Found, Page, Range, SessionRow},
-    types::{
+use crate::model::{
+    ids::{
         BoardName, Cursor, Domain, Incarnation, KeyEpoch, NodeId, Post, PostId, Registration, Role,
         Seq, SessionKey, StoreEpoch, Token, UserId,
     },
+    message::{MemberState, Task, TaskResult},
+    rows::{ActiveUser, Boards, Found, Page, Range, SessionRow},
 };
 
 /// How much an answer may be trusted.

@@ -11,10 +11,12 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    message::Task,
+    model::{
+        ids::{NodeId, Registration, Token},
+        message::Task,
+        time::Mono,
+    },
     protocol::task_queue::{Entry, Origin, Slot, TaskId},
-    time::Mono,
-    types::{NodeId, Registration, Token},
 };
 
 /// An attempt's number in one life of one master.
@@ -267,7 +269,7 @@ impl Assignments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{BoardName, StoreEpoch};
+    use crate::model::ids::{BoardName, StoreEpoch};
 
     const SLOT: Slot = Slot(0);
 

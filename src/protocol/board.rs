@@ -14,9 +14,9 @@ use std::{
     sync::Arc,
 };
 
-use crate::{
-    store::{Boards, Range},
-    types::{BoardName, Cursor, Post, Seq, StoreEpoch},
+use crate::model::{
+    ids::{BoardName, Cursor, Post, Seq, StoreEpoch},
+    rows::{Boards, Range},
 };
 
 /// The most boards of a cluster; the store refuses more.

@@ -14,9 +14,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{
+use crate::model::{
+    ids::{NodeId, Registration},
     time::Mono,
-    types::{NodeId, Registration},
 };
 
 /// The way back of a worker listed for the first time.

@@ -8,10 +8,10 @@
 //!
 //! The same on both ends of a link, whatever their roles. One value is one peer's.
 
-use crate::{
+use crate::model::{
     event::Event,
+    ids::NodeId,
     message::{Direct, Fact, Member},
-    types::NodeId,
 };
 
 use super::registry::Registry;
@@ -67,7 +67,10 @@ pub const fn announcement(fact: &Fact) -> Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{message::MemberState, protocol::registry::tests::member, time::Mono, types::Role};
+    use crate::{
+        model::{ids::Role, message::MemberState, time::Mono},
+        protocol::registry::tests::member,
+    };
 
     fn registry(facts: &[(u8, u64)]) -> Registry {
         let mut registry = Registry::new(1000);

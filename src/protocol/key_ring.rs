@@ -17,9 +17,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use crate::{
+use crate::model::{
+    ids::{Domain, Fingerprint, KeyEpoch, NodeId},
     time::Mono,
-    types::{Domain, Fingerprint, KeyEpoch, NodeId},
 };
 
 /// How long the epoch before is still held once a new one is used.
@@ -195,7 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::types::Incarnation;
+    use crate::model::ids::Incarnation;
 
     fn ring() -> KeyRing<u64> {
         let domain = Domain { master: NodeId([1; 16]), incarnation: Incarnation(1) };

@@ -10,11 +10,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{
+use crate::model::{
+    ids::{Incarnation, NodeId, Registration, Role},
     message::{Fact, Member, MemberState},
-    store::MasterRow,
+    rows::MasterRow,
     time::Mono,
-    types::{Incarnation, NodeId, Registration, Role},
 };
 
 /// The most masters that a cluster is watched for.

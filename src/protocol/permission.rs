@@ -14,10 +14,12 @@
 use std::time::Duration;
 
 use crate::{
+    model::{
+        ids::{StoreEpoch, Token},
+        rows::{Holder, Lease, Renewed},
+        time::Mono,
+    },
     protocol::task_queue::Slot,
-    store::{Holder, Lease, Renewed},
-    time::Mono,
-    types::{StoreEpoch, Token},
 };
 
 /// A lease that is held here.
@@ -210,7 +212,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::types::{Incarnation, NodeId};
+    use crate::model::ids::{Incarnation, NodeId};
 
     const SLOT: Slot = Slot(3);
     const TTL: Duration = Duration::from_secs(3);

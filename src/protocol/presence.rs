@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{time::Mono, types::SessionKey};
+use crate::model::{ids::SessionKey, time::Mono};
 
 /// A session is alive for this long after its last request or answer to a beat.
 pub const ALIVE_FOR: Duration = Duration::from_secs(15);

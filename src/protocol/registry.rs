@@ -18,10 +18,10 @@ use std::{collections::BTreeMap, ops::Bound};
 
 use sha2::{Digest, Sha256};
 
-use crate::{
+use crate::model::{
+    ids::{Fingerprint, NodeId, Registration, Role},
     message::{Fact, Member, MemberState},
     time::Mono,
-    types::{Fingerprint, NodeId, Registration, Role},
 };
 
 /// What became of a member that was told of.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use crate::types::{NodeId, Registration};
+use crate::model::ids::{NodeId, Registration};
 
 /// One registered worker. `L` names a link of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

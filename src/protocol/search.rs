@@ -20,11 +20,11 @@ use std::{
     time::Duration,
 };
 
-use crate::{
+use crate::model::{
+    ids::{NodeId, Role},
     message::{Close, CloseReason, Member, MemberState},
-    store::MasterRow,
+    rows::MasterRow,
     time::Mono,
-    types::{NodeId, Role},
 };
 
 /// The most addresses that are kept.

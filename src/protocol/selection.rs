@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::types::NodeId;
+use crate::model::ids::NodeId;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Load {

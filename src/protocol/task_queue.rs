@@ -13,10 +13,10 @@ use std::collections::{BTreeMap, VecDeque};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::{
+use crate::model::{
+    ids::{BoardName, NodeId, Resource},
     message::Task,
     time::Mono,
-    types::{BoardName, NodeId, Resource},
 };
 
 /// Tasks of sessions in one batch. Each is a transaction of its own, and all of them have to be
@@ -316,9 +316,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        store::NewPost,
-        types::{Author, PostId, SessionKey, UserId},
+    use crate::model::{
+        ids::{Author, PostId, SessionKey, UserId},
+        rows::NewPost,
     };
 
     fn queue(tasks_max: usize, total_max: usize) -> TaskQueue {

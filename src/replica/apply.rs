@@ -11,10 +11,10 @@ use super::{
     Applied, GROUPS_UNSAVED_MAX, Gap, Observed, Replica, ReplicaError, ReplicaLimits,
     tables::{META, META_EPOCH, META_NEXT, Tables, member_row, post_row},
 };
-use crate::{
+use crate::model::{
+    ids::{BoardName, Post, Role, Seq, SessionKey, StoreEpoch},
     message::{Member, News},
-    store::{Boards, Page, SessionRow},
-    types::{BoardName, Post, Role, Seq, SessionKey, StoreEpoch},
+    rows::{Boards, Page, SessionRow},
 };
 
 /// Posts as they are offered, by a publish or by a page.

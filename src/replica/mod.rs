@@ -38,7 +38,7 @@ use thiserror::Error;
 use self::{backend::Backend, tables::Tables};
 use crate::{
     env::Disk,
-    types::{BoardName, Seq, StoreEpoch},
+    model::ids::{BoardName, Seq, StoreEpoch},
 };
 
 /// The name of its file on the node's disk.

@@ -8,10 +8,10 @@ use super::{
     PAGE_BYTES_MAX, PAGE_POSTS_MAX, Replica, ReplicaError,
     tables::{BOARDS, MARKS, MEMBERS, META, META_EPOCH, POSTS, SESSIONS, author_of, member, post},
 };
-use crate::{
+use crate::model::{
+    ids::{BoardName, Post, Seq, SessionKey, StoreEpoch},
     message::Member,
-    store::{Boards, Page, Range, SessionRow},
-    types::{BoardName, Post, Seq, SessionKey, StoreEpoch},
+    rows::{Boards, Page, Range, SessionRow},
 };
 
 /// One snapshot.

@@ -4,9 +4,9 @@
 use redb::{Database, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::ReplicaError;
-use crate::{
+use crate::model::{
+    ids::{Author, BoardName, NodeId, Post, PostId, PostText, Registration, Role, Seq, UserId},
     message::{Fact, Member, MemberState},
-    types::{Author, BoardName, NodeId, Post, PostId, PostText, Registration, Role, Seq, UserId},
 };
 
 /// The layout of the rows. Another number on disk makes the file unreadable here.

@@ -9,9 +9,11 @@ use rand_chacha::{
 use super::*;
 use crate::{
     env::DiskFile,
-    message::{Fact, Member, MemberState, News},
-    store::{Boards, Page, Range, SessionRow},
-    types::{Author, NodeId, Post, PostId, Registration, Role, SessionKey, UserId},
+    model::{
+        ids::{Author, NodeId, Post, PostId, Registration, Role, SessionKey, UserId},
+        message::{Fact, Member, MemberState, News},
+        rows::{Boards, Page, Range, SessionRow},
+    },
 };
 
 /// A disk in memory that keeps of unsynced writes what chance keeps.

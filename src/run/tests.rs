@@ -18,12 +18,12 @@ use crate::{
         TaskGuard,
         real::{RealWorld, TempDir},
     },
-    message::MemberState,
-    store::{
-        JoinToken, Range,
-        sqlite::{NewCluster, memory},
+    model::{
+        ids::{BoardName, Role, Seq, StoreEpoch},
+        message::MemberState,
+        rows::{JoinToken, Range},
     },
-    types::{BoardName, Role, Seq, StoreEpoch},
+    store::sqlite::{NewCluster, memory},
 };
 
 const SOON: Duration = Duration::from_secs(40);

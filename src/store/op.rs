@@ -6,7 +6,7 @@ use super::{
     Active, Admission, Appended, Boards, ClusterRow, DeadLetter, Enrolled, Found, Holder,
     JoinToken, Lease, MasterRow, NewPost, Page, Permission, Range, Renewed, SessionRow, WriteRow,
 };
-use crate::types::{
+use crate::model::ids::{
     Author, BoardName, Incarnation, NodeId, PostId, Resource, Seq, SessionKey, UserId,
 };
 

@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        message::{AssignReply, Direct, News, Request, Response, TaskResult, Welcome},
+        model::message::{AssignReply, Direct, News, Request, Response, TaskResult, Welcome},
         store::Op,
     };
 
@@ -127,10 +127,12 @@ mod tests {
 
     #[test]
     fn a_list_of_one_byte_results_cannot_blow_up_in_memory() {
-        let many = AssignReply::Done(vec![TaskResult::Done; crate::message::BATCH_TASKS_MAX + 1]);
+        let many =
+            AssignReply::Done(vec![TaskResult::Done; crate::model::message::BATCH_TASKS_MAX + 1]);
         let bytes = encode(&many).expect("one byte each");
         assert!(matches!(decode::<AssignReply>(&bytes), Err(CodecError::Malformed(_))));
-        let most = AssignReply::Done(vec![TaskResult::Done; crate::message::BATCH_TASKS_MAX]);
+        let most =
+            AssignReply::Done(vec![TaskResult::Done; crate::model::message::BATCH_TASKS_MAX]);
         assert_eq!(decode(&encode(&most).expect("one byte each")), Ok(most));
     }
 

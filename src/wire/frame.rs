@@ -23,7 +23,7 @@ use super::{
     FRAME_LEN_MAX,
     codec::{self, CodecError},
 };
-use crate::message::{Beat, Direct, Request, Response, Topic};
+use crate::model::message::{Beat, Direct, Request, Response, Topic};
 
 /// The most topics that one [`Frame::Subscribe`] may name.
 pub const TOPICS_MAX: usize = 64;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chatchat::{
     client::{Failure, Reply, Request, StreamEnd, StreamEvent, Wanted, shapes::Consistency},
-    event::Event,
+    model::event::Event,
 };
 
 use super::{Evidence, Violation, broken, line, seconds};
@@ -155,7 +155,7 @@ fn interruptions(history: &History, stream: &StreamLog) -> Vec<(Duration, &'stat
 mod tests {
     use chatchat::{
         client::Problem,
-        types::{BoardName, Registration, Resource, Token},
+        model::ids::{BoardName, Registration, Resource, Token},
     };
 
     use super::*;
@@ -196,7 +196,7 @@ mod tests {
     fn a_weak_read_must_be_answered_too() {
         let weak = || Request::Read {
             board: BoardName::lobby(),
-            range: chatchat::store::Range::Last,
+            range: chatchat::model::rows::Range::Last,
             limit: 50,
             wanted: Wanted::Weak,
         };

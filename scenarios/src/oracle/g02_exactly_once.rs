@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use chatchat::{
     client::shapes::PostShape,
-    types::{Post, PostId, UserId},
+    model::ids::{Post, PostId, UserId},
 };
 
 use super::{Evidence, Violation, broken, line};

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chatchat::{
     client::{Reply, StreamEvent, shapes::PostShape},
-    types::{BoardName, Post, PostId, Seq, UserId},
+    model::ids::{BoardName, Post, PostId, Seq, UserId},
 };
 
 use super::{Evidence, Violation, broken, line, seconds};

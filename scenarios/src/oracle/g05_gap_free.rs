@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chatchat::{
     client::StreamEvent,
-    types::{BoardName, Seq},
+    model::ids::{BoardName, Seq},
 };
 
 use super::{Evidence, Violation, broken, seconds};

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chatchat::{
     client::{Reply, StreamEvent, shapes::Consistency},
-    types::{BoardName, Seq},
+    model::ids::{BoardName, Seq},
 };
 
 use super::{Evidence, Violation, broken, line};

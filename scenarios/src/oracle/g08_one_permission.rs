@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use chatchat::{
+use chatchat::model::{
     event::Event,
-    store::WriteRow,
-    types::{NodeId, PostId, Resource, Token},
+    ids::{NodeId, PostId, Resource, Token},
+    rows::WriteRow,
 };
 
 use super::{EventLine, Evidence, Violation, broken, seconds};
@@ -86,7 +86,7 @@ fn assigned(events: &[EventLine]) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::types::{BoardName, Registration};
+    use chatchat::model::ids::{BoardName, Registration};
 
     use super::*;
     use crate::oracle::made::{EPOCH, Made, id, node};

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use chatchat::{
+use chatchat::model::{
     event::Event,
-    types::{Resource, Token},
+    ids::{Resource, Token},
 };
 
 use super::{Evidence, Violation, broken, seconds};
@@ -36,7 +36,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::types::{BoardName, Registration};
+    use chatchat::model::ids::{BoardName, Registration};
 
     use super::*;
     use crate::oracle::made::{EPOCH, Made, id, node};

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use chatchat::{event::Event, types::NodeId};
+use chatchat::model::{event::Event, ids::NodeId};
 
 use super::{EventLine, Evidence, Violation, broken, seconds};
 use crate::promise::Promise;
@@ -40,7 +40,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::types::{BoardName, Registration, Resource, Token};
+    use chatchat::model::ids::{BoardName, Registration, Resource, Token};
 
     use super::*;
     use crate::oracle::made::{Made, node};

@@ -4,10 +4,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use chatchat::{
+use chatchat::model::{
     event::Event,
+    ids::{NodeId, Registration, Role},
     message::MemberState,
-    types::{NodeId, Registration, Role},
 };
 
 use super::{Evidence, Violation, broken, seconds};
@@ -70,7 +70,7 @@ fn is_new_life(evidence: &Evidence<'_>, place: &str, at: Duration) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::types::Incarnation;
+    use chatchat::model::ids::Incarnation;
 
     use super::*;
     use crate::oracle::made::{Made, node};

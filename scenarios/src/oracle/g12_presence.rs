@@ -8,7 +8,7 @@ use std::{
 
 use chatchat::{
     client::{Reply, shapes::Consistency},
-    types::UserId,
+    model::ids::UserId,
 };
 
 use super::{Evidence, Violation, broken, line};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use chatchat::{
     client::Failure,
-    types::{PostId, UserId},
+    model::ids::{PostId, UserId},
 };
 
 use super::{Evidence, Violation, broken, line};

@@ -7,10 +7,13 @@ use chatchat::{
         Delivery, Failure, Problem, Reply, Request, StreamEvent, Wanted,
         shapes::{Consistency, PostList, PostShape},
     },
-    event::Event,
-    store::{Range, WriteRow},
-    types::{
-        Author, BoardName, Cursor, NodeId, Post, PostId, Resource, Seq, StoreEpoch, Token, UserId,
+    model::{
+        event::Event,
+        ids::{
+            Author, BoardName, Cursor, NodeId, Post, PostId, Resource, Seq, StoreEpoch, Token,
+            UserId,
+        },
+        rows::{Range, WriteRow},
     },
 };
 

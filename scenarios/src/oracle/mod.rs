@@ -24,9 +24,12 @@ mod made;
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use chatchat::{
-    event::Event,
-    store::{Range, Store, StoreError, WriteRow},
-    types::{BoardName, Post, Seq, StoreEpoch},
+    model::{
+        event::Event,
+        ids::{BoardName, Post, Seq, StoreEpoch},
+        rows::{Range, StoreError, WriteRow},
+    },
+    store::Store,
 };
 
 use crate::{

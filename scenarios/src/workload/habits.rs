@@ -7,8 +7,10 @@ use crate::{dice::Dice, history::Oddity};
 use chatchat::{
     client::{ChatClient, Method, Reply, Request, Seen, Wanted},
     env::TaskGuard,
-    store::Range,
-    types::{BoardName, PostId, PostText, Seq},
+    model::{
+        ids::{BoardName, PostId, PostText, Seq},
+        rows::Range,
+    },
 };
 
 /// Between two looks around, on the average.

@@ -11,8 +11,10 @@ use std::{
 use chatchat::{
     client::{ChatClient, Limits, Reply, Request, Roster, Seen, StreamEvent, Wanted},
     env::{Env, TaskGuard},
-    store::Range,
-    types::{BoardName, Cursor, UserName},
+    model::{
+        ids::{BoardName, Cursor, UserName},
+        rows::Range,
+    },
 };
 use tokio::sync::oneshot;
 

@@ -4,8 +4,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use chatchat::{
     client::{Failure, Reply, Request, Wanted},
-    store::Range,
-    types::{BoardName, PostId, Seq},
+    model::{
+        ids::{BoardName, PostId, Seq},
+        rows::Range,
+    },
 };
 
 use super::person::{Life, Person};

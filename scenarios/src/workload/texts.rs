@@ -1,6 +1,6 @@
 //! What people write: mostly unlike each other, sometimes alike, sometimes nasty.
 
-use chatchat::types::PostText;
+use chatchat::model::ids::PostText;
 
 use crate::dice::Dice;
 

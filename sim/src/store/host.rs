@@ -8,9 +8,12 @@ use std::{
 
 use chatchat::{
     env::{BoxFuture, BoxStream, Env},
-    event::Moment,
+    model::{
+        event::Moment,
+        rows::{Appended, StoreError},
+    },
     store::{
-        Appended, Backend, Op, Reply, Store, StoreError,
+        Backend, Op, Reply, Store,
         sqlite::{NewCluster, SqliteCore},
     },
 };

@@ -15,7 +15,8 @@ use std::{
 
 use chatchat::{
     env::{BoxFuture, BoxStream, Env, Task, TimedOut},
-    store::{Backend, Op, Reply, Store, StoreError},
+    model::rows::StoreError,
+    store::{Backend, Op, Reply, Store},
 };
 use tokio::{
     io::{ReadHalf, WriteHalf},

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use chatchat::{
     env::Env,
+    model::ids::StoreEpoch,
     store::{Op, Store, sqlite::NewCluster},
-    types::StoreEpoch,
 };
 
 use super::{StoreHost, remote};
@@ -82,7 +82,7 @@ fn what_was_committed_survives_a_crash_of_the_host_and_meanwhile_it_is_away() {
         let (store, at) = stored(&world);
         let asker = world.add_host("asker");
         world.sleep(secs(1)).await;
-        let deny = |node: u8| Op::Deny(chatchat::types::NodeId([node; 16]));
+        let deny = |node: u8| Op::Deny(chatchat::model::ids::NodeId([node; 16]));
         let denied =
             |store: Store| async move { store.admission().await.map(|lists| lists.denied.len()) };
         ask(&world, asker, |_, store| async move { store.call(deny(1)).await })
@@ -137,7 +137,7 @@ fn a_lost_answer_is_no_lost_write() {
             // The connection stands before the way back is cut.
             remote.cluster().await.expect("the store is there");
             cut.add_fault(at, asker, 0, CUT);
-            remote.call(Op::Deny(chatchat::types::NodeId([1; 16]))).await
+            remote.call(Op::Deny(chatchat::model::ids::NodeId([1; 16]))).await
         })
         .await;
         assert!(answer.expect_err("nothing comes back").is_away());

@@ -13,7 +13,7 @@ use crate::{
         record::RecordKind,
     },
     env::seats::Seats,
-    message::Welcome,
+    model::message::Welcome,
 };
 
 const LIMIT: Duration = Duration::from_secs(5);

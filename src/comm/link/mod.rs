@@ -35,11 +35,11 @@ use self::{
     writer::Writer,
 };
 use super::{Peer, Secured};
-pub use crate::types::LinkId;
+pub use crate::model::ids::LinkId;
 use crate::{
     config::Config,
     env::{Env, Task, TimedOut},
-    message::{Beat, Close, CloseReason, Direct, Request, Response, Topic},
+    model::message::{Beat, Close, CloseReason, Direct, Request, Response, Topic},
     wire::{
         FRAME_LEN_MAX,
         frame::{self, FrameError},

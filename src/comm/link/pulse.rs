@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{LinkEnd, LinkLimits};
-use crate::{env::Env, time::Mono};
+use crate::{env::Env, model::time::Mono};
 
 /// So many times `silence` may pass until a record that began is whole.
 const RECORD_SILENCES_MAX: u32 = 8;

@@ -13,7 +13,7 @@ use super::{Incoming, LinkEnd, LinkId, Responder, responder::Shared};
 use crate::{
     crypto::record::{self, HEADER_LEN, Opener, RecordKind},
     env::{BoxStream, Env},
-    message::{Beat, Close},
+    model::message::{Beat, Close},
     wire::{codec, frame::Frame},
 };
 

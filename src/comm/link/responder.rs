@@ -10,8 +10,7 @@ use tokio::sync::Notify;
 use super::{LinkId, LinkLimits, SendError, pulse::Pulse, table::Table};
 use crate::{
     comm::Peer,
-    message::Response,
-    time::Mono,
+    model::{message::Response, time::Mono},
     wire::frame::{self, CallId},
 };
 

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::{CallError, LinkLimits, SendError};
 use crate::{
-    message::{Beat, Close, Response, Topic},
+    model::message::{Beat, Close, Response, Topic},
     wire::{
         FRAME_LEN_MAX,
         frame::{self, CallId},

@@ -10,8 +10,10 @@ use super::{LinkEnd, pulse::Pulse, responder::Shared, table::Out};
 use crate::{
     crypto::record::{RecordError, RecordKind, Sealer},
     env::{BoxStream, Env},
-    message::{Beat, Close},
-    time::Mono,
+    model::{
+        message::{Beat, Close},
+        time::Mono,
+    },
     wire::{
         codec::{self, CodecError},
         frame::{self, FrameError},

@@ -19,8 +19,10 @@ use crate::{
         secret::Secret,
         signed::Signed,
     },
-    message::{Member, Welcome},
-    types::{Domain, KeyEpoch, NodeId},
+    model::{
+        ids::{Domain, KeyEpoch, NodeId},
+        message::{Member, Welcome},
+    },
     wire::{
         PLAIN_LEN_MAX,
         codec::{self, CodecError},

@@ -18,8 +18,10 @@ use crate::{
         record::{HEADER_LEN, Opener, RecordKind, Sealer, Side},
         signed::Signed,
     },
-    message::{Member, Welcome},
-    types::{Domain, Fingerprint, KeyEpoch, Role},
+    model::{
+        ids::{Domain, Fingerprint, KeyEpoch, Role},
+        message::{Member, Welcome},
+    },
     wire::{PLAIN_LEN_MAX, codec},
 };
 

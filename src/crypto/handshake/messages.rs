@@ -5,7 +5,7 @@ use zeroize::Zeroize;
 
 use crate::{
     crypto::admission::GuardId,
-    types::{Domain, KeyEpoch, NodeId, Registration, Role},
+    model::ids::{Domain, KeyEpoch, NodeId, Registration, Role},
 };
 
 /// The first message, in the clear, proved by a guard.

@@ -39,7 +39,7 @@ use super::{
     secret::{Secret, SecretBytes, labelled_hash},
 };
 use crate::{
-    types::{Fingerprint, NodeId, Role},
+    model::ids::{Fingerprint, NodeId, Role},
     wire::{
         PLAIN_LEN_MAX,
         codec::{self, CodecError},

@@ -15,8 +15,10 @@ use crate::{
         record::{Opener, RecordKind, Sealer, body_len},
         signed::Signed,
     },
-    message::{Fact, Member, MemberState, Welcome},
-    types::{KeyEpoch, Registration},
+    model::{
+        ids::{KeyEpoch, Registration},
+        message::{Fact, Member, MemberState, Welcome},
+    },
 };
 
 const MASTER: u8 = 1;

@@ -13,7 +13,7 @@ use std::{
 use rand_chacha::rand_core::Rng;
 
 use super::{Lab, QUIET};
-use crate::{env::Env, time::Mono};
+use crate::{env::Env, model::time::Mono};
 
 const STEP: Duration = Duration::from_millis(5);
 

@@ -15,10 +15,10 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{
+use crate::model::{
     event::Event,
+    ids::{NodeId, Role},
     time::Wall,
-    types::{NodeId, Role},
 };
 
 /// The log of one node in one life.
@@ -59,14 +59,14 @@ impl EventLog {
 
     pub(super) fn event(&self, at: Wall, event: &Event) {
         let line = self.line(at, event);
-        tracing::info!(target: "chatchat::event", "{line}");
+        tracing::info!(target: "chatchat::model::event", "{line}");
         self.append(&line);
     }
 
     pub(super) fn sometimes(&self, at: Wall, probe: &'static str) {
         if self.probes.lock().unwrap_or_else(PoisonError::into_inner).insert(probe) {
             let line = self.line(at, &Probe::Sometimes { probe });
-            tracing::debug!(target: "chatchat::event", "{line}");
+            tracing::debug!(target: "chatchat::model::event", "{line}");
             self.append(&line);
         }
     }
@@ -121,7 +121,7 @@ impl LogFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{env::real::TempDir, types::Incarnation};
+    use crate::{env::real::TempDir, model::ids::Incarnation};
 
     #[test]
     fn lines_carry_time_node_and_role_and_probes_come_once() {

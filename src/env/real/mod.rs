@@ -29,9 +29,11 @@ pub use self::{
 };
 use crate::{
     env::{BoxFuture, BoxStream, Disk, Listener, Task, World},
-    event::{Event, Moment},
-    time::{Mono, Wall},
-    types::{NodeId, Role},
+    model::{
+        event::{Event, Moment},
+        ids::{NodeId, Role},
+        time::{Mono, Wall},
+    },
 };
 
 /// The world that people's machines are.

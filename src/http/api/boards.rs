@@ -10,8 +10,10 @@ use crate::{
         body::{BoardPath, JsonBody},
         shape::{BoardList, BoardShape, ReadMark, boards_of},
     },
-    message::{Task, TaskResult},
-    types::Seq,
+    model::{
+        ids::Seq,
+        message::{Task, TaskResult},
+    },
 };
 
 /// `GET /api/v1/boards`

@@ -8,7 +8,6 @@ use serde::Deserialize;
 
 use super::{Reply, json, sessions::unexpected};
 use crate::{
-    event::Moment,
     http::{
         App,
         auth::Caller,
@@ -16,10 +15,13 @@ use crate::{
         problem::Problem,
         shape::{PostList, PostShape, PostState, WritePost},
     },
-    message::{Task, TaskResult},
+    model::{
+        event::Moment,
+        ids::{PostId, PostText, Seq},
+        message::{Task, TaskResult},
+        rows::{Appended, Found, NewPost, Page, Range},
+    },
     node::handle::Consistency,
-    store::{Appended, Found, NewPost, Page, Range},
-    types::{PostId, PostText, Seq},
 };
 
 /// Posts in one answer.

@@ -18,10 +18,12 @@ use crate::{
             OpenSession, RedeemTicket, SessionOpened, SessionRestored, TicketIssued, boards_of,
         },
     },
-    message::{Task, TaskResult},
+    model::{
+        ids::{Author, UserName},
+        message::{Task, TaskResult},
+        rows::{Boards, SessionRow},
+    },
     node::handle::{MasterInfo, ReadError},
-    store::{Boards, SessionRow},
-    types::{Author, UserName},
 };
 
 /// What a new session is shown. Read before anything is written, so that a 503 did nothing.

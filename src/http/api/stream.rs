@@ -29,9 +29,11 @@ use crate::{
             StateEvent, UserShape,
         },
     },
+    model::{
+        ids::{BoardName, Cursor},
+        time::Mono,
+    },
     node::handle::{Feed, Hello, MasterInfo, ReadError, StreamEvent},
-    time::Mono,
-    types::{BoardName, Cursor},
 };
 
 /// Bytes gathered before they are handed on, so that a long catch-up is a few large writes.

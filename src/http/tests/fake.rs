@@ -10,16 +10,18 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     env::Env,
-    message::{MemberState, Task, TaskResult},
+    model::{
+        ids::{
+            BoardName, Cursor, Domain, Incarnation, KeyEpoch, NodeId, Post, PostId, Registration,
+            Role, Seq, SessionKey, StoreEpoch, Token, UserId,
+        },
+        message::{MemberState, Task, TaskResult},
+        rows::{ActiveUser, Appended, Boards, Found, NewPost, Page, Range, SessionRow, StoreError},
+    },
     node::handle::{
         Ask, ClusterView, Consistency, FailedView, Feed, FeedGuard, Hello, MasterHandle,
         MasterInfo, NodeView, Outcome, QueueView, Read, ReadError, Readiness, Restored,
         StreamEvent,
-    },
-    store::{ActiveUser, Appended, Boards, Found, NewPost, Page, Range, SessionRow, StoreError},
-    types::{
-        BoardName, Cursor, Domain, Incarnation, KeyEpoch, NodeId, Post, PostId, Registration, Role,
-        Seq, SessionKey, StoreEpoch, Token, UserId,
     },
 };
 

@@ -6,8 +6,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::{Answer, Ask, SECOND, Site, fake::this_master, snapshots};
 use crate::{
+    model::ids::{Author, Cursor, Post, PostId, Seq, StoreEpoch, UserId},
     node::handle::{Consistency, ReadError, StreamEvent},
-    types::{Author, Cursor, Post, PostId, Seq, StoreEpoch, UserId},
 };
 
 async fn open(site: &Site, path: &str, token: &str, last: Option<&str>) -> DuplexStream {

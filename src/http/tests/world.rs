@@ -13,8 +13,10 @@ use tokio::time::Instant;
 
 use crate::{
     env::{BoxFuture, BoxStream, Disk, DiskFile, Listener, Task, World},
-    event::{Event, Moment},
-    time::{Mono, Wall},
+    model::{
+        event::{Event, Moment},
+        time::{Mono, Wall},
+    },
 };
 
 #[derive(Debug)]

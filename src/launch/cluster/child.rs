@@ -16,8 +16,7 @@ use super::{
 };
 use crate::{
     launch::{LaunchError, node::SUPERVISED},
-    time::Mono,
-    types::Role,
+    model::{ids::Role, time::Mono},
 };
 
 const WAIT_MIN: Duration = Duration::from_secs(1);

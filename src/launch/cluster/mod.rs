@@ -36,9 +36,11 @@ use super::{
 };
 use crate::{
     env::{Env, real::RealWorld},
-    event::Event,
-    time::Mono,
-    types::{NodeId, Role},
+    model::{
+        event::Event,
+        ids::{NodeId, Role},
+        time::Mono,
+    },
 };
 
 /// What a cluster can be told.
@@ -61,7 +63,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "log",
         kind: Kind::Text,
-        help: "What each node logs to DATA_DIR/NAME/log [default: info,chatchat::event=off]",
+        help: "What each node logs to DATA_DIR/NAME/log [default: info,chatchat::model::event=off]",
     },
 ];
 
@@ -95,7 +97,7 @@ impl Default for ClusterSettings {
             store: String::new(),
             restart: false,
             // Events have a file of their own.
-            log: "info,chatchat::event=off".to_owned(),
+            log: "info,chatchat::model::event=off".to_owned(),
         }
     }
 }
@@ -368,7 +370,7 @@ mod tests {
               --data-dir <VALUE>   Where all is kept [default: data]
               --store <VALUE>      The shared store, sqlite:PATH [default: sqlite:DATA_DIR/chatchat.db]
               --restart[=<VALUE>]  Start nodes again that end
-              --log <VALUE>        What each node logs to DATA_DIR/NAME/log [default: info,chatchat::event=off]
+              --log <VALUE>        What each node logs to DATA_DIR/NAME/log [default: info,chatchat::model::event=off]
           -h, --help               Print help
           -V, --version            Print version
         ");

@@ -23,8 +23,11 @@ use crate::{
         node::{MasterSettings, WorkerSettings, store_path},
         settings::file_of,
     },
-    store::{JoinToken, Store, StoreError, sqlite},
-    types::{Fingerprint, Role},
+    model::{
+        ids::{Fingerprint, Role},
+        rows::{JoinToken, StoreError},
+    },
+    store::{Store, sqlite},
 };
 
 /// How long a join token of a node to be started is good, ms.

@@ -15,8 +15,7 @@ use crate::{
         key_source::IDENTITY_FILE,
         keys::{Identity, KeyBounds, KeyPair},
     },
-    event::Event,
-    types::NodeId,
+    model::{event::Event, ids::NodeId},
 };
 
 /// One event line; what stamps it is not needed here.
@@ -125,7 +124,7 @@ mod tests {
     use super::*;
     use crate::{
         env::real::TempDir,
-        types::{Incarnation, Registration},
+        model::ids::{Incarnation, Registration},
     };
 
     #[test]

@@ -35,9 +35,9 @@ use crate::{
     config::Config,
     crypto::key_source::{GeneratedKeys, load_or_make_identity},
     env::{BoxFuture, Env, real::RealWorld},
+    model::ids::Role,
     run::{MasterError, MasterParams, WorkerParams, run_master, run_worker},
     store::{Store, sqlite},
-    types::Role,
 };
 
 /// The hidden flag of a node that ends with its supervisor.

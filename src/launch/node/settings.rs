@@ -10,7 +10,7 @@ use crate::{
         LaunchError,
         settings::{Key, Kind},
     },
-    types::Fingerprint,
+    model::ids::Fingerprint,
 };
 
 const NAME: Key = Key { name: "name", kind: Kind::Text, help: "Its name for people" };

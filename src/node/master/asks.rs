@@ -5,9 +5,8 @@ use super::{
     reads::{POSTS_MAX, WantBoards, WantStream},
 };
 use crate::{
-    message::Task,
+    model::{message::Task, rows::Found},
     node::handle::{Ask, Consistency, Readiness},
-    store::Found,
 };
 
 impl Driver {

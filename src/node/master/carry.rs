@@ -5,14 +5,16 @@ use std::future::Future;
 use super::{Done, Driver, NodeError, Waiter};
 use crate::{
     comm::{CallError, Responder},
-    event::Moment,
-    message::{AssignReply, Direct, ForwardReply, News, Request, Response, Task, TaskResult},
+    model::{
+        event::Moment,
+        message::{AssignReply, Direct, ForwardReply, News, Request, Response, Task, TaskResult},
+        rows::{Appended, StoreError},
+    },
     node::handle::Outcome,
     protocol::{
         master::{CallFailed, Effect, End},
         task_queue::{Origin, TaskId},
     },
-    store::{Appended, StoreError},
 };
 
 /// What a person's request is told.

@@ -14,9 +14,11 @@ use crate::{
         key_source::HandshakeKeys,
         keys::{Identity, fingerprint},
     },
-    store::MasterRow,
-    time::Mono,
-    types::{Incarnation, NodeId, Registration, Role},
+    model::{
+        ids::{Incarnation, NodeId, Registration, Role},
+        rows::MasterRow,
+        time::Mono,
+    },
 };
 
 /// Between two tries to reach the same master.

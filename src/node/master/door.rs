@@ -15,10 +15,13 @@ use crate::{
         keys::fingerprint,
     },
     env::{BoxFuture, Env},
-    message::{Member, Welcome},
-    store::{Admission, Enrolled, MasterRow, Store},
-    time::Mono,
-    types::{Domain, NodeId, Role},
+    model::{
+        ids::{Domain, NodeId, Role},
+        message::{Member, Welcome},
+        rows::{Admission, Enrolled, MasterRow},
+        time::Mono,
+    },
+    store::Store,
 };
 
 /// Strangers' guards make this master ask the store so often at most.

@@ -17,10 +17,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Done, Driver, reads::WantStream};
 use crate::{
     env::{Env, TimedOut},
+    model::{
+        ids::{BoardName, SessionKey},
+        rows::{ActiveUser, Boards, Page, Range, StoreError},
+    },
     node::handle::{Consistency, Feed, FeedGuard, Hello, MasterInfo, ReadError, StreamEvent},
     protocol::board::{Due, Reader, Tails},
-    store::{ActiveUser, Boards, Page, Range, Store, StoreError},
-    types::{BoardName, SessionKey},
+    store::Store,
 };
 
 /// Events that wait here for one reader.

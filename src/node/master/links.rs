@@ -12,13 +12,15 @@ use crate::{
         handshake::{Acceptor, Ready, accept},
     },
     env::{Env, Listener, seats::Seats},
-    message::{
-        Beat, Close, CloseReason, Direct, Fact, Member, MemberState, News, Request, Response,
+    model::{
+        ids::{LinkId, Role},
+        message::{
+            Beat, Close, CloseReason, Direct, Fact, Member, MemberState, News, Request, Response,
+        },
+        rows::{Page, Range},
+        time::Mono,
     },
     protocol::{board::Applied, master::LinkOver},
-    store::{Page, Range},
-    time::Mono,
-    types::{LinkId, Role},
 };
 
 /// The most posts of one answer to a node.
@@ -173,7 +175,7 @@ impl Driver {
     /// Posts for a node database: from memory, else from the store.
     fn serve_read(
         &self,
-        board: crate::types::BoardName,
+        board: crate::model::ids::BoardName,
         range: Range,
         limit: u32,
         reply: Responder,

@@ -50,8 +50,13 @@ use crate::{
         keys::{Identity, KeyError},
     },
     env::{Env, Listener, seats::Seats},
-    event::Event,
-    message::{ForwardReply, Member},
+    model::{
+        event::Event,
+        ids::{BoardName, Domain, Incarnation, KeyEpoch, LinkId, NodeId, Resource, SessionKey},
+        message::{ForwardReply, Member},
+        rows::{Active, Boards, Holder, Lease, MasterRow, Page, Renewed, SessionRow, StoreError},
+        time::Mono,
+    },
     protocol::{
         assignment::AttemptId,
         board::Tails,
@@ -59,11 +64,7 @@ use crate::{
         presence::Presence,
         task_queue::{Slot, TaskId},
     },
-    store::{
-        Active, Boards, Holder, Lease, MasterRow, Page, Renewed, SessionRow, Store, StoreError,
-    },
-    time::Mono,
-    types::{BoardName, Domain, Incarnation, KeyEpoch, LinkId, NodeId, Resource, SessionKey},
+    store::Store,
 };
 
 /// Questions that wait for the driver.
@@ -192,7 +193,7 @@ enum Done {
     Attempt {
         slot: Slot,
         attempt: AttemptId,
-        answer: Result<crate::message::AssignReply, CallFailed>,
+        answer: Result<crate::model::message::AssignReply, CallFailed>,
     },
     Forward {
         id: TaskId,
@@ -269,7 +270,7 @@ struct Driver {
     presence: Presence,
     fresh_boards: Coalesced<reads::WantBoards>,
     fresh_users: Coalesced<reads::WantUsers>,
-    users: Arc<[crate::store::ActiveUser]>,
+    users: Arc<[crate::model::rows::ActiveUser]>,
     masters: Vec<MasterInfo>,
     /// What was said last of this master, strong and able to write.
     said: (bool, bool),
@@ -514,9 +515,9 @@ impl Driver {
             let _ = self.store.release_lease(resource, self.holder, lease).await;
         }
         let _ = self.store.leave_master(self.holder).await;
-        let reason = crate::message::CloseReason::Draining;
+        let reason = crate::model::message::CloseReason::Draining;
         for link in self.links.values() {
-            link.close(crate::message::Close { reason, retry_ms: 1000 });
+            link.close(crate::model::message::Close { reason, retry_ms: 1000 });
         }
         self.env.sleep(Duration::from_millis(100)).await;
     }
@@ -527,7 +528,7 @@ async fn register(
     env: &Env,
     store: &Store,
     row: MasterRow,
-) -> Result<(crate::store::ClusterRow, Incarnation), NodeError> {
+) -> Result<(crate::model::rows::ClusterRow, Incarnation), NodeError> {
     let mut said = false;
     loop {
         let registered = match store.cluster().await {

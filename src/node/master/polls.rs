@@ -2,10 +2,12 @@
 
 use super::{Done, Driver};
 use crate::{
+    model::{
+        ids::{BoardName, Seq, SessionKey},
+        rows::{Active, Admission, Boards, MasterRow, Page, StoreError},
+        time::Mono,
+    },
     node::handle::MasterInfo,
-    store::{Active, Admission, Boards, MasterRow, Page, StoreError},
-    time::Mono,
-    types::{BoardName, Seq, SessionKey},
 };
 
 /// The most posts of one fetch.
@@ -131,7 +133,7 @@ impl Driver {
         }
         let store = self.store.clone();
         self.spawn("fetch", async move {
-            let range = crate::store::Range::After(have);
+            let range = crate::model::rows::Range::After(have);
             let answer = store.read(board.clone(), range, FETCH_MAX).await;
             Done::TailPage { board, answer }
         });

@@ -7,10 +7,12 @@ use tokio::sync::oneshot;
 use super::{Done, Driver};
 use crate::{
     comm::Link,
-    message::{Request, Response},
+    model::{
+        ids::{BoardName, Cursor, Role, SessionKey},
+        message::{Request, Response},
+        rows::{Active, ActiveUser, Boards, Page, Range, SessionRow, StoreError},
+    },
     node::handle::{Consistency, Feed, Read, ReadError, Restored},
-    store::{Active, ActiveUser, Boards, Page, Range, SessionRow, StoreError},
-    types::{BoardName, Cursor, Role, SessionKey},
 };
 
 /// Requests that one read of the store may answer.

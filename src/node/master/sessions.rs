@@ -4,10 +4,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::{
+use crate::model::{
+    ids::{BoardName, Seq, SessionKey},
     recent::Recent,
-    store::SessionRow,
-    types::{BoardName, Seq, SessionKey},
+    rows::SessionRow,
 };
 
 /// A bounded memory of open sessions; the oldest in goes first.
@@ -62,7 +62,7 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Author, UserId};
+    use crate::model::ids::{Author, UserId};
 
     fn row(n: u8) -> SessionRow {
         let user = Author { id: UserId([n; 16]), name: "Ada".parse().expect("a name") };

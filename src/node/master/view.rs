@@ -2,9 +2,9 @@
 
 use super::Driver;
 use crate::{
+    model::ids::Role,
     node::handle::{ClusterView, Consistency, FailedView, NodeView, QueueView},
     protocol::permission::Hold,
-    types::Role,
 };
 
 impl Driver {
@@ -24,7 +24,7 @@ impl Driver {
                 let state = match fact.role {
                     // A master that did not leave is judged by its row, by each reader.
                     Role::Master if !core.watch().is_in(&fact.node) => {
-                        fact.state.max(crate::message::MemberState::Failed)
+                        fact.state.max(crate::model::message::MemberState::Failed)
                     }
                     _ => fact.state,
                 };

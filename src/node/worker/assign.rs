@@ -10,10 +10,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crate::{
     comm::Responder,
     env::{Env, TimedOut},
-    event::Moment,
-    message::{Assign, AssignReply, News, Response, Task, TaskResult},
-    store::{Appended, Found, NewPost, Op, Permission, Reply, Store, StoreError},
-    types::{BoardName, NodeId, Post, Resource, Seq, Token},
+    model::{
+        event::Moment,
+        ids::{BoardName, NodeId, Post, Resource, Seq, Token},
+        message::{Assign, AssignReply, News, Response, Task, TaskResult},
+        rows::{Appended, Found, NewPost, Permission, StoreError},
+    },
+    store::{Op, Reply, Store},
 };
 
 /// Batches that a worker writes at a time; more are turned back at once.
@@ -295,11 +298,11 @@ mod tests {
     use super::*;
     use crate::{
         env::real::RealWorld,
-        store::{
-            Holder, Lease,
-            sqlite::{NewCluster, memory},
+        model::{
+            ids::{Author, Incarnation, PostId, Registration, SessionKey, StoreEpoch, UserId},
+            rows::{Holder, Lease},
         },
-        types::{Author, Incarnation, PostId, Registration, SessionKey, StoreEpoch, UserId},
+        store::sqlite::{NewCluster, memory},
     };
 
     const ME: NodeId = NodeId([1; 16]);

@@ -13,10 +13,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     env::{Cancelled, Env, Task},
-    message::{Member, News},
+    model::{
+        ids::BoardName,
+        message::{Member, News},
+        rows::{Boards, Page},
+    },
     replica::{Applied, Replica, ReplicaError, ReplicaLimits},
-    store::{Boards, Page},
-    types::BoardName,
 };
 
 /// How long a failed database rests.

@@ -22,7 +22,7 @@ use crate::{
     config::Config,
     crypto::{admission::JoinSecret, key_source::HandshakeKeys, keys::Identity},
     env::Env,
-    types::{Domain, Fingerprint, KeyEpoch, Registration, Role},
+    model::ids::{Domain, Fingerprint, KeyEpoch, Registration, Role},
 };
 
 /// The file in the worker's directory that holds the highest number it registered under.

@@ -24,16 +24,18 @@ use crate::{
     config::Config,
     crypto::keys,
     env::{Env, TaskGuard},
-    event::Event,
-    message::{
-        Assign, AssignReply, Beat, Close, CloseReason, Direct, News, Request, Response, Topic,
-        Welcome, WorkerStatus,
+    model::{
+        event::Event,
+        ids::{BoardName, Domain, Fingerprint, KeyEpoch, NodeId, Registration, Role},
+        message::{
+            Assign, AssignReply, Beat, Close, CloseReason, Direct, News, Request, Response, Topic,
+            Welcome, WorkerStatus,
+        },
+        time::Mono,
     },
     protocol::worker::{Effect, Worker},
     replica::Applied,
     store::Store,
-    time::Mono,
-    types::{BoardName, Domain, Fingerprint, KeyEpoch, NodeId, Registration, Role},
 };
 
 /// How long a goodbye may take.

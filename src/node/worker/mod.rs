@@ -46,10 +46,10 @@ use crate::{
         keys::{self, KeyError},
     },
     env::Env,
+    model::ids::{Fingerprint, Malformed, Role},
     protocol::worker::{Start, Worker},
     replica::ReplicaError,
     store::Store,
-    types::{Fingerprint, Malformed, Role},
 };
 
 /// Inputs that wait for the driver.

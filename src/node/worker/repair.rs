@@ -6,9 +6,12 @@ use super::{database::Database, driver::Input};
 use crate::{
     comm::Link,
     env::Env,
-    message::{Request, Response},
-    store::{Page, Range, Store},
-    types::{BoardName, Seq},
+    model::{
+        ids::{BoardName, Seq},
+        message::{Request, Response},
+        rows::{Page, Range},
+    },
+    store::Store,
 };
 
 /// Posts that are asked for at a time.

@@ -8,8 +8,11 @@ use tokio::sync::{Notify, mpsc};
 use super::driver::Input;
 use crate::{
     env::{Env, TimedOut},
-    store::{Boards, MasterRow, Store, StoreError},
-    types::SessionKey,
+    model::{
+        ids::SessionKey,
+        rows::{Boards, MasterRow, StoreError},
+    },
+    store::Store,
 };
 
 /// What one look showed.

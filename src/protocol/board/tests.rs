@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::types::{Author, PostId, UserId};
+use crate::model::ids::{Author, PostId, UserId};
 
 const EPOCH: StoreEpoch = StoreEpoch(7);
 

@@ -6,14 +6,16 @@ use thiserror::Error;
 
 use super::{Effect, End, Master};
 use crate::{
-    message::{AssignReply, News, Task, TaskResult},
+    model::{
+        ids::{BoardName, Post, Resource, StoreEpoch},
+        message::{AssignReply, News, Task, TaskResult},
+        rows::{Appended, DeadLetter, NewPost, SessionRow},
+        time::Mono,
+    },
     protocol::{
         assignment::{Assignee, AttemptId, Batch, Next},
         task_queue::Slot,
     },
-    store::{Appended, DeadLetter, NewPost, SessionRow},
-    time::Mono,
-    types::{BoardName, Post, Resource, StoreEpoch},
 };
 
 /// A call had no answer. What was asked may have been done, or may be done later.

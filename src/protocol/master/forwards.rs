@@ -2,9 +2,8 @@
 
 use super::{CallFailed, Effect, End, Master};
 use crate::{
-    message::ForwardReply,
+    model::{message::ForwardReply, time::Mono},
     protocol::{permission::Hold, task_queue::TaskId},
-    time::Mono,
 };
 
 impl Master {

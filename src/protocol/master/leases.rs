@@ -2,11 +2,13 @@
 
 use super::{Effect, Master, UNREACHABLE_FOR};
 use crate::{
-    event::Moment,
+    model::{
+        event::Moment,
+        ids::{Resource, StoreEpoch},
+        rows::{Lease, Renewed},
+        time::Mono,
+    },
     protocol::{permission::Hold, task_queue::Slot},
-    store::{Lease, Renewed},
-    time::Mono,
-    types::{Resource, StoreEpoch},
 };
 
 impl Master {

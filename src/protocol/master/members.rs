@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use super::{Effect, Master, Peer};
 use crate::{
-    event::Event,
-    message::{Beat, Close, CloseReason, Fact, Member, MemberState, News},
+    model::{
+        event::Event,
+        ids::{LinkId, NodeId, Registration, Role},
+        message::{Beat, Close, CloseReason, Fact, Member, MemberState, News},
+        rows::MasterRow,
+        time::Mono,
+    },
     protocol::{
         gossip::{Gossip, PAGE_MEMBERS, announcement},
         master_watch::{self, Change},
@@ -13,9 +18,6 @@ use crate::{
         registry::Applied,
         roster::RosterError,
     },
-    store::MasterRow,
-    time::Mono,
-    types::{LinkId, NodeId, Registration, Role},
 };
 
 /// Anyone may call a worker failed whose master has been out for this long.

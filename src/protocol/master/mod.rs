@@ -29,8 +29,13 @@ use std::{
 pub use self::{attempts::CallFailed, members::LinkOver};
 use crate::{
     config::Config,
-    event::{Event, Moment},
-    message::{Assign, Close, Direct, News, Task, TaskResult},
+    model::{
+        event::{Event, Moment},
+        ids::{LinkId, NodeId, Resource},
+        message::{Assign, Close, Direct, News, Task, TaskResult},
+        rows::{DeadLetter, Holder},
+        time::Mono,
+    },
     protocol::{
         assignment::{Assignments, AttemptId, Policy},
         failed_list::FailedList,
@@ -42,9 +47,6 @@ use crate::{
         selection::Selection,
         task_queue::{Bounds, Entry, Origin, Slot, TaskId, TaskQueue},
     },
-    store::{DeadLetter, Holder},
-    time::Mono,
-    types::{LinkId, NodeId, Resource},
 };
 
 /// A master that did no write of its own in the store for this long is weak.

@@ -2,16 +2,18 @@
 
 use super::{Effect, End, Forwarded, Master, RETRY_MS};
 use crate::{
-    event::{Event, Moment},
-    message::{Assign, ForwardReply, Task},
+    model::{
+        event::{Event, Moment},
+        ids::{NodeId, PostId},
+        message::{Assign, ForwardReply, Task},
+        rows::{Holder, Permission},
+        time::Mono,
+    },
     protocol::{
         assignment::{Assignee, AttemptId, Batch},
         permission::Hold,
         task_queue::{Entry, Origin, QueueFull, Slot, TaskId},
     },
-    store::{Holder, Permission},
-    time::Mono,
-    types::{NodeId, PostId},
 };
 
 impl Master {

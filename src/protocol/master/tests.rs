@@ -5,13 +5,13 @@ use std::{sync::Arc, time::Duration};
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::{
-    message::{AssignReply, Beat, CloseReason, Fact, ForwardReply, Member, MemberState},
-    store::{Appended, Lease, NewPost, Renewed},
-    types::{
+use crate::model::{
+    ids::{
         Author, BoardName, Fingerprint, Incarnation, PostId, Registration, Role, Seq, StoreEpoch,
         UserId,
     },
+    message::{AssignReply, Beat, CloseReason, Fact, ForwardReply, Member, MemberState},
+    rows::{Appended, Lease, NewPost, Renewed},
 };
 
 fn at(ms: u64) -> Mono {

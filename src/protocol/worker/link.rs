@@ -2,11 +2,13 @@
 
 use super::{Effect, Phase, Worker};
 use crate::{
-    event::{Event, Moment},
-    message::{Close, CloseReason, MemberState, Welcome},
+    model::{
+        event::{Event, Moment},
+        ids::Registration,
+        message::{Close, CloseReason, MemberState, Welcome},
+        time::Mono,
+    },
     protocol::{gossip::Gossip, search::Step},
-    time::Mono,
-    types::Registration,
 };
 
 /// How long to wait when there is no address at all: the store may name one.

@@ -2,14 +2,16 @@
 
 use super::{Effect, Phase, Worker};
 use crate::{
-    message::{Fact, Member, MemberState},
+    model::{
+        ids::Registration,
+        message::{Fact, Member, MemberState},
+        rows::MasterRow,
+        time::Mono,
+    },
     protocol::{
         gossip::{Gossip, announcement},
         master_watch::{self, Change},
     },
-    store::MasterRow,
-    time::Mono,
-    types::Registration,
 };
 
 impl Worker {

@@ -28,10 +28,12 @@ use self::replication::Replication;
 use super::{gossip::Gossip, master_watch::MasterWatch, registry::Registry, search::Search};
 use crate::{
     config::Config,
-    event::{Event, Moment},
-    message::{CloseReason, Direct, Fact, Member, MemberState, News},
-    time::Mono,
-    types::{BoardName, Domain, NodeId, Registration, Role},
+    model::{
+        event::{Event, Moment},
+        ids::{BoardName, Domain, NodeId, Registration, Role},
+        message::{CloseReason, Direct, Fact, Member, MemberState, News},
+        time::Mono,
+    },
 };
 
 /// Between two [`Effect::SendStatus`].

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{message::News, time::Mono, types::BoardName};
+use crate::model::{ids::BoardName, message::News, time::Mono};
 
 /// Posts of one group.
 pub const GROUP_POSTS: usize = 64;
@@ -154,7 +154,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::types::{Author, Post, PostId, Seq, StoreEpoch, UserId};
+    use crate::model::ids::{Author, Post, PostId, Seq, StoreEpoch, UserId};
 
     fn at(ms: u64) -> Mono {
         Mono::ZERO + Duration::from_millis(ms)

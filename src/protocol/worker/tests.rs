@@ -2,10 +2,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    message::{Close, Welcome},
+    model::{
+        ids::Incarnation,
+        message::{Close, Welcome},
+        rows::MasterRow,
+    },
     protocol::{master_watch, registry::tests::member},
-    store::MasterRow,
-    types::Incarnation,
 };
 
 fn at(ms: u64) -> Mono {

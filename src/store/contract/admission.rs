@@ -1,9 +1,9 @@
 //! Admission lists and dead letters.
 
 use super::{Lab, board, node, post};
-use crate::{
-    store::{DeadLetter, Enrolled, JoinToken, MasterRow, StoreError},
-    types::{Fingerprint, Incarnation, NodeId, Resource, Role},
+use crate::model::{
+    ids::{Fingerprint, Incarnation, NodeId, Resource, Role},
+    rows::{DeadLetter, Enrolled, JoinToken, MasterRow, StoreError},
 };
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;

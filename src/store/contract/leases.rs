@@ -1,9 +1,9 @@
 //! Leases, renewals, wishes.
 
 use super::{Lab, TTL_MS, board, fenced, holder, post};
-use crate::{
-    store::{Holder, Lease, Renewed, StoreError},
-    types::Incarnation,
+use crate::model::{
+    ids::Incarnation,
+    rows::{Holder, Lease, Renewed, StoreError},
 };
 
 /// Asks for the lobby's lease.

@@ -1,9 +1,9 @@
 //! Masters and their lives.
 
 use super::{Lab, TTL_MS, board, node};
-use crate::{
-    store::{Holder, MasterRow, StoreError},
-    types::Incarnation,
+use crate::model::{
+    ids::Incarnation,
+    rows::{Holder, MasterRow, StoreError},
 };
 
 fn row(n: u8, link: &str) -> MasterRow {

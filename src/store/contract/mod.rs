@@ -17,7 +17,9 @@ use std::{fmt, sync::Arc};
 use super::{Holder, Lease, NewPost, Permission, Store, StoreError};
 use crate::{
     env::BoxFuture,
-    types::{Author, BoardName, Incarnation, NodeId, PostId, Resource, SessionKey, Token, UserId},
+    model::ids::{
+        Author, BoardName, Incarnation, NodeId, PostId, Resource, SessionKey, Token, UserId,
+    },
 };
 
 /// Moves a store's clock by so many milliseconds, either way.

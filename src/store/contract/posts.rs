@@ -4,10 +4,11 @@ use futures_util::future::join_all;
 
 use super::{Lab, author, board, fenced, holder, name_of, post, post_id};
 use crate::{
-    store::{
-        Appended, BOARDS_MAX, Found, NewPost, Page, READ_BYTES_MAX, Range, Renewed, StoreError,
+    model::{
+        ids::{BoardName, PostText, Resource, Seq, UserId},
+        rows::{Appended, Found, NewPost, Page, Range, Renewed, StoreError},
     },
-    types::{BoardName, PostText, Resource, Seq, UserId},
+    store::{BOARDS_MAX, READ_BYTES_MAX},
 };
 
 async fn page(lab: &Lab, range: Range, limit: u32) -> Page {

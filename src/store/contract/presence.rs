@@ -1,7 +1,7 @@
 //! Presence: G12.
 
 use super::{Lab, author, key, node};
-use crate::store::Active;
+use crate::model::rows::Active;
 
 /// Ids of the people on the list, in its order; `None` when a touch must come first.
 async fn people(lab: &Lab) -> Option<Vec<u8>> {

@@ -1,9 +1,9 @@
 //! Sessions, read marks, tickets: G6.
 
 use super::{Lab, author, board, holder, key, name_of, post};
-use crate::{
-    store::{SessionRow, StoreError},
-    types::{BoardName, Seq},
+use crate::model::{
+    ids::{BoardName, Seq},
+    rows::{SessionRow, StoreError},
 };
 
 fn unknown<T>(result: Result<T, StoreError>) -> bool {

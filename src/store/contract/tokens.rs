@@ -1,9 +1,9 @@
 //! The fencing check: G8.
 
 use super::{Lab, Leased, author, board, fenced, holder, key, name_of, node, post, post_id};
-use crate::{
-    store::{Holder, Permission, Range, StoreError},
-    types::{BoardName, Incarnation, Resource, Seq, StoreEpoch, Token, UserId},
+use crate::model::{
+    ids::{BoardName, Incarnation, Resource, Seq, StoreEpoch, Token, UserId},
+    rows::{Holder, Permission, Range, StoreError},
 };
 
 async fn last_seq(lab: &Lab) -> Seq {

@@ -11,9 +11,9 @@ use super::{
     Tx, refused,
     sql::{Columns, int, malformed},
 };
-use crate::{
-    store::{Admission, Enrolled, JoinToken, StoreError},
-    types::{Fingerprint, NodeId, Role},
+use crate::model::{
+    ids::{Fingerprint, NodeId, Role},
+    rows::{Admission, Enrolled, JoinToken, StoreError},
 };
 
 /// The longest life of a join token, ms.

@@ -30,8 +30,8 @@ use super::{
 };
 use crate::{
     env::{BoxFuture, Env},
-    store::{Backend, Op, Reply, Store, StoreError},
-    types::StoreEpoch,
+    model::{ids::StoreEpoch, rows::StoreError},
+    store::{Backend, Op, Reply, Store},
 };
 
 /// Operations that wait for a thread, each way.

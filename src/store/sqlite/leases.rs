@@ -11,9 +11,9 @@ use super::{
     Tx, refused,
     sql::{Columns, int},
 };
-use crate::{
-    store::{Holder, Lease, Renewed, StoreError},
-    types::{Incarnation, NodeId, Resource, Token},
+use crate::model::{
+    ids::{Incarnation, NodeId, Resource, Token},
+    rows::{Holder, Lease, Renewed, StoreError},
 };
 
 /// The longest term, ms.

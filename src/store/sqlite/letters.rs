@@ -6,9 +6,9 @@ use super::{
     Tx,
     sql::{Columns, int, malformed},
 };
-use crate::{
-    store::{DeadLetter, NewPost, StoreError},
-    types::{Author, PostId, UserId},
+use crate::model::{
+    ids::{Author, PostId, UserId},
+    rows::{DeadLetter, NewPost, StoreError},
 };
 
 /// Letters kept; above this the oldest gives way.

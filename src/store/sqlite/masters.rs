@@ -6,9 +6,9 @@ use super::{
     Tx, refused,
     sql::{Columns, int},
 };
-use crate::{
-    store::{Holder, MasterRow, StoreError},
-    types::{Incarnation, NodeId},
+use crate::model::{
+    ids::{Incarnation, NodeId},
+    rows::{Holder, MasterRow, StoreError},
 };
 
 /// A row touched this recently is of a master that lives, ms.

@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use super::{NewCluster, SqliteCore};
 use crate::{
     env::BoxFuture,
-    store::{Backend, Op, Reply, Store, StoreError},
+    model::rows::StoreError,
+    store::{Backend, Op, Reply, Store},
 };
 
 /// One operation at a time, at the time that `now_ms` says when it begins.

@@ -33,7 +33,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, pa
 use self::sql::{Columns, int};
 pub use self::{file::open, gate::holder_of_lock, schema::NewCluster};
 use super::{ClusterRow, Op, Reply, StoreError};
-use crate::types::StoreEpoch;
+use crate::model::ids::StoreEpoch;
 
 /// More than the statements there are, so that each is compiled once per connection.
 const STATEMENTS_MAX: usize = 128;

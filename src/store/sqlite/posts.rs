@@ -19,11 +19,11 @@ use super::{
     writes::batch_of,
 };
 use crate::{
-    store::{
-        APPEND_POSTS_MAX, Appended, BOARDS_MAX, Boards, Found, NewPost, Page, Permission,
-        READ_BYTES_MAX, READ_POSTS_MAX, Range, StoreError,
+    model::{
+        ids::{Author, BoardName, Post, PostId, Resource, Seq, UserId},
+        rows::{Appended, Boards, Found, NewPost, Page, Permission, Range, StoreError},
     },
-    types::{Author, BoardName, Post, PostId, Resource, Seq, UserId},
+    store::{APPEND_POSTS_MAX, BOARDS_MAX, READ_BYTES_MAX, READ_POSTS_MAX},
 };
 
 /// A row of `boards`.

@@ -11,9 +11,9 @@ use super::{
     Tx,
     sql::{Columns, int},
 };
-use crate::{
-    store::{Active, ActiveUser, StoreError},
-    types::{Author, NodeId, SessionKey, UserId},
+use crate::model::{
+    ids::{Author, NodeId, SessionKey, UserId},
+    rows::{Active, ActiveUser, StoreError},
 };
 
 /// A row older than this is not active, ms.

@@ -9,9 +9,9 @@
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::sql::{Columns, int};
-use crate::{
-    store::StoreError,
-    types::{BoardName, StoreEpoch},
+use crate::model::{
+    ids::{BoardName, StoreEpoch},
+    rows::StoreError,
 };
 
 /// How many steps this release knows.

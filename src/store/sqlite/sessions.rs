@@ -14,8 +14,11 @@ use super::{
     unknown,
 };
 use crate::{
-    store::{CLOSED_PAGE_MAX, Permission, SessionRow, StoreError},
-    types::{Author, BoardName, Seq, SessionKey, UserId},
+    model::{
+        ids::{Author, BoardName, Seq, SessionKey, UserId},
+        rows::{Permission, SessionRow, StoreError},
+    },
+    store::CLOSED_PAGE_MAX,
 };
 
 /// The longest life of a ticket, ms.

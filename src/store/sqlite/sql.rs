@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use rusqlite::{ErrorCode, Row, types::Type};
 
-use crate::store::StoreError;
+use crate::model::rows::StoreError;
 
 /// A number for SQLite, which knows no unsigned ones. What does not fit becomes the largest.
 pub(super) fn int(value: u64) -> i64 {

@@ -10,9 +10,9 @@ use super::{
     Tx,
     sql::{Columns, int},
 };
-use crate::{
-    store::StoreError,
-    types::{Resource, SessionKey},
+use crate::model::{
+    ids::{Resource, SessionKey},
+    rows::StoreError,
 };
 
 const HOUR_MS: u64 = 60 * 60 * 1000;

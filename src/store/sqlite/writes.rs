@@ -12,9 +12,9 @@ use super::{
     Tx, refused,
     sql::{Columns, int, malformed},
 };
-use crate::{
-    store::{NewPost, Permission, StoreError, WriteRow},
-    types::{NodeId, Resource, StoreEpoch, Token},
+use crate::model::{
+    ids::{NodeId, Resource, StoreEpoch, Token},
+    rows::{NewPost, Permission, StoreError, WriteRow},
 };
 
 /// Rows in one answer at most.

@@ -1,10 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
+use crate::model::{
+    ids::{Author, BoardName, NodeId, PostId, Registration, Resource, Seq, Token, UserId},
     message::{Assign, AssignReply, ForwardReply, News, Task, TaskResult},
-    store::{Appended, NewPost, Permission, Range},
-    types::{Author, BoardName, NodeId, PostId, Registration, Resource, Seq, Token, UserId},
+    rows::{Appended, NewPost, Permission, Range},
 };
 
 fn a_post(text: &str) -> Task {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    message::{Direct, Request},
+    model::message::{Direct, Request},
     wire::frame::Frame,
 };
 

@@ -31,15 +31,18 @@ use crate::{
         real::{RealWorld, TempDir},
         seats::Seats,
     },
-    message::{Assign, AssignReply, Member, News, Request, Response, Task as Work, Welcome},
+    model::{
+        ids::{
+            Author, BoardName, Domain, Incarnation, KeyEpoch, PostId, Registration, Resource,
+            StoreEpoch, Token, UserId,
+        },
+        message::{Assign, AssignReply, Member, News, Request, Response, Task as Work, Welcome},
+        rows::{Holder, Lease, NewPost, Permission, StoreError},
+    },
     node::worker::{WorkerError, WorkerParams, run},
     store::{
-        Backend, Holder, Lease, NewPost, Op, Permission, Reply, Store, StoreError,
+        Backend, Op, Reply, Store,
         sqlite::{NewCluster, memory},
-    },
-    types::{
-        Author, BoardName, Domain, Incarnation, KeyEpoch, PostId, Registration, Resource,
-        StoreEpoch, Token, UserId,
     },
 };
 
@@ -98,7 +101,7 @@ impl Gate for TestGate {
         Box::pin(async move { known })
     }
 
-    fn is_denied(&self, _: crate::types::NodeId) -> bool {
+    fn is_denied(&self, _: crate::model::ids::NodeId) -> bool {
         false
     }
 
@@ -204,12 +207,12 @@ impl TestMaster {
                     continue;
                 };
                 number += 1;
-                let peer = crate::message::Member {
-                    fact: crate::message::Fact {
+                let peer = crate::model::message::Member {
+                    fact: crate::model::message::Fact {
                         node: secured.peer.node,
                         role: secured.peer.role,
                         registration: ready.registration,
-                        state: crate::message::MemberState::In,
+                        state: crate::model::message::MemberState::In,
                         master: domain.master,
                     },
                     name: secured.peer.name.clone(),

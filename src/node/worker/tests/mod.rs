@@ -6,11 +6,15 @@ use self::harness::{EPOCH, TestMaster, batch, config, env, lobby, number, post, 
 use crate::{
     comm::{Incoming, LinkEnd},
     env::real::TempDir,
-    message::{
-        AssignReply, Close, CloseReason, Direct, MemberState, News, Request, Response, TaskResult,
+    model::{
+        ids::{BoardName, Registration, Seq},
+        message::{
+            AssignReply, Close, CloseReason, Direct, MemberState, News, Request, Response,
+            TaskResult,
+        },
+        rows::{Appended, Page, Range},
     },
-    store::{Appended, Page, Range, Store},
-    types::{BoardName, Registration, Seq},
+    store::Store,
 };
 
 fn dir() -> TempDir {
@@ -84,7 +88,7 @@ async fn what_fanout_lost_is_repaired_from_the_store() {
         .tasks
         .iter()
         .map(|task| match task {
-            crate::message::Task::Post { post, .. } => post.clone(),
+            crate::model::message::Task::Post { post, .. } => post.clone(),
             other => panic!("{other:?}"),
         })
         .collect();

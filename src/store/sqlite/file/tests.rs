@@ -11,12 +11,14 @@ use futures_util::future::join_all;
 use super::*;
 use crate::{
     env::real::{RealWorld, TempDir},
+    model::{
+        ids::{Author, BoardName, Incarnation, NodeId, PostId, Resource, Seq, Token, UserId},
+        rows::{Appended, DeadLetter, Holder, Lease, NewPost, Permission, Range},
+    },
     store::{
-        Appended, DeadLetter, Holder, Lease, NewPost, Permission, Range,
         contract::{self, Lab},
         sqlite::gate::beside,
     },
-    types::{Author, BoardName, Incarnation, NodeId, PostId, Resource, Seq, Token, UserId},
 };
 
 const TIMEOUT: Duration = Duration::from_millis(800);

@@ -10,11 +10,11 @@ use std::sync::{
 use super::*;
 use crate::{
     env::real::TempDir,
-    store::{
-        DeadLetter, Holder, Lease, MasterRow, Permission,
-        contract::{self, Lab, MoveClock},
+    model::{
+        ids::{Author, BoardName, Incarnation, NodeId, Resource, SessionKey, Token, UserId},
+        rows::{DeadLetter, Holder, Lease, MasterRow, Permission},
     },
-    types::{Author, BoardName, Incarnation, NodeId, Resource, SessionKey, Token, UserId},
+    store::contract::{self, Lab, MoveClock},
 };
 
 const START_MS: u64 = 1_700_000_000_000;

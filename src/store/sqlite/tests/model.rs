@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    store::{Appended, Found, NewPost, Page, Range},
-    types::{PostId, Seq},
+use crate::model::{
+    ids::{PostId, Seq},
+    rows::{Appended, Found, NewPost, Page, Range},
 };
 
 /// Boards `b0` and `b1`, and the people of master 1.

@@ -10,12 +10,12 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
-use crate::{
-    store::{Appended, Holder, NewPost, Page, Permission, Range, SessionRow, StoreError},
-    types::{
+use crate::model::{
+    ids::{
         Author, BoardName, Domain, NodeId, Post, PostId, Registration, Resource, Role, Seq,
         SessionKey, StoreEpoch, UserId,
     },
+    rows::{Appended, Holder, NewPost, Page, Permission, Range, SessionRow, StoreError},
 };
 
 /// The most tasks that one batch may hold, on any node. Received lists over this are refused:

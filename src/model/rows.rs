@@ -1,8 +1,9 @@
 //! What the store keeps and tells, as values.
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use crate::types::{
+use crate::model::ids::{
     Author, BoardName, Fingerprint, Incarnation, NodeId, Post, PostId, PostText, Resource, Role,
     Seq, SessionKey, StoreEpoch, Token,
 };
@@ -287,4 +288,60 @@ pub struct WriteRow {
     pub rows: u32,
     /// Store time.
     pub at_ms: u64,
+}
+
+/// Why an operation did nothing, or is not known to have done anything.
+#[derive(Clone, Debug, Error, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StoreError {
+    /// The store did not answer, or with a passing error (connection, lock, full, read-only). A
+    /// write may have been committed; repeating it is safe.
+    #[error("the store is away: {why}")]
+    Away {
+        /// What was seen.
+        why: String,
+    },
+    /// The permission's token is not of the current lease, is older than one the store has seen, or
+    /// was seen with another worker or batch. Nothing was written.
+    #[error("refused: token {token} does not follow {seen}")]
+    Fenced {
+        /// The token shown.
+        token: Token,
+        /// The newest seen; all zero if the resource was never leased.
+        seen: Token,
+    },
+    /// The asker is not what it was: a newer life is registered. Nothing was written.
+    #[error("a newer life of this node is registered")]
+    Stale,
+    /// The same identity is alive at another address. Nothing was written.
+    #[error("this identity is in use at {at}")]
+    InUse {
+        /// Its link address.
+        at: String,
+    },
+    /// There is no such board, session, ticket, token. Nothing was written.
+    #[error("no such {what}")]
+    Unknown {
+        /// What was asked for.
+        what: String,
+    },
+    /// Against a rule of the store, such as too many boards. Nothing was written.
+    #[error("refused: {why}")]
+    Refused {
+        /// Which rule.
+        why: String,
+    },
+    /// The store failed at this very operation; repeating it will fail again. Nothing was written.
+    #[error("the store failed: {why}")]
+    Broken {
+        /// What it said.
+        why: String,
+    },
+}
+
+impl StoreError {
+    /// Whether waiting may help.
+    #[must_use]
+    pub const fn is_away(&self) -> bool {
+        matches!(self, Self::Away { .. })
+    }
 }

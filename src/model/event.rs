@@ -5,9 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
+use crate::model::{
+    ids::{Domain, Incarnation, KeyEpoch, NodeId, PostId, Registration, Resource, Role, Token},
     message::MemberState,
-    types::{Domain, Incarnation, KeyEpoch, NodeId, PostId, Registration, Resource, Role, Token},
 };
 
 /// One line. JSON: `{"event":"join", ..}`.

@@ -1,0 +1,12 @@
+//! Everything that nodes talk about, as plain values: ids and names, time, messages, the
+//! store's rows and errors, events.
+//!
+//! The lowest layer of the product: it uses nothing else of it, decides nothing and waits for
+//! nothing.
+
+pub mod event;
+pub mod ids;
+pub mod message;
+pub mod recent;
+pub mod rows;
+pub mod time;
