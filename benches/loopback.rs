@@ -16,11 +16,9 @@ use std::{
 
 use chatchat::{
     client::{Api, Limits, Reply, Request},
+    comm::key_source::{GeneratedKeys, load_or_make_identity},
     config::Config,
-    crypto::{
-        admission::JoinSecret,
-        key_source::{GeneratedKeys, load_or_make_identity},
-    },
+    crypto::admission::JoinSecret,
     env::{
         Env,
         real::{RealWorld, TempDir},

@@ -11,7 +11,6 @@ pub mod config;
 pub mod crypto;
 #[cfg(feature = "net")]
 pub mod ctl;
-pub mod env;
 #[cfg(feature = "net")]
 pub mod http;
 #[cfg(feature = "net")]
@@ -24,3 +23,6 @@ pub mod replica;
 pub mod run;
 pub mod store;
 pub mod wire;
+
+/// The seam between a node and its world, re-exported: see the package `dst-env`.
+pub use dst_env as env;

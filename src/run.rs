@@ -5,8 +5,8 @@ use std::{future::Future, io, sync::Arc};
 use thiserror::Error;
 
 use crate::{
+    comm::key_source::KeySource,
     config::Config,
-    crypto::key_source::KeySource,
     env::{Env, Listener},
     http::{AdminParams, AdminToken, HttpParams, Metrics, serve, serve_admin},
     node::{self, master::NodeError},

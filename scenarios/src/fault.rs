@@ -6,7 +6,7 @@
 
 use std::{fmt, time::Duration};
 
-use chatchat::{config::parse_duration, model::event::Moment};
+use chatchat::{config::parse_duration, model::event::FaultPoint};
 use serde::{Deserialize, Serialize};
 
 use crate::target::Target;
@@ -16,10 +16,10 @@ use crate::target::Target;
 pub enum Start {
     /// This long after the run's start.
     At(Duration),
-    /// When this moment is announced for the `nth` time, counted from 1, over all nodes.
+    /// When this point is announced for the `nth` time, counted from 1, over all nodes.
     When {
-        /// Which moment.
-        moment: Moment,
+        /// Which point.
+        point: FaultPoint,
         /// Which of them.
         nth: u32,
     },
@@ -232,7 +232,7 @@ pub(crate) enum OneOrMany {
 pub(crate) struct Spelled {
     kind: Option<Kind>,
     at: Option<String>,
-    when: Option<Moment>,
+    when: Option<FaultPoint>,
     when_nth: Option<u32>,
     #[serde(rename = "for")]
     lasts: Option<String>,
@@ -294,7 +294,7 @@ impl Spelled {
         match (&self.at, self.when, self.when_nth) {
             (Some(at), None, None) => Ok(Start::At(span("at", at)?)),
             (None, Some(_), Some(0)) => Err("`when_nth` counts from 1".to_owned()),
-            (None, Some(moment), nth) => Ok(Start::When { moment, nth: nth.unwrap_or(1) }),
+            (None, Some(point), nth) => Ok(Start::When { point, nth: nth.unwrap_or(1) }),
             _ => Err("want `at`, or `when` with or without `when_nth`, and not both".to_owned()),
         }
     }
@@ -481,7 +481,7 @@ impl fmt::Display for Start {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::At(at) => write!(f, "at {at:?}"),
-            Self::When { moment, nth } => write!(f, "at {moment:?} number {nth}"),
+            Self::When { point, nth } => write!(f, "at {point:?} number {nth}"),
         }
     }
 }

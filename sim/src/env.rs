@@ -10,10 +10,7 @@ use std::{
 
 use chatchat::{
     env::{self, BoxFuture, BoxStream, Disk, Listener, Task},
-    model::{
-        event::{Event, Moment},
-        time::{Mono, Wall},
-    },
+    model::time::{Mono, Wall},
 };
 use madsim::runtime::NodeHandle;
 
@@ -129,12 +126,13 @@ impl env::World for SimEnv {
         })
     }
 
-    fn event(&self, event: Event) {
+    fn event(&self, line: &str) {
+        let event = serde_json::from_str(line).expect("a node's event is one of the chat's");
         self.world.with(|state| state.event(self.life, event));
     }
 
-    fn moment(&self, moment: Moment) {
-        self.world.moment(self.life, moment);
+    fn fault_point(&self, name: &'static str) {
+        self.world.fault_point(self.life, name);
     }
 
     fn sometimes(&self, probe: &'static str) {

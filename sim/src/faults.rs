@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use chatchat::model::event::Moment;
 use chatchat_scenarios::{
     fault::{Action, Direction, Kind, Links, Start},
     plan::{Incident, Plan},
@@ -52,7 +51,7 @@ pub struct Faults {
 struct State {
     /// What is to be done when, since the plan's start.
     agenda: BTreeMap<(Duration, usize), Step>,
-    moments: BTreeMap<Moment, u32>,
+    announced: BTreeMap<&'static str, u32>,
     active: BTreeMap<usize, Active>,
     incidents: Vec<Incident>,
     is_over: bool,
@@ -106,7 +105,7 @@ impl Faults {
             changed: Notify::new(),
         });
         let listens = Arc::clone(&it);
-        world.on_moment(move |_, moment| listens.on_moment(moment));
+        world.on_fault_point(move |_, name| listens.on_fault_point(name));
         let drives = Arc::clone(&it);
         world.supervise(async move { drives.drive().await });
         it
@@ -154,17 +153,21 @@ impl Faults {
         }
     }
 
-    fn on_moment(&self, moment: Moment) {
+    fn on_fault_point(&self, name: &'static str) {
         let due: Vec<usize> = {
             let mut state = self.state();
             if state.is_over {
                 return;
             }
-            let count = state.moments.entry(moment).or_default();
+            let count = state.announced.entry(name).or_default();
             *count += 1;
-            let start = Start::When { moment, nth: *count };
+            let count = *count;
+            let is_due = |start: &Start| match start {
+                Start::When { point, nth } => point.name() == name && *nth == count,
+                Start::At(_) => false,
+            };
             let faults = self.plan.faults.iter().enumerate();
-            faults.filter(|(_, fault)| fault.start == start).map(|(nth, _)| nth).collect()
+            faults.filter(|(_, fault)| is_due(&fault.start)).map(|(nth, _)| nth).collect()
         };
         for nth in due {
             self.begin(nth);

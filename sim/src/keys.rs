@@ -9,10 +9,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chatchat::{
-    crypto::{
-        key_source::{KeyKind, KeySource},
-        keys::{Identity, KeyBounds, KeyError, KeyPair},
-    },
+    comm::key_source::{KeyKind, KeySource},
+    crypto::keys::{Identity, KeyBounds, KeyError, KeyPair},
     env::{BoxFuture, Env},
     model::ids::{Fingerprint, NodeId},
 };

@@ -24,7 +24,7 @@ use std::{
 use chatchat::{
     env::Env,
     model::{
-        event::{Event, Moment},
+        event::Event,
         time::{Mono, Wall},
     },
 };
@@ -124,12 +124,12 @@ pub(crate) struct State {
     armed_at: u64,
 }
 
-type OnMoment = Box<dyn Fn(HostId, Moment) + Send + Sync>;
+type OnFaultPoint = Box<dyn Fn(HostId, &'static str) + Send + Sync>;
 
 struct Shared {
     time: TimeHandle,
     runtime: OnceLock<Handle>,
-    on_moment: OnceLock<OnMoment>,
+    on_fault_point: OnceLock<OnFaultPoint>,
     state: Mutex<State>,
 }
 
@@ -149,7 +149,7 @@ impl Simulator for World {
         Self(Arc::new(Shared {
             time: time.clone(),
             runtime: OnceLock::new(),
-            on_moment: OnceLock::new(),
+            on_fault_point: OnceLock::new(),
             state: Mutex::new(State {
                 core: Core {
                     now: 0,
@@ -457,22 +457,21 @@ impl World {
     }
 
     /// Called at each moment that a node announces, in the middle of its step. Set it once.
-    pub fn on_moment(&self, act: impl Fn(HostId, Moment) + Send + Sync + 'static) {
-        let set = self.0.on_moment.set(Box::new(act));
+    pub fn on_fault_point(&self, act: impl Fn(HostId, &'static str) + Send + Sync + 'static) {
+        let set = self.0.on_fault_point.set(Box::new(act));
         assert!(set.is_ok(), "one listener for moments");
     }
 
-    pub(crate) fn moment(&self, life: Life, moment: Moment) {
+    pub(crate) fn fault_point(&self, life: Life, name: &'static str) {
         let is_live = self.with(|state| {
             let is_live = state.live(life).is_ok();
             if is_live {
-                let text = serde_json::to_string(&moment).expect("a moment is a word");
-                state.note(life.host, "moment", &format!(r#""moment":{text}"#));
+                state.note(life.host, "fault_point", &format!(r#""name":"{name}""#));
             }
             is_live
         });
-        if let Some(act) = self.0.on_moment.get().filter(|_| is_live) {
-            act(life.host, moment);
+        if let Some(act) = self.0.on_fault_point.get().filter(|_| is_live) {
+            act(life.host, name);
         }
     }
 

@@ -15,9 +15,9 @@ use super::{
     fanout::{Fanout, Heard},
 };
 use crate::{
+    comm::key_source::{KeyKind, KeySource},
     crypto::{
         epoch::EpochKeys,
-        key_source::{KeyKind, KeySource},
         keys::{Identity, IdentityKey},
         record::{self, Side},
         secret::Secret,
@@ -350,7 +350,7 @@ async fn a_close_is_the_last_word(lab: &Lab, beginner: Role) {
 #[cfg(all(test, feature = "net"))]
 mod tests {
     use super::*;
-    use crate::{crypto::key_source::GeneratedKeys, env::real::RealWorld};
+    use crate::{comm::key_source::GeneratedKeys, env::real::RealWorld};
 
     async fn all(beginner: Role) {
         let node = || Env::new(RealWorld::temporary().expect("a directory"));

@@ -4,7 +4,7 @@
 //! and timed, and an accepting master's [`Gate`] is asked. After Ready the stream holds nothing
 //! but records and belongs to a link.
 //!
-//! 1. Before a peer is authenticated it can make this node hold 16 KiB and one seat of
+//! 1. Before a peer is authenticated it can make this node hold 16 KiB and one permit of
 //!    [`PENDING_MAX`], for `handshake_timeout`.
 //! 2. A Hello whose guard is unknown or whose proof is wrong costs no RSA operation, and a Hello
 //!    that was seen before costs no second one.
@@ -25,15 +25,14 @@ pub use crate::crypto::handshake::{
     Applicant, Credential, HandshakeFault, Ready, Reception, Welcomed, Welcoming,
 };
 use crate::{
-    comm::Secured,
+    comm::{Secured, connection_limit::ConnectionPermit, key_source::HandshakeKeys},
     crypto::{
         admission::{Guard, GuardId},
         handshake::{Knock, Offer},
-        key_source::HandshakeKeys,
         keys::{Identity, KeyError},
         record::{HEADER_LEN, PLAIN_MAX, TAG_LEN, body_len},
     },
-    env::{BoxFuture, BoxStream, Cancelled, Env, TimedOut, seats::Seat},
+    env::{BoxFuture, BoxStream, Cancelled, Env, TimedOut},
     model::{
         ids::{Domain, Fingerprint, KeyEpoch, NodeId, Registration, Role},
         message::Welcome,
@@ -180,7 +179,7 @@ impl Acceptor {
     }
 }
 
-/// Secures a stream that was accepted. The seat is given back when this returns.
+/// Secures a stream that was accepted. The permit is given back when this returns.
 ///
 /// # Errors
 /// Any [`HandshakeError`]; the peer sees its stream end.
@@ -189,11 +188,11 @@ pub async fn accept(
     stream: BoxStream,
     gate: &dyn Gate,
     acceptor: &Acceptor,
-    seat: Seat,
+    permit: ConnectionPermit,
 ) -> Result<(Secured, Ready), HandshakeError> {
     let limit = acceptor.timeout;
     let done = env.timeout(limit, answer(env, stream, gate, acceptor)).await;
-    drop(seat);
+    drop(permit);
     done.map_err(|TimedOut| HandshakeError::TimedOut { limit })?
 }
 

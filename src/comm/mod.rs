@@ -20,15 +20,17 @@
 //!    last event.
 //! 4. An end without a close record is abnormal.
 
+pub mod connection_limit;
 pub mod contract;
 pub mod fanout;
 pub mod handshake;
+pub mod key_source;
 pub mod link;
-mod secured;
+mod secure_stream;
 #[cfg(test)]
 mod test_world;
 
 pub use self::{
     link::{CallError, Incoming, Link, LinkEnd, LinkId, LinkLimits, Responder, SendError},
-    secured::{Peer, Secured},
+    secure_stream::{Peer, Secured},
 };

@@ -19,7 +19,6 @@ use crate::{
     crypto::record,
     env::{BoxFuture, BoxStream, Disk, DiskFile, Env, Listener, Task, World},
     model::{
-        event::{Event, Moment},
         ids::{NodeId, Role},
         time::{Mono, Wall},
     },
@@ -144,9 +143,9 @@ impl World for StepWorld {
         Box::pin(async {})
     }
 
-    fn event(&self, _event: Event) {}
+    fn event(&self, _event: &str) {}
 
-    fn moment(&self, _moment: Moment) {}
+    fn fault_point(&self, _moment: &'static str) {}
 
     fn sometimes(&self, _probe: &'static str) {}
 }

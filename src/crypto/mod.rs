@@ -14,7 +14,6 @@ pub mod admission;
 pub mod epoch;
 pub mod fanout;
 pub mod handshake;
-pub mod key_source;
 pub mod keys;
 pub mod record;
 pub mod secret;

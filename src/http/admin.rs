@@ -94,9 +94,9 @@ pub async fn serve_admin(
     handle: MasterHandle,
     params: AdminParams,
 ) {
-    let (seats, metrics) = (server::seats(&params.config), Metrics::new());
+    let (limit, metrics) = (server::limit(&params.config), Metrics::new());
     let admin = Admin(Arc::new(Shared { env: env.clone(), handle, params }));
-    server::run(env, listener, router(admin), seats, metrics, Closing::new()).await;
+    server::run(env, listener, router(admin), limit, metrics, Closing::new()).await;
 }
 
 #[derive(Clone, Debug)]

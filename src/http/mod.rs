@@ -71,10 +71,10 @@ pub async fn serve(
     params: HttpParams,
 ) {
     let closing = Closing::new();
-    let seats = server::seats(&params.config);
+    let limit = server::limit(&params.config);
     let app = App::new(env.clone(), handle, params, &closing);
     let counts = app.metrics().clone();
-    server::run(env, listener, api::router(app), seats, counts, closing).await;
+    server::run(env, listener, api::router(app), limit, counts, closing).await;
 }
 
 /// What every request shares.

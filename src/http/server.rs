@@ -23,8 +23,9 @@ use super::{
     metrics::Metrics,
 };
 use crate::{
+    comm::connection_limit::ConnectionLimit,
     config::Config,
-    env::{BoxStream, Env, Listener, seats::Seats},
+    env::{BoxStream, Env, Listener},
 };
 
 /// From accept to the first byte.
@@ -44,8 +45,8 @@ const HEADER_BYTES_MAX: usize = 16 * 1024;
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// How many connections are taken, in all and of one address.
-pub(super) fn seats(config: &Config) -> Seats {
-    Seats::new(config.connections_max, config.connections_per_address_max)
+pub(super) fn limit(config: &Config) -> ConnectionLimit {
+    ConnectionLimit::new(config.connections_max, config.connections_per_address_max)
 }
 
 /// Tells connections and streams, when dropped, that the server stops.
@@ -74,7 +75,7 @@ pub(super) async fn run(
     env: Env,
     mut listener: Box<dyn Listener>,
     router: Router,
-    seats: Seats,
+    limit: ConnectionLimit,
     metrics: Metrics,
     closing: Closing,
 ) {
@@ -88,19 +89,19 @@ pub(super) async fn run(
                 continue;
             }
         };
-        let Some(seat) = seats.take(&peer) else {
+        let Some(permit) = limit.take(&peer) else {
             metrics.connection_refused();
             debug!(%peer, "too many connections");
             continue;
         };
         metrics.connection_opened();
         let (metrics, closing) = (metrics.clone(), closing.sender().subscribe());
-        let from = PeerHost(Arc::clone(seat.host()));
+        let from = PeerHost(Arc::clone(permit.host()));
         let served = connection(env.clone(), stream, from, router.clone(), timer.clone(), closing);
         env.spawn("http connection", async move {
             served.await;
             metrics.connection_closed();
-            drop(seat);
+            drop(permit);
         });
     }
 }

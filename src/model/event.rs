@@ -96,7 +96,7 @@ pub enum Event {
 /// A point at which a fault is most instructive. Stories name them in `when`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Moment {
+pub enum FaultPoint {
     /// A batch left for a worker.
     AssignSent,
     /// The store committed an append; its worker has not answered yet. Announced where the store
@@ -114,4 +114,21 @@ pub enum Moment {
     PendingHeld,
     /// A worker lost its master and searches for another.
     WorkerMigrating,
+}
+
+impl FaultPoint {
+    /// The name that a world hears and that stories use, such as `assign_sent`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AssignSent => "assign_sent",
+            Self::AppendCommitted => "append_committed",
+            Self::AckSent => "ack_sent",
+            Self::LeaseGranted => "lease_granted",
+            Self::TokenRaised => "token_raised",
+            Self::KeyInstallSent => "key_install_sent",
+            Self::PendingHeld => "pending_held",
+            Self::WorkerMigrating => "worker_migrating",
+        }
+    }
 }

@@ -282,7 +282,7 @@ pub struct WriteRow {
     pub token: Token,
     /// Who wrote; the holder in a grant.
     pub node: NodeId,
-    /// `grant`, or the name of the operation ([`Op::name`](super::Op::name)).
+    /// `grant`, or the name of the operation (`store::Op::name`).
     pub kind: String,
     /// How many rows of the store it made.
     pub rows: u32,

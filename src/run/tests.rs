@@ -9,9 +9,9 @@ use crate::{
         ChatClient, Limits, Reply, Request, Roster, Unwatched, Wanted,
         shapes::{Consistency, NodeShape},
     },
+    comm::key_source::for_tests::TestKeys,
     crypto::{
         admission::JoinSecret,
-        key_source::for_tests::TestKeys,
         keys::for_tests::{identity, rng},
     },
     env::{

@@ -9,7 +9,7 @@ use std::{
 use chatchat::{
     env::{BoxFuture, BoxStream, Env},
     model::{
-        event::Moment,
+        event::FaultPoint,
         rows::{Appended, StoreError},
     },
     store::{
@@ -80,7 +80,7 @@ impl StoreHost {
             if let Ok(Reply::Appended(posts)) = &answer
                 && posts.iter().any(|post| matches!(post, Appended::Committed { .. }))
             {
-                env.moment(Moment::AppendCommitted);
+                env.fault_point(FaultPoint::AppendCommitted.name());
             }
             if matches!(answer, Err(StoreError::Fenced { .. })) {
                 env.sometimes("the store refused an old token");

@@ -4,15 +4,13 @@ use tokio::io::DuplexStream;
 
 use super::*;
 use crate::{
-    comm::test_world::run,
+    comm::{connection_limit::ConnectionLimit, key_source::for_tests::TestKeys, test_world::run},
     crypto::{
         admission::{JoinSecret, bearer_matches},
         epoch::for_tests::{domain_of, epoch_of},
-        key_source::for_tests::TestKeys,
         keys::for_tests::{WEAK, identity, rng},
         record::RecordKind,
     },
-    env::seats::Seats,
     model::message::Welcome,
 };
 
@@ -67,7 +65,7 @@ struct Cast {
     master: Arc<Identity>,
     gate: Lists,
     params: DialParams,
-    seats: Seats,
+    connections: ConnectionLimit,
 }
 
 fn cast() -> Cast {
@@ -98,7 +96,13 @@ fn cast() -> Cast {
         timeout: LIMIT,
     };
     let acceptor = Acceptor::new(reception, LIMIT);
-    Cast { acceptor, master, gate, params, seats: Seats::new(PENDING_MAX, PENDING_PER_HOST_MAX) }
+    Cast {
+        acceptor,
+        master,
+        gate,
+        params,
+        connections: ConnectionLimit::new(PENDING_MAX, PENDING_PER_HOST_MAX),
+    }
 }
 
 type Accepted = Result<(Secured, Ready), HandshakeError>;
@@ -106,8 +110,8 @@ type Dialled = Result<(Secured, Welcomed), HandshakeError>;
 
 impl Cast {
     async fn accept(&self, env: &Env, stream: DuplexStream) -> Accepted {
-        let seat = self.seats.take("dialer:1").expect("few are under way");
-        accept(env, Box::new(stream), &self.gate, &self.acceptor, seat).await
+        let permit = self.connections.take("dialer:1").expect("few are under way");
+        accept(env, Box::new(stream), &self.gate, &self.acceptor, permit).await
     }
 
     async fn meet(&self, env: &Env) -> (Accepted, Dialled) {
@@ -260,7 +264,7 @@ fn ten_thousand_half_open_handshakes_hold_a_bounded_number_of_slots() {
         let mut kept = Vec::new();
         for nth in 0..10_000 {
             let from = format!("host-{}:{nth}", nth % 3);
-            let Some(seat) = cast.seats.take(&from) else { continue };
+            let Some(permit) = cast.connections.take(&from) else { continue };
             let (near, mut far) = tokio::io::duplex(64);
             // A Hello of the longest kind that never comes to its end.
             far.write_all(&(PLAIN_LEN_MAX as u32).to_le_bytes()).await.expect("room");
@@ -268,14 +272,14 @@ fn ten_thousand_half_open_handshakes_hold_a_bounded_number_of_slots() {
             let (of_task, cast) = (env.clone(), Arc::clone(&cast));
             env.spawn("half-open", async move {
                 let stream = Box::new(near);
-                let done = accept(&of_task, stream, &cast.gate, &cast.acceptor, seat).await;
+                let done = accept(&of_task, stream, &cast.gate, &cast.acceptor, permit).await;
                 assert!(matches!(done, Err(HandshakeError::TimedOut { .. })));
             });
         }
         assert_eq!(kept.len(), PENDING_MAX);
         env.sleep(2 * LIMIT).await;
         let again: Vec<_> =
-            (0..PENDING_MAX).map(|nth| cast.seats.take(&format!("host-{nth}:1"))).collect();
+            (0..PENDING_MAX).map(|nth| cast.connections.take(&format!("host-{nth}:1"))).collect();
         assert!(again.iter().all(Option::is_some), "all are given back");
     });
 }

@@ -14,10 +14,10 @@
 //! 6. Who closes says so in a last record, after all that was queued before it, and then waits
 //!    for the peer to end the stream, so that no reset overtakes the close.
 
-mod pulse;
+mod heartbeat;
 mod reader;
 mod responder;
-mod table;
+mod state;
 mod writer;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -28,10 +28,10 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::responder::Responder;
 use self::{
-    pulse::{Pulse, watch},
+    heartbeat::{Heartbeat, watch},
     reader::Reader,
     responder::Shared,
-    table::Out,
+    state::Out,
     writer::Writer,
 };
 use super::{Peer, Secured};
@@ -229,7 +229,7 @@ impl Link {
         let Secured { stream, sealer, opener, peer } = secured;
         let (read, write) = tokio::io::split(stream);
         let now = env.now();
-        let shared = Arc::new(Shared::new(id, peer, limits, Pulse::beginning(now)));
+        let shared = Arc::new(Shared::new(id, peer, limits, Heartbeat::beginning(now)));
         let reader = Reader::new(read, opener);
         let writer = Writer::new(write, sealer, now);
         let run = run(env.clone(), Arc::clone(&shared), reader, writer, incoming);
@@ -363,7 +363,7 @@ async fn run(
         biased;
         end = reader.run(&env, &shared, &incoming) => end,
         end = writer.run(&env, &shared) => end,
-        end = watch(&env, &shared.pulse, &shared.limits) => end,
+        end = watch(&env, &shared.heartbeat, &shared.limits) => end,
         end = overdue(&env, &shared) => end,
     };
     shared.table().end();

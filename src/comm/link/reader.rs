@@ -82,14 +82,14 @@ impl Reader {
         env: &Env,
         shared: &Shared,
     ) -> Result<(RecordKind, Vec<u8>), LinkEnd> {
-        let pulse = &shared.pulse;
+        let heartbeat = &shared.heartbeat;
         while self.end - self.start < HEADER_LEN {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
             let read = self.half.read(&mut self.buffer[self.end..]).await;
             self.end += heard(read)?;
-            pulse.heard.set(env.now());
+            heartbeat.heard.set(env.now());
         }
         let unread = &self.buffer[self.start..self.end];
         let (header, unread) = unread.split_first_chunk().expect("the loop saw to it");
@@ -100,14 +100,14 @@ impl Reader {
         body.extend_from_slice(&unread[..len.min(unread.len())]);
         self.start += HEADER_LEN + body.len();
         if body.len() < len {
-            pulse.record.set(env.now());
+            heartbeat.record.set(env.now());
             while body.len() < len {
                 let left = (len - body.len()) as u64;
                 let read = (&mut self.half).take(left).read_buf(&mut body).await;
                 heard(read)?;
-                pulse.heard.set(env.now());
+                heartbeat.heard.set(env.now());
             }
-            pulse.record.clear();
+            heartbeat.record.clear();
         }
         let kind = self.opener.open(header, &mut body).map_err(violation)?;
         Ok((kind, body))
@@ -174,9 +174,9 @@ async fn deliver(
         Ok(()) => Ok(()),
         Err(mpsc::error::TrySendError::Closed(_)) => Err(gone()),
         Err(mpsc::error::TrySendError::Full(event)) => {
-            shared.pulse.heard.clear();
+            shared.heartbeat.heard.clear();
             let sent = events.send(event).await;
-            shared.pulse.heard.set(env.now());
+            shared.heartbeat.heard.set(env.now());
             sent.map_err(|_| gone())
         }
     }

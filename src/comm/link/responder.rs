@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{LinkId, LinkLimits, SendError, pulse::Pulse, table::Table};
+use super::{LinkId, LinkLimits, SendError, heartbeat::Heartbeat, state::Table};
 use crate::{
     comm::Peer,
     model::{message::Response, time::Mono},
@@ -19,7 +19,7 @@ pub(super) struct Shared {
     pub(super) id: LinkId,
     pub(super) peer: Peer,
     pub(super) limits: LinkLimits,
-    pub(super) pulse: Pulse,
+    pub(super) heartbeat: Heartbeat,
     /// Something is to be written.
     pub(super) work: Notify,
     /// A close was asked for.
@@ -28,9 +28,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(id: LinkId, peer: Peer, limits: LinkLimits, pulse: Pulse) -> Self {
+    pub(super) fn new(id: LinkId, peer: Peer, limits: LinkLimits, heartbeat: Heartbeat) -> Self {
         let table = Mutex::new(Table::new(&limits));
-        Self { id, peer, limits, pulse, work: Notify::new(), closing: Notify::new(), table }
+        Self { id, peer, limits, heartbeat, work: Notify::new(), closing: Notify::new(), table }
     }
 
     /// The table, for a moment: nobody waits while holding it.

@@ -6,7 +6,7 @@ use std::{io, pin::pin};
 use thiserror::Error;
 use tokio::io::{AsyncWriteExt, WriteHalf};
 
-use super::{LinkEnd, pulse::Pulse, responder::Shared, table::Out};
+use super::{LinkEnd, heartbeat::Heartbeat, responder::Shared, state::Out};
 use crate::{
     crypto::record::{RecordError, RecordKind, Sealer},
     env::{BoxStream, Env},
@@ -94,12 +94,12 @@ impl Writer {
             }
             self.seal_batch()?;
             if !self.sealed.is_empty() {
-                self.write(env, &shared.pulse).await?;
+                self.write(env, &shared.heartbeat).await?;
                 // More may have come to wait meanwhile; only then comes the flush.
                 if shared.table().has_work() {
                     continue;
                 }
-                self.flush(env, &shared.pulse).await?;
+                self.flush(env, &shared.heartbeat).await?;
                 continue;
             }
             if let Some(close) = taken.close {
@@ -131,12 +131,12 @@ impl Writer {
         Ok(())
     }
 
-    async fn write(&mut self, env: &Env, pulse: &Pulse) -> io::Result<()> {
+    async fn write(&mut self, env: &Env, heartbeat: &Heartbeat) -> io::Result<()> {
         while self.written < self.sealed.len() {
-            pulse.writing.set(env.now());
+            heartbeat.writing.set(env.now());
             self.write_some().await?;
         }
-        pulse.writing.clear();
+        heartbeat.writing.clear();
         self.forget_written();
         Ok(())
     }
@@ -158,10 +158,10 @@ impl Writer {
         self.written = 0;
     }
 
-    async fn flush(&mut self, env: &Env, pulse: &Pulse) -> io::Result<()> {
-        pulse.writing.set(env.now());
+    async fn flush(&mut self, env: &Env, heartbeat: &Heartbeat) -> io::Result<()> {
+        heartbeat.writing.set(env.now());
         self.half.flush().await?;
-        pulse.writing.clear();
+        heartbeat.writing.clear();
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::{
         shape::{PostList, PostShape, PostState, WritePost},
     },
     model::{
-        event::Moment,
+        event::FaultPoint,
         ids::{PostId, PostText, Seq},
         message::{Task, TaskResult},
         rows::{Appended, Found, NewPost, Page, Range},
@@ -55,7 +55,7 @@ pub(super) async fn write(
             return Err(Problem::new("cancelled", "this id was cancelled and never appears"));
         }
     };
-    app.env().moment(Moment::AckSent);
+    app.env().fault_point(FaultPoint::AckSent.name());
     Ok(json(status, &PostShape { id, board, seq, author, text, posted_at }))
 }
 

@@ -13,10 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     env::{BoxFuture, BoxStream, Disk, DiskFile, Listener, Task, World},
-    model::{
-        event::{Event, Moment},
-        time::{Mono, Wall},
-    },
+    model::time::{Mono, Wall},
 };
 
 #[derive(Debug)]
@@ -77,9 +74,9 @@ impl World for PausedWorld {
         Box::pin(async {})
     }
 
-    fn event(&self, _: Event) {}
+    fn event(&self, _: &str) {}
 
-    fn moment(&self, _: Moment) {}
+    fn fault_point(&self, _: &'static str) {}
 
     fn sometimes(&self, _: &'static str) {}
 }

@@ -9,11 +9,9 @@ use serde::Serialize;
 
 use super::ClusterSettings;
 use crate::{
+    comm::key_source::{GeneratedKeys, load_or_make_identity},
     config::Config,
-    crypto::{
-        admission::JoinSecret,
-        key_source::{GeneratedKeys, load_or_make_identity},
-    },
+    crypto::admission::JoinSecret,
     env::{
         Env,
         real::{RealWorld, make_private_dir, replace_file},

@@ -11,10 +11,8 @@ use serde::Deserialize;
 
 use super::plan::NodePlan;
 use crate::{
-    crypto::{
-        key_source::IDENTITY_FILE,
-        keys::{Identity, KeyBounds, KeyPair},
-    },
+    comm::key_source::IDENTITY_FILE,
+    crypto::keys::{Identity, KeyBounds, KeyPair},
     model::{event::Event, ids::NodeId},
 };
 

@@ -32,8 +32,8 @@ use super::{
     settings::{Told, with_keys},
 };
 use crate::{
+    comm::key_source::{GeneratedKeys, load_or_make_identity},
     config::Config,
-    crypto::key_source::{GeneratedKeys, load_or_make_identity},
     env::{BoxFuture, Env, real::RealWorld},
     model::ids::Role,
     run::{MasterError, MasterParams, WorkerParams, run_master, run_worker},
@@ -234,7 +234,7 @@ async fn world(place: &Place<'_>) -> Result<Env, LaunchError> {
     let identity = load_or_make_identity(&env, &GeneratedKeys, place.config.identity_bits)
         .await
         .map_err(|e| usage(&format!("{}: {e}", place.data_dir.display())))?;
-    env.identify(identity.node(), place.role);
+    env.identify(&identity.node().to_string(), &place.role.to_string());
     Ok(env)
 }
 

@@ -6,14 +6,13 @@ use super::{Done, Driver, NodeError, Waiter};
 use crate::{
     comm::{CallError, Responder},
     model::{
-        event::Moment,
-        message::{AssignReply, Direct, ForwardReply, News, Request, Response, Task, TaskResult},
-        rows::{Appended, StoreError},
+        message::{AssignReply, Direct, ForwardReply, News, Request, Response, Task},
+        rows::StoreError,
     },
     node::handle::Outcome,
     protocol::{
         master::{CallFailed, Effect, End},
-        task_queue::{Origin, TaskId},
+        task_queue::TaskId,
     },
 };
 
@@ -128,7 +127,7 @@ impl Driver {
                     Done::Forward { id, answer }
                 });
             }
-            Effect::End { id, origin, end } => self.end(id, origin, end),
+            Effect::End { id, end, .. } => self.end(id, end),
             Effect::Publish { news, spread } => self.publish(news, spread),
             Effect::Send { link, direct } => {
                 if let Some(link) = self.links.get(&link) {
@@ -150,8 +149,8 @@ impl Driver {
                     }
                 });
             }
-            Effect::Event(event) => self.env.event(event),
-            Effect::Moment(moment) => self.env.moment(moment),
+            Effect::Event(event) => self.env.event(&event),
+            Effect::FaultPoint(point) => self.env.fault_point(point.name()),
             Effect::Probe(probe) => self.env.sometimes(probe),
         }
     }
@@ -160,14 +159,7 @@ impl Driver {
         u64::try_from(self.config.lease_ttl.as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn end(&mut self, id: TaskId, origin: Origin, end: End) {
-        if origin == Origin::Local
-            && let End::Settled(TaskResult::Posted(
-                Appended::Committed { .. } | Appended::Duplicate { .. },
-            )) = end
-        {
-            self.env.moment(Moment::AckSent);
-        }
+    fn end(&mut self, id: TaskId, end: End) {
         match self.waiters.remove(&id) {
             Some(Waiter::Person(reply)) => {
                 let _ = reply.send(outcome(end));

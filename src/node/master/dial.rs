@@ -8,10 +8,12 @@ use std::{
 
 use super::{Done, Driver, links::Arrival};
 use crate::{
-    comm::handshake::{Credential, DialParams, Ready, dial},
+    comm::{
+        handshake::{Credential, DialParams, Ready, dial},
+        key_source::HandshakeKeys,
+    },
     crypto::{
         admission::Guard,
-        key_source::HandshakeKeys,
         keys::{Identity, fingerprint},
     },
     model::{

@@ -9,9 +9,10 @@ use super::{Done, Driver, Waiter, carry, door::Door};
 use crate::{
     comm::{
         Incoming, Link, LinkEnd, Responder, Secured,
+        connection_limit::ConnectionLimit,
         handshake::{Acceptor, Ready, accept},
     },
-    env::{Env, Listener, seats::Seats},
+    env::{Env, Listener},
     model::{
         ids::{LinkId, Role},
         message::{
@@ -40,7 +41,7 @@ pub(super) async fn accept_all(
     mut listener: Box<dyn Listener>,
     door: Arc<Door>,
     acceptor: Arc<Acceptor>,
-    seats: Seats,
+    connections: ConnectionLimit,
     done: mpsc::Sender<Done>,
 ) {
     let (mut told_at, mut dropped): (Option<Mono>, u64) = (None, 0);
@@ -53,7 +54,7 @@ pub(super) async fn accept_all(
                 continue;
             }
         };
-        let Some(seat) = seats.take(&from) else {
+        let Some(permit) = connections.take(&from) else {
             dropped += 1;
             // What strangers do must not fill the log.
             let now = env.now();
@@ -66,7 +67,7 @@ pub(super) async fn accept_all(
         let (of_node, door) = (env.clone(), Arc::clone(&door));
         let (acceptor, done) = (Arc::clone(&acceptor), done.clone());
         env.spawn("handshake", async move {
-            match accept(&of_node, stream, door.as_ref(), &acceptor, seat).await {
+            match accept(&of_node, stream, door.as_ref(), &acceptor, permit).await {
                 Ok((secured, ready)) => {
                     let arrival = Box::new(Arrival { secured, ready });
                     let _ = done.send(Done::Accepted(arrival)).await;

@@ -38,18 +38,19 @@ use super::handle::{Ask, Consistency, MasterHandle, MasterInfo, Outcome, ReadErr
 use crate::{
     comm::{
         Incoming, Link, LinkLimits, Responder,
+        connection_limit::ConnectionLimit,
         fanout::Fanout,
         handshake::{Acceptor, PENDING_MAX, PENDING_PER_HOST_MAX},
+        key_source::{HandshakeKeys, KeyKind, KeySource, load_or_make_identity},
     },
     config::{Config, ConfigError},
     crypto::{
         admission::Guard,
         epoch::{EpochError, EpochKeys},
         handshake::Reception,
-        key_source::{HandshakeKeys, KeyKind, KeySource, load_or_make_identity},
         keys::{Identity, KeyError},
     },
-    env::{Env, Listener, seats::Seats},
+    env::{Env, Listener},
     model::{
         event::Event,
         ids::{BoardName, Domain, Incarnation, KeyEpoch, LinkId, NodeId, Resource, SessionKey},
@@ -311,10 +312,10 @@ impl Driver {
         let holder = Holder { node: identity.node(), incarnation };
         let domain = Domain { master: holder.node, incarnation };
         let me = MasterInfo { id: holder.node, name: name.clone(), http: http_public };
-        env.event(Event::Start { incarnation });
+        env.event(&Event::Start { incarnation });
 
         let keys = draw_keys(&env, &identity, domain, common, keys.bounds()).await?;
-        env.event(Event::Epoch { domain, epoch: keys.epoch() });
+        env.event(&Event::Epoch { domain, epoch: keys.epoch() });
         let fanout =
             Fanout::new(&env, holder.node, incarnation.0, Arc::clone(&keys), config.workers_max);
 
@@ -345,7 +346,7 @@ impl Driver {
             listener,
             Arc::clone(&door),
             acceptor,
-            Seats::new(PENDING_MAX, PENDING_PER_HOST_MAX),
+            ConnectionLimit::new(PENDING_MAX, PENDING_PER_HOST_MAX),
             done.clone(),
         );
         let accept = env.spawn("accept", accept).abort_on_drop();

@@ -11,7 +11,6 @@ use crate::{
     comm::Responder,
     env::{Env, TimedOut},
     model::{
-        event::Moment,
         ids::{BoardName, NodeId, Post, Resource, Seq, Token},
         message::{Assign, AssignReply, News, Response, Task, TaskResult},
         rows::{Appended, Found, NewPost, Permission, StoreError},
@@ -82,7 +81,7 @@ pub(super) async fn write(
         let why = format!("the permission names {}", assign.permission.worker);
         return Written::nothing(AssignReply::Broken { why });
     }
-    match env.timeout(limit, write_all(env, store, assign)).await {
+    match env.timeout(limit, write_all(store, assign)).await {
         Ok(Ok((results, news))) => Written { reply: AssignReply::Done(results), news },
         Ok(Err(stopped)) => Written::nothing(stopped.into()),
         Err(TimedOut) => {
@@ -93,7 +92,6 @@ pub(super) async fn write(
 }
 
 async fn write_all(
-    env: &Env,
     store: &Store,
     assign: &Assign,
 ) -> Result<(Vec<TaskResult>, Vec<News>), Stopped> {
@@ -102,7 +100,7 @@ async fn write_all(
     let posts: Vec<_> = tasks.filter_map(|task| as_post(task, permission)).cloned().collect();
     let (appended, news) = match &permission.resource {
         Resource::Board(board) if !posts.is_empty() => {
-            append(env, store, permission, board, posts).await?
+            append(store, permission, board, posts).await?
         }
         _ => (Vec::new(), None),
     };
@@ -119,7 +117,6 @@ async fn write_all(
 
 /// One result per post.
 async fn append(
-    env: &Env,
     store: &Store,
     permission: &Permission,
     board: &BoardName,
@@ -127,7 +124,6 @@ async fn append(
 ) -> Result<(Vec<TaskResult>, Option<News>), Stopped> {
     match store.append(permission.clone(), posts.clone()).await {
         Ok(appended) if appended.len() == posts.len() => {
-            env.moment(Moment::AppendCommitted);
             let news = committed(permission.token, board, &posts, &appended);
             Ok((appended.into_iter().map(TaskResult::Posted).collect(), news))
         }

@@ -18,9 +18,10 @@ use crate::{
         handshake::{
             Count, Credential, DialParams, HandshakeError, Welcomed, dial_counting, load_guard,
         },
+        key_source::HandshakeKeys,
     },
     config::Config,
-    crypto::{admission::JoinSecret, key_source::HandshakeKeys, keys::Identity},
+    crypto::{admission::JoinSecret, keys::Identity},
     env::Env,
     model::ids::{Domain, Fingerprint, KeyEpoch, Registration, Role},
 };

@@ -254,7 +254,7 @@ impl Driver {
         let senders_max = self.parts.config.directory_max;
         let fanout = Fanout::new(env, self.parts.node, registration.0, keys, senders_max);
         self.fanout = Some(fanout);
-        env.event(Event::Epoch { domain, epoch });
+        env.event(&Event::Epoch { domain, epoch });
         effects
     }
 
@@ -418,8 +418,8 @@ impl Driver {
                 }
                 Effect::Repair(board) => self.repair(board),
                 Effect::KeepMembers(members) => self.parts.database.keep_members(members),
-                Effect::Event(event) => self.parts.env.event(event),
-                Effect::Moment(moment) => self.parts.env.moment(moment),
+                Effect::Event(event) => self.parts.env.event(&event),
+                Effect::FaultPoint(point) => self.parts.env.fault_point(point.name()),
             }
         }
     }

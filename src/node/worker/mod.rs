@@ -38,11 +38,13 @@ use self::{
     driver::{Driver, Parts},
 };
 use crate::{
-    comm::handshake::load_guard,
+    comm::{
+        handshake::load_guard,
+        key_source::{HandshakeKeys, KeySource, load_or_make_identity},
+    },
     config::{Config, ConfigError},
     crypto::{
         admission::JoinSecret,
-        key_source::{HandshakeKeys, KeySource, load_or_make_identity},
         keys::{self, KeyError},
     },
     env::Env,

@@ -3,7 +3,7 @@
 use super::{Effect, Master, UNREACHABLE_FOR};
 use crate::{
     model::{
-        event::Moment,
+        event::FaultPoint,
         ids::{Resource, StoreEpoch},
         rows::{Lease, Renewed},
         time::Mono,
@@ -29,7 +29,7 @@ impl Master {
         self.permissions.on_answer(now, slot, sent_at, answer, again_at);
         match answer {
             Some(Lease::Granted { .. }) => {
-                out.push(Effect::Moment(Moment::LeaseGranted));
+                out.push(Effect::FaultPoint(FaultPoint::LeaseGranted));
                 self.reclaim(slot);
             }
             Some(Lease::HeldBy { .. })

@@ -30,7 +30,7 @@ pub use self::{attempts::CallFailed, members::LinkOver};
 use crate::{
     config::Config,
     model::{
-        event::{Event, Moment},
+        event::{Event, FaultPoint},
         ids::{LinkId, NodeId, Resource},
         message::{Assign, Close, Direct, News, Task, TaskResult},
         rows::{DeadLetter, Holder},
@@ -161,7 +161,7 @@ pub enum Effect {
     /// Write an event line.
     Event(Event),
     /// Announce a moment.
-    Moment(Moment),
+    FaultPoint(FaultPoint),
     /// Mark a probe.
     Probe(&'static str),
 }

@@ -3,7 +3,7 @@
 use super::{Effect, End, Forwarded, Master, RETRY_MS};
 use crate::{
     model::{
-        event::{Event, Moment},
+        event::{Event, FaultPoint},
         ids::{NodeId, PostId},
         message::{Assign, ForwardReply, Task},
         rows::{Holder, Permission},
@@ -286,7 +286,7 @@ impl Master {
                 if let Some(batch) = self.assignments.batch_mut(slot) {
                     batch.reassign(token, assignee);
                 }
-                out.push(Effect::Moment(Moment::TokenRaised));
+                out.push(Effect::FaultPoint(FaultPoint::TokenRaised));
                 out.push(Effect::Probe("a batch was given to another worker"));
                 self.attempt(slot, out);
             }
@@ -322,7 +322,7 @@ impl Master {
         }));
         let assign = Assign { registration, permission, tasks };
         out.push(Effect::Assign { link, slot, attempt, assign });
-        out.push(Effect::Moment(Moment::AssignSent));
+        out.push(Effect::FaultPoint(FaultPoint::AssignSent));
     }
 }
 

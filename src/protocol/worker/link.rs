@@ -3,7 +3,7 @@
 use super::{Effect, Phase, Worker};
 use crate::{
     model::{
-        event::{Event, Moment},
+        event::{Event, FaultPoint},
         ids::Registration,
         message::{Close, CloseReason, MemberState, Welcome},
         time::Mono,
@@ -68,7 +68,7 @@ impl Worker {
         let Phase::Registered { addr, .. } = &self.phase else { return Vec::new() };
         self.search.begin(now, addr, close);
         self.phase = Phase::Searching { next: now };
-        vec![Effect::Moment(Moment::WorkerMigrating)]
+        vec![Effect::FaultPoint(FaultPoint::WorkerMigrating)]
     }
 
     /// This registration is over, as others say: begin another.

@@ -29,7 +29,7 @@ use super::{gossip::Gossip, master_watch::MasterWatch, registry::Registry, searc
 use crate::{
     config::Config,
     model::{
-        event::{Event, Moment},
+        event::{Event, FaultPoint},
         ids::{BoardName, Domain, NodeId, Registration, Role},
         message::{CloseReason, Direct, Fact, Member, MemberState, News},
         time::Mono,
@@ -60,7 +60,7 @@ pub enum Effect {
     /// Write an event line.
     Event(Event),
     /// Announce a moment.
-    Moment(Moment),
+    FaultPoint(FaultPoint),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

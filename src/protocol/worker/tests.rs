@@ -86,7 +86,7 @@ fn a_lost_link_is_a_migration_and_a_welcome_out_of_turn_is_nothing() {
     assert_eq!(worker.on_welcome(at(1), &welcome(vec![])).0, None);
     let close = Close { reason: CloseReason::Listed, retry_ms: 1000 };
     let lost = worker.on_link_ended(at(1), Some(&close));
-    assert_eq!(lost, [Effect::Moment(Moment::WorkerMigrating)]);
+    assert_eq!(lost, [Effect::FaultPoint(FaultPoint::WorkerMigrating)]);
     assert_eq!((worker.registration(), worker.on_link_ended(at(2), None)), (None, vec![]));
     assert_eq!(worker.on_timer(at(2), 0), []);
     assert_eq!(worker.next_deadline(), Some(at(1001)));
@@ -101,7 +101,7 @@ fn who_hears_that_it_failed_registers_again_at_once_with_the_same_master() {
     register(&mut worker, at(0), vec![]);
     assert_eq!(worker.on_members(at(1), vec![me(1, MemberState::In)]), []);
     let effects = worker.on_members(at(2), vec![me(1, MemberState::Failed)]);
-    let migrating = Effect::Moment(Moment::WorkerMigrating);
+    let migrating = Effect::FaultPoint(FaultPoint::WorkerMigrating);
     assert_eq!(effects, [Effect::CloseLink(CloseReason::Leaving), migrating]);
     assert_eq!(register(&mut worker, at(2), vec![]), Registration(2));
     // Old news of itself is answered with what is true.

@@ -13,14 +13,15 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::{
     comm::{
         Incoming, Link, LinkId, LinkLimits,
+        connection_limit::ConnectionLimit,
         fanout::Fanout,
         handshake::{Acceptor, Applicant, Gate, Ready, Reception, Refusal, Welcoming, accept},
+        key_source::for_tests::TestKeys,
     },
     config::Config,
     crypto::{
         admission::{Guard, GuardId, JoinSecret, bearer_matches},
         epoch::EpochKeys,
-        key_source::for_tests::TestKeys,
         keys::{
             Identity,
             for_tests::{WEAK, identity, pair, rng},
@@ -29,7 +30,6 @@ use crate::{
     env::{
         BoxFuture, Env, Task,
         real::{RealWorld, TempDir},
-        seats::Seats,
     },
     model::{
         ids::{
@@ -198,11 +198,11 @@ impl TestMaster {
         let (to, taken) = mpsc::channel(8);
         let (gate_, env_) = (Arc::clone(&gate), env.clone());
         let accepting = env.spawn("accept", async move {
-            let (mut number, seats) = (0, Seats::new(8, 8));
+            let (mut number, connections) = (0, ConnectionLimit::new(8, 8));
             while let Ok((stream, from)) = listener.accept().await {
-                let seat = seats.take(&from).expect("one worker");
+                let permit = connections.take(&from).expect("one worker");
                 // One at a time is enough here.
-                let Ok((secured, ready)) = accept(&env_, stream, &*gate_, &acceptor, seat).await
+                let Ok((secured, ready)) = accept(&env_, stream, &*gate_, &acceptor, permit).await
                 else {
                     continue;
                 };

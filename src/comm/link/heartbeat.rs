@@ -40,7 +40,7 @@ impl Since {
 
 /// What reader and writer note and the watch judges.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(super) struct Heartbeat {
     /// The last byte came; none while this side does not read.
     pub(super) heard: Since,
     /// The record that is not whole yet began.
@@ -49,29 +49,30 @@ pub(super) struct Pulse {
     pub(super) writing: Since,
 }
 
-impl Pulse {
+impl Heartbeat {
     /// Of a link that begins now.
     pub(super) fn beginning(now: Mono) -> Self {
-        let pulse = Self { heard: Since::none(), record: Since::none(), writing: Since::none() };
-        pulse.heard.set(now);
-        pulse
+        let heartbeat =
+            Self { heard: Since::none(), record: Since::none(), writing: Since::none() };
+        heartbeat.heard.set(now);
+        heartbeat
     }
 }
 
 /// Ready when the peer is silent, stalled or never finishes.
-pub(super) async fn watch(env: &Env, pulse: &Pulse, limits: &LinkLimits) -> LinkEnd {
+pub(super) async fn watch(env: &Env, heartbeat: &Heartbeat, limits: &LinkLimits) -> LinkEnd {
     let silence = limits.silence();
     loop {
         let now = env.now();
         let ends = [
-            (pulse.heard.get(), silence, LinkEnd::Silent),
+            (heartbeat.heard.get(), silence, LinkEnd::Silent),
             (
-                pulse.record.get(),
+                heartbeat.record.get(),
                 silence * RECORD_SILENCES_MAX,
                 LinkEnd::Broken("a record was never finished".to_owned()),
             ),
             (
-                pulse.writing.get(),
+                heartbeat.writing.get(),
                 limits.stall_timeout,
                 LinkEnd::Broken("the peer does not take what is sent".to_owned()),
             ),

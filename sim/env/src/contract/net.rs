@@ -6,7 +6,7 @@ use futures_util::future::join;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{LIMIT, Lab, QUIET};
-use crate::env::{BoxStream, Listener};
+use crate::{BoxStream, Listener};
 
 /// The dialled end, the accepted end, and what accepted it.
 async fn pair(lab: &Lab) -> (BoxStream, BoxStream, Box<dyn Listener>) {

@@ -10,7 +10,7 @@ mod time;
 
 use std::time::Duration;
 
-use crate::env::{BoxFuture, Env};
+use crate::{BoxFuture, Env};
 
 /// The longest that a check takes, by the left node's clock.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -95,10 +95,10 @@ checks! {
     disk::each_node_has_a_directory_of_its_own,
 }
 
-#[cfg(all(test, feature = "net"))]
+#[cfg(all(test, feature = "real"))]
 mod tests {
     use super::*;
-    use crate::env::real::RealWorld;
+    use crate::real::RealWorld;
 
     #[tokio::test]
     async fn the_real_world_does_all_of_it() {

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::env::{BoxFuture, BoxStream, Listener};
+use crate::{BoxFuture, BoxStream, Listener};
 
 /// Connects to `host:port`, trying each address that the name has.
 pub(super) async fn connect(addr: String) -> io::Result<BoxStream> {

@@ -1,5 +1,5 @@
-//! Who has a place at a listener: counted in all and by address, so that one stranger cannot
-//! take every place.
+//! Bound on the open connections of a listener, in all and per remote address, so that one
+//! stranger cannot take every place.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 
 /// Places for peers. Cheap to clone; all clones count together.
 #[derive(Clone, Debug)]
-pub struct Seats {
+pub struct ConnectionLimit {
     taken: Arc<Mutex<Taken>>,
     total_max: usize,
     per_host_max: usize,
@@ -20,7 +20,7 @@ struct Taken {
     by_host: BTreeMap<Arc<str>, usize>,
 }
 
-impl Seats {
+impl ConnectionLimit {
     /// At most `total_max` at once, and `per_host_max` of one address.
     #[must_use]
     pub fn new(total_max: usize, per_host_max: usize) -> Self {
@@ -29,7 +29,7 @@ impl Seats {
 
     /// A seat for the peer at `HOST:PORT`; `None` when a bound is reached.
     #[must_use]
-    pub fn take(&self, peer: &str) -> Option<Seat> {
+    pub fn take(&self, peer: &str) -> Option<ConnectionPermit> {
         let host: Arc<str> = peer.rsplit_once(':').map_or(peer, |(host, _)| host).into();
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let here = taken.by_host.get(&host).copied().unwrap_or(0);
@@ -39,18 +39,18 @@ impl Seats {
         taken.total += 1;
         taken.by_host.insert(host.clone(), here + 1);
         drop(taken);
-        Some(Seat { taken: Arc::clone(&self.taken), host })
+        Some(ConnectionPermit { taken: Arc::clone(&self.taken), host })
     }
 }
 
 /// Given back when dropped.
 #[derive(Debug)]
-pub struct Seat {
+pub struct ConnectionPermit {
     taken: Arc<Mutex<Taken>>,
     host: Arc<str>,
 }
 
-impl Seat {
+impl ConnectionPermit {
     /// The peer's address without its port.
     #[must_use]
     pub const fn host(&self) -> &Arc<str> {
@@ -58,7 +58,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.total = taken.total.saturating_sub(1);
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn seats_are_counted_by_address_and_in_all_and_given_back() {
-        let seats = Seats::new(3, 2);
+        let seats = ConnectionLimit::new(3, 2);
         let first = seats.take("10.0.0.1:5000").expect("room");
         let _second = seats.take("10.0.0.1:5001").expect("room");
         assert!(seats.take("10.0.0.1:5002").is_none(), "two of one address");

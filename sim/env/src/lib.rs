@@ -1,8 +1,8 @@
 //! The seam between a node and the world it runs in: network, clocks, disk, entropy, tasks.
 //!
 //! A node holds an [`Env`] and nothing else of the outside. Two worlds stand behind it: the
-//! real one (`env::real`, tokio, files, the system's clocks) and the simulated one
-//! (`chatchat-sim`). One contract suite, `env::contract`, holds both to the same behaviour.
+//! real one (`real`: tokio, files, the system's clocks) and a simulated one (the package
+//! `dst-world`). One contract suite, `contract`, holds both to the same behaviour.
 //!
 //! 1. Dropping a stream closes it; what was written before is still delivered.
 //! 2. `now` never goes backwards. `wall` may.
@@ -10,25 +10,23 @@
 //! 4. What [`Disk::write_atomic`] and [`DiskFile::sync`] returned for survives a power loss.
 //! 5. Two calls of [`World::entropy`] never give the same bytes, not even across restarts.
 
+#[cfg(any(test, feature = "testing"))]
 pub mod contract;
-#[cfg(feature = "net")]
+#[cfg(feature = "real")]
 pub mod real;
-pub mod seats;
+pub mod time;
 
 use std::{fmt, future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use serde::Serialize;
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::oneshot,
 };
 
-use crate::model::{
-    event::{Event, Moment},
-    ids::{NodeId, Role},
-    time::{Mono, Wall},
-};
+use crate::time::{Mono, Wall};
 
 /// A boxed future that may move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -121,17 +119,17 @@ pub trait World: Send + Sync + 'static {
     /// Runs blocking work off the async threads. Ready when it ran.
     fn compute(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()>;
 
-    /// Takes an event line, stamped with node and time by the world.
-    fn event(&self, event: Event);
+    /// Records an event line: the text of one JSON object. The world adds node and time.
+    fn event(&self, line: &str);
 
-    /// Told to the world and to nobody in real life: here a fault would hurt.
-    fn moment(&self, moment: Moment);
+    /// Marks a point where a fault is likely to matter. Does nothing in production.
+    fn fault_point(&self, name: &'static str);
 
-    /// A probe: this rare thing was reached. A campaign that never reaches one fails.
+    /// Marks a rare state as reached. A campaign that never reaches one of them fails.
     fn sometimes(&self, probe: &'static str);
 
-    /// Told once the node knows who it is, for worlds that stamp its lines with it.
-    fn identify(&self, _node: NodeId, _role: Role) {}
+    /// Names the node and its role, for worlds that add them to its lines.
+    fn identify(&self, _node: &str, _role: &str) {}
 
     /// The node's resident memory in bytes, 0 where the world cannot tell.
     fn resident_bytes(&self) -> u64 {
@@ -292,23 +290,26 @@ impl Env {
         result.await.map_err(|_| Cancelled)
     }
 
-    /// Writes an event line.
-    pub fn event(&self, event: Event) {
-        self.0.event(event);
+    /// Records an event, which must serialise as a JSON object; see [`World::event`].
+    ///
+    /// An event that cannot be serialised is recorded as `{"event":"unserialisable"}`.
+    pub fn event(&self, event: &impl Serialize) {
+        let line = serde_json::to_string(event);
+        self.0.event(line.as_deref().unwrap_or(r#"{"event":"unserialisable"}"#));
     }
 
-    /// Announces a moment to the world.
-    pub fn moment(&self, moment: Moment) {
-        self.0.moment(moment);
+    /// Marks a point where a fault is likely to matter; see [`World::fault_point`].
+    pub fn fault_point(&self, name: &'static str) {
+        self.0.fault_point(name);
     }
 
-    /// Marks a probe as reached.
+    /// Marks a rare state as reached; see [`World::sometimes`].
     pub fn sometimes(&self, probe: &'static str) {
         self.0.sometimes(probe);
     }
 
-    /// Says who this node is; see [`World::identify`].
-    pub fn identify(&self, node: NodeId, role: Role) {
+    /// Names the node and its role; see [`World::identify`].
+    pub fn identify(&self, node: &str, role: &str) {
         self.0.identify(node, role);
     }
 

@@ -13,7 +13,7 @@ use std::{
 use rand_chacha::rand_core::Rng;
 
 use super::{Lab, QUIET};
-use crate::{env::Env, model::time::Mono};
+use crate::{Env, time::Mono};
 
 const STEP: Duration = Duration::from_millis(5);
 
@@ -69,7 +69,7 @@ pub(super) async fn a_wait_that_times_out_is_dropped(lab: &Lab) {
 }
 
 /// A task that counts its polls, one per step.
-fn count(env: &Env) -> (crate::env::Task, Arc<AtomicU64>) {
+fn count(env: &Env) -> (crate::Task, Arc<AtomicU64>) {
     let polls = Arc::new(AtomicU64::new(0));
     let (counter, own) = (Arc::clone(&polls), env.clone());
     let task = env.spawn("counts", async move {

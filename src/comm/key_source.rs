@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    keys::{Identity, KeyBounds, KeyError, KeyPair, WrapPair},
-    secret::SecretBytes,
-};
 use crate::{
+    crypto::{
+        keys::{Identity, KeyBounds, KeyError, KeyPair, WrapPair},
+        secret::SecretBytes,
+    },
     env::{BoxFuture, Cancelled, Env, Task},
     model::time::Mono,
 };

@@ -15,30 +15,25 @@ use std::{
 
 use serde::Serialize;
 
-use crate::model::{
-    event::Event,
-    ids::{NodeId, Role},
-    time::Wall,
-};
+use crate::time::Wall;
 
 /// The log of one node in one life.
 #[derive(Debug, Default)]
 pub(super) struct EventLog {
-    who: OnceLock<(NodeId, Role)>,
+    who: OnceLock<(String, String)>,
     file: Option<Mutex<LogFile>>,
     /// Bounded by the probes that the program names.
     probes: Mutex<BTreeSet<&'static str>>,
 }
 
+/// The members that the world puts before an event's own.
 #[derive(Serialize)]
-struct Line<'a, T> {
+struct Stamp<'a> {
     at_ms: Wall,
     #[serde(skip_serializing_if = "Option::is_none")]
-    by: Option<NodeId>,
+    by: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    by_role: Option<Role>,
-    #[serde(flatten)]
-    said: &'a T,
+    by_role: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -53,28 +48,45 @@ impl EventLog {
     }
 
     /// The first word counts: a node does not change who it is within one life.
-    pub(super) fn identify(&self, node: NodeId, role: Role) {
-        let _ = self.who.set((node, role));
+    pub(super) fn identify(&self, node: &str, role: &str) {
+        let _ = self.who.set((node.to_owned(), role.to_owned()));
     }
 
-    pub(super) fn event(&self, at: Wall, event: &Event) {
+    pub(super) fn event(&self, at: Wall, event: &str) {
         let line = self.line(at, event);
-        tracing::info!(target: "chatchat::model::event", "{line}");
+        tracing::info!(target: "event", "{line}");
         self.append(&line);
     }
 
     pub(super) fn sometimes(&self, at: Wall, probe: &'static str) {
         if self.probes.lock().unwrap_or_else(PoisonError::into_inner).insert(probe) {
-            let line = self.line(at, &Probe::Sometimes { probe });
-            tracing::debug!(target: "chatchat::model::event", "{line}");
+            let event = serde_json::to_string(&Probe::Sometimes { probe });
+            let line = self.line(at, &event.expect("a probe is a text"));
+            tracing::debug!(target: "event", "{line}");
             self.append(&line);
         }
     }
 
-    fn line(&self, at: Wall, said: &impl Serialize) -> String {
-        let (by, by_role) = self.who.get().copied().unzip();
-        serde_json::to_string(&Line { at_ms: at, by, by_role, said })
-            .expect("an event has only keys that are texts")
+    /// Puts the stamp's members before those of `event`, the text of a JSON object.
+    fn line(&self, at: Wall, event: &str) -> String {
+        let (by, by_role) = self.who.get().map(|(by, role)| (by.as_str(), role.as_str())).unzip();
+        let stamp = serde_json::to_string(&Stamp { at_ms: at, by, by_role });
+        let mut line = stamp.expect("a stamp has only keys that are texts");
+        match event.strip_prefix('{') {
+            Some("}") => {}
+            Some(members) => {
+                line.pop();
+                line.push(',');
+                line.push_str(members);
+            }
+            None => {
+                line.pop();
+                line.push_str(",\"said\":");
+                line.push_str(event);
+                line.push('}');
+            }
+        }
+        line
     }
 
     fn append(&self, line: &str) {
@@ -121,17 +133,17 @@ impl LogFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{env::real::TempDir, model::ids::Incarnation};
+    use crate::real::TempDir;
 
     #[test]
     fn lines_carry_time_node_and_role_and_probes_come_once() {
         let temp = TempDir::new().expect("a directory");
         let path = temp.path().join("events.jsonl");
         let log = EventLog::to_file(path.clone()).expect("opened");
-        let event = Event::Start { incarnation: Incarnation(3) };
-        log.event(Wall { ms: 1 }, &event);
-        log.identify(NodeId([0xab; 16]), Role::Master);
-        log.event(Wall { ms: 2 }, &event);
+        let event = r#"{"event":"start","incarnation":3}"#;
+        log.event(Wall { ms: 1 }, event);
+        log.identify(&"ab".repeat(16), "master");
+        log.event(Wall { ms: 2 }, event);
         log.sometimes(Wall { ms: 3 }, "seldom");
         log.sometimes(Wall { ms: 4 }, "seldom");
         let text = fs::read_to_string(path).expect("is there");

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::temp::TempDir;
-use crate::env::{Disk, DiskFile};
+use crate::{Disk, DiskFile};
 
 /// A directory of files.
 #[derive(Debug)]

@@ -28,12 +28,8 @@ pub use self::{
     temp::TempDir,
 };
 use crate::{
-    env::{BoxFuture, BoxStream, Disk, Listener, Task, World},
-    model::{
-        event::{Event, Moment},
-        ids::{NodeId, Role},
-        time::{Mono, Wall},
-    },
+    BoxFuture, BoxStream, Disk, Listener, Task, World,
+    time::{Mono, Wall},
 };
 
 /// The world that people's machines are.
@@ -143,17 +139,17 @@ impl World for RealWorld {
         })
     }
 
-    fn event(&self, event: Event) {
-        self.events.event(wall(), &event);
+    fn event(&self, line: &str) {
+        self.events.event(wall(), line);
     }
 
-    fn moment(&self, _moment: Moment) {}
+    fn fault_point(&self, _name: &'static str) {}
 
     fn sometimes(&self, probe: &'static str) {
         self.events.sometimes(wall(), probe);
     }
 
-    fn identify(&self, node: NodeId, role: Role) {
+    fn identify(&self, node: &str, role: &str) {
         self.events.identify(node, role);
     }
 
@@ -188,13 +184,13 @@ fn entropy() -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::env::Env;
+    use crate::Env;
 
     #[tokio::test]
     async fn a_job_that_panics_is_a_cancelled_one() {
         let env = Env::new(RealWorld::temporary().expect("a directory"));
         let lost = env.compute(|| assert_eq!(1, 2, "on purpose")).await;
-        assert_eq!(lost, Err(crate::env::Cancelled));
+        assert_eq!(lost, Err(crate::Cancelled));
         assert_eq!(env.compute(|| 7).await, Ok(7), "and its turn was given back");
     }
 
