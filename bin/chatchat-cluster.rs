@@ -1,9 +1,9 @@
-//! A whole cluster on this machine; see `chatchat::launch`.
+//! A whole cluster on this machine; see `chatchat::programs`.
 
 use std::process::ExitCode;
 
-use chatchat::launch;
+use chatchat::programs;
 
 fn main() -> ExitCode {
-    launch::exit("chatchat-cluster", launch::cluster::main(std::env::args_os()))
+    programs::exit("chatchat-cluster", programs::cluster::main(std::env::args_os()))
 }

@@ -1,9 +1,9 @@
-//! One master; see `chatchat::launch`.
+//! One master; see `chatchat::programs`.
 
 use std::process::ExitCode;
 
-use chatchat::launch;
+use chatchat::programs;
 
 fn main() -> ExitCode {
-    launch::exit("chatchat-master", launch::node::master_main(std::env::args_os()))
+    programs::exit("chatchat-master", programs::node::master_main(std::env::args_os()))
 }

@@ -1,9 +1,9 @@
-//! One worker; see `chatchat::launch`.
+//! One worker; see `chatchat::programs`.
 
 use std::process::ExitCode;
 
-use chatchat::launch;
+use chatchat::programs;
 
 fn main() -> ExitCode {
-    launch::exit("chatchat-worker", launch::node::worker_main(std::env::args_os()))
+    programs::exit("chatchat-worker", programs::node::worker_main(std::env::args_os()))
 }

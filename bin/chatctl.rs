@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    chatchat::ctl::main(std::env::args_os())
+    chatchat::programs::ctl::main(std::env::args_os())
 }

@@ -10,17 +10,13 @@ pub mod comm;
 pub mod config;
 pub mod crypto;
 #[cfg(feature = "net")]
-pub mod ctl;
-#[cfg(feature = "net")]
 pub mod http;
-#[cfg(feature = "net")]
-pub mod launch;
 pub mod model;
 pub mod node;
+#[cfg(feature = "net")]
+pub mod programs;
 pub mod protocol;
 pub mod replica;
-#[cfg(feature = "net")]
-pub mod run;
 pub mod store;
 pub mod wire;
 

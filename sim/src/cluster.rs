@@ -18,7 +18,7 @@ use chatchat::{
         ids::{Fingerprint, NodeId, Resource, Role, StoreEpoch},
         rows::{JoinToken, StoreError},
     },
-    run::{MasterParams, WorkerParams, run_master, run_worker},
+    programs::run::{MasterParams, WorkerParams, run_master, run_worker},
     store::{Op, Reply, Store, sqlite::NewCluster},
 };
 use chatchat_scenarios::{

@@ -17,10 +17,10 @@ struct Rule {
     instead: &'static str,
 }
 
-const NODE: &[&str] = &["src", "scenarios/src"];
-const ALL: &[&str] = &["src", "bin", "scenarios/src", "sim/src", "benches"];
+const NODE: &[&str] = &["src", "sim/env/src", "scenarios/src"];
+const ALL: &[&str] = &["src", "bin", "scenarios/src", "sim/src", "sim/env/src", "benches"];
 /// The real world and who starts it.
-const REAL: &[&str] = &["src/env/real", "src/env/real.rs"];
+const REAL: &[&str] = &["sim/env/src/real"];
 
 const RULES: &[Rule] = &[
     Rule {
@@ -46,7 +46,7 @@ const RULES: &[Rule] = &[
         banned: "Instant::now",
         within: NODE,
         // hyper counts in Instants; it is given the node's time in them.
-        except: &["src/env/real", "src/env/real.rs", "src/http/io.rs"],
+        except: &["sim/env/src/real", "src/http/io.rs"],
         instead: "take `now`, or ask Env::now",
     },
     Rule {
@@ -59,7 +59,7 @@ const RULES: &[Rule] = &[
         banned: "std::thread",
         within: NODE,
         // The launcher counts cores for the runtime that it makes.
-        except: &["src/env/real", "src/env/real.rs", "src/launch/node", "src/store/sqlite"],
+        except: &["sim/env/src/real", "src/programs/node", "src/store/sqlite"],
         instead: "Env::compute",
     },
     Rule {

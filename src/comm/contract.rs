@@ -25,7 +25,7 @@ use crate::{
     env::{BoxFuture, BoxStream, Env},
     model::{
         ids::{Domain, Incarnation, KeyEpoch, NodeId, Role, SessionKey},
-        message::{Beat, Close, CloseReason, Direct, News, Request, Response, Topic},
+        message::{Beat, Close, CloseReason, Direct, Request, Response, Topic, Update},
     },
 };
 
@@ -293,7 +293,7 @@ async fn a_fanout_is_sealed_once_and_reaches_every_member(lab: &Lab, beginner: R
     }
 
     for n in 0..10 {
-        let news = News::SessionClosed(SessionKey([n; 32]));
+        let news = Update::SessionClosed(SessionKey([n; 32]));
         let heard = |sender| Ok(Some(Heard { sender, news: news.clone(), missed: 0 }));
         if beginner == Role::Master {
             let envelope = master.seal(&news).expect("short");

@@ -1,4 +1,4 @@
-//! News for a whole domain: sealed once under its common key, relayed as they are, opened by
+//! Update for a whole domain: sealed once under its common key, relayed as they are, opened by
 //! every member, with gaps noticed.
 //!
 //! ```text
@@ -33,7 +33,7 @@ use crate::{
     env::Env,
     model::{
         ids::{Domain, KeyEpoch, NodeId},
-        message::{News, Topic},
+        message::{Topic, Update},
     },
     wire::{
         FRAME_LEN_MAX,
@@ -54,7 +54,7 @@ pub enum FanoutError {
     Envelope(#[from] EnvelopeError),
     /// The text is no news, or too long. The envelope counts as opened.
     #[error("news: {0}")]
-    News(#[from] CodecError),
+    Update(#[from] CodecError),
     /// The news are of another topic than the envelope says. It counts as opened.
     #[error("news of {is:?} in an envelope on {said:?}")]
     OtherTopic {
@@ -73,13 +73,13 @@ pub enum FanoutError {
     },
 }
 
-/// News that were opened.
+/// Update that were opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heard {
     /// Who said it.
     pub sender: NodeId,
     /// What.
-    pub news: News,
+    pub news: Update,
     /// So many of this sender on this topic came not, or not yet: ask for what is lacking.
     pub missed: u64,
 }
@@ -135,8 +135,8 @@ impl Fanout {
     /// receivers miss it otherwise.
     ///
     /// # Errors
-    /// [`FanoutError::News`] when too long, [`FanoutError::Envelope`].
-    pub fn seal(&mut self, news: &News) -> Result<Bytes, FanoutError> {
+    /// [`FanoutError::Update`] when too long, [`FanoutError::Envelope`].
+    pub fn seal(&mut self, news: &Update) -> Result<Bytes, FanoutError> {
         let topic = news.topic();
         let said = self.said.entry(topic).or_default();
         let text = codec::encode(&(*said + 1, news))?;
@@ -178,7 +178,7 @@ impl Fanout {
 
     fn open_now(&mut self, envelope: &[u8]) -> Result<Heard, FanoutError> {
         let opened = self.crypt.open(envelope)?;
-        let (number, news): (u64, News) = codec::decode(&opened.text)?;
+        let (number, news): (u64, Update) = codec::decode(&opened.text)?;
         if news.topic() != opened.head.topic {
             return Err(FanoutError::OtherTopic { said: opened.head.topic, is: news.topic() });
         }
@@ -286,10 +286,10 @@ mod tests {
         model::ids::SessionKey,
     };
 
-    const PRESENCE: News = News::PresenceChanged;
+    const PRESENCE: Update = Update::PresenceChanged;
 
-    fn closed(n: u8) -> News {
-        News::SessionClosed(SessionKey([n; 32]))
+    fn closed(n: u8) -> Update {
+        Update::SessionClosed(SessionKey([n; 32]))
     }
 
     fn node(number: u8) -> NodeId {
@@ -301,7 +301,7 @@ mod tests {
         Fanout::new(env, node(number), start, epoch_of(1, 1), 4)
     }
 
-    fn seal(sender: &mut Fanout, news: &News) -> Bytes {
+    fn seal(sender: &mut Fanout, news: &Update) -> Bytes {
         sender.seal(news).expect("short")
     }
 
@@ -427,7 +427,7 @@ mod tests {
             let wrong = FanoutError::OtherTopic { said: Topic::Board, is: Topic::Presence };
             assert_eq!(receiver.open(&sealed.into()), Err(wrong));
             let sealed = sender.crypt.seal(Topic::Board, b"no news").expect("short");
-            assert!(matches!(receiver.open(&sealed.into()), Err(FanoutError::News(_))));
+            assert!(matches!(receiver.open(&sealed.into()), Err(FanoutError::Update(_))));
         });
     }
 }

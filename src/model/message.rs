@@ -281,7 +281,7 @@ impl Topic {
 
 /// What is published.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum News {
+pub enum Update {
     /// Newer facts of members, with all that the directory keeps of them.
     Members(Vec<Member>),
     /// Posts that were committed, ascending and gapless.
@@ -314,7 +314,7 @@ pub enum News {
     },
 }
 
-impl News {
+impl Update {
     /// The topic that it is published on.
     #[must_use]
     pub const fn topic(&self) -> Topic {
@@ -338,7 +338,7 @@ pub enum Direct {
     /// Members that the receiver may not know, or know less of.
     Members(Vec<Member>),
     /// Master to master: news of the sender's domain, to be sealed again for the receiver's.
-    News(News),
+    Update(Update),
     /// Worker to master: how it is.
     WorkerStatus(WorkerStatus),
 }

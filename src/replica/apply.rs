@@ -13,7 +13,7 @@ use super::{
 };
 use crate::model::{
     ids::{BoardName, Post, Role, Seq, SessionKey, StoreEpoch},
-    message::{Member, News},
+    message::{Member, Update},
     rows::{Boards, Page, SessionRow},
 };
 
@@ -45,24 +45,24 @@ impl Replica {
     ///
     /// # Errors
     /// [`ReplicaError`]: nothing of the group was applied.
-    pub fn apply(&self, news: &[News]) -> Result<Applied, ReplicaError> {
+    pub fn apply(&self, news: &[Update]) -> Result<Applied, ReplicaError> {
         let newest = news.iter().filter_map(epoch_of).max();
         self.write(newest, |group| {
             let mut offers = Vec::new();
             for one in news {
                 match one {
-                    News::Posts { epoch, board, posts, as_of_ms } => match posts.last() {
+                    Update::Posts { epoch, board, posts, as_of_ms } => match posts.last() {
                         Some(last) if *epoch == group.epoch => {
                             offers.push(Offer { board, posts, end: last.seq, as_of_ms: *as_of_ms })
                         }
                         _ => group.done.ignored += 1,
                     },
-                    News::BoardCreated(board) => group.know(board)?,
-                    News::Session(row) => group.put_session(row)?,
-                    News::SessionClosed(key) => group.close_session(*key)?,
-                    News::Members(members) => group.put_members(members)?,
-                    News::ReadMark { key, board, seq } => group.raise_mark(*key, board, *seq)?,
-                    News::PresenceChanged => {}
+                    Update::BoardCreated(board) => group.know(board)?,
+                    Update::Session(row) => group.put_session(row)?,
+                    Update::SessionClosed(key) => group.close_session(*key)?,
+                    Update::Members(members) => group.put_members(members)?,
+                    Update::ReadMark { key, board, seq } => group.raise_mark(*key, board, *seq)?,
+                    Update::PresenceChanged => {}
                 }
             }
             // Two publishes that overtook each other are no gap.
@@ -169,9 +169,9 @@ impl Replica {
     }
 }
 
-fn epoch_of(news: &News) -> Option<StoreEpoch> {
+fn epoch_of(news: &Update) -> Option<StoreEpoch> {
     match news {
-        News::Posts { epoch, .. } => Some(*epoch),
+        Update::Posts { epoch, .. } => Some(*epoch),
         _ => None,
     }
 }

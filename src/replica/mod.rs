@@ -4,7 +4,7 @@
 //! without anyone's permission, weakly consistent. Calls block: a worker runs them on
 //! `Env::compute`. One task writes, any number read.
 //!
-//! 1. Of each board it holds a gapless prefix `1..=last` of what the store committed. News
+//! 1. Of each board it holds a gapless prefix `1..=last` of what the store committed. Update
 //!    ahead of the prefix is dropped and reported as a [`Gap`]: the repair that reads from the
 //!    prefix on meets those posts again, so keeping them would only make a second kind of row.
 //! 2. What stands at a place stays: a post is never replaced by another of the same place.

@@ -11,7 +11,7 @@ use crate::{
     env::DiskFile,
     model::{
         ids::{Author, NodeId, Post, PostId, Registration, Role, SessionKey, UserId},
-        message::{Fact, Member, MemberState, News},
+        message::{Fact, Member, MemberState, Update},
         rows::{Boards, Page, Range, SessionRow},
     },
 };
@@ -154,10 +154,10 @@ fn post(name: &str, seq: u64) -> Post {
     }
 }
 
-fn posts(epoch: u64, name: &str, seqs: impl IntoIterator<Item = u64>) -> News {
+fn posts(epoch: u64, name: &str, seqs: impl IntoIterator<Item = u64>) -> Update {
     let posts: Vec<_> = seqs.into_iter().map(|seq| post(name, seq)).collect();
     let as_of_ms = posts.last().map_or(0, |last| last.posted_at_ms);
-    News::Posts { epoch: StoreEpoch(epoch), board: board(name), posts, as_of_ms }
+    Update::Posts { epoch: StoreEpoch(epoch), board: board(name), posts, as_of_ms }
 }
 
 fn session(key: u8, marks: &[(&str, u64)]) -> SessionRow {
@@ -200,7 +200,8 @@ fn a_page_is_bounded_in_bytes_but_never_empty_for_that() {
     let (_, replica) = fresh();
     let long = |seq| Post { text: "x".repeat(8192).parse().expect("a text"), ..post("lobby", seq) };
     let all = (1..=100).map(long).collect();
-    let news = News::Posts { epoch: StoreEpoch(1), board: board("lobby"), posts: all, as_of_ms: 1 };
+    let news =
+        Update::Posts { epoch: StoreEpoch(1), board: board("lobby"), posts: all, as_of_ms: 1 };
     replica.apply(&[news]).expect("applied");
     let fit = (PAGE_BYTES_MAX / 8192) as u64;
     assert_eq!(seqs(&replica, "lobby", Range::After(Seq(0)), 500), Vec::from_iter(1..=fit));
@@ -242,7 +243,7 @@ fn publishes_that_overtook_each_other_within_a_group_are_no_gap() {
 fn what_no_store_would_say_is_ignored() {
     let (_, replica) = fresh();
     replica.apply(&[posts(5, "lobby", 1..=2)]).expect("applied");
-    let of_another = News::Posts {
+    let of_another = Update::Posts {
         epoch: StoreEpoch(5),
         board: board("lobby"),
         posts: vec![post("dev", 3)],
@@ -271,7 +272,7 @@ fn what_no_store_would_say_is_ignored() {
 #[test]
 fn a_newer_epoch_empties_posts_and_sessions_but_not_the_directory() {
     let (_, replica) = fresh();
-    replica.apply(&[News::Session(session(1, &[]))]).expect("applied");
+    replica.apply(&[Update::Session(session(1, &[]))]).expect("applied");
     let first = replica.apply(&[posts(5, "lobby", 1..=2)]).expect("applied");
     assert!(!first.emptied, "learning the first epoch is no change");
     let member = member(1, Role::Master, 1, MemberState::In);
@@ -289,11 +290,11 @@ fn a_newer_epoch_empties_posts_and_sessions_but_not_the_directory() {
 fn sessions_restore_with_marks_that_only_rise_and_stay_closed() {
     let (_, replica) = fresh();
     let key = SessionKey([1; 32]);
-    let late = News::Session(session(1, &[("dev", 3), ("lobby", 4)]));
-    replica.apply(&[late.clone(), News::Session(session(2, &[("a", 1)]))]).expect("applied");
-    replica.apply(&[News::Session(session(1, &[("lobby", 2)]))]).expect("applied");
+    let late = Update::Session(session(1, &[("dev", 3), ("lobby", 4)]));
+    replica.apply(&[late.clone(), Update::Session(session(2, &[("a", 1)]))]).expect("applied");
+    replica.apply(&[Update::Session(session(1, &[("lobby", 2)]))]).expect("applied");
     assert_eq!(replica.session(key), Ok(Some(session(1, &[("dev", 3), ("lobby", 4)]))));
-    replica.apply(&[News::SessionClosed(key), late]).expect("applied");
+    replica.apply(&[Update::SessionClosed(key), late]).expect("applied");
     assert_eq!(replica.session(key), Ok(None));
     assert_eq!(replica.session(SessionKey([2; 32])), Ok(Some(session(2, &[("a", 1)]))));
     assert_eq!(replica.session_count(), Ok(2));
@@ -309,16 +310,16 @@ fn bounds_hold_and_the_least_recently_written_session_goes() {
         ..ReplicaLimits::default()
     };
     let (replica, _) = Replica::open(&disk, limits).expect("opens");
-    let boards = ["a", "b", "c"].map(|name| News::BoardCreated(board(name)));
+    let boards = ["a", "b", "c"].map(|name| Update::BoardCreated(board(name)));
     assert_eq!(replica.apply(&boards).expect("applied").ignored, 1);
     assert_eq!(replica.boards().expect("reads").boards.len(), 2);
     for key in [1, 2, 1, 3] {
-        replica.apply(&[News::Session(session(key, &[("a", 1)]))]).expect("applied");
+        replica.apply(&[Update::Session(session(key, &[("a", 1)]))]).expect("applied");
     }
     let known = [1, 2, 3].map(|key| replica.session(SessionKey([key; 32])).expect("reads"));
     assert_eq!(known.map(|row| row.is_some()), [true, false, true]);
     let two = [1, 2].map(|node| member(node, Role::Worker, 1, MemberState::In));
-    assert_eq!(replica.apply(&[News::Members(two.into())]).expect("applied").ignored, 1);
+    assert_eq!(replica.apply(&[Update::Members(two.into())]).expect("applied").ignored, 1);
 }
 
 fn member(node: u8, role: Role, registration: u64, state: MemberState) -> Member {
@@ -378,7 +379,7 @@ fn a_failing_disk_is_a_typed_error_and_nothing_of_the_group_is_seen() {
     let (disk, replica) = fresh();
     replica.apply(&[posts(1, "lobby", 1..=3)]).expect("applied");
     disk.file().fails = true;
-    let failed = replica.apply(&[posts(1, "lobby", 4..=4), News::Session(session(1, &[]))]);
+    let failed = replica.apply(&[posts(1, "lobby", 4..=4), Update::Session(session(1, &[]))]);
     assert!(matches!(failed, Err(ReplicaError::Failed { .. })), "{failed:?}");
     disk.file().fails = false;
     drop(replica);

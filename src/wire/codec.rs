@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::message::{AssignReply, Direct, News, Request, Response, TaskResult, Welcome},
+        model::message::{AssignReply, Direct, Request, Response, TaskResult, Update, Welcome},
         store::Op,
     };
 
@@ -145,7 +145,7 @@ mod tests {
             }
             let _ = decode::<Response>(&bytes);
             let _ = decode::<Direct>(&bytes);
-            let _ = decode::<News>(&bytes);
+            let _ = decode::<Update>(&bytes);
             let _ = decode::<Welcome>(&bytes);
             let _ = decode::<Op>(&bytes);
         }

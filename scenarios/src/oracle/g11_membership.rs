@@ -13,7 +13,7 @@ use chatchat::model::{
 use super::{Evidence, Violation, broken, seconds};
 use crate::promise::Promise;
 
-/// News reaches everyone within this after the last fault's end.
+/// Update reaches everyone within this after the last fault's end.
 const SPREADS_WITHIN: Duration = Duration::from_secs(15);
 
 type Fact = (Registration, MemberState);

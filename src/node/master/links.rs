@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{Done, Driver, Waiter, carry, door::Door};
+use super::{Done, Driver, Waiter, admission::Door, effects};
 use crate::{
     comm::{
         Incoming, Link, LinkEnd, Responder, Secured,
@@ -16,7 +16,7 @@ use crate::{
     model::{
         ids::{LinkId, Role},
         message::{
-            Beat, Close, CloseReason, Direct, Fact, Member, MemberState, News, Request, Response,
+            Beat, Close, CloseReason, Direct, Fact, Member, MemberState, Request, Response, Update,
         },
         rows::{Page, Range},
         time::Mono,
@@ -159,7 +159,7 @@ impl Driver {
                         self.waiters.insert(task, Waiter::Peer(reply));
                         self.deadlines.push_back((now + self.config.request_timeout, task));
                     }
-                    Err(answer) => carry::respond(reply, answer),
+                    Err(answer) => effects::respond(reply, answer),
                 }
                 return;
             }
@@ -206,16 +206,16 @@ impl Driver {
                 self.core.on_members(now, id, members, &mut self.out);
                 self.note_directory();
             }
-            Direct::News(News::Members(members)) if role == Role::Master => {
+            Direct::Update(Update::Members(members)) if role == Role::Master => {
                 self.core.on_members(now, id, members, &mut self.out);
                 self.note_directory();
             }
-            Direct::News(news) if role == Role::Master => {
+            Direct::Update(news) if role == Role::Master => {
                 self.fan_out(&news);
                 self.take_news(news);
             }
             // A worker has no news of its own to tell, and its word on others' would be forged.
-            Direct::News(_) => {}
+            Direct::Update(_) => {}
             Direct::WorkerStatus(status) => {
                 if status.resident_bytes > 0
                     && let Some(link) = self.links.get(&id)
@@ -249,7 +249,7 @@ impl Driver {
     }
 
     /// Seals once, sends to all members that want it.
-    pub(super) fn fan_out(&mut self, news: &News) {
+    pub(super) fn fan_out(&mut self, news: &Update) {
         let wants = |link: &&Link| link.peer().role == Role::Worker && link.wants(news.topic());
         if !self.links.values().any(|link| wants(&link)) {
             return;
@@ -264,10 +264,10 @@ impl Driver {
         }
     }
 
-    /// News that are true now, from wherever: tails, streams and sessions follow.
-    pub(super) fn take_news(&mut self, news: News) {
+    /// Update that are true now, from wherever: tails, streams and sessions follow.
+    pub(super) fn take_news(&mut self, news: Update) {
         match news {
-            News::Posts { epoch, board, posts, .. } => {
+            Update::Posts { epoch, board, posts, .. } => {
                 match self.tails.apply(epoch, &board, &posts) {
                     Applied::Extended { .. } => self.deliver(&board),
                     Applied::Gap { have, .. } => self.fetch(board, have),
@@ -276,14 +276,14 @@ impl Driver {
                     Applied::Malformed => tracing::warn!(%board, "malformed news of posts"),
                 }
             }
-            News::BoardCreated(board) => {
+            Update::BoardCreated(board) => {
                 self.tails.on_created(&board);
             }
-            News::Session(row) => self.sessions.put(row),
-            News::SessionClosed(key) => self.on_session_closed(key),
-            News::ReadMark { key, board, seq } => self.sessions.raise_mark(&key, board, seq),
-            News::PresenceChanged => self.want_users(),
-            News::Members(_) => {}
+            Update::Session(row) => self.sessions.put(row),
+            Update::SessionClosed(key) => self.on_session_closed(key),
+            Update::ReadMark { key, board, seq } => self.sessions.raise_mark(&key, board, seq),
+            Update::PresenceChanged => self.want_users(),
+            Update::Members(_) => {}
         }
     }
 }

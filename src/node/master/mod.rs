@@ -13,15 +13,15 @@
 //! 2. Every channel is bounded. Asks wait outside while the driver is busy.
 //! 3. A master that hears of a newer life of its own stops.
 
-mod asks;
-mod carry;
+mod admission;
 mod dial;
-mod door;
-mod feeds;
+mod effects;
 mod links;
-mod polls;
 mod reads;
+mod requests;
 mod sessions;
+mod store_poll;
+mod streams;
 mod view;
 
 use std::{
@@ -33,7 +33,7 @@ use std::{
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use self::{door::Door, feeds::Feeds, reads::Coalesced, sessions::Sessions};
+use self::{admission::Door, reads::Coalesced, sessions::Sessions, streams::Feeds};
 use super::handle::{Ask, Consistency, MasterHandle, MasterInfo, Outcome, ReadError, Readiness};
 use crate::{
     comm::{
@@ -201,7 +201,7 @@ enum Done {
         answer: Result<ForwardReply, CallFailed>,
     },
     Touched(Result<(), StoreError>),
-    Polled(Box<polls::Polled>),
+    Polled(Box<store_poll::Polled>),
     Boards(Result<Boards, StoreError>),
     Users(Result<Active, StoreError>),
     SessionsTouched {
@@ -475,10 +475,10 @@ impl Driver {
             self.deadlines.pop_front();
             match self.waiters.remove(&id) {
                 Some(Waiter::Person(reply)) => {
-                    let _ = reply.send(carry::outcome(self.core.on_waited(id)));
+                    let _ = reply.send(effects::outcome(self.core.on_waited(id)));
                 }
                 Some(Waiter::Peer(reply)) => {
-                    carry::respond(reply, ForwardReply::Unknown);
+                    effects::respond(reply, ForwardReply::Unknown);
                 }
                 None => {}
             }

@@ -12,7 +12,7 @@ use crate::{
     env::{Env, TimedOut},
     model::{
         ids::{BoardName, NodeId, Post, Resource, Seq, Token},
-        message::{Assign, AssignReply, News, Response, Task, TaskResult},
+        message::{Assign, AssignReply, Response, Task, TaskResult, Update},
         rows::{Appended, Found, NewPost, Permission, StoreError},
     },
     store::{Op, Reply, Store},
@@ -29,7 +29,7 @@ pub(super) struct Written {
     /// The answer.
     pub reply: AssignReply,
     /// What it put into the store, for the node database.
-    pub news: Vec<News>,
+    pub news: Vec<Update>,
 }
 
 impl Written {
@@ -94,7 +94,7 @@ pub(super) async fn write(
 async fn write_all(
     store: &Store,
     assign: &Assign,
-) -> Result<(Vec<TaskResult>, Vec<News>), Stopped> {
+) -> Result<(Vec<TaskResult>, Vec<Update>), Stopped> {
     let permission = &assign.permission;
     let tasks = assign.tasks.iter();
     let posts: Vec<_> = tasks.filter_map(|task| as_post(task, permission)).cloned().collect();
@@ -121,7 +121,7 @@ async fn append(
     permission: &Permission,
     board: &BoardName,
     posts: Vec<NewPost>,
-) -> Result<(Vec<TaskResult>, Option<News>), Stopped> {
+) -> Result<(Vec<TaskResult>, Option<Update>), Stopped> {
     match store.append(permission.clone(), posts.clone()).await {
         Ok(appended) if appended.len() == posts.len() => {
             let news = committed(permission.token, board, &posts, &appended);
@@ -149,7 +149,7 @@ fn committed(
     board: &BoardName,
     posts: &[NewPost],
     appended: &[Appended],
-) -> Option<News> {
+) -> Option<Update> {
     let mut committed: Vec<Post> = Vec::new();
     for (post, appended) in posts.iter().zip(appended) {
         if let Appended::Committed { seq, posted_at_ms } = appended {
@@ -164,7 +164,7 @@ fn committed(
         }
     }
     let as_of_ms = committed.last()?.posted_at_ms;
-    Some(News::Posts { epoch: token.epoch, board: board.clone(), posts: committed, as_of_ms })
+    Some(Update::Posts { epoch: token.epoch, board: board.clone(), posts: committed, as_of_ms })
 }
 
 async fn write_one(
@@ -367,7 +367,7 @@ mod tests {
         let AssignReply::Done(results) = &mixed.reply else { panic!("{mixed:?}") };
         let kinds: Vec<_> = results.iter().map(|r| matches!(r, TaskResult::Posted(_))).collect();
         assert_eq!(kinds, [true, false, true, false]);
-        let [News::Posts { posts, .. }] = &mixed.news[..] else { panic!("{mixed:?}") };
+        let [Update::Posts { posts, .. }] = &mixed.news[..] else { panic!("{mixed:?}") };
         assert_eq!(posts.iter().map(|post| post.seq.0).collect::<Vec<_>>(), [1, 2]);
         let lobby = Resource::Board(BoardName::lobby());
         let elsewhere = bench.results(lobby, vec![create]).await;

@@ -15,7 +15,7 @@ use crate::{
     env::{Cancelled, Env, Task},
     model::{
         ids::BoardName,
-        message::{Member, News},
+        message::{Member, Update},
         rows::{Boards, Page},
     },
     replica::{Applied, Replica, ReplicaError, ReplicaLimits},
@@ -27,7 +27,7 @@ const REOPEN_AFTER: Duration = Duration::from_secs(1);
 const JOBS_MAX: usize = 256;
 
 enum Job {
-    News(Vec<News>, oneshot::Sender<Option<Applied>>),
+    Update(Vec<Update>, oneshot::Sender<Option<Applied>>),
     Page(BoardName, Box<Page>, oneshot::Sender<Option<Applied>>),
     Observe(Boards, oneshot::Sender<Option<Applied>>),
     Members(Vec<Member>),
@@ -82,8 +82,8 @@ impl Database {
     }
 
     /// Writes a group of news; `None` when it is lost.
-    pub(super) async fn apply(&self, news: Vec<News>) -> Option<Applied> {
-        self.ask(|done| Job::News(news, done)).await
+    pub(super) async fn apply(&self, news: Vec<Update>) -> Option<Applied> {
+        self.ask(|done| Job::Update(news, done)).await
     }
 
     /// Writes what a repair brought; `None` when it is lost.
@@ -122,7 +122,7 @@ impl Database {
         while let Some(job) = queue.recv().await {
             // Who asked may be gone; the write stands.
             match job {
-                Job::News(news, done) => {
+                Job::Update(news, done) => {
                     let _ = done.send(self.change(move |to| to.apply(&news)).await);
                 }
                 Job::Page(board, page, done) => {

@@ -28,8 +28,8 @@ use crate::{
         event::Event,
         ids::{BoardName, Domain, Fingerprint, KeyEpoch, NodeId, Registration, Role},
         message::{
-            Assign, AssignReply, Beat, Close, CloseReason, Direct, News, Request, Response, Topic,
-            Welcome, WorkerStatus,
+            Assign, AssignReply, Beat, Close, CloseReason, Direct, Request, Response, Topic,
+            Update, Welcome, WorkerStatus,
         },
         time::Mono,
     },
@@ -194,7 +194,7 @@ impl Driver {
             Input::Looked(Ok(look)) => {
                 let mut effects = worker.on_masters(now, look.masters);
                 for key in look.closed {
-                    effects.extend(worker.on_news(now, News::SessionClosed(key)));
+                    effects.extend(worker.on_news(now, Update::SessionClosed(key)));
                 }
                 self.set_reaches_store(true);
                 let (database, inputs) = (self.parts.database.clone(), self.parts.inputs.clone());
@@ -286,7 +286,7 @@ impl Driver {
             Incoming::Direct(Direct::Digest { digest }) => worker.on_digest(digest),
             Incoming::Direct(Direct::Members(members)) => worker.on_members(now, members),
             // What masters say to each other, and what workers say to them.
-            Incoming::Direct(Direct::News(_) | Direct::WorkerStatus(_)) => Vec::new(),
+            Incoming::Direct(Direct::Update(_) | Direct::WorkerStatus(_)) => Vec::new(),
             Incoming::Envelope(envelope) => match self.open(&envelope) {
                 Some(news) => self.parts.worker.on_news(now, news),
                 None => Vec::new(),
@@ -309,7 +309,7 @@ impl Driver {
     }
 
     /// What a publish says, if it is in order. Fanout is a hint: what is lost is repaired.
-    fn open(&mut self, envelope: &Bytes) -> Option<News> {
+    fn open(&mut self, envelope: &Bytes) -> Option<Update> {
         let fanout = self.fanout.as_mut()?;
         let master = fanout.domain().master;
         match fanout.open(envelope) {

@@ -8,7 +8,7 @@ use super::{Effect, End, Master};
 use crate::{
     model::{
         ids::{BoardName, Post, Resource, StoreEpoch},
-        message::{AssignReply, News, Task, TaskResult},
+        message::{AssignReply, Task, TaskResult, Update},
         rows::{Appended, DeadLetter, NewPost, SessionRow},
         time::Mono,
     },
@@ -166,11 +166,11 @@ fn settle(
     }
 }
 
-fn tell(news: News, out: &mut Vec<Effect>) {
+fn tell(news: Update, out: &mut Vec<Effect>) {
     out.push(Effect::Publish { news, spread: true });
 }
 
-/// News of what a batch did to a board: of duplicates too, for their first news may have died
+/// Update of what a batch did to a board: of duplicates too, for their first news may have died
 /// with who was to tell it.
 fn publish_posts(
     board: &BoardName,
@@ -194,7 +194,7 @@ fn publish_posts(
                 posts.push(Post { id, board, seq, author, text, posted_at_ms });
             }
             (Task::CreateBoard { board }, TaskResult::Done) => {
-                tell(News::BoardCreated(board), out);
+                tell(Update::BoardCreated(board), out);
             }
             _ => {}
         }
@@ -204,7 +204,7 @@ fn publish_posts(
     let mut tell_run = |posts: Vec<Post>| {
         let Some(last) = posts.last() else { return };
         let as_of_ms = last.posted_at_ms;
-        tell(News::Posts { epoch, board: board.clone(), posts, as_of_ms }, out);
+        tell(Update::Posts { epoch, board: board.clone(), posts, as_of_ms }, out);
     };
     while let Some(at) = posts.windows(2).position(|pair| pair[0].seq.next() != pair[1].seq) {
         let rest = posts.split_off(at + 1);
@@ -213,18 +213,20 @@ fn publish_posts(
     tell_run(posts);
 }
 
-/// News of what a batch did to sessions.
+/// Update of what a batch did to sessions.
 fn publish_sessions(tasks: &[Task], results: &[TaskResult], out: &mut Vec<Effect>) {
     for (task, result) in tasks.iter().zip(results) {
         let news = match (task, result) {
             (Task::OpenSession { key, user }, TaskResult::Done) => {
                 let read_marks = Vec::new();
-                News::Session(SessionRow { key: *key, user: user.clone(), read_marks })
+                Update::Session(SessionRow { key: *key, user: user.clone(), read_marks })
             }
-            (Task::RedeemTicket { .. }, TaskResult::Session(row)) => News::Session((**row).clone()),
-            (Task::CloseSession { key }, TaskResult::Done) => News::SessionClosed(*key),
+            (Task::RedeemTicket { .. }, TaskResult::Session(row)) => {
+                Update::Session((**row).clone())
+            }
+            (Task::CloseSession { key }, TaskResult::Done) => Update::SessionClosed(*key),
             (Task::SetReadMark { key, board, seq }, TaskResult::Done) => {
-                News::ReadMark { key: *key, board: board.clone(), seq: *seq }
+                Update::ReadMark { key: *key, board: board.clone(), seq: *seq }
             }
             _ => continue,
         };

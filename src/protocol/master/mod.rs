@@ -32,7 +32,7 @@ use crate::{
     model::{
         event::{Event, FaultPoint},
         ids::{LinkId, NodeId, Resource},
-        message::{Assign, Close, Direct, News, Task, TaskResult},
+        message::{Assign, Close, Direct, Task, TaskResult, Update},
         rows::{DeadLetter, Holder},
         time::Mono,
     },
@@ -138,7 +138,7 @@ pub enum Effect {
     /// Publish to the domain, and to the other masters if `spread`.
     Publish {
         /// What.
-        news: News,
+        news: Update,
         /// Whether it began here.
         spread: bool,
     },

@@ -156,7 +156,7 @@ fn a_post_goes_from_queue_to_lease_to_worker_to_its_author() {
     assert_eq!((link, assign.permission.token.lease, assign.permission.token.n), (LinkId(1), 7, 1));
     lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
     let published = lab.take(|effect| match effect {
-        Effect::Publish { news: News::Posts { posts, .. }, spread: true } => Some(posts.len()),
+        Effect::Publish { news: Update::Posts { posts, .. }, spread: true } => Some(posts.len()),
         _ => None,
     });
     assert_eq!(published, Some(1), "told before the author hears of it");
@@ -473,7 +473,7 @@ fn joins_leaves_and_failures_are_told_to_everyone_once() {
         .out
         .iter()
         .filter_map(|effect| match effect {
-            Effect::Publish { news: News::Members(members), spread: true } => {
+            Effect::Publish { news: Update::Members(members), spread: true } => {
                 Some((members[0].name.clone(), members[0].fact.state))
             }
             _ => None,

@@ -31,7 +31,7 @@ use crate::{
     model::{
         event::{Event, FaultPoint},
         ids::{BoardName, Domain, NodeId, Registration, Role},
-        message::{CloseReason, Direct, Fact, Member, MemberState, News},
+        message::{CloseReason, Direct, Fact, Member, MemberState, Update},
         time::Mono,
     },
 };
@@ -52,7 +52,7 @@ pub enum Effect {
     /// Tell the master how this worker is.
     SendStatus,
     /// Write this group to the node database, then [`Worker::on_written`].
-    Write(Vec<News>),
+    Write(Vec<Update>),
     /// Ask the master, then the store, for what this board lacks, then [`Worker::on_repaired`].
     Repair(BoardName),
     /// Keep these members in the node database.
@@ -198,11 +198,11 @@ impl Worker {
     }
 
     /// Posts, boards or sessions were told of, or written by this worker.
-    pub fn on_news(&mut self, now: Mono, news: News) -> Vec<Effect> {
+    pub fn on_news(&mut self, now: Mono, news: Update) -> Vec<Effect> {
         match news {
-            News::Members(members) => self.on_members(now, members),
+            Update::Members(members) => self.on_members(now, members),
             // The list of people is the masters'.
-            News::PresenceChanged => Vec::new(),
+            Update::PresenceChanged => Vec::new(),
             news => {
                 self.replication.on_news(now, news);
                 Vec::new()

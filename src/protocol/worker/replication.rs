@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crate::model::{ids::BoardName, message::News, time::Mono};
+use crate::model::{ids::BoardName, message::Update, time::Mono};
 
 /// Posts of one group.
 pub const GROUP_POSTS: usize = 64;
@@ -40,7 +40,7 @@ struct Lack {
 /// The news on its way to the node database.
 #[derive(Clone, Debug, Default)]
 pub struct Replication {
-    queue: VecDeque<News>,
+    queue: VecDeque<Update>,
     /// Its posts, and one for each other piece.
     weight: usize,
     since: Option<Mono>,
@@ -49,18 +49,18 @@ pub struct Replication {
     lacking: BTreeMap<BoardName, Lack>,
 }
 
-fn weight(news: &News) -> usize {
+fn weight(news: &Update) -> usize {
     match news {
-        News::Posts { posts, .. } => posts.len(),
+        Update::Posts { posts, .. } => posts.len(),
         _ => 1,
     }
 }
 
 impl Replication {
-    /// News of posts, boards or sessions arrived, or is this worker's own doing.
-    pub fn on_news(&mut self, now: Mono, news: News) {
+    /// Update of posts, boards or sessions arrived, or is this worker's own doing.
+    pub fn on_news(&mut self, now: Mono, news: Update) {
         if self.weight + weight(&news) > QUEUE_MAX {
-            if let News::Posts { board, .. } = news {
+            if let Update::Posts { board, .. } = news {
                 self.on_gap(now, board);
             }
             return;
@@ -79,7 +79,7 @@ impl Replication {
     }
 
     /// The next group, if it is time; write it, then say [`Replication::on_written`].
-    pub fn next_group(&mut self, now: Mono) -> Option<Vec<News>> {
+    pub fn next_group(&mut self, now: Mono) -> Option<Vec<Update>> {
         let due = self.group_due().is_some_and(|due| due <= now);
         if !due {
             return None;
@@ -88,7 +88,7 @@ impl Replication {
         while posts < GROUP_POSTS && group.len() < GROUP_OTHERS {
             let Some(news) = self.queue.pop_front() else { break };
             self.weight -= weight(&news);
-            if let News::Posts { board, posts: more, .. } = &news {
+            if let Update::Posts { board, posts: more, .. } = &news {
                 boards.insert(board.clone());
                 posts += more.len();
             }
@@ -160,7 +160,7 @@ mod tests {
         Mono::ZERO + Duration::from_millis(ms)
     }
 
-    fn posts(n: u64, count: u64) -> News {
+    fn posts(n: u64, count: u64) -> Update {
         let board = BoardName::lobby();
         let post = |seq| Post {
             id: PostId([0; 16]),
@@ -171,7 +171,7 @@ mod tests {
             posted_at_ms: 0,
         };
         let posts = (n..n + count).map(post).collect();
-        News::Posts { epoch: StoreEpoch(1), board: board.clone(), posts, as_of_ms: 0 }
+        Update::Posts { epoch: StoreEpoch(1), board: board.clone(), posts, as_of_ms: 0 }
     }
 
     #[test]
@@ -233,7 +233,7 @@ mod tests {
                     prop_assert!(!writing);
                     writing = true;
                     for news in group {
-                        let News::Posts { posts, .. } = news else { panic!("posts only") };
+                        let Update::Posts { posts, .. } = news else { panic!("posts only") };
                         for post in posts {
                             prop_assert!(post.seq.0 > seen);
                             seen = post.seq.0;

@@ -116,7 +116,7 @@ fn others_are_announced_once_and_kept() {
     let mut worker = worker(0);
     register(&mut worker, at(0), vec![]);
     let other = member(2, Role::Worker, 5, MemberState::In);
-    let effects = worker.on_news(at(1), News::Members(vec![other.clone()]));
+    let effects = worker.on_news(at(1), Update::Members(vec![other.clone()]));
     let line = super::super::gossip::announcement(&other.fact);
     assert_eq!(effects, [Effect::KeepMembers(vec![other.clone()]), Effect::Event(line)]);
     assert_eq!(worker.on_members(at(2), vec![other]), []);

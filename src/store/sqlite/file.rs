@@ -24,9 +24,8 @@ use rand_chacha::rand_core::Rng;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    NewCluster, SqliteCore,
-    gate::{Gate, holder_of_lock},
-    refused,
+    NewCluster, SqliteCore, refused,
+    write_lock::{Gate, holder_of_lock},
 };
 use crate::{
     env::{BoxFuture, Env},

@@ -10,10 +10,10 @@
 //! 4. A file is in WAL mode with `synchronous=FULL`: what was committed survives a power loss.
 
 mod admission;
+mod dead_letters;
 pub mod file;
-mod gate;
 mod leases;
-mod letters;
+mod maintenance;
 mod masters;
 pub mod memory;
 mod posts;
@@ -23,7 +23,7 @@ mod sessions;
 mod sql;
 #[cfg(test)]
 mod tests;
-mod upkeep;
+mod write_lock;
 mod writes;
 
 use std::{path::Path, time::Duration};
@@ -31,7 +31,7 @@ use std::{path::Path, time::Duration};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use self::sql::{Columns, int};
-pub use self::{file::open, gate::holder_of_lock, schema::NewCluster};
+pub use self::{file::open, schema::NewCluster, write_lock::holder_of_lock};
 use super::{ClusterRow, Op, Reply, StoreError};
 use crate::model::ids::StoreEpoch;
 

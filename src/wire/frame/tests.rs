@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     ids::{Author, BoardName, NodeId, PostId, Registration, Resource, Seq, Token, UserId},
-    message::{Assign, AssignReply, ForwardReply, News, Task, TaskResult},
+    message::{Assign, AssignReply, ForwardReply, Task, TaskResult, Update},
     rows::{Appended, NewPost, Permission, Range},
 };
 
@@ -58,7 +58,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         }),
         any::<u64>().prop_map(|id| Frame::Cancel { id }),
         any::<[u8; 16]>().prop_map(|digest| Frame::Direct(Direct::Digest { digest })),
-        Just(Frame::Direct(Direct::News(News::PresenceChanged))),
+        Just(Frame::Direct(Direct::Update(Update::PresenceChanged))),
         proptest::collection::vec(any::<u8>(), 0..300)
             .prop_map(|bytes| Frame::Publish(Bytes::from(bytes))),
         proptest::sample::subsequence(&Topic::ALL, 0..=Topic::ALL.len()).prop_map(Frame::Subscribe),
@@ -141,7 +141,7 @@ fn the_layout_stands() {
         "02010000000000000005"
     );
     assert_eq!(hex(Frame::Cancel { id: 258 }), "030201000000000000");
-    assert_eq!(hex(Frame::Direct(Direct::News(News::PresenceChanged))), "040205");
+    assert_eq!(hex(Frame::Direct(Direct::Update(Update::PresenceChanged))), "040205");
     assert_eq!(hex(Frame::Publish(Bytes::from_static(&[0xff]))), "05ff");
     assert_eq!(hex(Frame::Subscribe(Topic::ALL.to_vec())), "06050001020304");
     assert_eq!(hex(Frame::Beat(Beat { reaches_store: true })), "0701");

@@ -36,7 +36,7 @@ use crate::{
             Author, BoardName, Domain, Incarnation, KeyEpoch, PostId, Registration, Resource,
             StoreEpoch, Token, UserId,
         },
-        message::{Assign, AssignReply, Member, News, Request, Response, Task as Work, Welcome},
+        message::{Assign, AssignReply, Member, Request, Response, Task as Work, Update, Welcome},
         rows::{Holder, Lease, NewPost, Permission, StoreError},
     },
     node::worker::{WorkerError, WorkerParams, run},
@@ -247,7 +247,7 @@ impl TestMaster {
         taken.expect("ready in time").expect("still accepting")
     }
 
-    pub(super) fn publish(&mut self, to: &Taken, news: &News) {
+    pub(super) fn publish(&mut self, to: &Taken, news: &Update) {
         let envelope = self.fanout.seal(news).expect("seals");
         to.link.publish(envelope).expect("queued");
     }

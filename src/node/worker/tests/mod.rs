@@ -9,8 +9,8 @@ use crate::{
     model::{
         ids::{BoardName, Registration, Seq},
         message::{
-            AssignReply, Close, CloseReason, Direct, MemberState, News, Request, Response,
-            TaskResult,
+            AssignReply, Close, CloseReason, Direct, MemberState, Request, Response, TaskResult,
+            Update,
         },
         rows::{Appended, Page, Range},
     },
@@ -94,7 +94,7 @@ async fn what_fanout_lost_is_repaired_from_the_store() {
         .collect();
     store.append(theirs.permission, posts).await.expect("appended");
     let all = read(&store, 0).await.posts;
-    let news = News::Posts {
+    let news = Update::Posts {
         epoch: EPOCH,
         board: BoardName::lobby(),
         posts: all[2..].to_vec(),

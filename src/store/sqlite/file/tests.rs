@@ -17,7 +17,7 @@ use crate::{
     },
     store::{
         contract::{self, Lab},
-        sqlite::gate::beside,
+        sqlite::write_lock::beside,
     },
 };
 

@@ -273,7 +273,7 @@ impl Open {
         while !self.owed.is_empty() || !self.backlog.is_empty() {
             match self.events.try_reserve() {
                 Ok(room) => {
-                    // News of the cluster overtakes posts: it is newer than they are.
+                    // Update of the cluster overtakes posts: it is newer than they are.
                     if let Some(event) = self.owed.next().or_else(|| self.backlog.pop_front()) {
                         room.send(event);
                     }

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     crypto::admission::JoinSecret,
-    launch::{
+    model::ids::Fingerprint,
+    programs::{
         LaunchError,
         settings::{Key, Kind},
     },
-    model::ids::Fingerprint,
 };
 
 const NAME: Key = Key { name: "name", kind: Kind::Text, help: "Its name for people" };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CtlError, PATIENCE, places::Places};
+use super::{CtlError, PATIENCE, targets::Targets};
 use crate::{
     client::{ChatClient, Failure, Limits, Request, Roster, Unwatched},
     env::Env,
@@ -27,7 +27,7 @@ struct Kept {
 ///
 /// # Errors
 /// No master answers, the name is none, or the file cannot be used.
-pub(super) async fn open(env: &Env, places: &Places, name: &str) -> Result<Session, CtlError> {
+pub(super) async fn open(env: &Env, places: &Targets, name: &str) -> Result<Session, CtlError> {
     let disk = env.disk();
     let file = |why| CtlError::File {
         what: places.state_dir.join(&places.session_file).display().to_string(),

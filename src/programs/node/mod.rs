@@ -36,7 +36,7 @@ use crate::{
     config::Config,
     env::{BoxFuture, Env, real::RealWorld},
     model::ids::Role,
-    run::{MasterError, MasterParams, WorkerParams, run_master, run_worker},
+    programs::run::{MasterError, MasterParams, WorkerParams, run_master, run_worker},
     store::{Store, sqlite},
 };
 

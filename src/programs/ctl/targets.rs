@@ -22,7 +22,7 @@ pub(super) struct Admin {
 
 /// What a command needs to know before it connects.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Places {
+pub(super) struct Targets {
     /// Front ends, `http://host:port`; at least one.
     pub(super) masters: Vec<String>,
     /// Doors for operators; none when no token can be read here.
@@ -45,7 +45,7 @@ struct Node {
     admin: Option<String>,
 }
 
-impl Places {
+impl Targets {
     /// From `--master`, or from the data directory.
     pub(super) fn find(args: &Args) -> Result<Self, CtlError> {
         match &args.master {
@@ -138,11 +138,11 @@ mod tests {
                 {"name":"w0","role":"worker","pid":2,"http":null,"link":null,"admin":null}]}"#,
         )
         .unwrap();
-        let without = Places::of_data_dir(dir.path()).unwrap();
+        let without = Targets::of_data_dir(dir.path()).unwrap();
         assert_eq!(without.masters, ["http://127.0.0.1:8080"]);
         assert_eq!(without.admins, []);
         fs::write(dir.path().join("admin.token"), "secret\n").unwrap();
-        let with = Places::of_data_dir(dir.path()).unwrap();
+        let with = Targets::of_data_dir(dir.path()).unwrap();
         let (name, url) = ("m0".to_owned(), "http://127.0.0.1:8280".to_owned());
         assert_eq!(with.admins, [Admin { name, url, token: "secret".to_owned() }]);
     }
@@ -150,11 +150,11 @@ mod tests {
     #[test]
     fn a_missing_cluster_is_wrong_usage_and_says_the_way_out() {
         let dir = TempDir::new().unwrap();
-        let refused = Places::of_data_dir(dir.path()).unwrap_err();
+        let refused = Targets::of_data_dir(dir.path()).unwrap_err();
         assert!(
             matches!(&refused, CtlError::Usage(text) if text.contains("--master")),
             "{refused}"
         );
-        assert!(matches!(Places::of_master("https://x:1"), Err(CtlError::Usage(_))));
+        assert!(matches!(Targets::of_master("https://x:1"), Err(CtlError::Usage(_))));
     }
 }

@@ -15,8 +15,8 @@ use super::{
     watch::{Line, Tail},
 };
 use crate::{
-    launch::{LaunchError, node::SUPERVISED},
     model::{ids::Role, time::Mono},
+    programs::{LaunchError, node::SUPERVISED},
 };
 
 const WAIT_MIN: Duration = Duration::from_secs(1);

@@ -11,7 +11,9 @@
 //!    line on stderr with the way out, and the exit code is 2.
 
 pub mod cluster;
+pub mod ctl;
 pub mod node;
+pub mod run;
 pub mod settings;
 
 use std::{

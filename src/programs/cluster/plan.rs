@@ -16,14 +16,14 @@ use crate::{
         Env,
         real::{RealWorld, make_private_dir, replace_file},
     },
-    launch::{
-        LaunchError, check_port,
-        node::{MasterSettings, WorkerSettings, store_path},
-        settings::file_of,
-    },
     model::{
         ids::{Fingerprint, Role},
         rows::{JoinToken, StoreError},
+    },
+    programs::{
+        LaunchError, check_port,
+        node::{MasterSettings, WorkerSettings, store_path},
+        settings::file_of,
     },
     store::{Store, sqlite},
 };

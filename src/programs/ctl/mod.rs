@@ -6,9 +6,9 @@
 //! Exit codes: 0 done, 1 not done (one line says why and what to do), 2 wrong usage.
 
 mod args;
-mod places;
 mod render;
 mod session;
+mod targets;
 
 use std::{
     ffi::OsString,
@@ -22,8 +22,8 @@ use thiserror::Error;
 
 use self::{
     args::{Args, Command},
-    places::Places,
     session::{Session, open},
+    targets::Targets,
 };
 use crate::{
     client::{
@@ -93,7 +93,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(args: Args) -> Result<(), CtlError> {
-    let places = Places::find(&args)?;
+    let places = Targets::find(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -204,7 +204,7 @@ async fn users(env: &Env, session: &Session) -> Result<(), CtlError> {
 }
 
 /// What operators see if there is an admin token, else what people may know.
-async fn status(env: &Env, places: &Places, name: &str) -> Result<(), CtlError> {
+async fn status(env: &Env, places: &Targets, name: &str) -> Result<(), CtlError> {
     if places.admins.is_empty() {
         let session = open(env, places, name).await?;
         return match session.client.call(&Request::Cluster, PATIENCE).await? {

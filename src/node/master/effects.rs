@@ -6,7 +6,7 @@ use super::{Done, Driver, NodeError, Waiter};
 use crate::{
     comm::{CallError, Responder},
     model::{
-        message::{AssignReply, Direct, ForwardReply, News, Request, Response, Task},
+        message::{AssignReply, Direct, ForwardReply, Request, Response, Task, Update},
         rows::StoreError,
     },
     node::handle::Outcome,
@@ -184,8 +184,8 @@ impl Driver {
     }
 
     /// Takes news in here, publishes them to the domain, and to the other masters if `spread`.
-    fn publish(&mut self, news: News, spread: bool) {
-        let direct = Direct::News(news);
+    fn publish(&mut self, news: Update, spread: bool) {
+        let direct = Direct::Update(news);
         if spread {
             for (_, link) in self.core.peers() {
                 if let Some(link) = self.links.get(&link) {
@@ -194,7 +194,7 @@ impl Driver {
                 }
             }
         }
-        let Direct::News(news) = direct else { return };
+        let Direct::Update(news) = direct else { return };
         self.fan_out(&news);
         self.take_news(news);
     }
