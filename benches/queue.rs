@@ -21,10 +21,11 @@ use chatchat::{
             Resource, Role, Seq, StoreEpoch, UserId,
         },
         message::{AssignReply, Beat, Fact, Member, MemberState, Task, TaskResult},
+        outcome::Outcome,
         rows::{Appended, Holder, Lease, NewPost},
         time::Mono,
     },
-    protocol::master::{Effect, End, Master},
+    protocol::master::{Effect, Master},
 };
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use foldhash::fast::FixedState;
@@ -128,8 +129,8 @@ fn run(master: &mut Master, out: &mut Vec<Effect>) -> usize {
                     drop(assign);
                     master.on_attempt(now(), slot, attempt, Ok(AssignReply::Done(results)), out);
                 }
-                Effect::End { id, end, .. } => {
-                    assert!(matches!(end, End::Settled(_)));
+                Effect::End { id, outcome } => {
+                    assert!(matches!(outcome, Outcome::Settled(_)));
                     black_box(id);
                     ended += 1;
                 }

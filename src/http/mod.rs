@@ -50,8 +50,9 @@ use crate::{
     model::{
         ids::SessionKey,
         message::{Task, TaskResult},
+        outcome::Outcome,
     },
-    node::handle::{MasterHandle, Outcome, ReadError, Stopped},
+    node::handle::{MasterHandle, ReadError, Stopped},
 };
 
 /// What a front end needs besides its master.
@@ -178,12 +179,14 @@ impl App {
         self.bounded(ask).await.unwrap_or(Err(ReadError::Away))
     }
 
-    /// Has something written. What is not known to have failed is a 504.
-    async fn submit(&self, task: Task) -> Result<TaskResult, Problem> {
+    /// Has something written for a session, if there is one yet. What is not known to have failed
+    /// is a 504.
+    async fn submit(&self, session: Option<SessionKey>, task: Task) -> Result<TaskResult, Problem> {
         // The master answers in time; this is for one that cannot.
         const GRACE: Duration = Duration::from_secs(2);
         let limit = self.config().request_timeout + GRACE;
-        let outcome = match self.env().timeout(limit, self.handle().submit(task)).await {
+        let answer = self.handle().submit(session, task);
+        let outcome = match self.env().timeout(limit, answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(Stopped)) | Err(_) => Outcome::Unknown,
         };

@@ -15,6 +15,7 @@ use crate::model::{
         Author, BoardName, Domain, NodeId, Post, PostId, Registration, Resource, Role, Seq,
         SessionKey, StoreEpoch, UserId,
     },
+    outcome::Outcome,
     rows::{Appended, Holder, NewPost, Page, Permission, Range, SessionRow, StoreError},
 };
 
@@ -198,24 +199,14 @@ pub enum AssignReply {
     StaleRegistration,
 }
 
-/// How a forwarded task ended, as the other master says.
+/// Answer to a forwarded task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ForwardReply {
-    /// It has an outcome.
-    Settled(TaskResult),
-    /// It was tried and given up; it is a dead letter.
-    DeadLetter,
-    /// Not mine: look again; nothing was done.
+    /// The task ended at the master that answers.
+    Ended(Outcome),
+    /// The master that answers does not coordinate the task's resource; nothing was done. Names
+    /// the holder of its lease, if known.
     HeldBy(Option<Holder>),
-    /// I cannot reach the store, nor can my workers; nothing was done.
-    Weak,
-    /// My queue is full; nothing was done.
-    Overloaded {
-        /// When to try again.
-        retry_ms: u64,
-    },
-    /// No outcome in the time given; it may still come.
-    Unknown,
 }
 
 /// A call that is answered: the S15 way.

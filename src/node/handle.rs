@@ -10,7 +10,8 @@ use crate::model::{
         BoardName, Cursor, Domain, Incarnation, KeyEpoch, NodeId, Post, PostId, Registration, Role,
         Seq, SessionKey, StoreEpoch, Token, UserId,
     },
-    message::{MemberState, Task, TaskResult},
+    message::{MemberState, Task},
+    outcome::Outcome,
     rows::{ActiveUser, Boards, Found, Page, Range, SessionRow},
 };
 
@@ -22,27 +23,6 @@ pub enum Consistency {
     Strong,
     /// From a replica; it may be behind.
     Weak,
-}
-
-/// What became of a person's write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It has an outcome in the store.
-    Settled(TaskResult),
-    /// A queue is full; nothing was done. HTTP 429.
-    Overloaded {
-        /// When to try again.
-        retry_ms: u64,
-    },
-    /// Nothing here can write now; nothing was done. HTTP 503.
-    Unavailable {
-        /// When to try again.
-        retry_ms: u64,
-    },
-    /// No outcome in `request_timeout`; it may still come. HTTP 504 `outcome-unknown`.
-    Unknown,
-    /// Given up after all attempts; kept for an operator. HTTP 504 `dead-letter`.
-    DeadLetter,
 }
 
 /// Why a read has no answer.
@@ -254,6 +234,7 @@ pub struct Readiness {
 #[expect(missing_docs, reason = "each variant is the method of its name on MasterHandle")]
 pub enum Ask {
     Submit {
+        session: Option<SessionKey>,
         task: Task,
         reply: oneshot::Sender<Outcome>,
     },
@@ -301,9 +282,6 @@ pub enum Ask {
     Masters {
         reply: oneshot::Sender<Vec<MasterInfo>>,
     },
-    Posted {
-        key: SessionKey,
-    },
     Leave {
         reply: oneshot::Sender<()>,
     },
@@ -336,12 +314,17 @@ impl MasterHandle {
         answer.await.map_err(|_| Stopped)
     }
 
-    /// Queues a write and waits for its outcome, at most `request_timeout`.
+    /// Queues a write and waits for its outcome, at most `request_timeout`. A post marks the
+    /// session that it comes from active, even without an open stream.
     ///
     /// # Errors
     /// [`Stopped`]: the outcome is unknown.
-    pub async fn submit(&self, task: Task) -> Result<Outcome, Stopped> {
-        self.ask(|reply| Ask::Submit { task, reply }).await
+    pub async fn submit(
+        &self,
+        session: Option<SessionKey>,
+        task: Task,
+    ) -> Result<Outcome, Stopped> {
+        self.ask(|reply| Ask::Submit { session, task, reply }).await
     }
 
     /// Who this token's session is. Asks the store before it says unknown.
@@ -451,14 +434,6 @@ impl MasterHandle {
     /// [`Stopped`].
     pub async fn masters(&self) -> Result<Vec<MasterInfo>, Stopped> {
         self.ask(|reply| Ask::Masters { reply }).await
-    }
-
-    /// A session posts: it is active though it have no stream.
-    ///
-    /// # Errors
-    /// [`Stopped`].
-    pub async fn posted(&self, key: SessionKey) -> Result<(), Stopped> {
-        self.asks.send(Ask::Posted { key }).await.map_err(|_| Stopped)
     }
 
     /// Makes the master leave: leases are given back, streams and links end with a word.

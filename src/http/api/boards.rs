@@ -39,7 +39,7 @@ pub(super) async fn create(
     if let Some(shape) = known.into_iter().find(|shape| shape.name == board) {
         return Ok(json(StatusCode::OK, &shape));
     }
-    match app.submit(Task::CreateBoard { board: board.clone() }).await {
+    match app.submit(Some(caller.session.key), Task::CreateBoard { board: board.clone() }).await {
         Ok(TaskResult::Done) => {
             let shape = BoardShape { name: board, last_seq: Seq(0), read_mark: Seq(0) };
             Ok(json(StatusCode::CREATED, &shape))
@@ -57,8 +57,9 @@ pub(super) async fn mark_read(
     BoardPath(board): BoardPath,
     JsonBody(mark): JsonBody<ReadMark>,
 ) -> Reply {
-    let task = Task::SetReadMark { key: caller.session.key, board, seq: mark.seq };
-    match app.submit(task).await {
+    let key = caller.session.key;
+    let task = Task::SetReadMark { key, board, seq: mark.seq };
+    match app.submit(Some(key), task).await {
         Ok(TaskResult::Done) => Ok(StatusCode::NO_CONTENT.into_response()),
         Ok(other) => Err(unexpected(&other)),
         Err(why) if why.is("refused") => Err(why.named("above-end")),

@@ -19,7 +19,7 @@ use crate::{
         event::FaultPoint,
         ids::{PostId, PostText, Seq},
         message::{Task, TaskResult},
-        rows::{Appended, Found, NewPost, Page, Range},
+        rows::{Appended, Found, NewPost, Page, Range, SessionRow},
     },
     node::handle::Consistency,
 };
@@ -37,11 +37,9 @@ pub(super) async fn write(
 ) -> Reply {
     let id: PostId = asked.id.parse()?;
     let text = read_text(asked.text)?;
-    // Whether the master has stopped is the write's to say.
-    let _ = app.handle().posted(caller.session.key).await;
-    let author = caller.session.user;
+    let SessionRow { key, user: author, .. } = caller.session;
     let post = NewPost { id, author: author.clone(), text: text.clone() };
-    let result = app.submit(Task::Post { board: board.clone(), post }).await?;
+    let result = app.submit(Some(key), Task::Post { board: board.clone(), post }).await?;
     let TaskResult::Posted(appended) = result else {
         return Err(unexpected(&result));
     };
@@ -132,7 +130,7 @@ pub(super) async fn cancel(
     PostPath(id): PostPath,
 ) -> Reply {
     let user = caller.session.user.id;
-    match app.submit(Task::CancelPost { user, id }).await? {
+    match app.submit(Some(caller.session.key), Task::CancelPost { user, id }).await? {
         TaskResult::Cancelled => Ok(json(StatusCode::OK, &PostState::Cancelled { id })),
         TaskResult::AlreadyCommitted(post) => {
             Ok(json(StatusCode::OK, &PostState::Committed((*post).into())))

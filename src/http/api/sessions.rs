@@ -71,7 +71,7 @@ pub(super) async fn open(
     let secret = Secret::new(app.env());
     let user = Author { id: auth::new_user_id(app.env()), name };
     let key = secret.key();
-    match app.submit(Task::OpenSession { key, user: user.clone() }).await? {
+    match app.submit(None, Task::OpenSession { key, user: user.clone() }).await? {
         TaskResult::Done => {
             let session = SessionRow { key, user, read_marks: Vec::new() };
             Ok(around.opened(&secret, &session, asked.cookie))
@@ -106,7 +106,8 @@ pub(super) async fn restore(State(app): State<App>, caller: Caller) -> Reply {
 /// `DELETE /api/v1/session`
 pub(super) async fn close(State(app): State<App>, caller: Caller) -> Reply {
     let cluster = app.cluster().await?;
-    match app.submit(Task::CloseSession { key: caller.session.key }).await? {
+    let key = caller.session.key;
+    match app.submit(Some(key), Task::CloseSession { key }).await? {
         TaskResult::Done => {
             let gone = [(header::SET_COOKIE, auth::clear_cookie(cluster))];
             Ok((StatusCode::NO_CONTENT, gone).into_response())
@@ -125,8 +126,9 @@ pub(super) async fn alive(State(app): State<App>, caller: Caller) -> Reply {
 /// `POST /api/v1/handover`
 pub(super) async fn issue_ticket(State(app): State<App>, caller: Caller) -> Reply {
     let ticket = Secret::new(app.env());
-    let task = Task::PutTicket { key: caller.session.key, ticket_sha256: ticket.sha256() };
-    match app.submit(task).await? {
+    let key = caller.session.key;
+    let task = Task::PutTicket { key, ticket_sha256: ticket.sha256() };
+    match app.submit(Some(key), task).await? {
         TaskResult::Done => Ok(json(StatusCode::CREATED, &TicketIssued { ticket: ticket.text() })),
         other => Err(unexpected(&other)),
     }
@@ -144,7 +146,7 @@ pub(super) async fn redeem_ticket(
     let around = Surroundings::read(&app).await?;
     let secret = Secret::new(app.env());
     let task = Task::RedeemTicket { ticket_sha256: ticket.sha256(), key: secret.key() };
-    match app.submit(task).await {
+    match app.submit(None, task).await {
         Ok(TaskResult::Session(session)) => Ok(around.opened(&secret, &session, true)),
         Ok(other) => Err(unexpected(&other)),
         // A ticket that is spent, over or never was is the same to whoever shows it.

@@ -6,8 +6,10 @@ use super::{
     Ask, Site,
     fake::{CLUSTER, Silent},
 };
-use crate::model::ids::Incarnation;
-use crate::node::handle::{Outcome, ReadError, Readiness};
+use crate::{
+    model::{ids::Incarnation, outcome::Outcome},
+    node::handle::{ReadError, Readiness},
+};
 
 const ID: &str = "3f0e8c5a-9d0b-4b6e-8a57-6f2f0d9a7c11";
 const LOBBY: &str = "/api/v1/boards/lobby/posts";

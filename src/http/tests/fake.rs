@@ -16,12 +16,12 @@ use crate::{
             Role, Seq, SessionKey, StoreEpoch, Token, UserId,
         },
         message::{MemberState, Task, TaskResult},
+        outcome::Outcome,
         rows::{ActiveUser, Appended, Boards, Found, NewPost, Page, Range, SessionRow, StoreError},
     },
     node::handle::{
         Ask, ClusterView, Consistency, FailedView, Feed, FeedGuard, Hello, MasterHandle,
-        MasterInfo, NodeView, Outcome, QueueView, Read, ReadError, Readiness, Restored,
-        StreamEvent,
+        MasterInfo, NodeView, QueueView, Read, ReadError, Readiness, Restored, StreamEvent,
     },
 };
 
@@ -106,8 +106,7 @@ impl State {
         }
         // Who asked may be gone; then nobody wants the answer.
         match ask {
-            Ask::Submit { task, reply } => drop(reply.send(self.submit(task))),
-            Ask::Posted { .. } => {}
+            Ask::Submit { task, reply, .. } => drop(reply.send(self.submit(task))),
             Ask::Leave { reply } => drop(reply.send(())),
             Ask::Authenticate { key, reply } => drop(reply.send(self.session(key))),
             Ask::Restore { key, reply } => drop(reply.send(self.session(key).map(|session| {

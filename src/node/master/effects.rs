@@ -7,37 +7,14 @@ use crate::{
     comm::{CallError, Responder},
     model::{
         message::{AssignReply, Direct, ForwardReply, Request, Response, Task, Update},
+        outcome::Outcome,
         rows::StoreError,
     },
-    node::handle::Outcome,
     protocol::{
-        master::{CallFailed, Effect, End},
+        master::{CallFailed, Effect},
         task_queue::TaskId,
     },
 };
-
-/// What a person's request is told.
-pub(super) fn outcome(end: End) -> Outcome {
-    match end {
-        End::Settled(result) => Outcome::Settled(result),
-        End::Overloaded { retry_ms } => Outcome::Overloaded { retry_ms },
-        End::Unavailable { retry_ms } => Outcome::Unavailable { retry_ms },
-        End::DeadLetter => Outcome::DeadLetter,
-        End::HeldBy(_) | End::Unknown => Outcome::Unknown,
-    }
-}
-
-/// What another master is told.
-fn forward_reply(end: End) -> ForwardReply {
-    match end {
-        End::Settled(result) => ForwardReply::Settled(result),
-        End::Overloaded { retry_ms } => ForwardReply::Overloaded { retry_ms },
-        End::Unavailable { .. } => ForwardReply::Weak,
-        End::DeadLetter => ForwardReply::DeadLetter,
-        End::HeldBy(holder) => ForwardReply::HeldBy(holder),
-        End::Unknown => ForwardReply::Unknown,
-    }
-}
 
 pub(super) fn respond(reply: Responder, answer: ForwardReply) {
     // Who asked may be gone: its own deadline ends its call.
@@ -127,7 +104,12 @@ impl Driver {
                     Done::Forward { id, answer }
                 });
             }
-            Effect::End { id, end, .. } => self.end(id, end),
+            Effect::End { id, outcome } => self.end(id, outcome),
+            Effect::SendBack { id, holder } => {
+                if let Some(Waiter::Peer(reply)) = self.waiters.remove(&id) {
+                    respond(reply, ForwardReply::HeldBy(holder));
+                }
+            }
             Effect::Publish { news, spread } => self.publish(news, spread),
             Effect::Send { link, direct } => {
                 if let Some(link) = self.links.get(&link) {
@@ -159,12 +141,12 @@ impl Driver {
         u64::try_from(self.config.lease_ttl.as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn end(&mut self, id: TaskId, end: End) {
+    fn end(&mut self, id: TaskId, outcome: Outcome) {
         match self.waiters.remove(&id) {
             Some(Waiter::Person(reply)) => {
-                let _ = reply.send(outcome(end));
+                let _ = reply.send(outcome);
             }
-            Some(Waiter::Peer(reply)) => respond(reply, forward_reply(end)),
+            Some(Waiter::Peer(reply)) => respond(reply, ForwardReply::Ended(outcome)),
             None => {}
         }
     }
@@ -177,8 +159,8 @@ impl Driver {
                 self.waiters.insert(id, Waiter::Person(reply));
                 self.deadlines.push_back((now + self.config.request_timeout, id));
             }
-            Err(end) => {
-                let _ = reply.send(outcome(end));
+            Err(outcome) => {
+                let _ = reply.send(outcome);
             }
         }
     }
@@ -271,7 +253,8 @@ fn assigned(answer: Result<Response, CallError>) -> Result<AssignReply, CallFail
 fn forwarded(answer: Result<Response, CallError>) -> Result<ForwardReply, CallFailed> {
     match answer {
         Ok(Response::Forward(reply)) => Ok(reply),
-        Ok(_) => Ok(ForwardReply::Weak),
+        // It did nothing and may come to do so later.
+        Ok(_) => Ok(ForwardReply::Ended(Outcome::Unavailable { retry_ms: 0 })),
         Err(CallError::Full) => Ok(ForwardReply::HeldBy(None)),
         Err(error) => Err(call_failed(&error)),
     }

@@ -34,7 +34,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use self::{admission::Door, reads::Coalesced, sessions::Sessions, streams::Feeds};
-use super::handle::{Ask, Consistency, MasterHandle, MasterInfo, Outcome, ReadError, Readiness};
+use super::handle::{Ask, Consistency, MasterHandle, MasterInfo, ReadError, Readiness};
 use crate::{
     comm::{
         Incoming, Link, LinkLimits, Responder,
@@ -55,6 +55,7 @@ use crate::{
         event::Event,
         ids::{BoardName, Domain, Incarnation, KeyEpoch, LinkId, NodeId, Resource, SessionKey},
         message::{ForwardReply, Member},
+        outcome::Outcome,
         rows::{Active, Boards, Holder, Lease, MasterRow, Page, Renewed, SessionRow, StoreError},
         time::Mono,
     },
@@ -475,10 +476,10 @@ impl Driver {
             self.deadlines.pop_front();
             match self.waiters.remove(&id) {
                 Some(Waiter::Person(reply)) => {
-                    let _ = reply.send(effects::outcome(self.core.on_waited(id)));
+                    let _ = reply.send(self.core.on_waited(id));
                 }
                 Some(Waiter::Peer(reply)) => {
-                    effects::respond(reply, ForwardReply::Unknown);
+                    effects::respond(reply, ForwardReply::Ended(Outcome::Unknown));
                 }
                 None => {}
             }

@@ -13,13 +13,15 @@ impl Driver {
     pub(super) fn on_ask(&mut self, ask: Ask) {
         let now = self.env.now();
         match ask {
-            Ask::Submit { task, reply } => {
+            Ask::Submit { session, task, reply } => {
                 if let Task::Post { .. } = &task {
                     self.env.sometimes("a person posted");
+                    if let Some(key) = session {
+                        self.presence.on_post(now, key);
+                    }
                 }
                 self.submit(task, reply);
             }
-            Ask::Posted { key } => self.presence.on_post(now, key),
             Ask::Authenticate { key, reply } => self.authenticate(key, reply),
             Ask::Restore { key, reply } => self.restore(key, reply),
             Ask::Boards { reply } => self.want_boards(WantBoards::Boards(reply)),

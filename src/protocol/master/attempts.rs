@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::{Effect, End, Master};
+use super::{Effect, Master};
 use crate::{
     model::{
         ids::{BoardName, Post, Resource, StoreEpoch},
         message::{AssignReply, Task, TaskResult, Update},
+        outcome::Outcome,
         rows::{Appended, DeadLetter, NewPost, SessionRow},
         time::Mono,
     },
@@ -139,8 +140,7 @@ impl Master {
             let letter = DeadLetter { number: 0, resource, post, why, at_ms: 0 };
             out.push(Effect::DeadLetter(Box::new(letter)));
             out.push(Effect::Probe("a task became a dead letter"));
-            let end = End::DeadLetter;
-            out.push(Effect::End { id: ticket.id, origin: ticket.origin, end });
+            out.push(Effect::End { id: ticket.id, outcome: Outcome::DeadLetter });
         }
     }
 }
@@ -161,8 +161,7 @@ fn settle(
         _ => publish_sessions(&tasks, &results, out),
     }
     for (ticket, result) in batch.tickets.iter().zip(results) {
-        let end = End::Settled(result);
-        out.push(Effect::End { id: ticket.id, origin: ticket.origin, end });
+        out.push(Effect::End { id: ticket.id, outcome: Outcome::Settled(result) });
     }
 }
 

@@ -1,8 +1,8 @@
 //! What other masters answer to tasks that were forwarded to them.
 
-use super::{CallFailed, Effect, End, Master};
+use super::{CallFailed, Effect, Master};
 use crate::{
-    model::{message::ForwardReply, time::Mono},
+    model::{message::ForwardReply, outcome::Outcome, time::Mono},
     protocol::{permission::Hold, task_queue::TaskId},
 };
 
@@ -19,27 +19,22 @@ impl Master {
         let slot = forward.slot;
         let look_at = now + self.config.forward_retry;
         let is_answered = answer.is_ok();
-        let end = match answer {
-            Ok(ForwardReply::Settled(result)) => Some(End::Settled(result)),
-            Ok(ForwardReply::DeadLetter) => Some(End::DeadLetter),
-            Ok(ForwardReply::Unknown) => Some(End::Unknown),
-            Ok(ForwardReply::Overloaded { retry_ms }) if !forward.sent_before => {
-                Some(End::Overloaded { retry_ms })
-            }
-            Ok(ForwardReply::Overloaded { .. }) | Err(CallFailed::TimedOut) => {
+        let ended = match answer {
+            Ok(ForwardReply::Ended(Outcome::Overloaded { .. })) if forward.sent_before => {
                 self.permissions.on_told(slot, None, now, look_at);
                 None
             }
+            // Whether it can write is its beats' to say: this may have been overtaken by one.
+            Ok(ForwardReply::Ended(Outcome::Unavailable { .. })) | Err(CallFailed::TimedOut) => {
+                self.permissions.on_told(slot, None, now, look_at);
+                None
+            }
+            Ok(ForwardReply::Ended(outcome)) => Some(outcome),
             Ok(ForwardReply::HeldBy(holder)) => {
                 // Me: by hearsay only. The store knows.
                 let holder = holder.filter(|holder| holder.node != self.me.node);
                 let until = now + self.config.lease_ttl;
                 self.permissions.on_told(slot, holder, until, look_at);
-                None
-            }
-            Ok(ForwardReply::Weak) => {
-                // Whether it can write is its beats' to say: this may have been overtaken by one.
-                self.permissions.on_told(slot, None, now, look_at);
                 None
             }
             Err(CallFailed::Gone) => {
@@ -51,11 +46,11 @@ impl Master {
             }
         };
         let mut entry = forward.entry;
-        if let Some(end) = end {
+        if let Some(outcome) = ended {
             self.queue.end(slot, 1);
-            out.push(Effect::End { id, origin: entry.origin, end });
+            out.push(Effect::End { id, outcome });
         } else {
-            // HeldBy, Weak and Overloaded say that nothing was done there.
+            // An answer of these kinds says that nothing was done there.
             entry.sent = forward.sent_before || !is_answered;
             out.push(Effect::Probe("a task came back from another master"));
             self.queue.put_back(slot, std::iter::once(entry));

@@ -9,7 +9,8 @@
 //! One file per source of input: [`tasks`](self) people and peers, `attempts` workers' answers,
 //! `forwards` other masters' answers, `leases` the store's, `members` links and facts.
 //!
-//! 1. Every task that was taken in ends exactly once, by one [`Effect::End`].
+//! 1. Every task that was taken in ends exactly once, by one [`Effect::End`] or, if it was
+//!    forwarded here, one [`Effect::SendBack`].
 //! 2. A resource has at most one batch in flight, under a token greater than every one before.
 //! 3. A forwarded task is never forwarded again.
 //! 4. A worker in the failed list is registered nowhere here, so it is never picked.
@@ -32,7 +33,8 @@ use crate::{
     model::{
         event::{Event, FaultPoint},
         ids::{LinkId, NodeId, Resource},
-        message::{Assign, Close, Direct, Task, TaskResult, Update},
+        message::{Assign, Close, Direct, Task, Update},
+        outcome::Outcome,
         rows::{DeadLetter, Holder},
         time::Mono,
     },
@@ -45,7 +47,7 @@ use crate::{
         registry::Registry,
         roster::Roster,
         selection::Selection,
-        task_queue::{Bounds, Entry, Origin, Slot, TaskId, TaskQueue},
+        task_queue::{Bounds, Entry, Slot, TaskId, TaskQueue},
     },
 };
 
@@ -55,29 +57,6 @@ const WEAK_AFTER: Duration = Duration::from_secs(2);
 const UNREACHABLE_FOR: Duration = Duration::from_secs(1);
 /// What a person is told to wait when nothing can be done now.
 const RETRY_MS: u64 = 1000;
-
-/// How a task ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The store decided.
-    Settled(TaskResult),
-    /// A queue is full; nothing was done.
-    Overloaded {
-        /// When to try again.
-        retry_ms: u64,
-    },
-    /// Nobody here can write; nothing was done.
-    Unavailable {
-        /// When to try again.
-        retry_ms: u64,
-    },
-    /// Given up after all attempts.
-    DeadLetter,
-    /// Not coordinated here; nothing was done. Forwarded tasks only.
-    HeldBy(Option<Holder>),
-    /// It was sent somewhere and nobody knows what became of it.
-    Unknown,
-}
 
 /// Something to be done, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,14 +105,19 @@ pub enum Effect {
         /// What to say.
         task: Task,
     },
-    /// A task ended: tell who waits.
+    /// Answer whoever waits for a task: it ended.
     End {
-        /// Which.
+        /// The task.
         id: TaskId,
-        /// Whose.
-        origin: Origin,
-        /// How.
-        end: End,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// Answer the master that forwarded a task: it is not coordinated here, and nothing was done.
+    SendBack {
+        /// The task.
+        id: TaskId,
+        /// Holder of the resource's lease, if known.
+        holder: Option<Holder>,
     },
     /// Publish to the domain, and to the other masters if `spread`.
     Publish {

@@ -1,11 +1,12 @@
 //! Tasks from people and from other masters: into the queue, and out of it as turns come.
 
-use super::{Effect, End, Forwarded, Master, RETRY_MS};
+use super::{Effect, Forwarded, Master, RETRY_MS};
 use crate::{
     model::{
         event::{Event, FaultPoint},
         ids::{NodeId, PostId},
         message::{Assign, ForwardReply, Task},
+        outcome::Outcome,
         rows::{Holder, Permission},
         time::Mono,
     },
@@ -26,9 +27,9 @@ impl Master {
         now: Mono,
         task: Task,
         out: &mut Vec<Effect>,
-    ) -> Result<TaskId, End> {
+    ) -> Result<TaskId, Outcome> {
         if !self.is_strong(now) && !self.peers.values().any(|peer| peer.can_write) {
-            return Err(End::Unavailable { retry_ms: RETRY_MS });
+            return Err(Outcome::Unavailable { retry_ms: RETRY_MS });
         }
         self.enqueue(now, task, Origin::Local, out)
     }
@@ -45,7 +46,7 @@ impl Master {
         out: &mut Vec<Effect>,
     ) -> Result<TaskId, ForwardReply> {
         if !self.can_write(now) {
-            return Err(ForwardReply::Weak);
+            return Err(ForwardReply::Ended(Outcome::Unavailable { retry_ms: RETRY_MS }));
         }
         let slot = self.queue.find(&task.resource(self.me.node));
         if let Some(Hold::Other { holder, until, .. }) =
@@ -54,10 +55,7 @@ impl Master {
         {
             return Err(ForwardReply::HeldBy(Some(holder)));
         }
-        self.enqueue(now, task, Origin::Forwarded(from), out).map_err(|end| match end {
-            End::Overloaded { retry_ms } => ForwardReply::Overloaded { retry_ms },
-            _ => ForwardReply::Weak,
-        })
+        self.enqueue(now, task, Origin::Forwarded(from), out).map_err(ForwardReply::Ended)
     }
 
     fn enqueue(
@@ -66,8 +64,8 @@ impl Master {
         task: Task,
         origin: Origin,
         out: &mut Vec<Effect>,
-    ) -> Result<TaskId, End> {
-        let overloaded = End::Overloaded { retry_ms: RETRY_MS };
+    ) -> Result<TaskId, Outcome> {
+        let overloaded = Outcome::Overloaded { retry_ms: RETRY_MS };
         let me = self.me.node;
         let slot = match self.queue.slot_of(&task, me) {
             Ok(slot) => slot,
@@ -100,15 +98,15 @@ impl Master {
 
     /// A person's request has waited as long as it may: how it ends for them. The task itself
     /// goes on if it was sent anywhere.
-    pub fn on_waited(&mut self, id: TaskId) -> End {
+    pub fn on_waited(&mut self, id: TaskId) -> Outcome {
         let slots: Vec<_> = self.queue.slots().map(|(slot, _)| slot).collect();
         for slot in slots {
             if self.queue.take_where(slot, |entry| entry.id == id && !entry.sent).is_some() {
                 self.queue.end(slot, 1);
-                return End::Unavailable { retry_ms: RETRY_MS };
+                return Outcome::Unavailable { retry_ms: RETRY_MS };
             }
         }
-        End::Unknown
+        Outcome::Unknown
     }
 
     /// Moves a slot's work on as far as it goes now.
@@ -172,8 +170,8 @@ impl Master {
         } else if !self.is_strong(now) {
             while let Some(entry) = self.queue.take_where(slot, |entry| !entry.sent) {
                 self.queue.end(slot, 1);
-                let end = End::Unavailable { retry_ms: RETRY_MS };
-                out.push(Effect::End { id: entry.id, origin: entry.origin, end });
+                let outcome = Outcome::Unavailable { retry_ms: RETRY_MS };
+                out.push(Effect::End { id: entry.id, outcome });
             }
         }
         // Else a worker is waited for: each that comes, and each beat that says so, looks here.
@@ -226,8 +224,11 @@ impl Master {
     ) {
         while let Some(entry) = self.queue.take_where(slot, Entry::is_foreign) {
             self.queue.end(slot, 1);
-            let end = if entry.sent { End::Unknown } else { End::HeldBy(holder) };
-            out.push(Effect::End { id: entry.id, origin: entry.origin, end });
+            out.push(if entry.sent {
+                Effect::End { id: entry.id, outcome: Outcome::Unknown }
+            } else {
+                Effect::SendBack { id: entry.id, holder }
+            });
         }
     }
 

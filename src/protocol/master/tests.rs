@@ -10,7 +10,9 @@ use crate::model::{
         Author, BoardName, Fingerprint, Incarnation, PostId, Registration, Role, Seq, StoreEpoch,
         UserId,
     },
-    message::{AssignReply, Beat, CloseReason, Fact, ForwardReply, Member, MemberState},
+    message::{
+        AssignReply, Beat, CloseReason, Fact, ForwardReply, Member, MemberState, TaskResult,
+    },
     rows::{Appended, Lease, NewPost, Renewed},
 };
 
@@ -135,9 +137,9 @@ impl Lab {
         self.master.on_attempt(self.now, slot, attempt, answer, &mut self.out);
     }
 
-    fn ended(&mut self) -> Option<(TaskId, End)> {
+    fn ended(&mut self) -> Option<(TaskId, Outcome)> {
         self.take(|effect| match effect {
-            Effect::End { id, end, .. } => Some((*id, end.clone())),
+            Effect::End { id, outcome } => Some((*id, outcome.clone())),
             _ => None,
         })
     }
@@ -160,7 +162,7 @@ fn a_post_goes_from_queue_to_lease_to_worker_to_its_author() {
         _ => None,
     });
     assert_eq!(published, Some(1), "told before the author hears of it");
-    assert_eq!(lab.ended(), Some((id, End::Settled(committed(1)))));
+    assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(1)))));
 }
 
 #[test]
@@ -199,7 +201,7 @@ fn a_silent_worker_is_tried_again_with_its_token_then_listed_and_the_token_raise
     assert_ne!(link, first_link);
     assert!(other.permission.token > first.permission.token, "the token is raised");
     lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
-    assert_eq!(lab.ended(), Some((id, End::Settled(committed(1)))));
+    assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(1)))));
 }
 
 #[test]
@@ -230,7 +232,7 @@ fn a_single_task_that_nobody_answers_to_becomes_a_dead_letter() {
         }
     }
     assert!(lab.has(|effect| matches!(effect, Effect::DeadLetter(_))));
-    assert_eq!(lab.ended(), Some((id, End::DeadLetter)));
+    assert_eq!(lab.ended(), Some((id, Outcome::DeadLetter)));
     assert_eq!(lab.master.queue().total(), 0);
 }
 
@@ -249,10 +251,10 @@ fn a_batch_that_breaks_the_store_is_split_at_once_and_costs_no_worker() {
     let (_, attempt, _, alone) = lab.assigned().expect("the first of them alone");
     assert_eq!(alone.tasks.len(), 1);
     lab.answer(slot, attempt, broken());
-    assert_eq!(lab.ended(), Some((second, End::DeadLetter)));
+    assert_eq!(lab.ended(), Some((second, Outcome::DeadLetter)));
     let (_, attempt, ..) = lab.assigned().expect("the other alone");
     lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(2)])));
-    assert_eq!(lab.ended(), Some((third, End::Settled(committed(2)))));
+    assert_eq!(lab.ended(), Some((third, Outcome::Settled(committed(2)))));
     assert!(lab.master.failed().iter().next().is_none());
 }
 
@@ -272,7 +274,7 @@ fn a_store_that_is_away_costs_no_attempt() {
     }
     let (slot, attempt, ..) = lab.assigned().expect("still tried");
     lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
-    assert_eq!(lab.ended(), Some((id, End::Settled(committed(1)))));
+    assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(1)))));
 }
 
 #[test]
@@ -286,7 +288,7 @@ fn a_late_answer_of_a_worker_that_was_given_up_changes_nothing() {
     lab.answer(slot, late, Ok(AssignReply::Done(vec![committed(9)])));
     assert!(lab.ended().is_none());
     lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
-    assert_eq!(lab.ended(), Some((id, End::Settled(committed(1)))));
+    assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(1)))));
     assert!(lab.ended().is_none(), "each task ends once");
 }
 
@@ -301,9 +303,9 @@ fn a_task_of_anothers_board_is_forwarded_once_and_comes_back_with_its_outcome() 
         _ => None,
     });
     assert_eq!(forwarded, Some((LinkId(50), id)));
-    let settled = ForwardReply::Settled(committed(4));
+    let settled = ForwardReply::Ended(Outcome::Settled(committed(4)));
     lab.master.on_forward(lab.now, id, Ok(settled), &mut lab.out);
-    assert_eq!(lab.ended(), Some((id, End::Settled(committed(4)))));
+    assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(4)))));
 }
 
 #[test]
@@ -315,7 +317,11 @@ fn a_forwarded_task_is_never_forwarded_again() {
         .on_forwarded(lab.now, holder(3).node, post(1), &mut lab.out)
         .expect("it may be coordinated here");
     lab.held_by(holder(2));
-    assert_eq!(lab.ended(), Some((id, End::HeldBy(Some(holder(2))))));
+    let back = lab.take(|effect| match effect {
+        Effect::SendBack { id, holder } => Some((*id, *holder)),
+        _ => None,
+    });
+    assert_eq!(back, Some((id, Some(holder(2)))));
     assert!(!lab.has(|effect| matches!(effect, Effect::Forward { .. })));
     let next = lab.master.on_forwarded(lab.now, holder(3).node, post(2), &mut lab.out);
     assert_eq!(next, Err(ForwardReply::HeldBy(Some(holder(2)))), "known now");
@@ -334,7 +340,7 @@ fn what_is_known_of_a_holder_is_asked_anew_once_its_term_ran_out() {
     lab.grant(8);
     let (slot, attempt, ..) = lab.assigned().expect("done here");
     lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
-    assert_eq!(lab.ended(), Some((id, End::Settled(committed(1)))));
+    assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(1)))));
 }
 
 #[test]
@@ -352,7 +358,7 @@ fn when_the_coordinator_dies_its_lease_is_taken_and_the_task_done_here() {
     let (slot, attempt, _, assign) = lab.assigned().expect("done here");
     assert_eq!(assign.permission.token.lease, 8);
     lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
-    assert_eq!(lab.ended(), Some((id, End::Settled(committed(1)))));
+    assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(1)))));
 }
 
 #[test]
@@ -373,7 +379,7 @@ fn the_lease_of_a_dead_coordinator_is_taken_for_a_master_without_workers_too() {
     lab.grant(8);
     let (slot, attempt, ..) = lab.assigned().expect("done here");
     lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
-    assert_eq!(lab.ended(), Some((id, End::Settled(committed(1)))));
+    assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(1)))));
 }
 
 #[test]
@@ -388,8 +394,8 @@ fn a_silent_holder_is_wished_away_and_its_tasks_are_taken_back() {
     lab.grant(3);
     let (slot, attempt, ..) = lab.assigned().expect("taken back");
     lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
-    assert_eq!(lab.ended(), Some((id, End::Settled(committed(1)))));
-    let late = ForwardReply::Settled(committed(1));
+    assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(1)))));
+    let late = ForwardReply::Ended(Outcome::Settled(committed(1)));
     lab.master.on_forward(lab.now, id, Ok(late), &mut lab.out);
     assert!(lab.ended().is_none(), "each task ends once");
 }
@@ -441,11 +447,11 @@ fn a_weak_master_does_nothing_and_says_so_only_of_what_was_never_sent() {
     lab.wrote(false);
     lab.now = at(5000);
     lab.wrote(false);
-    assert_eq!(lab.ended(), Some((unsent, End::Unavailable { retry_ms: RETRY_MS })));
+    assert_eq!(lab.ended(), Some((unsent, Outcome::Unavailable { retry_ms: RETRY_MS })));
     assert!(lab.ended().is_none(), "what was sent has no such answer");
-    assert_eq!(lab.master.on_waited(sent), End::Unknown);
+    assert_eq!(lab.master.on_waited(sent), Outcome::Unknown);
     let refused = lab.master.on_submit(lab.now, post(3), &mut lab.out);
-    assert_eq!(refused, Err(End::Unavailable { retry_ms: RETRY_MS }));
+    assert_eq!(refused, Err(Outcome::Unavailable { retry_ms: RETRY_MS }));
 }
 
 #[test]
@@ -457,7 +463,7 @@ fn a_full_queue_refuses_and_keeps_what_it_has() {
     lab.submit(1);
     lab.submit(2);
     let refused = lab.master.on_submit(lab.now, post(3), &mut lab.out);
-    assert_eq!(refused, Err(End::Overloaded { retry_ms: RETRY_MS }));
+    assert_eq!(refused, Err(Outcome::Overloaded { retry_ms: RETRY_MS }));
     assert_eq!(lab.master.queue().total(), 2);
 }
 
@@ -594,7 +600,7 @@ mod properties {
                             let who = (permission.worker, registration);
                             tokens.insert((permission.token, who, Arc::as_ptr(&tasks).addr()));
                         }
-                        Effect::End { id, .. } => prop_assert!(ended.insert(id), "{id:?} ended twice"),
+                        Effect::End { id, .. } | Effect::SendBack { id, .. } => prop_assert!(ended.insert(id), "{id:?} ended twice"),
                         _ => {}
                     }
                 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::model::{
     ids::{Author, BoardName, NodeId, PostId, Registration, Resource, Seq, Token, UserId},
     message::{Assign, AssignReply, ForwardReply, Task, TaskResult, Update},
+    outcome::Outcome,
     rows::{Appended, NewPost, Permission, Range},
 };
 
@@ -54,7 +55,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         }),
         any::<u64>().prop_map(|id| Frame::Response {
             id,
-            response: Response::Forward(ForwardReply::Overloaded { retry_ms: id }),
+            response: Response::Forward(ForwardReply::Ended(Outcome::Overloaded { retry_ms: id })),
         }),
         any::<u64>().prop_map(|id| Frame::Cancel { id }),
         any::<[u8; 16]>().prop_map(|digest| Frame::Direct(Direct::Digest { digest })),
