@@ -22,7 +22,7 @@ use chatchat::{
         },
         message::{AssignReply, Beat, Fact, Member, MemberState, Task, TaskResult},
         outcome::Outcome,
-        rows::{Appended, Holder, Lease, NewPost},
+        rows::{Holder, Lease, NewPost},
         time::Mono,
     },
     protocol::master::{Effect, Master},
@@ -122,7 +122,7 @@ fn run(master: &mut Master, out: &mut Vec<Effect>) -> usize {
                     let results = assign.tasks.iter().map(|_| {
                         seq += 1;
                         let seq = Seq(seq);
-                        TaskResult::Posted(Appended::Committed { seq, posted_at_ms: 1 })
+                        TaskResult::Committed { seq, posted_at_ms: 1 }
                     });
                     let results = results.collect();
                     // On the wire by now, and freed.

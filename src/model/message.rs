@@ -16,7 +16,7 @@ use crate::model::{
         SessionKey, StoreEpoch, UserId,
     },
     outcome::Outcome,
-    rows::{Appended, Holder, NewPost, Page, Permission, Range, SessionRow, StoreError},
+    rows::{Holder, NewPost, Page, Permission, Range, SessionRow, StoreError},
 };
 
 /// The most tasks that one batch may hold, on any node. Received lists over this are refused:
@@ -147,25 +147,40 @@ impl Task {
     }
 }
 
-/// What the store said to one task.
+/// Outcome of one task of a batch that the store accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskResult {
-    /// To a post.
-    Posted(Appended),
-    /// To a cancel: it never appears.
+    /// The post is in its board by this write.
+    Committed {
+        /// Its place in the board.
+        seq: Seq,
+        /// Store time of the commit, ms since the Unix epoch.
+        posted_at_ms: u64,
+    },
+    /// The post was in its board already.
+    Duplicate {
+        /// Its place in the board.
+        seq: Seq,
+        /// Store time of the first commit, ms since the Unix epoch.
+        posted_at_ms: u64,
+    },
+    /// The post's id stands for another text or board; nothing changed.
+    Conflict,
+    /// The post never appears: this task cancelled it, or it is a post that was cancelled before.
     Cancelled,
-    /// To a cancel: it is in its board.
+    /// The post that was to be cancelled is in its board.
     AlreadyCommitted(Box<Post>),
-    /// To a ticket spent.
+    /// The ticket is spent for this session.
     Session(Box<SessionRow>),
-    /// To all else.
+    /// Any other task is done.
     Done,
-    /// Refused by a rule; never [`StoreError::Away`].
+    /// A rule of the store refused the task ([`StoreError::Unknown`] or [`StoreError::Refused`]);
+    /// the other tasks of its batch stand.
     Refused(Box<StoreError>),
 }
 
-/// Work for a worker: one batch under one permission. The tasks of a board are posts only, or
-/// one creation; the worker writes posts in one transaction.
+/// Work for a worker: one batch under one permission, written in one transaction. The tasks of a
+/// board are posts only, or one creation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assign {
     /// The registration it was given to; an older one is refused.

@@ -62,29 +62,6 @@ pub struct NewPost {
     pub text: PostText,
 }
 
-/// What became of one post of an append.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Appended {
-    /// It is in its board by this append.
-    Committed {
-        /// Its place.
-        seq: Seq,
-        /// Store time of the commit.
-        posted_at_ms: u64,
-    },
-    /// It was in its board already.
-    Duplicate {
-        /// Its place.
-        seq: Seq,
-        /// Store time of that commit.
-        posted_at_ms: u64,
-    },
-    /// The id stands for another text or board; nothing changed.
-    Conflict,
-    /// The id was cancelled before; nothing changed.
-    Cancelled,
-}
-
 /// What the store knows of one post id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Found {
@@ -282,9 +259,9 @@ pub struct WriteRow {
     pub token: Token,
     /// Who wrote; the holder in a grant.
     pub node: NodeId,
-    /// `grant`, or the name of the operation (`store::Op::name`).
+    /// `grant` for a lease that was granted, `write` for a batch that passed the fencing check.
     pub kind: String,
-    /// How many rows of the store it made.
+    /// Rows of the store that it made or ended.
     pub rows: u32,
     /// Store time.
     pub at_ms: u64,

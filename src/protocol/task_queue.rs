@@ -19,10 +19,6 @@ use crate::model::{
     time::Mono,
 };
 
-/// Tasks of sessions in one batch. Each is a transaction of its own, and all of them have to be
-/// done within one `store_timeout`, or the batch would never end on a slow store.
-pub const SESSION_TASKS_MAX: usize = 8;
-
 /// A resource's place in a master's tables. Small, dense, reused after [`TaskQueue::retire`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
@@ -206,9 +202,8 @@ impl TaskQueue {
         Ok(())
     }
 
-    /// Takes the next batch: at most this many tasks and bytes (one task always fits), and
-    /// [`SESSION_TASKS_MAX`] of sessions; none when the slot has no work. Moves into `batch`,
-    /// which is cleared first.
+    /// Takes the next batch: at most this many tasks and bytes (one task always fits); none when
+    /// the slot has no work. Moves into `batch`, which is cleared first.
     pub fn take_batch(
         &mut self,
         slot: Slot,
@@ -218,11 +213,10 @@ impl TaskQueue {
     ) {
         batch.clear();
         let lane = &mut self.lanes[slot.index()];
-        let one_by_one = matches!(lane.resource, Some(Resource::Board(_)));
-        let tasks_max = if one_by_one { tasks_max } else { tasks_max.min(SESSION_TASKS_MAX) };
+        let is_board = matches!(lane.resource, Some(Resource::Board(_)));
         let mut bytes = 0;
         while let Some(next) = lane.waiting.front() {
-            let single = next.alone || (one_by_one && !matches!(next.task, Task::Post { .. }));
+            let single = next.alone || (is_board && !matches!(next.task, Task::Post { .. }));
             bytes += next.task.weight();
             if !batch.is_empty() && (single || batch.len() >= tasks_max || bytes > bytes_max) {
                 break;
@@ -363,14 +357,14 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_of_sessions_is_small() {
+    fn batch_of_sessions_has_the_bound_of_all_batches() {
         let mut queue = queue(20, 20);
         let slot = queue.slot(&Resource::Sessions(NodeId([1; 16]))).expect("room");
         for id in 1..=10 {
             let close = Task::CloseSession { key: SessionKey([1; 32]) };
             let _ = queue.push(slot, entry(id, close));
         }
-        assert_eq!((take(&mut queue, slot, 64).len(), take(&mut queue, slot, 64).len()), (8, 2));
+        assert_eq!((take(&mut queue, slot, 8).len(), take(&mut queue, slot, 64).len()), (8, 2));
     }
 
     #[test]

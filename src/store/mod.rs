@@ -4,13 +4,15 @@
 //! connection pool, and behind a simulated network that loses the answer. Every write is safe
 //! to repeat. [`Store`] is the handle that nodes hold; a [`Backend`] carries operations out.
 //!
-//! 1. Every write of a user's task carries a [`Permission`] and is refused in its own
-//!    transaction unless `(epoch, lease)` is the lease row's and `n` is not below the last seen.
+//! 1. Users' tasks are written by one operation alone, [`Store::write`]. It carries a
+//!    [`Permission`] and is refused in its own transaction unless `(epoch, lease)` is the lease
+//!    row's and `n` is not below the last seen.
 //! 2. An id is unique per user over all boards; a cancelled id stays cancelled.
 //! 3. In a board `seq` is 1..n without a hole and `posted_at` never falls.
 //! 4. No write depends on a lease's time, only on its token.
 //! 5. Time in the store is the store's own clock.
-//! 6. A token names one worker, and of a board's writes one batch: what differs is refused.
+//! 6. A token names one worker and one batch: what differs is refused.
+//! 7. A rule refuses one task, and the others of its batch stand; the fencing check refuses all.
 
 pub mod contract;
 mod op;
@@ -23,7 +25,8 @@ pub use self::op::*;
 use crate::{
     env::BoxFuture,
     model::{
-        ids::{Author, BoardName, Incarnation, NodeId, PostId, Resource, Seq, SessionKey, UserId},
+        ids::{BoardName, Incarnation, NodeId, PostId, Resource, SessionKey, UserId},
+        message::{Task, TaskResult},
         rows::*,
     },
 };
@@ -134,23 +137,22 @@ impl Store {
         ask!(self, Op::Wish { resource, wisher }, Reply::Done => ())
     }
 
-    /// Appends posts; one answer per post, in order. [`StoreError::Fenced`], [`StoreError::Unknown`] board.
-    pub async fn append(
+    /// Writes a batch of users' tasks; one result per task, in order. [`StoreError::Fenced`];
+    /// [`StoreError::Refused`] for a batch that is empty or too long. A rule that refuses one
+    /// task is that task's result, and the other tasks stand.
+    pub async fn write(
         &self,
         permission: Permission,
-        posts: Vec<NewPost>,
-    ) -> Result<Vec<Appended>, StoreError> {
-        ask!(self, Op::Append { permission, posts }, Reply::Appended(rows) => rows)
-    }
-
-    /// Cancels a post id, or says that it is committed. [`StoreError::Fenced`].
-    pub async fn cancel_post(
-        &self,
-        permission: Permission,
-        user: UserId,
-        id: PostId,
-    ) -> Result<Found, StoreError> {
-        ask!(self, Op::CancelPost { permission, user, id }, Reply::Found(found) => found)
+        tasks: Arc<Vec<Task>>,
+    ) -> Result<Vec<TaskResult>, StoreError> {
+        let want = tasks.len();
+        let results =
+            ask!(self, Op::Write { permission, tasks }, Reply::Written(results) => results)?;
+        if results.len() == want {
+            Ok(results)
+        } else {
+            Err(StoreError::Broken { why: format!("{} results for {want} tasks", results.len()) })
+        }
     }
 
     /// What is known of a post id.
@@ -171,32 +173,6 @@ impl Store {
     /// The last place of every board.
     pub async fn boards(&self) -> Result<Boards, StoreError> {
         ask!(self, Op::Boards, Reply::Boards(boards) => boards)
-    }
-
-    /// Creates the board that the permission names. [`StoreError::Fenced`]; [`StoreError::Refused`]
-    /// above [`BOARDS_MAX`].
-    pub async fn create_board(&self, permission: Permission) -> Result<(), StoreError> {
-        ask!(self, Op::CreateBoard(permission), Reply::Done => ())
-    }
-
-    /// Opens a session. [`StoreError::Fenced`]; [`StoreError::Refused`] if the key was closed or is
-    /// another user's.
-    pub async fn open_session(
-        &self,
-        permission: Permission,
-        key: SessionKey,
-        user: Author,
-    ) -> Result<(), StoreError> {
-        ask!(self, Op::OpenSession { permission, key, user }, Reply::Done => ())
-    }
-
-    /// Closes a session. [`StoreError::Fenced`].
-    pub async fn close_session(
-        &self,
-        permission: Permission,
-        key: SessionKey,
-    ) -> Result<(), StoreError> {
-        ask!(self, Op::CloseSession { permission, key }, Reply::Done => ())
     }
 
     /// Finds an open session.
@@ -231,43 +207,6 @@ impl Store {
     /// The active people.
     pub async fn active_users(&self) -> Result<Active, StoreError> {
         ask!(self, Op::ActiveUsers, Reply::Active(active) => active)
-    }
-
-    /// Raises a read mark. [`StoreError::Fenced`], [`StoreError::Unknown`] session or board,
-    /// [`StoreError::Refused`] above the board's end.
-    pub async fn set_read_mark(
-        &self,
-        permission: Permission,
-        key: SessionKey,
-        board: BoardName,
-        seq: Seq,
-    ) -> Result<(), StoreError> {
-        ask!(self, Op::SetReadMark { permission, key, board, seq }, Reply::Done => ())
-    }
-
-    /// Keeps a handover ticket. [`StoreError::Fenced`], [`StoreError::Unknown`] session.
-    pub async fn put_ticket(
-        &self,
-        permission: Permission,
-        ticket_sha256: [u8; 32],
-        key: SessionKey,
-        ttl_ms: u64,
-    ) -> Result<(), StoreError> {
-        ask!(self, Op::PutTicket { permission, ticket_sha256, key, ttl_ms }, Reply::Done => ())
-    }
-
-    /// Spends a ticket for a new session of the same user. [`StoreError::Fenced`],
-    /// [`StoreError::Unknown`] ticket (spent, ended, or its session is closed).
-    pub async fn redeem_ticket(
-        &self,
-        permission: Permission,
-        ticket_sha256: [u8; 32],
-        key: SessionKey,
-    ) -> Result<SessionRow, StoreError> {
-        match self.0.call(Op::RedeemTicket { permission, ticket_sha256, key }).await? {
-            Reply::Session(Some(row)) => Ok(row),
-            other => Err(other_answer(&other)),
-        }
     }
 
     /// Keeps a dead letter.

@@ -1,13 +1,16 @@
 //! What can be asked of the store, as data, and how much of it at once.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Active, Admission, Appended, Boards, ClusterRow, DeadLetter, Enrolled, Found, Holder,
-    JoinToken, Lease, MasterRow, NewPost, Page, Permission, Range, Renewed, SessionRow, WriteRow,
+    Active, Admission, Boards, ClusterRow, DeadLetter, Enrolled, Found, Holder, JoinToken, Lease,
+    MasterRow, Page, Permission, Range, Renewed, SessionRow, WriteRow,
 };
-use crate::model::ids::{
-    Author, BoardName, Incarnation, NodeId, PostId, Resource, Seq, SessionKey, UserId,
+use crate::model::{
+    ids::{BoardName, Incarnation, NodeId, PostId, Resource, SessionKey, UserId},
+    message::{Task, TaskResult},
 };
 
 /// Boards that a store holds at most.
@@ -16,8 +19,6 @@ pub const BOARDS_MAX: usize = 1000;
 pub const READ_POSTS_MAX: u32 = 1000;
 /// Text in one page of a read, give or take one post.
 pub const READ_BYTES_MAX: usize = 1024 * 1024;
-/// Posts in one append at most.
-pub const APPEND_POSTS_MAX: usize = 4096;
 /// Keys in one answer of [`Op::ClosedSince`] at most.
 pub const CLOSED_PAGE_MAX: u32 = 4096;
 
@@ -73,21 +74,13 @@ pub enum Op {
         /// Whose.
         wisher: Holder,
     },
-    /// Appends posts to the board that the permission names.
-    Append {
-        /// Leave to write.
+    /// Writes a batch of users' tasks under one permission, in one transaction.
+    Write {
+        /// Permission that the fencing check passes or refuses, once for the batch.
         permission: Permission,
-        /// At least one; the first of an id wins.
-        posts: Vec<NewPost>,
-    },
-    /// Cancels a post id for good, unless it is in its board.
-    CancelPost {
-        /// Leave to write.
-        permission: Permission,
-        /// Whose post.
-        user: UserId,
-        /// Which.
-        id: PostId,
+        /// 1 to [`BATCH_TASKS_MAX`](crate::model::message::BATCH_TASKS_MAX) tasks, done in order;
+        /// the first of a post's id wins.
+        tasks: Arc<Vec<Task>>,
     },
     /// What is known of a post id.
     FindPost {
@@ -108,26 +101,8 @@ pub enum Op {
     },
     /// The last place of every board.
     Boards,
-    /// Creates the board that the permission names; fine if it is there.
-    CreateBoard(Permission),
-    /// Opens a session; fine if this key is open for this user.
-    OpenSession {
-        /// Leave to write.
-        permission: Permission,
-        /// The hash of its token.
-        key: SessionKey,
-        /// Who.
-        user: Author,
-    },
     /// Finds an open session.
     FindSession(SessionKey),
-    /// Closes a session; fine if it is closed.
-    CloseSession {
-        /// Leave to write.
-        permission: Permission,
-        /// Which.
-        key: SessionKey,
-    },
     /// Sessions closed or swept since a mark that the last answer gave; 0 for the oldest kept (40
     /// days). At most [`CLOSED_PAGE_MAX`]; ask again from the new mark.
     ClosedSince(u64),
@@ -149,37 +124,6 @@ pub enum Op {
     },
     /// The active people.
     ActiveUsers,
-    /// Raises a read mark; never lowers it.
-    SetReadMark {
-        /// Leave to write.
-        permission: Permission,
-        /// Whose.
-        key: SessionKey,
-        /// Of which board.
-        board: BoardName,
-        /// Up to where.
-        seq: Seq,
-    },
-    /// Keeps a handover ticket.
-    PutTicket {
-        /// Leave to write.
-        permission: Permission,
-        /// SHA-256 of the ticket.
-        ticket_sha256: [u8; 32],
-        /// Whose session.
-        key: SessionKey,
-        /// Its life.
-        ttl_ms: u64,
-    },
-    /// Spends a ticket for a new key of the same user's session.
-    RedeemTicket {
-        /// Leave to write.
-        permission: Permission,
-        /// SHA-256 of the ticket.
-        ticket_sha256: [u8; 32],
-        /// The new session's key.
-        key: SessionKey,
-    },
     /// Keeps a dead letter, once per post; above 10,000 the oldest gives way.
     PutDeadLetter(DeadLetter),
     /// The latest dead letters, newest first, at most this many.
@@ -245,22 +189,15 @@ impl Op {
             Self::RenewLeases { .. } => "renew_leases",
             Self::ReleaseLease { .. } => "release_lease",
             Self::Wish { .. } => "wish",
-            Self::Append { .. } => "append",
-            Self::CancelPost { .. } => "cancel_post",
+            Self::Write { .. } => "write",
             Self::FindPost { .. } => "find_post",
             Self::Read { .. } => "read",
             Self::Boards => "boards",
-            Self::CreateBoard(_) => "create_board",
-            Self::OpenSession { .. } => "open_session",
             Self::FindSession(_) => "find_session",
-            Self::CloseSession { .. } => "close_session",
             Self::ClosedSince(_) => "closed_since",
             Self::TouchSessions { .. } => "touch_sessions",
             Self::LeaveSession { .. } => "leave_session",
             Self::ActiveUsers => "active_users",
-            Self::SetReadMark { .. } => "set_read_mark",
-            Self::PutTicket { .. } => "put_ticket",
-            Self::RedeemTicket { .. } => "redeem_ticket",
             Self::PutDeadLetter(_) => "put_dead_letter",
             Self::DeadLetters(_) => "dead_letters",
             Self::DropDeadLetter(_) => "drop_dead_letter",
@@ -284,7 +221,7 @@ pub enum Reply {
     Masters(Vec<MasterRow>),
     Lease(Lease),
     Renewed(Vec<(Resource, Renewed)>),
-    Appended(Vec<Appended>),
+    Written(Vec<TaskResult>),
     Found(Found),
     Page(Page),
     Boards(Boards),

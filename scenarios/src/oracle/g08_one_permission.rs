@@ -105,8 +105,8 @@ mod tests {
     #[test]
     fn rising_tokens_and_a_retry_of_the_same_are_fine() {
         let mut made = Made::new();
-        made.write("grant", 100, 1, 0).write("append", 1, 1, 1).write("append", 1, 1, 1);
-        made.write("append", 2, 1, 2).write("grant", 101, 2, 0).write("append", 1, 2, 1);
+        made.write("grant", 100, 1, 0).write("write", 1, 1, 1).write("write", 1, 1, 1);
+        made.write("write", 2, 1, 2).write("grant", 101, 2, 0).write("write", 1, 2, 1);
         made.said(1, "master:0", assign(1, 1, 1, 1)).said(2, "master:0", assign(1, 1, 1, 2));
         made.said(3, "master:0", assign(2, 2, 1, 3));
         assert_eq!(made.judge(judge), []);
@@ -115,20 +115,20 @@ mod tests {
     #[test]
     fn a_late_write_under_an_older_token_is_told() {
         let mut made = Made::new();
-        made.write("grant", 100, 1, 0).write("append", 2, 1, 2).write("append", 1, 1, 1);
+        made.write("grant", 100, 1, 0).write("write", 2, 1, 2).write("write", 1, 1, 1);
         assert_eq!(made.judge(judge).len(), 1, "an older n");
         let mut made = Made::new();
-        made.write("grant", 100, 1, 0).write("grant", 101, 2, 0).write("append", 1, 1, 1);
+        made.write("grant", 100, 1, 0).write("grant", 101, 2, 0).write("write", 1, 1, 1);
         assert_eq!(made.judge(judge).len(), 1, "an older lease");
         let mut made = Made::new();
-        made.write("grant", 100, 1, 0).write("append", 1, 2, 1);
+        made.write("grant", 100, 1, 0).write("write", 1, 2, 1);
         assert_eq!(made.judge(judge).len(), 1, "a lease that nobody has");
     }
 
     #[test]
     fn a_token_for_two_workers_or_two_batches_is_told() {
         let mut made = Made::new();
-        made.write("grant", 100, 1, 0).write("append", 1, 1, 1).write("append", 2, 1, 1);
+        made.write("grant", 100, 1, 0).write("write", 1, 1, 1).write("write", 2, 1, 1);
         assert_eq!(made.judge(judge).len(), 1);
         let mut made = Made::new();
         made.said(1, "master:0", assign(1, 1, 1, 1)).said(2, "master:0", assign(2, 1, 1, 2));

@@ -8,10 +8,7 @@ use std::{
 
 use chatchat::{
     env::{BoxFuture, BoxStream, Env},
-    model::{
-        event::FaultPoint,
-        rows::{Appended, StoreError},
-    },
+    model::{event::FaultPoint, message::TaskResult, rows::StoreError},
     store::{
         Backend, Op, Reply, Store,
         sqlite::{NewCluster, SqliteCore},
@@ -77,8 +74,8 @@ impl StoreHost {
                 env.sleep(Duration::from_micros(us)).await;
                 self.apply(&op, env.wall().ms)
             };
-            if let Ok(Reply::Appended(posts)) = &answer
-                && posts.iter().any(|post| matches!(post, Appended::Committed { .. }))
+            if let Ok(Reply::Written(results)) = &answer
+                && results.iter().any(|result| matches!(result, TaskResult::Committed { .. }))
             {
                 env.fault_point(FaultPoint::AppendCommitted.name());
             }

@@ -19,7 +19,7 @@ use crate::{
         event::FaultPoint,
         ids::{PostId, PostText, Seq},
         message::{Task, TaskResult},
-        rows::{Appended, Found, NewPost, Page, Range, SessionRow},
+        rows::{Found, NewPost, Page, Range, SessionRow},
     },
     node::handle::Consistency,
 };
@@ -40,18 +40,16 @@ pub(super) async fn write(
     let SessionRow { key, user: author, .. } = caller.session;
     let post = NewPost { id, author: author.clone(), text: text.clone() };
     let result = app.submit(Some(key), Task::Post { board: board.clone(), post }).await?;
-    let TaskResult::Posted(appended) = result else {
-        return Err(unexpected(&result));
-    };
-    let (status, seq, posted_at) = match appended {
-        Appended::Committed { seq, posted_at_ms } => (StatusCode::CREATED, seq, posted_at_ms),
-        Appended::Duplicate { seq, posted_at_ms } => (StatusCode::OK, seq, posted_at_ms),
-        Appended::Conflict => {
+    let (status, seq, posted_at) = match result {
+        TaskResult::Committed { seq, posted_at_ms } => (StatusCode::CREATED, seq, posted_at_ms),
+        TaskResult::Duplicate { seq, posted_at_ms } => (StatusCode::OK, seq, posted_at_ms),
+        TaskResult::Conflict => {
             return Err(Problem::new("id-conflict", "this id stands for another text or board"));
         }
-        Appended::Cancelled => {
+        TaskResult::Cancelled => {
             return Err(Problem::new("cancelled", "this id was cancelled and never appears"));
         }
+        other => return Err(unexpected(&other)),
     };
     app.env().fault_point(FaultPoint::AckSent.name());
     Ok(json(status, &PostShape { id, board, seq, author, text, posted_at }))

@@ -17,7 +17,7 @@ use crate::{
         },
         message::{MemberState, Task, TaskResult},
         outcome::Outcome,
-        rows::{ActiveUser, Appended, Boards, Found, NewPost, Page, Range, SessionRow, StoreError},
+        rows::{ActiveUser, Boards, Found, NewPost, Page, Range, SessionRow, StoreError},
     },
     node::handle::{
         Ask, ClusterView, Consistency, FailedView, Feed, FeedGuard, Hello, MasterHandle,
@@ -190,10 +190,7 @@ impl State {
         let refused = |why| TaskResult::Refused(Box::new(why));
         let unknown = |what: &str| StoreError::Unknown { what: what.to_owned() };
         Outcome::Settled(match task {
-            Task::Post { board, post } => match self.append(board, post) {
-                Ok(appended) => TaskResult::Posted(appended),
-                Err(why) => refused(why),
-            },
+            Task::Post { board, post } => self.append(board, post).unwrap_or_else(refused),
             Task::CreateBoard { board } => {
                 self.boards.entry(board).or_default();
                 TaskResult::Done
@@ -243,16 +240,16 @@ impl State {
         })
     }
 
-    fn append(&mut self, name: BoardName, post: NewPost) -> Result<Appended, StoreError> {
+    fn append(&mut self, name: BoardName, post: NewPost) -> Result<TaskResult, StoreError> {
         let board = self.boards.get_mut(&name);
         let board = board.ok_or_else(|| StoreError::Unknown { what: "board".to_owned() })?;
         let key = (post.author.id, post.id);
         Ok(match self.by_id.get(&key) {
             Some(Found::Committed(old)) if old.text == post.text && old.board == name => {
-                Appended::Duplicate { seq: old.seq, posted_at_ms: old.posted_at_ms }
+                TaskResult::Duplicate { seq: old.seq, posted_at_ms: old.posted_at_ms }
             }
-            Some(Found::Committed(_)) => Appended::Conflict,
-            Some(Found::Cancelled) => Appended::Cancelled,
+            Some(Found::Committed(_)) => TaskResult::Conflict,
+            Some(Found::Cancelled) => TaskResult::Cancelled,
             _ => {
                 let seq = Seq(board.len() as u64 + 1);
                 let (id, author, text) = (post.id, post.author, post.text);
@@ -260,7 +257,7 @@ impl State {
                 let post = Post { id, board: name, seq, author, text, posted_at_ms };
                 board.push(post.clone());
                 self.by_id.insert(key, Found::Committed(post));
-                Appended::Committed { seq, posted_at_ms }
+                TaskResult::Committed { seq, posted_at_ms }
             }
         })
     }

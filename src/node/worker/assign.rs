@@ -1,6 +1,6 @@
-//! Batches: what a worker does with an [`Assign`].
+//! Batches in a worker's hands: from an [`Assign`] to its answer.
 //!
-//! 1. All posts of a batch go to the store in one append: a token is for one batch.
+//! 1. A batch is one write to the store: one transaction, one result per task.
 //! 2. A batch has an answer within its limit: a store that does not answer is *away*.
 //! 3. One token is carried out once at a time: the same batch asked for again meanwhile gets
 //!    the same answer.
@@ -11,61 +11,41 @@ use crate::{
     comm::Responder,
     env::{Env, TimedOut},
     model::{
-        ids::{BoardName, NodeId, Post, Resource, Seq, Token},
+        ids::{NodeId, Post, Resource, Token},
         message::{Assign, AssignReply, Response, Task, TaskResult, Update},
-        rows::{Appended, Found, NewPost, Permission, StoreError},
+        rows::{Permission, StoreError},
     },
-    store::{Op, Reply, Store},
+    store::Store,
 };
 
 /// Batches that a worker writes at a time; more are turned back at once.
 pub(super) const BATCHES_MAX: usize = 64;
-/// The life of a handover ticket.
-const TICKET_TTL_MS: u64 = 300_000;
 
-/// What became of a batch.
+/// Outcome of a batch.
 #[derive(Debug)]
 pub(super) struct Written {
-    /// The answer.
+    /// Answer to the master.
     pub reply: AssignReply,
-    /// What it put into the store, for the node database.
-    pub news: Vec<Update>,
+    /// Posts that it put into the store, for the node database.
+    pub news: Option<Update>,
 }
 
 impl Written {
     fn nothing(reply: AssignReply) -> Self {
-        Self { reply, news: Vec::new() }
+        Self { reply, news: None }
     }
 }
 
-/// Why a batch has no results.
-enum Stopped {
-    Away(String),
-    Fenced,
-    Broken(String),
-}
-
-impl From<Stopped> for AssignReply {
-    fn from(stopped: Stopped) -> Self {
-        match stopped {
-            Stopped::Away(why) => Self::StoreAway { why },
-            Stopped::Fenced => Self::Fenced,
-            Stopped::Broken(why) => Self::Broken { why },
-        }
-    }
-}
-
-/// What a store's error is to one task: a result of it, or the end of the batch.
-fn judge(error: StoreError) -> Result<TaskResult, Stopped> {
+/// The answer to a batch that the store did not accept.
+fn reply_to(error: StoreError) -> AssignReply {
     match error {
-        StoreError::Away { why } => Err(Stopped::Away(why)),
-        StoreError::Fenced { .. } => Err(Stopped::Fenced),
-        StoreError::Unknown { .. } | StoreError::Refused { .. } => {
-            Ok(TaskResult::Refused(Box::new(error)))
-        }
-        StoreError::Stale | StoreError::InUse { .. } | StoreError::Broken { .. } => {
-            Err(Stopped::Broken(error.to_string()))
-        }
+        StoreError::Away { why } => AssignReply::StoreAway { why },
+        StoreError::Fenced { .. } => AssignReply::Fenced,
+        StoreError::Unknown { .. }
+        | StoreError::Refused { .. }
+        | StoreError::Stale
+        | StoreError::InUse { .. }
+        | StoreError::Broken { .. } => AssignReply::Broken { why: error.to_string() },
     }
 }
 
@@ -77,13 +57,17 @@ pub(super) async fn write(
     limit: Duration,
     assign: &Assign,
 ) -> Written {
-    if assign.permission.worker != me {
-        let why = format!("the permission names {}", assign.permission.worker);
+    let Assign { permission, tasks, .. } = assign;
+    if permission.worker != me {
+        let why = format!("the permission names {}", permission.worker);
         return Written::nothing(AssignReply::Broken { why });
     }
-    match env.timeout(limit, write_all(store, assign)).await {
-        Ok(Ok((results, news))) => Written { reply: AssignReply::Done(results), news },
-        Ok(Err(stopped)) => Written::nothing(stopped.into()),
+    match env.timeout(limit, store.write(permission.clone(), Arc::clone(tasks))).await {
+        Ok(Ok(results)) => {
+            let news = committed(permission, tasks, &results);
+            Written { reply: AssignReply::Done(results), news }
+        }
+        Ok(Err(error)) => Written::nothing(reply_to(error)),
         Err(TimedOut) => {
             let why = format!("no answer in {} ms", limit.as_millis());
             Written::nothing(AssignReply::StoreAway { why })
@@ -91,69 +75,15 @@ pub(super) async fn write(
     }
 }
 
-async fn write_all(
-    store: &Store,
-    assign: &Assign,
-) -> Result<(Vec<TaskResult>, Vec<Update>), Stopped> {
-    let permission = &assign.permission;
-    let tasks = assign.tasks.iter();
-    let posts: Vec<_> = tasks.filter_map(|task| as_post(task, permission)).cloned().collect();
-    let (appended, news) = match &permission.resource {
-        Resource::Board(board) if !posts.is_empty() => {
-            append(store, permission, board, posts).await?
-        }
-        _ => (Vec::new(), None),
-    };
-    let (mut appended, mut results) = (appended.into_iter(), Vec::new());
-    for task in assign.tasks.iter() {
-        let result = match as_post(task, permission).and_then(|_| appended.next()) {
-            Some(result) => result,
-            None => write_one(store, permission, task).await?,
-        };
-        results.push(result);
-    }
-    Ok((results, news.into_iter().collect()))
-}
-
-/// One result per post.
-async fn append(
-    store: &Store,
-    permission: &Permission,
-    board: &BoardName,
-    posts: Vec<NewPost>,
-) -> Result<(Vec<TaskResult>, Option<Update>), Stopped> {
-    match store.append(permission.clone(), posts.clone()).await {
-        Ok(appended) if appended.len() == posts.len() => {
-            let news = committed(permission.token, board, &posts, &appended);
-            Ok((appended.into_iter().map(TaskResult::Posted).collect(), news))
-        }
-        Ok(appended) => {
-            let why = format!("{} results for {} posts", appended.len(), posts.len());
-            Err(Stopped::Broken(why))
-        }
-        Err(error) => Ok((vec![judge(error)?; posts.len()], None)),
-    }
-}
-
-/// A post of the board that the permission covers.
-fn as_post<'a>(task: &'a Task, permission: &Permission) -> Option<&'a NewPost> {
-    match (task, &permission.resource) {
-        (Task::Post { board, post }, Resource::Board(covered)) if board == covered => Some(post),
-        _ => None,
-    }
-}
-
-/// The posts that this append put into the board: their places are one run.
-fn committed(
-    token: Token,
-    board: &BoardName,
-    posts: &[NewPost],
-    appended: &[Appended],
-) -> Option<Update> {
-    let mut committed: Vec<Post> = Vec::new();
-    for (post, appended) in posts.iter().zip(appended) {
-        if let Appended::Committed { seq, posted_at_ms } = appended {
-            committed.push(Post {
+/// The posts that a batch put into its board: their places are one run.
+fn committed(permission: &Permission, tasks: &[Task], results: &[TaskResult]) -> Option<Update> {
+    let Resource::Board(board) = &permission.resource else { return None };
+    let mut posts: Vec<Post> = Vec::new();
+    for (task, result) in tasks.iter().zip(results) {
+        if let (Task::Post { post, .. }, TaskResult::Committed { seq, posted_at_ms }) =
+            (task, result)
+        {
+            posts.push(Post {
                 id: post.id,
                 board: board.clone(),
                 seq: *seq,
@@ -163,69 +93,17 @@ fn committed(
             });
         }
     }
-    let as_of_ms = committed.last()?.posted_at_ms;
-    Some(Update::Posts { epoch: token.epoch, board: board.clone(), posts: committed, as_of_ms })
+    let as_of_ms = posts.last()?.posted_at_ms;
+    Some(Update::Posts { epoch: permission.token.epoch, board: board.clone(), posts, as_of_ms })
 }
 
-async fn write_one(
-    store: &Store,
-    permission: &Permission,
-    task: &Task,
-) -> Result<TaskResult, Stopped> {
-    let Some(op) = op_of(task, permission) else {
-        let why = format!("not covered by the permission of {}", permission.resource);
-        return Ok(TaskResult::Refused(Box::new(StoreError::Refused { why })));
-    };
-    match store.call(op).await {
-        Ok(Reply::Done) => Ok(TaskResult::Done),
-        Ok(Reply::Found(Found::Cancelled)) => Ok(TaskResult::Cancelled),
-        Ok(Reply::Found(Found::Committed(post))) => {
-            Ok(TaskResult::AlreadyCommitted(Box::new(post)))
-        }
-        Ok(Reply::Session(Some(row))) => Ok(TaskResult::Session(Box::new(row))),
-        Ok(_) => Err(Stopped::Broken("an answer of another kind".to_owned())),
-        Err(error) => judge(error),
-    }
-}
-
-/// The operation of a task that is no post; `None` when another resource covers it.
-fn op_of(task: &Task, permission: &Permission) -> Option<Op> {
-    let is_board = matches!(permission.resource, Resource::Board(_));
-    let permission = permission.clone();
-    Some(match task {
-        Task::Post { .. } => return None,
-        Task::CreateBoard { board } => {
-            return (permission.resource == Resource::Board(board.clone()))
-                .then_some(Op::CreateBoard(permission));
-        }
-        _ if is_board => return None,
-        Task::CancelPost { user, id } => Op::CancelPost { permission, user: *user, id: *id },
-        Task::OpenSession { key, user } => {
-            Op::OpenSession { permission, key: *key, user: user.clone() }
-        }
-        Task::CloseSession { key } => Op::CloseSession { permission, key: *key },
-        Task::SetReadMark { key, board, seq } => {
-            Op::SetReadMark { permission, key: *key, board: board.clone(), seq: Seq(seq.0) }
-        }
-        Task::PutTicket { key, ticket_sha256 } => Op::PutTicket {
-            permission,
-            ticket_sha256: *ticket_sha256,
-            key: *key,
-            ttl_ms: TICKET_TTL_MS,
-        },
-        Task::RedeemTicket { ticket_sha256, key } => {
-            Op::RedeemTicket { permission, ticket_sha256: *ticket_sha256, key: *key }
-        }
-    })
-}
-
-/// The batches that are being written, with who waits for each.
+/// Batches that are being written, each with the calls that wait for it.
 #[derive(Debug, Default)]
 pub(super) struct Batches {
     in_flight: BTreeMap<BatchId, InFlight>,
 }
 
-/// What names a batch.
+/// Name of a batch.
 pub(super) type BatchId = (Resource, Token);
 
 #[derive(Debug)]
@@ -234,20 +112,21 @@ struct InFlight {
     waiting: Vec<Responder>,
 }
 
-/// What to do with a batch that was asked for.
+/// Next step for a batch that was asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Begin {
     /// Write it, then [`Batches::finish`].
     Write,
-    /// It is being written; who asked waits for it.
+    /// It is being written; this call waits for it.
     Wait,
 }
 
 impl Batches {
-    /// A batch is asked for.
+    /// Takes a call for a batch.
     ///
     /// # Errors
-    /// Who asked and the answer: too many are under way, or the token is in use for another.
+    /// The call and its answer: too many batches are under way, or the token is in use for
+    /// another batch.
     pub(super) fn begin(
         &mut self,
         assign: &Assign,
@@ -259,7 +138,7 @@ impl Batches {
                 let why = "the token is in use for another batch".to_owned();
                 return Err((responder, AssignReply::Broken { why }));
             }
-            // Who asks again gave the call before up.
+            // A master that asks again gave the call before up.
             known.waiting.retain(|waiting| !waiting.is_cancelled());
             known.waiting.push(responder);
             return Ok(Begin::Wait);
@@ -273,7 +152,7 @@ impl Batches {
         Ok(Begin::Write)
     }
 
-    /// A batch ended: answers all who wait for it.
+    /// Ends a batch: answers all calls that wait for it.
     pub(super) fn finish(&mut self, id: &BatchId, reply: &AssignReply) {
         let Some(ended) = self.in_flight.remove(id) else { return };
         let response = Response::Assign(reply.clone());
@@ -283,7 +162,7 @@ impl Batches {
         }
     }
 
-    /// How many are under way.
+    /// Number of batches under way.
     pub(super) fn len(&self) -> usize {
         self.in_flight.len()
     }
@@ -295,8 +174,11 @@ mod tests {
     use crate::{
         env::real::RealWorld,
         model::{
-            ids::{Author, Incarnation, PostId, Registration, SessionKey, StoreEpoch, UserId},
-            rows::{Holder, Lease},
+            ids::{
+                Author, BoardName, Incarnation, PostId, Registration, Seq, SessionKey, StoreEpoch,
+                UserId,
+            },
+            rows::{Holder, Lease, NewPost},
         },
         store::sqlite::{NewCluster, memory},
     };
@@ -353,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_board_is_created_then_written_and_others_boards_are_refused() {
+    async fn board_is_created_then_written_and_other_boards_are_refused() {
         let mut bench = Bench::new();
         let dev: BoardName = "dev".parse().expect("a board");
         let on_dev = || Resource::Board(dev.clone());
@@ -365,9 +247,9 @@ mod tests {
         let tasks = vec![post(1, &dev), post(3, &BoardName::lobby()), post(2, &dev), close];
         let mixed = bench.write(on_dev(), tasks).await;
         let AssignReply::Done(results) = &mixed.reply else { panic!("{mixed:?}") };
-        let kinds: Vec<_> = results.iter().map(|r| matches!(r, TaskResult::Posted(_))).collect();
-        assert_eq!(kinds, [true, false, true, false]);
-        let [Update::Posts { posts, .. }] = &mixed.news[..] else { panic!("{mixed:?}") };
+        let committed = |result: &TaskResult| matches!(result, TaskResult::Committed { .. });
+        assert_eq!(results.iter().map(committed).collect::<Vec<_>>(), [true, false, true, false]);
+        let Some(Update::Posts { posts, .. }) = &mixed.news else { panic!("{mixed:?}") };
         assert_eq!(posts.iter().map(|post| post.seq.0).collect::<Vec<_>>(), [1, 2]);
         let lobby = Resource::Board(BoardName::lobby());
         let elsewhere = bench.results(lobby, vec![create]).await;
@@ -377,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_post_goes_by_its_own_operation() {
+    async fn batch_of_sessions_has_one_result_per_task() {
         let mut bench = Bench::new();
         let sessions = || Resource::Sessions(MASTER);
         let (key, other, ticket) = (SessionKey([1; 32]), SessionKey([2; 32]), [3; 32]);
@@ -405,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_permission_of_another_worker_is_the_batchs_fault() {
+    async fn permission_of_another_worker_is_the_batchs_fault() {
         let bench = Bench::new();
         let token = Token { epoch: StoreEpoch(7), lease: 1, n: 1 };
         let resource = Resource::Board(BoardName::lobby());
@@ -417,20 +299,19 @@ mod tests {
     }
 
     #[test]
-    fn every_error_of_the_store_is_a_result_or_an_end() {
+    fn every_error_of_the_store_has_its_answer() {
         let why = || "x".to_owned();
-        let kind = |error| match judge(error) {
-            Ok(TaskResult::Refused(_)) => "refused",
-            Ok(_) => "another result",
-            Err(Stopped::Away(_)) => "away",
-            Err(Stopped::Fenced) => "fenced",
-            Err(Stopped::Broken(_)) => "broken",
+        let kind = |error| match reply_to(error) {
+            AssignReply::StoreAway { .. } => "away",
+            AssignReply::Fenced => "fenced",
+            AssignReply::Broken { .. } => "broken",
+            AssignReply::Done(_) | AssignReply::StaleRegistration => "another",
         };
         let (token, seen) = (Token::default(), Token::default());
         assert_eq!(kind(StoreError::Away { why: why() }), "away");
         assert_eq!(kind(StoreError::Fenced { token, seen }), "fenced");
-        assert_eq!(kind(StoreError::Unknown { what: why() }), "refused");
-        assert_eq!(kind(StoreError::Refused { why: why() }), "refused");
+        assert_eq!(kind(StoreError::Unknown { what: why() }), "broken");
+        assert_eq!(kind(StoreError::Refused { why: why() }), "broken");
         assert_eq!(kind(StoreError::Broken { why: why() }), "broken");
         assert_eq!(kind(StoreError::Stale), "broken");
     }

@@ -269,7 +269,7 @@ impl Driver {
             self.set_reaches_store(true);
         }
         let worker = &mut self.parts.worker;
-        written.news.into_iter().flat_map(|news| worker.on_news(now, news)).collect()
+        written.news.map(|news| worker.on_news(now, news)).unwrap_or_default()
     }
 
     fn on_incoming(&mut self, id: LinkId, incoming: Incoming) {

@@ -10,7 +10,7 @@ use crate::{
         ids::{BoardName, Post, Resource, StoreEpoch},
         message::{AssignReply, Task, TaskResult, Update},
         outcome::Outcome,
-        rows::{Appended, DeadLetter, NewPost, SessionRow},
+        rows::{DeadLetter, NewPost, SessionRow},
         time::Mono,
     },
     protocol::{
@@ -183,10 +183,8 @@ fn publish_posts(
         match (task, result) {
             (
                 Task::Post { board, post },
-                TaskResult::Posted(
-                    Appended::Committed { seq, posted_at_ms }
-                    | Appended::Duplicate { seq, posted_at_ms },
-                ),
+                TaskResult::Committed { seq, posted_at_ms }
+                | TaskResult::Duplicate { seq, posted_at_ms },
             ) => {
                 let NewPost { id, author, text } = post;
                 let (seq, posted_at_ms) = (*seq, *posted_at_ms);

@@ -13,7 +13,7 @@ use crate::model::{
     message::{
         AssignReply, Beat, CloseReason, Fact, ForwardReply, Member, MemberState, TaskResult,
     },
-    rows::{Appended, Lease, NewPost, Renewed},
+    rows::{Lease, NewPost, Renewed},
 };
 
 fn at(ms: u64) -> Mono {
@@ -45,7 +45,7 @@ fn post(n: u8) -> Task {
 }
 
 fn committed(seq: u64) -> TaskResult {
-    TaskResult::Posted(Appended::Committed { seq: Seq(seq), posted_at_ms: seq })
+    TaskResult::Committed { seq: Seq(seq), posted_at_ms: seq }
 }
 
 /// One master, and what it decided so far.

@@ -39,11 +39,11 @@ pub(super) async fn a_held_lease_is_not_granted_to_another(lab: &Lab) {
 
 pub(super) async fn every_grant_counts_up(lab: &Lab) {
     let first = lab.lobby().await;
-    lab.store.append(first.at(4, 9), vec![post(1, "a")]).await.expect("appended");
+    lab.append(first.at(4, 9), vec![post(1, "a")]).await.expect("appended");
     // It forgot which n it gave out, so it must not count on under the same number.
     let second = lab.lobby().await;
     assert_eq!(second.token.lease, first.token.lease + 1);
-    assert!(fenced(&lab.store.append(first.at(5, 9), vec![post(2, "b")]).await));
+    assert!(fenced(&lab.append(first.at(5, 9), vec![post(2, "b")]).await));
     let granted = lab.store.writes(0, 10).await.expect("the record");
     let grants = granted.iter().filter(|row| row.kind == "grant");
     assert_eq!(grants.map(|row| row.token.lease).collect::<Vec<_>>(), [1, 2]);
@@ -120,9 +120,9 @@ pub(super) async fn a_term_ends_and_a_renewal_prolongs_it(lab: &Lab) {
 pub(super) async fn no_write_asks_for_the_time(lab: &Lab) {
     let lobby = lab.lobby().await;
     lab.advance(60_000);
-    lab.store.append(lobby.at(1, 9), vec![post(1, "late")]).await.expect("nobody else asked");
+    lab.append(lobby.at(1, 9), vec![post(1, "late")]).await.expect("nobody else asked");
     lab.lease(board("lobby"), holder(2)).await;
-    assert!(fenced(&lab.store.append(lobby.at(2, 9), vec![post(2, "too late")]).await));
+    assert!(fenced(&lab.append(lobby.at(2, 9), vec![post(2, "too late")]).await));
 }
 
 pub(super) async fn a_term_is_cut_when_the_clock_went_back(lab: &Lab) {

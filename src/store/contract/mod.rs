@@ -14,11 +14,16 @@ mod tokens;
 
 use std::{fmt, sync::Arc};
 
-use super::{Holder, Lease, NewPost, Permission, Store, StoreError};
+use super::Store;
 use crate::{
     env::BoxFuture,
-    model::ids::{
-        Author, BoardName, Incarnation, NodeId, PostId, Resource, SessionKey, Token, UserId,
+    model::{
+        ids::{
+            Author, BoardName, Incarnation, NodeId, PostId, Resource, Seq, SessionKey, Token,
+            UserId,
+        },
+        message::{Task, TaskResult},
+        rows::{Holder, Lease, NewPost, Permission, SessionRow, StoreError},
     },
 };
 
@@ -122,6 +127,8 @@ checks! {
         tokens::a_token_names_one_worker,
         tokens::a_token_names_one_batch,
         tokens::a_refused_write_leaves_nothing_behind,
+        tokens::a_refused_task_falls_alone,
+        tokens::a_board_is_created_and_written_in_one_batch,
         tokens::every_kind_of_write_is_checked,
         tokens::a_permission_covers_its_own_resource_only,
         tokens::the_record_shows_grants_and_writes_in_order,
@@ -216,11 +223,114 @@ impl Lab {
 
     /// Opens the session with the key of the same number.
     async fn open(&self, leased: &mut Leased, n: u8, user: Author) -> SessionKey {
-        let opened = self.store.open_session(leased.next(), key(n), user).await;
-        assert_eq!(opened, Ok(()));
+        let opened = self.open_session(leased.next(), key(n), user).await;
+        assert_eq!(opened, DONE);
         key(n)
     }
+
+    /// Writes a batch.
+    async fn write(
+        &self,
+        permission: Permission,
+        tasks: Vec<Task>,
+    ) -> Result<Vec<TaskResult>, StoreError> {
+        self.store.write(permission, Arc::new(tasks)).await
+    }
+
+    /// Writes posts to the permission's board, or to the lobby where it covers none.
+    async fn append(
+        &self,
+        permission: Permission,
+        posts: Vec<NewPost>,
+    ) -> Result<Vec<TaskResult>, StoreError> {
+        let board = match &permission.resource {
+            Resource::Board(board) => board.clone(),
+            Resource::Sessions(_) => BoardName::lobby(),
+        };
+        let task = |post| Task::Post { board: board.clone(), post };
+        self.write(permission, posts.into_iter().map(task).collect()).await
+    }
+
+    /// Writes a batch of one task. Its refusal by a rule is an error, as the batch's is.
+    async fn write_one(
+        &self,
+        permission: Permission,
+        task: Task,
+    ) -> Result<TaskResult, StoreError> {
+        match self.write(permission, vec![task]).await?.remove(0) {
+            TaskResult::Refused(why) => Err(*why),
+            result => Ok(result),
+        }
+    }
+
+    async fn create_board(&self, permission: Permission) -> Result<TaskResult, StoreError> {
+        let board = match &permission.resource {
+            Resource::Board(board) => board.clone(),
+            Resource::Sessions(_) => name_of("dev"),
+        };
+        self.write_one(permission, Task::CreateBoard { board }).await
+    }
+
+    async fn cancel_post(
+        &self,
+        permission: Permission,
+        user: UserId,
+        id: PostId,
+    ) -> Result<TaskResult, StoreError> {
+        self.write_one(permission, Task::CancelPost { user, id }).await
+    }
+
+    async fn open_session(
+        &self,
+        permission: Permission,
+        key: SessionKey,
+        user: Author,
+    ) -> Result<TaskResult, StoreError> {
+        self.write_one(permission, Task::OpenSession { key, user }).await
+    }
+
+    async fn close_session(
+        &self,
+        permission: Permission,
+        key: SessionKey,
+    ) -> Result<TaskResult, StoreError> {
+        self.write_one(permission, Task::CloseSession { key }).await
+    }
+
+    async fn set_read_mark(
+        &self,
+        permission: Permission,
+        key: SessionKey,
+        board: BoardName,
+        seq: Seq,
+    ) -> Result<TaskResult, StoreError> {
+        self.write_one(permission, Task::SetReadMark { key, board, seq }).await
+    }
+
+    async fn put_ticket(
+        &self,
+        permission: Permission,
+        ticket_sha256: [u8; 32],
+        key: SessionKey,
+    ) -> Result<TaskResult, StoreError> {
+        self.write_one(permission, Task::PutTicket { key, ticket_sha256 }).await
+    }
+
+    async fn redeem_ticket(
+        &self,
+        permission: Permission,
+        ticket_sha256: [u8; 32],
+        key: SessionKey,
+    ) -> Result<SessionRow, StoreError> {
+        match self.write_one(permission, Task::RedeemTicket { ticket_sha256, key }).await? {
+            TaskResult::Session(row) => Ok(*row),
+            other => panic!("no session: {other:?}"),
+        }
+    }
 }
+
+/// Outcome of a task that has nothing to tell.
+const DONE: Result<TaskResult, StoreError> = Ok(TaskResult::Done);
 
 /// The term that checks ask for.
 const TTL_MS: u64 = 3000;

@@ -2,11 +2,12 @@
 
 use futures_util::future::join_all;
 
-use super::{Lab, author, board, fenced, holder, name_of, post, post_id};
+use super::{DONE, Lab, author, board, fenced, holder, name_of, post, post_id};
 use crate::{
     model::{
         ids::{BoardName, PostText, Resource, Seq, UserId},
-        rows::{Appended, Found, NewPost, Page, Range, Renewed, StoreError},
+        message::TaskResult,
+        rows::{Found, NewPost, Page, Range, Renewed, StoreError},
     },
     store::{BOARDS_MAX, READ_BYTES_MAX},
 };
@@ -16,11 +17,11 @@ async fn page(lab: &Lab, range: Range, limit: u32) -> Page {
 }
 
 /// Ids and places, as far as the answers tell.
-fn places(answers: &[Appended]) -> Vec<Option<(bool, u64)>> {
-    let place = |answer: &Appended| match answer {
-        Appended::Committed { seq, .. } => Some((true, seq.0)),
-        Appended::Duplicate { seq, .. } => Some((false, seq.0)),
-        Appended::Conflict | Appended::Cancelled => None,
+fn places(answers: &[TaskResult]) -> Vec<Option<(bool, u64)>> {
+    let place = |answer: &TaskResult| match answer {
+        TaskResult::Committed { seq, .. } => Some((true, seq.0)),
+        TaskResult::Duplicate { seq, .. } => Some((false, seq.0)),
+        _ => None,
     };
     answers.iter().map(place).collect()
 }
@@ -40,9 +41,9 @@ pub(super) async fn an_append_numbers_new_posts_in_batch_order(lab: &Lab) {
     let mut lobby = lab.lobby().await;
     // Neither sorted by id nor by text.
     let posts = vec![post(9, "c"), post(3, "a"), post(5, "b")];
-    let answers = lab.store.append(lobby.next(), posts).await.expect("appended");
+    let answers = lab.append(lobby.next(), posts).await.expect("appended");
     assert_eq!(places(&answers), [Some((NEW, 1)), Some((NEW, 2)), Some((NEW, 3))]);
-    let answers = lab.store.append(lobby.next(), vec![post(1, "d")]).await.expect("appended");
+    let answers = lab.append(lobby.next(), vec![post(1, "d")]).await.expect("appended");
     assert_eq!(places(&answers), [Some((NEW, 4))]);
     let texts = page(lab, Range::After(Seq(0)), 10).await.posts;
     let texts: Vec<_> = texts.iter().map(|post| (post.seq.0, post.text.as_str())).collect();
@@ -53,14 +54,13 @@ pub(super) async fn a_repeat_keeps_its_place(lab: &Lab) {
     let mut lobby = lab.lobby().await;
     let permission = lobby.next();
     let batch = vec![post(2, "b"), post(1, "a")];
-    let first = lab.store.append(permission.clone(), batch.clone()).await.expect("appended");
-    let again = lab.store.append(permission, batch).await.expect("the same permission again");
+    let first = lab.append(permission.clone(), batch.clone()).await.expect("appended");
+    let again = lab.append(permission, batch).await.expect("the same permission again");
     assert_eq!(places(&again), [Some((OLD, 1)), Some((OLD, 2))]);
-    let times = |answers: &[Appended]| -> Vec<u64> {
-        let at = |answer: &Appended| match answer {
-            Appended::Committed { posted_at_ms, .. } | Appended::Duplicate { posted_at_ms, .. } => {
-                *posted_at_ms
-            }
+    let times = |answers: &[TaskResult]| -> Vec<u64> {
+        let at = |answer: &TaskResult| match answer {
+            TaskResult::Committed { posted_at_ms, .. }
+            | TaskResult::Duplicate { posted_at_ms, .. } => *posted_at_ms,
             other => panic!("no place: {other:?}"),
         };
         answers.iter().map(at).collect()
@@ -69,7 +69,7 @@ pub(super) async fn a_repeat_keeps_its_place(lab: &Lab) {
     // Mixed with new ones, in another order, under another lease: no hole, no move.
     let mut lobby = lab.lobby().await;
     let posts = vec![post(1, "a"), post(7, "x"), post(2, "b"), post(4, "y")];
-    let mixed = lab.store.append(lobby.next(), posts).await.expect("appended");
+    let mixed = lab.append(lobby.next(), posts).await.expect("appended");
     let want = [Some((OLD, 2)), Some((NEW, 3)), Some((OLD, 1)), Some((NEW, 4))];
     assert_eq!(places(&mixed), want);
     assert_eq!(page(lab, Range::Last, 10).await.last_seq, Seq(4));
@@ -78,14 +78,14 @@ pub(super) async fn a_repeat_keeps_its_place(lab: &Lab) {
 pub(super) async fn an_id_stands_for_one_text_of_one_board(lab: &Lab) {
     let mut lobby = lab.lobby().await;
     let mut dev = lab.lease(board("dev"), holder(1)).await;
-    lab.store.create_board(dev.next()).await.expect("created");
-    lab.store.append(lobby.next(), vec![post(1, "a")]).await.expect("appended");
+    lab.create_board(dev.next()).await.expect("created");
+    lab.append(lobby.next(), vec![post(1, "a")]).await.expect("appended");
     let posts = vec![post(1, "b"), post(2, "fresh")];
-    let answers = lab.store.append(lobby.next(), posts).await.expect("answered");
-    assert_eq!(answers[0], Appended::Conflict, "another text");
+    let answers = lab.append(lobby.next(), posts).await.expect("answered");
+    assert_eq!(answers[0], TaskResult::Conflict, "another text");
     assert_eq!(places(&answers), [None, Some((NEW, 2))]);
-    let answers = lab.store.append(dev.next(), vec![post(1, "a")]).await.expect("answered");
-    assert_eq!(answers, [Appended::Conflict], "another board");
+    let answers = lab.append(dev.next(), vec![post(1, "a")]).await.expect("answered");
+    assert_eq!(answers, [TaskResult::Conflict], "another board");
     let boards = lab.store.boards().await.expect("boards").boards;
     assert_eq!(boards, [(name_of("dev"), Seq(0)), (name_of("lobby"), Seq(2))]);
 }
@@ -93,10 +93,10 @@ pub(super) async fn an_id_stands_for_one_text_of_one_board(lab: &Lab) {
 pub(super) async fn the_first_of_an_id_in_a_batch_wins(lab: &Lab) {
     let mut lobby = lab.lobby().await;
     let posts = vec![post(5, "one"), post(1, "x"), post(5, "one"), post(5, "two")];
-    let answers = lab.store.append(lobby.next(), posts).await.expect("answered");
+    let answers = lab.append(lobby.next(), posts).await.expect("answered");
     let want = [Some((NEW, 1)), Some((NEW, 2)), Some((OLD, 1)), None];
     assert_eq!(places(&answers), want);
-    assert_eq!(answers[3], Appended::Conflict);
+    assert_eq!(answers[3], TaskResult::Conflict);
     assert_eq!(page(lab, Range::Last, 10).await.last_seq, Seq(2));
 }
 
@@ -104,7 +104,7 @@ pub(super) async fn ids_of_two_users_do_not_meet(lab: &Lab) {
     let mut lobby = lab.lobby().await;
     let theirs = NewPost { author: author(2, "Bob"), ..post(1, "mine too") };
     let posts = vec![post(1, "mine"), theirs];
-    let answers = lab.store.append(lobby.next(), posts).await.expect("answered");
+    let answers = lab.append(lobby.next(), posts).await.expect("answered");
     assert_eq!(places(&answers), [Some((NEW, 1)), Some((NEW, 2))]);
 }
 
@@ -113,23 +113,23 @@ pub(super) async fn a_cancelled_id_never_appears(lab: &Lab) {
     let user = UserId([1; 16]);
     assert_eq!(lab.store.find_post(user, post_id(1)).await, Ok(Found::Nothing));
     for _ in 0..2 {
-        let cancelled = lab.store.cancel_post(sessions.next(), user, post_id(1)).await;
-        assert_eq!(cancelled, Ok(Found::Cancelled));
+        let cancelled = lab.cancel_post(sessions.next(), user, post_id(1)).await;
+        assert_eq!(cancelled, Ok(TaskResult::Cancelled));
     }
     let posts = vec![post(1, "late"), post(2, "x"), post(1, "late")];
-    let answers = lab.store.append(lobby.next(), posts).await.expect("answered");
+    let answers = lab.append(lobby.next(), posts).await.expect("answered");
     assert_eq!(places(&answers), [None, Some((NEW, 1)), None]);
-    assert_eq!((answers[0], answers[2]), (Appended::Cancelled, Appended::Cancelled));
+    assert_eq!((&answers[0], &answers[2]), (&TaskResult::Cancelled, &TaskResult::Cancelled));
     assert_eq!(lab.store.find_post(user, post_id(1)).await, Ok(Found::Cancelled));
 }
 
 pub(super) async fn a_committed_post_is_not_cancelled(lab: &Lab) {
     let (mut lobby, mut sessions) = (lab.lobby().await, lab.sessions().await);
-    lab.store.append(lobby.next(), vec![post(1, "in")]).await.expect("appended");
+    lab.append(lobby.next(), vec![post(1, "in")]).await.expect("appended");
     let user = UserId([1; 16]);
-    let answer = lab.store.cancel_post(sessions.next(), user, post_id(1)).await;
+    let answer = lab.cancel_post(sessions.next(), user, post_id(1)).await;
     let stored = page(lab, Range::Last, 1).await.posts.remove(0);
-    assert_eq!(answer, Ok(Found::Committed(stored.clone())));
+    assert_eq!(answer, Ok(TaskResult::AlreadyCommitted(Box::new(stored.clone()))));
     assert_eq!(lab.store.find_post(user, post_id(1)).await, Ok(Found::Committed(stored)));
 }
 
@@ -137,7 +137,7 @@ pub(super) async fn posts_read_back_as_written_from_either_end(lab: &Lab) {
     let mut lobby = lab.lobby().await;
     let text = |n: u16| format!("zeile {n} \u{1f600}\nzweite");
     for n in 1..=12 {
-        lab.store.append(lobby.next(), vec![post(n, &text(n))]).await.expect("appended");
+        lab.append(lobby.next(), vec![post(n, &text(n))]).await.expect("appended");
     }
     let seqs = |page: &Page| -> Vec<u64> { page.posts.iter().map(|post| post.seq.0).collect() };
     for (range, limit, want) in [
@@ -167,7 +167,7 @@ pub(super) async fn long_pages_are_cut_and_say_so(lab: &Lab) {
     let longest = "x".repeat(PostText::LEN_MAX);
     let all = READ_BYTES_MAX / PostText::LEN_MAX + 20;
     for n in 0..u16::try_from(all).expect("few") {
-        lab.store.append(lobby.next(), vec![post(n, &longest)]).await.expect("appended");
+        lab.append(lobby.next(), vec![post(n, &longest)]).await.expect("appended");
     }
     let cut = page(lab, Range::After(Seq(0)), 1000).await;
     assert!(cut.posts.len() < all && !cut.posts.is_empty());
@@ -182,8 +182,10 @@ pub(super) async fn an_unknown_board_is_said_to_be_unknown(lab: &Lab) {
     let read = lab.store.read(name_of("nowhere"), Range::Last, 1).await;
     assert!(read.is_err_and(unknown));
     let mut nowhere = lab.lease(board("nowhere"), holder(1)).await;
-    let append = lab.store.append(nowhere.next(), vec![post(1, "a")]).await;
-    assert!(append.is_err_and(unknown));
+    let results = lab.append(nowhere.next(), vec![post(1, "a"), post(2, "b")]).await;
+    for result in results.expect("one result per post") {
+        assert!(matches!(result, TaskResult::Refused(why) if unknown(why.as_ref().clone())));
+    }
     assert_eq!(lab.store.find_post(UserId([1; 16]), post_id(1)).await, Ok(Found::Nothing));
 }
 
@@ -192,9 +194,9 @@ pub(super) async fn boards_are_created_once_and_listed_by_name(lab: &Lab) {
         let mut leased = lab.lease(board(name), holder(1)).await;
         let permission = leased.next();
         for _ in 0..2 {
-            assert_eq!(lab.store.create_board(permission.clone()).await, Ok(()));
+            assert_eq!(lab.create_board(permission.clone()).await, DONE);
         }
-        assert_eq!(lab.store.create_board(leased.next()).await, Ok(()), "under another token");
+        assert_eq!(lab.create_board(leased.next()).await, DONE, "under another token");
     }
     let boards = lab.store.boards().await.expect("boards").boards;
     let names: Vec<_> = boards.iter().map(|(name, _)| name.as_str()).collect();
@@ -204,13 +206,13 @@ pub(super) async fn boards_are_created_once_and_listed_by_name(lab: &Lab) {
 pub(super) async fn boards_have_a_bound(lab: &Lab) {
     for n in 1..BOARDS_MAX {
         let mut leased = lab.lease(board(&format!("b{n}")), holder(1)).await;
-        assert_eq!(lab.store.create_board(leased.next()).await, Ok(()));
+        assert_eq!(lab.create_board(leased.next()).await, DONE);
     }
     let mut leased = lab.lease(board("one-more"), holder(1)).await;
-    let refused = lab.store.create_board(leased.next()).await;
+    let refused = lab.create_board(leased.next()).await;
     assert!(matches!(refused, Err(StoreError::Refused { .. })), "{refused:?}");
     let mut leased = lab.lease(board("b1"), holder(1)).await;
-    assert_eq!(lab.store.create_board(leased.next()).await, Ok(()), "it is there");
+    assert_eq!(lab.create_board(leased.next()).await, DONE, "it is there");
     assert_eq!(lab.store.boards().await.expect("boards").boards.len(), BOARDS_MAX);
 }
 
@@ -218,7 +220,7 @@ pub(super) async fn appends_at_once_leave_no_hole(lab: &Lab) {
     let lobby = lab.lobby().await;
     let appends = (1..=20).map(|n| {
         let posts = vec![post(n, "new"), post(100, "all of them")];
-        lab.store.append(lobby.at(u64::from(n), 200), posts)
+        lab.append(lobby.at(u64::from(n), 200), posts)
     });
     let renewed =
         lab.store.renew_leases(holder(1), vec![(lobby.resource.clone(), lobby.token.lease)], 3000);
@@ -227,7 +229,7 @@ pub(super) async fn appends_at_once_leave_no_hole(lab: &Lab) {
     let mut made = 0;
     for answer in answers {
         assert!(answer.is_ok() || fenced(&answer), "{answer:?}");
-        let committed = |answer: &&Appended| matches!(answer, Appended::Committed { .. });
+        let committed = |answer: &&TaskResult| matches!(answer, TaskResult::Committed { .. });
         made += answer.iter().flatten().filter(committed).count();
     }
     let page = page(lab, Range::After(Seq(0)), 100).await;
@@ -240,7 +242,7 @@ pub(super) async fn time_never_falls_within_a_board(lab: &Lab) {
     let mut lobby = lab.lobby().await;
     for (n, ms) in [(1, 0), (2, 700), (3, -60_000), (4, 0), (5, 120_000)] {
         lab.advance(ms);
-        lab.store.append(lobby.next(), vec![post(n, "tick")]).await.expect("appended");
+        lab.append(lobby.next(), vec![post(n, "tick")]).await.expect("appended");
     }
     let posts = page(lab, Range::Last, 10).await.posts;
     let first = posts[0].posted_at_ms;

@@ -36,11 +36,11 @@ pub(super) async fn touched_sessions_are_listed_once_per_user_by_name(lab: &Lab)
     assert_eq!((users[0].since_ms, users[0].last_seen_ms), (now_ms, now_ms));
     // A second session of the same user, by a ticket.
     let mut sessions = lab.sessions().await;
-    lab.store.put_ticket(sessions.next(), [5; 32], key(1), 60_000).await.expect("a ticket");
-    lab.store.redeem_ticket(sessions.next(), [5; 32], key(4)).await.expect("redeemed");
+    lab.put_ticket(sessions.next(), [5; 32], key(1)).await.expect("a ticket");
+    lab.redeem_ticket(sessions.next(), [5; 32], key(4)).await.expect("redeemed");
     touch(lab, 2, &[4]).await;
     assert_eq!(people(lab).await, Some(vec![2, 3, 1]));
-    lab.store.close_session(sessions.next(), key(2)).await.expect("closed");
+    lab.close_session(sessions.next(), key(2)).await.expect("closed");
     assert_eq!(people(lab).await, Some(vec![3, 1]));
 }
 

@@ -1,6 +1,6 @@
 //! Sessions, read marks, tickets: G6.
 
-use super::{Lab, author, board, holder, key, name_of, post};
+use super::{DONE, Lab, author, board, holder, key, name_of, post};
 use crate::model::{
     ids::{BoardName, Seq},
     rows::{SessionRow, StoreError},
@@ -23,7 +23,7 @@ pub(super) async fn a_session_is_found_until_it_is_closed(lab: &Lab) {
     let row = SessionRow { key: key(1), user: author(1, "Ada"), read_marks: Vec::new() };
     assert_eq!(lab.store.find_session(key(1)).await, Ok(Some(row)));
     for _ in 0..2 {
-        assert_eq!(lab.store.close_session(sessions.next(), key(1)).await, Ok(()));
+        assert_eq!(lab.close_session(sessions.next(), key(1)).await, DONE);
     }
     assert_eq!(lab.store.find_session(key(1)).await, Ok(None));
 }
@@ -31,10 +31,10 @@ pub(super) async fn a_session_is_found_until_it_is_closed(lab: &Lab) {
 pub(super) async fn a_closed_session_never_opens_again(lab: &Lab) {
     let mut sessions = lab.sessions().await;
     lab.open(&mut sessions, 1, author(1, "Ada")).await;
-    let other = lab.store.open_session(sessions.next(), key(1), author(2, "Bob")).await;
+    let other = lab.open_session(sessions.next(), key(1), author(2, "Bob")).await;
     assert!(refused(other), "another user's");
-    lab.store.close_session(sessions.next(), key(1)).await.expect("closed");
-    let again = lab.store.open_session(sessions.next(), key(1), author(1, "Ada")).await;
+    lab.close_session(sessions.next(), key(1)).await.expect("closed");
+    let again = lab.open_session(sessions.next(), key(1), author(1, "Ada")).await;
     assert!(refused(again), "a late repeat must not undo a log-out");
 }
 
@@ -46,12 +46,12 @@ pub(super) async fn closed_sessions_are_told_once_by_their_marks(lab: &Lab) {
     let (none, start) = lab.store.closed_since(0).await.expect("told");
     assert_eq!(none, []);
     for n in [3, 1] {
-        lab.store.close_session(sessions.next(), key(n)).await.expect("closed");
+        lab.close_session(sessions.next(), key(n)).await.expect("closed");
     }
     let (keys, mark) = lab.store.closed_since(start).await.expect("told");
     assert_eq!(keys, [key(3), key(1)]);
-    lab.store.close_session(sessions.next(), key(4)).await.expect("closed");
-    lab.store.close_session(sessions.next(), key(4)).await.expect("closed already");
+    lab.close_session(sessions.next(), key(4)).await.expect("closed");
+    lab.close_session(sessions.next(), key(4)).await.expect("closed already");
     let (keys, mark) = lab.store.closed_since(mark).await.expect("told");
     assert_eq!(keys, [key(4)]);
     assert_eq!(lab.store.closed_since(mark).await, Ok((Vec::new(), mark)));
@@ -60,16 +60,15 @@ pub(super) async fn closed_sessions_are_told_once_by_their_marks(lab: &Lab) {
 pub(super) async fn read_marks_only_rise_and_stay_within_the_board(lab: &Lab) {
     let (mut lobby, mut sessions) = (lab.lobby().await, lab.sessions().await);
     let mut art = lab.lease(board("art"), holder(1)).await;
-    lab.store.create_board(art.next()).await.expect("created");
-    lab.store.append(lobby.next(), (1..=5).map(|n| post(n, "x")).collect()).await.expect("posts");
+    lab.create_board(art.next()).await.expect("created");
+    lab.append(lobby.next(), (1..=5).map(|n| post(n, "x")).collect()).await.expect("posts");
     lab.open(&mut sessions, 1, author(1, "Ada")).await;
-    let mut mark = |n, board: &str, seq| {
-        lab.store.set_read_mark(sessions.next(), key(n), name_of(board), Seq(seq))
-    };
-    assert_eq!(mark(1, "lobby", 4).await, Ok(()));
-    assert_eq!(mark(1, "lobby", 2).await, Ok(()), "lower: fine, and nothing");
+    let mut mark =
+        |n, board: &str, seq| lab.set_read_mark(sessions.next(), key(n), name_of(board), Seq(seq));
+    assert_eq!(mark(1, "lobby", 4).await, DONE);
+    assert_eq!(mark(1, "lobby", 2).await, DONE, "lower: fine, and nothing");
     assert!(refused(mark(1, "lobby", 6).await), "above the end");
-    assert_eq!(mark(1, "art", 0).await, Ok(()));
+    assert_eq!(mark(1, "art", 0).await, DONE);
     assert!(unknown(mark(1, "nowhere", 0).await));
     assert!(unknown(mark(2, "lobby", 1).await), "no such session");
     let row = lab.store.find_session(key(1)).await.expect("asked").expect("open");
@@ -78,17 +77,17 @@ pub(super) async fn read_marks_only_rise_and_stay_within_the_board(lab: &Lab) {
 
 pub(super) async fn a_ticket_makes_one_session_of_the_same_user(lab: &Lab) {
     let (mut lobby, mut sessions) = (lab.lobby().await, lab.sessions().await);
-    lab.store.append(lobby.next(), vec![post(1, "x")]).await.expect("a post");
+    lab.append(lobby.next(), vec![post(1, "x")]).await.expect("a post");
     lab.open(&mut sessions, 1, author(1, "Ada")).await;
-    let marked = lab.store.set_read_mark(sessions.next(), key(1), BoardName::lobby(), Seq(1));
+    let marked = lab.set_read_mark(sessions.next(), key(1), BoardName::lobby(), Seq(1));
     marked.await.expect("marked");
-    let nobody = lab.store.put_ticket(sessions.next(), [9; 32], key(7), 60_000).await;
+    let nobody = lab.put_ticket(sessions.next(), [9; 32], key(7)).await;
     assert!(unknown(nobody), "no such session");
     for _ in 0..2 {
-        let put = lab.store.put_ticket(sessions.next(), [5; 32], key(1), 60_000).await;
-        assert_eq!(put, Ok(()));
+        let put = lab.put_ticket(sessions.next(), [5; 32], key(1)).await;
+        assert_eq!(put, DONE);
     }
-    let mut redeem = |ticket, n| lab.store.redeem_ticket(sessions.next(), ticket, key(n));
+    let mut redeem = |ticket, n| lab.redeem_ticket(sessions.next(), ticket, key(n));
     assert!(unknown(redeem([6; 32], 2).await), "no such ticket");
     let read_marks = vec![(BoardName::lobby(), Seq(1))];
     let row = SessionRow { key: key(2), user: author(1, "Ada"), read_marks };
@@ -103,20 +102,20 @@ pub(super) async fn a_ticket_makes_one_session_of_the_same_user(lab: &Lab) {
 pub(super) async fn a_ticket_ends_with_its_session(lab: &Lab) {
     let mut sessions = lab.sessions().await;
     lab.open(&mut sessions, 1, author(1, "Ada")).await;
-    lab.store.put_ticket(sessions.next(), [5; 32], key(1), 60_000).await.expect("a ticket");
-    lab.store.close_session(sessions.next(), key(1)).await.expect("closed");
-    assert!(unknown(lab.store.redeem_ticket(sessions.next(), [5; 32], key(2)).await));
+    lab.put_ticket(sessions.next(), [5; 32], key(1)).await.expect("a ticket");
+    lab.close_session(sessions.next(), key(1)).await.expect("closed");
+    assert!(unknown(lab.redeem_ticket(sessions.next(), [5; 32], key(2)).await));
     assert_eq!(lab.store.find_session(key(2)).await, Ok(None));
 }
 
 pub(super) async fn a_ticket_ends_with_its_time(lab: &Lab) {
     let mut sessions = lab.sessions().await;
     lab.open(&mut sessions, 1, author(1, "Ada")).await;
-    lab.store.put_ticket(sessions.next(), [5; 32], key(1), 60_000).await.expect("a minute");
-    let week_ms = 7 * 24 * 60 * 60 * 1000;
-    lab.store.put_ticket(sessions.next(), [6; 32], key(1), week_ms).await.expect("is cut");
-    lab.advance(60_001);
-    assert!(unknown(lab.store.redeem_ticket(sessions.next(), [5; 32], key(2)).await));
-    lab.advance(240_000);
-    assert!(unknown(lab.store.redeem_ticket(sessions.next(), [6; 32], key(2)).await));
+    for ticket in [[5; 32], [6; 32]] {
+        lab.put_ticket(sessions.next(), ticket, key(1)).await.expect("five minutes");
+    }
+    lab.advance(299_999);
+    lab.redeem_ticket(sessions.next(), [5; 32], key(2)).await.expect("in time");
+    lab.advance(1);
+    assert!(unknown(lab.redeem_ticket(sessions.next(), [6; 32], key(3)).await));
 }

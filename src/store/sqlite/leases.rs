@@ -110,7 +110,7 @@ impl Tx<'_> {
             int(ttl_ms),
             int(self.now_ms.saturating_add(ttl_ms))
         ])?;
-        self.record_as(resource, Token { epoch, lease, n: 0 }, holder.node, "grant", 0)?;
+        self.record(resource, Token { epoch, lease, n: 0 }, holder.node, "grant", 0)?;
         Ok(Lease::Granted { epoch, lease, n: 0 })
     }
 

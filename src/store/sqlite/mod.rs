@@ -160,19 +160,11 @@ impl Tx<'_> {
                 done(self.release_lease(resource, *holder, *lease))?
             }
             Op::Wish { resource, wisher } => done(self.wish(resource, *wisher))?,
-            Op::Append { permission, posts } => Reply::Appended(self.append(permission, posts)?),
-            Op::CancelPost { permission, user, id } => {
-                Reply::Found(self.cancel_post(permission, *user, *id)?)
-            }
+            Op::Write { permission, tasks } => Reply::Written(self.write(permission, tasks)?),
             Op::FindPost { user, id } => Reply::Found(self.find_post(*user, *id)?),
             Op::Read { board, range, limit } => Reply::Page(self.read(board, *range, *limit)?),
             Op::Boards => Reply::Boards(self.boards()?),
-            Op::CreateBoard(permission) => done(self.create_board(permission))?,
-            Op::OpenSession { permission, key, user } => {
-                done(self.open_session(permission, *key, user))?
-            }
             Op::FindSession(key) => Reply::Session(self.find_session(*key)?),
-            Op::CloseSession { permission, key } => done(self.close_session(permission, *key))?,
             Op::ClosedSince(mark) => {
                 let (keys, mark) = self.closed_since(*mark)?;
                 Reply::Closed { keys, mark }
@@ -185,15 +177,6 @@ impl Tx<'_> {
                 done(self.leave_session(*master, *key, *seen_ms))?
             }
             Op::ActiveUsers => Reply::Active(self.active_users()?),
-            Op::SetReadMark { permission, key, board, seq } => {
-                done(self.set_read_mark(permission, *key, board, *seq))?
-            }
-            Op::PutTicket { permission, ticket_sha256, key, ttl_ms } => {
-                done(self.put_ticket(permission, ticket_sha256, *key, *ttl_ms))?
-            }
-            Op::RedeemTicket { permission, ticket_sha256, key } => {
-                Reply::Session(Some(self.redeem_ticket(permission, ticket_sha256, *key)?))
-            }
             Op::PutDeadLetter(letter) => done(self.put_dead_letter(letter))?,
             Op::DeadLetters(limit) => Reply::DeadLetters(self.dead_letters(*limit)?),
             Op::DropDeadLetter(number) => done(self.drop_dead_letter(*number))?,

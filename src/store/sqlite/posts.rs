@@ -5,10 +5,10 @@
 //! 2. `seq` is 1..n without a hole (G4): numbers are given inside the transaction, to the ids
 //!    that were new, in the order of the batch.
 //! 3. `posted_at` never falls within a board, whatever the clock does.
-//! 4. Ids are inserted in sorted order, so that two appends never wait for each other in a ring
+//! 4. Ids are inserted in sorted order, so that two batches never wait for each other in a ring
 //!    where rows are locked one by one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{OptionalExtension, Row, params};
 
@@ -16,14 +16,14 @@ use super::{
     Tx, refused,
     sql::{Columns, int},
     unknown,
-    writes::batch_of,
 };
 use crate::{
     model::{
-        ids::{Author, BoardName, Post, PostId, Resource, Seq, UserId},
-        rows::{Appended, Boards, Found, NewPost, Page, Permission, Range, StoreError},
+        ids::{Author, BoardName, Post, PostId, Seq, UserId},
+        message::TaskResult,
+        rows::{Boards, Found, NewPost, Page, Permission, Range, StoreError},
     },
-    store::{APPEND_POSTS_MAX, BOARDS_MAX, READ_BYTES_MAX, READ_POSTS_MAX},
+    store::{BOARDS_MAX, READ_BYTES_MAX, READ_POSTS_MAX},
 };
 
 /// A row of `boards`.
@@ -40,18 +40,14 @@ enum Stands {
 }
 
 impl Tx<'_> {
+    /// Appends a run of posts; one result per post, and how many were new. An unknown board is
+    /// an error before anything was written.
     pub(super) fn append(
         &self,
         permission: &Permission,
-        posts: &[NewPost],
-    ) -> Result<Vec<Appended>, StoreError> {
-        let Resource::Board(name) = &permission.resource else {
-            return Err(refused("posts want a board's permission"));
-        };
-        if posts.is_empty() || posts.len() > APPEND_POSTS_MAX {
-            return Err(refused(format!("an append has 1 to {APPEND_POSTS_MAX} posts")));
-        }
-        self.fence(permission, Some(batch_of(posts)))?;
+        name: &BoardName,
+        posts: &[&NewPost],
+    ) -> Result<(Vec<TaskResult>, usize), StoreError> {
         let board = self.board(name)?;
         let numbers = self.number(&board, posts)?;
         let posted_at_ms = board.last_posted_at_ms.max(self.now_ms);
@@ -85,17 +81,17 @@ impl Tx<'_> {
             let last_seq = board.last_seq + made as u64;
             put.execute(params![board.number, int(last_seq), int(posted_at_ms)])?;
         }
-        self.record(permission, "append", made)?;
-        let answer = |(post, seq): (&NewPost, &Option<Seq>)| match seq {
-            Some(seq) => Ok(Appended::Committed { seq: *seq, posted_at_ms }),
+        let result = |(post, seq): (&&NewPost, &Option<Seq>)| match seq {
+            Some(seq) => Ok(TaskResult::Committed { seq: *seq, posted_at_ms }),
             None => self.repeated(board.number, post),
         };
-        posts.iter().zip(&numbers).map(answer).collect()
+        let results = posts.iter().zip(&numbers).map(result).collect::<Result<_, StoreError>>()?;
+        Ok((results, made))
     }
 
     /// Takes the ids that are new and gives them their places; `None` for all others. Of an id
     /// that the batch holds twice the first is meant.
-    fn number(&self, board: &Board, posts: &[NewPost]) -> Result<Vec<Option<Seq>>, StoreError> {
+    fn number(&self, board: &Board, posts: &[&NewPost]) -> Result<Vec<Option<Seq>>, StoreError> {
         let mut firsts = BTreeMap::new();
         for (nth, post) in posts.iter().enumerate() {
             firsts.entry((post.author.id, post.id)).or_insert(nth);
@@ -134,14 +130,14 @@ impl Tx<'_> {
     }
 
     /// The answer to a post whose id was taken before.
-    fn repeated(&self, board: i64, post: &NewPost) -> Result<Appended, StoreError> {
+    fn repeated(&self, board: i64, post: &NewPost) -> Result<TaskResult, StoreError> {
         let (stands, seq) = match self.stands(post.author.id, post.id)? {
             Some(Stands::For { board, seq }) => (board, seq),
-            Some(Stands::Cancelled) => return Ok(Appended::Cancelled),
+            Some(Stands::Cancelled) => return Ok(TaskResult::Cancelled),
             None => return Err(StoreError::Broken { why: format!("id {} has no row", post.id) }),
         };
         if stands != board {
-            return Ok(Appended::Conflict);
+            return Ok(TaskResult::Conflict);
         }
         let mut find = self
             .db
@@ -151,26 +147,32 @@ impl Tx<'_> {
             Ok((text, row.nat(1)?))
         })?;
         Ok(if text == post.text.as_str() {
-            Appended::Duplicate { seq: Seq(seq), posted_at_ms }
+            TaskResult::Duplicate { seq: Seq(seq), posted_at_ms }
         } else {
-            Appended::Conflict
+            TaskResult::Conflict
         })
     }
 
-    pub(super) fn cancel_post(
-        &self,
-        permission: &Permission,
-        user: UserId,
-        id: PostId,
-    ) -> Result<Found, StoreError> {
-        self.fence_session(permission)?;
+    /// Cancels those of the ids that are not taken; how many that were.
+    pub(super) fn cancel_ids(&self, ids: &BTreeSet<(UserId, PostId)>) -> Result<usize, StoreError> {
         let mut put = self.db.prepare_cached(
             "INSERT INTO post_ids (user, id, board, seq) VALUES (?1, ?2, NULL, NULL)
              ON CONFLICT DO NOTHING",
         )?;
-        let made = put.execute(params![user.0, id.0])?;
-        self.record(permission, "cancel_post", made)?;
-        self.find_post(user, id)
+        let mut made = 0;
+        for (user, id) in ids {
+            made += put.execute(params![user.0, id.0])?;
+        }
+        Ok(made)
+    }
+
+    /// Outcome of a cancel whose id is taken by now.
+    pub(super) fn cancelled(&self, user: UserId, id: PostId) -> Result<TaskResult, StoreError> {
+        match self.find_post(user, id)? {
+            Found::Cancelled => Ok(TaskResult::Cancelled),
+            Found::Committed(post) => Ok(TaskResult::AlreadyCommitted(Box::new(post))),
+            Found::Nothing => Err(StoreError::Broken { why: format!("id {id} has no row") }),
+        }
     }
 
     pub(super) fn find_post(&self, user: UserId, id: PostId) -> Result<Found, StoreError> {
@@ -254,26 +256,20 @@ impl Tx<'_> {
         Ok(Boards { boards, epoch: self.epoch()?, as_of_ms: self.now_ms })
     }
 
-    pub(super) fn create_board(&self, permission: &Permission) -> Result<(), StoreError> {
-        let Resource::Board(name) = &permission.resource else {
-            return Err(refused("a new board wants its own permission"));
-        };
-        self.fence(permission, Some([0; 32]))?;
-        let there = match self.board(name) {
-            Ok(_) => true,
-            Err(StoreError::Unknown { .. }) => false,
+    /// Creates a board unless it is there; how many rows that made.
+    pub(super) fn create_board(&self, name: &BoardName) -> Result<usize, StoreError> {
+        match self.board(name) {
+            Ok(_) => return Ok(0),
+            Err(StoreError::Unknown { .. }) => {}
             Err(error) => return Err(error),
-        };
-        if !there {
-            if self.count("boards")? >= BOARDS_MAX as u64 {
-                return Err(refused(format!("{BOARDS_MAX} boards are the most")));
-            }
-            let mut put = self.db.prepare_cached(
-                "INSERT INTO boards (name, last_seq, last_posted_at) VALUES (?1, 0, 0)",
-            )?;
-            put.execute([name.as_str()])?;
         }
-        self.record(permission, "create_board", usize::from(!there))
+        if self.count("boards")? >= BOARDS_MAX as u64 {
+            return Err(refused(format!("{BOARDS_MAX} boards are the most")));
+        }
+        let mut put = self.db.prepare_cached(
+            "INSERT INTO boards (name, last_seq, last_posted_at) VALUES (?1, 0, 0)",
+        )?;
+        Ok(put.execute([name.as_str()])?)
     }
 
     fn board(&self, name: &BoardName) -> Result<Board, StoreError> {

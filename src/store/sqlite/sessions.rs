@@ -16,31 +16,25 @@ use super::{
 use crate::{
     model::{
         ids::{Author, BoardName, Seq, SessionKey, UserId},
-        rows::{Permission, SessionRow, StoreError},
+        rows::{SessionRow, StoreError},
     },
     store::CLOSED_PAGE_MAX,
 };
 
-/// The longest life of a ticket, ms.
-const TICKET_TTL_MAX_MS: u64 = 5 * 60 * 1000;
+/// Life of a ticket, ms.
+const TICKET_TTL_MS: u64 = 5 * 60 * 1000;
 
 /// Tickets of one session at most; the one that ends first gives way.
 const TICKETS_MAX: u64 = 8;
 
 impl Tx<'_> {
-    pub(super) fn open_session(
-        &self,
-        permission: &Permission,
-        key: SessionKey,
-        user: &Author,
-    ) -> Result<(), StoreError> {
-        self.fence_session(permission)?;
-        let made = match self.user_of(key)? {
-            Some(open) if open.id == user.id => 0,
-            Some(_) => return Err(refused("this session is another user's")),
-            None => self.insert_session(key, user)?,
-        };
-        self.record(permission, "open_session", made)
+    /// Opens a session unless this key is open for this user; how many rows that made.
+    pub(super) fn open_session(&self, key: SessionKey, user: &Author) -> Result<usize, StoreError> {
+        match self.user_of(key)? {
+            Some(open) if open.id == user.id => Ok(0),
+            Some(_) => Err(refused("this session is another user's")),
+            None => self.insert_session(key, user),
+        }
     }
 
     fn insert_session(&self, key: SessionKey, user: &Author) -> Result<usize, StoreError> {
@@ -71,16 +65,6 @@ impl Tx<'_> {
         let rows = find.query_map([user.id.0], |row| Ok((row.word(0)?, Seq(row.nat(1)?))))?;
         let read_marks = rows.collect::<Result<_, _>>()?;
         Ok(Some(SessionRow { key, user, read_marks }))
-    }
-
-    pub(super) fn close_session(
-        &self,
-        permission: &Permission,
-        key: SessionKey,
-    ) -> Result<(), StoreError> {
-        self.fence_session(permission)?;
-        let closed = self.end_session(key)?;
-        self.record(permission, "close_session", usize::from(closed))
     }
 
     /// Takes a session away with all that hangs on it; false if it was not open.
@@ -117,14 +101,13 @@ impl Tx<'_> {
         Ok((rows.into_iter().map(|(_, key)| key).collect(), mark))
     }
 
+    /// Raises a read mark and never lowers it; how many rows that changed.
     pub(super) fn set_read_mark(
         &self,
-        permission: &Permission,
         key: SessionKey,
         board: &BoardName,
         seq: Seq,
-    ) -> Result<(), StoreError> {
-        self.fence_session(permission)?;
+    ) -> Result<usize, StoreError> {
         let user = self.user_of(key)?.ok_or_else(|| unknown("session"))?;
         let (number, end) = self.board_end(board)?;
         if seq > end {
@@ -135,18 +118,15 @@ impl Tx<'_> {
              ON CONFLICT (user, board) DO UPDATE SET seq = excluded.seq
              WHERE excluded.seq > read_marks.seq",
         )?;
-        let made = put.execute(params![user.id.0, number, int(seq.0)])?;
-        self.record(permission, "set_read_mark", made)
+        Ok(put.execute(params![user.id.0, number, int(seq.0)])?)
     }
 
+    /// Keeps a handover ticket of an open session; how many rows that made.
     pub(super) fn put_ticket(
         &self,
-        permission: &Permission,
         ticket: &[u8; 32],
         key: SessionKey,
-        ttl_ms: u64,
-    ) -> Result<(), StoreError> {
-        self.fence_session(permission)?;
+    ) -> Result<usize, StoreError> {
         if self.user_of(key)?.is_none() {
             return Err(unknown("session"));
         }
@@ -159,7 +139,7 @@ impl Tx<'_> {
                 let mut put = self.db.prepare_cached(
                     "INSERT INTO tickets (ticket, key, ends_at, new_key) VALUES (?1, ?2, ?3, NULL)",
                 )?;
-                let ends_at_ms = self.now_ms.saturating_add(ttl_ms.min(TICKET_TTL_MAX_MS));
+                let ends_at_ms = self.now_ms.saturating_add(TICKET_TTL_MS);
                 put.execute(params![ticket, key.0, int(ends_at_ms)])?
             }
         };
@@ -169,16 +149,16 @@ impl Tx<'_> {
                  LIMIT -1 OFFSET ?2)",
         )?;
         trim.execute(params![key.0, int(TICKETS_MAX)])?;
-        self.record(permission, "put_ticket", made)
+        Ok(made)
     }
 
+    /// Spends a ticket for a new session of the same user: the session, and how many rows that
+    /// made.
     pub(super) fn redeem_ticket(
         &self,
-        permission: &Permission,
         ticket: &[u8; 32],
         key: SessionKey,
-    ) -> Result<SessionRow, StoreError> {
-        self.fence_session(permission)?;
+    ) -> Result<(SessionRow, usize), StoreError> {
         let mut find = self
             .db
             .prepare_cached("SELECT key, ends_at, new_key FROM tickets WHERE ticket = ?1")?;
@@ -198,13 +178,15 @@ impl Tx<'_> {
                 if self.user_of(key)?.is_some() {
                     return Err(refused("this session is open"));
                 }
+                // First, because a rule may refuse it: a refused task leaves nothing behind.
+                let made = self.insert_session(key, &user)?;
                 let mut spend =
                     self.db.prepare_cached("UPDATE tickets SET new_key = ?2 WHERE ticket = ?1")?;
                 spend.execute(params![ticket, key.0])?;
-                self.insert_session(key, &user)?
+                made
             }
         };
-        self.record(permission, "redeem_ticket", made)?;
-        self.find_session(key)?.ok_or_else(|| unknown("session"))
+        let session = self.find_session(key)?.ok_or_else(|| unknown("session"))?;
+        Ok((session, made))
     }
 }

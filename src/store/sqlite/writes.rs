@@ -1,9 +1,12 @@
-//! The fencing check and the record of what passed it (G8).
+//! The write of users' tasks: the fencing check, each task in turn, and the record (G8).
 //!
-//! 1. A write passes if `(epoch, lease)` is the lease row's and `n` is not below the last seen.
-//! 2. One `n` names one worker and, on a board, one batch: a second one is refused like an old one.
-//! 3. The check, the new `n` and the write itself are one transaction.
+//! 1. A batch passes if `(epoch, lease)` is the lease row's and `n` is not below the last seen.
+//! 2. One `n` names one worker and one batch: a second one is refused like an old one.
+//! 3. The check, the new `n`, all tasks and the record are one transaction.
 //! 4. No time is asked: a lease that ran out still writes until somebody else was granted it.
+//! 5. A rule refuses a task before its first row, so a refused task leaves nothing behind.
+
+use std::collections::BTreeSet;
 
 use rusqlite::{OptionalExtension, params};
 use sha2::{Digest, Sha256};
@@ -13,7 +16,8 @@ use super::{
     sql::{Columns, int, malformed},
 };
 use crate::model::{
-    ids::{NodeId, Resource, StoreEpoch, Token},
+    ids::{BoardName, NodeId, Resource, StoreEpoch, Token},
+    message::{BATCH_TASKS_MAX, Task, TaskResult},
     rows::{NewPost, Permission, StoreError, WriteRow},
 };
 
@@ -27,24 +31,215 @@ struct Seen {
     batch: Option<[u8; 32]>,
 }
 
-/// What tells one batch of posts from another: their ids, in order.
-pub(super) fn batch_of(posts: &[NewPost]) -> [u8; 32] {
+/// Identity of a batch: a hash over its tasks' kinds and keys, in order. What a task says beside
+/// its keys (a text, a name) is left to the rows that it meets.
+fn batch_of(tasks: &[Task]) -> [u8; 32] {
     let mut hash = Sha256::new();
-    for post in posts {
-        hash.update(post.author.id.0);
-        hash.update(post.id.0);
+    for task in tasks {
+        match task {
+            Task::Post { board, post } => {
+                hash.update([0]);
+                hash_name(&mut hash, board);
+                hash.update(post.author.id.0);
+                hash.update(post.id.0);
+            }
+            Task::CreateBoard { board } => {
+                hash.update([1]);
+                hash_name(&mut hash, board);
+            }
+            Task::CancelPost { user, id } => {
+                hash.update([2]);
+                hash.update(user.0);
+                hash.update(id.0);
+            }
+            Task::OpenSession { key, user } => {
+                hash.update([3]);
+                hash.update(key.0);
+                hash.update(user.id.0);
+            }
+            Task::CloseSession { key } => {
+                hash.update([4]);
+                hash.update(key.0);
+            }
+            Task::SetReadMark { key, board, seq } => {
+                hash.update([5]);
+                hash.update(key.0);
+                hash_name(&mut hash, board);
+                hash.update(seq.0.to_le_bytes());
+            }
+            Task::PutTicket { key, ticket_sha256 } => {
+                hash.update([6]);
+                hash.update(key.0);
+                hash.update(ticket_sha256);
+            }
+            Task::RedeemTicket { ticket_sha256, key } => {
+                hash.update([7]);
+                hash.update(ticket_sha256);
+                hash.update(key.0);
+            }
+        }
     }
     hash.finalize().into()
 }
 
+/// With its length before it, so that no two lists of fields read alike.
+fn hash_name(hash: &mut Sha256, board: &BoardName) {
+    hash.update((board.as_str().len() as u64).to_le_bytes());
+    hash.update(board.as_str());
+}
+
+/// Results of a batch so far, and the rows that they made.
+#[derive(Default)]
+struct Written {
+    results: Vec<TaskResult>,
+    rows: usize,
+}
+
+impl Written {
+    /// Adds the outcome of one task. A rule's refusal is its result.
+    ///
+    /// # Errors
+    /// What fails the whole batch.
+    fn add(&mut self, outcome: Result<(TaskResult, usize), StoreError>) -> Result<(), StoreError> {
+        let (result, rows) = match outcome {
+            Ok(done) => done,
+            Err(error) => (refusal(error)?, 0),
+        };
+        self.results.push(result);
+        self.rows += rows;
+        Ok(())
+    }
+}
+
+/// A rule's refusal as a task's result; any other error fails the whole batch.
+fn refusal(error: StoreError) -> Result<TaskResult, StoreError> {
+    match error {
+        StoreError::Unknown { .. } | StoreError::Refused { .. } => {
+            Ok(TaskResult::Refused(Box::new(error)))
+        }
+        StoreError::Away { .. }
+        | StoreError::Fenced { .. }
+        | StoreError::Stale
+        | StoreError::InUse { .. }
+        | StoreError::Broken { .. } => Err(error),
+    }
+}
+
+/// The task as a post of this board.
+fn post_of<'a>(task: &'a Task, covered: &BoardName) -> Option<&'a NewPost> {
+    match task {
+        Task::Post { board, post } if board == covered => Some(post),
+        _ => None,
+    }
+}
+
+fn not_covered(permission: &Permission) -> StoreError {
+    refused(format!("not covered by the permission of {}", permission.resource))
+}
+
 impl Tx<'_> {
-    /// Passes or refuses a permission and remembers its `n`, worker and batch. `batch` is `None`
-    /// where the tasks of one assignment are written one by one.
-    pub(super) fn fence(
+    /// Writes a batch under one permission; one result per task, in order.
+    pub(super) fn write(
         &self,
         permission: &Permission,
-        batch: Option<[u8; 32]>,
-    ) -> Result<(), StoreError> {
+        tasks: &[Task],
+    ) -> Result<Vec<TaskResult>, StoreError> {
+        if tasks.is_empty() || tasks.len() > BATCH_TASKS_MAX {
+            return Err(refused(format!("a batch has 1 to {BATCH_TASKS_MAX} tasks")));
+        }
+        self.fence(permission, batch_of(tasks))?;
+        let written = match &permission.resource {
+            Resource::Board(board) => self.write_to_board(permission, board, tasks)?,
+            Resource::Sessions(_) => self.write_sessions(permission, tasks)?,
+        };
+        self.record(
+            &permission.resource,
+            permission.token,
+            permission.worker,
+            "write",
+            written.rows,
+        )?;
+        Ok(written.results)
+    }
+
+    /// Writes posts of a board, run by run, and its creation.
+    fn write_to_board(
+        &self,
+        permission: &Permission,
+        board: &BoardName,
+        tasks: &[Task],
+    ) -> Result<Written, StoreError> {
+        let mut written = Written::default();
+        let mut rest = tasks;
+        while let Some((task, others)) = rest.split_first() {
+            let posts: Vec<_> = rest.iter().map_while(|task| post_of(task, board)).collect();
+            if posts.is_empty() {
+                written.add(match task {
+                    Task::CreateBoard { board: named } if named == board => {
+                        self.create_board(board).map(|rows| (TaskResult::Done, rows))
+                    }
+                    _ => Err(not_covered(permission)),
+                })?;
+                rest = others;
+                continue;
+            }
+            match self.append(permission, board, &posts) {
+                Ok((results, rows)) => {
+                    written.results.extend(results);
+                    written.rows += rows;
+                }
+                Err(error) => {
+                    let refused = refusal(error)?;
+                    written.results.extend(posts.iter().map(|_| refused.clone()));
+                }
+            }
+            rest = &rest[posts.len()..];
+        }
+        Ok(written)
+    }
+
+    /// Writes sessions, read marks, tickets and cancels.
+    fn write_sessions(
+        &self,
+        permission: &Permission,
+        tasks: &[Task],
+    ) -> Result<Written, StoreError> {
+        // All ids at once and sorted, as an append inserts them. No other task reads these rows.
+        let cancels: BTreeSet<_> = tasks
+            .iter()
+            .filter_map(|task| match task {
+                Task::CancelPost { user, id } => Some((*user, *id)),
+                _ => None,
+            })
+            .collect();
+        let mut written = Written { rows: self.cancel_ids(&cancels)?, ..Written::default() };
+        let done = |rows| (TaskResult::Done, rows);
+        for task in tasks {
+            written.add(match task {
+                Task::Post { .. } | Task::CreateBoard { .. } => Err(not_covered(permission)),
+                Task::CancelPost { user, id } => {
+                    self.cancelled(*user, *id).map(|result| (result, 0))
+                }
+                Task::OpenSession { key, user } => self.open_session(*key, user).map(done),
+                Task::CloseSession { key } => {
+                    self.end_session(*key).map(|closed| done(usize::from(closed)))
+                }
+                Task::SetReadMark { key, board, seq } => {
+                    self.set_read_mark(*key, board, *seq).map(done)
+                }
+                Task::PutTicket { key, ticket_sha256 } => {
+                    self.put_ticket(ticket_sha256, *key).map(done)
+                }
+                Task::RedeemTicket { ticket_sha256, key } => self
+                    .redeem_ticket(ticket_sha256, *key)
+                    .map(|(session, rows)| (TaskResult::Session(Box::new(session)), rows)),
+            })?;
+        }
+        Ok(written)
+    }
+
+    /// Passes or refuses a permission for this batch and remembers its `n`, worker and batch.
+    fn fence(&self, permission: &Permission, batch: [u8; 32]) -> Result<(), StoreError> {
         let token = permission.token;
         let resource = permission.resource.to_string();
         let seen = self.seen(&resource)?;
@@ -54,7 +249,7 @@ impl Tx<'_> {
         let same = |seen: &Seen| {
             token.n == seen.token.n
                 && seen.worker == Some(permission.worker)
-                && (seen.batch.is_none() || seen.batch == batch)
+                && seen.batch == Some(batch)
         };
         let seen = match seen {
             // A grant is seen as n = 0, so a write's n begins at 1.
@@ -97,26 +292,8 @@ impl Tx<'_> {
             .optional()?)
     }
 
-    /// [`Self::fence`] for what people's sessions write.
-    pub(super) fn fence_session(&self, permission: &Permission) -> Result<(), StoreError> {
-        match permission.resource {
-            Resource::Sessions(_) => self.fence(permission, None),
-            Resource::Board(_) => Err(refused("a board's permission covers posts only")),
-        }
-    }
-
-    /// Records what was accepted under a permission.
-    pub(super) fn record(
-        &self,
-        permission: &Permission,
-        kind: &str,
-        rows: usize,
-    ) -> Result<(), StoreError> {
-        self.record_as(&permission.resource, permission.token, permission.worker, kind, rows)
-    }
-
     /// Records an accepted write or a grant.
-    pub(super) fn record_as(
+    pub(super) fn record(
         &self,
         resource: &Resource,
         token: Token,

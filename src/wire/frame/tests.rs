@@ -5,7 +5,7 @@ use crate::model::{
     ids::{Author, BoardName, NodeId, PostId, Registration, Resource, Seq, Token, UserId},
     message::{Assign, AssignReply, ForwardReply, Task, TaskResult, Update},
     outcome::Outcome,
-    rows::{Appended, NewPost, Permission, Range},
+    rows::{NewPost, Permission, Range},
 };
 
 fn a_post(text: &str) -> Task {
@@ -49,7 +49,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         (any::<u64>(), any::<u64>()).prop_map(|(id, seq)| Frame::Response {
             id,
             response: Response::Assign(AssignReply::Done(vec![
-                TaskResult::Posted(Appended::Committed { seq: Seq(seq), posted_at_ms: seq }),
+                TaskResult::Committed { seq: Seq(seq), posted_at_ms: seq },
                 TaskResult::Cancelled,
             ])),
         }),

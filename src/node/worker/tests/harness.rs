@@ -48,12 +48,12 @@ use crate::{
 
 pub(super) const EPOCH: StoreEpoch = StoreEpoch(7);
 
-/// A store that is away, or slow to append, when told so.
+/// Store that a test makes away, or slow to write.
 pub(super) struct Held {
     inner: Store,
     pub away: AtomicBool,
-    pub appends: AtomicU64,
-    /// One permit for each append that may go on.
+    pub writes: AtomicU64,
+    /// One permit for each write that may go on.
     pub gate: Semaphore,
 }
 
@@ -63,8 +63,8 @@ impl Backend for Arc<Held> {
             if self.away.load(Ordering::SeqCst) {
                 return Err(StoreError::Away { why: "unplugged".to_owned() });
             }
-            if matches!(op, Op::Append { .. }) {
-                self.appends.fetch_add(1, Ordering::SeqCst);
+            if matches!(op, Op::Write { .. }) {
+                self.writes.fetch_add(1, Ordering::SeqCst);
                 self.gate.acquire().await.expect("never closed").forget();
             }
             self.inner.call(op).await
@@ -79,7 +79,7 @@ pub(super) fn store() -> (Store, Arc<Held>) {
     let held = Arc::new(Held {
         inner,
         away: AtomicBool::new(false),
-        appends: AtomicU64::new(0),
+        writes: AtomicU64::new(0),
         gate: Semaphore::new(1000),
     });
     (Store::new(Arc::clone(&held)), held)

@@ -12,7 +12,7 @@ use crate::{
             AssignReply, Close, CloseReason, Direct, MemberState, Request, Response, TaskResult,
             Update,
         },
-        rows::{Appended, Page, Range},
+        rows::{Page, Range},
     },
     store::Store,
 };
@@ -55,13 +55,13 @@ async fn it_registers_writes_a_batch_and_answers_reads_from_its_copy() {
     let seqs: Vec<_> = results
         .iter()
         .map(|result| match result {
-            TaskResult::Posted(Appended::Committed { seq, .. }) => (true, seq.0),
-            TaskResult::Posted(Appended::Duplicate { seq, .. }) => (false, seq.0),
+            TaskResult::Committed { seq, .. } => (true, seq.0),
+            TaskResult::Duplicate { seq, .. } => (false, seq.0),
             other => panic!("{other:?}"),
         })
         .collect();
     assert_eq!(seqs, [(true, 1), (true, 2), (false, 1)]);
-    assert_eq!(held.appends.load(Ordering::SeqCst), 1);
+    assert_eq!(held.writes.load(Ordering::SeqCst), 1);
     let page = copy_of(&taken, 2).await;
     assert_eq!(page.posts, read(&store, 0).await.posts);
     assert_eq!(taken.call(Request::Echo(vec![1, 2])).await, Response::Echo(vec![1, 2]));
@@ -84,15 +84,7 @@ async fn what_fanout_lost_is_repaired_from_the_store() {
     // Another worker's writes: this one hears of the last only.
     let mut theirs = batch(&taken, lease, 1, vec![post(1), post(2), post(3)]);
     theirs.permission.worker = master.domain.master;
-    let posts: Vec<_> = theirs
-        .tasks
-        .iter()
-        .map(|task| match task {
-            crate::model::message::Task::Post { post, .. } => post.clone(),
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    store.append(theirs.permission, posts).await.expect("appended");
+    store.write(theirs.permission, theirs.tasks).await.expect("written");
     let all = read(&store, 0).await.posts;
     let news = Update::Posts {
         epoch: EPOCH,
@@ -119,7 +111,7 @@ async fn a_store_that_is_away_is_said_in_time_and_in_heartbeats() {
         }
     };
     taken.hear(beat(true)).await;
-    // An append that does not come back.
+    // A write that does not come back.
     held.gate.forget_permits(1000);
     let reply = taken.assign(batch(&taken, lease, 1, vec![post(1)])).await;
     assert!(matches!(reply, AssignReply::StoreAway { .. }), "{reply:?}");
@@ -147,7 +139,7 @@ async fn one_token_is_written_once_however_often_it_is_asked_for() {
     held.gate.forget_permits(1000);
     let ask = || taken.assign(batch(&taken, lease, 1, vec![post(1)]));
     let let_go = async {
-        while held.appends.load(Ordering::SeqCst) == 0 {
+        while held.writes.load(Ordering::SeqCst) == 0 {
             env().sleep(Duration::from_millis(5)).await;
         }
         env().sleep(Duration::from_millis(50)).await;
@@ -158,7 +150,7 @@ async fn one_token_is_written_once_however_often_it_is_asked_for() {
     assert_eq!(one, same);
     assert!(matches!(one, AssignReply::Done(_)), "{one:?}");
     assert!(matches!(other, AssignReply::Broken { .. }), "{other:?}");
-    assert_eq!(held.appends.load(Ordering::SeqCst), 1);
+    assert_eq!(held.writes.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

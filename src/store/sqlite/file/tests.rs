@@ -13,7 +13,8 @@ use crate::{
     env::real::{RealWorld, TempDir},
     model::{
         ids::{Author, BoardName, Incarnation, NodeId, PostId, Resource, Seq, Token, UserId},
-        rows::{Appended, DeadLetter, Holder, Lease, NewPost, Permission, Range},
+        message::{Task, TaskResult},
+        rows::{DeadLetter, Holder, Lease, NewPost, Permission, Range},
     },
     store::{
         contract::{self, Lab},
@@ -91,7 +92,7 @@ async fn append_under_load(path: &Path, node: u8) {
     let env = real_env();
     let store = open(&env, path, Duration::from_secs(30)).expect("a store");
     let board: BoardName = format!("board-{node}").parse().expect("a name");
-    let resource = Resource::Board(board);
+    let resource = Resource::Board(board.clone());
     let lease = store.acquire_lease(resource.clone(), holder(node), 3000).await;
     let Ok(Lease::Granted { epoch, lease, .. }) = lease else { panic!("not granted: {lease:?}") };
     let permission = |n| Permission {
@@ -99,7 +100,8 @@ async fn append_under_load(path: &Path, node: u8) {
         token: Token { epoch, lease, n },
         worker: NodeId([node; 16]),
     };
-    store.create_board(permission(1)).await.expect("created");
+    let create = vec![Task::CreateBoard { board: board.clone() }];
+    store.write(permission(1), create.into()).await.expect("created");
     let posting = async {
         let mut slowest = Duration::ZERO;
         for n in 0..POSTS {
@@ -108,10 +110,11 @@ async fn append_under_load(path: &Path, node: u8) {
             id[..8].copy_from_slice(&n.to_be_bytes());
             let text = format!("post {n}").parse().expect("a text");
             let began = env.now();
-            let posts = vec![NewPost { id: PostId(id), author, text }];
-            let done = store.append(permission(n + 2), posts).await.expect("appended");
+            let post = NewPost { id: PostId(id), author, text };
+            let tasks = vec![Task::Post { board: board.clone(), post }];
+            let done = store.write(permission(n + 2), tasks.into()).await.expect("written");
             slowest = slowest.max(env.now().since(began));
-            assert!(matches!(done[0], Appended::Committed { seq, .. } if seq == Seq(n + 1)));
+            assert!(matches!(done[0], TaskResult::Committed { seq, .. } if seq == Seq(n + 1)));
         }
         slowest
     };
@@ -194,7 +197,11 @@ async fn processes_that_share_a_file_take_turns() {
         assert_eq!(seqs, (1..=POSTS).collect::<Vec<_>>());
     }
     let rows = store.writes(0, 10_000).await.expect("the record");
-    assert_eq!(rows.iter().filter(|row| row.kind == "append").count() as u64, 5 * POSTS);
+    assert_eq!(
+        rows.iter().filter(|row| row.kind == "write").count() as u64,
+        5 * (1 + POSTS),
+        "posts and creations"
+    );
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use crate::{
     env::real::TempDir,
     model::{
         ids::{Author, BoardName, Incarnation, NodeId, Resource, SessionKey, Token, UserId},
+        message::{Task, TaskResult},
         rows::{DeadLetter, Holder, Lease, MasterRow, Permission},
     },
     store::contract::{self, Lab, MoveClock},
@@ -75,7 +76,8 @@ impl Desk {
         let permission = Permission { resource, token, worker: NodeId([9; 16]) };
         let user = Author { id: UserId([1; 16]), name: "Ada".parse().expect("a name") };
         let key = SessionKey([1; 32]);
-        self.apply(&Op::OpenSession { permission, key, user });
+        let tasks = Arc::new(vec![Task::OpenSession { key, user }]);
+        self.apply(&Op::Write { permission, tasks });
         key
     }
 

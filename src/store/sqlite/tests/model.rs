@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     ids::{PostId, Seq},
-    rows::{Appended, Found, NewPost, Page, Range},
+    rows::{NewPost, Page, Range},
 };
 
 /// Boards `b0` and `b1`, and the people of master 1.
@@ -51,24 +51,24 @@ type Batch = Vec<(u8, u8)>;
 struct Held {
     lease: u64,
     n: u64,
-    seen: Option<(u8, Option<Batch>)>,
+    seen: Option<(u8, Batch)>,
     master: u8,
     ends_at_ms: u64,
 }
 
 impl Held {
-    fn passes(&self, lease: u64, n: u64, worker: u8, batch: Option<&Batch>) -> bool {
+    fn passes(&self, lease: u64, n: u64, worker: u8, batch: &Batch) -> bool {
         let same = || match &self.seen {
             None => false,
-            Some((by, seen)) => *by == worker && (seen.is_none() || seen.as_ref() == batch),
+            Some((by, seen)) => *by == worker && seen == batch,
         };
         lease == self.lease && lease > 0 && (n > self.n || n == self.n && same())
     }
 
-    fn pass(&mut self, n: u64, worker: u8, batch: Option<&Batch>) {
+    fn pass(&mut self, n: u64, worker: u8, batch: &Batch) {
         if n > self.n {
             self.n = n;
-            self.seen = Some((worker, batch.cloned()));
+            self.seen = Some((worker, batch.clone()));
         }
     }
 }
@@ -153,15 +153,20 @@ fn permission(nth: usize, lease: u64, n: u64, worker: u8) -> Permission {
     Permission { resource: resource(nth), token, worker: NodeId([100 + worker; 16]) }
 }
 
+fn write(permission: Permission, tasks: Vec<Task>) -> Op {
+    Op::Write { permission, tasks: Arc::new(tasks) }
+}
+
 fn run(moves: &[Move]) {
     let core = || SqliteCore::open_in_memory(&NEW).expect("a store in memory");
     let (mut twins, mut model, mut now_ms) = (Twins(core(), core()), Model::default(), START_MS);
     for board in 0..BOARDS {
         let op = Op::AcquireLease { resource: resource(board), holder: LIFE, ttl_ms: 3000 };
         twins.apply(&op, now_ms).expect("granted");
-        let made = twins.apply(&Op::CreateBoard(permission(board, 1, 1, 0)), now_ms);
-        assert_eq!(made, Ok(Reply::Done));
-        let seen = Some((0, Some(Vec::new())));
+        let Resource::Board(name) = resource(board) else { panic!("a board") };
+        let op = write(permission(board, 1, 1, 0), vec![Task::CreateBoard { board: name }]);
+        assert_eq!(twins.apply(&op, now_ms), Ok(Reply::Written(vec![TaskResult::Done])));
+        let seen = Some((0, Vec::new()));
         model.held[board] = Held { lease: 1, n: 1, seen, master: 1, ends_at_ms: now_ms + 3000 };
     }
     for step in moves {
@@ -185,39 +190,42 @@ fn run(moves: &[Move]) {
             Move::Append { board, earlier, n, worker, posts } => {
                 let lease = model.held[*board].lease.saturating_sub(u64::from(*earlier));
                 let batch: Batch = posts.iter().map(|(user, id, _)| (*user, *id)).collect();
-                let op = Op::Append {
-                    permission: permission(*board, lease, *n, *worker),
-                    posts: posts.iter().copied().map(new_post).collect(),
-                };
+                let Resource::Board(name) = resource(*board) else { panic!("a board") };
+                let task = |post| Task::Post { board: name.clone(), post: new_post(post) };
+                let tasks = posts.iter().copied().map(task).collect();
+                let op = write(permission(*board, lease, *n, *worker), tasks);
                 let answer = twins.apply(&op, now_ms);
-                if !model.held[*board].passes(lease, *n, *worker, Some(&batch)) {
+                if !model.held[*board].passes(lease, *n, *worker, &batch) {
                     assert!(matches!(answer, Err(StoreError::Fenced { .. })), "{step:?}");
                     continue;
                 }
-                model.held[*board].pass(*n, *worker, Some(&batch));
-                let Ok(Reply::Appended(answers)) = answer else { panic!("{step:?}: {answer:?}") };
+                model.held[*board].pass(*n, *worker, &batch);
+                let Ok(Reply::Written(answers)) = answer else { panic!("{step:?}: {answer:?}") };
                 let said = answers.iter().map(|answer| match answer {
-                    Appended::Committed { seq, .. } => Said::Committed(seq.0),
-                    Appended::Duplicate { seq, .. } => Said::Duplicate(seq.0),
-                    Appended::Conflict => Said::Conflict,
-                    Appended::Cancelled => Said::Cancelled,
+                    TaskResult::Committed { seq, .. } => Said::Committed(seq.0),
+                    TaskResult::Duplicate { seq, .. } => Said::Duplicate(seq.0),
+                    TaskResult::Conflict => Said::Conflict,
+                    TaskResult::Cancelled => Said::Cancelled,
+                    other => panic!("{step:?}: {other:?}"),
                 });
                 assert_eq!(said.collect::<Vec<_>>(), model.append(*board, posts), "{step:?}");
             }
             Move::Cancel { n, worker, post: (by, id) } => {
                 let lease = model.held[PEOPLE].lease;
                 let permission = permission(PEOPLE, lease, *n, *worker);
-                let op = Op::CancelPost { permission, user: user(*by), id: PostId([*id; 16]) };
-                let answer = twins.apply(&op, now_ms);
-                if !model.held[PEOPLE].passes(lease, *n, *worker, None) {
+                let cancel = Task::CancelPost { user: user(*by), id: PostId([*id; 16]) };
+                let answer = twins.apply(&write(permission, vec![cancel]), now_ms);
+                let batch = vec![(*by, *id)];
+                if !model.held[PEOPLE].passes(lease, *n, *worker, &batch) {
                     assert!(matches!(answer, Err(StoreError::Fenced { .. })), "{step:?}");
                     continue;
                 }
-                model.held[PEOPLE].pass(*n, *worker, None);
+                model.held[PEOPLE].pass(*n, *worker, &batch);
                 let stands = *model.ids.entry((*by, *id)).or_insert(Stands::Cancelled);
-                match (answer, stands) {
-                    (Ok(Reply::Found(Found::Cancelled)), Stands::Cancelled) => {}
-                    (Ok(Reply::Found(Found::Committed(post))), Stands::For { seq, .. }) => {
+                let Ok(Reply::Written(results)) = answer else { panic!("{step:?}: {answer:?}") };
+                match (&results[..], stands) {
+                    ([TaskResult::Cancelled], Stands::Cancelled) => {}
+                    ([TaskResult::AlreadyCommitted(post)], Stands::For { seq, .. }) => {
                         assert_eq!(post.seq, Seq(seq as u64));
                     }
                     (answer, _) => panic!("{step:?}: {answer:?}"),
