@@ -10,4 +10,5 @@ pub mod message;
 pub mod outcome;
 pub mod recent;
 pub mod rows;
+pub mod stream;
 pub mod time;

@@ -1,29 +1,18 @@
 //! How the front end speaks to its master: questions over a bounded channel, one answer each.
 
-use std::sync::Arc;
-
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
+pub use crate::model::stream::{ByeReason, Consistency, Delivery, MasterInfo, ResetReason};
 use crate::model::{
     ids::{
-        BoardName, Cursor, Domain, Incarnation, KeyEpoch, NodeId, Post, PostId, Registration, Role,
-        Seq, SessionKey, StoreEpoch, Token, UserId,
+        BoardName, Cursor, Domain, Incarnation, KeyEpoch, NodeId, PostId, Registration, Role, Seq,
+        SessionKey, StoreEpoch, Token, UserId,
     },
     message::{MemberState, Task},
     outcome::Outcome,
     rows::{ActiveUser, Boards, Found, Page, Range, SessionRow},
 };
-
-/// How much an answer may be trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Consistency {
-    /// The store was asked after the request arrived.
-    Strong,
-    /// From a replica; it may be behind.
-    Weak,
-}
 
 /// Why a read has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,17 +45,6 @@ pub struct Restored {
     pub pending: Vec<PostId>,
 }
 
-/// A master as people's pages know it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct MasterInfo {
-    /// Its id.
-    pub id: NodeId,
-    /// A name for people.
-    pub name: String,
-    /// `http://host:port`.
-    pub http: String,
-}
-
 /// What a stream begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -80,49 +58,13 @@ pub struct Hello {
     pub beat_ms: u64,
 }
 
-/// What a stream delivers. `beat` is the front end's own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StreamEvent {
-    /// A post, ascending in its board, without a hole.
-    Post(Arc<Post>),
-    /// The fate of a post of the reader's own.
-    Pending {
-        /// Which.
-        id: PostId,
-        /// `pending`, `committed`, `cancelled`, `rejected`, `dead-letter`.
-        state: &'static str,
-    },
-    /// The list of active people changed, or is sent first.
-    Presence(Arc<[ActiveUser]>),
-    /// Whether the master reaches the store.
-    State(Consistency),
-    /// The list of masters changed.
-    Masters(Vec<MasterInfo>),
-    /// There is a hole: drop the list, read again; the stream goes on from this cursor.
-    Reset {
-        /// `epoch`, `ahead` or `malformed`.
-        reason: &'static str,
-        /// From where it goes on.
-        cursor: Cursor,
-    },
-    /// The last event.
-    Bye {
-        /// `slow`, `draining`, `logged-out`.
-        reason: &'static str,
-        /// Masters to go to.
-        to: Vec<MasterInfo>,
-        /// When.
-        retry_ms: u64,
-    },
-}
-
 /// An open stream.
 #[derive(Debug)]
 pub struct Feed {
     /// What it begins with.
     pub hello: Hello,
-    /// What it goes on with. Closed by the master without [`StreamEvent::Bye`] when the reader is too slow.
-    pub events: mpsc::Receiver<StreamEvent>,
+    /// What it goes on with. Closed by the master without [`Delivery::Bye`] when the reader is too slow.
+    pub events: mpsc::Receiver<Delivery>,
     /// Tells the master when the reader is gone.
     pub guard: FeedGuard,
 }

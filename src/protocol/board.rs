@@ -17,6 +17,7 @@ use std::{
 use crate::model::{
     ids::{BoardName, Cursor, Post, Seq, StoreEpoch},
     rows::{Boards, Range},
+    stream::ResetReason,
 };
 
 /// The most boards of a cluster; the store refuses more.
@@ -210,29 +211,6 @@ impl Tails {
             Range::Last => (Seq(tail.last().0.saturating_sub(limit_seq)), limit),
         };
         (after >= tail.base).then(|| tail.after(after, count))
-    }
-}
-
-/// Why a stream does not go on from where its reader was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResetReason {
-    /// The reader's place is of another store epoch.
-    Epoch,
-    /// The reader's place is past the board's end.
-    Ahead,
-    /// The reader's place could not be read.
-    Malformed,
-}
-
-impl ResetReason {
-    /// The word that people's pages see.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Epoch => "epoch",
-            Self::Ahead => "ahead",
-            Self::Malformed => "malformed",
-        }
     }
 }
 

@@ -25,15 +25,15 @@ use crate::{
         auth::Caller,
         problem::Problem,
         shape::{
-            ByeEvent, HelloEvent, MastersEvent, PendingEvent, PostShape, PresenceEvent, ResetEvent,
-            StateEvent, UserShape,
+            ByeEvent, HelloEvent, MastersEvent, PostShape, PresenceEvent, ResetEvent, StateEvent,
+            UserShape,
         },
     },
     model::{
         ids::{BoardName, Cursor},
         time::Mono,
     },
-    node::handle::{Feed, Hello, MasterInfo, ReadError, StreamEvent},
+    node::handle::{Delivery, Feed, Hello, MasterInfo, ReadError},
 };
 
 /// Bytes gathered before they are handed on, so that a long catch-up is a few large writes.
@@ -198,33 +198,30 @@ impl Reader {
         Some(chunk)
     }
 
-    fn on_event(&mut self, event: Option<StreamEvent>, chunk: &mut Chunk) {
+    fn on_event(&mut self, event: Option<Delivery>, chunk: &mut Chunk) {
         match event {
-            Some(StreamEvent::Post(post)) => {
+            Some(Delivery::Post(post)) => {
                 self.cursor.boards.insert(post.board.clone(), post.seq);
                 let id = self.cursor.to_string();
                 chunk.event("post", Some(&id), &PostShape::from((*post).clone()));
             }
-            Some(StreamEvent::Pending { id, state }) => {
-                chunk.event("pending", None, &PendingEvent { id, state: state.to_owned() });
-            }
-            Some(StreamEvent::Presence(users)) => {
+            Some(Delivery::Presence(users)) => {
                 let users = users.iter().map(UserShape::from).collect();
                 chunk.event("presence", None, &PresenceEvent { users });
             }
-            Some(StreamEvent::State(consistency)) => {
+            Some(Delivery::State(consistency)) => {
                 chunk.event("state", None, &StateEvent { consistency });
             }
-            Some(StreamEvent::Masters(masters)) => {
+            Some(Delivery::Masters(masters)) => {
                 chunk.event("masters", None, &MastersEvent { masters });
             }
-            Some(StreamEvent::Reset { reason, cursor }) => {
+            Some(Delivery::Reset { reason, cursor }) => {
                 let id = cursor.to_string();
                 self.cursor = cursor;
-                chunk.event("reset", Some(&id), &ResetEvent { reason: reason.to_owned() });
+                chunk.event("reset", Some(&id), &ResetEvent { reason: reason.as_str().to_owned() });
             }
-            Some(StreamEvent::Bye { reason, to, retry_ms }) => {
-                chunk.bye(reason, to, retry_ms);
+            Some(Delivery::Bye { reason, to, retry_ms }) => {
+                chunk.bye(reason.as_str(), to, retry_ms);
                 self.ended = true;
             }
             // The master gave up on this reader.

@@ -20,8 +20,8 @@ use crate::{
         rows::{ActiveUser, Boards, Found, NewPost, Page, Range, SessionRow, StoreError},
     },
     node::handle::{
-        Ask, ClusterView, Consistency, FailedView, Feed, FeedGuard, Hello, MasterHandle,
-        MasterInfo, NodeView, QueueView, Read, ReadError, Readiness, Restored, StreamEvent,
+        Ask, ClusterView, Consistency, Delivery, FailedView, Feed, FeedGuard, Hello, MasterHandle,
+        MasterInfo, NodeView, QueueView, Read, ReadError, Readiness, Restored,
     },
 };
 
@@ -66,7 +66,7 @@ pub(super) enum Silent {
 pub(super) struct OpenStream {
     pub(super) boards: Vec<BoardName>,
     pub(super) cursor: Result<Option<Cursor>, ()>,
-    pub(super) events: Option<mpsc::Sender<StreamEvent>>,
+    pub(super) events: Option<mpsc::Sender<Delivery>>,
     pub(super) gone: oneshot::Receiver<()>,
 }
 

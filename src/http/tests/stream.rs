@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use super::{Answer, Ask, SECOND, Site, fake::this_master, snapshots};
 use crate::{
     model::ids::{Author, Cursor, Post, PostId, Seq, StoreEpoch, UserId},
-    node::handle::{Consistency, ReadError, StreamEvent},
+    node::handle::{ByeReason, Consistency, Delivery, ReadError, ResetReason},
 };
 
 async fn open(site: &Site, path: &str, token: &str, last: Option<&str>) -> DuplexStream {
@@ -32,8 +32,8 @@ async fn until(stream: &mut DuplexStream, mark: &str) -> String {
     text
 }
 
-fn post(seq: u64) -> StreamEvent {
-    StreamEvent::Post(Arc::new(Post {
+fn post(seq: u64) -> Delivery {
+    Delivery::Post(Arc::new(Post {
         id: PostId([3; 16]),
         board: "lobby".parse().expect("a name"),
         seq: Seq(seq),
@@ -56,14 +56,13 @@ async fn a_stream_says_hello_then_what_happens_then_bye() {
     let cursor: Cursor = "8;lobby:4".parse().expect("a cursor");
     let masters = vec![this_master()];
     for event in [
-        StreamEvent::State(Consistency::Strong),
-        StreamEvent::Presence(users.into()),
+        Delivery::State(Consistency::Strong),
+        Delivery::Presence(users.into()),
         post(1),
-        StreamEvent::Pending { id: PostId([3; 16]), state: "committed" },
-        StreamEvent::Masters(masters.clone()),
-        StreamEvent::Reset { reason: "epoch", cursor },
+        Delivery::Masters(masters.clone()),
+        Delivery::Reset { reason: ResetReason::Epoch, cursor },
         post(5),
-        StreamEvent::Bye { reason: "draining", to: masters, retry_ms: 200 },
+        Delivery::Bye { reason: ByeReason::Draining, to: masters, retry_ms: 200 },
     ] {
         events.send(event).await.expect("read");
     }

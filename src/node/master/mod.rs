@@ -34,7 +34,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use self::{admission::Door, reads::Coalesced, sessions::Sessions, streams::Feeds};
-use super::handle::{Ask, Consistency, MasterHandle, MasterInfo, ReadError, Readiness};
+use super::handle::{Ask, ByeReason, Consistency, MasterHandle, MasterInfo, ReadError, Readiness};
 use crate::{
     comm::{
         Incoming, Link, LinkLimits, Responder,
@@ -511,7 +511,7 @@ impl Driver {
     /// Says goodbye to everyone: leases, streams, links, the store's list.
     async fn leave(&mut self) {
         let others: Vec<_> = self.masters.iter().filter(|m| m.id != self.me.id).cloned().collect();
-        self.feeds.say_bye("draining", &others);
+        self.feeds.say_bye(ByeReason::Draining, &others);
         for (resource, lease) in self.core.held() {
             // What is not given back runs out by itself.
             let _ = self.store.release_lease(resource, self.holder, lease).await;

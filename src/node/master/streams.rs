@@ -21,7 +21,9 @@ use crate::{
         ids::{BoardName, SessionKey},
         rows::{ActiveUser, Boards, Page, Range, StoreError},
     },
-    node::handle::{Consistency, Feed, FeedGuard, Hello, MasterInfo, ReadError, StreamEvent},
+    node::handle::{
+        ByeReason, Consistency, Delivery, Feed, FeedGuard, Hello, MasterInfo, ReadError,
+    },
     protocol::board::{Due, Reader, Tails},
     store::Store,
 };
@@ -41,8 +43,8 @@ type From<'a> = (&'a Env, &'a mpsc::Sender<Done>, &'a Tails);
 struct Open {
     key: SessionKey,
     reader: Reader,
-    events: mpsc::Sender<StreamEvent>,
-    backlog: VecDeque<StreamEvent>,
+    events: mpsc::Sender<Delivery>,
+    backlog: VecDeque<Delivery>,
     /// The newest of each kind that is told once, until there is room.
     owed: Owed,
     /// The board of which posts are being read from the store for it.
@@ -64,10 +66,10 @@ impl Owed {
         self.state.is_none() && self.presence.is_none() && self.masters.is_none()
     }
 
-    fn next(&mut self) -> Option<StreamEvent> {
-        let state = self.state.take().map(StreamEvent::State);
-        let presence = || self.presence.take().map(StreamEvent::Presence);
-        state.or_else(presence).or_else(|| self.masters.take().map(StreamEvent::Masters))
+    fn next(&mut self) -> Option<Delivery> {
+        let state = self.state.take().map(Delivery::State);
+        let presence = || self.presence.take().map(Delivery::Presence);
+        state.or_else(presence).or_else(|| self.masters.take().map(Delivery::Masters))
     }
 }
 
@@ -85,7 +87,7 @@ impl Feeds {
     }
 
     /// Opens a stream; its first events are in its channel when this returns.
-    fn add(&mut self, key: SessionKey, reader: Reader, events: mpsc::Sender<StreamEvent>) -> u64 {
+    fn add(&mut self, key: SessionKey, reader: Reader, events: mpsc::Sender<Delivery>) -> u64 {
         self.last += 1;
         for board in reader.cursor().boards.keys() {
             self.by_board.entry(board.clone()).or_default().insert(self.last);
@@ -140,7 +142,7 @@ impl Feeds {
                         if let Some(last) = posts.last() {
                             open.reader.delivered(board, last.seq);
                         }
-                        open.backlog.extend(posts.into_iter().map(StreamEvent::Post));
+                        open.backlog.extend(posts.into_iter().map(Delivery::Post));
                     }
                     // Its turn comes with the page that is on its way.
                     Due::AskStore { .. } if open.fetching.is_some() => break,
@@ -157,8 +159,7 @@ impl Feeds {
                         open.reader.reset(tails);
                         let cursor = open.reader.cursor().clone();
                         open.backlog.clear();
-                        let reason = reason.as_str();
-                        open.backlog.push_back(StreamEvent::Reset { reason, cursor });
+                        open.backlog.push_back(Delivery::Reset { reason, cursor });
                     }
                 }
             }
@@ -187,7 +188,7 @@ impl Feeds {
                     if let Some(last) = new.last() {
                         open.reader.delivered(board, last.seq);
                     }
-                    let posts = new.into_iter().map(|post| StreamEvent::Post(Arc::new(post)));
+                    let posts = new.into_iter().map(|post| Delivery::Post(Arc::new(post)));
                     open.backlog.extend(posts);
                 }
             }
@@ -253,7 +254,7 @@ impl Feeds {
     }
 
     /// The last event of every stream.
-    pub(super) fn say_bye(&mut self, reason: &'static str, to: &[MasterInfo]) {
+    pub(super) fn say_bye(&mut self, reason: ByeReason, to: &[MasterInfo]) {
         for open in self.open.values_mut() {
             open.say_bye(reason, to);
         }
@@ -262,7 +263,7 @@ impl Feeds {
     /// A session was closed: so are its streams.
     pub(super) fn log_out(&mut self, key: &SessionKey) {
         for open in self.open.values_mut().filter(|open| open.key == *key) {
-            open.say_bye("logged-out", &[]);
+            open.say_bye(ByeReason::LoggedOut, &[]);
         }
     }
 }
@@ -308,8 +309,8 @@ impl Open {
         self.backlog.clear();
     }
 
-    fn say_bye(&mut self, reason: &'static str, to: &[MasterInfo]) {
-        let bye = StreamEvent::Bye { reason, to: to.to_vec(), retry_ms: 0 };
+    fn say_bye(&mut self, reason: ByeReason, to: &[MasterInfo]) {
+        let bye = Delivery::Bye { reason, to: to.to_vec(), retry_ms: 0 };
         // If it does not fit the reader finds out by the stream's end.
         let _ = self.events.try_send(bye);
         self.shut();
@@ -350,10 +351,10 @@ impl Driver {
         if let Some(open) = self.feeds.open.get_mut(&id) {
             if let Some(reason) = reset {
                 let cursor = open.reader.cursor().clone();
-                open.backlog.push_back(StreamEvent::Reset { reason: reason.as_str(), cursor });
+                open.backlog.push_back(Delivery::Reset { reason, cursor });
             }
-            open.backlog.push_back(StreamEvent::State(state));
-            open.backlog.push_back(StreamEvent::Presence(Arc::clone(&self.users)));
+            open.backlog.push_back(Delivery::State(state));
+            open.backlog.push_back(Delivery::Presence(Arc::clone(&self.users)));
         }
         let from = (&self.env, &self.done, &self.tails);
         self.feeds.go_on(from, &self.store, id);

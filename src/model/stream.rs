@@ -1,0 +1,105 @@
+//! Deliveries of a master to open streams, and what they name.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    ids::{Cursor, NodeId, Post},
+    rows::ActiveUser,
+};
+
+/// How much an answer may be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Consistency {
+    /// The store was read after the request arrived.
+    Strong,
+    /// Taken from a replica or from memory; it may be behind.
+    Weak,
+}
+
+/// Master as people's pages know it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MasterInfo {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name for people.
+    pub name: String,
+    /// Address of its front end, `http://host:port`.
+    pub http: String,
+}
+
+/// Reason why a stream does not go on from its reader's cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResetReason {
+    /// The cursor is of another store epoch.
+    Epoch,
+    /// The cursor is past the board's end.
+    Ahead,
+    /// The cursor does not parse.
+    Malformed,
+}
+
+impl ResetReason {
+    /// Returns the word that people's pages read.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Epoch => "epoch",
+            Self::Ahead => "ahead",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+/// Reason why a master ends a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ByeReason {
+    /// The master is being drained.
+    Draining,
+    /// The session was closed.
+    LoggedOut,
+}
+
+impl ByeReason {
+    /// Returns the word that people's pages read.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::LoggedOut => "logged-out",
+        }
+    }
+}
+
+/// One delivery of a master to an open stream. Beats are the front end's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// A post; ascending within its board, without a gap.
+    Post(Arc<Post>),
+    /// The active people, sent first and whenever the list changes.
+    Presence(Arc<[ActiveUser]>),
+    /// Whether the master reaches the store: strong if it does.
+    State(Consistency),
+    /// The masters that are in, sent whenever the list changes.
+    Masters(Vec<MasterInfo>),
+    /// There is a gap: the reader drops its list and reads again.
+    Reset {
+        /// The reason.
+        reason: ResetReason,
+        /// Cursor from which the stream goes on.
+        cursor: Cursor,
+    },
+    /// The last delivery.
+    Bye {
+        /// The reason.
+        reason: ByeReason,
+        /// Masters to go to.
+        to: Vec<MasterInfo>,
+        /// Time after which the reader may try again.
+        retry_ms: u64,
+    },
+}
