@@ -6,10 +6,13 @@
 //! ```
 //!
 //! 1. One thread per process writes, inside the gate (`FILE.gate`); reads never wait for it.
-//! 2. Who waited `store_timeout` answers [`StoreError::Away`]; what its asker gave up before it
-//!    began is not done any more, and the gate is let go when it comes.
+//! 2. A caller that waited `store_timeout` is told [`StoreError::Away`]; an operation whose caller
+//!    gave up before it began is not done any more, and the gate is let go when it comes.
 //! 3. An operation's time is read when it begins, so time is the order of the writes.
-//! 4. The file, its log and its gate are readable by their owner only.
+//! 4. Batches of users' tasks that wait when the gate opens share one transaction and its sync
+//!    (group commit), in the order they came, up to a bound. Any other operation has a
+//!    transaction of its own and ends the group: the order of all writes is kept.
+//! 5. The file, its log and its gate are readable by their owner only.
 
 use std::{
     fs::OpenOptions,
@@ -29,7 +32,7 @@ use super::{
 };
 use crate::{
     env::{BoxFuture, Env},
-    model::{ids::StoreEpoch, rows::StoreError},
+    model::{ids::StoreEpoch, message::Task, rows::StoreError},
     store::{Backend, Op, Reply, Store},
 };
 
@@ -39,12 +42,45 @@ const WAITING_MAX: usize = 1024;
 /// Connections that read.
 const READERS: usize = 2;
 
+/// Batches in one transaction: a bound on how long others wait for the gate.
+const GROUP_BATCHES_MAX: usize = 64;
+
+/// Bytes of tasks in one transaction, give or take one batch.
+const GROUP_BYTES_MAX: usize = 1024 * 1024;
+
 type Answer = Result<Reply, StoreError>;
 
 /// One operation on its way to a thread.
 struct Job {
     op: Op,
     reply: oneshot::Sender<Answer>,
+}
+
+impl Job {
+    /// About how many bytes of users' tasks it writes; `None` for any other operation.
+    fn task_bytes(&self) -> Option<usize> {
+        match &self.op {
+            Op::Write { tasks, .. } => Some(tasks.iter().map(Task::weight).sum()),
+            _ => None,
+        }
+    }
+}
+
+/// Bounds of a store in a file.
+#[derive(Clone, Copy, Debug)]
+pub struct FileLimits {
+    /// Time after which a caller is told that the store is away.
+    pub store_timeout: Duration,
+    /// Batches of users' tasks in one transaction at most; 1 switches group commit off.
+    pub group_batches_max: usize,
+}
+
+impl FileLimits {
+    /// The usual bounds with this time-out.
+    #[must_use]
+    pub const fn new(store_timeout: Duration) -> Self {
+        Self { store_timeout, group_batches_max: GROUP_BATCHES_MAX }
+    }
 }
 
 /// Hands operations to the threads. They end when it is dropped.
@@ -64,9 +100,18 @@ struct FileStore {
 /// What waiting will not mend: [`StoreError::Refused`] for a path that cannot be used, a file of
 /// another program or of a release too new; [`StoreError::Broken`] for a damaged one.
 pub fn open(env: &Env, path: &Path, store_timeout: Duration) -> Result<Store, StoreError> {
+    open_with(env, path, FileLimits::new(store_timeout))
+}
+
+/// Opens the store in `path` within these bounds, as [`open`] does.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(env: &Env, path: &Path, limits: FileLimits) -> Result<Store, StoreError> {
+    let store_timeout = limits.store_timeout;
     let (ready, opened) = std::sync::mpsc::sync_channel(1);
     let (writer, jobs) = mpsc::channel(WAITING_MAX);
-    let writing = Writing { env: env.clone(), path: path.to_owned(), timeout: store_timeout };
+    let writing = Writing { env: env.clone(), path: path.to_owned(), limits };
     thread("store-writer", move || writing.run(jobs, ready))?;
     let (readers, jobs) = mpsc::channel(WAITING_MAX);
     let jobs = Arc::new(Mutex::new(jobs));
@@ -122,11 +167,11 @@ impl FileStore {
     }
 }
 
-/// What the writing thread has.
+/// The writing thread.
 struct Writing {
     env: Env,
     path: PathBuf,
-    timeout: Duration,
+    limits: FileLimits,
 }
 
 impl Writing {
@@ -139,15 +184,55 @@ impl Writing {
         if hopeless {
             return;
         }
-        while let Some(Job { op, reply }) = jobs.blocking_recv() {
-            let answer = self.inside(&mut connection, |core| {
-                if reply.is_closed() {
-                    return Err(away("its asker gave up"));
-                }
-                core.apply(&op, self.env.wall().ms)
+        let mut next = None;
+        while let Some(first) = next.take().or_else(|| jobs.blocking_recv()) {
+            let mut group = vec![first];
+            let answers = self.inside(&mut connection, |core| {
+                // Here, not before: what came while the gate was shut goes along.
+                next = self.gather(&mut group, &mut jobs);
+                group.retain(|job| !job.reply.is_closed());
+                Ok(self.carry_out(core, &group))
             });
-            let _ = reply.send(answer);
+            let answers = answers.unwrap_or_else(|error| vec![Err(error); group.len()]);
+            for (job, answer) in group.into_iter().zip(answers) {
+                let _ = job.reply.send(answer);
+            }
         }
+    }
+
+    /// Adds the batches that wait behind the first, up to the bounds. Gives the operation that
+    /// ended the group, which comes next.
+    fn gather(&self, group: &mut Vec<Job>, jobs: &mut mpsc::Receiver<Job>) -> Option<Job> {
+        let mut bytes = group.first()?.task_bytes()?;
+        while group.len() < self.limits.group_batches_max && bytes < GROUP_BYTES_MAX {
+            let job = jobs.try_recv().ok()?;
+            match job.task_bytes() {
+                Some(more) => {
+                    bytes += more;
+                    group.push(job);
+                }
+                None => return Some(job),
+            }
+        }
+        None
+    }
+
+    /// Carries out one operation, or a group of batches in one transaction; one answer each.
+    fn carry_out(&self, core: &mut SqliteCore, group: &[Job]) -> Vec<Answer> {
+        let now_ms = self.env.wall().ms;
+        if let [job] = group {
+            return vec![core.apply(&job.op, now_ms)];
+        }
+        let batches: Vec<_> = group
+            .iter()
+            .filter_map(|job| match &job.op {
+                Op::Write { permission, tasks } => Some((permission, tasks.as_slice())),
+                _ => None,
+            })
+            .collect();
+        debug_assert_eq!(batches.len(), group.len(), "a group is of batches only");
+        let answers = core.write_group(&batches, now_ms);
+        answers.into_iter().map(|answer| answer.map(Reply::Written)).collect()
     }
 
     /// Does something with the connection inside the gate, opening both if they are not.
@@ -182,7 +267,7 @@ impl Writing {
             }
             _ => {}
         }
-        SqliteCore::open_file(&self.path, &self.new_cluster(), self.timeout)
+        SqliteCore::open_file(&self.path, &self.new_cluster(), self.limits.store_timeout)
     }
 
     fn new_cluster(&self) -> NewCluster {

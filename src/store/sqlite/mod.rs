@@ -1,11 +1,12 @@
 //! The shared store on SQLite.
 //!
-//! [`SqliteCore`] carries out one [`Op`] at a time, each in one transaction, with the time as a
-//! parameter. [`memory`] puts it behind a lock for tests; [`mod@file`] puts it behind a gate and a
-//! writing thread, for the many processes that share one file.
+//! [`SqliteCore`] carries out one [`Op`] in one transaction, or a group of batches of users' tasks
+//! in one, with the time as a parameter. [`memory`] puts it behind a mutex for tests;
+//! [`mod@file`] puts it behind a write lock and a writing thread, for the many processes that
+//! share one file.
 //!
 //! 1. A write is `BEGIN IMMEDIATE` .. `COMMIT`: nobody writes between its check and its rows.
-//! 2. A failed operation leaves nothing behind.
+//! 2. A failed operation leaves nothing behind, and of a group a refused batch alone fails.
 //! 3. The same operations at the same times give the same answers and the same rows.
 //! 4. A file is in WAL mode with `synchronous=FULL`: what was committed survives a power loss.
 
@@ -33,7 +34,11 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, pa
 use self::sql::{Columns, int};
 pub use self::{file::open, schema::NewCluster, write_lock::holder_of_lock};
 use super::{ClusterRow, Op, Reply, StoreError};
-use crate::model::ids::StoreEpoch;
+use crate::model::{
+    ids::StoreEpoch,
+    message::{Task, TaskResult},
+    rows::Permission,
+};
 
 /// More than the statements there are, so that each is compiled once per connection.
 const STATEMENTS_MAX: usize = 128;
@@ -117,6 +122,44 @@ impl SqliteCore {
         let reply = Tx { db: &transaction, now_ms }.carry_out(op)?;
         transaction.commit()?;
         Ok(reply)
+    }
+
+    /// Writes several batches of users' tasks in one transaction, in order: one answer per batch,
+    /// as [`Op::Write`] would give it. A batch that is refused or fails leaves nothing behind and
+    /// the others stand. When the store is away or the commit fails, that is every batch's
+    /// answer, and after a failed commit all of them or none may have been written.
+    pub fn write_group(
+        &mut self,
+        batches: &[(&Permission, &[Task])],
+        now_ms: u64,
+    ) -> Vec<Result<Vec<TaskResult>, StoreError>> {
+        match self.try_group(batches, now_ms) {
+            Ok(answers) => answers,
+            Err(error) => vec![Err(error); batches.len()],
+        }
+    }
+
+    fn try_group(
+        &mut self,
+        batches: &[(&Permission, &[Task])],
+        now_ms: u64,
+    ) -> Result<Vec<Result<Vec<TaskResult>, StoreError>>, StoreError> {
+        let mut transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut answers = Vec::with_capacity(batches.len());
+        for (permission, tasks) in batches {
+            let savepoint = transaction.savepoint()?;
+            let answer = Tx { db: &savepoint, now_ms }.write(permission, tasks);
+            match &answer {
+                Ok(_) => savepoint.commit()?,
+                // SQLite may have rolled the whole transaction back by itself.
+                Err(error) if error.is_away() => return Err(error.clone()),
+                // Back to the savepoint: what was written before it stands.
+                Err(_) => savepoint.finish()?,
+            }
+            answers.push(answer);
+        }
+        transaction.commit()?;
+        Ok(answers)
     }
 }
 

@@ -246,6 +246,180 @@ async fn a_writer_stopped_in_mid_transaction_is_away_until_it_dies() {
     assert_eq!(holder_of_lock(&path), None);
 }
 
+/// A board of its own with its lease, and the batches written to it.
+struct Board {
+    resource: Resource,
+    token: Token,
+}
+
+impl Board {
+    async fn made(store: &Store, n: u8) -> Self {
+        let resource = Resource::Board(format!("board-{n}").parse().expect("a name"));
+        let lease = store.acquire_lease(resource.clone(), holder(1), 60_000).await;
+        let Ok(Lease::Granted { epoch, lease, .. }) = lease else { panic!("{lease:?}") };
+        let board = Self { resource, token: Token { epoch, lease, n: 0 } };
+        let create = Task::CreateBoard { board: board.name() };
+        store.write(board.permission(1), vec![create].into()).await.expect("created");
+        board
+    }
+
+    fn name(&self) -> BoardName {
+        let Resource::Board(name) = &self.resource else { panic!("a board") };
+        name.clone()
+    }
+
+    fn permission(&self, n: u64) -> Permission {
+        let (resource, token) = (self.resource.clone(), Token { n, ..self.token });
+        Permission { resource, token, worker: NodeId([9; 16]) }
+    }
+
+    /// A post of the user that has the board's number.
+    fn post(&self, n: u8) -> Task {
+        let name = self.name();
+        let author = Author {
+            id: UserId([name.as_str().as_bytes()[6]; 16]),
+            name: "Ada".parse().expect("a name"),
+        };
+        let text = "x".repeat(1000).parse().expect("a text");
+        Task::Post { board: name, post: NewPost { id: PostId([n; 16]), author, text } }
+    }
+
+    async fn write(&self, store: &Store, n: u64, post: u8) -> Result<Vec<TaskResult>, StoreError> {
+        store.write(self.permission(n), vec![self.post(post)].into()).await
+    }
+}
+
+/// Offsets behind each frame of a write-ahead log, and whether the frame is a commit.
+fn frames(log: &[u8]) -> Vec<(usize, bool)> {
+    let page_len = u32::from_be_bytes(log[8..12].try_into().expect("four bytes")) as usize;
+    let frames = log[32..].chunks_exact(24 + page_len);
+    let is_commit = |frame: &[u8]| frame[4..8] != [0; 4];
+    frames.enumerate().map(|(nth, f)| (32 + (nth + 1) * (24 + page_len), is_commit(f))).collect()
+}
+
+fn commits(path: &Path) -> usize {
+    let log = std::fs::read(beside(path, "-wal")).expect("a log");
+    frames(&log).iter().filter(|(_, is_commit)| *is_commit).count()
+}
+
+/// Has the calls wait for the gate together: they are answered after it opens.
+async fn held_up<T>(path: &Path, env: &Env, calls: impl Future<Output = T>) -> T {
+    let gate = Gate::of(path).expect("a gate");
+    let entered = gate.enter().expect("entered");
+    let open = async {
+        env.sleep(Duration::from_millis(100)).await;
+        drop(entered);
+    };
+    futures_util::future::join(calls, open).await.0
+}
+
+fn seq_of(answer: &Result<Vec<TaskResult>, StoreError>) -> Option<u64> {
+    match answer.as_deref() {
+        Ok([TaskResult::Committed { seq, .. }]) => Some(seq.0),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn batches_that_wait_together_are_one_commit_and_a_fenced_one_falls_alone() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let env = real_env();
+    let store = open(&env, &path, Duration::from_secs(30)).expect("a store");
+    let mut boards = Vec::new();
+    for n in 1..=6 {
+        boards.push(Board::made(&store, n).await);
+    }
+    let before = commits(&path);
+    let calls = boards.iter().enumerate().map(|(nth, board)| {
+        // The fourth one's token is of an earlier n.
+        board.write(&store, if nth == 3 { 0 } else { 2 }, 1)
+    });
+    let answers = held_up(&path, &env, join_all(calls)).await;
+    let seqs: Vec<_> = answers.iter().map(seq_of).collect();
+    assert_eq!(seqs, [Some(1), Some(1), Some(1), None, Some(1), Some(1)]);
+    assert!(matches!(answers[3], Err(StoreError::Fenced { .. })), "{:?}", answers[3]);
+    assert_eq!(commits(&path) - before, 1);
+    let refused = store.read(boards[3].name(), Range::Last, 9).await.expect("a page");
+    assert_eq!(refused.last_seq, Seq(0));
+    assert_eq!(seq_of(&boards[3].write(&store, 2, 1).await), Some(1), "its n is still good");
+}
+
+#[tokio::test]
+async fn batches_of_one_board_keep_their_order_in_a_group_and_around_other_operations() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let env = real_env();
+    let store = open(&env, &path, Duration::from_secs(30)).expect("a store");
+    let board = Board::made(&store, 1).await;
+    let before = commits(&path);
+    let calls = async {
+        let touch = store.drop_dead_letter(1);
+        let first = join_all([board.write(&store, 2, 1), board.write(&store, 3, 2)]);
+        let last = board.write(&store, 4, 3);
+        let (first, touched, last) = futures_util::future::join3(first, touch, last).await;
+        touched.expect("done");
+        [&first[..], &[last]].concat()
+    };
+    let answers = held_up(&path, &env, calls).await;
+    assert_eq!(answers.iter().map(seq_of).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
+    // The operation between changed nothing, so it is no commit in the log.
+    assert_eq!(commits(&path) - before, 2);
+}
+
+#[tokio::test]
+async fn crash_keeps_a_whole_group_or_nothing_of_it() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let env = real_env();
+    let store = open(&env, &path, Duration::from_secs(30)).expect("a store");
+    let mut boards = Vec::new();
+    for n in 1..=3 {
+        boards.push(Board::made(&store, n).await);
+    }
+    let log = || std::fs::read(beside(&path, "-wal")).expect("a log");
+    let before = log().len();
+    let calls = boards.iter().map(|board| board.write(&store, 2, 1));
+    let answers = held_up(&path, &env, join_all(calls)).await;
+    assert!(answers.iter().all(|answer| seq_of(answer) == Some(1)), "{answers:?}");
+    let log = log();
+    let file = std::fs::read(&path).expect("a file");
+    let mut ends: Vec<_> = frames(&log).into_iter().map(|(end, _)| end).collect();
+    ends.retain(|end| *end >= before);
+    assert!(ends.len() > 3, "several pages: {ends:?}");
+    for end in &ends {
+        // The log as a crash of the machine may leave it: cut after any frame.
+        let copy = dir.path().join(format!("cut-{end}"));
+        std::fs::write(&copy, &file).expect("written");
+        std::fs::write(beside(&copy, "-wal"), &log[..*end]).expect("written");
+        let new = NewCluster { cluster: [0; 16], epoch: StoreEpoch(1), now_ms: 1 };
+        let mut core = SqliteCore::open_file(&copy, &new, TIMEOUT).expect("a store");
+        let Ok(Reply::Boards(found)) = core.apply(&Op::Boards, 1) else { panic!("no boards") };
+        let whole = u64::from(Some(end) == ends.last());
+        for board in &boards {
+            assert_eq!(found.last(&board.name()), Some(Seq(whole)), "cut at {end}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn group_has_a_bound() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let env = real_env();
+    let limits = FileLimits { group_batches_max: 2, ..FileLimits::new(Duration::from_secs(30)) };
+    let store = open_with(&env, &path, limits).expect("a store");
+    let mut boards = Vec::new();
+    for n in 1..=5 {
+        boards.push(Board::made(&store, n).await);
+    }
+    let before = commits(&path);
+    let calls = boards.iter().map(|board| board.write(&store, 2, 1));
+    let answers = held_up(&path, &env, join_all(calls)).await;
+    assert!(answers.iter().all(|answer| seq_of(answer) == Some(1)), "{answers:?}");
+    assert_eq!(commits(&path) - before, 3, "two, two and one");
+}
+
 #[tokio::test]
 async fn a_file_is_its_owners_alone() {
     let dir = TempDir::new().expect("a directory");

@@ -11,9 +11,12 @@ use super::*;
 use crate::{
     env::real::TempDir,
     model::{
-        ids::{Author, BoardName, Incarnation, NodeId, Resource, SessionKey, Token, UserId},
+        ids::{
+            Author, BoardName, Incarnation, NodeId, PostId, Resource, Seq, SessionKey, Token,
+            UserId,
+        },
         message::{Task, TaskResult},
-        rows::{DeadLetter, Holder, Lease, MasterRow, Permission},
+        rows::{DeadLetter, Holder, Lease, MasterRow, NewPost, Permission},
     },
     store::contract::{self, Lab, MoveClock},
 };
@@ -268,4 +271,44 @@ fn a_full_or_read_only_disk_is_the_store_being_away() {
     let mut other = SqliteCore::open_file(&path, &NEW, busy).expect("opened");
     core.db.execute_batch("BEGIN IMMEDIATE").expect("locked");
     assert!(is_away(&other.apply(&letter(202), START_MS)));
+}
+
+#[test]
+fn group_fails_as_a_whole_when_the_disk_is_full() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let busy = Duration::from_millis(50);
+    let core = SqliteCore::open_file(&path, &NEW, busy).expect("made");
+    let mut desk = Desk { core, now_ms: START_MS };
+    let lobby = Resource::Board(BoardName::lobby());
+    let token = Token { n: 1, ..desk.lease(lobby.clone()) };
+    let permission = Permission { resource: lobby, token, worker: NodeId([9; 16]) };
+    let batch = |first: u16| -> Vec<Task> {
+        let post = |n: u16| {
+            let mut id = [0; 16];
+            id[..2].copy_from_slice(&n.to_be_bytes());
+            let author = Author { id: UserId([1; 16]), name: "Ada".parse().expect("a name") };
+            let text = "x".repeat(1000).parse().expect("a text");
+            let post = NewPost { id: PostId(id), author, text };
+            Task::Post { board: BoardName::lobby(), post }
+        };
+        (first..first + 50).map(post).collect()
+    };
+    let next = Permission { token: Token { n: 2, ..token }, ..permission.clone() };
+    let (small, large) = (vec![batch(0).remove(0)], batch(100));
+    let group = [(&permission, &small[..]), (&next, &large[..])];
+    let pages: u32 =
+        desk.core.db.pragma_query_value(None, "page_count", |row| row.get(0)).expect("a number");
+    let limit = |desk: &Desk, pages: u32| {
+        let set = desk.core.db.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()));
+        set.expect("a limit");
+    };
+    limit(&desk, pages + 2);
+    let answers = desk.core.write_group(&group, START_MS);
+    assert!(matches!(&answers[..], [Err(StoreError::Away { .. }), Err(StoreError::Away { .. })]));
+    limit(&desk, u32::MAX - 1);
+    let answers = desk.core.write_group(&group, START_MS);
+    let committed = |seq: u64| TaskResult::Committed { seq: Seq(seq), posted_at_ms: START_MS };
+    assert_eq!(answers[0], Ok(vec![committed(1)]), "nothing of the first try is left");
+    assert_eq!(answers[1].as_ref().map(|results| results.last().cloned()), Ok(Some(committed(51))));
 }
