@@ -19,7 +19,6 @@ mod effects;
 mod links;
 mod reads;
 mod requests;
-mod sessions;
 mod store_poll;
 mod streams;
 mod view;
@@ -33,7 +32,7 @@ use std::{
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use self::{admission::Door, reads::Coalesced, sessions::Sessions, streams::Feeds};
+use self::{admission::Door, streams::Feeds};
 use super::handle::{Ask, ByeReason, Consistency, MasterHandle, MasterInfo, ReadError, Readiness};
 use crate::{
     comm::{
@@ -64,6 +63,8 @@ use crate::{
         board::Tails,
         master::{CallFailed, Effect, Master},
         presence::Presence,
+        reads::Reads,
+        sessions::Sessions,
         task_queue::{Slot, TaskId},
     },
     store::Store,
@@ -264,14 +265,12 @@ struct Driver {
     /// Boards of which posts are being fetched.
     fetching: BTreeSet<BoardName>,
     feeds: Feeds,
-    sessions: Sessions,
-    /// Who waits for the store to tell a session.
-    authenticating: BTreeMap<SessionKey, Vec<SessionReply>>,
+    sessions: Sessions<SessionReply>,
     /// Resident bytes of the workers that are linked.
     memory: BTreeMap<NodeId, u64>,
     presence: Presence,
-    fresh_boards: Coalesced<reads::WantBoards>,
-    fresh_users: Coalesced<reads::WantUsers>,
+    fresh_boards: Reads<reads::WantBoards>,
+    fresh_users: Reads<reads::WantUsers>,
     users: Arc<[crate::model::rows::ActiveUser]>,
     masters: Vec<MasterInfo>,
     /// What was said last of this master, strong and able to write.
@@ -377,8 +376,8 @@ impl Driver {
                 config.presence_leave_delay,
                 config.streams_max,
             ),
-            fresh_boards: Coalesced::default(),
-            fresh_users: Coalesced::default(),
+            fresh_boards: Reads::default(),
+            fresh_users: Reads::default(),
             users: Arc::from([]),
             masters: vec![me.clone()],
             said: (false, false),
@@ -395,7 +394,6 @@ impl Driver {
             me,
             holder,
             cluster: cluster.cluster,
-            authenticating: BTreeMap::new(),
             memory: BTreeMap::new(),
         })
     }

@@ -13,53 +13,13 @@ use crate::{
         rows::{Active, ActiveUser, Boards, Page, Range, SessionRow, StoreError},
     },
     node::handle::{Consistency, Feed, Read, ReadError, Restored},
+    protocol::reads::TooMany,
 };
 
-/// Requests that one read of the store may answer.
-const WAITING_MAX: usize = 10_000;
 /// How many workers are asked for a weak read before memory answers.
 const REPLICAS_MAX: usize = 3;
 /// Posts of one answer.
 pub(super) const POSTS_MAX: u32 = 200;
-
-/// One read answers all that waited when it began; who comes later waits for the next.
-pub(super) struct Coalesced<W> {
-    running: Option<Vec<W>>,
-    next: Vec<W>,
-}
-
-impl<W> Default for Coalesced<W> {
-    fn default() -> Self {
-        Self { running: None, next: Vec::new() }
-    }
-}
-
-impl<W> Coalesced<W> {
-    /// Adds one that waits. `Ok(true)`: begin a read now.
-    ///
-    /// # Errors
-    /// It, when too many wait.
-    fn add(&mut self, waiting: W) -> Result<bool, W> {
-        if self.next.len() >= WAITING_MAX {
-            return Err(waiting);
-        }
-        self.next.push(waiting);
-        Ok(self.begin())
-    }
-
-    fn begin(&mut self) -> bool {
-        let begins = self.running.is_none() && !self.next.is_empty();
-        if begins {
-            self.running = Some(std::mem::take(&mut self.next));
-        }
-        begins
-    }
-
-    /// A read ended: who waited for it. Then ask [`Coalesced::begin`].
-    fn end(&mut self) -> Vec<W> {
-        self.running.take().unwrap_or_default()
-    }
-}
 
 /// What waits for a reading of the boards.
 pub(super) enum WantBoards {
@@ -99,7 +59,7 @@ impl Driver {
         match self.fresh_boards.add(want) {
             Ok(true) => self.read_boards(),
             Ok(false) => {}
-            Err(want) => want.refuse(ReadError::Overloaded),
+            Err(TooMany(want)) => want.refuse(ReadError::Overloaded),
         }
     }
 
@@ -278,10 +238,13 @@ impl Driver {
             let _ = reply.send(Ok(row.clone()));
             return;
         }
-        let waiting = self.authenticating.entry(key).or_default();
-        waiting.push(reply);
-        if waiting.len() > 1 {
-            return;
+        match self.sessions.wait(key, reply) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(TooMany(reply)) => {
+                let _ = reply.send(Err(ReadError::Overloaded));
+                return;
+            }
         }
         let (store, weak) = (self.store.clone(), self.ask_replicas_for(key));
         self.spawn("session", async move {
@@ -299,10 +262,8 @@ impl Driver {
         key: SessionKey,
         answer: Result<Option<SessionRow>, StoreError>,
     ) {
-        if let Ok(Some(row)) = &answer {
-            self.sessions.put(row.clone());
-        }
-        for reply in self.authenticating.remove(&key).unwrap_or_default() {
+        let row = answer.as_ref().ok().and_then(Option::as_ref);
+        for reply in self.sessions.on_looked_up(&key, row) {
             let answer = match &answer {
                 Ok(Some(row)) => Ok(row.clone()),
                 Ok(None) => Err(ReadError::Unknown),
@@ -344,7 +305,7 @@ impl Driver {
 
     /// The store cannot be told who is here: who waits for the list gets what is known of it.
     pub(super) fn give_up_users(&mut self) {
-        for reply in std::mem::take(&mut self.fresh_users.next).into_iter().flatten() {
+        for reply in self.fresh_users.take_queued().into_iter().flatten() {
             let _ =
                 reply.send(Ok(Read { value: self.users.to_vec(), consistency: Consistency::Weak }));
         }
@@ -359,7 +320,7 @@ impl Driver {
         match self.fresh_users.add(want) {
             Ok(true) => self.read_users(),
             Ok(false) => {}
-            Err(want) => {
+            Err(TooMany(want)) => {
                 if let Some(reply) = want {
                     let _ = reply.send(Err(ReadError::Overloaded));
                 }
@@ -377,7 +338,7 @@ impl Driver {
         let answer = match answer {
             Ok(Active::TouchFirst) => {
                 // They wait for the read that follows the touch.
-                self.fresh_users.next.extend(waited.into_iter().filter(Option::is_some));
+                self.fresh_users.put_back(waited.into_iter().filter(Option::is_some));
                 self.presence.on_touch_wanted(self.env.now());
                 return;
             }

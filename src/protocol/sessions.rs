@@ -1,0 +1,222 @@
+//! Session cache with a bound on its size, and the look-ups of sessions that it does not hold.
+//!
+//! 1. A closed session never opens again: a row that arrives after the close is late.
+//! 2. At most `max` rows and `max` closed keys are kept; the oldest of each goes first.
+//! 3. One look-up of a session runs at a time; it answers all who wait for that session.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    model::{
+        ids::{BoardName, Seq, SessionKey},
+        recent::Recent,
+        rows::SessionRow,
+    },
+    protocol::reads::{TooMany, WAITING_MAX},
+};
+
+/// Cache of open sessions, generic over what waits for a look-up.
+#[derive(Debug)]
+pub struct Sessions<W> {
+    rows: BTreeMap<SessionKey, Cached>,
+    /// Keys of `rows`, by the number that each was put under.
+    by_age: BTreeMap<u64, SessionKey>,
+    puts: u64,
+    closed: Recent<SessionKey>,
+    lookups: BTreeMap<SessionKey, Vec<W>>,
+    waiting: usize,
+    max: usize,
+}
+
+#[derive(Debug)]
+struct Cached {
+    number: u64,
+    row: SessionRow,
+}
+
+impl<W> Sessions<W> {
+    /// Returns an empty cache of at most `max` sessions.
+    #[must_use]
+    pub const fn new(max: usize) -> Self {
+        Self {
+            rows: BTreeMap::new(),
+            by_age: BTreeMap::new(),
+            puts: 0,
+            closed: Recent::new(max),
+            lookups: BTreeMap::new(),
+            waiting: 0,
+            max,
+        }
+    }
+
+    /// Returns an open session, if it is cached.
+    #[must_use]
+    pub fn get(&self, key: &SessionKey) -> Option<&SessionRow> {
+        self.rows.get(key).map(|cached| &cached.row)
+    }
+
+    /// Caches a session, or replaces what is cached of it. Ignores one that was closed.
+    pub fn put(&mut self, row: SessionRow) {
+        if self.closed.contains(&row.key) {
+            return;
+        }
+        if let Some(cached) = self.rows.get_mut(&row.key) {
+            cached.row = row;
+            return;
+        }
+        self.puts += 1;
+        self.by_age.insert(self.puts, row.key);
+        self.rows.insert(row.key, Cached { number: self.puts, row });
+        if self.rows.len() > self.max
+            && let Some((_, oldest)) = self.by_age.pop_first()
+        {
+            self.rows.remove(&oldest);
+        }
+        debug_assert_eq!(self.rows.len(), self.by_age.len());
+    }
+
+    /// Removes a session for good.
+    pub fn close(&mut self, key: &SessionKey) {
+        if let Some(cached) = self.rows.remove(key) {
+            self.by_age.remove(&cached.number);
+        }
+        self.closed.insert(*key);
+    }
+
+    /// Raises how far a session has read a board; a lower mark changes nothing.
+    pub fn raise_mark(&mut self, key: &SessionKey, board: BoardName, seq: Seq) {
+        let Some(Cached { row, .. }) = self.rows.get_mut(key) else { return };
+        match row.read_marks.binary_search_by(|(name, _)| name.cmp(&board)) {
+            Ok(at) => row.read_marks[at].1 = row.read_marks[at].1.max(seq),
+            Err(at) => row.read_marks.insert(at, (board, seq)),
+        }
+    }
+
+    /// Adds one that waits for a session. Returns whether a look-up of it is to begin.
+    ///
+    /// # Errors
+    /// [`TooMany`] wait already; the waiter comes back.
+    pub fn wait(&mut self, key: SessionKey, waiter: W) -> Result<bool, TooMany<W>> {
+        if self.waiting >= WAITING_MAX {
+            return Err(TooMany(waiter));
+        }
+        self.waiting += 1;
+        let waiters = self.lookups.entry(key).or_default();
+        waiters.push(waiter);
+        Ok(waiters.len() == 1)
+    }
+
+    /// Ends a look-up: caches the row that it found, and returns all who waited for it.
+    pub fn on_looked_up(&mut self, key: &SessionKey, row: Option<&SessionRow>) -> Vec<W> {
+        if let Some(row) = row {
+            self.put(row.clone());
+        }
+        let waiters = self.lookups.remove(key).unwrap_or_default();
+        self.waiting -= waiters.len();
+        waiters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::ids::{Author, UserId};
+
+    fn key(n: u8) -> SessionKey {
+        SessionKey([n; 32])
+    }
+
+    fn row(n: u8) -> SessionRow {
+        let user = Author { id: UserId([n; 16]), name: "Ada".parse().expect("a name") };
+        SessionRow { key: key(n), user, read_marks: Vec::new() }
+    }
+
+    #[test]
+    fn late_row_of_a_closed_session_does_not_open_it() {
+        let mut sessions = Sessions::<()>::new(2);
+        sessions.put(row(1));
+        sessions.close(&key(1));
+        sessions.put(row(1));
+        assert_eq!(sessions.get(&key(1)), None);
+        sessions.put(row(2));
+        assert_eq!(sessions.get(&key(2)), Some(&row(2)));
+    }
+
+    #[test]
+    fn open_and_closed_sessions_are_bounded() {
+        let mut sessions = Sessions::<()>::new(2);
+        for n in 0..9 {
+            sessions.put(row(n));
+            sessions.close(&key(n + 10));
+        }
+        assert_eq!((sessions.rows.len(), sessions.closed.lens()), (2, (2, 2)));
+    }
+
+    #[test]
+    fn read_marks_rise_and_stay_in_the_order_of_names() {
+        let mut sessions = Sessions::<()>::new(2);
+        sessions.put(row(1));
+        let [dev, lobby] = ["dev", "lobby"].map(|name| name.parse::<BoardName>().expect("a name"));
+        sessions.raise_mark(&key(1), lobby.clone(), Seq(4));
+        sessions.raise_mark(&key(1), dev.clone(), Seq(2));
+        sessions.raise_mark(&key(1), lobby.clone(), Seq(3));
+        sessions.raise_mark(&key(2), lobby.clone(), Seq(9));
+        let marks = sessions.get(&key(1)).map(|row| row.read_marks.clone());
+        assert_eq!(marks, Some(vec![(dev, Seq(2)), (lobby, Seq(4))]));
+    }
+
+    #[test]
+    fn one_look_up_answers_all_who_wait_for_the_session() {
+        let mut sessions = Sessions::new(2);
+        assert_eq!(sessions.wait(key(1), "a"), Ok(true));
+        assert_eq!(sessions.wait(key(1), "b"), Ok(false));
+        assert_eq!(sessions.wait(key(2), "c"), Ok(true));
+        assert_eq!(sessions.on_looked_up(&key(1), Some(&row(1))), ["a", "b"]);
+        assert_eq!(sessions.get(&key(1)), Some(&row(1)));
+        assert_eq!(sessions.on_looked_up(&key(2), None), ["c"]);
+        assert_eq!(sessions.get(&key(2)), None);
+        assert_eq!((sessions.waiting, sessions.wait(key(1), "d")), (0, Ok(true)));
+    }
+
+    #[test]
+    fn too_many_waiters_are_refused_until_some_are_answered() {
+        let mut sessions = Sessions::new(2);
+        for n in 0..WAITING_MAX {
+            sessions.wait(key(1), n).expect("room");
+        }
+        assert_eq!(sessions.wait(key(2), 7), Err(TooMany(7)));
+        sessions.on_looked_up(&key(1), None);
+        assert_eq!(sessions.wait(key(2), 7), Ok(true));
+    }
+
+    proptest! {
+        /// The cache against lists that are searched from end to end.
+        #[test]
+        fn cache_holds_the_newest_open_sessions(moves in prop::collection::vec((any::<bool>(), 0..8u8), 0..60)) {
+            const MAX: usize = 3;
+            let mut sessions = Sessions::<()>::new(MAX);
+            let (mut open, mut closed) = (Vec::new(), Vec::new());
+            for (put, n) in moves {
+                if put {
+                    sessions.put(row(n));
+                    if !closed.contains(&n) && !open.contains(&n) {
+                        open.push(n);
+                    }
+                } else {
+                    sessions.close(&key(n));
+                    open.retain(|one| *one != n);
+                    if !closed.contains(&n) {
+                        closed.push(n);
+                    }
+                }
+                open.drain(..open.len().saturating_sub(MAX));
+                closed.drain(..closed.len().saturating_sub(MAX));
+                for n in 0..8 {
+                    prop_assert_eq!(sessions.get(&key(n)).is_some(), open.contains(&n));
+                }
+            }
+        }
+    }
+}
