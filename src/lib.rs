@@ -18,6 +18,8 @@ pub mod programs;
 pub mod protocol;
 pub mod replica;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod wire;
 
 /// The seam between a node and its world, re-exported: see the package `dst-env`.

@@ -4,7 +4,8 @@ use chatchat::{
     comm,
     env::{self, Env},
     model::ids::{Role, StoreEpoch},
-    store::{self, sqlite::NewCluster},
+    store::sqlite::NewCluster,
+    testing,
 };
 
 use crate::{
@@ -66,7 +67,7 @@ fn links_do_all_that_they_must_in_the_simulated_world_whoever_begins() {
 #[test]
 fn the_store_behind_a_network_does_all_that_every_store_must() {
     // Those that move the clock want one that stands still meanwhile: this one runs.
-    for check in store::contract::CHECKS.iter().filter(|check| !check.moves_clock) {
+    for check in testing::store::CHECKS.iter().filter(|check| !check.moves_clock) {
         simulate(setup(0), async |world| {
             let at = world.add_host("store");
             let new = NewCluster { cluster: [7; 16], epoch: StoreEpoch(1), now_ms: 0 };
@@ -75,7 +76,7 @@ fn the_store_behind_a_network_does_all_that_every_store_must() {
             let asker = world.add_host("asker");
             run(&world, asker, |env| async move {
                 let store = remote(&env, "store:5432", secs(5));
-                check.run(&store::contract::Lab { store, clock: None }).await;
+                check.run(&testing::store::Lab { store, clock: None }).await;
             })
             .await;
         });

@@ -14,7 +14,6 @@
 //! 6. A token names one worker and one batch: what differs is refused.
 //! 7. A rule refuses one task, and the others of its batch stand; the fencing check refuses all.
 
-pub mod contract;
 mod op;
 #[cfg(feature = "net")]
 pub mod sqlite;

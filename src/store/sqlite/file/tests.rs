@@ -16,10 +16,8 @@ use crate::{
         message::{Task, TaskResult},
         rows::{DeadLetter, Holder, Lease, NewPost, Permission, Range},
     },
-    store::{
-        contract::{self, Lab},
-        sqlite::write_lock::beside,
-    },
+    store::sqlite::write_lock::beside,
+    testing::store::{self as contract, Lab},
 };
 
 const TIMEOUT: Duration = Duration::from_millis(800);

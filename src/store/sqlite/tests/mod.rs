@@ -18,7 +18,7 @@ use crate::{
         message::{Task, TaskResult},
         rows::{DeadLetter, Holder, Lease, MasterRow, NewPost, Permission},
     },
-    store::contract::{self, Lab, MoveClock},
+    testing::store::{self as contract, Lab, MoveClock},
 };
 
 const START_MS: u64 = 1_700_000_000_000;

@@ -11,7 +11,7 @@ async fn last_seq(lab: &Lab) -> Seq {
     lab.store.read(BoardName::lobby(), Range::Last, 0).await.expect("the lobby").last_seq
 }
 
-pub(super) async fn what_was_never_leased_is_not_written(lab: &Lab) {
+pub(super) async fn write_without_a_lease_is_fenced(lab: &Lab) {
     let epoch = lab.store.cluster().await.expect("a cluster").epoch;
     for lease in [0, 1] {
         let token = Token { epoch, lease, n: 1 };
@@ -21,7 +21,7 @@ pub(super) async fn what_was_never_leased_is_not_written(lab: &Lab) {
     }
 }
 
-pub(super) async fn a_token_below_the_last_seen_is_refused(lab: &Lab) {
+pub(super) async fn token_below_the_last_seen_is_fenced(lab: &Lab) {
     let lobby = lab.lobby().await;
     let refused = lab.append(lobby.at(0, 9), vec![post(1, "a")]).await;
     assert!(fenced(&refused), "n counts from 1: {refused:?}");
@@ -34,7 +34,7 @@ pub(super) async fn a_token_below_the_last_seen_is_refused(lab: &Lab) {
     assert_eq!(last_seq(lab).await, Seq(2));
 }
 
-pub(super) async fn a_token_of_an_earlier_lease_is_refused(lab: &Lab) {
+pub(super) async fn token_of_an_earlier_lease_is_fenced(lab: &Lab) {
     let old = lab.lobby().await;
     lab.append(old.at(7, 9), vec![post(1, "a")]).await.expect("the first lease");
     let newer = Holder { incarnation: Incarnation(2), ..holder(1) };
@@ -48,7 +48,7 @@ pub(super) async fn a_token_of_an_earlier_lease_is_refused(lab: &Lab) {
     assert_eq!(last_seq(lab).await, Seq(2));
 }
 
-pub(super) async fn a_token_of_another_epoch_is_refused(lab: &Lab) {
+pub(super) async fn token_of_another_epoch_is_fenced(lab: &Lab) {
     let lobby = lab.lobby().await;
     for epoch in [lobby.token.epoch.0 - 1, lobby.token.epoch.0 + 1] {
         let token = Token { epoch: StoreEpoch(epoch), ..lobby.token };
@@ -58,7 +58,7 @@ pub(super) async fn a_token_of_another_epoch_is_refused(lab: &Lab) {
     }
 }
 
-pub(super) async fn a_token_names_one_worker(lab: &Lab) {
+pub(super) async fn token_used_by_a_second_worker_is_fenced(lab: &Lab) {
     let (lobby, sessions) = (lab.lobby().await, lab.sessions().await);
     let batch = vec![post(1, "a")];
     lab.append(lobby.at(1, 8), batch.clone()).await.expect("worker 8");
@@ -72,7 +72,7 @@ pub(super) async fn a_token_names_one_worker(lab: &Lab) {
     lab.open_session(sessions.at(1, 8), key(1), author(1, "Ada")).await.expect("the same batch");
 }
 
-pub(super) async fn a_token_names_one_batch(lab: &Lab) {
+pub(super) async fn token_used_for_a_second_batch_is_fenced(lab: &Lab) {
     let lobby = lab.lobby().await;
     lab.append(lobby.at(1, 9), vec![post(1, "a"), post(2, "b")]).await.expect("a batch");
     for other in [vec![post(3, "c")], vec![post(1, "a")], vec![post(2, "b"), post(1, "a")]] {
@@ -95,7 +95,7 @@ pub(super) async fn a_token_names_one_batch(lab: &Lab) {
     }
 }
 
-pub(super) async fn a_refused_write_leaves_nothing_behind(lab: &Lab) {
+pub(super) async fn refused_batch_leaves_nothing_behind(lab: &Lab) {
     let mut nowhere = lab.lease(board("nowhere"), holder(1)).await;
     let empty = lab.append(nowhere.at(50, 8), Vec::new()).await;
     assert!(matches!(empty, Err(StoreError::Refused { .. })), "{empty:?}");
@@ -113,7 +113,7 @@ pub(super) async fn a_refused_write_leaves_nothing_behind(lab: &Lab) {
     assert_eq!(kinds, [("grant", 0), ("write", 1)]);
 }
 
-pub(super) async fn a_refused_task_falls_alone(lab: &Lab) {
+pub(super) async fn refused_task_leaves_the_rest_of_its_batch(lab: &Lab) {
     let refused = |result: &TaskResult| matches!(result, TaskResult::Refused(_));
     let mut sessions = lab.sessions().await;
     let (open, closed) = (author(1, "Ada"), key(3));
@@ -143,7 +143,7 @@ pub(super) async fn a_refused_task_falls_alone(lab: &Lab) {
     assert_eq!(last_seq(lab).await, Seq(2));
 }
 
-pub(super) async fn a_board_is_created_and_written_in_one_batch(lab: &Lab) {
+pub(super) async fn board_is_created_and_written_in_one_batch(lab: &Lab) {
     let mut dev = lab.lease(board("dev"), holder(1)).await;
     let posted = |n| Task::Post { board: name_of("dev"), post: post(n, "a") };
     let create = Task::CreateBoard { board: name_of("dev") };
@@ -160,7 +160,7 @@ pub(super) async fn a_board_is_created_and_written_in_one_batch(lab: &Lab) {
     assert_eq!(places, [(true, 1), (true, 2), (false, 1)]);
 }
 
-pub(super) async fn every_kind_of_write_is_checked(lab: &Lab) {
+pub(super) async fn every_kind_of_task_is_fenced(lab: &Lab) {
     let (mut lobby, mut sessions) = (lab.lobby().await, lab.sessions().await);
     lab.open(&mut sessions, 1, author(1, "Ada")).await;
     lab.append(lobby.next(), vec![post(1, "a")]).await.expect("appended");
@@ -187,7 +187,7 @@ pub(super) async fn every_kind_of_write_is_checked(lab: &Lab) {
     assert_eq!(store.find_session(key(2)).await, Ok(None));
 }
 
-pub(super) async fn a_permission_covers_its_own_resource_only(lab: &Lab) {
+pub(super) async fn task_of_another_resource_is_refused(lab: &Lab) {
     let (mut lobby, mut sessions) = (lab.lobby().await, lab.sessions().await);
     let refused = |error: StoreError| matches!(error, StoreError::Refused { .. });
     let results = lab.append(sessions.next(), vec![post(1, "a")]).await.expect("accepted");
@@ -199,7 +199,7 @@ pub(super) async fn a_permission_covers_its_own_resource_only(lab: &Lab) {
     assert!(cancelled.is_err_and(refused));
 }
 
-pub(super) async fn the_record_shows_grants_and_writes_in_order(lab: &Lab) {
+pub(super) async fn record_lists_grants_and_writes_in_order(lab: &Lab) {
     let mut lobby = lab.lobby().await;
     let permission = lobby.next();
     lab.append(permission.clone(), vec![post(1, "a"), post(2, "b")]).await.expect("new");

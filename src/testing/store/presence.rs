@@ -44,7 +44,7 @@ pub(super) async fn touched_sessions_are_listed_once_per_user_by_name(lab: &Lab)
     assert_eq!(people(lab).await, Some(vec![3, 1]));
 }
 
-pub(super) async fn only_the_last_master_takes_a_session_off(lab: &Lab) {
+pub(super) async fn only_the_last_master_removes_a_session_from_the_list(lab: &Lab) {
     three_people(lab).await;
     touch(lab, 1, &[1, 2]).await;
     touch(lab, 2, &[1]).await;
@@ -55,7 +55,7 @@ pub(super) async fn only_the_last_master_takes_a_session_off(lab: &Lab) {
     assert_eq!(people(lab).await, Some(vec![1]));
 }
 
-pub(super) async fn who_is_not_touched_is_off_the_list(lab: &Lab) {
+pub(super) async fn session_not_touched_is_off_the_list(lab: &Lab) {
     three_people(lab).await;
     let began_ms = touch(lab, 1, &[1, 2, 3]).await;
     for _ in 0..5 {
@@ -73,7 +73,7 @@ pub(super) async fn who_is_not_touched_is_off_the_list(lab: &Lab) {
     assert_eq!(since, [30_001, 0], "who comes back begins anew");
 }
 
-pub(super) async fn after_a_silence_a_touch_comes_first(lab: &Lab) {
+pub(super) async fn active_list_after_a_silence_waits_for_a_touch(lab: &Lab) {
     three_people(lab).await;
     touch(lab, 1, &[1]).await;
     lab.advance(3000);
@@ -93,7 +93,7 @@ pub(super) async fn after_a_silence_a_touch_comes_first(lab: &Lab) {
     assert_eq!(people(lab).await, Some(vec![]), "and then age like any other");
 }
 
-pub(super) async fn after_the_clock_went_back_a_touch_comes_first(lab: &Lab) {
+pub(super) async fn active_list_after_the_clock_went_back_waits_for_a_touch(lab: &Lab) {
     three_people(lab).await;
     touch(lab, 1, &[1]).await;
     lab.advance(-600_000);
@@ -103,7 +103,7 @@ pub(super) async fn after_the_clock_went_back_a_touch_comes_first(lab: &Lab) {
     assert_eq!((users[0].since_ms, users[0].last_seen_ms), (now_ms, now_ms));
 }
 
-pub(super) async fn a_touch_after_silence_raises_no_ghosts(lab: &Lab) {
+pub(super) async fn touch_after_a_silence_does_not_revive_expired_sessions(lab: &Lab) {
     three_people(lab).await;
     touch(lab, 1, &[1, 2]).await;
     for _ in 0..3 {
@@ -116,7 +116,7 @@ pub(super) async fn a_touch_after_silence_raises_no_ghosts(lab: &Lab) {
     assert_eq!(people(lab).await, Some(vec![2]));
 }
 
-pub(super) async fn a_leave_is_void_after_a_newer_touch(lab: &Lab) {
+pub(super) async fn leave_after_a_newer_touch_is_ignored(lab: &Lab) {
     three_people(lab).await;
     let seen_ms = touch(lab, 1, &[1, 2]).await;
     lab.advance(2000);

@@ -33,7 +33,7 @@ fn refused(result: Result<Enrolled, StoreError>) -> bool {
     matches!(result, Err(StoreError::Refused { .. }))
 }
 
-pub(super) async fn a_token_enrols_as_often_as_it_says(lab: &Lab) {
+pub(super) async fn join_token_enrols_as_often_as_it_allows(lab: &Lab) {
     let token = put_token(lab, 5, 2).await;
     for n in [1, 2] {
         let enrolled = lab.store.enrol(token, [5; 32], newcomer(n)).await;
@@ -49,7 +49,7 @@ pub(super) async fn a_token_enrols_as_often_as_it_says(lab: &Lab) {
     assert!(matches!(taken, Err(StoreError::Refused { .. })), "{taken:?}");
 }
 
-pub(super) async fn a_wrong_bearer_role_or_id_enrols_nobody(lab: &Lab) {
+pub(super) async fn wrong_bearer_role_or_id_is_refused(lab: &Lab) {
     let token = put_token(lab, 5, 1).await;
     assert!(refused(lab.store.enrol(token, [6; 32], newcomer(1)).await), "bearer");
     assert!(refused(lab.store.enrol([6; 8], [5; 32], newcomer(1)).await), "token");
@@ -61,7 +61,7 @@ pub(super) async fn a_wrong_bearer_role_or_id_enrols_nobody(lab: &Lab) {
     assert_eq!((lists.allowed, lists.tokens[0].uses_left), (Vec::new(), 1), "no use was spent");
 }
 
-pub(super) async fn who_is_enrolled_gets_its_row_back(lab: &Lab) {
+pub(super) async fn enrolled_node_gets_its_row_back(lab: &Lab) {
     let token = put_token(lab, 5, 2).await;
     lab.store.enrol(token, [5; 32], newcomer(1)).await.expect("enrolled");
     let again = Enrolled { guard: [99; 32], ..newcomer(1) };
@@ -72,7 +72,7 @@ pub(super) async fn who_is_enrolled_gets_its_row_back(lab: &Lab) {
     assert!(refused(lab.store.enrol(token, [5; 32], promoted).await));
 }
 
-pub(super) async fn who_is_denied_stays_out(lab: &Lab) {
+pub(super) async fn denied_node_stays_out(lab: &Lab) {
     let (token, other) = (put_token(lab, 5, 9).await, put_token(lab, 6, 9).await);
     lab.store.enrol(token, [5; 32], newcomer(1)).await.expect("enrolled");
     for _ in 0..2 {
@@ -98,7 +98,7 @@ pub(super) async fn who_is_denied_stays_out(lab: &Lab) {
     assert!(matches!(registered, Err(StoreError::Refused { .. })), "{registered:?}");
 }
 
-pub(super) async fn a_revoked_token_enrols_nobody(lab: &Lab) {
+pub(super) async fn revoked_join_token_enrols_nobody(lab: &Lab) {
     let token = put_token(lab, 5, 9).await;
     for _ in 0..2 {
         assert_eq!(lab.store.revoke_join_token(token).await, Ok(()));
@@ -107,7 +107,7 @@ pub(super) async fn a_revoked_token_enrols_nobody(lab: &Lab) {
     assert_eq!(lab.store.admission().await.expect("listed").tokens, []);
 }
 
-pub(super) async fn a_token_ends_with_its_time(lab: &Lab) {
+pub(super) async fn expired_join_token_enrols_nobody(lab: &Lab) {
     let token = put_token(lab, 5, 9).await;
     let day_ms = i64::try_from(DAY_MS).expect("small");
     lab.advance(day_ms - 1);
@@ -117,7 +117,7 @@ pub(super) async fn a_token_ends_with_its_time(lab: &Lab) {
     assert_eq!(lab.store.admission().await.expect("listed").tokens, []);
 }
 
-pub(super) async fn dead_letters_are_kept_once_newest_first(lab: &Lab) {
+pub(super) async fn dead_letters_are_kept_once_and_listed_newest_first(lab: &Lab) {
     let letter = |post, why: &str| DeadLetter {
         number: 0,
         resource: board("lobby"),

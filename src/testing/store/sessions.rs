@@ -14,7 +14,7 @@ fn refused<T>(result: Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::Refused { .. }))
 }
 
-pub(super) async fn a_session_is_found_until_it_is_closed(lab: &Lab) {
+pub(super) async fn open_session_is_found_until_it_is_closed(lab: &Lab) {
     let mut sessions = lab.sessions().await;
     assert_eq!(lab.store.find_session(key(1)).await, Ok(None));
     for _ in 0..2 {
@@ -28,7 +28,7 @@ pub(super) async fn a_session_is_found_until_it_is_closed(lab: &Lab) {
     assert_eq!(lab.store.find_session(key(1)).await, Ok(None));
 }
 
-pub(super) async fn a_closed_session_never_opens_again(lab: &Lab) {
+pub(super) async fn closed_session_never_opens_again(lab: &Lab) {
     let mut sessions = lab.sessions().await;
     lab.open(&mut sessions, 1, author(1, "Ada")).await;
     let other = lab.open_session(sessions.next(), key(1), author(2, "Bob")).await;
@@ -38,7 +38,7 @@ pub(super) async fn a_closed_session_never_opens_again(lab: &Lab) {
     assert!(refused(again), "a late repeat must not undo a log-out");
 }
 
-pub(super) async fn closed_sessions_are_told_once_by_their_marks(lab: &Lab) {
+pub(super) async fn closed_sessions_are_listed_once_by_mark(lab: &Lab) {
     let mut sessions = lab.sessions().await;
     for n in 1..=4 {
         lab.open(&mut sessions, n, author(n, "Ada")).await;
@@ -57,7 +57,7 @@ pub(super) async fn closed_sessions_are_told_once_by_their_marks(lab: &Lab) {
     assert_eq!(lab.store.closed_since(mark).await, Ok((Vec::new(), mark)));
 }
 
-pub(super) async fn read_marks_only_rise_and_stay_within_the_board(lab: &Lab) {
+pub(super) async fn read_mark_only_rises_and_stays_within_the_board(lab: &Lab) {
     let (mut lobby, mut sessions) = (lab.lobby().await, lab.sessions().await);
     let mut art = lab.lease(board("art"), holder(1)).await;
     lab.create_board(art.next()).await.expect("created");
@@ -75,7 +75,7 @@ pub(super) async fn read_marks_only_rise_and_stay_within_the_board(lab: &Lab) {
     assert_eq!(row.read_marks, [(name_of("art"), Seq(0)), (BoardName::lobby(), Seq(4))]);
 }
 
-pub(super) async fn a_ticket_makes_one_session_of_the_same_user(lab: &Lab) {
+pub(super) async fn ticket_opens_one_session_of_the_same_user(lab: &Lab) {
     let (mut lobby, mut sessions) = (lab.lobby().await, lab.sessions().await);
     lab.append(lobby.next(), vec![post(1, "x")]).await.expect("a post");
     lab.open(&mut sessions, 1, author(1, "Ada")).await;
@@ -99,7 +99,7 @@ pub(super) async fn a_ticket_makes_one_session_of_the_same_user(lab: &Lab) {
     assert!(first.is_some(), "the first session goes on");
 }
 
-pub(super) async fn a_ticket_ends_with_its_session(lab: &Lab) {
+pub(super) async fn ticket_of_a_closed_session_is_unknown(lab: &Lab) {
     let mut sessions = lab.sessions().await;
     lab.open(&mut sessions, 1, author(1, "Ada")).await;
     lab.put_ticket(sessions.next(), [5; 32], key(1)).await.expect("a ticket");
@@ -108,7 +108,7 @@ pub(super) async fn a_ticket_ends_with_its_session(lab: &Lab) {
     assert_eq!(lab.store.find_session(key(2)).await, Ok(None));
 }
 
-pub(super) async fn a_ticket_ends_with_its_time(lab: &Lab) {
+pub(super) async fn expired_ticket_is_unknown(lab: &Lab) {
     let mut sessions = lab.sessions().await;
     lab.open(&mut sessions, 1, author(1, "Ada")).await;
     for ticket in [[5; 32], [6; 32]] {

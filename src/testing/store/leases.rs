@@ -25,7 +25,7 @@ async fn renew(lab: &Lab, holder: Holder, lease: u64) -> Renewed {
     renewed[0].1
 }
 
-pub(super) async fn a_held_lease_is_not_granted_to_another(lab: &Lab) {
+pub(super) async fn held_lease_is_not_granted_to_another_master(lab: &Lab) {
     lab.lobby().await;
     match ask(lab, holder(2)).await {
         Lease::HeldBy { holder: by, left_ms } => {
@@ -37,7 +37,7 @@ pub(super) async fn a_held_lease_is_not_granted_to_another(lab: &Lab) {
     lab.lease(board("dev"), holder(2)).await;
 }
 
-pub(super) async fn every_grant_counts_up(lab: &Lab) {
+pub(super) async fn every_grant_raises_the_lease_number(lab: &Lab) {
     let first = lab.lobby().await;
     lab.append(first.at(4, 9), vec![post(1, "a")]).await.expect("appended");
     // It forgot which n it gave out, so it must not count on under the same number.
@@ -49,7 +49,7 @@ pub(super) async fn every_grant_counts_up(lab: &Lab) {
     assert_eq!(grants.map(|row| row.token.lease).collect::<Vec<_>>(), [1, 2]);
 }
 
-pub(super) async fn a_newer_life_takes_over_at_once(lab: &Lab) {
+pub(super) async fn newer_incarnation_takes_over_at_once(lab: &Lab) {
     let old = lab.lobby().await;
     let newer = Holder { incarnation: Incarnation(2), ..holder(1) };
     let new = lab.lease(board("lobby"), newer).await;
@@ -59,7 +59,7 @@ pub(super) async fn a_newer_life_takes_over_at_once(lab: &Lab) {
     assert_eq!(renew(lab, holder(1), old.token.lease).await, Renewed::Lost);
 }
 
-pub(super) async fn a_released_lease_is_free(lab: &Lab) {
+pub(super) async fn released_lease_is_granted_to_another_master(lab: &Lab) {
     let lobby = lab.lobby().await;
     let release = |holder, lease| lab.store.release_lease(board("lobby"), holder, lease);
     assert_eq!(release(holder(2), lobby.token.lease).await, Ok(()));
@@ -71,7 +71,7 @@ pub(super) async fn a_released_lease_is_free(lab: &Lab) {
     assert_eq!(next.token.lease, lobby.token.lease + 1);
 }
 
-pub(super) async fn a_renewal_tells_what_is_lost(lab: &Lab) {
+pub(super) async fn renewal_reports_each_lost_lease(lab: &Lab) {
     let lobby = lab.lobby().await;
     let dev = lab.lease(board("dev"), holder(2)).await;
     let asked = vec![
@@ -86,7 +86,7 @@ pub(super) async fn a_renewal_tells_what_is_lost(lab: &Lab) {
     assert_eq!(fates, [Renewed::Lost, Renewed::Kept, Renewed::Lost, Renewed::Lost]);
 }
 
-pub(super) async fn a_wish_is_learnt_at_renewal_and_served_first(lab: &Lab) {
+pub(super) async fn wish_is_reported_at_renewal_and_served_first(lab: &Lab) {
     let lobby = lab.lobby().await;
     let wish = |by| lab.store.wish(board("lobby"), by);
     wish(holder(1)).await.expect("void: it is the holder's own");
@@ -102,7 +102,7 @@ pub(super) async fn a_wish_is_learnt_at_renewal_and_served_first(lab: &Lab) {
     assert_eq!(lab.store.wish(board("never"), holder(2)).await, Ok(()));
 }
 
-pub(super) async fn a_term_ends_and_a_renewal_prolongs_it(lab: &Lab) {
+pub(super) async fn renewal_prolongs_a_term_and_expired_lease_is_free(lab: &Lab) {
     let lobby = lab.lobby().await;
     lab.advance(2000);
     assert_eq!(renew(lab, holder(1), lobby.token.lease).await, Renewed::Kept);
@@ -117,7 +117,7 @@ pub(super) async fn a_term_ends_and_a_renewal_prolongs_it(lab: &Lab) {
     assert_eq!(renew(lab, holder(1), lobby.token.lease).await, Renewed::Lost);
 }
 
-pub(super) async fn no_write_asks_for_the_time(lab: &Lab) {
+pub(super) async fn expired_lease_still_writes_until_the_next_grant(lab: &Lab) {
     let lobby = lab.lobby().await;
     lab.advance(60_000);
     lab.append(lobby.at(1, 9), vec![post(1, "late")]).await.expect("nobody else asked");
@@ -125,7 +125,7 @@ pub(super) async fn no_write_asks_for_the_time(lab: &Lab) {
     assert!(fenced(&lab.append(lobby.at(2, 9), vec![post(2, "too late")]).await));
 }
 
-pub(super) async fn a_term_is_cut_when_the_clock_went_back(lab: &Lab) {
+pub(super) async fn term_is_cut_after_the_clock_went_back(lab: &Lab) {
     lab.lobby().await;
     lab.advance(-600_000);
     match ask(lab, holder(2)).await {
@@ -136,7 +136,7 @@ pub(super) async fn a_term_is_cut_when_the_clock_went_back(lab: &Lab) {
     lab.lease(board("lobby"), holder(2)).await;
 }
 
-pub(super) async fn a_wish_gives_way_after_its_time(lab: &Lab) {
+pub(super) async fn expired_wish_gives_way_to_another(lab: &Lab) {
     let lobby = lab.lobby().await;
     let wish = |by| lab.store.wish(board("lobby"), by);
     let release = || lab.store.release_lease(board("lobby"), holder(1), lobby.token.lease);
@@ -151,7 +151,7 @@ pub(super) async fn a_wish_gives_way_after_its_time(lab: &Lab) {
     lab.lease(board("lobby"), holder(3)).await;
 }
 
-pub(super) async fn a_lease_is_kept_for_its_wisher_for_a_second(lab: &Lab) {
+pub(super) async fn released_lease_is_reserved_for_its_wisher_for_a_second(lab: &Lab) {
     let lobby = lab.lobby().await;
     lab.store.wish(board("lobby"), holder(2)).await.expect("wished");
     lab.store.release_lease(board("lobby"), holder(1), lobby.token.lease).await.expect("released");

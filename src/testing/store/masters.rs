@@ -24,7 +24,7 @@ fn life(n: u8, incarnation: u64) -> Holder {
     Holder { node: node(n), incarnation: Incarnation(incarnation) }
 }
 
-pub(super) async fn lives_and_beats_count_up(lab: &Lab) {
+pub(super) async fn registration_and_touch_count_up(lab: &Lab) {
     assert_eq!(lab.store.masters().await, Ok(Vec::new()));
     assert_eq!(lab.store.register_master(row(2, "b:1")).await, Ok(Incarnation(1)));
     assert_eq!(lab.store.register_master(row(1, "a:1")).await, Ok(Incarnation(1)));
@@ -42,7 +42,7 @@ pub(super) async fn lives_and_beats_count_up(lab: &Lab) {
     assert!(reborn[0].beat > listed[0].beat, "a restart is no silence");
 }
 
-pub(super) async fn an_older_life_is_stale(lab: &Lab) {
+pub(super) async fn older_incarnation_is_stale(lab: &Lab) {
     let touch = |holder| lab.store.touch_master(holder, false);
     assert_eq!(touch(life(1, 1)).await, Err(StoreError::Stale), "never registered");
     for _ in 0..2 {
@@ -58,7 +58,7 @@ pub(super) async fn an_older_life_is_stale(lab: &Lab) {
     assert_eq!(lab.store.masters().await.expect("listed").len(), 1);
 }
 
-pub(super) async fn an_identity_is_refused_while_it_is_fresh_elsewhere(lab: &Lab) {
+pub(super) async fn identity_in_use_at_another_address_is_refused(lab: &Lab) {
     lab.store.register_master(row(1, "a:1")).await.expect("registered");
     let copied = lab.store.register_master(row(1, "b:1")).await;
     assert_eq!(copied, Err(StoreError::InUse { at: "a:1".to_owned() }));
@@ -67,7 +67,7 @@ pub(super) async fn an_identity_is_refused_while_it_is_fresh_elsewhere(lab: &Lab
     assert_eq!(lab.store.register_master(row(1, "b:1")).await, Ok(Incarnation(2)));
 }
 
-pub(super) async fn who_left_is_not_listed_and_counts_on(lab: &Lab) {
+pub(super) async fn master_that_left_is_not_listed_and_keeps_its_count(lab: &Lab) {
     lab.store.register_master(row(1, "a:1")).await.expect("registered");
     for _ in 0..2 {
         assert_eq!(lab.store.leave_master(life(1, 1)).await, Ok(()));
@@ -78,7 +78,7 @@ pub(super) async fn who_left_is_not_listed_and_counts_on(lab: &Lab) {
     assert_eq!(lab.store.register_master(row(1, "a:1")).await, Ok(Incarnation(2)));
 }
 
-pub(super) async fn an_identity_is_free_once_it_is_not_fresh(lab: &Lab) {
+pub(super) async fn identity_is_free_once_its_owner_is_silent(lab: &Lab) {
     lab.store.register_master(row(1, "a:1")).await.expect("registered");
     lab.advance(4000);
     lab.store.touch_master(life(1, 1), false).await.expect("touched");

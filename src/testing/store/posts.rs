@@ -29,7 +29,7 @@ fn places(answers: &[TaskResult]) -> Vec<Option<(bool, u64)>> {
 const NEW: bool = true;
 const OLD: bool = false;
 
-pub(super) async fn the_lobby_is_there_from_the_start(lab: &Lab) {
+pub(super) async fn lobby_exists_in_a_new_store(lab: &Lab) {
     let boards = lab.store.boards().await.expect("boards");
     assert_eq!(boards.boards, [(BoardName::lobby(), Seq(0))]);
     let cluster = lab.store.cluster().await.expect("a cluster");
@@ -37,7 +37,7 @@ pub(super) async fn the_lobby_is_there_from_the_start(lab: &Lab) {
     assert_eq!(page(lab, Range::Last, 10).await.last_seq, Seq(0));
 }
 
-pub(super) async fn an_append_numbers_new_posts_in_batch_order(lab: &Lab) {
+pub(super) async fn new_posts_are_numbered_in_batch_order(lab: &Lab) {
     let mut lobby = lab.lobby().await;
     // Neither sorted by id nor by text.
     let posts = vec![post(9, "c"), post(3, "a"), post(5, "b")];
@@ -50,7 +50,7 @@ pub(super) async fn an_append_numbers_new_posts_in_batch_order(lab: &Lab) {
     assert_eq!(texts, [(1, "c"), (2, "a"), (3, "b"), (4, "d")]);
 }
 
-pub(super) async fn a_repeat_keeps_its_place(lab: &Lab) {
+pub(super) async fn repeated_post_keeps_its_place(lab: &Lab) {
     let mut lobby = lab.lobby().await;
     let permission = lobby.next();
     let batch = vec![post(2, "b"), post(1, "a")];
@@ -75,7 +75,7 @@ pub(super) async fn a_repeat_keeps_its_place(lab: &Lab) {
     assert_eq!(page(lab, Range::Last, 10).await.last_seq, Seq(4));
 }
 
-pub(super) async fn an_id_stands_for_one_text_of_one_board(lab: &Lab) {
+pub(super) async fn post_id_with_another_text_or_board_is_a_conflict(lab: &Lab) {
     let mut lobby = lab.lobby().await;
     let mut dev = lab.lease(board("dev"), holder(1)).await;
     lab.create_board(dev.next()).await.expect("created");
@@ -90,7 +90,7 @@ pub(super) async fn an_id_stands_for_one_text_of_one_board(lab: &Lab) {
     assert_eq!(boards, [(name_of("dev"), Seq(0)), (name_of("lobby"), Seq(2))]);
 }
 
-pub(super) async fn the_first_of_an_id_in_a_batch_wins(lab: &Lab) {
+pub(super) async fn first_post_of_an_id_in_a_batch_wins(lab: &Lab) {
     let mut lobby = lab.lobby().await;
     let posts = vec![post(5, "one"), post(1, "x"), post(5, "one"), post(5, "two")];
     let answers = lab.append(lobby.next(), posts).await.expect("answered");
@@ -100,7 +100,7 @@ pub(super) async fn the_first_of_an_id_in_a_batch_wins(lab: &Lab) {
     assert_eq!(page(lab, Range::Last, 10).await.last_seq, Seq(2));
 }
 
-pub(super) async fn ids_of_two_users_do_not_meet(lab: &Lab) {
+pub(super) async fn same_id_of_two_users_is_two_posts(lab: &Lab) {
     let mut lobby = lab.lobby().await;
     let theirs = NewPost { author: author(2, "Bob"), ..post(1, "mine too") };
     let posts = vec![post(1, "mine"), theirs];
@@ -108,7 +108,7 @@ pub(super) async fn ids_of_two_users_do_not_meet(lab: &Lab) {
     assert_eq!(places(&answers), [Some((NEW, 1)), Some((NEW, 2))]);
 }
 
-pub(super) async fn a_cancelled_id_never_appears(lab: &Lab) {
+pub(super) async fn cancelled_id_is_never_committed(lab: &Lab) {
     let (mut lobby, mut sessions) = (lab.lobby().await, lab.sessions().await);
     let user = UserId([1; 16]);
     assert_eq!(lab.store.find_post(user, post_id(1)).await, Ok(Found::Nothing));
@@ -123,7 +123,7 @@ pub(super) async fn a_cancelled_id_never_appears(lab: &Lab) {
     assert_eq!(lab.store.find_post(user, post_id(1)).await, Ok(Found::Cancelled));
 }
 
-pub(super) async fn a_committed_post_is_not_cancelled(lab: &Lab) {
+pub(super) async fn committed_post_is_not_cancelled(lab: &Lab) {
     let (mut lobby, mut sessions) = (lab.lobby().await, lab.sessions().await);
     lab.append(lobby.next(), vec![post(1, "in")]).await.expect("appended");
     let user = UserId([1; 16]);
@@ -133,7 +133,7 @@ pub(super) async fn a_committed_post_is_not_cancelled(lab: &Lab) {
     assert_eq!(lab.store.find_post(user, post_id(1)).await, Ok(Found::Committed(stored)));
 }
 
-pub(super) async fn posts_read_back_as_written_from_either_end(lab: &Lab) {
+pub(super) async fn posts_are_read_as_written_from_either_end(lab: &Lab) {
     let mut lobby = lab.lobby().await;
     let text = |n: u16| format!("zeile {n} \u{1f600}\nzweite");
     for n in 1..=12 {
@@ -162,7 +162,7 @@ pub(super) async fn posts_read_back_as_written_from_either_end(lab: &Lab) {
     }
 }
 
-pub(super) async fn long_pages_are_cut_and_say_so(lab: &Lab) {
+pub(super) async fn long_page_is_cut_and_tells_the_last_seq(lab: &Lab) {
     let mut lobby = lab.lobby().await;
     let longest = "x".repeat(PostText::LEN_MAX);
     let all = READ_BYTES_MAX / PostText::LEN_MAX + 20;
@@ -177,7 +177,7 @@ pub(super) async fn long_pages_are_cut_and_say_so(lab: &Lab) {
     assert_eq!(cut.posts.last().map(|post| post.seq), Some(cut.last_seq));
 }
 
-pub(super) async fn an_unknown_board_is_said_to_be_unknown(lab: &Lab) {
+pub(super) async fn unknown_board_is_reported_as_unknown(lab: &Lab) {
     let unknown = |error: StoreError| matches!(error, StoreError::Unknown { .. });
     let read = lab.store.read(name_of("nowhere"), Range::Last, 1).await;
     assert!(read.is_err_and(unknown));
@@ -189,7 +189,7 @@ pub(super) async fn an_unknown_board_is_said_to_be_unknown(lab: &Lab) {
     assert_eq!(lab.store.find_post(UserId([1; 16]), post_id(1)).await, Ok(Found::Nothing));
 }
 
-pub(super) async fn boards_are_created_once_and_listed_by_name(lab: &Lab) {
+pub(super) async fn board_is_created_once_and_listed_by_name(lab: &Lab) {
     for name in ["zoo", "art"] {
         let mut leased = lab.lease(board(name), holder(1)).await;
         let permission = leased.next();
@@ -203,7 +203,7 @@ pub(super) async fn boards_are_created_once_and_listed_by_name(lab: &Lab) {
     assert_eq!(names, ["art", "lobby", "zoo"]);
 }
 
-pub(super) async fn boards_have_a_bound(lab: &Lab) {
+pub(super) async fn board_above_the_bound_is_refused(lab: &Lab) {
     for n in 1..BOARDS_MAX {
         let mut leased = lab.lease(board(&format!("b{n}")), holder(1)).await;
         assert_eq!(lab.create_board(leased.next()).await, DONE);
@@ -216,7 +216,7 @@ pub(super) async fn boards_have_a_bound(lab: &Lab) {
     assert_eq!(lab.store.boards().await.expect("boards").boards.len(), BOARDS_MAX);
 }
 
-pub(super) async fn appends_at_once_leave_no_hole(lab: &Lab) {
+pub(super) async fn concurrent_writes_leave_no_hole(lab: &Lab) {
     let lobby = lab.lobby().await;
     let appends = (1..=20).map(|n| {
         let posts = vec![post(n, "new"), post(100, "all of them")];
@@ -238,7 +238,7 @@ pub(super) async fn appends_at_once_leave_no_hole(lab: &Lab) {
     assert_eq!(page.posts.iter().filter(|post| post.id == post_id(100)).count(), 1);
 }
 
-pub(super) async fn time_never_falls_within_a_board(lab: &Lab) {
+pub(super) async fn posted_at_never_falls_within_a_board(lab: &Lab) {
     let mut lobby = lab.lobby().await;
     for (n, ms) in [(1, 0), (2, 700), (3, -60_000), (4, 0), (5, 120_000)] {
         lab.advance(ms);

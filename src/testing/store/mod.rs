@@ -1,8 +1,8 @@
-//! What every store must do, as checks that run against each of them.
+//! Contract suite of the shared store: checks that every implementation must pass.
 //!
-//! A check is named by what holds. It gets a fresh [`Lab`], a store that nobody else uses, and
-//! panics with what it saw instead. Those that move the store's clock say so: where the clock
-//! cannot be moved they are left out.
+//! A check's name says what holds. It gets a fresh [`Lab`], a store that nobody else uses, and
+//! panics with what it saw instead. A check that moves the store's clock says so, and is left out
+//! where the clock cannot be moved.
 
 mod admission;
 mod leases;
@@ -14,7 +14,6 @@ mod tokens;
 
 use std::{fmt, sync::Arc};
 
-use super::Store;
 use crate::{
     env::BoxFuture,
     model::{
@@ -25,16 +24,17 @@ use crate::{
         message::{Task, TaskResult},
         rows::{Holder, Lease, NewPost, Permission, SessionRow, StoreError},
     },
+    store::Store,
 };
 
 /// Moves a store's clock by so many milliseconds, either way.
 pub type MoveClock = Arc<dyn Fn(i64) + Send + Sync>;
 
-/// A fresh store under test. Its clock must begin above one hour.
+/// Fresh store under test. Its clock must begin above one hour.
 pub struct Lab {
-    /// The store.
+    /// Store under test.
     pub store: Store,
-    /// `None` if its clock runs by itself.
+    /// Moves the store's clock; `None` if it runs by itself.
     pub clock: Option<MoveClock>,
 }
 
@@ -44,10 +44,10 @@ impl fmt::Debug for Lab {
     }
 }
 
-/// One thing that must hold.
+/// One property that must hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Check {
-    /// What holds.
+    /// Says what holds.
     pub name: &'static str,
     /// Whether it moves the store's clock.
     pub moves_clock: bool,
@@ -64,8 +64,8 @@ impl Check {
     }
 }
 
-/// Runs every check, each in a lab of its own; leaves out those whose clock cannot be moved.
-/// Answers how many ran.
+/// Runs every check, each in a lab of its own, and returns how many ran. Leaves out those whose
+/// clock cannot be moved.
 ///
 /// # Panics
 /// At the first that does not hold.
@@ -88,7 +88,7 @@ macro_rules! checks {
         any clock { $($place:ident :: $name:ident,)* }
         moved clock { $($at:ident :: $moves:ident,)* }
     ) => {
-        /// All of them.
+        /// All checks.
         pub const CHECKS: &[Check] = &[
             $(Check {
                 name: stringify!($name),
@@ -106,89 +106,89 @@ macro_rules! checks {
 
 checks! {
     any clock {
-        posts::the_lobby_is_there_from_the_start,
-        posts::an_append_numbers_new_posts_in_batch_order,
-        posts::a_repeat_keeps_its_place,
-        posts::an_id_stands_for_one_text_of_one_board,
-        posts::the_first_of_an_id_in_a_batch_wins,
-        posts::ids_of_two_users_do_not_meet,
-        posts::a_cancelled_id_never_appears,
-        posts::a_committed_post_is_not_cancelled,
-        posts::posts_read_back_as_written_from_either_end,
-        posts::long_pages_are_cut_and_say_so,
-        posts::an_unknown_board_is_said_to_be_unknown,
-        posts::boards_are_created_once_and_listed_by_name,
-        posts::boards_have_a_bound,
-        posts::appends_at_once_leave_no_hole,
-        tokens::what_was_never_leased_is_not_written,
-        tokens::a_token_below_the_last_seen_is_refused,
-        tokens::a_token_of_an_earlier_lease_is_refused,
-        tokens::a_token_of_another_epoch_is_refused,
-        tokens::a_token_names_one_worker,
-        tokens::a_token_names_one_batch,
-        tokens::a_refused_write_leaves_nothing_behind,
-        tokens::a_refused_task_falls_alone,
-        tokens::a_board_is_created_and_written_in_one_batch,
-        tokens::every_kind_of_write_is_checked,
-        tokens::a_permission_covers_its_own_resource_only,
-        tokens::the_record_shows_grants_and_writes_in_order,
-        leases::a_held_lease_is_not_granted_to_another,
-        leases::every_grant_counts_up,
-        leases::a_newer_life_takes_over_at_once,
-        leases::a_released_lease_is_free,
-        leases::a_renewal_tells_what_is_lost,
-        leases::a_wish_is_learnt_at_renewal_and_served_first,
-        sessions::a_session_is_found_until_it_is_closed,
-        sessions::a_closed_session_never_opens_again,
-        sessions::closed_sessions_are_told_once_by_their_marks,
-        sessions::read_marks_only_rise_and_stay_within_the_board,
-        sessions::a_ticket_makes_one_session_of_the_same_user,
-        sessions::a_ticket_ends_with_its_session,
-        masters::lives_and_beats_count_up,
-        masters::an_older_life_is_stale,
-        masters::an_identity_is_refused_while_it_is_fresh_elsewhere,
-        masters::who_left_is_not_listed_and_counts_on,
-        admission::a_token_enrols_as_often_as_it_says,
-        admission::a_wrong_bearer_role_or_id_enrols_nobody,
-        admission::who_is_enrolled_gets_its_row_back,
-        admission::who_is_denied_stays_out,
-        admission::a_revoked_token_enrols_nobody,
-        admission::dead_letters_are_kept_once_newest_first,
+        posts::lobby_exists_in_a_new_store,
+        posts::new_posts_are_numbered_in_batch_order,
+        posts::repeated_post_keeps_its_place,
+        posts::post_id_with_another_text_or_board_is_a_conflict,
+        posts::first_post_of_an_id_in_a_batch_wins,
+        posts::same_id_of_two_users_is_two_posts,
+        posts::cancelled_id_is_never_committed,
+        posts::committed_post_is_not_cancelled,
+        posts::posts_are_read_as_written_from_either_end,
+        posts::long_page_is_cut_and_tells_the_last_seq,
+        posts::unknown_board_is_reported_as_unknown,
+        posts::board_is_created_once_and_listed_by_name,
+        posts::board_above_the_bound_is_refused,
+        posts::concurrent_writes_leave_no_hole,
+        tokens::write_without_a_lease_is_fenced,
+        tokens::token_below_the_last_seen_is_fenced,
+        tokens::token_of_an_earlier_lease_is_fenced,
+        tokens::token_of_another_epoch_is_fenced,
+        tokens::token_used_by_a_second_worker_is_fenced,
+        tokens::token_used_for_a_second_batch_is_fenced,
+        tokens::refused_batch_leaves_nothing_behind,
+        tokens::refused_task_leaves_the_rest_of_its_batch,
+        tokens::board_is_created_and_written_in_one_batch,
+        tokens::every_kind_of_task_is_fenced,
+        tokens::task_of_another_resource_is_refused,
+        tokens::record_lists_grants_and_writes_in_order,
+        leases::held_lease_is_not_granted_to_another_master,
+        leases::every_grant_raises_the_lease_number,
+        leases::newer_incarnation_takes_over_at_once,
+        leases::released_lease_is_granted_to_another_master,
+        leases::renewal_reports_each_lost_lease,
+        leases::wish_is_reported_at_renewal_and_served_first,
+        sessions::open_session_is_found_until_it_is_closed,
+        sessions::closed_session_never_opens_again,
+        sessions::closed_sessions_are_listed_once_by_mark,
+        sessions::read_mark_only_rises_and_stays_within_the_board,
+        sessions::ticket_opens_one_session_of_the_same_user,
+        sessions::ticket_of_a_closed_session_is_unknown,
+        masters::registration_and_touch_count_up,
+        masters::older_incarnation_is_stale,
+        masters::identity_in_use_at_another_address_is_refused,
+        masters::master_that_left_is_not_listed_and_keeps_its_count,
+        admission::join_token_enrols_as_often_as_it_allows,
+        admission::wrong_bearer_role_or_id_is_refused,
+        admission::enrolled_node_gets_its_row_back,
+        admission::denied_node_stays_out,
+        admission::revoked_join_token_enrols_nobody,
+        admission::dead_letters_are_kept_once_and_listed_newest_first,
         presence::touched_sessions_are_listed_once_per_user_by_name,
-        presence::only_the_last_master_takes_a_session_off,
+        presence::only_the_last_master_removes_a_session_from_the_list,
     }
     moved clock {
-        posts::time_never_falls_within_a_board,
-        leases::a_term_ends_and_a_renewal_prolongs_it,
-        leases::no_write_asks_for_the_time,
-        leases::a_term_is_cut_when_the_clock_went_back,
-        leases::a_wish_gives_way_after_its_time,
-        leases::a_lease_is_kept_for_its_wisher_for_a_second,
-        sessions::a_ticket_ends_with_its_time,
-        masters::an_identity_is_free_once_it_is_not_fresh,
-        admission::a_token_ends_with_its_time,
-        presence::who_is_not_touched_is_off_the_list,
-        presence::after_a_silence_a_touch_comes_first,
-        presence::after_the_clock_went_back_a_touch_comes_first,
-        presence::a_touch_after_silence_raises_no_ghosts,
-        presence::a_leave_is_void_after_a_newer_touch,
+        posts::posted_at_never_falls_within_a_board,
+        leases::renewal_prolongs_a_term_and_expired_lease_is_free,
+        leases::expired_lease_still_writes_until_the_next_grant,
+        leases::term_is_cut_after_the_clock_went_back,
+        leases::expired_wish_gives_way_to_another,
+        leases::released_lease_is_reserved_for_its_wisher_for_a_second,
+        sessions::expired_ticket_is_unknown,
+        masters::identity_is_free_once_its_owner_is_silent,
+        admission::expired_join_token_enrols_nobody,
+        presence::session_not_touched_is_off_the_list,
+        presence::active_list_after_a_silence_waits_for_a_touch,
+        presence::active_list_after_the_clock_went_back_waits_for_a_touch,
+        presence::touch_after_a_silence_does_not_revive_expired_sessions,
+        presence::leave_after_a_newer_touch_is_ignored,
     }
 }
 
-/// A lease and the permissions given under it.
+/// Lease, and the permissions given under it.
 struct Leased {
     resource: Resource,
     token: Token,
 }
 
 impl Leased {
-    /// This `n`, for this worker.
+    /// Permission with this `n` for this worker.
     fn at(&self, n: u64, worker: u8) -> Permission {
         let (resource, token) = (self.resource.clone(), Token { n, ..self.token });
         Permission { resource, token, worker: node(worker) }
     }
 
-    /// The next `n`.
+    /// Permission with the next `n` for worker 200.
     fn next(&mut self) -> Permission {
         self.token.n += 1;
         self.at(self.token.n, 200)
@@ -196,12 +196,12 @@ impl Leased {
 }
 
 impl Lab {
-    /// Moves the clock.
+    /// Moves the store's clock.
     fn advance(&self, ms: i64) {
         (self.clock.as_ref().expect("left out where the clock cannot be moved"))(ms);
     }
 
-    /// A lease that must be granted.
+    /// Acquires a lease that must be granted.
     async fn lease(&self, resource: Resource, holder: Holder) -> Leased {
         match self.store.acquire_lease(resource.clone(), holder, TTL_MS).await {
             Ok(Lease::Granted { epoch, lease, n }) => {
@@ -211,12 +211,12 @@ impl Lab {
         }
     }
 
-    /// The lobby's lease, granted to master 1.
+    /// Acquires the lobby's lease for master 1.
     async fn lobby(&self) -> Leased {
         self.lease(board("lobby"), holder(1)).await
     }
 
-    /// The lease of master 1's people.
+    /// Acquires the lease of master 1's sessions for it.
     async fn sessions(&self) -> Leased {
         self.lease(Resource::Sessions(node(1)), holder(1)).await
     }
@@ -332,7 +332,7 @@ impl Lab {
 /// Outcome of a task that has nothing to tell.
 const DONE: Result<TaskResult, StoreError> = Ok(TaskResult::Done);
 
-/// The term that checks ask for.
+/// Term that checks ask for, ms.
 const TTL_MS: u64 = 3000;
 
 fn node(n: u8) -> NodeId {
