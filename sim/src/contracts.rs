@@ -1,7 +1,6 @@
 //! The contract suites of the seams, held against the simulated world.
 
 use chatchat::{
-    comm,
     env::{self, Env},
     model::ids::{Role, StoreEpoch},
     store::sqlite::NewCluster,
@@ -47,7 +46,7 @@ fn the_simulated_world_does_all_that_every_world_must() {
 
 #[test]
 fn links_do_all_that_they_must_in_the_simulated_world_whoever_begins() {
-    for check in comm::contract::CHECKS {
+    for check in testing::comm::CHECKS {
         for (seed, beginner) in [(0, Role::Worker), (1, Role::Master)] {
             simulate(setup(seed), async |world| {
                 let (worker, master) = (world.add_host("worker"), world.add_host("master"));
@@ -55,7 +54,7 @@ fn links_do_all_that_they_must_in_the_simulated_world_whoever_begins() {
                 run(&world, worker, |worker| async move {
                     let master_host = "master".to_owned();
                     let keys = KeyPool::new(Seed(seed), 2).source(1);
-                    let lab = comm::contract::Lab { worker, master, master_host, keys };
+                    let lab = testing::comm::Lab { worker, master, master_host, keys };
                     check.run(&lab, beginner).await;
                 })
                 .await;

@@ -281,9 +281,9 @@ impl fmt::Debug for Fanout {
 mod tests {
     use super::*;
     use crate::{
-        comm::test_world::run,
         crypto::{epoch::for_tests::epoch_of, keys::for_tests::identity},
         model::ids::SessionKey,
+        testing::stepped_world::run,
     };
 
     const PRESENCE: Update = Update::PresenceChanged;

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A link has no client and no server: masters and workers run the same code, and each can do
-//! at its end whatever the other can ([`contract`] holds both to it, with the roles swapped).
+//! at its end whatever the other can (`testing::comm` holds both to it, with the roles swapped).
 //!
 //! 1. Everything is bounded: a frame, the frames that wait, the calls in flight each way, the
 //!    events that wait for the node. What does not fit is refused with a type, at once.
@@ -21,14 +21,11 @@
 //! 4. An end without a close record is abnormal.
 
 pub mod connection_limit;
-pub mod contract;
 pub mod fanout;
 pub mod handshake;
 pub mod key_source;
 pub mod link;
 mod secure_stream;
-#[cfg(test)]
-mod test_world;
 
 pub use self::{
     link::{CallError, Incoming, Link, LinkEnd, LinkId, LinkLimits, Responder, SendError},

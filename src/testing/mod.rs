@@ -1,4 +1,9 @@
-//! Tools for tests, behind the feature `testing`: suites that every implementation of a seam must
-//! pass. The product is built without them.
+//! Tools that tests share: contract suites and a stepped world.
+//!
+//! Compiled for the package's own tests and with the feature `testing`; the product holds none
+//! of it.
 
+pub mod comm;
+#[cfg(test)]
+pub(crate) mod stepped_world;
 pub mod store;

@@ -4,7 +4,7 @@ use tokio::io::DuplexStream;
 
 use super::*;
 use crate::{
-    comm::{connection_limit::ConnectionLimit, key_source::for_tests::TestKeys, test_world::run},
+    comm::{connection_limit::ConnectionLimit, key_source::for_tests::TestKeys},
     crypto::{
         admission::{JoinSecret, bearer_matches},
         epoch::for_tests::{domain_of, epoch_of},
@@ -12,6 +12,7 @@ use crate::{
         record::RecordKind,
     },
     model::message::Welcome,
+    testing::stepped_world::run,
 };
 
 const LIMIT: Duration = Duration::from_secs(5);

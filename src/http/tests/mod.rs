@@ -8,7 +8,6 @@ mod contract;
 mod fake;
 mod server;
 mod stream;
-mod world;
 
 use std::time::Duration;
 
@@ -16,12 +15,13 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 
-use self::{fake::Fake, world::PausedWorld};
+use self::fake::Fake;
 use super::{HttpParams, Metrics, serve};
 use crate::{
     config::Config,
     env::{BoxFuture, BoxStream, Env, Listener, TaskGuard},
     node::handle::MasterHandle,
+    testing::stepped_world::SteppedWorld,
 };
 
 const HOST: &str = "127.0.0.1:8080";
@@ -42,7 +42,7 @@ impl Site {
     }
 
     fn with(config: Config) -> Self {
-        let env = Env::new(PausedWorld::new());
+        let env = Env::new(SteppedWorld::new());
         let (fake, handle) = Fake::start(&env);
         let (dial, taken) = mpsc::channel(64);
         let metrics = Metrics::new();

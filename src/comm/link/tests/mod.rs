@@ -10,11 +10,29 @@ use tokio::{
 
 use super::*;
 use crate::{
-    comm::test_world::{SECOND, run, secured_pair},
     crypto::record::{self, HEADER_LEN, Opener, RecordKind, Sealer},
     env::BoxStream,
+    model::ids::{NodeId, Role},
+    testing::stepped_world::{SECOND, run},
     wire::{codec, frame::Frame},
 };
+
+/// Both ends of a pipe that holds `room` bytes each way, secured: a master's, then a worker's.
+fn secured_pair(room: usize) -> (Secured, Secured) {
+    let (near, far) = tokio::io::duplex(room);
+    let (near_keys, far_keys) = record::pair_for_tests();
+    let secured = |stream: tokio::io::DuplexStream, (sealer, opener), peer| Secured {
+        stream: Box::new(stream),
+        sealer,
+        opener,
+        peer,
+    };
+    (secured(near, near_keys, peer(2, Role::Worker)), secured(far, far_keys, peer(1, Role::Master)))
+}
+
+fn peer(id: u8, role: Role) -> Peer {
+    Peer { node: NodeId([id; 16]), role, spki: vec![id; 4], name: format!("{role}-{id}") }
+}
 
 const ROOM: usize = 64 * 1024;
 const BYE: Close = Close { reason: CloseReason::Leaving, retry_ms: 250 };

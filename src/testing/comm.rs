@@ -10,12 +10,12 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{
-    CallError, Incoming, Link, LinkEnd, LinkId, LinkLimits, Peer, Responder, Secured,
-    fanout::{Fanout, Heard},
-};
 use crate::{
-    comm::key_source::{KeyKind, KeySource},
+    comm::{
+        CallError, Incoming, Link, LinkEnd, LinkId, LinkLimits, Peer, Responder, Secured,
+        fanout::{Fanout, Heard},
+        key_source::{KeyKind, KeySource},
+    },
     crypto::{
         epoch::EpochKeys,
         keys::{Identity, IdentityKey},
