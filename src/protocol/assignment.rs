@@ -34,7 +34,7 @@ pub struct Assignee {
 
 /// What a task needs besides its content while a batch holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
+pub struct TaskHead {
     /// Its number.
     pub id: TaskId,
     /// Whose it is.
@@ -49,7 +49,7 @@ pub struct Ticket {
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// Who waits, in the order of `tasks`.
-    pub tickets: Vec<Ticket>,
+    pub heads: Vec<TaskHead>,
     /// What to write; shared with the message that carries it.
     pub tasks: Arc<Vec<Task>>,
     /// The permission's token.
@@ -70,9 +70,9 @@ impl Batch {
     /// A batch for its first worker. Takes the entries out of `from`.
     #[must_use]
     pub fn new(from: &mut Vec<Entry>, token: Token, assignee: Assignee) -> Self {
-        let tickets = from
+        let heads = from
             .iter()
-            .map(|entry| Ticket {
+            .map(|entry| TaskHead {
                 id: entry.id,
                 origin: entry.origin,
                 came_at: entry.came_at,
@@ -81,7 +81,7 @@ impl Batch {
             .collect();
         let tasks = from.drain(..).map(|entry| entry.task).collect();
         Self {
-            tickets,
+            heads,
             tasks: Arc::new(tasks),
             token,
             assignee,
@@ -112,12 +112,12 @@ impl Batch {
     /// The entries again, to be put back. `alone` makes each go in a batch of its own.
     pub fn into_entries(self, alone: bool) -> impl DoubleEndedIterator<Item = Entry> {
         let tasks = Arc::unwrap_or_clone(self.tasks);
-        self.tickets.into_iter().zip(tasks).map(move |(ticket, task)| Entry {
-            id: ticket.id,
-            origin: ticket.origin,
+        self.heads.into_iter().zip(tasks).map(move |(head, task)| Entry {
+            id: head.id,
+            origin: head.origin,
             sent: true,
-            alone: alone || ticket.alone,
-            came_at: ticket.came_at,
+            alone: alone || head.alone,
+            came_at: head.came_at,
             task,
         })
     }
@@ -138,7 +138,7 @@ pub enum Next {
 
 /// The rules of trying again.
 #[derive(Clone, Copy, Debug)]
-pub struct Policy {
+pub struct RetryPolicy {
     /// Tries on one registration of a worker.
     pub per_worker: u32,
     /// Tries in all.
@@ -150,7 +150,7 @@ pub struct Policy {
 /// The batches of one master, by slot.
 #[derive(Debug)]
 pub struct Assignments {
-    policy: Policy,
+    policy: RetryPolicy,
     lanes: Vec<Lane>,
     next: u64,
 }
@@ -167,7 +167,7 @@ struct Lane {
 impl Assignments {
     /// No batches.
     #[must_use]
-    pub const fn new(policy: Policy) -> Self {
+    pub const fn new(policy: RetryPolicy) -> Self {
         Self { policy, lanes: Vec::new(), next: 0 }
     }
 
@@ -274,7 +274,7 @@ mod tests {
     const SLOT: Slot = Slot(0);
 
     fn table() -> Assignments {
-        Assignments::new(Policy { per_worker: 2, max: 4, backoff: Duration::from_millis(100) })
+        Assignments::new(RetryPolicy { per_worker: 2, max: 4, backoff: Duration::from_millis(100) })
     }
 
     fn assignee(n: u8) -> Assignee {

@@ -25,7 +25,7 @@ pub const BOARDS_MAX: usize = 1000;
 
 /// What became of posts that were told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Applied {
+pub enum TailChange {
     /// The tail goes on to `to`; `from` is the first that is new.
     Extended {
         /// The first new place.
@@ -52,7 +52,7 @@ pub enum Applied {
 
 /// What a reading of the store's boards showed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Noted {
+pub struct BoardChanges {
     /// The store epoch is a new one: all tails were emptied.
     pub new_epoch: bool,
     /// Boards that were not known, in the order of names.
@@ -110,8 +110,8 @@ impl Tails {
 
     /// The store was read. A board that was not known begins at its end; older posts are the
     /// store's to give.
-    pub fn on_boards(&mut self, read: &Boards) -> Noted {
-        let mut noted = Noted::default();
+    pub fn on_boards(&mut self, read: &Boards) -> BoardChanges {
+        let mut noted = BoardChanges::default();
         if read.epoch < self.epoch {
             return noted;
         }
@@ -150,19 +150,19 @@ impl Tails {
     }
 
     /// Posts were told of, by a worker, a peer or the store.
-    pub fn apply(&mut self, epoch: StoreEpoch, board: &BoardName, posts: &[Post]) -> Applied {
+    pub fn apply(&mut self, epoch: StoreEpoch, board: &BoardName, posts: &[Post]) -> TailChange {
         if epoch != self.epoch {
-            return if epoch < self.epoch { Applied::OldEpoch } else { Applied::NewEpoch };
+            return if epoch < self.epoch { TailChange::OldEpoch } else { TailChange::NewEpoch };
         }
-        let Some(first) = posts.first() else { return Applied::Duplicate };
+        let Some(first) = posts.first() else { return TailChange::Duplicate };
         let gapless = posts.windows(2).all(|pair| pair[0].seq.next() == pair[1].seq)
             && posts.iter().all(|post| post.board == *board);
         if !gapless || first.seq == Seq(0) {
-            return Applied::Malformed;
+            return TailChange::Malformed;
         }
         let is_known = self.boards.contains_key(board);
         if !is_known && self.boards.len() >= BOARDS_MAX {
-            return Applied::Malformed;
+            return TailChange::Malformed;
         }
         // Told of before it was heard of: it begins where this does.
         let before = Seq(first.seq.0 - 1);
@@ -172,7 +172,7 @@ impl Tails {
             .or_insert_with(|| Tail { base: before, posts: VecDeque::new() });
         let have = tail.last();
         if first.seq > have.next() {
-            return Applied::Gap { have, want: first.seq };
+            return TailChange::Gap { have, want: first.seq };
         }
         let new = posts.iter().filter(|post| post.seq > have);
         tail.posts.extend(new.map(|post| Arc::new(post.clone())));
@@ -182,7 +182,11 @@ impl Tails {
         }
         debug_assert!(tail.posts.iter().zip(tail.base.0 + 1..).all(|(p, n)| p.seq.0 == n));
         let to = tail.last();
-        if to > have { Applied::Extended { from: have.next(), to } } else { Applied::Duplicate }
+        if to > have {
+            TailChange::Extended { from: have.next(), to }
+        } else {
+            TailChange::Duplicate
+        }
     }
 
     /// The last place of a board; `None` when it is not known.

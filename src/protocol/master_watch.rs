@@ -22,7 +22,7 @@ pub const MASTERS_MAX: usize = 256;
 
 /// What a reading showed anew of a master.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum MasterChange {
     /// It appeared, with a new life too, or came back after it was out.
     In(NodeId),
     /// Its row stopped changing.
@@ -73,7 +73,7 @@ impl MasterWatch {
     }
 
     /// The store answered with these rows. Changes are in the order of ids.
-    pub fn on_rows(&mut self, now: Mono, rows: Vec<MasterRow>) -> Vec<Change> {
+    pub fn on_rows(&mut self, now: Mono, rows: Vec<MasterRow>) -> Vec<MasterChange> {
         let passed = self.read_at.map_or(Duration::ZERO, |at| now.since(at));
         self.read_at = Some(now);
         let mut before = std::mem::take(&mut self.masters);
@@ -84,7 +84,7 @@ impl MasterWatch {
         for row in rows.into_iter().take(MASTERS_MAX) {
             let node = row.node;
             let Some(mut known) = before.remove(&node) else {
-                changes.push(Change::In(node));
+                changes.push(MasterChange::In(node));
                 let fresh = Watched { row, unchanged: Duration::ZERO, out_since: None };
                 self.masters.insert(node, fresh);
                 continue;
@@ -94,11 +94,11 @@ impl MasterWatch {
                 known.unchanged += passed;
                 if known.out_since.is_none() && known.unchanged >= self.out_after {
                     known.out_since = Some(now);
-                    changes.push(Change::Out(node));
+                    changes.push(MasterChange::Out(node));
                 }
             } else {
                 if is_new_life || known.out_since.is_some() {
-                    changes.push(Change::In(node));
+                    changes.push(MasterChange::In(node));
                 }
                 known.unchanged = Duration::ZERO;
                 known.out_since = None;
@@ -108,7 +108,9 @@ impl MasterWatch {
         }
         self.gone.retain(|_, since| now.since(*since) < self.out_after);
         self.gone.extend(before.keys().map(|node| (*node, now)));
-        changes.extend(before.into_iter().map(|(node, w)| Change::Gone(node, w.row.incarnation)));
+        changes.extend(
+            before.into_iter().map(|(node, w)| MasterChange::Gone(node, w.row.incarnation)),
+        );
         changes
     }
 
@@ -185,13 +187,13 @@ pub(super) mod tests {
     fn a_still_row_is_out_after_five_seconds_and_in_again_when_it_moves() {
         let mut watch = MasterWatch::new(OUT_AFTER);
         let node = NodeId([1; 16]);
-        assert_eq!(watch.on_rows(at(0), vec![row(1, 1, 1)]), [Change::In(node)]);
+        assert_eq!(watch.on_rows(at(0), vec![row(1, 1, 1)]), [MasterChange::In(node)]);
         assert_eq!(watch.on_rows(at(4), vec![row(1, 1, 1)]), []);
-        assert_eq!(watch.on_rows(at(5), vec![row(1, 1, 1)]), [Change::Out(node)]);
+        assert_eq!(watch.on_rows(at(5), vec![row(1, 1, 1)]), [MasterChange::Out(node)]);
         assert!(!watch.is_in(&node) && watch.is_out_for(at(9), &node, Duration::from_secs(4)));
-        assert_eq!(watch.on_rows(at(6), vec![row(1, 1, 2)]), [Change::In(node)]);
-        assert_eq!(watch.on_rows(at(7), vec![row(1, 2, 1)]), [Change::In(node)]);
-        assert_eq!(watch.on_rows(at(8), vec![]), [Change::Gone(node, Incarnation(2))]);
+        assert_eq!(watch.on_rows(at(6), vec![row(1, 1, 2)]), [MasterChange::In(node)]);
+        assert_eq!(watch.on_rows(at(7), vec![row(1, 2, 1)]), [MasterChange::In(node)]);
+        assert_eq!(watch.on_rows(at(8), vec![]), [MasterChange::Gone(node, Incarnation(2))]);
         assert!(!watch.knows_anyone());
         assert!(!watch.is_long_gone(at(8), &node) && watch.is_long_gone(at(13), &node));
         watch.on_rows(at(14), vec![]);

@@ -11,8 +11,9 @@ pub mod master_watch;
 pub mod permission;
 pub mod presence;
 pub mod reads;
+pub mod registrations;
 pub mod registry;
-pub mod roster;
+
 pub mod search;
 pub mod selection;
 pub mod sessions;

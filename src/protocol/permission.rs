@@ -37,7 +37,7 @@ pub struct Held {
 
 /// What is known of one resource's lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hold {
+pub enum LeaseState {
     /// Nobody is known to hold it. Not to be asked for before `ask_at`.
     Free {
         /// Not before.
@@ -65,39 +65,39 @@ pub enum Hold {
 #[derive(Debug)]
 pub struct Permissions {
     ttl: Duration,
-    holds: Vec<Hold>,
+    leases: Vec<LeaseState>,
     /// The highest `n` given out in this life, for any resource: a lease that is granted again
     /// under its old number must not give out a token a second time.
     n: u64,
 }
 
-const FREE: Hold = Hold::Free { ask_at: Mono::ZERO };
+const FREE: LeaseState = LeaseState::Free { ask_at: Mono::ZERO };
 
 impl Permissions {
     /// Knows of no lease. `ttl` is the term that the store is asked for.
     #[must_use]
     pub const fn new(ttl: Duration) -> Self {
-        Self { ttl, holds: Vec::new(), n: 0 }
+        Self { ttl, leases: Vec::new(), n: 0 }
     }
 
     /// What is known of a lease.
     #[must_use]
-    pub fn hold(&self, slot: Slot) -> Hold {
-        self.holds.get(slot.index()).copied().unwrap_or(FREE)
+    pub fn state(&self, slot: Slot) -> LeaseState {
+        self.leases.get(slot.index()).copied().unwrap_or(FREE)
     }
 
-    fn hold_mut(&mut self, slot: Slot) -> &mut Hold {
-        if self.holds.len() <= slot.index() {
-            self.holds.resize(slot.index() + 1, FREE);
+    fn state_mut(&mut self, slot: Slot) -> &mut LeaseState {
+        if self.leases.len() <= slot.index() {
+            self.leases.resize(slot.index() + 1, FREE);
         }
-        &mut self.holds[slot.index()]
+        &mut self.leases[slot.index()]
     }
 
     /// The lease, if it is held here and its term runs.
     #[must_use]
     pub fn held(&self, now: Mono, slot: Slot) -> Option<Held> {
-        match self.hold(slot) {
-            Hold::Mine(held) if now < held.until => Some(held),
+        match self.state(slot) {
+            LeaseState::Mine(held) if now < held.until => Some(held),
             _ => None,
         }
     }
@@ -110,7 +110,7 @@ impl Permissions {
 
     /// The store is being asked for the lease.
     pub fn on_asked(&mut self, now: Mono, slot: Slot) {
-        *self.hold_mut(slot) = Hold::Asking { since: now };
+        *self.state_mut(slot) = LeaseState::Asking { since: now };
     }
 
     /// The store's answer to a question sent at `sent_at`; `None` when there was none, then it
@@ -124,37 +124,37 @@ impl Permissions {
         again_at: Mono,
     ) {
         let until = sent_at + self.ttl * 9 / 10;
-        *self.hold_mut(slot) = match answer {
-            Some(Lease::Granted { epoch, lease, n }) => Hold::Mine(Held {
+        *self.state_mut(slot) = match answer {
+            Some(Lease::Granted { epoch, lease, n }) => LeaseState::Mine(Held {
                 token: Token { epoch, lease, n },
                 until,
                 used_at: now,
                 wanted: false,
             }),
-            Some(Lease::HeldBy { holder, left_ms }) => Hold::Other {
+            Some(Lease::HeldBy { holder, left_ms }) => LeaseState::Other {
                 holder,
                 until: now + Duration::from_millis(left_ms),
                 look_at: again_at,
             },
-            None => Hold::Free { ask_at: again_at },
+            None => LeaseState::Free { ask_at: again_at },
         };
     }
 
-    /// Another master said who holds the lease, or that it does not.
+    /// Another master said who leases the lease, or that it does not.
     pub fn on_told(&mut self, slot: Slot, holder: Option<Holder>, until: Mono, look_at: Mono) {
-        if matches!(self.hold(slot), Hold::Mine(_) | Hold::Asking { .. }) {
+        if matches!(self.state(slot), LeaseState::Mine(_) | LeaseState::Asking { .. }) {
             return;
         }
-        *self.hold_mut(slot) = match holder {
-            Some(holder) => Hold::Other { holder, until, look_at },
-            None => Hold::Free { ask_at: look_at },
+        *self.state_mut(slot) = match holder {
+            Some(holder) => LeaseState::Other { holder, until, look_at },
+            None => LeaseState::Free { ask_at: look_at },
         };
     }
 
     /// The store's answer to a renewal sent at `sent_at`. Nothing if it is another lease by now.
     pub fn on_renewed(&mut self, slot: Slot, lease: u64, sent_at: Mono, answer: Renewed) {
         let until = sent_at + self.ttl * 9 / 10;
-        let Hold::Mine(held) = self.hold_mut(slot) else { return };
+        let LeaseState::Mine(held) = self.state_mut(slot) else { return };
         if held.token.lease != lease {
             return;
         }
@@ -164,18 +164,18 @@ impl Permissions {
                 held.until = held.until.max(until);
                 held.wanted = true;
             }
-            Renewed::Lost => *self.hold_mut(slot) = FREE,
+            Renewed::Lost => *self.state_mut(slot) = FREE,
         }
     }
 
     /// It is not held here any more; it may be asked for again at `ask_at`.
-    pub fn drop_hold(&mut self, slot: Slot, ask_at: Mono) {
-        *self.hold_mut(slot) = Hold::Free { ask_at };
+    pub fn drop_lease(&mut self, slot: Slot, ask_at: Mono) {
+        *self.state_mut(slot) = LeaseState::Free { ask_at };
     }
 
     /// Another master is to be asked about again, or the store, not before `look_at`.
     pub fn look_again(&mut self, slot: Slot, look_at: Mono) {
-        if let Hold::Other { look_at: at, .. } = self.hold_mut(slot) {
+        if let LeaseState::Other { look_at: at, .. } = self.state_mut(slot) {
             *at = look_at;
         }
     }
@@ -184,7 +184,7 @@ impl Permissions {
     /// that a batch goes to. `None` when it is not held.
     pub fn raise(&mut self, now: Mono, slot: Slot) -> Option<Token> {
         let given = self.n;
-        let Hold::Mine(held) = self.hold_mut(slot) else { return None };
+        let LeaseState::Mine(held) = self.state_mut(slot) else { return None };
         held.token.n = held.token.n.max(given) + 1;
         held.used_at = now;
         let token = held.token;
@@ -194,8 +194,8 @@ impl Permissions {
 
     /// The store's epoch is another now: what was held is gone.
     pub fn on_epoch(&mut self, epoch: StoreEpoch) {
-        for hold in &mut self.holds {
-            if matches!(hold, Hold::Mine(held) if held.token.epoch != epoch) {
+        for hold in &mut self.leases {
+            if matches!(hold, LeaseState::Mine(held) if held.token.epoch != epoch) {
                 *hold = FREE;
             }
         }
@@ -203,7 +203,7 @@ impl Permissions {
 
     /// Forgets a retired slot.
     pub fn forget(&mut self, slot: Slot) {
-        *self.hold_mut(slot) = FREE;
+        *self.state_mut(slot) = FREE;
     }
 }
 
@@ -274,7 +274,7 @@ mod tests {
                         lease += 1;
                         table.on_answer(at(now), SLOT, at(now), granted(lease, 0), at(now));
                     }
-                    1 => table.drop_hold(SLOT, at(now)),
+                    1 => table.drop_lease(SLOT, at(now)),
                     4 => table.on_answer(at(now), SLOT, at(now), granted(lease, 0), at(now)),
                     2 => table.on_renewed(SLOT, lease, at(now), Renewed::Lost),
                     _ => if let Some(token) = table.raise(at(now), SLOT) {

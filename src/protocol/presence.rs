@@ -37,7 +37,7 @@ struct Here {
 
 /// What the store is to be told now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Due {
+pub struct PresenceDue {
     /// Touch these, in one statement, though they be none.
     pub touch: Option<Vec<SessionKey>>,
     /// These left; with the store time of their last touch.
@@ -157,7 +157,7 @@ impl Presence {
 
     /// What is due; a touch is answered with [`Presence::on_touched`]. One that the store does not
     /// take is made up for by the next.
-    pub fn due(&mut self, now: Mono) -> Due {
+    pub fn due(&mut self, now: Mono) -> PresenceDue {
         let touch = if self.on_its_way { None } else { self.touch(now) };
         self.on_its_way |= touch.is_some();
         let mut leave = Vec::new();
@@ -169,7 +169,7 @@ impl Presence {
             }
             !leaves
         });
-        Due { touch, leave }
+        PresenceDue { touch, leave }
     }
 
     fn touch(&mut self, now: Mono) -> Option<Vec<SessionKey>> {
@@ -242,7 +242,7 @@ mod tests {
         let mut presence = presence();
         assert_eq!(touched(&mut presence, at(0)), Some(vec![]));
         assert_eq!(presence.next_deadline(), Some(at(5)));
-        assert_eq!(presence.due(at(4)), Due::default());
+        assert_eq!(presence.due(at(4)), PresenceDue::default());
         presence.on_touch_wanted(at(4));
         assert_eq!(touched(&mut presence, at(4)), Some(vec![]));
         assert_eq!(presence.next_deadline(), Some(at(9)));
@@ -281,7 +281,7 @@ mod tests {
         assert_eq!(presence.due(at(0)).touch, Some(vec![key(1)]));
         presence.on_post(at(1), key(2));
         presence.on_post(at(1), key(1));
-        assert_eq!((presence.next_deadline(), presence.due(at(9))), (None, Due::default()));
+        assert_eq!((presence.next_deadline(), presence.due(at(9))), (None, PresenceDue::default()));
         presence.on_touched(&[key(1)], None);
         presence.on_post(at(9), key(1));
         assert_eq!(touched(&mut presence, at(9)), Some(vec![1, 2]), "the first was not heard");

@@ -12,7 +12,7 @@
 //! 1. The fact of a node never goes back in `(registration, state)`.
 //! 2. A node's id is the hash of its key, and its role never changes.
 //! 3. At most `directory_max` nodes; those known stay and are kept up to date.
-//! 4. A fact is announced when [`Applied::is_news`], so once at most.
+//! 4. A fact is announced when [`Merged::is_news`], so once at most.
 
 use std::{collections::BTreeMap, ops::Bound};
 
@@ -26,7 +26,7 @@ use crate::model::{
 
 /// What became of a member that was told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Applied {
+pub enum Merged {
     /// The node was not known. It is now.
     New,
     /// The fact is newer than the one known and replaced it.
@@ -41,7 +41,7 @@ pub enum Applied {
     Forged,
 }
 
-impl Applied {
+impl Merged {
     /// Whether the fact is to be announced.
     #[must_use]
     pub const fn is_news(self) -> bool {
@@ -86,25 +86,23 @@ impl Registry {
         Self { members: BTreeMap::new(), nodes_max }
     }
 
-    /// Takes in what is told of a node. Announce it if [`Applied::is_news`].
-    pub fn apply(&mut self, now: Mono, member: Member) -> Applied {
+    /// Takes in what is told of a node. Announce it if [`Merged::is_news`].
+    pub fn apply(&mut self, now: Mono, member: Member) -> Merged {
         let node = member.fact.node;
         match self.members.get(&node) {
-            Some(known) if rank(&known.member.fact) == rank(&member.fact) => Applied::Known,
-            Some(known) if is_newer(&known.member.fact, &member.fact) => Applied::Older,
-            Some(known) if known.member.fact.role != member.fact.role => Applied::Forged,
-            Some(known) if known.member.spki != member.spki && !key_fits(&member) => {
-                Applied::Forged
-            }
+            Some(known) if rank(&known.member.fact) == rank(&member.fact) => Merged::Known,
+            Some(known) if is_newer(&known.member.fact, &member.fact) => Merged::Older,
+            Some(known) if known.member.fact.role != member.fact.role => Merged::Forged,
+            Some(known) if known.member.spki != member.spki && !key_fits(&member) => Merged::Forged,
             Some(_) => {
                 self.members.insert(node, Entry { member, since: now });
-                Applied::Newer
+                Merged::Newer
             }
-            None if self.members.len() >= self.nodes_max => Applied::Full,
-            None if !key_fits(&member) => Applied::Forged,
+            None if self.members.len() >= self.nodes_max => Merged::Full,
+            None if !key_fits(&member) => Merged::Forged,
             None => {
                 self.members.insert(node, Entry { member, since: now });
-                Applied::New
+                Merged::New
             }
         }
     }
@@ -258,9 +256,9 @@ pub(super) mod tests {
             let mut news = Vec::new();
             for member in &told {
                 let before = one.get(&member.fact.node).map(|m| rank(&m.fact));
-                let applied = one.apply(Mono::ZERO, member.clone());
-                prop_assert_eq!(applied.is_news(), before < Some(rank(&member.fact)));
-                if applied.is_news() {
+                let merged = one.apply(Mono::ZERO, member.clone());
+                prop_assert_eq!(merged.is_news(), before < Some(rank(&member.fact)));
+                if merged.is_news() {
                     prop_assert!(!news.contains(&member.fact));
                     news.push(member.fact);
                 }
@@ -309,11 +307,11 @@ pub(super) mod tests {
     fn a_full_directory_keeps_those_it_knows_up_to_date() {
         let mut registry = Registry::new(1);
         let one = |registration| member(1, Role::Worker, registration, MemberState::In);
-        assert_eq!(registry.apply(Mono::ZERO, one(1)), Applied::New);
+        assert_eq!(registry.apply(Mono::ZERO, one(1)), Merged::New);
         let other = member(2, Role::Worker, 1, MemberState::In);
-        assert_eq!(registry.apply(Mono::ZERO, other), Applied::Full);
-        assert_eq!(registry.apply(Mono::ZERO, one(2)), Applied::Newer);
-        assert_eq!(registry.apply(Mono::ZERO, one(1)), Applied::Older);
+        assert_eq!(registry.apply(Mono::ZERO, other), Merged::Full);
+        assert_eq!(registry.apply(Mono::ZERO, one(2)), Merged::Newer);
+        assert_eq!(registry.apply(Mono::ZERO, one(1)), Merged::Older);
         assert_eq!(registry.next_registration(&one(1).fact.node), Registration(3));
     }
 
@@ -322,12 +320,12 @@ pub(super) mod tests {
         let mut registry = Registry::new(9);
         let mut forged = member(1, Role::Worker, 1, MemberState::In);
         forged.spki = vec![2];
-        assert_eq!(registry.apply(Mono::ZERO, forged.clone()), Applied::Forged);
+        assert_eq!(registry.apply(Mono::ZERO, forged.clone()), Merged::Forged);
         registry.apply(Mono::ZERO, member(1, Role::Worker, 1, MemberState::In));
         forged.fact.registration = Registration(2);
-        assert_eq!(registry.apply(Mono::ZERO, forged), Applied::Forged);
+        assert_eq!(registry.apply(Mono::ZERO, forged), Merged::Forged);
         let turned = member(1, Role::Master, 2, MemberState::In);
-        assert_eq!(registry.apply(Mono::ZERO, turned), Applied::Forged);
+        assert_eq!(registry.apply(Mono::ZERO, turned), Merged::Forged);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::{
         rows::{Page, Range},
         time::Mono,
     },
-    protocol::{board::Applied, master::LinkOver},
+    protocol::{board::TailChange, master::LinkOver},
 };
 
 /// The most posts of one answer to a node.
@@ -269,11 +269,11 @@ impl Driver {
         match news {
             Update::Posts { epoch, board, posts, .. } => {
                 match self.tails.apply(epoch, &board, &posts) {
-                    Applied::Extended { .. } => self.deliver(&board),
-                    Applied::Gap { have, .. } => self.fetch(board, have),
-                    Applied::NewEpoch => self.poll_at = self.env.now(),
-                    Applied::Duplicate | Applied::OldEpoch => {}
-                    Applied::Malformed => tracing::warn!(%board, "malformed news of posts"),
+                    TailChange::Extended { .. } => self.deliver(&board),
+                    TailChange::Gap { have, .. } => self.fetch(board, have),
+                    TailChange::NewEpoch => self.poll_at = self.env.now(),
+                    TailChange::Duplicate | TailChange::OldEpoch => {}
+                    TailChange::Malformed => tracing::warn!(%board, "malformed news of posts"),
                 }
             }
             Update::BoardCreated(board) => {

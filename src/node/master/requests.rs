@@ -52,7 +52,7 @@ impl Driver {
             }
             Ask::Readiness { reply } => {
                 let strong = self.core.is_strong(now);
-                let ready = strong || !self.core.roster().is_empty();
+                let ready = strong || !self.core.registrations().is_empty();
                 let _ = reply.send(Readiness {
                     ready,
                     store: if strong { "here" } else { "away" },

@@ -4,7 +4,7 @@ use super::Driver;
 use crate::{
     model::ids::Role,
     node::handle::{ClusterView, Consistency, FailedView, NodeView, QueueView},
-    protocol::permission::Hold,
+    protocol::permission::LeaseState,
 };
 
 impl Driver {
@@ -59,10 +59,10 @@ impl Driver {
             .queue()
             .slots()
             .map(|(slot, resource)| {
-                let (held, holder, token) = match core.hold(slot) {
-                    Hold::Mine(held) => ("mine", Some(self.me.id), Some(held.token)),
-                    Hold::Other { holder, .. } => ("other", Some(holder.node), None),
-                    Hold::Free { .. } | Hold::Asking { .. } => ("nobody", None, None),
+                let (held, holder, token) = match core.lease_state(slot) {
+                    LeaseState::Mine(held) => ("mine", Some(self.me.id), Some(held.token)),
+                    LeaseState::Other { holder, .. } => ("other", Some(holder.node), None),
+                    LeaseState::Free { .. } | LeaseState::Asking { .. } => ("nobody", None, None),
                 };
                 QueueView {
                     resource: resource.to_string(),

@@ -42,13 +42,13 @@ fn a_tail_goes_on_or_says_what_it_lacks() {
     let lobby = BoardName::lobby();
     let mut tails = tails_at(10, 4);
     let mut apply = |from, to| tails.apply(EPOCH, &lobby, &posts(from, to));
-    assert_eq!(apply(11, 12), Applied::Extended { from: Seq(11), to: Seq(12) });
-    assert_eq!(apply(9, 12), Applied::Duplicate);
-    assert_eq!(apply(14, 15), Applied::Gap { have: Seq(12), want: Seq(14) });
-    assert_eq!(apply(12, 16), Applied::Extended { from: Seq(13), to: Seq(16) });
-    assert_eq!(tails.apply(EPOCH, &lobby, &[post(17), post(19)]), Applied::Malformed);
-    assert_eq!(tails.apply(StoreEpoch(6), &lobby, &posts(17, 17)), Applied::OldEpoch);
-    assert_eq!(tails.apply(StoreEpoch(8), &lobby, &posts(1, 1)), Applied::NewEpoch);
+    assert_eq!(apply(11, 12), TailChange::Extended { from: Seq(11), to: Seq(12) });
+    assert_eq!(apply(9, 12), TailChange::Duplicate);
+    assert_eq!(apply(14, 15), TailChange::Gap { have: Seq(12), want: Seq(14) });
+    assert_eq!(apply(12, 16), TailChange::Extended { from: Seq(13), to: Seq(16) });
+    assert_eq!(tails.apply(EPOCH, &lobby, &[post(17), post(19)]), TailChange::Malformed);
+    assert_eq!(tails.apply(StoreEpoch(6), &lobby, &posts(17, 17)), TailChange::OldEpoch);
+    assert_eq!(tails.apply(StoreEpoch(8), &lobby, &posts(1, 1)), TailChange::NewEpoch);
     assert_eq!(tails.last(&lobby), Some(Seq(16)));
 }
 
@@ -58,8 +58,8 @@ fn a_new_store_epoch_empties_and_an_old_reading_changes_nothing() {
     let mut tails = tails_at(10, 4);
     let noted = tails.on_boards(&ends(8, 3));
     assert!(noted.new_epoch && tails.last(&lobby) == Some(Seq(3)));
-    assert_eq!(tails.on_boards(&ends(7, 99)), Noted::default());
-    assert_eq!(tails.on_boards(&ends(8, 2)), Noted::default());
+    assert_eq!(tails.on_boards(&ends(7, 99)), BoardChanges::default());
+    assert_eq!(tails.on_boards(&ends(8, 2)), BoardChanges::default());
     assert_eq!(tails.on_boards(&ends(8, 5)).behind, [(lobby, Seq(3))]);
 }
 
@@ -144,15 +144,15 @@ proptest! {
         let mut last = 20;
         for (from, more, reads) in told {
             match tails.apply(EPOCH, &lobby, &posts(from, from + more)) {
-                Applied::Gap { have, want } => {
+                TailChange::Gap { have, want } => {
                     prop_assert_eq!((have.0, want.0), (last, from));
                     prop_assert!(from > last + 1);
                 }
-                Applied::Extended { from: first, to } => {
+                TailChange::Extended { from: first, to } => {
                     prop_assert_eq!((first.0, to.0), (last + 1, from + more));
                     last = to.0;
                 }
-                Applied::Duplicate => prop_assert!(from + more <= last),
+                TailChange::Duplicate => prop_assert!(from + more <= last),
                 other => prop_assert!(false, "{other:?}"),
             }
             if !reads {

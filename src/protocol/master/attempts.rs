@@ -47,7 +47,7 @@ impl Master {
         let Some(batch) = self.assignments.batch(slot) else { return };
         let Assignee { node, registration } = batch.assignee;
         let (tasks, token) = (batch.tasks.len(), batch.token);
-        if self.roster.get(&node).is_some_and(|r| r.registration == registration) {
+        if self.registrations.get(&node).is_some_and(|r| r.registration == registration) {
             self.selection.finish(&node);
         }
         let mut settled = None;
@@ -67,7 +67,7 @@ impl Master {
             Ok(AssignReply::Fenced) => {
                 out.push(Effect::Probe("the store refused an old token"));
                 if self.permissions.held(now, slot).is_some_and(|h| h.token.lease == token.lease) {
-                    self.permissions.drop_hold(slot, now);
+                    self.permissions.drop_lease(slot, now);
                 }
                 self.put_back(slot, false);
             }
@@ -112,7 +112,7 @@ impl Master {
             self.wake(at, slot);
             return;
         }
-        if self.roster.get(&node).is_some_and(|r| r.registration == registration) {
+        if self.registrations.get(&node).is_some_and(|r| r.registration == registration) {
             self.fail_worker(now, node, "it did not answer to its tasks", out);
         }
         match next {
@@ -130,7 +130,7 @@ impl Master {
         let Some(batch) = self.assignments.take(slot) else { return };
         let Some(resource) = self.queue.resource(slot).cloned() else { return };
         self.queue.end(slot, batch.tasks.len());
-        for (ticket, task) in batch.tickets.iter().zip(batch.tasks.iter()) {
+        for (head, task) in batch.heads.iter().zip(batch.tasks.iter()) {
             let post = match task {
                 Task::Post { post, .. } => Some(post.clone()),
                 _ => None,
@@ -140,7 +140,7 @@ impl Master {
             let letter = DeadLetter { number: 0, resource, post, why, at_ms: 0 };
             out.push(Effect::DeadLetter(Box::new(letter)));
             out.push(Effect::Probe("a task became a dead letter"));
-            out.push(Effect::End { id: ticket.id, outcome: Outcome::DeadLetter });
+            out.push(Effect::End { id: head.id, outcome: Outcome::DeadLetter });
         }
     }
 }
@@ -160,8 +160,8 @@ fn settle(
         }
         _ => publish_sessions(&tasks, &results, out),
     }
-    for (ticket, result) in batch.tickets.iter().zip(results) {
-        out.push(Effect::End { id: ticket.id, outcome: Outcome::Settled(result) });
+    for (head, result) in batch.heads.iter().zip(results) {
+        out.push(Effect::End { id: head.id, outcome: Outcome::Settled(result) });
     }
 }
 

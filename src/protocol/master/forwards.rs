@@ -3,7 +3,7 @@
 use super::{CallFailed, Effect, Master};
 use crate::{
     model::{message::ForwardReply, outcome::Outcome, time::Mono},
-    protocol::{permission::Hold, task_queue::TaskId},
+    protocol::{permission::LeaseState, task_queue::TaskId},
 };
 
 impl Master {
@@ -70,7 +70,9 @@ impl Master {
         for slot in silent {
             // Who cannot write leaves it to who may; of two questions under way the store's
             // second answer would find nobody.
-            if !self.can_write(now) || matches!(self.permissions.hold(slot), Hold::Asking { .. }) {
+            if !self.can_write(now)
+                || matches!(self.permissions.state(slot), LeaseState::Asking { .. })
+            {
                 continue;
             }
             let Some(resource) = self.queue.resource(slot).cloned() else { continue };

@@ -8,7 +8,7 @@ use crate::{
         rows::{Lease, Renewed},
         time::Mono,
     },
-    protocol::{permission::Hold, task_queue::Slot},
+    protocol::{permission::LeaseState, task_queue::Slot},
 };
 
 impl Master {
@@ -21,7 +21,7 @@ impl Master {
         answer: Option<Lease>,
         out: &mut Vec<Effect>,
     ) {
-        if !matches!(self.permissions.hold(slot), Hold::Asking { .. }) {
+        if !matches!(self.permissions.state(slot), LeaseState::Asking { .. }) {
             // The slot was retired meanwhile: the lease runs out by itself.
             return;
         }
@@ -75,8 +75,8 @@ impl Master {
 
     /// Gives a lease back if it is held, and what others forwarded with it.
     pub(super) fn release(&mut self, slot: Slot, ask_at: Mono, out: &mut Vec<Effect>) {
-        let Hold::Mine(held) = self.permissions.hold(slot) else { return };
-        self.permissions.drop_hold(slot, ask_at);
+        let LeaseState::Mine(held) = self.permissions.state(slot) else { return };
+        self.permissions.drop_lease(slot, ask_at);
         if let Some(resource) = self.queue.resource(slot).cloned() {
             out.push(Effect::Release { resource, lease: held.token.lease });
         }
@@ -100,7 +100,7 @@ impl Master {
         let slots: Vec<_> = self.queue.slots().map(|(s, r)| (s, r.clone())).collect();
         let mut leases = Vec::new();
         for (slot, resource) in slots {
-            let Hold::Mine(held) = self.permissions.hold(slot) else { continue };
+            let LeaseState::Mine(held) = self.permissions.state(slot) else { continue };
             let idle = self.queue.waiting(slot) == 0
                 && self.queue.taken(slot) == 0
                 && now.since(held.used_at) >= self.config.lease_idle;

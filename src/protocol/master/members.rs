@@ -13,10 +13,10 @@ use crate::{
     },
     protocol::{
         gossip::{Gossip, PAGE_MEMBERS, announcement},
-        master_watch::{self, Change},
-        permission::Hold,
-        registry::Applied,
-        roster::RosterError,
+        master_watch::{self, MasterChange},
+        permission::LeaseState,
+        registrations::RegisterError,
+        registry::Merged,
     },
 };
 
@@ -53,14 +53,14 @@ impl Master {
         if known.is_some_and(|fact| fact.registration >= registration) {
             return refuse(CloseReason::Replaced, 0);
         }
-        match self.roster.register(node, link, registration) {
+        match self.registrations.register(node, link, registration) {
             Ok(Some(before)) => {
                 let close = Close { reason: CloseReason::Replaced, retry_ms: 0 };
                 out.push(Effect::Close { link: before.link, close });
             }
             Ok(None) => {}
-            Err(RosterError::Full) => return refuse(CloseReason::Full, 4000),
-            Err(RosterError::Stale { .. }) => return refuse(CloseReason::Replaced, 0),
+            Err(RegisterError::Full) => return refuse(CloseReason::Full, 4000),
+            Err(RegisterError::Stale { .. }) => return refuse(CloseReason::Replaced, 0),
         }
         self.failed.remove(&node);
         self.selection.add(node, false);
@@ -88,7 +88,7 @@ impl Master {
         out: &mut Vec<Effect>,
     ) {
         self.gossip.remove(&link);
-        if let Some(node) = self.roster.by_link(link) {
+        if let Some(node) = self.registrations.by_link(link) {
             match over {
                 LinkOver::Left => self.end_worker(now, node, MemberState::Left, None, out),
                 LinkOver::Lost(why) => self.fail_worker(now, node, why, out),
@@ -100,7 +100,7 @@ impl Master {
             self.peers.remove(&node);
             let slots: Vec<_> = self.queue.slots().map(|(slot, _)| slot).collect();
             for slot in slots {
-                if matches!(self.permissions.hold(slot), Hold::Other { holder, .. } if holder.node == node)
+                if matches!(self.permissions.state(slot), LeaseState::Other { holder, .. } if holder.node == node)
                 {
                     self.permissions.look_again(slot, now);
                     self.pump(now, slot, out);
@@ -111,7 +111,7 @@ impl Master {
 
     /// What a peer said of itself.
     pub fn on_beat(&mut self, now: Mono, link: LinkId, beat: Beat, out: &mut Vec<Effect>) {
-        if let Some(node) = self.roster.by_link(link) {
+        if let Some(node) = self.registrations.by_link(link) {
             let before = self.selection.reaches_store(&node);
             self.selection.set_reaches_store(&node, beat.reaches_store);
             if self.selection.anyone_reaches_store() {
@@ -149,7 +149,7 @@ impl Master {
         why: Option<&str>,
         out: &mut Vec<Effect>,
     ) {
-        let Some(registered) = self.roster.remove(&node) else { return };
+        let Some(registered) = self.registrations.remove(&node) else { return };
         let registration = registered.registration;
         self.selection.remove(&node);
         let mut close = Close { reason: CloseReason::Leaving, retry_ms: 0 };
@@ -182,14 +182,14 @@ impl Master {
         let mut news = Vec::new();
         for member in members {
             match self.registry.apply(now, member.clone()) {
-                Applied::New | Applied::Newer => {
+                Merged::New | Merged::Newer => {
                     if member.fact.node != self.me.node {
                         out.push(Effect::Event(announcement(&member.fact)));
                     }
                     news.push(member);
                 }
-                Applied::Full => out.push(Effect::Probe("the directory is full")),
-                Applied::Known | Applied::Older | Applied::Forged => {}
+                Merged::Full => out.push(Effect::Probe("the directory is full")),
+                Merged::Known | Merged::Older | Merged::Forged => {}
             }
         }
         for page in news.chunks(PAGE_MEMBERS) {
@@ -213,7 +213,7 @@ impl Master {
         let moved: Vec<_> = workers
             .iter()
             .filter(|m| {
-                self.roster.get(&m.fact.node).is_some_and(|here| {
+                self.registrations.get(&m.fact.node).is_some_and(|here| {
                     (m.fact.registration, m.fact.state) > (here.registration, MemberState::In)
                 })
             })
@@ -221,7 +221,7 @@ impl Master {
             .collect();
         self.take_in(now, workers, false, out);
         for node in moved {
-            if let Some(registered) = self.roster.remove(&node) {
+            if let Some(registered) = self.registrations.remove(&node) {
                 self.selection.remove(&node);
                 let close = Close { reason: CloseReason::Replaced, retry_ms: 0 };
                 out.push(Effect::Close { link: registered.link, close });
@@ -239,7 +239,7 @@ impl Master {
 
     pub(super) fn send_digests(&self, out: &mut Vec<Effect>) {
         let direct = Gossip::digest(&self.registry);
-        let workers = self.roster.iter().map(|(_, registered)| registered.link);
+        let workers = self.registrations.iter().map(|(_, registered)| registered.link);
         let masters = self.peers.values().map(|peer| peer.link);
         for link in workers.chain(masters) {
             out.push(Effect::Send { link, direct: direct.clone() });
@@ -254,14 +254,14 @@ impl Master {
         };
         for change in self.watch.on_rows(now, rows) {
             match change {
-                Change::In(node) => {
+                MasterChange::In(node) => {
                     if let Some(row) = self.watch.get(&node) {
                         let member = master_watch::member(row, MemberState::In);
                         self.take_in(now, vec![member], false, out);
                     }
                 }
-                Change::Out(_) => out.push(Effect::Probe("a master was seen to be out")),
-                Change::Gone(node, incarnation) => {
+                MasterChange::Out(_) => out.push(Effect::Probe("a master was seen to be out")),
+                MasterChange::Gone(node, incarnation) => {
                     let life = Registration(incarnation.0);
                     if let Some(member) = self.registry.end(now, node, life, MemberState::Left) {
                         self.tell(member, false, out);

@@ -39,13 +39,13 @@ use crate::{
         time::Mono,
     },
     protocol::{
-        assignment::{Assignments, AttemptId, Policy},
+        assignment::{Assignments, AttemptId, RetryPolicy},
         failed_list::FailedList,
         gossip::Gossip,
         master_watch::MasterWatch,
-        permission::{Hold, Permissions},
+        permission::{LeaseState, Permissions},
+        registrations::Registrations,
         registry::Registry,
-        roster::Roster,
         selection::Selection,
         task_queue::{Bounds, Entry, Slot, TaskId, TaskQueue},
     },
@@ -181,7 +181,7 @@ pub struct Master {
     assignments: Assignments,
     forwards: BTreeMap<TaskId, Forwarded>,
     registry: Registry,
-    roster: Roster<LinkId>,
+    registrations: Registrations<LinkId>,
     selection: Selection,
     failed: FailedList,
     watch: MasterWatch,
@@ -213,14 +213,14 @@ impl Master {
                 resources_max: config.resources_max,
             }),
             permissions: Permissions::new(config.lease_ttl),
-            assignments: Assignments::new(Policy {
+            assignments: Assignments::new(RetryPolicy {
                 per_worker: config.attempts_per_worker,
                 max: config.attempts_max,
                 backoff: config.attempt_backoff,
             }),
             forwards: BTreeMap::new(),
             registry: Registry::new(config.directory_max),
-            roster: Roster::new(config.workers_max),
+            registrations: Registrations::new(config.workers_max),
             selection: Selection::new(),
             failed: FailedList::new(now, config.failed_sweep_interval, config.workers_max),
             watch: MasterWatch::new(config.master_out_after),
@@ -251,8 +251,8 @@ impl Master {
 
     /// The workers registered here.
     #[must_use]
-    pub const fn roster(&self) -> &Roster<LinkId> {
-        &self.roster
+    pub const fn registrations(&self) -> &Registrations<LinkId> {
+        &self.registrations
     }
 
     /// What the workers here said and have in flight.
@@ -281,14 +281,14 @@ impl Master {
 
     /// What is known of a slot's lease.
     #[must_use]
-    pub fn hold(&self, slot: Slot) -> Hold {
-        self.permissions.hold(slot)
+    pub fn lease_state(&self, slot: Slot) -> LeaseState {
+        self.permissions.state(slot)
     }
 
     /// The leases that are held here, each with its number.
     pub fn held(&self) -> impl Iterator<Item = (Resource, u64)> {
-        self.queue.slots().filter_map(|(slot, resource)| match self.permissions.hold(slot) {
-            Hold::Mine(held) => Some((resource.clone(), held.token.lease)),
+        self.queue.slots().filter_map(|(slot, resource)| match self.permissions.state(slot) {
+            LeaseState::Mine(held) => Some((resource.clone(), held.token.lease)),
             _ => None,
         })
     }

@@ -12,7 +12,7 @@ use crate::{
     },
     protocol::{
         assignment::{Assignee, AttemptId, Batch},
-        permission::Hold,
+        permission::LeaseState,
         task_queue::{Entry, Origin, QueueFull, Slot, TaskId},
     },
 };
@@ -49,8 +49,8 @@ impl Master {
             return Err(ForwardReply::Ended(Outcome::Unavailable { retry_ms: RETRY_MS }));
         }
         let slot = self.queue.find(&task.resource(self.me.node));
-        if let Some(Hold::Other { holder, until, .. }) =
-            slot.map(|slot| self.permissions.hold(slot))
+        if let Some(LeaseState::Other { holder, until, .. }) =
+            slot.map(|slot| self.permissions.state(slot))
             && now < until
         {
             return Err(ForwardReply::HeldBy(Some(holder)));
@@ -87,7 +87,7 @@ impl Master {
         let idle = self.queue.slots().map(|(slot, _)| slot).find(|slot| {
             self.queue.waiting(*slot) == 0
                 && self.queue.taken(*slot) == 0
-                && !matches!(self.permissions.hold(*slot), Hold::Asking { .. })
+                && !matches!(self.permissions.state(*slot), LeaseState::Asking { .. })
         });
         let Some(slot) = idle else { return false };
         self.release(slot, now, out);
@@ -120,8 +120,8 @@ impl Master {
         if self.queue.waiting(slot) == 0 {
             return;
         }
-        match self.permissions.hold(slot) {
-            Hold::Mine(held) if now < held.until => {
+        match self.permissions.state(slot) {
+            LeaseState::Mine(held) if now < held.until => {
                 if self.assignments.batch(slot).is_some() {
                     return;
                 }
@@ -131,23 +131,23 @@ impl Master {
                     self.start(now, slot, out);
                 }
             }
-            Hold::Mine(_) => {
-                self.permissions.drop_hold(slot, now);
+            LeaseState::Mine(_) => {
+                self.permissions.drop_lease(slot, now);
                 self.pump(now, slot, out);
             }
-            Hold::Asking { .. } => {}
-            Hold::Free { ask_at } if ask_at > now => self.wake(ask_at, slot),
-            Hold::Free { .. } if self.can_write(now) => self.ask(now, slot, out),
-            Hold::Free { .. } => self.pass_on(now, slot, out),
+            LeaseState::Asking { .. } => {}
+            LeaseState::Free { ask_at } if ask_at > now => self.wake(ask_at, slot),
+            LeaseState::Free { .. } if self.can_write(now) => self.ask(now, slot, out),
+            LeaseState::Free { .. } => self.pass_on(now, slot, out),
             // What is known is old: who sent a task here may have been the holder itself.
-            Hold::Other { until, .. }
+            LeaseState::Other { until, .. }
                 if until <= now
                     && self.can_write(now)
                     && self.queue.has_waiting(slot, Entry::is_foreign) =>
             {
                 self.ask(now, slot, out);
             }
-            Hold::Other { holder, until, look_at } => {
+            LeaseState::Other { holder, until, look_at } => {
                 self.go_to_holder(now, slot, holder, (until, look_at), out);
             }
         }
@@ -203,7 +203,7 @@ impl Master {
             return;
         }
         if !self.can_write(now) {
-            self.permissions.drop_hold(slot, now);
+            self.permissions.drop_lease(slot, now);
             self.pass_on(now, slot, out);
             return;
         }
@@ -265,7 +265,7 @@ impl Master {
 
     fn pick(&mut self) -> Option<Assignee> {
         let node = self.selection.pick(|_| true)?;
-        let registration = self.roster.get(&node)?.registration;
+        let registration = self.registrations.get(&node)?.registration;
         Some(Assignee { node, registration })
     }
 
@@ -273,7 +273,7 @@ impl Master {
     fn resume(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) {
         let Some(batch) = self.assignments.batch(slot) else { return };
         let Assignee { node, registration } = batch.assignee;
-        let is_here = self.roster.get(&node).is_some_and(|r| r.registration == registration);
+        let is_here = self.registrations.get(&node).is_some_and(|r| r.registration == registration);
         match batch.retry_at {
             Some(at) if at > now => self.wake(at, slot),
             Some(_) if is_here => {
@@ -308,7 +308,9 @@ impl Master {
         let Some(batch) = self.assignments.batch_mut(slot) else { return };
         let Assignee { node, registration } = batch.assignee;
         let nth = batch.begin(attempt);
-        let Some(link) = self.roster.get(&node).map(|registered| registered.link) else { return };
+        let Some(link) = self.registrations.get(&node).map(|registered| registered.link) else {
+            return;
+        };
         let posts: Vec<PostId> = batch.tasks.iter().filter_map(post_id).collect();
         let token = batch.token;
         let permission = Permission { resource: resource.clone(), token, worker: node };

@@ -503,7 +503,7 @@ fn a_worker_that_registered_elsewhere_is_let_go() {
     let mut moved = worker(1, 2);
     moved.fact.master = holder(2).node;
     lab.master.on_members(lab.now, LinkId(50), vec![moved], &mut lab.out);
-    assert!(lab.master.roster().is_empty());
+    assert!(lab.master.registrations().is_empty());
     assert!(lab.has(|effect| matches!(effect,
         Effect::Close { link, close } if *link == LinkId(1) && close.reason == CloseReason::Replaced)));
     let back = lab.master.on_worker(lab.now, LinkId(9), worker(1, 2), &mut lab.out);

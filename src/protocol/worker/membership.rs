@@ -10,7 +10,7 @@ use crate::{
     },
     protocol::{
         gossip::{Gossip, announcement},
-        master_watch::{self, Change},
+        master_watch::{self, MasterChange},
     },
 };
 
@@ -70,13 +70,13 @@ impl Worker {
         let mut told = Vec::new();
         for change in self.watch.on_rows(now, rows) {
             match change {
-                Change::In(node) => {
+                MasterChange::In(node) => {
                     let row = self.watch.get(&node);
                     told.extend(row.map(|row| master_watch::member(row, MemberState::In)));
                 }
                 // Out is each reader's own judgement: the search heeds it, nobody is told.
-                Change::Out(_) => {}
-                Change::Gone(node, life) => {
+                MasterChange::Out(_) => {}
+                MasterChange::Gone(node, life) => {
                     let left = self.registry.get(&node).cloned().map(|mut member| {
                         member.fact.registration = Registration(life.0);
                         member.fact.state = MemberState::Left;

@@ -21,7 +21,7 @@ pub struct Registered<L> {
 
 /// Why a worker was not taken in. Nothing changed.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum RosterError {
+pub enum RegisterError {
     /// The domain has as many workers as it may.
     #[error("the domain is full")]
     Full,
@@ -37,13 +37,13 @@ pub enum RosterError {
 
 /// The workers registered with this master.
 #[derive(Clone, Debug)]
-pub struct Roster<L> {
+pub struct Registrations<L> {
     workers: BTreeMap<NodeId, Registered<L>>,
     links: BTreeMap<L, NodeId>,
     workers_max: usize,
 }
 
-impl<L: Copy + Ord> Roster<L> {
+impl<L: Copy + Ord> Registrations<L> {
     /// Nobody yet.
     #[must_use]
     pub const fn new(workers_max: usize) -> Self {
@@ -53,19 +53,19 @@ impl<L: Copy + Ord> Roster<L> {
     /// Takes a worker in. An older registration of it is returned: close its link.
     ///
     /// # Errors
-    /// [`RosterError`]; nothing changed.
+    /// [`RegisterError`]; nothing changed.
     pub fn register(
         &mut self,
         node: NodeId,
         link: L,
         registration: Registration,
-    ) -> Result<Option<Registered<L>>, RosterError> {
+    ) -> Result<Option<Registered<L>>, RegisterError> {
         let before = self.workers.get(&node).copied();
         match before {
             Some(Registered { registration: have, .. }) if have >= registration => {
-                return Err(RosterError::Stale { registration, have });
+                return Err(RegisterError::Stale { registration, have });
             }
-            None if self.workers.len() >= self.workers_max => return Err(RosterError::Full),
+            None if self.workers.len() >= self.workers_max => return Err(RegisterError::Full),
             _ => {}
         }
         if let Some(before) = before {
@@ -148,20 +148,20 @@ mod tests {
     proptest! {
         #[test]
         fn a_roster_is_a_map_of_the_newest_registrations(steps in steps()) {
-            let mut roster = Roster::new(3);
+            let mut registrations = Registrations::new(3);
             let mut model: BTreeMap<u8, (u64, u64)> = BTreeMap::new();
             for (link, step) in (0_u64..).zip(steps) {
                 match step {
                     Step::Register(n, r) => {
-                        let told = roster.register(NodeId([n; 16]), link, Registration(r));
+                        let told = registrations.register(NodeId([n; 16]), link, Registration(r));
                         let have = model.get(&n).copied();
                         match have {
                             Some((_, have)) if have >= r => {
                                 let have = Registration(have);
                                 let registration = Registration(r);
-                                prop_assert_eq!(told, Err(RosterError::Stale { registration, have }));
+                                prop_assert_eq!(told, Err(RegisterError::Stale { registration, have }));
                             }
-                            None if model.len() == 3 => prop_assert_eq!(told, Err(RosterError::Full)),
+                            None if model.len() == 3 => prop_assert_eq!(told, Err(RegisterError::Full)),
                             _ => {
                                 let before = told.expect("room, and newer");
                                 prop_assert_eq!(before.map(|b| b.link), have.map(|h| h.0));
@@ -171,20 +171,20 @@ mod tests {
                     }
                     Step::LinkEnds(link) => {
                         let of = model.iter().find(|(_, (l, _))| *l == link).map(|(n, _)| *n);
-                        let gone = roster.remove_link(link);
+                        let gone = registrations.remove_link(link);
                         prop_assert_eq!(gone.map(|(node, _)| node), of.map(|n| NodeId([n; 16])));
                         of.map(|n| model.remove(&n));
                     }
                     Step::Remove(n) => {
-                        let gone = roster.remove(&NodeId([n; 16]));
+                        let gone = registrations.remove(&NodeId([n; 16]));
                         prop_assert_eq!(gone.map(|g| g.link), model.remove(&n).map(|m| m.0));
                     }
                 }
-                prop_assert_eq!(roster.len(), model.len());
+                prop_assert_eq!(registrations.len(), model.len());
                 for (n, (link, r)) in &model {
                     let want = Registered { link: *link, registration: Registration(*r) };
-                    prop_assert_eq!(roster.get(&NodeId([*n; 16])), Some(want));
-                    prop_assert_eq!(roster.by_link(*link), Some(NodeId([*n; 16])));
+                    prop_assert_eq!(registrations.get(&NodeId([*n; 16])), Some(want));
+                    prop_assert_eq!(registrations.by_link(*link), Some(NodeId([*n; 16])));
                 }
             }
         }
