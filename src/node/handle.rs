@@ -60,18 +60,18 @@ pub struct Hello {
 
 /// An open stream.
 #[derive(Debug)]
-pub struct Feed {
+pub struct StreamHandle {
     /// What it begins with.
     pub hello: Hello,
     /// What it goes on with. Closed by the master without [`Delivery::Bye`] when the reader is too slow.
-    pub events: mpsc::Receiver<Delivery>,
+    pub deliveries: mpsc::Receiver<Delivery>,
     /// Tells the master when the reader is gone.
-    pub guard: FeedGuard,
+    pub guard: StreamGuard,
 }
 
 /// Dropped with the stream; the master notices.
 #[derive(Debug)]
-pub struct FeedGuard {
+pub struct StreamGuard {
     /// Kept for its drop only.
     pub _gone: oneshot::Sender<()>,
 }
@@ -210,7 +210,7 @@ pub enum Ask {
         session: SessionRow,
         boards: Vec<BoardName>,
         cursor: Result<Option<Cursor>, ()>,
-        reply: oneshot::Sender<Result<Feed, ReadError>>,
+        reply: oneshot::Sender<Result<StreamHandle, ReadError>>,
     },
     Alive {
         key: SessionKey,
@@ -342,7 +342,7 @@ impl MasterHandle {
         session: SessionRow,
         boards: Vec<BoardName>,
         cursor: Result<Option<Cursor>, ()>,
-    ) -> Result<Result<Feed, ReadError>, Stopped> {
+    ) -> Result<Result<StreamHandle, ReadError>, Stopped> {
         self.ask(|reply| Ask::Stream { session, boards, cursor, reply }).await
     }
 

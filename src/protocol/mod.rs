@@ -17,5 +17,6 @@ pub mod registry;
 pub mod search;
 pub mod selection;
 pub mod sessions;
+pub mod streams;
 pub mod task_queue;
 pub mod worker;

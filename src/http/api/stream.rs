@@ -33,7 +33,7 @@ use crate::{
         ids::{BoardName, Cursor},
         time::Mono,
     },
-    node::handle::{Delivery, Feed, Hello, MasterInfo, ReadError},
+    node::handle::{Delivery, Hello, MasterInfo, ReadError, StreamHandle},
 };
 
 /// Bytes gathered before they are handed on, so that a long catch-up is a few large writes.
@@ -134,7 +134,7 @@ async fn sorry(app: &App, why: &Problem) -> Response {
     event_stream(Body::from(chunk.0))
 }
 
-fn live(app: &App, feed: Feed) -> Response {
+fn live(app: &App, feed: StreamHandle) -> Response {
     let mut chunk = Chunk::default();
     chunk.hello(&feed.hello);
     let beat = Duration::from_millis(feed.hello.beat_ms.max(1));
@@ -158,7 +158,7 @@ fn live(app: &App, feed: Feed) -> Response {
 /// One open stream, polled only while its connection has room.
 struct Reader {
     env: Env,
-    feed: Feed,
+    feed: StreamHandle,
     closing: broadcast::Receiver<()>,
     /// Up to where this reader was told.
     cursor: Cursor,
@@ -186,10 +186,10 @@ impl Reader {
                 self.next_beat = self.env.now() + self.beat;
                 chunk.event("beat", None, &serde_json::json!({}));
             }
-            event = self.feed.events.recv() => self.on_event(event, &mut chunk),
+            event = self.feed.deliveries.recv() => self.on_event(event, &mut chunk),
         }
         while !self.ended && chunk.0.len() < CHUNK_BYTES_MAX {
-            match self.feed.events.try_recv() {
+            match self.feed.deliveries.try_recv() {
                 Ok(event) => self.on_event(Some(event), &mut chunk),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => self.on_event(None, &mut chunk),

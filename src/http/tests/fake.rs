@@ -20,8 +20,8 @@ use crate::{
         rows::{ActiveUser, Boards, Found, NewPost, Page, Range, SessionRow, StoreError},
     },
     node::handle::{
-        Ask, ClusterView, Consistency, Delivery, FailedView, Feed, FeedGuard, Hello, MasterHandle,
-        MasterInfo, NodeView, QueueView, Read, ReadError, Readiness, Restored,
+        Ask, ClusterView, Consistency, Delivery, FailedView, Hello, MasterHandle, MasterInfo,
+        NodeView, QueueView, Read, ReadError, Readiness, Restored, StreamGuard, StreamHandle,
     },
 };
 
@@ -262,7 +262,11 @@ impl State {
         })
     }
 
-    fn open_stream(&mut self, boards: Vec<BoardName>, cursor: Result<Option<Cursor>, ()>) -> Feed {
+    fn open_stream(
+        &mut self,
+        boards: Vec<BoardName>,
+        cursor: Result<Option<Cursor>, ()>,
+    ) -> StreamHandle {
         let (events, delivered) = mpsc::channel(8);
         let (gone_guard, gone) = oneshot::channel();
         let at = boards.iter().map(|board| (board.clone(), Seq(0))).collect();
@@ -273,7 +277,7 @@ impl State {
             beat_ms: BEAT_MS,
         };
         self.stream = Some(OpenStream { boards, cursor, events: Some(events), gone });
-        Feed { hello, events: delivered, guard: FeedGuard { _gone: gone_guard } }
+        StreamHandle { hello, deliveries: delivered, guard: StreamGuard { _gone: gone_guard } }
     }
 }
 

@@ -210,19 +210,9 @@ impl Driver {
             Done::SessionsTouched { keys, answer } => self.on_sessions_touched(&keys, answer),
             Done::Session { key, answer } => self.on_session(key, answer),
             Done::TailPage { board, answer } => self.on_tail_page(board, answer),
-            Done::FeedPage { feed, board, answer } => {
-                let from = (&self.env, &self.done, &self.tails);
-                self.feeds.on_page(from, &self.store, feed, &board, answer);
-            }
-            Done::FeedRoom { feed, has_room } => {
-                let from = (&self.env, &self.done, &self.tails);
-                self.feeds.on_room(from, &self.store, feed, has_room);
-            }
-            Done::FeedGone { feed } => {
-                if let Some(key) = self.feeds.close(feed) {
-                    self.presence.on_stream_closed(now, &key);
-                }
-            }
+            Done::StreamPage { id, board, answer } => self.on_stream_page(id, board, answer),
+            Done::StreamRoom { id, has_room } => self.on_stream_room(id, has_room),
+            Done::StreamGone { id } => self.on_stream_gone(id),
             Done::Accepted(arrival) => self.on_arrival(*arrival),
             Done::Dialed { node, arrival } => {
                 self.dialer.on_dialed(now, node, arrival.is_some());

@@ -32,7 +32,10 @@ use std::{
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use self::{admission::Door, streams::Feeds};
+use self::{
+    admission::Door,
+    streams::{OpenStreams, StreamId},
+};
 use super::handle::{Ask, ByeReason, Consistency, MasterHandle, MasterInfo, ReadError, Readiness};
 use crate::{
     comm::{
@@ -218,17 +221,17 @@ enum Done {
         board: BoardName,
         answer: Result<Page, StoreError>,
     },
-    FeedPage {
-        feed: u64,
+    StreamPage {
+        id: StreamId,
         board: BoardName,
         answer: Result<Page, StoreError>,
     },
-    FeedRoom {
-        feed: u64,
+    StreamRoom {
+        id: StreamId,
         has_room: bool,
     },
-    FeedGone {
-        feed: u64,
+    StreamGone {
+        id: StreamId,
     },
     Accepted(Box<links::Arrival>),
     Dialed {
@@ -264,7 +267,7 @@ struct Driver {
     tails: Tails,
     /// Boards of which posts are being fetched.
     fetching: BTreeSet<BoardName>,
-    feeds: Feeds,
+    streams: OpenStreams,
     sessions: Sessions<SessionReply>,
     /// Resident bytes of the workers that are linked.
     memory: BTreeMap<NodeId, u64>,
@@ -368,7 +371,7 @@ impl Driver {
             deadlines: VecDeque::new(),
             tails: Tails::new(cluster.epoch, config.tail_posts_max),
             fetching: BTreeSet::new(),
-            feeds: Feeds::default(),
+            streams: OpenStreams::default(),
             sessions: Sessions::new(config.sessions_cached_max),
             presence: Presence::new(
                 now,
@@ -495,7 +498,8 @@ impl Driver {
         }
         if says.0 != self.said.0 {
             let state = if says.0 { Consistency::Strong } else { Consistency::Weak };
-            self.feeds.say_state(&self.env, &self.done, state);
+            self.streams.table.set_state(state);
+            self.flush_all();
         }
         self.said = says;
     }
@@ -509,7 +513,7 @@ impl Driver {
     /// Says goodbye to everyone: leases, streams, links, the store's list.
     async fn leave(&mut self) {
         let others: Vec<_> = self.masters.iter().filter(|m| m.id != self.me.id).cloned().collect();
-        self.feeds.say_bye(ByeReason::Draining, &others);
+        self.streams.end_all(ByeReason::Draining, &others);
         for (resource, lease) in self.core.held() {
             // What is not given back runs out by itself.
             let _ = self.store.release_lease(resource, self.holder, lease).await;

@@ -12,7 +12,7 @@ use crate::{
         message::{Request, Response},
         rows::{Active, ActiveUser, Boards, Page, Range, SessionRow, StoreError},
     },
-    node::handle::{Consistency, Feed, Read, ReadError, Restored},
+    node::handle::{Consistency, Read, ReadError, Restored, StreamHandle},
     protocol::reads::TooMany,
 };
 
@@ -37,7 +37,7 @@ pub(super) struct WantStream {
     pub(super) session: SessionRow,
     pub(super) boards: Vec<BoardName>,
     pub(super) cursor: Result<Option<Cursor>, ()>,
-    pub(super) reply: oneshot::Sender<Result<Feed, ReadError>>,
+    pub(super) reply: oneshot::Sender<Result<StreamHandle, ReadError>>,
 }
 
 /// What waits for a reading of the active people.
@@ -276,7 +276,7 @@ impl Driver {
     pub(super) fn on_session_closed(&mut self, key: SessionKey) {
         self.sessions.close(&key);
         self.presence.forget(&key);
-        self.feeds.log_out(&key);
+        self.streams.log_out(&key);
     }
 
     /// A session with all that it had, read now.
@@ -369,7 +369,8 @@ impl Driver {
                 .all(|(a, b)| (&a.user, a.since_ms) == (&b.user, b.since_ms));
         self.users = Arc::from(users);
         if !same {
-            self.feeds.say_presence(&self.env, &self.done, &self.users);
+            self.streams.table.set_presence(&self.users);
+            self.flush_all();
         }
     }
 }

@@ -107,7 +107,8 @@ impl Driver {
         masters.sort();
         if masters != self.masters {
             self.masters = masters;
-            self.feeds.say_masters(&self.env, &self.done, &self.masters);
+            self.streams.table.set_masters(&self.masters);
+            self.flush_all();
         }
     }
 
@@ -118,8 +119,7 @@ impl Driver {
             let now = self.env.now();
             self.core.on_store_epoch(now, boards.epoch, &mut self.out);
             self.fetching.clear();
-            let from = (&self.env, &self.done, &self.tails);
-            self.feeds.deliver_all(from, &self.store);
+            self.deliver_all();
         }
         for (board, have) in noted.behind {
             self.fetch(board, have);
@@ -152,11 +152,6 @@ impl Driver {
         {
             self.fetch(board, have);
         }
-    }
-
-    pub(super) fn deliver(&mut self, board: &BoardName) {
-        let from = (&self.env, &self.done, &self.tails);
-        self.feeds.deliver(from, &self.store, board);
     }
 
     /// Tells the store who is here, and who left.

@@ -84,7 +84,7 @@ impl Driver {
             failed,
             queues,
             boards: self.tails.boards().map(|(board, last)| (board.clone(), last)).collect(),
-            streams: self.feeds.len(),
+            streams: self.streams.table.len(),
         }
     }
 }

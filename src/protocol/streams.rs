@@ -1,0 +1,295 @@
+//! Open streams: what waits for each reader, and what is read from the store for it.
+//!
+//! ```text
+//!   tails ──fill──► backlog ─┐
+//!   store ──on_page──┘       ├──next──► the reader, at its own pace
+//!   state, people, masters ──┘ (the newest of each)
+//! ```
+//!
+//! 1. What a reader is given of a board is gapless from its cursor on, or a reset comes first.
+//! 2. At most [`BACKLOG_MAX`] deliveries and one page wait for one reader, besides the newest
+//!    state, people and masters. More is taken from the tails or, a page at a time, from the
+//!    store as it reads.
+//! 3. At most one read of the store is under way for one reader.
+//! 4. A stream that was ended is given nothing more.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    model::{
+        ids::{BoardName, Seq, SessionKey},
+        rows::{ActiveUser, Page},
+        stream::{Consistency, Delivery, MasterInfo},
+    },
+    protocol::board::{Due, Reader, Tails},
+};
+
+/// The most deliveries that wait for one reader, a page from the store aside.
+pub const BACKLOG_MAX: usize = 128;
+/// The most posts of one read of the store for one reader.
+pub const PAGE_POSTS_MAX: u32 = 128;
+/// Time after which a reader that takes nothing is too slow; its cursor resumes elsewhere.
+pub const SLOW_AFTER: Duration = Duration::from_secs(10);
+/// Pause before a read that the store did not answer is repeated.
+pub const READ_RETRY: Duration = Duration::from_millis(500);
+
+/// Read of the store that a reader waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreRead {
+    /// The board.
+    pub board: BoardName,
+    /// The place after which posts are read.
+    pub after: Seq,
+}
+
+/// The open streams of a master. `S` names a stream.
+#[derive(Debug)]
+pub struct Streams<S> {
+    open: BTreeMap<S, Stream>,
+    by_board: BTreeMap<BoardName, BTreeSet<S>>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    session: SessionKey,
+    reader: Reader,
+    backlog: VecDeque<Delivery>,
+    newest: Newest,
+    /// Board of which posts are being read from the store.
+    reading: Option<BoardName>,
+    is_blocked: bool,
+    is_over: bool,
+}
+
+/// The newest of each kind of which a reader needs no history.
+#[derive(Debug, Default)]
+struct Newest {
+    state: Option<Consistency>,
+    presence: Option<Arc<[ActiveUser]>>,
+    masters: Option<Vec<MasterInfo>>,
+}
+
+impl Newest {
+    fn take(&mut self) -> Option<Delivery> {
+        let state = self.state.take().map(Delivery::State);
+        let presence = || self.presence.take().map(Delivery::Presence);
+        state.or_else(presence).or_else(|| self.masters.take().map(Delivery::Masters))
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.state.is_none() && self.presence.is_none() && self.masters.is_none()
+    }
+}
+
+impl<S> Default for Streams<S> {
+    fn default() -> Self {
+        Self { open: BTreeMap::new(), by_board: BTreeMap::new() }
+    }
+}
+
+impl<S: Copy + Ord> Streams<S> {
+    /// Returns how many streams are open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Returns whether no stream is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Adds a stream of a session. `first` is delivered before anything else.
+    pub fn open(
+        &mut self,
+        id: S,
+        session: SessionKey,
+        reader: Reader,
+        first: impl IntoIterator<Item = Delivery>,
+    ) {
+        for board in reader.cursor().boards.keys() {
+            self.by_board.entry(board.clone()).or_default().insert(id);
+        }
+        let stream = Stream {
+            session,
+            reader,
+            backlog: first.into_iter().collect(),
+            newest: Newest::default(),
+            reading: None,
+            is_blocked: false,
+            is_over: false,
+        };
+        self.open.insert(id, stream);
+    }
+
+    /// Forgets a stream whose reader is gone. Returns its session, if it was open.
+    pub fn close(&mut self, id: S) -> Option<SessionKey> {
+        let stream = self.open.remove(&id)?;
+        // A reset may have left boards behind that the cursor no longer names.
+        self.by_board.retain(|_, ids| {
+            ids.remove(&id);
+            !ids.is_empty()
+        });
+        Some(stream.session)
+    }
+
+    /// Ends a stream: nothing more is delivered, until its reader is gone.
+    pub fn end(&mut self, id: S) {
+        if let Some(stream) = self.open.get_mut(&id) {
+            stream.is_over = true;
+            stream.backlog.clear();
+            stream.newest = Newest::default();
+        }
+    }
+
+    /// Returns all open streams.
+    #[must_use]
+    pub fn ids(&self) -> Vec<S> {
+        self.open.keys().copied().collect()
+    }
+
+    /// Returns the streams that follow a board.
+    #[must_use]
+    pub fn followers(&self, board: &BoardName) -> Vec<S> {
+        self.by_board.get(board).into_iter().flatten().copied().collect()
+    }
+
+    /// Returns the streams of a session.
+    #[must_use]
+    pub fn of_session(&self, key: &SessionKey) -> Vec<S> {
+        self.open.iter().filter(|(_, one)| one.session == *key).map(|(id, _)| *id).collect()
+    }
+
+    /// Moves what is due to a reader into its backlog, as far as it fits. Returns the read of the
+    /// store that is to be made for it; answer with [`on_page`](Self::on_page) or
+    /// [`on_read_failed`](Self::on_read_failed).
+    #[must_use]
+    pub fn fill(&mut self, id: S, tails: &Tails) -> Option<StoreRead> {
+        self.open.get_mut(&id).filter(|stream| !stream.is_over)?.fill(tails)
+    }
+
+    /// Takes posts that were read from the store for a reader. Then [`fill`](Self::fill) it.
+    pub fn on_page(&mut self, id: S, tails: &Tails, board: &BoardName, page: Page) {
+        let Some(stream) = self.open.get_mut(&id) else { return };
+        stream.reading = None;
+        if !stream.is_over && page.epoch == tails.epoch() {
+            stream.take_page(board, page);
+        }
+    }
+
+    /// Notes that the store did not answer to a read. Returns the read that is to be repeated
+    /// after [`READ_RETRY`]; `None` if nobody needs it any more.
+    #[must_use]
+    pub fn on_read_failed(&mut self, id: S, board: BoardName) -> Option<StoreRead> {
+        let stream = self.open.get_mut(&id)?;
+        let after = stream.reader.cursor().boards.get(&board).copied();
+        match after {
+            Some(after) if !stream.is_over => Some(StoreRead { board, after }),
+            _ => {
+                stream.reading = None;
+                None
+            }
+        }
+    }
+
+    /// Returns whether a delivery waits for a reader.
+    #[must_use]
+    pub fn has_next(&self, id: S) -> bool {
+        self.open.get(&id).is_some_and(|one| !one.newest.is_empty() || !one.backlog.is_empty())
+    }
+
+    /// Takes the next delivery for a reader. News of the cluster overtake posts: they are newer.
+    #[must_use]
+    pub fn next(&mut self, id: S) -> Option<Delivery> {
+        let stream = self.open.get_mut(&id)?;
+        stream.newest.take().or_else(|| stream.backlog.pop_front())
+    }
+
+    /// Notes that a reader has no room. Returns whether that is new, so that room is to be
+    /// waited for.
+    #[must_use]
+    pub fn on_blocked(&mut self, id: S) -> bool {
+        self.open.get_mut(&id).is_some_and(|one| !std::mem::replace(&mut one.is_blocked, true))
+    }
+
+    /// Notes that room is no longer waited for: there is some, or the wait took too long.
+    pub fn on_unblocked(&mut self, id: S) {
+        if let Some(stream) = self.open.get_mut(&id) {
+            stream.is_blocked = false;
+        }
+    }
+
+    /// Tells every reader whether the master reaches the store.
+    pub fn set_state(&mut self, state: Consistency) {
+        self.set_newest(|newest| newest.state = Some(state));
+    }
+
+    /// Tells every reader who is active.
+    pub fn set_presence(&mut self, users: &Arc<[ActiveUser]>) {
+        self.set_newest(|newest| newest.presence = Some(Arc::clone(users)));
+    }
+
+    /// Tells every reader which masters are in.
+    pub fn set_masters(&mut self, masters: &[MasterInfo]) {
+        self.set_newest(|newest| newest.masters = Some(masters.to_vec()));
+    }
+
+    fn set_newest(&mut self, set: impl Fn(&mut Newest)) {
+        for stream in self.open.values_mut().filter(|stream| !stream.is_over) {
+            set(&mut stream.newest);
+        }
+    }
+}
+
+impl Stream {
+    fn fill(&mut self, tails: &Tails) -> Option<StoreRead> {
+        let mut read = None;
+        let boards: Vec<BoardName> = self.reader.cursor().boards.keys().cloned().collect();
+        for board in &boards {
+            while self.backlog.len() < BACKLOG_MAX && self.reading.as_ref() != Some(board) {
+                match self.reader.due(tails, board, BACKLOG_MAX - self.backlog.len()) {
+                    Due::Nothing => break,
+                    Due::Posts(posts) => {
+                        if let Some(last) = posts.last() {
+                            self.reader.delivered(board, last.seq);
+                        }
+                        self.backlog.extend(posts.into_iter().map(Delivery::Post));
+                    }
+                    // Its turn comes with the page that is on its way.
+                    Due::AskStore { .. } if self.reading.is_some() => break,
+                    Due::AskStore { after } => {
+                        self.reading = Some(board.clone());
+                        read = Some(StoreRead { board: board.clone(), after });
+                    }
+                    Due::Reset(reason) => {
+                        self.reader.reset(tails);
+                        let cursor = self.reader.cursor().clone();
+                        self.backlog.clear();
+                        self.backlog.push_back(Delivery::Reset { reason, cursor });
+                    }
+                }
+            }
+        }
+        read
+    }
+
+    fn take_page(&mut self, board: &BoardName, page: Page) {
+        let Some(at) = self.reader.cursor().boards.get(board).copied() else { return };
+        let new: Vec<_> = page.posts.into_iter().filter(|post| post.seq > at).collect();
+        // A page that does not begin where the reader is would be a gap.
+        if new.first().is_some_and(|post| post.seq == at.next()) {
+            if let Some(last) = new.last() {
+                self.reader.delivered(board, last.seq);
+            }
+            self.backlog.extend(new.into_iter().map(|post| Delivery::Post(Arc::new(post))));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,296 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{
+    ids::{Author, Cursor, Post, PostId, StoreEpoch, UserId},
+    rows::Boards,
+    stream::ResetReason,
+};
+
+const SESSION: SessionKey = SessionKey([1; 32]);
+
+fn post(board: &str, seq: u64) -> Post {
+    Post {
+        id: PostId([7; 16]),
+        board: board.parse().expect("a name"),
+        seq: Seq(seq),
+        author: Author { id: UserId([1; 16]), name: "Ada".parse().expect("a name") },
+        text: "hello".parse().expect("a text"),
+        posted_at_ms: seq,
+    }
+}
+
+fn posts(board: &str, range: std::ops::RangeInclusive<u64>) -> Vec<Post> {
+    range.map(|seq| post(board, seq)).collect()
+}
+
+fn page(board: &str, range: std::ops::RangeInclusive<u64>) -> Page {
+    let posts = posts(board, range);
+    Page { last_seq: Seq(1000), posts, epoch: StoreEpoch(1), as_of_ms: 0 }
+}
+
+fn boards(epoch: u64, ends: &[(&str, u64)]) -> Boards {
+    let ends = ends.iter().map(|(name, end)| (name.parse().expect("a name"), Seq(*end)));
+    Boards { boards: ends.collect(), epoch: StoreEpoch(epoch), as_of_ms: 0 }
+}
+
+/// Memory and streams of one master: the tails keep 200 posts of a board.
+struct Lab {
+    tails: Tails,
+    streams: Streams<u64>,
+}
+
+impl Lab {
+    fn new(ends: &[(&str, u64)]) -> Self {
+        let mut tails = Tails::new(StoreEpoch(1), 200);
+        tails.on_boards(&boards(1, ends));
+        Self { tails, streams: Streams::default() }
+    }
+
+    fn open(&mut self, id: u64, names: &[&str], cursor: &str) {
+        let names: Vec<BoardName> = names.iter().map(|name| name.parse().expect("one")).collect();
+        let cursor = Ok(Some(cursor.parse::<Cursor>().expect("a cursor")));
+        let (reader, _) = Reader::open(&self.tails, &names, &cursor, None);
+        self.streams.open(id, SESSION, reader, []);
+    }
+
+    fn commit(&mut self, board: &str, range: std::ops::RangeInclusive<u64>) {
+        let name = board.parse().expect("a name");
+        self.tails.apply(self.tails.epoch(), &name, &posts(board, range));
+    }
+
+    fn fill(&mut self, id: u64) -> Option<(String, u64)> {
+        let read = self.streams.fill(id, &self.tails)?;
+        Some((read.board.to_string(), read.after.0))
+    }
+
+    fn on_page(&mut self, id: u64, board: &str, range: std::ops::RangeInclusive<u64>) {
+        let name = board.parse().expect("a name");
+        self.streams.on_page(id, &self.tails, &name, page(board, range));
+    }
+
+    /// Takes all that waits for a reader: the places of posts.
+    fn seqs(&mut self, id: u64) -> Vec<u64> {
+        std::iter::from_fn(|| self.streams.next(id))
+            .filter_map(|delivery| match delivery {
+                Delivery::Post(post) => Some(post.seq.0),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn backlog_is_bounded_and_goes_on_as_the_reader_reads() {
+    let mut lab = Lab::new(&[("lobby", 0)]);
+    lab.open(1, &["lobby"], "1;lobby:0");
+    lab.commit("lobby", 1..=200);
+    assert_eq!(lab.fill(1), None);
+    assert_eq!(lab.seqs(1), (1..=128).collect::<Vec<_>>());
+    assert_eq!(lab.fill(1), None);
+    assert_eq!(lab.seqs(1), (129..=200).collect::<Vec<_>>());
+}
+
+#[test]
+fn posts_out_of_memory_are_read_from_the_store_page_by_page() {
+    let mut lab = Lab::new(&[("lobby", 300)]);
+    lab.commit("lobby", 301..=301);
+    lab.open(1, &["lobby"], "1;lobby:100");
+    assert_eq!(lab.fill(1), Some(("lobby".to_owned(), 100)));
+    assert_eq!(lab.fill(1), None, "one read is under way");
+    lab.on_page(1, "lobby", 101..=220);
+    assert_eq!(lab.fill(1), Some(("lobby".to_owned(), 220)));
+    lab.on_page(1, "lobby", 221..=300);
+    assert_eq!(lab.seqs(1).len(), 200);
+    assert_eq!(lab.fill(1), None);
+    assert_eq!(lab.seqs(1), [301], "the rest is in memory");
+}
+
+#[test]
+fn second_board_waits_for_the_read_of_the_first() {
+    let mut lab = Lab::new(&[("dev", 9), ("lobby", 9)]);
+    lab.open(1, &["dev", "lobby"], "1;dev:8,lobby:8");
+    assert_eq!(lab.fill(1), Some(("dev".to_owned(), 8)));
+    lab.on_page(1, "dev", 9..=9);
+    assert_eq!(lab.fill(1), Some(("lobby".to_owned(), 8)));
+}
+
+#[test]
+fn page_that_would_leave_a_gap_is_read_again() {
+    let mut lab = Lab::new(&[("lobby", 9)]);
+    lab.open(1, &["lobby"], "1;lobby:3");
+    assert_eq!(lab.fill(1), Some(("lobby".to_owned(), 3)));
+    lab.on_page(1, "lobby", 6..=9);
+    assert_eq!(lab.fill(1), Some(("lobby".to_owned(), 3)));
+    lab.on_page(1, "lobby", 2..=9);
+    assert_eq!(lab.seqs(1), [4, 5, 6, 7, 8, 9], "what it has already is left out");
+}
+
+#[test]
+fn failed_read_is_repeated_from_the_readers_place() {
+    let mut lab = Lab::new(&[("lobby", 9)]);
+    lab.open(1, &["lobby"], "1;lobby:3");
+    assert!(lab.fill(1).is_some());
+    let again = lab.streams.on_read_failed(1, BoardName::lobby());
+    assert_eq!(again, Some(StoreRead { board: BoardName::lobby(), after: Seq(3) }));
+    assert_eq!(lab.fill(1), None, "it is still under way");
+    lab.streams.end(1);
+    assert_eq!(lab.streams.on_read_failed(1, BoardName::lobby()), None);
+    assert_eq!(lab.streams.on_read_failed(2, BoardName::lobby()), None);
+}
+
+#[test]
+fn new_store_epoch_replaces_the_backlog_by_a_reset() {
+    let mut lab = Lab::new(&[("lobby", 0)]);
+    lab.open(1, &["lobby"], "1;lobby:0");
+    lab.commit("lobby", 1..=3);
+    assert_eq!(lab.fill(1), None);
+    lab.tails.on_boards(&boards(2, &[("lobby", 1)]));
+    assert_eq!(lab.fill(1), None);
+    let cursor = "2;lobby:1".parse().expect("a cursor");
+    let reset = Delivery::Reset { reason: ResetReason::Epoch, cursor };
+    assert_eq!(lab.streams.next(1), Some(reset));
+    assert_eq!(lab.streams.next(1), None);
+}
+
+#[test]
+fn newest_state_overtakes_posts_and_replaces_the_one_before() {
+    let mut lab = Lab::new(&[("lobby", 0)]);
+    lab.open(1, &["lobby"], "1;lobby:0");
+    lab.commit("lobby", 1..=1);
+    assert_eq!(lab.fill(1), None);
+    lab.streams.set_state(Consistency::Weak);
+    lab.streams.set_state(Consistency::Strong);
+    assert_eq!(lab.streams.next(1), Some(Delivery::State(Consistency::Strong)));
+    assert_eq!(lab.seqs(1), [1]);
+    assert!(!lab.streams.has_next(1));
+}
+
+#[test]
+fn ended_stream_is_given_nothing_more() {
+    let mut lab = Lab::new(&[("lobby", 0)]);
+    lab.open(1, &["lobby"], "1;lobby:0");
+    lab.commit("lobby", 1..=1);
+    assert_eq!(lab.fill(1), None);
+    lab.streams.end(1);
+    lab.streams.set_state(Consistency::Weak);
+    lab.commit("lobby", 2..=2);
+    assert_eq!(lab.fill(1), None);
+    assert!(!lab.streams.has_next(1));
+    assert_eq!(lab.streams.len(), 1, "until its reader is gone");
+}
+
+#[test]
+fn closed_stream_follows_no_board() {
+    let mut lab = Lab::new(&[("lobby", 0)]);
+    lab.open(1, &["lobby"], "1;lobby:0");
+    lab.open(2, &["lobby"], "1;lobby:0");
+    let lobby = BoardName::lobby();
+    assert_eq!(lab.streams.followers(&lobby), [1, 2]);
+    assert_eq!(lab.streams.of_session(&SESSION), [1, 2]);
+    assert_eq!(lab.streams.close(1), Some(SESSION));
+    assert_eq!(lab.streams.close(1), None);
+    assert_eq!(lab.streams.followers(&lobby), [2]);
+    lab.streams.close(2);
+    assert!(lab.streams.is_empty() && lab.streams.by_board.is_empty());
+}
+
+#[test]
+fn lack_of_room_is_waited_for_once() {
+    let mut lab = Lab::new(&[("lobby", 0)]);
+    lab.open(1, &["lobby"], "1;lobby:0");
+    assert!(lab.streams.on_blocked(1));
+    assert!(!lab.streams.on_blocked(1));
+    lab.streams.on_unblocked(1);
+    assert!(lab.streams.on_blocked(1));
+    assert!(!lab.streams.on_blocked(2), "nobody's");
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Move {
+    Commit(u64),
+    /// The master learns where the board ends without its posts.
+    Poll,
+    Fill,
+    Next(usize),
+    /// The store answers with so many posts, from a place that may be too late.
+    Page {
+        posts: u64,
+        skip: u64,
+    },
+    ReadFailed,
+    Epoch,
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let one = prop_oneof![
+        4 => (1..300_u64).prop_map(Move::Commit),
+        1 => Just(Move::Poll),
+        4 => Just(Move::Fill),
+        4 => (1..200_usize).prop_map(Move::Next),
+        4 => (0..128_u64, 0..2_u64).prop_map(|(posts, skip)| Move::Page { posts, skip }),
+        1 => Just(Move::ReadFailed),
+        1 => Just(Move::Epoch),
+    ];
+    prop::collection::vec(one, 1..80)
+}
+
+proptest! {
+    /// Invariants 1 to 3, for one reader of one board and a store that is one number.
+    #[test]
+    fn reader_sees_no_gap_without_a_reset(moves in moves(), from in 0..50_u64) {
+        let mut lab = Lab::new(&[("lobby", 50)]);
+        lab.open(1, &["lobby"], &format!("1;lobby:{from}"));
+        let lobby = BoardName::lobby();
+        let (mut end, mut epoch, mut seen) = (50, 1, from);
+        let mut reading: Option<StoreRead> = None;
+        for one in moves {
+            let mut filled = None;
+            match one {
+                Move::Commit(count) => {
+                    // As the master is told: a batch at a time, gapless.
+                    let known = lab.tails.last(&lobby).expect("known").0;
+                    if known == end {
+                        lab.commit("lobby", end + 1..=end + count);
+                    }
+                    end += count;
+                }
+                Move::Poll => {
+                    lab.tails.on_boards(&boards(epoch, &[("lobby", end)]));
+                }
+                Move::Fill => filled = lab.streams.fill(1, &lab.tails),
+                Move::Next(count) => for _ in 0..count {
+                    match lab.streams.next(1) {
+                        Some(Delivery::Post(post)) => {
+                            prop_assert_eq!(post.seq.0, seen + 1);
+                            seen += 1;
+                        }
+                        Some(Delivery::Reset { cursor, .. }) => seen = cursor.boards[&lobby].0,
+                        _ => break,
+                    }
+                },
+                Move::Page { posts, skip } => if let Some(read) = reading.take() {
+                    let first = read.after.0 + 1 + skip;
+                    let last = (first + posts).min(end);
+                    let page = Page { epoch: StoreEpoch(epoch), ..page("lobby", first..=last) };
+                    lab.streams.on_page(1, &lab.tails, &lobby, page);
+                    filled = lab.streams.fill(1, &lab.tails);
+                },
+                Move::ReadFailed => if let Some(read) = reading.take() {
+                    reading = lab.streams.on_read_failed(1, read.board);
+                },
+                Move::Epoch => {
+                    epoch += 1;
+                    end /= 2;
+                    lab.tails.on_boards(&boards(epoch, &[("lobby", end)]));
+                }
+            }
+            if filled.is_some() {
+                prop_assert_eq!(&reading, &None, "one read is under way");
+                reading = filled;
+            }
+            let waiting = lab.streams.open[&1].backlog.len();
+            prop_assert!(waiting <= BACKLOG_MAX + PAGE_POSTS_MAX as usize + 1, "{}", waiting);
+        }
+    }
+}
