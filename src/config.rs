@@ -1,4 +1,4 @@
-//! Limits and time-outs, validated against each other.
+//! Limits and time-outs of a node, validated against each other.
 //!
 //! Durations are written as texts such as `500ms`, `10s`, `5min` in files and stories.
 
@@ -9,81 +9,81 @@ use thiserror::Error;
 
 use crate::model::message::BATCH_TASKS_MAX;
 
-/// How the parts of one node wait, retry and bound. The defaults are the design's.
+/// Time-outs, retries and bounds of one node. The defaults are the design's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Between two heartbeats of a link.
+    /// Time between two heartbeats of a link.
     #[serde(with = "text")]
     pub heartbeat_interval: Duration,
-    /// A peer is suspect after so many missed heartbeats.
+    /// Missed heartbeats after which a peer is suspect.
     pub heartbeats_missed_max: u32,
-    /// One RPC of a batch to a worker.
+    /// Time allowed for one RPC of a batch to a worker.
     #[serde(with = "text")]
     pub attempt_timeout: Duration,
-    /// Tries on one registration of a worker.
+    /// Attempts on one registration of a worker.
     pub attempts_per_worker: u32,
-    /// Tries in all.
+    /// Attempts in all.
     pub attempts_max: u32,
-    /// Between two tries.
+    /// Pause between two attempts.
     #[serde(with = "text")]
     pub attempt_backoff: Duration,
-    /// What a worker waits for the store.
+    /// Time that a worker waits for the store.
     #[serde(with = "text")]
     pub store_timeout: Duration,
-    /// A lease's term, store time.
+    /// Term of a lease, in store time.
     #[serde(with = "text")]
     pub lease_ttl: Duration,
-    /// Between two renewals.
+    /// Time between two renewals.
     #[serde(with = "text")]
     pub lease_renew_interval: Duration,
-    /// A lease not used for this long is released.
+    /// Idle time after which a lease is released.
     #[serde(with = "text")]
     pub lease_idle: Duration,
-    /// What a master waits for the coordinator's answer before it wishes for the lease.
+    /// Time that a master waits for the coordinator's answer before it wishes for the lease.
     #[serde(with = "text")]
     pub forward_timeout: Duration,
-    /// Between two looks for a coordinator.
+    /// Pause between two searches for a coordinator.
     #[serde(with = "text")]
     pub forward_retry: Duration,
-    /// What a person's request waits for its outcome.
+    /// Time that a person's request waits for its outcome.
     #[serde(with = "text")]
     pub request_timeout: Duration,
-    /// Between two sweeps of the failed list.
+    /// Time between two sweeps of the failed list.
     #[serde(with = "text")]
     pub failed_sweep_interval: Duration,
-    /// Between two reads of boards, masters, admission and presence.
+    /// Time between two reads of boards, masters, admission and presence.
     #[serde(with = "text")]
     pub store_poll_interval: Duration,
-    /// A master whose row does not change for this long is out.
+    /// Time without a change of its row after which a master is out.
     #[serde(with = "text")]
     pub master_out_after: Duration,
-    /// Between two digests of the directory.
+    /// Time between two digests of the directory.
     #[serde(with = "text")]
     pub digest_interval: Duration,
-    /// The most a worker waits between two tries to find a master.
+    /// Longest pause of a worker between two attempts to find a master.
     #[serde(with = "text")]
     pub search_backoff_max: Duration,
-    /// Connect, then handshake, each.
+    /// Time allowed to connect, and again for the handshake.
     #[serde(with = "text")]
     pub handshake_timeout: Duration,
-    /// Between two refreshes of the common key.
+    /// Time between two refreshes of the common key.
     #[serde(with = "text")]
     pub key_refresh_interval: Duration,
-    /// Between two `beat`s of a stream.
+    /// Time between two `beat` events of a stream.
     #[serde(with = "text")]
     pub stream_beat_interval: Duration,
-    /// Between two touches of the sessions that are here.
+    /// Time between two touches of the sessions served here.
     #[serde(with = "text")]
     pub presence_touch_interval: Duration,
-    /// After a stream closed, before its session leaves.
+    /// Time from the end of a stream until its session leaves.
     #[serde(with = "text")]
     pub presence_leave_delay: Duration,
-    /// Tasks in one resource's queue.
+    /// Tasks in the queue of one resource.
     pub queue_tasks_max: usize,
     /// Tasks in all queues of a master.
     pub queue_total_max: usize,
-    /// Resources that a master keeps a queue for.
+    /// Resources for which a master keeps a queue.
     pub resources_max: usize,
     /// Tasks in one batch.
     pub batch_tasks_max: usize,
@@ -97,9 +97,9 @@ pub struct Config {
     pub directory_max: usize,
     /// Streams of a master.
     pub streams_max: usize,
-    /// Connections of a front end.
+    /// Connections to a front end.
     pub connections_max: usize,
-    /// Connections of a front end from one address.
+    /// Connections to a front end from one address.
     pub connections_per_address_max: usize,
     /// Requests of one session, per second over time.
     pub session_requests_per_s: u32,
@@ -109,13 +109,13 @@ pub struct Config {
     pub openings_per_s: u32,
     /// Sessions opened from one address at once.
     pub openings_burst: u32,
-    /// Events waiting for one stream's reader.
+    /// Events that wait for one stream's reader.
     pub stream_backlog_max: usize,
     /// Sessions that a master keeps in memory.
     pub sessions_cached_max: usize,
-    /// Bits of an identity key.
+    /// Size of an identity key, in bits.
     pub identity_bits: usize,
-    /// Bits of a handshake or common key.
+    /// Size of a handshake or common key, in bits.
     pub key_bits: usize,
 }
 
@@ -169,14 +169,14 @@ impl Default for Config {
     }
 }
 
-/// Two settings that cannot hold together. Nothing was started.
+/// Error of settings that cannot hold together. Nothing was started.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct ConfigError(pub String);
 
 impl Config {
-    /// The longest that a task at the head of its queue takes to end while a master, a worker
-    /// and the store are connected (G9).
+    /// Returns the longest time that a task at the head of its queue takes to end while a
+    /// master, a worker and the store are connected (G9).
     #[must_use]
     pub fn task_bound(&self) -> Duration {
         self.lease_ttl
@@ -184,9 +184,10 @@ impl Config {
             + Duration::from_secs(2)
     }
 
-    /// Holds the settings against each other.
+    /// Checks the settings against each other.
     ///
     /// # Errors
+    ///
     /// The first pair that cannot hold, with both names and values.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let refuse = |text: String| Err(ConfigError(text));
@@ -263,7 +264,7 @@ impl Config {
     }
 }
 
-/// Durations as texts.
+/// Durations as texts, for serde.
 mod text {
     use std::time::Duration;
 
@@ -279,10 +280,11 @@ mod text {
     }
 }
 
-/// Reads `250ms`, `10s`, `5min`, `2h`; a fraction such as `1.5s` is fine.
+/// Reads a duration such as `250ms`, `10s`, `5min`, `2h` or `1.5s`.
 ///
 /// # Errors
-/// A sentence that says what is wanted.
+///
+/// A sentence that says which form is expected.
 pub fn parse_duration(text: &str) -> Result<Duration, ConfigError> {
     let wrong = || ConfigError(format!("{text:?} is not a duration such as 250ms, 10s or 5min"));
     let split = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(wrong)?;
@@ -303,14 +305,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_hold_and_bound_a_task_as_the_design_says() {
+    fn default_settings_are_valid_and_match_the_designed_task_bound() {
         let config = Config::default();
         assert_eq!(config.validate(), Ok(()));
         assert_eq!(config.task_bound(), Duration::from_millis(9400));
     }
 
     #[test]
-    fn a_bound_above_the_request_time_out_is_refused() {
+    fn task_bound_above_the_request_timeout_is_refused() {
         let config = Config { attempts_max: 5, ..Config::default() };
         let refused = config.validate().expect_err("5 attempts take 10.5 s");
         assert!(refused.0.contains("request_timeout"), "{refused}");

@@ -1,7 +1,7 @@
-//! What a node says of itself: event lines, the same in both worlds, and moments.
+//! Events that a node records about itself, the same in both worlds, and fault points.
 //!
-//! Event lines are what the oracles of G8 to G11 and G13 read, and what an operator's log
-//! shows. The world adds the node, its role and the time.
+//! The oracles of G8 to G11 and G13 read the event lines, and an operator's log shows them. The
+//! world adds the node, its role and the time.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,11 +10,11 @@ use crate::model::{
     message::MemberState,
 };
 
-/// One line. JSON: `{"event":"join", ..}`.
+/// One event line. JSON: `{"event":"join", ..}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// This master took a worker in, or this worker was taken in by `master`.
+    /// A worker registered with this master, or this worker registered with `master`.
     Join {
         /// The worker.
         node: NodeId,
@@ -48,20 +48,20 @@ pub enum Event {
     },
     /// This master swept its failed list.
     Sweep {
-        /// Who was in it.
+        /// Workers that were in it.
         nodes: Vec<NodeId>,
     },
-    /// This node learnt a newer fact of another.
+    /// This node learnt a newer fact about another.
     Announce {
-        /// Whom the fact is about.
+        /// Subject of the fact.
         node: NodeId,
-        /// What it is.
+        /// Its role.
         role: Role,
-        /// A worker's registration; a master's incarnation.
+        /// Registration of a worker, incarnation of a master.
         registration: Registration,
         /// In, failed or left.
         state: MemberState,
-        /// Whom a worker is registered with; a master itself.
+        /// Master that a worker is registered with; the master itself for a master.
         master: NodeId,
     },
     /// This master sent a batch to a worker.
@@ -70,54 +70,58 @@ pub enum Event {
         worker: NodeId,
         /// Its registration.
         registration: Registration,
-        /// What the permission covers.
+        /// Resource that the permission covers.
         resource: Resource,
         /// The permission's token.
         token: Token,
         /// The posts' ids; empty for other tasks.
         posts: Vec<PostId>,
-        /// Which attempt of this batch, from 1.
+        /// Number of the attempt of this batch, from 1.
         attempt: u32,
     },
     /// This node uses a common key.
     Epoch {
-        /// Whose key.
+        /// Domain of the key.
         domain: Domain,
-        /// Its number.
+        /// Number of the key.
         epoch: KeyEpoch,
     },
-    /// This master became ready with this incarnation.
+    /// This master became ready.
     Start {
-        /// Issued by the store.
+        /// Incarnation that the store issued.
         incarnation: Incarnation,
     },
 }
 
-/// A point at which a fault is most instructive. Stories name them in `when`.
+/// Point where a fault is likely to matter. Stories name them in `when`.
+///
+/// Each is announced once for each batch, post, lease or worker that it tells of. Stories may
+/// name all of them; [`FaultPoint::KeyInstallSent`] and [`FaultPoint::PendingHeld`] belong to
+/// features that do not exist yet and are never announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultPoint {
-    /// A batch left for a worker.
+    /// A master sent a batch to a worker.
     AssignSent,
-    /// The store committed an append; its worker has not answered yet. Announced where the store
-    /// is, and again by the worker when it hears of it: two of a kind per append.
+    /// The store committed a batch with at least one new post; its worker has not answered yet.
+    /// Announced by the store's host.
     AppendCommitted,
-    /// A client was told that its post is in.
+    /// A master told a client that its post is committed.
     AckSent,
     /// A master took a lease.
     LeaseGranted,
     /// A batch went to a further worker under a higher token.
     TokenRaised,
-    /// A new common key left for the members.
+    /// A master sent a new common key to its members.
     KeyInstallSent,
-    /// A pending post is on a worker's disk.
+    /// A pending post is durable on a worker's disk.
     PendingHeld,
-    /// A worker lost its master and searches for another.
+    /// A worker lost its master and began to search for another.
     WorkerMigrating,
 }
 
 impl FaultPoint {
-    /// The name that a world hears and that stories use, such as `assign_sent`.
+    /// Returns the name that a world hears and that stories use, such as `assign_sent`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

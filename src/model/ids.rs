@@ -1,20 +1,20 @@
-//! The words of the system as types: who, where, which, and how they are written.
+//! Ids, names and texts as types, with one written form each.
 //!
-//! Everything here is a value. A type that has a textual form has one only:
-//! `Display` writes it and `FromStr` reads it back, strictly.
+//! Everything here is a value. A type that has a textual form has one only: `Display` writes it
+//! and `FromStr` reads it back, strictly.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use thiserror::Error;
 
-/// A text that is not the type it was read as. Nothing was changed by reading it.
+/// Error for a text that is not of the type it was read as. Nothing was changed by reading it.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{what}: {why}")]
 pub struct Malformed {
-    /// The thing that was expected, in the words of the interface.
+    /// Thing that was expected, in the words of the interface.
     pub what: &'static str,
-    /// What a caller has to change.
+    /// Change that a caller has to make.
     pub why: &'static str,
 }
 
@@ -28,7 +28,7 @@ macro_rules! hex_id {
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub [u8; $len]);
 
-        /// A text where people read it, bytes on the wire.
+        /// Text in human-readable formats, bytes in binary ones.
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
                 if to.is_human_readable() { to.collect_str(self) } else { self.0.serialize(to) }
@@ -74,11 +74,11 @@ macro_rules! hex_id {
 }
 
 hex_id! {
-    /// A node: the first 16 bytes of SHA-256 over its RSA public key (SPKI DER).
+    /// Id of a node: the first 16 bytes of SHA-256 over its RSA public key (SPKI DER).
     NodeId, 16, "node id"
 }
 hex_id! {
-    /// A person's public id, made by the store when the session is opened.
+    /// Public id of a person, made by the store when the session is opened.
     UserId, 16, "user id"
 }
 hex_id! {
@@ -86,12 +86,12 @@ hex_id! {
     SessionKey, 32, "session key"
 }
 hex_id! {
-    /// SHA-256 over an SPKI DER public key, whole: what operators pin.
+    /// SHA-256 over a whole SPKI DER public key. Operators pin it.
     Fingerprint, 32, "fingerprint"
 }
 
 impl NodeId {
-    /// The id that belongs to a public key with this fingerprint.
+    /// Returns the id that belongs to a public key with this fingerprint.
     #[must_use]
     pub fn of(fingerprint: &Fingerprint) -> Self {
         let mut id = [0; 16];
@@ -99,20 +99,20 @@ impl NodeId {
         Self(id)
     }
 
-    /// The first eight hex digits: enough for people to tell nodes apart.
+    /// Returns the first eight hex digits, enough for people to tell nodes apart.
     #[must_use]
     pub fn short(&self) -> String {
         hex::encode(&self.0[..4])
     }
 }
 
-/// A master leads, a worker writes. Both talk in the same ways.
+/// Role of a node. A master leads, a worker writes; both talk in the same ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// A coordinator with a web front end.
+    /// Coordinator with a web front end.
     Master,
-    /// A writer of the shared store with a node database.
+    /// Writer of the shared store with a node database.
     Worker,
 }
 
@@ -141,7 +141,7 @@ macro_rules! counter {
         }
 
         impl $name {
-            /// The one after this. Saturates, so that no input can wrap it.
+            /// Returns the next number. Saturates, so that no input can wrap it.
             #[must_use]
             pub const fn next(self) -> Self {
                 Self(self.0.saturating_add(1))
@@ -151,49 +151,50 @@ macro_rules! counter {
 }
 
 counter! {
-    /// Grows each time a master starts; issued by the store.
+    /// Number of a master's starts, issued by the store.
     Incarnation
 }
 counter! {
-    /// Counted up by a worker each time it registers with a master.
+    /// Number of a worker's registrations, counted up by the worker.
     Registration
 }
 counter! {
-    /// The shared store's life: a restored backup begins a new one.
+    /// Number of the shared store's lives: a restored backup begins a new one.
     StoreEpoch
 }
 counter! {
-    /// The number of a common key within its domain.
+    /// Number of a common key within its domain.
     KeyEpoch
 }
 counter! {
-    /// A post's place in its board: 1..n.
+    /// Place of a post in its board: 1..n.
     Seq
 }
 counter! {
-    /// A link's number in one life of one node.
+    /// Number of a link in one life of one node.
     LinkId
 }
 
-/// One life of a master, and by it the workers registered with that life.
+/// One life of a master, and the workers registered with that life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Domain {
     /// The master.
     pub master: NodeId,
-    /// Which of its lives.
+    /// Life of the master.
     pub incarnation: Incarnation,
 }
 
-/// The fencing token of one permission, compared field by field in this order.
+/// Fencing token of one permission, compared field by field in this order.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Token {
-    /// The store epoch in which the lease was granted.
+    /// Store epoch in which the lease was granted.
     pub epoch: StoreEpoch,
-    /// Counted up by the store at each take-over of the resource.
+    /// Number of the lease, counted up by the store at each take-over of the resource.
     pub lease: u64,
-    /// Counted up by the coordinator for each batch and each further registration it goes to.
+    /// Number of the permission, counted up by the coordinator for each batch and for each
+    /// further registration that gets it.
     pub n: u64,
 }
 
@@ -203,12 +204,12 @@ impl fmt::Display for Token {
     }
 }
 
-/// What one permission covers.
+/// Subject of one permission.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Resource {
-    /// The posts of a board, and its creation.
+    /// Posts of a board, and its creation.
     Board(BoardName),
-    /// All else that people served by this master write.
+    /// Everything else that people served by this master write.
     Sessions(NodeId),
 }
 
@@ -233,19 +234,19 @@ impl FromStr for Resource {
     }
 }
 
-/// The name of a board: `[a-z0-9][a-z0-9-]{0,31}`.
+/// Name of a board: `[a-z0-9][a-z0-9-]{0,31}`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct BoardName(String);
 
 impl BoardName {
-    /// The board that is always there.
+    /// Returns the name of the default board, which always exists.
     #[must_use]
     pub fn lobby() -> Self {
         Self("lobby".to_owned())
     }
 
-    /// The name as written.
+    /// Returns the name as written.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -297,11 +298,11 @@ impl fmt::Debug for BoardName {
     }
 }
 
-/// A post's id, a UUID of the client's, unique per user over all boards.
+/// Id of a post, a UUID chosen by the client, unique per user over all boards.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PostId(pub [u8; 16]);
 
-/// A text where people read it, bytes on the wire.
+/// Text in human-readable formats, bytes in binary ones.
 impl Serialize for PostId {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         if to.is_human_readable() { to.collect_str(self) } else { self.0.serialize(to) }
@@ -343,16 +344,16 @@ impl fmt::Debug for PostId {
     }
 }
 
-/// What a post says: 1 byte to 8 KiB of UTF-8 without U+0000.
+/// Text of a post: 1 byte to 8 KiB of UTF-8 without U+0000.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PostText(String);
 
 impl PostText {
-    /// The longest text, in bytes.
+    /// Length of the longest text, in bytes.
     pub const LEN_MAX: usize = 8 * 1024;
 
-    /// The text as written.
+    /// Returns the text as written.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -390,20 +391,20 @@ impl From<PostText> for String {
     }
 }
 
-/// Texts are people's: logs show a length, not what was said.
+/// Shows the length only: logs must not hold people's texts.
 impl fmt::Debug for PostText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PostText({} bytes)", self.0.len())
     }
 }
 
-/// A person's name: 1 to 40 code points, trimmed, no control or bidi characters. Not unique.
+/// Name of a person: 1 to 40 code points, trimmed, no control or bidi characters. Not unique.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct UserName(String);
 
 impl UserName {
-    /// The name as shown.
+    /// Returns the name as shown.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -450,43 +451,43 @@ impl fmt::Display for UserName {
     }
 }
 
-/// A post that is in its board for good.
+/// Post that is committed to its board.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Post {
-    /// The client's id of it.
+    /// Id that the client chose.
     pub id: PostId,
-    /// Where it stands.
+    /// Board of the post.
     pub board: BoardName,
-    /// Its place there.
+    /// Place in the board.
     pub seq: Seq,
-    /// Who wrote it.
+    /// Author of the post.
     pub author: Author,
-    /// What it says.
+    /// Text of the post.
     pub text: PostText,
-    /// Store time of its commit, ms since the Unix epoch; never falls within a board.
+    /// Store time of the commit, ms since the Unix epoch; never falls within a board.
     pub posted_at_ms: u64,
 }
 
-/// A person as posts and lists show one.
+/// Person as posts and lists show one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Author {
-    /// The public id.
+    /// Public id.
     pub id: UserId,
-    /// The name, not unique.
+    /// Name, not unique.
     pub name: UserName,
 }
 
-/// Up to where a reader has seen each board: `EPOCH;lobby:42,dev:7`, at most 32 boards.
+/// Place up to which a reader has seen each board: `EPOCH;lobby:42,dev:7`, at most 32 boards.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
-    /// The store epoch that the numbers are of.
+    /// Store epoch of the numbers.
     pub epoch: StoreEpoch,
-    /// The last seen place of each board, in the order of names.
+    /// Last seen place of each board, in the order of names.
     pub boards: std::collections::BTreeMap<BoardName, Seq>,
 }
 
 impl Cursor {
-    /// The most boards that one cursor, and so one stream, can follow.
+    /// Largest number of boards that one cursor, and so one stream, can follow.
     pub const BOARDS_MAX: usize = 32;
 }
 
@@ -538,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_trimmed_and_show_what_they_are() {
+    fn user_names_are_trimmed_and_hold_visible_characters_only() {
         assert_eq!(" Ada ".parse::<UserName>().map(String::from).as_deref(), Ok("Ada"));
         for bad in ["", "  ", "a\nb", "a\u{202e}b", &"x".repeat(41)] {
             assert!(bad.parse::<UserName>().is_err(), "{bad:?}");
@@ -546,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_have_bounds() {
+    fn post_texts_outside_their_bounds_are_refused() {
         assert!("x".repeat(PostText::LEN_MAX).parse::<PostText>().is_ok());
         for bad in ["", "a\0b", &"x".repeat(PostText::LEN_MAX + 1)] {
             assert!(bad.parse::<PostText>().is_err());
@@ -554,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_reads_back_what_it_wrote() {
+    fn cursor_reads_back_as_it_was_written() {
         let text = "7;dev:7,lobby:42";
         assert_eq!(text.parse::<Cursor>().map(|c| c.to_string()).as_deref(), Ok(text));
         assert_eq!("7;".parse::<Cursor>().map(|c| c.boards.len()), Ok(0));
@@ -566,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_texts_where_people_read_them() {
+    fn ids_are_texts_in_human_readable_formats() {
         let node = NodeId([0xab; 16]);
         let json = serde_json::to_string(&node).expect("a text");
         assert_eq!(json, format!("\"{node}\""));
@@ -578,7 +579,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_has_one_spelling() {
+    fn id_has_one_spelling() {
         let id = "3f0e8c5a-9d0b-4b6e-8a57-6f2f0d9a7c11";
         assert_eq!(id.parse::<PostId>().map(|id| id.to_string()).as_deref(), Ok(id));
         assert!(id.replace('-', "").parse::<PostId>().is_err());

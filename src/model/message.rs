@@ -1,7 +1,7 @@
-//! Every message that nodes exchange, as data. How they are framed is `wire`'s, how they are
-//! sealed `crypto`'s, how they travel `comm`'s.
+//! Messages that nodes exchange, as data.
 //!
-//! Variants are appended, never reordered: the codec numbers them.
+//! `wire` frames them, `crypto` seals them and `comm` carries them. Variants are appended, never
+//! reordered: the codec numbers them.
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
@@ -19,113 +19,113 @@ use crate::model::{
     rows::{Holder, NewPost, Page, Permission, Range, SessionRow, StoreError},
 };
 
-/// The most tasks that one batch may hold, on any node. Received lists over this are refused:
-/// a result may be one byte on the wire and a hundred in memory.
+/// Largest number of tasks in one batch, on any node. Longer received lists are refused: a
+/// result may take one byte on the wire and a hundred in memory.
 pub const BATCH_TASKS_MAX: usize = 4096;
 
-/// Where a member stands. Ordered: of two facts of one registration the greater wins.
+/// State of a member. Ordered: of two facts of one registration the greater wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MemberState {
     /// Registered with a master.
     In,
-    /// Its master lost it.
+    /// Lost by its master.
     Failed,
-    /// It said goodbye.
+    /// Left on purpose.
     Left,
 }
 
-/// A membership fact. The higher `(registration, state)` of one node wins everywhere.
+/// Fact about a member. The higher `(registration, state)` of one node wins everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
-    /// Whom it is about.
+    /// Subject of the fact.
     pub node: NodeId,
-    /// What it is.
+    /// Its role.
     pub role: Role,
-    /// A worker's registration; a master's incarnation as a number.
+    /// Registration of a worker, incarnation of a master as a number.
     pub registration: Registration,
-    /// Where it stands.
+    /// Its state.
     pub state: MemberState,
-    /// Whom a worker is registered with; a master itself.
+    /// Master that a worker is registered with; the master itself for a master.
     pub master: NodeId,
 }
 
-/// A node as the directory lists it.
+/// Node as the directory lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// The newest fact of it.
+    /// Newest fact about it.
     pub fact: Fact,
-    /// A name for people.
+    /// Name for people.
     pub name: String,
     /// `host:port` for links; workers have none, they dial.
     pub link: Option<String>,
     /// `http://host:port`; masters only.
     pub http: Option<String>,
-    /// Its identity's public key, SPKI DER.
+    /// Public key of its identity, SPKI DER.
     pub spki: Vec<u8>,
 }
 
-/// A write that a person asked for.
+/// Write that a person asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Task {
-    /// A post to a board.
+    /// Write a post to a board.
     Post {
-        /// Where.
+        /// Board to write to.
         board: BoardName,
-        /// What.
+        /// Post to write.
         post: NewPost,
     },
-    /// A new board.
+    /// Create a board.
     CreateBoard {
-        /// Its name.
+        /// Name of the board.
         board: BoardName,
     },
-    /// The author's cancelling of a post that has no outcome.
+    /// Cancel a post that has no outcome yet, at its author's wish.
     CancelPost {
-        /// Whose.
+        /// Author of the post.
         user: UserId,
-        /// Which.
+        /// Id of the post.
         id: PostId,
     },
-    /// A new session.
+    /// Open a session.
     OpenSession {
-        /// The hash of its token.
+        /// Hash of the session's token.
         key: SessionKey,
-        /// Who.
+        /// Person who opens it.
         user: Author,
     },
-    /// Log-out.
+    /// Close a session (log-out).
     CloseSession {
-        /// Which.
+        /// Session to close.
         key: SessionKey,
     },
-    /// Up to where a board was read.
+    /// Raise the place up to which a session has read a board.
     SetReadMark {
-        /// Whose.
+        /// Session that read.
         key: SessionKey,
-        /// Of which board.
+        /// Board that was read.
         board: BoardName,
-        /// Up to where.
+        /// Last place that was read.
         seq: Seq,
     },
-    /// A handover ticket to keep.
+    /// Keep a handover ticket.
     PutTicket {
-        /// Whose session.
+        /// Session that the ticket is for.
         key: SessionKey,
         /// SHA-256 of the ticket.
         ticket_sha256: [u8; 32],
     },
-    /// A handover ticket to spend.
+    /// Spend a handover ticket.
     RedeemTicket {
         /// SHA-256 of the ticket.
         ticket_sha256: [u8; 32],
-        /// The new session's key.
+        /// Key of the new session.
         key: SessionKey,
     },
 }
 
 impl Task {
-    /// The resource whose permission covers this task when `master` does it.
+    /// Returns the resource whose permission covers this task when `master` does it.
     #[must_use]
     pub fn resource(&self, master: NodeId) -> Resource {
         match self {
@@ -136,7 +136,7 @@ impl Task {
         }
     }
 
-    /// About how many bytes it holds, for the bounds of batches and queues.
+    /// Returns about how many bytes the task holds, for the bounds of batches and queues.
     #[must_use]
     pub fn weight(&self) -> usize {
         const FIXED: usize = 128;
@@ -183,31 +183,31 @@ pub enum TaskResult {
 /// board are posts only, or one creation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assign {
-    /// The registration it was given to; an older one is refused.
+    /// Registration of the worker; a worker with a newer one refuses the batch.
     pub registration: Registration,
-    /// Leave to write.
+    /// Permission to write.
     pub permission: Permission,
-    /// At least one, at most [`BATCH_TASKS_MAX`]. Shared: an attempt costs no copy of what
-    /// people wrote.
+    /// Tasks, at least one and at most [`BATCH_TASKS_MAX`]. Shared, so that an attempt copies no
+    /// texts.
     #[serde(deserialize_with = "shared_batch")]
     pub tasks: Arc<Vec<Task>>,
 }
 
-/// How an attempt ended, as its worker says.
+/// End of an attempt, as its worker reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AssignReply {
     /// One result per task, in order.
     Done(#[serde(deserialize_with = "batch")] Vec<TaskResult>),
     /// The store did not answer the worker in time.
     StoreAway {
-        /// What was seen.
+        /// Symptom, for logs.
         why: String,
     },
     /// The token is too old: this coordinator was replaced, or gave the batch to another.
     Fenced,
     /// Another error of the store: the batch's fault, not the worker's.
     Broken {
-        /// What it said.
+        /// Message of the store.
         why: String,
     },
     /// The worker has a newer registration.
@@ -224,46 +224,46 @@ pub enum ForwardReply {
     HeldBy(Option<Holder>),
 }
 
-/// A call that is answered: the S15 way.
+/// Call that is answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Master to worker: write this.
+    /// Master to worker: write this batch.
     Assign(Assign),
-    /// Master to master: coordinate this.
+    /// Master to master: coordinate this task.
     Forward(Task),
-    /// Anyone to anyone: posts of a board, from memory or the node database.
+    /// Any node to any node: read posts of a board, from memory or the node database.
     Read {
-        /// Which.
+        /// Board to read.
         board: BoardName,
-        /// What of it.
+        /// Range to read.
         range: Range,
-        /// At most so many posts.
+        /// Largest number of posts.
         limit: u32,
     },
-    /// Master to worker: a session from the node database.
+    /// Master to worker: read a session from the node database.
     Session(SessionKey),
-    /// Anyone to anyone: comes back as it is; measures the way.
+    /// Any node to any node: return the bytes, to measure the link.
     Echo(Vec<u8>),
 }
 
-/// The answer to a [`Request`].
+/// Answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
-    /// To [`Request::Assign`].
+    /// Answer to [`Request::Assign`].
     Assign(AssignReply),
-    /// To [`Request::Forward`].
+    /// Answer to [`Request::Forward`].
     Forward(ForwardReply),
-    /// To [`Request::Read`]; `None` when the board is not known here.
+    /// Answer to [`Request::Read`]; `None` when the board is not known here.
     Page(Option<Page>),
-    /// To [`Request::Session`]; `None` when it is not known here.
+    /// Answer to [`Request::Session`]; `None` when the session is not known here.
     Session(Option<SessionRow>),
-    /// To [`Request::Echo`].
+    /// Answer to [`Request::Echo`].
     Echo(Vec<u8>),
-    /// The request is of a kind that this role does not serve.
+    /// Refusal: this role does not serve requests of that kind.
     NotServed,
 }
 
-/// What a publish is about; nodes subscribe to topics.
+/// Subject of a publish. Nodes subscribe to topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Topic {
@@ -273,30 +273,30 @@ pub enum Topic {
     Board,
     /// Sessions opened, closed, marked.
     Session,
-    /// Someone came or went.
+    /// People who came or went.
     Presence,
     /// Announcements of common keys.
     Keys,
 }
 
 impl Topic {
-    /// All of them.
+    /// All topics.
     pub const ALL: [Self; 5] =
         [Self::Membership, Self::Board, Self::Session, Self::Presence, Self::Keys];
 }
 
-/// What is published.
+/// Content of a publish.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Update {
-    /// Newer facts of members, with all that the directory keeps of them.
+    /// Newer facts about members, with everything that the directory holds about them.
     Members(Vec<Member>),
-    /// Posts that were committed, ascending and gapless.
+    /// Committed posts, ascending and without a gap.
     Posts {
-        /// The store epoch that the numbers are of.
+        /// Store epoch of the numbers.
         epoch: StoreEpoch,
-        /// Where.
+        /// Board of the posts.
         board: BoardName,
-        /// Which.
+        /// The posts.
         posts: Vec<Post>,
         /// Store time of the commit.
         as_of_ms: u64,
@@ -307,21 +307,21 @@ pub enum Update {
     Session(SessionRow),
     /// A session was closed.
     SessionClosed(SessionKey),
-    /// Ask for the active people again.
+    /// The list of active people changed; ask for it again.
     PresenceChanged,
-    /// A session read a board up to here.
+    /// A session read a board up to a place.
     ReadMark {
-        /// Whose.
+        /// Session that read.
         key: SessionKey,
-        /// Which board.
+        /// Board that was read.
         board: BoardName,
-        /// Up to where; only rises.
+        /// Last place that was read; only rises.
         seq: Seq,
     },
 }
 
 impl Update {
-    /// The topic that it is published on.
+    /// Returns the topic that the update is published on.
     #[must_use]
     pub const fn topic(&self) -> Topic {
         match self {
@@ -333,46 +333,48 @@ impl Update {
     }
 }
 
-/// A message that is not answered, up or down a link: the S17 way.
+/// Message that is not answered, up or down a link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Direct {
-    /// What the sender's directory holds, in short; who differs sends [`Direct::Members`].
+    /// Short form of the sender's directory; a receiver with another one sends
+    /// [`Direct::Members`].
     Digest {
         /// SHA-256, cut to 16 bytes, over the sorted facts.
         digest: [u8; 16],
     },
-    /// Members that the receiver may not know, or know less of.
+    /// Members that the receiver may not know, or of which it may know an older fact.
     Members(Vec<Member>),
-    /// Master to master: news of the sender's domain, to be sealed again for the receiver's.
+    /// Master to master: an update of the sender's domain, to be sealed again for the
+    /// receiver's.
     Update(Update),
-    /// Worker to master: how it is.
+    /// Worker to master: the worker's state.
     WorkerStatus(WorkerStatus),
 }
 
-/// How a worker is, for `status`.
+/// State of a worker, for `status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStatus {
-    /// The last place that its node database has of each board.
+    /// Last place of each board in its node database.
     pub boards: Vec<(BoardName, Seq)>,
-    /// Sessions in its node database.
+    /// Number of sessions in its node database.
     pub sessions: u64,
-    /// Batches it is writing.
+    /// Number of batches that it is writing.
     pub in_flight: u32,
-    /// Resident memory, if the world tells.
+    /// Resident memory in bytes, 0 if the world cannot tell.
     pub resident_bytes: u64,
 }
 
-/// Said every 500 ms on each link, both ways.
+/// Heartbeat, sent every 500 ms on each link, both ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
     /// Whether the sender reaches the store.
     pub reaches_store: bool,
 }
 
-/// Why a link is being closed on purpose.
+/// Reason for closing a link on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CloseReason {
-    /// The sender is going away for good; this registration has left.
+    /// The sender leaves for good; this registration has ended.
     Leaving,
     /// The receiver is in the sender's failed list; it may register again.
     Listed,
@@ -384,25 +386,25 @@ pub enum CloseReason {
     Full,
     /// The sender is being drained or restarted; try another master.
     Draining,
-    /// The receiver is denied.
+    /// The receiver is denied by the admission lists.
     Expelled,
 }
 
-/// The last message of a link.
+/// Last message of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Close {
-    /// Why.
+    /// Reason for closing.
     pub reason: CloseReason,
-    /// When the receiver may come back.
+    /// Time after which the receiver may come back.
     pub retry_ms: u64,
 }
 
-/// What a master tells a node that it took in, besides keys.
+/// Content of a master's welcome to a node, besides keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
-    /// The domain that the node is in now, or the other master's.
+    /// Domain of the master: the node's own from now on, if it is a worker.
     pub domain: Domain,
-    /// The directory, in pages if it is long; more follow as [`Direct::Members`].
+    /// Directory, in pages if it is long; more follow as [`Direct::Members`].
     pub directory: Vec<Member>,
 }
 
@@ -432,7 +434,7 @@ fn batch<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<
     from.deserialize_seq(Batch(PhantomData))
 }
 
-/// As [`batch`], shared.
+/// Reads a list as [`batch`] does and shares it.
 fn shared_batch<'de, D, T>(from: D) -> Result<Arc<Vec<T>>, D::Error>
 where
     D: Deserializer<'de>,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::message::TaskResult;
 
-/// How a person's write ended. The same value travels from the protocol to the front end, and
+/// Outcome of a person's write. The same value travels from the protocol to the front end, and
 /// between masters inside a [`ForwardReply`](crate::model::message::ForwardReply).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {

@@ -1,4 +1,4 @@
-//! What the store keeps and tells, as values.
+//! Rows and errors of the shared store, as values.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -8,108 +8,109 @@ use crate::model::ids::{
     Seq, SessionKey, StoreEpoch, Token,
 };
 
-/// Leave to write one batch to one resource.
+/// Permission to write one batch to one resource: a fencing token and the worker that may use
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Permission {
-    /// What it covers.
+    /// Resource that it covers.
     pub resource: Resource,
-    /// Its fencing token.
+    /// Fencing token.
     pub token: Token,
-    /// The one worker that it names.
+    /// Worker that may use it.
     pub worker: NodeId,
 }
 
-/// Who holds leases: one life of a master.
+/// Holder of leases: one life of a master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Holder {
     /// The master.
     pub node: NodeId,
-    /// Which of its lives; a higher one of the same node is granted at once.
+    /// Life of the master; a higher one of the same node is granted at once.
     pub incarnation: Incarnation,
 }
 
-/// A master as the store lists it.
+/// Master as the store lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MasterRow {
-    /// Its id.
+    /// Id of the master.
     pub node: NodeId,
     /// Its current life.
     pub incarnation: Incarnation,
-    /// Counted up at each touch; readers watch it change by their own clock.
+    /// Counter of touches; readers watch it change by their own clock.
     pub beat: u64,
-    /// `http://host:port` of its front end, as browsers reach it.
+    /// Address of its front end as browsers reach it, `http://host:port`.
     pub http: String,
-    /// `host:port` for links.
+    /// Address for links, `host:port`.
     pub link: String,
-    /// Its identity's public key, SPKI DER.
+    /// Public key of its identity, SPKI DER.
     pub spki: Vec<u8>,
-    /// A name for people.
+    /// Name for people.
     pub name: String,
-    /// It is being drained and takes nobody new.
+    /// Whether it is being drained and takes nobody new.
     pub draining: bool,
-    /// Filters the Hellos by which it dials other masters; not a credential.
+    /// Filter for the Hellos by which it dials other masters; not a credential.
     pub guard: [u8; 32],
 }
 
-/// A post on its way in.
+/// Post that is not committed yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewPost {
-    /// The client's id of it.
+    /// Id that the client chose.
     pub id: PostId,
-    /// Who wrote it.
+    /// Author of the post.
     pub author: Author,
-    /// What it says.
+    /// Text of the post.
     pub text: PostText,
 }
 
-/// What the store knows of one post id.
+/// Answer of the store about one post id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Found {
-    /// It is in its board.
+    /// The post is in its board.
     Committed(Post),
-    /// It was cancelled and never appears.
+    /// The post was cancelled and never appears.
     Cancelled,
-    /// Not committed; may still come.
+    /// The post is not committed; it may still come.
     Nothing,
 }
 
-/// Which posts of a board.
+/// Range of a board's posts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Range {
-    /// Those after this place, ascending from the lowest.
+    /// Posts after this place, ascending from the lowest.
     After(Seq),
-    /// Those before this place, the nearest ones, still listed ascending.
+    /// Posts before this place: the nearest ones, listed ascending.
     Before(Seq),
-    /// The last ones, listed ascending.
+    /// The last posts, listed ascending.
     Last,
 }
 
-/// Some posts of a board.
+/// Posts of a board, as one read returns them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
-    /// Ascending, gapless.
+    /// Posts, ascending and without a gap.
     pub posts: Vec<Post>,
-    /// The board's last place at that moment.
+    /// Last place of the board at the time of the read.
     pub last_seq: Seq,
-    /// The store's epoch.
+    /// Epoch of the store.
     pub epoch: StoreEpoch,
     /// Store time of the read.
     pub as_of_ms: u64,
 }
 
-/// The last place of every board.
+/// Last place of every board.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Boards {
-    /// In the order of names.
+    /// Boards in the order of names, with their last places.
     pub boards: Vec<(BoardName, Seq)>,
-    /// The store's epoch.
+    /// Epoch of the store.
     pub epoch: StoreEpoch,
     /// Store time of the read.
     pub as_of_ms: u64,
 }
 
 impl Boards {
-    /// The last place of a board; `None` when there is no such board.
+    /// Returns the last place of a board; `None` when there is no such board.
     #[must_use]
     pub fn last(&self, board: &BoardName) -> Option<Seq> {
         let at = self.boards.binary_search_by(|(name, _)| name.cmp(board)).ok()?;
@@ -117,38 +118,38 @@ impl Boards {
     }
 }
 
-/// A person's session as stored.
+/// Session of a person, as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRow {
-    /// The hash of its token.
+    /// Hash of its token.
     pub key: SessionKey,
-    /// Who it is.
+    /// Person of the session.
     pub user: Author,
-    /// Up to where each board was read, in the order of names.
+    /// Last place read of each board, in the order of names.
     pub read_marks: Vec<(BoardName, Seq)>,
 }
 
-/// One active session.
+/// Active session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActiveUser {
-    /// Who.
+    /// Person of the session.
     pub user: Author,
-    /// Active since, store time.
+    /// Store time at which it became active.
     pub since_ms: u64,
-    /// Last seen, store time.
+    /// Store time at which it was last seen.
     pub last_seen_ms: u64,
 }
 
-/// The active people of the whole system.
+/// Answer of the store to a question for the active people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Active {
-    /// Ordered by name, then id.
+    /// Active people of the whole system, ordered by name, then id.
     Users(Vec<ActiveUser>),
-    /// Nobody touched for over 10 s, or time jumped: touch, then ask again.
+    /// Refusal: nobody touched for over 10 s, or time jumped. Touch, then ask again.
     TouchFirst,
 }
 
-/// What became of a lease at renewal.
+/// State of a lease after its renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Renewed {
     /// Kept for another ttl.
@@ -159,74 +160,74 @@ pub enum Renewed {
     Lost,
 }
 
-/// The answer to asking for a lease.
+/// Answer to a request for a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Lease {
-    /// The asker holds it.
+    /// The asking master holds it.
     Granted {
-        /// The store's epoch.
+        /// Epoch of the store.
         epoch: StoreEpoch,
-        /// Counted up at each grant, to the same holder too: it may have forgotten which `n` it
-        /// gave out.
+        /// Number of the lease, counted up at each grant, also to the same holder: it may have
+        /// forgotten the `n` that it gave out.
         lease: u64,
-        /// The last `n` seen under it; the asker counts on from here, so its first is `n + 1`.
+        /// Last `n` seen under it; the holder counts on from here, so its first is `n + 1`.
         n: u64,
     },
-    /// Another master holds it, or it is kept for a wisher.
+    /// Another master holds it, or it is kept for a master that wished for it.
     HeldBy {
-        /// Who.
+        /// Holder of the lease.
         holder: Holder,
-        /// How much of its term is left, store time.
+        /// Remaining term, in ms of store time.
         left_ms: u64,
     },
 }
 
-/// A task that ended without an outcome, kept for operators.
+/// Task that ended without an outcome, kept for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
-    /// The store's number of it; 0 when putting.
+    /// Number that the store gives it; 0 when it is put.
     pub number: u64,
-    /// Its resource.
+    /// Resource of the task.
     pub resource: Resource,
     /// The post, when it was one.
     pub post: Option<NewPost>,
-    /// What was tried and how it ended.
+    /// Reason, with the attempts that were made.
     pub why: String,
-    /// Store time.
+    /// Store time at which it was put.
     pub at_ms: u64,
 }
 
-/// A join token as the store keeps it: neither field lets a reader enrol.
+/// Join token as the store keeps it: neither field lets a reader enrol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinToken {
-    /// Its public id.
+    /// Public id.
     pub id: [u8; 8],
-    /// Filters Hellos; not a credential.
+    /// Filter for Hellos; not a credential.
     pub guard: [u8; 32],
     /// SHA-256 of the bearer.
     pub bearer_sha256: [u8; 32],
-    /// Which role it enrols.
+    /// Role that it enrols.
     pub role: Role,
-    /// How many nodes it still enrols.
+    /// Number of nodes that it still enrols.
     pub uses_left: u32,
-    /// Store time of its end.
+    /// Store time at which it ends.
     pub ends_at_ms: u64,
 }
 
-/// An enrolled node.
+/// Node that was enrolled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enrolled {
-    /// Who.
+    /// Id of the node.
     pub node: NodeId,
-    /// Its identity key's fingerprint.
+    /// Fingerprint of its identity key.
     pub fingerprint: Fingerprint,
     /// Its role.
     pub role: Role,
-    /// Its own guard for later Hellos; its id is the node id.
+    /// Guard of the node for later Hellos; the guard's id is the node id.
     pub guard: [u8; 32],
 }
 
-/// Who may join: a master's copy of the store's admission lists.
+/// Admission lists of the store: nodes and tokens that may join.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Admission {
     /// Tokens that still enrol or still count as guards.
@@ -237,86 +238,86 @@ pub struct Admission {
     pub denied: Vec<NodeId>,
 }
 
-/// What the cluster is, set once.
+/// Identity of the cluster, set once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterRow {
-    /// Random, made with the store; cookies and Hellos carry it.
+    /// Random id, made with the store; cookies and Hellos carry it.
     pub cluster: [u8; 16],
-    /// The store's epoch.
+    /// Epoch of the store.
     pub epoch: StoreEpoch,
-    /// Store time.
+    /// Store time of the answer.
     pub now_ms: u64,
 }
 
-/// One row of the record of writes.
+/// Row of the record of writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriteRow {
-    /// 1.., in the order of commits.
+    /// Number, from 1, in the order of commits.
     pub number: u64,
-    /// Of what.
+    /// Resource that was written.
     pub resource: Resource,
-    /// Under which token; `n` is 0 in a grant.
+    /// Token of the write; `n` is 0 in a grant.
     pub token: Token,
-    /// Who wrote; the holder in a grant.
+    /// Node that wrote; the holder in a grant.
     pub node: NodeId,
     /// `grant` for a lease that was granted, `write` for a batch that passed the fencing check.
     pub kind: String,
-    /// Rows of the store that it made or ended.
+    /// Number of store rows that it made or ended.
     pub rows: u32,
-    /// Store time.
+    /// Store time of the commit.
     pub at_ms: u64,
 }
 
-/// Why an operation did nothing, or is not known to have done anything.
+/// Error of a store operation: nothing was done, or it is unknown whether anything was.
 #[derive(Clone, Debug, Error, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StoreError {
     /// The store did not answer, or with a passing error (connection, lock, full, read-only). A
     /// write may have been committed; repeating it is safe.
     #[error("the store is away: {why}")]
     Away {
-        /// What was seen.
+        /// Symptom, for logs and `status`.
         why: String,
     },
     /// The permission's token is not of the current lease, is older than one the store has seen, or
     /// was seen with another worker or batch. Nothing was written.
     #[error("refused: token {token} does not follow {seen}")]
     Fenced {
-        /// The token shown.
+        /// Token of the permission.
         token: Token,
-        /// The newest seen; all zero if the resource was never leased.
+        /// Newest token seen; all zero if the resource was never leased.
         seen: Token,
     },
-    /// The asker is not what it was: a newer life is registered. Nothing was written.
+    /// A newer life of the asking node is registered. Nothing was written.
     #[error("a newer life of this node is registered")]
     Stale,
     /// The same identity is alive at another address. Nothing was written.
     #[error("this identity is in use at {at}")]
     InUse {
-        /// Its link address.
+        /// Link address of the other process.
         at: String,
     },
     /// There is no such board, session, ticket, token. Nothing was written.
     #[error("no such {what}")]
     Unknown {
-        /// What was asked for.
+        /// Thing that was asked for.
         what: String,
     },
-    /// Against a rule of the store, such as too many boards. Nothing was written.
+    /// A rule of the store forbids it, such as the bound on boards. Nothing was written.
     #[error("refused: {why}")]
     Refused {
-        /// Which rule.
+        /// Rule that forbids it.
         why: String,
     },
     /// The store failed at this very operation; repeating it will fail again. Nothing was written.
     #[error("the store failed: {why}")]
     Broken {
-        /// What it said.
+        /// Message of the store.
         why: String,
     },
 }
 
 impl StoreError {
-    /// Whether waiting may help.
+    /// Returns whether waiting may help.
     #[must_use]
     pub const fn is_away(&self) -> bool {
         matches!(self, Self::Away { .. })

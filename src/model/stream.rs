@@ -1,4 +1,4 @@
-//! Deliveries of a master to open streams, and what they name.
+//! Deliveries of a master to open streams, and the values in them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::model::{
     rows::ActiveUser,
 };
 
-/// How much an answer may be trusted.
+/// Degree to which an answer may be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Consistency {
