@@ -27,12 +27,12 @@ pub(super) struct Written {
     /// Answer to the master.
     pub reply: AssignReply,
     /// Posts that it put into the store, for the node database.
-    pub news: Option<Update>,
+    pub update: Option<Update>,
 }
 
 impl Written {
     fn nothing(reply: AssignReply) -> Self {
-        Self { reply, news: None }
+        Self { reply, update: None }
     }
 }
 
@@ -64,8 +64,8 @@ pub(super) async fn write(
     }
     match env.timeout(limit, store.write(permission.clone(), Arc::clone(tasks))).await {
         Ok(Ok(results)) => {
-            let news = committed(permission, tasks, &results);
-            Written { reply: AssignReply::Done(results), news }
+            let update = committed(permission, tasks, &results);
+            Written { reply: AssignReply::Done(results), update }
         }
         Ok(Err(error)) => Written::nothing(reply_to(error)),
         Err(TimedOut) => {
@@ -249,7 +249,7 @@ mod tests {
         let AssignReply::Done(results) = &mixed.reply else { panic!("{mixed:?}") };
         let committed = |result: &TaskResult| matches!(result, TaskResult::Committed { .. });
         assert_eq!(results.iter().map(committed).collect::<Vec<_>>(), [true, false, true, false]);
-        let Some(Update::Posts { posts, .. }) = &mixed.news else { panic!("{mixed:?}") };
+        let Some(Update::Posts { posts, .. }) = &mixed.update else { panic!("{mixed:?}") };
         assert_eq!(posts.iter().map(|post| post.seq.0).collect::<Vec<_>>(), [1, 2]);
         let lobby = Resource::Board(BoardName::lobby());
         let elsewhere = bench.results(lobby, vec![create]).await;

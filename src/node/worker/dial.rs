@@ -1,8 +1,8 @@
-//! One try to be taken in by one master: connect, shake hands, say the number in Ready.
+//! One attempt to register with one master: connect, shake hands, say the number in Ready.
 //!
-//! A worker knocks with the guard of its own that an earlier Welcome gave it, else with its
-//! join token. When masters do not take its own guard it shows the token in between: the store
-//! may have been restored from before it was enrolled.
+//! A worker shows the guard of its own that an earlier Welcome gave it, else its join token. When
+//! a master refuses the guard, the next attempt shows the token: the store may have been restored
+//! from before this worker was enrolled.
 
 use std::sync::{
     Arc,
@@ -11,7 +11,7 @@ use std::sync::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{WorkerError, driver::Input};
+use super::{error::WorkerError, input::Input};
 use crate::{
     comm::{
         Secured,
@@ -29,20 +29,20 @@ use crate::{
 /// The file in the worker's directory that holds the highest number it registered under.
 const REGISTRATION_FILE: &str = "registration";
 
-/// What all of a worker's tries share.
-pub(super) struct Dialler {
+/// Shared state of all attempts.
+pub(super) struct Dialer {
     pub identity: Arc<Identity>,
     pub handshake: Arc<HandshakeKeys>,
     pub name: String,
     pub token: Option<Arc<JoinSecret>>,
     pub config: Config,
-    /// Show the token next, though there is a guard.
+    /// The next attempt shows the token, even if there is a guard.
     pub show_token: AtomicBool,
 }
 
-/// What one try begins with.
-pub(super) struct Try {
-    /// Which try; answers to others are stale.
+/// Parameters of one attempt.
+pub(super) struct Attempt {
+    /// Number of the attempt; inputs of any other than the last are stale.
     pub number: u64,
     pub addr: String,
     pub pins: Vec<Fingerprint>,
@@ -50,18 +50,19 @@ pub(super) struct Try {
     pub last_epoch: Option<(Domain, KeyEpoch)>,
 }
 
-impl Dialler {
-    /// Does it. The driver is asked for the number, then told of the end.
-    pub(super) async fn dial(self: Arc<Self>, env: Env, with: Try, to: mpsc::Sender<Input>) {
-        let number = with.number;
-        let result = self.try_one(&env, with, &to).await;
-        let _ = to.send(Input::Dialled { number, result: result.map(Box::new) }).await;
+impl Dialer {
+    /// Makes one attempt. Asks the driver for the registration number on the way, and sends it
+    /// the end.
+    pub(super) async fn dial(self: Arc<Self>, env: Env, with: Attempt, to: mpsc::Sender<Input>) {
+        let attempt = with.number;
+        let result = self.attempt(&env, with, &to).await;
+        let _ = to.send(Input::Dialed { attempt, result: result.map(Box::new) }).await;
     }
 
-    async fn try_one(
+    async fn attempt(
         &self,
         env: &Env,
-        with: Try,
+        with: Attempt,
         to: &mpsc::Sender<Input>,
     ) -> Result<(Secured, Welcomed), HandshakeError> {
         let timeout = self.config.handshake_timeout;
@@ -99,12 +100,12 @@ impl Dialler {
 }
 
 /// Asks the driver for the number and keeps it on disk before it is said.
-fn ask_number(env: Env, number: u64, to: mpsc::Sender<Input>) -> Count {
+fn ask_number(env: Env, attempt: u64, to: mpsc::Sender<Input>) -> Count {
     Box::new(move |welcome| {
         let welcome = welcome.clone();
         Box::pin(async move {
             let (reply, counted) = oneshot::channel();
-            to.send(Input::Welcomed { number, welcome, reply }).await.ok()?;
+            to.send(Input::Welcomed { attempt, welcome, reply }).await.ok()?;
             let registration = counted.await.ok()??;
             keep_registration(&env, registration).await.then_some(registration)
         })
@@ -125,7 +126,7 @@ async fn keep_registration(env: &Env, registration: Registration) -> bool {
     }
 }
 
-/// The highest number that this worker registered under, as its disk says; 0 at first start.
+/// Loads the highest number that this worker registered under; 0 at first start.
 ///
 /// # Errors
 /// [`WorkerError::Disk`] when the file is there and does not read as a number.

@@ -1,25 +1,27 @@
-//! The worker: finds a master, writes what it is given permission to write, and keeps a copy
-//! of all boards and sessions that it answers from without anyone's permission.
+//! Worker: registers with a master, writes the batches that it is given permission for, and keeps
+//! a copy of all boards and sessions, from which it answers reads without a permission.
 //!
 //! ```text
 //!   master ◄─ link ─► driver ◄──► protocol::worker (decides)
-//!                       │ ├─► assign ──► store
+//!               effects │ ├─► assign ──► store
 //!                       │ ├─► database ◄── repair ◄── master, store
 //!                       │ └─► dial
-//!   store ── look, every second ──┘
+//!   store ── poll, every second ──┘
 //! ```
 //!
-//! 1. Its identity, its guard and the number that it registers under are on disk before they
-//!    are said.
-//! 2. Work is refused under any other number than the one of this link.
-//! 3. It answers a batch within `store_timeout`, whatever the store does.
+//! 1. A worker's identity, its guard and its registration number are on disk before they are sent.
+//! 2. Work is refused under any other registration than the one of this link.
+//! 3. A batch is answered within `store_timeout`, whatever the store does.
 
 mod assign;
 mod database;
 mod dial;
 mod driver;
+mod effects;
+mod error;
+mod input;
 mod repair;
-mod store_watch;
+mod store_poll;
 #[cfg(all(test, feature = "net"))]
 mod tests;
 
@@ -29,12 +31,12 @@ use std::{
 };
 
 use rand_chacha::rand_core::Rng;
-use thiserror::Error;
 use tokio::sync::{Notify, mpsc};
 
+pub use self::error::WorkerError;
 use self::{
     database::Database,
-    dial::Dialler,
+    dial::Dialer,
     driver::{Driver, Parts},
 };
 use crate::{
@@ -42,15 +44,11 @@ use crate::{
         handshake::load_guard,
         key_source::{HandshakeKeys, KeySource, load_or_make_identity},
     },
-    config::{Config, ConfigError},
-    crypto::{
-        admission::JoinSecret,
-        keys::{self, KeyError},
-    },
+    config::Config,
+    crypto::{admission::JoinSecret, keys},
     env::Env,
-    model::ids::{Fingerprint, Malformed, Role},
+    model::ids::{Fingerprint, Role},
     protocol::worker::{Start, Worker},
-    replica::ReplicaError,
     store::Store,
 };
 
@@ -59,60 +57,29 @@ const INPUTS_MAX: usize = 1024;
 /// Events of links that wait for the driver.
 const LINK_EVENTS_MAX: usize = 1024;
 
-/// What a worker is started with.
+/// Parameters of a worker.
 #[derive(Clone)]
 pub struct WorkerParams {
-    /// Its name for people.
+    /// Name for people.
     pub name: String,
-    /// How it waits, retries and bounds.
+    /// Limits and time-outs.
     pub config: Config,
-    /// `host:port` of masters' links to begin with.
+    /// Addresses of masters' links, `host:port`, to begin with.
     pub masters: Vec<String>,
-    /// Keys of masters that it trusts from the start.
+    /// Fingerprints of masters that the worker trusts from the start.
     pub pins: Vec<Fingerprint>,
-    /// A join token, `CHAT1...`; not needed by a worker that was enrolled before.
+    /// Join token, `CHAT1...`; not needed by a worker that was enrolled before.
     pub token: Option<String>,
-    /// The shared store.
+    /// Shared store.
     pub store: Store,
-    /// Where its keys come from.
+    /// Source of RSA keys.
     pub keys: Arc<dyn KeySource>,
-}
-
-/// Why a worker did not start. Nothing runs; what was on disk is as it was.
-#[derive(Debug, Error)]
-pub enum WorkerError {
-    /// Two settings cannot hold together.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The join token does not read as one.
-    #[error(transparent)]
-    Token(#[from] Malformed),
-    /// The identity or the guard cannot be used.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// The node database cannot be opened or made.
-    #[error(transparent)]
-    Database(#[from] ReplicaError),
-    /// A file of its own cannot be used.
-    #[error("the file {file}: {why}")]
-    Disk {
-        /// Which.
-        file: &'static str,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// It was never enrolled and has no token.
-    #[error("this worker was never enrolled: start it with a join token")]
-    NotEnrolled,
-    /// It knows no master's key, so it could trust none.
-    #[error("no master's fingerprint is pinned: give at least one")]
-    NoPins,
 }
 
 /// Runs a worker until `stop`, then says goodbye; or until it is dropped.
 ///
 /// # Errors
-/// [`WorkerError`]: it did not start.
+/// [`WorkerError`]: the worker did not start.
 pub async fn run(
     env: Env,
     params: WorkerParams,
@@ -150,18 +117,18 @@ pub async fn run(
     };
     let (inputs, queue) = mpsc::channel(INPUTS_MAX);
     let (links, events) = mpsc::channel(LINK_EVENTS_MAX);
-    let look_now = Arc::new(Notify::new());
-    let looking = store_watch::watch(
+    let poll_now = Arc::new(Notify::new());
+    let polling = store_poll::poll(
         env.clone(),
         store.clone(),
         config.store_poll_interval,
         config.store_timeout,
-        Arc::clone(&look_now),
+        Arc::clone(&poll_now),
         inputs.clone(),
     );
-    let _looking = env.spawn("store-watch", looking).abort_on_drop();
+    let _polling = env.spawn("store-poll", polling).abort_on_drop();
     let show_token = AtomicBool::new(false);
-    let dialler = Dialler { identity, handshake, name, token, config: config.clone(), show_token };
+    let dialer = Dialer { identity, handshake, name, token, config: config.clone(), show_token };
     let driver = Driver::new(Parts {
         node: start.node,
         worker: Worker::new(env.now(), &config, start),
@@ -169,11 +136,11 @@ pub async fn run(
         config,
         store,
         database,
-        dialler: Arc::new(dialler),
+        dialer: Arc::new(dialer),
         pins,
         inputs,
         links,
-        look_now,
+        poll_now,
     });
     driver.run(queue, events, stop).await;
     Ok(())

@@ -1,8 +1,8 @@
-//! What a board of the node database lacks: asked of the master first, then of the store.
+//! Repair of a board of the node database: missing posts come from the master, else from the store.
 
 use std::time::Duration;
 
-use super::{database::Database, driver::Input};
+use super::{database::Database, input::Input};
 use crate::{
     comm::Link,
     env::Env,
@@ -14,10 +14,10 @@ use crate::{
     store::Store,
 };
 
-/// Posts that are asked for at a time.
+/// Posts in one request.
 const PAGE_POSTS: u32 = 500;
 
-/// Whom a repair asks, and how long it waits for each.
+/// Sources of a repair, and the time-out of each.
 pub(super) struct Sources {
     pub link: Option<Link>,
     pub store: Store,
@@ -25,7 +25,7 @@ pub(super) struct Sources {
     pub store_timeout: Duration,
 }
 
-/// One page's worth of repair.
+/// Fetches and applies one page of what a board lacks.
 pub(super) async fn repair(
     env: &Env,
     database: &Database,
@@ -39,7 +39,8 @@ pub(super) async fn repair(
     Input::Repaired { board, progress, lacks }
 }
 
-/// How many posts are new, and whether the board still lacks some; `None` when nobody answered.
+/// Returns the number of new posts, and whether the board still lacks some; `None` when no source
+/// answered.
 async fn try_repair(
     env: &Env,
     database: &Database,
@@ -63,7 +64,7 @@ async fn try_repair(
     take(database, board, page).await
 }
 
-/// Whether a page has what comes next; a master's memory may begin later or end here.
+/// Whether a page begins right after `after`; a master's memory may begin later or end here.
 fn goes_on(page: &Page, after: Seq) -> bool {
     page.posts.first().is_some_and(|post| post.seq == after.next())
 }

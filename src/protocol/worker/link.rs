@@ -15,11 +15,11 @@ use crate::{
 const NOWHERE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Worker {
-    pub(super) fn search_on(&mut self, now: Mono, draw: u64, effects: &mut Vec<Effect>) {
+    pub(super) fn search_on(&mut self, now: Mono, draw: u64, out: &mut Vec<Effect>) {
         self.phase = match self.search.next(now, draw) {
             Step::Dial(addr) => {
-                effects.push(Effect::Dial(addr.clone()));
-                Phase::Dialling { addr }
+                out.push(Effect::Dial(addr.clone()));
+                Phase::Dialing { addr }
             }
             Step::Wait(next) => Phase::Searching { next },
             Step::Nowhere => Phase::Searching { next: now + NOWHERE_WAIT },
@@ -32,53 +32,53 @@ impl Worker {
         &mut self,
         now: Mono,
         welcome: &Welcome,
-    ) -> (Option<Registration>, Vec<Effect>) {
-        if !matches!(self.phase, Phase::Dialling { .. }) {
-            return (None, Vec::new());
+        out: &mut Vec<Effect>,
+    ) -> Option<Registration> {
+        if !matches!(self.phase, Phase::Dialing { .. }) {
+            return None;
         }
-        let effects = self.take_in(now, welcome.directory.clone());
+        self.take_in(now, welcome.directory.clone(), out);
         let fact = &mut self.own.fact;
         fact.registration = fact.registration.next();
         fact.state = MemberState::In;
         fact.master = welcome.domain.master;
-        (Some(fact.registration), effects)
+        Some(fact.registration)
     }
 
     /// Ready was said: this worker is registered.
-    pub fn on_registered(&mut self, now: Mono, welcome: &Welcome) -> Vec<Effect> {
-        let Phase::Dialling { addr } = &self.phase else { return Vec::new() };
+    pub fn on_registered(&mut self, now: Mono, welcome: &Welcome, out: &mut Vec<Effect>) {
+        let Phase::Dialing { addr } = &self.phase else { return };
         let (domain, registration) = (welcome.domain, self.own.fact.registration);
         self.phase = Phase::Registered { addr: addr.clone(), domain, registration };
         self.registry.apply(now, self.own.clone());
         self.gossip = Gossip::default();
         (self.digest_at, self.status_at) = (now, now);
         let (node, master) = (self.own.fact.node, domain.master);
-        vec![Effect::Event(Event::Join { node, registration, master })]
+        out.push(Effect::Event(Event::Join { node, registration, master }));
     }
 
     /// The master that was dialled did not take this worker in.
     pub fn on_dial_failed(&mut self, now: Mono) {
-        if matches!(self.phase, Phase::Dialling { .. }) {
+        if matches!(self.phase, Phase::Dialing { .. }) {
             self.phase = Phase::Searching { next: now };
         }
     }
 
     /// The link to the master ended; with what the master said, if it did.
-    pub fn on_link_ended(&mut self, now: Mono, close: Option<&Close>) -> Vec<Effect> {
-        let Phase::Registered { addr, .. } = &self.phase else { return Vec::new() };
+    pub fn on_link_ended(&mut self, now: Mono, close: Option<&Close>, out: &mut Vec<Effect>) {
+        let Phase::Registered { addr, .. } = &self.phase else { return };
         self.search.begin(now, addr, close);
         self.phase = Phase::Searching { next: now };
-        vec![Effect::FaultPoint(FaultPoint::WorkerMigrating)]
+        out.push(Effect::FaultPoint(FaultPoint::WorkerMigrating));
     }
 
     /// This registration is over, as others say: begin another.
-    pub(super) fn register_again(&mut self, now: Mono) -> Vec<Effect> {
-        let again = Close { reason: CloseReason::Listed, retry_ms: 0 };
-        let mut effects = self.on_link_ended(now, Some(&again));
-        if !effects.is_empty() {
-            // Its master holds it for in; so it says that this registration left.
-            effects.insert(0, Effect::CloseLink(CloseReason::Leaving));
+    pub(super) fn register_again(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        if self.registration().is_some() {
+            // Its master still counts it as in, so it says that this registration left.
+            out.push(Effect::CloseLink(CloseReason::Leaving));
         }
-        effects
+        let again = Close { reason: CloseReason::Listed, retry_ms: 0 };
+        self.on_link_ended(now, Some(&again), out);
     }
 }

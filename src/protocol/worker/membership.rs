@@ -16,23 +16,21 @@ use crate::{
 
 impl Worker {
     /// Members were told of by the master, in answer to a digest or as news.
-    pub fn on_members(&mut self, now: Mono, members: Vec<Member>) -> Vec<Effect> {
+    pub fn on_members(&mut self, now: Mono, members: Vec<Member>, out: &mut Vec<Effect>) {
         let corrections = Gossip::corrections(&self.registry, &members);
         let own = members.iter().find(|member| member.fact.node == self.own.fact.node);
         let is_over = own.is_some_and(|member| self.is_over(&member.fact));
-        let mut effects = self.take_in(now, members);
+        self.take_in(now, members, out);
         if is_over {
-            effects.extend(self.register_again(now));
+            self.register_again(now, out);
         } else {
-            effects.extend(corrections.map(Effect::Send));
+            out.extend(corrections.map(Effect::Send));
         }
-        effects
     }
 
     /// The master's digest came.
-    pub fn on_digest(&mut self, theirs: [u8; 16]) -> Vec<Effect> {
-        let page = self.gossip.on_digest(&self.registry, theirs);
-        page.map(Effect::Send).into_iter().collect()
+    pub fn on_digest(&mut self, theirs: [u8; 16], out: &mut Vec<Effect>) {
+        out.extend(self.gossip.on_digest(&self.registry, theirs).map(Effect::Send));
     }
 
     /// Whether a fact of this worker ends the registration that it has.
@@ -45,28 +43,29 @@ impl Worker {
         }
     }
 
-    /// Takes members in; announces and keeps what is newer.
-    pub(super) fn take_in(&mut self, now: Mono, members: Vec<Member>) -> Vec<Effect> {
-        let (mut effects, mut newer) = (Vec::new(), Vec::new());
+    /// Takes members in; keeps what is newer, then announces it.
+    pub(super) fn take_in(&mut self, now: Mono, members: Vec<Member>, out: &mut Vec<Effect>) {
+        let mut newer = Vec::new();
         for member in members {
             if member.fact.node == self.own.fact.node {
                 let own = &mut self.own.fact;
                 own.registration = own.registration.max(member.fact.registration);
                 self.registry.apply(now, member);
             } else if self.registry.apply(now, member.clone()).is_news() {
-                effects.push(Effect::Event(announcement(&member.fact)));
                 newer.push(member);
             }
         }
-        if !newer.is_empty() {
-            self.search.on_directory(&newer);
-            effects.insert(0, Effect::KeepMembers(newer));
+        if newer.is_empty() {
+            return;
         }
-        effects
+        self.search.on_directory(&newer);
+        let lines: Vec<_> = newer.iter().map(|member| announcement(&member.fact)).collect();
+        out.push(Effect::KeepMembers(newer));
+        out.extend(lines.into_iter().map(Effect::Event));
     }
 
     /// The store was read: all its masters.
-    pub fn on_masters(&mut self, now: Mono, rows: Vec<MasterRow>) -> Vec<Effect> {
+    pub fn on_masters(&mut self, now: Mono, rows: Vec<MasterRow>, out: &mut Vec<Effect>) {
         let mut told = Vec::new();
         for change in self.watch.on_rows(now, rows) {
             match change {
@@ -86,9 +85,8 @@ impl Worker {
                 }
             }
         }
-        let effects = self.take_in(now, told);
+        self.take_in(now, told, out);
         self.search.on_store(self.watch.rows());
-        effects
     }
 
     /// The store could not be read.

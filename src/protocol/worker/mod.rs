@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!             Dial            on_welcome, on_registered
-//!  searching ─────► dialling ───────────────────────────► registered
+//!  searching ─────► dialing ───────────────────────────► registered
 //!      ▲  ▲            │ on_dial_failed                        │
 //!      │  └────────────┘                                       │ the link ended, or it is told
 //!      └───────────────────────────────────────────────────────┘ that this registration failed
@@ -68,7 +68,7 @@ enum Phase {
     /// Looks for a master; the next step is due then.
     Searching { next: Mono },
     /// Was told to dial this one.
-    Dialling { addr: String },
+    Dialing { addr: String },
     /// Works for this one.
     Registered { addr: String, domain: Domain, registration: Registration },
 }
@@ -163,27 +163,25 @@ impl Worker {
     }
 
     /// Does what is due by the clock. `draw` is a random number for a wait's jitter.
-    pub fn on_timer(&mut self, now: Mono, draw: u64) -> Vec<Effect> {
-        let mut effects = Vec::new();
+    pub fn on_timer(&mut self, now: Mono, draw: u64, out: &mut Vec<Effect>) {
         match &self.phase {
-            Phase::Searching { next } if *next <= now => self.search_on(now, draw, &mut effects),
+            Phase::Searching { next } if *next <= now => self.search_on(now, draw, out),
             Phase::Registered { .. } => {
                 if self.digest_at <= now {
                     self.digest_at = now + self.digest_interval;
-                    effects.push(Effect::Send(Gossip::digest(&self.registry)));
+                    out.push(Effect::Send(Gossip::digest(&self.registry)));
                 }
                 if self.status_at <= now {
                     self.status_at = now + STATUS_INTERVAL;
-                    effects.push(Effect::SendStatus);
+                    out.push(Effect::SendStatus);
                 }
             }
             _ => {}
         }
-        effects.extend(self.replication.next_group(now).map(Effect::Write));
+        out.extend(self.replication.next_group(now).map(Effect::Write));
         while let Some(board) = self.replication.next_repair(now) {
-            effects.push(Effect::Repair(board));
+            out.push(Effect::Repair(board));
         }
-        effects
     }
 
     /// When to call [`Worker::on_timer`] next.
@@ -191,22 +189,19 @@ impl Worker {
     pub fn next_deadline(&self) -> Option<Mono> {
         let phase = match &self.phase {
             Phase::Searching { next } => Some(*next),
-            Phase::Dialling { .. } => None,
+            Phase::Dialing { .. } => None,
             Phase::Registered { .. } => Some(self.digest_at.min(self.status_at)),
         };
         phase.into_iter().chain(self.replication.next_deadline()).min()
     }
 
     /// Posts, boards or sessions were told of, or written by this worker.
-    pub fn on_news(&mut self, now: Mono, news: Update) -> Vec<Effect> {
+    pub fn on_update(&mut self, now: Mono, news: Update, out: &mut Vec<Effect>) {
         match news {
-            Update::Members(members) => self.on_members(now, members),
+            Update::Members(members) => self.on_members(now, members, out),
             // The list of people is the masters'.
-            Update::PresenceChanged => Vec::new(),
-            news => {
-                self.replication.on_news(now, news);
-                Vec::new()
-            }
+            Update::PresenceChanged => {}
+            news => self.replication.on_update(now, news),
         }
     }
 
@@ -216,7 +211,7 @@ impl Worker {
     }
 
     /// The store's boards were held against the node database: these lack posts.
-    pub fn on_behind(&mut self, now: Mono, boards: Vec<BoardName>) {
+    pub fn on_gaps(&mut self, now: Mono, boards: Vec<BoardName>) {
         for board in boards {
             self.replication.on_gap(now, board);
         }

@@ -58,7 +58,7 @@ fn weight(news: &Update) -> usize {
 
 impl Replication {
     /// Update of posts, boards or sessions arrived, or is this worker's own doing.
-    pub fn on_news(&mut self, now: Mono, news: Update) {
+    pub fn on_update(&mut self, now: Mono, news: Update) {
         if self.weight + weight(&news) > QUEUE_MAX {
             if let Update::Posts { board, .. } = news {
                 self.on_gap(now, board);
@@ -177,10 +177,10 @@ mod tests {
     #[test]
     fn a_group_is_full_or_a_quarter_second_old_and_alone() {
         let mut news = Replication::default();
-        news.on_news(at(0), posts(1, 3));
+        news.on_update(at(0), posts(1, 3));
         assert_eq!((news.next_group(at(249)), news.next_deadline()), (None, Some(at(250))));
         assert_eq!(news.next_group(at(250)).map(|g| g.len()), Some(1));
-        news.on_news(at(251), posts(4, 64));
+        news.on_update(at(251), posts(4, 64));
         assert_eq!((news.next_group(at(600)), news.next_deadline()), (None, None));
         news.on_written(at(600), true, vec![]);
         assert_eq!(news.next_group(at(600)).map(|g| g.len()), Some(1));
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn a_gap_is_asked_for_after_its_grace_until_it_is_whole() {
         let (mut news, lobby) = (Replication::default(), BoardName::lobby());
-        news.on_news(at(0), posts(5, 1));
+        news.on_update(at(0), posts(5, 1));
         news.next_group(at(250));
         news.on_written(at(260), true, vec![lobby.clone()]);
         assert_eq!((news.next_repair(at(459)), news.next_deadline()), (None, Some(at(460))));
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn a_group_that_was_not_written_is_repaired() {
         let mut news = Replication::default();
-        news.on_news(at(0), posts(1, 1));
+        news.on_update(at(0), posts(1, 1));
         news.next_group(at(250));
         news.on_written(at(260), false, vec![]);
         assert_eq!(news.next_repair(at(460)), Some(BoardName::lobby()));
@@ -223,7 +223,7 @@ mod tests {
             for (pass, count, writes) in steps {
                 now += pass;
                 let before = news.weight;
-                news.on_news(at(now), posts(next, count));
+                news.on_update(at(now), posts(next, count));
                 prop_assert!(news.weight <= QUEUE_MAX);
                 if news.weight == before && count > 0 {
                     prop_assert!(news.lacking.contains_key(&BoardName::lobby()));

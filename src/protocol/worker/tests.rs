@@ -59,12 +59,19 @@ fn dial(addr: &str) -> Effect {
     Effect::Dial(addr.to_owned())
 }
 
+/// Effects that a step emits.
+fn effects(step: impl FnOnce(&mut Vec<Effect>)) -> Vec<Effect> {
+    let mut out = Vec::new();
+    step(&mut out);
+    out
+}
+
 /// Dials, is welcomed with this directory, and is registered.
 fn register(worker: &mut Worker, now: Mono, directory: Vec<Member>) -> Registration {
-    assert!(matches!(worker.on_timer(now, 0)[..], [Effect::Dial(_)]));
+    assert!(matches!(effects(|out| worker.on_timer(now, 0, out))[..], [Effect::Dial(_)]));
     let welcome = welcome(directory);
-    let (registration, _) = worker.on_welcome(now, &welcome);
-    let joined = worker.on_registered(now, &welcome);
+    let registration = worker.on_welcome(now, &welcome, &mut Vec::new());
+    let joined = effects(|out| worker.on_registered(now, &welcome, out));
     assert!(matches!(joined[..], [Effect::Event(Event::Join { .. })]), "{joined:?}");
     registration.expect("a Welcome was awaited")
 }
@@ -73,7 +80,7 @@ fn register(worker: &mut Worker, now: Mono, directory: Vec<Member>) -> Registrat
 fn it_registers_above_all_that_is_known_of_it() {
     let mut worker = worker(3);
     assert_eq!(register(&mut worker, at(0), vec![]), Registration(4));
-    worker.on_link_ended(at(10), None);
+    worker.on_link_ended(at(10), None, &mut Vec::new());
     let known = vec![me(9, MemberState::Failed)];
     assert_eq!(register(&mut worker, at(10), known), Registration(10));
     assert_eq!(worker.registration(), Some(Registration(10)));
@@ -83,14 +90,15 @@ fn it_registers_above_all_that_is_known_of_it() {
 fn a_lost_link_is_a_migration_and_a_welcome_out_of_turn_is_nothing() {
     let mut worker = worker(0);
     register(&mut worker, at(0), vec![]);
-    assert_eq!(worker.on_welcome(at(1), &welcome(vec![])).0, None);
+    assert_eq!(worker.on_welcome(at(1), &welcome(vec![]), &mut Vec::new()), None);
     let close = Close { reason: CloseReason::Listed, retry_ms: 1000 };
-    let lost = worker.on_link_ended(at(1), Some(&close));
+    let lost = effects(|out| worker.on_link_ended(at(1), Some(&close), out));
     assert_eq!(lost, [Effect::FaultPoint(FaultPoint::WorkerMigrating)]);
-    assert_eq!((worker.registration(), worker.on_link_ended(at(2), None)), (None, vec![]));
-    assert_eq!(worker.on_timer(at(2), 0), []);
+    assert_eq!(worker.registration(), None);
+    assert_eq!(effects(|out| worker.on_link_ended(at(2), None, out)), []);
+    assert_eq!(effects(|out| worker.on_timer(at(2), 0, out)), []);
     assert_eq!(worker.next_deadline(), Some(at(1001)));
-    assert_eq!(worker.on_timer(at(1001), 0), [dial("m9:1")]);
+    assert_eq!(effects(|out| worker.on_timer(at(1001), 0, out)), [dial("m9:1")]);
     worker.on_dial_failed(at(1002));
     assert_eq!(worker.next_deadline(), Some(at(1002)));
 }
@@ -99,13 +107,13 @@ fn a_lost_link_is_a_migration_and_a_welcome_out_of_turn_is_nothing() {
 fn who_hears_that_it_failed_registers_again_at_once_with_the_same_master() {
     let mut worker = worker(0);
     register(&mut worker, at(0), vec![]);
-    assert_eq!(worker.on_members(at(1), vec![me(1, MemberState::In)]), []);
-    let effects = worker.on_members(at(2), vec![me(1, MemberState::Failed)]);
+    assert_eq!(effects(|out| worker.on_members(at(1), vec![me(1, MemberState::In)], out)), []);
+    let emitted = effects(|out| worker.on_members(at(2), vec![me(1, MemberState::Failed)], out));
     let migrating = Effect::FaultPoint(FaultPoint::WorkerMigrating);
-    assert_eq!(effects, [Effect::CloseLink(CloseReason::Leaving), migrating]);
+    assert_eq!(emitted, [Effect::CloseLink(CloseReason::Leaving), migrating]);
     assert_eq!(register(&mut worker, at(2), vec![]), Registration(2));
     // Old news of itself is answered with what is true.
-    let corrected = worker.on_members(at(3), vec![me(1, MemberState::Failed)]);
+    let corrected = effects(|out| worker.on_members(at(3), vec![me(1, MemberState::Failed)], out));
     assert!(
         matches!(&corrected[..], [Effect::Send(Direct::Members(m))] if m[0].fact.registration == Registration(2))
     );
@@ -116,39 +124,46 @@ fn others_are_announced_once_and_kept() {
     let mut worker = worker(0);
     register(&mut worker, at(0), vec![]);
     let other = member(2, Role::Worker, 5, MemberState::In);
-    let effects = worker.on_news(at(1), Update::Members(vec![other.clone()]));
+    let emitted = effects(|out| worker.on_update(at(1), Update::Members(vec![other.clone()]), out));
     let line = super::super::gossip::announcement(&other.fact);
-    assert_eq!(effects, [Effect::KeepMembers(vec![other.clone()]), Effect::Event(line)]);
-    assert_eq!(worker.on_members(at(2), vec![other]), []);
+    assert_eq!(emitted, [Effect::KeepMembers(vec![other.clone()]), Effect::Event(line)]);
+    assert_eq!(effects(|out| worker.on_members(at(2), vec![other], out)), []);
 }
 
 #[test]
 fn it_says_its_digest_and_answers_another_with_what_it_knows() {
     let mut worker = worker(0);
     register(&mut worker, at(0), vec![]);
-    let said = worker.on_timer(at(0), 0);
+    let said = effects(|out| worker.on_timer(at(0), 0, out));
     let digest = Direct::Digest { digest: worker.registry().digest() };
     assert_eq!(said, [Effect::Send(digest), Effect::SendStatus]);
     assert_eq!(worker.next_deadline(), Some(at(2000)));
-    assert_eq!(worker.on_digest(worker.registry().digest()), []);
-    let page = worker.on_digest([0; 16]);
+    assert_eq!(effects(|out| worker.on_digest(worker.registry().digest(), out)), []);
+    let page = effects(|out| worker.on_digest([0; 16], out));
     assert!(matches!(&page[..], [Effect::Send(Direct::Members(m))] if m.len() == 1), "{page:?}");
 }
 
 #[test]
 fn the_stores_masters_are_announced_and_searched() {
     let mut worker = worker(0);
-    let effects = worker.on_masters(at(0), vec![row(8, 3, 1), row(9, 2, 1)]);
-    let lines = effects.iter().filter(|e| matches!(e, Effect::Event(Event::Announce { .. })));
+    let emitted = effects(|out| worker.on_masters(at(0), vec![row(8, 3, 1), row(9, 2, 1)], out));
+    let lines = emitted.iter().filter(|e| matches!(e, Effect::Event(Event::Announce { .. })));
     assert_eq!(lines.count(), 2);
     for second in 1..=5 {
-        assert_eq!(worker.on_masters(at(second * 1000), vec![row(8, 3, second), row(9, 2, 1)]), []);
+        assert_eq!(
+            effects(|out| worker.on_masters(
+                at(second * 1000),
+                vec![row(8, 3, second), row(9, 2, 1)],
+                out
+            )),
+            []
+        );
     }
     // 9 is out by now, though the configuration names it.
-    assert_eq!(worker.on_timer(at(5000), 0), [dial("m8:1")]);
+    assert_eq!(effects(|out| worker.on_timer(at(5000), 0, out)), [dial("m8:1")]);
     worker.on_dial_failed(at(5001));
-    assert_eq!(worker.on_timer(at(5001), 0), []);
-    let gone = worker.on_masters(at(6000), vec![row(9, 2, 1)]);
+    assert_eq!(effects(|out| worker.on_timer(at(5001), 0, out)), []);
+    let gone = effects(|out| worker.on_masters(at(6000), vec![row(9, 2, 1)], out));
     let Some(Effect::Event(Event::Announce { state, registration, .. })) = gone.last() else {
         panic!("{gone:?}")
     };
@@ -182,44 +197,45 @@ proptest! {
     fn numbers_rise_facts_are_announced_forward_and_one_master_is_held(inputs in inputs()) {
         let mut worker = worker(0);
         let (mut now, mut last, mut shown) = (0, Registration(0), std::collections::BTreeMap::new());
-        let (mut dialling, mut linked) = (false, false);
+        let (mut dialing, mut linked) = (false, false);
         for (pass, input) in inputs {
             now += pass;
-            let effects = match input {
+            let emitted = match input {
                 Input::Welcome(known) => {
                     let directory = if known > 0 { vec![me(known, MemberState::Left)] } else { vec![] };
                     let welcome = welcome(directory);
-                    let (registration, mut effects) = worker.on_welcome(at(now), &welcome);
-                    prop_assert_eq!(registration.is_some(), dialling);
+                    let mut out = Vec::new();
+                    let registration = worker.on_welcome(at(now), &welcome, &mut out);
+                    prop_assert_eq!(registration.is_some(), dialing);
                     if let Some(registration) = registration {
                         prop_assert!(registration > last && registration > Registration(known));
                         last = registration;
-                        effects.extend(worker.on_registered(at(now), &welcome));
-                        (dialling, linked) = (false, true);
+                        worker.on_registered(at(now), &welcome, &mut out);
+                        (dialing, linked) = (false, true);
                     }
-                    effects
+                    out
                 }
                 Input::DialFailed => {
                     worker.on_dial_failed(at(now));
-                    dialling = false;
+                    dialing = false;
                     vec![]
                 }
                 Input::Lost(said) => {
                     let close = Close { reason: CloseReason::Draining, retry_ms: 100 };
                     linked = false;
-                    worker.on_link_ended(at(now), said.then_some(&close))
+                    effects(|out| worker.on_link_ended(at(now), said.then_some(&close), out))
                 }
                 Input::Told(n, r, s) => {
                     let state = [MemberState::In, MemberState::Failed, MemberState::Left];
-                    worker.on_members(at(now), vec![member(n, Role::Worker, r, state[usize::from(s)])])
+                    effects(|out| worker.on_members(at(now), vec![member(n, Role::Worker, r, state[usize::from(s)])], out))
                 }
-                Input::Timer => worker.on_timer(at(now), now),
+                Input::Timer => effects(|out| worker.on_timer(at(now), now, out)),
             };
-            for effect in effects {
+            for effect in emitted {
                 match effect {
                     Effect::Dial(_) => {
-                        prop_assert!(!dialling && !linked);
-                        dialling = true;
+                        prop_assert!(!dialing && !linked);
+                        dialing = true;
                     }
                     Effect::CloseLink(_) => linked = false,
                     Effect::Event(Event::Announce { node, registration, state, .. }) => {

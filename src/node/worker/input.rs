@@ -1,0 +1,48 @@
+//! Inputs of the worker's driver that come from its own tasks.
+
+use tokio::sync::oneshot;
+
+use super::assign::{BatchId, Written};
+use crate::{
+    comm::{
+        Secured,
+        handshake::{HandshakeError, Welcomed},
+    },
+    model::{
+        ids::{BoardName, Registration, SessionKey},
+        message::Welcome,
+        rows::{Boards, MasterRow},
+    },
+    replica::Applied,
+};
+
+/// Message from a task to the driver that started it.
+pub(super) enum Input {
+    /// A master welcomes this worker; the reply is the number to say in Ready, if the attempt is
+    /// still wanted.
+    Welcomed { attempt: u64, welcome: Welcome, reply: oneshot::Sender<Option<Registration>> },
+    /// An attempt to register ended.
+    Dialed { attempt: u64, result: Result<Box<(Secured, Welcomed)>, HandshakeError> },
+    /// The store was polled, or the reason why it was not.
+    StorePolled(Result<StoreView, String>),
+    /// These boards of the node database lack posts, or may.
+    GapsFound(Vec<BoardName>),
+    /// A group of updates was written to the node database; `None` if it was lost.
+    Applied(Option<Applied>),
+    /// A repair of a board ended: whether it brought posts, and whether the board still lacks
+    /// some.
+    Repaired { board: BoardName, progress: bool, lacks: bool },
+    /// A batch ended.
+    Assigned { id: BatchId, written: Written },
+}
+
+/// Result of one poll of the store.
+#[derive(Debug)]
+pub(super) struct StoreView {
+    /// All masters.
+    pub masters: Vec<MasterRow>,
+    /// Last place of every board.
+    pub boards: Boards,
+    /// Sessions that were closed since the poll before, a page at most.
+    pub closed: Vec<SessionKey>,
+}
