@@ -26,13 +26,13 @@ use chatchat_scenarios::{
     story,
     target::{Place, ResourceRef, Target},
 };
+use dst_world::{HostId, World, quoted};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 use crate::{
-    HostId, World,
+    events::read_event,
     keys::KeyPool,
-    log::quoted,
     store::{StoreHost, remote},
 };
 
@@ -287,8 +287,8 @@ impl Cluster {
 
     /// The worker that a batch of a resource went to last.
     fn assigned(&self, wanted: &Resource) -> Option<NodeId> {
-        self.world.latest(|record| match &record.event {
-            Event::Assign { worker, resource, .. } if resource == wanted => Some(*worker),
+        self.world.latest(|record| match read_event(record).ok()? {
+            Event::Assign { worker, resource, .. } if resource == *wanted => Some(worker),
             _ => None,
         })
     }
@@ -296,8 +296,8 @@ impl Cluster {
     /// The master that took a worker in last.
     fn master_of(&self, nth: usize) -> Option<NodeId> {
         let (of, _) = self.keys.identity(self.shape.masters + nth);
-        self.world.latest(|record| match &record.event {
-            Event::Join { node, master, .. } if *node == of => Some(*master),
+        self.world.latest(|record| match read_event(record).ok()? {
+            Event::Join { node, master, .. } if node == of => Some(master),
             _ => None,
         })
     }

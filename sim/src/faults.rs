@@ -16,9 +16,10 @@ use chatchat_scenarios::{
     plan::{Incident, Plan},
     target::{Place, Target},
 };
+use dst_world::{HostId, Link, quoted};
 use tokio::sync::Notify;
 
-use crate::{HostId, Link, cluster::Cluster, log::quoted};
+use crate::cluster::Cluster;
 
 /// What this world can carry out so far.
 pub const KINDS: &[Kind] = &[

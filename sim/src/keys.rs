@@ -15,7 +15,7 @@ use chatchat::{
     model::ids::{Fingerprint, NodeId},
 };
 
-use crate::seed::Seed;
+use dst_world::Seed;
 
 /// `examples/make_keys.rs` writes it: for each pair its length in two bytes, then PKCS#8 DER.
 const POOL: &[u8] = include_bytes!("../keys/pool.der");
@@ -125,7 +125,7 @@ impl KeySource for NodeKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tests::{run, setup};
+    use dst_world::{Setup, simulate};
 
     #[test]
     fn the_pool_is_whole_and_every_pair_is_another() {
@@ -142,21 +142,23 @@ mod tests {
 
     #[test]
     fn a_node_keeps_its_identity_and_gets_no_pair_twice() {
-        let seen = crate::simulate(setup(1), async |world| {
+        let seen = simulate(Setup::new(1), async |world| {
             let host = world.add_host("node");
             let keys = KeyPool::new(Seed(1), 4);
             let mut seen = Vec::new();
             for node in [2, 2, 3] {
                 let source = keys.source(node);
-                let mut pairs = run(&world, host, |env| async move {
-                    let mut pairs = Vec::new();
-                    for kind in [KeyKind::Identity, KeyKind::Common, KeyKind::Common] {
-                        let pair = source.generate(&env, kind, 3072).await.expect("from the pool");
-                        pairs.push(Identity::new(pair).node());
-                    }
-                    pairs
-                })
-                .await;
+                let mut pairs = world
+                    .run(host, |env| async move {
+                        let mut pairs = Vec::new();
+                        for kind in [KeyKind::Identity, KeyKind::Common, KeyKind::Common] {
+                            let pair =
+                                source.generate(&env, kind, 3072).await.expect("from the pool");
+                            pairs.push(Identity::new(pair).node());
+                        }
+                        pairs
+                    })
+                    .await;
                 assert_eq!(pairs.remove(0), keys.identity(node).0);
                 seen.extend(pairs);
             }

@@ -1,19 +1,15 @@
-//! The simulated world: the same nodes, on a network, disks and clocks that break on purpose.
+//! The chat in the simulated world: a whole cluster, its people and its faults, from one seed.
 //!
 //! ```text
-//!  story + seed -> cluster (hosts, store host, people, fault plan)
-//!                     |
-//!        Env of one host in one of its lives (env)
-//!                     |
-//!   World: one madsim plugin  = net | disk | clock | event log, one heap, one pump
-//!                     |
-//!                  madsim     = seeded executor, virtual time
+//!  story + seed -> plan -> cluster (nodes, store's host, people's machines) + faults
+//!                              |
+//!                          dst_world  (network, disks, clocks, machines, event log)
+//!                              |
+//!                          history, store, events -> oracles -> verdict
 //! ```
 //!
-//! 1. One seed is one OS process: whatever else a process did must not move a run.
-//! 2. Every random draw comes from a labelled sub-stream of the root seed (`seed`).
-//! 3. Every handle carries its host's life; a stale one does nothing, neither used nor dropped.
-//! 4. Log lines carry virtual time and an ordinal, never a wall clock's.
+//! The command line `chatchat-sim` stands over [`run::run`]. What the simulated world leaves out
+//! of the real one is listed in `sim/FIDELITY.md`.
 
 #[cfg(not(madsim))]
 compile_error!(
@@ -22,43 +18,20 @@ compile_error!(
 );
 
 #[cfg(madsim)]
-mod clock;
-#[cfg(madsim)]
 pub mod cluster;
 #[cfg(all(test, madsim))]
 mod contracts;
 #[cfg(madsim)]
-mod disk;
-#[cfg(madsim)]
-mod env;
+pub mod events;
 #[cfg(madsim)]
 pub mod faults;
 #[cfg(madsim)]
 pub mod keys;
 #[cfg(madsim)]
-mod log;
-#[cfg(madsim)]
-mod net;
-#[cfg(madsim)]
-mod queue;
-#[cfg(madsim)]
 pub mod run;
 #[cfg(madsim)]
-pub mod seed;
-#[cfg(madsim)]
 pub mod store;
-#[cfg(all(test, madsim))]
-mod tests;
 #[cfg(madsim)]
 pub mod verdict;
 #[cfg(madsim)]
 mod wiretap;
-#[cfg(madsim)]
-mod world;
-
-#[cfg(madsim)]
-pub use {
-    log::{Detail, EventRecord},
-    net::{Capture, FaultId, Link},
-    world::{HostId, Progress, Setup, World, simulate},
-};

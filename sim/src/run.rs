@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use chatchat::env::Env;
 use chatchat_scenarios::{
     history::{Clock, History},
     oracle::{self, EventLine, Evidence, StoreDump},
@@ -20,13 +19,12 @@ use chatchat_scenarios::{
     target::Place,
     workload::{People, Stage},
 };
+use dst_world::{Detail, EventRecord, Progress, Seed, Setup, World, simulate};
 
 use crate::{
-    Detail, EventRecord, HostId, Progress, Setup, World,
     cluster::Cluster,
+    events::{UnreadableEvent, read_event},
     faults::Faults,
-    seed::Seed,
-    simulate,
     verdict::{Report, Verdict},
     wiretap,
 };
@@ -95,20 +93,9 @@ impl Report {
     }
 }
 
-/// The world's view of a machine on which nothing but what is spawned through it runs.
-async fn machine(world: &World, host: HostId) -> Env {
-    let (tell, told) = tokio::sync::oneshot::channel();
-    world.boot(host, |env| async move {
-        // The caller waits for it.
-        let _ = tell.send(env);
-        std::future::pending::<()>().await;
-    });
-    told.await.expect("a machine that was off starts")
-}
-
 async fn live(world: &World, plan: &Plan) -> Report {
     world.capture();
-    let observer = machine(world, world.add_host("observer")).await;
+    let observer = world.idle(world.add_host("observer")).await;
     let cluster = Cluster::new(world, plan).expect("SQLite works in memory");
     cluster.start();
     world.sleep(WARM_UP).await;
@@ -116,7 +103,7 @@ async fn live(world: &World, plan: &Plan) -> Report {
     let faults = Faults::start(&cluster, plan);
     let mut machines = Vec::new();
     for nth in 0..plan.workload.people {
-        machines.push(machine(world, cluster.host(Place::Person(nth))).await);
+        machines.push(world.idle(cluster.host(Place::Person(nth))).await);
     }
     let told = Arc::clone(&faults);
     let stage = Stage {
@@ -144,7 +131,18 @@ fn judge(
 ) -> Report {
     let world = cluster.world();
     let incidents = faults.incidents();
-    let events = event_lines(cluster, faults);
+    let events = match event_lines(cluster, faults) {
+        Ok(events) => events,
+        Err(why) => {
+            return Report {
+                verdict: Verdict::Crash,
+                complaints: vec![why.to_string()],
+                operations: history.counts(),
+                incidents,
+                ..Report::of(world)
+            };
+        }
+    };
     let evidence = Evidence {
         plan,
         incidents: &incidents,
@@ -174,12 +172,14 @@ fn judge(
     Report { verdict, complaints, operations: history.counts(), incidents, ..Report::of(world) }
 }
 
-fn event_lines(cluster: &Cluster, faults: &Faults) -> Vec<EventLine> {
+fn event_lines(cluster: &Cluster, faults: &Faults) -> Result<Vec<EventLine>, UnreadableEvent> {
     let records = cluster.world().events().into_iter();
-    let line = |record: EventRecord| EventLine {
-        at: Duration::from_nanos(record.at_ns).saturating_sub(faults.started()),
-        node: cluster.place(&record.host).map_or(record.host, |place| place.to_string()),
-        event: record.event,
+    let line = |record: EventRecord| {
+        Ok(EventLine {
+            at: Duration::from_nanos(record.at_ns).saturating_sub(faults.started()),
+            event: read_event(&record)?,
+            node: cluster.place(&record.host).map_or(record.host, |place| place.to_string()),
+        })
     };
     records.map(line).collect()
 }

@@ -14,7 +14,7 @@ pub enum Verdict {
     Liveness,
     /// Something happened that never may.
     Safety,
-    /// A node panicked or ended by itself.
+    /// A node panicked, ended by itself or recorded what is no event.
     Crash,
     /// The same seed gave another log.
     Differs,

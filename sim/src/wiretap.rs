@@ -6,8 +6,9 @@
 
 use chatchat::client::Reply;
 use chatchat_scenarios::{history::History, promise::Promise, target::Place, workload::canary};
+use dst_world::HostId;
 
-use crate::{HostId, cluster::Cluster};
+use crate::cluster::Cluster;
 
 /// So many posts at least hold the word.
 const POSTS_MIN: usize = 20;

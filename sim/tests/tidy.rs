@@ -18,7 +18,8 @@ struct Rule {
 }
 
 const NODE: &[&str] = &["src", "sim/env/src", "scenarios/src"];
-const ALL: &[&str] = &["src", "bin", "scenarios/src", "sim/src", "sim/env/src", "benches"];
+const ALL: &[&str] =
+    &["src", "bin", "scenarios/src", "sim/src", "sim/world/src", "sim/env/src", "benches"];
 /// The real world and who starts it.
 const REAL: &[&str] = &["sim/env/src/real"];
 
@@ -64,13 +65,13 @@ const RULES: &[Rule] = &[
     },
     Rule {
         banned: "sync::watch",
-        within: &["src", "scenarios/src", "sim/src"],
+        within: &["src", "scenarios/src", "sim/src", "sim/world/src"],
         except: &[],
         instead: "mpsc, broadcast or Notify: watch draws on state of the whole process",
     },
     Rule {
         banned: "RandomState",
-        within: &["src", "scenarios/src", "sim/src"],
+        within: &["src", "scenarios/src", "sim/src", "sim/world/src"],
         except: &[],
         instead: "hashbrown with a fixed hasher, or BTreeMap",
     },
@@ -101,9 +102,9 @@ const RULES: &[Rule] = &[
     },
     Rule {
         banned: "madsim",
-        within: &["src", "bin", "scenarios/src"],
+        within: &["src", "bin", "scenarios/src", "sim/env/src"],
         except: &[],
-        instead: "only chatchat-sim names madsim: it replaces libc's clock in whatever links it",
+        instead: "only dst-world names madsim: it replaces libc's clock in whatever links it",
     },
     Rule {
         banned: ".unwrap()",
@@ -228,7 +229,7 @@ fn what_is_banned_stands_nowhere() {
 fn every_select_says_biased() {
     let root = root();
     let mut files = Vec::new();
-    for place in ["src", "bin", "scenarios/src", "sim/src"] {
+    for place in ["src", "bin", "scenarios/src", "sim/src", "sim/world/src"] {
         rust_files(&root.join(place), &mut files);
     }
     let mut found = Vec::new();

@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use chatchat_sim::Detail;
+use dst_world::Detail;
 
 pub(super) fn run(log: &super::Log) -> Result<ExitCode, String> {
     let plan = super::plan(&log.which)?;

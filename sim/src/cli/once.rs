@@ -13,10 +13,8 @@ use std::{
 };
 
 use chatchat_scenarios::plan::Plan;
-use chatchat_sim::{
-    Detail, Progress,
-    verdict::{Report, Verdict},
-};
+use chatchat_sim::verdict::{Report, Verdict};
+use dst_world::{Detail, Progress};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 

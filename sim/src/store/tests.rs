@@ -8,13 +8,12 @@ use chatchat::{
     store::{Op, Store, sqlite::NewCluster},
 };
 
+use dst_world::{HostId, Link, Setup, World, simulate};
+
 use super::{StoreHost, remote};
-use crate::{
-    HostId, World,
-    tests::{CUT, run, secs, setup},
-};
 
 const ADDR: &str = "store:5432";
+const SECOND: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_millis(800);
 
 /// A world with the store's host, switched on.
@@ -36,19 +35,20 @@ async fn ask<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     asker: HostId,
     act: impl FnOnce(Env, Store) -> F,
 ) -> T {
-    run(world, asker, |env| {
-        let store = remote(&env, ADDR, TIMEOUT);
-        act(env, store)
-    })
-    .await
+    world
+        .run(asker, |env| {
+            let store = remote(&env, ADDR, TIMEOUT);
+            act(env, store)
+        })
+        .await
 }
 
 #[test]
 fn many_calls_share_one_connection_and_each_gets_its_own_answer() {
-    crate::simulate(setup(1), async |world| {
+    simulate(Setup::new(1), async |world| {
         let (_, _) = stored(&world);
         let asker = world.add_host("asker");
-        world.sleep(secs(1)).await;
+        world.sleep(SECOND).await;
         ask(&world, asker, |env, store| async move {
             let store = Arc::new(store);
             let mut asked = Vec::new();
@@ -78,10 +78,10 @@ fn many_calls_share_one_connection_and_each_gets_its_own_answer() {
 
 #[test]
 fn what_was_committed_survives_a_crash_of_the_host_and_meanwhile_it_is_away() {
-    crate::simulate(setup(2), async |world| {
+    simulate(Setup::new(2), async |world| {
         let (store, at) = stored(&world);
         let asker = world.add_host("asker");
-        world.sleep(secs(1)).await;
+        world.sleep(SECOND).await;
         let deny = |node: u8| Op::Deny(chatchat::model::ids::NodeId([node; 16]));
         let denied =
             |store: Store| async move { store.admission().await.map(|lists| lists.denied.len()) };
@@ -103,17 +103,17 @@ fn what_was_committed_survives_a_crash_of_the_host_and_meanwhile_it_is_away() {
 
 #[test]
 fn an_asker_comes_back_by_itself_once_the_store_is_there_again() {
-    crate::simulate(setup(3), async |world| {
+    simulate(Setup::new(3), async |world| {
         let (store, at) = stored(&world);
         let asker = world.add_host("asker");
-        world.sleep(secs(1)).await;
+        world.sleep(SECOND).await;
         let outage = world.clone();
         let answers = ask(&world, asker, |env, remote| async move {
             let mut answers = vec![remote.cluster().await.is_ok()];
             outage.exit(at);
             answers.push(remote.cluster().await.is_ok());
             boot(&outage, &store, at);
-            env.sleep(secs(1)).await;
+            env.sleep(SECOND).await;
             answers.push(remote.cluster().await.is_ok());
             outage.pause(at);
             answers.push(remote.cluster().await.is_ok());
@@ -128,15 +128,15 @@ fn an_asker_comes_back_by_itself_once_the_store_is_there_again() {
 
 #[test]
 fn a_lost_answer_is_no_lost_write() {
-    crate::simulate(setup(4), async |world| {
+    simulate(Setup::new(4), async |world| {
         let (store, at) = stored(&world);
         let asker = world.add_host("asker");
-        world.sleep(secs(1)).await;
+        world.sleep(SECOND).await;
         let cut = world.clone();
         let answer = ask(&world, asker, |_, remote| async move {
             // The connection stands before the way back is cut.
             remote.cluster().await.expect("the store is there");
-            cut.add_fault(at, asker, 0, CUT);
+            cut.add_fault(at, asker, 0, Link::CUT);
             remote.call(Op::Deny(chatchat::model::ids::NodeId([1; 16]))).await
         })
         .await;

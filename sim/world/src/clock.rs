@@ -3,7 +3,7 @@
 //! 1. The monotonic clock never goes backwards, whatever is done to it.
 //! 2. Both clocks run at the same rate, `1 + drift`.
 
-use chatchat::model::time::{Mono, Wall};
+use dst_env::time::{Mono, Wall};
 
 use crate::seed::Draws;
 

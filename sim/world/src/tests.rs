@@ -9,27 +9,18 @@ use std::{
     time::Duration,
 };
 
-use chatchat::env::{BoxStream, Env};
+use dst_env::{BoxStream, Env, contract};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{Detail, HostId, Link, Setup, World, seed::Seed, simulate};
+use crate::{HostId, Link, Setup, World, simulate};
 
-pub(crate) const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_secs(3600);
 
-pub(crate) const CUT: Link = Link {
-    cut: true,
-    delay_ns: 0,
-    jitter_ns: 0,
-    loss_ppm: 0,
-    syn_loss_ppm: 0,
-    bytes_per_second: None,
-};
-
-pub(crate) fn setup(seed: u64) -> Setup {
-    Setup { seed: Seed(seed), detail: Detail::Events, progress: Arc::default() }
+fn setup(seed: u64) -> Setup {
+    Setup::new(seed)
 }
 
-pub(crate) fn secs(secs: u64) -> Duration {
+fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
@@ -65,23 +56,6 @@ async fn serve<F>(
     world.sleep(Duration::from_millis(10)).await;
 }
 
-/// Runs one process to its end and gives its result.
-pub(crate) async fn run<T, F>(world: &World, host: HostId, main: impl FnOnce(Env) -> F) -> T
-where
-    T: Send + 'static,
-    F: Future<Output = T> + Send + 'static,
-{
-    let (tell, told) = tokio::sync::oneshot::channel();
-    world.boot(host, |env| {
-        let main = main(env);
-        async move {
-            // The asker waits for it.
-            let _ = tell.send(main.await);
-        }
-    });
-    told.await.expect("the process came to its end")
-}
-
 async fn dial(env: &Env) -> BoxStream {
     env.connect("server:80", secs(10)).await.expect("the server listens")
 }
@@ -99,19 +73,20 @@ fn bytes_arrive_in_order_each_once_whatever_the_splits() {
             to.shutdown().await.expect("the client stays");
         })
         .await;
-        let (reads, echoed) = run(&world, client, |env| async move {
-            let (mut from, mut to) = tokio::io::split(dial(&env).await);
-            env.spawn("write", async move {
-                to.write_all(&pattern(300_000)).await.expect("the server stays");
-                to.shutdown().await.expect("the server stays");
-            });
-            let (mut reads, mut echoed) = (0, Vec::new());
-            while from.read_buf(&mut echoed).await.expect("the server stays") > 0 {
-                reads += 1;
-            }
-            (reads, echoed)
-        })
-        .await;
+        let (reads, echoed) = world
+            .run(client, |env| async move {
+                let (mut from, mut to) = tokio::io::split(dial(&env).await);
+                env.spawn("write", async move {
+                    to.write_all(&pattern(300_000)).await.expect("the server stays");
+                    to.shutdown().await.expect("the server stays");
+                });
+                let (mut reads, mut echoed) = (0, Vec::new());
+                while from.read_buf(&mut echoed).await.expect("the server stays") > 0 {
+                    reads += 1;
+                }
+                (reads, echoed)
+            })
+            .await;
         assert!(echoed == pattern(300_000), "{} bytes came", echoed.len());
         assert!(reads > 10, "{reads} reads: they split what was written");
     });
@@ -125,15 +100,16 @@ fn a_reader_that_does_not_read_stops_its_writer() {
             drop(stream);
         })
         .await;
-        let written = run(&world, client, |env| async move {
-            let mut stream = dial(&env).await;
-            let mut written = 0;
-            while let Ok(Ok(len)) = env.timeout(secs(30), stream.write(&[7; 10_000])).await {
-                written += len;
-            }
-            written
-        })
-        .await;
+        let written = world
+            .run(client, |env| async move {
+                let mut stream = dial(&env).await;
+                let mut written = 0;
+                while let Ok(Ok(len)) = env.timeout(secs(30), stream.write(&[7; 10_000])).await {
+                    written += len;
+                }
+                written
+            })
+            .await;
         assert!((8_000..=400_000).contains(&written), "{written} bytes were taken");
     });
 }
@@ -147,17 +123,18 @@ fn a_half_closed_connection_still_carries_the_answer() {
             stream.write_all(&asked.repeat(2)).await.expect("the client still reads");
         })
         .await;
-        let answer = run(&world, client, |env| async move {
-            let mut stream = dial(&env).await;
-            stream.write_all(b"ask").await.expect("the server stays");
-            stream.shutdown().await.expect("the server stays");
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.expect("the server answers");
-            let late = stream.write_all(b"late").await.map_err(|e| e.kind());
-            assert_eq!(late, Err(io::ErrorKind::BrokenPipe));
-            answer
-        })
-        .await;
+        let answer = world
+            .run(client, |env| async move {
+                let mut stream = dial(&env).await;
+                stream.write_all(b"ask").await.expect("the server stays");
+                stream.shutdown().await.expect("the server stays");
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await.expect("the server answers");
+                let late = stream.write_all(b"late").await.map_err(|e| e.kind());
+                assert_eq!(late, Err(io::ErrorKind::BrokenPipe));
+                answer
+            })
+            .await;
         assert_eq!(answer, "askask");
     });
 }
@@ -165,18 +142,20 @@ fn a_half_closed_connection_still_carries_the_answer() {
 #[test]
 fn a_connect_is_refused_without_a_listener_and_hangs_without_a_machine() {
     each_seed(async |world, server, client| {
-        let hung = run(&world, client, |env| async move {
-            env.connect("server:80", secs(20)).await.map(drop).map_err(|e| e.kind())
-        })
-        .await;
+        let hung = world
+            .run(client, |env| async move {
+                env.connect("server:80", secs(20)).await.map(drop).map_err(|e| e.kind())
+            })
+            .await;
         assert_eq!(hung, Err(io::ErrorKind::TimedOut));
         world.boot(server, |env| async move { env.sleep(LONG).await });
-        let (refused, took) = run(&world, client, |env| async move {
-            let start = env.now();
-            let refused = env.connect("server:80", secs(20)).await.map(drop);
-            (refused.map_err(|e| e.kind()), env.now().since(start))
-        })
-        .await;
+        let (refused, took) = world
+            .run(client, |env| async move {
+                let start = env.now();
+                let refused = env.connect("server:80", secs(20)).await.map(drop);
+                (refused.map_err(|e| e.kind()), env.now().since(start))
+            })
+            .await;
         assert_eq!(refused, Err(io::ErrorKind::ConnectionRefused));
         assert!(took < Duration::from_millis(5), "{took:?}");
     });
@@ -272,7 +251,7 @@ fn a_cut_stalls_a_connection_and_retransmission_heals_it() {
         assert!(before > 10, "{before}");
         // Either direction alone stalls it.
         for (from, to) in [(client, server), (server, client)] {
-            world.add_fault(from, to, 0, CUT);
+            world.add_fault(from, to, 0, Link::CUT);
             world.sleep(secs(1)).await;
             let stalled = echoes.load(Ordering::Relaxed);
             world.sleep(secs(5)).await;
@@ -294,11 +273,12 @@ fn a_connect_hangs_when_only_the_way_back_is_cut() {
             async {}
         })
         .await;
-        world.add_fault(server, client, 0, CUT);
-        let hung = run(&world, client, |env| async move {
-            env.connect("server:80", secs(20)).await.map(drop).map_err(|e| e.kind())
-        })
-        .await;
+        world.add_fault(server, client, 0, Link::CUT);
+        let hung = world
+            .run(client, |env| async move {
+                env.connect("server:80", secs(20)).await.map(drop).map_err(|e| e.kind())
+            })
+            .await;
         assert_eq!(hung, Err(io::ErrorKind::TimedOut));
         assert_eq!(accepted.load(Ordering::Relaxed), 0, "a half-open SYN is never accepted");
     });
@@ -376,7 +356,7 @@ fn unsynced_bytes_may_go_with_the_power_and_stay_when_a_process_ends() {
                 file.sync().expect("a disk");
                 file.write_at(0, b"unsync").expect("room");
             };
-            run(&world, host, write).await;
+            world.run(host, write).await;
             assert_eq!(world.read_file(host, "db").as_deref(), Some(&b"unsync"[..]));
             world.boot(host, |env| async move { env.sleep(LONG).await });
             world.crash(host);
@@ -392,7 +372,7 @@ fn each_node_sleeps_by_its_own_clock_and_a_jump_wakes_it() {
         let host = world.add_host("server");
         world.set_drift(host, 500_000_000);
         let start = world.elapsed();
-        run(&world, host, |env| async move { env.sleep(secs(30)).await }).await;
+        world.run(host, |env| async move { env.sleep(secs(30)).await }).await;
         let took = world.elapsed() - start;
         assert!((19..=21).contains(&took.as_secs()), "{took:?}");
 
@@ -421,15 +401,16 @@ fn no_two_draws_of_entropy_are_alike_and_labels_do_not_move_each_other() {
             let host = world.add_host("server");
             let mut seen = Vec::new();
             for _ in 0..2 {
-                let draws = run(&world, host, move |env| async move {
-                    use rand_core::Rng;
-                    let word = |label: &str| env.rng(label).next_u64();
-                    if before {
-                        word("other");
-                    }
-                    [word("key"), word("key")]
-                })
-                .await;
+                let draws = world
+                    .run(host, move |env| async move {
+                        use rand_core::Rng;
+                        let word = |label: &str| env.rng(label).next_u64();
+                        if before {
+                            word("other");
+                        }
+                        [word("key"), word("key")]
+                    })
+                    .await;
                 seen.extend(draws);
             }
             seen
@@ -454,18 +435,37 @@ fn one_seed_gives_one_log() {
                 let _ = tokio::io::copy(&mut from, &mut to).await;
             })
             .await;
-            run(&world, client, |env| async move {
-                for _ in 0..20 {
-                    let mut stream = dial(&env).await;
-                    stream.write_all(&pattern(5_000)).await.expect("the server stays");
-                    let mut echoed = vec![0; 5_000];
-                    stream.read_exact(&mut echoed).await.expect("the server stays");
-                }
-            })
-            .await;
+            world
+                .run(client, |env| async move {
+                    for _ in 0..20 {
+                        let mut stream = dial(&env).await;
+                        stream.write_all(&pattern(5_000)).await.expect("the server stays");
+                        let mut echoed = vec![0; 5_000];
+                        stream.read_exact(&mut echoed).await.expect("the server stays");
+                    }
+                })
+                .await;
             (world.log_lines(), world.digest())
         })
     };
     assert_eq!(log(1), log(1));
     assert_ne!(log(1).1, log(2).1);
+}
+
+#[test]
+fn the_simulated_world_does_all_that_every_world_must() {
+    for check in contract::CHECKS {
+        for seed in 0..4 {
+            simulate(setup(seed), async |world| {
+                let (left, right) = (world.add_host("left"), world.add_host("right"));
+                let right = world.idle(right).await;
+                world
+                    .run(left, |left| async move {
+                        let right_host = "right".to_owned();
+                        check.run(&contract::Lab { left, right, right_host }).await;
+                    })
+                    .await;
+            });
+        }
+    }
 }

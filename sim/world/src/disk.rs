@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, io};
 
-use chatchat::env::{Disk, DiskFile};
+use dst_env::{Disk, DiskFile};
 
 use crate::{
     seed::Draws,

@@ -6,7 +6,6 @@
 
 use std::fmt::Write as _;
 
-use chatchat::model::event::Event;
 use sha2::{Digest, Sha256};
 
 /// How much is written down. The digest is only comparable at the same detail.
@@ -19,15 +18,15 @@ pub enum Detail {
     Segments,
 }
 
-/// What a node said, for the oracles.
+/// One event that a node recorded, as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventRecord {
-    /// Virtual ns.
+    /// Virtual time, ns.
     pub at_ns: u64,
-    /// The host's name.
+    /// Name of the node's host.
     pub host: String,
-    /// What.
-    pub event: Event,
+    /// The node's line: the text of one JSON object.
+    pub line: String,
 }
 
 const CHECKPOINT_NS: u64 = 1_000_000_000;
@@ -93,12 +92,15 @@ impl Log {
         self.push(now, host, kind, rest);
     }
 
-    /// What a node said.
-    pub(crate) fn event(&mut self, now: u64, host: &str, event: Event) {
-        let text = serde_json::to_string(&event).expect("events are plain data");
-        let members = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
-        self.push(now, host, "event", members.expect("an event is a JSON object"));
-        self.events.push(EventRecord { at_ns: now, host: host.to_owned(), event });
+    /// Keeps a node's event. Its members stand in the log's line; a text that is no JSON object
+    /// stands there whole, as the member `said`.
+    pub(crate) fn event(&mut self, now: u64, host: &str, line: &str) {
+        let members = line.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+        match members {
+            Some(members) => self.push(now, host, "event", members),
+            None => self.push(now, host, "event", &format!(r#""said":{}"#, quoted(line))),
+        }
+        self.events.push(EventRecord { at_ns: now, host: host.to_owned(), line: line.to_owned() });
     }
 
     /// A segment left; `rest` is only written at [`Detail::Segments`].
@@ -145,27 +147,27 @@ impl Log {
     }
 }
 
-/// A text as a JSON string, quotes included.
-pub(crate) fn quoted(text: &str) -> String {
+/// Returns a text as a JSON string, quotes included.
+pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
 #[cfg(test)]
 mod tests {
-    use chatchat::model::ids::Incarnation;
-
     use super::*;
 
     #[test]
     fn lines_are_json_and_carry_time_and_ordinal() {
         let mut log = Log::new(Detail::Events);
         log.note(5, "master1", "crash", "");
-        log.event(7, "master1", Event::Start { incarnation: Incarnation(2) });
+        log.event(7, "master1", r#"{"event":"start","incarnation":2}"#);
+        log.event(8, "master1", "no object");
         assert_eq!(
             log.lines(),
             [
                 r#"{"t":5,"n":0,"host":"master1","kind":"crash"}"#,
                 r#"{"t":7,"n":1,"host":"master1","kind":"event","event":"start","incarnation":2}"#,
+                r#"{"t":8,"n":2,"host":"master1","kind":"event","said":"no object"}"#,
             ]
         );
         assert!(log.lines().iter().all(|l| serde_json::from_str::<serde_json::Value>(l).is_ok()));

@@ -1,4 +1,4 @@
-//! What a node sees of the simulated world: [`chatchat::env::World`] for one life of one host.
+//! What a node sees of the simulated world: [`dst_env::World`] for one life of one host.
 
 use std::{
     future::Future,
@@ -8,9 +8,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use chatchat::{
-    env::{self, BoxFuture, BoxStream, Disk, Listener, Task},
-    model::time::{Mono, Wall},
+use dst_env::{
+    BoxFuture, BoxStream, Disk, Listener, Task,
+    time::{Mono, Wall},
 };
 use madsim::runtime::NodeHandle;
 
@@ -70,7 +70,7 @@ fn address(state: &State, here: HostId, addr: &str) -> io::Result<(HostId, u16)>
     Ok((host.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such host"))?, port))
 }
 
-impl env::World for SimEnv {
+impl dst_env::World for SimEnv {
     fn now(&self) -> Mono {
         self.world.with(|state| state.mono(self.life.host))
     }
@@ -127,8 +127,7 @@ impl env::World for SimEnv {
     }
 
     fn event(&self, line: &str) {
-        let event = serde_json::from_str(line).expect("a node's event is one of the chat's");
-        self.world.with(|state| state.event(self.life, event));
+        self.world.with(|state| state.event(self.life, line));
     }
 
     fn fault_point(&self, name: &'static str) {

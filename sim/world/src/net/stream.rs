@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use chatchat::env::{BoxFuture, BoxStream, Listener};
+use dst_env::{BoxFuture, BoxStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::SocketId;

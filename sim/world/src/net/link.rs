@@ -27,6 +27,18 @@ pub struct Link {
     pub bytes_per_second: Option<u64>,
 }
 
+impl Link {
+    /// Nothing passes.
+    pub const CUT: Self = Self {
+        cut: true,
+        delay_ns: 0,
+        jitter_ns: 0,
+        loss_ppm: 0,
+        syn_loss_ppm: 0,
+        bytes_per_second: None,
+    };
+}
+
 /// Names a fault, so that faults of one link come and go apart from each other.
 pub type FaultId = usize;
 

@@ -9,7 +9,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    future::Future,
+    future::{Future, pending},
     io,
     pin::Pin,
     sync::{
@@ -21,12 +21,9 @@ use std::{
     time::Duration,
 };
 
-use chatchat::{
-    env::Env,
-    model::{
-        event::Event,
-        time::{Mono, Wall},
-    },
+use dst_env::{
+    Env,
+    time::{Mono, Wall},
 };
 use madsim::{
     plugin::{Simulator, simulator},
@@ -35,6 +32,7 @@ use madsim::{
     task::NodeId,
     time::{Sleep, TimeHandle},
 };
+use tokio::sync::oneshot;
 
 use crate::{
     clock::Clock,
@@ -75,6 +73,14 @@ pub struct Setup {
     pub detail: Detail,
     /// Told how far it is.
     pub progress: Arc<Progress>,
+}
+
+impl Setup {
+    /// A run of a seed that logs events and that nobody watches.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { seed: Seed(seed), detail: Detail::Events, progress: Arc::default() }
+    }
 }
 
 /// How a process ends.
@@ -329,6 +335,41 @@ impl World {
             running.await;
             world.ended(life);
         });
+    }
+
+    /// Runs one process on a machine to its end and returns its result.
+    ///
+    /// # Panics
+    /// When a process runs there already, or this one was ended before it was done.
+    pub async fn run<T, F>(&self, host: HostId, main: impl FnOnce(Env) -> F) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (tell, told) = oneshot::channel();
+        self.boot(host, |env| {
+            let main = main(env);
+            async move {
+                // The caller waits for it.
+                let _ = tell.send(main.await);
+            }
+        });
+        told.await.expect("the process comes to its end")
+    }
+
+    /// Boots a machine with a process that only stays, and returns what it sees of the world:
+    /// tasks are spawned through it until the process is ended.
+    ///
+    /// # Panics
+    /// When a process runs there already.
+    pub async fn idle(&self, host: HostId) -> Env {
+        let (tell, told) = oneshot::channel();
+        self.boot(host, |env| async move {
+            // The caller waits for it.
+            let _ = tell.send(env);
+            pending::<()>().await;
+        });
+        told.await.expect("a machine that was off starts")
     }
 
     fn ended(&self, life: Life) {
@@ -694,10 +735,10 @@ impl State {
         self.seed.bytes(&format!("node/{name}/{}/{label}/{counter}", life.boot))
     }
 
-    pub(crate) fn event(&mut self, life: Life, event: Event) {
+    pub(crate) fn event(&mut self, life: Life, line: &str) {
         if self.live(life).is_ok() {
             let now = self.core.now;
-            self.core.log.event(now, &self.core.names[life.host.0], event);
+            self.core.log.event(now, &self.core.names[life.host.0], line);
         }
     }
 

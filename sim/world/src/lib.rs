@@ -1,0 +1,49 @@
+//! Simulated world for distributed systems: network, disks, clocks and machines that break on
+//! purpose.
+//!
+//! ```text
+//!        Env of one host in one of its lives (env)
+//!                     |
+//!   World: one madsim plugin  = net | disk | clock | event log, one heap, one pump
+//!                     |
+//!                  madsim     = seeded executor, virtual time
+//! ```
+//!
+//! 1. One seed is one OS process: whatever else a process did must not move a run.
+//! 2. Every random draw comes from a labelled sub-stream of the root seed (`seed`).
+//! 3. Every handle carries its host's life; a stale one does nothing, neither used nor dropped.
+//! 4. Log lines carry virtual time and an ordinal, never a wall clock's.
+#![forbid(unsafe_code)]
+
+#[cfg(not(madsim))]
+compile_error!(
+    "dst-world needs `--cfg madsim`, which `.cargo/config.toml` sets; a RUSTFLAGS variable \
+     replaces that file's flags: unset it, or add `--cfg madsim` to it"
+);
+
+#[cfg(madsim)]
+mod clock;
+#[cfg(madsim)]
+mod disk;
+#[cfg(madsim)]
+mod env;
+#[cfg(madsim)]
+mod log;
+#[cfg(madsim)]
+mod net;
+#[cfg(madsim)]
+mod queue;
+#[cfg(madsim)]
+mod seed;
+#[cfg(all(test, madsim))]
+mod tests;
+#[cfg(madsim)]
+mod world;
+
+#[cfg(madsim)]
+pub use {
+    log::{Detail, EventRecord, quoted},
+    net::{Capture, FaultId, Link},
+    seed::{Draws, Seed},
+    world::{HostId, Progress, Setup, World, simulate},
+};
