@@ -1,12 +1,13 @@
-//! What becomes of a batch: attempts, retries, the next worker, splitting, giving up.
+//! Batches in flight: attempts, retries, the next worker, splitting, giving up.
 //!
 //! 1. One batch of a slot is in flight at a time; each attempt of it has a number of its own,
-//!    so an answer that comes late is known as such.
-//! 2. At most `attempts_per_worker` tries on one registration of a worker, with one token;
-//!    then the worker has failed and the token is raised for the next.
-//! 3. A batch that two workers failed is split: each task goes alone, with attempts of its own.
+//!    so a late answer is recognised.
+//! 2. One registration of a worker gets at most `attempts_per_worker` tries, all with one token;
+//!    then the worker has failed, and the next worker gets a higher token.
+//! 3. A batch that failed on two workers is split: each task goes alone, with attempts of its own.
 //! 4. After `attempts_max` tries a single task is a dead letter.
-//! 5. A store that is away costs no attempt: the batch goes back, and waits 100 ms, doubling to 1 s.
+//! 5. An unreachable store costs no attempt: the batch goes back to the queue and waits 100 ms,
+//!    doubling to 1 s.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,11 +20,11 @@ use crate::{
     protocol::task_queue::{Entry, Origin, Slot, TaskId},
 };
 
-/// An attempt's number in one life of one master.
+/// Number of an attempt, unique in one life of one master.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId(pub u64);
 
-/// A worker in one registration.
+/// A worker under one of its registrations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Assignee {
     /// The worker.
@@ -32,42 +33,44 @@ pub struct Assignee {
     pub registration: Registration,
 }
 
-/// What a task needs besides its content while a batch holds it.
+/// Everything of a queued task but its content, kept while a batch holds the task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskHead {
-    /// Its number.
+    /// Task's number.
     pub id: TaskId,
-    /// Whose it is.
+    /// Node that the task came from.
     pub origin: Origin,
-    /// When it came.
+    /// Time at which the task arrived.
     pub came_at: Mono,
-    /// It goes in a batch of its own.
+    /// Whether the task must go in a batch of its own.
     pub alone: bool,
 }
 
-/// Tasks that are written together.
+/// Tasks of one slot that are written together.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Who waits, in the order of `tasks`.
+    /// Heads of `tasks`, in the same order.
     pub heads: Vec<TaskHead>,
-    /// What to write; shared with the message that carries it.
+    /// Tasks to write; shared with the message that carries them.
     pub tasks: Arc<Vec<Task>>,
-    /// The permission's token.
+    /// Fencing token of the permission.
     pub token: Token,
-    /// Whom it is with.
+    /// Worker that has the batch.
     pub assignee: Assignee,
-    /// The attempt in flight, if one is.
+    /// Attempt in flight, if there is one.
     pub attempt: Option<AttemptId>,
-    /// When the next attempt is due, if it waits for its backoff.
+    /// Time of the next attempt while the batch waits for its backoff.
     pub retry_at: Option<Mono>,
-    /// Workers that failed it, in the order of failing.
+    /// Workers that failed the batch, in the order of failing.
     pub failed: Vec<NodeId>,
+    /// Tries with the current worker and token.
     tries_here: u32,
+    /// Tries in all.
     tries: u32,
 }
 
 impl Batch {
-    /// A batch for its first worker. Takes the entries out of `from`.
+    /// Creates a batch for its first worker and empties `from` into it.
     #[must_use]
     pub fn new(from: &mut Vec<Entry>, token: Token, assignee: Assignee) -> Self {
         let heads = from
@@ -93,7 +96,7 @@ impl Batch {
         }
     }
 
-    /// Begins a try with the current worker; which one it is of all, from 1.
+    /// Begins a try with the current worker. Returns how many tries there were, this one included.
     pub const fn begin(&mut self, attempt: AttemptId) -> u32 {
         self.attempt = Some(attempt);
         self.retry_at = None;
@@ -102,14 +105,14 @@ impl Batch {
         self.tries
     }
 
-    /// Gives the batch to a further worker under a higher token.
+    /// Moves the batch to another worker, under a higher token.
     pub const fn reassign(&mut self, token: Token, assignee: Assignee) {
         self.token = token;
         self.assignee = assignee;
         self.tries_here = 0;
     }
 
-    /// The entries again, to be put back. `alone` makes each go in a batch of its own.
+    /// Turns the batch back into queue entries. With `alone`, each must go in a batch of its own.
     pub fn into_entries(self, alone: bool) -> impl DoubleEndedIterator<Item = Entry> {
         let tasks = Arc::unwrap_or_clone(self.tasks);
         self.heads.into_iter().zip(tasks).map(move |(head, task)| Entry {
@@ -123,31 +126,31 @@ impl Batch {
     }
 }
 
-/// What to do after a try that failed.
+/// Next step after a failed try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// The same worker and token again, at this time.
+    /// Try the same worker again at this time, with the same token.
     Retry(Mono),
-    /// The worker has failed; another one, with a higher token.
+    /// The worker has failed: assign another one, with a higher token.
     Reassign,
-    /// The worker has failed, as one did before; each task alone.
+    /// A second worker has failed: queue each task alone.
     Split,
-    /// The worker has failed; give the task up.
+    /// The worker has failed and no tries are left: make the task a dead letter.
     GiveUp,
 }
 
-/// The rules of trying again.
+/// Bounds on the tries of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryPolicy {
-    /// Tries on one registration of a worker.
+    /// Most tries on one registration of a worker.
     pub per_worker: u32,
-    /// Tries in all.
+    /// Most tries in all.
     pub max: u32,
-    /// Between two tries.
+    /// Wait between two tries on the same worker.
     pub backoff: Duration,
 }
 
-/// The batches of one master, by slot.
+/// Batches of one master, by slot.
 #[derive(Debug)]
 pub struct Assignments {
     policy: RetryPolicy,
@@ -158,14 +161,14 @@ pub struct Assignments {
 #[derive(Debug, Default)]
 struct Lane {
     batch: Option<Batch>,
-    /// The store was away this often in a row.
+    /// Number of consecutive times that the store could not be reached.
     away: u32,
-    /// No new batch before.
+    /// Earliest time of a new batch.
     not_before: Mono,
 }
 
 impl Assignments {
-    /// No batches.
+    /// Creates a table without batches.
     #[must_use]
     pub const fn new(policy: RetryPolicy) -> Self {
         Self { policy, lanes: Vec::new(), next: 0 }
@@ -178,42 +181,42 @@ impl Assignments {
         &mut self.lanes[slot.index()]
     }
 
-    /// The batch of a slot.
+    /// Returns the batch of a slot.
     #[must_use]
     pub fn batch(&self, slot: Slot) -> Option<&Batch> {
         self.lanes.get(slot.index())?.batch.as_ref()
     }
 
-    /// The batch of a slot, to be changed.
+    /// Returns the batch of a slot for changing it.
     pub fn batch_mut(&mut self, slot: Slot) -> Option<&mut Batch> {
         self.lanes.get_mut(slot.index())?.batch.as_mut()
     }
 
-    /// Until when a slot takes no new batch; in the past when it may.
+    /// Returns the earliest time at which a slot takes a new batch; in the past when it may now.
     #[must_use]
     pub fn not_before(&self, slot: Slot) -> Mono {
         self.lanes.get(slot.index()).map_or(Mono::ZERO, |lane| lane.not_before)
     }
 
-    /// Keeps a batch; the slot has none.
+    /// Stores a batch in a slot that has none.
     pub fn put(&mut self, slot: Slot, batch: Batch) {
         let lane = self.lane_mut(slot);
         debug_assert!(lane.batch.is_none(), "invariant 1: one batch of a slot is in flight");
         lane.batch = Some(batch);
     }
 
-    /// Takes a batch out.
+    /// Removes and returns the batch of a slot.
     pub fn take(&mut self, slot: Slot) -> Option<Batch> {
         self.lanes.get_mut(slot.index())?.batch.take()
     }
 
-    /// A number for the next attempt.
+    /// Returns a new attempt's number.
     pub const fn number(&mut self) -> AttemptId {
         self.next += 1;
         AttemptId(self.next)
     }
 
-    /// An attempt has ended. `false` when it is not the one in flight: a late answer.
+    /// Ends an attempt. Returns `false` for a late answer: the attempt is not the one in flight.
     pub fn on_ended(&mut self, slot: Slot, attempt: AttemptId) -> bool {
         let Some(batch) = self.batch_mut(slot) else { return false };
         if batch.attempt != Some(attempt) {
@@ -223,7 +226,8 @@ impl Assignments {
         true
     }
 
-    /// The worker was not heard, or is gone (`lost`). Says what to do; the batch stays.
+    /// Counts a failed try: the worker did not answer, or is gone (`lost`). Returns the next step;
+    /// the batch stays in its slot.
     pub fn on_failed(&mut self, now: Mono, slot: Slot, lost: bool) -> Option<Next> {
         let policy = self.policy;
         let batch = self.batch_mut(slot)?;
@@ -244,7 +248,8 @@ impl Assignments {
         })
     }
 
-    /// The store was away: no new batch of this slot until the time returned.
+    /// Notes that the store could not be reached. The slot takes no new batch until the time
+    /// returned.
     pub fn on_store_away(&mut self, now: Mono, slot: Slot) -> Mono {
         let lane = self.lane_mut(slot);
         let wait = Duration::from_millis(100 << lane.away.min(4)).min(Duration::from_secs(1));
@@ -253,14 +258,14 @@ impl Assignments {
         lane.not_before
     }
 
-    /// The store answered.
+    /// Notes that the store answered: the slot takes new batches at once.
     pub fn on_store_here(&mut self, slot: Slot) {
         let lane = self.lane_mut(slot);
         lane.away = 0;
         lane.not_before = Mono::ZERO;
     }
 
-    /// Forgets a retired slot.
+    /// Clears a retired slot.
     pub fn forget(&mut self, slot: Slot) {
         *self.lane_mut(slot) = Lane::default();
     }
@@ -301,7 +306,7 @@ mod tests {
         table
     }
 
-    /// Fails tries until something else than a retry is to be done.
+    /// Fails tries until the next step is not a retry; returns the number of tries and that step.
     fn fail_worker(table: &mut Assignments) -> (u32, Option<Next>) {
         for tries in 1.. {
             let number = table.number();
@@ -316,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_task_is_given_up_after_two_tries_on_each_of_two_workers() {
+    fn single_task_is_given_up_after_two_tries_on_each_of_two_workers() {
         let mut table = with_tasks(1);
         assert_eq!(fail_worker(&mut table), (2, Some(Next::Reassign)));
         table.batch_mut(SLOT).expect("it stays").reassign(token(2), assignee(2));
@@ -324,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_two_workers_failed_is_split() {
+    fn batch_is_split_after_two_workers_failed_it() {
         let mut table = with_tasks(3);
         assert_eq!(fail_worker(&mut table), (2, Some(Next::Reassign)));
         table.batch_mut(SLOT).expect("it stays").reassign(token(2), assignee(2));
@@ -335,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_worker_gets_no_second_try() {
+    fn lost_worker_gets_no_second_try() {
         let mut table = with_tasks(1);
         let number = table.number();
         table.batch_mut(SLOT).expect("it stays").begin(number);
@@ -344,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_is_known_as_such() {
+    fn answer_to_an_earlier_attempt_is_recognised_as_late() {
         let mut table = with_tasks(1);
         let (first, second) = (table.number(), table.number());
         table.batch_mut(SLOT).expect("it stays").begin(first);
@@ -355,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_is_away_is_asked_ever_more_rarely() {
+    fn wait_for_an_unreachable_store_doubles_up_to_a_second() {
         let mut table = table();
         let waits: Vec<_> = (0..6)
             .map(|_| table.on_store_away(Mono::ZERO, SLOT).since(Mono::ZERO).as_millis())

@@ -1,13 +1,13 @@
-//! The ends of all boards as a master keeps them in memory, and readers' places in them.
+//! Tails of all boards, as a master keeps them in memory, and readers' positions in them.
 //!
 //! ```text
 //!   1 .. base | base+1 .. last |            the tail of one board
-//!   the store |   in memory    | a gap is asked for before anything after it is taken
+//!   the store |   in memory    | posts after a gap are taken only once the gap is filled
 //! ```
 //!
-//! 1. A tail is gapless: it holds exactly the posts `base+1..=last`, at most `posts_max`.
-//! 2. All places are of one store epoch; a new one empties every tail.
-//! 3. A reader is given a board's posts in order, each once; a hole is a reset first.
+//! 1. A tail has no gap: it holds exactly the posts `base+1..=last`, at most `posts_max`.
+//! 2. All sequence numbers are of one store epoch; a new epoch empties every tail.
+//! 3. A reader gets a board's posts in order, each once; a jump is announced by a reset.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,50 +20,51 @@ use crate::model::{
     stream::ResetReason,
 };
 
-/// The most boards of a cluster; the store refuses more.
+/// Most boards of a cluster; the store refuses more.
 pub const BOARDS_MAX: usize = 1000;
 
-/// What became of posts that were told of.
+/// Result of applying posts to a board's tail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TailChange {
-    /// The tail goes on to `to`; `from` is the first that is new.
+    /// New posts were appended.
     Extended {
-        /// The first new place.
+        /// First new sequence number.
         from: Seq,
-        /// The last place now.
+        /// Last sequence number now.
         to: Seq,
     },
-    /// All of them were known; nothing changed.
+    /// All posts were known; nothing changed.
     Duplicate,
-    /// Posts between are missing; nothing changed. Ask for those after `have`, below `want`.
+    /// Posts after `have` and before `want` are missing; nothing changed. Fetch them.
     Gap {
-        /// The last place known.
+        /// Last sequence number in the tail.
         have: Seq,
-        /// The first place told.
+        /// First sequence number of the posts.
         want: Seq,
     },
-    /// The places are of a store epoch that is over; nothing changed.
+    /// The posts are of an earlier store epoch; nothing changed.
     OldEpoch,
-    /// The places are of a newer store epoch; nothing changed. Read the boards.
+    /// The posts are of a newer store epoch; nothing changed. Read the store's boards.
     NewEpoch,
-    /// Not ascending and gapless, or of several boards, or one board too many; nothing changed.
+    /// The posts do not ascend without a gap, are of several boards, or of one board too many;
+    /// nothing changed.
     Malformed,
 }
 
-/// What a reading of the store's boards showed.
+/// Differences between the store's boards and the tails.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BoardChanges {
-    /// The store epoch is a new one: all tails were emptied.
+    /// Whether the store epoch is new; then all tails were emptied.
     pub new_epoch: bool,
     /// Boards that were not known, in the order of names.
     pub new_boards: Vec<BoardName>,
-    /// Boards whose tails lack posts after the place given.
+    /// Boards whose tails lack posts after the sequence number given.
     pub behind: Vec<(BoardName, Seq)>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Tail {
-    /// The last place that is not in memory.
+    /// Last sequence number that is not in memory.
     base: Seq,
     posts: VecDeque<Arc<Post>>,
 }
@@ -73,14 +74,14 @@ impl Tail {
         Seq(self.base.0 + self.posts.len() as u64)
     }
 
-    /// The posts after `after`, which is not below the base.
+    /// Returns up to `limit` posts after `after`, which is not below the base.
     fn after(&self, after: Seq, limit: usize) -> Vec<Arc<Post>> {
         let skip = usize::try_from(after.0 - self.base.0).unwrap_or(usize::MAX);
         self.posts.iter().skip(skip).take(limit).cloned().collect()
     }
 }
 
-/// The tails of all boards.
+/// Tails of all boards.
 #[derive(Clone, Debug)]
 pub struct Tails {
     epoch: StoreEpoch,
@@ -90,26 +91,26 @@ pub struct Tails {
 }
 
 impl Tails {
-    /// Knows no board of this store epoch; keeps at most `posts_max` posts of each.
+    /// Creates tails for this store epoch, without boards; each keeps at most `posts_max` posts.
     #[must_use]
     pub const fn new(epoch: StoreEpoch, posts_max: usize) -> Self {
         Self { epoch, boards: BTreeMap::new(), posts_max, as_of_ms: 0 }
     }
 
-    /// The store epoch of all places.
+    /// Returns the store epoch of all sequence numbers.
     #[must_use]
     pub const fn epoch(&self) -> StoreEpoch {
         self.epoch
     }
 
-    /// Store time up to which all boards were known, as last told.
+    /// Returns the newest store time up to which all boards were complete here, in milliseconds.
     #[must_use]
     pub const fn as_of_ms(&self) -> u64 {
         self.as_of_ms
     }
 
-    /// The store was read. A board that was not known begins at its end; older posts are the
-    /// store's to give.
+    /// Compares the tails with the store's boards. The tail of an unknown board begins at the
+    /// board's end; older posts are read from the store.
     pub fn on_boards(&mut self, read: &Boards) -> BoardChanges {
         let mut noted = BoardChanges::default();
         if read.epoch < self.epoch {
@@ -133,14 +134,14 @@ impl Tails {
                 None => {}
             }
         }
-        // A promise of all that was there by then: not while a board lacks some of it.
+        // `as_of_ms` promises every post written by then, so it waits while a board lacks some.
         if noted.behind.is_empty() {
             self.as_of_ms = self.as_of_ms.max(read.as_of_ms);
         }
         noted
     }
 
-    /// A board was created. Whether it was not known.
+    /// Adds a board that was created. Returns whether it was unknown.
     pub fn on_created(&mut self, board: &BoardName) -> bool {
         let is_new = !self.boards.contains_key(board) && self.boards.len() < BOARDS_MAX;
         if is_new {
@@ -149,7 +150,7 @@ impl Tails {
         is_new
     }
 
-    /// Posts were told of, by a worker, a peer or the store.
+    /// Appends the posts that are new, as told by a worker, a peer or the store.
     pub fn apply(&mut self, epoch: StoreEpoch, board: &BoardName, posts: &[Post]) -> TailChange {
         if epoch != self.epoch {
             return if epoch < self.epoch { TailChange::OldEpoch } else { TailChange::NewEpoch };
@@ -164,7 +165,7 @@ impl Tails {
         if !is_known && self.boards.len() >= BOARDS_MAX {
             return TailChange::Malformed;
         }
-        // Told of before it was heard of: it begins where this does.
+        // First update of an unknown board: its tail starts here.
         let before = Seq(first.seq.0 - 1);
         let tail = self
             .boards
@@ -189,18 +190,18 @@ impl Tails {
         }
     }
 
-    /// The last place of a board; `None` when it is not known.
+    /// Returns the last sequence number of a board; `None` when the board is unknown.
     #[must_use]
     pub fn last(&self, board: &BoardName) -> Option<Seq> {
         self.boards.get(board).map(Tail::last)
     }
 
-    /// All boards with their last places, in the order of names.
+    /// Iterates over all boards with their last sequence numbers, in the order of names.
     pub fn boards(&self) -> impl Iterator<Item = (&BoardName, Seq)> {
         self.boards.iter().map(|(board, tail)| (board, tail.last()))
     }
 
-    /// Part of a board, ascending, if all of it is in memory; else ask the store.
+    /// Returns part of a board, ascending; `None` when not all of it is in memory: ask the store.
     #[must_use]
     pub fn read(&self, board: &BoardName, range: Range, limit: usize) -> Option<Vec<Arc<Post>>> {
         let tail = self.boards.get(board)?;
@@ -218,33 +219,35 @@ impl Tails {
     }
 }
 
-/// What a reader is to be given next of a board.
+/// Next delivery of a board to a reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// These, ascending from its place; call [`Reader::delivered`] with the last.
+    /// Posts that follow the reader's position; call [`Reader::delivered`] with the last.
     Posts(Vec<Arc<Post>>),
-    /// Posts that are not in memory: read the store after this place.
+    /// Posts that are not in memory: read the store.
     AskStore {
-        /// Its place.
+        /// Sequence number after which to read.
         after: Seq,
     },
-    /// Nothing new.
+    /// No new posts.
     Nothing,
-    /// Its places mean nothing any more: [`Reader::reset`], then go on.
+    /// The reader's cursor is invalid: call [`Reader::reset`], then go on.
     Reset(ResetReason),
 }
 
-/// One stream's place in each board that it follows.
+/// Position of one stream in each board that it follows.
 #[derive(Clone, Debug)]
 pub struct Reader {
     at: Cursor,
 }
 
 impl Reader {
-    /// Begins a stream of the boards that are known, at most 32. A board that the cursor does
-    /// not name begins at its end. `read` is what the store said after the cursor was shown: a
-    /// place past that and past the tail's end is an error. Without it, it is a sign that this
-    /// memory is behind.
+    /// Opens a stream of those boards that are known, at most 32. A board that the cursor does
+    /// not name begins at its end.
+    ///
+    /// `read` is a reading of the store's boards that is newer than the cursor. With it, a cursor
+    /// beyond both the reading and the tail is invalid; without it, such a cursor only means that
+    /// this master is behind.
     #[must_use]
     pub fn open(
         tails: &Tails,
@@ -285,13 +288,13 @@ impl Reader {
         (reader, ahead.then_some(ResetReason::Ahead))
     }
 
-    /// Its places, as the stream's ids say them.
+    /// Returns the stream's cursor, as its event ids carry it.
     #[must_use]
     pub const fn cursor(&self) -> &Cursor {
         &self.at
     }
 
-    /// What to give it next of a board, at most `limit` posts.
+    /// Returns the next delivery of a board, at most `limit` posts.
     #[must_use]
     pub fn due(&self, tails: &Tails, board: &BoardName, limit: usize) -> Due {
         if self.at.epoch != tails.epoch() {
@@ -309,14 +312,14 @@ impl Reader {
         }
     }
 
-    /// It was given a board's posts up to `seq`. Never goes back.
+    /// Moves the position in a board up to `seq`, the last post delivered. Never moves it back.
     pub fn delivered(&mut self, board: &BoardName, seq: Seq) {
         if let Some(place) = self.at.boards.get_mut(board) {
             *place = seq.max(*place);
         }
     }
 
-    /// Goes on from the end of each board that it follows and that is still known.
+    /// Moves the position to the end of each board; boards that are no longer known are dropped.
     pub fn reset(&mut self, tails: &Tails) {
         self.at.epoch = tails.epoch();
         self.at.boards.retain(|board, place| match tails.last(board) {

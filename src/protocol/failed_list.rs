@@ -1,15 +1,15 @@
-//! A master's failed list: workers that get nothing from it until they registered again or the
-//! list was swept.
+//! Failed list of a master: workers that get no work from it until they register again or the
+//! list is swept.
 //!
 //! ```text
 //!   list ──► listed ──► remove (registered again) ──► remembered ──► forgotten
 //!               └────── sweep (every interval) ──────────┘
 //! ```
 //!
-//! 1. Who is listed stays so until [`FailedList::remove`] or a sweep.
-//! 2. Sweeps fall on a fixed beat, so nobody is listed longer than one interval.
-//! 3. How often a worker was listed is remembered until a sweep finds that it was not listed in
-//!    the interval before; its way back takes 1 s, doubling to 4 s.
+//! 1. A listed worker stays listed until [`FailedList::remove`] or a sweep.
+//! 2. Sweeps fall on a fixed beat, so no worker is listed longer than one interval.
+//! 3. The number of times that a worker was listed is kept until a sweep finds that it was not
+//!    listed in the interval before. Its delay before it may return is 1 s, doubling to 4 s.
 //! 4. At most `entries_max` workers are listed or remembered.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -19,21 +19,21 @@ use crate::model::{
     time::Mono,
 };
 
-/// The way back of a worker listed for the first time.
+/// Delay before a worker that is listed for the first time may return.
 const RETRY_MIN: Duration = Duration::from_secs(1);
-/// The longest way back.
+/// Longest delay before a listed worker may return.
 const RETRY_MAX: Duration = Duration::from_secs(4);
 
-/// A worker in the list.
+/// Entry of a listed worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// The registration that failed.
+    /// Registration that failed.
     pub registration: Registration,
-    /// Since when.
+    /// Time at which the worker was listed.
     pub since: Mono,
-    /// What was seen.
+    /// Reason, for people.
     pub why: String,
-    /// How often so far.
+    /// Number of times the worker was listed, this one included.
     pub times: u32,
 }
 
@@ -44,16 +44,16 @@ struct Entry {
     times: u32,
 }
 
-/// What listing a worker led to.
+/// Result of listing a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
-    /// When the worker may come back; goes into its `Close`.
+    /// Delay before the worker may return, in milliseconds; goes into its `Close`.
     pub retry_ms: u64,
-    /// Who was swept early because the list has no room.
+    /// Worker that was removed early because the list is full.
     pub swept: Option<NodeId>,
 }
 
-/// One master's failed workers.
+/// Failed workers of one master.
 #[derive(Clone, Debug)]
 pub struct FailedList {
     entries: BTreeMap<NodeId, Entry>,
@@ -63,14 +63,14 @@ pub struct FailedList {
 }
 
 impl FailedList {
-    /// An empty list, swept every `interval` from `now` on. `interval` is not zero.
+    /// Creates an empty list, swept every `interval` from `now` on (at least 1 ms).
     #[must_use]
     pub fn new(now: Mono, interval: Duration, entries_max: usize) -> Self {
         let interval = interval.max(Duration::from_millis(1));
         Self { entries: BTreeMap::new(), sweep_at: now + interval, interval, entries_max }
     }
 
-    /// Lists a worker. One that is listed already keeps its place and is not counted again.
+    /// Lists a worker. A worker that is listed already keeps its entry and is not counted again.
     pub fn list(
         &mut self,
         now: Mono,
@@ -93,7 +93,8 @@ impl FailedList {
         Listing { retry_ms, swept }
     }
 
-    /// Room for one more: first by forgetting, then by sweeping the oldest early.
+    /// Makes room for one more entry: forgets a worker that is not listed, or else removes the
+    /// worker that was listed first.
     fn make_room(&mut self, node: &NodeId) -> Option<NodeId> {
         if self.entries.len() < self.entries_max || self.entries.contains_key(node) {
             return None;
@@ -107,7 +108,7 @@ impl FailedList {
         gone.listed.map(|_| oldest)
     }
 
-    /// An idle list misses sweeps; the beat goes on.
+    /// Moves the next sweep past `now` if an idle list missed some; the beat stays.
     fn catch_up(&mut self, now: Mono) {
         if self.iter().next().is_none() && now >= self.sweep_at {
             let missed = now.since(self.sweep_at).as_nanos() / self.interval.as_nanos();
@@ -116,18 +117,18 @@ impl FailedList {
         }
     }
 
-    /// The worker registered again: what it was listed for, if it was.
+    /// Removes a worker that registered again. Returns its entry if it was listed.
     pub fn remove(&mut self, node: &NodeId) -> Option<Listed> {
         self.entries.get_mut(node)?.listed.take()
     }
 
-    /// Whether a worker is listed.
+    /// Returns whether a worker is listed.
     #[must_use]
     pub fn contains(&self, node: &NodeId) -> bool {
         self.entries.get(node).is_some_and(|entry| entry.listed.is_some())
     }
 
-    /// Empties the list when its time has come; who was in it, in the order of ids.
+    /// Empties the list if a sweep is due. Returns the workers removed, in the order of ids.
     pub fn sweep(&mut self, now: Mono) -> Vec<NodeId> {
         if now < self.sweep_at {
             return Vec::new();
@@ -142,12 +143,12 @@ impl FailedList {
         swept
     }
 
-    /// Who is listed, in the order of ids.
+    /// Iterates over the listed workers, in the order of ids.
     pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &Listed)> {
         self.entries.iter().filter_map(|(node, entry)| Some((node, entry.listed.as_ref()?)))
     }
 
-    /// When to call [`FailedList::sweep`] next; `None` while nobody is listed.
+    /// Returns the time of the next [`FailedList::sweep`]; `None` while the list is empty.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
         self.iter().next().map(|_| self.sweep_at)
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_back_doubles_from_one_second_to_four() {
+    fn delay_before_return_doubles_from_one_second_to_four() {
         let mut list = FailedList::new(at(0), INTERVAL, 8);
         let mut ways = Vec::new();
         for n in 0..4 {
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_empties_the_list_on_its_beat_and_forgets_the_calm() {
+    fn sweep_empties_the_list_on_its_beat_and_forgets_workers_not_listed_lately() {
         let mut list = FailedList::new(at(0), INTERVAL, 8);
         list.list(at(70), node(1), Registration(1), "silent");
         assert_eq!(list.next_deadline(), Some(at(90)));
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_list_forgets_first_and_sweeps_the_oldest_next() {
+    fn full_list_forgets_unlisted_workers_before_it_removes_the_oldest() {
         let mut list = FailedList::new(at(0), INTERVAL, 2);
         list.list(at(1), node(1), Registration(1), "");
         list.list(at(2), node(2), Registration(1), "");
@@ -211,7 +212,7 @@ mod tests {
     proptest! {
         /// Against a model that is a plain map emptied on a fixed beat.
         #[test]
-        fn who_is_listed_stays_until_removed_or_swept(
+        fn listed_worker_stays_until_removed_or_swept(
             steps in proptest::collection::vec((0..20_u64, 0..5_u8, any::<bool>()), 0..60),
         ) {
             let mut list = FailedList::new(at(0), INTERVAL, 99);

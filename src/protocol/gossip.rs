@@ -1,12 +1,14 @@
-//! How two directories become one: each says its digest in turn, and who differs sends pages of
-//! what it knows, to which the other answers what it knows better.
+//! Gossip between the two ends of a link, which makes their directories equal.
+//!
+//! Each end sends its digest in turn. If the digests differ, the receiver sends a page of its
+//! directory, and the other end answers with its newer facts of the same nodes.
 //!
 //! ```text
 //!   A ── digest ──► B    differs: B sends a page, and its next page at the next digest
 //!   A ◄── members ── B   A takes them in and answers with its newer facts of the same nodes
 //! ```
 //!
-//! The same on both ends of a link, whatever their roles. One value is one peer's.
+//! Both ends of a link do the same, whatever their roles. A node keeps one [`Gossip`] per peer.
 
 use crate::model::{
     event::Event,
@@ -16,24 +18,24 @@ use crate::model::{
 
 use super::registry::Registry;
 
-/// Members in one message: a directory of a small cluster goes in one.
+/// Most members in one message: the directory of a small cluster fits into one.
 pub const PAGE_MEMBERS: usize = 64;
 
-/// What is under way with one peer.
+/// State of the gossip with one peer.
 #[derive(Clone, Debug, Default)]
 pub struct Gossip {
-    /// The last node of the page sent last: the next page begins after it.
+    /// Last node of the last page sent; the next page begins after it.
     page_end: Option<NodeId>,
 }
 
 impl Gossip {
-    /// What to send every `digest_interval`.
+    /// Returns the message to send every `digest_interval`.
     #[must_use]
     pub fn digest(registry: &Registry) -> Direct {
         Direct::Digest { digest: registry.digest() }
     }
 
-    /// The peer's digest came: a page, if the directories differ.
+    /// Answers the peer's digest with a page if the directories differ.
     pub fn on_digest(&mut self, registry: &Registry, theirs: [u8; 16]) -> Option<Direct> {
         if registry.digest() == theirs {
             self.page_end = None;
@@ -44,7 +46,7 @@ impl Gossip {
         (!page.is_empty()).then_some(Direct::Members(page))
     }
 
-    /// The peer's members came: what it ought to know better, if anything.
+    /// Answers the peer's members with newer facts of the same nodes, if there are any.
     #[must_use]
     pub fn corrections(registry: &Registry, theirs: &[Member]) -> Option<Direct> {
         let newer = registry.corrections(theirs);
@@ -52,7 +54,7 @@ impl Gossip {
     }
 }
 
-/// The line that a node writes when it learns a newer fact of another.
+/// Returns the event that a node writes when it learns a newer fact of another node.
 #[must_use]
 pub const fn announcement(fact: &Fact) -> Event {
     Event::Announce {
@@ -91,13 +93,13 @@ mod tests {
     }
 
     #[test]
-    fn agreeing_directories_say_nothing_more() {
+    fn equal_directories_exchange_no_page() {
         let (a, b) = (registry(&[(1, 1)]), registry(&[(1, 1)]));
         assert_eq!(Gossip::default().on_digest(&a, b.digest()), None);
     }
 
     #[test]
-    fn one_digest_and_its_answers_make_two_small_directories_one() {
+    fn small_directories_are_equal_after_one_digest_and_its_answers() {
         let (mut a, mut b) = (registry(&[(1, 3), (2, 1)]), registry(&[(1, 2), (2, 5), (3, 1)]));
         let page = Gossip::default().on_digest(&b, a.digest());
         let corrections = take_in(&mut a, page);
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_directory_goes_page_by_page() {
+    fn long_directory_is_sent_page_by_page() {
         let full: Vec<_> = (0..200).map(|n| (n, 1)).collect();
         let (mut a, b) = (registry(&[]), registry(&full));
         let mut gossip = Gossip::default();

@@ -1,4 +1,4 @@
-//! The epochs of one domain's common key, as a member and as its master hold them.
+//! Key ring: the epochs of one domain's common key, as a member and as its master hold them.
 //!
 //! ```text
 //!            install e+1            use e+1             10 s later
@@ -7,13 +7,13 @@
 //! ```
 //!
 //! 1. At most two epochs are held, one of them used.
-//! 2. Only a higher epoch is installed, and only when the highest held is used; that removes
-//!    the older of two.
+//! 2. Only a higher epoch is installed, and only when the highest epoch held is used; that
+//!    removes the older of two.
 //! 3. A second key for a held epoch changes nothing and is an alarm.
-//! 4. What is removed is handed out, to be erased; nothing keeps a copy.
+//! 4. A removed key is handed to the caller, who erases it; nothing keeps a copy.
 //!
-//! A ring is of one domain: a node that moves begins a new one. Its master counts who holds a
-//! new epoch with a [`Rollout`].
+//! A ring belongs to one domain: a node that moves to another master begins a new ring. The
+//! master counts the members that hold a new epoch with a [`Rollout`].
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -22,26 +22,26 @@ use crate::model::{
     time::Mono,
 };
 
-/// How long the epoch before is still held once a new one is used.
+/// Time for which the previous epoch is still held once a new one is used.
 pub const OVERLAP: Duration = Duration::from_secs(10);
-/// How long the master waits for its members to hold a new epoch.
+/// Longest time the master waits until all members hold a new epoch.
 pub const INSTALL_WAIT: Duration = Duration::from_secs(2);
 
-/// What became of a key that arrived.
+/// Result of installing a key.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Installed<K> {
-    /// It is held; the older of two was removed for it.
+    /// The key is held; if two were held, the older was removed.
     Held {
-        /// To be erased.
+        /// Removed key, which the caller erases.
         removed: Option<(KeyEpoch, K)>,
     },
-    /// This very key is held; nothing changed.
+    /// The same key is held already; nothing changed.
     Known,
-    /// The epoch is over; nothing changed.
+    /// The epoch is older than one that is used or held; nothing changed.
     Old,
-    /// The highest epoch held is not used yet; nothing changed. Ask again after its use.
+    /// The highest epoch held is not used yet; nothing changed. Install again after its use.
     TooSoon,
-    /// Another key is held for this epoch; nothing changed. Someone forges, or the master errs.
+    /// Another key is held for this epoch; nothing changed. It is forged, or the master is faulty.
     Alarm,
 }
 
@@ -52,36 +52,36 @@ struct Held<K> {
     key: K,
 }
 
-/// A domain's common keys at one node. `K` is what belongs to an epoch.
+/// Common keys of a domain at one node. `K` is the key of one epoch.
 #[derive(Debug)]
 pub struct KeyRing<K> {
     domain: Domain,
     used: Held<K>,
     next: Option<Held<K>>,
-    /// The one before, and when it is removed.
+    /// Previous epoch, and the time of its removal.
     before: Option<(Held<K>, Mono)>,
 }
 
 impl<K> KeyRing<K> {
-    /// Begins with the epoch that the Welcome brought; it is used.
+    /// Creates a ring that uses the epoch from the Welcome.
     #[must_use]
     pub const fn new(domain: Domain, epoch: KeyEpoch, fingerprint: Fingerprint, key: K) -> Self {
         Self { domain, used: Held { epoch, fingerprint, key }, next: None, before: None }
     }
 
-    /// Whose keys these are.
+    /// Returns the domain whose keys these are.
     #[must_use]
     pub const fn domain(&self) -> Domain {
         self.domain
     }
 
-    /// The epoch that is used.
+    /// Returns the epoch that is used.
     #[must_use]
     pub const fn epoch(&self) -> KeyEpoch {
         self.used.epoch
     }
 
-    /// The key that is used.
+    /// Returns the key that is used.
     #[must_use]
     pub const fn key(&self) -> &K {
         &self.used.key
@@ -92,13 +92,13 @@ impl<K> KeyRing<K> {
         std::iter::once(&self.used).chain(before).chain(&self.next)
     }
 
-    /// The key of an epoch, if it is held: what opens an envelope.
+    /// Returns the key that opens envelopes of an epoch, if it is held.
     #[must_use]
     pub fn get(&self, epoch: KeyEpoch) -> Option<&K> {
         self.held().find(|held| held.epoch == epoch).map(|held| &held.key)
     }
 
-    /// Holds a further epoch's key, whose signature was verified.
+    /// Installs the key of a new epoch. The caller has verified its signature.
     pub fn install(&mut self, epoch: KeyEpoch, fingerprint: Fingerprint, key: K) -> Installed<K> {
         if let Some(held) = self.held().find(|held| held.epoch == epoch) {
             let same = held.fingerprint == fingerprint;
@@ -116,8 +116,8 @@ impl<K> KeyRing<K> {
         Installed::Held { removed }
     }
 
-    /// Uses the epoch that was installed; the one before is removed after [`OVERLAP`]. Whether
-    /// it is used now: `false` when it is not held.
+    /// Begins to use an installed epoch; the previous one is removed after [`OVERLAP`]. Returns
+    /// whether the epoch is used now: `false` when it is not held.
     pub fn use_epoch(&mut self, now: Mono, epoch: KeyEpoch) -> bool {
         if self.used.epoch == epoch {
             return true;
@@ -135,20 +135,20 @@ impl<K> KeyRing<K> {
         }
     }
 
-    /// Removes the epoch before when its overlap is over: erase it.
+    /// Removes and returns the previous epoch when its overlap is over. The caller erases it.
     pub fn expire(&mut self, now: Mono) -> Option<(KeyEpoch, K)> {
         let (held, _) = self.before.take_if(|(_, until)| now >= *until)?;
         Some((held.epoch, held.key))
     }
 
-    /// When to call [`KeyRing::expire`].
+    /// Returns the time of the next [`KeyRing::expire`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
         self.before.as_ref().map(|(_, until)| *until)
     }
 }
 
-/// A master's count of who holds the epoch that it installs.
+/// Count of the members that do not yet hold the epoch which their master installs.
 #[derive(Clone, Debug)]
 pub struct Rollout {
     epoch: KeyEpoch,
@@ -157,33 +157,33 @@ pub struct Rollout {
 }
 
 impl Rollout {
-    /// The key was sent to these members.
+    /// Starts the count for these members, to which the key was sent.
     #[must_use]
     pub fn new(now: Mono, epoch: KeyEpoch, members: impl IntoIterator<Item = NodeId>) -> Self {
         Self { epoch, waiting: members.into_iter().collect(), until: now + INSTALL_WAIT }
     }
 
-    /// A member holds an epoch. Nothing if it is another one.
+    /// Counts a member that holds the epoch. Ignores another epoch.
     pub fn on_held(&mut self, node: &NodeId, epoch: KeyEpoch) {
         if epoch == self.epoch {
             self.waiting.remove(node);
         }
     }
 
-    /// A member is gone, so nobody waits for it.
+    /// Stops waiting for a member that is gone.
     pub fn on_gone(&mut self, node: &NodeId) {
         self.waiting.remove(node);
     }
 
-    /// The epoch to use, once all members hold it or the wait is over; and who does not hold it
-    /// and must join again.
+    /// Returns the epoch to use, once all members hold it or the wait is over, and the members
+    /// that do not hold it and must join again.
     #[must_use]
     pub fn ready(&self, now: Mono) -> Option<(KeyEpoch, Vec<NodeId>)> {
         let ready = self.waiting.is_empty() || now >= self.until;
         ready.then(|| (self.epoch, self.waiting.iter().copied().collect()))
     }
 
-    /// When the wait is over.
+    /// Returns the time at which the wait is over.
     #[must_use]
     pub const fn next_deadline(&self) -> Mono {
         self.until
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_is_installed_used_and_its_forerunner_removed() {
+    fn new_epoch_is_installed_then_used_and_the_previous_removed() {
         let mut ring = ring();
         assert_eq!(ring.install(KeyEpoch(2), print(2), 2), Installed::Held { removed: None });
         assert_eq!((ring.epoch(), ring.get(KeyEpoch(2))), (KeyEpoch(1), Some(&2)));
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn installing_in_the_overlap_removes_the_older_of_two() {
+    fn install_during_the_overlap_removes_the_older_of_two() {
         let mut ring = ring();
         ring.install(KeyEpoch(2), print(2), 2);
         ring.use_epoch(at(0), KeyEpoch(2));
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rollout_waits_for_the_living_but_not_for_ever() {
+    fn rollout_waits_for_present_members_up_to_its_deadline() {
         let nodes = [NodeId([1; 16]), NodeId([2; 16]), NodeId([3; 16])];
         let mut rollout = Rollout::new(at(0), KeyEpoch(2), nodes);
         rollout.on_held(&nodes[0], KeyEpoch(2));

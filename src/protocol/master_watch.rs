@@ -1,12 +1,12 @@
-//! Which masters are in, by the rows of the store alone.
+//! Watch over the masters' rows in the store, which decides whether a master is in.
 //!
-//! Each master touches its row once a second; a reader watches the rows change by its own
-//! clock and never compares clocks.
+//! Each master touches its row once a second. A reader measures by its own clock how long a row
+//! stays unchanged, and never compares clocks.
 //!
-//! 1. A master is out when a reader that has the store saw its `(incarnation, beat)` unchanged
-//!    for `out_after`; the time in which the store could not be read does not count.
-//! 2. A row that changes again, or appears, is in at once. A row that is gone is not known.
-//! 3. At most [`MASTERS_MAX`] masters are watched; further rows are left out, by id.
+//! 1. A master is out when a reader saw its `(incarnation, beat)` unchanged for `out_after`; the
+//!    time in which the store could not be read does not count.
+//! 2. A master whose row changes again, or appears, is in at once. Without a row it is unknown.
+//! 3. At most [`MASTERS_MAX`] masters are watched, those with the lowest ids.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,21 +17,21 @@ use crate::model::{
     time::Mono,
 };
 
-/// The most masters that a cluster is watched for.
+/// Most masters that are watched.
 pub const MASTERS_MAX: usize = 256;
 
-/// What a reading showed anew of a master.
+/// Change of a master that a reading of the rows shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MasterChange {
-    /// It appeared, with a new life too, or came back after it was out.
+    /// The master appeared, began a new life, or came back after it was out.
     In(NodeId),
-    /// Its row stopped changing.
+    /// The master's row stopped changing.
     Out(NodeId),
-    /// Its row is gone: this life of it left.
+    /// The master's row is gone: the master left in this life.
     Gone(NodeId, Incarnation),
 }
 
-/// A master's row as a directory shows it.
+/// Returns the directory's entry for a master's row.
 #[must_use]
 pub fn member(row: &MasterRow, state: MemberState) -> Member {
     let fact = Fact {
@@ -48,31 +48,31 @@ pub fn member(row: &MasterRow, state: MemberState) -> Member {
 #[derive(Clone, Debug)]
 struct Watched {
     row: MasterRow,
-    /// How long the row is unchanged, store readable.
+    /// Time for which the row is unchanged, without the time in which the store was unreadable.
     unchanged: Duration,
-    /// Since when it counts as out.
+    /// Time since which the master is out.
     out_since: Option<Mono>,
 }
 
-/// The masters' rows as one reader saw them.
+/// Masters' rows as one reader sees them.
 #[derive(Clone, Debug)]
 pub struct MasterWatch {
     masters: BTreeMap<NodeId, Watched>,
-    /// When rows were first missed, for `out_after`.
+    /// Times at which rows were first missing, kept for `out_after`.
     gone: BTreeMap<NodeId, Mono>,
-    /// When the store was read last, if it answered then.
+    /// Time of the last reading; `None` if the store did not answer then.
     read_at: Option<Mono>,
     out_after: Duration,
 }
 
 impl MasterWatch {
-    /// Knows nobody; `out_after` of unchanged rows puts a master out.
+    /// Creates a watch without masters. A master is out once its row is unchanged for `out_after`.
     #[must_use]
     pub const fn new(out_after: Duration) -> Self {
         Self { masters: BTreeMap::new(), gone: BTreeMap::new(), read_at: None, out_after }
     }
 
-    /// The store answered with these rows. Changes are in the order of ids.
+    /// Compares the rows just read with those known. Returns the changes, in the order of ids.
     pub fn on_rows(&mut self, now: Mono, rows: Vec<MasterRow>) -> Vec<MasterChange> {
         let passed = self.read_at.map_or(Duration::ZERO, |at| now.since(at));
         self.read_at = Some(now);
@@ -114,44 +114,44 @@ impl MasterWatch {
         changes
     }
 
-    /// The store did not answer: until it does, time proves nothing.
+    /// Notes that the store did not answer. The time until it answers does not count.
     pub const fn on_store_away(&mut self) {
         self.read_at = None;
     }
 
-    /// Whether the store was ever read, so that absence means something.
+    /// Returns whether any master has a row. Only then does a missing row mean something.
     #[must_use]
     pub fn knows_anyone(&self) -> bool {
         !self.masters.is_empty()
     }
 
-    /// A master's row, in or out.
+    /// Returns a master's row, whether it is in or out.
     #[must_use]
     pub fn get(&self, node: &NodeId) -> Option<&MasterRow> {
         self.masters.get(node).map(|watched| &watched.row)
     }
 
-    /// Whether a master is in.
+    /// Returns whether a master is in.
     #[must_use]
     pub fn is_in(&self, node: &NodeId) -> bool {
         self.masters.get(node).is_some_and(|watched| watched.out_since.is_none())
     }
 
-    /// Whether a master has been out for at least `by`.
+    /// Returns whether a master has been out for at least `by`.
     #[must_use]
     pub fn is_out_for(&self, now: Mono, node: &NodeId, by: Duration) -> bool {
         let since = self.masters.get(node).and_then(|watched| watched.out_since);
         since.is_some_and(|since| now.since(since) >= by)
     }
 
-    /// Whether a master has had no row for at least `out_after`, or never had one.
+    /// Returns whether a master has had no row for at least `out_after`, or never had one.
     #[must_use]
     pub fn is_long_gone(&self, now: Mono, node: &NodeId) -> bool {
         !self.masters.contains_key(node)
             && self.gone.get(node).is_none_or(|since| now.since(*since) >= self.out_after)
     }
 
-    /// All rows with whether they are in, in the order of ids.
+    /// Iterates over all rows, each with whether its master is in, in the order of ids.
     pub fn rows(&self) -> impl Iterator<Item = (&MasterRow, bool)> {
         self.masters.values().map(|watched| (&watched.row, watched.out_since.is_none()))
     }
@@ -184,7 +184,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_still_row_is_out_after_five_seconds_and_in_again_when_it_moves() {
+    fn master_with_an_unchanged_row_is_out_after_five_seconds_and_in_when_it_changes() {
         let mut watch = MasterWatch::new(OUT_AFTER);
         let node = NodeId([1; 16]);
         assert_eq!(watch.on_rows(at(0), vec![row(1, 1, 1)]), [MasterChange::In(node)]);
@@ -201,7 +201,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn time_without_the_store_does_not_count() {
+    fn time_in_which_the_store_is_away_does_not_count() {
         let mut watch = MasterWatch::new(OUT_AFTER);
         watch.on_rows(at(0), vec![row(1, 1, 1)]);
         watch.on_rows(at(4), vec![row(1, 1, 1)]);
@@ -213,7 +213,7 @@ pub(super) mod tests {
     proptest! {
         /// Against a model that sums the readable time since each row's last change.
         #[test]
-        fn out_is_the_readable_time_since_the_last_change(
+        fn master_is_out_when_readable_time_since_its_last_change_reaches_the_bound(
             steps in proptest::collection::vec((0..3_u64, any::<bool>(), any::<bool>()), 1..60),
         ) {
             let mut watch = MasterWatch::new(OUT_AFTER);

@@ -1,5 +1,7 @@
-//! What decides: pure tables and two small aggregates. No `async`, no I/O, no clock, no global
-//! randomness. A method that depends on time takes `now` first.
+//! Decisions of a node: pure tables and two small aggregates, one for each role.
+//!
+//! Nothing here is `async`, does I/O, reads a clock or draws a random number. A method that
+//! depends on time takes `now` first.
 
 pub mod assignment;
 pub mod board;

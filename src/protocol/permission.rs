@@ -1,4 +1,4 @@
-//! Who may write a resource now: leases as their holder and as others see them.
+//! Permissions to write: the leases of resources, as their holder and as other masters see them.
 //!
 //! ```text
 //!   Free ──ask──> Asking ──granted──> Mine ──released, lost, ran out──> Free
@@ -6,10 +6,11 @@
 //!     └──ran out── Other <────────────────────────────────────────────────┘
 //! ```
 //!
-//! 1. A token that this table gives out is greater than every one before it.
-//! 2. A lease counts from *sending* the request, less a tenth of its term: this clock may be
-//!    slow against the store's. Safety never rests on that, only on the token.
-//! 3. A wanted lease gives no new permission; it is released after the attempt in flight.
+//! 1. Each token that this table gives out is greater than every token before it.
+//! 2. The term of a lease counts from *sending* the request, less a tenth: this clock may run
+//!    slower than the store's. Safety never depends on that, only on the token.
+//! 3. A lease that another master wants gives no new permission; it is released after the
+//!    attempt in flight.
 
 use std::time::Duration;
 
@@ -22,65 +23,65 @@ use crate::{
     protocol::task_queue::Slot,
 };
 
-/// A lease that is held here.
+/// Lease that this master holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// The newest token given out, or the lease's first.
+    /// Newest token given out, or else the lease's first.
     pub token: Token,
-    /// Until when it may be used, by this node's clock.
+    /// End of the lease's use, by this node's clock.
     pub until: Mono,
-    /// When it was last used.
+    /// Time of the last use.
     pub used_at: Mono,
-    /// Another master wishes for it.
+    /// Whether another master wants the lease.
     pub wanted: bool,
 }
 
-/// What is known of one resource's lease.
+/// State of one resource's lease, as this master knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseState {
-    /// Nobody is known to hold it. Not to be asked for before `ask_at`.
+    /// No holder is known.
     Free {
-        /// Not before.
+        /// Earliest time to ask the store for the lease.
         ask_at: Mono,
     },
-    /// The store was asked.
+    /// A request for the lease is on its way to the store.
     Asking {
-        /// When.
+        /// Time of the request.
         since: Mono,
     },
-    /// Held here.
+    /// This master holds the lease.
     Mine(Held),
-    /// Held by another master.
+    /// Another master holds the lease.
     Other {
-        /// Who.
+        /// Holder of the lease.
         holder: Holder,
-        /// When its term ends if it is not renewed, by this node's clock.
+        /// End of its term unless it renews, by this node's clock.
         until: Mono,
-        /// When to look again if it cannot be reached.
+        /// Earliest time to ask again while the holder cannot be reached.
         look_at: Mono,
     },
 }
 
-/// The leases of one master, by slot.
+/// Leases known to one master, by slot.
 #[derive(Debug)]
 pub struct Permissions {
     ttl: Duration,
     leases: Vec<LeaseState>,
-    /// The highest `n` given out in this life, for any resource: a lease that is granted again
-    /// under its old number must not give out a token a second time.
+    /// Highest `n` given out in this life, for any resource: a lease that is granted again under
+    /// its old number must not give out a token a second time.
     n: u64,
 }
 
 const FREE: LeaseState = LeaseState::Free { ask_at: Mono::ZERO };
 
 impl Permissions {
-    /// Knows of no lease. `ttl` is the term that the store is asked for.
+    /// Creates a table without leases. `ttl` is the term that the store is asked for.
     #[must_use]
     pub const fn new(ttl: Duration) -> Self {
         Self { ttl, leases: Vec::new(), n: 0 }
     }
 
-    /// What is known of a lease.
+    /// Returns the state of a lease.
     #[must_use]
     pub fn state(&self, slot: Slot) -> LeaseState {
         self.leases.get(slot.index()).copied().unwrap_or(FREE)
@@ -93,7 +94,7 @@ impl Permissions {
         &mut self.leases[slot.index()]
     }
 
-    /// The lease, if it is held here and its term runs.
+    /// Returns the lease if this master holds it and its term runs.
     #[must_use]
     pub fn held(&self, now: Mono, slot: Slot) -> Option<Held> {
         match self.state(slot) {
@@ -102,19 +103,20 @@ impl Permissions {
         }
     }
 
-    /// Whether a new permission may be given: held, running, not wanted by another.
+    /// Returns whether a new permission may be given: the lease is held, runs, and no other master
+    /// wants it.
     #[must_use]
     pub fn usable(&self, now: Mono, slot: Slot) -> bool {
         self.held(now, slot).is_some_and(|held| !held.wanted)
     }
 
-    /// The store is being asked for the lease.
+    /// Notes that the store was asked for the lease.
     pub fn on_asked(&mut self, now: Mono, slot: Slot) {
         *self.state_mut(slot) = LeaseState::Asking { since: now };
     }
 
-    /// The store's answer to a question sent at `sent_at`; `None` when there was none, then it
-    /// may be asked again at `again_at`.
+    /// Takes the store's answer to a request sent at `sent_at`. Without an answer (`None`) the
+    /// lease may be asked for again at `again_at`.
     pub fn on_answer(
         &mut self,
         now: Mono,
@@ -140,7 +142,8 @@ impl Permissions {
         };
     }
 
-    /// Another master said who leases the lease, or that it does not.
+    /// Takes another master's word on who holds the lease; `None` if that master does not hold it.
+    /// Changes nothing while this master holds the lease or asks for it.
     pub fn on_told(&mut self, slot: Slot, holder: Option<Holder>, until: Mono, look_at: Mono) {
         if matches!(self.state(slot), LeaseState::Mine(_) | LeaseState::Asking { .. }) {
             return;
@@ -151,7 +154,8 @@ impl Permissions {
         };
     }
 
-    /// The store's answer to a renewal sent at `sent_at`. Nothing if it is another lease by now.
+    /// Takes the store's answer to a renewal sent at `sent_at`. Ignores it if the lease is another
+    /// one by now.
     pub fn on_renewed(&mut self, slot: Slot, lease: u64, sent_at: Mono, answer: Renewed) {
         let until = sent_at + self.ttl * 9 / 10;
         let LeaseState::Mine(held) = self.state_mut(slot) else { return };
@@ -168,20 +172,20 @@ impl Permissions {
         }
     }
 
-    /// It is not held here any more; it may be asked for again at `ask_at`.
+    /// Gives up a lease; it may be asked for again at `ask_at`.
     pub fn drop_lease(&mut self, slot: Slot, ask_at: Mono) {
         *self.state_mut(slot) = LeaseState::Free { ask_at };
     }
 
-    /// Another master is to be asked about again, or the store, not before `look_at`.
+    /// Postpones the next request about another master's lease to `look_at`.
     pub fn look_again(&mut self, slot: Slot, look_at: Mono) {
         if let LeaseState::Other { look_at: at, .. } = self.state_mut(slot) {
             *at = look_at;
         }
     }
 
-    /// The next token of a lease that is held here: for a batch, or for a further registration
-    /// that a batch goes to. `None` when it is not held.
+    /// Returns the next token of a lease that this master holds, for a new batch or for a batch
+    /// that moves to another registration; `None` when it does not hold the lease.
     pub fn raise(&mut self, now: Mono, slot: Slot) -> Option<Token> {
         let given = self.n;
         let LeaseState::Mine(held) = self.state_mut(slot) else { return None };
@@ -192,16 +196,16 @@ impl Permissions {
         Some(token)
     }
 
-    /// The store's epoch is another now: what was held is gone.
+    /// Drops the leases of other store epochs than this one.
     pub fn on_epoch(&mut self, epoch: StoreEpoch) {
-        for hold in &mut self.leases {
-            if matches!(hold, LeaseState::Mine(held) if held.token.epoch != epoch) {
-                *hold = FREE;
+        for lease in &mut self.leases {
+            if matches!(lease, LeaseState::Mine(held) if held.token.epoch != epoch) {
+                *lease = FREE;
             }
         }
     }
 
-    /// Forgets a retired slot.
+    /// Clears a retired slot.
     pub fn forget(&mut self, slot: Slot) {
         *self.state_mut(slot) = FREE;
     }
@@ -226,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_term_counts_from_sending_less_a_tenth() {
+    fn term_counts_from_sending_less_a_tenth() {
         let mut table = Permissions::new(TTL);
         table.on_asked(at(0), SLOT);
         table.on_answer(at(400), SLOT, at(0), granted(1, 0), at(900));
@@ -235,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wanted_lease_gives_no_new_permission() {
+    fn wanted_lease_gives_no_new_permission() {
         let mut table = Permissions::new(TTL);
         table.on_answer(at(0), SLOT, at(0), granted(1, 0), at(0));
         table.on_renewed(SLOT, 1, at(1000), Renewed::Wanted);
@@ -244,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_about_an_older_lease_changes_nothing() {
+    fn late_answer_about_an_older_lease_changes_nothing() {
         let mut table = Permissions::new(TTL);
         table.on_answer(at(0), SLOT, at(0), granted(7, 0), at(0));
         table.on_renewed(SLOT, 6, at(100), Renewed::Lost);
@@ -252,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn hearsay_does_not_take_a_lease_away() {
+    fn lease_held_here_survives_another_masters_claim() {
         let mut table = Permissions::new(TTL);
         table.on_answer(at(0), SLOT, at(0), granted(7, 0), at(0));
         let other = Holder { node: NodeId([9; 16]), incarnation: Incarnation(1) };

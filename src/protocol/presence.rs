@@ -1,19 +1,21 @@
-//! Who is here: the sessions with streams on this master, and when the store hears of them.
+//! Presence: the sessions with open streams on this master, and the reports of them to the store.
 //!
 //! ```text
-//!   stream opened ─► touched at once, then every 5 s while alive ─► last stream closed
-//!                                  ▲                                      │ 12 s
-//!                                  └────────── opened again ◄─────────────┴─► leave
+//!   stream opened ─► touched at once, then every 5 s while active ─► last stream closed
+//!                                  ▲                                       │ 12 s
+//!                                  └────────── opened again ◄──────────────┴─► leave
 //! ```
 //!
-//! 1. A session is touched every `touch_interval` while it has an open stream and was alive in
-//!    the last [`ALIVE_FOR`]; at once when a stream opens, and when it posts and was not touched
-//!    in this interval.
-//! 2. The store is touched every interval even for nobody: it tells a calm evening from an
-//!    absence by that. One touch is on its way at a time; who comes meanwhile goes with the next.
-//! 3. A leave is due `leave_delay` after the last stream closed and names the last touch that
-//!    is known, so that a session that went on elsewhere stays.
-//! 4. At most `sessions_max` sessions, as many waiting to be touched at once, and as many touched.
+//! 1. A session is touched every `touch_interval` while it has an open stream and was active in
+//!    the last [`ALIVE_FOR`]. It is touched at once when a stream opens, and when it posts and was
+//!    not touched in this interval.
+//! 2. The store is touched every interval even without a session: so it can tell that the master
+//!    has no sessions from the master being gone. One touch is on its way at a time; later
+//!    sessions go with the next.
+//! 3. A leave is due `leave_delay` after the last stream closed. It names the last known touch, so
+//!    that a session that is open on another master stays listed.
+//! 4. At most `sessions_max` sessions are kept, as many wait for a touch at once, and as many are
+//!    noted as touched.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,36 +24,38 @@ use std::{
 
 use crate::model::{ids::SessionKey, time::Mono};
 
-/// A session is alive for this long after its last request or answer to a beat.
+/// Time for which a session counts as active after its last request or answer to a beat.
 pub const ALIVE_FOR: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Debug)]
 struct Here {
     streams: u32,
     alive_at: Mono,
-    /// When it leaves; only while it has no stream.
+    /// Time of its leave, while it has no stream.
     leave_at: Option<Mono>,
     /// Store time of its last touch by this master.
     touched_ms: u64,
 }
 
-/// What the store is to be told now.
+/// Reports to the store that are due now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PresenceDue {
-    /// Touch these, in one statement, though they be none.
+    /// Sessions to touch in one statement; `Some` of an empty list is a touch too.
     pub touch: Option<Vec<SessionKey>>,
-    /// These left; with the store time of their last touch.
+    /// Sessions that left, with the store time of their last touch.
     pub leave: Vec<(SessionKey, u64)>,
 }
 
-/// The sessions of one master.
+/// Sessions of one master.
 #[derive(Clone, Debug)]
 pub struct Presence {
     sessions: BTreeMap<SessionKey, Here>,
+    /// Sessions that are touched without waiting for the interval's end.
     at_once: BTreeSet<SessionKey>,
-    /// Those that the store was told of since the interval began.
-    told: BTreeSet<SessionKey>,
-    on_its_way: bool,
+    /// Sessions touched since the interval began.
+    touched: BTreeSet<SessionKey>,
+    /// Whether a touch is on its way to the store.
+    touching: bool,
     touch_at: Mono,
     touch_interval: Duration,
     leave_delay: Duration,
@@ -59,7 +63,7 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// Nobody is here; the first touch is due now.
+    /// Creates the table without sessions; the first touch is due now.
     #[must_use]
     pub const fn new(
         now: Mono,
@@ -70,8 +74,8 @@ impl Presence {
         Self {
             sessions: BTreeMap::new(),
             at_once: BTreeSet::new(),
-            told: BTreeSet::new(),
-            on_its_way: false,
+            touched: BTreeSet::new(),
+            touching: false,
             touch_at: now,
             touch_interval,
             leave_delay,
@@ -79,7 +83,7 @@ impl Presence {
         }
     }
 
-    /// A stream of a session opened. `false` when there is no room: its presence is not kept.
+    /// Adds a stream of a session. Returns `false`, and keeps no presence, when the table is full.
     pub fn on_stream_opened(&mut self, now: Mono, key: SessionKey) -> bool {
         if self.sessions.len() >= self.sessions_max && !self.sessions.contains_key(&key) {
             return false;
@@ -97,7 +101,7 @@ impl Presence {
         true
     }
 
-    /// A stream of a session closed.
+    /// Removes a stream of a session. After the last one the session waits for its leave.
     pub fn on_stream_closed(&mut self, now: Mono, key: &SessionKey) {
         if let Some(here) = self.sessions.get_mut(key) {
             here.streams = here.streams.saturating_sub(1);
@@ -107,17 +111,17 @@ impl Presence {
         }
     }
 
-    /// A session asked something, or answered a beat.
+    /// Marks the session active: it sent a request or answered a beat.
     pub fn on_alive(&mut self, now: Mono, key: &SessionKey) {
         if let Some(here) = self.sessions.get_mut(key) {
             here.alive_at = now;
         }
     }
 
-    /// A session's post was taken; it is active though it have no stream.
+    /// Marks the session active even without an open stream: its post was taken.
     pub fn on_post(&mut self, now: Mono, key: SessionKey) {
         self.on_alive(now, &key);
-        if !self.told.contains(&key) {
+        if !self.touched.contains(&key) {
             self.touch_at_once(key);
         }
     }
@@ -128,12 +132,12 @@ impl Presence {
         }
     }
 
-    /// The store was touched for these sessions, at this store time; `None` when it was not.
+    /// Ends a touch of these sessions, with the store's time; `None` when the touch failed.
     pub fn on_touched(&mut self, keys: &[SessionKey], now_ms: Option<u64>) {
-        self.on_its_way = false;
+        self.touching = false;
         let Some(now_ms) = now_ms else {
             // Their next post tries again.
-            self.told.clear();
+            self.touched.clear();
             return;
         };
         for key in keys {
@@ -143,29 +147,29 @@ impl Presence {
         }
     }
 
-    /// The store says *touch first*: the next touch is due now.
+    /// Makes the next touch due now: the store asks for a touch first.
     pub const fn on_touch_wanted(&mut self, now: Mono) {
         self.touch_at = now;
     }
 
-    /// A session was closed for good: nothing more is said of it.
+    /// Forgets a session that was closed for good, without a leave.
     pub fn forget(&mut self, key: &SessionKey) {
         self.sessions.remove(key);
         self.at_once.remove(key);
-        self.told.remove(key);
+        self.touched.remove(key);
     }
 
-    /// What is due; a touch is answered with [`Presence::on_touched`]. One that the store does not
-    /// take is made up for by the next.
+    /// Takes the reports that are due. Answer a touch with [`Presence::on_touched`]; if the store
+    /// does not take it, the next touch makes up for it.
     pub fn due(&mut self, now: Mono) -> PresenceDue {
-        let touch = if self.on_its_way { None } else { self.touch(now) };
-        self.on_its_way |= touch.is_some();
+        let touch = if self.touching { None } else { self.touch(now) };
+        self.touching |= touch.is_some();
         let mut leave = Vec::new();
         self.sessions.retain(|key, here| {
             let leaves = here.leave_at.is_some_and(|at| now >= at);
             if leaves {
                 leave.push((*key, here.touched_ms));
-                self.told.remove(key);
+                self.touched.remove(key);
             }
             !leaves
         });
@@ -178,19 +182,19 @@ impl Presence {
             self.touch_at = now + self.touch_interval;
             let live = |here: &Here| here.streams > 0 && now.since(here.alive_at) <= ALIVE_FOR;
             keys.extend(self.sessions.iter().filter(|(_, here)| live(here)).map(|(key, _)| *key));
-            self.told.clear();
+            self.touched.clear();
         } else if keys.is_empty() {
             return None;
         }
-        let room = self.sessions_max.saturating_sub(self.told.len());
-        self.told.extend(keys.iter().take(room));
+        let room = self.sessions_max.saturating_sub(self.touched.len());
+        self.touched.extend(keys.iter().take(room));
         Some(keys.into_iter().collect())
     }
 
-    /// When something is due next; `None` while that is not for time to say.
+    /// Returns the time of the next report; `None` while nothing is due by time.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        let touch = match (self.on_its_way, self.at_once.is_empty()) {
+        let touch = match (self.touching, self.at_once.is_empty()) {
             (true, _) => None,
             (false, true) => Some(self.touch_at),
             (false, false) => Some(Mono::ZERO),
@@ -199,13 +203,13 @@ impl Presence {
         touch.into_iter().chain(leave).min()
     }
 
-    /// How many sessions are here, the leaving ones too.
+    /// Returns the number of sessions, those that wait for their leave included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.sessions.len()
     }
 
-    /// Whether nobody is here.
+    /// Returns whether there are no sessions.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
@@ -230,7 +234,7 @@ mod tests {
         Presence::new(at(0), Duration::from_secs(5), Duration::from_secs(12), 8)
     }
 
-    /// What is touched now, by a store that takes it at once.
+    /// Takes the touch that is due, and lets the store take it at once.
     fn touched(presence: &mut Presence, now: Mono) -> Option<Vec<u8>> {
         let keys = presence.due(now).touch?;
         presence.on_touched(&keys, Some(77));
@@ -238,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_touched_every_interval_too() {
+    fn store_is_touched_every_interval_without_sessions() {
         let mut presence = presence();
         assert_eq!(touched(&mut presence, at(0)), Some(vec![]));
         assert_eq!(presence.next_deadline(), Some(at(5)));
@@ -249,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_and_posts_touch_at_once_and_the_silent_not_at_all() {
+    fn opened_streams_and_posts_touch_at_once_and_silent_sessions_are_not_touched() {
         let mut presence = presence();
         touched(&mut presence, at(0));
         presence.on_stream_opened(at(1), key(1));
@@ -264,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn who_posts_much_is_touched_once_an_interval() {
+    fn busy_writer_is_touched_once_an_interval() {
         let mut presence = presence();
         touched(&mut presence, at(0));
         let posts = (1..12).map(|s| {
@@ -275,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn one_touch_is_on_its_way_at_a_time() {
+    fn only_one_touch_is_on_its_way_at_a_time() {
         let mut presence = presence();
         presence.on_post(at(0), key(1));
         assert_eq!(presence.due(at(0)).touch, Some(vec![key(1)]));
@@ -288,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leave_waits_and_names_the_last_touch() {
+    fn leave_waits_for_its_delay_and_names_the_last_touch() {
         let mut presence = presence();
         presence.on_stream_opened(at(0), key(1));
         presence.on_stream_opened(at(0), key(1));
@@ -301,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_house_keeps_those_who_are_in() {
+    fn full_table_keeps_its_sessions_and_refuses_new_ones() {
         let mut presence = Presence::new(at(0), Duration::from_secs(5), Duration::ZERO, 1);
         assert!(presence.on_stream_opened(at(0), key(1)));
         assert!(!presence.on_stream_opened(at(0), key(2)));
@@ -309,9 +313,9 @@ mod tests {
     }
 
     proptest! {
-        /// Against each session's own history of opened and closed streams.
+        /// Compares with a model of each session's opened and closed streams.
         #[test]
-        fn who_has_no_stream_for_the_delay_leaves_once(
+        fn session_without_a_stream_for_the_delay_leaves_once(
             steps in proptest::collection::vec((0..8_u64, 0..3_u8, any::<bool>()), 0..80),
         ) {
             let mut presence = presence();

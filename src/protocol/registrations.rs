@@ -1,8 +1,8 @@
-//! A domain's own workers: who is registered here, over which link, under which number.
+//! Registrations of a domain's workers: the link and the number of each.
 //!
-//! 1. A worker has at most one registration here, a link at most one worker.
+//! 1. A worker has at most one registration, and a link has at most one worker.
 //! 2. A registration replaces only an older one of the same worker.
-//! 3. At most `workers_max` workers.
+//! 3. At most `workers_max` workers are registered.
 
 use std::collections::BTreeMap;
 
@@ -10,32 +10,32 @@ use thiserror::Error;
 
 use crate::model::ids::{NodeId, Registration};
 
-/// One registered worker. `L` names a link of this process.
+/// Registration of one worker. `L` names a link of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Registered<L> {
-    /// Over which link it is reached.
+    /// Link to the worker.
     pub link: L,
-    /// Under which number.
+    /// Number of the registration.
     pub registration: Registration,
 }
 
-/// Why a worker was not taken in. Nothing changed.
+/// Refusal of a registration. Nothing changed.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum RegisterError {
-    /// The domain has as many workers as it may.
+    /// The domain has `workers_max` workers.
     #[error("the domain is full")]
     Full,
-    /// Its number is not above the one that is registered.
+    /// The number is not above the one that is registered.
     #[error("registration {registration} is not above {have}")]
     Stale {
-        /// The number shown.
+        /// Number refused.
         registration: Registration,
-        /// The number registered.
+        /// Number registered.
         have: Registration,
     },
 }
 
-/// The workers registered with this master.
+/// Workers registered with this master.
 #[derive(Clone, Debug)]
 pub struct Registrations<L> {
     workers: BTreeMap<NodeId, Registered<L>>,
@@ -44,13 +44,13 @@ pub struct Registrations<L> {
 }
 
 impl<L: Copy + Ord> Registrations<L> {
-    /// Nobody yet.
+    /// Creates a table of at most `workers_max` workers, without any.
     #[must_use]
     pub const fn new(workers_max: usize) -> Self {
         Self { workers: BTreeMap::new(), links: BTreeMap::new(), workers_max }
     }
 
-    /// Takes a worker in. An older registration of it is returned: close its link.
+    /// Registers a worker. Returns its older registration, whose link the caller closes.
     ///
     /// # Errors
     /// [`RegisterError`]; nothing changed.
@@ -79,44 +79,44 @@ impl<L: Copy + Ord> Registrations<L> {
         Ok(before)
     }
 
-    /// A link ended, or is to be: who was registered over it, if still so.
+    /// Removes the worker that is registered over a link, and returns it.
     pub fn remove_link(&mut self, link: L) -> Option<(NodeId, Registration)> {
         let node = self.links.remove(&link)?;
         let gone = self.workers.remove(&node)?;
         Some((node, gone.registration))
     }
 
-    /// Takes a worker out; its registration here, if it had one.
+    /// Removes a worker and returns its registration.
     pub fn remove(&mut self, node: &NodeId) -> Option<Registered<L>> {
         let gone = self.workers.remove(node)?;
         self.links.remove(&gone.link);
         Some(gone)
     }
 
-    /// A worker's registration here.
+    /// Returns a worker's registration.
     #[must_use]
     pub fn get(&self, node: &NodeId) -> Option<Registered<L>> {
         self.workers.get(node).copied()
     }
 
-    /// Who is registered over a link.
+    /// Returns the worker that is registered over a link.
     #[must_use]
     pub fn by_link(&self, link: L) -> Option<NodeId> {
         self.links.get(&link).copied()
     }
 
-    /// All of them, in the order of ids.
+    /// Iterates over all workers, in the order of ids.
     pub fn iter(&self) -> impl Iterator<Item = (NodeId, Registered<L>)> {
         self.workers.iter().map(|(node, registered)| (*node, *registered))
     }
 
-    /// How many there are.
+    /// Returns the number of workers.
     #[must_use]
     pub fn len(&self) -> usize {
         self.workers.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether no worker is registered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.workers.is_empty()
@@ -147,7 +147,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_roster_is_a_map_of_the_newest_registrations(steps in steps()) {
+        fn table_behaves_like_a_map_of_the_newest_registrations(steps in steps()) {
             let mut registrations = Registrations::new(3);
             let mut model: BTreeMap<u8, (u64, u64)> = BTreeMap::new();
             for (link, step) in (0_u64..).zip(steps) {

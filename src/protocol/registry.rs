@@ -1,18 +1,18 @@
-//! Who is in: the directory of all nodes, one newest membership fact for each.
+//! Registry: the directory of all nodes, with the newest membership fact of each.
 //!
 //! ```text
-//!   (1, in) < (1, failed) < (1, left) < (2, in) < ..      of one node; the higher wins everywhere
+//!   (1, in) < (1, failed) < (1, left) < (2, in) < ..      facts of one node; the highest wins
 //! ```
 //!
 //! Facts about workers spread from node to node and merge in any order to the same directory.
-//! Facts about masters say which life is known and whether it left; whether a master that did
+//! Facts about masters name the newest life known and whether it left; whether a master that did
 //! not leave is *out* is each reader's own judgement, see
 //! [`MasterWatch`](super::master_watch::MasterWatch).
 //!
 //! 1. The fact of a node never goes back in `(registration, state)`.
 //! 2. A node's id is the hash of its key, and its role never changes.
-//! 3. At most `directory_max` nodes; those known stay and are kept up to date.
-//! 4. A fact is announced when [`Merged::is_news`], so once at most.
+//! 3. At most `directory_max` nodes are kept; those known stay and are kept up to date.
+//! 4. A fact is announced when [`Merged::is_news`], so at most once.
 
 use std::{collections::BTreeMap, ops::Bound};
 
@@ -24,25 +24,25 @@ use crate::model::{
     time::Mono,
 };
 
-/// What became of a member that was told of.
+/// Result of merging a member into the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merged {
-    /// The node was not known. It is now.
+    /// The node was unknown and was added.
     New,
-    /// The fact is newer than the one known and replaced it.
+    /// The fact is newer than the known one and replaced it.
     Newer,
-    /// The very fact is known; nothing changed.
+    /// The same fact is known; nothing changed.
     Known,
-    /// A newer fact is known; nothing changed. The teller may want it.
+    /// A newer fact is known; nothing changed. The sender may want it.
     Older,
-    /// The directory has no room; nothing changed.
+    /// The directory is full; nothing changed.
     Full,
-    /// The key is not the id's, or the role is another than before; nothing changed.
+    /// The key does not match the id, or the role differs from the known one; nothing changed.
     Forged,
 }
 
 impl Merged {
-    /// Whether the fact is to be announced.
+    /// Returns whether the fact is to be announced.
     #[must_use]
     pub const fn is_news(self) -> bool {
         matches!(self, Self::New | Self::Newer)
@@ -52,23 +52,23 @@ impl Merged {
 #[derive(Clone, Debug)]
 struct Entry {
     member: Member,
-    /// When the fact was learnt, by this node's clock.
+    /// Time at which the fact was learnt, by this node's clock.
     since: Mono,
 }
 
-/// The directory.
+/// Directory of all nodes.
 #[derive(Clone, Debug)]
 pub struct Registry {
     members: BTreeMap<NodeId, Entry>,
     nodes_max: usize,
 }
 
-/// What orders the facts of one node.
+/// Returns the key that orders the facts of one node.
 const fn rank(fact: &Fact) -> (Registration, MemberState) {
     (fact.registration, fact.state)
 }
 
-/// Whether the fact `a` wins over the fact `b` of the same node.
+/// Returns whether the fact `a` is newer than the fact `b` of the same node.
 #[must_use]
 pub fn is_newer(a: &Fact, b: &Fact) -> bool {
     rank(a) > rank(b)
@@ -80,13 +80,13 @@ fn key_fits(member: &Member) -> bool {
 }
 
 impl Registry {
-    /// An empty directory of at most `nodes_max` nodes.
+    /// Creates an empty directory of at most `nodes_max` nodes.
     #[must_use]
     pub const fn new(nodes_max: usize) -> Self {
         Self { members: BTreeMap::new(), nodes_max }
     }
 
-    /// Takes in what is told of a node. Announce it if [`Merged::is_news`].
+    /// Merges a member into the directory. Announce it if [`Merged::is_news`].
     pub fn apply(&mut self, now: Mono, member: Member) -> Merged {
         let node = member.fact.node;
         match self.members.get(&node) {
@@ -107,8 +107,8 @@ impl Registry {
         }
     }
 
-    /// Ends a registration: the member as it is to be published, `None` when the node is not
-    /// known or a fact as new is.
+    /// Ends a registration. Returns the member to publish; `None` when the node is unknown or a
+    /// fact at least as new is known.
     pub fn end(
         &mut self,
         now: Mono,
@@ -122,42 +122,42 @@ impl Registry {
         self.apply(now, member.clone()).is_news().then_some(member)
     }
 
-    /// A node, whatever its state.
+    /// Returns a node, whatever its state.
     #[must_use]
     pub fn get(&self, node: &NodeId) -> Option<&Member> {
         self.members.get(node).map(|entry| &entry.member)
     }
 
-    /// All nodes, in the order of ids.
+    /// Iterates over all nodes, in the order of ids.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.members.values().map(|entry| &entry.member)
     }
 
-    /// All facts, in the order of ids.
+    /// Iterates over all facts, in the order of ids.
     pub fn facts(&self) -> impl Iterator<Item = &Fact> {
         self.members().map(|member| &member.fact)
     }
 
-    /// How many nodes are known.
+    /// Returns the number of nodes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// Whether nobody is known.
+    /// Returns whether the directory is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// The number under which this node registers next: above all that are known of it.
+    /// Returns the number of a node's next registration: above all known ones of it.
     #[must_use]
     pub fn next_registration(&self, node: &NodeId) -> Registration {
         self.get(node).map_or_else(Registration::default, |m| m.fact.registration).next()
     }
 
-    /// SHA-256, cut to 16 bytes, over what orders the facts: two directories with the same
-    /// digest agree on who is in.
+    /// Returns a digest of the directory: SHA-256, cut to 16 bytes, over the nodes and what orders
+    /// their facts. Two directories with the same digest agree on all members.
     #[must_use]
     pub fn digest(&self) -> [u8; 16] {
         let mut hash = Sha256::new();
@@ -171,8 +171,8 @@ impl Registry {
         digest
     }
 
-    /// Up to `limit` members after `after`, round the directory: what to send, page by page, to
-    /// a peer whose digest differs.
+    /// Returns up to `limit` members after `after`, wrapping round at the end: the next page for a
+    /// peer whose digest differs.
     #[must_use]
     pub fn page(&self, after: Option<NodeId>, limit: usize) -> Vec<Member> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -181,7 +181,7 @@ impl Registry {
         upper.chain(lower).take(limit).map(|(_, entry)| entry.member.clone()).collect()
     }
 
-    /// What is known better than `theirs` says: the answer to a page.
+    /// Returns the members of which a newer fact is known than in `theirs`: the answer to a page.
     #[must_use]
     pub fn corrections(&self, theirs: &[Member]) -> Vec<Member> {
         let newer = |told: &Member| {
@@ -191,9 +191,9 @@ impl Registry {
         theirs.iter().filter_map(newer).collect()
     }
 
-    /// Workers in whose master `is_out` and whose facts were learnt before `before`: anyone may
-    /// call them failed. A worker registered anew with a master that seems out thus gets the
-    /// time that the master got.
+    /// Iterates over workers that are in, whose master `is_out`, and whose facts were learnt not
+    /// after `before`. Any node may declare them failed. A worker that has just registered with a
+    /// master that seems out thus gets the same time as the master got.
     pub fn orphans(
         &self,
         before: Mono,
@@ -218,7 +218,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A member whose key is the byte `n`.
+    /// Returns a member whose key is the byte `n`.
     pub(in crate::protocol) fn member(
         n: u8,
         role: Role,
@@ -248,7 +248,7 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn directories_agree_whatever_the_order_and_show_each_fact_once(
+        fn merges_in_any_order_give_equal_directories_and_announce_each_fact_once(
             mut told in told(),
             seed in any::<u64>(),
         ) {
@@ -275,7 +275,11 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn pages_and_corrections_make_two_directories_one(a in told(), b in told(), limit in 1..4_usize) {
+        fn directories_are_equal_after_pages_and_corrections(
+            a in told(),
+            b in told(),
+            limit in 1..4_usize,
+        ) {
             let fill = |told: Vec<Member>| {
                 let mut registry = Registry::new(100);
                 for member in told {
@@ -304,7 +308,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_full_directory_keeps_those_it_knows_up_to_date() {
+    fn full_directory_refuses_new_nodes_and_updates_known_ones() {
         let mut registry = Registry::new(1);
         let one = |registration| member(1, Role::Worker, registration, MemberState::In);
         assert_eq!(registry.apply(Mono::ZERO, one(1)), Merged::New);
@@ -316,7 +320,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_foreign_key_and_a_changed_role_are_refused() {
+    fn foreign_key_and_changed_role_are_refused() {
         let mut registry = Registry::new(9);
         let mut forged = member(1, Role::Worker, 1, MemberState::In);
         forged.spki = vec![2];
@@ -329,7 +333,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_end_is_news_once_and_never_of_an_older_registration() {
+    fn end_of_a_registration_is_published_once_and_not_for_an_older_one() {
         let mut registry = Registry::new(9);
         let worker = member(1, Role::Worker, 2, MemberState::In);
         let node = worker.fact.node;
@@ -343,7 +347,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn orphans_are_old_facts_of_workers_in_whose_master_is_out() {
+    fn orphans_are_workers_in_with_old_facts_whose_master_is_out() {
         let mut registry = Registry::new(9);
         let at = |s: u64| Mono::from_ns(s * 1_000_000_000);
         registry.apply(at(1), member(1, Role::Worker, 1, MemberState::In));

@@ -1,19 +1,19 @@
-//! A worker's search for an active master: one after another, round its list.
+//! Search of a worker for an active master, which tries the addresses of its list in turn.
 //!
 //! ```text
 //!   config ─┐
-//!   directory ─► one list, by address ─► the active ones, in a ring ─► dial ─► taken
-//!   store ──┘                              └── a round in vain: wait, 250 ms doubling to 3 s
+//!   directory ─► one list, by address ─► the active ones, in a ring ─► dial ─► taken in
+//!   store ──┘                              └── none took it in: wait, 250 ms doubling to 3 s
 //! ```
 //!
-//! 1. One address is tried at a time; each once in a round.
-//! 2. Masters that the store says are out, or that drain, are left out while another is left;
-//!    those of which the store says nothing come after those that it says are in.
+//! 1. One address is tried at a time, and each once in a round.
+//! 2. Masters that are out by the store's rows, or that drain, are tried only if no other is left.
+//!    Masters without a row are tried after those that are in.
 //! 3. A wait between rounds is jittered and at most `backoff_max`.
-//! 4. A master that said when to come back is tried first, and not before, unless the store
-//!    says that it is out; one that sent the worker away is not tried before the time it said,
-//!    unless nobody else is left.
-//! 5. At most [`CANDIDATES_MAX`] addresses; those of the configuration are never dropped.
+//! 4. A master that listed the worker and named a time is tried first, at that time, unless it is
+//!    out. A master that sent the worker away is not tried before the time it named, unless no
+//!    other is left.
+//! 5. At most [`CANDIDATES_MAX`] addresses are kept; configured ones are never dropped.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,23 +27,23 @@ use crate::model::{
     time::Mono,
 };
 
-/// The most addresses that are kept.
+/// Most addresses that are kept.
 pub const CANDIDATES_MAX: usize = 256;
-/// The first wait after a round in vain.
+/// Wait after the first round without success.
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
 
-/// What the search does next.
+/// Next step of the search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Dial this address, then say how it went.
+    /// Dial this address.
     Dial(String),
-    /// Ask again then.
+    /// Call [`Search::next`] again at this time.
     Wait(Mono),
-    /// There is no address at all.
+    /// No address is known.
     Nowhere,
 }
 
-/// How much the store says for an address. Ordered: the lower is tried first.
+/// State of an address's master by the store's rows. The lower is tried first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
     In,
@@ -56,19 +56,19 @@ struct Candidate {
     configured: bool,
     node: Option<NodeId>,
     standing: Standing,
-    /// It sent this worker away until then.
+    /// Time until which the master sent this worker away.
     not_before: Mono,
 }
 
-/// The list and the place in it.
+/// List of addresses, and the position of the search in it.
 #[derive(Clone, Debug)]
 pub struct Search {
     candidates: BTreeMap<String, Candidate>,
-    /// Tried in this round.
+    /// Addresses tried in this round.
     tried: BTreeSet<String>,
-    /// The one tried last: the ring goes on after it.
+    /// Address tried last; the ring goes on after it.
     last: Option<String>,
-    /// Where to go first, and when.
+    /// Address to try before all others, and the earliest time to do so.
     first: Option<(String, Mono)>,
     wait_until: Option<Mono>,
     rounds: u32,
@@ -76,8 +76,8 @@ pub struct Search {
 }
 
 impl Search {
-    /// A search over configured addresses. `draw` is a random number: it spreads the workers
-    /// over the ring.
+    /// Creates a search over the configured addresses. `draw` is a random number, which spreads
+    /// the workers over the ring.
     #[must_use]
     pub fn new(configured: &[String], backoff_max: Duration, draw: u64) -> Self {
         let candidate = Candidate {
@@ -102,7 +102,7 @@ impl Search {
         }
     }
 
-    /// Masters that a directory names. Others in it are passed over.
+    /// Adds the masters in a directory, and removes those that left. Ignores workers.
     pub fn on_directory<'a>(&mut self, members: impl IntoIterator<Item = &'a Member>) {
         for member in members {
             let fact = &member.fact;
@@ -119,8 +119,8 @@ impl Search {
         }
     }
 
-    /// All masters of the store with whether they are in. What it says holds until it is read
-    /// again.
+    /// Takes all rows of masters in the store, each with whether the master is in. They hold until
+    /// the next reading.
     pub fn on_store<'a>(&mut self, rows: impl IntoIterator<Item = (&'a MasterRow, bool)>) {
         for candidate in self.candidates.values_mut() {
             candidate.standing = Standing::Unsaid;
@@ -135,7 +135,7 @@ impl Search {
     }
 
     fn learn(&mut self, addr: &str, node: NodeId) {
-        // A master that moved is no longer where it was.
+        // A master that moved no longer answers at its old address.
         self.candidates.retain(|at, c| c.configured || c.node != Some(node) || at == addr);
         if let Some(known) = self.candidates.get_mut(addr) {
             known.node = Some(node);
@@ -147,19 +147,19 @@ impl Search {
         }
     }
 
-    /// Begins anew: the link to the master at `addr` ended. With its `Close`, if it said one.
-    pub fn begin(&mut self, now: Mono, addr: &str, close: Option<&Close>) {
+    /// Restarts the search: the link to the master at `addr` ended, with `close` if it sent one.
+    pub fn restart(&mut self, now: Mono, addr: &str, close: Option<&Close>) {
         self.tried.clear();
         self.rounds = 0;
         self.wait_until = None;
         self.first = None;
         self.last = Some(addr.to_owned());
         let Some(close) = close else { return };
-        // What a stranger says is bounded: it may not send a worker away for ever.
+        // The delay comes from a peer and is bounded: a peer may not send a worker away for ever.
         let retry = Duration::from_millis(close.retry_ms).min(self.backoff_max * 4);
         let is_out = self.candidates.get(addr).is_some_and(|c| c.standing == Standing::Out);
         match close.reason {
-            // Others take work for the store, this one does not.
+            // Another master can reach the store, this one cannot.
             _ if is_out => {}
             CloseReason::Listed => self.first = Some((addr.to_owned(), now + retry)),
             // Not at once: two that share an identity would chase each other.
@@ -170,7 +170,7 @@ impl Search {
         }
     }
 
-    /// What to do now. `draw` is a random number for the jitter of a wait.
+    /// Returns the next step. `draw` is a random number for the jitter of a wait.
     pub fn next(&mut self, now: Mono, draw: u64) -> Step {
         if let Some((addr, at)) = self.first.take() {
             if now < at {
@@ -202,7 +202,7 @@ impl Search {
         Step::Dial(addr)
     }
 
-    /// The best standing that was not tried in this round, then the ring's order.
+    /// Returns the untried address with the best standing, the next in the ring among equals.
     fn pick(&self, now: Mono) -> Option<String> {
         let away = |c: &Candidate| now < c.not_before;
         let anyone_active =
@@ -216,7 +216,8 @@ impl Search {
             .map(|(addr, _)| addr.clone())
     }
 
-    /// 250 ms, doubling with each round in vain, jittered down to its half.
+    /// Returns the wait before the next round: 250 ms, doubling with each round, jittered down to
+    /// its half.
     fn backoff(&self, draw: u64) -> Duration {
         let whole = (BACKOFF_MIN * 2_u32.pow(self.rounds.min(8))).min(self.backoff_max);
         let half = whole / 2;
@@ -224,14 +225,14 @@ impl Search {
         half + Duration::from_nanos(draw % (half_ns + 1))
     }
 
-    /// The master at `addr` refused and said until when; the ring goes on.
+    /// Postpones the master at `addr`, which refused the worker until this time.
     pub fn send_away(&mut self, addr: &str, until: Mono) {
         if let Some(candidate) = self.candidates.get_mut(addr) {
             candidate.not_before = until;
         }
     }
 
-    /// All addresses, in their order.
+    /// Iterates over all addresses, in their order.
     pub fn addresses(&self) -> impl Iterator<Item = &str> {
         self.candidates.keys().map(String::as_str)
     }
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_tries_each_once_then_waits_a_little_longer_each_time() {
+    fn round_tries_each_address_once_and_waits_grow_between_rounds() {
         let mut search = search(&["a", "b"]);
         let steps: Vec<_> = (0..3).map(|_| search.next(at(0), 0)).collect();
         assert_eq!(steps, [dial("a"), dial("b"), Step::Wait(at(125))]);
@@ -274,25 +275,25 @@ mod tests {
     }
 
     #[test]
-    fn the_lost_master_comes_last_and_the_one_that_listed_us_first() {
+    fn lost_master_is_tried_last_and_the_one_that_listed_the_worker_first() {
         let mut search = search(&["a", "b", "c"]);
-        search.begin(at(0), "b", None);
+        search.restart(at(0), "b", None);
         let order: Vec<_> = (0..3).map(|_| search.next(at(0), 0)).collect();
         assert_eq!(order, [dial("c"), dial("a"), dial("b")]);
         let close = Close { reason: CloseReason::Listed, retry_ms: 1000 };
-        search.begin(at(0), "b", Some(&close));
+        search.restart(at(0), "b", Some(&close));
         assert_eq!(search.next(at(0), 0), Step::Wait(at(1000)));
         assert_eq!(search.next(at(1000), 0), dial("b"));
         assert_eq!(search.next(at(1000), 0), dial("c"));
         let close = Close { reason: CloseReason::Draining, retry_ms: 5000 };
-        search.begin(at(2000), "c", Some(&close));
+        search.restart(at(2000), "c", Some(&close));
         let order: Vec<_> = (0..2).map(|_| search.next(at(2000), 0)).collect();
         assert_eq!(order, [dial("a"), dial("b")]);
         assert!(matches!(search.next(at(2000), 0), Step::Wait(_)));
     }
 
     #[test]
-    fn the_store_says_who_is_active() {
+    fn masters_that_are_out_or_draining_are_tried_only_when_no_other_is_left() {
         let mut search = search(&["a", "m1:1"]);
         let (one, two, mut three) = (row(1, 1, 1), row(2, 1, 1), row(3, 1, 1));
         three.draining = true;
@@ -301,16 +302,16 @@ mod tests {
         assert_eq!(steps, [dial("m2:1"), dial("a")]);
         assert!(matches!(search.next(at(0), 0), Step::Wait(_)));
         let close = Close { reason: CloseReason::Listed, retry_ms: 0 };
-        search.begin(at(9000), "m1:1", Some(&close));
+        search.restart(at(9000), "m1:1", Some(&close));
         assert_eq!(search.next(at(9000), 0), dial("m2:1"));
-        // Nobody is said to be in: better the others than nobody.
+        // No master is in: one that is out is better than none.
         let mut search = self::search(&[]);
         search.on_store([(&one, false)]);
         assert_eq!(search.next(at(0), 0), dial("m1:1"));
     }
 
     #[test]
-    fn a_master_that_moved_or_left_is_not_sought_where_it_was() {
+    fn old_address_of_a_moved_or_left_master_is_dropped() {
         let mut search = search(&["a"]);
         let mut master = member(1, Role::Master, 1, MemberState::In);
         master.link = Some("x".to_owned());

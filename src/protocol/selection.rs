@@ -1,9 +1,9 @@
-//! Which worker gets the next batch: the least loaded that may, in turn among equals.
+//! Selection of the worker for the next batch: the least loaded one, in turn among equals.
 //!
-//! 1. Only workers that are in and said that they reach the store are picked.
-//! 2. Of two that may, the one with fewer batches in flight comes first, then the one that was
-//!    picked longer ago, then the lower id.
-//! 3. A pick is counted as in flight until it is finished or the worker is removed.
+//! 1. Only registered workers whose last heartbeat said that they reach the store are picked.
+//! 2. Of two such workers, the one with fewer batches in flight comes first, then the one that was
+//!    picked longer ago, then the one with the lower id.
+//! 3. A pick counts as in flight until it is finished or the worker is removed.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,11 @@ use crate::model::ids::NodeId;
 struct Load {
     in_flight: u32,
     reaches_store: bool,
-    /// The number of the pick that it had last, or of the last pick before it came.
+    /// Number of the worker's last pick, or of the last pick before it registered.
     picked: u64,
 }
 
-/// The registered workers' loads.
+/// Loads of the registered workers.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     workers: BTreeMap<NodeId, Load>,
@@ -25,44 +25,44 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Nobody yet.
+    /// Creates a table without workers.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A worker registered; with nothing in flight, whatever it had before.
+    /// Adds a worker that registered, or registered again; it has nothing in flight.
     pub fn add(&mut self, node: NodeId, reaches_store: bool) {
-        // Its turn is kept, so that registering again is no way to the front.
+        // The turn is kept, so that a worker does not get to the front by registering again.
         let picked = self.workers.get(&node).map_or(self.picks, |load| load.picked);
         self.workers.insert(node, Load { in_flight: 0, reaches_store, picked });
     }
 
-    /// A worker is gone, or listed.
+    /// Removes a worker that is gone or listed.
     pub fn remove(&mut self, node: &NodeId) {
         self.workers.remove(node);
     }
 
-    /// What a worker's heartbeat said. Nothing if it is not in.
+    /// Sets whether a worker reaches the store, as its heartbeat said. Ignores an unknown worker.
     pub fn set_reaches_store(&mut self, node: &NodeId, reaches_store: bool) {
         if let Some(load) = self.workers.get_mut(node) {
             load.reaches_store = reaches_store;
         }
     }
 
-    /// What a worker last said; `None` when it is not in.
+    /// Returns whether a worker reaches the store; `None` for an unknown worker.
     #[must_use]
     pub fn reaches_store(&self, node: &NodeId) -> Option<bool> {
         self.workers.get(node).map(|load| load.reaches_store)
     }
 
-    /// Whether anyone who is in reaches the store.
+    /// Returns whether any worker reaches the store.
     #[must_use]
     pub fn anyone_reaches_store(&self) -> bool {
         self.workers.values().any(|load| load.reaches_store)
     }
 
-    /// Picks a worker for one batch and counts it as in flight there. O(workers).
+    /// Picks a worker that `may` accepts, and counts one batch as in flight there. O(workers).
     pub fn pick(&mut self, may: impl Fn(&NodeId) -> bool) -> Option<NodeId> {
         let (node, load) = self
             .workers
@@ -75,22 +75,21 @@ impl Selection {
         Some(*node)
     }
 
-    /// A further batch in flight at this very worker (a second try of a batch). Nothing if it
-    /// is not in.
+    /// Counts one more batch in flight at a worker: a second try. Ignores an unknown worker.
     pub fn start(&mut self, node: &NodeId) {
         if let Some(load) = self.workers.get_mut(node) {
             load.in_flight = load.in_flight.saturating_add(1);
         }
     }
 
-    /// A batch at this worker ended, however. Nothing if it is not in.
+    /// Counts one batch less in flight at a worker, however it ended. Ignores an unknown worker.
     pub fn finish(&mut self, node: &NodeId) {
         if let Some(load) = self.workers.get_mut(node) {
             load.in_flight = load.in_flight.saturating_sub(1);
         }
     }
 
-    /// Batches in flight at a worker; 0 when it is not in.
+    /// Returns the batches in flight at a worker; 0 for an unknown worker.
     #[must_use]
     pub fn in_flight(&self, node: &NodeId) -> u32 {
         self.workers.get(node).map_or(0, |load| load.in_flight)
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn equals_take_turns() {
+    fn equally_loaded_workers_take_turns() {
         let mut selection = of(3);
         let mut turns = Vec::new();
         for _ in 0..6 {
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_not_is_passed_over() {
+    fn worker_that_is_refused_or_does_not_reach_the_store_is_not_picked() {
         let mut selection = of(3);
         selection.set_reaches_store(&node(0), false);
         assert_eq!(selection.pick(|n| *n != node(1)), Some(node(2)));
@@ -140,7 +139,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_pick_is_the_least_loaded_that_may(
+        fn pick_is_the_least_loaded_worker_that_is_accepted(
             steps in proptest::collection::vec((0..5_u8, 0..6_u8), 0..80),
         ) {
             let mut selection = of(5);

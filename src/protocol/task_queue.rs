@@ -1,12 +1,12 @@
-//! What people asked for and nobody has written yet, in the order it came, per resource.
+//! Queues of the tasks that are not written yet: one per resource, in the order of arrival.
 //!
-//! Each resource that a master has work for owns a [`Slot`], a small number that the other
-//! tables index by. A task is *waiting* in its slot or *taken* (in a batch, or forwarded);
-//! both count against the bounds, so a batch that comes back always fits.
+//! Each resource that a master has work for owns a [`Slot`], a small number by which the other
+//! tables are indexed. A task is *waiting* in its slot or *taken* (in a batch, or forwarded).
+//! Both count against the bounds, so a batch that comes back always fits.
 //!
 //! 1. `0 <= taken`, and waiting plus taken never exceeds the bounds.
-//! 2. Within a slot tasks leave in the order they came; a returned batch stands before all else.
-//! 3. A batch of a board is posts only, or one creation. A task that must go alone does.
+//! 2. Tasks of a slot leave in the order they came; a returned batch goes before all others.
+//! 3. A batch of a board is posts only, or one creation. A task marked *alone* shares no batch.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,60 +19,60 @@ use crate::model::{
     time::Mono,
 };
 
-/// A resource's place in a master's tables. Small, dense, reused after [`TaskQueue::retire`].
+/// Index of a resource in a master's tables. Small, dense, reused after [`TaskQueue::retire`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
 
 impl Slot {
-    /// As an index.
+    /// Returns the slot as an index.
     #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// A task's number in one life of one master.
+/// Number of a task, unique in one life of one master.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId(pub u64);
 
-/// Whose task it is.
+/// Node that a task came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// A person's on this master.
+    /// This master: a client sent it here.
     Local,
-    /// Another master's; never forwarded again.
+    /// Another master; the task is never forwarded again.
     Forwarded(NodeId),
 }
 
-/// A task in a queue.
+/// Task in a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its number.
+    /// Task's number.
     pub id: TaskId,
-    /// Whose it is.
+    /// Node that the task came from.
     pub origin: Origin,
-    /// It was sent somewhere: from now on "nothing was done" would be a guess.
+    /// Whether the task was ever sent to another node. From then on it may have been written.
     pub sent: bool,
-    /// It goes in a batch of its own.
+    /// Whether the task must go in a batch of its own.
     pub alone: bool,
-    /// When it came.
+    /// Time at which the task arrived.
     pub came_at: Mono,
-    /// What to write.
+    /// Write to carry out.
     pub task: Task,
 }
 
 impl Entry {
-    /// Whether another master sent it here.
+    /// Returns whether another master sent the task here.
     #[must_use]
     pub const fn is_foreign(&self) -> bool {
         matches!(self.origin, Origin::Forwarded(_))
     }
 }
 
-/// A bound is reached. The task was not queued.
+/// Refusal of a task because a bound is reached. The task was not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueueFull {
-    /// This resource has `queue_tasks_max` tasks.
+    /// The resource has `queue_tasks_max` tasks.
     #[error("the queue of this resource is full")]
     Resource,
     /// All resources together have `queue_total_max` tasks.
@@ -83,14 +83,14 @@ pub enum QueueFull {
     Resources,
 }
 
-/// The bounds of a [`TaskQueue`].
+/// Bounds of a [`TaskQueue`].
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Tasks of one resource.
+    /// Most tasks of one resource.
     pub tasks_max: usize,
-    /// Tasks in all.
+    /// Most tasks of all resources together.
     pub total_max: usize,
-    /// Resources with a slot.
+    /// Most resources with a slot.
     pub resources_max: usize,
 }
 
@@ -101,9 +101,9 @@ struct Lane {
     taken: usize,
 }
 
-/// The queues of one master.
+/// Task queues of one master.
 ///
-/// Boards are looked up, never iterated.
+/// The hash map of boards is only looked up, never iterated, so its order decides nothing.
 #[derive(Debug)]
 pub struct TaskQueue {
     bounds: Bounds,
@@ -115,7 +115,7 @@ pub struct TaskQueue {
 }
 
 impl TaskQueue {
-    /// Empty queues.
+    /// Creates queues without tasks.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
         Self {
@@ -128,7 +128,7 @@ impl TaskQueue {
         }
     }
 
-    /// The slot of a resource, given one if it has none.
+    /// Returns the slot of a resource, and gives it one if it has none.
     ///
     /// # Errors
     /// [`QueueFull::Resources`]; nothing changed.
@@ -151,7 +151,7 @@ impl TaskQueue {
         Ok(slot)
     }
 
-    /// The slot of a resource, if it has one.
+    /// Returns the slot of a resource, if it has one.
     #[must_use]
     pub fn find(&self, resource: &Resource) -> Option<Slot> {
         match resource {
@@ -160,31 +160,32 @@ impl TaskQueue {
         }
     }
 
-    /// The slot of a task's resource when `master` does it, given one if it has none.
+    /// Returns the slot of a task that `master` coordinates, and gives its resource one if it has
+    /// none.
     ///
     /// # Errors
     /// [`QueueFull::Resources`]; nothing changed.
     pub fn slot_of(&mut self, task: &Task, master: NodeId) -> Result<Slot, QueueFull> {
         let known = match task {
-            // Without a copy of its name: this is once per task.
+            // Without a copy of the board's name: this runs once per task.
             Task::Post { board, .. } | Task::CreateBoard { board } => self.boards.get(board),
             _ => self.sessions.get(&master),
         };
         known.copied().map_or_else(|| self.slot(&task.resource(master)), Ok)
     }
 
-    /// The resource of a slot; `None` when it was retired.
+    /// Returns the resource of a slot; `None` when the slot was retired.
     #[must_use]
     pub fn resource(&self, slot: Slot) -> Option<&Resource> {
         self.lanes.get(slot.index())?.resource.as_ref()
     }
 
-    /// All slots in use, ascending.
+    /// Iterates over all slots in use, ascending.
     pub fn slots(&self) -> impl Iterator<Item = (Slot, &Resource)> {
         self.lanes.iter().zip(0..).filter_map(|(lane, n)| Some((Slot(n), lane.resource.as_ref()?)))
     }
 
-    /// Puts a task at the end of its queue.
+    /// Appends a task to its queue.
     ///
     /// # Errors
     /// [`QueueFull`] with the task, which was not queued.
@@ -202,8 +203,8 @@ impl TaskQueue {
         Ok(())
     }
 
-    /// Takes the next batch: at most this many tasks and bytes (one task always fits); none when
-    /// the slot has no work. Moves into `batch`, which is cleared first.
+    /// Moves the next batch into `batch`, which is cleared first: at most this many tasks and
+    /// bytes, but at least one task if any waits.
     pub fn take_batch(
         &mut self,
         slot: Slot,
@@ -229,7 +230,7 @@ impl TaskQueue {
         lane.taken += batch.len();
     }
 
-    /// Takes the first waiting task that `wanted` accepts: one to forward, or to refuse.
+    /// Takes the first waiting task that `wanted` accepts, to forward or to refuse it.
     pub fn take_where(
         &mut self,
         slot: Slot,
@@ -242,13 +243,13 @@ impl TaskQueue {
         Some(entry)
     }
 
-    /// Whether a task waits that `wanted` accepts.
+    /// Returns whether any waiting task is accepted by `wanted`.
     #[must_use]
     pub fn has_waiting(&self, slot: Slot, wanted: impl FnMut(&Entry) -> bool) -> bool {
         self.lanes[slot.index()].waiting.iter().any(wanted)
     }
 
-    /// Puts taken tasks back before all others, in their order.
+    /// Puts taken tasks back before all others, in the same order.
     pub fn put_back(&mut self, slot: Slot, entries: impl DoubleEndedIterator<Item = Entry>) {
         let lane = &mut self.lanes[slot.index()];
         for entry in entries.rev() {
@@ -257,7 +258,7 @@ impl TaskQueue {
         }
     }
 
-    /// So many taken tasks have ended.
+    /// Ends this many taken tasks.
     pub fn end(&mut self, slot: Slot, tasks: usize) {
         let lane = &mut self.lanes[slot.index()];
         debug_assert!(lane.taken >= tasks, "invariant 1: more tasks end than were taken");
@@ -265,7 +266,7 @@ impl TaskQueue {
         self.total -= tasks;
     }
 
-    /// Gives a slot up for reuse. `false`, and nothing changed, while it has tasks.
+    /// Frees a slot for reuse. Returns `false`, and changes nothing, while the slot has tasks.
     pub fn retire(&mut self, slot: Slot) -> bool {
         let lane = &mut self.lanes[slot.index()];
         if !lane.waiting.is_empty() || lane.taken > 0 {
@@ -280,25 +281,25 @@ impl TaskQueue {
         true
     }
 
-    /// Tasks waiting in a slot.
+    /// Returns the number of tasks waiting in a slot.
     #[must_use]
     pub fn waiting(&self, slot: Slot) -> usize {
         self.lanes[slot.index()].waiting.len()
     }
 
-    /// The first waiting task of a slot.
+    /// Returns the first waiting task of a slot.
     #[must_use]
     pub fn front(&self, slot: Slot) -> Option<&Entry> {
         self.lanes[slot.index()].waiting.front()
     }
 
-    /// Tasks taken from a slot and not ended.
+    /// Returns the number of tasks taken from a slot and not ended.
     #[must_use]
     pub fn taken(&self, slot: Slot) -> usize {
         self.lanes[slot.index()].taken
     }
 
-    /// Waiting and taken tasks of all slots.
+    /// Returns the number of waiting and taken tasks of all slots.
     #[must_use]
     pub const fn total(&self) -> usize {
         self.total
@@ -342,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_creation_never_shares_a_batch() {
+    fn creation_of_a_board_shares_no_batch() {
         let mut queue = queue(10, 10);
         let slot = queue.slot(&board("lobby")).expect("room");
         for id in [1, 2, 4] {
@@ -368,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_must_go_alone_does() {
+    fn task_marked_alone_shares_no_batch() {
         let mut queue = queue(10, 10);
         let slot = queue.slot(&board("lobby")).expect("room");
         for id in 1..=3 {
@@ -379,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_bounded_by_bytes_but_never_empty() {
+    fn batch_is_bounded_by_bytes_but_not_empty() {
         let mut queue = queue(10, 10);
         let slot = queue.slot(&board("lobby")).expect("room");
         let weight = post(1).task.weight();
@@ -394,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_is_reused_only_when_its_work_is_done() {
+    fn slot_is_reused_only_after_its_tasks_ended() {
         let mut queue = queue(10, 10);
         let lobby = queue.slot(&board("lobby")).expect("room");
         let dev = queue.slot(&board("dev")).expect("room");
@@ -411,9 +412,9 @@ mod tests {
     }
 
     proptest! {
-        /// Against a plain list of ids: order, bounds and counts hold whatever happens.
+        /// Compares order, bounds and counts with a plain list of ids.
         #[test]
-        fn it_behaves_like_a_list(moves in prop::collection::vec((0..4u8, 1..5usize), 1..200)) {
+        fn queue_behaves_like_a_list(moves in prop::collection::vec((0..4u8, 1..5usize), 1..200)) {
             let mut queue = queue(8, 8);
             let slot = queue.slot(&board("lobby")).expect("room");
             let mut waiting = VecDeque::new();

@@ -38,7 +38,7 @@ fn tails_at(last: u64, posts_max: usize) -> Tails {
 }
 
 #[test]
-fn a_tail_goes_on_or_says_what_it_lacks() {
+fn tail_is_extended_or_reports_the_gap() {
     let lobby = BoardName::lobby();
     let mut tails = tails_at(10, 4);
     let mut apply = |from, to| tails.apply(EPOCH, &lobby, &posts(from, to));
@@ -53,7 +53,7 @@ fn a_tail_goes_on_or_says_what_it_lacks() {
 }
 
 #[test]
-fn a_new_store_epoch_empties_and_an_old_reading_changes_nothing() {
+fn new_store_epoch_empties_tails_and_an_old_reading_changes_nothing() {
     let lobby = BoardName::lobby();
     let mut tails = tails_at(10, 4);
     let noted = tails.on_boards(&ends(8, 3));
@@ -64,7 +64,7 @@ fn a_new_store_epoch_empties_and_an_old_reading_changes_nothing() {
 }
 
 #[test]
-fn a_read_is_whole_or_the_stores() {
+fn read_is_answered_whole_from_memory_or_left_to_the_store() {
     let lobby = BoardName::lobby();
     let mut tails = tails_at(10, 4);
     tails.apply(EPOCH, &lobby, &posts(11, 16));
@@ -80,7 +80,7 @@ fn a_read_is_whole_or_the_stores() {
 }
 
 #[test]
-fn a_short_board_is_read_whole_from_memory() {
+fn short_board_is_read_whole_from_memory() {
     let lobby = BoardName::lobby();
     let mut tails = tails_at(0, 4);
     tails.apply(EPOCH, &lobby, &posts(1, 3));
@@ -92,7 +92,7 @@ fn a_short_board_is_read_whole_from_memory() {
 }
 
 #[test]
-fn a_stream_begins_at_its_cursor_or_says_why_not() {
+fn stream_opens_at_its_cursor_or_with_a_reset_reason() {
     let (lobby, dev): (_, BoardName) = (BoardName::lobby(), "dev".parse().expect("a board"));
     let tails = tails_at(10, 4);
     let open_with = |text: &str, read: Option<&Boards>| {
@@ -113,7 +113,7 @@ fn a_stream_begins_at_its_cursor_or_says_why_not() {
 }
 
 #[test]
-fn a_reader_is_reset_when_the_store_was_restored() {
+fn reader_is_reset_after_the_store_was_restored() {
     let lobby = BoardName::lobby();
     let mut tails = tails_at(10, 4);
     let (mut reader, _) = Reader::open(&tails, std::slice::from_ref(&lobby), &Ok(None), None);
@@ -127,9 +127,10 @@ fn a_reader_is_reset_when_the_store_was_restored() {
 }
 
 proptest! {
-    /// Tellings in any order and overlap, gaps asked for as told: the reader gets 1..n once.
+    /// Applies posts in any order and overlap, and reads gaps from the store: the reader gets
+    /// each post once.
     #[test]
-    fn a_reader_is_given_every_post_once_in_order(
+    fn reader_gets_every_post_once_in_order(
         told in proptest::collection::vec((1..40_u64, 0..6_u64, any::<bool>()), 0..60),
         start in 0..40_u64,
         posts_max in 1..6_usize,

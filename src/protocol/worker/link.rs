@@ -67,7 +67,7 @@ impl Worker {
     /// The link to the master ended; with what the master said, if it did.
     pub fn on_link_ended(&mut self, now: Mono, close: Option<&Close>, out: &mut Vec<Effect>) {
         let Phase::Registered { addr, .. } = &self.phase else { return };
-        self.search.begin(now, addr, close);
+        self.search.restart(now, addr, close);
         self.phase = Phase::Searching { next: now };
         out.push(Effect::FaultPoint(FaultPoint::WorkerMigrating));
     }
