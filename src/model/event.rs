@@ -36,7 +36,7 @@ pub enum Event {
         node: NodeId,
         /// The registration that ended.
         registration: Registration,
-        /// What was seen.
+        /// Symptom, for logs.
         why: String,
     },
     /// A worker entered this master's failed list.
