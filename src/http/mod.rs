@@ -49,8 +49,8 @@ use crate::{
     env::{Env, Listener},
     model::{
         ids::SessionKey,
-        message::{Task, TaskResult},
-        outcome::Outcome,
+        message::Task,
+        outcome::{Outcome, TaskResult},
     },
     node::handle::{MasterHandle, ReadError, Stopped},
 };

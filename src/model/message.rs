@@ -15,8 +15,8 @@ use crate::model::{
         Author, BoardName, Domain, NodeId, Post, PostId, Registration, Resource, Role, Seq,
         SessionKey, StoreEpoch, UserId,
     },
-    outcome::Outcome,
-    rows::{Holder, NewPost, Page, Permission, Range, SessionRow, StoreError},
+    outcome::{Outcome, TaskResult},
+    rows::{Holder, NewPost, Page, Permission, Range, SessionRow},
 };
 
 /// Largest number of tasks in one batch, on any node. Longer received lists are refused: a
@@ -145,38 +145,6 @@ impl Task {
             _ => FIXED,
         }
     }
-}
-
-/// Outcome of one task of a batch that the store accepted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TaskResult {
-    /// The post is in its board by this write.
-    Committed {
-        /// Its place in the board.
-        seq: Seq,
-        /// Store time of the commit, ms since the Unix epoch.
-        posted_at_ms: u64,
-    },
-    /// The post was in its board already.
-    Duplicate {
-        /// Its place in the board.
-        seq: Seq,
-        /// Store time of the first commit, ms since the Unix epoch.
-        posted_at_ms: u64,
-    },
-    /// The post's id stands for another text or board; nothing changed.
-    Conflict,
-    /// The post never appears: this task cancelled it, or it is a post that was cancelled before.
-    Cancelled,
-    /// The post that was to be cancelled is in its board.
-    AlreadyCommitted(Box<Post>),
-    /// The ticket is spent for this session.
-    Session(Box<SessionRow>),
-    /// Any other task is done.
-    Done,
-    /// A rule of the store refused the task ([`StoreError::Unknown`] or [`StoreError::Refused`]);
-    /// the other tasks of its batch stand.
-    Refused(Box<StoreError>),
 }
 
 /// Work for a worker: one batch under one permission, written in one transaction. The tasks of a

@@ -25,7 +25,8 @@ use crate::{
     env::BoxFuture,
     model::{
         ids::{BoardName, Incarnation, NodeId, PostId, Resource, SessionKey, UserId},
-        message::{Task, TaskResult},
+        message::Task,
+        outcome::TaskResult,
         rows::*,
     },
 };

@@ -10,7 +10,8 @@ use super::{
 };
 use crate::model::{
     ids::{BoardName, Incarnation, NodeId, PostId, Resource, SessionKey, UserId},
-    message::{Task, TaskResult},
+    message::Task,
+    outcome::TaskResult,
 };
 
 /// Boards that a store holds at most.

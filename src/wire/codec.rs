@@ -88,7 +88,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::message::{AssignReply, Direct, Request, Response, TaskResult, Update, Welcome},
+        model::{
+            message::{AssignReply, Direct, Request, Response, Update, Welcome},
+            outcome::TaskResult,
+        },
         store::Op,
     };
 

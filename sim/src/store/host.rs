@@ -8,7 +8,7 @@ use std::{
 
 use chatchat::{
     env::{BoxFuture, BoxStream, Env},
-    model::{event::FaultPoint, message::TaskResult, rows::StoreError},
+    model::{event::FaultPoint, outcome::TaskResult, rows::StoreError},
     store::{
         Backend, Op, Reply, Store,
         sqlite::{NewCluster, SqliteCore},

@@ -10,10 +10,7 @@ use crate::{
         body::{BoardPath, JsonBody},
         shape::{BoardList, BoardShape, ReadMark, boards_of},
     },
-    model::{
-        ids::Seq,
-        message::{Task, TaskResult},
-    },
+    model::{ids::Seq, message::Task, outcome::TaskResult},
 };
 
 /// `GET /api/v1/boards`

@@ -18,7 +18,8 @@ use crate::{
     model::{
         event::FaultPoint,
         ids::{PostId, PostText, Seq},
-        message::{Task, TaskResult},
+        message::Task,
+        outcome::TaskResult,
         rows::{Found, NewPost, Page, Range, SessionRow},
     },
     node::handle::Consistency,

@@ -20,7 +20,8 @@ use crate::{
     },
     model::{
         ids::{Author, UserName},
-        message::{Task, TaskResult},
+        message::Task,
+        outcome::TaskResult,
         rows::{Boards, SessionRow},
     },
     node::handle::{MasterInfo, ReadError},

@@ -15,8 +15,8 @@ use crate::{
             BoardName, Cursor, Domain, Incarnation, KeyEpoch, NodeId, Post, PostId, Registration,
             Role, Seq, SessionKey, StoreEpoch, Token, UserId,
         },
-        message::{MemberState, Task, TaskResult},
-        outcome::Outcome,
+        message::{MemberState, Task},
+        outcome::{Outcome, TaskResult},
         rows::{ActiveUser, Boards, Found, NewPost, Page, Range, SessionRow, StoreError},
     },
     node::handle::{

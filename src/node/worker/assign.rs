@@ -12,7 +12,8 @@ use crate::{
     env::{Env, TimedOut},
     model::{
         ids::{NodeId, Post, Resource, Token},
-        message::{Assign, AssignReply, Response, Task, TaskResult, Update},
+        message::{Assign, AssignReply, Response, Task, Update},
+        outcome::TaskResult,
         rows::{Permission, StoreError},
     },
     store::Store,

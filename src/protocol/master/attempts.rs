@@ -8,8 +8,8 @@ use super::{Effect, Master};
 use crate::{
     model::{
         ids::{BoardName, Post, Resource, StoreEpoch},
-        message::{AssignReply, Task, TaskResult, Update},
-        outcome::Outcome,
+        message::{AssignReply, Task, Update},
+        outcome::{Outcome, TaskResult},
         rows::{DeadLetter, NewPost, SessionRow},
         time::Mono,
     },

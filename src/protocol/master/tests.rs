@@ -10,9 +10,8 @@ use crate::model::{
         Author, BoardName, Fingerprint, Incarnation, PostId, Registration, Role, Seq, StoreEpoch,
         UserId,
     },
-    message::{
-        AssignReply, Beat, CloseReason, Fact, ForwardReply, Member, MemberState, TaskResult,
-    },
+    message::{AssignReply, Beat, CloseReason, Fact, ForwardReply, Member, MemberState},
+    outcome::TaskResult,
     rows::{Lease, NewPost, Renewed},
 };
 

@@ -34,11 +34,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, pa
 use self::sql::{Columns, int};
 pub use self::{file::open, schema::NewCluster, write_lock::holder_of_lock};
 use super::{ClusterRow, Op, Reply, StoreError};
-use crate::model::{
-    ids::StoreEpoch,
-    message::{Task, TaskResult},
-    rows::Permission,
-};
+use crate::model::{ids::StoreEpoch, message::Task, outcome::TaskResult, rows::Permission};
 
 /// More than the statements there are, so that each is compiled once per connection.
 const STATEMENTS_MAX: usize = 128;

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     model::{
         ids::{Author, BoardName, Post, PostId, Seq, UserId},
-        message::TaskResult,
+        outcome::TaskResult,
         rows::{Boards, Found, NewPost, Page, Permission, Range, StoreError},
     },
     store::{BOARDS_MAX, READ_BYTES_MAX, READ_POSTS_MAX},

@@ -17,7 +17,8 @@ use super::{
 };
 use crate::model::{
     ids::{BoardName, NodeId, Resource, StoreEpoch, Token},
-    message::{BATCH_TASKS_MAX, Task, TaskResult},
+    message::{BATCH_TASKS_MAX, Task},
+    outcome::TaskResult,
     rows::{NewPost, Permission, StoreError, WriteRow},
 };
 

@@ -6,7 +6,7 @@ use super::{DONE, Lab, author, board, fenced, holder, name_of, post, post_id};
 use crate::{
     model::{
         ids::{BoardName, PostText, Resource, Seq, UserId},
-        message::TaskResult,
+        outcome::TaskResult,
         rows::{Found, NewPost, Page, Range, Renewed, StoreError},
     },
     store::{BOARDS_MAX, READ_BYTES_MAX},

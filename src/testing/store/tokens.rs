@@ -3,7 +3,8 @@
 use super::{Lab, Leased, author, board, fenced, holder, key, name_of, node, post, post_id};
 use crate::model::{
     ids::{BoardName, Incarnation, Resource, Seq, StoreEpoch, Token, UserId},
-    message::{Task, TaskResult},
+    message::Task,
+    outcome::TaskResult,
     rows::{Holder, Permission, Range, StoreError},
 };
 

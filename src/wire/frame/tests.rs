@@ -3,8 +3,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     ids::{Author, BoardName, NodeId, PostId, Registration, Resource, Seq, Token, UserId},
-    message::{Assign, AssignReply, ForwardReply, Task, TaskResult, Update},
-    outcome::Outcome,
+    message::{Assign, AssignReply, ForwardReply, Task, Update},
+    outcome::{Outcome, TaskResult},
     rows::{NewPost, Permission, Range},
 };
 

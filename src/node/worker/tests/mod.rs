@@ -9,9 +9,9 @@ use crate::{
     model::{
         ids::{BoardName, Registration, Seq},
         message::{
-            AssignReply, Close, CloseReason, Direct, MemberState, Request, Response, TaskResult,
-            Update,
+            AssignReply, Close, CloseReason, Direct, MemberState, Request, Response, Update,
         },
+        outcome::TaskResult,
         rows::{Page, Range},
     },
     store::Store,

@@ -13,7 +13,8 @@ use crate::{
     env::real::{RealWorld, TempDir},
     model::{
         ids::{Author, BoardName, Incarnation, NodeId, PostId, Resource, Seq, Token, UserId},
-        message::{Task, TaskResult},
+        message::Task,
+        outcome::TaskResult,
         rows::{DeadLetter, Holder, Lease, NewPost, Permission, Range},
     },
     store::sqlite::write_lock::beside,
