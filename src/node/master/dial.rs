@@ -89,7 +89,7 @@ impl Driver {
             .filter(|row| {
                 !self.dialer.under_way.contains(&row.node)
                     && !self.dialer.not_before.contains_key(&row.node)
-                    && !self.door.denies(&row.node)
+                    && !self.gate.lists().is_denied(&row.node)
             })
             .cloned()
             .collect();

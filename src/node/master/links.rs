@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{Done, Driver, Waiter, admission::Door, effects};
+use super::{Done, Driver, Waiter, admission::AdmissionGate, effects};
 use crate::{
     comm::{
         Incoming, Link, LinkEnd, Responder, Secured,
@@ -39,7 +39,7 @@ pub(super) struct Arrival {
 pub(super) async fn accept_all(
     env: Env,
     mut listener: Box<dyn Listener>,
-    door: Arc<Door>,
+    gate: Arc<AdmissionGate>,
     acceptor: Arc<Acceptor>,
     connections: ConnectionLimit,
     done: mpsc::Sender<Done>,
@@ -64,10 +64,10 @@ pub(super) async fn accept_all(
             }
             continue;
         };
-        let (of_node, door) = (env.clone(), Arc::clone(&door));
+        let (of_node, gate) = (env.clone(), Arc::clone(&gate));
         let (acceptor, done) = (Arc::clone(&acceptor), done.clone());
         env.spawn("handshake", async move {
-            match accept(&of_node, stream, door.as_ref(), &acceptor, permit).await {
+            match accept(&of_node, stream, gate.as_ref(), &acceptor, permit).await {
                 Ok((secured, ready)) => {
                     let arrival = Box::new(Arrival { secured, ready });
                     let _ = done.send(Done::Accepted(arrival)).await;

@@ -33,7 +33,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use self::{
-    admission::Door,
+    admission::AdmissionGate,
     streams::{OpenStreams, StreamId},
 };
 use super::handle::{Ask, ByeReason, Consistency, MasterHandle, MasterInfo, ReadError, Readiness};
@@ -56,7 +56,7 @@ use crate::{
     model::{
         event::Event,
         ids::{BoardName, Domain, Incarnation, KeyEpoch, LinkId, NodeId, Resource, SessionKey},
-        message::{ForwardReply, Member},
+        message::ForwardReply,
         outcome::Outcome,
         rows::{Active, Boards, Holder, Lease, MasterRow, Page, Renewed, SessionRow, StoreError},
         time::Mono,
@@ -255,10 +255,9 @@ struct Driver {
     results: mpsc::Receiver<Done>,
     incoming: mpsc::Receiver<(LinkId, Incoming)>,
     to_incoming: mpsc::Sender<(LinkId, Incoming)>,
-    door: Arc<Door>,
+    gate: Arc<AdmissionGate>,
     dialer: dial::Dialer,
     fanout: Fanout,
-    keys: Arc<EpochKeys>,
     links: BTreeMap<LinkId, Link>,
     limits: LinkLimits,
     last_link: u64,
@@ -325,7 +324,7 @@ impl Driver {
         let now = env.now();
         let (done, results) = mpsc::channel(DONE_MAX);
         let (to_incoming, incoming) = mpsc::channel(INCOMING_MAX);
-        let door = Door::new(&env, store.clone(), domain, Arc::clone(&keys), &config);
+        let gate = AdmissionGate::new(&env, store.clone(), domain, keys, &config);
         let reception = Reception {
             identity: Arc::clone(&identity),
             name: name.clone(),
@@ -347,7 +346,7 @@ impl Driver {
         let accept = links::accept_all(
             env.clone(),
             listener,
-            Arc::clone(&door),
+            Arc::clone(&gate),
             acceptor,
             ConnectionLimit::new(PENDING_MAX, PENDING_PER_HOST_MAX),
             done.clone(),
@@ -360,10 +359,9 @@ impl Driver {
             results,
             incoming,
             to_incoming,
-            door,
+            gate,
             dialer,
             fanout,
-            keys,
             links: BTreeMap::new(),
             limits: LinkLimits::of(&config),
             last_link: 0,
@@ -506,8 +504,7 @@ impl Driver {
 
     /// Members of the directory, for those who join.
     fn note_directory(&self) {
-        let members: Vec<Member> = self.core.registry().members().cloned().collect();
-        self.door.set_directory(members);
+        self.gate.lists().set_directory(self.core.registry().members().cloned());
     }
 
     /// Says goodbye to everyone: leases, streams, links, the store's list.

@@ -71,13 +71,13 @@ impl Driver {
             self.take_boards(&boards);
         }
         if let Some(rows) = &masters {
-            self.door.set_masters(rows);
+            self.gate.lists().set_masters(rows);
         }
         self.core.on_masters(now, masters, &mut self.out);
         self.note_masters();
         self.note_directory();
         if let Some(admission) = admission {
-            self.door.set_admission(admission);
+            self.gate.lists().set_admission(admission);
         }
         if let Some(users) = users {
             self.take_users(users);

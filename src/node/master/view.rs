@@ -76,8 +76,8 @@ impl Driver {
             .collect();
         ClusterView {
             node: self.me.id,
-            domain: self.keys.domain(),
-            key_epoch: self.keys.epoch(),
+            domain: self.gate.keys().domain(),
+            key_epoch: self.gate.keys().epoch(),
             store_epoch: self.tails.epoch(),
             store: if core.is_strong(now) { Consistency::Strong } else { Consistency::Weak },
             nodes,

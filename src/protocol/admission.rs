@@ -1,0 +1,269 @@
+//! Admission lists: a master's copy of who may join, refreshed from the store.
+//!
+//! 1. A denied node has no guard and is never admitted, whatever else lists it.
+//! 2. A worker is admitted under the key and role that it was enrolled with, and no other.
+//! 3. Strangers make the master read the store at most once in [`REFRESH_INTERVAL`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::model::{
+    ids::{Fingerprint, NodeId, Role},
+    message::Member,
+    rows::{Admission, Enrolled, JoinToken, MasterRow},
+    time::Mono,
+};
+
+/// Shortest time between two refreshes that strangers cause.
+pub const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Standing of a worker that proved which key it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Enrolled with this key, as a worker.
+    Enrolled(Enrolled),
+    /// Enrolled with another key or in another role.
+    Mismatch,
+    /// Not enrolled, as far as this copy knows.
+    Unknown,
+}
+
+/// Copy of the store's admission lists, of its masters, and of the directory for newcomers.
+#[derive(Debug)]
+pub struct AdmissionLists {
+    tokens: Vec<JoinToken>,
+    allowed: BTreeMap<NodeId, Enrolled>,
+    denied: BTreeSet<NodeId>,
+    masters: BTreeMap<NodeId, MasterRow>,
+    directory: Vec<Member>,
+    directory_max: usize,
+    refreshed_at: Option<Mono>,
+}
+
+impl AdmissionLists {
+    /// Returns empty lists with a directory of at most `directory_max` members.
+    #[must_use]
+    pub const fn new(directory_max: usize) -> Self {
+        Self {
+            tokens: Vec::new(),
+            allowed: BTreeMap::new(),
+            denied: BTreeSet::new(),
+            masters: BTreeMap::new(),
+            directory: Vec::new(),
+            directory_max,
+            refreshed_at: None,
+        }
+    }
+
+    /// Replaces tokens, enrolled and denied nodes by what the store holds.
+    pub fn set_admission(&mut self, admission: Admission) {
+        let Admission { tokens, allowed, denied } = admission;
+        self.tokens = tokens;
+        self.allowed = allowed.into_iter().map(|row| (row.node, row)).collect();
+        self.denied = denied.into_iter().collect();
+    }
+
+    /// Replaces the masters by those that the store lists.
+    pub fn set_masters(&mut self, rows: &[MasterRow]) {
+        self.masters = rows.iter().map(|row| (row.node, row.clone())).collect();
+    }
+
+    /// Replaces the directory; members over the bound are left out.
+    pub fn set_directory(&mut self, members: impl IntoIterator<Item = Member>) {
+        self.directory = members.into_iter().take(self.directory_max).collect();
+    }
+
+    /// Adds a node that was enrolled just now.
+    pub fn on_enrolled(&mut self, row: Enrolled) {
+        self.allowed.insert(row.node, row);
+    }
+
+    /// Returns whether the lists are to be read from the store now, for a guard or a master that
+    /// they lack; then counts that as done.
+    #[must_use]
+    pub fn begin_refresh(&mut self, now: Mono) -> bool {
+        let is_due = self.refreshed_at.is_none_or(|at| now.since(at) >= REFRESH_INTERVAL);
+        if is_due {
+            self.refreshed_at = Some(now);
+        }
+        is_due
+    }
+
+    /// Returns the directory that a newcomer is given.
+    #[must_use]
+    pub fn directory(&self) -> &[Member] {
+        &self.directory
+    }
+
+    /// Returns whether a node was expelled.
+    #[must_use]
+    pub fn is_denied(&self, node: &NodeId) -> bool {
+        self.denied.contains(node)
+    }
+
+    /// Returns the guard of a join token.
+    #[must_use]
+    pub fn token_guard(&self, id: [u8; 8]) -> Option<[u8; 32]> {
+        self.tokens.iter().find(|token| token.id == id).map(|token| token.guard)
+    }
+
+    /// Returns the guard of a worker or a master. A denied node has none: it is not worth the
+    /// RSA operations of a reply.
+    #[must_use]
+    pub fn node_guard(&self, node: &NodeId) -> Option<[u8; 32]> {
+        if self.is_denied(node) {
+            return None;
+        }
+        let worker = self.allowed.get(node).map(|row| row.guard);
+        worker.or_else(|| self.masters.get(node).map(|row| row.guard))
+    }
+
+    /// Returns whether the store lists a master of this id and key.
+    #[must_use]
+    pub fn is_master(&self, node: &NodeId, spki: &[u8]) -> bool {
+        self.masters.get(node).is_some_and(|row| row.spki == spki)
+    }
+
+    /// Returns the standing of a worker with this key.
+    #[must_use]
+    pub fn worker(&self, node: &NodeId, key: &Fingerprint) -> Standing {
+        match self.allowed.get(node) {
+            Some(row) if row.role == Role::Worker && row.fingerprint == *key => {
+                Standing::Enrolled(row.clone())
+            }
+            Some(_) => Standing::Mismatch,
+            None => Standing::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        ids::{Incarnation, Registration},
+        message::{Fact, MemberState},
+    };
+
+    fn node(n: u8) -> NodeId {
+        NodeId([n; 16])
+    }
+
+    fn at(ms: u64) -> Mono {
+        Mono::ZERO + Duration::from_millis(ms)
+    }
+
+    fn enrolled(n: u8, role: Role) -> Enrolled {
+        Enrolled { node: node(n), fingerprint: Fingerprint([n; 32]), role, guard: [n; 32] }
+    }
+
+    fn master(n: u8) -> MasterRow {
+        MasterRow {
+            node: node(n),
+            incarnation: Incarnation(1),
+            beat: 0,
+            http: String::new(),
+            link: String::new(),
+            spki: vec![n; 8],
+            name: format!("master-{n}"),
+            draining: false,
+            guard: [n; 32],
+        }
+    }
+
+    /// Worker 1 is enrolled, node 2 has another role, worker 3 is expelled, master 9 is listed.
+    fn lists() -> AdmissionLists {
+        let mut lists = AdmissionLists::new(2);
+        let token = JoinToken {
+            id: [7; 8],
+            guard: [77; 32],
+            bearer_sha256: [0; 32],
+            role: Role::Worker,
+            uses_left: 1,
+            ends_at_ms: 0,
+        };
+        let allowed =
+            vec![enrolled(1, Role::Worker), enrolled(2, Role::Master), enrolled(3, Role::Worker)];
+        lists.set_admission(Admission { tokens: vec![token], allowed, denied: vec![node(3)] });
+        lists.set_masters(&[master(9)]);
+        lists
+    }
+
+    #[test]
+    fn guards_are_those_of_tokens_workers_and_masters() {
+        let lists = lists();
+        assert_eq!(lists.token_guard([7; 8]), Some([77; 32]));
+        assert_eq!(lists.token_guard([8; 8]), None);
+        assert_eq!(lists.node_guard(&node(1)), Some([1; 32]));
+        assert_eq!(lists.node_guard(&node(9)), Some([9; 32]));
+        assert_eq!(lists.node_guard(&node(5)), None);
+    }
+
+    #[test]
+    fn denied_node_has_no_guard() {
+        let mut lists = lists();
+        assert!(lists.is_denied(&node(3)));
+        assert_eq!(lists.node_guard(&node(3)), None);
+        lists.set_masters(&[master(3)]);
+        assert_eq!(lists.node_guard(&node(3)), None, "nor as a master");
+    }
+
+    #[test]
+    fn worker_is_enrolled_under_its_key_and_role_only() {
+        let lists = lists();
+        let standing = |n, key| lists.worker(&node(n), &Fingerprint([key; 32]));
+        assert_eq!(standing(1, 1), Standing::Enrolled(enrolled(1, Role::Worker)));
+        assert_eq!(standing(1, 2), Standing::Mismatch);
+        assert_eq!(standing(2, 2), Standing::Mismatch, "it is enrolled as a master");
+        assert_eq!(standing(5, 5), Standing::Unknown);
+    }
+
+    #[test]
+    fn master_is_listed_under_its_key_only() {
+        let lists = lists();
+        assert!(lists.is_master(&node(9), &[9; 8]));
+        assert!(!lists.is_master(&node(9), &[8; 8]));
+        assert!(!lists.is_master(&node(1), &[1; 8]));
+    }
+
+    #[test]
+    fn enrolled_worker_is_known_before_the_next_refresh_and_replaced_by_it() {
+        let mut lists = lists();
+        lists.on_enrolled(enrolled(5, Role::Worker));
+        let key = Fingerprint([5; 32]);
+        assert!(matches!(lists.worker(&node(5), &key), Standing::Enrolled(_)));
+        lists.set_admission(Admission::default());
+        assert_eq!(lists.worker(&node(5), &key), Standing::Unknown);
+    }
+
+    #[test]
+    fn strangers_cause_one_refresh_in_an_interval() {
+        let mut lists = lists();
+        assert!(lists.begin_refresh(at(0)));
+        assert!(!lists.begin_refresh(at(199)));
+        assert!(lists.begin_refresh(at(200)));
+        assert!(!lists.begin_refresh(at(399)));
+    }
+
+    #[test]
+    fn directory_is_bounded() {
+        let mut lists = lists();
+        let member = |n| Member {
+            fact: Fact {
+                node: node(n),
+                role: Role::Worker,
+                registration: Registration(1),
+                state: MemberState::In,
+                master: node(9),
+            },
+            name: String::new(),
+            link: None,
+            http: None,
+            spki: Vec::new(),
+        };
+        lists.set_directory((1..6).map(member));
+        assert_eq!(lists.directory(), [member(1), member(2)]);
+    }
+}
