@@ -10,5 +10,6 @@ pub mod message;
 pub mod outcome;
 pub mod recent;
 pub mod rows;
+pub mod shared;
 pub mod stream;
 pub mod time;

@@ -1,12 +1,11 @@
 //! Deliveries of a master to open streams, and the values in them.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
     ids::{Cursor, NodeId, Post},
     rows::ActiveUser,
+    shared::Shared,
 };
 
 /// Degree to which an answer may be trusted.
@@ -79,9 +78,9 @@ impl ByeReason {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
     /// A post; ascending within its board, without a gap.
-    Post(Arc<Post>),
+    Post(Shared<Post>),
     /// The active people, sent first and whenever the list changes.
-    Presence(Arc<[ActiveUser]>),
+    Presence(Shared<Vec<ActiveUser>>),
     /// Whether the master reaches the store: strong if it does.
     State(Consistency),
     /// The masters that are in, sent whenever the list changes.

@@ -9,14 +9,12 @@
 //! 2. All sequence numbers are of one store epoch; a new epoch empties every tail.
 //! 3. A reader gets a board's posts in order, each once; a jump is announced by a reset.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::model::{
     ids::{BoardName, Cursor, Post, Seq, StoreEpoch},
     rows::{Boards, Range},
+    shared::Shared,
     stream::ResetReason,
 };
 
@@ -66,7 +64,7 @@ pub struct BoardChanges {
 struct Tail {
     /// Last sequence number that is not in memory.
     base: Seq,
-    posts: VecDeque<Arc<Post>>,
+    posts: VecDeque<Shared<Post>>,
 }
 
 impl Tail {
@@ -75,7 +73,7 @@ impl Tail {
     }
 
     /// Returns up to `limit` posts after `after`, which is not below the base.
-    fn after(&self, after: Seq, limit: usize) -> Vec<Arc<Post>> {
+    fn after(&self, after: Seq, limit: usize) -> Vec<Shared<Post>> {
         let skip = usize::try_from(after.0 - self.base.0).unwrap_or(usize::MAX);
         self.posts.iter().skip(skip).take(limit).cloned().collect()
     }
@@ -176,7 +174,7 @@ impl Tails {
             return TailChange::Gap { have, want: first.seq };
         }
         let new = posts.iter().filter(|post| post.seq > have);
-        tail.posts.extend(new.map(|post| Arc::new(post.clone())));
+        tail.posts.extend(new.map(|post| Shared::new(post.clone())));
         while tail.posts.len() > self.posts_max {
             tail.posts.pop_front();
             tail.base = tail.base.next();
@@ -203,7 +201,7 @@ impl Tails {
 
     /// Returns part of a board, ascending; `None` when not all of it is in memory: ask the store.
     #[must_use]
-    pub fn read(&self, board: &BoardName, range: Range, limit: usize) -> Option<Vec<Arc<Post>>> {
+    pub fn read(&self, board: &BoardName, range: Range, limit: usize) -> Option<Vec<Shared<Post>>> {
         let tail = self.boards.get(board)?;
         let limit_seq = limit as u64;
         let (after, count) = match range {
@@ -223,7 +221,7 @@ impl Tails {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
     /// Posts that follow the reader's position; call [`Reader::delivered`] with the last.
-    Posts(Vec<Arc<Post>>),
+    Posts(Vec<Shared<Post>>),
     /// Posts that are not in memory: read the store.
     AskStore {
         /// Sequence number after which to read.

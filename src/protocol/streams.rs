@@ -15,7 +15,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
     time::Duration,
 };
 
@@ -23,6 +22,7 @@ use crate::{
     model::{
         ids::{BoardName, Seq, SessionKey},
         rows::{ActiveUser, Page},
+        shared::Shared,
         stream::{Consistency, Delivery, MasterInfo},
     },
     protocol::board::{Due, Reader, Tails},
@@ -69,7 +69,7 @@ struct Stream {
 #[derive(Debug, Default)]
 struct Newest {
     state: Option<Consistency>,
-    presence: Option<Arc<[ActiveUser]>>,
+    presence: Option<Shared<Vec<ActiveUser>>>,
     masters: Option<Vec<MasterInfo>>,
 }
 
@@ -230,8 +230,8 @@ impl<S: Copy + Ord> Streams<S> {
     }
 
     /// Tells every reader who is active.
-    pub fn set_presence(&mut self, users: &Arc<[ActiveUser]>) {
-        self.set_newest(|newest| newest.presence = Some(Arc::clone(users)));
+    pub fn set_presence(&mut self, users: &Shared<Vec<ActiveUser>>) {
+        self.set_newest(|newest| newest.presence = Some(users.clone()));
     }
 
     /// Tells every reader which masters are in.
@@ -286,7 +286,7 @@ impl Stream {
             if let Some(last) = new.last() {
                 self.reader.delivered(board, last.seq);
             }
-            self.backlog.extend(new.into_iter().map(|post| Delivery::Post(Arc::new(post))));
+            self.backlog.extend(new.into_iter().map(|post| Delivery::Post(Shared::new(post))));
         }
     }
 }

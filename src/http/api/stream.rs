@@ -203,11 +203,16 @@ impl Reader {
             Some(Delivery::Post(post)) => {
                 self.cursor.boards.insert(post.board.clone(), post.seq);
                 let id = self.cursor.to_string();
-                chunk.event("post", Some(&id), &PostShape::from((*post).clone()));
+                let data = post.encoded(|post| data_lines(&PostShape::from(post.clone())));
+                chunk.encoded("post", Some(&id), data);
             }
             Some(Delivery::Presence(users)) => {
-                let users = users.iter().map(UserShape::from).collect();
-                chunk.event("presence", None, &PresenceEvent { users });
+                let data = users.encoded(|users| {
+                    data_lines(&PresenceEvent {
+                        users: users.iter().map(UserShape::from).collect(),
+                    })
+                });
+                chunk.encoded("presence", None, data);
             }
             Some(Delivery::State(consistency)) => {
                 chunk.event("state", None, &StateEvent { consistency });
@@ -233,16 +238,27 @@ impl Reader {
     }
 }
 
+/// Returns the end of an event: its data and the empty line after it, the same for all readers.
+fn data_lines(data: &impl Serialize) -> Bytes {
+    // JSON holds no line end, so one data line is enough.
+    let data = serde_json::to_string(data).unwrap_or_default();
+    format!("data: {data}\n\n").into()
+}
+
 /// Events as text.
 #[derive(Debug, Default)]
 struct Chunk(Vec<u8>);
 
 impl Chunk {
     fn event(&mut self, name: &str, id: Option<&str>, data: &impl Serialize) {
-        // JSON holds no line end, so one data line is enough.
-        let data = serde_json::to_string(data).unwrap_or_default();
+        self.encoded(name, id, &data_lines(data));
+    }
+
+    /// Appends an event whose data lines are there already, shared with other readers.
+    fn encoded(&mut self, name: &str, id: Option<&str>, data: &[u8]) {
         let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
-        self.0.extend_from_slice(format!("event: {name}\n{id}data: {data}\n\n").as_bytes());
+        self.0.extend_from_slice(format!("event: {name}\n{id}").as_bytes());
+        self.0.extend_from_slice(data);
     }
 
     fn hello(&mut self, hello: &Hello) {

@@ -1,12 +1,13 @@
 //! The stream of events, byte by byte.
 
-use std::sync::Arc;
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::{Answer, Ask, SECOND, Site, fake::this_master, snapshots};
 use crate::{
-    model::ids::{Author, Cursor, Post, PostId, Seq, StoreEpoch, UserId},
+    model::{
+        ids::{Author, Cursor, Post, PostId, Seq, StoreEpoch, UserId},
+        shared::Shared,
+    },
     node::handle::{ByeReason, Consistency, Delivery, ReadError, ResetReason},
 };
 
@@ -33,7 +34,7 @@ async fn until(stream: &mut DuplexStream, mark: &str) -> String {
 }
 
 fn post(seq: u64) -> Delivery {
-    Delivery::Post(Arc::new(Post {
+    Delivery::Post(Shared::new(Post {
         id: PostId([3; 16]),
         board: "lobby".parse().expect("a name"),
         seq: Seq(seq),
@@ -57,7 +58,7 @@ async fn a_stream_says_hello_then_what_happens_then_bye() {
     let masters = vec![this_master()];
     for event in [
         Delivery::State(Consistency::Strong),
-        Delivery::Presence(users.into()),
+        Delivery::Presence(Shared::new(users)),
         post(1),
         Delivery::Masters(masters.clone()),
         Delivery::Reset { reason: ResetReason::Epoch, cursor },
@@ -78,6 +79,25 @@ async fn a_stream_says_hello_then_what_happens_then_bye() {
     let seen = lines.collect::<Vec<_>>().join("\n").replace(&user_id, "USER");
     let seen = seen.replace("\n\n\n", "\n\n");
     snapshots().bind(|| insta::assert_snapshot!("http_stream", seen));
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_share_one_encoding_and_add_their_own_cursors() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    let Delivery::Post(shared) = post(5) else { unreachable!() };
+    // A mark instead of the post: a reader that encoded it once more would not show this.
+    shared.encoded(|_| "data: \"encoded once\"\n\n".into());
+    for n in 0..8 {
+        let path = format!("/api/v1/stream?boards=lobby,b{n}&cursor=7;b{n}:1,lobby:4");
+        let mut stream = open(&site, &path, &token, None).await;
+        until(&mut stream, "beat_ms").await;
+        let events = site.fake.stream().events.expect("open");
+        events.send(Delivery::Post(shared.clone())).await.expect("read");
+        let text = until(&mut stream, "encoded once").await;
+        let event = format!("event: post\nid: 7;b{n}:0,lobby:5\ndata: \"encoded once");
+        assert!(text.contains(&event), "{text}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

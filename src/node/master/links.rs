@@ -14,7 +14,7 @@ use crate::{
     },
     env::{Env, Listener},
     model::{
-        ids::{LinkId, Role},
+        ids::{LinkId, Post, Role},
         message::{
             Beat, Close, CloseReason, Direct, Fact, Member, MemberState, Request, Response, Update,
         },
@@ -183,7 +183,7 @@ impl Driver {
     ) {
         if let Some(posts) = self.tails.read(&board, range, limit as usize) {
             let page = Page {
-                posts: posts.iter().map(|post| post.as_ref().clone()).collect(),
+                posts: posts.iter().map(|post| Post::clone(post)).collect(),
                 last_seq: self.tails.last(&board).unwrap_or_default(),
                 epoch: self.tails.epoch(),
                 as_of_ms: self.tails.as_of_ms(),

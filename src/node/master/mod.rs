@@ -58,7 +58,11 @@ use crate::{
         ids::{BoardName, Domain, Incarnation, KeyEpoch, LinkId, NodeId, Resource, SessionKey},
         message::ForwardReply,
         outcome::Outcome,
-        rows::{Active, Boards, Holder, Lease, MasterRow, Page, Renewed, SessionRow, StoreError},
+        rows::{
+            Active, ActiveUser, Boards, Holder, Lease, MasterRow, Page, Renewed, SessionRow,
+            StoreError,
+        },
+        shared::Shared,
         time::Mono,
     },
     protocol::{
@@ -273,7 +277,7 @@ struct Driver {
     presence: Presence,
     fresh_boards: Reads<reads::WantBoards>,
     fresh_users: Reads<reads::WantUsers>,
-    users: Arc<[crate::model::rows::ActiveUser]>,
+    users: Shared<Vec<ActiveUser>>,
     masters: Vec<MasterInfo>,
     /// What was said last of this master, strong and able to write.
     said: (bool, bool),
@@ -379,7 +383,7 @@ impl Driver {
             ),
             fresh_boards: Reads::default(),
             fresh_users: Reads::default(),
-            users: Arc::from([]),
+            users: Shared::new(Vec::new()),
             masters: vec![me.clone()],
             said: (false, false),
             touching: false,

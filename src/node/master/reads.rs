@@ -1,6 +1,6 @@
 //! Reads: strong ones ask the store after they arrived, weak ones a worker's node database.
 
-use std::{future::Future, sync::Arc};
+use std::future::Future;
 
 use tokio::sync::oneshot;
 
@@ -8,9 +8,10 @@ use super::{Done, Driver};
 use crate::{
     comm::Link,
     model::{
-        ids::{BoardName, Cursor, Role, SessionKey},
+        ids::{BoardName, Cursor, Post, Role, SessionKey},
         message::{Request, Response},
         rows::{Active, ActiveUser, Boards, Page, Range, SessionRow, StoreError},
+        shared::Shared,
     },
     node::handle::{Consistency, Read, ReadError, Restored, StreamHandle},
     protocol::reads::TooMany,
@@ -125,7 +126,7 @@ impl Driver {
         .flatten();
         if let Some(posts) = in_memory {
             let page = Page {
-                posts: posts.iter().map(|post| post.as_ref().clone()).collect(),
+                posts: posts.iter().map(|post| Post::clone(post)).collect(),
                 last_seq: self.tails.last(&board).unwrap_or(last).max(last),
                 epoch: boards.epoch,
                 as_of_ms: boards.as_of_ms,
@@ -189,7 +190,7 @@ impl Driver {
     ) -> impl Future<Output = Result<Read<Page>, ReadError>> + Send + 'static {
         let (links, wait) = (self.replicas(), self.config.store_timeout);
         let memory = self.tails.read(&board, range, limit as usize).map(|posts| Page {
-            posts: posts.iter().map(|post| post.as_ref().clone()).collect(),
+            posts: posts.iter().map(|post| Post::clone(post)).collect(),
             last_seq: self.tails.last(&board).unwrap_or_default(),
             epoch: self.tails.epoch(),
             as_of_ms: self.tails.as_of_ms(),
@@ -367,7 +368,7 @@ impl Driver {
                 .iter()
                 .zip(self.users.iter())
                 .all(|(a, b)| (&a.user, a.since_ms) == (&b.user, b.since_ms));
-        self.users = Arc::from(users);
+        self.users = Shared::new(users);
         if !same {
             self.streams.table.set_presence(&self.users);
             self.flush_all();

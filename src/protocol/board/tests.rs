@@ -27,7 +27,7 @@ fn ends(epoch: u64, last: u64) -> Boards {
     Boards { boards, epoch: StoreEpoch(epoch), as_of_ms: last }
 }
 
-fn seqs(posts: &[Arc<Post>]) -> Vec<u64> {
+fn seqs(posts: &[Shared<Post>]) -> Vec<u64> {
     posts.iter().map(|post| post.seq.0).collect()
 }
 
