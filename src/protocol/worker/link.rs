@@ -1,4 +1,4 @@
-//! Inputs from the search and from the link: whom it dials, registers with, and loses.
+//! Inputs from the search and from the link to the master: dial, register, lose.
 
 use super::{Effect, Phase, Worker};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     protocol::{gossip::Gossip, search::Step},
 };
 
-/// How long to wait when there is no address at all: the store may name one.
+/// Wait before the next look for an address while none is known: the store may name one.
 const NOWHERE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Worker {
@@ -26,8 +26,8 @@ impl Worker {
         };
     }
 
-    /// The master that was dialled takes this worker in, and told what it knows. The number to
-    /// say in Ready; keep it on disk before. `None` when no Welcome is awaited.
+    /// Takes in the Welcome of the master that was dialed. Returns the registration number for
+    /// Ready, which must be on disk before Ready is sent; `None` when no Welcome is awaited.
     pub fn on_welcome(
         &mut self,
         now: Mono,
@@ -45,7 +45,7 @@ impl Worker {
         Some(fact.registration)
     }
 
-    /// Ready was said: this worker is registered.
+    /// Registers this worker: Ready was sent.
     pub fn on_registered(&mut self, now: Mono, welcome: &Welcome, out: &mut Vec<Effect>) {
         let Phase::Dialing { addr } = &self.phase else { return };
         let (domain, registration) = (welcome.domain, self.own.fact.registration);
@@ -57,14 +57,14 @@ impl Worker {
         out.push(Effect::Event(Event::Join { node, registration, master }));
     }
 
-    /// The master that was dialled did not take this worker in.
+    /// Goes on with the search: the master that was dialed did not take this worker in.
     pub fn on_dial_failed(&mut self, now: Mono) {
         if matches!(self.phase, Phase::Dialing { .. }) {
             self.phase = Phase::Searching { next: now };
         }
     }
 
-    /// The link to the master ended; with what the master said, if it did.
+    /// Restarts the search: the link to the master ended, with `close` if the master sent one.
     pub fn on_link_ended(&mut self, now: Mono, close: Option<&Close>, out: &mut Vec<Effect>) {
         let Phase::Registered { addr, .. } = &self.phase else { return };
         self.search.restart(now, addr, close);
@@ -72,7 +72,7 @@ impl Worker {
         out.push(Effect::FaultPoint(FaultPoint::WorkerMigrating));
     }
 
-    /// This registration is over, as others say: begin another.
+    /// Registers again, with the same master first: others say that this registration is over.
     pub(super) fn register_again(&mut self, now: Mono, out: &mut Vec<Effect>) {
         if self.registration().is_some() {
             // Its master still counts it as in, so it says that this registration left.

@@ -1,4 +1,4 @@
-//! Inputs about who is in: members told of by the master, digests, and the store's masters.
+//! Inputs about membership: members and digests from the master, and masters' rows from the store.
 
 use super::{Effect, Phase, Worker};
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Worker {
-    /// Members were told of by the master, in answer to a digest or as news.
+    /// Takes members from the master, sent as an update or in answer to a digest.
     pub fn on_members(&mut self, now: Mono, members: Vec<Member>, out: &mut Vec<Effect>) {
         let corrections = Gossip::corrections(&self.registry, &members);
         let own = members.iter().find(|member| member.fact.node == self.own.fact.node);
@@ -28,12 +28,12 @@ impl Worker {
         }
     }
 
-    /// The master's digest came.
+    /// Answers the master's digest.
     pub fn on_digest(&mut self, theirs: [u8; 16], out: &mut Vec<Effect>) {
         out.extend(self.gossip.on_digest(&self.registry, theirs).map(Effect::Send));
     }
 
-    /// Whether a fact of this worker ends the registration that it has.
+    /// Returns whether a fact of this worker ends its current registration.
     fn is_over(&self, fact: &Fact) -> bool {
         match self.phase {
             Phase::Registered { registration, .. } => {
@@ -43,7 +43,7 @@ impl Worker {
         }
     }
 
-    /// Takes members in; keeps what is newer, then announces it.
+    /// Merges members into the directory; keeps the newer ones on disk, then announces them.
     pub(super) fn take_in(&mut self, now: Mono, members: Vec<Member>, out: &mut Vec<Effect>) {
         let mut newer = Vec::new();
         for member in members {
@@ -64,7 +64,7 @@ impl Worker {
         out.extend(lines.into_iter().map(Effect::Event));
     }
 
-    /// The store was read: all its masters.
+    /// Takes all masters' rows of the store.
     pub fn on_masters(&mut self, now: Mono, rows: Vec<MasterRow>, out: &mut Vec<Effect>) {
         let mut told = Vec::new();
         for change in self.watch.on_rows(now, rows) {
@@ -73,7 +73,7 @@ impl Worker {
                     let row = self.watch.get(&node);
                     told.extend(row.map(|row| master_watch::member(row, MemberState::In)));
                 }
-                // Out is each reader's own judgement: the search heeds it, nobody is told.
+                // Each reader judges for itself which master is out; only the search uses it.
                 MasterChange::Out(_) => {}
                 MasterChange::Gone(node, life) => {
                     let left = self.registry.get(&node).cloned().map(|mut member| {
@@ -89,7 +89,7 @@ impl Worker {
         self.search.on_store(self.watch.rows());
     }
 
-    /// The store could not be read.
+    /// Notes that the store could not be read.
     pub const fn on_store_away(&mut self) {
         self.watch.on_store_away();
     }

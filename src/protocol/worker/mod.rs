@@ -1,20 +1,23 @@
-//! A worker's decisions: whom it registers with, what it knows of the others, what its node
-//! database is fed. Inputs go in, effects come out; a driver carries them out in order.
+//! Decisions of a worker: its search for a master, its registration, its directory of the other
+//! nodes, and the feed of its node database.
+//!
+//! Inputs go in, effects come out; a driver carries them out in order.
 //!
 //! ```text
 //!             Dial            on_welcome, on_registered
 //!  searching ─────► dialing ───────────────────────────► registered
 //!      ▲  ▲            │ on_dial_failed                        │
-//!      │  └────────────┘                                       │ the link ended, or it is told
+//!      │  └────────────┘                                       │ the link ended, or a fact says
 //!      └───────────────────────────────────────────────────────┘ that this registration failed
 //! ```
 //!
-//! 1. A registration is numbered above all that this worker, its disk and the Welcome's
-//!    directory know of it, once per Welcome.
-//! 2. At most one master is dialled or linked at a time.
-//! 3. Work is taken under the number of this link only.
+//! 1. The number of a registration is above all numbers of this worker that it, its disk and the
+//!    Welcome's directory know; each Welcome gets one.
+//! 2. At most one master is dialed or linked at a time.
+//! 3. Work is taken under the registration of the current link only.
 //! 4. A newer fact of another node is announced once in this life, and kept.
-//! 5. Who hears that its own registration is over registers again, with the same master first.
+//! 5. A worker that learns that its registration is over registers again, with the same master
+//!    first.
 
 mod link;
 mod membership;
@@ -36,66 +39,67 @@ use crate::{
     },
 };
 
-/// Between two [`Effect::SendStatus`].
+/// Interval between two [`Effect::SendStatus`].
 pub const STATUS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What the driver is to do. In order.
+/// Action for the driver. Effects are carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Dial the master at this address. Its Welcome is [`Worker::on_welcome`]'s, the end of the
-    /// handshake [`Worker::on_registered`]'s or [`Worker::on_dial_failed`]'s.
+    /// Dial the master at this address. Call [`Worker::on_welcome`] with its Welcome, and
+    /// [`Worker::on_registered`] or [`Worker::on_dial_failed`] at the end of the handshake.
     Dial(String),
-    /// Say goodbye on the link and forget it.
+    /// Send this reason on the link, then close the link.
     CloseLink(CloseReason),
-    /// Send this to the master.
+    /// Send this message to the master.
     Send(Direct),
-    /// Tell the master how this worker is.
+    /// Send the worker's status to the master.
     SendStatus,
-    /// Write this group to the node database, then [`Worker::on_written`].
+    /// Write this group to the node database, then call [`Worker::on_written`].
     Write(Vec<Update>),
-    /// Ask the master, then the store, for what this board lacks, then [`Worker::on_repaired`].
+    /// Fetch the posts that this board lacks from the master, else from the store, then call
+    /// [`Worker::on_repaired`].
     Repair(BoardName),
     /// Keep these members in the node database.
     KeepMembers(Vec<Member>),
     /// Write an event line.
     Event(Event),
-    /// Announce a moment.
+    /// Announce a fault point.
     FaultPoint(FaultPoint),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Looks for a master; the next step is due then.
+    /// Searches for a master; the next step is due at `next`.
     Searching { next: Mono },
-    /// Was told to dial this one.
+    /// Dials the master at `addr`.
     Dialing { addr: String },
-    /// Works for this one.
+    /// Works for the master at `addr`.
     Registered { addr: String, domain: Domain, registration: Registration },
 }
 
-/// Who this worker is and what it knew before.
+/// Identity of a worker, and the state that it kept from earlier lives.
 #[derive(Clone, Debug)]
 pub struct Start {
-    /// Its id.
+    /// Worker's id.
     pub node: NodeId,
-    /// Its name for people.
+    /// Worker's name, for people.
     pub name: String,
-    /// Its identity's public key, SPKI DER.
+    /// Public key of the worker's identity, SPKI DER.
     pub spki: Vec<u8>,
-    /// The highest number that it ever registered under, as its disk says.
+    /// Highest registration number that the worker ever used, from its disk.
     pub registration: Registration,
-    /// The masters that its configuration names.
+    /// Addresses of masters from the configuration.
     pub masters: Vec<String>,
-    /// The directory that its node database kept: where masters were.
+    /// Directory kept in the node database, with the masters' last addresses.
     pub kept: Vec<Member>,
-    /// A random number: where in its list it begins.
+    /// Random number that chooses where in its list the search begins.
     pub draw: u64,
 }
 
-/// The state of one worker.
+/// State of one worker.
 #[derive(Clone, Debug)]
 pub struct Worker {
-    /// Itself, under the highest number that it knows.
+    /// This worker's own member, under the highest registration number known.
     own: Member,
     phase: Phase,
     search: Search,
@@ -109,7 +113,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker that begins to search.
+    /// Creates a worker that begins to search for a master.
     #[must_use]
     pub fn new(now: Mono, config: &Config, start: Start) -> Self {
         let mut search = Search::new(&start.masters, config.search_backoff_max, start.draw);
@@ -138,7 +142,7 @@ impl Worker {
         }
     }
 
-    /// The registration under which work is taken; `None` while it has none.
+    /// Returns the registration under which work is taken; `None` while there is none.
     #[must_use]
     pub const fn registration(&self) -> Option<Registration> {
         match &self.phase {
@@ -147,7 +151,7 @@ impl Worker {
         }
     }
 
-    /// The domain that it is in.
+    /// Returns the domain that the worker is registered in.
     #[must_use]
     pub const fn domain(&self) -> Option<Domain> {
         match &self.phase {
@@ -156,13 +160,13 @@ impl Worker {
         }
     }
 
-    /// Who is in, as far as it knows.
+    /// Returns the worker's directory of nodes.
     #[must_use]
     pub const fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// Does what is due by the clock. `draw` is a random number for a wait's jitter.
+    /// Carries out what is due by time. `draw` is a random number for the jitter of a wait.
     pub fn on_timer(&mut self, now: Mono, draw: u64, out: &mut Vec<Effect>) {
         match &self.phase {
             Phase::Searching { next } if *next <= now => self.search_on(now, draw, out),
@@ -184,7 +188,7 @@ impl Worker {
         }
     }
 
-    /// When to call [`Worker::on_timer`] next.
+    /// Returns the time of the next [`Worker::on_timer`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
         let phase = match &self.phase {
@@ -195,29 +199,29 @@ impl Worker {
         phase.into_iter().chain(self.replication.next_deadline()).min()
     }
 
-    /// Posts, boards or sessions were told of, or written by this worker.
-    pub fn on_update(&mut self, now: Mono, news: Update, out: &mut Vec<Effect>) {
-        match news {
+    /// Takes an update, from the master or written by this worker.
+    pub fn on_update(&mut self, now: Mono, update: Update, out: &mut Vec<Effect>) {
+        match update {
             Update::Members(members) => self.on_members(now, members, out),
-            // The list of people is the masters'.
+            // Only masters keep the list of people.
             Update::PresenceChanged => {}
-            news => self.replication.on_update(now, news),
+            update => self.replication.on_update(now, update),
         }
     }
 
-    /// A group was written, or not; these boards lack posts.
+    /// Ends the write of a group; `gaps` are boards that lack posts.
     pub fn on_written(&mut self, now: Mono, written: bool, gaps: Vec<BoardName>) {
         self.replication.on_written(now, written, gaps);
     }
 
-    /// The store's boards were held against the node database: these lack posts.
+    /// Notes boards that lack posts in the node database, compared with the store.
     pub fn on_gaps(&mut self, now: Mono, boards: Vec<BoardName>) {
         for board in boards {
             self.replication.on_gap(now, board);
         }
     }
 
-    /// A repair ended: whether it brought posts, and whether the board still lacks some.
+    /// Ends a repair: `progress` if it brought posts, `lacks` if the board still lacks some.
     pub fn on_repaired(&mut self, now: Mono, board: &BoardName, progress: bool, lacks: bool) {
         self.replication.on_repaired(now, board, progress, lacks);
     }

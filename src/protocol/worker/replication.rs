@@ -1,11 +1,11 @@
-//! How news reaches the node database: in groups, and by repair where some is missing.
+//! Replication into the node database: updates in groups, and repair of boards that lack posts.
 //!
-//! 1. A group is up to [`GROUP_POSTS`] posts; none waits longer than [`GROUP_WAIT`]. One group
-//!    is written at a time.
-//! 2. A board that lacks posts is asked for after [`REPAIR_GRACE`], in which the missing may
-//!    still arrive; again and again until it is whole, in vain once a second. At most
-//!    [`REPAIRS_MAX`] boards are asked for at a time.
-//! 3. What the queue has no room for is dropped, and its board asked for later.
+//! 1. A group is complete with [`GROUP_POSTS`] posts, or when its first update has waited for
+//!    [`GROUP_WAIT`]. One group is written at a time.
+//! 2. A board that lacks posts is repaired after [`REPAIR_GRACE`], in which they may still arrive.
+//!    Repairs go on until no post is missing, one a second while they bring none. At most
+//!    [`REPAIRS_MAX`] boards are repaired at a time.
+//! 3. Posts that the queue has no room for are dropped, and their board is repaired later.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -14,92 +14,93 @@ use std::{
 
 use crate::model::{ids::BoardName, message::Update, time::Mono};
 
-/// Posts of one group.
+/// Posts that complete a group.
 pub const GROUP_POSTS: usize = 64;
-/// The longest wait of a piece of news.
+/// Longest time for which an update waits for its group to be complete.
 pub const GROUP_WAIT: Duration = Duration::from_millis(250);
-/// Pieces of news of one group that are no posts.
-const GROUP_OTHERS: usize = 256;
-/// Posts and other pieces that wait to be written.
+/// Most updates of one group.
+const GROUP_UPDATES_MAX: usize = 256;
+/// Most posts and other updates that wait to be written.
 const QUEUE_MAX: usize = 4096;
-/// How long a board may lack posts before they are asked for.
+/// Time between the first sign that a board lacks posts and its repair.
 pub const REPAIR_GRACE: Duration = Duration::from_millis(200);
-/// Between two repairs of a board in vain.
+/// Wait after a repair that brought no posts.
 const REPAIR_RETRY: Duration = Duration::from_secs(1);
-/// Boards that are asked for at a time.
+/// Most boards that are repaired at a time.
 pub const REPAIRS_MAX: usize = 4;
-/// Boards that lack posts; the others are found again by the next reading of the store.
-const LACKING_MAX: usize = 1024;
+/// Most boards noted as lacking posts; the next reading of the store finds the others again.
+const GAPS_MAX: usize = 1024;
 
 #[derive(Clone, Copy, Debug)]
-struct Lack {
+struct Gap {
     due: Mono,
-    asking: bool,
+    repairing: bool,
 }
 
-/// The news on its way to the node database.
+/// Updates on their way to the node database, and boards to repair.
 #[derive(Clone, Debug, Default)]
 pub struct Replication {
     queue: VecDeque<Update>,
-    /// Its posts, and one for each other piece.
+    /// Number of posts in the queue, plus one for each other update.
     weight: usize,
+    /// Time since which the first update waits for its group.
     since: Option<Mono>,
     /// Boards of the group that is being written.
     writing: Option<BTreeSet<BoardName>>,
-    lacking: BTreeMap<BoardName, Lack>,
+    gaps: BTreeMap<BoardName, Gap>,
 }
 
-fn weight(news: &Update) -> usize {
-    match news {
+fn weight(update: &Update) -> usize {
+    match update {
         Update::Posts { posts, .. } => posts.len(),
         _ => 1,
     }
 }
 
 impl Replication {
-    /// Update of posts, boards or sessions arrived, or is this worker's own doing.
-    pub fn on_update(&mut self, now: Mono, news: Update) {
-        if self.weight + weight(&news) > QUEUE_MAX {
-            if let Update::Posts { board, .. } = news {
+    /// Queues an update of posts, boards or sessions, from the master or from this worker.
+    pub fn on_update(&mut self, now: Mono, update: Update) {
+        if self.weight + weight(&update) > QUEUE_MAX {
+            if let Update::Posts { board, .. } = update {
                 self.on_gap(now, board);
             }
             return;
         }
-        self.weight += weight(&news);
+        self.weight += weight(&update);
         self.since.get_or_insert(now);
-        self.queue.push_back(news);
+        self.queue.push_back(update);
     }
 
-    /// A board was seen to lack posts.
+    /// Notes that a board lacks posts.
     pub fn on_gap(&mut self, now: Mono, board: BoardName) {
-        if self.lacking.len() < LACKING_MAX || self.lacking.contains_key(&board) {
-            let fresh = Lack { due: now + REPAIR_GRACE, asking: false };
-            self.lacking.entry(board).or_insert(fresh);
+        if self.gaps.len() < GAPS_MAX || self.gaps.contains_key(&board) {
+            let fresh = Gap { due: now + REPAIR_GRACE, repairing: false };
+            self.gaps.entry(board).or_insert(fresh);
         }
     }
 
-    /// The next group, if it is time; write it, then say [`Replication::on_written`].
+    /// Takes the next group if it is due; write it, then call [`Replication::on_written`].
     pub fn next_group(&mut self, now: Mono) -> Option<Vec<Update>> {
         let due = self.group_due().is_some_and(|due| due <= now);
         if !due {
             return None;
         }
         let (mut group, mut boards, mut posts) = (Vec::new(), BTreeSet::new(), 0);
-        while posts < GROUP_POSTS && group.len() < GROUP_OTHERS {
-            let Some(news) = self.queue.pop_front() else { break };
-            self.weight -= weight(&news);
-            if let Update::Posts { board, posts: more, .. } = &news {
+        while posts < GROUP_POSTS && group.len() < GROUP_UPDATES_MAX {
+            let Some(update) = self.queue.pop_front() else { break };
+            self.weight -= weight(&update);
+            if let Update::Posts { board, posts: more, .. } = &update {
                 boards.insert(board.clone());
                 posts += more.len();
             }
-            group.push(news);
+            group.push(update);
         }
         self.since = (!self.queue.is_empty()).then_some(now);
         self.writing = Some(boards);
         Some(group)
     }
 
-    /// The group was written, or not, and these boards lack posts.
+    /// Ends the write of a group; `gaps` are boards that lack posts.
     pub fn on_written(&mut self, now: Mono, written: bool, gaps: Vec<BoardName>) {
         let boards = self.writing.take().unwrap_or_default();
         let lost = boards.into_iter().filter(|_| !written);
@@ -108,25 +109,25 @@ impl Replication {
         }
     }
 
-    /// The next board to be asked for, if it is time; then say [`Replication::on_repaired`].
+    /// Returns the next board to repair, if one is due; then call [`Replication::on_repaired`].
     pub fn next_repair(&mut self, now: Mono) -> Option<BoardName> {
-        if self.lacking.values().filter(|lack| lack.asking).count() >= REPAIRS_MAX {
+        if self.gaps.values().filter(|gap| gap.repairing).count() >= REPAIRS_MAX {
             return None;
         }
-        let due = |lack: &Lack| !lack.asking && lack.due <= now;
-        let (board, lack) =
-            self.lacking.iter_mut().filter(|(_, lack)| due(lack)).min_by_key(|(_, l)| l.due)?;
-        lack.asking = true;
+        let due = |gap: &Gap| !gap.repairing && gap.due <= now;
+        let (board, gap) =
+            self.gaps.iter_mut().filter(|(_, gap)| due(gap)).min_by_key(|(_, l)| l.due)?;
+        gap.repairing = true;
         Some(board.clone())
     }
 
-    /// A repair ended: whether it brought posts, and whether the board still lacks some.
+    /// Ends a repair: `progress` if it brought posts, `lacks` if the board still lacks some.
     pub fn on_repaired(&mut self, now: Mono, board: &BoardName, progress: bool, lacks: bool) {
         if !lacks {
-            self.lacking.remove(board);
-        } else if let Some(lack) = self.lacking.get_mut(board) {
-            lack.asking = false;
-            lack.due = if progress { now } else { now + REPAIR_RETRY };
+            self.gaps.remove(board);
+        } else if let Some(gap) = self.gaps.get_mut(board) {
+            gap.repairing = false;
+            gap.due = if progress { now } else { now + REPAIR_RETRY };
         }
     }
 
@@ -135,15 +136,15 @@ impl Replication {
         Some(if self.weight >= GROUP_POSTS { since } else { since + GROUP_WAIT })
     }
 
-    /// When a group or a repair is due next.
+    /// Returns the time at which the next group or repair is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        let asking = self.lacking.values().filter(|lack| lack.asking).count();
+        let repairing = self.gaps.values().filter(|gap| gap.repairing).count();
         let repair = self
-            .lacking
+            .gaps
             .values()
-            .filter(|lack| !lack.asking && asking < REPAIRS_MAX)
-            .map(|lack| lack.due)
+            .filter(|gap| !gap.repairing && repairing < REPAIRS_MAX)
+            .map(|gap| gap.due)
             .min();
         self.group_due().into_iter().chain(repair).min()
     }
@@ -175,65 +176,71 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_full_or_a_quarter_second_old_and_alone() {
-        let mut news = Replication::default();
-        news.on_update(at(0), posts(1, 3));
-        assert_eq!((news.next_group(at(249)), news.next_deadline()), (None, Some(at(250))));
-        assert_eq!(news.next_group(at(250)).map(|g| g.len()), Some(1));
-        news.on_update(at(251), posts(4, 64));
-        assert_eq!((news.next_group(at(600)), news.next_deadline()), (None, None));
-        news.on_written(at(600), true, vec![]);
-        assert_eq!(news.next_group(at(600)).map(|g| g.len()), Some(1));
+    fn group_is_due_when_full_or_a_quarter_second_old_and_after_the_one_being_written() {
+        let mut replication = Replication::default();
+        replication.on_update(at(0), posts(1, 3));
+        assert_eq!(
+            (replication.next_group(at(249)), replication.next_deadline()),
+            (None, Some(at(250)))
+        );
+        assert_eq!(replication.next_group(at(250)).map(|g| g.len()), Some(1));
+        replication.on_update(at(251), posts(4, 64));
+        assert_eq!((replication.next_group(at(600)), replication.next_deadline()), (None, None));
+        replication.on_written(at(600), true, vec![]);
+        assert_eq!(replication.next_group(at(600)).map(|g| g.len()), Some(1));
     }
 
     #[test]
-    fn a_gap_is_asked_for_after_its_grace_until_it_is_whole() {
-        let (mut news, lobby) = (Replication::default(), BoardName::lobby());
-        news.on_update(at(0), posts(5, 1));
-        news.next_group(at(250));
-        news.on_written(at(260), true, vec![lobby.clone()]);
-        assert_eq!((news.next_repair(at(459)), news.next_deadline()), (None, Some(at(460))));
-        assert_eq!(news.next_repair(at(460)), Some(lobby.clone()));
-        assert_eq!((news.next_repair(at(461)), news.next_deadline()), (None, None));
-        news.on_repaired(at(470), &lobby, true, true);
-        assert_eq!(news.next_repair(at(470)), Some(lobby.clone()));
-        news.on_repaired(at(480), &lobby, false, true);
-        assert_eq!(news.next_deadline(), Some(at(1480)));
-        assert_eq!(news.next_repair(at(1480)), Some(lobby.clone()));
-        news.on_repaired(at(1490), &lobby, true, false);
-        assert_eq!(news.next_deadline(), None);
+    fn board_with_a_gap_is_repaired_after_its_grace_until_it_is_whole() {
+        let (mut replication, lobby) = (Replication::default(), BoardName::lobby());
+        replication.on_update(at(0), posts(5, 1));
+        replication.next_group(at(250));
+        replication.on_written(at(260), true, vec![lobby.clone()]);
+        assert_eq!(
+            (replication.next_repair(at(459)), replication.next_deadline()),
+            (None, Some(at(460)))
+        );
+        assert_eq!(replication.next_repair(at(460)), Some(lobby.clone()));
+        assert_eq!((replication.next_repair(at(461)), replication.next_deadline()), (None, None));
+        replication.on_repaired(at(470), &lobby, true, true);
+        assert_eq!(replication.next_repair(at(470)), Some(lobby.clone()));
+        replication.on_repaired(at(480), &lobby, false, true);
+        assert_eq!(replication.next_deadline(), Some(at(1480)));
+        assert_eq!(replication.next_repair(at(1480)), Some(lobby.clone()));
+        replication.on_repaired(at(1490), &lobby, true, false);
+        assert_eq!(replication.next_deadline(), None);
     }
 
     #[test]
-    fn a_group_that_was_not_written_is_repaired() {
-        let mut news = Replication::default();
-        news.on_update(at(0), posts(1, 1));
-        news.next_group(at(250));
-        news.on_written(at(260), false, vec![]);
-        assert_eq!(news.next_repair(at(460)), Some(BoardName::lobby()));
+    fn board_of_a_failed_write_is_repaired() {
+        let mut replication = Replication::default();
+        replication.on_update(at(0), posts(1, 1));
+        replication.next_group(at(250));
+        replication.on_written(at(260), false, vec![]);
+        assert_eq!(replication.next_repair(at(460)), Some(BoardName::lobby()));
     }
 
     proptest! {
         #[test]
-        fn what_goes_in_comes_out_once_in_order_or_its_board_is_asked_for(
+        fn posts_are_written_once_in_order_or_their_board_is_repaired(
             steps in proptest::collection::vec((0..300_u64, 0..100_u64, any::<bool>()), 0..120),
         ) {
-            let mut news = Replication::default();
+            let mut replication = Replication::default();
             let (mut now, mut next, mut seen, mut writing) = (0, 1, 0, false);
             for (pass, count, writes) in steps {
                 now += pass;
-                let before = news.weight;
-                news.on_update(at(now), posts(next, count));
-                prop_assert!(news.weight <= QUEUE_MAX);
-                if news.weight == before && count > 0 {
-                    prop_assert!(news.lacking.contains_key(&BoardName::lobby()));
+                let before = replication.weight;
+                replication.on_update(at(now), posts(next, count));
+                prop_assert!(replication.weight <= QUEUE_MAX);
+                if replication.weight == before && count > 0 {
+                    prop_assert!(replication.gaps.contains_key(&BoardName::lobby()));
                 }
                 next += count;
-                if let Some(group) = news.next_group(at(now)) {
+                if let Some(group) = replication.next_group(at(now)) {
                     prop_assert!(!writing);
                     writing = true;
-                    for news in group {
-                        let Update::Posts { posts, .. } = news else { panic!("posts only") };
+                    for update in group {
+                        let Update::Posts { posts, .. } = update else { panic!("posts only") };
                         for post in posts {
                             prop_assert!(post.seq.0 > seen);
                             seen = post.seq.0;
@@ -242,7 +249,7 @@ mod tests {
                 }
                 if writes {
                     writing = false;
-                    news.on_written(at(now), true, vec![]);
+                    replication.on_written(at(now), true, vec![]);
                 }
             }
         }

@@ -66,7 +66,7 @@ fn effects(step: impl FnOnce(&mut Vec<Effect>)) -> Vec<Effect> {
     out
 }
 
-/// Dials, is welcomed with this directory, and is registered.
+/// Dials, takes a Welcome with this directory, and registers. Returns the registration number.
 fn register(worker: &mut Worker, now: Mono, directory: Vec<Member>) -> Registration {
     assert!(matches!(effects(|out| worker.on_timer(now, 0, out))[..], [Effect::Dial(_)]));
     let welcome = welcome(directory);
@@ -77,7 +77,7 @@ fn register(worker: &mut Worker, now: Mono, directory: Vec<Member>) -> Registrat
 }
 
 #[test]
-fn it_registers_above_all_that_is_known_of_it() {
+fn worker_registers_above_all_numbers_known_of_it() {
     let mut worker = worker(3);
     assert_eq!(register(&mut worker, at(0), vec![]), Registration(4));
     worker.on_link_ended(at(10), None, &mut Vec::new());
@@ -87,7 +87,7 @@ fn it_registers_above_all_that_is_known_of_it() {
 }
 
 #[test]
-fn a_lost_link_is_a_migration_and_a_welcome_out_of_turn_is_nothing() {
+fn lost_link_starts_a_migration_and_an_unexpected_welcome_is_ignored() {
     let mut worker = worker(0);
     register(&mut worker, at(0), vec![]);
     assert_eq!(worker.on_welcome(at(1), &welcome(vec![]), &mut Vec::new()), None);
@@ -104,7 +104,7 @@ fn a_lost_link_is_a_migration_and_a_welcome_out_of_turn_is_nothing() {
 }
 
 #[test]
-fn who_hears_that_it_failed_registers_again_at_once_with_the_same_master() {
+fn worker_that_is_declared_failed_registers_again_at_once_with_the_same_master() {
     let mut worker = worker(0);
     register(&mut worker, at(0), vec![]);
     assert_eq!(effects(|out| worker.on_members(at(1), vec![me(1, MemberState::In)], out)), []);
@@ -112,7 +112,7 @@ fn who_hears_that_it_failed_registers_again_at_once_with_the_same_master() {
     let migrating = Effect::FaultPoint(FaultPoint::WorkerMigrating);
     assert_eq!(emitted, [Effect::CloseLink(CloseReason::Leaving), migrating]);
     assert_eq!(register(&mut worker, at(2), vec![]), Registration(2));
-    // Old news of itself is answered with what is true.
+    // An old fact about this worker is answered with the newest one.
     let corrected = effects(|out| worker.on_members(at(3), vec![me(1, MemberState::Failed)], out));
     assert!(
         matches!(&corrected[..], [Effect::Send(Direct::Members(m))] if m[0].fact.registration == Registration(2))
@@ -120,7 +120,7 @@ fn who_hears_that_it_failed_registers_again_at_once_with_the_same_master() {
 }
 
 #[test]
-fn others_are_announced_once_and_kept() {
+fn newer_fact_of_another_node_is_announced_once_and_kept() {
     let mut worker = worker(0);
     register(&mut worker, at(0), vec![]);
     let other = member(2, Role::Worker, 5, MemberState::In);
@@ -131,7 +131,7 @@ fn others_are_announced_once_and_kept() {
 }
 
 #[test]
-fn it_says_its_digest_and_answers_another_with_what_it_knows() {
+fn worker_sends_its_digest_and_answers_a_different_one_with_its_members() {
     let mut worker = worker(0);
     register(&mut worker, at(0), vec![]);
     let said = effects(|out| worker.on_timer(at(0), 0, out));
@@ -144,7 +144,7 @@ fn it_says_its_digest_and_answers_another_with_what_it_knows() {
 }
 
 #[test]
-fn the_stores_masters_are_announced_and_searched() {
+fn masters_in_the_store_are_announced_and_searched() {
     let mut worker = worker(0);
     let emitted = effects(|out| worker.on_masters(at(0), vec![row(8, 3, 1), row(9, 2, 1)], out));
     let lines = emitted.iter().filter(|e| matches!(e, Effect::Event(Event::Announce { .. })));
@@ -159,7 +159,7 @@ fn the_stores_masters_are_announced_and_searched() {
             []
         );
     }
-    // 9 is out by now, though the configuration names it.
+    // Master 9 is out by now, even though the configuration names it.
     assert_eq!(effects(|out| worker.on_timer(at(5000), 0, out)), [dial("m8:1")]);
     worker.on_dial_failed(at(5001));
     assert_eq!(effects(|out| worker.on_timer(at(5001), 0, out)), []);
@@ -194,7 +194,9 @@ fn inputs() -> impl Strategy<Value = Vec<(u64, Input)>> {
 
 proptest! {
     #[test]
-    fn numbers_rise_facts_are_announced_forward_and_one_master_is_held(inputs in inputs()) {
+    fn registrations_rise_facts_are_announced_in_order_and_one_master_is_linked(
+        inputs in inputs(),
+    ) {
         let mut worker = worker(0);
         let (mut now, mut last, mut shown) = (0, Registration(0), std::collections::BTreeMap::new());
         let (mut dialing, mut linked) = (false, false);
