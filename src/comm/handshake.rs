@@ -22,13 +22,14 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub use crate::crypto::handshake::{
-    Applicant, Credential, HandshakeFault, Ready, Reception, Welcomed, Welcoming,
+    AcceptorParams, AdmissionGrant, AdmissionRequest, Credential, HandshakeFault, Ready,
+    ReceivedWelcome,
 };
 use crate::{
     comm::{Secured, connection_limit::ConnectionPermit, key_source::HandshakeKeys},
     crypto::{
         admission::{Guard, GuardId},
-        handshake::{Knock, Offer},
+        handshake::{DialerParams, UncheckedHello},
         keys::{Identity, KeyError},
         record::{HEADER_LEN, PLAIN_MAX, TAG_LEN, body_len},
     },
@@ -155,12 +156,12 @@ pub trait Gate: Send + Sync {
     /// Lets a node in that has proved who it is, because it is enrolled with this key and role,
     /// or its bearer enrols it now, or it is a master in the store's list; and says what it is
     /// given. The answer may wait for the store.
-    fn admit(&self, applicant: Applicant) -> BoxFuture<'_, Result<Welcoming, Refusal>>;
+    fn admit(&self, request: AdmissionRequest) -> BoxFuture<'_, Result<AdmissionGrant, Refusal>>;
 }
 
 /// What all of a master's accepting shares.
 pub struct Acceptor {
-    reception: Arc<Reception>,
+    params: Arc<AcceptorParams>,
     timeout: Duration,
     /// The latest Hellos that passed a guard.
     nonces: Mutex<Recent<[u8; 32]>>,
@@ -169,9 +170,9 @@ pub struct Acceptor {
 impl Acceptor {
     /// Accepts as this master; each handshake takes at most `timeout`.
     #[must_use]
-    pub fn new(reception: Reception, timeout: Duration) -> Arc<Self> {
-        let reception = Arc::new(reception);
-        Arc::new(Self { reception, timeout, nonces: Mutex::new(Recent::new(NONCES_MAX)) })
+    pub fn new(params: AcceptorParams, timeout: Duration) -> Arc<Self> {
+        let params = Arc::new(params);
+        Arc::new(Self { params, timeout, nonces: Mutex::new(Recent::new(NONCES_MAX)) })
     }
 
     fn is_new(&self, nonce: [u8; 32]) -> bool {
@@ -202,30 +203,30 @@ async fn answer(
     gate: &dyn Gate,
     acceptor: &Acceptor,
 ) -> Result<(Secured, Ready), HandshakeError> {
-    let knock = Knock::read(read_frame(&mut stream, PLAIN_LEN_MAX).await?)?;
-    let (id, nonce) = (knock.guard(), knock.nonce());
+    let unchecked = UncheckedHello::read(read_frame(&mut stream, PLAIN_LEN_MAX).await?)?;
+    let (id, nonce) = (unchecked.guard(), unchecked.nonce());
     let guard = gate.guard(id).await.ok_or(HandshakeError::UnknownGuard { id })?;
-    let known = knock.check(&guard)?;
+    let checked = unchecked.check(&guard)?;
     if !acceptor.is_new(nonce) {
         return Err(HandshakeError::Replayed);
     }
 
-    let (reception, mut rng) = (Arc::clone(&acceptor.reception), env.rng("handshake"));
-    let (await_auth, reply) = env.compute(move || known.reply(&reception, &mut rng)).await??;
+    let (params, mut rng) = (Arc::clone(&acceptor.params), env.rng("handshake"));
+    let (await_auth, reply) = env.compute(move || checked.reply(&params, &mut rng)).await??;
     write_frame(&mut stream, &reply, PLAIN_LEN_MAX).await?;
 
     let (header, body) = read_record(&mut stream, PLAIN_LEN_MAX).await?;
-    let claim = await_auth.open(header, body)?;
-    let node = claim.node();
+    let unverified = await_auth.open(header, body)?;
+    let node = unverified.node();
     if gate.is_denied(node) {
         return Err(HandshakeError::Denied { node });
     }
-    let (applicant, mut await_ready) = env.compute(move || claim.verify()).await??;
-    let given = gate
-        .admit(applicant)
+    let (request, mut await_ready) = env.compute(move || unverified.verify()).await??;
+    let grant = gate
+        .admit(request)
         .await
         .map_err(|Refusal(why)| HandshakeError::NotAdmitted { node, why })?;
-    write_all(&mut stream, &await_ready.welcome(&given)?).await?;
+    write_all(&mut stream, &await_ready.welcome(&grant)?).await?;
 
     let (header, body) = read_record(&mut stream, PLAIN_LEN_MAX).await?;
     let (ready, peer, sealer, opener) = await_ready.on_ready(header, body)?;
@@ -273,7 +274,7 @@ pub async fn dial(
     env: &Env,
     stream: BoxStream,
     params: &DialParams,
-) -> Result<(Secured, Welcomed), HandshakeError> {
+) -> Result<(Secured, ReceivedWelcome), HandshakeError> {
     let registration = params.registration;
     let fixed: Count = Box::new(move |_| Box::pin(std::future::ready(Some(registration))));
     dial_counting(env, stream, params, fixed).await
@@ -288,7 +289,7 @@ pub async fn dial_counting(
     stream: BoxStream,
     params: &DialParams,
     count: Count,
-) -> Result<(Secured, Welcomed), HandshakeError> {
+) -> Result<(Secured, ReceivedWelcome), HandshakeError> {
     let limit = params.timeout;
     env.timeout(limit, ask(env, stream, params, count))
         .await
@@ -300,8 +301,8 @@ async fn ask(
     mut stream: BoxStream,
     params: &DialParams,
     count: Count,
-) -> Result<(Secured, Welcomed), HandshakeError> {
-    let offer = Offer {
+) -> Result<(Secured, ReceivedWelcome), HandshakeError> {
+    let dialer = DialerParams {
         identity: Arc::clone(&params.identity),
         handshake: params.handshake.pair(env).await?,
         role: params.role,
@@ -314,7 +315,7 @@ async fn ask(
         directory_max: params.directory_max,
     };
     let mut rng = env.rng("handshake");
-    let (await_reply, hello) = offer.hello(&mut rng)?;
+    let (await_reply, hello) = dialer.hello(&mut rng)?;
     write_frame(&mut stream, &hello, PLAIN_LEN_MAX).await?;
 
     let reply = read_frame(&mut stream, PLAIN_LEN_MAX).await?;
@@ -328,19 +329,19 @@ async fn ask(
             break;
         }
     }
-    let arrived = env.compute(move || await_welcome.finish(&mut rng)).await??;
-    if let Some(guard) = arrived.welcomed.guard.clone() {
+    let send_ready = env.compute(move || await_welcome.finish(&mut rng)).await??;
+    if let Some(guard) = send_ready.received.guard.clone() {
         let disk = env.disk();
         env.compute(move || disk.write_atomic(GUARD_FILE, guard.expose()))
             .await?
             .map_err(HandshakeError::GuardNotKept)?;
     }
-    let epoch = arrived.welcomed.keys.as_ref().map(|keys| keys.epoch());
-    let number = count(&arrived.welcomed.welcome).await;
+    let epoch = send_ready.received.keys.as_ref().map(|keys| keys.epoch());
+    let number = count(&send_ready.received.welcome).await;
     let ready = Ready { epoch, registration: number.ok_or(HandshakeError::GivenUp)? };
-    let (record, welcomed, peer, sealer, opener) = arrived.ready(ready)?;
+    let (record, received, peer, sealer, opener) = send_ready.ready(ready)?;
     write_all(&mut stream, &record).await?;
-    Ok((Secured { stream, sealer, opener, peer }, welcomed))
+    Ok((Secured { stream, sealer, opener, peer }, received))
 }
 
 /// The guard that an earlier Welcome gave this node, if there was one.

@@ -40,23 +40,23 @@ impl Gate for Lists {
         self.denied.contains(&node)
     }
 
-    fn admit(&self, applicant: Applicant) -> BoxFuture<'_, Result<Welcoming, Refusal>> {
+    fn admit(&self, request: AdmissionRequest) -> BoxFuture<'_, Result<AdmissionGrant, Refusal>> {
         let mut allowed = self.allowed.lock().expect("one thread");
         let mut bearers = self.bearers_sha256.lock().expect("one thread");
-        if !allowed.contains(&applicant.peer.node) {
+        if !allowed.contains(&request.peer.node) {
             let fits = |kept: &[u8; 32]| {
-                applicant.bearer.as_ref().is_some_and(|bearer| bearer_matches(bearer, kept))
+                request.bearer.as_ref().is_some_and(|bearer| bearer_matches(bearer, kept))
             };
             let Some(at) = bearers.iter().position(fits) else {
                 return Box::pin(async { Err(Refusal("not enrolled".to_owned())) });
             };
             bearers.remove(at);
-            allowed.push(applicant.peer.node);
+            allowed.push(request.peer.node);
         }
         let welcome = Welcome { domain: domain_of(MASTER), directory: Vec::new() };
         let guard = Some(Guard::random(&mut rng(60)));
         let keys = Some(Arc::new(epoch_of(MASTER, 1)));
-        Box::pin(async { Ok(Welcoming { welcome, guard, keys }) })
+        Box::pin(async { Ok(AdmissionGrant { welcome, guard, keys }) })
     }
 }
 
@@ -77,7 +77,7 @@ fn cast() -> Cast {
         bearers_sha256: Mutex::new(vec![token.bearer_sha256()]),
         ..Lists::default()
     };
-    let reception = Reception {
+    let acceptor_params = AcceptorParams {
         identity: Arc::clone(&master),
         name: "m0".to_owned(),
         cluster: [5; 16],
@@ -96,7 +96,7 @@ fn cast() -> Cast {
         directory_max: 100,
         timeout: LIMIT,
     };
-    let acceptor = Acceptor::new(reception, LIMIT);
+    let acceptor = Acceptor::new(acceptor_params, LIMIT);
     Cast {
         acceptor,
         master,
@@ -107,7 +107,7 @@ fn cast() -> Cast {
 }
 
 type Accepted = Result<(Secured, Ready), HandshakeError>;
-type Dialled = Result<(Secured, Welcomed), HandshakeError>;
+type Dialled = Result<(Secured, ReceivedWelcome), HandshakeError>;
 
 impl Cast {
     async fn accept(&self, env: &Env, stream: DuplexStream) -> Accepted {
@@ -143,17 +143,17 @@ fn a_worker_joins_with_a_token_once_and_comes_back_with_its_own_guard() {
         let mut cast = cast();
         assert!(load_guard(&env).await.expect("no file yet").is_none());
         let (accepted, dialled) = cast.meet(&env).await;
-        let ((mut at_master, ready), (mut at_worker, welcomed)) =
+        let ((mut at_master, ready), (mut at_worker, received)) =
             (accepted.expect("admitted"), dialled.expect("welcomed"));
         assert_eq!(ready.registration, Registration(7));
-        assert_eq!(ready.epoch, welcomed.keys.as_ref().map(|keys| keys.epoch()));
+        assert_eq!(ready.epoch, received.keys.as_ref().map(|keys| keys.epoch()));
         assert_eq!(at_master.peer.node, cast.params.identity.node());
         assert_eq!(at_worker.peer.node, cast.master.node());
         assert_eq!(say(&mut at_master, &mut at_worker).await, b"hello");
         assert_eq!(say(&mut at_worker, &mut at_master).await, b"hello");
 
         let guard = load_guard(&env).await.expect("readable").expect("kept before Ready");
-        assert_eq!(Some(guard.expose()), welcomed.guard.as_ref().map(Guard::expose));
+        assert_eq!(Some(guard.expose()), received.guard.as_ref().map(Guard::expose));
         assert!(cast.gate.bearers_sha256.lock().expect("one thread").is_empty());
 
         // The token is used up as a bearer, and still good as a guard.

@@ -35,7 +35,7 @@ const SUITES_MAX: usize = 16;
 const PAGE_LEN: usize = 256 * 1024;
 
 /// What an accepting master shows to everyone who passed its guard.
-pub struct Reception {
+pub struct AcceptorParams {
     /// Who it is.
     pub identity: Arc<Identity>,
     /// Its name for people.
@@ -47,13 +47,13 @@ pub struct Reception {
 }
 
 /// A Hello that was read and not believed.
-pub struct Knock {
+pub struct UncheckedHello {
     frame: Vec<u8>,
     signed: Signed,
     hello: Hello,
 }
 
-impl Knock {
+impl UncheckedHello {
     /// Reads a Hello. No cryptography at all.
     ///
     /// # Errors
@@ -81,21 +81,21 @@ impl Knock {
     ///
     /// # Errors
     /// [`HandshakeFault::BadGuard`].
-    pub fn check(self, guard: &Guard) -> Result<Known, HandshakeFault> {
+    pub fn check(self, guard: &Guard) -> Result<CheckedHello, HandshakeFault> {
         if !guard.check(&self.signed.body, &self.signed.proof) {
             return Err(HandshakeFault::BadGuard);
         }
-        Ok(Known { frame: self.frame, hello: self.hello })
+        Ok(CheckedHello { frame: self.frame, hello: self.hello })
     }
 }
 
 /// A Hello from somebody who has the guard.
-pub struct Known {
+pub struct CheckedHello {
     frame: Vec<u8>,
     hello: Hello,
 }
 
-impl Known {
+impl CheckedHello {
     /// Draws the link's secret, wraps it for the dialer and signs both hellos: the two RSA
     /// operations of a Reply. Milliseconds.
     ///
@@ -104,7 +104,7 @@ impl Known {
     /// [`HandshakeFault::Key`].
     pub fn reply(
         self,
-        reception: &Arc<Reception>,
+        params: &Arc<AcceptorParams>,
         rng: &mut impl CryptoRng,
     ) -> Result<(AwaitAuth, Vec<u8>), HandshakeFault> {
         let Self { frame, hello } = self;
@@ -112,40 +112,37 @@ impl Known {
         let version = choose_version(VERSIONS, (min, max))
             .filter(|_| hello.suites.len() <= SUITES_MAX && hello.suites.contains(&SUITE_RSA_AES))
             .ok_or(HandshakeFault::NoCommonVersion { min, max })?;
-        if hello.cluster.is_some_and(|theirs| theirs != reception.cluster) {
+        if hello.cluster.is_some_and(|theirs| theirs != params.cluster) {
             return Err(HandshakeFault::OtherCluster);
         }
-        let key = WrapKey::from_spki(&hello.handshake_spki, reception.bounds)
-            .map_err(key_fault("Hello"))?;
+        let key =
+            WrapKey::from_spki(&hello.handshake_spki, params.bounds).map_err(key_fault("Hello"))?;
 
         let (mut nonce, mut session) = ([0; 32], [0; 16]);
         rng.fill_bytes(&mut nonce);
         rng.fill_bytes(&mut session);
-        let identity_spki = reception.identity.spki().to_vec();
+        let identity_spki = params.identity.spki().to_vec();
         let head = ReplyHead { version, suite: SUITE_RSA_AES, nonce, session, identity_spki };
         let writing = |why| malformed("Reply", &why);
         let head = codec::encode(&head).map_err(writing)?;
         let k0 = Secret::random(rng);
         let wrapped = key.wrap(rng, WRAP, &[&frame, &head], &k0).map_err(key_fault("Reply"))?;
         let body = codec::encode(&Reply { head, wrapped }).map_err(writing)?;
-        let proof = reception
-            .identity
-            .sign(rng, SIGN_REPLY, &[&frame, &body])
-            .map_err(key_fault("Reply"))?;
+        let proof =
+            params.identity.sign(rng, SIGN_REPLY, &[&frame, &body]).map_err(key_fault("Reply"))?;
         let reply = Signed { body, proof }.encode().map_err(writing)?;
 
         let (sealer, opener) = link(&link_secret(&k0, &frame, &reply), Side::Acceptor);
-        let reception = Arc::clone(reception);
+        let params = Arc::clone(params);
         let guard = hello.guard;
-        let next =
-            AwaitAuth { reception, guard, hello: frame, reply: reply.clone(), sealer, opener };
+        let next = AwaitAuth { params, guard, hello: frame, reply: reply.clone(), sealer, opener };
         Ok((next, reply))
     }
 }
 
 /// Has replied, and waits to hear who it is.
 pub struct AwaitAuth {
-    reception: Arc<Reception>,
+    params: Arc<AcceptorParams>,
     guard: GuardId,
     hello: Vec<u8>,
     reply: Vec<u8>,
@@ -163,32 +160,32 @@ impl AwaitAuth {
         mut self,
         header: [u8; HEADER_LEN],
         body: Vec<u8>,
-    ) -> Result<Claim, HandshakeFault> {
+    ) -> Result<UnverifiedAuth, HandshakeFault> {
         let plain = open_message(&mut self.opener, "Auth", header, body)?;
         let reading = |why| malformed("Auth", &why);
         let signed = Signed::decode(&plain, PLAIN_LEN_MAX).map_err(reading)?;
         let auth: Auth = codec::decode(&signed.body).map_err(reading)?;
         check_name("Auth", &auth.name)?;
         let node = node_id(&auth.identity_spki);
-        if node == self.reception.identity.node() {
+        if node == self.params.identity.node() {
             return Err(HandshakeFault::Itself);
         }
         if matches!(self.guard, GuardId::Node(of) if of != node) {
             return Err(HandshakeFault::GuardOfAnother);
         }
-        Ok(Claim { from: self, signed, auth, node })
+        Ok(UnverifiedAuth { from: self, signed, auth, node })
     }
 }
 
 /// Says who it is, and has not proved it.
-pub struct Claim {
+pub struct UnverifiedAuth {
     from: AwaitAuth,
     signed: Signed,
     auth: Auth,
     node: NodeId,
 }
 
-impl Claim {
+impl UnverifiedAuth {
     /// Who it says it is. One that is denied needs no further look.
     #[must_use]
     pub const fn node(&self) -> NodeId {
@@ -199,9 +196,9 @@ impl Claim {
     ///
     /// # Errors
     /// [`HandshakeFault::Key`].
-    pub fn verify(self) -> Result<(Applicant, AwaitReady), HandshakeFault> {
+    pub fn verify(self) -> Result<(AdmissionRequest, AwaitReady), HandshakeFault> {
         let Self { from, signed, mut auth, node } = self;
-        let key = IdentityKey::from_spki(&auth.identity_spki, from.reception.bounds)
+        let key = IdentityKey::from_spki(&auth.identity_spki, from.params.bounds)
             .map_err(key_fault("Auth"))?;
         key.verify(SIGN_AUTH, &[&from.hello, &from.reply, &signed.body], &signed.proof)
             .map_err(key_fault("Auth"))?;
@@ -211,19 +208,19 @@ impl Claim {
             spki: std::mem::take(&mut auth.identity_spki),
             name: std::mem::take(&mut auth.name),
         };
-        let applicant = Applicant {
+        let request = AdmissionRequest {
             peer: peer.clone(),
             guard: from.guard,
             bearer: auth.bearer.as_ref().and_then(|bytes| Secret::from_slice(bytes)),
             last_epoch: auth.last_epoch,
         };
-        let AwaitAuth { reception, sealer, opener, .. } = from;
-        Ok((applicant, AwaitReady { reception, peer, sealer, opener }))
+        let AwaitAuth { params, sealer, opener, .. } = from;
+        Ok((request, AwaitReady { params, peer, sealer, opener }))
     }
 }
 
 /// A node that has proved who it is and asks to be let in.
-pub struct Applicant {
+pub struct AdmissionRequest {
     /// Who it is. Its role and name are what it says.
     pub peer: Peer,
     /// The guard that it knocked with.
@@ -235,7 +232,7 @@ pub struct Applicant {
 }
 
 /// What a node that is let in is given.
-pub struct Welcoming {
+pub struct AdmissionGrant {
     /// The master's domain, and the directory.
     pub welcome: Welcome,
     /// The node's own guard for later Hellos; none for a master, which has it in the store.
@@ -246,7 +243,7 @@ pub struct Welcoming {
 
 /// Lets a node in, and waits until it has all.
 pub struct AwaitReady {
-    reception: Arc<Reception>,
+    params: Arc<AcceptorParams>,
     peer: Peer,
     sealer: Sealer,
     opener: Opener,
@@ -258,23 +255,23 @@ impl AwaitReady {
     /// # Errors
     /// [`HandshakeFault::Malformed`] when a member is too long for a page, and
     /// [`HandshakeFault::Epoch`] when the keys cannot be encoded.
-    pub fn welcome(&mut self, given: &Welcoming) -> Result<Vec<u8>, HandshakeFault> {
+    pub fn welcome(&mut self, grant: &AdmissionGrant) -> Result<Vec<u8>, HandshakeFault> {
         let writing = |why| malformed("Welcome", &why);
-        let keys = match &given.keys {
+        let keys = match &grant.keys {
             None => None,
             Some(keys) => {
-                let grant = keys.grant()?;
-                Some(Keys { pkcs8: grant.pkcs8.to_vec(), announcement: grant.announcement })
+                let granted = keys.grant()?;
+                Some(Keys { pkcs8: granted.pkcs8.to_vec(), announcement: granted.announcement })
             }
         };
-        let directory = &given.welcome.directory;
+        let directory = &grant.welcome.directory;
         let too_many = |_| CodecError::TooLong { len: directory.len(), max: u32::MAX as usize };
         let head = WelcomeHead {
             node: self.peer.node,
-            cluster: self.reception.cluster,
-            name: self.reception.name.clone(),
-            domain: given.welcome.domain,
-            guard: given.guard.as_ref().map(|guard| *guard.expose()),
+            cluster: self.params.cluster,
+            name: self.params.name.clone(),
+            domain: grant.welcome.domain,
+            guard: grant.guard.as_ref().map(|guard| *guard.expose()),
             keys,
             members: u32::try_from(directory.len()).map_err(too_many).map_err(writing)?,
         };

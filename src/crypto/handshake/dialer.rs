@@ -38,7 +38,7 @@ pub enum Credential {
 }
 
 /// All that a dialer brings.
-pub struct Offer {
+pub struct DialerParams {
     /// Who it is.
     pub identity: Arc<Identity>,
     /// This hour's pair.
@@ -61,7 +61,7 @@ pub struct Offer {
     pub directory_max: usize,
 }
 
-impl Offer {
+impl DialerParams {
     /// Says Hello. No RSA operation.
     ///
     /// # Errors
@@ -86,13 +86,13 @@ impl Offer {
         let body = codec::encode(&hello).map_err(|why| malformed("Hello", &why))?;
         let proof = guard.prove(&body).to_vec();
         let hello = Signed { body, proof }.encode().map_err(|why| malformed("Hello", &why))?;
-        Ok((AwaitReply { offer: self, hello: hello.clone() }, hello))
+        Ok((AwaitReply { params: self, hello: hello.clone() }, hello))
     }
 }
 
 /// Said Hello.
 pub struct AwaitReply {
-    offer: Offer,
+    params: DialerParams,
     pub(super) hello: Vec<u8>,
 }
 
@@ -107,17 +107,17 @@ impl AwaitReply {
         reply: &[u8],
         rng: &mut impl CryptoRng,
     ) -> Result<(AwaitWelcome, Vec<u8>), HandshakeFault> {
-        let Self { offer, hello } = self;
+        let Self { params, hello } = self;
         let reading = |why| malformed("Reply", &why);
         let signed = Signed::decode(reply, PLAIN_LEN_MAX).map_err(reading)?;
         let said: Reply = codec::decode(&signed.body).map_err(reading)?;
         let head: ReplyHead = codec::decode(&said.head).map_err(reading)?;
 
         let found = fingerprint(&head.identity_spki);
-        if !offer.pins.contains(&found) {
+        if !params.pins.contains(&found) {
             return Err(HandshakeFault::NotPinned { found });
         }
-        let master = IdentityKey::from_spki(&head.identity_spki, offer.bounds)
+        let master = IdentityKey::from_spki(&head.identity_spki, params.bounds)
             .map_err(key_fault("Reply"))?;
         master
             .verify(SIGN_REPLY, &[&hello, &signed.body], &signed.proof)
@@ -126,41 +126,41 @@ impl AwaitReply {
             let (min, max) = (head.version, head.version);
             return Err(HandshakeFault::NoCommonVersion { min, max });
         }
-        if master.node() == offer.identity.node() {
+        if master.node() == params.identity.node() {
             return Err(HandshakeFault::Itself);
         }
-        let k0 = offer
+        let k0 = params
             .handshake
             .unwrap(rng, WRAP, &[&hello, &said.head], &said.wrapped)
             .map_err(key_fault("Reply"))?;
         let (mut sealer, opener) = link(&link_secret(&k0, &hello, reply), Side::Dialer);
 
         let auth = Auth {
-            identity_spki: offer.identity.spki().to_vec(),
-            role: offer.role,
-            name: offer.name.clone(),
-            bearer: match &offer.credential {
+            identity_spki: params.identity.spki().to_vec(),
+            role: params.role,
+            name: params.name.clone(),
+            bearer: match &params.credential {
                 Credential::Token(token) => Some(*token.bearer().expose()),
                 Credential::Own(_) => None,
             },
-            last_epoch: offer.last_epoch,
+            last_epoch: params.last_epoch,
         };
         let writing = |why| malformed("Auth", &why);
         let body = encode_secret(&auth).map_err(writing)?.to_vec();
-        let proof = offer
+        let proof = params
             .identity
             .sign(rng, SIGN_AUTH, &[&hello, reply, &body])
             .map_err(key_fault("Auth"))?;
         let plain = encode_secret(&Signed { body, proof }).map_err(writing)?;
         let mut record = Vec::new();
         sealer.seal(RecordKind::Data, &plain, &mut record).map_err(record_fault("Auth"))?;
-        Ok((AwaitWelcome { offer, master, sealer, opener, got: None }, record))
+        Ok((AwaitWelcome { params, master, sealer, opener, got: None }, record))
     }
 }
 
 /// Said who it is, and waits to be let in.
 pub struct AwaitWelcome {
-    offer: Offer,
+    params: DialerParams,
     master: IdentityKey,
     sealer: Sealer,
     opener: Opener,
@@ -174,7 +174,7 @@ struct Arriving {
 }
 
 /// What a node that was taken in has been given.
-pub struct Welcomed {
+pub struct ReceivedWelcome {
     /// The domain and the directory.
     pub welcome: Welcome,
     /// The cluster's id.
@@ -200,13 +200,14 @@ impl AwaitWelcome {
         let Some(arriving) = &mut self.got else {
             let head: WelcomeHead = codec::decode(&body).map_err(reading)?;
             check_name("Welcome", &head.name)?;
-            if head.node != self.offer.identity.node() || head.domain.master != self.master.node() {
+            if head.node != self.params.identity.node() || head.domain.master != self.master.node()
+            {
                 return Err(HandshakeFault::NotForUs);
             }
-            if self.offer.cluster.is_some_and(|known| known != head.cluster) {
+            if self.params.cluster.is_some_and(|known| known != head.cluster) {
                 return Err(HandshakeFault::OtherCluster);
             }
-            if head.members as usize > self.offer.directory_max {
+            if head.members as usize > self.params.directory_max {
                 let why = format!("a directory of {} nodes", head.members);
                 return Err(HandshakeFault::Malformed { what: "Welcome", why });
             }
@@ -226,12 +227,12 @@ impl AwaitWelcome {
     }
 
     /// Takes the keys that came with the Welcome: verifies the announcement, then does the one
-    /// unwrap of the epoch. Milliseconds. Then the guard must be kept before [`Arrived::ready`].
+    /// unwrap of the epoch. Milliseconds. Then the guard must be kept before [`SendReady::ready`].
     ///
     /// # Errors
     /// [`HandshakeFault::Epoch`]; [`HandshakeFault::NotForUs`] before the Welcome is whole.
-    pub fn finish(self, rng: &mut impl CryptoRng) -> Result<Arrived, HandshakeFault> {
-        let Self { offer, master, sealer, opener, got } = self;
+    pub fn finish(self, rng: &mut impl CryptoRng) -> Result<SendReady, HandshakeFault> {
+        let Self { params, master, sealer, opener, got } = self;
         let Some(Arriving { mut head, directory, .. }) = got else {
             return Err(HandshakeFault::NotForUs);
         };
@@ -242,7 +243,7 @@ impl AwaitWelcome {
                     std::mem::take(&mut keys.pkcs8),
                     std::mem::take(&mut keys.announcement),
                 );
-                Some(EpochKeys::accept(rng, &master, head.domain, &grant, offer.bounds)?)
+                Some(EpochKeys::accept(rng, &master, head.domain, &grant, params.bounds)?)
             }
         };
         let guard = head.guard.as_ref().and_then(|bytes| Guard::from_slice(bytes));
@@ -253,22 +254,22 @@ impl AwaitWelcome {
             name: std::mem::take(&mut head.name),
         };
         let welcome = Welcome { domain: head.domain, directory };
-        let welcomed = Welcomed { welcome, cluster: head.cluster, guard, keys };
-        Ok(Arrived { welcomed, peer, sealer, opener })
+        let received = ReceivedWelcome { welcome, cluster: head.cluster, guard, keys };
+        Ok(SendReady { received, peer, sealer, opener })
     }
 }
 
 /// Has all that it needs; the guard is to be kept now.
-pub struct Arrived {
+pub struct SendReady {
     /// What it was given.
-    pub welcomed: Welcomed,
+    pub received: ReceivedWelcome,
     /// The master.
     pub peer: Peer,
     sealer: Sealer,
     opener: Opener,
 }
 
-impl Arrived {
+impl SendReady {
     /// Says Ready. What comes after on this stream is the link's.
     ///
     /// # Errors
@@ -276,11 +277,11 @@ impl Arrived {
     pub fn ready(
         self,
         ready: Ready,
-    ) -> Result<(Vec<u8>, Welcomed, Peer, Sealer, Opener), HandshakeFault> {
-        let Self { welcomed, peer, mut sealer, opener } = self;
+    ) -> Result<(Vec<u8>, ReceivedWelcome, Peer, Sealer, Opener), HandshakeFault> {
+        let Self { received, peer, mut sealer, opener } = self;
         let plain = codec::encode(&ready).map_err(|why| malformed("Ready", &why))?;
         let mut record = Vec::new();
         sealer.seal(RecordKind::Data, &plain, &mut record).map_err(record_fault("Ready"))?;
-        Ok((record, welcomed, peer, sealer, opener))
+        Ok((record, received, peer, sealer, opener))
     }
 }

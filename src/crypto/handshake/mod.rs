@@ -1,14 +1,15 @@
 //! The handshake of a link, as state machines over bytes: nothing here waits or reads a clock.
 //!
 //! ```text
-//!  dialer                                   acceptor
-//!  Offer ── Hello, guard's proof ─────────► Knock ─ check ─► Known
-//!  AwaitReply ◄──────── Reply, signature ── Known::reply
-//!    pinned, verified, then unwrapped
-//!  ═══════ sealed from here, on the records that the link goes on with ═══════
-//!    on_reply ── Auth, signature ─────────► AwaitAuth ─ open ─► Claim ─ verify ─► Applicant
-//!  AwaitWelcome ◄─── Welcome, directory ─── AwaitReady::welcome
-//!    ready ── Ready ──────────────────────► AwaitReady::on_ready
+//!  dialer                                      acceptor
+//!  DialerParams ── Hello, guard's proof ─────► UncheckedHello ─ check ─► CheckedHello
+//!  AwaitReply ◄─────────── Reply, signature ── CheckedHello::reply
+//!    checks the pin, verifies, then unwraps
+//!  ═══════ from here on, sealed in the records that the link goes on with ═══════
+//!    on_reply ── Auth, signature ────────────► AwaitAuth ─ open ─► UnverifiedAuth
+//!                                                ─ verify ─► AdmissionRequest, AwaitReady
+//!  AwaitWelcome ◄────── Welcome, directory ── AwaitReady::welcome
+//!    finish ─► SendReady ── Ready ───────────► AwaitReady::on_ready
 //! ```
 //!
 //! Each step takes its state by value, so none can be done twice or out of turn.
@@ -28,8 +29,11 @@ use serde::Serialize;
 use thiserror::Error;
 
 pub use self::{
-    acceptor::{Applicant, AwaitAuth, AwaitReady, Claim, Knock, Known, Reception, Welcoming},
-    dialer::{Arrived, AwaitReply, AwaitWelcome, Credential, Offer, Welcomed},
+    acceptor::{
+        AcceptorParams, AdmissionGrant, AdmissionRequest, AwaitAuth, AwaitReady, CheckedHello,
+        UncheckedHello, UnverifiedAuth,
+    },
+    dialer::{AwaitReply, AwaitWelcome, Credential, DialerParams, ReceivedWelcome, SendReady},
     messages::Ready,
 };
 use super::{

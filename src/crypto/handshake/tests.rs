@@ -27,7 +27,7 @@ const READY: Ready = Ready { epoch: Some(KeyEpoch(1)), registration: Registratio
 
 /// Who takes part.
 struct Cast {
-    reception: Arc<Reception>,
+    acceptor_params: Arc<AcceptorParams>,
     worker: Arc<Identity>,
     handshake: Arc<WrapPair>,
     token: Arc<JoinSecret>,
@@ -40,7 +40,7 @@ fn cast() -> Cast {
     let master = Arc::new(identity(MASTER));
     let token = Arc::new(JoinSecret::random(&mut rng(50), &master.fingerprint()));
     Cast {
-        reception: Arc::new(Reception {
+        acceptor_params: Arc::new(AcceptorParams {
             identity: master,
             name: "m0".to_owned(),
             cluster: [5; 16],
@@ -68,14 +68,14 @@ fn member(number: u16) -> Member {
 }
 
 impl Cast {
-    fn offer(&self) -> Offer {
-        Offer {
+    fn dialer_params(&self) -> DialerParams {
+        DialerParams {
             identity: Arc::clone(&self.worker),
             handshake: Arc::clone(&self.handshake),
             role: Role::Worker,
             name: "w0".to_owned(),
             credential: Credential::Token(Arc::clone(&self.token)),
-            pins: vec![self.reception.identity.fingerprint()],
+            pins: vec![self.acceptor_params.identity.fingerprint()],
             cluster: None,
             last_epoch: None,
             bounds: WEAK,
@@ -83,9 +83,9 @@ impl Cast {
         }
     }
 
-    fn welcoming(&self) -> Welcoming {
+    fn admission_grant(&self) -> AdmissionGrant {
         let directory = self.directory.clone();
-        Welcoming {
+        AdmissionGrant {
             welcome: Welcome { domain: domain_of(MASTER), directory },
             guard: Some(Guard::random(&mut rng(60))),
             keys: Some(Arc::new(epoch_of(MASTER, 1))),
@@ -95,7 +95,7 @@ impl Cast {
     /// How many private operations were made: the master's signatures, the worker's, and the
     /// worker's unwraps.
     fn private_operations(&self) -> (u64, u64, u64) {
-        let master = self.reception.identity.signatures();
+        let master = self.acceptor_params.identity.signatures();
         (master, self.worker.signatures(), self.handshake.unwraps())
     }
 }
@@ -106,7 +106,7 @@ type End = (Peer, Sealer, Opener);
 struct Played {
     dialer: End,
     acceptor: End,
-    welcomed: Welcomed,
+    received: ReceivedWelcome,
     bearer: Option<Secret>,
     ready: Ready,
     wire: Vec<Vec<u8>>,
@@ -131,46 +131,46 @@ fn one_record(bytes: &[u8]) -> ([u8; HEADER_LEN], Vec<u8>) {
 /// may change it.
 fn play(
     cast: &Cast,
-    offer: Offer,
+    params: DialerParams,
     mut tap: impl FnMut(usize, &mut Vec<u8>),
 ) -> Result<Played, HandshakeFault> {
     let (mut at_dialer, mut at_acceptor): (ChaCha20Rng, _) = (rng(10), rng(11));
     let mut wire = Vec::new();
-    let mut carry = |mut bytes: Vec<u8>| {
+    let mut send = |mut bytes: Vec<u8>| {
         tap(wire.len(), &mut bytes);
         wire.push(bytes.clone());
         bytes
     };
-    let (await_reply, hello) = offer.hello(&mut at_dialer)?;
-    let known = Knock::read(carry(hello))?.check(&cast.guard)?;
-    let (await_auth, reply) = known.reply(&cast.reception, &mut at_acceptor)?;
-    let (mut await_welcome, auth) = await_reply.on_reply(&carry(reply), &mut at_dialer)?;
-    let (header, body) = one_record(&carry(auth));
-    let (applicant, mut await_ready) = await_auth.open(header, body)?.verify()?;
+    let (await_reply, hello) = params.hello(&mut at_dialer)?;
+    let checked = UncheckedHello::read(send(hello))?.check(&cast.guard)?;
+    let (await_auth, reply) = checked.reply(&cast.acceptor_params, &mut at_acceptor)?;
+    let (mut await_welcome, auth) = await_reply.on_reply(&send(reply), &mut at_dialer)?;
+    let (header, body) = one_record(&send(auth));
+    let (request, mut await_ready) = await_auth.open(header, body)?.verify()?;
     let mut whole = false;
-    for (header, body) in records(&carry(await_ready.welcome(&cast.welcoming())?)) {
+    for (header, body) in records(&send(await_ready.welcome(&cast.admission_grant())?)) {
         assert!(!whole, "nothing follows a whole Welcome");
         whole = await_welcome.on_record(header, body)?;
     }
-    let arrived = await_welcome.finish(&mut at_dialer)?;
-    let (record, welcomed, peer, sealer, opener) = arrived.ready(READY)?;
+    let send_ready = await_welcome.finish(&mut at_dialer)?;
+    let (record, received, peer, sealer, opener) = send_ready.ready(READY)?;
     let dialer = (peer, sealer, opener);
-    let (header, body) = one_record(&carry(record));
+    let (header, body) = one_record(&send(record));
     let (ready, peer, sealer, opener) = await_ready.on_ready(header, body)?;
     let acceptor = (peer, sealer, opener);
-    Ok(Played { dialer, acceptor, welcomed, bearer: applicant.bearer, ready, wire })
+    Ok(Played { dialer, acceptor, received, bearer: request.bearer, ready, wire })
 }
 
 /// As [`play`], for one that is to fail.
 fn refused(cast: &Cast, tap: impl FnMut(usize, &mut Vec<u8>)) -> HandshakeFault {
-    play(cast, cast.offer(), tap).err().expect("refused")
+    play(cast, cast.dialer_params(), tap).err().expect("refused")
 }
 
 #[test]
 fn both_ends_know_each_other_and_can_talk_on() {
     let cast = cast();
-    let played = play(&cast, cast.offer(), |_, _| ()).expect("all in order");
-    assert_eq!(played.dialer.0.node, cast.reception.identity.node());
+    let played = play(&cast, cast.dialer_params(), |_, _| ()).expect("all in order");
+    assert_eq!(played.dialer.0.node, cast.acceptor_params.identity.node());
     assert_eq!((played.dialer.0.role, played.dialer.0.name.as_str()), (Role::Master, "m0"));
     assert_eq!(played.acceptor.0.node, cast.worker.node());
     assert_eq!((played.acceptor.0.role, played.acceptor.0.name.as_str()), (Role::Worker, "w0"));
@@ -178,13 +178,13 @@ fn both_ends_know_each_other_and_can_talk_on() {
     assert_eq!(played.ready, READY);
     let bearer = played.bearer.expect("a token brings one");
     assert_eq!(bearer.expose(), cast.token.bearer().expose());
-    assert_eq!(played.welcomed.welcome, cast.welcoming().welcome);
-    assert_eq!(played.welcomed.cluster, [5; 16]);
+    assert_eq!(played.received.welcome, cast.admission_grant().welcome);
+    assert_eq!(played.received.cluster, [5; 16]);
     assert_eq!(
-        played.welcomed.guard.expect("given").expose(),
-        cast.welcoming().guard.expect("given").expose()
+        played.received.guard.expect("given").expose(),
+        cast.admission_grant().guard.expect("given").expose()
     );
-    assert_eq!(played.welcomed.keys.expect("given").print(), epoch_of(MASTER, 1).print());
+    assert_eq!(played.received.keys.expect("given").print(), epoch_of(MASTER, 1).print());
     assert_eq!(cast.private_operations(), (1, 1, 1));
 
     let ((_, mut to_master, mut from_master), (_, mut to_worker, mut from_worker)) =
@@ -202,48 +202,51 @@ fn both_ends_know_each_other_and_can_talk_on() {
 #[test]
 fn masters_give_each_other_no_keys_and_an_enrolled_node_shows_no_bearer() {
     let cast = cast();
-    let mut offer = cast.offer();
-    offer.credential = Credential::Own(cast.guard.clone());
-    let played = play(&cast, offer, |_, _| ()).expect("all in order");
+    let mut params = cast.dialer_params();
+    params.credential = Credential::Own(cast.guard.clone());
+    let played = play(&cast, params, |_, _| ()).expect("all in order");
     assert!(played.bearer.is_none());
 
     let (mut dialing, mut accepting) = (rng(1), rng(2));
-    let (await_reply, hello) = cast.offer().hello(&mut dialing).expect("in order");
-    let known = Knock::read(hello).and_then(|knock| knock.check(&cast.guard)).expect("in order");
-    let (await_auth, reply) = known.reply(&cast.reception, &mut accepting).expect("in order");
+    let (await_reply, hello) = cast.dialer_params().hello(&mut dialing).expect("in order");
+    let checked = UncheckedHello::read(hello)
+        .and_then(|unchecked| unchecked.check(&cast.guard))
+        .expect("in order");
+    let (await_auth, reply) =
+        checked.reply(&cast.acceptor_params, &mut accepting).expect("in order");
     let (mut waiting, auth) = await_reply.on_reply(&reply, &mut dialing).expect("in order");
     let (header, body) = one_record(&auth);
-    let claim = await_auth.open(header, body).expect("in order");
-    let (_, mut await_ready) = claim.verify().expect("in order");
+    let unverified = await_auth.open(header, body).expect("in order");
+    let (_, mut await_ready) = unverified.verify().expect("in order");
     let welcome = Welcome { domain: domain_of(MASTER), directory: Vec::new() };
-    let welcoming = Welcoming { welcome, guard: None, keys: None };
-    let (header, body) = one_record(&await_ready.welcome(&welcoming).expect("in order"));
+    let admission_grant = AdmissionGrant { welcome, guard: None, keys: None };
+    let (header, body) = one_record(&await_ready.welcome(&admission_grant).expect("in order"));
     assert_eq!(waiting.on_record(header, body), Ok(true));
-    let arrived = waiting.finish(&mut dialing).expect("in order");
-    assert!(arrived.welcomed.keys.is_none() && arrived.welcomed.guard.is_none());
+    let send_ready = waiting.finish(&mut dialing).expect("in order");
+    assert!(send_ready.received.keys.is_none() && send_ready.received.guard.is_none());
 }
 
 #[test]
 fn a_long_directory_comes_in_pages_and_no_longer_than_allowed() {
     let mut cast = cast();
     cast.directory = (0..3000).map(member).collect();
-    let played = play(&cast, cast.offer(), |_, _| ()).expect("all in order");
+    let played = play(&cast, cast.dialer_params(), |_, _| ()).expect("all in order");
     assert!(records(&played.wire[3]).len() > 4);
-    assert_eq!(played.welcomed.welcome.directory, cast.directory);
-    let mut offer = cast.offer();
-    offer.directory_max = 2999;
-    let fault = play(&cast, offer, |_, _| ()).err();
+    assert_eq!(played.received.welcome.directory, cast.directory);
+    let mut params = cast.dialer_params();
+    params.directory_max = 2999;
+    let fault = play(&cast, params, |_, _| ()).err();
     assert!(matches!(fault, Some(HandshakeFault::Malformed { what: "Welcome", .. })), "{fault:?}");
 }
 
 #[test]
 fn nothing_secret_is_on_the_wire() {
     let cast = cast();
-    let played = play(&cast, cast.offer(), |_, _| ()).expect("all in order");
+    let played = play(&cast, cast.dialer_params(), |_, _| ()).expect("all in order");
     let wire = played.wire.concat();
     let keys = epoch_of(MASTER, 1);
     let grant = keys.grant().expect("it encodes");
-    let (bearer, own_guard) = (cast.token.bearer(), cast.welcoming().guard.expect("given"));
+    let (bearer, own_guard) = (cast.token.bearer(), cast.admission_grant().guard.expect("given"));
     // Of keys, parts that are theirs alone: every key's DER begins and ends like every other's.
     let secrets: [&[u8]; 6] = [
         bearer.expose(),
@@ -258,14 +261,14 @@ fn nothing_secret_is_on_the_wire() {
         assert!(!secret.windows(8).any(on_wire));
     }
     // The one key that anyone who passed the guard may see.
-    let master = cast.reception.identity.spki();
+    let master = cast.acceptor_params.identity.spki();
     assert!(wire.windows(master.len()).any(|bytes| bytes == master));
 }
 
 #[test]
 fn identities_stolen_later_do_not_open_what_was_recorded() {
     let cast = cast();
-    let played = play(&cast, cast.offer(), |_, _| ()).expect("all in order");
+    let played = play(&cast, cast.dialer_params(), |_, _| ()).expect("all in order");
     let reply = Signed::decode(&played.wire[1], PLAIN_LEN_MAX).expect("a frame");
     let reply: messages::Reply = codec::decode(&reply.body).expect("a Reply");
     let context: [&[u8]; 2] = [&played.wire[0], &reply.head];
@@ -279,10 +282,10 @@ fn identities_stolen_later_do_not_open_what_was_recorded() {
 #[test]
 fn a_key_that_is_not_pinned_gets_nothing() {
     let cast = cast();
-    let mut offer = cast.offer();
-    offer.pins = vec![identity(9).fingerprint()];
-    let found = cast.reception.identity.fingerprint();
-    let fault = play(&cast, offer, |_, _| ()).err();
+    let mut params = cast.dialer_params();
+    params.pins = vec![identity(9).fingerprint()];
+    let found = cast.acceptor_params.identity.fingerprint();
+    let fault = play(&cast, params, |_, _| ()).err();
     assert_eq!(fault, Some(HandshakeFault::NotPinned { found }));
     assert_eq!(cast.private_operations(), (1, 0, 0));
 }
@@ -298,28 +301,30 @@ fn a_wrong_guard_costs_no_rsa_operation() {
 #[test]
 fn small_keys_other_clusters_and_unknown_versions_cost_no_rsa_operation() {
     let cast = cast();
-    let mut offer = cast.offer();
-    offer.cluster = Some([6; 16]);
-    let fault = play(&cast, offer, |_, _| ()).err();
+    let mut params = cast.dialer_params();
+    params.cluster = Some([6; 16]);
+    let fault = play(&cast, params, |_, _| ()).err();
     assert_eq!(fault, Some(HandshakeFault::OtherCluster));
 
-    let strict = Arc::new(Reception {
-        identity: Arc::clone(&cast.reception.identity),
+    let strict = Arc::new(AcceptorParams {
+        identity: Arc::clone(&cast.acceptor_params.identity),
         name: String::new(),
         cluster: [5; 16],
         bounds: KeyBounds::STANDARD,
     });
-    let knock = || {
-        let (_, hello) = cast.offer().hello(&mut rng(1)).expect("in order");
-        Knock::read(hello).and_then(|knock| knock.check(&cast.guard)).expect("in order")
+    let checked = || {
+        let (_, hello) = cast.dialer_params().hello(&mut rng(1)).expect("in order");
+        UncheckedHello::read(hello)
+            .and_then(|unchecked| unchecked.check(&cast.guard))
+            .expect("in order")
     };
-    let fault = knock().reply(&strict, &mut rng(2)).err();
+    let fault = checked().reply(&strict, &mut rng(2)).err();
     assert!(matches!(fault, Some(HandshakeFault::Key { what: "Hello", .. })), "{fault:?}");
 
     let future = change_hello(&cast, |hello| (hello.version_min, hello.version_max) = (2, 3));
-    let fault = Knock::read(future)
-        .and_then(|knock| knock.check(&cast.guard))
-        .and_then(|known| known.reply(&cast.reception, &mut rng(2)))
+    let fault = UncheckedHello::read(future)
+        .and_then(|unchecked| unchecked.check(&cast.guard))
+        .and_then(|checked| checked.reply(&cast.acceptor_params, &mut rng(2)))
         .err();
     assert_eq!(fault, Some(HandshakeFault::NoCommonVersion { min: 2, max: 3 }));
     assert_eq!(cast.private_operations(), (0, 0, 0));
@@ -327,7 +332,7 @@ fn small_keys_other_clusters_and_unknown_versions_cost_no_rsa_operation() {
 
 /// A Hello of the cast's, changed by one who has its guard.
 fn change_hello(cast: &Cast, change: impl FnOnce(&mut messages::Hello)) -> Vec<u8> {
-    let (_, hello) = cast.offer().hello(&mut rng(10)).expect("in order");
+    let (_, hello) = cast.dialer_params().hello(&mut rng(10)).expect("in order");
     forge_hello(cast, &hello, change)
 }
 
@@ -365,9 +370,11 @@ fn who_has_the_guard_still_cannot_put_its_own_key_or_version_between() {
 #[test]
 fn a_reply_signed_by_a_trusted_master_for_another_session_is_refused() {
     let cast = cast();
-    let (_, hello) = cast.offer().hello(&mut rng(99)).expect("in order");
-    let known = Knock::read(hello).and_then(|knock| knock.check(&cast.guard)).expect("in order");
-    let (_, other) = known.reply(&cast.reception, &mut rng(98)).expect("in order");
+    let (_, hello) = cast.dialer_params().hello(&mut rng(99)).expect("in order");
+    let checked = UncheckedHello::read(hello)
+        .and_then(|unchecked| unchecked.check(&cast.guard))
+        .expect("in order");
+    let (_, other) = checked.reply(&cast.acceptor_params, &mut rng(98)).expect("in order");
     let fault = refused(&cast, |number, bytes| {
         if number == 1 {
             bytes.clone_from(&other);
@@ -380,13 +387,13 @@ fn a_reply_signed_by_a_trusted_master_for_another_session_is_refused() {
 #[test]
 fn sealed_messages_of_another_session_or_turn_are_refused() {
     let cast = cast();
-    let other = play(&cast, cast.offer(), |_, _| ()).expect("all in order").wire;
+    let other = play(&cast, cast.dialer_params(), |_, _| ()).expect("all in order").wire;
     for (number, what) in [(2, "Auth"), (3, "Welcome"), (4, "Ready")] {
         // The same seeds and the same offer would give the same session.
-        let mut offer = cast.offer();
-        offer.cluster = Some([5; 16]);
-        let played = play(&cast, offer, |carried, bytes| {
-            if carried == number {
+        let mut params = cast.dialer_params();
+        params.cluster = Some([5; 16]);
+        let played = play(&cast, params, |sent, bytes| {
+            if sent == number {
                 bytes.clone_from(&other[number]);
             }
         });
@@ -407,22 +414,22 @@ fn sealed_messages_of_another_session_or_turn_are_refused() {
 #[test]
 fn a_node_is_not_its_own_master_and_a_guard_is_its_nodes_alone() {
     let mut cast = cast();
-    let mut offer = cast.offer();
-    offer.identity = Arc::clone(&cast.reception.identity);
-    assert_eq!(play(&cast, offer, |_, _| ()).err(), Some(HandshakeFault::Itself));
+    let mut params = cast.dialer_params();
+    params.identity = Arc::clone(&cast.acceptor_params.identity);
+    assert_eq!(play(&cast, params, |_, _| ()).err(), Some(HandshakeFault::Itself));
 
     // A guard that is another node's own: the Hello names that node, the Auth does not.
     cast.guard = Guard::random(&mut rng(70));
     let id = GuardId::Node(NodeId([9; 16]));
-    let mut offer = cast.offer();
-    offer.credential = Credential::Own(cast.guard.clone());
-    let (mut await_reply, hello) = offer.hello(&mut rng(1)).expect("in order");
+    let mut params = cast.dialer_params();
+    params.credential = Credential::Own(cast.guard.clone());
+    let (mut await_reply, hello) = params.hello(&mut rng(1)).expect("in order");
     let hello = forge_hello(&cast, &hello, |hello| hello.guard = id);
     await_reply.hello.clone_from(&hello);
-    let knock = Knock::read(hello).expect("a Hello");
-    assert_eq!(knock.guard(), id);
-    let known = knock.check(&cast.guard).expect("in order");
-    let (await_auth, reply) = known.reply(&cast.reception, &mut rng(2)).expect("in order");
+    let unchecked = UncheckedHello::read(hello).expect("a Hello");
+    assert_eq!(unchecked.guard(), id);
+    let checked = unchecked.check(&cast.guard).expect("in order");
+    let (await_auth, reply) = checked.reply(&cast.acceptor_params, &mut rng(2)).expect("in order");
     let (_, auth) = await_reply.on_reply(&reply, &mut rng(3)).expect("in order");
     let (header, body) = one_record(&auth);
     assert_eq!(await_auth.open(header, body).err(), Some(HandshakeFault::GuardOfAnother));
@@ -432,9 +439,9 @@ fn a_node_is_not_its_own_master_and_a_guard_is_its_nodes_alone() {
 fn names_are_short_and_printable() {
     let cast = cast();
     for name in ["x".repeat(NAME_LEN_MAX + 1), "a\nb".to_owned()] {
-        let mut offer = cast.offer();
-        offer.name = name;
-        let fault = offer.hello(&mut rng(1)).err();
+        let mut params = cast.dialer_params();
+        params.name = name;
+        let fault = params.hello(&mut rng(1)).err();
         assert!(matches!(fault, Some(HandshakeFault::Malformed { what: "own name", .. })));
     }
 }
@@ -459,7 +466,7 @@ fn the_highest_common_version_is_chosen() {
 fn the_same_seeds_give_the_same_transcript() {
     let transcript = || {
         let cast = cast();
-        play(&cast, cast.offer(), |_, _| ()).expect("all in order").wire
+        play(&cast, cast.dialer_params(), |_, _| ()).expect("all in order").wire
     };
     let wire = transcript();
     assert_eq!(wire, transcript());
@@ -481,8 +488,8 @@ proptest! {
         bit in 0_u8..8,
     ) {
         let cast = cast();
-        let played = play(&cast, cast.offer(), |carried, bytes| {
-            if carried == number {
+        let played = play(&cast, cast.dialer_params(), |sent, bytes| {
+            if sent == number {
                 let at = at.index(bytes.len());
                 bytes[at] ^= 1 << bit;
             }
@@ -501,8 +508,8 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 0..600),
     ) {
         let cast = cast();
-        let played = play(&cast, cast.offer(), |carried, on_the_way| {
-            if carried == number {
+        let played = play(&cast, cast.dialer_params(), |sent, on_the_way| {
+            if sent == number {
                 on_the_way.clone_from(&bytes);
             }
         });

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{
-    comm::handshake::{Applicant, Gate, Refusal, Welcoming},
+    comm::handshake::{AdmissionGrant, AdmissionRequest, Gate, Refusal},
     config::Config,
     crypto::{
         admission::{Guard, GuardId, bearer_sha256},
@@ -74,28 +74,27 @@ impl AdmissionGate {
         }
     }
 
-    fn welcoming(&self, guard: Option<Guard>, keys: Option<Arc<EpochKeys>>) -> Welcoming {
+    fn grant(&self, guard: Option<Guard>, keys: Option<Arc<EpochKeys>>) -> AdmissionGrant {
         let directory = self.lists().directory().to_vec();
-        Welcoming { welcome: Welcome { domain: self.domain, directory }, guard, keys }
+        AdmissionGrant { welcome: Welcome { domain: self.domain, directory }, guard, keys }
     }
 
-    async fn admit_master(&self, applicant: &Applicant) -> Result<Welcoming, Refusal> {
-        let is_listed =
-            || self.lists().is_master(&applicant.peer.node, applicant.peer.spki.as_slice());
+    async fn admit_master(&self, request: &AdmissionRequest) -> Result<AdmissionGrant, Refusal> {
+        let is_listed = || self.lists().is_master(&request.peer.node, request.peer.spki.as_slice());
         if !is_listed() {
             self.refresh().await;
             if !is_listed() {
                 return Err(Refusal("the store lists no such master".to_owned()));
             }
         }
-        Ok(self.welcoming(None, None))
+        Ok(self.grant(None, None))
     }
 
-    async fn admit_worker(&self, applicant: Applicant) -> Result<Welcoming, Refusal> {
-        let peer = &applicant.peer;
+    async fn admit_worker(&self, request: AdmissionRequest) -> Result<AdmissionGrant, Refusal> {
+        let peer = &request.peer;
         let key = fingerprint(&peer.spki);
         let standing = self.lists().worker(&peer.node, &key);
-        let row = match (standing, applicant.bearer, applicant.guard) {
+        let row = match (standing, request.bearer, request.guard) {
             (Standing::Enrolled(row), _, _) => row,
             (Standing::Mismatch, _, _) => {
                 return Err(Refusal("it is enrolled with another key or role".to_owned()));
@@ -120,7 +119,7 @@ impl AdmissionGate {
                 return Err(Refusal("it is not enrolled".to_owned()));
             }
         };
-        Ok(self.welcoming(Guard::from_slice(&row.guard), Some(Arc::clone(&self.keys))))
+        Ok(self.grant(Guard::from_slice(&row.guard), Some(Arc::clone(&self.keys))))
     }
 }
 
@@ -139,11 +138,11 @@ impl Gate for AdmissionGate {
         self.lists().is_denied(&node)
     }
 
-    fn admit(&self, applicant: Applicant) -> BoxFuture<'_, Result<Welcoming, Refusal>> {
+    fn admit(&self, request: AdmissionRequest) -> BoxFuture<'_, Result<AdmissionGrant, Refusal>> {
         Box::pin(async move {
-            match applicant.peer.role {
-                Role::Master => self.admit_master(&applicant).await,
-                Role::Worker => self.admit_worker(applicant).await,
+            match request.peer.role {
+                Role::Master => self.admit_master(&request).await,
+                Role::Worker => self.admit_worker(request).await,
             }
         })
     }

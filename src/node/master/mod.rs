@@ -49,7 +49,7 @@ use crate::{
     crypto::{
         admission::Guard,
         epoch::{EpochError, EpochKeys},
-        handshake::Reception,
+        handshake::AcceptorParams,
         keys::{Identity, KeyError},
     },
     env::{Env, Listener},
@@ -329,13 +329,13 @@ impl Driver {
         let (done, results) = mpsc::channel(DONE_MAX);
         let (to_incoming, incoming) = mpsc::channel(INCOMING_MAX);
         let gate = AdmissionGate::new(&env, store.clone(), domain, keys, &config);
-        let reception = Reception {
+        let params = AcceptorParams {
             identity: Arc::clone(&identity),
             name: name.clone(),
             cluster: cluster.cluster,
             bounds: handshake.bounds(),
         };
-        let acceptor = Acceptor::new(reception, config.handshake_timeout);
+        let acceptor = Acceptor::new(params, config.handshake_timeout);
         let fresh = handshake.keep_fresh(&env).abort_on_drop();
         let dialer = dial::Dialer::new(dial::Dials {
             identity,

@@ -16,7 +16,8 @@ use crate::{
     comm::{
         Secured,
         handshake::{
-            Count, Credential, DialParams, HandshakeError, Welcomed, dial_counting, load_guard,
+            Count, Credential, DialParams, HandshakeError, ReceivedWelcome, dial_counting,
+            load_guard,
         },
         key_source::HandshakeKeys,
     },
@@ -64,7 +65,7 @@ impl Dialer {
         env: &Env,
         with: Attempt,
         to: &mpsc::Sender<Input>,
-    ) -> Result<(Secured, Welcomed), HandshakeError> {
+    ) -> Result<(Secured, ReceivedWelcome), HandshakeError> {
         let timeout = self.config.handshake_timeout;
         let stream = env.connect(&with.addr, timeout).await?;
         let own = load_guard(env).await?.map(Credential::Own);

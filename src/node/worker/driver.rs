@@ -17,7 +17,7 @@ use super::{
 use crate::{
     comm::{
         Incoming, Link, LinkEnd, LinkId, LinkLimits, Responder, Secured, fanout::Fanout,
-        handshake::Welcomed,
+        handshake::ReceivedWelcome,
     },
     config::Config,
     env::{Env, TaskGuard},
@@ -203,8 +203,8 @@ impl Driver {
         });
     }
 
-    fn on_registered(&mut self, now: Mono, secured: Secured, welcomed: Welcomed) {
-        let Welcomed { welcome, cluster, keys, .. } = welcomed;
+    fn on_registered(&mut self, now: Mono, secured: Secured, received: ReceivedWelcome) {
+        let ReceivedWelcome { welcome, cluster, keys, .. } = received;
         let Some(keys) = keys else {
             tracing::warn!("the Welcome has no keys");
             self.parts.worker.on_dial_failed(now);

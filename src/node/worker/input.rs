@@ -6,7 +6,7 @@ use super::assign::{BatchId, Written};
 use crate::{
     comm::{
         Secured,
-        handshake::{HandshakeError, Welcomed},
+        handshake::{HandshakeError, ReceivedWelcome},
     },
     model::{
         ids::{BoardName, Registration, SessionKey},
@@ -22,7 +22,7 @@ pub(super) enum Input {
     /// still wanted.
     Welcomed { attempt: u64, welcome: Welcome, reply: oneshot::Sender<Option<Registration>> },
     /// An attempt to register ended.
-    Dialed { attempt: u64, result: Result<Box<(Secured, Welcomed)>, HandshakeError> },
+    Dialed { attempt: u64, result: Result<Box<(Secured, ReceivedWelcome)>, HandshakeError> },
     /// The store was polled, or the reason why it was not.
     StorePolled(Result<StoreView, String>),
     /// These boards of the node database lack posts, or may.

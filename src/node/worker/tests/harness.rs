@@ -15,7 +15,10 @@ use crate::{
         Incoming, Link, LinkId, LinkLimits,
         connection_limit::ConnectionLimit,
         fanout::Fanout,
-        handshake::{Acceptor, Applicant, Gate, Ready, Reception, Refusal, Welcoming, accept},
+        handshake::{
+            Acceptor, AcceptorParams, AdmissionGrant, AdmissionRequest, Gate, Ready, Refusal,
+            accept,
+        },
         key_source::for_tests::TestKeys,
     },
     config::Config,
@@ -105,17 +108,18 @@ impl Gate for TestGate {
         false
     }
 
-    fn admit(&self, applicant: Applicant) -> BoxFuture<'_, Result<Welcoming, Refusal>> {
+    fn admit(&self, request: AdmissionRequest) -> BoxFuture<'_, Result<AdmissionGrant, Refusal>> {
         let mut enrolled = self.enrolled.lock().expect("no test panics inside");
-        let known = match &applicant.bearer {
+        let known = match &request.bearer {
             Some(bearer) => bearer_matches(bearer, &self.token.bearer_sha256()),
             None => enrolled.is_some(),
         };
         let guard = enrolled.get_or_insert_with(|| Guard::random(&mut rng(77))).clone();
         let welcome = self.welcome.lock().expect("no test panics inside").clone();
-        let given = Welcoming { welcome, guard: Some(guard), keys: Some(Arc::clone(&self.keys)) };
+        let grant =
+            AdmissionGrant { welcome, guard: Some(guard), keys: Some(Arc::clone(&self.keys)) };
         Box::pin(async move {
-            if known { Ok(given) } else { Err(Refusal("a wrong bearer".to_owned())) }
+            if known { Ok(grant) } else { Err(Refusal("a wrong bearer".to_owned())) }
         })
     }
 }
@@ -186,13 +190,13 @@ impl TestMaster {
             welcome: Mutex::new(Welcome { domain, directory: vec![] }),
             keys: Arc::new(draw()),
         });
-        let reception = Reception {
+        let params = AcceptorParams {
             identity: Arc::clone(&identity),
             name: "m0".to_owned(),
             cluster: [1; 16],
             bounds: WEAK,
         };
-        let acceptor = Acceptor::new(reception, config.handshake_timeout);
+        let acceptor = Acceptor::new(params, config.handshake_timeout);
         let mut listener = env.listen("127.0.0.1:0").await.expect("a port");
         let (addr, limits) = (listener.local_addr(), LinkLimits::of(config));
         let (to, taken) = mpsc::channel(8);
