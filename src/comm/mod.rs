@@ -4,7 +4,7 @@
 //! ```text
 //! node   <---- Incoming, one bounded channel for all links ----.   Link::call, send, publish ..
 //!                                                              |        |
-//! link     reader: record -> frame -> table -> event ----------'   table: queue of frames
+//! link     reader: record -> frame -> state -> event ----------'   state: queue of frames
 //!          writer: frames and heartbeats -> records -> stream  <--------'
 //! stream   one TCP connection per pair of nodes
 //! ```

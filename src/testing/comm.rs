@@ -341,7 +341,10 @@ async fn a_close_is_the_last_word(lab: &Lab, beginner: Role) {
     closer.link.close(close);
     assert!(matches!(other.next().await, Incoming::Direct(_)));
     let end = other.next().await;
-    assert!(matches!(end, Incoming::Closed(LinkEnd::Said(said)) if said == close), "{end:?}");
+    assert!(
+        matches!(end, Incoming::Closed(LinkEnd::ClosedByPeer(said)) if said == close),
+        "{end:?}"
+    );
     let end = closer.next().await;
     assert!(matches!(end, Incoming::Closed(LinkEnd::Closed(said)) if said == close), "{end:?}");
     assert!(other.events.recv().await.is_none() && closer.events.recv().await.is_none());

@@ -1,7 +1,7 @@
 //! A link: calls, direct messages, publishes and heartbeats over one secured stream.
 //!
 //! One task per link reads, writes and watches; handles and [`Responder`]s reach it through a
-//! table under a lock that is never held over an await.
+//! [`LinkState`](state::LinkState) under a lock that is never held over an await.
 //!
 //! 1. One record carries one frame. The first thing said is a heartbeat.
 //! 2. Nothing of [`Link`] or [`Responder`] waits for room: what does not fit is refused.
@@ -31,7 +31,7 @@ use self::{
     heartbeat::{Heartbeat, watch},
     reader::Reader,
     responder::Shared,
-    state::Out,
+    state::Outgoing,
     writer::Writer,
 };
 use super::{Peer, Secured};
@@ -125,7 +125,7 @@ pub enum Incoming {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEnd {
     /// The peer closed it and said why.
-    Said(Close),
+    ClosedByPeer(Close),
     /// This side closed it.
     Closed(Close),
     /// The stream ended or failed without a close, or the peer stopped taking or finishing.
@@ -139,7 +139,7 @@ pub enum LinkEnd {
 impl fmt::Display for LinkEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Said(close) => write!(f, "closed by the peer: {:?}", close.reason),
+            Self::ClosedByPeer(close) => write!(f, "closed by the peer: {:?}", close.reason),
             Self::Closed(close) => write!(f, "closed: {:?}", close.reason),
             Self::Broken(why) => write!(f, "broken: {why}"),
             Self::Silent => f.write_str("silent"),
@@ -207,7 +207,7 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         // A close that was asked for, or is under way, goes on by itself; its time is bounded.
-        if !self.shared.table().cut() {
+        if !self.shared.state().cut() {
             return;
         }
         if let Some(task) = self.task.take() {
@@ -252,13 +252,13 @@ impl Link {
     /// Whether messages are still taken.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.0.shared.table().is_open()
+        self.0.shared.state().is_open()
     }
 
     /// Whether the peer subscribed to this topic.
     #[must_use]
     pub fn wants(&self, topic: Topic) -> bool {
-        self.0.shared.table().wants(topic)
+        self.0.shared.state().wants(topic)
     }
 
     /// Asks the peer and waits for its answer, no longer than `limit`. Dropping the future
@@ -272,9 +272,9 @@ impl Link {
         drop(request);
         let shared = &self.0.shared;
         let (answer, answered) = oneshot::channel();
-        let id = shared.table().call(bytes, answer)?;
+        let id = shared.state().call(bytes, answer)?;
         shared.work.notify_one();
-        let _under_way = UnderWay { shared, id };
+        let _pending = PendingCall { shared, id };
         match self.0.env.timeout(limit, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(CallError::Lost),
@@ -287,7 +287,7 @@ impl Link {
     /// # Errors
     /// [`SendError`]: it was not queued.
     pub fn send(&self, message: &Direct) -> Result<(), SendError> {
-        self.push(Out::Frame(frame::direct(message)?))
+        self.push(Outgoing::Frame(frame::direct(message)?))
     }
 
     /// Queues a sealed envelope; its bytes are shared, not copied, until they are sealed for
@@ -297,7 +297,7 @@ impl Link {
     /// [`SendError`]: it was not queued.
     pub fn publish(&self, envelope: Bytes) -> Result<(), SendError> {
         frame::check_envelope(&envelope)?;
-        self.push(Out::Envelope(envelope))
+        self.push(Outgoing::Envelope(envelope))
     }
 
     /// Tells the peer which topics are wanted from now on, instead of those before.
@@ -305,12 +305,12 @@ impl Link {
     /// # Errors
     /// [`SendError`]: it was not queued.
     pub fn subscribe(&self, topics: &[Topic]) -> Result<(), SendError> {
-        self.push(Out::Frame(frame::subscribe(topics)?))
+        self.push(Outgoing::Frame(frame::subscribe(topics)?))
     }
 
     /// Sets what the heartbeats say; a change is said at once.
     pub fn beat(&self, beat: Beat) {
-        if self.0.shared.table().set_beat(beat) {
+        if self.0.shared.state().set_beat(beat) {
             self.0.shared.work.notify_one();
         }
     }
@@ -318,14 +318,14 @@ impl Link {
     /// Ends the link with a word, after all that is queued. Nothing more is taken. The first
     /// close counts.
     pub fn close(&self, close: Close) {
-        if self.0.shared.table().close(close) {
+        if self.0.shared.state().close(close) {
             self.0.shared.work.notify_one();
             self.0.shared.closing.notify_one();
         }
     }
 
-    fn push(&self, out: Out) -> Result<(), SendError> {
-        self.0.shared.table().push(out)?;
+    fn push(&self, out: Outgoing) -> Result<(), SendError> {
+        self.0.shared.state().push(out)?;
         self.0.shared.work.notify_one();
         Ok(())
     }
@@ -338,14 +338,14 @@ impl fmt::Debug for Link {
 }
 
 /// A call that its caller waits for.
-struct UnderWay<'a> {
+struct PendingCall<'a> {
     shared: &'a Shared,
     id: frame::CallId,
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
-        if self.shared.table().give_up(self.id) {
+        if self.shared.state().give_up(self.id) {
             self.shared.work.notify_one();
         }
     }
@@ -366,7 +366,7 @@ async fn run(
         end = watch(&env, &shared.heartbeat, &shared.limits) => end,
         end = overdue(&env, &shared) => end,
     };
-    shared.table().end();
+    shared.state().end();
     match &end {
         LinkEnd::Violation(why) => {
             tracing::warn!(link = shared.id.0, peer = %shared.peer.node, %why, "the peer broke the protocol");
@@ -399,7 +399,7 @@ async fn overdue(env: &Env, shared: &Shared) -> LinkEnd {
     loop {
         // Told once, when there is a close to find.
         shared.closing.notified().await;
-        let close = shared.table().closing();
+        let close = shared.state().closing();
         if let Some(close) = close {
             env.sleep(shared.limits.close_timeout).await;
             return LinkEnd::Closed(close);

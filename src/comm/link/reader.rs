@@ -61,7 +61,7 @@ impl Reader {
             let heard = match self.record(env, shared).await {
                 Ok((RecordKind::Data, bytes)) => self.on_frame(env, shared, events, bytes).await,
                 Ok((RecordKind::Close, bytes)) => match codec::decode::<Close>(&bytes) {
-                    Ok(close) => Err(LinkEnd::Said(close)),
+                    Ok(close) => Err(LinkEnd::ClosedByPeer(close)),
                     Err(why) => Err(violation(format_args!("close: {why}"))),
                 },
                 Err(end) => Err(end),
@@ -71,7 +71,7 @@ impl Reader {
             }
             turn += 1;
             if turn % RECORDS_PER_TURN == 0 {
-                give_way().await;
+                yield_once().await;
             }
         }
     }
@@ -122,19 +122,19 @@ impl Reader {
     ) -> Result<(), LinkEnd> {
         let event = match Frame::decode(Bytes::from(bytes)).map_err(violation)? {
             Frame::Request { id, deadline_ms, request } => {
-                shared.table().serve(id).map_err(violation)?;
+                shared.state().serve(id).map_err(violation)?;
                 let deadline = env.now() + std::time::Duration::from_millis(deadline_ms.into());
                 let reply = Responder::new(Arc::clone(shared), id, deadline);
                 Incoming::Request { request, reply }
             }
             Frame::Response { id, response } => {
-                return shared.table().answer(id, response).map_err(violation);
+                return shared.state().answer(id, response).map_err(violation);
             }
-            Frame::Cancel { id } => return shared.table().cancel(id).map_err(violation),
+            Frame::Cancel { id } => return shared.state().cancel(id).map_err(violation),
             Frame::Direct(message) => Incoming::Direct(message),
             Frame::Publish(envelope) => Incoming::Envelope(envelope),
             Frame::Subscribe(topics) => {
-                shared.table().set_topics(&topics);
+                shared.state().set_topics(&topics);
                 Incoming::Subscribed(topics)
             }
             Frame::Beat(beat) => {
@@ -183,7 +183,7 @@ async fn deliver(
 }
 
 /// Ready at the next poll.
-async fn give_way() {
+async fn yield_once() {
     let mut gave = false;
     poll_fn(|waker| {
         if gave {

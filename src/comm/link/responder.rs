@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{LinkId, LinkLimits, SendError, heartbeat::Heartbeat, state::Table};
+use super::{LinkId, LinkLimits, SendError, heartbeat::Heartbeat, state::LinkState};
 use crate::{
     comm::Peer,
     model::{message::Response, time::Mono},
@@ -24,18 +24,18 @@ pub(super) struct Shared {
     pub(super) work: Notify,
     /// A close was asked for.
     pub(super) closing: Notify,
-    table: Mutex<Table>,
+    state: Mutex<LinkState>,
 }
 
 impl Shared {
     pub(super) fn new(id: LinkId, peer: Peer, limits: LinkLimits, heartbeat: Heartbeat) -> Self {
-        let table = Mutex::new(Table::new(&limits));
-        Self { id, peer, limits, heartbeat, work: Notify::new(), closing: Notify::new(), table }
+        let state = Mutex::new(LinkState::new(&limits));
+        Self { id, peer, limits, heartbeat, work: Notify::new(), closing: Notify::new(), state }
     }
 
-    /// The table, for a moment: nobody waits while holding it.
-    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Locks the state; the guard is never held over an await.
+    pub(super) fn state(&self) -> MutexGuard<'_, LinkState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -57,7 +57,7 @@ impl Responder {
     /// [`SendError`]: the caller gets nothing, and its own deadline ends the call.
     pub fn send(self, response: &Response) -> Result<(), SendError> {
         let bytes = frame::response(self.id, response)?;
-        self.shared.table().respond(self.id, bytes)?;
+        self.shared.state().respond(self.id, bytes)?;
         self.shared.work.notify_one();
         Ok(())
     }
@@ -65,7 +65,7 @@ impl Responder {
     /// Whether nobody waits for the answer any more.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        !self.shared.table().is_serving(self.id)
+        !self.shared.state().is_serving(self.id)
     }
 
     /// Until when the caller waits at most, by this node's clock. A hint.
@@ -77,7 +77,7 @@ impl Responder {
 
 impl Drop for Responder {
     fn drop(&mut self) {
-        self.shared.table().abandon(self.id);
+        self.shared.state().abandon(self.id);
     }
 }
 

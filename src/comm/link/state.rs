@@ -21,12 +21,12 @@ use crate::{
     },
 };
 
-/// About how many bytes one [`Table::take`] hands out.
+/// About how many bytes one [`LinkState::take`] hands out.
 const TAKE_BYTES: usize = 64 * 1024;
 
 /// What waits to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Out {
+pub(super) enum Outgoing {
     /// A frame.
     Frame(Vec<u8>),
     /// A call's frame, which is taken back when the call is given up.
@@ -35,7 +35,7 @@ pub(super) enum Out {
     Envelope(Bytes),
 }
 
-impl Out {
+impl Outgoing {
     fn len(&self) -> usize {
         match self {
             Self::Frame(bytes) | Self::Call(_, bytes) => bytes.len(),
@@ -46,7 +46,7 @@ impl Out {
 
 /// The peer did what no peer does.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub(super) enum Breach {
+pub(super) enum ProtocolViolation {
     #[error("call {id} after call {last}")]
     CallOutOfOrder { id: CallId, last: CallId },
     #[error("more than {max} calls at once")]
@@ -74,9 +74,9 @@ pub(super) struct Taken {
 }
 
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct LinkState {
     phase: Phase,
-    queue: VecDeque<Out>,
+    queue: VecDeque<Outgoing>,
     queued_bytes: usize,
     calls: BTreeMap<CallId, oneshot::Sender<Result<Response, CallError>>>,
     last_call: CallId,
@@ -89,7 +89,7 @@ pub(super) struct Table {
     in_flight_max: usize,
 }
 
-impl Table {
+impl LinkState {
     pub(super) fn new(limits: &LinkLimits) -> Self {
         Self {
             phase: Phase::Open,
@@ -122,13 +122,13 @@ impl Table {
         self.queue.len() < self.frames_max && self.queued_bytes + len <= self.bytes_max
     }
 
-    fn queue(&mut self, out: Out) {
+    fn queue(&mut self, out: Outgoing) {
         self.queued_bytes += out.len();
         self.queue.push_back(out);
     }
 
     /// Queues a message or an envelope.
-    pub(super) fn push(&mut self, out: Out) -> Result<(), SendError> {
+    pub(super) fn push(&mut self, out: Outgoing) -> Result<(), SendError> {
         if !self.is_open() {
             return Err(SendError::Closed);
         }
@@ -154,7 +154,7 @@ impl Table {
         self.last_call += 1;
         let id = self.last_call;
         frame::set_call_id(&mut bytes, id);
-        self.queue(Out::Call(id, bytes));
+        self.queue(Outgoing::Call(id, bytes));
         self.calls.insert(id, answer);
         Ok(id)
     }
@@ -164,8 +164,10 @@ impl Table {
         if self.calls.remove(&id).is_none() {
             return false;
         }
-        let unsent =
-            self.queue.iter().rposition(|out| matches!(out, Out::Call(call, _) if *call == id));
+        let unsent = self
+            .queue
+            .iter()
+            .rposition(|out| matches!(out, Outgoing::Call(call, _) if *call == id));
         if let Some(unsent) = unsent.and_then(|at| self.queue.remove(at)) {
             self.queued_bytes -= unsent.len();
             return false;
@@ -173,14 +175,18 @@ impl Table {
         if self.phase == Phase::Ended {
             return false;
         }
-        self.queue(Out::Frame(frame::cancel(id)));
+        self.queue(Outgoing::Frame(frame::cancel(id)));
         true
     }
 
     /// The peer answers a call.
-    pub(super) fn answer(&mut self, id: CallId, response: Response) -> Result<(), Breach> {
+    pub(super) fn answer(
+        &mut self,
+        id: CallId,
+        response: Response,
+    ) -> Result<(), ProtocolViolation> {
         if id == 0 || id > self.last_call {
-            return Err(Breach::NeverCalled { id });
+            return Err(ProtocolViolation::NeverCalled { id });
         }
         if let Some(answer) = self.calls.remove(&id) {
             // The caller may be giving up this very moment.
@@ -190,12 +196,12 @@ impl Table {
     }
 
     /// The peer calls.
-    pub(super) fn serve(&mut self, id: CallId) -> Result<(), Breach> {
+    pub(super) fn serve(&mut self, id: CallId) -> Result<(), ProtocolViolation> {
         if id <= self.last_served {
-            return Err(Breach::CallOutOfOrder { id, last: self.last_served });
+            return Err(ProtocolViolation::CallOutOfOrder { id, last: self.last_served });
         }
         if self.serving.len() >= self.in_flight_max {
-            return Err(Breach::TooManyCalls { max: self.in_flight_max });
+            return Err(ProtocolViolation::TooManyCalls { max: self.in_flight_max });
         }
         self.last_served = id;
         self.serving.insert(id);
@@ -203,9 +209,9 @@ impl Table {
     }
 
     /// The peer gives a call up.
-    pub(super) fn cancel(&mut self, id: CallId) -> Result<(), Breach> {
+    pub(super) fn cancel(&mut self, id: CallId) -> Result<(), ProtocolViolation> {
         if id == 0 || id > self.last_served {
-            return Err(Breach::NeverServed { id });
+            return Err(ProtocolViolation::NeverServed { id });
         }
         self.serving.remove(&id);
         Ok(())
@@ -228,7 +234,7 @@ impl Table {
         if self.queue.len() >= frames_max || self.queued_bytes + bytes.len() > 2 * self.bytes_max {
             return Err(SendError::Full);
         }
-        self.queue(Out::Frame(bytes));
+        self.queue(Outgoing::Frame(bytes));
         Ok(())
     }
 
@@ -251,7 +257,7 @@ impl Table {
     }
 
     /// Moves what waits into `batch`, in order, about [`TAKE_BYTES`] of it.
-    pub(super) fn take(&mut self, batch: &mut Vec<Out>) -> Taken {
+    pub(super) fn take(&mut self, batch: &mut Vec<Outgoing>) -> Taken {
         let mut bytes = 0;
         while bytes < TAKE_BYTES
             && let Some(out) = self.queue.pop_front()
@@ -290,7 +296,7 @@ impl Table {
     pub(super) fn end(&mut self) {
         self.phase = Phase::Ended;
         for out in self.queue.drain(..) {
-            if let Out::Call(id, _) = out
+            if let Outgoing::Call(id, _) = out
                 && let Some(answer) = self.calls.remove(&id)
             {
                 // The caller may be gone.

@@ -6,7 +6,7 @@ use std::{io, pin::pin};
 use thiserror::Error;
 use tokio::io::{AsyncWriteExt, WriteHalf};
 
-use super::{LinkEnd, heartbeat::Heartbeat, responder::Shared, state::Out};
+use super::{LinkEnd, heartbeat::Heartbeat, responder::Shared, state::Outgoing};
 use crate::{
     crypto::record::{RecordError, RecordKind, Sealer},
     env::{BoxStream, Env},
@@ -46,7 +46,7 @@ pub(super) struct Writer {
     written: usize,
     /// A published frame on its way into a record.
     scratch: Vec<u8>,
-    batch: Vec<Out>,
+    batch: Vec<Outgoing>,
     said: Option<Beat>,
 }
 
@@ -76,7 +76,7 @@ impl Writer {
         let mut beat_at = env.now();
         let mut tick = pin!(env.sleep_until(beat_at));
         loop {
-            let taken = shared.table().take(&mut self.batch);
+            let taken = shared.state().take(&mut self.batch);
             let now = env.now();
             let due = now >= beat_at;
             if due || (taken.beat.is_some() && taken.beat != self.said) {
@@ -96,7 +96,7 @@ impl Writer {
             if !self.sealed.is_empty() {
                 self.write(env, &shared.heartbeat).await?;
                 // More may have come to wait meanwhile; only then comes the flush.
-                if shared.table().has_work() {
+                if shared.state().has_work() {
                     continue;
                 }
                 self.flush(env, &shared.heartbeat).await?;
@@ -120,8 +120,8 @@ impl Writer {
     fn seal_batch(&mut self) -> Result<(), RecordError> {
         for out in self.batch.drain(..) {
             let bytes = match &out {
-                Out::Frame(bytes) | Out::Call(_, bytes) => bytes,
-                Out::Envelope(envelope) => {
+                Outgoing::Frame(bytes) | Outgoing::Call(_, bytes) => bytes,
+                Outgoing::Envelope(envelope) => {
                     frame::publish_into(envelope, &mut self.scratch);
                     &self.scratch
                 }

@@ -135,7 +135,9 @@ impl Driver {
             Incoming::Beat(beat) => self.core.on_beat(now, id, beat, &mut self.out),
             Incoming::Closed(end) => {
                 let over = match &end {
-                    LinkEnd::Said(Close { reason: CloseReason::Leaving, .. }) => LinkOver::Left,
+                    LinkEnd::ClosedByPeer(Close { reason: CloseReason::Leaving, .. }) => {
+                        LinkOver::Left
+                    }
                     other => LinkOver::Lost(other.to_string()),
                 };
                 let peer = link.peer().node;

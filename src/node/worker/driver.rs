@@ -273,7 +273,7 @@ impl Driver {
                 self.link = None;
                 self.fanout = None;
                 let said = match &end {
-                    LinkEnd::Said(close) => Some(close),
+                    LinkEnd::ClosedByPeer(close) => Some(close),
                     _ => None,
                 };
                 self.parts.worker.on_link_ended(now, said, &mut self.out);

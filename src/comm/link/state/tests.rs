@@ -19,7 +19,7 @@ type Answer = oneshot::Receiver<Result<Response, CallError>>;
 
 /// One end: its table, the calls it waits for, those it serves, what is on its way from it.
 struct End {
-    table: Table,
+    state: LinkState,
     calls: Vec<(CallId, Answer)>,
     serves: Vec<CallId>,
     line: VecDeque<Frame>,
@@ -27,14 +27,14 @@ struct End {
 
 impl End {
     fn new() -> Self {
-        let table = Table::new(&limits());
-        Self { table, calls: Vec::new(), serves: Vec::new(), line: VecDeque::new() }
+        let state = LinkState::new(&limits());
+        Self { state, calls: Vec::new(), serves: Vec::new(), line: VecDeque::new() }
     }
 
     fn call(&mut self) {
         let (answer, answered) = oneshot::channel();
         let bytes = frame::request(0, 1, &Request::Echo(vec![])).expect("short");
-        match self.table.call(bytes, answer) {
+        match self.state.call(bytes, answer) {
             Ok(id) => self.calls.push((id, answered)),
             Err(refused) => assert_eq!(refused, CallError::Full),
         }
@@ -43,39 +43,39 @@ impl End {
     /// Writes what waits onto the line.
     fn write(&mut self) {
         let mut batch = Vec::new();
-        self.table.take(&mut batch);
+        self.state.take(&mut batch);
         self.line.extend(batch.into_iter().map(|out| {
             let bytes = match out {
-                Out::Frame(bytes) | Out::Call(_, bytes) => bytes.into(),
-                Out::Envelope(bytes) => bytes,
+                Outgoing::Frame(bytes) | Outgoing::Call(_, bytes) => bytes.into(),
+                Outgoing::Envelope(bytes) => bytes,
             };
             Frame::decode(bytes).expect("a frame")
         }));
-        assert_eq!(self.table.queued_bytes, 0);
+        assert_eq!(self.state.queued_bytes, 0);
     }
 
     /// Takes one frame off the other end's line.
-    fn read(&mut self, other: &mut Self) -> Result<(), Breach> {
+    fn read(&mut self, other: &mut Self) -> Result<(), ProtocolViolation> {
         match other.line.pop_front() {
             Some(Frame::Request { id, .. }) => {
-                self.table.serve(id)?;
+                self.state.serve(id)?;
                 self.serves.push(id);
                 Ok(())
             }
-            Some(Frame::Response { id, response }) => self.table.answer(id, response),
-            Some(Frame::Cancel { id }) => self.table.cancel(id),
+            Some(Frame::Response { id, response }) => self.state.answer(id, response),
+            Some(Frame::Cancel { id }) => self.state.cancel(id),
             Some(Frame::Direct(_)) | None => Ok(()),
             Some(frame) => panic!("nobody sent {frame:?}"),
         }
     }
 
     fn check(&self) {
-        assert!(self.table.calls.len() <= IN_FLIGHT);
-        assert!(self.table.serving.len() <= IN_FLIGHT);
-        let size: usize = self.table.queue.iter().map(Out::len).sum();
-        assert_eq!(self.table.queued_bytes, size);
+        assert!(self.state.calls.len() <= IN_FLIGHT);
+        assert!(self.state.serving.len() <= IN_FLIGHT);
+        let size: usize = self.state.queue.iter().map(Outgoing::len).sum();
+        assert_eq!(self.state.queued_bytes, size);
         // Invariant 4: the rest is at most a response and a cancel for each call that left.
-        assert!(self.table.queue.len() <= 2 * 5 + 2 * IN_FLIGHT);
+        assert!(self.state.queue.len() <= 2 * 5 + 2 * IN_FLIGHT);
     }
 }
 
@@ -115,22 +115,22 @@ proptest! {
                 Step::GiveUp(which) if !end.calls.is_empty() => {
                     let (id, mut answered) = end.calls.swap_remove(which.index(end.calls.len()));
                     let came = answered.try_recv().is_ok();
-                    let told = end.table.give_up(id);
+                    let told = end.state.give_up(id);
                     prop_assert!(!(came && told), "a call that was answered is not cancelled");
                 }
                 Step::Respond(which) if !end.serves.is_empty() => {
                     let id = end.serves.swap_remove(which.index(end.serves.len()));
-                    let wanted = end.table.is_serving(id);
+                    let wanted = end.state.is_serving(id);
                     let bytes = frame::response(id, &Response::NotServed).expect("short");
-                    let sent = end.table.respond(id, bytes);
+                    let sent = end.state.respond(id, bytes);
                     prop_assert_eq!(sent == Err(SendError::Unwanted), !wanted);
                 }
                 Step::Abandon(which) if !end.serves.is_empty() => {
-                    end.table.abandon(end.serves.swap_remove(which.index(end.serves.len())));
+                    end.state.abandon(end.serves.swap_remove(which.index(end.serves.len())));
                 }
                 Step::Send => {
                     let bytes = frame::direct(&Direct::Digest { digest: [0; 16] }).expect("short");
-                    let sent = end.table.push(Out::Frame(bytes));
+                    let sent = end.state.push(Outgoing::Frame(bytes));
                     prop_assert!(matches!(sent, Ok(()) | Err(SendError::Full)));
                 }
                 Step::Write => end.write(),
@@ -141,7 +141,7 @@ proptest! {
             ends[1].check();
         }
         let [mut one, two] = ends;
-        one.table.end();
+        one.state.end();
         for (_, mut answered) in one.calls {
             prop_assert!(
                 !matches!(answered.try_recv(), Err(oneshot::error::TryRecvError::Empty)),

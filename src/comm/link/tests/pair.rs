@@ -149,7 +149,7 @@ fn a_close_comes_after_all_that_was_queued_and_ends_both() {
         for _ in 0..5 {
             assert!(matches!(next(&mut far_events).await, Incoming::Direct(_)));
         }
-        assert_eq!(end(&mut far_events).await, LinkEnd::Said(BYE));
+        assert_eq!(end(&mut far_events).await, LinkEnd::ClosedByPeer(BYE));
         assert_eq!(end(&mut near_events).await, LinkEnd::Closed(BYE));
         assert_eq!(env.now(), before, "nobody waited for a time-out");
         assert!(!far.is_open());
@@ -163,7 +163,7 @@ fn a_close_is_said_even_if_its_link_is_dropped_and_a_drop_alone_is_a_break() {
         let ((near, _near), (_far, mut far_events)) = pair(&env, &small());
         near.close(BYE);
         drop(near);
-        assert_eq!(end(&mut far_events).await, LinkEnd::Said(BYE));
+        assert_eq!(end(&mut far_events).await, LinkEnd::ClosedByPeer(BYE));
 
         // Also while the close is on its way already, behind what the peer is slow to take.
         let limits = LinkLimits { close_timeout: 60 * SECOND, ..small() };
@@ -174,7 +174,7 @@ fn a_close_is_said_even_if_its_link_is_dropped_and_a_drop_alone_is_a_break() {
         near.close(BYE);
         assert!(matches!(next(&mut far_events).await, Incoming::Envelope(_)));
         drop(near);
-        assert_eq!(end(&mut far_events).await, LinkEnd::Said(BYE));
+        assert_eq!(end(&mut far_events).await, LinkEnd::ClosedByPeer(BYE));
 
         let ((near, _near), (_far, mut far_events)) = pair(&env, &small());
         let other = near.clone();

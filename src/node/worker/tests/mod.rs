@@ -204,7 +204,7 @@ async fn a_stop_is_a_goodbye_and_a_stranger_does_not_start() {
         _ => None,
     });
     let leaving = Close { reason: CloseReason::Leaving, retry_ms: 0 };
-    assert_eq!(end.await, LinkEnd::Said(leaving));
+    assert_eq!(end.await, LinkEnd::ClosedByPeer(leaving));
     running.ended.await.expect("it ended").expect("it ran");
 }
 
