@@ -26,7 +26,7 @@ pub use crate::crypto::handshake::{
     ReceivedWelcome,
 };
 use crate::{
-    comm::{Secured, connection_limit::ConnectionPermit, key_source::HandshakeKeys},
+    comm::{SecureStream, connection_limit::ConnectionPermit, key_source::HandshakeKeys},
     crypto::{
         admission::{Guard, GuardId},
         handshake::{DialerParams, UncheckedHello},
@@ -190,7 +190,7 @@ pub async fn accept(
     gate: &dyn Gate,
     acceptor: &Acceptor,
     permit: ConnectionPermit,
-) -> Result<(Secured, Ready), HandshakeError> {
+) -> Result<(SecureStream, Ready), HandshakeError> {
     let limit = acceptor.timeout;
     let done = env.timeout(limit, answer(env, stream, gate, acceptor)).await;
     drop(permit);
@@ -202,7 +202,7 @@ async fn answer(
     mut stream: BoxStream,
     gate: &dyn Gate,
     acceptor: &Acceptor,
-) -> Result<(Secured, Ready), HandshakeError> {
+) -> Result<(SecureStream, Ready), HandshakeError> {
     let unchecked = UncheckedHello::read(read_frame(&mut stream, PLAIN_LEN_MAX).await?)?;
     let (id, nonce) = (unchecked.guard(), unchecked.nonce());
     let guard = gate.guard(id).await.ok_or(HandshakeError::UnknownGuard { id })?;
@@ -230,7 +230,7 @@ async fn answer(
 
     let (header, body) = read_record(&mut stream, PLAIN_LEN_MAX).await?;
     let (ready, peer, sealer, opener) = await_ready.on_ready(header, body)?;
-    Ok((Secured { stream, sealer, opener, peer }, ready))
+    Ok((SecureStream { stream, sealer, opener, peer }, ready))
 }
 
 /// What a node dials with.
@@ -274,7 +274,7 @@ pub async fn dial(
     env: &Env,
     stream: BoxStream,
     params: &DialParams,
-) -> Result<(Secured, ReceivedWelcome), HandshakeError> {
+) -> Result<(SecureStream, ReceivedWelcome), HandshakeError> {
     let registration = params.registration;
     let fixed: Count = Box::new(move |_| Box::pin(std::future::ready(Some(registration))));
     dial_counting(env, stream, params, fixed).await
@@ -289,7 +289,7 @@ pub async fn dial_counting(
     stream: BoxStream,
     params: &DialParams,
     count: Count,
-) -> Result<(Secured, ReceivedWelcome), HandshakeError> {
+) -> Result<(SecureStream, ReceivedWelcome), HandshakeError> {
     let limit = params.timeout;
     env.timeout(limit, ask(env, stream, params, count))
         .await
@@ -301,7 +301,7 @@ async fn ask(
     mut stream: BoxStream,
     params: &DialParams,
     count: Count,
-) -> Result<(Secured, ReceivedWelcome), HandshakeError> {
+) -> Result<(SecureStream, ReceivedWelcome), HandshakeError> {
     let dialer = DialerParams {
         identity: Arc::clone(&params.identity),
         handshake: params.handshake.pair(env).await?,
@@ -341,7 +341,7 @@ async fn ask(
     let ready = Ready { epoch, registration: number.ok_or(HandshakeError::GivenUp)? };
     let (record, received, peer, sealer, opener) = send_ready.ready(ready)?;
     write_all(&mut stream, &record).await?;
-    Ok((Secured { stream, sealer, opener, peer }, received))
+    Ok((SecureStream { stream, sealer, opener, peer }, received))
 }
 
 /// The guard that an earlier Welcome gave this node, if there was one.

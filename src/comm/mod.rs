@@ -29,5 +29,5 @@ mod secure_stream;
 
 pub use self::{
     link::{CallError, Incoming, Link, LinkEnd, LinkId, LinkLimits, Responder, SendError},
-    secure_stream::{Peer, Secured},
+    secure_stream::{Peer, SecureStream},
 };

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// A stream on which only sealed records follow.
-pub struct Secured {
+pub struct SecureStream {
     /// The connection, after the handshake's last byte.
     pub stream: BoxStream,
     /// Seals what this end says.
@@ -20,8 +20,8 @@ pub struct Secured {
     pub peer: Peer,
 }
 
-impl fmt::Debug for Secured {
+impl fmt::Debug for SecureStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Secured").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("SecureStream").field("peer", &self.peer).finish_non_exhaustive()
     }
 }

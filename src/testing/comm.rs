@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     comm::{
-        CallError, Incoming, Link, LinkEnd, LinkId, LinkLimits, Peer, Responder, Secured,
+        CallError, Incoming, Link, LinkEnd, LinkId, LinkLimits, Peer, Responder, SecureStream,
         fanout::{Fanout, Heard},
         key_source::{KeyKind, KeySource},
     },
@@ -107,7 +107,7 @@ struct End {
 impl End {
     fn start(env: &Env, stream: BoxStream, prk: &Secret, side: Side, peer: Peer) -> Self {
         let (sealer, opener) = record::link(prk, side);
-        let secured = Secured { stream, sealer, opener, peer };
+        let secured = SecureStream { stream, sealer, opener, peer };
         let (incoming, events) = mpsc::channel(64);
         let link = Link::start(env, LinkId(1), secured, LinkLimits::default(), incoming);
         Self { env: env.clone(), link, events }

@@ -106,8 +106,8 @@ fn cast() -> Cast {
     }
 }
 
-type Accepted = Result<(Secured, Ready), HandshakeError>;
-type Dialled = Result<(Secured, ReceivedWelcome), HandshakeError>;
+type Accepted = Result<(SecureStream, Ready), HandshakeError>;
+type Dialled = Result<(SecureStream, ReceivedWelcome), HandshakeError>;
 
 impl Cast {
     async fn accept(&self, env: &Env, stream: DuplexStream) -> Accepted {
@@ -128,7 +128,7 @@ impl Cast {
     }
 }
 
-async fn say(from: &mut Secured, to: &mut Secured) -> Vec<u8> {
+async fn say(from: &mut SecureStream, to: &mut SecureStream) -> Vec<u8> {
     let mut record = Vec::new();
     from.sealer.seal(RecordKind::Data, b"hello", &mut record).expect("short");
     write_all(&mut from.stream, &record).await.expect("room");

@@ -34,7 +34,7 @@ use self::{
     state::Outgoing,
     writer::Writer,
 };
-use super::{Peer, Secured};
+use super::{Peer, SecureStream};
 pub use crate::model::ids::LinkId;
 use crate::{
     config::Config,
@@ -222,11 +222,11 @@ impl Link {
     pub fn start(
         env: &Env,
         id: LinkId,
-        secured: Secured,
+        secured: SecureStream,
         limits: LinkLimits,
         incoming: mpsc::Sender<(LinkId, Incoming)>,
     ) -> Self {
-        let Secured { stream, sealer, opener, peer } = secured;
+        let SecureStream { stream, sealer, opener, peer } = secured;
         let (read, write) = tokio::io::split(stream);
         let now = env.now();
         let shared = Arc::new(Shared::new(id, peer, limits, Heartbeat::beginning(now)));

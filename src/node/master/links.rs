@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::{Done, Driver, Waiter, admission::AdmissionGate, effects};
 use crate::{
     comm::{
-        Incoming, Link, LinkEnd, Responder, Secured,
+        Incoming, Link, LinkEnd, Responder, SecureStream,
         connection_limit::ConnectionLimit,
         handshake::{Acceptor, Ready, accept},
     },
@@ -31,7 +31,7 @@ const TELL_DROPPED_EVERY: Duration = Duration::from_secs(1);
 
 /// A secured stream, ready to become a link.
 pub(super) struct Arrival {
-    pub(super) secured: Secured,
+    pub(super) secured: SecureStream,
     pub(super) ready: Ready,
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{error::WorkerError, input::Input};
 use crate::{
     comm::{
-        Secured,
+        SecureStream,
         handshake::{
             Count, Credential, DialParams, HandshakeError, ReceivedWelcome, dial_counting,
             load_guard,
@@ -65,7 +65,7 @@ impl Dialer {
         env: &Env,
         with: Attempt,
         to: &mpsc::Sender<Input>,
-    ) -> Result<(Secured, ReceivedWelcome), HandshakeError> {
+    ) -> Result<(SecureStream, ReceivedWelcome), HandshakeError> {
         let timeout = self.config.handshake_timeout;
         let stream = env.connect(&with.addr, timeout).await?;
         let own = load_guard(env).await?.map(Credential::Own);

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     comm::{
-        Incoming, Link, LinkEnd, LinkId, LinkLimits, Responder, Secured, fanout::Fanout,
+        Incoming, Link, LinkEnd, LinkId, LinkLimits, Responder, SecureStream, fanout::Fanout,
         handshake::ReceivedWelcome,
     },
     config::Config,
@@ -203,7 +203,7 @@ impl Driver {
         });
     }
 
-    fn on_registered(&mut self, now: Mono, secured: Secured, received: ReceivedWelcome) {
+    fn on_registered(&mut self, now: Mono, secured: SecureStream, received: ReceivedWelcome) {
         let ReceivedWelcome { welcome, cluster, keys, .. } = received;
         let Some(keys) = keys else {
             tracing::warn!("the Welcome has no keys");

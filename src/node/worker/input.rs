@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use super::assign::{BatchId, Written};
 use crate::{
     comm::{
-        Secured,
+        SecureStream,
         handshake::{HandshakeError, ReceivedWelcome},
     },
     model::{
@@ -22,7 +22,7 @@ pub(super) enum Input {
     /// still wanted.
     Welcomed { attempt: u64, welcome: Welcome, reply: oneshot::Sender<Option<Registration>> },
     /// An attempt to register ended.
-    Dialed { attempt: u64, result: Result<Box<(Secured, ReceivedWelcome)>, HandshakeError> },
+    Dialed { attempt: u64, result: Result<Box<(SecureStream, ReceivedWelcome)>, HandshakeError> },
     /// The store was polled, or the reason why it was not.
     StorePolled(Result<StoreView, String>),
     /// These boards of the node database lack posts, or may.

@@ -18,10 +18,10 @@ use crate::{
 };
 
 /// Both ends of a pipe that holds `room` bytes each way, secured: a master's, then a worker's.
-fn secured_pair(room: usize) -> (Secured, Secured) {
+fn secured_pair(room: usize) -> (SecureStream, SecureStream) {
     let (near, far) = tokio::io::duplex(room);
     let (near_keys, far_keys) = record::pair_for_tests();
-    let secured = |stream: tokio::io::DuplexStream, (sealer, opener), peer| Secured {
+    let secured = |stream: tokio::io::DuplexStream, (sealer, opener), peer| SecureStream {
         stream: Box::new(stream),
         sealer,
         opener,
@@ -43,7 +43,7 @@ fn small() -> LinkLimits {
     LinkLimits { outgoing_frames_max: 8, in_flight_max: 4, ..LinkLimits::default() }
 }
 
-fn start(env: &Env, id: u64, secured: Secured, limits: LinkLimits) -> (Link, Events) {
+fn start(env: &Env, id: u64, secured: SecureStream, limits: LinkLimits) -> (Link, Events) {
     let (incoming, events) = mpsc::channel(16);
     (Link::start(env, LinkId(id), secured, limits, incoming), events)
 }
@@ -92,7 +92,7 @@ struct Raw {
 fn raw(env: &Env, limits: LinkLimits) -> (Link, Events, Raw) {
     let (near, far) = secured_pair(ROOM);
     let (link, events) = start(env, 1, near, limits);
-    let Secured { stream, sealer, opener, .. } = far;
+    let SecureStream { stream, sealer, opener, .. } = far;
     (link, events, Raw { stream, sealer, opener })
 }
 
