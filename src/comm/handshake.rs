@@ -1,7 +1,7 @@
 //! From a fresh stream to a secured one: dials and accepts with deadlines.
 //!
 //! What is said is [`crypto::handshake`](crate::crypto::handshake)'s; here it is carried, bounded
-//! and timed, and an accepting master's [`Gate`] is asked. After Ready the stream holds nothing
+//! and timed, and an accepting master's [`AdmissionPolicy`] is asked. After Ready the stream holds nothing
 //! but records and belongs to a link.
 //!
 //! 1. Before a peer is authenticated it can make this node hold 16 KiB and one permit of
@@ -78,12 +78,12 @@ pub enum HandshakeError {
         /// Which.
         node: NodeId,
     },
-    /// The gate did not let the node in. If it was enrolled, it stays so.
+    /// The policy did not let the node in. If it was enrolled, it stays so.
     #[error("node {node} is not admitted: {why}")]
     NotAdmitted {
         /// Which.
         node: NodeId,
-        /// What the gate said.
+        /// What the policy said.
         why: String,
     },
     /// The other end ended the stream: it did not let this node in, or is going away. Its log
@@ -138,13 +138,13 @@ impl From<Cancelled> for HandshakeError {
     }
 }
 
-/// Why a gate did not let a node in: a sentence for the log.
+/// Why a policy did not let a node in: a sentence for the log.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct Refusal(pub String);
 
 /// The accepting master's policy.
-pub trait Gate: Send + Sync {
+pub trait AdmissionPolicy: Send + Sync {
     /// The guard of this id: from memory, or from the store if the copy in memory lacks it. None
     /// for a denied node, so that it costs no more than a stranger. Strangers can ask for ids at
     /// will, so the implementation bounds what it asks the store.
@@ -187,12 +187,12 @@ impl Acceptor {
 pub async fn accept(
     env: &Env,
     stream: BoxStream,
-    gate: &dyn Gate,
+    policy: &dyn AdmissionPolicy,
     acceptor: &Acceptor,
     permit: ConnectionPermit,
 ) -> Result<(SecureStream, Ready), HandshakeError> {
     let limit = acceptor.timeout;
-    let done = env.timeout(limit, answer(env, stream, gate, acceptor)).await;
+    let done = env.timeout(limit, answer(env, stream, policy, acceptor)).await;
     drop(permit);
     done.map_err(|TimedOut| HandshakeError::TimedOut { limit })?
 }
@@ -200,12 +200,12 @@ pub async fn accept(
 async fn answer(
     env: &Env,
     mut stream: BoxStream,
-    gate: &dyn Gate,
+    policy: &dyn AdmissionPolicy,
     acceptor: &Acceptor,
 ) -> Result<(SecureStream, Ready), HandshakeError> {
     let unchecked = UncheckedHello::read(read_frame(&mut stream, PLAIN_LEN_MAX).await?)?;
     let (id, nonce) = (unchecked.guard(), unchecked.nonce());
-    let guard = gate.guard(id).await.ok_or(HandshakeError::UnknownGuard { id })?;
+    let guard = policy.guard(id).await.ok_or(HandshakeError::UnknownGuard { id })?;
     let checked = unchecked.check(&guard)?;
     if !acceptor.is_new(nonce) {
         return Err(HandshakeError::Replayed);
@@ -218,11 +218,11 @@ async fn answer(
     let (header, body) = read_record(&mut stream, PLAIN_LEN_MAX).await?;
     let unverified = await_auth.open(header, body)?;
     let node = unverified.node();
-    if gate.is_denied(node) {
+    if policy.is_denied(node) {
         return Err(HandshakeError::Denied { node });
     }
     let (request, mut await_ready) = env.compute(move || unverified.verify()).await??;
-    let grant = gate
+    let grant = policy
         .admit(request)
         .await
         .map_err(|Refusal(why)| HandshakeError::NotAdmitted { node, why })?;
@@ -253,7 +253,7 @@ pub struct DialParams {
     /// The key epoch that it had last.
     pub last_epoch: Option<(Domain, KeyEpoch)>,
     /// What it registers as: a master's incarnation; a worker's number when it is not asked for
-    /// with [`dial_counting`].
+    /// with [`dial_with_registration`].
     pub registration: Registration,
     /// The most nodes that it takes into its directory.
     pub directory_max: usize,
@@ -263,7 +263,8 @@ pub struct DialParams {
 
 /// Says the number that a node registers under, now that the Welcome says what the master knows
 /// of it: a worker counts up from there. `None` gives the handshake up.
-pub type Count = Box<dyn FnOnce(&Welcome) -> BoxFuture<'static, Option<Registration>> + Send>;
+pub type ChooseRegistration =
+    Box<dyn FnOnce(&Welcome) -> BoxFuture<'static, Option<Registration>> + Send>;
 
 /// Secures a stream that was connected. A guard that the Welcome brings is in [`GUARD_FILE`]
 /// when this returns.
@@ -276,22 +277,23 @@ pub async fn dial(
     params: &DialParams,
 ) -> Result<(SecureStream, ReceivedWelcome), HandshakeError> {
     let registration = params.registration;
-    let fixed: Count = Box::new(move |_| Box::pin(std::future::ready(Some(registration))));
-    dial_counting(env, stream, params, fixed).await
+    let fixed: ChooseRegistration =
+        Box::new(move |_| Box::pin(std::future::ready(Some(registration))));
+    dial_with_registration(env, stream, params, fixed).await
 }
 
-/// As [`dial`], registering under the number that `count` says.
+/// As [`dial`], registering under the number that `choose` says.
 ///
 /// # Errors
 /// Any [`HandshakeError`]; [`HandshakeError::GivenUp`] when there is no number.
-pub async fn dial_counting(
+pub async fn dial_with_registration(
     env: &Env,
     stream: BoxStream,
     params: &DialParams,
-    count: Count,
+    choose: ChooseRegistration,
 ) -> Result<(SecureStream, ReceivedWelcome), HandshakeError> {
     let limit = params.timeout;
-    env.timeout(limit, ask(env, stream, params, count))
+    env.timeout(limit, ask(env, stream, params, choose))
         .await
         .map_err(|TimedOut| HandshakeError::TimedOut { limit })?
 }
@@ -300,7 +302,7 @@ async fn ask(
     env: &Env,
     mut stream: BoxStream,
     params: &DialParams,
-    count: Count,
+    choose: ChooseRegistration,
 ) -> Result<(SecureStream, ReceivedWelcome), HandshakeError> {
     let dialer = DialerParams {
         identity: Arc::clone(&params.identity),
@@ -337,7 +339,7 @@ async fn ask(
             .map_err(HandshakeError::GuardNotKept)?;
     }
     let epoch = send_ready.received.keys.as_ref().map(|keys| keys.epoch());
-    let number = count(&send_ready.received.welcome).await;
+    let number = choose(&send_ready.received.welcome).await;
     let ready = Ready { epoch, registration: number.ok_or(HandshakeError::GivenUp)? };
     let (record, received, peer, sealer, opener) = send_ready.ready(ready)?;
     write_all(&mut stream, &record).await?;

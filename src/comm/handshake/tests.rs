@@ -29,7 +29,7 @@ struct Lists {
     asked: AtomicU64,
 }
 
-impl Gate for Lists {
+impl AdmissionPolicy for Lists {
     fn guard(&self, id: GuardId) -> BoxFuture<'_, Option<Guard>> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let known = self.guards.iter().find(|(known, _)| *known == id);
@@ -60,11 +60,11 @@ impl Gate for Lists {
     }
 }
 
-/// A master with its gate, and a worker with a join token.
+/// A master with its policy, and a worker with a join token.
 struct Cast {
     acceptor: Arc<Acceptor>,
     master: Arc<Identity>,
-    gate: Lists,
+    policy: Lists,
     params: DialParams,
     connections: ConnectionLimit,
 }
@@ -72,7 +72,7 @@ struct Cast {
 fn cast() -> Cast {
     let master = Arc::new(identity(MASTER));
     let token = JoinSecret::random(&mut rng(50), &master.fingerprint());
-    let gate = Lists {
+    let policy = Lists {
         guards: vec![(GuardId::Token(token.id), token.guard())],
         bearers_sha256: Mutex::new(vec![token.bearer_sha256()]),
         ..Lists::default()
@@ -100,7 +100,7 @@ fn cast() -> Cast {
     Cast {
         acceptor,
         master,
-        gate,
+        policy,
         params,
         connections: ConnectionLimit::new(PENDING_MAX, PENDING_PER_HOST_MAX),
     }
@@ -112,7 +112,7 @@ type Dialled = Result<(SecureStream, ReceivedWelcome), HandshakeError>;
 impl Cast {
     async fn accept(&self, env: &Env, stream: DuplexStream) -> Accepted {
         let permit = self.connections.take("dialer:1").expect("few are under way");
-        accept(env, Box::new(stream), &self.gate, &self.acceptor, permit).await
+        accept(env, Box::new(stream), &self.policy, &self.acceptor, permit).await
     }
 
     async fn meet(&self, env: &Env) -> (Accepted, Dialled) {
@@ -154,11 +154,11 @@ fn a_worker_joins_with_a_token_once_and_comes_back_with_its_own_guard() {
 
         let guard = load_guard(&env).await.expect("readable").expect("kept before Ready");
         assert_eq!(Some(guard.expose()), received.guard.as_ref().map(Guard::expose));
-        assert!(cast.gate.bearers_sha256.lock().expect("one thread").is_empty());
+        assert!(cast.policy.bearers_sha256.lock().expect("one thread").is_empty());
 
         // The token is used up as a bearer, and still good as a guard.
         assert!(cast.meet(&env).await.0.is_ok());
-        cast.gate.guards = vec![(GuardId::Node(cast.params.identity.node()), guard.clone())];
+        cast.policy.guards = vec![(GuardId::Node(cast.params.identity.node()), guard.clone())];
         cast.params.credential = Credential::Own(guard);
         let (accepted, dialled) = cast.meet(&env).await;
         assert!(accepted.is_ok() && dialled.is_ok());
@@ -172,7 +172,7 @@ fn an_expelled_node_comes_back_neither_as_itself_nor_as_another_by_the_old_token
         assert!(cast.meet(&env).await.0.is_ok());
         let signed = cast.master.signatures();
         let node = cast.params.identity.node();
-        cast.gate.denied.push(node);
+        cast.policy.denied.push(node);
         let (accepted, dialled) = cast.meet(&env).await;
         assert!(matches!(accepted, Err(HandshakeError::Denied { node: of }) if of == node));
         assert!(matches!(dialled, Err(HandshakeError::Ended)));
@@ -184,7 +184,7 @@ fn an_expelled_node_comes_back_neither_as_itself_nor_as_another_by_the_old_token
         assert!(matches!(dialled, Err(HandshakeError::Ended)));
 
         // Revoked: it does not even count as a guard.
-        cast.gate.guards.clear();
+        cast.policy.guards.clear();
         let (accepted, dialled) = cast.meet(&env).await;
         assert!(matches!(accepted, Err(HandshakeError::UnknownGuard { .. })));
         assert!(matches!(dialled, Err(HandshakeError::Ended)));
@@ -207,9 +207,9 @@ fn strangers_cost_no_rsa_operation_and_all_see_the_same() {
         garbled.extend([0xff; 20]);
         let fault = cast.hear(&env, &garbled).await;
         assert!(matches!(fault, HandshakeError::Fault(HandshakeFault::Malformed { .. })));
-        assert_eq!(cast.gate.asked.load(Ordering::Relaxed), 0);
+        assert_eq!(cast.policy.asked.load(Ordering::Relaxed), 0);
 
-        cast.gate.guards[0].1 = Guard::random(&mut rng(99));
+        cast.policy.guards[0].1 = Guard::random(&mut rng(99));
         let (accepted, dialled) = cast.meet(&env).await;
         let fault = accepted.expect_err("the wrong guard");
         assert!(matches!(fault, HandshakeError::Fault(HandshakeFault::BadGuard)));
@@ -273,7 +273,7 @@ fn ten_thousand_half_open_handshakes_hold_a_bounded_number_of_slots() {
             let (of_task, cast) = (env.clone(), Arc::clone(&cast));
             env.spawn("half-open", async move {
                 let stream = Box::new(near);
-                let done = accept(&of_task, stream, &cast.gate, &cast.acceptor, permit).await;
+                let done = accept(&of_task, stream, &cast.policy, &cast.acceptor, permit).await;
                 assert!(matches!(done, Err(HandshakeError::TimedOut { .. })));
             });
         }

@@ -1,9 +1,10 @@
-//! Gate of a master: admits nodes by its admission lists, and reads the store for what they lack.
+//! Admission gate of a master: admits nodes by its admission lists, and reads the store for what
+//! they lack.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{
-    comm::handshake::{AdmissionGrant, AdmissionRequest, Gate, Refusal},
+    comm::handshake::{AdmissionGrant, AdmissionPolicy, AdmissionRequest, Refusal},
     config::Config,
     crypto::{
         admission::{Guard, GuardId, bearer_sha256},
@@ -20,8 +21,8 @@ use crate::{
     store::Store,
 };
 
-/// Gate of one life of a master. Handshakes ask it beside the driver, so its lists stand behind
-/// a mutex, which is never held across a wait.
+/// Admission gate of one life of a master. Handshakes ask it beside the driver, so its lists
+/// stand behind a mutex, which is never held across a wait.
 pub(super) struct AdmissionGate {
     env: Env,
     store: Store,
@@ -123,7 +124,7 @@ impl AdmissionGate {
     }
 }
 
-impl Gate for AdmissionGate {
+impl AdmissionPolicy for AdmissionGate {
     fn guard(&self, id: GuardId) -> BoxFuture<'_, Option<Guard>> {
         Box::pin(async move {
             if let Some(guard) = self.known_guard(id) {

@@ -16,8 +16,8 @@ use crate::{
     comm::{
         SecureStream,
         handshake::{
-            Count, Credential, DialParams, HandshakeError, ReceivedWelcome, dial_counting,
-            load_guard,
+            ChooseRegistration, Credential, DialParams, HandshakeError, ReceivedWelcome,
+            dial_with_registration, load_guard,
         },
         key_source::HandshakeKeys,
     },
@@ -92,7 +92,7 @@ impl Dialer {
             timeout,
         };
         let count = ask_number(env.clone(), with.number, to.clone());
-        let done = dial_counting(env, stream, &params, count).await;
+        let done = dial_with_registration(env, stream, &params, count).await;
         if is_own && matches!(done, Err(HandshakeError::Ended)) {
             self.show_token.store(true, Ordering::Relaxed);
         }
@@ -101,7 +101,7 @@ impl Dialer {
 }
 
 /// Asks the driver for the number and keeps it on disk before it is said.
-fn ask_number(env: Env, attempt: u64, to: mpsc::Sender<Input>) -> Count {
+fn ask_number(env: Env, attempt: u64, to: mpsc::Sender<Input>) -> ChooseRegistration {
     Box::new(move |welcome| {
         let welcome = welcome.clone();
         Box::pin(async move {

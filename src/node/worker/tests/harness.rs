@@ -16,8 +16,8 @@ use crate::{
         connection_limit::ConnectionLimit,
         fanout::Fanout,
         handshake::{
-            Acceptor, AcceptorParams, AdmissionGrant, AdmissionRequest, Gate, Ready, Refusal,
-            accept,
+            Acceptor, AcceptorParams, AdmissionGrant, AdmissionPolicy, AdmissionRequest, Ready,
+            Refusal, accept,
         },
         key_source::for_tests::TestKeys,
     },
@@ -95,7 +95,7 @@ struct TestGate {
     keys: Arc<EpochKeys>,
 }
 
-impl Gate for TestGate {
+impl AdmissionPolicy for TestGate {
     fn guard(&self, id: GuardId) -> BoxFuture<'_, Option<Guard>> {
         let known = match id {
             GuardId::Token(id) => (id == self.token.id).then(|| self.token.guard()),
