@@ -2,11 +2,11 @@
 //! every member, with gaps noticed.
 //!
 //! ```text
-//! member --seal--> envelope --link--> master: relay? --same bytes--> every other member --open--> news
+//! member --seal--> envelope --link--> master: relay? --same bytes--> every other member --open--> update
 //! ```
 //!
 //! A sender numbers what it says on each topic, inside the sealed text, over all epochs of one
-//! start of it. A receiver that finds a number missing reports a [`Heard::missed`] and asks
+//! start of it. A receiver that finds a number missing reports a [`ReceivedUpdate::missed`] and asks
 //! for what it lacks: fanout is a hint, the store is the truth.
 //!
 //! 1. A master relays only what its link's peer sealed, for the master's own domain.
@@ -53,33 +53,33 @@ pub enum FanoutError {
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
     /// The text is no news, or too long. The envelope counts as opened.
-    #[error("news: {0}")]
+    #[error("update: {0}")]
     Update(#[from] CodecError),
     /// The news are of another topic than the envelope says. It counts as opened.
-    #[error("news of {is:?} in an envelope on {said:?}")]
+    #[error("update of {actual:?} in an envelope on {claimed:?}")]
     OtherTopic {
         /// What the envelope says.
-        said: Topic,
+        claimed: Topic,
         /// What the news are of.
-        is: Topic,
+        actual: Topic,
     },
     /// It came from another than it says. Not relayed.
-    #[error("an envelope of {said} from {is}")]
+    #[error("an envelope of {claimed} from {actual}")]
     OtherSender {
         /// Who it says sealed it.
-        said: NodeId,
+        claimed: NodeId,
         /// Whose link it came over.
-        is: NodeId,
+        actual: NodeId,
     },
 }
 
 /// Update that were opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heard {
+pub struct ReceivedUpdate {
     /// Who said it.
     pub sender: NodeId,
     /// What.
-    pub news: Update,
+    pub update: Update,
     /// So many of this sender on this topic came not, or not yet: ask for what is lacking.
     pub missed: u64,
 }
@@ -92,7 +92,7 @@ struct Sender {
     /// The highest number of each topic.
     numbers: BTreeMap<Topic, u64>,
     /// When it was last heard, in envelopes.
-    heard_at: u64,
+    last_heard: u64,
 }
 
 /// One member's part in its domain's fanout. Made anew with each registration, and by a master
@@ -100,10 +100,10 @@ struct Sender {
 pub struct Fanout {
     crypt: envelope::Fanout,
     /// The last number given out, by topic.
-    said: BTreeMap<Topic, u64>,
+    last_sent: BTreeMap<Topic, u64>,
     senders: BTreeMap<NodeId, Sender>,
     senders_max: usize,
-    heard: u64,
+    opened: u64,
     waiting: VecDeque<Bytes>,
     waiting_bytes: usize,
 }
@@ -122,10 +122,10 @@ impl Fanout {
         let start = Start::new(start, &mut env.rng("fanout-start"));
         Self {
             crypt: envelope::Fanout::new(me, start, keys, senders_max),
-            said: BTreeMap::new(),
+            last_sent: BTreeMap::new(),
             senders: BTreeMap::new(),
             senders_max,
-            heard: 0,
+            opened: 0,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
         }
@@ -136,12 +136,12 @@ impl Fanout {
     ///
     /// # Errors
     /// [`FanoutError::Update`] when too long, [`FanoutError::Envelope`].
-    pub fn seal(&mut self, news: &Update) -> Result<Bytes, FanoutError> {
-        let topic = news.topic();
-        let said = self.said.entry(topic).or_default();
-        let text = codec::encode(&(*said + 1, news))?;
+    pub fn seal(&mut self, update: &Update) -> Result<Bytes, FanoutError> {
+        let topic = update.topic();
+        let last_sent = self.last_sent.entry(topic).or_default();
+        let text = codec::encode(&(*last_sent + 1, update))?;
         let sealed = self.crypt.seal(topic, &text)?;
-        *said += 1;
+        *last_sent += 1;
         Ok(sealed.into())
     }
 
@@ -156,7 +156,7 @@ impl Fanout {
             return Err(EnvelopeError::OtherDomain.into());
         }
         if head.sender != sender {
-            return Err(FanoutError::OtherSender { said: head.sender, is: sender });
+            return Err(FanoutError::OtherSender { claimed: head.sender, actual: sender });
         }
         Ok(head.topic)
     }
@@ -166,7 +166,7 @@ impl Fanout {
     ///
     /// # Errors
     /// [`FanoutError`]: it says nothing to this member.
-    pub fn open(&mut self, envelope: &Bytes) -> Result<Option<Heard>, FanoutError> {
+    pub fn open(&mut self, envelope: &Bytes) -> Result<Option<ReceivedUpdate>, FanoutError> {
         match self.open_now(envelope) {
             Err(FanoutError::Envelope(EnvelopeError::EpochAhead(_))) => {
                 self.keep(envelope.clone());
@@ -176,21 +176,24 @@ impl Fanout {
         }
     }
 
-    fn open_now(&mut self, envelope: &[u8]) -> Result<Heard, FanoutError> {
+    fn open_now(&mut self, envelope: &[u8]) -> Result<ReceivedUpdate, FanoutError> {
         let opened = self.crypt.open(envelope)?;
-        let (number, news): (u64, Update) = codec::decode(&opened.text)?;
-        if news.topic() != opened.head.topic {
-            return Err(FanoutError::OtherTopic { said: opened.head.topic, is: news.topic() });
+        let (number, update): (u64, Update) = codec::decode(&opened.text)?;
+        if update.topic() != opened.head.topic {
+            return Err(FanoutError::OtherTopic {
+                claimed: opened.head.topic,
+                actual: update.topic(),
+            });
         }
         let missed = self.note(&opened.head, number);
-        Ok(Heard { sender: opened.head.sender, news, missed })
+        Ok(ReceivedUpdate { sender: opened.head.sender, update, missed })
     }
 
     /// Counts a number as heard. Says how many before it were not.
     fn note(&mut self, head: &Head, number: u64) -> u64 {
-        self.heard += 1;
+        self.opened += 1;
         if self.senders.len() >= self.senders_max && !self.senders.contains_key(&head.sender) {
-            let longest = self.senders.iter().min_by_key(|(_, sender)| sender.heard_at);
+            let longest = self.senders.iter().min_by_key(|(_, sender)| sender.last_heard);
             if let Some(longest) = longest.map(|(node, _)| *node) {
                 self.senders.remove(&longest);
             }
@@ -199,13 +202,13 @@ impl Fanout {
             start: head.start(),
             from_first,
             numbers: BTreeMap::new(),
-            heard_at: 0,
+            last_heard: 0,
         };
         let sender = self.senders.entry(head.sender).or_insert_with(|| fresh(false));
         if sender.start != head.start() {
             *sender = fresh(true);
         }
-        sender.heard_at = self.heard;
+        sender.last_heard = self.opened;
         let unheard = if sender.from_first { 0 } else { number.saturating_sub(1) };
         let last = sender.numbers.entry(head.topic).or_insert(unheard);
         let missed = number.saturating_sub(last.saturating_add(1));
@@ -228,7 +231,10 @@ impl Fanout {
     /// # Errors
     /// [`FanoutError::Envelope`]: the keys are refused. Of what waited, what does not open is
     /// dropped in silence: it was never believed.
-    pub fn install(&mut self, keys: impl Into<Arc<EpochKeys>>) -> Result<Vec<Heard>, FanoutError> {
+    pub fn install(
+        &mut self,
+        keys: impl Into<Arc<EpochKeys>>,
+    ) -> Result<Vec<ReceivedUpdate>, FanoutError> {
         self.crypt.install(keys)?;
         self.waiting_bytes = 0;
         let waited = std::mem::take(&mut self.waiting);
@@ -301,8 +307,8 @@ mod tests {
         Fanout::new(env, node(number), start, epoch_of(1, 1), 4)
     }
 
-    fn seal(sender: &mut Fanout, news: &Update) -> Bytes {
-        sender.seal(news).expect("short")
+    fn seal(sender: &mut Fanout, update: &Update) -> Bytes {
+        sender.seal(update).expect("short")
     }
 
     /// What was missed, when the news are opened.
@@ -315,7 +321,7 @@ mod tests {
         run(async |env| {
             let [mut sender, mut one, mut two] = [1, 2, 3].map(|n| member(&env, n, 1));
             let envelope = seal(&mut sender, &closed(1));
-            let heard = Heard { sender: node(1), news: closed(1), missed: 0 };
+            let heard = ReceivedUpdate { sender: node(1), update: closed(1), missed: 0 };
             for receiver in [&mut one, &mut two] {
                 assert_eq!(receiver.open(&envelope), Ok(Some(heard.clone())));
                 let again = receiver.open(&envelope);
@@ -362,7 +368,7 @@ mod tests {
             let early = seal(&mut sender, &closed(3));
             assert_eq!(receiver.open(&early), Ok(None));
             let heard = receiver.install(epoch_of(1, 2)).expect("the next epoch");
-            assert_eq!(heard, [Heard { sender: node(1), news: closed(3), missed: 1 }]);
+            assert_eq!(heard, [ReceivedUpdate { sender: node(1), update: closed(3), missed: 1 }]);
             assert!(receiver.waiting.is_empty() && receiver.waiting_bytes == 0);
         });
     }
@@ -409,7 +415,7 @@ mod tests {
             let mut stranger = Fanout::new(&env, node(2), 1, epoch_of(5, 1), 4);
             let envelope = seal(&mut sender, &closed(1));
             assert_eq!(master.relay(node(2), &envelope), Ok(Topic::Session));
-            let forged = FanoutError::OtherSender { said: node(2), is: node(3) };
+            let forged = FanoutError::OtherSender { claimed: node(2), actual: node(3) };
             assert_eq!(master.relay(node(3), &envelope), Err(forged));
             let other = FanoutError::Envelope(EnvelopeError::OtherDomain);
             assert_eq!(master.relay(node(2), &seal(&mut stranger, &PRESENCE)), Err(other));
@@ -424,9 +430,9 @@ mod tests {
             let [mut sender, mut receiver] = [1, 2].map(|n| member(&env, n, 1));
             let text = codec::encode(&(1_u64, PRESENCE)).expect("short");
             let sealed = sender.crypt.seal(Topic::Board, &text).expect("short");
-            let wrong = FanoutError::OtherTopic { said: Topic::Board, is: Topic::Presence };
+            let wrong = FanoutError::OtherTopic { claimed: Topic::Board, actual: Topic::Presence };
             assert_eq!(receiver.open(&sealed.into()), Err(wrong));
-            let sealed = sender.crypt.seal(Topic::Board, b"no news").expect("short");
+            let sealed = sender.crypt.seal(Topic::Board, b"no update").expect("short");
             assert!(matches!(receiver.open(&sealed.into()), Err(FanoutError::Update(_))));
         });
     }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::{
     comm::{
         CallError, Incoming, Link, LinkEnd, LinkId, LinkLimits, Peer, Responder, SecureStream,
-        fanout::{Fanout, Heard},
+        fanout::{Fanout, ReceivedUpdate},
         key_source::{KeyKind, KeySource},
     },
     crypto::{
@@ -293,17 +293,17 @@ async fn a_fanout_is_sealed_once_and_reaches_every_member(lab: &Lab, beginner: R
     }
 
     for n in 0..10 {
-        let news = Update::SessionClosed(SessionKey([n; 32]));
-        let heard = |sender| Ok(Some(Heard { sender, news: news.clone(), missed: 0 }));
+        let update = Update::SessionClosed(SessionKey([n; 32]));
+        let heard = |sender| Ok(Some(ReceivedUpdate { sender, update: update.clone(), missed: 0 }));
         if beginner == Role::Master {
-            let envelope = master.seal(&news).expect("short");
+            let envelope = master.seal(&update).expect("short");
             for link in [&to_near.link, &to_far.link] {
                 assert_eq!(link.publish(envelope.clone()), Ok(()));
             }
             assert_eq!(near.open(&near_end.envelope().await), heard(domain.master));
             assert_eq!(far.open(&far_end.envelope().await), heard(domain.master));
         } else {
-            let sealed = near.seal(&news).expect("short");
+            let sealed = near.seal(&update).expect("short");
             assert_eq!(near_end.link.publish(sealed.clone()), Ok(()));
             let relayed = to_near.envelope().await;
             assert!(master.relay(to_far.link.peer().node, &relayed).is_err());

@@ -293,10 +293,10 @@ impl Driver {
                 None
             }
             Ok(Some(heard)) => {
-                if heard.missed > 0 && heard.news.topic() == Topic::Board {
+                if heard.missed > 0 && heard.update.topic() == Topic::Board {
                     self.look_for_gaps();
                 }
-                Some(heard.news)
+                Some(heard.update)
             }
             // Its keys are on their way.
             Ok(None) => None,
