@@ -1,0 +1,151 @@
+use super::*;
+use crate::{
+    crypto::{epoch::for_tests::epoch_of, keys::for_tests::identity},
+    model::ids::SessionKey,
+    testing::stepped_world::run,
+};
+
+const PRESENCE: Update = Update::PresenceChanged;
+
+fn closed(n: u8) -> Update {
+    Update::SessionClosed(SessionKey([n; 32]))
+}
+
+fn node(number: u8) -> NodeId {
+    identity(number).node()
+}
+
+/// A member of master 1's domain at its first epoch.
+fn member(env: &Env, number: u8, start: u64) -> Fanout {
+    Fanout::new(env, node(number), start, epoch_of(1, 1), 4)
+}
+
+fn seal(sender: &mut Fanout, update: &Update) -> Bytes {
+    sender.seal(update).expect("short")
+}
+
+/// What was missed, when the news are opened.
+fn missed(receiver: &mut Fanout, envelope: &Bytes) -> u64 {
+    receiver.open(envelope).expect("sealed for it").expect("its epoch is held").missed
+}
+
+#[test]
+fn one_sealing_is_heard_by_every_member_once() {
+    run(async |env| {
+        let [mut sender, mut one, mut two] = [1, 2, 3].map(|n| member(&env, n, 1));
+        let envelope = seal(&mut sender, &closed(1));
+        let heard = ReceivedUpdate { sender: node(1), update: closed(1), missed: 0 };
+        for receiver in [&mut one, &mut two] {
+            assert_eq!(receiver.open(&envelope), Ok(Some(heard.clone())));
+            let again = receiver.open(&envelope);
+            assert_eq!(again, Err(FanoutError::Envelope(EnvelopeError::Replayed)));
+        }
+    });
+}
+
+#[test]
+fn what_is_missing_is_reported_by_topic_and_what_comes_late_is_heard() {
+    run(async |env| {
+        let [mut sender, mut receiver] = [1, 2].map(|n| member(&env, n, 1));
+        let posts: Vec<_> = (0..6).map(|n| seal(&mut sender, &closed(n))).collect();
+        let presence = seal(&mut sender, &PRESENCE);
+        assert_eq!(missed(&mut receiver, &posts[1]), 0, "who joins late lacks nothing");
+        assert_eq!(missed(&mut receiver, &posts[2]), 0);
+        assert_eq!(missed(&mut receiver, &presence), 0, "topics count apart");
+        assert_eq!(missed(&mut receiver, &posts[5]), 2);
+        assert_eq!(missed(&mut receiver, &posts[4]), 0);
+        let next = seal(&mut sender, &closed(9));
+        assert_eq!(missed(&mut receiver, &next), 0);
+    });
+}
+
+#[test]
+fn a_sender_that_starts_again_is_heard_from_its_first() {
+    run(async |env| {
+        let [mut before, mut after, mut receiver] =
+            [(1, 1), (1, 2), (2, 1)].map(|(n, start)| member(&env, n, start));
+        assert_eq!(missed(&mut receiver, &seal(&mut before, &PRESENCE)), 0);
+        seal(&mut after, &PRESENCE);
+        assert_eq!(missed(&mut receiver, &seal(&mut after, &PRESENCE)), 1);
+    });
+}
+
+#[test]
+fn counts_go_on_over_epochs_and_what_came_before_its_keys_waits() {
+    run(async |env| {
+        let [mut sender, mut receiver] = [1, 2].map(|n| member(&env, n, 1));
+        assert_eq!(missed(&mut receiver, &seal(&mut sender, &closed(1))), 0);
+        assert_eq!(sender.install(epoch_of(1, 2)), Ok(vec![]));
+        assert_eq!(sender.use_epoch(KeyEpoch(2)), Ok(()));
+        seal(&mut sender, &closed(2));
+        let early = seal(&mut sender, &closed(3));
+        assert_eq!(receiver.open(&early), Ok(None));
+        let heard = receiver.install(epoch_of(1, 2)).expect("the next epoch");
+        assert_eq!(heard, [ReceivedUpdate { sender: node(1), update: closed(3), missed: 1 }]);
+        assert!(receiver.waiting.is_empty() && receiver.waiting_bytes == 0);
+    });
+}
+
+#[test]
+fn what_waits_is_bounded_and_the_newest_stay() {
+    run(async |env| {
+        let [mut sender, mut receiver] = [1, 2].map(|n| member(&env, n, 1));
+        sender.install(epoch_of(1, 2)).expect("the next epoch");
+        sender.use_epoch(KeyEpoch(2)).expect("held");
+        for _ in 0..WAITING_MAX + 10 {
+            assert_eq!(receiver.open(&seal(&mut sender, &PRESENCE)), Ok(None));
+        }
+        assert_eq!(receiver.waiting.len(), WAITING_MAX);
+        let size: usize = receiver.waiting.iter().map(Bytes::len).sum();
+        assert_eq!(receiver.waiting_bytes, size);
+        receiver.keep(Bytes::from(vec![0; WAITING_BYTES_MAX]));
+        assert_eq!(receiver.waiting.len(), 1);
+        receiver.keep(Bytes::from(vec![0; 1]));
+        assert_eq!((receiver.waiting.len(), receiver.waiting_bytes), (1, 1));
+    });
+}
+
+#[test]
+fn senders_that_are_counted_are_bounded() {
+    run(async |env| {
+        let mut receiver = member(&env, 9, 1);
+        for number in 2..6 {
+            let first = seal(&mut member(&env, number, 1), &PRESENCE);
+            assert_eq!(missed(&mut receiver, &first), 0);
+        }
+        receiver.install(epoch_of(1, 2)).expect("the next epoch");
+        let mut newcomer = Fanout::new(&env, node(7), 1, epoch_of(1, 2), 4);
+        assert_eq!(missed(&mut receiver, &seal(&mut newcomer, &PRESENCE)), 0);
+        assert_eq!(receiver.senders.len(), 4);
+        assert!(!receiver.senders.contains_key(&node(2)), "the longest unheard is forgotten");
+    });
+}
+
+#[test]
+fn a_master_relays_only_what_the_links_peer_sealed_for_its_domain() {
+    run(async |env| {
+        let [master, mut sender] = [1, 2].map(|n| member(&env, n, 1));
+        let mut stranger = Fanout::new(&env, node(2), 1, epoch_of(5, 1), 4);
+        let envelope = seal(&mut sender, &closed(1));
+        assert_eq!(master.relay(node(2), &envelope), Ok(Topic::Session));
+        let forged = FanoutError::OtherSender { claimed: node(2), actual: node(3) };
+        assert_eq!(master.relay(node(3), &envelope), Err(forged));
+        let other = FanoutError::Envelope(EnvelopeError::OtherDomain);
+        assert_eq!(master.relay(node(2), &seal(&mut stranger, &PRESENCE)), Err(other));
+        let garbled = master.relay(node(2), b"garbage");
+        assert!(matches!(garbled, Err(FanoutError::Envelope(EnvelopeError::Malformed(_)))));
+    });
+}
+
+#[test]
+fn news_under_a_wrong_topic_and_texts_that_are_no_news_are_refused() {
+    run(async |env| {
+        let [mut sender, mut receiver] = [1, 2].map(|n| member(&env, n, 1));
+        let text = codec::encode(&(1_u64, PRESENCE)).expect("short");
+        let sealed = sender.crypt.seal(Topic::Board, &text).expect("short");
+        let wrong = FanoutError::OtherTopic { claimed: Topic::Board, actual: Topic::Presence };
+        assert_eq!(receiver.open(&sealed.into()), Err(wrong));
+        let sealed = sender.crypt.seal(Topic::Board, b"no update").expect("short");
+        assert!(matches!(receiver.open(&sealed.into()), Err(FanoutError::Update(_))));
+    });
+}
