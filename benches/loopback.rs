@@ -27,7 +27,7 @@ use chatchat::{
         ids::{BoardName, PostId, Role},
         rows::JoinToken,
     },
-    programs::run::{MasterParams, WorkerParams, run_master, run_worker},
+    programs::{MasterParams, WorkerParams, run_master, run_worker},
     store::{Store, sqlite},
 };
 use criterion::{BenchmarkId, Criterion, Throughput};

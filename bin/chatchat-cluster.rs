@@ -1,4 +1,4 @@
-//! A whole cluster on this machine; see `chatchat::programs`.
+//! A whole cluster on this machine; see `chatchat::programs::cluster`.
 
 use std::process::ExitCode;
 

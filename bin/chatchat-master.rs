@@ -1,9 +1,9 @@
-//! One master; see `chatchat::programs`.
+//! One master in one process; see `chatchat::programs::master`.
 
 use std::process::ExitCode;
 
 use chatchat::programs;
 
 fn main() -> ExitCode {
-    programs::exit("chatchat-master", programs::node::master_main(std::env::args_os()))
+    programs::exit("chatchat-master", programs::master::main(std::env::args_os()))
 }

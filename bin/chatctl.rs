@@ -1,4 +1,4 @@
-//! `chatctl`: chat with a cluster from a shell, and see how it is.
+//! Chat with a cluster from a shell, and show its state; see `chatchat::programs::ctl`.
 
 use std::process::ExitCode;
 

@@ -18,7 +18,7 @@ use chatchat::{
         ids::{Fingerprint, NodeId, Resource, Role, StoreEpoch},
         rows::{JoinToken, StoreError},
     },
-    programs::run::{MasterParams, WorkerParams, run_master, run_worker},
+    programs::{MasterParams, WorkerParams, run_master, run_worker},
     store::{Op, Reply, Store, sqlite::NewCluster},
 };
 use chatchat_scenarios::{

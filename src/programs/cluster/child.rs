@@ -1,4 +1,4 @@
-//! One node's process.
+//! Child process that runs one node.
 
 use std::{
     ffi::OsStr,
@@ -16,18 +16,18 @@ use super::{
 };
 use crate::{
     model::{ids::Role, time::Mono},
-    programs::{LaunchError, node::SUPERVISED},
+    programs::{ProgramError, process::SUPERVISED},
 };
 
 const WAIT_MIN: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// A process that runs, ended, or waits to be started again.
+/// Child process that runs, has ended, or waits to be started again.
 #[derive(Debug)]
 pub(super) struct Child {
     process: Option<process::Child>,
     started: Mono,
-    /// Doubles with each early end.
+    /// Wait before the next start; doubles with each early end.
     wait: Duration,
     due: Option<Mono>,
     log: PathBuf,
@@ -35,8 +35,8 @@ pub(super) struct Child {
 }
 
 impl Child {
-    pub(super) fn start(program: &Path, node: &NodePlan, now: Mono) -> Result<Self, LaunchError> {
-        // What earlier runs wrote is not what happens now.
+    pub(super) fn start(program: &Path, node: &NodePlan, now: Mono) -> Result<Self, ProgramError> {
+        // Events of earlier runs are skipped.
         let tail = Tail::from_end(node.events());
         let process = Some(spawn(program, node)?);
         Ok(Self { process, started: now, wait: WAIT_MIN, due: None, log: node.log(), tail })
@@ -47,13 +47,13 @@ impl Child {
         program: &Path,
         node: &NodePlan,
         now: Mono,
-    ) -> Result<(), LaunchError> {
+    ) -> Result<(), ProgramError> {
         self.process = Some(spawn(program, node)?);
         (self.started, self.due) = (now, None);
         Ok(())
     }
 
-    /// Says once how it ended.
+    /// Returns how the process ended, once.
     pub(super) fn ended(&mut self) -> Option<String> {
         let status = self.process.as_mut()?.try_wait().ok()??;
         self.process = None;
@@ -85,7 +85,7 @@ impl Child {
         self.tail.read()
     }
 
-    /// The last line of its log, with what joins it to a sentence.
+    /// Returns `: ` and the last line of the log; nothing if the log is empty.
     pub(super) fn last_words(&self) -> String {
         const LEN_MAX: usize = 300;
         let text = end_of(&self.log).unwrap_or_default();
@@ -97,7 +97,7 @@ impl Child {
         format!(": {}", line.chars().take(LEN_MAX).collect::<String>())
     }
 
-    /// Its stdin ends, and so does it.
+    /// Asks the process to end by closing its stdin.
     pub(super) fn ask_to_end(&mut self) {
         self.due = None;
         if let Some(process) = &mut self.process {
@@ -105,17 +105,17 @@ impl Child {
         }
     }
 
-    /// Ends it if it still runs.
+    /// Kills the process if it still runs.
     pub(super) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
-            // Both fail only for one that is gone.
+            // Both fail only for a process that is gone.
             let _ = process.kill();
             let _ = process.wait();
         }
     }
 }
 
-/// The last few lines of a file.
+/// Reads the last 4 KiB of a file.
 fn end_of(path: &Path) -> std::io::Result<Vec<u8>> {
     const LEN_MAX: u64 = 4096;
     let mut file = File::open(path)?;
@@ -126,7 +126,7 @@ fn end_of(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(end)
 }
 
-/// Keeps one older log, so that a node that is started again and again fills no disk.
+/// Renames a log above 16 MiB; one older log is kept, so that restarts do not fill the disk.
 fn set_aside(log: &Path) -> std::io::Result<()> {
     const LEN_MAX: u64 = 16 * 1024 * 1024;
     if fs::metadata(log).is_ok_and(|file| file.len() > LEN_MAX) {
@@ -135,8 +135,9 @@ fn set_aside(log: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn spawn(program: &Path, node: &NodePlan) -> Result<process::Child, LaunchError> {
-    let failed = |e: std::io::Error| LaunchError::Failed(format!("{} not started: {e}", node.name));
+fn spawn(program: &Path, node: &NodePlan) -> Result<process::Child, ProgramError> {
+    let failed =
+        |e: std::io::Error| ProgramError::Failed(format!("{} not started: {e}", node.name));
     set_aside(&node.log()).map_err(failed)?;
     let log = OpenOptions::new()
         .append(true)
@@ -156,7 +157,7 @@ fn spawn(program: &Path, node: &NodePlan) -> Result<process::Child, LaunchError>
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(log);
-    // What the cluster was told by variables stands in the node's file.
+    // The node's file already holds the settings from the cluster's variables.
     for (name, _) in std::env::vars_os() {
         if is_ours(&name) {
             command.env_remove(name);

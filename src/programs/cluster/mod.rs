@@ -1,13 +1,14 @@
-//! A whole cluster on one machine: each node a process of its own, all on one SQLite file.
+//! Program `chatchat-cluster`: a cluster on one machine, each node a process of its own, all on
+//! one SQLite file.
 //!
-//! The program starts itself again for each node. Nodes end with it, however it ends: each
-//! holds the other end of a pipe. What happens in the cluster is read from the masters' event
-//! files, so that a stopped or slow supervisor never holds a node up.
+//! The program starts itself again for each node. Nodes end with it, however it ends, because each
+//! holds the other end of a pipe. The program follows the masters' event files, so that a stopped
+//! or slow supervisor never holds up a node.
 //!
 //! 1. Identities, join tokens and settings are on disk before the first node starts.
-//! 2. `DATA/cluster.json` says which processes there are, replaced whole at each change.
-//! 3. A node that ends before the cluster was ready ends the cluster; later it is shown, and
-//!    started again only under `--restart`.
+//! 2. `DATA/cluster.json` lists the processes; it is replaced as a whole at each change.
+//! 3. A node that ends before the cluster is ready ends the cluster. Later its end is only
+//!    reported, and the node is started again under `--restart`.
 
 mod child;
 mod plan;
@@ -31,8 +32,10 @@ use self::{
     watch::Names,
 };
 use super::{
-    DirLock, LaunchError, node,
-    settings::{Key, Kind, Told, with_keys},
+    ProgramError, master,
+    process::DirLock,
+    settings::{Key, Settings, ValueKind, with_keys},
+    worker,
 };
 use crate::{
     env::{Env, real::RealWorld},
@@ -43,47 +46,47 @@ use crate::{
     },
 };
 
-/// What a cluster can be told.
+/// Keys of a cluster's own settings.
 pub const KEYS: &[Key] = &[
-    Key { name: "masters", kind: Kind::Count, help: "How many masters [default: 2]" },
-    Key { name: "workers", kind: Kind::Count, help: "How many workers [default: 3]" },
+    Key { name: "masters", kind: ValueKind::Count, help: "How many masters [default: 2]" },
+    Key { name: "workers", kind: ValueKind::Count, help: "How many workers [default: 3]" },
     Key {
         name: "http_port",
-        kind: Kind::Count,
+        kind: ValueKind::Count,
         help: "Master i serves people on this + i, nodes on + 100 + i, operators on + 200 + i \
                [default: 8080]",
     },
-    Key { name: "data_dir", kind: Kind::Text, help: "Where all is kept [default: data]" },
+    Key { name: "data_dir", kind: ValueKind::Text, help: "Where all is kept [default: data]" },
     Key {
         name: "store",
-        kind: Kind::Text,
+        kind: ValueKind::Text,
         help: "The shared store, sqlite:PATH [default: sqlite:DATA_DIR/chatchat.db]",
     },
-    Key { name: "restart", kind: Kind::Switch, help: "Start nodes again that end" },
+    Key { name: "restart", kind: ValueKind::Switch, help: "Start nodes again that end" },
     Key {
         name: "log",
-        kind: Kind::Text,
+        kind: ValueKind::Text,
         help: "What each node logs to DATA_DIR/NAME/log [default: info,chatchat::model::event=off]",
     },
 ];
 
-/// A cluster's own settings.
+/// Own settings of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClusterSettings {
-    /// How many masters.
+    /// Number of masters, 1 to 100.
     pub masters: u16,
-    /// How many workers.
+    /// Number of workers, 1 to 100.
     pub workers: u16,
-    /// The first master's port for people.
+    /// Port of the first master's front end.
     pub http_port: u16,
-    /// Where all is kept.
+    /// Directory of the cluster, with one directory for each node.
     pub data_dir: PathBuf,
-    /// `sqlite:PATH`; empty for a file in the directory.
+    /// Shared store, `sqlite:PATH`; empty for a file in the directory.
     pub store: String,
     /// Whether nodes that end are started again.
     pub restart: bool,
-    /// What each node logs.
+    /// Filter of each node's log.
     pub log: String,
 }
 
@@ -102,18 +105,18 @@ impl Default for ClusterSettings {
     }
 }
 
-/// The program `chatchat-cluster`.
+/// Runs the program `chatchat-cluster`, or one of its nodes.
 ///
 /// # Errors
-/// [`LaunchError`]; all nodes are stopped.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), LaunchError> {
+/// [`ProgramError`]; all nodes are stopped.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), ProgramError> {
     let matches = command().try_get_matches_from(args)?;
     match matches.subcommand().and_then(|(_, node)| node.subcommand()) {
-        Some(("master", matches)) => return node::master(matches),
-        Some((_, matches)) => return node::worker(matches),
+        Some(("master", matches)) => return master::start(matches),
+        Some((_, matches)) => return worker::start(matches),
         None => {}
     }
-    let told = Told::of_matches(KEYS, &matches)?;
+    let told = Settings::of_matches(KEYS, &matches)?;
     let settings: ClusterSettings = told.own()?;
     let plan = Plan::new(&settings, &told.config)?;
     if told.check_only {
@@ -125,11 +128,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), LaunchError>
     let runtime = runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|e| LaunchError::Failed(format!("no threads to run on: {e}")))?;
+        .map_err(|e| ProgramError::Failed(format!("no threads to run on: {e}")))?;
     let ended = runtime.block_on(async {
         let asked = asked_to_stop()?;
         let world = RealWorld::new(&settings.data_dir);
-        let env = Env::new(world.map_err(|e| LaunchError::Usage(e.to_string()))?);
+        let env = Env::new(world.map_err(|e| ProgramError::Usage(e.to_string()))?);
         let started = env.now();
         say(&format!("Starting {plan}"));
         tokio::select! {
@@ -152,8 +155,8 @@ fn command() -> Command {
     let nodes = Command::new("node")
         .hide(true)
         .subcommand_required(true)
-        .subcommand(node::master_command("master"))
-        .subcommand(node::worker_command("worker"));
+        .subcommand(master::command("master"))
+        .subcommand(worker::command("worker"));
     let command = Command::new("chatchat-cluster")
         .about("Chatchat on this machine: masters and workers as processes on one store")
         .disable_help_subcommand(true)
@@ -161,9 +164,9 @@ fn command() -> Command {
     with_keys(command, KEYS)
 }
 
-/// Ready at SIGINT or SIGTERM, counted from the call on.
-fn asked_to_stop() -> Result<impl Future<Output = ()>, LaunchError> {
-    let listen = |kind| signal(kind).map_err(|e| LaunchError::Failed(format!("signals: {e}")));
+/// Returns a future that is ready at SIGINT or SIGTERM. Signals count from this call on.
+fn asked_to_stop() -> Result<impl Future<Output = ()>, ProgramError> {
+    let listen = |kind| signal(kind).map_err(|e| ProgramError::Failed(format!("signals: {e}")));
     let (mut interrupt, mut end) =
         (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     Ok(async move {
@@ -175,12 +178,12 @@ fn asked_to_stop() -> Result<impl Future<Output = ()>, LaunchError> {
     })
 }
 
-/// A reader that is gone is no reason to stop.
+/// Prints a line. A closed stdout is no reason to stop.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// Watches over the processes.
+/// Supervisor of the nodes' processes.
 struct Supervisor {
     env: Env,
     plan: Plan,
@@ -193,11 +196,11 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    /// Between two looks at processes and event files.
+    /// Interval between two looks at processes and event files.
     const LOOK: Duration = Duration::from_millis(50);
-    /// What nodes get to end in by themselves.
+    /// Time for nodes to end by themselves.
     const END: Duration = Duration::from_secs(5);
-    /// A node that lived this long is started again soon.
+    /// Time after which a node counts as steady: if it ends then, the restart waits the least.
     const STEADY: Duration = Duration::from_secs(30);
 
     fn new(env: Env, plan: Plan, restart: bool, started: Mono) -> Self {
@@ -215,7 +218,7 @@ impl Supervisor {
     }
 
     /// Starts all nodes and watches until it is asked to stop.
-    async fn run(mut self) -> Result<(), LaunchError> {
+    async fn run(mut self) -> Result<(), ProgramError> {
         let asked = asked_to_stop()?;
         let mut asked = std::pin::pin!(asked);
         for node in &self.plan.nodes {
@@ -234,7 +237,7 @@ impl Supervisor {
         ended
     }
 
-    async fn look(&mut self) -> Result<(), LaunchError> {
+    async fn look(&mut self) -> Result<(), ProgramError> {
         self.env.sleep(Self::LOOK).await;
         self.look_at_processes()?;
         for at in 0..self.children.len() {
@@ -250,7 +253,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn look_at_processes(&mut self) -> Result<(), LaunchError> {
+    fn look_at_processes(&mut self) -> Result<(), ProgramError> {
         let now = self.env.now();
         let mut changed = false;
         for (child, node) in self.children.iter_mut().zip(&self.plan.nodes) {
@@ -259,7 +262,7 @@ impl Supervisor {
                 let last = child.last_words();
                 let line = format!("{} ended ({how}){last}", node.name);
                 if !self.ready && !self.restart {
-                    return Err(LaunchError::Failed(format!(
+                    return Err(ProgramError::Failed(format!(
                         "{line}; see {}",
                         node.log().display()
                     )));
@@ -278,13 +281,13 @@ impl Supervisor {
         if changed { self.list() } else { Ok(()) }
     }
 
-    fn list(&self) -> Result<(), LaunchError> {
+    fn list(&self) -> Result<(), ProgramError> {
         let pids: Vec<_> = self.children.iter().map(Child::pid).collect();
         write_listing(&self.plan, &pids)
     }
 
     fn show(&mut self, at: usize, line: &watch::Line) {
-        // A worker says of itself what its master says of it.
+        // The master's events report its workers, so a worker's own events add nothing.
         if self.plan.nodes[at].role == Role::Worker {
             return;
         }
@@ -318,7 +321,7 @@ impl Supervisor {
         say("Ctrl-C stops it.");
     }
 
-    /// Asks all to end, and ends who does not.
+    /// Asks all nodes to end, and kills those that do not.
     async fn stop(&mut self) {
         self.children.iter_mut().for_each(Child::ask_to_end);
         let until = self.env.now() + Self::END;
@@ -326,14 +329,14 @@ impl Supervisor {
             self.env.sleep(Self::LOOK / 2).await;
         }
         self.children.iter_mut().for_each(Child::kill);
-        // The processes are gone; a listing that says otherwise would mislead.
+        // The processes are gone, so the listing must no longer show them.
         if let Err(e) = self.list() {
             say(&e.to_string());
         }
     }
 }
 
-/// Whether a front end says that people can be sent there.
+/// Returns whether a front end reports that it is ready.
 async fn is_ready(env: &Env, addr: &str) -> bool {
     const WAIT: Duration = Duration::from_millis(500);
     const ASK: &[u8] = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -352,7 +355,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn help_says_what_a_cluster_can_be_told() {
+    fn help_lists_the_settings_of_a_cluster() {
         let help = command().render_help().to_string();
         let (own, limits) = help.split_once("\nLimits and time-outs:").expect("both are there");
         assert!(limits.contains("--lease-ttl <VALUE>"), "{limits}");

@@ -1,4 +1,4 @@
-//! Who runs where, and all that must be on disk before they start.
+//! Plan of a cluster: its nodes, their addresses, and the files they need before they start.
 
 use std::{fmt, fs, path::PathBuf};
 
@@ -21,28 +21,32 @@ use crate::{
         rows::{JoinToken, StoreError},
     },
     programs::{
-        LaunchError, check_port,
-        node::{MasterSettings, WorkerSettings, store_path},
-        settings::file_of,
+        ProgramError,
+        master::MasterSettings,
+        process::check_port,
+        settings::{file_of, node::store_path},
+        worker::WorkerSettings,
     },
     store::{Store, sqlite},
 };
 
-/// How long a join token of a node to be started is good, ms.
+/// Life of the join token for a node that is to be started, in milliseconds.
 const TOKEN_LIFE_MS: u64 = 24 * 3600 * 1000;
 
 const TOKEN_FILE: &str = "join.token";
 const ADMIN_FILE: &str = "admin.token";
 
-/// One node of the cluster.
+/// Plan of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NodePlan {
     pub(super) name: String,
     pub(super) role: Role,
     pub(super) dir: PathBuf,
-    /// `host:port`, masters only, as the next two.
+    /// Address of the front end, `host:port`; masters only.
     pub(super) http: Option<String>,
+    /// Address for links, `host:port`; masters only.
     pub(super) link: Option<String>,
+    /// Address for operators, `host:port`; masters only.
     pub(super) admin: Option<String>,
 }
 
@@ -60,11 +64,12 @@ impl NodePlan {
     }
 }
 
-/// The whole cluster: masters first.
+/// Plan of the whole cluster.
 #[derive(Debug)]
 pub(super) struct Plan {
+    /// Nodes, masters first.
     pub(super) nodes: Vec<NodePlan>,
-    /// What is started for each node.
+    /// Program that is started for each node.
     pub(super) program: PathBuf,
     data_dir: PathBuf,
     store: String,
@@ -73,8 +78,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(settings: &ClusterSettings, config: &Config) -> Result<Self, LaunchError> {
-        let usage = |text: String| LaunchError::Usage(text);
+    pub(super) fn new(settings: &ClusterSettings, config: &Config) -> Result<Self, ProgramError> {
+        let usage = |text: String| ProgramError::Usage(text);
         for (key, count) in [("masters", settings.masters), ("workers", settings.workers)] {
             if !(1..=100).contains(&count) {
                 return Err(usage(format!("{key}: want 1 to 100, not {count}")));
@@ -86,7 +91,7 @@ impl Plan {
                 "http_port: {first} leaves no room for the ports {first} + 200 and on"
             )));
         }
-        // Children run elsewhere if this one ever does, so paths are whole.
+        // Paths are absolute, so that they hold in whatever directory the children run.
         let data_dir =
             std::path::absolute(&settings.data_dir).map_err(|e| usage(format!("data_dir: {e}")))?;
         let store = match settings.store.as_str() {
@@ -96,7 +101,7 @@ impl Plan {
             }
         };
         let program = std::env::current_exe()
-            .map_err(|e| LaunchError::Failed(format!("this program cannot be found: {e}")))?;
+            .map_err(|e| ProgramError::Failed(format!("this program cannot be found: {e}")))?;
         let addr = |port: u16| Some(format!("127.0.0.1:{port}"));
         let masters = (0..settings.masters).map(|at| {
             let name = format!("master-{at}");
@@ -128,18 +133,18 @@ impl Plan {
         self.nodes.iter().filter(|node| node.role == Role::Worker).count()
     }
 
-    pub(super) fn check_ports(&self) -> Result<(), LaunchError> {
+    pub(super) fn check_ports(&self) -> Result<(), ProgramError> {
         let ports = self.nodes.iter().flat_map(|node| [&node.http, &node.link, &node.admin]);
         ports.flatten().try_for_each(|addr| check_port(addr, "--http-port"))
     }
 
-    /// Makes directories, the masters' identities, the workers' tokens and everybody's settings.
-    pub(super) async fn prepare(&self, env: &Env) -> Result<(), LaunchError> {
+    /// Creates directories, the masters' identities, the workers' tokens and all settings files.
+    pub(super) async fn prepare(&self, env: &Env) -> Result<(), ProgramError> {
         for node in &self.nodes {
-            make_private_dir(&node.dir).map_err(|e| LaunchError::Usage(e.to_string()))?;
+            make_private_dir(&node.dir).map_err(|e| ProgramError::Usage(e.to_string()))?;
         }
         let store = sqlite::open(env, &store_path(&self.store)?, self.config.store_timeout)
-            .map_err(|e| LaunchError::Usage(format!("{}: {e}", self.store)))?;
+            .map_err(|e| ProgramError::Usage(format!("{}: {e}", self.store)))?;
         let pins = self.identities().await?;
         let admin = self.admin_token(env)?;
         let links: Vec<_> = self.nodes.iter().filter_map(|node| node.link.clone()).collect();
@@ -151,7 +156,7 @@ impl Plan {
                 }
                 Role::Worker => {
                     let token = join_token(env, &store, &pins[0]).await.map_err(|e| {
-                        LaunchError::Failed(format!("no join token for {}: {e}", node.name))
+                        ProgramError::Failed(format!("no join token for {}: {e}", node.name))
                     })?;
                     write(node, TOKEN_FILE, &token)?;
                     self.worker_file(node, &links, &pins)?
@@ -159,17 +164,18 @@ impl Plan {
             };
             let path = node.settings();
             replace_file(&path, settings.as_bytes())
-                .map_err(|e| LaunchError::Usage(format!("{}: {e}", path.display())))?;
+                .map_err(|e| ProgramError::Usage(format!("{}: {e}", path.display())))?;
         }
         Ok(())
     }
 
-    /// The masters' fingerprints, in order. They are made side by side: each takes a while.
-    async fn identities(&self) -> Result<Vec<Fingerprint>, LaunchError> {
+    /// Returns the masters' fingerprints, in order. New keys are made concurrently, as each takes
+    /// a while.
+    async fn identities(&self) -> Result<Vec<Fingerprint>, ProgramError> {
         let masters = self.nodes.iter().filter(|node| node.role == Role::Master);
         try_join_all(masters.map(|node| async {
             let refuse = |e: &dyn std::fmt::Display| {
-                LaunchError::Usage(format!("{}: {e}", node.dir.display()))
+                ProgramError::Usage(format!("{}: {e}", node.dir.display()))
             };
             let env = Env::new(RealWorld::new(&node.dir).map_err(|e| refuse(&e))?);
             let identity = load_or_make_identity(&env, &GeneratedKeys, self.config.identity_bits);
@@ -178,11 +184,11 @@ impl Plan {
         .await
     }
 
-    /// The cluster's one token for operators, made at the first start.
-    fn admin_token(&self, env: &Env) -> Result<String, LaunchError> {
+    /// Returns the cluster's token for operators, which is created at the first start.
+    fn admin_token(&self, env: &Env) -> Result<String, ProgramError> {
         let path = self.data_dir.join(ADMIN_FILE);
         let refuse =
-            |e: &dyn std::fmt::Display| LaunchError::Usage(format!("{}: {e}", path.display()));
+            |e: &dyn std::fmt::Display| ProgramError::Usage(format!("{}: {e}", path.display()));
         match fs::read_to_string(&path) {
             Ok(text) if text.trim().is_empty() => {
                 Err(refuse(&"is empty; remove it to have a new one made"))
@@ -199,7 +205,7 @@ impl Plan {
         }
     }
 
-    fn master_file(&self, node: &NodePlan) -> Result<String, LaunchError> {
+    fn master_file(&self, node: &NodePlan) -> Result<String, ProgramError> {
         let or_empty = |addr: &Option<String>| addr.clone().unwrap_or_default();
         let settings = MasterSettings {
             name: node.name.clone(),
@@ -220,7 +226,7 @@ impl Plan {
         node: &NodePlan,
         masters: &[String],
         pins: &[Fingerprint],
-    ) -> Result<String, LaunchError> {
+    ) -> Result<String, ProgramError> {
         let settings = WorkerSettings {
             name: node.name.clone(),
             data_dir: node.dir.clone(),
@@ -247,13 +253,13 @@ impl fmt::Display for Plan {
     }
 }
 
-fn write(node: &NodePlan, name: &str, text: &str) -> Result<(), LaunchError> {
+fn write(node: &NodePlan, name: &str, text: &str) -> Result<(), ProgramError> {
     let path = node.dir.join(name);
     replace_file(&path, text.as_bytes())
-        .map_err(|e| LaunchError::Usage(format!("{}: {e}", path.display())))
+        .map_err(|e| ProgramError::Usage(format!("{}: {e}", path.display())))
 }
 
-/// A fresh token for one worker. A worker that is enrolled already does without.
+/// Creates a join token for one worker. A worker that is enrolled already does not use it.
 async fn join_token(env: &Env, store: &Store, master: &Fingerprint) -> Result<String, StoreError> {
     let secret = JoinSecret::random(&mut env.rng("join-tokens"), master);
     let token = JoinToken {
@@ -283,8 +289,9 @@ struct Listed<'a> {
     admin: Option<String>,
 }
 
-/// Replaces `DATA/cluster.json`; `pids` in the order of nodes, none for one that does not run.
-pub(super) fn write_listing(plan: &Plan, pids: &[Option<u32>]) -> Result<(), LaunchError> {
+/// Replaces `DATA/cluster.json`. `pids` are in the order of nodes, `None` for a node that does not
+/// run.
+pub(super) fn write_listing(plan: &Plan, pids: &[Option<u32>]) -> Result<(), ProgramError> {
     let url = |addr: &Option<String>| addr.as_ref().map(|addr| format!("http://{addr}"));
     let nodes = plan.nodes.iter().zip(pids).map(|(node, pid)| Listed {
         name: &node.name,
@@ -297,7 +304,7 @@ pub(super) fn write_listing(plan: &Plan, pids: &[Option<u32>]) -> Result<(), Lau
     let listing = Listing { nodes: nodes.collect() };
     let path = plan.data_dir.join("cluster.json");
     let failed =
-        |e: &dyn std::fmt::Display| LaunchError::Failed(format!("{}: {e}", path.display()));
+        |e: &dyn std::fmt::Display| ProgramError::Failed(format!("{}: {e}", path.display()));
     let text = serde_json::to_string_pretty(&listing).map_err(|e| failed(&e))?;
     replace_file(&path, text.as_bytes()).map_err(|e| failed(&e))
 }
@@ -307,14 +314,14 @@ mod tests {
     use super::*;
     use crate::env::real::TempDir;
 
-    fn plan(change: impl FnOnce(&mut ClusterSettings)) -> Result<Plan, LaunchError> {
+    fn plan(change: impl FnOnce(&mut ClusterSettings)) -> Result<Plan, ProgramError> {
         let mut settings = ClusterSettings::default();
         change(&mut settings);
         Plan::new(&settings, &Config::default())
     }
 
     #[test]
-    fn ports_are_the_same_at_each_start_and_have_room() {
+    fn ports_are_the_same_at_each_start_and_must_fit() {
         let plan_ = plan(|_| {}).expect("the defaults work");
         let shown: Vec<_> = plan_
             .nodes
@@ -340,12 +347,12 @@ mod tests {
             plan(|s| s.workers = 101),
             plan(|s| s.store = "postgres://h".to_owned()),
         ] {
-            assert!(matches!(refused, Err(LaunchError::Usage(_))), "{refused:?}");
+            assert!(matches!(refused, Err(ProgramError::Usage(_))), "{refused:?}");
         }
     }
 
     #[test]
-    fn the_listing_says_who_runs_where() {
+    fn listing_shows_each_nodes_process_and_addresses() {
         let temp = TempDir::new().expect("a directory");
         let plan = plan(|s| {
             (s.masters, s.workers) = (1, 1);
@@ -365,7 +372,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_that_nodes_need_is_on_disk_before_they_start() {
+    async fn prepare_writes_all_files_that_nodes_need_and_keeps_identities() {
         let temp = TempDir::new().expect("a directory");
         let settings = ClusterSettings {
             masters: 1,
@@ -380,7 +387,7 @@ mod tests {
         let first = fs::read(temp.path().join("master-0/identity.key")).expect("a key");
         plan.prepare(&env).await.expect("prepared again");
         let again = fs::read(temp.path().join("master-0/identity.key")).expect("a key");
-        assert_eq!(first, again, "a second start keeps who a master is");
+        assert_eq!(first, again, "a second start keeps the identity");
         let admin = |dir: &str| fs::read_to_string(temp.path().join(dir).join(ADMIN_FILE));
         assert_eq!(admin("").expect("made"), admin("master-0").expect("passed on"));
         let token = |name: &str| {

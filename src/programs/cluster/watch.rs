@@ -1,4 +1,4 @@
-//! What happens, read from event files and told in sentences.
+//! Reader of the nodes' event files, which turns events into sentences for people.
 
 use std::{
     collections::BTreeMap,
@@ -16,33 +16,33 @@ use crate::{
     model::{event::Event, ids::NodeId},
 };
 
-/// One event line; what stamps it is not needed here.
+/// Event line, without its stamps.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct Line {
     #[serde(flatten)]
     pub(super) event: Event,
 }
 
-/// Reads what is appended to a file of lines.
+/// Reader of the lines that are appended to a file.
 #[derive(Debug)]
 pub(super) struct Tail {
     path: PathBuf,
     offset: u64,
-    /// The beginning of a line whose end is not there yet.
+    /// Beginning of a line whose end is not written yet.
     partial: Vec<u8>,
 }
 
 impl Tail {
     const READ_MAX: u64 = 1024 * 1024;
 
-    /// Lines that are appended from now on.
+    /// Creates a reader of the lines that are appended from now on.
     pub(super) fn from_end(path: PathBuf) -> Self {
         let offset = fs::metadata(&path).map_or(0, |file| file.len());
         Self { path, offset, partial: Vec::new() }
     }
 
-    /// What is new, at most a megabyte of it. Lines that are no events are left out: a later
-    /// release may write some.
+    /// Reads new lines, at most 1 MiB. Skips lines that are no known events: a later release may
+    /// write some.
     pub(super) fn read(&mut self) -> Vec<Line> {
         let Ok(bytes) = self.read_new() else { return Vec::new() };
         self.partial.extend(bytes);
@@ -60,7 +60,7 @@ impl Tail {
     fn read_new(&mut self) -> std::io::Result<Vec<u8>> {
         let len = fs::metadata(&self.path)?.len();
         if len < self.offset {
-            // The file was set aside and begun anew.
+            // The file was renamed and a new one begun.
             self.offset = 0;
             self.partial.clear();
         }
@@ -75,7 +75,7 @@ impl Tail {
     }
 }
 
-/// Which node has which name, learnt from the keys in their directories.
+/// Names of nodes by id, learnt from the keys in their directories.
 #[derive(Debug)]
 pub(super) struct Names {
     nodes: Vec<(String, PathBuf)>,
@@ -104,7 +104,8 @@ impl Names {
     }
 }
 
-/// What people want to know of an event that the master of this name wrote, if anything.
+/// Returns a sentence about an event that the master of this name wrote; `None` if people do not
+/// need it.
 pub(super) fn sentence(names: &mut Names, master: &str, line: &Line) -> Option<String> {
     Some(match &line.event {
         Event::Start { incarnation } => format!("{master} is up (life {incarnation})"),
@@ -126,7 +127,7 @@ mod tests {
     };
 
     #[test]
-    fn a_tail_gives_each_whole_line_once_and_starts_over_with_the_file() {
+    fn tail_reads_each_whole_line_once_and_starts_over_with_a_new_file() {
         let temp = TempDir::new().expect("a directory");
         let path = temp.path().join("events.jsonl");
         let start = |n: u64| {
@@ -135,7 +136,7 @@ mod tests {
         let line = |n| Line { event: Event::Start { incarnation: Incarnation(n) } };
         fs::write(&path, start(1)).expect("written");
         let mut tail = Tail::from_end(path.clone());
-        assert_eq!(tail.read(), [], "what was there is old");
+        assert_eq!(tail.read(), [], "older lines are skipped");
         let mut file = File::options().append(true).open(&path).expect("opened");
         let (head, rest) = (start(2), start(3));
         let (head_a, head_b) = head.split_at(20);
@@ -144,12 +145,12 @@ mod tests {
         file.write_all(format!("{head_b}no event\n{rest}").as_bytes()).expect("written");
         assert_eq!(tail.read(), [line(2), line(3)]);
         assert_eq!(tail.read(), []);
-        fs::write(&path, start(4)).expect("begun anew");
+        fs::write(&path, start(4)).expect("written again");
         assert_eq!(tail.read(), [line(4)]);
     }
 
     #[test]
-    fn people_are_told_who_came_and_went() {
+    fn sentences_report_starts_joins_failures_and_leaves() {
         let node = NodeId([0xab; 16]);
         let registration = Registration(1);
         let events = [

@@ -1,8 +1,8 @@
-//! What a program is told, from a file, from variables and from flags, as one set of keys.
+//! Configuration of a program from a file, the environment and flags.
 //!
-//! A key is `data_dir` in the TOML file, `CHATCHAT_DATA_DIR` among the variables and
-//! `--data-dir` among the flags. Besides a program's own keys there are those of [`Config`].
-//! All three sources become one table, which is then read strictly.
+//! All sources have the same keys: `data_dir` in the TOML file is the variable
+//! `CHATCHAT_DATA_DIR` and the flag `--data-dir`. Besides a program's own keys there are those of
+//! [`Config`]. The sources become one table, which is then read strictly.
 
 use std::{ffi::OsString, fs, io::ErrorKind, path::Path};
 
@@ -10,71 +10,73 @@ use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
-use super::LaunchError;
+use super::ProgramError;
 use crate::config::Config;
+
+pub mod node;
 
 const VARIABLE: &str = "CHATCHAT_";
 
-/// Variables that steer the project's own tests; they say nothing to a program.
+/// Variables of the project's own tests, which are no settings.
 const OF_TESTS: [&str; 3] =
     ["CHATCHAT_REQUIRE_ALL", "CHATCHAT_CLUSTER", "CHATCHAT_CI_SKIP_INSTALL"];
 
-/// One thing that a program can be told.
+/// Key of one setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
-    /// As the file spells it.
+    /// Name, as in the file.
     pub name: &'static str,
-    /// What its value is.
-    pub kind: Kind,
-    /// What it says, for `--help`.
+    /// Kind of the value.
+    pub kind: ValueKind,
+    /// Text for `--help`.
     pub help: &'static str,
 }
 
-/// What a value is, and so how the text of a flag becomes one.
+/// Kind of a value, which decides how the text of a flag is parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A text.
+pub enum ValueKind {
+    /// Text.
     Text,
-    /// A text that is not shown.
+    /// Text that is not shown.
     Secret,
-    /// Texts; commas between them in flags and variables.
+    /// List of texts, separated by commas in flags and variables.
     List,
-    /// A whole number.
+    /// Whole number.
     Count,
-    /// Yes or no; the bare flag says yes.
+    /// True or false; the bare flag means true.
     Switch,
 }
 
-/// A program's name, keys, and what it was told.
+/// Settings of a program, from all sources.
 #[derive(Debug)]
-pub struct Told {
+pub struct Settings {
     keys: &'static [Key],
     own: Table,
     /// Limits and time-outs, validated.
     pub config: Config,
-    /// Whether only to show all this.
+    /// Whether the program only prints its settings.
     pub check_only: bool,
 }
 
-impl Told {
+impl Settings {
     /// Reads arguments, variables and the file that they name.
     ///
     /// # Errors
-    /// [`LaunchError::Arguments`], [`LaunchError::Usage`].
+    /// [`ProgramError::Arguments`], [`ProgramError::Usage`].
     pub fn read(
         command: Command,
         keys: &'static [Key],
         args: impl IntoIterator<Item = OsString>,
-    ) -> Result<Self, LaunchError> {
+    ) -> Result<Self, ProgramError> {
         let matches = with_keys(command, keys).try_get_matches_from(args)?;
         Self::of_matches(keys, &matches)
     }
 
-    /// The same, of arguments that were parsed with [`with_keys`].
+    /// Reads arguments parsed with [`with_keys`], variables, and the file that they name.
     ///
     /// # Errors
-    /// [`LaunchError::Usage`].
-    pub fn of_matches(keys: &'static [Key], matches: &ArgMatches) -> Result<Self, LaunchError> {
+    /// [`ProgramError::Usage`].
+    pub fn of_matches(keys: &'static [Key], matches: &ArgMatches) -> Result<Self, ProgramError> {
         known_variables(keys, std::env::vars_os().map(|(name, _)| name))?;
         let file = match matches.get_one::<String>("config") {
             Some(path) => read_file(Path::new(path))?,
@@ -94,16 +96,17 @@ impl Told {
         Ok(told)
     }
 
-    /// Lays what was given as texts over the file, and the whole over the defaults.
+    /// Merges the texts of flags and variables over the file, and both over the defaults.
     fn merge(
         keys: &'static [Key],
         file: Table,
         given: Vec<(String, String)>,
-    ) -> Result<Self, LaunchError> {
+    ) -> Result<Self, ProgramError> {
         let kinds: Vec<_> = all_keys(keys).collect();
         let mut all = file;
         for (name, text) in given {
-            let kind = kinds.iter().find(|(key, _)| *key == name).map_or(Kind::Text, |key| key.1);
+            let kind =
+                kinds.iter().find(|(key, _)| *key == name).map_or(ValueKind::Text, |key| key.1);
             all.insert(name.clone(), value_of(&name, kind, &text)?);
         }
         let (mut own, mut limits) = (Table::new(), Table::new());
@@ -111,46 +114,48 @@ impl Told {
             if keys.iter().any(|key| key.name == name) {
                 own.insert(name, value);
             } else if kinds.iter().any(|(key, _)| *key == name) {
-                // Alone first, so that a complaint can name it.
+                // Each alone first, so that an error can name the key.
                 typed::<Config>(&Table::from_iter([(name.clone(), value.clone())]))
-                    .map_err(|why| LaunchError::Usage(format!("{name}: {why}")))?;
+                    .map_err(|why| ProgramError::Usage(format!("{name}: {why}")))?;
                 limits.insert(name, value);
             } else {
                 return Err(unknown("key", &name));
             }
         }
-        let config = typed::<Config>(&limits).map_err(LaunchError::Usage)?;
-        config.validate().map_err(|e| LaunchError::Usage(e.to_string()))?;
+        let config = typed::<Config>(&limits).map_err(ProgramError::Usage)?;
+        config.validate().map_err(|e| ProgramError::Usage(e.to_string()))?;
         Ok(Self { keys, own, config, check_only: false })
     }
 
-    /// The program's own keys, as their type.
+    /// Returns the program's own settings as their type.
     ///
     /// # Errors
-    /// [`LaunchError::Usage`].
-    pub fn own<T: DeserializeOwned>(&self) -> Result<T, LaunchError> {
+    /// [`ProgramError::Usage`].
+    pub fn own<T: DeserializeOwned>(&self) -> Result<T, ProgramError> {
         for (name, value) in &self.own {
             let Some(key) = self.keys.iter().find(|key| key.name == name) else { continue };
             let fits = match key.kind {
-                Kind::Text | Kind::Secret => value.is_str(),
-                Kind::List => value.as_array().is_some_and(|list| list.iter().all(Value::is_str)),
-                Kind::Count => value.is_integer(),
-                Kind::Switch => value.is_bool(),
+                ValueKind::Text | ValueKind::Secret => value.is_str(),
+                ValueKind::List => {
+                    value.as_array().is_some_and(|list| list.iter().all(Value::is_str))
+                }
+                ValueKind::Count => value.is_integer(),
+                ValueKind::Switch => value.is_bool(),
             };
             if !fits {
-                return Err(LaunchError::Usage(format!("{name}: want {}", key.kind.wanted())));
+                return Err(ProgramError::Usage(format!("{name}: want {}", key.kind.wanted())));
             }
         }
-        typed(&self.own).map_err(LaunchError::Usage)
+        typed(&self.own).map_err(ProgramError::Usage)
     }
 
-    /// What `--check-config` prints: all keys as a file of them, secrets left out.
+    /// Returns the text that `--check-config` prints: all settings as a file, without secrets.
     ///
     /// # Errors
-    /// [`LaunchError::Failed`] when a value cannot be written as TOML.
-    pub fn show(&self, own: &impl Serialize) -> Result<String, LaunchError> {
-        let mut own = Table::try_from(own).map_err(|e| LaunchError::Failed(e.to_string()))?;
-        for key in self.keys.iter().filter(|key| key.kind == Kind::Secret) {
+    /// [`ProgramError::Failed`] when a value cannot be written as TOML.
+    pub fn show(&self, own: &impl Serialize) -> Result<String, ProgramError> {
+        let mut own = Table::try_from(own).map_err(|e| ProgramError::Failed(e.to_string()))?;
+        for key in self.keys.iter().filter(|key| key.kind == ValueKind::Secret) {
             if own.contains_key(key.name) {
                 own.insert(key.name.to_owned(), Value::from("(not shown)"));
             }
@@ -160,7 +165,7 @@ impl Told {
     }
 }
 
-impl Kind {
+impl ValueKind {
     const fn wanted(self) -> &'static str {
         match self {
             Self::Text | Self::Secret => "a text",
@@ -171,12 +176,12 @@ impl Kind {
     }
 }
 
-/// A file that says all this: a program's own keys, then the limits.
+/// Returns the text of a settings file: a program's own settings, then the limits.
 ///
 /// # Errors
-/// [`LaunchError::Failed`] when a value cannot be written as TOML.
-pub fn file_of(own: &impl Serialize, config: &Config) -> Result<String, LaunchError> {
-    let failed = |e: toml::ser::Error| LaunchError::Failed(e.to_string());
+/// [`ProgramError::Failed`] when a value cannot be written as TOML.
+pub fn file_of(own: &impl Serialize, config: &Config) -> Result<String, ProgramError> {
+    let failed = |e: toml::ser::Error| ProgramError::Failed(e.to_string());
     let own = toml::to_string(own).map_err(failed)?;
     Ok(format!("{own}\n# Limits and time-outs.\n{}", toml::to_string(config).map_err(failed)?))
 }
@@ -184,15 +189,15 @@ pub fn file_of(own: &impl Serialize, config: &Config) -> Result<String, LaunchEr
 /// Adds the flags and variables of these keys, `--config` and `--check-config`.
 #[must_use]
 pub fn with_keys(command: Command, keys: &'static [Key]) -> Command {
-    let flag = |name: String, kind: Kind| {
-        let value = if kind == Kind::Count { "N" } else { "VALUE" };
+    let flag = |name: String, kind: ValueKind| {
+        let value = if kind == ValueKind::Count { "N" } else { "VALUE" };
         let arg = Arg::new(name.clone())
             .long(name.replace('_', "-"))
             .env(variable(&name))
             .value_name(value)
             .hide_env(true)
             .action(ArgAction::Set);
-        if kind == Kind::Switch {
+        if kind == ValueKind::Switch {
             arg.num_args(0..=1).require_equals(true).default_missing_value("true")
         } else {
             arg
@@ -228,16 +233,16 @@ pub fn with_keys(command: Command, keys: &'static [Key]) -> Command {
         .args(limits)
 }
 
-/// The keys of [`Config`] with their defaults.
+/// Iterates over the keys of [`Config`] with their defaults.
 fn limits() -> impl Iterator<Item = (String, Value)> {
     Table::try_from(Config::default()).expect("the defaults are plain values").into_iter()
 }
 
-fn kind_of(value: &Value) -> Kind {
-    if value.is_integer() { Kind::Count } else { Kind::Text }
+fn kind_of(value: &Value) -> ValueKind {
+    if value.is_integer() { ValueKind::Count } else { ValueKind::Text }
 }
 
-fn all_keys(keys: &'static [Key]) -> impl Iterator<Item = (String, Kind)> {
+fn all_keys(keys: &'static [Key]) -> impl Iterator<Item = (String, ValueKind)> {
     let own = keys.iter().map(|key| (key.name.to_owned(), key.kind));
     own.chain(limits().map(|(name, value)| (name, kind_of(&value))))
 }
@@ -246,27 +251,27 @@ fn variable(name: &str) -> String {
     format!("{VARIABLE}{}", name.to_uppercase())
 }
 
-fn value_of(name: &str, kind: Kind, text: &str) -> Result<Value, LaunchError> {
-    let wrong = || LaunchError::Usage(format!("{name}: {text:?} is not {}", kind.wanted()));
+fn value_of(name: &str, kind: ValueKind, text: &str) -> Result<Value, ProgramError> {
+    let wrong = || ProgramError::Usage(format!("{name}: {text:?} is not {}", kind.wanted()));
     Ok(match kind {
-        Kind::Text | Kind::Secret => Value::from(text),
-        Kind::List => {
+        ValueKind::Text | ValueKind::Secret => Value::from(text),
+        ValueKind::List => {
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
             Value::Array(parts.map(Value::from).collect())
         }
-        Kind::Count => Value::from(text.parse::<i64>().map_err(|_| wrong())?),
-        Kind::Switch => Value::from(text.parse::<bool>().map_err(|_| wrong())?),
+        ValueKind::Count => Value::from(text.parse::<i64>().map_err(|_| wrong())?),
+        ValueKind::Switch => Value::from(text.parse::<bool>().map_err(|_| wrong())?),
     })
 }
 
-fn unknown(what: &str, name: &str) -> LaunchError {
-    LaunchError::Usage(format!("unknown {what} {name}; --help lists all that there are"))
+fn unknown(what: &str, name: &str) -> ProgramError {
+    ProgramError::Usage(format!("unknown {what} {name}; --help lists all that there are"))
 }
 
 fn known_variables(
     keys: &'static [Key],
     names: impl Iterator<Item = OsString>,
-) -> Result<(), LaunchError> {
+) -> Result<(), ProgramError> {
     let names = names.filter_map(|name| name.into_string().ok());
     let ours = |name: &String| name.starts_with(VARIABLE) && !OF_TESTS.contains(&name.as_str());
     for name in names.filter(ours) {
@@ -279,9 +284,9 @@ fn known_variables(
     Ok(())
 }
 
-fn read_file(path: &Path) -> Result<Table, LaunchError> {
+fn read_file(path: &Path) -> Result<Table, ProgramError> {
     const LEN_MAX: usize = 1024 * 1024;
-    let refuse = |why: String| LaunchError::Usage(format!("the file {}: {why}", path.display()));
+    let refuse = |why: String| ProgramError::Usage(format!("the file {}: {why}", path.display()));
     let text = fs::read_to_string(path).map_err(|e| {
         refuse(match e.kind() {
             ErrorKind::NotFound => "is not there; name another with --config".to_owned(),
@@ -311,11 +316,11 @@ mod tests {
     use crate::env::real::TempDir;
 
     const KEYS: &[Key] = &[
-        Key { name: "name", kind: Kind::Text, help: "Its name" },
-        Key { name: "masters", kind: Kind::List, help: "Where the masters are" },
-        Key { name: "token", kind: Kind::Secret, help: "Lets it in" },
-        Key { name: "port", kind: Kind::Count, help: "Where it listens" },
-        Key { name: "restart", kind: Kind::Switch, help: "Again and again" },
+        Key { name: "name", kind: ValueKind::Text, help: "Its name" },
+        Key { name: "masters", kind: ValueKind::List, help: "Where the masters are" },
+        Key { name: "token", kind: ValueKind::Secret, help: "Lets it in" },
+        Key { name: "port", kind: ValueKind::Count, help: "Where it listens" },
+        Key { name: "restart", kind: ValueKind::Switch, help: "Again and again" },
     ];
 
     #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -328,13 +333,13 @@ mod tests {
         restart: bool,
     }
 
-    fn told(file: &str, args: &[&str]) -> Result<(Own, Told), LaunchError> {
+    fn told(file: &str, args: &[&str]) -> Result<(Own, Settings), ProgramError> {
         let temp = TempDir::new().expect("a directory");
         let path = temp.path().join("node.toml");
         fs::write(&path, file).expect("written");
         let mut all = vec!["program".into(), "--config".into(), path.into_os_string()];
         all.extend(args.iter().map(OsString::from));
-        let told = Told::read(Command::new("program"), KEYS, all)?;
+        let told = Settings::read(Command::new("program"), KEYS, all)?;
         Ok((told.own()?, told))
     }
 
@@ -348,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_wins_over_the_file_and_each_key_has_its_type() {
+    fn flag_wins_over_the_file_and_each_key_has_its_type() {
         let file = "name = \"m\"\nmasters = [\"a:1\"]\nport = 7\nlease_ttl = \"2.5s\"";
         let (own, told) = told(file, &["--masters=b:1, c:2", "--restart", "--queue-tasks-max=9"])
             .expect("all is well");
@@ -366,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_in_one_line() {
+    fn wrong_setting_is_named_in_one_line() {
         let cases = [
             ("lease_tll = \"3s\"", &[][..]),
             ("lease_ttl = \"3 days\"", &[]),
@@ -391,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_that_say_nothing_known_are_refused() {
+    fn unknown_variable_is_refused() {
         let check = |name: &str| known_variables(KEYS, [OsString::from(name)].into_iter());
         for good in [
             "CHATCHAT_PORT",
@@ -409,13 +414,13 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_not_shown_and_the_rest_reads_back() {
+    fn shown_settings_leave_out_secrets_and_read_back() {
         let (own, told) = told("token = \"s3cret\"\nname = \"m\"", &[]).expect("all is well");
         let shown = told.show(&own).expect("written");
         assert!(!shown.contains("s3cret") && shown.contains("(not shown)"), "{shown}");
         assert!(shown.ends_with("# task_bound = \"9.4s\"\n"), "{shown}");
         let again =
-            Told::merge(KEYS, shown.parse().expect("TOML"), Vec::new()).expect("reads back");
+            Settings::merge(KEYS, shown.parse().expect("TOML"), Vec::new()).expect("reads back");
         assert_eq!(again.config, told.config);
     }
 }

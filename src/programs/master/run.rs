@@ -1,4 +1,4 @@
-//! Whole nodes: what the launchers start for real and the simulation starts in its world.
+//! Start of a whole master: the node, its front end and its listener for operators.
 
 use std::{future::Future, io, sync::Arc};
 
@@ -13,53 +13,51 @@ use crate::{
     store::Store,
 };
 
-pub use crate::node::worker::{WorkerError, WorkerParams, run as run_worker};
-
-/// What a master is started with.
+/// Parameters of a master.
 pub struct MasterParams {
-    /// A name for people.
+    /// Master's name, for people.
     pub name: String,
     /// Limits and time-outs.
     pub config: Config,
-    /// Where the front end listens, `host:port`.
+    /// Address that the front end listens on, `host:port`.
     pub http_listen: String,
-    /// `http://host:port`, as browsers reach it.
+    /// URL of the front end for browsers, `http://host:port`.
     pub http_public: String,
-    /// Where nodes dial in, `host:port`.
+    /// Address that accepts links of other nodes, `host:port`.
     pub link_listen: String,
-    /// `host:port`, as nodes reach it.
+    /// Address at which other nodes reach the links, `host:port`.
     pub link_public: String,
-    /// Where operators ask, `host:port`; nowhere if `None`.
+    /// Address for operators, `host:port`; none if `None`.
     pub admin_listen: Option<String>,
-    /// The shared store.
+    /// Shared store.
     pub store: Store,
-    /// Where keys come from.
+    /// Source of keys.
     pub keys: Arc<dyn KeySource>,
 }
 
-/// Why a master does not run. It has let go of everything.
+/// Error that ends a master. It has released everything.
 #[derive(Debug, Error)]
 pub enum MasterError {
     /// An address cannot be listened on.
     #[error("cannot listen on {addr} for {what}: {why}")]
     Listen {
-        /// For whom.
+        /// Purpose of the listener.
         what: &'static str,
-        /// Where.
+        /// Address, `host:port`.
         addr: String,
-        /// What the system said.
+        /// Error of the system.
         why: io::Error,
     },
-    /// The operators' token cannot be read or made.
+    /// The operators' token cannot be read or created.
     #[error("the admin token: {0}")]
     AdminToken(io::Error),
-    /// The node itself.
+    /// The node ended with an error.
     #[error(transparent)]
     Node(#[from] NodeError),
 }
 
-/// Runs a master with its front end until `stop`, then says goodbye; or until it is dropped.
-/// The front end answers from the beginning: not ready, until the node is.
+/// Runs a master with its front end until `stop`, then leaves the cluster; or until it is dropped.
+/// The front end answers at once, and is not ready until the node is.
 ///
 /// # Errors
 /// [`MasterError`].
@@ -111,6 +109,3 @@ async fn listen(
     let failed = |why| MasterError::Listen { what, addr: addr.to_owned(), why };
     env.listen(addr).await.map_err(failed)
 }
-
-#[cfg(test)]
-mod tests;

@@ -10,12 +10,13 @@ use crate::{
         shapes::{Consistency, NodeShape},
     },
     comm::key_source::for_tests::TestKeys,
+    config::Config,
     crypto::{
         admission::JoinSecret,
         keys::for_tests::{identity, rng},
     },
     env::{
-        TaskGuard,
+        Env, TaskGuard,
         real::{RealWorld, TempDir},
     },
     model::{
@@ -23,7 +24,10 @@ use crate::{
         message::MemberState,
         rows::{JoinToken, Range},
     },
-    store::sqlite::{NewCluster, memory},
+    store::{
+        Store,
+        sqlite::{NewCluster, memory},
+    },
 };
 
 const SOON: Duration = Duration::from_secs(40);

@@ -1,0 +1,124 @@
+//! Settings of a master.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::programs::{
+    ProgramError,
+    settings::{
+        Key, ValueKind,
+        node::{
+            DATA_DIR, EVENTS, LOG, NAME, STORE, check_addr, check_name, default_store, reachable,
+            store_path,
+        },
+    },
+};
+
+/// Keys of a master's own settings.
+pub const KEYS: &[Key] = &[
+    NAME,
+    DATA_DIR,
+    STORE,
+    Key {
+        name: "http",
+        kind: ValueKind::Text,
+        help: "Where it serves people, HOST:PORT [default: 127.0.0.1:8080]",
+    },
+    Key {
+        name: "http_public",
+        kind: ValueKind::Text,
+        help: "Its front end as browsers reach it [default: http://HTTP]",
+    },
+    Key {
+        name: "link",
+        kind: ValueKind::Text,
+        help: "Where it takes nodes, HOST:PORT [default: 127.0.0.1:8180]",
+    },
+    Key {
+        name: "link_public",
+        kind: ValueKind::Text,
+        help: "The same as other nodes reach it [default: LINK]",
+    },
+    Key {
+        name: "admin",
+        kind: ValueKind::Text,
+        help: "Where it serves operators, HOST:PORT or off [default: 127.0.0.1:8280]",
+    },
+    EVENTS,
+    LOG,
+];
+
+/// Own settings of a master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MasterSettings {
+    /// Master's name, for people.
+    pub name: String,
+    /// Directory that only this master uses.
+    pub data_dir: PathBuf,
+    /// Shared store, `sqlite:PATH`; empty for a file in the directory.
+    pub store: String,
+    /// Address of the front end, `host:port`.
+    pub http: String,
+    /// URL of the front end for browsers; empty to derive it from `http`.
+    pub http_public: String,
+    /// Address for links of other nodes, `host:port`.
+    pub link: String,
+    /// The same address as other nodes reach it; empty to use `link`.
+    pub link_public: String,
+    /// Address for operators, `host:port`, or `off`.
+    pub admin: String,
+    /// File for event lines, which go there besides the log.
+    pub events: Option<PathBuf>,
+    /// Filter of the log.
+    pub log: String,
+}
+
+impl Default for MasterSettings {
+    fn default() -> Self {
+        Self {
+            name: "master".to_owned(),
+            data_dir: "data".into(),
+            store: String::new(),
+            http: "127.0.0.1:8080".to_owned(),
+            http_public: String::new(),
+            link: "127.0.0.1:8180".to_owned(),
+            link_public: String::new(),
+            admin: "127.0.0.1:8280".to_owned(),
+            events: None,
+            log: "info".to_owned(),
+        }
+    }
+}
+
+impl MasterSettings {
+    /// Derives the settings that were left out, and checks all of them.
+    ///
+    /// # Errors
+    /// [`ProgramError::Usage`] for an address that is none, or that others cannot reach.
+    pub fn resolve(mut self) -> Result<Self, ProgramError> {
+        check_name(&self.name)?;
+        default_store(&mut self.store, &self.data_dir);
+        store_path(&self.store)?;
+        if self.http_public.is_empty() {
+            self.http_public = format!("http://{}", reachable("http", &self.http)?);
+        }
+        if self.link_public.is_empty() {
+            self.link_public = reachable("link", &self.link)?.to_owned();
+        }
+        let listens =
+            [("http", Some(&*self.http)), ("link", Some(&*self.link)), ("admin", self.admin())];
+        for (key, addr) in listens {
+            let Some(addr) = addr else { continue };
+            check_addr(key, addr)?;
+        }
+        Ok(self)
+    }
+
+    /// Returns the address for operators, unless it is `off`.
+    #[must_use]
+    pub fn admin(&self) -> Option<&str> {
+        (self.admin != "off").then_some(&self.admin)
+    }
+}

@@ -1,0 +1,242 @@
+//! Process of one node, which runs until it is asked to stop.
+//!
+//! The process stops at SIGINT and SIGTERM. A supervised one ignores SIGINT, which a terminal
+//! sends to all processes at once, and stops when its stdin ends instead: its supervisor holds the
+//! other end, so that the node ends with it.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    future::{Future, pending},
+    io::{self, IsTerminal},
+    net::TcpListener,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Arg, ArgAction, Command};
+use tokio::{
+    io::AsyncReadExt,
+    net::unix::pipe,
+    runtime,
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+use tracing_subscriber::EnvFilter;
+
+use super::ProgramError;
+use crate::{
+    comm::key_source::{GeneratedKeys, load_or_make_identity},
+    config::Config,
+    env::{
+        BoxFuture, Env,
+        real::{RealWorld, make_private_dir},
+    },
+    model::ids::Role,
+    store::{Store, sqlite},
+};
+
+/// Hidden flag of a node that ends with its supervisor.
+pub(super) const SUPERVISED: &str = "supervised";
+
+/// Adds the flag [`SUPERVISED`].
+pub(super) fn with_supervised(command: Command) -> Command {
+    let help = "Stop when stdin ends, and leave SIGINT to who holds its other end";
+    let flag = Arg::new(SUPERVISED).long(SUPERVISED).action(ArgAction::SetTrue).hide(true);
+    command.arg(flag.help(help))
+}
+
+/// Place and manner in which a node runs, whichever role it has.
+pub(super) struct NodeProcess<'a> {
+    pub(super) role: Role,
+    pub(super) data_dir: &'a Path,
+    /// File of the shared store.
+    pub(super) store: PathBuf,
+    /// File for event lines.
+    pub(super) events: Option<&'a Path>,
+    /// Filter of the log on stderr.
+    pub(super) log: &'a str,
+    pub(super) config: &'a Config,
+    pub(super) supervised: bool,
+}
+
+/// Opens the directory, the log, the world and the store, then runs `node` in them until it ends
+/// or the process is asked to stop.
+pub(super) fn run(
+    process: &NodeProcess<'_>,
+    node: impl AsyncFnOnce(Env, Store, BoxFuture<'static, ()>) -> Result<(), ProgramError>,
+) -> Result<(), ProgramError> {
+    /// Time for a node that was asked to stop to take its leave.
+    const GOODBYE: Duration = Duration::from_secs(3);
+    /// Time for the node's threads to end.
+    const END: Duration = Duration::from_secs(1);
+    /// Most threads of a node: it runs a few tasks, and more threads only cost memory.
+    const THREADS_MAX: usize = 4;
+
+    let _lock = DirLock::take(process.data_dir)?;
+    log_to_stderr(process.log)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .map_err(|e| ProgramError::Failed(format!("no threads to run on: {e}")))?;
+    let ended = runtime.block_on(async {
+        let asked = asked_to_stop(process.supervised)?;
+        let env = world(process).await?;
+        let store = sqlite::open(&env, &process.store, process.config.store_timeout)
+            .map_err(|e| ProgramError::Usage(format!("{}: {e}", process.store.display())))?;
+        let (stop, stopped) = oneshot::channel();
+        let overdue = async {
+            asked.await;
+            // A node that has ended by itself no longer listens.
+            let _ = stop.send(());
+            env.sleep(GOODBYE).await;
+        };
+        let stop = Box::pin(async {
+            let _ = stopped.await;
+        });
+        tokio::select! {
+            biased;
+            ended = node(env.clone(), store, stop) => ended,
+            () = overdue => Ok(()),
+        }
+    });
+    runtime.shutdown_timeout(END);
+    ended
+}
+
+/// Opens the node's world, and its identity in it.
+async fn world(process: &NodeProcess<'_>) -> Result<Env, ProgramError> {
+    let usage = |e: &dyn std::fmt::Display| ProgramError::Usage(e.to_string());
+    let mut world = RealWorld::new(process.data_dir).map_err(|e| usage(&e))?;
+    if let Some(path) = process.events {
+        world = world
+            .with_events_file(path)
+            .map_err(|e| usage(&format!("events {}: {e}", path.display())))?;
+    }
+    let env = Env::new(world);
+    let identity = load_or_make_identity(&env, &GeneratedKeys, process.config.identity_bits)
+        .await
+        .map_err(|e| usage(&format!("{}: {e}", process.data_dir.display())))?;
+    env.identify(&identity.node().to_string(), &process.role.to_string());
+    Ok(env)
+}
+
+fn log_to_stderr(what: &str) -> Result<(), ProgramError> {
+    let filter = EnvFilter::try_new(what).map_err(|e| ProgramError::Usage(format!("log: {e}")))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .try_init()
+        .map_err(|e| ProgramError::Failed(format!("the log: {e}")))
+}
+
+/// Returns a future that is ready when the node has to stop. Signals count from this call on.
+fn asked_to_stop(supervised: bool) -> Result<impl Future<Output = ()>, ProgramError> {
+    let listen = |kind| signal(kind).map_err(|e| ProgramError::Failed(format!("signals: {e}")));
+    let (mut interrupt, mut end) =
+        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    Ok(async move {
+        let interrupted = async {
+            interrupt.recv().await;
+            if supervised {
+                pending::<()>().await;
+            }
+        };
+        let orphaned = async { if supervised { stdin_ends().await } else { pending().await } };
+        tokio::select! {
+            biased;
+            _ = end.recv() => {}
+            () = interrupted => {}
+            () = orphaned => {}
+        }
+    })
+}
+
+/// Waits for the end of stdin. Never ends if stdin is no pipe: its end would mean nothing.
+async fn stdin_ends() {
+    let pipe = io::stdin().as_fd().try_clone_to_owned().and_then(pipe::Receiver::from_owned_fd);
+    let Ok(mut pipe) = pipe else { return pending().await };
+    let mut bytes = [0; 64];
+    while pipe.read(&mut bytes).await.is_ok_and(|len| len > 0) {}
+}
+
+/// Lock on a data directory, so that only one program uses it. It ends when this is dropped, or
+/// with the process, however that ends.
+#[derive(Debug)]
+pub(super) struct DirLock(#[expect(dead_code, reason = "held, not read")] File);
+
+impl DirLock {
+    /// Creates the directory if it does not exist, and locks it.
+    ///
+    /// # Errors
+    /// [`ProgramError::Usage`] when it cannot be created or another program has locked it.
+    pub(super) fn take(dir: &Path) -> Result<Self, ProgramError> {
+        let refuse = |why: &dyn std::fmt::Display| {
+            let dir = dir.display();
+            ProgramError::Usage(format!("the data directory {dir} cannot be used: {why}"))
+        };
+        make_private_dir(dir).map_err(|e| refuse(&e))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(dir.join("lock"))
+            .map_err(|e| refuse(&e))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(refuse(
+                &"another chatchat runs on it; stop that one, or choose another with --data-dir",
+            )),
+            Err(TryLockError::Error(e)) => Err(refuse(&e)),
+        }
+    }
+}
+
+/// Checks that `addr` can be listened on; `flag` is the flag that sets another address.
+///
+/// # Errors
+/// [`ProgramError::Usage`], which names the flag.
+pub(super) fn check_port(addr: &str, flag: &str) -> Result<(), ProgramError> {
+    match TcpListener::bind(addr) {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => Err(ProgramError::Usage(format!(
+            "{addr} is taken; stop what listens there, or choose another with {flag}"
+        ))),
+        Err(e) => Err(ProgramError::Usage(format!(
+            "cannot listen on {addr}: {e}; choose another with {flag}"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::real::TempDir;
+
+    #[test]
+    fn locked_directory_is_refused_until_the_lock_is_dropped() {
+        let temp = TempDir::new().expect("a directory");
+        let lock = DirLock::take(temp.path()).expect("free");
+        let refused = DirLock::take(temp.path()).expect_err("taken");
+        assert!(refused.to_string().contains("another chatchat runs on it"), "{refused}");
+        drop(lock);
+        assert!(DirLock::take(temp.path()).is_ok());
+    }
+
+    #[test]
+    fn taken_port_is_refused_with_the_flag_that_sets_another() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let addr = taken.local_addr().expect("bound").to_string();
+        let refused = check_port(&addr, "--http").expect_err("taken");
+        assert_eq!(
+            refused.to_string(),
+            format!("{addr} is taken; stop what listens there, or choose another with --http")
+        );
+        drop(taken);
+        assert!(check_port(&addr, "--http").is_ok());
+    }
+}

@@ -1,0 +1,112 @@
+//! Keys and checks that the settings of masters and workers share.
+
+use std::path::{Path, PathBuf};
+
+use super::{Key, ValueKind};
+use crate::programs::ProgramError;
+
+pub(crate) const NAME: Key =
+    Key { name: "name", kind: ValueKind::Text, help: "Its name for people" };
+pub(crate) const DATA_DIR: Key =
+    Key { name: "data_dir", kind: ValueKind::Text, help: "Its own directory [default: data]" };
+pub(crate) const STORE: Key = Key {
+    name: "store",
+    kind: ValueKind::Text,
+    help: "The shared store, sqlite:PATH [default: sqlite:DATA_DIR/chatchat.db]",
+};
+pub(crate) const EVENTS: Key =
+    Key { name: "events", kind: ValueKind::Text, help: "A file to append event lines to, as JSON" };
+pub(crate) const LOG: Key = Key {
+    name: "log",
+    kind: ValueKind::Text,
+    help: "What is logged to stderr, such as debug or warn,chatchat=info [default: info]",
+};
+
+pub(crate) fn check_name(name: &str) -> Result<(), ProgramError> {
+    let fits = (1..=64).contains(&name.len()) && !name.chars().any(char::is_control);
+    let refused = || ProgramError::Usage(format!("name: {name:?} is not 1 to 64 plain characters"));
+    fits.then_some(()).ok_or_else(refused)
+}
+
+pub(crate) fn check_addr(key: &str, addr: &str) -> Result<(), ProgramError> {
+    let port = addr.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    match port.and_then(|(_, port)| port.parse::<u16>().ok()) {
+        Some(1..) => Ok(()),
+        _ => Err(ProgramError::Usage(format!("{key}: {addr:?} is not HOST:PORT"))),
+    }
+}
+
+/// Returns an address to listen on if others can dial it too.
+pub(crate) fn reachable<'a>(key: &str, addr: &'a str) -> Result<&'a str, ProgramError> {
+    if addr.starts_with("0.0.0.0:") || addr.starts_with("[::]:") {
+        return Err(ProgramError::Usage(format!(
+            "{key}: nobody can dial {addr}; say with --{key}-public how this master is reached"
+        )));
+    }
+    Ok(addr)
+}
+
+pub(crate) fn default_store(store: &mut String, data_dir: &Path) {
+    if store.is_empty() {
+        *store = format!("sqlite:{}", data_dir.join("chatchat.db").display());
+    }
+}
+
+/// Returns the file of a store `sqlite:PATH`.
+///
+/// # Errors
+/// [`ProgramError::Usage`] for another kind of store.
+pub fn store_path(store: &str) -> Result<PathBuf, ProgramError> {
+    match store.strip_prefix("sqlite:") {
+        Some(path) if !path.is_empty() => Ok(path.into()),
+        _ => Err(ProgramError::Usage(format!("store: {store:?} is not sqlite:PATH"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::programs::{master::MasterSettings, worker::WorkerSettings};
+
+    #[test]
+    fn settings_left_out_are_derived_from_the_others() {
+        let master = MasterSettings::default().resolve().expect("the defaults work");
+        assert_eq!(master.store, "sqlite:data/chatchat.db");
+        assert_eq!(master.http_public, "http://127.0.0.1:8080");
+        assert_eq!(master.link_public, "127.0.0.1:8180");
+        assert_eq!(MasterSettings { admin: "off".to_owned(), ..master }.admin(), None);
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_refused_with_a_remedy() {
+        let text = str::to_owned;
+        let master = |change: &dyn Fn(&mut MasterSettings)| {
+            let mut settings = MasterSettings::default();
+            change(&mut settings);
+            settings.resolve().expect_err("refused").to_string()
+        };
+        let worker = |change: &dyn Fn(&mut WorkerSettings)| {
+            let mut settings =
+                WorkerSettings { masters: vec![text("h:1")], ..WorkerSettings::default() };
+            change(&mut settings);
+            settings.resolve().expect_err("refused").to_string()
+        };
+        let lines = [
+            master(&|m| m.name = text("a\nb")),
+            master(&|m| m.http = text("0.0.0.0:80")),
+            master(&|m| m.link = text("nowhere")),
+            master(&|m| m.admin = text("127.0.0.1:0")),
+            master(&|m| m.store = text("postgres://h/db")),
+            worker(&|w| w.masters.clear()),
+            worker(&|w| (w.token, w.token_file) = (Some(text("t")), Some("f".into()))),
+        ];
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        name: "a\nb" is not 1 to 64 plain characters
+        http: nobody can dial 0.0.0.0:80; say with --http-public how this master is reached
+        link: "nowhere" is not HOST:PORT
+        admin: "127.0.0.1:0" is not HOST:PORT
+        store: "postgres://h/db" is not sqlite:PATH
+        masters: name one at least, such as --masters 127.0.0.1:8180
+        token and token_file both say the join token; leave one out
+        "#);
+    }
+}

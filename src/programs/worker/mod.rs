@@ -1,0 +1,73 @@
+//! Program `chatchat-worker`: one worker in one process.
+
+mod settings;
+
+use std::{ffi::OsString, sync::Arc};
+
+use clap::{ArgMatches, Command};
+
+pub use self::settings::{KEYS, WorkerSettings};
+use super::{
+    ProgramError,
+    process::{self, NodeProcess, SUPERVISED, with_supervised},
+    settings::{Settings, node::store_path, with_keys},
+};
+pub use crate::node::worker::{WorkerError, WorkerParams, run as run_worker};
+use crate::{comm::key_source::GeneratedKeys, model::ids::Role};
+
+/// Runs the program `chatchat-worker`.
+///
+/// # Errors
+/// [`ProgramError`]; the node is stopped.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), ProgramError> {
+    start(&command("chatchat-worker").try_get_matches_from(args)?)
+}
+
+/// Returns the command line of a worker under some program name.
+#[must_use]
+pub fn command(name: &'static str) -> Command {
+    with_keys(
+        with_supervised(Command::new(name).about("A writer with a database of its own")),
+        KEYS,
+    )
+}
+
+/// Runs a worker with parsed arguments until it is asked to stop.
+///
+/// # Errors
+/// [`ProgramError`]; the node is stopped.
+pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
+    let settings = Settings::of_matches(KEYS, matches)?;
+    let own = settings.own::<WorkerSettings>()?.resolve()?;
+    if settings.check_only {
+        print!("{}", settings.show(&own)?);
+        return Ok(());
+    }
+    let token = own.join_token()?;
+    let process = NodeProcess {
+        role: Role::Worker,
+        data_dir: &own.data_dir,
+        store: store_path(&own.store)?,
+        events: own.events.as_deref(),
+        log: &own.log,
+        config: &settings.config,
+        supervised: matches.get_flag(SUPERVISED),
+    };
+    process::run(&process, async |env, store, stop| {
+        let ended = run_worker(
+            env,
+            WorkerParams {
+                name: own.name.clone(),
+                config: settings.config.clone(),
+                masters: own.masters.clone(),
+                pins: own.pins.clone(),
+                token,
+                store,
+                keys: Arc::new(GeneratedKeys),
+            },
+            stop,
+        );
+        // A worker's only error is that it did not start.
+        ended.await.map_err(|e| ProgramError::Usage(e.to_string()))
+    })
+}
