@@ -36,7 +36,7 @@ const ROUND: usize = 1024;
 /// Rounds of each row.
 const ROUNDS: usize = 7;
 const NODE: NodeId = NodeId([1; 16]);
-/// An ordinary line of a chat.
+/// Ordinary line of a chat.
 const TEXT: &str = "an ordinary line of an ordinary evening, as long as such lines are";
 
 /// One board with its lease, and the counters of its batches and posts.

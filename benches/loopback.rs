@@ -37,7 +37,7 @@ use tokio::runtime::Runtime;
 const MASTERS: usize = 2;
 const WORKERS: usize = 3;
 const CLIENTS: [usize; 3] = [1, 16, 64];
-/// What one says in a chat.
+/// Ordinary line of a chat.
 const TEXT: &str = "an ordinary line of an ordinary evening, as long as such lines are";
 
 /// A running cluster and what is needed to talk to it.

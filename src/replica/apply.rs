@@ -1,4 +1,4 @@
-//! Writes: groups of news, pages that repair, what the store was seen to hold.
+//! Writes to the node database: groups of updates, pages of repairs, and views of the store's boards.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 use redb::{Durability, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::{
-    Applied, GROUPS_UNSAVED_MAX, Gap, Observed, Replica, ReplicaError, ReplicaLimits,
+    ApplyReport, GROUPS_UNSAVED_MAX, Gap, Observed, Replica, ReplicaError, ReplicaLimits,
     tables::{META, META_EPOCH, META_NEXT, Tables, member_row, post_row},
 };
 use crate::model::{
@@ -17,11 +17,11 @@ use crate::model::{
     rows::{Boards, Page, SessionRow},
 };
 
-/// Posts as they are offered, by a publish or by a page.
+/// Posts of one board that a publish or a page offers.
 struct Offer<'a> {
     board: &'a BoardName,
     posts: &'a [Post],
-    /// Who has all up to this place has all of the board as of `as_of_ms`.
+    /// Last place of the board at `as_of_ms`, as far as the offer tells.
     end: Seq,
     as_of_ms: u64,
 }
@@ -31,7 +31,7 @@ impl Offer<'_> {
         self.posts.first().map_or(self.end, |post| post.seq)
     }
 
-    /// A board's posts, ascending without a hole, none beyond the end.
+    /// Returns whether the posts are of the board, ascend without a hole, and end by `end`.
     fn is_sound(&self) -> bool {
         self.posts.iter().all(|post| post.board == *self.board && post.seq > Seq(0))
             && self.posts.windows(2).all(|two| two[0].seq.next() == two[1].seq)
@@ -40,17 +40,17 @@ impl Offer<'_> {
 }
 
 impl Replica {
-    /// Applies a group of news in one transaction. Groups of 64 posts or 250 ms keep the cost
+    /// Applies a group of updates in one transaction. Groups of 64 posts or 250 ms keep the cost
     /// of a post low; the order within a group does not matter.
     ///
     /// # Errors
     /// [`ReplicaError`]: nothing of the group was applied.
-    pub fn apply(&self, news: &[Update]) -> Result<Applied, ReplicaError> {
-        let newest = news.iter().filter_map(epoch_of).max();
+    pub fn apply(&self, updates: &[Update]) -> Result<ApplyReport, ReplicaError> {
+        let newest = updates.iter().filter_map(epoch_of).max();
         self.write(newest, |group| {
             let mut offers = Vec::new();
-            for one in news {
-                match one {
+            for update in updates {
+                match update {
                     Update::Posts { epoch, board, posts, as_of_ms } => match posts.last() {
                         Some(last) if *epoch == group.epoch => {
                             offers.push(Offer { board, posts, end: last.seq, as_of_ms: *as_of_ms })
@@ -71,11 +71,11 @@ impl Replica {
         })
     }
 
-    /// Applies a page that a master or the store answered to a repair.
+    /// Applies a page of a repair, from a master or the store.
     ///
     /// # Errors
     /// [`ReplicaError`]: nothing of the page was applied.
-    pub fn apply_page(&self, board: &BoardName, page: &Page) -> Result<Applied, ReplicaError> {
+    pub fn apply_page(&self, board: &BoardName, page: &Page) -> Result<ApplyReport, ReplicaError> {
         self.write(Some(page.epoch), |group| {
             if page.epoch != group.epoch {
                 group.done.ignored += 1;
@@ -90,14 +90,14 @@ impl Replica {
         })
     }
 
-    /// Takes in what a read of the store's boards said: boards that are new here, the gaps, and
-    /// up to when the others are whole. Writes only when something is new.
+    /// Compares the database with the store's boards: creates boards that are new here, reports the
+    /// gaps, and notes the time up to which the others are complete. Writes only when a board is new.
     ///
     /// # Errors
     /// [`ReplicaError`]: nothing was taken in.
-    pub fn observe(&self, seen: &Boards) -> Result<Applied, ReplicaError> {
+    pub fn observe(&self, seen: &Boards) -> Result<ApplyReport, ReplicaError> {
         let known = self.boards()?;
-        let mut done = Applied::default();
+        let mut done = ApplyReport::default();
         if seen.epoch < known.epoch {
             done.ignored = 1;
             return Ok(done);
@@ -122,20 +122,20 @@ impl Replica {
         Ok(done)
     }
 
-    /// Takes members in, the higher `(registration, state)` of each staying.
+    /// Stores members of the directory; the higher `(registration, state)` of each stays.
     ///
     /// # Errors
-    /// [`ReplicaError`]: none was taken in.
+    /// [`ReplicaError`]: none was stored.
     pub fn put_members(&self, members: &[Member]) -> Result<(), ReplicaError> {
         self.write(None, |group| group.put_members(members)).map(|_| ())
     }
 
-    /// One transaction. `epoch` is the newest that the group names.
+    /// Runs one transaction. `epoch` is the newest that the group names.
     fn write(
         &self,
         epoch: Option<StoreEpoch>,
         body: impl FnOnce(&mut Group<'_>) -> Result<(), ReplicaError>,
-    ) -> Result<Applied, ReplicaError> {
+    ) -> Result<ApplyReport, ReplicaError> {
         let mut txn = self.db.begin_write()?;
         let own = own_epoch(&txn)?;
         let newer = epoch.filter(|epoch| *epoch > own);
@@ -151,7 +151,7 @@ impl Replica {
             tables: Tables::open(&txn)?,
             limits: self.limits,
             epoch: newer.unwrap_or(own),
-            done: Applied { emptied, ..Applied::default() },
+            done: ApplyReport { emptied, ..ApplyReport::default() },
             missing: BTreeMap::new(),
             durable: newer.is_some(),
         };
@@ -182,20 +182,20 @@ fn own_epoch(txn: &WriteTransaction) -> Result<StoreEpoch, ReplicaError> {
     Ok(StoreEpoch(epoch))
 }
 
-/// A group on its way in.
+/// Group of updates inside its transaction.
 struct Group<'t> {
     tables: Tables<'t>,
     limits: ReplicaLimits,
     epoch: StoreEpoch,
-    done: Applied,
-    /// The highest place of each board that was dropped for a gap.
+    done: ApplyReport,
+    /// Highest place of each board that was dropped for a gap.
     missing: BTreeMap<BoardName, Seq>,
     durable: bool,
 }
 
 impl Group<'_> {
-    /// What the group did, and whether it has to be durable. Closes the tables.
-    fn end(mut self) -> Result<(Applied, bool), ReplicaError> {
+    /// Returns the report of the group, and whether it has to be durable. Closes the tables.
+    fn end(mut self) -> Result<(ApplyReport, bool), ReplicaError> {
         for (board, offered) in self.missing {
             let have = self.tables.boards.get(board.as_str())?.map_or(0, |row| row.value().0);
             if Seq(have) < offered {
@@ -205,7 +205,7 @@ impl Group<'_> {
         Ok((self.done, self.durable))
     }
 
-    /// Makes a board's row if there is none and there is room.
+    /// Creates a board's row if there is none and there is room.
     fn know(&mut self, board: &BoardName) -> Result<(), ReplicaError> {
         let boards = &mut self.tables.boards;
         if boards.get(board.as_str())?.is_some() {
@@ -273,7 +273,8 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// Nothing for a session that is not known here: its row, when it comes, has the mark.
+    /// Raises a read mark. Ignores a session that is not known here: its row, when it comes, has the
+    /// mark.
     fn raise_mark(
         &mut self,
         key: SessionKey,
@@ -302,8 +303,8 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// The last place in the order of sessions, for one that stood at `old`. The first in the
-    /// order goes when there is no room.
+    /// Returns the last place in the order of sessions, for one that stood at `old`. Drops the first
+    /// in the order when there is no room.
     fn place(&mut self, key: SessionKey, old: Option<u64>) -> Result<u64, ReplicaError> {
         if let Some(old) = old {
             self.tables.order.remove(old)?;

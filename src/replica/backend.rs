@@ -1,4 +1,4 @@
-//! The node's disk as redb wants it.
+//! Adapter from the node's disk to redb's storage.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use redb::StorageBackend;
 
 use crate::env::DiskFile;
 
-/// One file. It takes no locks: a node's directory is the node's alone.
+/// File of the node's disk. It takes no locks: a node's directory is used by that node alone.
 #[derive(Debug)]
 pub(super) struct Backend(Box<dyn DiskFile>);
 

@@ -1,20 +1,20 @@
 //! A worker's node database: posts, sessions and the directory on redb, over the node's disk.
 //!
-//! It is filled from fanout and repaired from a master, then from the store; it answers reads
-//! without anyone's permission, weakly consistent. Calls block: a worker runs them on
+//! It is filled from fanout and repaired from a master, else from the store; it answers weakly
+//! consistent reads without a permission. Calls block: a worker runs them on
 //! `Env::compute`. One task writes, any number read.
 //!
-//! 1. Of each board it holds a gapless prefix `1..=last` of what the store committed. Update
-//!    ahead of the prefix is dropped and reported as a [`Gap`]: the repair that reads from the
-//!    prefix on meets those posts again, so keeping them would only make a second kind of row.
-//! 2. What stands at a place stays: a post is never replaced by another of the same place.
+//! 1. Of each board it holds a gapless prefix `1..=last` of the posts that the store committed.
+//!    Posts ahead of the prefix are dropped and reported as a [`Gap`]: the repair that reads on
+//!    from the prefix gets them again, so keeping them would only make a second kind of row.
+//! 2. A post is never replaced by another of the same place.
 //! 3. All posts and sessions are of one store epoch; a newer one empties them.
-//! 4. A closed session is remembered as closed, so that late news does not open it again.
+//! 4. A closed session is remembered as closed, so that a late update does not open it again.
 //! 5. A crash loses at most the last [`GROUPS_UNSAVED_MAX`] groups of posts and read marks, and
-//!    leaves invariant 1 standing: a group is one transaction. What no gap would show, sessions
-//!    opened and closed, boards and masters, is durable when [`Replica::apply`] returns.
-//! 6. Everything has a bound: boards, sessions (the least recently written goes), members, and
-//!    what one read returns. Posts are kept for good, as the store keeps them.
+//!    leaves invariant 1 standing: a group is one transaction. Updates whose loss no gap would
+//!    show (sessions, boards, masters) are durable when [`Replica::apply`] returns.
+//! 6. Everything has a bound: boards, sessions (the least recently written is dropped), members,
+//!    and the page of one read. Posts are kept for good, as the store keeps them.
 
 mod apply;
 mod backend;
@@ -41,28 +41,28 @@ use crate::{
     model::ids::{BoardName, Seq, StoreEpoch},
 };
 
-/// The name of its file on the node's disk.
+/// Name of the database file on the node's disk.
 pub const FILE: &str = "replica.redb";
 
-/// Groups of news that a crash may lose.
+/// Maximum number of groups of updates that a crash may lose.
 pub const GROUPS_UNSAVED_MAX: u32 = 64;
 
-/// Posts of one [`Replica::read`].
+/// Maximum number of posts of one [`Replica::read`].
 pub const PAGE_POSTS_MAX: u32 = 500;
 
-/// Bytes of text of one [`Replica::read`], the first post apart.
+/// Maximum bytes of text of one [`Replica::read`]; the first post is always returned.
 pub const PAGE_BYTES_MAX: usize = 256 * 1024;
 
-/// The bounds of one node database.
+/// Bounds of a node database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplicaLimits {
-    /// Bytes of redb's cache.
+    /// Size of redb's cache, bytes.
     pub cache_bytes: usize,
-    /// Boards.
+    /// Maximum number of boards.
     pub boards_max: u64,
-    /// Sessions, closed ones that are remembered included.
+    /// Maximum number of sessions, remembered closed ones included.
     pub sessions_max: u64,
-    /// Members of the directory.
+    /// Maximum number of members of the directory.
     pub members_max: u64,
 }
 
@@ -77,64 +77,63 @@ impl Default for ReplicaLimits {
     }
 }
 
-/// Why the node database did not do what was asked.
+/// Failure of an operation on the node database.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ReplicaError {
     /// The disk or redb failed. Nothing of this call is visible; the handle is of no further
     /// use, opening again may help.
     #[error("the node database failed: {why}")]
     Failed {
-        /// What was seen.
+        /// Description of the problem.
         why: String,
     },
-    /// A row is not what was written. Nothing was changed; opening again finds out what is left.
+    /// A row cannot be parsed. Nothing was changed; opening the database again checks it.
     #[error("the node database holds a row of {table} that makes no sense")]
     Corrupt {
-        /// Where.
+        /// Name of the table.
         table: &'static str,
     },
 }
 
-/// How the database was found.
+/// State in which [`Replica::open`] found the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// There was none.
-    Nothing,
-    /// As the last life left it, or repaired to its last durable group.
+pub enum OpenedAs {
+    /// There was none: a new one was created.
+    New,
+    /// It is as the last life left it, or was rolled back to its last durable group.
     Kept,
-    /// Unreadable, and so begun anew: the store fills it again.
+    /// It was unreadable and was replaced by a new one, which the store fills again.
     Unreadable {
-        /// What was seen.
+        /// Description of the problem.
         why: String,
     },
 }
 
-/// Posts that the replica lacks: all after `have` up to `offered`, the latter not included
-/// where it is an earlier one that was dropped.
+/// Posts of a board that the replica lacks: some or all after `have`, up to `offered`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// Of which board.
+    /// Name of the board.
     pub board: BoardName,
-    /// The last place that the replica has.
+    /// Last place that the replica has.
     pub have: Seq,
-    /// The highest place that is known to be committed.
+    /// Highest place that is known to be committed.
     pub offered: Seq,
 }
 
-/// What a group of news did.
+/// Report of a write: the changes it made and the gaps it found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
-    /// Posts that are new here.
+pub struct ApplyReport {
+    /// Number of posts that are new here.
     pub posts: u64,
     /// Boards to repair, in the order of names.
     pub gaps: Vec<Gap>,
     /// Whether a newer store epoch emptied posts and sessions.
     pub emptied: bool,
-    /// Pieces that were of an older epoch, over a bound, or not what they have to be.
+    /// Number of updates that were of an older epoch, over a bound, or malformed.
     pub ignored: u64,
 }
 
-/// Up to when the store was seen whole, kept in memory: after a restart it is asked again.
+/// Last view of the store's boards, kept in memory: after a restart the store is polled again.
 #[derive(Debug, Default)]
 struct Observed {
     as_of_ms: u64,
@@ -142,7 +141,7 @@ struct Observed {
     behind: BTreeSet<BoardName>,
 }
 
-/// An open node database.
+/// Open node database.
 #[derive(Debug)]
 pub struct Replica {
     db: Database,
@@ -152,17 +151,17 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Opens the database on this disk, or begins a new one where there is none that can be
-    /// read. Reads the whole file to check it.
+    /// Opens the database on this disk, or creates a new one if none can be read. Reads the whole
+    /// file to check it.
     ///
     /// # Errors
     /// [`ReplicaError::Failed`] when the disk fails; the file is left as it was.
     pub fn open(
         disk: &Arc<dyn Disk>,
         limits: ReplicaLimits,
-    ) -> Result<(Self, Found), ReplicaError> {
+    ) -> Result<(Self, OpenedAs), ReplicaError> {
         let file = disk.open(FILE).map_err(failed)?;
-        let found = if file.is_empty().map_err(failed)? { Found::Nothing } else { Found::Kept };
+        let found = if file.is_empty().map_err(failed)? { OpenedAs::New } else { OpenedAs::Kept };
         drop(file);
         match Self::try_open(disk, limits) {
             Ok(replica) => Ok((replica, found)),
@@ -170,7 +169,7 @@ impl Replica {
             Err(Unopened::Unreadable(why)) => {
                 disk.remove(FILE).map_err(failed)?;
                 match Self::try_open(disk, limits) {
-                    Ok(replica) => Ok((replica, Found::Unreadable { why })),
+                    Ok(replica) => Ok((replica, OpenedAs::Unreadable { why })),
                     Err(Unopened::Failed(e)) => Err(e),
                     Err(Unopened::Unreadable(why)) => Err(ReplicaError::Failed { why }),
                 }
@@ -195,7 +194,7 @@ impl Replica {
         Ok(Self { db, limits, groups_unsaved: AtomicU32::new(0), observed: Mutex::default() })
     }
 
-    /// Makes all that was applied durable, if it is not.
+    /// Makes everything that was applied durable.
     ///
     /// # Errors
     /// [`ReplicaError::Failed`]; what was durable stays so.
@@ -211,7 +210,7 @@ impl Replica {
         Ok(())
     }
 
-    /// The store epoch that posts and sessions are of; 0 until the first is known.
+    /// Returns the store epoch of posts and sessions; 0 until the first is known.
     ///
     /// # Errors
     /// [`ReplicaError::Failed`].
@@ -220,11 +219,11 @@ impl Replica {
     }
 }
 
-/// Why a file did not open.
+/// Reason why a file did not open.
 enum Unopened {
-    /// Not readable as this database; a new one has to take its place.
+    /// The file is not readable as this database; a new one has to take its place.
     Unreadable(String),
-    /// The disk failed; nothing is known of the file.
+    /// The disk failed; nothing is known about the file.
     Failed(ReplicaError),
 }
 

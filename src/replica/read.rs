@@ -1,4 +1,4 @@
-//! Reads. Each sees one snapshot; none waits for a writer.
+//! Reads of the node database. Each sees one snapshot; none waits for a writer.
 
 use std::sync::PoisonError;
 
@@ -14,7 +14,7 @@ use crate::model::{
     rows::{Boards, Page, Range, SessionRow},
 };
 
-/// One snapshot.
+/// Snapshot of the database.
 pub(super) struct Reader(ReadTransaction);
 
 impl Reader {
@@ -27,7 +27,7 @@ impl Reader {
         Ok(StoreEpoch(epoch))
     }
 
-    /// The posts `from..=to`, at most `limit` from the near end, always ascending.
+    /// Returns the posts `from..=to`, at most `limit` from the near end, always ascending.
     fn posts(
         &self,
         board: &BoardName,
@@ -66,7 +66,7 @@ impl Reader {
 }
 
 impl Replica {
-    /// Posts of a board, `None` if it is not known here. At most `limit`, [`PAGE_POSTS_MAX`]
+    /// Returns posts of a board, `None` if it is not known here. At most `limit`, [`PAGE_POSTS_MAX`]
     /// posts and about [`PAGE_BYTES_MAX`] bytes, nearest to where the range begins.
     ///
     /// # Errors
@@ -93,7 +93,7 @@ impl Replica {
         }))
     }
 
-    /// The last place of every board, and the store time up to which all of them are whole.
+    /// Returns the last place of every board, and the store time up to which all are complete.
     ///
     /// # Errors
     /// [`ReplicaError`].
@@ -113,7 +113,7 @@ impl Replica {
         Ok(Boards { boards, epoch: reader.epoch()?, as_of_ms: oldest.unwrap_or(0) })
     }
 
-    /// An open session, `None` if it is not known here or closed.
+    /// Returns an open session, `None` if it is closed or not known here.
     ///
     /// # Errors
     /// [`ReplicaError`].
@@ -135,7 +135,7 @@ impl Replica {
         Ok(Some(SessionRow { key, user, read_marks }))
     }
 
-    /// How many sessions it knows, closed ones that it remembers included.
+    /// Returns the number of sessions, remembered closed ones included.
     ///
     /// # Errors
     /// [`ReplicaError`].
@@ -143,7 +143,7 @@ impl Replica {
         Ok(Reader::begin(&self.db)?.0.open_table(SESSIONS)?.len()?)
     }
 
-    /// The directory, in the order of ids.
+    /// Returns the directory, in the order of ids.
     ///
     /// # Errors
     /// [`ReplicaError`].
@@ -156,7 +156,7 @@ impl Replica {
         Ok(members)
     }
 
-    /// The later of what posts showed and what a look at the store did.
+    /// Returns the later of the times that the posts and the last view of the store show.
     fn as_of(&self, board: &BoardName, shown: u64) -> u64 {
         let observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
         if observed.behind.contains(board) { shown } else { shown.max(observed.as_of_ms) }

@@ -1,5 +1,5 @@
-//! The tables, and how rows become values and back. What is read is checked as if it came
-//! from a stranger: a disk may have changed it.
+//! Tables of the node database, and conversions between rows and values. Rows are checked like
+//! input from a stranger: a disk may have changed them.
 
 use redb::{Database, ReadableTable, Table, TableDefinition, WriteTransaction};
 
@@ -9,12 +9,12 @@ use crate::model::{
     message::{Fact, Member, MemberState},
 };
 
-/// The layout of the rows. Another number on disk makes the file unreadable here.
+/// Number of the rows' layout. Another number on disk makes the file unreadable here.
 const FORMAT: u64 = 1;
 const META_FORMAT: &str = "format";
 pub(super) const META_EPOCH: &str = "epoch";
 pub(super) const META_SAVES: &str = "saves";
-/// The next place in the order of sessions.
+/// Next place in the order of sessions.
 pub(super) const META_NEXT: &str = "next";
 
 pub(super) type Name = &'static str;
@@ -49,7 +49,7 @@ pub(super) struct Tables<'t> {
 }
 
 impl<'t> Tables<'t> {
-    /// Opens all, making what is missing.
+    /// Opens all tables, and creates those that are missing.
     pub(super) fn open(txn: &'t WriteTransaction) -> Result<Self, ReplicaError> {
         Ok(Self {
             meta: txn.open_table(META)?,
@@ -62,7 +62,7 @@ impl<'t> Tables<'t> {
         })
     }
 
-    /// Makes the tables of a new file and checks those of an old one.
+    /// Creates the tables of a new file and checks those of an old one.
     pub(super) fn prepare(db: &Database) -> Result<(), ReplicaError> {
         let txn = db.begin_write()?;
         {

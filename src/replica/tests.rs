@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// A disk in memory that keeps of unsynced writes what chance keeps.
+/// Disk in memory that loses unsynced writes at random in a crash.
 #[derive(Debug, Default)]
 struct MemDisk(Arc<Mutex<MemFile>>);
 
@@ -42,7 +42,7 @@ impl MemDisk {
         self.0.lock().expect("no test panics with it")
     }
 
-    /// The disk as the next life finds it. Each unsynced write is kept whole, kept in part, or
+    /// Returns the disk after a crash. Each unsynced write is kept whole, kept in part, or
     /// lost; growth of the file is kept.
     fn crash(&self, rng: &mut ChaCha20Rng) -> Arc<dyn Disk> {
         let file = self.file();
@@ -125,11 +125,11 @@ impl DiskFile for MemDisk {
 fn fresh() -> (Arc<MemDisk>, Replica) {
     let disk = Arc::new(MemDisk::default());
     let (replica, found) = open(&(disk.clone() as Arc<dyn Disk>));
-    assert_eq!(found, Found::Nothing);
+    assert_eq!(found, OpenedAs::New);
     (disk, replica)
 }
 
-fn open(disk: &Arc<dyn Disk>) -> (Replica, Found) {
+fn open(disk: &Arc<dyn Disk>) -> (Replica, OpenedAs) {
     Replica::open(disk, ReplicaLimits::default()).expect("opens")
 }
 
@@ -171,10 +171,10 @@ fn seqs(replica: &Replica, name: &str, range: Range, limit: u32) -> Vec<u64> {
 }
 
 #[test]
-fn posts_read_back_as_they_were_from_either_end() {
+fn posts_are_read_as_written_from_either_end() {
     let (_, replica) = fresh();
     let done = replica.apply(&[posts(7, "lobby", 1..=9), posts(7, "dev", 1..=2)]).expect("applied");
-    assert_eq!(done, Applied { posts: 11, ..Applied::default() });
+    assert_eq!(done, ApplyReport { posts: 11, ..ApplyReport::default() });
     let page = replica.read(&board("lobby"), Range::After(Seq(0)), 2).expect("reads");
     let want = Page {
         posts: vec![post("lobby", 1), post("lobby", 2)],
@@ -196,7 +196,7 @@ fn posts_read_back_as_they_were_from_either_end() {
 }
 
 #[test]
-fn a_page_is_bounded_in_bytes_but_never_empty_for_that() {
+fn page_is_bounded_in_bytes_but_never_empty() {
     let (_, replica) = fresh();
     let long = |seq| Post { text: "x".repeat(8192).parse().expect("a text"), ..post("lobby", seq) };
     let all = (1..=100).map(long).collect();
@@ -209,12 +209,12 @@ fn a_page_is_bounded_in_bytes_but_never_empty_for_that() {
 }
 
 #[test]
-fn news_ahead_of_a_gap_is_dropped_and_told_until_a_page_closes_it() {
+fn posts_ahead_of_a_gap_are_dropped_and_reported_until_a_page_closes_it() {
     let (_, replica) = fresh();
     replica.apply(&[posts(1, "lobby", 1..=3)]).expect("applied");
     let gap = |have, offered| Gap { board: board("lobby"), have: Seq(have), offered: Seq(offered) };
     let done = replica.apply(&[posts(1, "lobby", 6..=7)]).expect("applied");
-    assert_eq!(done, Applied { gaps: vec![gap(3, 7)], ..Applied::default() });
+    assert_eq!(done, ApplyReport { gaps: vec![gap(3, 7)], ..ApplyReport::default() });
     assert_eq!(seqs(&replica, "lobby", Range::Last, 9), [1, 2, 3]);
     let page = |seqs: std::ops::RangeInclusive<u64>, last_seq| Page {
         posts: seqs.map(|seq| post("lobby", seq)).collect(),
@@ -223,24 +223,24 @@ fn news_ahead_of_a_gap_is_dropped_and_told_until_a_page_closes_it() {
         as_of_ms: 5000,
     };
     let done = replica.apply_page(&board("lobby"), &page(4..=5, 8)).expect("applied");
-    assert_eq!(done, Applied { posts: 2, gaps: vec![gap(5, 8)], ..Applied::default() });
+    assert_eq!(done, ApplyReport { posts: 2, gaps: vec![gap(5, 8)], ..ApplyReport::default() });
     let as_of = |replica: &Replica| replica.boards().expect("reads").as_of_ms;
     assert_eq!(as_of(&replica), 1003, "not yet as of the page's time");
     let done = replica.apply_page(&board("lobby"), &page(5..=8, 8)).expect("applied");
-    assert_eq!(done, Applied { posts: 3, ..Applied::default() });
+    assert_eq!(done, ApplyReport { posts: 3, ..ApplyReport::default() });
     assert_eq!(as_of(&replica), 5000);
 }
 
 #[test]
-fn publishes_that_overtook_each_other_within_a_group_are_no_gap() {
+fn reordered_publishes_within_a_group_are_no_gap() {
     let (_, replica) = fresh();
     let group = [posts(1, "lobby", 3..=4), posts(1, "lobby", 1..=2), posts(1, "lobby", 2..=3)];
     let done = replica.apply(&group).expect("applied");
-    assert_eq!(done, Applied { posts: 4, ..Applied::default() });
+    assert_eq!(done, ApplyReport { posts: 4, ..ApplyReport::default() });
 }
 
 #[test]
-fn what_no_store_would_say_is_ignored() {
+fn malformed_updates_are_ignored() {
     let (_, replica) = fresh();
     replica.apply(&[posts(5, "lobby", 1..=2)]).expect("applied");
     let of_another = Update::Posts {
@@ -258,7 +258,7 @@ fn what_no_store_would_say_is_ignored() {
         of_another,
     ] {
         let done = replica.apply(std::slice::from_ref(&wrong)).expect("a typed outcome");
-        assert_eq!(done, Applied { ignored: 1, ..Applied::default() }, "{wrong:?}");
+        assert_eq!(done, ApplyReport { ignored: 1, ..ApplyReport::default() }, "{wrong:?}");
     }
     assert_eq!(seqs(&replica, "lobby", Range::Last, 9), [1, 2]);
     let mut forged = post("lobby", 2);
@@ -270,7 +270,7 @@ fn what_no_store_would_say_is_ignored() {
 }
 
 #[test]
-fn a_newer_epoch_empties_posts_and_sessions_but_not_the_directory() {
+fn newer_epoch_empties_posts_and_sessions_but_not_the_directory() {
     let (_, replica) = fresh();
     replica.apply(&[Update::Session(session(1, &[]))]).expect("applied");
     let first = replica.apply(&[posts(5, "lobby", 1..=2)]).expect("applied");
@@ -279,7 +279,7 @@ fn a_newer_epoch_empties_posts_and_sessions_but_not_the_directory() {
     replica.put_members(std::slice::from_ref(&member)).expect("applied");
     assert!(replica.session(SessionKey([1; 32])).expect("reads").is_some());
     let done = replica.apply(&[posts(6, "dev", 1..=1), posts(5, "lobby", 3..=3)]).expect("applied");
-    assert_eq!(done, Applied { posts: 1, emptied: true, ignored: 1, ..Applied::default() });
+    assert_eq!(done, ApplyReport { posts: 1, emptied: true, ignored: 1, ..ApplyReport::default() });
     assert_eq!(replica.epoch(), Ok(StoreEpoch(6)));
     assert_eq!(replica.read(&board("lobby"), Range::Last, 1), Ok(None));
     assert_eq!(replica.session(SessionKey([1; 32])), Ok(None));
@@ -287,7 +287,7 @@ fn a_newer_epoch_empties_posts_and_sessions_but_not_the_directory() {
 }
 
 #[test]
-fn sessions_restore_with_marks_that_only_rise_and_stay_closed() {
+fn session_marks_only_rise_and_closed_sessions_stay_closed() {
     let (_, replica) = fresh();
     let key = SessionKey([1; 32]);
     let late = Update::Session(session(1, &[("dev", 3), ("lobby", 4)]));
@@ -301,7 +301,7 @@ fn sessions_restore_with_marks_that_only_rise_and_stay_closed() {
 }
 
 #[test]
-fn bounds_hold_and_the_least_recently_written_session_goes() {
+fn bounds_hold_and_the_least_recently_written_session_is_dropped() {
     let disk: Arc<dyn Disk> = Arc::new(MemDisk::default());
     let limits = ReplicaLimits {
         boards_max: 2,
@@ -339,7 +339,7 @@ fn member(node: u8, role: Role, registration: u64, state: MemberState) -> Member
 }
 
 #[test]
-fn the_higher_fact_of_a_member_stays() {
+fn higher_fact_of_a_member_stays() {
     let (_, replica) = fresh();
     let states = [MemberState::Failed, MemberState::In, MemberState::Left];
     for (registration, state) in [(2, states[0]), (2, states[1]), (1, states[2])] {
@@ -351,7 +351,7 @@ fn the_higher_fact_of_a_member_stays() {
 }
 
 #[test]
-fn a_look_at_the_store_names_gaps_and_says_up_to_when_the_rest_is_whole() {
+fn view_of_the_store_reports_gaps_and_the_time_up_to_which_the_rest_is_complete() {
     let (_, replica) = fresh();
     replica.apply(&[posts(1, "lobby", 1..=3), posts(1, "dev", 1..=1)]).expect("applied");
     let seen = |epoch, as_of_ms, boards: &[(&str, u64)]| Boards {
@@ -364,10 +364,10 @@ fn a_look_at_the_store_names_gaps_and_says_up_to_when_the_rest_is_whole() {
     };
     let done = replica.observe(&seen(1, 9000, &[("dev", 2), ("lobby", 3), ("new", 0)]));
     let gap = Gap { board: board("dev"), have: Seq(1), offered: Seq(2) };
-    assert_eq!(done, Ok(Applied { gaps: vec![gap], ..Applied::default() }));
+    assert_eq!(done, Ok(ApplyReport { gaps: vec![gap], ..ApplyReport::default() }));
     assert_eq!([as_of("dev"), as_of("lobby"), as_of("new")], [1001, 9000, 9000]);
     let done = replica.observe(&seen(0, 9999, &[("lobby", 9)]));
-    assert_eq!(done, Ok(Applied { ignored: 1, ..Applied::default() }));
+    assert_eq!(done, Ok(ApplyReport { ignored: 1, ..ApplyReport::default() }));
     let done = replica.observe(&seen(2, 10_000, &[("lobby", 0)])).expect("taken in");
     assert!(done.emptied && done.gaps.is_empty(), "{done:?}");
     assert_eq!(as_of("lobby"), 10_000);
@@ -375,7 +375,7 @@ fn a_look_at_the_store_names_gaps_and_says_up_to_when_the_rest_is_whole() {
 }
 
 #[test]
-fn a_failing_disk_is_a_typed_error_and_nothing_of_the_group_is_seen() {
+fn failing_disk_is_a_typed_error_and_nothing_of_the_group_is_visible() {
     let (disk, replica) = fresh();
     replica.apply(&[posts(1, "lobby", 1..=3)]).expect("applied");
     disk.file().fails = true;
@@ -389,7 +389,7 @@ fn a_failing_disk_is_a_typed_error_and_nothing_of_the_group_is_seen() {
 }
 
 #[test]
-fn an_unreadable_file_is_begun_anew_and_says_so() {
+fn unreadable_file_is_replaced_and_reported() {
     let (disk, replica) = fresh();
     replica.apply(&[posts(1, "lobby", 1..=200)]).expect("applied");
     drop(replica);
@@ -409,10 +409,10 @@ fn an_unreadable_file_is_begun_anew_and_says_so() {
         }
         let (replica, found) = open(&MemDisk::holding(bytes));
         match found {
-            Found::Unreadable { .. } => unreadable += 1,
+            OpenedAs::Unreadable { .. } => unreadable += 1,
             // The damage hit what nothing uses.
-            Found::Kept => assert_eq!(seqs(&replica, "lobby", Range::Last, 500).len(), 200),
-            Found::Nothing => assert_eq!(replica.read(&board("lobby"), Range::Last, 1), Ok(None)),
+            OpenedAs::Kept => assert_eq!(seqs(&replica, "lobby", Range::Last, 500).len(), 200),
+            OpenedAs::New => assert_eq!(replica.read(&board("lobby"), Range::Last, 1), Ok(None)),
         }
         replica.apply(&[posts(1, "lobby", 1..=3)]).expect("it works again");
     }
@@ -424,7 +424,7 @@ proptest! {
 
     /// Invariants 1 and 5: whatever comes in whatever order, and wherever a crash falls.
     #[test]
-    fn a_crash_leaves_a_gapless_prefix_with_all_that_was_durable(
+    fn crash_leaves_a_gapless_prefix_with_everything_durable(
         seed in any::<u64>(),
         groups in prop::collection::vec(prop::collection::vec((0..2_usize, 1..40_u64, 1..6_u64), 0..4), 1..40),
         persist_at in 0..40_usize,
@@ -463,7 +463,7 @@ proptest! {
         }
         let left = disk.crash(&mut ChaCha20Rng::seed_from_u64(seed));
         let (replica, found) = open(&left);
-        prop_assert_eq!(found, Found::Kept);
+        prop_assert_eq!(found, OpenedAs::Kept);
         for (at, name) in names.iter().enumerate() {
             let page = replica.read(&board(name), Range::After(Seq(0)), 500).expect("reads");
             let read: Vec<_> = page.map_or_else(Vec::new, |page| page.posts);

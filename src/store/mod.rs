@@ -1,4 +1,4 @@
-//! The shared store, in domain words: what every node may ask of it and what it answers.
+//! The shared store in domain words: its operations, its handle, and its backends.
 //!
 //! An operation is data ([`Op`]), so that the same core runs behind a file, behind a
 //! connection pool, and behind a simulated network that loses the answer. Every write is safe
@@ -12,7 +12,8 @@
 //! 4. No write depends on a lease's time, only on its token.
 //! 5. Time in the store is the store's own clock.
 //! 6. A token names one worker and one batch: what differs is refused.
-//! 7. A rule refuses one task, and the others of its batch stand; the fencing check refuses all.
+//! 7. When a rule refuses one task, the others of its batch stand; the fencing check refuses the
+//!    whole batch.
 
 mod op;
 #[cfg(feature = "net")]
@@ -31,13 +32,13 @@ use crate::{
     },
 };
 
-/// What carries operations out.
+/// Implementation of the store: carries operations out.
 pub trait Backend: Send + Sync + 'static {
-    /// Carries out one operation. Dropping the future leaves a write's outcome unknown.
+    /// Carries out one operation. Dropping the future leaves the outcome of a write unknown.
     fn call(&self, op: Op) -> BoxFuture<'_, Result<Reply, StoreError>>;
 }
 
-/// The shared store as nodes hold it.
+/// Cheap handle on the shared store.
 #[derive(Clone)]
 pub struct Store(Arc<dyn Backend>);
 
@@ -47,7 +48,7 @@ impl fmt::Debug for Store {
     }
 }
 
-/// An answer of another kind than the operation's: a fault of the backend.
+/// Error for a reply that is not the operation's: a fault of the backend.
 fn other_answer(got: &Reply) -> StoreError {
     let text = format!("{got:?}");
     let kind = text.split(['(', ' ', '{']).next().unwrap_or_default();
@@ -77,17 +78,19 @@ impl Store {
         self.0.call(op).await
     }
 
-    /// What cluster this is.
+    /// Returns the identity of the cluster.
     pub async fn cluster(&self) -> Result<ClusterRow, StoreError> {
         ask!(self, Op::Cluster, Reply::Cluster(row) => row)
     }
 
-    /// Registers a master's new life. [`StoreError::InUse`] while the same identity is fresh elsewhere.
+    /// Registers a new incarnation of a master and returns its number. [`StoreError::InUse`] while
+    /// the same identity is alive at another address.
     pub async fn register_master(&self, row: MasterRow) -> Result<Incarnation, StoreError> {
         ask!(self, Op::RegisterMaster(row), Reply::Registered(incarnation) => incarnation)
     }
 
-    /// Says that this life is alive. [`StoreError::Stale`] when a newer one is registered.
+    /// Marks an incarnation of a master as alive. [`StoreError::Stale`] when a newer one is
+    /// registered.
     pub async fn touch_master(&self, holder: Holder, draining: bool) -> Result<(), StoreError> {
         ask!(self, Op::TouchMaster { holder, draining }, Reply::Done => ())
     }
@@ -97,12 +100,12 @@ impl Store {
         ask!(self, Op::LeaveMaster(holder), Reply::Done => ())
     }
 
-    /// All masters, in the order of ids.
+    /// Lists all masters in the order of their ids.
     pub async fn masters(&self) -> Result<Vec<MasterRow>, StoreError> {
         ask!(self, Op::Masters, Reply::Masters(rows) => rows)
     }
 
-    /// Asks for a lease.
+    /// Acquires a lease, or names its holder.
     pub async fn acquire_lease(
         &self,
         resource: Resource,
@@ -112,7 +115,7 @@ impl Store {
         ask!(self, Op::AcquireLease { resource, holder, ttl_ms }, Reply::Lease(lease) => lease)
     }
 
-    /// Renews leases; answers in the order asked.
+    /// Renews leases; one result per lease, in order.
     pub async fn renew_leases(
         &self,
         holder: Holder,
@@ -122,7 +125,7 @@ impl Store {
         ask!(self, Op::RenewLeases { holder, leases, ttl_ms }, Reply::Renewed(rows) => rows)
     }
 
-    /// Gives a lease back.
+    /// Releases a lease.
     pub async fn release_lease(
         &self,
         resource: Resource,
@@ -132,7 +135,7 @@ impl Store {
         ask!(self, Op::ReleaseLease { resource, holder, lease }, Reply::Done => ())
     }
 
-    /// Wishes for a lease whose holder cannot be reached.
+    /// Records a wish for a lease whose holder cannot be reached.
     pub async fn wish(&self, resource: Resource, wisher: Holder) -> Result<(), StoreError> {
         ask!(self, Op::Wish { resource, wisher }, Reply::Done => ())
     }
@@ -155,12 +158,12 @@ impl Store {
         }
     }
 
-    /// What is known of a post id.
+    /// Finds a post by its id.
     pub async fn find_post(&self, user: UserId, id: PostId) -> Result<Found, StoreError> {
         ask!(self, Op::FindPost { user, id }, Reply::Found(found) => found)
     }
 
-    /// Reads a board. [`StoreError::Unknown`] board.
+    /// Reads posts of a board. [`StoreError::Unknown`] board.
     pub async fn read(
         &self,
         board: BoardName,
@@ -170,7 +173,7 @@ impl Store {
         ask!(self, Op::Read { board, range, limit }, Reply::Page(page) => page)
     }
 
-    /// The last place of every board.
+    /// Lists the last place of every board.
     pub async fn boards(&self) -> Result<Boards, StoreError> {
         ask!(self, Op::Boards, Reply::Boards(boards) => boards)
     }
@@ -180,12 +183,12 @@ impl Store {
         ask!(self, Op::FindSession(key), Reply::Session(row) => row)
     }
 
-    /// Sessions closed since a mark, and the next mark; a full page says that there may be more.
+    /// Lists sessions closed since a mark, and the next mark; after a full page there may be more.
     pub async fn closed_since(&self, mark: u64) -> Result<(Vec<SessionKey>, u64), StoreError> {
         ask!(self, Op::ClosedSince(mark), Reply::Closed { keys, mark } => (keys, mark))
     }
 
-    /// Says that sessions are active; answers the store's time.
+    /// Marks sessions as active; returns the store's time, ms.
     pub async fn touch_sessions(
         &self,
         master: NodeId,
@@ -204,7 +207,7 @@ impl Store {
         ask!(self, Op::LeaveSession { master, key, seen_ms }, Reply::Done => ())
     }
 
-    /// The active people.
+    /// Lists the active users.
     pub async fn active_users(&self) -> Result<Active, StoreError> {
         ask!(self, Op::ActiveUsers, Reply::Active(active) => active)
     }
@@ -214,7 +217,7 @@ impl Store {
         ask!(self, Op::PutDeadLetter(letter), Reply::Done => ())
     }
 
-    /// The latest dead letters.
+    /// Lists the latest dead letters, newest first.
     pub async fn dead_letters(&self, limit: u32) -> Result<Vec<DeadLetter>, StoreError> {
         ask!(self, Op::DeadLetters(limit), Reply::DeadLetters(rows) => rows)
     }
@@ -234,7 +237,7 @@ impl Store {
         ask!(self, Op::RevokeJoinToken(id), Reply::Done => ())
     }
 
-    /// The admission lists.
+    /// Returns the admission lists.
     pub async fn admission(&self) -> Result<Admission, StoreError> {
         ask!(self, Op::Admission, Reply::Admission(lists) => lists)
     }
@@ -254,7 +257,7 @@ impl Store {
         ask!(self, Op::Deny(node), Reply::Done => ())
     }
 
-    /// The record of writes.
+    /// Lists accepted batches and granted leases, in the order of commits.
     pub async fn writes(&self, after: u64, limit: u32) -> Result<Vec<WriteRow>, StoreError> {
         ask!(self, Op::Writes { after, limit }, Reply::Writes(rows) => rows)
     }

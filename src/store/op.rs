@@ -1,4 +1,4 @@
-//! What can be asked of the store, as data, and how much of it at once.
+//! Operations on the store and their replies, as data, with their bounds.
 
 use std::sync::Arc;
 
@@ -14,65 +14,68 @@ use crate::model::{
     outcome::TaskResult,
 };
 
-/// Boards that a store holds at most.
+/// Maximum number of boards in a store.
 pub const BOARDS_MAX: usize = 1000;
-/// Posts in one page of a read at most.
+/// Maximum number of posts in one page of a read.
 pub const READ_POSTS_MAX: u32 = 1000;
-/// Text in one page of a read, give or take one post.
+/// Bytes of text in one page of a read, give or take one post.
 pub const READ_BYTES_MAX: usize = 1024 * 1024;
-/// Keys in one answer of [`Op::ClosedSince`] at most.
+/// Maximum number of keys in one reply to [`Op::ClosedSince`].
 pub const CLOSED_PAGE_MAX: u32 = 4096;
 
-/// An operation on the store.
+/// Operation on the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
-    /// What cluster this is.
+    /// Returns the identity of the cluster.
     Cluster,
-    /// Registers a master's new life. `row.incarnation` and `row.beat` are ignored.
+    /// Registers a new incarnation of a master. `row.incarnation` and `row.beat` are ignored.
     RegisterMaster(MasterRow),
-    /// Says that this life is alive and whether it drains. [`Stale`](super::StoreError::Stale) if a newer one is registered.
+    /// Marks an incarnation of a master as alive. [`Stale`](super::StoreError::Stale) if a newer
+    /// one is registered.
     TouchMaster {
-        /// Which life.
+        /// The master and its incarnation.
         holder: Holder,
-        /// Whether it takes nobody new.
+        /// Whether the master is being drained and takes nobody new.
         draining: bool,
     },
-    /// Takes a master off the list, if this is still its life.
+    /// Takes a master off the list, if this is still its incarnation.
     LeaveMaster(Holder),
-    /// All masters.
+    /// Lists all masters.
     Masters,
-    /// Asks for a lease. [`Stale`](super::StoreError::Stale) if a newer life of the holder is registered or holds it.
+    /// Acquires a lease, or names its holder. [`Stale`](super::StoreError::Stale) if a newer
+    /// incarnation of the asking master is registered or holds it.
     AcquireLease {
-        /// Of what.
+        /// Resource of the lease.
         resource: Resource,
-        /// For whom.
+        /// Master that asks.
         holder: Holder,
-        /// Its term.
+        /// Term of the lease, ms; cut to 60 s.
         ttl_ms: u64,
     },
-    /// Renews every lease of a holder that is named. [`Stale`](super::StoreError::Stale) if a newer life is registered.
+    /// Renews the named leases of one holder. [`Stale`](super::StoreError::Stale) if a newer
+    /// incarnation of it is registered.
     RenewLeases {
-        /// Whose.
+        /// Holder of the leases.
         holder: Holder,
-        /// Which, with their lease numbers.
+        /// Resources with their lease numbers.
         leases: Vec<(Resource, u64)>,
-        /// The new term.
+        /// New term, ms; cut to 60 s.
         ttl_ms: u64,
     },
-    /// Gives a lease back; nothing if it is not this one any more.
+    /// Releases a lease; does nothing if the holder has another one or none.
     ReleaseLease {
-        /// Of what.
+        /// Resource of the lease.
         resource: Resource,
-        /// Whose.
+        /// Holder of the lease.
         holder: Holder,
-        /// Its number.
+        /// Number of the lease.
         lease: u64,
     },
-    /// Writes a wish into the lease row if there is none or it is older than 3 s.
+    /// Records a wish for a lease in its row, if there is none or it is older than 3 s.
     Wish {
-        /// Of what.
+        /// Resource of the lease.
         resource: Resource,
-        /// Whose.
+        /// Master that cannot reach the holder.
         wisher: Holder,
     },
     /// Writes a batch of users' tasks under one permission, in one transaction.
@@ -83,82 +86,84 @@ pub enum Op {
         /// the first of a post's id wins.
         tasks: Arc<Vec<Task>>,
     },
-    /// What is known of a post id.
+    /// Finds a post by its id.
     FindPost {
-        /// Whose post.
+        /// Author of the post.
         user: UserId,
-        /// Which.
+        /// Id of the post.
         id: PostId,
     },
-    /// Reads a board.
+    /// Reads posts of a board.
     Read {
-        /// Which.
+        /// Name of the board.
         board: BoardName,
-        /// What of it.
+        /// Part of the board.
         range: Range,
-        /// At most so many posts, and at most [`READ_POSTS_MAX`] or about [`READ_BYTES_MAX`]: a
-        /// page may be shorter than asked for; `last_seq` says whether there is more.
+        /// Maximum number of posts. [`READ_POSTS_MAX`] and [`READ_BYTES_MAX`] bound a page, too: it
+        /// may be shorter than asked for, and its `last_seq` says whether there is more.
         limit: u32,
     },
-    /// The last place of every board.
+    /// Lists the last place of every board.
     Boards,
     /// Finds an open session.
     FindSession(SessionKey),
-    /// Sessions closed or swept since a mark that the last answer gave; 0 for the oldest kept (40
-    /// days). At most [`CLOSED_PAGE_MAX`]; ask again from the new mark.
+    /// Lists sessions closed or swept since a mark that an earlier reply gave; 0 begins with the
+    /// oldest kept (40 days). At most [`CLOSED_PAGE_MAX`]; ask again from the new mark.
     ClosedSince(u64),
-    /// Says that these sessions are active. Sets every row to now after a long silence.
+    /// Marks sessions as active. After a silence of all masters, sets every row to now.
     TouchSessions {
-        /// By whom.
+        /// Master that has the sessions.
         master: NodeId,
-        /// Which.
+        /// Keys of the sessions.
         keys: Vec<SessionKey>,
     },
-    /// Takes a session off the active list if it is still by this master and untouched since `seen_ms`.
+    /// Takes a session off the active list, if this master touched it last and nobody did since
+    /// `seen_ms`.
     LeaveSession {
-        /// By whom.
+        /// Master that had the session.
         master: NodeId,
-        /// Which.
+        /// Key of the session.
         key: SessionKey,
-        /// The store time of the last touch that the asker knows; `u64::MAX` leaves at once.
+        /// Store time of the last touch that the master knows, ms; `u64::MAX` leaves at once.
         seen_ms: u64,
     },
-    /// The active people.
+    /// Lists the active users.
     ActiveUsers,
-    /// Keeps a dead letter, once per post; above 10,000 the oldest gives way.
+    /// Keeps a dead letter, once per post; above 10,000 letters the oldest is dropped.
     PutDeadLetter(DeadLetter),
-    /// The latest dead letters, newest first, at most this many.
+    /// Lists the latest dead letters, newest first, at most this many.
     DeadLetters(u32),
     /// Removes a dead letter; fine if it is gone.
     DropDeadLetter(u64),
-    /// Keeps a join token; its end is cut to 24 h from now.
+    /// Keeps a join token; its life is cut to 24 h.
     PutJoinToken(JoinToken),
     /// Revokes a join token; fine if it is gone.
     RevokeJoinToken([u8; 8]),
-    /// The admission lists.
+    /// Returns the admission lists.
     Admission,
-    /// Enrols a node by a token's bearer, consuming one use; a node already enrolled gets its row back.
+    /// Enrols a node by a token's bearer and consumes one use; a node already enrolled gets its row
+    /// back.
     Enrol {
-        /// Which token.
+        /// Id of the token.
         token: [u8; 8],
         /// SHA-256 of the bearer shown.
         bearer_sha256: [u8; 32],
-        /// Whom.
+        /// Node to enrol.
         node: Enrolled,
     },
     /// Denies a node for good and revokes the token that enrolled it.
     Deny(NodeId),
-    /// Everything accepted under permissions and every grant, from this row number on, for oracles and operators.
+    /// Lists accepted batches and granted leases, for oracles and operators.
     Writes {
-        /// Rows after this number.
+        /// Number of the row before the first.
         after: u64,
-        /// At most so many.
+        /// Maximum number of rows.
         limit: u32,
     },
 }
 
 impl Op {
-    /// Whether it may change the store.
+    /// Returns whether the operation may change the store.
     #[must_use]
     pub const fn is_write(&self) -> bool {
         !matches!(
@@ -177,7 +182,7 @@ impl Op {
         )
     }
 
-    /// What it is called, in logs and in the record of writes.
+    /// Returns the name of the operation, for logs.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -212,7 +217,8 @@ impl Op {
     }
 }
 
-/// What an operation answers. Each [`Op`] says by its method on [`Store`](super::Store) which one it gets.
+/// Reply to an operation. The method of [`Store`](super::Store) for an [`Op`] says which one it
+/// gets.
 #[expect(missing_docs, reason = "each variant is the return type of the method of its name")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {

@@ -1,9 +1,9 @@
-//! Batches in a worker's hands: from an [`Assign`] to its answer.
+//! Batches that a worker writes, from an [`Assign`] to its answer.
 //!
 //! 1. A batch is one write to the store: one transaction, one result per task.
-//! 2. A batch has an answer within its limit: a store that does not answer is *away*.
-//! 3. One token is carried out once at a time: the same batch asked for again meanwhile gets
-//!    the same answer.
+//! 2. A batch is answered within its limit: a store that does not answer is *away*.
+//! 3. The batch of a token is written once at a time: a repeated request meanwhile gets the same
+//!    answer.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
     store::Store,
 };
 
-/// Batches that a worker writes at a time; more are turned back at once.
+/// Maximum number of batches that a worker writes at a time; more are turned back at once.
 pub(super) const BATCHES_MAX: usize = 64;
 
 /// Outcome of a batch.
@@ -37,7 +37,7 @@ impl Written {
     }
 }
 
-/// The answer to a batch that the store did not accept.
+/// Returns the answer to a batch that the store did not accept.
 fn reply_to(error: StoreError) -> AssignReply {
     match error {
         StoreError::Away { why } => AssignReply::StoreAway { why },
@@ -76,7 +76,7 @@ pub(super) async fn write(
     }
 }
 
-/// The posts that a batch put into its board: their places are one run.
+/// Returns the posts that a batch put into its board: their places are one run.
 fn committed(permission: &Permission, tasks: &[Task], results: &[TaskResult]) -> Option<Update> {
     let Resource::Board(board) = &permission.resource else { return None };
     let mut posts: Vec<Post> = Vec::new();
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn permission_of_another_worker_is_the_batchs_fault() {
+    async fn permission_of_another_worker_breaks_the_batch() {
         let bench = Bench::new();
         let token = Token { epoch: StoreEpoch(7), lease: 1, n: 1 };
         let resource = Resource::Board(BoardName::lobby());
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn every_error_of_the_store_has_its_answer() {
+    fn each_store_error_has_its_answer() {
         let why = || "x".to_owned();
         let kind = |error| match reply_to(error) {
             AssignReply::StoreAway { .. } => "away",

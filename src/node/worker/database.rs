@@ -1,8 +1,8 @@
-//! The node database in a driver's hands: one task writes, any number read, all of it off the
-//! async threads.
+//! Async handle on the node database: one task writes, any number read, all of it off the async
+//! threads.
 //!
 //! A database that failed is closed and opened again after [`REOPEN_AFTER`]; until then reads
-//! find nothing and writes are lost, which the next look at the store shows as gaps.
+//! find nothing and writes are lost, which the next poll of the store shows as gaps.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -18,23 +18,23 @@ use crate::{
         message::{Member, Update},
         rows::{Boards, Page},
     },
-    replica::{Applied, Replica, ReplicaError, ReplicaLimits},
+    replica::{ApplyReport, Replica, ReplicaError, ReplicaLimits},
 };
 
-/// How long a failed database rests.
+/// Pause before a failed database is opened again.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
-/// Writes that wait.
+/// Maximum number of writes that wait.
 const JOBS_MAX: usize = 256;
 
 enum Job {
-    Update(Vec<Update>, oneshot::Sender<Option<Applied>>),
-    Page(BoardName, Box<Page>, oneshot::Sender<Option<Applied>>),
-    Observe(Boards, oneshot::Sender<Option<Applied>>),
+    Updates(Vec<Update>, oneshot::Sender<Option<ApplyReport>>),
+    Page(BoardName, Box<Page>, oneshot::Sender<Option<ApplyReport>>),
+    Observe(Boards, oneshot::Sender<Option<ApplyReport>>),
     Members(Vec<Member>),
     Persist(oneshot::Sender<()>),
 }
 
-/// A cheap handle on the node database.
+/// Cheap handle on the node database.
 #[derive(Clone)]
 pub(super) struct Database {
     env: Env,
@@ -43,10 +43,10 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Opens it and starts its writing task, which ends with the task handle or the node.
+    /// Opens the database and starts its writing task, which ends with the task handle or the node.
     ///
     /// # Errors
-    /// What the disk said, when there is nothing that can be opened.
+    /// The disk's error, when no database can be opened or created.
     pub(super) async fn open(env: &Env) -> Result<(Self, Task), ReplicaError> {
         let replica = open(env).await?;
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
@@ -65,7 +65,7 @@ impl Database {
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = replica.map(Arc::new);
     }
 
-    /// Reads; `None` when the database cannot be read now.
+    /// Reads from the database; `None` when it cannot be read now.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Replica) -> Result<T, ReplicaError> + Send + 'static,
@@ -81,27 +81,28 @@ impl Database {
         }
     }
 
-    /// Writes a group of news; `None` when it is lost.
-    pub(super) async fn apply(&self, news: Vec<Update>) -> Option<Applied> {
-        self.ask(|done| Job::Update(news, done)).await
+    /// Writes a group of updates; `None` when it is lost.
+    pub(super) async fn apply(&self, updates: Vec<Update>) -> Option<ApplyReport> {
+        self.ask(|done| Job::Updates(updates, done)).await
     }
 
-    /// Writes what a repair brought; `None` when it is lost.
-    pub(super) async fn apply_page(&self, board: BoardName, page: Page) -> Option<Applied> {
+    /// Writes the page of a repair; `None` when it is lost.
+    pub(super) async fn apply_page(&self, board: BoardName, page: Page) -> Option<ApplyReport> {
         self.ask(|done| Job::Page(board, Box::new(page), done)).await
     }
 
-    /// Holds the store's boards against it; `None` when it could not.
-    pub(super) async fn observe(&self, seen: Boards) -> Option<Applied> {
+    /// Compares the database with the store's boards; `None` when it could not.
+    pub(super) async fn observe(&self, seen: Boards) -> Option<ApplyReport> {
         self.ask(|done| Job::Observe(seen, done)).await
     }
 
-    /// Keeps members, unless too much waits to be written: then a later life searches without.
+    /// Keeps members of the directory, unless the queue is full: a later life then searches without
+    /// them.
     pub(super) fn keep_members(&self, members: Vec<Member>) {
         let _ = self.jobs.try_send(Job::Members(members));
     }
 
-    /// Makes all that was written durable.
+    /// Makes everything that was written durable.
     pub(super) async fn persist(&self) {
         let (done, persisted) = oneshot::channel();
         if self.jobs.send(Job::Persist(done)).await.is_ok() {
@@ -111,8 +112,8 @@ impl Database {
 
     async fn ask(
         &self,
-        job: impl FnOnce(oneshot::Sender<Option<Applied>>) -> Job,
-    ) -> Option<Applied> {
+        job: impl FnOnce(oneshot::Sender<Option<ApplyReport>>) -> Job,
+    ) -> Option<ApplyReport> {
         let (done, applied) = oneshot::channel();
         self.jobs.send(job(done)).await.ok()?;
         applied.await.ok().flatten()
@@ -122,8 +123,8 @@ impl Database {
         while let Some(job) = queue.recv().await {
             // Who asked may be gone; the write stands.
             match job {
-                Job::Update(news, done) => {
-                    let _ = done.send(self.change(move |to| to.apply(&news)).await);
+                Job::Updates(updates, done) => {
+                    let _ = done.send(self.change(move |to| to.apply(&updates)).await);
                 }
                 Job::Page(board, page, done) => {
                     let _ = done.send(self.change(move |to| to.apply_page(&board, &page)).await);
@@ -153,7 +154,7 @@ impl Database {
         match self.env.compute(move || change(&replica)).await.ok()? {
             Ok(value) => Some(value),
             Err(error) => {
-                tracing::error!(%error, "the node database is opened anew");
+                tracing::error!(%error, "the node database is opened again");
                 self.reopen().await;
                 None
             }

@@ -27,7 +27,7 @@ use crate::{
     model::ids::{Domain, Fingerprint, KeyEpoch, Registration, Role},
 };
 
-/// The file in the worker's directory that holds the highest number it registered under.
+/// File in the worker's directory that holds the highest number it registered under.
 const REGISTRATION_FILE: &str = "registration";
 
 /// Shared state of all attempts.
@@ -100,7 +100,7 @@ impl Dialer {
     }
 }
 
-/// Asks the driver for the number and keeps it on disk before it is said.
+/// Asks the driver for the registration number, and keeps it on disk before it is sent.
 fn ask_number(env: Env, attempt: u64, to: mpsc::Sender<Input>) -> ChooseRegistration {
     Box::new(move |welcome| {
         let welcome = welcome.clone();
@@ -130,7 +130,7 @@ async fn keep_registration(env: &Env, registration: Registration) -> bool {
 /// Loads the highest number that this worker registered under; 0 at first start.
 ///
 /// # Errors
-/// [`WorkerError::Disk`] when the file is there and does not read as a number.
+/// [`WorkerError::Disk`] when the file exists and is not a number.
 pub(super) async fn load_registration(env: &Env) -> Result<Registration, WorkerError> {
     let disk = env.disk();
     let wrong = |why: String| WorkerError::Disk { file: REGISTRATION_FILE, why };

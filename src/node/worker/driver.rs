@@ -1,5 +1,5 @@
-//! The one task that owns a worker's state: feeds inputs to the protocol and has its effects
-//! carried out in order. Nothing here waits but the loop itself; work that takes time is a task
+//! Driver: the one task that owns a worker's state. It feeds inputs to the protocol and has the
+//! effects carried out in order. Nothing here waits but the loop itself; work that takes time is a task
 //! that comes back as an [`Input`].
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -30,11 +30,11 @@ use crate::{
         time::Mono,
     },
     protocol::worker::{Effect, Worker},
-    replica::Applied,
+    replica::ApplyReport,
     store::Store,
 };
 
-/// How long a goodbye may take.
+/// Maximum time for a goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Parts that a driver is built from.
@@ -92,7 +92,7 @@ impl Driver {
         }
     }
 
-    /// Runs until `stop`, then says goodbye.
+    /// Runs the worker until `stop`, then says goodbye.
     pub(super) async fn run(
         mut self,
         mut inputs: mpsc::Receiver<Input>,
@@ -116,7 +116,7 @@ impl Driver {
                 Some((id, incoming)) = links.recv() => self.on_incoming(id, incoming),
                 () = timer => {}
             }
-            // A stream of other inputs must not hold up what is due.
+            // A stream of other inputs must not delay what is due.
             let now = self.now();
             if self.parts.worker.next_deadline().is_some_and(|due| due <= now) {
                 let draw = self.rng.next_u64();
@@ -131,7 +131,7 @@ impl Driver {
         self.parts.env.now()
     }
 
-    /// Says that this registration leaves, and keeps what was written.
+    /// Tells the master that this registration leaves, and makes the node database durable.
     async fn say_goodbye(&mut self, links: &mut mpsc::Receiver<(LinkId, Incoming)>) {
         self.dialing = None;
         if let Some(link) = self.link.take() {
@@ -282,7 +282,8 @@ impl Driver {
         self.carry();
     }
 
-    /// Opens a publish of the master. Fanout is a hint: what is lost is repaired.
+    /// Opens a publish of the master; `None` when it has to be ignored. Fanout is a hint: lost posts
+    /// are repaired.
     fn open(&mut self, envelope: &Bytes) -> Option<Update> {
         let fanout = self.fanout.as_mut()?;
         let master = fanout.domain().master;
@@ -377,7 +378,7 @@ fn answer(reply: Responder, response: &Response) {
     }
 }
 
-/// Boards that lack posts after a write to the node database.
-fn gaps(applied: Applied) -> Vec<BoardName> {
+/// Returns the boards that lack posts after a write to the node database.
+fn gaps(applied: ApplyReport) -> Vec<BoardName> {
     applied.gaps.into_iter().map(|gap| gap.board).collect()
 }

@@ -13,7 +13,7 @@ use crate::{
         message::Welcome,
         rows::{Boards, MasterRow},
     },
-    replica::Applied,
+    replica::ApplyReport,
 };
 
 /// Message from a task to the driver that started it.
@@ -28,7 +28,7 @@ pub(super) enum Input {
     /// These boards of the node database lack posts, or may.
     GapsFound(Vec<BoardName>),
     /// A group of updates was written to the node database; `None` if it was lost.
-    Applied(Option<Applied>),
+    Applied(Option<ApplyReport>),
     /// A repair of a board ended: whether it brought posts, and whether the board still lacks
     /// some.
     Repaired { board: BoardName, progress: bool, lacks: bool },

@@ -52,9 +52,9 @@ use crate::{
     store::Store,
 };
 
-/// Inputs that wait for the driver.
+/// Maximum number of inputs that wait for the driver.
 const INPUTS_MAX: usize = 1024;
-/// Events of links that wait for the driver.
+/// Maximum number of link events that wait for the driver.
 const LINK_EVENTS_MAX: usize = 1024;
 
 /// Parameters of a worker.
@@ -89,7 +89,7 @@ pub async fn run(
     config.validate()?;
     let token = token.as_deref().map(JoinSecret::parse).transpose()?.map(Arc::new);
     let identity = Arc::new(load_or_make_identity(&env, &*keys, config.identity_bits).await?);
-    // One that cannot be read would fail every dial, whatever the token.
+    // An unreadable guard would fail every attempt, whatever the token.
     let guard = load_guard(&env).await?;
     if token.is_none() && guard.is_none() {
         return Err(WorkerError::NotEnrolled);

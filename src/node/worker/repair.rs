@@ -14,7 +14,7 @@ use crate::{
     store::Store,
 };
 
-/// Posts in one request.
+/// Maximum number of posts in one request.
 const PAGE_POSTS: u32 = 500;
 
 /// Sources of a repair, and the time-out of each.

@@ -1,6 +1,6 @@
-//! Who may join: join tokens, enrolled nodes, denied nodes.
+//! Admission lists: join tokens, enrolled nodes, denied nodes.
 //!
-//! 1. What is kept lets nobody enrol: of a bearer only its SHA-256.
+//! 1. No row lets its reader enrol: of a bearer only the SHA-256 is kept.
 //! 2. A use of a token is consumed in the transaction that enrols the node.
 //! 3. A spent token stays listed as a guard until its end; a denied node stays denied.
 
@@ -16,13 +16,13 @@ use crate::model::{
     rows::{Admission, Enrolled, JoinToken, StoreError},
 };
 
-/// The longest life of a join token, ms.
+/// Maximum life of a join token, ms.
 const TOKEN_TTL_MAX_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// Join tokens that have not ended, at most.
+/// Maximum number of join tokens that have not ended.
 const TOKENS_MAX: u64 = 4096;
 
-/// Enrolled nodes at most.
+/// Maximum number of enrolled nodes.
 const ENROLLED_MAX: u64 = 16_384;
 
 impl Tx<'_> {

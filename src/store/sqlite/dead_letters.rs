@@ -11,10 +11,10 @@ use crate::model::{
     rows::{DeadLetter, NewPost, StoreError},
 };
 
-/// Letters kept; above this the oldest gives way.
+/// Maximum number of letters; above it the oldest is dropped.
 const LETTERS_MAX: u64 = 10_000;
 
-/// The longest reason kept, characters.
+/// Maximum length of a reason, characters; the rest is cut.
 const WHY_LEN_MAX: usize = 1000;
 
 impl Tx<'_> {

@@ -1,18 +1,18 @@
-//! One file shared by the processes of a host.
+//! Store in one file that the processes of a host share.
 //!
 //! ```text
-//!   call ──bounded──> writing thread ──gate──> SQLite ┐
+//!   call ──bounded──> writing thread ──lock──> SQLite ┐
 //!        └─bounded──> reading threads (2) ──> SQLite ─┴─> FILE, FILE-wal, FILE-shm
 //! ```
 //!
-//! 1. One thread per process writes, inside the gate (`FILE.gate`); reads never wait for it.
+//! 1. One thread per process writes, under the write lock (`FILE.gate`); reads never wait for it.
 //! 2. A caller that waited `store_timeout` is told [`StoreError::Away`]; an operation whose caller
-//!    gave up before it began is not done any more, and the gate is let go when it comes.
+//!    gave up before it began is not done any more.
 //! 3. An operation's time is read when it begins, so time is the order of the writes.
-//! 4. Batches of users' tasks that wait when the gate opens share one transaction and its sync
-//!    (group commit), in the order they came, up to a bound. Any other operation has a
+//! 4. Batches of users' tasks that wait when the thread gets the lock share one transaction and its
+//!    sync (group commit), in the order they came, up to a bound. Any other operation has a
 //!    transaction of its own and ends the group: the order of all writes is kept.
-//! 5. The file, its log and its gate are readable by their owner only.
+//! 5. The file, its log and its lock file are readable by their owner only.
 
 use std::{
     fs::OpenOptions,
@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     NewCluster, SqliteCore, refused,
-    write_lock::{Gate, holder_of_lock},
+    write_lock::{WriteLock, holder_of_lock},
 };
 use crate::{
     env::{BoxFuture, Env},
@@ -36,13 +36,13 @@ use crate::{
     store::{Backend, Op, Reply, Store},
 };
 
-/// Operations that wait for a thread, each way.
+/// Maximum number of operations that wait to be written, and of those that wait to be read.
 const WAITING_MAX: usize = 1024;
 
-/// Connections that read.
+/// Number of reading threads, each with a connection.
 const READERS: usize = 2;
 
-/// Batches in one transaction: a bound on how long others wait for the gate.
+/// Maximum number of batches in one transaction: bounds how long other processes wait.
 const GROUP_BATCHES_MAX: usize = 64;
 
 /// Bytes of tasks in one transaction, give or take one batch.
@@ -50,14 +50,14 @@ const GROUP_BYTES_MAX: usize = 1024 * 1024;
 
 type Answer = Result<Reply, StoreError>;
 
-/// One operation on its way to a thread.
+/// Operation on its way to a thread.
 struct Job {
     op: Op,
     reply: oneshot::Sender<Answer>,
 }
 
 impl Job {
-    /// About how many bytes of users' tasks it writes; `None` for any other operation.
+    /// Returns about how many bytes of users' tasks it writes; `None` for any other operation.
     fn task_bytes(&self) -> Option<usize> {
         match &self.op {
             Op::Write { tasks, .. } => Some(tasks.iter().map(Task::weight).sum()),
@@ -71,19 +71,19 @@ impl Job {
 pub struct FileLimits {
     /// Time after which a caller is told that the store is away.
     pub store_timeout: Duration,
-    /// Batches of users' tasks in one transaction at most; 1 switches group commit off.
+    /// Maximum number of batches in one transaction; 1 switches group commit off.
     pub group_batches_max: usize,
 }
 
 impl FileLimits {
-    /// The usual bounds with this time-out.
+    /// Returns the default bounds with this time-out.
     #[must_use]
     pub const fn new(store_timeout: Duration) -> Self {
         Self { store_timeout, group_batches_max: GROUP_BATCHES_MAX }
     }
 }
 
-/// Hands operations to the threads. They end when it is dropped.
+/// Backend that hands operations to the threads. They end when it is dropped.
 struct FileStore {
     env: Env,
     path: PathBuf,
@@ -92,13 +92,13 @@ struct FileStore {
     readers: mpsc::Sender<Job>,
 }
 
-/// Opens the store in `path`, and makes it if there is none: cluster id and first epoch are drawn
+/// Opens the store in `path`, and creates it if there is none: cluster id and first epoch come
 /// from `env`. While another process keeps the file locked this still succeeds after at most
 /// `store_timeout`; every operation is then [`StoreError::Away`] until the lock is free.
 ///
 /// # Errors
-/// What waiting will not mend: [`StoreError::Refused`] for a path that cannot be used, a file of
-/// another program or of a release too new; [`StoreError::Broken`] for a damaged one.
+/// Errors that waiting does not mend: [`StoreError::Refused`] for a path that cannot be used, a file
+/// of another program or of a release too new; [`StoreError::Broken`] for a damaged file.
 pub fn open(env: &Env, path: &Path, store_timeout: Duration) -> Result<Store, StoreError> {
     open_with(env, path, FileLimits::new(store_timeout))
 }
@@ -132,8 +132,8 @@ pub fn open_with(env: &Env, path: &Path, limits: FileLimits) -> Result<Store, St
     }
 }
 
-/// A thread of its own, not a job of [`Env::compute`]: it lives as long as the store, and may be
-/// blocked for as long as another process is.
+/// Starts a thread of its own, not a job of [`Env::compute`]: it lives as long as the store, and
+/// may be blocked for as long as another process is.
 fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
     let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(body);
     spawned.map(drop).map_err(|error| away(format!("no thread for it: {error}")))
@@ -188,7 +188,7 @@ impl Writing {
         while let Some(first) = next.take().or_else(|| jobs.blocking_recv()) {
             let mut group = vec![first];
             let answers = self.inside(&mut connection, |core| {
-                // Here, not before: what came while the gate was shut goes along.
+                // Under the lock, so that batches that came while it was taken join the group.
                 next = self.gather(&mut group, &mut jobs);
                 group.retain(|job| !job.reply.is_closed());
                 Ok(self.carry_out(core, &group))
@@ -200,8 +200,8 @@ impl Writing {
         }
     }
 
-    /// Adds the batches that wait behind the first, up to the bounds. Gives the operation that
-    /// ended the group, which comes next.
+    /// Adds the batches that wait behind the first, up to the bounds. Returns the operation that
+    /// ended the group, which is carried out next.
     fn gather(&self, group: &mut Vec<Job>, jobs: &mut mpsc::Receiver<Job>) -> Option<Job> {
         let mut bytes = group.first()?.task_bytes()?;
         while group.len() < self.limits.group_batches_max && bytes < GROUP_BYTES_MAX {
@@ -235,17 +235,17 @@ impl Writing {
         answers.into_iter().map(|answer| answer.map(Reply::Written)).collect()
     }
 
-    /// Does something with the connection inside the gate, opening both if they are not.
+    /// Acts on the connection under the write lock; opens both if they are not open.
     fn inside<T>(
         &self,
-        connection: &mut Option<(Gate, Option<SqliteCore>)>,
+        connection: &mut Option<(WriteLock, Option<SqliteCore>)>,
         act: impl FnOnce(&mut SqliteCore) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let (gate, core) = match connection {
+        let (lock, core) = match connection {
             Some(open) => open,
-            none => none.insert((Gate::of(&self.path).map_err(|e| self.unusable(&e))?, None)),
+            none => none.insert((WriteLock::of(&self.path).map_err(|e| self.unusable(&e))?, None)),
         };
-        let _entered = gate.enter().map_err(|error| away(error.to_string()))?;
+        let _held = lock.acquire().map_err(|error| away(error.to_string()))?;
         let core = match core {
             Some(core) => core,
             none => none.insert(self.connect()?),
@@ -277,7 +277,7 @@ impl Writing {
         NewCluster { cluster, epoch: StoreEpoch(now_ms / 1000), now_ms }
     }
 
-    /// What is wrong with the path: passing, or for its operator to mend.
+    /// Error of a path that cannot be used: away if it may pass, refused if an operator must mend it.
     fn unusable(&self, error: &std::io::Error) -> StoreError {
         let why = format!("{}: {error}", self.path.display());
         match error.kind() {
@@ -291,7 +291,7 @@ impl Writing {
     }
 }
 
-/// What a reading thread does: the next operation of whoever asks, at most one at a time.
+/// Body of a reading thread: carries out one operation after another.
 fn read(env: &Env, path: &Path, timeout: Duration, jobs: &Mutex<mpsc::Receiver<Job>>) {
     let mut connection = None;
     loop {

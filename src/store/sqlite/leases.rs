@@ -1,6 +1,6 @@
-//! Who may coordinate a resource, until when, and who waits for it.
+//! Leases: the master that coordinates a resource, the end of its term, and wishes of others.
 //!
-//! 1. Every grant counts `lease` up, so tokens of earlier grants are refused from then on.
+//! 1. Every grant raises the lease number, so tokens of earlier grants are refused from then on.
 //! 2. The end of a term never lies further ahead than the term is long: after the store's clock
 //!    went back it is cut, in the row.
 //! 3. A wish is answered by the holder's release; for 1 s after it the wisher alone is granted.
@@ -16,24 +16,24 @@ use crate::model::{
     rows::{Holder, Lease, Renewed, StoreError},
 };
 
-/// The longest term, ms.
+/// Maximum term, ms.
 const TTL_MAX_MS: u64 = 60_000;
 
-/// A wish older than this gives way to another, ms.
+/// Age above which a wish gives way to another, ms.
 const WISH_STANDS_MS: u64 = 3000;
 
-/// For how long a released lease is kept for its wisher, ms.
+/// Time for which a released lease is reserved for its wisher, ms.
 const KEPT_MS: u64 = 1000;
 
-/// Resources that ever were leased and not forgotten since, at most.
+/// Maximum number of resources that were ever leased and not forgotten since.
 const LEASES_MAX: u64 = 16_384;
 
-/// A row of `lease_terms`.
+/// Row of `lease_terms`.
 struct Term {
-    /// `None` once it was released.
+    /// Master that has the lease; `None` once it was released.
     holder: Option<Holder>,
     ttl_ms: u64,
-    /// The end of the term; after a release, of the time kept for the wisher.
+    /// End of the term; after a release, end of the time reserved for the wisher.
     ends_at_ms: u64,
     wisher: Option<Holder>,
     wished_at_ms: u64,

@@ -1,7 +1,7 @@
-//! What is dropped when its time is over. Done beside a master's touch, which comes each second.
+//! Sweeps of rows whose time is over, run beside a master's touch, which comes each second.
 //!
-//! 1. Nothing is dropped within a day after the store's clock jumped by more than 5 s: an age is
-//!    worth nothing then. A silence of all masters looks the same and rests too.
+//! 1. Nothing is dropped within a day after the store's clock jumped by more than 5 s, because no
+//!    age can be trusted then. A silence of all masters looks the same and has the same effect.
 //! 2. One sweep an hour, of a bounded number of sessions.
 
 use rusqlite::params;
@@ -18,22 +18,22 @@ use crate::model::{
 const HOUR_MS: u64 = 60 * 60 * 1000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
-/// More than this between two touches is a jump of the clock, ms.
+/// Time between two touches above which the clock has jumped, ms.
 const JUMP_MS: u64 = 5000;
 
-/// An idle session lives this long, ms (G6).
+/// Life of an idle session, ms (G6).
 const SESSION_IDLE_MS: u64 = 30 * DAY_MS;
 
-/// Closed sessions stay listed this long, ms: longer than any cached copy of one could live.
+/// Time for which closed sessions stay listed, ms: longer than any cached copy could live.
 const CLOSED_KEPT_MS: u64 = 40 * DAY_MS;
 
-/// A spent or ended ticket answers repeats this long, ms.
+/// Time for which a spent or expired ticket answers repeats, ms.
 const TICKET_KEPT_MS: u64 = 10 * 60 * 1000;
 
-/// Sessions dropped in one sweep at most.
+/// Maximum number of sessions dropped in one sweep.
 const SWEPT_MAX: u32 = 1000;
 
-/// Rows of the record of writes that are kept.
+/// Number of rows that the record of writes keeps.
 const WRITES_KEPT: u64 = 1_000_000;
 
 impl Tx<'_> {
@@ -80,7 +80,7 @@ impl Tx<'_> {
         self.forget_leases(before(DAY_MS))
     }
 
-    /// Forgets the leases of boards that were never made, so that their names have a bound.
+    /// Forgets the leases of boards that were never created, so that their names have a bound.
     fn forget_leases(&self, ended_before: i64) -> Result<(), StoreError> {
         let mut find = self.db.prepare_cached(
             "SELECT t.resource, l.lease FROM lease_terms t JOIN leases l USING (resource)

@@ -1,4 +1,4 @@
-//! Masters: their lives, and the list that everyone reads.
+//! Masters: their incarnations, and the list that every node reads.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -11,10 +11,10 @@ use crate::model::{
     rows::{Holder, MasterRow, StoreError},
 };
 
-/// A row touched this recently is of a master that lives, ms.
+/// Age of a touch up to which its master counts as alive, ms.
 const FRESH_MS: u64 = 5000;
 
-/// Masters on the list at most.
+/// Maximum number of masters on the list.
 const MASTERS_MAX: u64 = 1024;
 
 impl Tx<'_> {
@@ -112,7 +112,7 @@ impl Tx<'_> {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// [`StoreError::Stale`] if a newer life of this node is registered.
+    /// Refuses a master of which a newer incarnation is registered: [`StoreError::Stale`].
     pub(super) fn newest_life(&self, holder: Holder) -> Result<(), StoreError> {
         let mut find = self.db.prepare_cached("SELECT incarnation FROM masters WHERE node = ?1")?;
         let newest = find.query_row([holder.node.0], |row| row.nat(0)).optional()?;

@@ -1,4 +1,4 @@
-//! A store in memory behind a lock: for tests and small experiments. Nothing survives it.
+//! Store in memory behind a mutex, for tests and small experiments. It ends with its handle.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,7 +9,7 @@ use crate::{
     store::{Backend, Op, Reply, Store},
 };
 
-/// One operation at a time, at the time that `now_ms` says when it begins.
+/// Backend that carries out one operation at a time, at the time that `now_ms` returns.
 struct MemoryStore<F> {
     core: Mutex<SqliteCore>,
     now_ms: F,
@@ -25,7 +25,7 @@ impl<F: Fn() -> u64 + Send + Sync + 'static> Backend for MemoryStore<F> {
     }
 }
 
-/// A new store in memory; `now_ms` is its clock, ms since the Unix epoch.
+/// Opens a new store in memory; `now_ms` is its clock, ms since the Unix epoch.
 ///
 /// # Errors
 /// As [`SqliteCore::open_in_memory`].

@@ -36,7 +36,8 @@ pub use self::{file::open, schema::NewCluster, write_lock::holder_of_lock};
 use super::{ClusterRow, Op, Reply, StoreError};
 use crate::model::{ids::StoreEpoch, message::Task, outcome::TaskResult, rows::Permission};
 
-/// More than the statements there are, so that each is compiled once per connection.
+/// Capacity of the statement cache: above the number of statements, so that each is compiled once
+/// per connection.
 const STATEMENTS_MAX: usize = 128;
 
 /// Pages in the log before a commit copies them back into the file: 16 MB. Four times SQLite's
@@ -44,17 +45,17 @@ const STATEMENTS_MAX: usize = 128;
 /// post, measured); the copying stays far below `store_timeout`.
 const CHECKPOINT_PAGES: u32 = 4000;
 
-/// What the log is cut to once it was copied back, bytes.
+/// Length that the log is cut to once it was copied back, bytes.
 const LOG_LEN_MAX: u32 = 32 * 1024 * 1024;
 
-/// One connection to a store.
+/// Connection to a store, with the operations on it.
 #[derive(Debug)]
 pub struct SqliteCore {
     db: Connection,
 }
 
 impl SqliteCore {
-    /// A new store that lives as long as this value.
+    /// Opens a new store in memory that lives as long as this value.
     ///
     /// # Errors
     /// [`StoreError::Broken`] if SQLite cannot be used at all.
@@ -67,10 +68,10 @@ impl SqliteCore {
         Ok(Self { db })
     }
 
-    /// Opens a file, and makes it a store if it is empty or not there; `new` counts only then.
+    /// Opens a file, and creates the store if the file is empty or missing; `new` is used only then.
     /// Waits at most `busy` for other processes, here and in each operation.
     ///
-    /// Two processes must not make the same file at once: [`mod@file`] holds its gate meanwhile.
+    /// Two processes must not create the same file at once: [`mod@file`] holds its lock meanwhile.
     ///
     /// # Errors
     /// [`StoreError::Refused`] for a file of another program, of a release too new, or on a file
@@ -90,7 +91,7 @@ impl SqliteCore {
         Ok(Self { db })
     }
 
-    /// Opens a store that is there, for reading alone.
+    /// Opens an existing store for reading alone.
     ///
     /// # Errors
     /// As [`Self::open_file`]; [`StoreError::Away`] if the file is not there.
@@ -106,8 +107,8 @@ impl SqliteCore {
     /// Carries out one operation at this store time, whole or not at all.
     ///
     /// # Errors
-    /// What [`Op`] and the methods of [`super::Store`] say; nothing was written, but for
-    /// [`StoreError::Away`] from the commit itself, after which it may have been.
+    /// As [`Op`] and the methods of [`super::Store`] say. Nothing was written, except that after
+    /// [`StoreError::Away`] from the commit itself the operation may have been.
     pub fn apply(&mut self, op: &Op, now_ms: u64) -> Result<Reply, StoreError> {
         let behavior = if op.is_write() {
             TransactionBehavior::Immediate
@@ -171,7 +172,7 @@ fn connect(path: &Path, more: OpenFlags, busy: Duration) -> Result<Connection, S
     Ok(db)
 }
 
-/// One transaction at one store time. Each concern's file adds what can be done in it.
+/// Transaction at one store time. Each concern's file adds its operations.
 struct Tx<'a> {
     db: &'a Connection,
     now_ms: u64,
@@ -245,7 +246,7 @@ impl Tx<'_> {
         Ok(self.cluster()?.epoch)
     }
 
-    /// One of the single numbers.
+    /// Returns one of the single numbers of `meta`.
     fn meta(&self, name: &str) -> Result<Option<u64>, StoreError> {
         let mut find = self.db.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
         Ok(find.query_row([name], |row| row.nat(0)).optional()?)
@@ -260,7 +261,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// How many rows a table has, for its bound. `table` is a name of ours, never an input.
+    /// Returns the number of rows of a table. `table` is a constant of this program, never an input.
     fn count(&self, table: &str) -> Result<u64, StoreError> {
         let mut count = self.db.prepare_cached(&format!("SELECT count(*) FROM {table}"))?;
         Ok(count.query_row([], |row| row.nat(0))?)

@@ -1,4 +1,4 @@
-//! Boards and posts: the append, and what reads them back.
+//! Boards and posts: the append, cancels, and reads.
 //!
 //! 1. An id stands for one post of one board for ever, or for none once it was cancelled (G2).
 //!    Its row in `post_ids` orders a cancel against an append.
@@ -26,22 +26,22 @@ use crate::{
     store::{BOARDS_MAX, READ_BYTES_MAX, READ_POSTS_MAX},
 };
 
-/// A row of `boards`.
+/// Row of `boards`.
 struct Board {
     number: i64,
     last_seq: u64,
     last_posted_at_ms: u64,
 }
 
-/// What an id stands for.
+/// Meaning of a post id that was used.
 enum Stands {
     For { board: i64, seq: u64 },
     Cancelled,
 }
 
 impl Tx<'_> {
-    /// Appends a run of posts; one result per post, and how many were new. An unknown board is
-    /// an error before anything was written.
+    /// Appends a run of posts and returns one result per post, and the number of new posts. An
+    /// unknown board is an error before anything was written.
     pub(super) fn append(
         &self,
         permission: &Permission,
@@ -89,8 +89,8 @@ impl Tx<'_> {
         Ok((results, made))
     }
 
-    /// Takes the ids that are new and gives them their places; `None` for all others. Of an id
-    /// that the batch holds twice the first is meant.
+    /// Inserts the ids that are new and returns their places, `None` for all others. Of an id that
+    /// the batch holds twice the first is inserted.
     fn number(&self, board: &Board, posts: &[&NewPost]) -> Result<Vec<Option<Seq>>, StoreError> {
         let mut firsts = BTreeMap::new();
         for (nth, post) in posts.iter().enumerate() {
@@ -129,7 +129,7 @@ impl Tx<'_> {
         Ok(numbers)
     }
 
-    /// The answer to a post whose id was taken before.
+    /// Returns the result of a post whose id was used before.
     fn repeated(&self, board: i64, post: &NewPost) -> Result<TaskResult, StoreError> {
         let (stands, seq) = match self.stands(post.author.id, post.id)? {
             Some(Stands::For { board, seq }) => (board, seq),
@@ -153,7 +153,7 @@ impl Tx<'_> {
         })
     }
 
-    /// Cancels those of the ids that are not taken; how many that were.
+    /// Cancels those of the ids that were not used before, and returns their number.
     pub(super) fn cancel_ids(&self, ids: &BTreeSet<(UserId, PostId)>) -> Result<usize, StoreError> {
         let mut put = self.db.prepare_cached(
             "INSERT INTO post_ids (user, id, board, seq) VALUES (?1, ?2, NULL, NULL)
@@ -166,7 +166,7 @@ impl Tx<'_> {
         Ok(made)
     }
 
-    /// Outcome of a cancel whose id is taken by now.
+    /// Returns the result of a cancel, after [`Self::cancel_ids`].
     pub(super) fn cancelled(&self, user: UserId, id: PostId) -> Result<TaskResult, StoreError> {
         match self.find_post(user, id)? {
             Found::Cancelled => Ok(TaskResult::Cancelled),
@@ -256,7 +256,7 @@ impl Tx<'_> {
         Ok(Boards { boards, epoch: self.epoch()?, as_of_ms: self.now_ms })
     }
 
-    /// Creates a board unless it is there; how many rows that made.
+    /// Creates a board unless it exists, and returns the number of new rows.
     pub(super) fn create_board(&self, name: &BoardName) -> Result<usize, StoreError> {
         match self.board(name) {
             Ok(_) => return Ok(0),
@@ -283,13 +283,13 @@ impl Tx<'_> {
         .ok_or_else(|| unknown(format!("board {name}")))
     }
 
-    /// The number and the last place of a board, for read marks.
+    /// Returns the number and the last place of a board.
     pub(super) fn board_end(&self, name: &BoardName) -> Result<(i64, Seq), StoreError> {
         self.board(name).map(|board| (board.number, Seq(board.last_seq)))
     }
 }
 
-/// A post from the columns `seq, user, id, name, text, posted_at`.
+/// Reads a post from the columns `seq, user, id, name, text, posted_at`.
 fn post(row: &Row<'_>, board: &BoardName) -> rusqlite::Result<Post> {
     Ok(Post {
         id: PostId(row.get(2)?),

@@ -1,9 +1,9 @@
-//! Who is active: rows of `(session, by master, last seen)` in store time.
+//! Presence of users: rows of `(session, by master, last seen)` in store time.
 //!
 //! 1. Every list is computed from these rows alone, so it is the same on every master (G12).
 //! 2. A row not touched for 25 s is not active, and is purged before it could come back.
-//! 3. When nobody touched for over 10 s, or the last touch lies ahead, the rows' ages say nothing:
-//!    lists wait for a touch, and that touch sets all that was active then to now.
+//! 3. When no master touched for over 10 s, or the last touch lies ahead, the rows' ages cannot be
+//!    trusted: lists wait for a touch, and that touch sets every row that was active then to now.
 
 use rusqlite::params;
 
@@ -16,22 +16,23 @@ use crate::model::{
     rows::{Active, ActiveUser, StoreError},
 };
 
-/// A row older than this is not active, ms.
+/// Age above which a row is not active, ms.
 const ACTIVE_MS: u64 = 25_000;
 
-/// A silence of everyone longer than this says nothing about people, ms.
+/// Silence of all masters above which the rows' ages cannot be trusted, ms.
 const SILENCE_MAX_MS: u64 = 10_000;
 
-/// A reader may take its time just before a writer commits with a later one, ms.
+/// Time by which the last touch may lie ahead, ms: a reader takes its time just before a writer
+/// commits with a later one.
 const AHEAD_MAX_MS: u64 = 1000;
 
-/// Between two purges of rows that are not active, ms.
+/// Interval between purges of rows that are not active, ms.
 const PURGE_EVERY_MS: u64 = 1000;
 
-/// Between two notes that a session is in use, ms.
+/// Interval between notes that a session is in use, ms.
 const USE_NOTED_MS: u64 = 60 * 60 * 1000;
 
-/// People on the list at most.
+/// Maximum number of users on the list.
 const USERS_MAX: u32 = 100_000;
 
 impl Tx<'_> {
@@ -64,7 +65,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Whether the last touch of anyone is too long ago, or lies ahead.
+    /// Returns whether the last touch of any master is too long ago, or lies ahead.
     const fn long_ago(&self, touched_at_ms: u64) -> bool {
         touched_at_ms > self.now_ms.saturating_add(AHEAD_MAX_MS)
             || self.now_ms.saturating_sub(touched_at_ms) > SILENCE_MAX_MS
@@ -79,14 +80,14 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Drops what was not active any more at that time.
+    /// Drops the rows that were not active any more at that time.
     fn purge_before(&self, then_ms: u64) -> Result<(), StoreError> {
         let mut purge = self.db.prepare_cached("DELETE FROM presence WHERE last_seen < ?1")?;
         purge.execute([int(then_ms.saturating_sub(ACTIVE_MS))])?;
         Ok(())
     }
 
-    /// Sets all that was active at the last touch to now.
+    /// Sets every row that was active at the last touch to now.
     fn revive(&self, last_touch_ms: u64) -> Result<(), StoreError> {
         self.purge_before(last_touch_ms)?;
         let mut put =

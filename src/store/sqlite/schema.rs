@@ -1,9 +1,9 @@
-//! The tables, how a store begins, and which releases may use it.
+//! Tables of the store, creation of a new one, and the check whether this release may use it.
 //!
-//! 1. Steps only add. `user_version` counts them; `min_reader` is the oldest release (by its own
+//! 1. Schema steps only add. `user_version` counts them; `min_reader` is the oldest release (by its own
 //!    count of steps) that may still use the file.
-//! 2. No default and no statement asks SQLite for time or chance: both are parameters, so that a
-//!    simulated store is the same in every run.
+//! 2. No default and no statement takes time or random numbers from SQLite: both are parameters, so
+//!    that a simulated store is the same in every run.
 //! 3. What an append locks (`leases`) and what a renewal locks (`lease_terms`) are two rows.
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
@@ -14,13 +14,13 @@ use crate::model::{
     rows::StoreError,
 };
 
-/// How many steps this release knows.
+/// Number of schema steps that this release knows.
 const STEPS: u32 = 1;
 
-/// Marks the file as ours: `CHAT`.
+/// SQLite application id of a store: `CHAT`.
 const APPLICATION_ID: u32 = 0x4348_4154;
 
-/// The first step.
+/// First schema step.
 const TABLES: &str = "
 CREATE TABLE cluster (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -49,7 +49,7 @@ CREATE TABLE masters (
     touched_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- What writes are checked against: the token, and whom and what its n named.
+-- Fencing state of a resource: the newest token seen, and the worker and batch that its n named.
 CREATE TABLE leases (
     resource TEXT PRIMARY KEY,
     epoch INTEGER NOT NULL,
@@ -59,7 +59,7 @@ CREATE TABLE leases (
     batch BLOB
 ) STRICT, WITHOUT ROWID;
 
--- Who holds a lease until when; node is NULL once it was released.
+-- Holder and end of each lease; node is NULL once it was released.
 CREATE TABLE lease_terms (
     resource TEXT PRIMARY KEY,
     lease INTEGER NOT NULL,
@@ -188,26 +188,26 @@ CREATE TABLE writes (
 ) STRICT;
 ";
 
-/// What a new store is: the two numbers that it keeps for good, and when it began.
+/// Parameters of a new store: the two numbers that it keeps for good, and the time of its creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewCluster {
-    /// Random; cookies and Hellos carry it.
+    /// Random id of the cluster; cookies and Hellos carry it.
     pub cluster: [u8; 16],
-    /// The first epoch: Unix seconds in real life.
+    /// First epoch: Unix seconds in production.
     pub epoch: StoreEpoch,
     /// Store time, ms since the Unix epoch.
     pub now_ms: u64,
 }
 
-/// What a file is, before anything in it was changed.
+/// State of a database file before anything in it was changed.
 pub(super) enum Kind {
-    /// Without tables.
+    /// The file has no tables.
     Empty,
-    /// A store that this release may use.
+    /// The file is a store that this release may use.
     Store,
 }
 
-/// Looks at what is there, and changes nothing.
+/// Inspects a database file, and changes nothing.
 ///
 /// # Errors
 /// [`StoreError::Refused`] for a database of another program or of a release too new.
@@ -231,7 +231,7 @@ pub(super) fn recognise(db: &Connection) -> Result<Kind, StoreError> {
     }
 }
 
-/// Makes the tables if there are none. Repeating it is safe; `new` counts only the first time.
+/// Creates the tables if there are none. Repeating it is safe; `new` is used only the first time.
 ///
 /// # Errors
 /// As [`recognise`]; [`StoreError::Away`] while another process holds the file.

@@ -4,7 +4,7 @@
 //! 2. A key that was closed never opens again; it is listed as closed for 40 days, under numbers
 //!    that only grow.
 //! 3. Read marks belong to the user: a session that was handed over has those of the first one.
-//! 4. A ticket makes one session; spending it again for the same key answers the same.
+//! 4. A ticket opens one session; spending it again for the same key gives the same session.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -24,11 +24,11 @@ use crate::{
 /// Life of a ticket, ms.
 const TICKET_TTL_MS: u64 = 5 * 60 * 1000;
 
-/// Tickets of one session at most; the one that ends first gives way.
+/// Maximum number of tickets of one session; above it the one that ends first is dropped.
 const TICKETS_MAX: u64 = 8;
 
 impl Tx<'_> {
-    /// Opens a session unless this key is open for this user; how many rows that made.
+    /// Opens a session unless this key is open for this user, and returns the number of new rows.
     pub(super) fn open_session(&self, key: SessionKey, user: &Author) -> Result<usize, StoreError> {
         match self.user_of(key)? {
             Some(open) if open.id == user.id => Ok(0),
@@ -67,7 +67,7 @@ impl Tx<'_> {
         Ok(Some(SessionRow { key, user, read_marks }))
     }
 
-    /// Takes a session away with all that hangs on it; false if it was not open.
+    /// Closes a session and drops its presence and tickets; false if it was not open.
     pub(super) fn end_session(&self, key: SessionKey) -> Result<bool, StoreError> {
         let Some(user) = self.user_of(key)? else { return Ok(false) };
         for sql in [
@@ -101,7 +101,7 @@ impl Tx<'_> {
         Ok((rows.into_iter().map(|(_, key)| key).collect(), mark))
     }
 
-    /// Raises a read mark and never lowers it; how many rows that changed.
+    /// Raises a read mark, never lowers it, and returns the number of rows changed.
     pub(super) fn set_read_mark(
         &self,
         key: SessionKey,
@@ -121,7 +121,7 @@ impl Tx<'_> {
         Ok(put.execute(params![user.id.0, number, int(seq.0)])?)
     }
 
-    /// Keeps a handover ticket of an open session; how many rows that made.
+    /// Keeps a handover ticket of an open session, and returns the number of new rows.
     pub(super) fn put_ticket(
         &self,
         ticket: &[u8; 32],
@@ -152,8 +152,8 @@ impl Tx<'_> {
         Ok(made)
     }
 
-    /// Spends a ticket for a new session of the same user: the session, and how many rows that
-    /// made.
+    /// Spends a ticket for a new session of the same user. Returns the session and the number of new
+    /// rows.
     pub(super) fn redeem_ticket(
         &self,
         ticket: &[u8; 32],

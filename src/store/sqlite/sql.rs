@@ -1,4 +1,4 @@
-//! Between the store's words and SQLite's: numbers, texts and errors.
+//! Conversions between the store's types and SQLite's: numbers, texts and errors.
 
 use std::fmt::Display;
 
@@ -6,26 +6,27 @@ use rusqlite::{ErrorCode, Row, types::Type};
 
 use crate::model::rows::StoreError;
 
-/// A number for SQLite, which knows no unsigned ones. What does not fit becomes the largest.
+/// Converts a number for SQLite, which has no unsigned ones. One that does not fit becomes the
+/// largest.
 pub(super) fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// How rows are read back. A value that is not what was written is an error, never a guess.
+/// Typed reads of a row's columns. A value that was not written so is an error, never a guess.
 pub(super) trait Columns {
-    /// A number that was written by [`int`].
+    /// Reads a number that was written by [`int`].
     fn nat(&self, column: usize) -> rusqlite::Result<u64>;
 
-    /// A small number.
+    /// Reads a number of 32 bits.
     fn small(&self, column: usize) -> rusqlite::Result<u32>;
 
-    /// A text that is some type's one textual form.
+    /// Reads a text and parses it as its type.
     fn word<T, E>(&self, column: usize) -> rusqlite::Result<T>
     where
         T: TryFrom<String, Error = E>,
         E: Display;
 
-    /// Fixed bytes, or nothing.
+    /// Reads bytes of a fixed length, or NULL.
     fn bytes_or_null<const N: usize>(&self, column: usize) -> rusqlite::Result<Option<[u8; N]>>;
 }
 
@@ -54,12 +55,13 @@ impl Columns for Row<'_> {
     }
 }
 
-/// A stored value that does not read as its type.
+/// Error for a stored value that does not parse as its type.
 pub(super) fn malformed(column: usize, why: &dyn Display) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, why.to_string().into())
 }
 
-/// What passes by itself is [`StoreError::Away`], all else is [`StoreError::Broken`].
+/// Maps errors that pass by themselves to [`StoreError::Away`], all others to
+/// [`StoreError::Broken`].
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         let passing = matches!(

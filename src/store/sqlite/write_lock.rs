@@ -1,10 +1,11 @@
-//! The gate before a store's file: who writes next, among processes that share it.
+//! Write lock of a store's file, for the processes that share it.
 //!
 //! SQLite's own busy handler sleeps and tries again, which starves writers; a lock of the
-//! system's (`flock` on `FILE.gate`) wakes who waits, and is free again when its holder dies.
+//! operating system (`flock` on `FILE.gate`) wakes a waiting writer, and is free again when its
+//! holder dies.
 //!
-//! 1. Correctness never rests on the gate: SQLite's locks stand behind it.
-//! 2. Who waits here holds nothing: a process that was stopped while waiting blocks nobody. (A
+//! 1. Correctness never rests on this lock: SQLite's locks stand behind it.
+//! 2. A waiting process holds nothing: one that was stopped while it waited blocks nobody. (A
 //!    second lock to queue on would be fairer, and would lose that. Measured with five processes
 //!    whose writers are never idle: none waited longer than 0.3 s without one.)
 
@@ -16,30 +17,30 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The byte of the `-shm` file that a writer in WAL mode locks.
+/// Offset in the `-shm` file of the byte that a writer in WAL mode locks.
 const WAL_WRITE_LOCK: u64 = 120;
 
-/// The gate of one file, as one thread uses it.
+/// Write lock of one file, as one thread uses it.
 #[derive(Debug)]
-pub(super) struct Gate(File);
+pub(super) struct WriteLock(File);
 
-/// Leave to write, until dropped.
+/// Held write lock; dropping it releases the lock.
 #[derive(Debug)]
-pub(super) struct Entered<'a>(&'a File);
+pub(super) struct Held<'a>(&'a File);
 
-impl Gate {
-    /// Opens the gate of `path`, making its file (mode 0600) if it is not there.
+impl WriteLock {
+    /// Opens the lock file of `path`, and creates it (mode 0600) if it is missing.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         Ok(Self(options.open(beside(path, ".gate"))?))
     }
 
-    /// Waits for its turn, as long as it takes: a process that was stopped inside blocks everyone.
-    pub(super) fn enter(&self) -> io::Result<Entered<'_>> {
+    /// Waits for the lock, as long as it takes: a process that was stopped with it blocks everyone.
+    pub(super) fn acquire(&self) -> io::Result<Held<'_>> {
         loop {
             match self.0.lock() {
-                Ok(()) => return Ok(Entered(&self.0)),
+                Ok(()) => return Ok(Held(&self.0)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -47,23 +48,23 @@ impl Gate {
     }
 }
 
-impl Drop for Entered<'_> {
+impl Drop for Held<'_> {
     fn drop(&mut self) {
         // Cannot fail on a lock that is held; the system would take it back at the end anyway.
         let _ = self.0.unlock();
     }
 }
 
-/// `FILE` with something behind its name.
+/// Path of a file beside `path`: its name and a suffix.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
 }
 
-/// The process that keeps everyone else from writing to the store's file at `path`: who holds
-/// SQLite's write lock, else who is inside the gate. `None` when nobody does, or on a system
-/// that does not tell (`/proc/locks` is Linux's).
+/// Returns the process that keeps all others from writing to the store's file at `path`: the holder
+/// of SQLite's write lock, else the holder of `FILE.gate`. `None` when there is neither, or on a
+/// system without `/proc/locks`.
 ///
 /// A process that is named twice, seconds apart, was probably stopped in mid-transaction.
 #[must_use]
@@ -83,7 +84,7 @@ pub fn holder_of_lock(path: &Path) -> Option<u32> {
         .or_else(|| holder(".gate", &|lock| lock.kind == "FLOCK"))
 }
 
-/// A file as `/proc/locks` names it.
+/// Identity of a file in `/proc/locks`.
 #[derive(Debug, PartialEq, Eq)]
 struct FileId {
     major: u64,
@@ -101,7 +102,7 @@ impl FileId {
     }
 }
 
-/// One line of `/proc/locks`: `4: POSIX  ADVISORY  WRITE 2049 fe:00:5366074 120 120`.
+/// Line of `/proc/locks`: `4: POSIX  ADVISORY  WRITE 2049 fe:00:5366074 120 120`.
 #[derive(Debug, PartialEq, Eq)]
 struct Lock<'a> {
     kind: &'a str,
@@ -113,8 +114,8 @@ struct Lock<'a> {
 }
 
 impl<'a> Lock<'a> {
-    /// `None` for lines of waiters (`4: -> POSIX ..`), of other shapes, and of other systems'
-    /// processes, which have no pid here.
+    /// Parses a line. `None` for waiters (`4: -> POSIX ..`), for other shapes, and for processes
+    /// outside this pid namespace, which have no pid here.
     fn parse(line: &'a str) -> Option<Self> {
         let mut words = line.split_ascii_whitespace().skip(1);
         let kind = words.next().filter(|kind| *kind != "->")?;
@@ -138,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_locks_are_read_and_waiters_left_out() {
+    fn lock_lines_are_parsed_and_waiters_left_out() {
         let held = Lock::parse("4: POSIX  ADVISORY  WRITE 2049 fe:0a:5366074 120 120");
         let file = FileId { major: 0xfe, minor: 10, inode: 5_366_074 };
         let want = Lock { kind: "POSIX", writes: true, pid: 2049, file, first: 120, last: 120 };

@@ -22,18 +22,18 @@ use crate::model::{
     rows::{NewPost, Permission, StoreError, WriteRow},
 };
 
-/// Rows in one answer at most.
+/// Maximum number of rows in one reply.
 const WRITES_PAGE_MAX: u32 = 10_000;
 
-/// The last check of a resource, as its row has it.
+/// Fencing state of a resource, as its row has it.
 struct Seen {
     token: Token,
     worker: Option<NodeId>,
     batch: Option<[u8; 32]>,
 }
 
-/// Identity of a batch: a hash over its tasks' kinds and keys, in order. What a task says beside
-/// its keys (a text, a name) is left to the rows that it meets.
+/// Identity of a batch: a hash over its tasks' kinds and keys, in order. Texts and names are left
+/// out: the rows of a key show whether they differ.
 fn batch_of(tasks: &[Task]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for task in tasks {
@@ -83,7 +83,7 @@ fn batch_of(tasks: &[Task]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// With its length before it, so that no two lists of fields read alike.
+/// Hashes a name with its length before it, so that no two lists of fields hash alike.
 fn hash_name(hash: &mut Sha256, board: &BoardName) {
     hash.update((board.as_str().len() as u64).to_le_bytes());
     hash.update(board.as_str());
@@ -100,7 +100,7 @@ impl Written {
     /// Adds the outcome of one task. A rule's refusal is its result.
     ///
     /// # Errors
-    /// What fails the whole batch.
+    /// The error, if it fails the whole batch.
     fn add(&mut self, outcome: Result<(TaskResult, usize), StoreError>) -> Result<(), StoreError> {
         let (result, rows) = match outcome {
             Ok(done) => done,
@@ -112,7 +112,7 @@ impl Written {
     }
 }
 
-/// A rule's refusal as a task's result; any other error fails the whole batch.
+/// Turns a rule's refusal into a task's result; any other error fails the whole batch.
 fn refusal(error: StoreError) -> Result<TaskResult, StoreError> {
     match error {
         StoreError::Unknown { .. } | StoreError::Refused { .. } => {
@@ -126,7 +126,7 @@ fn refusal(error: StoreError) -> Result<TaskResult, StoreError> {
     }
 }
 
-/// The task as a post of this board.
+/// Returns the post of a task that posts to this board.
 fn post_of<'a>(task: &'a Task, covered: &BoardName) -> Option<&'a NewPost> {
     match task {
         Task::Post { board, post } if board == covered => Some(post),
@@ -139,7 +139,7 @@ fn not_covered(permission: &Permission) -> StoreError {
 }
 
 impl Tx<'_> {
-    /// Writes a batch under one permission; one result per task, in order.
+    /// Writes a batch under one permission and returns one result per task, in order.
     pub(super) fn write(
         &self,
         permission: &Permission,
@@ -272,7 +272,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The lease row, if it is of the store's epoch: tokens of an earlier one are good for nothing.
+    /// Returns the fencing state, if it is of the store's epoch: tokens of an earlier epoch are
+    /// never accepted.
     fn seen(&self, resource: &str) -> Result<Option<Seen>, StoreError> {
         let mut find = self.db.prepare_cached(
             "SELECT epoch, lease, n, worker, batch FROM leases

@@ -1,4 +1,4 @@
-//! A master made of the parts that real ones are made of, and a store that can be held up.
+//! Test master on real links, and a store that can be held up.
 
 use std::{
     sync::{
@@ -124,7 +124,7 @@ impl AdmissionPolicy for TestGate {
     }
 }
 
-/// One worker's link at the master.
+/// Link of one worker, at the master.
 pub(super) struct Taken {
     pub link: Link,
     pub ready: Ready,
@@ -144,7 +144,7 @@ impl Taken {
         }
     }
 
-    /// The first event of the link that `pick` takes.
+    /// Waits for the first event of the link that `pick` takes.
     pub(super) async fn hear<T>(&mut self, pick: impl Fn(Incoming) -> Option<T>) -> T {
         let env = env();
         let heard = async {
@@ -163,7 +163,7 @@ pub(super) fn env() -> Env {
     Env::new(RealWorld::temporary().expect("a directory of its own"))
 }
 
-/// A master: takes workers in and hands their links out.
+/// Master that takes workers in and hands their links out.
 pub(super) struct TestMaster {
     env: Env,
     pub addr: String,
@@ -240,12 +240,12 @@ impl TestMaster {
         self.gate.token.text().to_string()
     }
 
-    /// What the next Welcome's directory holds.
+    /// Sets the directory of the next Welcome.
     pub(super) fn set_directory(&self, directory: Vec<Member>) {
         self.gate.welcome.lock().expect("no test panics inside").directory = directory;
     }
 
-    /// The next worker that is ready.
+    /// Waits for the next worker that is ready.
     pub(super) async fn take(&mut self) -> Taken {
         let taken = self.env.timeout(Duration::from_secs(20), self.taken.recv()).await;
         taken.expect("ready in time").expect("still accepting")
@@ -257,7 +257,7 @@ impl TestMaster {
     }
 }
 
-/// A running worker.
+/// Running worker.
 pub(super) struct TestWorker {
     _task: crate::env::TaskGuard,
     pub stop: Option<oneshot::Sender<()>>,
@@ -274,7 +274,7 @@ pub(super) fn config() -> Config {
     }
 }
 
-/// Starts a worker on a directory; with a token the first time.
+/// Starts a worker on a directory; `enrol` gives it a join token.
 pub(super) fn worker(master: &TestMaster, store: &Store, dir: &TempDir, enrol: bool) -> TestWorker {
     let env = Env::new(RealWorld::new(dir.path()).expect("usable"));
     let params = WorkerParams {
@@ -306,7 +306,7 @@ pub(super) fn post(n: u8) -> Work {
     Work::Post { board: BoardName::lobby(), post }
 }
 
-/// A lease for the lobby, and batches under it.
+/// Acquires the lobby's lease for the master.
 pub(super) async fn lobby(store: &Store, master: &TestMaster) -> u64 {
     let holder = Holder { node: master.domain.master, incarnation: Incarnation(1) };
     let lobby = Resource::Board(BoardName::lobby());

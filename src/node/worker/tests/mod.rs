@@ -21,7 +21,7 @@ fn dir() -> TempDir {
     TempDir::new().expect("a directory")
 }
 
-/// The worker's own copy of the lobby, once it has so many posts.
+/// Waits until the worker's own copy of the lobby has so many posts, and returns it.
 async fn copy_of(taken: &harness::Taken, want: u64) -> Page {
     let env = env();
     for _ in 0..200 {
@@ -42,7 +42,7 @@ async fn read(store: &Store, after: u64) -> Page {
 }
 
 #[tokio::test]
-async fn it_registers_writes_a_batch_and_answers_reads_from_its_copy() {
+async fn registered_worker_writes_a_batch_and_answers_reads_from_its_copy() {
     let (store, held) = store();
     let mut master = TestMaster::start(&config()).await;
     let dir = dir();
@@ -74,7 +74,7 @@ async fn it_registers_writes_a_batch_and_answers_reads_from_its_copy() {
 }
 
 #[tokio::test]
-async fn what_fanout_lost_is_repaired_from_the_store() {
+async fn posts_lost_by_fanout_are_repaired_from_the_store() {
     let (store, _held) = store();
     let mut master = TestMaster::start(&config()).await;
     let dir = dir();
@@ -97,7 +97,7 @@ async fn what_fanout_lost_is_repaired_from_the_store() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_is_said_in_time_and_in_heartbeats() {
+async fn store_away_is_answered_in_time_and_shown_in_heartbeats() {
     let (store, held) = store();
     let mut master = TestMaster::start(&config()).await;
     let dir = dir();
@@ -129,7 +129,7 @@ async fn a_store_that_is_away_is_said_in_time_and_in_heartbeats() {
 }
 
 #[tokio::test]
-async fn one_token_is_written_once_however_often_it_is_asked_for() {
+async fn batch_asked_for_twice_in_flight_is_written_once() {
     let (store, held) = store();
     let mut master = TestMaster::start(&config()).await;
     let dir = dir();
@@ -154,7 +154,7 @@ async fn one_token_is_written_once_however_often_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn it_comes_back_under_a_higher_number_without_its_token() {
+async fn worker_registers_again_under_a_higher_number_without_its_token() {
     let (store, _held) = store();
     let dir = dir();
     let mut master = TestMaster::start(&config()).await;
@@ -189,7 +189,7 @@ async fn it_comes_back_under_a_higher_number_without_its_token() {
 }
 
 #[tokio::test]
-async fn a_stop_is_a_goodbye_and_a_stranger_does_not_start() {
+async fn stopped_worker_says_goodbye_and_unenrolled_worker_does_not_start() {
     let (store, _held) = store();
     let dir = dir();
     let mut master = TestMaster::start(&config()).await;
@@ -209,7 +209,7 @@ async fn a_stop_is_a_goodbye_and_a_stranger_does_not_start() {
 }
 
 #[tokio::test]
-async fn it_says_how_it_is_and_its_directory_becomes_its_masters() {
+async fn worker_sends_its_status_and_its_directory() {
     let (store, _held) = store();
     let mut master = TestMaster::start(&config()).await;
     let dir = dir();

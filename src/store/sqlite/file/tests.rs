@@ -1,4 +1,4 @@
-//! Real files, real processes: what no store in memory can show.
+//! Tests with real files and real processes.
 
 use std::{
     io::{BufRead, BufReader},
@@ -23,11 +23,11 @@ use crate::{
 
 const TIMEOUT: Duration = Duration::from_millis(800);
 
-/// What a child process is told to be, and on which file.
+/// Environment variables of a child process: its role and its file.
 const ROLE: &str = "CHATCHAT_STORE_CHILD";
 const FILE: &str = "CHATCHAT_STORE_FILE";
 
-/// Posts that a writing child appends, one per transaction.
+/// Number of posts that a writing child appends, one per transaction.
 const POSTS: u64 = 150;
 
 fn real_env() -> Env {
@@ -38,7 +38,7 @@ fn holder(node: u8) -> Holder {
     Holder { node: NodeId([node; 16]), incarnation: Incarnation(1) }
 }
 
-/// This test binary again, in a role, killed with its handle.
+/// Child process that runs this test binary in a role, killed with its handle.
 struct Process(Child);
 
 impl Process {
@@ -73,7 +73,7 @@ impl Drop for Process {
     }
 }
 
-/// What children do; nothing in an ordinary run.
+/// Body of the child processes; does nothing in an ordinary run.
 #[tokio::test]
 async fn in_a_role() {
     let (Ok(role), Ok(file)) = (std::env::var(ROLE), std::env::var(FILE)) else { return };
@@ -85,8 +85,8 @@ async fn in_a_role() {
     }
 }
 
-/// Appends posts to a board of its own, one by one, and says how long the slowest took. Meanwhile
-/// its writing thread is never without work, so that it asks for the gate as soon as it left it.
+/// Appends posts to a board of its own, one by one, and prints how long the slowest took. Meanwhile
+/// its writing thread is never without work, so that it asks for the lock as soon as it released it.
 async fn append_under_load(path: &Path, node: u8) {
     let env = real_env();
     let store = open(&env, path, Duration::from_secs(30)).expect("a store");
@@ -130,10 +130,10 @@ async fn append_under_load(path: &Path, node: u8) {
     println!("\nslowest {}", slowest.as_millis());
 }
 
-/// Stays in the middle of a transaction, inside the gate, until it is killed.
+/// Stays in the middle of a transaction, with the write lock, until it is killed.
 fn hold(path: &Path) {
-    let gate = Gate::of(path).expect("a gate");
-    let _entered = gate.enter().expect("entered");
+    let lock = WriteLock::of(path).expect("a lock file");
+    let _held = lock.acquire().expect("acquired");
     let new = NewCluster { cluster: [0; 16], epoch: StoreEpoch(1), now_ms: 1 };
     let core = SqliteCore::open_file(path, &new, TIMEOUT).expect("a store");
     let begin = "BEGIN IMMEDIATE; UPDATE boards SET last_seq = 99 WHERE name = 'lobby'";
@@ -144,7 +144,7 @@ fn hold(path: &Path) {
     }
 }
 
-/// Asks again while the store is away, as a busy machine may make it.
+/// Repeats a call while the store is away, as a busy machine may make it.
 async fn patiently<T>(
     env: &Env,
     mut ask: impl AsyncFnMut() -> Result<T, StoreError>,
@@ -161,7 +161,7 @@ async fn patiently<T>(
 }
 
 #[tokio::test]
-async fn a_file_does_all_that_needs_no_moved_clock() {
+async fn file_store_passes_the_contract_suite() {
     let env = real_env();
     let mut dirs = Vec::new();
     let fresh = || {
@@ -204,7 +204,7 @@ async fn processes_that_share_a_file_take_turns() {
 }
 
 #[tokio::test]
-async fn a_writer_stopped_in_mid_transaction_is_away_until_it_dies() {
+async fn store_is_away_while_a_writer_is_stopped_in_mid_transaction() {
     let dir = TempDir::new().expect("a directory");
     let path = dir.path().join("store.db");
     let env = real_env();
@@ -245,7 +245,7 @@ async fn a_writer_stopped_in_mid_transaction_is_away_until_it_dies() {
     assert_eq!(holder_of_lock(&path), None);
 }
 
-/// A board of its own with its lease, and the batches written to it.
+/// Board with its lease, for batches under it.
 struct Board {
     resource: Resource,
     token: Token,
@@ -288,7 +288,7 @@ impl Board {
     }
 }
 
-/// Offsets behind each frame of a write-ahead log, and whether the frame is a commit.
+/// Returns the end of each frame of a write-ahead log, and whether the frame is a commit.
 fn frames(log: &[u8]) -> Vec<(usize, bool)> {
     let page_len = u32::from_be_bytes(log[8..12].try_into().expect("four bytes")) as usize;
     let frames = log[32..].chunks_exact(24 + page_len);
@@ -301,13 +301,13 @@ fn commits(path: &Path) -> usize {
     frames(&log).iter().filter(|(_, is_commit)| *is_commit).count()
 }
 
-/// Has the calls wait for the gate together: they are answered after it opens.
+/// Holds the write lock while the calls are made, so that they wait together.
 async fn held_up<T>(path: &Path, env: &Env, calls: impl Future<Output = T>) -> T {
-    let gate = Gate::of(path).expect("a gate");
-    let entered = gate.enter().expect("entered");
+    let lock = WriteLock::of(path).expect("a lock file");
+    let held = lock.acquire().expect("acquired");
     let open = async {
         env.sleep(Duration::from_millis(100)).await;
-        drop(entered);
+        drop(held);
     };
     futures_util::future::join(calls, open).await.0
 }
@@ -320,7 +320,7 @@ fn seq_of(answer: &Result<Vec<TaskResult>, StoreError>) -> Option<u64> {
 }
 
 #[tokio::test]
-async fn batches_that_wait_together_are_one_commit_and_a_fenced_one_falls_alone() {
+async fn waiting_batches_share_a_commit_and_a_fenced_one_fails_alone() {
     let dir = TempDir::new().expect("a directory");
     let path = dir.path().join("store.db");
     let env = real_env();
@@ -345,7 +345,7 @@ async fn batches_that_wait_together_are_one_commit_and_a_fenced_one_falls_alone(
 }
 
 #[tokio::test]
-async fn batches_of_one_board_keep_their_order_in_a_group_and_around_other_operations() {
+async fn batches_of_one_board_keep_their_order_in_a_group() {
     let dir = TempDir::new().expect("a directory");
     let path = dir.path().join("store.db");
     let env = real_env();
@@ -420,7 +420,7 @@ async fn group_has_a_bound() {
 }
 
 #[tokio::test]
-async fn a_file_is_its_owners_alone() {
+async fn files_are_readable_by_their_owner_only() {
     let dir = TempDir::new().expect("a directory");
     let path = dir.path().join("store.db");
     let env = real_env();
@@ -451,7 +451,7 @@ async fn two_stores_of_one_process_share_a_file() {
 }
 
 #[tokio::test]
-async fn what_waiting_will_not_mend_is_said_at_once() {
+async fn unusable_path_is_refused_at_once() {
     let dir = TempDir::new().expect("a directory");
     let env = real_env();
     let open = |name: &str| open(&env, &dir.path().join(name), Duration::from_secs(30)).map(drop);

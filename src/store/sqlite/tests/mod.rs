@@ -1,4 +1,4 @@
-//! What the contract cannot show: days of a clock, files of others, and a model to hold against.
+//! Tests beyond the contract suite: days of a clock, files of others, and a model.
 
 mod model;
 
@@ -28,14 +28,14 @@ const NEW: NewCluster = NewCluster { cluster: [7; 16], epoch: StoreEpoch(3), now
 const MASTER: NodeId = NodeId([1; 16]);
 const LIFE: Holder = Holder { node: MASTER, incarnation: Incarnation(1) };
 
-/// A store in memory and what time it is there.
+/// Store in memory with its clock.
 struct Desk {
     core: SqliteCore,
     now_ms: u64,
 }
 
 impl Desk {
-    /// With one registered master.
+    /// Opens a store with one registered master.
     fn new() -> Self {
         let core = SqliteCore::open_in_memory(&NEW).expect("a store in memory");
         let mut desk = Self { core, now_ms: START_MS };
@@ -58,7 +58,7 @@ impl Desk {
         self.core.apply(op, self.now_ms).unwrap_or_else(|error| panic!("{}: {error}", op.name()))
     }
 
-    /// The master touches its row every `step_ms`, for this long.
+    /// Has the master touch its row every `step_ms`, for this long.
     fn touch_for(&mut self, ms: u64, step_ms: u64) {
         let end_ms = self.now_ms + ms;
         while self.now_ms < end_ms {
@@ -93,7 +93,7 @@ impl Desk {
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 #[tokio::test]
-async fn a_store_in_memory_does_all_of_it() {
+async fn memory_store_passes_the_contract_suite() {
     let fresh = || {
         let clock = Arc::new(AtomicU64::new(START_MS));
         let now_ms = Arc::clone(&clock);
@@ -106,7 +106,7 @@ async fn a_store_in_memory_does_all_of_it() {
     assert_eq!(contract::suite(fresh).await, contract::CHECKS.len());
 }
 
-/// Adding what may be negative.
+/// Adds a number that may be negative.
 trait FetchAddSigned {
     fn fetch_add_signed(&self, by: i64);
 }
@@ -119,7 +119,7 @@ impl FetchAddSigned for AtomicU64 {
 }
 
 #[test]
-fn sessions_idle_for_thirty_days_are_swept_but_not_on_the_day_of_a_jump() {
+fn session_idle_for_thirty_days_is_swept_but_not_on_the_day_of_a_clock_jump() {
     let mut desk = Desk::new();
     let key = desk.open_session();
     // A month passes at once: it may be the clock.
@@ -133,7 +133,7 @@ fn sessions_idle_for_thirty_days_are_swept_but_not_on_the_day_of_a_jump() {
 }
 
 #[test]
-fn a_session_in_use_is_not_swept() {
+fn session_in_use_is_not_swept() {
     let mut desk = Desk::new();
     let key = desk.open_session();
     desk.now_ms += 29 * DAY_MS;
@@ -144,7 +144,7 @@ fn a_session_in_use_is_not_swept() {
 }
 
 #[test]
-fn a_forgotten_resource_comes_back_above_its_old_tokens() {
+fn forgotten_resource_is_leased_again_above_its_old_tokens() {
     let mut desk = Desk::new();
     let typo = Resource::Board("typo".parse().expect("a name"));
     let lobby = Resource::Board(BoardName::lobby());
@@ -164,7 +164,7 @@ fn a_forgotten_resource_comes_back_above_its_old_tokens() {
 }
 
 #[test]
-fn a_master_silent_for_a_day_is_taken_off_the_list() {
+fn master_silent_for_a_day_is_taken_off_the_list() {
     let mut desk = Desk::new();
     let other = NodeId([2; 16]);
     let Reply::Masters(rows) = desk.apply(&Op::Masters) else { panic!("no list") };
@@ -175,7 +175,7 @@ fn a_master_silent_for_a_day_is_taken_off_the_list() {
 }
 
 #[test]
-fn a_file_is_durable_and_reads_do_not_wait() {
+fn file_is_durable_and_reads_do_not_wait() {
     let dir = TempDir::new().expect("a directory");
     let path = dir.path().join("store.db");
     let busy = Duration::from_secs(1);
@@ -200,7 +200,7 @@ fn a_file_is_durable_and_reads_do_not_wait() {
 }
 
 #[test]
-fn a_store_is_made_once() {
+fn store_is_created_once() {
     let dir = TempDir::new().expect("a directory");
     let path = dir.path().join("store.db");
     let busy = Duration::from_secs(1);
@@ -213,7 +213,7 @@ fn a_store_is_made_once() {
 }
 
 #[test]
-fn files_of_others_are_refused_and_left_alone() {
+fn files_of_other_programs_are_refused_and_not_changed() {
     let dir = TempDir::new().expect("a directory");
     let busy = Duration::from_secs(1);
     let open = |name: &str| SqliteCore::open_file(&dir.path().join(name), &NEW, busy);
@@ -242,7 +242,7 @@ fn files_of_others_are_refused_and_left_alone() {
 }
 
 #[test]
-fn a_full_or_read_only_disk_is_the_store_being_away() {
+fn full_or_read_only_disk_is_away() {
     let dir = TempDir::new().expect("a directory");
     let path = dir.path().join("store.db");
     let busy = Duration::from_millis(50);

@@ -1,6 +1,6 @@
-//! Random operations against a model of a page: G1, G2, G4, G8.
+//! Random operations against a model of one page: G1, G2, G4, G8.
 //!
-//! Two cores get the same operations, so that the same answers from both are checked too.
+//! Two cores get the same operations, and must give the same answers.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +18,13 @@ const PEOPLE: usize = 2;
 
 #[derive(Clone, Debug)]
 enum Move {
-    /// A master asks for a lease.
+    /// A master acquires a lease.
     Ask { resource: usize, master: u8 },
-    /// The latest holder, or the one before it, has a batch written.
+    /// The latest holder, or the one before it, writes a batch.
     Append { board: usize, earlier: bool, n: u64, worker: u8, posts: Vec<(u8, u8, u8)> },
-    /// A person cancels.
+    /// A person cancels a post.
     Cancel { n: u64, worker: u8, post: (u8, u8) },
-    /// Time goes on.
+    /// Time passes.
     Wait { ms: u64 },
 }
 
@@ -43,10 +43,10 @@ fn moves() -> impl Strategy<Value = Move> {
     ]
 }
 
-/// A batch as the fencing check remembers it: ids only.
+/// Identity of a batch, as the fencing check remembers it: ids only.
 type Batch = Vec<(u8, u8)>;
 
-/// What the model knows of one lease.
+/// Lease in the model.
 #[derive(Default)]
 struct Held {
     lease: u64,
@@ -86,7 +86,7 @@ struct Model {
     boards: [Vec<(u8, u8, u8)>; BOARDS],
 }
 
-/// What an append's answer says, but for its time.
+/// Result of a post without its time.
 #[derive(Debug, PartialEq, Eq)]
 enum Said {
     Committed(u64),
@@ -137,7 +137,7 @@ fn new_post((by, id, text): (u8, u8, u8)) -> NewPost {
     NewPost { id: PostId([id; 16]), author: Author { id: user(by), name }, text }
 }
 
-/// Two cores that must always say the same.
+/// Two cores that must always give the same answer.
 struct Twins(SqliteCore, SqliteCore);
 
 impl Twins {
@@ -270,7 +270,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn the_store_does_what_a_page_of_rules_says(moves in prop::collection::vec(moves(), 1..60)) {
+    fn store_agrees_with_the_model(moves in prop::collection::vec(moves(), 1..60)) {
         run(&moves);
     }
 }
