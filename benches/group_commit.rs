@@ -19,7 +19,8 @@ use chatchat::{
     },
     model::{
         ids::{Author, BoardName, Incarnation, NodeId, PostId, Resource, Token, UserId},
-        message::{Task, TaskResult},
+        message::Task,
+        outcome::TaskResult,
         rows::{Holder, Lease, NewPost, Permission},
     },
     store::{
