@@ -1,12 +1,12 @@
-//! Bound on the open connections of a listener, in all and per remote address, so that one
-//! stranger cannot take every place.
+//! Bound on the open connections of a listener, in total and per remote address, so that one
+//! address cannot take every place.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Places for peers. Cheap to clone; all clones count together.
+/// Limit on open connections. Cheap to clone; all clones count together.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimit {
     taken: Arc<Mutex<Taken>>,
@@ -21,13 +21,13 @@ struct Taken {
 }
 
 impl ConnectionLimit {
-    /// At most `total_max` at once, and `per_host_max` of one address.
+    /// Allows `total_max` connections at once, and `per_host_max` of one address.
     #[must_use]
     pub fn new(total_max: usize, per_host_max: usize) -> Self {
         Self { taken: Arc::default(), total_max, per_host_max }
     }
 
-    /// A seat for the peer at `HOST:PORT`; `None` when a bound is reached.
+    /// Returns a permit for the peer at `HOST:PORT`; `None` when a bound is reached.
     #[must_use]
     pub fn take(&self, peer: &str) -> Option<ConnectionPermit> {
         let host: Arc<str> = peer.rsplit_once(':').map_or(peer, |(host, _)| host).into();
@@ -43,7 +43,7 @@ impl ConnectionLimit {
     }
 }
 
-/// Given back when dropped.
+/// Permission for one connection; dropping it frees the place.
 #[derive(Debug)]
 pub struct ConnectionPermit {
     taken: Arc<Mutex<Taken>>,
@@ -51,7 +51,7 @@ pub struct ConnectionPermit {
 }
 
 impl ConnectionPermit {
-    /// The peer's address without its port.
+    /// Returns the peer's address without its port.
     #[must_use]
     pub const fn host(&self) -> &Arc<str> {
         &self.host
@@ -76,15 +76,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seats_are_counted_by_address_and_in_all_and_given_back() {
-        let seats = ConnectionLimit::new(3, 2);
-        let first = seats.take("10.0.0.1:5000").expect("room");
-        let _second = seats.take("10.0.0.1:5001").expect("room");
-        assert!(seats.take("10.0.0.1:5002").is_none(), "two of one address");
-        let third = seats.take("10.0.0.2:5000").expect("room");
+    fn permits_are_counted_in_total_and_by_address_and_return_on_drop() {
+        let limit = ConnectionLimit::new(3, 2);
+        let first = limit.take("10.0.0.1:5000").expect("room");
+        let _second = limit.take("10.0.0.1:5001").expect("room");
+        assert!(limit.take("10.0.0.1:5002").is_none(), "two of one address");
+        let third = limit.take("10.0.0.2:5000").expect("room");
         assert_eq!(&**third.host(), "10.0.0.2");
-        assert!(seats.take("10.0.0.3:5000").is_none(), "three in all");
+        assert!(limit.take("10.0.0.3:5000").is_none(), "three in all");
         drop(first);
-        assert!(seats.take("10.0.0.1:5003").is_some(), "given back");
+        assert!(limit.take("10.0.0.1:5003").is_some(), "given back");
     }
 }

@@ -1,20 +1,21 @@
-//! Update for a whole domain: sealed once under its common key, relayed as they are, opened by
-//! every member, with gaps noticed.
+//! Fanout of updates to a whole domain: sealed once under the common key, relayed unchanged,
+//! opened by every member, with gaps noticed.
 //!
 //! ```text
 //! member --seal--> envelope --link--> master: relay? --same bytes--> every other member --open--> update
 //! ```
 //!
-//! A sender numbers what it says on each topic, inside the sealed text, over all epochs of one
-//! start of it. A receiver that finds a number missing reports a [`ReceivedUpdate::missed`] and asks
-//! for what it lacks: fanout is a hint, the store is the truth.
+//! A sender numbers its updates by topic, inside the sealed text. The count continues over key
+//! epochs and begins again when the sender starts again. A receiver that finds a number missing
+//! reports it in [`ReceivedUpdate::missed`] and asks for what it lacks: fanout is a hint, the
+//! store is the truth.
 //!
 //! 1. A master relays only what its link's peer sealed, for the master's own domain.
-//! 2. An envelope opens once; what it says is of the topic that its clear field names.
+//! 2. An envelope opens once; its update belongs to the topic that its clear field names.
 //! 3. At most [`WAITING_MAX`] envelopes and [`WAITING_BYTES_MAX`] bytes wait for the keys of
 //!    an epoch that is not held yet; the oldest make room.
-//! 4. The first that is heard of a sender says nothing of what came before: who joins asks for
-//!    all that it lacks anyway.
+//! 4. The first update received from a sender counts none before it as missed: a member that
+//!    joins asks for all that it lacks anyway.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -41,65 +42,68 @@ use crate::{
     },
 };
 
-/// The most envelopes that wait for keys.
+/// Bound on the envelopes that wait for keys.
 pub const WAITING_MAX: usize = 256;
-/// The most bytes that wait for keys.
+/// Bound on the bytes of the envelopes that wait for keys.
 pub const WAITING_BYTES_MAX: usize = 2 * FRAME_LEN_MAX;
 
-/// Nothing was sealed, relayed or heard.
+/// Error of a member's fanout: nothing was sealed, relayed or received.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum FanoutError {
-    /// The envelope, or the keys, are refused. Nothing changed.
+    /// The envelope or the keys were refused. Nothing changed.
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
-    /// The text is no news, or too long. The envelope counts as opened.
+    /// The update is too long, or the text is not an update. The envelope counts as opened.
     #[error("update: {0}")]
     Update(#[from] CodecError),
-    /// The news are of another topic than the envelope says. It counts as opened.
+    /// The update belongs to another topic than its envelope claims. The envelope counts as
+    /// opened.
     #[error("update of {actual:?} in an envelope on {claimed:?}")]
     OtherTopic {
-        /// What the envelope says.
+        /// Topic in the envelope's clear field.
         claimed: Topic,
-        /// What the news are of.
+        /// Topic of the update.
         actual: Topic,
     },
-    /// It came from another than it says. Not relayed.
+    /// The envelope came over the link of another node than its sender. It was not relayed.
     #[error("an envelope of {claimed} from {actual}")]
     OtherSender {
-        /// Who it says sealed it.
+        /// Sender that the envelope names.
         claimed: NodeId,
-        /// Whose link it came over.
+        /// Peer of the link.
         actual: NodeId,
     },
 }
 
-/// Update that were opened.
+/// Update from another member of the domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReceivedUpdate {
-    /// Who said it.
+    /// Node that sealed it.
     pub sender: NodeId,
-    /// What.
+    /// Update itself.
     pub update: Update,
-    /// So many of this sender on this topic came not, or not yet: ask for what is lacking.
+    /// Number of earlier updates of this sender on this topic that have not arrived. Above 0,
+    /// the receiver asks for what it lacks.
     pub missed: u64,
 }
 
-/// What was heard of one sender.
+/// Counts of the updates that one sender sent.
 struct Sender {
     start: Start,
-    /// Whether an earlier start was heard: then this one is heard from its beginning on.
+    /// Set if an earlier start of this sender was known: then the count begins at its first
+    /// update, not at the first that arrives.
     from_first: bool,
-    /// The highest number of each topic.
+    /// Highest number received, by topic.
     numbers: BTreeMap<Topic, u64>,
-    /// When it was last heard, in envelopes.
+    /// Value of [`Fanout::opened`] when its latest update arrived.
     last_heard: u64,
 }
 
-/// One member's part in its domain's fanout. Made anew with each registration, and by a master
-/// with each life.
+/// One member's part in its domain's fanout. A worker makes a new one at each registration, a
+/// master at each start.
 pub struct Fanout {
     crypt: envelope::Fanout,
-    /// The last number given out, by topic.
+    /// Last number given out, by topic.
     last_sent: BTreeMap<Topic, u64>,
     senders: BTreeMap<NodeId, Sender>,
     senders_max: usize,
@@ -110,7 +114,7 @@ pub struct Fanout {
 
 impl Fanout {
     /// Joins the domain of these keys. `start` is a worker's registration or a master's
-    /// incarnation; `senders_max` bounds whom it keeps counts of.
+    /// incarnation; `senders_max` bounds the senders that are counted.
     #[must_use]
     pub fn new(
         env: &Env,
@@ -131,11 +135,11 @@ impl Fanout {
         }
     }
 
-    /// Seals news once for all members. Each envelope that is sealed is to be published:
-    /// receivers miss it otherwise.
+    /// Seals an update once for all members. The caller has to publish the envelope: receivers
+    /// count it as missed otherwise.
     ///
     /// # Errors
-    /// [`FanoutError::Update`] when too long, [`FanoutError::Envelope`].
+    /// [`FanoutError::Update`] when the update is too long, [`FanoutError::Envelope`].
     pub fn seal(&mut self, update: &Update) -> Result<Bytes, FanoutError> {
         let topic = update.topic();
         let last_sent = self.last_sent.entry(topic).or_default();
@@ -145,11 +149,11 @@ impl Fanout {
         Ok(sealed.into())
     }
 
-    /// Whether a master may relay this envelope, which came over `sender`'s link; and on which
-    /// topic, so that only members that want it get it. Opens nothing.
+    /// Checks that a master may relay an envelope that came over `sender`'s link. Returns its
+    /// topic, so that only subscribed members get it. Opens nothing.
     ///
     /// # Errors
-    /// [`FanoutError::OtherSender`] or [`FanoutError::Envelope`]: that link is to be closed.
+    /// [`FanoutError::OtherSender`] or [`FanoutError::Envelope`]: the caller closes that link.
     pub fn relay(&self, sender: NodeId, envelope: &[u8]) -> Result<Topic, FanoutError> {
         let head = peek(envelope)?;
         if head.domain != self.domain() {
@@ -161,11 +165,11 @@ impl Fanout {
         Ok(head.topic)
     }
 
-    /// Opens an envelope. `None` when its epoch is not held yet: it waits for
-    /// [`Fanout::install`].
+    /// Opens an envelope. Returns `None` when its epoch's keys are missing: the envelope then
+    /// waits for [`Fanout::install`].
     ///
     /// # Errors
-    /// [`FanoutError`]: it says nothing to this member.
+    /// Any [`FanoutError`]: the envelope is of no use to this member.
     pub fn open(&mut self, envelope: &Bytes) -> Result<Option<ReceivedUpdate>, FanoutError> {
         match self.open_now(envelope) {
             Err(FanoutError::Envelope(EnvelopeError::EpochAhead(_))) => {
@@ -189,7 +193,7 @@ impl Fanout {
         Ok(ReceivedUpdate { sender: opened.head.sender, update, missed })
     }
 
-    /// Counts a number as heard. Says how many before it were not.
+    /// Counts a number as received. Returns how many before it were missed.
     fn note(&mut self, head: &Head, number: u64) -> u64 {
         self.opened += 1;
         if self.senders.len() >= self.senders_max && !self.senders.contains_key(&head.sender) {
@@ -216,7 +220,7 @@ impl Fanout {
         missed
     }
 
-    /// Keeps an envelope until its keys come, dropping the oldest that do not fit beside it.
+    /// Keeps an envelope until its keys arrive. Drops the oldest ones while a bound is exceeded.
     fn keep(&mut self, envelope: Bytes) {
         self.waiting_bytes += envelope.len();
         self.waiting.push_back(envelope);
@@ -226,11 +230,11 @@ impl Fanout {
         }
     }
 
-    /// Holds a further epoch's keys, and opens what waited for them.
+    /// Adds the keys of a further epoch, and opens the envelopes that waited for them. Drops
+    /// those that do not open: nobody relied on them.
     ///
     /// # Errors
-    /// [`FanoutError::Envelope`]: the keys are refused. Of what waited, what does not open is
-    /// dropped in silence: it was never believed.
+    /// [`FanoutError::Envelope`]: the keys were refused.
     pub fn install(
         &mut self,
         keys: impl Into<Arc<EpochKeys>>,
@@ -244,7 +248,7 @@ impl Fanout {
     /// Seals under this epoch from now on.
     ///
     /// # Errors
-    /// [`FanoutError::Envelope`] when it is not held, or a newer one is in use.
+    /// [`FanoutError::Envelope`] when its keys are missing, or a newer epoch is in use.
     pub fn use_epoch(&mut self, number: KeyEpoch) -> Result<(), FanoutError> {
         Ok(self.crypt.use_epoch(number)?)
     }
@@ -254,19 +258,19 @@ impl Fanout {
         self.crypt.remove_old();
     }
 
-    /// The epoch that is sealed under.
+    /// Returns the epoch that this member seals under.
     #[must_use]
     pub const fn in_use(&self) -> KeyEpoch {
         self.crypt.in_use()
     }
 
-    /// The keys in use, as a further member is to be given them.
+    /// Returns the keys in use, for the grant of a further member.
     #[must_use]
     pub fn keys(&self) -> &Arc<EpochKeys> {
         self.crypt.keys()
     }
 
-    /// Whose fanout this is.
+    /// Returns the domain that this fanout belongs to.
     #[must_use]
     pub fn domain(&self) -> Domain {
         self.crypt.domain()

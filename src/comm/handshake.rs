@@ -1,8 +1,9 @@
-//! From a fresh stream to a secured one: dials and accepts with deadlines.
+//! Handshake over a fresh stream, which makes it a [`SecureStream`]: dials and accepts, with
+//! deadlines.
 //!
-//! What is said is [`crypto::handshake`](crate::crypto::handshake)'s; here it is carried, bounded
-//! and timed, and an accepting master's [`AdmissionPolicy`] is asked. After Ready the stream holds nothing
-//! but records and belongs to a link.
+//! The messages are [`crypto::handshake`](crate::crypto::handshake)'s; this module sends and
+//! receives them with bounds and deadlines, and asks an accepting master's [`AdmissionPolicy`].
+//! After Ready the stream carries only records and belongs to a link.
 //!
 //! 1. Before a peer is authenticated it can make this node hold 16 KiB and one permit of
 //!    [`PENDING_MAX`], for `handshake_timeout`.
@@ -10,7 +11,7 @@
 //!    that was seen before costs no second one.
 //! 3. Whatever the reason of a refusal, the peer sees the same: the stream ends. The reason is
 //!    in the error, for the log.
-//! 4. A node's own guard is on its disk before it says Ready.
+//! 4. A node's own guard is on its disk before it sends Ready.
 
 use std::{
     io,
@@ -45,68 +46,69 @@ use crate::{
     },
 };
 
-/// The file in a node's directory that holds its own guard, 32 bytes.
+/// File in a node's directory that holds its own guard, 32 bytes.
 pub const GUARD_FILE: &str = "guard.key";
-/// How many handshakes a master has in hand at once, unless it is told otherwise.
+/// Default bound on the handshakes that a master runs at once.
 pub const PENDING_MAX: usize = 256;
-/// How many of them come from one address.
+/// Default bound on the handshakes that a master runs at once with one remote address.
 pub const PENDING_PER_HOST_MAX: usize = 128;
 
-/// How many Hellos an acceptor remembers. Only who has a guard can push one out.
+/// Number of Hellos that an acceptor remembers. Only a Hello with a valid guard can push another
+/// out.
 const NONCES_MAX: usize = 16_384;
 
-/// Why there is no link. The stream was dropped; nothing else was changed, unless the variant
-/// says so.
+/// Error of a handshake: there is no link. The stream was dropped; nothing else was changed,
+/// unless the variant says so.
 #[derive(Debug, Error)]
 pub enum HandshakeError {
-    /// A message was wrong, or proved nothing.
+    /// A message was malformed, or its proof was wrong.
     #[error(transparent)]
     Fault(#[from] HandshakeFault),
-    /// Nobody knows the guard that the Hello names: a token that ended or was revoked, or a node
-    /// that is not enrolled.
+    /// The guard that the Hello names is unknown: its token expired or was revoked, or the node
+    /// is not enrolled.
     #[error("the guard {id:?} is not known")]
     UnknownGuard {
-        /// What it names.
+        /// Guard that the Hello names.
         id: GuardId,
     },
-    /// This very Hello was heard before.
+    /// The same Hello was received before.
     #[error("a replayed Hello")]
     Replayed,
     /// The node is in the deny list.
     #[error("node {node} is denied")]
     Denied {
-        /// Which.
+        /// Denied node.
         node: NodeId,
     },
-    /// The policy did not let the node in. If it was enrolled, it stays so.
+    /// The policy did not admit the node. If it was enrolled, it stays so.
     #[error("node {node} is not admitted: {why}")]
     NotAdmitted {
-        /// Which.
+        /// Refused node.
         node: NodeId,
-        /// What the policy said.
+        /// Reason that the policy gave.
         why: String,
     },
-    /// The other end ended the stream: it did not let this node in, or is going away. Its log
-    /// says which.
+    /// The peer ended the stream: it did not admit this node, or is shutting down. Its log says
+    /// which.
     #[error("the peer ended the handshake; its log says why")]
     Ended,
-    /// The stream broke.
+    /// The stream failed.
     #[error("the stream broke: {0}")]
     Broken(String),
-    /// It was not done in the time given.
+    /// The handshake did not finish within its limit.
     #[error("the handshake took longer than {limit:?}")]
     TimedOut {
-        /// The time given.
+        /// Limit that was exceeded.
         limit: Duration,
     },
     /// No handshake pair could be made.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The node's own guard could not be written; the node is enrolled and its token, as a
-    /// guard, still good.
+    /// The node's own guard could not be written. The node is enrolled, and its join token still
+    /// works as a guard.
     #[error("the file {GUARD_FILE} cannot be written: {0}")]
     GuardNotKept(io::Error),
-    /// This node had no number to register under, and said no Ready.
+    /// No registration was chosen, so this node sent no Ready.
     #[error("given up before Ready")]
     GivenUp,
     /// The world is shutting down.
@@ -138,37 +140,37 @@ impl From<Cancelled> for HandshakeError {
     }
 }
 
-/// Why a policy did not let a node in: a sentence for the log.
+/// Reason why a policy did not admit a node, a sentence for the log.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct Refusal(pub String);
 
-/// The accepting master's policy.
+/// Policy that decides which nodes an accepting master admits.
 pub trait AdmissionPolicy: Send + Sync {
-    /// The guard of this id: from memory, or from the store if the copy in memory lacks it. None
-    /// for a denied node, so that it costs no more than a stranger. Strangers can ask for ids at
-    /// will, so the implementation bounds what it asks the store.
+    /// Returns the guard of this id: from memory, or from the store if memory lacks it. Returns
+    /// `None` for a denied node, so that it costs no more than a stranger. Strangers can ask for
+    /// any id, so the implementation bounds its store reads.
     fn guard(&self, id: GuardId) -> BoxFuture<'_, Option<Guard>>;
 
-    /// Whether the node was expelled. Asked before its signature is looked at.
+    /// Says whether the node was expelled. Called before its signature is checked.
     fn is_denied(&self, node: NodeId) -> bool;
 
-    /// Lets a node in that has proved who it is, because it is enrolled with this key and role,
-    /// or its bearer enrols it now, or it is a master in the store's list; and says what it is
-    /// given. The answer may wait for the store.
+    /// Admits a node that has proved its identity, and returns what it is given. A node is
+    /// admitted if it is enrolled with this key and role, if its bearer token enrols it now, or
+    /// if it is a master in the store's list. The answer may wait for the store.
     fn admit(&self, request: AdmissionRequest) -> BoxFuture<'_, Result<AdmissionGrant, Refusal>>;
 }
 
-/// What all of a master's accepting shares.
+/// State that all handshakes of an accepting master share.
 pub struct Acceptor {
     params: Arc<AcceptorParams>,
     timeout: Duration,
-    /// The latest Hellos that passed a guard.
+    /// Latest Hellos that passed a guard.
     nonces: Mutex<Recent<[u8; 32]>>,
 }
 
 impl Acceptor {
-    /// Accepts as this master; each handshake takes at most `timeout`.
+    /// Makes the state of this master; each handshake takes at most `timeout`.
     #[must_use]
     pub fn new(params: AcceptorParams, timeout: Duration) -> Arc<Self> {
         let params = Arc::new(params);
@@ -180,10 +182,10 @@ impl Acceptor {
     }
 }
 
-/// Secures a stream that was accepted. The permit is given back when this returns.
+/// Runs the handshake on an accepted stream. Releases the permit when it returns.
 ///
 /// # Errors
-/// Any [`HandshakeError`]; the peer sees its stream end.
+/// Any [`HandshakeError`]; the peer only sees its stream end.
 pub async fn accept(
     env: &Env,
     stream: BoxStream,
@@ -233,41 +235,41 @@ async fn answer(
     Ok((SecureStream { stream, sealer, opener, peer }, ready))
 }
 
-/// What a node dials with.
+/// Parameters of a dial.
 #[derive(Clone)]
 pub struct DialParams {
-    /// Who it is.
+    /// Identity of the dialing node.
     pub identity: Arc<Identity>,
-    /// Its handshake pairs.
+    /// Source of its handshake pairs.
     pub handshake: Arc<HandshakeKeys>,
-    /// What it is.
+    /// Role of the node.
     pub role: Role,
-    /// Its name for people.
+    /// Display name of the node.
     pub name: String,
-    /// By what it knocks.
+    /// Credential that it presents: a join token or its own guard.
     pub credential: Credential,
-    /// Which master keys it trusts.
+    /// Fingerprints of the master keys that it trusts.
     pub pins: Vec<Fingerprint>,
-    /// Its cluster, once it knows it.
+    /// Cluster of the node, once known.
     pub cluster: Option<[u8; 16]>,
-    /// The key epoch that it had last.
+    /// Latest key epoch that the node held.
     pub last_epoch: Option<(Domain, KeyEpoch)>,
-    /// What it registers as: a master's incarnation; a worker's number when it is not asked for
-    /// with [`dial_with_registration`].
+    /// Registration that it states: a master's incarnation or a worker's number.
+    /// [`dial_with_registration`] ignores it.
     pub registration: Registration,
-    /// The most nodes that it takes into its directory.
+    /// Bound on the nodes that it takes into its directory.
     pub directory_max: usize,
-    /// The most that it waits.
+    /// Limit on the whole handshake.
     pub timeout: Duration,
 }
 
-/// Says the number that a node registers under, now that the Welcome says what the master knows
-/// of it: a worker counts up from there. `None` gives the handshake up.
+/// Chooses the registration to state, from the Welcome that says what the master knows of this
+/// node: a worker counts up from there. `None` gives the handshake up.
 pub type ChooseRegistration =
     Box<dyn FnOnce(&Welcome) -> BoxFuture<'static, Option<Registration>> + Send>;
 
-/// Secures a stream that was connected. A guard that the Welcome brings is in [`GUARD_FILE`]
-/// when this returns.
+/// Runs the handshake on a connected stream. A guard that the Welcome brings is in
+/// [`GUARD_FILE`] when this returns.
 ///
 /// # Errors
 /// Any [`HandshakeError`].
@@ -282,10 +284,10 @@ pub async fn dial(
     dial_with_registration(env, stream, params, fixed).await
 }
 
-/// As [`dial`], registering under the number that `choose` says.
+/// Runs the handshake as [`dial`] does, with the registration that `choose` returns.
 ///
 /// # Errors
-/// Any [`HandshakeError`]; [`HandshakeError::GivenUp`] when there is no number.
+/// Any [`HandshakeError`]; [`HandshakeError::GivenUp`] when `choose` returns none.
 pub async fn dial_with_registration(
     env: &Env,
     stream: BoxStream,
@@ -346,10 +348,10 @@ async fn ask(
     Ok((SecureStream { stream, sealer, opener, peer }, received))
 }
 
-/// The guard that an earlier Welcome gave this node, if there was one.
+/// Returns the guard that an earlier Welcome gave this node, if there is one.
 ///
 /// # Errors
-/// [`KeyError::Unusable`] when the file is there and is no guard; it was left as it is.
+/// [`KeyError::Unusable`] when the file exists and does not hold a guard; it was left as it is.
 pub async fn load_guard(env: &Env) -> Result<Option<Guard>, KeyError> {
     let disk = env.disk();
     let unusable = |why: String| KeyError::Unusable { file: GUARD_FILE.to_owned(), why };

@@ -1,9 +1,9 @@
-//! Where a node's pairs come from and where they stay.
+//! Source of a node's RSA pairs, and the file of its identity.
 //!
 //! 1. Keys are made off the async threads.
-//! 2. An identity is on disk before it is used; a handshake pair never is.
-//! 3. A handshake pair serves for an hour at most, then it is erased: who steals an identity
-//!    later cannot read what was recorded.
+//! 2. An identity is on disk before it is used; a handshake pair is never written.
+//! 3. A handshake pair serves for an hour at most, then it is erased: a thief of the identity
+//!    cannot read earlier recorded traffic.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -19,26 +19,27 @@ use crate::{
     model::time::Mono,
 };
 
-/// The file in the node's directory that holds its identity: PKCS#8 DER.
+/// File in the node's directory that holds its identity: PKCS#8 DER.
 pub const IDENTITY_FILE: &str = "identity.key";
 
-/// How long a handshake pair serves.
+/// Lifetime of a handshake pair.
 const HANDSHAKE_PAIR_LIFE: Duration = Duration::from_secs(3600);
 
-/// What a pair is asked for. A source may keep a stock of each.
+/// Purpose of a pair. A source may keep a stock for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyKind {
-    /// A node's identity.
+    /// Node's identity.
     Identity,
-    /// A handshake's wrapping key.
+    /// Wrapping key of a handshake.
     Handshake,
-    /// A domain's common key.
+    /// Common key of a domain.
     Common,
 }
 
-/// Makes RSA pairs. Real nodes use [`GeneratedKeys`]; a simulation hands out pairs made before.
+/// Source of RSA pairs. Real nodes use [`GeneratedKeys`]; a simulation hands out pairs made
+/// before.
 pub trait KeySource: Send + Sync + 'static {
-    /// A pair that was never handed out before.
+    /// Returns a pair that was never handed out before.
     fn generate<'a>(
         &'a self,
         env: &'a Env,
@@ -46,13 +47,13 @@ pub trait KeySource: Send + Sync + 'static {
         bits: usize,
     ) -> BoxFuture<'a, Result<KeyPair, KeyError>>;
 
-    /// The sizes that this source makes and that remote keys must have.
+    /// Returns the sizes that this source makes and that remote keys must have.
     fn bounds(&self) -> KeyBounds {
         KeyBounds::STANDARD
     }
 }
 
-/// Makes fresh pairs on [`Env::compute`].
+/// Source that generates fresh pairs on [`Env::compute`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GeneratedKeys;
 
@@ -72,12 +73,13 @@ impl KeySource for GeneratedKeys {
     }
 }
 
-/// The node's identity: read from its directory, or made and written there at first start.
+/// Returns the node's identity: read from its directory, or made and written there at first
+/// start.
 ///
 /// # Errors
-/// [`KeyError::Unusable`] when there is a file that is no key within the source's bounds; it is
-/// left alone, for a node must not lose its name to a passing fault. [`KeyError::NotWritten`]
-/// when a new one could not be kept; it was not used.
+/// [`KeyError::Unusable`] when the file does not hold a key within the source's bounds. The file
+/// is left as it is, because a node must not lose its name to a passing fault.
+/// [`KeyError::NotWritten`] when a new identity could not be written; it was not used.
 pub async fn load_or_make_identity(
     env: &Env,
     source: &dyn KeySource,
@@ -114,39 +116,38 @@ fn unusable(why: String) -> KeyError {
     KeyError::Unusable { file: IDENTITY_FILE.to_owned(), why }
 }
 
-/// The handshake pair of a node that dials, replaced every hour.
+/// Handshake pair of a dialing node, replaced every hour.
 pub struct HandshakeKeys {
     source: Arc<dyn KeySource>,
     bits: usize,
     current: Mutex<Option<(Arc<WrapPair>, Mono)>>,
-    // Held while a pair is being made, so that only one is.
+    // Held while a pair is being made, so that only one is made.
     making: tokio::sync::Mutex<()>,
 }
 
 impl HandshakeKeys {
-    /// Holds no pair yet: the first to need one waits for it.
+    /// Makes the holder without a pair: the first call of [`Self::pair`] makes one.
     #[must_use]
     pub fn new(source: Arc<dyn KeySource>, bits: usize) -> Arc<Self> {
         Arc::new(Self { source, bits, current: Mutex::new(None), making: Default::default() })
     }
 
-    /// Makes a pair now and whenever the last one has served its hour, so that no dialling
-    /// waits for one.
+    /// Makes a pair now and again every hour, so that no dial waits for one.
     pub fn keep_fresh(self: &Arc<Self>, env: &Env) -> Task {
         let (keys, of_node) = (Arc::clone(self), env.clone());
         env.spawn("handshake-keys", async move {
             loop {
-                // A failure is met again, and told, by who dials.
+                // A failure comes up again at the next dial, which reports it.
                 let _ = keys.pair(&of_node).await;
                 of_node.sleep(HANDSHAKE_PAIR_LIFE).await;
             }
         })
     }
 
-    /// The pair of this hour, made if there is none.
+    /// Returns the pair of this hour, made if there is none.
     ///
     /// # Errors
-    /// What the source says.
+    /// Any [`KeyError`] of the source.
     pub async fn pair(&self, env: &Env) -> Result<Arc<WrapPair>, KeyError> {
         if let Some(pair) = self.fresh(env.now()) {
             return Ok(pair);
@@ -162,7 +163,7 @@ impl HandshakeKeys {
         Ok(pair)
     }
 
-    /// The sizes that remote keys must have.
+    /// Returns the sizes that remote keys must have.
     #[must_use]
     pub fn bounds(&self) -> KeyBounds {
         self.source.bounds()
@@ -182,7 +183,7 @@ pub(crate) mod for_tests {
     use super::*;
     use crate::crypto::keys::for_tests::{WEAK, pair};
 
-    /// Hands out small pairs, made once and numbered from a start.
+    /// Source of small test pairs, numbered from a start.
     pub(crate) struct TestKeys(pub(crate) AtomicU8);
 
     impl TestKeys {
@@ -222,19 +223,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_identity_is_made_once_and_read_back() {
+    async fn identity_is_made_once_and_read_back() {
         let (env, source) = (env(), TestKeys::from(20));
         let made = load_or_make_identity(&env, &*source, 1024).await.expect("made");
         let read = load_or_make_identity(&env, &*source, 1024).await.expect("read");
         assert_eq!(made.spki(), read.spki());
         assert_eq!(source.0.load(Ordering::Relaxed), 21);
-        // A real node would not take a key this small.
+        // A real node refuses a key this small.
         let refused = load_or_make_identity(&env, &GeneratedKeys, 3072).await.err();
         assert!(matches!(refused, Some(KeyError::Unusable { .. })), "{refused:?}");
     }
 
     #[tokio::test]
-    async fn an_unusable_identity_is_left_alone_and_the_way_out_is_said() {
+    async fn unusable_identity_is_left_alone_and_the_error_names_the_remedy() {
         let (env, source) = (env(), TestKeys::from(20));
         env.disk().write_atomic(IDENTITY_FILE, b"half a key").expect("written");
         let refused = load_or_make_identity(&env, &*source, 1024).await.err().expect("refused");
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_who_dial_share_one_handshake_pair() {
+    async fn concurrent_dials_share_one_handshake_pair() {
         let (env, source) = (env(), TestKeys::from(30));
         let keys = HandshakeKeys::new(source.clone(), 1024);
         let (one, other) = tokio::join!(keys.pair(&env), keys.pair(&env));
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn real_nodes_make_keys_of_the_size_asked_for_and_no_small_ones() {
+    async fn generated_keys_have_the_requested_size_and_small_ones_are_refused() {
         let env = env();
         let made = GeneratedKeys.generate(&env, KeyKind::Handshake, 2048).await;
         assert!(made.expect("2048 bits").to_pkcs8_der().is_ok());

@@ -1,4 +1,4 @@
-//! A connection whose two ends know each other: what a handshake makes and a link takes.
+//! Encrypted connection between two authenticated nodes: a handshake makes it, a link takes it.
 
 use std::fmt;
 
@@ -8,15 +8,15 @@ use crate::{
     env::BoxStream,
 };
 
-/// A stream on which only sealed records follow.
+/// Stream that carries only sealed records from here on.
 pub struct SecureStream {
-    /// The connection, after the handshake's last byte.
+    /// Connection, positioned after the handshake's last byte.
     pub stream: BoxStream,
-    /// Seals what this end says.
+    /// Sealer of outgoing records.
     pub sealer: Sealer,
-    /// Opens what the other end says.
+    /// Opener of incoming records.
     pub opener: Opener,
-    /// Who that is.
+    /// Authenticated node at the other end.
     pub peer: Peer,
 }
 

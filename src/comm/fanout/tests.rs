@@ -15,7 +15,7 @@ fn node(number: u8) -> NodeId {
     identity(number).node()
 }
 
-/// A member of master 1's domain at its first epoch.
+/// Returns a member of master 1's domain at its first epoch.
 fn member(env: &Env, number: u8, start: u64) -> Fanout {
     Fanout::new(env, node(number), start, epoch_of(1, 1), 4)
 }
@@ -24,13 +24,13 @@ fn seal(sender: &mut Fanout, update: &Update) -> Bytes {
     sender.seal(update).expect("short")
 }
 
-/// What was missed, when the news are opened.
+/// Opens an envelope and returns how many updates were missed before it.
 fn missed(receiver: &mut Fanout, envelope: &Bytes) -> u64 {
     receiver.open(envelope).expect("sealed for it").expect("its epoch is held").missed
 }
 
 #[test]
-fn one_sealing_is_heard_by_every_member_once() {
+fn envelope_opens_once_at_every_member() {
     run(async |env| {
         let [mut sender, mut one, mut two] = [1, 2, 3].map(|n| member(&env, n, 1));
         let envelope = seal(&mut sender, &closed(1));
@@ -44,7 +44,7 @@ fn one_sealing_is_heard_by_every_member_once() {
 }
 
 #[test]
-fn what_is_missing_is_reported_by_topic_and_what_comes_late_is_heard() {
+fn missing_updates_are_reported_by_topic_and_late_ones_still_open() {
     run(async |env| {
         let [mut sender, mut receiver] = [1, 2].map(|n| member(&env, n, 1));
         let posts: Vec<_> = (0..6).map(|n| seal(&mut sender, &closed(n))).collect();
@@ -60,7 +60,7 @@ fn what_is_missing_is_reported_by_topic_and_what_comes_late_is_heard() {
 }
 
 #[test]
-fn a_sender_that_starts_again_is_heard_from_its_first() {
+fn restarted_sender_is_counted_from_its_first_update() {
     run(async |env| {
         let [mut before, mut after, mut receiver] =
             [(1, 1), (1, 2), (2, 1)].map(|(n, start)| member(&env, n, start));
@@ -71,7 +71,7 @@ fn a_sender_that_starts_again_is_heard_from_its_first() {
 }
 
 #[test]
-fn counts_go_on_over_epochs_and_what_came_before_its_keys_waits() {
+fn counts_continue_over_epochs_and_early_envelope_waits_for_its_keys() {
     run(async |env| {
         let [mut sender, mut receiver] = [1, 2].map(|n| member(&env, n, 1));
         assert_eq!(missed(&mut receiver, &seal(&mut sender, &closed(1))), 0);
@@ -87,7 +87,7 @@ fn counts_go_on_over_epochs_and_what_came_before_its_keys_waits() {
 }
 
 #[test]
-fn what_waits_is_bounded_and_the_newest_stay() {
+fn waiting_envelopes_are_bounded_and_the_newest_stay() {
     run(async |env| {
         let [mut sender, mut receiver] = [1, 2].map(|n| member(&env, n, 1));
         sender.install(epoch_of(1, 2)).expect("the next epoch");
@@ -106,7 +106,7 @@ fn what_waits_is_bounded_and_the_newest_stay() {
 }
 
 #[test]
-fn senders_that_are_counted_are_bounded() {
+fn counted_senders_are_bounded() {
     run(async |env| {
         let mut receiver = member(&env, 9, 1);
         for number in 2..6 {
@@ -122,7 +122,7 @@ fn senders_that_are_counted_are_bounded() {
 }
 
 #[test]
-fn a_master_relays_only_what_the_links_peer_sealed_for_its_domain() {
+fn master_relays_only_envelopes_its_peer_sealed_for_its_domain() {
     run(async |env| {
         let [master, mut sender] = [1, 2].map(|n| member(&env, n, 1));
         let mut stranger = Fanout::new(&env, node(2), 1, epoch_of(5, 1), 4);
@@ -138,7 +138,7 @@ fn a_master_relays_only_what_the_links_peer_sealed_for_its_domain() {
 }
 
 #[test]
-fn news_under_a_wrong_topic_and_texts_that_are_no_news_are_refused() {
+fn wrong_topic_and_malformed_update_are_refused() {
     run(async |env| {
         let [mut sender, mut receiver] = [1, 2].map(|n| member(&env, n, 1));
         let text = codec::encode(&(1_u64, PRESENCE)).expect("short");

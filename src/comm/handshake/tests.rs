@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 const MASTER: u8 = 1;
 const WORKER: u8 = 2;
 
-/// Admits as a master does, from lists in memory.
+/// Policy that admits nodes as a master does, from lists in memory.
 #[derive(Default)]
 struct Lists {
     guards: Vec<(GuardId, Guard)>,
@@ -60,7 +60,7 @@ impl AdmissionPolicy for Lists {
     }
 }
 
-/// A master with its policy, and a worker with a join token.
+/// Master with its policy, and a worker with a join token.
 struct Cast {
     acceptor: Arc<Acceptor>,
     master: Arc<Identity>,
@@ -120,7 +120,7 @@ impl Cast {
         tokio::join!(self.accept(env, near), dial(env, Box::new(far), &self.params))
     }
 
-    /// What a master says to a stranger who sends these bytes and waits.
+    /// Returns the master's error after a stranger sends these bytes and waits.
     async fn hear(&self, env: &Env, bytes: &[u8]) -> HandshakeError {
         let (near, mut far) = tokio::io::duplex(64 * 1024);
         far.write_all(bytes).await.expect("room");
@@ -138,7 +138,7 @@ async fn say(from: &mut SecureStream, to: &mut SecureStream) -> Vec<u8> {
 }
 
 #[test]
-fn a_worker_joins_with_a_token_once_and_comes_back_with_its_own_guard() {
+fn worker_joins_once_with_a_token_and_returns_with_its_own_guard() {
     run(|env| async move {
         let mut cast = cast();
         assert!(load_guard(&env).await.expect("no file yet").is_none());
@@ -166,7 +166,7 @@ fn a_worker_joins_with_a_token_once_and_comes_back_with_its_own_guard() {
 }
 
 #[test]
-fn an_expelled_node_comes_back_neither_as_itself_nor_as_another_by_the_old_token() {
+fn expelled_node_is_refused_as_itself_and_under_its_old_token() {
     run(|env| async move {
         let mut cast = cast();
         assert!(cast.meet(&env).await.0.is_ok());
@@ -193,7 +193,7 @@ fn an_expelled_node_comes_back_neither_as_itself_nor_as_another_by_the_old_token
 }
 
 #[test]
-fn strangers_cost_no_rsa_operation_and_all_see_the_same() {
+fn stranger_costs_no_rsa_operation_and_sees_no_reason() {
     run(|env| async move {
         let mut cast = cast();
         for bytes in [
@@ -244,7 +244,7 @@ fn a_replayed_hello_costs_no_second_rsa_operation() {
 }
 
 #[test]
-fn a_silent_peer_is_given_up_at_either_end() {
+fn silent_peer_times_out_at_either_end() {
     run(|env| async move {
         let cast = cast();
         let began = env.now();
@@ -286,7 +286,7 @@ fn ten_thousand_half_open_handshakes_hold_a_bounded_number_of_slots() {
 }
 
 #[test]
-fn the_memory_of_hellos_is_bounded() {
+fn remembered_hellos_are_bounded() {
     let mut nonces = Recent::new(NONCES_MAX);
     let nonce = |n: usize| {
         let mut nonce = [0; 32];
