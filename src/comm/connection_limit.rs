@@ -9,13 +9,13 @@ use std::{
 /// Limit on open connections. Cheap to clone; all clones count together.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimit {
-    taken: Arc<Mutex<Taken>>,
+    counts: Arc<Mutex<Counts>>,
     total_max: usize,
     per_host_max: usize,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct Counts {
     total: usize,
     by_host: BTreeMap<Arc<str>, usize>,
 }
@@ -24,29 +24,29 @@ impl ConnectionLimit {
     /// Allows `total_max` connections at once, and `per_host_max` of one address.
     #[must_use]
     pub fn new(total_max: usize, per_host_max: usize) -> Self {
-        Self { taken: Arc::default(), total_max, per_host_max }
+        Self { counts: Arc::default(), total_max, per_host_max }
     }
 
     /// Returns a permit for the peer at `HOST:PORT`; `None` when a bound is reached.
     #[must_use]
     pub fn take(&self, peer: &str) -> Option<ConnectionPermit> {
         let host: Arc<str> = peer.rsplit_once(':').map_or(peer, |(host, _)| host).into();
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = taken.by_host.get(&host).copied().unwrap_or(0);
-        if taken.total >= self.total_max || here >= self.per_host_max {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = counts.by_host.get(&host).copied().unwrap_or(0);
+        if counts.total >= self.total_max || here >= self.per_host_max {
             return None;
         }
-        taken.total += 1;
-        taken.by_host.insert(host.clone(), here + 1);
-        drop(taken);
-        Some(ConnectionPermit { taken: Arc::clone(&self.taken), host })
+        counts.total += 1;
+        counts.by_host.insert(host.clone(), here + 1);
+        drop(counts);
+        Some(ConnectionPermit { counts: Arc::clone(&self.counts), host })
     }
 }
 
 /// Permission for one connection; dropping it frees the place.
 #[derive(Debug)]
 pub struct ConnectionPermit {
-    taken: Arc<Mutex<Taken>>,
+    counts: Arc<Mutex<Counts>>,
     host: Arc<str>,
 }
 
@@ -60,12 +60,12 @@ impl ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.total = taken.total.saturating_sub(1);
-        if let Some(here) = taken.by_host.get_mut(&self.host) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.total = counts.total.saturating_sub(1);
+        if let Some(here) = counts.by_host.get_mut(&self.host) {
             *here = here.saturating_sub(1);
             if *here == 0 {
-                taken.by_host.remove(&self.host);
+                counts.by_host.remove(&self.host);
             }
         }
     }

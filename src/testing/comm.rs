@@ -1,9 +1,8 @@
-//! What links must do between any two nodes, as checks that run in both worlds and with the
-//! roles swapped: each way of talking begun by a worker, and begun by a master.
+//! Contract of the links between any two nodes, as checks that run in both worlds and with the
+//! roles swapped: each kind of communication begun by a worker, and begun by a master.
 //!
-//! A check is named by what holds. It makes its own links over the lab's network, between keys
-//! drawn for it, and panics with what it saw instead of what must hold. The handshake has
-//! checks of its own.
+//! A check is named by its property. It makes its own links over the lab's network, between keys
+//! made for it, and panics with what it found instead. The handshake has checks of its own.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -29,23 +28,23 @@ use crate::{
     },
 };
 
-/// The longest that a check takes, by the master's clock.
+/// Time limit of a check, by the master's clock.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// Longer than any answer takes that does come.
+/// Limit on one step, longer than any answer takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const KEY_BITS: usize = 2048;
 
-/// Two nodes that can reach each other.
+/// Two nodes with a network between them.
 pub struct Lab {
-    /// A worker's world; it dials.
+    /// Environment of the worker, which dials.
     pub worker: Env,
-    /// A master's world; it listens.
+    /// Environment of the master, which listens.
     pub master: Env,
-    /// The host part of the address that the master listens on and the worker dials.
+    /// Host part of the address that the master listens on and the worker dials.
     pub master_host: String,
-    /// Where the domain's keys come from.
+    /// Source of the domain's keys.
     pub keys: Arc<dyn KeySource>,
 }
 
@@ -55,19 +54,19 @@ impl fmt::Debug for Lab {
     }
 }
 
-/// One thing that must hold, whoever begins.
+/// Check of one property, whichever node begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Check {
-    /// What holds.
+    /// Name of the property.
     pub name: &'static str,
     body: for<'a> fn(&'a Lab, Role) -> BoxFuture<'a, ()>,
 }
 
 impl Check {
-    /// Runs it, begun by the node of this role.
+    /// Runs the check, begun by the node of this role.
     ///
     /// # Panics
-    /// When it does not hold, or did not end within [`LIMIT`].
+    /// When the property does not hold, or the check did not end within [`LIMIT`].
     pub async fn run(&self, lab: &Lab, beginner: Role) {
         let ended = lab.master.timeout(LIMIT, (self.body)(lab, beginner)).await;
         assert!(ended.is_ok(), "{} (begun by a {beginner}) did not end", self.name);
@@ -76,7 +75,7 @@ impl Check {
 
 macro_rules! checks {
     ($($name:ident,)*) => {
-        /// All of them. Run each with both roles.
+        /// All checks. Run each with both roles.
         pub const CHECKS: &[Check] = &[
             $(Check {
                 name: stringify!($name),
@@ -87,14 +86,14 @@ macro_rules! checks {
 }
 
 checks! {
-    a_call_is_answered_by_whom_it_asks,
+    call_is_answered_by_the_called_node,
     calls_cross_on_one_link,
-    a_call_without_an_answer_ends_in_time_and_is_cancelled,
+    unanswered_call_times_out_and_is_cancelled,
     direct_messages_arrive_in_order,
-    a_publish_reaches_who_subscribed,
-    a_fanout_is_sealed_once_and_reaches_every_member,
-    heartbeats_say_what_the_node_says,
-    a_close_is_the_last_word,
+    publish_reaches_a_subscriber,
+    fanout_is_sealed_once_and_reaches_every_member,
+    heartbeats_carry_the_content_that_the_node_set,
+    close_is_the_last_event,
 }
 
 /// One end of a link.
@@ -113,7 +112,7 @@ impl End {
         Self { env: env.clone(), link, events }
     }
 
-    /// The next event that is no heartbeat.
+    /// Returns the next event that is not a heartbeat.
     async fn next(&mut self) -> Incoming {
         loop {
             match self.events.recv().await.expect("no event after the last").1 {
@@ -151,7 +150,7 @@ impl End {
 }
 
 impl Lab {
-    /// A link from a worker to a master of these names: the worker's end, the master's.
+    /// Connects a worker to a master. Returns the worker's end and the master's.
     async fn connect(&self, worker: NodeId, master: NodeId) -> (End, End) {
         let any_port = format!("{}:0", self.master_host);
         let mut listener = self.master.listen(&any_port).await.expect("a free port");
@@ -159,7 +158,7 @@ impl Lab {
         let (dialled, accepted) =
             tokio::join!(self.worker.connect(&addr, PATIENCE), listener.accept());
         let (dialled, (accepted, _)) = (dialled.expect("it listens"), accepted.expect("a dial"));
-        // A check is one process: both ends can be handed what a handshake would agree on.
+        // Both ends are in one process, so they can share the secret of a handshake directly.
         let prk = Secret::random(&mut self.master.rng("comm-contract"));
         let peer = |node, role| Peer { node, role, spki: Vec::new(), name: format!("the {role}") };
         (
@@ -168,7 +167,7 @@ impl Lab {
         )
     }
 
-    /// The two ends of a link: who begins, the other.
+    /// Returns the two ends of a link: the one that begins, then the other.
     async fn ends(&self, beginner: Role) -> (End, End) {
         let (worker, master) = self.connect(NodeId([2; 16]), NodeId([1; 16])).await;
         match beginner {
@@ -177,7 +176,7 @@ impl Lab {
         }
     }
 
-    /// The first epoch of a domain, at its master, and what further members need to take it.
+    /// Returns the keys of a domain's first epoch, and the master's key to verify its grants with.
     async fn epoch(&self) -> (EpochKeys, IdentityKey) {
         let pair = |kind| self.keys.generate(&self.master, kind, KEY_BITS);
         let identity = Identity::new(pair(KeyKind::Identity).await.expect("a pair"));
@@ -191,7 +190,7 @@ impl Lab {
         (keys, key)
     }
 
-    /// What a worker makes of its grant.
+    /// Grants the keys to a worker and returns the copy that it accepts.
     fn accept(&self, keys: &EpochKeys, master: &IdentityKey) -> EpochKeys {
         let grant = keys.grant().expect("the pair encodes");
         let mut rng = self.worker.rng("comm-contract");
@@ -204,7 +203,7 @@ fn digest(n: u8) -> Direct {
     Direct::Digest { digest: [n; 16] }
 }
 
-async fn a_call_is_answered_by_whom_it_asks(lab: &Lab, beginner: Role) {
+async fn call_is_answered_by_the_called_node(lab: &Lab, beginner: Role) {
     let (asker, mut asked) = lab.ends(beginner).await;
     for len in [0, 1, 1000, 256 * 1024] {
         let bytes = vec![7; len];
@@ -233,7 +232,7 @@ async fn calls_cross_on_one_link(lab: &Lab, beginner: Role) {
     tokio::join!(ask(from_one, 1), ask(from_two, 2), serve(&mut one), serve(&mut two));
 }
 
-async fn a_call_without_an_answer_ends_in_time_and_is_cancelled(lab: &Lab, beginner: Role) {
+async fn unanswered_call_times_out_and_is_cancelled(lab: &Lab, beginner: Role) {
     let (asker, mut asked) = lab.ends(beginner).await;
     let limit = Duration::from_millis(200);
     let begin = asker.env.now();
@@ -261,7 +260,7 @@ async fn direct_messages_arrive_in_order(lab: &Lab, beginner: Role) {
     }
 }
 
-async fn a_publish_reaches_who_subscribed(lab: &Lab, beginner: Role) {
+async fn publish_reaches_a_subscriber(lab: &Lab, beginner: Role) {
     let (mut publisher, mut subscriber) = lab.ends(beginner).await;
     assert!(!publisher.link.wants(Topic::Board));
     assert_eq!(subscriber.link.subscribe(&[Topic::Board, Topic::Presence]), Ok(()));
@@ -271,13 +270,13 @@ async fn a_publish_reaches_who_subscribed(lab: &Lab, beginner: Role) {
     let envelope = Bytes::from(vec![9; 5000]);
     assert_eq!(publisher.link.publish(envelope.clone()), Ok(()));
     assert_eq!(subscriber.envelope().await, envelope);
-    // A later subscription stands instead of the one before.
+    // A later subscription replaces the one before.
     assert_eq!(subscriber.link.subscribe(&[]), Ok(()));
     publisher.subscribed().await;
     assert!(!publisher.link.wants(Topic::Board));
 }
 
-async fn a_fanout_is_sealed_once_and_reaches_every_member(lab: &Lab, beginner: Role) {
+async fn fanout_is_sealed_once_and_reaches_every_member(lab: &Lab, beginner: Role) {
     let (keys, master_key) = lab.epoch().await;
     let domain = keys.domain();
     let workers = [NodeId([2; 16]), NodeId([3; 16])];
@@ -317,7 +316,7 @@ async fn a_fanout_is_sealed_once_and_reaches_every_member(lab: &Lab, beginner: R
     }
 }
 
-async fn heartbeats_say_what_the_node_says(lab: &Lab, beginner: Role) {
+async fn heartbeats_carry_the_content_that_the_node_set(lab: &Lab, beginner: Role) {
     let (sayer, mut hearer) = lab.ends(beginner).await;
     for reaches_store in [true, false, true] {
         sayer.link.beat(Beat { reaches_store });
@@ -329,12 +328,12 @@ async fn heartbeats_say_what_the_node_says(lab: &Lab, beginner: Role) {
             }
         }
     }
-    // And they alone keep an idle link alive.
+    // Heartbeats alone keep an idle link alive.
     sayer.env.sleep(3 * LinkLimits::default().silence()).await;
     assert!(sayer.link.is_open() && hearer.link.is_open());
 }
 
-async fn a_close_is_the_last_word(lab: &Lab, beginner: Role) {
+async fn close_is_the_last_event(lab: &Lab, beginner: Role) {
     let (mut closer, mut other) = lab.ends(beginner).await;
     let close = Close { reason: CloseReason::Leaving, retry_ms: 1500 };
     assert_eq!(closer.link.send(&digest(1)), Ok(()));
@@ -369,12 +368,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_way_of_talking_can_be_begun_by_a_worker() {
+    async fn all_checks_hold_when_a_worker_begins() {
         all(Role::Worker).await;
     }
 
     #[tokio::test]
-    async fn each_way_of_talking_can_be_begun_by_a_master() {
+    async fn all_checks_hold_when_a_master_begins() {
         all(Role::Master).await;
     }
 }

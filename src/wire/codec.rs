@@ -1,29 +1,30 @@
-//! The codec: bincode behind the only two doors that the project uses, [`encode`] and [`decode`].
+//! Codec of all binary data: bincode behind two functions, [`encode`] and [`decode`].
 //!
 //! Integers are variable in length, enum variants are numbered in the order they are written
 //! down (append, never reorder), and a value has one encoding. Nothing is decoded from a
 //! reader: the bytes are whole and bounded before they come here.
 //!
 //! 1. Input over [`FRAME_LEN_MAX`] is refused unread.
-//! 2. Lengths inside the input may claim at most four times that bound in all.
+//! 2. Lengths inside the input may claim at most four times that bound in total.
 //! 3. Trailing bytes are refused: nothing hides behind a value.
 //!
-//! Sign and hash bytes as received, never a re-encoding of what they decoded to.
+//! Sign and hash bytes as received, never a re-encoding of the decoded value.
 
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 use super::FRAME_LEN_MAX;
 
-/// A value and its bytes do not go together. Nothing was kept of either.
+/// Error of a value that cannot be encoded, or of bytes that cannot be decoded. Nothing was kept
+/// of either.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum CodecError {
     /// The encoding is over the bound; it was not sent, or not read.
     #[error("{len} bytes are over the bound of {max}")]
     TooLong {
-        /// How many there are.
+        /// Number of bytes.
         len: usize,
-        /// How many there may be.
+        /// Greatest number allowed.
         max: usize,
     },
     /// The bytes are not an encoding of the type.
@@ -41,7 +42,7 @@ fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<{ 4 * FRAME_LEN_MAX }>()
 }
 
-/// The value's one encoding.
+/// Returns the value's only encoding.
 ///
 /// # Errors
 /// [`CodecError::TooLong`] over [`FRAME_LEN_MAX`], [`CodecError::Unencodable`].
@@ -54,7 +55,7 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
 /// Appends the value's encoding to `out`.
 ///
 /// # Errors
-/// As [`encode`]; `out` is as it was before.
+/// As [`encode`]; `out` is unchanged.
 pub fn encode_into<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
     let before = out.len();
     let written = match bincode::serde::encode_into_std_write(value, out, config()) {
@@ -66,7 +67,7 @@ pub fn encode_into<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), Cod
     written
 }
 
-/// The value that these bytes, all of them, encode.
+/// Decodes a value from all of these bytes.
 ///
 /// # Errors
 /// [`CodecError::TooLong`], [`CodecError::Malformed`], [`CodecError::Trailing`].
@@ -96,7 +97,7 @@ mod tests {
     };
 
     #[test]
-    fn a_value_reads_back_and_leaves_nothing_over() {
+    fn value_reads_back_and_trailing_bytes_are_refused() {
         let value = (7u64, "text".to_owned(), vec![Some(1u32), None]);
         let mut bytes = encode(&value).expect("plain data");
         assert_eq!(decode(&bytes), Ok(value.clone()));
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_refused_both_ways_and_leaves_the_buffer_alone() {
+    fn over_long_data_is_refused_both_ways_and_the_buffer_is_unchanged() {
         let mut out = vec![1, 2, 3];
         let long = vec![0u8; FRAME_LEN_MAX];
         assert!(matches!(encode_into(&long, &mut out), Err(CodecError::TooLong { .. })));
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_length_is_an_error_not_an_allocation() {
+    fn hostile_length_is_an_error_without_an_allocation() {
         // The varint for u64::MAX, where a length is expected.
         let bytes = [253, 255, 255, 255, 255, 255, 255, 255, 255];
         assert!(decode::<String>(&bytes).is_err());
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_one_byte_results_cannot_blow_up_in_memory() {
+    fn list_of_one_byte_results_is_bounded_in_memory() {
         let many =
             AssignReply::Done(vec![TaskResult::Done; crate::model::message::BATCH_TASKS_MAX + 1]);
         let bytes = encode(&many).expect("one byte each");
@@ -142,7 +143,7 @@ mod tests {
     proptest! {
         #[test]
         fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
-            // What decodes has one encoding, except that a longer varint may be read.
+            // A decoded value encodes back to itself; only a longer varint reads as the same value.
             if let Ok(value) = decode::<Request>(&bytes) {
                 prop_assert_eq!(decode(&encode(&value).expect("it was decoded")), Ok(value));
             }

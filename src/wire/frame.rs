@@ -1,19 +1,19 @@
-//! The frames of a link: what one sealed record carries.
+//! Frames of a link: each is the content of one sealed record.
 //!
 //! ```text
-//! kind u8 | what follows
-//!  1      | id u64, deadline_ms u32, a request      called
-//!  2      | id u64, a response                      answered
-//!  3      | id u64                                  given up by the caller
-//!  4      | a direct message                        not answered
-//!  5      | an envelope, as it is                   published; relayed without decoding
-//!  6      | a list of topics                        wanted from now on, instead of those before
-//!  7      | a beat                                  said at every heartbeat
+//! kind u8 | content                                meaning
+//!  1      | id u64, deadline_ms u32, a request      call
+//!  2      | id u64, a response                      answer to a call
+//!  3      | id u64                                  call given up by the caller
+//!  4      | a direct message                        message without an answer
+//!  5      | an envelope, unchanged                  publish; relayed without decoding
+//!  6      | a list of topics                        subscription; replaces the one before
+//!  7      | a beat                                  heartbeat
 //! ```
 //!
 //! Numbers are little-endian. Requests, responses and so on are in the codec's form. A frame of
-//! another kind is refused: which kinds a peer knows follows from the version agreed on in
-//! the handshake.
+//! another kind is refused: the version agreed on in the handshake decides which kinds a peer
+//! knows.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::model::message::{Beat, Direct, Request, Response, Topic};
 
-/// The most topics that one [`Frame::Subscribe`] may name.
+/// Bound on the topics in one [`Frame::Subscribe`].
 pub const TOPICS_MAX: usize = 64;
 
 const REQUEST: u8 = 1;
@@ -36,31 +36,32 @@ const PUBLISH: u8 = 5;
 const SUBSCRIBE: u8 = 6;
 const BEAT: u8 = 7;
 
-/// The number of a call among those of its caller on one link. Counted up from 1, never reused.
+/// Number of a call among those of its caller on one link. Counted up from 1, never reused.
 pub type CallId = u64;
 
-/// One frame.
+/// Content of one record of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// A call that wants an answer.
     Request {
-        /// Which call of the sender's.
+        /// Number of the call, given by the sender.
         id: CallId,
-        /// How long the caller waits, from when it sent this. A hint; it cancels in any case.
+        /// Time in milliseconds that the caller waits, from its sending. A hint; the caller
+        /// cancels in any case.
         deadline_ms: u32,
-        /// What is asked.
+        /// Request itself.
         request: Request,
     },
-    /// The answer to a call of the receiver's.
+    /// Answer to a call of the receiver.
     Response {
-        /// Which.
+        /// Number of the call.
         id: CallId,
-        /// The answer.
+        /// Answer itself.
         response: Response,
     },
-    /// The sender does not wait for this call's answer any more.
+    /// Notice that the sender no longer waits for the answer to its call.
     Cancel {
-        /// Which.
+        /// Number of the call.
         id: CallId,
     },
     /// A message that is not answered.
@@ -73,29 +74,29 @@ pub enum Frame {
     Beat(Beat),
 }
 
-/// Bytes that are no frame. The link that they came over is to be ended.
+/// Error of bytes that are not a valid frame. The receiver ends the link that they came over.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum FrameError {
-    /// There is nothing, or the fixed fields are cut short.
+    /// The frame is empty, or its fixed fields are incomplete.
     #[error("the frame is cut short")]
     Short,
-    /// A frame kind that this version does not know.
+    /// The frame kind is unknown to this version.
     #[error("unknown frame kind {0}")]
     UnknownKind(u8),
-    /// More topics than there may be.
+    /// There are more topics than [`TOPICS_MAX`].
     #[error("{0} topics in one frame")]
     TooManyTopics(usize),
-    /// The body does not go with its kind, or is over the bound.
+    /// The body does not match its kind, or is over the bound.
     #[error("{what}: {why}")]
     Body {
-        /// Which kind of frame.
+        /// Kind of frame.
         what: &'static str,
-        /// What is wrong.
+        /// Fault of the body.
         why: CodecError,
     },
 }
 
-/// Encodes a frame of its parts, so that a caller need not give them away.
+/// Encodes a frame from its parts, so that a caller can keep them.
 fn build<T: Serialize>(
     kind: u8,
     what: &'static str,
@@ -115,23 +116,23 @@ fn build<T: Serialize>(
     Ok(out)
 }
 
-/// The bytes of a [`Frame::Request`].
+/// Returns the bytes of a [`Frame::Request`].
 ///
 /// # Errors
-/// [`FrameError::Body`] when it is over [`FRAME_LEN_MAX`].
+/// [`FrameError::Body`] over [`FRAME_LEN_MAX`].
 pub fn request(id: CallId, deadline_ms: u32, request: &Request) -> Result<Vec<u8>, FrameError> {
     build(REQUEST, "request", &[&id.to_le_bytes(), &deadline_ms.to_le_bytes()], request)
 }
 
-/// The bytes of a [`Frame::Response`].
+/// Returns the bytes of a [`Frame::Response`].
 ///
 /// # Errors
-/// [`FrameError::Body`] when it is over [`FRAME_LEN_MAX`].
+/// [`FrameError::Body`] over [`FRAME_LEN_MAX`].
 pub fn response(id: CallId, response: &Response) -> Result<Vec<u8>, FrameError> {
     build(RESPONSE, "response", &[&id.to_le_bytes()], response)
 }
 
-/// The bytes of a [`Frame::Cancel`].
+/// Returns the bytes of a [`Frame::Cancel`].
 #[must_use]
 pub fn cancel(id: CallId) -> Vec<u8> {
     let mut out = vec![CANCEL];
@@ -139,10 +140,10 @@ pub fn cancel(id: CallId) -> Vec<u8> {
     out
 }
 
-/// The bytes of a [`Frame::Direct`].
+/// Returns the bytes of a [`Frame::Direct`].
 ///
 /// # Errors
-/// [`FrameError::Body`] when it is over [`FRAME_LEN_MAX`].
+/// [`FrameError::Body`] over [`FRAME_LEN_MAX`].
 pub fn direct(direct: &Direct) -> Result<Vec<u8>, FrameError> {
     build(DIRECT, "direct message", &[], direct)
 }
@@ -154,10 +155,10 @@ pub fn set_call_id(request: &mut [u8], id: CallId) {
     }
 }
 
-/// Holds an envelope against the bound of a frame.
+/// Checks that an envelope fits into a frame.
 ///
 /// # Errors
-/// [`FrameError::Body`] when it does not fit.
+/// [`FrameError::Body`] when it does not.
 pub fn check_envelope(envelope: &[u8]) -> Result<(), FrameError> {
     let len = envelope.len() + 1;
     if len > FRAME_LEN_MAX {
@@ -167,14 +168,14 @@ pub fn check_envelope(envelope: &[u8]) -> Result<(), FrameError> {
     Ok(())
 }
 
-/// Writes a [`Frame::Publish`] into `out`, which is emptied first and keeps its room.
+/// Writes a [`Frame::Publish`] into `out`, which is emptied first and keeps its capacity.
 pub fn publish_into(envelope: &[u8], out: &mut Vec<u8>) {
     out.clear();
     out.push(PUBLISH);
     out.extend_from_slice(envelope);
 }
 
-/// The bytes of a [`Frame::Subscribe`].
+/// Returns the bytes of a [`Frame::Subscribe`].
 ///
 /// # Errors
 /// [`FrameError::TooManyTopics`] over [`TOPICS_MAX`].
@@ -185,7 +186,7 @@ pub fn subscribe(topics: &[Topic]) -> Result<Vec<u8>, FrameError> {
     build(SUBSCRIBE, "subscription", &[], &topics)
 }
 
-/// The bytes of a [`Frame::Beat`].
+/// Returns the bytes of a [`Frame::Beat`].
 ///
 /// # Errors
 /// None in practice: a beat is a few bytes.
@@ -194,10 +195,10 @@ pub fn beat(beat: &Beat) -> Result<Vec<u8>, FrameError> {
 }
 
 impl Frame {
-    /// The frame's bytes.
+    /// Returns the frame's bytes.
     ///
     /// # Errors
-    /// [`FrameError::Body`] when it is over [`FRAME_LEN_MAX`].
+    /// [`FrameError::Body`] over [`FRAME_LEN_MAX`].
     pub fn encode(&self) -> Result<Vec<u8>, FrameError> {
         match self {
             Self::Request { id, deadline_ms, request: asked } => request(*id, *deadline_ms, asked),
@@ -215,7 +216,7 @@ impl Frame {
         }
     }
 
-    /// Reads a frame, all of these bytes. An envelope is a part of them, not a copy.
+    /// Decodes a frame from all of these bytes. An envelope shares them instead of copying.
     ///
     /// # Errors
     /// Any [`FrameError`]; nothing is kept.
@@ -248,7 +249,7 @@ impl Frame {
             }
             PUBLISH => Self::Publish(bytes),
             SUBSCRIBE => {
-                // A topic is a byte at least, and this bounds how many there can be.
+                // A topic takes at least one byte, so this bounds the allocation.
                 if bytes.len() > 5 * TOPICS_MAX {
                     return Err(FrameError::TooManyTopics(bytes.len()));
                 }
@@ -265,7 +266,7 @@ impl Frame {
     }
 }
 
-/// Takes a fixed field off the front.
+/// Takes a fixed field from the front.
 fn take<const N: usize>(bytes: &mut Bytes) -> Result<[u8; N], FrameError> {
     let field = *bytes.first_chunk::<N>().ok_or(FrameError::Short)?;
     *bytes = bytes.slice(N..);

@@ -1,31 +1,31 @@
-//! Plain frames: a length of four bytes, little-endian, and that many bytes. For handshakes,
-//! before there are keys, and for protocols that need none.
+//! Plain frames: a length of four bytes, little-endian, and that many bytes. Used by handshakes,
+//! which have no keys yet, and by protocols that need none.
 
 use std::io;
 
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The stream is not to be used any more.
+/// Error of a plain frame; the stream cannot be used any more.
 #[derive(Debug, Error)]
 pub enum PlainError {
-    /// A length over the bound; nothing of the frame was allocated, sent or read.
+    /// The length is over the bound; nothing of the frame was allocated, sent or read.
     #[error("a plain frame of {len} bytes is over the bound of {max}")]
     TooLong {
-        /// How many bytes it says.
+        /// Length of the frame, in bytes.
         len: usize,
-        /// How many it may have.
+        /// Greatest length allowed.
         max: usize,
     },
-    /// The stream broke or ended; where in the frame is not known.
+    /// The stream failed or ended, at an unknown place in the frame.
     #[error("the stream broke: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Reads one frame of at most `len_max` bytes. Not cancel-safe. Bound its time.
+/// Reads one frame of at most `len_max` bytes. Not cancel-safe; the caller bounds its time.
 ///
 /// # Errors
-/// [`PlainError`]; the stream is at no known place then.
+/// [`PlainError`]; the stream is then at an unknown place.
 pub async fn read_frame(
     stream: &mut (impl AsyncRead + Unpin + ?Sized),
     len_max: usize,
@@ -41,7 +41,8 @@ pub async fn read_frame(
     Ok(frame)
 }
 
-/// Writes one frame of at most `len_max` bytes, and flushes. Not cancel-safe. Bound its time.
+/// Writes one frame of at most `len_max` bytes, and flushes. Not cancel-safe; the caller bounds
+/// its time.
 ///
 /// # Errors
 /// [`PlainError`]; after [`PlainError::TooLong`] nothing was written.
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_come_back_in_order_and_over_long_ones_are_not_read() {
+    fn frames_arrive_in_order_and_over_long_ones_are_not_read() {
         let (mut near, mut far) = tokio::io::duplex(64 * 1024);
         async {
             write_frame(&mut near, b"hello", 8).await.expect("room");
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_within_a_frame_is_an_error() {
+    fn end_within_a_frame_is_an_error() {
         let (mut near, mut far) = tokio::io::duplex(64);
         async {
             near.write_all(&[5, 0, 0, 0, b'h']).await.expect("room");

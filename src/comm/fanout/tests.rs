@@ -49,9 +49,9 @@ fn missing_updates_are_reported_by_topic_and_late_ones_still_open() {
         let [mut sender, mut receiver] = [1, 2].map(|n| member(&env, n, 1));
         let posts: Vec<_> = (0..6).map(|n| seal(&mut sender, &closed(n))).collect();
         let presence = seal(&mut sender, &PRESENCE);
-        assert_eq!(missed(&mut receiver, &posts[1]), 0, "who joins late lacks nothing");
+        assert_eq!(missed(&mut receiver, &posts[1]), 0, "a late joiner has missed nothing");
         assert_eq!(missed(&mut receiver, &posts[2]), 0);
-        assert_eq!(missed(&mut receiver, &presence), 0, "topics count apart");
+        assert_eq!(missed(&mut receiver, &presence), 0, "topics are counted separately");
         assert_eq!(missed(&mut receiver, &posts[5]), 2);
         assert_eq!(missed(&mut receiver, &posts[4]), 0);
         let next = seal(&mut sender, &closed(9));
@@ -117,7 +117,10 @@ fn counted_senders_are_bounded() {
         let mut newcomer = Fanout::new(&env, node(7), 1, epoch_of(1, 2), 4);
         assert_eq!(missed(&mut receiver, &seal(&mut newcomer, &PRESENCE)), 0);
         assert_eq!(receiver.senders.len(), 4);
-        assert!(!receiver.senders.contains_key(&node(2)), "the longest unheard is forgotten");
+        assert!(
+            !receiver.senders.contains_key(&node(2)),
+            "the sender idle for longest is forgotten"
+        );
     });
 }
 

@@ -156,7 +156,7 @@ fn worker_joins_once_with_a_token_and_returns_with_its_own_guard() {
         assert_eq!(Some(guard.expose()), received.guard.as_ref().map(Guard::expose));
         assert!(cast.policy.bearers_sha256.lock().expect("one thread").is_empty());
 
-        // The token is used up as a bearer, and still good as a guard.
+        // The token no longer enrols a node, but still works as a guard.
         assert!(cast.meet(&env).await.0.is_ok());
         cast.policy.guards = vec![(GuardId::Node(cast.params.identity.node()), guard.clone())];
         cast.params.credential = Credential::Own(guard);
@@ -183,7 +183,7 @@ fn expelled_node_is_refused_as_itself_and_under_its_old_token() {
         assert!(matches!(accepted, Err(HandshakeError::NotAdmitted { .. })));
         assert!(matches!(dialled, Err(HandshakeError::Ended)));
 
-        // Revoked: it does not even count as a guard.
+        // Revoked: it does not work as a guard either.
         cast.policy.guards.clear();
         let (accepted, dialled) = cast.meet(&env).await;
         assert!(matches!(accepted, Err(HandshakeError::UnknownGuard { .. })));
@@ -267,7 +267,7 @@ fn ten_thousand_half_open_handshakes_hold_a_bounded_number_of_slots() {
             let from = format!("host-{}:{nth}", nth % 3);
             let Some(permit) = cast.connections.take(&from) else { continue };
             let (near, mut far) = tokio::io::duplex(64);
-            // A Hello of the longest kind that never comes to its end.
+            // A Hello of the greatest length that is never completed.
             far.write_all(&(PLAIN_LEN_MAX as u32).to_le_bytes()).await.expect("room");
             kept.push(far);
             let (of_task, cast) = (env.clone(), Arc::clone(&cast));

@@ -1,19 +1,20 @@
-//! Whether the peer lives: three points in time and the one timer that judges them.
+//! Check that the peer is alive: three points in time, and one timer that compares them with
+//! their limits.
 //!
-//! Setting a point costs a store, so that traffic arms no timers: the watch sleeps until the
-//! earliest time at which something could be wrong, looks, and sleeps again.
+//! Setting a point is one atomic store and arms no timer: the watch sleeps until the earliest
+//! time at which a limit could be exceeded, checks, and sleeps again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{LinkEnd, LinkLimits};
 use crate::{env::Env, model::time::Mono};
 
-/// So many times `silence` may pass until a record that began is whole.
+/// Limit on the time from a record's first byte to its last, as a multiple of `silence`.
 const RECORD_SILENCES_MAX: u32 = 8;
 
 const NEVER: u64 = u64::MAX;
 
-/// A point in time, or none.
+/// Point in time, or none.
 #[derive(Debug)]
 pub(super) struct Since(AtomicU64);
 
@@ -22,12 +23,12 @@ impl Since {
         Self(AtomicU64::new(NEVER))
     }
 
-    /// Sets it.
+    /// Sets the point.
     pub(super) fn set(&self, at: Mono) {
         self.0.store(at.as_ns(), Ordering::Relaxed);
     }
 
-    /// Forgets it.
+    /// Clears the point.
     pub(super) fn clear(&self) {
         self.0.store(NEVER, Ordering::Relaxed);
     }
@@ -38,19 +39,19 @@ impl Since {
     }
 }
 
-/// What reader and writer note and the watch judges.
+/// Points in time that the reader and the writer set and [`watch`] checks.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
-    /// The last byte came; none while this side does not read.
+    /// Arrival of the last byte; none while this side does not read.
     pub(super) heard: Since,
-    /// The record that is not whole yet began.
+    /// Start of the record that is still incomplete.
     pub(super) record: Since,
-    /// The peer last took a byte of what is being written; none while nothing is.
+    /// Time at which the peer last took a byte of what is being written; none while nothing is.
     pub(super) writing: Since,
 }
 
 impl Heartbeat {
-    /// Of a link that begins now.
+    /// Makes the points of a link that starts now.
     pub(super) fn beginning(now: Mono) -> Self {
         let heartbeat =
             Self { heard: Since::none(), record: Since::none(), writing: Since::none() };
@@ -59,7 +60,8 @@ impl Heartbeat {
     }
 }
 
-/// Ready when the peer is silent, stalled or never finishes.
+/// Waits until the peer is silent, stalled or has not finished a record in time, and returns
+/// that end.
 pub(super) async fn watch(env: &Env, heartbeat: &Heartbeat, limits: &LinkLimits) -> LinkEnd {
     let silence = limits.silence();
     loop {

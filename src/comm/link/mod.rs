@@ -1,18 +1,21 @@
-//! A link: calls, direct messages, publishes and heartbeats over one secured stream.
+//! Link between two nodes: calls, direct messages, publishes and heartbeats over one secured
+//! stream.
 //!
 //! One task per link reads, writes and watches; handles and [`Responder`]s reach it through a
 //! [`LinkState`](state::LinkState) under a lock that is never held over an await.
 //!
-//! 1. One record carries one frame. The first thing said is a heartbeat.
-//! 2. Nothing of [`Link`] or [`Responder`] waits for room: what does not fit is refused.
-//! 3. When the node does not take its events the reader stops reading, and so the peer's
-//!    writer in the end; heartbeats still go out, and the peer is not called silent meanwhile.
-//! 4. A peer of which no byte came for `silence` is [`LinkEnd::Silent`]; one that takes no byte
-//!    for `stall_timeout`, or does not finish a record, is [`LinkEnd::Broken`].
-//! 5. A call given up before its frame left is never sent; later it is cancelled. An answer
-//!    that comes later still is ignored, one to a call that was never made is a violation.
-//! 6. Who closes says so in a last record, after all that was queued before it, and then waits
-//!    for the peer to end the stream, so that no reset overtakes the close.
+//! 1. One record carries one frame. The first frame sent is a heartbeat.
+//! 2. No method of [`Link`] or [`Responder`] waits for room: what does not fit is refused.
+//! 3. When the node does not take its events, the reader stops reading, and in the end the
+//!    peer's writer stops too. Heartbeats still go out, and the peer does not count as silent
+//!    meanwhile.
+//! 4. A peer that sends no byte for `silence` is [`LinkEnd::Silent`]; one that takes no byte for
+//!    `stall_timeout`, or does not finish a record, is [`LinkEnd::Broken`].
+//! 5. A call that is given up before its frame was sent is never sent; a later one is cancelled.
+//!    An answer that still arrives is ignored; an answer to a call that was never made is a
+//!    violation.
+//! 6. The side that closes says so in a last record, after all that was queued before it. It
+//!    then waits for the peer to end the stream, so that no reset overtakes the close.
 
 mod heartbeat;
 mod reader;
@@ -46,32 +49,35 @@ use crate::{
     },
 };
 
-/// The bounds of one link.
+/// Bounds of one link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkLimits {
-    /// Between two heartbeats of ours.
+    /// Time between two heartbeats that this side sends.
     pub heartbeat_interval: Duration,
-    /// So many intervals without a byte are silence.
+    /// Number of intervals without a byte after which the peer counts as silent.
     pub heartbeats_missed_max: u32,
-    /// Frames that wait to be sent; responses and cancels have room of their own beyond.
+    /// Bound on the frames that wait to be sent; responses and cancels have room of their own
+    /// beyond.
     pub outgoing_frames_max: usize,
-    /// Bytes that wait to be sent; at least [`FRAME_LEN_MAX`], and twice that for responses.
+    /// Bound on the bytes that wait to be sent; at least [`FRAME_LEN_MAX`], and twice that for
+    /// responses.
     pub outgoing_bytes_max: usize,
-    /// Calls under way, each way. The same on all nodes: a peer with more breaks the protocol.
+    /// Bound on the calls under way, each way. The same on all nodes: a peer with more violates
+    /// the protocol.
     pub in_flight_max: usize,
-    /// For how long the peer may take no byte.
+    /// Time for which the peer may take no byte.
     pub stall_timeout: Duration,
-    /// For how long a close may take, and then the end of the stream.
+    /// Time that a close may take, and then the end of the stream.
     pub close_timeout: Duration,
-    /// After how long a direction goes on with its next key.
+    /// Time after which a direction changes to its next key.
     pub rekey_interval: Duration,
 }
 
 impl LinkLimits {
-    /// Calls under way each way, on every node.
+    /// Bound on the calls under way each way, on every node.
     pub const IN_FLIGHT_MAX: usize = 1024;
 
-    /// The limits that go with a node's settings.
+    /// Returns the limits that belong to a node's settings.
     #[must_use]
     pub fn of(config: &Config) -> Self {
         Self {
@@ -86,7 +92,7 @@ impl LinkLimits {
         }
     }
 
-    /// For how long no byte may come.
+    /// Returns the time without a byte after which the peer counts as silent.
     #[must_use]
     pub fn silence(&self) -> Duration {
         self.heartbeat_interval * self.heartbeats_missed_max
@@ -99,40 +105,41 @@ impl Default for LinkLimits {
     }
 }
 
-/// What a link tells its node.
+/// Event of a link, for its node.
 #[derive(Debug)]
 pub enum Incoming {
-    /// The peer wants an answer.
+    /// The peer called and waits for an answer.
     Request {
-        /// What it asks.
+        /// Request of the peer.
         request: Request,
-        /// Where the answer goes. Dropped without one, the peer's own deadline ends its call.
+        /// Sender of the answer. If it is dropped unused, the peer's own deadline ends its call.
         reply: Responder,
     },
-    /// A direct message.
+    /// The peer sent a direct message.
     Direct(Direct),
-    /// A sealed envelope, to be opened, or relayed as it is.
+    /// The peer published a sealed envelope, to be opened or relayed unchanged.
     Envelope(Bytes),
-    /// The topics that the peer wants from now on, instead of those before.
+    /// The peer subscribed to these topics; they replace the earlier ones.
     Subscribed(Vec<Topic>),
-    /// The peer's first heartbeat, and each one that says other things than the one before.
+    /// The peer sent its first heartbeat, or one that differs from the one before.
     Beat(Beat),
-    /// The last event of the link.
+    /// The link ended. This is its last event.
     Closed(LinkEnd),
 }
 
-/// How a link ended.
+/// Way in which a link ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEnd {
-    /// The peer closed it and said why.
+    /// The peer closed it and gave a reason.
     ClosedByPeer(Close),
     /// This side closed it.
     Closed(Close),
-    /// The stream ended or failed without a close, or the peer stopped taking or finishing.
+    /// The stream ended or failed without a close, or the peer stopped reading or left a record
+    /// unfinished.
     Broken(String),
-    /// Nothing was heard for too long.
+    /// No byte of the peer arrived for too long.
     Silent,
-    /// The peer broke the protocol; it was told so if it still listens.
+    /// The peer violated the protocol; this side told it so, if it still read.
     Violation(String),
 }
 
@@ -148,7 +155,7 @@ impl fmt::Display for LinkEnd {
     }
 }
 
-/// A message was not queued. The link is as it was.
+/// Error of a message that was not queued. The link is as it was.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum SendError {
     /// Too much waits to be sent already.
@@ -160,41 +167,42 @@ pub enum SendError {
     /// The call was cancelled, answered or lost before: nobody waits for this response.
     #[error("nobody waits for this response")]
     Unwanted,
-    /// It does not fit into a frame.
+    /// The message does not fit into a frame.
     #[error("cannot be sent: {0}")]
     TooLong(#[from] FrameError),
 }
 
-/// A call has no answer.
+/// Error of a call that got no answer.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum CallError {
-    /// Too many calls are under way, or too much waits to be sent. The peer heard nothing of it.
+    /// Too many calls are under way, or too much waits to be sent. The peer did not receive it.
     #[error("the link has no room for another call")]
     Full,
-    /// The link ended before the call left. The peer heard nothing of it.
+    /// The link ended before the request was sent. The peer did not receive it.
     #[error("the link is closed")]
     Closed,
-    /// The request does not fit into a frame. The peer heard nothing of it.
+    /// The request does not fit into a frame. The peer did not receive it.
     #[error("cannot be sent: {0}")]
     TooLong(#[from] FrameError),
-    /// No answer in the time given; the peer is told not to bother. It may have done it.
+    /// No answer arrived within the limit, and the call was cancelled. The peer may have done
+    /// the work.
     #[error("no answer in time")]
     TimedOut,
-    /// The link ended while the call was under way. The peer may have done it.
+    /// The link ended while the call was under way. The peer may have done the work.
     #[error("the link ended before the answer came")]
     Lost,
 }
 
 impl CallError {
-    /// Whether the peer cannot have begun what was asked.
+    /// Says whether the peer cannot have begun the work.
     #[must_use]
     pub const fn nothing_was_done(&self) -> bool {
         matches!(self, Self::Full | Self::Closed | Self::TooLong(_))
     }
 }
 
-/// A cheap handle on a link. When the last one of an open link is dropped, the link is cut:
-/// without a close record, and without a last event.
+/// Cheap handle on a link. Dropping the last handle of an open link cuts the link: without a
+/// close record, and without a last event.
 #[derive(Clone)]
 pub struct Link(Arc<Handle>);
 
@@ -206,7 +214,7 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // A close that was asked for, or is under way, goes on by itself; its time is bounded.
+        // A requested close goes on without a handle; its time is bounded.
         if !self.shared.state().cut() {
             return;
         }
@@ -217,7 +225,7 @@ impl Drop for Handle {
 }
 
 impl Link {
-    /// Starts talking on a secured stream. Events go to `incoming`, tagged with `id`.
+    /// Starts a link on a secured stream. Its events go to `incoming`, tagged with `id`.
     #[must_use]
     pub fn start(
         env: &Env,
@@ -237,35 +245,35 @@ impl Link {
         Self(Arc::new(Handle { env: env.clone(), shared, task: Some(task) }))
     }
 
-    /// Which link this is.
+    /// Returns the link's id.
     #[must_use]
     pub fn id(&self) -> LinkId {
         self.0.shared.id
     }
 
-    /// Who is at the other end.
+    /// Returns the node at the other end.
     #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.0.shared.peer
     }
 
-    /// Whether messages are still taken.
+    /// Says whether the link still takes messages.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.0.shared.state().is_open()
     }
 
-    /// Whether the peer subscribed to this topic.
+    /// Says whether the peer subscribed to this topic.
     #[must_use]
     pub fn wants(&self, topic: Topic) -> bool {
         self.0.shared.state().wants(topic)
     }
 
-    /// Asks the peer and waits for its answer, no longer than `limit`. Dropping the future
-    /// gives the call up.
+    /// Calls the peer and waits for its answer, at most for `limit`. Dropping the future cancels
+    /// the call.
     ///
     /// # Errors
-    /// [`CallError`]; [`CallError::nothing_was_done`] tells those apart that left nothing behind.
+    /// Any [`CallError`]; [`CallError::nothing_was_done`] tells the harmless ones apart.
     pub async fn call(&self, request: Request, limit: Duration) -> Result<Response, CallError> {
         let deadline_ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
         let bytes = frame::request(0, deadline_ms, &request)?;
@@ -300,7 +308,7 @@ impl Link {
         self.push(Outgoing::Envelope(envelope))
     }
 
-    /// Tells the peer which topics are wanted from now on, instead of those before.
+    /// Tells the peer which topics this side wants from now on; they replace the earlier ones.
     ///
     /// # Errors
     /// [`SendError`]: it was not queued.
@@ -308,15 +316,15 @@ impl Link {
         self.push(Outgoing::Frame(frame::subscribe(topics)?))
     }
 
-    /// Sets what the heartbeats say; a change is said at once.
+    /// Sets the content of the heartbeats; a change is sent at once.
     pub fn beat(&self, beat: Beat) {
         if self.0.shared.state().set_beat(beat) {
             self.0.shared.work.notify_one();
         }
     }
 
-    /// Ends the link with a word, after all that is queued. Nothing more is taken. The first
-    /// close counts.
+    /// Closes the link with a reason, after all that is queued. The link takes nothing more.
+    /// Only the first close has an effect.
     pub fn close(&self, close: Close) {
         if self.0.shared.state().close(close) {
             self.0.shared.work.notify_one();
@@ -337,7 +345,7 @@ impl fmt::Debug for Link {
     }
 }
 
-/// A call that its caller waits for.
+/// Call whose caller waits for the answer; dropping it cancels the call.
 struct PendingCall<'a> {
     shared: &'a Shared,
     id: frame::CallId,
@@ -351,7 +359,7 @@ impl Drop for PendingCall<'_> {
     }
 }
 
-/// The link's one task.
+/// Runs the link: reads, writes and watches until it ends, then reports the end.
 async fn run(
     env: Env,
     shared: Arc<Shared>,
@@ -386,18 +394,18 @@ async fn run(
                 reader.linger().await;
             }
         };
-        // The peer that does not take it, or does not end the stream, is cut.
+        // A peer that does not take it, or does not end the stream, is cut off.
         let _ = env.timeout(shared.limits.close_timeout, say).await;
     }
     drop((reader, writer));
-    // The node may be gone; then nobody wants to know.
+    // The node may be gone; then nobody needs the event.
     let _ = incoming.send((shared.id, Incoming::Closed(end))).await;
 }
 
-/// A close that takes too long with what is queued before it.
+/// Waits until a close takes too long to send what is queued before it.
 async fn overdue(env: &Env, shared: &Shared) -> LinkEnd {
     loop {
-        // Told once, when there is a close to find.
+        // Notified once, at the first close.
         shared.closing.notified().await;
         let close = shared.state().closing();
         if let Some(close) = close {

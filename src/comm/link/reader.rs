@@ -1,5 +1,5 @@
-//! The reading half: bytes to records to frames to events, in order, each check as early as
-//! it can be made.
+//! Reading half of a link: bytes to records to frames to events, in order, with each check as
+//! early as possible.
 
 use std::{future::poll_fn, sync::Arc, task::Poll};
 
@@ -17,10 +17,11 @@ use crate::{
     wire::{codec, frame::Frame},
 };
 
-/// Room for what one read brings; the rest of a longer record is read into its own place.
+/// Size of the read buffer in bytes; the rest of a longer record is read into its own buffer.
 const BUFFER_LEN: usize = 8 * 1024;
 
-/// After so many records others get a turn: a peer that never pauses must not hold the writer up.
+/// Number of records after which other tasks get a turn: a peer that never pauses must not hold
+/// up the writer.
 const RECORDS_PER_TURN: u32 = 16;
 
 type Events = mpsc::Sender<(LinkId, Incoming)>;
@@ -29,7 +30,7 @@ pub(super) struct Reader {
     half: ReadHalf<BoxStream>,
     opener: Opener,
     buffer: Box<[u8]>,
-    /// What was read and not looked at lies between these.
+    /// Range of `buffer` that was read and not yet processed.
     start: usize,
     end: usize,
     beat: Option<Beat>,
@@ -76,7 +77,7 @@ impl Reader {
         }
     }
 
-    /// The next record, opened.
+    /// Returns the next record, opened.
     async fn record(
         &mut self,
         env: &Env,
@@ -147,13 +148,13 @@ impl Reader {
         deliver(env, shared, events, event).await
     }
 
-    /// Reads and forgets until the peer ends the stream.
+    /// Reads and discards until the peer ends the stream.
     pub(super) async fn linger(&mut self) {
         while matches!(self.half.read(&mut self.buffer).await, Ok(1..)) {}
     }
 }
 
-/// How many bytes came.
+/// Returns the number of bytes read, or the end of the link.
 fn heard(read: std::io::Result<usize>) -> Result<usize, LinkEnd> {
     match read {
         Ok(0) => Err(broken("the stream ended without a close")),
@@ -162,7 +163,7 @@ fn heard(read: std::io::Result<usize>) -> Result<usize, LinkEnd> {
     }
 }
 
-/// Hands the node an event, waiting for room; the peer is not judged by that time.
+/// Delivers an event to the node, waiting for room. The peer does not count as silent meanwhile.
 async fn deliver(
     env: &Env,
     shared: &Shared,
@@ -182,7 +183,7 @@ async fn deliver(
     }
 }
 
-/// Ready at the next poll.
+/// Yields to the executor once.
 async fn yield_once() {
     let mut gave = false;
     poll_fn(|waker| {

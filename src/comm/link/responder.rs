@@ -1,4 +1,5 @@
-//! What a link's task, its handles and the calls that it serves share.
+//! State that a link's task, its handles and the calls that it serves share; and the handle that
+//! answers one call.
 
 use std::{
     fmt,
@@ -14,15 +15,15 @@ use crate::{
     wire::frame::{self, CallId},
 };
 
-/// The parts of a link that outlive a poll.
+/// Shared state of a link.
 pub(super) struct Shared {
     pub(super) id: LinkId,
     pub(super) peer: Peer,
     pub(super) limits: LinkLimits,
     pub(super) heartbeat: Heartbeat,
-    /// Something is to be written.
+    /// Signal that something waits to be written.
     pub(super) work: Notify,
-    /// A close was asked for.
+    /// Signal that the link is to be closed.
     pub(super) closing: Notify,
     state: Mutex<LinkState>,
 }
@@ -39,7 +40,7 @@ impl Shared {
     }
 }
 
-/// Answers one call of the peer, once.
+/// Handle that answers one call of the peer, once.
 pub struct Responder {
     shared: Arc<Shared>,
     id: CallId,
@@ -62,13 +63,13 @@ impl Responder {
         Ok(())
     }
 
-    /// Whether nobody waits for the answer any more.
+    /// Says whether nobody waits for the answer any more.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         !self.shared.state().is_serving(self.id)
     }
 
-    /// Until when the caller waits at most, by this node's clock. A hint.
+    /// Returns the time until which the caller waits at most, by this node's clock. A hint.
     #[must_use]
     pub const fn deadline(&self) -> Mono {
         self.deadline

@@ -1,10 +1,11 @@
-//! The link's table: what waits to be sent, which calls are under way. No I/O, no clock.
+//! State of a link: the queue of what waits to be sent, and the calls under way. No I/O, no
+//! clock.
 //!
-//! 1. Ids of calls leave in ascending order and are never used twice.
-//! 2. A call is in `calls` from its queueing to its answer, giving up or the link's end.
+//! 1. Ids of calls are sent in ascending order and are never used twice.
+//! 2. A call is in `calls` from its queueing until it is answered, is given up, or the link ends.
 //! 3. At most `in_flight_max` calls are under way each way.
-//! 4. Messages, envelopes and requests that wait are at most `frames_max` and `bytes_max`;
-//!    responses may take as much again; cancels are at most one for each call that left.
+//! 4. The messages, envelopes and requests that wait are at most `frames_max` and `bytes_max`;
+//!    responses may take as much again; cancels are at most one for each call that was sent.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -21,17 +22,17 @@ use crate::{
     },
 };
 
-/// About how many bytes one [`LinkState::take`] hands out.
+/// Approximate number of bytes that one [`LinkState::take`] returns.
 const TAKE_BYTES: usize = 64 * 1024;
 
-/// What waits to be sent.
+/// Item that waits to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outgoing {
-    /// A frame.
+    /// Frame.
     Frame(Vec<u8>),
-    /// A call's frame, which is taken back when the call is given up.
+    /// Frame of a call; it is removed from the queue if the call is given up.
     Call(CallId, Vec<u8>),
-    /// A sealed envelope, shared with other links.
+    /// Sealed envelope, shared with other links.
     Envelope(Bytes),
 }
 
@@ -44,7 +45,7 @@ impl Outgoing {
     }
 }
 
-/// The peer did what no peer does.
+/// Violation of the protocol by the peer.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub(super) enum ProtocolViolation {
     #[error("call {id} after call {last}")]
@@ -64,12 +65,12 @@ enum Phase {
     Ended,
 }
 
-/// What the writer is handed besides frames.
+/// Result of [`LinkState::take`] besides the frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Taken {
-    /// What heartbeats say; `None` until the node said.
+    /// Content of the heartbeats; `None` until the node has set it.
     pub(super) beat: Option<Beat>,
-    /// Set when nothing waits and nothing more will.
+    /// Close to send, once the queue is empty.
     pub(super) close: Option<Close>,
 }
 
@@ -159,7 +160,7 @@ impl LinkState {
         Ok(id)
     }
 
-    /// The caller does not wait any more. Says whether there is something to send.
+    /// Gives up a call of this side. Says whether a cancel was queued.
     pub(super) fn give_up(&mut self, id: CallId) -> bool {
         if self.calls.remove(&id).is_none() {
             return false;
@@ -179,7 +180,7 @@ impl LinkState {
         true
     }
 
-    /// The peer answers a call.
+    /// Hands the peer's answer to the caller.
     pub(super) fn answer(
         &mut self,
         id: CallId,
@@ -189,13 +190,13 @@ impl LinkState {
             return Err(ProtocolViolation::NeverCalled { id });
         }
         if let Some(answer) = self.calls.remove(&id) {
-            // The caller may be giving up this very moment.
+            // The caller may give up at the same moment.
             let _ = answer.send(Ok(response));
         }
         Ok(())
     }
 
-    /// The peer calls.
+    /// Takes note of a call of the peer.
     pub(super) fn serve(&mut self, id: CallId) -> Result<(), ProtocolViolation> {
         if id <= self.last_served {
             return Err(ProtocolViolation::CallOutOfOrder { id, last: self.last_served });
@@ -208,7 +209,7 @@ impl LinkState {
         Ok(())
     }
 
-    /// The peer gives a call up.
+    /// Takes note that the peer gave up a call.
     pub(super) fn cancel(&mut self, id: CallId) -> Result<(), ProtocolViolation> {
         if id == 0 || id > self.last_served {
             return Err(ProtocolViolation::NeverServed { id });
@@ -217,7 +218,7 @@ impl LinkState {
         Ok(())
     }
 
-    /// Whether the peer still waits for this answer.
+    /// Says whether the peer still waits for this answer.
     pub(super) fn is_serving(&self, id: CallId) -> bool {
         self.serving.contains(&id)
     }
@@ -238,12 +239,12 @@ impl LinkState {
         Ok(())
     }
 
-    /// This call of the peer will have no answer.
+    /// Forgets a call of the peer that gets no answer.
     pub(super) fn abandon(&mut self, id: CallId) {
         self.serving.remove(&id);
     }
 
-    /// Says whether that is news.
+    /// Sets the content of the heartbeats. Says whether it changed.
     pub(super) fn set_beat(&mut self, beat: Beat) -> bool {
         self.beat.replace(beat) != Some(beat)
     }
@@ -256,7 +257,7 @@ impl LinkState {
         self.topics & bit(topic) != 0
     }
 
-    /// Moves what waits into `batch`, in order, about [`TAKE_BYTES`] of it.
+    /// Moves about [`TAKE_BYTES`] of the queue into `batch`, in order.
     pub(super) fn take(&mut self, batch: &mut Vec<Outgoing>) -> Taken {
         let mut bytes = 0;
         while bytes < TAKE_BYTES
@@ -269,12 +270,12 @@ impl LinkState {
         Taken { beat: self.beat, close: self.closing().filter(|_| batch.is_empty()) }
     }
 
-    /// Whether something waits to be sent.
+    /// Says whether something waits to be sent.
     pub(super) fn has_work(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// Takes nothing more. Says whether this is the first close.
+    /// Begins to close the link: it takes nothing more. Says whether this is the first close.
     pub(super) const fn close(&mut self, close: Close) -> bool {
         let first = self.is_open();
         if first {
@@ -292,7 +293,7 @@ impl LinkState {
         was_open
     }
 
-    /// Nothing is sent or heard any more. Calls end: unsent ones as never made.
+    /// Ends the link and all its calls: an unsent call as never made, a sent one as lost.
     pub(super) fn end(&mut self) {
         self.phase = Phase::Ended;
         for out in self.queue.drain(..) {
@@ -304,7 +305,7 @@ impl LinkState {
             }
         }
         self.queued_bytes = 0;
-        // Dropping what they wait on tells the others that theirs are lost.
+        // A dropped sender tells each remaining caller that its call is lost.
         self.calls.clear();
         self.serving.clear();
     }

@@ -1,5 +1,5 @@
-//! The writing half: frames to records to bytes, as many in one write as wait, flushed once
-//! per burst. Between them the heartbeats, also when nothing else goes out or all waits.
+//! Writing half of a link: frames to records to bytes, with all that waits in one write, flushed
+//! once per burst. Heartbeats go out between bursts, even when nothing else is sent.
 
 use std::{io, pin::pin};
 
@@ -20,10 +20,10 @@ use crate::{
     },
 };
 
-/// Room that is kept from burst to burst.
+/// Buffer capacity in bytes that is kept from burst to burst.
 const KEPT_LEN: usize = 128 * 1024;
 
-/// Nothing more can be written.
+/// Error of a writer that cannot go on.
 #[derive(Debug, Error)]
 pub(super) enum WriteError {
     #[error(transparent)]
@@ -40,11 +40,11 @@ pub(super) struct Writer {
     half: WriteHalf<BoxStream>,
     sealer: Sealer,
     keyed_at: Mono,
-    /// Whole records; `written` bytes of them are out. Survives a cancelled write, so that a
-    /// last record can follow.
+    /// Sealed records, of which `written` bytes are sent. A cancelled write keeps them, so that
+    /// a last record can follow.
     sealed: Vec<u8>,
     written: usize,
-    /// A published frame on its way into a record.
+    /// Buffer for the frame of an envelope, before it is sealed.
     scratch: Vec<u8>,
     batch: Vec<Outgoing>,
     said: Option<Beat>,
@@ -64,7 +64,7 @@ impl Writer {
         }
     }
 
-    /// Writes until the link is closed from this side, or breaks. Cancel-safe.
+    /// Writes until this side closes the link, or the stream fails. Cancel-safe.
     pub(super) async fn run(&mut self, env: &Env, shared: &Shared) -> LinkEnd {
         match self.pump(env, shared).await {
             Ok(close) => LinkEnd::Closed(close),
@@ -95,7 +95,7 @@ impl Writer {
             self.seal_batch()?;
             if !self.sealed.is_empty() {
                 self.write(env, &shared.heartbeat).await?;
-                // More may have come to wait meanwhile; only then comes the flush.
+                // Flush only once nothing more waits.
                 if shared.state().has_work() {
                     continue;
                 }
@@ -165,7 +165,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Says the last word, after what is sealed already, and ends this direction.
+    /// Sends the close record, after all that is already sealed, and ends this direction.
     pub(super) async fn finish(&mut self, close: Close) -> Result<(), WriteError> {
         self.sealer.seal(RecordKind::Close, &codec::encode(&close)?, &mut self.sealed)?;
         while self.written < self.sealed.len() {

@@ -84,7 +84,7 @@ proptest! {
     }
 
     #[test]
-    fn a_flipped_or_cut_frame_is_a_frame_or_an_error(frame in any_frame(), at in any::<prop::sample::Index>(), bit in 0..8u32, cut in any::<bool>()) {
+    fn flipped_or_cut_frame_decodes_or_is_an_error(frame in any_frame(), at in any::<prop::sample::Index>(), bit in 0..8u32, cut in any::<bool>()) {
         let mut bytes = frame.encode().expect("below the bound");
         let at = at.index(bytes.len());
         if cut {
@@ -97,7 +97,7 @@ proptest! {
 }
 
 #[test]
-fn an_envelope_shares_the_bytes_of_its_frame() {
+fn envelope_shares_the_bytes_of_its_frame() {
     let bytes = Bytes::from(Frame::Publish(Bytes::from_static(b"sealed")).encode().expect("short"));
     let Ok(Frame::Publish(envelope)) = Frame::decode(bytes.clone()) else { panic!("a publish") };
     assert_eq!(&envelope[..], b"sealed");
@@ -105,7 +105,7 @@ fn an_envelope_shares_the_bytes_of_its_frame() {
 }
 
 #[test]
-fn what_no_frame_is_says_why() {
+fn invalid_frame_is_refused_with_its_reason() {
     let decode = |bytes: &[u8]| Frame::decode(Bytes::copy_from_slice(bytes));
     assert_eq!(decode(&[]), Err(FrameError::Short));
     assert_eq!(decode(&[REQUEST, 1, 2]), Err(FrameError::Short));
@@ -119,7 +119,7 @@ fn what_no_frame_is_says_why() {
 }
 
 #[test]
-fn an_over_long_frame_is_refused_by_its_sender_and_by_its_receiver() {
+fn frame_over_the_bound_is_refused_by_sender_and_receiver() {
     let long = Request::Echo(vec![0; FRAME_LEN_MAX - 8]);
     assert!(matches!(request(1, 0, &long), Err(FrameError::Body { .. })));
     let envelope = Frame::Publish(Bytes::from(vec![0; FRAME_LEN_MAX]));
@@ -129,9 +129,9 @@ fn an_over_long_frame_is_refused_by_its_sender_and_by_its_receiver() {
     assert!(matches!(Frame::decode(bytes.into()), Err(FrameError::Body { .. })));
 }
 
-/// What is written here has been on the wire: a change is a new version of the protocol.
+/// Layout that nodes have sent to each other: a change of it is a new version of the protocol.
 #[test]
-fn the_layout_stands() {
+fn layout_is_unchanged() {
     let hex = |frame: Frame| hex::encode(frame.encode().expect("short"));
     assert_eq!(
         hex(Frame::Request { id: 1, deadline_ms: 1000, request: Request::Echo(vec![0xab]) }),

@@ -1,5 +1,5 @@
-//! Two tables and the line between them: whatever both nodes do, and however slow the line
-//! is, neither ever sees the other break the protocol.
+//! Two link states and the line between them: whatever both nodes do, and however slow the line
+//! is, neither ever sees the other violate the protocol.
 
 use proptest::prelude::*;
 
@@ -17,7 +17,8 @@ fn limits() -> LinkLimits {
 
 type Answer = oneshot::Receiver<Result<Response, CallError>>;
 
-/// One end: its table, the calls it waits for, those it serves, what is on its way from it.
+/// One end: its state, the calls it waits for, those it serves, and the frames on their way from
+/// it.
 struct End {
     state: LinkState,
     calls: Vec<(CallId, Answer)>,
@@ -40,7 +41,7 @@ impl End {
         }
     }
 
-    /// Writes what waits onto the line.
+    /// Moves the queue onto the line.
     fn write(&mut self) {
         let mut batch = Vec::new();
         self.state.take(&mut batch);
@@ -54,7 +55,7 @@ impl End {
         assert_eq!(self.state.queued_bytes, 0);
     }
 
-    /// Takes one frame off the other end's line.
+    /// Takes one frame from the other end's line.
     fn read(&mut self, other: &mut Self) -> Result<(), ProtocolViolation> {
         match other.line.pop_front() {
             Some(Frame::Request { id, .. }) => {
@@ -105,7 +106,7 @@ fn steps() -> impl Strategy<Value = Vec<(bool, Step)>> {
 
 proptest! {
     #[test]
-    fn neither_end_ever_sees_the_other_break_the_protocol(steps in steps()) {
+    fn ends_never_see_each_other_violate_the_protocol(steps in steps()) {
         let mut ends = [End::new(), End::new()];
         for (first, step) in steps {
             let [one, two] = &mut ends;

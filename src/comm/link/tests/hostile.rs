@@ -1,4 +1,4 @@
-//! A peer that breaks off, falls silent, or breaks the protocol.
+//! Links with a peer that breaks off, falls silent, or violates the protocol.
 
 use super::*;
 
@@ -9,7 +9,8 @@ fn violation(end: LinkEnd) -> String {
     }
 }
 
-/// What the link says when the peer does this, and that the peer is told.
+/// Returns the violation that the link reports after the peer does this; checks that the peer is
+/// told.
 fn breaks(act: impl AsyncFnOnce(&mut Raw)) -> String {
     run(async |env| {
         let (link, mut events, mut peer) = raw(&env, small());
@@ -29,7 +30,7 @@ fn breaks(act: impl AsyncFnOnce(&mut Raw)) -> String {
 }
 
 #[test]
-fn a_garbled_record_ends_the_link() {
+fn garbled_record_ends_the_link() {
     let why = breaks(async |peer| {
         let mut record = peer.record(&digest_frame());
         record[HEADER_LEN + 2] ^= 1;
@@ -39,7 +40,7 @@ fn a_garbled_record_ends_the_link() {
 }
 
 #[test]
-fn a_replayed_record_ends_the_link() {
+fn replayed_record_ends_the_link() {
     let why = breaks(async |peer| {
         let record = peer.record(&digest_frame());
         peer.write(&record).await;
@@ -49,7 +50,7 @@ fn a_replayed_record_ends_the_link() {
 }
 
 #[test]
-fn a_record_over_the_bound_ends_the_link_unread() {
+fn record_over_the_bound_ends_the_link_unread() {
     let why = breaks(async |peer| {
         let mut header = [0; HEADER_LEN];
         header[..4].copy_from_slice(&u32::MAX.to_be_bytes());
@@ -60,14 +61,14 @@ fn a_record_over_the_bound_ends_the_link_unread() {
 }
 
 #[test]
-fn an_unknown_frame_and_an_unknown_message_end_the_link() {
+fn unknown_frame_and_unknown_message_end_the_link() {
     let why = breaks(async |peer| {
         let record = peer.record(&[99, 1, 2, 3]);
         peer.write(&record).await;
     });
     assert_eq!(why, "unknown frame kind 99");
     let why = breaks(async |peer| {
-        // A direct message whose number no version has given out.
+        // A direct message with a number that no version uses.
         let record = peer.record(&[4, 250]);
         peer.write(&record).await;
     });
@@ -80,7 +81,7 @@ fn an_unknown_frame_and_an_unknown_message_end_the_link() {
 }
 
 #[test]
-fn calls_that_no_peer_makes_end_the_link() {
+fn invalid_call_ids_end_the_link() {
     let ask = |id| Frame::Request { id, deadline_ms: 5, request: echo(1) };
     let why = breaks(async |peer| {
         peer.say(&ask(7)).await;
@@ -102,7 +103,7 @@ fn calls_that_no_peer_makes_end_the_link() {
 }
 
 #[test]
-fn a_close_that_is_none_ends_the_link() {
+fn malformed_close_ends_the_link() {
     let why = breaks(async |peer| {
         let mut out = Vec::new();
         peer.sealer.seal(RecordKind::Close, &[77], &mut out).expect("short");
@@ -134,7 +135,7 @@ fn late_and_repeated_answers_are_ignored() {
 }
 
 #[test]
-fn a_peer_of_which_nothing_is_heard_is_silent_in_time() {
+fn peer_without_a_byte_becomes_silent_in_time() {
     run(async |env| {
         let (_link, mut events, mut peer) = raw(&env, small());
         env.sleep(SECOND).await;
@@ -146,7 +147,7 @@ fn a_peer_of_which_nothing_is_heard_is_silent_in_time() {
 }
 
 #[test]
-fn a_long_record_over_a_slow_line_is_not_silence_but_one_without_end_is_broken() {
+fn slow_long_record_is_not_silence_but_an_endless_one_is_broken() {
     run(async |env| {
         let (_link, mut events, mut peer) = raw(&env, small());
         let frame = Frame::Publish(vec![1; 10_000].into()).encode().expect("below the bound");
@@ -174,7 +175,7 @@ fn a_long_record_over_a_slow_line_is_not_silence_but_one_without_end_is_broken()
 }
 
 #[test]
-fn an_end_without_a_close_is_broken_also_when_only_half_closed() {
+fn end_without_a_close_is_broken_even_if_only_half_closed() {
     run(async |env| {
         let (_link, mut events, peer) = raw(&env, small());
         drop(peer);
@@ -185,14 +186,14 @@ fn an_end_without_a_close_is_broken_also_when_only_half_closed() {
         peer.stream.shutdown().await.expect("open");
         assert_eq!(end(&mut events).await, LinkEnd::Broken(why));
         assert_eq!(link.send(&digest(1)), Err(SendError::Closed));
-        // And the link's own end is gone too.
+        // The link's own end is closed too.
         let mut rest = Vec::new();
         peer.stream.read_to_end(&mut rest).await.expect("an end");
     });
 }
 
 #[test]
-fn a_peer_that_never_reads_is_given_up() {
+fn peer_that_never_reads_ends_the_link() {
     run(async |env| {
         let (link, mut events, mut peer) = raw(&env, small());
         let begin = env.now();
@@ -200,7 +201,7 @@ fn a_peer_that_never_reads_is_given_up() {
         while link.publish(piece.clone()).is_ok() {}
         let talks = async {
             loop {
-                // It is heard all the time; it just does not listen.
+                // The peer sends all the time but never reads.
                 peer.say(&Frame::Beat(Beat { reaches_store: true })).await;
                 env.sleep(SECOND / 4).await;
             }
@@ -218,7 +219,7 @@ fn a_peer_that_never_reads_is_given_up() {
 }
 
 #[test]
-fn a_close_does_not_wait_for_a_peer_that_never_reads() {
+fn close_does_not_wait_for_a_peer_that_never_reads() {
     run(async |env| {
         let (secured, _held) = secured_pair(1);
         let (link, mut events) = start(&env, 1, secured, small());
@@ -231,7 +232,7 @@ fn a_close_does_not_wait_for_a_peer_that_never_reads() {
 }
 
 #[test]
-fn a_link_whose_node_is_gone_ends() {
+fn link_ends_when_its_node_is_gone() {
     run(async |env| {
         let (_link, events, mut peer) = raw(&env, small());
         drop(events);
@@ -249,9 +250,9 @@ mod garbage {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Sealed garbage, and garbage that is not even sealed, end the link and nothing else.
+        /// Garbage, sealed or not, ends the link and nothing else.
         #[test]
-        fn ends_the_link_and_nothing_else(
+        fn garbage_ends_the_link_and_nothing_else(
             bytes in proptest::collection::vec(any::<u8>(), 5..400),
             sealed in any::<bool>(),
         ) {

@@ -1,4 +1,4 @@
-//! Two links on one pipe, or a link and a peer that does as the test likes.
+//! Tests of two links on one pipe, or of a link and a peer that the test controls.
 
 mod hostile;
 mod pair;
@@ -17,7 +17,8 @@ use crate::{
     wire::{codec, frame::Frame},
 };
 
-/// Both ends of a pipe that holds `room` bytes each way, secured: a master's, then a worker's.
+/// Returns both ends of a pipe that holds `room` bytes each way, secured: a master's, then a
+/// worker's.
 fn secured_pair(room: usize) -> (SecureStream, SecureStream) {
     let (near, far) = tokio::io::duplex(room);
     let (near_keys, far_keys) = record::pair_for_tests();
@@ -48,13 +49,13 @@ fn start(env: &Env, id: u64, secured: SecureStream, limits: LinkLimits) -> (Link
     (Link::start(env, LinkId(id), secured, limits, incoming), events)
 }
 
-/// A master's link and a worker's.
+/// Returns a master's link and a worker's.
 fn pair(env: &Env, limits: &LinkLimits) -> ((Link, Events), (Link, Events)) {
     let (near, far) = secured_pair(ROOM);
     (start(env, 1, near, limits.clone()), start(env, 2, far, limits.clone()))
 }
 
-/// The next event that is no heartbeat.
+/// Returns the next event that is not a heartbeat.
 async fn next(events: &mut Events) -> Incoming {
     loop {
         match events.recv().await.expect("no event after the last").1 {
@@ -64,7 +65,7 @@ async fn next(events: &mut Events) -> Incoming {
     }
 }
 
-/// How the link ends, whatever comes before.
+/// Returns the end of the link, whatever comes before.
 async fn end(events: &mut Events) -> LinkEnd {
     loop {
         if let Incoming::Closed(end) = next(events).await {
@@ -73,7 +74,7 @@ async fn end(events: &mut Events) -> LinkEnd {
     }
 }
 
-/// The request that comes next, and where its answer goes.
+/// Returns the next request and its responder.
 async fn asked(events: &mut Events) -> (Request, Responder) {
     match next(events).await {
         Incoming::Request { request, reply } => (request, reply),
@@ -81,14 +82,14 @@ async fn asked(events: &mut Events) -> (Request, Responder) {
     }
 }
 
-/// The far end of a link, in a test's hands.
+/// Other end of a link, controlled by a test.
 struct Raw {
     stream: BoxStream,
     sealer: Sealer,
     opener: Opener,
 }
 
-/// A link and the raw other end.
+/// Returns a link and its raw other end.
 fn raw(env: &Env, limits: LinkLimits) -> (Link, Events, Raw) {
     let (near, far) = secured_pair(ROOM);
     let (link, events) = start(env, 1, near, limits);
@@ -112,7 +113,7 @@ impl Raw {
         self.write(&record).await;
     }
 
-    /// The next frame that is no heartbeat, or the close.
+    /// Returns the next frame that is not a heartbeat, or the close.
     async fn hear(&mut self) -> Result<Frame, Close> {
         loop {
             let mut header = [0; HEADER_LEN];

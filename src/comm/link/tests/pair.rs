@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 use super::*;
 
 #[test]
-fn a_call_is_answered_and_answers_may_come_in_any_order() {
+fn call_is_answered_and_answers_may_come_in_any_order() {
     run(async |env| {
         let ((near, _near), (_far, mut far_events)) = pair(&env, &small());
         let calls = async { tokio::join!(near.call(echo(1), SECOND), near.call(echo(2), SECOND)) };
@@ -22,7 +22,7 @@ fn a_call_is_answered_and_answers_may_come_in_any_order() {
 }
 
 #[test]
-fn a_call_without_an_answer_times_out_is_cancelled_and_a_late_answer_is_ignored() {
+fn unanswered_call_times_out_and_is_cancelled_and_a_late_answer_is_ignored() {
     run(async |env| {
         let ((near, _near), (_far, mut far_events)) = pair(&env, &small());
         let before = env.now();
@@ -33,7 +33,7 @@ fn a_call_without_an_answer_times_out_is_cancelled_and_a_late_answer_is_ignored(
         env.sleep(SECOND).await;
         assert!(reply.is_cancelled());
         assert_eq!(reply.send(&Response::NotServed), Err(SendError::Unwanted));
-        // The link is as good as before.
+        // The link still works.
         let (answer, ()) = tokio::join!(near.call(echo(2), SECOND), async {
             let (_, reply) = asked(&mut far_events).await;
             assert_eq!(reply.send(&Response::Echo(vec![2])), Ok(()));
@@ -58,7 +58,7 @@ fn calls_beyond_the_bound_are_refused_at_once_and_room_comes_back() {
         let full = answers.iter().filter(|answer| **answer == Err(CallError::Full)).count();
         assert_eq!((full, answers[4].clone()), (1, Err(CallError::Full)));
         assert!(CallError::Full.nothing_was_done());
-        // All timed out: both sides count none under way, though nobody answered.
+        // All timed out: both sides count no call under way, even without an answer.
         let again = async { tokio::join!(near.call(echo(9), SECOND), asked(&mut far_events)) };
         let (_, (request, _)) = again.await;
         assert_eq!(request, echo(9));
@@ -67,10 +67,10 @@ fn calls_beyond_the_bound_are_refused_at_once_and_room_comes_back() {
 }
 
 #[test]
-fn what_does_not_fit_the_queue_is_refused_and_the_rest_arrives_in_order() {
+fn full_queue_refuses_messages_and_the_queued_ones_arrive_in_order() {
     run(async |env| {
         let ((near, _near), (_far, mut far_events)) = pair(&env, &small());
-        // The link's task has had no turn yet, so nothing leaves meanwhile.
+        // The link's task has not run yet, so nothing is sent meanwhile.
         for n in 0..8 {
             assert_eq!(near.send(&digest(n)), Ok(()));
         }
@@ -87,7 +87,7 @@ fn what_does_not_fit_the_queue_is_refused_and_the_rest_arrives_in_order() {
 }
 
 #[test]
-fn bytes_that_wait_are_bounded_too() {
+fn queued_bytes_are_bounded() {
     run(async |env| {
         let limits = LinkLimits { outgoing_bytes_max: FRAME_LEN_MAX, ..LinkLimits::default() };
         let ((near, _near), _far) = pair(&env, &limits);
@@ -102,7 +102,7 @@ fn bytes_that_wait_are_bounded_too() {
 }
 
 #[test]
-fn an_envelope_arrives_as_it_was_and_subscriptions_are_remembered() {
+fn envelope_arrives_unchanged_and_subscriptions_are_remembered() {
     run(async |env| {
         let ((near, _near), (far, mut far_events)) = pair(&env, &small());
         assert_eq!(near.subscribe(&[Topic::Board, Topic::Keys]), Ok(()));
@@ -128,14 +128,14 @@ fn heartbeats_keep_an_idle_link_alive_and_tell_changes_at_once() {
         let changed = far_events.recv().await;
         assert!(matches!(changed, Some((_, Incoming::Beat(Beat { reaches_store: true })))));
         assert_eq!(env.now(), before);
-        // An hour of beats that all say the same is one event.
+        // An hour of equal heartbeats is one event.
         near_events.recv().await.expect("the first beat");
         assert!(near_events.try_recv().is_err());
     });
 }
 
 #[test]
-fn a_close_comes_after_all_that_was_queued_and_ends_both() {
+fn close_comes_after_all_that_was_queued_and_ends_both() {
     run(async |env| {
         let ((near, mut near_events), (far, mut far_events)) = pair(&env, &small());
         for n in 0..5 {
@@ -158,14 +158,14 @@ fn a_close_comes_after_all_that_was_queued_and_ends_both() {
 }
 
 #[test]
-fn a_close_is_said_even_if_its_link_is_dropped_and_a_drop_alone_is_a_break() {
+fn close_is_sent_after_its_link_is_dropped_and_a_drop_alone_is_a_break() {
     run(async |env| {
         let ((near, _near), (_far, mut far_events)) = pair(&env, &small());
         near.close(BYE);
         drop(near);
         assert_eq!(end(&mut far_events).await, LinkEnd::ClosedByPeer(BYE));
 
-        // Also while the close is on its way already, behind what the peer is slow to take.
+        // Also while the close is already queued behind data that the peer takes slowly.
         let limits = LinkLimits { close_timeout: 60 * SECOND, ..small() };
         let ((near, _near), (_far, mut far_events)) = pair(&env, &limits);
         for _ in 0..8 {
@@ -187,7 +187,7 @@ fn a_close_is_said_even_if_its_link_is_dropped_and_a_drop_alone_is_a_break() {
 }
 
 #[test]
-fn a_call_under_way_is_lost_with_its_link_and_one_that_never_left_was_not_made() {
+fn sent_call_is_lost_with_its_link_and_an_unsent_one_was_not_made() {
     run(async |env| {
         let ((near, _near), (far, mut far_events)) = pair(&env, &small());
         let (answer, ()) = tokio::join!(near.call(echo(1), SECOND), async {
@@ -198,7 +198,7 @@ fn a_call_under_way_is_lost_with_its_link_and_one_that_never_left_was_not_made()
         assert_eq!(answer, Err(CallError::Lost));
         assert!(!CallError::Lost.nothing_was_done());
 
-        // This pipe holds nothing: the call is stuck behind the first heartbeat.
+        // This pipe has almost no room: the call waits behind the first heartbeat.
         let (secured, _held) = secured_pair(1);
         let (near, _near) = start(&env, 3, secured, small());
         env.sleep(SECOND).await;
@@ -207,7 +207,7 @@ fn a_call_under_way_is_lost_with_its_link_and_one_that_never_left_was_not_made()
 }
 
 #[test]
-fn a_call_given_up_before_it_left_is_never_sent() {
+fn unsent_call_that_is_given_up_is_never_sent() {
     run(async |env| {
         let ((near, _near), (_far, mut far_events)) = pair(&env, &small());
         let mut call = Box::pin(near.call(echo(1), SECOND));
@@ -219,7 +219,7 @@ fn a_call_given_up_before_it_left_is_never_sent() {
 }
 
 #[test]
-fn a_slow_node_slows_its_peer_down_and_loses_nothing_while_heartbeats_go_on() {
+fn slow_node_slows_its_peer_and_loses_nothing_while_heartbeats_continue() {
     run(async |env| {
         let limits = LinkLimits { stall_timeout: 3600 * SECOND, ..LinkLimits::default() };
         let ((near, mut near_events), (far, mut far_events)) = pair(&env, &limits);
@@ -231,7 +231,7 @@ fn a_slow_node_slows_its_peer_down_and_loses_nothing_while_heartbeats_go_on() {
             }
             env.sleep(SECOND).await;
         }
-        // Far took none of it. What near still says reaches nobody, but far itself is heard.
+        // The far node took no event: what near sends reaches nobody, but far can still send.
         assert!(near.is_open() && far.is_open());
         far.beat(Beat { reaches_store: true });
         loop {
@@ -248,7 +248,7 @@ fn a_slow_node_slows_its_peer_down_and_loses_nothing_while_heartbeats_go_on() {
 }
 
 #[test]
-fn keys_change_over_a_day_and_nobody_notices() {
+fn keys_change_over_a_day_without_loss() {
     run(async |env| {
         let ((near, _near), (_far, mut far_events)) = pair(&env, &small());
         for n in 0..24 {
