@@ -4,6 +4,7 @@
 //! [`Env`](env::Env). `ARCHITECTURE.md` draws the layers.
 #![forbid(unsafe_code)]
 
+pub mod api;
 #[cfg(feature = "net")]
 pub mod client;
 pub mod comm;

@@ -13,11 +13,9 @@ use std::{
 };
 
 use chatchat::{
-    client::{
-        Delivery, Failure, Reply, Request, StreamEnd, Witness,
-        shapes::{PostShape, PostState},
-    },
-    model::ids::{BoardName, Cursor, PostId, PostText, UserId},
+    api::PostState,
+    client::{Delivery, Failure, Reply, Request, StreamEnd, Witness},
+    model::ids::{BoardName, Cursor, Post, PostId, PostText, UserId},
 };
 
 /// The observer's clock: time since the run's start, the same for all people.
@@ -111,7 +109,7 @@ impl Operation {
 
     /// The post that it says is in its board, and when it said so.
     #[must_use]
-    pub fn committed(&self) -> Option<(Duration, &PostShape)> {
+    pub fn committed(&self) -> Option<(Duration, &Post)> {
         match self.reply()? {
             (at, Reply::Posted(post) | Reply::Fate(Some(PostState::Committed(post)))) => {
                 Some((at, post))

@@ -14,12 +14,10 @@ use rand_chacha::{ChaCha20Rng, rand_core::Rng};
 use tokio::sync::oneshot;
 
 use crate::{
-    client::{
-        Api, Delivery, Failure, Follow, Limits, Problem, Reply, Request, Roster, StreamEnd,
-        shapes::{PostShape, SessionOpened},
-    },
+    api::{Problem, ProblemType, SessionOpened},
+    client::{Api, Delivery, Failure, Follow, Limits, Reply, Request, Roster, StreamEnd},
     env::Env,
-    model::ids::{BoardName, Cursor, PostId, PostText, UserName},
+    model::ids::{BoardName, Cursor, Post, PostId, PostText, UserName},
 };
 
 /// Looks on: every try of every call and every stream, as it begins and as it ends. What begins
@@ -103,7 +101,7 @@ struct Draft {
     id: PostId,
     text: PostText,
     /// Its writer, who may have stopped waiting.
-    tell: oneshot::Sender<Result<PostShape, Failure>>,
+    tell: oneshot::Sender<Result<Post, Failure>>,
 }
 
 /// Tells the witness of a try whose future is dropped.
@@ -320,14 +318,14 @@ impl ChatClient {
         board: &BoardName,
         id: PostId,
         text: PostText,
-    ) -> Result<PostShape, Failure> {
+    ) -> Result<Post, Failure> {
         let (tell, mut told) = oneshot::channel();
         let turn = {
             let mut state = self.state();
             let outbox = state.outbox.entry(board.clone()).or_default();
             if outbox.drafts.len() >= DRAFTS_MAX {
                 let detail = format!("{DRAFTS_MAX} posts wait in the outbox");
-                let problem = Problem { detail, ..Problem::default() };
+                let problem = Problem::new(ProblemType::Overloaded, detail);
                 return Err(Failure::Busy { status: 429, problem, retry_after: None });
             }
             outbox.drafts.push_back(Draft { id, text, tell });
@@ -373,7 +371,7 @@ impl ChatClient {
     }
 
     /// Sends until the answer is final.
-    async fn settle(&self, post: Request) -> Result<PostShape, Failure> {
+    async fn settle(&self, post: Request) -> Result<Post, Failure> {
         let mut nth = 0;
         loop {
             match self.try_call(&post).await {

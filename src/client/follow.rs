@@ -3,12 +3,11 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    client::{
-        ChatClient, Delivery, EventStream, Failure, Request, StreamEnd, StreamEvent, Witness,
-        shapes::MasterInfo,
-    },
+    api::{ByeEvent, HelloEvent, MastersEvent, StreamEvent},
+    client::{ChatClient, Delivery, EventStream, Failure, Request, StreamEnd, Witness},
     model::{
         ids::{BoardName, Cursor, Seq, StoreEpoch},
+        stream::ByeReason,
         time::Mono,
     },
 };
@@ -47,7 +46,7 @@ pub struct Follow {
     /// Tries since a stream last delivered something.
     tries: u32,
     /// What the master said before it ended the stream.
-    bye: Option<(String, Vec<MasterInfo>, Duration)>,
+    bye: Option<ByeEvent>,
     over: Option<String>,
 }
 
@@ -192,15 +191,13 @@ impl Follow {
             self.cursor = Some(cursor);
         }
         match &event {
-            StreamEvent::Hello { masters, .. } | StreamEvent::Masters { masters } => {
+            StreamEvent::Hello(HelloEvent { masters, .. })
+            | StreamEvent::Masters(MastersEvent { masters }) => {
                 let told: Vec<_> = masters.iter().map(|master| master.http.clone()).collect();
                 self.client.with_roster(|roster| roster.on_told(told));
             }
             StreamEvent::Beat => self.answer_beat(),
-            StreamEvent::Bye { reason, to, retry_ms } => {
-                let wait = Duration::from_millis(*retry_ms).min(BYE_MAX);
-                self.bye = Some((reason.clone(), to.clone(), wait));
-            }
+            StreamEvent::Bye(bye) => self.bye = Some(bye.clone()),
             _ => {}
         }
         (!is_repeat).then_some(event)
@@ -233,13 +230,16 @@ impl Follow {
     /// Goes where the `bye` said, or on to the next master.
     async fn on_end(&mut self, master: &str) {
         match self.bye.take() {
-            Some((reason, ..)) if reason == "logged-out" => self.over = Some(reason),
-            Some((reason, to, wait)) => {
+            Some(ByeEvent { reason: reason @ ByeReason::LoggedOut, .. }) => {
+                self.over = Some(reason.to_string());
+            }
+            Some(ByeEvent { reason, to, retry_ms }) => {
                 // A slow reader may stay; who is turned away goes elsewhere if there is one.
-                let other = to.iter().find(|next| next.http != master && reason != "slow");
+                let other = to.iter().find(|next| next.http != master && reason != ByeReason::Slow);
                 if let Some(next) = other {
                     self.client.with_roster(|roster| roster.move_to(&next.http));
                 }
+                let wait = Duration::from_millis(retry_ms).min(BYE_MAX);
                 self.client.env().sleep(wait).await;
             }
             None => self.client.with_roster(|roster| roster.on_failed(master)),

@@ -14,13 +14,14 @@ use std::time::Duration;
 pub use hyper::Method;
 use thiserror::Error;
 
+use crate::api::Problem;
+
 mod api;
 mod chat;
 mod exchange;
 mod follow;
 mod request;
 mod roster;
-pub mod shapes;
 mod sse;
 mod stream;
 #[cfg(test)]
@@ -32,8 +33,7 @@ pub use exchange::Answer;
 pub use follow::{Follow, Seen};
 pub use request::{Reply, Request, Wanted};
 pub use roster::Roster;
-pub use shapes::Problem;
-pub use stream::{Delivery, EventStream, StreamEnd, StreamEvent};
+pub use stream::{Delivery, EventStream, StreamEnd};
 
 /// How long a client waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 use crate::{
+    api::{
+        BoardList, Cluster, ClusterState, PostList, PostState, Problem, SessionOpened,
+        SessionRestored, UserList,
+    },
     client::{
         Failure, Limits,
         exchange::{Answer, Asked},
-        shapes::{
-            BoardList, ClusterShape, ClusterState, PostList, PostShape, PostState, Problem,
-            SessionOpened, SessionRestored, UserList,
-        },
     },
     model::{
-        ids::{BoardName, PostId, PostText, Seq, UserName},
+        ids::{BoardName, Post, PostId, PostText, Seq, UserName},
         rows::Range,
     },
 };
@@ -114,7 +114,7 @@ pub enum Reply {
     /// The boards.
     Boards(BoardList),
     /// The post is in its board.
-    Posted(PostShape),
+    Posted(Post),
     /// The post waits on so many disks for the store.
     Pending {
         /// How many.
@@ -127,7 +127,7 @@ pub enum Reply {
     /// Who is active.
     Users(UserList),
     /// The cluster, for people.
-    Cluster(ClusterShape),
+    Cluster(Cluster),
     /// The cluster, for operators.
     ClusterState(Box<ClusterState>),
 }

@@ -8,79 +8,16 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
+    api::StreamEvent,
     client::{
         Failure, Limits,
         exchange::{Answer, Asked, Exchange, Streaming},
         request::Request,
-        shapes::{Consistency, MasterInfo, PostShape, UserShape},
         sse::{Parser, RawEvent},
     },
     env::{Env, TimedOut},
-    model::ids::{BoardName, Cursor, PostId},
+    model::ids::{BoardName, Cursor},
 };
-
-/// What a stream delivers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum StreamEvent {
-    /// The first event.
-    Hello {
-        /// The master that serves it.
-        node: MasterInfo,
-        /// All masters.
-        masters: Vec<MasterInfo>,
-        /// From where each board is delivered.
-        #[serde(with = "cursor_text")]
-        cursor: Cursor,
-        /// Between two beats.
-        beat_ms: u64,
-    },
-    /// A post.
-    Post(PostShape),
-    /// The fate of a post of the reader's own.
-    Pending {
-        /// Which.
-        id: PostId,
-        /// `pending`, `committed`, `cancelled`, `rejected`, `dead-letter`.
-        state: String,
-    },
-    /// Who is active.
-    Presence {
-        /// Active people across the system.
-        users: Vec<UserShape>,
-    },
-    /// Whether the master reaches the store.
-    State {
-        /// Strong if it does.
-        consistency: Consistency,
-    },
-    /// The list of masters changed.
-    Masters {
-        /// All of them.
-        masters: Vec<MasterInfo>,
-    },
-    /// There is a hole: what was delivered so far may lack posts.
-    Reset {
-        /// Why.
-        reason: String,
-    },
-    /// A sign of life.
-    Beat,
-    /// The last event.
-    Bye {
-        /// Why.
-        reason: String,
-        /// Masters to go to.
-        to: Vec<MasterInfo>,
-        /// When.
-        retry_ms: u64,
-    },
-    /// Of a later version.
-    Other {
-        /// Its name.
-        name: String,
-    },
-}
 
 /// An event with the cursor after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,21 +26,6 @@ pub struct Delivery {
     pub event: StreamEvent,
     /// From where to resume; `hello`, `post` and `reset` carry one.
     pub cursor: Option<Cursor>,
-}
-
-/// A cursor travels as its text.
-mod cursor_text {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    use crate::model::ids::Cursor;
-
-    pub(super) fn serialize<S: Serializer>(cursor: &Cursor, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(cursor)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Cursor, D::Error> {
-        String::deserialize(from)?.parse().map_err(D::Error::custom)
-    }
 }
 
 /// Why a stream is over. Its cursor resumes on any master.
@@ -198,8 +120,8 @@ impl EventStream {
         loop {
             if let Some(raw) = self.ready.pop_front() {
                 let delivery = read(&raw)?;
-                if let StreamEvent::Hello { beat_ms, .. } = delivery.event {
-                    let beat = Duration::from_millis(beat_ms.clamp(100, 60_000));
+                if let StreamEvent::Hello(hello) = &delivery.event {
+                    let beat = Duration::from_millis(hello.beat_ms.clamp(100, 60_000));
                     self.quiet_limit = quiet_limit(beat);
                 }
                 return Ok(delivery);
@@ -232,19 +154,6 @@ fn read(raw: &RawEvent) -> Result<Delivery, StreamEnd> {
         (Some(id), true) => Some(id.parse::<Cursor>().map_err(|why| garbled(why.to_string()))?),
         _ => None,
     };
-    let json = || {
-        serde_json::from_str::<serde_json::Value>(&raw.data).map_err(|why| garbled(why.to_string()))
-    };
-    let event = match raw.name.as_str() {
-        "beat" => StreamEvent::Beat,
-        name @ ("hello" | "post" | "pending" | "presence" | "state" | "masters" | "reset"
-        | "bye") => {
-            let mut value = json()?;
-            let object = value.as_object_mut().ok_or_else(|| garbled("no object".to_owned()))?;
-            object.insert("event".to_owned(), name.into());
-            serde_json::from_value(value).map_err(|why| garbled(why.to_string()))?
-        }
-        name => StreamEvent::Other { name: name.to_owned() },
-    };
+    let event = StreamEvent::read(&raw.name, &raw.data).map_err(|why| garbled(why.to_string()))?;
     Ok(Delivery { event, cursor })
 }

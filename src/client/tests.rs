@@ -7,8 +7,9 @@ use std::{
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{ChatClient, Failure, Limits, Roster, Seen, StreamEnd, StreamEvent, Unwatched};
+use super::{ChatClient, Failure, Limits, Roster, Seen, StreamEnd, Unwatched};
 use crate::{
+    api::{ProblemType, StreamEvent},
     env::{BoxStream, Env, TaskGuard, real::RealWorld},
     model::ids::{BoardName, PostId, Seq},
 };
@@ -170,13 +171,13 @@ async fn posts_stand_in_the_order_written_though_a_sender_was_dropped() {
 #[tokio::test]
 async fn a_refusal_is_final_and_says_why() {
     let env = env();
-    let problem = r#"{"type":"conflict","title":"the id stands for another text"}"#;
+    let problem = r#"{"type":"urn:chatchat:id-conflict","title":"the id stands for another text"}"#;
     let master = Scripted::start(&env, move |_, _| Act::Answer(422, "", problem.to_owned())).await;
     let client = client(&env, &[&master]);
     let refused =
         client.send(&BoardName::lobby(), client.new_post_id(), "x".parse().unwrap()).await;
     let Err(Failure::Refused { status: 422, problem }) = refused else { panic!("{refused:?}") };
-    assert_eq!((problem.name(), master.posts().len()), ("conflict", 1));
+    assert_eq!((problem.problem_type(), master.posts().len()), (Some(ProblemType::IdConflict), 1));
 }
 
 #[tokio::test]

@@ -19,13 +19,14 @@ use super::{
     api::{json, nothing_here, typed, wrong_method},
     auth::{self, Secret},
     headers,
-    problem::Problem,
+    problem::ErrorResponse,
     server::{self, Closing},
 };
 use crate::{
+    api::{ClusterState, ProblemType},
     config::Config,
     env::{Env, Listener},
-    node::handle::{ClusterView, MasterHandle, ReadError},
+    node::handle::{MasterHandle, ReadError},
 };
 
 /// Where the token is kept in a node's directory.
@@ -126,15 +127,18 @@ async fn operators_only(State(admin): State<Admin>, request: Request, next: Next
     if shows(&admin.0.params.token, request.headers()) {
         return next.run(request).await;
     }
-    Problem::new("no-session", "want Authorization: Bearer and the token of DATA/admin.token")
-        .into_response()
+    ErrorResponse::new(
+        ProblemType::NoSession,
+        "want Authorization: Bearer and the token of DATA/admin.token",
+    )
+    .into_response()
 }
 
 fn shows(token: &AdminToken, headers: &HeaderMap) -> bool {
     headers.get(header::AUTHORIZATION).and_then(auth::bearer).is_some_and(|shown| token.is(shown))
 }
 
-async fn view(admin: &Admin) -> Result<ClusterView, Problem> {
+async fn view(admin: &Admin) -> Result<ClusterState, ErrorResponse> {
     const LIMIT: Duration = Duration::from_secs(5);
     let Shared { env, handle, .. } = &*admin.0;
     let view = env.timeout(LIMIT, handle.cluster()).await;
@@ -142,14 +146,14 @@ async fn view(admin: &Admin) -> Result<ClusterView, Problem> {
 }
 
 /// `GET /api/v1/admin/cluster`
-async fn cluster(State(admin): State<Admin>) -> Result<Response, Problem> {
+async fn cluster(State(admin): State<Admin>) -> Result<Response, ErrorResponse> {
     Ok(json(StatusCode::OK, &view(&admin).await?))
 }
 
 /// `GET /metrics`
-async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
+async fn metrics(State(admin): State<Admin>) -> Result<Response, ErrorResponse> {
     const MIME: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     let text = admin.0.params.metrics.text(&view(&admin).await?);
-    let text = text.map_err(|why| Problem::new("broken", why.to_string()))?;
+    let text = text.map_err(|why| ErrorResponse::new(ProblemType::Broken, why.to_string()))?;
     Ok(typed(StatusCode::OK, MIME, text))
 }

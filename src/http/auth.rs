@@ -12,8 +12,9 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use rand_core::Rng;
 use sha2::{Digest, Sha256};
 
-use super::{App, problem::Problem};
+use super::{App, problem::ErrorResponse};
 use crate::{
+    api::ProblemType,
     env::Env,
     model::{
         ids::{SessionKey, UserId},
@@ -70,14 +71,15 @@ pub(super) struct Caller {
 }
 
 impl FromRequestParts<App> for Caller {
-    type Rejection = Problem;
+    type Rejection = ErrorResponse;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ErrorResponse> {
         let key = credentials(&parts.headers, app).await?.key();
         let session = app.read(app.handle().authenticate(key)).await.map_err(|why| match why {
-            ReadError::Unknown => {
-                Problem::new("unknown-session", "the session was closed, or never was")
-            }
+            ReadError::Unknown => ErrorResponse::new(
+                ProblemType::UnknownSession,
+                "the session was closed, or never was",
+            ),
             away => away.into(),
         })?;
         // Only after it is known: strangers cannot fill the table.
@@ -87,11 +89,15 @@ impl FromRequestParts<App> for Caller {
 }
 
 /// The token shown: the Authorization header's, else the cookie's.
-async fn credentials(headers: &HeaderMap, app: &App) -> Result<Secret, Problem> {
-    let malformed = || Problem::new("unknown-session", "the token is not one of ours");
+async fn credentials(headers: &HeaderMap, app: &App) -> Result<Secret, ErrorResponse> {
+    let malformed =
+        || ErrorResponse::new(ProblemType::UnknownSession, "the token is not one of ours");
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let token = bearer(value).ok_or_else(|| {
-            Problem::new("no-session", "want the header Authorization: Bearer TOKEN")
+            ErrorResponse::new(
+                ProblemType::NoSession,
+                "want the header Authorization: Bearer TOKEN",
+            )
         })?;
         return Secret::read(token).ok_or_else(malformed);
     }
@@ -101,7 +107,10 @@ async fn credentials(headers: &HeaderMap, app: &App) -> Result<Secret, Problem> 
             return Secret::read(token).ok_or_else(malformed);
         }
     }
-    Err(Problem::new("no-session", "want the header Authorization: Bearer TOKEN, or our cookie"))
+    Err(ErrorResponse::new(
+        ProblemType::NoSession,
+        "want the header Authorization: Bearer TOKEN, or our cookie",
+    ))
 }
 
 /// The token of `Bearer TOKEN`.
@@ -147,8 +156,11 @@ pub(super) async fn same_origin(State(()): State<()>, request: Request, next: Ne
     if safe || comes_from_here(request.headers()) {
         return next.run(request).await;
     }
-    Problem::new("foreign-origin", "only this origin's own page may write with its cookie")
-        .into_response()
+    ErrorResponse::new(
+        ProblemType::ForeignOrigin,
+        "only this origin's own page may write with its cookie",
+    )
+    .into_response()
 }
 
 fn comes_from_here(headers: &HeaderMap) -> bool {

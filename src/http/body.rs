@@ -9,7 +9,8 @@ use axum::{
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
-use super::{App, problem::Problem};
+use super::{App, problem::ErrorResponse};
+use crate::api::ProblemType;
 use crate::model::ids::{BoardName, PostId, PostText};
 
 /// From the end of the header to the end of the body.
@@ -27,29 +28,42 @@ pub(super) const POST_BODY_BYTES_MAX: usize = 6 * PostText::LEN_MAX + 1024;
 pub(super) struct JsonBody<T, const BYTES_MAX: usize = BODY_BYTES_MAX>(pub(super) T);
 
 impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<App> for JsonBody<T, BYTES_MAX> {
-    type Rejection = Problem;
+    type Rejection = ErrorResponse;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+    async fn from_request(request: Request, app: &App) -> Result<Self, ErrorResponse> {
         let named = request.headers().get(header::CONTENT_TYPE);
         let mime = named.and_then(|value| value.to_str().ok()).unwrap_or_default();
         let mime = mime.split(';').next().unwrap_or_default().trim();
         if !mime.eq_ignore_ascii_case("application/json") {
-            return Err(Problem::new("not-json", "want Content-Type: application/json"));
+            return Err(ErrorResponse::new(
+                ProblemType::NotJson,
+                "want Content-Type: application/json",
+            ));
         }
         let body = Limited::new(request.into_body(), BYTES_MAX).collect();
         let bytes = match app.env().timeout(BODY_TIMEOUT, body).await {
             Ok(Ok(collected)) => collected.to_bytes(),
             Ok(Err(why)) if why.is::<LengthLimitError>() => {
                 let detail = format!("the body is over {BYTES_MAX} bytes");
-                return Err(Problem::new("body-too-large", detail));
+                return Err(ErrorResponse::new(ProblemType::BodyTooLarge, detail));
             }
-            Ok(Err(_)) => return Err(Problem::new("malformed-body", "the body was cut short")),
+            Ok(Err(_)) => {
+                return Err(ErrorResponse::new(
+                    ProblemType::MalformedBody,
+                    "the body was cut short",
+                ));
+            }
             Err(_) => {
-                return Err(Problem::retry("body-timeout", "the body did not end in time", 1000));
+                return Err(ErrorResponse::retry(
+                    ProblemType::BodyTimeout,
+                    "the body did not end in time",
+                    1000,
+                ));
             }
         };
         let read = serde_json::from_slice(&bytes);
-        read.map(Self).map_err(|why| Problem::new("malformed-body", why.to_string()))
+        read.map(Self)
+            .map_err(|why| ErrorResponse::new(ProblemType::MalformedBody, why.to_string()))
     }
 }
 
@@ -58,11 +72,12 @@ impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<App> for JsonBody<
 pub(super) struct BoardPath(pub(super) BoardName);
 
 impl FromRequestParts<App> for BoardPath {
-    type Rejection = Problem;
+    type Rejection = ErrorResponse;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ErrorResponse> {
         let text = Path::<String>::from_request_parts(parts, app).await;
-        let Path(text) = text.map_err(|why| Problem::new("malformed-board", why.body_text()))?;
+        let Path(text) =
+            text.map_err(|why| ErrorResponse::new(ProblemType::MalformedBoard, why.body_text()))?;
         Ok(Self(text.parse()?))
     }
 }
@@ -72,16 +87,18 @@ impl FromRequestParts<App> for BoardPath {
 pub(super) struct PostPath(pub(super) PostId);
 
 impl FromRequestParts<App> for PostPath {
-    type Rejection = Problem;
+    type Rejection = ErrorResponse;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ErrorResponse> {
         let text = Path::<String>::from_request_parts(parts, app).await;
-        let Path(text) = text.map_err(|why| Problem::new("malformed-id", why.body_text()))?;
+        let Path(text) =
+            text.map_err(|why| ErrorResponse::new(ProblemType::MalformedId, why.body_text()))?;
         Ok(Self(text.parse()?))
     }
 }
 
 /// A query that parsed.
-pub(super) fn query<T>(read: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
-    read.map(|Query(query)| query).map_err(|why| Problem::new("malformed-query", why.body_text()))
+pub(super) fn query<T>(read: Result<Query<T>, QueryRejection>) -> Result<T, ErrorResponse> {
+    read.map(|Query(query)| query)
+        .map_err(|why| ErrorResponse::new(ProblemType::MalformedQuery, why.body_text()))
 }

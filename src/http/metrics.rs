@@ -15,8 +15,8 @@ use prometheus_client::{
 };
 
 use crate::{
-    model::{ids::Role, message::MemberState},
-    node::handle::{ClusterView, Consistency},
+    api::ClusterState,
+    model::{ids::Role, message::MemberState, stream::Consistency},
 };
 
 type Labels = Vec<(&'static str, String)>;
@@ -64,7 +64,7 @@ impl Metrics {
     ///
     /// # Errors
     /// None that a `String` can cause.
-    pub(super) fn text(&self, view: &ClusterView) -> Result<String, fmt::Error> {
+    pub(super) fn text(&self, view: &ClusterState) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("chatchat");
         let counted = &self.0;
         registry.register("http_answers", "Answers by route and status", counted.answers.clone());
@@ -79,7 +79,7 @@ impl Metrics {
     }
 }
 
-fn register_view(registry: &mut Registry, view: &ClusterView) {
+fn register_view(registry: &mut Registry, view: &ClusterState) {
     let mut one = |name: &str, help: &str, value: u64| {
         let gauge = Gauge::<i64, AtomicI64>::default();
         gauge.set(value.try_into().unwrap_or(i64::MAX));

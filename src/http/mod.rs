@@ -22,7 +22,6 @@ mod page;
 mod problem;
 mod rate;
 mod server;
-pub mod shape;
 #[cfg(test)]
 mod tests;
 
@@ -40,7 +39,7 @@ pub use self::{
     openapi::text as openapi_text,
 };
 use self::{
-    problem::Problem,
+    problem::ErrorResponse,
     rate::RateLimiter,
     server::{Closing, PeerHost},
 };
@@ -143,26 +142,26 @@ impl App {
     }
 
     /// Counts one request of a session.
-    fn admit(&self, key: SessionKey) -> Result<(), Problem> {
+    fn admit(&self, key: SessionKey) -> Result<(), ErrorResponse> {
         let now = self.env().now();
         let mut rates = self.0.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        rates.admit(now, key).map_err(Problem::rate_limited)
+        rates.admit(now, key).map_err(ErrorResponse::rate_limited)
     }
 
     /// Counts one session opened from an address.
-    fn admit_opening(&self, from: PeerHost) -> Result<(), Problem> {
+    fn admit_opening(&self, from: PeerHost) -> Result<(), ErrorResponse> {
         let now = self.env().now();
         let mut openings = self.0.openings.lock().unwrap_or_else(PoisonError::into_inner);
-        openings.admit(now, from.0).map_err(Problem::too_many_openings)
+        openings.admit(now, from.0).map_err(ErrorResponse::too_many_openings)
     }
 
     /// The cluster's id.
-    async fn cluster(&self) -> Result<[u8; 16], Problem> {
+    async fn cluster(&self) -> Result<[u8; 16], ErrorResponse> {
         if let Some(id) = self.0.cluster.get() {
             return Ok(*id);
         }
         let told = self.bounded(self.handle().cluster_id()).await.flatten();
-        let id = told.ok_or_else(|| Problem::from(ReadError::Away))?;
+        let id = told.ok_or_else(|| ErrorResponse::from(ReadError::Away))?;
         Ok(*self.0.cluster.get_or_init(|| id))
     }
 
@@ -181,7 +180,11 @@ impl App {
 
     /// Has something written for a session, if there is one yet. What is not known to have failed
     /// is a 504.
-    async fn submit(&self, session: Option<SessionKey>, task: Task) -> Result<TaskResult, Problem> {
+    async fn submit(
+        &self,
+        session: Option<SessionKey>,
+        task: Task,
+    ) -> Result<TaskResult, ErrorResponse> {
         // The master answers in time; this is for one that cannot.
         const GRACE: Duration = Duration::from_secs(2);
         let limit = self.config().request_timeout + GRACE;
@@ -191,12 +194,12 @@ impl App {
             Ok(Err(Stopped)) | Err(_) => Outcome::Unknown,
         };
         match outcome {
-            Outcome::Settled(TaskResult::Refused(why)) => Err(Problem::refused(&why)),
+            Outcome::Settled(TaskResult::Refused(why)) => Err(ErrorResponse::refused(&why)),
             Outcome::Settled(result) => Ok(result),
-            Outcome::Overloaded { retry_ms } => Err(Problem::overloaded(retry_ms)),
-            Outcome::Unavailable { retry_ms } => Err(Problem::unavailable(retry_ms)),
-            Outcome::Unknown => Err(Problem::outcome_unknown()),
-            Outcome::DeadLetter => Err(Problem::dead_letter()),
+            Outcome::Overloaded { retry_ms } => Err(ErrorResponse::overloaded(retry_ms)),
+            Outcome::Unavailable { retry_ms } => Err(ErrorResponse::unavailable(retry_ms)),
+            Outcome::Unknown => Err(ErrorResponse::outcome_unknown()),
+            Outcome::DeadLetter => Err(ErrorResponse::dead_letter()),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
-use super::problem::KINDS;
+use crate::api::ProblemType;
 
 /// One endpoint.
 struct Operation {
@@ -20,17 +20,32 @@ struct Operation {
     body: Option<&'static str>,
     /// Status, schema (empty for none), meaning.
     answers: &'static [(u16, &'static str, &'static str)],
-    /// Slugs of problems, besides those that every endpoint of its sort has.
-    problems: &'static [&'static str],
+    /// Types of problems, besides those that every endpoint of its sort has.
+    problems: &'static [ProblemType],
 }
 
 /// What any endpoint with a session may answer.
-const OF_SESSIONS: &[&str] =
-    &["no-session", "unknown-session", "rate-limited", "overloaded", "unavailable"];
+const OF_SESSIONS: &[ProblemType] = &[
+    ProblemType::NoSession,
+    ProblemType::UnknownSession,
+    ProblemType::RateLimited,
+    ProblemType::Overloaded,
+    ProblemType::Unavailable,
+];
 /// What any write may answer.
-const OF_WRITES: &[&str] = &["foreign-origin", "outcome-unknown", "dead-letter", "broken"];
+const OF_WRITES: &[ProblemType] = &[
+    ProblemType::ForeignOrigin,
+    ProblemType::OutcomeUnknown,
+    ProblemType::DeadLetter,
+    ProblemType::Broken,
+];
 /// What any body may be answered.
-const OF_BODIES: &[&str] = &["malformed-body", "body-timeout", "body-too-large", "not-json"];
+const OF_BODIES: &[ProblemType] = &[
+    ProblemType::MalformedBody,
+    ProblemType::BodyTimeout,
+    ProblemType::BodyTooLarge,
+    ProblemType::NotJson,
+];
 
 const OPERATIONS: &[Operation] = &[
     Operation {
@@ -41,7 +56,12 @@ const OPERATIONS: &[Operation] = &[
         query: &[],
         body: Some("OpenSession"),
         answers: &[(201, "SessionOpened", "The session is committed.")],
-        problems: &["malformed-name", "rate-limited", "overloaded", "unavailable"],
+        problems: &[
+            ProblemType::MalformedName,
+            ProblemType::RateLimited,
+            ProblemType::Overloaded,
+            ProblemType::Unavailable,
+        ],
     },
     Operation {
         method: "get",
@@ -71,7 +91,7 @@ const OPERATIONS: &[Operation] = &[
         query: &[],
         body: None,
         answers: &[(204, "", "Noted.")],
-        problems: &["foreign-origin"],
+        problems: &[ProblemType::ForeignOrigin],
     },
     Operation {
         method: "get",
@@ -91,7 +111,7 @@ const OPERATIONS: &[Operation] = &[
         query: &[],
         body: None,
         answers: &[(201, "Board", "It is new."), (200, "Board", "It was there.")],
-        problems: &["malformed-board", "too-many-boards"],
+        problems: &[ProblemType::MalformedBoard, ProblemType::TooManyBoards],
     },
     Operation {
         method: "post",
@@ -105,13 +125,13 @@ const OPERATIONS: &[Operation] = &[
             (200, "Post", "It was there already; treat it as 201."),
         ],
         problems: &[
-            "malformed-board",
-            "malformed-id",
-            "unknown-board",
-            "cancelled",
-            "text-too-long",
-            "text-refused",
-            "id-conflict",
+            ProblemType::MalformedBoard,
+            ProblemType::MalformedId,
+            ProblemType::UnknownBoard,
+            ProblemType::Cancelled,
+            ProblemType::TextTooLong,
+            ProblemType::TextRefused,
+            ProblemType::IdConflict,
         ],
     },
     Operation {
@@ -131,7 +151,11 @@ const OPERATIONS: &[Operation] = &[
         ],
         body: None,
         answers: &[(200, "PostList", "Ascending, without a hole.")],
-        problems: &["malformed-board", "malformed-query", "unknown-board"],
+        problems: &[
+            ProblemType::MalformedBoard,
+            ProblemType::MalformedQuery,
+            ProblemType::UnknownBoard,
+        ],
     },
     Operation {
         method: "get",
@@ -141,7 +165,7 @@ const OPERATIONS: &[Operation] = &[
         query: &[],
         body: None,
         answers: &[(200, "PostState", "Committed or cancelled, for good.")],
-        problems: &["malformed-id", "not-committed"],
+        problems: &[ProblemType::MalformedId, ProblemType::NotCommitted],
     },
     Operation {
         method: "delete",
@@ -151,7 +175,7 @@ const OPERATIONS: &[Operation] = &[
         query: &[],
         body: None,
         answers: &[(200, "PostState", "Committed or cancelled, for good.")],
-        problems: &["malformed-id"],
+        problems: &[ProblemType::MalformedId],
     },
     Operation {
         method: "put",
@@ -161,7 +185,7 @@ const OPERATIONS: &[Operation] = &[
         query: &[],
         body: Some("ReadMark"),
         answers: &[(204, "", "It is at least there.")],
-        problems: &["malformed-board", "above-end", "unknown-board"],
+        problems: &[ProblemType::MalformedBoard, ProblemType::AboveEnd, ProblemType::UnknownBoard],
     },
     Operation {
         method: "get",
@@ -191,7 +215,12 @@ const OPERATIONS: &[Operation] = &[
         query: &[],
         body: Some("Ticket"),
         answers: &[(201, "SessionOpened", "The cookie is set.")],
-        problems: &["unknown-ticket", "rate-limited", "overloaded", "unavailable"],
+        problems: &[
+            ProblemType::UnknownTicket,
+            ProblemType::RateLimited,
+            ProblemType::Overloaded,
+            ProblemType::Unavailable,
+        ],
     },
     Operation {
         method: "get",
@@ -212,7 +241,7 @@ const OPERATIONS: &[Operation] = &[
         ],
         body: None,
         answers: &[(200, "Stream", "Open until a `bye` or the end of the connection.")],
-        problems: &["no-session", "unknown-session"],
+        problems: &[ProblemType::NoSession, ProblemType::UnknownSession],
     },
     Operation {
         method: "get",
@@ -344,21 +373,21 @@ fn answers(operation: &Operation) -> Value {
     }
     let stream = operation.path.ends_with("/stream");
     let writes = operation.method != "get";
-    let mut slugs: Vec<&str> = operation.problems.to_vec();
+    let mut types: Vec<ProblemType> = operation.problems.to_vec();
     if operation.session && !stream {
-        slugs.extend(OF_SESSIONS);
+        types.extend(OF_SESSIONS);
     }
     if writes && !operation.path.ends_with("/alive") {
-        slugs.extend(OF_WRITES);
+        types.extend(OF_WRITES);
     }
     if operation.body.is_some() {
-        slugs.extend(OF_BODIES);
+        types.extend(OF_BODIES);
     }
-    for (slug, status, _) in KINDS {
-        if !slugs.contains(slug) {
+    for of in ProblemType::ALL {
+        if !types.contains(of) {
             continue;
         }
-        let answer = answers.entry(status.to_string()).or_insert_with(|| {
+        let answer = answers.entry(of.status().to_string()).or_insert_with(|| {
             json!({
                 "description": "",
                 "content": { "application/problem+json": { "schema": { "$ref": reference("Problem") } } },
@@ -366,8 +395,8 @@ fn answers(operation: &Operation) -> Value {
         });
         let known = answer["description"].as_str().unwrap_or_default();
         let comma = if known.is_empty() { "" } else { ", " };
-        answer["description"] = format!("{known}{comma}`{slug}`").into();
-        if matches!(status, 429 | 503) {
+        answer["description"] = format!("{known}{comma}`{}`", of.slug()).into();
+        if matches!(of.status(), 429 | 503) {
             answer["headers"] = json!({ "Retry-After": { "schema": { "type": "integer" } } });
         }
     }
@@ -494,10 +523,7 @@ fn schemas() -> Value {
         "Stream",
         json!({ "type": "string", "description": "hello {node, masters, cursor, beat_ms}; post {a Post}; pending {id, state}; presence {users}; state {consistency}; masters {masters}; reset {reason}; beat {}; bye {reason, to, retry_ms}. hello, post and reset carry the cursor after them as their id." }),
     );
-    let types: Vec<Value> = KINDS
-        .iter()
-        .map(|(slug, ..)| format!("{}{slug}", super::problem::TYPE_PREFIX).into())
-        .collect();
+    let types: Vec<Value> = ProblemType::ALL.iter().map(|of| of.uri().into()).collect();
     add(
         "Problem",
         object(

@@ -465,6 +465,7 @@ pub struct Post {
     /// Text of the post.
     pub text: PostText,
     /// Store time of the commit, ms since the Unix epoch; never falls within a board.
+    #[serde(rename = "posted_at")]
     pub posted_at_ms: u64,
 }
 

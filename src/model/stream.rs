@@ -1,5 +1,7 @@
 //! Deliveries of a master to open streams, and the values in them.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
@@ -39,17 +41,20 @@ pub enum ResetReason {
     Ahead,
     /// The cursor does not parse.
     Malformed,
+    /// A reason of a later version, as a client reads it.
+    #[serde(other)]
+    Other,
 }
 
-impl ResetReason {
-    /// Returns the word that people's pages read.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
+/// Writes the word that people's pages read.
+impl fmt::Display for ResetReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
             Self::Epoch => "epoch",
             Self::Ahead => "ahead",
             Self::Malformed => "malformed",
-        }
+            Self::Other => "other",
+        })
     }
 }
 
@@ -57,20 +62,32 @@ impl ResetReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ByeReason {
+    /// The reader took nothing for too long; it may come back at once.
+    Slow,
     /// The master is being drained.
     Draining,
     /// The session was closed.
     LoggedOut,
+    /// The stream cannot be opened: the master cannot read what it begins with.
+    Unavailable,
+    /// The stream cannot be opened: the master has too many streams or requests.
+    Overloaded,
+    /// A reason of a later version, as a client reads it.
+    #[serde(other)]
+    Other,
 }
 
-impl ByeReason {
-    /// Returns the word that people's pages read.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
+/// Writes the word that people's pages read.
+impl fmt::Display for ByeReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Slow => "slow",
             Self::Draining => "draining",
             Self::LoggedOut => "logged-out",
-        }
+            Self::Unavailable => "unavailable",
+            Self::Overloaded => "overloaded",
+            Self::Other => "other",
+        })
     }
 }
 

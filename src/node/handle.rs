@@ -1,17 +1,16 @@
 //! How the front end speaks to its master: questions over a bounded channel, one answer each.
 
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 pub use crate::model::stream::{ByeReason, Consistency, Delivery, MasterInfo, ResetReason};
-use crate::model::{
-    ids::{
-        BoardName, Cursor, Domain, Incarnation, KeyEpoch, NodeId, PostId, Registration, Role, Seq,
-        SessionKey, StoreEpoch, Token, UserId,
+use crate::{
+    api::{ClusterState, HelloEvent, Readiness},
+    model::{
+        ids::{BoardName, Cursor, PostId, SessionKey, UserId},
+        message::Task,
+        outcome::Outcome,
+        rows::{ActiveUser, Boards, Found, Page, Range, SessionRow},
     },
-    message::{MemberState, Task},
-    outcome::Outcome,
-    rows::{ActiveUser, Boards, Found, Page, Range, SessionRow},
 };
 
 /// Why a read has no answer.
@@ -45,24 +44,11 @@ pub struct Restored {
     pub pending: Vec<PostId>,
 }
 
-/// What a stream begins with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hello {
-    /// The master that serves it.
-    pub node: MasterInfo,
-    /// All masters, this one too.
-    pub masters: Vec<MasterInfo>,
-    /// From where each board is delivered; boards left out are not followed.
-    pub cursor: Cursor,
-    /// Between two beats.
-    pub beat_ms: u64,
-}
-
 /// An open stream.
 #[derive(Debug)]
 pub struct StreamHandle {
     /// What it begins with.
-    pub hello: Hello,
+    pub hello: HelloEvent,
     /// What it goes on with. Closed by the master without [`Delivery::Bye`] when the reader is too slow.
     pub deliveries: mpsc::Receiver<Delivery>,
     /// Tells the master when the reader is gone.
@@ -74,101 +60,6 @@ pub struct StreamHandle {
 pub struct StreamGuard {
     /// Kept for its drop only.
     pub _gone: oneshot::Sender<()>,
-}
-
-/// One node in the cluster's state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NodeView {
-    /// Its id.
-    pub id: NodeId,
-    /// A name for people.
-    pub name: String,
-    /// What it is.
-    pub role: Role,
-    /// A worker's registration, a master's incarnation.
-    pub registration: Registration,
-    /// In, failed or left.
-    pub state: MemberState,
-    /// Whom it is registered with.
-    pub master: NodeId,
-    /// Front end, masters only.
-    pub http: Option<String>,
-    /// What it last said of the store; `None` when it is not linked to the master asked.
-    pub reaches_store: Option<bool>,
-    /// Batches it is writing for the master asked.
-    pub in_flight: u32,
-    /// Its resident memory, as it last told the master asked.
-    pub resident_bytes: Option<u64>,
-}
-
-/// One failed worker.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct FailedView {
-    /// Who.
-    pub id: NodeId,
-    /// Its registration then.
-    pub registration: Registration,
-    /// What was seen.
-    pub why: String,
-    /// How long ago.
-    pub for_ms: u64,
-    /// How often so far.
-    pub times: u32,
-}
-
-/// One resource in the asked master's hands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct QueueView {
-    /// Which.
-    pub resource: String,
-    /// `mine`, `other` or `nobody`.
-    pub held: &'static str,
-    /// Who holds its lease, if known.
-    pub holder: Option<NodeId>,
-    /// The newest token, if it is ours.
-    pub token: Option<Token>,
-    /// Tasks waiting.
-    pub waiting: usize,
-    /// Tasks in the batch being written.
-    pub in_flight: usize,
-}
-
-/// The cluster as one master sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ClusterView {
-    /// The master asked.
-    pub node: NodeId,
-    /// Its domain.
-    pub domain: Domain,
-    /// Its common key's number.
-    pub key_epoch: KeyEpoch,
-    /// The store's epoch, as last read.
-    pub store_epoch: StoreEpoch,
-    /// Whether it reaches the store.
-    pub store: Consistency,
-    /// Everyone, masters first, then by id.
-    pub nodes: Vec<NodeView>,
-    /// Its failed list.
-    pub failed: Vec<FailedView>,
-    /// Its queues.
-    pub queues: Vec<QueueView>,
-    /// Boards and their last places as it knows them.
-    pub boards: Vec<(BoardName, Seq)>,
-    /// Open streams.
-    pub streams: usize,
-}
-
-/// Whether a load balancer or a page should come here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Readiness {
-    /// 200 or 503.
-    pub ready: bool,
-    /// `here` or `away`.
-    pub store: &'static str,
-    /// `starting`, `serving` or `draining`.
-    pub state: &'static str,
-    /// This life.
-    pub incarnation: Incarnation,
 }
 
 /// A question to a master. Dropping the reply's receiver withdraws interest, not the write.
@@ -216,7 +107,7 @@ pub enum Ask {
         key: SessionKey,
     },
     Cluster {
-        reply: oneshot::Sender<ClusterView>,
+        reply: oneshot::Sender<ClusterState>,
     },
     Readiness {
         reply: oneshot::Sender<Readiness>,
@@ -358,7 +249,7 @@ impl MasterHandle {
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn cluster(&self) -> Result<ClusterView, Stopped> {
+    pub async fn cluster(&self) -> Result<ClusterState, Stopped> {
         self.ask(|reply| Ask::Cluster { reply }).await
     }
 

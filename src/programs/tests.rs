@@ -5,10 +5,8 @@ use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
-    client::{
-        ChatClient, Limits, Reply, Request, Roster, Unwatched, Wanted,
-        shapes::{Consistency, NodeShape},
-    },
+    api::Node,
+    client::{ChatClient, Limits, Reply, Request, Roster, Unwatched, Wanted},
     comm::key_source::for_tests::TestKeys,
     config::Config,
     crypto::{
@@ -23,6 +21,7 @@ use crate::{
         ids::{BoardName, Role, Seq, StoreEpoch},
         message::MemberState,
         rows::{JoinToken, Range},
+        stream::Consistency,
     },
     store::{
         Store,
@@ -168,7 +167,7 @@ async fn read(client: &ChatClient, wanted: Wanted) -> (Vec<String>, Consistency)
 async fn workers_of_its_own(client: &ChatClient) -> usize {
     match client.call(&Request::Cluster, SOON).await {
         Ok(Reply::Cluster(seen)) => {
-            let is_its_own = |node: &&NodeShape| {
+            let is_its_own = |node: &&Node| {
                 (node.role, node.state, node.master) == (Role::Worker, MemberState::In, seen.node)
             };
             seen.nodes.iter().filter(is_its_own).count()

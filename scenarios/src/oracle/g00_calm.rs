@@ -7,8 +7,9 @@
 use std::time::Duration;
 
 use chatchat::{
-    client::{Failure, Reply, Request, StreamEnd, StreamEvent, Wanted, shapes::Consistency},
-    model::event::Event,
+    api::{StateEvent, StreamEvent},
+    client::{Failure, Reply, Request, StreamEnd, Wanted},
+    model::{event::Event, stream::Consistency},
 };
 
 use super::{Evidence, Violation, broken, line, seconds};
@@ -128,10 +129,11 @@ fn interruptions(history: &History, stream: &StreamLog) -> Vec<(Duration, &'stat
     let mut found = Vec::new();
     for (at, delivery) in &stream.deliveries {
         match &delivery.event {
-            StreamEvent::Reset { .. } => found.push((*at, "was reset")),
-            StreamEvent::State { consistency: Consistency::Weak } => found.push((*at, "went weak")),
-            StreamEvent::Pending { .. } => found.push((*at, "told of a post only held")),
-            StreamEvent::Bye { .. } if !stream.is_slow && !is_own_doing(*at) => {
+            StreamEvent::Reset(_) => found.push((*at, "was reset")),
+            StreamEvent::State(StateEvent { consistency: Consistency::Weak }) => {
+                found.push((*at, "went weak"))
+            }
+            StreamEvent::Bye(_) if !stream.is_slow && !is_own_doing(*at) => {
                 found.push((*at, "was sent away"));
             }
             _ => {}
@@ -154,8 +156,11 @@ fn interruptions(history: &History, stream: &StreamLog) -> Vec<(Duration, &'stat
 #[cfg(test)]
 mod tests {
     use chatchat::{
-        client::Problem,
-        model::ids::{BoardName, Registration, Resource, Token},
+        api::{ByeEvent, Problem},
+        model::{
+            ids::{BoardName, Registration, Resource, Token},
+            stream::ByeReason,
+        },
     };
 
     use super::*;
@@ -213,7 +218,11 @@ mod tests {
         made.did(0, 20_050, 20_200, Request::Alive, refused(401));
         made.did(1, 20_000, 20_100, Request::Cancel { id: id(1) }, Ok(Reply::Fate(None)));
         made.did(1, 20_100, 20_300, Made::request(1), refused(410));
-        let bye = StreamEvent::Bye { reason: "logged-out".into(), to: Vec::new(), retry_ms: 0 };
+        let bye = StreamEvent::Bye(ByeEvent {
+            reason: ByeReason::LoggedOut,
+            to: Vec::new(),
+            retry_ms: 0,
+        });
         made.stream(0, 0, vec![(20_100, bye.clone())]);
         assert_eq!(made.judge(judge), []);
         made.stream(1, 0, vec![(20_100, bye)]);

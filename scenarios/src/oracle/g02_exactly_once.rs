@@ -3,10 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use chatchat::{
-    client::shapes::PostShape,
-    model::ids::{Post, PostId, UserId},
-};
+use chatchat::model::ids::{Post, PostId, UserId};
 
 use super::{Evidence, Violation, broken, line};
 use crate::{
@@ -42,7 +39,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             }
         }
     }
-    let mut told: BTreeMap<Key, (&PostShape, &Operation)> = BTreeMap::new();
+    let mut told: BTreeMap<Key, (&Post, &Operation)> = BTreeMap::new();
     for operation in &evidence.history.operations {
         let user = evidence.history.users.get(&operation.who);
         let (Some((_, post)), Some(user)) = (operation.committed(), user) else { continue };

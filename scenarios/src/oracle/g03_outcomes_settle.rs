@@ -1,7 +1,10 @@
 //! G3 outcomes settle: with everything healed, a resend settles every post within its bound, and
 //! what was cancelled never appears.
 
-use chatchat::client::{Reply, Request, shapes::PostState};
+use chatchat::{
+    api::PostState,
+    client::{Reply, Request},
+};
 
 use super::{Evidence, Violation, broken, line};
 use crate::promise::Promise;

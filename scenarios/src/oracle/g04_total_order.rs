@@ -5,7 +5,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use chatchat::{
-    client::{Reply, StreamEvent, shapes::PostShape},
+    api::StreamEvent,
+    client::Reply,
     model::ids::{BoardName, Post, PostId, Seq, UserId},
 };
 
@@ -44,7 +45,7 @@ fn numbering(evidence: &Evidence<'_>) -> Vec<Violation> {
 /// Whatever anyone was shown at a place is what stands there.
 fn readers(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
-    let mut check = |shown: &PostShape, by: &dyn Fn() -> String| {
+    let mut check = |shown: &Post, by: &dyn Fn() -> String| {
         let stands = evidence.store.post_at(&shown.board, shown.seq);
         if !stands.is_some_and(|stands| is_same(stands, shown)) {
             let there = stands.map_or_else(|| "nothing".to_owned(), |post| post.id.to_string());
@@ -77,11 +78,11 @@ fn readers(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
-fn is_same(stands: &Post, shown: &PostShape) -> bool {
+fn is_same(stands: &Post, shown: &Post) -> bool {
     stands.id == shown.id
         && stands.author == shown.author
         && stands.text == shown.text
-        && stands.posted_at_ms == shown.posted_at
+        && stands.posted_at_ms == shown.posted_at_ms
 }
 
 /// When a post was first sent by anyone, and when it was first acked.
@@ -178,7 +179,7 @@ fn was_sent_before(
 
 #[cfg(test)]
 mod tests {
-    use chatchat::client::shapes::Consistency;
+    use chatchat::model::stream::Consistency;
 
     use super::*;
     use crate::oracle::made::{Made, delivered};

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use chatchat::{
-    client::StreamEvent,
+    api::StreamEvent,
     model::ids::{BoardName, Seq},
 };
 
@@ -46,14 +46,14 @@ fn walk(stream: &StreamLog) -> Result<BTreeMap<&BoardName, Seq>, (Duration, Stri
     let mut followed: Vec<&BoardName> = Vec::new();
     for (at, delivery) in &stream.deliveries {
         match &delivery.event {
-            StreamEvent::Hello { cursor, .. } => {
-                for (board, seq) in &cursor.boards {
+            StreamEvent::Hello(hello) => {
+                for (board, seq) in &hello.cursor.boards {
                     followed.push(board);
                     // Of a board that the reader's cursor does not name it begins at the end.
                     seen.entry(board).or_insert(*seq);
                 }
             }
-            StreamEvent::Reset { .. } => {
+            StreamEvent::Reset(_) => {
                 for (board, seq) in delivery.cursor.iter().flat_map(|cursor| &cursor.boards) {
                     seen.insert(board, *seq);
                 }
@@ -106,18 +106,21 @@ fn has_died(evidence: &Evidence<'_>, stream: &StreamLog) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::client::shapes::MasterInfo;
+    use chatchat::{
+        api::{HelloEvent, ResetEvent},
+        model::stream::{MasterInfo, ResetReason},
+    };
 
     use super::*;
     use crate::oracle::made::{Made, delivered, lobby_cursor, ms, node};
 
     fn hello(seq: u64) -> StreamEvent {
-        StreamEvent::Hello {
+        StreamEvent::Hello(HelloEvent {
             node: MasterInfo { id: node(1), name: "m".into(), http: "http://m".into() },
             masters: Vec::new(),
             cursor: lobby_cursor(seq),
             beat_ms: 4000,
-        }
+        })
     }
 
     fn five() -> Made {
@@ -138,7 +141,7 @@ mod tests {
             let cursor = Some(lobby_cursor(u64::from(n)));
             (ms(22_000), chatchat::client::Delivery { event: at(n), cursor })
         }));
-        let reset = StreamEvent::Reset { reason: "ahead".into() };
+        let reset = StreamEvent::Reset(ResetEvent { reason: ResetReason::Ahead });
         made.stream(1, 2, vec![(21_000, hello(2)), (21_000, reset), (21_000, delivered(0, 5, 10))]);
         assert_eq!(made.judge(judge), []);
     }

@@ -4,8 +4,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use chatchat::{
-    client::{Reply, StreamEvent, shapes::Consistency},
-    model::ids::{BoardName, Seq},
+    api::StreamEvent,
+    client::Reply,
+    model::{
+        ids::{BoardName, Seq},
+        stream::Consistency,
+    },
 };
 
 use super::{Evidence, Violation, broken, line};

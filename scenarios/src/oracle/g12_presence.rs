@@ -7,8 +7,8 @@ use std::{
 };
 
 use chatchat::{
-    client::{Reply, shapes::Consistency},
-    model::ids::UserId,
+    client::Reply,
+    model::{ids::UserId, stream::Consistency},
 };
 
 use super::{Evidence, Violation, broken, line};
@@ -74,21 +74,17 @@ fn present(evidence: &Evidence<'_>, reading_from: Duration) -> BTreeMap<Who, Use
 
 #[cfg(test)]
 mod tests {
-    use chatchat::client::{
-        Request, StreamEvent,
-        shapes::{UserList, UserShape},
+    use chatchat::{
+        api::{StreamEvent, User, UserList},
+        client::Request,
     };
 
     use super::*;
     use crate::oracle::made::{Made, ms, user};
 
     fn users(people: &[usize]) -> Reply {
-        let person = |n: &usize| UserShape {
-            id: user(*n),
-            name: "x".parse().unwrap(),
-            since: 1,
-            last_seen: 2,
-        };
+        let person =
+            |n: &usize| User { id: user(*n), name: "x".parse().unwrap(), since: 1, last_seen: 2 };
         let users = people.iter().map(person).collect();
         Reply::Users(UserList { users, consistency: Consistency::Strong })
     }

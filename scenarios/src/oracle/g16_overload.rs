@@ -40,7 +40,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::client::Problem;
+    use chatchat::api::Problem;
 
     use super::*;
     use crate::oracle::made::{Made, busy};

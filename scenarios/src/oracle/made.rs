@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use chatchat::{
-    client::{
-        Delivery, Failure, Problem, Reply, Request, StreamEvent, Wanted,
-        shapes::{Consistency, PostList, PostShape},
-    },
+    api::{PostList, Problem, StreamEvent},
+    client::{Delivery, Failure, Reply, Request, Wanted},
     model::{
         event::Event,
         ids::{
@@ -14,6 +12,7 @@ use chatchat::{
             UserId,
         },
         rows::{Range, WriteRow},
+        stream::Consistency,
     },
 };
 
@@ -63,14 +62,14 @@ fn author(person: usize) -> Author {
     Author { id: user(person), name: format!("Person {person}").parse().unwrap() }
 }
 
-fn posted(person: usize, n: u8, seq: u64) -> PostShape {
-    PostShape {
+fn posted(person: usize, n: u8, seq: u64) -> Post {
+    Post {
         id: id(n),
         board: BoardName::lobby(),
         seq: Seq(seq),
         author: author(person),
         text: text(n).parse().unwrap(),
-        posted_at: 1000 + seq,
+        posted_at_ms: 1000 + seq,
     }
 }
 
@@ -213,7 +212,7 @@ impl Made {
         let deliveries = events.into_iter().map(|(at, event)| {
             let cursor = match &event {
                 StreamEvent::Post(post) => Some(lobby_cursor(post.seq.0)),
-                StreamEvent::Reset { .. } => Some(lobby_cursor(9)),
+                StreamEvent::Reset(_) => Some(lobby_cursor(9)),
                 _ => None,
             };
             (ms(at), Delivery { event, cursor })

@@ -9,7 +9,8 @@ use std::{
 };
 
 use chatchat::{
-    client::{ChatClient, Limits, Reply, Request, Roster, Seen, StreamEvent, Wanted},
+    api::StreamEvent,
+    client::{ChatClient, Limits, Reply, Request, Roster, Seen, Wanted},
     env::{Env, TaskGuard},
     model::{
         ids::{BoardName, Cursor, UserName},
@@ -180,7 +181,7 @@ impl Person {
         loop {
             match follow.next().await {
                 Seen::Over { .. } => return,
-                Seen::Event(StreamEvent::Reset { .. }) => {
+                Seen::Event(StreamEvent::Reset(_)) => {
                     for board in &boards {
                         let again = Request::Read {
                             board: board.clone(),

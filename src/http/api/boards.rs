@@ -4,11 +4,11 @@ use axum::{extract::State, http::StatusCode, response::IntoResponse};
 
 use super::{Reply, json, sessions::unexpected};
 use crate::{
+    api::{Board, BoardList, ProblemType, ReadMark, boards_of},
     http::{
         App,
         auth::Caller,
         body::{BoardPath, JsonBody},
-        shape::{BoardList, BoardShape, ReadMark, boards_of},
     },
     model::{ids::Seq, message::Task, outcome::TaskResult},
 };
@@ -38,11 +38,11 @@ pub(super) async fn create(
     }
     match app.submit(Some(caller.session.key), Task::CreateBoard { board: board.clone() }).await {
         Ok(TaskResult::Done) => {
-            let shape = BoardShape { name: board, last_seq: Seq(0), read_mark: Seq(0) };
+            let shape = Board { name: board, last_seq: Seq(0), read_mark: Seq(0) };
             Ok(json(StatusCode::CREATED, &shape))
         }
         Ok(other) => Err(unexpected(&other)),
-        Err(why) if why.is("refused") => Err(why.too_many_boards()),
+        Err(why) if why.is(ProblemType::Refused) => Err(why.too_many_boards()),
         Err(why) => Err(why),
     }
 }
@@ -59,7 +59,7 @@ pub(super) async fn mark_read(
     match app.submit(Some(key), task).await {
         Ok(TaskResult::Done) => Ok(StatusCode::NO_CONTENT.into_response()),
         Ok(other) => Err(unexpected(&other)),
-        Err(why) if why.is("refused") => Err(why.named("above-end")),
+        Err(why) if why.is(ProblemType::Refused) => Err(why.named(ProblemType::AboveEnd)),
         Err(why) => Err(why),
     }
 }

@@ -5,10 +5,12 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::Response,
 };
-use serde_json::json as value;
 
 use super::{json, typed};
-use crate::{http::App, node::handle::Readiness};
+use crate::{
+    api::{MasterState, Readiness, StoreReach},
+    http::App,
+};
 
 /// `GET /healthz`
 pub(super) async fn healthz() -> Response {
@@ -17,12 +19,14 @@ pub(super) async fn healthz() -> Response {
 
 /// `GET /readyz`
 pub(super) async fn readyz(State(app): State<App>) -> Response {
-    let (ready, state, store) = match app.bounded(app.handle().readiness()).await {
-        Some(Readiness { ready, state, store, .. }) => (ready, state, store),
-        None => (false, "stopped", "away"),
-    };
+    let readiness = app.bounded(app.handle().readiness()).await.unwrap_or(Readiness {
+        ready: false,
+        state: MasterState::Stopped,
+        store: StoreReach::Away,
+    });
+    let ready = readiness.ready;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let mut response = json(status, &value!({ "ready": ready, "state": state, "store": store }));
+    let mut response = json(status, &readiness);
     if !ready {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }

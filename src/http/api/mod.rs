@@ -16,10 +16,11 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{App, auth, headers, openapi, page, problem::Problem};
+use super::{App, auth, headers, openapi, page, problem::ErrorResponse};
+use crate::api::ProblemType;
 
 /// What a handler answers.
-type Reply = Result<Response, Problem>;
+type Reply = Result<Response, ErrorResponse>;
 
 /// The public interface.
 pub(super) fn router(app: App) -> Router {
@@ -53,7 +54,7 @@ pub(super) fn router(app: App) -> Router {
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => typed(status, "application/json", body),
-        Err(why) => Problem::new("broken", why.to_string()).into_response(),
+        Err(why) => ErrorResponse::new(ProblemType::Broken, why.to_string()).into_response(),
     }
 }
 
@@ -68,10 +69,10 @@ async fn contract() -> Response {
     typed(StatusCode::OK, "application/json", openapi::text())
 }
 
-pub(super) async fn nothing_here() -> Problem {
-    Problem::new("unknown-path", "see /api/v1/openapi.json for what there is")
+pub(super) async fn nothing_here() -> ErrorResponse {
+    ErrorResponse::new(ProblemType::UnknownPath, "see /api/v1/openapi.json for what there is")
 }
 
-pub(super) async fn wrong_method() -> Problem {
-    Problem::new("method-not-allowed", "see /api/v1/openapi.json for what there is")
+pub(super) async fn wrong_method() -> ErrorResponse {
+    ErrorResponse::new(ProblemType::MethodNotAllowed, "see /api/v1/openapi.json for what there is")
 }

@@ -8,16 +8,16 @@ use serde::Deserialize;
 
 use super::{Reply, json, sessions::unexpected};
 use crate::{
+    api::{PostList, PostState, ProblemType, WritePost},
     http::{
         App,
         auth::Caller,
         body::{self, BoardPath, JsonBody, POST_BODY_BYTES_MAX, PostPath},
-        problem::Problem,
-        shape::{PostList, PostShape, PostState, WritePost},
+        problem::ErrorResponse,
     },
     model::{
         event::FaultPoint,
-        ids::{PostId, PostText, Seq},
+        ids::{Post, PostId, PostText, Seq},
         message::Task,
         outcome::TaskResult,
         rows::{Found, NewPost, Page, Range, SessionRow},
@@ -41,27 +41,34 @@ pub(super) async fn write(
     let SessionRow { key, user: author, .. } = caller.session;
     let post = NewPost { id, author: author.clone(), text: text.clone() };
     let result = app.submit(Some(key), Task::Post { board: board.clone(), post }).await?;
-    let (status, seq, posted_at) = match result {
+    let (status, seq, posted_at_ms) = match result {
         TaskResult::Committed { seq, posted_at_ms } => (StatusCode::CREATED, seq, posted_at_ms),
         TaskResult::Duplicate { seq, posted_at_ms } => (StatusCode::OK, seq, posted_at_ms),
         TaskResult::Conflict => {
-            return Err(Problem::new("id-conflict", "this id stands for another text or board"));
+            return Err(ErrorResponse::new(
+                ProblemType::IdConflict,
+                "this id stands for another text or board",
+            ));
         }
         TaskResult::Cancelled => {
-            return Err(Problem::new("cancelled", "this id was cancelled and never appears"));
+            return Err(ErrorResponse::new(
+                ProblemType::Cancelled,
+                "this id was cancelled and never appears",
+            ));
         }
         other => return Err(unexpected(&other)),
     };
     app.env().fault_point(FaultPoint::AckSent.name());
-    Ok(json(status, &PostShape { id, board, seq, author, text, posted_at }))
+    Ok(json(status, &Post { id, board, seq, author, text, posted_at_ms }))
 }
 
-fn read_text(text: String) -> Result<PostText, Problem> {
+fn read_text(text: String) -> Result<PostText, ErrorResponse> {
     if text.len() > PostText::LEN_MAX {
         let detail = format!("{} bytes, where {} fit", text.len(), PostText::LEN_MAX);
-        return Err(Problem::new("text-too-long", detail));
+        return Err(ErrorResponse::new(ProblemType::TextTooLong, detail));
     }
-    PostText::try_from(text).map_err(|why| Problem::new("text-refused", why.to_string()))
+    PostText::try_from(text)
+        .map_err(|why| ErrorResponse::new(ProblemType::TextRefused, why.to_string()))
 }
 
 #[derive(Debug, Deserialize)]
@@ -79,7 +86,7 @@ pub(super) async fn list(
     BoardPath(board): BoardPath,
     asked: Result<Query<ListQuery>, QueryRejection>,
 ) -> Reply {
-    let wrong = |detail: &str| Problem::new("malformed-query", detail);
+    let wrong = |detail: &str| ErrorResponse::new(ProblemType::MalformedQuery, detail);
     let asked = body::query(asked)?;
     let range = match (asked.after, asked.before) {
         (None, None) => Range::Last,
@@ -114,11 +121,12 @@ fn is_truncated(page: &Page, range: Range) -> bool {
 /// `GET /api/v1/posts/{id}`
 pub(super) async fn find(State(app): State<App>, caller: Caller, PostPath(id): PostPath) -> Reply {
     match app.read(app.handle().find_post(caller.session.user.id, id)).await? {
-        Found::Committed(post) => Ok(json(StatusCode::OK, &PostState::Committed(post.into()))),
+        Found::Committed(post) => Ok(json(StatusCode::OK, &PostState::Committed(post))),
         Found::Cancelled => Ok(json(StatusCode::OK, &PostState::Cancelled { id })),
-        Found::Nothing => {
-            Err(Problem::new("not-committed", "no post of yours has this id; it may still come"))
-        }
+        Found::Nothing => Err(ErrorResponse::new(
+            ProblemType::NotCommitted,
+            "no post of yours has this id; it may still come",
+        )),
     }
 }
 
@@ -132,7 +140,7 @@ pub(super) async fn cancel(
     match app.submit(Some(caller.session.key), Task::CancelPost { user, id }).await? {
         TaskResult::Cancelled => Ok(json(StatusCode::OK, &PostState::Cancelled { id })),
         TaskResult::AlreadyCommitted(post) => {
-            Ok(json(StatusCode::OK, &PostState::Committed((*post).into())))
+            Ok(json(StatusCode::OK, &PostState::Committed(*post)))
         }
         other => Err(unexpected(&other)),
     }

@@ -8,15 +8,16 @@ use axum::{
 
 use super::{Reply, json};
 use crate::{
+    api::{
+        OpenSession, ProblemType, RedeemTicket, SessionOpened, SessionRestored, TicketIssued,
+        boards_of,
+    },
     http::{
         App,
         auth::{self, Caller, Secret},
         body::JsonBody,
-        problem::Problem,
+        problem::ErrorResponse,
         server::PeerHost,
-        shape::{
-            OpenSession, RedeemTicket, SessionOpened, SessionRestored, TicketIssued, boards_of,
-        },
     },
     model::{
         ids::{Author, UserName},
@@ -35,7 +36,7 @@ struct Surroundings {
 }
 
 impl Surroundings {
-    async fn read(app: &App) -> Result<Self, Problem> {
+    async fn read(app: &App) -> Result<Self, ErrorResponse> {
         let cluster = app.cluster().await?;
         let boards = app.read(app.handle().boards()).await?.value;
         let masters = app.bounded(app.handle().masters()).await.unwrap_or_default();
@@ -87,7 +88,9 @@ pub(super) async fn restore(State(app): State<App>, caller: Caller) -> Reply {
     let masters = app.bounded(app.handle().masters()).await.unwrap_or_default();
     let read = app.read(app.handle().restore(caller.session.key)).await;
     let read = read.map_err(|why| match why {
-        ReadError::Unknown => Problem::new("unknown-session", "the session was closed"),
+        ReadError::Unknown => {
+            ErrorResponse::new(ProblemType::UnknownSession, "the session was closed")
+        }
         away => away.into(),
     })?;
     let restored = read.value;
@@ -142,8 +145,9 @@ pub(super) async fn redeem_ticket(
     JsonBody(asked): JsonBody<RedeemTicket>,
 ) -> Reply {
     app.admit_opening(from)?;
-    let ticket = Secret::read(&asked.ticket)
-        .ok_or_else(|| Problem::new("unknown-ticket", "the ticket is not one of ours"))?;
+    let ticket = Secret::read(&asked.ticket).ok_or_else(|| {
+        ErrorResponse::new(ProblemType::UnknownTicket, "the ticket is not one of ours")
+    })?;
     let around = Surroundings::read(&app).await?;
     let secret = Secret::new(app.env());
     let task = Task::RedeemTicket { ticket_sha256: ticket.sha256(), key: secret.key() };
@@ -151,15 +155,18 @@ pub(super) async fn redeem_ticket(
         Ok(TaskResult::Session(session)) => Ok(around.opened(&secret, &session, true)),
         Ok(other) => Err(unexpected(&other)),
         // A ticket that is spent, over or never was is the same to whoever shows it.
-        Err(why) if why.is("refused") || why.is("unknown-session") => {
-            Err(why.named("unknown-ticket"))
+        Err(why) if why.is(ProblemType::Refused) || why.is(ProblemType::UnknownSession) => {
+            Err(why.named(ProblemType::UnknownTicket))
         }
         Err(why) => Err(why),
     }
 }
 
 /// A result of another kind than the task's: a fault of ours.
-pub(super) fn unexpected(result: &TaskResult) -> Problem {
+pub(super) fn unexpected(result: &TaskResult) -> ErrorResponse {
     tracing::error!(?result, "a task was answered with another's result");
-    Problem::new("broken", "the master answered with something else than was asked")
+    ErrorResponse::new(
+        ProblemType::Broken,
+        "the master answered with something else than was asked",
+    )
 }

@@ -14,26 +14,23 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::sync::{broadcast, mpsc::error::TryRecvError};
 
 use super::typed;
 use crate::{
-    env::Env,
-    http::{
-        App,
-        auth::Caller,
-        problem::Problem,
-        shape::{
-            ByeEvent, HelloEvent, MastersEvent, PostShape, PresenceEvent, ResetEvent, StateEvent,
-            UserShape,
-        },
+    api::{
+        ByeEvent, MastersEvent, PresenceEvent, ProblemType, ResetEvent, StateEvent, StreamEvent,
+        User,
     },
+    env::Env,
+    http::{App, auth::Caller, problem::ErrorResponse},
     model::{
         ids::{BoardName, Cursor},
+        stream::{ByeReason, Delivery, MasterInfo},
         time::Mono,
     },
-    node::handle::{Delivery, Hello, MasterInfo, ReadError, StreamHandle},
+    node::handle::{ReadError, StreamHandle},
 };
 
 /// Bytes gathered before they are handed on, so that a long catch-up is a few large writes.
@@ -50,7 +47,7 @@ pub(super) struct StreamQuery {
 /// `GET /api/v1/stream`
 pub(super) async fn open(
     State(app): State<App>,
-    caller: Result<Caller, Problem>,
+    caller: Result<Caller, ErrorResponse>,
     asked: Result<Query<StreamQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Response {
@@ -63,7 +60,8 @@ pub(super) async fn open(
     match app.read(app.handle().stream(caller.session, boards, cursor)).await {
         Ok(feed) => live(&app, feed),
         Err(ReadError::Unknown) => {
-            Problem::new("unknown-session", "the session was closed").into_response()
+            ErrorResponse::new(ProblemType::UnknownSession, "the session was closed")
+                .into_response()
         }
         Err(why) => sorry(&app, &why.into()).await,
     }
@@ -125,10 +123,12 @@ fn event_stream(body: Body) -> Response {
 }
 
 /// A stream that only says when to come back, and where else one may go.
-async fn sorry(app: &App, why: &Problem) -> Response {
+async fn sorry(app: &App, why: &ErrorResponse) -> Response {
     let to = app.bounded(app.handle().masters()).await.unwrap_or_default();
-    let reason =
-        if why.status() == StatusCode::TOO_MANY_REQUESTS { "overloaded" } else { "unavailable" };
+    let reason = match why.status() {
+        StatusCode::TOO_MANY_REQUESTS => ByeReason::Overloaded,
+        _ => ByeReason::Unavailable,
+    };
     let mut chunk = Chunk::default();
     chunk.bye(reason, to, why.retry_ms().unwrap_or(RETRY_MS));
     event_stream(Body::from(chunk.0))
@@ -136,7 +136,8 @@ async fn sorry(app: &App, why: &Problem) -> Response {
 
 fn live(app: &App, feed: StreamHandle) -> Response {
     let mut chunk = Chunk::default();
-    chunk.hello(&feed.hello);
+    let cursor = feed.hello.cursor.to_string();
+    chunk.event(Some(&cursor), &StreamEvent::Hello(feed.hello.clone()));
     let beat = Duration::from_millis(feed.hello.beat_ms.max(1));
     let reader = Reader {
         env: app.env().clone(),
@@ -184,7 +185,7 @@ impl Reader {
             // Before events: a busy stream beats too.
             () = self.env.sleep_until(self.next_beat) => {
                 self.next_beat = self.env.now() + self.beat;
-                chunk.event("beat", None, &serde_json::json!({}));
+                chunk.event(None, &StreamEvent::Beat);
             }
             event = self.feed.deliveries.recv() => self.on_event(event, &mut chunk),
         }
@@ -203,35 +204,34 @@ impl Reader {
             Some(Delivery::Post(post)) => {
                 self.cursor.boards.insert(post.board.clone(), post.seq);
                 let id = self.cursor.to_string();
-                let data = post.encoded(|post| data_lines(&PostShape::from(post.clone())));
+                let data = post.encoded(|post| data_lines(&StreamEvent::Post(post.clone())));
                 chunk.encoded("post", Some(&id), data);
             }
             Some(Delivery::Presence(users)) => {
                 let data = users.encoded(|users| {
-                    data_lines(&PresenceEvent {
-                        users: users.iter().map(UserShape::from).collect(),
-                    })
+                    let users = users.iter().map(User::from).collect();
+                    data_lines(&StreamEvent::Presence(PresenceEvent { users }))
                 });
                 chunk.encoded("presence", None, data);
             }
             Some(Delivery::State(consistency)) => {
-                chunk.event("state", None, &StateEvent { consistency });
+                chunk.event(None, &StreamEvent::State(StateEvent { consistency }));
             }
             Some(Delivery::Masters(masters)) => {
-                chunk.event("masters", None, &MastersEvent { masters });
+                chunk.event(None, &StreamEvent::Masters(MastersEvent { masters }));
             }
             Some(Delivery::Reset { reason, cursor }) => {
                 let id = cursor.to_string();
                 self.cursor = cursor;
-                chunk.event("reset", Some(&id), &ResetEvent { reason: reason.as_str().to_owned() });
+                chunk.event(Some(&id), &StreamEvent::Reset(ResetEvent { reason }));
             }
             Some(Delivery::Bye { reason, to, retry_ms }) => {
-                chunk.bye(reason.as_str(), to, retry_ms);
+                chunk.bye(reason, to, retry_ms);
                 self.ended = true;
             }
             // The master gave up on this reader.
             None => {
-                chunk.bye("slow", Vec::new(), RETRY_MS);
+                chunk.bye(ByeReason::Slow, Vec::new(), RETRY_MS);
                 self.ended = true;
             }
         }
@@ -239,10 +239,9 @@ impl Reader {
 }
 
 /// Returns the end of an event: its data and the empty line after it, the same for all readers.
-fn data_lines(data: &impl Serialize) -> Bytes {
+fn data_lines(event: &StreamEvent) -> Bytes {
     // JSON holds no line end, so one data line is enough.
-    let data = serde_json::to_string(data).unwrap_or_default();
-    format!("data: {data}\n\n").into()
+    format!("data: {}\n\n", event.data()).into()
 }
 
 /// Events as text.
@@ -250,8 +249,8 @@ fn data_lines(data: &impl Serialize) -> Bytes {
 struct Chunk(Vec<u8>);
 
 impl Chunk {
-    fn event(&mut self, name: &str, id: Option<&str>, data: &impl Serialize) {
-        self.encoded(name, id, &data_lines(data));
+    fn event(&mut self, id: Option<&str>, event: &StreamEvent) {
+        self.encoded(event.name(), id, &data_lines(event));
     }
 
     /// Appends an event whose data lines are there already, shared with other readers.
@@ -261,19 +260,8 @@ impl Chunk {
         self.0.extend_from_slice(data);
     }
 
-    fn hello(&mut self, hello: &Hello) {
-        let cursor = hello.cursor.to_string();
-        let shape = HelloEvent {
-            node: hello.node.clone(),
-            masters: hello.masters.clone(),
-            cursor: cursor.clone(),
-            beat_ms: hello.beat_ms,
-        };
-        self.event("hello", Some(&cursor), &shape);
-    }
-
-    fn bye(&mut self, reason: &str, to: Vec<MasterInfo>, retry_ms: u64) {
-        self.event("bye", None, &ByeEvent { reason: reason.to_owned(), to, retry_ms });
+    fn bye(&mut self, reason: ByeReason, to: Vec<MasterInfo>, retry_ms: u64) {
+        self.event(None, &StreamEvent::Bye(ByeEvent { reason, to, retry_ms }));
     }
 }
 

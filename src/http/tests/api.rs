@@ -7,8 +7,9 @@ use super::{
     fake::{CLUSTER, Silent},
 };
 use crate::{
-    model::{ids::Incarnation, outcome::Outcome},
-    node::handle::{ReadError, Readiness},
+    api::{MasterState, Readiness, StoreReach},
+    model::outcome::Outcome,
+    node::handle::ReadError,
 };
 
 const ID: &str = "3f0e8c5a-9d0b-4b6e-8a57-6f2f0d9a7c11";
@@ -181,13 +182,12 @@ async fn every_origin_may_ask_for_health_and_for_nothing_else() {
     let readiness = |ready, store| Readiness {
         ready,
         store,
-        state: if ready { "serving" } else { "draining" },
-        incarnation: Incarnation(3),
+        state: if ready { MasterState::Serving } else { MasterState::Draining },
     };
-    site.fake.state().readiness = Some(readiness(true, "away"));
+    site.fake.state().readiness = Some(readiness(true, StoreReach::Away));
     let away = site.get("/readyz", "").await;
     assert_eq!((away.status, &away.json()["store"]), (200, &"away".into()));
-    site.fake.state().readiness = Some(readiness(false, "here"));
+    site.fake.state().readiness = Some(readiness(false, StoreReach::Here));
     assert_eq!(site.get("/readyz", "").await.status, 503);
 }
 

@@ -9,6 +9,10 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    api::{
+        ClusterState, FailedNode, HelloEvent, LeaseOwner, MasterState, NodeState, QueueState,
+        Readiness, StoreReach,
+    },
     env::Env,
     model::{
         ids::{
@@ -20,8 +24,8 @@ use crate::{
         rows::{ActiveUser, Boards, Found, NewPost, Page, Range, SessionRow, StoreError},
     },
     node::handle::{
-        Ask, ClusterView, Consistency, Delivery, FailedView, Hello, MasterHandle, MasterInfo,
-        NodeView, QueueView, Read, ReadError, Readiness, Restored, StreamGuard, StreamHandle,
+        Ask, Consistency, Delivery, MasterHandle, MasterInfo, Read, ReadError, Restored,
+        StreamGuard, StreamHandle,
     },
 };
 
@@ -132,9 +136,8 @@ impl State {
             Ask::Cluster { reply } => drop(reply.send(cluster_view())),
             Ask::Readiness { reply } => drop(reply.send(self.readiness.unwrap_or(Readiness {
                 ready: true,
-                store: "here",
-                state: "serving",
-                incarnation: Incarnation(3),
+                store: StoreReach::Here,
+                state: MasterState::Serving,
             }))),
             Ask::Masters { reply } => drop(reply.send(vec![this_master()])),
             Ask::ClusterId { reply } => drop(reply.send(Some(CLUSTER))),
@@ -270,7 +273,7 @@ impl State {
         let (events, delivered) = mpsc::channel(8);
         let (gone_guard, gone) = oneshot::channel();
         let at = boards.iter().map(|board| (board.clone(), Seq(0))).collect();
-        let hello = Hello {
+        let hello = HelloEvent {
             node: this_master(),
             masters: vec![this_master()],
             cursor: Cursor { epoch: EPOCH, boards: at },
@@ -288,9 +291,9 @@ fn last<'a>(posts: impl DoubleEndedIterator<Item = &'a Post>, limit: usize) -> V
 }
 
 /// A cluster of one master and one worker that just failed.
-fn cluster_view() -> ClusterView {
+fn cluster_view() -> ClusterState {
     let (master, worker) = (NodeId([0xaa; 16]), NodeId([0xbb; 16]));
-    let node = |id, name: &str, role, state, http, reaches_store| NodeView {
+    let node = |id, name: &str, role, state, http, reaches_store| NodeState {
         id,
         name: name.to_owned(),
         role,
@@ -303,7 +306,7 @@ fn cluster_view() -> ClusterView {
         resident_bytes: None,
     };
     let http = Some(this_master().http);
-    ClusterView {
+    ClusterState {
         node: master,
         domain: Domain { master, incarnation: Incarnation(3) },
         key_epoch: KeyEpoch(2),
@@ -313,16 +316,16 @@ fn cluster_view() -> ClusterView {
             node(master, "north", Role::Master, MemberState::In, http, Some(true)),
             node(worker, "w1", Role::Worker, MemberState::Failed, None, None),
         ],
-        failed: vec![FailedView {
+        failed: vec![FailedNode {
             id: worker,
             registration: Registration(3),
             why: "silent".to_owned(),
             for_ms: 1200,
             times: 1,
         }],
-        queues: vec![QueueView {
+        queues: vec![QueueState {
             resource: "board:lobby".to_owned(),
-            held: "mine",
+            held: LeaseOwner::Mine,
             holder: Some(master),
             token: Some(Token { epoch: EPOCH, lease: 1, n: 9 }),
             waiting: 2,

@@ -36,8 +36,9 @@ use self::{
     admission::AdmissionGate,
     streams::{OpenStreams, StreamId},
 };
-use super::handle::{Ask, ByeReason, Consistency, MasterHandle, MasterInfo, ReadError, Readiness};
+use super::handle::{Ask, ByeReason, Consistency, MasterHandle, MasterInfo, ReadError};
 use crate::{
+    api::{MasterState, Readiness, StoreReach},
     comm::{
         Incoming, Link, LinkLimits, Responder,
         connection_limit::ConnectionLimit,
@@ -172,8 +173,8 @@ pub async fn run(
 /// Anything else is dropped: the front end says 503.
 fn answer_while_starting(ask: Ask) {
     if let Ask::Readiness { reply } = ask {
-        let incarnation = Incarnation(0);
-        let starting = Readiness { ready: false, store: "away", state: "starting", incarnation };
+        let starting =
+            Readiness { ready: false, state: MasterState::Starting, store: StoreReach::Away };
         let _ = reply.send(starting);
     }
 }

@@ -5,8 +5,9 @@ use super::{
     reads::{POSTS_MAX, WantBoards, WantStream},
 };
 use crate::{
+    api::{MasterState, Readiness, StoreReach},
     model::{message::Task, rows::Found},
-    node::handle::{Ask, Consistency, Readiness},
+    node::handle::{Ask, Consistency},
 };
 
 impl Driver {
@@ -55,9 +56,8 @@ impl Driver {
                 let ready = strong || !self.core.registrations().is_empty();
                 let _ = reply.send(Readiness {
                     ready,
-                    store: if strong { "here" } else { "away" },
-                    state: "serving",
-                    incarnation: self.holder.incarnation,
+                    store: if strong { StoreReach::Here } else { StoreReach::Away },
+                    state: MasterState::Serving,
                 });
             }
             Ask::Masters { reply } => {

@@ -6,13 +6,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Done, Driver, reads::WantStream};
 use crate::{
+    api::HelloEvent,
     env::TimedOut,
     model::{
         ids::{BoardName, SessionKey},
         rows::{Boards, Page, Range, StoreError},
     },
     node::handle::{
-        ByeReason, Consistency, Delivery, Hello, MasterInfo, ReadError, StreamGuard, StreamHandle,
+        ByeReason, Consistency, Delivery, MasterInfo, ReadError, StreamGuard, StreamHandle,
     },
     protocol::{
         board::Reader,
@@ -78,7 +79,7 @@ impl Driver {
         let (reader, reset) = Reader::open(&self.tails, &boards, &cursor, read);
         let (sender, deliveries) = mpsc::channel(self.config.stream_backlog_max.max(4));
         let beat_ms = self.config.stream_beat_interval.as_millis();
-        let hello = Hello {
+        let hello = HelloEvent {
             node: self.me.clone(),
             masters: self.masters.clone(),
             cursor: reader.cursor().clone(),

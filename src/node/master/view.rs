@@ -2,16 +2,16 @@
 
 use super::Driver;
 use crate::{
-    model::ids::Role,
-    node::handle::{ClusterView, Consistency, FailedView, NodeView, QueueView},
+    api::{ClusterState, FailedNode, LeaseOwner, NodeState, QueueState},
+    model::{ids::Role, stream::Consistency},
     protocol::permission::LeaseState,
 };
 
 impl Driver {
-    pub(super) fn view(&self) -> ClusterView {
+    pub(super) fn view(&self) -> ClusterState {
         let now = self.env.now();
         let core = &self.core;
-        let mut nodes: Vec<NodeView> = core
+        let mut nodes: Vec<NodeState> = core
             .registry()
             .members()
             .map(|member| {
@@ -28,7 +28,7 @@ impl Driver {
                     }
                     _ => fact.state,
                 };
-                NodeView {
+                NodeState {
                     id: fact.node,
                     name: member.name.clone(),
                     role: fact.role,
@@ -47,7 +47,7 @@ impl Driver {
         let failed = core
             .failed()
             .iter()
-            .map(|(id, listed)| FailedView {
+            .map(|(id, listed)| FailedNode {
                 id: *id,
                 registration: listed.registration,
                 why: listed.why.clone(),
@@ -60,11 +60,17 @@ impl Driver {
             .slots()
             .map(|(slot, resource)| {
                 let (held, holder, token) = match core.lease_state(slot) {
-                    LeaseState::Mine(held) => ("mine", Some(self.me.id), Some(held.token)),
-                    LeaseState::Other { holder, .. } => ("other", Some(holder.node), None),
-                    LeaseState::Free { .. } | LeaseState::Asking { .. } => ("nobody", None, None),
+                    LeaseState::Mine(held) => {
+                        (LeaseOwner::Mine, Some(self.me.id), Some(held.token))
+                    }
+                    LeaseState::Other { holder, .. } => {
+                        (LeaseOwner::Other, Some(holder.node), None)
+                    }
+                    LeaseState::Free { .. } | LeaseState::Asking { .. } => {
+                        (LeaseOwner::Nobody, None, None)
+                    }
                 };
-                QueueView {
+                QueueState {
                     resource: resource.to_string(),
                     held,
                     holder,
@@ -74,7 +80,7 @@ impl Driver {
                 }
             })
             .collect();
-        ClusterView {
+        ClusterState {
             node: self.me.id,
             domain: self.gate.keys().domain(),
             key_epoch: self.gate.keys().epoch(),

@@ -26,10 +26,8 @@ use self::{
     targets::Targets,
 };
 use crate::{
-    client::{
-        Api, Failure, Limits, Reply, Request, Seen, StreamEvent, Wanted,
-        shapes::{ClusterState, PostList},
-    },
+    api::{ClusterState, PostList, ResetEvent, StreamEvent},
+    client::{Api, Failure, Limits, Reply, Request, Seen, Wanted},
     env::{Env, TimedOut, real::RealWorld},
     model::{
         ids::{BoardName, Cursor, PostId, PostText, Seq},
@@ -176,7 +174,7 @@ async fn tail(session: &Session, board: &BoardName, once: bool) -> Result<(), Ct
                 shown = shown.max(post.seq);
                 say(&render::post(&post))?;
             }
-            Seen::Event(StreamEvent::Reset { reason }) => {
+            Seen::Event(StreamEvent::Reset(ResetEvent { reason })) => {
                 eprintln!("chatctl: the board is read again ({reason})");
                 let page = last_page(session, board).await?;
                 page.posts.iter().try_for_each(|post| say(&render::post(post)))?;

@@ -3,16 +3,17 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use crate::{
-    client::shapes::{ClusterShape, ClusterState, Consistency, Node, PostShape, UserList},
+    api::{Cluster, ClusterState, NodeState, StoreReach, UserList},
     model::{
-        ids::{NodeId, Resource, Role},
+        ids::{NodeId, Post, Resource, Role},
         message::MemberState,
+        stream::Consistency,
     },
 };
 
 /// `12:03:44 Ann: hello`, further lines indented. UTC: a shell knows no other zone for sure.
-pub(super) fn post(post: &PostShape) -> String {
-    let seconds = post.posted_at / 1000 % 86_400;
+pub(super) fn post(post: &Post) -> String {
+    let seconds = post.posted_at_ms / 1000 % 86_400;
     let clock = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
     let text = plain(post.text.as_str()).replace('\n', "\n         ");
     format!("{clock} {}: {text}\n", plain(post.author.name.as_str()))
@@ -38,7 +39,7 @@ pub(super) fn users(list: &UserList, now_ms: u64) -> String {
 }
 
 /// The cluster as people may know it.
-pub(super) fn cluster(cluster: &ClusterShape) -> String {
+pub(super) fn cluster(cluster: &Cluster) -> String {
     let names: BTreeMap<_, _> =
         cluster.nodes.iter().map(|node| (node.id, node.name.as_str())).collect();
     let rows = cluster.nodes.iter().map(|node| {
@@ -56,7 +57,7 @@ pub(super) fn cluster(cluster: &ClusterShape) -> String {
     let table = table(&head, rows.collect());
     format!(
         "store: {}\n\n{table}\n(failed lists, queues and epochs are shown with --data-dir)\n",
-        plain(&cluster.store)
+        cluster.store
     )
 }
 
@@ -69,7 +70,7 @@ pub(super) fn status(answered: &[(String, Result<ClusterState, String>)]) -> Str
     }
     let mut out = String::new();
     let epochs: BTreeMap<_, Vec<_>> = views.iter().fold(BTreeMap::new(), |mut epochs, view| {
-        let at = if view.store == Consistency::Strong { "here" } else { "away" };
+        let at = StoreReach::from(view.store);
         let seen: &mut Vec<String> = epochs.entry(view.store_epoch.0).or_default();
         seen.push(format!("{at} for {}", name_of(&names, view.node)));
         epochs
@@ -110,7 +111,7 @@ fn masters(
 
 /// Each worker as its own master sees it, or else as anyone does.
 fn workers(views: &[&ClusterState], names: &BTreeMap<NodeId, &str>) -> String {
-    let mut best: BTreeMap<NodeId, &Node> = BTreeMap::new();
+    let mut best: BTreeMap<NodeId, &NodeState> = BTreeMap::new();
     for view in views {
         for node in view.nodes.iter().filter(|node| node.role == Role::Worker) {
             let is_own = node.master == view.node;
@@ -165,7 +166,7 @@ fn queues(views: &[&ClusterState], names: &BTreeMap<NodeId, &str>) -> String {
             vec![
                 name_of(names, view.node),
                 resource(&queue.resource, names),
-                plain(&queue.held),
+                queue.held.to_string(),
                 queue.holder.map_or_else(|| "-".to_owned(), |id| name_of(names, id)),
                 queue.token.map_or_else(|| "-".to_owned(), |token| token.to_string()),
                 queue.waiting.to_string(),
@@ -236,7 +237,7 @@ fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
 mod tests {
     use super::*;
     use crate::{
-        client::shapes::{Failed, Queue},
+        api::{FailedNode, LeaseOwner, QueueState},
         model::ids::{
             Author, BoardName, Domain, Incarnation, KeyEpoch, PostId, Registration, Seq,
             StoreEpoch, Token, UserId,
@@ -247,8 +248,8 @@ mod tests {
         NodeId([n; 16])
     }
 
-    fn node(n: u8, role: Role, name: &str, master: u8) -> Node {
-        Node {
+    fn node(n: u8, role: Role, name: &str, master: u8) -> NodeState {
+        NodeState {
             id: id(n),
             name: name.to_owned(),
             role,
@@ -271,21 +272,22 @@ mod tests {
             store_epoch: StoreEpoch(7),
             store: Consistency::Strong,
             nodes: vec![node(1, Role::Master, "m0", 1), node(2, Role::Worker, "w0", 1)],
-            failed: vec![Failed {
+            failed: vec![FailedNode {
                 id: id(2),
                 registration: Registration(2),
                 why: "no answer".to_owned(),
                 for_ms: 4200,
                 times: 1,
             }],
-            queues: vec![Queue {
+            queues: vec![QueueState {
                 resource: "board:lobby".to_owned(),
-                held: "mine".to_owned(),
+                held: LeaseOwner::Mine,
                 holder: Some(id(1)),
                 token: Some(Token { epoch: StoreEpoch(7), lease: 1, n: 9 }),
                 waiting: 3,
                 in_flight: 2,
             }],
+            boards: Vec::new(),
             streams: 5,
         };
         let text = status(&[
@@ -317,13 +319,13 @@ m0      board:lobby  mine  m0      7.1.9  3        2
 
     #[test]
     fn a_post_cannot_steer_the_terminal() {
-        let shown = post(&PostShape {
+        let shown = post(&Post {
             id: PostId([1; 16]),
             board: BoardName::lobby(),
             seq: Seq(1),
             author: Author { id: UserId([1; 16]), name: "Ann".parse().unwrap() },
             text: "red \u{1b}[31m\nand more\u{7}".parse().unwrap(),
-            posted_at: 3_723_000,
+            posted_at_ms: 3_723_000,
         });
         assert_eq!(shown, "01:02:03 Ann: red \u{fffd}[31m\n         and more\u{fffd}\n");
     }

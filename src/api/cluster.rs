@@ -1,0 +1,244 @@
+//! Active people, and the cluster as people and as operators see it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    ids::{
+        BoardName, Domain, KeyEpoch, NodeId, Registration, Role, Seq, StoreEpoch, Token, UserId,
+        UserName,
+    },
+    message::MemberState,
+    rows::ActiveUser,
+    stream::Consistency,
+};
+
+/// An active person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Public id.
+    pub id: UserId,
+    /// Name for people; not unique.
+    pub name: UserName,
+    /// Store time since which the person is active.
+    pub since: u64,
+    /// Store time at which the person was last seen.
+    pub last_seen: u64,
+}
+
+impl From<&ActiveUser> for User {
+    fn from(active: &ActiveUser) -> Self {
+        Self {
+            id: active.user.id,
+            name: active.user.name.clone(),
+            since: active.since_ms,
+            last_seen: active.last_seen_ms,
+        }
+    }
+}
+
+/// Answer of `GET /api/v1/users`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserList {
+    /// Active people, ordered by name, then id.
+    pub users: Vec<User>,
+    /// How much the answer may be trusted.
+    pub consistency: Consistency,
+}
+
+/// Whether a master reaches the shared store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StoreReach {
+    /// The store answers.
+    Here,
+    /// The store does not answer.
+    Away,
+}
+
+impl From<Consistency> for StoreReach {
+    fn from(of_reads: Consistency) -> Self {
+        match of_reads {
+            Consistency::Strong => Self::Here,
+            Consistency::Weak => Self::Away,
+        }
+    }
+}
+
+impl fmt::Display for StoreReach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Here => "here",
+            Self::Away => "away",
+        })
+    }
+}
+
+/// Answer of `GET /api/v1/cluster`: the cluster as people see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// The master asked.
+    pub node: NodeId,
+    /// Whether it reaches the store.
+    pub store: StoreReach,
+    /// Masters first, then by id.
+    pub nodes: Vec<Node>,
+}
+
+/// A node as people see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name for people.
+    pub name: String,
+    /// Master or worker.
+    pub role: Role,
+    /// In, failed or left.
+    pub state: MemberState,
+    /// Master that a worker is registered with; a master itself.
+    pub master: NodeId,
+    /// Address of its front end, masters only.
+    pub http: Option<String>,
+    /// Whether it reaches the store, by its last report; `None` without a link to the master asked.
+    pub reaches_store: Option<bool>,
+}
+
+impl From<NodeState> for Node {
+    fn from(node: NodeState) -> Self {
+        let NodeState { id, name, role, state, master, http, reaches_store, .. } = node;
+        Self { id, name, role, state, master, http, reaches_store }
+    }
+}
+
+/// Answer of `GET /api/v1/admin/cluster`: the cluster as one master sees it, for operators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterState {
+    /// The master asked.
+    pub node: NodeId,
+    /// Its domain.
+    pub domain: Domain,
+    /// Number of its common key.
+    pub key_epoch: KeyEpoch,
+    /// The store's epoch, as last read.
+    pub store_epoch: StoreEpoch,
+    /// Strong if the master reaches the store.
+    pub store: Consistency,
+    /// All nodes, masters first, then by id.
+    pub nodes: Vec<NodeState>,
+    /// Its failed list.
+    pub failed: Vec<FailedNode>,
+    /// Its queues.
+    pub queues: Vec<QueueState>,
+    /// Boards and the places of their last posts, as the master knows them.
+    #[serde(default)]
+    pub boards: Vec<(BoardName, Seq)>,
+    /// Number of open streams.
+    pub streams: usize,
+}
+
+/// A node as operators see it: a [`Node`] and its counters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeState {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name for people.
+    pub name: String,
+    /// Master or worker.
+    pub role: Role,
+    /// Registration of a worker, incarnation of a master.
+    pub registration: Registration,
+    /// In, failed or left.
+    pub state: MemberState,
+    /// Master that a worker is registered with; a master itself.
+    pub master: NodeId,
+    /// Address of its front end, masters only.
+    pub http: Option<String>,
+    /// Whether it reaches the store, by its last report; `None` without a link to the master asked.
+    pub reaches_store: Option<bool>,
+    /// Number of batches that it is writing for the master asked.
+    pub in_flight: u32,
+    /// Resident memory in bytes, by its last report to the master asked.
+    #[serde(default)]
+    pub resident_bytes: Option<u64>,
+}
+
+/// An entry of a master's failed list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedNode {
+    /// The worker.
+    pub id: NodeId,
+    /// Its registration at that time.
+    pub registration: Registration,
+    /// Reason, for people.
+    pub why: String,
+    /// Time since it was listed, in milliseconds.
+    pub for_ms: u64,
+    /// How often it has been listed.
+    pub times: u32,
+}
+
+/// Holder of a resource's lease, as the master asked knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LeaseOwner {
+    /// The master asked holds it.
+    Mine,
+    /// Another master holds it.
+    Other,
+    /// No master is known to hold it.
+    Nobody,
+}
+
+impl fmt::Display for LeaseOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mine => "mine",
+            Self::Other => "other",
+            Self::Nobody => "nobody",
+        })
+    }
+}
+
+/// Queue of one resource at the master asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueState {
+    /// The resource, such as `board:lobby`.
+    pub resource: String,
+    /// Who holds its lease, relative to the master asked.
+    pub held: LeaseOwner,
+    /// The master that holds its lease, if known.
+    pub holder: Option<NodeId>,
+    /// Newest token, if it is the asked master's.
+    pub token: Option<Token>,
+    /// Number of waiting tasks.
+    pub waiting: usize,
+    /// Number of tasks in the batch that is being written.
+    pub in_flight: usize,
+}
+
+/// Stage of a master's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MasterState {
+    /// The master registers in the store.
+    Starting,
+    /// The master serves requests.
+    Serving,
+    /// The master hands its work to others.
+    Draining,
+    /// The master does not answer its own front end any more.
+    Stopped,
+}
+
+/// Answer of `GET /readyz`: whether a page or a load balancer should use this master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// Whether it should be used: a 200 if so, else a 503.
+    pub ready: bool,
+    /// Stage of its life.
+    pub state: MasterState,
+    /// Whether it reaches the store.
+    pub store: StoreReach,
+}

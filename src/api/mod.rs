@@ -1,0 +1,27 @@
+//! JSON contract between a master's front end and the programs of people: requests, answers,
+//! problems and the events of a stream.
+//!
+//! The front end writes these types and the client reads them, so each is defined once. Times are
+//! milliseconds of the store's clock since the Unix epoch. A reader ignores fields that it does
+//! not know, so that an older client works with a newer master.
+
+mod boards;
+mod cluster;
+mod posts;
+mod problem;
+mod sessions;
+mod stream;
+
+pub use self::{
+    boards::{Board, BoardList, ReadMark, boards_of},
+    cluster::{
+        Cluster, ClusterState, FailedNode, LeaseOwner, MasterState, Node, NodeState, QueueState,
+        Readiness, StoreReach, User, UserList,
+    },
+    posts::{PostList, PostState, WritePost},
+    problem::{Problem, ProblemType},
+    sessions::{OpenSession, RedeemTicket, SessionOpened, SessionRestored, TicketIssued},
+    stream::{
+        ByeEvent, HelloEvent, MastersEvent, PresenceEvent, ResetEvent, StateEvent, StreamEvent,
+    },
+};
