@@ -1,12 +1,14 @@
-//! Who may knock and who may come in: join tokens, guards and bearers.
+//! Join tokens, and the guards and bearers that are derived from them.
 //!
-//! A join token is made for one node (or n) and given to an operator. From its secret come two
-//! values. The *guard* authenticates a Hello, so that a stranger costs no RSA operation; every
-//! master knows it. The *bearer* enrols; the store keeps only its SHA-256, so who reads the store
-//! cannot enrol. An enrolled node gets a guard of its own for all later Hellos.
+//! A join token is made for one node (or n) and given to an operator. Two values are derived from
+//! its secret. The *guard* authenticates a Hello, so that a stranger's Hello costs no RSA
+//! operation; every master knows it. The *bearer* enrols a node; the store keeps only its
+//! SHA-256, so that a copy of the store is not enough to enrol. An enrolled node gets a guard of
+//! its own for all later Hellos.
 //!
 //! 1. The text of a token is read strictly and in one spelling only.
-//! 2. A guard is a filter, never a credential: what admits is the identity, or a bearer.
+//! 2. A guard is a filter, never a credential: only an enrolled identity or a bearer admits a
+//!    node.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
@@ -19,25 +21,26 @@ use zeroize::Zeroizing;
 use super::secret::Secret;
 use crate::model::ids::{Fingerprint, Malformed, NodeId};
 
-/// How many bytes of a master's fingerprint a token shows.
+/// Number of leading bytes of a master's fingerprint that a token shows.
 pub const FINGERPRINT_PREFIX_LEN: usize = 8;
 
-const FORM: &str = "CHAT1";
+const FORMAT: &str = "CHAT1";
 const MALFORMED: Malformed =
     Malformed { what: "join token", why: "want CHAT1.FINGERPRINT.ID.SECRET as it was printed" };
 
-/// A join token in an operator's or a joining node's hands.
+/// Join token, as an operator or a joining node holds it.
 pub struct JoinSecret {
-    /// The beginning of the fingerprint of the master or cluster key that it was made for. It
-    /// tells a token of another cluster; what is trusted is the whole fingerprint, pinned apart.
+    /// First bytes of the fingerprint of the master or cluster key that the token was made for.
+    /// They only detect a token of another cluster; trust comes from the whole fingerprint, which
+    /// is pinned separately.
     pub fingerprint_prefix: [u8; FINGERPRINT_PREFIX_LEN],
-    /// Its public id.
+    /// Public id of the token.
     pub id: [u8; 8],
     secret: Secret,
 }
 
 impl JoinSecret {
-    /// Draws a new one.
+    /// Draws a new token.
     #[must_use]
     pub fn random(rng: &mut impl CryptoRng, made_for: &Fingerprint) -> Self {
         let mut fingerprint_prefix = [0; FINGERPRINT_PREFIX_LEN];
@@ -47,13 +50,13 @@ impl JoinSecret {
         Self { fingerprint_prefix, id, secret: Secret::random(rng) }
     }
 
-    /// Reads the text that [`Self::text`] wrote.
+    /// Reads a token from the text that [`Self::text`] wrote.
     ///
     /// # Errors
-    /// [`Malformed`], without a word of the text.
+    /// [`Malformed`], which quotes nothing of the text.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
         let parts: Vec<_> = text.trim().splitn(5, '.').collect();
-        let &[FORM, prefix, id, secret] = parts.as_slice() else { return Err(MALFORMED) };
+        let &[FORMAT, prefix, id, secret] = parts.as_slice() else { return Err(MALFORMED) };
         let mut read = Self {
             fingerprint_prefix: [0; FINGERPRINT_PREFIX_LEN],
             id: [0; 8],
@@ -72,37 +75,37 @@ impl JoinSecret {
         Ok(read)
     }
 
-    /// The token as it is handed over. Show it once; do not log it.
+    /// Returns the token as text for the operator. Show it once; do not log it.
     #[must_use]
     pub fn text(&self) -> Zeroizing<String> {
         let secret = Zeroizing::new(URL_SAFE_NO_PAD.encode(self.secret.expose()));
         Zeroizing::new(format!(
-            "{FORM}.{}.{}.{}",
+            "{FORMAT}.{}.{}.{}",
             hex::encode(self.fingerprint_prefix),
             hex::encode(self.id),
             *secret
         ))
     }
 
-    /// Whether it may be for a cluster one of whose keys has this fingerprint.
+    /// Returns whether the token may belong to a cluster with a key of this fingerprint.
     #[must_use]
     pub fn is_for(&self, fingerprint: &Fingerprint) -> bool {
         fingerprint.0[..FINGERPRINT_PREFIX_LEN] == self.fingerprint_prefix
     }
 
-    /// What authenticates a Hello.
+    /// Returns the guard that authenticates a Hello.
     #[must_use]
     pub fn guard(&self) -> Guard {
         Guard(self.derive(b"chatchat/v1/join/guard"))
     }
 
-    /// What enrols.
+    /// Returns the bearer that enrols a node.
     #[must_use]
     pub fn bearer(&self) -> Secret {
         self.derive(b"chatchat/v1/join/bearer")
     }
 
-    /// What the store keeps of the bearer.
+    /// Returns the SHA-256 of the bearer, the only form of it that the store keeps.
     #[must_use]
     pub fn bearer_sha256(&self) -> [u8; 32] {
         bearer_sha256(&self.bearer())
@@ -114,57 +117,57 @@ impl JoinSecret {
     }
 }
 
-/// What the store keeps of a bearer.
+/// Returns the SHA-256 of a bearer, the only form of it that the store keeps.
 #[must_use]
 pub fn bearer_sha256(bearer: &Secret) -> [u8; 32] {
     Sha256::digest(bearer.expose()).into()
 }
 
-/// Whether this is the bearer of which the store keeps this hash. Constant time.
+/// Returns whether the bearer has the hash that the store keeps. Constant time.
 #[must_use]
 pub fn bearer_matches(bearer: &Secret, kept_sha256: &[u8; 32]) -> bool {
     bearer_sha256(bearer).ct_eq(kept_sha256).into()
 }
 
-/// By what a Hello says which guard it was made with.
+/// Id of the guard that a Hello was made with, as the Hello names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum GuardId {
-    /// A join token's.
+    /// Guard of the join token with this id.
     Token([u8; 8]),
-    /// An enrolled node's own, or a master's.
+    /// Own guard of an enrolled node or of a master.
     Node(NodeId),
 }
 
-/// Authenticates Hellos.
+/// Secret that authenticates Hellos.
 #[derive(Clone)]
 pub struct Guard(Secret);
 
 impl Guard {
-    /// Draws a node's own guard.
+    /// Draws a guard for a node.
     #[must_use]
     pub fn random(rng: &mut impl CryptoRng) -> Self {
         Self(Secret::random(rng))
     }
 
-    /// Takes the bytes that the store or a node's directory keeps; `None` unless there are 32.
+    /// Reads a guard from the bytes in the store or a node's directory; `None` unless there are 32.
     #[must_use]
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         Secret::from_slice(bytes).map(Self)
     }
 
-    /// The bytes to keep.
+    /// Returns the bytes of the guard, to be stored.
     #[must_use]
     pub fn expose(&self) -> &[u8; 32] {
         self.0.expose()
     }
 
-    /// The proof that goes with these bytes of a Hello.
+    /// Returns the proof for these bytes of a Hello: an HMAC-SHA-256.
     #[must_use]
     pub fn prove(&self, hello: &[u8]) -> [u8; 32] {
         mac_over(self.0.expose(), &[b"chatchat/v1/handshake/hello\0", hello])
     }
 
-    /// Whether the proof was made with this guard over these bytes. Constant time.
+    /// Returns whether the proof was made with this guard over these bytes. Constant time.
     #[must_use]
     pub fn check(&self, hello: &[u8], proof: &[u8]) -> bool {
         self.prove(hello).as_slice().ct_eq(proof).into()
@@ -189,7 +192,7 @@ mod tests {
     const MASTER: Fingerprint = Fingerprint([0xab; 32]);
 
     #[test]
-    fn a_token_reads_back_what_it_wrote_and_in_that_spelling_only() {
+    fn written_token_reads_back_and_other_spellings_are_refused() {
         let token = JoinSecret::random(&mut rng(1), &MASTER);
         let text = token.text();
         insta::assert_snapshot!(*text, @"CHAT1.abababababababab.023f37203a2476c4.JWamHMVcPKh127TMQcDet4n457-IGDY4Hsw2hrYO47g");
@@ -213,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn guard_and_bearer_are_unlike_each_other_and_the_secret() {
+    fn guard_bearer_and_secret_of_a_token_all_differ() {
         let token = JoinSecret::random(&mut rng(1), &MASTER);
         let all = [*token.secret.expose(), *token.guard().expose(), *token.bearer().expose()];
         assert!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2]);
@@ -223,7 +226,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_proof_holds_for_its_guard_and_its_bytes_only(
+        fn proof_holds_only_for_its_guard_and_its_bytes(
             hello in prop::collection::vec(any::<u8>(), 1..100),
             at in any::<prop::sample::Index>(),
             bit in 0_u8..8,
@@ -240,7 +243,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_breaks_the_reader(text in "\\PC{0,120}") {
+        fn random_text_is_refused_as_a_token(text in "\\PC{0,120}") {
             prop_assert!(JoinSecret::parse(&text).is_err());
         }
     }

@@ -1,14 +1,16 @@
-//! One epoch of a domain's common key: the RSA pair that members share, and the group secret
-//! that the master draws, wraps **once** under that pair and announces with its signature.
+//! Keys of one epoch of a domain: a common RSA pair and a group secret.
+//!
+//! All members share the pair. The master draws the secret, wraps it **once** under the pair and
+//! announces it with its signature.
 //!
 //! ```text
 //! master:  draw ──► announcement = { domain, epoch, common SPKI, OAEP(common, group) } + PSS(master)
-//! member:  pair and announcement, sealed in its link ──► pinned? signed? ──► unwrap the group
+//! member:  pair and announcement, sealed in its link ──► verify the signature ──► unwrap the group
 //! ```
 //!
 //! 1. An epoch is `(domain, number)`; both are signed, and the wrap is bound to them.
 //! 2. A member unwraps only what its own master signed for the domain it is in.
-//! 3. However many members, the master does one wrap and one signature per epoch.
+//! 3. The master does one wrap and one signature per epoch, however many members there are.
 
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
@@ -27,22 +29,22 @@ use crate::{
 
 const SIGN: &str = "chatchat/v1/epoch/announce";
 const WRAP: &str = "chatchat/v1/epoch/group";
-const PRINT: &str = "chatchat/v1/epoch/print";
+const DIGEST: &str = "chatchat/v1/epoch/print";
 
-/// The longest announcement that is looked at, in bytes.
+/// Longest announcement that is accepted, in bytes.
 pub const ANNOUNCEMENT_LEN_MAX: usize = 4096;
 
-/// Why an epoch's keys were not made or not taken. No key was kept.
+/// Error from making or accepting an epoch's keys. No key was kept.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum EpochError {
-    /// The announcement does not read as one.
+    /// The announcement cannot be decoded.
     #[error("malformed announcement: {0}")]
     Malformed(#[from] CodecError),
-    /// A key is no key, or the signature or the wrap is wrong.
+    /// A key is not valid, or the signature or the wrap is wrong.
     #[error("announcement refused: {0}")]
     Key(#[from] KeyError),
-    /// It is of another domain than the one that the member is in, or signed by a master for
-    /// the domain of another.
+    /// The announcement is for another domain than the member's, or the master that signed it does
+    /// not own the domain.
     #[error("announcement of another domain")]
     OtherDomain,
     /// The common pair is not the one that was announced.
@@ -58,15 +60,15 @@ struct Announcement {
     wrapped: Vec<u8>,
 }
 
-/// What a member is given of an epoch. Sealed under its link's keys and under nothing else.
+/// Keys of one epoch as a member receives them. They travel only sealed under the keys of its link.
 pub struct KeyGrant {
-    /// The common pair, PKCS#8 DER.
+    /// Common pair, PKCS#8 DER.
     pub pkcs8: SecretBytes,
-    /// The master's announcement, as it was signed.
+    /// Announcement of the master, with its signature.
     pub announcement: Vec<u8>,
 }
 
-/// One epoch's keys, on the master that drew them and on its members.
+/// Keys of one epoch, as held by the master that drew them and by its members.
 pub struct EpochKeys {
     domain: Domain,
     epoch: KeyEpoch,
@@ -76,7 +78,7 @@ pub struct EpochKeys {
 }
 
 impl EpochKeys {
-    /// Draws a group secret for the master's own domain and announces it. Milliseconds.
+    /// Draws a group secret for the master's own domain and announces it. Takes milliseconds.
     ///
     /// # Errors
     /// [`EpochError::Key`]; [`EpochError::OtherDomain`] when the domain is not this master's.
@@ -103,11 +105,11 @@ impl EpochKeys {
         Ok(Self { domain, epoch, pair, announcement, group })
     }
 
-    /// Takes what a member's master granted: the signature is verified, then the one unwrap of
-    /// this epoch done. Milliseconds.
+    /// Accepts the keys that a member's master granted: verifies the signature, then does the only
+    /// unwrap of this epoch. Takes milliseconds.
     ///
     /// # Errors
-    /// Any [`EpochError`]; the common pair was used only if all but the wrap was in order.
+    /// Any [`EpochError`]. The common private key is used only after all other checks passed.
     pub fn accept(
         rng: &mut impl CryptoRng,
         master: &IdentityKey,
@@ -131,7 +133,7 @@ impl EpochKeys {
         Ok(Self { domain, epoch: said.epoch, pair, announcement, group })
     }
 
-    /// What a further member is given.
+    /// Returns the keys as a further member receives them.
     ///
     /// # Errors
     /// [`EpochError::Key`] when the pair cannot be encoded.
@@ -140,37 +142,38 @@ impl EpochKeys {
         Ok(KeyGrant { pkcs8, announcement: self.announcement.clone() })
     }
 
-    /// Whose key it is.
+    /// Returns the domain of the keys.
     #[must_use]
     pub const fn domain(&self) -> Domain {
         self.domain
     }
 
-    /// Its number within the domain.
+    /// Returns the number of the epoch within the domain.
     #[must_use]
     pub const fn epoch(&self) -> KeyEpoch {
         self.epoch
     }
 
-    /// The master's announcement, as it was signed.
+    /// Returns the master's announcement with its signature.
     #[must_use]
     pub fn announcement(&self) -> &[u8] {
         &self.announcement
     }
 
-    /// Names these keys without telling them: members of a domain agree on it per epoch.
+    /// Returns a hash that identifies these keys without revealing them. All members of a domain
+    /// get the same one for the same epoch.
     #[must_use]
-    pub fn print(&self) -> [u8; 32] {
-        labelled_hash(PRINT, &[&self.announcement])
+    pub fn digest(&self) -> [u8; 32] {
+        labelled_hash(DIGEST, &[&self.announcement])
     }
 
-    /// How many times the common private key was used here.
+    /// Returns how many times this node used the common private key.
     #[must_use]
     pub fn unwraps(&self) -> u64 {
         self.pair.unwraps()
     }
 
-    /// What senders' keys are derived from.
+    /// Returns the group secret, from which the senders' keys are derived.
     pub(super) const fn group(&self) -> &Secret {
         &self.group
     }
@@ -181,7 +184,7 @@ fn context(domain: Domain, epoch: KeyEpoch, common_spki: &[u8]) -> Result<Vec<u8
 }
 
 impl KeyGrant {
-    /// Takes the parts as they were received.
+    /// Builds a grant from the parts as received.
     #[must_use]
     pub fn new(pkcs8: Vec<u8>, announcement: Vec<u8>) -> Self {
         Self { pkcs8: Zeroizing::new(pkcs8), announcement }
@@ -200,7 +203,7 @@ pub(crate) mod for_tests {
         Domain { master: identity(master).node(), incarnation: Incarnation(1) }
     }
 
-    /// The keys of one epoch of a numbered master.
+    /// Makes the keys of one epoch of a numbered master.
     pub(crate) fn epoch_of(master: u8, number: u64) -> EpochKeys {
         let seed = u8::try_from(number).expect("a small number");
         EpochKeys::draw(
@@ -234,20 +237,20 @@ mod tests {
     }
 
     #[test]
-    fn members_get_the_secret_that_the_master_drew_by_one_unwrap() {
+    fn members_unwrap_the_masters_secret_once() {
         let drawn = epoch_of(1, 3);
         assert_eq!(drawn.unwraps(), 0);
         let taken = accept(1, domain_of(1), &drawn.grant().expect("it encodes")).expect("taken");
         assert_eq!(taken.group().expose(), drawn.group().expose());
         assert_eq!((taken.epoch(), taken.unwraps()), (KeyEpoch(3), 1));
-        assert_eq!(taken.print(), drawn.print());
-        // A member can pass on what it was given, byte for byte.
+        assert_eq!(taken.digest(), drawn.digest());
+        // A member can pass on the grant that it received, byte for byte.
         let again = accept(1, domain_of(1), &taken.grant().expect("it encodes")).expect("taken");
         assert_eq!(again.announcement(), drawn.announcement());
     }
 
     #[test]
-    fn another_master_domain_or_pair_is_refused() {
+    fn keys_of_another_master_domain_or_pair_are_refused() {
         let grant = epoch_of(1, 3).grant().expect("it encodes");
         let bad_signature = EpochError::Key(KeyError::BadSignature);
         assert_eq!(accept(2, domain_of(2), &grant).err(), Some(bad_signature));
@@ -264,7 +267,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn any_flipped_bit_of_an_announcement_is_refused(
+        fn announcement_with_a_flipped_bit_is_refused(
             at in any::<prop::sample::Index>(),
             bit in 0_u8..8,
         ) {

@@ -390,7 +390,7 @@ impl Fanout {
         }
         let number = keys.epoch();
         if let Some(held) = self.epochs.iter().find(|epoch| epoch.keys.epoch() == number) {
-            let same = held.keys.print() == keys.print();
+            let same = held.keys.digest() == keys.digest();
             return if same { Ok(()) } else { Err(FanoutError::SecondKey(number)) };
         }
         let newest = self.newest();

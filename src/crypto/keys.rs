@@ -1,13 +1,13 @@
-//! RSA keys, each with one use.
+//! RSA keys, each with exactly one use.
 //!
 //! | pair, with its public half | use | life |
 //! |---|---|---|
 //! | [`Identity`], [`IdentityKey`] | PSS only | long, in the node's directory, pinned by fingerprint |
 //! | [`WrapPair`], [`WrapKey`] | OAEP only | an hour (handshake) or an epoch (common key), never stored |
 //!
-//! 1. A [`KeyPair`] becomes one of the two and is gone: what signs cannot unwrap.
-//! 2. A public key is known by the SHA-256 of its SPKI DER bytes as received; a second encoding
-//!    of the same key is refused, so that a key has one fingerprint.
+//! 1. A [`KeyPair`] is consumed when it becomes one of the two: a key that signs cannot unwrap.
+//! 2. The fingerprint of a public key is the SHA-256 of its SPKI DER bytes as received. A second
+//!    encoding of the same key is refused, so that a key has one fingerprint.
 //! 3. Every key has e = 65537 and a size within the [`KeyBounds`] it was read under.
 //! 4. Private operations are blinded and counted.
 
@@ -26,51 +26,51 @@ use zeroize::Zeroizing;
 use super::secret::{Secret, SecretBytes, labelled_hash};
 use crate::model::ids::{Fingerprint, NodeId};
 
-/// The longest SPKI that is looked at, in bytes: one of 4096 bits has 550.
+/// Longest SPKI that is parsed, in bytes. A key of 4096 bits takes 550.
 pub const SPKI_LEN_MAX: usize = 600;
 const PKCS8_LEN_MAX: usize = 4096;
 const EXPONENT: [u8; 3] = [1, 0, 1];
 
-/// Why a key was not made, read or used. Nothing was changed.
+/// Error from making, reading or using a key. Nothing was changed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum KeyError {
-    /// Not an RSA key in the encoding that is wanted, or with another exponent than 65537.
+    /// The bytes are not an RSA key in the expected encoding, or its exponent is not 65537.
     #[error("not an RSA key with e = 65537 in plain DER")]
     Malformed,
-    /// Too small to be safe or too large to be cheap.
+    /// The key is too small to be safe or too large to be cheap.
     #[error("an RSA key of {bits} bits; want {min} to {max}")]
     Size {
-        /// What it has.
+        /// Size of the key, in bits.
         bits: usize,
-        /// The least.
+        /// Smallest accepted size, in bits.
         min: usize,
-        /// The most.
+        /// Largest accepted size, in bits.
         max: usize,
     },
-    /// A signature is not by this key over this.
+    /// The signature was not made by this key over these bytes.
     #[error("a signature does not match")]
     BadSignature,
-    /// Wrapped for another key, another place, or changed.
+    /// The wrapped secret is for another key or context, or was changed.
     #[error("a wrapped secret does not open")]
     BadWrap,
     /// The private operation itself failed.
     #[error("an RSA operation failed: {why}")]
     Failed {
-        /// What the library said.
+        /// Error text of the library.
         why: String,
     },
-    /// The world is shutting down and dropped the work.
+    /// The environment is shutting down and dropped the work.
     #[error("the work was dropped before it ran")]
     Cancelled,
-    /// A key file that is there cannot be used. It was left as it is.
+    /// An existing key file cannot be used. It was left as it is.
     #[error(
         "the key file {file} cannot be used: {why}; restore it from a backup, or remove it and \
          join again as a new node"
     )]
     Unusable {
-        /// Its name in the node's directory.
+        /// Name of the file in the node's directory.
         file: String,
-        /// What is wrong with it.
+        /// Problem with the file.
         why: String,
     },
     /// A key file was not written.
@@ -78,9 +78,9 @@ pub enum KeyError {
         "the key file {file} cannot be written: {why}; see that the data directory is writable"
     )]
     NotWritten {
-        /// Its name in the node's directory.
+        /// Name of the file in the node's directory.
         file: String,
-        /// What the disk said.
+        /// Error text of the disk.
         why: String,
     },
 }
@@ -89,7 +89,7 @@ fn failed(error: &rsa::Error) -> KeyError {
     KeyError::Failed { why: error.to_string() }
 }
 
-/// Which sizes of keys are taken.
+/// Range of accepted key sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyBounds {
     bits_min: usize,
@@ -97,10 +97,11 @@ pub struct KeyBounds {
 }
 
 impl KeyBounds {
-    /// 2048 to 4096 bits: what every real node uses.
+    /// 2048 to 4096 bits, the bounds of every real node.
     pub const STANDARD: Self = Self { bits_min: 2048, bits_max: 4096 };
 
-    /// Down to 1024 bits, which can be broken. For simulations and tests, whose keys guard nothing.
+    /// Returns bounds that allow keys down to 1024 bits, which can be broken. Only for simulations
+    /// and tests, whose keys protect nothing.
     #[must_use]
     pub const fn weak_for_simulation() -> Self {
         Self { bits_min: 1024, bits_max: 4096 }
@@ -114,7 +115,7 @@ impl KeyBounds {
     }
 }
 
-/// Reads a public key strictly; see the module's rules 2 and 3.
+/// Reads a public key strictly, as rules 2 and 3 of the module demand.
 fn public_from_spki(spki: &[u8], bounds: KeyBounds) -> Result<RsaPublicKey, KeyError> {
     if spki.len() > SPKI_LEN_MAX {
         return Err(KeyError::Malformed);
@@ -131,14 +132,15 @@ fn public_from_spki(spki: &[u8], bounds: KeyBounds) -> Result<RsaPublicKey, KeyE
     Ok(key)
 }
 
-/// An RSA pair that has no use yet.
+/// RSA pair that has no use yet.
 pub struct KeyPair {
     private: RsaPrivateKey,
     spki: Vec<u8>,
 }
 
 impl KeyPair {
-    /// Makes a pair. Takes from 5 ms (1024 bits) to over a second: not on an async thread.
+    /// Generates a pair. Takes from 5 ms (1024 bits) to over a second: do not call it on an async
+    /// thread.
     ///
     /// # Errors
     /// [`KeyError::Size`] outside the bounds.
@@ -174,7 +176,7 @@ impl KeyPair {
         Ok(Self { private, spki })
     }
 
-    /// The pair as PKCS#8 DER.
+    /// Returns the pair as PKCS#8 DER.
     ///
     /// # Errors
     /// [`KeyError::Malformed`] when the library cannot encode it.
@@ -188,19 +190,19 @@ fn pkcs8_der(private: &RsaPrivateKey) -> Result<SecretBytes, KeyError> {
     Ok(Zeroizing::new(der.as_bytes().to_vec()))
 }
 
-/// The fingerprint of a public key, over its SPKI DER bytes as they are.
+/// Returns the fingerprint of a public key: the SHA-256 of its SPKI DER bytes as they are.
 #[must_use]
 pub fn fingerprint(spki: &[u8]) -> Fingerprint {
     Fingerprint(Sha256::digest(spki).into())
 }
 
-/// The id of the node whose identity key this is.
+/// Returns the id of the node that has this identity key.
 #[must_use]
 pub fn node_id(spki: &[u8]) -> NodeId {
     NodeId::of(&fingerprint(spki))
 }
 
-/// A node's long-lived pair: it signs, and does nothing else.
+/// Long-lived pair of a node, used only to sign.
 pub struct Identity {
     private: RsaPrivateKey,
     spki: Vec<u8>,
@@ -208,13 +210,13 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Makes this pair a node's identity.
+    /// Turns a pair into a node's identity.
     #[must_use]
     pub fn new(pair: KeyPair) -> Self {
         Self { private: pair.private, spki: pair.spki, signatures: AtomicU64::new(0) }
     }
 
-    /// Signs `parts` under a label: PSS with SHA-256, salt of 32 bytes. Takes milliseconds.
+    /// Signs `parts` under a label: PSS with SHA-256 and a salt of 32 bytes. Takes milliseconds.
     ///
     /// # Errors
     /// [`KeyError::Failed`] when the private operation does not check out.
@@ -230,31 +232,31 @@ impl Identity {
             .map_err(|error| failed(&error))
     }
 
-    /// The public half, SPKI DER.
+    /// Returns the public half, SPKI DER.
     #[must_use]
     pub fn spki(&self) -> &[u8] {
         &self.spki
     }
 
-    /// What operators pin.
+    /// Returns the fingerprint that operators pin.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         fingerprint(&self.spki)
     }
 
-    /// The node's id.
+    /// Returns the node's id.
     #[must_use]
     pub fn node(&self) -> NodeId {
         node_id(&self.spki)
     }
 
-    /// How many signatures were made, for metrics and for tests of what costs none.
+    /// Returns how many signatures were made, for metrics and for tests that count operations.
     #[must_use]
     pub fn signatures(&self) -> u64 {
         self.signatures.load(Ordering::Relaxed)
     }
 
-    /// The pair as PKCS#8 DER, to be kept in the node's directory.
+    /// Returns the pair as PKCS#8 DER, to be stored in the node's directory.
     ///
     /// # Errors
     /// [`KeyError::Malformed`] when the library cannot encode it.
@@ -263,7 +265,7 @@ impl Identity {
     }
 }
 
-/// The public half of another node's identity: it verifies.
+/// Public half of another node's identity, used to verify.
 #[derive(Clone)]
 pub struct IdentityKey {
     key: RsaPublicKey,
@@ -271,7 +273,7 @@ pub struct IdentityKey {
 }
 
 impl IdentityKey {
-    /// Reads SPKI DER bytes as received.
+    /// Reads a key from SPKI DER bytes as received.
     ///
     /// # Errors
     /// [`KeyError::Malformed`], [`KeyError::Size`].
@@ -279,7 +281,7 @@ impl IdentityKey {
         Ok(Self { key: public_from_spki(spki, bounds)?, spki: spki.to_vec() })
     }
 
-    /// Whether `signature` is by this key over these parts under this label.
+    /// Verifies that `signature` is by this key over these parts under this label.
     ///
     /// # Errors
     /// [`KeyError::BadSignature`].
@@ -289,26 +291,26 @@ impl IdentityKey {
             .map_err(|_| KeyError::BadSignature)
     }
 
-    /// The bytes it was read from.
+    /// Returns the bytes that the key was read from.
     #[must_use]
     pub fn spki(&self) -> &[u8] {
         &self.spki
     }
 
-    /// What operators pin.
+    /// Returns the fingerprint that operators pin.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         fingerprint(&self.spki)
     }
 
-    /// The node's id.
+    /// Returns the node's id.
     #[must_use]
     pub fn node(&self) -> NodeId {
         node_id(&self.spki)
     }
 }
 
-/// A short-lived pair: secrets are wrapped for it, and it does nothing else.
+/// Short-lived pair, used only to unwrap secrets.
 pub struct WrapPair {
     private: RsaPrivateKey,
     spki: Vec<u8>,
@@ -316,14 +318,14 @@ pub struct WrapPair {
 }
 
 impl WrapPair {
-    /// Makes this pair one that unwraps.
+    /// Turns a pair into one that unwraps.
     #[must_use]
     pub fn new(pair: KeyPair) -> Self {
         Self { private: pair.private, spki: pair.spki, unwraps: AtomicU64::new(0) }
     }
 
-    /// Opens a secret that was wrapped under this label and context. Only after a signature over
-    /// `wrapped` was verified. Blinded; takes milliseconds.
+    /// Unwraps a secret that was wrapped under this label and context. Call it only after a
+    /// signature over `wrapped` was verified. Blinded; takes milliseconds.
     ///
     /// # Errors
     /// [`KeyError::BadWrap`], whatever the reason.
@@ -343,19 +345,20 @@ impl WrapPair {
         Secret::from_slice(&plain).ok_or(KeyError::BadWrap)
     }
 
-    /// The public half, SPKI DER.
+    /// Returns the public half, SPKI DER.
     #[must_use]
     pub fn spki(&self) -> &[u8] {
         &self.spki
     }
 
-    /// How many times the private key was used, for metrics and for tests of what costs none.
+    /// Returns how many times the private key was used, for metrics and for tests that count
+    /// operations.
     #[must_use]
     pub fn unwraps(&self) -> u64 {
         self.unwraps.load(Ordering::Relaxed)
     }
 
-    /// The pair as PKCS#8 DER: a common pair travels sealed in a Welcome.
+    /// Returns the pair as PKCS#8 DER: a common pair travels sealed in a Welcome.
     ///
     /// # Errors
     /// [`KeyError::Malformed`] when the library cannot encode it.
@@ -364,14 +367,14 @@ impl WrapPair {
     }
 }
 
-/// The public half of a [`WrapPair`]: secrets are wrapped for it.
+/// Public half of a [`WrapPair`], used to wrap secrets for it.
 #[derive(Clone)]
 pub struct WrapKey {
     key: RsaPublicKey,
 }
 
 impl WrapKey {
-    /// Reads SPKI DER bytes as received.
+    /// Reads a key from SPKI DER bytes as received.
     ///
     /// # Errors
     /// [`KeyError::Malformed`], [`KeyError::Size`].
@@ -379,7 +382,7 @@ impl WrapKey {
         Ok(Self { key: public_from_spki(spki, bounds)? })
     }
 
-    /// Wraps a secret: OAEP with SHA-256, bound to label and context.
+    /// Wraps a secret with OAEP and SHA-256, bound to label and context.
     ///
     /// # Errors
     /// [`KeyError::Failed`] when the operation fails.
@@ -398,7 +401,7 @@ fn oaep(label: &str, context: &[&[u8]]) -> Oaep<Sha256> {
     Oaep::new_with_label(labelled_hash(label, context).to_vec())
 }
 
-/// Small pairs for tests: the same number gives the same pair, made once.
+/// Small pairs for tests. The same number always gives the same pair, generated once per process.
 #[cfg(test)]
 pub(crate) mod for_tests {
     use std::{collections::BTreeMap, sync::Mutex};

@@ -1,4 +1,4 @@
-//! Sealed records: what a link's bytes are cut into once both ends share a key.
+//! Sealed records, into which a link's bytes are cut once both ends share a key.
 //!
 //! ```text
 //! | length u32 | kind u8 | ciphertext, `length` bytes | tag, 16 bytes |
@@ -6,12 +6,12 @@
 //! ```
 //!
 //! Each direction has a key chain of its own. The nonce is the key's base XOR the number of the
-//! record under that key; it never travels. The top bit of `kind` says that the record is the
-//! last under its key; both ends then go on with the next key of the chain and forget this one.
+//! record under that key; the nonce is never sent. The top bit of `kind` marks the last record
+//! under its key: both ends then derive the next key of the chain and erase the old one.
 //!
 //! 1. A record opens only at its own place in its own direction: replay, reorder, drop,
 //!    reflection and splice all fail.
-//! 2. After a failure an [`Opener`] opens nothing more: close, never resynchronise.
+//! 2. After a failure an [`Opener`] opens nothing more: the link must close, never resynchronise.
 //! 3. No key seals more than 2^22 records or 64 GiB.
 //! 4. After [`RecordKind::Close`] nothing is sealed or opened; an end of the stream without it
 //!    is abnormal.
@@ -25,23 +25,23 @@ use zeroize::ZeroizeOnDrop;
 
 use super::secret::Secret;
 
-/// The header's length, in bytes.
+/// Length of the header, in bytes.
 pub const HEADER_LEN: usize = 5;
-/// The authentication tag's length, in bytes.
+/// Length of the authentication tag, in bytes.
 pub const TAG_LEN: usize = 16;
-/// The most plain bytes that one record holds.
+/// Most plain bytes in one record.
 pub const PLAIN_MAX: usize = 1024 * 1024;
 
 const RECORDS_PER_KEY_MAX: u64 = 1 << 22;
 const BYTES_PER_KEY_MAX: u64 = 64 << 30;
 const LAST_OF_KEY: u8 = 0x80;
 
-/// What a record is.
+/// Kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordKind {
-    /// A message of the layer above.
+    /// Message of the layer above.
     Data,
-    /// The last record of a direction; it may say why.
+    /// Last record of a direction; it may give a reason.
     Close,
 }
 
@@ -62,45 +62,46 @@ impl RecordKind {
     }
 }
 
-/// Why a record was not sealed or not opened.
+/// Error from sealing or opening a record.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum RecordError {
-    /// More bytes than a record holds. Nothing was sealed or allocated; the link is as it was.
+    /// The record is longer than [`PLAIN_MAX`]. Nothing was sealed or allocated; the link is as it
+    /// was.
     #[error("a record of {len} bytes is over the bound of {PLAIN_MAX}")]
     TooLong {
-        /// How many were given or announced.
+        /// Length that was given or announced, in bytes.
         len: usize,
     },
     /// The header names a kind that does not exist. The opener is dead.
     #[error("unknown kind of record {code}")]
     UnknownKind {
-        /// What it names.
+        /// Code of the kind in the header.
         code: u8,
     },
-    /// The body's length is not the header's. The opener is dead.
+    /// The body's length differs from the header's. The opener is dead.
     #[error("a record's body is not as long as its header says")]
     Truncated,
-    /// The record was not sealed by the peer for this place, or was changed. The opener is dead.
+    /// The record was changed, or the peer did not seal it for this place. The opener is dead.
     #[error("a record failed authentication")]
     Forged,
     /// The peer used one key for longer than allowed. The opener is dead.
     #[error("a record under a key past its bound")]
     Overused,
-    /// A record after the close, or after a failure. Nothing was done.
+    /// The record follows a close or a failure. Nothing was done.
     #[error("the record layer is closed")]
     Closed,
 }
 
-/// Which end of the connection a node is.
+/// End of the connection that a node is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// It connected.
+    /// The end that connected.
     Dialer,
-    /// It accepted.
+    /// The end that accepted.
     Acceptor,
 }
 
-/// The two directions of a link whose handshake agreed on `prk`, as seen from `side`.
+/// Returns the two directions of a link whose handshake agreed on `prk`, as seen from `side`.
 #[must_use]
 pub fn link(prk: &Secret, side: Side) -> (Sealer, Opener) {
     link_with(prk, side, Limits::default())
@@ -116,7 +117,8 @@ fn link_with(prk: &Secret, side: Side, limits: Limits) -> (Sealer, Opener) {
     (Sealer { chain: own, rekey: false, closed: false }, Opener { chain: other, dead: false })
 }
 
-/// The length of what follows a header: ciphertext and tag. Call it before allocating.
+/// Returns the length of the ciphertext and tag after a header, in bytes. Call it before
+/// allocating.
 ///
 /// # Errors
 /// [`RecordError::TooLong`] over [`PLAIN_MAX`].
@@ -140,11 +142,11 @@ impl Default for Limits {
     }
 }
 
-/// One direction's keys, one after another.
+/// Key chain of one direction.
 #[derive(ZeroizeOnDrop)]
 struct Chain {
     secret: Secret,
-    // Erases its key schedule itself.
+    // The cipher erases its key schedule itself.
     #[zeroize(skip)]
     cipher: Aes256Gcm,
     nonce_base: [u8; 12],
@@ -173,7 +175,7 @@ impl Chain {
         nonce.into()
     }
 
-    /// Whether a record of `len` bytes must be the last under this key.
+    /// Returns whether a record of `len` bytes must be the last under this key.
     const fn ends_with(&self, len: usize) -> bool {
         self.records + 1 >= self.limits.records_max
             || self.bytes + len as u64 >= self.limits.bytes_max
@@ -189,7 +191,7 @@ impl Chain {
     }
 }
 
-/// Seals the records of one direction.
+/// Sealing end of one direction.
 pub struct Sealer {
     chain: Chain,
     rekey: bool,
@@ -240,13 +242,13 @@ impl Sealer {
         Ok(())
     }
 
-    /// Makes the next record the last under its key. A link asks for this every ten minutes.
+    /// Makes the next record the last under its key. A link calls this every ten minutes.
     pub const fn rekey(&mut self) {
         self.rekey = true;
     }
 }
 
-/// Opens the records of the other direction.
+/// Opening end of the other direction.
 pub struct Opener {
     chain: Chain,
     dead: bool,
@@ -256,7 +258,7 @@ impl Opener {
     /// Decrypts `body` (ciphertext and tag, [`body_len`] bytes) in place and cuts the tag off.
     ///
     /// # Errors
-    /// Any error leaves `body` without plain text and the opener dead.
+    /// After any error the opener is dead and `body` holds no plain text.
     pub fn open(
         &mut self,
         header: [u8; HEADER_LEN],
@@ -301,7 +303,7 @@ impl Opener {
     }
 }
 
-/// Two connected ends, the dialer's first, for tests of what stands above.
+/// Returns two connected ends, the dialer's first, for tests of the layers above.
 #[cfg(test)]
 pub(crate) fn pair_for_tests() -> ((Sealer, Opener), (Sealer, Opener)) {
     let prk = Secret::from_slice(&[42; 32]).expect("32 bytes");

@@ -1,4 +1,4 @@
-//! Secret bytes and what is derived from them.
+//! Secret bytes and the derivation of keys from them.
 //!
 //! A [`Secret`] is 32 bytes on the heap, so that moving it leaves no copy behind; it erases
 //! itself when dropped and can be neither printed nor serialized.
@@ -9,15 +9,15 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-/// The length of every secret, in bytes.
+/// Length of every secret, in bytes.
 pub const SECRET_LEN: usize = 32;
 
-/// 32 secret bytes.
+/// Secret of 32 bytes.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Secret(Box<[u8; SECRET_LEN]>);
 
 impl Secret {
-    /// Draws a fresh one.
+    /// Draws a fresh secret.
     #[must_use]
     pub fn random(rng: &mut impl CryptoRng) -> Self {
         let mut bytes = Box::new([0; SECRET_LEN]);
@@ -25,7 +25,7 @@ impl Secret {
         Self(bytes)
     }
 
-    /// Takes 32 bytes, `None` for any other length.
+    /// Reads a secret from 32 bytes; `None` for any other length.
     #[must_use]
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         let mut secret = Box::new([0; SECRET_LEN]);
@@ -36,7 +36,7 @@ impl Secret {
         Some(Self(secret))
     }
 
-    /// HKDF-Extract with SHA-256: a uniform key from secret input, bound to `salt`.
+    /// Derives a uniform key from secret input, bound to `salt`: HKDF-Extract with SHA-256.
     #[must_use]
     pub fn extract(salt: &[u8], input: &Self) -> Self {
         let (mut prk, _) = Hkdf::<Sha256>::extract(Some(salt), input.expose());
@@ -45,8 +45,8 @@ impl Secret {
         secret
     }
 
-    /// HKDF-Expand with SHA-256 under a label of its own: an independent secret. The parts of
-    /// `context` are joined as they are, so each but the last must be of a fixed length.
+    /// Derives an independent secret under a label: HKDF-Expand with SHA-256. The parts of
+    /// `context` are joined without separators, so each but the last must have a fixed length.
     #[must_use]
     pub fn expand(&self, label: &str, context: &[&[u8]]) -> Self {
         let mut out = Box::new([0; SECRET_LEN]);
@@ -54,11 +54,11 @@ impl Secret {
         Self(out)
     }
 
-    /// As [`Self::expand`], for fewer bytes, such as a nonce's base.
+    /// Derives fewer bytes in the same way as [`Self::expand`], such as the base of a nonce.
     pub(crate) fn expand_into(&self, label: &str, context: &[&[u8]], out: &mut [u8]) {
         let mut info = Vec::with_capacity(label.len() + 1 + SECRET_LEN * 2);
         info.extend_from_slice(label.as_bytes());
-        // No label holds a zero byte, so none is another's beginning.
+        // No label holds a zero byte, so no label with its zero is a prefix of another.
         info.push(0);
         for part in context {
             info.extend_from_slice(part);
@@ -68,7 +68,7 @@ impl Secret {
         info.zeroize();
     }
 
-    /// The bytes themselves, for a cipher or a sealed message.
+    /// Returns the bytes, for a cipher or a sealed message.
     #[must_use]
     pub fn expose(&self) -> &[u8; SECRET_LEN] {
         &self.0
@@ -81,8 +81,8 @@ impl ConstantTimeEq for Secret {
     }
 }
 
-/// SHA-256 over parts under a label. Each part is preceded by its length, so that no two lists
-/// of parts run together to the same bytes.
+/// Returns the SHA-256 over parts under a label. Each part is preceded by its length, so that two
+/// different lists of parts never hash the same bytes.
 #[must_use]
 pub fn labelled_hash(label: &str, parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
@@ -95,7 +95,7 @@ pub fn labelled_hash(label: &str, parts: &[&[u8]]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// Bytes that erase themselves: an encoded message that holds secrets.
+/// Bytes that are erased when dropped, for an encoded message that holds secrets.
 pub type SecretBytes = Zeroizing<Vec<u8>>;
 
 #[cfg(test)]
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_and_contexts_give_independent_secrets() {
+    fn different_labels_and_contexts_give_independent_secrets() {
         let root = Secret::from_slice(&[7; 32]).expect("32 bytes");
         let all = [
             root.expand("a", &[]),
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_do_not_run_together() {
+    fn hashes_differ_when_the_same_bytes_are_split_differently() {
         assert_ne!(labelled_hash("l", &[b"ab", b"c"]), labelled_hash("l", &[b"a", b"bc"]));
         assert_ne!(labelled_hash("l", &[b"ab"]), labelled_hash("l", &[b"ab", b""]));
     }

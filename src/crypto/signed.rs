@@ -1,30 +1,30 @@
-//! A message and the proof that goes with it: a signature, or a guard's HMAC.
+//! Message with its proof: a signature, or a guard's HMAC.
 //!
-//! The message travels as bytes inside, so that what is proved and hashed is what was received.
+//! The message inside stays encoded, so that the proof and hashes cover the bytes as received.
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
 use crate::wire::codec::{self, CodecError};
 
-/// Bytes and their proof.
+/// Encoded message with its proof.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Signed {
-    /// An encoded message.
+    /// Encoded message, byte for byte as it was sent.
     pub(super) body: Vec<u8>,
-    /// What proves it.
+    /// Signature or HMAC over the message.
     pub(super) proof: Vec<u8>,
 }
 
-/// An Auth's body holds a bearer.
 impl Drop for Signed {
     fn drop(&mut self) {
+        // The body of an Auth holds a bearer.
         self.body.zeroize();
     }
 }
 
 impl Signed {
-    /// Both as one frame.
+    /// Encodes both parts as one frame.
     pub(super) fn encode(&self) -> Result<Vec<u8>, CodecError> {
         codec::encode(self)
     }

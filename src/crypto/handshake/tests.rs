@@ -184,7 +184,7 @@ fn both_ends_know_each_other_and_can_talk_on() {
         played.received.guard.expect("given").expose(),
         cast.admission_grant().guard.expect("given").expose()
     );
-    assert_eq!(played.received.keys.expect("given").print(), epoch_of(MASTER, 1).print());
+    assert_eq!(played.received.keys.expect("given").digest(), epoch_of(MASTER, 1).digest());
     assert_eq!(cast.private_operations(), (1, 1, 1));
 
     let ((_, mut to_master, mut from_master), (_, mut to_worker, mut from_worker)) =

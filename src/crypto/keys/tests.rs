@@ -6,7 +6,7 @@ use super::{
 };
 
 #[test]
-fn a_signature_holds_for_its_key_label_and_parts_only() {
+fn signature_verifies_only_for_its_key_label_and_parts() {
     let one = identity(1);
     let key = IdentityKey::from_spki(one.spki(), WEAK).expect("a key");
     let other = IdentityKey::from_spki(identity(2).spki(), WEAK).expect("a key");
@@ -24,7 +24,7 @@ fn a_signature_holds_for_its_key_label_and_parts_only() {
 }
 
 #[test]
-fn a_wrap_opens_for_its_key_label_and_context_only() {
+fn wrapped_secret_opens_only_for_its_key_label_and_context() {
     let (one, other) = (WrapPair::new(pair(1)), WrapPair::new(pair(2)));
     let key = WrapKey::from_spki(one.spki(), WEAK).expect("a key");
     let secret = Secret::random(&mut rng(3));
@@ -84,22 +84,22 @@ fn another_exponent_or_a_second_encoding_is_refused() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_key() {
+fn same_seed_gives_the_same_key() {
     let make = || KeyPair::generate(&mut rng(7), 1024, WEAK).expect("1024 bits").spki;
     assert_eq!(make(), make());
-    // Another text here is another release of the rsa crate: stored seeds give other keys.
+    // A changed snapshot means a release of the rsa crate in which stored seeds give other keys.
     insta::assert_snapshot!(fingerprint(&make()), @"4105e067b3dd329bbb3ca50aef51f48a8062d8cec718172b5eac19686758ec85");
 }
 
 proptest! {
     #[test]
-    fn hostile_bytes_are_never_a_key(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn random_bytes_are_refused_as_a_key(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         prop_assert!(IdentityKey::from_spki(&bytes, WEAK).is_err());
         prop_assert!(KeyPair::from_pkcs8_der(&bytes, WEAK).is_err());
     }
 
     #[test]
-    fn a_changed_key_is_another_key_or_none(
+    fn changed_key_is_refused_or_has_another_id(
         at in any::<prop::sample::Index>(),
         bit in 0_u8..8,
     ) {

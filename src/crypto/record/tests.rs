@@ -23,7 +23,7 @@ fn small(records_max: u64, bytes_max: u64) -> (Sealer, Opener) {
 }
 
 #[test]
-fn what_is_sealed_opens_at_the_other_end_both_ways() {
+fn sealed_text_opens_at_the_other_end_in_both_directions() {
     let ((mut a_seal, mut a_open), (mut b_seal, mut b_open)) = pair_for_tests();
     for text in [&b""[..], b"hello", &[9; 70_000]] {
         assert_eq!(open(&mut b_open, &seal(&mut a_seal, text)).as_deref(), Ok(text));
@@ -32,14 +32,14 @@ fn what_is_sealed_opens_at_the_other_end_both_ways() {
 }
 
 #[test]
-fn a_replay_a_reorder_a_drop_and_a_reflection_are_refused() {
+fn replayed_reordered_dropped_and_reflected_records_are_refused() {
     let records = |sealer: &mut Sealer| [seal(sealer, b"one"), seal(sealer, b"two")];
     let ((mut sealer, mut reflected), (_, mut opener)) = pair_for_tests();
     let [one, two] = records(&mut sealer);
     assert_eq!(open(&mut reflected, &one), Err(RecordError::Forged));
     assert_eq!(open(&mut opener, &one).as_deref(), Ok(&b"one"[..]));
     assert_eq!(open(&mut opener, &one), Err(RecordError::Forged));
-    // Dead: even the right one is not taken any more.
+    // The opener is dead: it refuses even the right record now.
     assert_eq!(open(&mut opener, &two), Err(RecordError::Closed));
 
     let (_, (_, mut opener)) = pair_for_tests();
@@ -47,14 +47,14 @@ fn a_replay_a_reorder_a_drop_and_a_reflection_are_refused() {
 }
 
 #[test]
-fn a_record_of_another_session_is_refused() {
+fn record_of_another_session_is_refused() {
     let (mut sealer, _) = small(10, 1000);
     let (_, (_, mut opener)) = pair_for_tests();
     assert_eq!(open(&mut opener, &seal(&mut sealer, b"one")), Err(RecordError::Forged));
 }
 
 #[test]
-fn nothing_follows_a_close() {
+fn nothing_is_sealed_or_opened_after_a_close() {
     let ((mut sealer, _), (_, mut opener)) = pair_for_tests();
     let mut out = Vec::new();
     sealer.seal(RecordKind::Close, b"bye", &mut out).expect("within the bound");
@@ -70,7 +70,7 @@ fn nothing_follows_a_close() {
 }
 
 #[test]
-fn a_hostile_length_is_refused_before_anything_is_allocated() {
+fn hostile_length_is_refused_before_allocation() {
     let len = PLAIN_MAX + 1;
     let mut header = [0; HEADER_LEN];
     header[..4].copy_from_slice(&(len as u32).to_be_bytes());
@@ -84,7 +84,7 @@ fn a_hostile_length_is_refused_before_anything_is_allocated() {
 }
 
 #[test]
-fn keys_change_at_their_bounds_and_when_asked_and_both_ends_agree() {
+fn keys_change_at_their_bounds_and_on_request_at_both_ends() {
     for (mut sealer, mut opener) in [small(3, u64::MAX), small(u64::MAX, 40)] {
         for n in 0_u8..50 {
             if n % 7 == 0 {
@@ -99,7 +99,7 @@ fn keys_change_at_their_bounds_and_when_asked_and_both_ends_agree() {
 }
 
 #[test]
-fn a_peer_that_does_not_change_its_key_in_time_is_refused() {
+fn peer_that_overuses_a_key_is_refused() {
     let (mut sealer, mut opener) = small(3, u64::MAX);
     sealer.chain.limits.records_max = u64::MAX;
     for n in 0..2 {
@@ -109,19 +109,19 @@ fn a_peer_that_does_not_change_its_key_in_time_is_refused() {
 }
 
 #[test]
-fn the_same_key_and_texts_give_the_same_bytes() {
+fn same_key_and_texts_give_the_same_bytes() {
     let ((mut sealer, _), _) = pair_for_tests();
     let mut out = seal(&mut sealer, b"golden");
     sealer.rekey();
     out.extend(seal(&mut sealer, b""));
     out.extend(seal(&mut sealer, b"after a new key"));
-    // Another text here is another format on the wire.
+    // A changed snapshot means a changed wire format.
     insta::assert_snapshot!(hex::encode(out), @"00000006015d8b7c690f3f54e2b0fd1321c5b64a0893a5a3968e6f0000000081c6a83f738cacb71d32d62441ec0357c50000000f01642536af948edd83b6eba3f353782b5adc7fb71ecc86ac7edf99d9fc2931eb");
 }
 
 proptest! {
     #[test]
-    fn any_flipped_bit_is_refused(
+    fn record_with_a_flipped_bit_is_refused(
         text in prop::collection::vec(any::<u8>(), 0..64),
         at in any::<prop::sample::Index>(),
         bit in 0_u8..8,
@@ -134,7 +134,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_is_refused(record in prop::collection::vec(any::<u8>(), HEADER_LEN..200)) {
+    fn random_bytes_are_refused_as_a_record(record in prop::collection::vec(any::<u8>(), HEADER_LEN..200)) {
         let (_, (_, mut opener)) = pair_for_tests();
         prop_assert!(open(&mut opener, &record).is_err());
     }
