@@ -114,7 +114,7 @@ fn run(master: &mut Master, out: &mut Vec<Effect>) -> usize {
         std::mem::swap(&mut effects, out);
         for effect in effects.drain(..) {
             match effect {
-                Effect::Ask { slot, .. } => {
+                Effect::AcquireLease { slot, .. } => {
                     let answer = Lease::Granted { epoch: StoreEpoch(1), lease: 1, n: 0 };
                     master.on_lease(now(), slot, now(), Some(answer), out);
                 }

@@ -65,7 +65,7 @@ pub struct StreamGuard {
 /// A question to a master. Dropping the reply's receiver withdraws interest, not the write.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "each variant is the method of its name on MasterHandle")]
-pub enum Ask {
+pub enum Command {
     Submit {
         session: Option<SessionKey>,
         task: Task,
@@ -126,7 +126,7 @@ pub enum Ask {
 /// A cheap handle on a running master.
 #[derive(Clone, Debug)]
 pub struct MasterHandle {
-    asks: mpsc::Sender<Ask>,
+    commands: mpsc::Sender<Command>,
 }
 
 /// The master has stopped; nothing was done.
@@ -137,13 +137,16 @@ pub struct Stopped;
 impl MasterHandle {
     /// A handle that puts questions into this channel.
     #[must_use]
-    pub const fn new(asks: mpsc::Sender<Ask>) -> Self {
-        Self { asks }
+    pub const fn new(commands: mpsc::Sender<Command>) -> Self {
+        Self { commands }
     }
 
-    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Stopped> {
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Stopped> {
         let (reply, answer) = oneshot::channel();
-        self.asks.send(ask(reply)).await.map_err(|_| Stopped)?;
+        self.commands.send(command(reply)).await.map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
     }
 
@@ -157,7 +160,7 @@ impl MasterHandle {
         session: Option<SessionKey>,
         task: Task,
     ) -> Result<Outcome, Stopped> {
-        self.ask(|reply| Ask::Submit { session, task, reply }).await
+        self.ask(|reply| Command::Submit { session, task, reply }).await
     }
 
     /// Who this token's session is. Asks the store before it says unknown.
@@ -168,7 +171,7 @@ impl MasterHandle {
         &self,
         key: SessionKey,
     ) -> Result<Result<SessionRow, ReadError>, Stopped> {
-        self.ask(|reply| Ask::Authenticate { key, reply }).await
+        self.ask(|reply| Command::Authenticate { key, reply }).await
     }
 
     /// A session with all that it had.
@@ -179,7 +182,7 @@ impl MasterHandle {
         &self,
         key: SessionKey,
     ) -> Result<Result<Read<Restored>, ReadError>, Stopped> {
-        self.ask(|reply| Ask::Restore { key, reply }).await
+        self.ask(|reply| Command::Restore { key, reply }).await
     }
 
     /// All boards.
@@ -187,7 +190,7 @@ impl MasterHandle {
     /// # Errors
     /// [`Stopped`].
     pub async fn boards(&self) -> Result<Result<Read<Boards>, ReadError>, Stopped> {
-        self.ask(|reply| Ask::Boards { reply }).await
+        self.ask(|reply| Command::Boards { reply }).await
     }
 
     /// Posts of a board. `want` weak is answered by a worker's node database.
@@ -201,7 +204,7 @@ impl MasterHandle {
         limit: u32,
         want: Consistency,
     ) -> Result<Result<Read<Page>, ReadError>, Stopped> {
-        self.ask(|reply| Ask::Posts { board, range, limit, want, reply }).await
+        self.ask(|reply| Command::Posts { board, range, limit, want, reply }).await
     }
 
     /// What is known of a user's post.
@@ -213,7 +216,7 @@ impl MasterHandle {
         user: UserId,
         id: PostId,
     ) -> Result<Result<Found, ReadError>, Stopped> {
-        self.ask(|reply| Ask::FindPost { user, id, reply }).await
+        self.ask(|reply| Command::FindPost { user, id, reply }).await
     }
 
     /// The active people of the whole system.
@@ -221,7 +224,7 @@ impl MasterHandle {
     /// # Errors
     /// [`Stopped`].
     pub async fn users(&self) -> Result<Result<Read<Vec<ActiveUser>>, ReadError>, Stopped> {
-        self.ask(|reply| Ask::Users { reply }).await
+        self.ask(|reply| Command::Users { reply }).await
     }
 
     /// Opens a stream. `cursor` is `Err` when the text did not parse; the stream then begins with a reset.
@@ -234,7 +237,7 @@ impl MasterHandle {
         boards: Vec<BoardName>,
         cursor: Result<Option<Cursor>, ()>,
     ) -> Result<Result<StreamHandle, ReadError>, Stopped> {
-        self.ask(|reply| Ask::Stream { session, boards, cursor, reply }).await
+        self.ask(|reply| Command::Stream { session, boards, cursor, reply }).await
     }
 
     /// The reader of a stream answered a beat.
@@ -242,7 +245,7 @@ impl MasterHandle {
     /// # Errors
     /// [`Stopped`].
     pub async fn alive(&self, key: SessionKey) -> Result<(), Stopped> {
-        self.asks.send(Ask::Alive { key }).await.map_err(|_| Stopped)
+        self.commands.send(Command::Alive { key }).await.map_err(|_| Stopped)
     }
 
     /// The cluster as this master sees it.
@@ -250,7 +253,7 @@ impl MasterHandle {
     /// # Errors
     /// [`Stopped`].
     pub async fn cluster(&self) -> Result<ClusterState, Stopped> {
-        self.ask(|reply| Ask::Cluster { reply }).await
+        self.ask(|reply| Command::Cluster { reply }).await
     }
 
     /// Whether to come here.
@@ -258,7 +261,7 @@ impl MasterHandle {
     /// # Errors
     /// [`Stopped`].
     pub async fn readiness(&self) -> Result<Readiness, Stopped> {
-        self.ask(|reply| Ask::Readiness { reply }).await
+        self.ask(|reply| Command::Readiness { reply }).await
     }
 
     /// All masters that are in.
@@ -266,7 +269,7 @@ impl MasterHandle {
     /// # Errors
     /// [`Stopped`].
     pub async fn masters(&self) -> Result<Vec<MasterInfo>, Stopped> {
-        self.ask(|reply| Ask::Masters { reply }).await
+        self.ask(|reply| Command::Masters { reply }).await
     }
 
     /// Makes the master leave: leases are given back, streams and links end with a word.
@@ -275,7 +278,7 @@ impl MasterHandle {
     /// # Errors
     /// [`Stopped`]: it had left before.
     pub async fn leave(&self) -> Result<(), Stopped> {
-        self.ask(|reply| Ask::Leave { reply }).await
+        self.ask(|reply| Command::Leave { reply }).await
     }
 
     /// The cluster's id, `None` while the store has not told it. Cookies carry it.
@@ -283,6 +286,6 @@ impl MasterHandle {
     /// # Errors
     /// [`Stopped`].
     pub async fn cluster_id(&self) -> Result<Option<[u8; 16]>, Stopped> {
-        self.ask(|reply| Ask::ClusterId { reply }).await
+        self.ask(|reply| Command::ClusterId { reply }).await
     }
 }

@@ -24,7 +24,7 @@ use crate::{
         rows::{ActiveUser, Boards, Found, NewPost, Page, Range, SessionRow, StoreError},
     },
     node::handle::{
-        Ask, Consistency, Delivery, MasterHandle, MasterInfo, Read, ReadError, Restored,
+        Command, Consistency, Delivery, MasterHandle, MasterInfo, Read, ReadError, Restored,
         StreamGuard, StreamHandle,
     },
 };
@@ -49,7 +49,7 @@ pub(super) struct State {
     /// What is not answered at all.
     pub(super) silent: Silent,
     /// Questions that are never answered wait here.
-    kept: Vec<Ask>,
+    kept: Vec<Command>,
     pub(super) readiness: Option<Readiness>,
     /// The newest stream.
     pub(super) stream: Option<OpenStream>,
@@ -81,16 +81,16 @@ pub(super) fn this_master() -> MasterInfo {
 
 impl Fake {
     pub(super) fn start(env: &Env) -> (Self, MasterHandle) {
-        let (asks, mut asked) = mpsc::channel(64);
+        let (sender, mut commands) = mpsc::channel(64);
         let fake = Self(Arc::default());
         fake.state().boards.insert(BoardName::lobby(), Vec::new());
         let served = fake.clone();
         env.spawn("fake master", async move {
-            while let Some(ask) = asked.recv().await {
-                served.state().on_ask(ask);
+            while let Some(command) = commands.recv().await {
+                served.state().on_command(command);
             }
         });
-        (fake, MasterHandle::new(asks))
+        (fake, MasterHandle::new(sender))
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -103,44 +103,46 @@ impl Fake {
 }
 
 impl State {
-    fn on_ask(&mut self, ask: Ask) {
-        let is_write = matches!(ask, Ask::Submit { .. });
+    fn on_command(&mut self, command: Command) {
+        let is_write = matches!(command, Command::Submit { .. });
         if self.silent == Silent::All || (self.silent == Silent::Writes && is_write) {
-            return self.kept.push(ask);
+            return self.kept.push(command);
         }
         // Who asked may be gone; then nobody wants the answer.
-        match ask {
-            Ask::Submit { task, reply, .. } => drop(reply.send(self.submit(task))),
-            Ask::Leave { reply } => drop(reply.send(())),
-            Ask::Authenticate { key, reply } => drop(reply.send(self.session(key))),
-            Ask::Restore { key, reply } => drop(reply.send(self.session(key).map(|session| {
+        match command {
+            Command::Submit { task, reply, .. } => drop(reply.send(self.submit(task))),
+            Command::Leave { reply } => drop(reply.send(())),
+            Command::Authenticate { key, reply } => drop(reply.send(self.session(key))),
+            Command::Restore { key, reply } => drop(reply.send(self.session(key).map(|session| {
                 let restored = Restored { session, boards: self.boards(), pending: Vec::new() };
                 self.read(restored)
             }))),
-            Ask::Boards { reply } => {
+            Command::Boards { reply } => {
                 drop(reply.send(self.ok().map(|()| self.read(self.boards()))));
             }
-            Ask::Posts { board, range, limit, want, reply } => {
+            Command::Posts { board, range, limit, want, reply } => {
                 let page = self.ok().and_then(|()| self.page(&board, range, limit));
                 let page = page.map(|value| Read { value, consistency: want });
                 drop(reply.send(page));
             }
-            Ask::FindPost { user, id, reply } => drop(reply.send(
+            Command::FindPost { user, id, reply } => drop(reply.send(
                 self.ok().map(|()| self.by_id.get(&(user, id)).cloned().unwrap_or(Found::Nothing)),
             )),
-            Ask::Users { reply } => drop(reply.send(self.ok().map(|()| self.read(self.users())))),
-            Ask::Stream { boards, cursor, reply, .. } => {
+            Command::Users { reply } => {
+                drop(reply.send(self.ok().map(|()| self.read(self.users()))))
+            }
+            Command::Stream { boards, cursor, reply, .. } => {
                 drop(reply.send(self.ok().map(|()| self.open_stream(boards, cursor))));
             }
-            Ask::Alive { .. } => self.alive += 1,
-            Ask::Cluster { reply } => drop(reply.send(cluster_view())),
-            Ask::Readiness { reply } => drop(reply.send(self.readiness.unwrap_or(Readiness {
+            Command::Alive { .. } => self.alive += 1,
+            Command::Cluster { reply } => drop(reply.send(cluster_view())),
+            Command::Readiness { reply } => drop(reply.send(self.readiness.unwrap_or(Readiness {
                 ready: true,
                 store: StoreReach::Here,
                 state: MasterState::Serving,
             }))),
-            Ask::Masters { reply } => drop(reply.send(vec![this_master()])),
-            Ask::ClusterId { reply } => drop(reply.send(Some(CLUSTER))),
+            Command::Masters { reply } => drop(reply.send(vec![this_master()])),
+            Command::ClusterId { reply } => drop(reply.send(Some(CLUSTER))),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Dialling the other masters: of two, the one with the smaller id does.
+//! Dialler of the other masters: of two, the one with the smaller id dials.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Done, Driver, links::Arrival};
+use super::{Driver, input::Input, links::Arrival};
 use crate::{
     comm::{
         handshake::{Credential, DialParams, Ready, dial},
@@ -23,10 +23,10 @@ use crate::{
     },
 };
 
-/// Between two tries to reach the same master.
+/// Pause between two tries to reach the same master.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What every dialling has in common.
+/// What all dials have in common.
 pub(super) struct Dials {
     pub(super) identity: Arc<Identity>,
     pub(super) handshake: Arc<HandshakeKeys>,
@@ -38,7 +38,7 @@ pub(super) struct Dials {
     pub(super) timeout: Duration,
 }
 
-/// Which masters are being dialled, and which not before when.
+/// Dials that are under way, and when those that failed may be repeated.
 pub(super) struct Dialer {
     dials: Dials,
     under_way: BTreeSet<NodeId>,
@@ -80,7 +80,7 @@ impl Dialer {
 }
 
 impl Driver {
-    /// Dials those that are in and not linked.
+    /// Dials the masters that are in and not linked.
     pub(super) fn dial(&mut self, now: Mono) {
         self.dialer.not_before.retain(|_, at| *at > now);
         let rows: Vec<MasterRow> = self
@@ -99,7 +99,7 @@ impl Driver {
             let (env, params) = (self.env.clone(), self.dialer.params(&row));
             self.spawn("dial", async move {
                 let arrival = reach(&env, &row, &params).await.map(Box::new);
-                Done::Dialed { node, arrival }
+                Input::MasterDialed { node, arrival }
             });
         }
     }
@@ -115,7 +115,7 @@ async fn reach(env: &crate::env::Env, row: &MasterRow, params: &DialParams) -> O
     };
     match dial(env, stream, params).await {
         Ok((secured, welcomed)) => {
-            // Who answers must be who the store says lives there.
+            // The store says who lives there; nobody else will do.
             if secured.peer.node != row.node {
                 return None;
             }

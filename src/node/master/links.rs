@@ -1,20 +1,27 @@
-//! Links: taking them, hearing them, and relaying what is published on them.
+//! Links of a master: accepts them, takes what comes over them, publishes over them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{Done, Driver, Waiter, admission::AdmissionGate, effects};
+use super::{
+    Driver,
+    admission::AdmissionGate,
+    input::Input,
+    waiters::{Waiter, respond},
+};
 use crate::{
     comm::{
-        Incoming, Link, LinkEnd, Responder, SecureStream,
+        Incoming, Link, LinkEnd, LinkLimits, Responder, SecureStream,
         connection_limit::ConnectionLimit,
+        fanout::Fanout,
         handshake::{Acceptor, Ready, accept},
     },
+    config::Config,
     env::{Env, Listener},
     model::{
-        ids::{LinkId, Post, Role},
+        ids::{BoardName, LinkId, NodeId, Post, Role},
         message::{
             Beat, Close, CloseReason, Direct, Fact, Member, MemberState, Request, Response, Update,
         },
@@ -24,25 +31,25 @@ use crate::{
     protocol::{board::TailChange, master::LinkOver},
 };
 
-/// The most posts of one answer to a node.
+/// The most posts in one answer to a node.
 const READ_MAX: u32 = 500;
-/// Between two lines on connections that were dropped.
+/// Shortest time between two log lines on connections that were dropped.
 const TELL_DROPPED_EVERY: Duration = Duration::from_secs(1);
 
-/// A secured stream, ready to become a link.
+/// Secured stream that is ready to become a link.
 pub(super) struct Arrival {
     pub(super) secured: SecureStream,
     pub(super) ready: Ready,
 }
 
-/// Takes connections for as long as the node lives. One over the bound is dropped at once.
+/// Accepts connections for as long as the node lives. Drops those over the bound at once.
 pub(super) async fn accept_all(
     env: Env,
     mut listener: Box<dyn Listener>,
     gate: Arc<AdmissionGate>,
     acceptor: Arc<Acceptor>,
     connections: ConnectionLimit,
-    done: mpsc::Sender<Done>,
+    inputs: mpsc::Sender<Input>,
 ) {
     let (mut told_at, mut dropped): (Option<Mono>, u64) = (None, 0);
     loop {
@@ -65,12 +72,12 @@ pub(super) async fn accept_all(
             continue;
         };
         let (of_node, gate) = (env.clone(), Arc::clone(&gate));
-        let (acceptor, done) = (Arc::clone(&acceptor), done.clone());
+        let (acceptor, inputs) = (Arc::clone(&acceptor), inputs.clone());
         env.spawn("handshake", async move {
             match accept(&of_node, stream, gate.as_ref(), &acceptor, permit).await {
                 Ok((secured, ready)) => {
                     let arrival = Box::new(Arrival { secured, ready });
-                    let _ = done.send(Done::Accepted(arrival)).await;
+                    let _ = inputs.send(Input::LinkAccepted(arrival)).await;
                 }
                 Err(error) => tracing::info!(from, %error, "a node was not taken in"),
             }
@@ -78,15 +85,134 @@ pub(super) async fn accept_all(
     }
 }
 
+/// Links of a master, and what it publishes over them.
+pub(super) struct Links {
+    open: BTreeMap<LinkId, Link>,
+    fanout: Fanout,
+    limits: LinkLimits,
+    /// Way of all links' events to the driver.
+    events: mpsc::Sender<(LinkId, Incoming)>,
+    last: u64,
+    /// Resident bytes of the workers that are linked.
+    memory: BTreeMap<NodeId, u64>,
+    /// State that beats carry: strong, and able to have things written.
+    state: (bool, bool),
+}
+
+impl Links {
+    pub(super) fn new(
+        fanout: Fanout,
+        config: &Config,
+        events: mpsc::Sender<(LinkId, Incoming)>,
+    ) -> Self {
+        Self {
+            open: BTreeMap::new(),
+            fanout,
+            limits: LinkLimits::of(config),
+            events,
+            last: 0,
+            memory: BTreeMap::new(),
+            state: (false, false),
+        }
+    }
+
+    /// Makes a link of a secured stream.
+    fn start(&mut self, env: &Env, secured: SecureStream) -> (LinkId, Link) {
+        self.last += 1;
+        let id = LinkId(self.last);
+        let link = Link::start(env, id, secured, self.limits.clone(), self.events.clone());
+        self.beat_on(&link);
+        (id, link)
+    }
+
+    pub(super) fn get(&self, id: LinkId) -> Option<&Link> {
+        self.open.get(&id)
+    }
+
+    /// Returns the links to workers, in the order in which they were made.
+    pub(super) fn workers(&self) -> impl Iterator<Item = &Link> {
+        self.open.values().filter(|link| link.peer().role == Role::Worker)
+    }
+
+    /// Returns a worker's resident memory in bytes, as it last said.
+    pub(super) fn resident_bytes(&self, node: &NodeId) -> Option<u64> {
+        self.memory.get(node).copied()
+    }
+
+    /// Returns whether this master is strong, as it last said.
+    pub(super) const fn is_strong(&self) -> bool {
+        self.state.0
+    }
+
+    /// Has the beats of all links carry a new state.
+    pub(super) fn set_state(&mut self, is_strong: bool, can_write: bool) {
+        if self.state != (is_strong, can_write) {
+            self.state = (is_strong, can_write);
+            for link in self.open.values() {
+                self.beat_on(link);
+            }
+        }
+    }
+
+    /// Sets what heartbeats say: to a worker, whether this master is strong; to a master,
+    /// whether it can have things written.
+    fn beat_on(&self, link: &Link) {
+        let (is_strong, can_write) = self.state;
+        let reaches_store = match link.peer().role {
+            Role::Worker => is_strong,
+            Role::Master => can_write,
+        };
+        link.beat(Beat { reaches_store });
+    }
+
+    pub(super) fn close_all(&self, close: Close) {
+        for link in self.open.values() {
+            link.close(close);
+        }
+    }
+
+    /// Relays what a worker published: the same bytes go to all other workers that want them.
+    fn relay(&mut self, from: LinkId, envelope: &Bytes) {
+        let Some(sender) = self.open.get(&from) else { return };
+        match self.fanout.relay(sender.peer().node, envelope) {
+            Ok(topic) => {
+                // What a worker says is for its fellows: this master's own truth is the store.
+                for (id, link) in &self.open {
+                    if *id != from && link.peer().role == Role::Worker && link.wants(topic) {
+                        // A member that cannot keep up finds the gap and asks.
+                        let _ = link.publish(envelope.clone());
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a publish was not relayed");
+                sender.close(Close { reason: CloseReason::Violation, retry_ms: 1000 });
+            }
+        }
+    }
+
+    /// Publishes to the workers that want it, sealed once.
+    pub(super) fn fan_out(&mut self, update: &Update) {
+        let wants = |link: &&Link| link.wants(update.topic());
+        if !self.workers().any(|link| wants(&link)) {
+            return;
+        }
+        match self.fanout.seal(update) {
+            Ok(envelope) => {
+                for link in self.workers().filter(wants) {
+                    let _ = link.publish(envelope.clone());
+                }
+            }
+            Err(error) => tracing::error!(%error, "an update could not be sealed"),
+        }
+    }
+}
+
 impl Driver {
     pub(super) fn on_arrival(&mut self, arrival: Arrival) {
         let Arrival { secured, ready } = arrival;
-        self.last_link += 1;
-        let id = LinkId(self.last_link);
         let peer = secured.peer.clone();
-        let incoming = self.to_incoming.clone();
-        let link = Link::start(&self.env, id, secured, self.limits.clone(), incoming);
-        self.beat_on(&link, self.said);
+        let (id, link) = self.links.start(&self.env, secured);
         let now = self.env.now();
         match peer.role {
             Role::Worker => {
@@ -96,7 +222,7 @@ impl Driver {
                         role: Role::Worker,
                         registration: ready.registration,
                         state: MemberState::In,
-                        master: self.holder.node,
+                        master: self.me.holder.node,
                     },
                     name: peer.name,
                     link: None,
@@ -109,28 +235,18 @@ impl Driver {
             }
             Role::Master => self.core.on_master(now, id, peer.node, &mut self.out),
         }
-        self.links.insert(id, link);
+        self.links.open.insert(id, link);
         self.note_directory();
-    }
-
-    /// What heartbeats say: to a worker, whether this master is strong; to a master, whether
-    /// it can have things written.
-    pub(super) fn beat_on(&self, link: &Link, (strong, can_write): (bool, bool)) {
-        let reaches_store = match link.peer().role {
-            Role::Worker => strong,
-            Role::Master => can_write,
-        };
-        link.beat(Beat { reaches_store });
     }
 
     pub(super) fn on_incoming(&mut self, id: LinkId, event: Incoming) {
         let now = self.env.now();
-        let Some(link) = self.links.get(&id) else { return };
+        let Some(link) = self.links.get(id) else { return };
         let role = link.peer().role;
         match event {
             Incoming::Request { request, reply } => self.on_request(id, request, reply),
             Incoming::Direct(direct) => self.on_direct(id, role, direct),
-            Incoming::Envelope(envelope) => self.on_envelope(id, &envelope),
+            Incoming::Envelope(envelope) => self.links.relay(id, &envelope),
             Incoming::Subscribed(_) => {}
             Incoming::Beat(beat) => self.core.on_beat(now, id, beat, &mut self.out),
             Incoming::Closed(end) => {
@@ -142,9 +258,9 @@ impl Driver {
                 };
                 let peer = link.peer().node;
                 tracing::info!(peer = %peer.short(), %end, "a link ended");
-                self.links.remove(&id);
+                self.links.open.remove(&id);
                 // If it is back already it says so again soon.
-                self.memory.remove(&peer);
+                self.links.memory.remove(&peer);
                 self.core.on_link_over(now, id, &over, &mut self.out);
                 self.note_directory();
             }
@@ -152,16 +268,15 @@ impl Driver {
     }
 
     fn on_request(&mut self, id: LinkId, request: Request, reply: Responder) {
-        let Some(peer) = self.links.get(&id).map(|link| link.peer().clone()) else { return };
+        let Some(peer) = self.links.get(id).map(|link| link.peer().clone()) else { return };
         let response = match request {
             Request::Forward(task) if peer.role == Role::Master => {
                 let now = self.env.now();
                 match self.core.on_forwarded(now, peer.node, task, &mut self.out) {
                     Ok(task) => {
-                        self.waiters.insert(task, Waiter::Peer(reply));
-                        self.deadlines.push_back((now + self.config.request_timeout, task));
+                        self.waiters.add(now, task, Waiter::Peer(reply));
                     }
-                    Err(answer) => effects::respond(reply, answer),
+                    Err(answer) => respond(reply, answer),
                 }
                 return;
             }
@@ -175,14 +290,8 @@ impl Driver {
         let _ = reply.send(&response);
     }
 
-    /// Posts for a node database: from memory, else from the store.
-    fn serve_read(
-        &self,
-        board: crate::model::ids::BoardName,
-        range: Range,
-        limit: u32,
-        reply: Responder,
-    ) {
+    /// Answers a node with posts of a board: from memory, else from the store.
+    fn serve_read(&self, board: BoardName, range: Range, limit: u32, reply: Responder) {
         if let Some(posts) = self.tails.read(&board, range, limit as usize) {
             let page = Page {
                 posts: posts.iter().map(|post| Post::clone(post)).collect(),
@@ -212,78 +321,43 @@ impl Driver {
                 self.core.on_members(now, id, members, &mut self.out);
                 self.note_directory();
             }
-            Direct::Update(news) if role == Role::Master => {
-                self.fan_out(&news);
-                self.take_news(news);
+            Direct::Update(update) if role == Role::Master => {
+                self.links.fan_out(&update);
+                self.take_update(update);
             }
-            // A worker has no news of its own to tell, and its word on others' would be forged.
+            // A worker has no updates of its own, and its word on others' would be forged.
             Direct::Update(_) => {}
             Direct::WorkerStatus(status) => {
                 if status.resident_bytes > 0
-                    && let Some(link) = self.links.get(&id)
+                    && let Some(link) = self.links.get(id)
                 {
-                    self.memory.insert(link.peer().node, status.resident_bytes);
+                    let node = link.peer().node;
+                    self.links.memory.insert(node, status.resident_bytes);
                 }
             }
         }
     }
 
-    /// A member published: the same bytes go to all other members that want them.
-    fn on_envelope(&mut self, from: LinkId, envelope: &Bytes) {
-        let Some(sender) = self.links.get(&from).map(|link| link.peer().node) else { return };
-        match self.fanout.relay(sender, envelope) {
-            Ok(topic) => {
-                // What a worker says is for its fellows: this master's own truth is the store.
-                for (id, link) in &self.links {
-                    if *id != from && link.peer().role == Role::Worker && link.wants(topic) {
-                        // A member that cannot keep up finds the gap and asks.
-                        let _ = link.publish(envelope.clone());
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a publish was not relayed");
-                if let Some(link) = self.links.get(&from) {
-                    link.close(Close { reason: CloseReason::Violation, retry_ms: 1000 });
-                }
-            }
-        }
-    }
-
-    /// Seals once, sends to all members that want it.
-    pub(super) fn fan_out(&mut self, news: &Update) {
-        let wants = |link: &&Link| link.peer().role == Role::Worker && link.wants(news.topic());
-        if !self.links.values().any(|link| wants(&link)) {
-            return;
-        }
-        match self.fanout.seal(news) {
-            Ok(envelope) => {
-                for link in self.links.values().filter(wants) {
-                    let _ = link.publish(envelope.clone());
-                }
-            }
-            Err(error) => tracing::error!(%error, "news could not be sealed"),
-        }
-    }
-
-    /// Update that are true now, from wherever: tails, streams and sessions follow.
-    pub(super) fn take_news(&mut self, news: Update) {
-        match news {
+    /// Takes an update in, wherever it comes from: tails, streams and sessions follow.
+    pub(super) fn take_update(&mut self, update: Update) {
+        match update {
             Update::Posts { epoch, board, posts, .. } => {
                 match self.tails.apply(epoch, &board, &posts) {
                     TailChange::Extended { .. } => self.deliver(&board),
                     TailChange::Gap { have, .. } => self.fetch(board, have),
-                    TailChange::NewEpoch => self.poll_at = self.env.now(),
+                    TailChange::NewEpoch => self.poll.read_now(self.env.now()),
                     TailChange::Duplicate | TailChange::OldEpoch => {}
-                    TailChange::Malformed => tracing::warn!(%board, "malformed news of posts"),
+                    TailChange::Malformed => tracing::warn!(%board, "a malformed update of posts"),
                 }
             }
             Update::BoardCreated(board) => {
                 self.tails.on_created(&board);
             }
-            Update::Session(row) => self.sessions.put(row),
+            Update::Session(row) => self.people.sessions.put(row),
             Update::SessionClosed(key) => self.on_session_closed(key),
-            Update::ReadMark { key, board, seq } => self.sessions.raise_mark(&key, board, seq),
+            Update::ReadMark { key, board, seq } => {
+                self.people.sessions.raise_mark(&key, board, seq)
+            }
             Update::PresenceChanged => self.want_users(),
             Update::Members(_) => {}
         }

@@ -1,28 +1,32 @@
-//! Reads: strong ones ask the store after they arrived, weak ones a worker's node database.
+//! Reads for the front end: a strong one asks the store after it arrived, a weak one a worker's
+//! node database.
 
-use std::future::Future;
+use std::{collections::BTreeSet, future::Future};
 
 use tokio::sync::oneshot;
 
-use super::{Done, Driver};
+use super::{Driver, input::Input};
 use crate::{
     comm::Link,
     model::{
-        ids::{BoardName, Cursor, Post, Role, SessionKey},
+        ids::{BoardName, Cursor, Post, SessionKey},
         message::{Request, Response},
         rows::{Active, ActiveUser, Boards, Page, Range, SessionRow, StoreError},
         shared::Shared,
     },
     node::handle::{Consistency, Read, ReadError, Restored, StreamHandle},
-    protocol::reads::TooMany,
+    protocol::reads::{Reads, TooMany},
 };
 
-/// How many workers are asked for a weak read before memory answers.
+/// The most workers that are asked for a weak read before memory answers.
 const REPLICAS_MAX: usize = 3;
-/// Posts of one answer.
+/// The most posts in one answer to a person.
 pub(super) const POSTS_MAX: u32 = 200;
 
-/// What waits for a reading of the boards.
+/// Where the row of a session goes.
+pub(super) type SessionReply = oneshot::Sender<Result<SessionRow, ReadError>>;
+
+/// Request that waits for the boards to be read.
 pub(super) enum WantBoards {
     Boards(oneshot::Sender<Result<Read<Boards>, ReadError>>),
     Posts {
@@ -41,12 +45,23 @@ pub(super) struct WantStream {
     pub(super) reply: oneshot::Sender<Result<StreamHandle, ReadError>>,
 }
 
-/// What waits for a reading of the active people.
+/// Request that waits for the active people to be read; `None` waits for the reading itself.
 pub(super) type WantUsers = Option<oneshot::Sender<Result<Read<Vec<ActiveUser>>, ReadError>>>;
+
+/// Reads of the store that are under way, and what waits for them.
+#[derive(Default)]
+pub(super) struct PendingReads {
+    boards: Reads<WantBoards>,
+    users: Reads<WantUsers>,
+    /// Boards of which posts are being read for the tails.
+    pub(super) tails: BTreeSet<BoardName>,
+    /// Counts weak reads, so that the workers take turns.
+    weak_turn: u64,
+}
 
 impl WantBoards {
     fn refuse(self, error: ReadError) {
-        // Who asked may be gone.
+        // A requester may be gone.
         match self {
             Self::Boards(reply) => drop(reply.send(Err(error))),
             Self::Posts { reply, .. } => drop(reply.send(Err(error))),
@@ -57,7 +72,7 @@ impl WantBoards {
 
 impl Driver {
     pub(super) fn want_boards(&mut self, want: WantBoards) {
-        match self.fresh_boards.add(want) {
+        match self.reads.boards.add(want) {
             Ok(true) => self.read_boards(),
             Ok(false) => {}
             Err(TooMany(want)) => want.refuse(ReadError::Overloaded),
@@ -66,12 +81,12 @@ impl Driver {
 
     fn read_boards(&self) {
         let store = self.store.clone();
-        self.spawn("boards", async move { Done::Boards(store.boards().await) });
+        self.spawn("boards", async move { Input::BoardsRead(store.boards().await) });
     }
 
     pub(super) fn on_fresh_boards(&mut self, answer: Result<Boards, StoreError>) {
-        let waited = self.fresh_boards.end();
-        if self.fresh_boards.begin() {
+        let waited = self.reads.boards.end();
+        if self.reads.boards.begin() {
             self.read_boards();
         }
         if let Ok(boards) = &answer {
@@ -90,7 +105,7 @@ impl Driver {
                     self.answer_posts(boards, board, range, limit, reply);
                 }
                 (WantBoards::Posts { board, range, limit, reply }, Err(_)) => {
-                    self.weak_turn += 1;
+                    self.reads.weak_turn += 1;
                     let weak = self.ask_replicas(board, range, limit);
                     self.env.spawn("weak-read", async move {
                         let _ = reply.send(weak.await);
@@ -101,7 +116,7 @@ impl Driver {
         }
     }
 
-    /// What memory knows of boards.
+    /// Returns the boards as memory knows them.
     fn known_boards(&self) -> Read<Boards> {
         let boards = self.tails.boards().map(|(board, last)| (board.clone(), last)).collect();
         let value = Boards { boards, epoch: self.tails.epoch(), as_of_ms: self.tails.as_of_ms() };
@@ -145,8 +160,8 @@ impl Driver {
         });
     }
 
-    /// A weak read that was asked for: the store answers where no copy is, such as at a master
-    /// without workers.
+    /// Answers a read that was asked for as weak. The store answers where no copy is, such as at a
+    /// master without workers.
     pub(super) fn weak_posts(
         &mut self,
         board: BoardName,
@@ -154,7 +169,7 @@ impl Driver {
         limit: u32,
         reply: oneshot::Sender<Result<Read<Page>, ReadError>>,
     ) {
-        self.weak_turn += 1;
+        self.reads.weak_turn += 1;
         let (store, weak) = (self.store.clone(), self.ask_replicas(board.clone(), range, limit));
         self.env.spawn("weak-read", async move {
             let answer = match weak.await {
@@ -169,19 +184,19 @@ impl Driver {
         });
     }
 
-    /// Workers' links, beginning with the one whose turn it is.
+    /// Returns links to workers, beginning with the one whose turn it is.
     fn replicas(&self) -> Vec<Link> {
-        let mut links: Vec<_> =
-            self.links.values().filter(|link| link.peer().role == Role::Worker).cloned().collect();
+        let mut links: Vec<_> = self.links.workers().cloned().collect();
         if !links.is_empty() {
-            let turn = usize::try_from(self.weak_turn).unwrap_or(0) % links.len();
+            let turn = usize::try_from(self.reads.weak_turn).unwrap_or(0) % links.len();
             links.rotate_left(turn);
         }
         links.truncate(REPLICAS_MAX);
         links
     }
 
-    /// Posts from a worker's node database; from this master's memory if no worker has them.
+    /// Reads posts from a worker's node database, or from this master's memory if no worker has
+    /// them.
     fn ask_replicas(
         &self,
         board: BoardName,
@@ -209,7 +224,7 @@ impl Driver {
         }
     }
 
-    /// A session as a worker's node database has it.
+    /// Looks a session up in workers' node databases.
     fn ask_replicas_for(
         &self,
         key: SessionKey,
@@ -227,19 +242,15 @@ impl Driver {
         }
     }
 
-    /// Who has this session, from memory or else from the store.
-    pub(super) fn authenticate(
-        &mut self,
-        key: SessionKey,
-        reply: oneshot::Sender<Result<SessionRow, ReadError>>,
-    ) {
+    /// Answers with a session, from memory or else from the store.
+    pub(super) fn authenticate(&mut self, key: SessionKey, reply: SessionReply) {
         let now = self.env.now();
-        self.presence.on_alive(now, &key);
-        if let Some(row) = self.sessions.get(&key) {
+        self.people.presence.on_alive(now, &key);
+        if let Some(row) = self.people.sessions.get(&key) {
             let _ = reply.send(Ok(row.clone()));
             return;
         }
-        match self.sessions.wait(key, reply) {
+        match self.people.sessions.wait(key, reply) {
             Ok(true) => {}
             Ok(false) => return,
             Err(TooMany(reply)) => {
@@ -254,7 +265,7 @@ impl Driver {
                 Err(error) => weak.await.map_or(Err(error), |row| Ok(Some(row))),
                 found => found,
             };
-            Done::Session { key, answer }
+            Input::SessionLookedUp { key, answer }
         });
     }
 
@@ -264,7 +275,7 @@ impl Driver {
         answer: Result<Option<SessionRow>, StoreError>,
     ) {
         let row = answer.as_ref().ok().and_then(Option::as_ref);
-        for reply in self.sessions.on_looked_up(&key, row) {
+        for reply in self.people.sessions.on_looked_up(&key, row) {
             let answer = match &answer {
                 Ok(Some(row)) => Ok(row.clone()),
                 Ok(None) => Err(ReadError::Unknown),
@@ -275,12 +286,12 @@ impl Driver {
     }
 
     pub(super) fn on_session_closed(&mut self, key: SessionKey) {
-        self.sessions.close(&key);
-        self.presence.forget(&key);
+        self.people.sessions.close(&key);
+        self.people.presence.forget(&key);
         self.streams.log_out(&key);
     }
 
-    /// A session with all that it had, read now.
+    /// Answers with a session and all that it had, read now.
     pub(super) fn restore(
         &self,
         key: SessionKey,
@@ -304,21 +315,24 @@ impl Driver {
         });
     }
 
-    /// The store cannot be told who is here: who waits for the list gets what is known of it.
+    /// Answers those who wait for the active people with what is known: the store could not be
+    /// told who is here.
     pub(super) fn give_up_users(&mut self) {
-        for reply in self.fresh_users.take_queued().into_iter().flatten() {
-            let _ =
-                reply.send(Ok(Read { value: self.users.to_vec(), consistency: Consistency::Weak }));
+        for reply in self.reads.users.take_queued().into_iter().flatten() {
+            let _ = reply.send(Ok(Read {
+                value: self.people.active.to_vec(),
+                consistency: Consistency::Weak,
+            }));
         }
     }
 
-    /// The active people will be read again.
+    /// Has the active people read again.
     pub(super) fn want_users(&mut self) {
         self.ask_users(None);
     }
 
     pub(super) fn ask_users(&mut self, want: WantUsers) {
-        match self.fresh_users.add(want) {
+        match self.reads.users.add(want) {
             Ok(true) => self.read_users(),
             Ok(false) => {}
             Err(TooMany(want)) => {
@@ -331,16 +345,16 @@ impl Driver {
 
     fn read_users(&self) {
         let store = self.store.clone();
-        self.spawn("users", async move { Done::Users(store.active_users().await) });
+        self.spawn("users", async move { Input::UsersRead(store.active_users().await) });
     }
 
     pub(super) fn on_fresh_users(&mut self, answer: Result<Active, StoreError>) {
-        let waited = self.fresh_users.end();
+        let waited = self.reads.users.end();
         let answer = match answer {
             Ok(Active::TouchFirst) => {
                 // They wait for the read that follows the touch.
-                self.fresh_users.put_back(waited.into_iter().filter(Option::is_some));
-                self.presence.on_touch_wanted(self.env.now());
+                self.reads.users.put_back(waited.into_iter().filter(Option::is_some));
+                self.people.presence.on_touch_wanted(self.env.now());
                 return;
             }
             Ok(Active::Users(users)) => {
@@ -350,27 +364,28 @@ impl Driver {
             Err(_) => Ok(Consistency::Weak),
         };
         for reply in waited.into_iter().flatten() {
-            let value = self.users.to_vec();
+            let value = self.people.active.to_vec();
             let _ = reply.send(answer.map(|consistency| Read { value, consistency }));
         }
-        if self.fresh_users.begin() {
+        if self.reads.users.begin() {
             self.read_users();
         }
     }
 
     pub(super) fn take_users(&mut self, active: Active) {
         let Active::Users(users) = active else {
-            self.presence.on_touch_wanted(self.env.now());
+            self.people.presence.on_touch_wanted(self.env.now());
             return;
         };
-        let same = users.len() == self.users.len()
+        let known = &self.people.active;
+        let same = users.len() == known.len()
             && users
                 .iter()
-                .zip(self.users.iter())
+                .zip(known.iter())
                 .all(|(a, b)| (&a.user, a.since_ms) == (&b.user, b.since_ms));
-        self.users = Shared::new(users);
+        self.people.active = Shared::new(users);
         if !same {
-            self.streams.table.set_presence(&self.users);
+            self.streams.table.set_presence(&self.people.active);
             self.flush_all();
         }
     }

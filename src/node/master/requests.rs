@@ -1,4 +1,4 @@
-//! Questions of the front end.
+//! Commands of the front end.
 
 use super::{
     Driver,
@@ -7,26 +7,26 @@ use super::{
 use crate::{
     api::{MasterState, Readiness, StoreReach},
     model::{message::Task, rows::Found},
-    node::handle::{Ask, Consistency},
+    node::handle::{Command, Consistency, ReadError},
 };
 
 impl Driver {
-    pub(super) fn on_ask(&mut self, ask: Ask) {
+    pub(super) fn on_command(&mut self, command: Command) {
         let now = self.env.now();
-        match ask {
-            Ask::Submit { session, task, reply } => {
+        match command {
+            Command::Submit { session, task, reply } => {
                 if let Task::Post { .. } = &task {
                     self.env.sometimes("a person posted");
                     if let Some(key) = session {
-                        self.presence.on_post(now, key);
+                        self.people.presence.on_post(now, key);
                     }
                 }
                 self.submit(task, reply);
             }
-            Ask::Authenticate { key, reply } => self.authenticate(key, reply),
-            Ask::Restore { key, reply } => self.restore(key, reply),
-            Ask::Boards { reply } => self.want_boards(WantBoards::Boards(reply)),
-            Ask::Posts { board, range, limit, want, reply } => {
+            Command::Authenticate { key, reply } => self.authenticate(key, reply),
+            Command::Restore { key, reply } => self.restore(key, reply),
+            Command::Boards { reply } => self.want_boards(WantBoards::Boards(reply)),
+            Command::Posts { board, range, limit, want, reply } => {
                 let limit = limit.clamp(1, POSTS_MAX);
                 match want {
                     Consistency::Strong => {
@@ -35,23 +35,23 @@ impl Driver {
                     Consistency::Weak => self.weak_posts(board, range, limit, reply),
                 }
             }
-            Ask::FindPost { user, id, reply } => {
+            Command::FindPost { user, id, reply } => {
                 let store = self.store.clone();
                 self.env.spawn("find-post", async move {
                     let answer: Result<Found, _> = store.find_post(user, id).await;
-                    let _ = reply.send(answer.map_err(|_| crate::node::handle::ReadError::Away));
+                    let _ = reply.send(answer.map_err(|_| ReadError::Away));
                 });
             }
-            Ask::Users { reply } => self.ask_users(Some(reply)),
-            Ask::Stream { session, boards, cursor, reply } => {
+            Command::Users { reply } => self.ask_users(Some(reply)),
+            Command::Stream { session, boards, cursor, reply } => {
                 let want = WantStream { session, boards, cursor, reply };
                 self.want_boards(WantBoards::Stream(want));
             }
-            Ask::Alive { key } => self.presence.on_alive(now, &key),
-            Ask::Cluster { reply } => {
+            Command::Alive { key } => self.people.presence.on_alive(now, &key),
+            Command::Cluster { reply } => {
                 let _ = reply.send(self.view());
             }
-            Ask::Readiness { reply } => {
+            Command::Readiness { reply } => {
                 let strong = self.core.is_strong(now);
                 let ready = strong || !self.core.registrations().is_empty();
                 let _ = reply.send(Readiness {
@@ -60,14 +60,14 @@ impl Driver {
                     state: MasterState::Serving,
                 });
             }
-            Ask::Masters { reply } => {
-                let _ = reply.send(self.masters.clone());
+            Command::Masters { reply } => {
+                let _ = reply.send(self.poll.masters().to_vec());
             }
-            Ask::ClusterId { reply } => {
-                let _ = reply.send(Some(self.cluster));
+            Command::ClusterId { reply } => {
+                let _ = reply.send(Some(self.me.cluster));
             }
             // Ends the loop before it comes here.
-            Ask::Leave { reply } => drop(reply),
+            Command::Leave { reply } => drop(reply),
         }
     }
 }

@@ -1,19 +1,19 @@
-//! What a master asks the store again and again, and what it touches there.
+//! Poll of the store: what a master touches there, and what it reads, at intervals.
 
-use super::{Done, Driver};
+use super::{Driver, input::Input};
 use crate::{
     model::{
         ids::{BoardName, Seq, SessionKey},
-        rows::{Active, Admission, Boards, MasterRow, Page, StoreError},
+        rows::{Active, Admission, Boards, MasterRow, Page, Range, StoreError},
         time::Mono,
     },
     node::handle::MasterInfo,
 };
 
-/// The most posts of one fetch.
+/// The most posts of one read for a tail.
 const FETCH_MAX: u32 = 500;
 
-/// One round of reads; what the store did not answer is `None`.
+/// Answers of one round of reads; `None` where the store did not answer.
 pub(super) struct Polled {
     boards: Option<Boards>,
     masters: Option<Vec<MasterRow>>,
@@ -22,20 +22,71 @@ pub(super) struct Polled {
     closed: Option<(Vec<SessionKey>, u64)>,
 }
 
+/// Something that is done again a while after it ended.
+struct Repeated {
+    at: Mono,
+    is_running: bool,
+}
+
+impl Repeated {
+    /// Returns whether it is to begin now; then counts it as running.
+    fn begin(&mut self, now: Mono) -> bool {
+        let begins = !self.is_running && now >= self.at;
+        self.is_running |= begins;
+        begins
+    }
+
+    const fn end(&mut self, again_at: Mono) {
+        self.at = again_at;
+        self.is_running = false;
+    }
+
+    fn next_deadline(&self) -> Option<Mono> {
+        (!self.is_running).then_some(self.at)
+    }
+}
+
+/// Schedule of the poll, and how far it has come.
+pub(super) struct StorePoll {
+    touch: Repeated,
+    read: Repeated,
+    /// Place in the store's list of closed sessions.
+    closed_mark: u64,
+    /// Masters that are in, this one too, ordered by id.
+    masters: Vec<MasterInfo>,
+}
+
+impl StorePoll {
+    pub(super) fn new(now: Mono, me: MasterInfo) -> Self {
+        let first = || Repeated { at: now, is_running: false };
+        Self { touch: first(), read: first(), closed_mark: 0, masters: vec![me] }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Mono> {
+        [self.touch.next_deadline(), self.read.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Brings the next round of reads forward.
+    pub(super) const fn read_now(&mut self, now: Mono) {
+        self.read.at = now;
+    }
+
+    pub(super) fn masters(&self) -> &[MasterInfo] {
+        &self.masters
+    }
+}
+
 impl Driver {
-    /// Touches this master's row, and reads all that others write.
-    pub(super) fn poll(&mut self, now: Mono) {
-        if now >= self.touch_at && !self.touching {
-            self.touching = true;
-            let (store, holder) = (self.store.clone(), self.holder);
-            self.spawn(
-                "touch",
-                async move { Done::Touched(store.touch_master(holder, false).await) },
-            );
+    /// Touches this master's row, and reads all that others write, when it is time.
+    pub(super) fn poll_store(&mut self, now: Mono) {
+        if self.poll.touch.begin(now) {
+            let (store, holder) = (self.store.clone(), self.me.holder);
+            self.spawn("touch", async move {
+                Input::MasterTouched(store.touch_master(holder, false).await)
+            });
         }
-        if now >= self.poll_at && !self.polling {
-            self.polling = true;
-            let (store, mark) = (self.store.clone(), self.closed_mark);
+        if self.poll.read.begin(now) {
+            let (store, mark) = (self.store.clone(), self.poll.closed_mark);
             self.spawn("poll", async move {
                 let mut polled = Polled {
                     boards: None,
@@ -52,20 +103,18 @@ impl Driver {
                     polled.users = store.active_users().await.ok();
                     polled.closed = store.closed_since(mark).await.ok();
                 }
-                Done::Polled(Box::new(polled))
+                Input::StorePolled(Box::new(polled))
             });
         }
     }
 
     pub(super) fn on_touched(&mut self, now: Mono, done: bool) {
-        self.touching = false;
-        self.touch_at = now + self.config.store_poll_interval;
+        self.poll.touch.end(now + self.config.store_poll_interval);
         self.core.on_store_write(now, done, &mut self.out);
     }
 
     pub(super) fn on_polled(&mut self, now: Mono, polled: Polled) {
-        self.polling = false;
-        self.poll_at = now + self.config.store_poll_interval;
+        self.poll.read.end(now + self.config.store_poll_interval);
         let Polled { boards, masters, admission, users, closed } = polled;
         if let Some(boards) = boards {
             self.take_boards(&boards);
@@ -83,42 +132,42 @@ impl Driver {
             self.take_users(users);
         }
         if let Some((keys, mark)) = closed {
-            self.closed_mark = mark;
+            self.poll.closed_mark = mark;
             for key in keys {
                 self.on_session_closed(key);
             }
         }
     }
 
-    /// Streams hear when the list of masters changed.
+    /// Tells streams when the list of masters changed.
     fn note_masters(&mut self) {
         let mut masters: Vec<MasterInfo> = self
             .core
             .watch()
             .rows()
-            .filter(|(row, is_in)| *is_in && !row.draining && row.node != self.me.id)
+            .filter(|(row, is_in)| *is_in && !row.draining && row.node != self.me.info.id)
             .map(|(row, _)| MasterInfo {
                 id: row.node,
                 name: row.name.clone(),
                 http: row.http.clone(),
             })
             .collect();
-        masters.push(self.me.clone());
+        masters.push(self.me.info.clone());
         masters.sort();
-        if masters != self.masters {
-            self.masters = masters;
-            self.streams.table.set_masters(&self.masters);
+        if masters != self.poll.masters {
+            self.poll.masters = masters;
+            self.streams.table.set_masters(&self.poll.masters);
             self.flush_all();
         }
     }
 
-    /// The ends of all boards, as the store has them.
+    /// Takes in the ends of all boards, as the store has them.
     pub(super) fn take_boards(&mut self, boards: &Boards) {
         let noted = self.tails.on_boards(boards);
         if noted.new_epoch {
             let now = self.env.now();
             self.core.on_store_epoch(now, boards.epoch, &mut self.out);
-            self.fetching.clear();
+            self.reads.tails.clear();
             self.deliver_all();
         }
         for (board, have) in noted.behind {
@@ -126,21 +175,21 @@ impl Driver {
         }
     }
 
-    /// Gets what a tail lacks.
+    /// Reads the posts that a tail lacks, unless that is under way.
     pub(super) fn fetch(&mut self, board: BoardName, have: Seq) {
-        if !self.fetching.insert(board.clone()) {
+        if !self.reads.tails.insert(board.clone()) {
             return;
         }
         let store = self.store.clone();
         self.spawn("fetch", async move {
-            let range = crate::model::rows::Range::After(have);
+            let range = Range::After(have);
             let answer = store.read(board.clone(), range, FETCH_MAX).await;
-            Done::TailPage { board, answer }
+            Input::TailRead { board, answer }
         });
     }
 
     pub(super) fn on_tail_page(&mut self, board: BoardName, answer: Result<Page, StoreError>) {
-        self.fetching.remove(&board);
+        self.reads.tails.remove(&board);
         // Without an answer the next poll finds the same gap.
         let Ok(page) = answer else { return };
         self.tails.apply(page.epoch, &board, &page.posts);
@@ -154,18 +203,18 @@ impl Driver {
         }
     }
 
-    /// Tells the store who is here, and who left.
+    /// Tells the store which sessions are active here, and which left.
     pub(super) fn touch_sessions(&mut self, now: Mono) {
-        let due = self.presence.due(now);
+        let due = self.people.presence.due(now);
         if let Some(keys) = due.touch {
-            let (store, me) = (self.store.clone(), self.holder.node);
+            let (store, me) = (self.store.clone(), self.me.holder.node);
             self.spawn("presence", async move {
                 let answer = store.touch_sessions(me, keys.clone()).await;
-                Done::SessionsTouched { keys, answer }
+                Input::SessionsTouched { keys, answer }
             });
         }
         for (key, seen_ms) in due.leave {
-            let (store, me) = (self.store.clone(), self.holder.node);
+            let (store, me) = (self.store.clone(), self.me.holder.node);
             self.env.spawn("leave", async move {
                 // If it is not heard the row is out by its age soon.
                 let _ = store.leave_session(me, key, seen_ms).await;
@@ -179,7 +228,7 @@ impl Driver {
         answer: Result<u64, StoreError>,
     ) {
         let now = self.env.now();
-        self.presence.on_touched(keys, answer.as_ref().ok().copied());
+        self.people.presence.on_touched(keys, answer.as_ref().ok().copied());
         self.core.on_store_write(now, answer.is_ok(), &mut self.out);
         if answer.is_ok() {
             self.want_users();

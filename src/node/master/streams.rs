@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Done, Driver, reads::WantStream};
+use super::{Driver, input::Input, reads::WantStream};
 use crate::{
     api::HelloEvent,
     env::TimedOut,
@@ -80,8 +80,8 @@ impl Driver {
         let (sender, deliveries) = mpsc::channel(self.config.stream_backlog_max.max(4));
         let beat_ms = self.config.stream_beat_interval.as_millis();
         let hello = HelloEvent {
-            node: self.me.clone(),
-            masters: self.masters.clone(),
+            node: self.me.info.clone(),
+            masters: self.poll.masters().to_vec(),
             cursor: reader.cursor().clone(),
             beat_ms: u64::try_from(beat_ms).unwrap_or(u64::MAX),
         };
@@ -94,15 +94,15 @@ impl Driver {
         let state = if self.core.is_strong(now) { Consistency::Strong } else { Consistency::Weak };
         let cursor = reader.cursor().clone();
         let reset = reset.map(|reason| Delivery::Reset { reason, cursor });
-        let first = [Delivery::State(state), Delivery::Presence(self.users.clone())];
+        let first = [Delivery::State(state), Delivery::Presence(self.people.active.clone())];
         let id = self.streams.next_id();
         self.streams.table.open(id, session.key, reader, reset.into_iter().chain(first));
         self.streams.senders.insert(id, sender);
-        self.presence.on_stream_opened(now, session.key);
+        self.people.presence.on_stream_opened(now, session.key);
         self.spawn("stream", async move {
             // Nothing is ever sent on it: it ends with the reader.
             let _ = gone.await;
-            Done::StreamGone { id }
+            Input::StreamGone { id }
         });
         self.fill_stream(id);
     }
@@ -133,7 +133,7 @@ impl Driver {
             let store = self.store.clone();
             self.spawn("stream-page", async move {
                 let answer = store.read(board.clone(), Range::After(after), PAGE_POSTS_MAX).await;
-                Done::StreamPage { id, board, answer }
+                Input::StreamPage { id, board, answer }
             });
         }
         self.flush(id);
@@ -154,7 +154,7 @@ impl Driver {
                 env.sleep(READ_RETRY).await;
                 let StoreRead { board, after } = read;
                 let answer = store.read(board.clone(), Range::After(after), PAGE_POSTS_MAX).await;
-                Done::StreamPage { id, board, answer }
+                Input::StreamPage { id, board, answer }
             });
         }
     }
@@ -176,7 +176,7 @@ impl Driver {
                         self.spawn("stream-room", async move {
                             let room = env.timeout(SLOW_AFTER, sender.reserve()).await;
                             let has_room = !matches!(room, Err(TimedOut));
-                            Done::StreamRoom { id, has_room }
+                            Input::StreamRoom { id, has_room }
                         });
                     }
                     return;
@@ -199,7 +199,7 @@ impl Driver {
     pub(super) fn on_stream_gone(&mut self, id: StreamId) {
         self.streams.senders.remove(&id);
         if let Some(key) = self.streams.table.close(id) {
-            self.presence.on_stream_closed(self.env.now(), &key);
+            self.people.presence.on_stream_closed(self.env.now(), &key);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The cluster as this master sees it, for people and operators.
+//! View of the cluster as this master sees it, for people and operators.
 
 use super::Driver;
 use crate::{
@@ -18,7 +18,7 @@ impl Driver {
                 let fact = &member.fact;
                 let reaches_store = match fact.role {
                     Role::Worker => core.selection().reaches_store(&fact.node),
-                    Role::Master if fact.node == self.me.id => Some(core.can_write(now)),
+                    Role::Master if fact.node == self.me.info.id => Some(core.can_write(now)),
                     Role::Master => core.peer_can_write(&fact.node),
                 };
                 let state = match fact.role {
@@ -38,7 +38,7 @@ impl Driver {
                     http: member.http.clone(),
                     reaches_store,
                     in_flight: core.selection().in_flight(&fact.node),
-                    resident_bytes: self.memory.get(&fact.node).copied(),
+                    resident_bytes: self.links.resident_bytes(&fact.node),
                 }
             })
             .collect();
@@ -61,7 +61,7 @@ impl Driver {
             .map(|(slot, resource)| {
                 let (held, holder, token) = match core.lease_state(slot) {
                     LeaseState::Mine(held) => {
-                        (LeaseOwner::Mine, Some(self.me.id), Some(held.token))
+                        (LeaseOwner::Mine, Some(self.me.info.id), Some(held.token))
                     }
                     LeaseState::Other { holder, .. } => {
                         (LeaseOwner::Other, Some(holder.node), None)
@@ -81,7 +81,7 @@ impl Driver {
             })
             .collect();
         ClusterState {
-            node: self.me.id,
+            node: self.me.info.id,
             domain: self.gate.keys().domain(),
             key_epoch: self.gate.keys().epoch(),
             store_epoch: self.tails.epoch(),

@@ -165,8 +165,8 @@ fn settle(
     }
 }
 
-fn tell(news: Update, out: &mut Vec<Effect>) {
-    out.push(Effect::Publish { news, spread: true });
+fn tell(update: Update, out: &mut Vec<Effect>) {
+    out.push(Effect::Publish { update, spread: true });
 }
 
 /// Update of what a batch did to a board: of duplicates too, for their first news may have died

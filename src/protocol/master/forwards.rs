@@ -79,7 +79,7 @@ impl Master {
             out.push(Effect::Wish { resource: resource.clone() });
             out.push(Effect::Probe("a master wished for a lease whose holder is silent"));
             self.permissions.on_asked(now, slot);
-            out.push(Effect::Ask { slot, resource });
+            out.push(Effect::AcquireLease { slot, resource });
         }
     }
 

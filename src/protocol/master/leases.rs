@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Master {
-    /// The store answered to [`Effect::Ask`] sent at `sent_at`; `None` when it did not.
+    /// The store answered to [`Effect::AcquireLease`] sent at `sent_at`; `None` when it did not.
     pub fn on_lease(
         &mut self,
         now: Mono,
@@ -42,7 +42,7 @@ impl Master {
         self.pump(now, slot, out);
     }
 
-    /// The store answered to [`Effect::Renew`] sent at `sent_at`.
+    /// The store answered to [`Effect::RenewLeases`] sent at `sent_at`.
     pub fn on_renewed(
         &mut self,
         now: Mono,
@@ -78,7 +78,7 @@ impl Master {
         let LeaseState::Mine(held) = self.permissions.state(slot) else { return };
         self.permissions.drop_lease(slot, ask_at);
         if let Some(resource) = self.queue.resource(slot).cloned() {
-            out.push(Effect::Release { resource, lease: held.token.lease });
+            out.push(Effect::ReleaseLease { resource, lease: held.token.lease });
         }
         self.refuse_forwarded(slot, None, out);
     }
@@ -111,7 +111,7 @@ impl Master {
             }
         }
         if !leases.is_empty() {
-            out.push(Effect::Renew { leases });
+            out.push(Effect::RenewLeases { leases });
         }
     }
 

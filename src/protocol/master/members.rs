@@ -174,7 +174,7 @@ impl Master {
     /// Says a fact that is new here: an event line, and a publish.
     fn tell(&self, member: Member, spread: bool, out: &mut Vec<Effect>) {
         out.push(Effect::Event(announcement(&member.fact)));
-        out.push(Effect::Publish { news: Update::Members(vec![member]), spread });
+        out.push(Effect::Publish { update: Update::Members(vec![member]), spread });
     }
 
     /// Applies facts, announces those that are news, publishes them in one message.
@@ -193,7 +193,7 @@ impl Master {
             }
         }
         for page in news.chunks(PAGE_MEMBERS) {
-            out.push(Effect::Publish { news: Update::Members(page.to_vec()), spread });
+            out.push(Effect::Publish { update: Update::Members(page.to_vec()), spread });
         }
     }
 

@@ -58,95 +58,95 @@ const UNREACHABLE_FOR: Duration = Duration::from_secs(1);
 /// What a person is told to wait when nothing can be done now.
 const RETRY_MS: u64 = 1000;
 
-/// Something to be done, in order.
+/// Something that the driver does; effects are carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Ask the store for a lease; answer with [`Master::on_lease`].
-    Ask {
-        /// Where the answer goes.
+    AcquireLease {
+        /// Slot of the resource; the answer goes there.
         slot: Slot,
-        /// Of what.
+        /// The resource.
         resource: Resource,
     },
     /// Renew leases; answer with [`Master::on_renewed`].
-    Renew {
-        /// Each with its number.
+    RenewLeases {
+        /// Resources, each with the number of its lease.
         leases: Vec<(Resource, u64)>,
     },
-    /// Give a lease back. No answer is needed: it runs out by itself.
-    Release {
-        /// Of what.
+    /// Give a lease back. Needs no answer: a lease runs out by itself.
+    ReleaseLease {
+        /// The resource.
         resource: Resource,
-        /// Its number.
+        /// Number of its lease.
         lease: u64,
     },
-    /// Write a wish. No answer is needed.
+    /// Write a wish for a lease. Needs no answer.
     Wish {
-        /// Of what.
+        /// The resource.
         resource: Resource,
     },
     /// Call a worker, for at most `attempt_timeout`; answer with [`Master::on_attempt`].
     Assign {
-        /// Over which link.
+        /// Link to the worker.
         link: LinkId,
-        /// Where the answer goes.
+        /// Slot of the batch; the answer goes there.
         slot: Slot,
-        /// Which attempt.
+        /// Number of the attempt.
         attempt: AttemptId,
-        /// What to say.
+        /// The batch.
         assign: Assign,
     },
     /// Call another master, for at most `request_timeout`; answer with [`Master::on_forward`].
     Forward {
-        /// Over which link.
+        /// Link to the master.
         link: LinkId,
-        /// Which task.
+        /// Number of the task.
         id: TaskId,
-        /// What to say.
+        /// The task.
         task: Task,
     },
     /// Answer whoever waits for a task: it ended.
     End {
-        /// The task.
+        /// Number of the task.
         id: TaskId,
         /// How it ended.
         outcome: Outcome,
     },
     /// Answer the master that forwarded a task: it is not coordinated here, and nothing was done.
     SendBack {
-        /// The task.
+        /// Number of the task.
         id: TaskId,
         /// Holder of the resource's lease, if known.
         holder: Option<Holder>,
     },
     /// Publish to the domain, and to the other masters if `spread`.
     Publish {
-        /// What.
-        news: Update,
-        /// Whether it began here.
+        /// The update.
+        update: Update,
+        /// Whether the update began here.
         spread: bool,
     },
     /// Send a direct message.
     Send {
-        /// Over which link.
+        /// Link to the receiver.
         link: LinkId,
-        /// What.
+        /// The message.
         direct: Direct,
     },
     /// Close a link.
     Close {
-        /// Which.
+        /// The link.
         link: LinkId,
-        /// The last message.
+        /// Its last message.
         close: Close,
     },
     /// Keep a dead letter in the store.
     DeadLetter(Box<DeadLetter>),
     /// Write an event line.
     Event(Event),
-    /// Announce a moment.
+    /// Announce a fault point.
     FaultPoint(FaultPoint),
-    /// Mark a probe.
+    /// Mark a probe: this run has seen what the text says.
     Probe(&'static str),
 }
 

@@ -156,7 +156,7 @@ impl Master {
     fn ask(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) {
         if let Some(resource) = self.queue.resource(slot).cloned() {
             self.permissions.on_asked(now, slot);
-            out.push(Effect::Ask { slot, resource });
+            out.push(Effect::AcquireLease { slot, resource });
         }
     }
 

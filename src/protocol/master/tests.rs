@@ -95,7 +95,7 @@ impl Lab {
 
     fn grant(&mut self, lease: u64) {
         let Some(slot) = self.take(|effect| match effect {
-            Effect::Ask { slot, .. } => Some(*slot),
+            Effect::AcquireLease { slot, .. } => Some(*slot),
             _ => None,
         }) else {
             panic!("no lease was asked for: {:?}", self.out)
@@ -107,7 +107,7 @@ impl Lab {
     fn held_by(&mut self, other: Holder) {
         let slot = self
             .take(|effect| match effect {
-                Effect::Ask { slot, .. } => Some(*slot),
+                Effect::AcquireLease { slot, .. } => Some(*slot),
                 _ => None,
             })
             .expect("a lease is asked for");
@@ -157,7 +157,7 @@ fn a_post_goes_from_queue_to_lease_to_worker_to_its_author() {
     assert_eq!((link, assign.permission.token.lease, assign.permission.token.n), (LinkId(1), 7, 1));
     lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
     let published = lab.take(|effect| match effect {
-        Effect::Publish { news: Update::Posts { posts, .. }, spread: true } => Some(posts.len()),
+        Effect::Publish { update: Update::Posts { posts, .. }, spread: true } => Some(posts.len()),
         _ => None,
     });
     assert_eq!(published, Some(1), "told before the author hears of it");
@@ -410,7 +410,8 @@ fn a_lease_is_asked_for_once_however_many_wait_for_its_silent_holder() {
     lab.out.clear();
     lab.pass(2100);
     lab.pass(50);
-    let asked = lab.out.iter().filter(|effect| matches!(effect, Effect::Ask { .. })).count();
+    let asked =
+        lab.out.iter().filter(|effect| matches!(effect, Effect::AcquireLease { .. })).count();
     assert_eq!(asked, 1, "{:?}", lab.out);
 }
 
@@ -424,9 +425,9 @@ fn a_wanted_lease_is_released_after_the_attempt_in_flight() {
     let lobby = Resource::Board(BoardName::lobby());
     let (asked, answers) = ([(lobby.clone(), 5)], [(lobby, Renewed::Wanted)]);
     lab.master.on_renewed(lab.now, lab.now, &asked, &answers, &mut lab.out);
-    assert!(!lab.has(|effect| matches!(effect, Effect::Release { .. })));
+    assert!(!lab.has(|effect| matches!(effect, Effect::ReleaseLease { .. })));
     lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
-    assert!(lab.has(|effect| matches!(effect, Effect::Release { lease: 5, .. })));
+    assert!(lab.has(|effect| matches!(effect, Effect::ReleaseLease { lease: 5, .. })));
     assert!(lab.assigned().is_none(), "what waits goes to the next holder");
     lab.pass(600);
     lab.held_by(holder(2));
@@ -478,7 +479,7 @@ fn joins_leaves_and_failures_are_told_to_everyone_once() {
         .out
         .iter()
         .filter_map(|effect| match effect {
-            Effect::Publish { news: Update::Members(members), spread: true } => {
+            Effect::Publish { update: Update::Members(members), spread: true } => {
                 Some((members[0].name.clone(), members[0].fact.state))
             }
             _ => None,
@@ -592,7 +593,7 @@ mod properties {
                 }
                 for effect in std::mem::take(&mut lab.out) {
                     match effect {
-                        Effect::Ask { slot, .. } => asks.push(slot),
+                        Effect::AcquireLease { slot, .. } => asks.push(slot),
                         Effect::Assign { slot, attempt, assign, .. } => {
                             let Assign { registration, permission, tasks } = assign;
                             attempts.push((slot, attempt, tasks.len()));

@@ -1,0 +1,56 @@
+//! Inputs of the master's driver that come from its own tasks.
+
+use super::{links::Arrival, store_poll::Polled, streams::StreamId};
+use crate::{
+    model::{
+        ids::{BoardName, NodeId, Resource, SessionKey},
+        message::{AssignReply, ForwardReply},
+        rows::{Active, Boards, Lease, Page, Renewed, SessionRow, StoreError},
+        time::Mono,
+    },
+    protocol::{
+        assignment::AttemptId,
+        master::CallFailed,
+        task_queue::{Slot, TaskId},
+    },
+};
+
+/// Result that a task brings back to the driver that started it.
+pub(super) enum Input {
+    /// The store answered to a request for a lease.
+    LeaseAnswered { slot: Slot, sent_at: Mono, answer: Result<Lease, StoreError> },
+    /// The store answered to a renewal of leases.
+    LeasesRenewed {
+        sent_at: Mono,
+        asked: Vec<(Resource, u64)>,
+        answers: Result<Vec<(Resource, Renewed)>, StoreError>,
+    },
+    /// A worker answered to a batch, or did not.
+    AttemptEnded { slot: Slot, attempt: AttemptId, answer: Result<AssignReply, CallFailed> },
+    /// Another master answered to a forwarded task, or did not.
+    ForwardEnded { id: TaskId, answer: Result<ForwardReply, CallFailed> },
+    /// This master's row was touched, or was not.
+    MasterTouched(Result<(), StoreError>),
+    /// The active sessions of this master were touched, or were not.
+    SessionsTouched { keys: Vec<SessionKey>, answer: Result<u64, StoreError> },
+    /// The store was polled.
+    StorePolled(Box<Polled>),
+    /// The boards were read for requests that wait.
+    BoardsRead(Result<Boards, StoreError>),
+    /// The active people were read for requests that wait.
+    UsersRead(Result<Active, StoreError>),
+    /// A session was looked up for requests that wait.
+    SessionLookedUp { key: SessionKey, answer: Result<Option<SessionRow>, StoreError> },
+    /// Posts that a board's tail lacks were read.
+    TailRead { board: BoardName, answer: Result<Page, StoreError> },
+    /// Posts were read for one stream.
+    StreamPage { id: StreamId, board: BoardName, answer: Result<Page, StoreError> },
+    /// A stream's reader made room, or was too slow.
+    StreamRoom { id: StreamId, has_room: bool },
+    /// A stream's reader is gone.
+    StreamGone { id: StreamId },
+    /// A node dialled this master and was admitted.
+    LinkAccepted(Box<Arrival>),
+    /// A dial of another master ended; `None` if it was not reached.
+    MasterDialed { node: NodeId, arrival: Option<Box<Arrival>> },
+}

@@ -1,0 +1,173 @@
+//! Start of a master: its identity, its row in the store, its keys and its tables.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use super::{
+    Driver, INPUTS_MAX, Inbox, LINK_EVENTS_MAX, MasterParams, Me, NodeError, People,
+    admission::AdmissionGate,
+    dial::{Dialer, Dials},
+    links::{self, Links},
+    reads::PendingReads,
+    store_poll::StorePoll,
+    streams::OpenStreams,
+    waiters::Waiters,
+};
+use crate::{
+    comm::{
+        connection_limit::ConnectionLimit,
+        fanout::Fanout,
+        handshake::{Acceptor, PENDING_MAX, PENDING_PER_HOST_MAX},
+        key_source::{HandshakeKeys, KeyKind, load_or_make_identity},
+    },
+    crypto::{
+        admission::Guard,
+        epoch::EpochKeys,
+        handshake::AcceptorParams,
+        keys::{Identity, KeyBounds, KeyPair},
+    },
+    env::{Env, Listener},
+    model::{
+        event::Event,
+        ids::{Domain, Incarnation, KeyEpoch},
+        rows::{ClusterRow, Holder, MasterRow, StoreError},
+        stream::MasterInfo,
+    },
+    protocol::{board::Tails, master::Master},
+    store::Store,
+};
+
+/// Pause between two tries to reach a store that is away at start.
+const START_RETRY: Duration = Duration::from_millis(500);
+
+impl Driver {
+    /// Registers a new life of this master, and accepts links from then on.
+    pub(super) async fn start(
+        env: Env,
+        params: MasterParams,
+        listener: Box<dyn Listener>,
+    ) -> Result<(Self, Inbox), NodeError> {
+        let MasterParams { name, config, http_public, link_public, store, keys } = params;
+        let identity =
+            Arc::new(load_or_make_identity(&env, keys.as_ref(), config.identity_bits).await?);
+        let handshake = HandshakeKeys::new(Arc::clone(&keys), config.key_bits);
+        let common = keys.generate(&env, KeyKind::Common, config.key_bits).await?;
+        let guard = Guard::random(&mut env.rng("master-guard"));
+        let row = MasterRow {
+            node: identity.node(),
+            incarnation: Incarnation(0),
+            beat: 0,
+            http: http_public.clone(),
+            link: link_public,
+            spki: identity.spki().to_vec(),
+            name: name.clone(),
+            draining: false,
+            guard: *guard.expose(),
+        };
+        let (row, incarnation) = register(&env, &store, row).await?;
+        let cluster = row.cluster;
+        let holder = Holder { node: identity.node(), incarnation };
+        let domain = Domain { master: holder.node, incarnation };
+        env.event(&Event::Start { incarnation });
+
+        let keys = draw_keys(&env, &identity, domain, common, keys.bounds()).await?;
+        env.event(&Event::Epoch { domain, epoch: keys.epoch() });
+        let fanout =
+            Fanout::new(&env, holder.node, incarnation.0, Arc::clone(&keys), config.workers_max);
+
+        let now = env.now();
+        let (inputs, results) = mpsc::channel(INPUTS_MAX);
+        let (link_events, events) = mpsc::channel(LINK_EVENTS_MAX);
+        let gate = AdmissionGate::new(&env, store.clone(), domain, keys, &config);
+        let params = AcceptorParams {
+            identity: Arc::clone(&identity),
+            name: name.clone(),
+            cluster,
+            bounds: handshake.bounds(),
+        };
+        let acceptor = Acceptor::new(params, config.handshake_timeout);
+        let fresh = handshake.keep_fresh(&env).abort_on_drop();
+        let info = MasterInfo { id: holder.node, name: name.clone(), http: http_public };
+        let dialer = Dialer::new(Dials {
+            identity,
+            handshake,
+            name,
+            guard,
+            cluster,
+            registration: incarnation,
+            directory_max: config.directory_max,
+            timeout: config.handshake_timeout,
+        });
+        let accept = links::accept_all(
+            env.clone(),
+            listener,
+            Arc::clone(&gate),
+            acceptor,
+            ConnectionLimit::new(PENDING_MAX, PENDING_PER_HOST_MAX),
+            inputs.clone(),
+        );
+        let accept = env.spawn("accept", accept).abort_on_drop();
+        let driver = Self {
+            core: Master::new(now, holder, config.clone()),
+            out: Vec::new(),
+            inputs,
+            links: Links::new(fanout, &config, link_events),
+            gate,
+            dialer,
+            waiters: Waiters::new(config.request_timeout),
+            tails: Tails::new(row.epoch, config.tail_posts_max),
+            streams: OpenStreams::default(),
+            people: People::new(now, &config),
+            reads: PendingReads::default(),
+            poll: StorePoll::new(now, info.clone()),
+            me: Me { info, holder, cluster },
+            env,
+            config,
+            store,
+        };
+        Ok((driver, Inbox { results, events, _guards: vec![fresh, accept] }))
+    }
+}
+
+/// Registers this life, waiting for a store that is away.
+async fn register(
+    env: &Env,
+    store: &Store,
+    row: MasterRow,
+) -> Result<(ClusterRow, Incarnation), NodeError> {
+    let mut warned = false;
+    loop {
+        let registered = match store.cluster().await {
+            Ok(cluster) => store.register_master(row.clone()).await.map(|life| (cluster, life)),
+            Err(error) => Err(error),
+        };
+        match registered {
+            Ok(registered) => return Ok(registered),
+            Err(StoreError::Away { why }) => {
+                if !warned {
+                    tracing::warn!(why, "the store is away; waiting, not ready");
+                    warned = true;
+                }
+                env.sleep(START_RETRY).await;
+            }
+            Err(StoreError::InUse { at }) => return Err(NodeError::InUse { at }),
+            Err(error) => return Err(NodeError::Store(error)),
+        }
+    }
+}
+
+async fn draw_keys(
+    env: &Env,
+    identity: &Arc<Identity>,
+    domain: Domain,
+    common: KeyPair,
+    bounds: KeyBounds,
+) -> Result<Arc<EpochKeys>, NodeError> {
+    let (identity, mut rng) = (Arc::clone(identity), env.rng("common-key"));
+    let drawn = env
+        .compute(move || EpochKeys::draw(&mut rng, &identity, domain, KeyEpoch(1), common, bounds))
+        .await
+        .map_err(|_| NodeError::Cancelled)?;
+    Ok(Arc::new(drawn?))
+}

@@ -1,0 +1,78 @@
+//! Waiters for the outcome of a task: people's requests and other masters' calls.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    comm::Responder,
+    model::{
+        message::{ForwardReply, Response},
+        outcome::Outcome,
+        time::Mono,
+    },
+    protocol::task_queue::TaskId,
+};
+
+/// Waiter for one task's outcome.
+pub(super) enum Waiter {
+    /// A person's request.
+    Person(oneshot::Sender<Outcome>),
+    /// Another master's call.
+    Peer(Responder),
+}
+
+impl Waiter {
+    pub(super) fn answer(self, outcome: Outcome) {
+        match self {
+            // A person who is gone sends the same again, or does not care.
+            Self::Person(reply) => drop(reply.send(outcome)),
+            Self::Peer(reply) => respond(reply, ForwardReply::Ended(outcome)),
+        }
+    }
+}
+
+/// Answers another master's call.
+pub(super) fn respond(reply: Responder, answer: ForwardReply) {
+    // A caller that is gone has ended its call by its own deadline.
+    let _ = reply.send(&Response::Forward(answer));
+}
+
+/// Waiters by task. Each waits at most `wait_max`; the tasks go on.
+pub(super) struct Waiters {
+    by_task: BTreeMap<TaskId, Waiter>,
+    deadlines: VecDeque<(Mono, TaskId)>,
+    wait_max: Duration,
+}
+
+impl Waiters {
+    pub(super) const fn new(wait_max: Duration) -> Self {
+        Self { by_task: BTreeMap::new(), deadlines: VecDeque::new(), wait_max }
+    }
+
+    pub(super) fn add(&mut self, now: Mono, id: TaskId, waiter: Waiter) {
+        self.by_task.insert(id, waiter);
+        self.deadlines.push_back((now + self.wait_max, id));
+    }
+
+    pub(super) fn remove(&mut self, id: TaskId) -> Option<Waiter> {
+        self.by_task.remove(&id)
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Mono> {
+        self.deadlines.front().map(|(at, _)| *at)
+    }
+
+    /// Removes and returns the first waiter that has waited as long as it may.
+    pub(super) fn expire(&mut self, now: Mono) -> Option<(TaskId, Waiter)> {
+        while let Some((_, id)) = self.deadlines.pop_front_if(|(at, _)| *at <= now) {
+            if let Some(waiter) = self.by_task.remove(&id) {
+                return Some((id, waiter));
+            }
+        }
+        None
+    }
+}
