@@ -1,7 +1,7 @@
 //! One fault: when, for how long, what, and whom.
 //!
 //! In a story file a fault is a flat table whose `kind` says which other keys it takes.
-//! `Spelled` is that table; [`Fault`] is what it means. Reading refuses a key that its kind
+//! `RawFault` is that table; [`Fault`] is what it means. Reading refuses a key that its kind
 //! does not take, and a kind whose key is missing, and says which keys would be right.
 
 use std::{fmt, time::Duration};
@@ -229,7 +229,7 @@ pub(crate) enum OneOrMany {
 /// A fault as its table in a story file.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Spelled {
+pub(crate) struct RawFault {
     kind: Option<Kind>,
     at: Option<String>,
     when: Option<FaultPoint>,
@@ -249,7 +249,7 @@ pub(crate) struct Spelled {
     bytes_per_second: Option<u64>,
 }
 
-impl Spelled {
+impl RawFault {
     /// What the table means.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use std::{
 
 use chatchat::{
     api::PostState,
-    client::{Delivery, Failure, Reply, Request, StreamEnd, Witness},
+    client::{Delivery, Failure, Observer, Reply, Request, StreamEnd},
     model::ids::{BoardName, Cursor, Post, PostId, PostText, UserId},
 };
 
@@ -243,7 +243,7 @@ impl Recorder {
 
     /// The eyes of one session.
     #[must_use]
-    pub fn witness(&self, who: Who) -> Arc<dyn Witness> {
+    pub fn witness(&self, who: Who) -> Arc<dyn Observer> {
         Arc::new(Eyes { recorder: self.clone(), who })
     }
 
@@ -255,7 +255,7 @@ impl Recorder {
     }
 }
 
-/// A [`Witness`] that writes into the history.
+/// A [`Observer`] that writes into the history.
 struct Eyes {
     recorder: Recorder,
     who: Who,
@@ -285,7 +285,7 @@ fn index(nth: u64) -> usize {
     usize::try_from(nth).unwrap_or(usize::MAX)
 }
 
-impl Witness for Eyes {
+impl Observer for Eyes {
     fn asks(&self, master: &str, request: &Request) -> u64 {
         let mut history = self.recorder.history();
         history.operations.push(Operation {

@@ -6,12 +6,12 @@
 //! same story runs in simulation and on a real cluster.
 #![forbid(unsafe_code)]
 
-pub mod dice;
+pub mod cluster;
 pub mod fault;
 pub mod history;
 pub mod oracle;
 pub mod plan;
-pub mod promise;
+pub mod property;
 pub mod story;
 pub mod target;
 pub mod workload;

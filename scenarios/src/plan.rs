@@ -6,11 +6,12 @@
 use std::{fmt, time::Duration};
 
 use chatchat::model::ids::Role;
+use dst_env::rng::{Rng, Seed};
 
 use crate::{
-    dice::Dice,
+    cluster::Cluster,
     fault::{Action, Direction, Dose, Fault, Kind, Links, Start, Step},
-    story::{Cluster, Expect, Story, Swarm, Workload},
+    story::{Expect, Story, Swarm, Workload},
     target::{Place, Target},
 };
 
@@ -52,8 +53,8 @@ impl Plan {
     pub fn expand(story: &Story, seed: u64) -> Self {
         let mut faults = Vec::new();
         for (nth, fault) in story.faults.iter().enumerate() {
-            let mut dice = Dice::new(seed, &format!("faults/{nth}"));
-            let draw = |target: &Target| target.drawn(&mut dice, &story.cluster);
+            let mut rng = Seed(seed).stream(&format!("faults/{nth}"));
+            let draw = |target: &Target| target.drawn(&mut rng, &story.cluster);
             faults.push(Fault { action: fault.action.clone().with_targets(draw), ..fault.clone() });
         }
         if let Some(swarm) = &story.swarm {
@@ -85,13 +86,13 @@ impl Plan {
 const SWARM_FROM: Duration = Duration::from_secs(3);
 
 fn swarm_faults(story: &Story, swarm: &Swarm, seed: u64) -> Vec<Fault> {
-    let mut dice = Dice::new(seed, "faults/swarm");
+    let mut rng = Seed(seed).stream("faults/swarm");
     // Each kind is out with even odds, in with weight 1 to 4 otherwise; one at least is in.
-    let kept = dice.index(swarm.kinds.len());
+    let kept = rng.index(swarm.kinds.len());
     let mut bag = Vec::new();
     for (nth, kind) in swarm.kinds.iter().enumerate() {
-        let weight = 1 + dice.below(4);
-        if dice.chance(0.5) || nth == kept {
+        let weight = 1 + rng.below(4);
+        if rng.chance(0.5) || nth == kept {
             bag.extend((0..weight).map(|_| *kind));
         }
     }
@@ -100,14 +101,14 @@ fn swarm_faults(story: &Story, swarm: &Swarm, seed: u64) -> Vec<Fault> {
     let latest = story.duration.mul_f64(0.9).max(SWARM_FROM);
     let mut faults: Vec<_> = (0..count)
         .map(|nth| {
-            let mut dice = Dice::new(seed, &format!("faults/swarm/{nth}"));
-            let at = dice.between(SWARM_FROM, latest);
-            let kind = *dice.pick(&bag);
-            let lasts = dice.between(Duration::from_millis(300), Duration::from_secs(8));
+            let mut rng = Seed(seed).stream(&format!("faults/swarm/{nth}"));
+            let at = rng.duration_between(SWARM_FROM, latest);
+            let kind = *rng.pick(&bag);
+            let lasts = rng.duration_between(Duration::from_millis(300), Duration::from_secs(8));
             Fault {
                 start: Start::At(at),
                 lasts: (!kind.is_instant()).then_some(lasts),
-                action: swarm_action(kind, &mut dice, &story.cluster),
+                action: swarm_action(kind, &mut rng, &story.cluster),
             }
         })
         .collect();
@@ -119,20 +120,20 @@ fn swarm_faults(story: &Story, swarm: &Swarm, seed: u64) -> Vec<Fault> {
 }
 
 /// A fault of a kind with sizes that a cluster should survive and might not.
-fn swarm_action(kind: Kind, dice: &mut Dice, cluster: &Cluster) -> Action {
+fn swarm_action(kind: Kind, rng: &mut Rng, cluster: &Cluster) -> Action {
     let ms = Duration::from_millis;
-    let target = Target::Random.drawn(dice, cluster);
-    let other = match dice.below(4) {
+    let target = Target::Random.drawn(rng, cluster);
+    let other = match rng.below(4) {
         0 => Target::One(Place::Store),
         1 => Target::Role(Role::Master),
         2 => Target::Role(Role::Worker),
-        _ => Target::Random.drawn(dice, cluster),
+        _ => Target::Random.drawn(rng, cluster),
     };
-    let direction = *dice.pick(&[Direction::Both, Direction::Forward, Direction::Back]);
-    let back = dice.chance(0.5);
-    let rate = 0.01 + 0.3 * dice.fraction();
-    let by = dice.between(ms(10), ms(900));
-    let far = dice.between(ms(500), ms(60_000)).as_millis();
+    let direction = *rng.pick(&[Direction::Both, Direction::Forward, Direction::Back]);
+    let back = rng.chance(0.5);
+    let rate = 0.01 + 0.3 * rng.fraction();
+    let by = rng.duration_between(ms(10), ms(900));
+    let far = rng.duration_between(ms(500), ms(60_000)).as_millis();
     let step = Step { ms: i64::try_from(far).unwrap_or(0) * if back { -1 } else { 1 } };
     let links = Links { from: vec![target.clone()], to: vec![other.clone()], direction };
     let whole = Links { direction: Direction::Both, ..links.clone() };
@@ -144,9 +145,7 @@ fn swarm_action(kind: Kind, dice: &mut Dice, cluster: &Cluster) -> Action {
         Kind::Wipe => Action::Wipe { target },
         Kind::Partition => Action::Partition { links },
         Kind::Delay => Action::Delay { links, by, jitter: by / 2 },
-        Kind::Bandwidth => {
-            Action::Bandwidth { links, bytes_per_second: 1000 + dice.below(100_000) }
-        }
+        Kind::Bandwidth => Action::Bandwidth { links, bytes_per_second: 1000 + rng.below(100_000) },
         Kind::Loss => Action::Loss { links, rate },
         Kind::Reset => Action::Reset { links: whole },
         Kind::HalfOpen => Action::HalfOpen { links: whole },

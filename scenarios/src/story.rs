@@ -18,8 +18,9 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::{
-    fault::{Fault, Kind, Spelled, Start},
-    promise::Promise,
+    cluster::Cluster,
+    fault::{Fault, Kind, RawFault, Start},
+    property::Property,
 };
 
 /// A story, whole and checked.
@@ -41,17 +42,6 @@ pub struct Story {
     pub swarm: Option<Swarm>,
     /// What must hold.
     pub expect: Expect,
-}
-
-/// The cluster of a story.
-#[derive(Clone, Debug)]
-pub struct Cluster {
-    /// Masters, numbered from 0.
-    pub masters: usize,
-    /// Workers, numbered from 0.
-    pub workers: usize,
-    /// What every node is configured with.
-    pub config: Config,
 }
 
 /// What people do.
@@ -102,7 +92,7 @@ pub struct Swarm {
 #[derive(Clone, Debug)]
 pub struct Expect {
     /// The promises that are checked, in order.
-    pub promises: Vec<Promise>,
+    pub promises: Vec<Property>,
     /// From the last heal until everything works again.
     pub recovers_within: Duration,
 }
@@ -157,9 +147,9 @@ impl Story {
     /// # Errors
     /// [`StoryError::Malformed`], [`StoryError::Senseless`].
     pub fn parse(name: &str, text: &str) -> Result<Self, StoryError> {
-        let spelled: SpelledStory = toml::from_str(text)
+        let raw: RawStory = toml::from_str(text)
             .map_err(|why| StoryError::Malformed { name: name.to_owned(), why })?;
-        spelled.read(name).map_err(|(place, why)| StoryError::Senseless {
+        raw.read(name).map_err(|(place, why)| StoryError::Senseless {
             name: name.to_owned(),
             place,
             why,
@@ -174,7 +164,7 @@ impl Story {
         let path = if name.ends_with(".toml") {
             PathBuf::from(name)
         } else {
-            shelf().join(format!("{name}.toml"))
+            stories_dir().join(format!("{name}.toml"))
         };
         let text = fs::read_to_string(&path).map_err(|why| StoryError::Unreadable {
             path: path.clone(),
@@ -188,42 +178,41 @@ impl Story {
     /// The names of all stories of this project, in order.
     #[must_use]
     pub fn names() -> Vec<String> {
-        let files = fs::read_dir(shelf()).into_iter().flatten().flatten();
+        let files = fs::read_dir(stories_dir()).into_iter().flatten().flatten();
         let mut names: Vec<_> = files
             .filter_map(|file| file.file_name().into_string().ok())
             .filter_map(|name| Some(name.strip_suffix(".toml")?.to_owned()))
-            .filter(|name| name != "Cargo")
             .collect();
         names.sort();
         names
     }
 }
 
-/// Where the story files stand: beside this crate's manifest, or, for a binary that was carried
-/// away from its tree, in `scenarios/` of the current directory.
-fn shelf() -> &'static Path {
-    let built_at = Path::new(env!("CARGO_MANIFEST_DIR"));
-    if built_at.is_dir() { built_at } else { Path::new("scenarios") }
+/// Returns the folder of the story files: `stories/` beside this package's manifest, or, for a
+/// binary that was moved away from its tree, `scenarios/stories/` in the current directory.
+fn stories_dir() -> &'static Path {
+    let built_at = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/stories"));
+    if built_at.is_dir() { built_at } else { Path::new("scenarios/stories") }
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SpelledStory {
+struct RawStory {
     about: String,
     duration: String,
-    cluster: SpelledCluster,
+    cluster: RawCluster,
     #[serde(default)]
     workload: Workload,
     #[serde(default)]
-    fault: Vec<Spelled>,
+    fault: Vec<RawFault>,
     swarm: Option<Swarm>,
     #[serde(default)]
-    expect: SpelledExpect,
+    expect: RawExpect,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SpelledCluster {
+struct RawCluster {
     masters: usize,
     workers: usize,
     #[serde(default)]
@@ -232,7 +221,7 @@ struct SpelledCluster {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SpelledExpect {
+struct RawExpect {
     all: Option<bool>,
     promises: Option<Vec<String>>,
     recovers_within: Option<String>,
@@ -245,7 +234,7 @@ const NODES_MAX: usize = 64;
 const PEOPLE_MAX: usize = 1000;
 const RECOVERS_WITHIN: Duration = Duration::from_secs(15);
 
-impl SpelledStory {
+impl RawStory {
     fn read(self, name: &str) -> Result<Story, Senseless> {
         let at = |place: &str| {
             let place = place.to_owned();
@@ -258,9 +247,9 @@ impl SpelledStory {
         let cluster = self.cluster.read().map_err(at("cluster"))?;
         self.workload.check().map_err(at("workload"))?;
         let mut faults = Vec::new();
-        for (nth, spelled) in self.fault.iter().enumerate() {
+        for (nth, raw) in self.fault.iter().enumerate() {
             let wrong = at(&format!("fault {}", nth + 1));
-            let fault = spelled.read().map_err(&wrong)?;
+            let fault = raw.read().map_err(&wrong)?;
             for target in fault.action.targets() {
                 target.check(&cluster, self.workload.people).map_err(&wrong)?;
             }
@@ -286,7 +275,7 @@ impl SpelledStory {
     }
 }
 
-impl SpelledCluster {
+impl RawCluster {
     fn read(self) -> Result<Cluster, String> {
         let Self { masters, workers, config } = self;
         if masters == 0 {
@@ -339,10 +328,10 @@ impl Swarm {
     }
 }
 
-impl SpelledExpect {
+impl RawExpect {
     fn read(self) -> Result<Expect, String> {
         let promises = match (self.all, self.promises) {
-            (Some(true) | None, None) => Promise::ALL.to_vec(),
+            (Some(true) | None, None) => Property::ALL.to_vec(),
             (None, Some(names)) if !names.is_empty() => {
                 let mut promises =
                     names.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>()?;

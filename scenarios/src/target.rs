@@ -7,8 +7,9 @@
 use std::{fmt, str::FromStr};
 
 use chatchat::model::ids::{BoardName, Role};
+use dst_env::rng::Rng;
 
-use crate::{dice::Dice, story::Cluster};
+use crate::cluster::Cluster;
 
 /// A process or host of the story, numbered from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,11 +79,11 @@ impl Target {
 
     /// The same with `random` drawn.
     #[must_use]
-    pub fn drawn(&self, dice: &mut Dice, cluster: &Cluster) -> Self {
+    pub fn drawn(&self, rng: &mut Rng, cluster: &Cluster) -> Self {
         if *self != Self::Random {
             return self.clone();
         }
-        let nth = dice.index(cluster.masters + cluster.workers);
+        let nth = rng.index(cluster.masters + cluster.workers);
         Self::One(match nth.checked_sub(cluster.masters) {
             None => Place::Master(nth),
             Some(nth) => Place::Worker(nth),

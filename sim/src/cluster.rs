@@ -22,8 +22,8 @@ use chatchat::{
     store::{Op, Reply, Store, sqlite::NewCluster},
 };
 use chatchat_scenarios::{
+    cluster as shape,
     plan::Plan,
-    story,
     target::{Place, ResourceRef, Target},
 };
 use dst_world::{HostId, World, quoted};
@@ -45,7 +45,7 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// The cluster of one run.
 pub struct Cluster {
     world: World,
-    shape: story::Cluster,
+    shape: shape::Cluster,
     people: usize,
     hosts: BTreeMap<Place, HostId>,
     nodes: BTreeMap<NodeId, Place>,

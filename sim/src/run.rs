@@ -15,7 +15,7 @@ use chatchat_scenarios::{
     history::{Clock, History},
     oracle::{self, EventLine, Evidence, StoreDump},
     plan::Plan,
-    promise::Promise,
+    property::Property,
     target::Place,
     workload::{People, Stage},
 };
@@ -155,7 +155,7 @@ fn judge(
     let violations = oracle::judge(&evidence);
     let is_safety = violations.iter().any(|violation| !violation.promise.is_liveness());
     let mut complaints: Vec<_> = violations.iter().map(ToString::to_string).collect();
-    let spoken = if plan.expect.promises.contains(&Promise::G14) {
+    let spoken = if plan.expect.promises.contains(&Property::G14) {
         wiretap::judge(cluster, plan.seed, history)
     } else {
         Vec::new()

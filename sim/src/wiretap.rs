@@ -5,7 +5,7 @@
 //! 2. The tap proves that it hears: people's links, which are in clear, must show the word.
 
 use chatchat::client::Reply;
-use chatchat_scenarios::{history::History, promise::Promise, target::Place, workload::canary};
+use chatchat_scenarios::{history::History, property::Property, target::Place, workload::canary};
 use dst_world::HostId;
 
 use crate::cluster::Cluster;
@@ -25,14 +25,14 @@ pub(crate) fn judge(cluster: &Cluster, seed: u64, history: &History) -> Vec<Stri
         if is_node(from) && is_node(to) {
             if let Some(word) = words.first_in(&capture.bytes) {
                 let word = String::from_utf8_lossy(word);
-                said.push(format!("{}: {from} said {word} to {to} in clear", Promise::G14));
+                said.push(format!("{}: {from} said {word} to {to} in clear", Property::G14));
             }
         } else if !hears && matches!(from, Place::Person(_)) {
             hears = words.first_in(&capture.bytes).is_some();
         }
     }
     if !hears {
-        said.push(format!("{}: the tap is deaf: people's links show nothing", Promise::G14));
+        said.push(format!("{}: the tap is deaf: people's links show nothing", Property::G14));
     }
     said
 }

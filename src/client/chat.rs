@@ -22,7 +22,7 @@ use crate::{
 
 /// Looks on: every try of every call and every stream, as it begins and as it ends. What begins
 /// and never ends died with the client's machine.
-pub trait Witness: Send + Sync + 'static {
+pub trait Observer: Send + Sync + 'static {
     /// A try begins. Answers a number by which its end is told.
     fn asks(&self, master: &str, request: &Request) -> u64;
     /// A try ended.
@@ -43,7 +43,7 @@ pub trait Witness: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug)]
 pub struct Unwatched;
 
-impl Witness for Unwatched {
+impl Observer for Unwatched {
     fn asks(&self, _: &str, _: &Request) -> u64 {
         0
     }
@@ -75,7 +75,7 @@ pub struct ChatClient(Arc<Inner>);
 struct Inner {
     env: Env,
     limits: Limits,
-    witness: Arc<dyn Witness>,
+    witness: Arc<dyn Observer>,
     /// Held for moments only, never across a wait.
     state: Mutex<State>,
 }
@@ -106,7 +106,7 @@ struct Draft {
 
 /// Tells the witness of a try whose future is dropped.
 struct Try<'a> {
-    witness: &'a dyn Witness,
+    witness: &'a dyn Observer,
     asked: u64,
     is_heard: bool,
 }
@@ -142,7 +142,7 @@ impl ChatClient {
         roster: Roster,
         token: Option<String>,
         limits: Limits,
-        witness: Arc<dyn Witness>,
+        witness: Arc<dyn Observer>,
     ) -> Self {
         let rng = env.rng("client");
         let state = State { roster, token, idle: Vec::new(), outbox: BTreeMap::new(), rng };
@@ -166,7 +166,7 @@ impl ChatClient {
         self.0.limits
     }
 
-    pub(super) fn witness(&self) -> &Arc<dyn Witness> {
+    pub(super) fn witness(&self) -> &Arc<dyn Observer> {
         &self.0.witness
     }
 

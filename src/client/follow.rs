@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     api::{ByeEvent, HelloEvent, MastersEvent, StreamEvent},
-    client::{ChatClient, Delivery, EventStream, Failure, Request, StreamEnd, Witness},
+    client::{ChatClient, Delivery, EventStream, Failure, Observer, Request, StreamEnd},
     model::{
         ids::{BoardName, Cursor, Seq, StoreEpoch},
         stream::ByeReason,
@@ -60,7 +60,7 @@ struct Open {
 
 /// Tells the witness how a stream ended, also when its reader just leaves.
 struct Witnessed {
-    witness: Arc<dyn Witness>,
+    witness: Arc<dyn Observer>,
     stream: u64,
     has_ended: bool,
 }

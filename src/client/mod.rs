@@ -2,7 +2,7 @@
 //!
 //! [`Api`] makes one call to one master and says how it ended. [`ChatClient`] behaves as the page
 //! does: it knows all masters, moves on when one dies, sends a post again under the same id until
-//! it is settled, and follows boards across masters. A [`Witness`] may look on.
+//! it is settled, and follows boards across masters. A [`Observer`] may look on.
 //!
 //! 1. Every wait has a bound, every answer a largest size.
 //! 2. [`Failure`] says whether anything was done; only [`Failure::Unknown`] leaves that open.
@@ -28,7 +28,7 @@ mod stream;
 mod tests;
 
 pub use api::Api;
-pub use chat::{ChatClient, Unsettled, Unwatched, Witness};
+pub use chat::{ChatClient, Observer, Unsettled, Unwatched};
 pub use exchange::Answer;
 pub use follow::{Follow, Seen};
 pub use request::{Reply, Request, Wanted};

@@ -15,7 +15,7 @@ use chatchat::{
 use super::{Evidence, Violation, broken, line, seconds};
 use crate::{
     history::{End, History, Operation, StreamLog},
-    promise::Promise,
+    property::Property,
 };
 
 /// How long trouble is felt after it ended.
@@ -38,7 +38,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
     for operation in &evidence.history.operations {
         if let Some(why) = complaint(evidence, operation, &is_calm) {
-            found.push(broken(Promise::G0, why, [line(operation)]));
+            found.push(broken(Property::G0, why, [line(operation)]));
         }
     }
     for (nth, stream) in evidence.history.streams.iter().enumerate() {
@@ -46,7 +46,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             if is_calm(at, at) {
                 let text = format!("in calm a stream {why}");
                 let place = format!("stream {nth} of {} at {}", stream.who, stream.master);
-                found.push(broken(Promise::G0, text, [format!("{} {place}", seconds(at))]));
+                found.push(broken(Property::G0, text, [format!("{} {place}", seconds(at))]));
             }
         }
     }
@@ -57,14 +57,14 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             _ => continue,
         };
         let line = format!("{} {}: {:?}", seconds(said.at), said.node, said.event);
-        found.push(broken(Promise::G0, format!("in calm {what}"), [line]));
+        found.push(broken(Property::G0, format!("in calm {what}"), [line]));
     }
     for odd in evidence.history.oddities.iter() {
         let is_refused = odd.status.is_some_and(|status| (400..500).contains(&status));
         if !is_refused && is_calm(odd.sent, odd.sent + evidence.calm_limit) {
             let text =
                 format!("{} was answered with {:?}, not with a refusal", odd.what, odd.status);
-            found.push(broken(Promise::G0, text, [format!("{} {}", seconds(odd.sent), odd.who)]));
+            found.push(broken(Property::G0, text, [format!("{} {}", seconds(odd.sent), odd.who)]));
         }
     }
     found
@@ -164,16 +164,16 @@ mod tests {
     };
 
     use super::*;
-    use crate::oracle::made::{Made, busy, id, ms, node, refused};
+    use crate::oracle::fixtures::{Fixture, busy, id, ms, node, refused};
 
     #[test]
     fn calm_and_final_is_fine_and_so_is_trouble_near_a_fault() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.trouble(30_000, 32_000);
         made.acked(0, 1, 20_000, 20_400, 1);
-        made.did(0, 5000, 14_000, Made::request(2), busy(503));
-        made.did(0, 29_500, 31_000, Made::request(3), busy(503));
-        made.did(0, 46_000, 46_900, Made::request(4), busy(429));
+        made.did(0, 5000, 14_000, Fixture::request(2), busy(503));
+        made.did(0, 29_500, 31_000, Fixture::request(3), busy(503));
+        made.did(0, 46_000, 46_900, Fixture::request(4), busy(429));
         made.unknown(0, 5, 59_500);
         made.read(0, 20_500, 20_600, Consistency::Strong, &[(0, 1, 1)]);
         assert_eq!(made.judge(judge), []);
@@ -187,11 +187,11 @@ mod tests {
             (401, refused(401)),
             (504, Err(Failure::Unknown { status: Some(504), why: Problem::default().to_string() })),
         ] {
-            let mut made = Made::new();
-            made.did(0, 20_000, 20_100, Made::request(1), answer);
+            let mut made = Fixture::new();
+            made.did(0, 20_000, 20_100, Fixture::request(1), answer);
             assert_eq!(made.judge(judge).len(), 1, "{status}");
         }
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.acked(0, 1, 20_000, 21_001, 1).unknown(1, 2, 30_000);
         made.read(0, 40_000, 40_001, Consistency::Weak, &[(0, 1, 1)]);
         assert_eq!(made.judge(judge).len(), 3);
@@ -205,7 +205,7 @@ mod tests {
             limit: 50,
             wanted: Wanted::Weak,
         };
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.did(0, 20_000, 20_100, weak(), busy(503));
         made.did(0, 20_000, 20_100, weak(), busy(429)).asked(0, 30_000, weak(), None);
         assert_eq!(made.judge(judge).len(), 3);
@@ -213,11 +213,11 @@ mod tests {
 
     #[test]
     fn what_follows_from_ones_own_doing_is_fair() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.did(0, 20_000, 20_100, Request::Leave, Ok(Reply::Done));
         made.did(0, 20_050, 20_200, Request::Alive, refused(401));
         made.did(1, 20_000, 20_100, Request::Cancel { id: id(1) }, Ok(Reply::Fate(None)));
-        made.did(1, 20_100, 20_300, Made::request(1), refused(410));
+        made.did(1, 20_100, 20_300, Fixture::request(1), refused(410));
         let bye = StreamEvent::Bye(ByeEvent {
             reason: ByeReason::LoggedOut,
             to: Vec::new(),
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_reassignment_or_an_ended_stream_in_calm_is_told() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         let assign = |attempt| Event::Assign {
             worker: node(1),
             registration: Registration(1),

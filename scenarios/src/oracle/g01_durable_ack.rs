@@ -1,13 +1,13 @@
 //! G1 durable ack: an acked post is in its board after any crash, pause or partition.
 
 use super::{Evidence, Violation, broken, line};
-use crate::promise::Promise;
+use crate::property::Property;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
     for operation in &evidence.history.operations {
         let Some((_, post)) = operation.committed() else { continue };
-        let missing = |text: String| broken(Promise::G1, text, [line(operation)]);
+        let missing = |text: String| broken(Property::G1, text, [line(operation)]);
         match evidence.store.post_at(&post.board, post.seq) {
             Some(kept)
                 if kept.id == post.id && kept.author == post.author && kept.text == post.text => {}
@@ -27,18 +27,18 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oracle::made::Made;
+    use crate::oracle::fixtures::Fixture;
 
     #[test]
     fn an_acked_post_in_its_place_and_a_lost_unknown_one_are_fine() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.acked(0, 1, 100, 200, 1).stored(0, 1).unknown(0, 2, 300);
         assert_eq!(made.judge(judge), []);
     }
 
     #[test]
     fn an_acked_post_that_is_gone_or_another_is_told() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.acked(0, 1, 100, 200, 1).acked(0, 2, 300, 400, 2).stored(0, 2);
         let told = made.judge(judge);
         assert_eq!(told.len(), 2, "{told:?}");

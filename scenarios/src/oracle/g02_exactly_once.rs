@@ -8,7 +8,7 @@ use chatchat::model::ids::{Post, PostId, UserId};
 use super::{Evidence, Violation, broken, line};
 use crate::{
     history::{Operation, Sent},
-    promise::Promise,
+    property::Property,
 };
 
 type Key = (UserId, PostId);
@@ -27,14 +27,14 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         let place = format!("{} {}: {} of {}", post.board, post.seq, post.id, post.author.name);
         if let Some(first) = stands.insert(key, post) {
             let other = format!("{} {}: the same", first.board, first.seq);
-            found.push(broken(Promise::G2, "a post is there twice", [other, place.clone()]));
+            found.push(broken(Property::G2, "a post is there twice", [other, place.clone()]));
         }
         match sent.get(&key) {
-            None => found.push(broken(Promise::G2, "a post is there that nobody sent", [place])),
+            None => found.push(broken(Property::G2, "a post is there that nobody sent", [place])),
             Some(tries) => {
                 if !tries.iter().any(|one| *one.board == post.board && *one.text == post.text) {
                     let text = "a post is there that was sent otherwise";
-                    found.push(broken(Promise::G2, text, [place]));
+                    found.push(broken(Property::G2, text, [place]));
                 }
             }
         }
@@ -49,7 +49,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
                 "post {} was told to be {} {} and {} {}",
                 post.id, said.board, said.seq, post.board, post.seq
             );
-            found.push(broken(Promise::G2, text, [line(first), line(operation)]));
+            found.push(broken(Property::G2, text, [line(first), line(operation)]));
         }
     }
     found
@@ -58,11 +58,11 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oracle::made::Made;
+    use crate::oracle::fixtures::Fixture;
 
     #[test]
     fn a_post_sent_often_that_is_there_once_is_fine() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.unknown(0, 1, 100).acked(0, 1, 200, 300, 1).acked(0, 1, 200, 400, 1).stored(0, 1);
         // One id of two people is two posts.
         made.acked(1, 1, 500, 600, 2).stored(1, 1);
@@ -73,13 +73,13 @@ mod tests {
 
     #[test]
     fn a_double_a_made_up_and_a_moving_post_are_told() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.unknown(0, 1, 100).stored(0, 1).stored(0, 1);
         assert_eq!(made.judge(judge).len(), 1, "there twice");
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.stored(0, 1);
         assert_eq!(made.judge(judge).len(), 1, "made up");
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.acked(0, 1, 100, 200, 1).acked(0, 1, 300, 400, 2).stored(0, 1);
         assert_eq!(made.judge(judge).len(), 1, "moving");
     }

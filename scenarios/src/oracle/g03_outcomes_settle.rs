@@ -7,10 +7,10 @@ use chatchat::{
 };
 
 use super::{Evidence, Violation, broken, line};
-use crate::promise::Promise;
+use crate::property::Property;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
-    let stuck = evidence.history.stuck.iter().map(|what| broken(Promise::G3, what.clone(), []));
+    let stuck = evidence.history.stuck.iter().map(|what| broken(Property::G3, what.clone(), []));
     let mut found: Vec<_> = stuck.collect();
     for operation in &evidence.history.operations {
         let (Request::Cancel { id } | Request::Outcome { id }) = &operation.request else {
@@ -23,7 +23,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         let stands = posts.find(|post| post.id == *id && Some(&post.author.id) == user);
         if let (true, Some(post)) = (is_cancelled, stands) {
             let text = format!("post {id} was cancelled and is {} {}", post.board, post.seq);
-            found.push(broken(Promise::G3, text, [line(operation)]));
+            found.push(broken(Property::G3, text, [line(operation)]));
         }
     }
     found
@@ -32,7 +32,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oracle::made::{Made, id};
+    use crate::oracle::fixtures::{Fixture, id};
 
     fn cancelled() -> Result<Reply, chatchat::client::Failure> {
         Ok(Reply::Fate(Some(PostState::Cancelled { id: id(1) })))
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn a_cancelled_post_that_stays_away_is_fine() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.unknown(0, 1, 100).did(0, 200, 300, Request::Cancel { id: id(1) }, cancelled());
         // Somebody else's post under the same id is another post.
         made.unknown(1, 1, 400).stored(1, 1);
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn a_cancelled_post_that_appears_and_an_unsettled_one_are_told() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.unknown(0, 1, 100).did(0, 200, 300, Request::Cancel { id: id(1) }, cancelled());
         made.stored(0, 1);
         made.history.stuck.push("person:0: a post is not settled".to_owned());

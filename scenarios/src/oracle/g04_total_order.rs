@@ -11,7 +11,7 @@ use chatchat::{
 };
 
 use super::{Evidence, Violation, broken, line, seconds};
-use crate::{history::Who, promise::Promise};
+use crate::{history::Who, property::Property};
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = numbering(evidence);
@@ -28,14 +28,14 @@ fn numbering(evidence: &Evidence<'_>) -> Vec<Violation> {
         for (nth, post) in (1..).zip(posts) {
             if post.seq != Seq(nth) {
                 let text = format!("{board} has {} where {nth} belongs", post.seq);
-                found.push(broken(Promise::G4, text, [post.id.to_string()]));
+                found.push(broken(Property::G4, text, [post.id.to_string()]));
                 break;
             }
         }
         for pair in posts.windows(2) {
             if pair[1].posted_at_ms < pair[0].posted_at_ms {
                 let text = format!("{board}: the time falls at {}", pair[1].seq);
-                found.push(broken(Promise::G4, text, [pair[1].id.to_string()]));
+                found.push(broken(Property::G4, text, [pair[1].id.to_string()]));
             }
         }
     }
@@ -53,7 +53,7 @@ fn readers(evidence: &Evidence<'_>) -> Vec<Violation> {
                 "{} {} was shown as {}, the store has {there}",
                 shown.board, shown.seq, shown.id
             );
-            found.push(broken(Promise::G4, text, [by()]));
+            found.push(broken(Property::G4, text, [by()]));
         }
     };
     for operation in &evidence.history.operations {
@@ -72,7 +72,7 @@ fn readers(evidence: &Evidence<'_>) -> Vec<Violation> {
         if let Some((_, Reply::Page(page))) = operation.reply()
             && page.posts.windows(2).any(|pair| pair[1].seq != pair[0].seq.next())
         {
-            found.push(broken(Promise::G4, "a page has a hole or a repeat", [line(operation)]));
+            found.push(broken(Property::G4, "a page has a hole or a repeat", [line(operation)]));
         }
     }
     found
@@ -125,7 +125,7 @@ fn real_time(evidence: &Evidence<'_>) -> Vec<Violation> {
                     post.seq
                 );
                 let sent = format!("{} sent at {}", post.id, seconds(of.first_sent));
-                found.push(broken(Promise::G4, text, [later.id.to_string(), sent]));
+                found.push(broken(Property::G4, text, [later.id.to_string(), sent]));
             }
             if let Some(acked) = of.acked
                 && earliest_ack.is_none_or(|(earliest, _)| acked < earliest)
@@ -156,7 +156,7 @@ fn writers(evidence: &Evidence<'_>) -> Vec<Violation> {
                     "{} wrote {id} before {}, and it stands after it in {}",
                     key.0, sent.id, sent.board
                 );
-                found.push(broken(Promise::G4, text, [line(sent.operation)]));
+                found.push(broken(Property::G4, text, [line(sent.operation)]));
             }
             _ => {
                 last.insert(key, (*seq, sent.id));
@@ -182,11 +182,11 @@ mod tests {
     use chatchat::model::stream::Consistency;
 
     use super::*;
-    use crate::oracle::made::{Made, delivered};
+    use crate::oracle::fixtures::{Fixture, delivered};
 
     #[test]
     fn concurrent_posts_may_stand_either_way() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.acked(0, 1, 100, 300, 2).acked(1, 2, 200, 400, 1).stored(1, 2).stored(0, 1);
         made.read(2, 500, 600, Consistency::Strong, &[(1, 2, 1), (0, 1, 2)]);
         made.stream(2, 1, vec![(700, delivered(0, 1, 2))]);
@@ -198,31 +198,31 @@ mod tests {
 
     #[test]
     fn holes_repeats_and_different_readers_are_told() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.stored_at(0, 1, 1).stored_at(0, 2, 3);
         assert_eq!(made.judge(judge).len(), 1, "a hole");
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.stored(0, 1).read(1, 10, 20, Consistency::Weak, &[(0, 2, 1)]);
         assert_eq!(made.judge(judge).len(), 1, "another post was shown");
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.stored(0, 1).stored(0, 2).stored(0, 3);
         made.read(1, 10, 20, Consistency::Strong, &[(0, 1, 1), (0, 3, 3)]);
         assert_eq!(made.judge(judge).len(), 1, "a page with a hole");
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.stream(0, 0, vec![(20, delivered(0, 1, 1))]);
         assert_eq!(made.judge(judge).len(), 1, "shown and not there");
     }
 
     #[test]
     fn a_post_before_one_that_was_acked_earlier_is_told() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.acked(0, 1, 100, 200, 2).acked(1, 2, 300, 400, 1).stored(1, 2).stored(0, 1);
         assert_eq!(made.judge(judge).len(), 1);
     }
 
     #[test]
     fn one_clients_posts_out_of_its_order_are_told() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.unknown(0, 1, 100).acked(0, 2, 200, 300, 1).stored(0, 2).stored(0, 1);
         assert_eq!(made.judge(judge).len(), 1);
     }

@@ -12,7 +12,7 @@ use chatchat::{
 };
 
 use super::{Evidence, Violation, broken, seconds};
-use crate::{history::StreamLog, promise::Promise};
+use crate::{history::StreamLog, property::Property};
 
 /// With nothing being posted, an open stream shows all after this.
 const QUIET: Duration = Duration::from_secs(2);
@@ -23,13 +23,13 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         let place = format!("stream {nth} of {} at {}", stream.who, stream.master);
         match walk(stream) {
             Err((at, why)) => {
-                found.push(broken(Promise::G5, why, [format!("{} {place}", seconds(at))]));
+                found.push(broken(Property::G5, why, [format!("{} {place}", seconds(at))]));
             }
             Ok(reached) => {
                 for (board, seq) in lagging(evidence, stream, &reached) {
                     let end = evidence.store.boards.get(board).map_or(0, Vec::len);
                     let text = format!("an open stream stands at {board} {seq} of {end}");
-                    found.push(broken(Promise::G5, text, [place.clone()]));
+                    found.push(broken(Property::G5, text, [place.clone()]));
                 }
             }
         }
@@ -112,7 +112,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::oracle::made::{Made, delivered, lobby_cursor, ms, node};
+    use crate::oracle::fixtures::{Fixture, delivered, lobby_cursor, ms, node};
 
     fn hello(seq: u64) -> StreamEvent {
         StreamEvent::Hello(HelloEvent {
@@ -123,8 +123,8 @@ mod tests {
         })
     }
 
-    fn five() -> Made {
-        let mut made = Made::new();
+    fn five() -> Fixture {
+        let mut made = Fixture::new();
         for n in 1..=5 {
             made.stored(0, n);
         }

@@ -4,7 +4,7 @@
 use chatchat::client::{Failure, Reply};
 
 use super::{Evidence, Violation, broken, line};
-use crate::promise::Promise;
+use crate::property::Property;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let history = evidence.history;
@@ -14,12 +14,12 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         if let Some((at, Failure::Refused { status: 401, .. })) = operation.failure()
             && left.is_none_or(|left| at < left)
         {
-            found.push(broken(Promise::G6, "a session was forgotten", [line(operation)]));
+            found.push(broken(Property::G6, "a session was forgotten", [line(operation)]));
         }
         if let Some((_, Reply::Restored(restored))) = operation.reply()
             && history.users.get(&operation.who).is_some_and(|user| *user != restored.user.id)
         {
-            found.push(broken(Promise::G6, "a session is somebody else's", [line(operation)]));
+            found.push(broken(Property::G6, "a session is somebody else's", [line(operation)]));
         }
     }
     for stream in &history.streams {
@@ -27,7 +27,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             && history.left(stream.who).is_none_or(|left| *at < left)
         {
             let place = format!("a stream of {} at {}", stream.who, stream.master);
-            found.push(broken(Promise::G6, "a session was forgotten", [place]));
+            found.push(broken(Property::G6, "a session was forgotten", [place]));
         }
     }
     found
@@ -38,11 +38,11 @@ mod tests {
     use chatchat::client::Request;
 
     use super::*;
-    use crate::oracle::made::{Made, refused};
+    use crate::oracle::fixtures::{Fixture, refused};
 
     #[test]
     fn a_refusal_after_log_out_is_fine_and_one_before_is_told() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.did(0, 100, 200, Request::Leave, Ok(Reply::Done));
         made.did(0, 90, 210, Request::Users, refused(401));
         assert_eq!(made.judge(judge), []);

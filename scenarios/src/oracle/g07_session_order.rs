@@ -15,7 +15,7 @@ use chatchat::{
 use super::{Evidence, Violation, broken, line};
 use crate::{
     history::{Operation, Who},
-    promise::Promise,
+    property::Property,
 };
 
 /// When a session was shown that a board goes at least this far.
@@ -52,7 +52,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             let floor = before.checked_sub(1).map_or(Seq(0), |nth| list[nth].1);
             if end < floor {
                 let text = format!("{board} ended at {end} after it had been shown to {floor}");
-                found.push(broken(Promise::G7, text, [line(operation)]));
+                found.push(broken(Property::G7, text, [line(operation)]));
             }
         }
     }
@@ -102,11 +102,11 @@ fn ends(operation: &Operation) -> Vec<(&BoardName, Seq)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oracle::made::{Made, delivered};
+    use crate::oracle::fixtures::{Fixture, delivered};
 
     #[test]
     fn an_older_read_is_fine_when_weak_concurrent_or_another_sessions() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.acked(0, 1, 100, 200, 5);
         made.read(0, 150, 300, Consistency::Strong, &[(1, 9, 4)]);
         made.read(0, 400, 500, Consistency::Weak, &[(1, 9, 4)]);
@@ -117,11 +117,11 @@ mod tests {
 
     #[test]
     fn a_strong_read_behind_an_ack_or_a_stream_is_told() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.acked(0, 1, 100, 200, 5);
         made.read(0, 300, 400, Consistency::Strong, &[(1, 9, 4)]);
         assert_eq!(made.judge(judge).len(), 1);
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.stream(0, 6, vec![(21_000, delivered(1, 7, 7))]);
         made.read(0, 22_000, 22_100, Consistency::Strong, &[(1, 9, 4)]);
         assert_eq!(made.judge(judge).len(), 1);

@@ -12,7 +12,7 @@ use chatchat::model::{
 };
 
 use super::{EventLine, Evidence, Violation, broken, seconds};
-use crate::promise::Promise;
+use crate::property::Property;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = accepted(&evidence.store.writes);
@@ -38,14 +38,14 @@ fn accepted(writes: &[WriteRow]) -> Vec<Violation> {
             let goes_back = write.token < before.token;
             if goes_back || (is_grant && write.token == before.token) {
                 let text = format!("{} went back in token", write.resource);
-                found.push(broken(Promise::G8, text, [row(before), row(write)]));
+                found.push(broken(Property::G8, text, [row(before), row(write)]));
                 continue;
             }
             let is_granted =
                 (before.token.epoch, before.token.lease) == (write.token.epoch, write.token.lease);
             if !is_grant && !is_granted {
                 let text = format!("{} was written under a token never granted", write.resource);
-                found.push(broken(Promise::G8, text, [row(before), row(write)]));
+                found.push(broken(Property::G8, text, [row(before), row(write)]));
             }
         }
         newest.insert(&write.resource, write);
@@ -55,7 +55,7 @@ fn accepted(writes: &[WriteRow]) -> Vec<Violation> {
         let first = *names.entry((&write.resource, write.token)).or_insert(write);
         if first.node != write.node {
             let text = format!("token {} of {} names two workers", write.token, write.resource);
-            found.push(broken(Promise::G8, text, [row(first), row(write)]));
+            found.push(broken(Property::G8, text, [row(first), row(write)]));
         }
     }
     found
@@ -79,7 +79,7 @@ fn assigned(events: &[EventLine]) -> Vec<Violation> {
         let show =
             |line: &EventLine| format!("{} {}: {:?}", seconds(line.at), line.node, line.event);
         let text = format!("token {token} of {resource} names {what}");
-        found.push(broken(Promise::G8, text, [show(line), show(said)]));
+        found.push(broken(Property::G8, text, [show(line), show(said)]));
     }
     found
 }
@@ -89,7 +89,7 @@ mod tests {
     use chatchat::model::ids::{BoardName, Registration};
 
     use super::*;
-    use crate::oracle::made::{EPOCH, Made, id, node};
+    use crate::oracle::fixtures::{EPOCH, Fixture, id, node};
 
     fn assign(worker: u8, n: u64, post: u8, attempt: u32) -> Event {
         Event::Assign {
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn rising_tokens_and_a_retry_of_the_same_are_fine() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.write("grant", 100, 1, 0).write("write", 1, 1, 1).write("write", 1, 1, 1);
         made.write("write", 2, 1, 2).write("grant", 101, 2, 0).write("write", 1, 2, 1);
         made.said(1, "master:0", assign(1, 1, 1, 1)).said(2, "master:0", assign(1, 1, 1, 2));
@@ -114,26 +114,26 @@ mod tests {
 
     #[test]
     fn a_late_write_under_an_older_token_is_told() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.write("grant", 100, 1, 0).write("write", 2, 1, 2).write("write", 1, 1, 1);
         assert_eq!(made.judge(judge).len(), 1, "an older n");
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.write("grant", 100, 1, 0).write("grant", 101, 2, 0).write("write", 1, 1, 1);
         assert_eq!(made.judge(judge).len(), 1, "an older lease");
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.write("grant", 100, 1, 0).write("write", 1, 2, 1);
         assert_eq!(made.judge(judge).len(), 1, "a lease that nobody has");
     }
 
     #[test]
     fn a_token_for_two_workers_or_two_batches_is_told() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.write("grant", 100, 1, 0).write("write", 1, 1, 1).write("write", 2, 1, 1);
         assert_eq!(made.judge(judge).len(), 1);
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.said(1, "master:0", assign(1, 1, 1, 1)).said(2, "master:0", assign(2, 1, 1, 2));
         assert_eq!(made.judge(judge).len(), 1);
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.said(1, "master:0", assign(1, 1, 1, 1)).said(2, "master:0", assign(1, 1, 2, 1));
         assert_eq!(made.judge(judge).len(), 1);
     }

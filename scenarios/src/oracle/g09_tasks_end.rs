@@ -11,7 +11,7 @@ use chatchat::model::{
 };
 
 use super::{Evidence, Violation, broken, seconds};
-use crate::promise::Promise;
+use crate::property::Property;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let config = &evidence.plan.cluster.config;
@@ -29,7 +29,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             continue;
         };
         let line = format!("{} {}: {:?}", seconds(said.at), said.node, said.event);
-        found.push(broken(Promise::G9, text, [line]));
+        found.push(broken(Property::G9, text, [line]));
     }
     found
 }
@@ -39,7 +39,7 @@ mod tests {
     use chatchat::model::ids::{BoardName, Registration};
 
     use super::*;
-    use crate::oracle::made::{EPOCH, Made, id, node};
+    use crate::oracle::fixtures::{EPOCH, Fixture, id, node};
 
     fn assign(n: u64, attempt: u32) -> Event {
         Event::Assign {
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn two_tries_on_each_of_two_workers_are_fine() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         for (n, attempt) in [(1, 1), (1, 2), (2, 3), (2, 4), (3, 1)] {
             made.said(1, "master:0", assign(n, attempt));
         }
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn a_third_try_on_one_worker_and_a_fifth_in_all_are_told() {
         for one_too_many in [&[(1, 1), (1, 2), (1, 3)][..], &[(1, 1), (2, 5)]] {
-            let mut made = Made::new();
+            let mut made = Fixture::new();
             for (n, attempt) in one_too_many {
                 made.said(1, "master:0", assign(*n, *attempt));
             }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use chatchat::model::{event::Event, ids::NodeId};
 
 use super::{EventLine, Evidence, Violation, broken, seconds};
-use crate::promise::Promise;
+use crate::property::Property;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut listed: BTreeMap<(&str, NodeId), &EventLine> = BTreeMap::new();
@@ -29,7 +29,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
                         format!("{} {}: {:?}", seconds(line.at), line.node, line.event)
                     };
                     let text = format!("{master} gave a task to {worker} from its failed list");
-                    found.push(broken(Promise::G10, text, [show(since), show(said)]));
+                    found.push(broken(Property::G10, text, [show(since), show(said)]));
                 }
             }
             _ => {}
@@ -43,7 +43,7 @@ mod tests {
     use chatchat::model::ids::{BoardName, Registration, Resource, Token};
 
     use super::*;
-    use crate::oracle::made::{Made, node};
+    use crate::oracle::fixtures::{Fixture, node};
 
     fn assign() -> Event {
         Event::Assign {
@@ -61,7 +61,7 @@ mod tests {
         let list = Event::List { node: node(1), registration: Registration(1) };
         let (registration, master) = (Registration(2), node(9));
         let join = Event::Join { node: node(1), registration, master };
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.said(1, "master:0", list.clone()).said(2, "master:1", assign());
         made.said(3, "master:0", join).said(4, "master:0", assign());
         made.said(5, "master:0", list.clone());

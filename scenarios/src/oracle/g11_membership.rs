@@ -11,7 +11,7 @@ use chatchat::model::{
 };
 
 use super::{Evidence, Violation, broken, seconds};
-use crate::promise::Promise;
+use crate::property::Property;
 
 /// Update reaches everyone within this after the last fault's end.
 const SPREADS_WITHIN: Duration = Duration::from_secs(15);
@@ -34,7 +34,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
                     && !is_new_life(evidence, place, said.at)
                 {
                     let text = format!("{place} shows {node} as {fact:?} after {before:?}");
-                    found.push(broken(Promise::G11, text, [seconds(said.at)]));
+                    found.push(broken(Property::G11, text, [seconds(said.at)]));
                 }
                 let entry = newest.entry(*node).or_insert((fact, said.at));
                 if fact > entry.0 {
@@ -50,7 +50,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         if fact < best && settled <= evidence.ended && !is_new_life(evidence, place, evidence.ended)
         {
             let text = format!("{place} still shows {node} as {fact:?}, the newest is {best:?}");
-            found.push(broken(Promise::G11, text, [format!("known since {}", seconds(*since))]));
+            found.push(broken(Property::G11, text, [format!("known since {}", seconds(*since))]));
         }
     }
     found
@@ -73,7 +73,7 @@ mod tests {
     use chatchat::model::ids::Incarnation;
 
     use super::*;
-    use crate::oracle::made::{Made, node};
+    use crate::oracle::fixtures::{Fixture, node};
 
     fn fact(of: u8, registration: u64, state: MemberState) -> Event {
         Event::Announce {
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn rising_facts_that_all_share_are_fine() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         for place in ["master:0", "master:1", "worker:0"] {
             made.said(1, place, fact(1, 1, MemberState::In));
             made.said(2, place, fact(1, 1, MemberState::Failed));
@@ -100,15 +100,15 @@ mod tests {
 
     #[test]
     fn a_fact_going_back_repeated_or_not_shared_is_told() {
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.said(1, "master:0", fact(1, 2, MemberState::In));
         made.said(2, "master:0", fact(1, 2, MemberState::In));
         assert_eq!(made.judge(judge).len(), 1, "twice");
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.said(1, "master:0", fact(1, 2, MemberState::Failed));
         made.said(2, "master:0", fact(1, 2, MemberState::In));
         assert_eq!(made.judge(judge).len(), 2, "back, and it stays back");
-        let mut made = Made::new();
+        let mut made = Fixture::new();
         made.said(1, "master:0", fact(1, 1, MemberState::In));
         made.said(2, "master:1", fact(1, 1, MemberState::In));
         made.said(3, "master:1", fact(1, 2, MemberState::In));

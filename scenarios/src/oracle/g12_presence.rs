@@ -12,7 +12,7 @@ use chatchat::{
 };
 
 use super::{Evidence, Violation, broken, line};
-use crate::{history::Who, promise::Promise};
+use crate::{history::Who, property::Property};
 
 /// A clean leave is seen within this.
 const LEAVES_WITHIN: Duration = Duration::from_secs(15);
@@ -28,7 +28,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             continue;
         }
         let listed: BTreeSet<_> = list.users.iter().map(|user| user.id).collect();
-        let mut tell = |text: String| found.push(broken(Promise::G12, text, [line(operation)]));
+        let mut tell = |text: String| found.push(broken(Property::G12, text, [line(operation)]));
         if listed.len() < list.users.len() {
             tell("somebody is listed twice".to_owned());
         }
@@ -80,7 +80,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::oracle::made::{Made, ms, user};
+    use crate::oracle::fixtures::{Fixture, ms, user};
 
     fn users(people: &[usize]) -> Reply {
         let person =
@@ -89,8 +89,8 @@ mod tests {
         Reply::Users(UserList { users, consistency: Consistency::Strong })
     }
 
-    fn quiet() -> Made {
-        let mut made = Made::new();
+    fn quiet() -> Fixture {
+        let mut made = Fixture::new();
         made.history.reading_from = Some(ms(50_000));
         made.stream(0, 0, vec![(30_000, StreamEvent::Beat), (48_000, StreamEvent::Beat)]);
         made.did(1, 20_000, 20_100, Request::Leave, Ok(Reply::Done));

@@ -9,7 +9,7 @@ use chatchat::{
 };
 
 use super::{Evidence, Violation, broken, line};
-use crate::{history::Sent, promise::Promise};
+use crate::{history::Sent, property::Property};
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
@@ -26,13 +26,13 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
                 "post {} is {} {}, and every try was said to have done nothing",
                 post.id, post.board, post.seq
             );
-            found.push(broken(Promise::G16, text, sent.iter().map(|one| line(one.operation))));
+            found.push(broken(Property::G16, text, sent.iter().map(|one| line(one.operation))));
         }
     }
     for operation in &evidence.history.operations {
         if let Some((_, Failure::Busy { retry_after: None, .. })) = operation.failure() {
             let text = "a request was put off without Retry-After";
-            found.push(broken(Promise::G16, text, [line(operation)]));
+            found.push(broken(Property::G16, text, [line(operation)]));
         }
     }
     found
@@ -43,12 +43,12 @@ mod tests {
     use chatchat::api::Problem;
 
     use super::*;
-    use crate::oracle::made::{Made, busy};
+    use crate::oracle::fixtures::{Fixture, busy};
 
     #[test]
     fn a_post_put_off_and_sent_again_is_fine() {
-        let mut made = Made::new();
-        made.did(0, 100, 200, Made::request(1), busy(503));
+        let mut made = Fixture::new();
+        made.did(0, 100, 200, Fixture::request(1), busy(503));
         assert_eq!(made.judge(judge), []);
         made.acked(0, 1, 300, 400, 1).stored(0, 1);
         assert_eq!(made.judge(judge), []);
@@ -56,11 +56,11 @@ mod tests {
 
     #[test]
     fn a_post_that_was_only_put_off_and_is_there_is_told() {
-        let mut made = Made::new();
-        made.did(0, 100, 200, Made::request(1), busy(503)).stored(0, 1);
+        let mut made = Fixture::new();
+        made.did(0, 100, 200, Fixture::request(1), busy(503)).stored(0, 1);
         assert_eq!(made.judge(judge).len(), 1);
         let rude = Failure::Busy { status: 429, problem: Problem::default(), retry_after: None };
-        made.did(0, 100, 200, Made::request(2), Err(rude));
+        made.did(0, 100, 200, Fixture::request(2), Err(rude));
         assert_eq!(made.judge(judge).len(), 2);
     }
 }

@@ -4,6 +4,8 @@
 //! node's memory. An operation without an answer is unknown: it may have happened or not, but not
 //! twice. Each has canaries in its tests: hand-made histories that it must refuse.
 
+#[cfg(test)]
+mod fixtures;
 mod g00_calm;
 mod g01_durable_ack;
 mod g02_exactly_once;
@@ -18,8 +20,6 @@ mod g10_failed_stay_out;
 mod g11_membership;
 mod g12_presence;
 mod g16_overload;
-#[cfg(test)]
-mod made;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -35,7 +35,7 @@ use chatchat::{
 use crate::{
     history::{History, Operation},
     plan::{Incident, Plan},
-    promise::Promise,
+    property::Property,
 };
 
 /// An event line of a node, on the observer's clock.
@@ -83,7 +83,7 @@ pub struct Evidence<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// Which.
-    pub promise: Promise,
+    pub promise: Property,
     /// What was seen, in a sentence.
     pub text: String,
     /// What shows it: operations, streams, posts, writes, lines.
@@ -105,28 +105,28 @@ type Oracle = fn(&Evidence<'_>) -> Vec<Violation>;
 
 /// The promises that have an oracle here. G13 to G15, G17 and G18 are not judged from this
 /// evidence.
-const ORACLES: &[(Promise, Oracle)] = &[
-    (Promise::G0, g00_calm::judge),
-    (Promise::G1, g01_durable_ack::judge),
-    (Promise::G2, g02_exactly_once::judge),
-    (Promise::G3, g03_outcomes_settle::judge),
-    (Promise::G4, g04_total_order::judge),
-    (Promise::G5, g05_gap_free::judge),
-    (Promise::G6, g06_sessions::judge),
-    (Promise::G7, g07_session_order::judge),
-    (Promise::G8, g08_one_permission::judge),
-    (Promise::G9, g09_tasks_end::judge),
-    (Promise::G10, g10_failed_stay_out::judge),
-    (Promise::G11, g11_membership::judge),
-    (Promise::G12, g12_presence::judge),
-    (Promise::G16, g16_overload::judge),
+const ORACLES: &[(Property, Oracle)] = &[
+    (Property::G0, g00_calm::judge),
+    (Property::G1, g01_durable_ack::judge),
+    (Property::G2, g02_exactly_once::judge),
+    (Property::G3, g03_outcomes_settle::judge),
+    (Property::G4, g04_total_order::judge),
+    (Property::G5, g05_gap_free::judge),
+    (Property::G6, g06_sessions::judge),
+    (Property::G7, g07_session_order::judge),
+    (Property::G8, g08_one_permission::judge),
+    (Property::G9, g09_tasks_end::judge),
+    (Property::G10, g10_failed_stay_out::judge),
+    (Property::G11, g11_membership::judge),
+    (Property::G12, g12_presence::judge),
+    (Property::G16, g16_overload::judge),
 ];
 
 /// Of one promise so many breaks are told: the first ones say what is wrong.
 const TOLD_MAX: usize = 10;
 
 /// The promises that [`judge`] can judge.
-pub fn judged() -> impl Iterator<Item = Promise> {
+pub fn judged() -> impl Iterator<Item = Property> {
     ORACLES.iter().map(|(promise, _)| *promise)
 }
 
@@ -182,7 +182,7 @@ impl StoreDump {
 
 /// A violation with its evidence.
 fn broken(
-    promise: Promise,
+    promise: Property,
     text: impl Into<String>,
     evidence: impl IntoIterator<Item = String>,
 ) -> Violation {

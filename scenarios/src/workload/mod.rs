@@ -10,7 +10,7 @@
 //!    other people's draws.
 //! 2. A person has one unsettled post per board, as every client of ours.
 
-mod habits;
+mod behaviours;
 mod person;
 mod reading;
 mod texts;

@@ -17,13 +17,11 @@ use chatchat::{
         rows::Range,
     },
 };
+use dst_env::rng::{Rng, Seed};
 use tokio::sync::oneshot;
 
-use super::{Stage, texts};
-use crate::{
-    dice::Dice,
-    history::{Recorder, Who},
-};
+use super::{Stage, texts, texts::post_id};
+use crate::history::{Recorder, Who};
 
 /// A person and its machine.
 #[derive(Clone, Debug)]
@@ -80,8 +78,8 @@ impl Person {
     }
 
     /// A stream of draws of this person's own.
-    pub(super) fn dice(&self, label: &str) -> Dice {
-        Dice::new(self.stage.seed, &format!("workload/person/{}/{label}", self.number))
+    pub(super) fn rng(&self, label: &str) -> Rng {
+        Seed(self.stage.seed).stream(&format!("workload/person/{}/{label}", self.number))
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -90,17 +88,17 @@ impl Person {
 
     /// Chats until the story's end and hands the last session over.
     pub(super) async fn live(self, hand: oneshot::Sender<Option<Life>>) {
-        let mut dice = self.dice("life");
-        self.env.sleep(dice.between(Duration::ZERO, Duration::from_secs(1))).await;
+        let mut rng = self.rng("life");
+        self.env.sleep(rng.duration_between(Duration::ZERO, Duration::from_secs(1))).await;
         let mut number = 0;
         let last = loop {
             let Some(life) = self.begin(number).await else { break None };
-            let life = self.chat(life, &mut dice).await;
+            let life = self.chat(life, &mut rng).await;
             if self.is_over() {
                 break Some(life);
             }
             self.leave(life).await;
-            self.env.sleep(dice.between(Duration::ZERO, Duration::from_secs(3))).await;
+            self.env.sleep(rng.duration_between(Duration::ZERO, Duration::from_secs(3))).await;
             number += 1;
         };
         // Nobody takes it when the run was given up.
@@ -160,11 +158,11 @@ impl Person {
         life.tasks.push(self.env.spawn("person's stream", reading).abort_on_drop());
         for board in self.stage.workload.boards.clone() {
             let (put_down, is_down) = oneshot::channel();
-            let dice = self.dice(&format!("life/{}/{nth}/post/{board}", life.who.life));
+            let rng = self.rng(&format!("life/{}/{nth}/post/{board}", life.who.life));
             let (client, shared) = (life.client.clone(), life.shared.clone());
             let person = self.clone();
             let writing = async move {
-                person.write(client, shared, board, dice).await;
+                person.write(client, shared, board, rng).await;
                 // Nobody waits while the session goes on.
                 let _ = put_down.send(());
             };
@@ -207,13 +205,7 @@ impl Person {
     }
 
     /// Posts to one board, one after another, at this person's share of the rate.
-    async fn write(
-        self,
-        client: ChatClient,
-        shared: Arc<Shared>,
-        board: BoardName,
-        mut dice: Dice,
-    ) {
+    async fn write(self, client: ChatClient, shared: Arc<Shared>, board: BoardName, mut rng: Rng) {
         let workload = &self.stage.workload;
         let pens = (workload.people * workload.boards.len()).max(1);
         let rate = workload.posts_per_second / pens as f64;
@@ -221,7 +213,7 @@ impl Person {
             if rate <= 0.0 {
                 break;
             }
-            let mut wait = dice.wait(rate);
+            let mut wait = rng.exponential(rate);
             // In slices, so that a pen with much time between posts is put down soon.
             while !wait.is_zero() && !shared.stop.load(Ordering::Relaxed) && !self.is_over() {
                 let slice = wait.min(Duration::from_millis(250));
@@ -231,9 +223,9 @@ impl Person {
             if shared.stop.load(Ordering::Relaxed) || self.is_over() {
                 break;
             }
-            let text = texts::text(&mut dice, self.stage.seed, self.number, nth);
-            let id = dice.post_id();
-            self.post(&client, &board, id, text, &mut dice, rate).await;
+            let text = texts::text(&mut rng, self.stage.seed, self.number, nth);
+            let id = post_id(&mut rng);
+            self.post(&client, &board, id, text, &mut rng, rate).await;
         }
         // What an earlier sitting left unsettled.
         client.flush(&board).await;

@@ -1,8 +1,7 @@
 //! What people write: mostly unlike each other, sometimes alike, sometimes nasty.
 
-use chatchat::model::ids::PostText;
-
-use crate::dice::Dice;
+use chatchat::model::ids::{PostId, PostText};
+use dst_env::rng::Rng;
 
 /// A word that stands in the run's posts and nowhere else: no link between nodes may show it.
 #[must_use]
@@ -11,12 +10,12 @@ pub fn canary(seed: u64) -> String {
 }
 
 /// The `nth` post of a person.
-pub(super) fn text(dice: &mut Dice, seed: u64, person: usize, nth: u64) -> PostText {
+pub(super) fn text(rng: &mut Rng, seed: u64, person: usize, nth: u64) -> PostText {
     let canary = canary(seed);
-    let text = match dice.below(100) {
+    let text = match rng.below(100) {
         // Many posts of one text: who tells posts apart by their text loses some.
         0..8 => "ok".to_owned(),
-        8..12 => format!("p{person} #{nth} {}", canary.repeat(40 + dice.index(160))),
+        8..12 => format!("p{person} #{nth} {}", canary.repeat(40 + rng.index(160))),
         12..16 => format!("p{person} #{nth} <script>alert('{canary}')</script> &amp; 'x' \"y\""),
         16..20 => format!("p{person} #{nth} ¿Grüße? 👩‍👩‍👧 \u{202e}odd {canary}\n\tline"),
         _ => format!("p{person} #{nth} {canary}"),
@@ -24,14 +23,33 @@ pub(super) fn text(dice: &mut Dice, seed: u64, person: usize, nth: u64) -> PostT
     text.parse().expect("every text above fits in 8 KiB and holds no U+0000")
 }
 
+/// Returns a fresh post id: a version 4 UUID.
+pub(super) fn post_id(rng: &mut Rng) -> PostId {
+    let mut bytes = [0; 16];
+    rng.fill(&mut bytes);
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    PostId(bytes)
+}
+
 #[cfg(test)]
 mod tests {
+    use dst_env::rng::Seed;
+
     use super::*;
 
     #[test]
+    fn post_ids_are_version_4_uuids_that_read_back() {
+        let id = post_id(&mut Seed(7).stream("ids"));
+        let text = id.to_string();
+        assert_eq!(text.parse(), Ok(id));
+        assert_eq!((&text[14..15], "89ab".contains(&text[19..20])), ("4", true), "{text}");
+    }
+
+    #[test]
     fn every_text_is_one_that_a_client_may_send() {
-        let mut dice = Dice::new(1, "texts");
-        let alike = (0..2000).filter(|n| text(&mut dice, 1, 3, *n).as_str() == "ok").count();
+        let mut rng = Seed(1).stream("texts");
+        let alike = (0..2000).filter(|n| text(&mut rng, 1, 3, *n).as_str() == "ok").count();
         assert!(alike > 50, "{alike}");
         assert_ne!(canary(1), canary(2));
     }

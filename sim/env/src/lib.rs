@@ -14,6 +14,7 @@
 pub mod contract;
 #[cfg(feature = "real")]
 pub mod real;
+pub mod rng;
 pub mod time;
 
 use std::{fmt, future::Future, io, pin::Pin, sync::Arc, time::Duration};

@@ -5,7 +5,7 @@
 
 use dst_env::time::{Mono, Wall};
 
-use crate::seed::Draws;
+use crate::seed::Rng;
 
 const SECOND_NS: i128 = 1_000_000_000;
 /// 2026-01-01T00:00:00Z, where every run's virtual time begins.
@@ -24,8 +24,8 @@ pub(crate) struct Clock {
 
 impl Clock {
     /// A clock as machines have it: up to 100 ms off, drifting by up to 50 parts per million.
-    pub(crate) fn new(draws: &mut Draws) -> Self {
-        let signed = |draws: &mut Draws, most: i64| {
+    pub(crate) fn new(draws: &mut Rng) -> Self {
+        let signed = |draws: &mut Rng, most: i64| {
             i64::try_from(draws.below(2 * most.unsigned_abs() + 1)).expect("small") - most
         };
         Self {
@@ -85,7 +85,7 @@ impl Clock {
     }
 
     /// After a power loss the monotonic clock counts from the boot; the wall clock went on.
-    pub(crate) fn reboot(&mut self, now: u64, draws: &mut Draws) {
+    pub(crate) fn reboot(&mut self, now: u64, draws: &mut Rng) {
         self.rebase(now);
         self.mono_ns = draws.between(1, 30) * 1_000_000_000;
     }

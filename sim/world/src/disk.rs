@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, io};
 use dst_env::{Disk, DiskFile};
 
 use crate::{
-    seed::Draws,
+    seed::Rng,
     world::{Life, World},
 };
 
@@ -61,8 +61,8 @@ impl File {
     }
 
     /// What is left after a power loss; `None` when not even the name is.
-    fn lose_power(&mut self, draws: &mut Draws) -> Option<()> {
-        let is_named = self.is_linked || draws.chance(1, 2);
+    fn lose_power(&mut self, draws: &mut Rng) -> Option<()> {
+        let is_named = self.is_linked || draws.odds(1, 2);
         for change in std::mem::take(&mut self.unsynced) {
             match (draws.below(3), change) {
                 (0, _) => {}
@@ -123,7 +123,7 @@ impl Platter {
     }
 
     /// The power goes. Answers how many unsynced changes there were.
-    pub(crate) fn lose_power(&mut self, draws: &mut Draws) -> usize {
+    pub(crate) fn lose_power(&mut self, draws: &mut Rng) -> usize {
         let unsynced = self.files.values().map(|file| file.unsynced.len()).sum();
         let names = std::mem::take(&mut self.names);
         let mut files = std::mem::take(&mut self.files);

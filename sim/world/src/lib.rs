@@ -44,6 +44,6 @@ mod world;
 pub use {
     log::{Detail, EventRecord, quoted},
     net::{Capture, FaultId, Link},
-    seed::{Draws, Seed},
+    seed::{Rng, Seed},
     world::{HostId, Progress, Setup, World, simulate},
 };

@@ -41,7 +41,7 @@ use crate::{
     log::{Detail, EventRecord, Log, quoted},
     net::{Capture, FaultId, Link, Net},
     queue::{Due, Queue},
-    seed::{Draws, Seed},
+    seed::{Rng, Seed},
 };
 
 /// A machine of the simulated world, in the order they were added.
@@ -107,8 +107,8 @@ pub(crate) struct Host {
     pub(crate) platter: Platter,
     node: NodeId,
     clock: Clock,
-    /// Draws for what happens to it: torn writes, boots.
-    draws: Draws,
+    /// Rng for what happens to it: torn writes, boots.
+    draws: Rng,
     boot: u64,
     is_running: bool,
     is_paused: bool,
@@ -198,8 +198,10 @@ where
     F: Future<Output = T>,
 {
     let run = move || {
-        let runtime =
-            Runtime::with_seed_and_config(setup.seed.scheduler(), madsim::Config::default());
+        let runtime = Runtime::with_seed_and_config(
+            crate::seed::scheduler(setup.seed),
+            madsim::Config::default(),
+        );
         runtime.add_simulator::<World>();
         runtime.block_on(async move {
             let world = World::clone(&simulator::<World>());

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    seed::{Draws, Seed},
+    seed::{Rng, Seed},
     world::HostId,
 };
 
@@ -55,7 +55,7 @@ struct Line {
     layers: Vec<Layer>,
     base_ns: u64,
     busy_until: u64,
-    draws: Draws,
+    draws: Rng,
 }
 
 impl Line {

@@ -247,7 +247,7 @@ impl Net {
         id
     }
 
-    fn draws(&self) -> crate::seed::Draws {
+    fn draws(&self) -> crate::seed::Rng {
         self.seed.stream(&format!("network/socket/{}", self.next_socket))
     }
 

@@ -11,7 +11,7 @@
 use std::{collections::VecDeque, io, task::Waker};
 
 use super::{SocketId, segment::Body};
-use crate::{seed::Draws, world::HostId};
+use crate::{seed::Rng, world::HostId};
 
 /// The most bytes in one segment.
 const SEGMENT_MAX: usize = 8 * 1024;
@@ -53,7 +53,7 @@ pub(crate) struct Socket {
     pub(crate) error: Option<io::ErrorKind>,
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,
-    pub(crate) draws: Draws,
+    pub(crate) draws: Rng,
     /// Segments of one direction of one connection never overtake each other.
     pub(crate) arrives_after: u64,
     /// Bytes from `unacked` to `written`.
@@ -80,7 +80,7 @@ impl Socket {
         (host, local_port): (HostId, u16),
         (peer_host, peer_port): (HostId, u16),
         peer: Option<SocketId>,
-        mut draws: Draws,
+        mut draws: Rng,
     ) -> Self {
         let window = [4, 16, 64, 64, 64, 64, 128, 256][draws.index(8)] * 1024;
         let phase = if peer.is_some() { Phase::Answering } else { Phase::Connecting };
@@ -182,7 +182,7 @@ impl Socket {
         if len == 0 {
             return (bytes.is_empty()).then_some(0);
         }
-        if len > 1 && self.draws.chance(1, 8) {
+        if len > 1 && self.draws.odds(1, 8) {
             len = 1 + self.draws.index(len);
         }
         self.out.extend(&bytes[..len]);
@@ -212,7 +212,7 @@ impl Socket {
             let left = self.written.saturating_sub(self.next_out);
             let room = self.edge_out.saturating_sub(self.next_out);
             let mut len = left.min(room).min(SEGMENT_MAX as u64);
-            if len > 1 && self.draws.chance(1, 8) {
+            if len > 1 && self.draws.odds(1, 8) {
                 len = self.draws.between(1, len);
             }
             let fin = self.fin && self.next_out + len == self.written;
@@ -340,7 +340,7 @@ impl Socket {
         if len == 0 {
             return (room == 0 || self.eof).then_some(0);
         }
-        if len > 1 && self.draws.chance(1, 8) {
+        if len > 1 && self.draws.odds(1, 8) {
             len = 1 + self.draws.index(len);
         }
         let (front, back) = self.got.as_slices();

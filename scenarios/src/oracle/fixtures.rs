@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// A run of 60 s with two masters, of which tests say what was seen. Times are milliseconds.
-pub(super) struct Made {
+pub(super) struct Fixture {
     pub(super) plan: Plan,
     pub(super) incidents: Vec<Incident>,
     pub(super) history: History,
@@ -82,7 +82,7 @@ pub(super) fn refused(status: u16) -> Result<Reply, Failure> {
     Err(Failure::Refused { status, problem: Problem::default() })
 }
 
-impl Made {
+impl Fixture {
     pub(super) fn new() -> Self {
         let text = "about = \"\"\nduration = \"60s\"\n[cluster]\nmasters = 2\nworkers = 2\n";
         let plan = Plan::expand(&Story::parse("made", text).unwrap(), 1);

@@ -8,11 +8,11 @@ macro_rules! promises {
     ($($name:ident $text:literal $title:literal,)*) => {
         /// One promise; each has an oracle in [`oracle`](crate::oracle) or is watched by the world.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub enum Promise {
+        pub enum Property {
             $(#[doc = $title] $name,)*
         }
 
-        impl Promise {
+        impl Property {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
@@ -57,7 +57,7 @@ promises! {
     G18 "G18" "determinism",
 }
 
-impl Promise {
+impl Property {
     /// Whether it is about what comes after the faults: a break is a liveness failure.
     #[must_use]
     pub const fn is_liveness(self) -> bool {
@@ -65,13 +65,13 @@ impl Promise {
     }
 }
 
-impl fmt::Display for Promise {
+impl fmt::Display for Property {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.number(), self.title())
     }
 }
 
-impl FromStr for Promise {
+impl FromStr for Property {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {

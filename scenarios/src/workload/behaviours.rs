@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use super::person::{Life, Person};
-use crate::{dice::Dice, history::Oddity};
 use chatchat::{
     client::{ChatClient, Method, Reply, Request, Seen, Wanted},
     env::TaskGuard,
@@ -12,6 +10,13 @@ use chatchat::{
         rows::Range,
     },
 };
+use dst_env::rng::Rng;
+
+use super::{
+    person::{Life, Person},
+    texts::post_id,
+};
+use crate::history::Oddity;
 
 /// Between two looks around, on the average.
 const TICK: Duration = Duration::from_millis(1500);
@@ -20,28 +25,28 @@ const TICK: Duration = Duration::from_millis(1500);
 const TEXT_LEN_OVER: usize = 9 * 1024;
 
 /// Whether a habit of this rate is due at this tick.
-fn is_time(dice: &mut Dice, per_minute: f64) -> bool {
-    dice.chance(per_minute * TICK.as_secs_f64() / 60.0)
+fn is_time(rng: &mut Rng, per_minute: f64) -> bool {
+    rng.chance(per_minute * TICK.as_secs_f64() / 60.0)
 }
 
 impl Person {
     /// Looks around and keeps its habits until the story ends or it wants to leave.
-    pub(super) async fn chat(&self, mut life: Life, dice: &mut Dice) -> Life {
+    pub(super) async fn chat(&self, mut life: Life, rng: &mut Rng) -> Life {
         let habits = self.stage.workload.habits;
         // Read marks may only name places that were shown.
         let mut shown: Vec<(BoardName, Seq)> = Vec::new();
         let mut sitting = 0;
         let mut tabs = Vec::new();
         loop {
-            self.env.sleep(dice.between(TICK / 3, TICK / 3 * 5)).await;
+            self.env.sleep(rng.duration_between(TICK / 3, TICK / 3 * 5)).await;
             if self.is_over() {
                 return life;
             }
-            self.look_around(&life, dice, &mut shown).await;
-            if is_time(dice, habits.ask_outcome) {
-                self.ask_for_one(&life, dice).await;
+            self.look_around(&life, rng, &mut shown).await;
+            if is_time(rng, habits.ask_outcome) {
+                self.ask_for_one(&life, rng).await;
             }
-            if is_time(dice, habits.reload) {
+            if is_time(rng, habits.reload) {
                 sitting += 1;
                 life.get_up();
                 // A page that cannot restore shows what it had and goes on.
@@ -49,34 +54,35 @@ impl Person {
                 self.show_boards(&life).await;
                 self.sit_down(&mut life, sitting);
             }
-            if is_time(dice, habits.slow_reader) {
+            if is_time(rng, habits.slow_reader) {
                 self.recorder.slows_down(life.who);
-                life.shared
-                    .look_away(dice.between(Duration::from_secs(3), Duration::from_secs(20)));
+                life.shared.look_away(
+                    rng.duration_between(Duration::from_secs(3), Duration::from_secs(20)),
+                );
             }
-            if is_time(dice, habits.two_tabs) {
+            if is_time(rng, habits.two_tabs) {
                 // The oldest of four is closed for it.
                 if tabs.len() >= 4 {
                     tabs.remove(0);
                 }
                 tabs.push(self.second_tab(&life));
             }
-            if is_time(dice, habits.leave) {
+            if is_time(rng, habits.leave) {
                 return life;
             }
-            if is_time(dice, habits.hostile_bytes) {
-                self.misbehave(&life, dice).await;
+            if is_time(rng, habits.hostile_bytes) {
+                self.misbehave(&life, rng).await;
             }
         }
     }
 
     /// One read or mark, whatever comes to mind.
-    async fn look_around(&self, life: &Life, dice: &mut Dice, shown: &mut Vec<(BoardName, Seq)>) {
-        let board = dice.pick(&self.stage.workload.boards).clone();
+    async fn look_around(&self, life: &Life, rng: &mut Rng, shown: &mut Vec<(BoardName, Seq)>) {
+        let board = rng.pick(&self.stage.workload.boards).clone();
         let known = shown.iter().find(|(name, _)| *name == board).map_or(Seq(0), |(_, seq)| *seq);
         let read =
             |range, limit, wanted| Request::Read { board: board.clone(), range, limit, wanted };
-        let request = match dice.below(100) {
+        let request = match rng.below(100) {
             0..30 => read(Range::Last, 50, Wanted::Strong),
             30..45 => read(Range::After(Seq(known.0.saturating_sub(20))), 100, Wanted::Weak),
             45..55 => read(Range::After(known), 100, Wanted::Strong),
@@ -103,13 +109,13 @@ impl Person {
         board: &BoardName,
         id: PostId,
         text: PostText,
-        dice: &mut Dice,
+        rng: &mut Rng,
         per_second: f64,
     ) {
         let habits = self.stage.workload.habits;
         let boards = self.stage.workload.boards.len() as f64;
         // A rate per minute and person as odds per post of one pen.
-        let mut now = |per_minute: f64| dice.chance(per_minute / (per_second * boards * 60.0));
+        let mut now = |per_minute: f64| rng.chance(per_minute / (per_second * boards * 60.0));
         // A refusal is in the history, with the status that the oracles judge.
         if now(habits.duplicate_send) {
             let others: Vec<_> =
@@ -119,13 +125,13 @@ impl Person {
             let request = Request::Post { board: board.clone(), id, text: text.clone() };
             let twice = async {
                 if !others.is_empty() {
-                    let other: &String = dice.pick(&others);
+                    let other: &String = rng.pick(&others);
                     let _ = client.call_at(other, &request).await;
                 }
             };
             let _ = tokio::join!(client.send(board, id, text), twice);
         } else if now(habits.ask_outcome / 4.0) {
-            let patience = dice.between(Duration::ZERO, Duration::from_millis(60));
+            let patience = rng.duration_between(Duration::ZERO, Duration::from_millis(60));
             let sent = self.env.timeout(patience, client.send(board, id, text)).await;
             if sent.is_err() {
                 let _ = client.try_call(&Request::Cancel { id }).await;
@@ -137,14 +143,14 @@ impl Person {
     }
 
     /// Asks what became of a post of this session.
-    async fn ask_for_one(&self, life: &Life, dice: &mut Dice) {
+    async fn ask_for_one(&self, life: &Life, rng: &mut Rng) {
         let ids: Vec<PostId> = {
             let history = self.recorder.history();
             let mine = history.sent().filter(|sent| sent.operation.who == life.who);
             mine.map(|sent| sent.id).collect()
         };
         if !ids.is_empty() {
-            let _ = life.client.try_call(&Request::Outcome { id: *dice.pick(&ids) }).await;
+            let _ = life.client.try_call(&Request::Outcome { id: *rng.pick(&ids) }).await;
         }
     }
 
@@ -161,10 +167,10 @@ impl Person {
     }
 
     /// Sends what no client of ours would, and notes the status.
-    async fn misbehave(&self, life: &Life, dice: &mut Dice) {
-        let id = dice.post_id();
+    async fn misbehave(&self, life: &Life, rng: &mut Rng) {
+        let id = post_id(rng);
         let long = "x".repeat(TEXT_LEN_OVER);
-        let (what, method, path, body) = match dice.below(6) {
+        let (what, method, path, body) = match rng.below(6) {
             0 => ("broken JSON", Method::POST, "boards/lobby/posts", "{\"id\":".to_owned()),
             1 => {
                 let body = format!("{{\"id\":\"{id}\",\"text\":\"{long}\"}}");

@@ -1,0 +1,14 @@
+//! Size and settings of a story's cluster.
+
+use chatchat::config::Config;
+
+/// Cluster of a story.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Number of masters; they are numbered from 0.
+    pub masters: usize,
+    /// Number of workers; they are numbered from 0.
+    pub workers: usize,
+    /// Configuration of every node.
+    pub config: Config,
+}
