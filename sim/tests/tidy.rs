@@ -60,7 +60,7 @@ const RULES: &[Rule] = &[
         banned: "std::thread",
         within: NODE,
         // The launcher counts cores for the runtime that it makes.
-        except: &["sim/env/src/real", "src/programs/node", "src/store/sqlite"],
+        except: &["sim/env/src/real", "src/programs/process.rs", "src/store/sqlite"],
         instead: "Env::compute",
     },
     Rule {

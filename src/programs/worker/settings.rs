@@ -57,7 +57,7 @@ pub struct WorkerSettings {
     pub pins: Vec<Fingerprint>,
     /// Join token, needed for the first start.
     pub token: Option<String>,
-    /// Where the token stands instead.
+    /// File that holds the join token instead.
     pub token_file: Option<PathBuf>,
     /// File for event lines, which go there besides the log.
     pub events: Option<PathBuf>,
