@@ -1,10 +1,10 @@
-//! Posts committed per second, end to end: real TCP on loopback, HTTP, sealed links, a real
-//! SQLite file, two masters and three workers. Each node has a runtime of its own, as it has in a
-//! process of its own: the system, not one runtime's queue, says whose turn it is.
+//! Bench of posts committed per second, end to end: real TCP on loopback, HTTP, sealed links, a
+//! real SQLite file, two masters and three workers. Each node has a runtime of its own, as it has
+//! in a process of its own, so that the operating system schedules the nodes.
 //!
-//! Beside it, in the same run and on the same disk, raw SQLite with the batch sizes that the
-//! cluster came to, and with one post per commit. The table at the end gives the ratios;
-//! machines differ, ratios less.
+//! The same run measures raw SQLite on the same disk, with the cluster's mean batch size and with
+//! one post per commit. The table at the end gives the ratios, which differ less between machines
+//! than the rates.
 
 #![expect(clippy::disallowed_methods, reason = "a bench measures the wall clock")]
 
@@ -16,19 +16,15 @@ use std::{
 
 use chatchat::{
     client::{Api, Limits, Reply, Request},
-    comm::key_source::{GeneratedKeys, load_or_make_identity},
+    comm::key_source::GeneratedKeys,
     config::Config,
-    crypto::admission::JoinSecret,
     env::{
         Env,
         real::{RealWorld, TempDir},
     },
-    model::{
-        ids::{BoardName, PostId, Role},
-        rows::JoinToken,
-    },
-    programs::{MasterParams, WorkerParams, run_master, run_worker},
+    model::ids::{BoardName, PostId, Role},
     store::{Store, sqlite},
+    testing::cluster::{NodeParts, TestCluster},
 };
 use criterion::{BenchmarkId, Criterion, Throughput};
 use rand_chacha::rand_core::Rng;
@@ -40,13 +36,14 @@ const CLIENTS: [usize; 3] = [1, 16, 64];
 /// Ordinary line of a chat.
 const TEXT: &str = "an ordinary line of an ordinary evening, as long as such lines are";
 
-/// A running cluster and what is needed to talk to it.
+/// Running cluster, with the world and the store of its clients.
 struct Cluster {
     runtime: Runtime,
     /// The clients' world.
     env: Env,
-    _nodes: Vec<Runtime>,
-    urls: Vec<String>,
+    cluster: TestCluster,
+    /// One runtime for each node.
+    _runtimes: Vec<Runtime>,
     store: Store,
     dir: TempDir,
 }
@@ -58,11 +55,12 @@ impl Cluster {
         let db = dir.path().join("store.db");
         let nodes: Vec<_> = (0..MASTERS + WORKERS).map(|_| self::runtime()).collect();
         let env = world(&runtime, dir.path().join("clients"));
-        let (urls, store) = runtime.block_on(start_nodes(&env, &nodes, dir.path(), &db));
-        Self { runtime, env, _nodes: nodes, urls, store, dir }
+        let cluster = runtime.block_on(start_nodes(&nodes, dir.path(), &db));
+        let store = sqlite::open(&env, &db, Config::default().store_timeout).expect("a store");
+        Self { runtime, env, cluster, _runtimes: nodes, store, dir }
     }
 
-    /// Posts `posts` times with so many clients at once, each waiting for its answer.
+    /// Posts `posts` times with all these clients at once, each waiting for its answers.
     fn post(&self, clients: &mut [Api], posts: u64) -> Duration {
         let env = &self.env;
         let started = Instant::now();
@@ -103,7 +101,8 @@ impl Cluster {
     }
 
     async fn client(&self, nth: usize) -> Api {
-        let url = &self.urls[nth % self.urls.len()];
+        let urls = self.cluster.urls();
+        let url = &urls[nth % urls.len()];
         let mut api = Api::new(&self.env, url, None, Limits::default());
         let name = format!("client {nth}").parse().expect("a name");
         for _ in 0..100 {
@@ -118,7 +117,7 @@ impl Cluster {
         panic!("no session at {url}");
     }
 
-    /// The mean number of posts of the appends after a row of the record of writes.
+    /// Returns the mean number of posts in the appends after a row of the record of writes.
     fn mean_batch(&self, after: u64) -> f64 {
         let rows = self.writes(after);
         let batches: Vec<u32> =
@@ -142,89 +141,33 @@ fn runtime() -> Runtime {
     builder.worker_threads(1).enable_all().build().expect("a runtime")
 }
 
-/// The world of a node whose tasks run on this runtime.
+/// Returns the world of a node whose tasks run on this runtime.
 fn world(on: &Runtime, dir: PathBuf) -> Env {
     let _entered = on.enter();
     Env::new(RealWorld::new(dir).expect("a folder"))
 }
 
-async fn start_nodes(
-    clients: &Env,
-    nodes: &[Runtime],
-    dir: &Path,
-    db: &Path,
-) -> (Vec<String>, Store) {
-    // What one person may ask for is no question here.
+async fn start_nodes(nodes: &[Runtime], dir: &Path, db: &Path) -> TestCluster {
+    // The bench measures the cluster, not the limit of requests per session.
     let config = Config {
         session_requests_per_s: 1_000_000,
         session_requests_burst: 1_000_000,
         ..Config::default()
     };
-    let keys = Arc::new(GeneratedKeys);
-    let (mut urls, mut links, mut pins) = (vec![], vec![], vec![]);
     let (of_masters, of_workers) = nodes.split_at(MASTERS);
-    for (nth, on) in of_masters.iter().enumerate() {
-        let env = world(on, dir.join(format!("master-{nth}")));
-        let identity =
-            load_or_make_identity(&env, keys.as_ref(), config.identity_bits).await.expect("a key");
-        pins.push(identity.fingerprint());
-        let (http, link) = (free_port(&env).await, free_port(&env).await);
+    TestCluster::start(MASTERS, WORKERS, &config, |role, number| {
+        let on = match role {
+            Role::Master => &of_masters[number],
+            Role::Worker => &of_workers[number],
+        };
+        let env = world(on, dir.join(format!("{role}-{number}")));
         let store = sqlite::open(&env, db, config.store_timeout).expect("a store");
-        let params = MasterParams {
-            name: format!("master-{nth}"),
-            config: config.clone(),
-            http_listen: http.clone(),
-            http_public: format!("http://{http}"),
-            link_listen: link.clone(),
-            link_public: link.clone(),
-            admin_listen: None,
-            store,
-            keys: keys.clone(),
-        };
-        urls.push(format!("http://{http}"));
-        links.push(link);
-        let of_node = env.clone();
-        env.spawn("master", async move {
-            let ended = run_master(of_node, params, std::future::pending()).await;
-            panic!("a master ended: {ended:?}");
-        });
-    }
-    let store = sqlite::open(clients, db, config.store_timeout).expect("a store");
-    let secret = JoinSecret::random(&mut clients.rng("bench-token"), &pins[0]);
-    let token = JoinToken {
-        id: secret.id,
-        guard: *secret.guard().expose(),
-        bearer_sha256: secret.bearer_sha256(),
-        role: Role::Worker,
-        uses_left: u32::try_from(WORKERS).expect("a few"),
-        ends_at_ms: clients.wall().ms + 3_600_000,
-    };
-    store.put_join_token(token).await.expect("the store");
-    for (nth, on) in of_workers.iter().enumerate() {
-        let env = world(on, dir.join(format!("worker-{nth}")));
-        let params = WorkerParams {
-            name: format!("worker-{nth}"),
-            config: config.clone(),
-            masters: links.clone(),
-            pins: pins.clone(),
-            token: Some(secret.text().to_string()),
-            store: sqlite::open(&env, db, config.store_timeout).expect("a store"),
-            keys: keys.clone(),
-        };
-        let of_node = env.clone();
-        env.spawn("worker", async move {
-            let ended = run_worker(of_node, params, std::future::pending()).await;
-            panic!("a worker ended: {ended:?}");
-        });
-    }
-    (urls, store)
+        NodeParts { env, store, keys: Arc::new(GeneratedKeys) }
+    })
+    .await
 }
 
-async fn free_port(env: &Env) -> String {
-    env.listen("127.0.0.1:0").await.expect("a free port").local_addr()
-}
-
-/// Raw SQLite as the store is set up, with nothing around it: a table of posts.
+/// Raw SQLite with the store's settings and one table of posts.
 struct Raw {
     db: rusqlite::Connection,
     next: i64,
@@ -270,7 +213,7 @@ impl Raw {
     }
 }
 
-/// Posts per second of each sample.
+/// Rates of the samples, in posts per second.
 #[derive(Default)]
 struct Rates(Mutex<Vec<f64>>);
 
@@ -329,7 +272,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// The number of the newest row of the record of writes.
+/// Returns the number of the newest row of the record of writes.
 async fn last_write(store: &Store) -> u64 {
     let mut last = 0;
     while let Ok(page) = store.writes(last, 1000).await {

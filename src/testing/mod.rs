@@ -1,8 +1,10 @@
-//! Tools that tests share: contract suites and a stepped world.
+//! Tools that tests share: contract suites, a cluster in one process, and a stepped world.
 //!
 //! Compiled for the package's own tests and with the feature `testing`; the product holds none
 //! of it.
 
+#[cfg(feature = "net")]
+pub mod cluster;
 pub mod comm;
 #[cfg(test)]
 pub(crate) mod stepped_world;
