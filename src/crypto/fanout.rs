@@ -1,256 +1,140 @@
-//! The envelope of a publish: sealed once for all members of a domain, however many.
+//! Envelope of a publish, sealed once for all members of a domain.
 //!
 //! ```text
-//! | form u8 | topic u8 | master 16, incarnation u64 | epoch u64 | sender 16 | start u64, salt 8 | counter u64 | AES-256-GCM(text), tag 16 |
-//!   '------------------------------------ associated data ----------------------------------------------'
+//! | format u8 | topic u8 | master 16, incarnation u64 | epoch u64 | sender 16 | start u64, salt 8 | counter u64 | AES-256-GCM(text), tag 16 |
+//!   '------------------------------------- associated data -----------------------------------------------'
 //! ```
 //!
-//! A sender's key is HKDF(group secret, sender ‖ start); a start is one registration of a worker
-//! or one life of a master, and the salt keeps two that wrongly claim the same number apart, so
-//! that no key seals two texts under one counter. Who relays reads the clear fields by [`peek`]
-//! and holds the sender against the link that the envelope came over: inside a domain any member
-//! could forge another, and that check is what forbids it.
+//! A sender's key is HKDF(group secret, sender ‖ start). A start is one registration of a worker or
+//! one life of a master. Its salt keeps two starts apart that wrongly claim the same number, so
+//! that no key seals two texts under one counter. A relaying master reads the clear fields by
+//! [`peek`] and compares the sender with the link that the envelope came over. Only this check
+//! stops a member from forging another: all members hold the same group secret.
 //!
 //! 1. An envelope opens at most once per member, within a window of 128 counters per sender.
-//! 2. Only what was authenticated moves a window or takes one of the bounded places for senders.
-//! 3. At most two epochs are held; what is dropped is erased. Epochs only grow.
-//! 4. Of one sender, only the latest start is heard.
+//! 2. Only authenticated envelopes move a window or take one of the bounded places for senders.
+//! 3. At most two epochs are held, and a dropped epoch is erased. Epochs only grow.
+//! 4. Only the latest start of a sender is accepted.
+
+mod head;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use aes_gcm::{
     AeadInOut, Aes256Gcm, KeyInit,
-    aead::{Nonce, Tag, inout::InOutBuf},
+    aead::{Tag, inout::InOutBuf},
 };
-use rand_core::CryptoRng;
 use thiserror::Error;
 
+pub use self::head::{HEAD_LEN, Head, Start, peek};
 use super::{epoch::EpochKeys, record::TAG_LEN, secret::Secret};
 use crate::{
     model::{
-        ids::{Domain, Incarnation, KeyEpoch, NodeId},
+        ids::{Domain, KeyEpoch, NodeId},
         message::Topic,
     },
     wire::FRAME_LEN_MAX,
 };
 
-/// The length of the clear fields, in bytes.
-pub const HEAD_LEN: usize = 74;
-/// The longest text of one envelope, in bytes: the envelope fits into a link's frame.
+/// Longest text of one envelope, in bytes. The envelope then fits into a link's frame.
 pub const TEXT_LEN_MAX: usize = FRAME_LEN_MAX - HEAD_LEN - TAG_LEN - 1;
 
 const SENDER: &str = "chatchat/v1/fanout/sender";
-const FORM: u8 = 1;
 const WINDOW: u64 = 128;
 const EPOCHS_MAX: usize = 2;
 const SEALED_MAX: u64 = 1 << 32;
 
-/// Why nothing was sealed, opened or installed. Unless the variant says so, nothing changed.
+/// Error from sealing, opening or installing. Nothing changed, unless the variant says otherwise.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum FanoutError {
-    /// The bytes are no envelope.
+    /// The bytes are not an envelope.
     #[error("not an envelope: {0}")]
     Malformed(&'static str),
-    /// It is of another domain.
+    /// The envelope or the keys belong to another domain.
     #[error("an envelope of another domain")]
     OtherDomain,
-    /// Its epoch was removed, or never held by this member.
+    /// The envelope's epoch was removed, or this member never held it.
     #[error("epoch {0} is not held any more")]
     EpochGone(KeyEpoch),
-    /// Its epoch is ahead of what is held: keep it shortly, the announcement may be on its way.
+    /// The epoch is ahead of the newest one held. Keep the envelope for a short time: the
+    /// announcement may be on its way.
     #[error("epoch {0} is not held yet")]
     EpochAhead(KeyEpoch),
-    /// It was not sealed under its sender's key, or was changed.
+    /// The envelope was changed, or not sealed under its sender's key.
     #[error("an envelope failed authentication")]
     Forged,
-    /// It was opened before, or its counter lies before the window.
+    /// The envelope was opened before, or its counter lies before the window.
     #[error("an envelope came twice or far too late")]
     Replayed,
-    /// Its sender has a newer start.
+    /// The envelope's sender has a newer start.
     #[error("an envelope of an older start of its sender")]
     StaleStart,
-    /// More senders than there can be members.
+    /// The sender is new, and the bound on senders is reached.
     #[error("more than {0} senders")]
     TooManySenders(usize),
-    /// The text is over [`TEXT_LEN_MAX`].
+    /// The text is longer than [`TEXT_LEN_MAX`].
     #[error("a text of {len} bytes is over the bound of {TEXT_LEN_MAX}")]
     TooLong {
-        /// How long it is.
+        /// Length of the text, in bytes.
         len: usize,
     },
-    /// This start has sealed all that it may under this epoch: it needs a new one.
+    /// This start has used up its counters under this epoch. The member needs a new start.
     #[error("all counters of this epoch are used up")]
     Exhausted,
-    /// The keys offered are older than those held.
+    /// The epoch is older than the ones held or in use.
     #[error("epoch {0} is older than what is held")]
     OldEpoch(KeyEpoch),
-    /// Other keys under a number that is held: an alarm, for a master never does this.
+    /// The keys differ from those held under the same number. This is an alarm: a master never does
+    /// it.
     #[error("a second key for epoch {0}")]
     SecondKey(KeyEpoch),
-    /// The newest epoch is not in use yet: a third cannot be installed before it is.
+    /// The newest epoch is not in use yet, and a third cannot be installed before it is.
     #[error("epoch {0} is not in use yet")]
     NotInUse(KeyEpoch),
-}
-
-/// One start of a sender, never used again by the same node within an epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Start {
-    number: u64,
-    salt: [u8; 8],
-}
-
-impl Start {
-    /// A start of this number: a worker's registration, a master's incarnation.
-    #[must_use]
-    pub fn new(number: u64, rng: &mut impl CryptoRng) -> Self {
-        let mut salt = [0; 8];
-        rng.fill_bytes(&mut salt);
-        Self { number, salt }
-    }
-
-    fn bytes(self) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&self.number.to_be_bytes());
-        bytes[8..].copy_from_slice(&self.salt);
-        bytes
-    }
-}
-
-/// The clear fields of an envelope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// What it is about.
-    pub topic: Topic,
-    /// Whose members it is for.
-    pub domain: Domain,
-    /// Under which epoch it was sealed.
-    pub epoch: KeyEpoch,
-    /// Who sealed it, if the relaying master checked its link.
-    pub sender: NodeId,
-    start: Start,
-    counter: u64,
-}
-
-/// Reads the clear fields without believing them.
-///
-/// # Errors
-/// [`FanoutError::Malformed`].
-pub fn peek(envelope: &[u8]) -> Result<Head, FanoutError> {
-    if envelope.len() < HEAD_LEN + TAG_LEN {
-        return Err(FanoutError::Malformed("too short"));
-    }
-    if envelope.len() > HEAD_LEN + TAG_LEN + TEXT_LEN_MAX {
-        return Err(FanoutError::Malformed("too long"));
-    }
-    let mut fields = Fields(envelope);
-    let [form, topic] = fields.take();
-    if form != FORM {
-        return Err(FanoutError::Malformed("unknown form"));
-    }
-    Ok(Head {
-        topic: topic_of(topic).ok_or(FanoutError::Malformed("unknown topic"))?,
-        domain: Domain {
-            master: NodeId(fields.take()),
-            incarnation: Incarnation(u64::from_be_bytes(fields.take())),
-        },
-        epoch: KeyEpoch(u64::from_be_bytes(fields.take())),
-        sender: NodeId(fields.take()),
-        start: Start { number: u64::from_be_bytes(fields.take()), salt: fields.take() },
-        counter: u64::from_be_bytes(fields.take()),
-    })
-}
-
-/// Fields of fixed lengths, whose sum was checked before.
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        let (field, rest) = self.0.split_first_chunk().expect("the head's length was checked");
-        self.0 = rest;
-        *field
-    }
-}
-
-impl Head {
-    /// Which start of the sender: another one counts anew.
-    #[must_use]
-    pub const fn start(&self) -> Start {
-        self.start
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&[FORM, topic_code(self.topic)]);
-        out.extend_from_slice(&self.domain.master.0);
-        out.extend_from_slice(&self.domain.incarnation.0.to_be_bytes());
-        out.extend_from_slice(&self.epoch.0.to_be_bytes());
-        out.extend_from_slice(&self.sender.0);
-        out.extend_from_slice(&self.start.bytes());
-        out.extend_from_slice(&self.counter.to_be_bytes());
-    }
-
-    fn nonce(&self) -> Nonce<Aes256Gcm> {
-        let mut nonce = [0; 12];
-        nonce[4..].copy_from_slice(&self.counter.to_be_bytes());
-        nonce.into()
-    }
-}
-
-const fn topic_code(topic: Topic) -> u8 {
-    match topic {
-        Topic::Membership => 1,
-        Topic::Board => 2,
-        Topic::Session => 3,
-        Topic::Presence => 4,
-        Topic::Keys => 5,
-    }
-}
-
-fn topic_of(code: u8) -> Option<Topic> {
-    Topic::ALL.into_iter().find(|topic| topic_code(*topic) == code)
 }
 
 fn sender_cipher(group: &Secret, sender: NodeId, start: Start) -> Aes256Gcm {
     Aes256Gcm::new(group.expand(SENDER, &[&sender.0, &start.bytes()]).expose().into())
 }
 
-/// An opened envelope.
+/// Opened envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// The clear fields, now authenticated.
+    /// Clear fields, now authenticated.
     pub head: Head,
-    /// What it says.
+    /// Decrypted text.
     pub text: Vec<u8>,
 }
 
-/// One member's place in its domain's fanout: the epochs it holds, its own counter, and what it
-/// has heard of each sender. A worker that moves, or whose master restarted, makes a new one.
+/// State of one member in its domain's fanout: the epochs it holds, its own counters, and a replay
+/// window for each sender. A worker that moves, or whose master restarted, makes a new one.
 pub struct Fanout {
     me: NodeId,
     start: Start,
     senders_max: usize,
-    /// One or two, ascending.
+    /// One or two epochs, in ascending order.
     epochs: Vec<Epoch>,
     in_use: KeyEpoch,
 }
 
 struct Epoch {
-    // Shared with who grants them to further members.
+    // Shared with the code that grants the keys to further members.
     keys: Arc<EpochKeys>,
     own: Aes256Gcm,
     sealed: u64,
-    senders: BTreeMap<NodeId, Heard>,
+    senders: BTreeMap<NodeId, SenderWindow>,
 }
 
-/// What was heard of one sender's latest start.
-struct Heard {
+/// Replay window over the latest start of one sender.
+struct SenderWindow {
     start: Start,
     cipher: Aes256Gcm,
     highest: u64,
-    /// Bit i: counter `highest - i` was opened.
+    /// Opened counters: bit i stands for `highest - i`.
     opened: u128,
 }
 
-impl Heard {
+impl SenderWindow {
     const fn is_new(&self, counter: u64) -> bool {
         if counter > self.highest {
             return true;
@@ -270,8 +154,8 @@ impl Heard {
 }
 
 impl Fanout {
-    /// Joins a domain with its current keys. Bounds the senders that it listens to; a start is
-    /// used for one `Fanout` only.
+    /// Joins a domain with its current keys. Accepts at most `senders_max` senders. Use a start for
+    /// one `Fanout` only.
     #[must_use]
     pub fn new(
         me: NodeId,
@@ -282,11 +166,11 @@ impl Fanout {
         let keys = keys.into();
         let in_use = keys.epoch();
         let mut fanout = Self { me, start, senders_max, epochs: Vec::new(), in_use };
-        fanout.hold(keys);
+        fanout.add_epoch(keys);
         fanout
     }
 
-    fn hold(&mut self, keys: Arc<EpochKeys>) {
+    fn add_epoch(&mut self, keys: Arc<EpochKeys>) {
         let own = sender_cipher(keys.group(), self.me, self.start);
         self.epochs.push(Epoch { keys, own, sealed: 0, senders: BTreeMap::new() });
     }
@@ -326,17 +210,17 @@ impl Fanout {
     /// Opens an envelope of the domain, once.
     ///
     /// # Errors
-    /// Any of those about envelopes. After [`FanoutError::EpochAhead`] it may open later.
+    /// Any error about envelopes. After [`FanoutError::EpochAhead`] it may open later.
     pub fn open(&mut self, envelope: &[u8]) -> Result<Opened, FanoutError> {
         let head = peek(envelope)?;
         let senders_max = self.senders_max;
         let epoch = self.epoch_of(&head)?;
         let known = match epoch.senders.get(&head.sender) {
-            Some(heard) if heard.start == head.start && heard.is_new(head.counter) => {
-                Some(&heard.cipher)
+            Some(window) if window.start == head.start && window.is_new(head.counter) => {
+                Some(&window.cipher)
             }
-            Some(heard) if heard.start == head.start => return Err(FanoutError::Replayed),
-            Some(heard) if heard.start.number >= head.start.number => {
+            Some(window) if window.start == head.start => return Err(FanoutError::Replayed),
+            Some(window) if window.start.number >= head.start.number => {
                 return Err(FanoutError::StaleStart);
             }
             None if epoch.senders.len() >= senders_max => {
@@ -356,11 +240,12 @@ impl Fanout {
             .map_err(|_| FanoutError::Forged)?;
 
         if let Some(cipher) = fresh {
-            let heard = Heard { start: head.start, cipher, highest: head.counter, opened: 0 };
-            epoch.senders.insert(head.sender, heard);
+            let window =
+                SenderWindow { start: head.start, cipher, highest: head.counter, opened: 0 };
+            epoch.senders.insert(head.sender, window);
         }
-        if let Some(heard) = epoch.senders.get_mut(&head.sender) {
-            heard.mark(head.counter);
+        if let Some(window) = epoch.senders.get_mut(&head.sender) {
+            window.mark(head.counter);
         }
         Ok(Opened { head, text })
     }
@@ -377,8 +262,8 @@ impl Fanout {
         })
     }
 
-    /// Holds a further epoch beside the one in use; the oldest of two is dropped for it. The
-    /// same keys again change nothing.
+    /// Installs a further epoch beside the one in use, and drops the oldest if two are held.
+    /// Installing the same keys again changes nothing.
     ///
     /// # Errors
     /// [`FanoutError::OtherDomain`], [`FanoutError::OldEpoch`], [`FanoutError::SecondKey`],
@@ -403,11 +288,11 @@ impl Fanout {
         if self.epochs.len() == EPOCHS_MAX {
             self.epochs.remove(0);
         }
-        self.hold(keys);
+        self.add_epoch(keys);
         Ok(())
     }
 
-    /// Seals under this epoch from now on.
+    /// Makes this epoch the one that texts are sealed under.
     ///
     /// # Errors
     /// [`FanoutError::OldEpoch`] when a newer one is in use, [`FanoutError::EpochAhead`] when it
@@ -429,19 +314,19 @@ impl Fanout {
         self.epochs.retain(|epoch| epoch.keys.epoch() >= in_use);
     }
 
-    /// The epoch that is sealed under.
+    /// Returns the epoch that texts are sealed under.
     #[must_use]
     pub const fn in_use(&self) -> KeyEpoch {
         self.in_use
     }
 
-    /// The domain that all epochs held are of.
+    /// Returns the domain of all epochs held.
     #[must_use]
     pub fn domain(&self) -> Domain {
         self.epochs.first().expect("an epoch is always held").keys.domain()
     }
 
-    /// The keys in use, as a further member is to be given them.
+    /// Returns the keys in use, for a further member.
     #[must_use]
     pub fn keys(&self) -> &Arc<EpochKeys> {
         let held = self.epochs.iter().find(|epoch| epoch.keys.epoch() == self.in_use);

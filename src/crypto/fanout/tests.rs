@@ -2,13 +2,16 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    head::{topic_code, topic_of},
+    *,
+};
 use crate::crypto::{
     epoch::for_tests::epoch_of,
     keys::for_tests::{identity, rng},
 };
 
-/// A member of master 1's domain at its first epoch.
+/// Makes a member of master 1's domain at its first epoch.
 fn member(number: u8, start: u64) -> Fanout {
     let start = Start::new(start, &mut rng(number));
     Fanout::new(identity(number).node(), start, epoch_of(1, 1), 4)
@@ -19,7 +22,7 @@ fn text(opened: Result<Opened, FanoutError>) -> Result<Vec<u8>, FanoutError> {
 }
 
 #[test]
-fn one_sealing_opens_at_every_member_once() {
+fn sealed_text_opens_once_at_every_member() {
     let (mut sender, mut one, mut two) = (member(1, 1), member(2, 1), member(3, 1));
     let envelope = sender.seal(Topic::Board, b"hello").expect("short");
     assert_eq!(envelope.len(), HEAD_LEN + 5 + TAG_LEN);
@@ -33,14 +36,14 @@ fn one_sealing_opens_at_every_member_once() {
 }
 
 #[test]
-fn topics_have_codes_of_their_own() {
+fn every_topic_reads_back_from_its_code() {
     for topic in Topic::ALL {
         assert_eq!(topic_of(topic_code(topic)), Some(topic));
     }
 }
 
 #[test]
-fn a_restarted_sender_is_heard_and_its_past_is_not() {
+fn restarted_sender_is_heard_and_its_older_start_is_refused() {
     let (mut before, mut after, mut receiver) = (member(2, 1), member(2, 2), member(3, 1));
     let first = before.seal(Topic::Board, b"1").expect("short");
     let late = before.seal(Topic::Board, b"2").expect("short");
@@ -51,14 +54,14 @@ fn a_restarted_sender_is_heard_and_its_past_is_not() {
     for old in [&first, &late] {
         assert_eq!(receiver.open(old), Err(FanoutError::StaleStart));
     }
-    // The same number with another salt: a sender whose count went back.
+    // The same number with another salt: a sender that lost count of its starts.
     let mut twin = Fanout::new(identity(2).node(), Start::new(2, &mut rng(99)), epoch_of(1, 1), 4);
     let forked = twin.seal(Topic::Board, b"1").expect("short");
     assert_eq!(receiver.open(&forked), Err(FanoutError::StaleStart));
 }
 
 #[test]
-fn a_forgery_takes_no_place_and_moves_no_window() {
+fn forged_envelope_adds_no_sender_and_moves_no_window() {
     let (mut sender, mut receiver) = (member(2, 1), member(3, 1));
     let mut forged = sender.seal(Topic::Board, b"x").expect("short");
     let counter_at = HEAD_LEN - 8;
@@ -71,7 +74,7 @@ fn a_forgery_takes_no_place_and_moves_no_window() {
 }
 
 #[test]
-fn senders_are_bounded() {
+fn senders_beyond_the_bound_are_refused() {
     let mut receiver = member(9, 1);
     for number in 2..6 {
         let envelope = member(number, 1).seal(Topic::Board, b"x").expect("short");
@@ -82,19 +85,19 @@ fn senders_are_bounded() {
 }
 
 #[test]
-fn another_domain_and_another_groups_secret_are_refused() {
+fn envelope_of_another_domain_or_group_secret_is_refused() {
     let mut receiver = member(3, 1);
     let me = identity(2).node();
     let mut stranger = Fanout::new(me, Start::new(1, &mut rng(1)), epoch_of(4, 1), 4);
     let mut envelope = stranger.seal(Topic::Board, b"x").expect("short");
     assert_eq!(receiver.open(&envelope), Err(FanoutError::OtherDomain));
-    // Relabelled for the receiver's domain.
+    // The foreign envelope, relabelled for the receiver's domain.
     envelope[2..26].copy_from_slice(&member(2, 1).seal(Topic::Board, b"").expect("short")[2..26]);
     assert_eq!(receiver.open(&envelope), Err(FanoutError::Forged));
 }
 
 #[test]
-fn epochs_are_installed_used_and_removed_in_turn() {
+fn epochs_are_installed_used_and_removed_in_order() {
     let (mut master, mut worker) = (member(1, 1), member(2, 1));
     assert_eq!(worker.install(epoch_of(1, 1)), Ok(()));
     assert_eq!(worker.install(epoch_of(1, 2)), Ok(()));
@@ -102,14 +105,14 @@ fn epochs_are_installed_used_and_removed_in_turn() {
     assert_eq!(worker.install(epoch_of(1, 3)), Err(FanoutError::NotInUse(KeyEpoch(2))));
     assert_eq!(worker.use_epoch(KeyEpoch(3)), Err(FanoutError::EpochAhead(KeyEpoch(3))));
 
-    // Installed is not used: both still seal under the first.
+    // An installed epoch is not in use yet: both still seal under the first.
     let old = worker.seal(Topic::Keys, b"old").expect("short");
     assert_eq!(peek(&old).map(|head| head.epoch), Ok(KeyEpoch(1)));
     assert_eq!(worker.use_epoch(KeyEpoch(2)), Ok(()));
     assert_eq!(worker.use_epoch(KeyEpoch(1)), Err(FanoutError::OldEpoch(KeyEpoch(1))));
     let new = worker.seal(Topic::Keys, b"new").expect("short");
 
-    // One that has not installed it yet can keep the envelope.
+    // A member that has not installed the epoch yet can keep the envelope.
     assert_eq!(master.open(&new), Err(FanoutError::EpochAhead(KeyEpoch(2))));
     assert_eq!(master.install(epoch_of(1, 2)), Ok(()));
     assert_eq!(text(master.open(&new)), Ok(b"new".to_vec()));
@@ -123,7 +126,7 @@ fn epochs_are_installed_used_and_removed_in_turn() {
 }
 
 #[test]
-fn never_more_than_two_epochs_and_a_second_key_is_an_alarm() {
+fn third_epoch_drops_the_oldest_and_a_second_key_is_refused() {
     let mut worker = member(2, 1);
     for number in 2..6 {
         assert_eq!(worker.install(epoch_of(1, number)), Ok(()));
@@ -144,7 +147,7 @@ fn never_more_than_two_epochs_and_a_second_key_is_an_alarm() {
 }
 
 #[test]
-fn a_start_does_not_seal_past_its_last_counter() {
+fn exhausted_start_seals_no_more_and_long_text_is_refused() {
     let mut sender = member(2, 1);
     sender.epochs[0].sealed = SEALED_MAX - 1;
     assert!(sender.seal(Topic::Board, b"last").is_ok());
@@ -154,9 +157,9 @@ fn a_start_does_not_seal_past_its_last_counter() {
 }
 
 #[test]
-fn the_same_seeds_give_the_same_envelope() {
+fn same_seeds_give_the_same_envelope() {
     let envelope = member(2, 1).seal(Topic::Board, b"golden").expect("short");
-    // Another text here is another format on the wire.
+    // A changed snapshot means a changed wire format.
     insta::assert_snapshot!(hex::encode(envelope), @"01023a90bf13204f31260bab7f0825aecbaf000000000000000100000000000000013a815f3f23c861736347cf2fd176b2150000000000000001f6a12ca8ffc30a66000000000000000144fc3d47f5005bd48b3b6f8fcb375d3ae4f11fd7db33");
 }
 
@@ -164,7 +167,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn any_flipped_bit_is_refused_and_the_true_one_still_opens(
+    fn envelope_with_a_flipped_bit_is_refused_and_the_original_still_opens(
         at in any::<prop::sample::Index>(),
         bit in 0_u8..8,
     ) {
@@ -178,14 +181,14 @@ proptest! {
     }
 
     #[test]
-    fn garbage_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn random_bytes_are_refused_as_an_envelope(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         prop_assert!(member(3, 1).open(&bytes).is_err());
     }
 
-    /// Duplicated and reordered at random: each is opened at most once, and always when it is
-    /// no further back than the window.
+    /// Duplicates and reorders at random. Each envelope opens at most once, and always when it is
+    /// inside the window.
     #[test]
-    fn the_window_is_that_of_a_set(order in prop::collection::vec(0_usize..300, 1..400)) {
+    fn every_envelope_inside_the_window_opens_exactly_once(order in prop::collection::vec(0_usize..300, 1..400)) {
         let (mut sender, mut receiver) = (member(2, 1), member(3, 1));
         let sealed: Vec<_> =
             (0..300).map(|_| sender.seal(Topic::Board, b"").expect("short")).collect();
