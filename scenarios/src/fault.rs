@@ -11,30 +11,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::target::Target;
 
-/// When a fault begins.
+/// Start of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// This long after the run's start.
     At(Duration),
-    /// When this point is announced for the `nth` time, counted from 1, over all nodes.
+    /// At the `nth` announcement of this fault point, counted from 1, over all nodes.
     When {
-        /// Which point.
+        /// Fault point.
         point: FaultPoint,
-        /// Which of them.
+        /// Number of the announcement.
         nth: u32,
     },
 }
 
-/// Which way of a link is meant, seen from `from`.
+/// Direction of a link, seen from `from`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
     /// Both ways.
     #[default]
     Both,
-    /// What `from` sends.
+    /// Bytes that `from` sends.
     Forward,
-    /// What `to` sends.
+    /// Bytes that `to` sends.
     Back,
 }
 
@@ -45,11 +45,11 @@ pub struct Links {
     pub from: Vec<Target>,
     /// The other side.
     pub to: Vec<Target>,
-    /// Which way.
+    /// Direction that is hit.
     pub direction: Direction,
 }
 
-/// How often it happens while it lasts.
+/// Frequency of an effect while its fault lasts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Dose {
     /// To each with this probability.
@@ -65,7 +65,7 @@ pub struct Step {
     pub ms: i64,
 }
 
-/// What happens. Each variant's undoing is the obvious one: restart, heal, resume.
+/// Effect of a fault. A restart, heal or resume undoes it.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the fields are the keys of the story file")]
 pub enum Action {
@@ -122,17 +122,17 @@ pub enum Action {
 /// A fault of a story or plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
-    /// When it begins.
+    /// Start of the fault.
     pub start: Start,
     /// After this it is undone; `None`: never.
     pub lasts: Option<Duration>,
-    /// What it is.
+    /// Effect of the fault.
     pub action: Action,
 }
 
 macro_rules! kinds {
     ($($name:ident $text:literal [$($key:literal)*] [$($optional:literal)*],)*) => {
-        /// The catalogue.
+        /// Kind of a fault: the catalogue.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         #[expect(missing_docs, reason = "each is the variant of its name of Action")]
@@ -152,7 +152,7 @@ macro_rules! kinds {
                 }
             }
 
-            /// The keys that it needs, besides `at` or `when`.
+            /// Returns the keys that the kind needs, besides `at` or `when`.
             #[must_use]
             pub const fn keys(self) -> &'static [&'static str] {
                 match self {
@@ -160,7 +160,7 @@ macro_rules! kinds {
                 }
             }
 
-            /// The keys that it may have besides those.
+            /// Returns the keys that the kind may have besides those.
             #[must_use]
             pub const fn optional_keys(self) -> &'static [&'static str] {
                 match self {
@@ -209,7 +209,8 @@ kinds! {
 }
 
 impl Kind {
-    /// Whether it happens at one point and has nothing to undo: `for` is refused.
+    /// Returns whether it happens at one point in time and has nothing to undo: `for` is
+    /// refused.
     #[must_use]
     pub const fn is_instant(self) -> bool {
         matches!(self, Self::Reset | Self::HalfOpen | Self::ClockJump)
@@ -226,7 +227,7 @@ pub(crate) enum OneOrMany {
     Many(Vec<String>),
 }
 
-/// A fault as its table in a story file.
+/// Fault as its table in a story file, before it is checked.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawFault {
@@ -250,9 +251,10 @@ pub(crate) struct RawFault {
 }
 
 impl RawFault {
-    /// What the table means.
+    /// Checks the table and returns the fault.
     ///
     /// # Errors
+    ///
     /// A sentence that says which key is wrong, missing or not taken.
     pub(crate) fn read(&self) -> Result<Fault, String> {
         let kind = self.kind.ok_or("`kind` is missing")?;
@@ -418,7 +420,8 @@ impl Action {
         }
     }
 
-    /// The same, with every target put through `change`, in the order of [`Action::targets`].
+    /// Returns the same action with `change` applied to every target, in the order of
+    /// [`Action::targets`].
     #[must_use]
     pub fn with_targets(mut self, mut change: impl FnMut(&Target) -> Target) -> Self {
         match &mut self {

@@ -1,4 +1,4 @@
-//! What people saw: every call and stream of every person, on the observer's clock.
+//! History of a run: every call and stream of every person, on the observer's clock.
 //!
 //! 1. A record is made before a request leaves and completed when its answer is read, so that a
 //!    real order of two operations is never judged from times that lie inside them.
@@ -18,12 +18,12 @@ use chatchat::{
     model::ids::{BoardName, Cursor, Post, PostId, PostText, UserId},
 };
 
-/// The observer's clock: time since the run's start, the same for all people.
+/// Clock of the observer: time since the run's start, the same for all people.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Duration + Send + Sync>);
 
 impl Clock {
-    /// A clock of the harness's.
+    /// Returns a clock that asks `now`.
     #[must_use]
     pub fn new(now: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
@@ -42,12 +42,12 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// A person in one of its sessions.
+/// Person in one of its sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Who {
-    /// The person's number.
+    /// Number of the person.
     pub person: usize,
-    /// Which of its sessions, from 0.
+    /// Number of the session, from 0.
     pub life: usize,
 }
 
@@ -58,7 +58,7 @@ impl fmt::Display for Who {
     }
 }
 
-/// How an operation ended.
+/// End of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// With this answer.
@@ -70,15 +70,15 @@ pub enum End {
 /// One try of one call at one master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// Whose.
+    /// Session that made the call.
     pub who: Who,
     /// Asked of whom: `http://host:port`.
     pub master: String,
-    /// What.
+    /// Request that was made.
     pub request: Request,
-    /// When it was about to leave.
+    /// Time just before the request left.
     pub invoked: Duration,
-    /// When and how it ended; `None`: its person's machine died, or the run ended first.
+    /// Time and kind of the end; `None` when the person's machine died or the run ended first.
     pub end: Option<(Duration, End)>,
 }
 
@@ -92,7 +92,7 @@ impl Operation {
         }
     }
 
-    /// Why it has no good answer, if it has an answer at all.
+    /// Returns the failure and its time, if the operation failed.
     #[must_use]
     pub fn failure(&self) -> Option<(Duration, &Failure)> {
         match &self.end {
@@ -101,13 +101,13 @@ impl Operation {
         }
     }
 
-    /// Whether it is certain that it did nothing.
+    /// Returns whether it is certain that the operation did nothing.
     #[must_use]
     pub fn did_nothing(&self) -> bool {
         self.failure().is_some_and(|(_, failure)| failure.did_nothing())
     }
 
-    /// The post that it says is in its board, and when it said so.
+    /// Returns the post that the answer says is committed, and the time of the answer.
     #[must_use]
     pub fn committed(&self) -> Option<(Duration, &Post)> {
         match self.reply()? {
@@ -122,21 +122,22 @@ impl Operation {
 /// One stream at one master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamLog {
-    /// Whose.
+    /// Session that asked for the stream.
     pub who: Who,
     /// At which master.
     pub master: String,
-    /// Which boards were asked for.
+    /// Boards that were asked for.
     pub boards: Vec<BoardName>,
     /// From where.
     pub cursor: Option<Cursor>,
-    /// When it was asked for.
+    /// Time at which the stream was asked for.
     pub asked: Duration,
-    /// What came, and when.
+    /// Deliveries, each with its time.
     pub deliveries: Vec<(Duration, Delivery)>,
-    /// When and why it ended; `None`: still open at the end, or its person's machine died.
+    /// Time and kind of the end; `None` when it was open at the end or the person's machine
+    /// died.
     pub end: Option<(Duration, StreamEnd)>,
-    /// When and why it never began.
+    /// Time and reason of the refusal, if the stream never began.
     pub refused: Option<(Duration, Failure)>,
     /// Its reader paused on purpose: being closed is fair.
     pub is_slow: bool,
@@ -145,32 +146,32 @@ pub struct StreamLog {
 /// Bytes that no client of ours would send, and what came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Oddity {
-    /// Who sent them.
+    /// Session that sent them.
     pub who: Who,
-    /// What they were.
+    /// Name of what was sent.
     pub what: &'static str,
-    /// When they were sent.
+    /// Time of sending.
     pub sent: Duration,
-    /// The HTTP status, if there was one.
+    /// HTTP status of the answer, if there was one.
     pub status: Option<u16>,
 }
 
 /// Everything that people saw.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// In the order in which they began.
+    /// Operations in the order in which they began.
     pub operations: Vec<Operation>,
-    /// In the order in which they were asked for.
+    /// Streams in the order in which they were asked for.
     pub streams: Vec<StreamLog>,
-    /// In the order in which they were sent.
+    /// Malformed requests in the order in which they were sent.
     pub oddities: Vec<Oddity>,
-    /// Who each session is.
+    /// User of each session.
     pub users: BTreeMap<Who, UserId>,
-    /// When everything was healed and people began to settle.
+    /// Time at which everything was healed and people began to settle.
     pub settling_from: Option<Duration>,
-    /// When all posts were settled or given up, and the last reading began.
+    /// Time at which all posts were settled or given up, and the last reading began.
     pub reading_from: Option<Duration>,
-    /// What people could not settle in time.
+    /// Posts and sessions that people could not settle in time.
     pub stuck: Vec<String>,
 }
 
@@ -179,11 +180,11 @@ pub struct History {
 pub struct Sent<'a> {
     /// The operation.
     pub operation: &'a Operation,
-    /// Where.
+    /// Board of the post.
     pub board: &'a BoardName,
     /// Under which id.
     pub id: PostId,
-    /// What.
+    /// Text of the post.
     pub text: &'a PostText,
     /// By whom; `None` when the session's user was never learnt.
     pub user: Option<UserId>,
@@ -201,14 +202,14 @@ impl History {
         })
     }
 
-    /// When a session's log-out was first asked for.
+    /// Returns the time at which a session's log-out was first asked for.
     #[must_use]
     pub fn left(&self, who: Who) -> Option<Duration> {
         let of_it = |op: &&Operation| op.who == who && op.request == Request::Leave;
         self.operations.iter().find(of_it).map(|op| op.invoked)
     }
 
-    /// How many calls were answered well, and how many were made.
+    /// Returns the number of calls with a good answer, and of all calls.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         let well = self.operations.iter().filter(|op| op.reply().is_some()).count();
@@ -230,21 +231,21 @@ impl Recorder {
         Self { clock, history: Arc::default() }
     }
 
-    /// The observer's clock.
+    /// Returns the observer's clock.
     #[must_use]
     pub const fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// The history as it is; it is whole because records are made in one step.
+    /// Returns the history so far; it is always consistent because records are made in one step.
     pub fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The eyes of one session.
+    /// Returns an observer that records the calls and streams of one session.
     #[must_use]
-    pub fn witness(&self, who: Who) -> Arc<dyn Observer> {
-        Arc::new(Eyes { recorder: self.clone(), who })
+    pub fn observer(&self, who: Who) -> Arc<dyn Observer> {
+        Arc::new(RecordingObserver { recorder: self.clone(), who })
     }
 
     /// Notes that a reader stops reading its streams for a while.
@@ -255,13 +256,13 @@ impl Recorder {
     }
 }
 
-/// A [`Observer`] that writes into the history.
-struct Eyes {
+/// [`Observer`] that writes into the history.
+struct RecordingObserver {
     recorder: Recorder,
     who: Who,
 }
 
-impl Eyes {
+impl RecordingObserver {
     fn end_operation(&self, nth: u64, end: End) {
         let at = self.recorder.clock.now();
         let mut history = self.recorder.history();
@@ -285,7 +286,7 @@ fn index(nth: u64) -> usize {
     usize::try_from(nth).unwrap_or(usize::MAX)
 }
 
-impl Observer for Eyes {
+impl Observer for RecordingObserver {
     fn asks(&self, master: &str, request: &Request) -> u64 {
         let mut history = self.recorder.history();
         history.operations.push(Operation {

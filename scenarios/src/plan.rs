@@ -1,4 +1,4 @@
-//! A plan: a story with everything that the seed decides, decided.
+//! Plan of a run: a story with everything drawn that the seed decides.
 //!
 //! 1. The same story and seed give the same plan, and it prints whole.
 //! 2. Draws are made per fault, so that taking one away does not change another.
@@ -15,33 +15,33 @@ use crate::{
     target::{Place, Target},
 };
 
-/// What a world carries out.
+/// Plan that a world carries out.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The story's name.
+    /// Name of the story.
     pub story: String,
-    /// What it was expanded by; also the root of every stream of the run.
+    /// Seed that expanded the story; also the root of every stream of the run.
     pub seed: u64,
-    /// How long people chat, before all is healed.
+    /// Time that people chat before everything is healed.
     pub duration: Duration,
-    /// Who serves.
+    /// Cluster to start.
     pub cluster: Cluster,
-    /// Who chats.
+    /// People and what they do.
     pub workload: Workload,
-    /// What goes wrong; the index is the fault's number.
+    /// Faults; the index is the fault's number.
     pub faults: Vec<Fault>,
-    /// What must hold.
+    /// Properties to check.
     pub expect: Expect,
 }
 
-/// A fault as it was carried out, on the observer's clock, for the oracles.
+/// Fault as it was carried out, on the observer's clock, for the oracles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incident {
     /// Its number in the plan.
     pub fault: usize,
-    /// When it began.
+    /// Time at which it began.
     pub from: Duration,
-    /// When it was undone; `None`: still on at the end.
+    /// Time at which it was undone; `None` when it lasted until the end.
     pub until: Option<Duration>,
     /// Whether it touched anything.
     pub bit: bool,
@@ -71,8 +71,8 @@ impl Plan {
         }
     }
 
-    /// The kinds it needs, without repeats, in the catalogue's order. A world refuses a plan
-    /// with a kind that it cannot carry out.
+    /// Returns the kinds that the plan needs, without repeats, in the catalogue's order. A world
+    /// refuses a plan with a kind that it cannot carry out.
     #[must_use]
     pub fn kinds(&self) -> Vec<Kind> {
         let mut kinds: Vec<_> = self.faults.iter().map(|fault| fault.action.kind()).collect();
@@ -82,7 +82,7 @@ impl Plan {
     }
 }
 
-/// Nothing begins before this: a cluster that never was up shows nothing.
+/// Earliest start of a swarm's fault: a cluster that was never up shows nothing.
 const SWARM_FROM: Duration = Duration::from_secs(3);
 
 fn swarm_faults(story: &Story, swarm: &Swarm, seed: u64) -> Vec<Fault> {
@@ -119,7 +119,7 @@ fn swarm_faults(story: &Story, swarm: &Swarm, seed: u64) -> Vec<Fault> {
     faults
 }
 
-/// A fault of a kind with sizes that a cluster should survive and might not.
+/// Draws a fault of a kind, of a size that a cluster should survive.
 fn swarm_action(kind: Kind, rng: &mut Rng, cluster: &Cluster) -> Action {
     let ms = Duration::from_millis;
     let target = Target::Random.drawn(rng, cluster);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_decides_everything_and_always_the_same() {
+    fn same_seed_gives_the_same_plan_and_another_seed_another() {
         assert_eq!(plan(3).to_string(), plan(3).to_string());
         assert_ne!(plan(3).to_string(), plan(4).to_string());
         assert_eq!(plan(3).faults.len(), 14);
@@ -228,14 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn some_seed_leaves_a_kind_out_and_some_seed_has_it() {
+    fn swarm_leaves_a_kind_out_for_some_seeds_only() {
         let with: Vec<_> =
             (0..40).filter(|seed| plan(*seed).kinds().contains(&Kind::LostAck)).collect();
         assert!(!with.is_empty() && with.len() < 40, "{with:?}");
     }
 
     #[test]
-    fn a_fault_taken_away_moves_no_other() {
+    fn removing_a_fault_changes_no_other() {
         let mut story = Story::parse("test", STORY).unwrap();
         let whole = Plan::expand(&story, 9);
         story.faults.pop();

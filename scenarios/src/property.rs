@@ -1,4 +1,4 @@
-//! The promises of the design, by name.
+//! Properties that the design promises (G0 to G18), by name.
 
 use std::{fmt, str::FromStr};
 
@@ -24,7 +24,7 @@ macro_rules! promises {
                 }
             }
 
-            /// What it is called, such as `durable ack`.
+            /// Returns the title, such as `durable ack`.
             #[must_use]
             pub const fn title(self) -> &'static str {
                 match self {
@@ -58,7 +58,8 @@ promises! {
 }
 
 impl Property {
-    /// Whether it is about what comes after the faults: a break is a liveness failure.
+    /// Returns whether a violation is a liveness failure: the property is about the time after
+    /// the faults.
     #[must_use]
     pub const fn is_liveness(self) -> bool {
         matches!(self, Self::G3 | Self::G9 | Self::G11 | Self::G12 | Self::G17)

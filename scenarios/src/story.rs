@@ -1,8 +1,8 @@
-//! A story: the cluster, the people, the faults and what is expected, as data.
+//! Story: the cluster, the people, the faults and the expectations, as data.
 //!
-//! [`Story::parse`] reads the text of a story file and refuses, with a sentence that says what
-//! is wrong and what would be right, whatever does not make sense. Whether a world can carry a
-//! kind of fault out is the world's to say.
+//! [`Story::parse`] reads the text of a story file. It refuses what does not make sense, with a
+//! sentence that says what is wrong and what would be right. A world decides for itself which
+//! kinds of faults it can carry out.
 
 use std::{
     fs, io,
@@ -23,42 +23,42 @@ use crate::{
     property::Property,
 };
 
-/// A story, whole and checked.
+/// Story that was read whole and checked.
 #[derive(Clone, Debug)]
 pub struct Story {
-    /// The file's name without `.toml`.
+    /// Name of the file without `.toml`.
     pub name: String,
-    /// What it shows, in a sentence.
+    /// Subject of the story, in a sentence.
     pub about: String,
-    /// How long people chat under it, before all is healed.
+    /// Time that people chat before everything is healed.
     pub duration: Duration,
-    /// Who serves.
+    /// Cluster to start.
     pub cluster: Cluster,
-    /// Who chats.
+    /// People and what they do.
     pub workload: Workload,
-    /// What goes wrong, in the order of the file.
+    /// Faults in the order of the file.
     pub faults: Vec<Fault>,
-    /// What goes wrong besides, by the seed.
+    /// Seeded faults on top of these.
     pub swarm: Option<Swarm>,
-    /// What must hold.
+    /// Properties that must hold.
     pub expect: Expect,
 }
 
-/// What people do.
+/// Workload of a story.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Workload {
-    /// How many, numbered from 0.
+    /// Number of people; they are numbered from 0.
     pub people: usize,
-    /// By all of them together.
+    /// Rate of posts by all people together.
     pub posts_per_second: f64,
-    /// Where they chat; `lobby` is always there, the others are created first.
+    /// Boards that people use; `lobby` always exists, the others are created first.
     pub boards: Vec<BoardName>,
-    /// What they do besides.
+    /// Other behaviour of people.
     pub habits: Habits,
 }
 
-/// How often each person does this, per minute.
+/// Rate of each behaviour, per person and minute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Habits {
@@ -82,18 +82,18 @@ pub struct Habits {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Swarm {
-    /// What to choose from; each seed leaves whole kinds out and cranks others.
+    /// Kinds to choose from; each seed leaves whole kinds out and raises others.
     pub kinds: Vec<Kind>,
-    /// How many faults.
+    /// Rate of faults.
     pub per_minute: f64,
 }
 
-/// What must hold at the end.
+/// Expectations at the end of a run.
 #[derive(Clone, Debug)]
 pub struct Expect {
-    /// The promises that are checked, in order.
+    /// Properties that are checked, in order.
     pub promises: Vec<Property>,
-    /// From the last heal until everything works again.
+    /// Time from the last heal until everything must work again.
     pub recovers_within: Duration,
 }
 
@@ -108,35 +108,35 @@ impl Default for Workload {
     }
 }
 
-/// Why a story cannot be told. Nothing was started.
+/// Error of a story that cannot be used. Nothing was started.
 #[derive(Debug, Error)]
 pub enum StoryError {
     /// There is no such file, or it cannot be read.
     #[error("{path}: {why}; stories here: {}", there_are.join(", "))]
     Unreadable {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         why: io::Error,
-        /// What would be right.
+        /// Names of the stories that exist.
         there_are: Vec<String>,
     },
     /// Not TOML, or not the format's keys and types.
     #[error("{name}: {why}")]
     Malformed {
-        /// Which story.
+        /// Name of the story.
         name: String,
-        /// What is wrong, with the line.
+        /// Error of the parser, with the line.
         why: toml::de::Error,
     },
     /// Well-formed, and makes no sense.
     #[error("{name}: {place}: {why}")]
     Senseless {
-        /// Which story.
+        /// Name of the story.
         name: String,
-        /// Where in it.
+        /// Part of the story.
         place: String,
-        /// What is wrong, and what would be right.
+        /// Mistake, and the remedy.
         why: String,
     },
 }
@@ -175,7 +175,7 @@ impl Story {
         Self::parse(&name, &text)
     }
 
-    /// The names of all stories of this project, in order.
+    /// Returns the names of all stories of this project, in order.
     #[must_use]
     pub fn names() -> Vec<String> {
         let files = fs::read_dir(stories_dir()).into_iter().flatten().flatten();
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_catalogue_is_read() {
+    fn every_kind_of_the_catalogue_is_read() {
         let mut text = HEAD.replace("30s", "60s");
         text.push_str("config = { key_refresh_interval = \"15s\" }\n");
         text.push_str(
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_is_wrong_and_what_would_be_right() {
+    fn refusal_says_what_is_wrong_and_what_would_be_right() {
         let fault = |keys: &str| refusal(&format!("[[fault]]\n{keys}"));
         let says = |refusal: String, words: &[&str]| {
             for word in words {
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_story_names_those_that_there_are() {
+    fn unknown_story_is_refused_with_the_names_that_exist() {
         let refused = Story::load("calmm").expect_err("no such story").to_string();
         assert!(refused.contains("worker-pause"), "{refused}");
     }

@@ -1,8 +1,8 @@
-//! Whom a fault befalls, as stories write it.
+//! Targets of faults, as stories write them.
 //!
-//! A target names places of the cluster (`master:0`), all of a sort (`worker:*`), a draw of the
-//! seed (`random`), or who plays a role at that moment (`coordinator(board:lobby)`). Only the
-//! last needs the running cluster: [`Target::places`] answers the rest.
+//! A target names places of the cluster (`master:0`), all of a kind (`worker:*`), a draw of the
+//! seed (`random`), or the node that plays a role at that time (`coordinator(board:lobby)`).
+//! Only the world can resolve a role.
 
 use std::{fmt, str::FromStr};
 
@@ -24,7 +24,7 @@ pub enum Place {
     Person(usize),
 }
 
-/// A resource as a story can name it: before the run nobody has a node id.
+/// Resource as a story can name it: before the run no node has an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResourceRef {
     /// `board:NAME`.
@@ -33,7 +33,7 @@ pub enum ResourceRef {
     Sessions(usize),
 }
 
-/// Whom a fault befalls.
+/// Target of a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// `master:0`, `worker:2`, `store`, `person:7`.
@@ -54,13 +54,14 @@ pub enum Target {
     MasterOf(usize),
 }
 
-/// What is allowed, for every refusal.
+/// Forms that are allowed, for every refusal.
 const WANT: &str = "want master:N, worker:N, master:*, worker:*, person:N, person:*, store, *, \
      random, coordinator(RESOURCE), assigned(RESOURCE) or master_of(worker:N), where RESOURCE is \
      board:NAME or sessions:N";
 
 impl Target {
-    /// The places it stands for in this cluster, in order; `None` when that depends on the moment.
+    /// Returns the places that the target stands for in this cluster, in order; `None` when that
+    /// depends on the state of the run.
     #[must_use]
     pub fn places(&self, cluster: &Cluster, people: usize) -> Option<Vec<Place>> {
         let masters = || (0..cluster.masters).map(Place::Master);
@@ -77,7 +78,7 @@ impl Target {
         })
     }
 
-    /// The same with `random` drawn.
+    /// Returns the same target with `random` drawn.
     #[must_use]
     pub fn drawn(&self, rng: &mut Rng, cluster: &Cluster) -> Self {
         if *self != Self::Random {
@@ -90,7 +91,7 @@ impl Target {
         })
     }
 
-    /// Whether the cluster has what it names; else a sentence.
+    /// Checks that the cluster has the places that the target names.
     pub(crate) fn check(&self, cluster: &Cluster, people: usize) -> Result<(), String> {
         let within = |what: &str, nth: usize, have: usize| {
             (nth < have)
@@ -207,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_reads_back_what_it_wrote() {
+    fn target_reads_back_as_it_was_written() {
         for text in [
             "master:0",
             "worker:12",

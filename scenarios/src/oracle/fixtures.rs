@@ -23,7 +23,7 @@ use crate::{
     story::Story,
 };
 
-/// A run of 60 s with two masters, of which tests say what was seen. Times are milliseconds.
+/// Run of 60 s with two masters, filled by tests with observations. Times are milliseconds.
 pub(super) struct Fixture {
     pub(super) plan: Plan,
     pub(super) incidents: Vec<Incident>,
@@ -141,7 +141,7 @@ impl Fixture {
         Request::Post { board, id: id(n), text }
     }
 
-    /// A post that was acked at this place. It is not put into the store.
+    /// Adds a post that was acked at this place. It is not put into the store.
     pub(super) fn acked(
         &mut self,
         person: usize,
@@ -154,12 +154,12 @@ impl Fixture {
         self.did(person, from, to, Self::request(n), Ok(reply))
     }
 
-    /// A post of which nothing was heard.
+    /// Adds a post without an answer.
     pub(super) fn unknown(&mut self, person: usize, n: u8, from: u64) -> &mut Self {
         self.asked(person, from, Self::request(n), None)
     }
 
-    /// The next post of the store's lobby.
+    /// Adds the next post to the store's lobby.
     pub(super) fn stored(&mut self, person: usize, n: u8) -> &mut Self {
         let seq = self.store.boards.get(&BoardName::lobby()).map_or(0, Vec::len) as u64 + 1;
         self.stored_at(person, n, seq)
@@ -177,7 +177,7 @@ impl Fixture {
         self
     }
 
-    /// A read of the lobby that showed these `(author, post, seq)`.
+    /// Adds a read of the lobby that showed these `(author, post, seq)`.
     pub(super) fn read(
         &mut self,
         person: usize,
@@ -200,7 +200,7 @@ impl Fixture {
         self.did(person, from, to, request, Ok(Reply::Page(page)))
     }
 
-    /// A stream of the lobby from this place on that delivered these events.
+    /// Adds a stream of the lobby from this place on that delivered these events.
     pub(super) fn stream(
         &mut self,
         person: usize,
@@ -231,7 +231,7 @@ impl Fixture {
         self
     }
 
-    /// A row of the record of writes of the lobby.
+    /// Adds a row of the record of writes of the lobby.
     pub(super) fn write(&mut self, kind: &str, worker: u8, lease: u64, n: u64) -> &mut Self {
         self.store.writes.push(WriteRow {
             number: self.store.writes.len() as u64 + 1,
@@ -250,7 +250,7 @@ impl Fixture {
         self
     }
 
-    /// A fault that was on from then till then.
+    /// Adds a fault that was on between two times.
     pub(super) fn trouble(&mut self, from: u64, until: u64) -> &mut Self {
         let fault = self.incidents.len();
         self.incidents.push(Incident { fault, from: ms(from), until: Some(ms(until)), bit: true });
@@ -262,7 +262,7 @@ pub(super) fn lobby_cursor(seq: u64) -> Cursor {
     Cursor { epoch: EPOCH, boards: [(BoardName::lobby(), Seq(seq))].into() }
 }
 
-/// A delivered post.
+/// Returns a delivered post.
 pub(super) fn delivered(person: usize, n: u8, seq: u64) -> StreamEvent {
     StreamEvent::Post(posted(person, n, seq))
 }

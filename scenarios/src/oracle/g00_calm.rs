@@ -18,10 +18,10 @@ use crate::{
     property::Property,
 };
 
-/// How long trouble is felt after it ended.
+/// Time after a fault's end during which its effects are tolerated.
 const AFTERMATH: Duration = Duration::from_secs(15);
 
-/// When it was not calm: the cluster's start, and each fault with its aftermath.
+/// Returns the times that were not calm: the cluster's start, and each fault with its aftermath.
 fn troubles(evidence: &Evidence<'_>) -> Vec<(Duration, Duration)> {
     let faults = evidence.incidents.iter().map(|incident| {
         let until = incident.until.unwrap_or(evidence.ended);
@@ -88,7 +88,7 @@ fn complaint(
     }
 }
 
-/// What an answer lacks to be strong and final.
+/// Returns the reason why an answer is not strong and final, if it is not.
 fn unsettled(
     history: &History,
     operation: &Operation,
@@ -122,7 +122,7 @@ fn unsettled(
     (consistency == Consistency::Weak && !wants_weak).then_some("an answer was weak")
 }
 
-/// When and how a stream was not just delivering.
+/// Returns the times and kinds of a stream's interruptions.
 fn interruptions(history: &History, stream: &StreamLog) -> Vec<(Duration, &'static str)> {
     let left = history.left(stream.who);
     let is_own_doing = |at: Duration| left.is_some_and(|left| left <= at);
@@ -167,7 +167,7 @@ mod tests {
     use crate::oracle::fixtures::{Fixture, busy, id, ms, node, refused};
 
     #[test]
-    fn calm_and_final_is_fine_and_so_is_trouble_near_a_fault() {
+    fn calm_final_answers_and_trouble_near_a_fault_are_accepted() {
         let mut made = Fixture::new();
         made.trouble(30_000, 32_000);
         made.acked(0, 1, 20_000, 20_400, 1);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unsettled_late_weak_or_missing_answer_is_told() {
+    fn unsettled_late_weak_or_missing_answer_is_reported() {
         for (status, answer) in [
             (202, Ok(Reply::Pending { copies: 2 })),
             (429, busy(429)),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weak_read_must_be_answered_too() {
+    fn unanswered_weak_read_is_reported() {
         let weak = || Request::Read {
             board: BoardName::lobby(),
             range: chatchat::model::rows::Range::Last,
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_from_ones_own_doing_is_fair() {
+    fn effects_of_a_persons_own_actions_are_accepted() {
         let mut made = Fixture::new();
         made.did(0, 20_000, 20_100, Request::Leave, Ok(Reply::Done));
         made.did(0, 20_050, 20_200, Request::Alive, refused(401));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reassignment_or_an_ended_stream_in_calm_is_told() {
+    fn reassignment_or_ended_stream_in_calm_is_reported() {
         let mut made = Fixture::new();
         let assign = |attempt| Event::Assign {
             worker: node(1),

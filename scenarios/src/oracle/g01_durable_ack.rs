@@ -30,14 +30,14 @@ mod tests {
     use crate::oracle::fixtures::Fixture;
 
     #[test]
-    fn an_acked_post_in_its_place_and_a_lost_unknown_one_are_fine() {
+    fn acked_post_in_its_place_and_lost_unknown_post_are_accepted() {
         let mut made = Fixture::new();
         made.acked(0, 1, 100, 200, 1).stored(0, 1).unknown(0, 2, 300);
         assert_eq!(made.judge(judge), []);
     }
 
     #[test]
-    fn an_acked_post_that_is_gone_or_another_is_told() {
+    fn acked_post_that_is_gone_or_changed_is_reported() {
         let mut made = Fixture::new();
         made.acked(0, 1, 100, 200, 1).acked(0, 2, 300, 400, 2).stored(0, 2);
         let told = made.judge(judge);

@@ -61,7 +61,7 @@ mod tests {
     use crate::oracle::fixtures::Fixture;
 
     #[test]
-    fn a_post_sent_often_that_is_there_once_is_fine() {
+    fn post_sent_often_and_stored_once_is_accepted() {
         let mut made = Fixture::new();
         made.unknown(0, 1, 100).acked(0, 1, 200, 300, 1).acked(0, 1, 200, 400, 1).stored(0, 1);
         // One id of two people is two posts.
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_double_a_made_up_and_a_moving_post_are_told() {
+    fn doubled_invented_and_moving_posts_are_reported() {
         let mut made = Fixture::new();
         made.unknown(0, 1, 100).stored(0, 1).stored(0, 1);
         assert_eq!(made.judge(judge).len(), 1, "there twice");

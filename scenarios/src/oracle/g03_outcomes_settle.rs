@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_post_that_stays_away_is_fine() {
+    fn cancelled_post_that_stays_away_is_accepted() {
         let mut made = Fixture::new();
         made.unknown(0, 1, 100).did(0, 200, 300, Request::Cancel { id: id(1) }, cancelled());
         // Somebody else's post under the same id is another post.
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_post_that_appears_and_an_unsettled_one_are_told() {
+    fn cancelled_post_that_appears_and_unsettled_post_are_reported() {
         let mut made = Fixture::new();
         made.unknown(0, 1, 100).did(0, 200, 300, Request::Cancel { id: id(1) }, cancelled());
         made.stored(0, 1);

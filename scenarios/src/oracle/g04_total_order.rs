@@ -42,7 +42,7 @@ fn numbering(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
-/// Whatever anyone was shown at a place is what stands there.
+/// Checks that every reader was shown what the store holds at each place.
 fn readers(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut check = |shown: &Post, by: &dyn Fn() -> String| {
@@ -85,7 +85,7 @@ fn is_same(stands: &Post, shown: &Post) -> bool {
         && stands.posted_at_ms == shown.posted_at_ms
 }
 
-/// When a post was first sent by anyone, and when it was first acked.
+/// Times at which a post was first sent by anyone, and first acked.
 #[derive(Clone, Copy)]
 struct Times {
     first_sent: Duration,
@@ -166,7 +166,7 @@ fn writers(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
-/// Whether this id was sent first before `other` was: then a resend does not count.
+/// Returns whether this id was first sent before `other` was: then a resend does not count.
 fn was_sent_before(
     evidence: &Evidence<'_>,
     sent: &crate::history::Sent<'_>,
@@ -185,7 +185,7 @@ mod tests {
     use crate::oracle::fixtures::{Fixture, delivered};
 
     #[test]
-    fn concurrent_posts_may_stand_either_way() {
+    fn concurrent_posts_in_either_order_are_accepted() {
         let mut made = Fixture::new();
         made.acked(0, 1, 100, 300, 2).acked(1, 2, 200, 400, 1).stored(1, 2).stored(0, 1);
         made.read(2, 500, 600, Consistency::Strong, &[(1, 2, 1), (0, 1, 2)]);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn holes_repeats_and_different_readers_are_told() {
+    fn holes_repeats_and_differing_readers_are_reported() {
         let mut made = Fixture::new();
         made.stored_at(0, 1, 1).stored_at(0, 2, 3);
         assert_eq!(made.judge(judge).len(), 1, "a hole");
@@ -214,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn a_post_before_one_that_was_acked_earlier_is_told() {
+    fn post_before_one_that_was_acked_earlier_is_reported() {
         let mut made = Fixture::new();
         made.acked(0, 1, 100, 200, 2).acked(1, 2, 300, 400, 1).stored(1, 2).stored(0, 1);
         assert_eq!(made.judge(judge).len(), 1);
     }
 
     #[test]
-    fn one_clients_posts_out_of_its_order_are_told() {
+    fn posts_of_one_client_out_of_order_are_reported() {
         let mut made = Fixture::new();
         made.unknown(0, 1, 100).acked(0, 2, 200, 300, 1).stored(0, 2).stored(0, 1);
         assert_eq!(made.judge(judge).len(), 1);

@@ -37,7 +37,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
-/// Up to where each followed board was delivered, or where a hole is.
+/// Returns the last delivered place of each followed board, or the first hole.
 fn walk(stream: &StreamLog) -> Result<BTreeMap<&BoardName, Seq>, (Duration, String)> {
     let mut seen: BTreeMap<&BoardName, Seq> = BTreeMap::new();
     for (board, seq) in stream.cursor.iter().flat_map(|cursor| &cursor.boards) {
@@ -97,7 +97,7 @@ fn lagging<'a>(
     reached.iter().map(|(board, seq)| (*board, *seq)).filter(is_short).collect()
 }
 
-/// Whether the reader's machine went away: it would have heard a beat since.
+/// Returns whether the reader's machine went away: it would have heard a beat since.
 fn has_died(evidence: &Evidence<'_>, stream: &StreamLog) -> bool {
     const BEATS: Duration = Duration::from_secs(10);
     let last = stream.deliveries.last().map_or(stream.asked, |(at, _)| *at);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn repeats_and_an_announced_hole_are_fine() {
+    fn repeats_and_announced_hole_are_accepted() {
         let mut made = five();
         let at = |n: u8| delivered(0, n, u64::from(n));
         made.stream(1, 2, vec![(21_000, hello(2)), (21_000, at(2)), (21_000, at(3))]);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unannounced_hole_is_told() {
+    fn unannounced_hole_is_reported() {
         let mut made = five();
         made.stream(1, 2, vec![(21_000, hello(2)), (21_000, delivered(0, 4, 4))]);
         assert_eq!(made.judge(judge).len(), 1, "after the cursor");
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_stream_that_lags_in_quiet_is_told() {
+    fn open_stream_that_lags_in_quiet_is_reported() {
         let mut made = five();
         made.stream(1, 3, vec![(21_000, hello(3)), (25_000, delivered(0, 4, 4))]);
         assert_eq!(made.judge(judge).len(), 1);

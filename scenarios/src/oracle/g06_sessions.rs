@@ -41,7 +41,7 @@ mod tests {
     use crate::oracle::fixtures::{Fixture, refused};
 
     #[test]
-    fn a_refusal_after_log_out_is_fine_and_one_before_is_told() {
+    fn refusal_after_log_out_is_accepted_and_earlier_one_reported() {
         let mut made = Fixture::new();
         made.did(0, 100, 200, Request::Leave, Ok(Reply::Done));
         made.did(0, 90, 210, Request::Users, refused(401));

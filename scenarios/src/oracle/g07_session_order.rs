@@ -18,7 +18,7 @@ use crate::{
     property::Property,
 };
 
-/// When a session was shown that a board goes at least this far.
+/// Times at which a session was shown that a board goes at least this far.
 type Shown = Vec<(Duration, Seq)>;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
@@ -83,7 +83,7 @@ fn strong_ends(operation: &Operation) -> Vec<(&BoardName, Seq)> {
     if consistency == Consistency::Strong { ends(operation) } else { Vec::new() }
 }
 
-/// Where boards end, as an answer says.
+/// Returns the ends of boards that an answer states.
 fn ends(operation: &Operation) -> Vec<(&BoardName, Seq)> {
     let list = match operation.reply() {
         Some((_, Reply::Page(page))) => {
@@ -105,7 +105,7 @@ mod tests {
     use crate::oracle::fixtures::{Fixture, delivered};
 
     #[test]
-    fn an_older_read_is_fine_when_weak_concurrent_or_another_sessions() {
+    fn older_read_is_accepted_when_weak_concurrent_or_of_another_session() {
         let mut made = Fixture::new();
         made.acked(0, 1, 100, 200, 5);
         made.read(0, 150, 300, Consistency::Strong, &[(1, 9, 4)]);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strong_read_behind_an_ack_or_a_stream_is_told() {
+    fn strong_read_behind_an_ack_or_stream_is_reported() {
         let mut made = Fixture::new();
         made.acked(0, 1, 100, 200, 5);
         made.read(0, 300, 400, Consistency::Strong, &[(1, 9, 4)]);

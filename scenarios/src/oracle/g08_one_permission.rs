@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn rising_tokens_and_a_retry_of_the_same_are_fine() {
+    fn rising_tokens_and_retry_under_the_same_are_accepted() {
         let mut made = Fixture::new();
         made.write("grant", 100, 1, 0).write("write", 1, 1, 1).write("write", 1, 1, 1);
         made.write("write", 2, 1, 2).write("grant", 101, 2, 0).write("write", 1, 2, 1);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_write_under_an_older_token_is_told() {
+    fn late_write_under_older_token_is_reported() {
         let mut made = Fixture::new();
         made.write("grant", 100, 1, 0).write("write", 2, 1, 2).write("write", 1, 1, 1);
         assert_eq!(made.judge(judge).len(), 1, "an older n");
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_for_two_workers_or_two_batches_is_told() {
+    fn token_with_two_workers_or_two_batches_is_reported() {
         let mut made = Fixture::new();
         made.write("grant", 100, 1, 0).write("write", 1, 1, 1).write("write", 2, 1, 1);
         assert_eq!(made.judge(judge).len(), 1);

@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn two_tries_on_each_of_two_workers_are_fine() {
+    fn two_attempts_on_each_of_two_workers_are_accepted() {
         let mut made = Fixture::new();
         for (n, attempt) in [(1, 1), (1, 2), (2, 3), (2, 4), (3, 1)] {
             made.said(1, "master:0", assign(n, attempt));
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_third_try_on_one_worker_and_a_fifth_in_all_are_told() {
+    fn third_attempt_on_a_worker_and_fifth_in_all_are_reported() {
         for one_too_many in [&[(1, 1), (1, 2), (1, 3)][..], &[(1, 1), (2, 5)]] {
             let mut made = Fixture::new();
             for (n, attempt) in one_too_many {

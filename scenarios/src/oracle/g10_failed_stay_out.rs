@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_after_a_new_registration_or_a_sweep_is_fine() {
+    fn task_after_new_registration_or_sweep_is_accepted() {
         let list = Event::List { node: node(1), registration: Registration(1) };
         let (registration, master) = (Registration(2), node(9));
         let join = Event::Join { node: node(1), registration, master };

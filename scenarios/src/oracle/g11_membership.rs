@@ -56,14 +56,14 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
-/// When the last fault was over.
+/// Returns the end of the last fault.
 fn last_trouble(evidence: &Evidence<'_>) -> Duration {
     let until = |incident: &crate::plan::Incident| incident.until.unwrap_or(evidence.ended);
     evidence.incidents.iter().map(until).max().unwrap_or_default()
 }
 
-/// Whether a node may have begun a new life before: a worker's is not announced by a line of its
-/// own, so any process fault before counts.
+/// Returns whether a node may have begun a new life before. No line of its own announces a
+/// worker's, so any earlier process fault counts.
 fn is_new_life(evidence: &Evidence<'_>, place: &str, at: Duration) -> bool {
     place.starts_with("worker:") && evidence.incidents.iter().any(|incident| incident.from <= at)
 }
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn rising_facts_that_all_share_are_fine() {
+    fn rising_facts_that_all_share_are_accepted() {
         let mut made = Fixture::new();
         for place in ["master:0", "master:1", "worker:0"] {
             made.said(1, place, fact(1, 1, MemberState::In));
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fact_going_back_repeated_or_not_shared_is_told() {
+    fn fact_going_back_repeated_or_not_shared_is_reported() {
         let mut made = Fixture::new();
         made.said(1, "master:0", fact(1, 2, MemberState::In));
         made.said(2, "master:0", fact(1, 2, MemberState::In));

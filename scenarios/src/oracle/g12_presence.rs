@@ -14,7 +14,7 @@ use chatchat::{
 use super::{Evidence, Violation, broken, line};
 use crate::{history::Who, property::Property};
 
-/// A clean leave is seen within this.
+/// Time within which a clean leave must be seen.
 const LEAVES_WITHIN: Duration = Duration::from_secs(15);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
@@ -49,7 +49,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
-/// Whether a log-out was acknowledged.
+/// Returns whether a log-out was acknowledged.
 fn has_left(evidence: &Evidence<'_>, who: Who) -> bool {
     let leaves = |op: &&crate::history::Operation| {
         op.who == who && op.request == chatchat::client::Request::Leave
@@ -57,7 +57,7 @@ fn has_left(evidence: &Evidence<'_>, who: Who) -> bool {
     evidence.history.operations.iter().filter(leaves).any(|op| op.reply().is_some())
 }
 
-/// Whose stream was open and heard shortly before the last reading.
+/// Returns the people with an open stream that was heard shortly before the last reading.
 fn present(evidence: &Evidence<'_>, reading_from: Duration) -> BTreeMap<Who, UserId> {
     const HEARD_WITHIN: Duration = Duration::from_secs(9);
     let history = evidence.history;
@@ -98,14 +98,14 @@ mod tests {
     }
 
     #[test]
-    fn those_present_and_nobody_who_left_are_listed() {
+    fn list_of_those_present_without_those_who_left_is_accepted() {
         let mut made = quiet();
         made.did(0, 50_100, 50_200, Request::Users, Ok(users(&[0, 2])));
         assert_eq!(made.judge(judge), []);
     }
 
     #[test]
-    fn a_missing_a_lingering_and_a_doubled_person_are_told() {
+    fn missing_lingering_and_doubled_people_are_reported() {
         for listed in [&[2][..], &[0, 1], &[0, 0]] {
             let mut made = quiet();
             made.did(0, 50_100, 50_200, Request::Users, Ok(users(listed)));

@@ -46,7 +46,7 @@ mod tests {
     use crate::oracle::fixtures::{Fixture, busy};
 
     #[test]
-    fn a_post_put_off_and_sent_again_is_fine() {
+    fn post_refused_for_overload_and_sent_again_is_accepted() {
         let mut made = Fixture::new();
         made.did(0, 100, 200, Fixture::request(1), busy(503));
         assert_eq!(made.judge(judge), []);
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_post_that_was_only_put_off_and_is_there_is_told() {
+    fn post_that_was_only_refused_and_is_stored_is_reported() {
         let mut made = Fixture::new();
         made.did(0, 100, 200, Fixture::request(1), busy(503)).stored(0, 1);
         assert_eq!(made.judge(judge).len(), 1);

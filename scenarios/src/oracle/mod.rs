@@ -1,4 +1,4 @@
-//! The oracles: one pure function per promise, from what was seen to what it breaks.
+//! Oracles: one pure function per property, from the evidence of a run to its violations.
 //!
 //! They read people's history, the store's final content and the nodes' event lines, never a
 //! node's memory. An operation without an answer is unknown: it may have happened or not, but not
@@ -41,15 +41,15 @@ use crate::{
 /// An event line of a node, on the observer's clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventLine {
-    /// When it was written.
+    /// Time of the line.
     pub at: Duration,
-    /// Whose: `master:0`, `worker:2`.
+    /// Node that wrote it, such as `master:0` or `worker:2`.
     pub node: String,
-    /// What it says.
+    /// Event of the line.
     pub event: Event,
 }
 
-/// What the store holds at the end.
+/// Content of the store at the end of the run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreDump {
     /// Its epoch.
@@ -63,30 +63,30 @@ pub struct StoreDump {
 /// Everything that the oracles judge.
 #[derive(Clone, Copy, Debug)]
 pub struct Evidence<'a> {
-    /// What was carried out.
+    /// Plan that was carried out.
     pub plan: &'a Plan,
-    /// When each fault was on.
+    /// Faults as they were carried out.
     pub incidents: &'a [Incident],
-    /// What people saw.
+    /// History that people recorded.
     pub history: &'a History,
-    /// What the store holds at the end.
+    /// Content of the store at the end.
     pub store: &'a StoreDump,
-    /// What the nodes said, in the order of time.
+    /// Event lines of the nodes, in the order of time.
     pub events: &'a [EventLine],
-    /// When the run ended.
+    /// Time at which the run ended.
     pub ended: Duration,
-    /// In calm, every answer comes within this: 1 s in simulation, 5 s on real machines.
+    /// Bound on every answer in calm: 1 s in simulation, 5 s on real machines.
     pub calm_limit: Duration,
 }
 
-/// A broken promise.
+/// Violation of a property.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which.
+    /// Property that is violated.
     pub promise: Property,
-    /// What was seen, in a sentence.
+    /// Observation that violates it, in a sentence.
     pub text: String,
-    /// What shows it: operations, streams, posts, writes, lines.
+    /// Evidence: operations, streams, posts, writes, event lines.
     pub evidence: Vec<String>,
 }
 
@@ -103,7 +103,7 @@ impl fmt::Display for Violation {
 /// One promise's judge.
 type Oracle = fn(&Evidence<'_>) -> Vec<Violation>;
 
-/// The promises that have an oracle here. G13 to G15, G17 and G18 are not judged from this
+/// Properties that have an oracle here. G13 to G15, G17 and G18 are not judged from this
 /// evidence.
 const ORACLES: &[(Property, Oracle)] = &[
     (Property::G0, g00_calm::judge),
@@ -125,7 +125,7 @@ const ORACLES: &[(Property, Oracle)] = &[
 /// Of one promise so many breaks are told: the first ones say what is wrong.
 const TOLD_MAX: usize = 10;
 
-/// The promises that [`judge`] can judge.
+/// Returns the properties that [`judge`] can judge.
 pub fn judged() -> impl Iterator<Item = Property> {
     ORACLES.iter().map(|(promise, _)| *promise)
 }
@@ -168,7 +168,7 @@ impl StoreDump {
         }
     }
 
-    /// The post at a place of a board.
+    /// Returns the post at a place of a board.
     fn post_at(&self, board: &BoardName, seq: Seq) -> Option<&Post> {
         let posts = self.boards.get(board)?;
         let nth = usize::try_from(seq.0.checked_sub(1)?).ok()?;
@@ -180,7 +180,7 @@ impl StoreDump {
     }
 }
 
-/// A violation with its evidence.
+/// Returns a violation with its evidence.
 fn broken(
     promise: Property,
     text: impl Into<String>,
@@ -203,7 +203,7 @@ fn line(operation: &Operation) -> String {
     format!("{from} {} at {}: {request} -> {end}", operation.who, operation.master)
 }
 
-/// A time of the observer's.
+/// Formats a time on the observer's clock.
 fn seconds(at: Duration) -> String {
     format!("{:.3}s", at.as_secs_f64())
 }

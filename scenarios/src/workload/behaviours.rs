@@ -1,4 +1,5 @@
-//! What people do besides posting: look around, reload, send twice, change their mind, misbehave.
+//! Behaviour of people besides posting: looking around, reloading, sending twice, cancelling,
+//! sending malformed requests.
 
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ const TICK: Duration = Duration::from_millis(1500);
 /// Above the longest text.
 const TEXT_LEN_OVER: usize = 9 * 1024;
 
-/// Whether a habit of this rate is due at this tick.
+/// Returns whether a behaviour of this rate is due at this tick.
 fn is_time(rng: &mut Rng, per_minute: f64) -> bool {
     rng.chance(per_minute * TICK.as_secs_f64() / 60.0)
 }
@@ -35,7 +36,7 @@ impl Person {
         let habits = self.stage.workload.habits;
         // Read marks may only name places that were shown.
         let mut shown: Vec<(BoardName, Seq)> = Vec::new();
-        let mut sitting = 0;
+        let mut opening = 0;
         let mut tabs = Vec::new();
         loop {
             self.env.sleep(rng.duration_between(TICK / 3, TICK / 3 * 5)).await;
@@ -47,12 +48,12 @@ impl Person {
                 self.ask_for_one(&life, rng).await;
             }
             if is_time(rng, habits.reload) {
-                sitting += 1;
+                opening += 1;
                 life.get_up();
                 // A page that cannot restore shows what it had and goes on.
                 let _ = life.client.try_call(&Request::Restore).await;
                 self.show_boards(&life).await;
-                self.sit_down(&mut life, sitting);
+                self.open(&mut life, opening);
             }
             if is_time(rng, habits.slow_reader) {
                 self.recorder.slows_down(life.who);
@@ -76,7 +77,7 @@ impl Person {
         }
     }
 
-    /// One read or mark, whatever comes to mind.
+    /// Makes one read or read mark, drawn at random.
     async fn look_around(&self, life: &Life, rng: &mut Rng, shown: &mut Vec<(BoardName, Seq)>) {
         let board = rng.pick(&self.stage.workload.boards).clone();
         let known = shown.iter().find(|(name, _)| *name == board).map_or(Seq(0), |(_, seq)| *seq);
@@ -114,7 +115,7 @@ impl Person {
     ) {
         let habits = self.stage.workload.habits;
         let boards = self.stage.workload.boards.len() as f64;
-        // A rate per minute and person as odds per post of one pen.
+        // A rate per minute and person as odds per post of one sender.
         let mut now = |per_minute: f64| rng.chance(per_minute / (per_second * boards * 60.0));
         // A refusal is in the history, with the status that the oracles judge.
         if now(habits.duplicate_send) {

@@ -27,18 +27,18 @@ use crate::{
     story::Workload,
 };
 
-/// What all people share.
+/// Settings that all people share.
 #[derive(Clone, Debug)]
 pub struct Stage {
-    /// The front ends, `http://host:port`.
+    /// Front ends, `http://host:port`.
     pub masters: Vec<String>,
-    /// What they do.
+    /// Workload of the story.
     pub workload: Workload,
-    /// The run's seed.
+    /// Seed of the run.
     pub seed: u64,
-    /// When they stop chatting, on the observer's clock.
+    /// Time at which people stop chatting, on the observer's clock.
     pub until: Duration,
-    /// The observer's clock.
+    /// Clock of the observer.
     pub clock: Clock,
 }
 
@@ -63,7 +63,7 @@ struct Living {
 /// With nothing being posted, streams reach their ends within this (G5).
 const QUIET: Duration = Duration::from_secs(3);
 
-/// The last reading may take this long.
+/// Longest time of the last reading.
 const READING: Duration = Duration::from_secs(30);
 
 impl People {
@@ -82,7 +82,7 @@ impl People {
         Self { stage, recorder, observer, living }
     }
 
-    /// The history so far.
+    /// Returns the recorder of the history.
     #[must_use]
     pub const fn recorder(&self) -> &Recorder {
         &self.recorder

@@ -1,4 +1,4 @@
-//! One person: a session, a stream, a pen for each board, and a mind of its own.
+//! Person of a workload: a session, a stream, a sender for each board, and behaviour of its own.
 
 use std::{
     sync::{
@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use super::{Stage, texts, texts::post_id};
 use crate::history::{Recorder, Who};
 
-/// A person and its machine.
+/// Person with a machine of its own.
 #[derive(Clone, Debug)]
 pub(super) struct Person {
     pub(super) number: usize,
@@ -32,25 +32,26 @@ pub(super) struct Person {
     pub(super) recorder: Recorder,
 }
 
-/// One session being lived. Dropping it closes its streams and puts its pens down.
+/// Open session of a person. Dropping it closes its streams and stops its senders.
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) who: Who,
     pub(super) client: ChatClient,
     pub(super) shared: Arc<Shared>,
-    /// Told by each pen when it is put down with nothing unsettled.
-    pens: Vec<oneshot::Receiver<()>>,
+    /// One receiver per sender of a board; it is told when the sender stops with nothing
+    /// unsettled.
+    senders: Vec<oneshot::Receiver<()>>,
     tasks: Vec<TaskGuard>,
 }
 
-/// What the tasks of one session share.
+/// State that the tasks of one session share.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     /// No new posts.
     stop: AtomicBool,
     /// From where the stream would resume.
     cursor: Mutex<Option<Cursor>>,
-    /// How long the reader looks away next.
+    /// Time for which the reader stops reading next.
     look_away: Mutex<Duration>,
 }
 
@@ -60,7 +61,7 @@ impl Shared {
     }
 }
 
-/// How long one keeps trying to get a session, a list, a log-out.
+/// Time for which a person tries to get a session, a list or a log-out.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Person {
@@ -77,7 +78,7 @@ impl Person {
         &self.env
     }
 
-    /// A stream of draws of this person's own.
+    /// Returns a stream of random numbers of this person's own.
     pub(super) fn rng(&self, label: &str) -> Rng {
         Seed(self.stage.seed).stream(&format!("workload/person/{}/{label}", self.number))
     }
@@ -109,8 +110,8 @@ impl Person {
     async fn begin(&self, life: usize) -> Option<Life> {
         let who = Who { person: self.number, life };
         let roster = Roster::new(&self.stage.masters, self.number)?;
-        let witness = self.recorder.witness(who);
-        let client = ChatClient::new(&self.env, roster, None, Limits::default(), witness);
+        let observer = self.recorder.observer(who);
+        let client = ChatClient::new(&self.env, roster, None, Limits::default(), observer);
         let name = format!("Person {}", self.number);
         let name: UserName = name.parse().expect("a plain short name");
         while client.open_session(name.clone(), PATIENCE).await.is_err() {
@@ -127,9 +128,9 @@ impl Person {
             }
         }
         let mut life =
-            Life { who, client, shared: Arc::default(), pens: Vec::new(), tasks: Vec::new() };
+            Life { who, client, shared: Arc::default(), senders: Vec::new(), tasks: Vec::new() };
         self.show_boards(&life).await;
-        self.sit_down(&mut life, 0);
+        self.open(&mut life, 0);
         Some(life)
     }
 
@@ -152,8 +153,8 @@ impl Person {
         *life.shared.cursor.lock().unwrap_or_else(PoisonError::into_inner) = cursor;
     }
 
-    /// Opens the stream and takes up the pens; `nth` tells sittings of one session apart.
-    pub(super) fn sit_down(&self, life: &mut Life, nth: usize) {
+    /// Opens the stream and starts the senders; `nth` numbers the openings of one session apart.
+    pub(super) fn open(&self, life: &mut Life, nth: usize) {
         let reading = self.clone().read(life.client.clone(), life.shared.clone());
         life.tasks.push(self.env.spawn("person's stream", reading).abort_on_drop());
         for board in self.stage.workload.boards.clone() {
@@ -166,8 +167,8 @@ impl Person {
                 // Nobody waits while the session goes on.
                 let _ = put_down.send(());
             };
-            life.tasks.push(self.env.spawn("person's pen", writing).abort_on_drop());
-            life.pens.push(is_down);
+            life.tasks.push(self.env.spawn("person's sender", writing).abort_on_drop());
+            life.senders.push(is_down);
         }
     }
 
@@ -207,14 +208,14 @@ impl Person {
     /// Posts to one board, one after another, at this person's share of the rate.
     async fn write(self, client: ChatClient, shared: Arc<Shared>, board: BoardName, mut rng: Rng) {
         let workload = &self.stage.workload;
-        let pens = (workload.people * workload.boards.len()).max(1);
-        let rate = workload.posts_per_second / pens as f64;
+        let senders = (workload.people * workload.boards.len()).max(1);
+        let rate = workload.posts_per_second / senders as f64;
         for nth in 0.. {
             if rate <= 0.0 {
                 break;
             }
             let mut wait = rng.exponential(rate);
-            // In slices, so that a pen with much time between posts is put down soon.
+            // In slices, so that a sender with much time between posts stops soon.
             while !wait.is_zero() && !shared.stop.load(Ordering::Relaxed) && !self.is_over() {
                 let slice = wait.min(Duration::from_millis(250));
                 self.env.sleep(slice).await;
@@ -227,7 +228,7 @@ impl Person {
             let id = post_id(&mut rng);
             self.post(&client, &board, id, text, &mut rng, rate).await;
         }
-        // What an earlier sitting left unsettled.
+        // Posts that an earlier opening left unsettled.
         client.flush(&board).await;
     }
 
@@ -273,7 +274,7 @@ impl Person {
 }
 
 impl Life {
-    /// No new posts; waits until every pen is down, at most until `deadline` of the clock.
+    /// Stops new posts and waits until every sender has stopped, at most until `deadline` of the clock.
     async fn put_pens_down(
         &mut self,
         env: &Env,
@@ -281,7 +282,7 @@ impl Life {
         clock: &crate::history::Clock,
     ) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        for pen in self.pens.drain(..) {
+        for pen in self.senders.drain(..) {
             // A pen that is still up, or gone with its sitting, shows in the outbox.
             let _ = env.timeout(deadline.saturating_sub(clock.now()), pen).await;
         }
@@ -289,7 +290,7 @@ impl Life {
 
     /// Throws away all but session, outbox and cursor: what a page keeps over a reload.
     pub(super) fn get_up(&mut self) {
-        self.pens.clear();
+        self.senders.clear();
         self.tasks.clear();
     }
 }

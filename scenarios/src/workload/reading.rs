@@ -1,4 +1,4 @@
-//! The last steps: ask for what is unknown, then read everything from every master.
+//! Last steps of a run: people ask for unknown outcomes, then read everything from every master.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -12,7 +12,7 @@ use chatchat::{
 
 use super::person::{Life, Person};
 
-/// So many people read boards whole; the others read their ends.
+/// Number of people who read boards whole; the others read their ends.
 const WHOLE_READERS: usize = 3;
 /// Posts in one answer: what masters give at most.
 const PAGE: u32 = 200;

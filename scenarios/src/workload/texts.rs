@@ -1,15 +1,16 @@
-//! What people write: mostly unlike each other, sometimes alike, sometimes nasty.
+//! Texts of people's posts: mostly different, sometimes equal, sometimes hard to handle.
 
 use chatchat::model::ids::{PostId, PostText};
 use dst_env::rng::Rng;
 
-/// A word that stands in the run's posts and nowhere else: no link between nodes may show it.
+/// Returns a word that occurs in the run's posts and nowhere else: no link between nodes may
+/// show it.
 #[must_use]
 pub fn canary(seed: u64) -> String {
     format!("canary{:016x}", seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5bd1_e995_27d4_eb2f)
 }
 
-/// The `nth` post of a person.
+/// Returns the `nth` text of a person.
 pub(super) fn text(rng: &mut Rng, seed: u64, person: usize, nth: u64) -> PostText {
     let canary = canary(seed);
     let text = match rng.below(100) {
