@@ -189,12 +189,12 @@ impl Fanout {
                 actual: update.topic(),
             });
         }
-        let missed = self.note(&opened.head, number);
+        let missed = self.count(&opened.head, number);
         Ok(ReceivedUpdate { sender: opened.head.sender, update, missed })
     }
 
     /// Counts a number as received. Returns how many before it were missed.
-    fn note(&mut self, head: &Head, number: u64) -> u64 {
+    fn count(&mut self, head: &Head, number: u64) -> u64 {
         self.opened += 1;
         if self.senders.len() >= self.senders_max && !self.senders.contains_key(&head.sender) {
             let longest = self.senders.iter().min_by_key(|(_, sender)| sender.last_heard);

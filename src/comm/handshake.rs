@@ -107,7 +107,7 @@ pub enum HandshakeError {
     /// The node's own guard could not be written. The node is enrolled, and its join token still
     /// works as a guard.
     #[error("the file {GUARD_FILE} cannot be written: {0}")]
-    GuardNotKept(io::Error),
+    GuardNotWritten(io::Error),
     /// No registration was chosen, so this node sent no Ready.
     #[error("given up before Ready")]
     GivenUp,
@@ -194,12 +194,12 @@ pub async fn accept(
     permit: ConnectionPermit,
 ) -> Result<(SecureStream, Ready), HandshakeError> {
     let limit = acceptor.timeout;
-    let done = env.timeout(limit, answer(env, stream, policy, acceptor)).await;
+    let done = env.timeout(limit, run_acceptor(env, stream, policy, acceptor)).await;
     drop(permit);
     done.map_err(|TimedOut| HandshakeError::TimedOut { limit })?
 }
 
-async fn answer(
+async fn run_acceptor(
     env: &Env,
     mut stream: BoxStream,
     policy: &dyn AdmissionPolicy,
@@ -295,12 +295,12 @@ pub async fn dial_with_registration(
     choose: ChooseRegistration,
 ) -> Result<(SecureStream, ReceivedWelcome), HandshakeError> {
     let limit = params.timeout;
-    env.timeout(limit, ask(env, stream, params, choose))
+    env.timeout(limit, run_dialer(env, stream, params, choose))
         .await
         .map_err(|TimedOut| HandshakeError::TimedOut { limit })?
 }
 
-async fn ask(
+async fn run_dialer(
     env: &Env,
     mut stream: BoxStream,
     params: &DialParams,
@@ -338,7 +338,7 @@ async fn ask(
         let disk = env.disk();
         env.compute(move || disk.write_atomic(GUARD_FILE, guard.expose()))
             .await?
-            .map_err(HandshakeError::GuardNotKept)?;
+            .map_err(HandshakeError::GuardNotWritten)?;
     }
     let epoch = send_ready.received.keys.as_ref().map(|keys| keys.epoch());
     let number = choose(&send_ready.received.welcome).await;

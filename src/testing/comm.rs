@@ -32,7 +32,7 @@ use crate::{
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// Limit on one step, longer than any answer takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
 const KEY_BITS: usize = 2048;
 
@@ -122,7 +122,7 @@ impl End {
         }
     }
 
-    async fn asked(&mut self) -> (Request, Responder) {
+    async fn request(&mut self) -> (Request, Responder) {
         match self.next().await {
             Incoming::Request { request, reply } => (request, reply),
             other => panic!("want a request, got {other:?}"),
@@ -143,7 +143,7 @@ impl End {
 
     /// Answers one echo, as any node does.
     async fn echo(&mut self) {
-        let (request, reply) = self.asked().await;
+        let (request, reply) = self.request().await;
         let Request::Echo(bytes) = request else { panic!("want an echo, got {request:?}") };
         reply.send(&Response::Echo(bytes)).expect("the caller waits");
     }
@@ -156,7 +156,7 @@ impl Lab {
         let mut listener = self.master.listen(&any_port).await.expect("a free port");
         let addr = listener.local_addr();
         let (dialled, accepted) =
-            tokio::join!(self.worker.connect(&addr, PATIENCE), listener.accept());
+            tokio::join!(self.worker.connect(&addr, STEP_TIMEOUT), listener.accept());
         let (dialled, (accepted, _)) = (dialled.expect("it listens"), accepted.expect("a dial"));
         // Both ends are in one process, so they can share the secret of a handshake directly.
         let prk = Secret::random(&mut self.master.rng("comm-contract"));
@@ -204,11 +204,11 @@ fn digest(n: u8) -> Direct {
 }
 
 async fn call_is_answered_by_the_called_node(lab: &Lab, beginner: Role) {
-    let (asker, mut asked) = lab.ends(beginner).await;
+    let (caller, mut callee) = lab.ends(beginner).await;
     for len in [0, 1, 1000, 256 * 1024] {
         let bytes = vec![7; len];
-        let call = asker.link.call(Request::Echo(bytes.clone()), PATIENCE);
-        let (answer, ()) = tokio::join!(call, asked.echo());
+        let call = caller.link.call(Request::Echo(bytes.clone()), STEP_TIMEOUT);
+        let (answer, ()) = tokio::join!(call, callee.echo());
         assert_eq!(answer, Ok(Response::Echo(bytes)));
     }
 }
@@ -218,7 +218,7 @@ async fn calls_cross_on_one_link(lab: &Lab, beginner: Role) {
     let (mut one, mut two) = lab.ends(beginner).await;
     let (from_one, from_two) = (one.link.clone(), two.link.clone());
     let ask = async |link: Link, mark: u8| {
-        let call = |n| link.call(Request::Echo(vec![mark, n]), PATIENCE);
+        let call = |n| link.call(Request::Echo(vec![mark, n]), STEP_TIMEOUT);
         let answers = futures_util::future::join_all((0..EACH).map(call)).await;
         for (n, answer) in (0..EACH).zip(answers) {
             assert_eq!(answer, Ok(Response::Echo(vec![mark, n])));
@@ -233,19 +233,19 @@ async fn calls_cross_on_one_link(lab: &Lab, beginner: Role) {
 }
 
 async fn unanswered_call_times_out_and_is_cancelled(lab: &Lab, beginner: Role) {
-    let (asker, mut asked) = lab.ends(beginner).await;
+    let (caller, mut callee) = lab.ends(beginner).await;
     let limit = Duration::from_millis(200);
-    let begin = asker.env.now();
-    let call = asker.link.call(Request::Echo(vec![1]), limit);
-    let (answer, (_, reply)) = tokio::join!(call, asked.asked());
+    let begin = caller.env.now();
+    let call = caller.link.call(Request::Echo(vec![1]), limit);
+    let (answer, (_, reply)) = tokio::join!(call, callee.request());
     assert_eq!(answer, Err(CallError::TimedOut));
-    assert!(asker.env.now().since(begin) >= limit);
+    assert!(caller.env.now().since(begin) >= limit);
     while !reply.is_cancelled() {
-        asked.env.sleep(limit).await;
+        callee.env.sleep(limit).await;
     }
     drop(reply);
     let (answer, ()) =
-        tokio::join!(asker.link.call(Request::Echo(vec![2]), PATIENCE), asked.echo());
+        tokio::join!(caller.link.call(Request::Echo(vec![2]), STEP_TIMEOUT), callee.echo());
     assert_eq!(answer, Ok(Response::Echo(vec![2])));
 }
 
@@ -293,14 +293,15 @@ async fn fanout_is_sealed_once_and_reaches_every_member(lab: &Lab, beginner: Rol
 
     for n in 0..10 {
         let update = Update::SessionClosed(SessionKey([n; 32]));
-        let heard = |sender| Ok(Some(ReceivedUpdate { sender, update: update.clone(), missed: 0 }));
+        let received =
+            |sender| Ok(Some(ReceivedUpdate { sender, update: update.clone(), missed: 0 }));
         if beginner == Role::Master {
             let envelope = master.seal(&update).expect("short");
             for link in [&to_near.link, &to_far.link] {
                 assert_eq!(link.publish(envelope.clone()), Ok(()));
             }
-            assert_eq!(near.open(&near_end.envelope().await), heard(domain.master));
-            assert_eq!(far.open(&far_end.envelope().await), heard(domain.master));
+            assert_eq!(near.open(&near_end.envelope().await), received(domain.master));
+            assert_eq!(far.open(&far_end.envelope().await), received(domain.master));
         } else {
             let sealed = near.seal(&update).expect("short");
             assert_eq!(near_end.link.publish(sealed.clone()), Ok(()));
@@ -308,20 +309,20 @@ async fn fanout_is_sealed_once_and_reaches_every_member(lab: &Lab, beginner: Rol
             assert!(master.relay(to_far.link.peer().node, &relayed).is_err());
             assert_eq!(master.relay(to_near.link.peer().node, &relayed), Ok(Topic::Session));
             assert_eq!(to_far.link.publish(relayed.clone()), Ok(()));
-            assert_eq!(master.open(&relayed), heard(workers[0]));
+            assert_eq!(master.open(&relayed), received(workers[0]));
             let arrived = far_end.envelope().await;
             assert_eq!(arrived, sealed, "relayed as it was sealed");
-            assert_eq!(far.open(&arrived), heard(workers[0]));
+            assert_eq!(far.open(&arrived), received(workers[0]));
         }
     }
 }
 
 async fn heartbeats_carry_the_content_that_the_node_set(lab: &Lab, beginner: Role) {
-    let (sayer, mut hearer) = lab.ends(beginner).await;
+    let (sender, mut receiver) = lab.ends(beginner).await;
     for reaches_store in [true, false, true] {
-        sayer.link.beat(Beat { reaches_store });
+        sender.link.beat(Beat { reaches_store });
         loop {
-            let (_, event) = hearer.events.recv().await.expect("open");
+            let (_, event) = receiver.events.recv().await.expect("open");
             let Incoming::Beat(beat) = event else { panic!("want a beat, got {event:?}") };
             if beat.reaches_store == reaches_store {
                 break;
@@ -329,8 +330,8 @@ async fn heartbeats_carry_the_content_that_the_node_set(lab: &Lab, beginner: Rol
         }
     }
     // Heartbeats alone keep an idle link alive.
-    sayer.env.sleep(3 * LinkLimits::default().silence()).await;
-    assert!(sayer.link.is_open() && hearer.link.is_open());
+    sender.env.sleep(3 * LinkLimits::default().silence()).await;
+    assert!(sender.link.is_open() && receiver.link.is_open());
 }
 
 async fn close_is_the_last_event(lab: &Lab, beginner: Role) {
@@ -340,12 +341,9 @@ async fn close_is_the_last_event(lab: &Lab, beginner: Role) {
     closer.link.close(close);
     assert!(matches!(other.next().await, Incoming::Direct(_)));
     let end = other.next().await;
-    assert!(
-        matches!(end, Incoming::Closed(LinkEnd::ClosedByPeer(said)) if said == close),
-        "{end:?}"
-    );
+    assert!(matches!(end, Incoming::Closed(LinkEnd::ClosedByPeer(got)) if got == close), "{end:?}");
     let end = closer.next().await;
-    assert!(matches!(end, Incoming::Closed(LinkEnd::Closed(said)) if said == close), "{end:?}");
+    assert!(matches!(end, Incoming::Closed(LinkEnd::Closed(got)) if got == close), "{end:?}");
     assert!(other.events.recv().await.is_none() && closer.events.recv().await.is_none());
 }
 

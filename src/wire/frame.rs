@@ -201,7 +201,7 @@ impl Frame {
     /// [`FrameError::Body`] over [`FRAME_LEN_MAX`].
     pub fn encode(&self) -> Result<Vec<u8>, FrameError> {
         match self {
-            Self::Request { id, deadline_ms, request: asked } => request(*id, *deadline_ms, asked),
+            Self::Request { id, deadline_ms, request: body } => request(*id, *deadline_ms, body),
             Self::Response { id, response: answer } => response(*id, answer),
             Self::Cancel { id } => Ok(cancel(*id)),
             Self::Direct(message) => direct(message),
@@ -212,7 +212,7 @@ impl Frame {
                 Ok(out)
             }
             Self::Subscribe(topics) => subscribe(topics),
-            Self::Beat(said) => beat(said),
+            Self::Beat(content) => beat(content),
         }
     }
 

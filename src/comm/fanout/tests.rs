@@ -34,9 +34,9 @@ fn envelope_opens_once_at_every_member() {
     run(async |env| {
         let [mut sender, mut one, mut two] = [1, 2, 3].map(|n| member(&env, n, 1));
         let envelope = seal(&mut sender, &closed(1));
-        let heard = ReceivedUpdate { sender: node(1), update: closed(1), missed: 0 };
+        let received = ReceivedUpdate { sender: node(1), update: closed(1), missed: 0 };
         for receiver in [&mut one, &mut two] {
-            assert_eq!(receiver.open(&envelope), Ok(Some(heard.clone())));
+            assert_eq!(receiver.open(&envelope), Ok(Some(received.clone())));
             let again = receiver.open(&envelope);
             assert_eq!(again, Err(FanoutError::Envelope(EnvelopeError::Replayed)));
         }
@@ -80,8 +80,8 @@ fn counts_continue_over_epochs_and_early_envelope_waits_for_its_keys() {
         seal(&mut sender, &closed(2));
         let early = seal(&mut sender, &closed(3));
         assert_eq!(receiver.open(&early), Ok(None));
-        let heard = receiver.install(epoch_of(1, 2)).expect("the next epoch");
-        assert_eq!(heard, [ReceivedUpdate { sender: node(1), update: closed(3), missed: 1 }]);
+        let received = receiver.install(epoch_of(1, 2)).expect("the next epoch");
+        assert_eq!(received, [ReceivedUpdate { sender: node(1), update: closed(3), missed: 1 }]);
         assert!(receiver.waiting.is_empty() && receiver.waiting_bytes == 0);
     });
 }

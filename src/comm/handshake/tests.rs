@@ -21,17 +21,17 @@ const WORKER: u8 = 2;
 
 /// Policy that admits nodes as a master does, from lists in memory.
 #[derive(Default)]
-struct Lists {
+struct ListPolicy {
     guards: Vec<(GuardId, Guard)>,
     bearers_sha256: Mutex<Vec<[u8; 32]>>,
     allowed: Mutex<Vec<NodeId>>,
     denied: Vec<NodeId>,
-    asked: AtomicU64,
+    lookups: AtomicU64,
 }
 
-impl AdmissionPolicy for Lists {
+impl AdmissionPolicy for ListPolicy {
     fn guard(&self, id: GuardId) -> BoxFuture<'_, Option<Guard>> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.lookups.fetch_add(1, Ordering::Relaxed);
         let known = self.guards.iter().find(|(known, _)| *known == id);
         Box::pin(async move { known.map(|(_, guard)| guard.clone()) })
     }
@@ -61,21 +61,21 @@ impl AdmissionPolicy for Lists {
 }
 
 /// Master with its policy, and a worker with a join token.
-struct Cast {
+struct Fixture {
     acceptor: Arc<Acceptor>,
     master: Arc<Identity>,
-    policy: Lists,
+    policy: ListPolicy,
     params: DialParams,
     connections: ConnectionLimit,
 }
 
-fn cast() -> Cast {
+fn fixture() -> Fixture {
     let master = Arc::new(identity(MASTER));
     let token = JoinSecret::random(&mut rng(50), &master.fingerprint());
-    let policy = Lists {
+    let policy = ListPolicy {
         guards: vec![(GuardId::Token(token.id), token.guard())],
         bearers_sha256: Mutex::new(vec![token.bearer_sha256()]),
-        ..Lists::default()
+        ..ListPolicy::default()
     };
     let acceptor_params = AcceptorParams {
         identity: Arc::clone(&master),
@@ -97,7 +97,7 @@ fn cast() -> Cast {
         timeout: LIMIT,
     };
     let acceptor = Acceptor::new(acceptor_params, LIMIT);
-    Cast {
+    Fixture {
         acceptor,
         master,
         policy,
@@ -109,26 +109,26 @@ fn cast() -> Cast {
 type Accepted = Result<(SecureStream, Ready), HandshakeError>;
 type Dialled = Result<(SecureStream, ReceivedWelcome), HandshakeError>;
 
-impl Cast {
+impl Fixture {
     async fn accept(&self, env: &Env, stream: DuplexStream) -> Accepted {
         let permit = self.connections.take("dialer:1").expect("few are under way");
         accept(env, Box::new(stream), &self.policy, &self.acceptor, permit).await
     }
 
-    async fn meet(&self, env: &Env) -> (Accepted, Dialled) {
+    async fn handshake(&self, env: &Env) -> (Accepted, Dialled) {
         let (near, far) = tokio::io::duplex(4096);
         tokio::join!(self.accept(env, near), dial(env, Box::new(far), &self.params))
     }
 
     /// Returns the master's error after a stranger sends these bytes and waits.
-    async fn hear(&self, env: &Env, bytes: &[u8]) -> HandshakeError {
+    async fn accept_bytes(&self, env: &Env, bytes: &[u8]) -> HandshakeError {
         let (near, mut far) = tokio::io::duplex(64 * 1024);
         far.write_all(bytes).await.expect("room");
         self.accept(env, near).await.expect_err("a stranger")
     }
 }
 
-async fn say(from: &mut SecureStream, to: &mut SecureStream) -> Vec<u8> {
+async fn exchange_record(from: &mut SecureStream, to: &mut SecureStream) -> Vec<u8> {
     let mut record = Vec::new();
     from.sealer.seal(RecordKind::Data, b"hello", &mut record).expect("short");
     write_all(&mut from.stream, &record).await.expect("room");
@@ -140,27 +140,28 @@ async fn say(from: &mut SecureStream, to: &mut SecureStream) -> Vec<u8> {
 #[test]
 fn worker_joins_once_with_a_token_and_returns_with_its_own_guard() {
     run(|env| async move {
-        let mut cast = cast();
+        let mut fixture = fixture();
         assert!(load_guard(&env).await.expect("no file yet").is_none());
-        let (accepted, dialled) = cast.meet(&env).await;
+        let (accepted, dialled) = fixture.handshake(&env).await;
         let ((mut at_master, ready), (mut at_worker, received)) =
             (accepted.expect("admitted"), dialled.expect("welcomed"));
         assert_eq!(ready.registration, Registration(7));
         assert_eq!(ready.epoch, received.keys.as_ref().map(|keys| keys.epoch()));
-        assert_eq!(at_master.peer.node, cast.params.identity.node());
-        assert_eq!(at_worker.peer.node, cast.master.node());
-        assert_eq!(say(&mut at_master, &mut at_worker).await, b"hello");
-        assert_eq!(say(&mut at_worker, &mut at_master).await, b"hello");
+        assert_eq!(at_master.peer.node, fixture.params.identity.node());
+        assert_eq!(at_worker.peer.node, fixture.master.node());
+        assert_eq!(exchange_record(&mut at_master, &mut at_worker).await, b"hello");
+        assert_eq!(exchange_record(&mut at_worker, &mut at_master).await, b"hello");
 
         let guard = load_guard(&env).await.expect("readable").expect("kept before Ready");
         assert_eq!(Some(guard.expose()), received.guard.as_ref().map(Guard::expose));
-        assert!(cast.policy.bearers_sha256.lock().expect("one thread").is_empty());
+        assert!(fixture.policy.bearers_sha256.lock().expect("one thread").is_empty());
 
         // The token no longer enrols a node, but still works as a guard.
-        assert!(cast.meet(&env).await.0.is_ok());
-        cast.policy.guards = vec![(GuardId::Node(cast.params.identity.node()), guard.clone())];
-        cast.params.credential = Credential::Own(guard);
-        let (accepted, dialled) = cast.meet(&env).await;
+        assert!(fixture.handshake(&env).await.0.is_ok());
+        fixture.policy.guards =
+            vec![(GuardId::Node(fixture.params.identity.node()), guard.clone())];
+        fixture.params.credential = Credential::Own(guard);
+        let (accepted, dialled) = fixture.handshake(&env).await;
         assert!(accepted.is_ok() && dialled.is_ok());
     });
 }
@@ -168,91 +169,91 @@ fn worker_joins_once_with_a_token_and_returns_with_its_own_guard() {
 #[test]
 fn expelled_node_is_refused_as_itself_and_under_its_old_token() {
     run(|env| async move {
-        let mut cast = cast();
-        assert!(cast.meet(&env).await.0.is_ok());
-        let signed = cast.master.signatures();
-        let node = cast.params.identity.node();
-        cast.policy.denied.push(node);
-        let (accepted, dialled) = cast.meet(&env).await;
+        let mut fixture = fixture();
+        assert!(fixture.handshake(&env).await.0.is_ok());
+        let signed = fixture.master.signatures();
+        let node = fixture.params.identity.node();
+        fixture.policy.denied.push(node);
+        let (accepted, dialled) = fixture.handshake(&env).await;
         assert!(matches!(accepted, Err(HandshakeError::Denied { node: of }) if of == node));
         assert!(matches!(dialled, Err(HandshakeError::Ended)));
-        assert_eq!(cast.master.signatures(), signed + 1);
+        assert_eq!(fixture.master.signatures(), signed + 1);
 
-        cast.params.identity = Arc::new(identity(3));
-        let (accepted, dialled) = cast.meet(&env).await;
+        fixture.params.identity = Arc::new(identity(3));
+        let (accepted, dialled) = fixture.handshake(&env).await;
         assert!(matches!(accepted, Err(HandshakeError::NotAdmitted { .. })));
         assert!(matches!(dialled, Err(HandshakeError::Ended)));
 
         // Revoked: it does not work as a guard either.
-        cast.policy.guards.clear();
-        let (accepted, dialled) = cast.meet(&env).await;
+        fixture.policy.guards.clear();
+        let (accepted, dialled) = fixture.handshake(&env).await;
         assert!(matches!(accepted, Err(HandshakeError::UnknownGuard { .. })));
         assert!(matches!(dialled, Err(HandshakeError::Ended)));
-        assert_eq!(cast.master.signatures(), signed + 2);
+        assert_eq!(fixture.master.signatures(), signed + 2);
     });
 }
 
 #[test]
 fn stranger_costs_no_rsa_operation_and_sees_no_reason() {
     run(|env| async move {
-        let mut cast = cast();
+        let mut fixture = fixture();
         for bytes in [
             &b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..],
             &u32::MAX.to_le_bytes(),
             &(PLAIN_LEN_MAX as u32 + 1).to_le_bytes(),
         ] {
-            assert!(matches!(cast.hear(&env, bytes).await, HandshakeError::Broken(_)));
+            assert!(matches!(fixture.accept_bytes(&env, bytes).await, HandshakeError::Broken(_)));
         }
         let mut garbled = 20_u32.to_le_bytes().to_vec();
         garbled.extend([0xff; 20]);
-        let fault = cast.hear(&env, &garbled).await;
+        let fault = fixture.accept_bytes(&env, &garbled).await;
         assert!(matches!(fault, HandshakeError::Fault(HandshakeFault::Malformed { .. })));
-        assert_eq!(cast.policy.asked.load(Ordering::Relaxed), 0);
+        assert_eq!(fixture.policy.lookups.load(Ordering::Relaxed), 0);
 
-        cast.policy.guards[0].1 = Guard::random(&mut rng(99));
-        let (accepted, dialled) = cast.meet(&env).await;
+        fixture.policy.guards[0].1 = Guard::random(&mut rng(99));
+        let (accepted, dialled) = fixture.handshake(&env).await;
         let fault = accepted.expect_err("the wrong guard");
         assert!(matches!(fault, HandshakeError::Fault(HandshakeFault::BadGuard)));
         assert!(matches!(dialled, Err(HandshakeError::Ended)));
-        assert_eq!(cast.master.signatures(), 0);
+        assert_eq!(fixture.master.signatures(), 0);
     });
 }
 
 #[test]
 fn a_replayed_hello_costs_no_second_rsa_operation() {
     run(|env| async move {
-        let cast = cast();
+        let fixture = fixture();
         let (mut tap, far) = tokio::io::duplex(64 * 1024);
         let listen = async {
-            let hello = read_frame(&mut tap, PLAIN_LEN_MAX).await.expect("said");
+            let hello = read_frame(&mut tap, PLAIN_LEN_MAX).await.expect("sent");
             drop(tap);
             hello
         };
-        let (hello, dialled) = tokio::join!(listen, dial(&env, Box::new(far), &cast.params));
+        let (hello, dialled) = tokio::join!(listen, dial(&env, Box::new(far), &fixture.params));
         assert!(matches!(dialled, Err(HandshakeError::Ended | HandshakeError::Broken(_))));
 
         let mut frame = (hello.len() as u32).to_le_bytes().to_vec();
         frame.extend(hello);
-        let first = cast.hear(&env, &frame).await;
+        let first = fixture.accept_bytes(&env, &frame).await;
         assert!(matches!(first, HandshakeError::TimedOut { .. }), "{first}");
-        assert_eq!(cast.master.signatures(), 1);
+        assert_eq!(fixture.master.signatures(), 1);
         for _ in 0..3 {
-            assert!(matches!(cast.hear(&env, &frame).await, HandshakeError::Replayed));
+            assert!(matches!(fixture.accept_bytes(&env, &frame).await, HandshakeError::Replayed));
         }
-        assert_eq!(cast.master.signatures(), 1);
+        assert_eq!(fixture.master.signatures(), 1);
     });
 }
 
 #[test]
 fn silent_peer_times_out_at_either_end() {
     run(|env| async move {
-        let cast = cast();
+        let fixture = fixture();
         let began = env.now();
         let (near, _kept) = tokio::io::duplex(64);
-        let given_up = cast.accept(&env, near).await;
+        let given_up = fixture.accept(&env, near).await;
         assert!(matches!(given_up, Err(HandshakeError::TimedOut { limit: LIMIT })));
         let (near, _kept) = tokio::io::duplex(64 * 1024);
-        let given_up = dial(&env, Box::new(near), &cast.params).await;
+        let given_up = dial(&env, Box::new(near), &fixture.params).await;
         assert!(matches!(given_up, Err(HandshakeError::TimedOut { limit: LIMIT })));
         assert_eq!(env.now().since(began), 2 * LIMIT);
     });
@@ -261,26 +262,28 @@ fn silent_peer_times_out_at_either_end() {
 #[test]
 fn ten_thousand_half_open_handshakes_hold_a_bounded_number_of_slots() {
     run(|env| async move {
-        let cast = Arc::new(cast());
+        let fixture = Arc::new(fixture());
         let mut kept = Vec::new();
         for nth in 0..10_000 {
             let from = format!("host-{}:{nth}", nth % 3);
-            let Some(permit) = cast.connections.take(&from) else { continue };
+            let Some(permit) = fixture.connections.take(&from) else { continue };
             let (near, mut far) = tokio::io::duplex(64);
             // A Hello of the greatest length that is never completed.
             far.write_all(&(PLAIN_LEN_MAX as u32).to_le_bytes()).await.expect("room");
             kept.push(far);
-            let (of_task, cast) = (env.clone(), Arc::clone(&cast));
+            let (of_task, fixture) = (env.clone(), Arc::clone(&fixture));
             env.spawn("half-open", async move {
                 let stream = Box::new(near);
-                let done = accept(&of_task, stream, &cast.policy, &cast.acceptor, permit).await;
+                let done =
+                    accept(&of_task, stream, &fixture.policy, &fixture.acceptor, permit).await;
                 assert!(matches!(done, Err(HandshakeError::TimedOut { .. })));
             });
         }
         assert_eq!(kept.len(), PENDING_MAX);
         env.sleep(2 * LIMIT).await;
-        let again: Vec<_> =
-            (0..PENDING_MAX).map(|nth| cast.connections.take(&format!("host-{nth}:1"))).collect();
+        let again: Vec<_> = (0..PENDING_MAX)
+            .map(|nth| fixture.connections.take(&format!("host-{nth}:1")))
+            .collect();
         assert!(again.iter().all(Option::is_some), "all are given back");
     });
 }

@@ -43,19 +43,22 @@ impl Since {
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     /// Arrival of the last byte; none while this side does not read.
-    pub(super) heard: Since,
+    pub(super) last_byte: Since,
     /// Start of the record that is still incomplete.
-    pub(super) record: Since,
+    pub(super) record_start: Since,
     /// Time at which the peer last took a byte of what is being written; none while nothing is.
-    pub(super) writing: Since,
+    pub(super) write_progress: Since,
 }
 
 impl Heartbeat {
     /// Makes the points of a link that starts now.
     pub(super) fn beginning(now: Mono) -> Self {
-        let heartbeat =
-            Self { heard: Since::none(), record: Since::none(), writing: Since::none() };
-        heartbeat.heard.set(now);
+        let heartbeat = Self {
+            last_byte: Since::none(),
+            record_start: Since::none(),
+            write_progress: Since::none(),
+        };
+        heartbeat.last_byte.set(now);
         heartbeat
     }
 }
@@ -67,14 +70,14 @@ pub(super) async fn watch(env: &Env, heartbeat: &Heartbeat, limits: &LinkLimits)
     loop {
         let now = env.now();
         let ends = [
-            (heartbeat.heard.get(), silence, LinkEnd::Silent),
+            (heartbeat.last_byte.get(), silence, LinkEnd::Silent),
             (
-                heartbeat.record.get(),
+                heartbeat.record_start.get(),
                 silence * RECORD_SILENCES_MAX,
                 LinkEnd::Broken("a record was never finished".to_owned()),
             ),
             (
-                heartbeat.writing.get(),
+                heartbeat.write_progress.get(),
                 limits.stall_timeout,
                 LinkEnd::Broken("the peer does not take what is sent".to_owned()),
             ),

@@ -139,7 +139,7 @@ pub enum LinkEnd {
     Broken(String),
     /// No byte of the peer arrived for too long.
     Silent,
-    /// The peer violated the protocol; this side told it so, if it still read.
+    /// The peer violated the protocol; this side reported it in a close record, if it still read.
     Violation(String),
 }
 
@@ -383,19 +383,19 @@ async fn run(
             tracing::debug!(link = shared.id.0, peer = %shared.peer.node, end = %other, "link ended");
         }
     }
-    let last_word = match &end {
+    let last_record = match &end {
         LinkEnd::Closed(close) => Some(*close),
         LinkEnd::Violation(_) => Some(Close { reason: CloseReason::Violation, retry_ms: 0 }),
         _ => None,
     };
-    if let Some(close) = last_word {
-        let say = async {
+    if let Some(close) = last_record {
+        let send_close = async {
             if writer.finish(close).await.is_ok() {
                 reader.linger().await;
             }
         };
         // A peer that does not take it, or does not end the stream, is cut off.
-        let _ = env.timeout(shared.limits.close_timeout, say).await;
+        let _ = env.timeout(shared.limits.close_timeout, send_close).await;
     }
     drop((reader, writer));
     // The node may be gone; then nobody needs the event.

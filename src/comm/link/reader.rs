@@ -59,7 +59,7 @@ impl Reader {
     ) -> LinkEnd {
         let mut turn = 0;
         loop {
-            let heard = match self.record(env, shared).await {
+            let done = match self.record(env, shared).await {
                 Ok((RecordKind::Data, bytes)) => self.on_frame(env, shared, events, bytes).await,
                 Ok((RecordKind::Close, bytes)) => match codec::decode::<Close>(&bytes) {
                     Ok(close) => Err(LinkEnd::ClosedByPeer(close)),
@@ -67,7 +67,7 @@ impl Reader {
                 },
                 Err(end) => Err(end),
             };
-            if let Err(end) = heard {
+            if let Err(end) = done {
                 return end;
             }
             turn += 1;
@@ -89,8 +89,8 @@ impl Reader {
             self.end -= self.start;
             self.start = 0;
             let read = self.half.read(&mut self.buffer[self.end..]).await;
-            self.end += heard(read)?;
-            heartbeat.heard.set(env.now());
+            self.end += bytes_read(read)?;
+            heartbeat.last_byte.set(env.now());
         }
         let unread = &self.buffer[self.start..self.end];
         let (header, unread) = unread.split_first_chunk().expect("the loop saw to it");
@@ -101,14 +101,14 @@ impl Reader {
         body.extend_from_slice(&unread[..len.min(unread.len())]);
         self.start += HEADER_LEN + body.len();
         if body.len() < len {
-            heartbeat.record.set(env.now());
+            heartbeat.record_start.set(env.now());
             while body.len() < len {
                 let left = (len - body.len()) as u64;
                 let read = (&mut self.half).take(left).read_buf(&mut body).await;
-                heard(read)?;
-                heartbeat.heard.set(env.now());
+                bytes_read(read)?;
+                heartbeat.last_byte.set(env.now());
             }
-            heartbeat.record.clear();
+            heartbeat.record_start.clear();
         }
         let kind = self.opener.open(header, &mut body).map_err(violation)?;
         Ok((kind, body))
@@ -155,7 +155,7 @@ impl Reader {
 }
 
 /// Returns the number of bytes read, or the end of the link.
-fn heard(read: std::io::Result<usize>) -> Result<usize, LinkEnd> {
+fn bytes_read(read: std::io::Result<usize>) -> Result<usize, LinkEnd> {
     match read {
         Ok(0) => Err(broken("the stream ended without a close")),
         Ok(len) => Ok(len),
@@ -175,9 +175,9 @@ async fn deliver(
         Ok(()) => Ok(()),
         Err(mpsc::error::TrySendError::Closed(_)) => Err(gone()),
         Err(mpsc::error::TrySendError::Full(event)) => {
-            shared.heartbeat.heard.clear();
+            shared.heartbeat.last_byte.clear();
             let sent = events.send(event).await;
-            shared.heartbeat.heard.set(env.now());
+            shared.heartbeat.last_byte.set(env.now());
             sent.map_err(|_| gone())
         }
     }

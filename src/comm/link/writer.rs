@@ -47,7 +47,7 @@ pub(super) struct Writer {
     /// Buffer for the frame of an envelope, before it is sealed.
     scratch: Vec<u8>,
     batch: Vec<Outgoing>,
-    said: Option<Beat>,
+    last_beat: Option<Beat>,
 }
 
 impl Writer {
@@ -60,7 +60,7 @@ impl Writer {
             written: 0,
             scratch: Vec::new(),
             batch: Vec::new(),
-            said: None,
+            last_beat: None,
         }
     }
 
@@ -79,10 +79,10 @@ impl Writer {
             let taken = shared.state().take(&mut self.batch);
             let now = env.now();
             let due = now >= beat_at;
-            if due || (taken.beat.is_some() && taken.beat != self.said) {
+            if due || (taken.beat.is_some() && taken.beat != self.last_beat) {
                 let beat = taken.beat.unwrap_or(Beat { reaches_store: false });
                 self.seal(&frame::beat(&beat)?)?;
-                self.said = taken.beat;
+                self.last_beat = taken.beat;
             }
             if due {
                 beat_at = now + shared.limits.heartbeat_interval;
@@ -133,10 +133,10 @@ impl Writer {
 
     async fn write(&mut self, env: &Env, heartbeat: &Heartbeat) -> io::Result<()> {
         while self.written < self.sealed.len() {
-            heartbeat.writing.set(env.now());
+            heartbeat.write_progress.set(env.now());
             self.write_some().await?;
         }
-        heartbeat.writing.clear();
+        heartbeat.write_progress.clear();
         self.forget_written();
         Ok(())
     }
@@ -159,9 +159,9 @@ impl Writer {
     }
 
     async fn flush(&mut self, env: &Env, heartbeat: &Heartbeat) -> io::Result<()> {
-        heartbeat.writing.set(env.now());
+        heartbeat.write_progress.set(env.now());
         self.half.flush().await?;
-        heartbeat.writing.clear();
+        heartbeat.write_progress.clear();
         Ok(())
     }
 

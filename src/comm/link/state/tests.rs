@@ -116,8 +116,8 @@ proptest! {
                 Step::GiveUp(which) if !end.calls.is_empty() => {
                     let (id, mut answered) = end.calls.swap_remove(which.index(end.calls.len()));
                     let came = answered.try_recv().is_ok();
-                    let told = end.state.give_up(id);
-                    prop_assert!(!(came && told), "a call that was answered is not cancelled");
+                    let cancels = end.state.give_up(id);
+                    prop_assert!(!(came && cancels), "a call that was answered is not cancelled");
                 }
                 Step::Respond(which) if !end.serves.is_empty() => {
                     let id = end.serves.swap_remove(which.index(end.serves.len()));

@@ -9,20 +9,20 @@ fn violation(end: LinkEnd) -> String {
     }
 }
 
-/// Returns the violation that the link reports after the peer does this; checks that the peer is
-/// told.
-fn breaks(act: impl AsyncFnOnce(&mut Raw)) -> String {
+/// Returns the violation that the link reports after the peer does this; checks that the peer
+/// receives it as a close.
+fn violation_after(act: impl AsyncFnOnce(&mut Raw)) -> String {
     run(async |env| {
         let (link, mut events, mut peer) = raw(&env, small());
         act(&mut peer).await;
-        let told = async move {
+        let closed = async move {
             loop {
-                if let Err(close) = peer.hear().await {
+                if let Err(close) = peer.receive().await {
                     break close;
                 }
             }
         };
-        let (why, close) = tokio::join!(end(&mut events), told);
+        let (why, close) = tokio::join!(end(&mut events), closed);
         assert_eq!(close, Close { reason: CloseReason::Violation, retry_ms: 0 });
         assert!(!link.is_open());
         violation(why)
@@ -31,7 +31,7 @@ fn breaks(act: impl AsyncFnOnce(&mut Raw)) -> String {
 
 #[test]
 fn garbled_record_ends_the_link() {
-    let why = breaks(async |peer| {
+    let why = violation_after(async |peer| {
         let mut record = peer.record(&digest_frame());
         record[HEADER_LEN + 2] ^= 1;
         peer.write(&record).await;
@@ -41,7 +41,7 @@ fn garbled_record_ends_the_link() {
 
 #[test]
 fn replayed_record_ends_the_link() {
-    let why = breaks(async |peer| {
+    let why = violation_after(async |peer| {
         let record = peer.record(&digest_frame());
         peer.write(&record).await;
         peer.write(&record).await;
@@ -51,7 +51,7 @@ fn replayed_record_ends_the_link() {
 
 #[test]
 fn record_over_the_bound_ends_the_link_unread() {
-    let why = breaks(async |peer| {
+    let why = violation_after(async |peer| {
         let mut header = [0; HEADER_LEN];
         header[..4].copy_from_slice(&u32::MAX.to_be_bytes());
         header[4] = 1;
@@ -62,18 +62,18 @@ fn record_over_the_bound_ends_the_link_unread() {
 
 #[test]
 fn unknown_frame_and_unknown_message_end_the_link() {
-    let why = breaks(async |peer| {
+    let why = violation_after(async |peer| {
         let record = peer.record(&[99, 1, 2, 3]);
         peer.write(&record).await;
     });
     assert_eq!(why, "unknown frame kind 99");
-    let why = breaks(async |peer| {
+    let why = violation_after(async |peer| {
         // A direct message with a number that no version uses.
         let record = peer.record(&[4, 250]);
         peer.write(&record).await;
     });
     assert!(why.contains("direct message"), "{why}");
-    let why = breaks(async |peer| {
+    let why = violation_after(async |peer| {
         let record = peer.record(&[]);
         peer.write(&record).await;
     });
@@ -83,28 +83,28 @@ fn unknown_frame_and_unknown_message_end_the_link() {
 #[test]
 fn invalid_call_ids_end_the_link() {
     let ask = |id| Frame::Request { id, deadline_ms: 5, request: echo(1) };
-    let why = breaks(async |peer| {
-        peer.say(&ask(7)).await;
-        peer.say(&ask(7)).await;
+    let why = violation_after(async |peer| {
+        peer.send(&ask(7)).await;
+        peer.send(&ask(7)).await;
     });
     assert_eq!(why, "call 7 after call 7");
-    let why = breaks(async |peer| {
+    let why = violation_after(async |peer| {
         for id in 1..=5 {
-            peer.say(&ask(id)).await;
+            peer.send(&ask(id)).await;
         }
     });
     assert_eq!(why, "more than 4 calls at once");
-    let why = breaks(async |peer| {
-        peer.say(&Frame::Response { id: 1, response: Response::NotServed }).await;
+    let why = violation_after(async |peer| {
+        peer.send(&Frame::Response { id: 1, response: Response::NotServed }).await;
     });
     assert_eq!(why, "a response to call 1, which was never made");
-    let why = breaks(async |peer| peer.say(&Frame::Cancel { id: 1 }).await);
+    let why = violation_after(async |peer| peer.send(&Frame::Cancel { id: 1 }).await);
     assert_eq!(why, "a cancel of call 1, which was never made");
 }
 
 #[test]
 fn malformed_close_ends_the_link() {
-    let why = breaks(async |peer| {
+    let why = violation_after(async |peer| {
         let mut out = Vec::new();
         peer.sealer.seal(RecordKind::Close, &[77], &mut out).expect("short");
         peer.write(&out).await;
@@ -118,18 +118,18 @@ fn late_and_repeated_answers_are_ignored() {
         let (link, mut events, mut peer) = raw(&env, small());
         let answer = |id| Frame::Response { id, response: Response::Echo(vec![id as u8]) };
         let (first, ()) = tokio::join!(link.call(echo(1), SECOND), async {
-            assert!(matches!(peer.hear().await, Ok(Frame::Request { id: 1, .. })));
-            assert_eq!(peer.hear().await, Ok(Frame::Cancel { id: 1 }));
-            peer.say(&answer(1)).await;
+            assert!(matches!(peer.receive().await, Ok(Frame::Request { id: 1, .. })));
+            assert_eq!(peer.receive().await, Ok(Frame::Cancel { id: 1 }));
+            peer.send(&answer(1)).await;
         });
         assert_eq!(first, Err(CallError::TimedOut));
         let (second, ()) = tokio::join!(link.call(echo(2), SECOND), async {
-            assert!(matches!(peer.hear().await, Ok(Frame::Request { id: 2, .. })));
-            peer.say(&answer(2)).await;
-            peer.say(&answer(2)).await;
+            assert!(matches!(peer.receive().await, Ok(Frame::Request { id: 2, .. })));
+            peer.send(&answer(2)).await;
+            peer.send(&answer(2)).await;
         });
         assert_eq!(second, Ok(Response::Echo(vec![2])));
-        peer.say(&Frame::Direct(digest(1))).await;
+        peer.send(&Frame::Direct(digest(1))).await;
         assert!(matches!(next(&mut events).await, Incoming::Direct(_)));
     });
 }
@@ -139,10 +139,10 @@ fn peer_without_a_byte_becomes_silent_in_time() {
     run(async |env| {
         let (_link, mut events, mut peer) = raw(&env, small());
         env.sleep(SECOND).await;
-        peer.say(&Frame::Beat(Beat { reaches_store: true })).await;
-        let heard = env.now();
+        peer.send(&Frame::Beat(Beat { reaches_store: true })).await;
+        let last_byte = env.now();
         assert_eq!(end(&mut events).await, LinkEnd::Silent);
-        assert_eq!(env.now().since(heard), small().silence());
+        assert_eq!(env.now().since(last_byte), small().silence());
     });
 }
 
@@ -169,7 +169,7 @@ fn slow_long_record_is_not_silence_but_an_endless_one_is_broken() {
             end = end(&mut events) => {
                 assert_eq!(end, LinkEnd::Broken("a record was never finished".to_owned()));
             }
-            () = trickle => panic!("nobody minded"),
+            () = trickle => panic!("the link did not end"),
         }
     });
 }
@@ -202,7 +202,7 @@ fn peer_that_never_reads_ends_the_link() {
         let talks = async {
             loop {
                 // The peer sends all the time but never reads.
-                peer.say(&Frame::Beat(Beat { reaches_store: true })).await;
+                peer.send(&Frame::Beat(Beat { reaches_store: true })).await;
                 env.sleep(SECOND / 4).await;
             }
         };
@@ -236,7 +236,7 @@ fn link_ends_when_its_node_is_gone() {
     run(async |env| {
         let (_link, events, mut peer) = raw(&env, small());
         drop(events);
-        peer.say(&Frame::Direct(digest(1))).await;
+        peer.send(&Frame::Direct(digest(1))).await;
         let mut rest = Vec::new();
         peer.stream.read_to_end(&mut rest).await.expect("an end");
     });

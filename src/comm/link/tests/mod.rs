@@ -75,7 +75,7 @@ async fn end(events: &mut Events) -> LinkEnd {
 }
 
 /// Returns the next request and its responder.
-async fn asked(events: &mut Events) -> (Request, Responder) {
+async fn next_request(events: &mut Events) -> (Request, Responder) {
     match next(events).await {
         Incoming::Request { request, reply } => (request, reply),
         other => panic!("want a request, got {other:?}"),
@@ -108,13 +108,13 @@ impl Raw {
         self.stream.write_all(bytes).await.expect("the link reads");
     }
 
-    async fn say(&mut self, frame: &Frame) {
+    async fn send(&mut self, frame: &Frame) {
         let record = self.record(&frame.encode().expect("below the bound"));
         self.write(&record).await;
     }
 
     /// Returns the next frame that is not a heartbeat, or the close.
-    async fn hear(&mut self) -> Result<Frame, Close> {
+    async fn receive(&mut self) -> Result<Frame, Close> {
         loop {
             let mut header = [0; HEADER_LEN];
             self.stream.read_exact(&mut header).await.expect("not ended");

@@ -10,8 +10,8 @@ fn call_is_answered_and_answers_may_come_in_any_order() {
         let ((near, _near), (_far, mut far_events)) = pair(&env, &small());
         let calls = async { tokio::join!(near.call(echo(1), SECOND), near.call(echo(2), SECOND)) };
         let answers = async {
-            let (first, first_reply) = asked(&mut far_events).await;
-            let (second, second_reply) = asked(&mut far_events).await;
+            let (first, first_reply) = next_request(&mut far_events).await;
+            let (second, second_reply) = next_request(&mut far_events).await;
             assert_eq!((first, second), (echo(1), echo(2)));
             assert_eq!(second_reply.send(&Response::Echo(vec![2])), Ok(()));
             assert_eq!(first_reply.send(&Response::Echo(vec![1])), Ok(()));
@@ -26,7 +26,8 @@ fn unanswered_call_times_out_and_is_cancelled_and_a_late_answer_is_ignored() {
     run(async |env| {
         let ((near, _near), (_far, mut far_events)) = pair(&env, &small());
         let before = env.now();
-        let (answer, (_, reply)) = tokio::join!(near.call(echo(1), SECOND), asked(&mut far_events));
+        let (answer, (_, reply)) =
+            tokio::join!(near.call(echo(1), SECOND), next_request(&mut far_events));
         assert_eq!(answer, Err(CallError::TimedOut));
         assert_eq!(env.now().since(before), SECOND);
         assert_eq!(reply.deadline(), before + SECOND);
@@ -35,7 +36,7 @@ fn unanswered_call_times_out_and_is_cancelled_and_a_late_answer_is_ignored() {
         assert_eq!(reply.send(&Response::NotServed), Err(SendError::Unwanted));
         // The link still works.
         let (answer, ()) = tokio::join!(near.call(echo(2), SECOND), async {
-            let (_, reply) = asked(&mut far_events).await;
+            let (_, reply) = next_request(&mut far_events).await;
             assert_eq!(reply.send(&Response::Echo(vec![2])), Ok(()));
         });
         assert_eq!(answer, Ok(Response::Echo(vec![2])));
@@ -51,7 +52,7 @@ fn calls_beyond_the_bound_are_refused_at_once_and_room_comes_back() {
         let (answers, replies) = tokio::join!(all, async {
             let mut replies = Vec::new();
             for _ in 0..4 {
-                replies.push(asked(&mut far_events).await.1);
+                replies.push(next_request(&mut far_events).await.1);
             }
             replies
         });
@@ -59,7 +60,8 @@ fn calls_beyond_the_bound_are_refused_at_once_and_room_comes_back() {
         assert_eq!((full, answers[4].clone()), (1, Err(CallError::Full)));
         assert!(CallError::Full.nothing_was_done());
         // All timed out: both sides count no call under way, even without an answer.
-        let again = async { tokio::join!(near.call(echo(9), SECOND), asked(&mut far_events)) };
+        let again =
+            async { tokio::join!(near.call(echo(9), SECOND), next_request(&mut far_events)) };
         let (_, (request, _)) = again.await;
         assert_eq!(request, echo(9));
         drop(replies);
@@ -191,7 +193,7 @@ fn sent_call_is_lost_with_its_link_and_an_unsent_one_was_not_made() {
     run(async |env| {
         let ((near, _near), (far, mut far_events)) = pair(&env, &small());
         let (answer, ()) = tokio::join!(near.call(echo(1), SECOND), async {
-            let (_, reply) = asked(&mut far_events).await;
+            let (_, reply) = next_request(&mut far_events).await;
             far.close(BYE);
             assert_eq!(reply.send(&Response::NotServed), Err(SendError::Closed));
         });
