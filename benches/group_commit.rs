@@ -143,6 +143,7 @@ async fn row(env: &Env, boards: usize, batch: usize) {
 
 fn main() {
     let runtime = Runtime::new().expect("a runtime");
+    let _entered = runtime.enter();
     let env = Env::new(RealWorld::temporary().expect("a folder"));
     println!("boards  batch  grouped posts/s  ungrouped posts/s  ratio");
     for boards in BOARDS {
