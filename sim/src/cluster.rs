@@ -19,7 +19,7 @@ use chatchat::{
         rows::{JoinToken, StoreError},
     },
     programs::{MasterParams, WorkerParams, run_master, run_worker},
-    store::{Op, Reply, Store, sqlite::NewCluster},
+    store::{Op, OpReply, Store, sqlite::NewCluster},
 };
 use chatchat_scenarios::{
     cluster as shape,
@@ -275,7 +275,7 @@ impl Cluster {
         loop {
             let op = Op::Writes { after: grants.read_to, limit: 512 };
             let now_ms = self.world.wall(self.host(Place::Store)).ms;
-            let Ok(Reply::Writes(rows)) = self.store.apply(&op, now_ms) else { return None };
+            let Ok(OpReply::Writes(rows)) = self.store.apply(&op, now_ms) else { return None };
             let Some(last) = rows.last() else { break };
             grants.read_to = last.number;
             for row in rows.into_iter().filter(|row| row.kind == "grant") {

@@ -35,7 +35,7 @@ use crate::{
 /// Implementation of the store: carries operations out.
 pub trait Backend: Send + Sync + 'static {
     /// Carries out one operation. Dropping the future leaves the outcome of a write unknown.
-    fn call(&self, op: Op) -> BoxFuture<'_, Result<Reply, StoreError>>;
+    fn call(&self, op: Op) -> BoxFuture<'_, Result<OpReply, StoreError>>;
 }
 
 /// Cheap handle on the shared store.
@@ -49,7 +49,7 @@ impl fmt::Debug for Store {
 }
 
 /// Error for a reply that is not the operation's: a fault of the backend.
-fn other_answer(got: &Reply) -> StoreError {
+fn other_answer(got: &OpReply) -> StoreError {
     let text = format!("{got:?}");
     let kind = text.split(['(', ' ', '{']).next().unwrap_or_default();
     StoreError::Broken { why: format!("unexpected answer {kind}") }
@@ -74,35 +74,35 @@ impl Store {
     }
 
     /// Carries out an operation as data.
-    pub async fn call(&self, op: Op) -> Result<Reply, StoreError> {
+    pub async fn call(&self, op: Op) -> Result<OpReply, StoreError> {
         self.0.call(op).await
     }
 
     /// Returns the identity of the cluster.
     pub async fn cluster(&self) -> Result<ClusterRow, StoreError> {
-        ask!(self, Op::Cluster, Reply::Cluster(row) => row)
+        ask!(self, Op::Cluster, OpReply::Cluster(row) => row)
     }
 
     /// Registers a new incarnation of a master and returns its number. [`StoreError::InUse`] while
     /// the same identity is alive at another address.
     pub async fn register_master(&self, row: MasterRow) -> Result<Incarnation, StoreError> {
-        ask!(self, Op::RegisterMaster(row), Reply::Registered(incarnation) => incarnation)
+        ask!(self, Op::RegisterMaster(row), OpReply::Registered(incarnation) => incarnation)
     }
 
     /// Marks an incarnation of a master as alive. [`StoreError::Stale`] when a newer one is
     /// registered.
     pub async fn touch_master(&self, holder: Holder, draining: bool) -> Result<(), StoreError> {
-        ask!(self, Op::TouchMaster { holder, draining }, Reply::Done => ())
+        ask!(self, Op::TouchMaster { holder, draining }, OpReply::Done => ())
     }
 
     /// Takes a master off the list.
     pub async fn leave_master(&self, holder: Holder) -> Result<(), StoreError> {
-        ask!(self, Op::LeaveMaster(holder), Reply::Done => ())
+        ask!(self, Op::LeaveMaster(holder), OpReply::Done => ())
     }
 
     /// Lists all masters in the order of their ids.
     pub async fn masters(&self) -> Result<Vec<MasterRow>, StoreError> {
-        ask!(self, Op::Masters, Reply::Masters(rows) => rows)
+        ask!(self, Op::Masters, OpReply::Masters(rows) => rows)
     }
 
     /// Acquires a lease, or names its holder.
@@ -112,7 +112,7 @@ impl Store {
         holder: Holder,
         ttl_ms: u64,
     ) -> Result<Lease, StoreError> {
-        ask!(self, Op::AcquireLease { resource, holder, ttl_ms }, Reply::Lease(lease) => lease)
+        ask!(self, Op::AcquireLease { resource, holder, ttl_ms }, OpReply::Lease(lease) => lease)
     }
 
     /// Renews leases; one result per lease, in order.
@@ -122,7 +122,7 @@ impl Store {
         leases: Vec<(Resource, u64)>,
         ttl_ms: u64,
     ) -> Result<Vec<(Resource, Renewed)>, StoreError> {
-        ask!(self, Op::RenewLeases { holder, leases, ttl_ms }, Reply::Renewed(rows) => rows)
+        ask!(self, Op::RenewLeases { holder, leases, ttl_ms }, OpReply::Renewed(rows) => rows)
     }
 
     /// Releases a lease.
@@ -132,12 +132,12 @@ impl Store {
         holder: Holder,
         lease: u64,
     ) -> Result<(), StoreError> {
-        ask!(self, Op::ReleaseLease { resource, holder, lease }, Reply::Done => ())
+        ask!(self, Op::ReleaseLease { resource, holder, lease }, OpReply::Done => ())
     }
 
     /// Records a wish for a lease whose holder cannot be reached.
     pub async fn wish(&self, resource: Resource, wisher: Holder) -> Result<(), StoreError> {
-        ask!(self, Op::Wish { resource, wisher }, Reply::Done => ())
+        ask!(self, Op::Wish { resource, wisher }, OpReply::Done => ())
     }
 
     /// Writes a batch of users' tasks; one result per task, in order. [`StoreError::Fenced`];
@@ -150,7 +150,7 @@ impl Store {
     ) -> Result<Vec<TaskResult>, StoreError> {
         let want = tasks.len();
         let results =
-            ask!(self, Op::Write { permission, tasks }, Reply::Written(results) => results)?;
+            ask!(self, Op::Write { permission, tasks }, OpReply::Written(results) => results)?;
         if results.len() == want {
             Ok(results)
         } else {
@@ -160,7 +160,7 @@ impl Store {
 
     /// Finds a post by its id.
     pub async fn find_post(&self, user: UserId, id: PostId) -> Result<Found, StoreError> {
-        ask!(self, Op::FindPost { user, id }, Reply::Found(found) => found)
+        ask!(self, Op::FindPost { user, id }, OpReply::Found(found) => found)
     }
 
     /// Reads posts of a board. [`StoreError::Unknown`] board.
@@ -170,22 +170,22 @@ impl Store {
         range: Range,
         limit: u32,
     ) -> Result<Page, StoreError> {
-        ask!(self, Op::Read { board, range, limit }, Reply::Page(page) => page)
+        ask!(self, Op::Read { board, range, limit }, OpReply::Page(page) => page)
     }
 
     /// Lists the last place of every board.
     pub async fn boards(&self) -> Result<Boards, StoreError> {
-        ask!(self, Op::Boards, Reply::Boards(boards) => boards)
+        ask!(self, Op::Boards, OpReply::Boards(boards) => boards)
     }
 
     /// Finds an open session.
     pub async fn find_session(&self, key: SessionKey) -> Result<Option<SessionRow>, StoreError> {
-        ask!(self, Op::FindSession(key), Reply::Session(row) => row)
+        ask!(self, Op::FindSession(key), OpReply::Session(row) => row)
     }
 
     /// Lists sessions closed since a mark, and the next mark; after a full page there may be more.
     pub async fn closed_since(&self, mark: u64) -> Result<(Vec<SessionKey>, u64), StoreError> {
-        ask!(self, Op::ClosedSince(mark), Reply::Closed { keys, mark } => (keys, mark))
+        ask!(self, Op::ClosedSince(mark), OpReply::Closed { keys, mark } => (keys, mark))
     }
 
     /// Marks sessions as active; returns the store's time, ms.
@@ -194,7 +194,7 @@ impl Store {
         master: NodeId,
         keys: Vec<SessionKey>,
     ) -> Result<u64, StoreError> {
-        ask!(self, Op::TouchSessions { master, keys }, Reply::Touched { now_ms } => now_ms)
+        ask!(self, Op::TouchSessions { master, keys }, OpReply::Touched { now_ms } => now_ms)
     }
 
     /// Takes a session off the active list.
@@ -204,42 +204,42 @@ impl Store {
         key: SessionKey,
         seen_ms: u64,
     ) -> Result<(), StoreError> {
-        ask!(self, Op::LeaveSession { master, key, seen_ms }, Reply::Done => ())
+        ask!(self, Op::LeaveSession { master, key, seen_ms }, OpReply::Done => ())
     }
 
     /// Lists the active users.
     pub async fn active_users(&self) -> Result<Active, StoreError> {
-        ask!(self, Op::ActiveUsers, Reply::Active(active) => active)
+        ask!(self, Op::ActiveUsers, OpReply::Active(active) => active)
     }
 
     /// Keeps a dead letter.
     pub async fn put_dead_letter(&self, letter: DeadLetter) -> Result<(), StoreError> {
-        ask!(self, Op::PutDeadLetter(letter), Reply::Done => ())
+        ask!(self, Op::PutDeadLetter(letter), OpReply::Done => ())
     }
 
     /// Lists the latest dead letters, newest first.
     pub async fn dead_letters(&self, limit: u32) -> Result<Vec<DeadLetter>, StoreError> {
-        ask!(self, Op::DeadLetters(limit), Reply::DeadLetters(rows) => rows)
+        ask!(self, Op::DeadLetters(limit), OpReply::DeadLetters(rows) => rows)
     }
 
     /// Removes a dead letter.
     pub async fn drop_dead_letter(&self, number: u64) -> Result<(), StoreError> {
-        ask!(self, Op::DropDeadLetter(number), Reply::Done => ())
+        ask!(self, Op::DropDeadLetter(number), OpReply::Done => ())
     }
 
     /// Keeps a join token.
     pub async fn put_join_token(&self, token: JoinToken) -> Result<(), StoreError> {
-        ask!(self, Op::PutJoinToken(token), Reply::Done => ())
+        ask!(self, Op::PutJoinToken(token), OpReply::Done => ())
     }
 
     /// Revokes a join token.
     pub async fn revoke_join_token(&self, id: [u8; 8]) -> Result<(), StoreError> {
-        ask!(self, Op::RevokeJoinToken(id), Reply::Done => ())
+        ask!(self, Op::RevokeJoinToken(id), OpReply::Done => ())
     }
 
     /// Returns the admission lists.
     pub async fn admission(&self) -> Result<Admission, StoreError> {
-        ask!(self, Op::Admission, Reply::Admission(lists) => lists)
+        ask!(self, Op::Admission, OpReply::Admission(lists) => lists)
     }
 
     /// Enrols a node. [`StoreError::Refused`] for a wrong, spent, ended or denied one.
@@ -249,16 +249,16 @@ impl Store {
         bearer_sha256: [u8; 32],
         node: Enrolled,
     ) -> Result<Enrolled, StoreError> {
-        ask!(self, Op::Enrol { token, bearer_sha256, node }, Reply::Enrolled(row) => row)
+        ask!(self, Op::Enrol { token, bearer_sha256, node }, OpReply::Enrolled(row) => row)
     }
 
     /// Denies a node for good, with the token that enrolled it.
     pub async fn deny(&self, node: NodeId) -> Result<(), StoreError> {
-        ask!(self, Op::Deny(node), Reply::Done => ())
+        ask!(self, Op::Deny(node), OpReply::Done => ())
     }
 
     /// Lists accepted batches and granted leases, in the order of commits.
     pub async fn writes(&self, after: u64, limit: u32) -> Result<Vec<WriteRow>, StoreError> {
-        ask!(self, Op::Writes { after, limit }, Reply::Writes(rows) => rows)
+        ask!(self, Op::Writes { after, limit }, OpReply::Writes(rows) => rows)
     }
 }

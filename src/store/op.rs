@@ -217,11 +217,11 @@ impl Op {
     }
 }
 
-/// Reply to an operation. The method of [`Store`](super::Store) for an [`Op`] says which one it
+/// OpReply to an operation. The method of [`Store`](super::Store) for an [`Op`] says which one it
 /// gets.
 #[expect(missing_docs, reason = "each variant is the return type of the method of its name")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reply {
+pub enum OpReply {
     Done,
     Cluster(ClusterRow),
     Registered(Incarnation),

@@ -10,7 +10,7 @@ use chatchat::{
     env::{BoxFuture, BoxStream, Env},
     model::{event::FaultPoint, outcome::TaskResult, rows::StoreError},
     store::{
-        Backend, Op, Reply, Store,
+        Backend, Op, OpReply, Store,
         sqlite::{NewCluster, SqliteCore},
     },
 };
@@ -38,7 +38,7 @@ impl StoreHost {
     ///
     /// # Errors
     /// As [`SqliteCore::apply`].
-    pub fn apply(&self, op: &Op, now_ms: u64) -> Result<Reply, StoreError> {
+    pub fn apply(&self, op: &Op, now_ms: u64) -> Result<OpReply, StoreError> {
         // An operation that panicked was rolled back: the core is whole.
         self.core.lock().unwrap_or_else(PoisonError::into_inner).apply(op, now_ms)
     }
@@ -74,7 +74,7 @@ impl StoreHost {
                 env.sleep(Duration::from_micros(us)).await;
                 self.apply(&op, env.wall().ms)
             };
-            if let Ok(Reply::Written(results)) = &answer
+            if let Ok(OpReply::Written(results)) = &answer
                 && results.iter().any(|result| matches!(result, TaskResult::Committed { .. }))
             {
                 env.fault_point(FaultPoint::AppendCommitted.name());
@@ -86,7 +86,7 @@ impl StoreHost {
                 Ok(frame) => frame,
                 Err(why) => {
                     let broken = StoreError::Broken { why: format!("the answer: {why}") };
-                    frames::frame(number, &Err::<Reply, _>(broken))?
+                    frames::frame(number, &Err::<OpReply, _>(broken))?
                 }
             };
             frames::write(&mut stream, &frame).await?;
@@ -100,7 +100,7 @@ struct Direct<F> {
 }
 
 impl<F: Fn() -> u64 + Send + Sync + 'static> Backend for Direct<F> {
-    fn call(&self, op: Op) -> BoxFuture<'_, Result<Reply, StoreError>> {
+    fn call(&self, op: Op) -> BoxFuture<'_, Result<OpReply, StoreError>> {
         Box::pin(async move { self.host.apply(&op, (self.now_ms)()) })
     }
 }

@@ -16,7 +16,7 @@ use std::{
 use chatchat::{
     env::{BoxFuture, BoxStream, Env, Task, TimedOut},
     model::rows::StoreError,
-    store::{Backend, Op, Reply, Store},
+    store::{Backend, Op, OpReply, Store},
 };
 use tokio::{
     io::{ReadHalf, WriteHalf},
@@ -25,7 +25,7 @@ use tokio::{
 
 use super::frames;
 
-type Answer = Result<Reply, StoreError>;
+type Answer = Result<OpReply, StoreError>;
 /// Calls under way by number; `None` once the connection has ended.
 type Calls = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<Answer>>>>>;
 

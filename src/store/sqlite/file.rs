@@ -33,7 +33,7 @@ use super::{
 use crate::{
     env::{BoxFuture, Env},
     model::{ids::StoreEpoch, message::Task, rows::StoreError},
-    store::{Backend, Op, Reply, Store},
+    store::{Backend, Op, OpReply, Store},
 };
 
 /// Maximum number of operations that wait to be written, and of those that wait to be read.
@@ -48,7 +48,7 @@ const GROUP_BATCHES_MAX: usize = 64;
 /// Bytes of tasks in one transaction, give or take one batch.
 const GROUP_BYTES_MAX: usize = 1024 * 1024;
 
-type Answer = Result<Reply, StoreError>;
+type Answer = Result<OpReply, StoreError>;
 
 /// Operation on its way to a thread.
 struct Job {
@@ -232,7 +232,7 @@ impl Writing {
             .collect();
         debug_assert_eq!(batches.len(), group.len(), "a group is of batches only");
         let answers = core.write_group(&batches, now_ms);
-        answers.into_iter().map(|answer| answer.map(Reply::Written)).collect()
+        answers.into_iter().map(|answer| answer.map(OpReply::Written)).collect()
     }
 
     /// Acts on the connection under the write lock; opens both if they are not open.

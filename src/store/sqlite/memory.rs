@@ -6,7 +6,7 @@ use super::{NewCluster, SqliteCore};
 use crate::{
     env::BoxFuture,
     model::rows::StoreError,
-    store::{Backend, Op, Reply, Store},
+    store::{Backend, Op, OpReply, Store},
 };
 
 /// Backend that carries out one operation at a time, at the time that `now_ms` returns.
@@ -16,7 +16,7 @@ struct MemoryStore<F> {
 }
 
 impl<F: Fn() -> u64 + Send + Sync + 'static> Backend for MemoryStore<F> {
-    fn call(&self, op: Op) -> BoxFuture<'_, Result<Reply, StoreError>> {
+    fn call(&self, op: Op) -> BoxFuture<'_, Result<OpReply, StoreError>> {
         Box::pin(async move {
             // An operation that panicked was rolled back: the core is whole.
             let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);

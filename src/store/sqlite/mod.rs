@@ -33,7 +33,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, pa
 
 use self::sql::{Columns, int};
 pub use self::{file::open, schema::NewCluster, write_lock::holder_of_lock};
-use super::{ClusterRow, Op, Reply, StoreError};
+use super::{ClusterRow, Op, OpReply, StoreError};
 use crate::model::{ids::StoreEpoch, message::Task, outcome::TaskResult, rows::Permission};
 
 /// Capacity of the statement cache: above the number of statements, so that each is compiled once
@@ -99,8 +99,10 @@ impl SqliteCore {
         let db = connect(path, OpenFlags::empty(), busy)?;
         db.pragma_update(None, "query_only", true)?;
         match schema::recognise(&db)? {
-            schema::Kind::Store => Ok(Self { db }),
-            schema::Kind::Empty => Err(StoreError::Away { why: "it is not made yet".to_owned() }),
+            schema::FileState::Store => Ok(Self { db }),
+            schema::FileState::Empty => {
+                Err(StoreError::Away { why: "it is not made yet".to_owned() })
+            }
         }
     }
 
@@ -109,7 +111,7 @@ impl SqliteCore {
     /// # Errors
     /// As [`Op`] and the methods of [`super::Store`] say. Nothing was written, except that after
     /// [`StoreError::Away`] from the commit itself the operation may have been.
-    pub fn apply(&mut self, op: &Op, now_ms: u64) -> Result<Reply, StoreError> {
+    pub fn apply(&mut self, op: &Op, now_ms: u64) -> Result<OpReply, StoreError> {
         let behavior = if op.is_write() {
             TransactionBehavior::Immediate
         } else {
@@ -179,55 +181,55 @@ struct Tx<'a> {
 }
 
 impl Tx<'_> {
-    fn carry_out(&self, op: &Op) -> Result<Reply, StoreError> {
+    fn carry_out(&self, op: &Op) -> Result<OpReply, StoreError> {
         Ok(match op {
-            Op::Cluster => Reply::Cluster(self.cluster()?),
-            Op::RegisterMaster(row) => Reply::Registered(self.register_master(row)?),
+            Op::Cluster => OpReply::Cluster(self.cluster()?),
+            Op::RegisterMaster(row) => OpReply::Registered(self.register_master(row)?),
             Op::TouchMaster { holder, draining } => {
                 self.touch_master(*holder, *draining)?;
                 self.keep_up()?;
-                Reply::Done
+                OpReply::Done
             }
             Op::LeaveMaster(holder) => done(self.leave_master(*holder))?,
-            Op::Masters => Reply::Masters(self.masters()?),
+            Op::Masters => OpReply::Masters(self.masters()?),
             Op::AcquireLease { resource, holder, ttl_ms } => {
-                Reply::Lease(self.acquire_lease(resource, *holder, *ttl_ms)?)
+                OpReply::Lease(self.acquire_lease(resource, *holder, *ttl_ms)?)
             }
             Op::RenewLeases { holder, leases, ttl_ms } => {
-                Reply::Renewed(self.renew_leases(*holder, leases, *ttl_ms)?)
+                OpReply::Renewed(self.renew_leases(*holder, leases, *ttl_ms)?)
             }
             Op::ReleaseLease { resource, holder, lease } => {
                 done(self.release_lease(resource, *holder, *lease))?
             }
             Op::Wish { resource, wisher } => done(self.wish(resource, *wisher))?,
-            Op::Write { permission, tasks } => Reply::Written(self.write(permission, tasks)?),
-            Op::FindPost { user, id } => Reply::Found(self.find_post(*user, *id)?),
-            Op::Read { board, range, limit } => Reply::Page(self.read(board, *range, *limit)?),
-            Op::Boards => Reply::Boards(self.boards()?),
-            Op::FindSession(key) => Reply::Session(self.find_session(*key)?),
+            Op::Write { permission, tasks } => OpReply::Written(self.write(permission, tasks)?),
+            Op::FindPost { user, id } => OpReply::Found(self.find_post(*user, *id)?),
+            Op::Read { board, range, limit } => OpReply::Page(self.read(board, *range, *limit)?),
+            Op::Boards => OpReply::Boards(self.boards()?),
+            Op::FindSession(key) => OpReply::Session(self.find_session(*key)?),
             Op::ClosedSince(mark) => {
                 let (keys, mark) = self.closed_since(*mark)?;
-                Reply::Closed { keys, mark }
+                OpReply::Closed { keys, mark }
             }
             Op::TouchSessions { master, keys } => {
                 self.touch_sessions(*master, keys)?;
-                Reply::Touched { now_ms: self.now_ms }
+                OpReply::Touched { now_ms: self.now_ms }
             }
             Op::LeaveSession { master, key, seen_ms } => {
                 done(self.leave_session(*master, *key, *seen_ms))?
             }
-            Op::ActiveUsers => Reply::Active(self.active_users()?),
+            Op::ActiveUsers => OpReply::Active(self.active_users()?),
             Op::PutDeadLetter(letter) => done(self.put_dead_letter(letter))?,
-            Op::DeadLetters(limit) => Reply::DeadLetters(self.dead_letters(*limit)?),
+            Op::DeadLetters(limit) => OpReply::DeadLetters(self.dead_letters(*limit)?),
             Op::DropDeadLetter(number) => done(self.drop_dead_letter(*number))?,
             Op::PutJoinToken(token) => done(self.put_join_token(token))?,
             Op::RevokeJoinToken(id) => done(self.revoke_join_token(id))?,
-            Op::Admission => Reply::Admission(self.admission()?),
+            Op::Admission => OpReply::Admission(self.admission()?),
             Op::Enrol { token, bearer_sha256, node } => {
-                Reply::Enrolled(self.enrol(token, bearer_sha256, node)?)
+                OpReply::Enrolled(self.enrol(token, bearer_sha256, node)?)
             }
             Op::Deny(node) => done(self.deny(*node))?,
-            Op::Writes { after, limit } => Reply::Writes(self.writes(*after, *limit)?),
+            Op::Writes { after, limit } => OpReply::Writes(self.writes(*after, *limit)?),
         })
     }
 
@@ -268,8 +270,8 @@ impl Tx<'_> {
     }
 }
 
-fn done(result: Result<(), StoreError>) -> Result<Reply, StoreError> {
-    result.map(|()| Reply::Done)
+fn done(result: Result<(), StoreError>) -> Result<OpReply, StoreError> {
+    result.map(|()| OpReply::Done)
 }
 
 fn refused(why: impl Into<String>) -> StoreError {

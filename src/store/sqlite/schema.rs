@@ -200,7 +200,7 @@ pub struct NewCluster {
 }
 
 /// State of a database file before anything in it was changed.
-pub(super) enum Kind {
+pub(super) enum FileState {
     /// The file has no tables.
     Empty,
     /// The file is a store that this release may use.
@@ -211,12 +211,12 @@ pub(super) enum Kind {
 ///
 /// # Errors
 /// [`StoreError::Refused`] for a database of another program or of a release too new.
-pub(super) fn recognise(db: &Connection) -> Result<Kind, StoreError> {
+pub(super) fn recognise(db: &Connection) -> Result<FileState, StoreError> {
     let number =
         |name| -> rusqlite::Result<u32> { db.pragma_query_value(None, name, |row| row.get(0)) };
     let tables: u32 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.small(0))?;
     if tables == 0 {
-        return Ok(Kind::Empty);
+        return Ok(FileState::Empty);
     }
     if number("application_id")? != APPLICATION_ID || number("user_version")? == 0 {
         return Err(refused("the file is another program's database"));
@@ -227,7 +227,7 @@ pub(super) fn recognise(db: &Connection) -> Result<Kind, StoreError> {
         Some(min) if min > STEPS => Err(StoreError::Refused {
             why: format!("the store wants a release that knows step {min}; this one knows {STEPS}"),
         }),
-        Some(_) => Ok(Kind::Store),
+        Some(_) => Ok(FileState::Store),
     }
 }
 
@@ -236,12 +236,12 @@ pub(super) fn recognise(db: &Connection) -> Result<Kind, StoreError> {
 /// # Errors
 /// As [`recognise`]; [`StoreError::Away`] while another process holds the file.
 pub(super) fn prepare(db: &mut Connection, new: &NewCluster) -> Result<(), StoreError> {
-    if let Kind::Store = recognise(db)? {
+    if let FileState::Store = recognise(db)? {
         return Ok(());
     }
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have made them since.
-    if let Kind::Empty = recognise(&tx)? {
+    if let FileState::Empty = recognise(&tx)? {
         create(&tx, new)?;
     }
     Ok(tx.commit()?)

@@ -44,7 +44,7 @@ use crate::{
     },
     node::worker::{WorkerError, WorkerParams, run},
     store::{
-        Backend, Op, Reply, Store,
+        Backend, Op, OpReply, Store,
         sqlite::{NewCluster, memory},
     },
 };
@@ -61,7 +61,7 @@ pub(super) struct Held {
 }
 
 impl Backend for Arc<Held> {
-    fn call(&self, op: Op) -> BoxFuture<'_, Result<Reply, StoreError>> {
+    fn call(&self, op: Op) -> BoxFuture<'_, Result<OpReply, StoreError>> {
         Box::pin(async move {
             if self.away.load(Ordering::SeqCst) {
                 return Err(StoreError::Away { why: "unplugged".to_owned() });

@@ -393,7 +393,7 @@ async fn crash_keeps_a_whole_group_or_nothing_of_it() {
         std::fs::write(beside(&copy, "-wal"), &log[..*end]).expect("written");
         let new = NewCluster { cluster: [0; 16], epoch: StoreEpoch(1), now_ms: 1 };
         let mut core = SqliteCore::open_file(&copy, &new, TIMEOUT).expect("a store");
-        let Ok(Reply::Boards(found)) = core.apply(&Op::Boards, 1) else { panic!("no boards") };
+        let Ok(OpReply::Boards(found)) = core.apply(&Op::Boards, 1) else { panic!("no boards") };
         let whole = u64::from(Some(end) == ends.last());
         for board in &boards {
             assert_eq!(found.last(&board.name()), Some(Seq(whole)), "cut at {end}");

@@ -54,7 +54,7 @@ impl Desk {
         desk
     }
 
-    fn apply(&mut self, op: &Op) -> Reply {
+    fn apply(&mut self, op: &Op) -> OpReply {
         self.core.apply(op, self.now_ms).unwrap_or_else(|error| panic!("{}: {error}", op.name()))
     }
 
@@ -69,7 +69,7 @@ impl Desk {
 
     fn lease(&mut self, resource: Resource) -> Token {
         match self.apply(&Op::AcquireLease { resource, holder: LIFE, ttl_ms: 3000 }) {
-            Reply::Lease(Lease::Granted { epoch, lease, n }) => Token { epoch, lease, n },
+            OpReply::Lease(Lease::Granted { epoch, lease, n }) => Token { epoch, lease, n },
             other => panic!("not granted: {other:?}"),
         }
     }
@@ -86,7 +86,7 @@ impl Desk {
     }
 
     fn is_open(&mut self, key: SessionKey) -> bool {
-        self.apply(&Op::FindSession(key)) != Reply::Session(None)
+        self.apply(&Op::FindSession(key)) != OpReply::Session(None)
     }
 }
 
@@ -129,7 +129,7 @@ fn session_idle_for_thirty_days_is_swept_but_not_on_the_day_of_a_clock_jump() {
     desk.touch_for(2 * 60 * 60 * 1000, 4000);
     assert!(!desk.is_open(key));
     let closed = desk.apply(&Op::ClosedSince(0));
-    assert_eq!(closed, Reply::Closed { keys: vec![key], mark: 1 }, "copies of it must go, too");
+    assert_eq!(closed, OpReply::Closed { keys: vec![key], mark: 1 }, "copies of it must go, too");
 }
 
 #[test]
@@ -167,10 +167,10 @@ fn forgotten_resource_is_leased_again_above_its_old_tokens() {
 fn master_silent_for_a_day_is_taken_off_the_list() {
     let mut desk = Desk::new();
     let other = NodeId([2; 16]);
-    let Reply::Masters(rows) = desk.apply(&Op::Masters) else { panic!("no list") };
+    let OpReply::Masters(rows) = desk.apply(&Op::Masters) else { panic!("no list") };
     desk.apply(&Op::RegisterMaster(MasterRow { node: other, ..rows[0].clone() }));
     desk.touch_for(DAY_MS + 2 * 60 * 60 * 1000, 4000);
-    let Reply::Masters(rows) = desk.apply(&Op::Masters) else { panic!("no list") };
+    let OpReply::Masters(rows) = desk.apply(&Op::Masters) else { panic!("no list") };
     assert_eq!(rows.iter().map(|row| row.node).collect::<Vec<_>>(), [MASTER]);
 }
 
@@ -194,7 +194,7 @@ fn file_is_durable_and_reads_do_not_wait() {
     }
     writer.db.execute_batch("BEGIN IMMEDIATE; DELETE FROM boards").expect("begun");
     let boards = reader.apply(&Op::Boards, START_MS);
-    assert!(matches!(boards, Ok(Reply::Boards(boards)) if boards.boards.len() == 1));
+    assert!(matches!(boards, Ok(OpReply::Boards(boards)) if boards.boards.len() == 1));
     let wrote = reader.apply(&Op::DropDeadLetter(1), START_MS);
     assert!(wrote.is_err(), "a reading connection does not write: {wrote:?}");
 }
@@ -208,7 +208,7 @@ fn store_is_created_once() {
         let new = NewCluster { epoch: StoreEpoch(epoch), ..NEW };
         let mut core = SqliteCore::open_file(&path, &new, busy).expect("opened");
         let want = ClusterRow { cluster: [7; 16], epoch: StoreEpoch(3), now_ms: 5 };
-        assert_eq!(core.apply(&Op::Cluster, 5), Ok(Reply::Cluster(want)));
+        assert_eq!(core.apply(&Op::Cluster, 5), Ok(OpReply::Cluster(want)));
     }
 }
 
@@ -252,7 +252,7 @@ fn full_or_read_only_disk_is_away() {
         let resource = Resource::Board(BoardName::lobby());
         Op::PutDeadLetter(DeadLetter { number: 0, resource, post: None, why, at_ms: 0 })
     };
-    let is_away = |answer: &Result<Reply, StoreError>| {
+    let is_away = |answer: &Result<OpReply, StoreError>| {
         matches!(answer, Err(StoreError::Away { .. })) || panic!("{answer:?}")
     };
     let pages: u32 =
@@ -265,7 +265,7 @@ fn full_or_read_only_disk_is_away() {
     let full = (0..100).map(|n| core.apply(&letter(n), START_MS)).find(Result::is_err);
     assert!(full.is_some_and(|full| is_away(&full)));
     limit(&core, u32::MAX - 1);
-    assert_eq!(core.apply(&letter(200), START_MS), Ok(Reply::Done), "and it is over");
+    assert_eq!(core.apply(&letter(200), START_MS), Ok(OpReply::Done), "and it is over");
     core.db.pragma_update(None, "query_only", true).expect("a pragma");
     assert!(is_away(&core.apply(&letter(201), START_MS)));
     core.db.pragma_update(None, "query_only", false).expect("a pragma");

@@ -141,7 +141,7 @@ fn new_post((by, id, text): (u8, u8, u8)) -> NewPost {
 struct Twins(SqliteCore, SqliteCore);
 
 impl Twins {
-    fn apply(&mut self, op: &Op, now_ms: u64) -> Result<Reply, StoreError> {
+    fn apply(&mut self, op: &Op, now_ms: u64) -> Result<OpReply, StoreError> {
         let (one, other) = (self.0.apply(op, now_ms), self.1.apply(op, now_ms));
         assert_eq!(one, other);
         one
@@ -165,7 +165,7 @@ fn run(moves: &[Move]) {
         twins.apply(&op, now_ms).expect("granted");
         let Resource::Board(name) = resource(board) else { panic!("a board") };
         let op = write(permission(board, 1, 1, 0), vec![Task::CreateBoard { board: name }]);
-        assert_eq!(twins.apply(&op, now_ms), Ok(Reply::Written(vec![TaskResult::Done])));
+        assert_eq!(twins.apply(&op, now_ms), Ok(OpReply::Written(vec![TaskResult::Done])));
         let seen = Some((0, Vec::new()));
         model.held[board] = Held { lease: 1, n: 1, seen, master: 1, ends_at_ms: now_ms + 3000 };
     }
@@ -177,7 +177,7 @@ fn run(moves: &[Move]) {
                 let op = Op::AcquireLease { resource: resource(*nth), holder, ttl_ms: 3000 };
                 let granted = matches!(
                     twins.apply(&op, now_ms).expect("an answer"),
-                    Reply::Lease(Lease::Granted { .. })
+                    OpReply::Lease(Lease::Granted { .. })
                 );
                 let held = &mut model.held[*nth];
                 let free = held.master == *master || held.ends_at_ms <= now_ms;
@@ -200,7 +200,7 @@ fn run(moves: &[Move]) {
                     continue;
                 }
                 model.held[*board].pass(*n, *worker, &batch);
-                let Ok(Reply::Written(answers)) = answer else { panic!("{step:?}: {answer:?}") };
+                let Ok(OpReply::Written(answers)) = answer else { panic!("{step:?}: {answer:?}") };
                 let said = answers.iter().map(|answer| match answer {
                     TaskResult::Committed { seq, .. } => Said::Committed(seq.0),
                     TaskResult::Duplicate { seq, .. } => Said::Duplicate(seq.0),
@@ -222,7 +222,7 @@ fn run(moves: &[Move]) {
                 }
                 model.held[PEOPLE].pass(*n, *worker, &batch);
                 let stands = *model.ids.entry((*by, *id)).or_insert(Stands::Cancelled);
-                let Ok(Reply::Written(results)) = answer else { panic!("{step:?}: {answer:?}") };
+                let Ok(OpReply::Written(results)) = answer else { panic!("{step:?}: {answer:?}") };
                 match (&results[..], stands) {
                     ([TaskResult::Cancelled], Stands::Cancelled) => {}
                     ([TaskResult::AlreadyCommitted(post)], Stands::For { seq, .. }) => {
@@ -241,7 +241,7 @@ fn the_boards_are_the_models(twins: &mut Twins, model: &Model, now_ms: u64) {
     for (nth, want) in model.boards.iter().enumerate() {
         let Resource::Board(board) = resource(nth) else { panic!("a board") };
         let op = Op::Read { board, range: Range::After(Seq(0)), limit: 1000 };
-        let Ok(Reply::Page(Page { posts, last_seq, .. })) = twins.apply(&op, now_ms) else {
+        let Ok(OpReply::Page(Page { posts, last_seq, .. })) = twins.apply(&op, now_ms) else {
             panic!("no page")
         };
         assert_eq!(last_seq, Seq(want.len() as u64));
@@ -255,7 +255,7 @@ fn the_boards_are_the_models(twins: &mut Twins, model: &Model, now_ms: u64) {
 
 fn tokens_never_go_back_and_name_one_worker(twins: &mut Twins, now_ms: u64) {
     let op = Op::Writes { after: 0, limit: 10_000 };
-    let Ok(Reply::Writes(rows)) = twins.apply(&op, now_ms) else { panic!("no record") };
+    let Ok(OpReply::Writes(rows)) = twins.apply(&op, now_ms) else { panic!("no record") };
     let mut newest: BTreeMap<Resource, (Token, NodeId)> = BTreeMap::new();
     for row in rows {
         if let Some((token, node)) = newest.get(&row.resource) {
