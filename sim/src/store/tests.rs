@@ -1,10 +1,16 @@
-//! The store over the simulated network: what survives, and what its askers learn.
+//! Tests of the store over the simulated network: durability, and the answers that callers get.
 
 use std::{sync::Arc, time::Duration};
 
 use chatchat::{
     env::Env,
-    model::ids::StoreEpoch,
+    model::{
+        ids::{
+            Author, BoardName, Incarnation, NodeId, PostId, Resource, StoreEpoch, Token, UserId,
+        },
+        message::Task,
+        rows::{Holder, Lease, NewPost, Permission},
+    },
     store::{Op, Store, sqlite::NewCluster},
 };
 
@@ -16,7 +22,7 @@ const ADDR: &str = "store:5432";
 const SECOND: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_millis(800);
 
-/// A world with the store's host, switched on.
+/// Boots the store's host.
 fn stored(world: &World) -> (StoreHost, HostId) {
     let at = world.add_host("store");
     let new = NewCluster { cluster: [7; 16], epoch: StoreEpoch(1), now_ms: world.wall(at).ms };
@@ -44,7 +50,7 @@ async fn ask<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
 }
 
 #[test]
-fn many_calls_share_one_connection_and_each_gets_its_own_answer() {
+fn concurrent_calls_share_one_connection_and_get_their_own_replies() {
     simulate(Setup::new(1), async |world| {
         let (_, _) = stored(&world);
         let asker = world.add_host("asker");
@@ -77,7 +83,7 @@ fn many_calls_share_one_connection_and_each_gets_its_own_answer() {
 }
 
 #[test]
-fn what_was_committed_survives_a_crash_of_the_host_and_meanwhile_it_is_away() {
+fn commit_survives_a_crash_of_the_host_and_the_store_is_away_meanwhile() {
     simulate(Setup::new(2), async |world| {
         let (store, at) = stored(&world);
         let asker = world.add_host("asker");
@@ -102,7 +108,7 @@ fn what_was_committed_survives_a_crash_of_the_host_and_meanwhile_it_is_away() {
 }
 
 #[test]
-fn an_asker_comes_back_by_itself_once_the_store_is_there_again() {
+fn caller_reconnects_once_the_store_is_back() {
     simulate(Setup::new(3), async |world| {
         let (store, at) = stored(&world);
         let asker = world.add_host("asker");
@@ -127,7 +133,7 @@ fn an_asker_comes_back_by_itself_once_the_store_is_there_again() {
 }
 
 #[test]
-fn a_lost_answer_is_no_lost_write() {
+fn write_with_a_lost_reply_is_kept() {
     simulate(Setup::new(4), async |world| {
         let (store, at) = stored(&world);
         let asker = world.add_host("asker");
@@ -143,5 +149,37 @@ fn a_lost_answer_is_no_lost_write() {
         assert!(answer.expect_err("nothing comes back").is_away());
         let lists = store.apply(&Op::Admission, world.wall(at).ms).expect("read");
         assert!(format!("{lists:?}").contains("denied: [0101"), "{lists:?}");
+    });
+}
+
+#[test]
+fn batch_is_announced_once_if_it_committed_a_post() {
+    simulate(Setup::new(5), async |world| {
+        let (_, _) = stored(&world);
+        let asker = world.add_host("asker");
+        world.sleep(SECOND).await;
+        ask(&world, asker, |_, store| async move {
+            let resource = Resource::Board(BoardName::lobby());
+            let holder = Holder { node: NodeId([1; 16]), incarnation: Incarnation(1) };
+            let lease = store.acquire_lease(resource.clone(), holder, 3000).await;
+            let Ok(Lease::Granted { epoch, lease, .. }) = lease else { panic!("{lease:?}") };
+            let post = |id: u8| {
+                let author = Author { id: UserId([1; 16]), name: "Ada".parse().expect("a name") };
+                let text = "a text".parse().expect("a text");
+                let post = NewPost { id: PostId([id; 16]), author, text };
+                Task::Post { board: BoardName::lobby(), post }
+            };
+            // Two posts, the same batch again, one new post among old ones, no new post.
+            for (n, ids) in [(1, vec![1, 2]), (1, vec![1, 2]), (2, vec![1, 3]), (3, vec![3])] {
+                let (token, worker) = (Token { epoch, lease, n }, NodeId([9; 16]));
+                let permission = Permission { resource: resource.clone(), token, worker };
+                let tasks: Vec<_> = ids.into_iter().map(post).collect();
+                store.write(permission, tasks.into()).await.expect("written");
+            }
+        })
+        .await;
+        let lines = world.log_lines();
+        let announced = lines.iter().filter(|line| line.contains("append_committed")).count();
+        assert_eq!(announced, 2, "{lines:?}");
     });
 }
