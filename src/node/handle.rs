@@ -1,4 +1,4 @@
-//! How the front end speaks to its master: questions over a bounded channel, one answer each.
+//! Handle of the front end on its master: commands over a bounded channel, one answer each.
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -13,27 +13,27 @@ use crate::{
     },
 };
 
-/// Why a read has no answer.
+/// Reason why a read has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadError {
     /// The store says that there is no such thing. HTTP 404, or 401 for a session.
     Unknown,
     /// The store is away and no replica here has it. HTTP 503.
     Away,
-    /// Too many questions wait. HTTP 429.
+    /// Too many requests wait. HTTP 429.
     Overloaded,
 }
 
-/// An answered read.
+/// Answer to a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Read<T> {
-    /// What was read.
+    /// The value that was read.
     pub value: T,
-    /// How much to trust it.
+    /// How far it may be trusted.
     pub consistency: Consistency,
 }
 
-/// A restored session.
+/// Restored session, with all that its page begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
     /// The session.
@@ -44,25 +44,26 @@ pub struct Restored {
     pub pending: Vec<PostId>,
 }
 
-/// An open stream.
+/// Reading end of an open stream.
 #[derive(Debug)]
 pub struct StreamHandle {
-    /// What it begins with.
+    /// First event.
     pub hello: HelloEvent,
-    /// What it goes on with. Closed by the master without [`Delivery::Bye`] when the reader is too slow.
+    /// All that follows. The master closes it without a [`Delivery::Bye`] when the reader is too
+    /// slow.
     pub deliveries: mpsc::Receiver<Delivery>,
-    /// Tells the master when the reader is gone.
+    /// Guard by whose drop the master learns that the reader is gone.
     pub guard: StreamGuard,
 }
 
-/// Dropped with the stream; the master notices.
+/// Guard of an open stream: the master notices its drop.
 #[derive(Debug)]
 pub struct StreamGuard {
-    /// Kept for its drop only.
+    /// Sender that is only dropped, never used.
     pub _gone: oneshot::Sender<()>,
 }
 
-/// A question to a master. Dropping the reply's receiver withdraws interest, not the write.
+/// Command to a master. Dropping the reply's receiver withdraws interest, not the write.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "each variant is the method of its name on MasterHandle")]
 pub enum Command {
@@ -123,7 +124,7 @@ pub enum Command {
     },
 }
 
-/// A cheap handle on a running master.
+/// Handle on a running master; cloning it is cheap.
 #[derive(Clone, Debug)]
 pub struct MasterHandle {
     commands: mpsc::Sender<Command>,
@@ -135,7 +136,7 @@ pub struct MasterHandle {
 pub struct Stopped;
 
 impl MasterHandle {
-    /// A handle that puts questions into this channel.
+    /// Returns a handle that puts commands into this channel.
     #[must_use]
     pub const fn new(commands: mpsc::Sender<Command>) -> Self {
         Self { commands }
@@ -163,7 +164,7 @@ impl MasterHandle {
         self.ask(|reply| Command::Submit { session, task, reply }).await
     }
 
-    /// Who this token's session is. Asks the store before it says unknown.
+    /// Returns the session of a token. Asks the store before it answers that there is none.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -174,7 +175,7 @@ impl MasterHandle {
         self.ask(|reply| Command::Authenticate { key, reply }).await
     }
 
-    /// A session with all that it had.
+    /// Returns a session with all that it had.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -185,7 +186,7 @@ impl MasterHandle {
         self.ask(|reply| Command::Restore { key, reply }).await
     }
 
-    /// All boards.
+    /// Returns all boards.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -193,7 +194,7 @@ impl MasterHandle {
         self.ask(|reply| Command::Boards { reply }).await
     }
 
-    /// Posts of a board. `want` weak is answered by a worker's node database.
+    /// Returns posts of a board. A read that is wanted weak is answered by a worker's node database.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -207,7 +208,7 @@ impl MasterHandle {
         self.ask(|reply| Command::Posts { board, range, limit, want, reply }).await
     }
 
-    /// What is known of a user's post.
+    /// Returns what the store knows of a user's post.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -219,7 +220,7 @@ impl MasterHandle {
         self.ask(|reply| Command::FindPost { user, id, reply }).await
     }
 
-    /// The active people of the whole system.
+    /// Returns the active people of the whole system.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -227,7 +228,8 @@ impl MasterHandle {
         self.ask(|reply| Command::Users { reply }).await
     }
 
-    /// Opens a stream. `cursor` is `Err` when the text did not parse; the stream then begins with a reset.
+    /// Opens a stream. A `cursor` that did not parse is an `Err`; the stream then begins with a
+    /// reset.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -240,7 +242,7 @@ impl MasterHandle {
         self.ask(|reply| Command::Stream { session, boards, cursor, reply }).await
     }
 
-    /// The reader of a stream answered a beat.
+    /// Notes that the reader of a stream answered a beat.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -248,7 +250,7 @@ impl MasterHandle {
         self.commands.send(Command::Alive { key }).await.map_err(|_| Stopped)
     }
 
-    /// The cluster as this master sees it.
+    /// Returns the cluster as this master sees it.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -256,7 +258,7 @@ impl MasterHandle {
         self.ask(|reply| Command::Cluster { reply }).await
     }
 
-    /// Whether to come here.
+    /// Returns whether pages and load balancers are to come to this master.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -264,7 +266,7 @@ impl MasterHandle {
         self.ask(|reply| Command::Readiness { reply }).await
     }
 
-    /// All masters that are in.
+    /// Returns all masters that are in.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -281,7 +283,7 @@ impl MasterHandle {
         self.ask(|reply| Command::Leave { reply }).await
     }
 
-    /// The cluster's id, `None` while the store has not told it. Cookies carry it.
+    /// Returns the cluster's id, `None` while it has not been read from the store. Cookies carry it.
     ///
     /// # Errors
     /// [`Stopped`].

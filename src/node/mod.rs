@@ -1,4 +1,4 @@
-//! The drivers: one task owns a node's state, feeds inputs to `protocol`, and carries out its
+//! Drivers of masters and workers: one task owns a node's state, feeds inputs to `protocol`, and carries out its
 //! effects in order. Others talk to it through [`handle`], by bounded channels.
 
 pub mod handle;

@@ -26,7 +26,7 @@ use crate::{
 /// Pause between two tries to reach the same master.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What all dials have in common.
+/// Parts that all dials have in common.
 pub(super) struct Dials {
     pub(super) identity: Arc<Identity>,
     pub(super) handshake: Arc<HandshakeKeys>,

@@ -1,4 +1,4 @@
-//! What workers answer, or do not, and what is made of it.
+//! Attempts: workers' answers to batches, and what follows when there is none.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// A call had no answer. What was asked may have been done, or may be done later.
+/// Reason why a call had no answer. The request may have been carried out, or may be later.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum CallFailed {
     /// Not in time.
@@ -31,7 +31,7 @@ pub enum CallFailed {
 }
 
 impl Master {
-    /// An attempt ended.
+    /// Handles the end of an attempt: settles, retries, reassigns or splits its batch.
     pub fn on_attempt(
         &mut self,
         now: Mono,
@@ -125,7 +125,7 @@ impl Master {
         }
     }
 
-    /// The one task of a slot's batch becomes a dead letter.
+    /// Makes the one task of a slot's batch a dead letter.
     fn give_up(&mut self, slot: Slot, why: &str, out: &mut Vec<Effect>) {
         let Some(batch) = self.assignments.take(slot) else { return };
         let Some(resource) = self.queue.resource(slot).cloned() else { return };
@@ -145,7 +145,7 @@ impl Master {
     }
 }
 
-/// Tells of a batch that the store decided: first everyone, then who waits for it.
+/// Ends a batch that the store decided: publishes it, then answers those who wait for it.
 fn settle(
     resource: Option<&Resource>,
     batch: Batch,
@@ -169,8 +169,8 @@ fn tell(update: Update, out: &mut Vec<Effect>) {
     out.push(Effect::Publish { update, spread: true });
 }
 
-/// Update of what a batch did to a board: of duplicates too, for their first news may have died
-/// with who was to tell it.
+/// Publishes what a batch did to a board. Duplicates too: the master that wrote them first may
+/// have died before it published them.
 fn publish_posts(
     board: &BoardName,
     epoch: StoreEpoch,
@@ -210,7 +210,7 @@ fn publish_posts(
     tell_run(posts);
 }
 
-/// Update of what a batch did to sessions.
+/// Publishes what a batch did to sessions.
 fn publish_sessions(tasks: &[Task], results: &[TaskResult], out: &mut Vec<Effect>) {
     for (task, result) in tasks.iter().zip(results) {
         let news = match (task, result) {

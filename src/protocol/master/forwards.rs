@@ -1,13 +1,19 @@
-//! What other masters answer to tasks that were forwarded to them.
+//! Forwards: other masters' answers to tasks that were forwarded to them.
+
+use std::collections::BTreeSet;
 
 use super::{CallFailed, Effect, Master};
 use crate::{
     model::{message::ForwardReply, outcome::Outcome, time::Mono},
-    protocol::{permission::LeaseState, task_queue::TaskId},
+    protocol::{
+        permission::LeaseState,
+        task_queue::{Slot, TaskId},
+    },
 };
 
 impl Master {
-    /// Another master answered, or did not. Nothing if the task was taken back meanwhile.
+    /// Takes another master's answer, or its failure to answer. Does nothing if the task was taken
+    /// back meanwhile.
     pub fn on_forward(
         &mut self,
         now: Mono,
@@ -58,9 +64,9 @@ impl Master {
         }
     }
 
-    /// Wishes for what masters hold that have not answered for `forward_timeout`.
+    /// Wishes for the leases of masters that have not answered for `forward_timeout`.
     pub(super) fn wish_for_silent(&mut self, now: Mono, out: &mut Vec<Effect>) {
-        let mut silent = std::collections::BTreeSet::new();
+        let mut silent = BTreeSet::new();
         for forward in self.forwards.values_mut() {
             if !forward.wished && now.since(forward.sent_at) >= self.config.forward_timeout {
                 forward.wished = true;
@@ -83,9 +89,9 @@ impl Master {
         }
     }
 
-    /// A lease came here: what waits at other masters for it is done here. If one of them did
-    /// it all the same, the store says so.
-    pub(super) fn reclaim(&mut self, slot: crate::protocol::task_queue::Slot) {
+    /// Takes back the tasks that wait at other masters for a lease that is held here now. If one of
+    /// them was written all the same, the store says so.
+    pub(super) fn reclaim(&mut self, slot: Slot) {
         let ids: Vec<TaskId> =
             self.forwards.iter().filter(|(_, f)| f.slot == slot).map(|(id, _)| *id).collect();
         for id in ids.into_iter().rev() {

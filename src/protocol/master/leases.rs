@@ -1,4 +1,4 @@
-//! What the store says of leases, and of itself.
+//! Leases: the store's answers to requests and renewals, and whether the store is reached.
 
 use super::{Effect, Master, UNREACHABLE_FOR};
 use crate::{
@@ -12,7 +12,8 @@ use crate::{
 };
 
 impl Master {
-    /// The store answered to [`Effect::AcquireLease`] sent at `sent_at`; `None` when it did not.
+    /// Takes the store's answer to an [`Effect::AcquireLease`] sent at `sent_at`; `None` when there
+    /// was none.
     pub fn on_lease(
         &mut self,
         now: Mono,
@@ -42,7 +43,7 @@ impl Master {
         self.pump(now, slot, out);
     }
 
-    /// The store answered to [`Effect::RenewLeases`] sent at `sent_at`.
+    /// Takes the store's answer to an [`Effect::RenewLeases`] sent at `sent_at`.
     pub fn on_renewed(
         &mut self,
         now: Mono,
@@ -73,7 +74,7 @@ impl Master {
         }
     }
 
-    /// Gives a lease back if it is held, and what others forwarded with it.
+    /// Gives a lease back if it is held, and sends back the tasks that others forwarded for it.
     pub(super) fn release(&mut self, slot: Slot, ask_at: Mono, out: &mut Vec<Effect>) {
         let LeaseState::Mine(held) = self.permissions.state(slot) else { return };
         self.permissions.drop_lease(slot, ask_at);
@@ -83,7 +84,7 @@ impl Master {
         self.refuse_forwarded(slot, None, out);
     }
 
-    /// Renews what is used, gives back what is not.
+    /// Renews the leases that are used, and gives back those that are idle.
     pub(super) fn renew(&mut self, now: Mono, out: &mut Vec<Effect>) {
         if !self.selection.anyone_reaches_store() {
             let since = *self.unreachable_since.get_or_insert(now);
@@ -115,7 +116,8 @@ impl Master {
         }
     }
 
-    /// None of this master's workers reaches the store: another master may do better.
+    /// Gives back every lease without an attempt in flight: none of this master's workers reaches
+    /// the store, and another's may.
     fn release_all(&mut self, now: Mono, out: &mut Vec<Effect>) {
         let slots: Vec<_> = self.queue.slots().map(|(slot, _)| slot).collect();
         for slot in slots {
@@ -128,7 +130,7 @@ impl Master {
         }
     }
 
-    /// A write of this master's own was done in the store, or was not.
+    /// Notes whether a write of this master's own was done in the store.
     pub fn on_store_write(&mut self, now: Mono, done: bool, out: &mut Vec<Effect>) {
         let was_strong = self.is_strong(now);
         if done {
@@ -139,7 +141,7 @@ impl Master {
         }
     }
 
-    /// The store says which epoch it is in.
+    /// Drops the leases of other epochs than the one that the store is in.
     pub fn on_store_epoch(&mut self, now: Mono, epoch: StoreEpoch, out: &mut Vec<Effect>) {
         self.permissions.on_epoch(epoch);
         self.pump_all(now, out);

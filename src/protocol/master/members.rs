@@ -1,4 +1,4 @@
-//! Links that come and go, beats, and membership facts.
+//! Members: links that come and go, beats, and membership facts.
 
 use std::time::Duration;
 
@@ -20,10 +20,10 @@ use crate::{
     },
 };
 
-/// Anyone may call a worker failed whose master has been out for this long.
+/// Time after which anyone may call the workers of a master that is out failed.
 const ORPHANED_AFTER: Duration = Duration::from_secs(5);
 
-/// How a link ended.
+/// End of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkOver {
     /// The peer said that it leaves.
@@ -33,10 +33,10 @@ pub enum LinkOver {
 }
 
 impl Master {
-    /// A worker is ready on a link.
+    /// Registers a worker that is ready on a link.
     ///
     /// # Errors
-    /// The last message of the link: it was not taken in.
+    /// The last message of the link; the worker is not registered.
     pub fn on_worker(
         &mut self,
         now: Mono,
@@ -69,7 +69,7 @@ impl Master {
         Ok(())
     }
 
-    /// Another master is linked. An older link to it is closed.
+    /// Takes another master's link, and closes an older one to it.
     pub fn on_master(&mut self, now: Mono, link: LinkId, node: NodeId, out: &mut Vec<Effect>) {
         if let Some(before) = self.peers.insert(node, Peer { link, can_write: false }) {
             let close = Close { reason: CloseReason::Replaced, retry_ms: 0 };
@@ -79,7 +79,7 @@ impl Master {
         self.pump_all(now, out);
     }
 
-    /// A link ended.
+    /// Handles the end of a link: its worker left or failed, or its master is out of reach.
     pub fn on_link_over(
         &mut self,
         now: Mono,
@@ -109,7 +109,7 @@ impl Master {
         }
     }
 
-    /// What a peer said of itself.
+    /// Notes whether a peer reaches the store.
     pub fn on_beat(&mut self, now: Mono, link: LinkId, beat: Beat, out: &mut Vec<Effect>) {
         if let Some(node) = self.registrations.by_link(link) {
             let before = self.selection.reaches_store(&node);
@@ -130,7 +130,7 @@ impl Master {
         }
     }
 
-    /// A worker does not answer, or its link is gone: it is listed, and everyone hears of it.
+    /// Declares a worker failed: it is listed, its link closed, and the failure published.
     pub(super) fn fail_worker(
         &mut self,
         now: Mono,
@@ -171,13 +171,13 @@ impl Master {
         self.pump_all(now, out);
     }
 
-    /// Says a fact that is new here: an event line, and a publish.
+    /// Announces a new fact by an event line, and publishes it.
     fn tell(&self, member: Member, spread: bool, out: &mut Vec<Effect>) {
         out.push(Effect::Event(announcement(&member.fact)));
         out.push(Effect::Publish { update: Update::Members(vec![member]), spread });
     }
 
-    /// Applies facts, announces those that are news, publishes them in one message.
+    /// Merges facts into the directory; announces and publishes those that are new here.
     fn take_in(&mut self, now: Mono, members: Vec<Member>, spread: bool, out: &mut Vec<Effect>) {
         let mut news = Vec::new();
         for member in members {
@@ -197,7 +197,7 @@ impl Master {
         }
     }
 
-    /// Members that a peer told of. What it knows worse goes back to it.
+    /// Takes members that a peer sent, and answers with newer facts where it has older ones.
     pub fn on_members(
         &mut self,
         now: Mono,
@@ -229,7 +229,7 @@ impl Master {
         }
     }
 
-    /// What a peer's directory holds, in short.
+    /// Compares a peer's digest with this directory, and sends members when they keep differing.
     pub fn on_digest(&mut self, link: LinkId, digest: [u8; 16], out: &mut Vec<Effect>) {
         let gossip = self.gossip.entry(link).or_default();
         if let Some(direct) = gossip.on_digest(&self.registry, digest) {
@@ -246,7 +246,7 @@ impl Master {
         }
     }
 
-    /// The store's list of masters; `None` when it could not be read.
+    /// Takes the store's list of masters; `None` when it could not be read.
     pub fn on_masters(&mut self, now: Mono, rows: Option<Vec<MasterRow>>, out: &mut Vec<Effect>) {
         let Some(rows) = rows else {
             self.watch.on_store_away();
@@ -283,7 +283,7 @@ impl Master {
         }
     }
 
-    /// Masters that are in, that this one dials (the smaller id does) and is not linked to.
+    /// Returns the masters that this one is to dial: they are in, not linked, and of greater id.
     pub fn to_dial(&self) -> impl Iterator<Item = &MasterRow> {
         self.watch
             .rows()

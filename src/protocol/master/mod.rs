@@ -1,4 +1,4 @@
-//! What a master decides: inputs in, effects out, in the order in which they are to be done.
+//! Decisions of a master: takes inputs, returns effects in the order in which they are to be done.
 //!
 //! ```text
 //!   people ──► submit ─┐                        ┌─► assign ──► a worker
@@ -6,10 +6,11 @@
 //!                      └── forwards ◄───────────└─► forward ─► another master
 //! ```
 //!
-//! One file per source of input: [`tasks`](self) people and peers, `attempts` workers' answers,
-//! `forwards` other masters' answers, `leases` the store's, `members` links and facts.
+//! One file per source of input: `tasks` from people and peers, `attempts` answered by workers,
+//! `forwards` answered by other masters, `leases` answered by the store, `members` for links and
+//! membership facts.
 //!
-//! 1. Every task that was taken in ends exactly once, by one [`Effect::End`] or, if it was
+//! 1. Every accepted task ends exactly once, by one [`Effect::End`] or, if it was
 //!    forwarded here, one [`Effect::SendBack`].
 //! 2. A resource has at most one batch in flight, under a token greater than every one before.
 //! 3. A forwarded task is never forwarded again.
@@ -51,11 +52,11 @@ use crate::{
     },
 };
 
-/// A master that did no write of its own in the store for this long is weak.
+/// Time without a write of its own in the store after which a master is weak.
 const WEAK_AFTER: Duration = Duration::from_secs(2);
-/// A master none of whose workers reached the store for this long gives its leases back.
+/// Time without a worker that reaches the store after which a master gives its leases back.
 const UNREACHABLE_FOR: Duration = Duration::from_secs(1);
-/// What a person is told to wait when nothing can be done now.
+/// Time that a person is asked to wait when nothing can be done now.
 const RETRY_MS: u64 = 1000;
 
 /// Something that the driver does; effects are carried out in order.
@@ -150,28 +151,29 @@ pub enum Effect {
     Probe(&'static str),
 }
 
-/// Another master over a link.
+/// Another master that is linked.
 #[derive(Clone, Copy, Debug)]
 struct Peer {
     link: LinkId,
-    /// Whether it said that it can have things written.
+    /// Whether it can have things written, by its last beat.
     can_write: bool,
 }
 
-/// A task that is with another master.
+/// Task that is with another master.
 #[derive(Clone, Debug)]
 struct Forwarded {
     slot: Slot,
     entry: Entry,
-    /// It was sent somewhere before this.
+    /// Whether it was sent somewhere before this.
     sent_before: bool,
     to: NodeId,
     link: LinkId,
     sent_at: Mono,
+    /// Whether a wish for the lease was written because the other master is silent.
     wished: bool,
 }
 
-/// The state of one life of one master.
+/// State of one life of one master.
 #[derive(Debug)]
 pub struct Master {
     me: Holder,
@@ -186,23 +188,23 @@ pub struct Master {
     failed: FailedList,
     watch: MasterWatch,
     peers: BTreeMap<NodeId, Peer>,
-    /// When a slot is to be looked at again.
+    /// Times at which slots are to be looked at again.
     wakes: BTreeSet<(Mono, Slot)>,
-    /// When a write of this master's own was last done.
+    /// Time of the last write of this master's own.
     wrote_at: Option<Mono>,
-    /// Since when none of its workers reaches the store.
+    /// Time since when none of its workers reaches the store.
     unreachable_since: Option<Mono>,
     renew_at: Mono,
     digest_at: Mono,
-    /// How far the directories are compared, by link.
+    /// Progress of comparing directories, by link.
     gossip: BTreeMap<LinkId, Gossip>,
     tasks: u64,
-    /// Reused from batch to batch.
+    /// Buffer that is reused from batch to batch.
     scratch: Vec<Entry>,
 }
 
 impl Master {
-    /// A life that begins now.
+    /// Returns a master whose life begins now.
     #[must_use]
     pub fn new(now: Mono, me: Holder, config: Config) -> Self {
         Self {
@@ -237,55 +239,55 @@ impl Master {
         }
     }
 
-    /// Who this is.
+    /// Returns the master's own identity.
     #[must_use]
     pub const fn me(&self) -> Holder {
         self.me
     }
 
-    /// The directory.
+    /// Returns the directory.
     #[must_use]
     pub const fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// The workers registered here.
+    /// Returns the workers registered here.
     #[must_use]
     pub const fn registrations(&self) -> &Registrations<LinkId> {
         &self.registrations
     }
 
-    /// What the workers here said and have in flight.
+    /// Returns the table from which workers are picked: their state and their load.
     #[must_use]
     pub const fn selection(&self) -> &Selection {
         &self.selection
     }
 
-    /// The failed list.
+    /// Returns the failed list.
     #[must_use]
     pub const fn failed(&self) -> &FailedList {
         &self.failed
     }
 
-    /// The masters' rows.
+    /// Returns the masters' rows as last read.
     #[must_use]
     pub const fn watch(&self) -> &MasterWatch {
         &self.watch
     }
 
-    /// The queues.
+    /// Returns the queues.
     #[must_use]
     pub const fn queue(&self) -> &TaskQueue {
         &self.queue
     }
 
-    /// What is known of a slot's lease.
+    /// Returns the state of a slot's lease.
     #[must_use]
     pub fn lease_state(&self, slot: Slot) -> LeaseState {
         self.permissions.state(slot)
     }
 
-    /// The leases that are held here, each with its number.
+    /// Returns the leases that are held here, each with its number.
     pub fn held(&self) -> impl Iterator<Item = (Resource, u64)> {
         self.queue.slots().filter_map(|(slot, resource)| match self.permissions.state(slot) {
             LeaseState::Mine(held) => Some((resource.clone(), held.token.lease)),
@@ -293,30 +295,32 @@ impl Master {
         })
     }
 
-    /// Links to other masters, in the order of their ids.
+    /// Returns the links to other masters, in the order of their ids.
     pub fn peers(&self) -> impl Iterator<Item = (NodeId, LinkId)> {
         self.peers.iter().map(|(node, peer)| (*node, peer.link))
     }
 
-    /// Whether another master is linked and can have things written, by its last beat.
+    /// Returns whether another master can have things written, by its last beat; `None` if it is
+    /// not linked.
     #[must_use]
     pub fn peer_can_write(&self, node: &NodeId) -> Option<bool> {
         self.peers.get(node).map(|peer| peer.can_write)
     }
 
-    /// Whether a write of this master's own was done in the last 2 s.
+    /// Returns whether a write of this master's own was done in the last 2 s.
     #[must_use]
     pub fn is_strong(&self, now: Mono) -> bool {
         self.wrote_at.is_some_and(|at| now.since(at) < WEAK_AFTER)
     }
 
-    /// Whether this master can have things written: it is strong, and so is a worker of its.
+    /// Returns whether this master can have things written: it is strong, and one of its workers
+    /// reaches the store.
     #[must_use]
     pub fn can_write(&self, now: Mono) -> bool {
         self.is_strong(now) && self.selection.anyone_reaches_store()
     }
 
-    /// When [`on_time`](Self::on_time) is to be called next.
+    /// Returns when [`on_time`](Self::on_time) is to be called next.
     #[must_use]
     pub fn next_deadline(&self) -> Mono {
         let first_wish = self
@@ -338,7 +342,7 @@ impl Master {
         .unwrap_or(self.renew_at)
     }
 
-    /// Time has passed: does all that is due.
+    /// Does all that is due by now.
     pub fn on_time(&mut self, now: Mono, out: &mut Vec<Effect>) {
         if now >= self.renew_at {
             self.renew_at = now + self.config.lease_renew_interval;
@@ -366,7 +370,7 @@ impl Master {
         self.wakes.insert((at, slot));
     }
 
-    /// Looks at every slot: something that all may have waited for has changed.
+    /// Looks at every slot, after a change that any of them may have waited for.
     fn pump_all(&mut self, now: Mono, out: &mut Vec<Effect>) {
         let slots: Vec<_> = self.queue.slots().map(|(slot, _)| slot).collect();
         for slot in slots {

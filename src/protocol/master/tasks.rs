@@ -1,4 +1,4 @@
-//! Tasks from people and from other masters: into the queue, and out of it as turns come.
+//! Tasks from people and from other masters: queued, and given to workers as their turns come.
 
 use super::{Effect, Forwarded, Master, RETRY_MS};
 use crate::{
@@ -18,10 +18,10 @@ use crate::{
 };
 
 impl Master {
-    /// A person's task. It will end by an [`Effect::End`] with the number returned.
+    /// Queues a person's task. It will end by an [`Effect::End`] with the number returned.
     ///
     /// # Errors
-    /// How it ended at once: overloaded, or unavailable. Nothing was done.
+    /// Overloaded or unavailable, at once; nothing was done.
     pub fn on_submit(
         &mut self,
         now: Mono,
@@ -34,10 +34,11 @@ impl Master {
         self.enqueue(now, task, Origin::Local, out)
     }
 
-    /// Another master's task. It will end by an [`Effect::End`] with the number returned.
+    /// Queues another master's task. It will end by an [`Effect::End`] or an
+    /// [`Effect::SendBack`] with the number returned.
     ///
     /// # Errors
-    /// The answer, at once. Nothing was done.
+    /// The answer, at once; nothing was done.
     pub fn on_forwarded(
         &mut self,
         now: Mono,
@@ -82,7 +83,8 @@ impl Master {
         Ok(id)
     }
 
-    /// Frees the slot of a resource without work, giving its lease back. Whether there was one.
+    /// Frees the slot of a resource without work and gives its lease back. Returns whether there
+    /// was one.
     fn retire_one(&mut self, now: Mono, out: &mut Vec<Effect>) -> bool {
         let idle = self.queue.slots().map(|(slot, _)| slot).find(|slot| {
             self.queue.waiting(*slot) == 0
@@ -96,8 +98,8 @@ impl Master {
         self.queue.retire(slot)
     }
 
-    /// A person's request has waited as long as it may: how it ends for them. The task itself
-    /// goes on if it was sent anywhere.
+    /// Ends a person's request that has waited as long as it may, and returns its outcome. The
+    /// task itself goes on if it was sent anywhere.
     pub fn on_waited(&mut self, id: TaskId) -> Outcome {
         let slots: Vec<_> = self.queue.slots().map(|(slot, _)| slot).collect();
         for slot in slots {
@@ -109,7 +111,7 @@ impl Master {
         Outcome::Unknown
     }
 
-    /// Moves a slot's work on as far as it goes now.
+    /// Moves a slot's work on as far as it can go now.
     pub(super) fn pump(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) {
         if self.queue.resource(slot).is_none() {
             return;
@@ -160,8 +162,8 @@ impl Master {
         }
     }
 
-    /// Nobody is known to coordinate this, and this master cannot have it written: to one that
-    /// can, or back to the person.
+    /// Forwards a slot's tasks to a master that can have them written, or ends them, when nobody is
+    /// known to coordinate the resource and this master cannot have it written.
     fn pass_on(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) {
         let strong = self.peers.iter().find(|(_, peer)| peer.can_write).map(|(node, _)| *node);
         self.refuse_forwarded(slot, None, out);
@@ -215,7 +217,7 @@ impl Master {
         self.ask(now, slot, out);
     }
 
-    /// Sends back what other masters forwarded here: it is not coordinated here.
+    /// Sends back the tasks that other masters forwarded here: this master does not coordinate them.
     pub(super) fn refuse_forwarded(
         &mut self,
         slot: Slot,
@@ -245,7 +247,7 @@ impl Master {
         }
     }
 
-    /// Gives the next batch to a worker: nothing is in flight and the permission is here.
+    /// Gives the next batch to a worker. Nothing is in flight, and the lease is held here.
     fn start(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) {
         let not_before = self.assignments.not_before(slot);
         if not_before > now {
@@ -269,7 +271,7 @@ impl Master {
         Some(Assignee { node, registration })
     }
 
-    /// Goes on with a batch that has no attempt in flight.
+    /// Retries or reassigns a batch that has no attempt in flight.
     fn resume(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) {
         let Some(batch) = self.assignments.batch(slot) else { return };
         let Assignee { node, registration } = batch.assignee;
@@ -294,14 +296,14 @@ impl Master {
         }
     }
 
-    /// The batch of a slot goes back to the head of its queue.
+    /// Puts the batch of a slot back at the head of its queue.
     pub(super) fn put_back(&mut self, slot: Slot, alone: bool) {
         if let Some(batch) = self.assignments.take(slot) {
             self.queue.put_back(slot, batch.into_entries(alone));
         }
     }
 
-    /// One try with the batch's worker, which is registered and counted as busy.
+    /// Makes one attempt with the batch's worker, which is registered and counted as busy.
     fn attempt(&mut self, slot: Slot, out: &mut Vec<Effect>) {
         let attempt: AttemptId = self.assignments.number();
         let Some(resource) = self.queue.resource(slot).cloned() else { return };

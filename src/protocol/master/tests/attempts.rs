@@ -1,0 +1,146 @@
+//! Batches, workers and their answers.
+
+use super::*;
+
+#[test]
+fn post_goes_from_queue_to_lease_to_worker_to_its_author() {
+    let mut lab = Lab::new(1);
+    let id = lab.submit(1);
+    lab.grant(7);
+    let (slot, attempt, link, assign) = lab.assigned().expect("a worker gets it");
+    assert_eq!((link, assign.permission.token.lease, assign.permission.token.n), (LinkId(1), 7, 1));
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    let published = lab.take(|effect| match effect {
+        Effect::Publish { update: Update::Posts { posts, .. }, spread: true } => Some(posts.len()),
+        _ => None,
+    });
+    assert_eq!(published, Some(1), "told before the author hears of it");
+    assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(1)))));
+}
+
+#[test]
+fn tasks_behind_a_batch_go_together_under_a_higher_token() {
+    let mut lab = Lab::new(1);
+    lab.submit(1);
+    lab.grant(1);
+    let (slot, attempt, _, first) = lab.assigned().expect("at once");
+    lab.submit(2);
+    lab.submit(3);
+    assert!(lab.assigned().is_none(), "one batch of a resource is in flight");
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    let (_, _, _, second) = lab.assigned().expect("the next batch");
+    assert_eq!(second.tasks.len(), 2);
+    assert!(second.permission.token > first.permission.token);
+}
+
+#[test]
+fn silent_worker_is_retried_then_listed_and_the_token_raised() {
+    let mut lab = Lab::new(2);
+    let id = lab.submit(1);
+    lab.grant(1);
+    let (slot, attempt, first_link, first) = lab.assigned().expect("the first try");
+    lab.answer(slot, attempt, Err(CallFailed::TimedOut));
+    assert!(lab.assigned().is_none(), "there is a pause between tries");
+    lab.pass(200);
+    let (_, attempt, link, again) = lab.assigned().expect("the second try");
+    assert_eq!((link, &again), (first_link, &first), "same worker, same token, same batch");
+    lab.answer(slot, attempt, Err(CallFailed::TimedOut));
+    let failed = first.permission.worker;
+    assert!(lab.has(|effect| matches!(effect,
+        Effect::Close { link, close } if *link == first_link && close.reason == CloseReason::Listed)));
+    assert!(lab.has(|e| matches!(e, Effect::Event(Event::Fail { node, .. }) if *node == failed)));
+    assert!(lab.has(|e| matches!(e, Effect::Event(Event::List { node, .. }) if *node == failed)));
+    let (_, attempt, link, other) = lab.assigned().expect("another worker");
+    assert_ne!(link, first_link);
+    assert!(other.permission.token > first.permission.token, "the token is raised");
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(1)))));
+}
+
+#[test]
+fn listed_worker_gets_no_task_until_it_registers_again() {
+    let mut lab = Lab::new(1);
+    lab.submit(1);
+    lab.grant(1);
+    let (slot, attempt, ..) = lab.assigned().expect("the first try");
+    lab.answer(slot, attempt, Err(CallFailed::Gone));
+    assert!(lab.assigned().is_none(), "nobody else is eligible: it waits");
+    lab.pass(1000);
+    assert!(lab.assigned().is_none());
+    lab.join(1, 2);
+    let (_, _, link, assign) = lab.assigned().expect("it is back");
+    assert_eq!((link, assign.registration), (LinkId(101), Registration(2)));
+}
+
+#[test]
+fn unanswered_single_task_becomes_a_dead_letter() {
+    let mut lab = Lab::new(3);
+    let id = lab.submit(1);
+    lab.grant(1);
+    for _ in 0..4 {
+        let (slot, attempt, ..) = lab.assigned().expect("four tries in all");
+        lab.answer(slot, attempt, Err(CallFailed::TimedOut));
+        if !lab.has(|effect| matches!(effect, Effect::DeadLetter(_) | Effect::Assign { .. })) {
+            lab.pass(200);
+        }
+    }
+    assert!(lab.has(|effect| matches!(effect, Effect::DeadLetter(_))));
+    assert_eq!(lab.ended(), Some((id, Outcome::DeadLetter)));
+    assert_eq!(lab.master.queue().total(), 0);
+}
+
+#[test]
+fn batch_that_breaks_the_store_is_split_and_costs_no_worker() {
+    let mut lab = Lab::new(1);
+    lab.submit(1);
+    lab.grant(1);
+    let (slot, attempt, ..) = lab.assigned().expect("the first batch");
+    let (second, third) = (lab.submit(2), lab.submit(3));
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    let (_, attempt, _, batch) = lab.assigned().expect("the next two");
+    assert_eq!(batch.tasks.len(), 2);
+    let broken = || Ok(AssignReply::Broken { why: "disk image is malformed".to_owned() });
+    lab.answer(slot, attempt, broken());
+    let (_, attempt, _, alone) = lab.assigned().expect("the first of them alone");
+    assert_eq!(alone.tasks.len(), 1);
+    lab.answer(slot, attempt, broken());
+    assert_eq!(lab.ended(), Some((second, Outcome::DeadLetter)));
+    let (_, attempt, ..) = lab.assigned().expect("the other alone");
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(2)])));
+    assert_eq!(lab.ended(), Some((third, Outcome::Settled(committed(2)))));
+    assert!(lab.master.failed().iter().next().is_none());
+}
+
+#[test]
+fn store_that_is_away_costs_no_attempt() {
+    let mut lab = Lab::new(1);
+    let id = lab.submit(1);
+    lab.grant(1);
+    for _ in 0..10 {
+        let (slot, attempt, ..) = lab.assigned().expect("tried again for ever");
+        let away = AssignReply::StoreAway { why: "no answer".to_owned() };
+        lab.answer(slot, attempt, Ok(away));
+        lab.pass(1100);
+        if !lab.has(|effect| matches!(effect, Effect::Assign { .. })) {
+            lab.grant(2);
+        }
+    }
+    let (slot, attempt, ..) = lab.assigned().expect("still tried");
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(1)))));
+}
+
+#[test]
+fn late_answer_of_a_listed_worker_changes_nothing() {
+    let mut lab = Lab::new(2);
+    let id = lab.submit(1);
+    lab.grant(1);
+    let (slot, late, ..) = lab.assigned().expect("the first try");
+    lab.answer(slot, late, Err(CallFailed::Gone));
+    let (_, attempt, ..) = lab.assigned().expect("another worker");
+    lab.answer(slot, late, Ok(AssignReply::Done(vec![committed(9)])));
+    assert!(lab.ended().is_none());
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(1)))));
+    assert!(lab.ended().is_none(), "each task ends once");
+}

@@ -1,0 +1,76 @@
+//! Leases that are asked for, wanted and taken.
+
+use super::*;
+
+#[test]
+fn expired_holder_is_queried_again() {
+    let mut lab = Lab::new(1);
+    lab.master.on_forwarded(lab.now, holder(3).node, post(1), &mut lab.out).expect("taken");
+    lab.held_by(holder(3));
+    lab.out.clear();
+    lab.pass(3100);
+    // The holder of then sends it here itself: it is the holder no more.
+    let id = lab.master.on_forwarded(lab.now, holder(3).node, post(2), &mut lab.out);
+    let id = id.expect("who holds it now is not known");
+    lab.grant(8);
+    let (slot, attempt, ..) = lab.assigned().expect("done here");
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(1)))));
+}
+
+#[test]
+fn lease_of_a_dead_coordinator_is_taken_for_a_master_without_workers_too() {
+    let mut lab = Lab::new(1);
+    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
+    let from = holder(3).node;
+    let forward = |lab: &mut Lab, n| lab.master.on_forwarded(lab.now, from, post(n), &mut lab.out);
+    forward(&mut lab, 1).expect("it may be coordinated here");
+    lab.held_by(holder(2));
+    let over = LinkOver::Lost("broken".to_owned());
+    lab.master.on_link_over(lab.now, LinkId(50), &over, &mut lab.out);
+    lab.out.clear();
+    assert!(forward(&mut lab, 2).is_err(), "its term may still run");
+    lab.pass(3100);
+    let id = forward(&mut lab, 3).expect("its term is over");
+    assert_eq!(lab.ended(), None, "and it is not sent back to the dead one");
+    lab.grant(8);
+    let (slot, attempt, ..) = lab.assigned().expect("done here");
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(1)))));
+}
+
+#[test]
+fn lease_of_a_silent_holder_is_requested_once_for_all_its_tasks() {
+    let mut lab = Lab::new(1);
+    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
+    lab.submit(1);
+    lab.held_by(holder(2));
+    lab.pass(50);
+    lab.submit(2);
+    lab.out.clear();
+    lab.pass(2100);
+    lab.pass(50);
+    let asked =
+        lab.out.iter().filter(|effect| matches!(effect, Effect::AcquireLease { .. })).count();
+    assert_eq!(asked, 1, "{:?}", lab.out);
+}
+
+#[test]
+fn wanted_lease_is_released_after_the_attempt_in_flight() {
+    let mut lab = Lab::new(1);
+    lab.submit(1);
+    lab.grant(5);
+    let (slot, attempt, ..) = lab.assigned().expect("in flight");
+    let waiting = lab.submit(2);
+    let lobby = Resource::Board(BoardName::lobby());
+    let (asked, answers) = ([(lobby.clone(), 5)], [(lobby, Renewed::Wanted)]);
+    lab.master.on_renewed(lab.now, lab.now, &asked, &answers, &mut lab.out);
+    assert!(!lab.has(|effect| matches!(effect, Effect::ReleaseLease { .. })));
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    assert!(lab.has(|effect| matches!(effect, Effect::ReleaseLease { lease: 5, .. })));
+    assert!(lab.assigned().is_none(), "what waits goes to the next holder");
+    lab.pass(600);
+    lab.held_by(holder(2));
+    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
+    assert!(lab.has(|effect| matches!(effect, Effect::Forward { id, .. } if *id == waiting)));
+}

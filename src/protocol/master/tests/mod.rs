@@ -1,0 +1,156 @@
+//! The master's decisions, driven by hand: each test is a short story of inputs and effects.
+
+mod attempts;
+mod forwards;
+mod leases;
+mod members;
+mod properties;
+mod tasks;
+
+use std::{sync::Arc, time::Duration};
+
+use sha2::{Digest, Sha256};
+
+use super::*;
+use crate::model::{
+    ids::{
+        Author, BoardName, Fingerprint, Incarnation, PostId, Registration, Role, Seq, StoreEpoch,
+        UserId,
+    },
+    message::{AssignReply, Beat, CloseReason, Fact, ForwardReply, Member, MemberState},
+    outcome::TaskResult,
+    rows::{Lease, NewPost, Renewed},
+};
+
+fn at(ms: u64) -> Mono {
+    Mono::ZERO + Duration::from_millis(ms)
+}
+
+fn holder(n: u8) -> Holder {
+    Holder { node: NodeId([n; 16]), incarnation: Incarnation(1) }
+}
+
+/// Worker `n`: its id is the hash of its key.
+fn worker(n: u8, registration: u64) -> Member {
+    let spki = vec![n; 8];
+    let hash: [u8; 32] = Sha256::digest(&spki).into();
+    let fact = Fact {
+        node: NodeId::of(&Fingerprint(hash)),
+        role: Role::Worker,
+        registration: Registration(registration),
+        state: MemberState::In,
+        master: holder(1).node,
+    };
+    Member { fact, name: format!("worker-{n}"), link: None, http: None, spki }
+}
+
+fn post(n: u8) -> Task {
+    let author = Author { id: UserId([n; 16]), name: "Ada".parse().expect("a name") };
+    let post = NewPost { id: PostId([n; 16]), author, text: "hello".parse().expect("a text") };
+    Task::Post { board: BoardName::lobby(), post }
+}
+
+fn committed(seq: u64) -> TaskResult {
+    TaskResult::Committed { seq: Seq(seq), posted_at_ms: seq }
+}
+
+/// One master, and what it decided so far.
+struct Lab {
+    master: Master,
+    now: Mono,
+    out: Vec<Effect>,
+}
+
+impl Lab {
+    /// Master 1, strong, with so many workers that reach the store, on links 1.. .
+    fn new(workers: u8) -> Self {
+        let config = Config::default();
+        let mut lab =
+            Self { master: Master::new(at(0), holder(1), config), now: at(0), out: vec![] };
+        lab.wrote(true);
+        for n in 1..=workers {
+            lab.join(n, 1);
+        }
+        lab.out.clear();
+        lab
+    }
+
+    fn join(&mut self, n: u8, registration: u64) {
+        let link = LinkId(u64::from(n) + 100 * (registration - 1));
+        let member = worker(n, registration);
+        self.master.on_worker(self.now, link, member, &mut self.out).expect("taken in");
+        let beat = Beat { reaches_store: true };
+        self.master.on_beat(self.now, link, beat, &mut self.out);
+    }
+
+    fn wrote(&mut self, done: bool) {
+        self.master.on_store_write(self.now, done, &mut self.out);
+    }
+
+    /// Time passes; the master stays strong.
+    fn pass(&mut self, ms: u64) {
+        for _ in 0..ms / 100 {
+            self.now = self.now + Duration::from_millis(100);
+            self.wrote(true);
+            self.master.on_time(self.now, &mut self.out);
+        }
+    }
+
+    fn submit(&mut self, n: u8) -> TaskId {
+        self.master.on_submit(self.now, post(n), &mut self.out).expect("taken")
+    }
+
+    fn grant(&mut self, lease: u64) {
+        let Some(slot) = self.take(|effect| match effect {
+            Effect::AcquireLease { slot, .. } => Some(*slot),
+            _ => None,
+        }) else {
+            panic!("no lease was asked for: {:?}", self.out)
+        };
+        let answer = Some(Lease::Granted { epoch: StoreEpoch(1), lease, n: 0 });
+        self.master.on_lease(self.now, slot, self.now, answer, &mut self.out);
+    }
+
+    fn held_by(&mut self, other: Holder) {
+        let slot = self
+            .take(|effect| match effect {
+                Effect::AcquireLease { slot, .. } => Some(*slot),
+                _ => None,
+            })
+            .expect("a lease is asked for");
+        let answer = Some(Lease::HeldBy { holder: other, left_ms: 3000 });
+        self.master.on_lease(self.now, slot, self.now, answer, &mut self.out);
+    }
+
+    /// The next effect that `want` knows, taken out with all before it.
+    fn take<T>(&mut self, want: impl Fn(&Effect) -> Option<T>) -> Option<T> {
+        let at = self.out.iter().position(|effect| want(effect).is_some())?;
+        let found = want(&self.out[at]);
+        self.out.drain(..=at);
+        found
+    }
+
+    fn assigned(&mut self) -> Option<(Slot, AttemptId, LinkId, Assign)> {
+        self.take(|effect| match effect {
+            Effect::Assign { link, slot, attempt, assign } => {
+                Some((*slot, *attempt, *link, assign.clone()))
+            }
+            _ => None,
+        })
+    }
+
+    fn answer(&mut self, slot: Slot, attempt: AttemptId, answer: Result<AssignReply, CallFailed>) {
+        self.master.on_attempt(self.now, slot, attempt, answer, &mut self.out);
+    }
+
+    fn ended(&mut self) -> Option<(TaskId, Outcome)> {
+        self.take(|effect| match effect {
+            Effect::End { id, outcome } => Some((*id, outcome.clone())),
+            _ => None,
+        })
+    }
+
+    fn has(&self, want: impl Fn(&Effect) -> bool) -> bool {
+        self.out.iter().any(want)
+    }
+}

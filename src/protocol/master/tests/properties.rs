@@ -1,0 +1,101 @@
+//! Whatever happens, each task ends at most once and no token is given out twice.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Clone, Copy, Debug)]
+enum Move {
+    Submit,
+    Grant,
+    Refuse,
+    Done,
+    Away,
+    Fenced,
+    TimedOut,
+    Gone,
+    Lost,
+    Pass,
+    Rejoin(u8),
+    LinkOver(u8),
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    use Move::*;
+    let one = prop_oneof![
+        4 => Just(Submit), 4 => Just(Grant), 1 => Just(Refuse), 4 => Just(Done),
+        1 => Just(Away), 1 => Just(Fenced), 2 => Just(TimedOut), 1 => Just(Gone),
+        1 => Just(Lost), 3 => Just(Pass), 2 => (1..4u8).prop_map(Rejoin),
+        1 => (1..4u8).prop_map(LinkOver),
+    ];
+    prop::collection::vec(one, 1..120)
+}
+
+proptest! {
+    #[test]
+    fn every_task_ends_once_and_every_token_is_new(moves in moves()) {
+        let mut lab = Lab::new(3);
+        let mut registrations = [1_u64; 4];
+        let (mut asks, mut attempts) = (Vec::new(), Vec::new());
+        let (mut ended, mut tokens) = (BTreeSet::new(), BTreeSet::new());
+        let (mut lease, mut submitted) = (0, 0_usize);
+        for one in moves {
+            match one {
+                Move::Submit => { lab.submit(1); submitted += 1; }
+                Move::Grant => if let Some(slot) = asks.pop() {
+                    lease += 1;
+                    let answer = Lease::Granted { epoch: StoreEpoch(1), lease, n: 0 };
+                    lab.master.on_lease(lab.now, slot, lab.now, Some(answer), &mut lab.out);
+                },
+                Move::Refuse => if let Some(slot) = asks.pop() {
+                    lab.master.on_lease(lab.now, slot, lab.now, None, &mut lab.out);
+                },
+                Move::Lost => {
+                    let lobby = Resource::Board(BoardName::lobby());
+                    let (asked, lost) = ([(lobby.clone(), lease)], [(lobby, Renewed::Lost)]);
+                    lab.master.on_renewed(lab.now, lab.now, &asked, &lost, &mut lab.out);
+                }
+                Move::Pass => lab.pass(1000),
+                Move::Rejoin(n) => {
+                    registrations[n as usize] += 1;
+                    lab.join(n, registrations[n as usize]);
+                }
+                Move::LinkOver(n) => {
+                    let link = LinkId(u64::from(n) + 100 * (registrations[n as usize] - 1));
+                    let over = LinkOver::Lost(String::new());
+                    lab.master.on_link_over(lab.now, link, &over, &mut lab.out);
+                }
+                Move::Done | Move::Away | Move::Fenced | Move::TimedOut | Move::Gone => {
+                    let Some((slot, attempt, tasks)) = attempts.pop() else { continue };
+                    let answer = match one {
+                        Move::Done => Ok(AssignReply::Done(vec![committed(1); tasks])),
+                        Move::Away => Ok(AssignReply::StoreAway { why: String::new() }),
+                        Move::Fenced => Ok(AssignReply::Fenced),
+                        Move::TimedOut => Err(CallFailed::TimedOut),
+                        _ => Err(CallFailed::Gone),
+                    };
+                    lab.answer(slot, attempt, answer);
+                }
+            }
+            for effect in std::mem::take(&mut lab.out) {
+                match effect {
+                    Effect::AcquireLease { slot, .. } => asks.push(slot),
+                    Effect::Assign { slot, attempt, assign, .. } => {
+                        let Assign { registration, permission, tasks } = assign;
+                        attempts.push((slot, attempt, tasks.len()));
+                        let who = (permission.worker, registration);
+                        tokens.insert((permission.token, who, Arc::as_ptr(&tasks).addr()));
+                    }
+                    Effect::End { id, .. } | Effect::SendBack { id, .. } => prop_assert!(ended.insert(id), "{id:?} ended twice"),
+                    _ => {}
+                }
+            }
+            // One token names one worker and one batch.
+            let distinct: BTreeSet<_> = tokens.iter().map(|(token, ..)| *token).collect();
+            prop_assert_eq!(distinct.len(), tokens.len());
+            prop_assert!(ended.len() + lab.master.queue().total() == submitted);
+        }
+    }
+}

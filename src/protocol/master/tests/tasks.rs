@@ -1,0 +1,35 @@
+//! Tasks that are refused.
+
+use super::*;
+
+#[test]
+fn weak_master_says_nothing_was_done_only_of_tasks_never_sent() {
+    let mut lab = Lab::new(1);
+    let sent = lab.submit(1);
+    lab.grant(1);
+    let (slot, attempt, ..) = lab.assigned().expect("in flight");
+    let unsent = lab.submit(2);
+    lab.now = at(2500);
+    lab.answer(slot, attempt, Ok(AssignReply::StoreAway { why: String::new() }));
+    lab.wrote(false);
+    lab.now = at(5000);
+    lab.wrote(false);
+    assert_eq!(lab.ended(), Some((unsent, Outcome::Unavailable { retry_ms: RETRY_MS })));
+    assert!(lab.ended().is_none(), "what was sent has no such answer");
+    assert_eq!(lab.master.on_waited(sent), Outcome::Unknown);
+    let refused = lab.master.on_submit(lab.now, post(3), &mut lab.out);
+    assert_eq!(refused, Err(Outcome::Unavailable { retry_ms: RETRY_MS }));
+}
+
+#[test]
+fn full_queue_refuses_and_keeps_its_tasks() {
+    let config = Config { queue_tasks_max: 2, ..Config::default() };
+    let mut lab = Lab::new(0);
+    lab.master = Master::new(at(0), holder(1), config);
+    lab.wrote(true);
+    lab.submit(1);
+    lab.submit(2);
+    let refused = lab.master.on_submit(lab.now, post(3), &mut lab.out);
+    assert_eq!(refused, Err(Outcome::Overloaded { retry_ms: RETRY_MS }));
+    assert_eq!(lab.master.queue().total(), 2);
+}
