@@ -266,8 +266,65 @@ fn tokens_never_go_back_and_name_one_worker(twins: &mut Twins, now_ms: u64) {
     }
 }
 
+/// The batch of a move, under lease 1.
+fn batch_of(step: &Move) -> Option<(Permission, Vec<Task>)> {
+    match step {
+        Move::Append { board, n, worker, posts, .. } => {
+            let Resource::Board(name) = resource(*board) else { panic!("a board") };
+            let task = |post| Task::Post { board: name.clone(), post: new_post(post) };
+            let tasks = posts.iter().copied().map(task).collect();
+            Some((permission(*board, 1, *n, *worker), tasks))
+        }
+        Move::Cancel { n, worker, post: (by, id) } => {
+            let cancel = Task::CancelPost { user: user(*by), id: PostId([*id; 16]) };
+            Some((permission(PEOPLE, 1, *n, *worker), vec![cancel]))
+        }
+        Move::Ask { .. } | Move::Wait { .. } => None,
+    }
+}
+
+/// Writes the same batches in groups to one store and one by one to another.
+fn write_grouped_and_single(moves: &[Move], group: usize) {
+    let core = || SqliteCore::open_in_memory(&NEW).expect("a store in memory");
+    let mut twins = Twins(core(), core());
+    for nth in 0..=PEOPLE {
+        let op = Op::AcquireLease { resource: resource(nth), holder: LIFE, ttl_ms: 3000 };
+        twins.apply(&op, START_MS).expect("granted");
+        if let Resource::Board(board) = resource(nth) {
+            let create = write(permission(nth, 1, 1, 0), vec![Task::CreateBoard { board }]);
+            twins.apply(&create, START_MS).expect("created");
+        }
+    }
+    let batches: Vec<_> = moves.iter().filter_map(batch_of).collect();
+    let Twins(grouped, single) = &mut twins;
+    for group in batches.chunks(group) {
+        let refs: Vec<_> = group.iter().map(|(by, tasks)| (by, tasks.as_slice())).collect();
+        let answers = grouped.write_group(&refs, START_MS);
+        let one_by_one: Vec<_> = group
+            .iter()
+            .map(|(by, tasks)| match single.apply(&write(by.clone(), tasks.clone()), START_MS) {
+                Ok(OpReply::Written(results)) => Ok(results),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => Err(error),
+            })
+            .collect();
+        assert_eq!(answers, one_by_one);
+    }
+    // The twins compare the records and the boards.
+    twins.apply(&Op::Writes { after: 0, limit: 10_000 }, START_MS).expect("the record");
+    twins.apply(&Op::Boards, START_MS).expect("boards");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn group_gives_the_same_answers_and_rows_as_single_writes(
+        moves in prop::collection::vec(moves(), 1..40),
+        group in 2..8_usize,
+    ) {
+        write_grouped_and_single(&moves, group);
+    }
 
     #[test]
     fn store_agrees_with_the_model(moves in prop::collection::vec(moves(), 1..60)) {
