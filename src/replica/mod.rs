@@ -203,7 +203,7 @@ impl Replica {
             return Ok(());
         }
         let txn = self.db.begin_write()?;
-        // Not empty, so that nobody has to know what redb does with an empty one.
+        // A commit with a row, because redb may skip an empty one.
         txn.open_table(tables::META)?.insert(tables::META_SAVES, 0)?;
         txn.commit()?;
         self.groups_unsaved.store(0, Ordering::Relaxed);

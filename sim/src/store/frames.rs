@@ -1,11 +1,12 @@
-//! What nodes and the store's host say to each other: length, number, then the value.
+//! Frames between nodes and the store's host: length, number, then the value.
 
 use std::io;
 
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// A page of posts is cut at 1 MiB of text; names and ids come on top.
+/// Maximum length of a frame, bytes. A page of posts is cut at 1 MiB of text; names and ids come on
+/// top.
 const LEN_MAX: usize = 4 * 1024 * 1024;
 
 fn invalid(why: impl ToString) -> io::Error {

@@ -1,4 +1,4 @@
-//! The store's own host: what it keeps through crashes, and the process that serves it.
+//! Host of the store: its durable state, and the process that serves it.
 
 use std::{
     io,
@@ -19,14 +19,14 @@ use tokio::sync::Mutex as Turn;
 
 use super::frames;
 
-/// What the store holds. It outlives the lives of its host: commits are durable.
+/// Durable state of the store. It survives crashes of its host.
 #[derive(Clone)]
 pub struct StoreHost {
     core: Arc<Mutex<SqliteCore>>,
 }
 
 impl StoreHost {
-    /// A new, empty store.
+    /// Creates an empty store.
     ///
     /// # Errors
     /// As [`SqliteCore::open_in_memory`].
@@ -34,7 +34,7 @@ impl StoreHost {
         Ok(Self { core: Arc::new(Mutex::new(SqliteCore::open_in_memory(new)?)) })
     }
 
-    /// Carries out an operation without the network: for who builds a cluster, and for oracles.
+    /// Carries out an operation without the network, for builders of clusters and for oracles.
     ///
     /// # Errors
     /// As [`SqliteCore::apply`].
@@ -43,20 +43,20 @@ impl StoreHost {
         self.core.lock().unwrap_or_else(PoisonError::into_inner).apply(op, now_ms)
     }
 
-    /// The store without a network between, at the time that `now_ms` says.
+    /// Returns a handle that needs no network; `now_ms` is its clock.
     #[must_use]
     pub fn direct(&self, now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Store {
         Store::new(Direct { host: self.clone(), now_ms })
     }
 
-    /// The process of the store's host: serves `addr` until it is ended.
+    /// Serves `addr` until the host is stopped.
     pub async fn serve(self, env: Env, addr: &'static str) {
         let mut listener = env.listen(addr).await.expect("the host is the store's alone");
         let turn = Arc::new(Turn::new(()));
         while let Ok((stream, _)) = listener.accept().await {
             let (host, turn, of_host) = (self.clone(), Arc::clone(&turn), env.clone());
             env.spawn("store-connection", async move {
-                // Whoever hung up knows; there is nobody to tell.
+                // Ends with the connection, which the caller sees break, too.
                 let _ = host.converse(&of_host, stream, &turn).await;
             });
         }

@@ -6,7 +6,7 @@
 //!
 //! 1. Operations are carried out whole and in turn, at the host's wall clock.
 //! 2. What was committed survives a crash of the host; its answer may never arrive.
-//! 3. Who is not answered in time is told that the store is away, and asks over a new connection
+//! 3. A caller that gets no reply in time is told that the store is away, and uses a new connection
 //!    the next time.
 
 mod frames;

@@ -1,4 +1,4 @@
-//! A node's side: a [`Backend`] that speaks to the store's host.
+//! Backend of a node: calls the store's host over the simulated network.
 //!
 //! One connection carries any number of calls at once. It is made when first needed, and given
 //! up when it breaks or when a call on it was not answered in time.
@@ -29,10 +29,10 @@ type Answer = Result<OpReply, StoreError>;
 /// Calls under way by number; `None` once the connection has ended.
 type Calls = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<Answer>>>>>;
 
-/// Calls that wait to be written on one connection.
+/// Maximum number of calls that wait to be written on one connection.
 const OUT_MAX: usize = 256;
 
-/// The store as a node holds it: at `addr`, given up after `timeout`.
+/// Returns a handle on the store at `addr`; a call ends after `timeout`.
 #[must_use]
 pub fn remote(env: &Env, addr: &str, timeout: Duration) -> Store {
     Store::new(RemoteStore {
@@ -55,7 +55,7 @@ struct RemoteStore {
 struct Connection {
     out: mpsc::Sender<Vec<u8>>,
     calls: Calls,
-    /// The task that dials, writes and reads.
+    /// Task that dials, writes and reads.
     task: Mutex<Option<Task>>,
 }
 
@@ -77,7 +77,7 @@ impl Connection {
         let calls: Calls = Arc::new(Mutex::new(Some(BTreeMap::new())));
         let (of_node, open) = (env.clone(), Arc::clone(&calls));
         let task = env.spawn("store-client", async move {
-            // Its end is told to the calls under way, by their answers' senders going away.
+            // Dropping the reply senders ends the calls under way.
             let _ = carry(&of_node, &addr, limit, frames, &open).await;
             open.lock().unwrap_or_else(PoisonError::into_inner).take();
         });
@@ -131,7 +131,7 @@ async fn receive(mut from: ReadHalf<BoxStream>, calls: &Calls) -> io::Result<()>
             None => None,
         };
         if let Some(asker) = asker {
-            // Who gave up waiting does not want it.
+            // The caller may have given up.
             let _ = asker.send(answer);
         }
     }
@@ -153,9 +153,9 @@ impl RemoteStore {
         match &*current {
             Some(connection) if connection.is_open() => Arc::clone(connection),
             _ => {
-                let dialled = Connection::dial(&self.env, self.addr.clone(), self.timeout);
-                *current = Some(Arc::clone(&dialled));
-                dialled
+                let connection = Connection::dial(&self.env, self.addr.clone(), self.timeout);
+                *current = Some(Arc::clone(&connection));
+                connection
             }
         }
     }

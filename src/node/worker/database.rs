@@ -121,7 +121,7 @@ impl Database {
 
     async fn write(&self, mut queue: mpsc::Receiver<Job>) {
         while let Some(job) = queue.recv().await {
-            // Who asked may be gone; the write stands.
+            // The caller may be gone; the write stands.
             match job {
                 Job::Updates(updates, done) => {
                     let _ = done.send(self.change(move |to| to.apply(&updates)).await);

@@ -156,7 +156,7 @@ impl Driver {
                 let registration = (attempt == self.attempts)
                     .then(|| worker.on_welcome(now, &welcome, &mut self.out))
                     .flatten();
-                // The attempt may be gone; then nothing was said under this number.
+                // The attempt may be gone; then the number was not sent.
                 let _ = reply.send(registration);
             }
             Input::Dialed { attempt, result } if attempt == self.attempts => {

@@ -48,7 +48,7 @@ impl Driver {
         let inputs = self.parts.inputs.clone();
         self.parts.env.spawn(name, async move {
             if let Some(input) = work.await {
-                // Without a driver nobody wants it.
+                // The driver may have ended.
                 let _ = inputs.send(input).await;
             }
         });

@@ -176,7 +176,7 @@ impl Tx<'_> {
         self.newest_life(wisher)?;
         let key = resource.to_string();
         let Some(term) = self.term(&key)? else { return Ok(()) };
-        // What nobody holds is asked for, not wished for.
+        // A free lease is acquired, not wished for.
         if term.holder.is_none_or(|holder| holder.node == wisher.node) {
             return Ok(());
         }

@@ -70,7 +70,7 @@ pub(super) async fn session_not_touched_is_off_the_list(lab: &Lab) {
     touch(lab, 1, &[1, 2]).await;
     let Ok(Active::Users(users)) = lab.store.active_users().await else { panic!("no list") };
     let since: Vec<_> = users.iter().map(|user| user.since_ms - began_ms).collect();
-    assert_eq!(since, [30_001, 0], "who comes back begins anew");
+    assert_eq!(since, [30_001, 0], "a returning session is active since its return");
 }
 
 pub(super) async fn active_list_after_a_silence_waits_for_a_touch(lab: &Lab) {
