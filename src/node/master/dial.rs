@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Driver, input::Input, links::Arrival};
+use super::{
+    Driver,
+    input::{Arrival, Input},
+};
 use crate::{
     comm::{
         handshake::{Credential, DialParams, Ready, dial},

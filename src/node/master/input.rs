@@ -1,7 +1,8 @@
 //! Inputs of the master's driver that come from its own tasks.
 
-use super::{links::Arrival, store_poll::Polled, streams::StreamId};
+use super::{store_poll::Polled, streams::StreamId};
 use crate::{
+    comm::{SecureStream, handshake::Ready},
     model::{
         ids::{BoardName, NodeId, Resource, SessionKey},
         message::{AssignReply, ForwardReply},
@@ -14,6 +15,12 @@ use crate::{
         task_queue::{Slot, TaskId},
     },
 };
+
+/// Secured stream that is ready to become a link.
+pub(super) struct Arrival {
+    pub(super) secured: SecureStream,
+    pub(super) ready: Ready,
+}
 
 /// Result that a task brings back to the driver that started it.
 pub(super) enum Input {

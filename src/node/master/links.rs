@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::{
     Driver,
     admission::AdmissionGate,
-    input::Input,
+    input::{Arrival, Input},
     waiters::{Waiter, respond},
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
         Incoming, Link, LinkEnd, LinkLimits, Responder, SecureStream,
         connection_limit::ConnectionLimit,
         fanout::Fanout,
-        handshake::{Acceptor, Ready, accept},
+        handshake::{Acceptor, accept},
     },
     config::Config,
     env::{Env, Listener},
@@ -35,12 +35,6 @@ use crate::{
 const READ_MAX: u32 = 500;
 /// Shortest time between two log lines on connections that were dropped.
 const TELL_DROPPED_EVERY: Duration = Duration::from_secs(1);
-
-/// Secured stream that is ready to become a link.
-pub(super) struct Arrival {
-    pub(super) secured: SecureStream,
-    pub(super) ready: Ready,
-}
 
 /// Accepts connections for as long as the node lives. Drops those over the bound at once.
 pub(super) async fn accept_all(

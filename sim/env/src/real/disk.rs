@@ -5,14 +5,17 @@
 //! 3. What `write_atomic` returned for is durable: the bytes, then the name.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::PathBuf,
     sync::{Mutex, PoisonError},
 };
 
-use super::temp::TempDir;
+use super::{
+    files::{make_private_dir, replace_file},
+    temp::TempDir,
+};
 use crate::{Disk, DiskFile};
 
 /// A directory of files.
@@ -78,37 +81,6 @@ impl Disk for RealDisk {
             _ => File::open(&self.dir)?.sync_all(),
         }
     }
-}
-
-/// Makes a directory, and what is above it, for its owner only; fine if it is there.
-///
-/// # Errors
-/// The file system's, with the path.
-pub fn make_private_dir(dir: &Path) -> io::Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", dir.display())))
-}
-
-/// Replaces a whole file, mode 0600, durable when it returns. A crash leaves the old file or
-/// the new one, and perhaps a `.NAME.new` beside it that the next replacement overwrites.
-///
-/// # Errors
-/// The file system's; the old file is untouched.
-pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    let new = dir.join(format!(".{}.new", name.to_string_lossy()));
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    File::open(dir)?.sync_all()
 }
 
 /// An open file.

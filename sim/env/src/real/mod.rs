@@ -8,6 +8,7 @@
 
 mod disk;
 mod events;
+mod files;
 mod net;
 mod temp;
 
@@ -24,7 +25,7 @@ use tokio::{runtime::Handle, sync::Semaphore};
 
 use self::{disk::RealDisk, events::EventLog};
 pub use self::{
-    disk::{make_private_dir, replace_file},
+    files::{make_private_dir, replace_file},
     temp::TempDir,
 };
 use crate::{

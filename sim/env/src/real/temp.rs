@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{disk::make_private_dir, entropy};
+use super::{entropy, files::make_private_dir};
 
 /// A fresh directory under the system's place for such, removed when this is dropped. A
 /// process that is killed leaves it behind.
