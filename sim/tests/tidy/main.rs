@@ -1,9 +1,11 @@
 //! Rules of the tree that no compiler checks, each with what to do instead.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+mod layers;
+mod source;
+
+use std::{fs, path::Path};
+
+use source::{code, root, rust_files};
 
 /// A text that must not stand in the code of some folders.
 struct Rule {
@@ -122,87 +124,13 @@ const RULES: &[Rule] = &[
     Rule { banned: "FIXME", within: ALL, except: &[], instead: "fix it, or open an issue" },
 ];
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_owned()
-}
-
-fn rust_files(below: &Path, into: &mut Vec<PathBuf>) {
-    let Ok(entries) = fs::read_dir(below) else {
-        if below.extension().is_some_and(|ext| ext == "rs") {
-            into.push(below.to_owned());
-        }
-        return;
-    };
-    for entry in entries {
-        rust_files(&entry.expect("readable").path(), into);
-    }
-}
-
-/// Whether the module above a file, or above its folder, has it for tests only.
-fn is_test_module(path: &Path) -> bool {
-    let Some(folder) = path.parent().filter(|folder| folder.starts_with(root())) else {
-        return false;
-    };
-    let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let declared = format!("mod {};", name(path));
-    let above = [folder.join("mod.rs"), folder.join("lib.rs"), folder.with_extension("rs")];
-    let for_tests = above.iter().filter_map(|file| fs::read_to_string(file).ok()).any(|text| {
-        let lines: Vec<_> = text.lines().map(str::trim).collect();
-        lines.windows(2).any(|pair| {
-            pair[0].starts_with("#[cfg(")
-                && pair[0].contains("test")
-                && pair[1].ends_with(&declared)
-        })
-    });
-    for_tests || is_test_module(folder)
-}
-
-/// A file's code without comments and without its tests, line by line.
-fn code(path: &Path) -> Vec<String> {
-    let text = fs::read_to_string(path).expect("readable");
-    if is_test_module(path) {
-        return Vec::new();
-    }
-    let mut lines = Vec::new();
-    // A test module ends where its first line's indentation comes back.
-    let mut skip_to: Option<String> = None;
-    let mut pending = false;
-    for line in text.lines() {
-        let indent: String = line.chars().take_while(|c| *c == ' ').collect();
-        let trimmed = line.trim();
-        if let Some(end) = &skip_to {
-            if *end == indent && trimmed.starts_with('}') {
-                skip_to = None;
-            }
-            lines.push(String::new());
-            continue;
-        }
-        if pending && !trimmed.starts_with("#[") && !trimmed.starts_with("///") {
-            pending = false;
-            if trimmed.ends_with('{') {
-                skip_to = Some(indent);
-            }
-            lines.push(String::new());
-            continue;
-        }
-        if trimmed.starts_with("#[cfg(") && trimmed.contains("test") {
-            pending = true;
-            lines.push(String::new());
-            continue;
-        }
-        let code = line.split("//").next().unwrap_or_default();
-        lines.push(code.to_owned());
-    }
-    lines
-}
-
 fn applies(rule: &Rule, file: &Path) -> bool {
     let below = |places: &[&str]| places.iter().any(|place| file.starts_with(place));
     below(rule.within) && !below(rule.except)
 }
 
 #[test]
-fn what_is_banned_stands_nowhere() {
+fn banned_text_stands_nowhere() {
     let root = root();
     let mut files = Vec::new();
     for place in ALL {
@@ -251,7 +179,7 @@ fn every_select_says_biased() {
 }
 
 #[test]
-fn nothing_names_a_place_of_one_machine() {
+fn no_file_names_a_path_of_one_machine() {
     let root = root();
     let mut files = Vec::new();
     for place in ALL {
