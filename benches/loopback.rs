@@ -117,11 +117,11 @@ impl Cluster {
         panic!("no session at {url}");
     }
 
-    /// Returns the mean number of posts in the appends after a row of the record of writes.
+    /// Returns the mean number of posts in the batches after a row of the record of writes.
     fn mean_batch(&self, after: u64) -> f64 {
         let rows = self.writes(after);
         let batches: Vec<u32> =
-            rows.iter().filter(|(kind, _)| kind == "append").map(|(_, rows)| *rows).collect();
+            rows.iter().filter(|(kind, _)| kind == "write").map(|(_, rows)| *rows).collect();
         f64::from(batches.iter().sum::<u32>()) / batches.len().max(1) as f64
     }
 

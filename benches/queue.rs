@@ -1,9 +1,10 @@
-//! The pure core of the queue: tasks come in, go to a worker in batches, and end.
+//! Bench of the pure core of the queue: tasks come in, go to a worker in batches, and end.
 //!
 //! `core` is the whole master aggregate, driven as its node drives it: queue, permission,
-//! assignment, selection, and the news of each batch. `bare` makes the same moves with a
-//! `VecDeque` per resource and a hash map of what is in flight, and decides nothing. The ratio
-//! of the two is what deciding costs: the table at the end is of rounds that took turns.
+//! assignment, selection, and the updates of each batch. `bare` makes the same moves with a
+//! `VecDeque` per resource and a hash map of the tasks in flight, and decides nothing. The ratio
+//! of the two is the cost of the decisions. For the table at the end, their rounds alternate, so
+//! that other load on the machine affects both.
 
 #![expect(clippy::disallowed_methods, reason = "a bench measures the wall clock")]
 
@@ -36,14 +37,14 @@ use sha2::{Digest, Sha256};
 const TASKS: usize = 4096;
 const RESOURCES: [usize; 3] = [1, 16, 256];
 const BATCHES: [usize; 3] = [1, 16, 64];
-/// Rounds of each in the table.
+/// Number of rounds of `core` and of `bare` in the table.
 const ROUNDS: usize = 41;
 
 fn now() -> Mono {
     Mono::ZERO + Duration::from_secs(1)
 }
 
-/// Posts, round robin over the boards.
+/// Returns posts, round robin over the boards.
 fn tasks(resources: usize) -> Vec<Task> {
     let boards: Vec<BoardName> =
         (0..resources).map(|n| format!("board-{n}").parse().expect("a board's name")).collect();
@@ -52,7 +53,7 @@ fn tasks(resources: usize) -> Vec<Task> {
         .map(|n| {
             let mut id = [0; 16];
             id[..8].copy_from_slice(&n.to_be_bytes());
-            let text = format!("what one says in a chat, number {n}");
+            let text = format!("an ordinary line of a chat, number {n}");
             let post = NewPost {
                 id: PostId(id),
                 author: author.clone(),
@@ -63,7 +64,7 @@ fn tasks(resources: usize) -> Vec<Task> {
         .collect()
 }
 
-/// A strong master with four workers, and the lease of every board.
+/// Returns a master that can write to the store, with four workers and the lease of every board.
 fn master(resources: usize, batch: usize) -> Master {
     let me = Holder { node: NodeId([1; 16]), incarnation: Incarnation(1) };
     let config = Config {
@@ -98,7 +99,7 @@ fn master(resources: usize, batch: usize) -> Master {
     master
 }
 
-/// All tasks come in, and end.
+/// Submits all tasks and runs until they have ended.
 fn round(master: &mut Master, tasks: Vec<Task>, out: &mut Vec<Effect>) {
     for task in tasks {
         master.on_submit(now(), task, out).expect("room");
@@ -106,7 +107,8 @@ fn round(master: &mut Master, tasks: Vec<Task>, out: &mut Vec<Effect>) {
     assert_eq!(run(master, out), TASKS);
 }
 
-/// Plays store and workers until nothing is left to do; how many tasks ended.
+/// Plays the store and the workers until no effect is left. Returns the number of tasks that
+/// ended.
 fn run(master: &mut Master, out: &mut Vec<Effect>) -> usize {
     let (mut ended, mut seq) = (0, 0);
     let mut effects = Vec::new();
@@ -125,7 +127,7 @@ fn run(master: &mut Master, out: &mut Vec<Effect>) -> usize {
                         TaskResult::Committed { seq, posted_at_ms: 1 }
                     });
                     let results = results.collect();
-                    // On the wire by now, and freed.
+                    // A node has sent the batch by now, and frees it.
                     drop(assign);
                     master.on_attempt(now(), slot, attempt, Ok(AssignReply::Done(results)), out);
                 }
@@ -141,7 +143,7 @@ fn run(master: &mut Master, out: &mut Vec<Effect>) -> usize {
     ended
 }
 
-/// The same moves without a decision: a queue per resource, batches, a map of what is in flight.
+/// The same moves without decisions: a queue per resource, batches, a map of tasks in flight.
 #[derive(Default)]
 struct Bare {
     queues: HashMap<Resource, VecDeque<(u64, Task)>, FixedState>,
@@ -212,7 +214,7 @@ fn median(mut of: Vec<f64>) -> f64 {
     of[of.len() / 2]
 }
 
-/// Medians of rounds that took turns: what else the machine does meets both.
+/// Prints the medians of alternating rounds.
 fn table() {
     println!("resources  batch  core ns/task  bare ns/task  of bare's pace");
     for resources in RESOURCES {

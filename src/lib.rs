@@ -1,7 +1,8 @@
 //! Chatchat: a self-hosted chat cluster that no single failure takes down.
 //!
-//! What decides is synchronous and takes `now`; what waits is async and takes
-//! [`Env`](env::Env). `ARCHITECTURE.md` draws the layers.
+//! Code that decides is synchronous and takes `now`; code that waits is async and takes an
+//! [`Env`](env::Env), which is the real world or a simulated one. A node is started with
+//! `programs::run_master` or `programs::run_worker`. `ARCHITECTURE.md` draws the layers.
 #![forbid(unsafe_code)]
 
 pub mod api;

@@ -1,4 +1,4 @@
-//! A whole cluster as an operator starts it: real processes, real signals.
+//! Tests of a whole cluster as an operator starts it: real processes, real signals.
 #![expect(clippy::disallowed_methods, reason = "this watches processes from outside, in real time")]
 
 use std::{
@@ -15,7 +15,7 @@ use std::{
 use chatchat::{crypto::admission::JoinSecret, env::real::TempDir, model::ids::Fingerprint};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
-/// What a busy machine may take for any one step.
+/// Longest time for one step on a busy machine.
 const WAIT: Duration = Duration::from_secs(60);
 
 struct Cluster {
@@ -33,7 +33,7 @@ impl Cluster {
             .arg("--data-dir")
             .arg(dir.path())
             .arg(format!("--http-port={port}"))
-            // Smaller than people's, for the time that they take in a test.
+            // Smaller keys than the default, because those take long in a test.
             .args(["--identity-bits=2048"])
             .args(args)
             .stdout(Stdio::piped())
@@ -52,7 +52,7 @@ impl Cluster {
         Self { process, lines, dir, port }
     }
 
-    /// Waits for a line that holds this.
+    /// Waits for a line on stdout that contains this.
     fn says(&self, what: &str) {
         let until = Instant::now() + WAIT;
         loop {
@@ -74,7 +74,7 @@ impl Cluster {
         logs.collect()
     }
 
-    /// Names and processes, of those that run.
+    /// Returns the names and process ids of the nodes that run.
     fn nodes(&self) -> Vec<(String, u32)> {
         let Ok(text) = fs::read_to_string(self.dir.path().join("cluster.json")) else {
             return Vec::new();
@@ -97,13 +97,13 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // Fails for one that has ended, which is as well.
+        // Fails only for a process that has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// The first of a stretch of ports for one master, none of them taken.
+/// Returns the first of the three ports of one master, all of them free.
 fn free_ports() -> u16 {
     (0..100)
         .find_map(|_| {
@@ -128,7 +128,7 @@ fn get(port: u16, path: &str) -> String {
     answer
 }
 
-/// An orphan that ended may stay a zombie where nobody reaps.
+/// Returns whether a process runs. An orphan that ended may stay a zombie if nothing reaps it.
 fn runs(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").map_or("Z", |(_, rest)| &rest[..1]);
@@ -136,7 +136,7 @@ fn runs(pid: u32) -> bool {
 }
 
 #[test]
-fn it_is_ready_shows_what_happens_and_stops_at_once_when_asked() {
+fn cluster_reports_ready_restarts_a_killed_node_and_stops_on_sigint() {
     let mut cluster = Cluster::start(&["--masters=1", "--workers=2", "--restart"]);
     cluster.says("Chatchat is ready");
     cluster.says(&format!("http://127.0.0.1:{}", cluster.port));
@@ -161,7 +161,7 @@ fn it_is_ready_shows_what_happens_and_stops_at_once_when_asked() {
 }
 
 #[test]
-fn nodes_end_with_a_supervisor_that_was_killed() {
+fn nodes_end_when_their_supervisor_is_killed() {
     let mut cluster = Cluster::start(&["--masters=1", "--workers=1"]);
     cluster.says("Chatchat is ready");
     let nodes = cluster.nodes();
@@ -181,14 +181,14 @@ fn refused(program: &str, args: &[&str]) -> String {
     assert_eq!(ended.status.code(), Some(2), "{said}");
     let mut lines: Vec<_> = said.lines().collect();
     let last = lines.pop().unwrap_or_default().to_owned();
-    // What it did until then stands in its log.
+    // The lines before the last are its log.
     let is_log = |line: &&str| [" INFO ", " WARN "].iter().any(|level| line.contains(level));
     assert!(lines.iter().all(is_log), "{said}");
     last
 }
 
 #[test]
-fn what_cannot_work_is_one_line_with_the_way_out_and_exit_code_2() {
+fn wrong_call_is_refused_with_one_line_and_exit_code_2() {
     let dir = TempDir::new().expect("a directory");
     let path = |name: &str| -> PathBuf { dir.path().join(name) };
     let text = |path: &PathBuf| path.to_str().expect("a text").to_owned();
@@ -228,7 +228,7 @@ fn what_cannot_work_is_one_line_with_the_way_out_and_exit_code_2() {
     assert!(said.contains("guard.key"), "{said}");
 }
 
-/// The parts of a listing that a test looks at.
+/// Returns the link address of a node from the listing.
 fn link_of(cluster: &Cluster, name: &str) -> String {
     let text = fs::read_to_string(cluster.dir.path().join("cluster.json")).expect("a listing");
     let listing: serde_json::Value = serde_json::from_str(&text).expect("JSON");
@@ -238,20 +238,20 @@ fn link_of(cluster: &Cluster, name: &str) -> String {
 }
 
 #[test]
-fn garbage_at_the_link_port_is_logged_with_its_reason_and_workers_still_join() {
+fn garbage_at_the_link_port_is_logged_with_a_reason_and_workers_still_join() {
     let cluster = Cluster::start(&["--masters=1", "--workers=1", "--restart"]);
     cluster.says("Chatchat is ready");
     let link = link_of(&cluster, "master-0");
     let over_long = [&[0xff; 8][..], &[0; 64]].concat();
     for garbage in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &over_long, &[0; 4096]] {
         let mut stream = TcpStream::connect(&link).expect("it listens");
-        // It may be closed before all of it is taken.
+        // The master may close the connection before it has read everything.
         let _ = stream.write_all(garbage);
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         assert!(answer.is_empty(), "strangers are told nothing: {answer:?}");
     }
-    // The line may follow the closing.
+    // The log line may appear after the connection is closed.
     let until = Instant::now() + WAIT;
     loop {
         let log = fs::read_to_string(cluster.dir.path().join("master-0/log")).expect("a log");
@@ -268,7 +268,7 @@ fn garbage_at_the_link_port_is_logged_with_its_reason_and_workers_still_join() {
 }
 
 #[test]
-fn check_config_shows_what_all_sources_say_and_does_nothing() {
+fn check_config_prints_the_merged_settings_and_starts_nothing() {
     let dir = TempDir::new().expect("a directory");
     let data = dir.path().join("data");
     let shown = Command::new(env!("CARGO_BIN_EXE_chatchat-worker"))
