@@ -1,4 +1,4 @@
-//! The end that accepts: a master.
+//! Accepting end of a handshake: a master.
 
 use std::sync::Arc;
 
@@ -29,24 +29,24 @@ use crate::{
     },
 };
 
-/// The most suites that a Hello may offer.
+/// Most cipher suites that a Hello may offer.
 const SUITES_MAX: usize = 16;
-/// About how many bytes of the directory one page holds.
+/// Approximate size of one page of the directory, in bytes.
 const PAGE_LEN: usize = 256 * 1024;
 
-/// What an accepting master shows to everyone who passed its guard.
+/// Properties that an accepting master shows to every dialer that passed its guard.
 pub struct AcceptorParams {
-    /// Who it is.
+    /// Identity of the master.
     pub identity: Arc<Identity>,
-    /// Its name for people.
+    /// Name of the master, for people.
     pub name: String,
-    /// Its cluster.
+    /// Id of its cluster.
     pub cluster: [u8; 16],
-    /// Which sizes of keys it takes.
+    /// Range of key sizes that it accepts.
     pub bounds: KeyBounds,
 }
 
-/// A Hello that was read and not believed.
+/// Hello that was decoded, but whose proof was not checked yet.
 pub struct UncheckedHello {
     frame: Vec<u8>,
     signed: Signed,
@@ -54,7 +54,7 @@ pub struct UncheckedHello {
 }
 
 impl UncheckedHello {
-    /// Reads a Hello. No cryptography at all.
+    /// Decodes a Hello. Does no cryptography.
     ///
     /// # Errors
     /// [`HandshakeFault::Malformed`].
@@ -65,19 +65,19 @@ impl UncheckedHello {
         Ok(Self { frame, signed, hello })
     }
 
-    /// Which guard it says it was made with.
+    /// Returns the id of the guard that the Hello claims to be made with.
     #[must_use]
     pub const fn guard(&self) -> GuardId {
         self.hello.guard
     }
 
-    /// Names this Hello: one that was seen before is a replay.
+    /// Returns the nonce of the Hello. A Hello with a nonce that was seen before is a replay.
     #[must_use]
     pub const fn nonce(&self) -> [u8; 32] {
         self.hello.nonce
     }
 
-    /// Holds it against the guard that it names. One HMAC.
+    /// Checks the proof with the guard that the Hello names. Costs one HMAC.
     ///
     /// # Errors
     /// [`HandshakeFault::BadGuard`].
@@ -89,15 +89,15 @@ impl UncheckedHello {
     }
 }
 
-/// A Hello from somebody who has the guard.
+/// Hello from a dialer that has the guard.
 pub struct CheckedHello {
     frame: Vec<u8>,
     hello: Hello,
 }
 
 impl CheckedHello {
-    /// Draws the link's secret, wraps it for the dialer and signs both hellos: the two RSA
-    /// operations of a Reply. Milliseconds.
+    /// Draws the link's secret, wraps it for the dialer and signs the Hello and the Reply. These
+    /// are the two RSA operations of a Reply. Takes milliseconds.
     ///
     /// # Errors
     /// [`HandshakeFault::NoCommonVersion`], [`HandshakeFault::OtherCluster`],
@@ -140,7 +140,7 @@ impl CheckedHello {
     }
 }
 
-/// Has replied, and waits to hear who it is.
+/// Acceptor that has sent its Reply and waits for the Auth.
 pub struct AwaitAuth {
     params: Arc<AcceptorParams>,
     guard: GuardId,
@@ -151,7 +151,7 @@ pub struct AwaitAuth {
 }
 
 impl AwaitAuth {
-    /// Opens the Auth. No RSA operation.
+    /// Opens the Auth. Does no RSA operation.
     ///
     /// # Errors
     /// [`HandshakeFault::Record`], [`HandshakeFault::Malformed`], [`HandshakeFault::Itself`],
@@ -177,7 +177,7 @@ impl AwaitAuth {
     }
 }
 
-/// Says who it is, and has not proved it.
+/// Auth whose signature was not verified yet.
 pub struct UnverifiedAuth {
     from: AwaitAuth,
     signed: Signed,
@@ -186,13 +186,14 @@ pub struct UnverifiedAuth {
 }
 
 impl UnverifiedAuth {
-    /// Who it says it is. One that is denied needs no further look.
+    /// Returns the id that the dialer claims. Refuse a denied node here, before its signature is
+    /// verified.
     #[must_use]
     pub const fn node(&self) -> NodeId {
         self.node
     }
 
-    /// Verifies the signature over all that was said. A tenth of a millisecond.
+    /// Verifies the signature over all messages so far. Takes a tenth of a millisecond.
     ///
     /// # Errors
     /// [`HandshakeFault::Key`].
@@ -219,29 +220,30 @@ impl UnverifiedAuth {
     }
 }
 
-/// A node that has proved who it is and asks to be let in.
+/// Request of an authenticated node to be admitted.
 pub struct AdmissionRequest {
-    /// Who it is. Its role and name are what it says.
+    /// Authenticated dialer. Its role and name are only claimed.
     pub peer: Peer,
-    /// The guard that it knocked with.
+    /// Guard that its Hello was made with.
     pub guard: GuardId,
-    /// What enrols it, if it must be.
+    /// Bearer that enrols the node, if it sent one.
     pub bearer: Option<Secret>,
-    /// The key epoch that it had last.
+    /// Last key epoch that it had.
     pub last_epoch: Option<(Domain, KeyEpoch)>,
 }
 
-/// What a node that is let in is given.
+/// Content of the Welcome for a node that is admitted.
 pub struct AdmissionGrant {
-    /// The master's domain, and the directory.
+    /// Domain of the master, and the directory.
     pub welcome: Welcome,
-    /// The node's own guard for later Hellos; none for a master, which has it in the store.
+    /// The node's own guard for later Hellos; `None` for a master, which has its guard in the
+    /// store.
     pub guard: Option<Guard>,
-    /// The domain's keys; none for a master.
+    /// Keys of the domain; `None` for a master.
     pub keys: Option<Arc<EpochKeys>>,
 }
 
-/// Lets a node in, and waits until it has all.
+/// Acceptor that sends the Welcome and waits for the Ready.
 pub struct AwaitReady {
     params: Arc<AcceptorParams>,
     peer: Peer,
@@ -250,7 +252,7 @@ pub struct AwaitReady {
 }
 
 impl AwaitReady {
-    /// The Welcome, as records: its head, and the directory in pages.
+    /// Returns the Welcome as records: its head, then the directory in pages.
     ///
     /// # Errors
     /// [`HandshakeFault::Malformed`] when a member is too long for a page, and
@@ -288,7 +290,7 @@ impl AwaitReady {
         self.sealer.seal(RecordKind::Data, plain, out).map_err(record_fault("Welcome"))
     }
 
-    /// Takes the Ready. What comes after on this stream is the link's.
+    /// Reads the Ready and ends the handshake. Later records on this stream belong to the link.
     ///
     /// # Errors
     /// [`HandshakeFault::Record`], [`HandshakeFault::Malformed`].
@@ -303,7 +305,7 @@ impl AwaitReady {
     }
 }
 
-/// Cuts the directory into pages that fit into records. None is empty.
+/// Cuts the directory into pages that fit into records. No page is empty.
 fn pages(directory: &[Member]) -> Vec<&[Member]> {
     const FIXED: usize = 128;
     let weight = |member: &Member| {

@@ -1,4 +1,4 @@
-//! The end that connects.
+//! Dialing end of a handshake: a worker, or the master with the smaller id.
 
 use std::sync::Arc;
 
@@ -25,44 +25,44 @@ use crate::{
     wire::{PLAIN_LEN_MAX, codec},
 };
 
-/// The most bytes of pages that a directory may come in.
+/// Most bytes that the pages of a directory may have in total.
 const DIRECTORY_LEN_MAX: usize = 32 * 1024 * 1024;
 
-/// By what a node knocks.
+/// Secret that a node proves its Hello with.
 #[derive(Clone)]
 pub enum Credential {
-    /// A join token: its guard, and its bearer if it must be enrolled.
+    /// Join token, with its guard and the bearer that enrols the node.
     Token(Arc<JoinSecret>),
-    /// Its own guard, kept from an earlier Welcome, or a master's own.
+    /// The node's own guard, from an earlier Welcome or a master's own.
     Own(Guard),
 }
 
-/// All that a dialer brings.
+/// Properties and limits of a dialer for one handshake.
 pub struct DialerParams {
-    /// Who it is.
+    /// Identity of the node.
     pub identity: Arc<Identity>,
-    /// This hour's pair.
+    /// Handshake pair of the current hour.
     pub handshake: Arc<WrapPair>,
-    /// What it is.
+    /// Role of the node.
     pub role: Role,
-    /// Its name for people.
+    /// Name of the node, for people.
     pub name: String,
-    /// By what it knocks.
+    /// Secret that the Hello is proved with.
     pub credential: Credential,
-    /// Which master keys it trusts.
+    /// Fingerprints of the master keys that it trusts.
     pub pins: Vec<Fingerprint>,
-    /// Its cluster, once it knows it.
+    /// Id of its cluster, once it is known.
     pub cluster: Option<[u8; 16]>,
-    /// The key epoch that it had last.
+    /// Last key epoch that it had.
     pub last_epoch: Option<(Domain, KeyEpoch)>,
-    /// Which sizes of keys it takes.
+    /// Range of key sizes that it accepts.
     pub bounds: KeyBounds,
-    /// The most nodes that it takes into its directory.
+    /// Most nodes that it accepts in a directory.
     pub directory_max: usize,
 }
 
 impl DialerParams {
-    /// Says Hello. No RSA operation.
+    /// Makes the Hello. Does no RSA operation.
     ///
     /// # Errors
     /// [`HandshakeFault::Malformed`] for a name that no master takes.
@@ -90,15 +90,15 @@ impl DialerParams {
     }
 }
 
-/// Said Hello.
+/// Dialer that has sent its Hello and waits for the Reply.
 pub struct AwaitReply {
     params: DialerParams,
     pub(super) hello: Vec<u8>,
 }
 
 impl AwaitReply {
-    /// Holds the Reply against the pins, verifies it, and only then unwraps what it carries.
-    /// Answers with the sealed Auth. Milliseconds.
+    /// Checks the Reply's key against the pins, verifies the signature, and only then unwraps the
+    /// link's secret. Returns the sealed Auth. Takes milliseconds.
     ///
     /// # Errors
     /// Any [`HandshakeFault`]. The private key was used only if the signature held.
@@ -158,7 +158,7 @@ impl AwaitReply {
     }
 }
 
-/// Said who it is, and waits to be let in.
+/// Dialer that has sent its Auth and waits for the Welcome.
 pub struct AwaitWelcome {
     params: DialerParams,
     master: IdentityKey,
@@ -173,20 +173,20 @@ struct Arriving {
     bytes: usize,
 }
 
-/// What a node that was taken in has been given.
+/// Content of a Welcome as the dialer received it.
 pub struct ReceivedWelcome {
-    /// The domain and the directory.
+    /// Domain of the master, and the directory.
     pub welcome: Welcome,
-    /// The cluster's id.
+    /// Id of the cluster.
     pub cluster: [u8; 16],
-    /// The node's own guard for later Hellos, if it was given one: keep it beside the key.
+    /// The node's own guard for later Hellos, if one was sent. Store it next to the node's key.
     pub guard: Option<Guard>,
-    /// The domain's common key and group secret; masters give each other none.
+    /// Common key and group secret of the domain; masters give each other none.
     pub keys: Option<EpochKeys>,
 }
 
 impl AwaitWelcome {
-    /// Takes the next record of the Welcome; `true` when it is whole.
+    /// Takes the next record of the Welcome. Returns `true` when the Welcome is complete.
     ///
     /// # Errors
     /// Any [`HandshakeFault`]; the handshake is over.
@@ -226,8 +226,8 @@ impl AwaitWelcome {
         Ok(have == due)
     }
 
-    /// Takes the keys that came with the Welcome: verifies the announcement, then does the one
-    /// unwrap of the epoch. Milliseconds. Then the guard must be kept before [`SendReady::ready`].
+    /// Accepts the keys in the Welcome: verifies the announcement, then does the only unwrap of the
+    /// epoch. Takes milliseconds. Store the guard before calling [`SendReady::ready`].
     ///
     /// # Errors
     /// [`HandshakeFault::Epoch`]; [`HandshakeFault::NotForUs`] before the Welcome is whole.
@@ -259,18 +259,18 @@ impl AwaitWelcome {
     }
 }
 
-/// Has all that it needs; the guard is to be kept now.
+/// Dialer that has the whole Welcome and must store the guard before it sends the Ready.
 pub struct SendReady {
-    /// What it was given.
+    /// Content of the Welcome.
     pub received: ReceivedWelcome,
-    /// The master.
+    /// The master at the other end.
     pub peer: Peer,
     sealer: Sealer,
     opener: Opener,
 }
 
 impl SendReady {
-    /// Says Ready. What comes after on this stream is the link's.
+    /// Makes the Ready and ends the handshake. Later records on this stream belong to the link.
     ///
     /// # Errors
     /// None in practice: a Ready is a few bytes.

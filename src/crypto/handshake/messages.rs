@@ -1,4 +1,4 @@
-//! What the five messages of a handshake say, before they are proved or sealed.
+//! The five messages of a handshake, without proofs and seals.
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
@@ -8,7 +8,7 @@ use crate::{
     model::ids::{Domain, KeyEpoch, NodeId, Registration, Role},
 };
 
-/// The first message, in the clear, proved by a guard.
+/// First message: in the clear, proved with a guard.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Hello {
     pub(super) version_min: u16,
@@ -20,10 +20,10 @@ pub(super) struct Hello {
     pub(super) guard: GuardId,
 }
 
-/// The second message, in the clear, signed together with the first.
+/// Second message: in the clear, signed together with the first.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Reply {
-    /// An encoded [`ReplyHead`]: the wrap is bound to these bytes.
+    /// Encoded [`ReplyHead`]. The wrap is bound to these bytes.
     pub(super) head: Vec<u8>,
     pub(super) wrapped: Vec<u8>,
 }
@@ -37,7 +37,7 @@ pub(super) struct ReplyHead {
     pub(super) identity_spki: Vec<u8>,
 }
 
-/// The third message, sealed, signed together with both before.
+/// Third message: sealed, signed together with both before.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Auth {
     pub(super) identity_spki: Vec<u8>,
@@ -53,7 +53,7 @@ impl Drop for Auth {
     }
 }
 
-/// The fourth message, sealed. Pages of the directory follow until there are `members`.
+/// Fourth message: sealed. Pages of the directory follow until there are `members` nodes.
 #[derive(Serialize, Deserialize)]
 pub(super) struct WelcomeHead {
     pub(super) node: NodeId,
@@ -71,7 +71,7 @@ impl Drop for WelcomeHead {
     }
 }
 
-/// A [`KeyGrant`](crate::crypto::epoch::KeyGrant) on its way.
+/// Keys of a [`KeyGrant`](crate::crypto::epoch::KeyGrant), in the form in which they are sent.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Keys {
     pub(super) pkcs8: Vec<u8>,
@@ -84,11 +84,11 @@ impl Drop for Keys {
     }
 }
 
-/// The last message, sealed: the dialer has all it needs.
+/// Fifth message: sealed. It says that the dialer has all it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
-    /// The key epoch that it took; none when it was given none.
+    /// Key epoch that the dialer accepted; `None` if it was given none.
     pub epoch: Option<KeyEpoch>,
-    /// A worker's registration; a master's incarnation as a number.
+    /// Registration of a worker, or incarnation of a master as a number.
     pub registration: Registration,
 }

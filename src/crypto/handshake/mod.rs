@@ -1,4 +1,4 @@
-//! The handshake of a link, as state machines over bytes: nothing here waits or reads a clock.
+//! Handshake of a link, as state machines over bytes. Nothing here waits or reads a clock.
 //!
 //! ```text
 //!  dialer                                      acceptor
@@ -12,13 +12,13 @@
 //!    finish ─► SendReady ── Ready ───────────► AwaitReady::on_ready
 //! ```
 //!
-//! Each step takes its state by value, so none can be done twice or out of turn.
+//! Each step takes its state by value, so that none can be done twice or out of order.
 //!
 //! 1. A Hello without a guard's proof costs no RSA operation.
-//! 2. The dialer's private key decrypts only after a pinned key's signature over both hellos
-//!    was verified; the bearer leaves only after that.
-//! 3. Every signature and the wrap cover the bytes of all that was said before, so neither
-//!    version nor suite nor key can be replaced on the way.
+//! 2. The dialer's private key decrypts only after a pinned key's signature over the Hello and
+//!    the Reply was verified; the bearer is sent only after that.
+//! 3. Every signature and the wrap cover the bytes of all earlier messages, so that no version,
+//!    suite or key can be replaced on the way.
 //! 4. Only the dialer's handshake pair opens the wrap: identities stolen later do not.
 
 mod acceptor;
@@ -50,11 +50,11 @@ use crate::{
     },
 };
 
-/// The versions of the protocol that this release speaks.
+/// Range of protocol versions that this release speaks.
 pub const VERSIONS: (u16, u16) = (1, 1);
-/// RSA-OAEP and RSA-PSS with SHA-256, HKDF-SHA-256, AES-256-GCM.
+/// Cipher suite: RSA-OAEP and RSA-PSS with SHA-256, HKDF-SHA-256, AES-256-GCM.
 pub const SUITE_RSA_AES: u16 = 1;
-/// The longest name of a node, in bytes.
+/// Longest name of a node, in bytes.
 pub const NAME_LEN_MAX: usize = 64;
 
 const SIGN_REPLY: &str = "chatchat/v1/handshake/reply";
@@ -62,36 +62,36 @@ const SIGN_AUTH: &str = "chatchat/v1/handshake/auth";
 const WRAP: &str = "chatchat/v1/handshake/wrap";
 const KEYS: &str = "chatchat/v1/handshake/keys";
 
-/// Who is at the other end, proved.
+/// Authenticated node at the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its id.
+    /// Id of the node.
     pub node: NodeId,
-    /// What it says it is; a gate holds it against what was enrolled.
+    /// Role that it claims; a gate compares it with the enrolled one.
     pub role: Role,
-    /// Its identity's public key, SPKI DER, as received.
+    /// Public key of its identity, SPKI DER, as received.
     pub spki: Vec<u8>,
-    /// A name for people. At most [`NAME_LEN_MAX`] bytes without control characters.
+    /// Name for people: at most [`NAME_LEN_MAX`] bytes, without control characters.
     pub name: String,
 }
 
-/// Why a handshake ended. For the log; the peer is told nothing. The link never was.
+/// Reason why a handshake ended, for the log. The peer is not told, and no link was made.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum HandshakeFault {
-    /// A message does not read as what was due.
+    /// A message cannot be decoded as the expected one.
     #[error("malformed {what}: {why}")]
     Malformed {
-        /// Which message.
+        /// Name of the message.
         what: &'static str,
-        /// What is wrong with it.
+        /// Problem with it.
         why: String,
     },
-    /// The peer speaks no version or suite that this release does.
+    /// The peer speaks no version or suite that this release speaks.
     #[error("no common version or suite: the peer speaks {min} to {max}")]
     NoCommonVersion {
-        /// Its lowest.
+        /// Lowest version of the peer.
         min: u16,
-        /// Its highest.
+        /// Highest version of the peer.
         max: u16,
     },
     /// The peer belongs to another cluster.
@@ -100,35 +100,35 @@ pub enum HandshakeFault {
     /// The Hello's proof was not made with the guard that it names.
     #[error("the Hello's proof is not its guard's")]
     BadGuard,
-    /// A node's own guard was used by another node.
+    /// A node used another node's own guard.
     #[error("the guard is another node's")]
     GuardOfAnother,
-    /// The master's key is not one that was pinned. Nothing was decrypted.
+    /// The master's key is not pinned. Nothing was decrypted.
     #[error("the master's key {found} is not pinned")]
     NotPinned {
-        /// What was shown.
+        /// Fingerprint of the key that the master showed.
         found: Fingerprint,
     },
     /// A key, a signature or a wrap is wrong.
     #[error("{what}: {why}")]
     Key {
-        /// Of which message.
+        /// Name of the message.
         what: &'static str,
-        /// What is wrong.
+        /// Problem with the key.
         why: KeyError,
     },
     /// A sealed message did not open.
     #[error("{what}: {why}")]
     Record {
-        /// Which message was due.
+        /// Name of the expected message.
         what: &'static str,
-        /// What is wrong.
+        /// Problem with the record.
         why: RecordError,
     },
-    /// The domain's keys in the Welcome were not in order.
+    /// The domain's keys in the Welcome were refused.
     #[error("the common key: {0}")]
     Epoch(#[from] EpochError),
-    /// The Welcome is for another node, or about a domain that is not the master's.
+    /// The Welcome is for another node, or its domain is not the master's.
     #[error("the Welcome is not for this node or not this master's")]
     NotForUs,
     /// The node has connected to itself.
@@ -156,7 +156,7 @@ fn check_name(what: &'static str, name: &str) -> Result<(), HandshakeFault> {
     Err(HandshakeFault::Malformed { what, why })
 }
 
-/// Encodes what holds secrets, without leaving pieces behind while growing.
+/// Encodes a message that holds secrets. The buffer never grows, so that no copies stay behind.
 fn encode_secret<T: Serialize>(value: &T) -> Result<SecretBytes, CodecError> {
     let mut plain = SecretBytes::new(Vec::with_capacity(PLAIN_LEN_MAX));
     codec::encode_into(value, &mut plain)?;
@@ -178,14 +178,14 @@ fn open_message(
     }
 }
 
-/// The highest version that both speak.
+/// Returns the highest version that both ends speak.
 fn choose_version(ours: (u16, u16), theirs: (u16, u16)) -> Option<u16> {
     let highest = ours.1.min(theirs.1);
     (theirs.0 <= theirs.1 && highest >= ours.0.max(theirs.0)).then_some(highest)
 }
 
-/// The secret that both directions' keys come from: fresh, and bound to both plain messages
-/// whole.
+/// Derives the secret for the keys of both directions: fresh, and bound to the whole Hello and
+/// Reply.
 fn link_secret(k0: &Secret, hello: &[u8], reply: &[u8]) -> Secret {
     Secret::extract(&labelled_hash(KEYS, &[hello, reply]), k0)
 }

@@ -25,21 +25,21 @@ const MASTER: u8 = 1;
 const WORKER: u8 = 2;
 const READY: Ready = Ready { epoch: Some(KeyEpoch(1)), registration: Registration(7) };
 
-/// Who takes part.
-struct Cast {
+/// Participants of a handshake.
+struct Fixture {
     acceptor_params: Arc<AcceptorParams>,
     worker: Arc<Identity>,
     handshake: Arc<WrapPair>,
     token: Arc<JoinSecret>,
-    /// What the master checks Hellos with.
+    /// Guard that the master checks Hellos with.
     guard: Guard,
     directory: Vec<Member>,
 }
 
-fn cast() -> Cast {
+fn fixture() -> Fixture {
     let master = Arc::new(identity(MASTER));
     let token = Arc::new(JoinSecret::random(&mut rng(50), &master.fingerprint()));
-    Cast {
+    Fixture {
         acceptor_params: Arc::new(AcceptorParams {
             identity: master,
             name: "m0".to_owned(),
@@ -67,7 +67,7 @@ fn member(number: u16) -> Member {
     }
 }
 
-impl Cast {
+impl Fixture {
     fn dialer_params(&self) -> DialerParams {
         DialerParams {
             identity: Arc::clone(&self.worker),
@@ -92,8 +92,8 @@ impl Cast {
         }
     }
 
-    /// How many private operations were made: the master's signatures, the worker's, and the
-    /// worker's unwraps.
+    /// Returns how many private operations were done: the master's signatures, the worker's
+    /// signatures, and the worker's unwraps.
     fn private_operations(&self) -> (u64, u64, u64) {
         let master = self.acceptor_params.identity.signatures();
         (master, self.worker.signatures(), self.handshake.unwraps())
@@ -102,7 +102,7 @@ impl Cast {
 
 type End = (Peer, Sealer, Opener);
 
-/// Both ends after a handshake, and what was on the wire.
+/// Both ends after a handshake, and the bytes that were on the wire.
 struct Played {
     dialer: End,
     acceptor: End,
@@ -127,10 +127,10 @@ fn one_record(bytes: &[u8]) -> ([u8; HEADER_LEN], Vec<u8>) {
     records(bytes).into_iter().next().unwrap_or_default()
 }
 
-/// Plays a handshake to its end. `tap` sees each of the five messages by number on its way, and
-/// may change it.
+/// Plays a handshake to its end. `tap` sees each of the five messages, with its number, and may
+/// change it.
 fn play(
-    cast: &Cast,
+    fixture: &Fixture,
     params: DialerParams,
     mut tap: impl FnMut(usize, &mut Vec<u8>),
 ) -> Result<Played, HandshakeFault> {
@@ -142,13 +142,13 @@ fn play(
         bytes
     };
     let (await_reply, hello) = params.hello(&mut at_dialer)?;
-    let checked = UncheckedHello::read(send(hello))?.check(&cast.guard)?;
-    let (await_auth, reply) = checked.reply(&cast.acceptor_params, &mut at_acceptor)?;
+    let checked = UncheckedHello::read(send(hello))?.check(&fixture.guard)?;
+    let (await_auth, reply) = checked.reply(&fixture.acceptor_params, &mut at_acceptor)?;
     let (mut await_welcome, auth) = await_reply.on_reply(&send(reply), &mut at_dialer)?;
     let (header, body) = one_record(&send(auth));
     let (request, mut await_ready) = await_auth.open(header, body)?.verify()?;
     let mut whole = false;
-    for (header, body) in records(&send(await_ready.welcome(&cast.admission_grant())?)) {
+    for (header, body) in records(&send(await_ready.welcome(&fixture.admission_grant())?)) {
         assert!(!whole, "nothing follows a whole Welcome");
         whole = await_welcome.on_record(header, body)?;
     }
@@ -161,31 +161,31 @@ fn play(
     Ok(Played { dialer, acceptor, received, bearer: request.bearer, ready, wire })
 }
 
-/// As [`play`], for one that is to fail.
-fn refused(cast: &Cast, tap: impl FnMut(usize, &mut Vec<u8>)) -> HandshakeFault {
-    play(cast, cast.dialer_params(), tap).err().expect("refused")
+/// Plays a handshake that must fail, and returns its fault.
+fn refused(fixture: &Fixture, tap: impl FnMut(usize, &mut Vec<u8>)) -> HandshakeFault {
+    play(fixture, fixture.dialer_params(), tap).err().expect("refused")
 }
 
 #[test]
-fn both_ends_know_each_other_and_can_talk_on() {
-    let cast = cast();
-    let played = play(&cast, cast.dialer_params(), |_, _| ()).expect("all in order");
-    assert_eq!(played.dialer.0.node, cast.acceptor_params.identity.node());
+fn both_ends_authenticate_each_other_and_can_exchange_records() {
+    let fixture = fixture();
+    let played = play(&fixture, fixture.dialer_params(), |_, _| ()).expect("all in order");
+    assert_eq!(played.dialer.0.node, fixture.acceptor_params.identity.node());
     assert_eq!((played.dialer.0.role, played.dialer.0.name.as_str()), (Role::Master, "m0"));
-    assert_eq!(played.acceptor.0.node, cast.worker.node());
+    assert_eq!(played.acceptor.0.node, fixture.worker.node());
     assert_eq!((played.acceptor.0.role, played.acceptor.0.name.as_str()), (Role::Worker, "w0"));
-    assert_eq!(played.acceptor.0.spki, cast.worker.spki());
+    assert_eq!(played.acceptor.0.spki, fixture.worker.spki());
     assert_eq!(played.ready, READY);
     let bearer = played.bearer.expect("a token brings one");
-    assert_eq!(bearer.expose(), cast.token.bearer().expose());
-    assert_eq!(played.received.welcome, cast.admission_grant().welcome);
+    assert_eq!(bearer.expose(), fixture.token.bearer().expose());
+    assert_eq!(played.received.welcome, fixture.admission_grant().welcome);
     assert_eq!(played.received.cluster, [5; 16]);
     assert_eq!(
         played.received.guard.expect("given").expose(),
-        cast.admission_grant().guard.expect("given").expose()
+        fixture.admission_grant().guard.expect("given").expose()
     );
     assert_eq!(played.received.keys.expect("given").digest(), epoch_of(MASTER, 1).digest());
-    assert_eq!(cast.private_operations(), (1, 1, 1));
+    assert_eq!(fixture.private_operations(), (1, 1, 1));
 
     let ((_, mut to_master, mut from_master), (_, mut to_worker, mut from_worker)) =
         (played.dialer, played.acceptor);
@@ -200,20 +200,20 @@ fn both_ends_know_each_other_and_can_talk_on() {
 }
 
 #[test]
-fn masters_give_each_other_no_keys_and_an_enrolled_node_shows_no_bearer() {
-    let cast = cast();
-    let mut params = cast.dialer_params();
-    params.credential = Credential::Own(cast.guard.clone());
-    let played = play(&cast, params, |_, _| ()).expect("all in order");
+fn masters_exchange_no_keys_and_an_enrolled_node_sends_no_bearer() {
+    let fixture = fixture();
+    let mut params = fixture.dialer_params();
+    params.credential = Credential::Own(fixture.guard.clone());
+    let played = play(&fixture, params, |_, _| ()).expect("all in order");
     assert!(played.bearer.is_none());
 
     let (mut dialing, mut accepting) = (rng(1), rng(2));
-    let (await_reply, hello) = cast.dialer_params().hello(&mut dialing).expect("in order");
+    let (await_reply, hello) = fixture.dialer_params().hello(&mut dialing).expect("in order");
     let checked = UncheckedHello::read(hello)
-        .and_then(|unchecked| unchecked.check(&cast.guard))
+        .and_then(|unchecked| unchecked.check(&fixture.guard))
         .expect("in order");
     let (await_auth, reply) =
-        checked.reply(&cast.acceptor_params, &mut accepting).expect("in order");
+        checked.reply(&fixture.acceptor_params, &mut accepting).expect("in order");
     let (mut waiting, auth) = await_reply.on_reply(&reply, &mut dialing).expect("in order");
     let (header, body) = one_record(&auth);
     let unverified = await_auth.open(header, body).expect("in order");
@@ -227,48 +227,49 @@ fn masters_give_each_other_no_keys_and_an_enrolled_node_shows_no_bearer() {
 }
 
 #[test]
-fn a_long_directory_comes_in_pages_and_no_longer_than_allowed() {
-    let mut cast = cast();
-    cast.directory = (0..3000).map(member).collect();
-    let played = play(&cast, cast.dialer_params(), |_, _| ()).expect("all in order");
+fn long_directory_comes_in_pages_up_to_its_bound() {
+    let mut fixture = fixture();
+    fixture.directory = (0..3000).map(member).collect();
+    let played = play(&fixture, fixture.dialer_params(), |_, _| ()).expect("all in order");
     assert!(records(&played.wire[3]).len() > 4);
-    assert_eq!(played.received.welcome.directory, cast.directory);
-    let mut params = cast.dialer_params();
+    assert_eq!(played.received.welcome.directory, fixture.directory);
+    let mut params = fixture.dialer_params();
     params.directory_max = 2999;
-    let fault = play(&cast, params, |_, _| ()).err();
+    let fault = play(&fixture, params, |_, _| ()).err();
     assert!(matches!(fault, Some(HandshakeFault::Malformed { what: "Welcome", .. })), "{fault:?}");
 }
 
 #[test]
-fn nothing_secret_is_on_the_wire() {
-    let cast = cast();
-    let played = play(&cast, cast.dialer_params(), |_, _| ()).expect("all in order");
+fn wire_shows_no_secret() {
+    let fixture = fixture();
+    let played = play(&fixture, fixture.dialer_params(), |_, _| ()).expect("all in order");
     let wire = played.wire.concat();
     let keys = epoch_of(MASTER, 1);
     let grant = keys.grant().expect("it encodes");
-    let (bearer, own_guard) = (cast.token.bearer(), cast.admission_grant().guard.expect("given"));
-    // Of keys, parts that are theirs alone: every key's DER begins and ends like every other's.
+    let (bearer, own_guard) =
+        (fixture.token.bearer(), fixture.admission_grant().guard.expect("given"));
+    // For keys, only the parts that differ: the DER of all keys begins and ends alike.
     let secrets: [&[u8]; 6] = [
         bearer.expose(),
-        cast.guard.expose(),
+        fixture.guard.expose(),
         own_guard.expose(),
         keys.group().expose(),
         &grant.pkcs8[grant.pkcs8.len() - 64..],
-        &cast.worker.spki()[40..120],
+        &fixture.worker.spki()[40..120],
     ];
     let on_wire = |window: &[u8]| wire.windows(8).any(|bytes| bytes == window);
     for secret in secrets {
         assert!(!secret.windows(8).any(on_wire));
     }
-    // The one key that anyone who passed the guard may see.
-    let master = cast.acceptor_params.identity.spki();
+    // The master's public key is the only key that a dialer with the guard may see.
+    let master = fixture.acceptor_params.identity.spki();
     assert!(wire.windows(master.len()).any(|bytes| bytes == master));
 }
 
 #[test]
-fn identities_stolen_later_do_not_open_what_was_recorded() {
-    let cast = cast();
-    let played = play(&cast, cast.dialer_params(), |_, _| ()).expect("all in order");
+fn stolen_identities_do_not_open_a_recorded_handshake() {
+    let fixture = fixture();
+    let played = play(&fixture, fixture.dialer_params(), |_, _| ()).expect("all in order");
     let reply = Signed::decode(&played.wire[1], PLAIN_LEN_MAX).expect("a frame");
     let reply: messages::Reply = codec::decode(&reply.body).expect("a Reply");
     let context: [&[u8]; 2] = [&played.wire[0], &reply.head];
@@ -276,78 +277,82 @@ fn identities_stolen_later_do_not_open_what_was_recorded() {
         let stolen = WrapPair::new(pair(stolen));
         assert!(stolen.unwrap(&mut rng(1), WRAP, &context, &reply.wrapped).is_err());
     }
-    assert!(cast.handshake.unwrap(&mut rng(1), WRAP, &context, &reply.wrapped).is_ok());
+    assert!(fixture.handshake.unwrap(&mut rng(1), WRAP, &context, &reply.wrapped).is_ok());
 }
 
 #[test]
-fn a_key_that_is_not_pinned_gets_nothing() {
-    let cast = cast();
-    let mut params = cast.dialer_params();
+fn master_with_an_unpinned_key_is_refused_before_any_unwrap() {
+    let fixture = fixture();
+    let mut params = fixture.dialer_params();
     params.pins = vec![identity(9).fingerprint()];
-    let found = cast.acceptor_params.identity.fingerprint();
-    let fault = play(&cast, params, |_, _| ()).err();
+    let found = fixture.acceptor_params.identity.fingerprint();
+    let fault = play(&fixture, params, |_, _| ()).err();
     assert_eq!(fault, Some(HandshakeFault::NotPinned { found }));
-    assert_eq!(cast.private_operations(), (1, 0, 0));
+    assert_eq!(fixture.private_operations(), (1, 0, 0));
 }
 
 #[test]
-fn a_wrong_guard_costs_no_rsa_operation() {
-    let mut cast = cast();
-    cast.guard = Guard::random(&mut rng(1));
-    assert_eq!(refused(&cast, |_, _| ()), HandshakeFault::BadGuard);
-    assert_eq!(cast.private_operations(), (0, 0, 0));
+fn hello_with_a_wrong_guard_costs_no_rsa_operation() {
+    let mut fixture = fixture();
+    fixture.guard = Guard::random(&mut rng(1));
+    assert_eq!(refused(&fixture, |_, _| ()), HandshakeFault::BadGuard);
+    assert_eq!(fixture.private_operations(), (0, 0, 0));
 }
 
 #[test]
-fn small_keys_other_clusters_and_unknown_versions_cost_no_rsa_operation() {
-    let cast = cast();
-    let mut params = cast.dialer_params();
+fn small_key_other_cluster_or_unknown_version_costs_no_rsa_operation() {
+    let fixture = fixture();
+    let mut params = fixture.dialer_params();
     params.cluster = Some([6; 16]);
-    let fault = play(&cast, params, |_, _| ()).err();
+    let fault = play(&fixture, params, |_, _| ()).err();
     assert_eq!(fault, Some(HandshakeFault::OtherCluster));
 
     let strict = Arc::new(AcceptorParams {
-        identity: Arc::clone(&cast.acceptor_params.identity),
+        identity: Arc::clone(&fixture.acceptor_params.identity),
         name: String::new(),
         cluster: [5; 16],
         bounds: KeyBounds::STANDARD,
     });
     let checked = || {
-        let (_, hello) = cast.dialer_params().hello(&mut rng(1)).expect("in order");
+        let (_, hello) = fixture.dialer_params().hello(&mut rng(1)).expect("in order");
         UncheckedHello::read(hello)
-            .and_then(|unchecked| unchecked.check(&cast.guard))
+            .and_then(|unchecked| unchecked.check(&fixture.guard))
             .expect("in order")
     };
     let fault = checked().reply(&strict, &mut rng(2)).err();
     assert!(matches!(fault, Some(HandshakeFault::Key { what: "Hello", .. })), "{fault:?}");
 
-    let future = change_hello(&cast, |hello| (hello.version_min, hello.version_max) = (2, 3));
+    let future = change_hello(&fixture, |hello| (hello.version_min, hello.version_max) = (2, 3));
     let fault = UncheckedHello::read(future)
-        .and_then(|unchecked| unchecked.check(&cast.guard))
-        .and_then(|checked| checked.reply(&cast.acceptor_params, &mut rng(2)))
+        .and_then(|unchecked| unchecked.check(&fixture.guard))
+        .and_then(|checked| checked.reply(&fixture.acceptor_params, &mut rng(2)))
         .err();
     assert_eq!(fault, Some(HandshakeFault::NoCommonVersion { min: 2, max: 3 }));
-    assert_eq!(cast.private_operations(), (0, 0, 0));
+    assert_eq!(fixture.private_operations(), (0, 0, 0));
 }
 
-/// A Hello of the cast's, changed by one who has its guard.
-fn change_hello(cast: &Cast, change: impl FnOnce(&mut messages::Hello)) -> Vec<u8> {
-    let (_, hello) = cast.dialer_params().hello(&mut rng(10)).expect("in order");
-    forge_hello(cast, &hello, change)
+/// Makes a Hello and changes it, as an attacker with the guard could.
+fn change_hello(fixture: &Fixture, change: impl FnOnce(&mut messages::Hello)) -> Vec<u8> {
+    let (_, hello) = fixture.dialer_params().hello(&mut rng(10)).expect("in order");
+    forge_hello(fixture, &hello, change)
 }
 
-fn forge_hello(cast: &Cast, hello: &[u8], change: impl FnOnce(&mut messages::Hello)) -> Vec<u8> {
+fn forge_hello(
+    fixture: &Fixture,
+    hello: &[u8],
+    change: impl FnOnce(&mut messages::Hello),
+) -> Vec<u8> {
     let signed = Signed::decode(hello, PLAIN_LEN_MAX).expect("a frame");
     let mut hello: messages::Hello = codec::decode(&signed.body).expect("a Hello");
     change(&mut hello);
     let body = codec::encode(&hello).expect("it encodes");
-    let proof = cast.guard.prove(&body).to_vec();
+    let proof = fixture.guard.prove(&body).to_vec();
     Signed { body, proof }.encode().expect("it encodes")
 }
 
 #[test]
-fn who_has_the_guard_still_cannot_put_its_own_key_or_version_between() {
-    let cast = cast();
+fn attacker_with_the_guard_cannot_change_key_or_version() {
+    let fixture = fixture();
     let between = WrapPair::new(pair(8));
     let changes: [&dyn Fn(&mut messages::Hello); 4] = [
         &|hello| hello.handshake_spki = between.spki().to_vec(),
@@ -356,43 +361,43 @@ fn who_has_the_guard_still_cannot_put_its_own_key_or_version_between() {
         &|hello| hello.nonce[0] ^= 1,
     ];
     for change in changes {
-        let fault = refused(&cast, |number, bytes| {
+        let fault = refused(&fixture, |number, bytes| {
             if number == 0 {
-                *bytes = forge_hello(&cast, bytes, change);
+                *bytes = forge_hello(&fixture, bytes, change);
             }
         });
         let why = KeyError::BadSignature;
         assert_eq!(fault, HandshakeFault::Key { what: "Reply", why });
     }
-    assert_eq!(cast.handshake.unwraps(), 0);
+    assert_eq!(fixture.handshake.unwraps(), 0);
 }
 
 #[test]
-fn a_reply_signed_by_a_trusted_master_for_another_session_is_refused() {
-    let cast = cast();
-    let (_, hello) = cast.dialer_params().hello(&mut rng(99)).expect("in order");
+fn reply_of_a_trusted_master_for_another_session_is_refused() {
+    let fixture = fixture();
+    let (_, hello) = fixture.dialer_params().hello(&mut rng(99)).expect("in order");
     let checked = UncheckedHello::read(hello)
-        .and_then(|unchecked| unchecked.check(&cast.guard))
+        .and_then(|unchecked| unchecked.check(&fixture.guard))
         .expect("in order");
-    let (_, other) = checked.reply(&cast.acceptor_params, &mut rng(98)).expect("in order");
-    let fault = refused(&cast, |number, bytes| {
+    let (_, other) = checked.reply(&fixture.acceptor_params, &mut rng(98)).expect("in order");
+    let fault = refused(&fixture, |number, bytes| {
         if number == 1 {
             bytes.clone_from(&other);
         }
     });
     assert_eq!(fault, HandshakeFault::Key { what: "Reply", why: KeyError::BadSignature });
-    assert_eq!(cast.handshake.unwraps(), 0);
+    assert_eq!(fixture.handshake.unwraps(), 0);
 }
 
 #[test]
-fn sealed_messages_of_another_session_or_turn_are_refused() {
-    let cast = cast();
-    let other = play(&cast, cast.dialer_params(), |_, _| ()).expect("all in order").wire;
+fn sealed_message_of_another_session_or_step_is_refused() {
+    let fixture = fixture();
+    let other = play(&fixture, fixture.dialer_params(), |_, _| ()).expect("all in order").wire;
     for (number, what) in [(2, "Auth"), (3, "Welcome"), (4, "Ready")] {
-        // The same seeds and the same offer would give the same session.
-        let mut params = cast.dialer_params();
+        // The same seeds and the same parameters would give the same session.
+        let mut params = fixture.dialer_params();
         params.cluster = Some([5; 16]);
-        let played = play(&cast, params, |sent, bytes| {
+        let played = play(&fixture, params, |sent, bytes| {
             if sent == number {
                 bytes.clone_from(&other[number]);
             }
@@ -400,9 +405,9 @@ fn sealed_messages_of_another_session_or_turn_are_refused() {
         let why = RecordError::Forged;
         assert_eq!(played.err(), Some(HandshakeFault::Record { what, why }));
     }
-    // The Auth sent back to where it came from.
+    // The Auth, sent back to the dialer.
     let mut auth = Vec::new();
-    let fault = refused(&cast, |number, bytes| match number {
+    let fault = refused(&fixture, |number, bytes| match number {
         2 => auth.clone_from(bytes),
         3 => bytes.clone_from(&auth),
         _ => {}
@@ -412,34 +417,35 @@ fn sealed_messages_of_another_session_or_turn_are_refused() {
 }
 
 #[test]
-fn a_node_is_not_its_own_master_and_a_guard_is_its_nodes_alone() {
-    let mut cast = cast();
-    let mut params = cast.dialer_params();
-    params.identity = Arc::clone(&cast.acceptor_params.identity);
-    assert_eq!(play(&cast, params, |_, _| ()).err(), Some(HandshakeFault::Itself));
+fn own_identity_and_another_nodes_guard_are_refused() {
+    let mut fixture = fixture();
+    let mut params = fixture.dialer_params();
+    params.identity = Arc::clone(&fixture.acceptor_params.identity);
+    assert_eq!(play(&fixture, params, |_, _| ()).err(), Some(HandshakeFault::Itself));
 
-    // A guard that is another node's own: the Hello names that node, the Auth does not.
-    cast.guard = Guard::random(&mut rng(70));
+    // The guard is another node's own: the Hello names that node, the Auth does not.
+    fixture.guard = Guard::random(&mut rng(70));
     let id = GuardId::Node(NodeId([9; 16]));
-    let mut params = cast.dialer_params();
-    params.credential = Credential::Own(cast.guard.clone());
+    let mut params = fixture.dialer_params();
+    params.credential = Credential::Own(fixture.guard.clone());
     let (mut await_reply, hello) = params.hello(&mut rng(1)).expect("in order");
-    let hello = forge_hello(&cast, &hello, |hello| hello.guard = id);
+    let hello = forge_hello(&fixture, &hello, |hello| hello.guard = id);
     await_reply.hello.clone_from(&hello);
     let unchecked = UncheckedHello::read(hello).expect("a Hello");
     assert_eq!(unchecked.guard(), id);
-    let checked = unchecked.check(&cast.guard).expect("in order");
-    let (await_auth, reply) = checked.reply(&cast.acceptor_params, &mut rng(2)).expect("in order");
+    let checked = unchecked.check(&fixture.guard).expect("in order");
+    let (await_auth, reply) =
+        checked.reply(&fixture.acceptor_params, &mut rng(2)).expect("in order");
     let (_, auth) = await_reply.on_reply(&reply, &mut rng(3)).expect("in order");
     let (header, body) = one_record(&auth);
     assert_eq!(await_auth.open(header, body).err(), Some(HandshakeFault::GuardOfAnother));
 }
 
 #[test]
-fn names_are_short_and_printable() {
-    let cast = cast();
+fn long_or_unprintable_name_is_refused() {
+    let fixture = fixture();
     for name in ["x".repeat(NAME_LEN_MAX + 1), "a\nb".to_owned()] {
-        let mut params = cast.dialer_params();
+        let mut params = fixture.dialer_params();
         params.name = name;
         let fault = params.hello(&mut rng(1)).err();
         assert!(matches!(fault, Some(HandshakeFault::Malformed { what: "own name", .. })));
@@ -447,7 +453,7 @@ fn names_are_short_and_printable() {
 }
 
 #[test]
-fn the_highest_common_version_is_chosen() {
+fn highest_common_version_is_chosen() {
     let cases = [
         ((1, 1), (1, 1), Some(1)),
         ((1, 2), (2, 3), Some(2)),
@@ -463,32 +469,33 @@ fn the_highest_common_version_is_chosen() {
 }
 
 #[test]
-fn the_same_seeds_give_the_same_transcript() {
+fn same_seeds_give_the_same_transcript() {
     let transcript = || {
-        let cast = cast();
-        play(&cast, cast.dialer_params(), |_, _| ()).expect("all in order").wire
+        let fixture = fixture();
+        play(&fixture, fixture.dialer_params(), |_, _| ()).expect("all in order").wire
     };
     let wire = transcript();
     assert_eq!(wire, transcript());
     let parts: Vec<_> = wire.iter().map(Vec::as_slice).collect();
     let lengths: Vec<_> = wire.iter().map(Vec::len).collect();
     let print = hex::encode(labelled_hash("golden", &parts));
-    // Another text here is another handshake on the wire, or another release of a crate below.
+    // A changed snapshot means a changed handshake, or a new release of a dependency.
     insta::assert_snapshot!(format!("{lengths:?} {print}"), @"[243, 475, 352, 1680, 24] fc361eea711c8a95bbd765eaf874ed7c869fd4525495877e637c820abc151675");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// Whatever is changed on the way: no link, and the private key is not used on it.
+    /// Changes one bit on the way. There must be no link, and the private key must not be used on
+    /// the changed bytes.
     #[test]
-    fn any_flipped_bit_of_any_message_ends_the_handshake(
+    fn message_with_a_flipped_bit_ends_the_handshake(
         number in 0_usize..5,
         at in any::<prop::sample::Index>(),
         bit in 0_u8..8,
     ) {
-        let cast = cast();
-        let played = play(&cast, cast.dialer_params(), |sent, bytes| {
+        let fixture = fixture();
+        let played = play(&fixture, fixture.dialer_params(), |sent, bytes| {
             if sent == number {
                 let at = at.index(bytes.len());
                 bytes[at] ^= 1 << bit;
@@ -496,19 +503,19 @@ proptest! {
         });
         prop_assert!(played.is_err());
         match number {
-            0 => prop_assert_eq!(cast.private_operations(), (0, 0, 0)),
-            1 => prop_assert_eq!(cast.private_operations(), (1, 0, 0)),
-            _ => prop_assert_eq!(cast.private_operations(), (1, 1, 1)),
+            0 => prop_assert_eq!(fixture.private_operations(), (0, 0, 0)),
+            1 => prop_assert_eq!(fixture.private_operations(), (1, 0, 0)),
+            _ => prop_assert_eq!(fixture.private_operations(), (1, 1, 1)),
         }
     }
 
     #[test]
-    fn hostile_bytes_are_refused_in_every_turn(
+    fn random_bytes_are_refused_at_every_step(
         number in 0_usize..5,
         bytes in prop::collection::vec(any::<u8>(), 0..600),
     ) {
-        let cast = cast();
-        let played = play(&cast, cast.dialer_params(), |sent, on_the_way| {
+        let fixture = fixture();
+        let played = play(&fixture, fixture.dialer_params(), |sent, on_the_way| {
             if sent == number {
                 on_the_way.clone_from(&bytes);
             }
