@@ -13,7 +13,7 @@ import * as chat from "./checks/chat.mjs";
 import * as faults from "./checks/faults.mjs";
 import * as hostile from "./checks/hostile.mjs";
 import * as looks from "./checks/looks.mjs";
-import * as manners from "./checks/manners.mjs";
+import * as ux from "./checks/ux.mjs";
 import * as moves from "./checks/moves.mjs";
 import * as tabs from "./checks/tabs.mjs";
 
@@ -23,7 +23,7 @@ const USAGE = `usage: node run.mjs [flags]
   -o, --out DIR        where screenshots go (default: out beside this file)
   -s, --short          only what must never break: chat, a dead master, a dead worker, hostile texts
   -l, --long           everything, the deaths three times over
-  -f, --filter WORD    only suites whose name holds it: chat, faults, hostile, manners, moves, tabs, looks
+  -f, --filter WORD    only suites whose name holds it: chat, faults, hostile, ux, moves, tabs, looks
   -k, --keep           leave each cluster's directory behind and say where it is
   -v, --verbose        say what the cluster said
   -h, --help           this text`;
@@ -113,7 +113,7 @@ for (let round = 1; round <= rounds; round += 1) {
 await suite("hostile", asked.short ? hostile.checks : [...hostile.checks, ...hostile.slow]);
 if (!asked.short) {
   await suite("moves", moves.checks);
-  await suite("manners", manners.checks);
+  await suite("ux", ux.checks);
   await suite("tabs", tabs.checks);
   await suite("looks", looks.checks);
 }
