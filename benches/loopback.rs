@@ -15,7 +15,7 @@ use std::{
 };
 
 use chatchat::{
-    client::{Api, Limits, Reply, Request},
+    client::{Answer, Api, Limits, Request},
     comm::key_source::GeneratedKeys,
     config::Config,
     env::{
@@ -79,7 +79,7 @@ impl Cluster {
                             text: TEXT.parse().expect("a text"),
                         };
                         match api.call(&request).await {
-                            Ok(Reply::Posted(_)) => {}
+                            Ok(Answer::Posted(_)) => {}
                             other => panic!("a post was not committed: {other:?}"),
                         }
                     }
@@ -106,7 +106,7 @@ impl Cluster {
         let mut api = Api::new(&self.env, url, None, Limits::default());
         let name = format!("client {nth}").parse().expect("a name");
         for _ in 0..100 {
-            if let Ok(Reply::Opened(opened)) =
+            if let Ok(Answer::Opened(opened)) =
                 api.call(&Request::OpenSession { name: Clone::clone(&name) }).await
             {
                 api.set_token(opened.token);

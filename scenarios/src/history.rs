@@ -14,7 +14,7 @@ use std::{
 
 use chatchat::{
     api::PostState,
-    client::{Delivery, Failure, Observer, Reply, Request, StreamEnd},
+    client::{Answer, Delivery, Failure, Observer, Request, StreamEnd},
     model::ids::{BoardName, Cursor, Post, PostId, PostText, UserId},
 };
 
@@ -62,7 +62,7 @@ impl fmt::Display for Who {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// With this answer.
-    Answered(Result<Reply, Failure>),
+    Answered(Result<Answer, Failure>),
     /// Its person stopped waiting.
     Dropped,
 }
@@ -85,7 +85,7 @@ pub struct Operation {
 impl Operation {
     /// Its good answer and when it came.
     #[must_use]
-    pub fn reply(&self) -> Option<(Duration, &Reply)> {
+    pub fn reply(&self) -> Option<(Duration, &Answer)> {
         match &self.end {
             Some((at, End::Answered(Ok(reply)))) => Some((*at, reply)),
             _ => None,
@@ -111,7 +111,7 @@ impl Operation {
     #[must_use]
     pub fn committed(&self) -> Option<(Duration, &Post)> {
         match self.reply()? {
-            (at, Reply::Posted(post) | Reply::Fate(Some(PostState::Committed(post)))) => {
+            (at, Answer::Posted(post) | Answer::Fate(Some(PostState::Committed(post)))) => {
                 Some((at, post))
             }
             _ => None,
@@ -266,7 +266,7 @@ impl RecordingObserver {
     fn end_operation(&self, nth: u64, end: End) {
         let at = self.recorder.clock.now();
         let mut history = self.recorder.history();
-        if let End::Answered(Ok(Reply::Opened(opened))) = &end {
+        if let End::Answered(Ok(Answer::Opened(opened))) = &end {
             history.users.insert(self.who, opened.user.id);
         }
         if let Some(operation) = history.operations.get_mut(index(nth)) {
@@ -287,7 +287,7 @@ fn index(nth: u64) -> usize {
 }
 
 impl Observer for RecordingObserver {
-    fn asks(&self, master: &str, request: &Request) -> u64 {
+    fn on_call(&self, master: &str, request: &Request) -> u64 {
         let mut history = self.recorder.history();
         history.operations.push(Operation {
             who: self.who,
@@ -299,15 +299,15 @@ impl Observer for RecordingObserver {
         history.operations.len() as u64 - 1
     }
 
-    fn hears(&self, asked: u64, answer: &Result<Reply, Failure>) {
+    fn on_answer(&self, asked: u64, answer: &Result<Answer, Failure>) {
         self.end_operation(asked, End::Answered(answer.clone()));
     }
 
-    fn drops(&self, asked: u64) {
+    fn on_call_dropped(&self, asked: u64) {
         self.end_operation(asked, End::Dropped);
     }
 
-    fn opens(&self, master: &str, boards: &[BoardName], cursor: Option<&Cursor>) -> u64 {
+    fn on_stream(&self, master: &str, boards: &[BoardName], cursor: Option<&Cursor>) -> u64 {
         let mut history = self.recorder.history();
         history.streams.push(StreamLog {
             who: self.who,
@@ -323,15 +323,15 @@ impl Observer for RecordingObserver {
         history.streams.len() as u64 - 1
     }
 
-    fn sees(&self, stream: u64, delivery: &Delivery) {
+    fn on_delivery(&self, stream: u64, delivery: &Delivery) {
         self.with_stream(stream, |stream, at| stream.deliveries.push((at, delivery.clone())));
     }
 
-    fn refuses(&self, stream: u64, why: &Failure) {
+    fn on_stream_refused(&self, stream: u64, why: &Failure) {
         self.with_stream(stream, |stream, at| stream.refused = Some((at, why.clone())));
     }
 
-    fn ends(&self, stream: u64, why: &StreamEnd) {
+    fn on_stream_end(&self, stream: u64, why: &StreamEnd) {
         self.with_stream(stream, |stream, at| stream.end = Some((at, why.clone())));
     }
 }

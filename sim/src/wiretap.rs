@@ -4,7 +4,7 @@
 //!    segments were. The links to the store and to people are left out, by name.
 //! 2. The tap proves that it hears: people's links, which are in clear, must show the word.
 
-use chatchat::client::Reply;
+use chatchat::client::Answer;
 use chatchat_scenarios::{history::History, property::Property, target::Place, workload::canary};
 use dst_world::HostId;
 
@@ -40,7 +40,7 @@ pub(crate) fn judge(cluster: &Cluster, seed: u64, history: &History) -> Vec<Stri
 /// What must not be heard: the word that stands in posts, and every session's token.
 fn secrets(seed: u64, history: &History) -> Vec<Vec<u8>> {
     let tokens = history.operations.iter().filter_map(|operation| match operation.reply() {
-        Some((_, Reply::Opened(opened))) => opened.token.clone(),
+        Some((_, Answer::Opened(opened))) => opened.token.clone(),
         _ => None,
     });
     tokens.chain([canary(seed)]).map(String::into_bytes).collect()

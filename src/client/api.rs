@@ -2,8 +2,8 @@
 
 use crate::{
     client::{
-        Answer, EventStream, Failure, Limits, Reply, Request,
-        exchange::{Asked, Exchange},
+        Answer, EventStream, Failure, Limits, RawAnswer, Request,
+        exchange::{Exchange, RawRequest},
     },
     env::Env,
     model::ids::{BoardName, Cursor},
@@ -41,9 +41,9 @@ impl Api {
     ///
     /// # Errors
     /// Any [`Failure`].
-    pub async fn call(&mut self, request: &Request) -> Result<Reply, Failure> {
+    pub async fn call(&mut self, request: &Request) -> Result<Answer, Failure> {
         let limit = request.limit(&self.limits);
-        let answer = self.exchange.whole(request.asked(), self.token.as_deref(), limit).await?;
+        let answer = self.exchange.whole(request.raw(), self.token.as_deref(), limit).await?;
         request.read(&answer)
     }
 
@@ -56,8 +56,8 @@ impl Api {
         method: hyper::Method,
         path: &str,
         body: Option<Vec<u8>>,
-    ) -> Result<Answer, Failure> {
-        let asked = Asked { method, path: path.to_owned(), body };
+    ) -> Result<RawAnswer, Failure> {
+        let asked = RawRequest { method, path: path.to_owned(), body };
         self.exchange.whole(asked, self.token.as_deref(), self.limits.write).await
     }
 

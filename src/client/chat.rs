@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     api::{Problem, ProblemType, SessionOpened},
-    client::{Api, Delivery, Failure, Follow, Limits, Reply, Request, Roster, StreamEnd},
+    client::{Answer, Api, Delivery, Failure, Follow, Limits, MasterList, Request, StreamEnd},
     env::Env,
     model::ids::{BoardName, Cursor, Post, PostId, PostText, UserName},
 };
@@ -24,37 +24,37 @@ use crate::{
 /// and never ends died with the client's machine.
 pub trait Observer: Send + Sync + 'static {
     /// A try begins. Answers a number by which its end is told.
-    fn asks(&self, master: &str, request: &Request) -> u64;
+    fn on_call(&self, master: &str, request: &Request) -> u64;
     /// A try ended.
-    fn hears(&self, asked: u64, answer: &Result<Reply, Failure>);
+    fn on_answer(&self, asked: u64, answer: &Result<Answer, Failure>);
     /// Its caller stopped waiting: nobody will hear how it ended.
-    fn drops(&self, asked: u64);
+    fn on_call_dropped(&self, asked: u64);
     /// A stream is asked for. Answers a number by which the rest is told.
-    fn opens(&self, master: &str, boards: &[BoardName], cursor: Option<&Cursor>) -> u64;
+    fn on_stream(&self, master: &str, boards: &[BoardName], cursor: Option<&Cursor>) -> u64;
     /// It delivered something.
-    fn sees(&self, stream: u64, delivery: &Delivery);
+    fn on_delivery(&self, stream: u64, delivery: &Delivery);
     /// It was not opened.
-    fn refuses(&self, stream: u64, why: &Failure);
+    fn on_stream_refused(&self, stream: u64, why: &Failure);
     /// It ended.
-    fn ends(&self, stream: u64, why: &StreamEnd);
+    fn on_stream_end(&self, stream: u64, why: &StreamEnd);
 }
 
 /// Nobody looks on.
 #[derive(Clone, Copy, Debug)]
-pub struct Unwatched;
+pub struct NoObserver;
 
-impl Observer for Unwatched {
-    fn asks(&self, _: &str, _: &Request) -> u64 {
+impl Observer for NoObserver {
+    fn on_call(&self, _: &str, _: &Request) -> u64 {
         0
     }
-    fn hears(&self, _: u64, _: &Result<Reply, Failure>) {}
-    fn drops(&self, _: u64) {}
-    fn opens(&self, _: &str, _: &[BoardName], _: Option<&Cursor>) -> u64 {
+    fn on_answer(&self, _: u64, _: &Result<Answer, Failure>) {}
+    fn on_call_dropped(&self, _: u64) {}
+    fn on_stream(&self, _: &str, _: &[BoardName], _: Option<&Cursor>) -> u64 {
         0
     }
-    fn sees(&self, _: u64, _: &Delivery) {}
-    fn refuses(&self, _: u64, _: &Failure) {}
-    fn ends(&self, _: u64, _: &StreamEnd) {}
+    fn on_delivery(&self, _: u64, _: &Delivery) {}
+    fn on_stream_refused(&self, _: u64, _: &Failure) {}
+    fn on_stream_end(&self, _: u64, _: &StreamEnd) {}
 }
 
 /// A post that is not known to be in its board, and may be.
@@ -75,13 +75,13 @@ pub struct ChatClient(Arc<Inner>);
 struct Inner {
     env: Env,
     limits: Limits,
-    witness: Arc<dyn Observer>,
+    observer: Arc<dyn Observer>,
     /// Held for moments only, never across a wait.
     state: Mutex<State>,
 }
 
 struct State {
-    roster: Roster,
+    master_list: MasterList,
     token: Option<String>,
     /// Lines that nobody is using.
     idle: Vec<Api>,
@@ -104,9 +104,9 @@ struct Draft {
     tell: oneshot::Sender<Result<Post, Failure>>,
 }
 
-/// Tells the witness of a try whose future is dropped.
+/// Tells the observer of a try whose future is dropped.
 struct Try<'a> {
-    witness: &'a dyn Observer,
+    observer: &'a dyn Observer,
     asked: u64,
     is_heard: bool,
 }
@@ -114,7 +114,7 @@ struct Try<'a> {
 impl Drop for Try<'_> {
     fn drop(&mut self) {
         if !self.is_heard {
-            self.witness.drops(self.asked);
+            self.observer.on_call_dropped(self.asked);
         }
     }
 }
@@ -135,18 +135,18 @@ impl fmt::Debug for ChatClient {
 }
 
 impl ChatClient {
-    /// A client that begins with the roster's current master.
+    /// A client that begins with the master_list's current master.
     #[must_use]
     pub fn new(
         env: &Env,
-        roster: Roster,
+        master_list: MasterList,
         token: Option<String>,
         limits: Limits,
-        witness: Arc<dyn Observer>,
+        observer: Arc<dyn Observer>,
     ) -> Self {
         let rng = env.rng("client");
-        let state = State { roster, token, idle: Vec::new(), outbox: BTreeMap::new(), rng };
-        Self(Arc::new(Inner { env: env.clone(), limits, witness, state: Mutex::new(state) }))
+        let state = State { master_list, token, idle: Vec::new(), outbox: BTreeMap::new(), rng };
+        Self(Arc::new(Inner { env: env.clone(), limits, observer, state: Mutex::new(state) }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -166,20 +166,20 @@ impl ChatClient {
         self.0.limits
     }
 
-    pub(super) fn witness(&self) -> &Arc<dyn Observer> {
-        &self.0.witness
+    pub(super) fn observer(&self) -> &Arc<dyn Observer> {
+        &self.0.observer
     }
 
     /// The master that it is with.
     #[must_use]
     pub fn master(&self) -> String {
-        self.state().roster.current().to_owned()
+        self.state().master_list.current().to_owned()
     }
 
     /// All masters that it knows.
     #[must_use]
     pub fn masters(&self) -> Vec<String> {
-        self.state().roster.all().to_vec()
+        self.state().master_list.all().to_vec()
     }
 
     /// The session's secret, if there is a session.
@@ -188,8 +188,8 @@ impl ChatClient {
         self.state().token.clone()
     }
 
-    pub(super) fn with_roster(&self, change: impl FnOnce(&mut Roster)) {
-        change(&mut self.state().roster);
+    pub(super) fn with_masters(&self, change: impl FnOnce(&mut MasterList)) {
+        change(&mut self.state().master_list);
     }
 
     /// A fresh post id: a version 4 UUID.
@@ -212,7 +212,7 @@ impl ChatClient {
     ///
     /// # Errors
     /// Any [`Failure`].
-    pub async fn call_at(&self, master: &str, request: &Request) -> Result<Reply, Failure> {
+    pub async fn call_at(&self, master: &str, request: &Request) -> Result<Answer, Failure> {
         let kept = {
             let mut state = self.state();
             let kept = state.idle.iter().position(|api| api.master() == master);
@@ -220,11 +220,11 @@ impl ChatClient {
         };
         let mut api = kept.unwrap_or_else(|| self.api(master));
         api.set_token(self.token());
-        let asked = self.witness().asks(master, request);
-        let mut try_ = Try { witness: &**self.witness(), asked, is_heard: false };
+        let asked = self.observer().on_call(master, request);
+        let mut try_ = Try { observer: &**self.observer(), asked, is_heard: false };
         let answer = api.call(request).await;
         try_.is_heard = true;
-        self.witness().hears(asked, &answer);
+        self.observer().on_answer(asked, &answer);
         let mut state = self.state();
         if state.idle.len() >= IDLE_MAX {
             state.idle.remove(0);
@@ -237,11 +237,11 @@ impl ChatClient {
     ///
     /// # Errors
     /// Any [`Failure`].
-    pub async fn try_call(&self, request: &Request) -> Result<Reply, Failure> {
+    pub async fn try_call(&self, request: &Request) -> Result<Answer, Failure> {
         let master = self.master();
         let answer = self.call_at(&master, request).await;
         if answer.as_ref().is_err_and(Failure::is_silence) {
-            self.with_roster(|roster| roster.on_failed(&master));
+            self.with_masters(|masters| masters.on_failed(&master));
         }
         answer
     }
@@ -250,7 +250,7 @@ impl ChatClient {
     ///
     /// # Errors
     /// The last [`Failure`] when the time is over; [`Failure::Refused`] at once.
-    pub async fn call(&self, request: &Request, within: Duration) -> Result<Reply, Failure> {
+    pub async fn call(&self, request: &Request, within: Duration) -> Result<Answer, Failure> {
         let deadline = self.0.env.now() + within;
         let mut nth = 0;
         loop {
@@ -275,7 +275,7 @@ impl ChatClient {
         };
         if nth > 0 && !failure.is_silence() {
             let master = self.master();
-            self.with_roster(|roster| roster.on_failed(&master));
+            self.with_masters(|masters| masters.on_failed(&master));
         }
         let wait = asked_for.map_or_else(|| self.backoff(nth), |wait| wait.min(RETRY_AFTER_MAX));
         self.0.env.sleep(wait).await;
@@ -298,12 +298,12 @@ impl ChatClient {
         within: Duration,
     ) -> Result<SessionOpened, Failure> {
         let opened = match self.call(&Request::OpenSession { name }, within).await? {
-            Reply::Opened(opened) => opened,
+            Answer::Opened(opened) => opened,
             other => return Err(strange(&other)),
         };
         let mut state = self.state();
         state.token.clone_from(&opened.token);
-        state.roster.on_told(opened.masters.iter().map(|master| master.http.clone()));
+        state.master_list.on_list(opened.masters.iter().map(|master| master.http.clone()));
         Ok(opened)
     }
 
@@ -375,8 +375,8 @@ impl ChatClient {
         let mut nth = 0;
         loop {
             match self.try_call(&post).await {
-                Ok(Reply::Posted(posted)) => return Ok(posted),
-                Ok(Reply::Pending { .. }) => self.0.env.sleep(Duration::from_secs(1)).await,
+                Ok(Answer::Posted(posted)) => return Ok(posted),
+                Ok(Answer::Pending { .. }) => self.0.env.sleep(Duration::from_secs(1)).await,
                 Ok(other) => return Err(strange(&other)),
                 Err(refused @ Failure::Refused { .. }) => return Err(refused),
                 Err(failure) => {
@@ -410,7 +410,7 @@ impl ChatClient {
 }
 
 /// An answer of another kind than the call's cannot come from [`Request::read`].
-pub(super) fn strange(reply: &Reply) -> Failure {
+pub(super) fn strange(reply: &Answer) -> Failure {
     let text = format!("{reply:?}");
     let kind = text.split(['(', ' ', '{']).next().unwrap_or_default();
     Failure::Unknown { status: None, why: format!("unexpected answer {kind}") }

@@ -23,7 +23,7 @@ const BODY_LEN_MAX: usize = 8 * 1024 * 1024;
 
 /// An answer as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct RawAnswer {
     /// The HTTP status.
     pub status: u16,
     /// `Retry-After`.
@@ -37,7 +37,7 @@ const KEPT_FOR: Duration = Duration::from_secs(5);
 
 /// What is sent.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
+pub(super) struct RawRequest {
     pub(super) method: Method,
     /// Path and query, sent as it is.
     pub(super) path: String,
@@ -85,10 +85,10 @@ impl Exchange {
     /// [`Failure::Unreached`] or [`Failure::Unknown`].
     pub(super) async fn whole(
         &mut self,
-        asked: Asked,
+        asked: RawRequest,
         token: Option<&str>,
         limit: Duration,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<RawAnswer, Failure> {
         let mut connection = self.connection().await?;
         let request = self.request(asked, token, "application/json")?;
         let env = self.env.clone();
@@ -98,7 +98,7 @@ impl Exchange {
             let body = Limited::new(body, BODY_LEN_MAX).collect().await.map_err(|why| {
                 Failure::Unknown { status: None, why: format!("the answer broke off: {why}") }
             })?;
-            Ok(Answer {
+            Ok(RawAnswer {
                 status: head.status.as_u16(),
                 retry_after: head
                     .headers
@@ -121,7 +121,7 @@ impl Exchange {
     /// As [`Exchange::whole`].
     pub(super) async fn streaming(
         &mut self,
-        asked: Asked,
+        asked: RawRequest,
         token: Option<&str>,
         limit: Duration,
     ) -> Result<Streaming, Failure> {
@@ -166,7 +166,7 @@ impl Exchange {
 
     fn request(
         &self,
-        asked: Asked,
+        asked: RawRequest,
         token: Option<&str>,
         accept: &str,
     ) -> Result<hyper::Request<Full<Bytes>>, Failure> {

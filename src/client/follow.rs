@@ -14,23 +14,23 @@ use crate::{
 
 /// What a follower is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum FollowEvent {
     /// A stream is open.
-    On {
+    Connected {
         /// At which master.
         master: String,
     },
     /// It delivered something; repeats of posts are left out.
     Event(StreamEvent),
     /// It is over; the follower is moving on.
-    Off {
+    Disconnected {
         /// At which master.
         master: String,
         /// Why.
         why: StreamEnd,
     },
     /// The session is refused, or logged out: nothing more will come.
-    Over {
+    Ended {
         /// Why.
         why: String,
     },
@@ -54,43 +54,43 @@ pub struct Follow {
 struct Open {
     stream: EventStream,
     master: String,
-    witnessed: Witnessed,
+    observed: ObservedStream,
     alive_at: Mono,
 }
 
-/// Tells the witness how a stream ended, also when its reader just leaves.
-struct Witnessed {
-    witness: Arc<dyn Observer>,
+/// Tells the observer how a stream ended, also when its reader just leaves.
+struct ObservedStream {
+    observer: Arc<dyn Observer>,
     stream: u64,
     has_ended: bool,
 }
 
-impl Witnessed {
-    fn sees(&self, delivery: &Delivery) {
-        self.witness.sees(self.stream, delivery);
+impl ObservedStream {
+    fn on_delivery(&self, delivery: &Delivery) {
+        self.observer.on_delivery(self.stream, delivery);
     }
 
-    fn ends(&mut self, why: &StreamEnd) {
+    fn on_end(&mut self, why: &StreamEnd) {
         if !std::mem::replace(&mut self.has_ended, true) {
-            self.witness.ends(self.stream, why);
+            self.observer.on_stream_end(self.stream, why);
         }
     }
 
-    fn refuses(&mut self, why: &Failure) {
+    fn on_refused(&mut self, why: &Failure) {
         self.has_ended = true;
-        self.witness.refuses(self.stream, why);
+        self.observer.on_stream_refused(self.stream, why);
     }
 }
 
-impl Drop for Witnessed {
+impl Drop for ObservedStream {
     fn drop(&mut self) {
-        self.ends(&StreamEnd::Left);
+        self.on_end(&StreamEnd::Left);
     }
 }
 
-impl fmt::Debug for Witnessed {
+impl fmt::Debug for ObservedStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Witnessed({})", self.stream)
+        write!(f, "ObservedStream({})", self.stream)
     }
 }
 
@@ -115,10 +115,10 @@ impl Follow {
     }
 
     /// What happens next. Cancel-safe, but a stream that is being opened is given up.
-    pub async fn next(&mut self) -> Seen {
+    pub async fn next(&mut self) -> FollowEvent {
         loop {
             if let Some(why) = &self.over {
-                return Seen::Over { why: why.clone() };
+                return FollowEvent::Ended { why: why.clone() };
             }
             let Some(open) = &mut self.open else {
                 if let Some(seen) = self.open().await {
@@ -128,25 +128,25 @@ impl Follow {
             };
             match open.stream.next().await {
                 Ok(delivery) => {
-                    open.witnessed.sees(&delivery);
+                    open.observed.on_delivery(&delivery);
                     self.tries = 0;
                     if let Some(event) = self.on_delivery(delivery) {
-                        return Seen::Event(event);
+                        return FollowEvent::Event(event);
                     }
                 }
                 Err(why) => {
-                    open.witnessed.ends(&why);
+                    open.observed.on_end(&why);
                     let master = open.master.clone();
                     self.open = None;
                     self.on_end(&master).await;
-                    return Seen::Off { master, why };
+                    return FollowEvent::Disconnected { master, why };
                 }
             }
         }
     }
 
     /// One try to open a stream; `None` when it did not work and there will be another.
-    async fn open(&mut self) -> Option<Seen> {
+    async fn open(&mut self) -> Option<FollowEvent> {
         if self.tries > 0 {
             self.client.env().sleep(self.client.backoff(self.tries - 1)).await;
         }
@@ -154,24 +154,24 @@ impl Follow {
         let moving = self.tries > 0 || self.cursor.is_some();
         self.tries = self.tries.saturating_add(1);
         if moving && self.client.api(&master).call(&Request::Readyz).await.is_err() {
-            self.client.with_roster(|roster| roster.on_failed(&master));
+            self.client.with_masters(|masters| masters.on_failed(&master));
             return None;
         }
-        let witness = self.client.witness().clone();
-        let stream = witness.opens(&master, &self.boards, self.cursor.as_ref());
-        let mut witnessed = Witnessed { witness, stream, has_ended: false };
+        let observer = self.client.observer().clone();
+        let stream = observer.on_stream(&master, &self.boards, self.cursor.as_ref());
+        let mut observed = ObservedStream { observer, stream, has_ended: false };
         let api = self.client.api(&master);
         match api.stream(&self.boards, self.cursor.as_ref()).await {
             Ok(stream) => {
                 let alive_at = self.client.env().now();
-                self.open = Some(Open { stream, master: master.clone(), witnessed, alive_at });
-                Some(Seen::On { master })
+                self.open = Some(Open { stream, master: master.clone(), observed, alive_at });
+                Some(FollowEvent::Connected { master })
             }
             Err(why) => {
-                witnessed.refuses(&why);
+                observed.on_refused(&why);
                 match why {
                     Failure::Refused { status: 401, .. } => self.over = Some(why.to_string()),
-                    _ => self.client.with_roster(|roster| roster.on_failed(&master)),
+                    _ => self.client.with_masters(|masters| masters.on_failed(&master)),
                 }
                 None
             }
@@ -194,7 +194,7 @@ impl Follow {
             StreamEvent::Hello(HelloEvent { masters, .. })
             | StreamEvent::Masters(MastersEvent { masters }) => {
                 let told: Vec<_> = masters.iter().map(|master| master.http.clone()).collect();
-                self.client.with_roster(|roster| roster.on_told(told));
+                self.client.with_masters(|masters| masters.on_list(told));
             }
             StreamEvent::Beat => self.answer_beat(),
             StreamEvent::Bye(bye) => self.bye = Some(bye.clone()),
@@ -237,12 +237,12 @@ impl Follow {
                 // A slow reader may stay; who is turned away goes elsewhere if there is one.
                 let other = to.iter().find(|next| next.http != master && reason != ByeReason::Slow);
                 if let Some(next) = other {
-                    self.client.with_roster(|roster| roster.move_to(&next.http));
+                    self.client.with_masters(|masters| masters.move_to(&next.http));
                 }
                 let wait = Duration::from_millis(retry_ms).min(BYE_MAX);
                 self.client.env().sleep(wait).await;
             }
-            None => self.client.with_roster(|roster| roster.on_failed(master)),
+            None => self.client.with_masters(|masters| masters.on_failed(master)),
         }
     }
 }

@@ -20,19 +20,19 @@ mod api;
 mod chat;
 mod exchange;
 mod follow;
+mod master_list;
 mod request;
-mod roster;
 mod sse;
 mod stream;
 #[cfg(test)]
 mod tests;
 
 pub use api::Api;
-pub use chat::{ChatClient, Observer, Unsettled, Unwatched};
-pub use exchange::Answer;
-pub use follow::{Follow, Seen};
-pub use request::{Reply, Request, Wanted};
-pub use roster::Roster;
+pub use chat::{ChatClient, NoObserver, Observer, Unsettled};
+pub use exchange::RawAnswer;
+pub use follow::{Follow, FollowEvent};
+pub use master_list::MasterList;
+pub use request::{Answer, Request};
 pub use stream::{Delivery, EventStream, StreamEnd};
 
 /// How long a client waits.

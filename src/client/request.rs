@@ -13,48 +13,38 @@ use crate::{
     },
     client::{
         Failure, Limits,
-        exchange::{Answer, Asked},
+        exchange::{RawAnswer, RawRequest},
     },
     model::{
         ids::{BoardName, Post, PostId, PostText, Seq, UserName},
         rows::Range,
+        stream::Consistency,
     },
 };
-
-/// How much an answer must be trusted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Wanted {
-    /// The store's own, where it can be reached.
-    #[default]
-    Strong,
-    /// A worker's node database's, at once.
-    Weak,
-}
 
 /// One call. A session is needed for all but [`Request::OpenSession`] and [`Request::Readyz`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum Request {
-    /// Begins a session. [`Reply::Opened`].
+    /// Begins a session. [`Answer::Opened`].
     OpenSession {
         /// The person's name.
         name: UserName,
     },
-    /// Asks who one is. [`Reply::Restored`].
+    /// Asks who one is. [`Answer::Restored`].
     Restore,
-    /// Ends the session. [`Reply::Done`].
+    /// Ends the session. [`Answer::Done`].
     Leave,
-    /// Answers a beat. [`Reply::Done`].
+    /// Answers a beat. [`Answer::Done`].
     Alive,
-    /// Lists the boards. [`Reply::Boards`].
+    /// Lists the boards. [`Answer::Boards`].
     Boards,
-    /// Creates a board; fine if it is there. [`Reply::Done`].
+    /// Creates a board; fine if it is there. [`Answer::Done`].
     CreateBoard {
         /// Its name.
         board: BoardName,
     },
-    /// Posts. [`Reply::Posted`] or [`Reply::Pending`].
+    /// Posts. [`Answer::Posted`] or [`Answer::Pending`].
     Post {
         /// Where.
         board: BoardName,
@@ -63,7 +53,7 @@ pub enum Request {
         /// What it says.
         text: PostText,
     },
-    /// Reads a board. [`Reply::Page`].
+    /// Reads a board. [`Answer::Page`].
     Read {
         /// Which.
         board: BoardName,
@@ -72,39 +62,39 @@ pub enum Request {
         /// At most so many posts.
         limit: u32,
         /// How much to trust it.
-        wanted: Wanted,
+        wanted: Consistency,
     },
-    /// Asks what became of a post of one's own. [`Reply::Fate`].
+    /// Asks what became of a post of one's own. [`Answer::Fate`].
     Outcome {
         /// Which.
         id: PostId,
     },
-    /// Cancels a post of one's own. [`Reply::Fate`].
+    /// Cancels a post of one's own. [`Answer::Fate`].
     Cancel {
         /// Which.
         id: PostId,
     },
-    /// Says up to where one has read. [`Reply::Done`].
+    /// Says up to where one has read. [`Answer::Done`].
     ReadMark {
         /// Of which board.
         board: BoardName,
         /// Up to where.
         seq: Seq,
     },
-    /// Lists who is active. [`Reply::Users`].
+    /// Lists who is active. [`Answer::Users`].
     Users,
-    /// Asks how the cluster is. [`Reply::Cluster`].
+    /// Asks how the cluster is. [`Answer::Cluster`].
     Cluster,
-    /// Asks an admin listener, with the admin token, how the cluster is. [`Reply::ClusterState`].
+    /// Asks an admin listener, with the admin token, how the cluster is. [`Answer::ClusterState`].
     ClusterState,
-    /// Asks whether to come here. [`Reply::Done`], or [`Failure::Busy`].
+    /// Asks whether to come here. [`Answer::Done`], or [`Failure::Busy`].
     Readyz,
 }
 
 /// A good answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", content = "with", rename_all = "snake_case")]
-pub enum Reply {
+pub enum Answer {
     /// There is nothing to say.
     Done,
     /// A session was opened.
@@ -148,7 +138,7 @@ impl Request {
     }
 
     /// As it goes out.
-    pub(super) fn asked(&self) -> Asked {
+    pub(super) fn raw(&self) -> RawRequest {
         let body = |value: serde_json::Value| Some(value.to_string().into_bytes());
         let (method, path, body) = match self {
             Self::OpenSession { name } => {
@@ -171,8 +161,8 @@ impl Request {
                     Range::Last => String::new(),
                 };
                 let wanted = match wanted {
-                    Wanted::Strong => "",
-                    Wanted::Weak => "&consistency=weak",
+                    Consistency::Strong => "",
+                    Consistency::Weak => "&consistency=weak",
                 };
                 (Method::GET, format!("boards/{board}/posts?limit={limit}{range}{wanted}"), None)
             }
@@ -185,17 +175,17 @@ impl Request {
             Self::Cluster => (Method::GET, "cluster".to_owned(), None),
             Self::ClusterState => (Method::GET, "admin/cluster".to_owned(), None),
             Self::Readyz => {
-                return Asked { method: Method::GET, path: "/readyz".to_owned(), body: None };
+                return RawRequest { method: Method::GET, path: "/readyz".to_owned(), body: None };
             }
         };
-        Asked { method, path: format!("/api/v1/{path}"), body }
+        RawRequest { method, path: format!("/api/v1/{path}"), body }
     }
 
     /// Reads the answer to it.
     ///
     /// # Errors
     /// Any [`Failure`] but [`Failure::Unreached`].
-    pub(super) fn read(&self, answer: &Answer) -> Result<Reply, Failure> {
+    pub(super) fn read(&self, answer: &RawAnswer) -> Result<Answer, Failure> {
         match (self, answer.status) {
             (Self::Post { .. }, 202) => {
                 let state = shape(answer)?;
@@ -203,24 +193,24 @@ impl Request {
                     let why = format!("202 with {state:?}");
                     return Err(Failure::Unknown { status: Some(202), why });
                 };
-                Ok(Reply::Pending { copies })
+                Ok(Answer::Pending { copies })
             }
-            (Self::Outcome { .. }, 404) => Ok(Reply::Fate(None)),
+            (Self::Outcome { .. }, 404) => Ok(Answer::Fate(None)),
             (_, 200..=299) => Ok(match self {
-                Self::OpenSession { .. } => Reply::Opened(shape(answer)?),
-                Self::Restore => Reply::Restored(shape(answer)?),
-                Self::Boards => Reply::Boards(shape(answer)?),
-                Self::Post { .. } => Reply::Posted(shape(answer)?),
-                Self::Read { .. } => Reply::Page(shape(answer)?),
-                Self::Outcome { .. } | Self::Cancel { .. } => Reply::Fate(Some(shape(answer)?)),
-                Self::Users => Reply::Users(shape(answer)?),
-                Self::Cluster => Reply::Cluster(shape(answer)?),
-                Self::ClusterState => Reply::ClusterState(shape(answer)?),
+                Self::OpenSession { .. } => Answer::Opened(shape(answer)?),
+                Self::Restore => Answer::Restored(shape(answer)?),
+                Self::Boards => Answer::Boards(shape(answer)?),
+                Self::Post { .. } => Answer::Posted(shape(answer)?),
+                Self::Read { .. } => Answer::Page(shape(answer)?),
+                Self::Outcome { .. } | Self::Cancel { .. } => Answer::Fate(Some(shape(answer)?)),
+                Self::Users => Answer::Users(shape(answer)?),
+                Self::Cluster => Answer::Cluster(shape(answer)?),
+                Self::ClusterState => Answer::ClusterState(shape(answer)?),
                 Self::Leave
                 | Self::Alive
                 | Self::CreateBoard { .. }
                 | Self::ReadMark { .. }
-                | Self::Readyz => Reply::Done,
+                | Self::Readyz => Answer::Done,
             }),
             // 408: the request was not heard to its end.
             (_, status @ (408 | 429 | 503)) => Err(Failure::Busy {
@@ -240,7 +230,7 @@ impl Request {
 }
 
 /// A success whose body is not what it should be was done, or not: nobody knows.
-fn shape<T: DeserializeOwned>(answer: &Answer) -> Result<T, Failure> {
+fn shape<T: DeserializeOwned>(answer: &RawAnswer) -> Result<T, Failure> {
     serde_json::from_slice(&answer.body).map_err(|why| Failure::Unknown {
         status: Some(answer.status),
         why: format!("the answer is not understood: {why}"),
@@ -261,8 +251,8 @@ mod tests {
         }
     }
 
-    fn answer(status: u16, body: &str) -> Answer {
-        Answer {
+    fn answer(status: u16, body: &str) -> RawAnswer {
+        RawAnswer {
             status,
             retry_after: Some(Duration::from_secs(1)),
             body: bytes::Bytes::copy_from_slice(body.as_bytes()),
@@ -271,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_request_is_written_as_the_interface_says() {
-        let asked = post().asked();
+        let asked = post().raw();
         assert_eq!(asked.path, "/api/v1/boards/lobby/posts");
         let body: serde_json::Value = serde_json::from_slice(&asked.body.unwrap()).unwrap();
         assert_eq!(body, json!({ "id": ID, "text": "hello \"you\"" }));
@@ -279,12 +269,9 @@ mod tests {
             board: BoardName::lobby(),
             range: Range::After(Seq(7)),
             limit: 50,
-            wanted: Wanted::Weak,
+            wanted: Consistency::Weak,
         };
-        assert_eq!(
-            read.asked().path,
-            "/api/v1/boards/lobby/posts?limit=50&after=7&consistency=weak"
-        );
+        assert_eq!(read.raw().path, "/api/v1/boards/lobby/posts?limit=50&after=7&consistency=weak");
     }
 
     #[test]
@@ -303,8 +290,8 @@ mod tests {
         assert!(!of(201, "<html>").did_nothing(), "a garbled success");
         let pending =
             post().read(&answer(202, &format!(r#"{{"id":"{ID}","state":"pending","copies":2}}"#)));
-        assert_eq!(pending, Ok(Reply::Pending { copies: 2 }));
+        assert_eq!(pending, Ok(Answer::Pending { copies: 2 }));
         let nothing = Request::Outcome { id: ID.parse().unwrap() }.read(&answer(404, ""));
-        assert_eq!(nothing, Ok(Reply::Fate(None)));
+        assert_eq!(nothing, Ok(Answer::Fate(None)));
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     api::StreamEvent,
     client::{
         Failure, Limits,
-        exchange::{Answer, Asked, Exchange, Streaming},
+        exchange::{Exchange, RawAnswer, RawRequest, Streaming},
         request::Request,
         sse::{Parser, RawEvent},
     },
@@ -95,14 +95,14 @@ impl EventStream {
         if let Some(cursor) = cursor {
             path.push_str(&format!("&cursor={cursor}"));
         }
-        let asked = Asked { method: Method::GET, path, body: None };
+        let asked = RawRequest { method: Method::GET, path, body: None };
         let mut source = exchange.streaming(asked, token, limits.read).await?;
         if source.status.as_u16() != 200 {
             let status = source.status.as_u16();
             // A refusal is short, or not worth reading.
             let first = env.timeout(limits.read, source.body.frame()).await;
             let body = first.ok().flatten().and_then(Result::ok).and_then(|f| f.into_data().ok());
-            let answer = Answer { status, retry_after: None, body: body.unwrap_or_default() };
+            let answer = RawAnswer { status, retry_after: None, body: body.unwrap_or_default() };
             return Err(Request::Alive.read(&answer).err().unwrap_or_else(|| Failure::Unknown {
                 status: Some(status),
                 why: format!("want a stream, got status {status}"),

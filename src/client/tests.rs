@@ -7,7 +7,7 @@ use std::{
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{ChatClient, Failure, Limits, Roster, Seen, StreamEnd, Unwatched};
+use super::{ChatClient, Failure, FollowEvent, Limits, MasterList, NoObserver, StreamEnd};
 use crate::{
     api::{ProblemType, StreamEvent},
     env::{BoxStream, Env, TaskGuard, real::RealWorld},
@@ -121,8 +121,8 @@ fn env() -> Env {
 fn client(env: &Env, masters: &[&Scripted]) -> ChatClient {
     let masters: Vec<_> = masters.iter().map(|m| m.url.clone()).collect();
     let limits = Limits { backoff_max: Duration::from_millis(200), ..Limits::default() };
-    let roster = Roster::new(&masters, 0).unwrap();
-    ChatClient::new(env, roster, Some("secret".to_owned()), limits, Arc::new(Unwatched))
+    let master_list = MasterList::new(&masters, 0).unwrap();
+    ChatClient::new(env, master_list, Some("secret".to_owned()), limits, Arc::new(NoObserver))
 }
 
 #[tokio::test]
@@ -213,9 +213,9 @@ async fn a_follower_moves_to_another_master_and_misses_and_repeats_nothing() {
     while seqs.len() < 2 {
         let seen = env.timeout(Duration::from_secs(5), follow.next()).await;
         match seen.expect("a master lives") {
-            Seen::Event(StreamEvent::Post(post)) => seqs.push(post.seq.0),
-            Seen::On { master } => masters.push(master),
-            Seen::Off { why, .. } => assert_eq!(why, StreamEnd::Ended),
+            FollowEvent::Event(StreamEvent::Post(post)) => seqs.push(post.seq.0),
+            FollowEvent::Connected { master } => masters.push(master),
+            FollowEvent::Disconnected { why, .. } => assert_eq!(why, StreamEnd::Ended),
             _ => {}
         }
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     api::Node,
-    client::{ChatClient, Limits, Reply, Request, Roster, Unwatched, Wanted},
+    client::{Answer, ChatClient, Limits, MasterList, NoObserver, Request},
     comm::key_source::for_tests::TestKeys,
     config::Config,
     env::{Env, real::RealWorld},
@@ -38,8 +38,8 @@ async fn start(masters: usize, workers: usize) -> TestCluster {
 
 /// Returns a client that begins at master `first`, with a session if it has one.
 fn client(cluster: &TestCluster, first: usize, token: Option<String>) -> ChatClient {
-    let roster = Roster::new(cluster.urls(), first).expect("there is a master");
-    ChatClient::new(&env(), roster, token, Limits::default(), Arc::new(Unwatched))
+    let roster = MasterList::new(cluster.urls(), first).expect("there is a master");
+    ChatClient::new(&env(), roster, token, Limits::default(), Arc::new(NoObserver))
 }
 
 fn env() -> Env {
@@ -57,11 +57,11 @@ async fn say(client: &ChatClient, text: &str) -> Seq {
     within(client, "a post", sent).await.expect("posted").seq
 }
 
-async fn read(client: &ChatClient, wanted: Wanted) -> (Vec<String>, Consistency) {
+async fn read(client: &ChatClient, wanted: Consistency) -> (Vec<String>, Consistency) {
     let (board, range) = (BoardName::lobby(), Range::After(Seq(0)));
     let request = Request::Read { board, range, limit: 50, wanted };
     match client.call(&request, SOON).await {
-        Ok(Reply::Page(page)) => {
+        Ok(Answer::Page(page)) => {
             let texts = page.posts.iter().map(|post| post.text.as_str().to_owned()).collect();
             (texts, page.consistency)
         }
@@ -72,7 +72,7 @@ async fn read(client: &ChatClient, wanted: Wanted) -> (Vec<String>, Consistency)
 /// Returns the number of workers registered with the client's master.
 async fn workers_of_its_own(client: &ChatClient) -> usize {
     match client.call(&Request::Cluster, SOON).await {
-        Ok(Reply::Cluster(seen)) => {
+        Ok(Answer::Cluster(seen)) => {
             let is_its_own = |node: &&Node| {
                 (node.role, node.state, node.master) == (Role::Worker, MemberState::In, seen.node)
             };
@@ -91,10 +91,10 @@ async fn posts_are_taken_by_any_master_and_outlive_the_worker_that_wrote_them() 
     let elsewhere = client(&cluster, 1, ann.token());
     assert_eq!(say(&elsewhere, "two").await, Seq(2));
     let strong = (vec!["one".to_owned(), "two".to_owned()], Consistency::Strong);
-    assert_eq!(read(&ann, Wanted::Strong).await, strong);
+    assert_eq!(read(&ann, Consistency::Strong).await, strong);
     let weak = async {
         loop {
-            let (texts, consistency) = read(&ann, Wanted::Weak).await;
+            let (texts, consistency) = read(&ann, Consistency::Weak).await;
             assert_eq!(consistency, Consistency::Weak);
             if texts == strong.0 {
                 break;

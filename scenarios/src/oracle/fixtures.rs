@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chatchat::{
     api::{PostList, Problem, StreamEvent},
-    client::{Delivery, Failure, Reply, Request, Wanted},
+    client::{Answer, Delivery, Failure, Request},
     model::{
         event::Event,
         ids::{
@@ -73,12 +73,12 @@ fn posted(person: usize, n: u8, seq: u64) -> Post {
     }
 }
 
-pub(super) fn busy(status: u16) -> Result<Reply, Failure> {
+pub(super) fn busy(status: u16) -> Result<Answer, Failure> {
     let retry_after = Some(Duration::from_secs(1));
     Err(Failure::Busy { status, problem: Problem::default(), retry_after })
 }
 
-pub(super) fn refused(status: u16) -> Result<Reply, Failure> {
+pub(super) fn refused(status: u16) -> Result<Answer, Failure> {
     Err(Failure::Refused { status, problem: Problem::default() })
 }
 
@@ -113,7 +113,7 @@ impl Fixture {
         from: u64,
         to: u64,
         request: Request,
-        answer: Result<Reply, Failure>,
+        answer: Result<Answer, Failure>,
     ) -> &mut Self {
         let end = Some((ms(to), End::Answered(answer)));
         self.asked(person, from, request, end)
@@ -150,7 +150,7 @@ impl Fixture {
         to: u64,
         seq: u64,
     ) -> &mut Self {
-        let reply = Reply::Posted(posted(person, n, seq));
+        let reply = Answer::Posted(posted(person, n, seq));
         self.did(person, from, to, Self::request(n), Ok(reply))
     }
 
@@ -190,14 +190,14 @@ impl Fixture {
             board: BoardName::lobby(),
             range: Range::Last,
             limit: 50,
-            wanted: Wanted::Strong,
+            wanted: Consistency::Strong,
         };
         let posts: Vec<_> =
             shown.iter().map(|(person, n, seq)| posted(*person, *n, *seq)).collect();
         let last_seq = posts.last().map_or(Seq(0), |post| post.seq);
         let page =
             PostList { posts, last_seq, epoch: EPOCH, consistency, as_of: 9, truncated: false };
-        self.did(person, from, to, request, Ok(Reply::Page(page)))
+        self.did(person, from, to, request, Ok(Answer::Page(page)))
     }
 
     /// Adds a stream of the lobby from this place on that delivered these events.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chatchat::{
     api::{StateEvent, StreamEvent},
-    client::{Failure, Reply, Request, StreamEnd, Wanted},
+    client::{Answer, Failure, Request, StreamEnd},
     model::{event::Event, stream::Consistency},
 };
 
@@ -93,15 +93,15 @@ fn unsettled(
     history: &History,
     operation: &Operation,
     at: Duration,
-    answer: &Result<Reply, Failure>,
+    answer: &Result<Answer, Failure>,
 ) -> Option<&'static str> {
-    let wants_weak = matches!(operation.request, Request::Read { wanted: Wanted::Weak, .. });
+    let wants_weak = matches!(operation.request, Request::Read { wanted: Consistency::Weak, .. });
     let consistency = match answer {
-        Ok(Reply::Page(page)) => page.consistency,
-        Ok(Reply::Boards(list)) => list.consistency,
-        Ok(Reply::Restored(restored)) => restored.consistency,
-        Ok(Reply::Users(users)) => users.consistency,
-        Ok(Reply::Pending { .. }) => return Some("a post was only held"),
+        Ok(Answer::Page(page)) => page.consistency,
+        Ok(Answer::Boards(list)) => list.consistency,
+        Ok(Answer::Restored(restored)) => restored.consistency,
+        Ok(Answer::Users(users)) => users.consistency,
+        Ok(Answer::Pending { .. }) => return Some("a post was only held"),
         Ok(_) => return None,
         Err(Failure::Busy { .. }) => return Some("a request was put off"),
         Err(Failure::Unreached { .. }) => return Some("a master could not be reached"),
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn unsettled_late_weak_or_missing_answer_is_reported() {
         for (status, answer) in [
-            (202, Ok(Reply::Pending { copies: 2 })),
+            (202, Ok(Answer::Pending { copies: 2 })),
             (429, busy(429)),
             (401, refused(401)),
             (504, Err(Failure::Unknown { status: Some(504), why: Problem::default().to_string() })),
@@ -203,7 +203,7 @@ mod tests {
             board: BoardName::lobby(),
             range: chatchat::model::rows::Range::Last,
             limit: 50,
-            wanted: Wanted::Weak,
+            wanted: Consistency::Weak,
         };
         let mut made = Fixture::new();
         made.did(0, 20_000, 20_100, weak(), busy(503));
@@ -214,9 +214,9 @@ mod tests {
     #[test]
     fn effects_of_a_persons_own_actions_are_accepted() {
         let mut made = Fixture::new();
-        made.did(0, 20_000, 20_100, Request::Leave, Ok(Reply::Done));
+        made.did(0, 20_000, 20_100, Request::Leave, Ok(Answer::Done));
         made.did(0, 20_050, 20_200, Request::Alive, refused(401));
-        made.did(1, 20_000, 20_100, Request::Cancel { id: id(1) }, Ok(Reply::Fate(None)));
+        made.did(1, 20_000, 20_100, Request::Cancel { id: id(1) }, Ok(Answer::Fate(None)));
         made.did(1, 20_100, 20_300, Fixture::request(1), refused(410));
         let bye = StreamEvent::Bye(ByeEvent {
             reason: ByeReason::LoggedOut,

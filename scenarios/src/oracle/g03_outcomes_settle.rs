@@ -3,7 +3,7 @@
 
 use chatchat::{
     api::PostState,
-    client::{Reply, Request},
+    client::{Answer, Request},
 };
 
 use super::{Evidence, Violation, broken, line};
@@ -17,7 +17,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             continue;
         };
         let is_cancelled =
-            matches!(operation.reply(), Some((_, Reply::Fate(Some(PostState::Cancelled { .. })))));
+            matches!(operation.reply(), Some((_, Answer::Fate(Some(PostState::Cancelled { .. })))));
         let user = evidence.history.users.get(&operation.who);
         let mut posts = evidence.store.boards.values().flatten();
         let stands = posts.find(|post| post.id == *id && Some(&post.author.id) == user);
@@ -34,8 +34,8 @@ mod tests {
     use super::*;
     use crate::oracle::fixtures::{Fixture, id};
 
-    fn cancelled() -> Result<Reply, chatchat::client::Failure> {
-        Ok(Reply::Fate(Some(PostState::Cancelled { id: id(1) })))
+    fn cancelled() -> Result<Answer, chatchat::client::Failure> {
+        Ok(Answer::Fate(Some(PostState::Cancelled { id: id(1) })))
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chatchat::{
     api::StreamEvent,
-    client::Reply,
+    client::Answer,
     model::ids::{BoardName, Post, PostId, Seq, UserId},
 };
 
@@ -57,7 +57,7 @@ fn readers(evidence: &Evidence<'_>) -> Vec<Violation> {
         }
     };
     for operation in &evidence.history.operations {
-        if let Some((_, Reply::Page(page))) = operation.reply() {
+        if let Some((_, Answer::Page(page))) = operation.reply() {
             page.posts.iter().for_each(|post| check(post, &|| line(operation)));
         }
     }
@@ -69,7 +69,7 @@ fn readers(evidence: &Evidence<'_>) -> Vec<Violation> {
         }
     }
     for operation in &evidence.history.operations {
-        if let Some((_, Reply::Page(page))) = operation.reply()
+        if let Some((_, Answer::Page(page))) = operation.reply()
             && page.posts.windows(2).any(|pair| pair[1].seq != pair[0].seq.next())
         {
             found.push(broken(Property::G4, "a page has a hole or a repeat", [line(operation)]));

@@ -1,7 +1,7 @@
 //! G6 sessions survive: a session id is valid on every master until log-out, and restores who
 //! one is.
 
-use chatchat::client::{Failure, Reply};
+use chatchat::client::{Answer, Failure};
 
 use super::{Evidence, Violation, broken, line};
 use crate::property::Property;
@@ -16,7 +16,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         {
             found.push(broken(Property::G6, "a session was forgotten", [line(operation)]));
         }
-        if let Some((_, Reply::Restored(restored))) = operation.reply()
+        if let Some((_, Answer::Restored(restored))) = operation.reply()
             && history.users.get(&operation.who).is_some_and(|user| *user != restored.user.id)
         {
             found.push(broken(Property::G6, "a session is somebody else's", [line(operation)]));
@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn refusal_after_log_out_is_accepted_and_earlier_one_reported() {
         let mut made = Fixture::new();
-        made.did(0, 100, 200, Request::Leave, Ok(Reply::Done));
+        made.did(0, 100, 200, Request::Leave, Ok(Answer::Done));
         made.did(0, 90, 210, Request::Users, refused(401));
         assert_eq!(made.judge(judge), []);
         made.did(1, 90, 210, Request::Users, refused(401));

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chatchat::{
     api::StreamEvent,
-    client::Reply,
+    client::Answer,
     model::{
         ids::{BoardName, Seq},
         stream::Consistency,
@@ -62,7 +62,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
 /// Places that an answer told to be there.
 fn told(operation: &Operation) -> Vec<(&BoardName, Seq, Duration)> {
     match operation.reply() {
-        Some((at, Reply::Posted(post))) => vec![(&post.board, post.seq, at)],
+        Some((at, Answer::Posted(post))) => vec![(&post.board, post.seq, at)],
         _ => {
             let at = operation.reply().map_or(Duration::ZERO, |(at, _)| at);
             let mut ends = ends(operation);
@@ -75,9 +75,9 @@ fn told(operation: &Operation) -> Vec<(&BoardName, Seq, Duration)> {
 
 fn strong_ends(operation: &Operation) -> Vec<(&BoardName, Seq)> {
     let consistency = match operation.reply() {
-        Some((_, Reply::Page(page))) => page.consistency,
-        Some((_, Reply::Boards(list))) => list.consistency,
-        Some((_, Reply::Restored(restored))) => restored.consistency,
+        Some((_, Answer::Page(page))) => page.consistency,
+        Some((_, Answer::Boards(list))) => list.consistency,
+        Some((_, Answer::Restored(restored))) => restored.consistency,
         _ => return Vec::new(),
     };
     if consistency == Consistency::Strong { ends(operation) } else { Vec::new() }
@@ -86,14 +86,14 @@ fn strong_ends(operation: &Operation) -> Vec<(&BoardName, Seq)> {
 /// Returns the ends of boards that an answer states.
 fn ends(operation: &Operation) -> Vec<(&BoardName, Seq)> {
     let list = match operation.reply() {
-        Some((_, Reply::Page(page))) => {
+        Some((_, Answer::Page(page))) => {
             let chatchat::client::Request::Read { board, .. } = &operation.request else {
                 return Vec::new();
             };
             return vec![(board, page.last_seq)];
         }
-        Some((_, Reply::Boards(list))) => &list.boards,
-        Some((_, Reply::Restored(restored))) => &restored.boards,
+        Some((_, Answer::Boards(list))) => &list.boards,
+        Some((_, Answer::Restored(restored))) => &restored.boards,
         _ => return Vec::new(),
     };
     list.iter().map(|board| (&board.name, board.last_seq)).collect()

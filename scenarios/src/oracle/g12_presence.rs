@@ -7,7 +7,7 @@ use std::{
 };
 
 use chatchat::{
-    client::Reply,
+    client::Answer,
     model::{ids::UserId, stream::Consistency},
 };
 
@@ -23,7 +23,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let present = present(evidence, reading_from);
     let mut found = Vec::new();
     for operation in history.operations.iter().filter(|op| op.invoked >= reading_from) {
-        let Some((_, Reply::Users(list))) = operation.reply() else { continue };
+        let Some((_, Answer::Users(list))) = operation.reply() else { continue };
         if list.consistency != Consistency::Strong {
             continue;
         }
@@ -82,18 +82,18 @@ mod tests {
     use super::*;
     use crate::oracle::fixtures::{Fixture, ms, user};
 
-    fn users(people: &[usize]) -> Reply {
+    fn users(people: &[usize]) -> Answer {
         let person =
             |n: &usize| User { id: user(*n), name: "x".parse().unwrap(), since: 1, last_seen: 2 };
         let users = people.iter().map(person).collect();
-        Reply::Users(UserList { users, consistency: Consistency::Strong })
+        Answer::Users(UserList { users, consistency: Consistency::Strong })
     }
 
     fn quiet() -> Fixture {
         let mut made = Fixture::new();
         made.history.reading_from = Some(ms(50_000));
         made.stream(0, 0, vec![(30_000, StreamEvent::Beat), (48_000, StreamEvent::Beat)]);
-        made.did(1, 20_000, 20_100, Request::Leave, Ok(Reply::Done));
+        made.did(1, 20_000, 20_100, Request::Leave, Ok(Answer::Done));
         made
     }
 

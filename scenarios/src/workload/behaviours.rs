@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use chatchat::{
-    client::{ChatClient, Method, Reply, Request, Seen, Wanted},
+    client::{Answer, ChatClient, FollowEvent, Method, Request},
     env::TaskGuard,
     model::{
         ids::{BoardName, PostId, PostText, Seq},
         rows::Range,
+        stream::Consistency,
     },
 };
 use dst_env::rng::Rng;
@@ -84,10 +85,10 @@ impl Person {
         let read =
             |range, limit, wanted| Request::Read { board: board.clone(), range, limit, wanted };
         let request = match rng.below(100) {
-            0..30 => read(Range::Last, 50, Wanted::Strong),
-            30..45 => read(Range::After(Seq(known.0.saturating_sub(20))), 100, Wanted::Weak),
-            45..55 => read(Range::After(known), 100, Wanted::Strong),
-            55..60 => read(Range::Before(known.next()), 20, Wanted::Strong),
+            0..30 => read(Range::Last, 50, Consistency::Strong),
+            30..45 => read(Range::After(Seq(known.0.saturating_sub(20))), 100, Consistency::Weak),
+            45..55 => read(Range::After(known), 100, Consistency::Strong),
+            55..60 => read(Range::Before(known.next()), 20, Consistency::Strong),
             60..70 => Request::Users,
             70..78 => Request::Boards,
             78..86 => Request::Restore,
@@ -95,7 +96,7 @@ impl Person {
             _ => Request::Boards,
         };
         // What came of it stands in the history.
-        let Ok(Reply::Page(page)) = life.client.try_call(&request).await else { return };
+        let Ok(Answer::Page(page)) = life.client.try_call(&request).await else { return };
         let Some(last) = page.posts.last() else { return };
         match shown.iter_mut().find(|(name, _)| *name == board) {
             Some((_, seq)) => *seq = last.seq.max(*seq),
@@ -160,7 +161,8 @@ impl Person {
         let mut follow = life.client.follow(self.stage.workload.boards.clone(), None);
         let env = self.env.clone();
         let tab = async move {
-            let reading = async { while !matches!(follow.next().await, Seen::Over { .. }) {} };
+            let reading =
+                async { while !matches!(follow.next().await, FollowEvent::Ended { .. }) {} };
             // It is closed in the middle of whatever it reads.
             let _ = env.timeout(Duration::from_secs(10), reading).await;
         };

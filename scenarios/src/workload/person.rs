@@ -10,11 +10,12 @@ use std::{
 
 use chatchat::{
     api::StreamEvent,
-    client::{ChatClient, Limits, Reply, Request, Roster, Seen, Wanted},
+    client::{Answer, ChatClient, FollowEvent, Limits, MasterList, Request},
     env::{Env, TaskGuard},
     model::{
         ids::{BoardName, Cursor, UserName},
         rows::Range,
+        stream::Consistency,
     },
 };
 use dst_env::rng::{Rng, Seed};
@@ -109,7 +110,7 @@ impl Person {
     /// Opens a session and begins to read and write. `None` when the story ended before.
     async fn begin(&self, life: usize) -> Option<Life> {
         let who = Who { person: self.number, life };
-        let roster = Roster::new(&self.stage.masters, self.number)?;
+        let roster = MasterList::new(&self.stage.masters, self.number)?;
         let observer = self.recorder.observer(who);
         let client = ChatClient::new(&self.env, roster, None, Limits::default(), observer);
         let name = format!("Person {}", self.number);
@@ -142,9 +143,9 @@ impl Person {
                 board: board.clone(),
                 range: Range::Last,
                 limit: 50,
-                wanted: Wanted::Strong,
+                wanted: Consistency::Strong,
             };
-            if let Ok(Reply::Page(page)) = life.client.call(&last, PATIENCE).await {
+            if let Ok(Answer::Page(page)) = life.client.call(&last, PATIENCE).await {
                 cursor.epoch = page.epoch;
                 cursor.boards.insert(board.clone(), page.last_seq);
             }
@@ -179,14 +180,14 @@ impl Person {
         let mut follow = client.follow(boards.clone(), cursor);
         loop {
             match follow.next().await {
-                Seen::Over { .. } => return,
-                Seen::Event(StreamEvent::Reset(_)) => {
+                FollowEvent::Ended { .. } => return,
+                FollowEvent::Event(StreamEvent::Reset(_)) => {
                     for board in &boards {
                         let again = Request::Read {
                             board: board.clone(),
                             range: Range::Last,
                             limit: 50,
-                            wanted: Wanted::Strong,
+                            wanted: Consistency::Strong,
                         };
                         // The stream goes on whether or not the list could be read again.
                         let _ = client.try_call(&again).await;

@@ -3,10 +3,11 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use chatchat::{
-    client::{Failure, Reply, Request, Wanted},
+    client::{Answer, Failure, Request},
     model::{
         ids::{BoardName, PostId, Seq},
         rows::Range,
+        stream::Consistency,
     },
 };
 
@@ -58,7 +59,7 @@ impl Person {
         loop {
             let request = page(board, Range::After(after), PAGE);
             match self.ask_until(life, master, &request, deadline).await {
-                Some(Reply::Page(page)) if page.truncated => match page.posts.last() {
+                Some(Answer::Page(page)) if page.truncated => match page.posts.last() {
                     Some(last) if last.seq > after => after = last.seq,
                     _ => return,
                 },
@@ -74,7 +75,7 @@ impl Person {
         master: &str,
         request: &Request,
         deadline: Duration,
-    ) -> Option<Reply> {
+    ) -> Option<Answer> {
         let mut wait = Duration::from_millis(200);
         loop {
             let failure = match life.client.call_at(master, request).await {
@@ -94,5 +95,5 @@ impl Person {
 }
 
 fn page(board: &BoardName, range: Range, limit: u32) -> Request {
-    Request::Read { board: board.clone(), range, limit, wanted: Wanted::Strong }
+    Request::Read { board: board.clone(), range, limit, wanted: Consistency::Strong }
 }

@@ -2,7 +2,7 @@
 
 use axum::{extract::State, http::StatusCode, response::IntoResponse};
 
-use super::{Reply, json, sessions::unexpected};
+use super::{HandlerResult, json, sessions::unexpected};
 use crate::{
     api::{Board, BoardList, ProblemType, ReadMark, boards_of},
     http::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// `GET /api/v1/boards`
-pub(super) async fn list(State(app): State<App>, caller: Caller) -> Reply {
+pub(super) async fn list(State(app): State<App>, caller: Caller) -> HandlerResult {
     let read = app.read(app.handle().boards()).await?;
     let shape = BoardList {
         boards: boards_of(&read.value, Some(&caller.session)),
@@ -30,7 +30,7 @@ pub(super) async fn create(
     State(app): State<App>,
     caller: Caller,
     BoardPath(board): BoardPath,
-) -> Reply {
+) -> HandlerResult {
     let read = app.read(app.handle().boards()).await?;
     let known = boards_of(&read.value, Some(&caller.session));
     if let Some(shape) = known.into_iter().find(|shape| shape.name == board) {
@@ -53,7 +53,7 @@ pub(super) async fn mark_read(
     caller: Caller,
     BoardPath(board): BoardPath,
     JsonBody(mark): JsonBody<ReadMark>,
-) -> Reply {
+) -> HandlerResult {
     let key = caller.session.key;
     let task = Task::SetReadMark { key, board, seq: mark.seq };
     match app.submit(Some(key), task).await {

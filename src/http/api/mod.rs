@@ -20,7 +20,7 @@ use super::{App, auth, headers, openapi, page, problem::ErrorResponse};
 use crate::api::ProblemType;
 
 /// What a handler answers.
-type Reply = Result<Response, ErrorResponse>;
+type HandlerResult = Result<Response, ErrorResponse>;
 
 /// The public interface.
 pub(super) fn router(app: App) -> Router {

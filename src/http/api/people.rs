@@ -2,7 +2,7 @@
 
 use axum::{extract::State, http::StatusCode};
 
-use super::{Reply, json};
+use super::{HandlerResult, json};
 use crate::{
     api::{Cluster, User, UserList},
     http::{App, auth::Caller, problem::ErrorResponse},
@@ -10,14 +10,14 @@ use crate::{
 };
 
 /// `GET /api/v1/users`
-pub(super) async fn users(State(app): State<App>, _caller: Caller) -> Reply {
+pub(super) async fn users(State(app): State<App>, _caller: Caller) -> HandlerResult {
     let read = app.read(app.handle().users()).await?;
     let users = read.value.iter().map(User::from).collect();
     Ok(json(StatusCode::OK, &UserList { users, consistency: read.consistency }))
 }
 
 /// `GET /api/v1/cluster`
-pub(super) async fn cluster(State(app): State<App>, _caller: Caller) -> Reply {
+pub(super) async fn cluster(State(app): State<App>, _caller: Caller) -> HandlerResult {
     let view = app.bounded(app.handle().cluster()).await;
     let view = view.ok_or_else(|| ErrorResponse::from(ReadError::Away))?;
     let shape = Cluster {

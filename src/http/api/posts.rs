@@ -6,7 +6,7 @@ use axum::{
 };
 use serde::Deserialize;
 
-use super::{Reply, json, sessions::unexpected};
+use super::{HandlerResult, json, sessions::unexpected};
 use crate::{
     api::{PostList, PostState, ProblemType, WritePost},
     http::{
@@ -35,7 +35,7 @@ pub(super) async fn write(
     caller: Caller,
     BoardPath(board): BoardPath,
     JsonBody(asked): JsonBody<WritePost, POST_BODY_BYTES_MAX>,
-) -> Reply {
+) -> HandlerResult {
     let id: PostId = asked.id.parse()?;
     let text = read_text(asked.text)?;
     let SessionRow { key, user: author, .. } = caller.session;
@@ -85,7 +85,7 @@ pub(super) async fn list(
     _caller: Caller,
     BoardPath(board): BoardPath,
     asked: Result<Query<ListQuery>, QueryRejection>,
-) -> Reply {
+) -> HandlerResult {
     let wrong = |detail: &str| ErrorResponse::new(ProblemType::MalformedQuery, detail);
     let asked = body::query(asked)?;
     let range = match (asked.after, asked.before) {
@@ -119,7 +119,11 @@ fn is_truncated(page: &Page, range: Range) -> bool {
 }
 
 /// `GET /api/v1/posts/{id}`
-pub(super) async fn find(State(app): State<App>, caller: Caller, PostPath(id): PostPath) -> Reply {
+pub(super) async fn find(
+    State(app): State<App>,
+    caller: Caller,
+    PostPath(id): PostPath,
+) -> HandlerResult {
     match app.read(app.handle().find_post(caller.session.user.id, id)).await? {
         Found::Committed(post) => Ok(json(StatusCode::OK, &PostState::Committed(post))),
         Found::Cancelled => Ok(json(StatusCode::OK, &PostState::Cancelled { id })),
@@ -135,7 +139,7 @@ pub(super) async fn cancel(
     State(app): State<App>,
     caller: Caller,
     PostPath(id): PostPath,
-) -> Reply {
+) -> HandlerResult {
     let user = caller.session.user.id;
     match app.submit(Some(caller.session.key), Task::CancelPost { user, id }).await? {
         TaskResult::Cancelled => Ok(json(StatusCode::OK, &PostState::Cancelled { id })),

@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Reply, json};
+use super::{HandlerResult, json};
 use crate::{
     api::{
         OpenSession, ProblemType, RedeemTicket, SessionOpened, SessionRestored, TicketIssued,
@@ -66,7 +66,7 @@ pub(super) async fn open(
     State(app): State<App>,
     from: PeerHost,
     JsonBody(asked): JsonBody<OpenSession>,
-) -> Reply {
+) -> HandlerResult {
     app.admit_opening(from)?;
     let name: UserName = asked.name.parse()?;
     let around = Surroundings::read(&app).await?;
@@ -83,7 +83,7 @@ pub(super) async fn open(
 }
 
 /// `GET /api/v1/session`
-pub(super) async fn restore(State(app): State<App>, caller: Caller) -> Reply {
+pub(super) async fn restore(State(app): State<App>, caller: Caller) -> HandlerResult {
     let cluster = app.cluster().await?;
     let masters = app.bounded(app.handle().masters()).await.unwrap_or_default();
     let read = app.read(app.handle().restore(caller.session.key)).await;
@@ -108,7 +108,7 @@ pub(super) async fn restore(State(app): State<App>, caller: Caller) -> Reply {
 }
 
 /// `DELETE /api/v1/session`
-pub(super) async fn close(State(app): State<App>, caller: Caller) -> Reply {
+pub(super) async fn close(State(app): State<App>, caller: Caller) -> HandlerResult {
     let cluster = app.cluster().await?;
     let key = caller.session.key;
     match app.submit(Some(key), Task::CloseSession { key }).await? {
@@ -121,14 +121,14 @@ pub(super) async fn close(State(app): State<App>, caller: Caller) -> Reply {
 }
 
 /// `POST /api/v1/session/alive`
-pub(super) async fn alive(State(app): State<App>, caller: Caller) -> Reply {
+pub(super) async fn alive(State(app): State<App>, caller: Caller) -> HandlerResult {
     // Lost with its master, it is said again to the next.
     let _ = app.bounded(app.handle().alive(caller.session.key)).await;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// `POST /api/v1/handover`
-pub(super) async fn issue_ticket(State(app): State<App>, caller: Caller) -> Reply {
+pub(super) async fn issue_ticket(State(app): State<App>, caller: Caller) -> HandlerResult {
     let ticket = Secret::new(app.env());
     let key = caller.session.key;
     let task = Task::PutTicket { key, ticket_sha256: ticket.sha256() };
@@ -143,7 +143,7 @@ pub(super) async fn redeem_ticket(
     State(app): State<App>,
     from: PeerHost,
     JsonBody(asked): JsonBody<RedeemTicket>,
-) -> Reply {
+) -> HandlerResult {
     app.admit_opening(from)?;
     let ticket = Secret::read(&asked.ticket).ok_or_else(|| {
         ErrorResponse::new(ProblemType::UnknownTicket, "the ticket is not one of ours")

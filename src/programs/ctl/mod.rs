@@ -27,11 +27,12 @@ use self::{
 };
 use crate::{
     api::{ClusterState, PostList, ResetEvent, StreamEvent},
-    client::{Api, Failure, Limits, Reply, Request, Seen, Wanted},
+    client::{Answer, Api, Failure, FollowEvent, Limits, Request},
     env::{Env, TimedOut, real::RealWorld},
     model::{
         ids::{BoardName, Cursor, PostId, PostText, Seq},
         rows::Range,
+        stream::Consistency,
     },
 };
 
@@ -149,10 +150,10 @@ async fn last_page(session: &Session, board: &BoardName) -> Result<PostList, Ctl
         board: board.clone(),
         range: Range::Last,
         limit: TAIL,
-        wanted: Wanted::Strong,
+        wanted: Consistency::Strong,
     };
     match session.client.call(&read, PATIENCE).await? {
-        Reply::Page(page) => Ok(page),
+        Answer::Page(page) => Ok(page),
         _ => Err(CtlError::Failed("a list of posts was answered with something else".to_owned())),
     }
 }
@@ -170,33 +171,33 @@ async fn tail(session: &Session, board: &BoardName, once: bool) -> Result<(), Ct
     let mut is_moving = false;
     loop {
         match follow.next().await {
-            Seen::Event(StreamEvent::Post(post)) => {
+            FollowEvent::Event(StreamEvent::Post(post)) => {
                 shown = shown.max(post.seq);
                 say(&render::post(&post))?;
             }
-            Seen::Event(StreamEvent::Reset(ResetEvent { reason })) => {
+            FollowEvent::Event(StreamEvent::Reset(ResetEvent { reason })) => {
                 eprintln!("chatctl: the board is read again ({reason})");
                 let page = last_page(session, board).await?;
                 page.posts.iter().try_for_each(|post| say(&render::post(post)))?;
                 shown = page.last_seq.max(Seq(0));
             }
-            Seen::Event(_) => {}
-            Seen::On { master } if std::mem::take(&mut is_moving) => {
+            FollowEvent::Event(_) => {}
+            FollowEvent::Connected { master } if std::mem::take(&mut is_moving) => {
                 eprintln!("chatctl: following at {master}, from {shown} on");
             }
-            Seen::On { .. } => {}
-            Seen::Off { master, why } => {
+            FollowEvent::Connected { .. } => {}
+            FollowEvent::Disconnected { master, why } => {
                 is_moving = true;
                 eprintln!("chatctl: {master}: {why}; moving on");
             }
-            Seen::Over { why } => return Err(CtlError::Failed(why)),
+            FollowEvent::Ended { why } => return Err(CtlError::Failed(why)),
         }
     }
 }
 
 async fn users(env: &Env, session: &Session) -> Result<(), CtlError> {
     match session.client.call(&Request::Users, PATIENCE).await? {
-        Reply::Users(users) => say(&render::users(&users, env.wall().ms)),
+        Answer::Users(users) => say(&render::users(&users, env.wall().ms)),
         _ => Err(CtlError::Failed("a list of people was answered with something else".to_owned())),
     }
 }
@@ -206,7 +207,7 @@ async fn status(env: &Env, places: &Targets, name: &str) -> Result<(), CtlError>
     if places.admins.is_empty() {
         let session = open(env, places, name).await?;
         return match session.client.call(&Request::Cluster, PATIENCE).await? {
-            Reply::Cluster(cluster) => say(&render::cluster(&cluster)),
+            Answer::Cluster(cluster) => say(&render::cluster(&cluster)),
             _ => Err(CtlError::Failed("the cluster answered with something else".to_owned())),
         };
     }
@@ -215,7 +216,7 @@ async fn status(env: &Env, places: &Targets, name: &str) -> Result<(), CtlError>
         let limits = Limits { read: Duration::from_secs(3), ..Limits::default() };
         let mut api = Api::new(env, &admin.url, Some(admin.token.clone()), limits);
         let state = match api.call(&Request::ClusterState).await {
-            Ok(Reply::ClusterState(state)) => Ok(*state),
+            Ok(Answer::ClusterState(state)) => Ok(*state),
             Ok(_) => Err("answered with something else".to_owned()),
             Err(why) => Err(why.to_string()),
         };

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CtlError, PATIENCE, targets::Targets};
 use crate::{
-    client::{ChatClient, Failure, Limits, Request, Roster, Unwatched},
+    client::{ChatClient, Failure, Limits, MasterList, NoObserver, Request},
     env::Env,
     model::ids::UserName,
 };
@@ -37,14 +37,14 @@ pub(super) async fn open(env: &Env, places: &Targets, name: &str) -> Result<Sess
     // A file that does not read is one of another version: a new session replaces it.
     let kept = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
     let client = |token| {
-        let roster = Roster::new(&places.masters, 0)
+        let roster = MasterList::new(&places.masters, 0)
             .ok_or_else(|| CtlError::Usage("there is no master to talk to".to_owned()))?;
         Ok::<_, CtlError>(ChatClient::new(
             env,
             roster,
             token,
             Limits::default(),
-            Arc::new(Unwatched),
+            Arc::new(NoObserver),
         ))
     };
     if let Some(Kept { token }) = kept {

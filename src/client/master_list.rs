@@ -8,14 +8,14 @@ const KNOWN_MAX: usize = 64;
 
 /// Pure: who tells and who fails is the caller's to see.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Roster {
+pub struct MasterList {
     /// `http://host:port` each, in the order in which they are tried.
     known: Vec<String>,
     configured: Vec<String>,
     current: usize,
 }
 
-impl Roster {
+impl MasterList {
     /// Begins with the `first`-th of these, counted round; `None` when there are none.
     #[must_use]
     pub fn new(masters: &[String], first: usize) -> Option<Self> {
@@ -40,7 +40,7 @@ impl Roster {
     }
 
     /// Takes the list that a master told. The current one stays.
-    pub fn on_told(&mut self, told: impl IntoIterator<Item = String>) {
+    pub fn on_list(&mut self, told: impl IntoIterator<Item = String>) {
         let current = self.current().to_owned();
         let mut known: Vec<String> = Vec::new();
         for master in told.into_iter().chain(self.configured.iter().cloned()) {
@@ -81,27 +81,27 @@ mod tests {
 
     #[test]
     fn two_who_see_the_same_failure_move_once() {
-        let mut roster = Roster::new(&names(&["a", "b", "c"]), 4).unwrap();
-        assert_eq!(roster.current(), "b");
-        roster.on_failed("b");
-        roster.on_failed("b");
-        assert_eq!(roster.current(), "c");
-        roster.on_failed("c");
-        assert_eq!(roster.current(), "a", "round");
+        let mut master_list = MasterList::new(&names(&["a", "b", "c"]), 4).unwrap();
+        assert_eq!(master_list.current(), "b");
+        master_list.on_failed("b");
+        master_list.on_failed("b");
+        assert_eq!(master_list.current(), "c");
+        master_list.on_failed("c");
+        assert_eq!(master_list.current(), "a", "round");
     }
 
     #[test]
     fn a_told_list_adds_and_forgets_but_moves_nobody() {
-        let mut roster = Roster::new(&names(&["a", "b"]), 0).unwrap();
-        roster.on_told(names(&["c/", "b"]));
-        assert_eq!(roster.all(), names(&["c", "b", "a"]));
-        assert_eq!(roster.current(), "a");
-        roster.move_to("c");
-        roster.on_told(names(&["b"]));
-        assert_eq!(roster.current(), "c", "still served by it");
-        roster.on_failed("c");
-        roster.on_told(names(&["b"]));
-        assert_eq!(roster.all(), names(&["b", "a"]));
-        assert_eq!(Roster::new(&[], 0), None);
+        let mut master_list = MasterList::new(&names(&["a", "b"]), 0).unwrap();
+        master_list.on_list(names(&["c/", "b"]));
+        assert_eq!(master_list.all(), names(&["c", "b", "a"]));
+        assert_eq!(master_list.current(), "a");
+        master_list.move_to("c");
+        master_list.on_list(names(&["b"]));
+        assert_eq!(master_list.current(), "c", "still served by it");
+        master_list.on_failed("c");
+        master_list.on_list(names(&["b"]));
+        assert_eq!(master_list.all(), names(&["b", "a"]));
+        assert_eq!(MasterList::new(&[], 0), None);
     }
 }
