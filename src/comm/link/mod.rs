@@ -18,6 +18,7 @@
 //!    then waits for the peer to end the stream, so that no reset overtakes the close.
 
 mod heartbeat;
+mod limits;
 mod reader;
 mod responder;
 mod state;
@@ -29,7 +30,6 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::responder::Responder;
 use self::{
     heartbeat::{Heartbeat, watch},
     reader::Reader,
@@ -37,73 +37,14 @@ use self::{
     state::Outgoing,
     writer::Writer,
 };
+pub use self::{limits::LinkLimits, responder::Responder};
 use super::{Peer, SecureStream};
 pub use crate::model::ids::LinkId;
 use crate::{
-    config::Config,
     env::{Env, Task, TimedOut},
     model::message::{Beat, Close, CloseReason, Direct, Request, Response, Topic},
-    wire::{
-        FRAME_LEN_MAX,
-        frame::{self, FrameError},
-    },
+    wire::frame::{self, FrameError},
 };
-
-/// Bounds of one link.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinkLimits {
-    /// Time between two heartbeats that this side sends.
-    pub heartbeat_interval: Duration,
-    /// Number of intervals without a byte after which the peer counts as silent.
-    pub heartbeats_missed_max: u32,
-    /// Bound on the frames that wait to be sent; responses and cancels have room of their own
-    /// beyond.
-    pub outgoing_frames_max: usize,
-    /// Bound on the bytes that wait to be sent; at least [`FRAME_LEN_MAX`], and twice that for
-    /// responses.
-    pub outgoing_bytes_max: usize,
-    /// Bound on the calls under way, each way. The same on all nodes: a peer with more violates
-    /// the protocol.
-    pub in_flight_max: usize,
-    /// Time for which the peer may take no byte.
-    pub stall_timeout: Duration,
-    /// Time that a close may take, and then the end of the stream.
-    pub close_timeout: Duration,
-    /// Time after which a direction changes to its next key.
-    pub rekey_interval: Duration,
-}
-
-impl LinkLimits {
-    /// Bound on the calls under way each way, on every node.
-    pub const IN_FLIGHT_MAX: usize = 1024;
-
-    /// Returns the limits that belong to a node's settings.
-    #[must_use]
-    pub fn of(config: &Config) -> Self {
-        Self {
-            heartbeat_interval: config.heartbeat_interval,
-            heartbeats_missed_max: config.heartbeats_missed_max,
-            outgoing_frames_max: 4096,
-            outgoing_bytes_max: 4 * FRAME_LEN_MAX,
-            in_flight_max: Self::IN_FLIGHT_MAX,
-            stall_timeout: 2 * config.heartbeat_interval * config.heartbeats_missed_max,
-            close_timeout: Duration::from_secs(1),
-            rekey_interval: Duration::from_secs(600),
-        }
-    }
-
-    /// Returns the time without a byte after which the peer counts as silent.
-    #[must_use]
-    pub fn silence(&self) -> Duration {
-        self.heartbeat_interval * self.heartbeats_missed_max
-    }
-}
-
-impl Default for LinkLimits {
-    fn default() -> Self {
-        Self::of(&Config::default())
-    }
-}
 
 /// Event of a link, for its node.
 #[derive(Debug)]

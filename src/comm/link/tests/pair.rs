@@ -3,6 +3,7 @@
 use futures_util::FutureExt;
 
 use super::*;
+use crate::wire::FRAME_LEN_MAX;
 
 #[test]
 fn call_is_answered_and_answers_may_come_in_any_order() {

@@ -1,0 +1,61 @@
+//! Bounds and deadlines of one link, from the node's settings.
+
+use std::time::Duration;
+
+use crate::{config::Config, wire::FRAME_LEN_MAX};
+
+/// Bounds of one link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkLimits {
+    /// Time between two heartbeats that this side sends.
+    pub heartbeat_interval: Duration,
+    /// Number of intervals without a byte after which the peer counts as silent.
+    pub heartbeats_missed_max: u32,
+    /// Bound on the frames that wait to be sent; responses and cancels have room of their own
+    /// beyond.
+    pub outgoing_frames_max: usize,
+    /// Bound on the bytes that wait to be sent; at least [`FRAME_LEN_MAX`], and twice that for
+    /// responses.
+    pub outgoing_bytes_max: usize,
+    /// Bound on the calls under way, each way. The same on all nodes: a peer with more violates
+    /// the protocol.
+    pub in_flight_max: usize,
+    /// Time for which the peer may take no byte.
+    pub stall_timeout: Duration,
+    /// Time that a close may take, and then the end of the stream.
+    pub close_timeout: Duration,
+    /// Time after which a direction changes to its next key.
+    pub rekey_interval: Duration,
+}
+
+impl LinkLimits {
+    /// Bound on the calls under way each way, on every node.
+    pub const IN_FLIGHT_MAX: usize = 1024;
+
+    /// Returns the limits that belong to a node's settings.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            heartbeat_interval: config.heartbeat_interval,
+            heartbeats_missed_max: config.heartbeats_missed_max,
+            outgoing_frames_max: 4096,
+            outgoing_bytes_max: 4 * FRAME_LEN_MAX,
+            in_flight_max: Self::IN_FLIGHT_MAX,
+            stall_timeout: 2 * config.heartbeat_interval * config.heartbeats_missed_max,
+            close_timeout: Duration::from_secs(1),
+            rekey_interval: Duration::from_secs(600),
+        }
+    }
+
+    /// Returns the time without a byte after which the peer counts as silent.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.heartbeat_interval * self.heartbeats_missed_max
+    }
+}
+
+impl Default for LinkLimits {
+    fn default() -> Self {
+        Self::of(&Config::default())
+    }
+}
