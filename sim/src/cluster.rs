@@ -26,7 +26,7 @@ use chatchat_scenarios::{
     plan::Plan,
     target::{Place, ResourceRef, Target},
 };
-use dst_world::{HostId, World, quoted};
+use dst_world::{HostId, World};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -209,7 +209,7 @@ impl Cluster {
     /// A node came to its end without having been asked to.
     fn tell(&self, place: Place, end: Result<(), impl ToString>) {
         let why = end.map_or_else(|why| why.to_string(), |()| "it said goodbye".to_owned());
-        self.world.note(&host_name(place), "ended", &format!(r#""why":{}"#, quoted(&why)));
+        self.world.note(&host_name(place), "ended", &[("why", why.as_str().into())]);
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).push((place, why));
     }
 

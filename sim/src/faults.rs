@@ -16,7 +16,7 @@ use chatchat_scenarios::{
     plan::{Incident, Plan},
     target::{Place, Target},
 };
-use dst_world::{HostId, Link, quoted};
+use dst_world::{HostId, Link};
 use tokio::sync::Notify;
 
 use crate::cluster::Cluster;
@@ -206,8 +206,8 @@ impl Faults {
     fn begin(&self, nth: usize) {
         let fault = &self.plan.faults[nth];
         let now = self.now();
-        let text = quoted(&fault.action.to_string());
-        self.cluster.world().note("", "fault", &format!(r#""fault":{nth},"action":{text}"#));
+        let members = [("fault", nth.into()), ("action", fault.action.to_string().into())];
+        self.cluster.world().note("", "fault", &members);
         let (undo, bit) = self.act(nth, &fault.action);
         let mut state = self.state();
         let incident = state.incidents.len();
@@ -298,7 +298,7 @@ impl Faults {
     fn undo(&self, nth: usize) {
         let world = self.cluster.world();
         let Some(active) = self.state().active.remove(&nth) else { return };
-        world.note("", "heal", &format!(r#""fault":{nth}"#));
+        world.note("", "heal", &[("fault", nth.into())]);
         let mut touched = 0;
         match active.undo {
             Undo::Boot(places) => {

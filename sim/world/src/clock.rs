@@ -1,17 +1,18 @@
-//! A host's clocks: an offset, a drift and jumps away from virtual time.
+//! Clocks of a host: an offset, a drift and jumps away from virtual time.
 //!
 //! 1. The monotonic clock never goes backwards, whatever is done to it.
 //! 2. Both clocks run at the same rate, `1 + drift`.
 
-use dst_env::time::{Mono, Wall};
-
-use crate::seed::Rng;
+use dst_env::{
+    rng::Rng,
+    time::{Mono, Wall},
+};
 
 const SECOND_NS: i128 = 1_000_000_000;
 /// 2026-01-01T00:00:00Z, where every run's virtual time begins.
 const START_WALL_MS: u64 = 1_767_225_600_000;
 
-/// The clocks of one host.
+/// Monotonic and wall clock of one host.
 #[derive(Clone, Debug)]
 pub(crate) struct Clock {
     /// Virtual time at which the two below were read.
@@ -23,16 +24,16 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// A clock as machines have it: up to 100 ms off, drifting by up to 50 parts per million.
-    pub(crate) fn new(draws: &mut Rng) -> Self {
-        let signed = |draws: &mut Rng, most: i64| {
-            i64::try_from(draws.below(2 * most.unsigned_abs() + 1)).expect("small") - most
+    /// Draws a clock as machines have it: up to 100 ms off, drifting by up to 50 parts per million.
+    pub(crate) fn new(rng: &mut Rng) -> Self {
+        let signed = |rng: &mut Rng, most: i64| {
+            i64::try_from(rng.below(2 * most.unsigned_abs() + 1)).expect("small") - most
         };
         Self {
             base_ns: 0,
-            mono_ns: draws.below(86_400) * 1_000_000_000,
-            wall_ns: i128::from(START_WALL_MS) * 1_000_000 + i128::from(signed(draws, 100_000_000)),
-            drift_ppb: signed(draws, 50_000),
+            mono_ns: rng.below(86_400) * 1_000_000_000,
+            wall_ns: i128::from(START_WALL_MS) * 1_000_000 + i128::from(signed(rng, 100_000_000)),
+            drift_ppb: signed(rng, 50_000),
         }
     }
 
@@ -41,19 +42,19 @@ impl Clock {
         real * (SECOND_NS + i128::from(self.drift_ppb)) / SECOND_NS
     }
 
-    /// The monotonic clock at virtual time `now`.
+    /// Returns the monotonic clock at virtual time `now`.
     pub(crate) fn mono(&self, now: u64) -> Mono {
         let elapsed = u64::try_from(self.elapsed(now)).expect("time does not run backwards");
         Mono::from_ns(self.mono_ns.saturating_add(elapsed))
     }
 
-    /// The wall clock at virtual time `now`.
+    /// Returns the wall clock at virtual time `now`.
     pub(crate) fn wall(&self, now: u64) -> Wall {
         let ms = (self.wall_ns + self.elapsed(now)) / 1_000_000;
         Wall { ms: u64::try_from(ms.max(0)).unwrap_or(u64::MAX) }
     }
 
-    /// The virtual time at which the monotonic clock has reached `at`, at today's drift.
+    /// Returns the virtual time, ns, at which the monotonic clock has reached `at`, at the present drift.
     pub(crate) fn reaches(&self, at: Mono) -> u64 {
         let ahead = i128::from(at.as_ns().saturating_sub(self.mono_ns));
         let rate = SECOND_NS + i128::from(self.drift_ppb);
@@ -79,22 +80,23 @@ impl Clock {
         self.mono_ns = self.mono_ns.saturating_add(u64::try_from(by_ns).unwrap_or(0));
     }
 
-    /// Steps the wall clock alone.
+    /// Steps the wall clock alone by `by_ns`.
     pub(crate) fn step_wall(&mut self, by_ns: i64) {
         self.wall_ns += i128::from(by_ns);
     }
 
-    /// After a power loss the monotonic clock counts from the boot; the wall clock went on.
-    pub(crate) fn reboot(&mut self, now: u64, draws: &mut Rng) {
+    /// Restarts the monotonic clock after a power loss; the wall clock went on.
+    pub(crate) fn reboot(&mut self, now: u64, rng: &mut Rng) {
         self.rebase(now);
-        self.mono_ns = draws.between(1, 30) * 1_000_000_000;
+        self.mono_ns = rng.between(1, 30) * 1_000_000_000;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use dst_env::rng::Seed;
+
     use super::*;
-    use crate::seed::Seed;
 
     const S: u64 = 1_000_000_000;
 
@@ -103,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fast_clock_reaches_a_point_early() {
+    fn fast_clock_reaches_a_point_early() {
         let mut clock = clock();
         clock.set_drift(S, 500_000_000);
         assert_eq!(clock.mono(3 * S).as_ns(), 5 * S + S + 3 * S);
@@ -114,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_back_moves_the_wall_and_never_the_monotonic_clock() {
+    fn jump_back_moves_the_wall_clock_alone() {
         let mut clock = clock();
         clock.step_wall(60_000_000_000);
         let before = (clock.mono(S), clock.wall(S));
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn every_host_has_a_clock_of_its_own() {
+    fn hosts_have_different_clocks() {
         let of = |name| Clock::new(&mut Seed(3).stream(name)).wall(0).ms;
         assert_ne!(of("a"), of("b"));
         assert!(of("a").abs_diff(START_WALL_MS) <= 100);

@@ -1,24 +1,20 @@
-//! A host's disk: what was written, and what of it would survive.
+//! Disk of a host: files as they read now, and what of them would survive a power loss.
 //!
 //! 1. Reads see every write at once.
-//! 2. A sync, and [`Disk::write_atomic`], make durable what came before.
+//! 2. A sync, and `write_atomic`, make durable what came before.
 //! 3. When the power goes, each unsynced change of a file is kept, lost or torn, by draw, each
 //!    on its own: later ones may survive earlier ones. When only the process ends, all stay.
 
 use std::{collections::BTreeMap, io};
 
-use dst_env::{Disk, DiskFile};
+use dst_env::rng::Rng;
 
-use crate::{
-    seed::Rng,
-    world::{Life, World},
-};
-
-/// What a disk writes as a whole.
+/// Bytes that a disk writes as a whole.
 const SECTOR: usize = 512;
 
+/// Change of a file that is not durable yet.
 #[derive(Clone, Debug)]
-enum Change {
+pub(crate) enum Change {
     Write { offset: usize, bytes: Vec<u8> },
     SetLen(usize),
 }
@@ -38,8 +34,9 @@ impl Change {
     }
 }
 
+/// One file's bytes, as they read and as they would survive.
 #[derive(Debug, Default)]
-struct File {
+pub(crate) struct File {
     live: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Change>,
@@ -48,7 +45,13 @@ struct File {
 }
 
 impl File {
-    fn change(&mut self, change: Change) {
+    /// Returns the bytes as they read now.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.live
+    }
+
+    /// Changes the file; a power loss may undo that until the next sync.
+    pub(crate) fn change(&mut self, change: Change) {
         change.apply(&mut self.live);
         self.unsynced.push(change);
     }
@@ -60,42 +63,47 @@ impl File {
         self.is_linked = true;
     }
 
-    /// What is left after a power loss; `None` when not even the name is.
-    fn lose_power(&mut self, draws: &mut Rng) -> Option<()> {
-        let is_named = self.is_linked || draws.odds(1, 2);
+    /// Keeps, loses or tears each unsynced change. False when not even the name survives.
+    fn lose_power(&mut self, rng: &mut Rng) -> bool {
+        let is_named = self.is_linked || rng.odds(1, 2);
         for change in std::mem::take(&mut self.unsynced) {
-            match (draws.below(3), change) {
+            match (rng.below(3), change) {
                 (0, _) => {}
                 (1, Change::Write { offset, mut bytes }) => {
-                    bytes.truncate(SECTOR * draws.index(bytes.len() / SECTOR + 1));
+                    bytes.truncate(SECTOR * rng.index(bytes.len() / SECTOR + 1));
                     Change::Write { offset, bytes }.apply(&mut self.durable);
                 }
                 (_, change) => change.apply(&mut self.durable),
             }
         }
         self.live.clone_from(&self.durable);
-        is_named.then_some(())
+        is_named
     }
 }
 
-/// Names a file's content, which outlives its name while it is open.
-type Inode = u64;
+/// Number of a file's content, which outlives its name while it is open.
+pub(crate) type Inode = u64;
 
-/// The disk of one host.
+/// Contents of one host's disk.
 #[derive(Debug, Default)]
-pub(crate) struct Platter {
+pub(crate) struct DiskState {
     names: BTreeMap<String, Inode>,
     files: BTreeMap<Inode, File>,
     next: Inode,
     syncs: u64,
 }
 
-impl Platter {
-    fn file(&mut self, inode: Inode) -> io::Result<&mut File> {
+impl DiskState {
+    /// Returns an open file.
+    ///
+    /// # Errors
+    /// When it was lost or wiped meanwhile.
+    pub(crate) fn file(&mut self, inode: Inode) -> io::Result<&mut File> {
         self.files.get_mut(&inode).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    fn open(&mut self, name: &str) -> Inode {
+    /// Opens a file, making it if it is not there.
+    pub(crate) fn open(&mut self, name: &str) -> Inode {
         if let Some(inode) = self.names.get(name) {
             return *inode;
         }
@@ -105,7 +113,8 @@ impl Platter {
         self.next
     }
 
-    fn write_atomic(&mut self, name: &str, bytes: &[u8]) {
+    /// Replaces a whole file, durably.
+    pub(crate) fn write_atomic(&mut self, name: &str, bytes: &[u8]) {
         self.names.remove(name);
         let inode = self.open(name);
         let whole = File {
@@ -118,18 +127,34 @@ impl Platter {
         self.syncs += 1;
     }
 
-    fn read(&self, name: &str) -> Option<Vec<u8>> {
+    /// Makes a file's changes durable.
+    ///
+    /// # Errors
+    /// When it was lost or wiped meanwhile.
+    pub(crate) fn sync(&mut self, inode: Inode) -> io::Result<()> {
+        self.file(inode)?.sync();
+        self.syncs += 1;
+        Ok(())
+    }
+
+    /// Removes a name, durably. What is open stays readable.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.names.remove(name);
+    }
+
+    /// Returns a file as it is now.
+    pub(crate) fn read(&self, name: &str) -> Option<Vec<u8>> {
         Some(self.files.get(self.names.get(name)?)?.live.clone())
     }
 
-    /// The power goes. Answers how many unsynced changes there were.
-    pub(crate) fn lose_power(&mut self, draws: &mut Rng) -> usize {
+    /// Applies a power loss and returns how many changes were unsynced.
+    pub(crate) fn lose_power(&mut self, rng: &mut Rng) -> usize {
         let unsynced = self.files.values().map(|file| file.unsynced.len()).sum();
         let names = std::mem::take(&mut self.names);
         let mut files = std::mem::take(&mut self.files);
         for (name, inode) in names {
             if let Some(mut file) = files.remove(&inode)
-                && file.lose_power(draws).is_some()
+                && file.lose_power(rng)
             {
                 self.names.insert(name, inode);
                 self.files.insert(inode, file);
@@ -138,154 +163,48 @@ impl Platter {
         unsynced
     }
 
-    /// The process ends: what has no name goes, all else stays.
+    /// Applies the end of the process: removed files go, all others stay as they are.
     pub(crate) fn process_ended(&mut self) {
         let named: Vec<Inode> = self.names.values().copied().collect();
         self.files.retain(|inode, _| named.contains(inode));
     }
 
+    /// Empties the disk.
     pub(crate) fn wipe(&mut self) {
         self.names.clear();
         self.files.clear();
     }
 
-    /// A file as it is now.
-    pub(crate) fn peek(&self, name: &str) -> Option<Vec<u8>> {
-        self.read(name)
-    }
-
-    /// How often something was made durable.
+    /// Returns how often something was made durable.
     pub(crate) const fn syncs(&self) -> u64 {
         self.syncs
     }
 }
 
-/// A host's directory, in one of its lives.
-#[derive(Clone, Debug)]
-pub(crate) struct SimDisk {
-    pub(crate) world: World,
-    pub(crate) life: Life,
-}
-
-impl SimDisk {
-    fn with<T>(&self, act: impl FnOnce(&mut Platter) -> io::Result<T>) -> io::Result<T> {
-        self.world.with(|state| {
-            state.live(self.life)?;
-            act(&mut state.hosts[self.life.host.0].platter)
-        })
-    }
-}
-
-fn plain(name: &str) -> io::Result<()> {
-    if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file name"));
-    }
-    Ok(())
-}
-
-impl Disk for SimDisk {
-    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        plain(name)?;
-        let inode = self.with(|platter| Ok(platter.open(name)))?;
-        Ok(Box::new(SimFile { disk: self.clone(), inode }))
-    }
-
-    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        plain(name)?;
-        self.with(|platter| Ok(platter.read(name)))
-    }
-
-    fn write_atomic(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        plain(name)?;
-        self.with(|platter| {
-            platter.write_atomic(name, bytes);
-            Ok(())
-        })
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        plain(name)?;
-        self.with(|platter| {
-            platter.names.remove(name);
-            Ok(())
-        })
-    }
-}
-
-/// An open file.
-#[derive(Debug)]
-struct SimFile {
-    disk: SimDisk,
-    inode: Inode,
-}
-
-fn place(offset: u64) -> io::Result<usize> {
-    usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
-}
-
-impl DiskFile for SimFile {
-    fn len(&self) -> io::Result<u64> {
-        self.disk.with(|platter| Ok(platter.file(self.inode)?.live.len() as u64))
-    }
-
-    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let from = place(offset)?;
-        self.disk.with(|platter| {
-            let live = &platter.file(self.inode)?.live;
-            let bytes = from.checked_add(out.len()).and_then(|to| live.get(from..to));
-            out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-            Ok(())
-        })
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let offset = place(offset)?;
-        self.disk.with(|platter| {
-            platter.file(self.inode)?.change(Change::Write { offset, bytes: bytes.to_vec() });
-            Ok(())
-        })
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        let len = place(len)?;
-        self.disk.with(|platter| {
-            platter.file(self.inode)?.change(Change::SetLen(len));
-            Ok(())
-        })
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.disk.with(|platter| {
-            platter.file(self.inode)?.sync();
-            platter.syncs += 1;
-            Ok(())
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::seed::Seed;
+    use dst_env::rng::Seed;
 
-    fn write(platter: &mut Platter, name: &str, bytes: &[u8]) -> Inode {
-        let inode = platter.open(name);
+    use super::*;
+
+    fn write(disk: &mut DiskState, name: &str, bytes: &[u8]) -> Inode {
+        let inode = disk.open(name);
         let change = Change::Write { offset: 0, bytes: bytes.to_vec() };
-        platter.file(inode).expect("open").change(change);
+        disk.file(inode).expect("open").change(change);
         inode
     }
 
     #[test]
-    fn synced_bytes_survive_and_unsynced_ones_may_be_kept_lost_or_torn() {
+    fn synced_bytes_survive_and_unsynced_bytes_are_kept_lost_or_torn() {
         let mut seen = [false; 3];
         for seed in 0..40 {
-            let mut platter = Platter::default();
-            let inode = write(&mut platter, "db", &[1; 4096]);
-            platter.file(inode).expect("open").sync();
-            write(&mut platter, "db", &[2; 4096]);
-            assert_eq!(platter.read("db"), Some(vec![2; 4096]), "reads see it at once");
-            platter.lose_power(&mut Seed(seed).stream("faults"));
-            let left = platter.read("db").expect("it was synced");
+            let mut disk = DiskState::default();
+            let inode = write(&mut disk, "db", &[1; 4096]);
+            disk.sync(inode).expect("open");
+            write(&mut disk, "db", &[2; 4096]);
+            assert_eq!(disk.read("db"), Some(vec![2; 4096]), "reads see it at once");
+            disk.lose_power(&mut Seed(seed).stream("faults"));
+            let left = disk.read("db").expect("it was synced");
             let new = left.iter().take_while(|byte| **byte == 2).count();
             assert!(left[new..].iter().all(|byte| *byte == 1) && new % SECTOR == 0);
             seen[match new {
@@ -298,17 +217,17 @@ mod tests {
     }
 
     #[test]
-    fn a_process_end_loses_nothing_and_an_atomic_write_is_whole() {
-        let mut platter = Platter::default();
-        write(&mut platter, "log", b"unsynced");
-        platter.process_ended();
-        assert_eq!(platter.read("log").as_deref(), Some(&b"unsynced"[..]));
+    fn process_end_loses_nothing_and_atomic_write_is_whole() {
+        let mut disk = DiskState::default();
+        write(&mut disk, "log", b"unsynced");
+        disk.process_ended();
+        assert_eq!(disk.read("log").as_deref(), Some(&b"unsynced"[..]));
         for seed in 0..10 {
-            platter.write_atomic("key", b"whole");
-            platter.lose_power(&mut Seed(seed).stream("faults"));
-            assert_eq!(platter.read("key").as_deref(), Some(&b"whole"[..]));
+            disk.write_atomic("key", b"whole");
+            disk.lose_power(&mut Seed(seed).stream("faults"));
+            assert_eq!(disk.read("key").as_deref(), Some(&b"whole"[..]));
         }
-        platter.wipe();
-        assert_eq!(platter.read("key"), None);
+        disk.wipe();
+        assert_eq!(disk.read("key"), None);
     }
 }

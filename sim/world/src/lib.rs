@@ -24,9 +24,15 @@ compile_error!(
 #[cfg(madsim)]
 mod clock;
 #[cfg(madsim)]
+mod core;
+#[cfg(madsim)]
 mod disk;
 #[cfg(madsim)]
 mod env;
+#[cfg(madsim)]
+mod host;
+#[cfg(madsim)]
+mod ids;
 #[cfg(madsim)]
 mod log;
 #[cfg(madsim)]
@@ -34,7 +40,13 @@ mod net;
 #[cfg(madsim)]
 mod queue;
 #[cfg(madsim)]
-mod seed;
+mod segment;
+#[cfg(madsim)]
+mod setup;
+#[cfg(madsim)]
+mod shared;
+#[cfg(madsim)]
+mod state;
 #[cfg(all(test, madsim))]
 mod tests;
 #[cfg(madsim)]
@@ -42,8 +54,10 @@ mod world;
 
 #[cfg(madsim)]
 pub use {
-    log::{Detail, EventRecord, quoted},
+    dst_env::rng::{Rng, Seed},
+    ids::HostId,
+    log::{Detail, EventRecord},
     net::{Capture, FaultId, Link},
-    seed::{Rng, Seed},
-    world::{HostId, Progress, Setup, World, simulate},
+    setup::{Progress, Setup},
+    world::{World, simulate},
 };

@@ -8,13 +8,13 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-/// How much is written down. The digest is only comparable at the same detail.
+/// Detail of the event log. Digests are only comparable at the same detail.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Detail {
-    /// What nodes say, connections, faults, and a hash of the network per second.
+    /// Nodes' events, connections, faults, and a hash of the network per second.
     #[default]
     Events,
-    /// Each segment as well: to name the first one that differs.
+    /// Each segment as well, to find the first one that differs.
     Segments,
 }
 
@@ -33,7 +33,7 @@ const CHECKPOINT_NS: u64 = 1_000_000_000;
 const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x100_0000_01b3;
 
-/// The log of one run.
+/// Event log of one run.
 #[derive(Debug)]
 pub(crate) struct Log {
     lines: Vec<String>,
@@ -46,6 +46,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
+    /// Returns an empty log.
     pub(crate) const fn new(detail: Detail) -> Self {
         Self {
             lines: Vec::new(),
@@ -87,7 +88,7 @@ impl Log {
         self.checkpoint_at = (now / CHECKPOINT_NS + 1) * CHECKPOINT_NS;
     }
 
-    /// A line of the world's own; `rest` holds JSON members without braces.
+    /// Writes a line of the world's own; `rest` holds JSON members without braces.
     pub(crate) fn note(&mut self, now: u64, host: &str, kind: &str, rest: &str) {
         self.push(now, host, kind, rest);
     }
@@ -103,7 +104,7 @@ impl Log {
         self.events.push(EventRecord { at_ns: now, host: host.to_owned(), line: line.to_owned() });
     }
 
-    /// A segment left; `rest` is only written at [`Detail::Segments`].
+    /// Counts a segment that left; `rest` is only written at [`Detail::Segments`].
     pub(crate) fn segment(
         &mut self,
         now: u64,
@@ -127,15 +128,17 @@ impl Log {
         }
     }
 
+    /// Returns the lines so far.
     pub(crate) fn lines(&self) -> &[String] {
         &self.lines
     }
 
+    /// Returns the nodes' events so far.
     pub(crate) fn events(&self) -> &[EventRecord] {
         &self.events
     }
 
-    /// SHA-256 over all lines so far, each ended by a newline, and what crossed the network.
+    /// Returns SHA-256, in hex, over all lines so far, each ended by a newline, and what crossed the network.
     pub(crate) fn digest(&self) -> String {
         let mut sha = Sha256::new();
         for line in &self.lines {
@@ -148,7 +151,7 @@ impl Log {
 }
 
 /// Returns a text as a JSON string, quotes included.
-pub fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
@@ -174,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn one_byte_on_the_network_changes_the_digest() {
+    fn changed_byte_on_the_network_changes_the_digest() {
         let digest = |byte| {
             let mut log = Log::new(Detail::Events);
             log.segment(1, "a", &[1, byte], [0; 4], String::new);

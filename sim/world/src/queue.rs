@@ -1,28 +1,29 @@
-//! What is to happen: one heap of events, ordered by (time, sequence).
+//! Queue of coming events, ordered by (time, sequence).
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 use crate::{
-    net::{Segment, SocketId},
-    world::HostId,
+    ids::{HostId, SocketId},
+    segment::Segment,
 };
 
-/// Something due at a point in virtual time.
+/// Event that is due at a point in virtual time.
 #[derive(Debug)]
 pub(crate) enum Due {
-    /// A node's timer may have come.
+    /// A node's timer may be due.
     Timer {
-        /// Whose.
+        /// Machine of the node.
         host: HostId,
-        /// Which.
+        /// Number of the timer.
         timer: u64,
     },
     /// A segment reaches the other end.
     Segment(Box<Segment>),
-    /// A socket's retransmission timer.
+    /// The retransmission timer of a socket is due.
     Retransmit(SocketId),
 }
 
+/// Event in the heap.
 #[derive(Debug)]
 struct Entry {
     at: u64,
@@ -50,15 +51,20 @@ impl Ord for Entry {
     }
 }
 
-/// The heap. Entries cannot be withdrawn: who handles one checks that it still stands.
-#[derive(Debug, Default)]
+/// Heap of events. They cannot be withdrawn: whoever handles one checks that it still matters.
+#[derive(Debug)]
 pub(crate) struct Queue {
     heap: BinaryHeap<Reverse<Entry>>,
     sequence: u64,
 }
 
 impl Queue {
-    /// Adds what is due at `at`, virtual ns.
+    /// Returns an empty queue.
+    pub(crate) const fn new() -> Self {
+        Self { heap: BinaryHeap::new(), sequence: 0 }
+    }
+
+    /// Adds an event that is due at `at`, virtual ns.
     pub(crate) fn push(&mut self, at: u64, due: Due) {
         let sequence = self.sequence;
         self.sequence += 1;
@@ -73,7 +79,7 @@ impl Queue {
         self.heap.pop().map(|Reverse(entry)| entry.due)
     }
 
-    /// When the first entry is due.
+    /// Returns when the first entry is due, virtual ns.
     pub(crate) fn next_at(&self) -> Option<u64> {
         self.heap.peek().map(|Reverse(entry)| entry.at)
     }

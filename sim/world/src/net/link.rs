@@ -1,34 +1,33 @@
-//! Links: what happens to a segment on its way from one host to another.
+//! Links: latency and faults on the way from one host to another.
 //!
 //! A link is one direction between two hosts. It is consulted for each segment, so a fault
 //! begins and ends between two segments of one connection.
 
 use std::collections::BTreeMap;
 
-use crate::{
-    seed::{Rng, Seed},
-    world::HostId,
-};
+use dst_env::rng::{Rng, Seed};
 
-/// What one fault does to one direction between two hosts.
+use crate::ids::HostId;
+
+/// Effect of one fault on one direction between two hosts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// Segments vanish; TCP sends them again until it gives up.
     pub cut: bool,
     /// Added to the latency of each segment, ns.
     pub delay_ns: u64,
-    /// Up to so much more, drawn per segment, ns.
+    /// Most that is added besides, drawn per segment, ns.
     pub jitter_ns: u64,
-    /// How many of a million segments are lost.
+    /// Segments lost, of a million.
     pub loss_ppm: u64,
-    /// How many of a million SYNs are lost besides.
+    /// SYNs lost besides, of a million.
     pub syn_loss_ppm: u64,
-    /// What the line carries, `None` without a limit.
+    /// Capacity of the line; `None` without a limit.
     pub bytes_per_second: Option<u64>,
 }
 
 impl Link {
-    /// Nothing passes.
+    /// Effect of a cut: no segment passes.
     pub const CUT: Self = Self {
         cut: true,
         delay_ns: 0,
@@ -39,9 +38,10 @@ impl Link {
     };
 }
 
-/// Names a fault, so that faults of one link come and go apart from each other.
+/// Number of a fault. Several may stand on one link and end apart from each other.
 pub type FaultId = usize;
 
+/// One fault on a line.
 #[derive(Debug)]
 struct Layer {
     fault: FaultId,
@@ -50,20 +50,21 @@ struct Layer {
     touched: u64,
 }
 
+/// One direction between two hosts.
 #[derive(Debug)]
 struct Line {
     layers: Vec<Layer>,
     base_ns: u64,
     busy_until: u64,
-    draws: Rng,
+    rng: Rng,
 }
 
 impl Line {
-    /// How long a segment that leaves at `now` is under way; `None` when it is lost.
+    /// Returns how long a segment that leaves at `now` is under way, ns; `None` when it is lost.
     fn carry(&mut self, now: u64, len: usize, is_syn: bool) -> Option<u64> {
         // Each draw is made whether a fault stands or not, so that a fault moves no later draw.
-        let luck = self.draws.below(1_000_000);
-        let spread = self.draws.below(1 << 20);
+        let luck = self.rng.below(1_000_000);
+        let spread = self.rng.below(1 << 20);
         let share = |of: u64| {
             u64::try_from((u128::from(of) * u128::from(spread)) >> 20).expect("a share of a word")
         };
@@ -96,6 +97,7 @@ pub(crate) struct Links {
 }
 
 impl Links {
+    /// Returns the links of a seed.
     pub(crate) const fn new(seed: Seed) -> Self {
         Self { seed, lines: BTreeMap::new() }
     }
@@ -103,23 +105,23 @@ impl Links {
     fn line(&mut self, from: HostId, to: HostId) -> &mut Line {
         let seed = self.seed;
         self.lines.entry((from, to)).or_insert_with(|| {
-            let mut draws = seed.stream(&format!("network/link/{}/{}", from.0, to.0));
+            let mut rng = seed.stream(&format!("network/link/{}/{}", from.0, to.0));
             // Loopback, or a switch or two.
             let base_ns = if from == to {
-                draws.between(10_000, 30_000)
+                rng.between(10_000, 30_000)
             } else {
-                draws.between(100_000, 400_000)
+                rng.between(100_000, 400_000)
             };
-            Line { layers: Vec::new(), base_ns, busy_until: 0, draws }
+            Line { layers: Vec::new(), base_ns, busy_until: 0, rng }
         })
     }
 
-    /// A fault begins to do this to a direction.
+    /// Begins a fault on one direction.
     pub(crate) fn add(&mut self, from: HostId, to: HostId, fault: FaultId, link: Link) {
         self.line(from, to).layers.push(Layer { fault, link, touched: 0 });
     }
 
-    /// A fault ends. Answers how many segments it touched here.
+    /// Ends a fault on one direction and returns how many segments it touched there.
     pub(crate) fn remove(&mut self, from: HostId, to: HostId, fault: FaultId) -> u64 {
         let layers = &mut self.line(from, to).layers;
         let touched = layers.iter().filter(|layer| layer.fault == fault).map(|l| l.touched).sum();
@@ -127,7 +129,8 @@ impl Links {
         touched
     }
 
-    /// How long a segment of `len` bytes that leaves at `now` is under way; `None` when it is lost.
+    /// Returns how long a segment of `len` bytes that leaves at `now` is under way, ns; `None`
+    /// when it is lost.
     pub(crate) fn carry(
         &mut self,
         now: u64,
@@ -148,7 +151,7 @@ mod tests {
     const B: HostId = HostId(1);
 
     #[test]
-    fn a_cut_touches_one_direction_only_and_overlapping_cuts_end_apart() {
+    fn cut_touches_one_direction_and_overlapping_cuts_end_apart() {
         let mut links = Links::new(Seed(1));
         let cut = Link { cut: true, ..Link::default() };
         links.add(A, B, 0, cut);
@@ -162,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_line_queues_what_it_carries() {
+    fn narrow_line_queues_segments() {
         let mut links = Links::new(Seed(1));
         links.add(A, B, 0, Link { bytes_per_second: Some(1_040), ..Link::default() });
         let first = links.carry(0, A, B, 1_000, false).expect("carried");
@@ -171,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_syns_leave_all_else_alone() {
+    fn syn_loss_spares_other_segments() {
         let mut links = Links::new(Seed(1));
         links.add(A, B, 0, Link { syn_loss_ppm: 1_000_000, ..Link::default() });
         assert_eq!(links.carry(0, A, B, 0, true), None);
@@ -179,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_moves_no_later_draw() {
+    fn fault_moves_no_later_draw() {
         let after = |fault: Option<Link>| {
             let mut links = Links::new(Seed(1));
             if let Some(link) = fault {

@@ -10,12 +10,16 @@
 
 use std::{collections::VecDeque, io, task::Waker};
 
-use super::{SocketId, segment::Body};
-use crate::{seed::Rng, world::HostId};
+use dst_env::rng::Rng;
 
-/// The most bytes in one segment.
+use crate::{
+    ids::{HostId, SocketId},
+    segment::Body,
+};
+
+/// Most bytes in one segment.
 const SEGMENT_MAX: usize = 8 * 1024;
-/// What the kernel takes from a writer before the peer acknowledged any of it.
+/// Most bytes that the kernel takes from a writer before the peer has acknowledged any.
 const OUT_MAX: usize = 64 * 1024;
 const RTO_FIRST_NS: u64 = 200_000_000;
 const SYN_RTO_FIRST_NS: u64 = 1_000_000_000;
@@ -24,7 +28,7 @@ const RTO_MAX_NS: u64 = 120_000_000_000;
 const SYN_GIVE_UP_NS: u64 = 127_000_000_000;
 const GIVE_UP_NS: u64 = 924_000_000_000;
 
-/// How far a connection is.
+/// Phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// A SYN is under way.
@@ -37,7 +41,7 @@ pub(crate) enum Phase {
     Dead,
 }
 
-/// One end.
+/// One end of a connection.
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) host: HostId,
@@ -49,11 +53,11 @@ pub(crate) struct Socket {
     pub(crate) phase: Phase,
     /// No process holds it any more; the kernel finishes what was written.
     pub(crate) orphan: bool,
-    /// Why it died, until somebody was told.
+    /// Reason of its death, until its holder has been told.
     pub(crate) error: Option<io::ErrorKind>,
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,
-    pub(crate) draws: Rng,
+    rng: Rng,
     /// Segments of one direction of one connection never overtake each other.
     pub(crate) arrives_after: u64,
     /// Bytes from `unacked` to `written`.
@@ -76,13 +80,14 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
+    /// Returns an end that is about to send its first segment.
     pub(crate) fn new(
         (host, local_port): (HostId, u16),
         (peer_host, peer_port): (HostId, u16),
         peer: Option<SocketId>,
-        mut draws: Rng,
+        mut rng: Rng,
     ) -> Self {
-        let window = [4, 16, 64, 64, 64, 64, 128, 256][draws.index(8)] * 1024;
+        let window = [4, 16, 64, 64, 64, 64, 128, 256][rng.index(8)] * 1024;
         let phase = if peer.is_some() { Phase::Answering } else { Phase::Connecting };
         Self {
             host,
@@ -95,7 +100,7 @@ impl Socket {
             error: None,
             reader: None,
             writer: None,
-            draws,
+            rng,
             arrives_after: 0,
             out: VecDeque::new(),
             written: 0,
@@ -115,7 +120,7 @@ impl Socket {
         }
     }
 
-    /// The first segment of this end.
+    /// Sends the first segment of this end.
     pub(crate) fn open(&mut self, now: u64, out: &mut Vec<Body>) {
         out.push(match self.phase {
             Phase::Connecting => {
@@ -126,12 +131,12 @@ impl Socket {
         self.arm(now);
     }
 
-    /// The peer's SYN announced how much it takes.
+    /// Sets the edge that the peer's SYN announced.
     pub(crate) const fn peer_edge(&mut self, edge: u64) {
         self.edge_out = edge;
     }
 
-    /// The peer knows this end. True the first time.
+    /// Opens the connection: the peer knows this end. True the first time.
     pub(crate) fn opened(&mut self, now: u64, edge: u64, wakes: &mut Vec<Waker>) -> bool {
         if !matches!(self.phase, Phase::Connecting | Phase::Answering) {
             return false;
@@ -151,7 +156,7 @@ impl Socket {
         wakes.extend(self.writer.take());
     }
 
-    /// Everything written, FIN included, is acknowledged.
+    /// Returns whether everything written, FIN included, is acknowledged.
     pub(crate) const fn is_flushed(&self) -> bool {
         self.fin && self.unacked > self.written
     }
@@ -160,7 +165,7 @@ impl Socket {
         matches!(self.phase, Phase::Connecting | Phase::Answering) || self.next_out > self.unacked
     }
 
-    /// What was written and may not be sent yet, for want of window.
+    /// Returns whether written bytes wait for window.
     const fn is_blocked(&self) -> bool {
         self.next_out < self.written
     }
@@ -176,14 +181,14 @@ impl Socket {
         }
     }
 
-    /// Takes bytes from a writer; `None` when the buffer is full.
+    /// Takes bytes from a writer and returns how many; `None` when the buffer is full.
     pub(crate) fn write(&mut self, now: u64, bytes: &[u8], out: &mut Vec<Body>) -> Option<usize> {
         let mut len = bytes.len().min(OUT_MAX - self.out.len());
         if len == 0 {
             return (bytes.is_empty()).then_some(0);
         }
-        if len > 1 && self.draws.odds(1, 8) {
-            len = 1 + self.draws.index(len);
+        if len > 1 && self.rng.odds(1, 8) {
+            len = 1 + self.rng.index(len);
         }
         self.out.extend(&bytes[..len]);
         self.written += len as u64;
@@ -191,11 +196,12 @@ impl Socket {
         Some(len)
     }
 
+    /// Returns whether the writing half has ended.
     pub(crate) const fn has_shut_down(&self) -> bool {
         self.fin
     }
 
-    /// The writer is done: a FIN follows the last byte.
+    /// Ends the writing half: a FIN follows the last byte.
     pub(crate) fn shut_down(&mut self, now: u64, out: &mut Vec<Body>) {
         if !self.fin {
             self.fin = true;
@@ -203,7 +209,7 @@ impl Socket {
         }
     }
 
-    /// Sends what window and buffer allow.
+    /// Sends as much as window and buffer allow.
     fn transmit(&mut self, now: u64, out: &mut Vec<Body>) {
         if self.phase != Phase::Open {
             return;
@@ -212,8 +218,8 @@ impl Socket {
             let left = self.written.saturating_sub(self.next_out);
             let room = self.edge_out.saturating_sub(self.next_out);
             let mut len = left.min(room).min(SEGMENT_MAX as u64);
-            if len > 1 && self.draws.odds(1, 8) {
-                len = self.draws.between(1, len);
+            if len > 1 && self.rng.odds(1, 8) {
+                len = self.rng.between(1, len);
             }
             let fin = self.fin && self.next_out + len == self.written;
             if len == 0 && !fin {
@@ -243,7 +249,7 @@ impl Socket {
         bytes
     }
 
-    /// The retransmission timer came at `now`.
+    /// Handles the retransmission timer.
     pub(crate) fn on_timer(&mut self, now: u64, out: &mut Vec<Body>, wakes: &mut Vec<Waker>) {
         let Some(stalled_since) = self.stalled_since else { return };
         let give_up = if self.phase == Phase::Open { GIVE_UP_NS } else { SYN_GIVE_UP_NS };
@@ -259,7 +265,7 @@ impl Socket {
                 self.next_out = self.unacked;
                 self.transmit(now, out);
             }
-            // The window may have opened and the news of it been lost.
+            // The window may have opened and its update been lost.
             Phase::Open => {
                 out.push(Body::Data { offset: self.next_out, bytes: Vec::new(), fin: false });
             }
@@ -267,7 +273,7 @@ impl Socket {
         }
     }
 
-    /// The peer has everything below `ack` and takes up to `edge`.
+    /// Handles an acknowledgement: the peer has everything below `ack` and takes up to `edge`.
     pub(crate) fn on_ack(
         &mut self,
         now: u64,
@@ -296,7 +302,7 @@ impl Socket {
         self.transmit(now, out);
     }
 
-    /// Bytes came.
+    /// Handles bytes from the peer.
     pub(crate) fn on_data(
         &mut self,
         offset: u64,
@@ -322,14 +328,14 @@ impl Socket {
         out.push(self.ack());
     }
 
-    /// What is acknowledged, and the edge up to which this end takes bytes.
+    /// Returns the acknowledgement of what came, with the edge up to which this end takes bytes.
     pub(crate) fn ack(&mut self) -> Body {
         let room = self.window.saturating_sub(self.got.len()) as u64;
         self.edge_in = self.edge_in.max(self.next_in + room);
         Body::Ack { ack: self.next_in, edge: self.edge_in }
     }
 
-    /// Gives a reader what came; `None` when it must wait, `Some(0)` at the end.
+    /// Gives a reader the bytes that came; `None` when it must wait, `Some(0)` at the end.
     pub(crate) fn read(
         &mut self,
         room: usize,
@@ -340,8 +346,8 @@ impl Socket {
         if len == 0 {
             return (room == 0 || self.eof).then_some(0);
         }
-        if len > 1 && self.draws.odds(1, 8) {
-            len = 1 + self.draws.index(len);
+        if len > 1 && self.rng.odds(1, 8) {
+            len = 1 + self.rng.index(len);
         }
         let (front, back) = self.got.as_slices();
         let of_front = front.len().min(len);
@@ -356,22 +362,22 @@ impl Socket {
         Some(len)
     }
 
-    /// The peer's FIN came.
+    /// Returns whether the peer's FIN came.
     pub(crate) const fn is_at_end(&self) -> bool {
         self.eof
     }
 
-    /// Whether a segment brings bytes that were not here before.
+    /// Returns whether a segment brings bytes that were not here before.
     pub(crate) const fn is_fresh(&self, offset: u64, len: usize) -> bool {
         offset + len as u64 > self.next_in
     }
 
-    /// Bytes wait that nobody has read.
+    /// Returns whether unread bytes wait.
     pub(crate) fn has_unread(&self) -> bool {
         !self.got.is_empty()
     }
 
-    /// Reset, refused or given up. What came before can still be read.
+    /// Ends the connection: reset, refused or given up. What came before can still be read.
     pub(crate) fn die(&mut self, why: io::ErrorKind, wakes: &mut Vec<Waker>) {
         if self.phase != Phase::Dead {
             self.phase = Phase::Dead;

@@ -1,4 +1,7 @@
-//! What a node sees of the simulated world: [`dst_env::World`] for one life of one host.
+//! [`dst_env::World`] for one life of one simulated host.
+
+mod disk;
+mod stream;
 
 use std::{
     future::Future,
@@ -14,28 +17,33 @@ use dst_env::{
 };
 use madsim::runtime::NodeHandle;
 
-use crate::{
+use self::{
     disk::SimDisk,
-    net::{Connecting, SimListener},
-    world::{HostId, Life, State, World},
+    stream::{Connecting, SimListener},
+};
+use crate::{
+    ids::{HostId, Life},
+    shared::Shared,
+    state::State,
 };
 
-/// One life of one host.
+/// The world as one life of one host sees it.
 pub(crate) struct SimEnv {
-    world: World,
+    world: Shared,
     life: Life,
     spawner: NodeHandle,
 }
 
 impl SimEnv {
-    pub(crate) const fn new(world: World, life: Life, spawner: NodeHandle) -> Self {
+    /// Returns the view of a life, whose tasks `spawner` starts.
+    pub(crate) const fn new(world: Shared, life: Life, spawner: NodeHandle) -> Self {
         Self { world, life, spawner }
     }
 }
 
-/// Waits on a host's monotonic clock.
+/// Wait for a host's monotonic clock.
 struct Timer {
-    world: World,
+    world: Shared,
     life: Life,
     at: Mono,
     id: Option<u64>,
@@ -53,12 +61,13 @@ impl Future for Timer {
 impl Drop for Timer {
     fn drop(&mut self) {
         if self.id.is_some() {
-            self.world.with(|state| state.drop_timer(self.life, &mut self.id));
+            let host = self.life.host;
+            self.world.with(|state| state.hosts[host.0].drop_timer(&mut self.id));
         }
     }
 }
 
-/// Reads `host:port`. This machine's own names stand for it.
+/// Reads `host:port`; `localhost` and the like are the machine itself.
 fn address(state: &State, here: HostId, addr: &str) -> io::Result<(HostId, u16)> {
     let wrong = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{addr}: {why}"));
     let (name, port) = addr.rsplit_once(':').ok_or_else(|| wrong("want host:port"))?;

@@ -1,7 +1,6 @@
-//! What travels between two hosts.
+//! Segments: the units that travel between two hosts.
 
-use super::SocketId;
-use crate::world::HostId;
+use crate::ids::{HostId, SocketId};
 
 /// One segment under way.
 #[derive(Debug)]
@@ -14,22 +13,23 @@ pub(crate) struct Segment {
     pub(crate) body: Body,
 }
 
-/// What it says.
+/// Content of a segment.
 #[derive(Debug)]
 pub(crate) enum Body {
-    /// Wants a connection to a port; takes bytes up to `edge`.
+    /// Request for a connection to a port; its sender takes bytes up to `edge`.
     Syn { port: u16, from_port: u16, edge: u64 },
-    /// Grants it.
+    /// Grant of a connection.
     SynAck { edge: u64 },
     /// Bytes at an offset, and whether they are the last.
     Data { offset: u64, bytes: Vec<u8>, fin: bool },
-    /// Everything below `ack` came; more is taken up to `edge`.
+    /// Receipt of everything below `ack`; more is taken up to `edge`.
     Ack { ack: u64, edge: u64 },
-    /// There is no such connection, or not any more.
+    /// Refusal: there is no such connection, or not any more.
     Rst,
 }
 
 impl Body {
+    /// Returns the payload.
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Data { bytes, .. } => bytes,
@@ -37,6 +37,7 @@ impl Body {
         }
     }
 
+    /// Returns the name that the log uses.
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Syn { .. } => "syn",
@@ -48,7 +49,7 @@ impl Body {
         }
     }
 
-    /// A number that differs where the segment differs, payload apart.
+    /// Returns a number that differs where the segment differs, payload apart.
     pub(crate) const fn mark(&self) -> u64 {
         match self {
             Self::Syn { port, from_port, edge } => {

@@ -1,4 +1,4 @@
-//! What a node holds of the network: streams, listeners and connects under way.
+//! A node's handles on the network: streams, listeners and connects under way.
 
 use std::{
     future::Future,
@@ -10,18 +10,20 @@ use std::{
 use dst_env::{BoxFuture, BoxStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::SocketId;
-use crate::world::{HostId, Life, World};
+use crate::{
+    ids::{HostId, Life, SocketId},
+    shared::Shared,
+};
 
 /// One end of a connection. Dropping it closes it, unless its process ended before.
 #[derive(Debug)]
 pub(crate) struct SimStream {
-    world: World,
+    world: Shared,
     id: SocketId,
 }
 
 impl SimStream {
-    pub(crate) const fn new(world: World, id: SocketId) -> Self {
+    const fn new(world: Shared, id: SocketId) -> Self {
         Self { world, id }
     }
 }
@@ -61,14 +63,18 @@ impl Drop for SimStream {
     }
 }
 
-/// A connect under way. Dropping it gives it up.
+/// Connect under way. Dropping it gives it up.
 pub(crate) struct Connecting {
-    world: World,
+    world: Shared,
     id: Option<SocketId>,
 }
 
 impl Connecting {
-    pub(crate) fn start(world: World, life: Life, to: HostId, port: u16) -> io::Result<Self> {
+    /// Begins to connect.
+    ///
+    /// # Errors
+    /// When the life has ended.
+    pub(crate) fn start(world: Shared, life: Life, to: HostId, port: u16) -> io::Result<Self> {
         let id = world.with(|state| {
             state.live(life)?;
             Ok::<_, io::Error>(state.net.connect(&mut state.core, life.host, to, port))
@@ -101,17 +107,21 @@ impl Drop for Connecting {
     }
 }
 
-/// Takes connections on one port.
+/// Listener on one port. Dropping it frees the port, unless its process ended before.
 #[derive(Debug)]
 pub(crate) struct SimListener {
-    world: World,
+    world: Shared,
     life: Life,
     port: u16,
     addr: String,
 }
 
 impl SimListener {
-    pub(crate) fn listen(world: &World, life: Life, port: u16) -> io::Result<Self> {
+    /// Takes a port, 0 for any.
+    ///
+    /// # Errors
+    /// When the port is taken or the life has ended.
+    pub(crate) fn listen(world: &Shared, life: Life, port: u16) -> io::Result<Self> {
         let (port, addr) = world.with(|state| {
             state.live(life)?;
             let port = state.net.listen(life.host, port)?;

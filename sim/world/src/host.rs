@@ -1,0 +1,122 @@
+//! One machine: its disk, clocks, timers and the life that runs on it.
+
+use std::{
+    collections::BTreeMap,
+    task::{Context, Poll, Waker},
+};
+
+use dst_env::{
+    rng::{Rng, Seed},
+    time::Mono,
+};
+use madsim::task::NodeId;
+
+use crate::{clock::Clock, core::Core, disk::DiskState, ids::HostId, queue::Due};
+
+/// Machine of the simulated world.
+pub(crate) struct Host {
+    pub(crate) disk: DiskState,
+    pub(crate) clock: Clock,
+    /// Node of madsim's executor that its tasks run on.
+    pub(crate) node: NodeId,
+    /// Draws for what happens to the machine: torn writes, boots.
+    pub(crate) rng: Rng,
+    /// Number of the newest life, 0 before the first boot.
+    pub(crate) boot: u64,
+    pub(crate) is_running: bool,
+    pub(crate) is_paused: bool,
+    /// Waits for the monotonic clock, by number.
+    timers: BTreeMap<u64, (Mono, Option<Waker>)>,
+    /// Draws of entropy in this life, by label.
+    entropy: BTreeMap<String, u64>,
+}
+
+impl Host {
+    /// Returns a machine that is switched off.
+    pub(crate) fn new(seed: Seed, name: &str, node: NodeId) -> Self {
+        let mut rng = seed.stream(&format!("host/{name}"));
+        Self {
+            disk: DiskState::default(),
+            clock: Clock::new(&mut rng),
+            node,
+            rng,
+            boot: 0,
+            is_running: false,
+            is_paused: false,
+            timers: BTreeMap::new(),
+            entropy: BTreeMap::new(),
+        }
+    }
+
+    /// Begins the next life and returns its number.
+    pub(crate) fn begin_life(&mut self) -> u64 {
+        self.boot += 1;
+        self.is_running = true;
+        self.entropy.clear();
+        self.boot
+    }
+
+    /// Ends the life that runs.
+    pub(crate) fn end_life(&mut self) {
+        self.is_running = false;
+        self.is_paused = false;
+        self.timers.clear();
+    }
+
+    /// Ready when the monotonic clock has reached `at`. `timer` is the waiter's own number,
+    /// taken from `next_timer` when it first waits.
+    pub(crate) fn poll_timer(
+        &mut self,
+        core: &mut Core,
+        host: HostId,
+        next_timer: &mut u64,
+        timer: &mut Option<u64>,
+        at: Mono,
+        cx: &Context<'_>,
+    ) -> Poll<()> {
+        if self.clock.mono(core.now) >= at {
+            self.drop_timer(timer);
+            return Poll::Ready(());
+        }
+        let id = *timer.get_or_insert_with(|| {
+            let id = *next_timer;
+            *next_timer += 1;
+            core.queue.push(self.clock.reaches(at), Due::Timer { host, timer: id });
+            id
+        });
+        self.timers.insert(id, (at, Some(cx.waker().clone())));
+        Poll::Pending
+    }
+
+    /// Forgets a wait that its waiter gave up.
+    pub(crate) fn drop_timer(&mut self, timer: &mut Option<u64>) {
+        if let Some(id) = timer.take() {
+            self.timers.remove(&id);
+        }
+    }
+
+    /// Wakes the waiter of a timer, or queues it again when the clock is not there yet.
+    pub(crate) fn on_timer(&mut self, core: &mut Core, host: HostId, timer: u64) {
+        let Some((at, waker)) = self.timers.get_mut(&timer) else { return };
+        if self.clock.mono(core.now) >= *at {
+            core.wakes.extend(waker.take());
+        } else {
+            let due = self.clock.reaches(*at).max(core.now + 1);
+            core.queue.push(due, Due::Timer { host, timer });
+        }
+    }
+
+    /// Queues all timers again after the clock was changed.
+    pub(crate) fn requeue_timers(&self, core: &mut Core, host: HostId) {
+        for (timer, (at, _)) in &self.timers {
+            core.queue.push(self.clock.reaches(*at), Due::Timer { host, timer: *timer });
+        }
+    }
+
+    /// Returns how often this label was drawn from in this life, this time included.
+    pub(crate) fn count_entropy(&mut self, label: &str) -> u64 {
+        let counter = self.entropy.entry(label.to_owned()).or_default();
+        *counter += 1;
+        *counter
+    }
+}

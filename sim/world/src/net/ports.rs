@@ -1,0 +1,129 @@
+//! Ports: connects, listeners and their backlogs.
+
+use std::{
+    io,
+    task::{Context, Poll},
+};
+
+use dst_env::rng::Rng;
+
+use super::{
+    Net, PORT_FIRST, Port, reset,
+    socket::{Phase, Socket},
+};
+use crate::{
+    core::Core,
+    ids::{HostId, SocketId},
+};
+
+impl Net {
+    /// Returns a port that nobody listens on.
+    pub(super) fn free_port(&mut self, host: HostId) -> u16 {
+        loop {
+            let machine = &mut self.machines[host.0];
+            let port = machine.next_port;
+            machine.next_port = port.checked_add(1).unwrap_or(PORT_FIRST);
+            if !self.ports.contains_key(&(host, port)) {
+                return port;
+            }
+        }
+    }
+
+    /// Begins to listen on a port, 0 for any, and returns it.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub(crate) fn listen(&mut self, host: HostId, port: u16) -> io::Result<u16> {
+        let port = if port == 0 { self.free_port(host) } else { port };
+        if self.ports.contains_key(&(host, port)) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        self.ports.insert((host, port), Port::default());
+        Ok(port)
+    }
+
+    /// Frees a port; connections that wait to be accepted are reset.
+    pub(crate) fn unlisten(&mut self, core: &mut Core, host: HostId, port: u16) {
+        let Some(port_state) = self.ports.remove(&(host, port)) else { return };
+        for id in port_state.waiting {
+            self.abort(core, id);
+        }
+        let answering: Vec<SocketId> = self
+            .sockets
+            .iter()
+            .filter(|(_, s)| s.host == host && s.local_port == port && s.phase == Phase::Answering)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in answering {
+            self.abort(core, id);
+        }
+    }
+
+    /// Returns the next connection of a port with its peer's host and port, or waits.
+    pub(crate) fn poll_accept(
+        &mut self,
+        host: HostId,
+        port: u16,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<(SocketId, HostId, u16)>> {
+        let Some(state) = self.ports.get_mut(&(host, port)) else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        while let Some(id) = state.waiting.pop_front() {
+            if let Some(socket) = self.sockets.get(&id) {
+                return Poll::Ready(Ok((id, socket.peer_host, socket.peer_port)));
+            }
+        }
+        state.acceptor = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Keeps a new socket and returns its id.
+    pub(super) fn add(&mut self, socket: Socket) -> SocketId {
+        let id = SocketId(self.next_socket);
+        self.next_socket += 1;
+        if let Some(peer) = socket.peer {
+            self.by_peer.insert(peer, id);
+        }
+        self.sockets.insert(id, socket);
+        id
+    }
+
+    /// Returns the generator of the next socket.
+    pub(super) fn rng(&self) -> Rng {
+        self.seed.stream(&format!("network/socket/{}", self.next_socket))
+    }
+
+    /// Begins to connect and returns the near end.
+    pub(crate) fn connect(
+        &mut self,
+        core: &mut Core,
+        from: HostId,
+        to: HostId,
+        port: u16,
+    ) -> SocketId {
+        let from_port = self.free_port(from);
+        let id = self.add(Socket::new((from, from_port), (to, port), None, self.rng()));
+        self.act(core, id, |socket, now, out, _| socket.open(now, out));
+        id
+    }
+
+    /// Ready when a connect has succeeded or failed.
+    pub(crate) fn poll_connected(
+        &mut self,
+        id: SocketId,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(socket) = self.sockets.get_mut(&id) else { return Poll::Ready(Err(reset())) };
+        match socket.phase {
+            Phase::Open => Poll::Ready(Ok(())),
+            Phase::Connecting | Phase::Answering => {
+                socket.writer = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Phase::Dead => {
+                Poll::Ready(Err(socket.error.take().map_or_else(reset, io::Error::from)))
+            }
+        }
+    }
+}

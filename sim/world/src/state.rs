@@ -1,0 +1,293 @@
+//! State of the world: its hosts, their network, and the rules that join them.
+//!
+//! 1. What an end does to a host (its connections, its disk, the number of its life) is done
+//!    before its tasks are killed: what they still do, or drop, is stale and does nothing.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use dst_env::{
+    rng::Seed,
+    time::{Mono, Wall},
+};
+use madsim::{
+    task::NodeId,
+    time::{Sleep, TimeHandle},
+};
+
+use crate::{
+    clock::Clock,
+    core::Core,
+    host::Host,
+    ids::{HostId, Life},
+    log::{Detail, quoted},
+    net::Net,
+    queue::Due,
+    setup::{Progress, Setup},
+};
+
+/// Way in which a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The machine loses power.
+    Crash,
+    /// The process dies, the machine goes on.
+    Exit,
+}
+
+/// State of one world.
+pub(crate) struct State {
+    pub(crate) core: Core,
+    pub(crate) net: Net,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) seed: Seed,
+    /// Probes that were reached, and how often.
+    pub(crate) probes: BTreeMap<&'static str, u64>,
+    progress: Arc<Progress>,
+    next_timer: u64,
+    /// Waker of the task that pumps the queue.
+    pump: Option<Waker>,
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// Earliest virtual time at which the pump will be woken, ns.
+    armed_at: u64,
+}
+
+impl State {
+    /// Returns an empty world of seed 0, until [`State::set_up`].
+    pub(crate) fn new() -> Self {
+        Self {
+            core: Core::new(Detail::default()),
+            net: Net::new(Seed(0)),
+            hosts: Vec::new(),
+            seed: Seed(0),
+            probes: BTreeMap::new(),
+            progress: Arc::default(),
+            next_timer: 0,
+            pump: None,
+            sleep: None,
+            armed_at: u64::MAX,
+        }
+    }
+
+    /// Applies the settings of a run, before any host is added.
+    pub(crate) fn set_up(&mut self, setup: Setup) {
+        self.seed = setup.seed;
+        self.progress = setup.progress;
+        self.net = Net::new(setup.seed);
+        self.core = Core::new(setup.detail);
+    }
+
+    /// Carries out all events that are due, as the pump's task.
+    pub(crate) fn pump(&mut self, cx: &Context<'_>) {
+        if self.pump.as_ref().is_none_or(|pump| !pump.will_wake(cx.waker())) {
+            self.pump = Some(cx.waker().clone());
+        }
+        if self.core.now >= self.armed_at {
+            self.armed_at = u64::MAX;
+        }
+        while let Some(due) = self.core.queue.pop(self.core.now) {
+            self.carry_out(due);
+        }
+        self.progress.virtual_ms.store(self.core.now / 1_000_000, Ordering::Relaxed);
+        self.progress.events.store(self.core.log.lines().len() as u64, Ordering::Relaxed);
+    }
+
+    /// Makes sure that the pump runs when the first event is due. A timer of madsim cannot be
+    /// withdrawn, so it is only set when it is earlier than the one that stands.
+    pub(crate) fn arm(&mut self, time: &TimeHandle) {
+        let (Some(next), Some(pump)) = (self.core.queue.next_at(), &self.pump) else { return };
+        if next >= self.armed_at {
+            return;
+        }
+        self.armed_at = next;
+        let ahead = Duration::from_nanos(next.saturating_sub(self.core.now));
+        let deadline = time.now_instant() + ahead;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(time.sleep(Duration::ZERO)));
+        // `reset` has no floor, `sleep` has one of 1 ms.
+        sleep.as_mut().reset(deadline);
+        if sleep.as_mut().poll(&mut Context::from_waker(pump)).is_ready() {
+            self.core.wakes.push(pump.clone());
+        }
+    }
+
+    fn carry_out(&mut self, due: Due) {
+        match due {
+            Due::Timer { host, timer } => {
+                self.hosts[host.0].on_timer(&mut self.core, host, timer);
+            }
+            Due::Segment(segment) => self.net.deliver(&mut self.core, *segment),
+            Due::Retransmit(socket) => self.net.on_timer(&mut self.core, socket),
+        }
+    }
+
+    /// Adds a machine, switched off.
+    pub(crate) fn add_host(&mut self, name: &str, node: NodeId) -> HostId {
+        self.hosts.push(Host::new(self.seed, name, node));
+        self.net.add_machine();
+        self.core.names.push(name.to_owned());
+        HostId(self.hosts.len() - 1)
+    }
+
+    /// Returns the machine with this name.
+    pub(crate) fn find(&self, name: &str) -> Option<HostId> {
+        self.core.names.iter().position(|known| known == name).map(HostId)
+    }
+
+    /// Checks that a life has not ended.
+    ///
+    /// # Errors
+    /// When it has.
+    pub(crate) fn live(&self, life: Life) -> io::Result<()> {
+        let host = &self.hosts[life.host.0];
+        if host.is_running && host.boot == life.boot {
+            Ok(())
+        } else {
+            Err(io::Error::other("this process has ended"))
+        }
+    }
+
+    /// Begins a life of a host; `None` when one runs already.
+    pub(crate) fn boot(&mut self, host: HostId) -> Option<(Life, NodeId)> {
+        let machine = &mut self.hosts[host.0];
+        if machine.is_running {
+            return None;
+        }
+        let (boot, node) = (machine.begin_life(), machine.node);
+        self.net.power_on(host);
+        self.core.note(host, "boot", &format!(r#""boot":{boot}"#));
+        Some((Life { host, boot }, node))
+    }
+
+    /// Ends the process of a host, if one runs, and returns its node, which is to be killed then.
+    pub(crate) fn end(&mut self, host: HostId, end: End) -> Option<NodeId> {
+        let machine = &mut self.hosts[host.0];
+        if !machine.is_running {
+            return None;
+        }
+        machine.end_life();
+        let node = machine.node;
+        match end {
+            End::Crash => {
+                self.power_off(host);
+            }
+            End::Exit => {
+                machine.disk.process_ended();
+                self.core.note(host, "exit", "");
+                self.net.process_ended(&mut self.core, host);
+            }
+        }
+        Some(node)
+    }
+
+    /// Ends the process that runs on a node of madsim's, if it is one of the hosts.
+    pub(crate) fn end_node(&mut self, node: NodeId) {
+        if let Some(at) = self.hosts.iter().position(|host| host.node == node) {
+            self.end(HostId(at), End::Exit);
+        }
+    }
+
+    /// Takes a machine's power away. False when it was off.
+    pub(crate) fn power_off(&mut self, host: HostId) -> bool {
+        if !self.net.is_up(host) {
+            return false;
+        }
+        self.net.power_off(host);
+        let machine = &mut self.hosts[host.0];
+        let unsynced = machine.disk.lose_power(&mut machine.rng);
+        machine.clock.reboot(self.core.now, &mut machine.rng);
+        self.core.note(host, "crash", &format!(r#""unsynced":{unsynced}"#));
+        true
+    }
+
+    /// Stops or resumes a process and returns its node; `None` when there is nothing to change.
+    pub(crate) fn set_paused(&mut self, host: HostId, is_paused: bool) -> Option<NodeId> {
+        let machine = &mut self.hosts[host.0];
+        if !machine.is_running || machine.is_paused == is_paused {
+            return None;
+        }
+        machine.is_paused = is_paused;
+        let node = machine.node;
+        self.core.note(host, if is_paused { "pause" } else { "resume" }, "");
+        Some(node)
+    }
+
+    /// Changes a host's clock, writes that down, and queues its timers again.
+    pub(crate) fn change_clock(
+        &mut self,
+        host: HostId,
+        kind: &str,
+        by: i64,
+        change: impl FnOnce(&mut Clock, u64),
+    ) {
+        change(&mut self.hosts[host.0].clock, self.core.now);
+        self.core.note(host, kind, &format!(r#""by":{by}"#));
+        self.hosts[host.0].requeue_timers(&mut self.core, host);
+    }
+
+    /// Returns a host's monotonic clock.
+    pub(crate) fn mono(&self, host: HostId) -> Mono {
+        self.hosts[host.0].clock.mono(self.core.now)
+    }
+
+    /// Returns a host's wall clock.
+    pub(crate) fn wall(&self, host: HostId) -> Wall {
+        self.hosts[host.0].clock.wall(self.core.now)
+    }
+
+    /// Ready when the host's monotonic clock has reached `at`; never for an ended life.
+    pub(crate) fn poll_timer(
+        &mut self,
+        life: Life,
+        timer: &mut Option<u64>,
+        at: Mono,
+        cx: &Context<'_>,
+    ) -> Poll<()> {
+        if self.live(life).is_err() {
+            return Poll::Pending;
+        }
+        let host = &mut self.hosts[life.host.0];
+        host.poll_timer(&mut self.core, life.host, &mut self.next_timer, timer, at, cx)
+    }
+
+    /// Returns bytes that no other call in any life of any host gets.
+    pub(crate) fn entropy(&mut self, life: Life, label: &str) -> [u8; 32] {
+        let counter = self.hosts[life.host.0].count_entropy(label);
+        let name = self.core.name(life.host);
+        self.seed.bytes(&format!("node/{name}/{}/{label}/{counter}", life.boot))
+    }
+
+    /// Keeps an event line of a node. Does nothing for an ended life.
+    pub(crate) fn event(&mut self, life: Life, line: &str) {
+        if self.live(life).is_ok() {
+            self.core.log.event(self.core.now, &self.core.names[life.host.0], line);
+        }
+    }
+
+    /// Writes down that a node reached a fault point; false for an ended life.
+    pub(crate) fn fault_point(&mut self, life: Life, name: &'static str) -> bool {
+        let is_live = self.live(life).is_ok();
+        if is_live {
+            self.core.note(life.host, "fault_point", &format!(r#""name":"{name}""#));
+        }
+        is_live
+    }
+
+    /// Counts that a probe was reached, and writes the first time down.
+    pub(crate) fn sometimes(&mut self, life: Life, probe: &'static str) {
+        if self.live(life).is_err() {
+            return;
+        }
+        let reached = self.probes.entry(probe).or_default();
+        *reached += 1;
+        if *reached == 1 {
+            self.core.note(life.host, "probe", &format!(r#""probe":{}"#, quoted(probe)));
+        }
+    }
+}

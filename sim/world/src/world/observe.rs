@@ -1,0 +1,92 @@
+//! Observations: time, the event log, probes, disks and the wire.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use dst_env::{rng::Seed, time::Wall};
+use serde_json::Value;
+
+use super::World;
+use crate::{
+    ids::HostId,
+    log::{EventRecord, quoted},
+    net::Capture,
+};
+
+impl World {
+    /// Returns the root seed of the run.
+    #[must_use]
+    pub fn seed(&self) -> Seed {
+        self.0.with(|state| state.seed)
+    }
+
+    /// Returns virtual time since the start.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    /// Returns a host's wall clock.
+    #[must_use]
+    pub fn wall(&self, host: HostId) -> Wall {
+        self.0.with(|state| state.wall(host))
+    }
+
+    /// Writes a line of the harness into the event log, with these JSON members.
+    pub fn note(&self, host: &str, kind: &str, members: &[(&str, Value)]) {
+        let members: Vec<_> =
+            members.iter().map(|(name, value)| format!("{}:{value}", quoted(name))).collect();
+        self.0.with(|state| state.core.log.note(state.core.now, host, kind, &members.join(",")));
+    }
+
+    /// Returns the events that nodes recorded so far.
+    #[must_use]
+    pub fn events(&self) -> Vec<EventRecord> {
+        self.0.with(|state| state.core.log.events().to_vec())
+    }
+
+    /// Returns the newest event of which `select` makes something. It must not use the world.
+    pub fn latest<T>(&self, select: impl FnMut(&EventRecord) -> Option<T>) -> Option<T> {
+        self.0.with(|state| state.core.log.events().iter().rev().find_map(select))
+    }
+
+    /// Returns the lines of the event log so far.
+    #[must_use]
+    pub fn log_lines(&self) -> Vec<String> {
+        self.0.with(|state| state.core.log.lines().to_vec())
+    }
+
+    /// Returns SHA-256, in hex, over the event log so far.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        self.0.with(|state| state.core.log.digest())
+    }
+
+    /// Returns the probes that were reached, and how often.
+    #[must_use]
+    pub fn probes(&self) -> BTreeMap<&'static str, u64> {
+        self.0.with(|state| state.probes.clone())
+    }
+
+    /// Keeps, from now on, the bytes that each end of each connection writes.
+    pub fn capture(&self) {
+        self.0.with(|state| state.net.capture());
+    }
+
+    /// Returns the bytes that were kept.
+    #[must_use]
+    pub fn captures(&self) -> Vec<Capture> {
+        self.0.with(|state| state.net.captures())
+    }
+
+    /// Returns how often a host's disk made something durable.
+    #[must_use]
+    pub fn syncs(&self, host: HostId) -> u64 {
+        self.0.with(|state| state.hosts[host.0].disk.syncs())
+    }
+
+    /// Returns a file of a host's disk as it is now, whether a process runs or not.
+    #[must_use]
+    pub fn read_file(&self, host: HostId, name: &str) -> Option<Vec<u8>> {
+        self.0.with(|state| state.hosts[host.0].disk.read(name))
+    }
+}
