@@ -206,7 +206,7 @@ impl fmt::Display for LeaseOwner {
 pub struct QueueState {
     /// The resource, such as `board:lobby`.
     pub resource: String,
-    /// Who holds its lease, relative to the master asked.
+    /// Holder of its lease, relative to the master asked.
     pub held: LeaseOwner,
     /// The master that holds its lease, if known.
     pub holder: Option<NodeId>,

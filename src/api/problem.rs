@@ -98,7 +98,7 @@ pub struct Problem {
     pub title: String,
     /// HTTP status.
     pub status: u16,
-    /// What was wrong with this request, for people.
+    /// Fault of this very request, for people.
     pub detail: String,
 }
 

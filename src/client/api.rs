@@ -1,4 +1,4 @@
-//! One master, one call at a time, one try: what happened is the caller's to judge.
+//! Calls to one master, one at a time and without retries.
 
 use crate::{
     client::{
@@ -9,7 +9,7 @@ use crate::{
     model::ids::{BoardName, Cursor},
 };
 
-/// A line to one master. Keeps its connection between calls.
+/// Client of one master. Keeps its connection between calls and never retries.
 #[derive(Debug)]
 pub struct Api {
     exchange: Exchange,
@@ -19,20 +19,20 @@ pub struct Api {
 }
 
 impl Api {
-    /// A line to the master at `http://host:port`; connects with the first call.
+    /// Returns a client of the master at `http://host:port`; it connects with the first call.
     #[must_use]
     pub fn new(env: &Env, master: &str, token: Option<String>, limits: Limits) -> Self {
         let exchange = Exchange::new(env.clone(), master.to_owned(), limits.connect);
         Self { exchange, token, limits, env: env.clone() }
     }
 
-    /// The master's `http://host:port`.
+    /// Returns the master's address, `http://host:port`.
     #[must_use]
     pub fn master(&self) -> &str {
         self.exchange.master()
     }
 
-    /// Shows another session from now on.
+    /// Uses another session from now on.
     pub fn set_token(&mut self, token: Option<String>) {
         self.token = token;
     }
@@ -47,7 +47,7 @@ impl Api {
         request.read(&answer)
     }
 
-    /// Sends what no [`Request`] would: any path, any body.
+    /// Sends any method, path and body, also ones that no [`Request`] would.
     ///
     /// # Errors
     /// [`Failure::Unreached`] or [`Failure::Unknown`]; every HTTP status is an answer.
@@ -61,7 +61,7 @@ impl Api {
         self.exchange.whole(asked, self.token.as_deref(), self.limits.write).await
     }
 
-    /// Opens a stream of these boards from a cursor on; without one from their ends on.
+    /// Opens a stream of these boards from a cursor, or from their ends without one.
     ///
     /// # Errors
     /// Any [`Failure`].

@@ -1,7 +1,7 @@
-//! A person's client over all masters: session, outbox, retries.
+//! Client of one person over all masters: session, outbox, retries.
 //!
-//! Cheap to clone; clones are the tabs of one browser: they share session, outbox and the master
-//! that they are with.
+//! A client is cheap to clone. Clones are like the tabs of one browser: they share session, outbox
+//! and current master.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,26 +20,26 @@ use crate::{
     model::ids::{BoardName, Cursor, Post, PostId, PostText, UserName},
 };
 
-/// Looks on: every try of every call and every stream, as it begins and as it ends. What begins
-/// and never ends died with the client's machine.
+/// Observer of every try of a call and every stream, as it begins and as it ends. One that begins
+/// and never ends was cut off with its process.
 pub trait Observer: Send + Sync + 'static {
-    /// A try begins. Answers a number by which its end is told.
+    /// A try of a call begins. Returns a number for it.
     fn on_call(&self, master: &str, request: &Request) -> u64;
-    /// A try ended.
+    /// The try with this number ended.
     fn on_answer(&self, asked: u64, answer: &Result<Answer, Failure>);
-    /// Its caller stopped waiting: nobody will hear how it ended.
+    /// The caller of the try with this number stopped waiting; its end stays unknown.
     fn on_call_dropped(&self, asked: u64);
-    /// A stream is asked for. Answers a number by which the rest is told.
+    /// A stream is requested. Returns a number for it.
     fn on_stream(&self, master: &str, boards: &[BoardName], cursor: Option<&Cursor>) -> u64;
-    /// It delivered something.
+    /// The stream with this number delivered an event.
     fn on_delivery(&self, stream: u64, delivery: &Delivery);
-    /// It was not opened.
+    /// The stream with this number was not opened.
     fn on_stream_refused(&self, stream: u64, why: &Failure);
-    /// It ended.
+    /// The stream with this number ended.
     fn on_stream_end(&self, stream: u64, why: &StreamEnd);
 }
 
-/// Nobody looks on.
+/// Observer that does nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct NoObserver;
 
@@ -57,18 +57,18 @@ impl Observer for NoObserver {
     fn on_stream_end(&self, _: u64, _: &StreamEnd) {}
 }
 
-/// A post that is not known to be in its board, and may be.
+/// Post of the outbox: it may be in its board or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsettled {
-    /// Where.
+    /// Its board.
     pub board: BoardName,
-    /// The client's id of it.
+    /// Its id, chosen by the client.
     pub id: PostId,
-    /// What it says.
+    /// Its text.
     pub text: PostText,
 }
 
-/// A person's client.
+/// Client of one person, over all masters.
 #[derive(Clone)]
 pub struct ChatClient(Arc<Inner>);
 
@@ -76,35 +76,35 @@ struct Inner {
     env: Env,
     limits: Limits,
     observer: Arc<dyn Observer>,
-    /// Held for moments only, never across a wait.
+    /// Locked briefly, never across an await.
     state: Mutex<State>,
 }
 
 struct State {
     master_list: MasterList,
     token: Option<String>,
-    /// Lines that nobody is using.
+    /// Connections that no call is using.
     idle: Vec<Api>,
     outbox: BTreeMap<BoardName, Outbox>,
     rng: ChaCha20Rng,
 }
 
-/// One board's posts, first written first.
+/// Unsettled posts of one board, in the order written.
 #[derive(Default)]
 struct Outbox {
     drafts: VecDeque<Draft>,
-    /// Who holds it sends the first draft.
+    /// Lock of the task that sends the first draft.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Draft {
     id: PostId,
     text: PostText,
-    /// Its writer, who may have stopped waiting.
+    /// Channel to the writer, who may have stopped waiting.
     tell: oneshot::Sender<Result<Post, Failure>>,
 }
 
-/// Tells the observer of a try whose future is dropped.
+/// Reports a try to the observer when its future is dropped.
 struct Try<'a> {
     observer: &'a dyn Observer,
     asked: u64,
@@ -119,13 +119,13 @@ impl Drop for Try<'_> {
     }
 }
 
-/// Drafts in one board's outbox.
+/// Most drafts in one board's outbox.
 const DRAFTS_MAX: usize = 1000;
-/// Lines that are kept for later calls.
+/// Most connections that are kept for later calls.
 const IDLE_MAX: usize = 4;
-/// The first wait between two tries; doubles.
+/// First wait between two tries; it doubles with each.
 const BACKOFF: Duration = Duration::from_millis(100);
-/// The longest wait that a master may ask for.
+/// Longest wait that a master may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 
 impl fmt::Debug for ChatClient {
@@ -135,7 +135,7 @@ impl fmt::Debug for ChatClient {
 }
 
 impl ChatClient {
-    /// A client that begins with the master_list's current master.
+    /// Returns a client that begins with the list's current master.
     #[must_use]
     pub fn new(
         env: &Env,
@@ -154,13 +154,13 @@ impl ChatClient {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The world it runs in.
+    /// Returns the world that the client runs in.
     #[must_use]
     pub fn env(&self) -> &Env {
         &self.0.env
     }
 
-    /// How long it waits.
+    /// Returns the client's time-outs.
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.0.limits
@@ -170,19 +170,19 @@ impl ChatClient {
         &self.0.observer
     }
 
-    /// The master that it is with.
+    /// Returns the current master.
     #[must_use]
     pub fn master(&self) -> String {
         self.state().master_list.current().to_owned()
     }
 
-    /// All masters that it knows.
+    /// Returns all known masters.
     #[must_use]
     pub fn masters(&self) -> Vec<String> {
         self.state().master_list.all().to_vec()
     }
 
-    /// The session's secret, if there is a session.
+    /// Returns the session's secret, if there is a session.
     #[must_use]
     pub fn token(&self) -> Option<String> {
         self.state().token.clone()
@@ -192,7 +192,7 @@ impl ChatClient {
         change(&mut self.state().master_list);
     }
 
-    /// A fresh post id: a version 4 UUID.
+    /// Returns a new post id, a version 4 UUID.
     #[must_use]
     pub fn new_post_id(&self) -> PostId {
         let mut bytes = [0; 16];
@@ -202,13 +202,13 @@ impl ChatClient {
         PostId(bytes)
     }
 
-    /// A new line to a master, with this session, for calls that nobody witnesses.
+    /// Returns a connection to a master with this session, for calls that are not observed.
     #[must_use]
     pub fn api(&self, master: &str) -> Api {
         Api::new(&self.0.env, master, self.token(), self.0.limits)
     }
 
-    /// One try at one master. Dropping the future leaves the outcome unknown.
+    /// Tries a call once, at this master. Dropping the future leaves the outcome unknown.
     ///
     /// # Errors
     /// Any [`Failure`].
@@ -233,7 +233,7 @@ impl ChatClient {
         answer
     }
 
-    /// One try at the current master; when it does not answer, the client moves on.
+    /// Tries a call once, at the current master, and moves on to the next one if it is silent.
     ///
     /// # Errors
     /// Any [`Failure`].
@@ -246,7 +246,7 @@ impl ChatClient {
         answer
     }
 
-    /// Tries until there is an answer that is final, round the masters, for about `within`.
+    /// Tries a call at one master after another until the answer is final, for about `within`.
     ///
     /// # Errors
     /// The last [`Failure`] when the time is over; [`Failure::Refused`] at once.
@@ -266,8 +266,8 @@ impl ChatClient {
         }
     }
 
-    /// Waits as the master asked, or longer with each try. From the second try on a master that
-    /// answers and cannot do it is left, too; a silent one was left by the call.
+    /// Waits as the master asked, or longer with each try. From the second try on the client also
+    /// leaves a master that answers but cannot serve it; the call itself leaves a silent one.
     async fn back_off(&self, nth: u32, failure: &Failure) {
         let asked_for = match failure {
             Failure::Busy { retry_after, .. } => *retry_after,
@@ -281,14 +281,15 @@ impl ChatClient {
         self.0.env.sleep(wait).await;
     }
 
-    /// Doubles from [`BACKOFF`], half of it by chance, so that clients do not come in step.
+    /// Returns the wait before the next try: doubled from [`BACKOFF`], half of it random, so that
+    /// clients do not retry in step.
     pub(super) fn backoff(&self, nth: u32) -> Duration {
         let whole = BACKOFF.saturating_mul(1 << nth.min(10)).min(self.0.limits.backoff_max);
         let share = f64::from(self.state().rng.next_u32()) / f64::from(u32::MAX);
         whole / 2 + (whole / 2).mul_f64(share)
     }
 
-    /// Opens a session and keeps it.
+    /// Opens a session and uses it from now on.
     ///
     /// # Errors
     /// As [`ChatClient::call`]. A try without an answer may leave a session that nobody uses.
@@ -307,9 +308,9 @@ impl ChatClient {
         Ok(opened)
     }
 
-    /// Sends a post, under the same id until it is in its board or refused for good. Does not
-    /// give up: bound it by dropping the future. Then it stays in the outbox, and the next post
-    /// to this board sends it first.
+    /// Sends a post under the same id until it is in its board or refused. Tries without end: drop
+    /// the future to bound it. The post then stays in the outbox, and the next post to this board
+    /// sends it first.
     ///
     /// # Errors
     /// [`Failure::Refused`]; [`Failure::Busy`] when the outbox is full.
@@ -353,7 +354,7 @@ impl ChatClient {
         }
     }
 
-    /// Settles the board's first draft and tells its writer. The turn is the caller's.
+    /// Settles the board's first draft and reports to its writer. The caller holds the turn.
     async fn send_first(&self, board: &BoardName) {
         let first = {
             let state = self.state();
@@ -370,7 +371,7 @@ impl ChatClient {
         }
     }
 
-    /// Sends until the answer is final.
+    /// Sends a post until the answer is final.
     async fn settle(&self, post: Request) -> Result<Post, Failure> {
         let mut nth = 0;
         loop {
@@ -387,7 +388,7 @@ impl ChatClient {
         }
     }
 
-    /// What the outbox holds, board by board, first written first.
+    /// Returns the posts of the outbox, board by board, in the order written.
     #[must_use]
     pub fn unsettled(&self) -> Vec<Unsettled> {
         let state = self.state();
@@ -402,14 +403,14 @@ impl ChatClient {
         state.outbox.iter().flat_map(of).collect()
     }
 
-    /// Follows boards from a cursor on, or from their ends, across masters.
+    /// Follows boards across masters, from a cursor or from their ends.
     #[must_use]
     pub fn follow(&self, boards: Vec<BoardName>, cursor: Option<Cursor>) -> Follow {
         Follow::new(self.clone(), boards, cursor)
     }
 }
 
-/// An answer of another kind than the call's cannot come from [`Request::read`].
+/// Failure of an answer that does not belong to its call; [`Request::read`] returns none.
 pub(super) fn strange(reply: &Answer) -> Failure {
     let text = format!("{reply:?}");
     let kind = text.split(['(', ' ', '{']).next().unwrap_or_default();

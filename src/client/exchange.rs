@@ -18,24 +18,25 @@ use crate::{
     model::time::Mono,
 };
 
-/// The largest body that is read.
+/// Largest body that is read, in bytes.
 const BODY_LEN_MAX: usize = 8 * 1024 * 1024;
 
-/// An answer as it came.
+/// Answer of a master, not interpreted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawAnswer {
-    /// The HTTP status.
+    /// HTTP status.
     pub status: u16,
-    /// `Retry-After`.
+    /// Wait that `Retry-After` asks for.
     pub retry_after: Option<Duration>,
     /// The whole body.
     pub body: Bytes,
 }
 
-/// A connection idle for longer may be closed by its master while a request is on its way.
+/// Time for which an idle connection is used again. A master may close an older one while a
+/// request is on its way.
 const KEPT_FOR: Duration = Duration::from_secs(5);
 
-/// What is sent.
+/// Request to a master, ready to be sent.
 #[derive(Clone, Debug)]
 pub(super) struct RawRequest {
     pub(super) method: Method,
@@ -45,25 +46,25 @@ pub(super) struct RawRequest {
     pub(super) body: Option<Vec<u8>>,
 }
 
-/// Connects when it is used, reconnects when the connection was lost between two exchanges.
+/// Connection to one master, opened at first use and again when it was lost between two exchanges.
 #[derive(Debug)]
 pub(super) struct Exchange {
     env: Env,
     /// `http://host:port`, as people and masters write it.
     master: String,
     connect_limit: Duration,
-    /// With the time of its last answer.
+    /// The kept connection and the time of its last answer.
     open: Option<(Connection, Mono)>,
 }
 
 #[derive(Debug)]
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    /// Ends the task that moves its bytes.
+    /// Stops the task that moves the connection's bytes when dropped.
     _driver: TaskGuard,
 }
 
-/// A response whose body is still coming. Dropping it closes the connection.
+/// Response whose body is still arriving. Dropping it closes the connection.
 pub(super) struct Streaming {
     pub(super) status: StatusCode,
     pub(super) body: Incoming,
@@ -79,7 +80,7 @@ impl Exchange {
         &self.master
     }
 
-    /// Sends and reads the whole answer. Dropping the future leaves the outcome unknown.
+    /// Sends a request and reads the whole answer. Dropping the future leaves the outcome unknown.
     ///
     /// # Errors
     /// [`Failure::Unreached`] or [`Failure::Unknown`].
@@ -115,7 +116,8 @@ impl Exchange {
         Ok(answer)
     }
 
-    /// Sends and reads the head; the body is the caller's. Always on a connection of its own.
+    /// Sends a request and reads the head of the answer; the caller reads the body. The connection
+    /// is not used for anything else afterwards.
     ///
     /// # Errors
     /// As [`Exchange::whole`].
@@ -135,7 +137,7 @@ impl Exchange {
         Ok(Streaming { status: head.status, body, _connection: connection })
     }
 
-    /// The kept connection if it still stands, else a new one.
+    /// Returns the kept connection if it is still usable, else a new one.
     async fn connection(&mut self) -> Result<Connection, Failure> {
         if let Some((mut kept, used)) = self.open.take()
             && self.env.now().since(used) < KEPT_FOR
@@ -190,7 +192,7 @@ impl Exchange {
     }
 }
 
-/// The connection broke after the request may have left.
+/// Failure of a connection that broke after the request may have left.
 fn lost(why: hyper::Error) -> Failure {
     Failure::Unknown { status: None, why: format!("the connection broke: {why}") }
 }

@@ -1,4 +1,4 @@
-//! Following boards over whatever masters live.
+//! Following boards across masters, resuming at the cursor when one fails.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -12,40 +12,40 @@ use crate::{
     },
 };
 
-/// What a follower is told.
+/// One step of following boards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FollowEvent {
-    /// A stream is open.
+    /// A stream was opened.
     Connected {
-        /// At which master.
+        /// Address of its master.
         master: String,
     },
-    /// It delivered something; repeats of posts are left out.
+    /// The stream delivered an event; repeated posts are left out.
     Event(StreamEvent),
-    /// It is over; the follower is moving on.
+    /// The stream ended; the next step opens another.
     Disconnected {
-        /// At which master.
+        /// Address of its master.
         master: String,
-        /// Why.
+        /// The reason.
         why: StreamEnd,
     },
-    /// The session is refused, or logged out: nothing more will come.
+    /// The session was refused or closed: no event will come any more.
     Ended {
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
 
-/// Boards being followed. Nothing happens unless [`Follow::next`] is being waited for.
+/// Follower of some boards. It makes progress only while [`Follow::next`] is awaited.
 #[derive(Debug)]
 pub struct Follow {
     client: ChatClient,
     boards: Vec<BoardName>,
     cursor: Option<Cursor>,
     open: Option<Open>,
-    /// Tries since a stream last delivered something.
+    /// Number of tries since a stream last delivered an event.
     tries: u32,
-    /// What the master said before it ended the stream.
+    /// Last event of the stream that is ending.
     bye: Option<ByeEvent>,
     over: Option<String>,
 }
@@ -58,7 +58,7 @@ struct Open {
     alive_at: Mono,
 }
 
-/// Tells the observer how a stream ended, also when its reader just leaves.
+/// Reports a stream to the observer, and its end also when it is dropped.
 struct ObservedStream {
     observer: Arc<dyn Observer>,
     stream: u64,
@@ -94,9 +94,9 @@ impl fmt::Debug for ObservedStream {
     }
 }
 
-/// Every second beat is answered: a master counts on one answer in 15 s.
+/// Least time between two answers to beats; a master expects one in 15 s.
 const ALIVE_AFTER: Duration = Duration::from_millis(7500);
-/// The longest wait that a `bye` may ask for.
+/// Longest wait that a `bye` may ask for.
 const BYE_MAX: Duration = Duration::from_secs(10);
 
 impl Follow {
@@ -108,13 +108,13 @@ impl Follow {
         Self { client, boards, cursor, open: None, tries: 0, bye: None, over: None }
     }
 
-    /// From where it would resume.
+    /// Returns the cursor at which the next stream would resume.
     #[must_use]
     pub const fn cursor(&self) -> Option<&Cursor> {
         self.cursor.as_ref()
     }
 
-    /// What happens next. Cancel-safe, but a stream that is being opened is given up.
+    /// Waits for the next step. Cancel-safe, but a stream that is being opened is given up.
     pub async fn next(&mut self) -> FollowEvent {
         loop {
             if let Some(why) = &self.over {
@@ -145,7 +145,7 @@ impl Follow {
         }
     }
 
-    /// One try to open a stream; `None` when it did not work and there will be another.
+    /// Tries once to open a stream. Returns `None` when it failed and another try may follow.
     async fn open(&mut self) -> Option<FollowEvent> {
         if self.tries > 0 {
             self.client.env().sleep(self.client.backoff(self.tries - 1)).await;
@@ -178,7 +178,7 @@ impl Follow {
         }
     }
 
-    /// Keeps cursor, masters and liveness; hands on what the reader has not seen.
+    /// Takes over cursor and masters, and returns the event unless its post is a repeat.
     fn on_delivery(&mut self, Delivery { event, cursor }: Delivery) -> Option<StreamEvent> {
         let is_repeat = match &event {
             StreamEvent::Post(post) => {
@@ -203,7 +203,7 @@ impl Follow {
         (!is_repeat).then_some(event)
     }
 
-    /// The last place of a board that the cursor stands behind, in the same epoch.
+    /// Returns the last post of a board that was delivered, if it is of the same epoch.
     fn seen(&self, board: &BoardName, epoch: Option<StoreEpoch>) -> Option<Seq> {
         let cursor = self.cursor.as_ref()?;
         if epoch.is_some_and(|epoch| epoch != cursor.epoch) {
@@ -227,7 +227,7 @@ impl Follow {
         }));
     }
 
-    /// Goes where the `bye` said, or on to the next master.
+    /// Chooses the next master: one that the `bye` named, or the next of the list.
     async fn on_end(&mut self, master: &str) {
         match self.bye.take() {
             Some(ByeEvent { reason: reason @ ByeReason::LoggedOut, .. }) => {

@@ -1,22 +1,23 @@
-//! The masters that a client knows, and which one it is with.
+//! Masters that a client knows, and the one that it uses.
 //!
-//! 1. There is always a current one.
-//! 2. A master that was configured is never forgotten; told ones are, when the told list changes.
+//! 1. There is always a current master.
+//! 2. A configured master is never forgotten; one that a master named is, when a later list lacks it.
 
-/// The most masters that a client keeps; more are left out.
+/// Most masters that a client keeps; more are left out.
 const KNOWN_MAX: usize = 64;
 
-/// Pure: who tells and who fails is the caller's to see.
+/// List of masters with a current one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MasterList {
-    /// `http://host:port` each, in the order in which they are tried.
+    /// Addresses, `http://host:port` each, in the order in which they are tried.
     known: Vec<String>,
     configured: Vec<String>,
     current: usize,
 }
 
 impl MasterList {
-    /// Begins with the `first`-th of these, counted round; `None` when there are none.
+    /// Returns a list of these whose current one is number `first`, counted round. Returns `None`
+    /// when there are none.
     #[must_use]
     pub fn new(masters: &[String], first: usize) -> Option<Self> {
         if masters.is_empty() {
@@ -27,19 +28,19 @@ impl MasterList {
         Some(Self { current: first % known.len(), configured: known.clone(), known })
     }
 
-    /// The one to talk to.
+    /// Returns the current master.
     #[must_use]
     pub fn current(&self) -> &str {
         &self.known[self.current]
     }
 
-    /// All of them, in the order in which they are tried.
+    /// Returns all masters, in the order in which they are tried.
     #[must_use]
     pub fn all(&self) -> &[String] {
         &self.known
     }
 
-    /// Takes the list that a master told. The current one stays.
+    /// Takes over the list that a master sent. The current one stays.
     pub fn on_list(&mut self, told: impl IntoIterator<Item = String>) {
         let current = self.current().to_owned();
         let mut known: Vec<String> = Vec::new();
@@ -56,14 +57,14 @@ impl MasterList {
         self.known = known;
     }
 
-    /// Moves on from a master that failed, unless the client is elsewhere already.
+    /// Moves on to the next master, unless the one that failed is not the current one any more.
     pub fn on_failed(&mut self, master: &str) {
         if self.current() == master {
             self.current = (self.current + 1) % self.known.len();
         }
     }
 
-    /// Moves to this master if it is known.
+    /// Makes this master the current one if it is known.
     pub fn move_to(&mut self, master: &str) {
         if let Some(nth) = self.known.iter().position(|m| m == master) {
             self.current = nth;
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn two_who_see_the_same_failure_move_once() {
+    fn failure_seen_twice_moves_on_once() {
         let mut master_list = MasterList::new(&names(&["a", "b", "c"]), 4).unwrap();
         assert_eq!(master_list.current(), "b");
         master_list.on_failed("b");
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_told_list_adds_and_forgets_but_moves_nobody() {
+    fn received_list_adds_and_removes_but_keeps_the_current_master() {
         let mut master_list = MasterList::new(&names(&["a", "b"]), 0).unwrap();
         master_list.on_list(names(&["c/", "b"]));
         assert_eq!(master_list.all(), names(&["c", "b", "a"]));

@@ -1,8 +1,9 @@
-//! The chat client: what a person's machine does, over HTTP and over [`Env`](crate::env::Env).
+//! Chat client over HTTP, running on [`Env`](crate::env::Env) and so in simulation too.
 //!
 //! [`Api`] makes one call to one master and says how it ended. [`ChatClient`] behaves as the page
 //! does: it knows all masters, moves on when one dies, sends a post again under the same id until
-//! it is settled, and follows boards across masters. A [`Observer`] may look on.
+//! it is settled, and follows boards across masters. An [`Observer`] sees every
+//! call and every stream.
 //!
 //! 1. Every wait has a bound, every answer a largest size.
 //! 2. [`Failure`] says whether anything was done; only [`Failure::Unknown`] leaves that open.
@@ -35,16 +36,16 @@ pub use master_list::MasterList;
 pub use request::{Answer, Request};
 pub use stream::{Delivery, EventStream, StreamEnd};
 
-/// How long a client waits.
+/// Time-outs of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// For a connection.
+    /// Time-out of connecting.
     pub connect: Duration,
-    /// For the answer to what only reads.
+    /// Time-out of an answer to a request that only reads.
     pub read: Duration,
-    /// For the answer to what writes; above the masters' `request_timeout`.
+    /// Time-out of an answer to a request that writes; above the masters' `request_timeout`.
     pub write: Duration,
-    /// Between two tries, at most.
+    /// Longest wait between two tries.
     pub backoff_max: Duration,
 }
 
@@ -55,59 +56,59 @@ impl Default for Limits {
     }
 }
 
-/// Why a call has no good answer.
+/// Failure of a call; each variant says whether anything was done.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Failure {
-    /// The master said no, and will again: nothing was done.
+    /// The master refused the request and would refuse it again: nothing was done.
     #[error("refused ({status}): {problem}")]
     Refused {
-        /// The HTTP status, 4xx.
+        /// HTTP status, 4xx.
         status: u16,
-        /// What it said.
+        /// Problem in the answer.
         problem: Problem,
     },
-    /// Not now (429, 503): nothing was done.
+    /// The master cannot serve the request now (408, 429, 503): nothing was done.
     #[error("the master cannot do it now ({status}): {problem}")]
     Busy {
-        /// The HTTP status.
+        /// HTTP status.
         status: u16,
-        /// What it said.
+        /// Problem in the answer.
         problem: Problem,
-        /// When to try again; `None` when it did not say.
+        /// Wait that the master asks for, if it does.
         retry_after: Option<Duration>,
     },
     /// The request never left: nothing was done.
     #[error("{master} cannot be reached: {why}")]
     Unreached {
-        /// Which master.
+        /// Address of the master.
         master: String,
-        /// What was seen.
+        /// Reason, for people.
         why: String,
     },
-    /// It may have been done, or may still be.
+    /// The request may have been carried out, or may be later.
     #[error("the outcome is unknown: {why}")]
     Unknown {
-        /// The HTTP status, when there was an answer.
+        /// HTTP status, if there was an answer.
         status: Option<u16>,
-        /// What was seen.
+        /// Reason, for people.
         why: String,
     },
 }
 
 impl Failure {
-    /// Whether it is certain that the call did nothing.
+    /// Whether the call certainly did nothing.
     #[must_use]
     pub const fn did_nothing(&self) -> bool {
         !matches!(self, Self::Unknown { .. })
     }
 
-    /// Whether another master may do better: this one did not answer at all.
+    /// Whether the master did not answer at all, so that another one may.
     #[must_use]
     pub const fn is_silence(&self) -> bool {
         matches!(self, Self::Unreached { .. } | Self::Unknown { status: None, .. })
     }
 
-    /// The HTTP status, when there was an answer.
+    /// Returns the HTTP status, if there was an answer.
     #[must_use]
     pub const fn status(&self) -> Option<u16> {
         match self {

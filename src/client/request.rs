@@ -1,4 +1,4 @@
-//! Calls and their answers as data: what is asked, how it is written, how the answer is read.
+//! Requests and answers as data, and how they are written and read as HTTP.
 
 use std::time::Duration;
 
@@ -22,99 +22,99 @@ use crate::{
     },
 };
 
-/// One call. A session is needed for all but [`Request::OpenSession`] and [`Request::Readyz`].
+/// Request of a client. A session is needed for all but [`Request::OpenSession`] and [`Request::Readyz`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum Request {
-    /// Begins a session. [`Answer::Opened`].
+    /// Opens a session. [`Answer::Opened`].
     OpenSession {
         /// The person's name.
         name: UserName,
     },
-    /// Asks who one is. [`Answer::Restored`].
+    /// Restores the session: its user, boards and pending posts. [`Answer::Restored`].
     Restore,
-    /// Ends the session. [`Answer::Done`].
+    /// Closes the session. [`Answer::Done`].
     Leave,
     /// Answers a beat. [`Answer::Done`].
     Alive,
     /// Lists the boards. [`Answer::Boards`].
     Boards,
-    /// Creates a board; fine if it is there. [`Answer::Done`].
+    /// Creates a board; succeeds if it exists. [`Answer::Done`].
     CreateBoard {
         /// Its name.
         board: BoardName,
     },
-    /// Posts. [`Answer::Posted`] or [`Answer::Pending`].
+    /// Writes a post. [`Answer::Posted`] or [`Answer::Pending`].
     Post {
-        /// Where.
+        /// Its board.
         board: BoardName,
-        /// The client's id of it.
+        /// Its id, chosen by the client.
         id: PostId,
-        /// What it says.
+        /// Its text.
         text: PostText,
     },
     /// Reads a board. [`Answer::Page`].
     Read {
-        /// Which.
+        /// The board.
         board: BoardName,
-        /// What of it.
+        /// Part of the board.
         range: Range,
-        /// At most so many posts.
+        /// Most posts in the answer.
         limit: u32,
-        /// How much to trust it.
+        /// Strong to read the store, weak to read a worker's node database.
         wanted: Consistency,
     },
-    /// Asks what became of a post of one's own. [`Answer::Fate`].
+    /// Asks for the fate of an own post. [`Answer::Fate`].
     Outcome {
-        /// Which.
+        /// The post's id.
         id: PostId,
     },
-    /// Cancels a post of one's own. [`Answer::Fate`].
+    /// Cancels an own post. [`Answer::Fate`].
     Cancel {
-        /// Which.
+        /// The post's id.
         id: PostId,
     },
-    /// Says up to where one has read. [`Answer::Done`].
+    /// Sets the read mark of a board. [`Answer::Done`].
     ReadMark {
-        /// Of which board.
+        /// The board.
         board: BoardName,
-        /// Up to where.
+        /// Last post that was read.
         seq: Seq,
     },
-    /// Lists who is active. [`Answer::Users`].
+    /// Lists the active people. [`Answer::Users`].
     Users,
-    /// Asks how the cluster is. [`Answer::Cluster`].
+    /// Asks for the cluster as people see it. [`Answer::Cluster`].
     Cluster,
-    /// Asks an admin listener, with the admin token, how the cluster is. [`Answer::ClusterState`].
+    /// Asks an admin listener, with the admin token, for the cluster as operators see it. [`Answer::ClusterState`].
     ClusterState,
-    /// Asks whether to come here. [`Answer::Done`], or [`Failure::Busy`].
+    /// Asks whether clients should use this master. [`Answer::Done`], or [`Failure::Busy`].
     Readyz,
 }
 
-/// A good answer.
+/// Answer to a request that succeeded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", content = "with", rename_all = "snake_case")]
 pub enum Answer {
-    /// There is nothing to say.
+    /// Done; there is nothing to return.
     Done,
     /// A session was opened.
     Opened(SessionOpened),
-    /// The session as it is.
+    /// The session was restored.
     Restored(SessionRestored),
     /// The boards.
     Boards(BoardList),
     /// The post is in its board.
     Posted(Post),
-    /// The post waits on so many disks for the store.
+    /// The post waits on workers' disks for the store.
     Pending {
-        /// How many.
+        /// Number of disks.
         copies: u32,
     },
-    /// Some posts.
+    /// Part of a board.
     Page(PostList),
-    /// What became of a post; `None`: not committed, may still come.
+    /// Fate of a post; `None`: not committed, may still come.
     Fate(Option<PostState>),
-    /// Who is active.
+    /// The active people.
     Users(UserList),
     /// The cluster, for people.
     Cluster(Cluster),
@@ -123,7 +123,7 @@ pub enum Answer {
 }
 
 impl Request {
-    /// How long the answer may take.
+    /// Returns the time-out of the answer.
     pub(super) const fn limit(&self, limits: &Limits) -> Duration {
         match self {
             Self::OpenSession { .. }
@@ -137,7 +137,7 @@ impl Request {
         }
     }
 
-    /// As it goes out.
+    /// Returns the request as it is sent.
     pub(super) fn raw(&self) -> RawRequest {
         let body = |value: serde_json::Value| Some(value.to_string().into_bytes());
         let (method, path, body) = match self {
@@ -181,7 +181,7 @@ impl Request {
         RawRequest { method, path: format!("/api/v1/{path}"), body }
     }
 
-    /// Reads the answer to it.
+    /// Reads the answer to this request.
     ///
     /// # Errors
     /// Any [`Failure`] but [`Failure::Unreached`].
@@ -229,7 +229,7 @@ impl Request {
     }
 }
 
-/// A success whose body is not what it should be was done, or not: nobody knows.
+/// Reads a successful answer's body. With a malformed body it is unknown whether anything was done.
 fn shape<T: DeserializeOwned>(answer: &RawAnswer) -> Result<T, Failure> {
     serde_json::from_slice(&answer.body).map_err(|why| Failure::Unknown {
         status: Some(answer.status),
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_written_as_the_interface_says() {
+    fn request_is_written_by_the_contract() {
         let asked = post().raw();
         assert_eq!(asked.path, "/api/v1/boards/lobby/posts");
         let body: serde_json::Value = serde_json::from_slice(&asked.body.unwrap()).unwrap();
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_says_whether_anything_was_done() {
+    fn answer_tells_whether_anything_was_done() {
         let of = |status, body| post().read(&answer(status, body)).expect_err("not a success");
         for status in [400, 401, 404, 410, 413, 422] {
             assert!(matches!(of(status, "{}"), Failure::Refused { .. }), "{status}");

@@ -1,4 +1,4 @@
-//! Reading server-sent events from bytes that come in any pieces.
+//! Parser of server-sent events, fed with bytes in any pieces.
 //!
 //! The format is the HTML standard's: lines end in LF, CR or CRLF; an empty line ends an event;
 //! an id stays until another is given; lines that begin with `:` are comments. An event over
@@ -6,10 +6,10 @@
 
 use thiserror::Error;
 
-/// The largest event, in bytes of its lines: a list of tens of thousands of people fits.
+/// Largest event, in bytes of its lines: a list of tens of thousands of people fits.
 pub(super) const EVENT_LEN_MAX: usize = 4 * 1024 * 1024;
 
-/// One event as it came.
+/// One event, not interpreted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RawEvent {
     /// Its name; `message` when none was given.
@@ -20,7 +20,7 @@ pub(super) struct RawEvent {
     pub(super) data: String,
 }
 
-/// The stream cannot be read on.
+/// Error after which the stream cannot be read on.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub(super) enum SseError {
     /// An event is over the bound.
@@ -31,13 +31,13 @@ pub(super) enum SseError {
     NotText,
 }
 
-/// What has come so far of an event.
+/// Parser with the part of an event that has arrived.
 #[derive(Debug, Default)]
 pub(super) struct Parser {
     line: Vec<u8>,
     /// The last byte was CR: an LF after it belongs to it.
     after_cr: bool,
-    /// Bytes of this event's lines.
+    /// Length of this event's lines so far, in bytes.
     len: usize,
     name: String,
     data: Option<String>,
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_standards_examples_are_read() {
+    fn examples_of_the_standard_are_parsed() {
         let events = parse(": hi\n\ndata: a\ndata: b\nid: 1\n\nevent: post\ndata:c\n\ndata: cut");
         let read: Vec<_> =
             events.iter().map(|e| (e.name.as_str(), e.id.as_deref(), e.data.as_str())).collect();
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_without_end_is_refused() {
+    fn event_above_the_bound_is_refused() {
         let mut parser = Parser::default();
         let piece = vec![b'x'; EVENT_LEN_MAX / 2];
         let mut out = Vec::new();
@@ -135,7 +135,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_does_not_matter_how_bytes_are_cut(
+        fn bytes_cut_anywhere_give_the_same_events(
             text in "(data|event|id|:)?[:\r\n a-c]{0,40}\n\n(data: [a-c]*\r\n\r\n){0,3}",
             cuts in proptest::collection::vec(0_usize..60, 0..6),
         ) {

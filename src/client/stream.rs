@@ -1,4 +1,4 @@
-//! A stream of one master: typed events until it ends or falls silent.
+//! Stream of one master: typed events until it ends or falls silent.
 
 use std::{collections::VecDeque, fmt, time::Duration};
 
@@ -19,51 +19,51 @@ use crate::{
     model::ids::{BoardName, Cursor},
 };
 
-/// An event with the cursor after it.
+/// Event of a stream and the cursor after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivery {
-    /// What came.
+    /// The event.
     pub event: StreamEvent,
-    /// From where to resume; `hello`, `post` and `reset` carry one.
+    /// Cursor from which to resume; only `hello`, `post` and `reset` carry one.
     pub cursor: Option<Cursor>,
 }
 
-/// Why a stream is over. Its cursor resumes on any master.
+/// Reason why a stream ended. Its cursor resumes on any master.
 #[derive(Clone, Debug, Error, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StreamEnd {
-    /// Its reader left.
+    /// The reader left.
     #[error("the reader left")]
     Left,
-    /// The master ended it.
+    /// The master ended the stream.
     #[error("the master ended the stream")]
     Ended,
     /// The connection broke.
     #[error("the stream broke: {why}")]
     Broken {
-        /// What was seen.
+        /// Reason, for people.
         why: String,
     },
-    /// Two beats were missed.
+    /// Two beats in a row were missing.
     #[error("nothing was heard for {ms} ms")]
     Silent {
-        /// How long.
+        /// Length of the silence, in milliseconds.
         ms: u64,
     },
-    /// What came is not a stream of ours.
+    /// The bytes are not a stream of this contract.
     #[error("the stream is not understood: {why}")]
     Garbled {
-        /// What was seen.
+        /// Reason, for people.
         why: String,
     },
 }
 
-/// An open stream. Dropping it closes its connection.
+/// Open stream of one master. Dropping it closes its connection.
 pub struct EventStream {
     env: Env,
     source: Streaming,
     parser: Parser,
     ready: VecDeque<RawEvent>,
-    /// Silence longer than this ends it.
+    /// Longest silence; the stream ends after it.
     quiet_limit: Duration,
 }
 
@@ -73,10 +73,10 @@ impl fmt::Debug for EventStream {
     }
 }
 
-/// Until `hello` says how often the master beats.
+/// Assumed time between two beats until `hello` says it.
 const BEAT: Duration = Duration::from_secs(4);
 
-/// Two missed, and what a beat may be late by.
+/// Returns the longest silence: two beats, and what a beat may be late by.
 const fn quiet_limit(beat: Duration) -> Duration {
     beat.saturating_mul(2).saturating_add(Duration::from_millis(500))
 }
@@ -112,10 +112,10 @@ impl EventStream {
         Ok(Self { env: env.clone(), source, parser, ready, quiet_limit: quiet_limit(BEAT) })
     }
 
-    /// The next event. Cancel-safe: what was read stays in the stream.
+    /// Waits for the next event. Cancel-safe: bytes that were read stay in the stream.
     ///
     /// # Errors
-    /// [`StreamEnd`]: there is no next one.
+    /// [`StreamEnd`]: there is no next event.
     pub async fn next(&mut self) -> Result<Delivery, StreamEnd> {
         loop {
             if let Some(raw) = self.ready.pop_front() {
@@ -146,7 +146,7 @@ impl EventStream {
     }
 }
 
-/// Gives a raw event its type.
+/// Reads a raw event as a typed one.
 fn read(raw: &RawEvent) -> Result<Delivery, StreamEnd> {
     let garbled = |why: String| StreamEnd::Garbled { why: format!("{}: {why}", raw.name) };
     let carries_id = matches!(raw.name.as_str(), "hello" | "post" | "reset");

@@ -14,11 +14,11 @@ use crate::{
     model::ids::{BoardName, PostId, Seq},
 };
 
-/// What a scripted master does with one request.
+/// Reaction of a scripted master to one request.
 enum Act {
     /// Status, headers, body.
     Answer(u16, &'static str, String),
-    /// Closes without a word.
+    /// Closes the connection without an answer.
     Drop,
     /// A stream with this content, then its end.
     Stream(String),
@@ -126,7 +126,7 @@ fn client(env: &Env, masters: &[&Scripted]) -> ChatClient {
 }
 
 #[tokio::test]
-async fn a_post_is_sent_again_under_its_id_until_it_is_settled() {
+async fn unsettled_post_is_sent_again_under_its_id() {
     let env = env();
     let silent = Scripted::start(&env, |_, _| Act::Drop).await;
     let slow = Scripted::start(&env, |nth, asked| match nth {
@@ -149,7 +149,7 @@ async fn a_post_is_sent_again_under_its_id_until_it_is_settled() {
 }
 
 #[tokio::test]
-async fn posts_stand_in_the_order_written_though_a_sender_was_dropped() {
+async fn posts_keep_their_order_when_a_sender_is_dropped() {
     let env = env();
     let master = Scripted::start(&env, |nth, asked| match nth {
         0 => Act::Answer(503, "retry-after: 1\r\n", String::new()),
@@ -169,7 +169,7 @@ async fn posts_stand_in_the_order_written_though_a_sender_was_dropped() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_final_and_says_why() {
+async fn refused_post_is_not_sent_again_and_keeps_its_reason() {
     let env = env();
     let problem = r#"{"type":"urn:chatchat:id-conflict","title":"the id stands for another text"}"#;
     let master = Scripted::start(&env, move |_, _| Act::Answer(422, "", problem.to_owned())).await;
@@ -181,7 +181,7 @@ async fn a_refusal_is_final_and_says_why() {
 }
 
 #[tokio::test]
-async fn a_follower_moves_to_another_master_and_misses_and_repeats_nothing() {
+async fn follower_resumes_on_another_master_without_gap_or_repeat() {
     let env = env();
     let event =
         |name: &str, id: &str, data: &str| format!("event: {name}\nid: {id}\ndata: {data}\n\n");

@@ -1,5 +1,5 @@
-//! What operators ask: metrics and the whole state of the cluster, for whoever shows the
-//! cluster's admin token.
+//! Admin listener: metrics and the whole state of the cluster, for those who show the cluster's
+//! admin token.
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
@@ -29,35 +29,35 @@ use crate::{
     node::handle::{MasterHandle, ReadError},
 };
 
-/// Where the token is kept in a node's directory.
+/// File of the token in a node's directory.
 const TOKEN_FILE: &str = "admin.token";
 
-/// What an admin listener needs besides its master.
+/// Parameters of an admin listener besides its master.
 #[derive(Clone, Debug)]
 pub struct AdminParams {
     /// Limits and time-outs.
     pub config: Config,
-    /// The counters of the front end beside it.
+    /// Counters of the front end beside it.
     pub metrics: Metrics,
-    /// Who shows it is an operator.
+    /// Token that operators have to show.
     pub token: AdminToken,
 }
 
-/// The cluster's one admin token.
+/// Admin token, one for the whole cluster.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AdminToken(String);
 
 impl AdminToken {
-    /// A token as it stands in its file; surrounding white space does not count.
+    /// Reads a token as it stands in its file; surrounding white space does not count.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(text.trim().to_owned())
     }
 
-    /// The token of the node's directory, made there if there is none. Blocks.
+    /// Reads the token of the node's directory, or makes one there. Blocks.
     ///
     /// # Errors
-    /// The disk's, or the file is empty.
+    /// Errors of the disk, or the file is empty.
     pub fn of_disk(env: &Env) -> io::Result<Self> {
         let disk = env.disk();
         let token = match disk.read(TOKEN_FILE)? {
@@ -75,7 +75,7 @@ impl AdminToken {
         Ok(token)
     }
 
-    /// Whether this is the token, in a time that does not tell how much of it was right.
+    /// Compares in a time that does not depend on how much of the token was right.
     fn is(&self, shown: &str) -> bool {
         let hash = |text: &str| <[u8; 32]>::from(Sha256::digest(text));
         hash(&self.0).ct_eq(&hash(shown)).into()

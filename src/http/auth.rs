@@ -1,4 +1,4 @@
-//! Who asks: bearer tokens, cookies, and where a browser's request comes from.
+//! Authentication: bearer tokens, cookies, and the origin of a browser's request.
 //!
 //! A token is 32 random bytes as base64url. What goes to the master is its SHA-256.
 
@@ -23,10 +23,10 @@ use crate::{
     node::handle::ReadError,
 };
 
-/// How long a browser keeps a cookie: as long as an idle session lives.
+/// Lifetime of a cookie: as long as an idle session lives.
 const COOKIE_AGE_S: u32 = 30 * 24 * 3600;
 
-/// A session's or a ticket's secret. Never logged, kept or compared: it is only hashed.
+/// Secret of a session or a ticket. Never logged, kept or compared: it is only hashed.
 #[derive(Clone)]
 pub(super) struct Secret([u8; 32]);
 
@@ -51,20 +51,20 @@ impl Secret {
         Sha256::digest(self.0).into()
     }
 
-    /// What a session of this token is known by.
+    /// Returns the key by which a session of this token is known.
     pub(super) fn key(&self) -> SessionKey {
         SessionKey(self.sha256())
     }
 }
 
-/// A new person's public id.
+/// Returns a new public id of a person.
 pub(super) fn new_user_id(env: &Env) -> UserId {
     let mut bytes = [0; 16];
     env.rng("http/user").fill_bytes(&mut bytes);
     UserId(bytes)
 }
 
-/// The session that a request belongs to.
+/// Session that a request belongs to.
 #[derive(Debug)]
 pub(super) struct Caller {
     pub(super) session: SessionRow,
@@ -88,7 +88,7 @@ impl FromRequestParts<App> for Caller {
     }
 }
 
-/// The token shown: the Authorization header's, else the cookie's.
+/// Returns the request's token: the Authorization header's, else the cookie's.
 async fn credentials(headers: &HeaderMap, app: &App) -> Result<Secret, ErrorResponse> {
     let malformed =
         || ErrorResponse::new(ProblemType::UnknownSession, "the token is not one of ours");
@@ -113,13 +113,14 @@ async fn credentials(headers: &HeaderMap, app: &App) -> Result<Secret, ErrorResp
     ))
 }
 
-/// The token of `Bearer TOKEN`.
+/// Returns the token of `Bearer TOKEN`.
 pub(super) fn bearer(value: &HeaderValue) -> Option<&str> {
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Cookies ignore ports, so the cluster's id keeps clusters of one host apart.
+/// Returns the cookie's name. Cookies ignore ports, so it holds the cluster's id to keep clusters
+/// of one host apart.
 fn cookie_name(cluster: [u8; 16]) -> String {
     format!("chatchat-{}", hex::encode(cluster))
 }
@@ -134,12 +135,12 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
         .find_map(|(is, value)| (is == name).then_some(value))
 }
 
-/// A `Set-Cookie` that no script sees and no other site sends.
+/// Returns a `Set-Cookie` that no script sees and no other site sends.
 pub(super) fn set_cookie(cluster: [u8; 16], secret: &Secret) -> HeaderValue {
     cookie_line(&format!("{}={}", cookie_name(cluster), secret.text()), COOKIE_AGE_S)
 }
 
-/// A `Set-Cookie` that removes it.
+/// Returns a `Set-Cookie` that removes the cookie.
 pub(super) fn clear_cookie(cluster: [u8; 16]) -> HeaderValue {
     cookie_line(&format!("{}=", cookie_name(cluster)), 0)
 }
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_has_one_spelling() {
+    fn token_has_one_spelling() {
         let secret = Secret([0xff; 32]);
         let text = secret.text();
         assert_eq!(text.len(), 43);
@@ -198,14 +199,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_found_by_its_whole_name() {
+    fn cookie_is_found_by_its_whole_name() {
         let found = headers(&[("cookie", "a=1; xchatchat-00=2;chatchat-00=3")]);
         assert_eq!(cookie(&found, "chatchat-00"), Some("3"));
         assert_eq!(cookie(&found, "chatchat-0"), None);
     }
 
     #[test]
-    fn other_origins_are_told_apart() {
+    fn foreign_origin_is_recognised() {
         let here = ("host", "127.0.0.1:8080");
         let good: &[&[(&str, &str)]] = &[
             &[here],

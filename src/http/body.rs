@@ -1,4 +1,4 @@
-//! Reads a request's words: JSON bodies, ids and names in paths, queries.
+//! Extractors of a request's parts: JSON bodies, ids and names in paths, queries.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use super::{App, problem::ErrorResponse};
 use crate::api::ProblemType;
 use crate::model::ids::{BoardName, PostId, PostText};
 
-/// From the end of the header to the end of the body.
+/// Longest time from the end of the header to the end of the body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A body's bound where nothing else is said.
+/// Largest body unless an endpoint says otherwise, in bytes.
 pub(super) const BODY_BYTES_MAX: usize = 16 * 1024;
 
-/// A post's bound: JSON may take six bytes for one of the text (`\u0431` for two), and a text
+/// Largest body of a post, in bytes: JSON may take six bytes for one of the text (`\u0431` for two), and a text
 /// that fits must not be refused for how it was escaped.
 pub(super) const POST_BODY_BYTES_MAX: usize = 6 * PostText::LEN_MAX + 1024;
 
@@ -67,7 +67,7 @@ impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<App> for JsonBody<
     }
 }
 
-/// The board that the path names.
+/// Board named by the path.
 #[derive(Debug)]
 pub(super) struct BoardPath(pub(super) BoardName);
 
@@ -82,7 +82,7 @@ impl FromRequestParts<App> for BoardPath {
     }
 }
 
-/// The post id that the path names.
+/// Post id named by the path.
 #[derive(Debug)]
 pub(super) struct PostPath(pub(super) PostId);
 
@@ -97,7 +97,7 @@ impl FromRequestParts<App> for PostPath {
     }
 }
 
-/// A query that parsed.
+/// Returns the parsed query, else a 400.
 pub(super) fn query<T>(read: Result<Query<T>, QueryRejection>) -> Result<T, ErrorResponse> {
     read.map(|Query(query)| query)
         .map_err(|why| ErrorResponse::new(ProblemType::MalformedQuery, why.body_text()))

@@ -1,4 +1,4 @@
-//! What every answer says to browsers: trust nothing, keep nothing, frame nothing.
+//! Security headers of every answer.
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -9,10 +9,10 @@ use axum::{
 
 use super::metrics::Metrics;
 
-/// For answers that are no page.
+/// Content security policy of answers that are not the page.
 const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// On every answer, unless it set the header itself.
+/// Headers of every answer that did not set them itself.
 const ALWAYS: &[(&str, &str)] = &[
     ("x-content-type-options", "nosniff"),
     // A page that takes over from another master looks at where people come from.

@@ -1,4 +1,4 @@
-//! hyper's time, and connections that cannot be held open by doing nothing, by the node's clock.
+//! Adapters of hyper to the node's clock, and deadlines of idle connections.
 
 use std::{
     future::Future,
@@ -16,7 +16,8 @@ use crate::{
     model::time::Mono,
 };
 
-/// hyper counts in [`Instant`]s. Here they are the node's clock, told from one fixed point.
+/// hyper's timer on the node's clock. hyper counts in [`Instant`]s; here they are distances from
+/// one fixed point.
 #[derive(Clone, Debug)]
 pub(super) struct EnvTimer {
     env: Env,
@@ -74,14 +75,14 @@ impl Future for EnvSleep {
 
 impl Sleep for EnvSleep {}
 
-/// A connection with two deadlines of its own: for the peer's first byte, and for the peer to
+/// Connection with two deadlines of its own: for the peer's first byte, and for the peer to
 /// take what is written. hyper has the one for headers, each handler the one for its body.
 pub(super) struct Watched {
     stream: BoxStream,
     env: Env,
-    /// Armed until the first byte came.
+    /// Deadline of the first byte; disarmed when it came.
     first_byte: Option<BoxFuture<'static, ()>>,
-    /// Armed while a write makes no progress.
+    /// Deadline of a write; armed while it makes no progress.
     stalled: Option<BoxFuture<'static, ()>>,
     write_stall_max: Duration,
 }

@@ -1,4 +1,4 @@
-//! What the front end counts, and how a master's state reads as Prometheus text.
+//! Counters of the front end, and a master's state as Prometheus text.
 
 use std::{
     fmt,
@@ -33,7 +33,7 @@ struct Counted {
 }
 
 impl Metrics {
-    /// Counters at zero.
+    /// Returns counters at zero.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -60,7 +60,7 @@ impl Metrics {
         self.0.refused.inc();
     }
 
-    /// All counters and the master's state, as `/metrics` shows them.
+    /// Formats all counters and the master's state for `/metrics`.
     ///
     /// # Errors
     /// None that a `String` can cause.

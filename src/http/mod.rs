@@ -1,4 +1,4 @@
-//! The front end: JSON, server-sent events and the page, over `Env`'s streams.
+//! Front end: JSON, server-sent events and the page, over `Env`'s streams.
 //!
 //! ```text
 //! Listener -> serve (caps, deadlines) -> hyper http1 -> router -> api -> MasterHandle
@@ -54,16 +54,16 @@ use crate::{
     node::handle::{MasterHandle, ReadError, Stopped},
 };
 
-/// What a front end needs besides its master.
+/// Parameters of a front end besides its master.
 #[derive(Clone, Debug)]
 pub struct HttpParams {
     /// Limits and time-outs.
     pub config: Config,
-    /// Where it counts; the admin listener shows it.
+    /// Counters of the front end; the admin listener shows them.
     pub metrics: Metrics,
 }
 
-/// Serves people until it is dropped; then open connections get a moment to finish.
+/// Serves people until it is dropped; open connections then get a moment to finish.
 pub async fn serve(
     env: Env,
     listener: Box<dyn Listener>,
@@ -77,7 +77,7 @@ pub async fn serve(
     server::run(env, listener, api::router(app), limit, counts, closing).await;
 }
 
-/// What every request shares.
+/// State that all requests share.
 #[derive(Clone, Debug)]
 struct App(Arc<Shared>);
 
@@ -86,13 +86,13 @@ struct Shared {
     env: Env,
     handle: MasterHandle,
     params: HttpParams,
-    /// Who asked how much lately.
+    /// Recent requests of each session.
     rates: Mutex<RateLimiter<SessionKey>>,
-    /// From where sessions were opened lately.
+    /// Recent openings of sessions from each address.
     openings: Mutex<RateLimiter<Arc<str>>>,
-    /// Once told it does not change.
+    /// The cluster's id; it does not change once known.
     cluster: OnceLock<[u8; 16]>,
-    /// Streams end when the server does.
+    /// Signal that ends streams when the server stops.
     closing: broadcast::Sender<()>,
 }
 
@@ -155,7 +155,7 @@ impl App {
         openings.admit(now, from.0).map_err(ErrorResponse::too_many_openings)
     }
 
-    /// The cluster's id.
+    /// Returns the cluster's id.
     async fn cluster(&self) -> Result<[u8; 16], ErrorResponse> {
         if let Some(id) = self.0.cluster.get() {
             return Ok(*id);
@@ -165,12 +165,12 @@ impl App {
         Ok(*self.0.cluster.get_or_init(|| id))
     }
 
-    /// Waits for an answer of the master's; `None` when it does not come.
+    /// Waits for an answer of the master; `None` when it does not come in time.
     async fn bounded<T>(&self, ask: impl Future<Output = Result<T, Stopped>>) -> Option<T> {
         self.env().timeout(self.config().request_timeout, ask).await.ok()?.ok()
     }
 
-    /// Asks for something that is read. No answer counts as [`ReadError::Away`].
+    /// Waits for a read. No answer in time counts as [`ReadError::Away`].
     async fn read<T>(
         &self,
         ask: impl Future<Output = Result<Result<T, ReadError>, Stopped>>,
@@ -178,7 +178,7 @@ impl App {
         self.bounded(ask).await.unwrap_or(Err(ReadError::Away))
     }
 
-    /// Has something written for a session, if there is one yet. What is not known to have failed
+    /// Submits a write of a session, if there is one yet. A write that is not known to have failed
     /// is a 504.
     async fn submit(
         &self,

@@ -8,12 +8,12 @@ use serde_json::{Map, Value, json};
 
 use crate::api::ProblemType;
 
-/// One endpoint.
+/// Endpoint of the contract.
 struct Operation {
     method: &'static str,
     path: &'static str,
     summary: &'static str,
-    /// A session is needed.
+    /// Whether a session is needed.
     session: bool,
     /// Names of query parameters, each with its schema and meaning.
     query: &'static [(&'static str, &'static str, &'static str)],
@@ -24,7 +24,7 @@ struct Operation {
     problems: &'static [ProblemType],
 }
 
-/// What any endpoint with a session may answer.
+/// Problems of any endpoint with a session.
 const OF_SESSIONS: &[ProblemType] = &[
     ProblemType::NoSession,
     ProblemType::UnknownSession,
@@ -32,14 +32,14 @@ const OF_SESSIONS: &[ProblemType] = &[
     ProblemType::Overloaded,
     ProblemType::Unavailable,
 ];
-/// What any write may answer.
+/// Problems of any write.
 const OF_WRITES: &[ProblemType] = &[
     ProblemType::ForeignOrigin,
     ProblemType::OutcomeUnknown,
     ProblemType::DeadLetter,
     ProblemType::Broken,
 ];
-/// What any body may be answered.
+/// Problems of any endpoint with a body.
 const OF_BODIES: &[ProblemType] = &[
     ProblemType::MalformedBody,
     ProblemType::BodyTimeout,
@@ -288,7 +288,7 @@ const OPERATIONS: &[Operation] = &[
     },
 ];
 
-/// The whole text.
+/// Returns the whole text.
 #[must_use]
 pub fn text() -> &'static str {
     static TEXT: LazyLock<String> =
@@ -549,7 +549,7 @@ fn object(required: &[(&str, Value)], optional: &[(&str, Value)]) -> Value {
     json!({ "type": "object", "required": names, "properties": properties })
 }
 
-/// Every method and path, for the test that holds the router to them.
+/// Returns every method, path and need of a session, for the test that compares the router.
 #[cfg(test)]
 pub(super) fn endpoints() -> impl Iterator<Item = (&'static str, &'static str, bool)> {
     OPERATIONS.iter().map(|operation| (operation.method, operation.path, operation.session))

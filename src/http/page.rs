@@ -1,4 +1,4 @@
-//! The page: plain HTML, CSS and ES modules, compiled into the binary.
+//! Page of people: plain HTML, CSS and ES modules, compiled into the binary.
 //!
 //! 1. Nothing comes from elsewhere: the policy allows this origin only, and asking the other
 //!    masters whether they are ready.
@@ -21,7 +21,7 @@ use super::App;
 const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 
-/// Path, media type, content.
+/// Files of the page: path, media type, content.
 const FILES: &[(&str, &str, &str)] = &[
     ("/page/base.css", CSS, include_str!("page/base.css")),
     ("/page/chat.css", CSS, include_str!("page/chat.css")),
@@ -44,10 +44,10 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/page/tabs.js", JS, include_str!("page/tabs.js")),
 ];
 
-/// What stands for the masters' addresses in the page.
+/// Placeholder of the masters' addresses in the page.
 const MASTERS: &str = "{{masters}}";
 
-/// The page and all its files.
+/// Returns the routes of the page and all its files.
 pub(super) fn routes() -> Router<App> {
     FILES.iter().zip(tags()).fold(Router::new().route("/", get(index)), |routes, (file, tag)| {
         let (path, mime, text) = *file;
@@ -55,7 +55,7 @@ pub(super) fn routes() -> Router<App> {
     })
 }
 
-/// A tag of each file's content, in the order of [`FILES`].
+/// Entity tag of each file, in the order of [`FILES`].
 fn tags() -> &'static [HeaderValue] {
     static TAGS: LazyLock<Vec<HeaderValue>> = LazyLock::new(|| {
         let tag = |text: &str| format!("\"{}\"", hex::encode(&Sha256::digest(text)[..12]));
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_plain_origins_get_into_the_page() {
+    fn address_that_is_no_plain_origin_stays_out_of_the_page() {
         for good in ["http://127.0.0.1:8080", "https://chat.example", "http://[::1]:8080"] {
             assert!(is_origin(good), "{good}");
         }
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn every_module_that_is_imported_is_served() {
+    fn imported_modules_are_all_served() {
         for (path, _, text) in FILES {
             for part in text.split("from \"./").skip(1) {
                 let name = format!("/page/{}", part.split('"').next().unwrap_or_default());
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_the_page_parses_text_as_markup() {
+    fn page_never_parses_text_as_markup() {
         for word in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
             for (path, _, text) in FILES {
                 assert!(!text.contains(word), "{path} says {word}");

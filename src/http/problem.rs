@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-/// An answer that is not what was asked for: its problem, and when to try again.
+/// Error answer: its problem, and when to try again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ErrorResponse {
     of: ProblemType,
@@ -71,7 +71,7 @@ impl ErrorResponse {
         )
     }
 
-    /// A rule's refusal, for tasks that have no better word for it.
+    /// Returns the answer to a write that the store refused.
     pub(super) fn refused(why: &StoreError) -> Self {
         match why {
             StoreError::Unknown { what } if what == "session" => {
@@ -90,7 +90,7 @@ impl ErrorResponse {
         }
     }
 
-    /// A refusal to create a board, as the answer to an asker who may come back.
+    /// Returns the refusal to create a board; the client may come back.
     pub(super) fn too_many_boards(self) -> Self {
         const RETRY_MS: u64 = 60_000;
         Self::retry(ProblemType::TooManyBoards, self.detail, RETRY_MS)
@@ -110,7 +110,7 @@ impl ErrorResponse {
         StatusCode::from_u16(self.of.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// When to try again, for 429 and 503.
+    /// Returns the wait before another try, for 429 and 503.
     pub(super) const fn retry_ms(&self) -> Option<u64> {
         self.retry_ms
     }
@@ -129,7 +129,7 @@ impl From<ReadError> for ErrorResponse {
     }
 }
 
-/// A malformed word of the interface: a 400 named after it.
+/// Turns a malformed value into a 400 named after it.
 impl From<Malformed> for ErrorResponse {
     fn from(why: Malformed) -> Self {
         let of = match why.what {

@@ -1,31 +1,31 @@
-//! How often one session may ask, or one address open sessions: a bucket for each, as one point
-//! in time (GCRA).
+//! Rate limiter by session or address: a token bucket for each, kept as one point in time (GCRA).
 //!
-//! 1. Who asks no faster than the rate is never refused.
+//! 1. A client that keeps to the rate is never refused.
 //! 2. The table holds `sessions_cached_max` at most; those at rest are forgotten first.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::model::time::Mono;
 
-/// Between two looks for sessions at rest in a full table.
+/// Least time between two sweeps of a full table.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Who asked how much lately.
+/// Rate limiter with a bound on its size.
 #[derive(Debug)]
 pub(super) struct RateLimiter<K> {
-    /// What one request costs.
+    /// Time that one request costs.
     interval: Duration,
-    /// How much may be spent ahead.
+    /// Time that may be spent ahead: the burst.
     window: Duration,
     len_max: usize,
-    /// Until when each has spent its share.
+    /// Time up to which each key has spent its share.
     spent: BTreeMap<K, Mono>,
     next_sweep: Mono,
 }
 
 impl<K: Ord> RateLimiter<K> {
-    /// So many per second over time, and at once, for each of at most `len_max`.
+    /// Returns a limiter of `per_s` requests a second and `burst` at once, for each of at most
+    /// `len_max` keys.
     pub(super) fn new(per_s: u32, burst: u32, len_max: usize) -> Self {
         let interval = Duration::from_secs(1) / per_s.max(1);
         Self {
@@ -37,10 +37,10 @@ impl<K: Ord> RateLimiter<K> {
         }
     }
 
-    /// Counts one request.
+    /// Counts one request of a key.
     ///
     /// # Errors
-    /// In how many milliseconds it may ask again. Nothing was counted.
+    /// The wait before the next request, in milliseconds. Nothing was counted.
     pub(super) fn admit(&mut self, now: Mono, key: K) -> Result<(), u64> {
         if self.spent.len() >= self.len_max && !self.spent.contains_key(&key) {
             self.sweep(now)?;
@@ -54,7 +54,7 @@ impl<K: Ord> RateLimiter<K> {
         Ok(())
     }
 
-    /// Makes room, looking at most once per [`SWEEP_INTERVAL`].
+    /// Removes keys at rest, at most once per [`SWEEP_INTERVAL`].
     fn sweep(&mut self, now: Mono) -> Result<(), u64> {
         if now >= self.next_sweep {
             self.next_sweep = now + SWEEP_INTERVAL;
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_passes_then_the_rate_holds() {
+    fn burst_passes_then_the_rate_holds() {
         let mut limiter = limiter(8);
         let key = SessionKey([1; 32]);
         for _ in 0..3 {
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_itself_is_never_refused() {
+    fn client_at_the_rate_is_never_refused() {
         let mut limiter = limiter(8);
         for nth in 0..1000 {
             assert_eq!(limiter.admit(at(nth * 100), SessionKey([1; 32])), Ok(()));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_forgets_who_is_at_rest_and_refuses_when_nobody_is() {
+    fn full_table_forgets_keys_at_rest_and_refuses_without_any() {
         let mut limiter = limiter(2);
         let key = |n| SessionKey([n; 32]);
         assert_eq!(limiter.admit(at(0), key(1)), Ok(()));

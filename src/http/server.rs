@@ -1,4 +1,4 @@
-//! Takes connections and drives HTTP/1.1 on them, within caps and deadlines.
+//! Server: accepts connections and drives HTTP/1.1 on them, within caps and deadlines.
 //!
 //! 1. At most `connections_max` are open, `connections_per_address_max` of one address.
 //! 2. One that sends no byte, no whole header, or takes nothing of what is written, is closed.
@@ -28,28 +28,28 @@ use crate::{
     env::{BoxStream, Env, Listener},
 };
 
-/// From accept to the first byte.
+/// Longest time from accept to the first byte.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the end of one request, or the first byte, to the end of the next header.
+/// Longest time from the end of one request, or the first byte, to the end of the next header.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a peer may take nothing of what is written to it.
+/// Longest time in which a peer takes none of the bytes written to it.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
-/// For connections to finish when the server stops.
+/// Time for connections to finish when the server stops.
 const GRACE: Duration = Duration::from_secs(5);
-/// Between two tries to accept after the world refused one, say for want of descriptors.
+/// Wait before the next accept after one failed, for example for lack of descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// A request's header, in lines and bytes: cursors of 32 boards fit in the query.
+/// Largest header of a request, in lines and bytes: cursors of 32 boards fit in the query.
 const HEADER_LINES_MAX: usize = 64;
 const HEADER_BYTES_MAX: usize = 16 * 1024;
-/// What is kept of one connection's input and output.
+/// Largest buffer of one connection's input or output, in bytes.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// How many connections are taken, in all and of one address.
+/// Returns the limit of connections, in all and of one address.
 pub(super) fn limit(config: &Config) -> ConnectionLimit {
     ConnectionLimit::new(config.connections_max, config.connections_per_address_max)
 }
 
-/// Tells connections and streams, when dropped, that the server stops.
+/// Signal to connections and streams: when dropped, the server stops.
 #[derive(Debug)]
 pub(super) struct Closing(broadcast::Sender<()>);
 
@@ -144,7 +144,7 @@ async fn connection(
     let _ = env.timeout(GRACE, served).await;
 }
 
-/// The address that a request came from, without its port.
+/// Address that a request came from, without its port.
 #[derive(Clone, Debug)]
 pub(super) struct PeerHost(pub(super) Arc<str>);
 

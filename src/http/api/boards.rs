@@ -1,4 +1,4 @@
-//! Boards: list, create, and up to where one has read.
+//! Boards: list, create, set the read mark.
 
 use axum::{extract::State, http::StatusCode, response::IntoResponse};
 

@@ -1,4 +1,4 @@
-//! Whether the process lives, and whether people should come here. Every site may ask.
+//! Health checks: whether the process lives and whether clients should use it. Any site may ask.
 
 use axum::{
     extract::State,

@@ -1,4 +1,4 @@
-//! Every endpoint of the public interface: one file per kind of thing that is asked about.
+//! Endpoints of the public interface, one file per subject.
 
 mod boards;
 mod health;
@@ -19,10 +19,10 @@ use serde::Serialize;
 use super::{App, auth, headers, openapi, page, problem::ErrorResponse};
 use crate::api::ProblemType;
 
-/// What a handler answers.
+/// Result of a handler.
 type HandlerResult = Result<Response, ErrorResponse>;
 
-/// The public interface.
+/// Returns the routes of the public interface.
 pub(super) fn router(app: App) -> Router {
     let metrics = app.metrics().clone();
     Router::new()
@@ -50,7 +50,7 @@ pub(super) fn router(app: App) -> Router {
         .with_state(app)
 }
 
-/// An answer as JSON.
+/// Returns an answer with a JSON body.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => typed(status, "application/json", body),
@@ -58,7 +58,7 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     }
 }
 
-/// An answer of this media type.
+/// Returns an answer of this media type.
 pub(super) fn typed(status: StatusCode, mime: &'static str, body: impl IntoResponse) -> Response {
     let mut response = (status, body).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(mime));

@@ -1,4 +1,4 @@
-//! Who is active, and how the cluster is, as far as people may know.
+//! Active people, and the cluster as people see it.
 
 use axum::{extract::State, http::StatusCode};
 

@@ -25,7 +25,7 @@ use crate::{
     node::handle::Consistency,
 };
 
-/// Posts in one answer.
+/// Most posts in one answer.
 const LIMIT_MAX: u32 = 200;
 const LIMIT_DEFAULT: u32 = 50;
 

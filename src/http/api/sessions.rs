@@ -28,7 +28,7 @@ use crate::{
     node::handle::{MasterInfo, ReadError},
 };
 
-/// What a new session is shown. Read before anything is written, so that a 503 did nothing.
+/// Contents of the answer to a new session. Read before anything is written, so that a 503 did nothing.
 struct Surroundings {
     boards: Boards,
     masters: Vec<MasterInfo>,
@@ -162,7 +162,7 @@ pub(super) async fn redeem_ticket(
     }
 }
 
-/// A result of another kind than the task's: a fault of ours.
+/// Answer to a result that does not belong to its task: a fault of the master's.
 pub(super) fn unexpected(result: &TaskResult) -> ErrorResponse {
     tracing::error!(?result, "a task was answered with another's result");
     ErrorResponse::new(

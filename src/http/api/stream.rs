@@ -1,9 +1,9 @@
 //! The stream of server-sent events: 200 or 401, nothing else, because `EventSource` gives up
-//! for good on other answers. What cannot be served is said in a `bye`.
+//! for good on other answers. Other refusals are sent as a `bye`.
 //!
 //! 1. `hello` comes first, `bye` last; `hello`, `post` and `reset` carry the cursor after them.
 //! 2. A `beat` is sent every `stream_beat_interval`, busy or not.
-//! 3. A reader that takes nothing is closed: its feed by the master, its connection by the server.
+//! 3. A reader that takes nothing is closed: its stream by the master, its connection by the server.
 
 use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
@@ -33,9 +33,9 @@ use crate::{
     node::handle::{ReadError, StreamHandle},
 };
 
-/// Bytes gathered before they are handed on, so that a long catch-up is a few large writes.
+/// Length at which a chunk is handed on, in bytes, so that a long catch-up is a few large writes.
 const CHUNK_BYTES_MAX: usize = 32 * 1024;
-/// For readers that could not be served, and for those that were too slow.
+/// Wait of a reader that could not be served or was too slow, in milliseconds.
 const RETRY_MS: u64 = 1000;
 
 #[derive(Debug, Default, Deserialize)]
@@ -67,7 +67,8 @@ pub(super) async fn open(
     }
 }
 
-/// Which boards from where. `Err` stands for a cursor that does not parse.
+/// Returns the boards and the cursor that a request asks for. `Err` stands for a cursor that does
+/// not parse.
 fn wanted(
     asked: Result<StreamQuery, QueryRejection>,
     headers: &HeaderMap,
@@ -101,7 +102,7 @@ fn wanted(
     (boards, cursor)
 }
 
-/// For each board the last event's place wins. Of two epochs the older one stands for both: it
+/// Merges two cursors: for each board the last event's position wins. Of two epochs the older one stands for both: it
 /// is the store's no more, so the reader is told to read again instead of missing posts.
 fn merge(last: Option<Cursor>, query: Option<Cursor>) -> Option<Cursor> {
     let (last, query) = match (last, query) {
@@ -122,7 +123,7 @@ fn event_stream(body: Body) -> Response {
     response
 }
 
-/// A stream that only says when to come back, and where else one may go.
+/// Returns a stream of one `bye`: it says when to come back and which other masters there are.
 async fn sorry(app: &App, why: &ErrorResponse) -> Response {
     let to = app.bounded(app.handle().masters()).await.unwrap_or_default();
     let reason = match why.status() {
@@ -156,16 +157,16 @@ fn live(app: &App, feed: StreamHandle) -> Response {
     event_stream(Body::from_stream(chunks))
 }
 
-/// One open stream, polled only while its connection has room.
+/// Open stream, polled only while its connection has room.
 struct Reader {
     env: Env,
     feed: StreamHandle,
     closing: broadcast::Receiver<()>,
-    /// Up to where this reader was told.
+    /// Cursor after the last event of this reader.
     cursor: Cursor,
     beat: Duration,
     next_beat: Mono,
-    /// The first chunk.
+    /// First chunk, until it is sent.
     pending: Option<Chunk>,
     ended: bool,
 }
@@ -244,7 +245,7 @@ fn data_lines(event: &StreamEvent) -> Bytes {
     format!("data: {}\n\n", event.data()).into()
 }
 
-/// Events as text.
+/// Events as text, gathered for one write.
 #[derive(Debug, Default)]
 struct Chunk(Vec<u8>);
 
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_event_wins_board_by_board() {
+    fn last_event_wins_for_each_board() {
         let (boards, cursor) =
             wanted(asked(Some("dev,lobby"), Some("7;dev:1,lobby:2")), &headers("7;lobby:9"));
         assert_eq!(boards.len(), 2);
@@ -289,14 +290,14 @@ mod tests {
     }
 
     #[test]
-    fn of_two_epochs_the_older_one_stands_so_that_a_reset_follows() {
+    fn older_of_two_epochs_is_used_so_that_a_reset_follows() {
         let (_, cursor) = wanted(asked(None, Some("9;dev:1")), &headers("7;lobby:9"));
         let text = cursor.map(|cursor| cursor.map(|cursor| cursor.to_string()));
         assert_eq!(text, Ok(Some("7;dev:1,lobby:9".to_owned())));
     }
 
     #[test]
-    fn what_does_not_parse_is_told_apart_from_what_is_not_there() {
+    fn malformed_cursor_differs_from_a_missing_one() {
         assert_eq!(wanted(asked(None, None), &HeaderMap::new()).1, Ok(None));
         assert_eq!(wanted(asked(None, Some("")), &headers("")).1, Ok(None));
         assert_eq!(wanted(asked(None, Some("x")), &HeaderMap::new()).1, Err(()));
@@ -304,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn boards_are_those_named_then_those_of_the_cursor_then_the_lobby() {
+    fn boards_come_from_the_query_then_the_cursor_then_the_lobby() {
         let names = |read: (Vec<BoardName>, _)| {
             read.0.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
         };

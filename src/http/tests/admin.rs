@@ -29,7 +29,7 @@ async fn ask(site: &Site, token: &AdminToken, ask: Ask<'_>) -> Answer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_the_token_opens_it() {
+async fn admin_listener_needs_the_token() {
     let site = Site::new();
     let token = AdminToken::new("secret\n");
     for path in ["/metrics", "/api/v1/admin/cluster", "/nowhere"] {
@@ -44,7 +44,7 @@ async fn only_the_token_opens_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn methods_that_strangers_make_up_count_as_one() {
+async fn unknown_methods_are_counted_as_one() {
     let site = Site::new();
     for nth in 0..20 {
         site.send(Ask::new(&format!("MADE-UP-{nth}"), "/")).await;
@@ -61,7 +61,7 @@ async fn methods_that_strangers_make_up_count_as_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operator_sees_all_of_the_cluster() {
+async fn operator_sees_the_whole_cluster() {
     let site = Site::new();
     let token = AdminToken::new("secret");
     let path = "/api/v1/admin/cluster";
@@ -71,7 +71,7 @@ async fn an_operator_sees_all_of_the_cluster() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_token_is_made_once_and_kept() {
+async fn token_is_made_once_and_kept() {
     let site = Site::new();
     let made = AdminToken::of_disk(&site.env).expect("made");
     assert!(AdminToken::of_disk(&site.env).expect("kept") == made);

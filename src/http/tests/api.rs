@@ -1,4 +1,4 @@
-//! What each endpoint does when all is well, and what it says when the cluster is not.
+//! Endpoints in a healthy cluster, and their answers when it is not.
 
 use serde_json::json;
 
@@ -16,7 +16,7 @@ const ID: &str = "3f0e8c5a-9d0b-4b6e-8a57-6f2f0d9a7c11";
 const LOBBY: &str = "/api/v1/boards/lobby/posts";
 
 #[tokio::test(start_paused = true)]
-async fn a_session_opens_restores_and_closes() {
+async fn session_opens_restores_and_closes() {
     let site = Site::new();
     let token = site.join(" Ada ").await;
     let restored = site.get("/api/v1/session", &token).await;
@@ -39,7 +39,7 @@ async fn a_session_opens_restores_and_closes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_browsers_token_stays_in_a_cookie() {
+async fn browser_token_stays_in_a_cookie() {
     let site = Site::new();
     let body = json!({ "name": "Ada", "cookie": true });
     let opened = site.send(Ask::new("POST", "/api/v1/sessions").json(&body)).await;
@@ -58,7 +58,7 @@ async fn a_browsers_token_stays_in_a_cookie() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_post_is_created_once_and_found_again() {
+async fn post_is_created_once_and_found_again() {
     let site = Site::new();
     let token = site.join("Ada").await;
     let body = json!({ "id": ID, "text": "hello" });
@@ -81,7 +81,7 @@ async fn a_post_is_created_once_and_found_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_post_stays_out() {
+async fn cancelled_post_stays_out() {
     let site = Site::new();
     let token = site.join("Ada").await;
     let path = format!("/api/v1/posts/{ID}");
@@ -94,7 +94,7 @@ async fn a_cancelled_post_stays_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_board_is_read_in_pages() {
+async fn board_is_read_in_pages() {
     let site = Site::new();
     let token = site.join("Ada").await;
     for n in 1..=5 {
@@ -139,7 +139,7 @@ async fn boards_are_created_once_and_marked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ticket_moves_a_session_once() {
+async fn ticket_moves_a_session_once() {
     let site = Site::new();
     let token = site.join("Ada").await;
     let issued = site.send(Ask::new("POST", "/api/v1/handover").token(&token)).await;
@@ -153,7 +153,7 @@ async fn a_ticket_moves_a_session_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn people_and_the_cluster_are_shown_to_sessions_only() {
+async fn people_and_cluster_need_a_session() {
     let site = Site::new();
     for path in ["/api/v1/users", "/api/v1/cluster"] {
         assert_eq!(site.get(path, "").await.problem(), "no-session");
@@ -169,7 +169,7 @@ async fn people_and_the_cluster_are_shown_to_sessions_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_origin_may_ask_for_health_and_for_nothing_else() {
+async fn foreign_origin_may_read_health_only() {
     let site = Site::new();
     for path in ["/healthz", "/readyz"] {
         let answer = site.get(path, "").await;
@@ -192,7 +192,7 @@ async fn every_origin_may_ask_for_health_and_for_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_writes_outcome_has_one_status() {
+async fn each_outcome_of_a_write_has_one_status() {
     let site = Site::new();
     let token = site.join("Ada").await;
     let outcomes = [
@@ -210,7 +210,7 @@ async fn a_writes_outcome_has_one_status() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_cannot_be_looked_up_is_never_called_unknown() {
+async fn session_is_not_unknown_while_the_store_is_away() {
     let site = Site::new();
     let token = site.join("Ada").await;
     for (why, status) in [(ReadError::Away, 503), (ReadError::Overloaded, 429)] {
@@ -224,7 +224,7 @@ async fn a_session_that_cannot_be_looked_up_is_never_called_unknown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_master_that_does_not_answer_makes_writes_unknown_and_reads_unavailable() {
+async fn silent_master_makes_writes_unknown_and_reads_unavailable() {
     let site = Site::new();
     let token = site.join("Ada").await;
     site.fake.state().silent = Silent::Writes;
@@ -235,7 +235,7 @@ async fn a_master_that_does_not_answer_makes_writes_unknown_and_reads_unavailabl
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_asks_too_often_is_told_when_to_come_back() {
+async fn session_above_its_rate_gets_retry_after() {
     let config = crate::config::Config {
         session_requests_per_s: 1,
         session_requests_burst: 2,
@@ -255,7 +255,7 @@ async fn a_session_that_asks_too_often_is_told_when_to_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_that_opens_too_many_sessions_is_told_when_to_come_back() {
+async fn address_above_its_opening_rate_gets_retry_after() {
     let config =
         crate::config::Config { openings_per_s: 1, openings_burst: 2, ..Default::default() };
     let site = Site::with(config);
@@ -272,7 +272,7 @@ async fn an_address_that_opens_too_many_sessions_is_told_when_to_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_page_may_talk_to_masters_only() {
+async fn page_policy_allows_masters_only() {
     let site = Site::new();
     let page = site.get("/", "").await;
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));

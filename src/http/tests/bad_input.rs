@@ -1,4 +1,4 @@
-//! What bad input gets: a clear error, and nothing lost.
+//! Answers to bad input: a clear error, and nothing is lost.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ const ID: &str = "3f0e8c5a-9d0b-4b6e-8a57-6f2f0d9a7c11";
 const LOBBY: &str = "/api/v1/boards/lobby/posts";
 
 #[tokio::test(start_paused = true)]
-async fn every_bad_input_is_told_what_was_wrong() {
+async fn bad_input_is_answered_with_its_problem() {
     let site = Site::new();
     let token = site.join("Ada").await;
     let taken = json!({ "id": ID, "text": "the first" });
@@ -84,7 +84,7 @@ async fn every_bad_input_is_told_what_was_wrong() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_problem_is_a_whole_document() {
+async fn problem_has_type_title_status_and_detail() {
     let site = Site::new();
     let answer = site.get("/api/v1/session", "").await;
     let mut headers = answer.headers.clone();
@@ -97,7 +97,7 @@ async fn a_problem_is_a_whole_document() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_text_that_fits_is_taken_however_it_was_escaped() {
+async fn escaped_text_within_the_bound_is_accepted() {
     let site = Site::new();
     let token = site.join("Ada").await;
     let escaped = "\\u0001".repeat(8 * 1024);

@@ -1,4 +1,4 @@
-//! The OpenAPI text and the router say the same.
+//! Agreement of the OpenAPI text and the router.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use super::{Ask, Site, snapshots};
 use crate::http::{openapi, openapi_text};
 
 #[tokio::test(start_paused = true)]
-async fn what_the_contract_names_is_served() {
+async fn endpoints_of_the_contract_are_served() {
     let site = Site::new();
     for (method, path, session) in openapi::endpoints() {
         let method = method.to_uppercase();
@@ -21,7 +21,7 @@ async fn what_the_contract_names_is_served() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_contract_is_the_one_that_was_reviewed() {
+async fn contract_is_unchanged() {
     let site = Site::new();
     let answer = site.get("/api/v1/openapi.json", "").await;
     assert_eq!(answer.header("content-type"), Some("application/json"));

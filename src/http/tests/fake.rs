@@ -1,5 +1,5 @@
-//! A master in memory, for tests of the front end only: one store, no workers, no waiting. What
-//! a real one says when things go wrong is put into its mouth.
+//! Fake master in memory, for tests of the front end: one store, no workers, no waiting. Tests set
+//! the failures that it answers with.
 
 use std::{
     collections::BTreeMap,
@@ -46,9 +46,9 @@ pub(super) struct State {
     pub(super) outcome: Option<Outcome>,
     /// Every read is answered with this instead.
     pub(super) read_error: Option<ReadError>,
-    /// What is not answered at all.
+    /// Requests that are not answered at all.
     pub(super) silent: Silent,
-    /// Questions that are never answered wait here.
+    /// Requests that are never answered, kept open.
     kept: Vec<Command>,
     pub(super) readiness: Option<Readiness>,
     /// The newest stream.
@@ -57,7 +57,7 @@ pub(super) struct State {
     pub(super) submitted: usize,
 }
 
-/// What a master that hangs does not answer.
+/// Requests that a hanging master does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Silent {
     #[default]

@@ -26,7 +26,7 @@ use crate::{
 
 const HOST: &str = "127.0.0.1:8080";
 
-/// A running front end.
+/// Front end that is running.
 struct Site {
     env: Env,
     fake: Fake,
@@ -53,7 +53,7 @@ impl Site {
         Self { env, fake, dial, handle, metrics, server }
     }
 
-    /// A connection from this address with this much room on its way.
+    /// Connects from this address, with so many bytes of buffer.
     async fn connect_from(&self, peer: &str, room: usize) -> DuplexStream {
         let (here, there) = duplex(room);
         self.dial.send((Box::new(there), peer.to_owned())).await.expect("it listens");
@@ -64,7 +64,7 @@ impl Site {
         self.connect_from("10.0.0.1:4000", 1 << 20).await
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request on a connection of its own.
     async fn send(&self, request: Ask<'_>) -> Answer {
         let mut stream = self.connect().await;
         stream.write_all(&request.bytes(true)).await.expect("written");
@@ -81,7 +81,7 @@ impl Site {
         self.send(Ask::new("POST", path).token(token).json(body)).await
     }
 
-    /// A new session's token.
+    /// Opens a session and returns its token.
     async fn join(&self, name: &str) -> String {
         let body = serde_json::json!({ "name": name });
         let answer = self.send(Ask::new("POST", "/api/v1/sessions").json(&body)).await;
@@ -90,7 +90,7 @@ impl Site {
     }
 }
 
-/// A listener whose connections are put into a channel.
+/// Listener whose connections are put into a channel.
 struct Dialled(mpsc::Receiver<(BoxStream, String)>);
 
 impl Listener for Dialled {
@@ -108,7 +108,7 @@ impl Listener for Dialled {
     }
 }
 
-/// A request in the making.
+/// Builder of a request.
 #[derive(Clone, Default)]
 struct Ask<'a> {
     method: &'a str,
@@ -163,7 +163,7 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// What came back.
+/// Answer of the front end.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -192,7 +192,7 @@ impl Answer {
         serde_json::from_str(&self.body).expect("JSON")
     }
 
-    /// The kind of problem it is.
+    /// Slug of the problem's type.
     fn problem(&self) -> String {
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
         let json = self.json();

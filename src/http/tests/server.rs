@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use super::{Ask, SECOND, Site};
 use crate::config::Config;
 
-/// How long until the server closes it, and what it said.
+/// Returns the time until the server closes the connection, and its answer.
 async fn closed_after(site: &Site, mut stream: DuplexStream) -> (u64, String) {
     let start = site.env.now();
     let mut bytes = Vec::new();
@@ -15,14 +15,14 @@ async fn closed_after(site: &Site, mut stream: DuplexStream) -> (u64, String) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_says_nothing_is_closed() {
+async fn silent_connection_is_closed() {
     let site = Site::new();
     let stream = site.connect().await;
     assert_eq!(closed_after(&site, stream).await, (5, String::new()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_headers_are_closed() {
+async fn connection_with_slow_headers_is_closed() {
     let site = Site::new();
     let mut stream = site.connect().await;
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n").await.expect("written");
@@ -41,7 +41,7 @@ async fn slow_headers_are_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_bodies_are_answered_and_closed() {
+async fn connection_with_a_slow_body_is_answered_and_closed() {
     let site = Site::new();
     let mut stream = site.connect().await;
     let head = "POST /api/v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
@@ -53,7 +53,7 @@ async fn slow_bodies_are_answered_and_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn headers_have_a_bound() {
+async fn header_above_the_bound_is_refused() {
     let site = Site::new();
     let long = "x".repeat(17 * 1024);
     let many = Ask { method: "GET", path: "/healthz", ..Ask::default() };
@@ -66,7 +66,7 @@ async fn headers_have_a_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn garbage_is_refused_and_the_server_lives_on() {
+async fn garbage_is_refused_and_the_server_goes_on() {
     let site = Site::new();
     for garbage in
         [&b"\x16\x03\x01\x02\x00\x01\x00\x01"[..], b"HELO\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"]
@@ -102,7 +102,7 @@ async fn connections_are_capped_by_address_and_in_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_carries_many_requests() {
+async fn connection_carries_many_requests() {
     let site = Site::new();
     let mut stream = site.connect().await;
     for _ in 0..3 {
@@ -115,7 +115,7 @@ async fn a_connection_carries_many_requests() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_the_server_stops_streams_end_and_connections_close() {
+async fn streams_and_connections_end_when_the_server_stops() {
     let mut site = Site::new();
     let token = site.join("Ada").await;
     let mut streaming = site.connect().await;

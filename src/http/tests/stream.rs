@@ -1,4 +1,4 @@
-//! The stream of events, byte by byte.
+//! Stream of events, byte by byte.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
@@ -45,7 +45,7 @@ fn post(seq: u64) -> Delivery {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_says_hello_then_what_happens_then_bye() {
+async fn stream_begins_with_hello_and_ends_with_bye() {
     let site = Site::new();
     let token = site.join("Ada").await;
     let mut stream = open(&site, "/api/v1/stream?boards=lobby", &token, None).await;
@@ -101,7 +101,7 @@ async fn readers_share_one_encoding_and_add_their_own_cursors() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_beats_busy_or_not() {
+async fn stream_beats_whether_busy_or_quiet() {
     let site = Site::new();
     let token = site.join("Ada").await;
     let mut stream = open(&site, "/api/v1/stream", &token, None).await;
@@ -127,7 +127,7 @@ async fn a_stream_beats_busy_or_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_cursor_comes_from_the_last_event_before_the_query() {
+async fn last_event_id_overrides_the_cursor_of_the_query() {
     let site = Site::new();
     let token = site.join("Ada").await;
     let path = "/api/v1/stream?boards=lobby,dev&cursor=7;lobby:2,dev:1";
@@ -144,7 +144,7 @@ async fn the_cursor_comes_from_the_last_event_before_the_query() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_cannot_be_served_is_a_401_or_a_bye() {
+async fn stream_that_cannot_be_served_is_a_401_or_a_bye() {
     let site = Site::new();
     let token = site.join("Ada").await;
     assert_eq!(site.get("/api/v1/stream", "").await.status, 401);
@@ -162,7 +162,7 @@ async fn a_stream_that_cannot_be_served_is_a_401_or_a_bye() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_master_notices_that_a_reader_left() {
+async fn master_notices_that_a_reader_left() {
     let site = Site::new();
     let token = site.join("Ada").await;
     let mut stream = open(&site, "/api/v1/stream", &token, None).await;
@@ -173,7 +173,7 @@ async fn the_master_notices_that_a_reader_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_the_master_gave_up_on_is_told_if_it_still_fits() {
+async fn slow_reader_gets_a_bye_when_the_master_gives_up() {
     let site = Site::new();
     let token = site.join("Ada").await;
     let mut stream = open(&site, "/api/v1/stream", &token, None).await;
@@ -184,7 +184,7 @@ async fn a_reader_that_the_master_gave_up_on_is_told_if_it_still_fits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_takes_nothing_loses_its_connection() {
+async fn reader_that_takes_nothing_loses_its_connection() {
     let site = Site::new();
     let token = site.join("Ada").await;
     let mut stream = site.connect_from("10.0.0.9:1", 1024).await;

@@ -1,4 +1,4 @@
-//! What may be said on the command line.
+//! Command line of `chatctl`.
 
 use std::path::PathBuf;
 
@@ -36,10 +36,10 @@ pub(super) struct Args {
 pub(super) enum Command {
     /// Write on a board; prints the board and the post's place.
     Post {
-        /// What it says: 1 byte to 8 KiB.
+        /// Text, 1 byte to 8 KiB.
         #[arg(allow_hyphen_values = true)]
         text: String,
-        /// Where.
+        /// Board to write on.
         #[arg(long, default_value = "lobby")]
         board: BoardName,
         /// Send a post again under the id it had: it is never there twice.
@@ -51,7 +51,7 @@ pub(super) enum Command {
         /// Show the end only.
         #[arg(long)]
         once: bool,
-        /// Which.
+        /// Board to show.
         #[arg(long, default_value = "lobby")]
         board: BoardName,
     },

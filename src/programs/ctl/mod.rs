@@ -1,4 +1,4 @@
-//! `chatctl`: a person's and an operator's door to a cluster, from a shell.
+//! `chatctl`: the client of people and operators for a shell.
 //!
 //! It finds the masters in `DATA/cluster.json` or takes one by `--master`, keeps its session in a
 //! file of its own, mode 0600, and moves on to the next master when one does not answer.
@@ -36,24 +36,24 @@ use crate::{
     },
 };
 
-/// Why a command did not do what it was asked for.
+/// Error of a command.
 #[derive(Debug, Error)]
 pub(crate) enum CtlError {
-    /// The command line asks for something that cannot be. Nothing was done.
+    /// The command line is wrong. Nothing was done.
     #[error("{0}")]
     Usage(String),
-    /// The cluster said no, or did not answer.
+    /// The cluster refused, or did not answer.
     #[error("{0}")]
     Failed(String),
     /// A file cannot be read or written.
     #[error("{what}: {why}")]
     File {
-        /// Which.
+        /// Path of the file.
         what: String,
-        /// What the system said.
+        /// Error of the system.
         why: io::Error,
     },
-    /// The reader of our output went away: nothing is left to say.
+    /// The reader of the output closed it.
     #[error("the output was closed")]
     OutputClosed,
 }
@@ -64,14 +64,14 @@ impl From<Failure> for CtlError {
     }
 }
 
-/// How long a command waits for the cluster.
+/// Time for which a command waits for the cluster.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a post may take: a coordinator may die under it.
+/// Time for which a post is tried: its coordinator may die meanwhile.
 const POST_PATIENCE: Duration = Duration::from_secs(30);
-/// Posts shown by `tail` at first.
+/// Number of posts that `tail` shows at first.
 const TAIL: u32 = 50;
 
-/// Runs the command line and says how it went, on stderr if badly.
+/// Runs the command line; errors go to stderr.
 #[must_use]
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args = match Args::try_parse_from(args) {
@@ -117,7 +117,7 @@ fn run(args: Args) -> Result<(), CtlError> {
     })
 }
 
-/// Writes to stdout; a closed one ends the command quietly.
+/// Writes to stdout; a closed one ends the command without a message.
 fn say(text: &str) -> Result<(), CtlError> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|why| match why.kind() {
@@ -202,7 +202,7 @@ async fn users(env: &Env, session: &Session) -> Result<(), CtlError> {
     }
 }
 
-/// What operators see if there is an admin token, else what people may know.
+/// Shows the cluster: the operators' view with an admin token, else the view of people.
 async fn status(env: &Env, places: &Targets, name: &str) -> Result<(), CtlError> {
     if places.admins.is_empty() {
         let session = open(env, places, name).await?;

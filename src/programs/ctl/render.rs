@@ -1,4 +1,4 @@
-//! What commands print. People's texts are shown without what could steer a terminal.
+//! Output of the commands. Control characters in people's texts are replaced.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -11,7 +11,8 @@ use crate::{
     },
 };
 
-/// `12:03:44 Ann: hello`, further lines indented. UTC: a shell knows no other zone for sure.
+/// Formats a post as `12:03:44 Ann: hello`, further lines indented. The time is UTC: a shell knows
+/// no other zone for sure.
 pub(super) fn post(post: &Post) -> String {
     let seconds = post.posted_at_ms / 1000 % 86_400;
     let clock = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
@@ -19,13 +20,13 @@ pub(super) fn post(post: &Post) -> String {
     format!("{clock} {}: {text}\n", plain(post.author.name.as_str()))
 }
 
-/// Control characters could move the cursor, paint over, or type.
+/// Replaces control characters, which could steer the terminal.
 fn plain(text: &str) -> String {
     let shown = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
     text.chars().map(shown).collect()
 }
 
-/// Who is active, last seen first-hand by the store.
+/// Formats the active people.
 pub(super) fn users(list: &UserList, now_ms: u64) -> String {
     let rows = list.users.iter().map(|user| {
         let ago = now_ms.saturating_sub(user.last_seen) / 1000;
@@ -38,7 +39,7 @@ pub(super) fn users(list: &UserList, now_ms: u64) -> String {
     out
 }
 
-/// The cluster as people may know it.
+/// Formats the cluster as people see it.
 pub(super) fn cluster(cluster: &Cluster) -> String {
     let names: BTreeMap<_, _> =
         cluster.nodes.iter().map(|node| (node.id, node.name.as_str())).collect();
@@ -61,7 +62,7 @@ pub(super) fn cluster(cluster: &Cluster) -> String {
     )
 }
 
-/// The cluster as operators see it: each master's own view, put together.
+/// Formats the cluster as operators see it, put together from each master's view.
 pub(super) fn status(answered: &[(String, Result<ClusterState, String>)]) -> String {
     let views: Vec<&ClusterState> = answered.iter().filter_map(|(_, s)| s.as_ref().ok()).collect();
     let mut names = BTreeMap::new();
@@ -109,7 +110,7 @@ fn masters(
     table(&head, rows.collect())
 }
 
-/// Each worker as its own master sees it, or else as anyone does.
+/// Formats the workers, each as its own master sees it, or else as any master does.
 fn workers(views: &[&ClusterState], names: &BTreeMap<NodeId, &str>) -> String {
     let mut best: BTreeMap<NodeId, &NodeState> = BTreeMap::new();
     for view in views {
@@ -182,7 +183,7 @@ fn name_of(names: &BTreeMap<NodeId, &str>, id: NodeId) -> String {
     names.get(&id).map_or_else(|| id.short(), |name| plain(name))
 }
 
-/// A resource with the master's name in place of its id.
+/// Formats a resource with the master's name in place of its id.
 fn resource(text: &str, names: &BTreeMap<NodeId, &str>) -> String {
     match text.parse() {
         Ok(Resource::Sessions(master)) => format!("sessions:{}", name_of(names, master)),
@@ -206,7 +207,7 @@ const fn reach(reaches: Option<bool>) -> &'static str {
     }
 }
 
-/// Columns as wide as their widest cell; the last one is as it comes.
+/// Formats rows in columns, each as wide as its widest cell; the last one is not padded.
 fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     if rows.is_empty() {
         return "none\n".to_owned();
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_shows_masters_workers_failed_lists_queues_and_epochs() {
+    fn status_shows_masters_workers_failed_lists_queues_and_epochs() {
         let view = ClusterState {
             node: id(1),
             domain: Domain { master: id(1), incarnation: Incarnation(2) },
@@ -318,7 +319,7 @@ m0      board:lobby  mine  m0      7.1.9  3        2
     }
 
     #[test]
-    fn a_post_cannot_steer_the_terminal() {
+    fn control_characters_of_a_post_are_replaced() {
         let shown = post(&Post {
             id: PostId([1; 16]),
             board: BoardName::lobby(),

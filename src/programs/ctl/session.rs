@@ -1,4 +1,4 @@
-//! The session that `chatctl` keeps between commands.
+//! Session that `chatctl` keeps between commands.
 
 use std::sync::Arc;
 
@@ -11,22 +11,22 @@ use crate::{
     model::ids::UserName,
 };
 
-/// A client with a session that a master knows.
+/// Client with an open session.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) client: ChatClient,
 }
 
-/// The file's content. It is as secret as a password.
+/// Content of the session file. It is as secret as a password.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     token: String,
 }
 
-/// Takes up the kept session, or opens one and keeps it.
+/// Restores the kept session, or opens one and keeps it.
 ///
 /// # Errors
-/// No master answers, the name is none, or the file cannot be used.
+/// No master answers, the name is malformed, or the file cannot be used.
 pub(super) async fn open(env: &Env, places: &Targets, name: &str) -> Result<Session, CtlError> {
     let disk = env.disk();
     let file = |why| CtlError::File {

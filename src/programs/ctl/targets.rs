@@ -1,4 +1,4 @@
-//! Where the masters are, and where `chatctl` keeps what it must remember.
+//! Addresses of the masters, and the files that `chatctl` keeps.
 
 use std::{
     env, fs, io,
@@ -9,27 +9,27 @@ use serde::Deserialize;
 
 use super::{CtlError, args::Args};
 
-/// One master's door for operators.
+/// Admin listener of one master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Admin {
     /// The master's name.
     pub(super) name: String,
-    /// `http://host:port`.
+    /// Its address, `http://host:port`.
     pub(super) url: String,
-    /// What opens it.
+    /// Its admin token.
     pub(super) token: String,
 }
 
-/// What a command needs to know before it connects.
+/// Addresses and files that a command needs before it connects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Targets {
-    /// Front ends, `http://host:port`; at least one.
+    /// Addresses of front ends, `http://host:port`; at least one.
     pub(super) masters: Vec<String>,
-    /// Doors for operators; none when no token can be read here.
+    /// Admin listeners; none when no token can be read.
     pub(super) admins: Vec<Admin>,
-    /// Where the session is kept.
+    /// Directory in which the session is kept.
     pub(super) state_dir: PathBuf,
-    /// In which file of it.
+    /// File of the session in that directory.
     pub(super) session_file: String,
 }
 
@@ -46,7 +46,7 @@ struct Node {
 }
 
 impl Targets {
-    /// From `--master`, or from the data directory.
+    /// Finds them by `--master`, or in the data directory.
     pub(super) fn find(args: &Args) -> Result<Self, CtlError> {
         match &args.master {
             Some(master) => Self::of_master(master),
@@ -102,7 +102,7 @@ impl Targets {
     }
 }
 
-/// The cluster's token, or the node's own where nodes keep one each.
+/// Reads the cluster's admin token, or the node's own where each node has one.
 fn admin_token(dir: &Path, node: &str) -> Option<String> {
     let of_cluster = fs::read_to_string(dir.join("admin.token"));
     let token = of_cluster.or_else(|_| fs::read_to_string(dir.join(node).join("admin.token")));
@@ -114,7 +114,7 @@ fn as_url(address: &str) -> String {
     if address.contains("://") { address.to_owned() } else { format!("http://{address}") }
 }
 
-/// `$XDG_STATE_HOME/chatchat`, by default `~/.local/state/chatchat`.
+/// Returns `$XDG_STATE_HOME/chatchat`, by default `~/.local/state/chatchat`.
 fn own_state_dir() -> Result<PathBuf, CtlError> {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")));
@@ -129,7 +129,7 @@ mod tests {
     use crate::env::real::TempDir;
 
     #[test]
-    fn a_data_directory_names_masters_and_doors() {
+    fn data_directory_gives_masters_and_admin_listeners() {
         let dir = TempDir::new().unwrap();
         fs::write(
             dir.path().join("cluster.json"),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_cluster_is_wrong_usage_and_says_the_way_out() {
+    fn missing_cluster_is_a_usage_error_with_advice() {
         let dir = TempDir::new().unwrap();
         let refused = Targets::of_data_dir(dir.path()).unwrap_err();
         assert!(
