@@ -1,5 +1,5 @@
-//! Drivers of masters and workers: one task owns a node's state, feeds inputs to `protocol`, and carries out its
-//! effects in order. Others talk to it through [`handle`], by bounded channels.
+//! Drivers of masters and workers: one task owns a node's state, feeds inputs to `protocol`, and
+//! carries out its effects in order. Others talk to it by bounded channels, as [`handle`] does.
 
 pub mod handle;
 pub mod master;

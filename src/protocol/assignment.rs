@@ -40,8 +40,6 @@ pub struct TaskHead {
     pub id: TaskId,
     /// Node that the task came from.
     pub origin: Origin,
-    /// Time at which the task arrived.
-    pub came_at: Mono,
     /// Whether the task must go in a batch of its own.
     pub alone: bool,
 }
@@ -75,12 +73,7 @@ impl Batch {
     pub fn new(from: &mut Vec<Entry>, token: Token, assignee: Assignee) -> Self {
         let heads = from
             .iter()
-            .map(|entry| TaskHead {
-                id: entry.id,
-                origin: entry.origin,
-                came_at: entry.came_at,
-                alone: entry.alone,
-            })
+            .map(|entry| TaskHead { id: entry.id, origin: entry.origin, alone: entry.alone })
             .collect();
         let tasks = from.drain(..).map(|entry| entry.task).collect();
         Self {
@@ -120,7 +113,6 @@ impl Batch {
             origin: head.origin,
             sent: true,
             alone: alone || head.alone,
-            came_at: head.came_at,
             task,
         })
     }
@@ -297,7 +289,6 @@ mod tests {
                 origin: Origin::Local,
                 sent: false,
                 alone: false,
-                came_at: Mono::ZERO,
                 task: Task::CreateBoard { board: BoardName::lobby() },
             })
             .collect();

@@ -16,7 +16,6 @@ use hashbrown::HashMap;
 use crate::model::{
     ids::{BoardName, NodeId, Resource},
     message::Task,
-    time::Mono,
 };
 
 /// Index of a resource in a master's tables. Small, dense, reused after [`TaskQueue::retire`].
@@ -55,8 +54,6 @@ pub struct Entry {
     pub sent: bool,
     /// Whether the task must go in a batch of its own.
     pub alone: bool,
-    /// Time at which the task arrived.
-    pub came_at: Mono,
     /// Write to carry out.
     pub task: Task,
 }
@@ -325,8 +322,7 @@ mod tests {
     }
 
     fn entry(id: u64, task: Task) -> Entry {
-        let came_at = Mono::ZERO;
-        Entry { id: TaskId(id), origin: Origin::Local, sent: false, alone: false, came_at, task }
+        Entry { id: TaskId(id), origin: Origin::Local, sent: false, alone: false, task }
     }
 
     fn post(id: u64) -> Entry {

@@ -76,3 +76,34 @@ impl Waiters {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Mono {
+        Mono::ZERO + Duration::from_millis(ms)
+    }
+
+    fn person() -> Waiter {
+        Waiter::Person(oneshot::channel().0)
+    }
+
+    #[test]
+    fn waiter_expires_at_its_deadline_unless_it_was_answered() {
+        let mut waiters = Waiters::new(Duration::from_millis(100));
+        for (ms, id) in [(0, 1), (10, 2), (20, 3)] {
+            waiters.add(at(ms), TaskId(id), person());
+        }
+        assert!(waiters.remove(TaskId(2)).is_some());
+        assert_eq!(waiters.next_deadline(), Some(at(100)));
+        assert!(waiters.expire(at(99)).is_none());
+        let mut expired = Vec::new();
+        while let Some((id, _)) = waiters.expire(at(120)) {
+            expired.push(id);
+        }
+        assert_eq!(expired, [TaskId(1), TaskId(3)]);
+        assert_eq!(waiters.next_deadline(), None);
+        assert!(waiters.remove(TaskId(1)).is_none());
+    }
+}

@@ -93,7 +93,7 @@ impl Master {
             self.put_back(slot, false);
             self.release(slot, now + self.config.forward_retry, out);
         }
-        // The next batch goes before the news of this one: the store waits for nobody's page.
+        // The next batch goes before this one is published: the store waits for nobody's page.
         self.pump(now, slot, out);
         if let Some((batch, results)) = settled {
             settle(self.queue.resource(slot), batch, results, out);
@@ -165,7 +165,7 @@ fn settle(
     }
 }
 
-fn tell(update: Update, out: &mut Vec<Effect>) {
+fn publish(update: Update, out: &mut Vec<Effect>) {
     out.push(Effect::Publish { update, spread: true });
 }
 
@@ -191,29 +191,29 @@ fn publish_posts(
                 posts.push(Post { id, board, seq, author, text, posted_at_ms });
             }
             (Task::CreateBoard { board }, TaskResult::Done) => {
-                tell(Update::BoardCreated(board), out);
+                publish(Update::BoardCreated(board), out);
             }
             _ => {}
         }
     }
     posts.sort_by_key(|post| post.seq);
     posts.dedup_by_key(|post| post.seq);
-    let mut tell_run = |posts: Vec<Post>| {
+    let mut publish_run = |posts: Vec<Post>| {
         let Some(last) = posts.last() else { return };
         let as_of_ms = last.posted_at_ms;
-        tell(Update::Posts { epoch, board: board.clone(), posts, as_of_ms }, out);
+        publish(Update::Posts { epoch, board: board.clone(), posts, as_of_ms }, out);
     };
     while let Some(at) = posts.windows(2).position(|pair| pair[0].seq.next() != pair[1].seq) {
         let rest = posts.split_off(at + 1);
-        tell_run(std::mem::replace(&mut posts, rest));
+        publish_run(std::mem::replace(&mut posts, rest));
     }
-    tell_run(posts);
+    publish_run(posts);
 }
 
 /// Publishes what a batch did to sessions.
 fn publish_sessions(tasks: &[Task], results: &[TaskResult], out: &mut Vec<Effect>) {
     for (task, result) in tasks.iter().zip(results) {
-        let news = match (task, result) {
+        let update = match (task, result) {
             (Task::OpenSession { key, user }, TaskResult::Done) => {
                 let read_marks = Vec::new();
                 Update::Session(SessionRow { key: *key, user: user.clone(), read_marks })
@@ -227,6 +227,6 @@ fn publish_sessions(tasks: &[Task], results: &[TaskResult], out: &mut Vec<Effect
             }
             _ => continue,
         };
-        tell(news, out);
+        publish(update, out);
     }
 }

@@ -166,33 +166,33 @@ impl Master {
         }
         out.push(Effect::Close { link: registered.link, close });
         if let Some(member) = self.registry.end(now, node, registration, state) {
-            self.tell(member, true, out);
+            self.announce(member, true, out);
         }
         self.pump_all(now, out);
     }
 
     /// Announces a new fact by an event line, and publishes it.
-    fn tell(&self, member: Member, spread: bool, out: &mut Vec<Effect>) {
+    fn announce(&self, member: Member, spread: bool, out: &mut Vec<Effect>) {
         out.push(Effect::Event(announcement(&member.fact)));
         out.push(Effect::Publish { update: Update::Members(vec![member]), spread });
     }
 
     /// Merges facts into the directory; announces and publishes those that are new here.
     fn take_in(&mut self, now: Mono, members: Vec<Member>, spread: bool, out: &mut Vec<Effect>) {
-        let mut news = Vec::new();
+        let mut merged = Vec::new();
         for member in members {
             match self.registry.apply(now, member.clone()) {
                 Merged::New | Merged::Newer => {
                     if member.fact.node != self.me.node {
                         out.push(Effect::Event(announcement(&member.fact)));
                     }
-                    news.push(member);
+                    merged.push(member);
                 }
                 Merged::Full => out.push(Effect::Probe("the directory is full")),
                 Merged::Known | Merged::Older | Merged::Forged => {}
             }
         }
-        for page in news.chunks(PAGE_MEMBERS) {
+        for page in merged.chunks(PAGE_MEMBERS) {
             out.push(Effect::Publish { update: Update::Members(page.to_vec()), spread });
         }
     }
@@ -264,7 +264,7 @@ impl Master {
                 MasterChange::Gone(node, incarnation) => {
                     let life = Registration(incarnation.0);
                     if let Some(member) = self.registry.end(now, node, life, MemberState::Left) {
-                        self.tell(member, false, out);
+                        self.announce(member, false, out);
                     }
                 }
             }
@@ -278,7 +278,7 @@ impl Master {
         for Fact { node, registration, .. } in orphans {
             if let Some(member) = self.registry.end(now, node, registration, MemberState::Failed) {
                 out.push(Effect::Probe("a worker was called failed because its master is out"));
-                self.tell(member, true, out);
+                self.announce(member, true, out);
             }
         }
     }

@@ -77,7 +77,7 @@ impl Master {
         };
         self.tasks += 1;
         let id = TaskId(self.tasks);
-        let entry = Entry { id, origin, sent: false, alone: false, came_at: now, task };
+        let entry = Entry { id, origin, sent: false, alone: false, task };
         self.queue.push(slot, entry).map_err(|_| overloaded)?;
         self.pump(now, slot, out);
         Ok(id)
