@@ -1,12 +1,13 @@
 //! Inputs of the master's driver that come from its own tasks.
 
-use super::{store_poll::Polled, streams::StreamId};
 use crate::{
     comm::{SecureStream, handshake::Ready},
     model::{
         ids::{BoardName, NodeId, Resource, SessionKey},
         message::{AssignReply, ForwardReply},
-        rows::{Active, Boards, Lease, Page, Renewed, SessionRow, StoreError},
+        rows::{
+            Active, Admission, Boards, Lease, MasterRow, Page, Renewed, SessionRow, StoreError,
+        },
         time::Mono,
     },
     protocol::{
@@ -15,6 +16,19 @@ use crate::{
         task_queue::{Slot, TaskId},
     },
 };
+
+/// Number of a stream, unique within one life of a master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct StreamId(pub(super) u64);
+
+/// Answers of one round of reads; `None` where the store did not answer.
+pub(super) struct Polled {
+    pub(super) boards: Option<Boards>,
+    pub(super) masters: Option<Vec<MasterRow>>,
+    pub(super) admission: Option<Admission>,
+    pub(super) users: Option<Active>,
+    pub(super) closed: Option<(Vec<SessionKey>, u64)>,
+}
 
 /// Secured stream that is ready to become a link.
 pub(super) struct Arrival {

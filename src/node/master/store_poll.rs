@@ -1,10 +1,13 @@
 //! Poll of the store: what a master touches there, and what it reads, at intervals.
 
-use super::{Driver, input::Input};
+use super::{
+    Driver,
+    input::{Input, Polled},
+};
 use crate::{
     model::{
         ids::{BoardName, Seq, SessionKey},
-        rows::{Active, Admission, Boards, MasterRow, Page, Range, StoreError},
+        rows::{Boards, Page, Range, StoreError},
         time::Mono,
     },
     node::handle::MasterInfo,
@@ -12,15 +15,6 @@ use crate::{
 
 /// The most posts of one read for a tail.
 const FETCH_MAX: u32 = 500;
-
-/// Answers of one round of reads; `None` where the store did not answer.
-pub(super) struct Polled {
-    boards: Option<Boards>,
-    masters: Option<Vec<MasterRow>>,
-    admission: Option<Admission>,
-    users: Option<Active>,
-    closed: Option<(Vec<SessionKey>, u64)>,
-}
 
 /// Something that is done again a while after it ended.
 struct Repeated {

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Driver, input::Input, reads::WantStream};
+use super::{
+    Driver,
+    input::{Input, StreamId},
+    reads::WantStream,
+};
 use crate::{
     api::HelloEvent,
     env::TimedOut,
@@ -20,10 +24,6 @@ use crate::{
         streams::{PAGE_POSTS_MAX, READ_RETRY, SLOW_AFTER, StoreRead, Streams},
     },
 };
-
-/// Number of a stream, unique within one life of a master.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct StreamId(u64);
 
 /// The table of streams, and the channel of each that is not ended.
 #[derive(Default)]
