@@ -1,0 +1,48 @@
+# Short names for the commands of CONTRIBUTING.md. `just` alone lists them.
+
+set positional-arguments
+
+default:
+    @just --list
+
+# Builds the programs, optimised
+build:
+    cargo build --release --bins
+
+# Starts a cluster: two masters, three workers
+run *flags:
+    cargo run --release -- "$@"
+
+# Runs all tests, with every story over several seeds
+test *flags:
+    cargo test "$@"
+
+# Runs one story with one seed
+story name seed="1":
+    cargo run -q -p chatchat-sim -- run "$1" --seed "$2"
+
+# Runs every story in two processes per seed and compares the logs
+meta seeds="5":
+    cargo run -q -p chatchat-sim -- meta --seeds "$1"
+
+# Checks format and lints
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Builds the documentation, warnings are errors
+doc:
+    RUSTDOCFLAGS="--cfg madsim -D warnings" cargo doc --workspace --no-deps
+
+# Runs one bench: queue, loopback or group_commit
+bench name="queue":
+    cargo bench --bench "$1"
+
+# Drives the page in a browser; needs Node and Chromium
+browser *flags: build
+    npm --prefix tests/browser ci --no-audit --no-fund
+    node tests/browser/run.mjs "$@"
+
+# Runs everything that must hold before a change lands
+gate:
+    .ci/run
