@@ -17,26 +17,72 @@ use chatchat_scenarios::{
     target::{Place, Target},
 };
 use dst_world::{HostId, Link};
+use thiserror::Error;
 use tokio::sync::Notify;
 
 use crate::cluster::Cluster;
 
-/// What this world can carry out so far.
-pub const KINDS: &[Kind] = &[
-    Kind::Crash,
-    Kind::Exit,
-    Kind::Pause,
-    Kind::Wipe,
-    Kind::Partition,
-    Kind::Delay,
-    Kind::Bandwidth,
-    Kind::Loss,
-    Kind::Reset,
-    Kind::ConnectHang,
-    Kind::ClockOffset,
-    Kind::ClockDrift,
-    Kind::ClockJump,
-];
+/// A plan needs kinds of fault that the simulated world cannot carry out. Nothing was run.
+#[derive(Debug, Error)]
+#[error("{story}: the simulated world cannot carry out {} yet; it can: {}", names(kinds), names(&supported()))]
+pub struct UnsupportedKinds {
+    /// Name of the plan's story.
+    pub story: String,
+    /// Kinds that it cannot carry out.
+    pub kinds: Vec<Kind>,
+}
+
+/// Returns whether the simulated world can carry out a kind of fault.
+#[must_use]
+pub const fn is_supported(kind: Kind) -> bool {
+    match kind {
+        Kind::Crash
+        | Kind::Exit
+        | Kind::Pause
+        | Kind::Wipe
+        | Kind::Partition
+        | Kind::Delay
+        | Kind::Bandwidth
+        | Kind::Loss
+        | Kind::Reset
+        | Kind::ConnectHang
+        | Kind::ClockOffset
+        | Kind::ClockDrift
+        | Kind::ClockJump => true,
+        Kind::Slow
+        | Kind::HalfOpen
+        | Kind::Corrupt
+        | Kind::Swizzle
+        | Kind::Torn
+        | Kind::BitRot
+        | Kind::SyncSlow
+        | Kind::SyncError
+        | Kind::DiskFull
+        | Kind::LostAck
+        | Kind::StoreError => false,
+    }
+}
+
+/// Checks that the simulated world can carry out all of a plan's faults.
+///
+/// # Errors
+/// [`UnsupportedKinds`] with the ones that it cannot.
+pub fn check(plan: &Plan) -> Result<(), UnsupportedKinds> {
+    let kinds: Vec<_> = plan.kinds().into_iter().filter(|kind| !is_supported(*kind)).collect();
+    if kinds.is_empty() {
+        Ok(())
+    } else {
+        Err(UnsupportedKinds { story: plan.story.clone(), kinds })
+    }
+}
+
+fn supported() -> Vec<Kind> {
+    Kind::ALL.iter().copied().filter(|kind| is_supported(*kind)).collect()
+}
+
+fn names(kinds: &[Kind]) -> String {
+    kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ")
+}
 
 /// The faults of one run.
 pub struct Faults {
@@ -290,8 +336,17 @@ impl Faults {
                 });
                 (Undo::Nothing, !places.is_empty())
             }
-            // Plans with other kinds are refused before a run.
-            _ => (Undo::Nothing, false),
+            Action::Slow { .. }
+            | Action::HalfOpen { .. }
+            | Action::Corrupt { .. }
+            | Action::Swizzle { .. }
+            | Action::Torn { .. }
+            | Action::BitRot { .. }
+            | Action::SyncSlow { .. }
+            | Action::SyncError { .. }
+            | Action::DiskFull { .. }
+            | Action::LostAck { .. }
+            | Action::StoreError { .. } => unreachable!("`check` refuses such plans"),
         }
     }
 

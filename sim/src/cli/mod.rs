@@ -6,8 +6,8 @@ mod once;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use chatchat_scenarios::{fault::Kind, plan::Plan, story::Story};
-use chatchat_sim::faults::KINDS;
+use chatchat_scenarios::{plan::Plan, story::Story};
+use chatchat_sim::faults;
 use clap::{Args, Parser, Subcommand};
 
 /// What a wrong command line or story exits with.
@@ -91,16 +91,6 @@ pub(crate) fn run() -> ExitCode {
 fn plan(which: &Which) -> Result<Plan, String> {
     let story = Story::load(&which.story).map_err(|why| why.to_string())?;
     let plan = Plan::expand(&story, which.seed);
-    let unknown: Vec<_> =
-        plan.kinds().into_iter().filter(|kind| !KINDS.contains(kind)).map(Kind::name).collect();
-    if !unknown.is_empty() {
-        let known: Vec<_> = KINDS.iter().map(|kind| kind.name()).collect();
-        return Err(format!(
-            "{}: the simulated world cannot carry out {} yet; it can: {}",
-            plan.story,
-            unknown.join(", "),
-            known.join(", ")
-        ));
-    }
+    faults::check(&plan).map_err(|why| why.to_string())?;
     Ok(plan)
 }

@@ -18,7 +18,7 @@ impl TempDir {
     /// # Errors
     /// The file system's.
     pub fn new() -> io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("chatchat-{}", hex::encode(&entropy()[..8])));
+        let path = std::env::temp_dir().join(format!("dst-env-{}", hex::encode(&entropy()[..8])));
         make_private_dir(&path)?;
         Ok(Self(path))
     }
