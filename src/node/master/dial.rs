@@ -1,4 +1,4 @@
-//! Dialler of the other masters: of two, the one with the smaller id dials.
+//! Dialer of the other masters: of two, the one with the smaller id dials.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
