@@ -91,9 +91,9 @@ impl Settings {
                 given.push((name, text.clone()));
             }
         }
-        let mut told = Self::merge(keys, file, given)?;
-        told.check_only = matches.get_flag("check-config");
-        Ok(told)
+        let mut settings = Self::merge(keys, file, given)?;
+        settings.check_only = matches.get_flag("check-config");
+        Ok(settings)
     }
 
     /// Merges the texts of flags and variables over the file, and both over the defaults.
@@ -333,18 +333,18 @@ mod tests {
         restart: bool,
     }
 
-    fn told(file: &str, args: &[&str]) -> Result<(Own, Settings), ProgramError> {
+    fn read(file: &str, args: &[&str]) -> Result<(Own, Settings), ProgramError> {
         let temp = TempDir::new().expect("a directory");
         let path = temp.path().join("node.toml");
         fs::write(&path, file).expect("written");
         let mut all = vec!["program".into(), "--config".into(), path.into_os_string()];
         all.extend(args.iter().map(OsString::from));
-        let told = Settings::read(Command::new("program"), KEYS, all)?;
-        Ok((told.own()?, told))
+        let settings = Settings::read(Command::new("program"), KEYS, all)?;
+        Ok((settings.own()?, settings))
     }
 
     fn refused(file: &str, args: &[&str]) -> String {
-        let refused = told(file, args).expect_err("refused");
+        let refused = read(file, args).expect_err("refused");
         let text = refused.to_string();
         match text.split_once("node.toml: ") {
             Some((_, why)) => why.to_owned(),
@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn flag_wins_over_the_file_and_each_key_has_its_type() {
         let file = "name = \"m\"\nmasters = [\"a:1\"]\nport = 7\nlease_ttl = \"2.5s\"";
-        let (own, told) = told(file, &["--masters=b:1, c:2", "--restart", "--queue-tasks-max=9"])
+        let (own, settings) = read(file, &["--masters=b:1, c:2", "--restart", "--queue-tasks-max=9"])
             .expect("all is well");
         let want = Own {
             name: "m".to_owned(),
@@ -365,9 +365,9 @@ mod tests {
             restart: true,
         };
         assert_eq!(own, want);
-        assert_eq!(told.config.lease_ttl, Duration::from_millis(2500));
-        assert_eq!(told.config.queue_tasks_max, 9);
-        assert_eq!(told.config.attempts_max, Config::default().attempts_max);
+        assert_eq!(settings.config.lease_ttl, Duration::from_millis(2500));
+        assert_eq!(settings.config.queue_tasks_max, 9);
+        assert_eq!(settings.config.attempts_max, Config::default().attempts_max);
     }
 
     #[test]
@@ -415,12 +415,12 @@ mod tests {
 
     #[test]
     fn shown_settings_leave_out_secrets_and_read_back() {
-        let (own, told) = told("token = \"s3cret\"\nname = \"m\"", &[]).expect("all is well");
-        let shown = told.show(&own).expect("written");
+        let (own, settings) = read("token = \"s3cret\"\nname = \"m\"", &[]).expect("all is well");
+        let shown = settings.show(&own).expect("written");
         assert!(!shown.contains("s3cret") && shown.contains("(not shown)"), "{shown}");
         assert!(shown.ends_with("# task_bound = \"9.4s\"\n"), "{shown}");
         let again =
             Settings::merge(KEYS, shown.parse().expect("TOML"), Vec::new()).expect("reads back");
-        assert_eq!(again.config, told.config);
+        assert_eq!(again.config, settings.config);
     }
 }
