@@ -42,7 +42,7 @@ const STORE_LISTEN: &str = "0.0.0.0:5432";
 const STORE_ADDR: &str = "store:5432";
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// The cluster of one run.
+/// Cluster of one run.
 pub struct Cluster {
     world: World,
     shape: shape::Cluster,
@@ -57,7 +57,7 @@ pub struct Cluster {
     ended: Mutex<Vec<(Place, String)>>,
 }
 
-/// Who was granted each resource last, as far as the store's record of writes was read.
+/// Master that was granted each resource last, as far as the store's record of writes was read.
 #[derive(Default)]
 struct Grants {
     read_to: u64,
@@ -73,7 +73,7 @@ impl Cluster {
     /// Adds all machines, switched off, and a store that holds a join token for the workers.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// The error that SQLite reports.
     pub fn new(world: &World, plan: &Plan) -> Result<Arc<Self>, StoreError> {
         let (shape, people) = (plan.cluster.clone(), plan.workload.people);
         let masters = (0..shape.masters).map(Place::Master);
@@ -119,35 +119,36 @@ impl Cluster {
         Ok(Arc::new(it))
     }
 
-    /// The machine of a place.
+    /// Returns the machine of a place.
     ///
     /// # Panics
+    ///
     /// When the plan has no such place: plans are checked when they are read.
     #[must_use]
     pub fn host(&self, place: Place) -> HostId {
         *self.hosts.get(&place).unwrap_or_else(|| panic!("{place} is not in the plan"))
     }
 
-    /// The world that it is in.
+    /// Returns the world that it runs in.
     #[must_use]
     pub const fn world(&self) -> &World {
         &self.world
     }
 
-    /// What the store holds.
+    /// Returns the host of the store.
     #[must_use]
     pub const fn store(&self) -> &StoreHost {
         &self.store
     }
 
-    /// The store without the network, for who judges.
+    /// Returns the store without the network between, for judging.
     #[must_use]
     pub fn direct_store(&self) -> Store {
         let (world, host) = (self.world.clone(), self.host(Place::Store));
         self.store.direct(move || world.wall(host).ms)
     }
 
-    /// The place whose machine has this name.
+    /// Returns the place whose machine has this name.
     #[must_use]
     pub fn place(&self, name: &str) -> Option<Place> {
         self.hosts.keys().find(|place| host_name(**place) == name).copied()
@@ -247,7 +248,7 @@ impl Cluster {
         }
     }
 
-    /// The places that a target stands for at this moment; none when nobody plays the role.
+    /// Returns the places that a target stands for now; none when nobody plays the role.
     #[must_use]
     pub fn places(&self, target: &Target) -> Vec<Place> {
         if let Some(places) = target.places(&self.shape, self.people) {
@@ -269,7 +270,7 @@ impl Cluster {
         }
     }
 
-    /// The master that was granted a resource last.
+    /// Returns the master that was granted a resource last.
     fn coordinator(&self, resource: &Resource) -> Option<NodeId> {
         let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -285,7 +286,7 @@ impl Cluster {
         grants.holders.get(resource).copied()
     }
 
-    /// The worker that a batch of a resource went to last.
+    /// Returns the worker that got a batch of a resource last.
     fn assigned(&self, wanted: &Resource) -> Option<NodeId> {
         self.world.latest(|record| match read_event(record).ok()? {
             Event::Assign { worker, resource, .. } if resource == *wanted => Some(worker),
@@ -293,7 +294,7 @@ impl Cluster {
         })
     }
 
-    /// The master that took a worker in last.
+    /// Returns the master that took a worker in last.
     fn master_of(&self, nth: usize) -> Option<NodeId> {
         let (of, _) = self.keys.identity(self.shape.masters + nth);
         self.world.latest(|record| match read_event(record).ok()? {

@@ -1,4 +1,4 @@
-//! The contract suites of the seams, held against the simulated world.
+//! Contract suites of the seams, run in the simulated world.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 #[test]
-fn links_do_all_that_they_must_in_the_simulated_world_whoever_begins() {
+fn links_pass_every_check_in_the_simulated_world_with_roles_swapped() {
     for check in testing::comm::CHECKS {
         for (seed, beginner) in [(0, Role::Worker), (1, Role::Master)] {
             simulate(Setup::new(seed), async |world| {
@@ -36,7 +36,7 @@ fn links_do_all_that_they_must_in_the_simulated_world_whoever_begins() {
 }
 
 #[test]
-fn the_store_behind_a_network_does_all_that_every_store_must() {
+fn store_behind_a_network_passes_every_check_of_a_store() {
     // Those that move the clock want one that stands still meanwhile: this one runs.
     for check in testing::store::CHECKS.iter().filter(|check| !check.moves_clock) {
         simulate(Setup::new(0), async |world| {

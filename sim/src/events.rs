@@ -13,9 +13,9 @@ pub struct UnreadableEvent {
     pub host: String,
     /// Virtual time, ns.
     pub at_ns: u64,
-    /// The line as it came.
+    /// Line as the node wrote it.
     pub line: String,
-    /// What the parser says.
+    /// Error of the parser.
     pub why: serde_json::Error,
 }
 

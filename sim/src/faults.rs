@@ -84,7 +84,7 @@ fn names(kinds: &[Kind]) -> String {
     kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ")
 }
 
-/// The faults of one run.
+/// Faults of one run.
 pub struct Faults {
     cluster: Arc<Cluster>,
     plan: Plan,
@@ -96,7 +96,7 @@ pub struct Faults {
 
 #[derive(Default)]
 struct State {
-    /// What is to be done when, since the plan's start.
+    /// Steps by their time since the plan's start.
     agenda: BTreeMap<(Duration, usize), Step>,
     announced: BTreeMap<&'static str, u32>,
     active: BTreeMap<usize, Active>,
@@ -110,7 +110,7 @@ enum Step {
     Undo,
 }
 
-/// What is to be undone.
+/// Fault that is on, with what undoes it.
 struct Active {
     incident: usize,
     undo: Undo,
@@ -229,7 +229,7 @@ impl Faults {
         places
     }
 
-    /// The directions that `links` stands for at this moment.
+    /// Returns the directions that `links` stands for now.
     fn directions(&self, links: &Links) -> Vec<(HostId, HostId)> {
         let (from, to) = (self.places(&links.from), self.places(&links.to));
         let host = |place: &Place| self.cluster.host(*place);
@@ -403,7 +403,7 @@ impl Faults {
         }
     }
 
-    /// What was carried out.
+    /// Returns the faults as they were carried out.
     #[must_use]
     pub fn incidents(&self) -> Vec<Incident> {
         self.state().incidents.clone()

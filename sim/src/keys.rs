@@ -31,13 +31,13 @@ fn pool() -> Vec<&'static [u8]> {
     pairs
 }
 
-/// The pool of one run.
+/// Key pool of one run.
 #[derive(Clone)]
 pub struct KeyPool(Arc<Pool>);
 
 struct Pool {
     pairs: Vec<&'static [u8]>,
-    /// The first ones are identities.
+    /// Number of nodes; the first pairs are their identities.
     nodes: usize,
     seed: Seed,
     taken: Mutex<Vec<bool>>,
@@ -56,7 +56,7 @@ impl KeyPool {
         Self(Arc::new(Pool { pairs, nodes, seed, taken }))
     }
 
-    /// What a node of this number gets its pairs from.
+    /// Returns the key source of the node with this number.
     #[must_use]
     pub fn source(&self, node: usize) -> Arc<dyn KeySource> {
         Arc::new(NodeKeys { pool: Arc::clone(&self.0), node, asked: Mutex::new(0) })
@@ -128,7 +128,7 @@ mod tests {
     use dst_world::{Setup, simulate};
 
     #[test]
-    fn the_pool_is_whole_and_every_pair_is_another() {
+    fn pool_is_whole_and_all_pairs_differ() {
         let mut nodes: Vec<_> = pool()
             .iter()
             .map(|der| KeyPair::from_pkcs8_der(der, BOUNDS))
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_keeps_its_identity_and_gets_no_pair_twice() {
+    fn node_keeps_its_identity_and_gets_no_pair_twice() {
         let seen = simulate(Setup::new(1), async |world| {
             let host = world.add_host("node");
             let keys = KeyPool::new(Seed(1), 4);

@@ -31,9 +31,9 @@ use crate::{
 
 /// From the machines' start to the plan's: nodes find each other.
 const WARM_UP: Duration = Duration::from_secs(3);
-/// What the end may take beyond the plan's own bounds before the run is given up.
+/// Time that the end may take beyond the plan's own bounds before the run is given up.
 const SLACK: Duration = Duration::from_secs(240);
-/// In calm, every answer comes within this (G0).
+/// Bound on every answer in calm (G0).
 const CALM_LIMIT: Duration = Duration::from_secs(1);
 
 /// Carries a plan out and judges what was seen. A panic anywhere inside is told, not passed on.
@@ -81,7 +81,7 @@ fn note_panics() -> Arc<Mutex<Option<String>>> {
 }
 
 impl Report {
-    /// What can be said of a world at any time.
+    /// Returns the state of a run that can be told at any time.
     fn of(world: &World) -> Self {
         Self {
             digest: world.digest(),

@@ -1,29 +1,29 @@
-//! What a run came to, and how it is told.
+//! Verdict of a run, and the block that prints it.
 
 use std::{collections::BTreeMap, fmt, process::ExitCode, time::Duration};
 
 use chatchat_scenarios::plan::{Incident, Plan};
 
-/// What a run came to, worst last.
+/// Verdict of a run, worst last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// Every promise held.
     #[default]
     Holds,
-    /// What should have come about did not, or not in time.
+    /// Something that should happen did not, or not in time.
     Liveness,
-    /// Something happened that never may.
+    /// Something happened that must never happen.
     Safety,
     /// A node panicked, ended by itself or recorded what is no event.
     Crash,
     /// The same seed gave another log.
     Differs,
-    /// It outlived its limit.
+    /// The run outlived its time limit.
     TimedOut,
 }
 
 impl Verdict {
-    /// What the process exits with.
+    /// Returns the exit code of the process.
     #[must_use]
     pub const fn code(self) -> u8 {
         match self {
@@ -59,26 +59,26 @@ impl fmt::Display for Verdict {
 /// A run from outside.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// What it came to.
+    /// Verdict of the run.
     pub verdict: Verdict,
-    /// What was wrong, one line each.
+    /// Violations, one line each.
     pub complaints: Vec<String>,
     /// SHA-256 over the event log.
     pub digest: String,
-    /// How long it took in the simulated world.
+    /// Virtual time of the run.
     pub virtual_time: Duration,
-    /// How many calls of people's were answered well, and how many they made.
+    /// Number of calls with a good answer, and of all calls.
     pub operations: (usize, usize),
-    /// What befell the cluster.
+    /// Faults as they were carried out.
     pub incidents: Vec<Incident>,
     /// Probes, and how often each was reached.
     pub probes: BTreeMap<&'static str, u64>,
-    /// The event log.
+    /// Event log.
     pub log: Vec<String>,
 }
 
 impl Report {
-    /// The verdict block. Without the real time it took, it is the same for the same seed.
+    /// Returns the verdict block. Without the real time it is the same for the same seed.
     #[must_use]
     pub fn block(&self, plan: &Plan, real_time: Option<Duration>) -> String {
         let mut rows = vec![("verdict", self.verdict.to_string())];
@@ -146,7 +146,7 @@ mod tests {
     "#;
 
     #[test]
-    fn the_block_tells_what_happened_and_what_did_not() {
+    fn block_tells_faults_that_bit_and_those_that_did_not() {
         let plan = Plan::expand(&Story::parse("test", STORY).expect("a story"), 7);
         let secs = Duration::from_secs;
         let report = Report {

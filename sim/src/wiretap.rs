@@ -10,10 +10,10 @@ use dst_world::HostId;
 
 use crate::cluster::Cluster;
 
-/// So many posts at least hold the word.
+/// Number of posts that must hold the canary word for the tap to count as working.
 const POSTS_MIN: usize = 20;
 
-/// What was said in clear, one line each.
+/// Returns what crossed the links in clear, one line each.
 pub(crate) fn judge(cluster: &Cluster, seed: u64, history: &History) -> Vec<String> {
     let words = Words::new(secrets(seed, history));
     let place = |host: HostId| cluster.place(&cluster.world().name(host));
@@ -37,7 +37,8 @@ pub(crate) fn judge(cluster: &Cluster, seed: u64, history: &History) -> Vec<Stri
     said
 }
 
-/// What must not be heard: the word that stands in posts, and every session's token.
+/// Returns the secrets that must not be seen: the canary word of the posts, and every session's
+/// token.
 fn secrets(seed: u64, history: &History) -> Vec<Vec<u8>> {
     let tokens = history.operations.iter().filter_map(|operation| match operation.reply() {
         Some((_, Answer::Opened(opened))) => opened.token.clone(),
@@ -49,7 +50,7 @@ fn secrets(seed: u64, history: &History) -> Vec<Vec<u8>> {
 /// Looks for many words at once.
 struct Words {
     words: Vec<Vec<u8>>,
-    /// Which bytes begin one.
+    /// First bytes of the secrets, as a table.
     firsts: [bool; 256],
 }
 
@@ -76,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_is_found_wherever_it_stands() {
+    fn secret_is_found_at_any_position() {
         let words = Words::new(vec![b"canary".to_vec(), b"token".to_vec(), Vec::new()]);
         let found = |text: &str| words.first_in(text.as_bytes()).map(<[u8]>::to_vec);
         for text in ["canary", "ccanary", "x canary y", "cacanary"] {

@@ -37,15 +37,15 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
 
-/// What a connection is, in either world.
+/// Connection, in either world.
 pub type BoxStream = Box<dyn Stream>;
 
 /// Takes connections on one address.
 pub trait Listener: Send {
-    /// The next connection and its peer's `host:port`. Cancel-safe.
+    /// Returns the next connection and its peer's `host:port`. Cancel-safe.
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxStream, String)>>;
 
-    /// The `host:port` that it listens on, with the port that was chosen for port 0.
+    /// Returns the `host:port` that it listens on, with the port that was chosen for port 0.
     fn local_addr(&self) -> String;
 }
 
@@ -72,7 +72,7 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Its length in bytes.
     fn len(&self) -> io::Result<u64>;
 
-    /// Whether it holds nothing.
+    /// Returns whether it is empty.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
@@ -90,12 +90,12 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn sync(&self) -> io::Result<()>;
 }
 
-/// What stands behind an [`Env`]. One value is one node in one of its lives.
+/// World behind an [`Env`]. One value is one node in one of its lives.
 pub trait World: Send + Sync + 'static {
-    /// The node's monotonic clock.
+    /// Returns the time of the node's monotonic clock.
     fn now(&self) -> Mono;
 
-    /// The node's wall clock.
+    /// Returns the time of the node's wall clock.
     fn wall(&self) -> Wall;
 
     /// Ready when the monotonic clock has reached `at`.
@@ -114,7 +114,7 @@ pub trait World: Send + Sync + 'static {
     /// simulation one consumer's draws never move another's.
     fn entropy(&self, label: &str) -> [u8; 32];
 
-    /// The node's directory.
+    /// Returns the node's directory.
     fn disk(&self) -> Arc<dyn Disk>;
 
     /// Runs blocking work off the async threads. Ready when it ran.
@@ -132,7 +132,7 @@ pub trait World: Send + Sync + 'static {
     /// Names the node and its role, for worlds that add them to its lines.
     fn identify(&self, _node: &str, _role: &str) {}
 
-    /// The node's resident memory in bytes, 0 where the world cannot tell.
+    /// Returns the node's resident memory in bytes, 0 where the world cannot tell.
     fn resident_bytes(&self) -> u64 {
         0
     }
@@ -180,7 +180,7 @@ impl Drop for TaskGuard {
     }
 }
 
-/// The time given to a wait ran out; what was waited for was dropped.
+/// Error of a wait whose time ran out; the work that was waited for was dropped.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("timed out")]
 pub struct TimedOut;
@@ -196,13 +196,13 @@ impl Env {
         Self(Arc::new(world))
     }
 
-    /// The node's monotonic clock.
+    /// Returns the time of the node's monotonic clock.
     #[must_use]
     pub fn now(&self) -> Mono {
         self.0.now()
     }
 
-    /// The node's wall clock.
+    /// Returns the time of the node's wall clock.
     #[must_use]
     pub fn wall(&self) -> Wall {
         self.0.wall()
@@ -268,7 +268,7 @@ impl Env {
         ChaCha20Rng::from_seed(self.0.entropy(label))
     }
 
-    /// The node's directory.
+    /// Returns the node's directory.
     #[must_use]
     pub fn disk(&self) -> Arc<dyn Disk> {
         self.0.disk()
@@ -314,7 +314,7 @@ impl Env {
         self.0.identify(node, role);
     }
 
-    /// The node's resident memory in bytes, 0 where the world cannot tell.
+    /// Returns the node's resident memory in bytes, 0 where the world cannot tell.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
         self.0.resident_bytes()
@@ -327,7 +327,7 @@ impl fmt::Debug for Env {
     }
 }
 
-/// The work was dropped before it ran: the world is shutting down.
+/// Error of work that was dropped before it ran: the world is shutting down.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("the work was dropped before it ran")]
 pub struct Cancelled;

@@ -17,10 +17,10 @@ pub struct Mono {
 }
 
 impl Mono {
-    /// The clock's start.
+    /// Start of the clock.
     pub const ZERO: Self = Self { ns: 0 };
 
-    /// The point this many nanoseconds after the clock's start.
+    /// Returns the point this many nanoseconds after the clock's start.
     #[must_use]
     pub const fn from_ns(ns: u64) -> Self {
         Self { ns }
@@ -32,7 +32,7 @@ impl Mono {
         self.ns
     }
 
-    /// How long ago `earlier` was; zero when it lies ahead.
+    /// Returns the time since `earlier`; zero when it lies ahead.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.ns.saturating_sub(earlier.ns))
@@ -70,7 +70,7 @@ pub struct Wall {
 }
 
 impl Wall {
-    /// How long ago `earlier` was; zero when it lies ahead.
+    /// Returns the time since `earlier`; zero when it lies ahead.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.ms.saturating_sub(earlier.ms))

@@ -1,4 +1,4 @@
-//! The command line.
+//! Command line of `chatchat-sim`.
 
 mod log;
 mod meta;
@@ -10,7 +10,7 @@ use chatchat_scenarios::{plan::Plan, story::Story};
 use chatchat_sim::faults;
 use clap::{Args, Parser, Subcommand};
 
-/// What a wrong command line or story exits with.
+/// Exit code of a wrong command line or story.
 const USAGE: u8 = 2;
 
 /// Runs fault stories in a simulated world. The same story and seed always give the same run.
@@ -31,7 +31,7 @@ enum Command {
     Meta(Meta),
 }
 
-/// Which run.
+/// Choice of one run.
 #[derive(Clone, Debug, Args)]
 struct Which {
     /// A story's name, such as `calm`, or the path of its file.
@@ -39,7 +39,7 @@ struct Which {
     /// Everything random follows from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The real time after which it is given up, in seconds.
+    /// Real time after which the run is given up, in seconds.
     #[arg(long, default_value_t = 300)]
     limit: u64,
 }
@@ -64,7 +64,7 @@ struct Log {
 
 #[derive(Debug, Args)]
 struct Meta {
-    /// The stories; all of them if none is named.
+    /// Stories to run; all of them if none is named.
     stories: Vec<String>,
     /// Seeds 1 to N.
     #[arg(long, default_value_t = 2)]

@@ -308,7 +308,7 @@ fn circle_from(start: &str, arrows: &BTreeMap<String, BTreeMap<String, String>>)
 }
 
 /// The sources of all packages of the workspace.
-const SOURCES: &[&str] = &["src", "scenarios/src", "sim/src", "sim/env/src"];
+const SOURCES: &[&str] = &["src", "scenarios/src", "sim/src", "sim/env/src", "sim/world/src"];
 
 #[test]
 fn nested_use_trees_are_read_with_the_line_of_each_path() {

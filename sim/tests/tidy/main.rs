@@ -15,7 +15,7 @@ struct Rule {
     within: &'static [&'static str],
     /// Folders or files below those to which it does not.
     except: &'static [&'static str],
-    /// What to do instead.
+    /// Replacement.
     instead: &'static str,
 }
 
@@ -189,6 +189,47 @@ fn no_file_names_a_path_of_one_machine() {
         let text = fs::read_to_string(&path).expect("readable");
         for place in ["home", "root", "Users"].map(|name| format!("/{name}/")) {
             assert!(!text.contains(&place), "{} names {place}", path.display());
+        }
+    }
+}
+
+#[test]
+fn doc_sentences_state_and_do_not_ask() {
+    let root = root();
+    let mut files = Vec::new();
+    for place in ["src", "bin", "benches", "examples", "scenarios", "sim", "tests"] {
+        rust_files(&root.join(place), &mut files);
+    }
+    let mut found = Vec::new();
+    for path in files {
+        let text = fs::read_to_string(&path).expect("readable");
+        for (nth, line) in text.lines().enumerate() {
+            let line = line.trim_start();
+            let doc = line.strip_prefix("/// ").or_else(|| line.strip_prefix("//! "));
+            let first = doc.and_then(|doc| doc.split(|c: char| !c.is_alphabetic()).next());
+            if first.is_some_and(|word| ["What", "Who", "Which", "Whom"].contains(&word)) {
+                let file = path.strip_prefix(&root).expect("below the root");
+                found.push(format!("{}:{}: {line}", file.display(), nth + 1));
+            }
+        }
+    }
+    assert!(
+        found.is_empty(),
+        "say what the thing is or does, noun or verb first:\n{}",
+        found.join("\n")
+    );
+}
+
+#[test]
+fn seam_and_world_name_nothing_of_the_chat() {
+    let root = root();
+    for package in ["sim/env", "sim/world"] {
+        let mut files = vec![root.join(package).join("Cargo.toml")];
+        rust_files(&root.join(package).join("src"), &mut files);
+        assert!(files.len() > 4, "{package}: is this the tree?");
+        for path in files {
+            let text = fs::read_to_string(&path).expect("readable").to_lowercase();
+            assert!(!text.contains("chatchat"), "{} names the chat", path.display());
         }
     }
 }

@@ -93,7 +93,7 @@ fn bytes_arrive_in_order_each_once_whatever_the_splits() {
 }
 
 #[test]
-fn a_reader_that_does_not_read_stops_its_writer() {
+fn reader_that_does_not_read_stops_its_writer() {
     each_seed(async |world, server, client| {
         serve(&world, server, |env, stream| async move {
             env.sleep(LONG).await;
@@ -115,7 +115,7 @@ fn a_reader_that_does_not_read_stops_its_writer() {
 }
 
 #[test]
-fn a_half_closed_connection_still_carries_the_answer() {
+fn half_closed_connection_still_carries_the_answer() {
     each_seed(async |world, server, client| {
         serve(&world, server, |_, mut stream| async move {
             let mut asked = Vec::new();
@@ -140,7 +140,7 @@ fn a_half_closed_connection_still_carries_the_answer() {
 }
 
 #[test]
-fn a_connect_is_refused_without_a_listener_and_hangs_without_a_machine() {
+fn connect_is_refused_without_a_listener_and_hangs_without_a_machine() {
     each_seed(async |world, server, client| {
         let hung = world
             .run(client, |env| async move {
@@ -162,7 +162,7 @@ fn a_connect_is_refused_without_a_listener_and_hangs_without_a_machine() {
 }
 
 #[test]
-fn a_power_loss_is_silence_and_then_a_reset_once_the_machine_is_back() {
+fn power_loss_is_silent_until_the_machine_is_back_and_resets() {
     each_seed(async |world, server, client| {
         let boot = async || {
             serve(&world, server, |_, mut stream| async move {
@@ -199,7 +199,7 @@ fn a_power_loss_is_silence_and_then_a_reset_once_the_machine_is_back() {
 }
 
 #[test]
-fn a_process_end_closes_what_it_held_and_its_port() {
+fn process_end_closes_its_connections_and_its_port() {
     each_seed(async |world, server, client| {
         serve(&world, server, |env, mut stream| async move {
             stream.write_all(b"said before the end").await.expect("the client stays");
@@ -225,7 +225,7 @@ fn a_process_end_closes_what_it_held_and_its_port() {
 }
 
 #[test]
-fn a_cut_stalls_a_connection_and_retransmission_heals_it() {
+fn cut_stalls_a_connection_and_retransmission_heals_it() {
     each_seed(async |world, server, client| {
         serve(&world, server, |_, stream| async move {
             let (mut from, mut to) = tokio::io::split(stream);
@@ -264,7 +264,7 @@ fn a_cut_stalls_a_connection_and_retransmission_heals_it() {
 }
 
 #[test]
-fn a_connect_hangs_when_only_the_way_back_is_cut() {
+fn connect_hangs_when_only_the_way_back_is_cut() {
     each_seed(async |world, server, client| {
         let accepted = Arc::new(AtomicU64::new(0));
         let counts = accepted.clone();
@@ -285,7 +285,7 @@ fn a_connect_hangs_when_only_the_way_back_is_cut() {
 }
 
 #[test]
-fn a_stopped_process_has_a_kernel_that_goes_on() {
+fn kernel_of_a_stopped_process_goes_on() {
     each_seed(async |world, server, client| {
         serve(&world, server, |_, stream| async move {
             let (mut from, mut to) = tokio::io::split(stream);

@@ -355,8 +355,9 @@ mod tests {
     #[test]
     fn flag_wins_over_the_file_and_each_key_has_its_type() {
         let file = "name = \"m\"\nmasters = [\"a:1\"]\nport = 7\nlease_ttl = \"2.5s\"";
-        let (own, settings) = read(file, &["--masters=b:1, c:2", "--restart", "--queue-tasks-max=9"])
-            .expect("all is well");
+        let (own, settings) =
+            read(file, &["--masters=b:1, c:2", "--restart", "--queue-tasks-max=9"])
+                .expect("all is well");
         let want = Own {
             name: "m".to_owned(),
             masters: vec!["b:1".to_owned(), "c:2".to_owned()],

@@ -1,8 +1,9 @@
-//! What every world must do, as checks that run in the real one and in the simulated one.
+//! Contract suite of a world: checks that run in the real one and in a simulated one.
 //!
-//! A check is named by what holds. It gets a fresh [`Lab`], two nodes on two hosts that can
-//! reach each other, and panics with what it saw instead. No check names a wait shorter than
-//! a busy machine's stall: it waits until something holds, with [`LIMIT`] as its end.
+//! A check is named by the property that it checks. It gets a fresh [`Lab`], two nodes on two
+//! hosts that can reach each other, and panics with what it saw instead. No check waits for a
+//! time shorter than a busy machine's stall: it waits until something holds, with [`LIMIT`] as
+//! its end.
 
 mod disk;
 mod net;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use crate::{BoxFuture, Env};
 
-/// The longest that a check takes, by the left node's clock.
+/// Longest time that a check takes, by the left node's clock.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// Long enough for anything that is on its way to arrive.
@@ -21,11 +22,11 @@ const QUIET: Duration = Duration::from_millis(300);
 /// Two nodes that can reach each other.
 #[derive(Debug)]
 pub struct Lab {
-    /// One node.
+    /// Node that dials.
     pub left: Env,
-    /// The other one.
+    /// Node that listens.
     pub right: Env,
-    /// The host part of the addresses that the right node listens on and the left one dials.
+    /// Host part of the addresses that the right node listens on and the left one dials.
     pub right_host: String,
 }
 
@@ -36,10 +37,10 @@ impl Lab {
     }
 }
 
-/// One thing that must hold.
+/// One check.
 #[derive(Clone, Copy, Debug)]
 pub struct Check {
-    /// What holds.
+    /// Property that it checks.
     pub name: &'static str,
     body: for<'a> fn(&'a Lab) -> BoxFuture<'a, ()>,
 }
@@ -57,7 +58,7 @@ impl Check {
 
 macro_rules! checks {
     ($($place:ident :: $name:ident,)*) => {
-        /// All of them.
+        /// All checks.
         pub const CHECKS: &[Check] = &[
             $(Check { name: stringify!($name), body: |lab| Box::pin($place::$name(lab)) },)*
         ];
@@ -101,7 +102,7 @@ mod tests {
     use crate::real::RealWorld;
 
     #[tokio::test]
-    async fn the_real_world_does_all_of_it() {
+    async fn real_world_passes_every_check() {
         let node = || Env::new(RealWorld::temporary().expect("a directory"));
         for check in CHECKS {
             let lab = Lab { left: node(), right: node(), right_host: "127.0.0.1".to_owned() };

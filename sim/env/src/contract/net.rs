@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{LIMIT, Lab, QUIET};
 use crate::{BoxStream, Listener};
 
-/// The dialled end, the accepted end, and what accepted it.
+/// Returns the dialled end, the accepted end and the listener.
 async fn pair(lab: &Lab) -> (BoxStream, BoxStream, Box<dyn Listener>) {
     let mut listener = lab.right.listen(&lab.any_port()).await.expect("a port is free");
     let addr = listener.local_addr();

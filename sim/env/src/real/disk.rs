@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_their_owners_alone_and_names_lead_nowhere_else() {
+    fn files_are_private_and_names_stay_within_the_directory() {
         let temp = TempDir::new().expect("a directory");
         let disk = RealDisk::new(temp.path().join("node"), None).expect("a directory");
         disk.write_atomic("key", b"secret").expect("written");
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_written_replacement_of_an_earlier_life_is_overwritten() {
+    fn half_written_replacement_of_an_earlier_life_is_overwritten() {
         let temp = TempDir::new().expect("a directory");
         fs::write(temp.path().join(".key.new"), b"torn and much longer").expect("written");
         let path = temp.path().join("key");

@@ -1,7 +1,7 @@
-//! Where event lines go in real life: to the log and, if wanted, to a file of JSON lines.
+//! Event lines of the real world: they go to the log and, if wanted, to a file of JSON lines.
 //!
-//! A line is the event with `at_ms` (wall clock) and, once the node knows who it is, `by` and
-//! `by_role` before it; an event's own `node` is whom it is about. A probe is a line
+//! A line is the event with `at_ms` (wall clock) and, once the node knows its identity, `by` and
+//! `by_role` before it; an event's own `node` is its subject. A probe is a line
 //! `{"event":"sometimes"}`, once per name and life.
 
 use std::{
@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::time::Wall;
 
-/// The log of one node in one life.
+/// Event log of one node in one life.
 #[derive(Debug, Default)]
 pub(super) struct EventLog {
     who: OnceLock<(String, String)>,
@@ -26,7 +26,7 @@ pub(super) struct EventLog {
     probes: Mutex<BTreeSet<&'static str>>,
 }
 
-/// The members that the world puts before an event's own.
+/// Members that the world puts before an event's own.
 #[derive(Serialize)]
 struct Stamp<'a> {
     at_ms: Wall,
@@ -47,7 +47,7 @@ impl EventLog {
         Ok(Self { file: Some(Mutex::new(LogFile::open(path)?)), ..Self::default() })
     }
 
-    /// The first word counts: a node does not change who it is within one life.
+    /// Keeps the first identity: a node does not change it within one life.
     pub(super) fn identify(&self, node: &str, role: &str) {
         let _ = self.who.set((node.to_owned(), role.to_owned()));
     }
@@ -115,7 +115,7 @@ impl LogFile {
         Ok(Self { path, file, len })
     }
 
-    /// One write per line, so that lines of several nodes in one file stay whole.
+    /// Appends a line in one write, so that lines of several nodes in one file stay whole.
     fn append(&mut self, line: &str) -> io::Result<()> {
         if self.len > Self::LEN_MAX {
             let mut aside = self.path.clone().into_os_string();

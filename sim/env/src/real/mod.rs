@@ -33,7 +33,7 @@ use crate::{
     time::{Mono, Wall},
 };
 
-/// The world that people's machines are.
+/// Real world, as nodes in production see it.
 #[derive(Debug)]
 pub struct RealWorld {
     runtime: Handle,
@@ -72,8 +72,8 @@ impl RealWorld {
         Ok(self)
     }
 
-    /// How many compute jobs run at once: enough that a commit which waits for the disk does
-    /// not stand behind key generations that fill the processors.
+    /// Returns how many compute jobs run at once: enough that a commit which waits for the disk
+    /// does not stand behind key generations that fill the processors.
     #[must_use]
     pub fn jobs_max() -> usize {
         2 * available_parallelism().map_or(1, NonZero::get) + 2
@@ -188,7 +188,7 @@ mod tests {
     use crate::Env;
 
     #[tokio::test]
-    async fn a_job_that_panics_is_a_cancelled_one() {
+    async fn panicking_job_is_a_cancelled_one() {
         let env = Env::new(RealWorld::temporary().expect("a directory"));
         let lost = env.compute(|| assert_eq!(1, 2, "on purpose")).await;
         assert_eq!(lost, Err(crate::Cancelled));

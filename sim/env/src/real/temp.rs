@@ -23,7 +23,7 @@ impl TempDir {
         Ok(Self(path))
     }
 
-    /// Where it is.
+    /// Returns its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_goes_with_its_handle() {
+    fn directory_is_removed_with_its_handle() {
         let temp = TempDir::new().expect("made");
         let path = temp.path().to_owned();
         std::fs::write(path.join("file"), b"x").expect("written");

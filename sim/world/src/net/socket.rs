@@ -1,6 +1,6 @@
 //! One end of a connection: a small TCP.
 //!
-//! What decides is here and synchronous; segments to send are pushed on an out-parameter. Byte
+//! Everything that decides is synchronous and here; segments to send are pushed on an out-parameter. Byte
 //! offsets count from the start of each direction; a FIN takes one offset after the last byte.
 //!
 //! 1. Sent and not acknowledged bytes are kept, and sent again until acknowledged or given up.
