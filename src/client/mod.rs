@@ -9,6 +9,26 @@
 //! 2. [`Failure`] says whether anything was done; only [`Failure::Unknown`] leaves that open.
 //! 3. A client has at most one unsettled post per board, and posts stand in the order it wrote.
 //! 4. What a stream delivers is gapless from its cursor on, or a reset says otherwise first.
+//!
+//! `examples/post_and_follow.rs` is a whole program. In short:
+//!
+//! ```no_run
+//! # async fn example(env: chatchat::env::Env) -> Result<(), Box<dyn std::error::Error>> {
+//! use std::{sync::Arc, time::Duration};
+//!
+//! use chatchat::{
+//!     client::{ChatClient, Limits, MasterList, NoObserver},
+//!     model::ids::BoardName,
+//! };
+//!
+//! let masters = MasterList::new(&["http://127.0.0.1:8080".to_owned()], 0).ok_or("no master")?;
+//! let client = ChatClient::new(&env, masters, None, Limits::default(), Arc::new(NoObserver));
+//! client.open_session("Ann".parse()?, Duration::from_secs(10)).await?;
+//! let post = client.send(&BoardName::lobby(), client.new_post_id(), "hello".parse()?).await?;
+//! println!("number {}", post.seq);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::time::Duration;
 

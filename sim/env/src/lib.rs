@@ -1,4 +1,4 @@
-//! The seam between a node and the world it runs in: network, clocks, disk, entropy, tasks.
+//! Seam between a node and the world it runs in: network, clocks, disk, entropy, tasks.
 //!
 //! A node holds an [`Env`] and nothing else of the outside. Two worlds stand behind it: the
 //! real one (`real`: tokio, files, the system's clocks) and a simulated one (the package
@@ -9,6 +9,41 @@
 //! 3. After a [`World::spawn`]ed task was aborted it is not polled again.
 //! 4. What [`Disk::write_atomic`] and [`DiskFile::sync`] returned for survives a power loss.
 //! 5. Two calls of [`World::entropy`] never give the same bytes, not even across restarts.
+//!
+//! ```
+//! # #[cfg(feature = "real")]
+//! # fn main() -> std::io::Result<()> {
+//! use std::time::Duration;
+//!
+//! use dst_env::{Env, real::RealWorld};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! // A node's code takes an `Env` and nothing else of the outside.
+//! async fn ping(env: Env, addr: String) -> std::io::Result<u8> {
+//!     let mut stream = env.connect(&addr, Duration::from_secs(5)).await?;
+//!     stream.write_u8(7).await?;
+//!     stream.read_u8().await
+//! }
+//!
+//! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+//! runtime.block_on(async {
+//!     let env = Env::new(RealWorld::temporary()?);
+//!     let mut listener = env.listen("127.0.0.1:0").await?;
+//!     let addr = listener.local_addr();
+//!     env.spawn("echo", async move {
+//!         if let Ok((mut stream, _)) = listener.accept().await
+//!             && let Ok(byte) = stream.read_u8().await
+//!         {
+//!             let _ = stream.write_u8(byte + 1).await;
+//!         }
+//!     });
+//!     assert_eq!(ping(env, addr).await?, 8);
+//!     Ok(())
+//! })
+//! # }
+//! # #[cfg(not(feature = "real"))]
+//! # fn main() {}
+//! ```
 
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
