@@ -38,8 +38,11 @@ pub enum CodecError {
     Unencodable(String),
 }
 
-fn config() -> impl bincode::config::Config {
-    bincode::config::standard().with_limit::<{ 4 * FRAME_LEN_MAX }>()
+/// Greatest total of the lengths that an input of [`decode`] may claim, in bytes.
+const CLAIMS_MAX: usize = 4 * FRAME_LEN_MAX;
+
+fn config<const CLAIMS_MAX: usize>() -> impl bincode::config::Config {
+    bincode::config::standard().with_limit::<CLAIMS_MAX>()
 }
 
 /// Returns the value's only encoding.
@@ -47,8 +50,16 @@ fn config() -> impl bincode::config::Config {
 /// # Errors
 /// [`CodecError::TooLong`] over [`FRAME_LEN_MAX`], [`CodecError::Unencodable`].
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    encode_within(value, FRAME_LEN_MAX)
+}
+
+/// Returns the value's only encoding, for links with a bound of their own.
+///
+/// # Errors
+/// [`CodecError::TooLong`] over `len_max`, [`CodecError::Unencodable`].
+pub fn encode_within<T: Serialize>(value: &T, len_max: usize) -> Result<Vec<u8>, CodecError> {
     let mut out = Vec::new();
-    encode_into(value, &mut out)?;
+    append(value, &mut out, len_max)?;
     Ok(out)
 }
 
@@ -57,10 +68,14 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
 /// # Errors
 /// As [`encode`]; `out` is unchanged.
 pub fn encode_into<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    append(value, out, FRAME_LEN_MAX)
+}
+
+fn append<T: Serialize>(value: &T, out: &mut Vec<u8>, len_max: usize) -> Result<(), CodecError> {
     let before = out.len();
-    let written = match bincode::serde::encode_into_std_write(value, out, config()) {
-        Ok(written) if written <= FRAME_LEN_MAX => return Ok(()),
-        Ok(len) => Err(CodecError::TooLong { len, max: FRAME_LEN_MAX }),
+    let written = match bincode::serde::encode_into_std_write(value, out, config::<CLAIMS_MAX>()) {
+        Ok(written) if written <= len_max => return Ok(()),
+        Ok(len) => Err(CodecError::TooLong { len, max: len_max }),
         Err(why) => Err(CodecError::Unencodable(why.to_string())),
     };
     out.truncate(before);
@@ -72,10 +87,22 @@ pub fn encode_into<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), Cod
 /// # Errors
 /// [`CodecError::TooLong`], [`CodecError::Malformed`], [`CodecError::Trailing`].
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    if bytes.len() > FRAME_LEN_MAX {
-        return Err(CodecError::TooLong { len: bytes.len(), max: FRAME_LEN_MAX });
+    decode_within::<T, CLAIMS_MAX>(bytes, FRAME_LEN_MAX)
+}
+
+/// Decodes a value from all of these bytes, for links with a bound of their own. Lengths inside
+/// the input may claim at most `CLAIMS_MAX` in total.
+///
+/// # Errors
+/// [`CodecError::TooLong`] over `len_max`, [`CodecError::Malformed`], [`CodecError::Trailing`].
+pub fn decode_within<T: DeserializeOwned, const CLAIMS_MAX: usize>(
+    bytes: &[u8],
+    len_max: usize,
+) -> Result<T, CodecError> {
+    if bytes.len() > len_max {
+        return Err(CodecError::TooLong { len: bytes.len(), max: len_max });
     }
-    let (value, read) = bincode::serde::decode_from_slice(bytes, config())
+    let (value, read) = bincode::serde::decode_from_slice(bytes, config::<CLAIMS_MAX>())
         .map_err(|why| CodecError::Malformed(why.to_string()))?;
     if read < bytes.len() {
         return Err(CodecError::Trailing(bytes.len() - read));

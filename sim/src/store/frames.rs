@@ -1,45 +1,51 @@
-//! Frames between nodes and the store's host: length, number, then the value.
+//! Frames between nodes and the store's host: plain frames that hold a number, then a value.
 
 use std::io;
 
+use chatchat::wire::{
+    codec,
+    plain::{self, PlainError},
+};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Maximum length of a frame, bytes. A page of posts is cut at 1 MiB of text; names and ids come on
 /// top.
 const LEN_MAX: usize = 4 * 1024 * 1024;
+/// Greatest total of the lengths that a value may claim, bytes.
+const CLAIMS_MAX: usize = 4 * LEN_MAX;
+const NUMBER_LEN: usize = 8;
+
+/// Returns the frame of a value.
+pub(super) fn frame<T: Serialize>(number: u64, value: &T) -> io::Result<Vec<u8>> {
+    let body = codec::encode_within(value, LEN_MAX - NUMBER_LEN).map_err(invalid)?;
+    Ok([&number.to_le_bytes()[..], &body].concat())
+}
+
+/// Writes a frame.
+pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), frame: &[u8]) -> io::Result<()> {
+    plain::write_frame(to, frame, LEN_MAX).await.map_err(broken)
+}
+
+/// Reads the next frame.
+pub(super) async fn read<T: DeserializeOwned>(
+    from: &mut (impl AsyncRead + Unpin),
+) -> io::Result<(u64, T)> {
+    let frame = plain::read_frame(from, LEN_MAX).await.map_err(broken)?;
+    let Some((number, body)) = frame.split_first_chunk::<NUMBER_LEN>() else {
+        return Err(invalid("a frame without a number"));
+    };
+    let value = codec::decode_within::<T, CLAIMS_MAX>(body, LEN_MAX).map_err(invalid)?;
+    Ok((u64::from_le_bytes(*number), value))
+}
 
 fn invalid(why: impl ToString) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.to_string())
 }
 
-pub(super) fn frame<T: Serialize>(number: u64, value: &T) -> io::Result<Vec<u8>> {
-    let body =
-        bincode::serde::encode_to_vec(value, bincode::config::standard()).map_err(invalid)?;
-    let len = u32::try_from(body.len() + 8).map_err(invalid)?;
-    let mut frame = Vec::with_capacity(12 + body.len());
-    frame.extend_from_slice(&len.to_le_bytes());
-    frame.extend_from_slice(&number.to_le_bytes());
-    frame.extend_from_slice(&body);
-    Ok(frame)
-}
-
-pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), frame: &[u8]) -> io::Result<()> {
-    to.write_all(frame).await?;
-    to.flush().await
-}
-
-pub(super) async fn read<T: DeserializeOwned>(
-    from: &mut (impl AsyncRead + Unpin),
-) -> io::Result<(u64, T)> {
-    let len = from.read_u32_le().await? as usize;
-    if !(8..=LEN_MAX).contains(&len) {
-        return Err(invalid("a frame of an impossible length"));
+fn broken(error: PlainError) -> io::Error {
+    match error {
+        PlainError::Io(why) => why,
+        too_long @ PlainError::TooLong { .. } => invalid(too_long),
     }
-    let number = from.read_u64_le().await?;
-    let mut body = vec![0; len - 8];
-    from.read_exact(&mut body).await?;
-    let config = bincode::config::standard().with_limit::<{ 4 * LEN_MAX }>();
-    let (value, _) = bincode::serde::decode_from_slice(&body, config).map_err(invalid)?;
-    Ok((number, value))
 }
