@@ -2,7 +2,7 @@
 //! stream.
 //!
 //! One task per link reads, writes and watches; handles and [`Responder`]s reach it through a
-//! [`LinkState`](state::LinkState) under a lock that is never held over an await.
+//! `LinkState` under a lock that is never held over an await.
 //!
 //! 1. One record carries one frame. The first frame sent is a heartbeat.
 //! 2. No method of [`Link`] or [`Responder`] waits for room: what does not fit is refused.
