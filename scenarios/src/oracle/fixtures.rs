@@ -166,14 +166,8 @@ impl Fixture {
     }
 
     pub(super) fn stored_at(&mut self, person: usize, n: u8, seq: u64) -> &mut Self {
-        self.store.boards.entry(BoardName::lobby()).or_default().push(Post {
-            id: id(n),
-            board: BoardName::lobby(),
-            seq: Seq(seq),
-            author: author(person),
-            text: text(n).parse().unwrap(),
-            posted_at_ms: 1000 + seq,
-        });
+        let posts = self.store.boards.entry(BoardName::lobby()).or_default();
+        posts.push(posted(person, n, seq));
         self
     }
 

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! 1. One seed is one OS process: whatever else a process did must not move a run.
-//! 2. Every random draw comes from a labelled sub-stream of the root seed (`seed`).
+//! 2. Every random draw comes from a labelled stream of the root seed (`dst_env::rng`).
 //! 3. Every handle carries its host's life; a stale one does nothing, neither used nor dropped.
 //! 4. Log lines carry virtual time and an ordinal, never a wall clock's.
 #![forbid(unsafe_code)]
