@@ -1,39 +1,26 @@
-//! Batches in flight: attempts, retries, the next worker, splitting, giving up.
+//! Batches in flight: attempts, and the waits between them.
 //!
 //! 1. One batch of a slot is in flight at a time; each attempt of it has a number of its own,
 //!    so a late answer is recognised.
-//! 2. One registration of a worker gets at most `attempts_per_worker` tries, all with one token;
-//!    then the worker has failed, and the next worker gets a higher token.
-//! 3. A batch that failed on two workers is split: each task goes alone, with attempts of its own.
-//! 4. After `attempts_max` tries a single task is a dead letter.
-//! 5. An unreachable store costs no attempt: the batch goes back to the queue and waits 100 ms,
+//! 2. Tries on one registration of a worker have one token; the next worker gets a higher one.
+//! 3. An unreachable store costs no try: the batch goes back to the queue and waits 100 ms,
 //!    doubling to 1 s.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    model::{
-        ids::{NodeId, Registration, Token},
-        message::Task,
-        time::Mono,
+    model::{ids::Token, message::Task, time::Mono},
+    protocol::{
+        task_queue::{Entry, Origin, Slot, TaskId},
+        tries::{Assignee, FailedTries, Next, RetryPolicy},
     },
-    protocol::task_queue::{Entry, Origin, Slot, TaskId},
 };
 
 /// Number of an attempt, unique in one life of one master.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId(pub u64);
 
-/// A worker under one of its registrations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Assignee {
-    /// The worker.
-    pub node: NodeId,
-    /// Its registration.
-    pub registration: Registration,
-}
-
-/// Everything of a queued task but its content, kept while a batch holds the task.
+/// Parts of a queued task that are its own while a batch holds the task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskHead {
     /// Task's number.
@@ -59,18 +46,15 @@ pub struct Batch {
     pub attempt: Option<AttemptId>,
     /// Time of the next attempt while the batch waits for its backoff.
     pub retry_at: Option<Mono>,
-    /// Workers that failed the batch, in the order of failing.
-    pub failed: Vec<NodeId>,
-    /// Tries with the current worker and token.
-    tries_here: u32,
-    /// Tries in all.
-    tries: u32,
+    /// Tries that failed, the same for each task.
+    failed: FailedTries,
 }
 
 impl Batch {
     /// Creates a batch for its first worker and empties `from` into it.
     #[must_use]
     pub fn new(from: &mut Vec<Entry>, token: Token, assignee: Assignee) -> Self {
+        let failed = from.first().map(|entry| entry.failed.clone()).unwrap_or_default();
         let heads = from
             .iter()
             .map(|entry| TaskHead { id: entry.id, origin: entry.origin, alone: entry.alone })
@@ -83,63 +67,38 @@ impl Batch {
             assignee,
             attempt: None,
             retry_at: None,
-            failed: Vec::new(),
-            tries_here: 0,
-            tries: 0,
+            failed,
         }
     }
 
-    /// Begins a try with the current worker. Returns how many tries there were, this one included.
-    pub const fn begin(&mut self, attempt: AttemptId) -> u32 {
+    /// Begins a try with the current worker. Returns how many tries there were that count, this
+    /// one included.
+    pub fn begin(&mut self, attempt: AttemptId) -> u32 {
         self.attempt = Some(attempt);
         self.retry_at = None;
-        self.tries_here += 1;
-        self.tries += 1;
-        self.tries
+        self.failed.total() + 1
     }
 
     /// Moves the batch to another worker, under a higher token.
     pub const fn reassign(&mut self, token: Token, assignee: Assignee) {
         self.token = token;
         self.assignee = assignee;
-        self.tries_here = 0;
     }
 
-    /// Turns the batch back into queue entries. With `alone`, each must go in a batch of its own.
+    /// Turns the batch back into queue entries. With `alone`, each must go in a batch of its own,
+    /// and has all its tries before it.
     pub fn into_entries(self, alone: bool) -> impl DoubleEndedIterator<Item = Entry> {
         let tasks = Arc::unwrap_or_clone(self.tasks);
+        let failed = if alone { FailedTries::default() } else { self.failed };
         self.heads.into_iter().zip(tasks).map(move |(head, task)| Entry {
             id: head.id,
             origin: head.origin,
             sent: true,
             alone: alone || head.alone,
+            failed: failed.clone(),
             task,
         })
     }
-}
-
-/// Next step after a failed try.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Try the same worker again at this time, with the same token.
-    Retry(Mono),
-    /// The worker has failed: assign another one, with a higher token.
-    Reassign,
-    /// A second worker has failed: queue each task alone.
-    Split,
-    /// The worker has failed and no tries are left: make the task a dead letter.
-    GiveUp,
-}
-
-/// Bounds on the tries of a batch.
-#[derive(Clone, Copy, Debug)]
-pub struct RetryPolicy {
-    /// Most tries on one registration of a worker.
-    pub per_worker: u32,
-    /// Most tries in all.
-    pub max: u32,
-    /// Wait between two tries on the same worker.
-    pub backoff: Duration,
 }
 
 /// Batches of one master, by slot.
@@ -223,21 +182,11 @@ impl Assignments {
     pub fn on_failed(&mut self, now: Mono, slot: Slot, lost: bool) -> Option<Next> {
         let policy = self.policy;
         let batch = self.batch_mut(slot)?;
-        if !lost && batch.tries_here < policy.per_worker && batch.tries < policy.max {
-            let at = now + policy.backoff;
-            batch.retry_at = Some(at);
-            return Some(Next::Retry(at));
+        let next = batch.failed.add(policy, batch.assignee, lost, batch.tasks.len());
+        if next == Next::Retry {
+            batch.retry_at = Some(now + policy.backoff);
         }
-        batch.failed.push(batch.assignee.node);
-        Some(if batch.tasks.len() > 1 && batch.failed.len() > 1 {
-            Next::Split
-        } else if batch.tries < policy.max {
-            Next::Reassign
-        } else if batch.tasks.len() > 1 {
-            Next::Split
-        } else {
-            Next::GiveUp
-        })
+        Some(next)
     }
 
     /// Notes that the store could not be reached. The slot takes no new batch until the time
@@ -266,7 +215,7 @@ impl Assignments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ids::{BoardName, StoreEpoch};
+    use crate::model::ids::{BoardName, NodeId, Registration, StoreEpoch};
 
     const SLOT: Slot = Slot(0);
 
@@ -289,6 +238,7 @@ mod tests {
                 origin: Origin::Local,
                 sent: false,
                 alone: false,
+                failed: FailedTries::default(),
                 task: Task::CreateBoard { board: BoardName::lobby() },
             })
             .collect();
@@ -297,46 +247,32 @@ mod tests {
         table
     }
 
-    /// Fails tries until the next step is not a retry; returns the number of tries and that step.
-    fn fail_worker(table: &mut Assignments) -> (u32, Option<Next>) {
-        for tries in 1.. {
-            let number = table.number();
-            table.batch_mut(SLOT).expect("it stays").begin(number);
-            assert!(table.on_ended(SLOT, number));
-            match table.on_failed(Mono::ZERO, SLOT, false) {
-                Some(Next::Retry(_)) => {}
-                next => return (tries, next),
-            }
-        }
-        unreachable!("tries are bounded")
-    }
-
-    #[test]
-    fn single_task_is_given_up_after_two_tries_on_each_of_two_workers() {
-        let mut table = with_tasks(1);
-        assert_eq!(fail_worker(&mut table), (2, Some(Next::Reassign)));
-        table.batch_mut(SLOT).expect("it stays").reassign(token(2), assignee(2));
-        assert_eq!(fail_worker(&mut table), (2, Some(Next::GiveUp)));
-    }
-
-    #[test]
-    fn batch_is_split_after_two_workers_failed_it() {
-        let mut table = with_tasks(3);
-        assert_eq!(fail_worker(&mut table), (2, Some(Next::Reassign)));
-        table.batch_mut(SLOT).expect("it stays").reassign(token(2), assignee(2));
-        assert_eq!(fail_worker(&mut table), (2, Some(Next::Split)));
-        let entries: Vec<_> = table.take(SLOT).expect("it stays").into_entries(true).collect();
-        assert!(entries.iter().all(|entry| entry.alone && entry.sent));
-        assert_eq!(entries.iter().map(|entry| entry.id.0).collect::<Vec<_>>(), [0, 1, 2]);
-    }
-
-    #[test]
-    fn lost_worker_gets_no_second_try() {
-        let mut table = with_tasks(1);
+    /// Fails one try of the batch.
+    fn fail(table: &mut Assignments) -> Option<Next> {
         let number = table.number();
         table.batch_mut(SLOT).expect("it stays").begin(number);
         assert!(table.on_ended(SLOT, number));
-        assert_eq!(table.on_failed(Mono::ZERO, SLOT, true), Some(Next::Reassign));
+        table.on_failed(Mono::ZERO, SLOT, false)
+    }
+
+    #[test]
+    fn tries_stay_with_a_batch_that_goes_to_another_worker_or_back_to_the_queue() {
+        let mut table = with_tasks(1);
+        assert_eq!([fail(&mut table), fail(&mut table)], [Some(Next::Retry), Some(Next::Reassign)]);
+        table.batch_mut(SLOT).expect("it stays").reassign(token(2), assignee(2));
+        assert_eq!(fail(&mut table), Some(Next::Retry));
+        let mut back = table.take(SLOT).expect("it stays").into_entries(false).collect();
+        table.put(SLOT, Batch::new(&mut back, token(3), assignee(2)));
+        assert_eq!(fail(&mut table), Some(Next::GiveUp));
+    }
+
+    #[test]
+    fn tasks_of_a_split_batch_go_alone_with_all_their_tries() {
+        let mut table = with_tasks(3);
+        assert_eq!(fail(&mut table), Some(Next::Retry));
+        let entries: Vec<_> = table.take(SLOT).expect("it stays").into_entries(true).collect();
+        assert!(entries.iter().all(|entry| entry.alone && entry.sent && entry.failed.total() == 0));
+        assert_eq!(entries.iter().map(|entry| entry.id.0).collect::<Vec<_>>(), [0, 1, 2]);
     }
 
     #[test]

@@ -22,4 +22,5 @@ pub mod selection;
 pub mod sessions;
 pub mod streams;
 pub mod task_queue;
+pub mod tries;
 pub mod worker;

@@ -1,9 +1,9 @@
 //! Selection of the worker for the next batch: the least loaded one, in turn among equals.
 //!
 //! 1. Only registered workers whose last heartbeat said that they reach the store are picked.
-//! 2. Of two such workers, the one with fewer batches in flight comes first, then the one that was
-//!    picked longer ago, then the one with the lower id.
-//! 3. A pick counts as in flight until it is finished or the worker is removed.
+//! 2. Of two such workers, the one with fewer batches in flight comes first, then the one that had
+//!    a batch longer ago, then the one with the lower id.
+//! 3. A try counts as in flight from its start until it is finished or the worker is removed.
 
 use std::collections::BTreeMap;
 
@@ -13,15 +13,15 @@ use crate::model::ids::NodeId;
 struct Load {
     in_flight: u32,
     reaches_store: bool,
-    /// Number of the worker's last pick, or of the last pick before it registered.
-    picked: u64,
+    /// Number of the worker's last try, or of the last one before it registered.
+    turn: u64,
 }
 
 /// Loads of the registered workers.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     workers: BTreeMap<NodeId, Load>,
-    picks: u64,
+    tries: u64,
 }
 
 impl Selection {
@@ -34,8 +34,8 @@ impl Selection {
     /// Adds a worker that registered, or registered again; it has nothing in flight.
     pub fn add(&mut self, node: NodeId, reaches_store: bool) {
         // The turn is kept, so that a worker does not get to the front by registering again.
-        let picked = self.workers.get(&node).map_or(self.picks, |load| load.picked);
-        self.workers.insert(node, Load { in_flight: 0, reaches_store, picked });
+        let turn = self.workers.get(&node).map_or(self.tries, |load| load.turn);
+        self.workers.insert(node, Load { in_flight: 0, reaches_store, turn });
     }
 
     /// Removes a worker that is gone or listed.
@@ -62,27 +62,26 @@ impl Selection {
         self.workers.values().any(|load| load.reaches_store)
     }
 
-    /// Picks a worker that `may` accepts, and counts one batch as in flight there. O(workers).
-    pub fn pick(&mut self, may: impl Fn(&NodeId) -> bool) -> Option<NodeId> {
-        let (node, load) = self
-            .workers
-            .iter_mut()
+    /// Returns the worker for the next batch among those that `may` accepts. O(workers).
+    #[must_use]
+    pub fn pick(&self, may: impl Fn(&NodeId) -> bool) -> Option<NodeId> {
+        self.workers
+            .iter()
             .filter(|(node, load)| load.reaches_store && may(node))
-            .min_by_key(|(_, load)| (load.in_flight, load.picked))?;
-        self.picks += 1;
-        load.picked = self.picks;
-        load.in_flight += 1;
-        Some(*node)
+            .min_by_key(|(_, load)| (load.in_flight, load.turn))
+            .map(|(node, _)| *node)
     }
 
-    /// Counts one more batch in flight at a worker: a second try. Ignores an unknown worker.
+    /// Counts a try that starts at a worker. Ignores an unknown worker.
     pub fn start(&mut self, node: &NodeId) {
+        self.tries += 1;
         if let Some(load) = self.workers.get_mut(node) {
+            load.turn = self.tries;
             load.in_flight = load.in_flight.saturating_add(1);
         }
     }
 
-    /// Counts one batch less in flight at a worker, however it ended. Ignores an unknown worker.
+    /// Counts a try that ended at a worker, however it ended. Ignores an unknown worker.
     pub fn finish(&mut self, node: &NodeId) {
         if let Some(load) = self.workers.get_mut(node) {
             load.in_flight = load.in_flight.saturating_sub(1);
@@ -120,6 +119,7 @@ mod tests {
         let mut turns = Vec::new();
         for _ in 0..6 {
             let picked = selection.pick(|_| true).expect("three may");
+            selection.start(&picked);
             selection.finish(&picked);
             turns.push(picked.0[0]);
         }
@@ -164,6 +164,7 @@ mod tests {
                         let picked = selection.pick(|m| may(m.0[0]));
                         prop_assert_eq!(picked.map(|p| model[usize::from(p.0[0])].0), least);
                         if let Some(picked) = picked {
+                            selection.start(&picked);
                             model[usize::from(picked.0[0])].0 += 1;
                         }
                     }

@@ -6,16 +6,20 @@
 //!
 //! 1. `0 <= taken`, and waiting plus taken never exceeds the bounds.
 //! 2. Tasks of a slot leave in the order they came; a returned batch goes before all others.
-//! 3. A batch of a board is posts only, or one creation. A task marked *alone* shares no batch.
+//! 3. A batch of a board is posts only, or one creation. A task marked *alone* shares no batch, and
+//!    tasks share one only with the same failed tries behind them.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::model::{
-    ids::{BoardName, NodeId, Resource},
-    message::Task,
+use crate::{
+    model::{
+        ids::{BoardName, NodeId, Resource},
+        message::Task,
+    },
+    protocol::tries::FailedTries,
 };
 
 /// Index of a resource in a master's tables. Small, dense, reused after [`TaskQueue::retire`].
@@ -54,6 +58,8 @@ pub struct Entry {
     pub sent: bool,
     /// Whether the task must go in a batch of its own.
     pub alone: bool,
+    /// Tries that failed.
+    pub failed: FailedTries,
     /// Write to carry out.
     pub task: Task,
 }
@@ -216,7 +222,8 @@ impl TaskQueue {
         while let Some(next) = lane.waiting.front() {
             let single = next.alone || (is_board && !matches!(next.task, Task::Post { .. }));
             bytes += next.task.weight();
-            if !batch.is_empty() && (single || batch.len() >= tasks_max || bytes > bytes_max) {
+            let is_full = batch.len() >= tasks_max || bytes > bytes_max;
+            if batch.first().is_some_and(|first| single || is_full || first.failed != next.failed) {
                 break;
             }
             batch.extend(lane.waiting.pop_front());
@@ -322,7 +329,8 @@ mod tests {
     }
 
     fn entry(id: u64, task: Task) -> Entry {
-        Entry { id: TaskId(id), origin: Origin::Local, sent: false, alone: false, task }
+        let (origin, failed) = (Origin::Local, FailedTries::default());
+        Entry { id: TaskId(id), origin, sent: false, alone: false, failed, task }
     }
 
     fn post(id: u64) -> Entry {

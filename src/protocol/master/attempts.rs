@@ -14,8 +14,9 @@ use crate::{
         time::Mono,
     },
     protocol::{
-        assignment::{Assignee, AttemptId, Batch, Next},
+        assignment::{AttemptId, Batch},
         task_queue::Slot,
+        tries::{Assignee, Next},
     },
 };
 
@@ -94,7 +95,8 @@ impl Master {
             self.release(slot, now + self.config.forward_retry, out);
         }
         // The next batch goes before this one is published: the store waits for nobody's page.
-        self.pump(now, slot, out);
+        self.mark(slot);
+        self.pump_marked(now, out);
         if let Some((batch, results)) = settled {
             settle(self.queue.resource(slot), batch, results, out);
         }
@@ -107,16 +109,15 @@ impl Master {
             return;
         };
         let Some(next) = self.assignments.on_failed(now, slot, gone) else { return };
-        if let Next::Retry(at) = next {
+        if next == Next::Retry {
             out.push(Effect::Probe("a batch was tried again on the same worker"));
-            self.wake(at, slot);
             return;
         }
         if self.registrations.get(&node).is_some_and(|r| r.registration == registration) {
             self.fail_worker(now, node, "it did not answer to its tasks", out);
         }
         match next {
-            Next::Retry(_) | Next::Reassign => {}
+            Next::Retry | Next::Reassign => {}
             Next::Split => {
                 out.push(Effect::Probe("a batch was split"));
                 self.put_back(slot, true);

@@ -60,7 +60,8 @@ impl Master {
             entry.sent = forward.sent_before || !is_answered;
             out.push(Effect::Probe("a task came back from another master"));
             self.queue.put_back(slot, std::iter::once(entry));
-            self.pump(now, slot, out);
+            self.mark(slot);
+            self.pump_marked(now, out);
         }
     }
 

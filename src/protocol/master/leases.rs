@@ -40,7 +40,8 @@ impl Master {
             }
             _ => {}
         }
-        self.pump(now, slot, out);
+        self.mark(slot);
+        self.pump_marked(now, out);
     }
 
     /// Takes the store's answer to an [`Effect::RenewLeases`] sent at `sent_at`.
@@ -56,7 +57,7 @@ impl Master {
             let Some(slot) = self.queue.find(resource) else { continue };
             self.permissions.on_renewed(slot, *lease, sent_at, *answer);
             match answer {
-                Renewed::Kept => {}
+                Renewed::Kept => continue,
                 Renewed::Wanted => {
                     out.push(Effect::Probe("a holder was wished away"));
                     let idle = self.assignments.batch(slot).is_none_or(|b| b.attempt.is_none());
@@ -64,14 +65,12 @@ impl Master {
                         self.put_back(slot, false);
                         self.release(slot, now + self.config.forward_retry, out);
                     }
-                    self.pump(now, slot, out);
                 }
-                Renewed::Lost => {
-                    out.push(Effect::Probe("a lease was lost to another master"));
-                    self.pump(now, slot, out);
-                }
+                Renewed::Lost => out.push(Effect::Probe("a lease was lost to another master")),
             }
+            self.mark(slot);
         }
+        self.pump_marked(now, out);
     }
 
     /// Gives a lease back if it is held, and sends back the tasks that others forwarded for it.
@@ -126,7 +125,7 @@ impl Master {
             }
             self.put_back(slot, false);
             self.release(slot, now, out);
-            self.pump(now, slot, out);
+            self.mark(slot);
         }
     }
 
@@ -137,13 +136,15 @@ impl Master {
             self.wrote_at = Some(now);
         }
         if was_strong != self.is_strong(now) || !done {
-            self.pump_all(now, out);
+            self.mark_all();
+            self.pump_marked(now, out);
         }
     }
 
     /// Drops the leases of other epochs than the one that the store is in.
     pub fn on_store_epoch(&mut self, now: Mono, epoch: StoreEpoch, out: &mut Vec<Effect>) {
         self.permissions.on_epoch(epoch);
-        self.pump_all(now, out);
+        self.mark_all();
+        self.pump_marked(now, out);
     }
 }

@@ -76,7 +76,8 @@ impl Master {
             out.push(Effect::Close { link: before.link, close });
         }
         out.push(Effect::Send { link, direct: Gossip::digest(&self.registry) });
-        self.pump_all(now, out);
+        self.mark_all();
+        self.pump_marked(now, out);
     }
 
     /// Handles the end of a link: its worker left or failed, or its master is out of reach.
@@ -103,10 +104,11 @@ impl Master {
                 if matches!(self.permissions.state(slot), LeaseState::Other { holder, .. } if holder.node == node)
                 {
                     self.permissions.look_again(slot, now);
-                    self.pump(now, slot, out);
+                    self.mark(slot);
                 }
             }
         }
+        self.pump_marked(now, out);
     }
 
     /// Notes whether a peer reaches the store.
@@ -118,19 +120,21 @@ impl Master {
                 self.unreachable_since = None;
             }
             if before != Some(beat.reaches_store) {
-                self.pump_all(now, out);
+                self.mark_all();
             }
         }
         let peer = self.peers.values_mut().find(|peer| peer.link == link);
         if let Some(peer) = peer {
             let before = std::mem::replace(&mut peer.can_write, beat.reaches_store);
             if before != beat.reaches_store {
-                self.pump_all(now, out);
+                self.mark_all();
             }
         }
+        self.pump_marked(now, out);
     }
 
-    /// Declares a worker failed: it is listed, its link closed, and the failure published.
+    /// Declares a worker failed: it is listed, its link closed, and the failure published. Marks
+    /// every slot.
     pub(super) fn fail_worker(
         &mut self,
         now: Mono,
@@ -168,7 +172,7 @@ impl Master {
         if let Some(member) = self.registry.end(now, node, registration, state) {
             self.announce(member, true, out);
         }
-        self.pump_all(now, out);
+        self.mark_all();
     }
 
     /// Announces a new fact by an event line, and publishes it.

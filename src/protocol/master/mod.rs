@@ -16,6 +16,8 @@
 //! 3. A forwarded task is never forwarded again.
 //! 4. A worker in the failed list is registered nowhere here, so it is never picked.
 //! 5. "Nothing was done" is said only of a task that was never sent anywhere.
+//! 6. Only the end of an entry point moves work on: what decides marks slots, and sees no batch
+//!    leave before it is done.
 
 mod attempts;
 mod forwards;
@@ -40,7 +42,7 @@ use crate::{
         time::Mono,
     },
     protocol::{
-        assignment::{Assignments, AttemptId, RetryPolicy},
+        assignment::{Assignments, AttemptId},
         failed_list::FailedList,
         gossip::Gossip,
         master_watch::MasterWatch,
@@ -49,6 +51,7 @@ use crate::{
         registry::Registry,
         selection::Selection,
         task_queue::{Bounds, Entry, Slot, TaskId, TaskQueue},
+        tries::RetryPolicy,
     },
 };
 
@@ -190,6 +193,8 @@ pub struct Master {
     peers: BTreeMap<NodeId, Peer>,
     /// Times at which slots are to be looked at again.
     wakes: BTreeSet<(Mono, Slot)>,
+    /// Slots to look at before the entry point returns.
+    marked: Vec<Slot>,
     /// Time of the last write of this master's own.
     wrote_at: Option<Mono>,
     /// Time since when none of its workers reaches the store.
@@ -228,6 +233,7 @@ impl Master {
             watch: MasterWatch::new(config.master_out_after),
             peers: BTreeMap::new(),
             wakes: BTreeSet::new(),
+            marked: Vec::new(),
             wrote_at: None,
             unreachable_since: Some(now),
             renew_at: now + config.lease_renew_interval,
@@ -362,20 +368,23 @@ impl Master {
                 break;
             }
             self.wakes.pop_first();
-            self.pump(now, slot, out);
+            self.mark(slot);
         }
+        self.pump_marked(now, out);
     }
 
     fn wake(&mut self, at: Mono, slot: Slot) {
         self.wakes.insert((at, slot));
     }
 
-    /// Looks at every slot, after a change that any of them may have waited for.
-    fn pump_all(&mut self, now: Mono, out: &mut Vec<Effect>) {
-        let slots: Vec<_> = self.queue.slots().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            self.pump(now, slot, out);
-        }
+    /// Marks a slot whose work may go on.
+    fn mark(&mut self, slot: Slot) {
+        self.marked.push(slot);
+    }
+
+    /// Marks every slot, after a change that any of them may have waited for.
+    fn mark_all(&mut self) {
+        self.marked.extend(self.queue.slots().map(|(slot, _)| slot));
     }
 }
 

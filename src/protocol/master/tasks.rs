@@ -11,9 +11,10 @@ use crate::{
         time::Mono,
     },
     protocol::{
-        assignment::{Assignee, AttemptId, Batch},
+        assignment::{AttemptId, Batch},
         permission::LeaseState,
         task_queue::{Entry, Origin, QueueFull, Slot, TaskId},
+        tries::{Assignee, FailedTries},
     },
 };
 
@@ -77,9 +78,11 @@ impl Master {
         };
         self.tasks += 1;
         let id = TaskId(self.tasks);
-        let entry = Entry { id, origin, sent: false, alone: false, task };
+        let failed = FailedTries::default();
+        let entry = Entry { id, origin, sent: false, alone: false, failed, task };
         self.queue.push(slot, entry).map_err(|_| overloaded)?;
-        self.pump(now, slot, out);
+        self.mark(slot);
+        self.pump_marked(now, out);
         Ok(id)
     }
 
@@ -111,8 +114,18 @@ impl Master {
         Outcome::Unknown
     }
 
+    /// Moves the work of the marked slots on: the last step of each entry point.
+    pub(super) fn pump_marked(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        let mut marked = std::mem::take(&mut self.marked);
+        for slot in marked.drain(..) {
+            self.pump(now, slot, out);
+        }
+        // Its room is reused: moving work on marks nothing.
+        self.marked = marked;
+    }
+
     /// Moves a slot's work on as far as it can go now.
-    pub(super) fn pump(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) {
+    fn pump(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) {
         if self.queue.resource(slot).is_none() {
             return;
         }
@@ -265,8 +278,8 @@ impl Master {
         self.attempt(slot, out);
     }
 
-    fn pick(&mut self) -> Option<Assignee> {
-        let node = self.selection.pick(|_| true)?;
+    fn pick(&self) -> Option<Assignee> {
+        let node = self.selection.pick(|node| self.registrations.get(node).is_some())?;
         let registration = self.registrations.get(&node)?.registration;
         Some(Assignee { node, registration })
     }
@@ -278,10 +291,7 @@ impl Master {
         let is_here = self.registrations.get(&node).is_some_and(|r| r.registration == registration);
         match batch.retry_at {
             Some(at) if at > now => self.wake(at, slot),
-            Some(_) if is_here => {
-                self.selection.start(&node);
-                self.attempt(slot, out);
-            }
+            Some(_) if is_here => self.attempt(slot, out),
             _ if !self.permissions.usable(now, slot) => self.put_back(slot, false),
             _ => {
                 let Some(assignee) = self.pick() else { return };
@@ -303,16 +313,18 @@ impl Master {
         }
     }
 
-    /// Makes one attempt with the batch's worker, which is registered and counted as busy.
+    /// Makes one attempt with the batch's worker, which is registered, and counts it there until it
+    /// ends.
     fn attempt(&mut self, slot: Slot, out: &mut Vec<Effect>) {
         let attempt: AttemptId = self.assignments.number();
         let Some(resource) = self.queue.resource(slot).cloned() else { return };
         let Some(batch) = self.assignments.batch_mut(slot) else { return };
         let Assignee { node, registration } = batch.assignee;
-        let nth = batch.begin(attempt);
         let Some(link) = self.registrations.get(&node).map(|registered| registered.link) else {
             return;
         };
+        let nth = batch.begin(attempt);
+        self.selection.start(&node);
         let posts: Vec<PostId> = batch.tasks.iter().filter_map(post_id).collect();
         let token = batch.token;
         let permission = Permission { resource: resource.clone(), token, worker: node };

@@ -144,3 +144,77 @@ fn late_answer_of_a_listed_worker_changes_nothing() {
     assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(1)))));
     assert!(lab.ended().is_none(), "each task ends once");
 }
+
+/// Two tasks in one batch: the first is alone in a batch that is answered while they wait.
+fn batch_of_two(lab: &mut Lab) -> (Slot, AttemptId) {
+    lab.submit(1);
+    lab.grant(1);
+    let (slot, attempt, ..) = lab.assigned().expect("the first batch");
+    lab.submit(2);
+    lab.submit(3);
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    let (slot, attempt, _, batch) = lab.assigned().expect("the next two");
+    assert_eq!(batch.tasks.len(), 2);
+    lab.out.clear();
+    (slot, attempt)
+}
+
+#[test]
+fn batch_that_two_workers_failed_is_not_given_to_a_third() {
+    let mut lab = Lab::new(3);
+    let (slot, attempt) = batch_of_two(&mut lab);
+    lab.answer(slot, attempt, Err(CallFailed::Gone));
+    let (_, attempt, ..) = lab.assigned().expect("the second worker");
+    lab.answer(slot, attempt, Err(CallFailed::Gone));
+    let sizes: Vec<_> =
+        std::iter::from_fn(|| lab.assigned().map(|(.., assign)| assign.tasks.len())).collect();
+    assert_eq!(sizes, [1], "its first task alone, and nothing else");
+}
+
+#[test]
+fn dead_letter_is_in_flight_nowhere() {
+    let mut lab = Lab::new(3);
+    lab.submit(1);
+    lab.grant(1);
+    let mut tries = 0;
+    while let Some((slot, attempt, ..)) = lab.assigned() {
+        tries += 1;
+        lab.answer(slot, attempt, Err(CallFailed::TimedOut));
+        if lab.has(|effect| matches!(effect, Effect::DeadLetter(_))) {
+            break;
+        }
+        if !lab.has(|effect| matches!(effect, Effect::Assign { .. })) {
+            lab.pass(200);
+        }
+    }
+    assert_eq!(tries, 4);
+    assert!(lab.assigned().is_none(), "a fifth try");
+    let busy: Vec<_> =
+        (1..=3).map(|n| lab.master.selection().in_flight(&worker(n, 1).fact.node)).collect();
+    assert_eq!(busy, [0, 0, 0]);
+}
+
+#[test]
+fn tries_are_remembered_when_the_batch_goes_back_to_the_queue() {
+    let mut lab = Lab::new(2);
+    let (slot, attempt) = batch_of_two(&mut lab);
+    lab.answer(slot, attempt, Err(CallFailed::TimedOut));
+    lab.pass(200);
+    let (_, attempt, first_link, _) = lab.assigned().expect("the second try");
+    let away = AssignReply::StoreAway { why: "no answer".to_owned() };
+    lab.answer(slot, attempt, Ok(away));
+    lab.submit(4);
+    lab.pass(200);
+    let mut tries = BTreeMap::from([(first_link, 1)]);
+    for _ in 0..3 {
+        let (slot, attempt, link, batch) = lab.assigned().expect("four tries in all");
+        assert_eq!(batch.tasks.len(), 2, "a fresh task does not share their tries");
+        *tries.entry(link).or_insert(0) += 1;
+        lab.answer(slot, attempt, Err(CallFailed::TimedOut));
+        if !lab.has(|effect| matches!(effect, Effect::Assign { .. })) {
+            lab.pass(200);
+        }
+    }
+    assert_eq!(tries.into_values().collect::<Vec<_>>(), [2, 2], "two tries on each worker");
+    assert!(lab.has(|effect| matches!(effect, Effect::Probe("a batch was split"))));
+}

@@ -1,4 +1,5 @@
-//! Whatever happens, each task ends at most once and no token is given out twice.
+//! Whatever happens, each task ends at most once, no token is given out twice, one batch of a
+//! resource is in flight, and each worker's load is what it has in flight.
 
 use std::collections::BTreeSet;
 
@@ -38,7 +39,8 @@ proptest! {
     fn every_task_ends_once_and_every_token_is_new(moves in moves()) {
         let mut lab = Lab::new(3);
         let mut registrations = [1_u64; 4];
-        let (mut asks, mut attempts) = (Vec::new(), Vec::new());
+        let mut asks = Vec::new();
+        let mut attempts: Vec<(Slot, AttemptId, usize, (NodeId, Registration))> = Vec::new();
         let (mut ended, mut tokens) = (BTreeSet::new(), BTreeSet::new());
         let (mut lease, mut submitted) = (0, 0_usize);
         for one in moves {
@@ -68,7 +70,7 @@ proptest! {
                     lab.master.on_link_over(lab.now, link, &over, &mut lab.out);
                 }
                 Move::Done | Move::Away | Move::Fenced | Move::TimedOut | Move::Gone => {
-                    let Some((slot, attempt, tasks)) = attempts.pop() else { continue };
+                    let Some((slot, attempt, tasks, _)) = attempts.pop() else { continue };
                     let answer = match one {
                         Move::Done => Ok(AssignReply::Done(vec![committed(1); tasks])),
                         Move::Away => Ok(AssignReply::StoreAway { why: String::new() }),
@@ -84,10 +86,11 @@ proptest! {
                     Effect::AcquireLease { slot, .. } => asks.push(slot),
                     Effect::Assign { slot, attempt, assign, .. } => {
                         let Assign { registration, permission, tasks } = assign;
-                        attempts.push((slot, attempt, tasks.len()));
                         let who = (permission.worker, registration);
+                        attempts.push((slot, attempt, tasks.len(), who));
                         tokens.insert((permission.token, who, Arc::as_ptr(&tasks).addr()));
                     }
+                    Effect::Event(Event::Assign { attempt, .. }) => prop_assert!(attempt <= 4, "try {attempt}"),
                     Effect::End { id, .. } | Effect::SendBack { id, .. } => prop_assert!(ended.insert(id), "{id:?} ended twice"),
                     _ => {}
                 }
@@ -96,6 +99,12 @@ proptest! {
             let distinct: BTreeSet<_> = tokens.iter().map(|(token, ..)| *token).collect();
             prop_assert_eq!(distinct.len(), tokens.len());
             prop_assert!(ended.len() + lab.master.queue().total() == submitted);
+            prop_assert!(attempts.len() <= 1, "two batches of one resource: {attempts:?}");
+            for (node, registered) in lab.master.registrations().iter() {
+                let here = (node, registered.registration);
+                let busy = attempts.iter().filter(|(.., who)| *who == here).count();
+                prop_assert_eq!(lab.master.selection().in_flight(&node) as usize, busy);
+            }
         }
     }
 }
