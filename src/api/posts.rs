@@ -68,3 +68,14 @@ pub enum PostState {
         id: PostId,
     },
 }
+
+impl PostState {
+    /// Returns the post's id.
+    #[must_use]
+    pub const fn id(&self) -> PostId {
+        match self {
+            Self::Committed(post) => post.id,
+            Self::Pending { id, .. } | Self::Cancelled { id } => *id,
+        }
+    }
+}

@@ -124,6 +124,12 @@ impl Problem {
         })
     }
 
+    /// Whether a master wrote it, perhaps one of a later version.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.type_uri.starts_with(TYPE_PREFIX)
+    }
+
     /// Returns the type; `None` if it is of a later version or not one of ours.
     #[must_use]
     pub fn problem_type(&self) -> Option<ProblemType> {

@@ -67,6 +67,8 @@ struct Connection {
 /// Response whose body is still arriving. Dropping it closes the connection.
 pub(super) struct Streaming {
     pub(super) status: StatusCode,
+    /// Whether the body is a stream of events.
+    pub(super) is_events: bool,
     pub(super) body: Incoming,
     _connection: Connection,
 }
@@ -134,7 +136,9 @@ impl Exchange {
             Failure::Unknown { status: None, why: format!("no answer within {limit:?}") }
         })?;
         let (head, body) = response.map_err(lost)?.into_parts();
-        Ok(Streaming { status: head.status, body, _connection: connection })
+        let media = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let is_events = media.is_some_and(|text| text.starts_with("text/event-stream"));
+        Ok(Streaming { status: head.status, is_events, body, _connection: connection })
     }
 
     /// Returns the kept connection if it is still usable, else a new one.

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::{
     api::{
-        BoardList, Cluster, ClusterState, PostList, PostState, Problem, SessionOpened,
-        SessionRestored, UserList,
+        Board, BoardList, Cluster, ClusterState, PostList, PostState, Problem, ProblemType,
+        Readiness, SessionOpened, SessionRestored, UserList,
     },
     client::{
         Failure, Limits,
@@ -181,52 +181,76 @@ impl Request {
         RawRequest { method, path: format!("/api/v1/{path}"), body }
     }
 
-    /// Reads the answer to this request.
+    /// Reads the answer to this request. What no master would answer to it, such as a proxy's page,
+    /// leaves the outcome unknown whatever its status says.
     ///
     /// # Errors
     /// Any [`Failure`] but [`Failure::Unreached`].
     pub(super) fn read(&self, answer: &RawAnswer) -> Result<Answer, Failure> {
-        match (self, answer.status) {
-            (Self::Post { .. }, 202) => {
-                let state = shape(answer)?;
-                let PostState::Pending { copies, .. } = state else {
-                    let why = format!("202 with {state:?}");
-                    return Err(Failure::Unknown { status: Some(202), why });
-                };
-                Ok(Answer::Pending { copies })
+        let strange = |what: &str| Failure::Unknown {
+            status: Some(answer.status),
+            why: format!("the answer is not to what was asked: {what}"),
+        };
+        let ours = |is_ours: bool, what| if is_ours { Ok(()) } else { Err(strange(what)) };
+        Ok(match (self, answer.status) {
+            (Self::Post { board, id, .. }, 200 | 201) => {
+                let post: Post = shape(answer)?;
+                ours(post.id == *id && post.board == *board, "another post")?;
+                Answer::Posted(post)
             }
-            (Self::Outcome { .. }, 404) => Ok(Answer::Fate(None)),
-            (_, 200..=299) => Ok(match self {
-                Self::OpenSession { .. } => Answer::Opened(shape(answer)?),
-                Self::Restore => Answer::Restored(shape(answer)?),
-                Self::Boards => Answer::Boards(shape(answer)?),
-                Self::Post { .. } => Answer::Posted(shape(answer)?),
-                Self::Read { .. } => Answer::Page(shape(answer)?),
-                Self::Outcome { .. } | Self::Cancel { .. } => Answer::Fate(Some(shape(answer)?)),
-                Self::Users => Answer::Users(shape(answer)?),
-                Self::Cluster => Answer::Cluster(shape(answer)?),
-                Self::ClusterState => Answer::ClusterState(shape(answer)?),
-                Self::Leave
-                | Self::Alive
-                | Self::CreateBoard { .. }
-                | Self::ReadMark { .. }
-                | Self::Readyz => Answer::Done,
-            }),
-            // 408: the request was not heard to its end.
-            (_, status @ (408 | 429 | 503)) => Err(Failure::Busy {
-                status,
-                problem: Problem::read(&answer.body),
-                retry_after: answer.retry_after,
-            }),
-            (_, status @ 400..=499) => {
-                Err(Failure::Refused { status, problem: Problem::read(&answer.body) })
+            (Self::Post { id, .. }, 202) => match shape(answer)? {
+                PostState::Pending { id: named, copies } if named == *id => {
+                    Answer::Pending { copies }
+                }
+                _ => return Err(strange("not this post's state")),
+            },
+            (Self::Outcome { id } | Self::Cancel { id }, 200) => {
+                let state: PostState = shape(answer)?;
+                ours(state.id() == *id, "another post's state")?;
+                Answer::Fate(Some(state))
             }
-            (_, status) => Err(Failure::Unknown {
-                status: Some(status),
-                why: format!("{status} {}", Problem::read(&answer.body)),
-            }),
-        }
+            (Self::Read { board, .. }, 200) => {
+                let page: PostList = shape(answer)?;
+                ours(page.posts.iter().all(|post| post.board == *board), "another board")?;
+                Answer::Page(page)
+            }
+            (Self::CreateBoard { board }, 200 | 201) => {
+                ours(shape::<Board>(answer)?.name == *board, "another board")?;
+                Answer::Done
+            }
+            (Self::OpenSession { .. }, 201) => Answer::Opened(shape(answer)?),
+            (Self::Restore, 200) => Answer::Restored(shape(answer)?),
+            (Self::Boards, 200) => Answer::Boards(shape(answer)?),
+            (Self::Users, 200) => Answer::Users(shape(answer)?),
+            (Self::Cluster, 200) => Answer::Cluster(shape(answer)?),
+            (Self::ClusterState, 200) => Answer::ClusterState(shape(answer)?),
+            (Self::Leave | Self::Alive | Self::ReadMark { .. }, 204) => Answer::Done,
+            (Self::Readyz, 200 | 503) => match shape::<Readiness>(answer)?.ready {
+                true => Answer::Done,
+                false => return Err(busy(answer, Problem::default())),
+            },
+            (_, status) => {
+                let problem = Problem::read(&answer.body);
+                let is_ours = problem.is_ours();
+                match status {
+                    404 if problem.problem_type() == Some(ProblemType::NotCommitted) => {
+                        Answer::Fate(None)
+                    }
+                    // 408: the request was not heard to its end.
+                    408 | 429 | 503 if is_ours => return Err(busy(answer, problem)),
+                    400..=499 if is_ours => return Err(Failure::Refused { status, problem }),
+                    _ => {
+                        let why = format!("{status} {problem}");
+                        return Err(Failure::Unknown { status: Some(status), why });
+                    }
+                }
+            }
+        })
     }
+}
+
+fn busy(answer: &RawAnswer, problem: Problem) -> Failure {
+    Failure::Busy { status: answer.status, problem, retry_after: answer.retry_after }
 }
 
 /// Reads a successful answer's body. With a malformed body it is unknown whether anything was done.
@@ -277,11 +301,12 @@ mod tests {
     #[test]
     fn answer_tells_whether_anything_was_done() {
         let of = |status, body| post().read(&answer(status, body)).expect_err("not a success");
+        let problem = r#"{"type":"urn:chatchat:broken"}"#;
         for status in [400, 401, 404, 410, 413, 422] {
-            assert!(matches!(of(status, "{}"), Failure::Refused { .. }), "{status}");
+            assert!(matches!(of(status, problem), Failure::Refused { .. }), "{status}");
         }
         for status in [429, 503] {
-            let Failure::Busy { retry_after, .. } = of(status, "") else { panic!("{status}") };
+            let Failure::Busy { retry_after, .. } = of(status, problem) else { panic!("{status}") };
             assert_eq!(retry_after, Some(Duration::from_secs(1)));
         }
         for status in [500, 502, 504] {
@@ -291,7 +316,51 @@ mod tests {
         let pending =
             post().read(&answer(202, &format!(r#"{{"id":"{ID}","state":"pending","copies":2}}"#)));
         assert_eq!(pending, Ok(Answer::Pending { copies: 2 }));
-        let nothing = Request::Outcome { id: ID.parse().unwrap() }.read(&answer(404, ""));
+        let missing = r#"{"type":"urn:chatchat:not-committed"}"#;
+        let nothing = Request::Outcome { id: ID.parse().unwrap() }.read(&answer(404, missing));
         assert_eq!(nothing, Ok(Answer::Fate(None)));
+    }
+
+    #[test]
+    fn answer_of_a_stranger_leaves_the_outcome_unknown() {
+        const HTML: &str = "<html>sign in to this network</html>";
+        let id: PostId = ID.parse().unwrap();
+        let board = BoardName::lobby();
+        let other = ID.replace('3', "4");
+        let author = "00".repeat(16);
+        let another = format!(
+            r#"{{"id":"{other}","board":"lobby","seq":1,"author":{{"id":"{author}","name":"A"}},"text":"x","posted_at":1}}"#
+        );
+        let pending = format!(r#"{{"id":"{other}","state":"pending","copies":2}}"#);
+        let cancelled = format!(r#"{{"id":"{other}","state":"cancelled"}}"#);
+        let range = Range::Last;
+        let read =
+            Request::Read { board: board.clone(), range, limit: 9, wanted: Consistency::Strong };
+        let mark = Request::ReadMark { board: board.clone(), seq: Seq(1) };
+        let cases: Vec<(Request, u16, &str)> = vec![
+            (post(), 200, &another),
+            (post(), 201, &another),
+            (post(), 202, &pending),
+            (post(), 204, ""),
+            (Request::Cancel { id }, 200, &cancelled),
+            (Request::Outcome { id }, 200, &cancelled),
+            (read, 200, HTML),
+            (Request::CreateBoard { board }, 200, HTML),
+            (Request::Leave, 200, HTML),
+            (Request::Alive, 200, HTML),
+            (mark, 200, HTML),
+            (Request::Readyz, 200, HTML),
+            (Request::Readyz, 503, HTML),
+            (post(), 401, HTML),
+            (post(), 403, r#"{"error":"blocked"}"#),
+            (post(), 429, HTML),
+            (post(), 503, HTML),
+            (Request::Outcome { id }, 404, HTML),
+        ];
+        for (request, status, body) in cases {
+            let read = request.read(&answer(status, body));
+            let is_unknown = matches!(read, Err(Failure::Unknown { .. }));
+            assert!(is_unknown, "{request:?} {status} {body}: {read:?}");
+        }
     }
 }

@@ -97,7 +97,7 @@ impl EventStream {
         }
         let asked = RawRequest { method: Method::GET, path, body: None };
         let mut source = exchange.streaming(asked, token, limits.read).await?;
-        if source.status.as_u16() != 200 {
+        if source.status.as_u16() != 200 || !source.is_events {
             let status = source.status.as_u16();
             // A refusal is short, or not worth reading.
             let first = env.timeout(limits.read, source.body.frame()).await;

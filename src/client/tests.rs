@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{ChatClient, Failure, FollowEvent, Limits, MasterList, NoObserver, StreamEnd};
 use crate::{
-    api::{ProblemType, StreamEvent},
+    api::{Problem, ProblemType, StreamEvent},
     env::{BoxStream, Env, TaskGuard, real::RealWorld},
     model::ids::{BoardName, PostId, Seq},
 };
@@ -114,6 +114,12 @@ fn committed(asked: &Asked, seq: u64) -> Act {
     Act::Answer(201, "", posted(value["id"].as_str().unwrap(), seq, text))
 }
 
+fn problem(of: ProblemType) -> String {
+    serde_json::to_string(&Problem::new(of, "why")).unwrap()
+}
+
+const READY: &str = r#"{"ready":true,"state":"serving","store":"here"}"#;
+
 fn env() -> Env {
     Env::new(RealWorld::temporary().unwrap())
 }
@@ -130,8 +136,8 @@ async fn unsettled_post_is_sent_again_under_its_id() {
     let env = env();
     let silent = Scripted::start(&env, |_, _| Act::Drop).await;
     let slow = Scripted::start(&env, |nth, asked| match nth {
-        0 => Act::Answer(504, "", r#"{"type":"outcome-unknown"}"#.to_owned()),
-        1 => Act::Answer(503, "retry-after: 0\r\n", String::new()),
+        0 => Act::Answer(504, "", problem(ProblemType::OutcomeUnknown)),
+        1 => Act::Answer(503, "retry-after: 0\r\n", problem(ProblemType::Unavailable)),
         _ => committed(asked, 7),
     })
     .await;
@@ -152,7 +158,7 @@ async fn unsettled_post_is_sent_again_under_its_id() {
 async fn posts_keep_their_order_when_a_sender_is_dropped() {
     let env = env();
     let master = Scripted::start(&env, |nth, asked| match nth {
-        0 => Act::Answer(503, "retry-after: 1\r\n", String::new()),
+        0 => Act::Answer(503, "retry-after: 1\r\n", problem(ProblemType::Unavailable)),
         nth => committed(asked, nth as u64),
     })
     .await;
@@ -203,7 +209,7 @@ async fn follower_resumes_on_another_master_without_gap_or_repeat() {
     })
     .await;
     let lives = Scripted::start(&env, move |_, asked| match asked.1.as_str() {
-        "/readyz" => Act::Answer(200, "", "{}".to_owned()),
+        "/readyz" => Act::Answer(200, "", READY.to_owned()),
         _ => Act::Stream(second.clone()),
     })
     .await;
