@@ -15,15 +15,20 @@ import * as hostile from "./checks/hostile.mjs";
 import * as looks from "./checks/looks.mjs";
 import * as ux from "./checks/ux.mjs";
 import * as moves from "./checks/moves.mjs";
+import * as strangers from "./checks/strangers.mjs";
 import * as tabs from "./checks/tabs.mjs";
+import * as units from "./checks/units.mjs";
+import { servePage } from "./page.mjs";
 
 const USAGE = `usage: node run.mjs [flags]
   -b, --bin PATH       chatchat-cluster (default: $CHATCHAT_CLUSTER, else target/release/chatchat-cluster)
   -c, --chromium PATH  the browser (default: $CHROMIUM, else /usr/bin/chromium)
   -o, --out DIR        where screenshots go (default: out beside this file)
+  -p, --page DIR       page files from here (src/http/page), not those inside the program
   -s, --short          only what must never break: chat, a dead master, a dead worker, hostile texts
   -l, --long           everything, the deaths three times over
-  -f, --filter WORD    only suites whose name holds it: chat, faults, hostile, ux, moves, tabs, looks
+  -f, --filter WORD    only checks whose "suite: name" holds it; suites: units, chat, faults, hostile,
+                       strangers, ux, moves, tabs, looks
   -k, --keep           leave each cluster's directory behind and say where it is
   -v, --verbose        say what the cluster said
   -h, --help           this text`;
@@ -37,6 +42,7 @@ function flags() {
         bin: { type: "string", short: "b" },
         chromium: { type: "string", short: "c" },
         out: { type: "string", short: "o" },
+        page: { type: "string", short: "p" },
         short: { type: "boolean", short: "s" },
         long: { type: "boolean", short: "l" },
         filter: { type: "string", short: "f" },
@@ -71,18 +77,25 @@ await mkdir(out, { recursive: true });
 let [passed, failed] = [0, 0];
 
 // Runs one suite against a cluster of its own. What no page may ever do fails the check that saw it.
-async function suite(name, checks, { masters = 2 } = {}) {
-  if (!name.includes(asked.filter ?? "")) return;
+async function suite(name, checks, { masters = 2, alone = false } = {}) {
+  const chosen = checks.filter(([what]) => `${name}: ${what}`.includes(asked.filter ?? ""));
+  if (chosen.length === 0) return;
   let cluster = null;
   const browser = await chromium.launch({
     executablePath: asked.chromium ?? process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--no-sandbox", "--disable-dev-shm-usage"],
+    args: [
+      "--no-sandbox",
+      "--disable-dev-shm-usage",
+      // A page that the driver put in counts as a public one, which may not ask loopback.
+      ...(asked.page ? ["--disable-features=LocalNetworkAccessChecks"] : []),
+    ],
   });
+  if (asked.page) servePage(browser, resolve(asked.page));
   const check = async (what, run) => {
     const begun = Date.now();
     const wrong = [];
     try {
-      cluster ??= await Cluster.start({ bin, masters });
+      if (!alone) cluster ??= await Cluster.start({ bin, masters });
       await run({ browser, cluster, wrong, out });
       if (wrong.length > 0) throw new Error(wrong.join("\n"));
       passed += 1;
@@ -97,7 +110,7 @@ async function suite(name, checks, { masters = 2 } = {}) {
     }
   };
   try {
-    for (const [what, run] of checks) await check(what, run);
+    for (const [what, run] of chosen) await check(what, run);
   } finally {
     await browser.close();
     if (asked.verbose && cluster) console.log(cluster.output);
@@ -106,11 +119,13 @@ async function suite(name, checks, { masters = 2 } = {}) {
 }
 
 const rounds = asked.long ? 3 : 1;
+await suite("units", units.checks, { alone: true });
 await suite("chat", chat.checks);
 for (let round = 1; round <= rounds; round += 1) {
   await suite(rounds > 1 ? `faults ${round}` : "faults", faults.checks, { masters: 6 });
 }
 await suite("hostile", asked.short ? hostile.checks : [...hostile.checks, ...hostile.slow]);
+await suite("strangers", strangers.checks);
 if (!asked.short) {
   await suite("moves", moves.checks);
   await suite("ux", ux.checks);

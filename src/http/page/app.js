@@ -1,12 +1,12 @@
 // The page: puts the parts together and passes on what happens.
 
-import { call } from "./api.js";
+import * as api from "./api.js";
 import { Board, ReadMarks } from "./board.js";
 import { Composer } from "./composer.js";
 import { Connection } from "./connection.js";
 import { $, el, setText } from "./dom.js";
 import { enter } from "./enter.js";
-import { Local } from "./local.js";
+import { Local, readDrafts } from "./local.js";
 import { Log } from "./log.js";
 import { Masters } from "./masters.js";
 import * as move from "./move.js";
@@ -126,8 +126,8 @@ class App {
     const doubt = !trusted ? "it came with a link" : own ? "" : "it was written under another name";
     this.outbox.adopt(Array.isArray(outbox) ? outbox : [], doubt);
     if (!trusted) return;
-    if (!own) this.local.offerDrafts(drafts ?? {});
-    else for (const [board, text] of Object.entries(drafts ?? {})) this.local.setDraft(board, String(text));
+    if (!own) this.local.offerDrafts(readDrafts(drafts));
+    else for (const [board, text] of readDrafts(drafts)) this.local.setDraft(board, text);
   }
 
   // What was in view at the end of the list before the move is not new here.
@@ -198,7 +198,8 @@ class App {
     switch (name) {
       case "hello":
         this.masters.update(data.masters, data.node);
-        this.epoch = Number(data.cursor.split(";")[0]);
+        this.epoch = Number(data.cursor.split(";")[0]) || this.epoch;
+        this.board.wake();
         if (this.tabs.leading) this.outbox.kick();
         this.status.draw();
         break;
@@ -254,7 +255,7 @@ class App {
     if (!this.tabs.leading) return;
     if (now - this.lastAlive >= ALIVE_INTERVAL_MS) {
       this.lastAlive = now;
-      call("POST", "/session/alive");
+      api.alive();
       this.refreshPeople();
     }
     if (this.masters.needTicket && now >= this.nextTicket) this.renewTicket();
@@ -264,8 +265,8 @@ class App {
   // The old ticket ends a minute after the new one is due, so a refusal cannot wait as long again.
   async renewTicket() {
     this.nextTicket = Infinity;
-    const answer = await call("POST", "/handover");
-    const given = answer.json?.ticket;
+    const answer = await api.ticket();
+    const given = answer.status === 201 ? answer.json.ticket : undefined;
     this.ticket = given ?? this.ticket;
     const pause = Math.max(answer.retry_ms, this.ticketPause_ms);
     const longer = Math.min(2 * this.ticketPause_ms, TICKET_PAUSE_MAX_MS);
@@ -274,7 +275,7 @@ class App {
   }
 
   async refreshPeople() {
-    const answer = await call("GET", "/users", undefined, 5000);
+    const answer = await api.users();
     if (answer.status !== 200) return;
     this.presence = answer.json.users;
     this.tabs.tell({ name: "presence", data: answer.json });
@@ -307,7 +308,7 @@ class App {
 
   async refreshBoards() {
     this.lastBoards = Date.now();
-    const answer = await call("GET", "/boards", undefined, 5000);
+    const answer = await api.boards();
     if (answer.status !== 200) return;
     const known = this.boards;
     this.boards = new Map(
@@ -327,16 +328,14 @@ class App {
     const field = $("new-board-name");
     const name = field.value.trim().toLowerCase();
     if (name === "") return;
-    const answer = await call("PUT", `/boards/${encodeURIComponent(name)}`);
+    const answer = await api.createBoard(name);
+    const made = answer.status === 200 || answer.status === 201;
     const refused = {
       "malformed-board": "Use a-z, 0-9 and \u2018-\u2019, 32 at most.",
       "too-many-boards": "There are too many boards.",
     };
-    setText(
-      $("new-board-error"),
-      answer.json?.name ? "" : (refused[answer.kind] ?? "Not now. Try again in a moment."),
-    );
-    if (!answer.json?.name) return;
+    setText($("new-board-error"), made ? "" : (refused[answer.kind] ?? "Not now. Try again in a moment."));
+    if (!made) return;
     field.value = "";
     this.boards.set(name, { ...answer.json });
     this.boards = new Map([...this.boards].sort(([a], [b]) => (a < b ? -1 : 1)));
@@ -393,7 +392,7 @@ class App {
       setText(button, "Posts are not sent. Leave anyway?");
       return;
     }
-    const answer = await call("DELETE", "/session");
+    const answer = await api.leave();
     if (answer.status === 204 || answer.status === 401) this.loggedOut("");
     else setText(button, "Not now. Try again");
   }

@@ -1,6 +1,7 @@
 // The board being read: loads it, keeps it gapless, and brings older posts when asked.
 
-import { call, posts, sleep } from "./api.js";
+import { markRead, readPosts } from "./api.js";
+import { sleep, Waker } from "./numbers.js";
 
 const PAGE = 80;
 const CATCH_UP = 200;
@@ -15,6 +16,12 @@ export class Board {
     this.turn = 0;
     this.busy = false;
     this.waiting = [];
+    this.waker = new Waker();
+  }
+
+  // The way is free again: what waits for a page asks now.
+  wake() {
+    this.waker.wake();
   }
 
   // Reads the end of a board and shows it; with a place, as far back as that.
@@ -44,11 +51,11 @@ export class Board {
   // A page, however long it takes; null when it is not wanted any more.
   async read(query, turn) {
     for (;;) {
-      const answer = await posts(this.name, query);
+      const answer = await readPosts(this.name, query);
       if (turn !== this.turn || answer.status === 401) return null;
       if (answer.status === 200) return answer.json;
       if (answer.status === 404) return { posts: [], truncated: false };
-      await sleep(answer.retry_ms);
+      await this.waker.wait(answer.retry_ms);
       if (turn !== this.turn) return null;
     }
   }
@@ -121,7 +128,7 @@ export class ReadMarks {
     for (const [board, mark] of this.marks) {
       if (mark.seq <= mark.said) continue;
       const { seq } = mark;
-      const answer = await call("PUT", `/boards/${encodeURIComponent(board)}/read-mark`, { seq });
+      const answer = await markRead(board, seq);
       // What was not taken is said with the next.
       if (answer.status === 204) mark.said = seq;
     }

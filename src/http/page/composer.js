@@ -7,7 +7,7 @@ const TEXT_BYTES_MAX = 8 * 1024;
 const NEAR_END_BYTES = 1024;
 
 export class Composer {
-  // `send(board, text)` takes a post.
+  // `send(board, text)` takes a post, or says no.
   constructor(local, send) {
     this.local = local;
     this.send = send;
@@ -68,10 +68,13 @@ export class Composer {
     if (this.text.readOnly) return;
     const text = this.text.value;
     if (text.trim() === "" || this.bytes > TEXT_BYTES_MAX) return;
+    if (!this.send(this.board, text.replaceAll("\0", ""))) {
+      setText(this.note, "Too many posts wait already. It is kept here.");
+      return;
+    }
     this.text.value = "";
     this.hinting = false;
     this.changed();
-    this.send(this.board, text.replaceAll("\0", ""));
   }
 
   // A cancelled post comes back to be written anew, unless something else is being written.

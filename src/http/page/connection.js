@@ -1,10 +1,13 @@
 // Keeps a stream open: here while this page's master lives, else by moving to another one.
 
-import { call, sleep } from "./api.js";
+import { session } from "./api.js";
+import { sleep, within } from "./numbers.js";
 import { Stream } from "./stream.js";
 
 const PAUSE_MIN_MS = 200;
 const PAUSE_MAX_MS = 3000;
+// The longest wait that a goodbye may ask for.
+const BYE_MAX_MS = 10_000;
 // A stream that lasted this long was no failure of its master.
 const STEADY_MS = 10_000;
 // So many streams that broke at once, and another master is tried.
@@ -49,7 +52,7 @@ export class Connection {
     if (data.reason === "logged-out") this.onLoggedOut();
     else if (data.reason === "draining") this.recover("draining", data.to);
     else if (data.reason === "slow") this.open();
-    else sleep(data.retry_ms).then(() => this.recover("bye"));
+    else sleep(within(0, BYE_MAX_MS, data.retry_ms, PAUSE_MAX_MS)).then(() => this.recover("bye"));
   }
 
   async recover(why, prefer = []) {
@@ -57,10 +60,13 @@ export class Connection {
     this.recovering = true;
     this.ownFailures = performance.now() - this.openedAt > STEADY_MS ? 0 : this.ownFailures + 1;
     this.onState("lost");
-    if (why === "refused" && (await call("GET", "/session", undefined, 3000)).status === 401) {
+    if (why === "refused" && (await session(3000)).status === 401) {
       this.onLoggedOut();
       return;
     }
+    // A master that is ready and yet breaks every stream is not asked again and again at once.
+    const again = this.ownFailures - 1;
+    if (again > 0) await sleep(Math.min(PAUSE_MIN_MS * 2 ** again, PAUSE_MAX_MS));
     for (let pause = PAUSE_MIN_MS, tries = 1; !this.stopped; tries += 1) {
       const leaveOwn = why === "draining" || this.ownFailures >= OWN_FAILURES_MAX;
       let target = await this.masters.find({ leaveOwn, prefer });

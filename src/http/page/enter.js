@@ -1,13 +1,14 @@
 // Finds out who one is: a session that is there, one brought along by a ticket, or a new one.
 
-import { call, sleep } from "./api.js";
+import * as api from "./api.js";
 import { $, setText } from "./dom.js";
 import { go } from "./move.js";
+import { sleep } from "./numbers.js";
 
 // The session, after joining if need be.
 export async function enter(masters, carried) {
   for (let tries = 0; ; tries += 1) {
-    const answer = await call("GET", "/session", undefined, 5000);
+    const answer = await api.session(5000);
     // After waiting the page is inert until the banner goes.
     if (answer.status === 200 || answer.status === 401) banner("");
     if (answer.status === 200) return answer.json;
@@ -37,9 +38,9 @@ function banner(text) {
 // somebody else's ticket must not log people in.
 async function redeem({ ticket, name, known }) {
   if (!known && !(await agreed(String(name ?? "somebody").slice(0, 40)))) return null;
-  const answer = await call("POST", "/handover/redeem", { ticket });
+  const answer = await api.redeem(ticket);
   if (answer.status !== 201) return null;
-  const session = await call("GET", "/session");
+  const session = await api.session();
   return session.status === 200 ? session.json : null;
 }
 
@@ -77,7 +78,7 @@ function join() {
       if (button.disabled) return;
       button.disabled = true;
       setText(error, "");
-      const answer = await call("POST", "/sessions", { name: name.value, cookie: true });
+      const answer = await api.join(name.value);
       button.disabled = false;
       if (answer.status === 201) {
         $("join").hidden = true;

@@ -2,6 +2,21 @@
 //
 // Each unsettled post has a key of its own, so that two tabs never overwrite each other's.
 
+import { isBoardName } from "./shapes.js";
+
+// Beyond these nothing was written by this page.
+const DRAFTS_MAX = 1000;
+const DRAFT_LENGTH_MAX = 64 * 1024;
+
+// Pairs of board and text, of what was kept or brought along.
+export function readDrafts(drafts) {
+  if (drafts === null || typeof drafts !== "object") return [];
+  return Object.entries(drafts)
+    .filter(([board, text]) => isBoardName(board) && typeof text === "string")
+    .slice(0, DRAFTS_MAX)
+    .map(([board, text]) => [board, text.slice(0, DRAFT_LENGTH_MAX)]);
+}
+
 export class Local {
   constructor(cluster, user) {
     this.prefix = `chatchat:${cluster}:${user}:`;
@@ -37,9 +52,7 @@ export class Local {
   }
 
   entries() {
-    return this.keys("out:")
-      .map((key) => this.get(key))
-      .filter((entry) => entry?.id && entry.text);
+    return this.keys("out:").map((key) => this.get(key));
   }
 
   putEntry(entry) {
@@ -51,7 +64,8 @@ export class Local {
   }
 
   draft(board) {
-    return this.get(`draft:${board}`, "");
+    const text = this.get(`draft:${board}`, "");
+    return typeof text === "string" ? text.slice(0, DRAFT_LENGTH_MAX) : "";
   }
 
   setDraft(board, text) {
@@ -75,15 +89,13 @@ export class Local {
     for (const key of this.keys("left:")) {
       const drafts = arrived(key.slice("left:".length)) ? {} : this.get(key, {});
       this.set(key, null);
-      this.offerDrafts(drafts);
+      this.offerDrafts(readDrafts(drafts));
     }
   }
 
   // Puts drafts where nothing is being written.
   offerDrafts(drafts) {
-    for (const [board, text] of Object.entries(drafts)) {
-      if (this.draft(board) === "") this.setDraft(board, String(text));
-    }
+    for (const [board, text] of drafts) if (this.draft(board) === "") this.setDraft(board, text);
   }
 
   // Calls back with the id of each unsettled post that another tab changed, and its new value.
@@ -91,7 +103,8 @@ export class Local {
     addEventListener("storage", (event) => {
       const start = `${this.prefix}out:`;
       if (event.key?.startsWith(start)) {
-        changed(event.key.slice(start.length), event.newValue === null ? null : JSON.parse(event.newValue));
+        const id = event.key.slice(start.length);
+        changed(id, this.get(`out:${id}`));
       }
     });
   }

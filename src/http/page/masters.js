@@ -1,5 +1,7 @@
 // The masters that this page knows, and which of them one may go to.
 
+import { isReady } from "./shapes.js";
+
 const PROBE_TIMEOUT_MS = 1500;
 // How much longer to wait for this page's own master when another answered first.
 const OWN_ADVANTAGE_MS = 250;
@@ -97,7 +99,7 @@ async function ready(origin) {
       cache: "no-store",
       signal,
     });
-    return answer.ok;
+    return answer.status === 200 && isReady(await answer.json());
   } catch {
     return false;
   }

@@ -5,7 +5,9 @@
 // 2. At most one post of a board is on its way; the others wait behind it, in the order written.
 // 3. A post leaves only when it has a place in its board, was refused, or was cancelled for good.
 
-import { call, sleep, uuid } from "./api.js";
+import { cancelPost, uuid, writePost } from "./api.js";
+import { Waker, within } from "./numbers.js";
+import { isBoardName } from "./shapes.js";
 
 // After this long without an outcome a person is offered to cancel.
 const PATIENCE_MS = 8000;
@@ -13,6 +15,34 @@ const BACKOFF_MIN_MS = 300;
 const BACKOFF_MAX_MS = 4000;
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+const ENTRIES_MAX = 1000;
+const TEXT_LENGTH_MAX = 8 * 1024;
+const WHY_LENGTH_MAX = 200;
+const TRIES_MAX = 1_000_000;
+// Posts written in one moment are numbered into the future, by less than this.
+const AHEAD_MAX_MS = 60_000;
+
+// A post as a link or the browser's store hands it in, or null when this page never wrote such.
+export function readEntry(raw, now = Date.now()) {
+  if (raw === null || typeof raw !== "object") return null;
+  const { id, board, text, at, tries, state, why, cancel, late, since } = raw;
+  if (typeof id !== "string" || !UUID.test(id) || !isBoardName(board)) return null;
+  if (typeof text !== "string" || text === "" || text.length > TEXT_LENGTH_MAX) return null;
+  const known = ["sending", "waiting", "failed"].includes(state);
+  return {
+    id,
+    board,
+    text,
+    at: within(0, now + AHEAD_MAX_MS, at, now),
+    tries: within(0, TRIES_MAX, tries),
+    state: known ? state : "sending",
+    why: typeof why === "string" ? why.slice(0, WHY_LENGTH_MAX) : undefined,
+    cancel: cancel === true || undefined,
+    late: late === true,
+    since: since === undefined ? undefined : within(0, now, since, now),
+  };
+}
 
 const REFUSED = {
   413: "it is too long",
@@ -27,11 +57,14 @@ export class Outbox {
   // it is in its board, with null when it never will be; `onLoggedOut()`.
   constructor(local, { onChange, onSettled, onLoggedOut }) {
     Object.assign(this, { local, onChange, onSettled, onLoggedOut });
-    this.entries = new Map(local.entries().map((entry) => [entry.id, entry]));
+    const kept = local
+      .entries()
+      .slice(0, ENTRIES_MAX)
+      .map((raw) => readEntry(raw));
+    this.entries = new Map(kept.filter(Boolean).map((entry) => [entry.id, entry]));
     this.driving = new Set();
     this.leading = false;
-    this.wake = () => {};
-    this.woken = new Promise((wake) => (this.wake = wake));
+    this.waker = new Waker();
     local.watch((id, entry) => this.onOtherTab(id, entry));
   }
 
@@ -43,34 +76,32 @@ export class Outbox {
     return [...this.entries.values()].sort((a, b) => a.at - b.at);
   }
 
+  // Takes a post, unless far too many wait already.
   add(board, text) {
+    if (this.entries.size >= ENTRIES_MAX) return false;
     // Two posts of one millisecond keep their order.
     const at = Math.max(Date.now(), ...this.all().map((entry) => entry.at + 1));
     this.put({ id: uuid(), board, text, at, tries: 0, state: "sending" });
     this.drive(board);
+    return true;
   }
 
   // Takes posts that were carried here. With a `doubt` they say it, and wait for a click.
   adopt(entries, doubt) {
-    for (const { id, board, text, at, tries, state, why, cancel, late, since } of entries.filter(Boolean)) {
-      if ([id, board, text].some((part) => typeof part !== "string") || !UUID.test(id)) continue;
+    for (const raw of entries.slice(0, ENTRIES_MAX)) {
+      const brought = readEntry(raw);
+      if (brought === null) continue;
+      const { id, state, why, cancel } = brought;
       const withdrawn = cancel === true && !doubt;
       // An earlier move may have left it here, from before it was withdrawn.
       const here = this.entries.get(id);
       if (here && !withdrawn) continue;
-      const entry = here ?? {
-        id,
-        board,
-        text,
-        at: Number(at) || Date.now(),
-        tries: Number(tries) || 0,
-        since: (!doubt && Number(since)) || undefined,
-        late: !doubt && late === true,
-      };
+      const unknown = doubt ? { since: undefined, late: false } : {};
+      const entry = here ?? { ...brought, ...unknown, why: undefined, cancel: undefined };
       if (doubt) this.put({ ...entry, state: "failed", why: doubt });
       else if (withdrawn) this.put({ ...entry, cancel, state: "sending", why: undefined });
       else if (state === "failed") this.put({ ...entry, state, why });
-      else this.put({ ...entry, state: state === "waiting" ? state : "sending" });
+      else this.put(entry);
     }
   }
 
@@ -98,8 +129,7 @@ export class Outbox {
 
   // The way is free again: what waits goes now.
   kick() {
-    this.wake();
-    this.woken = new Promise((wake) => (this.wake = wake));
+    this.waker.wake();
     for (const entry of this.entries.values()) this.drive(entry.board);
   }
 
@@ -127,7 +157,8 @@ export class Outbox {
     if (entry) this.settle(entry, post);
   }
 
-  onOtherTab(id, entry) {
+  onOtherTab(id, raw) {
+    const entry = readEntry(raw);
     if (entry === null) this.entries.delete(id);
     else this.entries.set(id, entry);
     this.onChange();
@@ -151,7 +182,7 @@ export class Outbox {
       if (wait === null) {
         backoff = BACKOFF_MIN_MS;
       } else {
-        await Promise.race([sleep(Math.max(wait, backoff)), this.woken]);
+        await this.waker.wait(Math.max(wait, backoff));
         backoff = Math.min(backoff * 2, BACKOFF_MAX_MS);
       }
     }
@@ -162,9 +193,8 @@ export class Outbox {
   async trySend(entry) {
     const since = entry.since ?? Date.now();
     this.put({ ...entry, since, tries: entry.tries + 1 });
-    const { id, board, text } = entry;
-    const answer = await call("POST", `/boards/${encodeURIComponent(board)}/posts`, { id, text });
-    const now = this.entries.get(id);
+    const answer = await writePost(entry);
+    const now = this.entries.get(entry.id);
     if (!now) return null;
     switch (answer.status) {
       case 200:
@@ -199,7 +229,7 @@ export class Outbox {
   }
 
   async tryCancel(entry) {
-    const answer = await call("DELETE", `/posts/${encodeURIComponent(entry.id)}`);
+    const answer = await cancelPost(entry.id);
     const now = this.entries.get(entry.id);
     if (!now) return null;
     if (answer.status === 200) {

@@ -1,6 +1,6 @@
 // Who is active, and how the cluster is.
 
-import { call } from "./api.js";
+import * as api from "./api.js";
 import { $, ago, avatar, el, plural, setText } from "./dom.js";
 
 // Who was seen this lately counts as being here now.
@@ -69,7 +69,7 @@ export class Cluster {
 
   async refresh() {
     if (!this.panel.open) return;
-    const answer = await call("GET", "/cluster", undefined, 4000);
+    const answer = await api.cluster();
     if (answer.status === 200) this.draw(answer.json);
   }
 

@@ -1,9 +1,21 @@
 // One stream of events from this page's master, watched for silence.
 
-const NAMES = ["hello", "post", "pending", "presence", "state", "masters", "reset", "beat", "bye"];
+import { within } from "./numbers.js";
+import { EVENTS } from "./shapes.js";
+
 const HELLO_TIMEOUT_MS = 5000;
+const BEAT_MIN_MS = 1000;
+const BEAT_MAX_MS = 15_000;
 // Two beats missed, and a little for the way.
 const BEATS_MISSED_MAX = 2.2;
+
+const parse = (text) => {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+};
 
 export class Stream {
   // `onEvent(name, data)` for each event, `onLost(why)` once: "refused" (an HTTP error),
@@ -24,9 +36,10 @@ export class Stream {
       `/api/v1/stream?${new URLSearchParams({ boards: boards.join(","), cursor })}`,
     );
     this.source = source;
-    for (const name of NAMES) {
+    for (const [name, is] of Object.entries(EVENTS)) {
       source.addEventListener(name, (event) => {
-        if (this.source === source) this.hear(name, JSON.parse(event.data), event.lastEventId);
+        const data = parse(event.data);
+        if (this.source === source && is(data)) this.hear(name, data, event.lastEventId);
       });
     }
     source.onerror = () => {
@@ -39,7 +52,8 @@ export class Stream {
 
   hear(name, data, id) {
     this.heard = performance.now();
-    if (name === "hello") this.limit_ms = data.beat_ms * BEATS_MISSED_MAX;
+    if (name === "hello")
+      this.limit_ms = within(BEAT_MIN_MS, BEAT_MAX_MS, data.beat_ms, BEAT_MIN_MS) * BEATS_MISSED_MAX;
     if (id) this.cursor = id;
     // After a bye the end is no surprise.
     if (name === "bye") this.close();

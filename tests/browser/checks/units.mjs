@@ -1,0 +1,114 @@
+// The page's parts that decide, without a browser.
+
+import assert from "node:assert/strict";
+
+import { read } from "../../../src/http/page/api.js";
+import { sleep, Waker } from "../../../src/http/page/numbers.js";
+import { readEntry } from "../../../src/http/page/outbox.js";
+import { readDrafts } from "../../../src/http/page/local.js";
+import { isFate, isPage, isPost } from "../../../src/http/page/shapes.js";
+
+const ID = "3f0e8c5a-9d0b-4b6e-8a57-6f2f0d9a7c11";
+const POST = {
+  id: ID,
+  board: "lobby",
+  seq: 7,
+  author: { id: "0".repeat(32), name: "Ada" },
+  text: "hello",
+  posted_at: 1_700_000_000_000,
+};
+const problem = (kind) => JSON.stringify({ type: `urn:chatchat:${kind}`, detail: "why" });
+
+export const checks = [
+  [
+    "an answer counts only if status and body are ours",
+    async () => {
+      const written = (json) => isPost(json) && json.id === ID;
+      const wanted = { 200: written, 201: written, 202: isFate(ID, ["pending"]), 204: null };
+      const status = (code, body) => read(code, null, body, wanted).status;
+      assert.equal(status(201, JSON.stringify(POST)), 201);
+      assert.equal(status(200, JSON.stringify(POST)), 200);
+      assert.equal(status(202, JSON.stringify({ id: ID, state: "pending", copies: 2 })), 202);
+      assert.equal(status(204, ""), 204);
+      for (const kind of ["unknown-session", "cancelled", "broken"]) {
+        assert.equal(read(401, null, problem(kind), wanted).kind, kind);
+      }
+      const strange = [
+        [200, "<html>Sign in to the network</html>"],
+        [200, ""],
+        [200, "null"],
+        [200, JSON.stringify({ ...POST, id: ID.replace("3", "4") })],
+        [200, JSON.stringify({ ...POST, seq: "7" })],
+        [206, JSON.stringify(POST)],
+        [202, JSON.stringify({ id: "x", state: "pending" })],
+        [204, "<html>"],
+        [401, "<html>"],
+        [403, JSON.stringify({ error: "blocked" })],
+        [503, "upstream"],
+        [200, problem("unknown-session")],
+      ];
+      for (const [code, body] of strange) assert.equal(status(code, body), 0, `${code} ${body}`);
+    },
+  ],
+  [
+    "a page of posts is of the board that was asked for",
+    async () => {
+      const page = { posts: [POST], last_seq: 7, truncated: false, epoch: 1 };
+      assert.ok(isPage("lobby")(page));
+      assert.ok(!isPage("dev")(page));
+      assert.ok(!isPage("lobby")({ ...page, posts: [{ ...POST, author: null }] }));
+    },
+  ],
+  [
+    "a wait that a server asks for is cut to a few seconds",
+    async () => {
+      const wait = (after) => read(503, after, problem("unavailable"), {}).retry_ms;
+      assert.equal(wait("3"), 3000);
+      for (const after of ["3600", "2147484", "1e300", "Infinity"]) assert.equal(wait(after), 10_000, after);
+      for (const after of [null, "", "0", "-5", "soon", "Fri, 31 Dec 2099 23:59:59 GMT"])
+        assert.equal(wait(after), 1000, after);
+    },
+  ],
+  [
+    "a sleep longer than a timer can count does not end at once",
+    async () => {
+      for (const ms of [2 ** 31, Number.NaN, Number.POSITIVE_INFINITY]) {
+        const waker = new Waker();
+        const first = await Promise.race([sleep(ms).then(() => "slept"), sleep(50).then(() => "not yet")]);
+        assert.equal(first, "not yet", String(ms));
+        const waited = waker.wait(ms).then(() => "woken");
+        waker.wake();
+        assert.equal(await waited, "woken");
+      }
+    },
+  ],
+  [
+    "a post from a link or a store has bounds, or is none",
+    async () => {
+      const now = 1_700_000_000_000;
+      const good = { id: ID, board: "lobby", text: "x", at: now, tries: 2, state: "waiting" };
+      assert.deepEqual(JSON.parse(JSON.stringify(readEntry(good, now))), { ...good, late: false });
+      assert.equal(readEntry({ ...good, at: 1e300 }, now).at, now + 60_000);
+      assert.equal(readEntry({ ...good, at: "soon" }, now).at, now);
+      assert.equal(readEntry({ ...good, tries: -1 }, now).tries, 0);
+      assert.equal(readEntry({ ...good, state: "__proto__" }, now).state, "sending");
+      for (const bad of [
+        null,
+        "x",
+        { ...good, id: "1" },
+        { ...good, board: "A B" },
+        { ...good, text: "" },
+        { ...good, text: "x".repeat(9000) },
+      ])
+        assert.equal(readEntry(bad, now), null, JSON.stringify(bad)?.slice(0, 60));
+    },
+  ],
+  [
+    "drafts from a link or a store have bounds",
+    async () => {
+      assert.deepEqual(readDrafts(null), []);
+      assert.deepEqual(readDrafts({ lobby: "a", "no board": "b", dev: 7 }), [["lobby", "a"]]);
+      assert.equal(readDrafts({ lobby: "x".repeat(1e6) })[0][1].length, 65_536);
+    },
+  ],
+];
