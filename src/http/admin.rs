@@ -26,7 +26,7 @@ use crate::{
     api::{ClusterState, ProblemType},
     config::Config,
     env::{Env, Listener},
-    node::handle::{MasterHandle, ReadError},
+    node::handle::{MasterHandle, RequestError},
 };
 
 /// File of the token in a node's directory.
@@ -142,7 +142,7 @@ async fn view(admin: &Admin) -> Result<ClusterState, ErrorResponse> {
     const LIMIT: Duration = Duration::from_secs(5);
     let Shared { env, handle, .. } = &*admin.0;
     let view = env.timeout(LIMIT, handle.cluster()).await;
-    view.ok().and_then(Result::ok).ok_or_else(|| ReadError::Away.into())
+    view.ok().and_then(Result::ok).ok_or_else(|| RequestError::Away.into())
 }
 
 /// `GET /api/v1/admin/cluster`

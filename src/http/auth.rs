@@ -16,11 +16,7 @@ use super::{App, problem::ErrorResponse};
 use crate::{
     api::ProblemType,
     env::Env,
-    model::{
-        ids::{SessionKey, UserId},
-        rows::SessionRow,
-    },
-    node::handle::ReadError,
+    model::ids::{SessionKey, UserId},
 };
 
 /// Lifetime of a cookie: as long as an idle session lives.
@@ -64,27 +60,17 @@ pub(super) fn new_user_id(env: &Env) -> UserId {
     UserId(bytes)
 }
 
-/// Session that a request belongs to.
-#[derive(Debug)]
+/// Session that a request claims to belong to. The master finds it.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Caller {
-    pub(super) session: SessionRow,
+    pub(super) key: SessionKey,
 }
 
 impl FromRequestParts<App> for Caller {
     type Rejection = ErrorResponse;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ErrorResponse> {
-        let key = credentials(&parts.headers, app).await?.key();
-        let session = app.read(app.handle().authenticate(key)).await.map_err(|why| match why {
-            ReadError::Unknown => ErrorResponse::new(
-                ProblemType::UnknownSession,
-                "the session was closed, or never was",
-            ),
-            away => away.into(),
-        })?;
-        // Only after it is known: strangers cannot fill the table.
-        app.admit(key)?;
-        Ok(Self { session })
+        Ok(Self { key: credentials(&parts.headers, app).await?.key() })
     }
 }
 

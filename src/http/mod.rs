@@ -27,7 +27,7 @@ mod tests;
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -39,6 +39,7 @@ pub use self::{
     openapi::text as openapi_text,
 };
 use self::{
+    auth::Caller,
     problem::ErrorResponse,
     rate::RateLimiter,
     server::{Closing, PeerHost},
@@ -47,11 +48,11 @@ use crate::{
     config::Config,
     env::{Env, Listener},
     model::{
-        ids::SessionKey,
+        ids::{Author, SessionKey},
         message::Task,
         outcome::{Outcome, TaskResult},
     },
-    node::handle::{MasterHandle, ReadError, Stopped},
+    node::handle::{MasterHandle, Reply, RequestError, SessionRequest, Stopped, Write, Written},
 };
 
 /// Parameters of a front end besides its master.
@@ -144,8 +145,11 @@ impl App {
     /// Counts one request of a session.
     fn admit(&self, key: SessionKey) -> Result<(), ErrorResponse> {
         let now = self.env().now();
-        let mut rates = self.0.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        rates.admit(now, key).map_err(ErrorResponse::rate_limited)
+        self.rates().admit(now, key).map_err(ErrorResponse::rate_limited)
+    }
+
+    fn rates(&self) -> MutexGuard<'_, RateLimiter<SessionKey>> {
+        self.0.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts one session opened from an address.
@@ -161,7 +165,7 @@ impl App {
             return Ok(*id);
         }
         let told = self.bounded(self.handle().cluster_id()).await.flatten();
-        let id = told.ok_or_else(|| ErrorResponse::from(ReadError::Away))?;
+        let id = told.ok_or_else(|| ErrorResponse::from(RequestError::Away))?;
         Ok(*self.0.cluster.get_or_init(|| id))
     }
 
@@ -170,36 +174,66 @@ impl App {
         self.env().timeout(self.config().request_timeout, ask).await.ok()?.ok()
     }
 
-    /// Waits for a read. No answer in time counts as [`ReadError::Away`].
-    async fn read<T>(
+    /// Sends a session's read to the master, in one message. No answer in time counts as
+    /// [`RequestError::Away`].
+    async fn ask<T>(
         &self,
-        ask: impl Future<Output = Result<Result<T, ReadError>, Stopped>>,
-    ) -> Result<T, ReadError> {
-        self.bounded(ask).await.unwrap_or(Err(ReadError::Away))
+        caller: Caller,
+        request: impl FnOnce(Reply<T>) -> SessionRequest,
+    ) -> Result<T, ErrorResponse> {
+        self.admit(caller.key)?;
+        let answer = self.bounded(self.handle().request(caller.key, request)).await;
+        self.known(caller, answer.unwrap_or(Err(RequestError::Away)))
     }
 
-    /// Submits a write of a session, if there is one yet. A write that is not known to have failed
-    /// is a 504.
-    async fn submit(
+    /// Sends a session's write to the master, in one message, and returns who wrote and the
+    /// result. A write that is not known to have failed is a 504.
+    async fn write(
         &self,
-        session: Option<SessionKey>,
-        task: Task,
-    ) -> Result<TaskResult, ErrorResponse> {
-        // The master answers in time; this is for one that cannot.
+        caller: Caller,
+        write: Write,
+    ) -> Result<(Author, TaskResult), ErrorResponse> {
+        self.admit(caller.key)?;
+        let answer =
+            self.handle().request(caller.key, |reply| SessionRequest::Write { write, reply });
+        let answer = self.in_time(answer).await.ok_or_else(ErrorResponse::outcome_unknown)?;
+        let Written { author, outcome } = self.known(caller, answer)?;
+        Ok((author, settled(outcome)?))
+    }
+
+    /// Submits a write that comes from no session. One that is not known to have failed is a 504.
+    async fn submit(&self, task: Task) -> Result<TaskResult, ErrorResponse> {
+        settled(self.in_time(self.handle().submit(task)).await.unwrap_or(Outcome::Unknown))
+    }
+
+    /// Waits for the outcome of a write. The master answers in time; this is for one that cannot.
+    async fn in_time<T>(&self, answer: impl Future<Output = Result<T, Stopped>>) -> Option<T> {
         const GRACE: Duration = Duration::from_secs(2);
         let limit = self.config().request_timeout + GRACE;
-        let answer = self.handle().submit(session, task);
-        let outcome = match self.env().timeout(limit, answer).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(Stopped)) | Err(_) => Outcome::Unknown,
-        };
-        match outcome {
-            Outcome::Settled(TaskResult::Refused(why)) => Err(ErrorResponse::refused(&why)),
-            Outcome::Settled(result) => Ok(result),
-            Outcome::Overloaded { retry_ms } => Err(ErrorResponse::overloaded(retry_ms)),
-            Outcome::Unavailable { retry_ms } => Err(ErrorResponse::unavailable(retry_ms)),
-            Outcome::Unknown => Err(ErrorResponse::outcome_unknown()),
-            Outcome::DeadLetter => Err(ErrorResponse::dead_letter()),
+        self.env().timeout(limit, answer).await.ok()?.ok()
+    }
+
+    /// Returns the master's answer. A stranger keeps no place in the table of rates.
+    fn known<T>(
+        &self,
+        caller: Caller,
+        answer: Result<T, RequestError>,
+    ) -> Result<T, ErrorResponse> {
+        if matches!(answer, Err(RequestError::Unauthorised)) {
+            self.rates().forget(&caller.key);
         }
+        Ok(answer?)
+    }
+}
+
+/// Returns the result of a write that the store decided.
+fn settled(outcome: Outcome) -> Result<TaskResult, ErrorResponse> {
+    match outcome {
+        Outcome::Settled(TaskResult::Refused(why)) => Err(ErrorResponse::refused(&why)),
+        Outcome::Settled(result) => Ok(result),
+        Outcome::Overloaded { retry_ms } => Err(ErrorResponse::overloaded(retry_ms)),
+        Outcome::Unavailable { retry_ms } => Err(ErrorResponse::unavailable(retry_ms)),
+        Outcome::Unknown => Err(ErrorResponse::outcome_unknown()),
+        Outcome::DeadLetter => Err(ErrorResponse::dead_letter()),
     }
 }

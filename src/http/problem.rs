@@ -3,7 +3,7 @@
 use crate::{
     api::{Problem, ProblemType},
     model::{ids::Malformed, rows::StoreError},
-    node::handle::ReadError,
+    node::handle::RequestError,
 };
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -116,15 +116,18 @@ impl ErrorResponse {
     }
 }
 
-impl From<ReadError> for ErrorResponse {
-    fn from(why: ReadError) -> Self {
+impl From<RequestError> for ErrorResponse {
+    fn from(why: RequestError) -> Self {
         const RETRY_MS: u64 = 1000;
         match why {
-            ReadError::Unknown => {
+            RequestError::Unauthorised => {
+                Self::new(ProblemType::UnknownSession, "the session was closed, or never was")
+            }
+            RequestError::Unknown => {
                 Self::new(ProblemType::UnknownBoard, "there is no board of this name")
             }
-            ReadError::Away => Self::unavailable(RETRY_MS),
-            ReadError::Overloaded => Self::overloaded(RETRY_MS),
+            RequestError::Away => Self::unavailable(RETRY_MS),
+            RequestError::Overloaded => Self::overloaded(RETRY_MS),
         }
     }
 }

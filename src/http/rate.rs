@@ -54,6 +54,11 @@ impl<K: Ord> RateLimiter<K> {
         Ok(())
     }
 
+    /// Forgets a key that is of no client.
+    pub(super) fn forget(&mut self, key: &K) {
+        self.spent.remove(key);
+    }
+
     /// Removes keys at rest, at most once per [`SWEEP_INTERVAL`].
     fn sweep(&mut self, now: Mono) -> Result<(), u64> {
         if now >= self.next_sweep {

@@ -3,4 +3,5 @@
 
 pub mod handle;
 pub mod master;
+mod request;
 pub mod worker;

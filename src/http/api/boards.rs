@@ -10,17 +10,19 @@ use crate::{
         auth::Caller,
         body::{BoardPath, JsonBody},
     },
-    model::{ids::Seq, message::Task, outcome::TaskResult},
+    model::{ids::Seq, outcome::TaskResult},
+    node::handle::{Restored, SessionRequest, Write},
 };
 
 /// `GET /api/v1/boards`
 pub(super) async fn list(State(app): State<App>, caller: Caller) -> HandlerResult {
-    let read = app.read(app.handle().boards()).await?;
+    let read = app.ask(caller, |reply| SessionRequest::Restore { reply }).await?;
+    let Restored { session, boards, .. } = read.value;
     let shape = BoardList {
-        boards: boards_of(&read.value, Some(&caller.session)),
-        epoch: read.value.epoch,
+        boards: boards_of(&boards, Some(&session)),
+        epoch: boards.epoch,
         consistency: read.consistency,
-        as_of: read.value.as_of_ms,
+        as_of: boards.as_of_ms,
     };
     Ok(json(StatusCode::OK, &shape))
 }
@@ -31,17 +33,17 @@ pub(super) async fn create(
     caller: Caller,
     BoardPath(board): BoardPath,
 ) -> HandlerResult {
-    let read = app.read(app.handle().boards()).await?;
-    let known = boards_of(&read.value, Some(&caller.session));
+    let read = app.ask(caller, |reply| SessionRequest::Restore { reply }).await?;
+    let known = boards_of(&read.value.boards, Some(&read.value.session));
     if let Some(shape) = known.into_iter().find(|shape| shape.name == board) {
         return Ok(json(StatusCode::OK, &shape));
     }
-    match app.submit(Some(caller.session.key), Task::CreateBoard { board: board.clone() }).await {
-        Ok(TaskResult::Done) => {
+    match app.write(caller, Write::CreateBoard { board: board.clone() }).await {
+        Ok((_, TaskResult::Done)) => {
             let shape = Board { name: board, last_seq: Seq(0), read_mark: Seq(0) };
             Ok(json(StatusCode::CREATED, &shape))
         }
-        Ok(other) => Err(unexpected(&other)),
+        Ok((_, other)) => Err(unexpected(&other)),
         Err(why) if why.is(ProblemType::Refused) => Err(why.too_many_boards()),
         Err(why) => Err(why),
     }
@@ -54,11 +56,9 @@ pub(super) async fn mark_read(
     BoardPath(board): BoardPath,
     JsonBody(mark): JsonBody<ReadMark>,
 ) -> HandlerResult {
-    let key = caller.session.key;
-    let task = Task::SetReadMark { key, board, seq: mark.seq };
-    match app.submit(Some(key), task).await {
-        Ok(TaskResult::Done) => Ok(StatusCode::NO_CONTENT.into_response()),
-        Ok(other) => Err(unexpected(&other)),
+    match app.write(caller, Write::SetReadMark { board, seq: mark.seq }).await {
+        Ok((_, TaskResult::Done)) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Ok((_, other)) => Err(unexpected(&other)),
         Err(why) if why.is(ProblemType::Refused) => Err(why.named(ProblemType::AboveEnd)),
         Err(why) => Err(why),
     }

@@ -18,11 +18,10 @@ use crate::{
     model::{
         event::FaultPoint,
         ids::{Post, PostId, PostText, Seq},
-        message::Task,
         outcome::TaskResult,
-        rows::{Found, NewPost, Page, Range, SessionRow},
+        rows::{Found, Page, Range},
     },
-    node::handle::Consistency,
+    node::handle::{Consistency, SessionRequest, Write},
 };
 
 /// Most posts in one answer.
@@ -38,9 +37,8 @@ pub(super) async fn write(
 ) -> HandlerResult {
     let id: PostId = asked.id.parse()?;
     let text = read_text(asked.text)?;
-    let SessionRow { key, user: author, .. } = caller.session;
-    let post = NewPost { id, author: author.clone(), text: text.clone() };
-    let result = app.submit(Some(key), Task::Post { board: board.clone(), post }).await?;
+    let write = Write::Post { board: board.clone(), id, text: text.clone() };
+    let (author, result) = app.write(caller, write).await?;
     let (status, seq, posted_at_ms) = match result {
         TaskResult::Committed { seq, posted_at_ms } => (StatusCode::CREATED, seq, posted_at_ms),
         TaskResult::Duplicate { seq, posted_at_ms } => (StatusCode::OK, seq, posted_at_ms),
@@ -82,7 +80,7 @@ pub(super) struct ListQuery {
 /// `GET /api/v1/boards/{board}/posts`
 pub(super) async fn list(
     State(app): State<App>,
-    _caller: Caller,
+    caller: Caller,
     BoardPath(board): BoardPath,
     asked: Result<Query<ListQuery>, QueryRejection>,
 ) -> HandlerResult {
@@ -103,7 +101,8 @@ pub(super) async fn list(
         Some("weak") => Consistency::Weak,
         Some(_) => return Err(wrong("consistency: want strong or weak")),
     };
-    let read = app.read(app.handle().posts(board, range, limit, want)).await?;
+    let request = |reply| SessionRequest::Posts { board, range, limit, want, reply };
+    let read = app.ask(caller, request).await?;
     let truncated = is_truncated(&read.value, range);
     Ok(json(StatusCode::OK, &PostList::new(read.value, read.consistency, truncated)))
 }
@@ -124,7 +123,7 @@ pub(super) async fn find(
     caller: Caller,
     PostPath(id): PostPath,
 ) -> HandlerResult {
-    match app.read(app.handle().find_post(caller.session.user.id, id)).await? {
+    match app.ask(caller, |reply| SessionRequest::FindPost { id, reply }).await? {
         Found::Committed(post) => Ok(json(StatusCode::OK, &PostState::Committed(post))),
         Found::Cancelled => Ok(json(StatusCode::OK, &PostState::Cancelled { id })),
         Found::Nothing => Err(ErrorResponse::new(
@@ -140,8 +139,7 @@ pub(super) async fn cancel(
     caller: Caller,
     PostPath(id): PostPath,
 ) -> HandlerResult {
-    let user = caller.session.user.id;
-    match app.submit(Some(caller.session.key), Task::CancelPost { user, id }).await? {
+    match app.write(caller, Write::CancelPost { id }).await?.1 {
         TaskResult::Cancelled => Ok(json(StatusCode::OK, &PostState::Cancelled { id })),
         TaskResult::AlreadyCommitted(post) => {
             Ok(json(StatusCode::OK, &PostState::Committed(*post)))

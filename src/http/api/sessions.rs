@@ -25,7 +25,7 @@ use crate::{
         outcome::TaskResult,
         rows::{Boards, SessionRow},
     },
-    node::handle::{MasterInfo, ReadError},
+    node::handle::{MasterInfo, RequestError, SessionRequest, Write},
 };
 
 /// Contents of the answer to a new session. Read before anything is written, so that a 503 did nothing.
@@ -38,7 +38,8 @@ struct Surroundings {
 impl Surroundings {
     async fn read(app: &App) -> Result<Self, ErrorResponse> {
         let cluster = app.cluster().await?;
-        let boards = app.read(app.handle().boards()).await?.value;
+        let read = app.bounded(app.handle().boards()).await;
+        let boards = read.unwrap_or(Err(RequestError::Away))?.value;
         let masters = app.bounded(app.handle().masters()).await.unwrap_or_default();
         Ok(Self { boards, masters, cluster })
     }
@@ -73,7 +74,7 @@ pub(super) async fn open(
     let secret = Secret::new(app.env());
     let user = Author { id: auth::new_user_id(app.env()), name };
     let key = secret.key();
-    match app.submit(None, Task::OpenSession { key, user: user.clone() }).await? {
+    match app.submit(Task::OpenSession { key, user: user.clone() }).await? {
         TaskResult::Done => {
             let session = SessionRow { key, user, read_marks: Vec::new() };
             Ok(around.opened(&secret, &session, asked.cookie))
@@ -86,13 +87,7 @@ pub(super) async fn open(
 pub(super) async fn restore(State(app): State<App>, caller: Caller) -> HandlerResult {
     let cluster = app.cluster().await?;
     let masters = app.bounded(app.handle().masters()).await.unwrap_or_default();
-    let read = app.read(app.handle().restore(caller.session.key)).await;
-    let read = read.map_err(|why| match why {
-        ReadError::Unknown => {
-            ErrorResponse::new(ProblemType::UnknownSession, "the session was closed")
-        }
-        away => away.into(),
-    })?;
+    let read = app.ask(caller, |reply| SessionRequest::Restore { reply }).await?;
     let restored = read.value;
     let shape = SessionRestored {
         boards: boards_of(&restored.boards, Some(&restored.session)),
@@ -110,8 +105,7 @@ pub(super) async fn restore(State(app): State<App>, caller: Caller) -> HandlerRe
 /// `DELETE /api/v1/session`
 pub(super) async fn close(State(app): State<App>, caller: Caller) -> HandlerResult {
     let cluster = app.cluster().await?;
-    let key = caller.session.key;
-    match app.submit(Some(key), Task::CloseSession { key }).await? {
+    match app.write(caller, Write::CloseSession).await?.1 {
         TaskResult::Done => {
             let gone = [(header::SET_COOKIE, auth::clear_cookie(cluster))];
             Ok((StatusCode::NO_CONTENT, gone).into_response())
@@ -122,17 +116,14 @@ pub(super) async fn close(State(app): State<App>, caller: Caller) -> HandlerResu
 
 /// `POST /api/v1/session/alive`
 pub(super) async fn alive(State(app): State<App>, caller: Caller) -> HandlerResult {
-    // Lost with its master, it is said again to the next.
-    let _ = app.bounded(app.handle().alive(caller.session.key)).await;
+    app.ask(caller, |reply| SessionRequest::Alive { reply }).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// `POST /api/v1/handover`
 pub(super) async fn issue_ticket(State(app): State<App>, caller: Caller) -> HandlerResult {
     let ticket = Secret::new(app.env());
-    let key = caller.session.key;
-    let task = Task::PutTicket { key, ticket_sha256: ticket.sha256() };
-    match app.submit(Some(key), task).await? {
+    match app.write(caller, Write::PutTicket { ticket_sha256: ticket.sha256() }).await?.1 {
         TaskResult::Done => Ok(json(StatusCode::CREATED, &TicketIssued { ticket: ticket.text() })),
         other => Err(unexpected(&other)),
     }
@@ -151,7 +142,7 @@ pub(super) async fn redeem_ticket(
     let around = Surroundings::read(&app).await?;
     let secret = Secret::new(app.env());
     let task = Task::RedeemTicket { ticket_sha256: ticket.sha256(), key: secret.key() };
-    match app.submit(None, task).await {
+    match app.submit(task).await {
         Ok(TaskResult::Session(session)) => Ok(around.opened(&secret, &session, true)),
         Ok(other) => Err(unexpected(&other)),
         // A ticket that is spent, over or never was is the same to whoever shows it.

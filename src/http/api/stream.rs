@@ -19,10 +19,7 @@ use tokio::sync::{broadcast, mpsc::error::TryRecvError};
 
 use super::typed;
 use crate::{
-    api::{
-        ByeEvent, MastersEvent, PresenceEvent, ProblemType, ResetEvent, StateEvent, StreamEvent,
-        User,
-    },
+    api::{ByeEvent, MastersEvent, PresenceEvent, ResetEvent, StateEvent, StreamEvent, User},
     env::Env,
     http::{App, auth::Caller, problem::ErrorResponse},
     model::{
@@ -30,7 +27,7 @@ use crate::{
         stream::{ByeReason, Delivery, MasterInfo},
         time::Mono,
     },
-    node::handle::{ReadError, StreamHandle},
+    node::handle::{SessionRequest, StreamHandle},
 };
 
 /// Length at which a chunk is handed on, in bytes, so that a long catch-up is a few large writes.
@@ -57,13 +54,11 @@ pub(super) async fn open(
         Err(why) => return sorry(&app, &why).await,
     };
     let (boards, cursor) = wanted(asked.map(|Query(asked)| asked), &headers);
-    match app.read(app.handle().stream(caller.session, boards, cursor)).await {
+    let asked = app.ask(caller, |reply| SessionRequest::Stream { boards, cursor, reply });
+    match asked.await {
         Ok(feed) => live(&app, feed),
-        Err(ReadError::Unknown) => {
-            ErrorResponse::new(ProblemType::UnknownSession, "the session was closed")
-                .into_response()
-        }
-        Err(why) => sorry(&app, &why.into()).await,
+        Err(why) if why.status() == StatusCode::UNAUTHORIZED => why.into_response(),
+        Err(why) => sorry(&app, &why).await,
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     api::{MasterState, Readiness, StoreReach},
     model::outcome::Outcome,
-    node::handle::ReadError,
+    node::handle::RequestError,
 };
 
 const ID: &str = "3f0e8c5a-9d0b-4b6e-8a57-6f2f0d9a7c11";
@@ -78,6 +78,52 @@ async fn post_is_created_once_and_found_again() {
     assert_eq!((&found["state"], &found["seq"]), (&"committed".into(), &1.into()));
     let late = site.send(Ask::new("DELETE", &format!("/api/v1/posts/{ID}")).token(&token)).await;
     assert_eq!((&late.json()["state"], &late.json()["seq"]), (&"committed".into(), &1.into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_of_a_session_is_one_message_to_the_master() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    let of = |method, path| Ask::new(method, path).token(&token);
+    let requests = [
+        of("POST", LOBBY).json(&json!({ "id": ID, "text": "hello" })),
+        of("DELETE", "/api/v1/posts/0190163d-8694-739b-aea5-966c26f8ad91"),
+        of("PUT", "/api/v1/boards/lobby/read-mark").json(&json!({ "seq": 1 })),
+        of("PUT", "/api/v1/boards/lobby"),
+        of("GET", "/api/v1/boards"),
+        of("GET", LOBBY),
+        of("GET", "/api/v1/users"),
+        of("GET", "/api/v1/cluster"),
+        of("POST", "/api/v1/session/alive"),
+        of("POST", "/api/v1/handover"),
+        of("DELETE", "/api/v1/session"),
+    ];
+    for request in requests {
+        let name = format!("{} {}", request.method, request.path);
+        let before = site.fake.state().messages;
+        let status = site.send(request).await.status;
+        assert!((200..300).contains(&status), "{name}: {status}");
+        assert_eq!(site.fake.state().messages - before, 1, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_keep_no_place_in_the_table_of_rates() {
+    let config = crate::config::Config {
+        session_requests_per_s: 1,
+        session_requests_burst: 2,
+        sessions_cached_max: 1,
+        ..Default::default()
+    };
+    let site = Site::with(config);
+    let token = site.join("Ada").await;
+    for n in ["A", "B"] {
+        let stranger = format!("{}A", n.repeat(42));
+        assert_eq!(site.get("/api/v1/boards", &stranger).await.status, 401);
+        let post = site.post(LOBBY, &stranger, &json!({ "id": ID, "text": "x" })).await;
+        assert_eq!((post.status, post.problem().as_str()), (401, "unknown-session"));
+    }
+    assert_eq!(site.get("/api/v1/boards", &token).await.status, 200);
 }
 
 #[tokio::test(start_paused = true)]
@@ -213,7 +259,7 @@ async fn each_outcome_of_a_write_has_one_status() {
 async fn session_is_not_unknown_while_the_store_is_away() {
     let site = Site::new();
     let token = site.join("Ada").await;
-    for (why, status) in [(ReadError::Away, 503), (ReadError::Overloaded, 429)] {
+    for (why, status) in [(RequestError::Away, 503), (RequestError::Overloaded, 429)] {
         site.fake.state().read_error = Some(why);
         for path in ["/api/v1/session", LOBBY, "/api/v1/users"] {
             let answer = site.get(path, &token).await;

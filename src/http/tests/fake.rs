@@ -24,8 +24,8 @@ use crate::{
         rows::{ActiveUser, Boards, Found, NewPost, Page, Range, SessionRow, StoreError},
     },
     node::handle::{
-        Command, Consistency, Delivery, MasterHandle, MasterInfo, Read, ReadError, Restored,
-        StreamGuard, StreamHandle,
+        Command, Consistency, Delivery, MasterHandle, MasterInfo, Read, RequestError,
+        SessionRequest, StreamGuard, StreamHandle, Written,
     },
 };
 
@@ -45,7 +45,7 @@ pub(super) struct State {
     /// The next write is answered with this instead.
     pub(super) outcome: Option<Outcome>,
     /// Every read is answered with this instead.
-    pub(super) read_error: Option<ReadError>,
+    pub(super) read_error: Option<RequestError>,
     /// Requests that are not answered at all.
     pub(super) silent: Silent,
     /// Requests that are never answered, kept open.
@@ -55,6 +55,8 @@ pub(super) struct State {
     pub(super) stream: Option<OpenStream>,
     pub(super) alive: usize,
     pub(super) submitted: usize,
+    /// Messages to the master.
+    pub(super) messages: usize,
 }
 
 /// Requests that a hanging master does not answer.
@@ -104,37 +106,25 @@ impl Fake {
 
 impl State {
     fn on_command(&mut self, command: Command) {
-        let is_write = matches!(command, Command::Submit { .. });
+        self.messages += 1;
+        let is_write = matches!(
+            command,
+            Command::Submit { .. } | Command::Request { request: SessionRequest::Write { .. }, .. }
+        );
         if self.silent == Silent::All || (self.silent == Silent::Writes && is_write) {
             return self.kept.push(command);
         }
         // Who asked may be gone; then nobody wants the answer.
         match command {
-            Command::Submit { task, reply, .. } => drop(reply.send(self.submit(task))),
+            Command::Request { key, request } => match self.session(key) {
+                Ok(session) => self.serve(session, request),
+                Err(why) => request.refuse(why),
+            },
+            Command::Submit { task, reply } => drop(reply.send(self.submit(task))),
             Command::Leave { reply } => drop(reply.send(())),
-            Command::Authenticate { key, reply } => drop(reply.send(self.session(key))),
-            Command::Restore { key, reply } => drop(reply.send(self.session(key).map(|session| {
-                let restored = Restored { session, boards: self.boards(), pending: Vec::new() };
-                self.read(restored)
-            }))),
             Command::Boards { reply } => {
                 drop(reply.send(self.ok().map(|()| self.read(self.boards()))));
             }
-            Command::Posts { board, range, limit, want, reply } => {
-                let page = self.ok().and_then(|()| self.page(&board, range, limit));
-                let page = page.map(|value| Read { value, consistency: want });
-                drop(reply.send(page));
-            }
-            Command::FindPost { user, id, reply } => drop(reply.send(
-                self.ok().map(|()| self.by_id.get(&(user, id)).cloned().unwrap_or(Found::Nothing)),
-            )),
-            Command::Users { reply } => {
-                drop(reply.send(self.ok().map(|()| self.read(self.users()))))
-            }
-            Command::Stream { boards, cursor, reply, .. } => {
-                drop(reply.send(self.ok().map(|()| self.open_stream(boards, cursor))));
-            }
-            Command::Alive { .. } => self.alive += 1,
             Command::Cluster { reply } => drop(reply.send(cluster_view())),
             Command::Readiness { reply } => drop(reply.send(self.readiness.unwrap_or(Readiness {
                 ready: true,
@@ -146,7 +136,37 @@ impl State {
         }
     }
 
-    fn ok(&self) -> Result<(), ReadError> {
+    fn serve(&mut self, session: SessionRow, request: SessionRequest) {
+        match request {
+            SessionRequest::Alive { reply } => {
+                self.alive += 1;
+                let _ = reply.send(Ok(()));
+            }
+            SessionRequest::Write { write, reply } => {
+                let author = session.user;
+                let outcome = self.submit(write.into_task(session.key, &author));
+                drop(reply.send(Ok(Written { author, outcome })));
+            }
+            SessionRequest::Restore { reply } => {
+                drop(reply.send(Ok(self.read(self.boards()).restored(session))));
+            }
+            SessionRequest::Posts { board, range, limit, want, reply } => {
+                let page = self.page(&board, range, limit);
+                drop(reply.send(page.map(|value| Read { value, consistency: want })));
+            }
+            SessionRequest::FindPost { id, reply } => {
+                let found = self.by_id.get(&(session.user.id, id)).cloned();
+                drop(reply.send(Ok(found.unwrap_or(Found::Nothing))));
+            }
+            SessionRequest::Users { reply } => drop(reply.send(Ok(self.read(self.users())))),
+            SessionRequest::Stream { boards, cursor, reply } => {
+                drop(reply.send(Ok(self.open_stream(boards, cursor))));
+            }
+            SessionRequest::Cluster { reply } => drop(reply.send(Ok(cluster_view()))),
+        }
+    }
+
+    fn ok(&self) -> Result<(), RequestError> {
         self.read_error.map_or(Ok(()), Err)
     }
 
@@ -154,9 +174,9 @@ impl State {
         Read { value, consistency: Consistency::Strong }
     }
 
-    fn session(&self, key: SessionKey) -> Result<SessionRow, ReadError> {
+    fn session(&self, key: SessionKey) -> Result<SessionRow, RequestError> {
         self.ok()?;
-        self.sessions.get(&key).cloned().ok_or(ReadError::Unknown)
+        self.sessions.get(&key).cloned().ok_or(RequestError::Unauthorised)
     }
 
     fn boards(&self) -> Boards {
@@ -175,8 +195,8 @@ impl State {
             .collect()
     }
 
-    fn page(&self, board: &BoardName, range: Range, limit: u32) -> Result<Page, ReadError> {
-        let all = self.boards.get(board).ok_or(ReadError::Unknown)?;
+    fn page(&self, board: &BoardName, range: Range, limit: u32) -> Result<Page, RequestError> {
+        let all = self.boards.get(board).ok_or(RequestError::Unknown)?;
         let limit = limit as usize;
         let posts = match range {
             Range::After(seq) => all.iter().filter(|post| post.seq > seq).take(limit).collect(),

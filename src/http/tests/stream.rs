@@ -8,7 +8,7 @@ use crate::{
         ids::{Author, Cursor, Post, PostId, Seq, StoreEpoch, UserId},
         shared::Shared,
     },
-    node::handle::{ByeReason, Consistency, Delivery, ReadError, ResetReason},
+    node::handle::{ByeReason, Consistency, Delivery, RequestError, ResetReason},
 };
 
 async fn open(site: &Site, path: &str, token: &str, last: Option<&str>) -> DuplexStream {
@@ -149,7 +149,9 @@ async fn stream_that_cannot_be_served_is_a_401_or_a_bye() {
     let token = site.join("Ada").await;
     assert_eq!(site.get("/api/v1/stream", "").await.status, 401);
     assert_eq!(site.get("/api/v1/stream", &"A".repeat(43)).await.status, 401);
-    for (why, reason) in [(ReadError::Away, "unavailable"), (ReadError::Overloaded, "overloaded")] {
+    for (why, reason) in
+        [(RequestError::Away, "unavailable"), (RequestError::Overloaded, "overloaded")]
+    {
         site.fake.state().read_error = Some(why);
         let answer = site.get("/api/v1/stream", &token).await;
         assert_eq!(

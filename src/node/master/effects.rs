@@ -2,8 +2,6 @@
 
 use std::future::Future;
 
-use tokio::sync::oneshot;
-
 use super::{
     Driver, NodeError,
     input::Input,
@@ -181,14 +179,13 @@ impl Driver {
         u64::try_from(self.config.lease_ttl.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Queues a person's task: its outcome goes to `reply`, at the latest after `request_timeout`.
-    pub(super) fn submit(&mut self, task: Task, reply: oneshot::Sender<Outcome>) {
+    /// Queues a person's task: its outcome goes to `waiter`, at the latest after
+    /// `request_timeout`.
+    pub(super) fn submit(&mut self, task: Task, waiter: Waiter) {
         let now = self.env.now();
         match self.core.on_submit(now, task, &mut self.out) {
-            Ok(id) => self.waiters.add(now, id, Waiter::Person(reply)),
-            Err(outcome) => {
-                let _ = reply.send(outcome);
-            }
+            Ok(id) => self.waiters.add(now, id, waiter),
+            Err(outcome) => waiter.answer(outcome),
         }
     }
 
@@ -219,7 +216,8 @@ impl Driver {
             Input::StorePolled(polled) => self.on_polled(now, *polled),
             Input::BoardsRead(answer) => self.on_fresh_boards(answer),
             Input::UsersRead(answer) => self.on_fresh_users(answer),
-            Input::SessionLookedUp { key, answer } => self.on_session(key, answer),
+            Input::SessionLookedUp { key, answer } => self.on_session(key, &answer),
+            Input::SessionRead { key, answer, reply } => self.on_session_read(key, answer, reply),
             Input::TailRead { board, answer } => self.on_tail_page(board, answer),
             Input::StreamPage { id, board, answer } => self.on_stream_page(id, board, answer),
             Input::StreamRoom { id, has_room } => self.on_stream_room(id, has_room),

@@ -10,6 +10,7 @@ use crate::{
         },
         time::Mono,
     },
+    node::handle::{Read, Reply, Restored},
     protocol::{
         assignment::AttemptId,
         master::CallFailed,
@@ -62,6 +63,12 @@ pub(super) enum Input {
     UsersRead(Result<Active, StoreError>),
     /// A session was looked up for requests that wait.
     SessionLookedUp { key: SessionKey, answer: Result<Option<SessionRow>, StoreError> },
+    /// A session was read for one request.
+    SessionRead {
+        key: SessionKey,
+        answer: Result<Option<SessionRow>, StoreError>,
+        reply: Reply<Read<Restored>>,
+    },
     /// Posts that a board's tail lacks were read.
     TailRead { board: BoardName, answer: Result<Page, StoreError> },
     /// Posts were read for one stream.

@@ -39,14 +39,13 @@ use self::{
     input::Input,
     links::Links,
     reads::PendingReads,
-    reads::SessionReply,
     store_poll::StorePoll,
     streams::OpenStreams,
     waiters::{Waiter, Waiters},
 };
-use super::handle::{Command, MasterHandle};
+use super::handle::{Command, MasterHandle, SessionRequest};
 use crate::{
-    api::{MasterState, Readiness, StoreReach},
+    api::MasterState,
     comm::{Incoming, key_source::KeySource},
     config::Config,
     env::{Env, Listener, TaskGuard},
@@ -120,22 +119,13 @@ pub async fn run(
                 biased;
                 driver = &mut starting => break driver?,
                 command = commands.recv() => match command {
-                    Some(command) => answer_while_starting(command),
+                    Some(command) => requests::refuse(command, MasterState::Starting),
                     None => return Ok(()),
                 },
             }
         }
     };
     driver.run(inbox, commands).await
-}
-
-/// Answers a question for readiness; drops all else, so that the front end says 503.
-fn answer_while_starting(command: Command) {
-    if let Command::Readiness { reply } = command {
-        let starting =
-            Readiness { ready: false, state: MasterState::Starting, store: StoreReach::Away };
-        let _ = reply.send(starting);
-    }
 }
 
 /// Receiving ends of the driver's own channels, and the tasks that live as long as it does.
@@ -155,7 +145,7 @@ struct Me {
 
 /// Sessions and people as this master knows them.
 struct People {
-    sessions: Sessions<SessionReply>,
+    sessions: Sessions<SessionRequest>,
     presence: Presence,
     /// The active people of the whole system, as last read.
     active: Shared<Vec<ActiveUser>>,
@@ -225,6 +215,10 @@ impl Driver {
                     Some(Command::Leave { reply }) => {
                         self.leave().await;
                         let _ = reply.send(());
+                        commands.close();
+                        while let Ok(command) = commands.try_recv() {
+                            requests::refuse(command, MasterState::Draining);
+                        }
                         return Ok(());
                     }
                     Some(command) => self.on_command(command),
@@ -255,7 +249,7 @@ impl Driver {
         self.poll_store(now);
         while let Some((id, waiter)) = self.waiters.expire(now) {
             let outcome = match waiter {
-                Waiter::Person(_) => self.core.on_waited(id),
+                Waiter::Newcomer(_) | Waiter::Session { .. } => self.core.on_waited(id),
                 // The task stays in the queue; the other master decides by its own clock.
                 Waiter::Peer(_) => Outcome::Unknown,
             };

@@ -3,8 +3,6 @@
 
 use std::{collections::BTreeSet, future::Future};
 
-use tokio::sync::oneshot;
-
 use super::{Driver, input::Input};
 use crate::{
     comm::Link,
@@ -14,7 +12,7 @@ use crate::{
         rows::{Active, ActiveUser, Boards, Page, Range, SessionRow, StoreError},
         shared::Shared,
     },
-    node::handle::{Consistency, Read, ReadError, Restored, StreamHandle},
+    node::handle::{Consistency, Read, Reply, RequestError, Restored, StreamHandle},
     protocol::reads::{Reads, TooMany},
 };
 
@@ -23,30 +21,32 @@ const REPLICAS_MAX: usize = 3;
 /// The most posts in one answer to a person.
 pub(super) const POSTS_MAX: u32 = 200;
 
-/// Where the row of a session goes.
-pub(super) type SessionReply = oneshot::Sender<Result<SessionRow, ReadError>>;
-
 /// Request that waits for the boards to be read.
 pub(super) enum WantBoards {
-    Boards(oneshot::Sender<Result<Read<Boards>, ReadError>>),
+    Boards(Reply<Read<Boards>>),
     Posts {
         board: BoardName,
         range: Range,
         limit: u32,
-        reply: oneshot::Sender<Result<Read<Page>, ReadError>>,
+        reply: Reply<Read<Page>>,
+    },
+    /// A session that was read before.
+    Restore {
+        session: SessionRow,
+        reply: Reply<Read<Restored>>,
     },
     Stream(WantStream),
 }
 
 pub(super) struct WantStream {
-    pub(super) session: SessionRow,
+    pub(super) key: SessionKey,
     pub(super) boards: Vec<BoardName>,
     pub(super) cursor: Result<Option<Cursor>, ()>,
-    pub(super) reply: oneshot::Sender<Result<StreamHandle, ReadError>>,
+    pub(super) reply: Reply<StreamHandle>,
 }
 
 /// Request that waits for the active people to be read; `None` waits for the reading itself.
-pub(super) type WantUsers = Option<oneshot::Sender<Result<Read<Vec<ActiveUser>>, ReadError>>>;
+pub(super) type WantUsers = Option<Reply<Read<Vec<ActiveUser>>>>;
 
 /// Reads of the store that are under way, and what waits for them.
 #[derive(Default)]
@@ -60,11 +60,12 @@ pub(super) struct PendingReads {
 }
 
 impl WantBoards {
-    fn refuse(self, error: ReadError) {
+    fn refuse(self, error: RequestError) {
         // A requester may be gone.
         match self {
             Self::Boards(reply) => drop(reply.send(Err(error))),
             Self::Posts { reply, .. } => drop(reply.send(Err(error))),
+            Self::Restore { reply, .. } => drop(reply.send(Err(error))),
             Self::Stream(want) => drop(want.reply.send(Err(error))),
         }
     }
@@ -75,7 +76,7 @@ impl Driver {
         match self.reads.boards.add(want) {
             Ok(true) => self.read_boards(),
             Ok(false) => {}
-            Err(TooMany(want)) => want.refuse(ReadError::Overloaded),
+            Err(TooMany(want)) => want.refuse(RequestError::Overloaded),
         }
     }
 
@@ -94,12 +95,11 @@ impl Driver {
         }
         for want in waited {
             match (want, &answer) {
-                (WantBoards::Boards(reply), Ok(boards)) => {
-                    let consistency = Consistency::Strong;
-                    let _ = reply.send(Ok(Read { value: boards.clone(), consistency }));
+                (WantBoards::Boards(reply), answer) => {
+                    let _ = reply.send(Ok(self.boards_read(answer)));
                 }
-                (WantBoards::Boards(reply), Err(_)) => {
-                    let _ = reply.send(Ok(self.known_boards()));
+                (WantBoards::Restore { session, reply }, answer) => {
+                    let _ = reply.send(Ok(self.boards_read(answer).restored(session)));
                 }
                 (WantBoards::Posts { board, range, limit, reply }, Ok(boards)) => {
                     self.answer_posts(boards, board, range, limit, reply);
@@ -116,6 +116,14 @@ impl Driver {
         }
     }
 
+    /// Returns the boards that the store told, else those that memory knows.
+    fn boards_read(&self, answer: &Result<Boards, StoreError>) -> Read<Boards> {
+        answer.as_ref().map_or_else(
+            |_| self.known_boards(),
+            |boards| Read { value: boards.clone(), consistency: Consistency::Strong },
+        )
+    }
+
     /// Returns the boards as memory knows them.
     fn known_boards(&self) -> Read<Boards> {
         let boards = self.tails.boards().map(|(board, last)| (board.clone(), last)).collect();
@@ -129,10 +137,10 @@ impl Driver {
         board: BoardName,
         range: Range,
         limit: u32,
-        reply: oneshot::Sender<Result<Read<Page>, ReadError>>,
+        reply: Reply<Read<Page>>,
     ) {
         let Some(last) = boards.last(&board) else {
-            let _ = reply.send(Err(ReadError::Unknown));
+            let _ = reply.send(Err(RequestError::Unknown));
             return;
         };
         let in_memory = (self.tails.epoch() == boards.epoch
@@ -153,7 +161,7 @@ impl Driver {
         self.env.spawn("read", async move {
             let answer = match store.read(board, range, limit).await {
                 Ok(value) => Ok(Read { value, consistency: Consistency::Strong }),
-                Err(StoreError::Unknown { .. }) => Err(ReadError::Unknown),
+                Err(StoreError::Unknown { .. }) => Err(RequestError::Unknown),
                 Err(_) => weak.await,
             };
             let _ = reply.send(answer);
@@ -167,16 +175,16 @@ impl Driver {
         board: BoardName,
         range: Range,
         limit: u32,
-        reply: oneshot::Sender<Result<Read<Page>, ReadError>>,
+        reply: Reply<Read<Page>>,
     ) {
         self.reads.weak_turn += 1;
         let (store, weak) = (self.store.clone(), self.ask_replicas(board.clone(), range, limit));
         self.env.spawn("weak-read", async move {
             let answer = match weak.await {
-                Err(ReadError::Away) => match store.read(board, range, limit).await {
+                Err(RequestError::Away) => match store.read(board, range, limit).await {
                     Ok(value) => Ok(Read { value, consistency: Consistency::Weak }),
-                    Err(StoreError::Unknown { .. }) => Err(ReadError::Unknown),
-                    Err(_) => Err(ReadError::Away),
+                    Err(StoreError::Unknown { .. }) => Err(RequestError::Unknown),
+                    Err(_) => Err(RequestError::Away),
                 },
                 told => told,
             };
@@ -202,7 +210,7 @@ impl Driver {
         board: BoardName,
         range: Range,
         limit: u32,
-    ) -> impl Future<Output = Result<Read<Page>, ReadError>> + Send + 'static {
+    ) -> impl Future<Output = Result<Read<Page>, RequestError>> + Send + 'static {
         let (links, wait) = (self.replicas(), self.config.store_timeout);
         let memory = self.tails.read(&board, range, limit as usize).map(|posts| Page {
             posts: posts.iter().map(|post| Post::clone(post)).collect(),
@@ -219,7 +227,7 @@ impl Driver {
                     return Ok(Read { value, consistency: Consistency::Weak });
                 }
             }
-            let value = memory.ok_or(ReadError::Away)?;
+            let value = memory.ok_or(RequestError::Away)?;
             Ok(Read { value, consistency: Consistency::Weak })
         }
     }
@@ -242,22 +250,8 @@ impl Driver {
         }
     }
 
-    /// Answers with a session, from memory or else from the store.
-    pub(super) fn authenticate(&mut self, key: SessionKey, reply: SessionReply) {
-        let now = self.env.now();
-        self.people.presence.on_alive(now, &key);
-        if let Some(row) = self.people.sessions.get(&key) {
-            let _ = reply.send(Ok(row.clone()));
-            return;
-        }
-        match self.people.sessions.wait(key, reply) {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(TooMany(reply)) => {
-                let _ = reply.send(Err(ReadError::Overloaded));
-                return;
-            }
-        }
+    /// Looks a session up in the store for the requests that wait for it.
+    pub(super) fn look_up_session(&self, key: SessionKey) {
         let (store, weak) = (self.store.clone(), self.ask_replicas_for(key));
         self.spawn("session", async move {
             let answer = match store.find_session(key).await {
@@ -269,50 +263,42 @@ impl Driver {
         });
     }
 
-    pub(super) fn on_session(
-        &mut self,
-        key: SessionKey,
-        answer: Result<Option<SessionRow>, StoreError>,
-    ) {
-        let row = answer.as_ref().ok().and_then(Option::as_ref);
-        for reply in self.people.sessions.on_looked_up(&key, row) {
-            let answer = match &answer {
-                Ok(Some(row)) => Ok(row.clone()),
-                Ok(None) => Err(ReadError::Unknown),
-                Err(_) => Err(ReadError::Away),
-            };
-            let _ = reply.send(answer);
-        }
-    }
-
     pub(super) fn on_session_closed(&mut self, key: SessionKey) {
         self.people.sessions.close(&key);
         self.people.presence.forget(&key);
         self.streams.log_out(&key);
     }
 
-    /// Answers with a session and all that it had, read now.
-    pub(super) fn restore(
-        &self,
-        key: SessionKey,
-        reply: oneshot::Sender<Result<Read<Restored>, ReadError>>,
-    ) {
-        let (store, weak) = (self.store.clone(), self.ask_replicas_for(key));
-        let known = self.known_boards().value;
-        self.env.spawn("restore", async move {
-            let answer = match (store.find_session(key).await, store.boards().await) {
-                (Ok(Some(session)), Ok(boards)) => Ok(Read {
-                    value: Restored { session, boards, pending: Vec::new() },
-                    consistency: Consistency::Strong,
-                }),
-                (Ok(None), _) => Err(ReadError::Unknown),
-                _ => weak.await.map_or(Err(ReadError::Away), |session| {
-                    let value = Restored { session, boards: known, pending: Vec::new() };
-                    Ok(Read { value, consistency: Consistency::Weak })
-                }),
-            };
-            let _ = reply.send(answer);
+    /// Reads a session, and then all boards, from the store.
+    pub(super) fn restore(&self, key: SessionKey, reply: Reply<Read<Restored>>) {
+        let store = self.store.clone();
+        self.spawn("restore", async move {
+            Input::SessionRead { key, answer: store.find_session(key).await, reply }
         });
+    }
+
+    pub(super) fn on_session_read(
+        &mut self,
+        key: SessionKey,
+        answer: Result<Option<SessionRow>, StoreError>,
+        reply: Reply<Read<Restored>>,
+    ) {
+        match answer {
+            Ok(Some(session)) => self.want_boards(WantBoards::Restore { session, reply }),
+            Ok(None) => {
+                // It was known here: word of its end was lost.
+                self.on_session_closed(key);
+                let _ = reply.send(Err(RequestError::Unauthorised));
+            }
+            Err(_) => {
+                let (weak, boards) = (self.ask_replicas_for(key), self.known_boards());
+                let cached = self.people.sessions.get(&key).cloned();
+                self.env.spawn("weak-restore", async move {
+                    let session = weak.await.or(cached).ok_or(RequestError::Away);
+                    let _ = reply.send(session.map(|session| boards.restored(session)));
+                });
+            }
+        }
     }
 
     /// Answers those who wait for the active people with what is known: the store could not be
@@ -337,7 +323,7 @@ impl Driver {
             Ok(false) => {}
             Err(TooMany(want)) => {
                 if let Some(reply) = want {
-                    let _ = reply.send(Err(ReadError::Overloaded));
+                    let _ = reply.send(Err(RequestError::Overloaded));
                 }
             }
         }

@@ -3,51 +3,45 @@
 use super::{
     Driver,
     reads::{POSTS_MAX, WantBoards, WantStream},
+    waiters::Waiter,
 };
 use crate::{
     api::{MasterState, Readiness, StoreReach},
-    model::{message::Task, rows::Found},
-    node::handle::{Command, Consistency, ReadError},
+    model::{
+        ids::{Author, SessionKey},
+        outcome::Outcome,
+        rows::{Found, SessionRow, StoreError},
+    },
+    node::handle::{Command, Consistency, RequestError, SessionRequest, Write},
+    protocol::reads::TooMany,
 };
+
+/// Wait that a master which does not serve yet, or no more, asks for, in milliseconds.
+const RETRY_MS: u64 = 1000;
+
+/// Answers a command without doing anything, while this master is in `state` and does not serve.
+pub(super) fn refuse(command: Command, state: MasterState) {
+    // Who asked may be gone.
+    match command {
+        Command::Readiness { reply } => {
+            let _ = reply.send(Readiness { ready: false, state, store: StoreReach::Away });
+        }
+        Command::Request { request, .. } => request.refuse(RequestError::Away),
+        Command::Submit { reply, .. } => {
+            drop(reply.send(Outcome::Unavailable { retry_ms: RETRY_MS }));
+        }
+        // No answer is one: the front end says 503.
+        _ => {}
+    }
+}
 
 impl Driver {
     pub(super) fn on_command(&mut self, command: Command) {
         let now = self.env.now();
         match command {
-            Command::Submit { session, task, reply } => {
-                if let Task::Post { .. } = &task {
-                    self.env.sometimes("a person posted");
-                    if let Some(key) = session {
-                        self.people.presence.on_post(now, key);
-                    }
-                }
-                self.submit(task, reply);
-            }
-            Command::Authenticate { key, reply } => self.authenticate(key, reply),
-            Command::Restore { key, reply } => self.restore(key, reply),
+            Command::Request { key, request } => self.on_session_request(key, request),
+            Command::Submit { task, reply } => self.submit(task, Waiter::Newcomer(reply)),
             Command::Boards { reply } => self.want_boards(WantBoards::Boards(reply)),
-            Command::Posts { board, range, limit, want, reply } => {
-                let limit = limit.clamp(1, POSTS_MAX);
-                match want {
-                    Consistency::Strong => {
-                        self.want_boards(WantBoards::Posts { board, range, limit, reply });
-                    }
-                    Consistency::Weak => self.weak_posts(board, range, limit, reply),
-                }
-            }
-            Command::FindPost { user, id, reply } => {
-                let store = self.store.clone();
-                self.env.spawn("find-post", async move {
-                    let answer: Result<Found, _> = store.find_post(user, id).await;
-                    let _ = reply.send(answer.map_err(|_| ReadError::Away));
-                });
-            }
-            Command::Users { reply } => self.ask_users(Some(reply)),
-            Command::Stream { session, boards, cursor, reply } => {
-                let want = WantStream { session, boards, cursor, reply };
-                self.want_boards(WantBoards::Stream(want));
-            }
-            Command::Alive { key } => self.people.presence.on_alive(now, &key),
             Command::Cluster { reply } => {
                 let _ = reply.send(self.view());
             }
@@ -68,6 +62,79 @@ impl Driver {
             }
             // Ends the loop before it comes here.
             Command::Leave { reply } => drop(reply),
+        }
+    }
+
+    /// Serves a request of a session that memory knows; looks another session up first.
+    fn on_session_request(&mut self, key: SessionKey, request: SessionRequest) {
+        self.people.presence.on_alive(self.env.now(), &key);
+        if let Some(row) = self.people.sessions.get(&key) {
+            let author = row.user.clone();
+            return self.serve(key, author, request);
+        }
+        match self.people.sessions.wait(key, request) {
+            Ok(true) => self.look_up_session(key),
+            Ok(false) => {}
+            Err(TooMany(request)) => request.refuse(RequestError::Overloaded),
+        }
+    }
+
+    pub(super) fn on_session(
+        &mut self,
+        key: SessionKey,
+        answer: &Result<Option<SessionRow>, StoreError>,
+    ) {
+        let row = answer.as_ref().ok().and_then(Option::as_ref);
+        for request in self.people.sessions.on_looked_up(&key, row) {
+            match self.people.sessions.get(&key) {
+                Some(row) => {
+                    let author = row.user.clone();
+                    self.serve(key, author, request);
+                }
+                None if answer.is_err() => request.refuse(RequestError::Away),
+                // Never was, or was closed while it was looked up.
+                None => request.refuse(RequestError::Unauthorised),
+            }
+        }
+    }
+
+    fn serve(&mut self, key: SessionKey, author: Author, request: SessionRequest) {
+        match request {
+            SessionRequest::Alive { reply } => {
+                let _ = reply.send(Ok(()));
+            }
+            SessionRequest::Write { write, reply } => {
+                if matches!(write, Write::Post { .. }) {
+                    self.env.sometimes("a person posted");
+                    self.people.presence.on_post(self.env.now(), key);
+                }
+                let task = write.into_task(key, &author);
+                self.submit(task, Waiter::Session { author, reply });
+            }
+            SessionRequest::Restore { reply } => self.restore(key, reply),
+            SessionRequest::Posts { board, range, limit, want, reply } => {
+                let limit = limit.clamp(1, POSTS_MAX);
+                match want {
+                    Consistency::Strong => {
+                        self.want_boards(WantBoards::Posts { board, range, limit, reply });
+                    }
+                    Consistency::Weak => self.weak_posts(board, range, limit, reply),
+                }
+            }
+            SessionRequest::FindPost { id, reply } => {
+                let store = self.store.clone();
+                self.env.spawn("find-post", async move {
+                    let answer: Result<Found, _> = store.find_post(author.id, id).await;
+                    let _ = reply.send(answer.map_err(|_| RequestError::Away));
+                });
+            }
+            SessionRequest::Users { reply } => self.ask_users(Some(reply)),
+            SessionRequest::Stream { boards, cursor, reply } => {
+                self.want_boards(WantBoards::Stream(WantStream { key, boards, cursor, reply }));
+            }
+            SessionRequest::Cluster { reply } => {
+                let _ = reply.send(Ok(self.view()));
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
         rows::{Boards, Page, Range, StoreError},
     },
     node::handle::{
-        ByeReason, Consistency, Delivery, MasterInfo, ReadError, StreamGuard, StreamHandle,
+        ByeReason, Consistency, Delivery, MasterInfo, RequestError, StreamGuard, StreamHandle,
     },
     protocol::{
         board::Reader,
@@ -71,9 +71,9 @@ impl OpenStreams {
 impl Driver {
     /// Opens a stream. `read` is what the store said of all boards just now.
     pub(super) fn open_stream(&mut self, want: WantStream, read: Option<&Boards>) {
-        let WantStream { session, boards, cursor, reply } = want;
+        let WantStream { key, boards, cursor, reply } = want;
         if self.streams.table.len() >= self.config.streams_max {
-            let _ = reply.send(Err(ReadError::Overloaded));
+            let _ = reply.send(Err(RequestError::Overloaded));
             return;
         }
         let (reader, reset) = Reader::open(&self.tails, &boards, &cursor, read);
@@ -96,9 +96,9 @@ impl Driver {
         let reset = reset.map(|reason| Delivery::Reset { reason, cursor });
         let first = [Delivery::State(state), Delivery::Presence(self.people.active.clone())];
         let id = self.streams.next_id();
-        self.streams.table.open(id, session.key, reader, reset.into_iter().chain(first));
+        self.streams.table.open(id, key, reader, reset.into_iter().chain(first));
         self.streams.senders.insert(id, sender);
-        self.people.presence.on_stream_opened(now, session.key);
+        self.people.presence.on_stream_opened(now, key);
         self.spawn("stream", async move {
             // Nothing is ever sent on it: it ends with the reader.
             let _ = gone.await;

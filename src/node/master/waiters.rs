@@ -10,17 +10,21 @@ use tokio::sync::oneshot;
 use crate::{
     comm::Responder,
     model::{
+        ids::Author,
         message::{ForwardReply, Response},
         outcome::Outcome,
         time::Mono,
     },
+    node::handle::{Reply, Written},
     protocol::task_queue::TaskId,
 };
 
 /// Waiter for one task's outcome.
 pub(super) enum Waiter {
-    /// A person's request.
-    Person(oneshot::Sender<Outcome>),
+    /// A person who opens a session.
+    Newcomer(oneshot::Sender<Outcome>),
+    /// A session's request.
+    Session { author: Author, reply: Reply<Written> },
     /// Another master's call.
     Peer(Responder),
 }
@@ -29,7 +33,8 @@ impl Waiter {
     pub(super) fn answer(self, outcome: Outcome) {
         match self {
             // A person who is gone sends the same again, or does not care.
-            Self::Person(reply) => drop(reply.send(outcome)),
+            Self::Newcomer(reply) => drop(reply.send(outcome)),
+            Self::Session { author, reply } => drop(reply.send(Ok(Written { author, outcome }))),
             Self::Peer(reply) => respond(reply, ForwardReply::Ended(outcome)),
         }
     }
@@ -86,7 +91,7 @@ mod tests {
     }
 
     fn person() -> Waiter {
-        Waiter::Person(oneshot::channel().0)
+        Waiter::Newcomer(oneshot::channel().0)
     }
 
     #[test]
