@@ -20,6 +20,7 @@ pub mod registry;
 pub mod search;
 pub mod selection;
 pub mod sessions;
+pub mod store_clock;
 pub mod streams;
 pub mod task_queue;
 pub mod tries;

@@ -257,6 +257,12 @@ impl Store {
         ask!(self, Op::Deny(node), OpReply::Done => ())
     }
 
+    /// Does one small piece of upkeep, and returns whether more is due now. `clock_jumped` says
+    /// that the store's clock jumped since the caller's last piece.
+    pub async fn keep_up(&self, clock_jumped: bool) -> Result<bool, StoreError> {
+        ask!(self, Op::KeepUp { clock_jumped }, OpReply::KeptUp { more } => more)
+    }
+
     /// Lists accepted batches and granted leases, in the order of commits.
     pub async fn writes(&self, after: u64, limit: u32) -> Result<Vec<WriteRow>, StoreError> {
         ask!(self, Op::Writes { after, limit }, OpReply::Writes(rows) => rows)

@@ -153,6 +153,12 @@ pub enum Op {
     },
     /// Denies a node for good and revokes the token that enrolled it.
     Deny(NodeId),
+    /// Does one small piece of upkeep: drops rows whose time is over.
+    KeepUp {
+        /// Whether the caller saw the store's clock jump since its last piece; then nothing is
+        /// dropped by its age for a day.
+        clock_jumped: bool,
+    },
     /// Lists accepted batches and granted leases, for oracles and operators.
     Writes {
         /// Number of the row before the first.
@@ -212,6 +218,7 @@ impl Op {
             Self::Admission => "admission",
             Self::Enrol { .. } => "enrol",
             Self::Deny(_) => "deny",
+            Self::KeepUp { .. } => "keep_up",
             Self::Writes { .. } => "writes",
         }
     }
@@ -239,5 +246,6 @@ pub enum OpReply {
     DeadLetters(Vec<DeadLetter>),
     Admission(Admission),
     Enrolled(Enrolled),
+    KeptUp { more: bool },
     Writes(Vec<WriteRow>),
 }

@@ -25,6 +25,7 @@ mod requests;
 mod start;
 mod store_poll;
 mod streams;
+mod upkeep;
 mod view;
 mod waiters;
 

@@ -12,6 +12,7 @@ use super::{
     reads::PendingReads,
     store_poll::StorePoll,
     streams::OpenStreams,
+    upkeep::keep_up,
     waiters::Waiters,
 };
 use crate::{
@@ -108,6 +109,7 @@ impl Driver {
             inputs.clone(),
         );
         let accept = env.spawn("accept", accept).abort_on_drop();
+        let upkeep = env.spawn("upkeep", keep_up(env.clone(), store.clone())).abort_on_drop();
         let driver = Self {
             core: Master::new(now, holder, config.clone()),
             out: Vec::new(),
@@ -126,7 +128,7 @@ impl Driver {
             config,
             store,
         };
-        Ok((driver, Inbox { results, events, _guards: vec![fresh, accept] }))
+        Ok((driver, Inbox { results, events, _guards: vec![fresh, accept, upkeep] }))
     }
 }
 

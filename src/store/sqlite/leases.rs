@@ -193,6 +193,20 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Forgets a resource. Its next lease is numbered above this one, so that no old token may come
+    /// to life.
+    pub(super) fn forget_lease(&self, key: &str, lease: u64) -> Result<(), StoreError> {
+        let floor = self.meta("lease_floor")?.unwrap_or(0);
+        self.set_meta("lease_floor", floor.max(lease))?;
+        for sql in [
+            "DELETE FROM leases WHERE resource = ?1",
+            "DELETE FROM lease_terms WHERE resource = ?1",
+        ] {
+            self.db.prepare_cached(sql)?.execute([key])?;
+        }
+        Ok(())
+    }
+
     fn set_end(&self, key: &str, ends_at_ms: u64) -> Result<(), StoreError> {
         let mut put =
             self.db.prepare_cached("UPDATE lease_terms SET ends_at = ?2 WHERE resource = ?1")?;

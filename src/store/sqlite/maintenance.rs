@@ -1,8 +1,12 @@
-//! Sweeps of rows whose time is over, run beside a master's touch, which comes each second.
+//! Upkeep: drops rows whose time is over, in small pieces that are operations of their own.
 //!
-//! 1. Nothing is dropped within a day after the store's clock jumped by more than 5 s, because no
-//!    age can be trusted then. A silence of all masters looks the same and has the same effect.
-//! 2. One sweep an hour, of a bounded number of sessions.
+//! 1. One piece changes a bounded number of rows and finds them by an index, or in a table with a
+//!    small bound, however many are due: it holds up no other operation for longer than a batch of
+//!    posts would.
+//! 2. What is judged by its age is left alone within a day after the store's clock jumped, because
+//!    no age can be trusted then. A caller that watches the clock by its own monotonic one reports
+//!    a jump; a step back of more than 5 s, or more than a day without any piece, counts as one.
+//! 3. Every piece may be repeated, and pieces of several masters may follow each other in any order.
 
 use rusqlite::params;
 
@@ -10,16 +14,13 @@ use super::{
     Tx,
     sql::{Columns, int},
 };
-use crate::model::{
-    ids::{Resource, SessionKey},
-    rows::StoreError,
-};
+use crate::model::{ids::SessionKey, rows::StoreError};
 
 const HOUR_MS: u64 = 60 * 60 * 1000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
-/// Time between two touches above which the clock has jumped, ms.
-const JUMP_MS: u64 = 5000;
+/// Step back of the clock between two pieces above which it has jumped, ms.
+const BACK_MAX_MS: u64 = 5000;
 
 /// Life of an idle session, ms (G6).
 const SESSION_IDLE_MS: u64 = 30 * DAY_MS;
@@ -30,81 +31,111 @@ const CLOSED_KEPT_MS: u64 = 40 * DAY_MS;
 /// Time for which a spent or expired ticket answers repeats, ms.
 const TICKET_KEPT_MS: u64 = 10 * 60 * 1000;
 
-/// Maximum number of sessions dropped in one sweep.
-const SWEPT_MAX: u32 = 1000;
-
 /// Number of rows that the record of writes keeps.
 const WRITES_KEPT: u64 = 1_000_000;
 
+/// Rows of a piece. The last drop of a piece may exceed it by what belongs to one session.
+const PIECE_ROWS_MAX: u64 = 512;
+
+/// Rows that the end of one session changes at least: its own, and its line on the closed list.
+const SESSION_ROWS: u64 = 2;
+
+/// Drops of the rows whose time `?1` is over, at most `?2` of them.
+const BY_AGE: [(&str, u64); 4] = [
+    (
+        "DELETE FROM closed_sessions WHERE number IN
+             (SELECT number FROM closed_sessions WHERE closed_at < ?1 LIMIT ?2)",
+        CLOSED_KEPT_MS,
+    ),
+    (
+        "DELETE FROM tickets WHERE ticket IN
+             (SELECT ticket FROM tickets WHERE ends_at < ?1 LIMIT ?2)",
+        TICKET_KEPT_MS,
+    ),
+    (
+        "DELETE FROM join_tokens WHERE id IN
+             (SELECT id FROM join_tokens WHERE ends_at < ?1 LIMIT ?2)",
+        0,
+    ),
+    (
+        "UPDATE masters SET listed = 0 WHERE node IN
+             (SELECT node FROM masters WHERE listed = 1 AND touched_at < ?1 LIMIT ?2)",
+        DAY_MS,
+    ),
+];
+
 impl Tx<'_> {
-    /// Watches the clock, and sweeps when it is time.
-    pub(super) fn keep_up(&self) -> Result<(), StoreError> {
-        let clock_at_ms = self.meta("clock_at")?.unwrap_or(0);
-        self.set_meta("clock_at", self.now_ms)?;
-        if self.now_ms.abs_diff(clock_at_ms) > JUMP_MS {
-            return self.set_meta("jumped_at", self.now_ms);
+    /// Does one piece of upkeep, and returns whether more is due now.
+    pub(super) fn keep_up(&self, clock_jumped: bool) -> Result<bool, StoreError> {
+        let start = self.db.total_changes();
+        let left = || PIECE_ROWS_MAX.saturating_sub(self.db.total_changes() - start);
+        self.trim_writes(left())?;
+        self.purge_presence(left())?;
+        if self.may_judge_by_age(clock_jumped)? {
+            self.drop_by_age(&left)?;
         }
-        let since = |name| Ok::<_, StoreError>(self.now_ms.abs_diff(self.meta(name)?.unwrap_or(0)));
-        if since("jumped_at")? < DAY_MS || since("swept_at")? < HOUR_MS {
-            return Ok(());
-        }
-        self.set_meta("swept_at", self.now_ms)?;
-        self.sweep()
+        Ok(left() == 0)
     }
 
-    fn sweep(&self) -> Result<(), StoreError> {
+    /// Watches the clock, and returns whether the rows' ages can be trusted.
+    fn may_judge_by_age(&self, clock_jumped: bool) -> Result<bool, StoreError> {
+        let last_ms = self.meta("clock_at")?.unwrap_or(0);
+        self.set_meta("clock_at", self.now_ms)?;
+        let jumped = clock_jumped
+            || last_ms.saturating_sub(self.now_ms) > BACK_MAX_MS
+            || self.now_ms.saturating_sub(last_ms) > DAY_MS;
+        if jumped {
+            self.set_meta("jumped_at", self.now_ms)?;
+        }
+        Ok(self.now_ms.abs_diff(self.meta("jumped_at")?.unwrap_or(0)) >= DAY_MS)
+    }
+
+    fn drop_by_age(&self, left: &impl Fn() -> u64) -> Result<(), StoreError> {
         let before = |age_ms| int(self.now_ms.saturating_sub(age_ms));
-        let mut find = self
-            .db
-            .prepare_cached("SELECT key FROM sessions WHERE used_at < ?1 ORDER BY key LIMIT ?2")?;
+        for (sql, age_ms) in BY_AGE {
+            self.db.prepare_cached(sql)?.execute(params![before(age_ms), int(left())])?;
+        }
+        let mut find =
+            self.db.prepare_cached("SELECT key FROM sessions WHERE used_at < ?1 LIMIT ?2")?;
         let idle = find
-            .query_map(params![before(SESSION_IDLE_MS), SWEPT_MAX], |row| {
+            .query_map(params![before(SESSION_IDLE_MS), int(left() / SESSION_ROWS)], |row| {
                 Ok(SessionKey(row.get(0)?))
             })?
             .collect::<Result<Vec<_>, _>>()?;
         for key in idle {
+            if left() == 0 {
+                break;
+            }
             self.end_session(key)?;
         }
-        for (sql, bound) in [
-            ("DELETE FROM closed_sessions WHERE closed_at < ?1", before(CLOSED_KEPT_MS)),
-            ("DELETE FROM tickets WHERE ends_at < ?1", before(TICKET_KEPT_MS)),
-            ("DELETE FROM join_tokens WHERE ends_at < ?1", before(0)),
-            ("UPDATE masters SET listed = 0 WHERE touched_at < ?1", before(DAY_MS)),
-            (
-                "DELETE FROM writes WHERE number <= (SELECT max(number) FROM writes) - ?1",
-                int(WRITES_KEPT),
-            ),
-        ] {
-            self.db.prepare_cached(sql)?.execute([bound])?;
-        }
-        self.forget_leases(before(DAY_MS))
+        self.forget_leases(before(DAY_MS), left())
+    }
+
+    fn trim_writes(&self, rows: u64) -> Result<(), StoreError> {
+        let mut trim = self.db.prepare_cached(
+            "DELETE FROM writes WHERE number IN
+                 (SELECT number FROM writes
+                  WHERE number <= (SELECT max(number) FROM writes) - ?1 ORDER BY number LIMIT ?2)",
+        )?;
+        trim.execute(params![int(WRITES_KEPT), int(rows)])?;
+        Ok(())
     }
 
     /// Forgets the leases of boards that were never created, so that their names have a bound.
-    fn forget_leases(&self, ended_before: i64) -> Result<(), StoreError> {
+    fn forget_leases(&self, ended_before: i64, rows: u64) -> Result<(), StoreError> {
         let mut find = self.db.prepare_cached(
             "SELECT t.resource, l.lease FROM lease_terms t JOIN leases l USING (resource)
-             WHERE t.ends_at < ?1",
+             WHERE t.ends_at < ?1 AND t.resource LIKE 'board:%'
+                 AND NOT EXISTS (SELECT 1 FROM boards WHERE name = substr(t.resource, 7))
+             LIMIT ?2",
         )?;
         let ended = find
-            .query_map([ended_before], |row| {
-                let resource: String = row.get(0)?;
-                Ok((resource, row.nat(1)?))
+            .query_map(params![ended_before, int(rows.div_ceil(2))], |row| {
+                Ok((row.get(0)?, row.nat(1)?))
             })?
-            .collect::<Result<Vec<_>, _>>()?;
+            .collect::<Result<Vec<(String, u64)>, _>>()?;
         for (key, lease) in ended {
-            let Ok(Resource::Board(name)) = key.parse() else { continue };
-            if !matches!(self.board_end(&name), Err(StoreError::Unknown { .. })) {
-                continue;
-            }
-            let floor = self.meta("lease_floor")?.unwrap_or(0);
-            self.set_meta("lease_floor", floor.max(lease))?;
-            for sql in [
-                "DELETE FROM leases WHERE resource = ?1",
-                "DELETE FROM lease_terms WHERE resource = ?1",
-            ] {
-                self.db.prepare_cached(sql)?.execute([&key])?;
-            }
+            self.forget_lease(&key, lease)?;
         }
         Ok(())
     }

@@ -99,7 +99,7 @@ impl SqliteCore {
         let db = connect(path, OpenFlags::empty(), busy)?;
         db.pragma_update(None, "query_only", true)?;
         match schema::recognise(&db)? {
-            schema::FileState::Store => Ok(Self { db }),
+            schema::FileState::Store { .. } => Ok(Self { db }),
             schema::FileState::Empty => {
                 Err(StoreError::Away { why: "it is not made yet".to_owned() })
             }
@@ -185,11 +185,7 @@ impl Tx<'_> {
         Ok(match op {
             Op::Cluster => OpReply::Cluster(self.cluster()?),
             Op::RegisterMaster(row) => OpReply::Registered(self.register_master(row)?),
-            Op::TouchMaster { holder, draining } => {
-                self.touch_master(*holder, *draining)?;
-                self.keep_up()?;
-                OpReply::Done
-            }
+            Op::TouchMaster { holder, draining } => done(self.touch_master(*holder, *draining))?,
             Op::LeaveMaster(holder) => done(self.leave_master(*holder))?,
             Op::Masters => OpReply::Masters(self.masters()?),
             Op::AcquireLease { resource, holder, ttl_ms } => {
@@ -229,6 +225,7 @@ impl Tx<'_> {
                 OpReply::Enrolled(self.enrol(token, bearer_sha256, node)?)
             }
             Op::Deny(node) => done(self.deny(*node))?,
+            Op::KeepUp { clock_jumped } => OpReply::KeptUp { more: self.keep_up(*clock_jumped)? },
             Op::Writes { after, limit } => OpReply::Writes(self.writes(*after, *limit)?),
         })
     }

@@ -1,7 +1,8 @@
 //! Presence of users: rows of `(session, by master, last seen)` in store time.
 //!
 //! 1. Every list is computed from these rows alone, so it is the same on every master (G12).
-//! 2. A row not touched for 25 s is not active, and is purged before it could come back.
+//! 2. A row not touched for 25 s is not active; upkeep drops it, and a touch after a silence drops
+//!    it before it could come back.
 //! 3. When no master touched for over 10 s, or the last touch lies ahead, the rows' ages cannot be
 //!    trusted: lists wait for a touch, and that touch sets every row that was active then to now.
 
@@ -26,9 +27,6 @@ const SILENCE_MAX_MS: u64 = 10_000;
 /// commits with a later one.
 const AHEAD_MAX_MS: u64 = 1000;
 
-/// Interval between purges of rows that are not active, ms.
-const PURGE_EVERY_MS: u64 = 1000;
-
 /// Interval between notes that a session is in use, ms.
 const USE_NOTED_MS: u64 = 60 * 60 * 1000;
 
@@ -42,7 +40,7 @@ impl Tx<'_> {
         keys: &[SessionKey],
     ) -> Result<(), StoreError> {
         match self.meta("touched_at")? {
-            Some(last_ms) if !self.long_ago(last_ms) => self.purge()?,
+            Some(last_ms) if !self.long_ago(last_ms) => {}
             last_ms => self.revive(last_ms.unwrap_or(0))?,
         }
         self.set_meta("touched_at", self.now_ms)?;
@@ -71,25 +69,23 @@ impl Tx<'_> {
             || self.now_ms.saturating_sub(touched_at_ms) > SILENCE_MAX_MS
     }
 
-    fn purge(&self) -> Result<(), StoreError> {
-        let purged_at_ms = self.meta("purged_at")?.unwrap_or(0);
-        if self.now_ms.abs_diff(purged_at_ms) >= PURGE_EVERY_MS {
-            self.set_meta("purged_at", self.now_ms)?;
-            self.purge_before(self.now_ms)?;
+    /// Drops at most `rows` rows that are not active any more, unless their ages cannot be trusted.
+    pub(super) fn purge_presence(&self, rows: u64) -> Result<(), StoreError> {
+        if self.meta("touched_at")?.is_none_or(|at_ms| self.long_ago(at_ms)) {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// Drops the rows that were not active any more at that time.
-    fn purge_before(&self, then_ms: u64) -> Result<(), StoreError> {
-        let mut purge = self.db.prepare_cached("DELETE FROM presence WHERE last_seen < ?1")?;
-        purge.execute([int(then_ms.saturating_sub(ACTIVE_MS))])?;
+        let mut purge = self.db.prepare_cached(
+            "DELETE FROM presence WHERE key IN
+                 (SELECT key FROM presence WHERE last_seen < ?1 LIMIT ?2)",
+        )?;
+        purge.execute(params![int(self.now_ms.saturating_sub(ACTIVE_MS)), int(rows)])?;
         Ok(())
     }
 
     /// Sets every row that was active at the last touch to now.
     fn revive(&self, last_touch_ms: u64) -> Result<(), StoreError> {
-        self.purge_before(last_touch_ms)?;
+        let mut purge = self.db.prepare_cached("DELETE FROM presence WHERE last_seen < ?1")?;
+        purge.execute([int(last_touch_ms.saturating_sub(ACTIVE_MS))])?;
         let mut put =
             self.db.prepare_cached("UPDATE presence SET last_seen = ?1, since = min(since, ?1)")?;
         put.execute([int(self.now_ms)])?;

@@ -14,8 +14,11 @@ use crate::model::{
     rows::StoreError,
 };
 
-/// Number of schema steps that this release knows.
-const STEPS: u32 = 1;
+/// Schema steps that this release knows, in order.
+const STEPS: [&str; 2] = [TABLES, INDEXES];
+
+/// Oldest release, by its number of steps, that may use what this one writes.
+const MIN_READER: u32 = 1;
 
 /// SQLite application id of a store: `CHAT`.
 const APPLICATION_ID: u32 = 0x4348_4154;
@@ -29,7 +32,7 @@ CREATE TABLE cluster (
     min_reader INTEGER NOT NULL
 ) STRICT;
 
--- Single numbers: when presence was last touched, when sweeps ran, what the clock said.
+-- Single numbers: when presence was last touched, when sweeps were put off, what the clock said.
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
     value INTEGER NOT NULL
@@ -188,6 +191,15 @@ CREATE TABLE writes (
 ) STRICT;
 ";
 
+/// Second schema step: what upkeep looks for.
+const INDEXES: &str = "
+CREATE INDEX sessions_used ON sessions (used_at);
+CREATE INDEX closed_sessions_at ON closed_sessions (closed_at);
+CREATE INDEX tickets_end ON tickets (ends_at);
+CREATE INDEX presence_seen ON presence (last_seen);
+CREATE INDEX lease_terms_end ON lease_terms (ends_at);
+";
+
 /// Parameters of a new store: the two numbers that it keeps for good, and the time of its creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewCluster {
@@ -204,7 +216,10 @@ pub(super) enum FileState {
     /// The file has no tables.
     Empty,
     /// The file is a store that this release may use.
-    Store,
+    Store {
+        /// Number of schema steps that it has.
+        steps: usize,
+    },
 }
 
 /// Inspects a database file, and changes nothing.
@@ -218,53 +233,70 @@ pub(super) fn recognise(db: &Connection) -> Result<FileState, StoreError> {
     if tables == 0 {
         return Ok(FileState::Empty);
     }
-    if number("application_id")? != APPLICATION_ID || number("user_version")? == 0 {
+    let steps = number("user_version")? as usize;
+    if number("application_id")? != APPLICATION_ID || steps == 0 {
         return Err(refused("the file is another program's database"));
     }
     let min_reader = db.query_row("SELECT min_reader FROM cluster", [], |row| row.small(0));
     match min_reader.optional()? {
         None => Err(refused("the store has no cluster row")),
-        Some(min) if min > STEPS => Err(StoreError::Refused {
-            why: format!("the store wants a release that knows step {min}; this one knows {STEPS}"),
+        Some(min) if min as usize > STEPS.len() => Err(StoreError::Refused {
+            why: format!(
+                "the store wants a release that knows step {min}; this one knows {}",
+                STEPS.len()
+            ),
         }),
-        Some(_) => Ok(FileState::Store),
+        Some(_) => Ok(FileState::Store { steps }),
     }
 }
 
-/// Creates the tables if there are none. Repeating it is safe; `new` is used only the first time.
+/// Creates the tables if there are none, and adds the schema steps that an older release did not
+/// know. Repeating it is safe; `new` is used only the first time.
 ///
 /// # Errors
 /// As [`recognise`]; [`StoreError::Away`] while another process holds the file.
 pub(super) fn prepare(db: &mut Connection, new: &NewCluster) -> Result<(), StoreError> {
-    if let FileState::Store = recognise(db)? {
+    let is_complete = |state| matches!(state, FileState::Store { steps } if steps >= STEPS.len());
+    if is_complete(recognise(db)?) {
         return Ok(());
     }
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Another process may have made them since.
-    if let FileState::Empty = recognise(&tx)? {
-        create(&tx, new)?;
+    // Another process may have done it since.
+    match recognise(&tx)? {
+        FileState::Empty => create(&tx, new)?,
+        FileState::Store { steps } => add_steps(&tx, steps)?,
     }
     Ok(tx.commit()?)
 }
 
+/// Adds the schema steps behind the first `from`. A newer release may have added more.
+fn add_steps(db: &Connection, from: usize) -> Result<(), StoreError> {
+    if from < STEPS.len() {
+        for step in &STEPS[from..] {
+            db.execute_batch(step)?;
+        }
+        db.pragma_update(None, "user_version", STEPS.len() as u32)?;
+    }
+    Ok(())
+}
+
 fn create(db: &Connection, new: &NewCluster) -> Result<(), StoreError> {
-    db.execute_batch(TABLES)?;
+    add_steps(db, 0)?;
     db.execute(
         "INSERT INTO cluster (one, cluster, epoch, min_reader) VALUES (1, ?1, ?2, ?3)",
-        params![new.cluster, int(new.epoch.0), STEPS],
+        params![new.cluster, int(new.epoch.0), MIN_READER],
     )?;
     db.execute(
         "INSERT INTO boards (name, last_seq, last_posted_at) VALUES (?1, 0, 0)",
         params![BoardName::lobby().as_str()],
     )?;
-    for name in ["clock_at", "jumped_at", "swept_at"] {
+    for name in ["clock_at", "jumped_at"] {
         db.execute(
             "INSERT INTO meta (name, value) VALUES (?1, ?2)",
             params![name, int(new.now_ms)],
         )?;
     }
     db.pragma_update(None, "application_id", APPLICATION_ID)?;
-    db.pragma_update(None, "user_version", STEPS)?;
     Ok(())
 }
 

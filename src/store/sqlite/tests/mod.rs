@@ -1,6 +1,7 @@
 //! Tests beyond the contract suite: days of a clock, files of others, and a model.
 
 mod model;
+mod upkeep;
 
 use std::sync::{
     Arc,
@@ -58,12 +59,13 @@ impl Desk {
         self.core.apply(op, self.now_ms).unwrap_or_else(|error| panic!("{}: {error}", op.name()))
     }
 
-    /// Has the master touch its row every `step_ms`, for this long.
-    fn touch_for(&mut self, ms: u64, step_ms: u64) {
+    /// Has the master touch its row and do a piece of upkeep every minute, for this long.
+    fn keep_up_for(&mut self, ms: u64) {
         let end_ms = self.now_ms + ms;
         while self.now_ms < end_ms {
-            self.now_ms = end_ms.min(self.now_ms + step_ms);
+            self.now_ms = end_ms.min(self.now_ms + 60_000);
             self.apply(&Op::TouchMaster { holder: LIFE, draining: false });
+            self.apply(&Op::KeepUp { clock_jumped: false });
         }
     }
 
@@ -124,9 +126,9 @@ fn session_idle_for_thirty_days_is_swept_but_not_on_the_day_of_a_clock_jump() {
     let key = desk.open_session();
     // A month passes at once: it may be the clock.
     desk.now_ms += 31 * DAY_MS;
-    desk.touch_for(DAY_MS - 10_000, 4000);
+    desk.keep_up_for(DAY_MS - 10_000);
     assert!(desk.is_open(key), "an age is worth nothing on the day of a jump");
-    desk.touch_for(2 * 60 * 60 * 1000, 4000);
+    desk.keep_up_for(2 * 60 * 60 * 1000);
     assert!(!desk.is_open(key));
     let closed = desk.apply(&Op::ClosedSince(0));
     assert_eq!(closed, OpReply::Closed { keys: vec![key], mark: 1 }, "copies of it must go, too");
@@ -139,7 +141,7 @@ fn session_in_use_is_not_swept() {
     desk.now_ms += 29 * DAY_MS;
     desk.apply(&Op::TouchSessions { master: MASTER, keys: vec![key] });
     desk.now_ms += 28 * DAY_MS;
-    desk.touch_for(DAY_MS + 2 * 60 * 60 * 1000, 4000);
+    desk.keep_up_for(DAY_MS + 2 * 60 * 60 * 1000);
     assert!(desk.is_open(key));
 }
 
@@ -157,7 +159,7 @@ fn forgotten_resource_is_leased_again_above_its_old_tokens() {
         tx.count("leases").expect("counted")
     };
     assert_eq!(rows(&mut desk), 2);
-    desk.touch_for(2 * DAY_MS + 2 * 60 * 60 * 1000, 4000);
+    desk.keep_up_for(2 * DAY_MS + 2 * 60 * 60 * 1000);
     assert_eq!(rows(&mut desk), 1, "the board was never made");
     assert_eq!(desk.lease(typo).lease, 6);
     assert_eq!(desk.lease(lobby).lease, 6);
@@ -169,7 +171,7 @@ fn master_silent_for_a_day_is_taken_off_the_list() {
     let other = NodeId([2; 16]);
     let OpReply::Masters(rows) = desk.apply(&Op::Masters) else { panic!("no list") };
     desk.apply(&Op::RegisterMaster(MasterRow { node: other, ..rows[0].clone() }));
-    desk.touch_for(DAY_MS + 2 * 60 * 60 * 1000, 4000);
+    desk.keep_up_for(DAY_MS + 2 * 60 * 60 * 1000);
     let OpReply::Masters(rows) = desk.apply(&Op::Masters) else { panic!("no list") };
     assert_eq!(rows.iter().map(|row| row.node).collect::<Vec<_>>(), [MASTER]);
 }

@@ -1,0 +1,179 @@
+//! Tests of upkeep: what it drops, in which pieces, and what it leaves alone.
+
+use super::*;
+
+const HOUR_MS: u64 = 60 * 60 * 1000;
+
+/// Bound of what one piece may change: its rows, and what belongs to its last session.
+const PIECE_MAX: u64 = 600;
+
+impl Desk {
+    /// Fills the record of writes with rows 1 to `rows` and one far above them.
+    fn fill_writes(&self, rows: u32) {
+        self.fill(&format!(
+            "WITH RECURSIVE n(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM n LIMIT {rows})
+             INSERT INTO writes
+             SELECT number, 'board:lobby', 3, 1, 1, zeroblob(16), 'write', 1, 0
+             FROM (SELECT number FROM n UNION ALL SELECT 2000000)"
+        ));
+    }
+
+    fn fill(&self, sql: &str) {
+        self.core.db.execute_batch(sql).expect("filled");
+    }
+
+    fn rows(&self, table: &str) -> u64 {
+        Tx { db: &self.core.db, now_ms: 0 }.count(table).expect("counted")
+    }
+
+    /// Applies an operation and returns how many rows it changed.
+    fn changes(&mut self, op: &Op) -> u64 {
+        let before = self.core.db.total_changes();
+        self.apply(op);
+        self.core.db.total_changes() - before
+    }
+
+    /// Does pieces until none is due; returns their number.
+    fn keep_up(&mut self) -> u32 {
+        let mut pieces = 1;
+        loop {
+            let before = self.core.db.total_changes();
+            let reply = self.apply(&Op::KeepUp { clock_jumped: false });
+            let changed = self.core.db.total_changes() - before;
+            assert!(changed <= PIECE_MAX, "a piece changed {changed} rows");
+            if reply == (OpReply::KeptUp { more: false }) {
+                return pieces;
+            }
+            pieces += 1;
+        }
+    }
+}
+
+#[test]
+fn touch_of_a_master_changes_few_rows_whatever_upkeep_is_due() {
+    let mut desk = Desk::new();
+    desk.fill_writes(5000);
+    let mut most = 0;
+    for _ in 0..25 * HOUR_MS / 4000 {
+        desk.now_ms += 4000;
+        most = most.max(desk.changes(&Op::TouchMaster { holder: LIFE, draining: false }));
+    }
+    assert!(most < 10, "a touch changed {most} rows");
+}
+
+#[test]
+fn touch_of_sessions_changes_few_rows_however_many_are_not_active_any_more() {
+    let mut desk = Desk::new();
+    let touch = Op::TouchSessions { master: MASTER, keys: Vec::new() };
+    desk.apply(&touch);
+    desk.fill(&format!(
+        "WITH RECURSIVE n(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM n LIMIT 5000)
+         INSERT INTO presence SELECT CAST(number AS BLOB), zeroblob(16), 0, {START_MS} FROM n"
+    ));
+    for _ in 0..6 {
+        desk.now_ms += 5000;
+        let changed = desk.changes(&touch);
+        assert!(changed < 10, "a touch changed {changed} rows");
+    }
+    assert!(desk.keep_up() > 8);
+    assert_eq!(desk.rows("presence"), 0);
+}
+
+#[test]
+fn record_of_writes_is_trimmed_in_small_pieces() {
+    let mut desk = Desk::new();
+    desk.fill_writes(5000);
+    assert!(desk.keep_up() > 8, "5,000 rows are many pieces");
+    assert_eq!(desk.rows("writes"), 1, "no age is asked");
+}
+
+#[test]
+fn idle_sessions_are_swept_in_small_pieces_until_none_is_left() {
+    let mut desk = Desk::new();
+    desk.fill(
+        "WITH RECURSIVE n(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM n LIMIT 3000)
+         INSERT INTO sessions
+         SELECT CAST(printf('%032d', number) AS BLOB), CAST(printf('%016d', number) AS BLOB),
+                'Ada', 0, 0 FROM n",
+    );
+    desk.keep_up_for(DAY_MS + HOUR_MS);
+    assert!(desk.keep_up() >= 1);
+    assert_eq!((desk.rows("sessions"), desk.rows("closed_sessions")), (0, 3000));
+}
+
+#[test]
+fn pause_of_an_hour_is_no_jump_and_puts_nothing_off() {
+    let mut desk = Desk::new();
+    let key = desk.open_session();
+    // Every day has its pause: a night without any master.
+    for _ in 0..32 * 24 / 10 {
+        desk.now_ms += 10 * HOUR_MS;
+        desk.keep_up();
+    }
+    assert!(!desk.is_open(key));
+}
+
+#[test]
+fn reported_jump_puts_sweeps_off_for_a_day() {
+    let mut desk = Desk::new();
+    let key = desk.open_session();
+    desk.keep_up_for(29 * DAY_MS);
+    desk.now_ms += 20 * HOUR_MS;
+    desk.apply(&Op::KeepUp { clock_jumped: true });
+    desk.keep_up_for(23 * HOUR_MS);
+    assert!(desk.is_open(key), "an age is worth nothing on the day of a jump");
+    desk.keep_up_for(2 * HOUR_MS);
+    assert!(!desk.is_open(key));
+}
+
+#[test]
+fn step_back_of_the_clock_puts_sweeps_off_for_a_day() {
+    let mut desk = Desk::new();
+    let key = desk.open_session();
+    desk.keep_up_for(30 * DAY_MS - HOUR_MS);
+    desk.now_ms -= 10 * 60_000;
+    desk.keep_up_for(23 * HOUR_MS);
+    assert!(desk.is_open(key));
+    desk.keep_up_for(2 * HOUR_MS);
+    assert!(!desk.is_open(key));
+}
+
+#[test]
+fn store_of_the_first_schema_step_is_brought_up_to_date_and_kept() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let busy = Duration::from_secs(1);
+    {
+        let mut core = SqliteCore::open_file(&path, &NEW, busy).expect("made");
+        core.db
+            .execute_batch(
+                "DROP INDEX sessions_used; DROP INDEX closed_sessions_at; DROP INDEX tickets_end;
+                 DROP INDEX presence_seen; DROP INDEX lease_terms_end;
+                 PRAGMA user_version = 1",
+            )
+            .expect("as the first release made it");
+        let boards = core.apply(&Op::Boards, START_MS);
+        assert!(boards.is_ok(), "{boards:?}");
+    }
+    let mut old_reader = SqliteCore::open_to_read(&path, busy).expect("reads beside the upgrade");
+    let mut core = SqliteCore::open_file(&path, &NEW, busy).expect("brought up to date");
+    let number = |name| -> u32 {
+        core.db.pragma_query_value(None, name, |row| row.get(0)).expect("a pragma")
+    };
+    assert_eq!(number("user_version"), 2);
+    let indexes: u32 = core
+        .db
+        .query_row(
+            "SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL",
+            [],
+            |row| row.get(0),
+        )
+        .expect("a number");
+    assert_eq!(indexes, 8);
+    for core in [&mut core, &mut old_reader] {
+        let Ok(OpReply::Boards(boards)) = core.apply(&Op::Boards, START_MS) else {
+            panic!("no boards")
+        };
+        assert_eq!(boards.boards.len(), 1);
+    }
+}
