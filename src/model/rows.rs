@@ -94,7 +94,7 @@ pub struct Page {
     pub last_seq: Seq,
     /// Epoch of the store.
     pub epoch: StoreEpoch,
-    /// Store time of the read.
+    /// Store time up to which all posts are included: what is committed later is not older.
     pub as_of_ms: u64,
 }
 
@@ -105,7 +105,7 @@ pub struct Boards {
     pub boards: Vec<(BoardName, Seq)>,
     /// Epoch of the store.
     pub epoch: StoreEpoch,
-    /// Store time of the read.
+    /// Store time up to which all posts are included: what is committed later is not older.
     pub as_of_ms: u64,
 }
 

@@ -11,13 +11,22 @@ use chatchat::{
     model::{event::FaultPoint, outcome::TaskResult, rows::StoreError},
     store::{
         Backend, Op, OpReply, Store,
-        sqlite::{NewCluster, SqliteCore},
+        sqlite::{
+            NewCluster, SqliteCore,
+            group::{self, Answer, Job},
+        },
     },
 };
 use rand_core::Rng;
-use tokio::sync::Mutex as Turn;
+use tokio::sync::{Mutex as Turn, Semaphore, mpsc, oneshot};
 
-use super::frames;
+use super::{frames, remote::transmit};
+
+/// Maximum number of operations of one connection that wait to be written, or answers to be sent.
+const WAITING_MAX: usize = 1024;
+
+/// Reads of one connection at a time, as in a process on a file.
+const READERS: usize = 2;
 
 /// Durable state of the store. It survives crashes of its host.
 #[derive(Clone)]
@@ -52,46 +61,101 @@ impl StoreHost {
     /// Serves `addr` until the host is stopped.
     pub async fn serve(self, env: Env, addr: &'static str) {
         let mut listener = env.listen(addr).await.expect("the host is the store's alone");
-        let turn = Arc::new(Turn::new(()));
+        let lock = Arc::new(Turn::new(()));
         while let Ok((stream, _)) = listener.accept().await {
-            let (host, turn, of_host) = (self.clone(), Arc::clone(&turn), env.clone());
+            let (host, lock, of_host) = (self.clone(), Arc::clone(&lock), env.clone());
             env.spawn("store-connection", async move {
                 // Ends with the connection, which the caller sees break, too.
-                let _ = host.converse(&of_host, stream, &turn).await;
+                let _ = host.converse(of_host, stream, lock).await;
             });
         }
     }
 
-    async fn converse(&self, env: &Env, mut stream: BoxStream, turn: &Turn<()>) -> io::Result<()> {
-        let mut rng = env.rng("store-service-time");
+    /// Serves one connection as a process serves itself: one writer, and readers beside it.
+    async fn converse(self, env: Env, stream: BoxStream, lock: Arc<Turn<()>>) -> io::Result<()> {
+        let (mut from, to) = tokio::io::split(stream);
+        let (out, frames) = mpsc::channel(WAITING_MAX);
+        env.spawn("store-answers", async move {
+            // The reading half sees the same break.
+            let _ = transmit(to, frames).await;
+        });
+        let (writes, jobs) = mpsc::channel(WAITING_MAX);
+        env.spawn("store-writer", self.clone().write(env.clone(), jobs, lock));
+        let reading = Arc::new(Semaphore::new(READERS));
+        let mut rng = env.rng("store-read-time");
         loop {
-            let (number, op): (u64, Op) = frames::read(&mut stream).await?;
-            let answer = {
-                let _turn = turn.lock().await;
-                // A commit waits for a disk, a read rarely does.
-                let (least_us, spread_us) = if op.is_write() { (300, 900) } else { (30, 90) };
-                let us = least_us + rng.next_u64() % spread_us;
-                env.sleep(Duration::from_micros(us)).await;
-                self.apply(&op, env.wall().ms)
-            };
-            if let Ok(OpReply::Written(results)) = &answer
-                && results.iter().any(|result| matches!(result, TaskResult::Committed { .. }))
-            {
-                env.fault_point(FaultPoint::AppendCommitted.name());
-            }
-            if matches!(answer, Err(StoreError::Fenced { .. })) {
-                env.sometimes("the store refused an old token");
-            }
-            let frame = match frames::frame(number, &answer) {
-                Ok(frame) => frame,
-                Err(why) => {
-                    let broken = StoreError::Broken { why: format!("the answer: {why}") };
-                    frames::frame(number, &Err::<OpReply, _>(broken))?
+            let (number, op): (u64, Op) = frames::read(&mut from).await?;
+            let (reply, answer) = oneshot::channel();
+            let out = out.clone();
+            env.spawn("store-call", async move {
+                // Without an answer the writer was stopped with its host.
+                let Ok(answer) = answer.await else { return };
+                if let Ok(frame) = answer_frame(number, &answer) {
+                    let _ = out.send(frame).await;
                 }
-            };
-            frames::write(&mut stream, &frame).await?;
+            });
+            if op.is_write() {
+                // A full queue holds up the connection, whose caller then runs out of time.
+                let _ = writes.send(Job { op, reply }).await;
+            } else {
+                let (host, of_host, reading) = (self.clone(), env.clone(), Arc::clone(&reading));
+                let takes = Duration::from_micros(30 + rng.next_u64() % 90);
+                env.spawn("store-reader", async move {
+                    let Ok(_turn) = reading.acquire().await else { return };
+                    let answer = host.apply(&op, of_host.wall().ms);
+                    of_host.sleep(takes).await;
+                    let _ = reply.send(answer);
+                });
+            }
         }
     }
+
+    /// Writes what comes over one connection. What is written can be read once the disk has it;
+    /// until then others read beside it, and its time is the one at which it began.
+    async fn write(self, env: Env, mut jobs: mpsc::Receiver<Job>, lock: Arc<Turn<()>>) {
+        let mut rng = env.rng("store-commit-time");
+        let mut next = None;
+        loop {
+            let first = match next.take() {
+                Some(job) => Some(job),
+                None => jobs.recv().await,
+            };
+            let Some(first) = first else { return };
+            let held = lock.lock().await;
+            let mut group = vec![first];
+            next = group::gather(&mut group, &mut jobs, group::GROUP_BATCHES_MAX);
+            if group.len() > 1 {
+                env.sometimes("batches shared a transaction of the store");
+            }
+            let began_ms = env.wall().ms;
+            env.sleep(Duration::from_micros(300 + rng.next_u64() % 900)).await;
+            let answers = {
+                let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+                group::carry_out(&mut core, &group, began_ms)
+            };
+            drop(held);
+            for (job, answer) in group.into_iter().zip(answers) {
+                if let Ok(OpReply::Written(results)) = &answer
+                    && results.iter().any(|result| matches!(result, TaskResult::Committed { .. }))
+                {
+                    env.fault_point(FaultPoint::AppendCommitted.name());
+                }
+                if matches!(answer, Err(StoreError::Fenced { .. })) {
+                    env.sometimes("the store refused an old token");
+                }
+                // The connection may have ended.
+                let _ = job.reply.send(answer);
+            }
+        }
+    }
+}
+
+/// Returns the frame of an answer, or of the error that it is too long.
+fn answer_frame(number: u64, answer: &Answer) -> io::Result<Vec<u8>> {
+    frames::frame(number, answer).or_else(|why| {
+        let broken = StoreError::Broken { why: format!("the answer: {why}") };
+        frames::frame(number, &Err::<OpReply, _>(broken))
+    })
 }
 
 struct Direct<F> {

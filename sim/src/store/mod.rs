@@ -1,10 +1,12 @@
 //! The shared store on a host of its own: the SQLite core behind the simulated network.
 //!
 //! ```text
-//!  node: Store -> RemoteStore =frames=> host `store`: one operation at a time -> SqliteCore
+//!  node: Store -> RemoteStore =frames=> host `store`: one writer at a time, readers beside it -> SqliteCore
 //! ```
 //!
-//! 1. Operations are carried out whole and in turn, at the host's wall clock.
+//! 1. Each connection is served as a process on a file is: writes in their order, those that wait
+//!    together in one transaction, and two reads at a time beside them. One connection writes at a
+//!    time. A write's time is the host's wall clock when it begins; it can be read when it ends.
 //! 2. What was committed survives a crash of the host; its answer may never arrive.
 //! 3. A caller that gets no reply in time is told that the store is away, and uses a new connection
 //!    the next time.

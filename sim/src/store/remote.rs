@@ -137,7 +137,8 @@ async fn receive(mut from: ReadHalf<BoxStream>, calls: &Calls) -> io::Result<()>
     }
 }
 
-async fn transmit(
+/// Writes frames until there are no more.
+pub(super) async fn transmit(
     mut to: WriteHalf<BoxStream>,
     mut frames: mpsc::Receiver<Vec<u8>>,
 ) -> io::Result<()> {

@@ -9,7 +9,8 @@ use chatchat::{
             Author, BoardName, Incarnation, NodeId, PostId, Resource, StoreEpoch, Token, UserId,
         },
         message::Task,
-        rows::{Holder, Lease, NewPost, Permission},
+        outcome::TaskResult,
+        rows::{Holder, Lease, NewPost, Permission, Range},
     },
     store::{Op, Store, sqlite::NewCluster},
 };
@@ -181,5 +182,99 @@ fn batch_is_announced_once_if_it_committed_a_post() {
         let lines = world.log_lines();
         let announced = lines.iter().filter(|line| line.contains("append_committed")).count();
         assert_eq!(announced, 2, "{lines:?}");
+    });
+}
+
+#[test]
+fn post_is_not_older_than_any_read_that_did_not_show_it() {
+    simulate(Setup::new(6), async |world| {
+        let (_, _) = stored(&world);
+        let (writer, reader) = (world.add_host("writer"), world.add_host("reader"));
+        world.sleep(SECOND).await;
+        let reads = world.run(reader, |env| async move {
+            let store = remote(&env, ADDR, TIMEOUT);
+            let mut seen = Vec::new();
+            for _ in 0..400 {
+                let page = store.read(BoardName::lobby(), Range::Last, 1).await.expect("a page");
+                seen.push((page.last_seq, page.as_of_ms));
+                env.sleep(Duration::from_micros(100)).await;
+            }
+            seen
+        });
+        let posts = world.run(writer, |env| async move {
+            let store = remote(&env, ADDR, TIMEOUT);
+            let resource = Resource::Board(BoardName::lobby());
+            let holder = Holder { node: NodeId([1; 16]), incarnation: Incarnation(1) };
+            let lease = store.acquire_lease(resource.clone(), holder, 3000).await;
+            let Ok(Lease::Granted { epoch, lease, .. }) = lease else { panic!("{lease:?}") };
+            let mut times = Vec::new();
+            for n in 1..=100 {
+                let (token, worker) = (Token { epoch, lease, n }, NodeId([9; 16]));
+                let permission = Permission { resource: resource.clone(), token, worker };
+                let author = Author { id: UserId([1; 16]), name: "Ada".parse().expect("a name") };
+                let text = "a text".parse().expect("a text");
+                let post = NewPost { id: PostId([n as u8; 16]), author, text };
+                let task = Task::Post { board: BoardName::lobby(), post };
+                match store.write(permission, vec![task].into()).await.as_deref() {
+                    Ok([TaskResult::Committed { seq, posted_at_ms }]) => {
+                        times.push((*seq, *posted_at_ms));
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            times
+        });
+        let (reads, posts) = tokio::join!(reads, posts);
+        let mut beside = 0;
+        for (last_seq, as_of_ms) in reads {
+            for (seq, posted_at_ms) in &posts {
+                let later = *seq > last_seq;
+                beside += u32::from(later);
+                assert!(
+                    !later || *posted_at_ms >= as_of_ms,
+                    "post {seq:?} of {posted_at_ms} came after a read as of {as_of_ms}"
+                );
+            }
+        }
+        assert!(beside > 0, "no read ran beside the writes");
+    });
+}
+
+#[test]
+fn batches_that_wait_together_share_a_transaction() {
+    simulate(Setup::new(7), async |world| {
+        let (_, _) = stored(&world);
+        let asker = world.add_host("asker");
+        world.sleep(SECOND).await;
+        ask(&world, asker, |env, store| async move {
+            let holder = Holder { node: NodeId([1; 16]), incarnation: Incarnation(1) };
+            let mut calls = Vec::new();
+            for n in 0..8 {
+                let resource = Resource::Board(format!("b{n}").parse().expect("a name"));
+                let lease = store.acquire_lease(resource.clone(), holder, 3000).await;
+                let Ok(Lease::Granted { epoch, lease, .. }) = lease else { panic!("{lease:?}") };
+                let token = Token { epoch, lease, n: 1 };
+                let Resource::Board(board) = resource.clone() else { unreachable!() };
+                let permission = Permission { resource, token, worker: NodeId([9; 16]) };
+                let tasks = Arc::new(vec![Task::CreateBoard { board }]);
+                let (store, (tell, told)) = (store.clone(), tokio::sync::oneshot::channel());
+                calls.push((async move { store.write(permission, tasks).await }, tell, told));
+            }
+            let mut answers = Vec::new();
+            for (call, tell, told) in calls {
+                // The test waits for it.
+                env.spawn("write", async move { drop(tell.send(call.await)) });
+                answers.push(told);
+            }
+            for answer in answers {
+                answer.await.expect("answered").expect("written");
+            }
+        })
+        .await;
+        let lines = world.log_lines();
+        assert!(
+            lines.iter().any(|line| line.contains("batches shared a transaction")),
+            "no group: {lines:?}"
+        );
     });
 }

@@ -8,7 +8,8 @@
 //! 1. One thread per process writes, under the write lock (`FILE.gate`); reads never wait for it.
 //! 2. A caller that waited `store_timeout` is told [`StoreError::Away`]; an operation whose caller
 //!    gave up before it began is not done any more.
-//! 3. An operation's time is read when it begins, so time is the order of the writes.
+//! 3. An operation's time is read when it begins: under the lock for a write, so time is the order of
+//!    the writes.
 //! 4. Batches of users' tasks that wait when the thread gets the lock share one transaction and its
 //!    sync (group commit), in the order they came, up to a bound. Any other operation has a
 //!    transaction of its own and ends the group: the order of all writes is kept.
@@ -27,13 +28,15 @@ use rand_chacha::rand_core::Rng;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    NewCluster, SqliteCore, refused,
+    NewCluster, SqliteCore,
+    group::{Answer, GROUP_BATCHES_MAX, Job, carry_out, gather},
+    refused,
     write_lock::{WriteLock, holder_of_lock},
 };
 use crate::{
     env::{BoxFuture, Env},
-    model::{ids::StoreEpoch, message::Task, rows::StoreError},
-    store::{Backend, Op, OpReply, Store},
+    model::{ids::StoreEpoch, rows::StoreError},
+    store::{Backend, Op, Store},
 };
 
 /// Maximum number of operations that wait to be written, and of those that wait to be read.
@@ -41,30 +44,6 @@ const WAITING_MAX: usize = 1024;
 
 /// Number of reading threads, each with a connection.
 const READERS: usize = 2;
-
-/// Maximum number of batches in one transaction: bounds how long other processes wait.
-const GROUP_BATCHES_MAX: usize = 64;
-
-/// Bytes of tasks in one transaction, give or take one batch.
-const GROUP_BYTES_MAX: usize = 1024 * 1024;
-
-type Answer = Result<OpReply, StoreError>;
-
-/// Operation on its way to a thread.
-struct Job {
-    op: Op,
-    reply: oneshot::Sender<Answer>,
-}
-
-impl Job {
-    /// Returns about how many bytes of users' tasks it writes; `None` for any other operation.
-    fn task_bytes(&self) -> Option<usize> {
-        match &self.op {
-            Op::Write { tasks, .. } => Some(tasks.iter().map(Task::weight).sum()),
-            _ => None,
-        }
-    }
-}
 
 /// Bounds of a store in a file.
 #[derive(Clone, Copy, Debug)]
@@ -189,50 +168,15 @@ impl Writing {
             let mut group = vec![first];
             let answers = self.inside(&mut connection, |core| {
                 // Under the lock, so that batches that came while it was taken join the group.
-                next = self.gather(&mut group, &mut jobs);
+                next = gather(&mut group, &mut jobs, self.limits.group_batches_max);
                 group.retain(|job| !job.reply.is_closed());
-                Ok(self.carry_out(core, &group))
+                Ok(carry_out(core, &group, self.env.wall().ms))
             });
             let answers = answers.unwrap_or_else(|error| vec![Err(error); group.len()]);
             for (job, answer) in group.into_iter().zip(answers) {
                 let _ = job.reply.send(answer);
             }
         }
-    }
-
-    /// Adds the batches that wait behind the first, up to the bounds. Returns the operation that
-    /// ended the group, which is carried out next.
-    fn gather(&self, group: &mut Vec<Job>, jobs: &mut mpsc::Receiver<Job>) -> Option<Job> {
-        let mut bytes = group.first()?.task_bytes()?;
-        while group.len() < self.limits.group_batches_max && bytes < GROUP_BYTES_MAX {
-            let job = jobs.try_recv().ok()?;
-            match job.task_bytes() {
-                Some(more) => {
-                    bytes += more;
-                    group.push(job);
-                }
-                None => return Some(job),
-            }
-        }
-        None
-    }
-
-    /// Carries out one operation, or a group of batches in one transaction; one answer each.
-    fn carry_out(&self, core: &mut SqliteCore, group: &[Job]) -> Vec<Answer> {
-        let now_ms = self.env.wall().ms;
-        if let [job] = group {
-            return vec![core.apply(&job.op, now_ms)];
-        }
-        let batches: Vec<_> = group
-            .iter()
-            .filter_map(|job| match &job.op {
-                Op::Write { permission, tasks } => Some((permission, tasks.as_slice())),
-                _ => None,
-            })
-            .collect();
-        debug_assert_eq!(batches.len(), group.len(), "a group is of batches only");
-        let answers = core.write_group(&batches, now_ms);
-        answers.into_iter().map(|answer| answer.map(OpReply::Written)).collect()
     }
 
     /// Acts on the connection under the write lock; opens both if they are not open.

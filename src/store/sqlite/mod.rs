@@ -8,11 +8,14 @@
 //! 1. A write is `BEGIN IMMEDIATE` .. `COMMIT`: nobody writes between its check and its rows.
 //! 2. A failed operation leaves nothing behind, and of a group a refused batch alone fails.
 //! 3. The same operations at the same times give the same answers and the same rows.
-//! 4. A file is in WAL mode with `synchronous=FULL`: what was committed survives a power loss.
+//! 4. Every write raises the row `clock` to its time, and what is read is as of that row: no later
+//!    commit has an earlier time, whatever the clock does and however many read beside a writer.
+//! 5. A file is in WAL mode with `synchronous=FULL`: what was committed survives a power loss.
 
 mod admission;
 mod dead_letters;
 pub mod file;
+pub mod group;
 mod leases;
 mod maintenance;
 mod masters;
@@ -118,7 +121,12 @@ impl SqliteCore {
             TransactionBehavior::Deferred
         };
         let transaction = self.db.transaction_with_behavior(behavior)?;
-        let reply = Tx { db: &transaction, now_ms }.carry_out(op)?;
+        let before = transaction.total_changes();
+        let tx = Tx { db: &transaction, now_ms };
+        let reply = tx.carry_out(op)?;
+        if transaction.total_changes() > before {
+            tx.raise_clock()?;
+        }
         transaction.commit()?;
         Ok(reply)
     }
@@ -157,6 +165,7 @@ impl SqliteCore {
             }
             answers.push(answer);
         }
+        Tx { db: &transaction, now_ms }.raise_clock()?;
         transaction.commit()?;
         Ok(answers)
     }
@@ -243,6 +252,19 @@ impl Tx<'_> {
 
     fn epoch(&self) -> Result<StoreEpoch, StoreError> {
         Ok(self.cluster()?.epoch)
+    }
+
+    /// Returns the greatest time of any write that this transaction sees. A later commit never has
+    /// an earlier time, which the time at which a read began does not promise: a writer may have
+    /// taken its time before that and commit after it.
+    fn clock(&self) -> Result<u64, StoreError> {
+        Ok(self.meta("clock")?.unwrap_or(0))
+    }
+
+    /// Ends a write: no later one has an earlier time, even if the store's clock goes back.
+    fn raise_clock(&self) -> Result<(), StoreError> {
+        let clock_ms = self.clock()?;
+        if clock_ms < self.now_ms { self.set_meta("clock", self.now_ms) } else { Ok(()) }
     }
 
     /// Returns one of the single numbers of `meta`.

@@ -4,7 +4,7 @@
 //!    Its row in `post_ids` orders a cancel against an append.
 //! 2. `seq` is 1..n without a hole (G4): numbers are given inside the transaction, to the ids
 //!    that were new, in the order of the batch.
-//! 3. `posted_at` never falls within a board, whatever the clock does.
+//! 3. `posted_at` never falls, whatever the clock does, and is not below what any read before it said.
 //! 4. Ids are inserted in sorted order, so that two batches never wait for each other in a ring
 //!    where rows are locked one by one.
 
@@ -50,7 +50,7 @@ impl Tx<'_> {
     ) -> Result<(Vec<TaskResult>, usize), StoreError> {
         let board = self.board(name)?;
         let numbers = self.number(&board, posts)?;
-        let posted_at_ms = board.last_posted_at_ms.max(self.now_ms);
+        let posted_at_ms = self.clock()?.max(board.last_posted_at_ms).max(self.now_ms);
         let mut put = self.db.prepare_cached(
             "INSERT INTO posts (board, seq, user, id, name, text, posted_at,
                                 epoch, lease, n, worker)
@@ -245,7 +245,7 @@ impl Tx<'_> {
             posts,
             last_seq: Seq(board.last_seq),
             epoch: self.epoch()?,
-            as_of_ms: self.now_ms,
+            as_of_ms: self.clock()?,
         })
     }
 
@@ -253,7 +253,7 @@ impl Tx<'_> {
         let mut find = self.db.prepare_cached("SELECT name, last_seq FROM boards ORDER BY name")?;
         let rows = find.query_map([], |row| Ok((row.word(0)?, Seq(row.nat(1)?))))?;
         let boards = rows.collect::<Result<_, _>>()?;
-        Ok(Boards { boards, epoch: self.epoch()?, as_of_ms: self.now_ms })
+        Ok(Boards { boards, epoch: self.epoch()?, as_of_ms: self.clock()? })
     }
 
     /// Creates a board unless it exists, and returns the number of new rows.

@@ -15,7 +15,7 @@ use crate::model::{
 };
 
 /// Schema steps that this release knows, in order.
-const STEPS: [&str; 2] = [TABLES, INDEXES];
+const STEPS: [&str; 3] = [TABLES, INDEXES, CLOCK];
 
 /// Oldest release, by its number of steps, that may use what this one writes.
 const MIN_READER: u32 = 1;
@@ -32,7 +32,7 @@ CREATE TABLE cluster (
     min_reader INTEGER NOT NULL
 ) STRICT;
 
--- Single numbers: when presence was last touched, when sweeps were put off, what the clock said.
+-- Single numbers: when presence was last touched, what the clock said, the greatest time of a write.
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
     value INTEGER NOT NULL
@@ -198,6 +198,11 @@ CREATE INDEX closed_sessions_at ON closed_sessions (closed_at);
 CREATE INDEX tickets_end ON tickets (ends_at);
 CREATE INDEX presence_seen ON presence (last_seen);
 CREATE INDEX lease_terms_end ON lease_terms (ends_at);
+";
+
+/// Third schema step: the greatest time of any write, as reads tell it.
+const CLOCK: &str = "
+INSERT INTO meta SELECT 'clock', coalesce(max(last_posted_at), 0) FROM boards;
 ";
 
 /// Parameters of a new store: the two numbers that it keeps for good, and the time of its creation.

@@ -17,7 +17,7 @@ use crate::{
         outcome::TaskResult,
         rows::{DeadLetter, Holder, Lease, NewPost, Permission, Range},
     },
-    store::sqlite::write_lock::beside,
+    store::{OpReply, sqlite::write_lock::beside},
     testing::store::{self as contract, Lab},
 };
 

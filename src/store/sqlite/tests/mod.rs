@@ -18,7 +18,7 @@ use crate::{
         },
         message::Task,
         outcome::TaskResult,
-        rows::{DeadLetter, Holder, Lease, MasterRow, NewPost, Permission},
+        rows::{DeadLetter, Holder, Lease, MasterRow, NewPost, Permission, Range},
     },
     testing::store::{self as contract, Lab, MoveClock},
 };
@@ -174,6 +174,46 @@ fn master_silent_for_a_day_is_taken_off_the_list() {
     desk.keep_up_for(DAY_MS + 2 * 60 * 60 * 1000);
     let OpReply::Masters(rows) = desk.apply(&Op::Masters) else { panic!("no list") };
     assert_eq!(rows.iter().map(|row| row.node).collect::<Vec<_>>(), [MASTER]);
+}
+
+#[test]
+fn read_beside_an_open_write_says_a_time_that_the_write_is_not_below() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let busy = Duration::from_secs(1);
+    let core = SqliteCore::open_file(&path, &NEW, busy).expect("made");
+    let mut reader = SqliteCore::open_to_read(&path, busy).expect("there");
+    let mut desk = Desk { core, now_ms: START_MS };
+    let lobby = Resource::Board(BoardName::lobby());
+    let token = Token { n: 1, ..desk.lease(lobby.clone()) };
+    let permission = Permission { resource: lobby, token, worker: NodeId([9; 16]) };
+    let author = Author { id: UserId([1; 16]), name: "Ada".parse().expect("a name") };
+    let post = NewPost { id: PostId([5; 16]), author, text: "late".parse().expect("a text") };
+    let board = BoardName::lobby();
+    // The writer takes its time, and waits for its disk while somebody reads.
+    let open = desk.core.db.transaction_with_behavior(TransactionBehavior::Immediate);
+    let open = open.expect("begun");
+    let tasks = [Task::Post { board: board.clone(), post }];
+    let written = Tx { db: &open, now_ms: START_MS + 10 }.write(&permission, &tasks);
+    let Ok([TaskResult::Committed { posted_at_ms, .. }]) = written.as_deref() else {
+        panic!("{written:?}")
+    };
+    let mut read_at = |now_ms| {
+        let read = Op::Read { board: board.clone(), range: Range::Last, limit: 9 };
+        match (reader.apply(&read, now_ms), reader.apply(&Op::Boards, now_ms)) {
+            (Ok(OpReply::Page(page)), Ok(OpReply::Boards(boards))) => {
+                assert_eq!(page.as_of_ms, boards.as_of_ms);
+                (page.posts.len(), page.as_of_ms)
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let (posts, as_of_ms) = read_at(START_MS + 20);
+    assert_eq!(posts, 0);
+    assert!(*posted_at_ms >= as_of_ms, "post of {posted_at_ms} came after a read as of {as_of_ms}");
+    Tx { db: &open, now_ms: START_MS + 10 }.raise_clock().expect("raised");
+    open.commit().expect("committed");
+    assert_eq!(read_at(START_MS + 30), (1, START_MS + 10));
 }
 
 #[test]

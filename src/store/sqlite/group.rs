@@ -1,0 +1,76 @@
+//! Group commit: batches of users' tasks that wait together are written in one transaction.
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::SqliteCore;
+use crate::{
+    model::{message::Task, rows::StoreError},
+    store::{Op, OpReply},
+};
+
+/// Maximum number of batches in one transaction: bounds how long other processes wait.
+pub const GROUP_BATCHES_MAX: usize = 64;
+
+/// Bytes of tasks in one transaction, give or take one batch.
+const GROUP_BYTES_MAX: usize = 1024 * 1024;
+
+/// Answer to an operation.
+pub type Answer = Result<OpReply, StoreError>;
+
+/// Operation on its way to a thread of the store.
+#[derive(Debug)]
+pub struct Job {
+    /// Operation to carry out.
+    pub op: Op,
+    /// Way back to the caller.
+    pub reply: oneshot::Sender<Answer>,
+}
+
+impl Job {
+    /// Returns about how many bytes of users' tasks it writes; `None` for any other operation.
+    fn task_bytes(&self) -> Option<usize> {
+        match &self.op {
+            Op::Write { tasks, .. } => Some(tasks.iter().map(Task::weight).sum()),
+            _ => None,
+        }
+    }
+}
+
+/// Adds the batches that wait behind the first, up to the bounds. Returns the operation that ended
+/// the group, which is carried out next: the order of all writes is kept.
+pub fn gather(
+    group: &mut Vec<Job>,
+    jobs: &mut mpsc::Receiver<Job>,
+    batches_max: usize,
+) -> Option<Job> {
+    let mut bytes = group.first()?.task_bytes()?;
+    while group.len() < batches_max && bytes < GROUP_BYTES_MAX {
+        let job = jobs.try_recv().ok()?;
+        match job.task_bytes() {
+            Some(more) => {
+                bytes += more;
+                group.push(job);
+            }
+            None => return Some(job),
+        }
+    }
+    None
+}
+
+/// Carries out one operation, or a group of batches in one transaction; one answer each.
+#[must_use]
+pub fn carry_out(core: &mut SqliteCore, group: &[Job], now_ms: u64) -> Vec<Answer> {
+    if let [job] = group {
+        return vec![core.apply(&job.op, now_ms)];
+    }
+    let batches: Vec<_> = group
+        .iter()
+        .filter_map(|job| match &job.op {
+            Op::Write { permission, tasks } => Some((permission, tasks.as_slice())),
+            _ => None,
+        })
+        .collect();
+    debug_assert_eq!(batches.len(), group.len(), "a group is of batches only");
+    let answers = core.write_group(&batches, now_ms);
+    answers.into_iter().map(|answer| answer.map(OpReply::Written)).collect()
+}
