@@ -59,11 +59,11 @@ impl Desk {
         self.core.apply(op, self.now_ms).unwrap_or_else(|error| panic!("{}: {error}", op.name()))
     }
 
-    /// Has the master touch its row and do a piece of upkeep every minute, for this long.
+    /// Has the master touch its row and do a piece of upkeep every 10 minutes, for this long.
     fn keep_up_for(&mut self, ms: u64) {
         let end_ms = self.now_ms + ms;
         while self.now_ms < end_ms {
-            self.now_ms = end_ms.min(self.now_ms + 60_000);
+            self.now_ms = end_ms.min(self.now_ms + 10 * 60_000);
             self.apply(&Op::TouchMaster { holder: LIFE, draining: false });
             self.apply(&Op::KeepUp { clock_jumped: false });
         }
