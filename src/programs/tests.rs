@@ -3,9 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::{
-    api::Node,
-    client::{Answer, ChatClient, Limits, MasterList, NoObserver, Request},
+    api::{Node, TicketIssued},
+    client::{Answer, ChatClient, Limits, MasterList, Method, NoObserver, Request},
     comm::key_source::for_tests::TestKeys,
     config::Config,
     env::{Env, real::RealWorld},
@@ -127,4 +129,49 @@ async fn workers_and_clients_move_when_their_master_dies() {
         }
     };
     within(&bob, "the move of both workers", moved).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn read_mark_is_seen_at_once_by_another_session_of_its_user() {
+    let cluster = start(1, 1).await;
+    let ann = client(&cluster, 0, None);
+    ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
+    let end = say(&ann, "one").await;
+    let second = client(&cluster, 0, Some(second_session(&ann).await));
+    assert_eq!(mark_of(&second).await, (Seq(0), Consistency::Strong));
+    let mark = Request::ReadMark { board: BoardName::lobby(), seq: end };
+    assert_eq!(ann.call(&mark, SOON).await, Ok(Answer::Done));
+    assert_eq!(mark_of(&second).await, (end, Consistency::Strong));
+}
+
+/// Returns the client's read mark of the lobby, as the list of boards has it.
+async fn mark_of(client: &ChatClient) -> (Seq, Consistency) {
+    match client.call(&Request::Boards, SOON).await {
+        Ok(Answer::Boards(list)) => (list.boards[0].read_mark, list.consistency),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Opens a second session of the client's user by a ticket, and returns its token.
+async fn second_session(client: &ChatClient) -> String {
+    let mut api = client.api(&client.master());
+    let issued = api.raw(Method::POST, "/api/v1/handover", None).await.expect("a ticket");
+    let issued: TicketIssued = serde_json::from_slice(&issued.body).expect("a ticket");
+    let body = serde_json::json!({ "ticket": issued.ticket }).to_string();
+    let master = client.master();
+    let address = master.strip_prefix("http://").expect("a URL");
+    let mut stream = client.env().connect(address, SOON).await.expect("it listens");
+    let request = format!(
+        "POST /api/v1/handover/redeem HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answered");
+    // A browser's session is told by its cookie only.
+    let cookie = answer.lines().find(|line| line.starts_with("set-cookie:")).expect("a cookie");
+    let (_, token) =
+        cookie.split(';').next().and_then(|pair| pair.split_once('=')).expect("a pair");
+    token.to_owned()
 }

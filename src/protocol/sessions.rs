@@ -2,7 +2,8 @@
 //!
 //! 1. A closed session never opens again: a row that arrives after the close is late.
 //! 2. At most `max` rows and `max` closed keys are kept; the oldest of each goes first.
-//! 3. One look-up of a session runs at a time; it answers all who wait for that session.
+//! 3. A cached read mark only rises: a row that comes late does not lower it.
+//! 4. One look-up of a session runs at a time; it answers all who wait for that session.
 
 use std::collections::BTreeMap;
 
@@ -34,6 +35,16 @@ struct Cached {
     row: SessionRow,
 }
 
+impl Cached {
+    fn raise(&mut self, board: BoardName, seq: Seq) {
+        let marks = &mut self.row.read_marks;
+        match marks.binary_search_by(|(name, _)| name.cmp(&board)) {
+            Ok(at) => marks[at].1 = marks[at].1.max(seq),
+            Err(at) => marks.insert(at, (board, seq)),
+        }
+    }
+}
+
 impl<W> Sessions<W> {
     /// Returns an empty cache of at most `max` sessions.
     #[must_use]
@@ -55,13 +66,17 @@ impl<W> Sessions<W> {
         self.rows.get(key).map(|cached| &cached.row)
     }
 
-    /// Caches a session, or replaces what is cached of it. Ignores one that was closed.
+    /// Caches a session, or replaces what is cached of it but for its higher read marks. Ignores
+    /// one that was closed.
     pub fn put(&mut self, row: SessionRow) {
         if self.closed.contains(&row.key) {
             return;
         }
         if let Some(cached) = self.rows.get_mut(&row.key) {
-            cached.row = row;
+            let known = std::mem::replace(&mut cached.row, row).read_marks;
+            for (board, seq) in known {
+                cached.raise(board, seq);
+            }
             return;
         }
         self.puts += 1;
@@ -85,10 +100,8 @@ impl<W> Sessions<W> {
 
     /// Raises how far a session has read a board; a lower mark changes nothing.
     pub fn raise_mark(&mut self, key: &SessionKey, board: BoardName, seq: Seq) {
-        let Some(Cached { row, .. }) = self.rows.get_mut(key) else { return };
-        match row.read_marks.binary_search_by(|(name, _)| name.cmp(&board)) {
-            Ok(at) => row.read_marks[at].1 = row.read_marks[at].1.max(seq),
-            Err(at) => row.read_marks.insert(at, (board, seq)),
+        if let Some(cached) = self.rows.get_mut(key) {
+            cached.raise(board, seq);
         }
     }
 
@@ -165,6 +178,16 @@ mod tests {
         sessions.raise_mark(&key(2), lobby.clone(), Seq(9));
         let marks = sessions.get(&key(1)).map(|row| row.read_marks.clone());
         assert_eq!(marks, Some(vec![(dev, Seq(2)), (lobby, Seq(4))]));
+    }
+
+    #[test]
+    fn late_duplicate_of_an_opening_keeps_the_read_marks() {
+        let mut sessions = Sessions::<()>::new(2);
+        sessions.put(row(1));
+        sessions.raise_mark(&key(1), BoardName::lobby(), Seq(4));
+        sessions.put(row(1));
+        let marks = sessions.get(&key(1)).map(|row| row.read_marks.clone());
+        assert_eq!(marks, Some(vec![(BoardName::lobby(), Seq(4))]));
     }
 
     #[test]
