@@ -13,6 +13,7 @@ pub mod master;
 pub mod master_watch;
 pub mod permission;
 pub mod presence;
+pub mod read_marks;
 pub mod reads;
 pub mod registrations;
 pub mod registry;

@@ -124,8 +124,10 @@ impl Driver {
     }
 
     fn end(&mut self, id: TaskId, outcome: Outcome) {
-        if let Some(waiter) = self.waiters.remove(id) {
-            waiter.answer(outcome);
+        match self.waiters.remove(id) {
+            Some(Waiter::Marks(mark)) => self.end_mark(mark, outcome),
+            Some(waiter) => waiter.answer(outcome),
+            None => {}
         }
     }
 

@@ -34,6 +34,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 pub use self::error::NodeError;
+use self::requests::RETRY_MS;
 use self::{
     admission::AdmissionGate,
     dial::Dialer,
@@ -42,7 +43,7 @@ use self::{
     reads::PendingReads,
     store_poll::StorePoll,
     streams::OpenStreams,
-    waiters::{Waiter, Waiters},
+    waiters::{SessionWaiter, Waiter, Waiters},
 };
 use super::handle::{Command, MasterHandle, SessionRequest};
 use crate::{
@@ -63,6 +64,7 @@ use crate::{
         board::Tails,
         master::{Effect, Master},
         presence::Presence,
+        read_marks::ReadMarks,
         sessions::Sessions,
     },
     store::Store,
@@ -148,6 +150,8 @@ struct Me {
 struct People {
     sessions: Sessions<SessionRequest>,
     presence: Presence,
+    /// Read marks that are not submitted yet.
+    marks: ReadMarks<SessionWaiter>,
     /// The active people of the whole system, as last read.
     active: Shared<Vec<ActiveUser>>,
 }
@@ -161,7 +165,8 @@ impl People {
             config.streams_max,
         );
         let sessions = Sessions::new(config.sessions_cached_max);
-        Self { sessions, presence, active: Shared::new(Vec::new()) }
+        let marks = ReadMarks::default();
+        Self { sessions, presence, marks, active: Shared::new(Vec::new()) }
     }
 }
 
@@ -235,6 +240,7 @@ impl Driver {
         let core = self.core.next_deadline();
         [
             self.people.presence.next_deadline(),
+            self.people.marks.next_deadline(),
             self.dialer.next_deadline(),
             self.poll.next_deadline(),
             self.waiters.next_deadline(),
@@ -250,12 +256,15 @@ impl Driver {
         self.poll_store(now);
         while let Some((id, waiter)) = self.waiters.expire(now) {
             let outcome = match waiter {
-                Waiter::Newcomer(_) | Waiter::Session { .. } => self.core.on_waited(id),
+                Waiter::Newcomer(_) | Waiter::Session(_) | Waiter::Marks(_) => {
+                    self.core.on_waited(id)
+                }
                 // The task stays in the queue; the other master decides by its own clock.
                 Waiter::Peer(_) => Outcome::Unknown,
             };
             waiter.answer(outcome);
         }
+        self.write_marks(now);
         self.touch_sessions(now);
         self.dial(now);
         self.announce_state(now);
@@ -283,6 +292,9 @@ impl Driver {
         let me = self.me.info.id;
         let others: Vec<_> = self.poll.masters().iter().filter(|m| m.id != me).cloned().collect();
         self.streams.end_all(ByeReason::Draining, &others);
+        for mark in self.people.marks.take() {
+            Waiter::Marks(mark).answer(Outcome::Unavailable { retry_ms: RETRY_MS });
+        }
         for (resource, lease) in self.core.held() {
             // What is not given back runs out by itself.
             let _ = self.store.release_lease(resource, self.me.holder, lease).await;

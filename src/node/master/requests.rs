@@ -3,21 +3,23 @@
 use super::{
     Driver,
     reads::{POSTS_MAX, WantBoards, WantStream},
-    waiters::Waiter,
+    waiters::{SessionWaiter, Waiter},
 };
 use crate::{
     api::{MasterState, Readiness, StoreReach},
     model::{
-        ids::{Author, SessionKey},
-        outcome::Outcome,
+        ids::{Author, BoardName, Seq, SessionKey},
+        message::Task,
+        outcome::{Outcome, TaskResult},
         rows::{Found, SessionRow, StoreError},
+        time::Mono,
     },
     node::handle::{Command, Consistency, RequestError, SessionRequest, Write},
-    protocol::reads::TooMany,
+    protocol::{read_marks::Gathered, reads::TooMany},
 };
 
 /// Wait that a master which does not serve yet, or no more, asks for, in milliseconds.
-const RETRY_MS: u64 = 1000;
+pub(super) const RETRY_MS: u64 = 1000;
 
 /// Answers a command without doing anything, while this master is in `state` and does not serve.
 pub(super) fn refuse(command: Command, state: MasterState) {
@@ -108,8 +110,12 @@ impl Driver {
                     self.env.sometimes("a person posted");
                     self.people.presence.on_post(self.env.now(), key);
                 }
-                let task = write.into_task(key, &author);
-                self.submit(task, Waiter::Session { author, reply });
+                let waiter = SessionWaiter { author, reply };
+                if let Write::SetReadMark { board, seq } = write {
+                    return self.gather_mark(key, board, seq, waiter);
+                }
+                let task = write.into_task(key, &waiter.author);
+                self.submit(task, Waiter::Session(waiter));
             }
             SessionRequest::Restore { reply } => self.restore(key, reply),
             SessionRequest::Posts { board, range, limit, want, reply } => {
@@ -136,5 +142,39 @@ impl Driver {
                 let _ = reply.send(Ok(self.view()));
             }
         }
+    }
+
+    fn gather_mark(&mut self, key: SessionKey, board: BoardName, seq: Seq, waiter: SessionWaiter) {
+        let now = self.env.now();
+        if let Err(TooMany(waiter)) = self.people.marks.add(now, key, board, seq, waiter) {
+            waiter.answer(Outcome::Overloaded { retry_ms: RETRY_MS });
+        }
+    }
+
+    /// Submits the read marks that were gathered, when it is time.
+    pub(super) fn write_marks(&mut self, now: Mono) {
+        let marks = self.people.marks.due(now);
+        let task = |mark: &Gathered<SessionWaiter>| Task::SetReadMark {
+            key: mark.key,
+            board: mark.board.clone(),
+            seq: mark.seq,
+        };
+        let taken = self.core.on_submit_all(now, marks.iter().map(task), &mut self.out);
+        for (mark, taken) in marks.into_iter().zip(taken) {
+            match taken {
+                Ok(id) => self.waiters.add(now, id, Waiter::Marks(mark)),
+                Err(outcome) => Waiter::Marks(mark).answer(outcome),
+            }
+        }
+    }
+
+    /// Answers those who set a read mark. A refusal of the highest place says nothing of lower ones.
+    pub(super) fn end_mark(&mut self, mut mark: Gathered<SessionWaiter>, outcome: Outcome) {
+        if matches!(&outcome, Outcome::Settled(TaskResult::Refused(_))) {
+            for (seq, waiter) in mark.take_lower() {
+                self.gather_mark(mark.key, mark.board.clone(), seq, waiter);
+            }
+        }
+        Waiter::Marks(mark).answer(outcome);
     }
 }

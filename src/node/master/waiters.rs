@@ -16,7 +16,7 @@ use crate::{
         time::Mono,
     },
     node::handle::{Reply, Written},
-    protocol::task_queue::TaskId,
+    protocol::{read_marks::Gathered, task_queue::TaskId},
 };
 
 /// Waiter for one task's outcome.
@@ -24,7 +24,9 @@ pub(super) enum Waiter {
     /// A person who opens a session.
     Newcomer(oneshot::Sender<Outcome>),
     /// A session's request.
-    Session { author: Author, reply: Reply<Written> },
+    Session(SessionWaiter),
+    /// Requests of one session to set its read mark of a board.
+    Marks(Gathered<SessionWaiter>),
     /// Another master's call.
     Peer(Responder),
 }
@@ -34,9 +36,22 @@ impl Waiter {
         match self {
             // A person who is gone sends the same again, or does not care.
             Self::Newcomer(reply) => drop(reply.send(outcome)),
-            Self::Session { author, reply } => drop(reply.send(Ok(Written { author, outcome }))),
+            Self::Session(waiter) => waiter.answer(outcome),
+            Self::Marks(marks) => marks.into_waiters().for_each(|one| one.answer(outcome.clone())),
             Self::Peer(reply) => respond(reply, ForwardReply::Ended(outcome)),
         }
+    }
+}
+
+/// Request of a session that waits for the outcome of its write.
+pub(super) struct SessionWaiter {
+    pub(super) author: Author,
+    pub(super) reply: Reply<Written>,
+}
+
+impl SessionWaiter {
+    pub(super) fn answer(self, outcome: Outcome) {
+        let _ = self.reply.send(Ok(Written { author: self.author, outcome }));
     }
 }
 

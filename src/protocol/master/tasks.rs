@@ -29,6 +29,30 @@ impl Master {
         task: Task,
         out: &mut Vec<Effect>,
     ) -> Result<TaskId, Outcome> {
+        let taken = self.queue_person_task(now, task, out);
+        self.pump_marked(now, out);
+        taken
+    }
+
+    /// Queues tasks of people, as [`Master::on_submit`] does one, before any of them is sent: those
+    /// of one resource share its batches.
+    pub fn on_submit_all(
+        &mut self,
+        now: Mono,
+        tasks: impl IntoIterator<Item = Task>,
+        out: &mut Vec<Effect>,
+    ) -> Vec<Result<TaskId, Outcome>> {
+        let taken = tasks.into_iter().map(|task| self.queue_person_task(now, task, out)).collect();
+        self.pump_marked(now, out);
+        taken
+    }
+
+    fn queue_person_task(
+        &mut self,
+        now: Mono,
+        task: Task,
+        out: &mut Vec<Effect>,
+    ) -> Result<TaskId, Outcome> {
         if !self.is_strong(now) && !self.peers.values().any(|peer| peer.can_write) {
             return Err(Outcome::Unavailable { retry_ms: RETRY_MS });
         }
@@ -57,7 +81,9 @@ impl Master {
         {
             return Err(ForwardReply::HeldBy(Some(holder)));
         }
-        self.enqueue(now, task, Origin::Forwarded(from), out).map_err(ForwardReply::Ended)
+        let taken = self.enqueue(now, task, Origin::Forwarded(from), out);
+        self.pump_marked(now, out);
+        taken.map_err(ForwardReply::Ended)
     }
 
     fn enqueue(
@@ -82,7 +108,6 @@ impl Master {
         let entry = Entry { id, origin, sent: false, alone: false, failed, task };
         self.queue.push(slot, entry).map_err(|_| overloaded)?;
         self.mark(slot);
-        self.pump_marked(now, out);
         Ok(id)
     }
 

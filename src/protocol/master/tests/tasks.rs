@@ -1,4 +1,4 @@
-//! Tasks that are refused.
+//! Tasks that are refused, and tasks that share a batch.
 
 use super::*;
 
@@ -32,4 +32,17 @@ fn full_queue_refuses_and_keeps_its_tasks() {
     let refused = lab.master.on_submit(lab.now, post(3), &mut lab.out);
     assert_eq!(refused, Err(Outcome::Overloaded { retry_ms: RETRY_MS }));
     assert_eq!(lab.master.queue().total(), 2);
+}
+
+#[test]
+fn tasks_submitted_together_leave_in_one_batch() {
+    let mut lab = Lab::new(1);
+    lab.submit(1);
+    lab.grant(1);
+    let (slot, attempt, ..) = lab.assigned().expect("in flight");
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    let taken = lab.master.on_submit_all(lab.now, (2..6).map(post), &mut lab.out);
+    assert!(taken.iter().all(Result::is_ok), "{taken:?}");
+    let (.., assign) = lab.assigned().expect("in flight");
+    assert_eq!(assign.tasks.len(), 4);
 }
