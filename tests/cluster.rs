@@ -161,6 +161,25 @@ fn cluster_reports_ready_restarts_a_killed_node_and_stops_on_sigint() {
 }
 
 #[test]
+fn cluster_outlives_a_listing_and_a_log_that_cannot_be_written_and_leaves_one_store_file() {
+    let mut cluster = Cluster::start(&["--masters=1", "--workers=1", "--restart"]);
+    cluster.says("Chatchat is ready");
+    let (dir, worker) = (cluster.dir.path().to_owned(), cluster.pid("worker-0"));
+    // Directories in the place of the files, so that neither can be written.
+    fs::create_dir_all(dir.join(".cluster.json.new/full")).expect("made");
+    fs::remove_file(dir.join("worker-0/log")).expect("removed");
+    fs::create_dir(dir.join("worker-0/log")).expect("made");
+    signal("-KILL", worker);
+    cluster.says("cluster.json");
+    cluster.says("worker-0 joined master-0");
+    assert!(get(cluster.port, "/readyz").starts_with("HTTP/1.1 200"));
+    signal("-TERM", cluster.process.id());
+    assert!(cluster.process.wait().expect("it ends").success());
+    let log = fs::metadata(dir.join("chatchat.db-wal")).map_or(0, |file| file.len());
+    assert_eq!(log, 0, "the store's file is the whole store");
+}
+
+#[test]
 fn nodes_end_when_their_supervisor_is_killed() {
     let mut cluster = Cluster::start(&["--masters=1", "--workers=1"]);
     cluster.says("Chatchat is ready");

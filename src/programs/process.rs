@@ -9,7 +9,7 @@ use std::{
     future::{Future, pending},
     io::{self, IsTerminal},
     net::TcpListener,
-    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    os::fd::AsFd,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -30,7 +30,7 @@ use crate::{
     config::Config,
     env::{
         BoxFuture, Env,
-        real::{RealWorld, make_private_dir},
+        real::{RealWorld, make_private_dir, open_private},
     },
     model::ids::Role,
     store::{Store, sqlite},
@@ -103,6 +103,7 @@ pub(super) fn run(
         }
     });
     runtime.shutdown_timeout(END);
+    sqlite::copy_log_back(&process.store);
     ended
 }
 
@@ -111,9 +112,7 @@ async fn world(process: &NodeProcess<'_>) -> Result<Env, ProgramError> {
     let usage = |e: &dyn std::fmt::Display| ProgramError::Usage(e.to_string());
     let mut world = RealWorld::new(process.data_dir).map_err(|e| usage(&e))?;
     if let Some(path) = process.events {
-        world = world
-            .with_events_file(path)
-            .map_err(|e| usage(&format!("events {}: {e}", path.display())))?;
+        world = world.with_events_file(path);
     }
     let env = Env::new(world);
     let identity = load_or_make_identity(&env, &GeneratedKeys, process.config.identity_bits)
@@ -179,13 +178,9 @@ impl DirLock {
             ProgramError::Usage(format!("the data directory {dir} cannot be used: {why}"))
         };
         make_private_dir(dir).map_err(|e| refuse(&e))?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(dir.join("lock"))
-            .map_err(|e| refuse(&e))?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        let file = open_private(&mut options, &dir.join("lock")).map_err(|e| refuse(&e))?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => Err(refuse(

@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File, OpenOptions},
     io::{Read, Seek, SeekFrom},
-    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt, process::ExitStatusExt},
+    os::unix::{ffi::OsStrExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{self, Command, ExitStatus, Stdio},
     time::Duration,
@@ -12,9 +12,11 @@ use std::{
 
 use super::{
     plan::NodePlan,
+    say,
     watch::{Line, Tail},
 };
 use crate::{
+    env::real::open_private,
     model::{ids::Role, time::Mono},
     programs::{ProgramError, process::SUPERVISED},
 };
@@ -51,6 +53,11 @@ impl Child {
         self.process = Some(spawn(program, node)?);
         (self.started, self.due) = (now, None);
         Ok(())
+    }
+
+    /// Plans a start after one that failed.
+    pub(super) fn put_off(&mut self, now: Mono) {
+        self.due = Some(now + WAIT_MAX);
     }
 
     /// Returns how the process ended, once.
@@ -126,25 +133,23 @@ fn end_of(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(end)
 }
 
-/// Renames a log above 16 MiB; one older log is kept, so that restarts do not fill the disk.
-fn set_aside(log: &Path) -> std::io::Result<()> {
+/// Opens a log to append to. One above 16 MiB is renamed first; one older log is kept, so that
+/// restarts do not fill the disk.
+fn open_log(log: &Path) -> std::io::Result<Stdio> {
     const LEN_MAX: u64 = 16 * 1024 * 1024;
     if fs::metadata(log).is_ok_and(|file| file.len() > LEN_MAX) {
         fs::rename(log, log.with_extension("1"))?;
     }
-    Ok(())
+    open_private(OpenOptions::new().append(true).create(true), log).map(Stdio::from)
 }
 
 fn spawn(program: &Path, node: &NodePlan) -> Result<process::Child, ProgramError> {
     let failed =
         |e: std::io::Error| ProgramError::Failed(format!("{} not started: {e}", node.name));
-    set_aside(&node.log()).map_err(failed)?;
-    let log = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(node.log())
-        .map_err(failed)?;
+    let log = open_log(&node.log()).unwrap_or_else(|e| {
+        say(&format!("{} runs without its log {}: {e}", node.name, node.log().display()));
+        Stdio::null()
+    });
     let role = match node.role {
         Role::Master => "master",
         Role::Worker => "worker",

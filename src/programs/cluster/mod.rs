@@ -224,7 +224,7 @@ impl Supervisor {
         for node in &self.plan.nodes {
             self.children.push(Child::start(&self.plan.program, node, self.env.now())?);
         }
-        self.list()?;
+        self.list();
         let ended = loop {
             tokio::select! {
                 biased;
@@ -274,16 +274,27 @@ impl Supervisor {
             }
             if child.is_due(now) {
                 changed = true;
-                child.start_again(&self.plan.program, node, now)?;
-                say(&format!("{} is started again", node.name));
+                match child.start_again(&self.plan.program, node, now) {
+                    Ok(()) => say(&format!("{} is started again", node.name)),
+                    Err(e) => {
+                        say(&e.to_string());
+                        child.put_off(now);
+                    }
+                }
             }
         }
-        if changed { self.list() } else { Ok(()) }
+        if changed {
+            self.list();
+        }
+        Ok(())
     }
 
-    fn list(&self) -> Result<(), ProgramError> {
+    /// Writes the listing. The nodes run without it, so a failure is only reported.
+    fn list(&self) {
         let pids: Vec<_> = self.children.iter().map(Child::pid).collect();
-        write_listing(&self.plan, &pids)
+        if let Err(e) = write_listing(&self.plan, &pids) {
+            say(&e.to_string());
+        }
     }
 
     fn show(&mut self, at: usize, line: &watch::Line) {
@@ -330,9 +341,8 @@ impl Supervisor {
         }
         self.children.iter_mut().for_each(Child::kill);
         // The processes are gone, so the listing must no longer show them.
-        if let Err(e) = self.list() {
-            say(&e.to_string());
-        }
+        self.list();
+        self.plan.copy_log_back();
     }
 }
 

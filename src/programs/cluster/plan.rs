@@ -138,6 +138,13 @@ impl Plan {
         ports.flatten().try_for_each(|addr| check_port(addr, "--http-port"))
     }
 
+    /// Makes the store's one file the whole store, as far as its log can be copied back.
+    pub(super) fn copy_log_back(&self) {
+        if let Ok(path) = store_path(&self.store) {
+            sqlite::copy_log_back(&path);
+        }
+    }
+
     /// Creates directories, the masters' identities, the workers' tokens and all settings files.
     pub(super) async fn prepare(&self, env: &Env) -> Result<(), ProgramError> {
         for node in &self.nodes {

@@ -18,7 +18,6 @@
 use std::{
     fs::OpenOptions,
     io::ErrorKind,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, mpsc::SyncSender},
     time::Duration,
@@ -34,7 +33,7 @@ use super::{
     write_lock::{WriteLock, holder_of_lock},
 };
 use crate::{
-    env::{BoxFuture, Env},
+    env::{BoxFuture, Env, real::open_private},
     model::{ids::StoreEpoch, rows::StoreError},
     store::{Backend, Op, Store},
 };
@@ -201,7 +200,7 @@ impl Writing {
         // Only where there is none: to open and close a file that SQLite has open in this
         // process would drop its locks.
         let made =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.path).map(drop);
+            open_private(OpenOptions::new().write(true).create_new(true), &self.path).map(drop);
         match made {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(self.unusable(&error));

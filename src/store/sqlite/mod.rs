@@ -183,6 +183,19 @@ fn connect(path: &Path, more: OpenFlags, busy: Duration) -> Result<Connection, S
     Ok(db)
 }
 
+/// Copies the log of the store at `path` back into its file, so that the file is the whole store.
+/// Does as much as it can without waiting for other processes, and does not create a store.
+pub fn copy_log_back(path: &Path) {
+    if !path.is_file() {
+        return;
+    }
+    let copied = connect(path, OpenFlags::empty(), Duration::ZERO)
+        .and_then(|db| Ok(db.pragma(None, "wal_checkpoint", "TRUNCATE", |_| Ok(()))?));
+    if let Err(error) = copied {
+        tracing::debug!(%error, store = %path.display(), "its log was not copied back");
+    }
+}
+
 /// Transaction at one store time. Each concern's file adds its operations.
 struct Tx<'a> {
     db: &'a Connection,

@@ -13,9 +13,11 @@ use std::{
     ffi::OsString,
     fs::{File, OpenOptions, metadata, read_to_string},
     io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
+
+use crate::env::real::open_private;
 
 /// Offset in the `-shm` file of the byte that a writer in WAL mode locks.
 const WAL_WRITE_LOCK: u64 = 120;
@@ -32,8 +34,8 @@ impl WriteLock {
     /// Opens the lock file of `path`, and creates it (mode 0600) if it is missing.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        Ok(Self(options.open(beside(path, ".gate"))?))
+        options.read(true).write(true).create(true).truncate(false);
+        Ok(Self(open_private(&mut options, &beside(path, ".gate"))?))
     }
 
     /// Waits for the lock, as long as it takes: a process that was stopped with it blocks everyone.

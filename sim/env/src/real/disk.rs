@@ -6,14 +6,14 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    io::{self, Read},
+    os::unix::fs::FileExt,
     path::PathBuf,
     sync::{Mutex, PoisonError},
 };
 
 use super::{
-    files::{make_private_dir, replace_file},
+    files::{make_private_dir, open_private, replace_file},
     temp::TempDir,
 };
 use crate::{Disk, DiskFile};
@@ -51,19 +51,16 @@ impl RealDisk {
 
 impl Disk for RealDisk {
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(self.path(name)?)?;
-        Ok(Box::new(RealFile(file)))
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        Ok(Box::new(RealFile(open_private(&mut options, &self.path(name)?)?)))
     }
 
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        match fs::read(self.path(name)?) {
-            Ok(bytes) => Ok(Some(bytes)),
+        let mut bytes = Vec::new();
+        let file = open_private(OpenOptions::new().read(true), &self.path(name)?);
+        match file.and_then(|mut file| file.read_to_end(&mut bytes)) {
+            Ok(_) => Ok(Some(bytes)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }

@@ -8,13 +8,13 @@ use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, OnceLock, PoisonError},
 };
 
 use serde::Serialize;
 
+use super::files::open_private;
 use crate::time::Wall;
 
 /// Event log of one node in one life.
@@ -43,8 +43,9 @@ enum Probe {
 }
 
 impl EventLog {
-    pub(super) fn to_file(path: PathBuf) -> io::Result<Self> {
-        Ok(Self { file: Some(Mutex::new(LogFile::open(path)?)), ..Self::default() })
+    pub(super) fn to_file(path: PathBuf) -> Self {
+        let file = LogFile { path, open: None, lost: 0 };
+        Self { file: Some(Mutex::new(file)), ..Self::default() }
     }
 
     /// Keeps the first identity: a node does not change it within one life.
@@ -91,42 +92,65 @@ impl EventLog {
 
     fn append(&self, line: &str) {
         let Some(file) = &self.file else { return };
-        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(e) = file.append(line) {
-            tracing::warn!("an event line is lost: {}: {e}", file.path.display());
-        }
+        file.lock().unwrap_or_else(PoisonError::into_inner).append(line);
     }
 }
 
-/// A file that is appended to, and set aside as `NAME.1` when it is long.
+/// A file that is appended to, and set aside as `NAME.1` when it is long. After a failure it is
+/// opened anew for the next line.
 #[derive(Debug)]
 struct LogFile {
     path: PathBuf,
-    file: File,
-    len: u64,
+    /// The file and its length.
+    open: Option<(File, u64)>,
+    /// Lines lost since one was written.
+    lost: u64,
 }
 
 impl LogFile {
     const LEN_MAX: u64 = 64 * 1024 * 1024;
 
-    fn open(path: PathBuf) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
-        let len = file.metadata()?.len();
-        Ok(Self { path, file, len })
+    fn append(&mut self, line: &str) {
+        let written = self.try_append(line);
+        let path = self.path.display();
+        match written {
+            Ok(()) if self.lost == 0 => {}
+            Ok(()) => {
+                tracing::info!("event lines are written again to {path}; lost: {}", self.lost);
+                self.lost = 0;
+            }
+            Err(e) => {
+                if self.lost == 0 {
+                    tracing::warn!("event lines are lost: {path}: {e}");
+                }
+                self.lost += 1;
+                self.open = None;
+            }
+        }
     }
 
     /// Appends a line in one write, so that lines of several nodes in one file stay whole.
-    fn append(&mut self, line: &str) -> io::Result<()> {
-        if self.len > Self::LEN_MAX {
+    fn try_append(&mut self, line: &str) -> io::Result<()> {
+        if self.open.as_ref().is_some_and(|(_, len)| *len > Self::LEN_MAX) {
             let mut aside = self.path.clone().into_os_string();
             aside.push(".1");
             fs::rename(&self.path, aside)?;
-            *self = Self::open(self.path.clone())?;
+            self.open = None;
         }
+        let (file, len) = match &mut self.open {
+            Some(open) => open,
+            none => none.insert(Self::open(&self.path)?),
+        };
         let line = format!("{line}\n");
-        self.file.write_all(line.as_bytes())?;
-        self.len += line.len() as u64;
+        file.write_all(line.as_bytes())?;
+        *len += line.len() as u64;
         Ok(())
+    }
+
+    fn open(path: &Path) -> io::Result<(File, u64)> {
+        let file = open_private(OpenOptions::new().append(true).create(true), path)?;
+        let len = file.metadata()?.len();
+        Ok((file, len))
     }
 }
 
@@ -139,7 +163,7 @@ mod tests {
     fn lines_carry_time_node_and_role_and_probes_come_once() {
         let temp = TempDir::new().expect("a directory");
         let path = temp.path().join("events.jsonl");
-        let log = EventLog::to_file(path.clone()).expect("opened");
+        let log = EventLog::to_file(path.clone());
         let event = r#"{"event":"start","incarnation":3}"#;
         log.event(Wall { ms: 1 }, event);
         log.identify(&"ab".repeat(16), "master");
@@ -160,5 +184,16 @@ mod tests {
                 ),
             ]
         );
+    }
+
+    #[test]
+    fn file_that_cannot_be_opened_is_tried_again_at_each_line() {
+        let temp = TempDir::new().expect("a directory");
+        let path = temp.path().join("missing").join("events.jsonl");
+        let log = EventLog::to_file(path.clone());
+        log.event(Wall { ms: 1 }, "{}");
+        fs::create_dir(temp.path().join("missing")).expect("made");
+        log.event(Wall { ms: 2 }, "{}");
+        assert_eq!(fs::read_to_string(path).expect("is there"), "{\"at_ms\":2}\n");
     }
 }

@@ -25,7 +25,7 @@ use tokio::{runtime::Handle, sync::Semaphore};
 
 use self::{disk::RealDisk, events::EventLog};
 pub use self::{
-    files::{make_private_dir, replace_file},
+    files::{make_private_dir, open_private, replace_file},
     temp::TempDir,
 };
 use crate::{
@@ -63,13 +63,12 @@ impl RealWorld {
     }
 
     /// Writes event lines also to this file, appending: JSON with `at_ms`, `by`, `by_role`. A
-    /// file over 64 MiB is set aside as `NAME.1`.
-    ///
-    /// # Errors
-    /// The file cannot be opened.
-    pub fn with_events_file(mut self, path: impl Into<PathBuf>) -> io::Result<Self> {
-        self.events = EventLog::to_file(path.into())?;
-        Ok(self)
+    /// file over 64 MiB is set aside as `NAME.1`. Lines are lost while the file cannot be written;
+    /// the log says so once, and how many when it can be again.
+    #[must_use]
+    pub fn with_events_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.events = EventLog::to_file(path.into());
+        self
     }
 
     /// Returns how many compute jobs run at once: enough that a commit which waits for the disk
