@@ -104,10 +104,6 @@ pub enum HandshakeError {
     /// No handshake pair could be made.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The node's own guard could not be written. The node is enrolled, and its join token still
-    /// works as a guard.
-    #[error("the file {GUARD_FILE} cannot be written: {0}")]
-    GuardNotWritten(io::Error),
     /// No registration was chosen, so this node sent no Ready.
     #[error("given up before Ready")]
     GivenUp,
@@ -335,10 +331,7 @@ async fn run_dialer(
     }
     let send_ready = env.compute(move || await_welcome.finish(&mut rng)).await??;
     if let Some(guard) = send_ready.received.guard.clone() {
-        let disk = env.disk();
-        env.compute(move || disk.write_atomic(GUARD_FILE, guard.expose()))
-            .await?
-            .map_err(HandshakeError::GuardNotWritten)?;
+        keep_guard(env, guard).await?;
     }
     let epoch = send_ready.received.keys.as_ref().map(|keys| keys.epoch());
     let number = choose(&send_ready.received.welcome).await;
@@ -346,6 +339,22 @@ async fn run_dialer(
     let (record, received, peer, sealer, opener) = send_ready.ready(ready)?;
     write_all(&mut stream, &record).await?;
     Ok((SecureStream { stream, sealer, opener, peer }, received))
+}
+
+/// Keeps the guard on disk, unless it is there already. The link works without it, but after its
+/// next start the node needs a join token, so a failure is only reported.
+async fn keep_guard(env: &Env, guard: Guard) -> Result<(), HandshakeError> {
+    let disk = env.disk();
+    let kept = env
+        .compute(move || match disk.read(GUARD_FILE) {
+            Ok(Some(bytes)) if bytes == guard.expose() => Ok(()),
+            _ => disk.write_atomic(GUARD_FILE, guard.expose()),
+        })
+        .await?;
+    if let Err(error) = kept {
+        tracing::error!(%error, file = GUARD_FILE, "not written: the next start needs a join token");
+    }
+    Ok(())
 }
 
 /// Returns the guard that an earlier Welcome gave this node, if there is one.

@@ -6,7 +6,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -27,8 +27,12 @@ use crate::{
     model::ids::{Domain, Fingerprint, KeyEpoch, Registration, Role},
 };
 
-/// File in the worker's directory that holds the highest number it registered under.
+/// File in the worker's directory that holds the highest number it may have registered under.
 const REGISTRATION_FILE: &str = "registration";
+
+/// Numbers that one write of the file sets aside, so that a worker whose disk is full still moves
+/// to another master.
+const REGISTRATIONS_AHEAD: u64 = 256;
 
 /// Shared state of all attempts.
 pub(super) struct Dialer {
@@ -39,6 +43,8 @@ pub(super) struct Dialer {
     pub config: Config,
     /// The next attempt shows the token, even if there is a guard.
     pub show_token: AtomicBool,
+    /// Highest registration number that the disk holds.
+    pub numbers_kept: AtomicU64,
 }
 
 /// Parameters of one attempt.
@@ -61,7 +67,7 @@ impl Dialer {
     }
 
     async fn attempt(
-        &self,
+        self: &Arc<Self>,
         env: &Env,
         with: Attempt,
         to: &mpsc::Sender<Input>,
@@ -91,43 +97,56 @@ impl Dialer {
             directory_max: self.config.directory_max,
             timeout,
         };
-        let count = ask_number(env.clone(), with.number, to.clone());
+        let count = Arc::clone(self).ask_number(env.clone(), with.number, to.clone());
         let done = dial_with_registration(env, stream, &params, count).await;
         if is_own && matches!(done, Err(HandshakeError::Ended)) {
             self.show_token.store(true, Ordering::Relaxed);
         }
         done
     }
-}
 
-/// Asks the driver for the registration number, and keeps it on disk before it is sent.
-fn ask_number(env: Env, attempt: u64, to: mpsc::Sender<Input>) -> ChooseRegistration {
-    Box::new(move |welcome| {
-        let welcome = welcome.clone();
-        Box::pin(async move {
-            let (reply, counted) = oneshot::channel();
-            to.send(Input::Welcomed { attempt, welcome, reply }).await.ok()?;
-            let registration = counted.await.ok()??;
-            keep_registration(&env, registration).await.then_some(registration)
+    /// Asks the driver for the registration number, and keeps it on disk before it is sent.
+    fn ask_number(
+        self: Arc<Self>,
+        env: Env,
+        attempt: u64,
+        to: mpsc::Sender<Input>,
+    ) -> ChooseRegistration {
+        Box::new(move |welcome| {
+            let welcome = welcome.clone();
+            Box::pin(async move {
+                let (reply, counted) = oneshot::channel();
+                to.send(Input::Welcomed { attempt, welcome, reply }).await.ok()?;
+                let registration = counted.await.ok()??;
+                self.keep_registration(&env, registration).await.then_some(registration)
+            })
         })
-    })
-}
+    }
 
-async fn keep_registration(env: &Env, registration: Registration) -> bool {
-    let disk = env.disk();
-    let text = format!("{registration}\n");
-    let kept = env.compute(move || disk.write_atomic(REGISTRATION_FILE, text.as_bytes())).await;
-    match kept {
-        Ok(Ok(())) => true,
-        Ok(Err(error)) => {
-            tracing::error!(%error, file = REGISTRATION_FILE, "not written");
-            false
+    /// Returns whether the disk holds this number or a higher one.
+    async fn keep_registration(&self, env: &Env, registration: Registration) -> bool {
+        if registration.0 <= self.numbers_kept.load(Ordering::Relaxed) {
+            return true;
         }
-        Err(_) => false,
+        let ahead = registration.0.saturating_add(REGISTRATIONS_AHEAD);
+        let disk = env.disk();
+        let text = format!("{ahead}\n");
+        let kept = env.compute(move || disk.write_atomic(REGISTRATION_FILE, text.as_bytes())).await;
+        match kept {
+            Ok(Ok(())) => {
+                self.numbers_kept.store(ahead, Ordering::Relaxed);
+                true
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, file = REGISTRATION_FILE, "not written");
+                false
+            }
+            Err(_) => false,
+        }
     }
 }
 
-/// Loads the highest number that this worker registered under; 0 at first start.
+/// Loads the highest number that this worker may have registered under; 0 at first start.
 ///
 /// # Errors
 /// [`WorkerError::Disk`] when the file exists and is not a number.

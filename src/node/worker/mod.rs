@@ -27,7 +27,10 @@ mod tests;
 
 use std::{
     future::Future,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
 };
 
 use rand_chacha::rand_core::Rng;
@@ -127,8 +130,15 @@ pub async fn run(
         inputs.clone(),
     );
     let _polling = env.spawn("store-poll", polling).abort_on_drop();
-    let show_token = AtomicBool::new(false);
-    let dialer = Dialer { identity, handshake, name, token, config: config.clone(), show_token };
+    let dialer = Dialer {
+        identity,
+        handshake,
+        name,
+        token,
+        config: config.clone(),
+        show_token: AtomicBool::new(false),
+        numbers_kept: AtomicU64::new(0),
+    };
     let driver = Driver::new(Parts {
         node: start.node,
         worker: Worker::new(env.now(), &config, start),

@@ -174,7 +174,7 @@ async fn worker_registers_again_under_a_higher_number_without_its_token() {
     taken.link.send(&Direct::Members(vec![failed])).expect("queued");
     let mut again = master.take().await;
     assert_eq!(number(&again), 4);
-    // The node is started again; its directory says 9.
+    // The node is started again; the master's directory has a higher number than its own file.
     drop(first);
     let lost = again.hear(|incoming| match incoming {
         Incoming::Closed(end) => Some(end),
@@ -182,10 +182,25 @@ async fn worker_registers_again_under_a_higher_number_without_its_token() {
     });
     lost.await;
     let mut known = again.peer.clone();
-    known.fact.registration = Registration(9);
+    known.fact.registration = Registration(900);
     master.set_directory(vec![known]);
     let _second = worker(&master, &store, &dir, false);
-    assert_eq!(number(&master.take().await), 10);
+    assert_eq!(number(&master.take().await), 901);
+}
+
+#[tokio::test]
+async fn worker_whose_disk_takes_no_more_files_registers_again() {
+    let (store, _held) = store();
+    let dir = dir();
+    let mut master = TestMaster::start(&config()).await;
+    let _worker = worker(&master, &store, &dir, true);
+    let taken = master.take().await;
+    // Directories in the place of the new files, so that none can be written.
+    for name in ["registration", "guard.key"] {
+        std::fs::create_dir_all(dir.path().join(format!(".{name}.new/full"))).expect("made");
+    }
+    drop(taken);
+    assert_eq!(number(&master.take().await), 2);
 }
 
 #[tokio::test]
