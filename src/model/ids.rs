@@ -22,12 +22,9 @@ const fn malformed(what: &'static str, why: &'static str) -> Malformed {
     Malformed { what, why }
 }
 
-macro_rules! hex_id {
-    ($(#[$doc:meta])* $name:ident, $len:literal, $what:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(pub [u8; $len]);
-
+/// Gives an id of bytes its written form in human-readable formats and in logs.
+macro_rules! text_or_bytes {
+    ($name:ident) => {
         /// Text in human-readable formats, bytes in binary ones.
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
@@ -45,18 +42,28 @@ macro_rules! hex_id {
             }
         }
 
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{self}")
+            }
+        }
+    };
+}
+
+macro_rules! hex_id {
+    ($(#[$doc:meta])* $name:ident, $len:literal, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub [u8; $len]);
+
+        text_or_bytes!($name);
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 for byte in self.0 {
                     write!(f, "{byte:02x}")?;
                 }
                 Ok(())
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{self}")
             }
         }
 
@@ -234,10 +241,39 @@ impl FromStr for Resource {
     }
 }
 
+/// Gives a checked text its conversions. Only its `TryFrom<String>` makes one.
+macro_rules! checked_text {
+    ($name:ident) => {
+        impl $name {
+            /// Returns the text as written.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Malformed;
+
+            fn from_str(text: &str) -> Result<Self, Malformed> {
+                text.to_owned().try_into()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(text: $name) -> Self {
+                text.0
+            }
+        }
+    };
+}
+
 /// Name of a board: `[a-z0-9][a-z0-9-]{0,31}`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct BoardName(String);
+
+checked_text!(BoardName);
 
 impl BoardName {
     /// Returns the name of the default board, which always exists.
@@ -245,18 +281,12 @@ impl BoardName {
     pub fn lobby() -> Self {
         Self("lobby".to_owned())
     }
-
-    /// Returns the name as written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
-impl FromStr for BoardName {
-    type Err = Malformed;
+impl TryFrom<String> for BoardName {
+    type Error = Malformed;
 
-    fn from_str(text: &str) -> Result<Self, Malformed> {
+    fn try_from(text: String) -> Result<Self, Malformed> {
         let bytes = text.as_bytes();
         let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let fits = (1..=32).contains(&bytes.len())
@@ -268,21 +298,7 @@ impl FromStr for BoardName {
                 "want 1 to 32 of a-z, 0-9 and '-', not beginning with '-'",
             ));
         }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for BoardName {
-    type Error = Malformed;
-
-    fn try_from(text: String) -> Result<Self, Malformed> {
-        text.parse()
-    }
-}
-
-impl From<BoardName> for String {
-    fn from(name: BoardName) -> Self {
-        name.0
+        Ok(Self(text))
     }
 }
 
@@ -302,22 +318,7 @@ impl fmt::Debug for BoardName {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PostId(pub [u8; 16]);
 
-/// Text in human-readable formats, bytes in binary ones.
-impl Serialize for PostId {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        if to.is_human_readable() { to.collect_str(self) } else { self.0.serialize(to) }
-    }
-}
-
-impl<'de> Deserialize<'de> for PostId {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        if from.is_human_readable() {
-            String::deserialize(from)?.parse().map_err(D::Error::custom)
-        } else {
-            Deserialize::deserialize(from).map(Self)
-        }
-    }
-}
+text_or_bytes!(PostId);
 
 impl FromStr for PostId {
     type Err = Malformed;
@@ -338,26 +339,16 @@ impl fmt::Display for PostId {
     }
 }
 
-impl fmt::Debug for PostId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
 /// Text of a post: 1 byte to 8 KiB of UTF-8 without U+0000.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PostText(String);
 
+checked_text!(PostText);
+
 impl PostText {
     /// Length of the longest text, in bytes.
     pub const LEN_MAX: usize = 8 * 1024;
-
-    /// Returns the text as written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 impl TryFrom<String> for PostText {
@@ -377,20 +368,6 @@ impl TryFrom<String> for PostText {
     }
 }
 
-impl FromStr for PostText {
-    type Err = Malformed;
-
-    fn from_str(text: &str) -> Result<Self, Malformed> {
-        text.to_owned().try_into()
-    }
-}
-
-impl From<PostText> for String {
-    fn from(text: PostText) -> Self {
-        text.0
-    }
-}
-
 /// Shows the length only: logs must not hold people's texts.
 impl fmt::Debug for PostText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -403,13 +380,7 @@ impl fmt::Debug for PostText {
 #[serde(try_from = "String", into = "String")]
 pub struct UserName(String);
 
-impl UserName {
-    /// Returns the name as shown.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+checked_text!(UserName);
 
 impl TryFrom<String> for UserName {
     type Error = Malformed;
@@ -428,20 +399,6 @@ impl TryFrom<String> for UserName {
             return Err(malformed("name", "holds control or text-direction characters"));
         }
         Ok(Self(name.to_owned()))
-    }
-}
-
-impl FromStr for UserName {
-    type Err = Malformed;
-
-    fn from_str(text: &str) -> Result<Self, Malformed> {
-        text.to_owned().try_into()
-    }
-}
-
-impl From<UserName> for String {
-    fn from(name: UserName) -> Self {
-        name.0
     }
 }
 
