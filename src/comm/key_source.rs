@@ -176,47 +176,12 @@ impl HandshakeKeys {
     }
 }
 
-#[cfg(test)]
-pub(crate) mod for_tests {
-    use std::sync::atomic::{AtomicU8, Ordering};
-
-    use super::*;
-    use crate::crypto::keys::for_tests::{WEAK, pair};
-
-    /// Source of small test pairs, numbered from a start.
-    pub(crate) struct TestKeys(pub(crate) AtomicU8);
-
-    impl TestKeys {
-        pub(crate) fn from(number: u8) -> Arc<Self> {
-            Arc::new(Self(AtomicU8::new(number)))
-        }
-    }
-
-    impl KeySource for TestKeys {
-        fn generate<'a>(
-            &'a self,
-            env: &'a Env,
-            _kind: KeyKind,
-            _bits: usize,
-        ) -> BoxFuture<'a, Result<KeyPair, KeyError>> {
-            let number = self.0.fetch_add(1, Ordering::Relaxed);
-            Box::pin(async move {
-                env.compute(move || pair(number)).await.map_err(|Cancelled| KeyError::Cancelled)
-            })
-        }
-
-        fn bounds(&self) -> KeyBounds {
-            WEAK
-        }
-    }
-}
-
 #[cfg(all(test, feature = "net"))]
 mod tests {
     use std::sync::atomic::Ordering;
 
-    use super::{for_tests::TestKeys, *};
-    use crate::env::real::RealWorld;
+    use super::*;
+    use crate::{env::real::RealWorld, testing::keys::TestKeys};
 
     fn env() -> Env {
         Env::new(RealWorld::temporary().expect("a directory of its own"))

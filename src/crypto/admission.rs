@@ -187,7 +187,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::crypto::keys::for_tests::rng;
+    use crate::testing::keys::rng;
 
     const MASTER: Fingerprint = Fingerprint([0xab; 32]);
 

@@ -192,43 +192,13 @@ impl KeyGrant {
 }
 
 #[cfg(test)]
-pub(crate) mod for_tests {
-    use super::*;
-    use crate::{
-        crypto::keys::for_tests::{WEAK, identity, pair, rng},
-        model::ids::Incarnation,
-    };
-
-    pub(crate) fn domain_of(master: u8) -> Domain {
-        Domain { master: identity(master).node(), incarnation: Incarnation(1) }
-    }
-
-    /// Makes the keys of one epoch of a numbered master.
-    pub(crate) fn epoch_of(master: u8, number: u64) -> EpochKeys {
-        let seed = u8::try_from(number).expect("a small number");
-        EpochKeys::draw(
-            &mut rng(seed),
-            &identity(master),
-            domain_of(master),
-            KeyEpoch(number),
-            pair(100 + seed),
-            WEAK,
-        )
-        .expect("its own domain")
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{
-        for_tests::{domain_of, epoch_of},
-        *,
-    };
+    use super::*;
     use crate::{
-        crypto::keys::for_tests::{WEAK, identity, pair, rng},
         model::ids::Incarnation,
+        testing::keys::{WEAK, domain_of, epoch_of, identity, pair, rng},
     };
 
     fn accept(master: u8, domain: Domain, grant: &KeyGrant) -> Result<EpochKeys, EpochError> {

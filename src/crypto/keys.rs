@@ -401,35 +401,5 @@ fn oaep(label: &str, context: &[&[u8]]) -> Oaep<Sha256> {
     Oaep::new_with_label(labelled_hash(label, context).to_vec())
 }
 
-/// Small pairs for tests. The same number always gives the same pair, generated once per process.
-#[cfg(test)]
-pub(crate) mod for_tests {
-    use std::{collections::BTreeMap, sync::Mutex};
-
-    use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
-
-    use super::*;
-
-    pub(crate) const WEAK: KeyBounds = KeyBounds::weak_for_simulation();
-
-    pub(crate) fn rng(seed: u8) -> ChaCha20Rng {
-        ChaCha20Rng::from_seed([seed; 32])
-    }
-
-    pub(crate) fn pair(number: u8) -> KeyPair {
-        static MADE: Mutex<BTreeMap<u8, Vec<u8>>> = Mutex::new(BTreeMap::new());
-        let mut made = MADE.lock().expect("no test panics inside");
-        let der = made.entry(number).or_insert_with(|| {
-            let pair = KeyPair::generate(&mut rng(number), 1024, WEAK).expect("1024 bits");
-            pair.to_pkcs8_der().expect("it encodes").to_vec()
-        });
-        KeyPair::from_pkcs8_der(der, WEAK).expect("it was just encoded")
-    }
-
-    pub(crate) fn identity(number: u8) -> Identity {
-        Identity::new(pair(number))
-    }
-}
-
 #[cfg(test)]
 mod tests;

@@ -303,12 +303,5 @@ impl Opener {
     }
 }
 
-/// Returns two connected ends, the dialer's first, for tests of the layers above.
-#[cfg(test)]
-pub(crate) fn pair_for_tests() -> ((Sealer, Opener), (Sealer, Opener)) {
-    let prk = Secret::from_slice(&[42; 32]).expect("32 bytes");
-    (link(&prk, Side::Dialer), link(&prk, Side::Acceptor))
-}
-
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::{
     api::{Node, TicketIssued},
     client::{Answer, ChatClient, Limits, MasterList, Method, NoObserver, Request},
-    comm::key_source::for_tests::TestKeys,
     config::Config,
     env::{Env, real::RealWorld},
     model::{
@@ -18,7 +17,10 @@ use crate::{
         stream::Consistency,
     },
     store::sqlite::{NewCluster, memory},
-    testing::cluster::{NodeParts, TestCluster},
+    testing::{
+        cluster::{NodeParts, TestCluster},
+        keys::TestKeys,
+    },
 };
 
 const SOON: Duration = Duration::from_secs(40);

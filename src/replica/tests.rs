@@ -1,4 +1,4 @@
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use rand_chacha::{
@@ -8,119 +8,13 @@ use rand_chacha::{
 
 use super::*;
 use crate::{
-    env::DiskFile,
     model::{
         ids::{Author, NodeId, Post, PostId, Registration, Role, SessionKey, UserId},
         message::{Fact, Member, MemberState, Update},
         rows::{Boards, Page, Range, SessionRow},
     },
+    testing::memory_disk::MemDisk,
 };
-
-/// Disk in memory that loses unsynced writes at random in a crash.
-#[derive(Debug, Default)]
-struct MemDisk(Arc<Mutex<MemFile>>);
-
-#[derive(Debug, Default)]
-struct MemFile {
-    live: Vec<u8>,
-    durable: Vec<u8>,
-    /// Writes since the last sync, in order; a cut is a write of nothing at the new end.
-    unsynced: Vec<(usize, Vec<u8>)>,
-    fails: bool,
-}
-
-fn put(bytes: &mut Vec<u8>, offset: usize, with: &[u8]) {
-    let end = offset + with.len();
-    if bytes.len() < end {
-        bytes.resize(end, 0);
-    }
-    bytes[offset..end].copy_from_slice(with);
-}
-
-impl MemDisk {
-    fn file(&self) -> std::sync::MutexGuard<'_, MemFile> {
-        self.0.lock().expect("no test panics with it")
-    }
-
-    /// Returns the disk after a crash. Each unsynced write is kept whole, kept in part, or
-    /// lost; growth of the file is kept.
-    fn crash(&self, rng: &mut ChaCha20Rng) -> Arc<dyn Disk> {
-        let file = self.file();
-        let mut left = file.durable.clone();
-        left.resize(file.live.len(), 0);
-        for (offset, bytes) in &file.unsynced {
-            let keep = match rng.next_u32() % 3 {
-                0 => 0,
-                1 => rng.next_u32() as usize % (bytes.len() + 1),
-                _ => bytes.len(),
-            };
-            if *offset + keep <= left.len() {
-                put(&mut left, *offset, &bytes[..keep]);
-            }
-        }
-        Self::holding(left)
-    }
-
-    fn holding(bytes: Vec<u8>) -> Arc<dyn Disk> {
-        let file = MemFile { durable: bytes.clone(), live: bytes, ..MemFile::default() };
-        Arc::new(Self(Arc::new(Mutex::new(file))))
-    }
-}
-
-impl Disk for MemDisk {
-    fn open(&self, _name: &str) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(Self(Arc::clone(&self.0))))
-    }
-
-    fn read(&self, _name: &str) -> io::Result<Option<Vec<u8>>> {
-        Ok(Some(self.file().live.clone()))
-    }
-
-    fn write_atomic(&self, _name: &str, _bytes: &[u8]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn remove(&self, _name: &str) -> io::Result<()> {
-        *self.file() = MemFile::default();
-        Ok(())
-    }
-}
-
-impl DiskFile for MemDisk {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.file().live.len() as u64)
-    }
-
-    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let file = self.file();
-        let from = offset as usize;
-        let bytes = file.live.get(from..from + out.len());
-        out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut file = self.file();
-        if file.fails {
-            return Err(io::Error::other("the disk is on fire"));
-        }
-        put(&mut file.live, offset as usize, bytes);
-        file.unsynced.push((offset as usize, bytes.to_owned()));
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file().live.resize(len as usize, 0);
-        Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let mut file = self.file();
-        file.durable = file.live.clone();
-        file.unsynced.clear();
-        Ok(())
-    }
-}
 
 fn fresh() -> (Arc<MemDisk>, Replica) {
     let disk = Arc::new(MemDisk::default());

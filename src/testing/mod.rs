@@ -6,6 +6,16 @@
 #[cfg(feature = "net")]
 pub mod cluster;
 pub mod comm;
+#[cfg(all(test, feature = "net"))]
+pub(crate) mod http;
+#[cfg(test)]
+pub(crate) mod keys;
+#[cfg(test)]
+pub(crate) mod memory_disk;
+#[cfg(all(test, feature = "net"))]
+pub(crate) mod scripted_master;
 #[cfg(test)]
 pub(crate) mod stepped_world;
 pub mod store;
+#[cfg(all(test, feature = "net"))]
+pub(crate) mod worker;

@@ -1,8 +1,10 @@
 use super::*;
 use crate::{
-    crypto::{epoch::for_tests::epoch_of, keys::for_tests::identity},
     model::ids::SessionKey,
-    testing::stepped_world::run,
+    testing::{
+        keys::{epoch_of, identity},
+        stepped_world::run,
+    },
 };
 
 const PRESENCE: Update = Update::PresenceChanged;

@@ -4,15 +4,16 @@ use tokio::io::DuplexStream;
 
 use super::*;
 use crate::{
-    comm::{connection_limit::ConnectionLimit, key_source::for_tests::TestKeys},
+    comm::connection_limit::ConnectionLimit,
     crypto::{
         admission::{JoinSecret, bearer_matches},
-        epoch::for_tests::{domain_of, epoch_of},
-        keys::for_tests::{WEAK, identity, rng},
         record::RecordKind,
     },
     model::message::Welcome,
-    testing::stepped_world::run,
+    testing::{
+        keys::{TestKeys, WEAK, domain_of, epoch_of, identity, rng},
+        stepped_world::run,
+    },
 };
 
 const LIMIT: Duration = Duration::from_secs(5);

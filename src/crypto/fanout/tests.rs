@@ -6,10 +6,7 @@ use super::{
     head::{topic_code, topic_of},
     *,
 };
-use crate::crypto::{
-    epoch::for_tests::epoch_of,
-    keys::for_tests::{identity, rng},
-};
+use crate::testing::keys::{WEAK, epoch_of, identity, pair, rng};
 
 /// Makes a member of master 1's domain at its first epoch.
 fn member(number: u8, start: u64) -> Fanout {
@@ -133,14 +130,8 @@ fn third_epoch_drops_the_oldest_and_a_second_key_is_refused() {
         assert_eq!(worker.use_epoch(KeyEpoch(number)), Ok(()));
         assert_eq!(worker.epochs.len(), 2);
     }
-    let other = EpochKeys::draw(
-        &mut rng(200),
-        &identity(1),
-        worker.domain(),
-        KeyEpoch(5),
-        crate::crypto::keys::for_tests::pair(9),
-        crate::crypto::keys::for_tests::WEAK,
-    );
+    let other =
+        EpochKeys::draw(&mut rng(200), &identity(1), worker.domain(), KeyEpoch(5), pair(9), WEAK);
     let other = other.expect("its own domain");
     assert_eq!(worker.install(other), Err(FanoutError::SecondKey(KeyEpoch(5))));
     assert_eq!(worker.install(epoch_of(4, 6)), Err(FanoutError::OtherDomain));

@@ -7,11 +7,7 @@ use super::*;
 use crate::{
     crypto::{
         admission::{Guard, GuardId, JoinSecret},
-        epoch::for_tests::{domain_of, epoch_of},
-        keys::{
-            Identity, KeyBounds, WrapPair,
-            for_tests::{WEAK, identity, pair, rng},
-        },
+        keys::{Identity, KeyBounds, WrapPair},
         record::{Opener, RecordKind, Sealer, body_len},
         signed::Signed,
     },
@@ -19,6 +15,7 @@ use crate::{
         ids::{KeyEpoch, Registration},
         message::{Fact, Member, MemberState, Welcome},
     },
+    testing::keys::{WEAK, domain_of, epoch_of, identity, pair, rng},
 };
 
 const MASTER: u8 = 1;

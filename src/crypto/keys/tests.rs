@@ -1,9 +1,7 @@
 use proptest::prelude::*;
 
-use super::{
-    for_tests::{WEAK, identity, pair, rng},
-    *,
-};
+use super::*;
+use crate::testing::keys::{WEAK, identity, pair, rng};
 
 #[test]
 fn signature_verifies_only_for_its_key_label_and_parts() {

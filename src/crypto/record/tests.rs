@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::testing::keys::record_pair;
 
 fn seal(sealer: &mut Sealer, plain: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -24,7 +25,7 @@ fn small(records_max: u64, bytes_max: u64) -> (Sealer, Opener) {
 
 #[test]
 fn sealed_text_opens_at_the_other_end_in_both_directions() {
-    let ((mut a_seal, mut a_open), (mut b_seal, mut b_open)) = pair_for_tests();
+    let ((mut a_seal, mut a_open), (mut b_seal, mut b_open)) = record_pair();
     for text in [&b""[..], b"hello", &[9; 70_000]] {
         assert_eq!(open(&mut b_open, &seal(&mut a_seal, text)).as_deref(), Ok(text));
         assert_eq!(open(&mut a_open, &seal(&mut b_seal, text)).as_deref(), Ok(text));
@@ -34,7 +35,7 @@ fn sealed_text_opens_at_the_other_end_in_both_directions() {
 #[test]
 fn replayed_reordered_dropped_and_reflected_records_are_refused() {
     let records = |sealer: &mut Sealer| [seal(sealer, b"one"), seal(sealer, b"two")];
-    let ((mut sealer, mut reflected), (_, mut opener)) = pair_for_tests();
+    let ((mut sealer, mut reflected), (_, mut opener)) = record_pair();
     let [one, two] = records(&mut sealer);
     assert_eq!(open(&mut reflected, &one), Err(RecordError::Forged));
     assert_eq!(open(&mut opener, &one).as_deref(), Ok(&b"one"[..]));
@@ -42,20 +43,20 @@ fn replayed_reordered_dropped_and_reflected_records_are_refused() {
     // The opener is dead: it refuses even the right record now.
     assert_eq!(open(&mut opener, &two), Err(RecordError::Closed));
 
-    let (_, (_, mut opener)) = pair_for_tests();
+    let (_, (_, mut opener)) = record_pair();
     assert_eq!(open(&mut opener, &two), Err(RecordError::Forged));
 }
 
 #[test]
 fn record_of_another_session_is_refused() {
     let (mut sealer, _) = small(10, 1000);
-    let (_, (_, mut opener)) = pair_for_tests();
+    let (_, (_, mut opener)) = record_pair();
     assert_eq!(open(&mut opener, &seal(&mut sealer, b"one")), Err(RecordError::Forged));
 }
 
 #[test]
 fn nothing_is_sealed_or_opened_after_a_close() {
-    let ((mut sealer, _), (_, mut opener)) = pair_for_tests();
+    let ((mut sealer, _), (_, mut opener)) = record_pair();
     let mut out = Vec::new();
     sealer.seal(RecordKind::Close, b"bye", &mut out).expect("within the bound");
     let end = out.len();
@@ -76,7 +77,7 @@ fn hostile_length_is_refused_before_allocation() {
     header[..4].copy_from_slice(&(len as u32).to_be_bytes());
     assert_eq!(body_len(header), Err(RecordError::TooLong { len }));
     assert!(body_len([0xff; HEADER_LEN]).is_err());
-    let ((mut sealer, _), _) = pair_for_tests();
+    let ((mut sealer, _), _) = record_pair();
     let mut out = Vec::new();
     let long = vec![0; len];
     assert_eq!(sealer.seal(RecordKind::Data, &long, &mut out), Err(RecordError::TooLong { len }));
@@ -110,7 +111,7 @@ fn peer_that_overuses_a_key_is_refused() {
 
 #[test]
 fn same_key_and_texts_give_the_same_bytes() {
-    let ((mut sealer, _), _) = pair_for_tests();
+    let ((mut sealer, _), _) = record_pair();
     let mut out = seal(&mut sealer, b"golden");
     sealer.rekey();
     out.extend(seal(&mut sealer, b""));
@@ -126,7 +127,7 @@ proptest! {
         at in any::<prop::sample::Index>(),
         bit in 0_u8..8,
     ) {
-        let ((mut sealer, _), (_, mut opener)) = pair_for_tests();
+        let ((mut sealer, _), (_, mut opener)) = record_pair();
         let mut record = seal(&mut sealer, &text);
         let at = at.index(record.len());
         record[at] ^= 1 << bit;
@@ -135,7 +136,7 @@ proptest! {
 
     #[test]
     fn random_bytes_are_refused_as_a_record(record in prop::collection::vec(any::<u8>(), HEADER_LEN..200)) {
-        let (_, (_, mut opener)) = pair_for_tests();
+        let (_, (_, mut opener)) = record_pair();
         prop_assert!(open(&mut opener, &record).is_err());
     }
 }

@@ -3,11 +3,11 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::sync::mpsc;
 
-use super::{Answer, Ask, Dialled, Site, snapshots};
 use crate::{
     config::Config,
     env::BoxStream,
     http::{AdminParams, AdminToken, serve_admin},
+    testing::http::{Answer, Ask, Dialled, Site, snapshots},
 };
 
 async fn ask(site: &Site, token: &AdminToken, ask: Ask<'_>) -> Answer {

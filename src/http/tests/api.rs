@@ -2,14 +2,17 @@
 
 use serde_json::json;
 
-use super::{
-    Ask, Site,
-    fake::{CLUSTER, Silent},
-};
 use crate::{
     api::{MasterState, Readiness, StoreReach},
     model::outcome::Outcome,
     node::handle::RequestError,
+    testing::{
+        http::{
+            Ask, Site,
+            fake::{CLUSTER, Silent},
+        },
+        stepped_world::SECOND,
+    },
 };
 
 const ID: &str = "3f0e8c5a-9d0b-4b6e-8a57-6f2f0d9a7c11";
@@ -296,7 +299,7 @@ async fn session_above_its_rate_gets_retry_after() {
     assert_eq!((refused.status, refused.problem().as_str()), (429, "rate-limited"));
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert_eq!(site.get("/api/v1/boards", &bob).await.status, 200);
-    site.env.sleep(super::SECOND).await;
+    site.env.sleep(SECOND).await;
     assert_eq!(site.get("/api/v1/boards", &ada).await.status, 200);
 }
 
@@ -313,7 +316,7 @@ async fn address_above_its_opening_rate_gets_retry_after() {
     assert_eq!(opened.header("retry-after"), Some("1"));
     let redeemed = site.post("/api/v1/handover/redeem", "", &json!({ "ticket": "x" })).await;
     assert_eq!(redeemed.problem(), "rate-limited", "no guessing of tickets either");
-    site.env.sleep(super::SECOND).await;
+    site.env.sleep(SECOND).await;
     site.join("Eve").await;
 }
 

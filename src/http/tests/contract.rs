@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
-use super::{Ask, Site, snapshots};
-use crate::http::{openapi, openapi_text};
+use crate::{
+    http::{openapi, openapi_text},
+    testing::http::{Ask, Site, snapshots},
+};
 
 #[tokio::test(start_paused = true)]
 async fn endpoints_of_the_contract_are_served() {

@@ -2,8 +2,13 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use super::{Ask, SECOND, Site};
-use crate::config::Config;
+use crate::{
+    config::Config,
+    testing::{
+        http::{Ask, Site},
+        stepped_world::SECOND,
+    },
+};
 
 /// Returns the time until the server closes the connection, and its answer.
 async fn closed_after(site: &Site, mut stream: DuplexStream) -> (u64, String) {

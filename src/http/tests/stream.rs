@@ -2,13 +2,16 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use super::{Answer, Ask, SECOND, Site, fake::this_master, snapshots};
 use crate::{
     model::{
         ids::{Author, Cursor, Post, PostId, Seq, StoreEpoch, UserId},
         shared::Shared,
     },
     node::handle::{ByeReason, Consistency, Delivery, RequestError, ResetReason},
+    testing::{
+        http::{Answer, Ask, Site, fake::this_master, snapshots},
+        stepped_world::SECOND,
+    },
 };
 
 async fn open(site: &Site, path: &str, token: &str, last: Option<&str>) -> DuplexStream {

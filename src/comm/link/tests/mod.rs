@@ -13,7 +13,10 @@ use crate::{
     crypto::record::{self, HEADER_LEN, Opener, RecordKind, Sealer},
     env::BoxStream,
     model::ids::{NodeId, Role},
-    testing::stepped_world::{SECOND, run},
+    testing::{
+        keys::record_pair,
+        stepped_world::{SECOND, run},
+    },
     wire::{codec, frame::Frame},
 };
 
@@ -21,7 +24,7 @@ use crate::{
 /// worker's.
 fn secured_pair(room: usize) -> (SecureStream, SecureStream) {
     let (near, far) = tokio::io::duplex(room);
-    let (near_keys, far_keys) = record::pair_for_tests();
+    let (near_keys, far_keys) = record_pair();
     let secured = |stream: tokio::io::DuplexStream, (sealer, opener), peer| SecureStream {
         stream: Box::new(stream),
         sealer,

@@ -1,47 +1,41 @@
-//! The front end from outside: real requests on in-memory connections, a paused clock, and a
-//! master that keeps its promises in memory.
+//! A front end on in-memory connections, with a paused clock and a master that keeps its promises
+//! in memory.
 
-mod admin;
-mod api;
-mod bad_input;
-mod contract;
-mod fake;
-mod server;
-mod stream;
-
-use std::time::Duration;
+pub(crate) mod fake;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::sync::mpsc;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    sync::mpsc,
+};
 
 use self::fake::Fake;
-use super::{HttpParams, Metrics, serve};
+use super::stepped_world::SteppedWorld;
 use crate::{
     config::Config,
     env::{BoxFuture, BoxStream, Env, Listener, TaskGuard},
+    http::{HttpParams, Metrics, serve},
     node::handle::MasterHandle,
-    testing::stepped_world::SteppedWorld,
 };
 
-const HOST: &str = "127.0.0.1:8080";
+pub(crate) const HOST: &str = "127.0.0.1:8080";
 
 /// Front end that is running.
-struct Site {
-    env: Env,
-    fake: Fake,
-    dial: mpsc::Sender<(BoxStream, String)>,
-    handle: MasterHandle,
-    metrics: Metrics,
-    server: Option<TaskGuard>,
+pub(crate) struct Site {
+    pub(crate) env: Env,
+    pub(crate) fake: Fake,
+    pub(crate) dial: mpsc::Sender<(BoxStream, String)>,
+    pub(crate) handle: MasterHandle,
+    pub(crate) metrics: Metrics,
+    pub(crate) server: Option<TaskGuard>,
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(Config::default())
     }
 
-    fn with(config: Config) -> Self {
+    pub(crate) fn with(config: Config) -> Self {
         let env = Env::new(SteppedWorld::new());
         let (fake, handle) = Fake::start(&env);
         let (dial, taken) = mpsc::channel(64);
@@ -54,18 +48,18 @@ impl Site {
     }
 
     /// Connects from this address, with so many bytes of buffer.
-    async fn connect_from(&self, peer: &str, room: usize) -> DuplexStream {
+    pub(crate) async fn connect_from(&self, peer: &str, room: usize) -> DuplexStream {
         let (here, there) = duplex(room);
         self.dial.send((Box::new(there), peer.to_owned())).await.expect("it listens");
         here
     }
 
-    async fn connect(&self) -> DuplexStream {
+    pub(crate) async fn connect(&self) -> DuplexStream {
         self.connect_from("10.0.0.1:4000", 1 << 20).await
     }
 
     /// Sends one request on a connection of its own.
-    async fn send(&self, request: Ask<'_>) -> Answer {
+    pub(crate) async fn send(&self, request: Ask<'_>) -> Answer {
         let mut stream = self.connect().await;
         stream.write_all(&request.bytes(true)).await.expect("written");
         let mut bytes = Vec::new();
@@ -73,16 +67,16 @@ impl Site {
         Answer::parse(&bytes)
     }
 
-    async fn get(&self, path: &str, token: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str, token: &str) -> Answer {
         self.send(Ask::new("GET", path).token(token)).await
     }
 
-    async fn post(&self, path: &str, token: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, token: &str, body: &Value) -> Answer {
         self.send(Ask::new("POST", path).token(token).json(body)).await
     }
 
     /// Opens a session and returns its token.
-    async fn join(&self, name: &str) -> String {
+    pub(crate) async fn join(&self, name: &str) -> String {
         let body = serde_json::json!({ "name": name });
         let answer = self.send(Ask::new("POST", "/api/v1/sessions").json(&body)).await;
         assert_eq!(answer.status, 201, "{answer:?}");
@@ -91,7 +85,7 @@ impl Site {
 }
 
 /// Listener whose connections are put into a channel.
-struct Dialled(mpsc::Receiver<(BoxStream, String)>);
+pub(crate) struct Dialled(pub(crate) mpsc::Receiver<(BoxStream, String)>);
 
 impl Listener for Dialled {
     fn accept(&mut self) -> BoxFuture<'_, std::io::Result<(BoxStream, String)>> {
@@ -110,42 +104,42 @@ impl Listener for Dialled {
 
 /// Builder of a request.
 #[derive(Clone, Default)]
-struct Ask<'a> {
-    method: &'a str,
-    path: &'a str,
-    headers: Vec<(String, String)>,
-    body: Option<Vec<u8>>,
+pub(crate) struct Ask<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Option<Vec<u8>>,
 }
 
 impl<'a> Ask<'a> {
-    fn new(method: &'a str, path: &'a str) -> Self {
+    pub(crate) fn new(method: &'a str, path: &'a str) -> Self {
         Self { method, path, ..Self::default() }
     }
 
-    fn header(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
     /// Nothing for an empty token.
-    fn token(self, token: &str) -> Self {
+    pub(crate) fn token(self, token: &str) -> Self {
         if token.is_empty() {
             return self;
         }
         self.header("Authorization", &format!("Bearer {token}"))
     }
 
-    fn json(self, body: &Value) -> Self {
+    pub(crate) fn json(self, body: &Value) -> Self {
         self.raw_json(&body.to_string())
     }
 
-    fn raw_json(self, body: &str) -> Self {
+    pub(crate) fn raw_json(self, body: &str) -> Self {
         let mut ask = self.header("Content-Type", "application/json");
         ask.body = Some(body.as_bytes().to_vec());
         ask
     }
 
-    fn bytes(&self, close: bool) -> Vec<u8> {
+    pub(crate) fn bytes(&self, close: bool) -> Vec<u8> {
         let Self { method, path, headers, body } = self;
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {HOST}\r\n");
         for (name, value) in headers {
@@ -165,14 +159,14 @@ impl<'a> Ask<'a> {
 
 /// Answer of the front end.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    fn parse(bytes: &[u8]) -> Self {
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes);
         let (head, body) = text.split_once("\r\n\r\n").expect("a whole head");
         let mut lines = head.lines();
@@ -184,16 +178,16 @@ impl Answer {
         Self { status: status.parse().expect("a number"), headers, body: body.to_owned() }
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(is, _)| is == name).map(|(_, value)| value.as_str())
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).expect("JSON")
     }
 
     /// Slug of the problem's type.
-    fn problem(&self) -> String {
+    pub(crate) fn problem(&self) -> String {
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
         let json = self.json();
         assert_eq!(json["status"], self.status);
@@ -203,12 +197,10 @@ impl Answer {
 }
 
 /// Snapshots stand in one folder for all of the project.
-fn snapshots() -> insta::Settings {
+pub(crate) fn snapshots() -> insta::Settings {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots"));
     settings.set_omit_expression(true);
     settings.set_prepend_module_to_snapshot(false);
     settings
 }
-
-const SECOND: Duration = Duration::from_secs(1);

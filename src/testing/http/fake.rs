@@ -30,38 +30,38 @@ use crate::{
 };
 
 const EPOCH: StoreEpoch = StoreEpoch(7);
-pub(super) const CLUSTER: [u8; 16] = [0xcc; 16];
-pub(super) const BEAT_MS: u64 = 4000;
+pub(crate) const CLUSTER: [u8; 16] = [0xcc; 16];
+pub(crate) const BEAT_MS: u64 = 4000;
 
 #[derive(Clone)]
-pub(super) struct Fake(Arc<Mutex<State>>);
+pub(crate) struct Fake(Arc<Mutex<State>>);
 
 #[derive(Default)]
-pub(super) struct State {
+pub(crate) struct State {
     sessions: BTreeMap<SessionKey, SessionRow>,
     boards: BTreeMap<BoardName, Vec<Post>>,
     by_id: BTreeMap<(UserId, PostId), Found>,
     tickets: BTreeMap<[u8; 32], SessionKey>,
     /// The next write is answered with this instead.
-    pub(super) outcome: Option<Outcome>,
+    pub(crate) outcome: Option<Outcome>,
     /// Every read is answered with this instead.
-    pub(super) read_error: Option<RequestError>,
+    pub(crate) read_error: Option<RequestError>,
     /// Requests that are not answered at all.
-    pub(super) silent: Silent,
+    pub(crate) silent: Silent,
     /// Requests that are never answered, kept open.
     kept: Vec<Command>,
-    pub(super) readiness: Option<Readiness>,
+    pub(crate) readiness: Option<Readiness>,
     /// The newest stream.
-    pub(super) stream: Option<OpenStream>,
-    pub(super) alive: usize,
-    pub(super) submitted: usize,
+    pub(crate) stream: Option<OpenStream>,
+    pub(crate) alive: usize,
+    pub(crate) submitted: usize,
     /// Messages to the master.
-    pub(super) messages: usize,
+    pub(crate) messages: usize,
 }
 
 /// Requests that a hanging master does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Silent {
+pub(crate) enum Silent {
     #[default]
     Nothing,
     Writes,
@@ -69,20 +69,20 @@ pub(super) enum Silent {
 }
 
 /// The master's end of a stream.
-pub(super) struct OpenStream {
-    pub(super) boards: Vec<BoardName>,
-    pub(super) cursor: Result<Option<Cursor>, ()>,
-    pub(super) events: Option<mpsc::Sender<Delivery>>,
-    pub(super) gone: oneshot::Receiver<()>,
+pub(crate) struct OpenStream {
+    pub(crate) boards: Vec<BoardName>,
+    pub(crate) cursor: Result<Option<Cursor>, ()>,
+    pub(crate) events: Option<mpsc::Sender<Delivery>>,
+    pub(crate) gone: oneshot::Receiver<()>,
 }
 
-pub(super) fn this_master() -> MasterInfo {
+pub(crate) fn this_master() -> MasterInfo {
     let id = NodeId([0xaa; 16]);
     MasterInfo { id, name: "north".to_owned(), http: "http://127.0.0.1:8080".to_owned() }
 }
 
 impl Fake {
-    pub(super) fn start(env: &Env) -> (Self, MasterHandle) {
+    pub(crate) fn start(env: &Env) -> (Self, MasterHandle) {
         let (sender, mut commands) = mpsc::channel(64);
         let fake = Self(Arc::default());
         fake.state().boards.insert(BoardName::lobby(), Vec::new());
@@ -95,11 +95,11 @@ impl Fake {
         (fake, MasterHandle::new(sender))
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("not poisoned")
     }
 
-    pub(super) fn stream(&self) -> OpenStream {
+    pub(crate) fn stream(&self) -> OpenStream {
         self.state().stream.take().expect("a stream was opened")
     }
 }
@@ -185,7 +185,7 @@ impl State {
         Boards { boards: self.boards.iter().map(ends).collect(), epoch: EPOCH, as_of_ms: 1000 }
     }
 
-    pub(super) fn users(&self) -> Vec<ActiveUser> {
+    pub(crate) fn users(&self) -> Vec<ActiveUser> {
         let mut users: Vec<_> =
             self.sessions.values().map(|session| session.user.clone()).collect();
         users.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));

@@ -19,16 +19,12 @@ use crate::{
             Acceptor, AcceptorParams, AdmissionGrant, AdmissionPolicy, AdmissionRequest, Ready,
             Refusal, accept,
         },
-        key_source::for_tests::TestKeys,
     },
     config::Config,
     crypto::{
         admission::{Guard, GuardId, JoinSecret, bearer_matches},
         epoch::EpochKeys,
-        keys::{
-            Identity,
-            for_tests::{WEAK, identity, pair, rng},
-        },
+        keys::Identity,
     },
     env::{
         BoxFuture, Env, Task,
@@ -47,12 +43,13 @@ use crate::{
         Backend, Op, OpReply, Store,
         sqlite::{NewCluster, memory},
     },
+    testing::keys::{TestKeys, WEAK, identity, pair, rng},
 };
 
-pub(super) const EPOCH: StoreEpoch = StoreEpoch(7);
+pub(crate) const EPOCH: StoreEpoch = StoreEpoch(7);
 
 /// Store that a test makes away, or slow to write.
-pub(super) struct Held {
+pub(crate) struct Held {
     inner: Store,
     pub away: AtomicBool,
     pub writes: AtomicU64,
@@ -75,7 +72,7 @@ impl Backend for Arc<Held> {
     }
 }
 
-pub(super) fn store() -> (Store, Arc<Held>) {
+pub(crate) fn store() -> (Store, Arc<Held>) {
     let new = NewCluster { cluster: [1; 16], epoch: EPOCH, now_ms: 1000 };
     let clock = AtomicU64::new(1000);
     let inner = memory::open(&new, move || clock.fetch_add(1, Ordering::SeqCst)).expect("opens");
@@ -125,7 +122,7 @@ impl AdmissionPolicy for TestGate {
 }
 
 /// Link of one worker, at the master.
-pub(super) struct Taken {
+pub(crate) struct Taken {
     pub link: Link,
     pub ready: Ready,
     pub peer: Member,
@@ -133,11 +130,11 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    pub(super) async fn call(&self, request: Request) -> Response {
+    pub(crate) async fn call(&self, request: Request) -> Response {
         self.link.call(request, Duration::from_secs(5)).await.expect("answered")
     }
 
-    pub(super) async fn assign(&self, assign: Assign) -> AssignReply {
+    pub(crate) async fn assign(&self, assign: Assign) -> AssignReply {
         match self.call(Request::Assign(assign)).await {
             Response::Assign(reply) => reply,
             other => panic!("{other:?}"),
@@ -145,7 +142,7 @@ impl Taken {
     }
 
     /// Waits for the first event of the link that `pick` takes.
-    pub(super) async fn hear<T>(&mut self, pick: impl Fn(Incoming) -> Option<T>) -> T {
+    pub(crate) async fn hear<T>(&mut self, pick: impl Fn(Incoming) -> Option<T>) -> T {
         let env = env();
         let heard = async {
             while let Some((_, incoming)) = self.said.recv().await {
@@ -159,12 +156,12 @@ impl Taken {
     }
 }
 
-pub(super) fn env() -> Env {
+pub(crate) fn env() -> Env {
     Env::new(RealWorld::temporary().expect("a directory of its own"))
 }
 
 /// Master that takes workers in and hands their links out.
-pub(super) struct TestMaster {
+pub(crate) struct TestMaster {
     env: Env,
     pub addr: String,
     pub identity: Arc<Identity>,
@@ -176,7 +173,7 @@ pub(super) struct TestMaster {
 }
 
 impl TestMaster {
-    pub(super) async fn start(config: &Config) -> Self {
+    pub(crate) async fn start(config: &Config) -> Self {
         let env = env();
         let identity = Arc::new(identity(50));
         let domain = Domain { master: identity.node(), incarnation: Incarnation(1) };
@@ -236,35 +233,35 @@ impl TestMaster {
         Self { env, addr, identity, domain, gate, taken, fanout, _accepting: accepting }
     }
 
-    pub(super) fn token(&self) -> String {
+    pub(crate) fn token(&self) -> String {
         self.gate.token.text().to_string()
     }
 
     /// Sets the directory of the next Welcome.
-    pub(super) fn set_directory(&self, directory: Vec<Member>) {
+    pub(crate) fn set_directory(&self, directory: Vec<Member>) {
         self.gate.welcome.lock().expect("no test panics inside").directory = directory;
     }
 
     /// Waits for the next worker that is ready.
-    pub(super) async fn take(&mut self) -> Taken {
+    pub(crate) async fn take(&mut self) -> Taken {
         let taken = self.env.timeout(Duration::from_secs(20), self.taken.recv()).await;
         taken.expect("ready in time").expect("still accepting")
     }
 
-    pub(super) fn publish(&mut self, to: &Taken, news: &Update) {
+    pub(crate) fn publish(&mut self, to: &Taken, news: &Update) {
         let envelope = self.fanout.seal(news).expect("seals");
         to.link.publish(envelope).expect("queued");
     }
 }
 
 /// Running worker.
-pub(super) struct TestWorker {
+pub(crate) struct TestWorker {
     _task: crate::env::TaskGuard,
     pub stop: Option<oneshot::Sender<()>>,
     pub ended: oneshot::Receiver<Result<(), WorkerError>>,
 }
 
-pub(super) fn config() -> Config {
+pub(crate) fn config() -> Config {
     let ms = Duration::from_millis;
     Config {
         store_poll_interval: ms(200),
@@ -275,7 +272,7 @@ pub(super) fn config() -> Config {
 }
 
 /// Starts a worker on a directory; `enrol` gives it a join token.
-pub(super) fn worker(master: &TestMaster, store: &Store, dir: &TempDir, enrol: bool) -> TestWorker {
+pub(crate) fn worker(master: &TestMaster, store: &Store, dir: &TempDir, enrol: bool) -> TestWorker {
     let env = Env::new(RealWorld::new(dir.path()).expect("usable"));
     let params = WorkerParams {
         name: "w0".to_owned(),
@@ -299,7 +296,7 @@ pub(super) fn worker(master: &TestMaster, store: &Store, dir: &TempDir, enrol: b
     TestWorker { _task: task.abort_on_drop(), stop: Some(stop), ended }
 }
 
-pub(super) fn post(n: u8) -> Work {
+pub(crate) fn post(n: u8) -> Work {
     let author = Author { id: UserId([9; 16]), name: "ann".parse().expect("a name") };
     let text = format!("post {n}").parse().expect("a text");
     let post = NewPost { id: PostId([n; 16]), author, text };
@@ -307,7 +304,7 @@ pub(super) fn post(n: u8) -> Work {
 }
 
 /// Acquires the lobby's lease for the master.
-pub(super) async fn lobby(store: &Store, master: &TestMaster) -> u64 {
+pub(crate) async fn lobby(store: &Store, master: &TestMaster) -> u64 {
     let holder = Holder { node: master.domain.master, incarnation: Incarnation(1) };
     let lobby = Resource::Board(BoardName::lobby());
     match store.acquire_lease(lobby, holder, 3000).await.expect("asked") {
@@ -316,7 +313,7 @@ pub(super) async fn lobby(store: &Store, master: &TestMaster) -> u64 {
     }
 }
 
-pub(super) fn batch(to: &Taken, lease: u64, n: u64, tasks: Vec<Work>) -> Assign {
+pub(crate) fn batch(to: &Taken, lease: u64, n: u64, tasks: Vec<Work>) -> Assign {
     Assign {
         registration: to.ready.registration,
         permission: Permission {
@@ -328,7 +325,7 @@ pub(super) fn batch(to: &Taken, lease: u64, n: u64, tasks: Vec<Work>) -> Assign 
     }
 }
 
-pub(super) fn number(taken: &Taken) -> u64 {
+pub(crate) fn number(taken: &Taken) -> u64 {
     let Registration(number) = taken.ready.registration;
     number
 }

@@ -1,8 +1,5 @@
-mod harness;
-
 use std::{sync::atomic::Ordering, time::Duration};
 
-use self::harness::{EPOCH, TestMaster, batch, config, env, lobby, number, post, store, worker};
 use crate::{
     comm::{Incoming, LinkEnd},
     env::real::TempDir,
@@ -15,6 +12,9 @@ use crate::{
         rows::{Page, Range},
     },
     store::Store,
+    testing::worker::{
+        EPOCH, Taken, TestMaster, batch, config, env, lobby, number, post, store, worker,
+    },
 };
 
 fn dir() -> TempDir {
@@ -22,7 +22,7 @@ fn dir() -> TempDir {
 }
 
 /// Waits until the worker's own copy of the lobby has so many posts, and returns it.
-async fn copy_of(taken: &harness::Taken, want: u64) -> Page {
+async fn copy_of(taken: &Taken, want: u64) -> Page {
     let env = env();
     for _ in 0..200 {
         let request =

@@ -1,0 +1,9 @@
+//! The front end from outside: real requests on in-memory connections, a paused clock, and a
+//! master that keeps its promises in memory.
+
+mod admin;
+mod api;
+mod bad_input;
+mod contract;
+mod server;
+mod stream;
