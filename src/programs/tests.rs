@@ -1,17 +1,18 @@
 //! Tests of a small cluster in one process: whole nodes over real sockets, a store in memory, and
 //! the real client.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    api::{Node, TicketIssued},
-    client::{Answer, ChatClient, Limits, MasterList, Method, NoObserver, Request},
+    api::{Node, StreamEvent, TicketIssued},
+    client::{Answer, ChatClient, FollowEvent, Limits, MasterList, Method, NoObserver, Request},
     config::Config,
     env::{Env, real::RealWorld},
     model::{
-        ids::{BoardName, Role, Seq, StoreEpoch},
+        ids::{BoardName, Cursor, Role, Seq, StoreEpoch},
         message::MemberState,
         rows::Range,
         stream::Consistency,
@@ -26,6 +27,10 @@ use crate::{
 const SOON: Duration = Duration::from_secs(40);
 
 async fn start(masters: usize, workers: usize) -> TestCluster {
+    start_with(masters, workers, &Config::default()).await
+}
+
+async fn start_with(masters: usize, workers: usize, config: &Config) -> TestCluster {
     let clock = env();
     let new = NewCluster { cluster: [1; 16], epoch: StoreEpoch(7), now_ms: clock.wall().ms };
     let store = memory::open(&new, move || clock.wall().ms).expect("opens");
@@ -37,7 +42,7 @@ async fn start(masters: usize, workers: usize) -> TestCluster {
         };
         NodeParts { env: env(), store: store.clone(), keys: TestKeys::from(first_key) }
     };
-    TestCluster::start(masters, workers, &Config::default(), node).await
+    TestCluster::start(masters, workers, config, node).await
 }
 
 /// Returns a client that begins at master `first`, with a session if it has one.
@@ -176,4 +181,59 @@ async fn second_session(client: &ChatClient) -> String {
     let (_, token) =
         cookie.split(';').next().and_then(|pair| pair.split_once('=')).expect("a pair");
     token.to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reader_far_behind_many_quiet_boards_catches_up_on_either_master() {
+    const POSTS: u64 = 400;
+    let config = Config {
+        session_requests_per_s: 1_000_000,
+        session_requests_burst: 1_000_000,
+        // Most of the lobby is no longer in memory.
+        tail_posts_max: 150,
+        ..Config::default()
+    };
+    let cluster = start_with(2, 1, &config).await;
+    let ann = client(&cluster, 0, None);
+    ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
+    let mut boards = vec![BoardName::lobby()];
+    for nth in 1..30 {
+        let board: BoardName = format!("board-{nth}").parse().expect("a name");
+        ann.call(&Request::CreateBoard { board: board.clone() }, SOON).await.expect("a board");
+        boards.push(board);
+    }
+    let text = |n: u64| format!("number {n}").parse().expect("a text");
+    // A client each, since the posts of one outbox to one board wait for each other.
+    let writers = (0..8).map(|writer| {
+        let (ann, boards) = (client(&cluster, 0, ann.token()), &boards);
+        async move {
+            for n in (writer..POSTS).step_by(8) {
+                let other = &boards[1 + usize::try_from(n).expect("small") % (boards.len() - 1)];
+                for board in [&boards[0], other] {
+                    let sent = ann.send(board, ann.new_post_id(), text(n));
+                    within(&ann, "a post", sent).await.expect("posted");
+                }
+            }
+        }
+    });
+    join_all(writers).await;
+    let cursor = Cursor {
+        epoch: StoreEpoch(7),
+        boards: boards.iter().map(|board| (board.clone(), Seq(0))).collect(),
+    };
+    for first in [0, 1] {
+        let reader = client(&cluster, first, ann.token());
+        let mut follow = reader.follow(boards.clone(), Some(cursor.clone()));
+        let all = async {
+            let mut seen = BTreeMap::new();
+            while seen.values().sum::<u64>() < 2 * POSTS {
+                if let FollowEvent::Event(StreamEvent::Post(post)) = follow.next().await {
+                    let at = seen.entry(post.board.clone()).or_insert(0);
+                    *at += 1;
+                    assert_eq!(post.seq, Seq(*at), "{}", post.board);
+                }
+            }
+        };
+        within(&reader, "catching up", all).await;
+    }
 }

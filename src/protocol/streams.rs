@@ -1,9 +1,9 @@
 //! Open streams: what waits for each reader, and what is read from the store for it.
 //!
 //! ```text
-//!   tails ──fill──► backlog ─┐
-//!   store ──on_page──┘       ├──next──► the reader, at its own pace
-//!   state, people, masters ──┘ (the newest of each)
+//!   tails ───────────► backlog ─┐
+//!   store ──on_page──────┘      ├──take──► the reader, as far as it has room
+//!   state, people, masters ─────┘ (the newest of each)
 //! ```
 //!
 //! 1. What a reader is given of a board is gapless from its cursor on, or a reset comes first.
@@ -12,6 +12,8 @@
 //!    store as it reads.
 //! 3. At most one read of the store is under way for one reader.
 //! 4. A stream that was ended is given nothing more.
+//! 5. [`take`](Streams::take) stops only when nothing more is due, or when something else will make
+//!    the reader's driver call it again: a read of the store, or room that is waited for.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -46,6 +48,19 @@ pub struct StoreRead {
     pub after: Seq,
 }
 
+/// Outcome of taking deliveries for one reader.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Deliveries, in order, at most as many as there was room for.
+    pub deliveries: Vec<Delivery>,
+    /// Read of the store that is to be made; answer with [`Streams::on_page`] or
+    /// [`Streams::on_read_failed`].
+    pub read: Option<StoreRead>,
+    /// More is due than there was room for: nothing more is handed out until
+    /// [`Streams::on_room`].
+    pub waits_for_room: bool,
+}
+
 /// The open streams of a master. `S` names a stream.
 #[derive(Debug)]
 pub struct Streams<S> {
@@ -61,6 +76,7 @@ struct Stream {
     newest: Newest,
     /// Board of which posts are being read from the store.
     reading: Option<BoardName>,
+    /// Room is waited for.
     is_blocked: bool,
     is_over: bool,
 }
@@ -165,15 +181,30 @@ impl<S: Copy + Ord> Streams<S> {
         self.open.iter().filter(|(_, one)| one.session == *key).map(|(id, _)| *id).collect()
     }
 
-    /// Moves what is due to a reader into its backlog, as far as it fits. Returns the read of the
-    /// store that is to be made for it; answer with [`on_page`](Self::on_page) or
-    /// [`on_read_failed`](Self::on_read_failed).
+    /// Takes what is due to a reader that has room for so many deliveries. News of the cluster
+    /// overtake posts: they are newer.
     #[must_use]
-    pub fn fill(&mut self, id: S, tails: &Tails) -> Option<StoreRead> {
-        self.open.get_mut(&id).filter(|stream| !stream.is_over)?.fill(tails)
+    pub fn take(&mut self, id: S, tails: &Tails, room: usize) -> Taken {
+        let mut taken = Taken::default();
+        let open = self.open.get_mut(&id).filter(|one| !one.is_over && !one.is_blocked);
+        let Some(stream) = open else { return taken };
+        taken.read = stream.fill(tails);
+        loop {
+            if !stream.has_next() {
+                taken.read = stream.fill(tails).or(taken.read);
+            }
+            if !stream.has_next() {
+                return taken;
+            }
+            if taken.deliveries.len() >= room {
+                (stream.is_blocked, taken.waits_for_room) = (true, true);
+                return taken;
+            }
+            taken.deliveries.extend(stream.next());
+        }
     }
 
-    /// Takes posts that were read from the store for a reader. Then [`fill`](Self::fill) it.
+    /// Takes posts that were read from the store for a reader. Then [`take`](Self::take).
     pub fn on_page(&mut self, id: S, tails: &Tails, board: &BoardName, page: Page) {
         let Some(stream) = self.open.get_mut(&id) else { return };
         stream.reading = None;
@@ -197,28 +228,8 @@ impl<S: Copy + Ord> Streams<S> {
         }
     }
 
-    /// Returns whether a delivery waits for a reader.
-    #[must_use]
-    pub fn has_next(&self, id: S) -> bool {
-        self.open.get(&id).is_some_and(|one| !one.newest.is_empty() || !one.backlog.is_empty())
-    }
-
-    /// Takes the next delivery for a reader. News of the cluster overtake posts: they are newer.
-    #[must_use]
-    pub fn next(&mut self, id: S) -> Option<Delivery> {
-        let stream = self.open.get_mut(&id)?;
-        stream.newest.take().or_else(|| stream.backlog.pop_front())
-    }
-
-    /// Notes that a reader has no room. Returns whether that is new, so that room is to be
-    /// waited for.
-    #[must_use]
-    pub fn on_blocked(&mut self, id: S) -> bool {
-        self.open.get_mut(&id).is_some_and(|one| !std::mem::replace(&mut one.is_blocked, true))
-    }
-
     /// Notes that room is no longer waited for: there is some, or the wait took too long.
-    pub fn on_unblocked(&mut self, id: S) {
+    pub fn on_room(&mut self, id: S) {
         if let Some(stream) = self.open.get_mut(&id) {
             stream.is_blocked = false;
         }
@@ -247,6 +258,16 @@ impl<S: Copy + Ord> Streams<S> {
 }
 
 impl Stream {
+    fn has_next(&self) -> bool {
+        !self.newest.is_empty() || !self.backlog.is_empty()
+    }
+
+    fn next(&mut self) -> Option<Delivery> {
+        self.newest.take().or_else(|| self.backlog.pop_front())
+    }
+
+    /// Moves what is due into the backlog, as far as it fits. Returns the read of the store that is
+    /// to be made.
     fn fill(&mut self, tails: &Tails) -> Option<StoreRead> {
         let mut read = None;
         let boards: Vec<BoardName> = self.reader.cursor().boards.keys().cloned().collect();

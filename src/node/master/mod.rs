@@ -278,7 +278,7 @@ impl Driver {
         if is_strong != was_strong {
             let state = if is_strong { Consistency::Strong } else { Consistency::Weak };
             self.streams.table.set_state(state);
-            self.flush_all();
+            self.deliver_all();
         }
     }
 

@@ -372,7 +372,7 @@ impl Driver {
         self.people.active = Shared::new(users);
         if !same {
             self.streams.table.set_presence(&self.people.active);
-            self.flush_all();
+            self.deliver_all();
         }
     }
 }

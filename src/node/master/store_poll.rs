@@ -151,7 +151,7 @@ impl Driver {
         if masters != self.poll.masters {
             self.poll.masters = masters;
             self.streams.table.set_masters(&self.poll.masters);
-            self.flush_all();
+            self.deliver_all();
         }
     }
 

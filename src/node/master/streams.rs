@@ -104,39 +104,49 @@ impl Driver {
             let _ = gone.await;
             Input::StreamGone { id }
         });
-        self.fill_stream(id);
+        self.feed(id);
     }
 
-    /// Gives all who follow a board what it has more.
+    /// Sends all who follow a board what it has more.
     pub(super) fn deliver(&mut self, board: &BoardName) {
         for id in self.streams.table.followers(board) {
-            self.fill_stream(id);
+            self.feed(id);
         }
     }
 
-    /// Gives every stream what is due to it.
+    /// Sends every reader what is due to it.
     pub(super) fn deliver_all(&mut self) {
         for id in self.streams.table.ids() {
-            self.fill_stream(id);
+            self.feed(id);
         }
     }
 
-    /// Sends every stream what the table holds for it.
-    pub(super) fn flush_all(&mut self) {
-        for id in self.streams.table.ids() {
-            self.flush(id);
+    /// Sends a reader what is due to it, as far as its channel has room.
+    fn feed(&mut self, id: StreamId) {
+        // While a task waits for room the table hands out nothing: this is the only sender.
+        let Some(sender) = self.streams.senders.get(&id) else { return };
+        let taken = self.streams.table.take(id, &self.tails, sender.capacity());
+        for delivery in taken.deliveries {
+            if sender.try_send(delivery).is_err() {
+                // The reader is gone; so is what it would have been given.
+                return;
+            }
         }
-    }
-
-    fn fill_stream(&mut self, id: StreamId) {
-        if let Some(StoreRead { board, after }) = self.streams.table.fill(id, &self.tails) {
+        if taken.waits_for_room {
+            let (sender, env) = (sender.clone(), self.env.clone());
+            self.spawn("stream-room", async move {
+                let room = env.timeout(SLOW_AFTER, sender.reserve()).await;
+                let has_room = !matches!(room, Err(TimedOut));
+                Input::StreamRoom { id, has_room }
+            });
+        }
+        if let Some(StoreRead { board, after }) = taken.read {
             let store = self.store.clone();
             self.spawn("stream-page", async move {
                 let answer = store.read(board.clone(), Range::After(after), PAGE_POSTS_MAX).await;
                 Input::StreamPage { id, board, answer }
             });
         }
-        self.flush(id);
     }
 
     pub(super) fn on_stream_page(
@@ -147,7 +157,7 @@ impl Driver {
     ) {
         if let Ok(page) = answer {
             self.streams.table.on_page(id, &self.tails, &board, page);
-            self.fill_stream(id);
+            self.feed(id);
         } else if let Some(read) = self.streams.table.on_read_failed(id, board) {
             let (env, store) = (self.env.clone(), self.store.clone());
             self.spawn("stream-page", async move {
@@ -159,37 +169,11 @@ impl Driver {
         }
     }
 
-    /// Moves what waits for a reader into its channel, as far as it fits.
-    fn flush(&mut self, id: StreamId) {
-        let Some(sender) = self.streams.senders.get(&id) else { return };
-        while self.streams.table.has_next(id) {
-            match sender.try_reserve() {
-                Ok(room) => {
-                    if let Some(delivery) = self.streams.table.next(id) {
-                        room.send(delivery);
-                    }
-                }
-                Err(mpsc::error::TrySendError::Closed(())) => return,
-                Err(mpsc::error::TrySendError::Full(())) => {
-                    if self.streams.table.on_blocked(id) {
-                        let (sender, env) = (sender.clone(), self.env.clone());
-                        self.spawn("stream-room", async move {
-                            let room = env.timeout(SLOW_AFTER, sender.reserve()).await;
-                            let has_room = !matches!(room, Err(TimedOut));
-                            Input::StreamRoom { id, has_room }
-                        });
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
     /// Goes on with a reader that has room again, or ends the stream of one that is too slow.
     pub(super) fn on_stream_room(&mut self, id: StreamId, has_room: bool) {
-        self.streams.table.on_unblocked(id);
+        self.streams.table.on_room(id);
         if has_room {
-            self.fill_stream(id);
+            self.feed(id);
         } else if self.streams.senders.contains_key(&id) {
             self.env.sometimes("a slow stream reader was closed");
             self.streams.end(id);

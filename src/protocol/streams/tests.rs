@@ -1,3 +1,5 @@
+use std::iter;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -59,9 +61,15 @@ impl Lab {
         self.tails.apply(self.tails.epoch(), &name, &posts(board, range));
     }
 
+    /// Learns of a reader without room which read of the store it needs.
     fn fill(&mut self, id: u64) -> Option<(String, u64)> {
-        let read = self.streams.fill(id, &self.tails)?;
-        Some((read.board.to_string(), read.after.0))
+        let read = self.streams.take(id, &self.tails, 0).read;
+        self.streams.on_room(id);
+        read.map(|read| (read.board.to_string(), read.after.0))
+    }
+
+    fn take(&mut self, id: u64) -> Vec<Delivery> {
+        self.streams.take(id, &self.tails, usize::MAX).deliveries
     }
 
     fn on_page(&mut self, id: u64, board: &str, range: std::ops::RangeInclusive<u64>) {
@@ -69,9 +77,10 @@ impl Lab {
         self.streams.on_page(id, &self.tails, &name, page(board, range));
     }
 
-    /// Takes all that waits for a reader: the places of posts.
+    /// Takes all that is due to a reader: the places of posts.
     fn seqs(&mut self, id: u64) -> Vec<u64> {
-        std::iter::from_fn(|| self.streams.next(id))
+        self.take(id)
+            .into_iter()
             .filter_map(|delivery| match delivery {
                 Delivery::Post(post) => Some(post.seq.0),
                 _ => None,
@@ -81,14 +90,20 @@ impl Lab {
 }
 
 #[test]
-fn backlog_is_bounded_and_goes_on_as_the_reader_reads() {
+fn reader_with_room_is_given_all_that_is_due_and_one_without_goes_on_when_it_has_some() {
     let mut lab = Lab::new(&[("lobby", 0)]);
     lab.open(1, &["lobby"], "1;lobby:0");
+    lab.open(2, &["lobby"], "1;lobby:0");
     lab.commit("lobby", 1..=200);
-    assert_eq!(lab.fill(1), None);
-    assert_eq!(lab.seqs(1), (1..=128).collect::<Vec<_>>());
-    assert_eq!(lab.fill(1), None);
-    assert_eq!(lab.seqs(1), (129..=200).collect::<Vec<_>>());
+    assert_eq!(lab.seqs(1), (1..=200).collect::<Vec<_>>(), "more than one backlog");
+    let first = lab.streams.take(2, &lab.tails, 150);
+    assert_eq!((first.deliveries.len(), first.waits_for_room), (150, true));
+    let meanwhile = lab.streams.take(2, &lab.tails, 50);
+    assert_eq!(meanwhile, Taken::default(), "room is waited for once");
+    assert!(lab.streams.open[&2].backlog.len() <= BACKLOG_MAX);
+    lab.streams.on_room(2);
+    let rest = lab.streams.take(2, &lab.tails, 50);
+    assert_eq!((rest.deliveries.len(), rest.waits_for_room), (50, false));
 }
 
 #[test]
@@ -101,9 +116,7 @@ fn posts_out_of_memory_are_read_from_the_store_page_by_page() {
     lab.on_page(1, "lobby", 101..=220);
     assert_eq!(lab.fill(1), Some(("lobby".to_owned(), 220)));
     lab.on_page(1, "lobby", 221..=300);
-    assert_eq!(lab.seqs(1).len(), 200);
-    assert_eq!(lab.fill(1), None);
-    assert_eq!(lab.seqs(1), [301], "the rest is in memory");
+    assert_eq!(lab.seqs(1), (101..=301).collect::<Vec<_>>(), "the rest is in memory");
 }
 
 #[test]
@@ -149,8 +162,7 @@ fn new_store_epoch_replaces_the_backlog_by_a_reset() {
     assert_eq!(lab.fill(1), None);
     let cursor = "2;lobby:1".parse().expect("a cursor");
     let reset = Delivery::Reset { reason: ResetReason::Epoch, cursor };
-    assert_eq!(lab.streams.next(1), Some(reset));
-    assert_eq!(lab.streams.next(1), None);
+    assert_eq!(lab.take(1), [reset]);
 }
 
 #[test]
@@ -161,9 +173,10 @@ fn newest_state_overtakes_posts_and_replaces_the_one_before() {
     assert_eq!(lab.fill(1), None);
     lab.streams.set_state(Consistency::Weak);
     lab.streams.set_state(Consistency::Strong);
-    assert_eq!(lab.streams.next(1), Some(Delivery::State(Consistency::Strong)));
+    let first = lab.streams.take(1, &lab.tails, 1).deliveries;
+    assert_eq!(first, [Delivery::State(Consistency::Strong)]);
+    lab.streams.on_room(1);
     assert_eq!(lab.seqs(1), [1]);
-    assert!(!lab.streams.has_next(1));
 }
 
 #[test]
@@ -176,7 +189,7 @@ fn ended_stream_is_given_nothing_more() {
     lab.streams.set_state(Consistency::Weak);
     lab.commit("lobby", 2..=2);
     assert_eq!(lab.fill(1), None);
-    assert!(!lab.streams.has_next(1));
+    assert_eq!(lab.take(1), []);
     assert_eq!(lab.streams.len(), 1, "until its reader is gone");
 }
 
@@ -195,29 +208,20 @@ fn closed_stream_follows_no_board() {
     assert!(lab.streams.is_empty() && lab.streams.by_board.is_empty());
 }
 
-#[test]
-fn lack_of_room_is_waited_for_once() {
-    let mut lab = Lab::new(&[("lobby", 0)]);
-    lab.open(1, &["lobby"], "1;lobby:0");
-    assert!(lab.streams.on_blocked(1));
-    assert!(!lab.streams.on_blocked(1));
-    lab.streams.on_unblocked(1);
-    assert!(lab.streams.on_blocked(1));
-    assert!(!lab.streams.on_blocked(2), "nobody's");
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Move {
     Commit(u64),
     /// The master learns where the board ends without its posts.
     Poll,
-    Fill,
-    Next(usize),
+    /// The reader has room for so many.
+    Take(usize),
     /// The store answers with so many posts, from a place that may be too late.
     Page {
         posts: u64,
         skip: u64,
     },
+    /// The store answers, or the reader has room again, whichever is waited for.
+    Answer,
     ReadFailed,
     Epoch,
 }
@@ -226,8 +230,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     let one = prop_oneof![
         4 => (1..300_u64).prop_map(Move::Commit),
         1 => Just(Move::Poll),
-        4 => Just(Move::Fill),
-        4 => (1..200_usize).prop_map(Move::Next),
+        8 => (0..200_usize).prop_map(Move::Take),
         4 => (0..128_u64, 0..2_u64).prop_map(|(posts, skip)| Move::Page { posts, skip }),
         1 => Just(Move::ReadFailed),
         1 => Just(Move::Epoch),
@@ -236,16 +239,18 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
 }
 
 proptest! {
-    /// Invariants 1 to 3, for one reader of one board and a store that is one number.
+    /// Invariants 1 to 3 and 5, for one reader of one board and a store that is one number.
     #[test]
-    fn reader_sees_no_gap_without_a_reset(moves in moves(), from in 0..50_u64) {
+    fn reader_sees_no_gap_without_a_reset_and_reaches_the_end(moves in moves(), from in 0..50_u64) {
         let mut lab = Lab::new(&[("lobby", 50)]);
         lab.open(1, &["lobby"], &format!("1;lobby:{from}"));
         let lobby = BoardName::lobby();
         let (mut end, mut epoch, mut seen) = (50, 1, from);
         let mut reading: Option<StoreRead> = None;
-        for one in moves {
-            let mut filled = None;
+        // Nothing is asked of the table any more unless an answer or room calls for it.
+        let quiet = [Move::Poll, Move::Take(200)].into_iter().chain(iter::repeat(Move::Answer));
+        for (nth, one) in moves.into_iter().chain(quiet.take(100)).enumerate() {
+            let mut room = None;
             match one {
                 Move::Commit(count) => {
                     // As the master is told: a batch at a time, gapless.
@@ -258,23 +263,23 @@ proptest! {
                 Move::Poll => {
                     lab.tails.on_boards(&boards(epoch, &[("lobby", end)]));
                 }
-                Move::Fill => filled = lab.streams.fill(1, &lab.tails),
-                Move::Next(count) => for _ in 0..count {
-                    match lab.streams.next(1) {
-                        Some(Delivery::Post(post)) => {
-                            prop_assert_eq!(post.seq.0, seen + 1);
-                            seen += 1;
-                        }
-                        Some(Delivery::Reset { cursor, .. }) => seen = cursor.boards[&lobby].0,
-                        _ => break,
-                    }
-                },
+                Move::Take(count) => room = Some(count),
                 Move::Page { posts, skip } => if let Some(read) = reading.take() {
                     let first = read.after.0 + 1 + skip;
                     let last = (first + posts).min(end);
                     let page = Page { epoch: StoreEpoch(epoch), ..page("lobby", first..=last) };
                     lab.streams.on_page(1, &lab.tails, &lobby, page);
-                    filled = lab.streams.fill(1, &lab.tails);
+                    room = Some(100);
+                },
+                Move::Answer => match reading.take() {
+                    Some(read) => {
+                        let last = (read.after.0 + u64::from(PAGE_POSTS_MAX)).min(end);
+                        let page = page("lobby", read.after.0 + 1..=last);
+                        let page = Page { epoch: StoreEpoch(epoch), ..page };
+                        lab.streams.on_page(1, &lab.tails, &lobby, page);
+                        room = Some(100);
+                    }
+                    None => room = lab.streams.open[&1].is_blocked.then_some(100),
                 },
                 Move::ReadFailed => if let Some(read) = reading.take() {
                     reading = lab.streams.on_read_failed(1, read.board);
@@ -285,12 +290,27 @@ proptest! {
                     lab.tails.on_boards(&boards(epoch, &[("lobby", end)]));
                 }
             }
-            if filled.is_some() {
+            let Some(room) = room else { continue };
+            lab.streams.on_room(1);
+            let taken = lab.streams.take(1, &lab.tails, room);
+            prop_assert!(taken.deliveries.len() <= room);
+            for delivery in taken.deliveries {
+                match delivery {
+                    Delivery::Post(post) => {
+                        prop_assert_eq!(post.seq.0, seen + 1, "move {}", nth);
+                        seen += 1;
+                    }
+                    Delivery::Reset { cursor, .. } => seen = cursor.boards[&lobby].0,
+                    other => prop_assert!(false, "{:?}", other),
+                }
+            }
+            if taken.read.is_some() {
                 prop_assert_eq!(&reading, &None, "one read is under way");
-                reading = filled;
+                reading = taken.read;
             }
             let waiting = lab.streams.open[&1].backlog.len();
             prop_assert!(waiting <= BACKLOG_MAX + PAGE_POSTS_MAX as usize + 1, "{}", waiting);
         }
+        prop_assert_eq!(seen, end, "the reader stands at the end of the board");
     }
 }
