@@ -32,6 +32,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/page/composer.js", JS, include_str!("page/composer.js")),
     ("/page/connection.js", JS, include_str!("page/connection.js")),
     ("/page/dom.js", JS, include_str!("page/dom.js")),
+    ("/page/election.js", JS, include_str!("page/election.js")),
     ("/page/enter.js", JS, include_str!("page/enter.js")),
     ("/page/local.js", JS, include_str!("page/local.js")),
     ("/page/log.js", JS, include_str!("page/log.js")),

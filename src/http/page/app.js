@@ -6,7 +6,7 @@ import { Composer } from "./composer.js";
 import { Connection } from "./connection.js";
 import { $, el, setText } from "./dom.js";
 import { enter } from "./enter.js";
-import { Local, readDrafts } from "./local.js";
+import { Local, readDrafts, tabName } from "./local.js";
 import { Log } from "./log.js";
 import { Masters } from "./masters.js";
 import * as move from "./move.js";
@@ -24,11 +24,11 @@ const TICKET_PAUSE_MAX_MS = 30_000;
 const BOARDS_INTERVAL_MS = 30_000;
 
 class App {
-  constructor(masters, session, carried) {
+  constructor(masters, session, carried, tab) {
     this.masters = masters;
     this.me = session.user;
     this.epoch = session.epoch;
-    this.local = new Local(session.cluster, this.me.id);
+    this.local = new Local(session.cluster, this.me.id, tab);
     // Who just came has not missed what was said before.
     const read = (board) => (session.fresh ? board.last_seq : board.read_mark);
     this.boards = new Map(session.boards.map((board) => [board.name, { ...board, read_mark: read(board) }]));
@@ -58,6 +58,7 @@ class App {
     this.outbox = new Outbox(this.local, {
       onChange: () => this.drawPending(),
       onSettled: (entry, post) => this.onSettled(entry, post),
+      onShare: (id, entry) => this.tabs.share({ id, entry }),
       onLoggedOut: () => this.loggedOut(),
     });
     this.composer = new Composer(this.local, (board, text) => this.outbox.add(board, text));
@@ -74,6 +75,25 @@ class App {
       },
       leave: (origin) => this.leave(origin),
       onLoggedOut: () => this.loggedOut(),
+    });
+    this.tabs = new Tabs(`chatchat:${session.cluster}:${this.me.id}`, tab, {
+      onLead: () => {
+        this.connection.open();
+        this.outbox.lead();
+      },
+      onFollow: () => {
+        this.connection.rest();
+        this.outbox.rest();
+      },
+      // Nobody says how it goes: it is not known to be well.
+      onDeaf: () => this.status.set({ state: "lost" }),
+      onTold: (message) => this.onTold(message),
+      onAsked: () => this.tellAll(),
+      onShared: ({ id, entry }) => this.outbox.onOtherTab(id, entry),
+      onRollCall: (living) => {
+        this.local.inherit(living);
+        this.composer.refresh();
+      },
     });
     this.begin(session, carried);
   }
@@ -98,24 +118,6 @@ class App {
     if (carried?.from)
       this.status.flash(`${String(carried.from)} went away. You are on ${this.masters.name} now.`);
 
-    this.tabs = new Tabs(`chatchat:${session.cluster}:${this.me.id}`, {
-      onLead: () => {
-        this.connection.open();
-        this.outbox.lead();
-      },
-      onTold: (message) => this.onTold(message),
-      onAsked: () =>
-        this.tabs.tell({
-          all: {
-            state: this.status.state,
-            consistency: this.status.consistency,
-            presence: this.presence,
-            list: this.masters.list,
-            own: this.masters.own,
-          },
-        }),
-    });
-    this.tabs.ask("all");
     this.listen();
     this.drawBoards();
     this.status.draw();
@@ -183,6 +185,12 @@ class App {
   }
 
   // Events, in the leading tab from the stream, in the others from the leader.
+
+  tellAll() {
+    const { state, consistency } = this.status;
+    const { list, own } = this.masters;
+    this.tabs.tell({ all: { state, consistency, presence: this.presence, list, own } });
+  }
 
   onTold(message) {
     if (message.state) this.status.set({ state: message.state });
@@ -303,7 +311,7 @@ class App {
     this.drawPending();
     this.drawTitle();
     this.slide();
-    if (this.tabs?.leading && !this.followed?.has(name)) this.connection.open();
+    if (this.tabs.leading && !this.followed?.has(name)) this.connection.open();
   }
 
   async refreshBoards() {
@@ -366,7 +374,6 @@ class App {
       from: this.masters.name,
       board: this.board.name,
       cursor: this.connection.cursor,
-      // Another tab may have taken the drafts along; what is written here is here.
       drafts: { ...this.local.drafts(), [this.board.name]: this.composer.text.value },
       outbox: this.outbox.all(),
       place: this.log.place(),
@@ -380,6 +387,7 @@ class App {
     if (new URL(origin).hostname !== location.hostname && this.ticket) carried.ticket = this.ticket;
     this.connection.stop();
     this.outbox.rest();
+    this.tabs.close();
     this.composer.freeze();
     for (const part of document.querySelectorAll(".side, .log")) part.inert = true;
     this.local.setAside(move.go(origin, carried), carried.drafts);
@@ -443,6 +451,7 @@ class App {
   }
 }
 
+const tab = tabName();
 const masters = new Masters();
 const carried = move.take(masters.origins());
-new App(masters, await enter(masters, carried), carried);
+new App(masters, await enter(masters, carried), carried, tab);

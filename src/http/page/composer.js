@@ -38,6 +38,11 @@ export class Composer {
     this.fit();
   }
 
+  // Shows a draft that came from elsewhere, unless something was written meanwhile.
+  refresh() {
+    if (this.text.value === "" && this.local.draft(this.board) !== "") this.open(this.board);
+  }
+
   changed() {
     this.local.setDraft(this.board, this.text.value);
     this.fit();

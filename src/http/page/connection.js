@@ -24,12 +24,18 @@ export class Connection {
     });
     this.ownFailures = 0;
     this.openedAt = 0;
+    // Stopped for good, or until it is opened again.
     this.stopped = false;
+    this.resting = false;
     this.recovering = false;
+    // Counted up whenever what is going on is not wanted any more.
+    this.turn = 0;
   }
 
+  // Also after a rest.
   open() {
     if (this.stopped) return;
+    this.resting = false;
     const { boards, cursor } = this.follow();
     this.openedAt = performance.now();
     this.stream.open(boards, this.stream.cursor || cursor);
@@ -42,6 +48,14 @@ export class Connection {
 
   stop() {
     this.stopped = true;
+    this.rest();
+  }
+
+  // Somebody else holds the stream.
+  rest() {
+    this.resting = true;
+    this.recovering = false;
+    this.turn += 1;
     this.stream.close();
   }
 
@@ -56,8 +70,9 @@ export class Connection {
   }
 
   async recover(why, prefer = []) {
-    if (this.recovering || this.stopped) return;
+    if (this.recovering || this.resting) return;
     this.recovering = true;
+    const turn = this.turn;
     this.ownFailures = performance.now() - this.openedAt > STEADY_MS ? 0 : this.ownFailures + 1;
     this.onState("lost");
     if (why === "refused" && (await session(3000)).status === 401) {
@@ -67,11 +82,12 @@ export class Connection {
     // A master that is ready and yet breaks every stream is not asked again and again at once.
     const again = this.ownFailures - 1;
     if (again > 0) await sleep(Math.min(PAUSE_MIN_MS * 2 ** again, PAUSE_MAX_MS));
-    for (let pause = PAUSE_MIN_MS, tries = 1; !this.stopped; tries += 1) {
+    for (let pause = PAUSE_MIN_MS, tries = 1; ; tries += 1) {
+      if (turn !== this.turn) return;
       const leaveOwn = why === "draining" || this.ownFailures >= OWN_FAILURES_MAX;
       let target = await this.masters.find({ leaveOwn, prefer });
       if (target === null && leaveOwn) target = await this.masters.find();
-      if (this.stopped) return;
+      if (turn !== this.turn) return;
       if (target === location.origin) break;
       if (target !== null) return this.leave(target);
       this.onState("searching");

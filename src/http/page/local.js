@@ -1,8 +1,10 @@
 // What this origin remembers of one person in one cluster: posts not settled, drafts, the board.
 //
-// Each unsettled post has a key of its own, so that two tabs never overwrite each other's.
+// Each unsettled post has a key of its own, and each tab's draft of a board, so that two tabs never
+// overwrite each other's.
 
-import { isBoardName } from "./shapes.js";
+import { uuid } from "./api.js";
+import { isBoardName, UUID } from "./shapes.js";
 
 // Beyond these nothing was written by this page.
 const DRAFTS_MAX = 1000;
@@ -17,9 +19,32 @@ export function readDrafts(drafts) {
     .map(([board, text]) => [board, text.slice(0, DRAFT_LENGTH_MAX)]);
 }
 
+const TAB = "chatchat-tab";
+
+// This tab's name, the same after a reload. While the page is open it is not in the tab's storage,
+// so that a copy of the tab gets another one.
+export function tabName() {
+  let name = "";
+  const keep = (change) => {
+    try {
+      change();
+    } catch {
+      // Without storage each load is another tab.
+    }
+  };
+  keep(() => {
+    name = sessionStorage.getItem(TAB) ?? "";
+    sessionStorage.removeItem(TAB);
+  });
+  if (!UUID.test(name)) name = uuid();
+  addEventListener("pagehide", () => keep(() => sessionStorage.setItem(TAB, name)));
+  return name;
+}
+
 export class Local {
-  constructor(cluster, user) {
+  constructor(cluster, user, tab) {
     this.prefix = `chatchat:${cluster}:${user}:`;
+    this.tab = tab;
   }
 
   get(key, otherwise = null) {
@@ -63,19 +88,30 @@ export class Local {
     this.set(`out:${id}`, null);
   }
 
-  draft(board) {
-    const text = this.get(`draft:${board}`, "");
+  draft(board, tab = this.tab) {
+    const text = this.get(`draft:${board}:${tab}`, "");
     return typeof text === "string" ? text.slice(0, DRAFT_LENGTH_MAX) : "";
   }
 
   setDraft(board, text) {
-    this.set(`draft:${board}`, text === "" ? null : text);
+    this.set(`draft:${board}:${this.tab}`, text === "" ? null : text);
   }
 
   drafts() {
-    return Object.fromEntries(
-      this.keys("draft:").map((key) => [key.slice("draft:".length), this.get(key, "")]),
-    );
+    const own = this.keys("draft:")
+      .map((key) => key.split(":"))
+      .filter(([, , tab]) => tab === this.tab);
+    return Object.fromEntries(own.map(([, board]) => [board, this.draft(board)]));
+  }
+
+  // Takes over what a tab left that is open no more, where nothing is being written here.
+  inherit(living) {
+    for (const key of this.keys("draft:").slice(0, DRAFTS_MAX)) {
+      const [, board, tab] = key.split(":");
+      if (tab === this.tab || living.has(tab) || this.draft(board) !== "") continue;
+      this.setDraft(board, this.draft(board, tab));
+      this.set(key, null);
+    }
   }
 
   // Drafts that travel on are stale here once they have arrived, and all there is until then.
@@ -96,16 +132,5 @@ export class Local {
   // Puts drafts where nothing is being written.
   offerDrafts(drafts) {
     for (const [board, text] of drafts) if (this.draft(board) === "") this.setDraft(board, text);
-  }
-
-  // Calls back with the id of each unsettled post that another tab changed, and its new value.
-  watch(changed) {
-    addEventListener("storage", (event) => {
-      const start = `${this.prefix}out:`;
-      if (event.key?.startsWith(start)) {
-        const id = event.key.slice(start.length);
-        changed(id, this.get(`out:${id}`));
-      }
-    });
   }
 }

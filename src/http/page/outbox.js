@@ -7,14 +7,12 @@
 
 import { cancelPost, uuid, writePost } from "./api.js";
 import { Waker, within } from "./numbers.js";
-import { isBoardName } from "./shapes.js";
+import { isBoardName, UUID } from "./shapes.js";
 
 // After this long without an outcome a person is offered to cancel.
 const PATIENCE_MS = 8000;
 const BACKOFF_MIN_MS = 300;
 const BACKOFF_MAX_MS = 4000;
-
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 const ENTRIES_MAX = 1000;
 const TEXT_LENGTH_MAX = 8 * 1024;
@@ -54,9 +52,10 @@ const REFUSED = {
 
 export class Outbox {
   // `onChange()` when something is to be drawn again; `onSettled(entry, post)` with the post when
-  // it is in its board, with null when it never will be; `onLoggedOut()`.
-  constructor(local, { onChange, onSettled, onLoggedOut }) {
-    Object.assign(this, { local, onChange, onSettled, onLoggedOut });
+  // it is in its board, with null when it never will be; `onShare(id, entry)` for the other tabs,
+  // null for one that is gone; `onLoggedOut()`.
+  constructor(local, { onChange, onSettled, onShare, onLoggedOut }) {
+    Object.assign(this, { local, onChange, onSettled, onShare, onLoggedOut });
     const kept = local
       .entries()
       .slice(0, ENTRIES_MAX)
@@ -65,7 +64,6 @@ export class Outbox {
     this.driving = new Set();
     this.leading = false;
     this.waker = new Waker();
-    local.watch((id, entry) => this.onOtherTab(id, entry));
   }
 
   of(board) {
@@ -108,12 +106,14 @@ export class Outbox {
   put(entry) {
     this.entries.set(entry.id, entry);
     this.local.putEntry(entry);
+    this.onShare(entry.id, entry);
     this.onChange();
   }
 
   drop(entry) {
     this.entries.delete(entry.id);
     this.local.dropEntry(entry.id);
+    this.onShare(entry.id, null);
     this.onChange();
   }
 

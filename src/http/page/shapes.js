@@ -7,6 +7,7 @@ const isCount = (value) => Number.isSafeInteger(value) && value >= 0;
 const isListOf = (is) => (value) => Array.isArray(value) && value.every(is);
 
 const HEX_ID = /^[0-9a-f]{32}$/;
+export const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const BOARD = /^[a-z0-9][a-z0-9-]{0,31}$/;
 
 const isUser = (value) => isObject(value) && HEX_ID.test(value.id) && isText(value.name);

@@ -1,51 +1,82 @@
 // All tabs of one person on one origin: one leads (holds the stream, drives the outbox), the
 // others follow what it tells them. Browsers allow six connections per host, and a stream is one.
+//
+// Locks of the browser are no help: they are missing on most plain addresses, and one stays held
+// by a tab that hangs.
+
+import { Election } from "./election.js";
+
+const TICK_MS = 250;
+// All tabs that can answer have done so by then.
+const ROLL_CALL_MS = 400;
 
 export class Tabs {
-  // `onLead()` once, when this tab becomes the leader; `onTold(message)` for what the leader says.
-  constructor(name, { onLead, onTold, onAsked }) {
-    this.leading = false;
+  // `tab` names this tab. `onLead()` when it begins to lead, `onFollow()` when another one does
+  // instead, `onDeaf()` when no leader is heard; `onTold(message)` for what the leader says,
+  // `onAsked()` for a tab that wants to know all, `onShared(message)` for what any tab says to all;
+  // `onRollCall(tabs)` once, with the names of the other living tabs.
+  constructor(name, tab, listeners) {
+    Object.assign(this, { tab, ...listeners });
+    this.election = new Election(tab);
+    this.wasLeading = false;
+    this.wasConnected = false;
+    this.living = new Set();
     this.channel = new BroadcastChannel(name);
-    this.channel.onmessage = ({ data }) => {
-      if (data.ask) {
-        if (this.leading) onAsked(data.ask);
-      } else if (!this.leading) {
-        onTold(data.tell);
-      }
-    };
-    const lead = () => {
-      this.leading = true;
-      onLead();
-    };
-    if (navigator.locks) {
-      // Held until the tab closes or leaves.
-      navigator.locks
-        .request(
-          name,
-          () =>
-            new Promise((release) => {
-              this.release = release;
-              lead();
-            }),
-        )
-        .catch(() => {});
-    } else {
-      // Not a secure origin: each tab leads itself. The same ids make that harmless.
-      lead();
-    }
+    this.channel.onmessage = ({ data }) => this.hear(data);
+    this.post({ who: tab });
+    setTimeout(() => this.onRollCall(this.living), ROLL_CALL_MS);
+    this.timer = setInterval(() => this.tick(), TICK_MS);
+    this.tick();
+    addEventListener("pagehide", () => this.close());
+  }
+
+  get leading() {
+    return this.election.leading;
+  }
+
+  hear(data) {
+    if (data.who) this.post({ here: this.tab });
+    if (data.here) this.living.add(data.here);
+    if (data.shared) this.onShared(data.shared);
+    if (data.word) this.say(this.election.hear(data.word, performance.now()));
+    if (data.ask && this.leading) this.onAsked();
+    if (data.tell && !this.leading) this.onTold(data.tell);
+  }
+
+  // Also whenever the stream is heard: a hidden tab's timers are slow.
+  tick() {
+    if (this.channel) this.say(this.election.tick(performance.now()));
+  }
+
+  say(words) {
+    for (const word of words) this.post({ word });
+    const connected = this.election.isConnected(performance.now());
+    if (this.leading && !this.wasLeading) queueMicrotask(() => this.leading && this.onLead());
+    if (!this.leading && this.wasLeading) queueMicrotask(() => this.leading || this.onFollow());
+    if (!this.leading && this.wasConnected && !connected) queueMicrotask(() => this.onDeaf());
+    if (!this.leading && connected && (this.wasLeading || !this.wasConnected)) this.post({ ask: true });
+    this.wasLeading = this.leading;
+    this.wasConnected = connected;
   }
 
   tell(message) {
-    if (this.leading) this.channel.postMessage({ tell: message });
+    this.tick();
+    if (this.leading) this.post({ word: this.election.say("beat"), tell: message });
   }
 
-  ask(message) {
-    if (!this.leading) this.channel.postMessage({ ask: message });
+  share(message) {
+    this.post({ shared: message });
+  }
+
+  post(message) {
+    this.channel?.postMessage(message);
   }
 
   close() {
-    this.leading = false;
-    this.release?.();
+    if (!this.channel) return;
+    for (const word of this.election.leave()) this.post({ word });
+    clearInterval(this.timer);
     this.channel.close();
+    this.channel = null;
   }
 }

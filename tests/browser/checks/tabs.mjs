@@ -37,6 +37,81 @@ export const checks = [
     },
   ],
   [
+    "seven tabs without locks are led by one, and each post is sent once",
+    async ({ browser, cluster, wrong }) => {
+      const url = cluster.url(cluster.masters[0]);
+      const first = await Person.at(browser, url, wrong);
+      await first.context.addInitScript(() => {
+        Object.defineProperty(Navigator.prototype, "locks", { value: undefined });
+      });
+      let sent = 0;
+      first.context.on("request", (request) => {
+        if (request.method() === "POST" && /\/posts$/.test(new URL(request.url()).pathname)) sent += 1;
+      });
+      await first.page.reload();
+      await first.join("Ada");
+      const all = [first];
+      while (all.length < 7) all.push(await first.tab(url));
+      for (const tab of all) await tab.online();
+      await all[6].say("from the seventh");
+      for (const tab of all) await tab.sees("from the seventh");
+      await all[6].settled();
+      assert.equal(sent, 1, "sent once");
+      assert.equal(all.filter((tab) => tab.streams > 0).length, 1, "one stream");
+    },
+  ],
+  [
+    "a leader that hangs is replaced, and follows when it wakes",
+    async ({ browser, cluster, wrong }) => {
+      const [url, other] = cluster.masters.map((master) => cluster.url(master));
+      const first = await (await Person.at(browser, url, wrong)).join("Ada");
+      const ben = await (await Person.at(browser, other, wrong)).join("Ben");
+      const second = await first.tab(url);
+      await second.online();
+      const devtools = await first.context.newCDPSession(first.page);
+      await devtools.send("Debugger.enable");
+      await devtools.send("Debugger.pause");
+      await until("a stream of its own", () => second.streams === 1, 15_000);
+      await second.online();
+      await ben.say("while the first hangs");
+      await second.sees("while the first hangs");
+      await second.say("sent by the second");
+      await second.settled();
+      await devtools.send("Debugger.resume");
+      await first.sees("sent by the second");
+      await first.online();
+      await ben.say("after it woke");
+      for (const tab of [first, second]) assert.equal(await tab.sees("after it woke").then(() => 1), 1);
+      assert.equal(await first.count("while the first hangs"), 1);
+    },
+  ],
+  [
+    "two tabs' drafts of one board do not overwrite each other",
+    async ({ browser, cluster, wrong }) => {
+      const url = cluster.url(cluster.masters[0]);
+      const first = await (await Person.at(browser, url, wrong)).join("Ada");
+      const second = await first.tab(url);
+      await second.online();
+      await first.page.fill("#text", "written in the first");
+      await second.page.fill("#text", "written in the second");
+      for (const tab of [first, second]) {
+        await tab.page.reload();
+        await tab.online();
+      }
+      assert.equal(await first.page.inputValue("#text"), "written in the first");
+      assert.equal(await second.page.inputValue("#text"), "written in the second");
+      await second.page.fill("#text", "");
+      await second.page.reload();
+      await second.online();
+      await sleep(1000);
+      assert.equal(await second.page.inputValue("#text"), "", "the first one's is its own while it lives");
+      await first.page.close({ runBeforeUnload: false });
+      const third = await second.tab(url);
+      await until("what the closed tab left", async () => (await third.page.inputValue("#text")) !== "");
+      assert.equal(await third.page.inputValue("#text"), "written in the first");
+    },
+  ],
+  [
     "the tab that follows moves on too when the master dies",
     async ({ browser, cluster, wrong }) => {
       const [north, south] = cluster.masters;

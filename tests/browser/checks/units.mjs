@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 
 import { read } from "../../../src/http/page/api.js";
+import { Election, SILENCE_MS } from "../../../src/http/page/election.js";
 import { sleep, Waker } from "../../../src/http/page/numbers.js";
 import { readEntry } from "../../../src/http/page/outbox.js";
 import { readDrafts } from "../../../src/http/page/local.js";
@@ -104,6 +105,42 @@ export const checks = [
     },
   ],
   [
+    "one of many tabs leads, and another when it goes or falls silent",
+    async () => {
+      const world = new Elections(["c", "a", "b", "d"]);
+      world.run(1000);
+      assert.deepEqual(world.leaders(), ["a"]);
+      world.add("0");
+      world.run(1000);
+      assert.deepEqual(world.leaders(), ["a"], "who comes later does not take over");
+      world.go("a");
+      world.run(1000);
+      assert.deepEqual(world.leaders(), ["0"]);
+      world.hang("0");
+      world.run(SILENCE_MS - 3000);
+      assert.deepEqual(world.leaders(), ["0"], "a pause is no end");
+      world.run(4000);
+      assert.deepEqual(world.leaders(), ["0", "b"], "the silent one does not know yet");
+      assert.ok(world.tabs.get("c").isConnected(world.now));
+      world.wake("0");
+      world.run(3000);
+      assert.deepEqual(world.leaders(), ["b"]);
+    },
+  ],
+  [
+    "a tab that hears no leader is not connected",
+    async () => {
+      const world = new Elections(["a", "b"]);
+      assert.equal(world.tabs.get("b").isConnected(world.now), false);
+      world.run(1000);
+      assert.equal(world.tabs.get("b").isConnected(world.now), true);
+      world.hang("a");
+      world.run(SILENCE_MS - 1500);
+      world.hang("b");
+      assert.equal(world.tabs.get("b").isConnected(world.now + 2000), false);
+    },
+  ],
+  [
     "drafts from a link or a store have bounds",
     async () => {
       assert.deepEqual(readDrafts(null), []);
@@ -112,3 +149,58 @@ export const checks = [
     },
   ],
 ];
+
+// Tabs of one browser on one channel, with a clock of their own.
+class Elections {
+  constructor(ids) {
+    this.now = 0;
+    this.tabs = new Map();
+    this.hung = new Set();
+    this.missed = new Map();
+    for (const id of ids) this.add(id);
+  }
+
+  add(id) {
+    this.tabs.set(id, new Election(id));
+  }
+
+  go(id) {
+    const words = this.tabs.get(id).leave();
+    this.tabs.delete(id);
+    this.say(id, words);
+  }
+
+  hang(id) {
+    this.hung.add(id);
+    this.missed.set(id, []);
+  }
+
+  // What was said meanwhile is heard at once.
+  wake(id) {
+    this.hung.delete(id);
+    for (const word of this.missed.get(id)) this.say(id, this.tabs.get(id).hear(word, this.now));
+  }
+
+  leaders() {
+    return [...this.tabs.values()]
+      .filter((tab) => tab.leading)
+      .map((tab) => tab.id)
+      .sort();
+  }
+
+  run(ms) {
+    for (const end = this.now + ms; this.now < end; this.now += 250) {
+      for (const [id, tab] of this.tabs) if (!this.hung.has(id)) this.say(id, tab.tick(this.now));
+    }
+  }
+
+  say(from, words) {
+    for (const word of words) {
+      for (const [id, tab] of this.tabs) {
+        if (id === from) continue;
+        if (this.hung.has(id)) this.missed.get(id).push(word);
+        else this.say(id, tab.hear(word, this.now));
+      }
+    }
+  }
+}
