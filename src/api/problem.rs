@@ -55,6 +55,7 @@ problem_types! {
     MalformedName, "malformed-name", 400, "Not a name";
     MalformedQuery, "malformed-query", 400, "The query does not parse";
     NoSession, "no-session", 401, "A session is needed";
+    OtherSession, "other-session", 401, "The session is another person's";
     UnknownSession, "unknown-session", 401, "No such session";
     ForeignOrigin, "foreign-origin", 403, "The request comes from another site";
     NotCommitted, "not-committed", 404, "Not committed; it may still come";

@@ -64,14 +64,42 @@ pub(super) fn new_user_id(env: &Env) -> UserId {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller {
     pub(super) key: SessionKey,
+    /// User that the request takes itself for; all pages of a browser share one cookie.
+    pub(super) user: Option<UserId>,
 }
 
 impl FromRequestParts<App> for Caller {
     type Rejection = ErrorResponse;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ErrorResponse> {
-        Ok(Self { key: credentials(&parts.headers, app).await?.key() })
+        let key = credentials(&parts.headers, app).await?.key();
+        Ok(Self { key, user: named_user(parts)? })
     }
+}
+
+/// Header by which a page says whose session it drives.
+const USER: &str = "chatchat-user";
+
+/// Returns the user that the header names, if it does.
+///
+/// # Errors
+/// [`ProblemType::OtherSession`]: the header names no user.
+pub(super) fn named_in(headers: &HeaderMap) -> Result<Option<UserId>, ErrorResponse> {
+    headers.get(USER).map(|value| user(value.to_str().unwrap_or_default())).transpose()
+}
+
+/// Returns the user that a request names: in the header, or, where a browser cannot set one, in the
+/// query.
+fn named_user(parts: &Parts) -> Result<Option<UserId>, ErrorResponse> {
+    if parts.headers.contains_key(USER) {
+        return named_in(&parts.headers);
+    }
+    let mut pairs = parts.uri.query().unwrap_or_default().split('&');
+    pairs.find_map(|pair| pair.strip_prefix("user=")).map(user).transpose()
+}
+
+fn user(text: &str) -> Result<UserId, ErrorResponse> {
+    text.parse().map_err(|_| ErrorResponse::other_session())
 }
 
 /// Returns the request's token: the Authorization header's, else the cookie's.

@@ -182,7 +182,7 @@ impl App {
         request: impl FnOnce(Reply<T>) -> SessionRequest,
     ) -> Result<T, ErrorResponse> {
         self.admit(caller.key)?;
-        let answer = self.bounded(self.handle().request(caller.key, request)).await;
+        let answer = self.bounded(self.handle().request(caller.key, caller.user, request)).await;
         self.known(caller, answer.unwrap_or(Err(RequestError::Away)))
     }
 
@@ -194,8 +194,8 @@ impl App {
         write: Write,
     ) -> Result<(Author, TaskResult), ErrorResponse> {
         self.admit(caller.key)?;
-        let answer =
-            self.handle().request(caller.key, |reply| SessionRequest::Write { write, reply });
+        let request = |reply| SessionRequest::Write { write, reply };
+        let answer = self.handle().request(caller.key, caller.user, request);
         let answer = self.in_time(answer).await.ok_or_else(ErrorResponse::outcome_unknown)?;
         let Written { author, outcome } = self.known(caller, answer)?;
         Ok((author, settled(outcome)?))

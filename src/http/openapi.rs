@@ -27,6 +27,7 @@ struct Operation {
 /// Problems of any endpoint with a session.
 const OF_SESSIONS: &[ProblemType] = &[
     ProblemType::NoSession,
+    ProblemType::OtherSession,
     ProblemType::UnknownSession,
     ProblemType::RateLimited,
     ProblemType::Overloaded,
@@ -216,6 +217,7 @@ const OPERATIONS: &[Operation] = &[
         body: Some("Ticket"),
         answers: &[(201, "SessionOpened", "The cookie is set.")],
         problems: &[
+            ProblemType::OtherSession,
             ProblemType::UnknownTicket,
             ProblemType::RateLimited,
             ProblemType::Overloaded,
@@ -238,10 +240,11 @@ const OPERATIONS: &[Operation] = &[
                 "string",
                 "`EPOCH;board:seq,..`. A board's place in Last-Event-ID wins over it.",
             ),
+            ("user", "string", "As the header `Chatchat-User`, which `EventSource` cannot set."),
         ],
         body: None,
         answers: &[(200, "Stream", "Open until a `bye` or the end of the connection.")],
-        problems: &[ProblemType::NoSession, ProblemType::UnknownSession],
+        problems: &[ProblemType::NoSession, ProblemType::OtherSession, ProblemType::UnknownSession],
     },
     Operation {
         method: "get",
@@ -343,6 +346,12 @@ fn described(operation: &Operation) -> Value {
     for (name, kind, description) in operation.query {
         parameters.push(json!({
             "name": name, "in": "query", "description": description, "schema": { "type": kind },
+        }));
+    }
+    if operation.session || operation.path.ends_with("/redeem") {
+        parameters.push(json!({
+            "name": "Chatchat-User", "in": "header", "schema": { "type": "string" },
+            "description": "Id of the user that the client takes itself for; another's session is refused.",
         }));
     }
     if !parameters.is_empty() {

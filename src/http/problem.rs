@@ -57,6 +57,13 @@ impl ErrorResponse {
         )
     }
 
+    pub(super) fn other_session() -> Self {
+        Self::new(
+            ProblemType::OtherSession,
+            "the credentials are not those of the user named; in a browser, somebody else joined",
+        )
+    }
+
     pub(super) fn outcome_unknown() -> Self {
         Self::new(
             ProblemType::OutcomeUnknown,
@@ -123,6 +130,7 @@ impl From<RequestError> for ErrorResponse {
             RequestError::Unauthorised => {
                 Self::new(ProblemType::UnknownSession, "the session was closed, or never was")
             }
+            RequestError::OtherUser => Self::other_session(),
             RequestError::Unknown => {
                 Self::new(ProblemType::UnknownBoard, "there is no board of this name")
             }

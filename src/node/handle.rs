@@ -8,14 +8,19 @@ pub use super::request::{
 pub use crate::model::stream::{ByeReason, Consistency, Delivery, MasterInfo, ResetReason};
 use crate::{
     api::{ClusterState, Readiness},
-    model::{ids::SessionKey, message::Task, outcome::Outcome, rows::Boards},
+    model::{
+        ids::{SessionKey, UserId},
+        message::Task,
+        outcome::Outcome,
+        rows::Boards,
+    },
 };
 
 /// Command to a master. Dropping the reply's receiver withdraws interest, not the write.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "each variant is the method of its name on MasterHandle")]
 pub enum Command {
-    Request { key: SessionKey, request: SessionRequest },
+    Request { key: SessionKey, user: Option<UserId>, request: SessionRequest },
     Submit { task: Task, reply: oneshot::Sender<Outcome> },
     Boards { reply: Reply<Read<Boards>> },
     Cluster { reply: oneshot::Sender<ClusterState> },
@@ -53,7 +58,8 @@ impl MasterHandle {
     }
 
     /// Sends a request of a session and waits for its answer: one message to the master, which
-    /// finds the session and asks the store before it answers that there is none.
+    /// finds the session and asks the store before it answers that there is none. With a `user` the
+    /// session must be theirs.
     ///
     /// # Errors
     /// [`Stopped`]: the outcome of a write is unknown. A master that stopped before it took the
@@ -61,10 +67,11 @@ impl MasterHandle {
     pub async fn request<T>(
         &self,
         key: SessionKey,
+        user: Option<UserId>,
         request: impl FnOnce(Reply<T>) -> SessionRequest,
     ) -> Result<Result<T, RequestError>, Stopped> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Request { key, request: request(reply) };
+        let command = Command::Request { key, user, request: request(reply) };
         if self.commands.send(command).await.is_err() {
             return Ok(Err(RequestError::Away));
         }

@@ -19,6 +19,8 @@ use crate::{
 pub enum RequestError {
     /// The session was closed, or never was. HTTP 401.
     Unauthorised,
+    /// The session is another user's than the one named. HTTP 401.
+    OtherUser,
     /// The store says that there is no such thing. HTTP 404.
     Unknown,
     /// The store is away and no replica here has it. HTTP 503.

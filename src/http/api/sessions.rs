@@ -2,7 +2,7 @@
 
 use axum::{
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 
@@ -133,16 +133,22 @@ pub(super) async fn issue_ticket(State(app): State<App>, caller: Caller) -> Hand
 pub(super) async fn redeem_ticket(
     State(app): State<App>,
     from: PeerHost,
+    headers: HeaderMap,
     JsonBody(asked): JsonBody<RedeemTicket>,
 ) -> HandlerResult {
     app.admit_opening(from)?;
     let ticket = Secret::read(&asked.ticket).ok_or_else(|| {
         ErrorResponse::new(ProblemType::UnknownTicket, "the ticket is not one of ours")
     })?;
+    let user = auth::named_in(&headers)?;
     let around = Surroundings::read(&app).await?;
     let secret = Secret::new(app.env());
     let task = Task::RedeemTicket { ticket_sha256: ticket.sha256(), key: secret.key() };
     match app.submit(task).await {
+        // Nobody learns the secret of another user's: it ends like any idle session.
+        Ok(TaskResult::Session(session)) if user.is_some_and(|user| user != session.user.id) => {
+            Err(ErrorResponse::other_session())
+        }
         Ok(TaskResult::Session(session)) => Ok(around.opened(&secret, &session, true)),
         Ok(other) => Err(unexpected(&other)),
         // A ticket that is spent, over or never was is the same to whoever shows it.

@@ -14,16 +14,29 @@ const RETRY_MAX_MS = 10_000;
 
 const NO_ANSWER = { status: 0, json: null, kind: "", detail: "no answer", retry_ms: RETRY_MIN_MS };
 
+// Whose session this page drives. All pages of a browser share one cookie, so each call says it.
+let user = null;
+let onOther = () => {};
+
+// From now on calls are of this user; `onOtherSession()` once when the cookie is somebody else's.
+export function identify(id, onOtherSession) {
+  user = id;
+  onOther = onOtherSession;
+}
+
 // `wanted` gives, for each status that means success, what its body must be; null for no body.
-async function call(method, path, { body, wanted, timeout_ms = CALL_TIMEOUT_MS }) {
+async function call(method, path, { body, of = user, wanted, timeout_ms = CALL_TIMEOUT_MS }) {
   const init = { method, cache: "no-store", redirect: "error", signal: AbortSignal.timeout(timeout_ms) };
+  init.headers = of === null ? {} : { "Chatchat-User": of };
   if (body !== undefined) {
-    init.headers = { "Content-Type": "application/json" };
+    init.headers["Content-Type"] = "application/json";
     init.body = JSON.stringify(body);
   }
   try {
     const response = await fetch(ROOT + path, init);
-    return read(response.status, response.headers.get("Retry-After"), await response.text(), wanted);
+    const answer = read(response.status, response.headers.get("Retry-After"), await response.text(), wanted);
+    if (answer.kind === "other-session") onOther();
+    return answer;
   } catch {
     return NO_ANSWER;
   }
@@ -62,8 +75,9 @@ export const alive = () => call("POST", "/session/alive", { wanted: { 204: null 
 
 export const ticket = () => call("POST", "/handover", { wanted: { 201: is.isTicket } });
 
-export const redeem = (ticket) =>
-  call("POST", "/handover/redeem", { body: { ticket }, wanted: { 201: is.isSession } });
+// Spends a ticket if it is this user's.
+export const redeem = (ticket, of) =>
+  call("POST", "/handover/redeem", { body: { ticket }, of, wanted: { 201: is.isSession } });
 
 export const boards = () => call("GET", "/boards", { wanted: { 200: is.isBoardList }, timeout_ms: 5000 });
 

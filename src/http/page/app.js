@@ -95,6 +95,7 @@ class App {
         this.composer.refresh();
       },
     });
+    api.identify(this.me.id, () => this.onOtherSession());
     this.begin(session, carried);
   }
 
@@ -106,7 +107,8 @@ class App {
     this.local.takeBack((left) => move.arrived(left) || carried?.trusted === true);
     if (carried || brought?.trusted) this.adopt(brought, carried !== null);
     if (carried) this.catchUp(carried);
-    const wanted = carried?.board ?? this.local.get("board");
+    const given = brought?.trusted ? brought : null;
+    const wanted = (carried ?? given)?.board ?? this.local.get("board");
     const first = this.boards.has(wanted)
       ? wanted
       : this.boards.has("lobby")
@@ -115,6 +117,7 @@ class App {
     this.openBoard(first, carried?.place);
     if (carried) this.composer.goTo(carried);
     else if (session.fresh && matchMedia("(pointer: fine)").matches) this.composer.goTo({ focus: true });
+    if (given && !carried) this.status.flash(`You are ${this.me.name} in this browser now.`);
     if (carried?.from)
       this.status.flash(`${String(carried.from)} went away. You are on ${this.masters.name} now.`);
 
@@ -299,7 +302,7 @@ class App {
       .filter((name) => this.boards.has(name))
       .map((name) => `${name}:${this.boards.get(name).last_seq}`);
     this.followed = new Set(boards);
-    return { boards, cursor: `${this.epoch};${at.join(",")}` };
+    return { boards, cursor: `${this.epoch};${at.join(",")}`, user: this.me.id };
   }
 
   openBoard(name, place = null) {
@@ -381,16 +384,33 @@ class App {
     };
   }
 
-  // From here on nothing is taken any more: what was taken goes along, and so nothing is lost.
   leave(origin) {
-    const carried = this.carry();
+    const carried = this.stop();
     if (new URL(origin).hostname !== location.hostname && this.ticket) carried.ticket = this.ticket;
+    this.local.setAside(move.go(origin, carried), carried.drafts);
+  }
+
+  // From here on nothing is taken any more: what was taken goes along, and so nothing is lost.
+  stop() {
+    const carried = this.carry();
     this.connection.stop();
     this.outbox.rest();
     this.tabs.close();
     this.composer.freeze();
     for (const part of document.querySelectorAll(".side, .log")) part.inert = true;
-    this.local.setAside(move.go(origin, carried), carried.drafts);
+    return carried;
+  }
+
+  // Somebody else joined in this browser. What was written here is given to them to decide about.
+  onOtherSession() {
+    if (this.stopped) return;
+    this.stopped = true;
+    const carried = this.stop();
+    if (move.keep(carried)) {
+      this.outbox.forget();
+      for (const board of Object.keys(carried.drafts)) this.local.setDraft(board, "");
+    }
+    location.reload();
   }
 
   async logOut() {
@@ -406,6 +426,8 @@ class App {
   }
 
   loggedOut(notice = "You were logged out. Pick a name to go on.") {
+    if (this.stopped) return;
+    this.stopped = true;
     this.connection.stop();
     if (notice !== "") sessionStorage.setItem("notice", notice);
     location.reload();

@@ -14,7 +14,7 @@ const STEADY_MS = 10_000;
 const OWN_FAILURES_MAX = 3;
 
 export class Connection {
-  // `follow()` gives the boards to follow and the first cursor; `onEvent(name, data)`;
+  // `follow()` gives the boards to follow, the first cursor and the user; `onEvent(name, data)`;
   // `onState("on" | "lost" | "searching")`; `leave(origin)` moves; `onLoggedOut()`.
   constructor({ masters, follow, onEvent, onState, leave, onLoggedOut }) {
     Object.assign(this, { masters, follow, onEvent, onState, leave, onLoggedOut });
@@ -36,9 +36,9 @@ export class Connection {
   open() {
     if (this.stopped) return;
     this.resting = false;
-    const { boards, cursor } = this.follow();
+    const { boards, cursor, user } = this.follow();
     this.openedAt = performance.now();
-    this.stream.open(boards, this.stream.cursor || cursor);
+    this.stream.open(boards, this.stream.cursor || cursor, user);
   }
 
   // Up to where the stream was heard.

@@ -11,7 +11,10 @@ export async function enter(masters, carried) {
     const answer = await api.session(5000);
     // After waiting the page is inert until the banner goes.
     if (answer.status === 200 || answer.status === 401) banner("");
-    if (answer.status === 200) return answer.json;
+    if (answer.status === 200) {
+      await prove(answer.json, carried);
+      return answer.json;
+    }
     if (answer.status === 401) break;
     banner(answer.status === 0 ? "Reconnecting" : "Waiting for the store");
     if (answer.status === 0 && tries > 0) {
@@ -34,12 +37,22 @@ function banner(text) {
   $("chat").inert = text !== "";
 }
 
+// A ticket of one's own session, which only its page can have asked for, shows that what was carried
+// here is one's own, by whatever name that page was opened.
+async function prove(session, carried) {
+  if (!carried?.ticket || carried.trusted || carried.user !== session.user.id) return;
+  const answer = await api.redeem(carried.ticket, carried.user);
+  if (answer.status === 201) carried.trusted = true;
+}
+
 // Spends the ticket; one that came with an unknown link only after asking, because a link with
 // somebody else's ticket must not log people in.
-async function redeem({ ticket, name, known }) {
+async function redeem(carried) {
+  const { ticket, name, known, user } = carried;
   if (!known && !(await agreed(String(name ?? "somebody").slice(0, 40)))) return null;
-  const answer = await api.redeem(ticket);
+  const answer = await api.redeem(ticket, user ?? null);
   if (answer.status !== 201) return null;
+  if (answer.json.user.id === user) carried.trusted = true;
   const session = await api.session();
   return session.status === 200 ? session.json : null;
 }

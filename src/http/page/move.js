@@ -44,23 +44,24 @@ export function arrived(nonce) {
   return left === null;
 }
 
-// Leaves for another master. Gives the move's nonce.
+// Leaves for another master, in the place of this page: it is gone, and Back must not open it. Gives
+// the move's nonce.
 export function go(origin, carried) {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   const nonce = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
   cookie(nonce, LEFT_S);
-  location.assign(`${origin}/#${NAME}=${encode({ ...carried, nonce })}`);
+  location.replace(`${origin}/#${NAME}=${encode({ ...carried, nonce })}`);
   return nonce;
 }
 
-// Loads this page again, at the same master.
-export function again(carried) {
+// Keeps it for when this page is loaded again, at the same master. Says whether that was possible.
+export function keep(carried) {
   try {
     sessionStorage.setItem(NAME, encode(carried));
+    return true;
   } catch {
-    // Then only what local storage keeps comes along.
+    return false;
   }
-  location.reload();
 }
 
 // What was carried here, or null. `trusted` says whether it may act without asking, `known` whether

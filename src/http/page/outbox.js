@@ -122,6 +122,11 @@ export class Outbox {
     this.kick();
   }
 
+  // Nothing is kept for this person: it was handed on.
+  forget() {
+    for (const id of this.entries.keys()) this.local.dropEntry(id);
+  }
+
   // Somebody else goes on with it.
   rest() {
     this.leading = false;

@@ -27,13 +27,13 @@ export class Stream {
     this.cursor = "";
   }
 
-  open(boards, cursor) {
+  open(boards, cursor, user) {
     this.close();
     this.cursor = cursor;
     this.limit_ms = HELLO_TIMEOUT_MS;
     this.heard = performance.now();
     const source = new EventSource(
-      `/api/v1/stream?${new URLSearchParams({ boards: boards.join(","), cursor })}`,
+      `/api/v1/stream?${new URLSearchParams({ boards: boards.join(","), cursor, user })}`,
     );
     this.source = source;
     for (const [name, is] of Object.entries(EVENTS)) {

@@ -202,6 +202,34 @@ async fn ticket_moves_a_session_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn ticket_of_another_user_sets_no_cookie() {
+    let site = Site::new();
+    let eve = site.join("Eve").await;
+    let issued = site.send(Ask::new("POST", "/api/v1/handover").token(&eve)).await;
+    let redeem = Ask::new("POST", "/api/v1/handover/redeem")
+        .header("Chatchat-User", &"0".repeat(32))
+        .json(&issued.json());
+    let refused = site.send(redeem).await;
+    assert_eq!((refused.status, refused.problem()), (401, "other-session".to_owned()));
+    assert_eq!(refused.header("set-cookie"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn session_of_another_user_than_the_one_named_is_refused() {
+    let site = Site::new();
+    let (bob, carol) = (site.join("Bob").await, site.join("Carol").await);
+    let id = site.get("/api/v1/session", &bob).await.json()["user"]["id"].clone();
+    let id = id.as_str().expect("an id").to_owned();
+    let body = json!({ "id": ID, "text": "hello" });
+    let write = |token: &str| Ask::new("POST", LOBBY).token(token).json(&body);
+    let refused = site.send(write(&carol).header("Chatchat-User", &id)).await;
+    assert_eq!((refused.status, refused.problem()), (401, "other-session".to_owned()));
+    let stream = format!("/api/v1/stream?boards=lobby&user={id}");
+    assert_eq!(site.get(&stream, &carol).await.problem(), "other-session");
+    assert_eq!(site.send(write(&bob).header("Chatchat-User", &id)).await.status, 201);
+}
+
+#[tokio::test(start_paused = true)]
 async fn people_and_cluster_need_a_session() {
     let site = Site::new();
     for path in ["/api/v1/users", "/api/v1/cluster"] {

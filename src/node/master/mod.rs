@@ -52,7 +52,7 @@ use crate::{
     config::Config,
     env::{Env, Listener, TaskGuard},
     model::{
-        ids::LinkId,
+        ids::{LinkId, UserId},
         message::{Close, CloseReason},
         outcome::Outcome,
         rows::{ActiveUser, Holder},
@@ -148,7 +148,7 @@ struct Me {
 
 /// Sessions and people as this master knows them.
 struct People {
-    sessions: Sessions<SessionRequest>,
+    sessions: Sessions<(Option<UserId>, SessionRequest)>,
     presence: Presence,
     /// Read marks that are not submitted yet.
     marks: ReadMarks<SessionWaiter>,

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     api::{MasterState, Readiness, StoreReach},
     model::{
-        ids::{Author, BoardName, Seq, SessionKey},
+        ids::{Author, BoardName, Seq, SessionKey, UserId},
         message::Task,
         outcome::{Outcome, TaskResult},
         rows::{Found, SessionRow, StoreError},
@@ -41,7 +41,7 @@ impl Driver {
     pub(super) fn on_command(&mut self, command: Command) {
         let now = self.env.now();
         match command {
-            Command::Request { key, request } => self.on_session_request(key, request),
+            Command::Request { key, user, request } => self.on_session_request(key, user, request),
             Command::Submit { task, reply } => self.submit(task, Waiter::Newcomer(reply)),
             Command::Boards { reply } => self.want_boards(WantBoards::Boards(reply)),
             Command::Cluster { reply } => {
@@ -68,16 +68,21 @@ impl Driver {
     }
 
     /// Serves a request of a session that memory knows; looks another session up first.
-    fn on_session_request(&mut self, key: SessionKey, request: SessionRequest) {
+    fn on_session_request(
+        &mut self,
+        key: SessionKey,
+        user: Option<UserId>,
+        request: SessionRequest,
+    ) {
         self.people.presence.on_alive(self.env.now(), &key);
         if let Some(row) = self.people.sessions.get(&key) {
             let author = row.user.clone();
-            return self.serve(key, author, request);
+            return self.serve(key, author, user, request);
         }
-        match self.people.sessions.wait(key, request) {
+        match self.people.sessions.wait(key, (user, request)) {
             Ok(true) => self.look_up_session(key),
             Ok(false) => {}
-            Err(TooMany(request)) => request.refuse(RequestError::Overloaded),
+            Err(TooMany((_, request))) => request.refuse(RequestError::Overloaded),
         }
     }
 
@@ -87,11 +92,11 @@ impl Driver {
         answer: &Result<Option<SessionRow>, StoreError>,
     ) {
         let row = answer.as_ref().ok().and_then(Option::as_ref);
-        for request in self.people.sessions.on_looked_up(&key, row) {
+        for (user, request) in self.people.sessions.on_looked_up(&key, row) {
             match self.people.sessions.get(&key) {
                 Some(row) => {
                     let author = row.user.clone();
-                    self.serve(key, author, request);
+                    self.serve(key, author, user, request);
                 }
                 None if answer.is_err() => request.refuse(RequestError::Away),
                 // Never was, or was closed while it was looked up.
@@ -100,7 +105,16 @@ impl Driver {
         }
     }
 
-    fn serve(&mut self, key: SessionKey, author: Author, request: SessionRequest) {
+    fn serve(
+        &mut self,
+        key: SessionKey,
+        author: Author,
+        user: Option<UserId>,
+        request: SessionRequest,
+    ) {
+        if user.is_some_and(|user| user != author.id) {
+            return request.refuse(RequestError::OtherUser);
+        }
         match request {
             SessionRequest::Alive { reply } => {
                 let _ = reply.send(Ok(()));

@@ -116,7 +116,10 @@ impl State {
         }
         // Who asked may be gone; then nobody wants the answer.
         match command {
-            Command::Request { key, request } => match self.session(key) {
+            Command::Request { key, user, request } => match self.session(key) {
+                Ok(session) if user.is_some_and(|user| user != session.user.id) => {
+                    request.refuse(RequestError::OtherUser);
+                }
                 Ok(session) => self.serve(session, request),
                 Err(why) => request.refuse(why),
             },

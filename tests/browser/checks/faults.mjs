@@ -67,6 +67,10 @@ export const checks = [
       ]);
       assert.deepEqual(place, ["text", DRAFT.length - 5], "focus and caret");
       await ada.sees("on the first master");
+      await ada.page.goBack({ timeout: 3000 }).catch(() => {});
+      assert.equal(ada.page.url(), "about:blank", "Back does not open the dead master");
+      await ada.page.goForward();
+      await ada.online();
       await ada.page.press("#text", "Enter");
       // The dead master may have held the board: its lease has to run out first.
       await ben.sees(DRAFT, SETTLES_MS);
@@ -134,7 +138,7 @@ export const checks = [
     },
   ],
   [
-    "a move to another host asks before it goes on as somebody",
+    "a move to another host asks before it goes on as somebody, and brings all along",
     async ({ browser, cluster, wrong }) => {
       // Cookies of localhost are not those of 127.0.0.1, so a ticket has to carry the session.
       const [north] = living(cluster);
@@ -145,6 +149,12 @@ export const checks = [
         (response) => response.url().endsWith("/api/v1/handover") && response.ok(),
         { timeout: 15_000 },
       );
+      const unsent = "not sent when the master died";
+      const writes = (address) => address.origin === url && address.pathname.endsWith("/posts");
+      await ada.context.route(writes, (route) =>
+        route.request().method() === "POST" ? route.abort() : route.fallback(),
+      );
+      await ada.say(unsent);
       await ada.page.fill("#text", DRAFT);
       await sleep(200);
       cluster.kill(north);
@@ -154,6 +164,8 @@ export const checks = [
       await ada.online();
       assert.deepEqual(await ada.me(), me, "the same person");
       assert.equal(new URL(ada.page.url()).hostname, "127.0.0.1");
+      assert.equal(await ada.page.inputValue("#text"), DRAFT, "the ticket proves that it is hers");
+      await ada.sees(unsent, SETTLES_MS);
     },
   ],
 ];

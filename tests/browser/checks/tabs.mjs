@@ -86,6 +86,33 @@ export const checks = [
     },
   ],
   [
+    "two join forms in one browser: nobody writes as the other, and the text is given back",
+    async ({ browser, cluster, wrong }) => {
+      const url = cluster.url(cluster.masters[0]);
+      const bob = await Person.at(browser, url, wrong);
+      const carol = await bob.tab(url);
+      await carol.page.waitForSelector("#join-form:not([hidden])");
+      await bob.join("Bob");
+      await bob.page.fill("#new-board-name", "bobs");
+      await bob.page.press("#new-board-name", "Enter");
+      await until("board bobs", async () => (await bob.page.textContent("#board-name")) === "bobs");
+      await carol.join("Carol");
+      await bob.page.fill("#text", "written as Bob");
+      await bob.page.press("#text", "Enter");
+      await bob.page.fill("#text", "a draft of Bob's").catch(() => {});
+      await until(
+        "the text given back",
+        async () => /under another name/.test((await bob.pending())[0]?.fate),
+        15_000,
+      );
+      assert.equal((await bob.pending())[0].text, "written as Bob");
+      assert.match(await bob.page.textContent("#me"), new RegExp(carol.name));
+      assert.equal(await carol.count("written as Bob"), 0);
+      await bob.page.click('#pending button:has-text("Retry")');
+      assert.equal((await bob.sees("written as Bob")).who, carol.name, "only when she says so");
+    },
+  ],
+  [
     "two tabs' drafts of one board do not overwrite each other",
     async ({ browser, cluster, wrong }) => {
       const url = cluster.url(cluster.masters[0]);
