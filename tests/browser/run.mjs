@@ -9,6 +9,7 @@ import { parseArgs } from "node:util";
 import { chromium } from "playwright-core";
 
 import { Cluster } from "./cluster.mjs";
+import * as access from "./checks/access.mjs";
 import * as chat from "./checks/chat.mjs";
 import * as faults from "./checks/faults.mjs";
 import * as hostile from "./checks/hostile.mjs";
@@ -28,7 +29,7 @@ const USAGE = `usage: node run.mjs [flags]
   -s, --short          only what must never break: chat, a dead master, a dead worker, hostile texts
   -l, --long           everything, the deaths three times over
   -f, --filter WORD    only checks whose "suite: name" holds it; suites: units, chat, faults, hostile,
-                       strangers, ux, moves, tabs, looks
+                       strangers, ux, moves, access, tabs, looks
   -k, --keep           leave each cluster's directory behind and say where it is
   -v, --verbose        say what the cluster said
   -h, --help           this text`;
@@ -129,6 +130,7 @@ await suite("strangers", strangers.checks);
 if (!asked.short) {
   await suite("moves", moves.checks);
   await suite("ux", ux.checks);
+  await suite("access", access.checks);
   await suite("tabs", tabs.checks);
   await suite("looks", looks.checks);
 }

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { Board, ReadMarks } from "./board.js";
 import { Composer } from "./composer.js";
 import { Connection } from "./connection.js";
-import { $, el, setText } from "./dom.js";
+import { $, el, redraw, setText } from "./dom.js";
 import { enter } from "./enter.js";
 import { Local, readDrafts, tabName } from "./local.js";
 import { Log } from "./log.js";
@@ -22,6 +22,12 @@ const TICKET_INTERVAL_MS = 4 * 60_000;
 const TICKET_PAUSE_MIN_MS = 3000;
 const TICKET_PAUSE_MAX_MS = 30_000;
 const BOARDS_INTERVAL_MS = 30_000;
+
+// Buttons of a narrow page and the sides that they open.
+const SIDES = [
+  ["show-boards", "boards-side"],
+  ["show-people", "people-side"],
+];
 
 class App {
   constructor(masters, session, carried, tab) {
@@ -161,25 +167,22 @@ class App {
       this.createBoard();
     });
     $("leave").addEventListener("click", () => this.logOut());
-    for (const [button, side] of [
-      ["show-boards", "boards-side"],
-      ["show-people", "people-side"],
-    ]) {
-      $(button).addEventListener("click", () => this.slide(button, side));
-    }
+    for (const [button] of SIDES) $(button).addEventListener("click", () => this.slide(button));
     addEventListener("keydown", (event) => event.key === "Escape" && this.slide());
     document.querySelector(".middle").addEventListener("pointerdown", () => this.slide());
   }
 
   // Opens one side of a narrow page and closes the other.
-  slide(button = null, side = null) {
-    for (const [b, s] of [
-      ["show-boards", "boards-side"],
-      ["show-people", "people-side"],
-    ]) {
-      const open = b === button && s === side && !$(s).classList.contains("open");
+  slide(button = null) {
+    for (const [b, s] of SIDES) {
+      const was = $(s).classList.contains("open");
+      const open = b === button && !was;
+      const held = $(s).contains(document.activeElement);
       $(s).classList.toggle("open", open);
       $(b).setAttribute("aria-expanded", String(open));
+      // What is in a closed side can have no focus.
+      if (was && !open && held) $(b).focus();
+      if (open) $(s).querySelector("button, [tabindex]")?.focus();
     }
   }
 
@@ -440,7 +443,8 @@ class App {
   }
 
   drawTitle() {
-    const count = this.unseen > 0 ? `(${this.unseen}) ` : "";
+    const unread = this.unseen + this.unreadElsewhere();
+    const count = unread > 0 ? `(${unread > 99 ? "99+" : unread}) ` : "";
     document.title = `${count}#${this.board.name} \u00b7 Chatchat`;
   }
 
@@ -460,7 +464,7 @@ class App {
       const open = () => !current && this.openBoard(name);
       return el(
         "li",
-        {},
+        { "data-key": name },
         el(
           "button",
           { type: "button", "aria-current": current ? "true" : null, on: { click: open } },
@@ -469,7 +473,17 @@ class App {
         ),
       );
     });
-    $("boards").replaceChildren(...rows);
+    redraw($("boards"), rows);
+    const elsewhere = this.unreadElsewhere();
+    const badge = $("unread-narrow");
+    badge.hidden = elsewhere === 0;
+    setText(badge.firstElementChild, elsewhere > 99 ? "99+" : String(elsewhere));
+    this.drawTitle();
+  }
+
+  unreadElsewhere() {
+    const others = [...this.boards.values()].filter(({ name }) => name !== this.board.name);
+    return others.reduce((sum, { last_seq, read_mark }) => sum + Math.max(0, last_seq - read_mark), 0);
   }
 }
 

@@ -22,6 +22,19 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+// Puts rows in the place of a list's, keyed by `data-key`. Where the focus was it stays: on the same
+// control of the same row, else at `otherwise`.
+export function redraw(list, rows, otherwise = null) {
+  const controls = (row) => [...(row?.querySelectorAll("button, a") ?? [])];
+  const held = list.contains(document.activeElement) ? document.activeElement : null;
+  const old = held?.closest("[data-key]");
+  const nth = controls(old).indexOf(held);
+  list.replaceChildren(...rows);
+  if (held === null || document.activeElement === held) return;
+  const found = controls(rows.find((row) => row.dataset.key === old?.dataset.key));
+  (held.isConnected ? held : (found[nth] ?? found[0] ?? otherwise))?.focus({ preventScroll: true });
+}
+
 // A coloured square with a person's initial; the colour comes from the id, so it stays.
 export function avatar(user) {
   const node = el("span", { class: "avatar", "aria-hidden": "true" }, [...user.name][0] ?? "?");

@@ -1,7 +1,7 @@
 // The list of one board's posts, as the reader sees it: days, who said what, what is unread, what
 // is still on its way; and where the reader is in it.
 
-import { $, avatar, dayKey, dayName, el, fullTime, plural, setText, timeOf } from "./dom.js";
+import { $, avatar, dayKey, dayName, el, fullTime, plural, redraw, setText, timeOf } from "./dom.js";
 
 // One author's posts within this time stand under one name.
 const GROUP_MS = 5 * 60_000;
@@ -25,7 +25,11 @@ export class Log {
     this.missed = 0;
     this.lastMine = null;
     this.box.addEventListener("scroll", () => this.onScroll(), { passive: true });
-    this.pill.addEventListener("click", () => this.toEnd());
+    this.pill.addEventListener("click", () => {
+      this.toEnd();
+      // The pill goes, and takes the focus with it.
+      this.box.focus({ preventScroll: true });
+    });
     $("older").addEventListener("click", () => this.onOlder());
     // The list keeps its end in view when it, or what surrounds it, changes its size.
     this.pinned = true;
@@ -68,7 +72,9 @@ export class Log {
       this.list.append(...this.rows(post, before));
       before = post;
     }
-    $("older").hidden = !truncated;
+    const older = $("older");
+    if (!truncated && document.activeElement === older) this.box.focus({ preventScroll: true });
+    older.hidden = !truncated;
     this.drawEmpty();
   }
 
@@ -177,7 +183,7 @@ export class Log {
   // Posts on their way, below all that is settled.
   drawPending(entries, me) {
     const grew = entries.length > this.pending.childElementCount;
-    const old = new Map([...this.pending.children].map((row) => [row.dataset.id, row]));
+    const old = new Map([...this.pending.children].map((row) => [row.dataset.key, row]));
     const last = this.posts.at(-1);
     const rows = entries.map((entry, nth) => {
       const look = [entry.state, entry.why, entry.cancel, entry.late].join();
@@ -186,7 +192,7 @@ export class Log {
       const joined = nth > 0 || (last && last.author.id === me.id && entry.at - last.posted_at < GROUP_MS);
       return this.pendingRow(entry, me, look, joined);
     });
-    this.pending.replaceChildren(...rows);
+    redraw(this.pending, rows, $("text"));
     if (grew) {
       this.unreadAt = null;
       this.list.querySelector(".unread")?.remove();
@@ -221,7 +227,12 @@ export class Log {
     const shown = state === "failed" ? "failed" : cancel || state === "sending" ? "sending" : state;
     return el(
       "li",
-      { class: joined ? "post" : "post first", "data-id": id, "data-look": look, "data-state": shown },
+      {
+        class: joined ? "post" : "post first",
+        "data-key": id,
+        "data-look": look,
+        "data-state": shown,
+      },
       this.avatar(me),
       this.byline(me, null),
       el("p", { class: "said" }, text),

@@ -42,7 +42,7 @@ export class People {
         user.id === this.me.id ? el("span", { class: "you" }, " you") : null,
         el("span", { class: "seen" }, seen),
       );
-      return el("li", { "data-user": user.id }, avatar(user), name);
+      return el("li", { "data-user": user.id, "data-key": user.id }, avatar(user), name);
     });
     $("people").replaceChildren(...rows);
     const count = String(this.users.length);
