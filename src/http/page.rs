@@ -38,13 +38,16 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/page/log.js", JS, include_str!("page/log.js")),
     ("/page/masters.js", JS, include_str!("page/masters.js")),
     ("/page/move.js", JS, include_str!("page/move.js")),
+    ("/page/notify.js", JS, include_str!("page/notify.js")),
     ("/page/numbers.js", JS, include_str!("page/numbers.js")),
     ("/page/outbox.js", JS, include_str!("page/outbox.js")),
     ("/page/people.js", JS, include_str!("page/people.js")),
+    ("/page/route.js", JS, include_str!("page/route.js")),
     ("/page/shapes.js", JS, include_str!("page/shapes.js")),
     ("/page/status.js", JS, include_str!("page/status.js")),
     ("/page/stream.js", JS, include_str!("page/stream.js")),
     ("/page/tabs.js", JS, include_str!("page/tabs.js")),
+    ("/page/text.js", JS, include_str!("page/text.js")),
 ];
 
 /// Placeholder of the masters' addresses in the page.

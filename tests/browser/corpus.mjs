@@ -1,6 +1,11 @@
 // Texts that a careless page would run. Each must come out as the text that it is.
 
 export const XSS = [
+  "https://links.example/<img src=x onerror=alert(1)>",
+  'https://links.example/"onmouseover="alert(1)',
+  "https://links.example/\u202egnp.exe",
+  "java\tscript:alert(1) javascript://links.example/%0aalert(1) data:text/html,<script>alert(1)</script>",
+  "`<img src=x onerror=alert(1)>` ```\n<script>alert(1)</script>\n```",
   "<script>alert(1)</script>",
   "<img src=x onerror=alert(2)>",
   "<svg onload=alert(3)>",

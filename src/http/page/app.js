@@ -11,9 +11,12 @@ import { Log } from "./log.js";
 import { Masters } from "./masters.js";
 import * as move from "./move.js";
 import { Outbox } from "./outbox.js";
+import { Notifier } from "./notify.js";
 import { Cluster, People } from "./people.js";
+import { readRoute, Route } from "./route.js";
 import { Status } from "./status.js";
 import { Tabs } from "./tabs.js";
+import { mentionsName } from "./text.js";
 
 const BOARDS_FOLLOWED_MAX = 32;
 const ALIVE_INTERVAL_MS = 12_000;
@@ -21,6 +24,8 @@ const TICKET_INTERVAL_MS = 4 * 60_000;
 // Between tries for a ticket that was not given, doubling.
 const TICKET_PAUSE_MIN_MS = 3000;
 const TICKET_PAUSE_MAX_MS = 30_000;
+// Of so many people a text is searched for mentions.
+const NAMES_MAX = 200;
 const BOARDS_INTERVAL_MS = 30_000;
 
 // Buttons of a narrow page and the sides that they open.
@@ -53,14 +58,18 @@ class App {
     this.marks = new ReadMarks();
     this.log = new Log({
       nameOf: (user) => this.people.nameOf(user),
-      myId: this.me.id,
+      names: () => this.people.users.slice(0, NAMES_MAX).map((user) => user.name),
+      isBoard: (name) => this.boards.has(name),
+      me: this.me,
       looking: () => this.looking,
       onSeen: (seq) => this.onSeen(seq),
       onOlder: () => this.board.older(),
       onRetry: (id) => this.outbox.retry(id),
       onCancel: (id) => this.outbox.cancel(id),
     });
-    this.board = new Board(this.log);
+    this.board = new Board(this.log, (seq) => this.status.flash(`There is no post ${seq} near enough.`));
+    this.route = new Route((route) => this.goTo(route));
+    this.notifier = new Notifier(this.local, (post) => this.goTo(post));
     this.outbox = new Outbox(this.local, {
       onChange: () => this.drawPending(),
       onSettled: (entry, post) => this.onSettled(entry, post),
@@ -114,13 +123,19 @@ class App {
     if (carried || brought?.trusted) this.adopt(brought, carried !== null);
     if (carried) this.catchUp(carried);
     const given = brought?.trusted ? brought : null;
-    const wanted = (carried ?? given)?.board ?? this.local.get("board");
+    const route = carried ? null : readRoute(location.hash);
+    const wanted = (carried ?? route ?? given)?.board ?? this.local.get("board");
     const first = this.boards.has(wanted)
       ? wanted
       : this.boards.has("lobby")
         ? "lobby"
         : ([...this.boards.keys()][0] ?? "lobby");
-    this.openBoard(first, carried?.place);
+    this.openBoard(first, {
+      place: carried?.place,
+      seq: route?.board === first ? route.seq : null,
+      replace: true,
+    });
+    if (route && route.board !== first) this.status.flash(`There is no board #${route.board}.`);
     if (carried) this.composer.goTo(carried);
     else if (session.fresh && matchMedia("(pointer: fine)").matches) this.composer.goTo({ focus: true });
     if (given && !carried) this.status.flash(`You are ${this.me.name} in this browser now.`);
@@ -166,6 +181,7 @@ class App {
       event.preventDefault();
       this.createBoard();
     });
+    $("board-filter").addEventListener("input", () => this.drawBoards());
     $("leave").addEventListener("click", () => this.logOut());
     for (const [button] of SIDES) $(button).addEventListener("click", () => this.slide(button));
     addEventListener("keydown", (event) => event.key === "Escape" && this.slide());
@@ -252,6 +268,9 @@ class App {
       this.unseen += 1;
       this.drawTitle();
     }
+    const foreign = post.author.id !== this.me.id;
+    if (foreign && this.tabs.leading && !this.looking && mentionsName(post.text, this.me.name))
+      this.notifier.mention(post);
     this.board.add(post);
     if (post.board !== this.board.name) this.drawBoards();
   }
@@ -308,11 +327,20 @@ class App {
     return { boards, cursor: `${this.epoch};${at.join(",")}`, user: this.me.id };
   }
 
-  openBoard(name, place = null) {
+  // Goes to an address of this page.
+  goTo({ board, seq }) {
+    if (this.stopped) return;
+    if (!this.boards.has(board)) this.status.flash(`There is no board #${board}.`);
+    else if (board !== this.board.name) this.openBoard(board, { seq });
+    else if (seq !== null) this.board.find(seq, this.boards.get(board).read_mark);
+  }
+
+  openBoard(name, { place = null, seq = null, replace = false } = {}) {
+    this.route.set(name, { replace });
     this.local.set("board", name);
     setText($("board-name"), name);
     this.composer.open(name);
-    this.board.open(name, this.boards.get(name)?.read_mark ?? 0, place);
+    this.board.open(name, this.boards.get(name)?.read_mark ?? 0, place, seq);
     this.drawBoards();
     this.drawPending();
     this.drawTitle();
@@ -396,6 +424,7 @@ class App {
   // From here on nothing is taken any more: what was taken goes along, and so nothing is lost.
   stop() {
     const carried = this.carry();
+    this.stopped = true;
     this.connection.stop();
     this.outbox.rest();
     this.tabs.close();
@@ -407,7 +436,6 @@ class App {
   // Somebody else joined in this browser. What was written here is given to them to decide about.
   onOtherSession() {
     if (this.stopped) return;
-    this.stopped = true;
     const carried = this.stop();
     if (move.keep(carried)) {
       this.outbox.forget();
@@ -449,7 +477,9 @@ class App {
   }
 
   drawBoards() {
-    const rows = [...this.boards.values()].map(({ name, last_seq, read_mark }) => {
+    const filter = $("board-filter").value.trim().toLowerCase();
+    const shown = [...this.boards.values()].filter(({ name }) => name.includes(filter));
+    const rows = shown.map(({ name, last_seq, read_mark }) => {
       const current = name === this.board.name;
       const fresh = current ? 0 : last_seq - read_mark;
       const count =

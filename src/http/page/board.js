@@ -7,10 +7,14 @@ const PAGE = 80;
 const CATCH_UP = 200;
 // To find the reader's place again after a move, at most so many pages.
 const PLACE_PAGES_MAX = 8;
+// And for a post that an address names.
+const ADDRESS_PAGES_MAX = 25;
 
 export class Board {
-  constructor(log) {
+  // `onMissing(seq)` when a post that an address names is not here, or too far back.
+  constructor(log, onMissing) {
     this.log = log;
+    this.onMissing = onMissing;
     this.name = null;
     // Counted up whenever what was being loaded is not wanted any more.
     this.turn = 0;
@@ -25,7 +29,7 @@ export class Board {
   }
 
   // Reads the end of a board and shows it; with a place, as far back as that.
-  async open(name, mark, place = null) {
+  async open(name, mark, place = null, seq = null) {
     const turn = ++this.turn;
     this.name = name;
     this.busy = true;
@@ -33,15 +37,23 @@ export class Board {
     let page = await this.read({ limit: PAGE }, turn);
     if (page === null) return;
     let shown = page.posts;
-    for (let n = 0; place && page.truncated && shown[0]?.seq > place.seq && n < PLACE_PAGES_MAX; n += 1) {
+    const from = seq ?? place?.seq ?? Number.POSITIVE_INFINITY;
+    const pages = seq === null ? PLACE_PAGES_MAX : ADDRESS_PAGES_MAX;
+    for (let n = 0; page.truncated && shown[0]?.seq > from && n < pages; n += 1) {
       page = await this.read({ before: shown[0].seq, limit: CATCH_UP }, turn);
       if (page === null) return;
       shown = [...page.posts, ...shown];
     }
     this.log.show(shown, mark, page.truncated);
     this.log.goTo(place);
+    if (seq !== null && !this.log.reveal(seq)) this.onMissing(seq);
     this.busy = false;
     this.settle();
+  }
+
+  // Shows one post, reading back to it if need be.
+  async find(seq, mark) {
+    if (!this.log.reveal(seq)) await this.open(this.name, mark, null, seq);
   }
 
   reload(mark) {

@@ -13,6 +13,26 @@ const STEADY_MS = 10_000;
 // So many streams that broke at once, and another master is tried.
 const OWN_FAILURES_MAX = 3;
 
+// A cursor of what the stream told, and of what is known of boards that it did not speak of. One of
+// another epoch says nothing about this one's places.
+export function mergeCursors(told, known) {
+  const read = (cursor) => {
+    const [epoch, rest = ""] = cursor.split(";");
+    return {
+      epoch,
+      places: rest
+        .split(",")
+        .filter(Boolean)
+        .map((pair) => pair.split(":")),
+    };
+  };
+  if (told === "") return known;
+  const [first, second] = [read(told), read(known)];
+  if (first.epoch !== second.epoch) return told;
+  const places = new Map([...second.places, ...first.places]);
+  return `${first.epoch};${[...places].map(([board, seq]) => `${board}:${seq}`).join(",")}`;
+}
+
 export class Connection {
   // `follow()` gives the boards to follow, the first cursor and the user; `onEvent(name, data)`;
   // `onState("on" | "lost" | "searching")`; `leave(origin)` moves; `onLoggedOut()`.
@@ -38,7 +58,7 @@ export class Connection {
     this.resting = false;
     const { boards, cursor, user } = this.follow();
     this.openedAt = performance.now();
-    this.stream.open(boards, this.stream.cursor || cursor, user);
+    this.stream.open(boards, mergeCursors(this.stream.cursor, cursor), user);
   }
 
   // Up to where the stream was heard.

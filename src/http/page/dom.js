@@ -51,10 +51,14 @@ export const timeOf = (ms) => clock.format(ms);
 export const fullTime = (ms) => full.format(ms);
 export const dayKey = (ms) => new Date(ms).toDateString();
 
+// Days are the calendar's: one in which the clock changes has 23 or 25 hours.
 export function dayName(ms, now = Date.now()) {
   if (dayKey(ms) === dayKey(now)) return "Today";
-  if (dayKey(ms) === dayKey(now - 86_400_000)) return "Yesterday";
-  return now - ms < 300 * 86_400_000 ? weekday.format(ms) : dated.format(ms);
+  const today = new Date(now);
+  const yesterday = new Date(today.getFullYear(), today.getMonth(), today.getDate() - 1, 12);
+  if (dayKey(ms) === dayKey(yesterday)) return "Yesterday";
+  const near = ms < now && now - ms < 300 * 86_400_000;
+  return near ? weekday.format(ms) : dated.format(ms);
 }
 
 export function ago(ms) {

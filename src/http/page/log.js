@@ -2,6 +2,8 @@
 // is still on its way; and where the reader is in it.
 
 import { $, avatar, dayKey, dayName, el, fullTime, plural, redraw, setText, timeOf } from "./dom.js";
+import { hashOf } from "./route.js";
+import { pieces } from "./text.js";
 
 // One author's posts within this time stand under one name.
 const GROUP_MS = 5 * 60_000;
@@ -9,10 +11,16 @@ const GROUP_MS = 5 * 60_000;
 const SHOWN_MAX = 600;
 const AT_END_PX = 48;
 
+// A day ends while the page is open.
+const DAYS_INTERVAL_MS = 30_000;
+
 export class Log {
+  // `names()` gives who can be meant by a mention, `isBoard(name)` which boards can be linked to;
   // `onSeen(seq)` when the reader has the end in view.
-  constructor({ nameOf, myId, looking, onSeen, onOlder, onRetry, onCancel }) {
-    Object.assign(this, { nameOf, myId, looking, onSeen, onOlder, onRetry, onCancel });
+  constructor({ nameOf, names, isBoard, me, looking, onSeen, onOlder, onRetry, onCancel }) {
+    Object.assign(this, { nameOf, names, isBoard, me, looking, onSeen, onOlder, onRetry, onCancel });
+    this.myId = me.id;
+    setInterval(() => this.renameDays(), DAYS_INTERVAL_MS);
     this.box = $("log");
     this.list = $("posts");
     this.pending = $("pending");
@@ -57,21 +65,15 @@ export class Log {
     const unread = posts.find((post) => post.seq > mark && post.author.id !== this.myId);
     this.unreadAt = unread && unread.seq > 1 && mark > 0 ? unread.seq : null;
     this.draw(truncated);
-    this.pinned = true;
-    this.jump();
-    this.look();
+    this.toEnd();
   }
 
   // Drawn anew it is nothing to be read out.
   draw(truncated = !$("older").hidden) {
     this.box.setAttribute("aria-busy", "true");
     requestAnimationFrame(() => this.box.removeAttribute("aria-busy"));
-    this.list.replaceChildren();
-    let before = null;
-    for (const post of this.posts) {
-      this.list.append(...this.rows(post, before));
-      before = post;
-    }
+    const rows = this.posts.flatMap((post, nth) => this.rows(post, this.posts[nth - 1] ?? null));
+    redraw(this.list, rows, this.box);
     const older = $("older");
     if (!truncated && document.activeElement === older) this.box.focus({ preventScroll: true });
     older.hidden = !truncated;
@@ -124,19 +126,25 @@ export class Log {
     const rows = [];
     const newDay = !before || dayKey(before.posted_at) !== dayKey(post.posted_at);
     const unread = post.seq === this.unreadAt;
-    if (newDay) rows.push(el("li", { class: "day" }, dayName(post.posted_at)));
+    if (newDay) rows.push(el("li", { class: "day", "data-at": post.posted_at }, dayName(post.posted_at)));
     if (unread) rows.push(el("li", { class: "unread" }, "New"));
     const joined =
       !newDay &&
       !unread &&
       before.author.id === post.author.id &&
       post.posted_at - before.posted_at < GROUP_MS;
-    const said = el("p", { class: "said" }, post.text);
+    const found = this.read(post.text);
+    const said = el("div", { class: "said" }, ...found.flatMap((piece) => this.piece(piece)));
+    const meant = found.some(({ kind, name }) => kind === "mention" && name === this.me.name);
     const row = el(
       "li",
-      { class: joined ? "post" : "post first", "data-seq": post.seq },
+      {
+        class: `post${joined ? "" : " first"}${meant ? " meant" : ""}`,
+        "data-seq": post.seq,
+        "data-key": post.seq,
+      },
       this.avatar(post.author),
-      this.byline(post.author, post.posted_at),
+      this.byline(post.author, post),
       said,
     );
     if (post.seq === this.lastMine) said.append(el("span", { class: "tick" }, "\u2713 sent"));
@@ -148,14 +156,50 @@ export class Log {
     return avatar(author);
   }
 
-  byline(author, at) {
+  read(text) {
+    const written = this.posts.map(({ author }) => author.name);
+    const names = new Set([this.me.name, ...this.names(), ...written]);
+    return pieces(text, { isBoard: this.isBoard, names });
+  }
+
+  // What a piece of a text looks like. The marks around code stay in the text, unseen.
+  piece({ kind, text, open, close, href, board, seq, name }) {
+    const mark = (characters) => el("span", { hidden: true }, characters);
+    switch (kind) {
+      case "code":
+        return [mark(open), el("code", {}, text), mark(close)];
+      case "block":
+        return [mark(open), el("pre", {}, el("code", {}, text)), mark(close)];
+      case "link": {
+        const how = {
+          rel: "noopener noreferrer nofollow ugc",
+          target: "_blank",
+          referrerpolicy: "no-referrer",
+        };
+        return [el("a", { href, ...how }, text)];
+      }
+      case "place":
+        return [el("a", { href: hashOf(board, seq) }, text)];
+      case "mention":
+        return [el("mark", { class: name === this.me.name ? "mention mine" : "mention" }, text)];
+      default:
+        return [text];
+    }
+  }
+
+  byline(author, post) {
     const who = el(
       "span",
       { class: "who", "data-user": author.id, "data-name": author.name },
       this.nameOf(author),
     );
-    const time = at
-      ? el("time", { datetime: new Date(at).toISOString(), title: fullTime(at) }, timeOf(at))
+    const at = post?.posted_at;
+    const time = post
+      ? el(
+          "a",
+          { class: "at", href: hashOf(post.board, post.seq), title: fullTime(at) },
+          el("time", { datetime: new Date(at).toISOString() }, timeOf(at)),
+        )
       : null;
     return el(
       "div",
@@ -235,14 +279,15 @@ export class Log {
       },
       this.avatar(me),
       this.byline(me, null),
-      el("p", { class: "said" }, text),
+      el("div", { class: "said" }, ...this.read(text).flatMap((piece) => this.piece(piece))),
       fate,
     );
   }
 
   drawPill() {
-    this.pill.hidden = this.missed === 0;
-    setText(this.pill, `${plural(this.missed, "new post")} \u2193`);
+    this.pill.hidden = this.pinned;
+    const text = this.missed > 0 ? plural(this.missed, "new post") : "Jump to latest";
+    setText(this.pill, `${text} \u2193`);
   }
 
   jump() {
@@ -252,11 +297,13 @@ export class Log {
   toEnd() {
     this.pinned = true;
     this.jump();
+    this.drawPill();
     this.look();
   }
 
   onScroll() {
     this.pinned = this.atEnd;
+    this.drawPill();
     this.look();
     if (this.box.scrollTop < 80 && !$("older").hidden) this.onOlder();
   }
@@ -289,5 +336,23 @@ export class Log {
     this.pinned = false;
     this.box.scrollTop +=
       row.getBoundingClientRect().top - this.box.getBoundingClientRect().top - (Number(place.off) || 0);
+    this.drawPill();
+  }
+
+  // Shows the post that an address names; false when it is not in the list.
+  reveal(seq) {
+    const row = this.list.querySelector(`[data-seq="${Number(seq)}"]`);
+    if (!row) return false;
+    for (const old of this.list.querySelectorAll(".target")) old.classList.remove("target");
+    row.classList.add("target");
+    row.scrollIntoView({ block: "center" });
+    row.querySelector(".at").focus({ preventScroll: true });
+    this.pinned = this.atEnd;
+    this.drawPill();
+    return true;
+  }
+
+  renameDays() {
+    for (const day of this.list.querySelectorAll(".day")) setText(day, dayName(Number(day.dataset.at)));
   }
 }

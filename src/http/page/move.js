@@ -7,6 +7,8 @@
 // known: by a nonce in a cookie (cookies ignore ports), or by being one of the masters. What came
 // with a stranger's link stays a stranger's, however often it is passed on.
 
+import { replaceAll } from "./route.js";
+
 const NAME = "move";
 const NONCE = "chatchat-move";
 const FRESH_MS = 120_000;
@@ -50,7 +52,7 @@ export function go(origin, carried) {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   const nonce = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
   cookie(nonce, LEFT_S);
-  location.replace(`${origin}/#${NAME}=${encode({ ...carried, nonce })}`);
+  replaceAll(`${origin}/#${NAME}=${encode({ ...carried, nonce })}`);
   return nonce;
 }
 
@@ -68,7 +70,7 @@ export function keep(carried) {
 // a master's page sent us: only then may it also say who we are.
 export function take(masters) {
   const hash = location.hash;
-  if (hash.length > 1) history.replaceState(null, "", location.pathname);
+  if (hash.startsWith(`#${NAME}=`)) history.replaceState(null, "", location.pathname);
   try {
     const kept = sessionStorage.getItem(NAME);
     if (kept !== null) {

@@ -2,6 +2,10 @@
 
 import assert from "node:assert/strict";
 
+import { mergeCursors } from "../../../src/http/page/connection.js";
+import { dayName } from "../../../src/http/page/dom.js";
+import { readRoute } from "../../../src/http/page/route.js";
+import { mentionsName, pieces } from "../../../src/http/page/text.js";
 import { read } from "../../../src/http/page/api.js";
 import { Election, SILENCE_MS } from "../../../src/http/page/election.js";
 import { sleep, Waker } from "../../../src/http/page/numbers.js";
@@ -138,6 +142,90 @@ export const checks = [
       world.run(SILENCE_MS - 1500);
       world.hang("b");
       assert.equal(world.tabs.get("b").isConnected(world.now + 2000), false);
+    },
+  ],
+  [
+    "a text is cut into plain text, code, links, places and mentions",
+    async () => {
+      const isBoard = (name) => ["lobby", "dev"].includes(name);
+      const names = ["Ada", "Ada Lovelace", "Jos\u00e9"];
+      const cut = (text) => {
+        const found = pieces(text, { isBoard, names });
+        const whole = found.map(({ open = "", text: inner, close = "" }) => open + inner + close).join("");
+        assert.equal(whole, text, "nothing is lost");
+        return found.filter(({ kind }) => kind !== "text").map(({ kind, text: inner }) => `${kind} ${inner}`);
+      };
+      assert.deepEqual(cut("see https://a.example/x_(y)?q=1#z, or (http://b.example)."), [
+        "link https://a.example/x_(y)?q=1#z",
+        "link http://b.example",
+      ]);
+      assert.deepEqual(cut("javascript:alert(1) data:text/html,x //x.example ftp://y https://"), []);
+      assert.deepEqual(cut("run `a @Ada #lobby https://x.example` now"), [
+        "code a @Ada #lobby https://x.example",
+      ]);
+      assert.deepEqual(cut("```sh\nls `x`\n\nls\n``` after ```"), ["block ls `x`\n\nls"]);
+      assert.deepEqual(cut("```\n```"), ["block "]);
+      assert.deepEqual(cut("#lobby/12, #dev and #none, a#lobby, #lobby-x, &#lobby"), [
+        "place #lobby/12",
+        "place #dev",
+      ]);
+      assert.deepEqual(cut("@ada lovelace, @Adam, x@Ada, (@JOS\u00c9)"), [
+        "mention @ada lovelace",
+        "mention @JOS\u00c9",
+      ]);
+      assert.ok(mentionsName("well, @Ada?", "Ada"));
+      assert.ok(!mentionsName("well, `@Ada`?", "Ada"));
+      const begun = performance.now();
+      for (const text of ["@", "`", "```\n", "#", "http://", "(", "https://a.b)"])
+        cut(text.repeat(8192 / text.length));
+      assert.ok(performance.now() - begun < 2000, "a hostile text costs no time");
+    },
+  ],
+  [
+    "an address names a board, or a post of it",
+    async () => {
+      assert.deepEqual(readRoute("#lobby"), { board: "lobby", seq: null });
+      assert.deepEqual(readRoute("#lobby/123"), { board: "lobby", seq: 123 });
+      for (const bad of [
+        "",
+        "#",
+        "#move=x",
+        "#Lobby",
+        "#lobby/",
+        "#lobby/0",
+        "#lobby/1e9",
+        "#lobby/9999999999999999",
+      ])
+        assert.equal(readRoute(bad), null, bad);
+    },
+  ],
+  [
+    "a day is named by the calendar, also when the clock changes",
+    async () => {
+      const zone = process.env.TZ;
+      process.env.TZ = "Europe/Berlin";
+      try {
+        const at = (...parts) => new Date(...parts).getTime();
+        // 25 hours in October, 23 in March.
+        assert.equal(dayName(at(2026, 9, 24, 23, 30), at(2026, 9, 25, 23, 45)), "Yesterday");
+        assert.equal(dayName(at(2026, 2, 28, 12), at(2026, 2, 29, 23, 59)), "Yesterday");
+        assert.equal(dayName(at(2026, 2, 28, 23, 59), at(2026, 2, 30, 0, 30)).includes("Yesterday"), false);
+        assert.equal(dayName(at(2026, 9, 25, 0, 10), at(2026, 9, 26, 0, 5)), "Yesterday");
+        assert.equal(dayName(at(2026, 9, 25, 0, 1), at(2026, 9, 25, 23, 59)), "Today");
+        assert.match(dayName(at(2027, 0, 3), at(2026, 9, 25)), /2027/, "a day to come has its year");
+        assert.match(dayName(at(2025, 0, 3), at(2026, 9, 25)), /2025/);
+      } finally {
+        if (zone === undefined) delete process.env.TZ;
+        else process.env.TZ = zone;
+      }
+    },
+  ],
+  [
+    "a stream goes on where it was, and elsewhere where the page is",
+    async () => {
+      assert.equal(mergeCursors("", "7;lobby:3"), "7;lobby:3");
+      assert.equal(mergeCursors("7;lobby:5", "7;lobby:3,dev:9"), "7;lobby:5,dev:9");
+      assert.equal(mergeCursors("8;lobby:1", "7;lobby:3,dev:9"), "8;lobby:1");
     },
   ],
   [

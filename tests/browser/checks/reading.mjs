@@ -1,0 +1,196 @@
+// Finding one's way: links, code, addresses, mentions, times.
+
+import assert from "node:assert/strict";
+
+import { until } from "../cluster.mjs";
+import { Person } from "../people.mjs";
+
+const join = async ({ browser, cluster, wrong }, name, n = 0, options = {}) =>
+  (await Person.at(browser, cluster.url(cluster.masters[n]), wrong, options)).join(name);
+
+const board = (person, name) =>
+  until(`board ${name}`, async () => (await person.page.textContent("#board-name")) === name);
+
+async function create(person, name) {
+  await person.page.fill("#new-board-name", name);
+  await person.page.press("#new-board-name", "Enter");
+  await board(person, name);
+}
+
+const inView = (person, selector) =>
+  person.page.evaluate((wanted) => {
+    const row = document.querySelector(wanted)?.getBoundingClientRect();
+    const log = document.getElementById("log").getBoundingClientRect();
+    return Boolean(row) && row.top >= log.top - 1 && row.bottom <= log.bottom + 1;
+  }, selector);
+
+export const checks = [
+  [
+    "links can be clicked and give nothing away, code is code",
+    async (world) => {
+      const ada = await join(world, "Ada");
+      const text = "see https://example.org/a?b=1, run `ls -l`:\n```\ntwo\n  lines\n```";
+      await ada.say(text);
+      await ada.sees(text);
+      const link = ada.page.locator("#posts .said a");
+      assert.equal(await link.getAttribute("href"), "https://example.org/a?b=1");
+      for (const word of ["noopener", "noreferrer", "nofollow"])
+        assert.ok((await link.getAttribute("rel")).split(" ").includes(word), word);
+      assert.equal(await link.getAttribute("target"), "_blank");
+      assert.equal(await ada.page.textContent("#posts .said > code"), "ls -l");
+      assert.equal(await ada.page.textContent("#posts .said pre code"), "two\n  lines");
+      assert.equal(await ada.page.locator("#posts img, #posts iframe").count(), 0, "no preview");
+    },
+  ],
+  [
+    "a board has an address, and Back works",
+    async (world) => {
+      const ada = await join(world, "Ada");
+      assert.equal(new URL(ada.page.url()).hash, "#lobby");
+      await create(ada, "one");
+      await create(ada, "two");
+      assert.equal(new URL(ada.page.url()).hash, "#two");
+      await ada.page.goBack();
+      await board(ada, "one");
+      await ada.page.goBack();
+      await board(ada, "lobby");
+      await ada.page.goForward();
+      await board(ada, "one");
+      await ada.page.reload();
+      await ada.online();
+      await board(ada, "one");
+      const other = await ada.tab(`${new URL(ada.page.url()).origin}/#two`);
+      await other.online();
+      await board(other, "two");
+    },
+  ],
+  [
+    "a post has an address that is found again",
+    async (world) => {
+      const ada = await join(world, "Ada");
+      await create(ada, "far");
+      await ada.page.evaluate(async () => {
+        for (let n = 1; n <= 130; n += 1) {
+          const id = crypto.randomUUID();
+          await fetch("/api/v1/boards/far/posts", {
+            method: "POST",
+            headers: { "Content-Type": "application/json" },
+            body: JSON.stringify({ id, text: `post number ${n}\nof two lines` }),
+          });
+        }
+      });
+      await ada.sees("post number 130\nof two lines", 20_000);
+      const origin = new URL(ada.page.url()).origin;
+      const ben = await Person.at(world.browser, `${origin}/#far/7`, world.wrong);
+      await ben.join("Ben");
+      await until("the post", () => inView(ben, '#posts [data-seq="7"].target'), 10_000);
+      await ben.page.click("#pill");
+      await until("the end", () => inView(ben, '#posts [data-seq="130"]'));
+      const address = await ben.page.getAttribute('#posts [data-seq="129"] .at', "href");
+      assert.equal(address, "#far/129");
+      await ben.page.focus('#posts [data-seq="129"] .at');
+      await ben.page.keyboard.press("Enter");
+      await until("the named post", () => inView(ben, '#posts [data-seq="129"].target'));
+      await ben.say("look at #far/9");
+      await ben.page.click('#posts .said a[href="#far/9"]');
+      await until("the post that was linked", () => inView(ben, '#posts [data-seq="9"].target'));
+    },
+  ],
+  [
+    "every post shows its time on hover and on focus",
+    async (world) => {
+      const ada = await join(world, "Ada");
+      await ada.say("the first of two");
+      await ada.say("the second of two");
+      await ada.settled();
+      const second = ada.page.locator("#posts .post:not(.first)").last();
+      const shown = () =>
+        second.locator(".by").evaluate((node) => {
+          const clipped = getComputedStyle(node.querySelector(".at")).clipPath !== "none";
+          return clipped ? "clipped" : getComputedStyle(node).opacity;
+        });
+      await ada.page.mouse.move(0, 0);
+      assert.equal(await shown(), "0");
+      await second.hover();
+      assert.equal(await shown(), "1");
+      await ada.page.mouse.move(0, 0);
+      await second.locator(".at").focus();
+      assert.equal(await shown(), "1");
+    },
+  ],
+  [
+    "a mention is highlighted, and notifies once that was asked for",
+    async (world) => {
+      const ada = await join(world, "Ada", 0, { permissions: ["notifications"] });
+      const ben = await join(world, "Ben", 1);
+      await ada.page.evaluate(() => {
+        globalThis.told = [];
+        globalThis.Notification = class {
+          static permission = "default";
+          static async requestPermission() {
+            globalThis.told.push("asked");
+            Notification.permission = "granted";
+            return "granted";
+          }
+          constructor(title, { body }) {
+            globalThis.told.push(`${title}: ${body}`);
+          }
+        };
+        document.hasFocus = () => false;
+      });
+      const told = () => ada.page.evaluate(() => globalThis.told);
+      await ben.say(`@${ada.name} before it was allowed`);
+      await ada.sees(`@${ada.name} before it was allowed`);
+      assert.deepEqual(await told(), [], "nothing is asked for at load");
+      assert.equal(await ada.page.textContent("#posts .mention.mine"), `@${ada.name}`);
+      await ada.page.click("#notify");
+      await until("on", async () => (await ada.page.getAttribute("#notify", "aria-pressed")) === "true");
+      await ben.say("nobody is meant");
+      await ben.say(`well, @${ada.name}?`);
+      await until("a notification", async () => (await told()).length === 2);
+      assert.deepEqual(await told(), ["asked", `${ben.name} in #lobby: well, @${ada.name}?`]);
+    },
+  ],
+  [
+    "boards can be filtered",
+    async (world) => {
+      const ada = await join(world, "Ada");
+      for (const name of ["apples", "pears"]) await create(ada, name);
+      await ada.page.fill("#board-filter", "ppl");
+      assert.deepEqual(await ada.page.locator("#boards .name").allTextContents(), ["apples"]);
+      await ada.page.fill("#board-filter", "");
+      assert.ok((await ada.page.locator("#boards li").count()) >= 3);
+    },
+  ],
+  [
+    "who scrolled up can jump to the latest",
+    async (world) => {
+      const ada = await join(world, "Ada");
+      for (let n = 0; n < 14; n += 1) await ada.say(`to scroll ${n}\n\n\nover lines`);
+      await ada.settled(30_000);
+      assert.equal(await ada.page.isVisible("#pill"), false);
+      await ada.page.evaluate(() => (document.getElementById("log").scrollTop = 0));
+      await ada.page.waitForSelector("#pill:not([hidden])");
+      assert.match(await ada.page.textContent("#pill"), /^Jump to latest/);
+      await ada.page.click("#pill");
+      await until("no pill", async () => !(await ada.page.isVisible("#pill")));
+    },
+  ],
+  [
+    "print shows the conversation alone",
+    async (world) => {
+      const ada = await join(world, "Ada");
+      await ada.say("to be printed");
+      await ada.sees("to be printed");
+      await ada.page.emulateMedia({ media: "print" });
+      for (const hidden of ["#composer", "#boards-side", "#people-side"])
+        assert.equal(await ada.page.isVisible(hidden), false, hidden);
+      const whole = await ada.page.evaluate(() => {
+        const log = document.getElementById("log");
+        return log.scrollHeight <= log.clientHeight + 1;
+      });
+      assert.ok(whole, "nothing is cut off");
+      await ada.page.screenshot({ path: `${world.out}/print.png` });
+    },
+  ],
+];
