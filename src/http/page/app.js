@@ -280,7 +280,9 @@ class App {
     this.status.draw();
     // The page's policy lets it ask only masters it knew when it was loaded.
     const hidden = document.visibilityState === "hidden";
-    if (changed && hidden && this.masters.unaskable().length > 0) move.again(this.carry());
+    if (!changed || !hidden || this.masters.unaskable().length === 0) return;
+    move.keep(this.carry());
+    location.reload();
   }
 
   onBeat() {

@@ -1,6 +1,7 @@
 // The page's parts that decide, without a browser.
 
 import assert from "node:assert/strict";
+import { readdir, readFile } from "node:fs/promises";
 
 import { mergeCursors } from "../../../src/http/page/connection.js";
 import { dayName } from "../../../src/http/page/dom.js";
@@ -24,7 +25,24 @@ const POST = {
 };
 const problem = (kind) => JSON.stringify({ type: `urn:chatchat:${kind}`, detail: "why" });
 
+const PAGE = new URL("../../../src/http/page/", import.meta.url);
+
 export const checks = [
+  [
+    "what a module takes from another by its name is there",
+    async () => {
+      for (const file of (await readdir(PAGE)).filter((name) => name.endsWith(".js"))) {
+        const source = await readFile(new URL(file, PAGE), "utf8");
+        for (const [, name, from] of source.matchAll(/import \* as (\w+) from "\.\/([\w.]+)"/g)) {
+          const exported = await readFile(new URL(from, PAGE), "utf8");
+          for (const [, used] of source.matchAll(new RegExp(`\\b${name}\\.(?!js\\b)(\\w+)`, "g"))) {
+            const is = new RegExp(`^export (async )?(const|function|class) ${used}\\b`, "m");
+            assert.match(exported, is, `${file} uses ${name}.${used}`);
+          }
+        }
+      }
+    },
+  ],
   [
     "an answer counts only if status and body are ours",
     async () => {
