@@ -9,6 +9,10 @@ use thiserror::Error;
 
 use crate::model::message::BATCH_TASKS_MAX;
 
+/// Most batches that a master has in flight at one worker. The worker takes twice as many: those of
+/// its registration before may still be under way.
+pub const WORKER_BATCHES_MAX: usize = 64;
+
 /// Time-outs, retries and bounds of one node. The defaults are the design's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -180,6 +180,8 @@ pub enum AssignReply {
     },
     /// The worker has a newer registration.
     StaleRegistration,
+    /// The worker has no room for another batch now; nothing was done.
+    Busy,
 }
 
 /// Answer to a forwarded task.

@@ -314,10 +314,14 @@ pub enum StoreError {
         /// Message of the store.
         why: String,
     },
+    /// Too many operations of this node wait for the store already. Nothing was done, and nothing is
+    /// said of the store.
+    #[error("too many operations wait for the store")]
+    Busy,
 }
 
 impl StoreError {
-    /// Returns whether waiting may help.
+    /// Returns whether the store is away.
     #[must_use]
     pub const fn is_away(&self) -> bool {
         matches!(self, Self::Away { .. })

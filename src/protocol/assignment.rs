@@ -3,8 +3,9 @@
 //! 1. One batch of a slot is in flight at a time; each attempt of it has a number of its own,
 //!    so a late answer is recognised.
 //! 2. Tries on one registration of a worker have one token; the next worker gets a higher one.
-//! 3. An unreachable store costs no try: the batch goes back to the queue and waits 100 ms,
-//!    doubling to 1 s.
+//! 3. A batch that the store, the worker or the link did not take costs no try: it goes back to the
+//!    queue and waits 100 ms, doubling to 1 s.
+//! 4. A batch counts as sent, and may be written, unless nothing was done at each attempt.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,6 +28,8 @@ pub struct TaskHead {
     pub id: TaskId,
     /// Node that the task came from.
     pub origin: Origin,
+    /// Whether the task was sent to another node before this batch.
+    pub sent: bool,
     /// Whether the task must go in a batch of its own.
     pub alone: bool,
 }
@@ -46,6 +49,8 @@ pub struct Batch {
     pub attempt: Option<AttemptId>,
     /// Time of the next attempt while the batch waits for its backoff.
     pub retry_at: Option<Mono>,
+    /// Whether an attempt may have been carried out.
+    sent: bool,
     /// Tries that failed, the same for each task.
     failed: FailedTries,
 }
@@ -57,7 +62,12 @@ impl Batch {
         let failed = from.first().map(|entry| entry.failed.clone()).unwrap_or_default();
         let heads = from
             .iter()
-            .map(|entry| TaskHead { id: entry.id, origin: entry.origin, alone: entry.alone })
+            .map(|Entry { id, origin, sent, alone, .. }| TaskHead {
+                id: *id,
+                origin: *origin,
+                sent: *sent,
+                alone: *alone,
+            })
             .collect();
         let tasks = from.drain(..).map(|entry| entry.task).collect();
         Self {
@@ -67,6 +77,7 @@ impl Batch {
             assignee,
             attempt: None,
             retry_at: None,
+            sent: false,
             failed,
         }
     }
@@ -93,7 +104,7 @@ impl Batch {
         self.heads.into_iter().zip(tasks).map(move |(head, task)| Entry {
             id: head.id,
             origin: head.origin,
-            sent: true,
+            sent: head.sent || self.sent,
             alone: alone || head.alone,
             failed: failed.clone(),
             task,
@@ -112,8 +123,8 @@ pub struct Assignments {
 #[derive(Debug, Default)]
 struct Lane {
     batch: Option<Batch>,
-    /// Number of consecutive times that the store could not be reached.
-    away: u32,
+    /// Number of consecutive batches that were not taken.
+    turned_back: u32,
     /// Earliest time of a new batch.
     not_before: Mono,
 }
@@ -167,13 +178,15 @@ impl Assignments {
         AttemptId(self.next)
     }
 
-    /// Ends an attempt. Returns `false` for a late answer: the attempt is not the one in flight.
-    pub fn on_ended(&mut self, slot: Slot, attempt: AttemptId) -> bool {
+    /// Ends an attempt, of which `nothing_was_done` or which may have been carried out. Returns
+    /// `false` for a late answer: the attempt is not the one in flight.
+    pub fn on_ended(&mut self, slot: Slot, attempt: AttemptId, nothing_was_done: bool) -> bool {
         let Some(batch) = self.batch_mut(slot) else { return false };
         if batch.attempt != Some(attempt) {
             return false;
         }
         batch.attempt = None;
+        batch.sent |= !nothing_was_done;
         true
     }
 
@@ -189,20 +202,21 @@ impl Assignments {
         Some(next)
     }
 
-    /// Notes that the store could not be reached. The slot takes no new batch until the time
-    /// returned.
-    pub fn on_store_away(&mut self, now: Mono, slot: Slot) -> Mono {
+    /// Notes that a batch was not taken: the store could not be reached, or its worker or the link
+    /// has no room. The slot takes no new batch until the time returned.
+    pub fn on_turned_back(&mut self, now: Mono, slot: Slot) -> Mono {
         let lane = self.lane_mut(slot);
-        let wait = Duration::from_millis(100 << lane.away.min(4)).min(Duration::from_secs(1));
-        lane.away += 1;
+        let wait =
+            Duration::from_millis(100 << lane.turned_back.min(4)).min(Duration::from_secs(1));
+        lane.turned_back = lane.turned_back.saturating_add(1);
         lane.not_before = now + wait;
         lane.not_before
     }
 
-    /// Notes that the store answered: the slot takes new batches at once.
-    pub fn on_store_here(&mut self, slot: Slot) {
+    /// Notes that a batch was written: the slot takes new batches at once.
+    pub fn on_written(&mut self, slot: Slot) {
         let lane = self.lane_mut(slot);
-        lane.away = 0;
+        lane.turned_back = 0;
         lane.not_before = Mono::ZERO;
     }
 
@@ -251,7 +265,7 @@ mod tests {
     fn fail(table: &mut Assignments) -> Option<Next> {
         let number = table.number();
         table.batch_mut(SLOT).expect("it stays").begin(number);
-        assert!(table.on_ended(SLOT, number));
+        assert!(table.on_ended(SLOT, number, false));
         table.on_failed(Mono::ZERO, SLOT, false)
     }
 
@@ -276,24 +290,36 @@ mod tests {
     }
 
     #[test]
+    fn task_counts_as_sent_unless_nothing_was_done() {
+        for (nothing_was_done, sent) in [(true, false), (false, true)] {
+            let mut table = with_tasks(1);
+            let number = table.number();
+            table.batch_mut(SLOT).expect("it stays").begin(number);
+            assert!(table.on_ended(SLOT, number, nothing_was_done));
+            let mut entries = table.take(SLOT).expect("it stays").into_entries(false);
+            assert_eq!(entries.next().map(|entry| entry.sent), Some(sent));
+        }
+    }
+
+    #[test]
     fn answer_to_an_earlier_attempt_is_recognised_as_late() {
         let mut table = with_tasks(1);
         let (first, second) = (table.number(), table.number());
         table.batch_mut(SLOT).expect("it stays").begin(first);
-        assert!(table.on_ended(SLOT, first));
+        assert!(table.on_ended(SLOT, first, false));
         table.batch_mut(SLOT).expect("it stays").begin(second);
-        assert!(!table.on_ended(SLOT, first));
-        assert!(table.on_ended(SLOT, second));
+        assert!(!table.on_ended(SLOT, first, false));
+        assert!(table.on_ended(SLOT, second, false));
     }
 
     #[test]
-    fn wait_for_an_unreachable_store_doubles_up_to_a_second() {
+    fn wait_after_a_batch_was_not_taken_doubles_up_to_a_second() {
         let mut table = table();
         let waits: Vec<_> = (0..6)
-            .map(|_| table.on_store_away(Mono::ZERO, SLOT).since(Mono::ZERO).as_millis())
+            .map(|_| table.on_turned_back(Mono::ZERO, SLOT).since(Mono::ZERO).as_millis())
             .collect();
         assert_eq!(waits, [100, 200, 400, 800, 1000, 1000]);
-        table.on_store_here(SLOT);
+        table.on_written(SLOT);
         assert_eq!(table.not_before(SLOT), Mono::ZERO);
     }
 }

@@ -3,9 +3,11 @@
 //! 1. A closed session never opens again: a row that arrives after the close is late.
 //! 2. At most `max` rows and `max` closed keys are kept; the oldest of each goes first.
 //! 3. A cached read mark only rises: a row that comes late does not lower it.
-//! 4. One look-up of a session runs at a time; it answers all who wait for that session.
+//! 4. One look-up of a session runs at a time; it answers all who wait for that session. At most
+//!    [`LOOKUPS_MAX`] run in all, the others wait their turn: made-up keys must not crowd other
+//!    reads out of the store or the links.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     model::{
@@ -16,6 +18,9 @@ use crate::{
     protocol::reads::{TooMany, WAITING_MAX},
 };
 
+/// Most look-ups under way at once.
+pub const LOOKUPS_MAX: usize = 256;
+
 /// Cache of open sessions, generic over what waits for a look-up.
 #[derive(Debug)]
 pub struct Sessions<W> {
@@ -24,7 +29,10 @@ pub struct Sessions<W> {
     by_age: BTreeMap<u64, SessionKey>,
     puts: u64,
     closed: Recent<SessionKey>,
+    /// Waiters for each look-up that runs or is queued.
     lookups: BTreeMap<SessionKey, Vec<W>>,
+    /// Look-ups that wait for one of those under way to end.
+    queued: VecDeque<SessionKey>,
     waiting: usize,
     max: usize,
 }
@@ -55,6 +63,7 @@ impl<W> Sessions<W> {
             puts: 0,
             closed: Recent::new(max),
             lookups: BTreeMap::new(),
+            queued: VecDeque::new(),
             waiting: 0,
             max,
         }
@@ -105,7 +114,7 @@ impl<W> Sessions<W> {
         }
     }
 
-    /// Adds one that waits for a session. Returns whether a look-up of it is to begin.
+    /// Adds one that waits for a session. Returns whether a look-up of it is to begin now.
     ///
     /// # Errors
     /// [`TooMany`] wait already; the waiter comes back.
@@ -116,7 +125,14 @@ impl<W> Sessions<W> {
         self.waiting += 1;
         let waiters = self.lookups.entry(key).or_default();
         waiters.push(waiter);
-        Ok(waiters.len() == 1)
+        if waiters.len() > 1 {
+            return Ok(false);
+        }
+        let begins = self.lookups.len() - self.queued.len() <= LOOKUPS_MAX;
+        if !begins {
+            self.queued.push_back(key);
+        }
+        Ok(begins)
     }
 
     /// Ends a look-up: caches the row that it found, and returns all who waited for it.
@@ -127,6 +143,14 @@ impl<W> Sessions<W> {
         let waiters = self.lookups.remove(key).unwrap_or_default();
         self.waiting -= waiters.len();
         waiters
+    }
+
+    /// Returns the look-up that is to begin because another one ended.
+    pub fn next_lookup(&mut self) -> Option<SessionKey> {
+        if self.lookups.len() - self.queued.len() >= LOOKUPS_MAX {
+            return None;
+        }
+        self.queued.pop_front()
     }
 }
 
@@ -144,6 +168,25 @@ mod tests {
     fn row(n: u8) -> SessionRow {
         let user = Author { id: UserId([n; 16]), name: "Ada".parse().expect("a name") };
         SessionRow { key: key(n), user, read_marks: Vec::new() }
+    }
+
+    #[test]
+    fn lookups_beyond_the_bound_wait_their_turn() {
+        let mut sessions = Sessions::new(2);
+        let made_up = |n: usize| {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&n.to_le_bytes());
+            SessionKey(key)
+        };
+        let begun = (0..LOOKUPS_MAX + 2).filter(|n| sessions.wait(made_up(*n), *n) == Ok(true));
+        assert_eq!(begun.count(), LOOKUPS_MAX);
+        assert_eq!(sessions.wait(made_up(LOOKUPS_MAX), 0), Ok(false));
+        assert_eq!(sessions.next_lookup(), None);
+        assert_eq!(sessions.on_looked_up(&made_up(7), None), [7]);
+        assert_eq!(sessions.next_lookup(), Some(made_up(LOOKUPS_MAX)));
+        assert_eq!(sessions.next_lookup(), None);
+        assert_eq!(sessions.on_looked_up(&made_up(LOOKUPS_MAX), None), [LOOKUPS_MAX, 0]);
+        assert_eq!(sessions.next_lookup(), Some(made_up(LOOKUPS_MAX + 1)));
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::{config::Config, wire::FRAME_LEN_MAX};
+use crate::{
+    config::{Config, WORKER_BATCHES_MAX},
+    wire::FRAME_LEN_MAX,
+};
 
 /// Bounds of one link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,15 +14,17 @@ pub struct LinkLimits {
     pub heartbeat_interval: Duration,
     /// Number of intervals without a byte after which the peer counts as silent.
     pub heartbeats_missed_max: u32,
-    /// Bound on the frames that wait to be sent; responses and cancels have room of their own
-    /// beyond.
+    /// Bound on the frames that wait to be sent. Batches, then responses and cancels, have room of
+    /// their own beyond.
     pub outgoing_frames_max: usize,
-    /// Bound on the bytes that wait to be sent; at least [`FRAME_LEN_MAX`], and twice that for
-    /// responses.
+    /// Bound on the bytes that wait to be sent; at least [`FRAME_LEN_MAX`]. Twice that for
+    /// batches, and three times that for responses.
     pub outgoing_bytes_max: usize,
     /// Bound on the calls under way, each way. The same on all nodes: a peer with more violates
     /// the protocol.
     pub in_flight_max: usize,
+    /// Calls of those under way that only batches may be.
+    pub in_flight_batches: usize,
     /// Time for which the peer may take no byte.
     pub stall_timeout: Duration,
     /// Time that a close may take, and then the end of the stream.
@@ -41,6 +46,7 @@ impl LinkLimits {
             outgoing_frames_max: 4096,
             outgoing_bytes_max: 4 * FRAME_LEN_MAX,
             in_flight_max: Self::IN_FLIGHT_MAX,
+            in_flight_batches: 2 * WORKER_BATCHES_MAX,
             stall_timeout: 2 * config.heartbeat_interval * config.heartbeats_missed_max,
             close_timeout: Duration::from_secs(1),
             rekey_interval: Duration::from_secs(600),

@@ -34,7 +34,7 @@ use self::{
     heartbeat::{Heartbeat, watch},
     reader::Reader,
     responder::Shared,
-    state::Outgoing,
+    state::{Outgoing, Room},
     writer::Writer,
 };
 pub use self::{limits::LinkLimits, responder::Responder};
@@ -218,10 +218,14 @@ impl Link {
     pub async fn call(&self, request: Request, limit: Duration) -> Result<Response, CallError> {
         let deadline_ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
         let bytes = frame::request(0, deadline_ms, &request)?;
+        let room = match &request {
+            Request::Assign(_) => Room::Batches,
+            _ => Room::Shared,
+        };
         drop(request);
         let shared = &self.0.shared;
         let (answer, answered) = oneshot::channel();
-        let id = shared.state().call(bytes, answer)?;
+        let id = shared.state().call(bytes, room, answer)?;
         shared.work.notify_one();
         let _pending = PendingCall { shared, id };
         match self.0.env.timeout(limit, answered).await {

@@ -4,8 +4,9 @@
 //! 1. Ids of calls are sent in ascending order and are never used twice.
 //! 2. A call is in `calls` from its queueing until it is answered, is given up, or the link ends.
 //! 3. At most `in_flight_max` calls are under way each way.
-//! 4. The messages, envelopes and requests that wait are at most `frames_max` and `bytes_max`;
-//!    responses may take as much again; cancels are at most one for each call that was sent.
+//! 4. The messages, envelopes and requests that wait are at most `frames_max` and `bytes_max`.
+//!    Batches may take as much again, and responses the same once more; cancels are at most one
+//!    for each call that was sent. So nothing of another kind keeps a batch or an answer out.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -43,6 +44,15 @@ impl Outgoing {
             Self::Envelope(bytes) => bytes.len(),
         }
     }
+}
+
+/// Room that a call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// The room of messages, envelopes and other calls.
+    Shared,
+    /// That, and the room that only batches may take.
+    Batches,
 }
 
 /// Violation of the protocol by the peer.
@@ -88,6 +98,7 @@ pub(super) struct LinkState {
     frames_max: usize,
     bytes_max: usize,
     in_flight_max: usize,
+    in_flight_batches: usize,
 }
 
 impl LinkState {
@@ -105,6 +116,7 @@ impl LinkState {
             frames_max: limits.outgoing_frames_max,
             bytes_max: limits.outgoing_bytes_max.max(FRAME_LEN_MAX),
             in_flight_max: limits.in_flight_max,
+            in_flight_batches: limits.in_flight_batches,
         }
     }
 
@@ -119,8 +131,10 @@ impl LinkState {
         }
     }
 
-    fn has_room(&self, len: usize) -> bool {
-        self.queue.len() < self.frames_max && self.queued_bytes + len <= self.bytes_max
+    /// Says whether a frame fits into so many times the bounds.
+    fn has_room(&self, len: usize, times: usize) -> bool {
+        self.queue.len() < times * self.frames_max
+            && self.queued_bytes + len <= times * self.bytes_max
     }
 
     fn queue(&mut self, out: Outgoing) {
@@ -133,7 +147,7 @@ impl LinkState {
         if !self.is_open() {
             return Err(SendError::Closed);
         }
-        if !self.has_room(out.len()) {
+        if !self.has_room(out.len(), 1) {
             return Err(SendError::Full);
         }
         self.queue(out);
@@ -144,12 +158,17 @@ impl LinkState {
     pub(super) fn call(
         &mut self,
         mut bytes: Vec<u8>,
+        room: Room,
         answer: oneshot::Sender<Result<Response, CallError>>,
     ) -> Result<CallId, CallError> {
         if !self.is_open() {
             return Err(CallError::Closed);
         }
-        if self.calls.len() >= self.in_flight_max || !self.has_room(bytes.len()) {
+        let (calls_max, times) = match room {
+            Room::Shared => (self.in_flight_max.saturating_sub(self.in_flight_batches), 1),
+            Room::Batches => (self.in_flight_max, 2),
+        };
+        if self.calls.len() >= calls_max || !self.has_room(bytes.len(), times) {
             return Err(CallError::Full);
         }
         self.last_call += 1;
@@ -231,8 +250,8 @@ impl LinkState {
         if !self.serving.remove(&id) {
             return Err(SendError::Unwanted);
         }
-        let frames_max = 2 * self.frames_max + self.in_flight_max;
-        if self.queue.len() >= frames_max || self.queued_bytes + bytes.len() > 2 * self.bytes_max {
+        let frames_max = 3 * self.frames_max + self.in_flight_max;
+        if self.queue.len() >= frames_max || self.queued_bytes + bytes.len() > 3 * self.bytes_max {
             return Err(SendError::Full);
         }
         self.queue(Outgoing::Frame(bytes));

@@ -105,7 +105,7 @@ impl Driver {
         let (link, limit) = (self.links.get(link).cloned(), self.config.attempt_timeout);
         self.spawn("assign", async move {
             let answer = match link {
-                None => Err(CallFailed::Gone),
+                None => Err(CallFailed::Closed),
                 Some(link) => assigned(link.call(Request::Assign(assign), limit).await),
             };
             Input::AttemptEnded { slot, attempt, answer }
@@ -116,7 +116,7 @@ impl Driver {
         let (link, limit) = (self.links.get(link).cloned(), self.config.request_timeout);
         self.spawn("forward", async move {
             let answer = match link {
-                None => Err(CallFailed::Gone),
+                None => Err(CallFailed::Closed),
                 Some(link) => forwarded(link.call(Request::Forward(task), limit).await),
             };
             Input::ForwardEnded { id, answer }
@@ -245,8 +245,10 @@ fn ends_if_superseded<T>(answer: &Result<T, StoreError>) -> Result<(), NodeError
 
 const fn call_failed(error: &CallError) -> CallFailed {
     match error {
-        CallError::Full | CallError::TimedOut => CallFailed::TimedOut,
-        CallError::Closed | CallError::Lost | CallError::TooLong(_) => CallFailed::Gone,
+        CallError::Full | CallError::TooLong(_) => CallFailed::Full,
+        CallError::Closed => CallFailed::Closed,
+        CallError::TimedOut => CallFailed::TimedOut,
+        CallError::Lost => CallFailed::Gone,
     }
 }
 
@@ -254,6 +256,8 @@ fn assigned(answer: Result<Response, CallError>) -> Result<AssignReply, CallFail
     match answer {
         Ok(Response::Assign(reply)) => Ok(reply),
         Ok(_) => Err(CallFailed::TimedOut),
+        // The batch's fault: it fits into no worker's frame.
+        Err(CallError::TooLong(error)) => Ok(AssignReply::Broken { why: error.to_string() }),
         Err(error) => Err(call_failed(&error)),
     }
 }
@@ -263,7 +267,18 @@ fn forwarded(answer: Result<Response, CallError>) -> Result<ForwardReply, CallFa
         Ok(Response::Forward(reply)) => Ok(reply),
         // It did nothing and may come to do so later.
         Ok(_) => Ok(ForwardReply::Ended(Outcome::Unavailable { retry_ms: 0 })),
-        Err(CallError::Full) => Ok(ForwardReply::HeldBy(None)),
         Err(error) => Err(call_failed(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn call_that_was_not_sent_is_not_one_without_an_answer() {
+        for error in [CallError::Full, CallError::Closed, CallError::TimedOut, CallError::Lost] {
+            assert_eq!(call_failed(&error).nothing_was_done(), error.nothing_was_done());
+        }
     }
 }

@@ -71,6 +71,15 @@ impl WantBoards {
     }
 }
 
+/// Returns what a read's error is to who asked.
+pub(super) const fn unread(error: &StoreError) -> RequestError {
+    match error {
+        StoreError::Unknown { .. } => RequestError::Unknown,
+        StoreError::Busy => RequestError::Overloaded,
+        _ => RequestError::Away,
+    }
+}
+
 impl Driver {
     pub(super) fn want_boards(&mut self, want: WantBoards) {
         match self.reads.boards.add(want) {
@@ -95,6 +104,7 @@ impl Driver {
         }
         for want in waited {
             match (want, &answer) {
+                (want, Err(StoreError::Busy)) => want.refuse(RequestError::Overloaded),
                 (WantBoards::Boards(reply), answer) => {
                     let _ = reply.send(Ok(self.boards_read(answer)));
                 }
@@ -161,8 +171,8 @@ impl Driver {
         self.env.spawn("read", async move {
             let answer = match store.read(board, range, limit).await {
                 Ok(value) => Ok(Read { value, consistency: Consistency::Strong }),
-                Err(StoreError::Unknown { .. }) => Err(RequestError::Unknown),
-                Err(_) => weak.await,
+                Err(StoreError::Away { .. }) => weak.await,
+                Err(error) => Err(unread(&error)),
             };
             let _ = reply.send(answer);
         });
@@ -183,8 +193,7 @@ impl Driver {
             let answer = match weak.await {
                 Err(RequestError::Away) => match store.read(board, range, limit).await {
                     Ok(value) => Ok(Read { value, consistency: Consistency::Weak }),
-                    Err(StoreError::Unknown { .. }) => Err(RequestError::Unknown),
-                    Err(_) => Err(RequestError::Away),
+                    Err(error) => Err(unread(&error)),
                 },
                 told => told,
             };
@@ -234,9 +243,10 @@ impl Driver {
 
     /// Looks a session up in workers' node databases.
     fn ask_replicas_for(
-        &self,
+        &mut self,
         key: SessionKey,
-    ) -> impl Future<Output = Option<SessionRow>> + Send + 'static {
+    ) -> impl Future<Output = Option<SessionRow>> + Send + use<> {
+        self.reads.weak_turn += 1;
         let (links, wait) = (self.replicas(), self.config.store_timeout);
         async move {
             for link in links {
@@ -251,10 +261,11 @@ impl Driver {
     }
 
     /// Looks a session up in the store for the requests that wait for it.
-    pub(super) fn look_up_session(&self, key: SessionKey) {
+    pub(super) fn look_up_session(&mut self, key: SessionKey) {
         let (store, weak) = (self.store.clone(), self.ask_replicas_for(key));
         self.spawn("session", async move {
             let answer = match store.find_session(key).await {
+                Err(StoreError::Busy) => Err(StoreError::Busy),
                 // Not in doubt: a copy of it is as good until the store is back.
                 Err(error) => weak.await.map_or(Err(error), |row| Ok(Some(row))),
                 found => found,
@@ -289,6 +300,9 @@ impl Driver {
                 // It was known here: word of its end was lost.
                 self.on_session_closed(key);
                 let _ = reply.send(Err(RequestError::Unauthorised));
+            }
+            Err(StoreError::Busy) => {
+                let _ = reply.send(Err(RequestError::Overloaded));
             }
             Err(_) => {
                 let (weak, boards) = (self.ask_replicas_for(key), self.known_boards());
@@ -347,6 +361,7 @@ impl Driver {
                 self.take_users(Active::Users(users));
                 Ok(Consistency::Strong)
             }
+            Err(StoreError::Busy) => Err(RequestError::Overloaded),
             Err(_) => Ok(Consistency::Weak),
         };
         for reply in waited.into_iter().flatten() {

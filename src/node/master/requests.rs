@@ -2,7 +2,7 @@
 
 use super::{
     Driver,
-    reads::{POSTS_MAX, WantBoards, WantStream},
+    reads::{POSTS_MAX, WantBoards, WantStream, unread},
     waiters::{SessionWaiter, Waiter},
 };
 use crate::{
@@ -98,10 +98,15 @@ impl Driver {
                     let author = row.user.clone();
                     self.serve(key, author, user, request);
                 }
-                None if answer.is_err() => request.refuse(RequestError::Away),
                 // Never was, or was closed while it was looked up.
-                None => request.refuse(RequestError::Unauthorised),
+                None => request.refuse(match answer {
+                    Ok(_) => RequestError::Unauthorised,
+                    Err(error) => unread(error),
+                }),
             }
+        }
+        if let Some(next) = self.people.sessions.next_lookup() {
+            self.look_up_session(next);
         }
     }
 
@@ -145,7 +150,7 @@ impl Driver {
                 let store = self.store.clone();
                 self.env.spawn("find-post", async move {
                     let answer: Result<Found, _> = store.find_post(author.id, id).await;
-                    let _ = reply.send(answer.map_err(|_| RequestError::Away));
+                    let _ = reply.send(answer.map_err(|error| unread(&error)));
                 });
             }
             SessionRequest::Users { reply } => self.ask_users(Some(reply)),

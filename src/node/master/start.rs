@@ -146,9 +146,9 @@ async fn register(
         };
         match registered {
             Ok(registered) => return Ok(registered),
-            Err(StoreError::Away { why }) => {
+            Err(why @ (StoreError::Away { .. } | StoreError::Busy)) => {
                 if !warned {
-                    tracing::warn!(why, "the store is away; waiting, not ready");
+                    tracing::warn!(%why, "the store is away; waiting, not ready");
                     warned = true;
                 }
                 env.sleep(START_RETRY).await;

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     comm::Responder,
+    config::WORKER_BATCHES_MAX,
     env::{Env, TimedOut},
     model::{
         ids::{NodeId, Post, Resource, Token},
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// Maximum number of batches that a worker writes at a time; more are turned back at once.
-pub(super) const BATCHES_MAX: usize = 64;
+const BATCHES_MAX: usize = 2 * WORKER_BATCHES_MAX;
 
 /// Outcome of a batch.
 #[derive(Debug)]
@@ -41,6 +42,7 @@ impl Written {
 fn reply_to(error: StoreError) -> AssignReply {
     match error {
         StoreError::Away { why } => AssignReply::StoreAway { why },
+        StoreError::Busy => AssignReply::Busy,
         StoreError::Fenced { .. } => AssignReply::Fenced,
         StoreError::Unknown { .. }
         | StoreError::Refused { .. }
@@ -145,8 +147,7 @@ impl Batches {
             return Ok(Begin::Wait);
         }
         if self.in_flight.len() >= BATCHES_MAX {
-            let why = format!("{BATCHES_MAX} batches are waiting for it already");
-            return Err((responder, AssignReply::StoreAway { why }));
+            return Err((responder, AssignReply::Busy));
         }
         let waiting = vec![responder];
         self.in_flight.insert(id, InFlight { tasks: Arc::clone(&assign.tasks), waiting });
@@ -306,10 +307,12 @@ mod tests {
             AssignReply::StoreAway { .. } => "away",
             AssignReply::Fenced => "fenced",
             AssignReply::Broken { .. } => "broken",
+            AssignReply::Busy => "busy",
             AssignReply::Done(_) | AssignReply::StaleRegistration => "another",
         };
         let (token, seen) = (Token::default(), Token::default());
         assert_eq!(kind(StoreError::Away { why: why() }), "away");
+        assert_eq!(kind(StoreError::Busy), "busy");
         assert_eq!(kind(StoreError::Fenced { token, seen }), "fenced");
         assert_eq!(kind(StoreError::Unknown { what: why() }), "broken");
         assert_eq!(kind(StoreError::Refused { why: why() }), "broken");

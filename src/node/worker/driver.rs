@@ -232,12 +232,16 @@ impl Driver {
     }
 
     fn on_assigned(&mut self, now: Mono, id: &BatchId, written: Written) {
-        let is_away = matches!(written.reply, AssignReply::StoreAway { .. });
         self.batches.finish(id, &written.reply);
-        self.set_reaches_store(!is_away);
-        if is_away {
-            // It may have been one slow write: poll again before the masters heed it for long.
-            self.parts.poll_now.notify_one();
+        match written.reply {
+            AssignReply::StoreAway { .. } => {
+                self.set_reaches_store(false);
+                // It may have been one slow write: poll again before the masters heed it for long.
+                self.parts.poll_now.notify_one();
+            }
+            // Says nothing of the store.
+            AssignReply::Busy => {}
+            _ => self.set_reaches_store(true),
         }
         if let Some(update) = written.update {
             self.parts.worker.on_update(now, update, &mut self.out);

@@ -27,12 +27,16 @@ pub(super) async fn poll(
         let polled = match env.timeout(timeout, poll_once(&store, mark)).await {
             Ok(Ok((view, next))) => {
                 mark = next;
-                Ok(view)
+                Some(Ok(view))
             }
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(TimedOut) => Err(format!("no answer in {} ms", timeout.as_millis())),
+            // Says nothing of the store.
+            Ok(Err(StoreError::Busy)) => None,
+            Ok(Err(error)) => Some(Err(error.to_string())),
+            Err(TimedOut) => Some(Err(format!("no answer in {} ms", timeout.as_millis()))),
         };
-        if to.send(Input::StorePolled(polled)).await.is_err() {
+        if let Some(polled) = polled
+            && to.send(Input::StorePolled(polled)).await.is_err()
+        {
             return;
         }
         tokio::select! {

@@ -20,15 +20,29 @@ use crate::{
     },
 };
 
-/// Reason why a call had no answer. The request may have been carried out, or may be later.
+/// Reason why a call had no answer.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum CallFailed {
     /// Not in time.
     #[error("no answer in time")]
     TimedOut,
-    /// The link is gone.
+    /// The link ended meanwhile.
     #[error("the link is gone")]
     Gone,
+    /// The link had ended before; nothing was sent.
+    #[error("the link is closed")]
+    Closed,
+    /// The link has no room; nothing was sent.
+    #[error("the link is full")]
+    Full,
+}
+
+impl CallFailed {
+    /// Returns whether the peer cannot have begun the work.
+    #[must_use]
+    pub const fn nothing_was_done(self) -> bool {
+        matches!(self, Self::Closed | Self::Full)
+    }
 }
 
 impl Master {
@@ -41,7 +55,12 @@ impl Master {
         answer: Result<AssignReply, CallFailed>,
         out: &mut Vec<Effect>,
     ) {
-        if !self.assignments.on_ended(slot, attempt) {
+        let nothing_was_done = match &answer {
+            Ok(AssignReply::Busy | AssignReply::Fenced | AssignReply::StaleRegistration) => true,
+            Ok(_) => false,
+            Err(failed) => failed.nothing_was_done(),
+        };
+        if !self.assignments.on_ended(slot, attempt, nothing_was_done) {
             out.push(Effect::Probe("a worker answered too late"));
             return;
         }
@@ -54,16 +73,19 @@ impl Master {
         let mut settled = None;
         match answer {
             Ok(AssignReply::Done(results)) if results.len() == tasks => {
-                self.assignments.on_store_here(slot);
+                self.assignments.on_written(slot);
                 settled = self.assignments.take(slot).map(|batch| (batch, results));
                 self.queue.end(slot, tasks);
             }
             Ok(AssignReply::Done(_)) => self.fail_attempt(now, slot, false, out),
             Ok(AssignReply::StoreAway { .. }) => {
                 out.push(Effect::Probe("a worker found the store away"));
-                let again_at = self.assignments.on_store_away(now, slot);
-                self.put_back(slot, false);
-                self.wake(again_at, slot);
+                self.turn_back(now, slot);
+            }
+            // Its worker may be well: that is for its beats to say.
+            Ok(AssignReply::Busy) | Err(CallFailed::Full | CallFailed::Closed) => {
+                out.push(Effect::Probe("a batch was not taken"));
+                self.turn_back(now, slot);
             }
             Ok(AssignReply::Fenced) => {
                 out.push(Effect::Probe("the store refused an old token"));
@@ -100,6 +122,13 @@ impl Master {
         if let Some((batch, results)) = settled {
             settle(self.queue.resource(slot), batch, results, out);
         }
+    }
+
+    /// Puts a batch that was not taken back, to be given out again after a wait.
+    fn turn_back(&mut self, now: Mono, slot: Slot) {
+        let again_at = self.assignments.on_turned_back(now, slot);
+        self.put_back(slot, false);
+        self.wake(again_at, slot);
     }
 
     fn fail_attempt(&mut self, now: Mono, slot: Slot, gone: bool, out: &mut Vec<Effect>) {

@@ -24,14 +24,15 @@ impl Master {
         let Some(forward) = self.forwards.remove(&id) else { return };
         let slot = forward.slot;
         let look_at = now + self.config.forward_retry;
-        let is_answered = answer.is_ok();
+        let may_be_done = answer.as_ref().is_err_and(|failed| !failed.nothing_was_done());
         let ended = match answer {
             Ok(ForwardReply::Ended(Outcome::Overloaded { .. })) if forward.sent_before => {
                 self.permissions.on_told(slot, None, now, look_at);
                 None
             }
             // Whether it can write is its beats' to say: this may have been overtaken by one.
-            Ok(ForwardReply::Ended(Outcome::Unavailable { .. })) | Err(CallFailed::TimedOut) => {
+            Ok(ForwardReply::Ended(Outcome::Unavailable { .. }))
+            | Err(CallFailed::TimedOut | CallFailed::Full) => {
                 self.permissions.on_told(slot, None, now, look_at);
                 None
             }
@@ -43,7 +44,7 @@ impl Master {
                 self.permissions.on_told(slot, holder, until, look_at);
                 None
             }
-            Err(CallFailed::Gone) => {
+            Err(CallFailed::Gone | CallFailed::Closed) => {
                 if self.peers.get(&forward.to).is_some_and(|peer| peer.link == forward.link) {
                     self.peers.remove(&forward.to);
                 }
@@ -56,8 +57,7 @@ impl Master {
             self.queue.end(slot, 1);
             out.push(Effect::End { id, outcome });
         } else {
-            // An answer of these kinds says that nothing was done there.
-            entry.sent = forward.sent_before || !is_answered;
+            entry.sent = forward.sent_before || may_be_done;
             out.push(Effect::Probe("a task came back from another master"));
             self.queue.put_back(slot, std::iter::once(entry));
             self.mark(slot);

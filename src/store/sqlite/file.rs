@@ -123,7 +123,7 @@ impl Backend for FileStore {
             let (reply, answer) = oneshot::channel();
             let thread = if op.is_write() { &self.writer } else { &self.readers };
             thread.try_send(Job { op, reply }).map_err(|full| match full {
-                mpsc::error::TrySendError::Full(_) => away("too many operations wait for it"),
+                mpsc::error::TrySendError::Full(_) => StoreError::Busy,
                 mpsc::error::TrySendError::Closed(_) => away("its thread has ended"),
             })?;
             match self.env.timeout(self.timeout, answer).await {

@@ -119,6 +119,7 @@ fn refusal(error: StoreError) -> Result<TaskResult, StoreError> {
             Ok(TaskResult::Refused(Box::new(error)))
         }
         StoreError::Away { .. }
+        | StoreError::Busy
         | StoreError::Fenced { .. }
         | StoreError::Stale
         | StoreError::InUse { .. }

@@ -12,7 +12,8 @@ use crate::{
 const IN_FLIGHT: usize = 3;
 
 fn limits() -> LinkLimits {
-    LinkLimits { outgoing_frames_max: 5, in_flight_max: IN_FLIGHT, ..LinkLimits::default() }
+    let (outgoing_frames_max, in_flight_max, in_flight_batches) = (5, IN_FLIGHT, 1);
+    LinkLimits { outgoing_frames_max, in_flight_max, in_flight_batches, ..LinkLimits::default() }
 }
 
 type Answer = oneshot::Receiver<Result<Response, CallError>>;
@@ -32,10 +33,10 @@ impl End {
         Self { state, calls: Vec::new(), serves: Vec::new(), line: VecDeque::new() }
     }
 
-    fn call(&mut self) {
+    fn call(&mut self, room: Room) {
         let (answer, answered) = oneshot::channel();
         let bytes = frame::request(0, 1, &Request::Echo(vec![])).expect("short");
-        match self.state.call(bytes, answer) {
+        match self.state.call(bytes, room, answer) {
             Ok(id) => self.calls.push((id, answered)),
             Err(refused) => assert_eq!(refused, CallError::Full),
         }
@@ -76,13 +77,13 @@ impl End {
         let size: usize = self.state.queue.iter().map(Outgoing::len).sum();
         assert_eq!(self.state.queued_bytes, size);
         // Invariant 4: the rest is at most a response and a cancel for each call that left.
-        assert!(self.state.queue.len() <= 2 * 5 + 2 * IN_FLIGHT);
+        assert!(self.state.queue.len() <= 3 * 5 + 2 * IN_FLIGHT);
     }
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Call,
+    Call(Room),
     GiveUp(prop::sample::Index),
     Respond(prop::sample::Index),
     Abandon(prop::sample::Index),
@@ -93,7 +94,8 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<(bool, Step)>> {
     let step = prop_oneof![
-        4 => Just(Step::Call),
+        1 => Just(Step::Call(Room::Shared)),
+        3 => Just(Step::Call(Room::Batches)),
         2 => any::<prop::sample::Index>().prop_map(Step::GiveUp),
         3 => any::<prop::sample::Index>().prop_map(Step::Respond),
         1 => any::<prop::sample::Index>().prop_map(Step::Abandon),
@@ -112,7 +114,7 @@ proptest! {
             let [one, two] = &mut ends;
             let (end, other) = if first { (one, two) } else { (two, one) };
             match step {
-                Step::Call => end.call(),
+                Step::Call(room) => end.call(room),
                 Step::GiveUp(which) if !end.calls.is_empty() => {
                     let (id, mut answered) = end.calls.swap_remove(which.index(end.calls.len()));
                     let came = answered.try_recv().is_ok();

@@ -12,7 +12,11 @@ use super::*;
 use crate::{
     crypto::record::{self, HEADER_LEN, Opener, RecordKind, Sealer},
     env::BoxStream,
-    model::ids::{NodeId, Role},
+    model::{
+        ids::{BoardName, NodeId, Registration, Resource, Role, Token},
+        message::{Assign, Task},
+        rows::Permission,
+    },
     testing::{
         keys::record_pair,
         stepped_world::{SECOND, run},
@@ -44,7 +48,8 @@ const BYE: Close = Close { reason: CloseReason::Leaving, retry_ms: 250 };
 type Events = mpsc::Receiver<(LinkId, Incoming)>;
 
 fn small() -> LinkLimits {
-    LinkLimits { outgoing_frames_max: 8, in_flight_max: 4, ..LinkLimits::default() }
+    let (outgoing_frames_max, in_flight_max, in_flight_batches) = (8, 4, 0);
+    LinkLimits { outgoing_frames_max, in_flight_max, in_flight_batches, ..LinkLimits::default() }
 }
 
 fn start(env: &Env, id: u64, secured: SecureStream, limits: LinkLimits) -> (Link, Events) {

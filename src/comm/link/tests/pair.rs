@@ -261,3 +261,37 @@ fn keys_change_over_a_day_without_loss() {
         }
     });
 }
+
+#[test]
+fn batch_has_room_that_calls_and_messages_of_other_kinds_cannot_fill() {
+    run(async |env| {
+        let limits = LinkLimits { outgoing_frames_max: 8, ..LinkLimits::default() };
+        let ((near, _near), (_far, mut far_events)) = pair(&env, &limits);
+        for n in 0..8 {
+            assert_eq!(near.send(&digest(n)), Ok(()));
+        }
+        assert_eq!(near.call(echo(1), SECOND).await, Err(CallError::Full));
+        let assign = Request::Assign(Assign {
+            registration: Registration(1),
+            permission: Permission {
+                resource: Resource::Board(BoardName::lobby()),
+                token: Token::default(),
+                worker: NodeId([2; 16]),
+            },
+            tasks: vec![Task::CreateBoard { board: BoardName::lobby() }].into(),
+        });
+        let (answer, ()) = tokio::join!(near.call(assign, SECOND), async {
+            while !matches!(next(&mut far_events).await, Incoming::Request { .. }) {}
+        });
+        assert_eq!(answer, Err(CallError::TimedOut), "it arrived");
+        // Calls of other kinds leave it places among those under way, too.
+        let mut calls: Vec<_> = (0..2000).map(|_| Box::pin(near.call(echo(2), SECOND))).collect();
+        let mut full = 0;
+        for call in &mut calls {
+            if futures_util::FutureExt::now_or_never(call) == Some(Err(CallError::Full)) {
+                full += 1;
+            }
+        }
+        assert!(full > 0, "they are bounded");
+    });
+}

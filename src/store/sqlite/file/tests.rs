@@ -464,3 +464,17 @@ async fn unusable_path_is_refused_at_once() {
     let text = open("text");
     assert!(matches!(text, Err(StoreError::Broken { .. })), "{text:?}");
 }
+
+#[tokio::test]
+async fn operation_beyond_those_that_may_wait_is_not_called_an_outage() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let env = real_env();
+    let store = open(&env, &path, TIMEOUT).expect("opens");
+    let calls = (0..WAITING_MAX + 200).map(|_| store.drop_dead_letter(1));
+    let answers = held_up(&path, &env, join_all(calls)).await;
+    let refused: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
+    assert!(!refused.is_empty(), "the bound holds");
+    let away = refused.iter().find(|error| matches!(error, StoreError::Away { .. }));
+    assert_eq!(away, None);
+}
