@@ -25,4 +25,5 @@ pub mod store_clock;
 pub mod streams;
 pub mod task_queue;
 pub mod tries;
+pub mod turns;
 pub mod worker;

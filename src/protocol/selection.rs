@@ -1,13 +1,14 @@
 //! Selection of the worker for the next batch: the least loaded one, in turn among equals.
 //!
-//! 1. Only registered workers whose last heartbeat said that they reach the store are picked.
+//! 1. Only registered workers whose last heartbeat said that they reach the store are picked, and
+//!    none with [`WORKER_BATCHES_MAX`] batches in flight.
 //! 2. Of two such workers, the one with fewer batches in flight comes first, then the one that had
 //!    a batch longer ago, then the one with the lower id.
 //! 3. A try counts as in flight from its start until it is finished or the worker is removed.
 
 use std::collections::BTreeMap;
 
-use crate::model::ids::NodeId;
+use crate::{config::WORKER_BATCHES_MAX, model::ids::NodeId};
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Load {
@@ -67,7 +68,10 @@ impl Selection {
     pub fn pick(&self, may: impl Fn(&NodeId) -> bool) -> Option<NodeId> {
         self.workers
             .iter()
-            .filter(|(node, load)| load.reaches_store && may(node))
+            .filter(|(_, load)| {
+                load.reaches_store && (load.in_flight as usize) < WORKER_BATCHES_MAX
+            })
+            .filter(|(node, _)| may(node))
             .min_by_key(|(_, load)| (load.in_flight, load.turn))
             .map(|(node, _)| *node)
     }
@@ -135,6 +139,18 @@ mod tests {
         selection.remove(&node(2));
         assert_eq!(selection.pick(|_| true), None);
         assert!(!selection.anyone_reaches_store());
+    }
+
+    #[test]
+    fn worker_with_all_that_it_takes_is_not_picked() {
+        let mut selection = of(1);
+        for _ in 0..WORKER_BATCHES_MAX {
+            let picked = selection.pick(|_| true).expect("it has room");
+            selection.start(&picked);
+        }
+        assert_eq!(selection.pick(|_| true), None);
+        selection.finish(&node(0));
+        assert_eq!(selection.pick(|_| true), Some(node(0)));
     }
 
     proptest! {

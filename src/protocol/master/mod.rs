@@ -52,6 +52,7 @@ use crate::{
         selection::Selection,
         task_queue::{Bounds, Entry, Slot, TaskId, TaskQueue},
         tries::RetryPolicy,
+        turns::Turns,
     },
 };
 
@@ -195,6 +196,8 @@ pub struct Master {
     wakes: BTreeSet<(Mono, Slot)>,
     /// Slots to look at before the entry point returns.
     marked: Vec<Slot>,
+    /// Slots that wait for a worker with room.
+    turns: Turns,
     /// Time of the last write of this master's own.
     wrote_at: Option<Mono>,
     /// Time since when none of its workers reaches the store.
@@ -234,6 +237,7 @@ impl Master {
             peers: BTreeMap::new(),
             wakes: BTreeSet::new(),
             marked: Vec::new(),
+            turns: Turns::default(),
             wrote_at: None,
             unreachable_since: Some(now),
             renew_at: now + config.lease_renew_interval,

@@ -141,6 +141,12 @@ impl Master {
 
     /// Moves the work of the marked slots on: the last step of each entry point.
     pub(super) fn pump_marked(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        // Who waits for a worker comes before the slot whose batch just made room.
+        while !self.turns.is_empty() && self.pick().is_some() {
+            if let Some(slot) = self.turns.pop() {
+                self.pump(now, slot, out);
+            }
+        }
         let mut marked = std::mem::take(&mut self.marked);
         for slot in marked.drain(..) {
             self.pump(now, slot, out);
@@ -292,7 +298,7 @@ impl Master {
             self.wake(not_before, slot);
             return;
         }
-        let Some(assignee) = self.pick() else { return };
+        let Some(assignee) = self.pick_for(slot) else { return };
         let Some(token) = self.permissions.raise(now, slot) else { return };
         let mut entries = std::mem::take(&mut self.scratch);
         let (tasks_max, bytes_max) = (self.config.batch_tasks_max, self.config.batch_bytes_max);
@@ -309,6 +315,15 @@ impl Master {
         Some(Assignee { node, registration })
     }
 
+    /// Picks a worker for a slot, which else waits for its turn.
+    fn pick_for(&mut self, slot: Slot) -> Option<Assignee> {
+        let picked = self.pick();
+        if picked.is_none() {
+            self.turns.push(slot);
+        }
+        picked
+    }
+
     /// Retries or reassigns a batch that has no attempt in flight.
     fn resume(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) {
         let Some(batch) = self.assignments.batch(slot) else { return };
@@ -319,7 +334,7 @@ impl Master {
             Some(_) if is_here => self.attempt(slot, out),
             _ if !self.permissions.usable(now, slot) => self.put_back(slot, false),
             _ => {
-                let Some(assignee) = self.pick() else { return };
+                let Some(assignee) = self.pick_for(slot) else { return };
                 let Some(token) = self.permissions.raise(now, slot) else { return };
                 if let Some(batch) = self.assignments.batch_mut(slot) {
                     batch.reassign(token, assignee);

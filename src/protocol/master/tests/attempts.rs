@@ -218,3 +218,49 @@ fn tries_are_remembered_when_the_batch_goes_back_to_the_queue() {
     assert_eq!(tries.into_values().collect::<Vec<_>>(), [2, 2], "two tries on each worker");
     assert!(lab.has(|effect| matches!(effect, Effect::Probe("a batch was split"))));
 }
+
+#[test]
+fn boards_beyond_a_workers_room_take_turns() {
+    const BOARDS: usize = 300;
+    let mut lab = Lab::new(1);
+    for n in 0..2 * BOARDS {
+        let Task::Post { post, .. } = post(1) else { unreachable!() };
+        let board = format!("board-{}", n % BOARDS).parse().expect("a name");
+        lab.master.on_submit(lab.now, Task::Post { board, post }, &mut lab.out).expect("taken");
+    }
+    let (mut under_way, mut ended, mut order, mut most) = (VecDeque::new(), 0, vec![], 0);
+    loop {
+        for effect in std::mem::take(&mut lab.out) {
+            match effect {
+                Effect::AcquireLease { slot, .. } => {
+                    let granted = Lease::Granted { epoch: StoreEpoch(1), lease: 1, n: 0 };
+                    lab.master.on_lease(lab.now, slot, lab.now, Some(granted), &mut lab.out);
+                }
+                Effect::Assign { slot, attempt, assign, .. } => {
+                    // A second batch of each board, behind the first.
+                    let Task::Post { post, .. } = post(2) else { unreachable!() };
+                    if let Resource::Board(board) = &assign.permission.resource
+                        && order.len() < BOARDS
+                    {
+                        let task = Task::Post { board: board.clone(), post };
+                        lab.master.on_submit(lab.now, task, &mut lab.out).expect("taken");
+                    }
+                    order.push(assign.permission.resource);
+                    under_way.push_back((slot, attempt, assign.tasks.len()));
+                }
+                Effect::End { outcome: Outcome::Settled(_), .. } => ended += 1,
+                _ => {}
+            }
+        }
+        most = most.max(under_way.len());
+        if lab.out.is_empty() {
+            let Some((slot, attempt, tasks)) = under_way.pop_front() else { break };
+            lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1); tasks])));
+        }
+    }
+    assert_eq!(ended, 3 * BOARDS);
+    assert!(most <= 64, "{most} batches at once on a worker that takes 64");
+    // Each board has its turn before any has its second.
+    let first: BTreeSet<_> = order[..BOARDS].iter().collect();
+    assert_eq!(first.len(), BOARDS);
+}

@@ -7,7 +7,7 @@ mod members;
 mod properties;
 mod tasks;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use sha2::{Digest, Sha256};
 
