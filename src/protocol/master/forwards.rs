@@ -24,14 +24,18 @@ impl Master {
         let Some(forward) = self.forwards.remove(&id) else { return };
         let slot = forward.slot;
         let look_at = now + self.config.forward_retry;
-        let may_be_done = answer.as_ref().is_err_and(|failed| !failed.nothing_was_done());
+        let may_be_done = match &answer {
+            Ok(reply) => *reply == ForwardReply::Ended(Outcome::Unknown),
+            Err(failed) => !failed.nothing_was_done(),
+        };
         let ended = match answer {
             Ok(ForwardReply::Ended(Outcome::Overloaded { .. })) if forward.sent_before => {
                 self.permissions.on_told(slot, None, now, look_at);
                 None
             }
-            // Whether it can write is its beats' to say: this may have been overtaken by one.
-            Ok(ForwardReply::Ended(Outcome::Unavailable { .. }))
+            // Whether it can write is its beats' to say: this may have been overtaken by one. What
+            // it could not end may be done here: the same task again is safe.
+            Ok(ForwardReply::Ended(Outcome::Unavailable { .. } | Outcome::Unknown))
             | Err(CallFailed::TimedOut | CallFailed::Full) => {
                 self.permissions.on_told(slot, None, now, look_at);
                 None

@@ -72,3 +72,35 @@ fn silent_holders_lease_is_wished_for_and_its_tasks_are_taken_back() {
     lab.master.on_forward(lab.now, id, Ok(late), &mut lab.out);
     assert!(lab.ended().is_none(), "each task ends once");
 }
+
+#[test]
+fn task_that_came_back_from_its_coordinator_after_it_was_sent_is_done_here() {
+    let mut lab = Lab::new(1);
+    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
+    let id = lab.submit(1);
+    lab.held_by(holder(2));
+    lab.out.clear();
+    // Its worker had the task when it lost the lease: it may be written.
+    let unknown = ForwardReply::Ended(Outcome::Unknown);
+    lab.master.on_forward(lab.now, id, Ok(unknown), &mut lab.out);
+    assert_eq!(lab.ended(), None, "the same task again is safe");
+    lab.pass(600);
+    lab.grant(8);
+    let (slot, attempt, ..) = lab.assigned().expect("done here");
+    let duplicate = TaskResult::Duplicate { seq: Seq(1), posted_at_ms: 1 };
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![duplicate.clone()])));
+    assert_eq!(lab.ended(), Some((id, Outcome::Settled(duplicate))));
+}
+
+#[test]
+fn nothing_is_known_of_a_task_that_came_back_after_it_was_sent() {
+    let mut lab = Lab::new(0);
+    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
+    let id = lab.submit(1);
+    let beat = Beat { reaches_store: true };
+    lab.master.on_beat(lab.now, LinkId(50), beat, &mut lab.out);
+    assert!(lab.has(|effect| matches!(effect, Effect::Forward { .. })));
+    let unknown = ForwardReply::Ended(Outcome::Unknown);
+    lab.master.on_forward(lab.now, id, Ok(unknown), &mut lab.out);
+    assert_eq!(lab.master.on_waited(id), Outcome::Unknown);
+}
