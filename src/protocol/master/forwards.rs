@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{CallFailed, Effect, Master};
+use super::{CallFailed, Effect, Forwarded, Master};
 use crate::{
     model::{message::ForwardReply, outcome::Outcome, time::Mono},
     protocol::{
@@ -69,12 +69,13 @@ impl Master {
         }
     }
 
-    /// Wishes for the leases of masters that have not answered for `forward_timeout`.
+    /// Wishes for the leases of masters that have not answered for `forward_timeout`, and asks for
+    /// them again until one of both has the task.
     pub(super) fn wish_for_silent(&mut self, now: Mono, out: &mut Vec<Effect>) {
         let mut silent = BTreeSet::new();
         for forward in self.forwards.values_mut() {
-            if !forward.wished && now.since(forward.sent_at) >= self.config.forward_timeout {
-                forward.wished = true;
+            if now >= forward.look_at {
+                forward.look_at = now + self.config.forward_retry;
                 silent.insert(forward.slot);
             }
         }
@@ -94,11 +95,15 @@ impl Master {
         }
     }
 
-    /// Takes back the tasks that wait at other masters for a lease that is held here now. If one of
-    /// them was written all the same, the store says so.
-    pub(super) fn reclaim(&mut self, slot: Slot) {
-        let ids: Vec<TaskId> =
-            self.forwards.iter().filter(|(_, f)| f.slot == slot).map(|(id, _)| *id).collect();
+    /// Takes back the tasks of a slot that wait at other masters and that `wanted` accepts: the
+    /// lease is held elsewhere now. If one of them was written all the same, the store says so.
+    pub(super) fn reclaim(&mut self, slot: Slot, wanted: impl Fn(&Forwarded) -> bool) {
+        let ids: Vec<TaskId> = self
+            .forwards
+            .iter()
+            .filter(|(_, forward)| forward.slot == slot && wanted(forward))
+            .map(|(id, _)| *id)
+            .collect();
         for id in ids.into_iter().rev() {
             if let Some(forward) = self.forwards.remove(&id) {
                 self.queue.put_back(slot, std::iter::once(forward.entry));

@@ -31,14 +31,15 @@ impl Master {
         match answer {
             Some(Lease::Granted { .. }) => {
                 out.push(Effect::FaultPoint(FaultPoint::LeaseGranted));
-                self.reclaim(slot);
+                self.reclaim(slot, |_| true);
             }
-            Some(Lease::HeldBy { .. })
-                if self.forwards.values().any(|f| f.slot == slot && f.wished) =>
-            {
-                self.wake(again_at, slot);
+            Some(Lease::HeldBy { holder, .. }) => {
+                let silence = self.config.forward_timeout;
+                self.reclaim(slot, |with| {
+                    with.to != holder.node && now.since(with.sent_at) >= silence
+                });
             }
-            _ => {}
+            None => {}
         }
         self.mark(slot);
         self.pump_marked(now, out);

@@ -173,8 +173,8 @@ struct Forwarded {
     to: NodeId,
     link: LinkId,
     sent_at: Mono,
-    /// Whether a wish for the lease was written because the other master is silent.
-    wished: bool,
+    /// Time at which the store is asked for the lease, because the other master is silent.
+    look_at: Mono,
 }
 
 /// State of one life of one master.
@@ -333,12 +333,7 @@ impl Master {
     /// Returns when [`on_time`](Self::on_time) is to be called next.
     #[must_use]
     pub fn next_deadline(&self) -> Mono {
-        let first_wish = self
-            .forwards
-            .values()
-            .filter(|forward| !forward.wished)
-            .map(|forward| forward.sent_at + self.config.forward_timeout)
-            .min();
+        let first_wish = self.forwards.values().map(|forward| forward.look_at).min();
         [
             Some(self.renew_at),
             Some(self.digest_at),

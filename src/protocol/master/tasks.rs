@@ -285,8 +285,8 @@ impl Master {
         {
             let sent_before = std::mem::replace(&mut entry.sent, true);
             out.push(Effect::Forward { link, id: entry.id, task: entry.task.clone() });
-            let forward =
-                Forwarded { slot, sent_before, to, link, sent_at: now, wished: false, entry };
+            let look_at = now + self.config.forward_timeout;
+            let forward = Forwarded { slot, sent_before, to, link, sent_at: now, look_at, entry };
             self.forwards.insert(forward.entry.id, forward);
         }
     }

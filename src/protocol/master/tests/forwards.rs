@@ -104,3 +104,39 @@ fn nothing_is_known_of_a_task_that_came_back_after_it_was_sent() {
     lab.master.on_forward(lab.now, id, Ok(unknown), &mut lab.out);
     assert_eq!(lab.master.on_waited(id), Outcome::Unknown);
 }
+
+#[test]
+fn silent_holder_is_asked_about_again_until_its_lease_is_free() {
+    let mut lab = Lab::new(1);
+    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
+    let id = lab.submit(1);
+    lab.held_by(holder(2));
+    lab.out.clear();
+    lab.pass(2100);
+    lab.held_by(holder(2));
+    lab.out.clear();
+    lab.pass(600);
+    assert!(lab.has(|effect| matches!(effect, Effect::Wish { .. })), "its wish may be too old");
+    lab.grant(3);
+    let (slot, attempt, ..) = lab.assigned().expect("taken back");
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(1)))));
+}
+
+#[test]
+fn task_of_a_silent_holder_goes_to_the_next_holder() {
+    let mut lab = Lab::new(1);
+    for n in [2, 3] {
+        lab.master.on_master(lab.now, LinkId(50 + u64::from(n)), holder(n).node, &mut lab.out);
+    }
+    let id = lab.submit(1);
+    lab.held_by(holder(2));
+    lab.out.clear();
+    lab.pass(2100);
+    lab.held_by(holder(3));
+    let forwarded = lab.take(|effect| match effect {
+        Effect::Forward { link, id, .. } => Some((*link, *id)),
+        _ => None,
+    });
+    assert_eq!(forwarded, Some((LinkId(53), id)));
+}
