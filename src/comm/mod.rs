@@ -28,6 +28,8 @@ pub mod link;
 mod secure_stream;
 
 pub use self::{
-    link::{CallError, Incoming, Link, LinkEnd, LinkId, LinkLimits, Responder, SendError},
+    link::{
+        CallError, DriverStamp, Incoming, Link, LinkEnd, LinkId, LinkLimits, Responder, SendError,
+    },
     secure_stream::{Peer, SecureStream},
 };

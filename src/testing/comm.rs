@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 
 use crate::{
     comm::{
-        CallError, Incoming, Link, LinkEnd, LinkId, LinkLimits, Peer, Responder, SecureStream,
+        CallError, DriverStamp, Incoming, Link, LinkEnd, LinkId, LinkLimits, Peer, Responder,
+        SecureStream,
         fanout::{Fanout, ReceivedUpdate},
         key_source::{KeyKind, KeySource},
     },
@@ -108,7 +109,8 @@ impl End {
         let (sealer, opener) = record::link(prk, side);
         let secured = SecureStream { stream, sealer, opener, peer };
         let (incoming, events) = mpsc::channel(64);
-        let link = Link::start(env, LinkId(1), secured, LinkLimits::default(), incoming);
+        let limits = LinkLimits::default();
+        let link = Link::start(env, LinkId(1), secured, limits, DriverStamp::default(), incoming);
         Self { env: env.clone(), link, events }
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::{
     comm::{
-        Incoming, Link, LinkId, LinkLimits,
+        DriverStamp, Incoming, Link, LinkId, LinkLimits,
         connection_limit::ConnectionLimit,
         fanout::Fanout,
         handshake::{
@@ -222,7 +222,8 @@ impl TestMaster {
                     spki: secured.peer.spki.clone(),
                 };
                 let (say, said) = mpsc::channel(256);
-                let link = Link::start(&env_, LinkId(number), secured, limits.clone(), say);
+                let driver = DriverStamp::default();
+                let link = Link::start(&env_, LinkId(number), secured, limits.clone(), driver, say);
                 if to.send(Taken { link, ready, peer, said }).await.is_err() {
                     return;
                 }

@@ -4,7 +4,13 @@
 //! Setting a point is one atomic store and arms no timer: the watch sleeps until the earliest
 //! time at which a limit could be exceeded, checks, and sleeps again.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use super::{LinkEnd, LinkLimits};
 use crate::{env::Env, model::time::Mono};
@@ -36,6 +42,35 @@ impl Since {
     fn get(&self) -> Option<Mono> {
         let at = self.0.load(Ordering::Relaxed);
         (at != NEVER).then(|| Mono::from_ns(at))
+    }
+}
+
+/// Time of the last turn of the task that drives a node. The node's links send heartbeats only
+/// while it is fresh: a node whose driver hangs must not look alive.
+#[derive(Clone, Debug)]
+pub struct DriverStamp(Arc<Since>);
+
+impl Default for DriverStamp {
+    /// Returns the stamp of a node whose driver is not watched: it is always fresh.
+    fn default() -> Self {
+        Self(Arc::new(Since::none()))
+    }
+}
+
+impl DriverStamp {
+    /// Notes a turn of the driver. One is due in each heartbeat interval.
+    pub fn set(&self, now: Mono) {
+        self.0.set(now);
+    }
+
+    /// Ends the watch, for a driver that takes no more turns.
+    pub fn clear(&self) {
+        self.0.clear();
+    }
+
+    /// Returns whether the driver's last turn was less than `limit` ago.
+    pub(super) fn is_fresh(&self, now: Mono, limit: Duration) -> bool {
+        self.0.get().is_none_or(|at| now.since(at) < limit)
     }
 }
 

@@ -14,7 +14,8 @@
 //! 5. A call that is given up before its frame was sent is never sent; a later one is cancelled.
 //!    An answer that still arrives is ignored; an answer to a call that was never made is a
 //!    violation.
-//! 6. The side that closes says so in a last record, after all that was queued before it. It
+//! 6. Heartbeats stop while the task that drives the node makes no progress: see [`DriverStamp`].
+//! 7. The side that closes says so in a last record, after all that was queued before it. It
 //!    then waits for the peer to end the stream, so that no reset overtakes the close.
 
 mod heartbeat;
@@ -30,6 +31,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::{heartbeat::DriverStamp, limits::LinkLimits, responder::Responder};
 use self::{
     heartbeat::{Heartbeat, watch},
     reader::Reader,
@@ -37,7 +39,6 @@ use self::{
     state::{Outgoing, Room},
     writer::Writer,
 };
-pub use self::{limits::LinkLimits, responder::Responder};
 use super::{Peer, SecureStream};
 pub use crate::model::ids::LinkId;
 use crate::{
@@ -166,19 +167,21 @@ impl Drop for Handle {
 }
 
 impl Link {
-    /// Starts a link on a secured stream. Its events go to `incoming`, tagged with `id`.
+    /// Starts a link on a secured stream. Its events go to `incoming`, tagged with `id`, to the task
+    /// that sets `driver`.
     #[must_use]
     pub fn start(
         env: &Env,
         id: LinkId,
         secured: SecureStream,
         limits: LinkLimits,
+        driver: DriverStamp,
         incoming: mpsc::Sender<(LinkId, Incoming)>,
     ) -> Self {
         let SecureStream { stream, sealer, opener, peer } = secured;
         let (read, write) = tokio::io::split(stream);
         let now = env.now();
-        let shared = Arc::new(Shared::new(id, peer, limits, Heartbeat::beginning(now)));
+        let shared = Arc::new(Shared::new(id, peer, limits, driver, Heartbeat::beginning(now)));
         let reader = Reader::new(read, opener);
         let writer = Writer::new(write, sealer, now);
         let run = run(env.clone(), Arc::clone(&shared), reader, writer, incoming);

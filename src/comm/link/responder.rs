@@ -8,7 +8,11 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{LinkId, LinkLimits, SendError, heartbeat::Heartbeat, state::LinkState};
+use super::{
+    LinkId, LinkLimits, SendError,
+    heartbeat::{DriverStamp, Heartbeat},
+    state::LinkState,
+};
 use crate::{
     comm::Peer,
     model::{message::Response, time::Mono},
@@ -20,6 +24,7 @@ pub(super) struct Shared {
     pub(super) id: LinkId,
     pub(super) peer: Peer,
     pub(super) limits: LinkLimits,
+    pub(super) driver: DriverStamp,
     pub(super) heartbeat: Heartbeat,
     /// Signal that something waits to be written.
     pub(super) work: Notify,
@@ -29,9 +34,16 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(id: LinkId, peer: Peer, limits: LinkLimits, heartbeat: Heartbeat) -> Self {
+    pub(super) fn new(
+        id: LinkId,
+        peer: Peer,
+        limits: LinkLimits,
+        driver: DriverStamp,
+        heartbeat: Heartbeat,
+    ) -> Self {
         let state = Mutex::new(LinkState::new(&limits));
-        Self { id, peer, limits, heartbeat, work: Notify::new(), closing: Notify::new(), state }
+        let (work, closing) = (Notify::new(), Notify::new());
+        Self { id, peer, limits, driver, heartbeat, work, closing, state }
     }
 
     /// Locks the state; the guard is never held over an await.

@@ -79,13 +79,16 @@ impl Writer {
             let taken = shared.state().take(&mut self.batch);
             let now = env.now();
             let due = now >= beat_at;
-            if due || (taken.beat.is_some() && taken.beat != self.last_beat) {
+            let is_fresh = shared.driver.is_fresh(now, shared.limits.silence());
+            if (due && is_fresh) || (taken.beat.is_some() && taken.beat != self.last_beat) {
                 let beat = taken.beat.unwrap_or(Beat { reaches_store: false });
                 self.seal(&frame::beat(&beat)?)?;
                 self.last_beat = taken.beat;
             }
             if due {
-                beat_at = now + shared.limits.heartbeat_interval;
+                // After a pause of the whole process the driver may need a moment.
+                let wait = shared.limits.heartbeat_interval / if is_fresh { 1 } else { 8 };
+                beat_at = now + wait;
                 tick.set(env.sleep_until(beat_at));
                 if now.since(self.keyed_at) >= shared.limits.rekey_interval {
                     self.sealer.rekey();

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     comm::{
-        Incoming, Link, LinkEnd, LinkLimits, Responder, SecureStream,
+        DriverStamp, Incoming, Link, LinkEnd, LinkLimits, Responder, SecureStream,
         connection_limit::ConnectionLimit,
         fanout::Fanout,
         handshake::{Acceptor, accept},
@@ -84,6 +84,7 @@ pub(super) struct Links {
     open: BTreeMap<LinkId, Link>,
     fanout: Fanout,
     limits: LinkLimits,
+    driver: DriverStamp,
     /// Way of all links' events to the driver.
     events: mpsc::Sender<(LinkId, Incoming)>,
     last: u64,
@@ -103,6 +104,7 @@ impl Links {
             open: BTreeMap::new(),
             fanout,
             limits: LinkLimits::of(config),
+            driver: DriverStamp::default(),
             events,
             last: 0,
             memory: BTreeMap::new(),
@@ -114,7 +116,9 @@ impl Links {
     fn start(&mut self, env: &Env, secured: SecureStream) -> (LinkId, Link) {
         self.last += 1;
         let id = LinkId(self.last);
-        let link = Link::start(env, id, secured, self.limits.clone(), self.events.clone());
+        let (limits, driver, events) =
+            (self.limits.clone(), self.driver.clone(), self.events.clone());
+        let link = Link::start(env, id, secured, limits, driver, events);
         self.beat_on(&link);
         (id, link)
     }
@@ -157,6 +161,15 @@ impl Links {
             Role::Master => can_write,
         };
         link.beat(Beat { reaches_store });
+    }
+
+    /// Notes a turn of the driver, or its end: without a turn in each interval the links fall
+    /// silent.
+    pub(super) fn stamp(&self, turn: Option<Mono>) {
+        match turn {
+            Some(now) => self.driver.set(now),
+            None => self.driver.clear(),
+        }
     }
 
     pub(super) fn close_all(&self, close: Close) {

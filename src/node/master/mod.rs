@@ -206,7 +206,9 @@ impl Driver {
         }
         loop {
             self.carry();
-            let at = self.next_deadline();
+            let now = self.env.now();
+            self.links.stamp(Some(now));
+            let at = self.next_deadline().min(now + self.config.heartbeat_interval);
             tokio::select! {
                 biased;
                 result = inbox.results.recv() => match result {
@@ -289,6 +291,7 @@ impl Driver {
 
     /// Ends streams, leases and links, and leaves the store's list.
     async fn leave(&mut self) {
+        self.links.stamp(None);
         let me = self.me.info.id;
         let others: Vec<_> = self.poll.masters().iter().filter(|m| m.id != me).cloned().collect();
         self.streams.end_all(ByeReason::Draining, &others);

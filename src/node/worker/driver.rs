@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     comm::{
-        Incoming, Link, LinkEnd, LinkId, LinkLimits, Responder, SecureStream, fanout::Fanout,
-        handshake::ReceivedWelcome,
+        DriverStamp, Incoming, Link, LinkEnd, LinkId, LinkLimits, Responder, SecureStream,
+        fanout::Fanout, handshake::ReceivedWelcome,
     },
     config::Config,
     env::{Env, TaskGuard},
@@ -71,6 +71,7 @@ pub(super) struct Driver {
     pub(super) batches: Batches,
     rng: ChaCha20Rng,
     links_made: u64,
+    driver: DriverStamp,
     reaches_store: bool,
 }
 
@@ -88,6 +89,7 @@ impl Driver {
             attempts: 0,
             batches: Batches::default(),
             links_made: 0,
+            driver: DriverStamp::default(),
             reaches_store: false,
         }
     }
@@ -102,19 +104,16 @@ impl Driver {
         let mut stop = std::pin::pin!(stop);
         let env = self.parts.env.clone();
         loop {
-            let due = self.parts.worker.next_deadline();
-            let timer = async {
-                match due {
-                    Some(due) => env.sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let now = self.now();
+            self.driver.set(now);
+            let turn = now + self.parts.config.heartbeat_interval;
+            let due = self.parts.worker.next_deadline().map_or(turn, |due| due.min(turn));
             tokio::select! {
                 biased;
                 () = &mut stop => break,
                 Some(input) = inputs.recv() => self.on_input(input),
                 Some((id, incoming)) = links.recv() => self.on_incoming(id, incoming),
-                () = timer => {}
+                () = env.sleep_until(due) => {}
             }
             // A stream of other inputs must not delay what is due.
             let now = self.now();
@@ -124,6 +123,7 @@ impl Driver {
                 self.carry();
             }
         }
+        self.driver.clear();
         self.say_goodbye(&mut links).await;
     }
 
@@ -214,7 +214,8 @@ impl Driver {
         self.links_made += 1;
         let limits = LinkLimits::of(&self.parts.config);
         let id = LinkId(self.links_made);
-        let link = Link::start(env, id, secured, limits, self.parts.links.clone());
+        let (driver, events) = (self.driver.clone(), self.parts.links.clone());
+        let link = Link::start(env, id, secured, limits, driver, events);
         link.beat(Beat { reaches_store: self.reaches_store });
         if let Err(error) = link.subscribe(&Topic::ALL) {
             tracing::warn!(%error, "not subscribed");

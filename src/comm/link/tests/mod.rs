@@ -53,8 +53,18 @@ fn small() -> LinkLimits {
 }
 
 fn start(env: &Env, id: u64, secured: SecureStream, limits: LinkLimits) -> (Link, Events) {
+    start_driven(env, id, secured, limits, DriverStamp::default())
+}
+
+fn start_driven(
+    env: &Env,
+    id: u64,
+    secured: SecureStream,
+    limits: LinkLimits,
+    driver: DriverStamp,
+) -> (Link, Events) {
     let (incoming, events) = mpsc::channel(16);
-    (Link::start(env, LinkId(id), secured, limits, incoming), events)
+    (Link::start(env, LinkId(id), secured, limits, driver, incoming), events)
 }
 
 /// Returns a master's link and a worker's.

@@ -295,3 +295,21 @@ fn batch_has_room_that_calls_and_messages_of_other_kinds_cannot_fill() {
         assert!(full > 0, "they are bounded");
     });
 }
+
+#[test]
+fn link_falls_silent_when_the_driver_of_its_node_hangs() {
+    run(async |env| {
+        let driver = DriverStamp::default();
+        let (near, far) = secured_pair(ROOM);
+        let (_near, _near_events) = start_driven(&env, 1, near, small(), driver.clone());
+        let (far, mut far_events) = start(&env, 2, far, small());
+        for _ in 0..100 {
+            driver.set(env.now());
+            env.sleep(SECOND / 2).await;
+        }
+        assert!(far.is_open(), "it made progress");
+        let hung_at = env.now();
+        assert_eq!(end(&mut far_events).await, LinkEnd::Silent);
+        assert!(env.now().since(hung_at) <= 2 * small().silence());
+    });
+}
