@@ -6,6 +6,9 @@ const TEXT_BYTES_MAX = 8 * 1024;
 // From here on it says how much is left.
 const NEAR_END_BYTES = 1024;
 
+// Half a surrogate pair cannot be written as UTF-8, and no text has a NUL.
+const mended = (text) => text.replaceAll(/\p{Surrogate}/gu, "\ufffd").replaceAll("\0", "");
+
 export class Composer {
   // `send(board, text)` takes a post, or says no.
   constructor(local, send) {
@@ -72,8 +75,8 @@ export class Composer {
   submit() {
     if (this.text.readOnly) return;
     const text = this.text.value;
-    if (text.trim() === "" || this.bytes > TEXT_BYTES_MAX) return;
-    if (!this.send(this.board, text.replaceAll("\0", ""))) {
+    if (mended(text).trim() === "" || this.bytes > TEXT_BYTES_MAX) return;
+    if (!this.send(this.board, mended(text))) {
       setText(this.note, "Too many posts wait already. It is kept here.");
       return;
     }

@@ -11,6 +11,10 @@ const GROUP_MS = 5 * 60_000;
 const SHOWN_MAX = 600;
 const AT_END_PX = 48;
 
+const LINES_MAX = 30;
+const LENGTH_MAX = 3000;
+const isLong = (text) => text.length > LENGTH_MAX || text.split("\n").length > LINES_MAX;
+
 // A day ends while the page is open.
 const DAYS_INTERVAL_MS = 30_000;
 
@@ -134,7 +138,7 @@ export class Log {
       before.author.id === post.author.id &&
       post.posted_at - before.posted_at < GROUP_MS;
     const found = this.read(post.text);
-    const said = el("div", { class: "said" }, ...found.flatMap((piece) => this.piece(piece)));
+    const said = el("div", { class: "said", dir: "auto" }, ...found.flatMap((piece) => this.piece(piece)));
     const meant = found.some(({ kind, name }) => kind === "mention" && name === this.me.name);
     const row = el(
       "li",
@@ -148,12 +152,25 @@ export class Log {
       said,
     );
     if (post.seq === this.lastMine) said.append(el("span", { class: "tick" }, "\u2713 sent"));
+    if (isLong(post.text)) this.fold(row, said);
     rows.push(row);
     return rows;
   }
 
   avatar(author) {
     return avatar(author);
+  }
+
+  // A post that would fill the page shows its beginning, until it is asked for.
+  fold(row, said) {
+    const unfold = () => {
+      row.classList.remove("folded");
+      more.remove();
+      this.box.focus({ preventScroll: true });
+    };
+    const more = el("button", { type: "button", class: "small more", on: { click: unfold } }, "Show all");
+    row.classList.add("folded");
+    said.after(more);
   }
 
   read(text) {
@@ -189,7 +206,7 @@ export class Log {
 
   byline(author, post) {
     const who = el(
-      "span",
+      "bdi",
       { class: "who", "data-user": author.id, "data-name": author.name },
       this.nameOf(author),
     );
@@ -279,7 +296,7 @@ export class Log {
       },
       this.avatar(me),
       this.byline(me, null),
-      el("div", { class: "said" }, ...this.read(text).flatMap((piece) => this.piece(piece))),
+      el("div", { class: "said", dir: "auto" }, ...this.read(text).flatMap((piece) => this.piece(piece))),
       fate,
     );
   }

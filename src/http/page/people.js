@@ -38,7 +38,7 @@ export class People {
       const name = el(
         "span",
         { class: "name" },
-        this.nameOf(user),
+        el("bdi", {}, this.nameOf(user)),
         user.id === this.me.id ? el("span", { class: "you" }, " you") : null,
         el("span", { class: "seen" }, seen),
       );
@@ -52,7 +52,7 @@ export class People {
       "span",
       { class: "name" },
       el("span", { class: "hidden-text" }, "You are "),
-      this.nameOf(this.me),
+      el("bdi", {}, this.nameOf(this.me)),
     );
     $("me").replaceChildren(avatar(this.me), name);
   }

@@ -177,6 +177,59 @@ export const checks = [
     },
   ],
   [
+    "a post of many lines is folded, and opens when asked",
+    async (world) => {
+      const ada = await join(world, "Ada");
+      const text = `top${"\n".repeat(8000)}bottom`;
+      // At once: the driver types line by line.
+      await ada.page.evaluate((value) => {
+        document.getElementById("text").value = value;
+      }, text);
+      await ada.page.press("#text", "Enter");
+      await ada.sees(text, 10_000);
+      const row = ada.page.locator("#posts .post").last();
+      assert.ok((await row.boundingBox()).height < 400, "folded");
+      await row.locator("button").click();
+      assert.ok((await row.boundingBox()).height > 10_000, "all of it");
+    },
+  ],
+  [
+    "texts and names from right to left stand as they should, and piled marks stay in their post",
+    async (world) => {
+      const ada = await join(world, "Ada");
+      const text = "\u05e9\u05dc\u05d5\u05dd, world";
+      await ada.say(text);
+      await ada.sees(text);
+      const said = ada.page.locator("#posts .said").last();
+      assert.equal(await said.evaluate((node) => getComputedStyle(node).direction), "rtl");
+      await ada.page.fill("#text", text);
+      const field = ada.page.locator("#text");
+      assert.equal(await field.evaluate((node) => getComputedStyle(node).direction), "rtl");
+      assert.equal(
+        await ada.page
+          .locator("#posts bdi.who, #people bdi")
+          .count()
+          .then((n) => n >= 2),
+        true,
+      );
+      assert.equal(await said.evaluate((node) => getComputedStyle(node).overflowY), "clip");
+    },
+  ],
+  [
+    "half a character or a NUL that was pasted is mended before it is sent",
+    async (world) => {
+      const ada = await join(world, "Ada");
+      await ada.page.evaluate(() => {
+        const field = document.getElementById("text");
+        field.value = "half \ud83d and nul \0.";
+        field.dispatchEvent(new Event("input"));
+      });
+      await ada.page.press("#text", "Enter");
+      await ada.sees("half \ufffd and nul .");
+      await ada.settled();
+    },
+  ],
+  [
     "print shows the conversation alone",
     async (world) => {
       const ada = await join(world, "Ada");
