@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let plan = Plan::expand(&story, seed);
     print!("{plan}");
 
-    let report = run(&plan, Detail::Events, &Arc::new(Progress::default()));
+    let report = run(&plan, Detail::Events, &Arc::new(Progress::default()))?;
     print!("{}", report.block(&plan, None));
     if report.verdict == Verdict::Holds { Ok(()) } else { Err("the story does not hold".into()) }
 }
@@ -33,6 +33,7 @@ mod tests {
         let story = Story::load("calm").expect("it is one of the project's");
         let plan = Plan::expand(&story, 1);
         let report = run(&plan, Detail::Events, &Arc::new(Progress::default()));
+        let report = report.expect("the world can carry it out");
         assert_eq!(report.verdict, Verdict::Holds, "{}", report.block(&plan, None));
     }
 }

@@ -248,11 +248,11 @@ impl Recorder {
         Arc::new(RecordingObserver { recorder: self.clone(), who })
     }
 
-    /// Notes that a reader stops reading its streams for a while.
-    pub fn slows_down(&self, who: Who) {
-        let mut history = self.history();
-        let open = |stream: &&mut StreamLog| stream.who == who && stream.end.is_none();
-        history.streams.iter_mut().filter(open).for_each(|stream| stream.is_slow = true);
+    /// Notes that the reader of a stream stops reading it for a while.
+    pub fn slows_down(&self, stream: u64) {
+        if let Some(stream) = self.history().streams.get_mut(index(stream)) {
+            stream.is_slow = true;
+        }
     }
 }
 

@@ -28,8 +28,13 @@ pub struct Plan {
     pub cluster: Cluster,
     /// People and what they do.
     pub workload: Workload,
-    /// Faults; the index is the fault's number.
+    /// Faults; the index is the fault's number. First those that the story names, then those
+    /// that its swarm drew.
     pub faults: Vec<Fault>,
+    /// Number of faults that the story names.
+    pub named: usize,
+    /// Whether the story has a swarm.
+    pub has_swarm: bool,
     /// Properties to check.
     pub expect: Expect,
 }
@@ -57,6 +62,7 @@ impl Plan {
             let draw = |target: &Target| target.drawn(&mut rng, &story.cluster);
             faults.push(Fault { action: fault.action.clone().with_targets(draw), ..fault.clone() });
         }
+        let named = faults.len();
         if let Some(swarm) = &story.swarm {
             faults.extend(swarm_faults(story, swarm, seed));
         }
@@ -67,6 +73,8 @@ impl Plan {
             cluster: story.cluster.clone(),
             workload: story.workload.clone(),
             faults,
+            named,
+            has_swarm: story.swarm.is_some(),
             expect: story.expect.clone(),
         }
     }
@@ -79,6 +87,27 @@ impl Plan {
         kinds.sort_unstable();
         kinds.dedup();
         kinds
+    }
+
+    /// Returns what made the run show less than its story says, a sentence each: a named fault
+    /// that never began or touched nothing, or a swarm of which no fault touched anything. One
+    /// fault of a swarm may well meet a machine that another has taken away.
+    #[must_use]
+    pub fn toothless(&self, incidents: &[Incident]) -> Vec<String> {
+        let of = |nth: usize| incidents.iter().filter(move |incident| incident.fault == nth);
+        let has_bitten = |nth: usize| of(nth).any(|incident| incident.bit);
+        let (named, drawn) = self.faults.split_at(self.named.min(self.faults.len()));
+        let idle = named.iter().enumerate().filter(|(nth, _)| !has_bitten(*nth));
+        let mut found: Vec<_> = idle
+            .map(|(nth, fault)| {
+                let why = if of(nth).next().is_none() { "began" } else { "touched anything" };
+                format!("fault {nth} ({fault}) never {why}")
+            })
+            .collect();
+        if self.has_swarm && !(self.named..self.faults.len()).any(has_bitten) {
+            found.push(format!("none of the swarm's {} faults touched anything", drawn.len()));
+        }
+        found
     }
 }
 
@@ -232,6 +261,19 @@ mod tests {
         let with: Vec<_> =
             (0..40).filter(|seed| plan(*seed).kinds().contains(&Kind::LostAck)).collect();
         assert!(!with.is_empty() && with.len() < 40, "{with:?}");
+    }
+
+    #[test]
+    fn fault_that_did_nothing_makes_a_run_toothless() {
+        let plan = plan(3);
+        let incident = |fault, bit| Incident { fault, from: Duration::ZERO, until: None, bit };
+        let all = [incident(0, true), incident(1, true), incident(7, true), incident(8, false)];
+        assert_eq!(plan.toothless(&all), [""; 0]);
+        let found = plan.toothless(&[incident(1, false), incident(2, false)]);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found[0].starts_with("fault 0 (at 5s crash ") && found[0].ends_with("never began"));
+        assert!(found[1].ends_with("never touched anything"), "{found:?}");
+        assert_eq!(found[2], "none of the swarm's 12 faults touched anything");
     }
 
     #[test]

@@ -215,6 +215,8 @@ struct RawStory {
 struct RawCluster {
     masters: usize,
     workers: usize,
+    /// Reason for a cluster without workers, in which nobody can write.
+    no_workers: Option<String>,
     #[serde(default)]
     config: Config,
 }
@@ -277,9 +279,18 @@ impl RawStory {
 
 impl RawCluster {
     fn read(self) -> Result<Cluster, String> {
-        let Self { masters, workers, config } = self;
+        let Self { masters, workers, no_workers, config } = self;
         if masters == 0 {
             return Err("wants at least one master".to_owned());
+        }
+        let is_explained = no_workers.as_ref().is_some_and(|why| !why.trim().is_empty());
+        if workers == 0 && !is_explained {
+            let why = "without workers nobody can write, and the story shows little; say why it \
+                       is meant by `no_workers = \"..\"`";
+            return Err(why.to_owned());
+        }
+        if workers > 0 && no_workers.is_some() {
+            return Err("`no_workers` is for `workers = 0` alone".to_owned());
         }
         if masters + workers > NODES_MAX {
             return Err(format!("{} nodes: at most {NODES_MAX}", masters + workers));
@@ -427,6 +438,12 @@ mod tests {
             }
         };
         says(refusal("[wrkload]\n"), &["wrkload", "workload"]);
+        says(refusal("no_workers = \"a test\"\n"), &["`workers = 0` alone"]);
+        let idle = HEAD.replace("workers = 3", "workers = 0");
+        let unexplained = Story::parse("test", &idle).expect_err("no reason").to_string();
+        says(unexplained, &["cluster", "nobody can write", "no_workers"]);
+        let explained = format!("{idle}no_workers = \"what a page says then\"\n");
+        assert!(Story::parse("test", &explained).is_ok());
         says(refusal("[workload]\npeeple = 3\n"), &["peeple", "people"]);
         says(refusal("config = { lease_ttl = \"fast\" }\n"), &["fast", "10s"]);
         says(refusal("[expect]\npromises = [\"G77\"]\n"), &["G77", "G0 to G18"]);

@@ -285,6 +285,15 @@ impl Faults {
             // Whether it bit is known when it ends.
             (Undo::Links(directions), false)
         };
+        // Clocks are set on machines that are off as well; nobody sees it there before a boot.
+        let clocks = |target: &Target, set: &dyn Fn(HostId)| {
+            let places = hit(target, &|host| {
+                set(host);
+                true
+            });
+            let bit = self.any_runs(&places);
+            (places, bit)
+        };
         let clear = Link::default();
         match action {
             Action::Crash { target } => booted(hit(target, &|host| world.crash(host))),
@@ -314,27 +323,18 @@ impl Faults {
             }
             Action::ClockOffset { target, by } => {
                 let by_ns = by.ms.saturating_mul(1_000_000);
-                let places = hit(target, &|host| {
-                    world.step_wall(host, by_ns);
-                    true
-                });
-                let bit = !places.is_empty();
+                let (places, bit) = clocks(target, &|host| world.step_wall(host, by_ns));
                 (Undo::StepWall(places, by_ns.saturating_neg()), bit)
             }
             Action::ClockDrift { target, rate } => {
-                let places = hit(target, &|host| {
-                    world.set_drift(host, (rate * 1e9).round() as i64);
-                    true
-                });
-                let bit = !places.is_empty();
+                let ppb = (rate * 1e9).round() as i64;
+                let (places, bit) = clocks(target, &|host| world.set_drift(host, ppb));
                 (Undo::Drift(places), bit)
             }
             Action::ClockJump { target, by } => {
-                let places = hit(target, &|host| {
-                    world.jump_clock(host, by.ms.saturating_mul(1_000_000));
-                    true
-                });
-                (Undo::Nothing, !places.is_empty())
+                let by_ns = by.ms.saturating_mul(1_000_000);
+                let (_, bit) = clocks(target, &|host| world.jump_clock(host, by_ns));
+                (Undo::Nothing, bit)
             }
             Action::Slow { .. }
             | Action::HalfOpen { .. }
@@ -346,15 +346,20 @@ impl Faults {
             | Action::SyncError { .. }
             | Action::DiskFull { .. }
             | Action::LostAck { .. }
-            | Action::StoreError { .. } => unreachable!("`check` refuses such plans"),
+            | Action::StoreError { .. } => unreachable!("`run` refuses such plans"),
         }
+    }
+
+    fn any_runs(&self, places: &[Place]) -> bool {
+        let world = self.cluster.world();
+        places.iter().any(|place| world.is_running(self.cluster.host(*place)))
     }
 
     fn undo(&self, nth: usize) {
         let world = self.cluster.world();
         let Some(active) = self.state().active.remove(&nth) else { return };
         world.note("", "heal", &[("fault", nth.into())]);
-        let mut touched = 0;
+        let mut has_bitten = false;
         match active.undo {
             Undo::Boot(places) => {
                 for place in places {
@@ -368,15 +373,17 @@ impl Faults {
             }
             Undo::Links(directions) => {
                 for (from, to) in directions {
-                    touched += world.remove_fault(from, to, nth);
+                    has_bitten |= world.remove_fault(from, to, nth) > 0;
                 }
             }
             Undo::StepWall(places, by_ns) => {
+                has_bitten = self.any_runs(&places);
                 for place in places {
                     world.step_wall(self.cluster.host(place), by_ns);
                 }
             }
             Undo::Drift(places) => {
+                has_bitten = self.any_runs(&places);
                 for place in places {
                     world.set_drift(self.cluster.host(place), 0);
                 }
@@ -386,7 +393,7 @@ impl Faults {
         let now = self.now();
         if let Some(incident) = self.state().incidents.get_mut(active.incident) {
             incident.until = Some(now);
-            incident.bit |= touched > 0;
+            incident.bit |= has_bitten;
         }
     }
 

@@ -24,7 +24,7 @@ use dst_world::{Detail, EventRecord, Progress, Seed, Setup, World, simulate};
 use crate::{
     cluster::Cluster,
     events::{UnreadableEvent, read_event},
-    faults::Faults,
+    faults::{self, Faults, UnsupportedKinds},
     verdict::{Report, Verdict},
     wiretap,
 };
@@ -37,8 +37,16 @@ const SLACK: Duration = Duration::from_secs(240);
 const CALM_LIMIT: Duration = Duration::from_secs(1);
 
 /// Carries a plan out and judges what was seen. A panic anywhere inside is told, not passed on.
-#[must_use]
-pub fn run(plan: &Plan, detail: Detail, progress: &Arc<Progress>) -> Report {
+///
+/// # Errors
+/// [`UnsupportedKinds`] when the simulated world cannot carry out all of the plan's faults; then
+/// nothing was run.
+pub fn run(
+    plan: &Plan,
+    detail: Detail,
+    progress: &Arc<Progress>,
+) -> Result<Report, UnsupportedKinds> {
+    faults::check(plan)?;
     let panicked = note_panics();
     let left: Arc<Mutex<Option<World>>> = Arc::default();
     let (keep, seed) = (Arc::clone(&left), Seed(plan.seed));
@@ -58,7 +66,7 @@ pub fn run(plan: &Plan, detail: Detail, progress: &Arc<Progress>) -> Report {
             }
         })
     }));
-    ran.unwrap_or_else(|_| {
+    Ok(ran.unwrap_or_else(|_| {
         let why = panicked.lock().unwrap_or_else(PoisonError::into_inner).take();
         let world = left.lock().unwrap_or_else(PoisonError::into_inner).take();
         Report {
@@ -66,7 +74,7 @@ pub fn run(plan: &Plan, detail: Detail, progress: &Arc<Progress>) -> Report {
             complaints: vec![why.unwrap_or_else(|| "a panic".to_owned())],
             ..world.as_ref().map(Report::of).unwrap_or_default()
         }
-    })
+    }))
 }
 
 /// Keeps what the first panic says, besides printing it.
@@ -162,13 +170,16 @@ fn judge(
     };
     complaints.extend(spoken.iter().cloned());
     let ended = cluster.ended();
+    let toothless = plan.toothless(&incidents);
     complaints.extend(ended.iter().map(|(place, why)| format!("{place} ended by itself: {why}")));
     let verdict = match (ended.is_empty(), is_safety || !spoken.is_empty(), violations.is_empty()) {
         (false, ..) => Verdict::Crash,
         (_, true, _) => Verdict::Safety,
         (_, _, false) => Verdict::Liveness,
-        _ => Verdict::Holds,
+        _ if toothless.is_empty() => Verdict::Holds,
+        _ => Verdict::Toothless,
     };
+    complaints.extend(toothless);
     Report { verdict, complaints, operations: history.counts(), incidents, ..Report::of(world) }
 }
 

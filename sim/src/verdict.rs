@@ -10,6 +10,8 @@ pub enum Verdict {
     /// Every promise held.
     #[default]
     Holds,
+    /// Every promise held, but a fault of the story never began or touched nothing.
+    Toothless,
     /// Something that should happen did not, or not in time.
     Liveness,
     /// Something happened that must never happen.
@@ -33,6 +35,7 @@ impl Verdict {
             Self::Crash => 12,
             Self::Differs => 13,
             Self::TimedOut => 14,
+            Self::Toothless => 15,
         }
     }
 }
@@ -47,6 +50,7 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Holds => "holds",
+            Self::Toothless => "TOOTHLESS",
             Self::Safety => "SAFETY",
             Self::Liveness => "LIVENESS",
             Self::Crash => "CRASH",
@@ -180,8 +184,8 @@ mod tests {
 
     #[test]
     fn each_verdict_has_its_exit_code() {
-        use Verdict::{Crash, Differs, Holds, Liveness, Safety, TimedOut};
-        let codes = [Holds, Safety, Liveness, Crash, Differs, TimedOut].map(Verdict::code);
-        assert_eq!(codes, [0, 10, 11, 12, 13, 14]);
+        use Verdict::{Crash, Differs, Holds, Liveness, Safety, TimedOut, Toothless};
+        let codes = [Holds, Safety, Liveness, Crash, Differs, TimedOut, Toothless];
+        assert_eq!(codes.map(Verdict::code), [0, 10, 11, 12, 13, 14, 15]);
     }
 }

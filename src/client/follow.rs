@@ -114,6 +114,12 @@ impl Follow {
         self.cursor.as_ref()
     }
 
+    /// Returns the number that the observer gave the open stream.
+    #[must_use]
+    pub fn observed(&self) -> Option<u64> {
+        self.open.as_ref().map(|open| open.observed.stream)
+    }
+
     /// Waits for the next step. Cancel-safe, but a stream that is being opened is given up.
     pub async fn next(&mut self) -> FollowEvent {
         loop {

@@ -57,7 +57,6 @@ impl Person {
                 self.open(&mut life, opening);
             }
             if is_time(rng, habits.slow_reader) {
-                self.recorder.slows_down(life.who);
                 life.shared.look_away(
                     rng.duration_between(Duration::from_secs(3), Duration::from_secs(20)),
                 );

@@ -201,6 +201,10 @@ impl Person {
                 &mut *shared.look_away.lock().unwrap_or_else(PoisonError::into_inner),
             );
             if !away.is_zero() {
+                // Only here it is known which stream waits for its reader meanwhile.
+                if let Some(stream) = follow.observed() {
+                    self.recorder.slows_down(stream);
+                }
                 self.env.sleep(away).await;
             }
         }

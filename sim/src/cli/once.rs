@@ -22,7 +22,7 @@ pub(super) fn run(run: &super::Run) -> Result<ExitCode, String> {
     let plan = super::plan(&run.which)?;
     print!("{plan}");
     let start = real_now();
-    let report = watched(&plan, Detail::Events, run.which.limit);
+    let report = watched(&plan, Detail::Events, run.which.limit)?;
     print!("{}", report.block(&plan, Some(start.elapsed())));
     if let Some(path) = &run.log {
         let text = report.log.join("\n") + "\n";
@@ -42,7 +42,10 @@ fn real_now() -> Instant {
 
 /// Runs a plan under the eyes of a thread that tells how far it is and gives up after `limit`
 /// seconds of real time.
-pub(super) fn watched(plan: &Plan, detail: Detail, limit: u64) -> Report {
+///
+/// # Errors
+/// A sentence for the person who asked: the simulated world cannot carry the plan out.
+pub(super) fn watched(plan: &Plan, detail: Detail, limit: u64) -> Result<Report, String> {
     let progress = Arc::new(Progress::default());
     let over = Arc::new(AtomicBool::new(false));
     let (looks, ends, duration) = (Arc::clone(&progress), Arc::clone(&over), plan.duration);
@@ -55,7 +58,7 @@ pub(super) fn watched(plan: &Plan, detail: Detail, limit: u64) -> Report {
         // Its end is cosmetic: it clears its line.
         let _ = watch.join();
     }
-    report
+    report.map_err(|why| why.to_string())
 }
 
 fn watch(progress: &Progress, over: &AtomicBool, duration: Duration, limit: Duration) {
