@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chatchat::{
     api::StreamEvent,
+    client::Delivery,
     model::ids::{BoardName, Seq},
 };
 
@@ -29,12 +30,31 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
                 for (board, seq) in lagging(evidence, stream, &reached) {
                     let end = evidence.store.boards.get(board).map_or(0, Vec::len);
                     let text = format!("an open stream stands at {board} {seq} of {end}");
-                    found.push(broken(Property::G5, text, [place.clone()]));
+                    let evidence = [place.clone(), shape(stream)];
+                    found.push(broken(Property::G5, text, evidence));
                 }
             }
         }
     }
     found
+}
+
+/// Returns when a stream was asked for, from where, and what it delivered, in a line.
+fn shape(stream: &StreamLog) -> String {
+    let cursor = stream.cursor.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+    let time = |delivery: Option<&(Duration, Delivery)>| {
+        delivery.map_or_else(|| "never".to_owned(), |(at, _)| seconds(*at))
+    };
+    let is_post = |d: &&(Duration, Delivery)| matches!(d.1.event, StreamEvent::Post(_));
+    let posts: Vec<_> = stream.deliveries.iter().filter(is_post).collect();
+    format!(
+        "asked {} from cursor {cursor}; {} posts, the last {}; {} events, the last {}",
+        seconds(stream.asked),
+        posts.len(),
+        time(posts.last().copied()),
+        stream.deliveries.len(),
+        time(stream.deliveries.last()),
+    )
 }
 
 /// Returns the last delivered place of each followed board, or the first hole.
