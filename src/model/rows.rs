@@ -29,6 +29,9 @@ pub struct Holder {
     pub incarnation: Incarnation,
 }
 
+/// Most masters of a cluster: so many the store lists, and every node watches.
+pub const MASTERS_MAX: usize = 256;
+
 /// Master as the store lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MasterRow {

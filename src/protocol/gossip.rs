@@ -8,7 +8,12 @@
 //!   A ◄── members ── B   A takes them in and answers with its newer facts of the same nodes
 //! ```
 //!
-//! Both ends of a link do the same, whatever their roles. A node keeps one [`Gossip`] per peer.
+//! Both ends of a link do the same, whatever their roles; a master takes in only what masters
+//! send. A node keeps one [`Gossip`] per peer.
+//!
+//! A peer that differs although it was sent every page is sent them again once in
+//! [`REST_DIGESTS`] digests, or when either directory changes: it may know nodes that this one
+//! never heard of.
 
 use crate::model::{
     event::Event,
@@ -21,11 +26,20 @@ use super::registry::Registry;
 /// Most members in one message: the directory of a small cluster fits into one.
 pub const PAGE_MEMBERS: usize = 64;
 
+/// Digests that pass before an unchanged directory is sent once more.
+const REST_DIGESTS: u32 = 15;
+
 /// State of the gossip with one peer.
 #[derive(Clone, Debug, Default)]
 pub struct Gossip {
     /// Last node of the last page sent; the next page begins after it.
     page_end: Option<NodeId>,
+    /// Members that were sent since the two digests are what they are.
+    sent: usize,
+    /// Own digest and the peer's, when a page was last sent.
+    digests: Option<([u8; 16], [u8; 16])>,
+    /// Digests since the whole directory was sent.
+    rested: u32,
 }
 
 impl Gossip {
@@ -37,12 +51,24 @@ impl Gossip {
 
     /// Answers the peer's digest with a page if the directories differ.
     pub fn on_digest(&mut self, registry: &Registry, theirs: [u8; 16]) -> Option<Direct> {
-        if registry.digest() == theirs {
-            self.page_end = None;
+        let ours = registry.digest();
+        if ours == theirs {
+            *self = Self::default();
             return None;
+        }
+        if self.digests.replace((ours, theirs)) != Some((ours, theirs)) {
+            (self.sent, self.rested) = (0, 0);
+        }
+        if self.sent >= registry.len() {
+            self.rested += 1;
+            if self.rested < REST_DIGESTS {
+                return None;
+            }
+            (self.sent, self.rested) = (0, 0);
         }
         let page = registry.page(self.page_end, PAGE_MEMBERS);
         self.page_end = page.last().map(|member| member.fact.node);
+        self.sent += page.len();
         (!page.is_empty()).then_some(Direct::Members(page))
     }
 
@@ -105,6 +131,18 @@ mod tests {
         let corrections = take_in(&mut a, page);
         assert_eq!(take_in(&mut b, corrections), None);
         assert_eq!(a.digest(), b.digest());
+    }
+
+    #[test]
+    fn peer_that_keeps_differing_is_sent_the_directory_once_and_then_rarely() {
+        let (a, mut b) = (registry(&[(1, 1), (2, 1)]), registry(&[(1, 1)]));
+        let mut gossip = Gossip::default();
+        let mut sent = |b: &Registry| gossip.on_digest(b, a.digest()).is_some();
+        let told: Vec<bool> = (0..40).map(|_| sent(&b)).collect();
+        let pages: Vec<_> = (0..40).filter(|nth| told[*nth]).collect();
+        assert_eq!(pages, [0, 15, 30]);
+        b.apply(Mono::ZERO, member(3, Role::Worker, 1, MemberState::In));
+        assert!(sent(&b), "a change is told at once");
     }
 
     #[test]

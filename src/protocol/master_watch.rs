@@ -6,19 +6,19 @@
 //! 1. A master is out when a reader saw its `(incarnation, beat)` unchanged for `out_after`; the
 //!    time in which the store could not be read does not count.
 //! 2. A master whose row changes again, or appears, is in at once. Without a row it is unknown.
-//! 3. At most [`MASTERS_MAX`] masters are watched, those with the lowest ids.
+//! 3. At most [`MASTERS_MAX`] masters are watched, as many as the store lists.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::model::{
     ids::{Incarnation, NodeId, Registration, Role},
     message::{Fact, Member, MemberState},
-    rows::MasterRow,
+    rows::{MASTERS_MAX, MasterRow},
     time::Mono,
 };
 
-/// Most masters that are watched.
-pub const MASTERS_MAX: usize = 256;
+/// Masters touch their rows once a second; a row that is unchanged for longer may be a dead one's.
+const FRESH: Duration = Duration::from_secs(2);
 
 /// Change of a master that a reading of the rows shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,6 +135,13 @@ impl MasterWatch {
     #[must_use]
     pub fn is_in(&self, node: &NodeId) -> bool {
         self.masters.get(node).is_some_and(|watched| watched.out_since.is_none())
+    }
+
+    /// Returns whether a master's row changed in the last two seconds in which the store could be
+    /// read: it writes there now.
+    #[must_use]
+    pub fn is_fresh(&self, node: &NodeId) -> bool {
+        self.masters.get(node).is_some_and(|watched| watched.unchanged < FRESH)
     }
 
     /// Returns whether a master has been out for at least `by`.

@@ -11,7 +11,8 @@
 //!
 //! 1. The fact of a node never goes back in `(registration, state)`.
 //! 2. A node's id is the hash of its key, and its role never changes.
-//! 3. At most `directory_max` nodes are kept; those known stay and are kept up to date.
+//! 3. At most `directory_max` nodes are kept. When it is full, a node that joins takes the place
+//!    of the one that has been gone for the longest; a node that is in is never dropped.
 //! 4. A fact is announced when [`Merged::is_news`], so at most once.
 
 use std::{collections::BTreeMap, ops::Bound};
@@ -98,13 +99,26 @@ impl Registry {
                 self.members.insert(node, Entry { member, since: now });
                 Merged::Newer
             }
-            None if self.members.len() >= self.nodes_max => Merged::Full,
             None if !key_fits(&member) => Merged::Forged,
             None => {
+                if self.members.len() >= self.nodes_max && !self.make_room_for(&member) {
+                    return Merged::Full;
+                }
                 self.members.insert(node, Entry { member, since: now });
                 Merged::New
             }
         }
+    }
+
+    /// Drops the node that has been gone for the longest. Returns whether there was one; a node
+    /// that is gone itself takes nobody's place.
+    fn make_room_for(&mut self, member: &Member) -> bool {
+        if member.fact.state != MemberState::In {
+            return false;
+        }
+        let gone = self.members.iter().filter(|(_, e)| e.member.fact.state != MemberState::In);
+        let oldest = gone.min_by_key(|(node, entry)| (entry.since, **node)).map(|(node, _)| *node);
+        oldest.is_some_and(|node| self.members.remove(&node).is_some())
     }
 
     /// Ends a registration. Returns the member to publish; `None` when the node is unknown or a
@@ -136,6 +150,19 @@ impl Registry {
     /// Iterates over all facts, in the order of ids.
     pub fn facts(&self) -> impl Iterator<Item = &Fact> {
         self.members().map(|member| &member.fact)
+    }
+
+    /// Returns whether a worker is in and registered with a master.
+    #[must_use]
+    pub fn has_workers(&self, master: &NodeId) -> bool {
+        self.workers_of(master).next().is_some()
+    }
+
+    /// Iterates over the workers that are in and registered with a master, in the order of ids.
+    pub fn workers_of(&self, master: &NodeId) -> impl Iterator<Item = &NodeId> {
+        let of = |fact: &&Fact| fact.role == Role::Worker && fact.state == MemberState::In;
+        let master = *master;
+        self.facts().filter(of).filter(move |fact| fact.master == master).map(|fact| &fact.node)
     }
 
     /// Returns the number of nodes.
@@ -236,6 +263,26 @@ pub(super) mod tests {
             master: NodeId([7; 16]),
         };
         Member { fact, name: format!("n{n}"), link: None, http: None, spki }
+    }
+
+    #[test]
+    fn node_that_joins_a_full_directory_takes_the_place_of_the_one_longest_gone() {
+        let at = |s| Mono::ZERO + std::time::Duration::from_secs(s);
+        let mut registry = Registry::new(3);
+        for (s, n, state) in
+            [(1, 1, MemberState::In), (2, 2, MemberState::Failed), (3, 3, MemberState::Left)]
+        {
+            assert_eq!(registry.apply(at(s), member(n, Role::Worker, 1, state)), Merged::New);
+        }
+        let gone = member(4, Role::Worker, 1, MemberState::Left);
+        assert_eq!(registry.apply(at(4), gone), Merged::Full);
+        let (joins, more, last) = (4, 5, 6);
+        let joining = |n| member(n, Role::Worker, 1, MemberState::In);
+        assert_eq!(registry.apply(at(5), joining(joins)), Merged::New);
+        assert!(registry.get(&joining(2).fact.node).is_none(), "it was gone for the longest");
+        assert_eq!(registry.apply(at(6), joining(more)), Merged::New);
+        assert_eq!(registry.apply(at(7), joining(last)), Merged::Full, "all are in");
+        assert_eq!(registry.len(), 3);
     }
 
     const STATES: [MemberState; 3] = [MemberState::In, MemberState::Failed, MemberState::Left];

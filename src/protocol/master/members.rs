@@ -201,7 +201,9 @@ impl Master {
         }
     }
 
-    /// Takes members that a peer sent, and answers with newer facts where it has older ones.
+    /// Takes members that a peer sent, and answers with newer facts where it has older ones. Only
+    /// another master's word counts: a worker says its own registration when it is ready, and one
+    /// bad worker could expel all others.
     pub fn on_members(
         &mut self,
         now: Mono,
@@ -211,6 +213,9 @@ impl Master {
     ) {
         if let Some(direct) = Gossip::corrections(&self.registry, &members) {
             out.push(Effect::Send { link, direct });
+        }
+        if !self.peers.values().any(|peer| peer.link == link) {
+            return;
         }
         // Masters are in by the store's list alone: nobody else's word counts here.
         let workers: Vec<_> = members.into_iter().filter(|m| m.fact.role == Role::Worker).collect();

@@ -8,14 +8,17 @@ use super::{
 };
 use crate::model::{
     ids::{Incarnation, NodeId},
-    rows::{Holder, MasterRow, StoreError},
+    rows::{Holder, MASTERS_MAX, MasterRow, StoreError},
 };
 
 /// Age of a touch up to which its master counts as alive, ms.
 const FRESH_MS: u64 = 5000;
 
-/// Maximum number of masters on the list.
-const MASTERS_MAX: u64 = 1024;
+/// Age of a touch from which on a master's place on a full list may be given away, ms.
+const LONG_SILENT_MS: u64 = 60 * 60 * 1000;
+
+/// Masters on the list, as a table with its condition.
+const LISTED: &str = "masters WHERE listed = 1";
 
 impl Tx<'_> {
     pub(super) fn register_master(&self, new: &MasterRow) -> Result<Incarnation, StoreError> {
@@ -41,7 +44,8 @@ impl Tx<'_> {
             Some((last, ..)) => last.next(),
             None => Incarnation(1),
         };
-        if !listed && self.count("masters WHERE listed = 1")? >= MASTERS_MAX {
+        let is_full = || Ok::<_, StoreError>(self.count(LISTED)? >= MASTERS_MAX as u64);
+        if !listed && is_full()? && !self.unlist_long_silent()? {
             return Err(refused(format!("{MASTERS_MAX} masters are the most")));
         }
         // The beat goes on over lives, so that a reader never takes a restart for silence.
@@ -67,6 +71,16 @@ impl Tx<'_> {
             int(self.now_ms)
         ])?;
         Ok(incarnation)
+    }
+
+    /// Takes the master that was silent for the longest off the list, if that is long enough.
+    fn unlist_long_silent(&self) -> Result<bool, StoreError> {
+        let mut unlist = self.db.prepare_cached(
+            "UPDATE masters SET listed = 0 WHERE node = (
+                 SELECT node FROM masters WHERE listed = 1 AND touched_at < ?1
+                 ORDER BY touched_at, node LIMIT 1)",
+        )?;
+        Ok(unlist.execute([int(self.now_ms.saturating_sub(LONG_SILENT_MS))])? > 0)
     }
 
     pub(super) fn touch_master(&self, holder: Holder, draining: bool) -> Result<(), StoreError> {

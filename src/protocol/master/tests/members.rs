@@ -37,10 +37,24 @@ fn worker_that_registered_elsewhere_is_let_go() {
     let mut lab = Lab::new(1);
     let mut moved = worker(1, 2);
     moved.fact.master = holder(2).node;
+    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
     lab.master.on_members(lab.now, LinkId(50), vec![moved], &mut lab.out);
     assert!(lab.master.registrations().is_empty());
     assert!(lab.has(|effect| matches!(effect,
         Effect::Close { link, close } if *link == LinkId(1) && close.reason == CloseReason::Replaced)));
     let back = lab.master.on_worker(lab.now, LinkId(9), worker(1, 2), &mut lab.out);
     assert!(back.is_err(), "only a higher registration wins");
+}
+
+#[test]
+fn worker_cannot_expel_others_by_its_word() {
+    let mut lab = Lab::new(3);
+    let (bad, victim) = (LinkId(1), worker(2, u64::MAX));
+    let gone = Member { fact: Fact { state: MemberState::Left, ..victim.fact }, ..victim };
+    lab.master.on_members(lab.now, bad, vec![gone, worker(9, 4)], &mut lab.out);
+    assert_eq!(lab.master.registrations().len(), 3);
+    let known = |member: Member| lab.master.registry().get(&member.fact.node).map(|m| m.fact);
+    assert_eq!(known(worker(2, 1)), Some(worker(2, 1).fact));
+    assert_eq!(known(worker(9, 4)), None, "nor does it fill the directory");
+    assert!(!lab.has(|effect| matches!(effect, Effect::Close { .. } | Effect::Publish { .. })));
 }

@@ -18,7 +18,7 @@ use crate::{
         },
         message::Task,
         outcome::TaskResult,
-        rows::{DeadLetter, Holder, Lease, MasterRow, NewPost, Permission, Range},
+        rows::{DeadLetter, Holder, Lease, MASTERS_MAX, MasterRow, NewPost, Permission, Range},
     },
     testing::store::{self as contract, Lab, MoveClock},
 };
@@ -35,23 +35,26 @@ struct Desk {
     now_ms: u64,
 }
 
+fn master(node: NodeId) -> MasterRow {
+    MasterRow {
+        node,
+        incarnation: Incarnation(0),
+        beat: 0,
+        http: String::new(),
+        link: String::new(),
+        spki: Vec::new(),
+        name: String::new(),
+        draining: false,
+        guard: [0; 32],
+    }
+}
+
 impl Desk {
     /// Opens a store with one registered master.
     fn new() -> Self {
         let core = SqliteCore::open_in_memory(&NEW).expect("a store in memory");
         let mut desk = Self { core, now_ms: START_MS };
-        let row = MasterRow {
-            node: MASTER,
-            incarnation: Incarnation(0),
-            beat: 0,
-            http: String::new(),
-            link: String::new(),
-            spki: Vec::new(),
-            name: String::new(),
-            draining: false,
-            guard: [0; 32],
-        };
-        desk.apply(&Op::RegisterMaster(row));
+        desk.apply(&Op::RegisterMaster(master(MASTER)));
         desk
     }
 
@@ -118,6 +121,27 @@ impl FetchAddSigned for AtomicU64 {
         let now = self.load(Ordering::Relaxed);
         self.store(now.saturating_add_signed(by), Ordering::Relaxed);
     }
+}
+
+#[test]
+fn master_beyond_the_most_takes_the_place_of_one_long_silent() {
+    let mut desk = Desk::new();
+    let nth = |n: usize| {
+        let mut node = [9; 16];
+        node[..8].copy_from_slice(&(n as u64).to_be_bytes());
+        Op::RegisterMaster(master(NodeId(node)))
+    };
+    for n in 1..MASTERS_MAX {
+        desk.apply(&nth(n));
+    }
+    let refused = desk.core.apply(&nth(1000), desk.now_ms);
+    assert!(matches!(&refused, Err(StoreError::Refused { .. })), "{refused:?}");
+    desk.now_ms += 2 * 60 * 60 * 1000;
+    desk.apply(&Op::TouchMaster { holder: LIFE, draining: false });
+    desk.apply(&nth(1000));
+    let OpReply::Masters(listed) = desk.apply(&Op::Masters) else { panic!("another reply") };
+    assert_eq!(listed.len(), MASTERS_MAX);
+    assert!(listed.iter().any(|row| row.node == MASTER), "it is not silent");
 }
 
 #[test]
