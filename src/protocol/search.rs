@@ -170,6 +170,11 @@ impl Search {
         }
     }
 
+    /// Has the master at `addr` tried before all others.
+    pub fn prefer(&mut self, now: Mono, addr: &str) {
+        self.first = Some((addr.to_owned(), now));
+    }
+
     /// Returns the next step. `draw` is a random number for the jitter of a wait.
     pub fn next(&mut self, now: Mono, draw: u64) -> Step {
         if let Some((addr, at)) = self.first.take() {

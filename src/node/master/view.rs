@@ -18,8 +18,12 @@ impl Driver {
                 let fact = &member.fact;
                 let reaches_store = match fact.role {
                     Role::Worker => core.selection().reaches_store(&fact.node),
-                    Role::Master if fact.node == self.me.info.id => Some(core.can_write(now)),
-                    Role::Master => core.peer_can_write(&fact.node),
+                    // Not whether it has workers: that shows in their lines.
+                    Role::Master if fact.node == self.me.info.id => Some(core.is_strong(now)),
+                    Role::Master => {
+                        let says = core.peer_can_write(&fact.node);
+                        says.filter(|can| *can || core.registry().has_workers(&fact.node))
+                    }
                 };
                 let state = match fact.role {
                     // A master that did not leave is judged by its row, by each reader.

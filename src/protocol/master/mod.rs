@@ -56,6 +56,9 @@ use crate::{
     },
 };
 
+/// Time without a worker that reaches the store after which a task that was not sent is refused;
+/// a worker that starts again is back sooner.
+const NO_WORKER_AFTER: Duration = Duration::from_secs(3);
 /// Time without a write of its own in the store after which a master is weak.
 const WEAK_AFTER: Duration = Duration::from_secs(2);
 /// Time without a worker that reaches the store after which a master gives its leases back.
@@ -328,6 +331,13 @@ impl Master {
     #[must_use]
     pub fn can_write(&self, now: Mono) -> bool {
         self.is_strong(now) && self.selection.anyone_reaches_store()
+    }
+
+    /// Returns whether waiting here is in vain: this master's writes do not reach the store, or it
+    /// has had no worker that does for a while.
+    fn is_idle(&self, now: Mono) -> bool {
+        let without = |since: Mono| now.since(since) >= NO_WORKER_AFTER;
+        !self.is_strong(now) || self.unreachable_since.is_some_and(without)
     }
 
     /// Returns when [`on_time`](Self::on_time) is to be called next.

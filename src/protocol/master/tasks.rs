@@ -53,7 +53,7 @@ impl Master {
         task: Task,
         out: &mut Vec<Effect>,
     ) -> Result<TaskId, Outcome> {
-        if !self.is_strong(now) && !self.peers.values().any(|peer| peer.can_write) {
+        if self.is_idle(now) && !self.peers.values().any(|peer| peer.can_write) {
             return Err(Outcome::Unavailable { retry_ms: RETRY_MS });
         }
         self.enqueue(now, task, Origin::Local, out)
@@ -213,14 +213,15 @@ impl Master {
         self.refuse_forwarded(slot, None, out);
         if let Some(to) = strong {
             self.forward_waiting(now, slot, to, out);
-        } else if !self.is_strong(now) {
+        } else if self.is_idle(now) {
             while let Some(entry) = self.queue.take_where(slot, |entry| !entry.sent) {
                 self.queue.end(slot, 1);
                 let outcome = Outcome::Unavailable { retry_ms: RETRY_MS };
                 out.push(Effect::End { id: entry.id, outcome });
             }
         }
-        // Else a worker is waited for: each that comes, and each beat that says so, looks here.
+        // Else a worker is waited for: each that comes, each beat that says so, and each renewal
+        // looks here.
     }
 
     fn go_to_holder(

@@ -72,6 +72,17 @@ impl Worker {
         out.push(Effect::FaultPoint(FaultPoint::WorkerMigrating));
     }
 
+    /// Leaves for another master, if there is a reason to.
+    pub(super) fn move_on(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        let Phase::Registered { domain, .. } = &self.phase else { return };
+        let own = (self.own.fact.node, domain.master);
+        let Some(to) = self.moving.on_rows(now, own, &self.watch, &self.registry) else { return };
+        let Some(addr) = self.watch.get(&to).map(|row| row.link.clone()) else { return };
+        out.push(Effect::CloseLink(CloseReason::Leaving));
+        self.on_link_ended(now, None, out);
+        self.search.prefer(now, &addr);
+    }
+
     /// Registers again, with the same master first: others say that this registration is over.
     pub(super) fn register_again(&mut self, now: Mono, out: &mut Vec<Effect>) {
         if self.registration().is_some() {

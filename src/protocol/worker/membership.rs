@@ -87,6 +87,7 @@ impl Worker {
         }
         self.take_in(now, told, out);
         self.search.on_store(self.watch.rows());
+        self.move_on(now, out);
     }
 
     /// Notes that the store could not be read.

@@ -18,16 +18,18 @@
 //! 4. A newer fact of another node is announced once in this life, and kept.
 //! 5. A worker that learns that its registration is over registers again, with the same master
 //!    first.
+//! 6. A worker whose master is cut from the store, or has many more workers than another, moves.
 
 mod link;
 mod membership;
+mod moving;
 pub mod replication;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
-use self::replication::Replication;
+use self::{moving::Moving, replication::Replication};
 use super::{gossip::Gossip, master_watch::MasterWatch, registry::Registry, search::Search};
 use crate::{
     config::Config,
@@ -90,7 +92,7 @@ pub struct Start {
     pub registration: Registration,
     /// Addresses of masters from the configuration.
     pub masters: Vec<String>,
-    /// Directory kept in the node database, with the masters' last addresses.
+    /// Directory kept in the node database, with the masters' last addresses, if it was read.
     pub kept: Vec<Member>,
     /// Random number that chooses where in its list the search begins.
     pub draw: u64,
@@ -105,6 +107,7 @@ pub struct Worker {
     search: Search,
     registry: Registry,
     watch: MasterWatch,
+    moving: Moving,
     gossip: Gossip,
     replication: Replication,
     digest_at: Mono,
@@ -116,30 +119,39 @@ impl Worker {
     /// Creates a worker that begins to search for a master.
     #[must_use]
     pub fn new(now: Mono, config: &Config, start: Start) -> Self {
-        let mut search = Search::new(&start.masters, config.search_backoff_max, start.draw);
-        search.on_directory(&start.kept);
-        let kept = start.kept.iter().find(|member| member.fact.node == start.node);
-        let kept = kept.map_or_else(Registration::default, |member| member.fact.registration);
+        let search = Search::new(&start.masters, config.search_backoff_max, start.draw);
         let fact = Fact {
             node: start.node,
             role: Role::Worker,
-            registration: start.registration.max(kept),
+            registration: start.registration,
             state: MemberState::Left,
             master: start.node,
         };
         let own = Member { fact, name: start.name, link: None, http: None, spki: start.spki };
-        Self {
+        let mut it = Self {
             own,
             phase: Phase::Searching { next: now },
             search,
             registry: Registry::new(config.directory_max),
             watch: MasterWatch::new(config.master_out_after),
+            moving: Moving::default(),
             gossip: Gossip::default(),
             replication: Replication::default(),
             digest_at: now,
             digest_interval: config.digest_interval,
             status_at: now,
-        }
+        };
+        it.on_kept(&start.kept);
+        it
+    }
+
+    /// Takes the directory that an earlier life kept in the node database.
+    pub fn on_kept(&mut self, kept: &[Member]) {
+        self.search.on_directory(kept);
+        let own = &mut self.own.fact;
+        let known = kept.iter().filter(|member| member.fact.node == own.node);
+        let highest = known.map(|member| member.fact.registration).max();
+        own.registration = highest.map_or(own.registration, |known| own.registration.max(known));
     }
 
     /// Returns the registration under which work is taken; `None` while there is none.

@@ -171,6 +171,60 @@ fn masters_in_the_store_are_announced_and_searched() {
     assert_eq!(master_watch::member(&row(8, 3, 1), MemberState::In).fact.role, Role::Master);
 }
 
+/// Reads the masters' rows each second from `from` to `to`; the beat of master `n` is `beats(n)`.
+fn read_rows(worker: &mut Worker, from: u64, to: u64, live: &[u8]) -> Vec<Effect> {
+    let mut all = Vec::new();
+    for second in from..=to {
+        let beat = |n: u8| if live.contains(&n) { second } else { 1 };
+        let rows = vec![row(8, 1, beat(8)), row(9, 1, beat(9))];
+        all.extend(effects(|out| worker.on_masters(at(second * 1000), rows, out)));
+    }
+    let is_move = |effect: &Effect| matches!(effect, Effect::CloseLink(_) | Effect::Dial(_));
+    all.into_iter().filter(is_move).collect()
+}
+
+fn worker_of(n: u8, master: u8) -> Member {
+    let mut it = member(n, Role::Worker, 1, MemberState::In);
+    it.fact.master = member(master, Role::Master, 1, MemberState::In).fact.node;
+    it
+}
+
+#[test]
+fn worker_leaves_a_master_that_is_cut_from_the_store_for_one_that_is_not() {
+    let mut worker = worker(0);
+    register(&mut worker, at(0), vec![]);
+    assert_eq!(read_rows(&mut worker, 0, 7, &[8]), []);
+    assert_eq!(read_rows(&mut worker, 8, 9, &[8]), [Effect::CloseLink(CloseReason::Leaving)]);
+    assert_eq!(effects(|out| worker.on_timer(at(9000), 0, out)), [dial("m8:1")]);
+}
+
+#[test]
+fn worker_stays_while_the_store_takes_no_masters_writes() {
+    let mut worker = worker(0);
+    register(&mut worker, at(0), vec![]);
+    assert_eq!(read_rows(&mut worker, 0, 30, &[]), []);
+}
+
+#[test]
+fn last_worker_of_a_crowded_master_moves_to_the_empty_one() {
+    let mut lone = worker(0);
+    register(&mut lone, at(0), vec![]);
+    assert_eq!(read_rows(&mut lone, 0, 20, &[8, 9]), [], "one worker is better than none");
+    // Of master 9's workers the one with the highest id moves, the others stay.
+    let own = me(1, MemberState::In).fact.node;
+    let others = (2..200).map(|n| worker_of(n, 9));
+    let (lower, higher): (Vec<_>, Vec<_>) = others.partition(|it| it.fact.node < own);
+    for (other, moves) in [(&lower[0], true), (&higher[0], false)] {
+        let mut worker = worker(0);
+        register(&mut worker, at(0), vec![other.clone()]);
+        let moved = read_rows(&mut worker, 0, 20, &[8, 9]);
+        assert_eq!(moved.len(), usize::from(moves), "{moved:?}");
+        if moves {
+            assert_eq!(effects(|out| worker.on_timer(at(20_000), 0, out)), [dial("m8:1")]);
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Input {
     Welcome(u64),

@@ -45,7 +45,11 @@ proptest! {
         let (mut lease, mut submitted) = (0, 0_usize);
         for one in moves {
             match one {
-                Move::Submit => { lab.submit(1); submitted += 1; }
+                Move::Submit => {
+                    // Refused at once when there was no worker for a while.
+                    let taken = lab.master.on_submit(lab.now, post(1), &mut lab.out);
+                    submitted += usize::from(taken.is_ok());
+                }
                 Move::Grant => if let Some(slot) = asks.pop() {
                     lease += 1;
                     let answer = Lease::Granted { epoch: StoreEpoch(1), lease, n: 0 };

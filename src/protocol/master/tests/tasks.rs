@@ -46,3 +46,17 @@ fn tasks_submitted_together_leave_in_one_batch() {
     let (.., assign) = lab.assigned().expect("in flight");
     assert_eq!(assign.tasks.len(), 4);
 }
+
+#[test]
+fn task_without_any_worker_is_refused_once_none_came_for_a_while() {
+    let mut lab = Lab::new(0);
+    let id = lab.submit(1);
+    lab.pass(2900);
+    assert_eq!(lab.ended(), None, "a worker may be starting");
+    lab.pass(1100);
+    let refused = Outcome::Unavailable { retry_ms: RETRY_MS };
+    assert_eq!(lab.ended(), Some((id, refused.clone())));
+    assert_eq!(lab.master.on_submit(lab.now, post(2), &mut lab.out), Err(refused));
+    lab.join(1, 1);
+    lab.submit(3);
+}
