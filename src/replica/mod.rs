@@ -95,6 +95,15 @@ pub enum ReplicaError {
     },
 }
 
+/// Extent of the check of a database that is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// The whole file if its last life did not close it, else only what is needed to begin.
+    AfterUncleanEnd,
+    /// The whole file.
+    Whole,
+}
+
 /// State in which [`Replica::open`] found the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpenedAs {
@@ -151,24 +160,26 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Opens the database on this disk, or creates a new one if none can be read. Reads the whole
-    /// file to check it.
+    /// Opens the database on this disk, or creates a new one if none can be read. A check calls
+    /// `progress` with the part that is done, from 0 to 1.
     ///
     /// # Errors
     /// [`ReplicaError::Failed`] when the disk fails; the file is left as it was.
     pub fn open(
         disk: &Arc<dyn Disk>,
         limits: ReplicaLimits,
+        check: Check,
+        progress: fn(f64),
     ) -> Result<(Self, OpenedAs), ReplicaError> {
         let file = disk.open(FILE).map_err(failed)?;
         let found = if file.is_empty().map_err(failed)? { OpenedAs::New } else { OpenedAs::Kept };
         drop(file);
-        match Self::try_open(disk, limits) {
+        match Self::try_open(disk, limits, check, progress) {
             Ok(replica) => Ok((replica, found)),
             Err(Unopened::Failed(e)) => Err(e),
             Err(Unopened::Unreadable(why)) => {
                 disk.remove(FILE).map_err(failed)?;
-                match Self::try_open(disk, limits) {
+                match Self::try_open(disk, limits, check, progress) {
                     Ok(replica) => Ok((replica, OpenedAs::Unreadable { why })),
                     Err(Unopened::Failed(e)) => Err(e),
                     Err(Unopened::Unreadable(why)) => Err(ReplicaError::Failed { why }),
@@ -177,14 +188,20 @@ impl Replica {
         }
     }
 
-    fn try_open(disk: &Arc<dyn Disk>, limits: ReplicaLimits) -> Result<Self, Unopened> {
+    fn try_open(
+        disk: &Arc<dyn Disk>,
+        limits: ReplicaLimits,
+        check: Check,
+        progress: fn(f64),
+    ) -> Result<Self, Unopened> {
         let file = disk.open(FILE).map_err(failed)?;
         // Checksums hold a file together against torn writes; some other damage makes redb
         // panic, and a file is no reason for a node to die.
         let opened = catch_unwind(AssertUnwindSafe(|| -> Result<Database, Unopened> {
             let db = Database::builder()
                 .set_cache_size(limits.cache_bytes)
-                .set_check_integrity_on_open(true)
+                .set_check_integrity_on_open(check == Check::Whole)
+                .set_repair_callback(move |session| progress(session.progress()))
                 .create_with_backend(Backend::new(file))?;
             Tables::prepare(&db)?;
             Ok(db)

@@ -24,7 +24,7 @@ fn fresh() -> (Arc<MemDisk>, Replica) {
 }
 
 fn open(disk: &Arc<dyn Disk>) -> (Replica, OpenedAs) {
-    Replica::open(disk, ReplicaLimits::default()).expect("opens")
+    Replica::open(disk, ReplicaLimits::default(), Check::Whole, |_| ()).expect("opens")
 }
 
 fn board(name: &str) -> BoardName {
@@ -203,7 +203,7 @@ fn bounds_hold_and_the_least_recently_written_session_is_dropped() {
         members_max: 1,
         ..ReplicaLimits::default()
     };
-    let (replica, _) = Replica::open(&disk, limits).expect("opens");
+    let (replica, _) = Replica::open(&disk, limits, Check::Whole, |_| ()).expect("opens");
     let boards = ["a", "b", "c"].map(|name| Update::BoardCreated(board(name)));
     assert_eq!(replica.apply(&boards).expect("applied").ignored, 1);
     assert_eq!(replica.boards().expect("reads").boards.len(), 2);
@@ -280,6 +280,30 @@ fn failing_disk_is_a_typed_error_and_nothing_of_the_group_is_visible() {
     let (replica, _) = open(&(disk as Arc<dyn Disk>));
     let page = replica.read(&board("lobby"), Range::Last, 9).expect("reads");
     assert!(page.is_none_or(|page| page.last_seq <= Seq(3)));
+}
+
+#[test]
+fn file_is_checked_whole_only_after_an_unclean_end() {
+    static SAID: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    use std::sync::atomic::Ordering::Relaxed;
+    let (disk, replica) = fresh();
+    replica.apply(&[posts(1, "lobby", 1..=200)]).expect("applied");
+    drop(replica);
+    let open = |disk: &Arc<dyn Disk>| {
+        let progress = |_| {
+            SAID.fetch_add(1, Relaxed);
+        };
+        Replica::open(disk, ReplicaLimits::default(), Check::AfterUncleanEnd, progress)
+    };
+    let (replica, found) = open(&(disk.clone() as Arc<dyn Disk>)).expect("opens");
+    assert_eq!((found, SAID.load(Relaxed)), (OpenedAs::Kept, 0), "it was closed");
+    replica.apply(&[posts(1, "lobby", 201..=203)]).expect("applied");
+    replica.persist().expect("durable");
+    // As after a lost power: the file stands, nobody closed it.
+    let left = disk.file().live.clone();
+    let (again, found) = open(&MemDisk::holding(left)).expect("opens");
+    assert!(found == OpenedAs::Kept && SAID.load(Relaxed) > 0, "it is checked, and says so");
+    assert_eq!(seqs(&again, "lobby", Range::Last, 1), [203]);
 }
 
 #[test]

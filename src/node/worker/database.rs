@@ -1,10 +1,14 @@
 //! Async handle on the node database: one task writes, any number read, all of it off the async
 //! threads.
 //!
-//! A database that failed is closed and opened again after [`REOPEN_AFTER`]; until then reads
-//! find nothing and writes are lost, which the next poll of the store shows as gaps.
+//! 1. The worker does not wait for it: a database whose last life ended uncleanly is checked while
+//!    the worker registers and writes. Until it is open reads find nothing, and writes wait.
+//! 2. A database that failed, or that panicked, is closed, checked whole and opened again, after
+//!    [`REOPEN_AFTER`]; what was being written is lost, which the next poll of the store shows as
+//!    gaps.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -18,7 +22,7 @@ use crate::{
         message::{Member, Update},
         rows::{Boards, Page},
     },
-    replica::{ApplyReport, Replica, ReplicaError, ReplicaLimits},
+    replica::{ApplyReport, Check, Replica, ReplicaError, ReplicaLimits},
 };
 
 /// Pause before a failed database is opened again.
@@ -31,7 +35,8 @@ enum Job {
     Page(BoardName, Box<Page>, oneshot::Sender<Option<ApplyReport>>),
     Observe(Boards, oneshot::Sender<Option<ApplyReport>>),
     Members(Vec<Member>),
-    Persist(oneshot::Sender<()>),
+    Reopen,
+    Close(oneshot::Sender<()>),
 }
 
 /// Cheap handle on the node database.
@@ -43,26 +48,30 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Opens the database and starts its writing task, which ends with the task handle or the node.
-    ///
-    /// # Errors
-    /// The disk's error, when no database can be opened or created.
-    pub(super) async fn open(env: &Env) -> Result<(Self, Task), ReplicaError> {
-        let replica = open(env).await?;
+    /// Starts the writing task, which opens the database and ends with the task handle or the
+    /// node. The receiver gets the members that it holds once it is open.
+    pub(super) fn start(env: &Env) -> (Self, oneshot::Receiver<Vec<Member>>, Task) {
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
-        let open = Arc::new(Mutex::new(Some(Arc::new(replica))));
-        let database = Self { env: env.clone(), open, jobs };
+        let (kept, members) = oneshot::channel();
+        let database = Self { env: env.clone(), open: Arc::default(), jobs };
         let writer = database.clone();
-        let task = env.spawn("node-database", async move { writer.write(queue).await });
-        Ok((database, task))
+        let task = env.spawn("node-database", async move {
+            writer.open_at_last(Check::AfterUncleanEnd).await;
+            let members = writer.read(|replica| replica.members()).await;
+            // The worker may not wait for them.
+            let _ = kept.send(members.unwrap_or_default());
+            writer.write(queue).await;
+        });
+        (database, members, task)
     }
 
     fn replica(&self) -> Option<Arc<Replica>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, replica: Option<Replica>) {
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = replica.map(Arc::new);
+    fn set(&self, replica: Option<Replica>) -> Option<Arc<Replica>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *open, replica.map(Arc::new))
     }
 
     /// Reads from the database; `None` when it cannot be read now.
@@ -71,10 +80,12 @@ impl Database {
         read: impl FnOnce(&Replica) -> Result<T, ReplicaError> + Send + 'static,
     ) -> Option<T> {
         let replica = self.replica()?;
-        match self.env.compute(move || read(&replica)).await {
+        match self.env.compute(move || guarded(|| read(&replica))).await {
             Ok(Ok(value)) => Some(value),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "a read of the node database");
+                // A full queue has a write that finds out as well.
+                let _ = self.jobs.try_send(Job::Reopen);
                 None
             }
             Err(Cancelled) => None,
@@ -93,6 +104,8 @@ impl Database {
 
     /// Compares the database with the store's boards; `None` when it could not.
     pub(super) async fn observe(&self, seen: Boards) -> Option<ApplyReport> {
+        // Comparisons must not pile up before a database that is being checked.
+        self.replica()?;
         self.ask(|done| Job::Observe(seen, done)).await
     }
 
@@ -102,11 +115,12 @@ impl Database {
         let _ = self.jobs.try_send(Job::Members(members));
     }
 
-    /// Makes everything that was written durable.
-    pub(super) async fn persist(&self) {
-        let (done, persisted) = oneshot::channel();
-        if self.jobs.send(Job::Persist(done)).await.is_ok() {
-            let _ = persisted.await;
+    /// Makes everything that was written durable and closes the database, so that its next life
+    /// need not check it. A database that is being checked is left as it is.
+    pub(super) async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.replica().is_some() && self.jobs.send(Job::Close(done)).await.is_ok() {
+            let _ = closed.await;
         }
     }
 
@@ -135,9 +149,16 @@ impl Database {
                 Job::Members(members) => {
                     self.change(move |to| to.put_members(&members)).await;
                 }
-                Job::Persist(done) => {
-                    self.change(Replica::persist).await;
+                Job::Reopen => self.reopen().await,
+                Job::Close(done) => {
+                    if let Some(replica) = self.set(None) {
+                        let persisted = self.env.compute(move || replica.persist()).await;
+                        if let Ok(Err(error)) = persisted {
+                            tracing::warn!(%error, "the node database was not closed cleanly");
+                        }
+                    }
                     let _ = done.send(());
+                    return;
                 }
             }
         }
@@ -147,11 +168,8 @@ impl Database {
         &self,
         change: impl FnOnce(&Replica) -> Result<T, ReplicaError> + Send + 'static,
     ) -> Option<T> {
-        let Some(replica) = self.replica() else {
-            self.reopen().await;
-            return None;
-        };
-        match self.env.compute(move || change(&replica)).await.ok()? {
+        let replica = self.replica()?;
+        match self.env.compute(move || guarded(|| change(&replica))).await.ok()? {
             Ok(value) => Some(value),
             Err(error) => {
                 tracing::error!(%error, "the node database is opened again");
@@ -165,16 +183,32 @@ impl Database {
         // Readers let go of the old handle meanwhile.
         self.set(None);
         self.env.sleep(REOPEN_AFTER).await;
-        match open(&self.env).await {
-            Ok(replica) => self.set(Some(replica)),
-            Err(error) => tracing::error!(%error, "the node database does not open"),
+        self.open_at_last(Check::Whole).await;
+    }
+
+    /// Opens the database, however often that fails.
+    async fn open_at_last(&self, check: Check) {
+        loop {
+            match open(&self.env, check).await {
+                Ok(replica) => {
+                    self.set(Some(replica));
+                    return;
+                }
+                Err(error) => tracing::error!(%error, "the node database does not open"),
+            }
+            self.env.sleep(REOPEN_AFTER).await;
         }
     }
 }
 
-async fn open(env: &Env) -> Result<Replica, ReplicaError> {
+async fn open(env: &Env, check: Check) -> Result<Replica, ReplicaError> {
     let disk = env.disk();
-    let opened = env.compute(move || Replica::open(&disk, ReplicaLimits::default())).await;
+    let progress = |done: f64| {
+        let percent = (done * 100.0).round();
+        tracing::info!(percent, "the node database is checked; the worker works meanwhile");
+    };
+    let limits = ReplicaLimits::default();
+    let opened = env.compute(move || Replica::open(&disk, limits, check, progress)).await;
     match opened {
         Ok(opened) => {
             let (replica, found) = opened?;
@@ -183,4 +217,11 @@ async fn open(env: &Env) -> Result<Replica, ReplicaError> {
         }
         Err(Cancelled) => Err(ReplicaError::Failed { why: "the node is going away".to_owned() }),
     }
+}
+
+/// Runs work on the database. Some damage makes redb panic, and a file is no reason for a node to
+/// die.
+fn guarded<T>(work: impl FnOnce() -> Result<T, ReplicaError>) -> Result<T, ReplicaError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(ReplicaError::Failed { why: "redb panicked".to_owned() }))
 }

@@ -131,7 +131,7 @@ impl Driver {
         self.parts.env.now()
     }
 
-    /// Tells the master that this registration leaves, and makes the node database durable.
+    /// Tells the master that this registration leaves, and closes the node database.
     async fn say_goodbye(&mut self, links: &mut mpsc::Receiver<(LinkId, Incoming)>) {
         self.dialing = None;
         if let Some(link) = self.link.take() {
@@ -145,13 +145,17 @@ impl Driver {
             };
             let _ = self.parts.env.timeout(GOODBYE, gone).await;
         }
-        self.parts.database.persist().await;
+        self.parts.database.close().await;
     }
 
     fn on_input(&mut self, input: Input) {
         let now = self.now();
         let worker = &mut self.parts.worker;
         match input {
+            Input::Kept(members) => {
+                self.parts.pins.extend(super::master_pins(&members));
+                worker.on_kept(&members);
+            }
             Input::Welcomed { attempt, welcome, reply } => {
                 let registration = (attempt == self.attempts)
                     .then(|| worker.on_welcome(now, &welcome, &mut self.out))

@@ -2,9 +2,7 @@
 
 use thiserror::Error;
 
-use crate::{
-    config::ConfigError, crypto::keys::KeyError, model::ids::Malformed, replica::ReplicaError,
-};
+use crate::{config::ConfigError, crypto::keys::KeyError, model::ids::Malformed};
 
 /// Reason why a worker did not start. Nothing runs; what was on disk is as it was.
 #[derive(Debug, Error)]
@@ -18,9 +16,6 @@ pub enum WorkerError {
     /// The identity or the guard cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The node database cannot be opened or made.
-    #[error(transparent)]
-    Database(#[from] ReplicaError),
     /// A file of the worker's own cannot be used.
     #[error("the file {file}: {why}")]
     Disk {

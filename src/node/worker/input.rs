@@ -10,7 +10,7 @@ use crate::{
     },
     model::{
         ids::{BoardName, Registration, SessionKey},
-        message::Welcome,
+        message::{Member, Welcome},
         rows::{Boards, MasterRow},
     },
     replica::ApplyReport,
@@ -18,6 +18,8 @@ use crate::{
 
 /// Message from a task to the driver that started it.
 pub(super) enum Input {
+    /// The node database is open, and holds these members of an earlier life's directory.
+    Kept(Vec<Member>),
     /// A master welcomes this worker; the reply is the number to say in Ready, if the attempt is
     /// still wanted.
     Welcomed { attempt: u64, welcome: Welcome, reply: oneshot::Sender<Option<Registration>> },

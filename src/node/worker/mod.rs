@@ -12,6 +12,7 @@
 //! 1. A worker's identity, its guard and its registration number are on disk before they are sent.
 //! 2. Work is refused under any other registration than the one of this link.
 //! 3. A batch is answered within `store_timeout`, whatever the store does.
+//! 4. A worker registers before its node database is open.
 
 mod assign;
 mod database;
@@ -41,6 +42,7 @@ use self::{
     database::Database,
     dial::Dialer,
     driver::{Driver, Parts},
+    input::Input,
 };
 use crate::{
     comm::{
@@ -50,7 +52,10 @@ use crate::{
     config::Config,
     crypto::{admission::JoinSecret, keys},
     env::Env,
-    model::ids::{Fingerprint, Role},
+    model::{
+        ids::{Fingerprint, Role},
+        message::Member,
+    },
     protocol::worker::{Start, Worker},
     store::Store,
 };
@@ -98,11 +103,14 @@ pub async fn run(
         return Err(WorkerError::NotEnrolled);
     }
     let registration = dial::load_registration(&env).await?;
-    let (database, writing) = Database::open(&env).await?;
+    let (database, mut members, writing) = Database::start(&env);
     let _writing = writing.abort_on_drop();
-    let kept = database.read(|replica| replica.members()).await.unwrap_or_default();
-    let masters_kept = kept.iter().filter(|member| member.fact.role == Role::Master);
-    pins.extend(masters_kept.map(|member| keys::fingerprint(&member.spki)));
+    let mut kept = Vec::new();
+    if pins.is_empty() {
+        // Only an earlier life's directory can say whom to trust.
+        kept = (&mut members).await.unwrap_or_default();
+        pins.extend(master_pins(&kept));
+    }
     if pins.is_empty() {
         return Err(WorkerError::NoPins);
     }
@@ -139,6 +147,14 @@ pub async fn run(
         show_token: AtomicBool::new(false),
         numbers_kept: AtomicU64::new(0),
     };
+    let to_driver = inputs.clone();
+    let bring = async move {
+        if let Ok(members) = members.await {
+            // The driver may have ended.
+            let _ = to_driver.send(Input::Kept(members)).await;
+        }
+    };
+    let _bringing = env.spawn("kept-members", bring).abort_on_drop();
     let driver = Driver::new(Parts {
         node: start.node,
         worker: Worker::new(env.now(), &config, start),
@@ -154,4 +170,10 @@ pub async fn run(
     });
     driver.run(queue, events, stop).await;
     Ok(())
+}
+
+/// Returns the fingerprints of the masters among members.
+fn master_pins(members: &[Member]) -> impl Iterator<Item = Fingerprint> {
+    let masters = members.iter().filter(|member| member.fact.role == Role::Master);
+    masters.map(|member| keys::fingerprint(&member.spki))
 }
