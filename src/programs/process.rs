@@ -32,7 +32,7 @@ use crate::{
         BoxFuture, Env,
         real::{RealWorld, make_private_dir, open_private},
     },
-    model::ids::Role,
+    model::ids::{NodeId, Role},
     store::{Store, sqlite},
 };
 
@@ -83,7 +83,7 @@ pub(super) fn run(
         .map_err(|e| ProgramError::Failed(format!("no threads to run on: {e}")))?;
     let ended = runtime.block_on(async {
         let asked = asked_to_stop(process.supervised)?;
-        let env = world(process).await?;
+        let (env, id) = world(process).await?;
         let store = sqlite::open(&env, &process.store, process.config.store_timeout)
             .map_err(|e| ProgramError::Usage(format!("{}: {e}", process.store.display())))?;
         let (stop, stopped) = oneshot::channel();
@@ -96,10 +96,27 @@ pub(super) fn run(
         let stop = Box::pin(async {
             let _ = stopped.await;
         });
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            %id,
+            data_dir = %process.data_dir.display(),
+            store = %process.store.display(),
+            "a {} starts",
+            process.role
+        );
         tokio::select! {
             biased;
-            ended = node(env.clone(), store, stop) => ended,
-            () = overdue => Ok(()),
+            ended = node(env.clone(), store, stop) => {
+                match &ended {
+                    Ok(()) => tracing::info!("the {} ends: it was asked to", process.role),
+                    Err(error) => tracing::error!(%error, "the {} ends", process.role),
+                }
+                ended
+            }
+            () = overdue => {
+                tracing::warn!("the {} ends: its goodbye took longer than {GOODBYE:?}", process.role);
+                Ok(())
+            }
         }
     });
     runtime.shutdown_timeout(END);
@@ -108,7 +125,7 @@ pub(super) fn run(
 }
 
 /// Opens the node's world, and its identity in it.
-async fn world(process: &NodeProcess<'_>) -> Result<Env, ProgramError> {
+async fn world(process: &NodeProcess<'_>) -> Result<(Env, NodeId), ProgramError> {
     let usage = |e: &dyn std::fmt::Display| ProgramError::Usage(e.to_string());
     let mut world = RealWorld::new(process.data_dir).map_err(|e| usage(&e))?;
     if let Some(path) = process.events {
@@ -119,7 +136,7 @@ async fn world(process: &NodeProcess<'_>) -> Result<Env, ProgramError> {
         .await
         .map_err(|e| usage(&format!("{}: {e}", process.data_dir.display())))?;
     env.identify(&identity.node().to_string(), &process.role.to_string());
-    Ok(env)
+    Ok((env, identity.node()))
 }
 
 fn log_to_stderr(what: &str) -> Result<(), ProgramError> {

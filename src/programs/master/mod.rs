@@ -56,6 +56,15 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
         supervised: matches.get_flag(SUPERVISED),
     };
     process::run(&process, async |env, store, stop| {
+        tracing::info!(
+            name = own.name,
+            http = own.http,
+            http_public = own.http_public,
+            link = own.link,
+            link_public = own.link_public,
+            admin = own.admin,
+            "its addresses"
+        );
         let ended = run_master(
             env,
             MasterParams {

@@ -54,6 +54,14 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
         supervised: matches.get_flag(SUPERVISED),
     };
     process::run(&process, async |env, store, stop| {
+        let token_is = if token.is_some() { "given" } else { "none" };
+        tracing::info!(
+            name = own.name,
+            masters = own.masters.join(" "),
+            pins = own.pins.len(),
+            token = token_is,
+            "it looks for a master"
+        );
         let ended = run_worker(
             env,
             WorkerParams {
