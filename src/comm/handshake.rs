@@ -48,7 +48,7 @@ use crate::{
 
 /// File in a node's directory that holds its own guard, 32 bytes.
 pub const GUARD_FILE: &str = "guard.key";
-/// Default bound on the handshakes that a master runs at once.
+/// Default bound on the handshakes that a master runs at once, and again for known addresses.
 pub const PENDING_MAX: usize = 256;
 /// Default bound on the handshakes that a master runs at once with one remote address.
 pub const PENDING_PER_HOST_MAX: usize = 128;

@@ -26,6 +26,7 @@ pub mod handshake;
 pub mod key_source;
 pub mod link;
 mod secure_stream;
+pub mod seldom;
 
 pub use self::{
     link::{

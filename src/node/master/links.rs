@@ -14,9 +14,10 @@ use super::{
 use crate::{
     comm::{
         DriverStamp, Incoming, Link, LinkEnd, LinkLimits, Responder, SecureStream,
-        connection_limit::ConnectionLimit,
+        connection_limit::NodePlaces,
         fanout::Fanout,
         handshake::{Acceptor, accept},
+        seldom::Seldom,
     },
     config::Config,
     env::{Env, Listener},
@@ -33,8 +34,10 @@ use crate::{
 
 /// The most posts in one answer to a node.
 const READ_MAX: u32 = 500;
-/// Shortest time between two log lines on connections that were dropped.
-const TELL_DROPPED_EVERY: Duration = Duration::from_secs(1);
+/// Shortest time between two log lines of one kind that strangers cause.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+/// The same for connections that the system cannot give us, for example for lack of descriptors.
+const TELL_FAILED_EVERY: Duration = Duration::from_secs(60);
 
 /// Accepts connections for as long as the node lives. Drops those over the bound at once.
 pub(super) async fn accept_all(
@@ -42,38 +45,44 @@ pub(super) async fn accept_all(
     mut listener: Box<dyn Listener>,
     gate: Arc<AdmissionGate>,
     acceptor: Arc<Acceptor>,
-    connections: ConnectionLimit,
+    places: NodePlaces,
     inputs: mpsc::Sender<Input>,
 ) {
-    let (mut told_at, mut dropped): (Option<Mono>, u64) = (None, 0);
+    let (failures, drops) = (Seldom::new(TELL_FAILED_EVERY), Seldom::new(TELL_EVERY));
+    let refusals = Arc::new(Seldom::new(TELL_EVERY));
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be taken");
+                if let Some(left_out) = failures.left_out(env.now()) {
+                    tracing::warn!(%error, left_out, "a connection could not be taken");
+                }
                 env.sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
-        let Some(permit) = connections.take(&from) else {
-            dropped += 1;
-            // What strangers do must not fill the log.
-            let now = env.now();
-            if told_at.is_none_or(|at| now.since(at) >= TELL_DROPPED_EVERY) {
-                tracing::warn!(from, dropped, "too many handshakes are under way");
-                (told_at, dropped) = (Some(now), 0);
+        let Some(permit) = places.take(&from) else {
+            if let Some(left_out) = drops.left_out(env.now()) {
+                tracing::warn!(from, left_out, "too many handshakes are under way");
             }
             continue;
         };
+        let (places, host) = (places.clone(), Arc::clone(permit.host()));
+        let refusals = Arc::clone(&refusals);
         let (of_node, gate) = (env.clone(), Arc::clone(&gate));
         let (acceptor, inputs) = (Arc::clone(&acceptor), inputs.clone());
         env.spawn("handshake", async move {
             match accept(&of_node, stream, gate.as_ref(), &acceptor, permit).await {
                 Ok((secured, ready)) => {
+                    places.met(&host);
                     let arrival = Box::new(Arrival { secured, ready });
                     let _ = inputs.send(Input::LinkAccepted(arrival)).await;
                 }
-                Err(error) => tracing::info!(from, %error, "a node was not taken in"),
+                Err(error) => {
+                    if let Some(left_out) = refusals.left_out(of_node.now()) {
+                        tracing::info!(from, %error, left_out, "a node was not taken in");
+                    }
+                }
             }
         });
     }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     comm::{
-        connection_limit::ConnectionLimit,
+        connection_limit::{ConnectionLimit, NodePlaces},
         fanout::Fanout,
         handshake::{Acceptor, PENDING_MAX, PENDING_PER_HOST_MAX},
         key_source::{HandshakeKeys, KeyKind, load_or_make_identity},
@@ -105,7 +105,10 @@ impl Driver {
             listener,
             Arc::clone(&gate),
             acceptor,
-            ConnectionLimit::new(PENDING_MAX, PENDING_PER_HOST_MAX),
+            NodePlaces::new(
+                ConnectionLimit::new(PENDING_MAX, PENDING_PER_HOST_MAX),
+                ConnectionLimit::new(PENDING_MAX, PENDING_PER_HOST_MAX),
+            ),
             inputs.clone(),
         );
         let accept = env.spawn("accept", accept).abort_on_drop();
