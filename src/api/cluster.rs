@@ -10,6 +10,7 @@ use crate::model::{
         UserName,
     },
     message::MemberState,
+    names,
     rows::ActiveUser,
     stream::Consistency,
 };
@@ -21,6 +22,9 @@ pub struct User {
     pub id: UserId,
     /// Name for people; not unique.
     pub name: UserName,
+    /// The same for all names that look like this one; left out where it is the name itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub look: Option<String>,
     /// Store time since which the person is active.
     pub since: u64,
     /// Store time at which the person was last seen.
@@ -29,9 +33,11 @@ pub struct User {
 
 impl From<&ActiveUser> for User {
     fn from(active: &ActiveUser) -> Self {
+        let look = names::look(active.user.name.as_str());
         Self {
             id: active.user.id,
             name: active.user.name.clone(),
+            look: (look != active.user.name.as_str()).then_some(look),
             since: active.since_ms,
             last_seen: active.last_seen_ms,
         }

@@ -7,6 +7,7 @@
 pub mod event;
 pub mod ids;
 pub mod message;
+pub mod names;
 pub mod outcome;
 pub mod recent;
 pub mod rows;

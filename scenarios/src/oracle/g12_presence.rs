@@ -83,8 +83,13 @@ mod tests {
     use crate::oracle::fixtures::{Fixture, ms, user};
 
     fn users(people: &[usize]) -> Answer {
-        let person =
-            |n: &usize| User { id: user(*n), name: "x".parse().unwrap(), since: 1, last_seen: 2 };
+        let person = |n: &usize| User {
+            id: user(*n),
+            name: "x".parse().unwrap(),
+            look: None,
+            since: 1,
+            last_seen: 2,
+        };
         let users = people.iter().map(person).collect();
         Answer::Users(UserList { users, consistency: Consistency::Strong })
     }

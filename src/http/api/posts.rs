@@ -18,6 +18,7 @@ use crate::{
     model::{
         event::FaultPoint,
         ids::{Post, PostId, PostText, Seq},
+        names,
         outcome::TaskResult,
         rows::{Found, Page, Range},
     },
@@ -64,6 +65,12 @@ fn read_text(text: String) -> Result<PostText, ErrorResponse> {
     if text.len() > PostText::LEN_MAX {
         let detail = format!("{} bytes, where {} fit", text.len(), PostText::LEN_MAX);
         return Err(ErrorResponse::new(ProblemType::TextTooLong, detail));
+    }
+    if !text.is_empty() && names::is_blank(&text) {
+        return Err(ErrorResponse::new(
+            ProblemType::TextRefused,
+            "text: nothing of it can be seen",
+        ));
     }
     PostText::try_from(text)
         .map_err(|why| ErrorResponse::new(ProblemType::TextRefused, why.to_string()))

@@ -20,8 +20,9 @@ use crate::{
         server::PeerHost,
     },
     model::{
-        ids::{Author, UserName},
+        ids::Author,
         message::Task,
+        names,
         outcome::TaskResult,
         rows::{Boards, SessionRow},
     },
@@ -69,7 +70,7 @@ pub(super) async fn open(
     JsonBody(asked): JsonBody<OpenSession>,
 ) -> HandlerResult {
     app.admit_opening(from)?;
-    let name: UserName = asked.name.parse()?;
+    let name = names::chosen_name(&asked.name)?;
     let around = Surroundings::read(&app).await?;
     let secret = Secret::new(app.env());
     let user = Author { id: auth::new_user_id(app.env()), name };

@@ -14,7 +14,7 @@ export class People {
     this.shared = new Set();
   }
 
-  // A name, with four characters of the id when two active people share it.
+  // A name, with four characters of the id when two active people have it or one that looks like it.
   nameOf(user) {
     return this.shared.has(user.name) ? `${user.name} #${user.id.slice(0, 4)}` : user.name;
   }
@@ -22,8 +22,9 @@ export class People {
   show(users) {
     this.users = users;
     const ids = new Map();
-    for (const { id, name } of users) ids.set(name, (ids.get(name) ?? new Set()).add(id));
-    const shared = [...ids].filter(([, of]) => of.size > 1).map(([name]) => name);
+    for (const { id, name, look = name } of users) ids.set(look, (ids.get(look) ?? new Set()).add(id));
+    const alike = users.filter(({ name, look = name }) => ids.get(look).size > 1);
+    const shared = [...new Set(alike.map(({ name }) => name))];
     const renamed = shared.length !== this.shared.size || shared.some((name) => !this.shared.has(name));
     this.shared = new Set(shared);
     if (renamed) this.onNames();

@@ -121,3 +121,29 @@ async fn every_answer_carries_the_security_headers() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn name_or_text_that_nobody_sees_is_refused() {
+    let site = Site::new();
+    for name in [
+        "\u{200b}",
+        "Ann\u{200b}",
+        "Ann\u{fe0f}",
+        "\u{3164}",
+        "\u{301}",
+        "a\u{200d}",
+        "Ann #3f0e",
+        "\u{2800}",
+    ] {
+        let ask = Ask::new("POST", "/api/v1/sessions").json(&json!({ "name": name }));
+        let answer = site.send(ask).await;
+        assert_eq!((answer.status, &*answer.problem()), (400, "malformed-name"), "{name:?}");
+    }
+    let token = site.join("Ada").await;
+    for text in [" ", "\n\n", "\u{200b}", "\u{3000}\u{2060}"] {
+        let answer = site.post(LOBBY, &token, &json!({ "id": ID, "text": text })).await;
+        assert_eq!((answer.status, &*answer.problem()), (422, "text-refused"), "{text:?}");
+    }
+    let opened = Ask::new("POST", "/api/v1/sessions").json(&json!({ "name": "Zoe\u{308}" }));
+    assert_eq!(site.send(opened).await.json()["user"]["name"], "Zo\u{eb}");
+}

@@ -18,6 +18,7 @@ use std::{
 };
 
 use clap::Parser;
+use jiff::tz::TimeZone;
 use thiserror::Error;
 
 use self::{
@@ -159,8 +160,9 @@ async fn last_page(session: &Session, board: &BoardName) -> Result<PostList, Ctl
 }
 
 async fn tail(session: &Session, board: &BoardName, once: bool) -> Result<(), CtlError> {
+    let zone = TimeZone::system();
     let page = last_page(session, board).await?;
-    page.posts.iter().try_for_each(|post| say(&render::post(post)))?;
+    page.posts.iter().try_for_each(|post| say(&render::post(post, &zone)))?;
     if once {
         return Ok(());
     }
@@ -173,12 +175,12 @@ async fn tail(session: &Session, board: &BoardName, once: bool) -> Result<(), Ct
         match follow.next().await {
             FollowEvent::Event(StreamEvent::Post(post)) => {
                 shown = shown.max(post.seq);
-                say(&render::post(&post))?;
+                say(&render::post(&post, &zone))?;
             }
             FollowEvent::Event(StreamEvent::Reset(ResetEvent { reason })) => {
                 eprintln!("chatctl: the board is read again ({reason})");
                 let page = last_page(session, board).await?;
-                page.posts.iter().try_for_each(|post| say(&render::post(post)))?;
+                page.posts.iter().try_for_each(|post| say(&render::post(post, &zone)))?;
                 shown = page.last_seq.max(Seq(0));
             }
             FollowEvent::Event(_) => {}

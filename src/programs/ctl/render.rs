@@ -1,36 +1,56 @@
-//! Output of the commands. Control characters in people's texts are replaced.
+//! Output of the commands. Of people's texts, what could steer a terminal is replaced, and what
+//! nobody sees is left out.
 
 use std::{collections::BTreeMap, fmt::Write};
+
+use jiff::{Timestamp, tz::TimeZone};
+use unicode_width::UnicodeWidthStr;
 
 use crate::{
     api::{Cluster, ClusterState, NodeState, StoreReach, UserList},
     model::{
         ids::{NodeId, Post, Resource, Role},
         message::MemberState,
+        names,
         stream::Consistency,
     },
 };
 
-/// Formats a post as `12:03:44 Ann: hello`, further lines indented. The time is UTC: a shell knows
-/// no other zone for sure.
-pub(super) fn post(post: &Post) -> String {
-    let seconds = post.posted_at_ms / 1000 % 86_400;
-    let clock = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let text = plain(post.text.as_str()).replace('\n', "\n         ");
-    format!("{clock} {}: {text}\n", plain(post.author.name.as_str()))
+/// Formats a post as `2026-11-26 12:03:44 Ann: hello` in the time of this zone, further lines
+/// indented.
+pub(super) fn post(post: &Post, zone: &TimeZone) -> String {
+    let at =
+        i64::try_from(post.posted_at_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let clock = zone.to_datetime(at.unwrap_or_default()).strftime("%F %T").to_string();
+    let text = plain(post.text.as_str()).replace('\n', &format!("\n{:20}", ""));
+    format!("{clock} {}: {text}\n", cell(post.author.name.as_str()))
 }
 
-/// Replaces control characters, which could steer the terminal.
+/// Replaces controls and characters that turn the direction of text, which could make a line read
+/// as another; leaves out what has no width of its own.
 fn plain(text: &str) -> String {
-    let shown = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
-    text.chars().map(shown).collect()
+    let shown = |c: char| match c {
+        '\n' | '\t' => Some(c),
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+            Some('\u{fffd}')
+        }
+        '\u{2028}' | '\u{2029}' => Some('\n'),
+        c if c.is_control() => Some('\u{fffd}'),
+        c => (!names::is_ignorable(c)).then_some(c),
+    };
+    text.chars().filter_map(shown).collect()
+}
+
+/// Makes a text plain and puts it on one line.
+fn cell(text: &str) -> String {
+    plain(text).replace(['\n', '\t'], " ")
 }
 
 /// Formats the active people.
 pub(super) fn users(list: &UserList, now_ms: u64) -> String {
     let rows = list.users.iter().map(|user| {
         let ago = now_ms.saturating_sub(user.last_seen) / 1000;
-        vec![plain(user.name.as_str()), user.id.to_string(), format!("{ago} s ago")]
+        vec![cell(user.name.as_str()), user.id.to_string(), format!("{ago} s ago")]
     });
     let mut out = table(&["NAME", "ID", "LAST SEEN"], rows.collect());
     if list.consistency == Consistency::Weak {
@@ -46,7 +66,7 @@ pub(super) fn cluster(cluster: &Cluster) -> String {
     let rows = cluster.nodes.iter().map(|node| {
         vec![
             node.role.to_string(),
-            plain(&node.name),
+            cell(&node.name),
             node.id.short(),
             state(node.state).to_owned(),
             name_of(&names, node.master),
@@ -92,7 +112,7 @@ fn masters(
     names: &BTreeMap<NodeId, &str>,
 ) -> String {
     let rows = answered.iter().map(|(name, view)| match view {
-        Err(why) => vec![name.clone(), String::new(), format!("no answer: {}", plain(why))],
+        Err(why) => vec![name.clone(), String::new(), format!("no answer: {}", cell(why))],
         Ok(view) => {
             let me = view.nodes.iter().find(|node| node.id == view.node);
             vec![
@@ -127,7 +147,7 @@ fn workers(views: &[&ClusterState], names: &BTreeMap<NodeId, &str>) -> String {
     best.sort_by_key(|node| (node.name.as_str(), node.id));
     let rows = best.into_iter().map(|node| {
         vec![
-            plain(&node.name),
+            cell(&node.name),
             node.id.short(),
             state(node.state).to_owned(),
             node.registration.to_string(),
@@ -154,7 +174,7 @@ fn failed(views: &[&ClusterState], names: &BTreeMap<NodeId, &str>) -> String {
                 failed.registration.to_string(),
                 format!("{} s", failed.for_ms / 1000),
                 failed.times.to_string(),
-                plain(&failed.why),
+                cell(&failed.why),
             ]
         })
     });
@@ -180,14 +200,14 @@ fn queues(views: &[&ClusterState], names: &BTreeMap<NodeId, &str>) -> String {
 }
 
 fn name_of(names: &BTreeMap<NodeId, &str>, id: NodeId) -> String {
-    names.get(&id).map_or_else(|| id.short(), |name| plain(name))
+    names.get(&id).map_or_else(|| id.short(), |name| cell(name))
 }
 
 /// Formats a resource with the master's name in place of its id.
 fn resource(text: &str, names: &BTreeMap<NodeId, &str>) -> String {
     match text.parse() {
         Ok(Resource::Sessions(master)) => format!("sessions:{}", name_of(names, master)),
-        _ => plain(text),
+        _ => cell(text),
     }
 }
 
@@ -218,14 +238,14 @@ fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let columns = rows[0].len();
     let width = |nth: usize| {
         let whole = rows.iter().filter(|row| row.len() == columns || nth + 1 < row.len());
-        whole.filter_map(|row| row.get(nth)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        whole.filter_map(|row| row.get(nth)).map(|cell| cell.width()).max().unwrap_or(0)
     };
     let widths: Vec<_> = (0..columns).map(width).collect();
     let mut out = String::new();
     for row in &rows {
         let mut line = String::new();
         for (nth, cell) in row.iter().enumerate() {
-            let pad = widths[nth].saturating_sub(cell.chars().count());
+            let pad = widths[nth].saturating_sub(cell.width());
             let _ = write!(line, "{cell}{:pad$}  ", "");
         }
         out.push_str(line.trim_end());
@@ -318,16 +338,47 @@ m0      board:lobby  mine  m0      7.1.9  3        2
         assert_eq!(text, wanted, "{text}");
     }
 
-    #[test]
-    fn control_characters_of_a_post_are_replaced() {
-        let shown = post(&Post {
+    fn written(text: &str) -> Post {
+        Post {
             id: PostId([1; 16]),
             board: BoardName::lobby(),
             seq: Seq(1),
             author: Author { id: UserId([1; 16]), name: "Ann".parse().unwrap() },
-            text: "red \u{1b}[31m\nand more\u{7}".parse().unwrap(),
-            posted_at_ms: 3_723_000,
-        });
-        assert_eq!(shown, "01:02:03 Ann: red \u{fffd}[31m\n         and more\u{fffd}\n");
+            text: text.parse().unwrap(),
+            posted_at_ms: 1_774_746_000_000,
+        }
+    }
+
+    #[test]
+    fn control_characters_of_a_post_are_replaced() {
+        let shown = post(&written("red \u{1b}[31m\nand more\u{7}"), &TimeZone::UTC);
+        let indent = " ".repeat(20);
+        assert_eq!(
+            shown,
+            format!("2026-03-29 01:00:00 Ann: red \u{fffd}[31m\n{indent}and more\u{fffd}\n")
+        );
+    }
+
+    #[test]
+    fn direction_controls_and_hidden_characters_of_a_post_do_not_reach_the_terminal() {
+        let shown = post(&written("a\u{202e}b\u{2066}c\u{200b}d\u{feff}e\u{85}f"), &TimeZone::UTC);
+        assert_eq!(shown, "2026-03-29 01:00:00 Ann: a\u{fffd}b\u{fffd}cde\u{fffd}f\n");
+    }
+
+    #[test]
+    fn post_is_dated_in_the_zone_of_the_reader() {
+        // The night in which central Europe's clocks go forward.
+        let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").expect("a zone");
+        assert_eq!(post(&written("x"), &zone), "2026-03-29 03:00:00 Ann: x\n");
+    }
+
+    #[test]
+    fn columns_count_the_cells_of_the_terminal() {
+        let rows = vec![
+            vec!["\u{65e5}\u{672c}".to_owned(), "x".to_owned()],
+            vec!["e\u{301}".to_owned(), "y".to_owned()],
+        ];
+        assert_eq!(table(&["N", "V"], rows), "N     V\n\u{65e5}\u{672c}  x\ne\u{301}     y\n");
+        assert_eq!(cell("two\nlines"), "two lines");
     }
 }

@@ -8,7 +8,7 @@ use super::{CtlError, PATIENCE, targets::Targets};
 use crate::{
     client::{ChatClient, Failure, Limits, MasterList, NoObserver, Request},
     env::Env,
-    model::ids::UserName,
+    model::names::chosen_name,
 };
 
 /// Client with an open session.
@@ -55,8 +55,8 @@ pub(super) async fn open(env: &Env, places: &Targets, name: &str) -> Result<Sess
             Err(failure) => return Err(failure.into()),
         }
     }
-    let name: UserName =
-        name.parse().map_err(|why| CtlError::Usage(format!("--name {name:?}: {why}")))?;
+    let name =
+        chosen_name(name).map_err(|why| CtlError::Usage(format!("--name {name:?}: {why}")))?;
     let client = client(None)?;
     client.open_session(name, PATIENCE).await?;
     if let Some(token) = client.token() {
