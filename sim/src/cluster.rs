@@ -13,6 +13,7 @@ use chatchat::{
     config::Config,
     crypto::admission::JoinSecret,
     env::Env,
+    http::Access,
     model::{
         event::Event,
         ids::{Fingerprint, NodeId, Resource, Role, StoreEpoch},
@@ -223,6 +224,7 @@ impl Cluster {
         MasterParams {
             http_listen: format!("0.0.0.0:{HTTP_PORT}"),
             http_public: format!("http://{name}:{HTTP_PORT}"),
+            access: Access::default(),
             link_listen: format!("0.0.0.0:{LINK_PORT}"),
             link_public: format!("{name}:{LINK_PORT}"),
             admin_listen: None,

@@ -68,6 +68,7 @@ problem_types! {
     BodyTooLarge, "body-too-large", 413, "The body is too large";
     TextTooLong, "text-too-long", 413, "The text is too long";
     NotJson, "not-json", 415, "Only JSON is read";
+    UnknownHost, "unknown-host", 421, "This name is not served here";
     IdConflict, "id-conflict", 422, "The id stands for another post";
     Refused, "refused", 422, "Refused by a rule";
     TextRefused, "text-refused", 422, "The text is not acceptable";

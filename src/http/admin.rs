@@ -7,7 +7,7 @@ use axum::{
     Router,
     extract::{Request, State},
     http::{HeaderMap, StatusCode, header},
-    middleware::{Next, from_fn, from_fn_with_state},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{
-    Metrics,
+    Metrics, access,
     api::{json, nothing_here, typed, wrong_method},
     auth::{self, Secret},
     headers,
@@ -117,7 +117,7 @@ fn router(admin: Admin) -> Router {
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(admin.clone(), operators_only))
-        .layer(from_fn(auth::same_origin))
+        .layer(from_fn_with_state((), access::same_origin))
         // Not counted: an operator's look is not a person's request.
         .layer(from_fn_with_state(Metrics::new(), headers::finish))
         .with_state(admin)

@@ -1,12 +1,10 @@
-//! Authentication: bearer tokens, cookies, and the origin of a browser's request.
+//! Authentication: bearer tokens and cookies.
 //!
 //! A token is 32 random bytes as base64url. What goes to the master is its SHA-256.
 
 use axum::{
-    extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, HeaderValue, Method, header, request::Parts},
-    middleware::Next,
-    response::{IntoResponse, Response},
+    extract::FromRequestParts,
+    http::{HeaderMap, HeaderValue, header, request::Parts},
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use rand_core::Rng;
@@ -164,30 +162,6 @@ fn cookie_line(pair: &str, age_s: u32) -> HeaderValue {
     HeaderValue::try_from(line).expect("hex and base64url are plain ASCII")
 }
 
-/// Lets a browser's unsafe request through only from a page of this origin. Programs that are
-/// no browsers send neither header.
-pub(super) async fn same_origin(State(()): State<()>, request: Request, next: Next) -> Response {
-    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if safe || comes_from_here(request.headers()) {
-        return next.run(request).await;
-    }
-    ErrorResponse::new(
-        ProblemType::ForeignOrigin,
-        "only this origin's own page may write with its cookie",
-    )
-    .into_response()
-}
-
-fn comes_from_here(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or(""));
-    let site_ok = matches!(text("sec-fetch-site"), None | Some("same-origin" | "none"));
-    let origin_ok = text("origin").is_none_or(|origin| {
-        let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        authority.is_some() && authority == text("host")
-    });
-    site_ok && origin_ok
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,31 +191,5 @@ mod tests {
         let found = headers(&[("cookie", "a=1; xchatchat-00=2;chatchat-00=3")]);
         assert_eq!(cookie(&found, "chatchat-00"), Some("3"));
         assert_eq!(cookie(&found, "chatchat-0"), None);
-    }
-
-    #[test]
-    fn foreign_origin_is_recognised() {
-        let here = ("host", "127.0.0.1:8080");
-        let good: &[&[(&str, &str)]] = &[
-            &[here],
-            &[here, ("origin", "http://127.0.0.1:8080")],
-            &[here, ("origin", "http://127.0.0.1:8080"), ("sec-fetch-site", "same-origin")],
-            &[here, ("sec-fetch-site", "none")],
-        ];
-        let bad: &[&[(&str, &str)]] = &[
-            &[here, ("origin", "http://127.0.0.1:8081")],
-            &[here, ("origin", "http://evil.example")],
-            &[here, ("origin", "null")],
-            &[("origin", "http://127.0.0.1:8080")],
-            &[here, ("sec-fetch-site", "same-site")],
-            &[here, ("sec-fetch-site", "cross-site")],
-            &[here, ("origin", "http://127.0.0.1:8080"), ("sec-fetch-site", "cross-site")],
-        ];
-        for pairs in good {
-            assert!(comes_from_here(&headers(pairs)), "{pairs:?}");
-        }
-        for pairs in bad {
-            assert!(!comes_from_here(&headers(pairs)), "{pairs:?}");
-        }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::{
+    body::HttpBody,
     extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::QueryRejection},
     http::{header, request::Parts},
 };
@@ -40,13 +41,18 @@ impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<App> for JsonBody<
                 "want Content-Type: application/json",
             ));
         }
+        let too_large = || {
+            let detail = format!("the body is over {BYTES_MAX} bytes");
+            ErrorResponse::new(ProblemType::BodyTooLarge, detail)
+        };
+        // Before the first look at it: that look tells a client that asked to go on.
+        if request.body().size_hint().lower() > BYTES_MAX as u64 {
+            return Err(too_large());
+        }
         let body = Limited::new(request.into_body(), BYTES_MAX).collect();
         let bytes = match app.env().timeout(BODY_TIMEOUT, body).await {
             Ok(Ok(collected)) => collected.to_bytes(),
-            Ok(Err(why)) if why.is::<LengthLimitError>() => {
-                let detail = format!("the body is over {BYTES_MAX} bytes");
-                return Err(ErrorResponse::new(ProblemType::BodyTooLarge, detail));
-            }
+            Ok(Err(why)) if why.is::<LengthLimitError>() => return Err(too_large()),
             Ok(Err(_)) => {
                 return Err(ErrorResponse::new(
                     ProblemType::MalformedBody,

@@ -7,9 +7,10 @@
 //! 1. Nothing is decided here: every answer is the master's, put into HTTP's words.
 //! 2. 429 and 503 mean that this request did nothing; what may have been done is a 504.
 //! 3. A session's token appears in no path, query, log or event; only its hash goes further.
-//! 4. A browser's unsafe request counts only from the page of this very origin.
+//! 4. Only names of ours are answered, and a browser's unsafe request only from a page of ours.
 //! 5. Every wait has an end, every table and buffer a bound, by the node's own clock.
 
+mod access;
 mod admin;
 mod api;
 mod auth;
@@ -19,6 +20,7 @@ mod io;
 mod metrics;
 mod openapi;
 mod page;
+mod places;
 mod problem;
 mod rate;
 mod server;
@@ -34,12 +36,14 @@ use std::{
 use tokio::sync::broadcast;
 
 pub use self::{
+    access::{Access, AccessError},
     admin::{AdminParams, AdminToken, serve_admin},
     metrics::Metrics,
     openapi::text as openapi_text,
 };
 use self::{
     auth::Caller,
+    places::Places,
     problem::ErrorResponse,
     rate::RateLimiter,
     server::{Closing, PeerHost},
@@ -55,6 +59,11 @@ use crate::{
     node::handle::{MasterHandle, Reply, RequestError, SessionRequest, Stopped, Write, Written},
 };
 
+/// Boards that one session creates at once, and the time for each further one: nobody may take all
+/// of a cluster's.
+const BOARDS_BURST: u32 = 300;
+const BOARD_INTERVAL: Duration = Duration::from_secs(360);
+
 /// Parameters of a front end besides its master.
 #[derive(Clone, Debug)]
 pub struct HttpParams {
@@ -62,6 +71,8 @@ pub struct HttpParams {
     pub config: Config,
     /// Counters of the front end; the admin listener shows them.
     pub metrics: Metrics,
+    /// Names, origins and proxies.
+    pub access: Access,
 }
 
 /// Serves people until it is dropped; open connections then get a moment to finish.
@@ -72,7 +83,9 @@ pub async fn serve(
     params: HttpParams,
 ) {
     let closing = Closing::new();
-    let limit = server::limit(&params.config);
+    let access = params.access.clone();
+    // A proxy brings everybody's connections.
+    let limit = server::limit(&params.config).sparing(move |host| access.trusts(host));
     let app = App::new(env.clone(), handle, params, &closing);
     let counts = app.metrics().clone();
     server::run(env, listener, api::router(app), limit, counts, closing).await;
@@ -91,6 +104,10 @@ struct Shared {
     rates: Mutex<RateLimiter<SessionKey>>,
     /// Recent openings of sessions from each address.
     openings: Mutex<RateLimiter<Arc<str>>>,
+    /// Boards that each session created.
+    boards: Mutex<RateLimiter<SessionKey>>,
+    /// Places of open streams.
+    places: Places,
     /// The cluster's id; it does not change once known.
     cluster: OnceLock<[u8; 16]>,
     /// Signal that ends streams when the server stops.
@@ -116,6 +133,12 @@ impl App {
             params,
             rates: Mutex::new(rates),
             openings: Mutex::new(openings),
+            boards: Mutex::new(RateLimiter::every(
+                BOARD_INTERVAL,
+                BOARDS_BURST,
+                sessions_cached_max,
+            )),
+            places: Places::default(),
             cluster: OnceLock::new(),
             closing: closing.sender(),
         }))
@@ -133,8 +156,17 @@ impl App {
         &self.0.params.config
     }
 
+    fn access(&self) -> &Access {
+        &self.0.params.access
+    }
+
     fn metrics(&self) -> &Metrics {
         &self.0.params.metrics
+    }
+
+    /// Places of open streams.
+    fn places(&self) -> &Places {
+        &self.0.places
     }
 
     /// Resolves when the server is being dropped.
@@ -150,6 +182,13 @@ impl App {
 
     fn rates(&self) -> MutexGuard<'_, RateLimiter<SessionKey>> {
         self.0.rates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one board created by a session.
+    fn admit_board(&self, key: SessionKey) -> Result<(), ErrorResponse> {
+        let now = self.env().now();
+        let mut boards = self.0.boards.lock().unwrap_or_else(PoisonError::into_inner);
+        boards.admit(now, key).map_err(ErrorResponse::too_many_boards_of_one)
     }
 
     /// Counts one session opened from an address.

@@ -24,6 +24,12 @@ struct Operation {
     problems: &'static [ProblemType],
 }
 
+/// Form of a place in a cursor: digits in their one spelling.
+const NUMBER: &str = "(0|[1-9][0-9]*)";
+const BOARD: &str = "[a-z0-9][a-z0-9-]{0,31}";
+
+/// Problems of any endpoint.
+const OF_ALL: &[ProblemType] = &[ProblemType::UnknownHost];
 /// Problems of any endpoint with a session.
 const OF_SESSIONS: &[ProblemType] = &[
     ProblemType::NoSession,
@@ -146,7 +152,11 @@ const OPERATIONS: &[Operation] = &[
                 "integer",
                 "Only posts after this place, from the lowest. Excludes `before`.",
             ),
-            ("before", "integer", "Only posts before this place, the nearest ones."),
+            (
+                "before",
+                "integer",
+                "Only posts before this place, the nearest ones. Excludes `after`.",
+            ),
             ("limit", "integer", "At most so many: 50 unless told, 200 at most."),
             ("consistency", "string", "`strong`, or `weak`: answered by a worker's node database."),
         ],
@@ -310,8 +320,14 @@ fn document() -> Value {
         "info": {
             "title": "Chatchat",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Bodies are JSON, errors application/problem+json with a stable `type`. 429 and 503 carry Retry-After and mean that the request did nothing. Times are milliseconds of the store's clock since the Unix epoch.",
+            "description": "Bodies are JSON, errors application/problem+json with a stable `type`. 429 and 503 carry Retry-After and mean that the request did nothing. Times are milliseconds of the store's clock since the Unix epoch. Keys and query parameters that are not named here are ignored, in requests as in answers: a newer page may meet an older master, and the other way round.",
         },
+        "servers": [{
+            "url": "/",
+            "description": "Any master; `hello` and the answers to sessions list them all.",
+        }],
+        // Unless an endpoint says that it needs one.
+        "security": [],
         "paths": paths,
         "components": { "schemas": schemas(), "securitySchemes": security() },
     })
@@ -345,7 +361,8 @@ fn described(operation: &Operation) -> Value {
     }
     for (name, kind, description) in operation.query {
         parameters.push(json!({
-            "name": name, "in": "query", "description": description, "schema": { "type": kind },
+            "name": name, "in": "query", "description": description,
+            "schema": query_schema(name, kind),
         }));
     }
     if operation.session || operation.path.ends_with("/redeem") {
@@ -366,6 +383,22 @@ fn described(operation: &Operation) -> Value {
     value
 }
 
+/// Returns what the check of a query parameter lets through.
+fn query_schema(name: &str, kind: &str) -> Value {
+    match name {
+        "limit" => json!({ "type": kind, "minimum": 1, "default": 50 }),
+        "consistency" => json!({ "enum": ["strong", "weak"], "default": "strong" }),
+        "cursor" => json!({ "type": kind, "pattern": cursor_pattern() }),
+        _ if kind == "integer" => json!({ "type": kind, "minimum": 0 }),
+        _ => json!({ "type": kind }),
+    }
+}
+
+fn cursor_pattern() -> String {
+    let place = format!("{BOARD}:{NUMBER}");
+    format!("^({NUMBER};({place}(,{place}){{0,31}})?)?$")
+}
+
 fn reference(schema: &str) -> String {
     format!("#/components/schemas/{schema}")
 }
@@ -382,7 +415,7 @@ fn answers(operation: &Operation) -> Value {
     }
     let stream = operation.path.ends_with("/stream");
     let writes = operation.method != "get";
-    let mut types: Vec<ProblemType> = operation.problems.to_vec();
+    let mut types: Vec<ProblemType> = [operation.problems, OF_ALL].concat();
     if operation.session && !stream {
         types.extend(OF_SESSIONS);
     }
@@ -423,13 +456,27 @@ fn schemas() -> Value {
     let list = |of: &str| json!({ "type": "array", "items": { "$ref": reference(of) } });
     let one = |of: &str| json!({ "$ref": reference(of) });
     let consistency = || json!({ "enum": ["strong", "weak"] });
-    let text =
-        || json!({ "type": "string", "description": "1 byte to 8 KiB of UTF-8 without U+0000" });
+    let hex =
+        |digits: u8| json!({ "type": "string", "pattern": format!("^[0-9a-f]{{{digits}}}$") });
+    let secret = || json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{43}$" });
+    let place = || json!({ "type": "integer", "minimum": 1 });
+    let text = || {
+        json!({
+            "type": "string", "minLength": 1, "maxLength": 8192,
+            "pattern": "^[^\\u0000]*[^\\s\\u0000][^\\u0000]*$",
+            "description": "1 byte to 8 KiB of UTF-8 without U+0000, and something of it can be seen",
+        })
+    };
 
-    add("BoardName", json!({ "type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,31}$" }));
+    add("BoardName", json!({ "type": "string", "pattern": format!("^{BOARD}$") }));
     add("UserName", json!({ "type": "string", "minLength": 1, "maxLength": 40 }));
-    add("Author", object(&[("id", string()), ("name", one("UserName"))], &[]));
-    add("Master", object(&[("id", string()), ("name", string()), ("http", string())], &[]));
+    let chosen = json!({
+        "type": "string", "pattern": "\\S",
+        "description": "1 to 40 characters once it is composed (NFC) and white space is folded; one of them can be seen, none is a control, sets the direction of text or is ignored when shown, but for joiners between two that are seen; not ending in `#` and four hex digits",
+    });
+    add("ChosenName", chosen);
+    add("Author", object(&[("id", hex(32)), ("name", one("UserName"))], &[]));
+    add("Master", object(&[("id", hex(32)), ("name", string()), ("http", string())], &[]));
     add(
         "Board",
         object(
@@ -439,16 +486,16 @@ fn schemas() -> Value {
     );
     add(
         "OpenSession",
-        object(&[("name", one("UserName"))], &[("cookie", json!({ "type": "boolean" }))]),
+        object(&[("name", one("ChosenName"))], &[("cookie", json!({ "type": "boolean" }))]),
     );
     let opened = [
         ("user", one("Author")),
         ("boards", list("Board")),
         ("masters", list("Master")),
         ("epoch", integer()),
-        ("cluster", string()),
+        ("cluster", hex(32)),
     ];
-    add("SessionOpened", object(&opened, &[("token", string())]));
+    add("SessionOpened", object(&opened, &[("token", secret())]));
     let pending = json!({ "type": "array", "items": uuid() });
     let restored = [("pending", pending), ("consistency", consistency()), ("as_of", time())];
     add("SessionRestored", object(&[&opened[..], &restored[..]].concat(), &[]));
@@ -468,7 +515,7 @@ fn schemas() -> Value {
     let post = [
         ("id", uuid()),
         ("board", one("BoardName")),
-        ("seq", integer()),
+        ("seq", place()),
         ("author", one("Author")),
         ("text", text()),
         ("posted_at", time()),
@@ -493,17 +540,12 @@ fn schemas() -> Value {
     let cancelled = object(&[state("cancelled"), ("id", uuid())], &[]);
     add("PostState", json!({ "oneOf": [committed, cancelled] }));
     add("ReadMark", object(&[("seq", integer())], &[]));
-    add("Ticket", object(&[("ticket", string())], &[]));
+    add("Ticket", object(&[("ticket", secret())], &[]));
     add(
         "User",
         object(
-            &[
-                ("id", string()),
-                ("name", one("UserName")),
-                ("since", time()),
-                ("last_seen", time()),
-            ],
-            &[],
+            &[("id", hex(32)), ("name", one("UserName")), ("since", time()), ("last_seen", time())],
+            &[("look", string())],
         ),
     );
     add("UserList", object(&[("users", list("User")), ("consistency", consistency())], &[]));

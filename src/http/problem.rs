@@ -37,6 +37,16 @@ impl ErrorResponse {
         )
     }
 
+    pub(super) fn too_many_boards_of_one(retry_ms: u64) -> Self {
+        Self::retry(ProblemType::TooManyBoards, "this session created many boards", retry_ms)
+    }
+
+    pub(super) fn too_many_streams() -> Self {
+        // Vanished readers are found out by then.
+        const RETRY_MS: u64 = 15_000;
+        Self::retry(ProblemType::RateLimited, "this session has too many streams open", RETRY_MS)
+    }
+
     pub(super) fn rate_limited(retry_ms: u64) -> Self {
         Self::retry(ProblemType::RateLimited, "this session asks more often than it may", retry_ms)
     }

@@ -27,7 +27,12 @@ impl<K: Ord> RateLimiter<K> {
     /// Returns a limiter of `per_s` requests a second and `burst` at once, for each of at most
     /// `len_max` keys.
     pub(super) fn new(per_s: u32, burst: u32, len_max: usize) -> Self {
-        let interval = Duration::from_secs(1) / per_s.max(1);
+        Self::every(Duration::from_secs(1) / per_s.max(1), burst, len_max)
+    }
+
+    /// Returns a limiter of one request in each interval and `burst` at once, for each of at most
+    /// `len_max` keys.
+    pub(super) fn every(interval: Duration, burst: u32, len_max: usize) -> Self {
         Self {
             interval,
             window: interval * burst.saturating_sub(1),

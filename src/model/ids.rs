@@ -466,11 +466,10 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Self, Malformed> {
         const WRONG: Malformed = malformed("cursor", "want EPOCH;board:seq,board:seq");
         let (epoch, rest) = text.split_once(';').ok_or(WRONG)?;
-        let mut cursor =
-            Self { epoch: StoreEpoch(epoch.parse().map_err(|_| WRONG)?), ..Self::default() };
+        let mut cursor = Self { epoch: StoreEpoch(number(epoch).ok_or(WRONG)?), ..Self::default() };
         for pair in rest.split(',').filter(|pair| !pair.is_empty()) {
             let (board, seq) = pair.split_once(':').ok_or(WRONG)?;
-            let seq = Seq(seq.parse().map_err(|_| WRONG)?);
+            let seq = Seq(number(seq).ok_or(WRONG)?);
             if cursor.boards.insert(board.parse()?, seq).is_some() {
                 return Err(malformed("cursor", "names a board twice"));
             }
@@ -480,6 +479,12 @@ impl FromStr for Cursor {
         }
         Ok(cursor)
     }
+}
+
+/// Reads a number in its one spelling: digits, without a sign or zeros before them.
+fn number(text: &str) -> Option<u64> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| plain && (text == "0" || !text.starts_with('0')))
 }
 
 #[cfg(test)]
@@ -517,7 +522,9 @@ mod tests {
         let text = "7;dev:7,lobby:42";
         assert_eq!(text.parse::<Cursor>().map(|c| c.to_string()).as_deref(), Ok(text));
         assert_eq!("7;".parse::<Cursor>().map(|c| c.boards.len()), Ok(0));
-        for bad in ["", "7", "x;", "7;lobby", "7;lobby:x", "7;a:1,a:2", "7;A:1"] {
+        for bad in
+            ["", "7", "x;", "7;lobby", "7;lobby:x", "7;a:1,a:2", "7;A:1", "7;a:+1", "+7;", "7;a:01"]
+        {
             assert!(bad.parse::<Cursor>().is_err(), "{bad:?}");
         }
         let many: Vec<_> = (0..33).map(|n| format!("b{n}:1")).collect();

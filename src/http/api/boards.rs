@@ -38,6 +38,8 @@ pub(super) async fn create(
     if let Some(shape) = known.into_iter().find(|shape| shape.name == board) {
         return Ok(json(StatusCode::OK, &shape));
     }
+    // The session is known by now: strangers cannot fill the table.
+    app.admit_board(caller.key)?;
     match app.write(caller, Write::CreateBoard { board: board.clone() }).await {
         Ok((_, TaskResult::Done)) => {
             let shape = Board { name: board, last_seq: Seq(0), read_mark: Seq(0) };

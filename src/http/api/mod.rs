@@ -10,13 +10,13 @@ mod stream;
 use axum::{
     Router,
     http::{HeaderValue, StatusCode, header},
-    middleware::{from_fn, from_fn_with_state},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{delete, get, post, put},
 };
 use serde::Serialize;
 
-use super::{App, auth, headers, openapi, page, problem::ErrorResponse};
+use super::{App, access, headers, openapi, page, problem::ErrorResponse};
 use crate::api::ProblemType;
 
 /// Result of a handler.
@@ -45,7 +45,7 @@ pub(super) fn router(app: App) -> Router {
         .merge(page::routes())
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn(auth::same_origin))
+        .layer(from_fn_with_state(app.clone(), access::check))
         .layer(from_fn_with_state(metrics, headers::finish))
         .with_state(app)
 }

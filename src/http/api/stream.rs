@@ -21,7 +21,7 @@ use super::typed;
 use crate::{
     api::{ByeEvent, MastersEvent, PresenceEvent, ResetEvent, StateEvent, StreamEvent, User},
     env::Env,
-    http::{App, auth::Caller, problem::ErrorResponse},
+    http::{App, auth::Caller, places::Place, problem::ErrorResponse},
     model::{
         ids::{BoardName, Cursor},
         stream::{ByeReason, Delivery, MasterInfo},
@@ -54,9 +54,12 @@ pub(super) async fn open(
         Err(why) => return sorry(&app, &why).await,
     };
     let (boards, cursor) = wanted(asked.map(|Query(asked)| asked), &headers);
+    let Some(place) = app.places().take(caller.key) else {
+        return sorry(&app, &ErrorResponse::too_many_streams()).await;
+    };
     let asked = app.ask(caller, |reply| SessionRequest::Stream { boards, cursor, reply });
     match asked.await {
-        Ok(feed) => live(&app, feed),
+        Ok(feed) => live(&app, feed, place),
         Err(why) if why.status() == StatusCode::UNAUTHORIZED => why.into_response(),
         Err(why) => sorry(&app, &why).await,
     }
@@ -77,9 +80,11 @@ fn wanted(
         Some(text) => text.parse::<Cursor>().map(Some).map_err(|_| ()),
     };
     let cursor = match (parse(last), parse(asked.cursor.as_deref())) {
+        // The URL stays the same at every reconnect, so its faults were answered before.
+        (Ok(Some(last)), query) => Ok(Some(merge(last, query.ok().flatten()))),
         _ if malformed => Err(()),
-        (Err(()), _) | (_, Err(())) => Err(()),
-        (Ok(last), Ok(query)) => Ok(merge(last, query)),
+        (Err(()), _) => Err(()),
+        (Ok(None), query) => query,
     };
     let named = asked.boards.as_deref().unwrap_or_default().split(',');
     let mut boards: Vec<BoardName> = Vec::new();
@@ -97,24 +102,23 @@ fn wanted(
     (boards, cursor)
 }
 
-/// Merges two cursors: for each board the last event's position wins. Of two epochs the older one stands for both: it
-/// is the store's no more, so the reader is told to read again instead of missing posts.
-fn merge(last: Option<Cursor>, query: Option<Cursor>) -> Option<Cursor> {
-    let (last, query) = match (last, query) {
-        (Some(last), Some(query)) => (last, query),
-        (last, query) => return last.or(query),
-    };
-    let epoch = last.epoch.min(query.epoch);
-    let mut boards: BTreeMap<_, _> = query.boards;
+/// Merges two cursors: for each board the last event's position wins. A position of another epoch
+/// says nothing: the last event's cursor names all boards that its stream followed.
+fn merge(last: Cursor, query: Option<Cursor>) -> Cursor {
+    let of_epoch = query.filter(|query| query.epoch == last.epoch);
+    let mut boards: BTreeMap<_, _> = of_epoch.map(|query| query.boards).unwrap_or_default();
     boards.extend(last.boards);
-    Some(Cursor { epoch, boards })
+    Cursor { epoch: last.epoch, boards }
 }
 
 fn event_stream(body: Body) -> Response {
     let mut response = typed(StatusCode::OK, "text/event-stream", body);
-    // A proxy that gathers would hold beats back.
-    let name = HeaderName::from_static("x-accel-buffering");
-    response.headers_mut().insert(name, HeaderValue::from_static("no"));
+    // A proxy that gathers or compresses would hold beats back.
+    for (name, value) in [("x-accel-buffering", "no"), ("cache-control", "no-store, no-transform")]
+    {
+        let name = HeaderName::from_static(name);
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
     response
 }
 
@@ -130,7 +134,7 @@ async fn sorry(app: &App, why: &ErrorResponse) -> Response {
     event_stream(Body::from(chunk.0))
 }
 
-fn live(app: &App, feed: StreamHandle) -> Response {
+fn live(app: &App, feed: StreamHandle, place: Place) -> Response {
     let mut chunk = Chunk::default();
     let cursor = feed.hello.cursor.to_string();
     chunk.event(Some(&cursor), &StreamEvent::Hello(feed.hello.clone()));
@@ -144,6 +148,7 @@ fn live(app: &App, feed: StreamHandle) -> Response {
         feed,
         pending: Some(chunk),
         ended: false,
+        _place: place,
     };
     let chunks = stream::unfold(reader, |mut reader| async move {
         let chunk = reader.next().await?;
@@ -164,6 +169,7 @@ struct Reader {
     /// First chunk, until it is sent.
     pending: Option<Chunk>,
     ended: bool,
+    _place: Place,
 }
 
 impl Reader {
@@ -285,10 +291,12 @@ mod tests {
     }
 
     #[test]
-    fn older_of_two_epochs_is_used_so_that_a_reset_follows() {
-        let (_, cursor) = wanted(asked(None, Some("9;dev:1")), &headers("7;lobby:9"));
-        let text = cursor.map(|cursor| cursor.map(|cursor| cursor.to_string()));
-        assert_eq!(text, Ok(Some("7;dev:1,lobby:9".to_owned())));
+    fn last_event_wins_over_a_cursor_of_another_epoch_or_none_at_all() {
+        for query in ["9;dev:1", "3;dev:1,lobby:2", "x", "7;lobby:+1"] {
+            let (_, cursor) = wanted(asked(None, Some(query)), &headers("7;lobby:9"));
+            let text = cursor.map(|cursor| cursor.map(|cursor| cursor.to_string()));
+            assert_eq!(text, Ok(Some("7;lobby:9".to_owned())), "{query}");
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ async fn silent_connection_is_closed() {
 async fn connection_with_slow_headers_is_closed() {
     let site = Site::new();
     let mut stream = site.connect().await;
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n").await.expect("written");
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n").await.expect("written");
     let (mut reader, mut writer) = tokio::io::split(stream);
     let drip = site.env.clone();
     site.env.spawn("drip", async move {
@@ -49,7 +49,7 @@ async fn connection_with_slow_headers_is_closed() {
 async fn connection_with_a_slow_body_is_answered_and_closed() {
     let site = Site::new();
     let mut stream = site.connect().await;
-    let head = "POST /api/v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+    let head = "POST /api/v1/sessions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
         Content-Length: 100\r\n\r\n{";
     stream.write_all(head.as_bytes()).await.expect("written");
     let (took, text) = closed_after(&site, stream).await;
@@ -152,4 +152,19 @@ async fn answers_are_counted_by_route() {
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_body_that_is_announced_is_refused_before_it_is_sent() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    let mut stream = site.connect().await;
+    let head = format!(
+        "POST /api/v1/boards/lobby/posts HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\
+         Authorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+         Content-Length: 5000000\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.expect("written");
+    let (_, text) = closed_after(&site, stream).await;
+    assert!(text.starts_with("HTTP/1.1 413 "), "{text}");
 }

@@ -74,7 +74,7 @@ async fn stream_begins_with_hello_and_ends_with_bye() {
     text.push_str(&until(&mut stream, "\r\n0\r\n\r\n").await);
     let head = Answer::parse(text.as_bytes());
     assert_eq!(head.header("content-type"), Some("text/event-stream"));
-    assert_eq!(head.header("cache-control"), Some("no-store"));
+    assert_eq!(head.header("cache-control"), Some("no-store, no-transform"));
     assert_eq!(head.header("x-accel-buffering"), Some("no"));
     // Chunk sizes depend on timing.
     let is_size = |line: &&str| line.len() < 6 && u32::from_str_radix(line.trim_end(), 16).is_ok();
@@ -212,4 +212,25 @@ async fn reader_that_takes_nothing_loses_its_connection() {
     assert!(feed.gone.await.is_err());
     let took = site.env.now().since(start);
     assert!((10..40).contains(&took.as_secs()), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn session_with_too_many_streams_is_told_to_come_back() {
+    let site = Site::new();
+    let (token, other) = (site.join("Ada").await, site.join("Bob").await);
+    let mut all = Vec::new();
+    for _ in 0..32 {
+        let mut stream = open(&site, "/api/v1/stream", &token, None).await;
+        until(&mut stream, "beat_ms").await;
+        all.push((stream, site.fake.stream()));
+    }
+    let mut above = open(&site, "/api/v1/stream", &token, None).await;
+    let text = until(&mut above, "retry_ms").await;
+    assert!(text.contains("event: bye") && text.contains("overloaded"), "{text}");
+    let mut of_other = open(&site, "/api/v1/stream", &other, None).await;
+    until(&mut of_other, "beat_ms").await;
+    all.pop();
+    site.env.sleep(SECOND * 5).await;
+    let mut again = open(&site, "/api/v1/stream", &token, None).await;
+    until(&mut again, "beat_ms").await;
 }

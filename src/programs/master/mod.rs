@@ -72,6 +72,7 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
                 config: settings.config.clone(),
                 http_listen: own.http.clone(),
                 http_public: own.http_public.clone(),
+                access: own.access()?,
                 link_listen: own.link.clone(),
                 link_public: own.link_public.clone(),
                 admin_listen: own.admin().map(str::to_owned),

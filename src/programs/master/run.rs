@@ -8,7 +8,7 @@ use crate::{
     comm::key_source::KeySource,
     config::Config,
     env::{Env, Listener},
-    http::{AdminParams, AdminToken, HttpParams, Metrics, serve, serve_admin},
+    http::{Access, AccessError, AdminParams, AdminToken, HttpParams, Metrics, serve, serve_admin},
     node::{self, master::NodeError},
     store::Store,
 };
@@ -23,6 +23,8 @@ pub struct MasterParams {
     pub http_listen: String,
     /// URL of the front end for browsers, `http://host:port`.
     pub http_public: String,
+    /// Further names and trusted proxies of the front end.
+    pub access: Access,
     /// Address that accepts links of other nodes, `host:port`.
     pub link_listen: String,
     /// Address at which other nodes reach the links, `host:port`.
@@ -48,6 +50,9 @@ pub enum MasterError {
         /// Error of the system.
         why: io::Error,
     },
+    /// The front end's URL is none.
+    #[error("http_public: {0}")]
+    Public(#[from] AccessError),
     /// The operators' token cannot be read or created.
     #[error("the admin token: {0}")]
     AdminToken(io::Error),
@@ -66,13 +71,14 @@ pub async fn run_master(
     params: MasterParams,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), MasterError> {
-    let MasterParams { name, config, http_public, link_public, store, keys, .. } = params;
+    let MasterParams { name, config, http_public, link_public, store, keys, access, .. } = params;
+    let access = access.with_public(&http_public)?;
     let http = listen(&env, "the front end", &params.http_listen).await?;
     let links = listen(&env, "links", &params.link_listen).await?;
     let (handle, asks) = node::master::channel();
     let metrics = Metrics::new();
 
-    let http_params = HttpParams { config: config.clone(), metrics: metrics.clone() };
+    let http_params = HttpParams { config: config.clone(), metrics: metrics.clone(), access };
     let front = serve(env.clone(), http, handle.clone(), http_params);
     let _front = env.spawn("front-end", front).abort_on_drop();
     let _admin = match &params.admin_listen {

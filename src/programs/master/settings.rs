@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::http::Access;
 use crate::programs::{
     ProgramError,
     settings::{
@@ -29,6 +30,19 @@ pub const KEYS: &[Key] = &[
         name: "http_public",
         kind: ValueKind::Text,
         help: "Its front end as browsers reach it [default: http://HTTP]",
+    },
+    Key {
+        name: "http_names",
+        kind: ValueKind::List,
+        help: "More names or URLs under which browsers reach it, such as chat.lan or \
+               https://chat.example [default: none; addresses, localhost and the name in \
+               HTTP_PUBLIC always count]",
+    },
+    Key {
+        name: "http_proxies",
+        kind: ValueKind::List,
+        help: "Proxies in front of it whose X-Forwarded-For counts, such as 10.0.0.0/8 \
+               [default: none]",
     },
     Key {
         name: "link",
@@ -63,6 +77,10 @@ pub struct MasterSettings {
     pub http: String,
     /// URL of the front end for browsers; empty to derive it from `http`.
     pub http_public: String,
+    /// More names and URLs of the front end; what others name is refused.
+    pub http_names: Vec<String>,
+    /// Addresses and networks of proxies whose `X-Forwarded-For` counts.
+    pub http_proxies: Vec<String>,
     /// Address for links of other nodes, `host:port`.
     pub link: String,
     /// The same address as other nodes reach it; empty to use `link`.
@@ -83,6 +101,8 @@ impl Default for MasterSettings {
             store: String::new(),
             http: "127.0.0.1:8080".to_owned(),
             http_public: String::new(),
+            http_names: Vec::new(),
+            http_proxies: Vec::new(),
             link: "127.0.0.1:8180".to_owned(),
             link_public: String::new(),
             admin: "127.0.0.1:8280".to_owned(),
@@ -104,16 +124,35 @@ impl MasterSettings {
         if self.http_public.is_empty() {
             self.http_public = format!("http://{}", reachable("http", &self.http)?);
         }
+        if let Some(bare) = self.http_public.strip_suffix('/') {
+            self.http_public = bare.to_owned();
+        }
+        self.access()?
+            .with_public(&self.http_public)
+            .map_err(|e| ProgramError::Usage(format!("http_public: {e}")))?;
         if self.link_public.is_empty() {
             self.link_public = reachable("link", &self.link)?.to_owned();
         }
-        let listens =
-            [("http", Some(&*self.http)), ("link", Some(&*self.link)), ("admin", self.admin())];
+        let listens = [
+            ("http", Some(&*self.http)),
+            ("link", Some(&*self.link)),
+            ("link_public", Some(&*self.link_public)),
+            ("admin", self.admin()),
+        ];
         for (key, addr) in listens {
             let Some(addr) = addr else { continue };
             check_addr(key, addr)?;
         }
         Ok(self)
+    }
+
+    /// Returns the names and proxies of the front end.
+    ///
+    /// # Errors
+    /// [`ProgramError::Usage`] for one that is neither.
+    pub fn access(&self) -> Result<Access, ProgramError> {
+        Access::new(&self.http_names, &self.http_proxies)
+            .map_err(|e| ProgramError::Usage(format!("http_names, http_proxies: {e}")))
     }
 
     /// Returns the address for operators, unless it is `off`.

@@ -29,7 +29,12 @@ pub(crate) fn check_name(name: &str) -> Result<(), ProgramError> {
 }
 
 pub(crate) fn check_addr(key: &str, addr: &str) -> Result<(), ProgramError> {
-    let port = addr.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    let plain = |host: &str| {
+        let bracketed = host.starts_with('[') && host.ends_with(']');
+        let odd = |c: char| c.is_whitespace() || c.is_control() || "/@?#".contains(c);
+        !host.is_empty() && !host.contains(odd) && (bracketed || !host.contains(':'))
+    };
+    let port = addr.rsplit_once(':').filter(|(host, _)| plain(host));
     match port.and_then(|(_, port)| port.parse::<u16>().ok()) {
         Some(1..) => Ok(()),
         _ => Err(ProgramError::Usage(format!("{key}: {addr:?} is not HOST:PORT"))),
@@ -93,7 +98,11 @@ mod tests {
         let lines = [
             master(&|m| m.name = text("a\nb")),
             master(&|m| m.http = text("0.0.0.0:80")),
+            master(&|m| m.http_public = text("chat.example")),
+            master(&|m| m.http_names = vec![text("chat.example:80")]),
+            master(&|m| m.http_proxies = vec![text("lan")]),
             master(&|m| m.link = text("nowhere")),
+            master(&|m| m.link_public = text("http://h:1")),
             master(&|m| m.admin = text("127.0.0.1:0")),
             master(&|m| m.store = text("postgres://h/db")),
             worker(&|w| w.masters.clear()),
@@ -102,7 +111,11 @@ mod tests {
         insta::assert_snapshot!(lines.join("\n"), @r#"
         name: "a\nb" is not 1 to 64 plain characters
         http: nobody can dial 0.0.0.0:80; say with --http-public how this master is reached
+        http_public: "chat.example" is not http://HOST[:PORT] or https://HOST[:PORT]
+        http_names, http_proxies: "chat.example:80" is not a host's name or a URL
+        http_names, http_proxies: "lan" is not an address such as 10.0.0.1 or 10.0.0.0/8
         link: "nowhere" is not HOST:PORT
+        link_public: "http://h:1" is not HOST:PORT
         admin: "127.0.0.1:0" is not HOST:PORT
         store: "postgres://h/db" is not sqlite:PATH
         masters: name one at least, such as --masters 127.0.0.1:8180

@@ -14,7 +14,7 @@ use super::stepped_world::SteppedWorld;
 use crate::{
     config::Config,
     env::{BoxFuture, BoxStream, Env, Listener, TaskGuard},
-    http::{HttpParams, Metrics, serve},
+    http::{Access, HttpParams, Metrics, serve},
     node::handle::MasterHandle,
 };
 
@@ -40,7 +40,7 @@ impl Site {
         let (fake, handle) = Fake::start(&env);
         let (dial, taken) = mpsc::channel(64);
         let metrics = Metrics::new();
-        let params = HttpParams { config, metrics: metrics.clone() };
+        let params = HttpParams { config, metrics: metrics.clone(), access: Access::default() };
         let listener = Box::new(Dialled(taken));
         let served = serve(env.clone(), listener, handle.clone(), params);
         let server = Some(env.spawn("http", served).abort_on_drop());
@@ -141,7 +141,10 @@ impl<'a> Ask<'a> {
 
     pub(crate) fn bytes(&self, close: bool) -> Vec<u8> {
         let Self { method, path, headers, body } = self;
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {HOST}\r\n");
+        let mut head = format!("{method} {path} HTTP/1.1\r\n");
+        if !headers.iter().any(|(name, _)| name == "Host") {
+            head.push_str(&format!("Host: {HOST}\r\n"));
+        }
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
