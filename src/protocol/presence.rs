@@ -12,8 +12,11 @@
 //! 2. The store is touched every interval even without a session: so it can tell that the master
 //!    has no sessions from the master being gone. One touch is on its way at a time; later
 //!    sessions go with the next.
+//!    A touch that failed is repeated soon: it may have carried a session that nobody else names.
 //! 3. A leave is due `leave_delay` after the last stream closed. It names the last known touch, so
-//!    that a session that is open on another master stays listed.
+//!    that a session that is open on another master stays listed. One statement of at most
+//!    [`LEAVE_MAX`] leaves is on its way at a time: however many leave at once, the store is never
+//!    busy with them for long.
 //! 4. At most `sessions_max` sessions are kept, as many wait for a touch at once, and as many are
 //!    noted as touched.
 
@@ -26,6 +29,10 @@ use crate::model::{ids::SessionKey, time::Mono};
 
 /// Time for which a session counts as active after its last request or answer to a beat.
 pub const ALIVE_FOR: Duration = Duration::from_secs(15);
+/// Maximum number of sessions that leave in one statement.
+pub const LEAVE_MAX: usize = 256;
+/// Pause after a failed touch before the next one.
+pub const TOUCH_RETRY: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Debug)]
 struct Here {
@@ -42,7 +49,7 @@ struct Here {
 pub struct PresenceDue {
     /// Sessions to touch in one statement; `Some` of an empty list is a touch too.
     pub touch: Option<Vec<SessionKey>>,
-    /// Sessions that left, with the store time of their last touch.
+    /// Sessions to take off the list in one statement, with the store time of their last touch.
     pub leave: Vec<(SessionKey, u64)>,
 }
 
@@ -50,6 +57,10 @@ pub struct PresenceDue {
 #[derive(Clone, Debug)]
 pub struct Presence {
     sessions: BTreeMap<SessionKey, Here>,
+    /// Sessions that wait for their leave, in its order.
+    leaves: BTreeSet<(Mono, SessionKey)>,
+    /// Whether a statement of leaves is on its way to the store.
+    leaving: bool,
     /// Sessions that are touched without waiting for the interval's end.
     at_once: BTreeSet<SessionKey>,
     /// Sessions touched since the interval began.
@@ -73,6 +84,8 @@ impl Presence {
     ) -> Self {
         Self {
             sessions: BTreeMap::new(),
+            leaves: BTreeSet::new(),
+            leaving: false,
             at_once: BTreeSet::new(),
             touched: BTreeSet::new(),
             touching: false,
@@ -96,7 +109,9 @@ impl Presence {
         });
         here.streams = here.streams.saturating_add(1);
         here.alive_at = now;
-        here.leave_at = None;
+        if let Some(at) = here.leave_at.take() {
+            self.leaves.remove(&(at, key));
+        }
         self.touch_at_once(key);
         true
     }
@@ -106,7 +121,9 @@ impl Presence {
         if let Some(here) = self.sessions.get_mut(key) {
             here.streams = here.streams.saturating_sub(1);
             if here.streams == 0 && here.leave_at.is_none() {
-                here.leave_at = Some(now + self.leave_delay);
+                let at = now + self.leave_delay;
+                here.leave_at = Some(at);
+                self.leaves.insert((at, *key));
             }
         }
     }
@@ -133,11 +150,13 @@ impl Presence {
     }
 
     /// Ends a touch of these sessions, with the store's time; `None` when the touch failed.
-    pub fn on_touched(&mut self, keys: &[SessionKey], now_ms: Option<u64>) {
+    pub fn on_touched(&mut self, now: Mono, keys: &[SessionKey], now_ms: Option<u64>) {
         self.touching = false;
         let Some(now_ms) = now_ms else {
-            // Their next post tries again.
+            // The repeated touch names whoever has a stream; a writer without one tries again by
+            // the next post.
             self.touched.clear();
+            self.touch_at = self.touch_at.min(now + TOUCH_RETRY);
             return;
         };
         for key in keys {
@@ -147,6 +166,12 @@ impl Presence {
         }
     }
 
+    /// Ends a statement of leaves, whether the store took it or not: a row that was not heard of is
+    /// out by its age soon.
+    pub const fn on_left(&mut self) {
+        self.leaving = false;
+    }
+
     /// Makes the next touch due now: the store asks for a touch first.
     pub const fn on_touch_wanted(&mut self, now: Mono) {
         self.touch_at = now;
@@ -154,26 +179,34 @@ impl Presence {
 
     /// Forgets a session that was closed for good, without a leave.
     pub fn forget(&mut self, key: &SessionKey) {
-        self.sessions.remove(key);
+        if let Some(at) = self.sessions.remove(key).and_then(|here| here.leave_at) {
+            self.leaves.remove(&(at, *key));
+        }
         self.at_once.remove(key);
         self.touched.remove(key);
     }
 
-    /// Takes the reports that are due. Answer a touch with [`Presence::on_touched`]; if the store
-    /// does not take it, the next touch makes up for it.
+    /// Takes the reports that are due. Answer a touch with [`Presence::on_touched`] and leaves with
+    /// [`Presence::on_left`].
     pub fn due(&mut self, now: Mono) -> PresenceDue {
         let touch = if self.touching { None } else { self.touch(now) };
         self.touching |= touch.is_some();
-        let mut leave = Vec::new();
-        self.sessions.retain(|key, here| {
-            let leaves = here.leave_at.is_some_and(|at| now >= at);
-            if leaves {
-                leave.push((*key, here.touched_ms));
-                self.touched.remove(key);
-            }
-            !leaves
-        });
+        let leave = if self.leaving { Vec::new() } else { self.leave(now) };
+        self.leaving |= !leave.is_empty();
         PresenceDue { touch, leave }
+    }
+
+    fn leave(&mut self, now: Mono) -> Vec<(SessionKey, u64)> {
+        let mut leave = Vec::new();
+        while let Some((at, key)) = self.leaves.pop_first() {
+            if at > now || leave.len() >= LEAVE_MAX {
+                self.leaves.insert((at, key));
+                break;
+            }
+            self.touched.remove(&key);
+            leave.extend(self.sessions.remove(&key).map(|here| (key, here.touched_ms)));
+        }
+        leave
     }
 
     fn touch(&mut self, now: Mono) -> Option<Vec<SessionKey>> {
@@ -199,7 +232,7 @@ impl Presence {
             (false, true) => Some(self.touch_at),
             (false, false) => Some(Mono::ZERO),
         };
-        let leave = self.sessions.values().filter_map(|here| here.leave_at).min();
+        let leave = self.leaves.first().filter(|_| !self.leaving).map(|(at, _)| *at);
         touch.into_iter().chain(leave).min()
     }
 
@@ -237,7 +270,7 @@ mod tests {
     /// Takes the touch that is due, and lets the store take it at once.
     fn touched(presence: &mut Presence, now: Mono) -> Option<Vec<u8>> {
         let keys = presence.due(now).touch?;
-        presence.on_touched(&keys, Some(77));
+        presence.on_touched(now, &keys, Some(77));
         Some(keys.iter().map(|key| key.0[0]).collect())
     }
 
@@ -286,7 +319,7 @@ mod tests {
         presence.on_post(at(1), key(2));
         presence.on_post(at(1), key(1));
         assert_eq!((presence.next_deadline(), presence.due(at(9))), (None, PresenceDue::default()));
-        presence.on_touched(&[key(1)], None);
+        presence.on_touched(at(9), &[key(1)], None);
         presence.on_post(at(9), key(1));
         assert_eq!(touched(&mut presence, at(9)), Some(vec![1, 2]), "the first was not heard");
     }
@@ -301,6 +334,40 @@ mod tests {
         presence.on_stream_closed(at(2), &key(1));
         assert_eq!(presence.due(at(13)).leave, []);
         assert_eq!(presence.due(at(14)).leave, [(key(1), 77)]);
+        assert!(presence.is_empty());
+    }
+
+    #[test]
+    fn failed_touch_is_repeated_soon_with_all_who_have_a_stream() {
+        let mut presence = presence();
+        touched(&mut presence, at(0));
+        presence.on_stream_opened(at(1), key(1));
+        assert_eq!(presence.due(at(1)).touch, Some(vec![key(1)]));
+        presence.on_touched(at(2), &[key(1)], None);
+        let again = at(2) + TOUCH_RETRY;
+        assert_eq!(presence.next_deadline(), Some(again));
+        assert_eq!(touched(&mut presence, again), Some(vec![1]));
+    }
+
+    #[test]
+    fn many_leaves_go_in_bounded_statements_one_at_a_time() {
+        let mut presence = Presence::new(at(0), Duration::from_secs(5), Duration::ZERO, 2000);
+        for n in 0..600_u16 {
+            let mut key = key(0);
+            key.0[..2].copy_from_slice(&n.to_be_bytes());
+            presence.on_stream_opened(at(0), key);
+            presence.on_stream_closed(at(0), &key);
+        }
+        let first = presence.due(at(1));
+        assert_eq!(first.leave.len(), LEAVE_MAX);
+        assert_eq!(presence.due(at(1)).leave, [], "one is on its way");
+        presence.on_touched(at(1), &first.touch.expect("a touch"), Some(77));
+        assert!(presence.next_deadline() > Some(at(1)), "nothing is due until it ends");
+        presence.on_left();
+        assert_eq!(presence.next_deadline(), Some(at(0)));
+        assert_eq!(presence.due(at(1)).leave.len(), LEAVE_MAX);
+        presence.on_left();
+        assert_eq!(presence.due(at(1)).leave.len(), 600 - 2 * LEAVE_MAX);
         assert!(presence.is_empty());
     }
 
@@ -329,7 +396,9 @@ mod tests {
                     .map(|(n, _)| *n)
                     .collect();
                 let due = presence.due(at(now));
-                prop_assert_eq!(due.leave.iter().map(|(key, _)| key.0[0]).collect::<Vec<_>>(), left.clone());
+                presence.on_left();
+                let leave: BTreeSet<_> = due.leave.iter().map(|(key, _)| key.0[0]).collect();
+                prop_assert_eq!(leave, left.iter().copied().collect());
                 for n in left {
                     model.remove(&n);
                 }

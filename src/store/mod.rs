@@ -197,14 +197,13 @@ impl Store {
         ask!(self, Op::TouchSessions { master, keys }, OpReply::Touched { now_ms } => now_ms)
     }
 
-    /// Takes a session off the active list.
-    pub async fn leave_session(
+    /// Takes sessions off the active list.
+    pub async fn leave_sessions(
         &self,
         master: NodeId,
-        key: SessionKey,
-        seen_ms: u64,
+        sessions: Vec<(SessionKey, u64)>,
     ) -> Result<(), StoreError> {
-        ask!(self, Op::LeaveSession { master, key, seen_ms }, OpReply::Done => ())
+        ask!(self, Op::LeaveSessions { master, sessions }, OpReply::Done => ())
     }
 
     /// Lists the active users.

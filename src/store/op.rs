@@ -117,15 +117,14 @@ pub enum Op {
         /// Keys of the sessions.
         keys: Vec<SessionKey>,
     },
-    /// Takes a session off the active list, if this master touched it last and nobody did since
-    /// `seen_ms`.
-    LeaveSession {
-        /// Master that had the session.
+    /// Takes sessions off the active list, each if this master touched it last and nobody did since
+    /// the given time.
+    LeaveSessions {
+        /// Master that had the sessions.
         master: NodeId,
-        /// Key of the session.
-        key: SessionKey,
-        /// Store time of the last touch that the master knows, ms; `u64::MAX` leaves at once.
-        seen_ms: u64,
+        /// Keys, each with the store time of the last touch that the master knows, ms; `u64::MAX`
+        /// leaves at once.
+        sessions: Vec<(SessionKey, u64)>,
     },
     /// Lists the active users.
     ActiveUsers,
@@ -208,7 +207,7 @@ impl Op {
             Self::FindSession(_) => "find_session",
             Self::ClosedSince(_) => "closed_since",
             Self::TouchSessions { .. } => "touch_sessions",
-            Self::LeaveSession { .. } => "leave_session",
+            Self::LeaveSessions { .. } => "leave_sessions",
             Self::ActiveUsers => "active_users",
             Self::PutDeadLetter(_) => "put_dead_letter",
             Self::DeadLetters(_) => "dead_letters",

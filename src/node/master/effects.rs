@@ -215,6 +215,7 @@ impl Driver {
                 self.on_touched(now, answer.is_ok());
             }
             Input::SessionsTouched { keys, answer } => self.on_sessions_touched(&keys, answer),
+            Input::SessionsLeft => self.people.presence.on_left(),
             Input::StorePolled(polled) => self.on_polled(now, *polled),
             Input::BoardsRead(answer) => self.on_fresh_boards(answer),
             Input::UsersRead(answer) => self.on_fresh_users(answer),

@@ -55,6 +55,8 @@ pub(super) enum Input {
     MasterTouched(Result<(), StoreError>),
     /// The active sessions of this master were touched, or were not.
     SessionsTouched { keys: Vec<SessionKey>, answer: Result<u64, StoreError> },
+    /// Sessions of this master were taken off the list, or were not.
+    SessionsLeft,
     /// The store was polled.
     StorePolled(Box<Polled>),
     /// The boards were read for requests that wait.

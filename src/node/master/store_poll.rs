@@ -207,11 +207,12 @@ impl Driver {
                 Input::SessionsTouched { keys, answer }
             });
         }
-        for (key, seen_ms) in due.leave {
+        if !due.leave.is_empty() {
             let (store, me) = (self.store.clone(), self.me.holder.node);
-            self.env.spawn("leave", async move {
-                // If it is not heard the row is out by its age soon.
-                let _ = store.leave_session(me, key, seen_ms).await;
+            self.spawn("leave", async move {
+                // A row that was not heard of is out by its age soon.
+                let _ = store.leave_sessions(me, due.leave).await;
+                Input::SessionsLeft
             });
         }
     }
@@ -222,7 +223,7 @@ impl Driver {
         answer: Result<u64, StoreError>,
     ) {
         let now = self.env.now();
-        self.people.presence.on_touched(keys, answer.as_ref().ok().copied());
+        self.people.presence.on_touched(now, keys, answer.as_ref().ok().copied());
         self.core.on_store_write(now, answer.is_ok(), &mut self.out);
         if answer.is_ok() {
             self.want_users();

@@ -233,9 +233,7 @@ impl Tx<'_> {
                 self.touch_sessions(*master, keys)?;
                 OpReply::Touched { now_ms: self.now_ms }
             }
-            Op::LeaveSession { master, key, seen_ms } => {
-                done(self.leave_session(*master, *key, *seen_ms))?
-            }
+            Op::LeaveSessions { master, sessions } => done(self.leave_sessions(*master, sessions))?,
             Op::ActiveUsers => OpReply::Active(self.active_users()?),
             Op::PutDeadLetter(letter) => done(self.put_dead_letter(letter))?,
             Op::DeadLetters(limit) => OpReply::DeadLetters(self.dead_letters(*limit)?),

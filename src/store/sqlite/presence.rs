@@ -92,16 +92,17 @@ impl Tx<'_> {
         Ok(())
     }
 
-    pub(super) fn leave_session(
+    pub(super) fn leave_sessions(
         &self,
         master: NodeId,
-        key: SessionKey,
-        seen_ms: u64,
+        sessions: &[(SessionKey, u64)],
     ) -> Result<(), StoreError> {
         let mut leave = self.db.prepare_cached(
             "DELETE FROM presence WHERE key = ?1 AND master = ?2 AND last_seen <= ?3",
         )?;
-        leave.execute(params![key.0, master.0, int(seen_ms)])?;
+        for (key, seen_ms) in sessions {
+            leave.execute(params![key.0, master.0, int(*seen_ms)])?;
+        }
         Ok(())
     }
 

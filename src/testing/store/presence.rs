@@ -48,7 +48,7 @@ pub(super) async fn only_the_last_master_removes_a_session_from_the_list(lab: &L
     three_people(lab).await;
     touch(lab, 1, &[1, 2]).await;
     touch(lab, 2, &[1]).await;
-    let leave = |master, n| lab.store.leave_session(node(master), key(n), u64::MAX);
+    let leave = |master, n| lab.store.leave_sessions(node(master), vec![(key(n), u64::MAX)]);
     leave(1, 1).await.expect("void: it moved on to master 2");
     leave(1, 2).await.expect("left");
     leave(1, 2).await.expect("left already");
@@ -121,8 +121,7 @@ pub(super) async fn leave_after_a_newer_touch_is_ignored(lab: &Lab) {
     let seen_ms = touch(lab, 1, &[1, 2]).await;
     lab.advance(2000);
     touch(lab, 1, &[1]).await;
-    for n in [1, 2] {
-        lab.store.leave_session(node(1), key(n), seen_ms).await.expect("done");
-    }
+    let leave = [1, 2].map(|n| (key(n), seen_ms)).to_vec();
+    lab.store.leave_sessions(node(1), leave).await.expect("done");
     assert_eq!(people(lab).await, Some(vec![1]));
 }
