@@ -66,11 +66,14 @@ pub struct Taken {
 pub struct Streams<S> {
     open: BTreeMap<S, Stream>,
     by_board: BTreeMap<BoardName, BTreeSet<S>>,
+    by_session: BTreeMap<SessionKey, BTreeSet<S>>,
 }
 
 #[derive(Debug)]
 struct Stream {
     session: SessionKey,
+    /// Boards that it is listed under; a reset may take some out of its cursor.
+    boards: Vec<BoardName>,
     reader: Reader,
     backlog: VecDeque<Delivery>,
     newest: Newest,
@@ -103,7 +106,7 @@ impl Newest {
 
 impl<S> Default for Streams<S> {
     fn default() -> Self {
-        Self { open: BTreeMap::new(), by_board: BTreeMap::new() }
+        Self { open: BTreeMap::new(), by_board: BTreeMap::new(), by_session: BTreeMap::new() }
     }
 }
 
@@ -128,11 +131,14 @@ impl<S: Copy + Ord> Streams<S> {
         reader: Reader,
         first: impl IntoIterator<Item = Delivery>,
     ) {
-        for board in reader.cursor().boards.keys() {
+        let boards: Vec<BoardName> = reader.cursor().boards.keys().cloned().collect();
+        for board in &boards {
             self.by_board.entry(board.clone()).or_default().insert(id);
         }
+        self.by_session.entry(session).or_default().insert(id);
         let stream = Stream {
             session,
+            boards,
             reader,
             backlog: first.into_iter().collect(),
             newest: Newest::default(),
@@ -146,11 +152,10 @@ impl<S: Copy + Ord> Streams<S> {
     /// Forgets a stream whose reader is gone. Returns its session, if it was open.
     pub fn close(&mut self, id: S) -> Option<SessionKey> {
         let stream = self.open.remove(&id)?;
-        // A reset may have left boards behind that the cursor no longer names.
-        self.by_board.retain(|_, ids| {
-            ids.remove(&id);
-            !ids.is_empty()
-        });
+        for board in &stream.boards {
+            remove_from(&mut self.by_board, board, &id);
+        }
+        remove_from(&mut self.by_session, &stream.session, &id);
         Some(stream.session)
     }
 
@@ -178,7 +183,7 @@ impl<S: Copy + Ord> Streams<S> {
     /// Returns the streams of a session.
     #[must_use]
     pub fn of_session(&self, key: &SessionKey) -> Vec<S> {
-        self.open.iter().filter(|(_, one)| one.session == *key).map(|(id, _)| *id).collect()
+        self.by_session.get(key).into_iter().flatten().copied().collect()
     }
 
     /// Takes what is due to a reader that has room for so many deliveries. News of the cluster
@@ -253,6 +258,16 @@ impl<S: Copy + Ord> Streams<S> {
     fn set_newest(&mut self, set: impl Fn(&mut Newest)) {
         for stream in self.open.values_mut().filter(|stream| !stream.is_over) {
             set(&mut stream.newest);
+        }
+    }
+}
+
+/// Removes a stream from an index, and a key without streams with it.
+fn remove_from<K: Ord, S: Ord>(index: &mut BTreeMap<K, BTreeSet<S>>, key: &K, id: &S) {
+    if let Some(ids) = index.get_mut(key) {
+        ids.remove(id);
+        if ids.is_empty() {
+            index.remove(key);
         }
     }
 }
