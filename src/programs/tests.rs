@@ -1,23 +1,35 @@
 //! Tests of a small cluster in one process: whole nodes over real sockets, a store in memory, and
 //! the real client.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     api::{Node, StreamEvent, TicketIssued},
-    client::{Answer, ChatClient, FollowEvent, Limits, MasterList, Method, NoObserver, Request},
+    client::{
+        Answer, ChatClient, Failure, FollowEvent, Limits, MasterList, Method, NoObserver, Request,
+    },
     config::Config,
-    env::{Env, real::RealWorld},
+    env::{BoxFuture, Env, real::RealWorld},
     model::{
         ids::{BoardName, Cursor, Role, Seq, StoreEpoch},
         message::MemberState,
-        rows::Range,
+        rows::{Range, StoreError},
         stream::Consistency,
     },
-    store::sqlite::{NewCluster, memory},
+    store::{
+        Backend, Op, OpReply, Store,
+        sqlite::{NewCluster, SqliteCore, memory},
+    },
     testing::{
         cluster::{NodeParts, TestCluster},
         keys::TestKeys,
@@ -32,8 +44,15 @@ async fn start(masters: usize, workers: usize) -> TestCluster {
 
 async fn start_with(masters: usize, workers: usize, config: &Config) -> TestCluster {
     let clock = env();
-    let new = NewCluster { cluster: [1; 16], epoch: StoreEpoch(7), now_ms: clock.wall().ms };
-    let store = memory::open(&new, move || clock.wall().ms).expect("opens");
+    let store = memory::open(&new_cluster(&clock), move || clock.wall().ms).expect("opens");
+    start_on(masters, workers, store, config).await
+}
+
+fn new_cluster(clock: &Env) -> NewCluster {
+    NewCluster { cluster: [1; 16], epoch: StoreEpoch(7), now_ms: clock.wall().ms }
+}
+
+async fn start_on(masters: usize, workers: usize, store: Store, config: &Config) -> TestCluster {
     let node = |role, number: usize| {
         let number = u8::try_from(number).expect("a few nodes");
         let first_key = match role {
@@ -236,4 +255,57 @@ async fn reader_far_behind_many_quiet_boards_catches_up_on_either_master() {
         };
         within(&reader, "catching up", all).await;
     }
+}
+
+/// Store in memory whose reads of the boards wait while `gate` is locked.
+struct HeldUp {
+    core: Mutex<SqliteCore>,
+    clock: Env,
+    gate: Arc<Gate>,
+}
+
+#[derive(Default)]
+struct Gate {
+    lock: tokio::sync::Mutex<()>,
+    waiting: AtomicUsize,
+}
+
+impl Backend for HeldUp {
+    fn call(&self, op: Op) -> BoxFuture<'_, Result<OpReply, StoreError>> {
+        Box::pin(async move {
+            if matches!(op, Op::Boards) {
+                self.gate.waiting.fetch_add(1, Ordering::SeqCst);
+                drop(self.gate.lock.lock().await);
+                self.gate.waiting.fetch_sub(1, Ordering::SeqCst);
+            }
+            self.core.lock().expect("not poisoned").apply(&op, self.clock.wall().ms)
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stream_of_a_session_that_was_closed_meanwhile_does_not_open() {
+    let (clock, gate) = (env(), Arc::new(Gate::default()));
+    let core = SqliteCore::open_in_memory(&new_cluster(&clock)).expect("opens");
+    let store = Store::new(HeldUp { core: Mutex::new(core), clock, gate: gate.clone() });
+    let cluster = start_on(1, 1, store, &Config::default()).await;
+    let ann = client(&cluster, 0, None);
+    ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
+    let held_up = gate.lock.lock().await;
+    let api = ann.api(&ann.master());
+    let boards = [BoardName::lobby()];
+    let logging_out = async {
+        // The master's poll, and the stream.
+        while gate.waiting.load(Ordering::SeqCst) < 2 {
+            ann.env().sleep(Duration::from_millis(10)).await;
+        }
+        let left = ann.call(&Request::Leave, SOON).await;
+        drop(held_up);
+        left
+    };
+    let both = async { tokio::join!(api.stream(&boards, None), logging_out) };
+    let (opened, left) = within(&ann, "a log-out while a stream opens", both).await;
+    assert_eq!(left, Ok(Answer::Done));
+    let refused = opened.err();
+    assert!(matches!(refused, Some(Failure::Refused { status: 401, .. })), "{refused:?}");
 }

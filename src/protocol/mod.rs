@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod assignment;
 pub mod board;
+pub mod dead_letters;
 pub mod failed_list;
 pub mod gossip;
 pub mod key_ring;

@@ -107,6 +107,12 @@ impl<W> Sessions<W> {
         self.closed.insert(*key);
     }
 
+    /// Returns whether a session is known to be closed.
+    #[must_use]
+    pub fn is_closed(&self, key: &SessionKey) -> bool {
+        self.closed.contains(key)
+    }
+
     /// Raises how far a session has read a board; a lower mark changes nothing.
     pub fn raise_mark(&mut self, key: &SessionKey, board: BoardName, seq: Seq) {
         if let Some(cached) = self.rows.get_mut(key) {

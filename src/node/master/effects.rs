@@ -16,6 +16,7 @@ use crate::{
         },
         outcome::Outcome,
         rows::{DeadLetter, Holder, StoreError},
+        time::Mono,
     },
     protocol::{
         assignment::AttemptId,
@@ -167,14 +168,21 @@ impl Driver {
         }
     }
 
-    fn keep_dead_letter(&self, letter: DeadLetter) {
+    fn keep_dead_letter(&mut self, letter: DeadLetter) {
         tracing::warn!(resource = %letter.resource, why = letter.why, "dead letter");
-        let store = self.store.clone();
-        self.env.spawn("dead-letter", async move {
-            if let Err(error) = store.put_dead_letter(letter).await {
-                tracing::error!(%error, "a dead letter was not kept");
-            }
-        });
+        if let Some(lost) = self.letters.push(letter) {
+            tracing::error!(resource = %lost.resource, "too many dead letters wait; the oldest is lost");
+        }
+    }
+
+    /// Writes the dead letter whose turn it is.
+    pub(super) fn write_dead_letter(&mut self, now: Mono) {
+        if let Some(letter) = self.letters.due(now) {
+            let store = self.store.clone();
+            self.spawn("dead-letter", async move {
+                Input::LetterWritten(store.put_dead_letter(letter).await)
+            });
+        }
     }
 
     fn lease_ttl_ms(&self) -> u64 {
@@ -209,6 +217,11 @@ impl Driver {
             }
             Input::ForwardEnded { id, answer } => {
                 self.core.on_forward(now, id, answer, &mut self.out);
+            }
+            Input::LetterWritten(answer) => {
+                if let Some(lost) = self.letters.on_written(now, &answer) {
+                    tracing::error!(resource = %lost.resource, ?answer, "a dead letter was not kept");
+                }
             }
             Input::MasterTouched(answer) => {
                 ends_if_superseded(&answer)?;

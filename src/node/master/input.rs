@@ -51,6 +51,8 @@ pub(super) enum Input {
     AttemptEnded { slot: Slot, attempt: AttemptId, answer: Result<AssignReply, CallFailed> },
     /// Another master answered to a forwarded task, or did not.
     ForwardEnded { id: TaskId, answer: Result<ForwardReply, CallFailed> },
+    /// The store kept a dead letter, or did not.
+    LetterWritten(Result<(), StoreError>),
     /// This master's row was touched, or was not.
     MasterTouched(Result<(), StoreError>),
     /// The active sessions of this master were touched, or were not.

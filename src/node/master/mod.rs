@@ -62,6 +62,7 @@ use crate::{
     },
     protocol::{
         board::Tails,
+        dead_letters::DeadLetters,
         master::{Effect, Master},
         presence::Presence,
         read_marks::ReadMarks,
@@ -190,6 +191,7 @@ struct Driver {
     people: People,
     reads: PendingReads,
     poll: StorePoll,
+    letters: DeadLetters,
 }
 
 impl Driver {
@@ -246,6 +248,7 @@ impl Driver {
             self.dialer.next_deadline(),
             self.poll.next_deadline(),
             self.waiters.next_deadline(),
+            self.letters.next_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -267,6 +270,7 @@ impl Driver {
             waiter.answer(outcome);
         }
         self.write_marks(now);
+        self.write_dead_letter(now);
         self.touch_sessions(now);
         self.dial(now);
         self.announce_state(now);
@@ -298,10 +302,12 @@ impl Driver {
         for mark in self.people.marks.take() {
             Waiter::Marks(mark).answer(Outcome::Unavailable { retry_ms: RETRY_MS });
         }
-        for (resource, lease) in self.core.held() {
-            // What is not given back runs out by itself.
-            let _ = self.store.release_lease(resource, self.me.holder, lease).await;
+        for letter in self.letters.take() {
+            if self.store.put_dead_letter(letter).await.is_err() {
+                break;
+            }
         }
+        // What is not given back runs out by itself.
         let _ = self.store.leave_master(self.me.holder).await;
         self.links.close_all(Close { reason: CloseReason::Draining, retry_ms: 1000 });
         self.env.sleep(GOODBYE).await;

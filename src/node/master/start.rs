@@ -35,7 +35,7 @@ use crate::{
         rows::{ClusterRow, Holder, MasterRow, StoreError},
         stream::MasterInfo,
     },
-    protocol::{board::Tails, master::Master},
+    protocol::{board::Tails, dead_letters::DeadLetters, master::Master},
     store::Store,
 };
 
@@ -126,6 +126,7 @@ impl Driver {
             people: People::new(now, &config),
             reads: PendingReads::default(),
             poll: StorePoll::new(now, info.clone()),
+            letters: DeadLetters::default(),
             me: Me { info, holder, cluster },
             env,
             config,

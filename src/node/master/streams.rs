@@ -76,6 +76,11 @@ impl Driver {
             let _ = reply.send(Err(RequestError::Overloaded));
             return;
         }
+        // Its log-out may have come while the boards were read.
+        if self.people.sessions.is_closed(&key) {
+            let _ = reply.send(Err(RequestError::Unauthorised));
+            return;
+        }
         let (reader, reset) = Reader::open(&self.tails, &boards, &cursor, read);
         let (sender, deliveries) = mpsc::channel(self.config.stream_backlog_max.max(4));
         let beat_ms = self.config.stream_beat_interval.as_millis();

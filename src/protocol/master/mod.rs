@@ -300,14 +300,6 @@ impl Master {
         self.permissions.state(slot)
     }
 
-    /// Returns the leases that are held here, each with its number.
-    pub fn held(&self) -> impl Iterator<Item = (Resource, u64)> {
-        self.queue.slots().filter_map(|(slot, resource)| match self.permissions.state(slot) {
-            LeaseState::Mine(held) => Some((resource.clone(), held.token.lease)),
-            _ => None,
-        })
-    }
-
     /// Returns the links to other masters, in the order of their ids.
     pub fn peers(&self) -> impl Iterator<Item = (NodeId, LinkId)> {
         self.peers.iter().map(|(node, peer)| (*node, peer.link))

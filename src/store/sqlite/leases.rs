@@ -172,6 +172,19 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Gives back all leases of a master.
+    pub(super) fn release_all(&self, holder: Holder) -> Result<(), StoreError> {
+        let mut put = self.db.prepare_cached(
+            "UPDATE lease_terms SET node = NULL, ends_at = ?3 WHERE node = ?1 AND incarnation = ?2",
+        )?;
+        put.execute(params![
+            holder.node.0,
+            int(holder.incarnation.0),
+            int(self.now_ms.saturating_add(KEPT_MS))
+        ])?;
+        Ok(())
+    }
+
     pub(super) fn wish(&self, resource: &Resource, wisher: Holder) -> Result<(), StoreError> {
         self.newest_life(wisher)?;
         let key = resource.to_string();

@@ -102,7 +102,7 @@ impl Tx<'_> {
             .db
             .prepare_cached("UPDATE masters SET listed = 0 WHERE node = ?1 AND incarnation = ?2")?;
         put.execute(params![holder.node.0, int(holder.incarnation.0)])?;
-        Ok(())
+        self.release_all(holder)
     }
 
     pub(super) fn masters(&self) -> Result<Vec<MasterRow>, StoreError> {

@@ -1,9 +1,9 @@
 //! Masters and their lives.
 
-use super::{Lab, TTL_MS, board, node};
+use super::{Lab, TTL_MS, board, holder, node};
 use crate::model::{
     ids::Incarnation,
-    rows::{Holder, MasterRow, StoreError},
+    rows::{Holder, Lease, MasterRow, StoreError},
 };
 
 fn row(n: u8, link: &str) -> MasterRow {
@@ -87,4 +87,15 @@ pub(super) async fn identity_is_free_once_its_owner_is_silent(lab: &Lab) {
     assert_eq!(copied, Err(StoreError::InUse { at: "a:1".to_owned() }));
     lab.advance(1001);
     assert_eq!(lab.store.register_master(row(1, "b:1")).await, Ok(Incarnation(2)));
+}
+
+pub(super) async fn leaving_master_gives_back_all_its_leases(lab: &Lab) {
+    lab.lobby().await;
+    lab.lease(board("dev"), holder(1)).await;
+    lab.lease(board("ops"), holder(3)).await;
+    lab.store.leave_master(holder(1)).await.expect("left");
+    lab.lease(board("lobby"), holder(2)).await;
+    lab.lease(board("dev"), holder(2)).await;
+    let kept = lab.store.acquire_lease(board("ops"), holder(2), TTL_MS).await.expect("an answer");
+    assert!(matches!(kept, Lease::HeldBy { .. }), "{kept:?}");
 }

@@ -149,6 +149,7 @@ checks! {
         masters::older_incarnation_is_stale,
         masters::identity_in_use_at_another_address_is_refused,
         masters::master_that_left_is_not_listed_and_keeps_its_count,
+        masters::leaving_master_gives_back_all_its_leases,
         admission::join_token_enrols_as_often_as_it_allows,
         admission::wrong_bearer_role_or_id_is_refused,
         admission::enrolled_node_gets_its_row_back,
