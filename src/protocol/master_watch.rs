@@ -3,10 +3,12 @@
 //! Each master touches its row once a second. A reader measures by its own clock how long a row
 //! stays unchanged, and never compares clocks.
 //!
-//! 1. A master is out when a reader saw its `(incarnation, beat)` unchanged for `out_after`; the
-//!    time in which the store could not be read does not count.
+//! 1. A master is out when a reader saw its `(incarnation, beat)` unchanged for `out_after`, counted
+//!    only while the store can be read and takes writes: some other master's row changed. A store
+//!    in which nobody can write says nothing about anybody.
 //! 2. A master whose row changes again, or appears, is in at once. Without a row it is unknown.
-//! 3. At most [`MASTERS_MAX`] masters are watched, as many as the store lists.
+//! 3. A reader that could not read the store for `out_after` knows nothing: it forgets who was out.
+//! 4. At most [`MASTERS_MAX`] masters are watched, as many as the store lists.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -60,7 +62,10 @@ pub struct MasterWatch {
     masters: BTreeMap<NodeId, Watched>,
     /// Times at which rows were first missing, kept for `out_after`.
     gone: BTreeMap<NodeId, Mono>,
-    /// Time of the last reading; `None` if the store did not answer then.
+    /// Time of the last reading in which a row had changed; `None` if the store did not answer
+    /// since.
+    moved_at: Option<Mono>,
+    /// Time of the last reading.
     read_at: Option<Mono>,
     out_after: Duration,
 }
@@ -69,13 +74,18 @@ impl MasterWatch {
     /// Creates a watch without masters. A master is out once its row is unchanged for `out_after`.
     #[must_use]
     pub const fn new(out_after: Duration) -> Self {
-        Self { masters: BTreeMap::new(), gone: BTreeMap::new(), read_at: None, out_after }
+        Self {
+            masters: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            moved_at: None,
+            read_at: None,
+            out_after,
+        }
     }
 
     /// Compares the rows just read with those known. Returns the changes, in the order of ids.
     pub fn on_rows(&mut self, now: Mono, rows: Vec<MasterRow>) -> Vec<MasterChange> {
-        let passed = self.read_at.map_or(Duration::ZERO, |at| now.since(at));
-        self.read_at = Some(now);
+        let passed = self.passed(now, &rows);
         let mut before = std::mem::take(&mut self.masters);
         let mut changes = Vec::new();
         let mut rows = rows;
@@ -114,9 +124,32 @@ impl MasterWatch {
         changes
     }
 
+    /// Returns the time that counts for rows that did not change.
+    fn passed(&mut self, now: Mono, rows: &[MasterRow]) -> Duration {
+        let before = self.moved_at;
+        let moves = before.is_none()
+            || rows.iter().any(|row| {
+                self.masters.get(&row.node).is_none_or(|known| {
+                    (known.row.incarnation, known.row.beat) != (row.incarnation, row.beat)
+                })
+            });
+        self.read_at = Some(now);
+        if !moves {
+            return Duration::ZERO;
+        }
+        self.moved_at = Some(now);
+        before.map_or(Duration::ZERO, |before| now.since(before).min(self.out_after * 2 / 5))
+    }
+
     /// Notes that the store did not answer. The time until it answers does not count.
-    pub const fn on_store_away(&mut self) {
-        self.read_at = None;
+    pub fn on_store_away(&mut self, now: Mono) {
+        self.moved_at = None;
+        if self.read_at.is_none_or(|at| now.since(at) >= self.out_after) {
+            for known in self.masters.values_mut() {
+                known.unchanged = Duration::ZERO;
+                known.out_since = None;
+            }
+        }
     }
 
     /// Returns whether any master has a row. Only then does a missing row mean something.
@@ -190,57 +223,108 @@ pub(super) mod tests {
         Mono::ZERO + Duration::from_secs(s)
     }
 
+    /// Row of master 9, which is alive: it changes in every second.
+    fn alive(s: u64) -> MasterRow {
+        row(9, 1, s + 1)
+    }
+
     #[test]
     fn master_with_an_unchanged_row_is_out_after_five_seconds_and_in_when_it_changes() {
         let mut watch = MasterWatch::new(OUT_AFTER);
         let node = NodeId([1; 16]);
-        assert_eq!(watch.on_rows(at(0), vec![row(1, 1, 1)]), [MasterChange::In(node)]);
-        assert_eq!(watch.on_rows(at(4), vec![row(1, 1, 1)]), []);
-        assert_eq!(watch.on_rows(at(5), vec![row(1, 1, 1)]), [MasterChange::Out(node)]);
+        let read = |watch: &mut MasterWatch, s, of_1: Option<MasterRow>| {
+            let mut changes = watch.on_rows(at(s), of_1.into_iter().chain([alive(s)]).collect());
+            changes.retain(|change| *change != MasterChange::In(NodeId([9; 16])));
+            changes
+        };
+        assert_eq!(read(&mut watch, 0, Some(row(1, 1, 1))), [MasterChange::In(node)]);
+        for s in 1..5 {
+            assert_eq!(read(&mut watch, s, Some(row(1, 1, 1))), []);
+        }
+        assert_eq!(read(&mut watch, 5, Some(row(1, 1, 1))), [MasterChange::Out(node)]);
         assert!(!watch.is_in(&node) && watch.is_out_for(at(9), &node, Duration::from_secs(4)));
-        assert_eq!(watch.on_rows(at(6), vec![row(1, 1, 2)]), [MasterChange::In(node)]);
-        assert_eq!(watch.on_rows(at(7), vec![row(1, 2, 1)]), [MasterChange::In(node)]);
-        assert_eq!(watch.on_rows(at(8), vec![]), [MasterChange::Gone(node, Incarnation(2))]);
-        assert!(!watch.knows_anyone());
+        assert_eq!(read(&mut watch, 6, Some(row(1, 1, 2))), [MasterChange::In(node)]);
+        assert_eq!(read(&mut watch, 7, Some(row(1, 2, 1))), [MasterChange::In(node)]);
+        assert_eq!(read(&mut watch, 8, None), [MasterChange::Gone(node, Incarnation(2))]);
         assert!(!watch.is_long_gone(at(8), &node) && watch.is_long_gone(at(13), &node));
-        watch.on_rows(at(14), vec![]);
+        read(&mut watch, 14, None);
         assert!(watch.is_long_gone(at(14), &node));
+        watch.on_rows(at(15), vec![]);
+        assert!(!watch.knows_anyone());
+    }
+
+    #[test]
+    fn store_that_takes_no_writes_makes_nobody_out() {
+        let mut watch = MasterWatch::new(OUT_AFTER);
+        let rows = |beat| vec![row(1, 1, beat), row(2, 1, beat)];
+        for s in 0..10 {
+            watch.on_rows(at(s), rows(s));
+        }
+        // Somebody holds the write lock for 14 s; reads go on.
+        for s in 10..24 {
+            assert_eq!(watch.on_rows(at(s), rows(9)), [], "second {s}");
+        }
+        // One of them is first when it ends.
+        assert_eq!(watch.on_rows(at(24), vec![row(1, 1, 10), row(2, 1, 9)]), []);
+        assert_eq!(watch.on_rows(at(25), vec![row(1, 1, 11), row(2, 1, 10)]), []);
+        assert!(watch.rows().all(|(_, is_in)| is_in));
     }
 
     #[test]
     fn time_in_which_the_store_is_away_does_not_count() {
         let mut watch = MasterWatch::new(OUT_AFTER);
-        watch.on_rows(at(0), vec![row(1, 1, 1)]);
-        watch.on_rows(at(4), vec![row(1, 1, 1)]);
-        watch.on_store_away();
-        assert_eq!(watch.on_rows(at(60), vec![row(1, 1, 1)]), []);
-        assert_eq!(watch.on_rows(at(61), vec![row(1, 1, 1)]).len(), 1);
+        for s in 0..=4 {
+            watch.on_rows(at(s), vec![row(1, 1, 1), alive(s)]);
+        }
+        watch.on_store_away(at(5));
+        assert_eq!(watch.on_rows(at(8), vec![row(1, 1, 1), alive(8)]), []);
+        assert_eq!(watch.on_rows(at(9), vec![row(1, 1, 1), alive(9)]).len(), 1);
+    }
+
+    #[test]
+    fn standing_older_than_the_last_reading_by_the_bound_is_forgotten() {
+        let mut watch = MasterWatch::new(OUT_AFTER);
+        for s in 0..=5 {
+            watch.on_rows(at(s), vec![row(1, 1, 1), alive(s)]);
+        }
+        assert!(!watch.is_in(&NodeId([1; 16])));
+        watch.on_store_away(at(8));
+        assert!(!watch.is_in(&NodeId([1; 16])), "a moment tells nothing new");
+        watch.on_store_away(at(10));
+        assert!(watch.is_in(&NodeId([1; 16])), "it may have come back since");
+        let rows = vec![row(1, 1, 1), alive(11)];
+        assert_eq!(watch.on_rows(at(11), rows), [], "and is judged from now on");
     }
 
     proptest! {
-        /// Against a model that sums the readable time since each row's last change.
+        /// Against a model that sums the time since each row's last change in which the store was
+        /// read and showed another row's change.
         #[test]
-        fn master_is_out_when_readable_time_since_its_last_change_reaches_the_bound(
+        fn master_is_out_when_counted_time_since_its_last_change_reaches_the_bound(
             steps in proptest::collection::vec((0..3_u64, any::<bool>(), any::<bool>()), 1..60),
         ) {
             let mut watch = MasterWatch::new(OUT_AFTER);
-            let (mut now, mut beat, mut still, mut readable) = (at(0), 0, None, false);
-            for (pass, moves, reads) in steps {
+            let (mut now, mut beat, mut still) = (at(0), 0, None);
+            let (mut readable, mut read_at) = (false, None);
+            for (nth, (pass, moves, reads)) in steps.into_iter().enumerate() {
                 let pass = Duration::from_secs(pass);
                 now = now + pass;
                 beat += u64::from(moves);
                 if !reads {
-                    watch.on_store_away();
+                    watch.on_store_away(now);
                     readable = false;
+                    if read_at.is_none_or(|at| now.since(at) >= OUT_AFTER) {
+                        still = still.map(|(of, _)| (of, Duration::ZERO));
+                    }
                     continue;
                 }
-                watch.on_rows(now, vec![row(1, 1, beat)]);
+                watch.on_rows(now, vec![row(1, 1, beat), alive(nth as u64)]);
                 let counted = if readable { pass } else { Duration::ZERO };
                 still = match still {
                     Some((of, by)) if of == beat => Some((of, by + counted)),
                     _ => Some((beat, Duration::ZERO)),
                 };
-                readable = true;
+                (readable, read_at) = (true, Some(now));
                 let out = still.is_some_and(|(_, by)| by >= OUT_AFTER);
                 prop_assert_eq!(watch.is_in(&NodeId([1; 16])), !out);
             }

@@ -177,7 +177,7 @@ impl Driver {
             Input::StorePolled(Ok(view)) => self.on_store_view(now, view),
             Input::StorePolled(Err(why)) => {
                 tracing::debug!(why, "the store is away");
-                worker.on_store_away();
+                worker.on_store_away(now);
                 self.set_reaches_store(false);
             }
             Input::GapsFound(boards) => worker.on_gaps(now, boards),

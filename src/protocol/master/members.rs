@@ -258,7 +258,7 @@ impl Master {
     /// Takes the store's list of masters; `None` when it could not be read.
     pub fn on_masters(&mut self, now: Mono, rows: Option<Vec<MasterRow>>, out: &mut Vec<Effect>) {
         let Some(rows) = rows else {
-            self.watch.on_store_away();
+            self.watch.on_store_away(now);
             return;
         };
         for change in self.watch.on_rows(now, rows) {

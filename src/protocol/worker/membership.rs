@@ -90,8 +90,9 @@ impl Worker {
         self.move_on(now, out);
     }
 
-    /// Notes that the store could not be read.
-    pub const fn on_store_away(&mut self) {
-        self.watch.on_store_away();
+    /// Notes that the store could not be read. What it said of masters is forgotten in time.
+    pub fn on_store_away(&mut self, now: Mono) {
+        self.watch.on_store_away(now);
+        self.search.on_store(self.watch.rows());
     }
 }
