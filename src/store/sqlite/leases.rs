@@ -85,7 +85,7 @@ impl Tx<'_> {
         let last = find.query_row([key], |row| row.nat(0)).optional()?;
         let last = match last {
             Some(last) => last,
-            None if self.count("leases")? >= LEASES_MAX => {
+            None if self.count("leases")? >= LEASES_MAX && !self.forget_oldest_lease()? => {
                 return Err(refused(format!("{LEASES_MAX} leased resources are the most")));
             }
             // Rows of forgotten resources are deleted: none of their tokens may come to life.
@@ -204,6 +204,24 @@ impl Tx<'_> {
             put.execute(params![key, wisher.node.0, int(wisher.incarnation.0), int(self.now_ms)])?;
         }
         Ok(())
+    }
+
+    /// Forgets the resource whose lease ended first. Returns whether any has ended.
+    fn forget_oldest_lease(&self) -> Result<bool, StoreError> {
+        let mut find = self.db.prepare_cached(
+            "SELECT t.resource, l.lease FROM lease_terms t JOIN leases l USING (resource)
+             WHERE t.ends_at < ?1 ORDER BY t.ends_at LIMIT 1",
+        )?;
+        let oldest = find
+            .query_row([int(self.now_ms)], |row| {
+                let key: String = row.get(0)?;
+                Ok((key, row.nat(1)?))
+            })
+            .optional()?;
+        if let Some((key, lease)) = &oldest {
+            self.forget_lease(key, *lease)?;
+        }
+        Ok(oldest.is_some())
     }
 
     /// Forgets a resource. Its next lease is numbered above this one, so that no old token may come

@@ -74,7 +74,8 @@ impl Tx<'_> {
         if self.may_judge_by_age(clock_jumped)? {
             self.drop_by_age(&left)?;
         }
-        Ok(left() == 0)
+        // What is left may be too little for one more session.
+        Ok(left() < SESSION_ROWS)
     }
 
     /// Watches the clock, and returns whether the rows' ages can be trusted.
@@ -121,12 +122,13 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Forgets the leases of boards that were never created, so that their names have a bound.
+    /// Forgets the leases of boards that were never created and of masters' sessions, so that their
+    /// names have a bound.
     fn forget_leases(&self, ended_before: i64, rows: u64) -> Result<(), StoreError> {
         let mut find = self.db.prepare_cached(
             "SELECT t.resource, l.lease FROM lease_terms t JOIN leases l USING (resource)
-             WHERE t.ends_at < ?1 AND t.resource LIKE 'board:%'
-                 AND NOT EXISTS (SELECT 1 FROM boards WHERE name = substr(t.resource, 7))
+             WHERE t.ends_at < ?1 AND (t.resource NOT LIKE 'board:%'
+                 OR NOT EXISTS (SELECT 1 FROM boards WHERE name = substr(t.resource, 7)))
              LIMIT ?2",
         )?;
         let ended = find

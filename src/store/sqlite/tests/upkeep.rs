@@ -179,3 +179,18 @@ fn store_of_the_first_schema_step_is_brought_up_to_date_and_kept() {
         assert_eq!((boards.boards.len(), boards.as_of_ms), (1, 77), "not below any post");
     }
 }
+
+#[test]
+fn full_table_of_leases_lets_go_of_the_one_that_ended_first() {
+    let mut desk = Desk::new();
+    desk.fill(&format!(
+        "WITH RECURSIVE n(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM n LIMIT 16384)
+         INSERT INTO leases SELECT 'board:x' || number, 3, number, 0, NULL, NULL FROM n;
+         INSERT INTO lease_terms
+         SELECT resource, lease, NULL, 1, 3000, {START_MS} - 20000 + lease, NULL, 0, 0 FROM leases"
+    ));
+    let token = desk.lease(Resource::Board(BoardName::lobby()));
+    assert_eq!(token.lease, 2, "above the one that was forgotten");
+    assert_eq!(desk.rows("leases WHERE resource = 'board:x1'"), 0);
+    assert_eq!(desk.rows("leases"), 16_384);
+}
