@@ -114,10 +114,20 @@ fn register_view(registry: &mut Registry, view: &ClusterState) {
     registry.register("worker_in_flight", "Batches a worker is writing", in_flight);
 
     let waiting = Family::<Labels, Gauge<i64, AtomicI64>>::default();
+    // By kind, not by name: people choose the names of boards.
+    for kind in ["board", "sessions"] {
+        waiting.get_or_create(&vec![("resource", kind.to_owned())]).set(0);
+    }
     for queue in &view.queues {
-        let labels = vec![("resource", queue.resource.clone())];
-        waiting.get_or_create(&labels).set(queue.waiting.try_into().unwrap_or(i64::MAX));
+        let kind = queue.resource.split(':').next().unwrap_or_default();
+        let labels = vec![("resource", kind.to_owned())];
+        waiting.get_or_create(&labels).inc_by(queue.waiting.try_into().unwrap_or(i64::MAX));
     }
     let unit = Unit::Other("tasks".to_owned());
-    registry.register_with_unit("queue_waiting", "Tasks waiting by resource", unit, waiting);
+    registry.register_with_unit(
+        "queue_waiting",
+        "Tasks waiting by kind of resource",
+        unit,
+        waiting,
+    );
 }

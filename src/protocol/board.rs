@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::model::{
     ids::{BoardName, Cursor, Post, Seq, StoreEpoch},
+    message::Task,
     rows::{Boards, Range},
     shared::Shared,
     stream::ResetReason,
@@ -88,7 +89,34 @@ pub struct Tails {
     as_of_ms: u64,
 }
 
+/// Knowledge of memory about the board that a task needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Existence {
+    /// The board exists, the task creates it, or it needs none.
+    Known,
+    /// Memory does not know the board: ask the store before anything is kept for its name.
+    Unheard(BoardName),
+    /// The task would create a board too many. Boards are never deleted, so this stays true.
+    NoRoom,
+}
+
 impl Tails {
+    /// Returns what is known of the board that a task needs.
+    #[must_use]
+    pub fn existence(&self, task: &Task) -> Existence {
+        match task {
+            Task::Post { board, .. } if !self.boards.contains_key(board) => {
+                Existence::Unheard(board.clone())
+            }
+            Task::CreateBoard { board }
+                if self.boards.len() >= BOARDS_MAX && !self.boards.contains_key(board) =>
+            {
+                Existence::NoRoom
+            }
+            _ => Existence::Known,
+        }
+    }
+
     /// Creates tails for this store epoch, without boards; each keeps at most `posts_max` posts.
     #[must_use]
     pub const fn new(epoch: StoreEpoch, posts_max: usize) -> Self {

@@ -148,7 +148,7 @@ async fn answers_are_counted_by_route() {
         "route=\"none\",status=\"404\"} 1",
         "chatchat_store_reachable 1",
         "chatchat_nodes{role=\"worker\",state=\"failed\"} 1",
-        "chatchat_queue_waiting_tasks{resource=\"board:lobby\"} 2",
+        "chatchat_queue_waiting_tasks{resource=\"board\"} 2",
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
     }

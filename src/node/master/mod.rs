@@ -34,7 +34,6 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 pub use self::error::NodeError;
-use self::requests::RETRY_MS;
 use self::{
     admission::AdmissionGate,
     dial::Dialer,
@@ -43,7 +42,7 @@ use self::{
     reads::PendingReads,
     store_poll::StorePoll,
     streams::OpenStreams,
-    waiters::{SessionWaiter, Waiter, Waiters},
+    waiters::{RETRY_MS, SessionWaiter, Waiter, Waiters},
 };
 use super::handle::{Command, MasterHandle, SessionRequest};
 use crate::{

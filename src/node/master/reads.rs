@@ -3,12 +3,17 @@
 
 use std::{collections::BTreeSet, future::Future};
 
-use super::{Driver, input::Input};
+use super::{
+    Driver,
+    input::Input,
+    waiters::{RETRY_MS, Waiter},
+};
 use crate::{
     comm::Link,
     model::{
         ids::{BoardName, Cursor, Post, SessionKey},
-        message::{Request, Response},
+        message::{Request, Response, Task},
+        outcome::Outcome,
         rows::{Active, ActiveUser, Boards, Page, Range, SessionRow, StoreError},
         shared::Shared,
     },
@@ -36,6 +41,12 @@ pub(super) enum WantBoards {
         reply: Reply<Read<Restored>>,
     },
     Stream(WantStream),
+    /// A task for a board that memory does not know.
+    Submit {
+        board: BoardName,
+        task: Task,
+        waiter: Waiter,
+    },
 }
 
 pub(super) struct WantStream {
@@ -67,6 +78,9 @@ impl WantBoards {
             Self::Posts { reply, .. } => drop(reply.send(Err(error))),
             Self::Restore { reply, .. } => drop(reply.send(Err(error))),
             Self::Stream(want) => drop(want.reply.send(Err(error))),
+            Self::Submit { waiter, .. } => {
+                waiter.answer(Outcome::Overloaded { retry_ms: RETRY_MS });
+            }
         }
     }
 }
@@ -120,6 +134,9 @@ impl Driver {
                     self.env.spawn("weak-read", async move {
                         let _ = reply.send(weak.await);
                     });
+                }
+                (WantBoards::Submit { board, task, waiter }, answer) => {
+                    self.submit_found(&board, task, waiter, answer);
                 }
                 (WantBoards::Stream(want), answer) => self.open_stream(want, answer.as_ref().ok()),
             }

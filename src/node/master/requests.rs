@@ -3,7 +3,7 @@
 use super::{
     Driver,
     reads::{POSTS_MAX, WantBoards, WantStream, unread},
-    waiters::{SessionWaiter, Waiter},
+    waiters::{RETRY_MS, SessionWaiter, Waiter},
 };
 use crate::{
     api::{MasterState, Readiness, StoreReach},
@@ -11,15 +11,16 @@ use crate::{
         ids::{Author, BoardName, Seq, SessionKey, UserId},
         message::Task,
         outcome::{Outcome, TaskResult},
-        rows::{Found, SessionRow, StoreError},
+        rows::{Boards, Found, SessionRow, StoreError},
         time::Mono,
     },
     node::handle::{Command, Consistency, RequestError, SessionRequest, Write},
-    protocol::{read_marks::Gathered, reads::TooMany},
+    protocol::{
+        board::{BOARDS_MAX, Existence},
+        read_marks::Gathered,
+        reads::TooMany,
+    },
 };
-
-/// Wait that a master which does not serve yet, or no more, asks for, in milliseconds.
-pub(super) const RETRY_MS: u64 = 1000;
 
 /// Answers a command without doing anything, while this master is in `state` and does not serve.
 pub(super) fn refuse(command: Command, state: MasterState) {
@@ -35,6 +36,11 @@ pub(super) fn refuse(command: Command, state: MasterState) {
         // No answer is one: the front end says 503.
         _ => {}
     }
+}
+
+/// Outcome of a task that a rule refuses.
+fn refused(why: StoreError) -> Outcome {
+    Outcome::Settled(TaskResult::Refused(Box::new(why)))
 }
 
 impl Driver {
@@ -110,6 +116,39 @@ impl Driver {
         }
     }
 
+    /// Queues a task if its board exists or may be created: a name that somebody made up gets no
+    /// queue, no lease and no row.
+    fn submit_existing(&mut self, task: Task, waiter: Waiter) {
+        match self.tails.existence(&task) {
+            Existence::Known => self.submit(task, waiter),
+            Existence::Unheard(board) => {
+                self.want_boards(WantBoards::Submit { board, task, waiter });
+            }
+            Existence::NoRoom => {
+                let why = format!("{BOARDS_MAX} boards are the most");
+                waiter.answer(refused(StoreError::Refused { why }));
+            }
+        }
+    }
+
+    /// Goes on with a task whose board was looked for in the store.
+    pub(super) fn submit_found(
+        &mut self,
+        board: &BoardName,
+        task: Task,
+        waiter: Waiter,
+        answer: &Result<Boards, StoreError>,
+    ) {
+        match answer {
+            Ok(boards) if boards.last(board).is_some() => self.submit(task, waiter),
+            Ok(_) => {
+                let what = format!("board {board}");
+                waiter.answer(refused(StoreError::Unknown { what }));
+            }
+            Err(_) => waiter.answer(Outcome::Unavailable { retry_ms: RETRY_MS }),
+        }
+    }
+
     fn serve(
         &mut self,
         key: SessionKey,
@@ -134,7 +173,7 @@ impl Driver {
                     return self.gather_mark(key, board, seq, waiter);
                 }
                 let task = write.into_task(key, &waiter.author);
-                self.submit(task, Waiter::Session(waiter));
+                self.submit_existing(task, Waiter::Session(waiter));
             }
             SessionRequest::Restore { reply } => self.restore(key, reply),
             SessionRequest::Posts { board, range, limit, want, reply } => {

@@ -19,6 +19,9 @@ use crate::{
     protocol::{read_marks::Gathered, task_queue::TaskId},
 };
 
+/// Wait that a request is asked for when nothing can be done now, in milliseconds.
+pub(super) const RETRY_MS: u64 = 1000;
+
 /// Waiter for one task's outcome.
 pub(super) enum Waiter {
     /// A person who opens a session.

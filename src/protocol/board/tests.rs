@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::ids::{Author, PostId, UserId};
+use crate::model::{
+    ids::{Author, PostId, UserId},
+    rows::NewPost,
+};
 
 const EPOCH: StoreEpoch = StoreEpoch(7);
 
@@ -176,4 +179,24 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn task_for_an_unknown_board_waits_for_the_store_and_no_board_too_many_is_created() {
+    let mut tails = Tails::new(StoreEpoch(1), 8);
+    let name = |n: usize| -> BoardName { format!("b{n}").parse().expect("a name") };
+    let post = |board| {
+        let author = Author { id: UserId([1; 16]), name: "Ada".parse().expect("a name") };
+        let text = "hello".parse().expect("a text");
+        Task::Post { board, post: NewPost { id: PostId([1; 16]), author, text } }
+    };
+    assert_eq!(tails.existence(&post(name(0))), Existence::Unheard(name(0)));
+    assert_eq!(tails.existence(&Task::CreateBoard { board: name(0) }), Existence::Known);
+    for n in 0..BOARDS_MAX {
+        tails.on_created(&name(n));
+    }
+    assert_eq!(tails.existence(&post(name(0))), Existence::Known);
+    assert_eq!(tails.existence(&Task::CreateBoard { board: name(7) }), Existence::Known);
+    let more = Task::CreateBoard { board: name(BOARDS_MAX) };
+    assert_eq!(tails.existence(&more), Existence::NoRoom);
 }

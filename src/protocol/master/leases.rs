@@ -84,8 +84,9 @@ impl Master {
         self.refuse_forwarded(slot, None, out);
     }
 
-    /// Renews the leases that are used, and gives back those that are idle.
+    /// Lets go of what is idle, and renews the other leases.
     pub(super) fn renew(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        self.retire_idle(now, out);
         if !self.selection.anyone_reaches_store() {
             let since = *self.unreachable_since.get_or_insert(now);
             if now.since(since) >= UNREACHABLE_FOR {
@@ -102,14 +103,7 @@ impl Master {
         let mut leases = Vec::new();
         for (slot, resource) in slots {
             let LeaseState::Mine(held) = self.permissions.state(slot) else { continue };
-            let idle = self.queue.waiting(slot) == 0
-                && self.queue.taken(slot) == 0
-                && now.since(held.used_at) >= self.config.lease_idle;
-            if idle {
-                self.release(slot, now, out);
-            } else {
-                leases.push((resource, held.token.lease));
-            }
+            leases.push((resource, held.token.lease));
         }
         if !leases.is_empty() {
             out.push(Effect::RenewLeases { leases });

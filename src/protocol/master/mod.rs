@@ -15,7 +15,9 @@
 //! 2. A resource has at most one batch in flight, under a token greater than every one before.
 //! 3. A forwarded task is never forwarded again.
 //! 4. A worker in the failed list is registered nowhere here, so it is never picked.
-//! 5. "Nothing was done" is said only of a task that was never sent anywhere.
+//! 5. A slot without work for `lease_idle` is let go with its lease; when slots run out, the least
+//!    recently used idle one is.
+//! 6. "Nothing was done" is said only of a task that was never sent anywhere.
 //! 6. Only the end of an entry point moves work on: what decides marks slots, and sees no batch
 //!    leave before it is done.
 
@@ -209,6 +211,8 @@ pub struct Master {
     digest_at: Mono,
     /// Progress of comparing directories, by link.
     gossip: BTreeMap<LinkId, Gossip>,
+    /// Time of the last task of each slot.
+    used_at: BTreeMap<Slot, Mono>,
     tasks: u64,
     /// Buffer that is reused from batch to batch.
     scratch: Vec<Entry>,
@@ -246,6 +250,7 @@ impl Master {
             renew_at: now + config.lease_renew_interval,
             digest_at: now + config.digest_interval,
             gossip: BTreeMap::new(),
+            used_at: BTreeMap::new(),
             tasks: 0,
             scratch: Vec::new(),
             config,

@@ -102,6 +102,7 @@ impl Master {
             }
             Err(_) => return Err(overloaded),
         };
+        self.used_at.insert(slot, now);
         self.tasks += 1;
         let id = TaskId(self.tasks);
         let failed = FailedTries::default();
@@ -111,18 +112,39 @@ impl Master {
         Ok(id)
     }
 
-    /// Frees the slot of a resource without work and gives its lease back. Returns whether there
-    /// was one.
+    /// Lets go of the least recently used slot without work. Returns whether there was one.
     fn retire_one(&mut self, now: Mono, out: &mut Vec<Effect>) -> bool {
-        let idle = self.queue.slots().map(|(slot, _)| slot).find(|slot| {
-            self.queue.waiting(*slot) == 0
-                && self.queue.taken(*slot) == 0
-                && !matches!(self.permissions.state(*slot), LeaseState::Asking { .. })
-        });
-        let Some(slot) = idle else { return false };
+        let idle = self.idle_slots().min();
+        idle.is_some_and(|(_, slot)| self.retire(now, slot, out))
+    }
+
+    /// Lets go of every slot that had no task for `lease_idle`.
+    pub(super) fn retire_idle(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        let idle: Vec<_> = self
+            .idle_slots()
+            .filter(|(used_at, _)| now.since(*used_at) >= self.config.lease_idle)
+            .collect();
+        for (_, slot) in idle {
+            self.retire(now, slot, out);
+        }
+    }
+
+    /// Iterates over the slots without work, each with the time of its last task.
+    fn idle_slots(&self) -> impl Iterator<Item = (Mono, Slot)> {
+        self.queue.slots().filter_map(|(slot, _)| {
+            let is_idle = self.queue.waiting(slot) == 0
+                && self.queue.taken(slot) == 0
+                && !matches!(self.permissions.state(slot), LeaseState::Asking { .. });
+            is_idle.then(|| (self.used_at.get(&slot).copied().unwrap_or(Mono::ZERO), slot))
+        })
+    }
+
+    /// Frees a slot without work and gives its lease back.
+    fn retire(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) -> bool {
         self.release(slot, now, out);
         self.permissions.forget(slot);
         self.assignments.forget(slot);
+        self.used_at.remove(&slot);
         self.queue.retire(slot)
     }
 

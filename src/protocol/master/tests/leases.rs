@@ -74,3 +74,53 @@ fn wanted_lease_is_released_after_the_attempt_in_flight() {
     lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
     assert!(lab.has(|effect| matches!(effect, Effect::Forward { id, .. } if *id == waiting)));
 }
+
+/// Post of user 1 to this board.
+fn post_to(board: &str, id: u8) -> Task {
+    let Task::Post { post, .. } = post(id) else { unreachable!() };
+    Task::Post { board: board.parse().expect("a name"), post }
+}
+
+/// Submits a post and has it written.
+fn write_to(lab: &mut Lab, board: &str, id: u8) {
+    lab.master.on_submit(lab.now, post_to(board, id), &mut lab.out).expect("taken");
+    lab.grant(5);
+    let (slot, attempt, ..) = lab.assigned().expect("in flight");
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    lab.out.clear();
+}
+
+fn resources(lab: &Lab) -> Vec<String> {
+    let mut names: Vec<_> =
+        lab.master.queue().slots().map(|(_, resource)| resource.to_string()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn idle_resource_is_let_go_with_its_lease() {
+    let mut lab = Lab::new(1);
+    write_to(&mut lab, "lobby", 1);
+    lab.held_elsewhere("dev", 2);
+    lab.pass(29_000);
+    assert_eq!(resources(&lab), ["board:dev", "board:lobby"]);
+    lab.pass(2_000);
+    assert!(lab.has(|effect| matches!(effect, Effect::ReleaseLease { lease: 5, .. })));
+    assert_eq!(resources(&lab), [""; 0]);
+}
+
+#[test]
+fn least_recently_used_idle_resource_makes_room() {
+    let mut lab = Lab::new(1);
+    lab.master.queue = TaskQueue::new(Bounds { tasks_max: 9, total_max: 9, resources_max: 2 });
+    write_to(&mut lab, "one", 1);
+    lab.pass(100);
+    write_to(&mut lab, "two", 2);
+    lab.pass(100);
+    lab.master.on_submit(lab.now, post_to("one", 3), &mut lab.out).expect("taken");
+    let (slot, attempt, ..) = lab.assigned().expect("in flight");
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(2)])));
+    lab.pass(100);
+    write_to(&mut lab, "three", 4);
+    assert_eq!(resources(&lab), ["board:one", "board:three"]);
+}

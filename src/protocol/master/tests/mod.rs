@@ -122,6 +122,18 @@ impl Lab {
         self.master.on_lease(self.now, slot, self.now, answer, &mut self.out);
     }
 
+    /// Has a post to this board forwarded to master 2, and answered there.
+    fn held_elsewhere(&mut self, board: &str, id: u8) {
+        self.master.on_master(self.now, LinkId(50), holder(2).node, &mut self.out);
+        let Task::Post { post, .. } = post(id) else { unreachable!() };
+        let task = Task::Post { board: board.parse().expect("a name"), post };
+        let id = self.master.on_submit(self.now, task, &mut self.out).expect("taken");
+        self.held_by(holder(2));
+        let ended = Ok(ForwardReply::Ended(Outcome::Settled(committed(1))));
+        self.master.on_forward(self.now, id, ended, &mut self.out);
+        self.out.clear();
+    }
+
     /// The next effect that `want` knows, taken out with all before it.
     fn take<T>(&mut self, want: impl Fn(&Effect) -> Option<T>) -> Option<T> {
         let at = self.out.iter().position(|effect| want(effect).is_some())?;
