@@ -136,6 +136,48 @@ fn runs(pid: u32) -> bool {
     state != "Z" && state != "X"
 }
 
+/// Runs a master for a while, or until it ends, with stdout and stderr on a full disk.
+fn run_on_full_disk(args: &[&str]) -> Option<i32> {
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let (dir, port) = (TempDir::new().expect("a directory"), free_ports());
+    let mut process = Command::new(env!("CARGO_BIN_EXE_chatchat-master"))
+        .arg("--data-dir")
+        .arg(dir.path())
+        .arg(format!("--http=127.0.0.1:{port}"))
+        .arg(format!("--link=127.0.0.1:{}", port + 100))
+        .args(["--admin=off", "--identity-bits=2048"])
+        .args(args)
+        .stdout(full())
+        .stderr(full())
+        .spawn()
+        .expect("it starts");
+    let until = Instant::now() + WAIT;
+    let code = loop {
+        if let Some(status) = process.try_wait().expect("it is our child") {
+            break status.code();
+        }
+        if Instant::now() > until {
+            break None;
+        }
+        if TcpStream::connect(("127.0.0.1", port)).is_ok() && get(port, "/healthz").contains("200")
+        {
+            // Lines about its start are behind it; it has to live on.
+            thread::sleep(Duration::from_secs(1));
+            break process.try_wait().expect("it is our child").and_then(|status| status.code());
+        }
+        thread::sleep(Duration::from_millis(50));
+    };
+    let _ = process.kill();
+    let _ = process.wait();
+    code
+}
+
+#[test]
+fn node_lives_on_a_full_log_disk_and_answers_that_cannot_be_written_are_errors() {
+    assert_eq!(run_on_full_disk(&[]), None, "it serves on");
+    assert_eq!(run_on_full_disk(&["--check-config"]), Some(1));
+}
+
 #[test]
 fn cluster_reports_ready_restarts_a_killed_node_and_stops_on_sigint() {
     let mut cluster = Cluster::start(&["--masters=1", "--workers=2", "--restart"]);

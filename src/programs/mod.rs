@@ -18,6 +18,7 @@
 pub mod cluster;
 pub mod ctl;
 pub mod master;
+mod output;
 mod process;
 pub mod settings;
 #[cfg(test)]
@@ -58,8 +59,7 @@ impl ProgramError {
                 ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2))
             }
             Self::Usage(_) | Self::Failed(_) => {
-                let line = self.to_string().replace('\n', " ");
-                eprintln!("{program}: {line}");
+                output::complain(program, &self.to_string().replace('\n', " "));
                 ExitCode::from(if matches!(self, Self::Usage(_)) { 2 } else { 1 })
             }
         }

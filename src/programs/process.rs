@@ -3,6 +3,9 @@
 //! The process stops at SIGINT and SIGTERM. A supervised one ignores SIGINT, which a terminal
 //! sends to all processes at once, and stops when its stdin ends instead: its supervisor holds the
 //! other end, so that the node ends with it.
+//!
+//! A panic in a part that the node needs ends the process with a line: a node with a dead part
+//! would look alive to everybody else.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -10,27 +13,29 @@ use std::{
     io::{self, IsTerminal},
     net::TcpListener,
     os::fd::AsFd,
+    panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::{Arg, ArgAction, Command};
+use futures_util::FutureExt;
 use tokio::{
     io::AsyncReadExt,
     net::unix::pipe,
     runtime,
     signal::unix::{SignalKind, signal},
-    sync::oneshot,
+    sync::{mpsc, oneshot},
 };
 use tracing_subscriber::EnvFilter;
 
-use super::ProgramError;
+use super::{ProgramError, output::LogWriter};
 use crate::{
     comm::key_source::{GeneratedKeys, load_or_make_identity},
     config::Config,
     env::{
         BoxFuture, Env,
-        real::{RealWorld, make_private_dir, open_private},
+        real::{RealWorld, make_private_dir, open_private, panic_message},
     },
     model::ids::{NodeId, Role},
     store::{Store, sqlite},
@@ -45,6 +50,11 @@ pub(super) fn with_supervised(command: Command) -> Command {
     let flag = Arg::new(SUPERVISED).long(SUPERVISED).action(ArgAction::SetTrue).hide(true);
     command.arg(flag.help(help))
 }
+
+/// Names of tasks that serve one peer or one request. A panic in one of them ends that connection
+/// only, so that no stranger's input can end a node.
+const OF_ONE_PEER: [&str; 5] =
+    ["handshake", "http client", "http connection", "link", "serve-read"];
 
 /// Place and manner in which a node runs, whichever role it has.
 pub(super) struct NodeProcess<'a> {
@@ -83,7 +93,8 @@ pub(super) fn run(
         .map_err(|e| ProgramError::Failed(format!("no threads to run on: {e}")))?;
     let ended = runtime.block_on(async {
         let asked = asked_to_stop(process.supervised)?;
-        let (env, id) = world(process).await?;
+        let (report, mut panics) = mpsc::channel(1);
+        let (env, id) = world(process, report).await?;
         let store = sqlite::open(&env, &process.store, process.config.store_timeout)
             .map_err(|e| ProgramError::Usage(format!("{}: {e}", process.store.display())))?;
         let (stop, stopped) = oneshot::channel();
@@ -104,34 +115,46 @@ pub(super) fn run(
             "a {} starts",
             process.role
         );
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
-            ended = node(env.clone(), store, stop) => {
-                match &ended {
-                    Ok(()) => tracing::info!("the {} ends: it was asked to", process.role),
-                    Err(error) => tracing::error!(%error, "the {} ends", process.role),
-                }
-                ended
+            Some(line) = panics.recv() => Err(ProgramError::Failed(line)),
+            ended = AssertUnwindSafe(node(env.clone(), store, stop)).catch_unwind() => {
+                let dead = |panic: Box<_>| ProgramError::Failed(dead("node", panic_message(&*panic)));
+                ended.unwrap_or_else(|panic| Err(dead(panic)))
             }
             () = overdue => {
                 tracing::warn!("the {} ends: its goodbye took longer than {GOODBYE:?}", process.role);
-                Ok(())
+                return Ok(());
             }
+        };
+        match &ended {
+            Ok(()) => tracing::info!("the {} ends: it was asked to", process.role),
+            Err(error) => tracing::error!(%error, "the {} ends", process.role),
         }
+        ended
     });
     runtime.shutdown_timeout(END);
     sqlite::copy_log_back(&process.store);
     ended
 }
 
-/// Opens the node's world, and its identity in it.
-async fn world(process: &NodeProcess<'_>) -> Result<(Env, NodeId), ProgramError> {
+/// Opens the node's world, and its identity in it. The first panic of a part that the node needs
+/// goes to `report` as a line.
+async fn world(
+    process: &NodeProcess<'_>,
+    report: mpsc::Sender<String>,
+) -> Result<(Env, NodeId), ProgramError> {
     let usage = |e: &dyn std::fmt::Display| ProgramError::Usage(e.to_string());
     let mut world = RealWorld::new(process.data_dir).map_err(|e| usage(&e))?;
     if let Some(path) = process.events {
         world = world.with_events_file(path);
     }
-    let env = Env::new(world);
+    let env = Env::new(world.with_panics_reported(move |task, why| {
+        if !OF_ONE_PEER.contains(&task) {
+            // One line is enough: the node ends at the first.
+            let _ = report.try_send(dead(task, why));
+        }
+    }));
     let identity = load_or_make_identity(&env, &GeneratedKeys, process.config.identity_bits)
         .await
         .map_err(|e| usage(&format!("{}: {e}", process.data_dir.display())))?;
@@ -139,11 +162,17 @@ async fn world(process: &NodeProcess<'_>) -> Result<(Env, NodeId), ProgramError>
     Ok((env, identity.node()))
 }
 
+fn dead(part: &str, why: &str) -> String {
+    format!("the part {part:?} of this node panicked: {why}; this is a bug, please report it")
+}
+
 fn log_to_stderr(what: &str) -> Result<(), ProgramError> {
     let filter = EnvFilter::try_new(what).map_err(|e| ProgramError::Usage(format!("log: {e}")))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(LogWriter::to_stderr)
+        // Else the subscriber prints a failed write to stderr, and panics if that fails too.
+        .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal())
         .try_init()
         .map_err(|e| ProgramError::Failed(format!("the log: {e}")))
@@ -237,6 +266,31 @@ mod tests {
         assert!(refused.to_string().contains("another chatchat runs on it"), "{refused}");
         drop(lock);
         assert!(DirLock::take(temp.path()).is_ok());
+    }
+
+    #[test]
+    fn panic_ends_the_node_if_more_than_one_peer_needs_the_task() {
+        let temp = TempDir::new().expect("a directory");
+        let config = Config { identity_bits: 2048, ..Config::default() };
+        let process = NodeProcess {
+            role: Role::Master,
+            data_dir: temp.path(),
+            store: temp.path().join("store.db"),
+            events: None,
+            log: "off",
+            config: &config,
+            supervised: false,
+        };
+        let ended = run(&process, async |env, _, _| {
+            let _connection = env.spawn("http connection", async { panic!("of a stranger") });
+            env.sleep(Duration::from_millis(100)).await;
+            let _part = env.spawn("front-end", async { panic!("on purpose") });
+            pending().await
+        });
+        assert_eq!(
+            ended.expect_err("the node ends").to_string(),
+            "the part \"front-end\" of this node panicked: on purpose; this is a bug, please report it"
+        );
     }
 
     #[test]

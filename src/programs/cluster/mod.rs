@@ -32,7 +32,7 @@ use self::{
     watch::Names,
 };
 use super::{
-    ProgramError, master,
+    ProgramError, master, output,
     process::DirLock,
     settings::{Key, Settings, ValueKind, with_keys},
     worker,
@@ -120,8 +120,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), ProgramError
     let settings: ClusterSettings = told.own()?;
     let plan = Plan::new(&settings, &told.config)?;
     if told.check_only {
-        print!("{}", told.show(&settings)?);
-        return Ok(());
+        return output::answer(&told.show(&settings)?);
     }
     let _lock = DirLock::take(&settings.data_dir)?;
     plan.check_ports()?;

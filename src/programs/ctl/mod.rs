@@ -26,6 +26,7 @@ use self::{
     session::{Session, open},
     targets::Targets,
 };
+use super::output;
 use crate::{
     api::{ClusterState, PostList, ResetEvent, StreamEvent},
     client::{Answer, Api, Failure, FollowEvent, Limits, Request},
@@ -86,7 +87,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match run(args) {
         Ok(()) | Err(CtlError::OutputClosed) => ExitCode::SUCCESS,
         Err(why) => {
-            eprintln!("chatctl: {why}");
+            output::complain("chatctl", &why);
             ExitCode::from(if matches!(why, CtlError::Usage(_)) { 2 } else { 1 })
         }
     }
@@ -178,19 +179,22 @@ async fn tail(session: &Session, board: &BoardName, once: bool) -> Result<(), Ct
                 say(&render::post(&post, &zone))?;
             }
             FollowEvent::Event(StreamEvent::Reset(ResetEvent { reason })) => {
-                eprintln!("chatctl: the board is read again ({reason})");
+                output::complain("chatctl", &format_args!("the board is read again ({reason})"));
                 let page = last_page(session, board).await?;
                 page.posts.iter().try_for_each(|post| say(&render::post(post, &zone)))?;
                 shown = page.last_seq.max(Seq(0));
             }
             FollowEvent::Event(_) => {}
             FollowEvent::Connected { master } if std::mem::take(&mut is_moving) => {
-                eprintln!("chatctl: following at {master}, from {shown} on");
+                output::complain(
+                    "chatctl",
+                    &format_args!("following at {master}, from {shown} on"),
+                );
             }
             FollowEvent::Connected { .. } => {}
             FollowEvent::Disconnected { master, why } => {
                 is_moving = true;
-                eprintln!("chatctl: {master}: {why}; moving on");
+                output::complain("chatctl", &format_args!("{master}: {why}; moving on"));
             }
             FollowEvent::Ended { why } => return Err(CtlError::Failed(why)),
         }

@@ -12,7 +12,7 @@ pub use self::{
     settings::{KEYS, MasterSettings},
 };
 use super::{
-    ProgramError,
+    ProgramError, output,
     process::{self, NodeProcess, SUPERVISED, check_port, with_supervised},
     settings::{Settings, node::store_path, with_keys},
 };
@@ -40,8 +40,7 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
     let settings = Settings::of_matches(KEYS, matches)?;
     let own = settings.own::<MasterSettings>()?.resolve()?;
     if settings.check_only {
-        print!("{}", settings.show(&own)?);
-        return Ok(());
+        return output::answer(&settings.show(&own)?);
     }
     check_port(&own.http, "--http")?;
     check_port(&own.link, "--link")?;

@@ -8,7 +8,7 @@ use clap::{ArgMatches, Command};
 
 pub use self::settings::{KEYS, WorkerSettings};
 use super::{
-    ProgramError,
+    ProgramError, output,
     process::{self, NodeProcess, SUPERVISED, with_supervised},
     settings::{Settings, node::store_path, with_keys},
 };
@@ -40,8 +40,7 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
     let settings = Settings::of_matches(KEYS, matches)?;
     let own = settings.own::<WorkerSettings>()?.resolve()?;
     if settings.check_only {
-        print!("{}", settings.show(&own)?);
-        return Ok(());
+        return output::answer(&settings.show(&own)?);
     }
     let token = own.join_token()?;
     let process = NodeProcess {

@@ -4,7 +4,8 @@
 //! in one of its lives; several may live in one process, as the tests' do.
 //!
 //! 1. A node's files lie in its own data directory and are its owner's alone.
-//! 2. At most [`RealWorld::jobs_max`] compute jobs run at once; the others wait in turn.
+//! 2. A task that panics is reported to the one who asked for it; the other tasks go on.
+//! 3. At most [`RealWorld::jobs_max`] compute jobs run at once; the others wait in turn.
 
 mod disk;
 mod events;
@@ -13,14 +14,17 @@ mod net;
 mod temp;
 
 use std::{
-    io,
+    any::Any,
+    fmt, io,
     num::NonZero,
+    panic::AssertUnwindSafe,
     path::PathBuf,
     sync::Arc,
     thread::available_parallelism,
     time::{Duration, Instant, SystemTime},
 };
 
+use futures_util::FutureExt;
 use tokio::{runtime::Handle, sync::Semaphore};
 
 use self::{disk::RealDisk, events::EventLog};
@@ -33,14 +37,23 @@ use crate::{
     time::{Mono, Wall},
 };
 
+/// Receives the name of a task that panicked, and its message.
+type OnPanic = dyn Fn(&'static str, &str) + Send + Sync;
+
 /// Real world, as nodes in production see it.
-#[derive(Debug)]
 pub struct RealWorld {
     runtime: Handle,
     start: Instant,
     disk: Arc<RealDisk>,
     jobs: Arc<Semaphore>,
     events: EventLog,
+    on_panic: Option<Arc<OnPanic>>,
+}
+
+impl fmt::Debug for RealWorld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RealWorld").field("disk", &self.disk).finish_non_exhaustive()
+    }
 }
 
 impl RealWorld {
@@ -71,6 +84,16 @@ impl RealWorld {
         self
     }
 
+    /// Calls `act` with the name of each task that panics, and with its message.
+    #[must_use]
+    pub fn with_panics_reported(
+        mut self,
+        act: impl Fn(&'static str, &str) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_panic = Some(Arc::new(act));
+        self
+    }
+
     /// Returns how many compute jobs run at once: enough that a commit which waits for the disk
     /// does not stand behind key generations that fill the processors.
     #[must_use]
@@ -86,6 +109,7 @@ impl RealWorld {
             disk: Arc::new(disk),
             jobs: Arc::new(Semaphore::new(Self::jobs_max())),
             events: EventLog::default(),
+            on_panic: None,
         })
     }
 }
@@ -106,7 +130,14 @@ impl World for RealWorld {
 
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> Task {
         tracing::trace!(task = name, "spawned");
-        let running = self.runtime.spawn(task);
+        let on_panic = self.on_panic.clone();
+        let running = self.runtime.spawn(async move {
+            if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await
+                && let Some(act) = on_panic
+            {
+                act(name, panic_message(&*panic));
+            }
+        });
         Task::new(move || running.abort())
     }
 
@@ -175,6 +206,13 @@ fn wall() -> Wall {
     Wall { ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
 }
 
+/// Returns the message of a panic that was caught.
+#[must_use]
+pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let formatted = panic.downcast_ref::<String>().map(String::as_str);
+    formatted.or_else(|| panic.downcast_ref().copied()).unwrap_or("no message")
+}
+
 fn entropy() -> [u8; 32] {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).expect("a system without entropy cannot run a node");
@@ -192,6 +230,18 @@ mod tests {
         let lost = env.compute(|| assert_eq!(1, 2, "on purpose")).await;
         assert_eq!(lost, Err(crate::Cancelled));
         assert_eq!(env.compute(|| 7).await, Ok(7), "and its turn was given back");
+    }
+
+    #[tokio::test]
+    async fn panicking_task_is_reported_by_name_and_the_others_go_on() {
+        let (say, mut said) = tokio::sync::mpsc::channel(1);
+        let world = RealWorld::temporary().expect("a directory");
+        let env = Env::new(world.with_panics_reported(move |task, why| {
+            say.try_send((task, why.to_owned())).expect("there is room");
+        }));
+        let _task = env.spawn("part", async { panic!("{} on purpose", 1) });
+        assert_eq!(said.recv().await, Some(("part", "1 on purpose".to_owned())));
+        assert_eq!(env.compute(|| 7).await, Ok(7));
     }
 
     #[tokio::test]
