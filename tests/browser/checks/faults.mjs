@@ -59,7 +59,7 @@ export const checks = [
       console.log(`      moved in ${Date.now() - begun} ms`);
       await ada.page.screenshot({ path: `${out}/moved.png` });
       assert.deepEqual(await ada.me(), me, "the same session");
-      assert.equal(new URL(ada.page.url()).hash, "", "the fragment is cleared");
+      assert.equal(new URL(ada.page.url()).hash, "#lobby", "of the fragment only the board is left");
       assert.equal(await ada.page.inputValue("#text"), DRAFT);
       const place = await ada.page.evaluate(() => [
         document.activeElement.id,
