@@ -1,14 +1,16 @@
-//! Adapters of hyper to the node's clock, and deadlines of idle connections.
+//! Connection of the front end with deadlines of its own, and an end that lets the peer read.
 
 use std::{
-    future::Future,
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use hyper::rt::{Sleep, Timer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
@@ -16,86 +18,82 @@ use crate::{
     model::time::Mono,
 };
 
-/// hyper's timer on the node's clock. hyper counts in [`Instant`]s; here they are distances from
-/// one fixed point.
-#[derive(Clone, Debug)]
-pub(super) struct EnvTimer {
-    env: Env,
-    instant: Instant,
-    mono: Mono,
+/// Longest waits of one connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadlines {
+    /// From accept to the first byte.
+    pub(super) first_byte: Duration,
+    /// From the first byte of a request to the end of its header.
+    pub(super) header: Duration,
+    /// From the last byte written to the first byte of the next request.
+    pub(super) idle: Duration,
+    /// Without the peer taking any of the bytes written to it.
+    pub(super) write_stall: Duration,
+    /// From our last byte to the peer's.
+    pub(super) linger: Duration,
 }
 
-impl EnvTimer {
-    pub(super) fn new(env: &Env) -> Self {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "there is no other way to make an Instant; only distances from it are used"
-        )]
-        let instant = Instant::now();
-        Self { env: env.clone(), instant, mono: env.now() }
-    }
-
-    fn wait_until(&self, at: Mono) -> Pin<Box<dyn Sleep>> {
-        Box::pin(EnvSleep { wait: std::sync::Mutex::new(sleep_until(&self.env, at)) })
-    }
-}
-
-impl Timer for EnvTimer {
-    fn sleep(&self, by: Duration) -> Pin<Box<dyn Sleep>> {
-        self.wait_until(self.env.now() + by)
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        self.wait_until(self.mono + deadline.saturating_duration_since(self.instant))
-    }
-
-    fn now(&self) -> Instant {
-        self.instant + self.env.now().since(self.mono)
-    }
-}
+/// Bytes of a peer that are read and dropped after our last one.
+const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 fn sleep_until(env: &Env, at: Mono) -> BoxFuture<'static, ()> {
     let env = env.clone();
     Box::pin(async move { env.sleep_until(at).await })
 }
 
-/// hyper wants its sleeps `Sync`; the mutex is never locked, it only says that nobody shares it.
-struct EnvSleep {
-    wait: std::sync::Mutex<BoxFuture<'static, ()>>,
+/// Byte that a connection waits for while nothing comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    FirstByte,
+    Header,
+    NextRequest,
 }
 
-impl Future for EnvSleep {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let wait = self.get_mut().wait.get_mut();
-        wait.unwrap_or_else(std::sync::PoisonError::into_inner).as_mut().poll(cx)
-    }
-}
-
-impl Sleep for EnvSleep {}
-
-/// Connection with two deadlines of its own: for the peer's first byte, and for the peer to
-/// take what is written. hyper has the one for headers, each handler the one for its body.
+/// Connection with [`Deadlines`]. Each handler has one of its own for its body.
+///
+/// Bytes that have arrived when a deadline is over still count. After our last byte the peer's are read
+/// and dropped for a while: closed at once, the system would answer them with a reset, which also
+/// takes our answer from the peer.
 pub(super) struct Watched {
     stream: BoxStream,
     env: Env,
-    /// Deadline of the first byte; disarmed when it came.
-    first_byte: Option<BoxFuture<'static, ()>>,
+    deadlines: Deadlines,
+    /// Whether a request is with its handler, so that what comes is no header.
+    busy: Arc<AtomicBool>,
+    reading: Option<(Awaited, BoxFuture<'static, ()>)>,
     /// Deadline of a write; armed while it makes no progress.
     stalled: Option<BoxFuture<'static, ()>>,
-    write_stall_max: Duration,
+    /// Deadline of the peer's end, and the bytes that it may still send.
+    lingering: Option<(BoxFuture<'static, ()>, usize)>,
 }
 
 impl Watched {
+    /// Returns the connection; `busy` is true while a request is with its handler.
     pub(super) fn new(
         env: &Env,
         stream: BoxStream,
-        first_byte_timeout: Duration,
-        write_stall_max: Duration,
+        deadlines: Deadlines,
+        busy: Arc<AtomicBool>,
     ) -> Self {
-        let first_byte = Some(sleep_until(env, env.now() + first_byte_timeout));
-        Self { stream, env: env.clone(), first_byte, stalled: None, write_stall_max }
+        let first = sleep_until(env, env.now() + deadlines.first_byte);
+        Self {
+            stream,
+            env: env.clone(),
+            deadlines,
+            busy,
+            reading: Some((Awaited::FirstByte, first)),
+            stalled: None,
+            lingering: None,
+        }
+    }
+
+    fn await_(&mut self, what: Awaited) {
+        let by = match what {
+            Awaited::FirstByte => self.deadlines.first_byte,
+            Awaited::Header => self.deadlines.header,
+            Awaited::NextRequest => self.deadlines.idle,
+        };
+        self.reading = Some((what, sleep_until(&self.env, self.env.now() + by)));
     }
 
     fn on_write<T>(
@@ -107,10 +105,20 @@ impl Watched {
             self.stalled = None;
             return wrote;
         }
-        let (env, limit) = (&self.env, self.write_stall_max);
+        let (env, limit) = (&self.env, self.deadlines.write_stall);
         let stalled = self.stalled.get_or_insert_with(|| sleep_until(env, env.now() + limit));
         ready!(stalled.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Notes that bytes of an answer went out: the header before it was whole. The next request is
+    /// awaited from now on, whether or not hyper looks for it again.
+    fn on_written(&mut self, cx: &mut Context<'_>) {
+        self.await_(Awaited::NextRequest);
+        if let Some((_, deadline)) = &mut self.reading {
+            // It has only begun; this says which task to wake.
+            let _ = deadline.as_mut().poll(cx);
+        }
     }
 }
 
@@ -120,14 +128,33 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if read.is_ready() {
-            self.first_byte = None;
-        } else if let Some(deadline) = &mut self.first_byte {
-            ready!(deadline.as_mut().poll(cx));
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        if self.busy.load(Ordering::Relaxed) {
+            self.reading = None;
+            return read;
         }
-        read
+        if read.is_ready() {
+            let is_header = self.reading.as_ref().is_some_and(|(what, _)| *what == Awaited::Header);
+            if buf.filled().len() > before && !is_header {
+                self.await_(Awaited::Header);
+            }
+            return read;
+        }
+        if self.reading.is_none() {
+            self.await_(Awaited::NextRequest);
+        }
+        let Some((what, deadline)) = &mut self.reading else { return Poll::Pending };
+        let what = *what;
+        ready!(deadline.as_mut().poll(cx));
+        self.reading = None;
+        match what {
+            // As if the peer had closed it: nothing is wrong.
+            Awaited::NextRequest => Poll::Ready(Ok(())),
+            Awaited::FirstByte | Awaited::Header => {
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+        }
     }
 }
 
@@ -138,6 +165,9 @@ impl AsyncWrite for Watched {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let wrote = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if wrote.is_ready() {
+            self.on_written(cx);
+        }
         self.on_write(cx, wrote)
     }
 
@@ -147,6 +177,9 @@ impl AsyncWrite for Watched {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        if wrote.is_ready() {
+            self.on_written(cx);
+        }
         self.on_write(cx, wrote)
     }
 
@@ -160,7 +193,26 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.on_write(cx, shut)
+        if self.lingering.is_none() {
+            let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+            ready!(self.on_write(cx, shut))?;
+            let limit = sleep_until(&self.env, self.env.now() + self.deadlines.linger);
+            self.lingering = Some((limit, LINGER_BYTES_MAX));
+        }
+        let Self { stream, lingering, .. } = &mut *self;
+        let Some((limit, left)) = lingering else { return Poll::Ready(Ok(())) };
+        let mut room = [0; 4096];
+        loop {
+            let mut dropped = ReadBuf::new(&mut room);
+            match Pin::new(&mut *stream).poll_read(cx, &mut dropped) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(())) if (1..*left).contains(&dropped.filled().len()) => {
+                    *left -= dropped.filled().len();
+                }
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+            }
+        }
+        ready!(limit.as_mut().poll(cx));
+        Poll::Ready(Ok(()))
     }
 }

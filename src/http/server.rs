@@ -1,10 +1,19 @@
 //! Server: accepts connections and drives HTTP/1.1 on them, within caps and deadlines.
 //!
 //! 1. At most `connections_max` are open, `connections_per_address_max` of one address.
-//! 2. One that sends no byte, no whole header, or takes nothing of what is written, is closed.
+//! 2. One that sends no byte, no whole header, no further request, or takes nothing of what is
+//!    written, is closed; what has arrived by then is answered.
 //! 3. When the server is dropped, connections finish the answer they are at, then close.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -19,7 +28,7 @@ use tower::ServiceExt;
 use tracing::debug;
 
 use super::{
-    io::{EnvTimer, Watched},
+    io::{Deadlines, Watched},
     metrics::Metrics,
 };
 use crate::{
@@ -28,12 +37,15 @@ use crate::{
     env::{BoxStream, Env, Listener},
 };
 
-/// Longest time from accept to the first byte.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest time from the end of one request, or the first byte, to the end of the next header.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
-/// Longest time in which a peer takes none of the bytes written to it.
-const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
+/// Waits of a connection. Idle ones outlive the 60 s of common balancers, so that it is never us who
+/// closes what a balancer is about to use.
+const DEADLINES: Deadlines = Deadlines {
+    first_byte: Duration::from_secs(5),
+    header: Duration::from_secs(20),
+    idle: Duration::from_secs(120),
+    write_stall: Duration::from_secs(10),
+    linger: Duration::from_secs(5),
+};
 /// Time for connections to finish when the server stops.
 const GRACE: Duration = Duration::from_secs(5);
 /// Wait before the next accept after one failed, for example for lack of descriptors.
@@ -79,7 +91,6 @@ pub(super) async fn run(
     metrics: Metrics,
     closing: Closing,
 ) {
-    let timer = EnvTimer::new(&env);
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -97,7 +108,7 @@ pub(super) async fn run(
         metrics.connection_opened();
         let (metrics, closing) = (metrics.clone(), closing.sender().subscribe());
         let from = PeerHost(Arc::clone(permit.host()));
-        let served = connection(env.clone(), stream, from, router.clone(), timer.clone(), closing);
+        let served = connection(env.clone(), stream, from, router.clone(), closing);
         env.spawn("http connection", async move {
             served.await;
             metrics.connection_closed();
@@ -111,17 +122,23 @@ async fn connection(
     stream: BoxStream,
     from: PeerHost,
     router: Router,
-    timer: EnvTimer,
     mut closing: broadcast::Receiver<()>,
 ) {
-    let io = TokioIo::new(Watched::new(&env, stream, FIRST_BYTE_TIMEOUT, WRITE_STALL_MAX));
+    let busy = Arc::new(AtomicBool::new(false));
+    let io = TokioIo::new(Watched::new(&env, stream, DEADLINES, Arc::clone(&busy)));
     let service = service_fn(move |mut request: Request<Incoming>| {
+        busy.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(from.clone());
-        router.clone().oneshot(request.map(Body::new))
+        let (answer, busy) = (router.clone().oneshot(request.map(Body::new)), Arc::clone(&busy));
+        async move {
+            let answer = answer.await;
+            busy.store(false, Ordering::Relaxed);
+            answer
+        }
     });
     let served = http1::Builder::new()
-        .timer(timer)
-        .header_read_timeout(HEADER_TIMEOUT)
+        // It would be hyper's idea of a clock; the connection has its own deadlines.
+        .header_read_timeout(None)
         .max_headers(HEADER_LINES_MAX)
         .max_header_size(HEADER_BYTES_MAX)
         .max_buf_size(BUFFER_BYTES_MAX)

@@ -155,16 +155,48 @@ async fn answers_are_counted_by_route() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn large_body_that_is_announced_is_refused_before_it_is_sent() {
+async fn idle_connection_outlives_common_balancers_and_ends_after_the_last_request() {
     let site = Site::new();
-    let token = site.join("Ada").await;
     let mut stream = site.connect().await;
+    let mut bytes = [0; 4096];
+    // The last one comes just before the connection would end.
+    for idle_s in [0, 20, 75, 119] {
+        site.env.sleep(SECOND * idle_s).await;
+        stream.write_all(&Ask::new("GET", "/healthz").bytes(false)).await.expect("written");
+        let read = stream.read(&mut bytes).await.expect("answered");
+        assert!(bytes[..read].starts_with(b"HTTP/1.1 200 OK"), "after {idle_s} s");
+    }
+    assert_eq!(closed_after(&site, stream).await, (120, String::new()));
+}
+
+/// Sends a post of 5 MB as most programs do: all of it, then a look at the answer.
+async fn send_too_much(site: &Site, expect: &str) -> String {
+    let token = site.join("Ada").await;
+    let mut stream = site.connect_from("10.0.0.1:1", 64 * 1024).await;
+    let body = vec![b'x'; 5_000_000];
     let head = format!(
-        "POST /api/v1/boards/lobby/posts HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\
+        "POST /api/v1/boards/lobby/posts HTTP/1.1\r\nHost: localhost\r\n{expect}\
          Authorization: Bearer {token}\r\nContent-Type: application/json\r\n\
-         Content-Length: 5000000\r\n\r\n"
+         Content-Length: {}\r\n\r\n",
+        body.len()
     );
     stream.write_all(head.as_bytes()).await.expect("written");
-    let (_, text) = closed_after(&site, stream).await;
+    if expect.is_empty() {
+        stream.write_all(&body).await.expect("all of it is taken");
+    }
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes).await;
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusal_of_a_large_body_reaches_who_sends_all_of_it_first() {
+    let text = send_too_much(&Site::new(), "").await;
+    assert!(text.starts_with("HTTP/1.1 413 "), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_body_that_is_announced_is_refused_before_it_is_sent() {
+    let text = send_too_much(&Site::new(), "Expect: 100-continue\r\n").await;
     assert!(text.starts_with("HTTP/1.1 413 "), "{text}");
 }
