@@ -244,7 +244,8 @@ fn refused(program: &str, args: &[&str]) -> String {
     let mut lines: Vec<_> = said.lines().collect();
     let last = lines.pop().unwrap_or_default().to_owned();
     // The lines before the last are its log.
-    let is_log = |line: &&str| [" INFO ", " WARN "].iter().any(|level| line.contains(level));
+    let is_log =
+        |line: &&str| [" INFO ", " WARN ", " ERROR "].iter().any(|level| line.contains(level));
     assert!(lines.iter().all(is_log), "{said}");
     last
 }
@@ -300,7 +301,7 @@ fn link_of(cluster: &Cluster, name: &str) -> String {
 }
 
 #[test]
-fn garbage_at_the_link_port_is_logged_with_a_reason_and_workers_still_join() {
+fn garbage_at_the_link_port_is_logged_once_with_a_reason_and_workers_still_join() {
     let cluster = Cluster::start(&["--masters=1", "--workers=1", "--restart"]);
     cluster.says("Chatchat is ready");
     let link = link_of(&cluster, "master-0");
@@ -318,7 +319,8 @@ fn garbage_at_the_link_port_is_logged_with_a_reason_and_workers_still_join() {
     loop {
         let log = fs::read_to_string(cluster.dir.path().join("master-0/log")).expect("a log");
         let told = log.lines().filter(|line| line.contains("a node was not taken in"));
-        if told.filter(|line| line.contains("error=")).count() == 3 {
+        // What strangers cause is logged once a minute; the others are counted.
+        if told.filter(|line| line.contains("error=")).count() == 1 {
             break;
         }
         assert!(Instant::now() < until, "{log}");
