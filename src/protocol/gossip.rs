@@ -12,7 +12,7 @@
 //! send. A node keeps one [`Gossip`] per peer.
 //!
 //! A peer that differs although it was sent every page is sent them again once in
-//! [`REST_DIGESTS`] digests, or when either directory changes: it may know nodes that this one
+//! `REST_DIGESTS` digests, or when either directory changes: it may know nodes that this one
 //! never heard of.
 
 use crate::model::{
