@@ -12,7 +12,7 @@ use crate::model::{
 
 /// The most letters that wait; above it the oldest that is not being written is dropped.
 pub const LETTERS_MAX: usize = 1000;
-/// Pause before a write that the store did not answer is repeated.
+/// Pause before a write that the store did not take is repeated.
 pub const RETRY: Duration = Duration::from_secs(1);
 
 /// Queue of the letters that are not in the store yet.
@@ -51,7 +51,7 @@ impl DeadLetters {
         self.is_writing = false;
         self.again_at = None;
         match answer {
-            Err(StoreError::Away { .. }) => {
+            Err(StoreError::Away { .. } | StoreError::Busy) => {
                 self.again_at = Some(now + RETRY);
                 None
             }
@@ -112,6 +112,15 @@ mod tests {
         assert_eq!(due(&mut letters, 3000), Some(1));
         assert_eq!(letters.on_written(at(3000), &Ok(())), None);
         assert_eq!(due(&mut letters, 3000), Some(2));
+    }
+
+    #[test]
+    fn letter_that_found_the_stores_queue_full_is_written_again() {
+        let mut letters = DeadLetters::default();
+        letters.push(letter(1));
+        assert_eq!(due(&mut letters, 0), Some(1));
+        assert_eq!(letters.on_written(at(0), &Err(StoreError::Busy)), None);
+        assert_eq!((due(&mut letters, 999), due(&mut letters, 1000)), (None, Some(1)));
     }
 
     #[test]
