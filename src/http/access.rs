@@ -98,6 +98,12 @@ impl Access {
         })
     }
 
+    /// Whether a request changes nothing or comes from no page but ours.
+    fn may_act(&self, request: &Request) -> bool {
+        matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+            || self.is_own_page(request.headers())
+    }
+
     /// Whether a browser's unsafe request comes from a page of ours. Programs that are no browsers
     /// send neither header.
     fn is_own_page(&self, headers: &HeaderMap) -> bool {
@@ -146,8 +152,7 @@ pub(super) async fn check(State(app): State<App>, mut request: Request, next: Ne
         )
         .into_response();
     }
-    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if !safe && !access.is_own_page(headers) {
+    if !access.may_act(&request) {
         return foreign_origin();
     }
     if let Some(peer) = request.extensions().get::<PeerHost>() {
@@ -159,11 +164,7 @@ pub(super) async fn check(State(app): State<App>, mut request: Request, next: Ne
 
 /// Lets through what no browser's page of another origin sends.
 pub(super) async fn same_origin(State(()): State<()>, request: Request, next: Next) -> Response {
-    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if safe || Access::default().is_own_page(request.headers()) {
-        return next.run(request).await;
-    }
-    foreign_origin()
+    if Access::default().may_act(&request) { next.run(request).await } else { foreign_origin() }
 }
 
 fn foreign_origin() -> Response {

@@ -198,11 +198,10 @@ impl Presence {
 
     fn leave(&mut self, now: Mono) -> Vec<(SessionKey, u64)> {
         let mut leave = Vec::new();
-        while let Some((at, key)) = self.leaves.pop_first() {
-            if at > now || leave.len() >= LEAVE_MAX {
-                self.leaves.insert((at, key));
-                break;
-            }
+        while leave.len() < LEAVE_MAX
+            && let Some((_, key)) = self.leaves.first().copied().filter(|(at, _)| *at <= now)
+        {
+            self.leaves.pop_first();
             self.touched.remove(&key);
             leave.extend(self.sessions.remove(&key).map(|here| (key, here.touched_ms)));
         }

@@ -194,9 +194,12 @@ impl<S: Copy + Ord> Streams<S> {
         let open = self.open.get_mut(&id).filter(|one| !one.is_over && !one.is_blocked);
         let Some(stream) = open else { return taken };
         taken.read = stream.fill(tails);
+        // With a backlog that did not get full, all that is due is in it.
+        let mut may_have_more = stream.backlog.len() >= BACKLOG_MAX;
         loop {
-            if !stream.has_next() {
+            if !stream.has_next() && may_have_more {
                 taken.read = stream.fill(tails).or(taken.read);
+                may_have_more = stream.backlog.len() >= BACKLOG_MAX;
             }
             if !stream.has_next() {
                 return taken;

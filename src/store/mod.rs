@@ -64,7 +64,8 @@ macro_rules! ask {
     };
 }
 
-/// Every method may fail with [`StoreError::Away`] or [`StoreError::Busy`]; other errors are named where they can occur.
+/// Every method may fail with [`StoreError::Away`] or [`StoreError::Busy`]; other errors are named
+/// where they can occur.
 #[expect(clippy::missing_errors_doc, reason = "said once, above")]
 impl Store {
     /// Wraps a backend.

@@ -1,6 +1,6 @@
 //! Channels of open streams: what the table holds for a reader goes out as the reader has room.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -145,13 +145,22 @@ impl Driver {
                 Input::StreamRoom { id, has_room }
             });
         }
-        if let Some(StoreRead { board, after }) = taken.read {
-            let store = self.store.clone();
-            self.spawn("stream-page", async move {
-                let answer = store.read(board.clone(), Range::After(after), PAGE_POSTS_MAX).await;
-                Input::StreamPage { id, board, answer }
-            });
+        if let Some(read) = taken.read {
+            self.read_page(id, read, Duration::ZERO);
         }
+    }
+
+    /// Reads posts from the store for a reader, after a wait.
+    fn read_page(&self, id: StreamId, read: StoreRead, wait: Duration) {
+        let (env, store) = (self.env.clone(), self.store.clone());
+        self.spawn("stream-page", async move {
+            if !wait.is_zero() {
+                env.sleep(wait).await;
+            }
+            let StoreRead { board, after } = read;
+            let answer = store.read(board.clone(), Range::After(after), PAGE_POSTS_MAX).await;
+            Input::StreamPage { id, board, answer }
+        });
     }
 
     pub(super) fn on_stream_page(
@@ -164,13 +173,7 @@ impl Driver {
             self.streams.table.on_page(id, &self.tails, &board, page);
             self.feed(id);
         } else if let Some(read) = self.streams.table.on_read_failed(id, board) {
-            let (env, store) = (self.env.clone(), self.store.clone());
-            self.spawn("stream-page", async move {
-                env.sleep(READ_RETRY).await;
-                let StoreRead { board, after } = read;
-                let answer = store.read(board.clone(), Range::After(after), PAGE_POSTS_MAX).await;
-                Input::StreamPage { id, board, answer }
-            });
+            self.read_page(id, read, READ_RETRY);
         }
     }
 

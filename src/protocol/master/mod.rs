@@ -18,7 +18,7 @@
 //! 5. A slot without work for `lease_idle` is let go with its lease; when slots run out, the least
 //!    recently used idle one is.
 //! 6. "Nothing was done" is said only of a task that was never sent anywhere.
-//! 6. Only the end of an entry point moves work on: what decides marks slots, and sees no batch
+//! 7. Only the end of an entry point moves work on: what decides marks slots, and sees no batch
 //!    leave before it is done.
 
 mod attempts;

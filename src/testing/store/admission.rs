@@ -1,8 +1,8 @@
 //! Admission lists and dead letters.
 
-use super::{Lab, board, node, post};
+use super::{Lab, board, masters::row, node, post};
 use crate::model::{
-    ids::{Fingerprint, Incarnation, NodeId, Resource, Role},
+    ids::{Fingerprint, NodeId, Resource, Role},
     rows::{DeadLetter, Enrolled, JoinToken, MasterRow, StoreError},
 };
 
@@ -83,17 +83,7 @@ pub(super) async fn denied_node_stays_out(lab: &Lab) {
     let left: Vec<_> = lists.tokens.iter().map(|token| token.id).collect();
     assert_eq!(left, [other], "its token is revoked, so that no new identity comes by it");
     assert!(refused(lab.store.enrol(other, [6; 32], newcomer(1)).await));
-    let master = MasterRow {
-        node: newcomer(1).node,
-        incarnation: Incarnation(0),
-        beat: 0,
-        http: String::new(),
-        link: String::new(),
-        spki: Vec::new(),
-        name: String::new(),
-        draining: false,
-        guard: [0; 32],
-    };
+    let master = MasterRow { node: newcomer(1).node, ..row(1, "a:1") };
     let registered = lab.store.register_master(master).await;
     assert!(matches!(registered, Err(StoreError::Refused { .. })), "{registered:?}");
 }

@@ -6,7 +6,7 @@ use crate::model::{
     rows::{Holder, Lease, MasterRow, StoreError},
 };
 
-fn row(n: u8, link: &str) -> MasterRow {
+pub(super) fn row(n: u8, link: &str) -> MasterRow {
     MasterRow {
         node: node(n),
         incarnation: Incarnation(0),

@@ -2,17 +2,26 @@
 
 use super::*;
 
-#[test]
-fn task_of_another_masters_board_is_forwarded_and_comes_back_with_its_outcome() {
+/// Returns a master with a worker whose task went to master 2, which holds the lease.
+fn with_forwarded_task() -> (Lab, TaskId) {
     let mut lab = Lab::new(1);
     lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
     let id = lab.submit(1);
     lab.held_by(holder(2));
-    let forwarded = lab.take(|effect| match effect {
+    (lab, id)
+}
+
+fn forwarded(lab: &mut Lab) -> Option<(LinkId, TaskId)> {
+    lab.take(|effect| match effect {
         Effect::Forward { link, id, .. } => Some((*link, *id)),
         _ => None,
-    });
-    assert_eq!(forwarded, Some((LinkId(50), id)));
+    })
+}
+
+#[test]
+fn task_of_another_masters_board_is_forwarded_and_comes_back_with_its_outcome() {
+    let (mut lab, id) = with_forwarded_task();
+    assert_eq!(forwarded(&mut lab), Some((LinkId(50), id)));
     let settled = ForwardReply::Ended(Outcome::Settled(committed(4)));
     lab.master.on_forward(lab.now, id, Ok(settled), &mut lab.out);
     assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(4)))));
@@ -39,10 +48,7 @@ fn forwarded_task_is_sent_back_and_never_forwarded_again() {
 
 #[test]
 fn lease_of_a_dead_coordinator_is_taken_and_the_task_done_here() {
-    let mut lab = Lab::new(1);
-    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
-    let id = lab.submit(1);
-    lab.held_by(holder(2));
+    let (mut lab, id) = with_forwarded_task();
     lab.out.clear();
     lab.master.on_forward(lab.now, id, Err(CallFailed::Gone), &mut lab.out);
     let over = LinkOver::Lost("broken".to_owned());
@@ -57,10 +63,7 @@ fn lease_of_a_dead_coordinator_is_taken_and_the_task_done_here() {
 
 #[test]
 fn silent_holders_lease_is_wished_for_and_its_tasks_are_taken_back() {
-    let mut lab = Lab::new(1);
-    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
-    let id = lab.submit(1);
-    lab.held_by(holder(2));
+    let (mut lab, id) = with_forwarded_task();
     lab.out.clear();
     lab.pass(2100);
     assert!(lab.has(|effect| matches!(effect, Effect::Wish { .. })));
@@ -75,10 +78,7 @@ fn silent_holders_lease_is_wished_for_and_its_tasks_are_taken_back() {
 
 #[test]
 fn task_that_came_back_from_its_coordinator_after_it_was_sent_is_done_here() {
-    let mut lab = Lab::new(1);
-    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
-    let id = lab.submit(1);
-    lab.held_by(holder(2));
+    let (mut lab, id) = with_forwarded_task();
     lab.out.clear();
     // Its worker had the task when it lost the lease: it may be written.
     let unknown = ForwardReply::Ended(Outcome::Unknown);
@@ -107,10 +107,7 @@ fn nothing_is_known_of_a_task_that_came_back_after_it_was_sent() {
 
 #[test]
 fn silent_holder_is_asked_about_again_until_its_lease_is_free() {
-    let mut lab = Lab::new(1);
-    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
-    let id = lab.submit(1);
-    lab.held_by(holder(2));
+    let (mut lab, id) = with_forwarded_task();
     lab.out.clear();
     lab.pass(2100);
     lab.held_by(holder(2));
@@ -134,9 +131,5 @@ fn task_of_a_silent_holder_goes_to_the_next_holder() {
     lab.out.clear();
     lab.pass(2100);
     lab.held_by(holder(3));
-    let forwarded = lab.take(|effect| match effect {
-        Effect::Forward { link, id, .. } => Some((*link, *id)),
-        _ => None,
-    });
-    assert_eq!(forwarded, Some((LinkId(53), id)));
+    assert_eq!(forwarded(&mut lab), Some((LinkId(53), id)));
 }
