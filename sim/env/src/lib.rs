@@ -47,6 +47,7 @@
 
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
+pub mod lanes;
 #[cfg(feature = "real")]
 pub mod real;
 pub mod rng;
