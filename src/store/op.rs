@@ -23,6 +23,23 @@ pub const READ_BYTES_MAX: usize = 1024 * 1024;
 /// Maximum number of keys in one reply to [`Op::ClosedSince`].
 pub const CLOSED_PAGE_MAX: u32 = 4096;
 
+/// Lane in which an operation waits for the store, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// A master's life: its row, the terms of its leases, the touch of its sessions, and what it
+    /// polls. Few and short.
+    Life,
+    /// Leases that are asked for, given back or wished for: at most a few per resource.
+    Leases,
+    /// Everything else: what people write and read, and upkeep.
+    Bulk,
+}
+
+impl Lane {
+    /// Number of lanes.
+    pub const COUNT: usize = 3;
+}
+
 /// Operation on the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
@@ -185,6 +202,27 @@ impl Op {
                 | Self::Admission
                 | Self::Writes { .. }
         )
+    }
+
+    /// Returns the lane in which the operation waits.
+    #[must_use]
+    pub const fn lane(&self) -> Lane {
+        match self {
+            Self::RegisterMaster(_)
+            | Self::TouchMaster { .. }
+            | Self::LeaveMaster(_)
+            | Self::RenewLeases { .. }
+            | Self::TouchSessions { .. }
+            | Self::Cluster
+            | Self::Masters
+            | Self::Boards
+            | Self::Admission
+            | Self::ClosedSince(_) => Lane::Life,
+            Self::AcquireLease { .. } | Self::ReleaseLease { .. } | Self::Wish { .. } => {
+                Lane::Leases
+            }
+            _ => Lane::Bulk,
+        }
     }
 
     /// Returns the name of the operation, for logs.

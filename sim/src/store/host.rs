@@ -7,22 +7,27 @@ use std::{
 };
 
 use chatchat::{
-    env::{BoxFuture, BoxStream, Env},
+    env::{
+        BoxFuture, BoxStream, Env,
+        lanes::{TrySendError, lanes},
+    },
     model::{event::FaultPoint, outcome::TaskResult, rows::StoreError},
     store::{
-        Backend, Op, OpReply, Store,
+        Backend, Lane, Op, OpReply, Store,
         sqlite::{
             NewCluster, SqliteCore,
-            group::{self, Answer, Job},
+            group::{self, Answer, Job, Jobs},
         },
     },
 };
+use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
-use tokio::sync::{Mutex as Turn, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex as Turn, oneshot};
 
 use super::{frames, remote::transmit};
 
-/// Maximum number of operations of one connection that wait to be written, or answers to be sent.
+/// Maximum number of operations of one connection and lane that wait to be written, or to be read, or
+/// of answers to be sent.
 const WAITING_MAX: usize = 1024;
 
 /// Reads of one connection at a time, as in a process on a file.
@@ -74,45 +79,56 @@ impl StoreHost {
     /// Serves one connection as a process serves itself: one writer, and readers beside it.
     async fn converse(self, env: Env, stream: BoxStream, lock: Arc<Turn<()>>) -> io::Result<()> {
         let (mut from, to) = tokio::io::split(stream);
-        let (out, frames) = mpsc::channel(WAITING_MAX);
+        let (out, frames) = lanes([WAITING_MAX; Lane::COUNT]);
         env.spawn("store-answers", async move {
             // The reading half sees the same break.
             let _ = transmit(to, frames).await;
         });
-        let (writes, jobs) = mpsc::channel(WAITING_MAX);
+        let (writes, jobs) = lanes([WAITING_MAX; Lane::COUNT]);
         env.spawn("store-writer", self.clone().write(env.clone(), jobs, lock));
-        let reading = Arc::new(Semaphore::new(READERS));
-        let mut rng = env.rng("store-read-time");
+        let (reads, jobs) = lanes([WAITING_MAX; Lane::COUNT]);
+        let jobs = Arc::new(Turn::new((jobs, env.rng("store-read-time"))));
+        for _ in 0..READERS {
+            env.spawn("store-reader", self.clone().read(env.clone(), Arc::clone(&jobs)));
+        }
         loop {
             let (number, op): (u64, Op) = frames::read(&mut from).await?;
             let (reply, answer) = oneshot::channel();
+            let lane = op.lane() as usize;
             let out = out.clone();
             env.spawn("store-call", async move {
                 // Without an answer the writer was stopped with its host.
                 let Ok(answer) = answer.await else { return };
                 if let Ok(frame) = answer_frame(number, &answer) {
-                    let _ = out.send(frame).await;
+                    let _ = out.send(lane, frame).await;
                 }
             });
-            if op.is_write() {
-                // A full queue holds up the connection, whose caller then runs out of time.
-                let _ = writes.send(Job { op, reply }).await;
-            } else {
-                let (host, of_host, reading) = (self.clone(), env.clone(), Arc::clone(&reading));
-                let takes = Duration::from_micros(30 + rng.next_u64() % 90);
-                env.spawn("store-reader", async move {
-                    let Ok(_turn) = reading.acquire().await else { return };
-                    let answer = host.apply(&op, of_host.wall().ms);
-                    of_host.sleep(takes).await;
-                    let _ = reply.send(answer);
-                });
+            let queue = if op.is_write() { &writes } else { &reads };
+            // Here the host is there, so that it has an answer of its own for a full queue.
+            if let Err(TrySendError::Full(job)) = queue.try_send(lane, Job { op, reply }) {
+                let _ = job.reply.send(Err(StoreError::Busy));
             }
+        }
+    }
+
+    /// Reads what comes over one connection, beside other readers.
+    async fn read(self, env: Env, jobs: Arc<Turn<(Jobs, ChaCha20Rng)>>) {
+        loop {
+            let (job, takes) = {
+                let (jobs, rng) = &mut *jobs.lock().await;
+                let Some(job) = jobs.recv().await else { return };
+                (job, Duration::from_micros(30 + rng.next_u64() % 90))
+            };
+            let answer = self.apply(&job.op, env.wall().ms);
+            env.sleep(takes).await;
+            // The connection may have ended.
+            let _ = job.reply.send(answer);
         }
     }
 
     /// Writes what comes over one connection. What is written can be read once the disk has it;
     /// until then others read beside it, and its time is the one at which it began.
-    async fn write(self, env: Env, mut jobs: mpsc::Receiver<Job>, lock: Arc<Turn<()>>) {
+    async fn write(self, env: Env, mut jobs: Jobs, lock: Arc<Turn<()>>) {
         let mut rng = env.rng("store-commit-time");
         let mut next = None;
         loop {

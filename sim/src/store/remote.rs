@@ -14,13 +14,16 @@ use std::{
 };
 
 use chatchat::{
-    env::{BoxFuture, BoxStream, Env, Task, TimedOut},
+    env::{
+        BoxFuture, BoxStream, Env, Task, TimedOut,
+        lanes::{LaneReceiver, LaneSender, lanes},
+    },
     model::rows::StoreError,
-    store::{Backend, Op, OpReply, Store},
+    store::{Backend, Lane, Op, OpReply, Store},
 };
 use tokio::{
     io::{ReadHalf, WriteHalf},
-    sync::{mpsc, oneshot},
+    sync::oneshot,
 };
 
 use super::frames;
@@ -29,7 +32,10 @@ type Answer = Result<OpReply, StoreError>;
 /// Calls under way by number; `None` once the connection has ended.
 type Calls = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<Answer>>>>>;
 
-/// Maximum number of calls that wait to be written on one connection.
+/// Frames on their way onto a connection, by the lane of their operation.
+pub(super) type Frames = LaneReceiver<Vec<u8>, { Lane::COUNT }>;
+
+/// Maximum number of calls of each lane that wait to be written on one connection.
 const OUT_MAX: usize = 256;
 
 /// Returns a handle on the store at `addr`; a call ends after `timeout`.
@@ -53,7 +59,7 @@ struct RemoteStore {
 }
 
 struct Connection {
-    out: mpsc::Sender<Vec<u8>>,
+    out: LaneSender<Vec<u8>, { Lane::COUNT }>,
     calls: Calls,
     /// Task that dials, writes and reads.
     task: Mutex<Option<Task>>,
@@ -73,7 +79,7 @@ fn away(why: impl ToString) -> StoreError {
 
 impl Connection {
     fn dial(env: &Env, addr: String, limit: Duration) -> Arc<Self> {
-        let (out, frames) = mpsc::channel(OUT_MAX);
+        let (out, frames) = lanes([OUT_MAX; Lane::COUNT]);
         let calls: Calls = Arc::new(Mutex::new(Some(BTreeMap::new())));
         let (of_node, open) = (env.clone(), Arc::clone(&calls));
         let task = env.spawn("store-client", async move {
@@ -96,7 +102,8 @@ impl Connection {
             Some(calls) => calls.insert(number, tell),
             None => return Err(away("the connection has ended")),
         };
-        self.out.send(frame).await.map_err(|_| away("the connection has ended"))?;
+        let lane = op.lane() as usize;
+        self.out.send(lane, frame).await.map_err(|_| away("the connection has ended"))?;
         told.await.unwrap_or_else(|_| Err(away("the connection ended before the answer")))
     }
 
@@ -111,7 +118,7 @@ async fn carry(
     env: &Env,
     addr: &str,
     limit: Duration,
-    frames: mpsc::Receiver<Vec<u8>>,
+    frames: Frames,
     calls: &Calls,
 ) -> io::Result<()> {
     let stream = env.connect(addr, limit).await?;
@@ -138,10 +145,7 @@ async fn receive(mut from: ReadHalf<BoxStream>, calls: &Calls) -> io::Result<()>
 }
 
 /// Writes frames until there are no more.
-pub(super) async fn transmit(
-    mut to: WriteHalf<BoxStream>,
-    mut frames: mpsc::Receiver<Vec<u8>>,
-) -> io::Result<()> {
+pub(super) async fn transmit(mut to: WriteHalf<BoxStream>, mut frames: Frames) -> io::Result<()> {
     while let Some(frame) = frames.recv().await {
         frames::write(&mut to, &frame).await?;
     }

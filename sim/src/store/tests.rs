@@ -1,6 +1,12 @@
 //! Tests of the store over the simulated network: durability, and the answers that callers get.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use chatchat::{
     env::Env,
@@ -276,5 +282,34 @@ fn batches_that_wait_together_share_a_transaction() {
             lines.iter().any(|line| line.contains("batches shared a transaction")),
             "no group: {lines:?}"
         );
+    });
+}
+
+#[test]
+fn touch_passes_thousands_of_writes_and_reads_that_wait() {
+    simulate(Setup::new(9), async |world| {
+        let (_, _) = stored(&world);
+        let asker = world.add_host("asker");
+        world.sleep(SECOND).await;
+        let (touched, before) = ask(&world, asker, |env, store| async move {
+            let written = Arc::new(AtomicU64::new(0));
+            for nth in 0..6000 {
+                let (store, written) = (store.clone(), Arc::clone(&written));
+                env.spawn("bulk", async move {
+                    if nth % 2 == 0 {
+                        let _ = store.active_users().await;
+                    } else if store.drop_dead_letter(1).await.is_ok() {
+                        written.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            env.sleep(Duration::from_millis(5)).await;
+            let touched = store.touch_sessions(NodeId([1; 16]), Vec::new()).await.map(drop);
+            let listed = store.masters().await.map(drop);
+            ([touched, listed], written.load(Ordering::Relaxed))
+        })
+        .await;
+        assert_eq!(touched, [Ok(()), Ok(())]);
+        assert!(before < 50, "{before} writes went first");
     });
 }

@@ -1,8 +1,8 @@
 //! Store in one file that the processes of a host share.
 //!
 //! ```text
-//!   call ──bounded──> writing thread ──lock──> SQLite ┐
-//!        └─bounded──> reading threads (2) ──> SQLite ─┴─> FILE, FILE-wal, FILE-shm
+//!   call ──lanes──> writing thread ──lock──> SQLite ┐
+//!        └─lanes──> reading threads (2) ──> SQLite ─┴─> FILE, FILE-wal, FILE-shm
 //! ```
 //!
 //! 1. One thread per process writes, under the write lock (`FILE.gate`); reads never wait for it.
@@ -12,33 +12,42 @@
 //!    the writes.
 //! 4. Batches of users' tasks that wait when the thread gets the lock share one transaction and its
 //!    sync (group commit), in the order they came, up to a bound. Any other operation has a
-//!    transaction of its own and ends the group: the order of all writes is kept.
+//!    transaction of its own and ends the group.
 //! 5. The file, its log and its lock file are readable by their owner only.
+//! 6. Each [`Lane`] has places of its own and goes before the next, so that people's writes and
+//!    reads neither delay nor refuse a touch or a lease. Within a lane the order is kept.
 
 use std::{
     fs::OpenOptions,
     io::ErrorKind,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, mpsc::SyncSender},
+    task::{Context, Poll, Wake, Waker},
+    thread::Thread,
     time::Duration,
 };
 
 use rand_chacha::rand_core::Rng;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     NewCluster, SqliteCore,
-    group::{Answer, GROUP_BATCHES_MAX, Job, carry_out, gather},
+    group::{Answer, GROUP_BATCHES_MAX, Job, Jobs, carry_out, gather},
     refused,
     write_lock::{WriteLock, holder_of_lock},
 };
 use crate::{
-    env::{BoxFuture, Env, real::open_private},
+    env::{
+        BoxFuture, Env,
+        lanes::{LaneSender, TrySendError, lanes},
+        real::open_private,
+    },
     model::{ids::StoreEpoch, rows::StoreError},
-    store::{Backend, Op, Store},
+    store::{Backend, Lane, Op, Store},
 };
 
-/// Maximum number of operations that wait to be written, and of those that wait to be read.
+/// Maximum number of operations of each lane that wait to be written, and of those that wait to be
+/// read.
 const WAITING_MAX: usize = 1024;
 
 /// Number of reading threads, each with a connection.
@@ -66,8 +75,8 @@ struct FileStore {
     env: Env,
     path: PathBuf,
     timeout: Duration,
-    writer: mpsc::Sender<Job>,
-    readers: mpsc::Sender<Job>,
+    writer: LaneSender<Job, { Lane::COUNT }>,
+    readers: LaneSender<Job, { Lane::COUNT }>,
 }
 
 /// Opens the store in `path`, and creates it if there is none: cluster id and first epoch come
@@ -88,10 +97,10 @@ pub fn open(env: &Env, path: &Path, store_timeout: Duration) -> Result<Store, St
 pub fn open_with(env: &Env, path: &Path, limits: FileLimits) -> Result<Store, StoreError> {
     let store_timeout = limits.store_timeout;
     let (ready, opened) = std::sync::mpsc::sync_channel(1);
-    let (writer, jobs) = mpsc::channel(WAITING_MAX);
+    let (writer, jobs) = lanes([WAITING_MAX; Lane::COUNT]);
     let writing = Writing { env: env.clone(), path: path.to_owned(), limits };
     thread("store-writer", move || writing.run(jobs, ready))?;
-    let (readers, jobs) = mpsc::channel(WAITING_MAX);
+    let (readers, jobs) = lanes([WAITING_MAX; Lane::COUNT]);
     let jobs = Arc::new(Mutex::new(jobs));
     for _ in 0..READERS {
         let (env, path, jobs) = (env.clone(), path.to_owned(), Arc::clone(&jobs));
@@ -122,9 +131,9 @@ impl Backend for FileStore {
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();
             let thread = if op.is_write() { &self.writer } else { &self.readers };
-            thread.try_send(Job { op, reply }).map_err(|full| match full {
-                mpsc::error::TrySendError::Full(_) => StoreError::Busy,
-                mpsc::error::TrySendError::Closed(_) => away("its thread has ended"),
+            thread.try_send(op.lane() as usize, Job { op, reply }).map_err(|full| match full {
+                TrySendError::Full(_) => StoreError::Busy,
+                TrySendError::Closed(_) => away("its thread has ended"),
             })?;
             match self.env.timeout(self.timeout, answer).await {
                 Ok(Ok(answer)) => answer,
@@ -153,7 +162,7 @@ struct Writing {
 }
 
 impl Writing {
-    fn run(self, mut jobs: mpsc::Receiver<Job>, ready: SyncSender<Result<(), StoreError>>) {
+    fn run(self, mut jobs: Jobs, ready: SyncSender<Result<(), StoreError>>) {
         let mut connection = None;
         let first = self.inside(&mut connection, |_| Ok(()));
         let hopeless = first.as_ref().is_err_and(|error| !error.is_away());
@@ -163,10 +172,10 @@ impl Writing {
             return;
         }
         let mut next = None;
-        while let Some(first) = next.take().or_else(|| jobs.blocking_recv()) {
+        while let Some(first) = next.take().or_else(|| next_job(&mut jobs)) {
             let mut group = vec![first];
             let answers = self.inside(&mut connection, |core| {
-                // Under the lock, so that batches that came while it was taken join the group.
+                // Under the lock, so that what came while it was taken joins or overtakes.
                 next = gather(&mut group, &mut jobs, self.limits.group_batches_max);
                 group.retain(|job| !job.reply.is_closed());
                 Ok(carry_out(core, &group, self.env.wall().ms))
@@ -234,12 +243,32 @@ impl Writing {
     }
 }
 
+/// Blocks this thread until there is a job; `None` once the store was dropped.
+fn next_job(jobs: &mut Jobs) -> Option<Job> {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    loop {
+        if let Poll::Ready(job) = jobs.poll_recv(&mut Context::from_waker(&waker)) {
+            return job;
+        }
+        std::thread::park();
+    }
+}
+
+/// Waker of a thread that blocks.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
 /// Body of a reading thread: carries out one operation after another.
-fn read(env: &Env, path: &Path, timeout: Duration, jobs: &Mutex<mpsc::Receiver<Job>>) {
+fn read(env: &Env, path: &Path, timeout: Duration, jobs: &Mutex<Jobs>) {
     let mut connection = None;
     loop {
         // The lock is held while waiting: the other readers then wait for the lock instead.
-        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+        let job = next_job(&mut jobs.lock().unwrap_or_else(PoisonError::into_inner));
         let Some(Job { op, reply }) = job else { return };
         if reply.is_closed() {
             continue;

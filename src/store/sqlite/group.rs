@@ -1,11 +1,13 @@
-//! Group commit: batches of users' tasks that wait together are written in one transaction.
+//! Group commit: batches of users' tasks that wait together are written in one transaction, behind
+//! what a master lives by.
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::SqliteCore;
 use crate::{
+    env::lanes::LaneReceiver,
     model::{message::Task, rows::StoreError},
-    store::{Op, OpReply},
+    store::{Lane, Op, OpReply},
 };
 
 /// Maximum number of batches in one transaction: bounds how long other processes wait.
@@ -36,16 +38,21 @@ impl Job {
     }
 }
 
+/// Receiving end of the lanes in front of a thread of the store.
+pub type Jobs = LaneReceiver<Job, { Lane::COUNT }>;
+
 /// Adds the batches that wait behind the first, up to the bounds. Returns the operation that ended
-/// the group, which is carried out next: the order of all writes is kept.
-pub fn gather(
-    group: &mut Vec<Job>,
-    jobs: &mut mpsc::Receiver<Job>,
-    batches_max: usize,
-) -> Option<Job> {
-    let mut bytes = group.first()?.task_bytes()?;
+/// the group, which is carried out next: the order of a lane is kept. If something more urgent
+/// came meanwhile, it takes the place of the first, which is returned.
+pub fn gather(group: &mut Vec<Job>, jobs: &mut Jobs, batches_max: usize) -> Option<Job> {
+    let first = group.first_mut()?;
+    let lane = first.op.lane() as usize;
+    if let Some(urgent) = jobs.try_recv_before(lane) {
+        return Some(std::mem::replace(first, urgent));
+    }
+    let mut bytes = first.task_bytes()?;
     while group.len() < batches_max && bytes < GROUP_BYTES_MAX {
-        let job = jobs.try_recv().ok()?;
+        let job = jobs.try_recv_of(lane)?;
         match job.task_bytes() {
             Some(more) => {
                 bytes += more;

@@ -478,3 +478,31 @@ async fn operation_beyond_those_that_may_wait_is_not_called_an_outage() {
     let away = refused.iter().find(|error| matches!(error, StoreError::Away { .. }));
     assert_eq!(away, None);
 }
+
+#[tokio::test]
+async fn touch_and_leases_pass_a_full_queue_of_writes() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let env = real_env();
+    let store = open(&env, &path, Duration::from_secs(30)).expect("opens");
+    let board = Board::made(&store, 1).await;
+    let written = std::sync::atomic::AtomicUsize::new(0);
+    let bulk = join_all((0..WAITING_MAX + 200).map(|_| async {
+        if store.drop_dead_letter(1).await.is_ok() {
+            written.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    }));
+    let urgent = async {
+        let leases = vec![(board.resource.clone(), board.token.lease)];
+        let renewed = store.renew_leases(holder(1), leases, 3000).await.map(drop);
+        let touched = store.touch_sessions(NodeId([1; 16]), Vec::new()).await.map(drop);
+        let other = Resource::Board("other".parse().expect("a name"));
+        let leased = store.acquire_lease(other, holder(1), 3000).await.map(drop);
+        ([renewed, touched, leased], written.load(std::sync::atomic::Ordering::SeqCst))
+    };
+    let (_, (answers, before)) =
+        held_up(&path, &env, futures_util::future::join(bulk, urgent)).await;
+    assert_eq!(answers, [Ok(()), Ok(()), Ok(())]);
+    // Each may find one write begun.
+    assert!(before <= 3, "{before} writes of {WAITING_MAX} went first");
+}
