@@ -2,6 +2,7 @@
 //! carries out its effects in order. Others talk to it by bounded channels, as [`handle`] does.
 
 pub mod handle;
+mod inbox;
 pub mod master;
 mod request;
 pub mod worker;

@@ -10,7 +10,10 @@ use crate::{
         },
         time::Mono,
     },
-    node::handle::{Read, Reply, Restored},
+    node::{
+        handle::{Read, Reply, Restored},
+        inbox::DriverInput,
+    },
     protocol::{
         assignment::AttemptId,
         master::CallFailed,
@@ -85,4 +88,31 @@ pub(super) enum Input {
     LinkAccepted(Box<Arrival>),
     /// A dial of another master ended; `None` if it was not reached.
     MasterDialed { node: NodeId, arrival: Option<Box<Arrival>> },
+}
+
+impl DriverInput for Input {
+    fn is_urgent(&self) -> bool {
+        match self {
+            Self::LeaseAnswered { .. }
+            | Self::LeasesRenewed { .. }
+            | Self::AttemptEnded { .. }
+            | Self::LetterWritten(_)
+            | Self::MasterTouched(_)
+            | Self::SessionsTouched { .. }
+            | Self::SessionsLeft
+            | Self::StorePolled(_)
+            | Self::LinkAccepted(_)
+            | Self::MasterDialed { .. } => true,
+            // As many as people's requests and streams.
+            Self::ForwardEnded { .. }
+            | Self::BoardsRead(_)
+            | Self::UsersRead(_)
+            | Self::SessionLookedUp { .. }
+            | Self::SessionRead { .. }
+            | Self::TailRead { .. }
+            | Self::StreamPage { .. }
+            | Self::StreamRoom { .. }
+            | Self::StreamGone { .. } => false,
+        }
+    }
 }

@@ -29,6 +29,7 @@ use crate::{
         rows::{Page, Range},
         time::Mono,
     },
+    node::inbox::Inputs,
     protocol::{board::TailChange, master::LinkOver},
 };
 
@@ -46,7 +47,7 @@ pub(super) async fn accept_all(
     gate: Arc<AdmissionGate>,
     acceptor: Arc<Acceptor>,
     places: NodePlaces,
-    inputs: mpsc::Sender<Input>,
+    inputs: Inputs<Input>,
 ) {
     let (failures, drops) = (Seldom::new(TELL_FAILED_EVERY), Seldom::new(TELL_EVERY));
     let refusals = Arc::new(Seldom::new(TELL_EVERY));

@@ -7,11 +7,12 @@
 //! ```
 //!
 //! The driver reads a channel, feeds a table of `protocol`, and carries out what the table
-//! decided. It awaits nothing but its three channels and its timer; what takes time is spawned
+//! decided. It awaits nothing but its inbox and its timer; what takes time is spawned
 //! and comes back as an `Input`.
 //!
 //! 1. Effects are carried out in the order in which they were decided.
-//! 2. Every channel is bounded. Commands wait outside while the driver is busy.
+//! 2. Every channel is bounded. Commands wait outside while the driver is busy, and what the master
+//!    lives by waits behind no bulk (`node/inbox.rs`).
 //! 3. A master that hears of a newer life of its own stops.
 
 mod admission;
@@ -44,14 +45,17 @@ use self::{
     streams::OpenStreams,
     waiters::{RETRY_MS, SessionWaiter, Waiter, Waiters},
 };
-use super::handle::{Command, MasterHandle, SessionRequest};
+use super::{
+    handle::{Command, MasterHandle, SessionRequest},
+    inbox::{Inbox, Inputs, Next},
+};
 use crate::{
     api::MasterState,
-    comm::{Incoming, key_source::KeySource},
+    comm::key_source::KeySource,
     config::Config,
-    env::{Env, Listener, TaskGuard},
+    env::{Env, Listener},
     model::{
-        ids::{LinkId, UserId},
+        ids::UserId,
         message::{Close, CloseReason},
         outcome::Outcome,
         rows::{ActiveUser, Holder},
@@ -72,10 +76,6 @@ use crate::{
 
 /// The most commands that wait for the driver.
 const COMMANDS_MAX: usize = 1024;
-/// The most events of all links that wait for the driver.
-const LINK_EVENTS_MAX: usize = 1024;
-/// The most results of tasks that wait for the driver.
-const INPUTS_MAX: usize = 1024;
 /// Time that last messages get to leave before the links are dropped.
 const GOODBYE: Duration = Duration::from_millis(100);
 
@@ -114,7 +114,7 @@ pub async fn run(
     mut commands: mpsc::Receiver<Command>,
 ) -> Result<(), NodeError> {
     params.config.validate()?;
-    let (mut driver, inbox) = {
+    let (mut driver, inbox, _guards) = {
         let starting = Driver::start(env, params, listener);
         tokio::pin!(starting);
         loop {
@@ -129,13 +129,6 @@ pub async fn run(
         }
     };
     driver.run(inbox, commands).await
-}
-
-/// Receiving ends of the driver's own channels, and the tasks that live as long as it does.
-struct Inbox {
-    results: mpsc::Receiver<Input>,
-    events: mpsc::Receiver<(LinkId, Incoming)>,
-    _guards: Vec<TaskGuard>,
 }
 
 /// Identity of one life of a master.
@@ -180,7 +173,7 @@ struct Driver {
     /// Effects that are not carried out yet, in order.
     out: Vec<Effect>,
     /// Way back for the tasks that this driver spawns.
-    inputs: mpsc::Sender<Input>,
+    inputs: Inputs<Input>,
     links: Links,
     gate: Arc<AdmissionGate>,
     dialer: Dialer,
@@ -196,7 +189,7 @@ struct Driver {
 impl Driver {
     async fn run(
         &mut self,
-        mut inbox: Inbox,
+        mut inbox: Inbox<Input>,
         mut commands: mpsc::Receiver<Command>,
     ) -> Result<(), NodeError> {
         // Registering was a write of this master's own.
@@ -212,16 +205,10 @@ impl Driver {
             let at = self.next_deadline().min(now + self.config.heartbeat_interval);
             tokio::select! {
                 biased;
-                result = inbox.results.recv() => match result {
-                    Some(input) => self.on_input(input)?,
-                    None => return Ok(()),
-                },
-                event = inbox.events.recv() => match event {
-                    Some((link, event)) => self.on_incoming(link, event),
-                    None => return Ok(()),
-                },
-                command = commands.recv() => match command {
-                    Some(Command::Leave { reply }) => {
+                next = inbox.next(Some(&mut commands)) => match next {
+                    Some(Next::Input(input)) => self.on_input(input)?,
+                    Some(Next::Link(link, event)) => self.on_incoming(link, event),
+                    Some(Next::Command(Command::Leave { reply })) => {
                         self.leave().await;
                         let _ = reply.send(());
                         commands.close();
@@ -230,7 +217,7 @@ impl Driver {
                         }
                         return Ok(());
                     }
-                    Some(command) => self.on_command(command),
+                    Some(Next::Command(command)) => self.on_command(command),
                     None => return Ok(()),
                 },
                 () = self.env.sleep_until(at) => {}

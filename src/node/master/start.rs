@@ -2,12 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
-
 use super::{
-    Driver, INPUTS_MAX, Inbox, LINK_EVENTS_MAX, MasterParams, Me, NodeError, People,
+    Driver, MasterParams, Me, NodeError, People,
     admission::AdmissionGate,
     dial::{Dialer, Dials},
+    input::Input,
     links::{self, Links},
     reads::PendingReads,
     store_poll::StorePoll,
@@ -28,13 +27,14 @@ use crate::{
         handshake::AcceptorParams,
         keys::{Identity, KeyBounds, KeyPair},
     },
-    env::{Env, Listener},
+    env::{Env, Listener, TaskGuard},
     model::{
         event::Event,
         ids::{Domain, Incarnation, KeyEpoch},
         rows::{ClusterRow, Holder, MasterRow, StoreError},
         stream::MasterInfo,
     },
+    node::inbox::Inbox,
     protocol::{board::Tails, dead_letters::DeadLetters, master::Master},
     store::Store,
 };
@@ -43,12 +43,13 @@ use crate::{
 const START_RETRY: Duration = Duration::from_millis(500);
 
 impl Driver {
-    /// Registers a new life of this master, and accepts links from then on.
+    /// Registers a new life of this master, and accepts links from then on. The tasks that are
+    /// returned live as long as the driver.
     pub(super) async fn start(
         env: Env,
         params: MasterParams,
         listener: Box<dyn Listener>,
-    ) -> Result<(Self, Inbox), NodeError> {
+    ) -> Result<(Self, Inbox<Input>, Vec<TaskGuard>), NodeError> {
         let MasterParams { name, config, http_public, link_public, store, keys } = params;
         let identity =
             Arc::new(load_or_make_identity(&env, keys.as_ref(), config.identity_bits).await?);
@@ -78,8 +79,7 @@ impl Driver {
             Fanout::new(&env, holder.node, incarnation.0, Arc::clone(&keys), config.workers_max);
 
         let now = env.now();
-        let (inputs, results) = mpsc::channel(INPUTS_MAX);
-        let (link_events, events) = mpsc::channel(LINK_EVENTS_MAX);
+        let (inputs, link_events, inbox) = Inbox::new();
         let gate = AdmissionGate::new(&env, store.clone(), domain, keys, &config);
         let params = AcceptorParams {
             identity: Arc::clone(&identity),
@@ -132,7 +132,7 @@ impl Driver {
             config,
             store,
         };
-        Ok((driver, Inbox { results, events, _guards: vec![fresh, accept, upkeep] }))
+        Ok((driver, inbox, vec![fresh, accept, upkeep]))
     }
 }
 

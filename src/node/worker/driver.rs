@@ -2,7 +2,7 @@
 //! effects carried out in order. Nothing here waits but the loop itself; work that takes time is a task
 //! that comes back as an [`Input`].
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rand_chacha::{ChaCha20Rng, rand_core::Rng};
@@ -29,6 +29,7 @@ use crate::{
         },
         time::Mono,
     },
+    node::inbox::{Inbox, Inputs, Next},
     protocol::worker::{Effect, Worker},
     replica::ApplyReport,
     store::Store,
@@ -48,7 +49,7 @@ pub(super) struct Parts {
     pub dialer: Arc<Dialer>,
     /// Keys of masters that are trusted beside those of the directory.
     pub pins: Vec<Fingerprint>,
-    pub inputs: mpsc::Sender<Input>,
+    pub inputs: Inputs<Input>,
     pub links: mpsc::Sender<(LinkId, Incoming)>,
     /// Asks for a poll of the store before its time.
     pub poll_now: Arc<Notify>,
@@ -97,8 +98,7 @@ impl Driver {
     /// Runs the worker until `stop`, then says goodbye.
     pub(super) async fn run(
         mut self,
-        mut inputs: mpsc::Receiver<Input>,
-        mut links: mpsc::Receiver<(LinkId, Incoming)>,
+        mut inbox: Inbox<Input>,
         stop: impl Future<Output = ()> + Send,
     ) {
         let mut stop = std::pin::pin!(stop);
@@ -111,8 +111,11 @@ impl Driver {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                Some(input) = inputs.recv() => self.on_input(input),
-                Some((id, incoming)) = links.recv() => self.on_incoming(id, incoming),
+                Some(next) = inbox.next::<Infallible>(None) => match next {
+                    Next::Input(input) => self.on_input(input),
+                    Next::Link(id, incoming) => self.on_incoming(id, incoming),
+                    Next::Command(never) => match never {},
+                },
                 () = env.sleep_until(due) => {}
             }
             // A stream of other inputs must not delay what is due.
@@ -124,7 +127,7 @@ impl Driver {
             }
         }
         self.driver.clear();
-        self.say_goodbye(&mut links).await;
+        self.say_goodbye(&mut inbox.links).await;
     }
 
     fn now(&self) -> Mono {

@@ -13,6 +13,7 @@ use crate::{
         message::{Member, Welcome},
         rows::{Boards, MasterRow},
     },
+    node::inbox::DriverInput,
     replica::ApplyReport,
 };
 
@@ -36,6 +37,18 @@ pub(super) enum Input {
     Repaired { board: BoardName, progress: bool, lacks: bool },
     /// A batch ended.
     Assigned { id: BatchId, written: Written },
+}
+
+impl DriverInput for Input {
+    fn is_urgent(&self) -> bool {
+        match self {
+            Self::Welcomed { .. }
+            | Self::Dialed { .. }
+            | Self::StorePolled(_)
+            | Self::Assigned { .. } => true,
+            Self::Kept(_) | Self::GapsFound(_) | Self::Applied(_) | Self::Repaired { .. } => false,
+        }
+    }
 }
 
 /// Result of one poll of the store.

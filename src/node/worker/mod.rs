@@ -35,7 +35,7 @@ use std::{
 };
 
 use rand_chacha::rand_core::Rng;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 pub use self::error::WorkerError;
 use self::{
@@ -56,14 +56,10 @@ use crate::{
         ids::{Fingerprint, Role},
         message::Member,
     },
+    node::inbox::Inbox,
     protocol::worker::{Start, Worker},
     store::Store,
 };
-
-/// Maximum number of inputs that wait for the driver.
-const INPUTS_MAX: usize = 1024;
-/// Maximum number of link events that wait for the driver.
-const LINK_EVENTS_MAX: usize = 1024;
 
 /// Parameters of a worker.
 #[derive(Clone)]
@@ -126,8 +122,7 @@ pub async fn run(
         kept,
         draw: env.rng("worker-search").next_u64(),
     };
-    let (inputs, queue) = mpsc::channel(INPUTS_MAX);
-    let (links, events) = mpsc::channel(LINK_EVENTS_MAX);
+    let (inputs, links, inbox) = Inbox::new();
     let poll_now = Arc::new(Notify::new());
     let polling = store_poll::poll(
         env.clone(),
@@ -168,7 +163,7 @@ pub async fn run(
         links,
         poll_now,
     });
-    driver.run(queue, events, stop).await;
+    driver.run(inbox, stop).await;
     Ok(())
 }
 

@@ -3,12 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use super::input::{Input, StoreView};
 use crate::{
     env::{Env, TimedOut},
     model::rows::StoreError,
+    node::inbox::Inputs,
     store::Store,
 };
 
@@ -20,7 +21,7 @@ pub(super) async fn poll(
     interval: Duration,
     timeout: Duration,
     poll_now: Arc<Notify>,
-    to: mpsc::Sender<Input>,
+    to: Inputs<Input>,
 ) {
     let mut mark = 0;
     loop {
@@ -35,7 +36,7 @@ pub(super) async fn poll(
             Err(TimedOut) => Some(Err(format!("no answer in {} ms", timeout.as_millis()))),
         };
         if let Some(polled) = polled
-            && to.send(Input::StorePolled(polled)).await.is_err()
+            && !to.send(Input::StorePolled(polled)).await
         {
             return;
         }
