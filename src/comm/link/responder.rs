@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::{
     LinkId, LinkLimits, SendError,
     heartbeat::{DriverStamp, Heartbeat},
-    state::LinkState,
+    state::{LinkState, Room},
 };
 use crate::{
     comm::Peer,
@@ -70,7 +70,11 @@ impl Responder {
     /// [`SendError`]: the caller gets nothing, and its own deadline ends the call.
     pub fn send(self, response: &Response) -> Result<(), SendError> {
         let bytes = frame::response(self.id, response)?;
-        self.shared.state().respond(self.id, bytes)?;
+        let room = match response {
+            Response::Assign(_) | Response::Forward(_) => Room::Batches,
+            _ => Room::Shared,
+        };
+        self.shared.state().respond(self.id, bytes, room)?;
         self.shared.work.notify_one();
         Ok(())
     }

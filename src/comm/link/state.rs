@@ -1,12 +1,16 @@
-//! State of a link: the queue of what waits to be sent, and the calls under way. No I/O, no
+//! State of a link: the queues of what waits to be sent, and the calls under way. No I/O, no
 //! clock.
 //!
 //! 1. Ids of calls are sent in ascending order and are never used twice.
 //! 2. A call is in `calls` from its queueing until it is answered, is given up, or the link ends.
 //! 3. At most `in_flight_max` calls are under way each way.
-//! 4. The messages, envelopes and requests that wait are at most `frames_max` and `bytes_max`.
-//!    Batches may take as much again, and responses the same once more; cancels are at most one
-//!    for each call that was sent. So nothing of another kind keeps a batch or an answer out.
+//! 4. The messages and envelopes that wait are within `frames_max` and `bytes_max`, the calls within
+//!    as much again, and none is taken while either is full. Batches may take twice the room of
+//!    calls, their answers three times; other responses twice the room of messages; cancels are at
+//!    most one for each call that was sent. So nothing of another kind keeps a batch or its
+//!    answer out.
+//! 5. Calls, cancels and answers to batches are sent before messages, envelopes and pages, of which
+//!    some go out in each burst.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -46,12 +50,48 @@ impl Outgoing {
     }
 }
 
-/// Room that a call may take.
+/// Frames that wait, in order.
+#[derive(Debug, Default)]
+struct Queue {
+    frames: VecDeque<Outgoing>,
+    bytes: usize,
+}
+
+impl Queue {
+    fn push(&mut self, out: Outgoing) {
+        self.bytes += out.len();
+        self.frames.push_back(out);
+    }
+
+    /// Removes a call that was not sent. Says whether it was here.
+    fn remove_call(&mut self, id: CallId) -> bool {
+        let is_it = |out: &Outgoing| matches!(out, Outgoing::Call(call, _) if *call == id);
+        let at = self.frames.iter().rposition(is_it);
+        let unsent = at.and_then(|at| self.frames.remove(at));
+        self.bytes -= unsent.as_ref().map_or(0, Outgoing::len);
+        unsent.is_some()
+    }
+
+    /// Moves frames into `batch` until they have so many bytes. Returns how many they have.
+    fn take(&mut self, bytes_max: usize, batch: &mut Vec<Outgoing>) -> usize {
+        let mut bytes = 0;
+        while bytes < bytes_max
+            && let Some(out) = self.frames.pop_front()
+        {
+            bytes += out.len();
+            batch.push(out);
+        }
+        self.bytes -= bytes;
+        bytes
+    }
+}
+
+/// Room that a call or its answer may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
-    /// The room of messages, envelopes and other calls.
+    /// The room of calls, or for an answer the room of messages and envelopes.
     Shared,
-    /// That, and the room that only batches may take.
+    /// That of calls, and the room that only batches and their answers may take.
     Batches,
 }
 
@@ -87,8 +127,10 @@ pub(super) struct Taken {
 #[derive(Debug)]
 pub(super) struct LinkState {
     phase: Phase,
-    queue: VecDeque<Outgoing>,
-    queued_bytes: usize,
+    /// Calls, cancels and answers to calls that hold no pages, in order.
+    urgent: Queue,
+    /// Messages, envelopes and other responses, in order.
+    bulk: Queue,
     calls: BTreeMap<CallId, oneshot::Sender<Result<Response, CallError>>>,
     last_call: CallId,
     serving: BTreeSet<CallId>,
@@ -105,8 +147,8 @@ impl LinkState {
     pub(super) fn new(limits: &LinkLimits) -> Self {
         Self {
             phase: Phase::Open,
-            queue: VecDeque::new(),
-            queued_bytes: 0,
+            urgent: Queue::default(),
+            bulk: Queue::default(),
             calls: BTreeMap::new(),
             last_call: 0,
             serving: BTreeSet::new(),
@@ -131,15 +173,9 @@ impl LinkState {
         }
     }
 
-    /// Says whether a frame fits into so many times the bounds.
-    fn has_room(&self, len: usize, times: usize) -> bool {
-        self.queue.len() < times * self.frames_max
-            && self.queued_bytes + len <= times * self.bytes_max
-    }
-
-    fn queue(&mut self, out: Outgoing) {
-        self.queued_bytes += out.len();
-        self.queue.push_back(out);
+    /// Says whether a frame fits into so many times the bounds of a queue.
+    fn has_room(&self, queue: &Queue, len: usize, times: usize) -> bool {
+        queue.frames.len() < times * self.frames_max && queue.bytes + len <= times * self.bytes_max
     }
 
     /// Queues a message or an envelope.
@@ -147,10 +183,10 @@ impl LinkState {
         if !self.is_open() {
             return Err(SendError::Closed);
         }
-        if !self.has_room(out.len(), 1) {
+        if !self.has_room(&self.bulk, out.len(), 1) {
             return Err(SendError::Full);
         }
-        self.queue(out);
+        self.bulk.push(out);
         Ok(())
     }
 
@@ -164,17 +200,24 @@ impl LinkState {
         if !self.is_open() {
             return Err(CallError::Closed);
         }
-        let (calls_max, times) = match room {
-            Room::Shared => (self.in_flight_max.saturating_sub(self.in_flight_batches), 1),
-            Room::Batches => (self.in_flight_max, 2),
+        let len = bytes.len();
+        let has_room = match room {
+            Room::Shared => {
+                self.calls.len() + self.in_flight_batches < self.in_flight_max
+                    && self.has_room(&self.urgent, len, 1)
+                    && self.has_room(&self.bulk, len, 1)
+            }
+            Room::Batches => {
+                self.calls.len() < self.in_flight_max && self.has_room(&self.urgent, len, 2)
+            }
         };
-        if self.calls.len() >= calls_max || !self.has_room(bytes.len(), times) {
+        if !has_room {
             return Err(CallError::Full);
         }
         self.last_call += 1;
         let id = self.last_call;
         frame::set_call_id(&mut bytes, id);
-        self.queue(Outgoing::Call(id, bytes));
+        self.urgent.push(Outgoing::Call(id, bytes));
         self.calls.insert(id, answer);
         Ok(id)
     }
@@ -184,18 +227,13 @@ impl LinkState {
         if self.calls.remove(&id).is_none() {
             return false;
         }
-        let unsent = self
-            .queue
-            .iter()
-            .rposition(|out| matches!(out, Outgoing::Call(call, _) if *call == id));
-        if let Some(unsent) = unsent.and_then(|at| self.queue.remove(at)) {
-            self.queued_bytes -= unsent.len();
+        if self.urgent.remove_call(id) {
             return false;
         }
         if self.phase == Phase::Ended {
             return false;
         }
-        self.queue(Outgoing::Frame(frame::cancel(id)));
+        self.urgent.push(Outgoing::Frame(frame::cancel(id)));
         true
     }
 
@@ -243,18 +281,32 @@ impl LinkState {
     }
 
     /// Queues the answer to a call of the peer.
-    pub(super) fn respond(&mut self, id: CallId, bytes: Vec<u8>) -> Result<(), SendError> {
+    pub(super) fn respond(
+        &mut self,
+        id: CallId,
+        bytes: Vec<u8>,
+        room: Room,
+    ) -> Result<(), SendError> {
         if !self.is_open() {
             return Err(SendError::Closed);
         }
         if !self.serving.remove(&id) {
             return Err(SendError::Unwanted);
         }
-        let frames_max = 3 * self.frames_max + self.in_flight_max;
-        if self.queue.len() >= frames_max || self.queued_bytes + bytes.len() > 3 * self.bytes_max {
+        let (queue, times, more) = match room {
+            // Cancels take no room of answers.
+            Room::Batches => (&self.urgent, 3, self.in_flight_max),
+            Room::Shared => (&self.bulk, 2, 0),
+        };
+        let frames_max = times * self.frames_max + more;
+        if queue.frames.len() >= frames_max || queue.bytes + bytes.len() > times * self.bytes_max {
             return Err(SendError::Full);
         }
-        self.queue(Outgoing::Frame(bytes));
+        let out = Outgoing::Frame(bytes);
+        match room {
+            Room::Batches => self.urgent.push(out),
+            Room::Shared => self.bulk.push(out),
+        }
         Ok(())
     }
 
@@ -276,22 +328,17 @@ impl LinkState {
         self.topics & bit(topic) != 0
     }
 
-    /// Moves about [`TAKE_BYTES`] of the queue into `batch`, in order.
+    /// Moves about [`TAKE_BYTES`] of the queues into `batch`: what is urgent, and at least one frame
+    /// of the rest.
     pub(super) fn take(&mut self, batch: &mut Vec<Outgoing>) -> Taken {
-        let mut bytes = 0;
-        while bytes < TAKE_BYTES
-            && let Some(out) = self.queue.pop_front()
-        {
-            bytes += out.len();
-            batch.push(out);
-        }
-        self.queued_bytes -= bytes;
+        let bytes = self.urgent.take(TAKE_BYTES, batch);
+        self.bulk.take(TAKE_BYTES.saturating_sub(bytes).max(1), batch);
         Taken { beat: self.beat, close: self.closing().filter(|_| batch.is_empty()) }
     }
 
     /// Says whether something waits to be sent.
     pub(super) fn has_work(&self) -> bool {
-        !self.queue.is_empty()
+        !(self.urgent.frames.is_empty() && self.bulk.frames.is_empty())
     }
 
     /// Begins to close the link: it takes nothing more. Says whether this is the first close.
@@ -315,7 +362,8 @@ impl LinkState {
     /// Ends the link and all its calls: an unsent call as never made, a sent one as lost.
     pub(super) fn end(&mut self) {
         self.phase = Phase::Ended;
-        for out in self.queue.drain(..) {
+        self.bulk = Queue::default();
+        for out in std::mem::take(&mut self.urgent).frames {
             if let Outgoing::Call(id, _) = out
                 && let Some(answer) = self.calls.remove(&id)
             {
@@ -323,7 +371,6 @@ impl LinkState {
                 let _ = answer.send(Err(CallError::Closed));
             }
         }
-        self.queued_bytes = 0;
         // A dropped sender tells each remaining caller that its call is lost.
         self.calls.clear();
         self.serving.clear();

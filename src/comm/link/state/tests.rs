@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    model::message::{Direct, Request},
+    model::message::{AssignReply, Direct, Request},
     wire::frame::Frame,
 };
 
@@ -53,7 +53,7 @@ impl End {
             };
             Frame::decode(bytes).expect("a frame")
         }));
-        assert_eq!(self.state.queued_bytes, 0);
+        assert_eq!((self.state.urgent.bytes, self.state.bulk.bytes), (0, 0));
     }
 
     /// Takes one frame from the other end's line.
@@ -74,10 +74,13 @@ impl End {
     fn check(&self) {
         assert!(self.state.calls.len() <= IN_FLIGHT);
         assert!(self.state.serving.len() <= IN_FLIGHT);
-        let size: usize = self.state.queue.iter().map(Outgoing::len).sum();
-        assert_eq!(self.state.queued_bytes, size);
+        for queue in [&self.state.urgent, &self.state.bulk] {
+            let size: usize = queue.frames.iter().map(Outgoing::len).sum();
+            assert_eq!(queue.bytes, size);
+        }
         // Invariant 4: the rest is at most a response and a cancel for each call that left.
-        assert!(self.state.queue.len() <= 3 * 5 + 2 * IN_FLIGHT);
+        assert!(self.state.urgent.frames.len() <= 3 * 5 + 2 * IN_FLIGHT);
+        assert!(self.state.bulk.frames.len() <= 2 * 5);
     }
 }
 
@@ -85,7 +88,7 @@ impl End {
 enum Step {
     Call(Room),
     GiveUp(prop::sample::Index),
-    Respond(prop::sample::Index),
+    Respond(prop::sample::Index, Room),
     Abandon(prop::sample::Index),
     Send,
     Write,
@@ -97,13 +100,45 @@ fn steps() -> impl Strategy<Value = Vec<(bool, Step)>> {
         1 => Just(Step::Call(Room::Shared)),
         3 => Just(Step::Call(Room::Batches)),
         2 => any::<prop::sample::Index>().prop_map(Step::GiveUp),
-        3 => any::<prop::sample::Index>().prop_map(Step::Respond),
+        2 => any::<prop::sample::Index>().prop_map(|which| Step::Respond(which, Room::Shared)),
+        2 => any::<prop::sample::Index>().prop_map(|which| Step::Respond(which, Room::Batches)),
         1 => any::<prop::sample::Index>().prop_map(Step::Abandon),
         1 => Just(Step::Send),
         3 => Just(Step::Write),
         6 => Just(Step::Read),
     ];
     prop::collection::vec((any::<bool>(), step), 0..300)
+}
+
+#[test]
+fn batch_and_its_answer_leave_before_fanout_that_waits() {
+    let mut end = End::new();
+    end.state.serve(1).expect("in order");
+    let digest = || frame::direct(&Direct::Digest { digest: [0; 16] }).expect("short");
+    while end.state.push(Outgoing::Frame(digest())).is_ok() {}
+    end.call(Room::Batches);
+    let answer = Response::Assign(AssignReply::Fenced);
+    let bytes = frame::response(1, &answer).expect("short");
+    end.state.respond(1, bytes, Room::Batches).expect("room of its own");
+    end.write();
+    let mut first = end.line.iter().take(2);
+    assert!(matches!(first.next(), Some(Frame::Request { .. })), "{:?}", end.line);
+    assert!(matches!(first.next(), Some(Frame::Response { id: 1, .. })), "{:?}", end.line);
+    assert_eq!(end.line.len(), 2 + limits().outgoing_frames_max);
+}
+
+#[test]
+fn messages_go_out_in_each_burst_of_urgent_frames() {
+    let mut state = LinkState::new(&LinkLimits::default());
+    let long = || frame::request(0, 1, &Request::Echo(vec![0; TAKE_BYTES])).expect("fits");
+    state.push(Outgoing::Frame(vec![1])).expect("room");
+    for _ in 0..5 {
+        let (answer, _) = oneshot::channel();
+        state.call(long(), Room::Batches, answer).expect("room");
+    }
+    let mut batch = Vec::new();
+    state.take(&mut batch);
+    assert!(matches!(&batch[..], [Outgoing::Call(..), Outgoing::Frame(_)]), "{}", batch.len());
 }
 
 proptest! {
@@ -121,11 +156,11 @@ proptest! {
                     let cancels = end.state.give_up(id);
                     prop_assert!(!(came && cancels), "a call that was answered is not cancelled");
                 }
-                Step::Respond(which) if !end.serves.is_empty() => {
+                Step::Respond(which, room) if !end.serves.is_empty() => {
                     let id = end.serves.swap_remove(which.index(end.serves.len()));
                     let wanted = end.state.is_serving(id);
                     let bytes = frame::response(id, &Response::NotServed).expect("short");
-                    let sent = end.state.respond(id, bytes);
+                    let sent = end.state.respond(id, bytes, room);
                     prop_assert_eq!(sent == Err(SendError::Unwanted), !wanted);
                 }
                 Step::Abandon(which) if !end.serves.is_empty() => {
@@ -138,7 +173,7 @@ proptest! {
                 }
                 Step::Write => end.write(),
                 Step::Read => prop_assert_eq!(end.read(other), Ok(())),
-                Step::GiveUp(_) | Step::Respond(_) | Step::Abandon(_) => {}
+                Step::GiveUp(_) | Step::Respond(..) | Step::Abandon(_) => {}
             }
             ends[0].check();
             ends[1].check();
