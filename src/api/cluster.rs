@@ -47,8 +47,14 @@ impl From<&ActiveUser> for User {
 /// Answer of `GET /api/v1/users`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserList {
-    /// Active people, ordered by name, then id.
+    /// Active people, ordered by name, then id; the first of them if a limit was asked for.
     pub users: Vec<User>,
+    /// Number of all active people; 0 from a master of an earlier version.
+    #[serde(default)]
+    pub total: u64,
+    /// Version of which a stream's next change goes on; 0 from a master of an earlier version.
+    #[serde(default)]
+    pub version: u64,
     /// How much the answer may be trusted.
     pub consistency: Consistency,
 }

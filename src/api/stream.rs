@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     api::User,
     model::{
-        ids::{Cursor, Post},
+        ids::{Cursor, Post, UserId},
         stream::{ByeReason, Consistency, MasterInfo, ResetReason},
     },
 };
@@ -24,11 +24,37 @@ pub struct HelloEvent {
     pub beat_ms: u64,
 }
 
-/// The list of active people, sent first and whenever it changes.
+/// The active people of the whole system, or what changed of them. Told apart by their fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PresenceEvent {
-    /// Active people of the whole system, ordered by name, then id.
-    pub users: Vec<User>,
+#[serde(untagged)]
+pub enum PresenceEvent {
+    /// Difference between two versions; only with `presence=changes`.
+    Change {
+        /// Version after it.
+        version: u64,
+        /// Version before it. A reader that has another one needs the list again.
+        since: u64,
+        /// Number of active people after it.
+        count: u64,
+        /// People to add, or to put in the place of those with their ids.
+        came: Vec<User>,
+        /// People to remove; some may be unheard of.
+        left: Vec<UserId>,
+    },
+    /// Beginning of the list; only with `presence=changes`, first and to a reader that fell behind.
+    Window {
+        /// Version.
+        version: u64,
+        /// Number of active people.
+        count: u64,
+        /// At most the first 200 of them, and the reader's own person.
+        users: Vec<User>,
+    },
+    /// The whole list, first and whenever it changes.
+    List {
+        /// Active people, ordered by name, then id.
+        users: Vec<User>,
+    },
 }
 
 /// Whether the master reaches the store.

@@ -4,7 +4,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     api::{ByeEvent, HelloEvent, MastersEvent, StreamEvent},
-    client::{ChatClient, Delivery, EventStream, Failure, Observer, Request, StreamEnd},
+    client::{
+        ChatClient, Delivery, EventStream, Failure, Observer, PeopleList, Request, StreamEnd,
+    },
     model::{
         ids::{BoardName, Cursor, Seq, StoreEpoch},
         stream::ByeReason,
@@ -47,6 +49,7 @@ pub struct Follow {
     tries: u32,
     /// Last event of the stream that is ending.
     bye: Option<ByeEvent>,
+    people: PeopleList,
     over: Option<String>,
 }
 
@@ -100,12 +103,15 @@ const ALIVE_AFTER: Duration = Duration::from_millis(7500);
 const BYE_MAX: Duration = Duration::from_secs(10);
 
 impl Follow {
-    pub(super) const fn new(
-        client: ChatClient,
-        boards: Vec<BoardName>,
-        cursor: Option<Cursor>,
-    ) -> Self {
-        Self { client, boards, cursor, open: None, tries: 0, bye: None, over: None }
+    pub(super) fn new(client: ChatClient, boards: Vec<BoardName>, cursor: Option<Cursor>) -> Self {
+        let people = PeopleList::default();
+        Self { client, boards, cursor, open: None, tries: 0, bye: None, people, over: None }
+    }
+
+    /// Returns the active people as the stream told them last.
+    #[must_use]
+    pub const fn people(&self) -> &PeopleList {
+        &self.people
     }
 
     /// Returns the cursor at which the next stream would resume.
@@ -136,6 +142,11 @@ impl Follow {
                 Ok(delivery) => {
                     open.observed.on_delivery(&delivery);
                     self.tries = 0;
+                    if let StreamEvent::Presence(event) = &delivery.event
+                        && !self.people.apply(event)
+                    {
+                        return self.ask_people_again();
+                    }
                     if let Some(event) = self.on_delivery(delivery) {
                         return FollowEvent::Event(event);
                     }
@@ -147,6 +158,19 @@ impl Follow {
                     self.on_end(&master).await;
                     return FollowEvent::Disconnected { master, why };
                 }
+            }
+        }
+    }
+
+    /// Ends a stream that left out a version of the people: the next one begins with a window.
+    fn ask_people_again(&mut self) -> FollowEvent {
+        let why = StreamEnd::Garbled { why: "presence: a version is missing".to_owned() };
+        let master = self.client.master();
+        match self.open.take() {
+            None => FollowEvent::Disconnected { master, why },
+            Some(mut open) => {
+                open.observed.on_end(&why);
+                FollowEvent::Disconnected { master: open.master, why }
             }
         }
     }

@@ -42,6 +42,7 @@ mod chat;
 mod exchange;
 mod follow;
 mod master_list;
+mod people;
 mod request;
 mod sse;
 mod stream;
@@ -53,6 +54,7 @@ pub use chat::{ChatClient, NoObserver, Observer, Unsettled};
 pub use exchange::RawAnswer;
 pub use follow::{Follow, FollowEvent};
 pub use master_list::MasterList;
+pub use people::PeopleList;
 pub use request::{Answer, Request};
 pub use stream::{Delivery, EventStream, StreamEnd};
 

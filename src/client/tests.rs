@@ -139,6 +139,48 @@ async fn follower_resumes_on_another_master_without_gap_or_repeat() {
     assert_eq!(masters, [dies.url.clone(), lives.url.clone()]);
     let asked = lives.asked();
     let stream = asked.iter().find(|asked| asked.1.contains("/stream")).unwrap();
-    assert_eq!(stream.1, "/api/v1/stream?boards=lobby&cursor=3;lobby:5");
+    assert_eq!(stream.1, "/api/v1/stream?boards=lobby&presence=changes&cursor=3;lobby:5");
     assert_eq!(follow.cursor().map(ToString::to_string).as_deref(), Some("3;lobby:6"));
+}
+
+#[tokio::test]
+async fn follower_of_whom_a_version_of_the_people_is_missing_opens_another_stream() {
+    let env = env();
+    let user = |n: u8, name: &str| {
+        format!(r#"{{"id":"{}","name":"{name}","since":1,"last_seen":2}}"#, hex::encode([n; 16]))
+    };
+    let event = |data: String| format!("event: presence\ndata: {data}\n\n");
+    let window = |version: u64, users: &[String]| {
+        let (count, users) = (users.len(), users.join(","));
+        event(format!(r#"{{"version":{version},"count":{count},"users":[{users}]}}"#))
+    };
+    let change = |since: u64| {
+        let (version, came) = (since + 1, user(2, "Ben"));
+        let fields = format!(r#""version":{version},"since":{since},"count":2,"came":[{came}]"#);
+        event(format!(r#"{{{fields},"left":[]}}"#))
+    };
+    let first = [window(3, &[user(1, "Ann")]), change(4)].concat();
+    let second = [window(5, &[user(1, "Ann")]), change(5)].concat();
+    let streams = std::sync::atomic::AtomicUsize::new(0);
+    let master = Scripted::start(&env, move |_, asked| match asked.1.as_str() {
+        "/readyz" => Act::Answer(200, "", READY.to_owned()),
+        _ => match streams.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            0 => Act::Stream(first.clone()),
+            _ => Act::Stream(second.clone()),
+        },
+    })
+    .await;
+    let client = client(&env, &[&master]);
+    let mut follow = client.follow(vec![BoardName::lobby()], None);
+    let mut ends = Vec::new();
+    while follow.people().count() < 2 {
+        let seen = env.timeout(Duration::from_secs(5), follow.next()).await;
+        if let FollowEvent::Disconnected { why, .. } = seen.expect("a master lives") {
+            ends.push(why);
+        }
+    }
+    let why = "presence: a version is missing".to_owned();
+    assert_eq!(ends, [StreamEnd::Garbled { why }]);
+    let names: Vec<_> = follow.people().users().map(|user| user.name.to_string()).collect();
+    assert_eq!(names, ["Ann", "Ben"]);
 }

@@ -203,10 +203,10 @@ const OPERATIONS: &[Operation] = &[
         path: "/api/v1/users",
         summary: "Who is active in the whole system.",
         session: true,
-        query: &[],
+        query: &[("limit", "count", "The first so many, 1000 at most. Left out: all.")],
         body: None,
         answers: &[(200, "UserList", "By name, then id.")],
-        problems: &[],
+        problems: &[ProblemType::MalformedQuery],
     },
     Operation {
         method: "post",
@@ -251,6 +251,11 @@ const OPERATIONS: &[Operation] = &[
                 "`EPOCH;board:seq,..`. A board's place in Last-Event-ID wins over it.",
             ),
             ("user", "string", "As the header `Chatchat-User`, which `EventSource` cannot set."),
+            (
+                "presence",
+                "string",
+                "`changes`: `presence` tells a window of the people first, then what changed. Left out: the whole list at each change.",
+            ),
         ],
         body: None,
         answers: &[(200, "Stream", "Open until a `bye` or the end of the connection.")],
@@ -386,6 +391,7 @@ fn described(operation: &Operation) -> Value {
 /// Returns what the check of a query parameter lets through.
 fn query_schema(name: &str, kind: &str) -> Value {
     match name {
+        _ if kind == "count" => json!({ "type": "integer", "minimum": 1 }),
         "limit" => json!({ "type": kind, "minimum": 1, "default": 50 }),
         "consistency" => json!({ "enum": ["strong", "weak"], "default": "strong" }),
         "cursor" => json!({ "type": kind, "pattern": cursor_pattern() }),
@@ -548,7 +554,13 @@ fn schemas() -> Value {
             &[("look", string())],
         ),
     );
-    add("UserList", object(&[("users", list("User")), ("consistency", consistency())], &[]));
+    let users = [
+        ("users", list("User")),
+        ("total", integer()),
+        ("version", integer()),
+        ("consistency", consistency()),
+    ];
+    add("UserList", object(&users, &[]));
     let node = [
         ("id", string()),
         ("name", string()),
@@ -572,7 +584,7 @@ fn schemas() -> Value {
     );
     add(
         "Stream",
-        json!({ "type": "string", "description": "hello {node, masters, cursor, beat_ms}; post {a Post}; pending {id, state}; presence {users}; state {consistency}; masters {masters}; reset {reason}; beat {}; bye {reason, to, retry_ms}. hello, post and reset carry the cursor after them as their id." }),
+        json!({ "type": "string", "description": "hello {node, masters, cursor, beat_ms}; post {a Post}; pending {id, state}; presence {users}, or with `presence=changes` {version, count, users} with at most 200 people and the reader's own, then {version, since, count, came, left}, at most one a second; who has another version than `since` reads the users again; state {consistency}; masters {masters}; reset {reason}; beat {}; bye {reason, to, retry_ms}. hello, post and reset carry the cursor after them as their id." }),
     );
     let types: Vec<Value> = ProblemType::ALL.iter().map(|of| of.uri().into()).collect();
     add(

@@ -42,6 +42,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/page/numbers.js", JS, include_str!("page/numbers.js")),
     ("/page/outbox.js", JS, include_str!("page/outbox.js")),
     ("/page/people.js", JS, include_str!("page/people.js")),
+    ("/page/roster.js", JS, include_str!("page/roster.js")),
     ("/page/route.js", JS, include_str!("page/route.js")),
     ("/page/shapes.js", JS, include_str!("page/shapes.js")),
     ("/page/status.js", JS, include_str!("page/status.js")),

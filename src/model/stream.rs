@@ -5,10 +5,13 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    ids::{Cursor, NodeId, Post},
+    ids::{Cursor, NodeId, Post, UserId},
     rows::ActiveUser,
     shared::Shared,
 };
+
+/// The most people in a window of the active list, and the most that one change of it names.
+pub const PRESENCE_MAX: usize = 200;
 
 /// Degree to which an answer may be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +94,30 @@ impl fmt::Display for ByeReason {
     }
 }
 
+/// Beginning of the list of active people at one version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresenceWindow {
+    /// Version of the list, counted up by its master.
+    pub version: u64,
+    /// Number of people on the whole list.
+    pub count: usize,
+    /// The first of them, at most [`PRESENCE_MAX`].
+    pub users: Vec<ActiveUser>,
+}
+
+/// Difference between a version of the list of active people and the version before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresenceChange {
+    /// Version after it.
+    pub version: u64,
+    /// Number of people on the whole list after it.
+    pub count: usize,
+    /// People who came, or of whom something changed.
+    pub came: Vec<ActiveUser>,
+    /// People who left; some may have come after the version before, unheard of.
+    pub left: Vec<UserId>,
+}
+
 /// One delivery of a master to an open stream. Beats are the front end's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
@@ -98,6 +125,16 @@ pub enum Delivery {
     Post(Shared<Post>),
     /// The active people, sent first and whenever the list changes.
     Presence(Shared<Vec<ActiveUser>>),
+    /// The active people as far as a window shows them, to a reader that asked for changes: first,
+    /// and again when it fell behind.
+    PresenceWindow {
+        /// The window, the same for all readers.
+        window: Shared<PresenceWindow>,
+        /// The reader's own person, if the window does not show it.
+        own: Option<ActiveUser>,
+    },
+    /// The change of the active people since the version before, to a reader that asked for it.
+    PresenceChange(Shared<PresenceChange>),
     /// Whether the master reaches the store: strong if it does.
     State(Consistency),
     /// The masters that are in, sent whenever the list changes.

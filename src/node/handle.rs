@@ -3,7 +3,8 @@
 use tokio::sync::{mpsc, oneshot};
 
 pub use super::request::{
-    Read, Reply, RequestError, Restored, SessionRequest, StreamGuard, StreamHandle, Write, Written,
+    People, PresenceForm, Read, Reply, RequestError, Restored, SessionRequest, StreamGuard,
+    StreamHandle, Write, Written,
 };
 pub use crate::model::stream::{ByeReason, Consistency, Delivery, MasterInfo, ResetReason};
 use crate::{

@@ -10,6 +10,7 @@ use crate::{
         message::Task,
         outcome::Outcome,
         rows::{ActiveUser, Boards, Found, NewPost, Page, Range, SessionRow},
+        shared::Shared,
         stream::{Consistency, Delivery},
     },
 };
@@ -39,6 +40,25 @@ pub struct Read<T> {
     pub value: T,
     /// How far it may be trusted.
     pub consistency: Consistency,
+}
+
+/// Active people of the whole system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct People {
+    /// Version that streams were told last; the list may be newer, and goes on with the next.
+    pub version: u64,
+    /// The people, ordered by name, then id.
+    pub users: Shared<Vec<ActiveUser>>,
+}
+
+/// Form in which a stream tells who is active.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PresenceForm {
+    /// The whole list, at each change.
+    #[default]
+    Lists,
+    /// A window first, then each version's changes.
+    Changes,
 }
 
 /// Restored session, with all that its page begins with.
@@ -162,7 +182,7 @@ pub enum SessionRequest {
     /// Read the active people of the whole system.
     Users {
         /// Way back.
-        reply: Reply<Read<Vec<ActiveUser>>>,
+        reply: Reply<Read<People>>,
     },
     /// Open a stream.
     Stream {
@@ -171,6 +191,8 @@ pub enum SessionRequest {
         /// Place to go on from. `Err` is one that did not parse; the stream then begins with a
         /// reset.
         cursor: Result<Option<Cursor>, ()>,
+        /// How it tells who is active.
+        presence: PresenceForm,
         /// Way back.
         reply: Reply<StreamHandle>,
     },

@@ -320,6 +320,15 @@ impl Reader {
         &self.at
     }
 
+    /// Returns whether anything is due of any board. Costs less than to ask for it.
+    #[must_use]
+    pub fn is_due(&self, tails: &Tails) -> bool {
+        let is_behind = |(board, place): (&BoardName, &Seq)| {
+            tails.boards.get(board).is_some_and(|tail| *place < tail.last())
+        };
+        self.at.epoch != tails.epoch() || self.at.boards.iter().any(is_behind)
+    }
+
     /// Returns the next delivery of a board, at most `limit` posts.
     #[must_use]
     pub fn due(&self, tails: &Tails, board: &BoardName, limit: usize) -> Due {

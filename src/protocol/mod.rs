@@ -3,6 +3,7 @@
 //! Nothing here is `async`, does I/O, reads a clock or draws a random number. A method that
 //! depends on time takes `now` first.
 
+pub mod active_list;
 pub mod admission;
 pub mod assignment;
 pub mod board;

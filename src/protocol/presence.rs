@@ -18,7 +18,7 @@
 //!    [`LEAVE_MAX`] leaves is on its way at a time: however many leave at once, the store is never
 //!    busy with them for long.
 //! 4. At most `sessions_max` sessions are kept, as many wait for a touch at once, and as many are
-//!    noted as touched.
+//!    noted as touched. One that waits for its leave makes place for one with a stream.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -99,7 +99,9 @@ impl Presence {
     /// Adds a stream of a session. Returns `false`, and keeps no presence, when the table is full.
     pub fn on_stream_opened(&mut self, now: Mono, key: SessionKey) -> bool {
         if self.sessions.len() >= self.sessions_max && !self.sessions.contains_key(&key) {
-            return false;
+            // Who left long enough ago is off the list soon, unheard of.
+            let Some((_, left)) = self.leaves.pop_first() else { return false };
+            self.sessions.remove(&left);
         }
         let here = self.sessions.entry(key).or_insert(Here {
             streams: 0,
@@ -368,6 +370,17 @@ mod tests {
         presence.on_left();
         assert_eq!(presence.due(at(1)).leave.len(), 600 - 2 * LEAVE_MAX);
         assert!(presence.is_empty());
+    }
+
+    #[test]
+    fn session_that_left_makes_place_for_one_with_a_stream() {
+        let mut presence = Presence::new(at(0), Duration::from_secs(5), Duration::from_secs(12), 1);
+        presence.on_stream_opened(at(0), key(1));
+        touched(&mut presence, at(0));
+        presence.on_stream_closed(at(1), &key(1));
+        assert!(presence.on_stream_opened(at(2), key(2)), "whoever has a stream is listed");
+        assert_eq!(touched(&mut presence, at(2)), Some(vec![2]));
+        assert_eq!((presence.len(), presence.due(at(20)).leave), (1, vec![]));
     }
 
     #[test]

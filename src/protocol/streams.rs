@@ -12,7 +12,9 @@
 //!    store as it reads.
 //! 3. At most one read of the store is under way for one reader.
 //! 4. A stream that was ended is given nothing more.
-//! 5. [`take`](Streams::take) stops only when nothing more is due, or when something else will make
+//! 5. A reader that asked for changes of the people is given each version's, without a hole, or a
+//!    window first that stands for all before it.
+//! 6. [`take`](Streams::take) stops only when nothing more is due, or when something else will make
 //!    the reader's driver call it again: a read of the store, or room that is waited for.
 
 use std::{
@@ -25,9 +27,12 @@ use crate::{
         ids::{BoardName, Seq, SessionKey},
         rows::{ActiveUser, Page},
         shared::Shared,
-        stream::{Consistency, Delivery, MasterInfo},
+        stream::{Consistency, Delivery, MasterInfo, PresenceWindow},
     },
-    protocol::board::{Due, Reader, Tails},
+    protocol::{
+        active_list::NewVersion,
+        board::{Due, Reader, Tails},
+    },
 };
 
 /// The most deliveries that wait for one reader, a page from the store aside.
@@ -75,6 +80,8 @@ struct Stream {
     /// Boards that it is listed under; a reset may take some out of its cursor.
     boards: Vec<BoardName>,
     reader: Reader,
+    /// The reader's own person, if it asked for changes of the people instead of lists.
+    own: Option<ActiveUser>,
     backlog: VecDeque<Delivery>,
     newest: Newest,
     /// Board of which posts are being read from the store.
@@ -88,15 +95,17 @@ struct Stream {
 #[derive(Debug, Default)]
 struct Newest {
     state: Option<Consistency>,
-    presence: Option<Shared<Vec<ActiveUser>>>,
+    /// A list, a window or one change.
+    presence: Option<Delivery>,
     masters: Option<Vec<MasterInfo>>,
 }
 
 impl Newest {
     fn take(&mut self) -> Option<Delivery> {
         let state = self.state.take().map(Delivery::State);
-        let presence = || self.presence.take().map(Delivery::Presence);
-        state.or_else(presence).or_else(|| self.masters.take().map(Delivery::Masters))
+        state
+            .or_else(|| self.presence.take())
+            .or_else(|| self.masters.take().map(Delivery::Masters))
     }
 
     const fn is_empty(&self) -> bool {
@@ -123,12 +132,14 @@ impl<S: Copy + Ord> Streams<S> {
         self.open.is_empty()
     }
 
-    /// Adds a stream of a session. `first` is delivered before anything else.
+    /// Adds a stream of a session. `first` is delivered before anything else. With `own`, its
+    /// reader's person, the stream is told changes of the people instead of lists.
     pub fn open(
         &mut self,
         id: S,
         session: SessionKey,
         reader: Reader,
+        own: Option<ActiveUser>,
         first: impl IntoIterator<Item = Delivery>,
     ) {
         let boards: Vec<BoardName> = reader.cursor().boards.keys().cloned().collect();
@@ -136,12 +147,24 @@ impl<S: Copy + Ord> Streams<S> {
             self.by_board.entry(board.clone()).or_default().insert(id);
         }
         self.by_session.entry(session).or_default().insert(id);
+        let (mut backlog, mut newest) = (VecDeque::new(), Newest::default());
+        for delivery in first {
+            match delivery {
+                // Where newer ones take their place.
+                Delivery::State(state) => newest.state = Some(state),
+                Delivery::Presence(_) | Delivery::PresenceWindow { .. } => {
+                    newest.presence = Some(delivery);
+                }
+                delivery => backlog.push_back(delivery),
+            }
+        }
         let stream = Stream {
             session,
             boards,
             reader,
-            backlog: first.into_iter().collect(),
-            newest: Newest::default(),
+            own,
+            backlog,
+            newest,
             reading: None,
             is_blocked: false,
             is_over: false,
@@ -248,9 +271,24 @@ impl<S: Copy + Ord> Streams<S> {
         self.set_newest(|newest| newest.state = Some(state));
     }
 
-    /// Tells every reader who is active.
+    /// Tells every reader of lists who is active.
     pub fn set_presence(&mut self, users: &Shared<Vec<ActiveUser>>) {
-        self.set_newest(|newest| newest.presence = Some(users.clone()));
+        for stream in self.living().filter(|stream| stream.own.is_none()) {
+            stream.newest.presence = Some(Delivery::Presence(users.clone()));
+        }
+    }
+
+    /// Tells every reader of changes what changed. One that has not taken the version before gets a
+    /// window.
+    pub fn set_presence_version(&mut self, new: &NewVersion) {
+        for stream in self.living() {
+            let Some(own) = &stream.own else { continue };
+            let change = new.change.as_ref().filter(|_| stream.newest.presence.is_none());
+            stream.newest.presence = Some(match change {
+                Some(change) => Delivery::PresenceChange(change.clone()),
+                None => window_for(own, new.window.clone()),
+            });
+        }
     }
 
     /// Tells every reader which masters are in.
@@ -259,10 +297,19 @@ impl<S: Copy + Ord> Streams<S> {
     }
 
     fn set_newest(&mut self, set: impl Fn(&mut Newest)) {
-        for stream in self.open.values_mut().filter(|stream| !stream.is_over) {
-            set(&mut stream.newest);
-        }
+        self.living().for_each(|stream| set(&mut stream.newest));
     }
+
+    fn living(&mut self) -> impl Iterator<Item = &mut Stream> {
+        self.open.values_mut().filter(|stream| !stream.is_over)
+    }
+}
+
+/// Returns a window of the active people, which always shows the reader's own person.
+#[must_use]
+pub fn window_for(own: &ActiveUser, window: Shared<PresenceWindow>) -> Delivery {
+    let is_shown = window.users.iter().any(|one| one.user.id == own.user.id);
+    Delivery::PresenceWindow { window, own: (!is_shown).then(|| own.clone()) }
 }
 
 /// Removes a stream from an index, and a key without streams with it.
@@ -287,6 +334,9 @@ impl Stream {
     /// Moves what is due into the backlog, as far as it fits. Returns the read of the store that is
     /// to be made.
     fn fill(&mut self, tails: &Tails) -> Option<StoreRead> {
+        if !self.reader.is_due(tails) {
+            return None;
+        }
         let mut read = None;
         let boards: Vec<BoardName> = self.reader.cursor().boards.keys().cloned().collect();
         for board in &boards {

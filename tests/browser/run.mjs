@@ -16,6 +16,7 @@ import * as hostile from "./checks/hostile.mjs";
 import * as looks from "./checks/looks.mjs";
 import * as ux from "./checks/ux.mjs";
 import * as moves from "./checks/moves.mjs";
+import * as people from "./checks/people.mjs";
 import * as reading from "./checks/reading.mjs";
 import * as strangers from "./checks/strangers.mjs";
 import * as tabs from "./checks/tabs.mjs";
@@ -30,8 +31,8 @@ const USAGE = `usage: node run.mjs [flags]
   -s, --short          only what must never break: chat, a dead master, a dead worker, hostile texts
   -l, --long           everything, the deaths three times over
   -f, --filter WORD    only checks whose "suite: name" holds it; suites: units, chat, faults, hostile,
-                       strangers, ux, moves, access, reading, tabs,
-                       looks
+                       strangers, ux, moves, access, reading, people,
+                       tabs, looks
   -k, --keep           leave each cluster's directory behind and say where it is
   -v, --verbose        say what the cluster said
   -h, --help           this text`;
@@ -134,6 +135,7 @@ if (!asked.short) {
   await suite("ux", ux.checks);
   await suite("access", access.checks);
   await suite("reading", reading.checks);
+  await suite("people", people.checks);
   await suite("tabs", tabs.checks);
   await suite("looks", looks.checks);
 }

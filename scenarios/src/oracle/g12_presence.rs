@@ -90,8 +90,9 @@ mod tests {
             since: 1,
             last_seen: 2,
         };
-        let users = people.iter().map(person).collect();
-        Answer::Users(UserList { users, consistency: Consistency::Strong })
+        let users: Vec<_> = people.iter().map(person).collect();
+        let total = users.len() as u64;
+        Answer::Users(UserList { users, total, version: 1, consistency: Consistency::Strong })
     }
 
     fn quiet() -> Fixture {

@@ -24,10 +24,12 @@ use crate::{
     http::{App, auth::Caller, places::Place, problem::ErrorResponse},
     model::{
         ids::{BoardName, Cursor},
-        stream::{ByeReason, Delivery, MasterInfo},
+        rows::ActiveUser,
+        shared::Shared,
+        stream::{ByeReason, Delivery, MasterInfo, PresenceChange, PresenceWindow},
         time::Mono,
     },
-    node::handle::{SessionRequest, StreamHandle},
+    node::handle::{PresenceForm, SessionRequest, StreamHandle},
 };
 
 /// Length at which a chunk is handed on, in bytes, so that a long catch-up is a few large writes.
@@ -39,6 +41,17 @@ const RETRY_MS: u64 = 1000;
 pub(super) struct StreamQuery {
     boards: Option<String>,
     cursor: Option<String>,
+    presence: Option<String>,
+}
+
+impl StreamQuery {
+    /// Returns how people are told; other words are those of a later version.
+    fn presence(&self) -> PresenceForm {
+        match self.presence.as_deref() {
+            Some("changes") => PresenceForm::Changes,
+            _ => PresenceForm::default(),
+        }
+    }
 }
 
 /// `GET /api/v1/stream`
@@ -53,11 +66,13 @@ pub(super) async fn open(
         Err(why) if why.status() == StatusCode::UNAUTHORIZED => return why.into_response(),
         Err(why) => return sorry(&app, &why).await,
     };
-    let (boards, cursor) = wanted(asked.map(|Query(asked)| asked), &headers);
+    let asked = asked.map(|Query(asked)| asked);
+    let presence = asked.as_ref().map(StreamQuery::presence).unwrap_or_default();
+    let (boards, cursor) = wanted(asked, &headers);
     let Some(place) = app.places().take(caller.key) else {
         return sorry(&app, &ErrorResponse::too_many_streams()).await;
     };
-    let asked = app.ask(caller, |reply| SessionRequest::Stream { boards, cursor, reply });
+    let asked = app.ask(caller, |reply| SessionRequest::Stream { boards, cursor, presence, reply });
     match asked.await {
         Ok(feed) => live(&app, feed, place),
         Err(why) if why.status() == StatusCode::UNAUTHORIZED => why.into_response(),
@@ -212,8 +227,15 @@ impl Reader {
             Some(Delivery::Presence(users)) => {
                 let data = users.encoded(|users| {
                     let users = users.iter().map(User::from).collect();
-                    data_lines(&StreamEvent::Presence(PresenceEvent { users }))
+                    data_lines(&StreamEvent::Presence(PresenceEvent::List { users }))
                 });
+                chunk.encoded("presence", None, data);
+            }
+            Some(Delivery::PresenceWindow { window, own }) => {
+                chunk.encoded("presence", None, &window_lines(&window, own.as_ref()));
+            }
+            Some(Delivery::PresenceChange(change)) => {
+                let data = change.encoded(|change| data_lines(&changed(change)));
                 chunk.encoded("presence", None, data);
             }
             Some(Delivery::State(consistency)) => {
@@ -244,6 +266,30 @@ impl Reader {
 fn data_lines(event: &StreamEvent) -> Bytes {
     // JSON holds no line end, so one data line is enough.
     format!("data: {}\n\n", event.data()).into()
+}
+
+fn changed(change: &PresenceChange) -> StreamEvent {
+    StreamEvent::Presence(PresenceEvent::Change {
+        version: change.version,
+        since: change.version.saturating_sub(1),
+        count: change.count as u64,
+        came: change.came.iter().map(User::from).collect(),
+        left: change.left.clone(),
+    })
+}
+
+/// Returns the end of a window's event. Readers share its people and differ in the last one, their
+/// own, so it is put together from texts.
+fn window_lines(window: &Shared<PresenceWindow>, own: Option<&ActiveUser>) -> Bytes {
+    let json = |user: &ActiveUser| serde_json::to_string(&User::from(user)).unwrap_or_default();
+    let users =
+        window.encoded(|window| window.users.iter().map(json).collect::<Vec<_>>().join(",").into());
+    let own = own.map(json).unwrap_or_default();
+    let comma = if users.is_empty() || own.is_empty() { "" } else { "," };
+    // Somebody who just came is shown before the list has them.
+    let count = window.count.max(window.users.len() + usize::from(!own.is_empty()));
+    let head = format!(r#"data: {{"version":{},"count":{count},"users":["#, window.version);
+    [head.as_bytes(), users, comma.as_bytes(), own.as_bytes(), b"]}\n\n"].concat().into()
 }
 
 /// Events as text, gathered for one write.
@@ -278,7 +324,8 @@ mod tests {
     }
 
     fn asked(boards: Option<&str>, cursor: Option<&str>) -> Result<StreamQuery, QueryRejection> {
-        Ok(StreamQuery { boards: boards.map(str::to_owned), cursor: cursor.map(str::to_owned) })
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Ok(StreamQuery { boards: owned(boards), cursor: owned(cursor), presence: None })
     }
 
     #[test]

@@ -105,7 +105,8 @@ export const cancelPost = (id) =>
     wanted: { 200: is.isFate(id, ["committed", "cancelled"]) },
   });
 
-export const users = () => call("GET", "/users", { wanted: { 200: is.isUserList }, timeout_ms: 5000 });
+export const users = (limit) =>
+  call("GET", `/users?limit=${limit}`, { wanted: { 200: is.isUserList }, timeout_ms: 5000 });
 
 export const cluster = () => call("GET", "/cluster", { wanted: { 200: is.isCluster }, timeout_ms: 4000 });
 

@@ -13,6 +13,7 @@ import * as move from "./move.js";
 import { Outbox } from "./outbox.js";
 import { Notifier } from "./notify.js";
 import { Cluster, People } from "./people.js";
+import { SHOWN_MAX } from "./roster.js";
 import { readRoute, Route } from "./route.js";
 import { Status } from "./status.js";
 import { Tabs } from "./tabs.js";
@@ -27,6 +28,8 @@ const TICKET_PAUSE_MAX_MS = 30_000;
 // Of so many people a text is searched for mentions.
 const NAMES_MAX = 200;
 const BOARDS_INTERVAL_MS = 30_000;
+// Between two questions for the people, whatever happens.
+const PEOPLE_PAUSE_MS = 3000;
 
 // Buttons of a narrow page and the sides that they open.
 const SIDES = [
@@ -50,7 +53,7 @@ class App {
     this.ticketPause_ms = TICKET_PAUSE_MIN_MS;
     this.lastBoards = Date.now();
     this.ticket = null;
-    this.presence = [];
+    this.lastPeople = Number.NEGATIVE_INFINITY;
     masters.update(session.masters);
 
     this.people = new People(this.me, () => this.log.rename());
@@ -58,7 +61,7 @@ class App {
     this.marks = new ReadMarks();
     this.log = new Log({
       nameOf: (user) => this.people.nameOf(user),
-      names: () => this.people.users.slice(0, NAMES_MAX).map((user) => user.name),
+      names: () => this.people.names(NAMES_MAX),
       isBoard: (name) => this.boards.has(name),
       me: this.me,
       looking: () => this.looking,
@@ -116,7 +119,7 @@ class App {
 
   begin(session, brought) {
     $("chat").hidden = false;
-    this.people.show([]);
+    this.people.draw();
     const carried = brought?.user === this.me.id ? brought : null;
     // What is carried is newer than what was left here.
     this.local.takeBack((left) => move.arrived(left) || carried?.trusted === true);
@@ -211,7 +214,7 @@ class App {
   tellAll() {
     const { state, consistency } = this.status;
     const { list, own } = this.masters;
-    this.tabs.tell({ all: { state, consistency, presence: this.presence, list, own } });
+    this.tabs.tell({ all: { state, consistency, presence: this.people.roster.window, list, own } });
   }
 
   onTold(message) {
@@ -219,7 +222,7 @@ class App {
     if (message.name) this.hear(message.name, message.data);
     if (message.all) {
       this.masters.update(message.all.list, message.all.own);
-      this.hear("presence", { users: message.all.presence });
+      this.hear("presence", message.all.presence);
       this.status.set({ state: message.all.state, consistency: message.all.consistency });
     }
   }
@@ -241,8 +244,7 @@ class App {
         if (this.tabs.leading) this.outbox.kick();
         break;
       case "presence":
-        this.presence = data.users;
-        this.people.show(data.users);
+        if (!this.people.take(data) || this.people.roster.thin) this.refreshPeople();
         break;
       case "state":
         this.status.set({ consistency: data.consistency });
@@ -291,7 +293,8 @@ class App {
     if (now - this.lastAlive >= ALIVE_INTERVAL_MS) {
       this.lastAlive = now;
       api.alive();
-      this.refreshPeople();
+      // A master of an earlier version does not say when somebody was seen again; or one was missed.
+      if (!this.people.roster.live) this.refreshPeople();
     }
     if (this.masters.needTicket && now >= this.nextTicket) this.renewTicket();
     if (now - this.lastBoards >= BOARDS_INTERVAL_MS) this.refreshBoards();
@@ -310,11 +313,13 @@ class App {
   }
 
   async refreshPeople() {
-    const answer = await api.users();
+    const now = performance.now();
+    if (now - this.lastPeople < PEOPLE_PAUSE_MS) return;
+    this.lastPeople = now;
+    const answer = await api.users(SHOWN_MAX);
     if (answer.status !== 200) return;
-    this.presence = answer.json.users;
     this.tabs.tell({ name: "presence", data: answer.json });
-    this.people.show(answer.json.users);
+    this.people.take(answer.json);
   }
 
   // Boards

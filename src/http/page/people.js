@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { $, ago, avatar, el, plural, setText } from "./dom.js";
+import { Roster } from "./roster.js";
 
 // Who was seen this lately counts as being here now.
 const NOW_MS = 12_000;
@@ -10,7 +11,7 @@ export class People {
   constructor(me, onNames) {
     this.me = me;
     this.onNames = onNames;
-    this.users = [];
+    this.roster = new Roster();
     this.shared = new Set();
   }
 
@@ -19,8 +20,18 @@ export class People {
     return this.shared.has(user.name) ? `${user.name} #${user.id.slice(0, 4)}` : user.name;
   }
 
+  names(max) {
+    return [...this.roster.users.values()].slice(0, max).map(({ name }) => name);
+  }
+
+  // Takes in what a stream or an answer tells; false when a version before it is missing.
+  take(data) {
+    const taken = this.roster.take(data);
+    if (taken) this.show([...this.roster.users.values()]);
+    return taken;
+  }
+
   show(users) {
-    this.users = users;
     const ids = new Map();
     for (const { id, name, look = name } of users) ids.set(look, (ids.get(look) ?? new Set()).add(id));
     const alike = users.filter(({ name, look = name }) => ids.get(look).size > 1);
@@ -32,9 +43,11 @@ export class People {
   }
 
   draw() {
-    const newest = Math.max(0, ...this.users.map((user) => user.last_seen));
-    const rows = this.users.map((user) => {
-      const since = newest - user.last_seen;
+    const { roster } = this;
+    const shown = roster.shown(this.me);
+    const newest = shown.reduce((newest, user) => Math.max(newest, user.last_seen), 0);
+    const rows = shown.map((user) => {
+      const since = roster.live ? 0 : newest - user.last_seen;
       const seen = since <= NOW_MS ? "active now" : `seen ${ago(since)}`;
       const name = el(
         "span",
@@ -46,9 +59,12 @@ export class People {
       return el("li", { "data-user": user.id, "data-key": user.id }, avatar(user), name);
     });
     $("people").replaceChildren(...rows);
-    const count = String(this.users.length);
-    setText($("people-count"), count);
-    setText($("people-count-narrow"), count);
+    const count = Math.max(roster.count, shown.length);
+    setText($("people-count"), String(count));
+    setText($("people-count-narrow"), String(count));
+    const more = count - shown.length;
+    $("people-more").hidden = more === 0;
+    setText($("people-more"), more === 0 ? "" : `and ${more} more`);
     const name = el(
       "span",
       { class: "name" },

@@ -45,7 +45,16 @@ export const isSession = (value) =>
 
 export const isBoardList = (value) =>
   isObject(value) && isListOf(isBoard)(value.boards) && isCount(value.epoch);
-export const isUserList = (value) => isObject(value) && isListOf(isPresent)(value.users);
+export const isUserList = (value) =>
+  isObject(value) &&
+  isListOf(isPresent)(value.users) &&
+  [value.version, value.count, value.total].every((n) => n === undefined || isCount(n));
+
+const isChange = (value) =>
+  isObject(value) &&
+  [value.version, value.since, value.count].every(isCount) &&
+  isListOf(isPresent)(value.came) &&
+  isListOf((id) => HEX_ID.test(id))(value.left);
 export const isCluster = (value) => isObject(value) && isText(value.store) && isListOf(isNode)(value.nodes);
 export const isTicket = (value) => isObject(value) && isText(value.ticket) && value.ticket !== "";
 export const isReady = (value) => isObject(value) && value.ready === true && isText(value.state);
@@ -64,7 +73,7 @@ export const EVENTS = {
     isObject(value) && isMaster(value.node) && isListOf(isMaster)(value.masters) && isText(value.cursor),
   post: isPost,
   pending: (value) => isObject(value) && isText(value.id),
-  presence: isUserList,
+  presence: (value) => isUserList(value) || isChange(value),
   state: (value) => isObject(value) && isText(value.consistency),
   masters: (value) => isObject(value) && isListOf(isMaster)(value.masters),
   reset: isObject,

@@ -239,6 +239,15 @@ async fn people_and_cluster_need_a_session() {
     let users = site.get("/api/v1/users", &token).await.json();
     assert_eq!(users["users"][0]["name"], "Ada");
     assert_eq!(users["users"][0]["last_seen"], 900);
+    assert_eq!((&users["total"], &users["version"]), (&json!(1), &json!(3)));
+    site.join("Ben").await;
+    let first = site.get("/api/v1/users?limit=1", &token).await.json();
+    assert_eq!(first["users"].as_array().map(Vec::len), Some(1));
+    assert_eq!((&first["users"][0]["name"], &first["total"]), (&json!("Ada"), &json!(2)));
+    for limit in ["0", "-1", "many"] {
+        let answer = site.get(&format!("/api/v1/users?limit={limit}"), &token).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (400, "malformed-query"), "{limit}");
+    }
     let cluster = site.get("/api/v1/cluster", &token).await.json();
     assert_eq!(cluster["store"], "here");
     assert_eq!(cluster["nodes"][1]["state"], "failed");

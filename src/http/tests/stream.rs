@@ -3,11 +3,14 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use crate::{
+    api::{PresenceEvent, User},
     model::{
         ids::{Author, Cursor, Post, PostId, Seq, StoreEpoch, UserId},
+        rows::ActiveUser,
         shared::Shared,
+        stream::{PresenceChange, PresenceWindow},
     },
-    node::handle::{ByeReason, Consistency, Delivery, RequestError, ResetReason},
+    node::handle::{ByeReason, Consistency, Delivery, PresenceForm, RequestError, ResetReason},
     testing::{
         http::{Answer, Ask, Site, fake::this_master, snapshots},
         stepped_world::SECOND,
@@ -82,6 +85,67 @@ async fn stream_begins_with_hello_and_ends_with_bye() {
     let seen = lines.collect::<Vec<_>>().join("\n").replace(&user_id, "USER");
     let seen = seen.replace("\n\n\n", "\n\n");
     snapshots().bind(|| insta::assert_snapshot!("http_stream", seen));
+}
+
+/// Reads the presence events of a text.
+fn presence(text: &str) -> Vec<PresenceEvent> {
+    let data = text.split("event: presence\ndata: ").skip(1);
+    let json = data.map(|rest| rest.lines().next().expect("a line"));
+    json.map(|json| serde_json::from_str(json).expect("an event")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_of_changes_tells_a_window_with_its_reader_then_changes() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    let mut stream = open(&site, "/api/v1/stream?presence=changes", &token, None).await;
+    until(&mut stream, "beat_ms").await;
+    let feed = site.fake.stream();
+    assert_eq!(feed.presence, PresenceForm::Changes);
+    let events = feed.events.expect("open");
+    let active = |n: u8| ActiveUser {
+        user: Author { id: UserId([n; 16]), name: format!("Ada {n}").parse().expect("a name") },
+        since_ms: 1,
+        last_seen_ms: 2,
+    };
+    let window = |count, users| Shared::new(PresenceWindow { version: 3, count, users });
+    let many = window(900, vec![active(1), active(2)]);
+    let change =
+        PresenceChange { version: 4, count: 2, came: vec![active(3)], left: vec![UserId([1; 16])] };
+    for delivery in [
+        Delivery::PresenceWindow { window: window(0, vec![]), own: Some(active(9)) },
+        Delivery::PresenceWindow { window: many.clone(), own: None },
+        Delivery::PresenceWindow { window: many, own: Some(active(9)) },
+        Delivery::PresenceChange(Shared::new(change)),
+        Delivery::State(Consistency::Strong),
+    ] {
+        events.send(delivery).await.expect("read");
+    }
+    let users = |numbers: &[u8]| numbers.iter().map(|n| User::from(&active(*n))).collect();
+    let window =
+        |count, numbers| PresenceEvent::Window { version: 3, count, users: users(numbers) };
+    let came = users(&[3]);
+    let left = vec![UserId([1; 16])];
+    assert_eq!(
+        presence(&until(&mut stream, "consistency").await),
+        [
+            window(1, &[9]),
+            window(900, &[1, 2]),
+            window(900, &[1, 2, 9]),
+            PresenceEvent::Change { version: 4, since: 3, count: 2, came, left },
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_that_asks_for_no_changes_is_told_lists() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    for path in ["/api/v1/stream", "/api/v1/stream?presence=", "/api/v1/stream?presence=later"] {
+        let mut stream = open(&site, path, &token, None).await;
+        until(&mut stream, "beat_ms").await;
+        assert_eq!(site.fake.stream().presence, PresenceForm::Lists, "{path}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,7 +30,6 @@ pub(super) struct Polled {
     pub(super) boards: Option<Boards>,
     pub(super) masters: Option<Vec<MasterRow>>,
     pub(super) admission: Option<Admission>,
-    pub(super) users: Option<Active>,
     pub(super) closed: Option<(Vec<SessionKey>, u64)>,
 }
 
@@ -66,7 +65,7 @@ pub(super) enum Input {
     StorePolled(Box<Polled>),
     /// The boards were read for requests that wait.
     BoardsRead(Result<Boards, StoreError>),
-    /// The active people were read for requests that wait.
+    /// The active people were read, for requests that wait or because it was time.
     UsersRead(Result<Active, StoreError>),
     /// A session was looked up for requests that wait.
     SessionLookedUp { key: SessionKey, answer: Result<Option<SessionRow>, StoreError> },

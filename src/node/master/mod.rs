@@ -46,7 +46,7 @@ use self::{
     waiters::{RETRY_MS, SessionWaiter, Waiter, Waiters},
 };
 use super::{
-    handle::{Command, MasterHandle, SessionRequest},
+    handle::{self, Command, MasterHandle, SessionRequest},
     inbox::{Inbox, Inputs, Next},
 };
 use crate::{
@@ -58,12 +58,12 @@ use crate::{
         ids::UserId,
         message::{Close, CloseReason},
         outcome::Outcome,
-        rows::{ActiveUser, Holder},
-        shared::Shared,
+        rows::Holder,
         stream::{ByeReason, Consistency, MasterInfo},
         time::Mono,
     },
     protocol::{
+        active_list::ActiveList,
         board::Tails,
         dead_letters::DeadLetters,
         master::{Effect, Master},
@@ -146,7 +146,7 @@ struct People {
     /// Read marks that are not submitted yet.
     marks: ReadMarks<SessionWaiter>,
     /// The active people of the whole system, as last read.
-    active: Shared<Vec<ActiveUser>>,
+    active: ActiveList,
 }
 
 impl People {
@@ -159,7 +159,12 @@ impl People {
         );
         let sessions = Sessions::new(config.sessions_cached_max);
         let marks = ReadMarks::default();
-        Self { sessions, presence, marks, active: Shared::new(Vec::new()) }
+        Self { sessions, presence, marks, active: ActiveList::new(now) }
+    }
+
+    fn known(&self) -> handle::People {
+        let (version, users) = (self.active.version(), self.active.users().clone());
+        handle::People { version, users }
     }
 }
 
@@ -230,6 +235,7 @@ impl Driver {
         let core = self.core.next_deadline();
         [
             self.people.presence.next_deadline(),
+            self.people.active.next_deadline(),
             self.people.marks.next_deadline(),
             self.dialer.next_deadline(),
             self.poll.next_deadline(),
@@ -258,6 +264,7 @@ impl Driver {
         self.write_marks(now);
         self.write_dead_letter(now);
         self.touch_sessions(now);
+        self.tell_people(now);
         self.dial(now);
         self.announce_state(now);
     }

@@ -11,13 +11,14 @@ use super::{
 use crate::{
     comm::Link,
     model::{
-        ids::{BoardName, Cursor, Post, SessionKey},
+        ids::{Author, BoardName, Cursor, Post, SessionKey},
         message::{Request, Response, Task},
         outcome::Outcome,
-        rows::{Active, ActiveUser, Boards, Page, Range, SessionRow, StoreError},
-        shared::Shared,
+        rows::{Active, Boards, Page, Range, SessionRow, StoreError},
     },
-    node::handle::{Consistency, Read, Reply, RequestError, Restored, StreamHandle},
+    node::handle::{
+        Consistency, People, PresenceForm, Read, Reply, RequestError, Restored, StreamHandle,
+    },
     protocol::reads::{Reads, TooMany},
 };
 
@@ -51,13 +52,15 @@ pub(super) enum WantBoards {
 
 pub(super) struct WantStream {
     pub(super) key: SessionKey,
+    pub(super) author: Author,
     pub(super) boards: Vec<BoardName>,
     pub(super) cursor: Result<Option<Cursor>, ()>,
+    pub(super) presence: PresenceForm,
     pub(super) reply: Reply<StreamHandle>,
 }
 
 /// Request that waits for the active people to be read; `None` waits for the reading itself.
-pub(super) type WantUsers = Option<Reply<Read<Vec<ActiveUser>>>>;
+pub(super) type WantUsers = Option<Reply<Read<People>>>;
 
 /// Reads of the store that are under way, and what waits for them.
 #[derive(Default)]
@@ -336,10 +339,8 @@ impl Driver {
     /// told who is here.
     pub(super) fn give_up_users(&mut self) {
         for reply in self.reads.users.take_queued().into_iter().flatten() {
-            let _ = reply.send(Ok(Read {
-                value: self.people.active.to_vec(),
-                consistency: Consistency::Weak,
-            }));
+            let value = self.people.known();
+            let _ = reply.send(Ok(Read { value, consistency: Consistency::Weak }));
         }
     }
 
@@ -375,36 +376,21 @@ impl Driver {
                 return;
             }
             Ok(Active::Users(users)) => {
-                self.take_users(Active::Users(users));
+                if self.people.active.take(users) {
+                    self.streams.table.set_presence(self.people.active.users());
+                    self.deliver_all();
+                }
                 Ok(Consistency::Strong)
             }
             Err(StoreError::Busy) => Err(RequestError::Overloaded),
             Err(_) => Ok(Consistency::Weak),
         };
         for reply in waited.into_iter().flatten() {
-            let value = self.people.active.to_vec();
+            let value = self.people.known();
             let _ = reply.send(answer.map(|consistency| Read { value, consistency }));
         }
         if self.reads.users.begin() {
             self.read_users();
-        }
-    }
-
-    pub(super) fn take_users(&mut self, active: Active) {
-        let Active::Users(users) = active else {
-            self.people.presence.on_touch_wanted(self.env.now());
-            return;
-        };
-        let known = &self.people.active;
-        let same = users.len() == known.len()
-            && users
-                .iter()
-                .zip(known.iter())
-                .all(|(a, b)| (&a.user, a.since_ms) == (&b.user, b.since_ms));
-        self.people.active = Shared::new(users);
-        if !same {
-            self.streams.table.set_presence(&self.people.active);
-            self.deliver_all();
         }
     }
 }

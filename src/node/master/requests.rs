@@ -193,8 +193,9 @@ impl Driver {
                 });
             }
             SessionRequest::Users { reply } => self.ask_users(Some(reply)),
-            SessionRequest::Stream { boards, cursor, reply } => {
-                self.want_boards(WantBoards::Stream(WantStream { key, boards, cursor, reply }));
+            SessionRequest::Stream { boards, cursor, presence, reply } => {
+                let want = WantStream { key, author, boards, cursor, presence, reply };
+                self.want_boards(WantBoards::Stream(want));
             }
             SessionRequest::Cluster { reply } => {
                 let _ = reply.send(Ok(self.view()));

@@ -82,19 +82,13 @@ impl Driver {
         if self.poll.read.begin(now) {
             let (store, mark) = (self.store.clone(), self.poll.closed_mark);
             self.spawn("poll", async move {
-                let mut polled = Polled {
-                    boards: None,
-                    masters: None,
-                    admission: None,
-                    users: None,
-                    closed: None,
-                };
-                // A store that is away makes one question wait, not five.
+                let mut polled =
+                    Polled { boards: None, masters: None, admission: None, closed: None };
+                // A store that is away makes one question wait, not four.
                 polled.boards = store.boards().await.ok();
                 if polled.boards.is_some() {
                     polled.masters = store.masters().await.ok();
                     polled.admission = store.admission().await.ok();
-                    polled.users = store.active_users().await.ok();
                     polled.closed = store.closed_since(mark).await.ok();
                 }
                 Input::StorePolled(Box::new(polled))
@@ -109,9 +103,10 @@ impl Driver {
 
     pub(super) fn on_polled(&mut self, now: Mono, polled: Polled) {
         self.poll.read.end(now + self.config.store_poll_interval);
-        let Polled { boards, masters, admission, users, closed } = polled;
+        let Polled { boards, masters, admission, closed } = polled;
         if let Some(boards) = boards {
             self.take_boards(&boards);
+            self.want_users();
         }
         if let Some(rows) = &masters {
             self.gate.lists().set_masters(rows);
@@ -121,9 +116,6 @@ impl Driver {
         self.note_directory();
         if let Some(admission) = admission {
             self.gate.lists().set_admission(admission);
-        }
-        if let Some(users) = users {
-            self.take_users(users);
         }
         if let Some((keys, mark)) = closed {
             self.poll.closed_mark = mark;

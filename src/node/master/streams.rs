@@ -15,13 +15,15 @@ use crate::{
     model::{
         ids::{BoardName, SessionKey},
         rows::{Boards, Page, Range, StoreError},
+        time::Mono,
     },
     node::handle::{
-        ByeReason, Consistency, Delivery, MasterInfo, RequestError, StreamGuard, StreamHandle,
+        ByeReason, Consistency, Delivery, MasterInfo, PresenceForm, RequestError, StreamGuard,
+        StreamHandle,
     },
     protocol::{
         board::Reader,
-        streams::{PAGE_POSTS_MAX, READ_RETRY, SLOW_AFTER, StoreRead, Streams},
+        streams::{PAGE_POSTS_MAX, READ_RETRY, SLOW_AFTER, StoreRead, Streams, window_for},
     },
 };
 
@@ -71,7 +73,7 @@ impl OpenStreams {
 impl Driver {
     /// Opens a stream. `read` is what the store said of all boards just now.
     pub(super) fn open_stream(&mut self, want: WantStream, read: Option<&Boards>) {
-        let WantStream { key, boards, cursor, reply } = want;
+        let WantStream { key, author, boards, cursor, presence, reply } = want;
         if self.streams.table.len() >= self.config.streams_max {
             let _ = reply.send(Err(RequestError::Overloaded));
             return;
@@ -99,9 +101,18 @@ impl Driver {
         let state = if self.core.is_strong(now) { Consistency::Strong } else { Consistency::Weak };
         let cursor = reader.cursor().clone();
         let reset = reset.map(|reason| Delivery::Reset { reason, cursor });
-        let first = [Delivery::State(state), Delivery::Presence(self.people.active.clone())];
+        let active = &mut self.people.active;
+        let own = match presence {
+            PresenceForm::Lists => None,
+            PresenceForm::Changes => Some(active.row_of(&author, self.tails.as_of_ms())),
+        };
+        let people = match &own {
+            None => Delivery::Presence(active.users().clone()),
+            Some(own) => window_for(own, active.window()),
+        };
+        let first = reset.into_iter().chain([Delivery::State(state), people]);
         let id = self.streams.next_id();
-        self.streams.table.open(id, key, reader, reset.into_iter().chain(first));
+        self.streams.table.open(id, key, reader, own, first);
         self.streams.senders.insert(id, sender);
         self.people.presence.on_stream_opened(now, key);
         self.spawn("stream", async move {
@@ -116,6 +127,14 @@ impl Driver {
     pub(super) fn deliver(&mut self, board: &BoardName) {
         for id in self.streams.table.followers(board) {
             self.feed(id);
+        }
+    }
+
+    /// Tells the streams that asked for changes of the people what changed, when it is time.
+    pub(super) fn tell_people(&mut self, now: Mono) {
+        if let Some(version) = self.people.active.due(now) {
+            self.streams.table.set_presence_version(&version);
+            self.deliver_all();
         }
     }
 

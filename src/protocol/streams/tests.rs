@@ -3,10 +3,14 @@ use std::iter;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{
-    ids::{Author, Cursor, Post, PostId, StoreEpoch, UserId},
-    rows::Boards,
-    stream::ResetReason,
+use crate::{
+    model::{
+        ids::{Author, Cursor, Post, PostId, StoreEpoch, UserId},
+        rows::Boards,
+        stream::{PRESENCE_MAX, ResetReason},
+        time::Mono,
+    },
+    protocol::active_list::ActiveList,
 };
 
 const SESSION: SessionKey = SessionKey([1; 32]);
@@ -53,7 +57,7 @@ impl Lab {
         let names: Vec<BoardName> = names.iter().map(|name| name.parse().expect("one")).collect();
         let cursor = Ok(Some(cursor.parse::<Cursor>().expect("a cursor")));
         let (reader, _) = Reader::open(&self.tails, &names, &cursor, None);
-        self.streams.open(id, SESSION, reader, []);
+        self.streams.open(id, SESSION, reader, None, []);
     }
 
     fn commit(&mut self, board: &str, range: std::ops::RangeInclusive<u64>) {
@@ -177,6 +181,179 @@ fn newest_state_overtakes_posts_and_replaces_the_one_before() {
     assert_eq!(first, [Delivery::State(Consistency::Strong)]);
     lab.streams.on_room(1);
     assert_eq!(lab.seqs(1), [1]);
+}
+
+/// A person by number, as the list has them.
+fn active(n: u16) -> ActiveUser {
+    let mut id = [0; 16];
+    id[..2].copy_from_slice(&n.to_be_bytes());
+    let name = "Ada".parse().expect("a name");
+    ActiveUser { user: Author { id: UserId(id), name }, since_ms: 1, last_seen_ms: 1 }
+}
+
+/// Version and people that a reader of changes knows.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seen(u64, BTreeSet<UserId>);
+
+impl Seen {
+    fn hear(&mut self, deliveries: Vec<Delivery>) {
+        for delivery in deliveries {
+            match delivery {
+                Delivery::PresenceWindow { window, own } => {
+                    let users = window.users.iter().chain(&own).map(|one| one.user.id);
+                    *self = Self(window.version, users.collect());
+                }
+                Delivery::PresenceChange(change) => {
+                    assert_eq!(change.version, self.0 + 1, "no version is left out");
+                    self.0 = change.version;
+                    self.1.retain(|id| !change.left.contains(id));
+                    self.1.extend(change.came.iter().map(|one| one.user.id));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// A master's list and its open streams, all of changes.
+struct Hall {
+    lab: Lab,
+    list: ActiveList,
+    now: Mono,
+}
+
+impl Hall {
+    fn new() -> Self {
+        let lab = Lab::new(&[("lobby", 0)]);
+        Self { lab, list: ActiveList::new(Mono::ZERO), now: Mono::ZERO }
+    }
+
+    fn open(&mut self, id: u64, person: u16) {
+        let (reader, _) = Reader::open(&self.lab.tails, &[], &Ok(None), None);
+        let own = self.list.row_of(&active(person).user, 1);
+        let first = window_for(&own, self.list.window());
+        self.lab.streams.open(id, SESSION, reader, Some(own), [first]);
+    }
+
+    /// Lets the store tell who is active, and a second pass.
+    fn read(&mut self, people: impl IntoIterator<Item = u16>) {
+        self.list.take(people.into_iter().map(active).collect());
+        self.now = self.now + Duration::from_secs(1);
+        if let Some(version) = self.list.due(self.now) {
+            self.lab.streams.set_presence_version(&version);
+        }
+    }
+}
+
+#[test]
+fn reader_of_changes_gets_a_window_then_each_change() {
+    let mut hall = Hall::new();
+    hall.read([1, 2]);
+    hall.open(1, 2);
+    hall.open(2, 9);
+    let mut seen = Seen::default();
+    seen.hear(hall.lab.take(1));
+    assert_eq!(seen, Seen(1, [1, 2].map(|n| active(n).user.id).into()));
+    let Some(Delivery::PresenceWindow { own, .. }) = hall.lab.take(2).pop() else { panic!() };
+    assert_eq!(own, Some(active(9)), "a reader sees their own person before the list does");
+    hall.read([2, 3]);
+    let [Delivery::PresenceChange(first)] = &hall.lab.take(1)[..] else { panic!() };
+    let [Delivery::PresenceChange(second)] = &hall.lab.take(2)[..] else { panic!() };
+    first.encoded(|_| "once".into());
+    assert_eq!(second.encoded(|_| "twice".into()), "once", "all readers share one encoding");
+}
+
+#[test]
+fn reader_that_missed_a_version_gets_a_whole_window() {
+    let mut hall = Hall::new();
+    hall.open(1, 1);
+    let mut seen = Seen::default();
+    seen.hear(hall.lab.take(1));
+    for last in 2..5 {
+        hall.read(1..=last);
+    }
+    let deliveries = hall.lab.take(1);
+    assert!(matches!(&deliveries[..], [Delivery::PresenceWindow { .. }]), "{deliveries:?}");
+    seen.hear(deliveries);
+    hall.read(1..=6);
+    seen.hear(hall.lab.take(1));
+    assert_eq!(seen, Seen(4, (1..=6).map(|n| active(n).user.id).collect()));
+}
+
+#[test]
+fn first_window_that_was_not_taken_is_replaced_by_a_newer_one() {
+    let mut hall = Hall::new();
+    hall.open(1, 1);
+    hall.read([1, 2]);
+    let mut seen = Seen::default();
+    seen.hear(hall.lab.take(1));
+    assert_eq!(seen, Seen(1, [1, 2].map(|n| active(n).user.id).into()));
+}
+
+#[test]
+fn readers_of_lists_are_told_no_changes_and_the_other_way_round() {
+    let mut hall = Hall::new();
+    hall.open(1, 1);
+    hall.lab.open(2, &["lobby"], "1;lobby:0");
+    assert_eq!(hall.lab.take(1).len(), 1);
+    hall.read([1]);
+    assert_eq!(hall.lab.take(2), []);
+    hall.lab.streams.set_presence(hall.list.users());
+    assert_eq!(hall.lab.take(2), [Delivery::Presence(hall.list.users().clone())]);
+    assert!(matches!(hall.lab.take(1)[..], [Delivery::PresenceChange(_)]));
+}
+
+proptest! {
+    /// Promise of presence: whoever holds an open stream is listed to every reader, also in a
+    /// crowd of which a window shows a part, and each reader that takes what it is given is at the
+    /// newest version.
+    #[test]
+    fn nobody_with_an_open_stream_is_missing(
+        steps in prop::collection::vec((0..6_u16, any::<bool>(), 0..300_u16, 0..8_u8), 1..60),
+    ) {
+        let mut hall = Hall::new();
+        let mut open: BTreeMap<u16, Seen> = BTreeMap::new();
+        for (person, opens, crowd, takers) in steps {
+            if opens && !open.contains_key(&person) {
+                hall.open(u64::from(person), 900 + person);
+                open.insert(person, Seen::default());
+            } else if !opens && open.remove(&person).is_some() {
+                hall.lab.streams.close(u64::from(person));
+            }
+            // The crowd stands before them in the list.
+            let here: Vec<u16> = (0..crowd).chain(open.keys().map(|n| 900 + n)).collect();
+            hall.read(here.iter().copied());
+            for (nth, (person, seen)) in open.iter_mut().enumerate() {
+                if takers >> (nth % 8) & 1 == 1 {
+                    seen.hear(hall.lab.take(u64::from(*person)));
+                }
+            }
+        }
+        let all: BTreeSet<_> = hall.list.users().iter().map(|one| one.user.id).collect();
+        for (person, seen) in &mut open {
+            seen.hear(hall.lab.take(u64::from(*person)));
+            prop_assert_eq!(seen.0, hall.list.version());
+            prop_assert!(seen.1.is_subset(&all));
+            prop_assert!(seen.1.contains(&active(900 + person).user.id), "their own");
+            if all.len() <= PRESENCE_MAX {
+                prop_assert_eq!(&seen.1, &all);
+            }
+        }
+    }
+}
+
+#[test]
+fn news_of_the_cluster_ask_for_no_posts_when_none_are_due() {
+    let mut lab = Lab::new(&[("lobby", 9)]);
+    lab.open(1, &["lobby"], "1;lobby:9");
+    let reader = |lab: &Lab| lab.streams.open[&1].reader.is_due(&lab.tails);
+    assert!(!reader(&lab));
+    lab.commit("lobby", 10..=10);
+    assert!(reader(&lab));
+    assert_eq!(lab.seqs(1), [10]);
+    assert!(!reader(&lab));
+    lab.tails.on_boards(&boards(2, &[("lobby", 10)]));
+    assert!(reader(&lab), "another epoch resets the reader");
 }
 
 #[test]

@@ -22,10 +22,11 @@ use crate::{
         message::{MemberState, Task},
         outcome::{Outcome, TaskResult},
         rows::{ActiveUser, Boards, Found, NewPost, Page, Range, SessionRow, StoreError},
+        shared::Shared,
     },
     node::handle::{
-        Command, Consistency, Delivery, MasterHandle, MasterInfo, Read, RequestError,
-        SessionRequest, StreamGuard, StreamHandle, Written,
+        Command, Consistency, Delivery, MasterHandle, MasterInfo, People, PresenceForm, Read,
+        RequestError, SessionRequest, StreamGuard, StreamHandle, Written,
     },
 };
 
@@ -72,6 +73,7 @@ pub(crate) enum Silent {
 pub(crate) struct OpenStream {
     pub(crate) boards: Vec<BoardName>,
     pub(crate) cursor: Result<Option<Cursor>, ()>,
+    pub(crate) presence: PresenceForm,
     pub(crate) events: Option<mpsc::Sender<Delivery>>,
     pub(crate) gone: oneshot::Receiver<()>,
 }
@@ -161,9 +163,12 @@ impl State {
                 let found = self.by_id.get(&(session.user.id, id)).cloned();
                 drop(reply.send(Ok(found.unwrap_or(Found::Nothing))));
             }
-            SessionRequest::Users { reply } => drop(reply.send(Ok(self.read(self.users())))),
-            SessionRequest::Stream { boards, cursor, reply } => {
-                drop(reply.send(Ok(self.open_stream(boards, cursor))));
+            SessionRequest::Users { reply } => {
+                let people = People { version: 3, users: Shared::new(self.users()) };
+                drop(reply.send(Ok(self.read(people))));
+            }
+            SessionRequest::Stream { boards, cursor, presence, reply } => {
+                drop(reply.send(Ok(self.open_stream(boards, cursor, presence))));
             }
             SessionRequest::Cluster { reply } => drop(reply.send(Ok(cluster_view()))),
         }
@@ -294,6 +299,7 @@ impl State {
         &mut self,
         boards: Vec<BoardName>,
         cursor: Result<Option<Cursor>, ()>,
+        presence: PresenceForm,
     ) -> StreamHandle {
         let (events, delivered) = mpsc::channel(8);
         let (gone_guard, gone) = oneshot::channel();
@@ -304,7 +310,7 @@ impl State {
             cursor: Cursor { epoch: EPOCH, boards: at },
             beat_ms: BEAT_MS,
         };
-        self.stream = Some(OpenStream { boards, cursor, events: Some(events), gone });
+        self.stream = Some(OpenStream { boards, cursor, presence, events: Some(events), gone });
         StreamHandle { hello, deliveries: delivered, guard: StreamGuard { _gone: gone_guard } }
     }
 }

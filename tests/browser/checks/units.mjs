@@ -5,6 +5,7 @@ import { readdir, readFile } from "node:fs/promises";
 
 import { mergeCursors } from "../../../src/http/page/connection.js";
 import { dayName } from "../../../src/http/page/dom.js";
+import { Roster, SHOWN_MAX } from "../../../src/http/page/roster.js";
 import { readRoute } from "../../../src/http/page/route.js";
 import { mentionsName, pieces } from "../../../src/http/page/text.js";
 import { read } from "../../../src/http/page/api.js";
@@ -12,7 +13,7 @@ import { Election, SILENCE_MS } from "../../../src/http/page/election.js";
 import { sleep, Waker } from "../../../src/http/page/numbers.js";
 import { readEntry } from "../../../src/http/page/outbox.js";
 import { readDrafts } from "../../../src/http/page/local.js";
-import { isFate, isPage, isPost } from "../../../src/http/page/shapes.js";
+import { EVENTS, isFate, isPage, isPost } from "../../../src/http/page/shapes.js";
 
 const ID = "3f0e8c5a-9d0b-4b6e-8a57-6f2f0d9a7c11";
 const POST = {
@@ -247,6 +248,56 @@ export const checks = [
     },
   ],
   [
+    "a roster follows changes, and says when a version is missing",
+    async () => {
+      const roster = new Roster();
+      const known = () => roster.shown({ id: "" }).map(({ name }) => name);
+      const change = (since, came, left, count) => ({ version: since + 1, since, came, left, count });
+      assert.equal(roster.take(change(0, [person(1)], [], 1)), false, "there is no list yet");
+      assert.ok(roster.take({ version: 4, count: 2, users: [person(2), person(1)] }));
+      assert.deepEqual(known(), ["Person 001", "Person 002"]);
+      assert.ok(roster.take(change(4, [person(3)], [person(1).id, person(9).id], 2)));
+      assert.deepEqual([known(), roster.count, roster.live], [["Person 002", "Person 003"], 2, true]);
+      assert.equal(roster.take(change(6, [person(5)], [], 4)), false, "5 to 6 is missing");
+      assert.deepEqual([known(), roster.live], [["Person 002", "Person 003"], false]);
+      // The answer is of a version before a change that came meanwhile.
+      assert.ok(roster.take({ version: 6, total: 3, users: [person(2), person(3), person(4)] }));
+      assert.deepEqual([roster.version, known().length, roster.count, roster.live], [7, 4, 4, true]);
+      assert.ok(roster.take({ version: 1, count: 1, users: [person(1)] }), "a new stream");
+      assert.deepEqual(known(), ["Person 001"]);
+      assert.ok(roster.take({ users: [person(1), person(2)] }), "a master of an earlier version");
+      assert.deepEqual([roster.count, roster.live, known().length], [2, false, 2]);
+    },
+  ],
+  [
+    "a roster of many shows a window and oneself",
+    async () => {
+      const roster = new Roster();
+      const users = Array.from({ length: SHOWN_MAX + 2 }, (_, n) => person(n));
+      roster.take({ version: 1, count: 1500, users });
+      assert.equal(roster.shown(person(0)).length, SHOWN_MAX);
+      const shown = roster.shown(person(SHOWN_MAX + 1));
+      assert.deepEqual([shown.length, shown.at(-1)], [SHOWN_MAX + 1, person(SHOWN_MAX + 1)]);
+      assert.equal(roster.thin, false);
+      const left = users.slice(0, 150).map(({ id }) => id);
+      roster.take({ version: 2, since: 1, count: 1350, came: [], left });
+      assert.equal(roster.thin, true, "of so many it knows few");
+    },
+  ],
+  [
+    "an event of people is a list, a window or a change, and nothing else",
+    async () => {
+      const is = EVENTS.presence;
+      const change = { version: 2, since: 1, count: 1, came: [person(1)], left: [person(2).id] };
+      assert.ok(is({ users: [] }) && is({ version: 1, count: 0, users: [] }) && is(change));
+      for (const bad of [null, {}, { users: [{}] }, { users: [], version: -1 }])
+        assert.ok(!is(bad), JSON.stringify(bad));
+      for (const key of ["version", "since", "count", "came", "left"])
+        assert.ok(!is({ ...change, [key]: "x" }), key);
+      assert.ok(!is({ ...change, left: ["x"] }));
+    },
+  ],
+  [
     "drafts from a link or a store have bounds",
     async () => {
       assert.deepEqual(readDrafts(null), []);
@@ -255,6 +306,13 @@ export const checks = [
     },
   ],
 ];
+
+const person = (n) => ({
+  id: String(n).padStart(32, "0"),
+  name: `Person ${String(n).padStart(3, "0")}`,
+  since: 1,
+  last_seen: 2,
+});
 
 // Tabs of one browser on one channel, with a clock of their own.
 class Elections {
