@@ -125,6 +125,9 @@ impl Search {
         for candidate in self.candidates.values_mut() {
             candidate.standing = Standing::Unsaid;
         }
+        let mut rows: Vec<_> = rows.into_iter().collect();
+        // A master that lost its identity left a row with the address at which the new one is in.
+        rows.sort_by_key(|(_, is_in)| *is_in);
         for (row, is_in) in rows {
             self.learn(&row.link, row.node);
             if let Some(candidate) = self.candidates.get_mut(&row.link) {
@@ -313,6 +316,21 @@ mod tests {
         let mut search = self::search(&[]);
         search.on_store([(&one, false)]);
         assert_eq!(search.next(at(0), 0), dial("m1:1"));
+    }
+
+    #[test]
+    fn address_of_a_master_that_lost_its_identity_counts_as_that_of_the_new_one() {
+        let (new, two) = (row(1, 1, 1), row(2, 1, 1));
+        let old = MasterRow { link: new.link.clone(), ..row(3, 1, 1) };
+        for rows in [
+            [(&new, true), (&two, false), (&old, false)],
+            [(&old, false), (&two, false), (&new, true)],
+        ] {
+            let mut search = search(&[]);
+            search.on_store(rows);
+            assert_eq!(search.next(at(0), 0), dial("m1:1"));
+            assert!(matches!(search.next(at(0), 0), Step::Wait(_)), "the other is out");
+        }
     }
 
     #[test]
