@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     future::pending,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use chatchat::{
@@ -16,7 +16,7 @@ use chatchat::{
     http::Access,
     model::{
         event::Event,
-        ids::{Fingerprint, NodeId, Resource, Role, StoreEpoch},
+        ids::{NodeId, Resource, Role, StoreEpoch},
         rows::{JoinToken, StoreError},
     },
     programs::{MasterParams, WorkerParams, run_master, run_worker},
@@ -24,6 +24,7 @@ use chatchat::{
 };
 use chatchat_scenarios::{
     cluster as shape,
+    fault::Action,
     plan::Plan,
     target::{Place, ResourceRef, Target},
 };
@@ -49,9 +50,9 @@ pub struct Cluster {
     shape: shape::Cluster,
     people: usize,
     hosts: BTreeMap<Place, HostId>,
-    nodes: BTreeMap<NodeId, Place>,
+    /// Place of each identity, those of nodes before a wipe included.
+    nodes: Mutex<BTreeMap<NodeId, Place>>,
     keys: KeyPool,
-    pins: Vec<Fingerprint>,
     token: String,
     store: StoreHost,
     grants: Mutex<Grants>,
@@ -70,6 +71,21 @@ fn host_name(place: Place) -> String {
     place.to_string().replace(':', "")
 }
 
+/// Returns how often the faults of a plan wipe a node at most.
+fn wipes_max(plan: &Plan) -> usize {
+    let is_node = |place: &&Place| matches!(place, Place::Master(_) | Place::Worker(_));
+    let count = |target: &Target| match target.places(&plan.cluster, plan.workload.people) {
+        Some(places) => places.iter().filter(is_node).count(),
+        // A role is played by one node at a time.
+        None => 1,
+    };
+    let wipes = plan.faults.iter().filter_map(|fault| match &fault.action {
+        Action::Wipe { target } => Some(count(target)),
+        _ => None,
+    });
+    wipes.sum()
+}
+
 impl Cluster {
     /// Adds all machines, switched off, and a store that holds a join token for the workers.
     ///
@@ -84,21 +100,19 @@ impl Cluster {
         let everyone = everyone.chain((0..people).map(Place::Person));
         let hosts = everyone.map(|place| (place, world.add_host(&host_name(place)))).collect();
 
-        let keys = KeyPool::new(world.seed(), nodes.len());
-        let identities: Vec<_> = (0..nodes.len()).map(|nth| keys.identity(nth)).collect();
-        let pins: Vec<_> =
-            identities[..shape.masters].iter().map(|(_, fingerprint)| *fingerprint).collect();
+        let wipes = wipes_max(plan);
+        let keys = KeyPool::new(world.seed(), nodes.len(), wipes);
+        let identities = (0..nodes.len()).map(|nth| keys.identity(nth).0);
         let mut rng = ChaCha20Rng::from_seed(world.seed().bytes("cluster"));
-        let secret = JoinSecret::random(&mut rng, &pins[0]);
+        let secret = JoinSecret::random(&mut rng, &keys.identity(0).1);
         let mut cluster = [0; 16];
         rng.fill_bytes(&mut cluster);
         let it = Self {
             world: world.clone(),
             people,
             hosts,
-            nodes: identities.iter().map(|(node, _)| *node).zip(nodes).collect(),
+            nodes: Mutex::new(identities.zip(nodes).collect()),
             keys,
-            pins,
             token: secret.text().to_string(),
             store: StoreHost::new(&NewCluster { cluster, epoch: StoreEpoch(1), now_ms: 0 })?,
             grants: Mutex::default(),
@@ -112,7 +126,8 @@ impl Cluster {
                 guard: *secret.guard().expose(),
                 bearer_sha256: secret.bearer_sha256(),
                 role: Role::Worker,
-                uses_left: u32::try_from(it.shape.workers).unwrap_or(u32::MAX),
+                // The operator admits what comes back from a wipe as the new node that it is.
+                uses_left: u32::try_from(it.shape.workers + wipes).unwrap_or(u32::MAX),
                 ends_at_ms: now_ms + DAY_MS,
             }),
             now_ms,
@@ -163,10 +178,8 @@ impl Cluster {
             .collect()
     }
 
-    /// Masters and workers by their ids.
-    #[must_use]
-    pub const fn nodes(&self) -> &BTreeMap<NodeId, Place> {
-        &self.nodes
+    fn nodes(&self) -> MutexGuard<'_, BTreeMap<NodeId, Place>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Processes that ended by themselves, and why.
@@ -208,6 +221,21 @@ impl Cluster {
         }
     }
 
+    /// Takes a machine's power and its files. A node that comes back from that is another one: its
+    /// identity was among them. False when the machine was off.
+    pub fn wipe(&self, place: Place) -> bool {
+        let number = match place {
+            Place::Master(nth) => Some(nth),
+            Place::Worker(nth) => Some(self.shape.masters + nth),
+            Place::Store | Place::Person(_) => None,
+        };
+        if let Some(number) = number {
+            self.keys.renew_identity(number);
+            self.nodes().insert(self.keys.identity(number).0, place);
+        }
+        self.world.wipe(self.host(place))
+    }
+
     /// A node came to its end without having been asked to.
     fn tell(&self, place: Place, end: Result<(), impl ToString>) {
         let why = end.map_or_else(|why| why.to_string(), |()| "it said goodbye".to_owned());
@@ -239,10 +267,12 @@ impl Cluster {
         let config = self.config();
         let masters = (0..self.shape.masters)
             .map(|nth| format!("{}:{LINK_PORT}", host_name(Place::Master(nth))));
+        // The operator writes the newest identities of the masters into a worker's settings.
+        let pins = (0..self.shape.masters).map(|nth| self.keys.identity(nth).1);
         WorkerParams {
             name: host_name(Place::Worker(nth)),
             masters: masters.collect(),
-            pins: self.pins.clone(),
+            pins: pins.collect(),
             token: Some(self.token.clone()),
             store: remote(env, STORE_ADDR, config.store_timeout),
             keys: self.keys.source(self.shape.masters + nth),
@@ -262,7 +292,7 @@ impl Cluster {
             Target::MasterOf(nth) => self.master_of(*nth),
             _ => None,
         };
-        node.and_then(|node| self.nodes.get(&node)).copied().into_iter().collect()
+        node.and_then(|node| self.nodes().get(&node).copied()).into_iter().collect()
     }
 
     fn resource(&self, named: &ResourceRef) -> Resource {

@@ -25,7 +25,7 @@ fn links_pass_every_check_in_the_simulated_world_with_roles_swapped() {
                 world
                     .run(worker, |worker| async move {
                         let master_host = "master".to_owned();
-                        let keys = KeyPool::new(Seed(seed), 2).source(1);
+                        let keys = KeyPool::new(Seed(seed), 2, 0).source(1);
                         let lab = testing::comm::Lab { worker, master, master_host, keys };
                         check.run(&lab, beginner).await;
                     })

@@ -272,10 +272,13 @@ impl Faults {
     /// Does it. Answers how it is undone and whether it has bitten yet.
     fn act(&self, nth: usize, action: &Action) -> (Undo, bool) {
         let world = self.cluster.world();
-        let hit = |target: &Target, act: &dyn Fn(HostId) -> bool| {
+        let hit_places = |target: &Target, act: &dyn Fn(Place) -> bool| {
             let mut places = self.places(std::slice::from_ref(target));
-            places.retain(|place| act(self.cluster.host(*place)));
+            places.retain(|place| act(*place));
             places
+        };
+        let hit = |target: &Target, act: &dyn Fn(HostId) -> bool| {
+            hit_places(target, &|place| act(self.cluster.host(place)))
         };
         let line = |links: &Links, link: Link| {
             let directions = self.directions(links);
@@ -298,7 +301,9 @@ impl Faults {
         match action {
             Action::Crash { target } => booted(hit(target, &|host| world.crash(host))),
             Action::Exit { target } => booted(hit(target, &|host| world.exit(host))),
-            Action::Wipe { target } => booted(hit(target, &|host| world.wipe(host))),
+            Action::Wipe { target } => {
+                booted(hit_places(target, &|place| self.cluster.wipe(place)))
+            }
             Action::Pause { target } => {
                 let places = hit(target, &|host| world.pause(host));
                 let bit = !places.is_empty();

@@ -3,10 +3,10 @@
 //!
 //! The pairs are 1024 bits long and public, in the project's tree: they guard nothing.
 //!
-//! 1. A node's identity follows from its number alone.
+//! 1. A node's identity follows from its number and from how often its disk was wiped.
 //! 2. No pair is handed out twice in a run, as long as the pool lasts; identities never.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chatchat::{
     comm::key_source::{KeyKind, KeySource},
@@ -37,23 +37,35 @@ pub struct KeyPool(Arc<Pool>);
 
 struct Pool {
     pairs: Vec<&'static [u8]>,
-    /// Number of nodes; the first pairs are their identities.
+    /// Number of nodes; the first pairs are their first identities.
     nodes: usize,
+    /// Number of pairs at the end that are kept for identities after a wipe.
+    wipes: usize,
     seed: Seed,
-    taken: Mutex<Vec<bool>>,
+    stock: Mutex<Stock>,
+}
+
+struct Stock {
+    taken: Vec<bool>,
+    /// Pair that is each node's identity, by the node's number.
+    identities: Vec<usize>,
+    /// Number of identities that were made after a wipe.
+    renewed: usize,
 }
 
 impl KeyPool {
-    /// A pool for so many nodes.
+    /// A pool for so many nodes, whose disks are wiped at most so many times in all.
     ///
     /// # Panics
-    /// When there are fewer pairs than nodes.
+    /// When there are too few pairs.
     #[must_use]
-    pub fn new(seed: Seed, nodes: usize) -> Self {
+    pub fn new(seed: Seed, nodes: usize, wipes: usize) -> Self {
         let pairs = pool();
-        assert!(nodes < pairs.len(), "{nodes} nodes, but {} pairs", pairs.len());
-        let taken = Mutex::new(vec![false; pairs.len()]);
-        Self(Arc::new(Pool { pairs, nodes, seed, taken }))
+        let count = pairs.len();
+        assert!(nodes + wipes < count, "{nodes} nodes and {wipes} wipes, but {count} pairs");
+        let taken = vec![false; count];
+        let stock = Stock { taken, identities: (0..nodes).collect(), renewed: 0 };
+        Self(Arc::new(Pool { pairs, nodes, wipes, seed, stock: Mutex::new(stock) }))
     }
 
     /// Returns the key source of the node with this number.
@@ -68,9 +80,27 @@ impl KeyPool {
     /// When the committed pool is damaged.
     #[must_use]
     pub fn identity(&self, node: usize) -> (NodeId, Fingerprint) {
-        let pair = KeyPair::from_pkcs8_der(self.0.pairs[node], BOUNDS).expect("the pool is whole");
+        let pair = self.0.pairs[self.0.stock().identities[node]];
+        let pair = KeyPair::from_pkcs8_der(pair, BOUNDS).expect("the pool is whole");
         let identity = Identity::new(pair);
         (identity.node(), identity.fingerprint())
+    }
+
+    /// Decides the identity that a node whose disk was wiped will make at its next start.
+    ///
+    /// # Panics
+    /// When it is called more often than was said in [`Self::new`].
+    pub fn renew_identity(&self, node: usize) {
+        let mut stock = self.0.stock();
+        assert!(stock.renewed < self.0.wipes, "the pool was made for fewer wipes");
+        stock.renewed += 1;
+        stock.identities[node] = self.0.pairs.len() - stock.renewed;
+    }
+}
+
+impl Pool {
+    fn stock(&self) -> MutexGuard<'_, Stock> {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -84,7 +114,7 @@ impl NodeKeys {
     fn take(&self, env: &Env, kind: KeyKind) -> &'static [u8] {
         use rand_core::Rng;
         if kind == KeyKind::Identity {
-            return self.pool.pairs[self.node];
+            return self.pool.pairs[self.pool.stock().identities[self.node]];
         }
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         *asked += 1;
@@ -92,12 +122,13 @@ impl NodeKeys {
         let label = format!("keys/{}/{kind:?}/{asked}", self.node);
         let mut start = self.pool.seed.stream(&label).word();
         start ^= env.rng("keys").next_u64();
-        let (first, count) = (self.pool.nodes, self.pool.pairs.len() - self.pool.nodes);
+        let first = self.pool.nodes;
+        let count = self.pool.pairs.len() - first - self.pool.wipes;
         let start = usize::try_from(start % count as u64).expect("below a usize");
-        let mut taken = self.pool.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = (0..count).map(|by| first + (start + by) % count).find(|nth| !taken[*nth]);
-        let nth = free.unwrap_or(first + start);
-        taken[nth] = true;
+        let mut stock = self.pool.stock();
+        let mut from_start = (0..count).map(|by| first + (start + by) % count);
+        let nth = from_start.find(|nth| !stock.taken[*nth]).unwrap_or(first + start);
+        stock.taken[nth] = true;
         self.pool.pairs[nth]
     }
 }
@@ -141,10 +172,25 @@ mod tests {
     }
 
     #[test]
+    fn wiped_node_gets_an_identity_that_no_node_ever_had() {
+        let keys = KeyPool::new(Seed(1), 4, 2);
+        let identities = || [0, 1, 2, 3].map(|node| keys.identity(node).0);
+        let mut seen = identities().to_vec();
+        for _ in 0..2 {
+            let before = identities();
+            keys.renew_identity(2);
+            let after = identities();
+            assert_eq!([after[0], after[1], after[3]], [before[0], before[1], before[3]]);
+            assert!(!seen.contains(&after[2]));
+            seen.push(after[2]);
+        }
+    }
+
+    #[test]
     fn node_keeps_its_identity_and_gets_no_pair_twice() {
         let seen = simulate(Setup::new(1), async |world| {
             let host = world.add_host("node");
-            let keys = KeyPool::new(Seed(1), 4);
+            let keys = KeyPool::new(Seed(1), 4, 0);
             let mut seen = Vec::new();
             for node in [2, 2, 3] {
                 let source = keys.source(node);
