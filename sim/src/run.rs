@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use chatchat::programs::OF_ONE_PEER;
 use chatchat_scenarios::{
     history::{Clock, History},
     oracle::{self, EventLine, Evidence, StoreDump},
@@ -19,7 +20,7 @@ use chatchat_scenarios::{
     target::Place,
     workload::{People, Stage},
 };
-use dst_world::{Detail, EventRecord, Progress, Seed, Setup, World, simulate};
+use dst_world::{Detail, EventRecord, Panicked, Progress, Seed, Setup, World, simulate};
 
 use crate::{
     cluster::Cluster,
@@ -36,7 +37,8 @@ const SLACK: Duration = Duration::from_secs(240);
 /// Bound on every answer in calm (G0).
 const CALM_LIMIT: Duration = Duration::from_secs(1);
 
-/// Carries a plan out and judges what was seen. A panic anywhere inside is told, not passed on.
+/// Carries a plan out and judges what was seen. A panic of a process ends that process, one of
+/// the world or the harness ends the run; both are told, not passed on.
 ///
 /// # Errors
 /// [`UnsupportedKinds`] when the simulated world cannot carry out all of the plan's faults; then
@@ -47,7 +49,6 @@ pub fn run(
     progress: &Arc<Progress>,
 ) -> Result<Report, UnsupportedKinds> {
     faults::check(plan)?;
-    let panicked = note_panics();
     let left: Arc<Mutex<Option<World>>> = Arc::default();
     let (keep, seed) = (Arc::clone(&left), Seed(plan.seed));
     let setup = Setup { seed, detail, progress: Arc::clone(progress) };
@@ -55,7 +56,7 @@ pub fn run(
         simulate(setup, async |world| {
             *keep.lock().unwrap_or_else(PoisonError::into_inner) = Some(world.clone());
             let limit = plan.duration + plan.expect.recovers_within + SLACK;
-            tokio::select! {
+            let report = tokio::select! {
                 biased;
                 report = live(&world, plan) => report,
                 () = world.sleep(limit) => Report {
@@ -63,29 +64,20 @@ pub fn run(
                     complaints: vec![format!("it is not over after {limit:?} of virtual time")],
                     ..Report::of(&world)
                 },
-            }
+            };
+            report.with_panics(world.panics())
         })
     }));
-    Ok(ran.unwrap_or_else(|_| {
-        let why = panicked.lock().unwrap_or_else(PoisonError::into_inner).take();
+    Ok(ran.unwrap_or_else(|panic| {
+        let why = panic.downcast_ref::<String>().map_or("a panic", String::as_str);
         let world = left.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Report {
+        let report = Report {
             verdict: Verdict::Crash,
-            complaints: vec![why.unwrap_or_else(|| "a panic".to_owned())],
+            complaints: vec![format!("the run panicked: {why}")],
             ..world.as_ref().map(Report::of).unwrap_or_default()
-        }
+        };
+        report.with_panics(world.map(|world| world.panics()).unwrap_or_default())
     }))
-}
-
-/// Keeps what the first panic says, besides printing it.
-fn note_panics() -> Arc<Mutex<Option<String>>> {
-    let noted: Arc<Mutex<Option<String>>> = Arc::default();
-    let (note, print) = (Arc::clone(&noted), panic::take_hook());
-    panic::set_hook(Box::new(move |info| {
-        note.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| info.to_string());
-        print(info);
-    }));
-    noted
 }
 
 impl Report {
@@ -99,10 +91,20 @@ impl Report {
             ..Self::default()
         }
     }
+
+    /// Adds the panics of processes: with one, whatever else it shows, the run is broken.
+    fn with_panics(mut self, panics: Vec<Panicked>) -> Self {
+        if !panics.is_empty() {
+            self.verdict = Verdict::Crash;
+            self.complaints.splice(0..0, panics.iter().map(ToString::to_string));
+        }
+        self
+    }
 }
 
 async fn live(world: &World, plan: &Plan) -> Report {
     world.capture();
+    world.contain_panics_of(&OF_ONE_PEER);
     let observer = world.idle(world.add_host("observer")).await;
     let cluster = Cluster::new(world, plan).expect("SQLite works in memory");
     cluster.start();
@@ -193,4 +195,51 @@ fn event_lines(cluster: &Cluster, faults: &Faults) -> Result<Vec<EventLine>, Unr
         })
     };
     records.map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use chatchat_scenarios::story::Story;
+
+    use super::*;
+
+    /// Runs the story of calm, while `host` panics at its first `point` after five seconds.
+    fn with_a_panic(host: &'static str, point: &'static str) -> Report {
+        let plan = Plan::expand(&Story::load("calm").expect("a story"), 1);
+        simulate(Setup::new(plan.seed), async |world| {
+            let later = world.clone();
+            world.supervise(async move {
+                later.sleep(Duration::from_secs(5)).await;
+                later.panic_at(later.host(host).expect("in the story"), point);
+            });
+            live(&world, &plan).await.with_panics(world.panics())
+        })
+    }
+
+    fn complaint(report: &Report, text: &str) -> bool {
+        report.complaints.iter().any(|complaint| complaint.contains(text))
+    }
+
+    #[test]
+    fn panic_of_a_part_that_a_node_needs_ends_the_node_and_the_run_goes_on() {
+        let report = with_a_panic("master1", "assign_sent");
+        assert_eq!(report.verdict, Verdict::Crash, "{:?}", report.complaints);
+        assert!(complaint(&report, "master1 panicked in its task \"main\", at sim/"));
+        assert!(report.virtual_time > Duration::from_secs(40), "{:?}", report.virtual_time);
+        let of = |kind: &str| {
+            let wanted = format!(r#""host":"master1","kind":"{kind}""#);
+            report.log.iter().filter(|line| line.contains(&wanted)).count()
+        };
+        assert_eq!((of("panicked"), of("exit"), of("boot")), (1, 1, 1), "it stays down");
+        assert!(report.operations.0 > 300, "people go on with the other: {:?}", report.operations);
+    }
+
+    #[test]
+    fn panic_of_what_serves_one_peer_ends_its_connection_only() {
+        let report = with_a_panic("master1", "ack_sent");
+        assert_eq!(report.verdict, Verdict::Crash, "{:?}", report.complaints);
+        assert!(complaint(&report, "asked to panic at ack_sent"), "{:?}", report.complaints);
+        assert!(report.log.iter().any(|line| line.contains(r#""kind":"panicked""#)));
+        assert!(!report.log.iter().any(|line| line.contains(r#""kind":"exit""#)));
+    }
 }

@@ -31,6 +31,7 @@ use thiserror::Error;
 
 pub use self::{
     master::{MasterError, MasterParams, run_master},
+    process::OF_ONE_PEER,
     worker::{WorkerError, WorkerParams, run_worker},
 };
 

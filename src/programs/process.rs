@@ -53,7 +53,7 @@ pub(super) fn with_supervised(command: Command) -> Command {
 
 /// Names of tasks that serve one peer or one request. A panic in one of them ends that connection
 /// only, so that no stranger's input can end a node.
-const OF_ONE_PEER: [&str; 5] =
+pub const OF_ONE_PEER: [&str; 5] =
     ["handshake", "http client", "http connection", "link", "serve-read"];
 
 /// Place and manner in which a node runs, whichever role it has.

@@ -25,6 +25,8 @@ pub(crate) struct Host {
     pub(crate) boot: u64,
     pub(crate) is_running: bool,
     pub(crate) is_paused: bool,
+    /// Fault point at which its process has to panic.
+    pub(crate) panics_at: Option<&'static str>,
     /// Waits for the monotonic clock, by number.
     timers: BTreeMap<u64, (Mono, Option<Waker>)>,
     /// Draws of entropy in this life, by label.
@@ -43,6 +45,7 @@ impl Host {
             boot: 0,
             is_running: false,
             is_paused: false,
+            panics_at: None,
             timers: BTreeMap::new(),
             entropy: BTreeMap::new(),
         }

@@ -30,6 +30,8 @@ mod disk;
 #[cfg(madsim)]
 mod env;
 #[cfg(madsim)]
+mod guarded;
+#[cfg(madsim)]
 mod host;
 #[cfg(madsim)]
 mod ids;
@@ -37,6 +39,8 @@ mod ids;
 mod log;
 #[cfg(madsim)]
 mod net;
+#[cfg(madsim)]
+mod panics;
 #[cfg(madsim)]
 mod queue;
 #[cfg(madsim)]
@@ -58,6 +62,7 @@ pub use {
     ids::HostId,
     log::{Detail, EventRecord},
     net::{Capture, FaultId, Link},
+    panics::Panicked,
     setup::{Progress, Setup},
     world::{World, simulate},
 };

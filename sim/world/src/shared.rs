@@ -4,8 +4,13 @@
 //! 2. The world is not entered twice at once.
 
 use std::{
+    any::Any,
     fmt,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,8 +24,9 @@ use madsim::{
 
 use crate::{
     ids::{HostId, Life},
+    panics,
     setup::Setup,
-    state::State,
+    state::{End, State},
 };
 
 type OnFaultPoint = Box<dyn Fn(HostId, &'static str) + Send + Sync>;
@@ -29,6 +35,8 @@ struct Inner {
     time: TimeHandle,
     runtime: OnceLock<Handle>,
     on_fault_point: OnceLock<OnFaultPoint>,
+    /// The listener for fault points panicked.
+    is_broken: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -48,6 +56,7 @@ impl Simulator for Shared {
             time: time.clone(),
             runtime: OnceLock::new(),
             on_fault_point: OnceLock::new(),
+            is_broken: AtomicBool::new(false),
             state: Mutex::new(State::new()),
         }))
     }
@@ -77,7 +86,7 @@ impl Shared {
     /// Enters the world. Must not be nested.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let (done, wakes) = {
-            // A panic ends the simulation anyway; what is dropped on the way must not panic too.
+            // A panic in here ends the run; what is dropped on the way must not panic too.
             let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.core.now = u64::try_from(self.0.time.elapsed().as_nanos()).unwrap_or(u64::MAX);
             let done = act(&mut state);
@@ -114,10 +123,37 @@ impl Shared {
     }
 
     /// Writes a fault point down and calls the listener, in the middle of the node's step.
+    ///
+    /// # Panics
+    /// As the node, when that was asked for.
     pub(crate) fn fault_point(&self, life: Life, name: &'static str) {
-        let is_live = self.with(|state| state.fault_point(life, name));
-        if let Some(act) = self.0.on_fault_point.get().filter(|_| is_live) {
-            act(life.host, name);
+        let (is_live, panics) = self.with(|state| state.fault_point(life, name));
+        assert!(!panics, "asked to panic at {name}");
+        let Some(act) = self.0.on_fault_point.get().filter(|_| is_live) else { return };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| act(life.host, name))) {
+            self.0.is_broken.store(true, Ordering::Relaxed);
+            resume_unwind(panic);
         }
+    }
+
+    /// Ends the process whose task panicked, unless panics of such tasks are contained.
+    ///
+    /// # Panics
+    /// When it was the world or the harness that panicked in the middle of the task's step.
+    pub(crate) fn on_panic(&self, life: Life, task: &'static str, panic: Box<dyn Any + Send>) {
+        if self.0.state.is_poisoned() || self.0.is_broken.load(Ordering::Relaxed) {
+            resume_unwind(panic);
+        }
+        let (message, location) = panics::describe(&*panic);
+        if self.with(|state| state.panicked(life, task, message, location)) {
+            self.end(life.host, End::Exit);
+        }
+    }
+
+    /// Ends the process of a host; false when none ran.
+    pub(crate) fn end(&self, host: HostId, way: End) -> bool {
+        let Some(node) = self.with(|state| state.end(host, way)) else { return false };
+        self.runtime().kill(node);
+        true
     }
 }

@@ -29,6 +29,7 @@ use crate::{
     ids::{HostId, Life},
     log::{Detail, quoted},
     net::Net,
+    panics::{COMPUTE, Panicked},
     queue::Due,
     setup::{Progress, Setup},
 };
@@ -50,6 +51,10 @@ pub(crate) struct State {
     pub(crate) seed: Seed,
     /// Probes that were reached, and how often.
     pub(crate) probes: BTreeMap<&'static str, u64>,
+    /// Panics that nobody asked for yet.
+    pub(crate) panics: Vec<Panicked>,
+    /// Names of tasks whose panics end the task alone.
+    pub(crate) contained: &'static [&'static str],
     progress: Arc<Progress>,
     next_timer: u64,
     /// Waker of the task that pumps the queue.
@@ -68,6 +73,8 @@ impl State {
             hosts: Vec::new(),
             seed: Seed(0),
             probes: BTreeMap::new(),
+            panics: Vec::new(),
+            contained: &[],
             progress: Arc::default(),
             next_timer: 0,
             pump: None,
@@ -270,13 +277,34 @@ impl State {
         }
     }
 
-    /// Writes down that a node reached a fault point; false for an ended life.
-    pub(crate) fn fault_point(&mut self, life: Life, name: &'static str) -> bool {
-        let is_live = self.live(life).is_ok();
-        if is_live {
-            self.core.note(life.host, "fault_point", &format!(r#""name":"{name}""#));
+    /// Writes down that a node reached a fault point. Returns whether its life goes on, and
+    /// whether it has to panic here.
+    pub(crate) fn fault_point(&mut self, life: Life, name: &'static str) -> (bool, bool) {
+        if self.live(life).is_err() {
+            return (false, false);
         }
-        is_live
+        self.core.note(life.host, "fault_point", &format!(r#""name":"{name}""#));
+        (true, self.hosts[life.host.0].panics_at.take_if(|at| *at == name).is_some())
+    }
+
+    /// Writes down that a task panicked, and returns whether that ends its process. Does nothing
+    /// for an ended life.
+    pub(crate) fn panicked(
+        &mut self,
+        life: Life,
+        task: &'static str,
+        message: String,
+        location: String,
+    ) -> bool {
+        if self.live(life).is_err() {
+            return false;
+        }
+        let (said, at) = (quoted(&message), quoted(&location));
+        let members = format!(r#""task":"{task}","message":{said},"at":{at}"#);
+        self.core.note(life.host, "panicked", &members);
+        let host = self.core.name(life.host).to_owned();
+        self.panics.push(Panicked { at_ns: self.core.now, host, task, message, location });
+        task != COMPUTE && !self.contained.contains(&task)
     }
 
     /// Counts that a probe was reached, and writes the first time down.

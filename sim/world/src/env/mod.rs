@@ -6,6 +6,7 @@ mod stream;
 use std::{
     future::Future,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -22,7 +23,9 @@ use self::{
     stream::{Connecting, SimListener},
 };
 use crate::{
+    guarded::Guarded,
     ids::{HostId, Life},
+    panics::COMPUTE,
     shared::Shared,
     state::State,
 };
@@ -92,7 +95,8 @@ impl dst_env::World for SimEnv {
         Box::pin(Timer { world: self.world.clone(), life: self.life, at, id: None })
     }
 
-    fn spawn(&self, _name: &'static str, task: BoxFuture<'static, ()>) -> Task {
+    fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> Task {
+        let task = Guarded::new(self.world.clone(), self.life, name, task);
         // A task of an ended life is spawned on a killed node and never runs.
         let handle = self.spawner.spawn(task).abort_handle();
         Task::new(move || handle.abort())
@@ -128,8 +132,12 @@ impl dst_env::World for SimEnv {
     }
 
     fn compute(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        let (world, life) = (self.world.clone(), self.life);
         Box::pin(async move {
-            job();
+            // A job that panicked dropped its result, which its asker sees as cancelled.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
+                world.on_panic(life, COMPUTE, panic);
+            }
             // Others run before the result is seen, as they do beside a thread.
             madsim::task::yield_now().await;
         })

@@ -8,7 +8,9 @@ use tokio::sync::oneshot;
 use super::World;
 use crate::{
     env::SimEnv,
+    guarded::Guarded,
     ids::{HostId, Life},
+    panics::MAIN,
     shared::Shared,
     state::End,
 };
@@ -45,16 +47,17 @@ impl World {
         let spawner = self.0.spawner(node);
         let env = Env::new(SimEnv::new(self.0.clone(), life, spawner.clone()));
         let (world, running) = (self.0.clone(), main(env));
-        spawner.spawn(async move {
+        let main = async move {
             running.await;
             end_life(&world, life);
-        });
+        };
+        spawner.spawn(Guarded::new(self.0.clone(), life, MAIN, Box::pin(main)));
     }
 
     /// Runs one process on a machine to its end and returns its result.
     ///
     /// # Panics
-    /// When a process runs there already, or this one was ended before it was done.
+    /// When a process runs there already, or this one panicked or was ended before it was done.
     pub async fn run<T, F>(&self, host: HostId, main: impl FnOnce(Env) -> F) -> T
     where
         T: Send + 'static,
@@ -86,16 +89,27 @@ impl World {
         env.await.expect("a machine that was off starts")
     }
 
+    /// Lets panics of tasks of these names end only the task, such as one that serves a single
+    /// peer. They are recorded like all others. A panic of any other task ends its process.
+    pub fn contain_panics_of(&self, tasks: &'static [&'static str]) {
+        self.0.with(|state| state.contained = tasks);
+    }
+
+    /// Makes a machine's process panic when it next reaches a fault point.
+    pub fn panic_at(&self, host: HostId, point: &'static str) {
+        self.0.with(|state| state.hosts[host.0].panics_at = Some(point));
+    }
+
     /// Cuts a machine's power: peers hear nothing, unsynced bytes are kept, lost or torn. False
     /// when it was off.
     pub fn crash(&self, host: HostId) -> bool {
         // A machine whose process has ended can still lose power.
-        end(&self.0, host, End::Crash) || self.0.with(|state| state.power_off(host))
+        self.0.end(host, End::Crash) || self.0.with(|state| state.power_off(host))
     }
 
     /// Ends the process; its kernel closes its connections. False when none ran.
     pub fn exit(&self, host: HostId) -> bool {
-        end(&self.0, host, End::Exit)
+        self.0.end(host, End::Exit)
     }
 
     /// Cuts a machine's power and empties its disk. False when it was off; the disk is emptied
@@ -131,12 +145,6 @@ impl World {
 /// Ends a process whose `main` has returned.
 fn end_life(world: &Shared, life: Life) {
     if world.with(|state| state.live(life).is_ok()) {
-        end(world, life.host, End::Exit);
+        world.end(life.host, End::Exit);
     }
-}
-
-fn end(world: &Shared, host: HostId, way: End) -> bool {
-    let Some(node) = world.with(|state| state.end(host, way)) else { return false };
-    world.runtime().kill(node);
-    true
 }

@@ -7,11 +7,20 @@ mod disturb;
 mod machines;
 mod observe;
 
-use std::{future::Future, thread, time::Duration};
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    thread,
+    time::Duration,
+};
 
 use madsim::{plugin::simulator, runtime::Runtime};
 
-use crate::{setup::Setup, shared::Shared};
+use crate::{
+    panics::{describe, remember_locations},
+    setup::Setup,
+    shared::Shared,
+};
 
 /// Cheap handle on a simulated world, for the harness that runs it.
 #[derive(Clone, Debug)]
@@ -20,12 +29,15 @@ pub struct World(Shared);
 /// Runs `main` in a world of its own, on a thread of its own, and returns its result.
 ///
 /// # Panics
-/// When anything in the world panics: the simulation is over.
+/// When the harness or the world panics; the message then says where. A panic of a host's task
+/// ends that host's process; when `main` returns without having asked for it by
+/// [`World::panics`], this panics with it.
 pub fn simulate<T, F>(setup: Setup, main: impl FnOnce(World) -> F + Send) -> T
 where
     T: Send,
     F: Future<Output = T>,
 {
+    remember_locations();
     let run = move || {
         let scheduler = setup.seed.stream("scheduler").word();
         let runtime = Runtime::with_seed_and_config(scheduler, madsim::Config::default());
@@ -33,14 +45,26 @@ where
         runtime.block_on(async move {
             let world = Shared::clone(&simulator::<Shared>());
             world.start(setup);
-            main(World(world)).await
+            let done = main(World(world.clone())).await;
+            let panics = world.with(|state| std::mem::take(&mut state.panics));
+            if let Some(panic) = panics.first() {
+                panic!("{panic}");
+            }
+            done
         })
     };
     thread::scope(|scope| {
         // A thread of its own: std's hash maps draw on a counter of their thread.
+        let run = || {
+            catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
+                let (message, location) = describe(&*panic);
+                format!("{message}, at {location}")
+            })
+        };
         let thread = thread::Builder::new().name("simulation".to_owned()).spawn_scoped(scope, run);
         let ended = thread.expect("the machine can start a thread").join();
-        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let ended = ended.unwrap_or_else(|panic| resume_unwind(panic));
+        ended.unwrap_or_else(|why| resume_unwind(Box::new(why)))
     })
 }
 

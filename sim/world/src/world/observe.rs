@@ -10,6 +10,7 @@ use crate::{
     ids::HostId,
     log::{EventRecord, quoted},
     net::Capture,
+    panics::Panicked,
 };
 
 impl World {
@@ -65,6 +66,13 @@ impl World {
     #[must_use]
     pub fn probes(&self) -> BTreeMap<&'static str, u64> {
         self.0.with(|state| state.probes.clone())
+    }
+
+    /// Returns the panics of hosts' tasks since the last call. Each is a finding; the harness that
+    /// asks takes it on itself to report them.
+    #[must_use]
+    pub fn panics(&self) -> Vec<Panicked> {
+        self.0.with(|state| std::mem::take(&mut state.panics))
     }
 
     /// Keeps, from now on, the bytes that each end of each connection writes.
