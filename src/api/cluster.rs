@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
+    absence::AwayReason,
     ids::{
         BoardName, Domain, KeyEpoch, NodeId, Registration, Role, Seq, StoreEpoch, Token, UserId,
         UserName,
@@ -87,6 +88,15 @@ impl fmt::Display for StoreReach {
     }
 }
 
+/// Absence of the shared store, for operators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreAbsence {
+    /// Reason.
+    pub reason: AwayReason,
+    /// Symptom, such as the process that holds the lock.
+    pub why: String,
+}
+
 /// Answer of `GET /api/v1/cluster`: the cluster as people see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
@@ -94,6 +104,9 @@ pub struct Cluster {
     pub node: NodeId,
     /// Whether it reaches the store.
     pub store: StoreReach,
+    /// Reason why it is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_reason: Option<AwayReason>,
     /// Masters first, then by id.
     pub nodes: Vec<Node>,
 }
@@ -137,6 +150,12 @@ pub struct ClusterState {
     pub store_epoch: StoreEpoch,
     /// Strong if the master reaches the store.
     pub store: Consistency,
+    /// Absence of the store that lasts now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_away: Option<StoreAbsence>,
+    /// How often the store went in this life of the master, by reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub store_absences: Vec<(AwayReason, u64)>,
     /// All nodes, masters first, then by id.
     pub nodes: Vec<NodeState>,
     /// Its failed list.
@@ -253,4 +272,7 @@ pub struct Readiness {
     pub state: MasterState,
     /// Whether it reaches the store.
     pub store: StoreReach,
+    /// Reason why it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_reason: Option<AwayReason>,
 }

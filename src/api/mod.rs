@@ -16,7 +16,7 @@ pub use self::{
     boards::{Board, BoardList, ReadMark, boards_of},
     cluster::{
         Cluster, ClusterState, FailedNode, LeaseOwner, MasterState, Node, NodeState, QueueState,
-        Readiness, StoreReach, User, UserList,
+        Readiness, StoreAbsence, StoreReach, User, UserList,
     },
     posts::{PostList, PostState, WritePost},
     problem::{Problem, ProblemType},

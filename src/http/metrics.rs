@@ -16,7 +16,7 @@ use prometheus_client::{
 
 use crate::{
     api::ClusterState,
-    model::{ids::Role, message::MemberState, stream::Consistency},
+    model::{absence::AwayReason, ids::Role, message::MemberState, stream::Consistency},
 };
 
 type Labels = Vec<(&'static str, String)>;
@@ -93,6 +93,18 @@ fn register_view(registry: &mut Registry, view: &ClusterState) {
     one("key_epoch", "The common key's number", view.key_epoch.0);
     one("incarnation", "This life of the master", view.domain.incarnation.0);
     one("failed_workers", "Workers in the failed list", view.failed.len() as u64);
+
+    let away = Family::<Labels, Gauge<i64, AtomicI64>>::default();
+    let absences = Family::<Labels, Counter<u64, AtomicU64>>::default();
+    for reason in AwayReason::ALL {
+        let labels = vec![("reason", reason.name().to_owned())];
+        let is_now = view.store_away.as_ref().is_some_and(|away| away.reason == reason);
+        away.get_or_create(&labels).set(is_now.into());
+        let times = view.store_absences.iter().find(|(of, _)| *of == reason);
+        absences.get_or_create(&labels).inc_by(times.map_or(0, |(_, times)| *times));
+    }
+    registry.register("store_away", "Whether the shared store is away, by reason", away);
+    registry.register("store_absences", "How often the shared store went, by reason", absences);
 
     let nodes = Family::<Labels, Gauge<i64, AtomicI64>>::default();
     for node in &view.nodes {

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::ProblemType;
+use crate::{api::ProblemType, model::absence::AwayReason};
 
 /// Endpoint of the contract.
 struct Operation {
@@ -574,12 +574,17 @@ fn schemas() -> Value {
     ];
     add("Node", object(&node, &maybe));
     let store = || json!({ "enum": ["here", "away"] });
-    add("Cluster", object(&[("node", string()), ("store", store()), ("nodes", list("Node"))], &[]));
+    let reasons = json!({ "enum": AwayReason::ALL.map(AwayReason::name) });
+    let why = [("store_reason", reasons)];
+    add(
+        "Cluster",
+        object(&[("node", string()), ("store", store()), ("nodes", list("Node"))], &why),
+    );
     add(
         "Readiness",
         object(
             &[("ready", json!({ "type": "boolean" })), ("state", string()), ("store", store())],
-            &[],
+            &why,
         ),
     );
     add(

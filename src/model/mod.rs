@@ -4,6 +4,7 @@
 //! The lowest layer of the product: it uses nothing else of it, decides nothing and waits for
 //! nothing.
 
+pub mod absence;
 pub mod event;
 pub mod ids;
 pub mod message;

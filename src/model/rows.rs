@@ -3,9 +3,12 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::model::ids::{
-    Author, BoardName, Fingerprint, Incarnation, NodeId, Post, PostId, PostText, Resource, Role,
-    Seq, SessionKey, StoreEpoch, Token,
+use crate::model::{
+    absence::AwayReason,
+    ids::{
+        Author, BoardName, Fingerprint, Incarnation, NodeId, Post, PostId, PostText, Resource,
+        Role, Seq, SessionKey, StoreEpoch, Token,
+    },
 };
 
 /// Permission to write one batch to one resource: a fencing token and the worker that may use
@@ -278,6 +281,8 @@ pub enum StoreError {
     /// write may have been committed; repeating it is safe.
     #[error("the store is away: {why}")]
     Away {
+        /// Reason, as far as it is known.
+        reason: AwayReason,
         /// Symptom, for logs and `status`.
         why: String,
     },
@@ -324,6 +329,22 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Returns the error of a store that is away.
+    #[must_use]
+    pub fn away(reason: AwayReason, why: impl Into<String>) -> Self {
+        Self::Away { reason, why: why.into() }
+    }
+
+    /// Returns why the store cannot be used, if the error says that.
+    #[must_use]
+    pub const fn away_reason(&self) -> Option<AwayReason> {
+        match self {
+            Self::Away { reason, .. } => Some(*reason),
+            Self::Broken { .. } => Some(AwayReason::Damaged),
+            _ => None,
+        }
+    }
+
     /// Returns whether the store is away.
     #[must_use]
     pub const fn is_away(&self) -> bool {

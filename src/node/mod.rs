@@ -5,4 +5,5 @@ pub mod handle;
 mod inbox;
 pub mod master;
 mod request;
+mod store_log;
 pub mod worker;

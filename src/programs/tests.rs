@@ -14,13 +14,17 @@ use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    api::{Node, StreamEvent, TicketIssued},
+    api::{Node, StoreReach, StreamEvent, TicketIssued},
     client::{
         Answer, ChatClient, Failure, FollowEvent, Limits, MasterList, Method, NoObserver, Request,
     },
     config::Config,
-    env::{BoxFuture, Env, real::RealWorld},
+    env::{
+        BoxFuture, Env,
+        real::{RealWorld, TempDir},
+    },
     model::{
+        absence::AwayReason,
         ids::{BoardName, Cursor, Role, Seq, StoreEpoch},
         message::MemberState,
         rows::{Range, StoreError},
@@ -308,4 +312,95 @@ async fn stream_of_a_session_that_was_closed_meanwhile_does_not_open() {
     assert_eq!(left, Ok(Answer::Done));
     let refused = opened.err();
     assert!(matches!(refused, Some(Failure::Refused { status: 401, .. })), "{refused:?}");
+}
+
+/// Store in memory whose file a test can make fail, or replace by another.
+struct Fragile {
+    core: Arc<Mutex<SqliteCore>>,
+    failure: Arc<Mutex<Option<AwayReason>>>,
+    clock: Env,
+}
+
+impl Backend for Fragile {
+    fn call(&self, op: Op) -> BoxFuture<'_, Result<OpReply, StoreError>> {
+        Box::pin(async move {
+            if let Some(reason) = *self.failure.lock().expect("not poisoned") {
+                return Err(StoreError::away(reason, "on purpose"));
+            }
+            self.core.lock().expect("not poisoned").apply(&op, self.clock.wall().ms)
+        })
+    }
+}
+
+/// Waits until the cluster tells this reason for the store's absence; `None` for a store that is
+/// here.
+async fn reason_is(client: &ChatClient, wanted: Option<AwayReason>) {
+    let told = async {
+        loop {
+            let reach = match client.call(&Request::Cluster, SOON).await {
+                Ok(Answer::Cluster(seen)) => (seen.store, seen.store_reason),
+                other => panic!("{other:?}"),
+            };
+            let here = if wanted.is_none() { StoreReach::Here } else { StoreReach::Away };
+            if reach == (here, wanted) {
+                break;
+            }
+            client.env().sleep(Duration::from_millis(50)).await;
+        }
+    };
+    within(client, "the reason", told).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn absence_of_the_store_names_its_reason_until_it_is_back() {
+    let failure = Arc::new(Mutex::new(None));
+    let (clock, core) = (env(), SqliteCore::open_in_memory(&new_cluster(&env())).expect("opens"));
+    let core = Arc::new(Mutex::new(core));
+    let store = Store::new(Fragile { core, failure: Arc::clone(&failure), clock });
+    let cluster = start_on(1, 1, store, &Config::default()).await;
+    let ann = client(&cluster, 0, None);
+    ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
+    reason_is(&ann, None).await;
+    for reason in [AwayReason::Full, AwayReason::Gone] {
+        *failure.lock().expect("not poisoned") = Some(reason);
+        reason_is(&ann, Some(reason)).await;
+    }
+    *failure.lock().expect("not poisoned") = None;
+    reason_is(&ann, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn store_that_lacks_posts_of_its_epoch_is_away_and_no_strong_read_is_served() {
+    let (dir, new) = (TempDir::new().expect("a directory"), new_cluster(&env()));
+    let path = |name: &str| dir.path().join(name);
+    let open = |name| SqliteCore::open_file(&path(name), &new, SOON).expect("opens");
+    let core = Arc::new(Mutex::new(open("store.db")));
+    let failure = Arc::new(Mutex::new(None));
+    let store = Store::new(Fragile { core: Arc::clone(&core), failure, clock: env() });
+    let cluster = start_on(1, 1, store, &Config::default()).await;
+    let ann = client(&cluster, 0, None);
+    ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
+    {
+        let _nobody_writes = core.lock().expect("not poisoned");
+        for end in ["", "-wal"] {
+            let name = |name: &str| path(&format!("{name}{end}"));
+            std::fs::copy(name("store.db"), name("older.db")).expect("copied");
+        }
+    }
+    assert_eq!(say(&ann, "one").await, Seq(1));
+    let copied = async {
+        while read(&ann, Consistency::Weak).await.0.is_empty() {
+            ann.env().sleep(Duration::from_millis(50)).await;
+        }
+    };
+    within(&ann, "a copy at the worker", copied).await;
+    // Longer than a poll, so that both know what they have.
+    ann.env().sleep(Duration::from_millis(1500)).await;
+    let older = open("older.db");
+    let newer = std::mem::replace(&mut *core.lock().expect("not poisoned"), older);
+    reason_is(&ann, Some(AwayReason::RolledBack)).await;
+    assert_eq!(read(&ann, Consistency::Strong).await, (vec!["one".to_owned()], Consistency::Weak));
+    *core.lock().expect("not poisoned") = newer;
+    reason_is(&ann, None).await;
+    assert_eq!(say(&ann, "two").await, Seq(2));
 }

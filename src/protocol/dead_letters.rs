@@ -78,7 +78,10 @@ impl DeadLetters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ids::{BoardName, Resource};
+    use crate::model::{
+        absence::AwayReason,
+        ids::{BoardName, Resource},
+    };
 
     fn letter(number: u64) -> DeadLetter {
         let resource = Resource::Board(BoardName::lobby());
@@ -97,7 +100,7 @@ mod tests {
 
     #[test]
     fn letter_is_written_again_until_the_store_answers() {
-        let away = Err(StoreError::Away { why: AWAY.to_owned() });
+        let away = Err(StoreError::away(AwayReason::NoAnswer, AWAY));
         let mut letters = DeadLetters::default();
         assert_eq!(letters.next_deadline(), None);
         letters.push(letter(1));

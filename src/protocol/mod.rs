@@ -24,6 +24,7 @@ pub mod search;
 pub mod selection;
 pub mod sessions;
 pub mod store_clock;
+pub mod store_watch;
 pub mod streams;
 pub mod task_queue;
 pub mod tries;

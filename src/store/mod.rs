@@ -16,6 +16,7 @@
 //!    whole batch.
 
 mod op;
+pub mod rollback;
 #[cfg(feature = "net")]
 pub mod sqlite;
 

@@ -31,6 +31,7 @@ use crate::{
         real::{RealWorld, TempDir},
     },
     model::{
+        absence::AwayReason,
         ids::{
             Author, BoardName, Domain, Incarnation, KeyEpoch, PostId, Registration, Resource,
             StoreEpoch, Token, UserId,
@@ -61,7 +62,7 @@ impl Backend for Arc<Held> {
     fn call(&self, op: Op) -> BoxFuture<'_, Result<OpReply, StoreError>> {
         Box::pin(async move {
             if self.away.load(Ordering::SeqCst) {
-                return Err(StoreError::Away { why: "unplugged".to_owned() });
+                return Err(StoreError::away(AwayReason::Unreachable, "unplugged"));
             }
             if matches!(op, Op::Write { .. }) {
                 self.writes.fetch_add(1, Ordering::SeqCst);

@@ -18,7 +18,7 @@ use chatchat::{
         BoxFuture, BoxStream, Env, Task, TimedOut,
         lanes::{LaneReceiver, LaneSender, lanes},
     },
-    model::rows::StoreError,
+    model::{absence::AwayReason, rows::StoreError},
     store::{Backend, Lane, Op, OpReply, Store},
 };
 use tokio::{
@@ -73,8 +73,8 @@ impl Drop for Connection {
     }
 }
 
-fn away(why: impl ToString) -> StoreError {
-    StoreError::Away { why: why.to_string() }
+fn broken(why: impl Into<String>) -> StoreError {
+    StoreError::away(AwayReason::Unreachable, why)
 }
 
 impl Connection {
@@ -100,11 +100,11 @@ impl Connection {
         let (tell, told) = oneshot::channel();
         match &mut *self.calls.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(calls) => calls.insert(number, tell),
-            None => return Err(away("the connection has ended")),
+            None => return Err(broken("the connection has ended")),
         };
         let lane = op.lane() as usize;
-        self.out.send(lane, frame).await.map_err(|_| away("the connection has ended"))?;
-        told.await.unwrap_or_else(|_| Err(away("the connection ended before the answer")))
+        self.out.send(lane, frame).await.map_err(|_| broken("the connection has ended"))?;
+        told.await.unwrap_or_else(|_| Err(broken("the connection ended before the answer")))
     }
 
     fn forget(&self, number: u64) {
@@ -183,7 +183,8 @@ impl Backend for RemoteStore {
                 Err(TimedOut) => {
                     connection.forget(number);
                     self.give_up(&connection);
-                    Err(away(format!("no answer to {} within {:?}", op.name(), self.timeout)))
+                    let why = format!("no answer to {} within {:?}", op.name(), self.timeout);
+                    Err(StoreError::away(AwayReason::NoAnswer, why))
                 }
             }
         })

@@ -23,6 +23,7 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
         ready: false,
         state: MasterState::Stopped,
         store: StoreReach::Away,
+        store_reason: None,
     });
     let ready = readiness.ready;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

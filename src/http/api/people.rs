@@ -52,6 +52,7 @@ pub(super) async fn cluster(State(app): State<App>, caller: Caller) -> HandlerRe
     let shape = Cluster {
         node: view.node,
         store: view.store.into(),
+        store_reason: view.store_away.map(|away| away.reason),
         nodes: view.nodes.into_iter().map(Into::into).collect(),
     };
     Ok(json(StatusCode::OK, &shape))

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::{
     api::{MasterState, Readiness, StoreReach},
-    model::outcome::Outcome,
+    model::{absence::AwayReason, outcome::Outcome},
     node::handle::RequestError,
     testing::{
         http::{
@@ -266,6 +266,7 @@ async fn foreign_origin_may_read_health_only() {
         assert_eq!(site.get(path, "").await.header("access-control-allow-origin"), None);
     }
     let readiness = |ready, store| Readiness {
+        store_reason: (store == StoreReach::Away).then_some(AwayReason::Locked),
         ready,
         store,
         state: if ready { MasterState::Serving } else { MasterState::Draining },
@@ -273,6 +274,7 @@ async fn foreign_origin_may_read_health_only() {
     site.fake.state().readiness = Some(readiness(true, StoreReach::Away));
     let away = site.get("/readyz", "").await;
     assert_eq!((away.status, &away.json()["store"]), (200, &"away".into()));
+    assert_eq!(away.json()["store_reason"], "locked");
     site.fake.state().readiness = Some(readiness(false, StoreReach::Here));
     assert_eq!(site.get("/readyz", "").await.status, 503);
 }

@@ -225,7 +225,7 @@ impl Driver {
             }
             Input::MasterTouched(answer) => {
                 ends_if_superseded(&answer)?;
-                self.on_touched(now, answer.is_ok());
+                self.on_touched(now, &answer);
             }
             Input::SessionsTouched { keys, answer } => self.on_sessions_touched(&keys, answer),
             Input::SessionsLeft => self.people.presence.on_left(),

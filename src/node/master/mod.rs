@@ -30,7 +30,10 @@ mod upkeep;
 mod view;
 mod waiters;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 
@@ -48,6 +51,7 @@ use self::{
 use super::{
     handle::{self, Command, MasterHandle, SessionRequest},
     inbox::{Inbox, Inputs, Next},
+    store_log::log_store_change,
 };
 use crate::{
     api::MasterState,
@@ -55,6 +59,7 @@ use crate::{
     config::Config,
     env::{Env, Listener},
     model::{
+        absence::AwayReason,
         ids::UserId,
         message::{Close, CloseReason},
         outcome::Outcome,
@@ -114,21 +119,36 @@ pub async fn run(
     mut commands: mpsc::Receiver<Command>,
 ) -> Result<(), NodeError> {
     params.config.validate()?;
+    let waits_for = WaitsFor::default();
     let (mut driver, inbox, _guards) = {
-        let starting = Driver::start(env, params, listener);
+        let starting = Driver::start(env, params, listener, &waits_for);
         tokio::pin!(starting);
         loop {
             tokio::select! {
                 biased;
                 driver = &mut starting => break driver?,
                 command = commands.recv() => match command {
-                    Some(command) => requests::refuse(command, MasterState::Starting),
+                    Some(command) => requests::refuse(command, MasterState::Starting, waits_for.get()),
                     None => return Ok(()),
                 },
             }
         }
     };
     driver.run(inbox, commands).await
+}
+
+/// Reason for which a starting master waits for the store.
+#[derive(Debug, Default)]
+struct WaitsFor(Mutex<Option<AwayReason>>);
+
+impl WaitsFor {
+    fn set(&self, reason: Option<AwayReason>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    fn get(&self) -> Option<AwayReason> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Identity of one life of a master.
@@ -218,7 +238,7 @@ impl Driver {
                         let _ = reply.send(());
                         commands.close();
                         while let Ok(command) = commands.try_recv() {
-                            requests::refuse(command, MasterState::Draining);
+                            requests::refuse(command, MasterState::Draining, None);
                         }
                         return Ok(());
                     }
@@ -272,6 +292,7 @@ impl Driver {
     /// Tells links and streams when this master turns weak or strong.
     fn announce_state(&mut self, now: Mono) {
         let (is_strong, can_write) = (self.core.is_strong(now), self.core.can_write(now));
+        log_store_change(now, self.poll.watch.on_state(now, is_strong));
         let was_strong = self.links.is_strong();
         self.links.set_state(is_strong, can_write);
         if is_strong != was_strong {

@@ -155,7 +155,7 @@ impl Driver {
     }
 
     /// Returns the boards as memory knows them.
-    fn known_boards(&self) -> Read<Boards> {
+    pub(super) fn known_boards(&self) -> Read<Boards> {
         let boards = self.tails.boards().map(|(board, last)| (board.clone(), last)).collect();
         let value = Boards { boards, epoch: self.tails.epoch(), as_of_ms: self.tails.as_of_ms() };
         Read { value, consistency: Consistency::Weak }

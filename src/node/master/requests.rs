@@ -8,6 +8,7 @@ use super::{
 use crate::{
     api::{MasterState, Readiness, StoreReach},
     model::{
+        absence::AwayReason,
         ids::{Author, BoardName, Seq, SessionKey, UserId},
         message::Task,
         outcome::{Outcome, TaskResult},
@@ -23,11 +24,12 @@ use crate::{
 };
 
 /// Answers a command without doing anything, while this master is in `state` and does not serve.
-pub(super) fn refuse(command: Command, state: MasterState) {
+pub(super) fn refuse(command: Command, state: MasterState, store_reason: Option<AwayReason>) {
     // Who asked may be gone.
     match command {
         Command::Readiness { reply } => {
-            let _ = reply.send(Readiness { ready: false, state, store: StoreReach::Away });
+            let store = StoreReach::Away;
+            let _ = reply.send(Readiness { ready: false, state, store, store_reason });
         }
         Command::Request { request, .. } => request.refuse(RequestError::Away),
         Command::Submit { reply, .. } => {
@@ -59,6 +61,7 @@ impl Driver {
                 let _ = reply.send(Readiness {
                     ready,
                     store: if strong { StoreReach::Here } else { StoreReach::Away },
+                    store_reason: self.poll.watch.absence().map(|absence| absence.reason),
                     state: MasterState::Serving,
                 });
             }

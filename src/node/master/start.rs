@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Driver, MasterParams, Me, NodeError, People,
+    Driver, MasterParams, Me, NodeError, People, WaitsFor,
     admission::AdmissionGate,
     dial::{Dialer, Dials},
     input::Input,
@@ -36,7 +36,7 @@ use crate::{
     },
     node::inbox::Inbox,
     protocol::{board::Tails, dead_letters::DeadLetters, master::Master},
-    store::Store,
+    store::{Store, rollback},
 };
 
 /// Pause between two tries to reach a store that is away at start.
@@ -49,8 +49,10 @@ impl Driver {
         env: Env,
         params: MasterParams,
         listener: Box<dyn Listener>,
+        waits_for: &WaitsFor,
     ) -> Result<(Self, Inbox<Input>, Vec<TaskGuard>), NodeError> {
         let MasterParams { name, config, http_public, link_public, store, keys } = params;
+        let (store, own_ends) = rollback::guarded(store);
         let identity =
             Arc::new(load_or_make_identity(&env, keys.as_ref(), config.identity_bits).await?);
         let handshake = HandshakeKeys::new(Arc::clone(&keys), config.key_bits);
@@ -67,7 +69,7 @@ impl Driver {
             draining: false,
             guard: *guard.expose(),
         };
-        let (row, incarnation) = register(&env, &store, row).await?;
+        let (row, incarnation) = register(&env, &store, row, waits_for).await?;
         let cluster = row.cluster;
         let holder = Holder { node: identity.node(), incarnation };
         let domain = Domain { master: holder.node, incarnation };
@@ -125,7 +127,7 @@ impl Driver {
             streams: OpenStreams::default(),
             people: People::new(now, &config),
             reads: PendingReads::default(),
-            poll: StorePoll::new(now, info.clone()),
+            poll: StorePoll::new(now, info.clone(), own_ends),
             letters: DeadLetters::default(),
             me: Me { info, holder, cluster },
             env,
@@ -141,19 +143,26 @@ async fn register(
     env: &Env,
     store: &Store,
     row: MasterRow,
+    waits_for: &WaitsFor,
 ) -> Result<(ClusterRow, Incarnation), NodeError> {
-    let mut warned = false;
+    let mut waited = false;
     loop {
         let registered = match store.cluster().await {
             Ok(cluster) => store.register_master(row.clone()).await.map(|life| (cluster, life)),
             Err(error) => Err(error),
         };
         match registered {
-            Ok(registered) => return Ok(registered),
+            Ok(registered) => {
+                if waited {
+                    tracing::info!("the store is back");
+                }
+                return Ok(registered);
+            }
             Err(why @ (StoreError::Away { .. } | StoreError::Busy)) => {
-                if !warned {
-                    tracing::warn!(%why, "the store is away; waiting, not ready");
-                    warned = true;
+                waits_for.set(why.away_reason());
+                if !waited {
+                    tracing::warn!(%why, "waiting for the store, not ready");
+                    waited = true;
                 }
                 env.sleep(START_RETRY).await;
             }

@@ -11,6 +11,8 @@ use crate::{
         time::Mono,
     },
     node::handle::MasterInfo,
+    protocol::store_watch::StoreWatch,
+    store::rollback::OwnEnds,
 };
 
 /// The most posts of one read for a tail.
@@ -48,12 +50,21 @@ pub(super) struct StorePoll {
     closed_mark: u64,
     /// Masters that are in, this one too, ordered by id.
     masters: Vec<MasterInfo>,
+    pub(super) watch: StoreWatch,
+    own_ends: OwnEnds,
 }
 
 impl StorePoll {
-    pub(super) fn new(now: Mono, me: MasterInfo) -> Self {
+    pub(super) fn new(now: Mono, me: MasterInfo, own_ends: OwnEnds) -> Self {
         let first = || Repeated { at: now, is_running: false };
-        Self { touch: first(), read: first(), closed_mark: 0, masters: vec![me] }
+        Self {
+            touch: first(),
+            read: first(),
+            closed_mark: 0,
+            masters: vec![me],
+            watch: StoreWatch::default(),
+            own_ends,
+        }
     }
 
     pub(super) fn next_deadline(&self) -> Option<Mono> {
@@ -96,9 +107,10 @@ impl Driver {
         }
     }
 
-    pub(super) fn on_touched(&mut self, now: Mono, done: bool) {
+    pub(super) fn on_touched(&mut self, now: Mono, answer: &Result<(), StoreError>) {
         self.poll.touch.end(now + self.config.store_poll_interval);
-        self.core.on_store_write(now, done, &mut self.out);
+        self.poll.watch.on_answer(answer);
+        self.core.on_store_write(now, answer.is_ok(), &mut self.out);
     }
 
     pub(super) fn on_polled(&mut self, now: Mono, polled: Polled) {
@@ -107,6 +119,7 @@ impl Driver {
         if let Some(boards) = boards {
             self.take_boards(&boards);
             self.want_users();
+            self.poll.own_ends.set(self.known_boards().value);
         }
         if let Some(rows) = &masters {
             self.gate.lists().set_masters(rows);

@@ -2,7 +2,7 @@
 
 use super::Driver;
 use crate::{
-    api::{ClusterState, FailedNode, LeaseOwner, NodeState, QueueState},
+    api::{ClusterState, FailedNode, LeaseOwner, NodeState, QueueState, StoreAbsence},
     model::{ids::Role, stream::Consistency},
     protocol::permission::LeaseState,
 };
@@ -90,6 +90,12 @@ impl Driver {
             key_epoch: self.gate.keys().epoch(),
             store_epoch: self.tails.epoch(),
             store: if core.is_strong(now) { Consistency::Strong } else { Consistency::Weak },
+            store_away: self
+                .poll
+                .watch
+                .absence()
+                .map(|absence| StoreAbsence { reason: absence.reason, why: absence.why.clone() }),
+            store_absences: self.poll.watch.times().iter().map(|(why, n)| (*why, *n)).collect(),
             nodes,
             failed,
             queues,

@@ -41,7 +41,7 @@ impl Written {
 /// Returns the answer to a batch that the store did not accept.
 fn reply_to(error: StoreError) -> AssignReply {
     match error {
-        StoreError::Away { why } => AssignReply::StoreAway { why },
+        StoreError::Away { why, .. } => AssignReply::StoreAway { why },
         StoreError::Busy => AssignReply::Busy,
         StoreError::Fenced { .. } => AssignReply::Fenced,
         StoreError::Unknown { .. }
@@ -176,6 +176,7 @@ mod tests {
     use crate::{
         env::real::RealWorld,
         model::{
+            absence::AwayReason,
             ids::{
                 Author, BoardName, Incarnation, PostId, Registration, Seq, SessionKey, StoreEpoch,
                 UserId,
@@ -311,7 +312,7 @@ mod tests {
             AssignReply::Done(_) | AssignReply::StaleRegistration => "another",
         };
         let (token, seen) = (Token::default(), Token::default());
-        assert_eq!(kind(StoreError::Away { why: why() }), "away");
+        assert_eq!(kind(StoreError::away(AwayReason::Full, why())), "away");
         assert_eq!(kind(StoreError::Busy), "busy");
         assert_eq!(kind(StoreError::Fenced { token, seen }), "fenced");
         assert_eq!(kind(StoreError::Unknown { what: why() }), "broken");

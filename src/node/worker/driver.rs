@@ -29,10 +29,16 @@ use crate::{
         },
         time::Mono,
     },
-    node::inbox::{Inbox, Inputs, Next},
-    protocol::worker::{Effect, Worker},
+    node::{
+        inbox::{Inbox, Inputs, Next},
+        store_log::log_store_change,
+    },
+    protocol::{
+        store_watch::StoreWatch,
+        worker::{Effect, Worker},
+    },
     replica::ApplyReport,
-    store::Store,
+    store::{Store, rollback::OwnEnds},
 };
 
 /// Maximum time for a goodbye.
@@ -45,6 +51,8 @@ pub(super) struct Parts {
     pub node: NodeId,
     pub worker: Worker,
     pub store: Store,
+    /// Ends of the boards in the node database, for the guard of the store.
+    pub own_ends: OwnEnds,
     pub database: Database,
     pub dialer: Arc<Dialer>,
     /// Keys of masters that are trusted beside those of the directory.
@@ -74,6 +82,7 @@ pub(super) struct Driver {
     links_made: u64,
     driver: DriverStamp,
     reaches_store: bool,
+    watch: StoreWatch,
 }
 
 impl Driver {
@@ -92,6 +101,7 @@ impl Driver {
             links_made: 0,
             driver: DriverStamp::default(),
             reaches_store: false,
+            watch: StoreWatch::default(),
         }
     }
 
@@ -177,11 +187,16 @@ impl Driver {
                 }
             }
             Input::Dialed { .. } => {}
-            Input::StorePolled(Ok(view)) => self.on_store_view(now, view),
-            Input::StorePolled(Err(why)) => {
-                tracing::debug!(why, "the store is away");
-                worker.on_store_away(now);
-                self.set_reaches_store(false);
+            Input::StorePolled(polled) => {
+                self.watch.on_answer(&polled);
+                log_store_change(now, self.watch.on_state(now, polled.is_ok()));
+                match polled {
+                    Ok(view) => self.on_store_view(now, view),
+                    Err(_) => {
+                        worker.on_store_away(now);
+                        self.set_reaches_store(false);
+                    }
+                }
             }
             Input::GapsFound(boards) => worker.on_gaps(now, boards),
             Input::Applied(applied) => {
@@ -203,9 +218,12 @@ impl Driver {
             worker.on_update(now, Update::SessionClosed(key), &mut self.out);
         }
         self.set_reaches_store(true);
-        let database = self.parts.database.clone();
+        let (database, ends) = (self.parts.database.clone(), self.parts.own_ends.clone());
         self.spawn("observe", async move {
             let applied = database.observe(view.boards).await?;
+            if let Some(known) = database.read(|replica| replica.boards()).await {
+                ends.set(known);
+            }
             Some(Input::GapsFound(gaps(applied)))
         });
     }

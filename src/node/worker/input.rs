@@ -11,7 +11,7 @@ use crate::{
     model::{
         ids::{BoardName, Registration, SessionKey},
         message::{Member, Welcome},
-        rows::{Boards, MasterRow},
+        rows::{Boards, MasterRow, StoreError},
     },
     node::inbox::DriverInput,
     replica::ApplyReport,
@@ -26,8 +26,8 @@ pub(super) enum Input {
     Welcomed { attempt: u64, welcome: Welcome, reply: oneshot::Sender<Option<Registration>> },
     /// An attempt to register ended.
     Dialed { attempt: u64, result: Result<Box<(SecureStream, ReceivedWelcome)>, HandshakeError> },
-    /// The store was polled, or the reason why it was not.
-    StorePolled(Result<StoreView, String>),
+    /// The store was polled, or was not.
+    StorePolled(Result<StoreView, StoreError>),
     /// These boards of the node database lack posts, or may.
     GapsFound(Vec<BoardName>),
     /// A group of updates was written to the node database; `None` if it was lost.

@@ -58,7 +58,7 @@ use crate::{
     },
     node::inbox::Inbox,
     protocol::worker::{Start, Worker},
-    store::Store,
+    store::{Store, rollback},
 };
 
 /// Parameters of a worker.
@@ -91,13 +91,10 @@ pub async fn run(
 ) -> Result<(), WorkerError> {
     let WorkerParams { name, config, masters, mut pins, token, store, keys } = params;
     config.validate()?;
+    let (store, own_ends) = rollback::guarded(store);
     let token = token.as_deref().map(JoinSecret::parse).transpose()?.map(Arc::new);
     let identity = Arc::new(load_or_make_identity(&env, &*keys, config.identity_bits).await?);
-    // An unreadable guard would fail every attempt, whatever the token.
-    let guard = load_guard(&env).await?;
-    if token.is_none() && guard.is_none() {
-        return Err(WorkerError::NotEnrolled);
-    }
+    may_join(&env, token.is_some()).await?;
     let registration = dial::load_registration(&env).await?;
     let (database, mut members, writing) = Database::start(&env);
     let _writing = writing.abort_on_drop();
@@ -142,9 +139,12 @@ pub async fn run(
         show_token: AtomicBool::new(false),
         numbers_kept: AtomicU64::new(0),
     };
-    let to_driver = inputs.clone();
+    let (to_driver, kept_database, ends) = (inputs.clone(), database.clone(), own_ends.clone());
     let bring = async move {
         if let Ok(members) = members.await {
+            if let Some(known) = kept_database.read(|replica| replica.boards()).await {
+                ends.set(known);
+            }
             // The driver may have ended.
             let _ = to_driver.send(Input::Kept(members)).await;
         }
@@ -156,6 +156,7 @@ pub async fn run(
         env,
         config,
         store,
+        own_ends,
         database,
         dialer: Arc::new(dialer),
         pins,
@@ -165,6 +166,16 @@ pub async fn run(
     });
     driver.run(inbox, stop).await;
     Ok(())
+}
+
+/// Checks that the worker has a way to be taken in: a guard of an earlier life, or a join token.
+///
+/// # Errors
+/// [`WorkerError::NotEnrolled`], or [`WorkerError::Key`] for an unreadable guard: it would fail
+/// every attempt, whatever the token.
+pub async fn may_join(env: &Env, has_token: bool) -> Result<(), WorkerError> {
+    let guard = load_guard(env).await?;
+    if has_token || guard.is_some() { Ok(()) } else { Err(WorkerError::NotEnrolled) }
 }
 
 /// Returns the fingerprints of the masters among members.

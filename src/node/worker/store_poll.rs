@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use super::input::{Input, StoreView};
 use crate::{
     env::{Env, TimedOut},
-    model::rows::StoreError,
+    model::{absence::AwayReason, rows::StoreError},
     node::inbox::Inputs,
     store::Store,
 };
@@ -32,8 +32,11 @@ pub(super) async fn poll(
             }
             // Says nothing of the store.
             Ok(Err(StoreError::Busy)) => None,
-            Ok(Err(error)) => Some(Err(error.to_string())),
-            Err(TimedOut) => Some(Err(format!("no answer in {} ms", timeout.as_millis()))),
+            Ok(Err(error)) => Some(Err(error)),
+            Err(TimedOut) => {
+                let why = format!("no answer in {} ms", timeout.as_millis());
+                Some(Err(StoreError::away(AwayReason::NoAnswer, why)))
+            }
         };
         if let Some(polled) = polled
             && !to.send(Input::StorePolled(polled)).await

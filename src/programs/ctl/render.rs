@@ -77,8 +77,9 @@ pub(super) fn cluster(cluster: &Cluster) -> String {
     let head = ["ROLE", "NAME", "ID", "STATE", "MASTER", "STORE", "FRONT END"];
     let table = table(&head, rows.collect());
     format!(
-        "store: {}\n\n{table}\n(failed lists, queues and epochs are shown with --data-dir)\n",
-        cluster.store
+        "store: {}{}\n\n{table}\n(failed lists, queues and epochs are shown with --data-dir)\n",
+        cluster.store,
+        cluster.store_reason.map_or_else(String::new, |reason| format!(" ({reason})")),
     )
 }
 
@@ -93,7 +94,10 @@ pub(super) fn status(answered: &[(String, Result<ClusterState, String>)]) -> Str
     let epochs: BTreeMap<_, Vec<_>> = views.iter().fold(BTreeMap::new(), |mut epochs, view| {
         let at = StoreReach::from(view.store);
         let seen: &mut Vec<String> = epochs.entry(view.store_epoch.0).or_default();
-        seen.push(format!("{at} for {}", name_of(&names, view.node)));
+        let why = view.store_away.as_ref();
+        let why =
+            why.map_or_else(String::new, |away| format!(" ({}: {})", away.reason, cell(&away.why)));
+        seen.push(format!("{at} for {}{why}", name_of(&names, view.node)));
         epochs
     });
     for (epoch, seen) in epochs {
@@ -292,6 +296,8 @@ mod tests {
             key_epoch: KeyEpoch(4),
             store_epoch: StoreEpoch(7),
             store: Consistency::Strong,
+            store_away: None,
+            store_absences: Vec::new(),
             nodes: vec![node(1, Role::Master, "m0", 1), node(2, Role::Worker, "w0", 1)],
             failed: vec![FailedNode {
                 id: id(2),

@@ -16,10 +16,12 @@
 //! 5. The file, its log and its lock file are readable by their owner only.
 //! 6. Each [`Lane`] has places of its own and goes before the next, so that people's writes and
 //!    reads neither delay nor refuse a touch or a lease. Within a lane the order is kept.
+//! 7. A file that is not there, another one, or an older copy is *away*, never a new store. Only
+//!    an opener that may, and that has seen none yet, makes one.
 
 use std::{
     fs::OpenOptions,
-    io::ErrorKind,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, mpsc::SyncSender},
     task::{Context, Poll, Wake, Waker},
@@ -33,8 +35,9 @@ use tokio::sync::oneshot;
 use super::{
     NewCluster, SqliteCore,
     group::{Answer, GROUP_BATCHES_MAX, Job, Jobs, carry_out, gather},
+    identity::{Opened, Seen, on_file},
     refused,
-    write_lock::{WriteLock, holder_of_lock},
+    write_lock::{Held, WriteLock, holder_of_lock},
 };
 use crate::{
     env::{
@@ -42,9 +45,11 @@ use crate::{
         lanes::{LaneSender, TrySendError, lanes},
         real::open_private,
     },
-    model::{ids::StoreEpoch, rows::StoreError},
+    model::{absence::AwayReason, ids::StoreEpoch, rows::StoreError},
     store::{Backend, Lane, Op, Store},
 };
+
+pub use super::identity::Expected;
 
 /// Maximum number of operations of each lane that wait to be written, and of those that wait to be
 /// read.
@@ -60,13 +65,16 @@ pub struct FileLimits {
     pub store_timeout: Duration,
     /// Maximum number of batches in one transaction; 1 switches group commit off.
     pub group_batches_max: usize,
+    /// Store that the file has to hold.
+    pub expected: Expected,
 }
 
 impl FileLimits {
     /// Returns the default bounds with this time-out.
     #[must_use]
     pub const fn new(store_timeout: Duration) -> Self {
-        Self { store_timeout, group_batches_max: GROUP_BATCHES_MAX }
+        let expected = Expected::AnyOrNew;
+        Self { store_timeout, group_batches_max: GROUP_BATCHES_MAX, expected }
     }
 }
 
@@ -98,13 +106,16 @@ pub fn open_with(env: &Env, path: &Path, limits: FileLimits) -> Result<Store, St
     let store_timeout = limits.store_timeout;
     let (ready, opened) = std::sync::mpsc::sync_channel(1);
     let (writer, jobs) = lanes([WAITING_MAX; Lane::COUNT]);
-    let writing = Writing { env: env.clone(), path: path.to_owned(), limits };
+    let seen = Arc::new(Seen::new(limits.expected));
+    let writing =
+        Writing { env: env.clone(), path: path.to_owned(), limits, seen: Arc::clone(&seen) };
     thread("store-writer", move || writing.run(jobs, ready))?;
     let (readers, jobs) = lanes([WAITING_MAX; Lane::COUNT]);
     let jobs = Arc::new(Mutex::new(jobs));
     for _ in 0..READERS {
-        let (env, path, jobs) = (env.clone(), path.to_owned(), Arc::clone(&jobs));
-        thread("store-reader", move || read(&env, &path, store_timeout, &jobs))?;
+        let (env, path, seen) = (env.clone(), path.to_owned(), Arc::clone(&seen));
+        let jobs = Arc::clone(&jobs);
+        thread("store-reader", move || read(&env, &path, store_timeout, &seen, &jobs))?;
     }
     match opened.recv_timeout(store_timeout) {
         Ok(Err(error)) if !error.is_away() => Err(error),
@@ -123,7 +134,7 @@ pub fn open_with(env: &Env, path: &Path, limits: FileLimits) -> Result<Store, St
 /// may be blocked for as long as another process is.
 fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
     let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(body);
-    spawned.map(drop).map_err(|error| away(format!("no thread for it: {error}")))
+    spawned.map(drop).map_err(|error| failing(format!("no thread for it: {error}")))
 }
 
 impl Backend for FileStore {
@@ -133,23 +144,31 @@ impl Backend for FileStore {
             let thread = if op.is_write() { &self.writer } else { &self.readers };
             thread.try_send(op.lane() as usize, Job { op, reply }).map_err(|full| match full {
                 TrySendError::Full(_) => StoreError::Busy,
-                TrySendError::Closed(_) => away("its thread has ended"),
+                TrySendError::Closed(_) => failing("its thread has ended"),
             })?;
             match self.env.timeout(self.timeout, answer).await {
+                Ok(Ok(Err(StoreError::Away { reason: AwayReason::Locked, why }))) => {
+                    Err(self.locked(why, AwayReason::Locked))
+                }
                 Ok(Ok(answer)) => answer,
-                Ok(Err(_)) => Err(away("its thread has ended")),
-                Err(_) => Err(away(self.why_late())),
+                Ok(Err(_)) => Err(failing("its thread has ended")),
+                Err(_) => {
+                    let why = format!("no answer for {} ms", self.timeout.as_millis());
+                    Err(self.locked(why, AwayReason::NoAnswer))
+                }
             }
         })
     }
 }
 
 impl FileStore {
-    fn why_late(&self) -> String {
-        let ms = self.timeout.as_millis();
-        match holder_of_lock(&self.path) {
-            Some(pid) => format!("no answer for {ms} ms; process {pid} holds its lock"),
-            None => format!("no answer for {ms} ms"),
+    /// Names the other process that holds the lock; the reason is `without` if none does.
+    fn locked(&self, why: String, without: AwayReason) -> StoreError {
+        match holder_of_lock(&self.path).filter(|pid| *pid != std::process::id()) {
+            Some(pid) => {
+                StoreError::away(AwayReason::Locked, format!("{why}; process {pid} holds its lock"))
+            }
+            None => StoreError::away(without, why),
         }
     }
 }
@@ -159,12 +178,20 @@ struct Writing {
     env: Env,
     path: PathBuf,
     limits: FileLimits,
+    seen: Arc<Seen>,
+}
+
+/// Lock and connection of the writing thread, once they are open.
+#[derive(Default)]
+struct WriterFiles {
+    lock: Option<WriteLock>,
+    opened: Option<Opened>,
 }
 
 impl Writing {
     fn run(self, mut jobs: Jobs, ready: SyncSender<Result<(), StoreError>>) {
-        let mut connection = None;
-        let first = self.inside(&mut connection, |_| Ok(()));
+        let mut files = WriterFiles::default();
+        let first = self.inside(&mut files, |_| Ok(()));
         let hopeless = first.as_ref().is_err_and(|error| !error.is_away());
         // The opener may have gone on without waiting for this.
         let _ = ready.try_send(first);
@@ -174,7 +201,7 @@ impl Writing {
         let mut next = None;
         while let Some(first) = next.take().or_else(|| next_job(&mut jobs)) {
             let mut group = vec![first];
-            let answers = self.inside(&mut connection, |core| {
+            let answers = self.inside(&mut files, |core| {
                 // Under the lock, so that what came while it was taken joins or overtakes.
                 next = gather(&mut group, &mut jobs, self.limits.group_batches_max);
                 group.retain(|job| !job.reply.is_closed());
@@ -187,25 +214,49 @@ impl Writing {
         }
     }
 
-    /// Acts on the connection under the write lock; opens both if they are not open.
+    /// Acts on the connection under the write lock; opens both if they are not open, or if other
+    /// files lie there now.
     fn inside<T>(
         &self,
-        connection: &mut Option<(WriteLock, Option<SqliteCore>)>,
+        files: &mut WriterFiles,
         act: impl FnOnce(&mut SqliteCore) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let (lock, core) = match connection {
-            Some(open) => open,
-            none => none.insert((WriteLock::of(&self.path).map_err(|e| self.unusable(&e))?, None)),
-        };
-        let _held = lock.acquire().map_err(|error| away(error.to_string()))?;
-        let core = match core {
-            Some(core) => core,
-            none => none.insert(self.connect()?),
-        };
-        act(core)
+        let _held = self.lock(&mut files.lock).map_err(|e| self.unusable(&e))?;
+        on_file(
+            &mut files.opened,
+            &self.path,
+            &self.seen,
+            || self.connect(),
+            |core| {
+                let done = act(core)?;
+                if let Ok(now) = core.mark() {
+                    self.seen.raise(now);
+                }
+                Ok(done)
+            },
+        )
+    }
+
+    /// Takes the write lock of the lock file that lies there now.
+    fn lock(&self, slot: &mut Option<WriteLock>) -> io::Result<Held> {
+        if let Some(lock) = slot {
+            let held = lock.acquire()?;
+            if lock.is_of(&self.path) {
+                return Ok(held);
+            }
+        }
+        slot.insert(WriteLock::of(&self.path)?).acquire()
     }
 
     fn connect(&self) -> Result<SqliteCore, StoreError> {
+        let timeout = self.limits.store_timeout;
+        if !self.seen.may_create() {
+            return match self.path.metadata() {
+                Ok(meta) if meta.is_file() => SqliteCore::open_existing(&self.path, timeout),
+                Ok(_) => Err(refused("it is no file")),
+                Err(error) => Err(self.unusable(&error)),
+            };
+        }
         // Only where there is none: to open and close a file that SQLite has open in this
         // process would drop its locks.
         let made =
@@ -214,12 +265,11 @@ impl Writing {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(self.unusable(&error));
             }
-            Err(_) if !self.path.is_file() => {
-                return Err(refused(format!("{}: not a file", self.path.display())));
-            }
-            _ => {}
+            Err(_) if !self.path.is_file() => return Err(refused("it is no file")),
+            Err(_) => {}
+            Ok(()) => tracing::info!(store = %self.path.display(), "a new store is made"),
         }
-        SqliteCore::open_file(&self.path, &self.new_cluster(), self.limits.store_timeout)
+        SqliteCore::open_file(&self.path, &self.new_cluster(), timeout)
     }
 
     fn new_cluster(&self) -> NewCluster {
@@ -229,16 +279,32 @@ impl Writing {
         NewCluster { cluster, epoch: StoreEpoch(now_ms / 1000), now_ms }
     }
 
-    /// Error of a path that cannot be used: away if it may pass, refused if an operator must mend it.
-    fn unusable(&self, error: &std::io::Error) -> StoreError {
-        let why = format!("{}: {error}", self.path.display());
-        match error.kind() {
+    /// Error of a path that cannot be used: away if it may pass or was usable before, refused if an
+    /// operator must mend it before the start.
+    fn unusable(&self, error: &io::Error) -> StoreError {
+        let why = match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => "it is not there".to_owned(),
+            _ => error.to_string(),
+        };
+        let reason = match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => AwayReason::Gone,
+            ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => AwayReason::ReadOnly,
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => AwayReason::Full,
+            _ => AwayReason::Failing,
+        };
+        let is_lasting = matches!(
+            error.kind(),
             ErrorKind::NotFound
-            | ErrorKind::PermissionDenied
-            | ErrorKind::NotADirectory
-            | ErrorKind::IsADirectory
-            | ErrorKind::InvalidFilename => refused(why),
-            _ => away(why),
+                | ErrorKind::PermissionDenied
+                | ErrorKind::ReadOnlyFilesystem
+                | ErrorKind::NotADirectory
+                | ErrorKind::IsADirectory
+                | ErrorKind::InvalidFilename
+        );
+        if is_lasting && self.seen.newest().is_none() {
+            refused(why)
+        } else {
+            StoreError::away(reason, why)
         }
     }
 }
@@ -264,8 +330,8 @@ impl Wake for Unpark {
 }
 
 /// Body of a reading thread: carries out one operation after another.
-fn read(env: &Env, path: &Path, timeout: Duration, jobs: &Mutex<Jobs>) {
-    let mut connection = None;
+fn read(env: &Env, path: &Path, timeout: Duration, seen: &Seen, jobs: &Mutex<Jobs>) {
+    let mut opened = None;
     loop {
         // The lock is held while waiting: the other readers then wait for the lock instead.
         let job = next_job(&mut jobs.lock().unwrap_or_else(PoisonError::into_inner));
@@ -273,17 +339,14 @@ fn read(env: &Env, path: &Path, timeout: Duration, jobs: &Mutex<Jobs>) {
         if reply.is_closed() {
             continue;
         }
-        let core = match &mut connection {
-            Some(core) => Ok(core),
-            none => SqliteCore::open_to_read(path, timeout).map(|core| none.insert(core)),
-        };
-        let answer = core.and_then(|core| core.apply(&op, env.wall().ms));
-        let _ = reply.send(answer);
+        let open = || SqliteCore::open_to_read(path, timeout);
+        let act = |core: &mut SqliteCore| core.apply(&op, env.wall().ms);
+        let _ = reply.send(on_file(&mut opened, path, seen, open, act));
     }
 }
 
-fn away(why: impl Into<String>) -> StoreError {
-    StoreError::Away { why: why.into() }
+fn failing(why: impl Into<String>) -> StoreError {
+    StoreError::away(AwayReason::Failing, why)
 }
 
 #[cfg(test)]

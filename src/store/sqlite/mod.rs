@@ -10,12 +10,14 @@
 //! 3. The same operations at the same times give the same answers and the same rows.
 //! 4. Every write raises the row `clock` to its time, and what is read is as of that row: no later
 //!    commit has an earlier time, whatever the clock does and however many read beside a writer.
-//! 5. A file is in WAL mode with `synchronous=FULL`: what was committed survives a power loss.
+//! 5. A store that was seen is used only while its file is the same one and not older.
+//! 6. A file is in WAL mode with `synchronous=FULL`: what was committed survives a power loss.
 
 mod admission;
 mod dead_letters;
 pub mod file;
 pub mod group;
+mod identity;
 mod leases;
 mod maintenance;
 mod masters;
@@ -37,7 +39,9 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, pa
 use self::sql::{Columns, int};
 pub use self::{file::open, schema::NewCluster, write_lock::holder_of_lock};
 use super::{ClusterRow, Op, OpReply, StoreError};
-use crate::model::{ids::StoreEpoch, message::Task, outcome::TaskResult, rows::Permission};
+use crate::model::{
+    absence::AwayReason, ids::StoreEpoch, message::Task, outcome::TaskResult, rows::Permission,
+};
 
 /// Capacity of the statement cache: above the number of statements, so that each is compiled once
 /// per connection.
@@ -67,7 +71,7 @@ impl SqliteCore {
         // Chance and the file system stay out of it: sorting never spills into files.
         db.pragma_update(None, "temp_store", "MEMORY")?;
         db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-        schema::prepare(&mut db, new)?;
+        schema::prepare(&mut db, Some(new))?;
         Ok(Self { db })
     }
 
@@ -80,9 +84,26 @@ impl SqliteCore {
     /// [`StoreError::Refused`] for a file of another program, of a release too new, or on a file
     /// system without shared memory; [`StoreError::Away`] while it cannot be opened.
     pub fn open_file(path: &Path, new: &NewCluster, busy: Duration) -> Result<Self, StoreError> {
-        let mut db = connect(path, OpenFlags::SQLITE_OPEN_CREATE, busy)?;
+        Self::open_to_write(path, Some(new), busy)
+    }
+
+    /// Opens an existing store for reading and writing; never creates one.
+    ///
+    /// # Errors
+    /// As [`Self::open_file`]; [`StoreError::Refused`] for an empty file.
+    pub fn open_existing(path: &Path, busy: Duration) -> Result<Self, StoreError> {
+        Self::open_to_write(path, None, busy)
+    }
+
+    fn open_to_write(
+        path: &Path,
+        new: Option<&NewCluster>,
+        busy: Duration,
+    ) -> Result<Self, StoreError> {
+        let flags = new.map_or(OpenFlags::empty(), |_| OpenFlags::SQLITE_OPEN_CREATE);
+        let mut db = connect(path, flags, busy)?;
         // The mode is kept in the file: first see whether it is ours to change.
-        schema::recognise(&db)?;
+        schema::recognise(&db)?.usable(new)?;
         let mode: String =
             db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
         if mode != "wal" {
@@ -104,7 +125,7 @@ impl SqliteCore {
         match schema::recognise(&db)? {
             schema::FileState::Store { .. } => Ok(Self { db }),
             schema::FileState::Empty => {
-                Err(StoreError::Away { why: "it is not made yet".to_owned() })
+                Err(StoreError::away(AwayReason::Gone, "it is not made yet"))
             }
         }
     }

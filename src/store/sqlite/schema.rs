@@ -227,6 +227,16 @@ pub(super) enum FileState {
     },
 }
 
+impl FileState {
+    /// Refuses an empty file where no store may be made.
+    pub(super) fn usable(self, new: Option<&NewCluster>) -> Result<Self, StoreError> {
+        match self {
+            Self::Empty if new.is_none() => Err(refused("the file is empty, it holds no store")),
+            state => Ok(state),
+        }
+    }
+}
+
 /// Inspects a database file, and changes nothing.
 ///
 /// # Errors
@@ -256,11 +266,11 @@ pub(super) fn recognise(db: &Connection) -> Result<FileState, StoreError> {
 }
 
 /// Creates the tables if there are none, and adds the schema steps that an older release did not
-/// know. Repeating it is safe; `new` is used only the first time.
+/// know. Repeating it is safe; `new` is used only the first time, and without it no table is made.
 ///
 /// # Errors
 /// As [`recognise`]; [`StoreError::Away`] while another process holds the file.
-pub(super) fn prepare(db: &mut Connection, new: &NewCluster) -> Result<(), StoreError> {
+pub(super) fn prepare(db: &mut Connection, new: Option<&NewCluster>) -> Result<(), StoreError> {
     let is_complete = |state| matches!(state, FileState::Store { steps } if steps >= STEPS.len());
     if is_complete(recognise(db)?) {
         return Ok(());
@@ -268,8 +278,11 @@ pub(super) fn prepare(db: &mut Connection, new: &NewCluster) -> Result<(), Store
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have done it since.
     match recognise(&tx)? {
-        FileState::Empty => create(&tx, new)?,
         FileState::Store { steps } => add_steps(&tx, steps)?,
+        FileState::Empty => match new {
+            Some(new) => create(&tx, new)?,
+            None => return FileState::Empty.usable(None).map(drop),
+        },
     }
     Ok(tx.commit()?)
 }

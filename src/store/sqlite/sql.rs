@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use rusqlite::{ErrorCode, Row, types::Type};
 
-use crate::model::rows::StoreError;
+use crate::model::{absence::AwayReason, rows::StoreError};
 
 /// Converts a number for SQLite, which has no unsigned ones. One that does not fit becomes the
 /// largest.
@@ -64,21 +64,23 @@ pub(super) fn malformed(column: usize, why: &dyn Display) -> rusqlite::Error {
 /// [`StoreError::Broken`].
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        let passing = matches!(
-            error.sqlite_error_code(),
+        let why = error.to_string();
+        let reason = match error.sqlite_error_code() {
             Some(
                 ErrorCode::DatabaseBusy
-                    | ErrorCode::DatabaseLocked
-                    | ErrorCode::DiskFull
-                    | ErrorCode::SystemIoFailure
-                    | ErrorCode::ReadOnly
-                    | ErrorCode::CannotOpen
-                    | ErrorCode::OutOfMemory
-                    | ErrorCode::OperationInterrupted
-                    | ErrorCode::FileLockingProtocolFailed
-            )
-        );
-        let why = error.to_string();
-        if passing { Self::Away { why } } else { Self::Broken { why } }
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::FileLockingProtocolFailed,
+            ) => AwayReason::Locked,
+            Some(ErrorCode::DiskFull) => AwayReason::Full,
+            Some(ErrorCode::ReadOnly) => AwayReason::ReadOnly,
+            Some(
+                ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::OutOfMemory
+                | ErrorCode::OperationInterrupted,
+            ) => AwayReason::Failing,
+            _ => return Self::Broken { why },
+        };
+        Self::Away { reason, why }
     }
 }

@@ -15,6 +15,7 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use crate::env::real::open_private;
@@ -24,33 +25,40 @@ const WAL_WRITE_LOCK: u64 = 120;
 
 /// Write lock of one file, as one thread uses it.
 #[derive(Debug)]
-pub(super) struct WriteLock(File);
+pub(super) struct WriteLock(Arc<File>);
 
 /// Held write lock; dropping it releases the lock.
 #[derive(Debug)]
-pub(super) struct Held<'a>(&'a File);
+pub(super) struct Held(Arc<File>);
 
 impl WriteLock {
     /// Opens the lock file of `path`, and creates it (mode 0600) if it is missing.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
-        Ok(Self(open_private(&mut options, &beside(path, ".gate"))?))
+        Ok(Self(Arc::new(open_private(&mut options, &beside(path, ".gate"))?)))
     }
 
     /// Waits for the lock, as long as it takes: a process that was stopped with it blocks everyone.
-    pub(super) fn acquire(&self) -> io::Result<Held<'_>> {
+    pub(super) fn acquire(&self) -> io::Result<Held> {
         loop {
             match self.0.lock() {
-                Ok(()) => return Ok(Held(&self.0)),
+                Ok(()) => return Ok(Held(Arc::clone(&self.0))),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
     }
+
+    /// Returns whether the lock file of `path` is still the one that was opened.
+    pub(super) fn is_of(&self, path: &Path) -> bool {
+        let id = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+        let there = metadata(beside(path, ".gate")).map(id);
+        matches!((self.0.metadata().map(id), there), (Ok(ours), Ok(there)) if ours == there)
+    }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Held {
     fn drop(&mut self) {
         // Cannot fail on a lock that is held; the system would take it back at the end anyway.
         let _ = self.0.unlock();

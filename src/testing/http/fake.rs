@@ -134,6 +134,7 @@ impl State {
             Command::Readiness { reply } => drop(reply.send(self.readiness.unwrap_or(Readiness {
                 ready: true,
                 store: StoreReach::Here,
+                store_reason: None,
                 state: MasterState::Serving,
             }))),
             Command::Masters { reply } => drop(reply.send(vec![this_master()])),
@@ -343,6 +344,8 @@ fn cluster_view() -> ClusterState {
         key_epoch: KeyEpoch(2),
         store_epoch: EPOCH,
         store: Consistency::Strong,
+        store_away: None,
+        store_absences: Vec::new(),
         nodes: vec![
             node(master, "north", Role::Master, MemberState::In, http, Some(true)),
             node(worker, "w1", Role::Worker, MemberState::Failed, None, None),

@@ -21,6 +21,8 @@ use crate::{
     testing::store::{self as contract, Lab},
 };
 
+mod away;
+
 const TIMEOUT: Duration = Duration::from_millis(800);
 
 /// Environment variables of a child process: its role and its file.
@@ -225,7 +227,8 @@ async fn store_is_away_while_a_writer_is_stopped_in_mid_transaction() {
     assert_eq!(holder_of_lock(&path), Some(pid));
     for _ in 0..2 {
         let late = store.put_dead_letter(letter("given up")).await;
-        let Err(StoreError::Away { why }) = late else { panic!("{late:?}") };
+        let Err(StoreError::Away { reason, why }) = late else { panic!("{late:?}") };
+        assert_eq!(reason, AwayReason::Locked, "{why}");
         assert!(why.contains(&pid.to_string()), "{why}");
     }
     let boards = patiently(&env, async || store.boards().await).await.expect("reads go on");

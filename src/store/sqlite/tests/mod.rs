@@ -318,8 +318,9 @@ fn full_or_read_only_disk_is_away() {
         let resource = Resource::Board(BoardName::lobby());
         Op::PutDeadLetter(DeadLetter { number: 0, resource, post: None, why, at_ms: 0 })
     };
-    let is_away = |answer: &Result<OpReply, StoreError>| {
-        matches!(answer, Err(StoreError::Away { .. })) || panic!("{answer:?}")
+    let reason = |answer: Result<OpReply, StoreError>| match answer {
+        Err(error) if error.is_away() => error.away_reason(),
+        other => panic!("{other:?}"),
     };
     let pages: u32 =
         core.db.pragma_query_value(None, "page_count", |row| row.get(0)).expect("a number");
@@ -329,15 +330,15 @@ fn full_or_read_only_disk_is_away() {
     };
     limit(&core, pages + 2);
     let full = (0..100).map(|n| core.apply(&letter(n), START_MS)).find(Result::is_err);
-    assert!(full.is_some_and(|full| is_away(&full)));
+    assert_eq!(full.and_then(reason), Some(AwayReason::Full));
     limit(&core, u32::MAX - 1);
     assert_eq!(core.apply(&letter(200), START_MS), Ok(OpReply::Done), "and it is over");
     core.db.pragma_update(None, "query_only", true).expect("a pragma");
-    assert!(is_away(&core.apply(&letter(201), START_MS)));
+    assert_eq!(reason(core.apply(&letter(201), START_MS)), Some(AwayReason::ReadOnly));
     core.db.pragma_update(None, "query_only", false).expect("a pragma");
     let mut other = SqliteCore::open_file(&path, &NEW, busy).expect("opened");
     core.db.execute_batch("BEGIN IMMEDIATE").expect("locked");
-    assert!(is_away(&other.apply(&letter(202), START_MS)));
+    assert_eq!(reason(other.apply(&letter(202), START_MS)), Some(AwayReason::Locked));
 }
 
 #[test]

@@ -1,0 +1,144 @@
+//! Guard against a store that was rolled back: it lacks posts that this node has of it.
+//!
+//! A node has only posts that were committed, so a store of the same epoch that ends before them is
+//! an older copy. What such a store says of anything else is as old, so it is *away* until it has
+//! the posts again or a new epoch begins.
+//!
+//! 1. A read of the boards is compared with what the node had before it asked: the store is never
+//!    called older than its own answer.
+//! 2. While the store is behind, every operation reads the boards first, and goes no further.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use super::{Backend, Op, OpReply, Store};
+use crate::{
+    env::BoxFuture,
+    model::{
+        absence::AwayReason,
+        rows::{Boards, StoreError},
+    },
+};
+
+/// Ends of the boards as this node has them. Cheap to clone; all clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct OwnEnds(Arc<Mutex<Arc<Boards>>>);
+
+impl OwnEnds {
+    /// Replaces what the node has by what it has now.
+    pub fn set(&self, boards: Boards) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(boards);
+    }
+
+    fn get(&self) -> Arc<Boards> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Returns the store behind the guard, and the place for the ends that the node has.
+#[must_use]
+pub fn guarded(store: Store) -> (Store, OwnEnds) {
+    let ends = OwnEnds::default();
+    let is_behind = AtomicBool::new(false);
+    (Store::new(Guarded { store, ends: ends.clone(), is_behind }), ends)
+}
+
+struct Guarded {
+    store: Store,
+    ends: OwnEnds,
+    is_behind: AtomicBool,
+}
+
+impl Backend for Guarded {
+    fn call(&self, op: Op) -> BoxFuture<'_, Result<OpReply, StoreError>> {
+        Box::pin(async move {
+            if op == Op::Boards {
+                return self.boards().await;
+            }
+            if self.is_behind.load(Ordering::Relaxed) {
+                self.boards().await?;
+            }
+            self.store.call(op).await
+        })
+    }
+}
+
+impl Guarded {
+    /// Reads the boards, and compares them with what the node had before.
+    async fn boards(&self) -> Result<OpReply, StoreError> {
+        let own = self.ends.get();
+        let read = self.store.boards().await?;
+        let lack = lack(&own, &read);
+        self.is_behind.store(lack.is_some(), Ordering::Relaxed);
+        match lack {
+            Some(why) => Err(StoreError::away(AwayReason::RolledBack, why)),
+            None => Ok(OpReply::Boards(read)),
+        }
+    }
+}
+
+/// Returns what a store lacks of that which a node had before it read; `None` if nothing.
+fn lack(own: &Boards, read: &Boards) -> Option<String> {
+    if own.epoch > read.epoch {
+        return Some(format!("it is of epoch {}, and this node saw {}", read.epoch, own.epoch));
+    }
+    if own.epoch < read.epoch {
+        return None;
+    }
+    own.boards.iter().find_map(|(board, have)| {
+        let last = read.last(board).unwrap_or_default();
+        (last < *have).then(|| {
+            format!("its board {board} ends at {last}, and this node has {have}; put the newer file back")
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::{Seq, StoreEpoch};
+
+    fn boards(epoch: u64, lobby: u64) -> Boards {
+        let lobby = ("lobby".parse().expect("a name"), Seq(lobby));
+        Boards { boards: vec![lobby], epoch: StoreEpoch(epoch), as_of_ms: 0 }
+    }
+
+    #[test]
+    fn store_that_ends_earlier_in_the_same_epoch_lacks_something() {
+        assert_eq!(lack(&Boards::default(), &boards(7, 3)), None, "a new node has nothing");
+        assert_eq!(lack(&boards(7, 3), &boards(7, 3)), None);
+        assert_eq!(lack(&boards(7, 3), &boards(8, 1)), None, "restored: a new epoch");
+        assert!(lack(&boards(7, 3), &boards(7, 2)).is_some());
+        assert!(lack(&boards(7, 3), &boards(6, 9)).is_some());
+        let gone = Boards { boards: Vec::new(), ..boards(7, 0) };
+        assert!(lack(&boards(7, 3), &gone).is_some(), "a board that is not there any more");
+    }
+
+    /// Store whose boards end where the test says.
+    struct Fixed(Arc<Mutex<Boards>>);
+
+    impl Backend for Fixed {
+        fn call(&self, op: Op) -> BoxFuture<'_, Result<OpReply, StoreError>> {
+            let boards = self.0.lock().expect("not poisoned").clone();
+            Box::pin(async move {
+                Ok(if op == Op::Boards { OpReply::Boards(boards) } else { OpReply::Done })
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_or_written_until_the_store_has_the_posts_again() {
+        let stored = Arc::new(Mutex::new(boards(7, 3)));
+        let (store, ends) = guarded(Store::new(Fixed(Arc::clone(&stored))));
+        ends.set(store.boards().await.expect("it has all"));
+        store.drop_dead_letter(1).await.expect("written");
+        *stored.lock().expect("not poisoned") = boards(7, 2);
+        let behind = |error: StoreError| error.away_reason() == Some(AwayReason::RolledBack);
+        assert!(store.boards().await.is_err_and(behind));
+        assert!(store.drop_dead_letter(1).await.is_err_and(behind));
+        *stored.lock().expect("not poisoned") = boards(7, 3);
+        store.drop_dead_letter(1).await.expect("the newer file is back");
+    }
+}
