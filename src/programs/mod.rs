@@ -18,6 +18,7 @@
 pub mod cluster;
 pub mod ctl;
 pub mod master;
+mod node_store;
 mod output;
 mod process;
 pub mod settings;

@@ -29,9 +29,9 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
-use super::{ProgramError, output::LogWriter};
+use super::{ProgramError, node_store::open_store, output::LogWriter};
 use crate::{
-    comm::key_source::{GeneratedKeys, load_or_make_identity},
+    comm::key_source::{GeneratedKeys, IDENTITY_FILE, load_or_make_identity},
     config::Config,
     env::{
         BoxFuture, Env,
@@ -70,10 +70,11 @@ pub(super) struct NodeProcess<'a> {
     pub(super) supervised: bool,
 }
 
-/// Opens the directory, the log, the world and the store, then runs `node` in them until it ends
-/// or the process is asked to stop.
+/// Opens the directory, the log and the world, and once `check` has passed the store, then runs
+/// `node` in them until it ends or the process is asked to stop.
 pub(super) fn run(
     process: &NodeProcess<'_>,
+    check: impl AsyncFnOnce(&Env) -> Result<(), ProgramError>,
     node: impl AsyncFnOnce(Env, Store, BoxFuture<'static, ()>) -> Result<(), ProgramError>,
 ) -> Result<(), ProgramError> {
     /// Time for a node that was asked to stop to take its leave.
@@ -94,9 +95,11 @@ pub(super) fn run(
     let ended = runtime.block_on(async {
         let asked = asked_to_stop(process.supervised)?;
         let (report, mut panics) = mpsc::channel(1);
-        let (env, id) = world(process, report).await?;
-        let store = sqlite::open(&env, &process.store, process.config.store_timeout)
-            .map_err(|e| ProgramError::Usage(format!("{}: {e}", process.store.display())))?;
+        let (env, id, is_new) = world(process, report).await?;
+        check(&env).await?;
+        let may_create = is_new && process.role == Role::Master;
+        let timeout = process.config.store_timeout;
+        let store = open_store(&env, &process.store, timeout, may_create)?;
         let (stop, stopped) = oneshot::channel();
         let overdue = async {
             asked.await;
@@ -138,12 +141,12 @@ pub(super) fn run(
     ended
 }
 
-/// Opens the node's world, and its identity in it. The first panic of a part that the node needs
+/// Opens the node's world, and its identity in it, and returns whether that is new. The first panic of a part that the node needs
 /// goes to `report` as a line.
 async fn world(
     process: &NodeProcess<'_>,
     report: mpsc::Sender<String>,
-) -> Result<(Env, NodeId), ProgramError> {
+) -> Result<(Env, NodeId, bool), ProgramError> {
     let usage = |e: &dyn std::fmt::Display| ProgramError::Usage(e.to_string());
     let mut world = RealWorld::new(process.data_dir).map_err(|e| usage(&e))?;
     if let Some(path) = process.events {
@@ -155,11 +158,12 @@ async fn world(
             let _ = report.try_send(dead(task, why));
         }
     }));
+    let is_new = matches!(env.disk().read(IDENTITY_FILE), Ok(None));
     let identity = load_or_make_identity(&env, &GeneratedKeys, process.config.identity_bits)
         .await
         .map_err(|e| usage(&format!("{}: {e}", process.data_dir.display())))?;
     env.identify(&identity.node().to_string(), &process.role.to_string());
-    Ok((env, identity.node()))
+    Ok((env, identity.node(), is_new))
 }
 
 fn dead(part: &str, why: &str) -> String {
@@ -281,12 +285,16 @@ mod tests {
             config: &config,
             supervised: false,
         };
-        let ended = run(&process, async |env, _, _| {
-            let _connection = env.spawn("http connection", async { panic!("of a stranger") });
-            env.sleep(Duration::from_millis(100)).await;
-            let _part = env.spawn("front-end", async { panic!("on purpose") });
-            pending().await
-        });
+        let ended = run(
+            &process,
+            async |_| Ok(()),
+            async |env, _, _| {
+                let _connection = env.spawn("http connection", async { panic!("of a stranger") });
+                env.sleep(Duration::from_millis(100)).await;
+                let _part = env.spawn("front-end", async { panic!("on purpose") });
+                pending().await
+            },
+        );
         assert_eq!(
             ended.expect_err("the node ends").to_string(),
             "the part \"front-end\" of this node panicked: on purpose; this is a bug, please report it"

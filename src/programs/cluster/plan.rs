@@ -23,6 +23,7 @@ use crate::{
     programs::{
         ProgramError,
         master::MasterSettings,
+        node_store::open_store,
         process::check_port,
         settings::{file_of, node::store_path},
         worker::WorkerSettings,
@@ -150,8 +151,8 @@ impl Plan {
         for node in &self.nodes {
             make_private_dir(&node.dir).map_err(|e| ProgramError::Usage(e.to_string()))?;
         }
-        let store = sqlite::open(env, &store_path(&self.store)?, self.config.store_timeout)
-            .map_err(|e| ProgramError::Usage(format!("{}: {e}", self.store)))?;
+        let path = store_path(&self.store)?;
+        let store = open_store(env, &path, self.config.store_timeout, true)?;
         let pins = self.identities().await?;
         let admin = self.admin_token(env)?;
         let links: Vec<_> = self.nodes.iter().filter_map(|node| node.link.clone()).collect();

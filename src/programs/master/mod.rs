@@ -54,35 +54,39 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
         config: &settings.config,
         supervised: matches.get_flag(SUPERVISED),
     };
-    process::run(&process, async |env, store, stop| {
-        tracing::info!(
-            name = own.name,
-            http = own.http,
-            http_public = own.http_public,
-            link = own.link,
-            link_public = own.link_public,
-            admin = own.admin,
-            "its addresses"
-        );
-        let ended = run_master(
-            env,
-            MasterParams {
-                name: own.name.clone(),
-                config: settings.config.clone(),
-                http_listen: own.http.clone(),
-                http_public: own.http_public.clone(),
-                access: own.access()?,
-                link_listen: own.link.clone(),
-                link_public: own.link_public.clone(),
-                admin_listen: own.admin().map(str::to_owned),
-                store,
-                keys: Arc::new(GeneratedKeys),
-            },
-            stop,
-        );
-        ended.await.map_err(|e| match e {
-            MasterError::Node(e) => ProgramError::Failed(e.to_string()),
-            e => ProgramError::Usage(e.to_string()),
-        })
-    })
+    process::run(
+        &process,
+        async |_| Ok(()),
+        async |env, store, stop| {
+            tracing::info!(
+                name = own.name,
+                http = own.http,
+                http_public = own.http_public,
+                link = own.link,
+                link_public = own.link_public,
+                admin = own.admin,
+                "its addresses"
+            );
+            let ended = run_master(
+                env,
+                MasterParams {
+                    name: own.name.clone(),
+                    config: settings.config.clone(),
+                    http_listen: own.http.clone(),
+                    http_public: own.http_public.clone(),
+                    access: own.access()?,
+                    link_listen: own.link.clone(),
+                    link_public: own.link_public.clone(),
+                    admin_listen: own.admin().map(str::to_owned),
+                    store,
+                    keys: Arc::new(GeneratedKeys),
+                },
+                stop,
+            );
+            ended.await.map_err(|e| match e {
+                MasterError::Node(e) => ProgramError::Failed(e.to_string()),
+                e => ProgramError::Usage(e.to_string()),
+            })
+        },
+    )
 }

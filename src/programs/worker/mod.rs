@@ -13,7 +13,7 @@ use super::{
     settings::{Settings, node::store_path, with_keys},
 };
 pub use crate::node::worker::{WorkerError, WorkerParams, run as run_worker};
-use crate::{comm::key_source::GeneratedKeys, model::ids::Role};
+use crate::{comm::key_source::GeneratedKeys, env::Env, model::ids::Role, node::worker::may_join};
 
 /// Runs the program `chatchat-worker`.
 ///
@@ -52,7 +52,12 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
         config: &settings.config,
         supervised: matches.get_flag(SUPERVISED),
     };
-    process::run(&process, async |env, store, stop| {
+    // A worker that could not join anyway says so first, whatever its store.
+    let has_token = token.is_some();
+    let check = async |env: &Env| {
+        may_join(env, has_token).await.map_err(|e| ProgramError::Usage(e.to_string()))
+    };
+    process::run(&process, check, async |env, store, stop| {
         let token_is = if token.is_some() { "given" } else { "none" };
         tracing::info!(
             name = own.name,
