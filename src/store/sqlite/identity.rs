@@ -55,7 +55,7 @@ impl SqliteCore {
     }
 }
 
-/// What this process has seen of its store: all its connections share it.
+/// Memory of the store that a process has seen; all its connections share it.
 #[derive(Debug)]
 pub(super) struct Seen {
     expected: Expected,
