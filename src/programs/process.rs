@@ -31,7 +31,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{ProgramError, node_store::open_store, output::LogWriter};
 use crate::{
-    comm::key_source::{GeneratedKeys, IDENTITY_FILE, load_or_make_identity},
+    comm::key_source::{GeneratedKeys, load_or_make_identity},
     config::Config,
     env::{
         BoxFuture, Env,
@@ -95,9 +95,10 @@ pub(super) fn run(
     let ended = runtime.block_on(async {
         let asked = asked_to_stop(process.supervised)?;
         let (report, mut panics) = mpsc::channel(1);
-        let (env, id, is_new) = world(process, report).await?;
+        let (env, id) = world(process, report).await?;
         check(&env).await?;
-        let may_create = is_new && process.role == Role::Master;
+        // A supervisor has made the store before it starts its nodes.
+        let may_create = process.role == Role::Master && !process.supervised;
         let timeout = process.config.store_timeout;
         let store = open_store(&env, &process.store, timeout, may_create)?;
         let (stop, stopped) = oneshot::channel();
@@ -141,12 +142,12 @@ pub(super) fn run(
     ended
 }
 
-/// Opens the node's world, and its identity in it, and returns whether that is new. The first panic of a part that the node needs
+/// Opens the node's world, and its identity in it. The first panic of a part that the node needs
 /// goes to `report` as a line.
 async fn world(
     process: &NodeProcess<'_>,
     report: mpsc::Sender<String>,
-) -> Result<(Env, NodeId, bool), ProgramError> {
+) -> Result<(Env, NodeId), ProgramError> {
     let usage = |e: &dyn std::fmt::Display| ProgramError::Usage(e.to_string());
     let mut world = RealWorld::new(process.data_dir).map_err(|e| usage(&e))?;
     if let Some(path) = process.events {
@@ -158,12 +159,11 @@ async fn world(
             let _ = report.try_send(dead(task, why));
         }
     }));
-    let is_new = matches!(env.disk().read(IDENTITY_FILE), Ok(None));
     let identity = load_or_make_identity(&env, &GeneratedKeys, process.config.identity_bits)
         .await
         .map_err(|e| usage(&format!("{}: {e}", process.data_dir.display())))?;
     env.identify(&identity.node().to_string(), &process.role.to_string());
-    Ok((env, identity.node(), is_new))
+    Ok((env, identity.node()))
 }
 
 fn dead(part: &str, why: &str) -> String {
