@@ -29,6 +29,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/page/api.js", JS, include_str!("page/api.js")),
     ("/page/app.js", JS, include_str!("page/app.js")),
     ("/page/board.js", JS, include_str!("page/board.js")),
+    ("/page/boards.js", JS, include_str!("page/boards.js")),
     ("/page/composer.js", JS, include_str!("page/composer.js")),
     ("/page/connection.js", JS, include_str!("page/connection.js")),
     ("/page/dom.js", JS, include_str!("page/dom.js")),
@@ -45,10 +46,12 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/page/roster.js", JS, include_str!("page/roster.js")),
     ("/page/route.js", JS, include_str!("page/route.js")),
     ("/page/shapes.js", JS, include_str!("page/shapes.js")),
+    ("/page/sides.js", JS, include_str!("page/sides.js")),
     ("/page/status.js", JS, include_str!("page/status.js")),
     ("/page/stream.js", JS, include_str!("page/stream.js")),
     ("/page/tabs.js", JS, include_str!("page/tabs.js")),
     ("/page/text.js", JS, include_str!("page/text.js")),
+    ("/page/ticket.js", JS, include_str!("page/ticket.js")),
 ];
 
 /// Placeholder of the masters' addresses in the page.

@@ -2,9 +2,10 @@
 
 import * as api from "./api.js";
 import { Board, ReadMarks } from "./board.js";
+import { Boards } from "./boards.js";
 import { Composer } from "./composer.js";
 import { Connection } from "./connection.js";
-import { $, el, redraw, setText } from "./dom.js";
+import { $, setText } from "./dom.js";
 import { enter } from "./enter.js";
 import { Local, readDrafts, tabName } from "./local.js";
 import { Log } from "./log.js";
@@ -15,27 +16,18 @@ import { Notifier } from "./notify.js";
 import { Cluster, People } from "./people.js";
 import { SHOWN_MAX } from "./roster.js";
 import { readRoute, Route } from "./route.js";
+import { listenToSides, slide } from "./sides.js";
 import { Status } from "./status.js";
 import { Tabs } from "./tabs.js";
 import { mentionsName } from "./text.js";
+import { Ticket } from "./ticket.js";
 
 const BOARDS_FOLLOWED_MAX = 32;
 const ALIVE_INTERVAL_MS = 12_000;
-const TICKET_INTERVAL_MS = 4 * 60_000;
-// Between tries for a ticket that was not given, doubling.
-const TICKET_PAUSE_MIN_MS = 3000;
-const TICKET_PAUSE_MAX_MS = 30_000;
 // Of so many people a text is searched for mentions.
 const NAMES_MAX = 200;
-const BOARDS_INTERVAL_MS = 30_000;
 // Between two questions for the people, whatever happens.
 const PEOPLE_PAUSE_MS = 3000;
-
-// Buttons of a narrow page and the sides that they open.
-const SIDES = [
-  ["show-boards", "boards-side"],
-  ["show-people", "people-side"],
-];
 
 class App {
   constructor(masters, session, carried, tab) {
@@ -45,14 +37,18 @@ class App {
     this.local = new Local(session.cluster, this.me.id, tab);
     // Who just came has not missed what was said before.
     const read = (board) => (session.fresh ? board.last_seq : board.read_mark);
-    this.boards = new Map(session.boards.map((board) => [board.name, { ...board, read_mark: read(board) }]));
+    this.boards = new Boards(
+      session.boards.map((board) => ({ ...board, read_mark: read(board) })),
+      {
+        current: () => this.board.name,
+        onOpen: (name) => this.openBoard(name),
+        onDrawn: () => this.drawTitle(),
+      },
+    );
     this.status = new Status(() => masters.name, session.consistency ?? "strong");
     this.unseen = 0;
     this.lastAlive = 0;
-    this.nextTicket = 0;
-    this.ticketPause_ms = TICKET_PAUSE_MIN_MS;
-    this.lastBoards = Date.now();
-    this.ticket = null;
+    this.ticket = new Ticket();
     this.lastPeople = Number.NEGATIVE_INFINITY;
     masters.update(session.masters);
 
@@ -132,7 +128,7 @@ class App {
       ? wanted
       : this.boards.has("lobby")
         ? "lobby"
-        : ([...this.boards.keys()][0] ?? "lobby");
+        : (this.boards.names[0] ?? "lobby");
     this.openBoard(first, {
       place: carried?.place,
       seq: route?.board === first ? route.seq : null,
@@ -146,7 +142,7 @@ class App {
       this.status.flash(`${String(carried.from)} went away. You are on ${this.masters.name} now.`);
 
     this.listen();
-    this.drawBoards();
+    this.boards.draw();
     this.status.draw();
   }
 
@@ -180,29 +176,8 @@ class App {
     addEventListener("online", () => this.outbox.kick());
     // A page kept from before a move is as it was left: closed.
     addEventListener("pageshow", (event) => event.persisted && location.reload());
-    $("new-board").addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.createBoard();
-    });
-    $("board-filter").addEventListener("input", () => this.drawBoards());
     $("leave").addEventListener("click", () => this.logOut());
-    for (const [button] of SIDES) $(button).addEventListener("click", () => this.slide(button));
-    addEventListener("keydown", (event) => event.key === "Escape" && this.slide());
-    document.querySelector(".middle").addEventListener("pointerdown", () => this.slide());
-  }
-
-  // Opens one side of a narrow page and closes the other.
-  slide(button = null) {
-    for (const [b, s] of SIDES) {
-      const was = $(s).classList.contains("open");
-      const open = b === button && !was;
-      const held = $(s).contains(document.activeElement);
-      $(s).classList.toggle("open", open);
-      $(b).setAttribute("aria-expanded", String(open));
-      // What is in a closed side can have no focus.
-      if (was && !open && held) $(b).focus();
-      if (open) $(s).querySelector("button, [tabindex]")?.focus();
-    }
+    listenToSides();
   }
 
   get looking() {
@@ -274,7 +249,7 @@ class App {
     if (foreign && this.tabs.leading && !this.looking && mentionsName(post.text, this.me.name))
       this.notifier.mention(post);
     this.board.add(post);
-    if (post.board !== this.board.name) this.drawBoards();
+    if (post.board !== this.board.name) this.boards.draw();
   }
 
   onMasters(list) {
@@ -296,20 +271,8 @@ class App {
       // A master of an earlier version does not say when somebody was seen again; or one was missed.
       if (!this.people.roster.live) this.refreshPeople();
     }
-    if (this.masters.needTicket && now >= this.nextTicket) this.renewTicket();
-    if (now - this.lastBoards >= BOARDS_INTERVAL_MS) this.refreshBoards();
-  }
-
-  // The old ticket ends a minute after the new one is due, so a refusal cannot wait as long again.
-  async renewTicket() {
-    this.nextTicket = Infinity;
-    const answer = await api.ticket();
-    const given = answer.status === 201 ? answer.json.ticket : undefined;
-    this.ticket = given ?? this.ticket;
-    const pause = Math.max(answer.retry_ms, this.ticketPause_ms);
-    const longer = Math.min(2 * this.ticketPause_ms, TICKET_PAUSE_MAX_MS);
-    this.nextTicket = Date.now() + (given ? TICKET_INTERVAL_MS : pause);
-    this.ticketPause_ms = given ? TICKET_PAUSE_MIN_MS : longer;
+    if (this.masters.needTicket) this.ticket.renew();
+    if (this.boards.isOld) this.refreshBoards();
   }
 
   async refreshPeople() {
@@ -325,7 +288,7 @@ class App {
   // Boards
 
   follow() {
-    const names = [this.board.name, ...this.boards.keys()];
+    const names = [this.board.name, ...this.boards.names];
     const boards = [...new Set(names)].slice(0, BOARDS_FOLLOWED_MAX);
     const at = boards
       .filter((name) => this.boards.has(name))
@@ -348,47 +311,20 @@ class App {
     setText($("board-name"), name);
     this.composer.open(name);
     this.board.open(name, this.boards.get(name)?.read_mark ?? 0, place, seq);
-    this.drawBoards();
+    this.boards.draw();
     this.drawPending();
     this.drawTitle();
-    this.slide();
+    slide();
     if (this.tabs.leading && !this.followed?.has(name)) this.connection.open();
   }
 
   async refreshBoards() {
-    this.lastBoards = Date.now();
-    const answer = await api.boards();
-    if (answer.status !== 200) return;
-    const known = this.boards;
-    this.boards = new Map(
-      answer.json.boards.map((board) => [
-        board.name,
-        { ...board, read_mark: Math.max(board.read_mark, known.get(board.name)?.read_mark ?? 0) },
-      ]),
-    );
-    if (this.epoch !== answer.json.epoch) this.epoch = answer.json.epoch;
-    const more = [...this.boards.keys()].some((name) => !this.followed?.has(name));
+    const epoch = await this.boards.refresh();
+    if (epoch === null) return;
+    this.epoch = epoch;
+    const more = this.boards.names.some((name) => !this.followed?.has(name));
     if (this.tabs.leading && more && this.followed?.size < BOARDS_FOLLOWED_MAX && this.status.state === "on")
       this.connection.open();
-    this.drawBoards();
-  }
-
-  async createBoard() {
-    const field = $("new-board-name");
-    const name = field.value.trim().toLowerCase();
-    if (name === "") return;
-    const answer = await api.createBoard(name);
-    const made = answer.status === 200 || answer.status === 201;
-    const refused = {
-      "malformed-board": "Use a-z, 0-9 and \u2018-\u2019, 32 at most.",
-      "too-many-boards": "There are too many boards.",
-    };
-    setText($("new-board-error"), made ? "" : (refused[answer.kind] ?? "Not now. Try again in a moment."));
-    if (!made) return;
-    field.value = "";
-    this.boards.set(name, { ...answer.json });
-    this.boards = new Map([...this.boards].sort(([a], [b]) => (a < b ? -1 : 1)));
-    this.openBoard(name);
   }
 
   onSeen(seq) {
@@ -397,7 +333,7 @@ class App {
     this.marks.set(board.name, seq, board.read_mark);
     if (seq > board.read_mark) {
       board.read_mark = seq;
-      this.drawBoards();
+      this.boards.draw();
     }
   }
 
@@ -424,7 +360,8 @@ class App {
 
   leave(origin) {
     const carried = this.stop();
-    if (new URL(origin).hostname !== location.hostname && this.ticket) carried.ticket = this.ticket;
+    if (new URL(origin).hostname !== location.hostname && this.ticket.text)
+      carried.ticket = this.ticket.text;
     this.local.setAside(move.go(origin, carried), carried.drafts);
   }
 
@@ -478,49 +415,9 @@ class App {
   }
 
   drawTitle() {
-    const unread = this.unseen + this.unreadElsewhere();
+    const unread = this.unseen + this.boards.unreadElsewhere;
     const count = unread > 0 ? `(${unread > 99 ? "99+" : unread}) ` : "";
     document.title = `${count}#${this.board.name} \u00b7 Chatchat`;
-  }
-
-  drawBoards() {
-    const filter = $("board-filter").value.trim().toLowerCase();
-    const shown = [...this.boards.values()].filter(({ name }) => name.includes(filter));
-    const rows = shown.map(({ name, last_seq, read_mark }) => {
-      const current = name === this.board.name;
-      const fresh = current ? 0 : last_seq - read_mark;
-      const count =
-        fresh > 0
-          ? el(
-              "span",
-              { class: "new" },
-              fresh > 99 ? "99+" : fresh,
-              el("span", { class: "hidden-text" }, " new"),
-            )
-          : null;
-      const open = () => !current && this.openBoard(name);
-      return el(
-        "li",
-        { "data-key": name },
-        el(
-          "button",
-          { type: "button", "aria-current": current ? "true" : null, on: { click: open } },
-          el("span", { class: "name" }, name),
-          count,
-        ),
-      );
-    });
-    redraw($("boards"), rows);
-    const elsewhere = this.unreadElsewhere();
-    const badge = $("unread-narrow");
-    badge.hidden = elsewhere === 0;
-    setText(badge.firstElementChild, elsewhere > 99 ? "99+" : String(elsewhere));
-    this.drawTitle();
-  }
-
-  unreadElsewhere() {
-    const others = [...this.boards.values()].filter(({ name }) => name !== this.board.name);
-    return others.reduce((sum, { last_seq, read_mark }) => sum + Math.max(0, last_seq - read_mark), 0);
   }
 }
 
