@@ -16,6 +16,7 @@ import { Notifier } from "./notify.js";
 import { Cluster, People } from "./people.js";
 import { SHOWN_MAX } from "./roster.js";
 import { readRoute, Route } from "./route.js";
+import { isBoardName } from "./shapes.js";
 import { listenToSides, slide } from "./sides.js";
 import { Status } from "./status.js";
 import { Tabs } from "./tabs.js";
@@ -23,6 +24,8 @@ import { mentionsName } from "./text.js";
 import { Ticket } from "./ticket.js";
 
 const BOARDS_FOLLOWED_MAX = 32;
+// Of one board, in one answer while there is no stream.
+const POLL_POSTS_MAX = 200;
 const ALIVE_INTERVAL_MS = 12_000;
 // Of so many people a text is searched for mentions.
 const NAMES_MAX = 200;
@@ -78,6 +81,7 @@ class App {
     this.composer = new Composer(this.local, (board, text) => this.outbox.add(board, text));
     this.connection = new Connection({
       masters,
+      tried: move.triedBefore(carried, masters.origins()),
       follow: () => this.follow(),
       onEvent: (name, data) => {
         this.tabs.tell({ name, data });
@@ -87,6 +91,7 @@ class App {
         this.tabs.tell({ state });
         this.status.set({ state });
       },
+      poll: () => this.poll(),
       leave: (origin) => this.leave(origin),
       onLoggedOut: () => this.loggedOut(),
     });
@@ -129,6 +134,7 @@ class App {
       : this.boards.has("lobby")
         ? "lobby"
         : (this.boards.names[0] ?? "lobby");
+    if (isBoardName(brought?.first)) this.route.cutForward(brought.first);
     this.openBoard(first, {
       place: carried?.place,
       seq: route?.board === first ? route.seq : null,
@@ -275,6 +281,25 @@ class App {
     if (this.boards.isOld) this.refreshBoards();
   }
 
+  // Asks for what a stream would have told.
+  async poll() {
+    const known = new Map(this.boards.names.map((name) => [name, this.boards.get(name).last_seq]));
+    await this.refreshBoards();
+    for (const [name, after] of known) {
+      const board = this.boards.get(name);
+      if (!board || board.last_seq <= after) continue;
+      const answer = await api.readPosts(name, { after, limit: POLL_POSTS_MAX });
+      // What was not read now is with the next poll.
+      board.last_seq = after;
+      for (const post of answer.status === 200 ? answer.json.posts : []) {
+        this.tabs.tell({ name: "post", data: post });
+        this.hear("post", post);
+      }
+    }
+    this.people.roster.live = false;
+    this.onBeat();
+  }
+
   async refreshPeople() {
     const now = performance.now();
     if (now - this.lastPeople < PEOPLE_PAUSE_MS) return;
@@ -351,6 +376,7 @@ class App {
       from: this.masters.name,
       board: this.board.name,
       cursor: this.connection.cursor,
+      tried: this.connection.tried,
       drafts: { ...this.local.drafts(), [this.board.name]: this.composer.text.value },
       outbox: this.outbox.all(),
       place: this.log.place(),

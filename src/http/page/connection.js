@@ -1,4 +1,5 @@
-// Keeps a stream open: here while this page's master lives, else by moving to another one.
+// Keeps a stream open: here while this page's master lives, else by moving to another one. Where no
+// master's stream says anything, for something on the way holds it up, the page stays and asks.
 
 import { session } from "./api.js";
 import { sleep, within } from "./numbers.js";
@@ -10,8 +11,12 @@ const PAUSE_MAX_MS = 3000;
 const BYE_MAX_MS = 10_000;
 // A stream that lasted this long was no failure of its master.
 const STEADY_MS = 10_000;
-// So many streams that broke at once, and another master is tried.
+// So many streams that broke at once, and another master is tried; after the first master, one.
 const OWN_FAILURES_MAX = 3;
+// While no stream says anything: between two questions for what is new, and two tries of a stream.
+const POLL_MS = 3000;
+const STREAM_AGAIN_MS = 10_000;
+const TRIED_MAX = 32;
 
 // A cursor of what the stream told, and of what is known of boards that it did not speak of. One of
 // another epoch says nothing about this one's places.
@@ -35,9 +40,10 @@ export function mergeCursors(told, known) {
 
 export class Connection {
   // `follow()` gives the boards to follow, the first cursor and the user; `onEvent(name, data)`;
-  // `onState("on" | "lost" | "searching")`; `leave(origin)` moves; `onLoggedOut()`.
-  constructor({ masters, follow, onEvent, onState, leave, onLoggedOut }) {
-    Object.assign(this, { masters, follow, onEvent, onState, leave, onLoggedOut });
+  // `onState("on" | "lost" | "searching" | "polling")`; `poll()` asks for what is new; `leave(origin)`
+  // moves; `onLoggedOut()`. `tried` are masters that were left because their streams said nothing.
+  constructor({ masters, tried, follow, onEvent, onState, poll, leave, onLoggedOut }) {
+    Object.assign(this, { masters, tried, follow, onEvent, onState, poll, leave, onLoggedOut });
     this.stream = new Stream({
       onEvent: (name, data) => this.hear(name, data),
       onLost: (why) => this.recover(why),
@@ -48,6 +54,7 @@ export class Connection {
     this.stopped = false;
     this.resting = false;
     this.recovering = false;
+    this.polling = false;
     // Counted up whenever what is going on is not wanted any more.
     this.turn = 0;
   }
@@ -75,12 +82,18 @@ export class Connection {
   rest() {
     this.resting = true;
     this.recovering = false;
+    this.polling = false;
     this.turn += 1;
     this.stream.close();
   }
 
   hear(name, data) {
-    if (name === "hello") this.onState("on");
+    if (name === "hello") {
+      this.polling = false;
+      this.onState("on");
+    }
+    // More than a beginning comes through here.
+    if (name === "beat") this.tried = [];
     this.onEvent(name, data);
     if (name !== "bye") return;
     if (data.reason === "logged-out") this.onLoggedOut();
@@ -94,7 +107,7 @@ export class Connection {
     this.recovering = true;
     const turn = this.turn;
     this.ownFailures = performance.now() - this.openedAt > STEADY_MS ? 0 : this.ownFailures + 1;
-    this.onState("lost");
+    if (!this.polling) this.onState("lost");
     if (why === "refused" && (await session(3000)).status === 401) {
       this.onLoggedOut();
       return;
@@ -104,12 +117,21 @@ export class Connection {
     if (again > 0) await sleep(Math.min(PAUSE_MIN_MS * 2 ** again, PAUSE_MAX_MS));
     for (let pause = PAUSE_MIN_MS, tries = 1; ; tries += 1) {
       if (turn !== this.turn) return;
-      const leaveOwn = why === "draining" || this.ownFailures >= OWN_FAILURES_MAX;
-      let target = await this.masters.find({ leaveOwn, prefer });
+      const isMute = this.ownFailures >= (this.tried.length > 0 ? 1 : OWN_FAILURES_MAX);
+      const leaveOwn = why === "draining" || isMute;
+      const except = isMute ? this.tried : [];
+      let target = await this.masters.find({ leaveOwn, prefer, except });
       if (target === null && leaveOwn) target = await this.masters.find();
       if (turn !== this.turn) return;
+      if (isMute && why !== "draining") this.note(location.origin);
+      if (target === location.origin && isMute) {
+        this.startPolling(turn);
+        await sleep(STREAM_AGAIN_MS);
+        if (turn !== this.turn) return;
+      }
       if (target === location.origin) break;
       if (target !== null) return this.leave(target);
+      this.polling = false;
       this.onState("searching");
       const blind = this.masters.unaskable();
       if (tries >= 4 && blind.length > 0) return this.leave(blind[Math.floor(Math.random() * blind.length)]);
@@ -118,5 +140,21 @@ export class Connection {
     }
     this.recovering = false;
     this.open();
+  }
+
+  // That this master's streams say nothing.
+  note(origin) {
+    if (!this.tried.includes(origin)) this.tried = [...this.tried, origin].slice(-TRIED_MAX);
+  }
+
+  // Asks for what is new until a stream says something.
+  async startPolling(turn) {
+    if (this.polling) return;
+    this.polling = true;
+    this.onState("polling");
+    while (this.polling && turn === this.turn) {
+      await this.poll();
+      await sleep(POLL_MS);
+    }
   }
 }

@@ -66,12 +66,12 @@ export class Masters {
   }
 
   // The origin to go on with: this one's own if it is ready, else the first other that is, else null.
-  async find({ leaveOwn = false, prefer = [] } = {}) {
+  async find({ leaveOwn = false, prefer = [], except = [] } = {}) {
     const wanted = prefer
       .map((m) => originOf(m.http))
       .filter((origin) => origin && origin !== location.origin);
-    const others = [...new Set([...wanted, ...this.others()])].filter((origin) =>
-      this.askable.includes(origin),
+    const others = [...new Set([...wanted, ...this.others()])].filter(
+      (origin) => this.askable.includes(origin) && !except.includes(origin),
     );
     const own = leaveOwn ? Promise.resolve(false) : ready(location.origin);
     const other = firstOf(others);

@@ -52,7 +52,7 @@ export function go(origin, carried) {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   const nonce = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
   cookie(nonce, LEFT_S);
-  replaceAll(`${origin}/#${NAME}=${encode({ ...carried, nonce })}`);
+  replaceAll((first) => `${origin}/#${NAME}=${encode({ ...carried, nonce, first })}`);
   return nonce;
 }
 
@@ -93,6 +93,12 @@ export function take(masters) {
   } catch {
     return null;
   }
+}
+
+// The masters that were left on the way here because their streams said nothing.
+export function triedBefore(carried, origins) {
+  const tried = Array.isArray(carried?.tried) ? carried.tried : [];
+  return origins.filter((origin) => tried.includes(origin));
 }
 
 // Whether the nonce is one that a page of this host left lately. Good once.

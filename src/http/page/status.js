@@ -13,7 +13,7 @@ export class Status {
   constructor(nameOf, consistency) {
     this.nameOf = nameOf;
     this.consistency = consistency;
-    // "opening", "on", "lost", "searching".
+    // "opening", "on", "lost", "searching", "polling".
     this.state = "opening";
     this.news = "";
     this.timer = null;
@@ -44,6 +44,10 @@ export class Status {
       const weak = "The store is away. What you write waits here and goes out when it is back.";
       if (this.news !== "") this.banner(this.news, "good");
       else this.banner(this.consistency === "weak" ? weak : "");
+      return;
+    }
+    if (this.state === "polling") {
+      this.banner("No master gives live updates just now. New posts are asked for every few seconds.");
       return;
     }
     const searching = `${name} does not answer. Looking for another master\u2026`;

@@ -101,6 +101,28 @@ export const checks = [
     },
   ],
   [
+    "neither Back nor Forward opens the master that was left",
+    async ({ browser, cluster, wrong }) => {
+      const [north, south] = cluster.masters.map((master) => cluster.url(master));
+      const ada = await (await Person.at(browser, north, wrong)).join("Ada");
+      const board = (name) => until(name, async () => (await ada.page.textContent("#board-name")) === name);
+      for (const name of ["first-stop", "second-stop"]) {
+        await ada.page.fill("#new-board-name", name);
+        await ada.page.press("#new-board-name", "Enter");
+        await board(name);
+      }
+      await ada.page.goBack();
+      await board("first-stop");
+      await breakStream(ada, north);
+      await ada.online(south);
+      for (const way of ["goForward", "goForward", "goBack", "goForward"]) {
+        await ada.page[way]({ timeout: 2000 }).catch(() => {});
+        assert.equal(new URL(ada.page.url()).origin, south, way);
+      }
+      await board("first-stop");
+    },
+  ],
+  [
     "a page that waited for its session can be written on",
     async ({ browser, cluster, wrong }) => {
       const url = cluster.url(cluster.masters[0]);

@@ -145,6 +145,36 @@ export const checks = [
     },
   ]),
   [
+    "a page whose streams nobody answers stays after one round, says so and asks for posts",
+    async (world) => {
+      const { browser, cluster, wrong } = world;
+      const ada = await joined(world);
+      const ben = await (await Person.at(browser, cluster.url(cluster.masters[1]), wrong)).join("Ben");
+      const been = [new URL(ada.page.url()).origin];
+      ada.page.on("framenavigated", (frame) => {
+        const { origin } = new URL(frame.url());
+        if (been.at(-1) !== origin) been.push(origin);
+      });
+      const held = (url) => url.pathname === "/api/v1/stream";
+      // Accepted, and never answered.
+      await ada.context.route(held, () => {});
+      await ada.page.reload();
+      const says = async () => /No master gives live updates/.test(await ada.page.textContent("#banner"));
+      await until("a reason", says, 60_000);
+      assert.equal(been.length, cluster.masters.length, been.join(", "));
+      await ben.say("asked for");
+      await ada.sees("asked for", 8000);
+      await ada.say("without a stream");
+      await ben.sees("without a stream");
+      // Long enough for what used to be two more moves.
+      await sleep(25_000);
+      assert.ok(await says(), "still");
+      assert.equal(been.length, cluster.masters.length, been.join(", "));
+      await ada.context.unroute(held);
+      await ada.online(null, 20_000);
+    },
+  ],
+  [
     "a portal's page at readyz is no ready master",
     async ({ browser, cluster, wrong }) => {
       const [north, south] = cluster.masters.map((master) => cluster.url(master));
