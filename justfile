@@ -34,7 +34,7 @@ lint:
 doc:
     RUSTDOCFLAGS="--cfg madsim -D warnings" cargo doc --workspace --no-deps
 
-# Runs one bench: queue, loopback or group_commit
+# Runs one bench: queue, loopback, group_commit or crowd
 bench name="queue":
     cargo bench --bench "$1"
 
