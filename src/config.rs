@@ -7,11 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::model::message::BATCH_TASKS_MAX;
-
-/// Most batches that a master has in flight at one worker. The worker takes twice as many: those of
-/// its registration before may still be under way.
-pub const WORKER_BATCHES_MAX: usize = 64;
+pub use crate::model::bounds::WORKER_BATCHES_MAX;
+use crate::model::bounds::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, MASTERS_MAX, NODES_MAX, WORKERS_MAX};
 
 /// Time-outs, retries and bounds of one node. The defaults are the design's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,8 +153,8 @@ impl Default for Config {
             batch_tasks_max: 64,
             batch_bytes_max: 256 * 1024,
             tail_posts_max: 1024,
-            workers_max: 1024,
-            directory_max: 16_384,
+            workers_max: WORKERS_MAX,
+            directory_max: NODES_MAX,
             streams_max: 20_000,
             connections_max: 24_000,
             connections_per_address_max: 4096,
@@ -248,10 +245,18 @@ impl Config {
         {
             return refuse(format!("{small} ({is:?}) must be below {large} ({bound:?})"));
         }
-        if self.batch_tasks_max > BATCH_TASKS_MAX {
+        let at_most = [
+            ("batch_tasks_max", self.batch_tasks_max, "", BATCH_TASKS_MAX),
+            ("batch_bytes_max", self.batch_bytes_max, ", which fits into a frame", BATCH_BYTES_MAX),
+            ("directory_max", self.directory_max, ", as many as are enrolled", NODES_MAX),
+        ];
+        if let Some((name, is, why, max)) = at_most.iter().find(|(_, is, _, max)| is > max) {
+            return refuse(format!("{name} ({is}) must not be above {max}{why}"));
+        }
+        if self.workers_max.saturating_add(MASTERS_MAX) > self.directory_max {
             return refuse(format!(
-                "batch_tasks_max ({}) must not be above {BATCH_TASKS_MAX}",
-                self.batch_tasks_max
+                "directory_max ({}) must hold workers_max ({}) and {MASTERS_MAX} masters",
+                self.directory_max, self.workers_max
             ));
         }
         let bits = [("identity_bits", self.identity_bits), ("key_bits", self.key_bits)];
@@ -320,6 +325,19 @@ mod tests {
         let config = Config { attempts_max: 5, ..Config::default() };
         let refused = config.validate().expect_err("5 attempts take 10.5 s");
         assert!(refused.0.contains("request_timeout"), "{refused}");
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_one_another_are_refused() {
+        let small = |change: &dyn Fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config.validate().expect_err("it does not fit").0
+        };
+        let long = small(&|config| config.batch_bytes_max = 1024 * 1024);
+        assert!(long.contains("batch_bytes_max"), "{long}");
+        let few = small(&|config| config.directory_max = config.workers_max);
+        assert!(few.contains("workers_max"), "{few}");
     }
 
     #[test]

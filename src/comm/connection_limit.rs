@@ -8,6 +8,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use crate::model::bounds::{MASTERS_MAX, WORKERS_MAX};
+
 /// Limit on open connections. Cheap to clone; all clones count together.
 #[derive(Clone)]
 pub struct ConnectionLimit {
@@ -87,7 +89,7 @@ pub struct NodePlaces {
 
 impl NodePlaces {
     /// Addresses that are remembered; the one not met for longest is forgotten first.
-    const KNOWN_MAX: usize = 1024;
+    const KNOWN_MAX: usize = MASTERS_MAX + WORKERS_MAX;
 
     /// Returns places of which the second limit is for known addresses only.
     #[must_use]

@@ -29,6 +29,7 @@ use thiserror::Error;
 pub use self::head::{HEAD_LEN, Head, Start, peek};
 use super::{epoch::EpochKeys, record::TAG_LEN, secret::Secret};
 use crate::{
+    model::bounds::{FRAME_HEAD_MAX, LIST_BYTES_MAX},
     model::{
         ids::{Domain, KeyEpoch, NodeId},
         message::Topic,
@@ -38,6 +39,7 @@ use crate::{
 
 /// Longest text of one envelope, in bytes. The envelope then fits into a link's frame.
 pub const TEXT_LEN_MAX: usize = FRAME_LEN_MAX - HEAD_LEN - TAG_LEN - 1;
+const _: () = assert!(TEXT_LEN_MAX >= LIST_BYTES_MAX + FRAME_HEAD_MAX / 2, "an update fits");
 
 const SENDER: &str = "chatchat/v1/fanout/sender";
 const WINDOW: u64 = 128;

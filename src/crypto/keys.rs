@@ -26,8 +26,7 @@ use zeroize::Zeroizing;
 use super::secret::{Secret, SecretBytes, labelled_hash};
 use crate::model::ids::{Fingerprint, NodeId};
 
-/// Longest SPKI that is parsed, in bytes. A key of 4096 bits takes 550.
-pub const SPKI_LEN_MAX: usize = 600;
+pub use crate::model::bounds::SPKI_LEN_MAX;
 const PKCS8_LEN_MAX: usize = 4096;
 const EXPONENT: [u8; 3] = [1, 0, 1];
 

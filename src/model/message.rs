@@ -10,7 +10,9 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
+pub use crate::model::bounds::BATCH_TASKS_MAX;
 use crate::model::{
+    bounds::{POST_HEAD_MAX, POST_LEN_MAX, SESSION_LEN_MAX},
     ids::{
         Author, BoardName, Domain, NodeId, Post, PostId, Registration, Resource, Role, Seq,
         SessionKey, StoreEpoch, UserId,
@@ -18,10 +20,6 @@ use crate::model::{
     outcome::{Outcome, TaskResult},
     rows::{Holder, NewPost, Page, Permission, Range, SessionRow},
 };
-
-/// Largest number of tasks in one batch, on any node. Longer received lists are refused: a
-/// result may take one byte on the wire and a hundred in memory.
-pub const BATCH_TASKS_MAX: usize = 4096;
 
 /// State of a member. Ordered: of two facts of one registration the greater wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -136,13 +134,16 @@ impl Task {
         }
     }
 
-    /// Returns about how many bytes the task holds, for the bounds of batches and queues.
+    /// Returns how many bytes the task or its result takes at most, for the bounds of batches and
+    /// queues.
     #[must_use]
     pub fn weight(&self) -> usize {
-        const FIXED: usize = 128;
         match self {
-            Self::Post { post, .. } => FIXED + post.text.as_str().len(),
-            _ => FIXED,
+            Self::Post { post, .. } => POST_HEAD_MAX + post.text.as_str().len(),
+            // The result may be the post, or the session with its marks.
+            Self::CancelPost { .. } => POST_LEN_MAX,
+            Self::RedeemTicket { .. } => SESSION_LEN_MAX,
+            _ => POST_HEAD_MAX,
         }
     }
 }

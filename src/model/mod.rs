@@ -5,6 +5,7 @@
 //! nothing.
 
 pub mod absence;
+pub mod bounds;
 pub mod event;
 pub mod ids;
 pub mod message;

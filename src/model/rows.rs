@@ -1,5 +1,6 @@
 //! Rows and errors of the shared store, as values.
 
+pub use crate::model::bounds::MASTERS_MAX;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -31,9 +32,6 @@ pub struct Holder {
     /// Life of the master; a higher one of the same node is granted at once.
     pub incarnation: Incarnation,
 }
-
-/// Most masters of a cluster: so many the store lists, and every node watches.
-pub const MASTERS_MAX: usize = 256;
 
 /// Master as the store lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::model::{
+    bounds::{fitting, post_len},
     ids::{BoardName, Cursor, Post, Seq, StoreEpoch},
     message::Task,
     rows::{Boards, Range},
@@ -19,8 +20,7 @@ use crate::model::{
     stream::ResetReason,
 };
 
-/// Most boards of a cluster; the store refuses more.
-pub const BOARDS_MAX: usize = 1000;
+pub use crate::model::bounds::BOARDS_MAX;
 
 /// Result of applying posts to a board's tail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,7 +227,8 @@ impl Tails {
         self.boards.iter().map(|(board, tail)| (board, tail.last()))
     }
 
-    /// Returns part of a board, ascending; `None` when not all of it is in memory: ask the store.
+    /// Returns part of a board, ascending, as much as fits into one page; `None` when not all of it
+    /// is in memory: ask the store.
     #[must_use]
     pub fn read(&self, board: &BoardName, range: Range, limit: usize) -> Option<Vec<Shared<Post>>> {
         let tail = self.boards.get(board)?;
@@ -241,7 +242,18 @@ impl Tails {
             }
             Range::Last => (Seq(tail.last().0.saturating_sub(limit_seq)), limit),
         };
-        (after >= tail.base).then(|| tail.after(after, count))
+        if after < tail.base {
+            return None;
+        }
+        // Cut from the end that is far from where the range begins, as the store does.
+        let mut posts = tail.after(after, count);
+        if let Range::After(_) = range {
+            posts.truncate(fitting(posts.iter().map(|post| post_len(post))));
+        } else {
+            let kept = fitting(posts.iter().rev().map(|post| post_len(post)));
+            posts.drain(..posts.len().saturating_sub(kept));
+        }
+        Some(posts)
     }
 }
 

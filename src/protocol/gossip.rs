@@ -23,8 +23,7 @@ use crate::model::{
 
 use super::registry::Registry;
 
-/// Most members in one message: the directory of a small cluster fits into one.
-pub const PAGE_MEMBERS: usize = 64;
+pub use crate::model::bounds::PAGE_MEMBERS;
 
 /// Digests that pass before an unchanged directory is sent once more.
 const REST_DIGESTS: u32 = 15;

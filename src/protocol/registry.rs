@@ -20,6 +20,7 @@ use std::{collections::BTreeMap, ops::Bound};
 use sha2::{Digest, Sha256};
 
 use crate::model::{
+    bounds::{ADDRESS_LEN_MAX, NODE_NAME_LEN_MAX, PAGE_MEMBERS, SPKI_LEN_MAX},
     ids::{Fingerprint, NodeId, Registration, Role},
     message::{Fact, Member, MemberState},
     time::Mono,
@@ -75,7 +76,15 @@ pub fn is_newer(a: &Fact, b: &Fact) -> bool {
     rank(a) > rank(b)
 }
 
+/// Returns whether the key is the node's, and the member is within its bounds.
 fn key_fits(member: &Member) -> bool {
+    let texts = [&member.link, &member.http].into_iter().flatten();
+    if member.spki.len() > SPKI_LEN_MAX
+        || member.name.len() > NODE_NAME_LEN_MAX
+        || texts.into_iter().any(|text| text.len() > ADDRESS_LEN_MAX)
+    {
+        return false;
+    }
     let hash: [u8; 32] = Sha256::digest(&member.spki).into();
     NodeId::of(&Fingerprint(hash)) == member.fact.node
 }
@@ -94,7 +103,7 @@ impl Registry {
             Some(known) if rank(&known.member.fact) == rank(&member.fact) => Merged::Known,
             Some(known) if is_newer(&known.member.fact, &member.fact) => Merged::Older,
             Some(known) if known.member.fact.role != member.fact.role => Merged::Forged,
-            Some(known) if known.member.spki != member.spki && !key_fits(&member) => Merged::Forged,
+            Some(_) if !key_fits(&member) => Merged::Forged,
             Some(_) => {
                 self.members.insert(node, Entry { member, since: now });
                 Merged::Newer
@@ -215,7 +224,7 @@ impl Registry {
             let known = self.get(&told.fact.node)?;
             is_newer(&known.fact, &told.fact).then(|| known.clone())
         };
-        theirs.iter().filter_map(newer).collect()
+        theirs.iter().filter_map(newer).take(PAGE_MEMBERS).collect()
     }
 
     /// Iterates over workers that are in, whose master `is_out`, and whose facts were learnt not

@@ -38,7 +38,10 @@ use thiserror::Error;
 use self::{backend::Backend, tables::Tables};
 use crate::{
     env::Disk,
-    model::ids::{BoardName, Seq, StoreEpoch},
+    model::{
+        bounds,
+        ids::{BoardName, Seq, StoreEpoch},
+    },
 };
 
 /// Name of the database file on the node's disk.
@@ -52,6 +55,10 @@ pub const PAGE_POSTS_MAX: u32 = 500;
 
 /// Maximum bytes of text of one [`Replica::read`]; the first post is always returned.
 pub const PAGE_BYTES_MAX: usize = 256 * 1024;
+const _: () = {
+    let heads = PAGE_POSTS_MAX as usize * bounds::POST_HEAD_MAX;
+    assert!(PAGE_BYTES_MAX + heads + bounds::POST_LEN_MAX <= bounds::PAGE_BYTES_MAX);
+};
 
 /// Bounds of a node database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +77,7 @@ impl Default for ReplicaLimits {
     fn default() -> Self {
         Self {
             cache_bytes: 1024 * 1024,
-            boards_max: 1024,
+            boards_max: bounds::BOARDS_MAX as u64,
             sessions_max: 200_000,
             members_max: 16_384,
         }

@@ -8,18 +8,15 @@ use super::{
     Active, Admission, Boards, ClusterRow, DeadLetter, Enrolled, Found, Holder, JoinToken, Lease,
     MasterRow, Page, Permission, Range, Renewed, SessionRow, WriteRow,
 };
+pub use crate::model::bounds::{BOARDS_MAX, PAGE_BYTES_MAX as READ_BYTES_MAX};
 use crate::model::{
     ids::{BoardName, Incarnation, NodeId, PostId, Resource, SessionKey, UserId},
     message::Task,
     outcome::TaskResult,
 };
 
-/// Maximum number of boards in a store.
-pub const BOARDS_MAX: usize = 1000;
 /// Maximum number of posts in one page of a read.
 pub const READ_POSTS_MAX: u32 = 1000;
-/// Bytes of text in one page of a read, give or take one post.
-pub const READ_BYTES_MAX: usize = 1024 * 1024;
 /// Maximum number of keys in one reply to [`Op::ClosedSince`].
 pub const CLOSED_PAGE_MAX: u32 = 4096;
 

@@ -9,9 +9,7 @@ pub mod codec;
 pub mod frame;
 pub mod plain;
 
-/// Greatest length of a link's frame, in bytes: a batch of 256 KiB, a page of posts or a page of
-/// the directory fits with room to spare.
-pub const FRAME_LEN_MAX: usize = 1024 * 1024;
+pub use crate::model::bounds::FRAME_LEN_MAX;
 
 /// Greatest length of a handshake's plain frame, in bytes.
 pub const PLAIN_LEN_MAX: usize = 8 * 1024;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     config::{Config, WORKER_BATCHES_MAX},
+    model::bounds::IN_FLIGHT_MAX,
     wire::FRAME_LEN_MAX,
 };
 
@@ -35,7 +36,7 @@ pub struct LinkLimits {
 
 impl LinkLimits {
     /// Bound on the calls under way each way, on every node.
-    pub const IN_FLIGHT_MAX: usize = 1024;
+    pub const IN_FLIGHT_MAX: usize = IN_FLIGHT_MAX;
 
     /// Returns the limits that belong to a node's settings.
     #[must_use]

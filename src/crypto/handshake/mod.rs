@@ -54,8 +54,7 @@ use crate::{
 pub const VERSIONS: (u16, u16) = (1, 1);
 /// Cipher suite: RSA-OAEP and RSA-PSS with SHA-256, HKDF-SHA-256, AES-256-GCM.
 pub const SUITE_RSA_AES: u16 = 1;
-/// Longest name of a node, in bytes.
-pub const NAME_LEN_MAX: usize = 64;
+pub use crate::model::bounds::NODE_NAME_LEN_MAX as NAME_LEN_MAX;
 
 const SIGN_REPLY: &str = "chatchat/v1/handshake/reply";
 const SIGN_AUTH: &str = "chatchat/v1/handshake/auth";

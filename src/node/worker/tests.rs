@@ -4,12 +4,12 @@ use crate::{
     comm::{Incoming, LinkEnd},
     env::real::TempDir,
     model::{
-        ids::{BoardName, Registration, Seq},
+        ids::{BoardName, PostText, Registration, Seq},
         message::{
-            AssignReply, Close, CloseReason, Direct, MemberState, Request, Response, Update,
+            AssignReply, Close, CloseReason, Direct, MemberState, Request, Response, Task, Update,
         },
         outcome::TaskResult,
-        rows::{Page, Range},
+        rows::{NewPost, Page, Range},
     },
     store::Store,
     testing::worker::{
@@ -241,4 +241,37 @@ async fn worker_sends_its_status_and_its_directory() {
         _ => None,
     });
     assert_eq!(members.await, [taken.peer.clone()]);
+}
+
+#[tokio::test]
+async fn board_of_longest_posts_is_read_over_a_link_in_pages() {
+    let (store, _held) = store();
+    let mut master = TestMaster::start(&config()).await;
+    let dir = dir();
+    let _worker = worker(&master, &store, &dir, true);
+    let taken = master.take().await;
+    let lease = lobby(&store, &master).await;
+    let longest: PostText = "x".repeat(PostText::LEN_MAX).parse().expect("a text");
+    for n in 0..15 {
+        let tasks = (1..=10).map(|nth| match post(10 * n + nth) {
+            Task::Post { board, post } => {
+                Task::Post { board, post: NewPost { text: longest.clone(), ..post } }
+            }
+            other => other,
+        });
+        let reply = taken.assign(batch(&taken, lease, u64::from(n) + 1, tasks.collect())).await;
+        assert!(matches!(reply, AssignReply::Done(_)), "{reply:?}");
+    }
+    let (mut have, mut pages) = (Seq(0), 0);
+    let (env, board) = (env(), BoardName::lobby());
+    while have < Seq(150) {
+        let request = Request::Read { board: board.clone(), range: Range::After(have), limit: 500 };
+        let response = taken.call(request).await;
+        let Response::Page(Some(page)) = response else { panic!("{response:?}") };
+        match page.posts.last() {
+            Some(last) => (have, pages) = (last.seq, pages + 1),
+            None => env.sleep(Duration::from_millis(10)).await,
+        }
+    }
+    assert!(pages > 1, "150 times 8 KiB fit into one frame?");
 }

@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    ids::{Author, PostId, UserId},
+    bounds::PAGE_BYTES_MAX,
+    ids::{Author, PostId, PostText, UserId},
     rows::NewPost,
 };
 
@@ -64,6 +65,24 @@ fn new_store_epoch_empties_tails_and_an_old_reading_changes_nothing() {
     assert_eq!(tails.on_boards(&ends(7, 99)), BoardChanges::default());
     assert_eq!(tails.on_boards(&ends(8, 2)), BoardChanges::default());
     assert_eq!(tails.on_boards(&ends(8, 5)).behind, [(lobby, Seq(3))]);
+}
+
+#[test]
+fn read_from_memory_is_cut_to_one_page() {
+    let lobby = BoardName::lobby();
+    let longest: PostText = "x".repeat(PostText::LEN_MAX).parse().expect("a text");
+    let long = |n| Post { text: longest.clone(), ..post(n) };
+    let mut tails = tails_at(0, 500);
+    tails.apply(EPOCH, &lobby, &(1..=400).map(long).collect::<Vec<_>>());
+    for (range, near) in
+        [(Range::After(Seq(0)), 1), (Range::Before(Seq(400)), 399), (Range::Last, 400)]
+    {
+        let page = tails.read(&lobby, range, 300).expect("in memory");
+        let bytes: usize = page.iter().map(|post| post_len(post)).sum();
+        assert!(bytes <= PAGE_BYTES_MAX && page.len() > 100, "{bytes} of {}", page.len());
+        let seqs = seqs(&page);
+        assert!(seqs.contains(&near) && seqs.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::{
     sql::{Columns, int, malformed},
 };
 use crate::model::{
+    bounds::NODES_MAX,
     ids::{Fingerprint, NodeId, Role},
     rows::{Admission, Enrolled, JoinToken, StoreError},
 };
@@ -23,7 +24,7 @@ const TOKEN_TTL_MAX_MS: u64 = 24 * 60 * 60 * 1000;
 const TOKENS_MAX: u64 = 4096;
 
 /// Maximum number of enrolled nodes.
-const ENROLLED_MAX: u64 = 16_384;
+const ENROLLED_MAX: u64 = NODES_MAX as u64;
 
 impl Tx<'_> {
     pub(super) fn put_join_token(&self, token: &JoinToken) -> Result<(), StoreError> {

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     model::{
+        bounds::post_len,
         ids::{Author, BoardName, Post, PostId, Seq, UserId},
         outcome::TaskResult,
         rows::{Boards, Found, NewPost, Page, Permission, Range, StoreError},
@@ -232,11 +233,11 @@ impl Tx<'_> {
         let (mut posts, mut bytes) = (Vec::new(), 0);
         for row in rows {
             let post = row?;
-            bytes += post.text.as_str().len();
-            posts.push(post);
-            if bytes >= READ_BYTES_MAX {
+            bytes += post_len(&post);
+            if bytes > READ_BYTES_MAX && !posts.is_empty() {
                 break;
             }
+            posts.push(post);
         }
         if !matches!(range, Range::After(_)) {
             posts.reverse();

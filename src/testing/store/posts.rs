@@ -6,10 +6,12 @@ use super::{DONE, Lab, author, board, fenced, holder, name_of, post, post_id};
 use crate::{
     model::{
         ids::{BoardName, PostText, Resource, Seq, UserId},
+        message::Response,
         outcome::TaskResult,
         rows::{Found, NewPost, Page, Range, Renewed, StoreError},
     },
     store::{BOARDS_MAX, READ_BYTES_MAX},
+    wire::frame,
 };
 
 async fn page(lab: &Lab, range: Range, limit: u32) -> Page {
@@ -171,6 +173,8 @@ pub(super) async fn long_page_is_cut_and_tells_the_last_seq(lab: &Lab) {
     }
     let cut = page(lab, Range::After(Seq(0)), 1000).await;
     assert!(cut.posts.len() < all && !cut.posts.is_empty());
+    let framed = frame::response(1, &Response::Page(Some(cut.clone())));
+    assert!(framed.is_ok(), "a page fits into a frame: {:?}", framed.err());
     assert_eq!((cut.posts[0].seq, cut.last_seq), (Seq(1), Seq(all as u64)));
     let cut = page(lab, Range::Last, 1000).await;
     assert!(cut.posts.len() < all);

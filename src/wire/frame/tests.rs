@@ -2,10 +2,19 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    ids::{Author, BoardName, NodeId, PostId, Registration, Resource, Seq, Token, UserId},
-    message::{Assign, AssignReply, ForwardReply, Task, Update},
+    bounds::{
+        ADDRESS_LEN_MAX, BATCH_BYTES_MAX, BATCH_TASKS_MAX, BOARDS_MAX, FRAME_HEAD_MAX,
+        LIST_BYTES_MAX, NODE_NAME_LEN_MAX, PAGE_MEMBERS, SPKI_LEN_MAX, fitting, post_len,
+    },
+    ids::{
+        Author, BoardName, NodeId, Post, PostId, PostText, Registration, Resource, Role, Seq,
+        SessionKey, StoreEpoch, Token, UserId,
+    },
+    message::{
+        Assign, AssignReply, Fact, ForwardReply, Member, MemberState, Task, Update, WorkerStatus,
+    },
     outcome::{Outcome, TaskResult},
-    rows::{NewPost, Permission, Range},
+    rows::{NewPost, Page, Permission, Range, SessionRow, StoreError},
 };
 
 fn a_post(text: &str) -> Task {
@@ -146,4 +155,82 @@ fn layout_is_unchanged() {
     assert_eq!(hex(Frame::Publish(Bytes::from_static(&[0xff]))), "05ff");
     assert_eq!(hex(Frame::Subscribe(Topic::ALL.to_vec())), "06050001020304");
     assert_eq!(hex(Frame::Beat(Beat { reaches_store: true })), "0701");
+}
+
+#[test]
+fn greatest_value_of_each_kind_fits_into_its_frame() {
+    let (most, epoch) = (Seq(u64::MAX), StoreEpoch(u64::MAX));
+    let board: BoardName = "z".repeat(32).parse().expect("a name");
+    let name = "\u{1f600}".repeat(40).parse().expect("a name");
+    let author = Author { id: UserId([255; 16]), name };
+    let post = |text: &PostText| Post {
+        id: PostId([255; 16]),
+        board: board.clone(),
+        seq: most,
+        author: author.clone(),
+        text: text.clone(),
+        posted_at_ms: u64::MAX,
+    };
+    let write = |text: &PostText| Task::Post {
+        board: board.clone(),
+        post: NewPost { id: PostId([255; 16]), author: author.clone(), text: text.clone() },
+    };
+    let tasks_max = |task: &Task| (BATCH_BYTES_MAX / task.weight()).min(BATCH_TASKS_MAX);
+    let longest: PostText = "x".repeat(PostText::LEN_MAX).parse().expect("a text");
+    let shortest: PostText = "x".parse().expect("a text");
+    for text in [&longest, &shortest] {
+        let task = write(text);
+        let count = tasks_max(&task);
+        let permission = Permission {
+            resource: Resource::Board(board.clone()),
+            token: Token { epoch, lease: u64::MAX, n: u64::MAX },
+            worker: NodeId([255; 16]),
+        };
+        let registration = Registration(u64::MAX);
+        let assign = Assign { registration, permission, tasks: vec![task; count].into() };
+        request(u64::MAX, u32::MAX, &Request::Assign(assign)).expect("a batch");
+        let posts = vec![post(text); count];
+        let (board, as_of_ms) = (board.clone(), u64::MAX);
+        let update = Direct::Update(Update::Posts { epoch, board, posts, as_of_ms });
+        let len = direct(&update).expect("an update").len();
+        assert!(len <= LIST_BYTES_MAX + FRAME_HEAD_MAX / 2, "{len}: an envelope needs room");
+        let count = fitting(std::iter::repeat(post_len(&post(text)))).min(1000);
+        let page = Page { posts: vec![post(text); count], last_seq: most, epoch, as_of_ms };
+        response(u64::MAX, &Response::Page(Some(page))).expect("a page");
+    }
+    let (key, id, user) = (SessionKey([255; 32]), PostId([255; 16]), author.id);
+    let places = vec![(board.clone(), most); BOARDS_MAX];
+    let session = SessionRow { key, user: author.clone(), read_marks: places.clone() };
+    let refused = StoreError::Unknown { what: "x".repeat(200) };
+    let results = [
+        (Task::CancelPost { user, id }, TaskResult::AlreadyCommitted(Box::new(post(&longest)))),
+        (
+            Task::RedeemTicket { ticket_sha256: [255; 32], key },
+            TaskResult::Session(Box::new(session.clone())),
+        ),
+        (write(&shortest), TaskResult::Duplicate { seq: most, posted_at_ms: u64::MAX }),
+        (Task::CloseSession { key }, TaskResult::Refused(Box::new(refused))),
+    ];
+    for (task, result) in results {
+        let done = AssignReply::Done(vec![result; tasks_max(&task)]);
+        response(u64::MAX, &Response::Assign(done)).expect("the results of a batch");
+    }
+    response(u64::MAX, &Response::Session(Some(session))).expect("a session");
+    let status = WorkerStatus { boards: places, ..WorkerStatus::default() };
+    direct(&Direct::WorkerStatus(status)).expect("a worker's state");
+    let node = NodeId([255; 16]);
+    let member = Member {
+        fact: Fact {
+            node,
+            role: Role::Master,
+            registration: Registration(u64::MAX),
+            state: MemberState::Left,
+            master: node,
+        },
+        name: "n".repeat(NODE_NAME_LEN_MAX),
+        link: Some("l".repeat(ADDRESS_LEN_MAX)),
+        http: Some("h".repeat(ADDRESS_LEN_MAX)),
+        spki: vec![255; SPKI_LEN_MAX],
+    };
+    direct(&Direct::Members(vec![member; PAGE_MEMBERS])).expect("members");
 }

@@ -1,0 +1,89 @@
+//! Sizes and counts that have to fit one another, stated in one place and checked where they are
+//! stated.
+//!
+//! ```text
+//!   text ─► post ─► page, batch, update ─► frame of a link
+//!   marks ─► session ─┘        members ─┘
+//! ```
+//!
+//! 1. Every list that a node sends fits into a frame, whatever people write and the settings allow:
+//!    it is cut by the greatest encoded length of what it holds.
+//! 2. What is constant is checked by the compiler, what is set by
+//!    [`Config::validate`](crate::config::Config::validate).
+
+use crate::model::ids::{Post, PostText};
+
+/// Greatest length of a link's frame, in bytes.
+pub const FRAME_LEN_MAX: usize = 1024 * 1024;
+/// Room in a frame for what stands around a list: the frame's fields, a permission, the head of a
+/// page, and the head and the tag of an envelope.
+pub const FRAME_HEAD_MAX: usize = 4096;
+/// Bytes that the list in a message may take.
+pub const LIST_BYTES_MAX: usize = FRAME_LEN_MAX - FRAME_HEAD_MAX;
+
+/// Greatest encoded length of a post besides its text, and of any task or result without a text.
+pub const POST_HEAD_MAX: usize = 256;
+/// Greatest encoded length of a post.
+pub const POST_LEN_MAX: usize = POST_HEAD_MAX + PostText::LEN_MAX;
+/// Bytes in one page of posts, by their greatest encoded lengths.
+pub const PAGE_BYTES_MAX: usize = LIST_BYTES_MAX;
+
+/// Maximum number of boards of a cluster.
+pub const BOARDS_MAX: usize = 1000;
+/// Greatest encoded length of a board with a place in it.
+pub const PLACE_LEN_MAX: usize = 42;
+/// Greatest encoded length of a session: its key, its person, and a read mark for each board.
+pub const SESSION_LEN_MAX: usize = POST_HEAD_MAX + BOARDS_MAX * PLACE_LEN_MAX;
+
+/// Most nodes that a cluster enrols, and that a directory lists unless less is set.
+pub const NODES_MAX: usize = 16_384;
+/// Most masters of a cluster: so many the store lists, and every node watches.
+pub const MASTERS_MAX: usize = 256;
+/// Workers in a domain, unless another number is set.
+pub const WORKERS_MAX: usize = 1024;
+/// Greatest length of an address in the directory.
+pub const ADDRESS_LEN_MAX: usize = 300;
+/// Greatest length of a node's name, in bytes.
+pub const NODE_NAME_LEN_MAX: usize = 64;
+/// Greatest length of a public key, SPKI DER.
+pub const SPKI_LEN_MAX: usize = 600;
+/// Greatest encoded length of a member of the directory.
+pub const MEMBER_LEN_MAX: usize = 64 + NODE_NAME_LEN_MAX + 2 * ADDRESS_LEN_MAX + SPKI_LEN_MAX;
+/// Most members in one message: the directory of a small cluster fits into one.
+pub const PAGE_MEMBERS: usize = 64;
+
+/// Largest number of tasks in one batch, on any node. Longer received lists are refused: a result
+/// may take one byte on the wire and a hundred in memory.
+pub const BATCH_TASKS_MAX: usize = 4096;
+/// Bytes of one batch, and of its results, that may be set at most.
+pub const BATCH_BYTES_MAX: usize = LIST_BYTES_MAX;
+/// Most batches that a master has in flight at one worker. The worker takes twice as many: those of
+/// its registration before may still be under way.
+pub const WORKER_BATCHES_MAX: usize = 64;
+/// Bound on the calls under way on a link each way, on every node.
+pub const IN_FLIGHT_MAX: usize = 1024;
+
+const _: () = {
+    assert!(POST_LEN_MAX <= PAGE_BYTES_MAX, "a page holds one post at least");
+    assert!(POST_LEN_MAX <= BATCH_BYTES_MAX && SESSION_LEN_MAX <= BATCH_BYTES_MAX);
+    assert!(BOARDS_MAX * PLACE_LEN_MAX <= LIST_BYTES_MAX, "a worker's state names every board");
+    assert!(PAGE_MEMBERS * MEMBER_LEN_MAX <= LIST_BYTES_MAX);
+    assert!(4 * WORKER_BATCHES_MAX <= IN_FLIGHT_MAX, "batches leave calls of other kinds room");
+    assert!(MASTERS_MAX + WORKERS_MAX <= NODES_MAX);
+};
+
+/// Returns the greatest length that a post takes in a list.
+#[must_use]
+pub fn post_len(post: &Post) -> usize {
+    POST_HEAD_MAX + post.text.as_str().len()
+}
+
+/// Returns how many of these lengths fit into one page, at least one.
+pub fn fitting(lengths: impl IntoIterator<Item = usize>) -> usize {
+    let mut bytes = 0;
+    let fits = |len: &usize| {
+        bytes += len;
+        bytes <= PAGE_BYTES_MAX
+    };
+    lengths.into_iter().take_while(fits).count().max(1)
+}
