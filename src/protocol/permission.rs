@@ -103,6 +103,12 @@ impl Permissions {
         }
     }
 
+    /// Returns when the request was sent by which the store last confirmed a held lease.
+    #[must_use]
+    pub fn confirmed_at(&self, held: &Held) -> Mono {
+        held.until - self.ttl * 9 / 10
+    }
+
     /// Returns whether a new permission may be given: the lease is held, runs, and no other master
     /// wants it.
     #[must_use]

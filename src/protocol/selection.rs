@@ -5,10 +5,19 @@
 //! 2. Of two such workers, the one with fewer batches in flight comes first, then the one that had
 //!    a batch longer ago, then the one with the lower id.
 //! 3. A try counts as in flight from its start until it is finished or the worker is removed.
+//! 4. A worker is wrong after [`FENCED_MAX`] tokens in a row that the store had confirmed to this
+//!    master, each after the worker's last answer, and that the worker found too old.
 
 use std::collections::BTreeMap;
 
-use crate::{config::WORKER_BATCHES_MAX, model::ids::NodeId};
+use crate::{
+    config::WORKER_BATCHES_MAX,
+    model::{ids::NodeId, time::Mono},
+};
+
+/// Tokens that a worker may find too old in a row although the store confirmed them: it may have
+/// another store than the masters.
+pub const FENCED_MAX: u32 = 3;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Load {
@@ -16,6 +25,8 @@ struct Load {
     reaches_store: bool,
     /// Number of the worker's last try, or of the last one before it registered.
     turn: u64,
+    /// Confirmed tokens that it found too old in a row, and when it last did.
+    fenced: (u32, Mono),
 }
 
 /// Loads of the registered workers.
@@ -36,7 +47,7 @@ impl Selection {
     pub fn add(&mut self, node: NodeId, reaches_store: bool) {
         // The turn is kept, so that a worker does not get to the front by registering again.
         let turn = self.workers.get(&node).map_or(self.tries, |load| load.turn);
-        self.workers.insert(node, Load { in_flight: 0, reaches_store, turn });
+        self.workers.insert(node, Load { reaches_store, turn, ..Load::default() });
     }
 
     /// Removes a worker that is gone or listed.
@@ -90,6 +101,25 @@ impl Selection {
         if let Some(load) = self.workers.get_mut(node) {
             load.in_flight = load.in_flight.saturating_sub(1);
         }
+    }
+
+    /// Takes note that a worker wrote a batch.
+    pub fn on_written(&mut self, node: &NodeId) {
+        if let Some(load) = self.workers.get_mut(node) {
+            load.fenced = (0, Mono::ZERO);
+        }
+    }
+
+    /// Takes note that a worker found a token too old that the store confirmed at `confirmed`.
+    /// Returns whether the worker is wrong.
+    pub fn on_fenced(&mut self, now: Mono, node: &NodeId, confirmed: Mono) -> bool {
+        let Some(load) = self.workers.get_mut(node) else { return false };
+        let (times, last) = load.fenced;
+        // Batches that were given out together say no more than one.
+        if times == 0 || confirmed > last {
+            load.fenced = (times + 1, now);
+        }
+        load.fenced.0 >= FENCED_MAX
     }
 
     /// Returns the batches in flight at a worker; 0 for an unknown worker.

@@ -74,6 +74,7 @@ impl Master {
         match answer {
             Ok(AssignReply::Done(results)) if results.len() == tasks => {
                 self.assignments.on_written(slot);
+                self.selection.on_written(&node);
                 settled = self.assignments.take(slot).map(|batch| (batch, results));
                 self.queue.end(slot, tasks);
             }
@@ -89,10 +90,17 @@ impl Master {
             }
             Ok(AssignReply::Fenced) => {
                 out.push(Effect::Probe("the store refused an old token"));
-                if self.permissions.held(now, slot).is_some_and(|h| h.token.lease == token.lease) {
-                    self.permissions.drop_lease(slot, now);
-                }
+                let held = self.permissions.held(now, slot);
+                let held = held.filter(|held| held.token.lease == token.lease);
                 self.put_back(slot, false);
+                if let Some(held) = held {
+                    let confirmed = self.permissions.confirmed_at(&held);
+                    self.permissions.drop_lease(slot, now);
+                    if self.selection.on_fenced(now, &node, confirmed) {
+                        let why = "it finds tokens too old that the store granted: another store?";
+                        self.fail_worker(now, node, why, out);
+                    }
+                }
             }
             Ok(AssignReply::StaleRegistration) => {
                 // Its newer registration, or its end, is on the way.

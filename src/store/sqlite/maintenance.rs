@@ -28,6 +28,10 @@ const SESSION_IDLE_MS: u64 = 30 * DAY_MS;
 /// Time for which closed sessions stay listed, ms: longer than any cached copy could live.
 const CLOSED_KEPT_MS: u64 = 40 * DAY_MS;
 
+/// Time for which a cancelled id is kept, ms: a master that was stopped may bring the post for as long
+/// as its author's session can be known to it.
+const CANCELLED_KEPT_MS: u64 = 40 * DAY_MS;
+
 /// Time for which a spent or expired ticket answers repeats, ms.
 const TICKET_KEPT_MS: u64 = 10 * 60 * 1000;
 
@@ -109,6 +113,7 @@ impl Tx<'_> {
             }
             self.end_session(key)?;
         }
+        self.forget_cancels(before(CANCELLED_KEPT_MS), left())?;
         self.forget_leases(before(DAY_MS), left())
     }
 

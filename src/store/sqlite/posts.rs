@@ -1,6 +1,7 @@
 //! Boards and posts: the append, cancels, and reads.
 //!
-//! 1. An id stands for one post of one board for ever, or for none once it was cancelled (G2).
+//! 1. An id stands for one post of one board for ever, or for none once it was cancelled (G2): for
+//!    as long as a late post may come, of the last [`CANCELS_MAX`] that a person cancelled.
 //!    Its row in `post_ids` orders a cancel against an append.
 //! 2. `seq` is 1..n without a hole (G4): numbers are given inside the transaction, to the ids
 //!    that were new, in the order of the batch.
@@ -21,11 +22,15 @@ use crate::{
     model::{
         bounds::post_len,
         ids::{Author, BoardName, Post, PostId, Seq, UserId},
+        message::BATCH_TASKS_MAX,
         outcome::TaskResult,
         rows::{Boards, Found, NewPost, Page, Permission, Range, StoreError},
     },
     store::{BOARDS_MAX, READ_BYTES_MAX, READ_POSTS_MAX},
 };
+
+/// Cancelled ids of one person that are kept: at least those of one batch.
+pub(super) const CANCELS_MAX: usize = BATCH_TASKS_MAX;
 
 /// Row of `boards`.
 struct Board {
@@ -160,11 +165,53 @@ impl Tx<'_> {
             "INSERT INTO post_ids (user, id, board, seq) VALUES (?1, ?2, NULL, NULL)
              ON CONFLICT DO NOTHING",
         )?;
+        let mut note =
+            self.db.prepare_cached("INSERT INTO cancels (user, id, at) VALUES (?1, ?2, ?3)")?;
         let mut made = 0;
+        let mut users = BTreeSet::new();
         for (user, id) in ids {
-            made += put.execute(params![user.0, id.0])?;
+            if put.execute(params![user.0, id.0])? == 1 {
+                note.execute(params![user.0, id.0, int(self.now_ms)])?;
+                made += 1;
+                users.insert(*user);
+            }
+        }
+        for user in users {
+            self.forget_cancels_of(user)?;
         }
         Ok(made)
+    }
+
+    /// Forgets the oldest cancelled ids of a person above [`CANCELS_MAX`].
+    fn forget_cancels_of(&self, user: UserId) -> Result<(), StoreError> {
+        let mut find = self.db.prepare_cached(
+            "SELECT number FROM cancels WHERE user = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2",
+        )?;
+        let last: Option<i64> =
+            find.query_row(params![user.0, CANCELS_MAX as u32], |row| row.get(0)).optional()?;
+        let Some(last) = last else { return Ok(()) };
+        for sql in [
+            "DELETE FROM post_ids WHERE user = ?1 AND board IS NULL AND id IN
+                 (SELECT id FROM cancels WHERE user = ?1 AND number <= ?2)",
+            "DELETE FROM cancels WHERE user = ?1 AND number <= ?2",
+        ] {
+            self.db.prepare_cached(sql)?.execute(params![user.0, last])?;
+        }
+        Ok(())
+    }
+
+    /// Forgets ids that were cancelled before a time, and changes about so many rows.
+    pub(super) fn forget_cancels(&self, before: i64, rows: u64) -> Result<(), StoreError> {
+        let limit = int(rows / 2);
+        for sql in [
+            "DELETE FROM post_ids WHERE board IS NULL AND (user, id) IN
+                 (SELECT user, id FROM cancels WHERE at < ?1 ORDER BY at, number LIMIT ?2)",
+            "DELETE FROM cancels WHERE number IN
+                 (SELECT number FROM cancels WHERE at < ?1 ORDER BY at, number LIMIT ?2)",
+        ] {
+            self.db.prepare_cached(sql)?.execute(params![before, limit])?;
+        }
+        Ok(())
     }
 
     /// Returns the result of a cancel, after [`Self::cancel_ids`].

@@ -15,7 +15,7 @@ use crate::model::{
 };
 
 /// Schema steps that this release knows, in order.
-const STEPS: [&str; 3] = [TABLES, INDEXES, CLOCK];
+const STEPS: [&str; 4] = [TABLES, INDEXES, CLOCK, CANCELS];
 
 /// Oldest release, by its number of steps, that may use what this one writes.
 const MIN_READER: u32 = 1;
@@ -203,6 +203,21 @@ CREATE INDEX lease_terms_end ON lease_terms (ends_at);
 /// Third schema step: the greatest time of any write, as reads tell it.
 const CLOCK: &str = "
 INSERT INTO meta SELECT 'clock', coalesce(max(last_posted_at), 0) FROM boards;
+";
+
+/// Fourth schema step: when ids were cancelled, so that they are forgotten one day.
+const CANCELS: &str = "
+CREATE TABLE cancels (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    user BLOB NOT NULL,
+    id BLOB NOT NULL,
+    at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX cancels_user ON cancels (user, number);
+CREATE INDEX cancels_at ON cancels (at);
+INSERT INTO cancels (user, id, at)
+    SELECT user, id, (SELECT value FROM meta WHERE name = 'clock') FROM post_ids
+    WHERE board IS NULL;
 ";
 
 /// Parameters of a new store: the two numbers that it keeps for good, and the time of its creation.

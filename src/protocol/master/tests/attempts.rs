@@ -264,3 +264,42 @@ fn boards_beyond_a_workers_room_take_turns() {
     let first: BTreeSet<_> = order[..BOARDS].iter().collect();
     assert_eq!(first.len(), BOARDS);
 }
+
+#[test]
+fn worker_that_finds_every_fresh_token_too_old_is_listed_and_another_writes() {
+    let mut lab = Lab::new(2);
+    let id = lab.submit(1);
+    lab.grant(1);
+    let wrong = lab.assigned().expect("a worker gets it");
+    let node = wrong.3.permission.worker;
+    let mut next = Some(wrong);
+    for tries in 0..10 {
+        let Some((slot, attempt, _, assign)) = next.take() else {
+            panic!("nobody got try {tries}")
+        };
+        if assign.permission.worker != node {
+            lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+            break;
+        }
+        lab.answer(slot, attempt, Ok(AssignReply::Fenced));
+        lab.now = lab.now + Duration::from_millis(5);
+        lab.master.on_time(lab.now, &mut lab.out);
+        lab.grant(1);
+        // The other worker is busy with something else: this one is always picked.
+        next = lab.assigned();
+    }
+    assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(1)))));
+}
+
+#[test]
+fn batches_that_were_fenced_together_count_once() {
+    let mut selection = Selection::new();
+    selection.add(holder(9).node, true);
+    let mut fence = |now, confirmed| selection.on_fenced(at(now), &holder(9).node, at(confirmed));
+    for _ in 0..20 {
+        assert!(!fence(100, 50), "one wave");
+    }
+    assert!(!fence(200, 150));
+    assert!(!fence(201, 150));
+    assert!(fence(300, 250), "the third");
+}

@@ -1,6 +1,7 @@
 //! Tests of upkeep: what it drops, in which pieces, and what it leaves alone.
 
 use super::*;
+use crate::store::sqlite::posts::CANCELS_MAX;
 
 const HOUR_MS: u64 = 60 * 60 * 1000;
 
@@ -149,6 +150,7 @@ fn store_of_the_first_schema_step_is_brought_up_to_date_and_kept() {
             .execute_batch(
                 "DROP INDEX sessions_used; DROP INDEX closed_sessions_at; DROP INDEX tickets_end;
                  DROP INDEX presence_seen; DROP INDEX lease_terms_end;
+                 DROP TABLE cancels; INSERT INTO post_ids VALUES (x'01', x'02', NULL, NULL);
                  DELETE FROM meta WHERE name = 'clock';
                  UPDATE boards SET last_posted_at = 77;
                  PRAGMA user_version = 1",
@@ -162,7 +164,7 @@ fn store_of_the_first_schema_step_is_brought_up_to_date_and_kept() {
     let number = |name| -> u32 {
         core.db.pragma_query_value(None, name, |row| row.get(0)).expect("a pragma")
     };
-    assert_eq!(number("user_version"), 3);
+    assert_eq!(number("user_version"), 4);
     let indexes: u32 = core
         .db
         .query_row(
@@ -171,7 +173,12 @@ fn store_of_the_first_schema_step_is_brought_up_to_date_and_kept() {
             |row| row.get(0),
         )
         .expect("a number");
-    assert_eq!(indexes, 8);
+    assert_eq!(indexes, 10);
+    let at: u32 = core
+        .db
+        .query_row("SELECT at FROM cancels", [], |row| row.get(0))
+        .expect("the cancelled id");
+    assert_eq!(at, 77);
     for core in [&mut core, &mut old_reader] {
         let Ok(OpReply::Boards(boards)) = core.apply(&Op::Boards, START_MS) else {
             panic!("no boards")
@@ -193,4 +200,31 @@ fn full_table_of_leases_lets_go_of_the_one_that_ended_first() {
     assert_eq!(token.lease, 2, "above the one that was forgotten");
     assert_eq!(desk.rows("leases WHERE resource = 'board:x1'"), 0);
     assert_eq!(desk.rows("leases"), 16_384);
+}
+
+#[test]
+fn cancelled_ids_are_forgotten_by_age_and_beyond_a_number_of_one_person() {
+    let mut desk = Desk::new();
+    let resource = Resource::Sessions(MASTER);
+    let cancel = |number: u64| {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        Task::CancelPost { user: UserId([1; 16]), id: PostId(id) }
+    };
+    for batch in 1..=3 {
+        let token = Token { n: batch, ..desk.lease(resource.clone()) };
+        let permission = Permission { resource: resource.clone(), token, worker: NodeId([9; 16]) };
+        let first = batch * CANCELS_MAX as u64;
+        let tasks: Vec<_> = (first..first + CANCELS_MAX as u64).map(cancel).collect();
+        let reply = desk.apply(&Op::Write { permission, tasks: Arc::new(tasks) });
+        let OpReply::Written(results) = reply else { panic!("{reply:?}") };
+        assert!(results.iter().all(|result| *result == TaskResult::Cancelled));
+        assert_eq!(desk.rows("cancels"), CANCELS_MAX as u64);
+        assert_eq!(desk.rows("post_ids"), CANCELS_MAX as u64);
+    }
+    desk.keep_up_for(39 * DAY_MS);
+    assert_eq!(desk.rows("post_ids"), CANCELS_MAX as u64, "a late post may still come");
+    desk.keep_up_for(2 * DAY_MS);
+    desk.keep_up();
+    assert_eq!((desk.rows("post_ids"), desk.rows("cancels")), (0, 0));
 }
