@@ -153,7 +153,8 @@ async fn cluster(State(admin): State<Admin>) -> Result<Response, ErrorResponse> 
 /// `GET /metrics`
 async fn metrics(State(admin): State<Admin>) -> Result<Response, ErrorResponse> {
     const MIME: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let text = admin.0.params.metrics.text(&view(&admin).await?);
+    let lost = admin.0.env.lines_lost();
+    let text = admin.0.params.metrics.text(&view(&admin).await?, lost);
     let text = text.map_err(|why| ErrorResponse::new(ProblemType::Broken, why.to_string()))?;
     Ok(typed(StatusCode::OK, MIME, text))
 }

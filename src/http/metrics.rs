@@ -60,11 +60,11 @@ impl Metrics {
         self.0.refused.inc();
     }
 
-    /// Formats all counters and the master's state for `/metrics`.
+    /// Formats all counters, the lines that were lost and the master's state for `/metrics`.
     ///
     /// # Errors
     /// None that a `String` can cause.
-    pub(super) fn text(&self, view: &ClusterState) -> Result<String, fmt::Error> {
+    pub(super) fn text(&self, view: &ClusterState, lost: u64) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("chatchat");
         let counted = &self.0;
         registry.register("http_answers", "Answers by route and status", counted.answers.clone());
@@ -72,6 +72,9 @@ impl Metrics {
         registry.register("http_connections", "Open connections of people", open);
         let refused = counted.refused.clone();
         registry.register("http_connections_refused", "Connections over a cap", refused);
+        let lines = Counter::<u64, AtomicU64>::default();
+        lines.inc_by(lost);
+        registry.register("lines_lost", "Event and log lines that could not be written", lines);
         register_view(&mut registry, view);
         let mut text = String::new();
         encode(&mut text, &registry)?;

@@ -1,15 +1,13 @@
 //! Output of a program: its answer on stdout, its complaints and its log on stderr.
 //!
 //! 1. An answer that cannot be written is an error: its reader waits for it.
-//! 2. A complaint or a log line that cannot be written ends nothing. Lost log lines are counted,
-//!    and the count is written as soon as the log can be written again.
+//! 2. A complaint or a log line that cannot be written ends nothing, and delays nothing. Lost log
+//!    lines are counted, and the count is written as soon as the log can be written again.
 
-use std::{
-    io::{self, Write},
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::io::{self, Write};
 
 use super::ProgramError;
+use crate::env::real::{FLUSH_MAX, LineQueue};
 
 /// Writes a program's answer to stdout.
 ///
@@ -21,43 +19,54 @@ pub(super) fn answer(text: &str) -> Result<(), ProgramError> {
     written.map_err(|e| ProgramError::Failed(format!("stdout cannot be written: {e}")))
 }
 
-/// Writes a line to stderr, if it can be written.
+/// Writes a line to stderr, if it takes one within a second.
 pub(super) fn complain(program: &str, line: &dyn std::fmt::Display) {
-    // There is no other place that would know of it.
-    let _ = writeln!(io::stderr(), "{program}: {line}");
-}
-
-/// Writer of log lines, which drops and counts those that cannot be written.
-pub(super) struct LogWriter<'a, W> {
-    to: W,
-    lost: &'a AtomicU64,
-}
-
-impl LogWriter<'static, io::Stderr> {
-    /// Returns a writer to stderr. All of them count together.
-    pub(super) fn to_stderr() -> Self {
-        static LOST: AtomicU64 = AtomicU64::new(0);
-        Self { to: io::stderr(), lost: &LOST }
+    if let Ok(lines) = LineQueue::start("complaint", sink(io::stderr())) {
+        lines.push(format!("{program}: {line}\n").into_bytes());
+        // Its end waits for the line. There is no other place that would know of a failure.
     }
 }
 
-impl<W: Write> Write for LogWriter<'_, W> {
+/// Starts the queue of the log on stderr.
+///
+/// # Errors
+/// There is no thread for it.
+pub(super) fn log_to_stderr() -> io::Result<LineQueue> {
+    LineQueue::start("log", sink(io::stderr()))
+}
+
+/// Returns what writes log lines, and how many were lost before one.
+fn sink(mut to: impl Write) -> impl FnMut(&[u8], u64) -> bool {
+    move |line, lost| {
+        // A line feed first: the last line may be cut.
+        let said = lost == 0
+            || writeln!(to, "\n{lost} log lines could not be written and are lost").is_ok();
+        said && to.write_all(line).is_ok()
+    }
+}
+
+/// Writer of log lines, one in each call.
+pub(super) struct LogWriter(pub(super) LineQueue);
+
+impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let lost = self.lost.load(Ordering::Relaxed);
-        if lost > 0 {
-            // A line feed first: the last line may be cut.
-            if writeln!(self.to, "\n{lost} log lines could not be written and are lost").is_ok() {
-                self.lost.fetch_sub(lost, Ordering::Relaxed);
-            }
-        }
-        if self.to.write_all(line).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
+        self.0.push(line.to_vec());
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Queues that are flushed when this is dropped, so also when a panic ends the program.
+pub(super) struct Flushed(pub(super) Vec<LineQueue>);
+
+impl Drop for Flushed {
+    fn drop(&mut self) {
+        for lines in &self.0 {
+            lines.flush(FLUSH_MAX);
+        }
     }
 }
 
@@ -87,11 +96,10 @@ mod tests {
 
     #[test]
     fn log_lines_lost_on_a_full_disk_are_counted_and_reported_later() {
-        let (mut disk, lost) = (Disk::default(), AtomicU64::new(0));
+        let (mut disk, mut lost) = (Disk::default(), 0);
         for (line, is_full) in [("a\n", false), ("b\n", true), ("c\n", true), ("d\n", false)] {
             disk.is_full = is_full;
-            let mut log = LogWriter { to: &mut disk, lost: &lost };
-            log.write_all(line.as_bytes()).expect("a lost line is no error");
+            lost += u64::from(!sink(&mut disk)(line.as_bytes(), lost));
         }
         let want = "a\n\n2 log lines could not be written and are lost\nd\n";
         assert_eq!(String::from_utf8_lossy(&disk.text), want);

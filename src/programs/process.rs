@@ -29,13 +29,17 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
-use super::{ProgramError, node_store::open_store, output::LogWriter};
+use super::{
+    ProgramError,
+    node_store::open_store,
+    output::{self, Flushed, LogWriter},
+};
 use crate::{
     comm::key_source::{GeneratedKeys, load_or_make_identity},
     config::Config,
     env::{
         BoxFuture, Env,
-        real::{RealWorld, make_private_dir, open_private, panic_message},
+        real::{LineQueue, RealWorld, make_private_dir, open_private, panic_message},
     },
     model::ids::{NodeId, Role},
     store::{Store, sqlite},
@@ -85,7 +89,8 @@ pub(super) fn run(
     const THREADS_MAX: usize = 4;
 
     let _lock = DirLock::take(process.data_dir)?;
-    log_to_stderr(process.log)?;
+    let log = log_to_stderr(process.log)?;
+    let mut lines = Flushed(vec![log.clone()]);
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -95,7 +100,8 @@ pub(super) fn run(
     let ended = runtime.block_on(async {
         let asked = asked_to_stop(process.supervised)?;
         let (report, mut panics) = mpsc::channel(1);
-        let (env, id) = world(process, report).await?;
+        let (env, id, events) = world(process, log, report).await?;
+        lines.0.extend(events);
         check(&env).await?;
         // A supervisor has made the store before it starts its nodes.
         let may_create = process.role == Role::Master && !process.supervised;
@@ -146,13 +152,15 @@ pub(super) fn run(
 /// goes to `report` as a line.
 async fn world(
     process: &NodeProcess<'_>,
+    log: LineQueue,
     report: mpsc::Sender<String>,
-) -> Result<(Env, NodeId), ProgramError> {
+) -> Result<(Env, NodeId, Option<LineQueue>), ProgramError> {
     let usage = |e: &dyn std::fmt::Display| ProgramError::Usage(e.to_string());
-    let mut world = RealWorld::new(process.data_dir).map_err(|e| usage(&e))?;
+    let mut world = RealWorld::new(process.data_dir).map_err(|e| usage(&e))?.with_log(log);
     if let Some(path) = process.events {
         world = world.with_events_file(path);
     }
+    let events = world.event_lines();
     let env = Env::new(world.with_panics_reported(move |task, why| {
         if !OF_ONE_PEER.contains(&task) {
             // One line is enough: the node ends at the first.
@@ -163,23 +171,27 @@ async fn world(
         .await
         .map_err(|e| usage(&format!("{}: {e}", process.data_dir.display())))?;
     env.identify(&identity.node().to_string(), &process.role.to_string());
-    Ok((env, identity.node()))
+    Ok((env, identity.node(), events))
 }
 
 fn dead(part: &str, why: &str) -> String {
     format!("the part {part:?} of this node panicked: {why}; this is a bug, please report it")
 }
 
-fn log_to_stderr(what: &str) -> Result<(), ProgramError> {
+fn log_to_stderr(what: &str) -> Result<LineQueue, ProgramError> {
+    let failed = |e: &dyn std::fmt::Display| ProgramError::Failed(format!("the log: {e}"));
+    let lines = output::log_to_stderr().map_err(|e| failed(&e))?;
+    let log = lines.clone();
     let filter = EnvFilter::try_new(what).map_err(|e| ProgramError::Usage(format!("log: {e}")))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(LogWriter::to_stderr)
+        .with_writer(move || LogWriter(log.clone()))
         // Else the subscriber prints a failed write to stderr, and panics if that fails too.
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal())
         .try_init()
-        .map_err(|e| ProgramError::Failed(format!("the log: {e}")))
+        .map_err(|e| failed(&e))?;
+    Ok(lines)
 }
 
 /// Returns a future that is ready when the node has to stop. Signals count from this call on.

@@ -168,6 +168,11 @@ pub trait World: Send + Sync + 'static {
     /// Names the node and its role, for worlds that add them to its lines.
     fn identify(&self, _node: &str, _role: &str) {}
 
+    /// Returns the number of event and log lines that could not be written and are lost.
+    fn lines_lost(&self) -> u64 {
+        0
+    }
+
     /// Returns the node's resident memory in bytes, 0 where the world cannot tell.
     fn resident_bytes(&self) -> u64 {
         0
@@ -348,6 +353,12 @@ impl Env {
     /// Names the node and its role; see [`World::identify`].
     pub fn identify(&self, node: &str, role: &str) {
         self.0.identify(node, role);
+    }
+
+    /// Returns the number of event and log lines that the node lost; see [`World::lines_lost`].
+    #[must_use]
+    pub fn lines_lost(&self) -> u64 {
+        self.0.lines_lost()
     }
 
     /// Returns the node's resident memory in bytes, 0 where the world cannot tell.

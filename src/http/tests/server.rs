@@ -142,7 +142,7 @@ async fn answers_are_counted_by_route() {
     site.get("/api/v1/boards/lobby/posts", &token).await;
     site.get("/no/such", &token).await;
     let view = site.handle.cluster().await.expect("a view");
-    let text = site.metrics.text(&view).expect("text");
+    let text = site.metrics.text(&view, 0).expect("text");
     for line in [
         "route=\"/api/v1/boards/{board}/posts\",status=\"200\"} 1",
         "route=\"none\",status=\"404\"} 1",

@@ -2,7 +2,8 @@
 //!
 //! A line is the event with `at_ms` (wall clock) and, once the node knows its identity, `by` and
 //! `by_role` before it; an event's own `node` is its subject. A probe is a line
-//! `{"event":"sometimes"}`, once per name and life.
+//! `{"event":"sometimes"}`, once per name and life. Lines of the file are written by a thread of its
+//! own: a file that takes nothing delays no node.
 
 use std::{
     collections::BTreeSet,
@@ -14,14 +15,14 @@ use std::{
 
 use serde::Serialize;
 
-use super::files::open_private;
+use super::{files::open_private, lines::LineQueue};
 use crate::time::Wall;
 
 /// Event log of one node in one life.
 #[derive(Debug, Default)]
 pub(super) struct EventLog {
     who: OnceLock<(String, String)>,
-    file: Option<Mutex<LogFile>>,
+    file: Option<LineQueue>,
     /// Bounded by the probes that the program names.
     probes: Mutex<BTreeSet<&'static str>>,
 }
@@ -44,8 +45,17 @@ enum Probe {
 
 impl EventLog {
     pub(super) fn to_file(path: PathBuf) -> Self {
-        let file = LogFile { path, open: None, lost: 0 };
-        Self { file: Some(Mutex::new(file)), ..Self::default() }
+        let mut file = LogFile { path, open: None };
+        let queue = LineQueue::start("event-lines", move |line, lost| file.append(line, lost));
+        if let Err(error) = &queue {
+            tracing::warn!(%error, "no event lines are written: no thread for them");
+        }
+        Self { file: queue.ok(), ..Self::default() }
+    }
+
+    /// Returns the queue of the file's lines.
+    pub(super) fn queue(&self) -> Option<&LineQueue> {
+        self.file.as_ref()
     }
 
     /// Keeps the first identity: a node does not change it within one life.
@@ -91,8 +101,9 @@ impl EventLog {
     }
 
     fn append(&self, line: &str) {
-        let Some(file) = &self.file else { return };
-        file.lock().unwrap_or_else(PoisonError::into_inner).append(line);
+        if let Some(file) = &self.file {
+            file.push(format!("{line}\n").into_bytes());
+        }
     }
 }
 
@@ -103,34 +114,30 @@ struct LogFile {
     path: PathBuf,
     /// The file and its length.
     open: Option<(File, u64)>,
-    /// Lines lost since one was written.
-    lost: u64,
 }
 
 impl LogFile {
     const LEN_MAX: u64 = 64 * 1024 * 1024;
 
-    fn append(&mut self, line: &str) {
+    /// Appends a line before which so many were lost. Returns whether it was written.
+    fn append(&mut self, line: &[u8], lost: u64) -> bool {
         let written = self.try_append(line);
         let path = self.path.display();
-        match written {
-            Ok(()) if self.lost == 0 => {}
-            Ok(()) => {
-                tracing::info!("event lines are written again to {path}; lost: {}", self.lost);
-                self.lost = 0;
-            }
+        match &written {
+            Ok(()) if lost == 0 => {}
+            Ok(()) => tracing::info!("event lines are written again to {path}; lost: {lost}"),
             Err(e) => {
-                if self.lost == 0 {
+                if lost == 0 {
                     tracing::warn!("event lines are lost: {path}: {e}");
                 }
-                self.lost += 1;
                 self.open = None;
             }
         }
+        written.is_ok()
     }
 
     /// Appends a line in one write, so that lines of several nodes in one file stay whole.
-    fn try_append(&mut self, line: &str) -> io::Result<()> {
+    fn try_append(&mut self, line: &[u8]) -> io::Result<()> {
         if self.open.as_ref().is_some_and(|(_, len)| *len > Self::LEN_MAX) {
             let mut aside = self.path.clone().into_os_string();
             aside.push(".1");
@@ -141,8 +148,7 @@ impl LogFile {
             Some(open) => open,
             none => none.insert(Self::open(&self.path)?),
         };
-        let line = format!("{line}\n");
-        file.write_all(line.as_bytes())?;
+        file.write_all(line)?;
         *len += line.len() as u64;
         Ok(())
     }
@@ -156,8 +162,35 @@ impl LogFile {
 
 #[cfg(test)]
 mod tests {
+    use std::{os::unix::fs::OpenOptionsExt, process::Command, sync::mpsc, time::Duration};
+
     use super::*;
     use crate::real::TempDir;
+
+    fn flush(log: &EventLog) {
+        assert!(log.queue().expect("a file").flush(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn pipe_that_nobody_reads_delays_no_event() {
+        let temp = TempDir::new().expect("a directory");
+        let path = temp.path().join("events.jsonl");
+        assert!(Command::new("mkfifo").arg(&path).status().expect("the command").success());
+        // Open at both ends, so that opening it does not wait.
+        let _reader =
+            OpenOptions::new().read(true).write(true).mode(0o600).open(&path).expect("the pipe");
+        let (done, waits) = mpsc::channel();
+        let node = std::thread::Builder::new().spawn(move || {
+            let log = EventLog::to_file(path);
+            for ms in 0..20_000 {
+                log.event(Wall { ms }, r#"{"event":"start","incarnation":3}"#);
+            }
+            let _ = done.send(log.queue().expect("a file").lost());
+        });
+        node.expect("a thread");
+        let lost = waits.recv_timeout(Duration::from_secs(60)).expect("events do not wait");
+        assert!(lost > 0, "what does not fit is dropped");
+    }
 
     #[test]
     fn lines_carry_time_node_and_role_and_probes_come_once() {
@@ -170,6 +203,7 @@ mod tests {
         log.event(Wall { ms: 2 }, event);
         log.sometimes(Wall { ms: 3 }, "seldom");
         log.sometimes(Wall { ms: 4 }, "seldom");
+        flush(&log);
         let text = fs::read_to_string(path).expect("is there");
         let id = "ab".repeat(16);
         assert_eq!(
@@ -192,8 +226,10 @@ mod tests {
         let path = temp.path().join("missing").join("events.jsonl");
         let log = EventLog::to_file(path.clone());
         log.event(Wall { ms: 1 }, "{}");
+        flush(&log);
         fs::create_dir(temp.path().join("missing")).expect("made");
         log.event(Wall { ms: 2 }, "{}");
+        flush(&log);
         assert_eq!(fs::read_to_string(path).expect("is there"), "{\"at_ms\":2}\n");
     }
 }

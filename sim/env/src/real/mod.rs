@@ -6,10 +6,12 @@
 //! 1. A node's files lie in its own data directory and are its owner's alone.
 //! 2. A task that panics is reported to the one who asked for it; the other tasks go on.
 //! 3. At most [`RealWorld::jobs_max`] compute jobs run at once; the others wait in turn.
+//! 4. An event line waits for no file: a thread of its own writes it.
 
 mod disk;
 mod events;
 mod files;
+mod lines;
 mod net;
 mod temp;
 
@@ -30,6 +32,7 @@ use tokio::{runtime::Handle, sync::Semaphore};
 use self::{disk::RealDisk, events::EventLog};
 pub use self::{
     files::{make_private_dir, open_private, replace_file},
+    lines::{FLUSH_MAX, LineQueue},
     temp::TempDir,
 };
 use crate::{
@@ -47,6 +50,7 @@ pub struct RealWorld {
     disk: Arc<RealDisk>,
     jobs: Arc<Semaphore>,
     events: EventLog,
+    log: Option<LineQueue>,
     on_panic: Option<Arc<OnPanic>>,
 }
 
@@ -84,6 +88,19 @@ impl RealWorld {
         self
     }
 
+    /// Counts what this log loses among the node's lost lines.
+    #[must_use]
+    pub fn with_log(mut self, log: LineQueue) -> Self {
+        self.log = Some(log);
+        self
+    }
+
+    /// Returns the queue of event lines; flush it at the end of the program.
+    #[must_use]
+    pub fn event_lines(&self) -> Option<LineQueue> {
+        self.events.queue().cloned()
+    }
+
     /// Calls `act` with the name of each task that panics, and with its message.
     #[must_use]
     pub fn with_panics_reported(
@@ -109,6 +126,7 @@ impl RealWorld {
             disk: Arc::new(disk),
             jobs: Arc::new(Semaphore::new(Self::jobs_max())),
             events: EventLog::default(),
+            log: None,
             on_panic: None,
         })
     }
@@ -182,6 +200,11 @@ impl World for RealWorld {
 
     fn identify(&self, node: &str, role: &str) {
         self.events.identify(node, role);
+    }
+
+    fn lines_lost(&self) -> u64 {
+        let queues = [self.events.queue(), self.log.as_ref()];
+        queues.into_iter().flatten().map(LineQueue::lost).sum()
     }
 
     /// From `/proc`; 0 on a system without it.
