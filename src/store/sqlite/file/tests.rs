@@ -489,23 +489,21 @@ async fn touch_and_leases_pass_a_full_queue_of_writes() {
     let env = real_env();
     let store = open(&env, &path, Duration::from_secs(30)).expect("opens");
     let board = Board::made(&store, 1).await;
-    let written = std::sync::atomic::AtomicUsize::new(0);
-    let bulk = join_all((0..WAITING_MAX + 200).map(|_| async {
-        if store.drop_dead_letter(1).await.is_ok() {
-            written.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        }
-    }));
-    let urgent = async {
-        let leases = vec![(board.resource.clone(), board.token.lease)];
-        let renewed = store.renew_leases(holder(1), leases, 3000).await.map(drop);
-        let touched = store.touch_sessions(NodeId([1; 16]), Vec::new()).await.map(drop);
-        let other = Resource::Board("other".parse().expect("a name"));
-        let leased = store.acquire_lease(other, holder(1), 3000).await.map(drop);
-        ([renewed, touched, leased], written.load(std::sync::atomic::Ordering::SeqCst))
-    };
-    let (_, (answers, before)) =
-        held_up(&path, &env, futures_util::future::join(bulk, urgent)).await;
-    assert_eq!(answers, [Ok(()), Ok(()), Ok(())]);
-    // Each may find one write begun.
-    assert!(before <= 3, "{before} writes of {WAITING_MAX} went first");
+    let bulk = join_all((2..WAITING_MAX as u64 + 200).map(|n| board.write(&store, n, 1)));
+    let leases = vec![(board.resource.clone(), board.token.lease)];
+    let other = Resource::Board("other".parse().expect("a name"));
+    let urgent = futures_util::future::join3(
+        store.renew_leases(holder(1), leases, 3000),
+        store.touch_sessions(NodeId([1; 16]), Vec::new()),
+        store.acquire_lease(other.clone(), holder(1), 3000),
+    );
+    let calls = futures_util::future::join(bulk, urgent);
+    let (bulk, (renewed, touched, leased)) = held_up(&path, &env, calls).await;
+    assert!(bulk.contains(&Err(StoreError::Busy)), "the queue was full");
+    assert!(renewed.is_ok() && touched.is_ok(), "{renewed:?} {touched:?}");
+    assert!(matches!(leased, Ok(Lease::Granted { .. })), "{leased:?}");
+    let rows = store.writes(0, 10_000).await.expect("the record");
+    let grant = rows.iter().position(|row| row.resource == other).expect("the grant");
+    // The making of the board, and a group that may have begun.
+    assert!(grant <= 2 + GROUP_BATCHES_MAX, "{grant} of {} went first", rows.len());
 }
