@@ -253,6 +253,11 @@ impl Store {
         ask!(self, Op::Enrol { token, bearer_sha256, node }, OpReply::Enrolled(row) => row)
     }
 
+    /// Marks nodes as used, those of them that are enrolled.
+    pub async fn use_nodes(&self, nodes: Vec<NodeId>) -> Result<(), StoreError> {
+        ask!(self, Op::UseNodes(nodes), OpReply::Done => ())
+    }
+
     /// Denies a node for good, with the token that enrolled it.
     pub async fn deny(&self, node: NodeId) -> Result<(), StoreError> {
         ask!(self, Op::Deny(node), OpReply::Done => ())

@@ -164,6 +164,9 @@ pub enum Op {
         /// Node to enrol.
         node: Enrolled,
     },
+    /// Marks enrolled nodes as used, so that a full list lets go of others. Each master says once an
+    /// hour which nodes are in.
+    UseNodes(Vec<NodeId>),
     /// Denies a node for good and revokes the token that enrolled it.
     Deny(NodeId),
     /// Does one small piece of upkeep: drops rows whose time is over.
@@ -251,6 +254,7 @@ impl Op {
             Self::RevokeJoinToken(_) => "revoke_join_token",
             Self::Admission => "admission",
             Self::Enrol { .. } => "enrol",
+            Self::UseNodes(_) => "use_nodes",
             Self::Deny(_) => "deny",
             Self::KeepUp { .. } => "keep_up",
             Self::Writes { .. } => "writes",

@@ -1,5 +1,7 @@
 //! Poll of the store: what a master touches there, and what it reads, at intervals.
 
+use std::time::Duration;
+
 use super::{
     Driver,
     input::{Input, Polled},
@@ -7,6 +9,7 @@ use super::{
 use crate::{
     model::{
         ids::{BoardName, Seq, SessionKey},
+        message::MemberState,
         rows::{Boards, Page, Range, StoreError},
         time::Mono,
     },
@@ -17,6 +20,9 @@ use crate::{
 
 /// The most posts of one read for a tail.
 const FETCH_MAX: u32 = 500;
+
+/// Time between two marks of the nodes that are in as used.
+const USE_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Something that is done again a while after it ended.
 struct Repeated {
@@ -46,6 +52,8 @@ impl Repeated {
 pub(super) struct StorePoll {
     touch: Repeated,
     read: Repeated,
+    /// When the nodes that are in are marked as used again.
+    use_at: Mono,
     /// Place in the store's list of closed sessions.
     closed_mark: u64,
     /// Masters that are in, this one too, ordered by id.
@@ -60,6 +68,7 @@ impl StorePoll {
         Self {
             touch: first(),
             read: first(),
+            use_at: now,
             closed_mark: 0,
             masters: vec![me],
             watch: StoreWatch::default(),
@@ -91,6 +100,7 @@ impl Driver {
             });
         }
         if self.poll.read.begin(now) {
+            self.use_nodes(now);
             let (store, mark) = (self.store.clone(), self.poll.closed_mark);
             self.spawn("poll", async move {
                 let mut polled =
@@ -105,6 +115,22 @@ impl Driver {
                 Input::StorePolled(Box::new(polled))
             });
         }
+    }
+
+    /// Marks the nodes that are in as used, so that the store keeps their enrolments.
+    fn use_nodes(&mut self, now: Mono) {
+        if now < self.poll.use_at {
+            return;
+        }
+        self.poll.use_at = now + USE_INTERVAL;
+        let members = self.core.registry().members();
+        let is_in = members.filter(|member| member.fact.state == MemberState::In);
+        let nodes = is_in.map(|member| member.fact.node).collect();
+        let store = self.store.clone();
+        self.env.spawn("use-nodes", async move {
+            // The next hour's mark is soon enough.
+            let _ = store.use_nodes(nodes).await;
+        });
     }
 
     pub(super) fn on_touched(&mut self, now: Mono, answer: &Result<(), StoreError>) {

@@ -2,7 +2,8 @@
 //!
 //! 1. No row lets its reader enrol: of a bearer only the SHA-256 is kept.
 //! 2. A use of a token is consumed in the transaction that enrols the node.
-//! 3. A spent token stays listed as a guard until its end; a denied node stays denied.
+//! 3. A full list of nodes lets go of the one unused longest, never of one used within a week.
+//! 4. A spent token stays listed as a guard until its end; a denied node stays denied.
 
 use rusqlite::{OptionalExtension, Row, params};
 use subtle::ConstantTimeEq;
@@ -25,6 +26,12 @@ const TOKENS_MAX: u64 = 4096;
 
 /// Maximum number of enrolled nodes.
 const ENROLLED_MAX: u64 = NODES_MAX as u64;
+
+/// Time without a use after which a node's row may be let go, ms.
+const UNUSED_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+
+/// Age of a use that is noted again, ms.
+const USE_AGAIN_MS: u64 = 30 * 60 * 1000;
 
 impl Tx<'_> {
     pub(super) fn put_join_token(&self, token: &JoinToken) -> Result<(), StoreError> {
@@ -99,6 +106,7 @@ impl Tx<'_> {
         if let Some(kept) = find.query_row([node.node.0], enrolled).optional()? {
             // Its Welcome was lost, or it moved: the identity counts, not the token.
             return if kept.role == node.role && kept.fingerprint == node.fingerprint {
+                self.use_nodes(&[node.node])?;
                 Ok(kept)
             } else {
                 Err(refused("this node is enrolled as something else"))
@@ -113,7 +121,7 @@ impl Tx<'_> {
             // One answer for all reasons: it must not help to guess.
             return Err(refused("the join token does not admit this node"));
         }
-        if self.count("enrolled")? >= ENROLLED_MAX {
+        if self.count("enrolled")? >= ENROLLED_MAX && !self.let_go_of_a_node()? {
             return Err(refused(format!("{ENROLLED_MAX} nodes are the most")));
         }
         let mut consume = self
@@ -121,17 +129,41 @@ impl Tx<'_> {
             .prepare_cached("UPDATE join_tokens SET uses_left = uses_left - 1 WHERE id = ?1")?;
         consume.execute([token])?;
         let mut put = self.db.prepare_cached(
-            "INSERT INTO enrolled (node, fingerprint, role, guard, token)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO enrolled (node, fingerprint, role, guard, token, used_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?;
         put.execute(params![
             node.node.0,
             node.fingerprint.0,
             node.role.to_string(),
             node.guard,
-            token
+            token,
+            int(self.now_ms)
         ])?;
         Ok(node.clone())
+    }
+
+    pub(super) fn use_nodes(&self, nodes: &[NodeId]) -> Result<(), StoreError> {
+        let mut put = self
+            .db
+            .prepare_cached("UPDATE enrolled SET used_at = ?2 WHERE node = ?1 AND used_at < ?3")?;
+        for node in nodes.iter().take(NODES_MAX) {
+            let before = self.now_ms.saturating_sub(USE_AGAIN_MS);
+            put.execute(params![node.0, int(self.now_ms), int(before)])?;
+        }
+        Ok(())
+    }
+
+    /// Drops the node that was unused longest. Returns whether there was one that may go.
+    fn let_go_of_a_node(&self) -> Result<bool, StoreError> {
+        if !self.are_ages_good()? {
+            return Ok(false);
+        }
+        let mut drop = self.db.prepare_cached(
+            "DELETE FROM enrolled WHERE node =
+                 (SELECT node FROM enrolled WHERE used_at < ?1 ORDER BY used_at, node LIMIT 1)",
+        )?;
+        Ok(drop.execute([int(self.now_ms.saturating_sub(UNUSED_MS))])? == 1)
     }
 
     pub(super) fn deny(&self, node: NodeId) -> Result<(), StoreError> {

@@ -92,6 +92,11 @@ impl Tx<'_> {
         if jumped {
             self.set_meta("jumped_at", self.now_ms)?;
         }
+        self.are_ages_good()
+    }
+
+    /// Returns whether no jump of the clock was seen for a day.
+    pub(super) fn are_ages_good(&self) -> Result<bool, StoreError> {
         Ok(self.now_ms.abs_diff(self.meta("jumped_at")?.unwrap_or(0)) >= DAY_MS)
     }
 

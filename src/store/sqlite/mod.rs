@@ -265,6 +265,7 @@ impl Tx<'_> {
             Op::Enrol { token, bearer_sha256, node } => {
                 OpReply::Enrolled(self.enrol(token, bearer_sha256, node)?)
             }
+            Op::UseNodes(nodes) => done(self.use_nodes(nodes))?,
             Op::Deny(node) => done(self.deny(*node))?,
             Op::KeepUp { clock_jumped } => OpReply::KeptUp { more: self.keep_up(*clock_jumped)? },
             Op::Writes { after, limit } => OpReply::Writes(self.writes(*after, *limit)?),

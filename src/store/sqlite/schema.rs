@@ -205,7 +205,8 @@ const CLOCK: &str = "
 INSERT INTO meta SELECT 'clock', coalesce(max(last_posted_at), 0) FROM boards;
 ";
 
-/// Fourth schema step: when ids were cancelled, so that they are forgotten one day.
+/// Fourth schema step: when ids were cancelled and nodes last used, so that they are forgotten one
+/// day.
 const CANCELS: &str = "
 CREATE TABLE cancels (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -218,6 +219,7 @@ CREATE INDEX cancels_at ON cancels (at);
 INSERT INTO cancels (user, id, at)
     SELECT user, id, (SELECT value FROM meta WHERE name = 'clock') FROM post_ids
     WHERE board IS NULL;
+ALTER TABLE enrolled ADD COLUMN used_at INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Parameters of a new store: the two numbers that it keeps for good, and the time of its creation.

@@ -1,7 +1,13 @@
 //! Tests of upkeep: what it drops, in which pieces, and what it leaves alone.
 
 use super::*;
-use crate::store::sqlite::posts::CANCELS_MAX;
+use crate::{
+    model::{
+        ids::{Fingerprint, Role},
+        rows::{Enrolled, JoinToken},
+    },
+    store::sqlite::posts::CANCELS_MAX,
+};
 
 const HOUR_MS: u64 = 60 * 60 * 1000;
 
@@ -150,6 +156,7 @@ fn store_of_the_first_schema_step_is_brought_up_to_date_and_kept() {
             .execute_batch(
                 "DROP INDEX sessions_used; DROP INDEX closed_sessions_at; DROP INDEX tickets_end;
                  DROP INDEX presence_seen; DROP INDEX lease_terms_end;
+                 ALTER TABLE enrolled DROP COLUMN used_at;
                  DROP TABLE cancels; INSERT INTO post_ids VALUES (x'01', x'02', NULL, NULL);
                  DELETE FROM meta WHERE name = 'clock';
                  UPDATE boards SET last_posted_at = 77;
@@ -227,4 +234,41 @@ fn cancelled_ids_are_forgotten_by_age_and_beyond_a_number_of_one_person() {
     desk.keep_up_for(2 * DAY_MS);
     desk.keep_up();
     assert_eq!((desk.rows("post_ids"), desk.rows("cancels")), (0, 0));
+}
+
+#[test]
+fn full_list_of_nodes_lets_go_of_the_one_unused_longest_and_of_no_used_one() {
+    let mut desk = Desk::new();
+    let token = JoinToken {
+        id: [5; 8],
+        guard: [5; 32],
+        bearer_sha256: [5; 32],
+        role: Role::Worker,
+        uses_left: 9,
+        ends_at_ms: u64::MAX >> 1,
+    };
+    desk.keep_up_for(2 * DAY_MS);
+    desk.apply(&Op::PutJoinToken(token));
+    let old_ms = desk.now_ms - 8 * DAY_MS;
+    desk.fill(&format!(
+        "WITH RECURSIVE n(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM n LIMIT 16384)
+         INSERT INTO enrolled
+         SELECT CAST(printf('%016d', number) AS BLOB), zeroblob(32), 'worker', zeroblob(32),
+                zeroblob(8), {old_ms} + number FROM n"
+    ));
+    let first = NodeId(*b"0000000000000001");
+    desk.apply(&Op::UseNodes(vec![first]));
+    let enrol = |desk: &mut Desk, n: u8| {
+        let fingerprint = Fingerprint([n; 32]);
+        let node = NodeId::of(&fingerprint);
+        let node = Enrolled { node, fingerprint, role: Role::Worker, guard: [n; 32] };
+        desk.core.apply(&Op::Enrol { token: [5; 8], bearer_sha256: [5; 32], node }, desk.now_ms)
+    };
+    enrol(&mut desk, 1).expect("there is room");
+    let have = |desk: &Desk, number: u32| {
+        desk.rows(&format!("enrolled WHERE node = CAST('{number:016}' AS BLOB)"))
+    };
+    assert_eq!((have(&desk, 1), have(&desk, 2), have(&desk, 3)), (1, 0, 1));
+    desk.fill(&format!("UPDATE enrolled SET used_at = {}", desk.now_ms));
+    assert!(enrol(&mut desk, 2).is_err(), "all are used");
 }
