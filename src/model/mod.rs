@@ -6,6 +6,7 @@
 
 pub mod absence;
 pub mod bounds;
+pub mod copies;
 pub mod event;
 pub mod ids;
 pub mod message;

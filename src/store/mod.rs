@@ -26,6 +26,7 @@ pub use self::op::*;
 use crate::{
     env::BoxFuture,
     model::{
+        copies::{SessionDigests, SessionPage},
         ids::{BoardName, Incarnation, NodeId, PostId, Resource, SessionKey, UserId},
         message::Task,
         outcome::TaskResult,
@@ -188,6 +189,20 @@ impl Store {
     /// Lists sessions closed since a mark, and the next mark; after a full page there may be more.
     pub async fn closed_since(&self, mark: u64) -> Result<(Vec<SessionKey>, u64), StoreError> {
         ask!(self, Op::ClosedSince(mark), OpReply::Closed { keys, mark } => (keys, mark))
+    }
+
+    /// Returns the digests of all open sessions.
+    pub async fn session_digests(&self) -> Result<SessionDigests, StoreError> {
+        ask!(self, Op::SessionDigests, OpReply::SessionDigests(digests) => digests)
+    }
+
+    /// Lists open sessions of a bucket, in the order of keys.
+    pub async fn sessions(
+        &self,
+        bucket: u8,
+        after: Option<SessionKey>,
+    ) -> Result<SessionPage, StoreError> {
+        ask!(self, Op::Sessions { bucket, after }, OpReply::Sessions(page) => page)
     }
 
     /// Marks sessions as active; returns the store's time, ms.

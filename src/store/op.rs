@@ -10,6 +10,7 @@ use super::{
 };
 pub use crate::model::bounds::{BOARDS_MAX, PAGE_BYTES_MAX as READ_BYTES_MAX};
 use crate::model::{
+    copies::{SessionDigests, SessionPage},
     ids::{BoardName, Incarnation, NodeId, PostId, Resource, SessionKey, UserId},
     message::Task,
     outcome::TaskResult,
@@ -124,6 +125,15 @@ pub enum Op {
     /// Lists sessions closed or swept since a mark that an earlier reply gave; 0 begins with the
     /// oldest kept (40 days). At most [`CLOSED_PAGE_MAX`]; ask again from the new mark.
     ClosedSince(u64),
+    /// Returns the digests of all open sessions.
+    SessionDigests,
+    /// Lists open sessions of a bucket, a page at most.
+    Sessions {
+        /// Number of the bucket.
+        bucket: u8,
+        /// Key after which the page begins.
+        after: Option<SessionKey>,
+    },
     /// Marks sessions as active. After a silence of all masters, sets every row to now.
     TouchSessions {
         /// Master that has the sessions.
@@ -197,6 +207,8 @@ impl Op {
                 | Self::Boards
                 | Self::FindSession(_)
                 | Self::ClosedSince(_)
+                | Self::SessionDigests
+                | Self::Sessions { .. }
                 | Self::ActiveUsers
                 | Self::DeadLetters(_)
                 | Self::Admission
@@ -244,6 +256,8 @@ impl Op {
             Self::Boards => "boards",
             Self::FindSession(_) => "find_session",
             Self::ClosedSince(_) => "closed_since",
+            Self::SessionDigests => "session_digests",
+            Self::Sessions { .. } => "sessions",
             Self::TouchSessions { .. } => "touch_sessions",
             Self::LeaveSessions { .. } => "leave_sessions",
             Self::ActiveUsers => "active_users",
@@ -279,6 +293,8 @@ pub enum OpReply {
     Boards(Boards),
     Session(Option<SessionRow>),
     Closed { keys: Vec<SessionKey>, mark: u64 },
+    SessionDigests(SessionDigests),
+    Sessions(SessionPage),
     Touched { now_ms: u64 },
     Active(Active),
     DeadLetters(Vec<DeadLetter>),

@@ -75,6 +75,7 @@ impl Tx<'_> {
         let left = || PIECE_ROWS_MAX.saturating_sub(self.db.total_changes() - start);
         self.trim_writes(left())?;
         self.purge_presence(left())?;
+        self.check_digest()?;
         if self.may_judge_by_age(clock_jumped)? {
             self.drop_by_age(&left)?;
         }

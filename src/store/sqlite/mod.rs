@@ -25,6 +25,7 @@ pub mod memory;
 mod posts;
 mod presence;
 mod schema;
+mod session_digests;
 mod sessions;
 mod sql;
 #[cfg(test)]
@@ -249,6 +250,10 @@ impl Tx<'_> {
             Op::ClosedSince(mark) => {
                 let (keys, mark) = self.closed_since(*mark)?;
                 OpReply::Closed { keys, mark }
+            }
+            Op::SessionDigests => OpReply::SessionDigests(self.session_digests()?),
+            Op::Sessions { bucket, after } => {
+                OpReply::Sessions(self.sessions(*bucket, after.as_ref())?)
             }
             Op::TouchSessions { master, keys } => {
                 self.touch_sessions(*master, keys)?;

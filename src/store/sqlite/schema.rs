@@ -8,14 +8,17 @@
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::sql::{Columns, int};
+use super::{
+    Tx,
+    sql::{Columns, int},
+};
 use crate::model::{
     ids::{BoardName, StoreEpoch},
     rows::StoreError,
 };
 
 /// Schema steps that this release knows, in order.
-const STEPS: [&str; 4] = [TABLES, INDEXES, CLOCK, CANCELS];
+const STEPS: [&str; 5] = [TABLES, INDEXES, CLOCK, CANCELS, DIGESTS];
 
 /// Oldest release, by its number of steps, that may use what this one writes.
 const MIN_READER: u32 = 1;
@@ -222,6 +225,11 @@ INSERT INTO cancels (user, id, at)
 ALTER TABLE enrolled ADD COLUMN used_at INTEGER NOT NULL DEFAULT 0;
 ";
 
+/// Fifth schema step: digests of the open sessions, by the first byte of their keys.
+const DIGESTS: &str = "
+CREATE TABLE session_digests (bucket INTEGER PRIMARY KEY, digest INTEGER NOT NULL) STRICT;
+";
+
 /// Parameters of a new store: the two numbers that it keeps for good, and the time of its creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewCluster {
@@ -310,6 +318,8 @@ fn add_steps(db: &Connection, from: usize) -> Result<(), StoreError> {
         for step in &STEPS[from..] {
             db.execute_batch(step)?;
         }
+        // An older store has sessions.
+        Tx { db, now_ms: 0 }.count_digests()?;
         db.pragma_update(None, "user_version", STEPS.len() as u32)?;
     }
     Ok(())

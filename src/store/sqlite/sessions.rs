@@ -46,7 +46,9 @@ impl Tx<'_> {
             "INSERT INTO sessions (key, user, name, opened_at, used_at)
              VALUES (?1, ?2, ?3, ?4, ?4)",
         )?;
-        Ok(put.execute(params![key.0, user.id.0, user.name.as_str(), int(self.now_ms)])?)
+        let made = put.execute(params![key.0, user.id.0, user.name.as_str(), int(self.now_ms)])?;
+        self.change_digest(&key, self.digest_of(key)?)?;
+        Ok(made)
     }
 
     fn user_of(&self, key: SessionKey) -> Result<Option<Author>, StoreError> {
@@ -67,9 +69,15 @@ impl Tx<'_> {
         Ok(Some(SessionRow { key, user, read_marks }))
     }
 
+    /// Returns the digest of a session with the read marks of its user; 0 if it is not open.
+    fn digest_of(&self, key: SessionKey) -> Result<u64, StoreError> {
+        Ok(self.find_session(key)?.map_or(0, |row| row.digest()))
+    }
+
     /// Closes a session and drops its presence and tickets; false if it was not open.
     pub(super) fn end_session(&self, key: SessionKey) -> Result<bool, StoreError> {
         let Some(user) = self.user_of(key)? else { return Ok(false) };
+        self.change_digest(&key, self.digest_of(key)?)?;
         for sql in [
             "DELETE FROM sessions WHERE key = ?1",
             "DELETE FROM presence WHERE key = ?1",
@@ -113,6 +121,11 @@ impl Tx<'_> {
         if seq > end {
             return Err(refused(format!("board {board} ends at {end}")));
         }
+        let mut find =
+            self.db.prepare_cached("SELECT seq FROM read_marks WHERE user = ?1 AND board = ?2")?;
+        let known = find.query_row(params![user.id.0, number], |row| row.nat(0)).optional()?;
+        let known = known.unwrap_or(0);
+        self.change_mark(&user.id, board, (known, seq.0.max(known)))?;
         let mut put = self.db.prepare_cached(
             "INSERT INTO read_marks (user, board, seq) VALUES (?1, ?2, ?3)
              ON CONFLICT (user, board) DO UPDATE SET seq = excluded.seq

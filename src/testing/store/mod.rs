@@ -142,6 +142,7 @@ checks! {
         sessions::open_session_is_found_until_it_is_closed,
         sessions::closed_session_never_opens_again,
         sessions::closed_sessions_are_listed_once_by_mark,
+        sessions::digests_follow_sessions_and_read_marks,
         sessions::read_mark_only_rises_and_stays_within_the_board,
         sessions::ticket_opens_one_session_of_the_same_user,
         sessions::ticket_of_a_closed_session_is_unknown,

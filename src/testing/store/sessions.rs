@@ -2,7 +2,9 @@
 
 use super::{DONE, Lab, author, board, holder, key, name_of, post};
 use crate::model::{
-    ids::{BoardName, Seq},
+    copies::{SessionDigests, SessionEntry},
+    ids::{BoardName, Seq, SessionKey},
+    message::Task,
     rows::{SessionRow, StoreError},
 };
 
@@ -55,6 +57,76 @@ pub(super) async fn closed_sessions_are_listed_once_by_mark(lab: &Lab) {
     let (keys, mark) = lab.store.closed_since(mark).await.expect("told");
     assert_eq!(keys, [key(4)]);
     assert_eq!(lab.store.closed_since(mark).await, Ok((Vec::new(), mark)));
+}
+
+/// Lists the open sessions of all buckets.
+async fn all(lab: &Lab) -> Vec<SessionRow> {
+    let mut rows = Vec::new();
+    for bucket in 0..=u8::MAX {
+        let mut after = None;
+        loop {
+            let page = lab.store.sessions(bucket, after).await.expect("listed");
+            for entry in page.entries {
+                match entry {
+                    SessionEntry::Open(row) => rows.push(row),
+                    SessionEntry::Closed(key) => panic!("{key} is closed"),
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+    rows
+}
+
+/// Compares the digests with those of the rows.
+async fn digests_are_true(lab: &Lab) {
+    let digests = lab.store.session_digests().await.expect("told");
+    let mut want = SessionDigests::empty(digests.epoch);
+    for row in all(lab).await {
+        want.open[usize::from(row.key.0[0])] ^= row.digest();
+    }
+    assert_eq!(digests, want);
+}
+
+pub(super) async fn digests_follow_sessions_and_read_marks(lab: &Lab) {
+    digests_are_true(lab).await;
+    let mut sessions = lab.sessions().await;
+    for n in [1, 2, 3, 250] {
+        lab.open(&mut sessions, n, author(n, "Ada")).await;
+    }
+    digests_are_true(lab).await;
+    let mut lobby = lab.lobby().await;
+    lab.append(lobby.next(), vec![post(1, "one"), post(2, "two")]).await.expect("posted");
+    for seq in [0, 2, 1, 2] {
+        let mark = lab.set_read_mark(sessions.next(), key(1), BoardName::lobby(), Seq(seq)).await;
+        assert_eq!(mark, DONE);
+        digests_are_true(lab).await;
+    }
+    // A second session of the same user has its marks, and keeps them.
+    lab.put_ticket(sessions.next(), [7; 32], key(1)).await.expect("kept");
+    lab.redeem_ticket(sessions.next(), [7; 32], key(9)).await.expect("redeemed");
+    digests_are_true(lab).await;
+    let open: Vec<_> = all(lab).await.iter().map(|row| (row.key, row.read_marks.len())).collect();
+    assert_eq!(open, [(key(1), 1), (key(2), 0), (key(3), 0), (key(9), 1), (key(250), 0)]);
+    for n in [1, 2, 9] {
+        assert_eq!(lab.close_session(sessions.next(), key(n)).await, DONE);
+        digests_are_true(lab).await;
+    }
+    // A bucket of many pages.
+    let in_bucket = |n: u16| {
+        let mut key = [4; 32];
+        key[1..3].copy_from_slice(&n.to_be_bytes());
+        SessionKey(key)
+    };
+    let open = |n| Task::OpenSession { key: in_bucket(n), user: author(4, "Ada") };
+    lab.write(sessions.next(), (0..600).map(open).collect()).await.expect("opened");
+    digests_are_true(lab).await;
+    let first = lab.store.sessions(4, None).await.expect("listed");
+    assert_eq!((first.entries.len(), first.next), (256, Some(in_bucket(255))));
+    assert_eq!(all(lab).await.len(), 602);
 }
 
 pub(super) async fn read_mark_only_rises_and_stays_within_the_board(lab: &Lab) {

@@ -159,6 +159,8 @@ fn store_of_the_first_schema_step_is_brought_up_to_date_and_kept() {
                  ALTER TABLE enrolled DROP COLUMN used_at;
                  DROP TABLE cancels; INSERT INTO post_ids VALUES (x'01', x'02', NULL, NULL);
                  DELETE FROM meta WHERE name = 'clock';
+                 DROP TABLE session_digests;
+                 INSERT INTO sessions VALUES (zeroblob(32), zeroblob(16), 'Ada', 0, 0);
                  UPDATE boards SET last_posted_at = 77;
                  PRAGMA user_version = 1",
             )
@@ -171,7 +173,7 @@ fn store_of_the_first_schema_step_is_brought_up_to_date_and_kept() {
     let number = |name| -> u32 {
         core.db.pragma_query_value(None, name, |row| row.get(0)).expect("a pragma")
     };
-    assert_eq!(number("user_version"), 4);
+    assert_eq!(number("user_version"), 5);
     let indexes: u32 = core
         .db
         .query_row(
@@ -186,6 +188,11 @@ fn store_of_the_first_schema_step_is_brought_up_to_date_and_kept() {
         .query_row("SELECT at FROM cancels", [], |row| row.get(0))
         .expect("the cancelled id");
     assert_eq!(at, 77);
+    let found = core.apply(&Op::FindSession(SessionKey([0; 32])), START_MS);
+    let Ok(OpReply::Session(Some(session))) = found else { panic!("{found:?}") };
+    let digests = core.apply(&Op::SessionDigests, START_MS);
+    let Ok(OpReply::SessionDigests(digests)) = digests else { panic!("{digests:?}") };
+    assert_eq!(digests.open[..2], [session.digest(), 0], "sessions of before are counted");
     for core in [&mut core, &mut old_reader] {
         let Ok(OpReply::Boards(boards)) = core.apply(&Op::Boards, START_MS) else {
             panic!("no boards")
