@@ -9,10 +9,12 @@ use redb::{Durability, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::{
     ApplyReport, GROUPS_UNSAVED_MAX, Gap, Observed, Replica, ReplicaError, ReplicaLimits,
+    digests::Changes,
     tables::{META, META_EPOCH, META_NEXT, Tables, member_row, post_row},
 };
 use crate::model::{
-    ids::{BoardName, Post, Role, Seq, SessionKey, StoreEpoch},
+    copies::{mark_digest, open_digest},
+    ids::{BoardName, Post, Role, Seq, SessionKey, StoreEpoch, UserId},
     message::{Member, Update},
     rows::{Boards, Page, SessionRow},
 };
@@ -153,15 +155,18 @@ impl Replica {
             epoch: newer.unwrap_or(own),
             done: ApplyReport { emptied, ..ApplyReport::default() },
             missing: BTreeMap::new(),
+            changes: Changes::default(),
             durable: newer.is_some(),
         };
         body(&mut group)?;
+        let changes = std::mem::take(&mut group.changes);
         let (done, durable) = group.end()?;
         let unsaved = self.groups_unsaved.load(Ordering::Relaxed) + 1;
         let save = durable || unsaved >= GROUPS_UNSAVED_MAX;
         txn.set_durability(if save { Durability::Immediate } else { Durability::None })?;
         txn.commit()?;
         self.groups_unsaved.store(if save { 0 } else { unsaved }, Ordering::Relaxed);
+        self.change_digests(newer.unwrap_or(own), emptied, &changes);
         if emptied {
             *self.observed.lock().unwrap_or_else(PoisonError::into_inner) = Observed::default();
         }
@@ -190,6 +195,7 @@ struct Group<'t> {
     done: ApplyReport,
     /// Highest place of each board that was dropped for a gap.
     missing: BTreeMap<BoardName, Seq>,
+    changes: Changes,
     durable: bool,
 }
 
@@ -256,16 +262,15 @@ impl Group<'_> {
     }
 
     fn put_session(&mut self, row: &SessionRow) -> Result<(), ReplicaError> {
-        let known = self.tables.sessions.get(&row.key.0)?.map(|known| {
-            let (place, closed, ..) = known.value();
-            (place, closed)
-        });
-        if known.is_some_and(|(_, closed)| closed) {
+        let known = self.known(row.key)?;
+        if known.is_some_and(|(_, digest)| digest.is_none()) {
             return Ok(());
         }
         self.durable |= known.is_none();
         let place = self.place(row.key, known.map(|(place, _)| place))?;
         let user = &row.user;
+        let digest = open_digest(&row.key, &user.id, user.name.as_str());
+        self.changes.open(&row.key, digest ^ known.and_then(|(_, digest)| digest).unwrap_or(0));
         self.tables.sessions.insert(&row.key.0, (place, false, &user.id.0, user.name.as_str()))?;
         for (board, seq) in row.read_marks.iter().take(self.limits.boards_max as usize) {
             self.raise(row.key, board, *seq)?;
@@ -289,15 +294,29 @@ impl Group<'_> {
         let place = (&key.0, board.as_str());
         let mark = self.tables.marks.get(place)?.map_or(0, |mark| mark.value());
         if mark < seq.0 {
+            let digest = |seq| mark_digest(&key, board.as_str(), seq);
+            self.changes.open(&key, digest(mark) ^ digest(seq.0));
             self.tables.marks.insert(place, seq.0)?;
         }
         Ok(())
     }
 
+    /// Returns the place of a session in the order of writes, and its digest without marks unless it
+    /// is closed.
+    fn known(&self, key: SessionKey) -> Result<Option<(u64, Option<u64>)>, ReplicaError> {
+        Ok(self.tables.sessions.get(&key.0)?.map(|known| {
+            let (place, closed, user, name) = known.value();
+            (place, (!closed).then(|| open_digest(&key, &UserId(*user), name)))
+        }))
+    }
+
     fn close_session(&mut self, key: SessionKey) -> Result<(), ReplicaError> {
-        let known = self.tables.sessions.get(&key.0)?.map(|known| known.value().0);
-        let place = self.place(key, known)?;
-        self.drop_marks(key)?;
+        let known = self.known(key)?;
+        let place = self.place(key, known.map(|(place, _)| place))?;
+        self.forget(key, known.and_then(|(_, digest)| digest))?;
+        if known.is_none_or(|(_, digest)| digest.is_some()) {
+            self.changes.closed(&key);
+        }
         self.tables.sessions.insert(&key.0, (place, true, &[0; 16], ""))?;
         self.durable = true;
         Ok(())
@@ -310,9 +329,14 @@ impl Group<'_> {
             self.tables.order.remove(old)?;
         } else if self.tables.sessions.len()? >= self.limits.sessions_max {
             let first = self.tables.order.pop_first()?.map(|(_, key)| SessionKey(*key.value()));
-            if let Some(first) = first {
+            if let Some(first) = first
+                && let Some((_, digest)) = self.known(first)?
+            {
+                if digest.is_none() {
+                    self.changes.closed(&first);
+                }
+                self.forget(first, digest)?;
                 self.tables.sessions.remove(&first.0)?;
-                self.drop_marks(first)?;
             }
         }
         let place = self.tables.meta.get(META_NEXT)?.map_or(0, |row| row.value());
@@ -321,9 +345,15 @@ impl Group<'_> {
         Ok(place)
     }
 
-    fn drop_marks(&mut self, key: SessionKey) -> Result<(), ReplicaError> {
+    /// Drops the read marks of a session, and takes it out of the digests of open ones.
+    fn forget(&mut self, key: SessionKey, digest: Option<u64>) -> Result<(), ReplicaError> {
+        let mut digest = digest.unwrap_or(0);
         // '{' is the first character after all that a board's name is made of.
-        self.tables.marks.retain_in((&key.0, "")..(&key.0, "{"), |_, _| false)?;
+        self.tables.marks.retain_in((&key.0, "")..(&key.0, "{"), |(_, board), seq| {
+            digest ^= mark_digest(&key, board, seq);
+            false
+        })?;
+        self.changes.open(&key, digest);
         Ok(())
     }
 

@@ -13,11 +13,13 @@
 //! 5. A crash loses at most the last [`GROUPS_UNSAVED_MAX`] groups of posts and read marks, and
 //!    leaves invariant 1 standing: a group is one transaction. Updates whose loss no gap would
 //!    show (sessions, boards, masters) are durable when [`Replica::apply`] returns.
-//! 6. Everything has a bound: boards, sessions (the least recently written is dropped), members,
+//! 6. The digests of the sessions are those of the last commit.
+//! 7. Everything has a bound: boards, sessions (the least recently written is dropped), members,
 //!    and the page of one read. Posts are kept for good, as the store keeps them.
 
 mod apply;
 mod backend;
+mod digests;
 mod read;
 mod tables;
 #[cfg(test)]
@@ -40,6 +42,7 @@ use crate::{
     env::Disk,
     model::{
         bounds,
+        copies::SessionDigests,
         ids::{BoardName, Seq, StoreEpoch},
     },
 };
@@ -164,6 +167,8 @@ pub struct Replica {
     limits: ReplicaLimits,
     groups_unsaved: AtomicU32,
     observed: Mutex<Observed>,
+    /// Digests of the sessions, counted when the database is opened and kept beside the rows.
+    digests: Mutex<SessionDigests>,
 }
 
 impl Replica {
@@ -215,7 +220,14 @@ impl Replica {
         }));
         let db =
             opened.unwrap_or_else(|_| Err(Unopened::Unreadable("redb panicked".to_owned())))?;
-        Ok(Self { db, limits, groups_unsaved: AtomicU32::new(0), observed: Mutex::default() })
+        let digests = digests::count(&db).map_err(Unopened::from)?;
+        Ok(Self {
+            db,
+            limits,
+            groups_unsaved: AtomicU32::new(0),
+            observed: Mutex::default(),
+            digests: Mutex::new(digests),
+        })
     }
 
     /// Makes everything that was applied durable.

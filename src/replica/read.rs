@@ -15,7 +15,7 @@ use crate::model::{
 };
 
 /// Snapshot of the database.
-pub(super) struct Reader(ReadTransaction);
+pub(super) struct Reader(pub(super) ReadTransaction);
 
 impl Reader {
     pub(super) fn begin(db: &Database) -> Result<Self, ReplicaError> {
@@ -62,6 +62,24 @@ impl Reader {
             posts.reverse();
         }
         Ok(posts)
+    }
+
+    /// Returns an open session, `None` if it is closed or not known here.
+    pub(super) fn session(&self, key: SessionKey) -> Result<Option<SessionRow>, ReplicaError> {
+        const WRONG: ReplicaError = ReplicaError::Corrupt { table: "sessions" };
+        let Some(row) = self.0.open_table(SESSIONS)?.get(&key.0)? else { return Ok(None) };
+        let (_, closed, id, name) = row.value();
+        if closed {
+            return Ok(None);
+        }
+        let user = author_of(id, name).ok_or(WRONG)?;
+        let mut read_marks = Vec::new();
+        for row in self.0.open_table(MARKS)?.range((&key.0, "")..(&key.0, "{"))? {
+            let (place, seq) = row?;
+            let board = place.value().1.parse().map_err(|_| WRONG)?;
+            read_marks.push((board, Seq(seq.value())));
+        }
+        Ok(Some(SessionRow { key, user, read_marks }))
     }
 }
 
@@ -118,21 +136,7 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`].
     pub fn session(&self, key: SessionKey) -> Result<Option<SessionRow>, ReplicaError> {
-        const WRONG: ReplicaError = ReplicaError::Corrupt { table: "sessions" };
-        let reader = Reader::begin(&self.db)?;
-        let Some(row) = reader.0.open_table(SESSIONS)?.get(&key.0)? else { return Ok(None) };
-        let (_, closed, id, name) = row.value();
-        if closed {
-            return Ok(None);
-        }
-        let user = author_of(id, name).ok_or(WRONG)?;
-        let mut read_marks = Vec::new();
-        for row in reader.0.open_table(MARKS)?.range((&key.0, "")..(&key.0, "{"))? {
-            let (place, seq) = row?;
-            let board = place.value().1.parse().map_err(|_| WRONG)?;
-            read_marks.push((board, Seq(seq.value())));
-        }
-        Ok(Some(SessionRow { key, user, read_marks }))
+        Reader::begin(&self.db)?.session(key)
     }
 
     /// Returns the number of sessions, remembered closed ones included.

@@ -9,6 +9,7 @@ use rand_chacha::{
 use super::*;
 use crate::{
     model::{
+        copies::{SessionDigests, SessionEntry, closed_digest},
         ids::{Author, NodeId, Post, PostId, Registration, Role, SessionKey, UserId},
         message::{Fact, Member, MemberState, Update},
         rows::{Boards, Page, Range, SessionRow},
@@ -389,5 +390,80 @@ proptest! {
             prop_assert!((durable[at]..=model[at]).contains(&last), "{last} of {durable:?}..{model:?}");
             prop_assert_eq!(read, (1..=last).map(|seq| post(name, seq)).collect::<Vec<_>>());
         }
+    }
+}
+
+/// Counts the digests from the rows.
+fn counted(replica: &Replica) -> SessionDigests {
+    let mut digests = SessionDigests::empty(replica.epoch().expect("reads"));
+    for bucket in 0..=u8::MAX {
+        for (_, entry) in replica.sessions(bucket, None, None, usize::MAX).expect("reads") {
+            match entry {
+                SessionEntry::Open(row) => digests.open[usize::from(bucket)] ^= row.digest(),
+                SessionEntry::Closed(key) => {
+                    digests.closed[usize::from(bucket)] ^= closed_digest(&key);
+                }
+            }
+        }
+    }
+    digests
+}
+
+#[test]
+fn sessions_of_a_bucket_are_read_between_two_keys_with_their_places() {
+    let (_, replica) = fresh();
+    let in_bucket = |last: u8| {
+        let mut key = [5; 32];
+        key[31] = last;
+        SessionRow { key: SessionKey(key), ..session(5, &[("lobby", 3)]) }
+    };
+    let rows: Vec<_> = (1..=4).map(in_bucket).collect();
+    let mut group: Vec<_> = rows.iter().cloned().map(Update::Session).collect();
+    group.push(Update::SessionClosed(rows[1].key));
+    group.push(Update::Session(session(6, &[])));
+    replica.apply(&group).expect("applied");
+    let read = |after: Option<SessionKey>, to, limit| {
+        replica.sessions(5, after, to, limit).expect("reads")
+    };
+    let all = [
+        (0, SessionEntry::Open(rows[0].clone())),
+        (4, SessionEntry::Closed(rows[1].key)),
+        (2, SessionEntry::Open(rows[2].clone())),
+        (3, SessionEntry::Open(rows[3].clone())),
+    ];
+    assert_eq!(read(None, None, 9), all);
+    assert_eq!(read(Some(rows[0].key), Some(rows[2].key), 9), all[1..3]);
+    assert_eq!(read(None, None, 2), all[..2]);
+    assert_eq!(read(Some(SessionKey([9; 32])), None, 9), []);
+    assert_eq!(replica.digests().expect("reads").1, 6, "later writes stand behind");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn digests_are_those_of_the_rows_after_any_writes_and_a_restart(
+        groups in proptest::collection::vec(
+            proptest::collection::vec((0..12_u8, 0..5_u64, 0..4_u8), 1..8), 1..12),
+    ) {
+        let limits = ReplicaLimits { sessions_max: 8, ..ReplicaLimits::default() };
+        let disk = Arc::new(MemDisk::default()) as Arc<dyn Disk>;
+        let open = || Replica::open(&disk, limits, Check::Whole, |_| ()).expect("opens").0;
+        let replica = open();
+        for (nth, group) in groups.iter().enumerate() {
+            let update = |(n, seq, kind): &(u8, u64, u8)| match kind {
+                0 => Update::SessionClosed(SessionKey([*n; 32])),
+                1 => Update::ReadMark { key: SessionKey([*n; 32]), board: board("lobby"), seq: Seq(*seq) },
+                2 if nth == 6 => posts(8, "lobby", 1..=1),
+                2 => posts(7, "lobby", 1..=1),
+                _ => Update::Session(session(*n, &[("dev", *seq)])),
+            };
+            replica.apply(&group.iter().map(update).collect::<Vec<_>>()).expect("applied");
+            prop_assert_eq!(replica.digests().expect("reads").0, counted(&replica));
+        }
+        replica.persist().expect("saved");
+        let before = replica.digests().expect("reads").0;
+        drop(replica);
+        prop_assert_eq!(open().digests().expect("reads").0, before);
     }
 }
