@@ -13,6 +13,7 @@ use serde::{
 pub use crate::model::bounds::BATCH_TASKS_MAX;
 use crate::model::{
     bounds::{POST_HEAD_MAX, POST_LEN_MAX, SESSION_LEN_MAX},
+    copies::{CopyDigests, SessionPage},
     ids::{
         Author, BoardName, Domain, NodeId, Post, PostId, Registration, Resource, Role, Seq,
         SessionKey, StoreEpoch, UserId,
@@ -215,6 +216,21 @@ pub enum Request {
     Session(SessionKey),
     /// Any node to any node: return the bytes, to measure the link.
     Echo(Vec<u8>),
+    /// Return the digests of a node database. A master passes it on: from a worker to another worker
+    /// or to a master, from a master to a worker.
+    CopyDigests {
+        /// Number by which those who can answer take turns.
+        turn: u32,
+    },
+    /// Return sessions of a node database; passed on like [`Request::CopyDigests`].
+    CopySessions {
+        /// Number by which those who can answer take turns.
+        turn: u32,
+        /// Number of the bucket.
+        bucket: u8,
+        /// Key after which the page begins.
+        after: Option<SessionKey>,
+    },
 }
 
 /// Answer to a [`Request`].
@@ -232,6 +248,10 @@ pub enum Response {
     Echo(Vec<u8>),
     /// Refusal: this role does not serve requests of that kind.
     NotServed,
+    /// Answer to [`Request::CopyDigests`]; `None` when the database cannot be read now.
+    CopyDigests(Option<CopyDigests>),
+    /// Answer to [`Request::CopySessions`]; `None` when the database cannot be read now.
+    CopySessions(Option<SessionPage>),
 }
 
 /// Subject of a publish. Nodes subscribe to topics.

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -25,6 +25,7 @@ use crate::{
     },
     model::{
         absence::AwayReason,
+        copies::SessionEntry,
         ids::{BoardName, Cursor, Role, Seq, StoreEpoch},
         message::MemberState,
         rows::{Range, StoreError},
@@ -403,4 +404,87 @@ async fn store_that_lacks_posts_of_its_epoch_is_away_and_no_strong_read_is_serve
     *core.lock().expect("not poisoned") = newer;
     reason_is(&ann, None).await;
     assert_eq!(say(&ann, "two").await, Seq(2));
+}
+
+/// Store of one node, which may be cut off.
+struct Cut {
+    inner: Store,
+    is_cut: Arc<AtomicBool>,
+    /// Whether this node may read a session of a bucket; it is set once it did.
+    sessions: Option<Arc<AtomicBool>>,
+}
+
+impl Backend for Cut {
+    fn call(&self, op: Op) -> BoxFuture<'_, Result<OpReply, StoreError>> {
+        Box::pin(async move {
+            let is_hidden = matches!(op, Op::SessionDigests) && self.sessions.is_none();
+            if is_hidden || self.is_cut.load(Ordering::SeqCst) {
+                return Err(StoreError::away(AwayReason::Unreachable, "cut off"));
+            }
+            let reply = self.inner.call(op).await?;
+            if let (OpReply::Sessions(page), Some(sessions)) = (&reply, &self.sessions) {
+                let is_ann = |entry: &SessionEntry| matches!(entry, SessionEntry::Open(row) if row.user.name.as_str() == "ann");
+                sessions.fetch_or(page.entries.iter().any(is_ann), Ordering::SeqCst);
+            }
+            Ok(reply)
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn session_of_before_all_disks_were_lost_is_restored_from_workers_while_the_store_is_away() {
+    let clock = env();
+    let new = new_cluster(&clock);
+    let store = memory::open(&new, move || clock.wall().ms).expect("opens");
+    let before = start_on(1, 1, store.clone(), &Config::default()).await;
+    let ann = client(&before, 0, None);
+    let opened = ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
+    let end = say(&ann, "one").await;
+    let mark = Request::ReadMark { board: BoardName::lobby(), seq: end };
+    assert_eq!(ann.call(&mark, SOON).await, Ok(Answer::Done));
+    drop(before);
+    // New nodes on the same store. Only worker 0 may read sessions from it.
+    let (is_cut, was_read) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let node = |role, number: usize| {
+        let first_key = match role {
+            Role::Master => 120 + 20 * u8::try_from(number).expect("a few nodes"),
+            Role::Worker => 190 + 10 * u8::try_from(number).expect("a few nodes"),
+        };
+        let sessions = (role == Role::Worker && number == 0).then(|| was_read.clone());
+        let cut = Cut { inner: store.clone(), is_cut: is_cut.clone(), sessions };
+        NodeParts { env: env(), store: Store::new(cut), keys: TestKeys::from(first_key) }
+    };
+    let cluster = TestCluster::start(2, 2, &Config::default(), node).await;
+    let bobs = [client(&cluster, 0, None), client(&cluster, 1, None)];
+    let settled = async {
+        for bob in &bobs {
+            bob.open_session("bob".parse().expect("a name"), SOON).await.expect("a session");
+            while workers_of_its_own(bob).await != 1 {
+                bob.env().sleep(Duration::from_millis(100)).await;
+            }
+        }
+        while !was_read.load(Ordering::SeqCst) {
+            bobs[0].env().sleep(Duration::from_millis(100)).await;
+        }
+    };
+    within(&bobs[0], "a worker for each master and a read of sessions", settled).await;
+    is_cut.store(true, Ordering::SeqCst);
+    // The master of worker 1 has it from there, and worker 1 from worker 0.
+    for first in [0, 1] {
+        let ann = client(&cluster, first, ann.token());
+        let restored = ann.call_at(&cluster.urls()[first], &Request::Restore);
+        let restored = async {
+            let mut answer = restored.await;
+            while !matches!(answer, Ok(Answer::Restored(_))) {
+                ann.env().sleep(Duration::from_millis(100)).await;
+                answer = ann.call_at(&cluster.urls()[first], &Request::Restore).await;
+            }
+            answer
+        };
+        let Ok(Answer::Restored(restored)) = within(&ann, "a weak answer", restored).await else {
+            unreachable!("it was waited for");
+        };
+        assert_eq!((restored.user, restored.consistency), (opened.user.clone(), Consistency::Weak));
+        assert_eq!(restored.boards[0].read_mark, end);
+    }
 }

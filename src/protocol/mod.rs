@@ -22,6 +22,7 @@ pub mod registry;
 
 pub mod search;
 pub mod selection;
+pub mod session_repair;
 pub mod sessions;
 pub mod store_clock;
 pub mod store_watch;

@@ -301,10 +301,49 @@ impl Driver {
                 self.serve_read(board, range, limit.min(READ_MAX), reply);
                 return;
             }
+            Request::CopyDigests { turn } => {
+                let request = |turn| Request::CopyDigests { turn };
+                return self.pass_on(id, peer.role, turn, request, reply);
+            }
+            Request::CopySessions { turn, bucket, after } => {
+                let request = |turn| Request::CopySessions { turn, bucket, after };
+                return self.pass_on(id, peer.role, turn, request, reply);
+            }
             Request::Echo(bytes) => Response::Echo(bytes),
             Request::Forward(_) | Request::Assign(_) | Request::Session(_) => Response::NotServed,
         };
         let _ = reply.send(&response);
+    }
+
+    /// Passes a question about node databases on: a worker's to another worker or to a master, a
+    /// master's to a worker. These take turns by `turn`.
+    fn pass_on(
+        &self,
+        from: LinkId,
+        role: Role,
+        turn: u32,
+        request: impl FnOnce(u32) -> Request,
+        reply: Responder,
+    ) {
+        let others: Vec<_> = self
+            .links
+            .open
+            .iter()
+            .filter(|(id, link)| {
+                **id != from && (role == Role::Worker || link.peer().role == Role::Worker)
+            })
+            .map(|(_, link)| link)
+            .collect();
+        let count = u32::try_from(others.len()).unwrap_or(u32::MAX).max(1);
+        let Some(link) = others.get((turn % count) as usize).map(|link| (*link).clone()) else {
+            let _ = reply.send(&Response::NotServed);
+            return;
+        };
+        let (request, limit) = (request(turn / count), self.config.store_timeout);
+        self.env.spawn("pass-on", async move {
+            let answer = link.call(request, limit).await.unwrap_or(Response::NotServed);
+            let _ = reply.send(&answer);
+        });
     }
 
     /// Answers a node with posts of a board: from memory, else from the store.

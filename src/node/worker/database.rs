@@ -74,6 +74,11 @@ impl Database {
         std::mem::replace(&mut *open, replica.map(Arc::new))
     }
 
+    /// Returns whether the database can be read and written now.
+    pub(super) fn is_open(&self) -> bool {
+        self.replica().is_some()
+    }
+
     /// Reads from the database; `None` when it cannot be read now.
     pub(super) async fn read<T: Send + 'static>(
         &self,

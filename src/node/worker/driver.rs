@@ -13,6 +13,7 @@ use super::{
     database::Database,
     dial::Dialer,
     input::{Input, StoreView},
+    session_repair::{self, Round},
 };
 use crate::{
     comm::{
@@ -81,7 +82,7 @@ pub(super) struct Driver {
     rng: ChaCha20Rng,
     links_made: u64,
     driver: DriverStamp,
-    reaches_store: bool,
+    pub(super) reaches_store: bool,
     watch: StoreWatch,
 }
 
@@ -206,6 +207,11 @@ impl Driver {
             Input::Repaired { board, progress, lacks } => {
                 worker.on_repaired(now, &board, progress, lacks);
             }
+            Input::SessionsRepaired(round) => {
+                let Round { goes_on, gaps } = round.unwrap_or_default();
+                worker.on_gaps(now, gaps);
+                worker.on_sessions_repaired(now, goes_on);
+            }
             Input::Assigned { id, written } => self.on_assigned(now, &id, written),
         }
         self.carry();
@@ -214,9 +220,6 @@ impl Driver {
     fn on_store_view(&mut self, now: Mono, view: StoreView) {
         let worker = &mut self.parts.worker;
         worker.on_masters(now, view.masters, &mut self.out);
-        for key in view.closed {
-            worker.on_update(now, Update::SessionClosed(key), &mut self.out);
-        }
         self.set_reaches_store(true);
         let (database, ends) = (self.parts.database.clone(), self.parts.own_ends.clone());
         self.spawn("observe", async move {
@@ -368,6 +371,19 @@ impl Driver {
                 answer(reply, &Response::Session(row.flatten()));
                 None
             }),
+            Request::CopyDigests { .. } => self.spawn("copy-digests", async move {
+                let digests = database.read(session_repair::digests).await;
+                answer(reply, &Response::CopyDigests(digests));
+                None
+            }),
+            Request::CopySessions { bucket, after, .. } => {
+                self.spawn("copy-sessions", async move {
+                    let page =
+                        database.read(move |replica| session_repair::page(replica, bucket, after));
+                    answer(reply, &Response::CopySessions(page.await));
+                    None
+                })
+            }
             Request::Echo(bytes) => answer(reply, &Response::Echo(bytes)),
             Request::Forward(_) => answer(reply, &Response::NotServed),
         }

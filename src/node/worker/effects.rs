@@ -7,6 +7,7 @@ use super::{
     driver::Driver,
     input::Input,
     repair::{Sources, repair},
+    session_repair::{self, Other},
 };
 use crate::{
     crypto::keys,
@@ -33,6 +34,7 @@ impl Driver {
             Effect::SendStatus => self.send_status(),
             Effect::Write(updates) => self.write(updates),
             Effect::Repair(board) => self.repair(board),
+            Effect::RepairSessions(turn) => self.repair_sessions(turn),
             Effect::KeepMembers(members) => self.parts.database.keep_members(members),
             Effect::Event(event) => self.parts.env.event(&event),
             Effect::FaultPoint(point) => self.parts.env.fault_point(point.name()),
@@ -110,6 +112,23 @@ impl Driver {
             "write-updates",
             async move { Some(Input::Applied(database.apply(updates).await)) },
         );
+    }
+
+    fn repair_sessions(&self, turn: u32) {
+        let (env, database) = (self.parts.env.clone(), self.parts.database.clone());
+        let from = if self.reaches_store {
+            Some(Other::Store(self.parts.store.clone(), self.parts.config.store_timeout))
+        } else {
+            let link = self.link.clone();
+            link.map(|link| Other::Copy(link, self.parts.config.attempt_timeout, turn))
+        };
+        self.spawn("repair-sessions", async move {
+            let round = match from {
+                Some(from) => session_repair::round(&env, &database, from).await,
+                None => None,
+            };
+            Some(Input::SessionsRepaired(round))
+        });
     }
 
     fn repair(&self, board: BoardName) {

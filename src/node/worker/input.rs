@@ -2,14 +2,17 @@
 
 use tokio::sync::oneshot;
 
-use super::assign::{BatchId, Written};
+use super::{
+    assign::{BatchId, Written},
+    session_repair::Round,
+};
 use crate::{
     comm::{
         SecureStream,
         handshake::{HandshakeError, ReceivedWelcome},
     },
     model::{
-        ids::{BoardName, Registration, SessionKey},
+        ids::{BoardName, Registration},
         message::{Member, Welcome},
         rows::{Boards, MasterRow, StoreError},
     },
@@ -35,6 +38,8 @@ pub(super) enum Input {
     /// A repair of a board ended: whether it brought posts, and whether the board still lacks
     /// some.
     Repaired { board: BoardName, progress: bool, lacks: bool },
+    /// A round of repairs of sessions ended; `None` if it could not be made.
+    SessionsRepaired(Option<Round>),
     /// A batch ended.
     Assigned { id: BatchId, written: Written },
 }
@@ -46,7 +51,11 @@ impl DriverInput for Input {
             | Self::Dialed { .. }
             | Self::StorePolled(_)
             | Self::Assigned { .. } => true,
-            Self::Kept(_) | Self::GapsFound(_) | Self::Applied(_) | Self::Repaired { .. } => false,
+            Self::Kept(_)
+            | Self::GapsFound(_)
+            | Self::Applied(_)
+            | Self::Repaired { .. }
+            | Self::SessionsRepaired(_) => false,
         }
     }
 }
@@ -58,6 +67,4 @@ pub(super) struct StoreView {
     pub masters: Vec<MasterRow>,
     /// Last place of every board.
     pub boards: Boards,
-    /// Sessions that were closed since the poll before, a page at most.
-    pub closed: Vec<SessionKey>,
 }

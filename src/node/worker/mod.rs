@@ -22,6 +22,7 @@ mod effects;
 mod error;
 mod input;
 mod repair;
+mod session_repair;
 mod store_poll;
 #[cfg(all(test, feature = "net"))]
 mod tests;
@@ -127,7 +128,7 @@ pub async fn run(
         config.store_poll_interval,
         config.store_timeout,
         Arc::clone(&poll_now),
-        inputs.clone(),
+        (inputs.clone(), database.clone()),
     );
     let _polling = env.spawn("store-poll", polling).abort_on_drop();
     let dialer = Dialer {

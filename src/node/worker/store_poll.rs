@@ -5,10 +5,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
 
-use super::input::{Input, StoreView};
+use super::{
+    database::Database,
+    input::{Input, StoreView},
+};
 use crate::{
     env::{Env, TimedOut},
-    model::{absence::AwayReason, rows::StoreError},
+    model::{absence::AwayReason, ids::SessionKey, message::Update, rows::StoreError},
     node::inbox::Inputs,
     store::Store,
 };
@@ -21,13 +24,14 @@ pub(super) async fn poll(
     interval: Duration,
     timeout: Duration,
     poll_now: Arc<Notify>,
-    to: Inputs<Input>,
+    (to, database): (Inputs<Input>, Database),
 ) {
     let mut mark = 0;
     loop {
+        let mut log_outs = None;
         let polled = match env.timeout(timeout, poll_once(&store, mark)).await {
-            Ok(Ok((view, next))) => {
-                mark = next;
+            Ok(Ok((view, closed))) => {
+                log_outs = Some(closed);
                 Some(Ok(view))
             }
             // Says nothing of the store.
@@ -43,6 +47,12 @@ pub(super) async fn poll(
         {
             return;
         }
+        // What was not written is read again.
+        if let Some((closed, next)) = log_outs
+            && let Ok(true) = env.timeout(timeout, close_sessions(&database, closed)).await
+        {
+            mark = next;
+        }
         tokio::select! {
             biased;
             // Not at once: a store that was slow gets a moment.
@@ -52,9 +62,17 @@ pub(super) async fn poll(
     }
 }
 
-async fn poll_once(store: &Store, mark: u64) -> Result<(StoreView, u64), StoreError> {
+/// Sessions that were closed since a mark, a page at most, and the next mark.
+type LogOuts = (Vec<SessionKey>, u64);
+
+async fn poll_once(store: &Store, mark: u64) -> Result<(StoreView, LogOuts), StoreError> {
     let masters = store.masters().await?;
     let boards = store.boards().await?;
-    let (closed, mark) = store.closed_since(mark).await?;
-    Ok((StoreView { masters, boards, closed }, mark))
+    Ok((StoreView { masters, boards }, store.closed_since(mark).await?))
+}
+
+/// Closes sessions in the node database, and returns whether that was written.
+async fn close_sessions(database: &Database, closed: Vec<SessionKey>) -> bool {
+    let updates: Vec<_> = closed.into_iter().map(Update::SessionClosed).collect();
+    updates.is_empty() || database.is_open() && database.apply(updates).await.is_some()
 }

@@ -4,12 +4,16 @@ use crate::{
     comm::{Incoming, LinkEnd},
     env::real::TempDir,
     model::{
-        ids::{BoardName, PostText, Registration, Seq},
+        copies::{CopyDigests, SessionDigests, SessionEntry, SessionPage, closed_digest},
+        ids::{
+            Author, BoardName, Incarnation, PostText, Registration, Resource, Seq, SessionKey,
+            Token, UserId,
+        },
         message::{
             AssignReply, Close, CloseReason, Direct, MemberState, Request, Response, Task, Update,
         },
         outcome::TaskResult,
-        rows::{NewPost, Page, Range},
+        rows::{Boards, Holder, Lease, NewPost, Page, Permission, Range, SessionRow},
     },
     store::Store,
     testing::worker::{
@@ -274,4 +278,115 @@ async fn board_of_longest_posts_is_read_over_a_link_in_pages() {
         }
     }
     assert!(pages > 1, "150 times 8 KiB fit into one frame?");
+}
+
+fn session(n: u8) -> SessionRow {
+    let user = Author { id: UserId([n; 16]), name: "ann".parse().expect("a name") };
+    SessionRow { key: SessionKey([n; 32]), user, read_marks: Vec::new() }
+}
+
+/// Opens sessions in the store, as another master's worker does.
+async fn open_sessions(store: &Store, master: &TestMaster, numbers: impl Iterator<Item = u8>) {
+    let holder = Holder { node: master.domain.master, incarnation: Incarnation(1) };
+    let resource = Resource::Sessions(holder.node);
+    let lease = store.acquire_lease(resource.clone(), holder, 3000).await.expect("asked");
+    let Lease::Granted { epoch, lease, .. } = lease else { panic!("{lease:?}") };
+    let token = Token { epoch, lease, n: 1 };
+    let open = |n| Task::OpenSession { key: SessionKey([n; 32]), user: session(n).user };
+    let tasks: Vec<_> = numbers.map(open).collect();
+    let permission = Permission { resource, token, worker: holder.node };
+    let opened = store.write(permission, tasks.into()).await.expect("written");
+    assert!(opened.iter().all(|one| matches!(one, TaskResult::Done)), "{opened:?}");
+}
+
+/// Waits until the worker's own copy of a session is this, while `taken` has it.
+async fn knows_session(taken: &Taken, n: u8, want: Option<SessionRow>) {
+    let env = env();
+    for _ in 0..400 {
+        let request = Request::Session(SessionKey([n; 32]));
+        if taken.call(request).await == Response::Session(want.clone()) {
+            return;
+        }
+        env.sleep(Duration::from_millis(25)).await;
+    }
+    panic!("the copy of session {n} never was {want:?}");
+}
+
+#[tokio::test]
+async fn sessions_that_updates_lost_are_repaired_from_the_store() {
+    let (store, _held) = store();
+    let mut master = TestMaster::start(&config()).await;
+    open_sessions(&store, &master, 1..=40).await;
+    let dir = dir();
+    let _worker = worker(&master, &store, &dir, true);
+    let taken = master.take().await;
+    for n in [1, 40] {
+        knows_session(&taken, n, Some(session(n))).await;
+    }
+    // The store has no such session, and no word of its end will come.
+    master.publish(&taken, &Update::Session(session(99)));
+    knows_session(&taken, 99, Some(session(99))).await;
+    knows_session(&taken, 99, None).await;
+    knows_session(&taken, 40, Some(session(40))).await;
+}
+
+#[tokio::test]
+async fn sessions_are_repaired_from_another_copy_while_the_store_is_away() {
+    let (store, held) = store();
+    held.away.store(true, Ordering::SeqCst);
+    let mut master = TestMaster::start(&config()).await;
+    let dir = dir();
+    let _worker = worker(&master, &store, &dir, true);
+    let mut taken = master.take().await;
+    master.publish(&taken, &Update::Session(session(2)));
+    knows_session(&taken, 2, Some(session(2))).await;
+    // Another worker knows the end of session 2, and one session more.
+    let (env, link) = (env(), taken.link.clone());
+    let answering = async {
+        loop {
+            let (request, reply) = taken
+                .hear(|incoming| match incoming {
+                    Incoming::Request { request, reply } => Some((request, reply)),
+                    _ => None,
+                })
+                .await;
+            let answer = match request {
+                Request::CopyDigests { .. } => {
+                    let mut sessions = SessionDigests::empty(EPOCH);
+                    sessions.open[3] = session(3).digest();
+                    sessions.closed[2] = closed_digest(&session(2).key);
+                    let boards = vec![(BoardName::lobby(), Seq(0))];
+                    let boards = Boards { boards, epoch: EPOCH, as_of_ms: 5 };
+                    Response::CopyDigests(Some(CopyDigests { boards, sessions }))
+                }
+                Request::CopySessions { bucket, .. } => {
+                    let entries = match bucket {
+                        2 => vec![SessionEntry::Closed(session(2).key)],
+                        3 => vec![SessionEntry::Open(session(3))],
+                        _ => Vec::new(),
+                    };
+                    Response::CopySessions(Some(SessionPage { entries, next: None }))
+                }
+                _ => Response::NotServed,
+            };
+            reply.send(&answer).expect("sent");
+        }
+    };
+    let learning = async {
+        for (n, want) in [(2, None), (3, Some(session(3)))] {
+            loop {
+                let request = Request::Session(SessionKey([n; 32]));
+                let known = link.call(request, Duration::from_secs(5)).await.expect("answered");
+                if known == Response::Session(want.clone()) {
+                    break;
+                }
+                env.sleep(Duration::from_millis(25)).await;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        learnt = env.timeout(Duration::from_secs(20), learning) => learnt.expect("in time"),
+        () = answering => unreachable!("it goes on"),
+    }
 }

@@ -53,6 +53,7 @@ impl Worker {
         self.registry.apply(now, self.own.clone());
         self.gossip = Gossip::default();
         (self.digest_at, self.status_at) = (now, now);
+        self.session_repair.hurry(now);
         let (node, master) = (self.own.fact.node, domain.master);
         out.push(Effect::Event(Event::Join { node, registration, master }));
     }

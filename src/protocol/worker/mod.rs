@@ -30,7 +30,10 @@ mod tests;
 use std::time::Duration;
 
 use self::{moving::Moving, replication::Replication};
-use super::{gossip::Gossip, master_watch::MasterWatch, registry::Registry, search::Search};
+use super::{
+    gossip::Gossip, master_watch::MasterWatch, registry::Registry, search::Search,
+    session_repair::SessionRepair,
+};
 use crate::{
     config::Config,
     model::{
@@ -61,6 +64,10 @@ pub enum Effect {
     /// Fetch the posts that this board lacks from the master, else from the store, then call
     /// [`Worker::on_repaired`].
     Repair(BoardName),
+    /// Compare the sessions of the node database with the store's, or with another copy's, and
+    /// repair those that differ, then call [`Worker::on_sessions_repaired`]. Other copies take turns
+    /// by this number.
+    RepairSessions(u32),
     /// Keep these members in the node database.
     KeepMembers(Vec<Member>),
     /// Write an event line.
@@ -110,6 +117,7 @@ pub struct Worker {
     moving: Moving,
     gossip: Gossip,
     replication: Replication,
+    session_repair: SessionRepair,
     digest_at: Mono,
     digest_interval: Duration,
     status_at: Mono,
@@ -137,6 +145,7 @@ impl Worker {
             moving: Moving::default(),
             gossip: Gossip::default(),
             replication: Replication::default(),
+            session_repair: SessionRepair::new(now),
             digest_at: now,
             digest_interval: config.digest_interval,
             status_at: now,
@@ -191,6 +200,7 @@ impl Worker {
                     self.status_at = now + STATUS_INTERVAL;
                     out.push(Effect::SendStatus);
                 }
+                out.extend(self.session_repair.begin(now, draw).map(Effect::RepairSessions));
             }
             _ => {}
         }
@@ -206,7 +216,10 @@ impl Worker {
         let phase = match &self.phase {
             Phase::Searching { next } => Some(*next),
             Phase::Dialing { .. } => None,
-            Phase::Registered { .. } => Some(self.digest_at.min(self.status_at)),
+            Phase::Registered { .. } => {
+                let due = self.digest_at.min(self.status_at);
+                Some(self.session_repair.next_deadline().map_or(due, |repair| due.min(repair)))
+            }
         };
         phase.into_iter().chain(self.replication.next_deadline()).min()
     }
@@ -231,6 +244,11 @@ impl Worker {
         for board in boards {
             self.replication.on_gap(now, board);
         }
+    }
+
+    /// Ends a round of repairs of sessions: `goes_on` if there is more to do.
+    pub fn on_sessions_repaired(&mut self, now: Mono, goes_on: bool) {
+        self.session_repair.on_ended(now, goes_on);
     }
 
     /// Ends a repair: `progress` if it brought posts, `lacks` if the board still lacks some.

@@ -136,7 +136,7 @@ fn worker_sends_its_digest_and_answers_a_different_one_with_its_members() {
     register(&mut worker, at(0), vec![]);
     let said = effects(|out| worker.on_timer(at(0), 0, out));
     let digest = Direct::Digest { digest: worker.registry().digest() };
-    assert_eq!(said, [Effect::Send(digest), Effect::SendStatus]);
+    assert_eq!(said, [Effect::Send(digest), Effect::SendStatus, Effect::RepairSessions(1)]);
     assert_eq!(worker.next_deadline(), Some(at(2000)));
     assert_eq!(effects(|out| worker.on_digest(worker.registry().digest(), out)), []);
     let page = effects(|out| worker.on_digest([0; 16], out));

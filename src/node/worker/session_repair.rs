@@ -1,0 +1,159 @@
+//! Rounds of repairs of the node database's sessions, from the store or from another copy.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::database::Database;
+use crate::{
+    comm::Link,
+    env::Env,
+    model::{
+        copies::{CopyDigests, PAGE_SESSIONS_MAX, SessionDigests, SessionPage},
+        ids::{BoardName, Seq, SessionKey},
+        message::{Request, Response},
+        rows::Boards,
+    },
+    protocol::session_repair::{BUCKETS_PER_ROUND, Source, differing, merge},
+    replica::{Replica, ReplicaError, ReplicaLimits},
+    store::Store,
+};
+
+/// Wait before the store is compared a second time: updates that were on their way are written then.
+const ON_THEIR_WAY: Duration = Duration::from_millis(500);
+
+/// Other side of a round, and the time-out of one answer.
+pub(super) enum Other {
+    /// The store.
+    Store(Store, Duration),
+    /// The master, which passes questions on to another worker; these take turns by the number.
+    Copy(Link, Duration, u32),
+}
+
+impl Other {
+    /// Returns the digests of the other side, and its boards if it is a copy.
+    async fn digests(&self, env: &Env) -> Option<(SessionDigests, Option<Boards>)> {
+        match self {
+            Self::Store(store, limit) => {
+                let digests = env.timeout(*limit, store.session_digests()).await;
+                Some((digests.ok()?.ok()?, None))
+            }
+            Self::Copy(link, limit, turn) => {
+                match link.call(Request::CopyDigests { turn: *turn }, *limit).await {
+                    Ok(Response::CopyDigests(Some(copy))) => {
+                        Some((copy.sessions, Some(copy.boards)))
+                    }
+                    _ => None,
+                }
+            }
+        }
+    }
+
+    async fn page(&self, env: &Env, bucket: u8, after: Option<SessionKey>) -> Option<SessionPage> {
+        match self {
+            Self::Store(store, limit) => {
+                env.timeout(*limit, store.sessions(bucket, after)).await.ok()?.ok()
+            }
+            Self::Copy(link, limit, turn) => {
+                let request = Request::CopySessions { turn: *turn, bucket, after };
+                match link.call(request, *limit).await {
+                    Ok(Response::CopySessions(page)) => page,
+                    _ => None,
+                }
+            }
+        }
+    }
+}
+
+/// End of a round.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    /// Whether there is more to do.
+    pub goes_on: bool,
+    /// Boards of which another copy has more posts.
+    pub gaps: Vec<BoardName>,
+}
+
+/// Makes one round; `None` when one side did not answer.
+pub(super) async fn round(env: &Env, database: &Database, other: Other) -> Option<Round> {
+    let (ours, since) = database.read(Replica::digests).await?;
+    let (theirs, boards) = other.digests(env).await?;
+    let gaps = match boards {
+        Some(boards) => look_at_boards(database, boards).await?,
+        // A poll of the store brings them.
+        None => Vec::new(),
+    };
+    // A new database knows no epoch until it knows the boards.
+    let goes_on = ours.epoch < theirs.epoch
+        || repair(env, database, &other, (&ours, &theirs), since).await.unwrap_or(false);
+    Some(Round { goes_on, gaps })
+}
+
+/// Takes the boards of another copy in if it has more than this one. Returns those with a gap here.
+async fn look_at_boards(database: &Database, theirs: Boards) -> Option<Vec<BoardName>> {
+    let ours = database.read(|replica| replica.boards()).await?;
+    let is_more = |(board, last): &(BoardName, Seq)| ours.last(board).is_none_or(|own| own < *last);
+    if theirs.epoch <= ours.epoch && !theirs.boards.iter().any(is_more) {
+        return Some(Vec::new());
+    }
+    let gaps = database.observe(theirs).await?.gaps;
+    Some(gaps.into_iter().map(|gap| gap.board).collect())
+}
+
+/// Repairs the buckets that differ, and returns whether there were too many for one round.
+async fn repair(
+    env: &Env,
+    database: &Database,
+    other: &Other,
+    (ours, theirs): (&SessionDigests, &SessionDigests),
+    mut since: u64,
+) -> Option<bool> {
+    let is_store = matches!(other, Other::Store(..));
+    let source = |since| if is_store { Source::Store { since } } else { Source::Copy };
+    let mut buckets = differing(ours, theirs, source(since));
+    if is_store && !buckets.is_empty() {
+        env.sleep(ON_THEIR_WAY).await;
+        let (ours, now) = database.read(Replica::digests).await?;
+        let (theirs, _) = other.digests(env).await?;
+        let still: BTreeSet<_> = differing(&ours, &theirs, source(now)).into_iter().collect();
+        buckets.retain(|bucket| still.contains(bucket));
+        since = now;
+    }
+    let has_more = buckets.len() > BUCKETS_PER_ROUND;
+    for bucket in buckets.into_iter().take(BUCKETS_PER_ROUND) {
+        let mut after = None;
+        loop {
+            let page = other.page(env, bucket, after).await?;
+            let next = page.next.filter(|next| after.is_none_or(|after| *next > after));
+            let read = move |replica: &Replica| {
+                let local = replica.sessions(bucket, after, next, usize::MAX)?;
+                Ok((local, replica.session_count()?))
+            };
+            let (local, count) = database.read(read).await?;
+            let room = ReplicaLimits::default().sessions_max.saturating_sub(count);
+            let updates = merge((bucket, after), page, local, source(since), room);
+            if !updates.is_empty() {
+                env.sometimes("a node database's sessions were repaired");
+                database.apply(updates).await?;
+            }
+            after = next;
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+    Some(has_more)
+}
+
+/// Returns the digests of this node database, for another one.
+pub(super) fn digests(replica: &Replica) -> Result<CopyDigests, ReplicaError> {
+    Ok(CopyDigests { boards: replica.boards()?, sessions: replica.digests()?.0 })
+}
+
+/// Returns a page of this node database's sessions, for another one.
+pub(super) fn page(
+    replica: &Replica,
+    bucket: u8,
+    after: Option<SessionKey>,
+) -> Result<SessionPage, ReplicaError> {
+    let found = replica.sessions(bucket, after, None, PAGE_SESSIONS_MAX)?;
+    Ok(SessionPage::of(found.into_iter().map(|(_, entry)| entry).collect()))
+}
