@@ -76,6 +76,8 @@ pub struct Habits {
     pub ask_outcome: f64,
     /// Sends what no client of ours would.
     pub hostile_bytes: f64,
+    /// Restores its session, or one that it logged out of before, at a master drawn at random.
+    pub visit: f64,
 }
 
 /// Seeded faults on top of the plan.
@@ -309,7 +311,7 @@ impl Workload {
             return Err("`boards` is empty; leave it out for lobby".to_owned());
         }
         let Habits { duplicate_send, reload, slow_reader, two_tabs, leave, .. } = self.habits;
-        let Habits { ask_outcome, hostile_bytes, .. } = self.habits;
+        let Habits { ask_outcome, hostile_bytes, visit, .. } = self.habits;
         let rates = [
             ("posts_per_second", self.posts_per_second),
             ("habits.duplicate_send", duplicate_send),
@@ -319,6 +321,7 @@ impl Workload {
             ("habits.leave", leave),
             ("habits.ask_outcome", ask_outcome),
             ("habits.hostile_bytes", hostile_bytes),
+            ("habits.visit", visit),
         ];
         match rates.iter().find(|(_, rate)| !(0.0..=10_000.0).contains(rate)) {
             Some((key, rate)) => Err(format!("`{key}` is {rate}: want 0 to 10000")),

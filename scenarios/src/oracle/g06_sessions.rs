@@ -1,25 +1,60 @@
 //! G6 sessions survive: a session id is valid on every master until log-out, and restores who
-//! one is.
+//! one is, from a worker's node database while the store is away.
 
-use chatchat::client::{Answer, Failure};
+use std::time::Duration;
+
+use chatchat::{
+    client::{Answer, Failure, Request},
+    model::stream::Consistency,
+};
 
 use super::{Evidence, Violation, broken, line};
-use crate::property::Property;
+use crate::{
+    fault::{Action, Links},
+    history::{History, Who},
+    plan::Incident,
+    property::Property,
+    target::{Place, Target},
+};
+
+/// Time without a fault after which every node database holds what the store does.
+const REPAIRED: Duration = Duration::from_secs(15);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let history = evidence.history;
+    let cuts = store_cuts(evidence);
+    // Returns whether the store was away from the first time to the second, and every node database
+    // had been repaired since `known`.
+    let is_repaired = |known: Duration, from: Duration, to: Duration| {
+        cuts.iter().any(|(cut, heal)| known + REPAIRED <= *cut && *cut <= from && to <= *heal)
+    };
     let mut found = Vec::new();
     for operation in &history.operations {
-        let left = history.left(operation.who);
-        if let Some((at, Failure::Refused { status: 401, .. })) = operation.failure()
-            && left.is_none_or(|left| at < left)
-        {
-            found.push(broken(Property::G6, "a session was forgotten", [line(operation)]));
+        let (who, from) = (operation.who, operation.invoked);
+        let left = history.left(who);
+        if let Some((at, failure)) = operation.failure() {
+            let is_open = left.is_none_or(|left| at < left);
+            let is_forgotten = match failure {
+                Failure::Refused { status: 401, .. } => true,
+                Failure::Busy { status: 503, .. } if operation.request == Request::Restore => {
+                    answered(history, who, |request| matches!(request, Request::OpenSession { .. }))
+                        .is_some_and(|opened| is_repaired(opened, from, at))
+                }
+                _ => false,
+            };
+            if is_open && is_forgotten {
+                found.push(broken(Property::G6, "a session was forgotten", [line(operation)]));
+            }
         }
-        if let Some((_, Answer::Restored(restored))) = operation.reply()
-            && history.users.get(&operation.who).is_some_and(|user| *user != restored.user.id)
-        {
-            found.push(broken(Property::G6, "a session is somebody else's", [line(operation)]));
+        if let Some((at, Answer::Restored(restored))) = operation.reply() {
+            if history.users.get(&who).is_some_and(|user| *user != restored.user.id) {
+                found.push(broken(Property::G6, "a session is somebody else's", [line(operation)]));
+            }
+            let is_strong = restored.consistency == Consistency::Strong;
+            let is_late = |closed| closed < from && (is_strong || is_repaired(closed, from, at));
+            if answered(history, who, |request| *request == Request::Leave).is_some_and(is_late) {
+                found.push(broken(Property::G6, "a log-out was forgotten", [line(operation)]));
+            }
         }
     }
     for stream in &history.streams {
@@ -33,12 +68,84 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
+/// Returns the time of the first good answer to such a request of a session.
+fn answered(history: &History, who: Who, is_it: impl Fn(&Request) -> bool) -> Option<Duration> {
+    let asked = history.operations.iter().filter(|op| op.who == who && is_it(&op.request));
+    asked.filter_map(|op| op.reply()).map(|(at, _)| at).min()
+}
+
+/// Returns the times in which the store was away after [`REPAIRED`] without a fault; nothing else is
+/// wrong in them.
+fn store_cuts(evidence: &Evidence<'_>) -> Vec<(Duration, Duration)> {
+    let store = Target::One(Place::Store);
+    let is_cut = |fault: usize| match evidence.plan.faults.get(fault).map(|fault| &fault.action) {
+        Some(Action::Crash { target } | Action::Exit { target } | Action::Pause { target }) => {
+            *target == store
+        }
+        Some(Action::Partition { links: Links { to, .. } }) => to[..] == [store.clone()],
+        _ => false,
+    };
+    let end = |until: Option<Duration>| until.unwrap_or(evidence.ended);
+    let cut_of = |cut: &Incident| {
+        let others = || evidence.incidents.iter().filter(|other| other.from != cut.from);
+        let is_quiet =
+            |other: &Incident| other.from > cut.from || end(other.until) + REPAIRED <= cut.from;
+        let next = others().map(|other| other.from).filter(|from| *from > cut.from).min();
+        let heal = end(cut.until).min(next.unwrap_or(evidence.ended));
+        others().all(is_quiet).then_some((cut.from, heal))
+    };
+    evidence.incidents.iter().filter(|cut| is_cut(cut.fault)).filter_map(cut_of).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use chatchat::client::Request;
+    use chatchat::api::{SessionOpened, SessionRestored};
 
     use super::*;
-    use crate::oracle::fixtures::{Fixture, refused};
+    use crate::{
+        oracle::fixtures::{EPOCH, Fixture, busy, refused, user},
+        plan::Plan,
+        story::Story,
+    };
+
+    /// Makes a run in which the store is cut off from 40 s to 50 s, after a fault that ended at `calm`.
+    fn cut_after(calm: u64) -> Fixture {
+        let text = "about = \"\"\nduration = \"60s\"\n[cluster]\nmasters = 2\nworkers = 2\n[[fault]]\nat = \"5s\"\nkind = \"wipe\"\ntarget = \"worker:*\"\n[[fault]]\nat = \"40s\"\nkind = \"partition\"\nfrom = \"master:*\"\nto = \"store\"\n";
+        let plan = Plan::expand(&Story::parse("made", text).unwrap(), 1);
+        let mut made = Fixture { plan, ..Fixture::new() };
+        made.trouble(5000, calm).trouble(40_000, 50_000);
+        made
+    }
+
+    fn author(person: usize) -> chatchat::model::ids::Author {
+        chatchat::model::ids::Author { id: user(person), name: "Ada".parse().unwrap() }
+    }
+
+    fn open(made: &mut Fixture, person: usize, at: u64) {
+        let opened = SessionOpened {
+            token: None,
+            user: author(person),
+            boards: Vec::new(),
+            masters: Vec::new(),
+            epoch: EPOCH,
+            cluster: String::new(),
+        };
+        let request = Request::OpenSession { name: "Ada".parse().unwrap() };
+        made.did(person, at, at + 50, request, Ok(Answer::Opened(opened)));
+    }
+
+    fn restored(person: usize, consistency: Consistency) -> Result<Answer, Failure> {
+        Ok(Answer::Restored(SessionRestored {
+            user: author(person),
+            boards: Vec::new(),
+            pending: Vec::new(),
+            masters: Vec::new(),
+            epoch: EPOCH,
+            consistency,
+            as_of: 9,
+            cluster: String::new(),
+        }))
+    }
 
     #[test]
     fn refusal_after_log_out_is_accepted_and_earlier_one_reported() {
@@ -48,5 +155,37 @@ mod tests {
         assert_eq!(made.judge(judge), []);
         made.did(1, 90, 210, Request::Users, refused(401));
         assert_eq!(made.judge(judge).len(), 1);
+    }
+
+    #[test]
+    fn old_session_that_is_put_off_while_the_store_is_away_is_reported() {
+        for (calm, opened, from, found) in [
+            (10_000, 20_000, 41_000, 1),
+            // Younger than a repair, asked before the cut, or too soon after another fault.
+            (10_000, 30_000, 41_000, 0),
+            (10_000, 20_000, 39_000, 0),
+            (30_000, 20_000, 41_000, 0),
+        ] {
+            let mut made = cut_after(calm);
+            open(&mut made, 0, opened);
+            made.did(0, from, from + 500, Request::Restore, busy(503));
+            assert_eq!(made.judge(judge).len(), found, "{calm} {opened} {from}");
+        }
+    }
+
+    #[test]
+    fn session_that_is_valid_after_its_log_out_is_reported() {
+        for (left, from, consistency, found) in [
+            (20_000, 21_000, Consistency::Strong, 1),
+            (20_000, 41_000, Consistency::Weak, 1),
+            // Asked before the log-out was known, or while it may still be on its way.
+            (20_000, 20_010, Consistency::Strong, 0),
+            (30_000, 41_000, Consistency::Weak, 0),
+        ] {
+            let mut made = cut_after(10_000);
+            made.did(0, left, left + 50, Request::Leave, Ok(Answer::Done));
+            made.did(0, from, from + 500, Request::Restore, restored(0, consistency));
+            assert_eq!(made.judge(judge).len(), found, "{left} {from} {consistency:?}");
+        }
     }
 }

@@ -33,7 +33,12 @@ fn is_time(rng: &mut Rng, per_minute: f64) -> bool {
 
 impl Person {
     /// Looks around and keeps its habits until the story ends or it wants to leave.
-    pub(super) async fn chat(&self, mut life: Life, rng: &mut Rng) -> Life {
+    pub(super) async fn chat(
+        &self,
+        mut life: Life,
+        ended: Option<&ChatClient>,
+        rng: &mut Rng,
+    ) -> Life {
         let habits = self.stage.workload.habits;
         // Read marks may only name places that were shown.
         let mut shown: Vec<(BoardName, Seq)> = Vec::new();
@@ -73,6 +78,12 @@ impl Person {
             }
             if is_time(rng, habits.hostile_bytes) {
                 self.misbehave(&life, rng).await;
+            }
+            // Stories without the habit keep their draws.
+            if habits.visit > 0.0 && is_time(rng, habits.visit) {
+                let client = ended.filter(|_| rng.chance(0.5)).unwrap_or(&life.client);
+                let master: &String = rng.pick(&self.stage.masters);
+                let _ = client.call_at(master, &Request::Restore).await;
             }
         }
     }

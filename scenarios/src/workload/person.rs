@@ -93,12 +93,14 @@ impl Person {
         let mut rng = self.rng("life");
         self.env.sleep(rng.duration_between(Duration::ZERO, Duration::from_secs(1))).await;
         let mut number = 0;
+        let mut ended = None;
         let last = loop {
             let Some(life) = self.begin(number).await else { break None };
-            let life = self.chat(life, &mut rng).await;
+            let life = self.chat(life, ended.as_ref(), &mut rng).await;
             if self.is_over() {
                 break Some(life);
             }
+            ended = Some(life.client.clone());
             self.leave(life).await;
             self.env.sleep(rng.duration_between(Duration::ZERO, Duration::from_secs(3))).await;
             number += 1;
