@@ -38,6 +38,10 @@ doc:
 bench name="queue":
     cargo bench --bench "$1"
 
+# Runs a cluster of processes under faults for 10 minutes (--short: 2); needs Node, and root for full disks
+cluster *flags: build
+    node tests/cluster/run.mjs "$@"
+
 # Drives the page in a browser; needs Node and Chromium
 browser *flags: build
     npm --prefix tests/browser ci --no-audit --no-fund

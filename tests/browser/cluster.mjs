@@ -46,11 +46,12 @@ async function freePorts(masters) {
 }
 
 export class Cluster {
-  static async start({ bin, masters = 3, workers = 3 }) {
+  static async start({ bin, masters = 3, workers = 3, dir, flags = [] }) {
     const cluster = new Cluster();
-    cluster.dir = await mkdtemp(join(tmpdir(), "chatchat-browser-"));
+    cluster.bin = bin;
+    cluster.dir = dir ?? (await mkdtemp(join(tmpdir(), "chatchat-browser-")));
     const port = await freePorts(masters);
-    const args = ["--masters", masters, "--workers", workers, "--data-dir", cluster.dir, "--http-port", port];
+    const args = ["--masters", masters, "--workers", workers, "--data-dir", cluster.dir, "--http-port", port, ...flags];
     cluster.output = "";
     cluster.process = spawn(bin, args.map(String), { stdio: ["ignore", "pipe", "pipe"] });
     cluster.ended = new Promise((done) => cluster.process.once("exit", done));

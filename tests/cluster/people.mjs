@@ -1,0 +1,241 @@
+// People of the endurance run: who writes, who reads, and many streams that only listen.
+
+import { randomUUID } from "node:crypto";
+import http from "node:http";
+
+import { sleep } from "../browser/cluster.mjs";
+
+const agent = new http.Agent({ keepAlive: true, maxSockets: 512 });
+
+// Sends one request; gives `{status, body}`, or throws when no answer came.
+function ask(url, method, path, token, body, limit_ms = 12_000) {
+  return new Promise((done, failed) => {
+    const bytes = body === undefined ? undefined : JSON.stringify(body);
+    const headers = {};
+    if (token) headers.Authorization = `Bearer ${token}`;
+    if (bytes !== undefined) Object.assign(headers, { "Content-Type": "application/json", "Content-Length": Buffer.byteLength(bytes) });
+    const request = http.request(`${url}/api/v1${path}`, { method, headers, agent }, (answer) => {
+      let text = "";
+      answer.setEncoding("utf8");
+      answer.on("data", (part) => (text += part));
+      answer.on("end", () => {
+        try {
+          done({ status: answer.statusCode, body: text ? JSON.parse(text) : undefined });
+        } catch (error) {
+          failed(error);
+        }
+      });
+      answer.on("error", failed);
+    });
+    request.setTimeout(limit_ms, () => request.destroy(new Error("no answer")));
+    request.on("error", failed);
+    request.end(bytes);
+  });
+}
+
+// Who writes a post a second to one board, each until it is acknowledged, over whichever master answers.
+export class Person {
+  static async join(urls, nth, board) {
+    const person = new Person();
+    Object.assign(person, { urls, at: nth, board, sent: [], running: true });
+    const opened = await person.until_done("POST", "/sessions", { name: `person ${nth}` });
+    ({ token: person.token, epoch: person.epoch } = opened);
+    return person;
+  }
+
+  get url() {
+    return this.urls[this.at % this.urls.length];
+  }
+
+  async until_done(method, path, body) {
+    for (;;) {
+      try {
+        const { status, body: answer } = await ask(this.url, method, path, this.token, body);
+        if (status === 200 || status === 201 || status === 204) return answer;
+        if (status < 500 && status !== 429) throw new Error(`${method} ${path}: ${status} ${JSON.stringify(answer)}`, { cause: "final" });
+      } catch (error) {
+        if (error.cause === "final") throw error;
+      }
+      this.at += 1;
+      await sleep(200);
+    }
+  }
+
+  async create(board) {
+    const { status } = await ask(this.url, "PUT", `/boards/${board}`, this.token);
+    return status;
+  }
+
+  // One post with one try, whose answer counts.
+  async post_once(board) {
+    const { status, body } = await ask(this.url, "POST", `/boards/${board}/posts`, this.token, { id: randomUUID(), text: "one" });
+    return status === 201 ? status : `${status} ${body?.type}`;
+  }
+
+  start() {
+    this.done = this.run();
+  }
+
+  stop() {
+    this.running = false;
+  }
+
+  async run() {
+    while (this.running) {
+      const post = { board: this.board, id: randomUUID(), first: Date.now() };
+      this.sent.push(post);
+      const body = { id: post.id, text: `post ${this.sent.length}` };
+      const { seq } = await this.until_done("POST", `/boards/${this.board}/posts`, body);
+      Object.assign(post, { seq, acked: Date.now() });
+      await sleep(Math.max(0, post.first + 1000 - Date.now()));
+    }
+  }
+
+  async read_all(board) {
+    const all = [];
+    for (;;) {
+      const page = await this.until_done("GET", `/boards/${board}/posts?after=${all.length}&limit=200`);
+      all.push(...page.posts);
+      if (page.posts.length === 0 || all.length >= page.last_seq) return all;
+    }
+  }
+}
+
+// One stream of events; calls `on_event(name, id, data)` and `on_end()`.
+function stream(url, token, path, headers, on_event, on_end) {
+  let ended = false;
+  const end = () => {
+    if (!ended) on_end();
+    ended = true;
+  };
+  const request = http.request(`${url}/api/v1/stream?${path}`, { agent: false, headers: { Authorization: `Bearer ${token}`, ...headers } }, (answer) => {
+    if (answer.statusCode !== 200) {
+      answer.resume();
+      request.destroy();
+      return end();
+    }
+    let text = "";
+    answer.setEncoding("utf8");
+    answer.on("data", (part) => {
+      text += part;
+      const blocks = text.split("\n\n");
+      text = blocks.pop();
+      for (const block of blocks) {
+        const fields = Object.fromEntries(
+          block.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 1).trim()]),
+        );
+        on_event(fields.event ?? "message", fields.id, fields.data);
+      }
+    });
+    answer.on("end", end);
+    answer.on("error", end);
+    answer.on("close", end);
+  });
+  // Two beats missed mean that the master is gone.
+  request.setTimeout(9000, () => request.destroy());
+  request.on("error", end);
+  request.end();
+  return request;
+}
+
+// Who reads one board from its first post on, over every master that there is, and notes each gap.
+export class Reader {
+  constructor(urls, person, board, nth) {
+    Object.assign(this, { urls, person, board, at: nth, seq: 0, gaps: [], running: true });
+  }
+
+  start() {
+    const url = this.urls[this.at % this.urls.length];
+    const path = `boards=${this.board}&cursor=${encodeURIComponent(`${this.person.epoch};${this.board}:${this.seq}`)}`;
+    this.request = stream(
+      url,
+      this.person.token,
+      path,
+      {},
+      (name, _, data) => {
+        if (name === "reset") this.gaps.push(`reset ${data}`);
+        if (name !== "post") return;
+        const { seq } = JSON.parse(data);
+        if (seq > this.seq + 1) this.gaps.push(`${seq} after ${this.seq}`);
+        this.seq = Math.max(this.seq, seq);
+      },
+      async () => {
+        this.at += 1;
+        await sleep(200);
+        if (this.running) this.start();
+      },
+    );
+  }
+
+  stop() {
+    this.running = false;
+    this.request.destroy();
+  }
+}
+
+// Many streams of the lobby, which move to the next master when theirs ends.
+export class Streams {
+  // A session may have 32; a reader may have one more of it.
+  static PER_SESSION = 30;
+
+  constructor(urls, people, count) {
+    const sessions = Math.ceil(count / Streams.PER_SESSION);
+    Object.assign(this, { urls, people, count, sessions, open: 0, opened: 0, gaps: [], running: true, where: new Map(), requests: new Set() });
+  }
+
+  at(url) {
+    return this.where.get(url) ?? 0;
+  }
+
+  async open_all(url) {
+    const tokens = [];
+    for (let nth = 0; nth < this.sessions; nth += 1) tokens.push((await Person.join(this.urls, this.urls.indexOf(url), "lobby")).token);
+    for (let nth = 0; nth < this.count; nth += 1) {
+      this.start(this.urls.indexOf(url), tokens[nth % tokens.length], undefined);
+      if (nth % 50 === 49) await sleep(50);
+    }
+    const end = Date.now() + 30_000;
+    while (this.open < this.count) {
+      if (Date.now() > end) throw new Error(`only ${this.open} of ${this.count} streams opened`);
+      await sleep(100);
+    }
+  }
+
+  start(at, token, cursor) {
+    const url = this.urls[at % this.urls.length];
+    let [on, last] = [false, cursor];
+    const seq_of = (id) => Number(/lobby:(\d+)/.exec(id ?? "")?.[1] ?? NaN);
+    const request = stream(
+      url,
+      token,
+      "boards=lobby",
+      cursor ? { "Last-Event-ID": cursor } : {},
+      (name, id) => {
+        if (name === "hello" && !on) {
+          on = true;
+          this.open += 1;
+          this.opened += 1;
+          this.where.set(url, this.at(url) + 1);
+        }
+        if (name === "reset") this.gaps.push("reset");
+        if (name === "post" && seq_of(id) > seq_of(last) + 1) this.gaps.push(`${id} after ${last}`);
+        if (id) last = id;
+      },
+      async () => {
+        this.requests.delete(request);
+        if (on) {
+          this.open -= 1;
+          this.where.set(url, this.at(url) - 1);
+        }
+        await sleep(100 + Math.random() * 200);
+        if (this.running) this.start(at + 1, token, last);
+      },
+    );
+    this.requests.add(request);
+  }
+
+  stop() {
+    this.running = false;
+    for (const request of this.requests) request.destroy();
+  }
+}

@@ -1,0 +1,347 @@
+// Runs a cluster of real processes under faults: of its disks, its store, its workers and its load,
+// and checks what people saw: every acknowledged post once, in its place, and nobody cut off longer
+// than the fault.
+//
+//   node run.mjs [flags]        exit code 0 when all held, 1 when not, 2 for usage
+//
+// Two small file systems are mounted for it (tmpfs), which needs root; without, it says that the
+// phases of full disks are skipped.
+
+import { execFileSync, spawn } from "node:child_process";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { existsSync, openSync, writeSync, closeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+import { Cluster, sleep, until } from "../browser/cluster.mjs";
+import { Person, Reader, Streams } from "./people.mjs";
+import { StatusLog } from "./status.mjs";
+
+const HERE = dirname(fileURLToPath(import.meta.url));
+const USAGE = `usage: node run.mjs [flags]
+  -b, --bin PATH    chatchat-cluster (default: $CHATCHAT_CLUSTER, else target/release/chatchat-cluster)
+  -s, --short       shorter faults, 200 streams, 60 boards: about 2 minutes instead of 10
+  -f, --filter WORD only phases whose name holds it
+  -k, --keep        leave the directory behind
+  -h, --help        this text`;
+
+// Time in which a post is acknowledged when nothing is broken, and after the end of a fault: what
+// real machines are granted.
+const SLACK_MS = 5_000;
+// Time until another master may write for a dead one: the life of a lease.
+const LEASE_MS = 3_000;
+
+const asked = flags();
+const short = asked.short;
+const SIZES = short
+  ? { streams: 200, boards: 60, people: 12, fault_s: 8, locks: 1, lock_s: 6, rest_s: 4 }
+  : { streams: 2000, boards: 300, people: 40, fault_s: 30, locks: 3, lock_s: 14, rest_s: 25 };
+
+function flags() {
+  try {
+    const { values } = parseArgs({
+      options: {
+        bin: { type: "string", short: "b" },
+        short: { type: "boolean", short: "s" },
+        filter: { type: "string", short: "f" },
+        keep: { type: "boolean", short: "k" },
+        help: { type: "boolean", short: "h" },
+      },
+    });
+    if (values.help) {
+      console.log(USAGE);
+      process.exit(0);
+    }
+    return values;
+  } catch (error) {
+    console.error(`${error.message}\n${USAGE}`);
+    process.exit(2);
+  }
+}
+
+const bin = resolve(
+  asked.bin ?? process.env.CHATCHAT_CLUSTER ?? join(HERE, "../../target/release/chatchat-cluster"),
+);
+
+// Whether a small file system is mounted at `dir` now.
+function mount(dir, size) {
+  try {
+    execFileSync("mount", ["-t", "tmpfs", "-o", `size=${size}`, "tmpfs", dir], { stdio: "pipe" });
+    return true;
+  } catch (error) {
+    console.log(`SKIPPED: full disks, since no small one can be mounted here: ${String(error.stderr ?? error.message).trim()}`);
+    return false;
+  }
+}
+
+// Writes a file until the disk takes no more; returns its path.
+function fill(dir) {
+  const path = join(dir, "ballast");
+  for (const size of [1 << 20, 4096, 1]) {
+    const file = openSync(path, "a");
+    try {
+      for (;;) writeSync(file, Buffer.alloc(size));
+    } catch (error) {
+      if (error.code !== "ENOSPC") throw error;
+    } finally {
+      closeSync(file);
+    }
+  }
+  return path;
+}
+
+// Holds the store's write lock from another process.
+function hold(store, seconds) {
+  const script =
+    "import sqlite3, sys, time\n" +
+    "db = sqlite3.connect(sys.argv[1], timeout=20, isolation_level=None)\n" +
+    "db.execute('BEGIN IMMEDIATE')\nprint('held', flush=True)\n" +
+    "time.sleep(float(sys.argv[2]))\ndb.execute('ROLLBACK')\n";
+  const child = spawn("python3", ["-c", script, store, String(seconds)], { stdio: ["ignore", "pipe", "inherit"] });
+  const ended = new Promise((done) => child.once("exit", done));
+  return { held: new Promise((done) => child.stdout.once("data", done)), ended };
+}
+
+const base = await mkdtemp(join(tmpdir(), "chatchat-endurance-"));
+const [nodes_disk, store_disk] = [join(base, "nodes"), join(base, "store")];
+await mkdir(nodes_disk);
+await mkdir(store_disk);
+const small_disks = mount(nodes_disk, "256m") && mount(store_disk, "256m");
+const store = join(store_disk, "chatchat.db");
+
+let failures = 0;
+const fail = (text) => {
+  failures += 1;
+  console.log(`FAIL  ${text}`);
+};
+
+const cluster = await Cluster.start({
+  bin,
+  masters: 2,
+  workers: 3,
+  dir: join(nodes_disk, "data"),
+  flags: ["--store", `sqlite:${store}`, "--restart"],
+});
+const status = new StatusLog(cluster);
+const people = [];
+const readers = [];
+// Phases with the time that each took away: what a post sent within it may wait for.
+const faults = [];
+let streams;
+
+async function during(name, length_ms, what) {
+  if (asked.filter && !name.includes(asked.filter)) return;
+  if (name.startsWith("full disk") && !small_disks) return;
+  console.log(`\n${status.at()} ${name}`);
+  status.say_at_next_change();
+  const fault = { name, from: Date.now(), loses_ms: length_ms };
+  try {
+    await what(fault);
+  } catch (error) {
+    fail(`${name}: ${error.message}`);
+  }
+  fault.to = Date.now();
+  faults.push(fault);
+  await sleep(SIZES.rest_s * 1000);
+  fault.end = Date.now();
+  const sent = people.flatMap((person) => person.sent).filter((post) => post.first >= fault.from && post.first < fault.end);
+  const waits = sent.map((post) => (post.acked ?? Date.now()) - post.first).sort((a, b) => a - b);
+  const at = (share) => waits[Math.min(waits.length - 1, Math.floor(waits.length * share))] ?? 0;
+  console.log(
+    `      ${sent.length} posts in ${((fault.end - fault.from) / 1000).toFixed(0)} s: waited ` +
+      `p50 ${at(0.5)} ms, p99 ${at(0.99)} ms, longest ${waits.at(-1)} ms`,
+  );
+  const bound = fault.loses_ms + SLACK_MS;
+  const late = sent.filter((post) => (post.acked ?? Date.now()) - post.first > bound);
+  if (late.length > 0) fail(`${name}: ${late.length} posts waited over ${bound} ms, such as ${JSON.stringify(late[0])}`);
+}
+
+const masters = cluster.masters;
+const urls = masters.map((master) => cluster.url(master));
+
+async function back(role) {
+  await until(
+    `every ${role} back`,
+    async () => {
+      const nodes = JSON.parse(await readFile(join(cluster.dir, "cluster.json"), "utf8")).nodes;
+      if (!nodes.every((node) => node.pid)) return false;
+      cluster.nodes = nodes;
+      cluster.masters = nodes.filter((node) => node.role === "master");
+      if (!(await Promise.all(cluster.masters.map((m) => cluster.isReady(m)))).every(Boolean)) return false;
+      const { nodes: seen } = await cluster.view(cluster.masters[0]);
+      return seen.filter((node) => node.role === "worker" && node.state === "in").length === 3;
+    },
+    40_000,
+  );
+}
+
+try {
+  for (let nth = 0; nth < SIZES.people; nth += 1) {
+    const board = nth % 8 === 0 ? "lobby" : `board-${nth % 8}`;
+    people.push(await Person.join(urls, nth, board));
+  }
+  const boards = [...new Set(people.map((person) => person.board))];
+  for (const [nth, board] of boards.entries()) {
+    await people[nth].create(board);
+    readers.push(new Reader(urls, people[nth], board, nth));
+  }
+  for (const person of people) person.start();
+  for (const reader of readers) reader.start();
+  status.start();
+
+  await during("calm", 0, () => sleep(SIZES.fault_s * 1000));
+
+  await during("full disk of logs, events and node databases", 0, async () => {
+    const ballast = fill(nodes_disk);
+    await sleep(SIZES.fault_s * 1000);
+    await status.show();
+    await rm(ballast);
+    await back("node");
+  });
+
+  await during("full disk of the store", SIZES.fault_s * 1000, async () => {
+    const ballast = fill(store_disk);
+    await sleep(SIZES.fault_s * 1000);
+    await status.show();
+    await rm(ballast);
+  });
+
+  for (let nth = 1; nth <= SIZES.locks; nth += 1) {
+    await during(`write lock of the store held for ${SIZES.lock_s} s, time ${nth}`, SIZES.lock_s * 1000, async () => {
+      const lock = hold(store, SIZES.lock_s);
+      await lock.held;
+      await sleep(SIZES.lock_s * 500);
+      await status.show();
+      await lock.ended;
+    });
+  }
+
+  const worker = cluster.nodes.find((node) => node.name === "worker-2");
+  const settings = join(cluster.dir, "worker-2", "node.toml");
+  const right = await readFile(settings, "utf8");
+  const restart_worker = async (text) => {
+    await writeFile(settings, text);
+    const { nodes: now } = JSON.parse(await readFile(join(cluster.dir, "cluster.json"), "utf8"));
+    const { pid } = now.find((node) => node.name === worker.name);
+    if (pid) process.kill(pid, "SIGKILL");
+  };
+  const foreign = join(store_disk, "foreign.db");
+
+  await during("worker with a store that is not there", 0, async () => {
+    await restart_worker(right.replace(store, join(store_disk, "mistyped.db")));
+    await sleep(SIZES.fault_s * 1000);
+    await status.show();
+    if (existsSync(join(store_disk, "mistyped.db"))) fail("a worker made a new empty store");
+    await restart_worker(right);
+    await back("worker");
+  });
+
+  await during("worker with another cluster's store", 0, async () => {
+    const dir = join(base, "other");
+    await mkdir(dir);
+    const other = await Cluster.start({ bin, masters: 1, workers: 1, dir, flags: ["--store", `sqlite:${foreign}`] });
+    await other.stop();
+    await restart_worker(right.replace(store, foreign));
+    await sleep(SIZES.fault_s * 1000);
+    await status.show();
+    await restart_worker(right);
+    await back("worker");
+  });
+
+  await during(`${SIZES.streams} streams move from a killed master`, LEASE_MS, async () => {
+    streams = new Streams(urls, people, SIZES.streams);
+    await streams.open_all(urls[0]);
+    console.log(`      ${streams.open} streams at ${urls[0]}`);
+    const killed = Date.now();
+    cluster.kill(cluster.masters[0]);
+    await until("all streams on", () => streams.open === SIZES.streams && streams.at(urls[0]) === 0, 30_000);
+    console.log(`      all on again after ${Date.now() - killed} ms`);
+    await status.show();
+    await back("master");
+  });
+
+  await during(`${SIZES.streams} streams move from a master that is stopped`, LEASE_MS, async () => {
+    if (!streams) return;
+    const stopped = Date.now();
+    cluster.kill(cluster.masters[1], "SIGTERM");
+    await until("all streams on", () => streams.open === SIZES.streams && streams.at(urls[1]) === 0, 30_000);
+    console.log(`      all on again after ${Date.now() - stopped} ms`);
+    await status.show();
+    await back("master");
+  });
+
+  await during(`${SIZES.boards} boards`, 0, async () => {
+    const names = Array.from({ length: SIZES.boards }, (_, nth) => `many-${nth}`);
+    const writer = (nth) => people[nth % people.length];
+    const made = await Promise.all(names.map((name, nth) => writer(nth).create(name)));
+    const answers = await Promise.all(names.map((name, nth) => writer(nth).post_once(name)));
+    const all = [...made, ...answers].filter((code) => code !== 200 && code !== 201);
+    console.log(`      ${names.length} boards made, ${answers.length} posts at once: ${all.length} refused`);
+    if (all.length > 0) fail(`boards: answers ${JSON.stringify([...new Set(all)])}`);
+    await status.show();
+  });
+
+  await during("calm again", 0, () => sleep(SIZES.fault_s * 500));
+} catch (error) {
+  fail(error.stack);
+}
+
+for (const person of people) person.stop();
+await Promise.all(people.map((person) => person.done));
+await sleep(3000);
+await check();
+for (const reader of readers) reader.stop();
+streams?.stop();
+status.stop();
+await cluster.stop({ keep: asked.keep });
+for (const dir of [nodes_disk, store_disk]) {
+  try {
+    execFileSync("umount", ["-l", dir]);
+  } catch {
+    // It is in use, and ends with the machine.
+  }
+}
+if (asked.keep) console.log(`kept ${base}`);
+else await rm(base, { recursive: true, force: true });
+console.log(failures ? `\n${failures} FAILED` : "\nall held");
+process.exit(failures ? 1 : 0);
+
+// Every acknowledged post stands once in its board at its place, and readers saw all of it in order.
+async function check() {
+  const posts = people.flatMap((person) => person.sent);
+  const acked = posts.filter((post) => post.seq);
+  let [lost, doubled, moved] = [0, 0, 0];
+  const boards = new Map();
+  for (const board of new Set(posts.map((post) => post.board))) {
+    const all = await people[0].read_all(board);
+    boards.set(board, all);
+    all.forEach((post, nth) => {
+      if (post.seq !== nth + 1) fail(`${board}: post ${nth + 1} has seq ${post.seq}`);
+    });
+    const ids = new Map();
+    for (const post of all) ids.set(post.id, [...(ids.get(post.id) ?? []), post.seq]);
+    for (const post of acked.filter((post) => post.board === board)) {
+      const found = ids.get(post.id) ?? [];
+      if (found.length === 0) lost += 1;
+      if (found.length > 1) doubled += 1;
+      if (found.length === 1 && found[0] !== post.seq) moved += 1;
+    }
+  }
+  console.log(
+    `\n${status.at()} ${posts.length} posts sent, ${acked.length} acknowledged: ${lost} lost, ${doubled} doubled, ` +
+      `${moved} elsewhere than said; ${posts.length - acked.length} never acknowledged`,
+  );
+  if (lost || doubled || moved) fail("acknowledged posts");
+  if (posts.length > acked.length) fail(`never acknowledged: ${JSON.stringify(posts.find((post) => !post.seq))}`);
+  for (const reader of readers) {
+    const want = boards.get(reader.board).length;
+    await until(`reader of ${reader.board} at ${want}`, () => reader.seq >= want, 5000).catch((e) => fail(e.message));
+    for (const gap of reader.gaps) fail(`reader of ${reader.board}: ${gap}`);
+  }
+  if (streams) {
+    for (const gap of streams.gaps.slice(0, 5)) fail(`stream: ${gap}`);
+    console.log(`      ${streams.opened} streams opened in all, ${streams.gaps.length} with a gap`);
+  }
+}
