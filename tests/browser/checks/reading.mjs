@@ -1,6 +1,7 @@
 // Finding one's way: links, code, addresses, mentions, times.
 
 import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
 
 import { until } from "../cluster.mjs";
 import { Person } from "../people.mjs";
@@ -227,6 +228,34 @@ export const checks = [
       await ada.page.press("#text", "Enter");
       await ada.sees("half \ufffd and nul .");
       await ada.settled();
+    },
+  ],
+  [
+    "a page that was offline for 400 posts shows them all within 2 s, though nobody posts any more",
+    async (world) => {
+      const ada = await join(world, "Ada");
+      await create(ada, "quiet-board");
+      await ada.say("before");
+      await ada.settled();
+      await ada.context.setOffline(true);
+      const api = `${world.cluster.url(world.cluster.masters[1])}/api/v1`;
+      const json = { "Content-Type": "application/json" };
+      const body = JSON.stringify({ name: "Bulk" });
+      const { token } = await (await fetch(`${api}/sessions`, { method: "POST", headers: json, body })).json();
+      for (let n = 1; n <= 400; n += 1) {
+        const answer = await fetch(`${api}/boards/quiet-board/posts`, {
+          method: "POST",
+          headers: { ...json, Authorization: `Bearer ${token}` },
+          body: JSON.stringify({ id: randomUUID(), text: `bulk ${n}` }),
+        });
+        assert.equal(answer.status, 201);
+      }
+      await ada.context.setOffline(false);
+      await ada.online();
+      const texts = () => ada.page.locator("#posts .said").allTextContents();
+      await until("the last of 400 posts", async () => (await texts()).at(-1) === "bulk 400", 2000);
+      const shown = (await texts()).filter((text) => text.startsWith("bulk "));
+      assert.deepEqual(shown, Array.from({ length: 400 }, (_, n) => `bulk ${n + 1}`));
     },
   ],
   [
