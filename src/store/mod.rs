@@ -87,7 +87,9 @@ impl Store {
     }
 
     /// Registers a new incarnation of a master and returns its number. [`StoreError::InUse`] while
-    /// the same identity is alive at another address.
+    /// the same identity is alive at another address. A repetition, known by the row's guard, is the
+    /// same incarnation; [`StoreError::Stale`] once that left, or if another incarnation is listed
+    /// than `row.incarnation`.
     pub async fn register_master(&self, row: MasterRow) -> Result<Incarnation, StoreError> {
         ask!(self, Op::RegisterMaster(row), OpReply::Registered(incarnation) => incarnation)
     }

@@ -43,7 +43,10 @@ impl Lane {
 pub enum Op {
     /// Returns the identity of the cluster.
     Cluster,
-    /// Registers a new incarnation of a master. `row.incarnation` and `row.beat` are ignored.
+    /// Registers a new incarnation of a master. `row.beat` is ignored, `row.incarnation` is the
+    /// one that the master saw listed, 0 for none. With the guard of the newest incarnation it is
+    /// that one again, so that it may be repeated. [`Stale`](super::StoreError::Stale) if that one
+    /// left, or if a newer one is listed than the master saw.
     RegisterMaster(MasterRow),
     /// Marks an incarnation of a master as alive. [`Stale`](super::StoreError::Stale) if a newer
     /// one is registered.

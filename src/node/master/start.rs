@@ -147,17 +147,15 @@ async fn register(
 ) -> Result<(ClusterRow, Incarnation), NodeError> {
     let mut waited = false;
     loop {
-        let registered = match store.cluster().await {
-            Ok(cluster) => store.register_master(row.clone()).await.map(|life| (cluster, life)),
-            Err(error) => Err(error),
-        };
-        match registered {
+        match register_once(store, &row).await {
             Ok(registered) => {
                 if waited {
                     tracing::info!("the store is back");
                 }
                 return Ok(registered);
             }
+            // A late request of an earlier life came between reading and registering.
+            Err(StoreError::Stale) => env.sleep(START_RETRY).await,
             Err(why @ (StoreError::Away { .. } | StoreError::Busy)) => {
                 waits_for.set(why.away_reason());
                 if !waited {
@@ -170,6 +168,18 @@ async fn register(
             Err(error) => return Err(NodeError::Store(error)),
         }
     }
+}
+
+async fn register_once(
+    store: &Store,
+    row: &MasterRow,
+) -> Result<(ClusterRow, Incarnation), StoreError> {
+    let cluster = store.cluster().await?;
+    let listed = store.masters().await?;
+    let seen = listed.iter().find(|other| other.node == row.node);
+    let incarnation = seen.map_or(Incarnation(0), |seen| seen.incarnation);
+    let life = store.register_master(MasterRow { incarnation, ..row.clone() }).await?;
+    Ok((cluster, life))
 }
 
 async fn draw_keys(

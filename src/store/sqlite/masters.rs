@@ -26,20 +26,31 @@ impl Tx<'_> {
             return Err(refused("this node was expelled"));
         }
         let mut find = self.db.prepare_cached(
-            "SELECT incarnation, link, listed, touched_at FROM masters WHERE node = ?1",
+            "SELECT incarnation, link, listed, touched_at, guard = ?2 FROM masters WHERE node = ?1",
         )?;
         let last = find
-            .query_row([new.node.0], |row| {
+            .query_row(params![new.node.0, new.guard], |row| {
                 let (link, listed): (String, bool) = (row.get(1)?, row.get(2)?);
-                Ok((Incarnation(row.nat(0)?), link, listed, row.nat(3)?))
+                let life = Incarnation(row.nat(0)?);
+                Ok(((life, link, listed, row.nat(3)?), row.get::<_, bool>(4)?))
             })
             .optional()?;
+        let last = match last {
+            // The same life again: its answer was lost, or an earlier request of it came late.
+            Some(((life, _, true, _), true)) => return Ok(life),
+            Some(((_, _, false, _), true)) => return Err(StoreError::Stale),
+            last => last.map(|(row, _)| row),
+        };
         let listed = matches!(last, Some((_, _, true, _)));
         let incarnation = match last {
             Some((_, link, true, touched_at_ms))
                 if link != new.link && self.now_ms.abs_diff(touched_at_ms) < FRESH_MS =>
             {
                 return Err(StoreError::InUse { at: link });
+            }
+            // An older life's request, which comes late over a connection given up.
+            Some((last, _, true, _)) if last != new.incarnation => {
+                return Err(StoreError::Stale);
             }
             Some((last, ..)) => last.next(),
             None => Incarnation(1),

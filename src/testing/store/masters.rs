@@ -20,6 +20,12 @@ pub(super) fn row(n: u8, link: &str) -> MasterRow {
     }
 }
 
+/// Row of another life of the same master: each draws a guard of its own, and saw the one before.
+fn reborn(n: u8, link: &str, life: u8) -> MasterRow {
+    let seen = Incarnation(u64::from(life) - 1);
+    MasterRow { guard: [100 + life; 32], incarnation: seen, ..row(n, link) }
+}
+
 fn life(n: u8, incarnation: u64) -> Holder {
     Holder { node: node(n), incarnation: Incarnation(incarnation) }
 }
@@ -28,7 +34,7 @@ pub(super) async fn registration_and_touch_count_up(lab: &Lab) {
     assert_eq!(lab.store.masters().await, Ok(Vec::new()));
     assert_eq!(lab.store.register_master(row(2, "b:1")).await, Ok(Incarnation(1)));
     assert_eq!(lab.store.register_master(row(1, "a:1")).await, Ok(Incarnation(1)));
-    let changed = MasterRow { guard: [77; 32], name: "again".to_owned(), ..row(1, "a:1") };
+    let changed = MasterRow { name: "again".to_owned(), ..reborn(1, "a:1", 2) };
     assert_eq!(lab.store.register_master(changed.clone()).await, Ok(Incarnation(2)));
     let listed = lab.store.masters().await.expect("listed");
     assert_eq!(listed.iter().map(|row| row.node).collect::<Vec<_>>(), [node(1), node(2)]);
@@ -37,16 +43,39 @@ pub(super) async fn registration_and_touch_count_up(lab: &Lab) {
     lab.store.touch_master(life(1, 2), true).await.expect("touched");
     let listed = lab.store.masters().await.expect("listed");
     assert!(listed[0].beat > beat && listed[0].draining);
-    assert_eq!(lab.store.register_master(row(1, "a:1")).await, Ok(Incarnation(3)));
+    assert_eq!(lab.store.register_master(reborn(1, "a:1", 3)).await, Ok(Incarnation(3)));
     let reborn = lab.store.masters().await.expect("listed");
     assert!(reborn[0].beat > listed[0].beat, "a restart is no silence");
+}
+
+pub(super) async fn registration_that_came_twice_is_one_life(lab: &Lab) {
+    assert_eq!(lab.store.register_master(row(1, "a:1")).await, Ok(Incarnation(1)));
+    lab.store.touch_master(life(1, 1), false).await.expect("touched");
+    // The first answer was lost, or the first request comes late over a connection given up.
+    assert_eq!(lab.store.register_master(row(1, "a:1")).await, Ok(Incarnation(1)));
+    assert_eq!(lab.store.touch_master(life(1, 1), false).await, Ok(()), "it lives on");
+    lab.store.leave_master(life(1, 1)).await.expect("left");
+    let late = lab.store.register_master(row(1, "a:1")).await;
+    assert_eq!(late, Err(StoreError::Stale), "it does not bring back who left");
+    assert_eq!(lab.store.masters().await, Ok(Vec::new()));
+}
+
+pub(super) async fn registration_that_comes_after_a_newer_life_changes_nothing(lab: &Lab) {
+    lab.store.register_master(row(1, "a:1")).await.expect("registered");
+    lab.store.register_master(reborn(1, "a:1", 2)).await.expect("registered");
+    let listed = lab.store.masters().await;
+    for older in [row(1, "a:1"), MasterRow { guard: [99; 32], ..row(1, "a:1") }] {
+        assert_eq!(lab.store.register_master(older).await, Err(StoreError::Stale));
+    }
+    assert_eq!(lab.store.masters().await, listed);
+    assert_eq!(lab.store.touch_master(life(1, 2), false).await, Ok(()), "it lives on");
 }
 
 pub(super) async fn older_incarnation_is_stale(lab: &Lab) {
     let touch = |holder| lab.store.touch_master(holder, false);
     assert_eq!(touch(life(1, 1)).await, Err(StoreError::Stale), "never registered");
-    for _ in 0..2 {
-        lab.store.register_master(row(1, "a:1")).await.expect("registered");
+    for life in 1..3 {
+        lab.store.register_master(reborn(1, "a:1", life)).await.expect("registered");
     }
     assert_eq!(touch(life(1, 1)).await, Err(StoreError::Stale));
     assert_eq!(touch(life(1, 2)).await, Ok(()));
@@ -60,11 +89,11 @@ pub(super) async fn older_incarnation_is_stale(lab: &Lab) {
 
 pub(super) async fn identity_in_use_at_another_address_is_refused(lab: &Lab) {
     lab.store.register_master(row(1, "a:1")).await.expect("registered");
-    let copied = lab.store.register_master(row(1, "b:1")).await;
+    let copied = lab.store.register_master(reborn(1, "b:1", 2)).await;
     assert_eq!(copied, Err(StoreError::InUse { at: "a:1".to_owned() }));
     assert_eq!(lab.store.touch_master(life(1, 1), false).await, Ok(()), "it lives on");
     lab.store.leave_master(life(1, 1)).await.expect("left");
-    assert_eq!(lab.store.register_master(row(1, "b:1")).await, Ok(Incarnation(2)));
+    assert_eq!(lab.store.register_master(reborn(1, "b:1", 2)).await, Ok(Incarnation(2)));
 }
 
 pub(super) async fn master_that_left_is_not_listed_and_keeps_its_count(lab: &Lab) {
@@ -75,7 +104,7 @@ pub(super) async fn master_that_left_is_not_listed_and_keeps_its_count(lab: &Lab
     assert_eq!(lab.store.masters().await, Ok(Vec::new()));
     let touched = lab.store.touch_master(life(1, 1), false).await;
     assert_eq!(touched, Err(StoreError::Stale));
-    assert_eq!(lab.store.register_master(row(1, "a:1")).await, Ok(Incarnation(2)));
+    assert_eq!(lab.store.register_master(reborn(1, "a:1", 2)).await, Ok(Incarnation(2)));
 }
 
 pub(super) async fn identity_is_free_once_its_owner_is_silent(lab: &Lab) {
@@ -83,10 +112,10 @@ pub(super) async fn identity_is_free_once_its_owner_is_silent(lab: &Lab) {
     lab.advance(4000);
     lab.store.touch_master(life(1, 1), false).await.expect("touched");
     lab.advance(4000);
-    let copied = lab.store.register_master(row(1, "b:1")).await;
+    let copied = lab.store.register_master(reborn(1, "b:1", 2)).await;
     assert_eq!(copied, Err(StoreError::InUse { at: "a:1".to_owned() }));
     lab.advance(1001);
-    assert_eq!(lab.store.register_master(row(1, "b:1")).await, Ok(Incarnation(2)));
+    assert_eq!(lab.store.register_master(reborn(1, "b:1", 2)).await, Ok(Incarnation(2)));
 }
 
 pub(super) async fn leaving_master_gives_back_all_its_leases(lab: &Lab) {

@@ -147,6 +147,8 @@ checks! {
         sessions::ticket_opens_one_session_of_the_same_user,
         sessions::ticket_of_a_closed_session_is_unknown,
         masters::registration_and_touch_count_up,
+        masters::registration_that_came_twice_is_one_life,
+        masters::registration_that_comes_after_a_newer_life_changes_nothing,
         masters::older_incarnation_is_stale,
         masters::identity_in_use_at_another_address_is_refused,
         masters::master_that_left_is_not_listed_and_keeps_its_count,
