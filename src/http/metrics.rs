@@ -29,6 +29,7 @@ pub struct Metrics(Arc<Counted>);
 struct Counted {
     answers: Family<Labels, Counter<u64, AtomicU64>>,
     connections: Gauge<i64, AtomicI64>,
+    connections_max: Gauge<i64, AtomicI64>,
     refused: Counter<u64, AtomicU64>,
 }
 
@@ -52,6 +53,10 @@ impl Metrics {
         self.0.connections.inc();
     }
 
+    pub(super) fn set_connections_max(&self, connections_max: usize) {
+        self.0.connections_max.set(connections_max.try_into().unwrap_or(i64::MAX));
+    }
+
     pub(super) fn connection_closed(&self) {
         self.0.connections.dec();
     }
@@ -70,6 +75,8 @@ impl Metrics {
         registry.register("http_answers", "Answers by route and status", counted.answers.clone());
         let open = counted.connections.clone();
         registry.register("http_connections", "Open connections of people", open);
+        let bound = counted.connections_max.clone();
+        registry.register("http_connections_max", "Bound on the open connections", bound);
         let refused = counted.refused.clone();
         registry.register("http_connections_refused", "Connections over a cap", refused);
         let lines = Counter::<u64, AtomicU64>::default();

@@ -88,6 +88,7 @@ pub async fn serve(
     let limit = server::limit(&params.config).sparing(move |host| access.trusts(host));
     let app = App::new(env.clone(), handle, params, &closing);
     let counts = app.metrics().clone();
+    counts.set_connections_max(app.config().connections_max);
     server::run(env, listener, api::router(app), limit, counts, closing).await;
 }
 

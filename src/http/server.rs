@@ -25,14 +25,14 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::sync::broadcast;
 use tower::ServiceExt;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     io::{Deadlines, Watched},
     metrics::Metrics,
 };
 use crate::{
-    comm::connection_limit::ConnectionLimit,
+    comm::{connection_limit::ConnectionLimit, seldom::Seldom},
     config::Config,
     env::{BoxStream, Env, Listener},
 };
@@ -50,6 +50,8 @@ const DEADLINES: Deadlines = Deadlines {
 const GRACE: Duration = Duration::from_secs(5);
 /// Wait before the next accept after one failed, for example for lack of descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// Interval between two warnings of one kind.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Largest header of a request, in lines and bytes: cursors of 32 boards fit in the query.
 const HEADER_LINES_MAX: usize = 64;
 const HEADER_BYTES_MAX: usize = 16 * 1024;
@@ -91,18 +93,23 @@ pub(super) async fn run(
     metrics: Metrics,
     closing: Closing,
 ) {
+    let (failures, refusals) = (Seldom::new(TELL_EVERY), Seldom::new(TELL_EVERY));
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(why) => {
-                debug!(%why, "accept failed");
+                if let Some(left_out) = failures.left_out(env.now()) {
+                    warn!(%why, left_out, "a connection could not be taken");
+                }
                 env.sleep(ACCEPT_BACKOFF).await;
                 continue;
             }
         };
         let Some(permit) = limit.take(&peer) else {
             metrics.connection_refused();
-            debug!(%peer, "too many connections");
+            if let Some(left_out) = refusals.left_out(env.now()) {
+                warn!(%peer, left_out, "too many connections");
+            }
             continue;
         };
         metrics.connection_opened();

@@ -12,7 +12,7 @@ use std::{
     future::{Future, pending},
     io::{self, IsTerminal},
     net::TcpListener,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::MetadataExt},
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     time::Duration,
@@ -35,11 +35,17 @@ use super::{
     output::{self, Flushed, LogWriter},
 };
 use crate::{
-    comm::key_source::{GeneratedKeys, load_or_make_identity},
+    comm::{
+        handshake::GUARD_FILE,
+        key_source::{GeneratedKeys, IDENTITY_FILE, load_or_make_identity},
+    },
     config::Config,
     env::{
         BoxFuture, Env,
-        real::{LineQueue, RealWorld, make_private_dir, open_private, panic_message},
+        real::{
+            LineQueue, RealWorld, ReopenEvents, make_private_dir, open_private, panic_message,
+            raise_files_max, redirect_stderr,
+        },
     },
     model::ids::{NodeId, Role},
     store::{Store, sqlite},
@@ -48,11 +54,15 @@ use crate::{
 /// Hidden flag of a node that ends with its supervisor.
 pub(super) const SUPERVISED: &str = "supervised";
 
-/// Adds the flag [`SUPERVISED`].
+/// Hidden flag with the file that stderr is.
+pub(super) const LOG_FILE: &str = "log-file";
+
+/// Adds the flags [`SUPERVISED`] and [`LOG_FILE`].
 pub(super) fn with_supervised(command: Command) -> Command {
     let help = "Stop when stdin ends, and leave SIGINT to who holds its other end";
     let flag = Arg::new(SUPERVISED).long(SUPERVISED).action(ArgAction::SetTrue).hide(true);
-    command.arg(flag.help(help))
+    let file = Arg::new(LOG_FILE).long(LOG_FILE).hide(true).value_name("FILE");
+    command.arg(flag.help(help)).arg(file.help("The file that stderr is"))
 }
 
 /// Names of tasks that serve one peer or one request. A panic in one of them ends that connection
@@ -72,6 +82,10 @@ pub(super) struct NodeProcess<'a> {
     pub(super) log: &'a str,
     pub(super) config: &'a Config,
     pub(super) supervised: bool,
+    /// File that stderr is, to be opened anew when it was moved.
+    pub(super) log_file: Option<&'a Path>,
+    /// Reads the settings again, and returns what is logged and the keys that differ.
+    pub(super) read_again: &'a (dyn Fn() -> Result<(String, Vec<String>), ProgramError> + Sync),
 }
 
 /// Opens the directory, the log and the world, and once `check` has passed the store, then runs
@@ -89,8 +103,9 @@ pub(super) fn run(
     const THREADS_MAX: usize = 4;
 
     let _lock = DirLock::take(process.data_dir)?;
-    let log = log_to_stderr(process.log)?;
+    let (log, set_filter) = log_to_stderr(process.log)?;
     let mut lines = Flushed(vec![log.clone()]);
+    let files_max = raise_files_max();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -100,8 +115,10 @@ pub(super) fn run(
     let ended = runtime.block_on(async {
         let asked = asked_to_stop(process.supervised)?;
         let (report, mut panics) = mpsc::channel(1);
-        let (env, id, events) = world(process, log, report).await?;
-        lines.0.extend(events);
+        let mut hang_ups = signal(SignalKind::hangup())
+            .map_err(|e| ProgramError::Failed(format!("signals: {e}")))?;
+        let (env, id, queue, events) = world(process, log, report).await?;
+        lines.0.extend(queue);
         check(&env).await?;
         // A supervisor has made the store before it starts its nodes.
         let may_create = process.role == Role::Master && !process.supervised;
@@ -120,6 +137,7 @@ pub(super) fn run(
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             %id,
+            files_max,
             data_dir = %process.data_dir.display(),
             store = %process.store.display(),
             "a {} starts",
@@ -132,6 +150,13 @@ pub(super) fn run(
                 let dead = |panic: Box<_>| ProgramError::Failed(dead("node", panic_message(&*panic)));
                 ended.unwrap_or_else(|panic| Err(dead(panic)))
             }
+            () = async {
+                while hang_ups.recv().await.is_some() {
+                    events.reopen();
+                    on_hang_up(process, &set_filter);
+                }
+                pending().await
+            } => return Ok(()),
             () = overdue => {
                 tracing::warn!("the {} ends: its goodbye took longer than {GOODBYE:?}", process.role);
                 return Ok(());
@@ -154,13 +179,14 @@ async fn world(
     process: &NodeProcess<'_>,
     log: LineQueue,
     report: mpsc::Sender<String>,
-) -> Result<(Env, NodeId, Option<LineQueue>), ProgramError> {
+) -> Result<(Env, NodeId, Option<LineQueue>, ReopenEvents), ProgramError> {
     let usage = |e: &dyn std::fmt::Display| ProgramError::Usage(e.to_string());
     let mut world = RealWorld::new(process.data_dir).map_err(|e| usage(&e))?.with_log(log);
     if let Some(path) = process.events {
         world = world.with_events_file(path);
     }
-    let events = world.event_lines();
+    let queue = world.event_lines();
+    let events = world.reopen_events();
     let env = Env::new(world.with_panics_reported(move |task, why| {
         if !OF_ONE_PEER.contains(&task) {
             // One line is enough: the node ends at the first.
@@ -170,28 +196,76 @@ async fn world(
     let identity = load_or_make_identity(&env, &GeneratedKeys, process.config.identity_bits)
         .await
         .map_err(|e| usage(&format!("{}: {e}", process.data_dir.display())))?;
+    for name in [IDENTITY_FILE, GUARD_FILE] {
+        only_ours(&process.data_dir.join(name))?;
+    }
     env.identify(&identity.node().to_string(), &process.role.to_string());
-    Ok((env, identity.node(), events))
+    Ok((env, identity.node(), queue, events))
 }
 
 fn dead(part: &str, why: &str) -> String {
     format!("the part {part:?} of this node panicked: {why}; this is a bug, please report it")
 }
 
-fn log_to_stderr(what: &str) -> Result<LineQueue, ProgramError> {
+/// Refuses a secret file that others may read: who copied it can pose as this node.
+fn only_ours(path: &Path) -> Result<(), ProgramError> {
+    let Ok(found) = path.metadata() else { return Ok(()) };
+    let mode = found.mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(ProgramError::Usage(format!(
+        "{path} may be read by others (mode {mode:04o}); take that from them with chmod 600 {path}, \
+         or choose another --data-dir if somebody may have copied it"
+    )))
+}
+
+/// Sets what is logged from now on.
+type SetFilter = Box<dyn Fn(&str) -> Result<(), ProgramError> + Send + Sync>;
+
+fn log_to_stderr(what: &str) -> Result<(LineQueue, SetFilter), ProgramError> {
+    let filter = |what: &str| {
+        EnvFilter::try_new(what).map_err(|e| {
+            ProgramError::Usage(format!("log: {e}; want such as info or warn,chatchat=debug"))
+        })
+    };
     let failed = |e: &dyn std::fmt::Display| ProgramError::Failed(format!("the log: {e}"));
     let lines = output::log_to_stderr().map_err(|e| failed(&e))?;
-    let log = lines.clone();
-    let filter = EnvFilter::try_new(what).map_err(|e| ProgramError::Usage(format!("log: {e}")))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(move || LogWriter(log.clone()))
+    let queue = lines.clone();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter(what)?)
+        .with_writer(move || LogWriter(queue.clone()))
         // Else the subscriber prints a failed write to stderr, and panics if that fails too.
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal())
-        .try_init()
-        .map_err(|e| failed(&e))?;
-    Ok(lines)
+        .with_filter_reloading();
+    let handle = log.reload_handle();
+    log.try_init().map_err(|e| failed(&e))?;
+    Ok((lines, Box::new(move |what| handle.reload(filter(what)?).map_err(|e| failed(&e)))))
+}
+
+/// Opens the log anew, and reads the settings again. What is logged counts at once; other changes
+/// are named, and count from the next start on.
+fn on_hang_up(process: &NodeProcess<'_>, set_filter: &SetFilter) {
+    if let Some(path) = process.log_file {
+        let opened = open_private(OpenOptions::new().append(true).create(true), path)
+            .and_then(|file| redirect_stderr(&file));
+        if let Err(error) = opened {
+            tracing::warn!(%error, file = %path.display(), "the log was not opened anew");
+        }
+    }
+    let read = (process.read_again)();
+    match read.and_then(|(log, changed)| set_filter(&log).map(|()| changed)) {
+        Ok(changed) => {
+            let later = changed.join(" ");
+            tracing::info!(
+                later,
+                "SIGHUP: logs are opened anew; these keys count at the next start"
+            );
+        }
+        Err(error) => tracing::warn!(%error, "SIGHUP: logs are opened anew, settings stay"),
+    }
 }
 
 /// Returns a future that is ready when the node has to stop. Signals count from this call on.
@@ -239,7 +313,8 @@ impl DirLock {
             let dir = dir.display();
             ProgramError::Usage(format!("the data directory {dir} cannot be used: {why}"))
         };
-        make_private_dir(dir).map_err(|e| refuse(&e))?;
+        make_private_dir(dir)
+            .map_err(|e| refuse(&format_args!("{e}; choose another with --data-dir")))?;
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false);
         let file = open_private(&mut options, &dir.join("lock")).map_err(|e| refuse(&e))?;
@@ -296,6 +371,8 @@ mod tests {
             log: "off",
             config: &config,
             supervised: false,
+            log_file: None,
+            read_again: &|| Ok(("off".to_owned(), Vec::new())),
         };
         let ended = run(
             &process,

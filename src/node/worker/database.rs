@@ -22,7 +22,7 @@ use crate::{
         message::{Member, Update},
         rows::{Boards, Page},
     },
-    replica::{ApplyReport, Check, Replica, ReplicaError, ReplicaLimits},
+    replica::{ApplyReport, Check, OpenedAs, Replica, ReplicaError, ReplicaLimits},
 };
 
 /// Pause before a failed database is opened again.
@@ -217,7 +217,12 @@ async fn open(env: &Env, check: Check) -> Result<Replica, ReplicaError> {
     match opened {
         Ok(opened) => {
             let (replica, found) = opened?;
-            tracing::debug!(?found, "the node database");
+            match found {
+                OpenedAs::Unreadable { why } => {
+                    tracing::warn!(why, "the node database was unreadable; a new one is filled");
+                }
+                found => tracing::debug!(?found, "the node database"),
+            }
             Ok(replica)
         }
         Err(Cancelled) => Err(ReplicaError::Failed { why: "the node is going away".to_owned() }),

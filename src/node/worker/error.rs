@@ -28,6 +28,6 @@ pub enum WorkerError {
     #[error("this worker was never enrolled: start it with a join token")]
     NotEnrolled,
     /// The worker knows no master's key, so it could trust none.
-    #[error("no master's fingerprint is pinned: give at least one")]
+    #[error("no master's fingerprint is pinned: give one at least by --pins")]
     NoPins,
 }

@@ -16,9 +16,12 @@ use super::{
     watch::{Line, Tail},
 };
 use crate::{
-    env::real::open_private,
+    env::real::{hang_up, open_private},
     model::{ids::Role, time::Mono},
-    programs::{ProgramError, process::SUPERVISED},
+    programs::{
+        ProgramError,
+        process::{LOG_FILE, SUPERVISED},
+    },
 };
 
 const WAIT_MIN: Duration = Duration::from_secs(1);
@@ -33,6 +36,8 @@ pub(super) struct Child {
     wait: Duration,
     due: Option<Mono>,
     log: PathBuf,
+    /// Length of the log when this life began.
+    log_began: u64,
     tail: Tail,
 }
 
@@ -40,8 +45,10 @@ impl Child {
     pub(super) fn start(program: &Path, node: &NodePlan, now: Mono) -> Result<Self, ProgramError> {
         // Events of earlier runs are skipped.
         let tail = Tail::from_end(node.events());
+        let log_began = len_of(&node.log());
         let process = Some(spawn(program, node)?);
-        Ok(Self { process, started: now, wait: WAIT_MIN, due: None, log: node.log(), tail })
+        let log = node.log();
+        Ok(Self { process, started: now, wait: WAIT_MIN, due: None, log, log_began, tail })
     }
 
     pub(super) fn start_again(
@@ -50,6 +57,7 @@ impl Child {
         node: &NodePlan,
         now: Mono,
     ) -> Result<(), ProgramError> {
+        self.log_began = len_of(&self.log);
         self.process = Some(spawn(program, node)?);
         (self.started, self.due) = (now, None);
         Ok(())
@@ -92,16 +100,19 @@ impl Child {
         self.tail.read()
     }
 
-    /// Returns `: ` and the last line of the log; nothing if the log is empty.
-    pub(super) fn last_words(&self) -> String {
-        const LEN_MAX: usize = 300;
-        let text = end_of(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        if line.is_empty() {
-            return String::new();
+    /// Asks the process to open its logs anew.
+    pub(super) fn hang_up(&self) {
+        if let Some(pid) = self.pid() {
+            // Fails only for a process that is gone.
+            let _ = hang_up(pid);
         }
-        format!(": {}", line.chars().take(LEN_MAX).collect::<String>())
+    }
+
+    /// Returns `: ` and the line in which this life of the node said why it ends; nothing if it
+    /// did not say, as one that was killed.
+    pub(super) fn last_words(&self) -> String {
+        let text = end_of(&self.log, self.log_began).unwrap_or_default();
+        reason_in(&String::from_utf8_lossy(&text))
     }
 
     /// Asks the process to end by closing its stdin.
@@ -122,12 +133,28 @@ impl Child {
     }
 }
 
-/// Reads the last 4 KiB of a file.
-fn end_of(path: &Path) -> std::io::Result<Vec<u8>> {
+/// Returns `: ` and the last line that is a program's own complaint or a panic.
+fn reason_in(log: &str) -> String {
+    const LEN_MAX: usize = 300;
+    let is_reason = |line: &&str| {
+        line.starts_with("chatchat-cluster: ")
+            || line.starts_with("thread '") && line.contains(" panicked at ")
+    };
+    let line = log.lines().rev().find(is_reason);
+    line.map_or_else(String::new, |line| {
+        let line = line.strip_prefix("chatchat-cluster: ").unwrap_or(line);
+        format!(": {}", line.chars().take(LEN_MAX).collect::<String>())
+    })
+}
+
+/// Reads the last 4 KiB of a file, without what lies before `from`.
+fn end_of(path: &Path, from: u64) -> std::io::Result<Vec<u8>> {
     const LEN_MAX: u64 = 4096;
     let mut file = File::open(path)?;
     let len = file.metadata()?.len();
-    file.seek(SeekFrom::Start(len.saturating_sub(LEN_MAX)))?;
+    // A log that was begun anew is shorter.
+    let from = if from > len { 0 } else { from };
+    file.seek(SeekFrom::Start(len.saturating_sub(LEN_MAX).max(from)))?;
     let mut end = Vec::new();
     file.take(LEN_MAX).read_to_end(&mut end)?;
     Ok(end)
@@ -159,6 +186,8 @@ fn spawn(program: &Path, node: &NodePlan) -> Result<process::Child, ProgramError
         .args(["node", role, "--config"])
         .arg(node.settings())
         .arg(format!("--{SUPERVISED}"))
+        .arg(format!("--{LOG_FILE}"))
+        .arg(node.log())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(log);
@@ -171,6 +200,10 @@ fn spawn(program: &Path, node: &NodePlan) -> Result<process::Child, ProgramError
     command.spawn().map_err(failed)
 }
 
+fn len_of(log: &Path) -> u64 {
+    fs::metadata(log).map_or(0, |file| file.len())
+}
+
 fn is_ours(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b"CHATCHAT_")
 }
@@ -180,5 +213,20 @@ fn how(status: ExitStatus) -> String {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => "for no known reason".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_a_nodes_own_reason_and_no_unrelated_line() {
+        let log = "2026-11-26T07:00:00Z  INFO chatchat: a link ended\n";
+        assert_eq!(reason_in(log), "");
+        let said = format!("{log}chatchat-cluster: the disk is gone\n{log}");
+        assert_eq!(reason_in(&said), ": the disk is gone");
+        let panicked = format!("{log}\nthread 'main' (7) panicked at src/x.rs:1:1:\n");
+        assert_eq!(reason_in(&panicked), ": thread 'main' (7) panicked at src/x.rs:1:1:");
     }
 }

@@ -220,6 +220,8 @@ impl Supervisor {
     async fn run(mut self) -> Result<(), ProgramError> {
         let asked = asked_to_stop()?;
         let mut asked = std::pin::pin!(asked);
+        let mut hang_ups = signal(SignalKind::hangup())
+            .map_err(|e| ProgramError::Failed(format!("signals: {e}")))?;
         for node in &self.plan.nodes {
             self.children.push(Child::start(&self.plan.program, node, self.env.now())?);
         }
@@ -228,6 +230,7 @@ impl Supervisor {
             tokio::select! {
                 biased;
                 () = &mut asked => break Ok(()),
+                _ = hang_ups.recv() => self.children.iter().for_each(Child::hang_up),
                 looked = self.look() => if let Err(e) = looked { break Err(e) },
             }
         };

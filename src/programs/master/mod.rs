@@ -3,7 +3,7 @@
 mod run;
 mod settings;
 
-use std::{ffi::OsString, sync::Arc};
+use std::{ffi::OsString, path::Path, sync::Arc};
 
 use clap::{ArgMatches, Command};
 
@@ -13,10 +13,15 @@ pub use self::{
 };
 use super::{
     ProgramError, output,
-    process::{self, NodeProcess, SUPERVISED, check_port, with_supervised},
+    process::{self, LOG_FILE, NodeProcess, SUPERVISED, check_port, with_supervised},
     settings::{Settings, node::store_path, with_keys},
 };
-use crate::{comm::key_source::GeneratedKeys, model::ids::Role};
+use crate::{
+    comm::{handshake::PENDING_MAX, key_source::GeneratedKeys},
+    config::Config,
+    env::real::raise_files_max,
+    model::{ids::Role, rows::MASTERS_MAX},
+};
 
 /// Runs the program `chatchat-master`.
 ///
@@ -45,6 +50,11 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
     check_port(&own.http, "--http")?;
     check_port(&own.link, "--link")?;
     own.admin().map_or(Ok(()), |addr| check_port(addr, "--admin"))?;
+    let read_again = || {
+        let again = Settings::of_matches(KEYS, matches)?;
+        let log = again.own::<MasterSettings>()?.resolve()?.log;
+        Ok((log, settings.changed(&again)))
+    };
     let process = NodeProcess {
         role: Role::Master,
         data_dir: &own.data_dir,
@@ -53,7 +63,12 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
         log: &own.log,
         config: &settings.config,
         supervised: matches.get_flag(SUPERVISED),
+        log_file: matches.get_one::<String>(LOG_FILE).map(Path::new),
+        read_again: &read_again,
     };
+    let files_max = raise_files_max();
+    let mut config = settings.config.clone();
+    config.connections_max = connections_max(&config, files_max);
     process::run(
         &process,
         async |_| Ok(()),
@@ -67,11 +82,22 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
                 admin = own.admin,
                 "its addresses"
             );
+            tracing::info!(
+                connections_max = config.connections_max,
+                connections_per_address_max = config.connections_per_address_max,
+                "its bounds on connections of people"
+            );
+            if config.connections_max < settings.config.connections_max {
+                tracing::warn!(
+                    files_max,
+                    "fewer connections than the setting connections_max; raise the limit of open files"
+                );
+            }
             let ended = run_master(
                 env,
                 MasterParams {
                     name: own.name.clone(),
-                    config: settings.config.clone(),
+                    config: config.clone(),
                     http_listen: own.http.clone(),
                     http_public: own.http_public.clone(),
                     access: own.access()?,
@@ -89,4 +115,29 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
             })
         },
     )
+}
+
+/// Returns how many connections of people leave open files for links, the store and other files.
+fn connections_max(config: &Config, files_max: u64) -> usize {
+    /// Open files of the store, the logs and the runtime, and a few to spare.
+    const OWN: usize = 64;
+    let files_max = usize::try_from(files_max).unwrap_or(usize::MAX);
+    let links = config.workers_max.saturating_add(MASTERS_MAX + 2 * PENDING_MAX).min(files_max / 4);
+    config.connections_max.min(files_max.saturating_sub(links + OWN)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_of_people_leave_open_files_for_links_and_the_store() {
+        let config = Config::default();
+        let max = |files_max| connections_max(&config, files_max);
+        assert_eq!(max(u64::MAX), config.connections_max);
+        assert_eq!(max(524_288), config.connections_max);
+        assert_eq!(max(20_000), 20_000 - (1024 + 256 + 512) - 64);
+        assert_eq!(max(1024), 1024 - 256 - 64);
+        assert_eq!(max(16), 1);
+    }
 }

@@ -10,16 +10,16 @@ use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
-use super::ProgramError;
+use super::{ProgramError, output};
 use crate::config::Config;
 
 pub mod node;
 
 const VARIABLE: &str = "CHATCHAT_";
 
-/// Variables of the project's own tests, which are no settings.
-const OF_TESTS: [&str; 3] =
-    ["CHATCHAT_REQUIRE_ALL", "CHATCHAT_CLUSTER", "CHATCHAT_CI_SKIP_INSTALL"];
+/// Variables of `chatctl` and of the project's own tests, which are no settings of a node.
+const OF_OTHERS: [&str; 4] =
+    ["CHATCHAT_MASTER", "CHATCHAT_REQUIRE_ALL", "CHATCHAT_CLUSTER", "CHATCHAT_CI_SKIP_INSTALL"];
 
 /// Key of one setting.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +77,12 @@ impl Settings {
     /// # Errors
     /// [`ProgramError::Usage`].
     pub fn of_matches(keys: &'static [Key], matches: &ArgMatches) -> Result<Self, ProgramError> {
-        known_variables(keys, std::env::vars_os().map(|(name, _)| name))?;
+        let unknown = unknown_variables(keys, std::env::vars_os().map(|(name, _)| name));
+        if !unknown.is_empty() {
+            // A container platform injects such names for a service that is called like us.
+            let names = unknown.join(", ");
+            output::complain("chatchat", &format_args!("no setting, ignored: {names}"));
+        }
         let file = match matches.get_one::<String>("config") {
             Some(path) => read_file(Path::new(path))?,
             None => Table::new(),
@@ -146,7 +151,33 @@ impl Settings {
                 return Err(ProgramError::Usage(format!("{name}: want {}", key.kind.wanted())));
             }
         }
-        typed(&self.own).map_err(ProgramError::Usage)
+        typed(&self.own).map_err(|why| {
+            // Each alone, so that the error can name the key.
+            let is_wrong = |(name, value): &(&String, &Value)| {
+                typed::<T>(&Table::from_iter([((*name).clone(), (*value).clone())])).is_err()
+            };
+            let wrong = self.own.iter().find(is_wrong);
+            ProgramError::Usage(
+                wrong.map_or_else(|| why.clone(), |(name, _)| format!("{name}: {why}")),
+            )
+        })
+    }
+
+    /// Returns the keys whose values differ in settings that were read later, `log` left out.
+    #[must_use]
+    pub fn changed(&self, later: &Self) -> Vec<String> {
+        let all = |settings: &Self| {
+            let mut all = Table::try_from(&settings.config).unwrap_or_default();
+            all.extend(settings.own.clone());
+            all.remove("log");
+            all
+        };
+        let (ours, theirs) = (all(self), all(later));
+        let mut names: Vec<_> = ours.keys().chain(theirs.keys()).cloned().collect();
+        names.sort();
+        names.dedup();
+        names.retain(|name| ours.get(name) != theirs.get(name));
+        names
     }
 
     /// Returns the text that `--check-config` prints: all settings as a file, without secrets.
@@ -268,20 +299,18 @@ fn unknown(what: &str, name: &str) -> ProgramError {
     ProgramError::Usage(format!("unknown {what} {name}; --help lists all that there are"))
 }
 
-fn known_variables(
-    keys: &'static [Key],
-    names: impl Iterator<Item = OsString>,
-) -> Result<(), ProgramError> {
-    let names = names.filter_map(|name| name.into_string().ok());
-    let ours = |name: &String| name.starts_with(VARIABLE) && !OF_TESTS.contains(&name.as_str());
-    for name in names.filter(ours) {
-        let key = name[VARIABLE.len()..].to_lowercase();
-        if variable(&key) != name || (key != "config" && all_keys(keys).all(|known| known.0 != key))
-        {
-            return Err(unknown("variable", &name));
-        }
-    }
-    Ok(())
+/// Returns the variables that begin like settings and are none, in order.
+fn unknown_variables(keys: &'static [Key], names: impl Iterator<Item = OsString>) -> Vec<String> {
+    let is_unknown = |name: &String| {
+        let Some(rest) = name.strip_prefix(VARIABLE) else { return false };
+        let key = rest.to_lowercase();
+        let is_key = key == "config" || all_keys(keys).any(|known| known.0 == key);
+        !OF_OTHERS.contains(&name.as_str()) && (variable(&key) != *name || !is_key)
+    };
+    let mut unknown: Vec<_> =
+        names.filter_map(|name| name.into_string().ok()).filter(is_unknown).collect();
+    unknown.sort();
+    unknown
 }
 
 fn read_file(path: &Path) -> Result<Table, ProgramError> {
@@ -397,21 +426,30 @@ mod tests {
     }
 
     #[test]
-    fn unknown_variable_is_refused() {
-        let check = |name: &str| known_variables(KEYS, [OsString::from(name)].into_iter());
+    fn unknown_variable_is_named_and_ends_nothing() {
+        let check = |name: &str| unknown_variables(KEYS, [OsString::from(name)].into_iter());
         for good in [
             "CHATCHAT_PORT",
             "CHATCHAT_LEASE_TTL",
             "CHATCHAT_CONFIG",
             "CHATCHAT_REQUIRE_ALL",
+            "CHATCHAT_MASTER",
             "HOME",
         ] {
-            assert!(check(good).is_ok(), "{good}");
+            assert!(check(good).is_empty(), "{good}");
         }
         for bad in ["CHATCHAT_PROT", "CHATCHAT_port", "CHATCHAT_"] {
-            let refused = check(bad).expect_err("unknown").to_string();
-            assert_eq!(refused, format!("unknown variable {bad}; --help lists all that there are"));
+            assert_eq!(check(bad), [bad]);
         }
+    }
+
+    #[test]
+    fn settings_read_again_name_what_changed() {
+        let read = |file: &str| read(file, &[]).expect("all is well").1;
+        let before = read("name = \"m\"\nlease_ttl = \"3s\"");
+        assert_eq!(before.changed(&before), [""; 0]);
+        let after = read("port = 7\nlease_ttl = \"2.5s\"");
+        assert_eq!(before.changed(&after), ["lease_ttl", "name", "port"]);
     }
 
     #[test]

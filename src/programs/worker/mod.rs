@@ -2,14 +2,14 @@
 
 mod settings;
 
-use std::{ffi::OsString, sync::Arc};
+use std::{ffi::OsString, path::Path, sync::Arc};
 
 use clap::{ArgMatches, Command};
 
 pub use self::settings::{KEYS, WorkerSettings};
 use super::{
     ProgramError, output,
-    process::{self, NodeProcess, SUPERVISED, with_supervised},
+    process::{self, LOG_FILE, NodeProcess, SUPERVISED, with_supervised},
     settings::{Settings, node::store_path, with_keys},
 };
 pub use crate::node::worker::{WorkerError, WorkerParams, run as run_worker};
@@ -43,6 +43,11 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
         return output::answer(&settings.show(&own)?);
     }
     let token = own.join_token()?;
+    let read_again = || {
+        let again = Settings::of_matches(KEYS, matches)?;
+        let log = again.own::<WorkerSettings>()?.resolve()?.log;
+        Ok((log, settings.changed(&again)))
+    };
     let process = NodeProcess {
         role: Role::Worker,
         data_dir: &own.data_dir,
@@ -51,11 +56,19 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
         log: &own.log,
         config: &settings.config,
         supervised: matches.get_flag(SUPERVISED),
+        log_file: matches.get_one::<String>(LOG_FILE).map(Path::new),
+        read_again: &read_again,
     };
     // A worker that could not join anyway says so first, whatever its store.
     let has_token = token.is_some();
     let check = async |env: &Env| {
-        may_join(env, has_token).await.map_err(|e| ProgramError::Usage(e.to_string()))
+        may_join(env, has_token).await.map_err(|e| {
+            let way_out = match e {
+                WorkerError::NotEnrolled => ", by --token or --token-file",
+                _ => "",
+            };
+            ProgramError::Usage(format!("{e}{way_out}"))
+        })
     };
     process::run(&process, check, async |env, store, stop| {
         let token_is = if token.is_some() { "given" } else { "none" };

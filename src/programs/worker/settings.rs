@@ -105,8 +105,10 @@ impl WorkerSettings {
     pub(super) fn join_token(&self) -> Result<Option<String>, ProgramError> {
         let text = match (&self.token, &self.token_file) {
             (Some(text), _) => text.clone(),
-            (None, Some(path)) => std::fs::read_to_string(path)
-                .map_err(|e| ProgramError::Usage(format!("token_file {}: {e}", path.display())))?,
+            (None, Some(path)) => std::fs::read_to_string(path).map_err(|e| {
+                let path = path.display();
+                ProgramError::Usage(format!("token_file {path}: {e}; name another file"))
+            })?,
             (None, None) => return Ok(None),
         };
         let token = JoinSecret::parse(&text).map_err(|e| ProgramError::Usage(e.to_string()))?;

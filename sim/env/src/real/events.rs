@@ -10,7 +10,10 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use serde::Serialize;
@@ -23,6 +26,7 @@ use crate::time::Wall;
 pub(super) struct EventLog {
     who: OnceLock<(String, String)>,
     file: Option<LineQueue>,
+    reopen: ReopenEvents,
     /// Bounded by the probes that the program names.
     probes: Mutex<BTreeSet<&'static str>>,
 }
@@ -46,16 +50,27 @@ enum Probe {
 impl EventLog {
     pub(super) fn to_file(path: PathBuf) -> Self {
         let mut file = LogFile { path, open: None };
-        let queue = LineQueue::start("event-lines", move |line, lost| file.append(line, lost));
+        let reopen = ReopenEvents::default();
+        let asked = reopen.clone();
+        let queue = LineQueue::start("event-lines", move |line, lost| {
+            if asked.0.swap(false, Ordering::Relaxed) {
+                file.open = None;
+            }
+            file.append(line, lost)
+        });
         if let Err(error) = &queue {
             tracing::warn!(%error, "no event lines are written: no thread for them");
         }
-        Self { file: queue.ok(), ..Self::default() }
+        Self { file: queue.ok(), reopen, ..Self::default() }
     }
 
     /// Returns the queue of the file's lines.
     pub(super) fn queue(&self) -> Option<&LineQueue> {
         self.file.as_ref()
+    }
+
+    pub(super) fn reopen(&self) -> ReopenEvents {
+        self.reopen.clone()
     }
 
     /// Keeps the first identity: a node does not change it within one life.
@@ -104,6 +119,17 @@ impl EventLog {
         if let Some(file) = &self.file {
             file.push(format!("{line}\n").into_bytes());
         }
+    }
+}
+
+/// Handle that opens the file of event lines anew.
+#[derive(Clone, Debug, Default)]
+pub struct ReopenEvents(Arc<AtomicBool>);
+
+impl ReopenEvents {
+    /// Lets the next event line open the file by its name.
+    pub fn reopen(&self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -11,6 +11,7 @@
 mod disk;
 mod events;
 mod files;
+mod limits;
 mod lines;
 mod net;
 mod temp;
@@ -31,7 +32,9 @@ use tokio::{runtime::Handle, sync::Semaphore};
 
 use self::{disk::RealDisk, events::EventLog};
 pub use self::{
+    events::ReopenEvents,
     files::{make_private_dir, open_private, replace_file},
+    limits::{hang_up, raise_files_max, redirect_stderr},
     lines::{FLUSH_MAX, LineQueue},
     temp::TempDir,
 };
@@ -99,6 +102,12 @@ impl RealWorld {
     #[must_use]
     pub fn event_lines(&self) -> Option<LineQueue> {
         self.events.queue().cloned()
+    }
+
+    /// Returns a handle that opens the file of event lines anew, for after it was moved.
+    #[must_use]
+    pub fn reopen_events(&self) -> ReopenEvents {
+        self.events.reopen()
     }
 
     /// Calls `act` with the name of each task that panics, and with its message.
