@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     absence::AwayReason,
     ids::{
-        BoardName, Domain, KeyEpoch, NodeId, Registration, Role, Seq, StoreEpoch, Token, UserId,
-        UserName,
+        BoardName, Domain, Fingerprint, KeyEpoch, NodeId, Registration, Role, Seq, StoreEpoch,
+        Token, UserId, UserName,
     },
     message::MemberState,
     names,
@@ -247,6 +247,24 @@ pub struct QueueState {
     pub waiting: usize,
     /// Number of tasks in the batch that is being written.
     pub in_flight: usize,
+}
+
+/// Answer of `POST /api/v1/admin/tokens`: the lines of a new worker's settings. As secret as its
+/// token.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinInvitation {
+    /// Join token, for one worker.
+    pub token: String,
+    /// Addresses at which masters take nodes, `host:port`.
+    pub masters: Vec<String>,
+    /// Fingerprints of the masters' keys.
+    pub pins: Vec<Fingerprint>,
+}
+
+impl fmt::Debug for JoinInvitation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinInvitation").field("masters", &self.masters).finish_non_exhaustive()
+    }
 }
 
 /// Stage of a master's life.

@@ -15,8 +15,8 @@ mod stream;
 pub use self::{
     boards::{Board, BoardList, ReadMark, boards_of},
     cluster::{
-        Cluster, ClusterState, FailedNode, LeaseOwner, MasterState, Node, NodeState, QueueState,
-        Readiness, StoreAbsence, StoreReach, User, UserList,
+        Cluster, ClusterState, FailedNode, JoinInvitation, LeaseOwner, MasterState, Node,
+        NodeState, QueueState, Readiness, StoreAbsence, StoreReach, User, UserList,
     },
     posts::{PostList, PostState, WritePost},
     problem::{Problem, ProblemType},

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::{
     api::{
-        Board, BoardList, Cluster, ClusterState, PostList, PostState, Problem, ProblemType,
-        Readiness, SessionOpened, SessionRestored, UserList,
+        Board, BoardList, Cluster, ClusterState, JoinInvitation, PostList, PostState, Problem,
+        ProblemType, Readiness, SessionOpened, SessionRestored, UserList,
     },
     client::{
         Failure, Limits,
@@ -87,6 +87,8 @@ pub enum Request {
     Cluster,
     /// Asks an admin listener, with the admin token, for the cluster as operators see it. [`Answer::ClusterState`].
     ClusterState,
+    /// Asks an admin listener, with the admin token, for a join token for one worker. [`Answer::Invitation`].
+    NewJoinToken,
     /// Asks whether clients should use this master. [`Answer::Done`], or [`Failure::Busy`].
     Readyz,
 }
@@ -120,6 +122,8 @@ pub enum Answer {
     Cluster(Cluster),
     /// The cluster, for operators.
     ClusterState(Box<ClusterState>),
+    /// What a new worker needs to join.
+    Invitation(JoinInvitation),
 }
 
 impl Request {
@@ -174,6 +178,7 @@ impl Request {
             Self::Users => (Method::GET, "users".to_owned(), None),
             Self::Cluster => (Method::GET, "cluster".to_owned(), None),
             Self::ClusterState => (Method::GET, "admin/cluster".to_owned(), None),
+            Self::NewJoinToken => (Method::POST, "admin/tokens".to_owned(), None),
             Self::Readyz => {
                 return RawRequest { method: Method::GET, path: "/readyz".to_owned(), body: None };
             }
@@ -224,6 +229,7 @@ impl Request {
             (Self::Users, 200) => Answer::Users(shape(answer)?),
             (Self::Cluster, 200) => Answer::Cluster(shape(answer)?),
             (Self::ClusterState, 200) => Answer::ClusterState(shape(answer)?),
+            (Self::NewJoinToken, 201) => Answer::Invitation(shape(answer)?),
             (Self::Leave | Self::Alive | Self::ReadMark { .. }, 204) => Answer::Done,
             (Self::Readyz, 200 | 503) => match shape::<Readiness>(answer)?.ready {
                 true => Answer::Done,

@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -28,6 +28,9 @@ use crate::{
     env::{Env, Listener},
     node::handle::{MasterHandle, RequestError},
 };
+
+/// Time that a master has for an operator's request.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// File of the token in a node's directory.
 const TOKEN_FILE: &str = "admin.token";
@@ -114,6 +117,7 @@ fn router(admin: Admin) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/api/v1/admin/cluster", get(cluster))
+        .route("/api/v1/admin/tokens", post(new_token))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(admin.clone(), operators_only))
@@ -139,7 +143,6 @@ fn shows(token: &AdminToken, headers: &HeaderMap) -> bool {
 }
 
 async fn view(admin: &Admin) -> Result<ClusterState, ErrorResponse> {
-    const LIMIT: Duration = Duration::from_secs(5);
     let Shared { env, handle, .. } = &*admin.0;
     let view = env.timeout(LIMIT, handle.cluster()).await;
     view.ok().and_then(Result::ok).ok_or_else(|| RequestError::Away.into())
@@ -148,6 +151,14 @@ async fn view(admin: &Admin) -> Result<ClusterState, ErrorResponse> {
 /// `GET /api/v1/admin/cluster`
 async fn cluster(State(admin): State<Admin>) -> Result<Response, ErrorResponse> {
     Ok(json(StatusCode::OK, &view(&admin).await?))
+}
+
+/// `POST /api/v1/admin/tokens`: a join token for one worker, with what its settings need besides.
+async fn new_token(State(admin): State<Admin>) -> Result<Response, ErrorResponse> {
+    let Shared { env, handle, .. } = &*admin.0;
+    let made = env.timeout(LIMIT, handle.new_join_token()).await;
+    let made = made.ok().and_then(Result::ok).unwrap_or(Err(RequestError::Away))?;
+    Ok(json(StatusCode::CREATED, &made))
 }
 
 /// `GET /metrics`

@@ -8,7 +8,7 @@ pub use super::request::{
 };
 pub use crate::model::stream::{ByeReason, Consistency, Delivery, MasterInfo, ResetReason};
 use crate::{
-    api::{ClusterState, Readiness},
+    api::{ClusterState, JoinInvitation, Readiness},
     model::{
         ids::{SessionKey, UserId},
         message::Task,
@@ -29,6 +29,7 @@ pub enum Command {
     Masters { reply: oneshot::Sender<Vec<MasterInfo>> },
     Leave { reply: oneshot::Sender<()> },
     ClusterId { reply: oneshot::Sender<Option<[u8; 16]>> },
+    NewJoinToken { reply: Reply<JoinInvitation> },
 }
 
 /// Handle on a running master; cloning it is cheap.
@@ -102,6 +103,14 @@ impl MasterHandle {
     /// [`Stopped`].
     pub async fn cluster(&self) -> Result<ClusterState, Stopped> {
         self.ask(|reply| Command::Cluster { reply }).await
+    }
+
+    /// Makes a join token for one worker, good for 24 hours.
+    ///
+    /// # Errors
+    /// [`Stopped`]: a token may have been made that nobody knows, and that ends by itself.
+    pub async fn new_join_token(&self) -> Result<Result<JoinInvitation, RequestError>, Stopped> {
+        self.ask(|reply| Command::NewJoinToken { reply }).await
     }
 
     /// Returns whether pages and load balancers are to come to this master.

@@ -79,3 +79,16 @@ async fn token_is_made_once_and_kept() {
     other.env.disk().write_atomic("admin.token", b" \n").expect("written");
     assert!(AdminToken::of_disk(&other.env).is_err(), "an empty token would open to everyone");
 }
+
+#[tokio::test(start_paused = true)]
+async fn join_token_is_made_for_operators_only() {
+    let site = Site::new();
+    let token = AdminToken::new("secret");
+    let path = "/api/v1/admin/tokens";
+    let stranger = ask(&site, &token, Ask::new("POST", path)).await;
+    assert_eq!(stranger.status, 401);
+    let made = ask(&site, &token, Ask::new("POST", path).token("secret")).await;
+    assert_eq!((made.status, made.json()["token"].as_str()), (201, Some("CHAT1.a.b.c")));
+    assert_eq!(made.json()["masters"][0], "127.0.0.1:8180");
+    assert_eq!(ask(&site, &token, Ask::new("GET", path).token("secret")).await.status, 405);
+}

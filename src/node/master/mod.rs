@@ -20,6 +20,7 @@ mod dial;
 mod effects;
 mod error;
 mod input;
+mod invite;
 mod links;
 mod reads;
 mod requests;
@@ -60,7 +61,7 @@ use crate::{
     env::{Env, Listener},
     model::{
         absence::AwayReason,
-        ids::UserId,
+        ids::{Fingerprint, UserId},
         message::{Close, CloseReason},
         outcome::Outcome,
         rows::Holder,
@@ -157,6 +158,7 @@ struct Me {
     holder: Holder,
     /// Id of the cluster; cookies carry it.
     cluster: [u8; 16],
+    fingerprint: Fingerprint,
 }
 
 /// Sessions and people as this master knows them.

@@ -71,6 +71,7 @@ impl Driver {
             Command::ClusterId { reply } => {
                 let _ = reply.send(Some(self.me.cluster));
             }
+            Command::NewJoinToken { reply } => self.invite(reply),
             // Ends the loop before it comes here.
             Command::Leave { reply } => drop(reply),
         }

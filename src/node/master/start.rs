@@ -72,6 +72,7 @@ impl Driver {
         let (row, incarnation) = register(&env, &store, row, waits_for).await?;
         let cluster = row.cluster;
         let holder = Holder { node: identity.node(), incarnation };
+        let fingerprint = identity.fingerprint();
         let domain = Domain { master: holder.node, incarnation };
         env.event(&Event::Start { incarnation });
 
@@ -129,7 +130,7 @@ impl Driver {
             reads: PendingReads::default(),
             poll: StorePoll::new(now, info.clone(), own_ends),
             letters: DeadLetters::default(),
-            me: Me { info, holder, cluster },
+            me: Me { info, holder, cluster, fingerprint },
             env,
             config,
             store,

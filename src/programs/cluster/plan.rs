@@ -9,9 +9,15 @@ use serde::Serialize;
 
 use super::ClusterSettings;
 use crate::{
-    comm::key_source::{GeneratedKeys, load_or_make_identity},
+    comm::{
+        handshake::GUARD_FILE,
+        key_source::{GeneratedKeys, IDENTITY_FILE, load_or_make_identity},
+    },
     config::Config,
-    crypto::admission::JoinSecret,
+    crypto::{
+        admission::JoinSecret,
+        keys::{Identity, KeyBounds, KeyPair},
+    },
     env::{
         Env,
         real::{RealWorld, make_private_dir, replace_file},
@@ -163,10 +169,15 @@ impl Plan {
                     self.master_file(node)?
                 }
                 Role::Worker => {
-                    let token = join_token(env, &store, &pins[0]).await.map_err(|e| {
+                    let failed = |e: StoreError| {
                         ProgramError::Failed(format!("no join token for {}: {e}", node.name))
-                    })?;
-                    write(node, TOKEN_FILE, &token)?;
+                    };
+                    if is_enrolled(&store, node).await.map_err(failed)? {
+                        withdraw(&store, node).await.map_err(failed)?;
+                    } else {
+                        let token = join_token(env, &store, &pins[0]).await.map_err(failed)?;
+                        write(node, TOKEN_FILE, &token)?;
+                    }
                     self.worker_file(node, &links, &pins)?
                 }
             };
@@ -242,7 +253,7 @@ impl Plan {
             masters: masters.to_vec(),
             pins: pins.to_vec(),
             token: None,
-            token_file: Some(node.dir.join(TOKEN_FILE)),
+            token_file: Some(node.dir.join(TOKEN_FILE)).filter(|file| file.exists()),
             events: Some(node.events()),
             log: self.log.clone(),
         };
@@ -267,7 +278,31 @@ fn write(node: &NodePlan, name: &str, text: &str) -> Result<(), ProgramError> {
         .map_err(|e| ProgramError::Usage(format!("{}: {e}", path.display())))
 }
 
-/// Creates a join token for one worker. A worker that is enrolled already does not use it.
+/// Returns whether the store lists a worker with the key and the guard of its directory.
+async fn is_enrolled(store: &Store, node: &NodePlan) -> Result<bool, StoreError> {
+    let file = |name| fs::read(node.dir.join(name)).ok();
+    let (Some(key), Some(guard)) = (file(IDENTITY_FILE), file(GUARD_FILE)) else {
+        return Ok(false);
+    };
+    let Ok(pair) = KeyPair::from_pkcs8_der(&key, KeyBounds::STANDARD) else { return Ok(false) };
+    let id = Identity::new(pair).node();
+    let lists = store.admission().await?;
+    Ok(lists.allowed.iter().any(|row| row.node == id && row.guard[..] == guard[..]))
+}
+
+/// Revokes and removes the token of an earlier start, which the worker needs no more.
+async fn withdraw(store: &Store, node: &NodePlan) -> Result<(), StoreError> {
+    let path = node.dir.join(TOKEN_FILE);
+    let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
+    if let Ok(secret) = JoinSecret::parse(&text) {
+        store.revoke_join_token(secret.id).await?;
+    }
+    // A file that stays names a token that is good for nothing.
+    let _ = fs::remove_file(path);
+    Ok(())
+}
+
+/// Creates a join token for one worker.
 async fn join_token(env: &Env, store: &Store, master: &Fingerprint) -> Result<String, StoreError> {
     let secret = JoinSecret::random(&mut env.rng("join-tokens"), master);
     let token = JoinToken {
@@ -320,7 +355,7 @@ pub(super) fn write_listing(plan: &Plan, pids: &[Option<u32>]) -> Result<(), Pro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::env::real::TempDir;
+    use crate::{env::real::TempDir, model::rows::Enrolled};
 
     fn plan(change: impl FnOnce(&mut ClusterSettings)) -> Result<Plan, ProgramError> {
         let mut settings = ClusterSettings::default();
@@ -407,5 +442,39 @@ mod tests {
         let worker: toml::Table = file.parse().expect("TOML");
         assert_eq!(worker["masters"], toml::Value::from(vec!["127.0.0.1:8180"]));
         assert_eq!(worker["pins"].as_array().map(Vec::len), Some(1));
+    }
+
+    #[tokio::test]
+    async fn enrolled_worker_gets_no_new_token_and_the_old_one_is_withdrawn() {
+        let temp = TempDir::new().expect("a directory");
+        let settings = ClusterSettings {
+            masters: 1,
+            workers: 1,
+            data_dir: temp.path().to_owned(),
+            ..ClusterSettings::default()
+        };
+        let config = Config { identity_bits: 2048, ..Config::default() };
+        let plan = Plan::new(&settings, &config).expect("works");
+        let env = Env::new(RealWorld::new(temp.path()).expect("a directory"));
+        plan.prepare(&env).await.expect("prepared");
+        let file = temp.path().join("worker-0").join(TOKEN_FILE);
+        let text = fs::read_to_string(&file).expect("made");
+        let secret = JoinSecret::parse(&text).expect("a token");
+        let path = store_path(&plan.store).expect("a path");
+        let store = open_store(&env, &path, config.store_timeout, true).expect("there");
+        let world = RealWorld::new(temp.path().join("worker-0")).expect("a directory");
+        let worker = Env::new(world);
+        let identity = load_or_make_identity(&worker, &GeneratedKeys, 2048).await.expect("a key");
+        let row = Enrolled {
+            node: identity.node(),
+            fingerprint: identity.fingerprint(),
+            role: Role::Worker,
+            guard: [7; 32],
+        };
+        store.enrol(secret.id, secret.bearer_sha256(), row).await.expect("enrolled");
+        worker.disk().write_atomic(GUARD_FILE, &[7; 32]).expect("written");
+        plan.prepare(&env).await.expect("prepared again");
+        assert!(!file.exists(), "there is nothing to steal");
+        assert_eq!(store.admission().await.expect("lists").tokens, []);
     }
 }

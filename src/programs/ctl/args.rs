@@ -24,6 +24,11 @@ pub(super) struct Args {
     #[arg(long, global = true, env = "CHATCHAT_MASTER", value_name = "http://HOST:PORT")]
     pub(super) master: Option<String>,
 
+    /// A master's address for operators, instead of those in cluster.json; its token is read from
+    /// the data directory.
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    pub(super) admin: Option<String>,
+
     /// The name under which you chat; it counts when the session is new.
     #[arg(long, global = true, env = "USER", default_value = "chatctl")]
     pub(super) name: String,
@@ -59,4 +64,15 @@ pub(super) enum Command {
     Users,
     /// Show masters, workers, failed lists, queues and epochs.
     Status,
+    /// Let new workers join.
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenCommand {
+    /// Make a join token for one worker, good for 24 hours; prints lines for its settings file.
+    New,
 }

@@ -22,7 +22,7 @@ use jiff::tz::TimeZone;
 use thiserror::Error;
 
 use self::{
-    args::{Args, Command},
+    args::{Args, Command, TokenCommand},
     session::{Session, open},
     targets::Targets,
 };
@@ -115,6 +115,7 @@ fn run(args: Args) -> Result<(), CtlError> {
             }
             Command::Users => users(&env, &open(&env, &places, &args.name).await?).await,
             Command::Status => status(&env, &places, &args.name).await,
+            Command::Token { command: TokenCommand::New } => new_token(&env, &places).await,
         }
     })
 }
@@ -206,6 +207,22 @@ async fn users(env: &Env, session: &Session) -> Result<(), CtlError> {
         Answer::Users(users) => say(&render::users(&users, env.wall().ms)),
         _ => Err(CtlError::Failed("a list of people was answered with something else".to_owned())),
     }
+}
+
+/// Makes a join token at the first master that answers.
+async fn new_token(env: &Env, places: &Targets) -> Result<(), CtlError> {
+    let mut why = "no admin token was found; run it where the masters' --data-dir is, or name \
+                   their address with --admin HOST:PORT"
+        .to_owned();
+    for admin in &places.admins {
+        let mut api = Api::new(env, &admin.url, Some(admin.token.clone()), Limits::default());
+        match api.call(&Request::NewJoinToken).await {
+            Ok(Answer::Invitation(made)) => return say(&render::invitation(&made)),
+            Ok(_) => "it answered with something else".clone_into(&mut why),
+            Err(failure) => why = format!("{}: {failure}", admin.name),
+        }
+    }
+    Err(CtlError::Failed(why))
 }
 
 /// Shows the cluster: the operators' view with an admin token, else the view of people.

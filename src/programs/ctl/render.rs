@@ -7,7 +7,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use unicode_width::UnicodeWidthStr;
 
 use crate::{
-    api::{Cluster, ClusterState, NodeState, StoreReach, UserList},
+    api::{Cluster, ClusterState, JoinInvitation, NodeState, StoreReach, UserList},
     model::{
         ids::{NodeId, Post, Resource, Role},
         message::MemberState,
@@ -57,6 +57,19 @@ pub(super) fn users(list: &UserList, now_ms: u64) -> String {
         out.push_str("(the store is away: this may be old)\n");
     }
     out
+}
+
+/// Formats an invitation as lines of a worker's settings file.
+pub(super) fn invitation(made: &JoinInvitation) -> String {
+    let list = |items: Vec<String>| {
+        items.iter().map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", ")
+    };
+    let pins = list(made.pins.iter().map(ToString::to_string).collect());
+    format!(
+        "masters = [{}]\npins = [{pins}]\ntoken = \"{}\"\n",
+        list(made.masters.clone()),
+        made.token
+    )
 }
 
 /// Formats the cluster as people see it.

@@ -23,7 +23,7 @@ pub(super) struct Admin {
 /// Addresses and files that a command needs before it connects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Targets {
-    /// Addresses of front ends, `http://host:port`; at least one.
+    /// Addresses of front ends, `http://host:port`; none with `--admin` alone.
     pub(super) masters: Vec<String>,
     /// Admin listeners; none when no token can be read.
     pub(super) admins: Vec<Admin>,
@@ -46,12 +46,26 @@ struct Node {
 }
 
 impl Targets {
-    /// Finds them by `--master`, or in the data directory.
+    /// Finds them by `--admin`, by `--master`, or in the data directory.
     pub(super) fn find(args: &Args) -> Result<Self, CtlError> {
-        match &args.master {
-            Some(master) => Self::of_master(master),
-            None => Self::of_data_dir(&args.data_dir),
+        match (&args.admin, &args.master) {
+            (Some(admin), _) => Self::of_admin(admin, &args.data_dir),
+            (None, Some(master)) => Self::of_master(master),
+            (None, None) => Self::of_data_dir(&args.data_dir),
         }
+    }
+
+    fn of_admin(admin: &str, dir: &Path) -> Result<Self, CtlError> {
+        let token = dir.join("admin.token");
+        let read = fs::read_to_string(&token).map(|text| text.trim().to_owned());
+        let why = |e| format!("{}: {e}; name the master's --data-dir", token.display());
+        let token = read.map_err(|e| CtlError::Usage(why(e)))?;
+        Ok(Self {
+            masters: Vec::new(),
+            admins: vec![Admin { name: admin.to_owned(), url: as_url(admin), token }],
+            state_dir: dir.to_owned(),
+            session_file: "chatctl-session.json".to_owned(),
+        })
     }
 
     fn of_master(master: &str) -> Result<Self, CtlError> {

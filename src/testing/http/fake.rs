@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     api::{
-        ClusterState, FailedNode, HelloEvent, LeaseOwner, MasterState, NodeState, QueueState,
-        Readiness, StoreReach,
+        ClusterState, FailedNode, HelloEvent, JoinInvitation, LeaseOwner, MasterState, NodeState,
+        QueueState, Readiness, StoreReach,
     },
     env::Env,
     model::{
@@ -139,6 +139,13 @@ impl State {
             }))),
             Command::Masters { reply } => drop(reply.send(vec![this_master()])),
             Command::ClusterId { reply } => drop(reply.send(Some(CLUSTER))),
+            Command::NewJoinToken { reply } => {
+                drop(reply.send(self.ok().map(|()| JoinInvitation {
+                    token: "CHAT1.a.b.c".to_owned(),
+                    masters: vec!["127.0.0.1:8180".to_owned()],
+                    pins: Vec::new(),
+                })))
+            }
         }
     }
 
