@@ -251,6 +251,21 @@ fn refused(program: &str, args: &[&str]) -> String {
 }
 
 #[test]
+fn hang_up_opens_logs_anew_and_ends_nothing() {
+    let cluster = Cluster::start(&["--masters=1", "--workers=1"]);
+    cluster.says("Chatchat is ready");
+    let log = cluster.dir.path().join("master-0/log");
+    fs::rename(&log, log.with_extension("old")).expect("moved");
+    signal("-HUP", cluster.process.id());
+    let until = Instant::now() + WAIT;
+    while !fs::read_to_string(&log).is_ok_and(|text| text.contains("SIGHUP")) {
+        assert!(Instant::now() < until, "{}", cluster.logs());
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(get(cluster.port, "/readyz").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
 fn wrong_call_is_refused_with_one_line_and_exit_code_2() {
     let dir = TempDir::new().expect("a directory");
     let path = |name: &str| -> PathBuf { dir.path().join(name) };

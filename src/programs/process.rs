@@ -242,7 +242,7 @@ fn log_to_stderr(what: &str) -> Result<(LineQueue, SetFilter), ProgramError> {
         .with_filter_reloading();
     let handle = log.reload_handle();
     log.try_init().map_err(|e| failed(&e))?;
-    Ok((lines, Box::new(move |what| handle.reload(filter(what)?).map_err(|e| failed(&e)))))
+    Ok((lines, Box::new(move |what: &str| handle.reload(filter(what)?).map_err(|e| failed(&e)))))
 }
 
 /// Opens the log anew, and reads the settings again. What is logged counts at once; other changes

@@ -58,7 +58,7 @@ impl Targets {
     fn of_admin(admin: &str, dir: &Path) -> Result<Self, CtlError> {
         let token = dir.join("admin.token");
         let read = fs::read_to_string(&token).map(|text| text.trim().to_owned());
-        let why = |e| format!("{}: {e}; name the master's --data-dir", token.display());
+        let why = |e: io::Error| format!("{}: {e}; name the master's --data-dir", token.display());
         let token = read.map_err(|e| CtlError::Usage(why(e)))?;
         Ok(Self {
             masters: Vec::new(),

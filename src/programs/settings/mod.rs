@@ -156,10 +156,10 @@ impl Settings {
             let is_wrong = |(name, value): &(&String, &Value)| {
                 typed::<T>(&Table::from_iter([((*name).clone(), (*value).clone())])).is_err()
             };
-            let wrong = self.own.iter().find(is_wrong);
-            ProgramError::Usage(
-                wrong.map_or_else(|| why.clone(), |(name, _)| format!("{name}: {why}")),
-            )
+            ProgramError::Usage(match self.own.iter().find(is_wrong) {
+                Some((name, _)) => format!("{name}: {why}"),
+                None => why,
+            })
         })
     }
 
