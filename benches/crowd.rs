@@ -182,7 +182,7 @@ impl Bench {
     async fn follow(&self, token: &str) {
         let address = self.url.trim_start_matches("http://");
         let mut stream = TcpStream::connect(address).await.expect("a connection");
-        let presence = if self.form == Form::Changes { "&presence=changes" } else { "" };
+        let presence = if self.form == Form::Changes { "" } else { "&presence=lists" };
         let request = format!(
             "GET /api/v1/stream?boards=lobby{presence} HTTP/1.1\r\nHost: {address}\r\n\
              Authorization: Bearer {token}\r\n\r\n"

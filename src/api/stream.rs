@@ -28,29 +28,29 @@ pub struct HelloEvent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum PresenceEvent {
-    /// Difference between two versions; only with `presence=changes`.
+    /// Difference between two versions, at most one a second.
     Change {
         /// Version after it.
         version: u64,
         /// Version before it. A reader that has another one needs the list again.
         since: u64,
         /// Number of active people after it.
-        count: u64,
+        total: u64,
         /// People to add, or to put in the place of those with their ids.
         came: Vec<User>,
         /// People to remove; some may be unheard of.
         left: Vec<UserId>,
     },
-    /// Beginning of the list; only with `presence=changes`, first and to a reader that fell behind.
+    /// Beginning of the list, first and to a reader that fell behind.
     Window {
         /// Version.
         version: u64,
         /// Number of active people.
-        count: u64,
+        total: u64,
         /// At most the first 200 of them, and the reader's own person.
         users: Vec<User>,
     },
-    /// The whole list, first and whenever it changes.
+    /// The whole list, first and whenever it changes; only with `presence=lists`.
     List {
         /// Active people, ordered by name, then id.
         users: Vec<User>,

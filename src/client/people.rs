@@ -15,7 +15,7 @@ const PEOPLE_MAX: usize = 100_000;
 pub struct PeopleList {
     /// `None` until a list with a version came.
     version: Option<u64>,
-    count: u64,
+    total: u64,
     users: BTreeMap<UserId, User>,
 }
 
@@ -25,14 +25,14 @@ impl PeopleList {
     pub fn apply(&mut self, event: &PresenceEvent) -> bool {
         match event {
             PresenceEvent::List { users } => self.replace(None, users.len() as u64, users),
-            PresenceEvent::Window { version, count, users } => {
-                self.replace(Some(*version), *count, users);
+            PresenceEvent::Window { version, total, users } => {
+                self.replace(Some(*version), *total, users);
             }
-            PresenceEvent::Change { version, since, count, came, left } => {
+            PresenceEvent::Change { version, since, total, came, left } => {
                 if self.version != Some(*since) {
                     return false;
                 }
-                (self.version, self.count) = (Some(*version), *count);
+                (self.version, self.total) = (Some(*version), *total);
                 for id in left {
                     self.users.remove(id);
                 }
@@ -42,8 +42,8 @@ impl PeopleList {
         true
     }
 
-    fn replace(&mut self, version: Option<u64>, count: u64, users: &[User]) {
-        (self.version, self.count) = (version, count);
+    fn replace(&mut self, version: Option<u64>, total: u64, users: &[User]) {
+        (self.version, self.total) = (version, total);
         self.users.clear();
         self.add(users);
     }
@@ -55,8 +55,8 @@ impl PeopleList {
 
     /// Returns how many people are active in the whole system.
     #[must_use]
-    pub const fn count(&self) -> u64 {
-        self.count
+    pub const fn total(&self) -> u64 {
+        self.total
     }
 
     /// Returns the people that it knows, in the order of their ids.
@@ -77,7 +77,7 @@ mod tests {
     fn change(since: u64, came: &[u8], left: &[u8]) -> PresenceEvent {
         let left = left.iter().map(|n| UserId([*n; 16])).collect();
         let came = came.iter().map(|n| user(*n)).collect();
-        PresenceEvent::Change { version: since + 1, since, count: 9, came, left }
+        PresenceEvent::Change { version: since + 1, since, total: 9, came, left }
     }
 
     fn ids(list: &PeopleList) -> Vec<u8> {
@@ -89,15 +89,15 @@ mod tests {
         let mut list = PeopleList::default();
         assert!(!list.apply(&change(0, &[1], &[])), "there is no list yet");
         let users = vec![user(1), user(2)];
-        assert!(list.apply(&PresenceEvent::Window { version: 4, count: 2, users }));
+        assert!(list.apply(&PresenceEvent::Window { version: 4, total: 2, users }));
         assert!(list.apply(&change(4, &[3, 1], &[2, 7])), "7 was never heard of");
-        assert_eq!((ids(&list), list.count()), (vec![1, 3], 9));
+        assert_eq!((ids(&list), list.total()), (vec![1, 3], 9));
         let before = list.clone();
         assert!(!list.apply(&change(6, &[8], &[])), "5 to 6 is missing");
         assert!(!list.apply(&change(4, &[8], &[])), "it was applied before");
         assert_eq!(list, before);
         assert!(list.apply(&PresenceEvent::List { users: vec![user(5)] }));
-        assert_eq!((ids(&list), list.count()), (vec![5], 1));
+        assert_eq!((ids(&list), list.total()), (vec![5], 1));
     }
 
     #[test]
@@ -105,9 +105,9 @@ mod tests {
         let read = |text: &str| serde_json::from_str::<PresenceEvent>(text).expect("an event");
         let list = read(r#"{"users":[]}"#);
         assert!(matches!(list, PresenceEvent::List { .. }));
-        let window = read(r#"{"version":1,"count":0,"users":[]}"#);
+        let window = read(r#"{"version":1,"total":0,"users":[]}"#);
         assert!(matches!(window, PresenceEvent::Window { .. }));
-        let text = r#"{"version":2,"since":1,"count":0,"came":[],"left":[],"later":1}"#;
+        let text = r#"{"version":2,"since":1,"total":0,"came":[],"left":[],"later":1}"#;
         assert!(matches!(read(text), PresenceEvent::Change { .. }));
     }
 }

@@ -91,7 +91,7 @@ impl EventStream {
         cursor: Option<&Cursor>,
     ) -> Result<Self, Failure> {
         let names: Vec<_> = boards.iter().map(BoardName::as_str).collect();
-        let mut path = format!("/api/v1/stream?boards={}&presence=changes", names.join(","));
+        let mut path = format!("/api/v1/stream?boards={}", names.join(","));
         if let Some(cursor) = cursor {
             path.push_str(&format!("&cursor={cursor}"));
         }

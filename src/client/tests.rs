@@ -139,7 +139,7 @@ async fn follower_resumes_on_another_master_without_gap_or_repeat() {
     assert_eq!(masters, [dies.url.clone(), lives.url.clone()]);
     let asked = lives.asked();
     let stream = asked.iter().find(|asked| asked.1.contains("/stream")).unwrap();
-    assert_eq!(stream.1, "/api/v1/stream?boards=lobby&presence=changes&cursor=3;lobby:5");
+    assert_eq!(stream.1, "/api/v1/stream?boards=lobby&cursor=3;lobby:5");
     assert_eq!(follow.cursor().map(ToString::to_string).as_deref(), Some("3;lobby:6"));
 }
 
@@ -152,11 +152,11 @@ async fn follower_of_whom_a_version_of_the_people_is_missing_opens_another_strea
     let event = |data: String| format!("event: presence\ndata: {data}\n\n");
     let window = |version: u64, users: &[String]| {
         let (count, users) = (users.len(), users.join(","));
-        event(format!(r#"{{"version":{version},"count":{count},"users":[{users}]}}"#))
+        event(format!(r#"{{"version":{version},"total":{count},"users":[{users}]}}"#))
     };
     let change = |since: u64| {
         let (version, came) = (since + 1, user(2, "Ben"));
-        let fields = format!(r#""version":{version},"since":{since},"count":2,"came":[{came}]"#);
+        let fields = format!(r#""version":{version},"since":{since},"total":2,"came":[{came}]"#);
         event(format!(r#"{{{fields},"left":[]}}"#))
     };
     let first = [window(3, &[user(1, "Ann")]), change(4)].concat();
@@ -173,7 +173,7 @@ async fn follower_of_whom_a_version_of_the_people_is_missing_opens_another_strea
     let client = client(&env, &[&master]);
     let mut follow = client.follow(vec![BoardName::lobby()], None);
     let mut ends = Vec::new();
-    while follow.people().count() < 2 {
+    while follow.people().total() < 2 {
         let seen = env.timeout(Duration::from_secs(5), follow.next()).await;
         if let FollowEvent::Disconnected { why, .. } = seen.expect("a master lives") {
             ends.push(why);

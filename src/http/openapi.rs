@@ -589,7 +589,7 @@ fn schemas() -> Value {
     );
     add(
         "Stream",
-        json!({ "type": "string", "description": "hello {node, masters, cursor, beat_ms}; post {a Post}; pending {id, state}; presence {users}, or with `presence=changes` {version, count, users} with at most 200 people and the reader's own, then {version, since, count, came, left}, at most one a second; who has another version than `since` reads the users again; state {consistency}; masters {masters}; reset {reason}; beat {}; bye {reason, to, retry_ms}. hello, post and reset carry the cursor after them as their id." }),
+        json!({ "type": "string", "description": "hello {node, masters, cursor, beat_ms}; post {a Post}; pending {id, state}; presence {version, users, total} with at most 200 people and the reader's own, then {version, since, came, left, total}, at most one a second; who has another version than `since` reads the users again; with `presence=lists` {users}, all of them at each change; state {consistency}; masters {masters}; reset {reason}; beat {}; bye {reason, to, retry_ms}. hello, post and reset carry the cursor after them as their id." }),
     );
     let types: Vec<Value> = ProblemType::ALL.iter().map(|of| of.uri().into()).collect();
     add(

@@ -54,11 +54,11 @@ pub struct People {
 /// Form in which a stream tells who is active.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PresenceForm {
-    /// The whole list, at each change.
-    #[default]
-    Lists,
     /// A window first, then each version's changes.
+    #[default]
     Changes,
+    /// The whole list, at each change.
+    Lists,
 }
 
 /// Restored session, with all that its page begins with.

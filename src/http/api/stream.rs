@@ -48,7 +48,7 @@ impl StreamQuery {
     /// Returns how people are told; other words are those of a later version.
     fn presence(&self) -> PresenceForm {
         match self.presence.as_deref() {
-            Some("changes") => PresenceForm::Changes,
+            Some("lists") => PresenceForm::Lists,
             _ => PresenceForm::default(),
         }
     }
@@ -272,7 +272,7 @@ fn changed(change: &PresenceChange) -> StreamEvent {
     StreamEvent::Presence(PresenceEvent::Change {
         version: change.version,
         since: change.version.saturating_sub(1),
-        count: change.count as u64,
+        total: change.count as u64,
         came: change.came.iter().map(User::from).collect(),
         left: change.left.clone(),
     })
@@ -287,8 +287,8 @@ fn window_lines(window: &Shared<PresenceWindow>, own: Option<&ActiveUser>) -> By
     let own = own.map(json).unwrap_or_default();
     let comma = if users.is_empty() || own.is_empty() { "" } else { "," };
     // Somebody who just came is shown before the list has them.
-    let count = window.count.max(window.users.len() + usize::from(!own.is_empty()));
-    let head = format!(r#"data: {{"version":{},"count":{count},"users":["#, window.version);
+    let total = window.count.max(window.users.len() + usize::from(!own.is_empty()));
+    let head = format!(r#"data: {{"version":{},"total":{total},"users":["#, window.version);
     [head.as_bytes(), users, comma.as_bytes(), own.as_bytes(), b"]}\n\n"].concat().into()
 }
 

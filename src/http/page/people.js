@@ -59,7 +59,7 @@ export class People {
       return el("li", { "data-user": user.id, "data-key": user.id }, avatar(user), name);
     });
     $("people").replaceChildren(...rows);
-    const count = Math.max(roster.count, shown.length);
+    const count = Math.max(roster.total, shown.length);
     setText($("people-count"), String(count));
     setText($("people-count-narrow"), String(count));
     const more = count - shown.length;

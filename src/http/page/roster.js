@@ -11,7 +11,7 @@ export class Roster {
   constructor() {
     this.version = null;
     // Of all active people; those above a window are not known here.
-    this.count = 0;
+    this.total = 0;
     // Whether whoever is known is here now, because a stream says who leaves.
     this.live = false;
     this.users = new Map();
@@ -26,8 +26,9 @@ export class Roster {
       return this.live;
     }
     this.version = data.version ?? null;
-    this.count = data.count ?? data.total ?? data.users.length;
-    this.live = data.count !== undefined;
+    this.total = data.total ?? data.users.length;
+    // An answer says how consistent it is, and nobody tells what changes of it.
+    this.live = data.total !== undefined && data.consistency === undefined;
     this.users = new Map(data.users.map((user) => [user.id, user]));
     // A stream that begins has versions of its own; an answer is of those that it told.
     if (this.live) this.changes = [];
@@ -35,9 +36,9 @@ export class Roster {
     return true;
   }
 
-  apply({ version, since, count, came, left }) {
+  apply({ version, since, total, came, left }) {
     if (this.version !== since) return false;
-    Object.assign(this, { version, count });
+    Object.assign(this, { version, total });
     for (const id of left) this.users.delete(id);
     for (const user of came) this.users.set(user.id, user);
     return true;
@@ -45,7 +46,7 @@ export class Roster {
 
   // As an event that brings another tab up to here.
   get window() {
-    return { version: this.version, count: this.count, users: [...this.users.values()] };
+    return { version: this.version, total: this.total, users: [...this.users.values()] };
   }
 
   // The first of those that are known, and oneself.
@@ -58,6 +59,6 @@ export class Roster {
 
   // So few are known that the list is worth asking for: of a crowd, half a window.
   get thin() {
-    return this.users.size < (this.count > SHOWN_MAX ? SHOWN_MAX / 2 : this.count);
+    return this.users.size < (this.total > SHOWN_MAX ? SHOWN_MAX / 2 : this.total);
   }
 }

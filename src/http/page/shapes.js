@@ -48,11 +48,11 @@ export const isBoardList = (value) =>
 export const isUserList = (value) =>
   isObject(value) &&
   isListOf(isPresent)(value.users) &&
-  [value.version, value.count, value.total].every((n) => n === undefined || isCount(n));
+  [value.version, value.total].every((n) => n === undefined || isCount(n));
 
 const isChange = (value) =>
   isObject(value) &&
-  [value.version, value.since, value.count].every(isCount) &&
+  [value.version, value.since, value.total].every(isCount) &&
   isListOf(isPresent)(value.came) &&
   isListOf((id) => HEX_ID.test(id))(value.left);
 export const isCluster = (value) => isObject(value) && isText(value.store) && isListOf(isNode)(value.nodes);

@@ -33,7 +33,7 @@ export class Stream {
     this.limit_ms = HELLO_TIMEOUT_MS;
     this.heard = performance.now();
     const source = new EventSource(
-      `/api/v1/stream?${new URLSearchParams({ boards: boards.join(","), cursor, user, presence: "changes" })}`,
+      `/api/v1/stream?${new URLSearchParams({ boards: boards.join(","), cursor, user })}`,
     );
     this.source = source;
     for (const [name, is] of Object.entries(EVENTS)) {

@@ -98,7 +98,7 @@ fn presence(text: &str) -> Vec<PresenceEvent> {
 async fn stream_of_changes_tells_a_window_with_its_reader_then_changes() {
     let site = Site::new();
     let token = site.join("Ada").await;
-    let mut stream = open(&site, "/api/v1/stream?presence=changes", &token, None).await;
+    let mut stream = open(&site, "/api/v1/stream?presence=later", &token, None).await;
     until(&mut stream, "beat_ms").await;
     let feed = site.fake.stream();
     assert_eq!(feed.presence, PresenceForm::Changes);
@@ -123,7 +123,7 @@ async fn stream_of_changes_tells_a_window_with_its_reader_then_changes() {
     }
     let users = |numbers: &[u8]| numbers.iter().map(|n| User::from(&active(*n))).collect();
     let window =
-        |count, numbers| PresenceEvent::Window { version: 3, count, users: users(numbers) };
+        |count, numbers| PresenceEvent::Window { version: 3, total: count, users: users(numbers) };
     let came = users(&[3]);
     let left = vec![UserId([1; 16])];
     assert_eq!(
@@ -132,19 +132,23 @@ async fn stream_of_changes_tells_a_window_with_its_reader_then_changes() {
             window(1, &[9]),
             window(900, &[1, 2]),
             window(900, &[1, 2, 9]),
-            PresenceEvent::Change { version: 4, since: 3, count: 2, came, left },
+            PresenceEvent::Change { version: 4, since: 3, total: 2, came, left },
         ]
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_that_asks_for_no_changes_is_told_lists() {
+async fn stream_is_told_changes_unless_it_asks_for_lists() {
     let site = Site::new();
     let token = site.join("Ada").await;
-    for path in ["/api/v1/stream", "/api/v1/stream?presence=", "/api/v1/stream?presence=later"] {
-        let mut stream = open(&site, path, &token, None).await;
+    for (query, form) in [
+        ("", PresenceForm::Changes),
+        ("?presence=", PresenceForm::Changes),
+        ("?presence=lists", PresenceForm::Lists),
+    ] {
+        let mut stream = open(&site, &format!("/api/v1/stream{query}"), &token, None).await;
         until(&mut stream, "beat_ms").await;
-        assert_eq!(site.fake.stream().presence, PresenceForm::Lists, "{path}");
+        assert_eq!(site.fake.stream().presence, form, "{query}");
     }
 }
 

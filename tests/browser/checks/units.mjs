@@ -252,21 +252,21 @@ export const checks = [
     async () => {
       const roster = new Roster();
       const known = () => roster.shown({ id: "" }).map(({ name }) => name);
-      const change = (since, came, left, count) => ({ version: since + 1, since, came, left, count });
+      const change = (since, came, left, total) => ({ version: since + 1, since, came, left, total });
       assert.equal(roster.take(change(0, [person(1)], [], 1)), false, "there is no list yet");
-      assert.ok(roster.take({ version: 4, count: 2, users: [person(2), person(1)] }));
+      assert.ok(roster.take({ version: 4, total: 2, users: [person(2), person(1)] }));
       assert.deepEqual(known(), ["Person 001", "Person 002"]);
       assert.ok(roster.take(change(4, [person(3)], [person(1).id, person(9).id], 2)));
-      assert.deepEqual([known(), roster.count, roster.live], [["Person 002", "Person 003"], 2, true]);
+      assert.deepEqual([known(), roster.total, roster.live], [["Person 002", "Person 003"], 2, true]);
       assert.equal(roster.take(change(6, [person(5)], [], 4)), false, "5 to 6 is missing");
       assert.deepEqual([known(), roster.live], [["Person 002", "Person 003"], false]);
       // The answer is of a version before a change that came meanwhile.
-      assert.ok(roster.take({ version: 6, total: 3, users: [person(2), person(3), person(4)] }));
-      assert.deepEqual([roster.version, known().length, roster.count, roster.live], [7, 4, 4, true]);
-      assert.ok(roster.take({ version: 1, count: 1, users: [person(1)] }), "a new stream");
+      assert.ok(roster.take({ version: 6, total: 3, consistency: "strong", users: [person(2), person(3), person(4)] }));
+      assert.deepEqual([roster.version, known().length, roster.total, roster.live], [7, 4, 4, true]);
+      assert.ok(roster.take({ version: 1, total: 1, users: [person(1)] }), "a new stream");
       assert.deepEqual(known(), ["Person 001"]);
       assert.ok(roster.take({ users: [person(1), person(2)] }), "a master of an earlier version");
-      assert.deepEqual([roster.count, roster.live, known().length], [2, false, 2]);
+      assert.deepEqual([roster.total, roster.live, known().length], [2, false, 2]);
     },
   ],
   [
@@ -274,13 +274,13 @@ export const checks = [
     async () => {
       const roster = new Roster();
       const users = Array.from({ length: SHOWN_MAX + 2 }, (_, n) => person(n));
-      roster.take({ version: 1, count: 1500, users });
+      roster.take({ version: 1, total: 1500, users });
       assert.equal(roster.shown(person(0)).length, SHOWN_MAX);
       const shown = roster.shown(person(SHOWN_MAX + 1));
       assert.deepEqual([shown.length, shown.at(-1)], [SHOWN_MAX + 1, person(SHOWN_MAX + 1)]);
       assert.equal(roster.thin, false);
       const left = users.slice(0, 150).map(({ id }) => id);
-      roster.take({ version: 2, since: 1, count: 1350, came: [], left });
+      roster.take({ version: 2, since: 1, total: 1350, came: [], left });
       assert.equal(roster.thin, true, "of so many it knows few");
     },
   ],
@@ -288,11 +288,11 @@ export const checks = [
     "an event of people is a list, a window or a change, and nothing else",
     async () => {
       const is = EVENTS.presence;
-      const change = { version: 2, since: 1, count: 1, came: [person(1)], left: [person(2).id] };
-      assert.ok(is({ users: [] }) && is({ version: 1, count: 0, users: [] }) && is(change));
+      const change = { version: 2, since: 1, total: 1, came: [person(1)], left: [person(2).id] };
+      assert.ok(is({ users: [] }) && is({ version: 1, total: 0, users: [] }) && is(change));
       for (const bad of [null, {}, { users: [{}] }, { users: [], version: -1 }])
         assert.ok(!is(bad), JSON.stringify(bad));
-      for (const key of ["version", "since", "count", "came", "left"])
+      for (const key of ["version", "since", "total", "came", "left"])
         assert.ok(!is({ ...change, [key]: "x" }), key);
       assert.ok(!is({ ...change, left: ["x"] }));
     },
