@@ -122,7 +122,7 @@ pub enum Answer {
     Cluster(Cluster),
     /// The cluster, for operators.
     ClusterState(Box<ClusterState>),
-    /// What a new worker needs to join.
+    /// Facts that a new worker needs to join.
     Invitation(JoinInvitation),
 }
 
