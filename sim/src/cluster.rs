@@ -16,8 +16,8 @@ use chatchat::{
     http::Access,
     model::{
         event::Event,
-        ids::{NodeId, Resource, Role, StoreEpoch},
-        rows::{JoinToken, StoreError},
+        ids::{NodeId, Resource, StoreEpoch},
+        rows::StoreError,
     },
     programs::{MasterParams, WorkerParams, run_master, run_worker},
     store::{Op, OpReply, Store, sqlite::NewCluster},
@@ -120,18 +120,9 @@ impl Cluster {
             shape,
         };
         let now_ms = world.wall(it.host(Place::Store)).ms;
-        it.store.apply(
-            &Op::PutJoinToken(JoinToken {
-                id: secret.id,
-                guard: *secret.guard().expose(),
-                bearer_sha256: secret.bearer_sha256(),
-                role: Role::Worker,
-                // The operator admits what comes back from a wipe as the new node that it is.
-                uses_left: u32::try_from(it.shape.workers + wipes).unwrap_or(u32::MAX),
-                ends_at_ms: now_ms + DAY_MS,
-            }),
-            now_ms,
-        )?;
+        // The operator admits what comes back from a wipe as the new node that it is.
+        let uses = u32::try_from(it.shape.workers + wipes).unwrap_or(u32::MAX);
+        it.store.apply(&Op::PutJoinToken(secret.row(uses, now_ms + DAY_MS)), now_ms)?;
         Ok(Arc::new(it))
     }
 

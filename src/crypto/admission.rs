@@ -19,7 +19,10 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::secret::Secret;
-use crate::model::ids::{Fingerprint, Malformed, NodeId};
+use crate::model::{
+    ids::{Fingerprint, Malformed, NodeId, Role},
+    rows::JoinToken,
+};
 
 /// Number of leading bytes of a master's fingerprint that a token shows.
 pub const FINGERPRINT_PREFIX_LEN: usize = 8;
@@ -109,6 +112,19 @@ impl JoinSecret {
     #[must_use]
     pub fn bearer_sha256(&self) -> [u8; 32] {
         bearer_sha256(&self.bearer())
+    }
+
+    /// Returns the row that the store keeps of it, for so many workers until `ends_at_ms`.
+    #[must_use]
+    pub fn row(&self, uses_left: u32, ends_at_ms: u64) -> JoinToken {
+        JoinToken {
+            id: self.id,
+            guard: *self.guard().expose(),
+            bearer_sha256: self.bearer_sha256(),
+            role: Role::Worker,
+            uses_left,
+            ends_at_ms,
+        }
     }
 
     fn derive(&self, label: &[u8]) -> Secret {

@@ -12,7 +12,7 @@ use crate::{
     crypto::admission::JoinSecret,
     env::{Env, TaskGuard},
     http::Access,
-    model::{ids::Role, rows::JoinToken},
+    model::ids::Role,
     programs::{MasterParams, WorkerParams, run_master, run_worker},
     store::Store,
 };
@@ -70,14 +70,7 @@ impl TestCluster {
             let pin = identity.await.expect("an identity").fingerprint();
             if secret.is_none() {
                 let drawn = JoinSecret::random(&mut parts.env.rng("test-cluster-token"), &pin);
-                let token = JoinToken {
-                    id: drawn.id,
-                    guard: *drawn.guard().expose(),
-                    bearer_sha256: drawn.bearer_sha256(),
-                    role: Role::Worker,
-                    uses_left: TOKEN_USES,
-                    ends_at_ms: parts.env.wall().ms + TOKEN_LIFE_MS,
-                };
+                let token = drawn.row(TOKEN_USES, parts.env.wall().ms + TOKEN_LIFE_MS);
                 parts.store.put_join_token(token).await.expect("the store keeps the token");
                 secret = Some(drawn);
             }

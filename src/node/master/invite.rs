@@ -4,12 +4,22 @@ use super::{Driver, reads::unread};
 use crate::{
     api::JoinInvitation,
     crypto::{admission::JoinSecret, keys},
-    model::{ids::Role, rows::JoinToken},
+    model::rows::StoreError,
     node::handle::Reply,
+    store::Store,
 };
 
 /// Life of a join token, ms.
 const TOKEN_LIFE_MS: u64 = 24 * 3600 * 1000;
+
+/// Keeps a join token for one worker in the store, good for 24 hours.
+///
+/// # Errors
+/// [`StoreError`]; the store may have the token, which ends by itself.
+pub async fn keep_join_token(store: &Store, secret: &JoinSecret) -> Result<(), StoreError> {
+    let ends_at_ms = store.cluster().await?.now_ms + TOKEN_LIFE_MS;
+    store.put_join_token(secret.row(1, ends_at_ms)).await
+}
 
 impl Driver {
     /// Makes a join token for one worker, and keeps it in the store before it is shown.
@@ -20,18 +30,7 @@ impl Driver {
         let secret = JoinSecret::random(&mut self.env.rng("join-tokens"), &self.me.fingerprint);
         let store = self.store.clone();
         self.env.spawn("join-token", async move {
-            let kept = async {
-                let token = JoinToken {
-                    id: secret.id,
-                    guard: *secret.guard().expose(),
-                    bearer_sha256: secret.bearer_sha256(),
-                    role: Role::Worker,
-                    uses_left: 1,
-                    ends_at_ms: store.cluster().await?.now_ms + TOKEN_LIFE_MS,
-                };
-                store.put_join_token(token).await
-            };
-            let made = kept.await.map_err(|error| unread(&error));
+            let made = keep_join_token(&store, &secret).await.map_err(|error| unread(&error));
             let token = secret.text().to_string();
             let _ = reply.send(made.map(|()| JoinInvitation { token, masters, pins }));
         });

@@ -38,7 +38,6 @@ use std::{
 
 use tokio::sync::mpsc;
 
-pub use self::error::NodeError;
 use self::{
     admission::AdmissionGate,
     dial::Dialer,
@@ -49,6 +48,7 @@ use self::{
     streams::OpenStreams,
     waiters::{RETRY_MS, SessionWaiter, Waiter, Waiters},
 };
+pub use self::{error::NodeError, invite::keep_join_token};
 use super::{
     handle::{self, Command, MasterHandle, SessionRequest},
     inbox::{Inbox, Inputs, Next},

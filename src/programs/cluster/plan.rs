@@ -24,8 +24,9 @@ use crate::{
     },
     model::{
         ids::{Fingerprint, Role},
-        rows::{JoinToken, StoreError},
+        rows::StoreError,
     },
+    node::master::keep_join_token,
     programs::{
         ProgramError,
         master::MasterSettings,
@@ -36,9 +37,6 @@ use crate::{
     },
     store::{Store, sqlite},
 };
-
-/// Life of the join token for a node that is to be started, in milliseconds.
-const TOKEN_LIFE_MS: u64 = 24 * 3600 * 1000;
 
 const TOKEN_FILE: &str = "join.token";
 const ADMIN_FILE: &str = "admin.token";
@@ -305,15 +303,7 @@ async fn withdraw(store: &Store, node: &NodePlan) -> Result<(), StoreError> {
 /// Creates a join token for one worker.
 async fn join_token(env: &Env, store: &Store, master: &Fingerprint) -> Result<String, StoreError> {
     let secret = JoinSecret::random(&mut env.rng("join-tokens"), master);
-    let token = JoinToken {
-        id: secret.id,
-        guard: *secret.guard().expose(),
-        bearer_sha256: secret.bearer_sha256(),
-        role: Role::Worker,
-        uses_left: 1,
-        ends_at_ms: store.cluster().await?.now_ms + TOKEN_LIFE_MS,
-    };
-    store.put_join_token(token).await?;
+    keep_join_token(store, &secret).await?;
     Ok(secret.text().to_string())
 }
 
@@ -414,12 +404,12 @@ mod tests {
         assert_eq!(read, want);
     }
 
-    #[tokio::test]
-    async fn prepare_writes_all_files_that_nodes_need_and_keeps_identities() {
+    /// A plan of one master and so many workers, and its files.
+    async fn prepared(workers: u16) -> (TempDir, Env, Plan) {
         let temp = TempDir::new().expect("a directory");
         let settings = ClusterSettings {
             masters: 1,
-            workers: 2,
+            workers,
             data_dir: temp.path().to_owned(),
             ..ClusterSettings::default()
         };
@@ -427,6 +417,12 @@ mod tests {
         let plan = Plan::new(&settings, &config).expect("works");
         let env = Env::new(RealWorld::new(temp.path()).expect("a directory"));
         plan.prepare(&env).await.expect("prepared");
+        (temp, env, plan)
+    }
+
+    #[tokio::test]
+    async fn prepare_writes_all_files_that_nodes_need_and_keeps_identities() {
+        let (temp, env, plan) = prepared(2).await;
         let first = fs::read(temp.path().join("master-0/identity.key")).expect("a key");
         plan.prepare(&env).await.expect("prepared again");
         let again = fs::read(temp.path().join("master-0/identity.key")).expect("a key");
@@ -446,22 +442,12 @@ mod tests {
 
     #[tokio::test]
     async fn enrolled_worker_gets_no_new_token_and_the_old_one_is_withdrawn() {
-        let temp = TempDir::new().expect("a directory");
-        let settings = ClusterSettings {
-            masters: 1,
-            workers: 1,
-            data_dir: temp.path().to_owned(),
-            ..ClusterSettings::default()
-        };
-        let config = Config { identity_bits: 2048, ..Config::default() };
-        let plan = Plan::new(&settings, &config).expect("works");
-        let env = Env::new(RealWorld::new(temp.path()).expect("a directory"));
-        plan.prepare(&env).await.expect("prepared");
+        let (temp, env, plan) = prepared(1).await;
         let file = temp.path().join("worker-0").join(TOKEN_FILE);
         let text = fs::read_to_string(&file).expect("made");
         let secret = JoinSecret::parse(&text).expect("a token");
         let path = store_path(&plan.store).expect("a path");
-        let store = open_store(&env, &path, config.store_timeout, true).expect("there");
+        let store = open_store(&env, &path, plan.config.store_timeout, true).expect("there");
         let world = RealWorld::new(temp.path().join("worker-0")).expect("a directory");
         let worker = Env::new(world);
         let identity = load_or_make_identity(&worker, &GeneratedKeys, 2048).await.expect("a key");
