@@ -75,7 +75,7 @@ async fn remember(env: Env, store: Store) {
             Err(_) => env.sleep(RETRY).await,
         }
     };
-    let text: String = cluster.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = hex::encode(cluster);
     let disk = env.disk();
     let kept = env.compute(move || disk.write_atomic(CLUSTER_FILE, text.as_bytes())).await;
     if let Ok(Err(error)) = kept {
@@ -84,8 +84,9 @@ async fn remember(env: Env, store: Store) {
 }
 
 fn parse(text: &[u8]) -> Option<[u8; 16]> {
-    let text = std::str::from_utf8(text).ok()?.trim();
-    u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32).map(u128::to_be_bytes)
+    let mut cluster = [0; 16];
+    hex::decode_to_slice(text.trim_ascii(), &mut cluster).ok()?;
+    Some(cluster)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use jiff::{Timestamp, tz::TimeZone};
+use toml::Value;
 use unicode_width::UnicodeWidthStr;
 
 use crate::{
@@ -61,15 +62,10 @@ pub(super) fn users(list: &UserList, now_ms: u64) -> String {
 
 /// Formats an invitation as lines of a worker's settings file.
 pub(super) fn invitation(made: &JoinInvitation) -> String {
-    let list = |items: Vec<String>| {
-        items.iter().map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", ")
-    };
-    let pins = list(made.pins.iter().map(ToString::to_string).collect());
-    format!(
-        "masters = [{}]\npins = [{pins}]\ntoken = \"{}\"\n",
-        list(made.masters.clone()),
-        made.token
-    )
+    let pins: Vec<_> = made.pins.iter().map(ToString::to_string).collect();
+    let (masters, pins) = (Value::from(made.masters.clone()), Value::from(pins));
+    let token = Value::from(made.token.as_str());
+    format!("masters = {masters}\npins = {pins}\ntoken = {token}\n")
 }
 
 /// Formats the cluster as people see it.
@@ -277,13 +273,29 @@ mod tests {
     use crate::{
         api::{FailedNode, LeaseOwner, QueueState},
         model::ids::{
-            Author, BoardName, Domain, Incarnation, KeyEpoch, PostId, Registration, Seq,
-            StoreEpoch, Token, UserId,
+            Author, BoardName, Domain, Fingerprint, Incarnation, KeyEpoch, PostId, Registration,
+            Seq, StoreEpoch, Token, UserId,
         },
     };
 
     fn id(n: u8) -> NodeId {
         NodeId([n; 16])
+    }
+
+    #[test]
+    fn invitation_is_shown_as_lines_of_a_settings_file() {
+        let made = JoinInvitation {
+            token: "CHAT1.a.b.c".to_owned(),
+            masters: vec!["127.0.0.1:8180".to_owned(), "h:1".to_owned()],
+            pins: vec![Fingerprint([0xab; 32])],
+        };
+        let pin = "ab".repeat(32);
+        assert_eq!(
+            invitation(&made),
+            format!(
+                "masters = [\"127.0.0.1:8180\", \"h:1\"]\npins = [\"{pin}\"]\ntoken = \"CHAT1.a.b.c\"\n"
+            )
+        );
     }
 
     fn node(n: u8, role: Role, name: &str, master: u8) -> NodeState {

@@ -105,7 +105,7 @@ impl Seen {
     pub(super) fn check(&self, before: Option<Mark>, now: Mark) -> Result<(), StoreError> {
         match (before, self.expected) {
             (Some(before), _) if before.cluster != now.cluster => {
-                let why = format!("its file is that of another cluster, {}", hex(now.cluster));
+                let why = format!("its file is that of another cluster, {}", short(now.cluster));
                 return Err(StoreError::away(AwayReason::Replaced, why));
             }
             (Some(before), _) if (now.epoch, now.clock_ms) < (before.epoch, before.clock_ms) => {
@@ -121,8 +121,8 @@ impl Seen {
                 return Err(refused(format!(
                     "it is the store of cluster {}, and this node belongs to {}; name its own \
                      with --store, or give the node a new --data-dir",
-                    hex(now.cluster),
-                    hex(ours)
+                    short(now.cluster),
+                    short(ours)
                 )));
             }
             _ => {}
@@ -254,8 +254,9 @@ pub(super) fn on_file<T>(
     done
 }
 
-fn hex(id: [u8; 16]) -> String {
-    id.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+/// Returns the beginning of a cluster's id, which tells it from others.
+fn short(cluster: [u8; 16]) -> String {
+    hex::encode(&cluster[..4])
 }
 
 #[cfg(test)]
