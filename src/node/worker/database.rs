@@ -23,6 +23,7 @@ use crate::{
         rows::{Boards, Page},
     },
     replica::{ApplyReport, Check, OpenedAs, Replica, ReplicaError, ReplicaLimits},
+    store::rollback::OwnEnds,
 };
 
 /// Pause before a failed database is opened again.
@@ -77,6 +78,13 @@ impl Database {
     /// Returns whether the database can be read and written now.
     pub(super) fn is_open(&self) -> bool {
         self.replica().is_some()
+    }
+
+    /// Tells the guard of the store how far the boards go here.
+    pub(super) async fn tell_ends(&self, ends: &OwnEnds) {
+        if let Some(known) = self.read(|replica| replica.boards()).await {
+            ends.set(known);
+        }
     }
 
     /// Reads from the database; `None` when it cannot be read now.

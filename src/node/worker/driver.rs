@@ -224,9 +224,7 @@ impl Driver {
         let (database, ends) = (self.parts.database.clone(), self.parts.own_ends.clone());
         self.spawn("observe", async move {
             let applied = database.observe(view.boards).await?;
-            if let Some(known) = database.read(|replica| replica.boards()).await {
-                ends.set(known);
-            }
+            database.tell_ends(&ends).await;
             Some(Input::GapsFound(gaps(applied)))
         });
     }

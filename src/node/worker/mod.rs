@@ -143,9 +143,7 @@ pub async fn run(
     let (to_driver, kept_database, ends) = (inputs.clone(), database.clone(), own_ends.clone());
     let bring = async move {
         if let Ok(members) = members.await {
-            if let Some(known) = kept_database.read(|replica| replica.boards()).await {
-                ends.set(known);
-            }
+            kept_database.tell_ends(&ends).await;
             // The driver may have ended.
             let _ = to_driver.send(Input::Kept(members)).await;
         }
