@@ -5,7 +5,7 @@
 //! own. [`STREAMS`] streams are open and read to the last byte, their sessions answer beats, one more
 //! person joins every second, and one writer posts at fixed times, whether the last post was
 //! answered or not. The same is done twice: with streams that are told whole lists, each session
-//! asking for the list every 12 s as the pages of that time did, and with streams that asked for
+//! asking for the list every 12 s as the pages of that time did, and with streams that are told
 //! changes.
 //!
 //! The readers run beside the master on the same machine, so the time of posts includes theirs.

@@ -125,7 +125,7 @@ pub enum Delivery {
     Post(Shared<Post>),
     /// The active people, sent first and whenever the list changes.
     Presence(Shared<Vec<ActiveUser>>),
-    /// The active people as far as a window shows them, to a reader that asked for changes: first,
+    /// The active people as far as a window shows them, to a reader of changes: first,
     /// and again when it fell behind.
     PresenceWindow {
         /// The window, the same for all readers.

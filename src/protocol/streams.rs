@@ -12,7 +12,7 @@
 //!    store as it reads.
 //! 3. At most one read of the store is under way for one reader.
 //! 4. A stream that was ended is given nothing more.
-//! 5. A reader that asked for changes of the people is given each version's, without a hole, or a
+//! 5. A reader of changes of the people is given each version's, without a hole, or a
 //!    window first that stands for all before it.
 //! 6. [`take`](Streams::take) stops only when nothing more is due, or when something else will make
 //!    the reader's driver call it again: a read of the store, or room that is waited for.
@@ -80,7 +80,7 @@ struct Stream {
     /// Boards that it is listed under; a reset may take some out of its cursor.
     boards: Vec<BoardName>,
     reader: Reader,
-    /// The reader's own person, if it asked for changes of the people instead of lists.
+    /// The reader's own person, unless it asked for lists of the people.
     own: Option<ActiveUser>,
     backlog: VecDeque<Delivery>,
     newest: Newest,

@@ -130,7 +130,7 @@ impl Driver {
         }
     }
 
-    /// Tells the streams that asked for changes of the people what changed, when it is time.
+    /// Tells the streams what changed of the people, unless they asked for lists, when it is time.
     pub(super) fn tell_people(&mut self, now: Mono) {
         if let Some(version) = self.people.active.due(now) {
             self.streams.table.set_presence_version(&version);
