@@ -18,7 +18,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    env::{BoxFuture, BoxStream, Disk, DiskFile, Env, Listener, Task, World},
+    env::{BoxFuture, BoxStream, Disk, DiskFile, Env, Listener, Platform, Task},
     model::time::{Mono, Wall},
 };
 
@@ -53,7 +53,7 @@ impl SteppedWorld {
     }
 }
 
-impl World for SteppedWorld {
+impl Platform for SteppedWorld {
     fn now(&self) -> Mono {
         Mono::ZERO + self.start.elapsed()
     }

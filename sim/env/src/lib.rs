@@ -6,9 +6,9 @@
 //!
 //! 1. Dropping a stream closes it; what was written before is still delivered.
 //! 2. `now` never goes backwards. `wall` may.
-//! 3. After a [`World::spawn`]ed task was aborted it is not polled again.
+//! 3. After a [`Platform::spawn`]ed task was aborted it is not polled again.
 //! 4. What [`Disk::write_atomic`] and [`DiskFile::sync`] returned for survives a power loss.
-//! 5. Two calls of [`World::entropy`] never give the same bytes, not even across restarts.
+//! 5. Two calls of [`Platform::entropy`] never give the same bytes, not even across restarts.
 //!
 //! ```
 //! # #[cfg(feature = "real")]
@@ -126,8 +126,8 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn sync(&self) -> io::Result<()>;
 }
 
-/// World behind an [`Env`]. One value is one node in one of its lives.
-pub trait World: Send + Sync + 'static {
+/// Platform behind an [`Env`]: clock, entropy, tasks, network and disk. One value is one node in one of its lives.
+pub trait Platform: Send + Sync + 'static {
     /// Returns the time of the node's monotonic clock.
     fn now(&self) -> Mono;
 
@@ -228,12 +228,12 @@ pub struct TimedOut;
 
 /// A cheap handle on the world, and the only way a node reaches it.
 #[derive(Clone)]
-pub struct Env(Arc<dyn World>);
+pub struct Env(Arc<dyn Platform>);
 
 impl Env {
     /// Wraps a world.
     #[must_use]
-    pub fn new(world: impl World) -> Self {
+    pub fn new(world: impl Platform) -> Self {
         Self(Arc::new(world))
     }
 
@@ -275,7 +275,7 @@ impl Env {
         }
     }
 
-    /// Runs a task beside the caller; see [`World::spawn`].
+    /// Runs a task beside the caller; see [`Platform::spawn`].
     pub fn spawn(
         &self,
         name: &'static str,
@@ -303,7 +303,7 @@ impl Env {
         self.0.listen(addr).await
     }
 
-    /// A generator of its own, freshly seeded; see [`World::entropy`].
+    /// A generator of its own, freshly seeded; see [`Platform::entropy`].
     #[must_use]
     pub fn rng(&self, label: &str) -> ChaCha20Rng {
         ChaCha20Rng::from_seed(self.0.entropy(label))
@@ -332,7 +332,7 @@ impl Env {
         result.await.map_err(|_| Cancelled)
     }
 
-    /// Records an event, which must serialise as a JSON object; see [`World::event`].
+    /// Records an event, which must serialise as a JSON object; see [`Platform::event`].
     ///
     /// An event that cannot be serialised is recorded as `{"event":"unserialisable"}`.
     pub fn event(&self, event: &impl Serialize) {
@@ -340,22 +340,22 @@ impl Env {
         self.0.event(line.as_deref().unwrap_or(r#"{"event":"unserialisable"}"#));
     }
 
-    /// Marks a point where a fault is likely to matter; see [`World::fault_point`].
+    /// Marks a point where a fault is likely to matter; see [`Platform::fault_point`].
     pub fn fault_point(&self, name: &'static str) {
         self.0.fault_point(name);
     }
 
-    /// Marks a rare state as reached; see [`World::sometimes`].
+    /// Marks a rare state as reached; see [`Platform::sometimes`].
     pub fn sometimes(&self, probe: &'static str) {
         self.0.sometimes(probe);
     }
 
-    /// Names the node and its role; see [`World::identify`].
+    /// Names the node and its role; see [`Platform::identify`].
     pub fn identify(&self, node: &str, role: &str) {
         self.0.identify(node, role);
     }
 
-    /// Returns the number of event and log lines that the node lost; see [`World::lines_lost`].
+    /// Returns the number of event and log lines that the node lost; see [`Platform::lines_lost`].
     #[must_use]
     pub fn lines_lost(&self) -> u64 {
         self.0.lines_lost()

@@ -39,7 +39,7 @@ pub use self::{
     temp::TempDir,
 };
 use crate::{
-    BoxFuture, BoxStream, Disk, Listener, Task, World,
+    BoxFuture, BoxStream, Disk, Listener, Platform, Task,
     time::{Mono, Wall},
 };
 
@@ -141,7 +141,7 @@ impl RealWorld {
     }
 }
 
-impl World for RealWorld {
+impl Platform for RealWorld {
     fn now(&self) -> Mono {
         Mono::ZERO + clock().duration_since(self.start)
     }

@@ -1,4 +1,4 @@
-//! [`dst_env::World`] for one life of one simulated host.
+//! [`dst_env::Platform`] for one life of one simulated host.
 
 mod disk;
 mod stream;
@@ -82,7 +82,7 @@ fn address(state: &State, here: HostId, addr: &str) -> io::Result<(HostId, u16)>
     Ok((host.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such host"))?, port))
 }
 
-impl dst_env::World for SimEnv {
+impl dst_env::Platform for SimEnv {
     fn now(&self) -> Mono {
         self.world.with(|state| state.mono(self.life.host))
     }
