@@ -4,9 +4,9 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-macro_rules! promises {
+macro_rules! properties {
     ($($name:ident $text:literal $title:literal,)*) => {
-        /// One promise; each has an oracle in [`oracle`](crate::oracle) or is watched by the world.
+        /// One property; each has an oracle in [`oracle`](crate::oracle) or is watched by the world.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum Property {
             $(#[doc = $title] $name,)*
@@ -35,7 +35,7 @@ macro_rules! promises {
     };
 }
 
-promises! {
+properties! {
     G0 "G0" "calm",
     G1 "G1" "durable ack",
     G2 "G2" "exactly once",
@@ -78,8 +78,8 @@ impl FromStr for Property {
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL
             .iter()
-            .find(|promise| promise.number().eq_ignore_ascii_case(text))
+            .find(|property| property.number().eq_ignore_ascii_case(text))
             .copied()
-            .ok_or_else(|| format!("{text:?} is not a promise: want G0 to G18"))
+            .ok_or_else(|| format!("{text:?} is not a property: want G0 to G18"))
     }
 }

@@ -94,7 +94,7 @@ pub struct Swarm {
 #[derive(Clone, Debug)]
 pub struct Expect {
     /// Properties that are checked, in order.
-    pub promises: Vec<Property>,
+    pub properties: Vec<Property>,
     /// Time from the last heal until everything must work again.
     pub recovers_within: Duration,
 }
@@ -344,14 +344,14 @@ impl Swarm {
 
 impl RawExpect {
     fn read(self) -> Result<Expect, String> {
-        let promises = match (self.all, self.promises) {
+        let properties = match (self.all, self.promises) {
             (Some(true) | None, None) => Property::ALL.to_vec(),
             (None, Some(names)) if !names.is_empty() => {
-                let mut promises =
+                let mut properties =
                     names.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>()?;
-                promises.sort_unstable();
-                promises.dedup();
-                promises
+                properties.sort_unstable();
+                properties.dedup();
+                properties
             }
             _ => return Err("want `all = true` or `promises = [\"G1\", ..]`".to_owned()),
         };
@@ -361,7 +361,7 @@ impl RawExpect {
                 parse_duration(&text).map_err(|why| format!("`recovers_within`: {why}"))?
             }
         };
-        Ok(Expect { promises, recovers_within })
+        Ok(Expect { properties, recovers_within })
     }
 }
 

@@ -163,9 +163,9 @@ fn judge(
         calm_limit: CALM_LIMIT,
     };
     let violations = oracle::judge(&evidence);
-    let is_safety = violations.iter().any(|violation| !violation.promise.is_liveness());
+    let is_safety = violations.iter().any(|violation| !violation.property.is_liveness());
     let mut complaints: Vec<_> = violations.iter().map(ToString::to_string).collect();
-    let spoken = if plan.expect.promises.contains(&Property::G14) {
+    let spoken = if plan.expect.properties.contains(&Property::G14) {
         wiretap::judge(cluster, plan.seed, history)
     } else {
         Vec::new()

@@ -7,10 +7,10 @@ use chatchat_scenarios::plan::{Incident, Plan};
 /// Verdict of a run, worst last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// Every promise held.
+    /// Every property held.
     #[default]
     Holds,
-    /// Every promise held, but a fault of the story never began or touched nothing.
+    /// Every property held, but a fault of the story never began or touched nothing.
     Toothless,
     /// Something that should happen did not, or not in time.
     Liveness,

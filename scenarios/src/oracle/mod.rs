@@ -83,7 +83,7 @@ pub struct Evidence<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// Property that is violated.
-    pub promise: Property,
+    pub property: Property,
     /// Observation that violates it, in a sentence.
     pub text: String,
     /// Evidence: operations, streams, posts, writes, event lines.
@@ -92,7 +92,7 @@ pub struct Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.promise, self.text)?;
+        write!(f, "{}: {}", self.property, self.text)?;
         for line in &self.evidence {
             write!(f, "\n    {line}")?;
         }
@@ -100,7 +100,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// One promise's judge.
+/// Judge of one property.
 type Oracle = fn(&Evidence<'_>) -> Vec<Violation>;
 
 /// Properties that have an oracle here. G13 to G15, G17 and G18 are not judged from this
@@ -122,19 +122,19 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G16, g16_overload::judge),
 ];
 
-/// Of one promise so many breaks are told: the first ones say what is wrong.
+/// Bound on the breaks of one property that are told: the first ones say what is wrong.
 const TOLD_MAX: usize = 10;
 
 /// Returns the properties that [`judge`] can judge.
 pub fn judged() -> impl Iterator<Item = Property> {
-    ORACLES.iter().map(|(promise, _)| *promise)
+    ORACLES.iter().map(|(property, _)| *property)
 }
 
-/// Holds the evidence against every promise that the plan expects; the order is the promises'.
+/// Judges every property that the plan expects, in the order of their numbers.
 #[must_use]
 pub fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
-    let expected = &evidence.plan.expect.promises;
-    let asked = ORACLES.iter().filter(|(promise, _)| expected.contains(promise));
+    let expected = &evidence.plan.expect.properties;
+    let asked = ORACLES.iter().filter(|(property, _)| expected.contains(property));
     asked.flat_map(|(_, oracle)| oracle(evidence).into_iter().take(TOLD_MAX)).collect()
 }
 
@@ -182,11 +182,11 @@ impl StoreDump {
 
 /// Returns a violation with its evidence.
 fn broken(
-    promise: Property,
+    property: Property,
     text: impl Into<String>,
     evidence: impl IntoIterator<Item = String>,
 ) -> Violation {
-    Violation { promise, text: text.into(), evidence: evidence.into_iter().collect() }
+    Violation { property, text: text.into(), evidence: evidence.into_iter().collect() }
 }
 
 /// An operation in one line.

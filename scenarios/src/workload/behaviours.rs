@@ -15,7 +15,7 @@ use chatchat::{
 use dst_env::rng::Rng;
 
 use super::{
-    person::{Life, Person},
+    person::{OpenPage, Person},
     texts::post_id,
 };
 use crate::history::Oddity;
@@ -35,10 +35,10 @@ impl Person {
     /// Looks around and keeps its habits until the story ends or it wants to leave.
     pub(super) async fn chat(
         &self,
-        mut life: Life,
+        mut page: OpenPage,
         ended: Option<&ChatClient>,
         rng: &mut Rng,
-    ) -> Life {
+    ) -> OpenPage {
         let habits = self.stage.workload.habits;
         // Read marks may only name places that were shown.
         let mut shown: Vec<(BoardName, Seq)> = Vec::new();
@@ -47,22 +47,22 @@ impl Person {
         loop {
             self.env.sleep(rng.duration_between(TICK / 3, TICK / 3 * 5)).await;
             if self.is_over() {
-                return life;
+                return page;
             }
-            self.look_around(&life, rng, &mut shown).await;
+            self.look_around(&page, rng, &mut shown).await;
             if is_time(rng, habits.ask_outcome) {
-                self.ask_for_one(&life, rng).await;
+                self.ask_for_one(&page, rng).await;
             }
             if is_time(rng, habits.reload) {
                 opening += 1;
-                life.get_up();
+                page.close();
                 // A page that cannot restore shows what it had and goes on.
-                let _ = life.client.try_call(&Request::Restore).await;
-                self.show_boards(&life).await;
-                self.open(&mut life, opening);
+                let _ = page.client.try_call(&Request::Restore).await;
+                self.show_boards(&page).await;
+                self.open(&mut page, opening);
             }
             if is_time(rng, habits.slow_reader) {
-                life.shared.look_away(
+                page.shared.look_away(
                     rng.duration_between(Duration::from_secs(3), Duration::from_secs(20)),
                 );
             }
@@ -71,17 +71,17 @@ impl Person {
                 if tabs.len() >= 4 {
                     tabs.remove(0);
                 }
-                tabs.push(self.second_tab(&life));
+                tabs.push(self.second_tab(&page));
             }
             if is_time(rng, habits.leave) {
-                return life;
+                return page;
             }
             if is_time(rng, habits.hostile_bytes) {
-                self.misbehave(&life, rng).await;
+                self.misbehave(&page, rng).await;
             }
             // Stories without the habit keep their draws.
             if habits.visit > 0.0 && is_time(rng, habits.visit) {
-                let client = ended.filter(|_| rng.chance(0.5)).unwrap_or(&life.client);
+                let client = ended.filter(|_| rng.chance(0.5)).unwrap_or(&page.client);
                 let master: &String = rng.pick(&self.stage.masters);
                 let _ = client.call_at(master, &Request::Restore).await;
             }
@@ -89,7 +89,7 @@ impl Person {
     }
 
     /// Makes one read or read mark, drawn at random.
-    async fn look_around(&self, life: &Life, rng: &mut Rng, shown: &mut Vec<(BoardName, Seq)>) {
+    async fn look_around(&self, page: &OpenPage, rng: &mut Rng, shown: &mut Vec<(BoardName, Seq)>) {
         let board = rng.pick(&self.stage.workload.boards).clone();
         let known = shown.iter().find(|(name, _)| *name == board).map_or(Seq(0), |(_, seq)| *seq);
         let read =
@@ -106,8 +106,8 @@ impl Person {
             _ => Request::Boards,
         };
         // What came of it stands in the history.
-        let Ok(Answer::Page(page)) = life.client.try_call(&request).await else { return };
-        let Some(last) = page.posts.last() else { return };
+        let Ok(Answer::Page(slice)) = page.client.try_call(&request).await else { return };
+        let Some(last) = slice.posts.last() else { return };
         match shown.iter_mut().find(|(name, _)| *name == board) {
             Some((_, seq)) => *seq = last.seq.max(*seq),
             None => shown.push((board, last.seq)),
@@ -155,20 +155,20 @@ impl Person {
     }
 
     /// Asks what became of a post of this session.
-    async fn ask_for_one(&self, life: &Life, rng: &mut Rng) {
+    async fn ask_for_one(&self, page: &OpenPage, rng: &mut Rng) {
         let ids: Vec<PostId> = {
             let history = self.recorder.history();
-            let mine = history.sent().filter(|sent| sent.operation.who == life.who);
+            let mine = history.sent().filter(|sent| sent.operation.who == page.who);
             mine.map(|sent| sent.id).collect()
         };
         if !ids.is_empty() {
-            let _ = life.client.try_call(&Request::Outcome { id: *rng.pick(&ids) }).await;
+            let _ = page.client.try_call(&Request::Outcome { id: *rng.pick(&ids) }).await;
         }
     }
 
     /// Opens a second stream of the same session for ten seconds.
-    fn second_tab(&self, life: &Life) -> TaskGuard {
-        let mut follow = life.client.follow(self.stage.workload.boards.clone(), None);
+    fn second_tab(&self, page: &OpenPage) -> TaskGuard {
+        let mut follow = page.client.follow(self.stage.workload.boards.clone(), None);
         let env = self.env.clone();
         let tab = async move {
             let reading =
@@ -180,7 +180,7 @@ impl Person {
     }
 
     /// Sends what no client of ours would, and notes the status.
-    async fn misbehave(&self, life: &Life, rng: &mut Rng) {
+    async fn misbehave(&self, page: &OpenPage, rng: &mut Rng) {
         let id = post_id(rng);
         let long = "x".repeat(TEXT_LEN_OVER);
         let (what, method, path, body) = match rng.below(6) {
@@ -202,11 +202,11 @@ impl Person {
             4 => ("a bad board name", Method::PUT, "boards/-Lobby", String::new()),
             _ => ("a bad method", Method::PATCH, "users", "{}".to_owned()),
         };
-        let mut api = life.client.api(&life.client.master());
+        let mut api = page.client.api(&page.client.master());
         let sent = self.stage.clock.now();
         let body = (!body.is_empty()).then(|| body.into_bytes());
         let answer = api.raw(method, &format!("/api/v1/{path}"), body).await;
         let status = answer.ok().map(|answer| answer.status);
-        self.recorder.history().oddities.push(Oddity { who: life.who, what, sent, status });
+        self.recorder.history().oddities.push(Oddity { who: page.who, what, sent, status });
     }
 }

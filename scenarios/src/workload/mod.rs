@@ -20,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 use chatchat::env::{Env, TaskGuard};
 use tokio::sync::oneshot;
 
-use self::person::{Life, Person};
+use self::person::{OpenPage, Person};
 pub use self::texts::canary;
 use crate::{
     history::{Clock, History, Recorder},
@@ -56,7 +56,7 @@ pub struct People {
 struct Living {
     person: Person,
     /// Its last session, when it stopped chatting. Its machine may die before.
-    handed: oneshot::Receiver<Option<Life>>,
+    handed: oneshot::Receiver<Option<OpenPage>>,
     _task: TaskGuard,
 }
 
@@ -116,12 +116,12 @@ impl People {
         recorder.history().reading_from = Some(stage.clock.now());
         let mut readings = Vec::new();
         let mut kept = Vec::new();
-        for ((person, life), task, life_task) in settled {
+        for ((person, page), task, life_task) in settled {
             let (tell, told) = oneshot::channel();
             let env = person.env().clone();
             let read = env.spawn("person reads", async move {
-                person.read_everything(&life, READING).await;
-                let _ = tell.send(life);
+                person.read_everything(&page, READING).await;
+                let _ = tell.send(page);
             });
             readings.push(told);
             kept.push((read.abort_on_drop(), task, life_task));

@@ -35,7 +35,7 @@ pub(super) struct Person {
 
 /// Open session of a person. Dropping it closes its streams and stops its senders.
 #[derive(Debug)]
-pub(super) struct Life {
+pub(super) struct OpenPage {
     pub(super) who: Who,
     pub(super) client: ChatClient,
     pub(super) shared: Arc<Shared>,
@@ -89,19 +89,19 @@ impl Person {
     }
 
     /// Chats until the story's end and hands the last session over.
-    pub(super) async fn live(self, hand: oneshot::Sender<Option<Life>>) {
+    pub(super) async fn live(self, hand: oneshot::Sender<Option<OpenPage>>) {
         let mut rng = self.rng("life");
         self.env.sleep(rng.duration_between(Duration::ZERO, Duration::from_secs(1))).await;
         let mut number = 0;
         let mut ended = None;
         let last = loop {
-            let Some(life) = self.begin(number).await else { break None };
-            let life = self.chat(life, ended.as_ref(), &mut rng).await;
+            let Some(page) = self.begin(number).await else { break None };
+            let page = self.chat(page, ended.as_ref(), &mut rng).await;
             if self.is_over() {
-                break Some(life);
+                break Some(page);
             }
-            ended = Some(life.client.clone());
-            self.leave(life).await;
+            ended = Some(page.client.clone());
+            self.leave(page).await;
             self.env.sleep(rng.duration_between(Duration::ZERO, Duration::from_secs(3))).await;
             number += 1;
         };
@@ -110,7 +110,7 @@ impl Person {
     }
 
     /// Opens a session and begins to read and write. `None` when the story ended before.
-    async fn begin(&self, life: usize) -> Option<Life> {
+    async fn begin(&self, life: usize) -> Option<OpenPage> {
         let who = Who { person: self.number, life };
         let roster = MasterList::new(&self.stage.masters, self.number)?;
         let observer = self.recorder.observer(who);
@@ -130,15 +130,20 @@ impl Person {
                 let _ = client.call(&create, PATIENCE).await;
             }
         }
-        let mut life =
-            Life { who, client, shared: Arc::default(), senders: Vec::new(), tasks: Vec::new() };
-        self.show_boards(&life).await;
-        self.open(&mut life, 0);
-        Some(life)
+        let mut page = OpenPage {
+            who,
+            client,
+            shared: Arc::default(),
+            senders: Vec::new(),
+            tasks: Vec::new(),
+        };
+        self.show_boards(&page).await;
+        self.open(&mut page, 0);
+        Some(page)
     }
 
     /// Reads the end of each board, as a page does, and builds the cursor from it.
-    pub(super) async fn show_boards(&self, life: &Life) {
+    pub(super) async fn show_boards(&self, page: &OpenPage) {
         let mut cursor = Cursor::default();
         for board in &self.stage.workload.boards {
             let last = Request::Read {
@@ -147,31 +152,31 @@ impl Person {
                 limit: 50,
                 wanted: Consistency::Strong,
             };
-            if let Ok(Answer::Page(page)) = life.client.call(&last, PATIENCE).await {
-                cursor.epoch = page.epoch;
-                cursor.boards.insert(board.clone(), page.last_seq);
+            if let Ok(Answer::Page(slice)) = page.client.call(&last, PATIENCE).await {
+                cursor.epoch = slice.epoch;
+                cursor.boards.insert(board.clone(), slice.last_seq);
             }
         }
         let cursor = (!cursor.boards.is_empty()).then_some(cursor);
-        *life.shared.cursor.lock().unwrap_or_else(PoisonError::into_inner) = cursor;
+        *page.shared.cursor.lock().unwrap_or_else(PoisonError::into_inner) = cursor;
     }
 
     /// Opens the stream and starts the senders; `nth` numbers the openings of one session apart.
-    pub(super) fn open(&self, life: &mut Life, nth: usize) {
-        let reading = self.clone().read(life.client.clone(), life.shared.clone());
-        life.tasks.push(self.env.spawn("person's stream", reading).abort_on_drop());
+    pub(super) fn open(&self, page: &mut OpenPage, nth: usize) {
+        let reading = self.clone().read(page.client.clone(), page.shared.clone());
+        page.tasks.push(self.env.spawn("person's stream", reading).abort_on_drop());
         for board in self.stage.workload.boards.clone() {
             let (put_down, is_down) = oneshot::channel();
-            let rng = self.rng(&format!("life/{}/{nth}/post/{board}", life.who.life));
-            let (client, shared) = (life.client.clone(), life.shared.clone());
+            let rng = self.rng(&format!("life/{}/{nth}/post/{board}", page.who.life));
+            let (client, shared) = (page.client.clone(), page.shared.clone());
             let person = self.clone();
             let writing = async move {
                 person.write(client, shared, board, rng).await;
                 // Nobody waits while the session goes on.
                 let _ = put_down.send(());
             };
-            life.tasks.push(self.env.spawn("person's sender", writing).abort_on_drop());
-            life.senders.push(is_down);
+            page.tasks.push(self.env.spawn("person's sender", writing).abort_on_drop());
+            page.senders.push(is_down);
         }
     }
 
@@ -240,11 +245,11 @@ impl Person {
     }
 
     /// Stops posting, waits for what is unsettled for a while, logs out.
-    async fn leave(&self, mut life: Life) {
+    async fn leave(&self, mut page: OpenPage) {
         let until = self.stage.clock.now() + PATIENCE;
-        life.put_pens_down(&self.env, until, &self.stage.clock).await;
+        page.stop_senders(&self.env, until, &self.stage.clock).await;
         // A log-out that nobody heard leaves the session to end by itself.
-        let _ = life.client.call(&Request::Leave, PATIENCE).await;
+        let _ = page.client.call(&Request::Leave, PATIENCE).await;
         // The stream may say goodbye.
         self.env.sleep(Duration::from_millis(500)).await;
     }
@@ -252,14 +257,14 @@ impl Person {
     /// Settles the last session's posts. `None` when there is no session.
     pub(super) async fn settle(
         self,
-        handed: oneshot::Receiver<Option<Life>>,
+        handed: oneshot::Receiver<Option<OpenPage>>,
         deadline: Duration,
-    ) -> Option<(Self, Life)> {
+    ) -> Option<(Self, OpenPage)> {
         let stuck = |what: String| self.recorder.history().stuck.push(what);
         let clock = &self.stage.clock;
         let left = deadline.saturating_sub(clock.now());
-        let mut life = match self.env.timeout(left, handed).await {
-            Ok(Ok(Some(life))) => life,
+        let mut page = match self.env.timeout(left, handed).await {
+            Ok(Ok(Some(page))) => page,
             // Its machine died, and it with it.
             Ok(Err(_)) => return None,
             Ok(Ok(None)) => {
@@ -271,32 +276,27 @@ impl Person {
                 return None;
             }
         };
-        life.put_pens_down(&self.env, deadline, clock).await;
-        for left in life.client.unsettled() {
-            stuck(format!("{}: post {} to {} is not settled", life.who, left.id, left.board));
+        page.stop_senders(&self.env, deadline, clock).await;
+        for left in page.client.unsettled() {
+            stuck(format!("{}: post {} to {} is not settled", page.who, left.id, left.board));
         }
-        self.ask_for_unknown(&life, deadline).await;
-        Some((self, life))
+        self.ask_for_unknown(&page, deadline).await;
+        Some((self, page))
     }
 }
 
-impl Life {
+impl OpenPage {
     /// Stops new posts and waits until every sender has stopped, at most until `deadline` of the clock.
-    async fn put_pens_down(
-        &mut self,
-        env: &Env,
-        deadline: Duration,
-        clock: &crate::history::Clock,
-    ) {
+    async fn stop_senders(&mut self, env: &Env, deadline: Duration, clock: &crate::history::Clock) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        for pen in self.senders.drain(..) {
-            // A pen that is still up, or gone with its sitting, shows in the outbox.
-            let _ = env.timeout(deadline.saturating_sub(clock.now()), pen).await;
+        for sender in self.senders.drain(..) {
+            // A sender that is still at work, or gone with its page, shows in the outbox.
+            let _ = env.timeout(deadline.saturating_sub(clock.now()), sender).await;
         }
     }
 
     /// Throws away all but session, outbox and cursor: what a page keeps over a reload.
-    pub(super) fn get_up(&mut self) {
+    pub(super) fn close(&mut self) {
         self.senders.clear();
         self.tasks.clear();
     }

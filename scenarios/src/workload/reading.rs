@@ -11,7 +11,7 @@ use chatchat::{
     },
 };
 
-use super::person::{Life, Person};
+use super::person::{OpenPage, Person};
 
 /// Number of people who read boards whole; the others read their ends.
 const WHOLE_READERS: usize = 3;
@@ -20,10 +20,10 @@ const PAGE: u32 = 200;
 
 impl Person {
     /// Asks what became of this session's posts that have no outcome yet.
-    pub(super) async fn ask_for_unknown(&self, life: &Life, deadline: Duration) {
+    pub(super) async fn ask_for_unknown(&self, page: &OpenPage, deadline: Duration) {
         let unknown: Vec<PostId> = {
             let history = self.recorder.history();
-            let mine = || history.sent().filter(|sent| sent.operation.who == life.who);
+            let mine = || history.sent().filter(|sent| sent.operation.who == page.who);
             let known: BTreeSet<_> = mine()
                 .filter(|sent| sent.operation.committed().is_some())
                 .map(|sent| sent.id)
@@ -32,34 +32,40 @@ impl Person {
             open.map(|sent| sent.id).collect::<BTreeSet<_>>().into_iter().collect()
         };
         for id in unknown {
-            let master = life.client.master();
-            self.ask_until(life, &master, &Request::Outcome { id }, deadline).await;
+            let master = page.client.master();
+            self.ask_until(page, &master, &Request::Outcome { id }, deadline).await;
         }
     }
 
     /// Reads boards, people and the session from every master.
-    pub(super) async fn read_everything(&self, life: &Life, within: Duration) {
+    pub(super) async fn read_everything(&self, page: &OpenPage, within: Duration) {
         let deadline = self.stage.clock.now() + within;
         for master in &self.stage.masters {
             for board in &self.stage.workload.boards {
                 if self.number < WHOLE_READERS {
-                    self.read_whole(life, master, board, deadline).await;
+                    self.read_whole(page, master, board, deadline).await;
                 } else {
-                    let last = page(board, Range::Last, 50);
-                    self.ask_until(life, master, &last, deadline).await;
+                    let last = slice_of(board, Range::Last, 50);
+                    self.ask_until(page, master, &last, deadline).await;
                 }
             }
-            self.ask_until(life, master, &Request::Users, deadline).await;
-            self.ask_until(life, master, &Request::Restore, deadline).await;
+            self.ask_until(page, master, &Request::Users, deadline).await;
+            self.ask_until(page, master, &Request::Restore, deadline).await;
         }
     }
 
-    async fn read_whole(&self, life: &Life, master: &str, board: &BoardName, deadline: Duration) {
+    async fn read_whole(
+        &self,
+        page: &OpenPage,
+        master: &str,
+        board: &BoardName,
+        deadline: Duration,
+    ) {
         let mut after = Seq(0);
         loop {
-            let request = page(board, Range::After(after), PAGE);
-            match self.ask_until(life, master, &request, deadline).await {
-                Some(Answer::Page(page)) if page.truncated => match page.posts.last() {
+            let request = slice_of(board, Range::After(after), PAGE);
+            match self.ask_until(page, master, &request, deadline).await {
+                Some(Answer::Page(slice)) if slice.truncated => match slice.posts.last() {
                     Some(last) if last.seq > after => after = last.seq,
                     _ => return,
                 },
@@ -71,20 +77,20 @@ impl Person {
     /// Asks one master until it answers; what stays unanswered is noted.
     async fn ask_until(
         &self,
-        life: &Life,
+        page: &OpenPage,
         master: &str,
         request: &Request,
         deadline: Duration,
     ) -> Option<Answer> {
         let mut wait = Duration::from_millis(200);
         loop {
-            let failure = match life.client.call_at(master, request).await {
+            let failure = match page.client.call_at(master, request).await {
                 Ok(reply) => return Some(reply),
                 Err(failure) => failure,
             };
             let is_final = matches!(failure, Failure::Refused { .. });
             if is_final || self.stage.clock.now() + wait >= deadline {
-                let what = format!("{}: {master} does not answer {request:?}: {failure}", life.who);
+                let what = format!("{}: {master} does not answer {request:?}: {failure}", page.who);
                 self.recorder.history().stuck.push(what);
                 return None;
             }
@@ -94,6 +100,6 @@ impl Person {
     }
 }
 
-fn page(board: &BoardName, range: Range, limit: u32) -> Request {
+fn slice_of(board: &BoardName, range: Range, limit: u32) -> Request {
     Request::Read { board: board.clone(), range, limit, wanted: Consistency::Strong }
 }
