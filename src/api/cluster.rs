@@ -50,6 +50,9 @@ impl From<&ActiveUser> for User {
 pub struct UserList {
     /// Active people, ordered by name, then id; the first of them if a limit was asked for.
     pub users: Vec<User>,
+    /// `after` of the question for the next people; absent at the end of the list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
     /// Number of all active people; 0 from a master of an earlier version.
     #[serde(default)]
     pub total: u64,

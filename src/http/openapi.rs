@@ -203,7 +203,14 @@ const OPERATIONS: &[Operation] = &[
         path: "/api/v1/users",
         summary: "Who is active in the whole system.",
         session: true,
-        query: &[("limit", "count", "The first so many, 1000 at most. Left out: all.")],
+        query: &[
+            (
+                "after",
+                "string",
+                "The people after this one: an id, or `next` of an answer, which holds though the person left.",
+            ),
+            ("limit", "count", "The first so many, 1000 at most. Left out: all."),
+        ],
         body: None,
         answers: &[(200, "UserList", "By name, then id.")],
         problems: &[ProblemType::MalformedQuery],
@@ -254,7 +261,7 @@ const OPERATIONS: &[Operation] = &[
             (
                 "presence",
                 "string",
-                "`changes`: `presence` tells a window of the people first, then what changed. Left out: the whole list at each change.",
+                "`lists`: each `presence` is the whole list. Left out: a window of the people first, then changes.",
             ),
         ],
         body: None,
@@ -560,7 +567,7 @@ fn schemas() -> Value {
         ("version", integer()),
         ("consistency", consistency()),
     ];
-    add("UserList", object(&users, &[]));
+    add("UserList", object(&users, &[("next", string())]));
     let node = [
         ("id", string()),
         ("name", string()),

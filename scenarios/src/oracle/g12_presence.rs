@@ -92,7 +92,13 @@ mod tests {
         };
         let users: Vec<_> = people.iter().map(person).collect();
         let total = users.len() as u64;
-        Answer::Users(UserList { users, total, version: 1, consistency: Consistency::Strong })
+        Answer::Users(UserList {
+            users,
+            next: None,
+            total,
+            version: 1,
+            consistency: Consistency::Strong,
+        })
     }
 
     fn quiet() -> Fixture {

@@ -1,6 +1,6 @@
 //! Endpoints in a healthy cluster, and their answers when it is not.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     api::{MasterState, Readiness, StoreReach},
@@ -230,6 +230,31 @@ async fn session_of_another_user_than_the_one_named_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pages_of_people_go_on_after_the_last_one_though_it_left() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    let (left, _) = (site.join("Ben").await, site.join("Cleo").await);
+    let names = |list: &Value| {
+        let users = list["users"].as_array().cloned().unwrap_or_default();
+        users.iter().filter_map(|user| user["name"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let two = site.get("/api/v1/users?limit=2", &token).await.json();
+    assert_eq!(names(&two), ["Ada", "Ben"]);
+    let (id, next) = (two["users"][1]["id"].as_str(), two["next"].as_str().expect("one is left"));
+    let by_id = format!("/api/v1/users?after={}", id.expect("an id"));
+    let by_next = format!("/api/v1/users?limit=2&after={next}");
+    for path in [&by_id, &by_next] {
+        let rest = site.get(path, &token).await.json();
+        assert_eq!((names(&rest), rest.get("next")), (vec!["Cleo".to_owned()], None), "{path}");
+    }
+    let gone = site.send(Ask::new("DELETE", "/api/v1/session").token(&left)).await;
+    assert_eq!(gone.status, 204);
+    assert_eq!(names(&site.get(&by_next, &token).await.json()), ["Cleo"]);
+    let answer = site.get(&by_id, &token).await;
+    assert_eq!((answer.status, answer.problem().as_str()), (400, "malformed-query"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn people_and_cluster_need_a_session() {
     let site = Site::new();
     for path in ["/api/v1/users", "/api/v1/cluster"] {
@@ -244,9 +269,9 @@ async fn people_and_cluster_need_a_session() {
     let first = site.get("/api/v1/users?limit=1", &token).await.json();
     assert_eq!(first["users"].as_array().map(Vec::len), Some(1));
     assert_eq!((&first["users"][0]["name"], &first["total"]), (&json!("Ada"), &json!(2)));
-    for limit in ["0", "-1", "many"] {
-        let answer = site.get(&format!("/api/v1/users?limit={limit}"), &token).await;
-        assert_eq!((answer.status, answer.problem().as_str()), (400, "malformed-query"), "{limit}");
+    for query in ["limit=0", "limit=-1", "limit=many", "after=", "after=Ada", "after=:Ada"] {
+        let answer = site.get(&format!("/api/v1/users?{query}"), &token).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (400, "malformed-query"), "{query}");
     }
     let cluster = site.get("/api/v1/cluster", &token).await.json();
     assert_eq!(cluster["store"], "here");
