@@ -70,6 +70,8 @@ pub enum End {
 /// One try of one call at one master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
+    /// Number in the history, from 0.
+    pub number: usize,
     /// Session that made the call.
     pub who: Who,
     /// Asked of whom: `http://host:port`.
@@ -122,6 +124,8 @@ impl Operation {
 /// One stream at one master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamLog {
+    /// Number in the history, from 0.
+    pub number: usize,
     /// Session that asked for the stream.
     pub who: Who,
     /// At which master.
@@ -289,7 +293,9 @@ fn index(nth: u64) -> usize {
 impl Observer for RecordingObserver {
     fn on_call(&self, master: &str, request: &Request) -> u64 {
         let mut history = self.recorder.history();
+        let number = history.operations.len();
         history.operations.push(Operation {
+            number,
             who: self.who,
             master: master.to_owned(),
             request: request.clone(),
@@ -309,7 +315,9 @@ impl Observer for RecordingObserver {
 
     fn on_stream(&self, master: &str, boards: &[BoardName], cursor: Option<&Cursor>) -> u64 {
         let mut history = self.recorder.history();
+        let number = history.streams.len();
         history.streams.push(StreamLog {
+            number,
             who: self.who,
             master: master.to_owned(),
             boards: boards.to_vec(),

@@ -41,6 +41,7 @@ mod tests {
     #[test]
     fn unknown_line_is_a_typed_error_that_shows_it() {
         let record = |line: &str| EventRecord {
+            number: 0,
             at_ns: 5,
             host: "master0".to_owned(),
             line: line.to_owned(),

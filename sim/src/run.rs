@@ -162,19 +162,16 @@ fn judge(
         ended: faults.now(),
         calm_limit: CALM_LIMIT,
     };
-    let violations = oracle::judge(&evidence);
-    let is_safety = violations.iter().any(|violation| !violation.property.is_liveness());
+    let mut violations = oracle::judge(&evidence);
+    if plan.expect.properties.contains(&Property::G14) {
+        violations.extend(wiretap::judge(cluster, plan.seed, history));
+    }
+    let is_safety = violations.iter().any(|violation| !violation.property().is_liveness());
     let mut complaints: Vec<_> = violations.iter().map(ToString::to_string).collect();
-    let spoken = if plan.expect.properties.contains(&Property::G14) {
-        wiretap::judge(cluster, plan.seed, history)
-    } else {
-        Vec::new()
-    };
-    complaints.extend(spoken.iter().cloned());
     let ended = cluster.ended();
     let toothless = plan.toothless(&incidents);
     complaints.extend(ended.iter().map(|(place, why)| format!("{place} ended by itself: {why}")));
-    let verdict = match (ended.is_empty(), is_safety || !spoken.is_empty(), violations.is_empty()) {
+    let verdict = match (ended.is_empty(), is_safety, violations.is_empty()) {
         (false, ..) => Verdict::Crash,
         (_, true, _) => Verdict::Safety,
         (_, _, false) => Verdict::Liveness,
@@ -182,7 +179,14 @@ fn judge(
         _ => Verdict::Toothless,
     };
     complaints.extend(toothless);
-    Report { verdict, complaints, operations: history.counts(), incidents, ..Report::of(world) }
+    Report {
+        verdict,
+        complaints,
+        violations,
+        operations: history.counts(),
+        incidents,
+        ..Report::of(world)
+    }
 }
 
 fn event_lines(cluster: &Cluster, faults: &Faults) -> Result<Vec<EventLine>, UnreadableEvent> {
@@ -191,6 +195,7 @@ fn event_lines(cluster: &Cluster, faults: &Faults) -> Result<Vec<EventLine>, Unr
         Ok(EventLine {
             at: Duration::from_nanos(record.at_ns).saturating_sub(faults.started()),
             event: read_event(&record)?,
+            number: record.number,
             node: cluster.place(&record.host).map_or(record.host, |place| place.to_string()),
         })
     };

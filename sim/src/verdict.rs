@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt, process::ExitCode, time::Duration};
 
-use chatchat_scenarios::plan::{Incident, Plan};
+use chatchat_scenarios::{
+    oracle::Violation,
+    plan::{Incident, Plan},
+};
 
 /// Verdict of a run, worst last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,8 +68,10 @@ impl fmt::Display for Verdict {
 pub struct Report {
     /// Verdict of the run.
     pub verdict: Verdict,
-    /// Violations, one line each.
+    /// Complaints about the run, one text each: violations, panics, nodes that ended.
     pub complaints: Vec<String>,
+    /// Violations as the oracles found them.
+    pub violations: Vec<Violation>,
     /// SHA-256 over the event log.
     pub digest: String,
     /// Virtual time of the run.
@@ -156,6 +161,7 @@ mod tests {
         let report = Report {
             verdict: Verdict::Safety,
             complaints: vec!["G1 durable ack: a post is gone".to_owned()],
+            violations: Vec::new(),
             digest: "00ff".to_owned(),
             virtual_time: secs(31),
             operations: (118, 120),

@@ -5,7 +5,13 @@
 //! 2. The tap proves that it hears: people's links, which are in clear, must show the word.
 
 use chatchat::client::Answer;
-use chatchat_scenarios::{history::History, property::Property, target::Place, workload::canary};
+use chatchat_scenarios::{
+    history::History,
+    oracle::{Rule, Violation},
+    property::Property,
+    target::Place,
+    workload::canary,
+};
 use dst_world::HostId;
 
 use crate::cluster::Cluster;
@@ -13,8 +19,8 @@ use crate::cluster::Cluster;
 /// Number of posts that must hold the canary word for the tap to count as working.
 const POSTS_MIN: usize = 20;
 
-/// Returns what crossed the links in clear, one line each.
-pub(crate) fn judge(cluster: &Cluster, seed: u64, history: &History) -> Vec<String> {
+/// Returns what crossed the links in clear.
+pub(crate) fn judge(cluster: &Cluster, seed: u64, history: &History) -> Vec<Violation> {
     let words = Words::new(secrets(seed, history));
     let place = |host: HostId| cluster.place(&cluster.world().name(host));
     let is_node = |place: Place| matches!(place, Place::Master(_) | Place::Worker(_));
@@ -25,16 +31,21 @@ pub(crate) fn judge(cluster: &Cluster, seed: u64, history: &History) -> Vec<Stri
         if is_node(from) && is_node(to) {
             if let Some(word) = words.first_in(&capture.bytes) {
                 let word = String::from_utf8_lossy(word);
-                said.push(format!("{}: {from} said {word} to {to} in clear", Property::G14));
+                said.push(broken("clear", format!("{from} said {word} to {to} in clear")));
             }
         } else if !hears && matches!(from, Place::Person(_)) {
             hears = words.first_in(&capture.bytes).is_some();
         }
     }
     if !hears {
-        said.push(format!("{}: the tap is deaf: people's links show nothing", Property::G14));
+        said.push(broken("deaf", "the tap is deaf: people's links show nothing".to_owned()));
     }
     said
+}
+
+fn broken(name: &'static str, text: String) -> Violation {
+    let rule = Rule { property: Property::G14, name };
+    Violation { rule, text, evidence: Vec::new() }
 }
 
 /// Returns the secrets that must not be seen: the canary word of the posts, and every session's

@@ -127,6 +127,7 @@ impl Fixture {
         end: Option<(Duration, End)>,
     ) -> &mut Self {
         self.history.operations.push(Operation {
+            number: self.history.operations.len(),
             who: who(person),
             master: "http://m".to_owned(),
             request,
@@ -212,6 +213,7 @@ impl Fixture {
             (ms(at), Delivery { event, cursor })
         });
         self.history.streams.push(StreamLog {
+            number: self.history.streams.len(),
             who: who(person),
             master: "http://m".to_owned(),
             boards: vec![BoardName::lobby()],
@@ -240,7 +242,8 @@ impl Fixture {
     }
 
     pub(super) fn said(&mut self, at: u64, place: &str, event: Event) -> &mut Self {
-        self.events.push(EventLine { at: ms(at), node: place.to_owned(), event });
+        let number = self.events.len();
+        self.events.push(EventLine { at: ms(at), node: place.to_owned(), event, number });
         self
     }
 

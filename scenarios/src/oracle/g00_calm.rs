@@ -12,7 +12,7 @@ use chatchat::{
     model::{event::Event, stream::Consistency},
 };
 
-use super::{Evidence, Violation, broken, line, seconds};
+use super::{Clue, Evidence, Violation, broken, line, seconds, stream_line};
 use crate::{
     history::{End, History, Operation, StreamLog},
     property::Property,
@@ -38,15 +38,14 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
     for operation in &evidence.history.operations {
         if let Some(why) = complaint(evidence, operation, &is_calm) {
-            found.push(broken(Property::G0, why, [line(operation)]));
+            found.push(broken(Property::G0, "unsettled", why, [line(operation)]));
         }
     }
-    for (nth, stream) in evidence.history.streams.iter().enumerate() {
+    for stream in &evidence.history.streams {
         for (at, why) in interruptions(evidence.history, stream) {
             if is_calm(at, at) {
                 let text = format!("in calm a stream {why}");
-                let place = format!("stream {nth} of {} at {}", stream.who, stream.master);
-                found.push(broken(Property::G0, text, [format!("{} {place}", seconds(at))]));
+                found.push(broken(Property::G0, "stream", text, [stream_line(stream, at)]));
             }
         }
     }
@@ -56,15 +55,15 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             Event::Fail { .. } => "a worker was declared failed",
             _ => continue,
         };
-        let line = format!("{} {}: {:?}", seconds(said.at), said.node, said.event);
-        found.push(broken(Property::G0, format!("in calm {what}"), [line]));
+        found.push(broken(Property::G0, "event", format!("in calm {what}"), [said.clue()]));
     }
     for odd in evidence.history.oddities.iter() {
         let is_refused = odd.status.is_some_and(|status| (400..500).contains(&status));
         if !is_refused && is_calm(odd.sent, odd.sent + evidence.calm_limit) {
             let text =
                 format!("{} was answered with {:?}, not with a refusal", odd.what, odd.status);
-            found.push(broken(Property::G0, text, [format!("{} {}", seconds(odd.sent), odd.who)]));
+            let place = format!("{} {}", seconds(odd.sent), odd.who);
+            found.push(broken(Property::G0, "odd", text, [Clue::from(place)]));
         }
     }
     found

@@ -7,7 +7,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
     for operation in &evidence.history.operations {
         let Some((_, post)) = operation.committed() else { continue };
-        let missing = |text: String| broken(Property::G1, text, [line(operation)]);
+        let missing = |text: String| broken(Property::G1, "lost", text, [line(operation)]);
         match evidence.store.post_at(&post.board, post.seq) {
             Some(kept)
                 if kept.id == post.id && kept.author == post.author && kept.text == post.text => {}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use chatchat::model::ids::{Post, PostId, UserId};
 
-use super::{Evidence, Violation, broken, line};
+use super::{Clue, Evidence, Violation, broken, line};
 use crate::{
     history::{Operation, Sent},
     property::Property,
@@ -24,17 +24,28 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut stands: BTreeMap<Key, &Post> = BTreeMap::new();
     for post in evidence.store.boards.values().flatten() {
         let key = (post.author.id, post.id);
-        let place = format!("{} {}: {} of {}", post.board, post.seq, post.id, post.author.name);
+        let place =
+            Clue::from(format!("{} {}: {} of {}", post.board, post.seq, post.id, post.author.name));
         if let Some(first) = stands.insert(key, post) {
-            let other = format!("{} {}: the same", first.board, first.seq);
-            found.push(broken(Property::G2, "a post is there twice", [other, place.clone()]));
+            let other = Clue::from(format!("{} {}: the same", first.board, first.seq));
+            found.push(broken(
+                Property::G2,
+                "twice",
+                "a post is there twice",
+                [other, place.clone()],
+            ));
         }
         match sent.get(&key) {
-            None => found.push(broken(Property::G2, "a post is there that nobody sent", [place])),
+            None => found.push(broken(
+                Property::G2,
+                "invented",
+                "a post is there that nobody sent",
+                [place],
+            )),
             Some(tries) => {
                 if !tries.iter().any(|one| *one.board == post.board && *one.text == post.text) {
                     let text = "a post is there that was sent otherwise";
-                    found.push(broken(Property::G2, text, [place]));
+                    found.push(broken(Property::G2, "changed", text, [place]));
                 }
             }
         }
@@ -49,7 +60,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
                 "post {} was told to be {} {} and {} {}",
                 post.id, said.board, said.seq, post.board, post.seq
             );
-            found.push(broken(Property::G2, text, [line(first), line(operation)]));
+            found.push(broken(Property::G2, "moved", text, [line(first), line(operation)]));
         }
     }
     found

@@ -10,7 +10,8 @@ use super::{Evidence, Violation, broken, line};
 use crate::property::Property;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
-    let stuck = evidence.history.stuck.iter().map(|what| broken(Property::G3, what.clone(), []));
+    let stuck = evidence.history.stuck.iter();
+    let stuck = stuck.map(|what| broken(Property::G3, "stuck", what.clone(), []));
     let mut found: Vec<_> = stuck.collect();
     for operation in &evidence.history.operations {
         let (Request::Cancel { id } | Request::Outcome { id }) = &operation.request else {
@@ -23,7 +24,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         let stands = posts.find(|post| post.id == *id && Some(&post.author.id) == user);
         if let (true, Some(post)) = (is_cancelled, stands) {
             let text = format!("post {id} was cancelled and is {} {}", post.board, post.seq);
-            found.push(broken(Property::G3, text, [line(operation)]));
+            found.push(broken(Property::G3, "cancelled", text, [line(operation)]));
         }
     }
     found

@@ -10,7 +10,7 @@ use chatchat::{
     model::ids::{BoardName, Post, PostId, Seq, UserId},
 };
 
-use super::{Evidence, Violation, broken, line, seconds};
+use super::{Clue, Evidence, Violation, broken, line, seconds, stream_line};
 use crate::{history::Who, property::Property};
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
@@ -28,14 +28,24 @@ fn numbering(evidence: &Evidence<'_>) -> Vec<Violation> {
         for (nth, post) in (1..).zip(posts) {
             if post.seq != Seq(nth) {
                 let text = format!("{board} has {} where {nth} belongs", post.seq);
-                found.push(broken(Property::G4, text, [post.id.to_string()]));
+                found.push(broken(
+                    Property::G4,
+                    "numbering",
+                    text,
+                    [Clue::from(post.id.to_string())],
+                ));
                 break;
             }
         }
         for pair in posts.windows(2) {
             if pair[1].posted_at_ms < pair[0].posted_at_ms {
                 let text = format!("{board}: the time falls at {}", pair[1].seq);
-                found.push(broken(Property::G4, text, [pair[1].id.to_string()]));
+                found.push(broken(
+                    Property::G4,
+                    "time",
+                    text,
+                    [Clue::from(pair[1].id.to_string())],
+                ));
             }
         }
     }
@@ -45,7 +55,7 @@ fn numbering(evidence: &Evidence<'_>) -> Vec<Violation> {
 /// Checks that every reader was shown what the store holds at each place.
 fn readers(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
-    let mut check = |shown: &Post, by: &dyn Fn() -> String| {
+    let mut check = |shown: &Post, by: &dyn Fn() -> Clue| {
         let stands = evidence.store.post_at(&shown.board, shown.seq);
         if !stands.is_some_and(|stands| is_same(stands, shown)) {
             let there = stands.map_or_else(|| "nothing".to_owned(), |post| post.id.to_string());
@@ -53,7 +63,7 @@ fn readers(evidence: &Evidence<'_>) -> Vec<Violation> {
                 "{} {} was shown as {}, the store has {there}",
                 shown.board, shown.seq, shown.id
             );
-            found.push(broken(Property::G4, text, [by()]));
+            found.push(broken(Property::G4, "shown", text, [by()]));
         }
     };
     for operation in &evidence.history.operations {
@@ -64,7 +74,7 @@ fn readers(evidence: &Evidence<'_>) -> Vec<Violation> {
     for stream in &evidence.history.streams {
         for (at, delivery) in &stream.deliveries {
             if let StreamEvent::Post(post) = &delivery.event {
-                check(post, &|| format!("{} stream of {}", seconds(*at), stream.who));
+                check(post, &|| stream_line(stream, *at));
             }
         }
     }
@@ -72,7 +82,8 @@ fn readers(evidence: &Evidence<'_>) -> Vec<Violation> {
         if let Some((_, Answer::Page(page))) = operation.reply()
             && page.posts.windows(2).any(|pair| pair[1].seq != pair[0].seq.next())
         {
-            found.push(broken(Property::G4, "a page has a hole or a repeat", [line(operation)]));
+            let text = "a page has a hole or a repeat";
+            found.push(broken(Property::G4, "page", text, [line(operation)]));
         }
     }
     found
@@ -125,7 +136,8 @@ fn real_time(evidence: &Evidence<'_>) -> Vec<Violation> {
                     post.seq
                 );
                 let sent = format!("{} sent at {}", post.id, seconds(of.first_sent));
-                found.push(broken(Property::G4, text, [later.id.to_string(), sent]));
+                let clues = [later.id.to_string(), sent].map(Clue::from);
+                found.push(broken(Property::G4, "real-time", text, clues));
             }
             if let Some(acked) = of.acked
                 && earliest_ack.is_none_or(|(earliest, _)| acked < earliest)
@@ -156,7 +168,7 @@ fn writers(evidence: &Evidence<'_>) -> Vec<Violation> {
                     "{} wrote {id} before {}, and it stands after it in {}",
                     key.0, sent.id, sent.board
                 );
-                found.push(broken(Property::G4, text, [line(sent.operation)]));
+                found.push(broken(Property::G4, "writer", text, [line(sent.operation)]));
             }
             _ => {
                 last.insert(key, (*seq, sent.id));

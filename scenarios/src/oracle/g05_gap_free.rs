@@ -12,7 +12,7 @@ use chatchat::{
     model::ids::{BoardName, Seq},
 };
 
-use super::{Evidence, Violation, broken, seconds};
+use super::{Clue, Evidence, Violation, broken, seconds, stream_line};
 use crate::{history::StreamLog, property::Property};
 
 /// With nothing being posted, an open stream shows all after this.
@@ -20,18 +20,17 @@ const QUIET: Duration = Duration::from_secs(2);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
-    for (nth, stream) in evidence.history.streams.iter().enumerate() {
-        let place = format!("stream {nth} of {} at {}", stream.who, stream.master);
+    for stream in &evidence.history.streams {
         match walk(stream) {
             Err((at, why)) => {
-                found.push(broken(Property::G5, why, [format!("{} {place}", seconds(at))]));
+                found.push(broken(Property::G5, "gap", why, [stream_line(stream, at)]));
             }
             Ok(reached) => {
                 for (board, seq) in lagging(evidence, stream, &reached) {
                     let end = evidence.store.boards.get(board).map_or(0, Vec::len);
                     let text = format!("an open stream stands at {board} {seq} of {end}");
-                    let evidence = [place.clone(), shape(stream)];
-                    found.push(broken(Property::G5, text, evidence));
+                    let clues = [stream_line(stream, stream.asked), Clue::from(shape(stream))];
+                    found.push(broken(Property::G5, "lag", text, clues));
                 }
             }
         }

@@ -8,7 +8,7 @@ use chatchat::{
     model::stream::Consistency,
 };
 
-use super::{Evidence, Violation, broken, line};
+use super::{Evidence, Violation, broken, line, stream_line};
 use crate::{
     fault::{Action, Links},
     history::{History, Who},
@@ -43,17 +43,20 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
                 _ => false,
             };
             if is_open && is_forgotten {
-                found.push(broken(Property::G6, "a session was forgotten", [line(operation)]));
+                let text = "a session was forgotten";
+                found.push(broken(Property::G6, "forgotten", text, [line(operation)]));
             }
         }
         if let Some((at, Answer::Restored(restored))) = operation.reply() {
             if history.users.get(&who).is_some_and(|user| *user != restored.user.id) {
-                found.push(broken(Property::G6, "a session is somebody else's", [line(operation)]));
+                let text = "a session is somebody else's";
+                found.push(broken(Property::G6, "other", text, [line(operation)]));
             }
             let is_strong = restored.consistency == Consistency::Strong;
             let is_late = |closed| closed < from && (is_strong || is_repaired(closed, from, at));
             if answered(history, who, |request| *request == Request::Leave).is_some_and(is_late) {
-                found.push(broken(Property::G6, "a log-out was forgotten", [line(operation)]));
+                let text = "a log-out was forgotten";
+                found.push(broken(Property::G6, "log-out", text, [line(operation)]));
             }
         }
     }
@@ -61,8 +64,8 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         if let Some((at, Failure::Refused { status: 401, .. })) = &stream.refused
             && history.left(stream.who).is_none_or(|left| *at < left)
         {
-            let place = format!("a stream of {} at {}", stream.who, stream.master);
-            found.push(broken(Property::G6, "a session was forgotten", [place]));
+            let text = "a session was forgotten";
+            found.push(broken(Property::G6, "forgotten", text, [stream_line(stream, *at)]));
         }
     }
     found

@@ -52,7 +52,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             let floor = before.checked_sub(1).map_or(Seq(0), |nth| list[nth].1);
             if end < floor {
                 let text = format!("{board} ended at {end} after it had been shown to {floor}");
-                found.push(broken(Property::G7, text, [line(operation)]));
+                found.push(broken(Property::G7, "board", text, [line(operation)]));
             }
         }
     }

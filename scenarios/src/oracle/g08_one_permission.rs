@@ -11,7 +11,7 @@ use chatchat::model::{
     rows::WriteRow,
 };
 
-use super::{EventLine, Evidence, Violation, broken, seconds};
+use super::{Clue, EventLine, Evidence, Point, Violation, broken};
 use crate::property::Property;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
@@ -20,11 +20,12 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
-fn row(row: &WriteRow) -> String {
-    format!(
+fn row(row: &WriteRow) -> Clue {
+    let text = format!(
         "write {}: {} of {} under {} by {}",
         row.number, row.kind, row.resource, row.token, row.node
-    )
+    );
+    Clue { text, point: Some(Point::Write(row.number)) }
 }
 
 fn accepted(writes: &[WriteRow]) -> Vec<Violation> {
@@ -38,14 +39,14 @@ fn accepted(writes: &[WriteRow]) -> Vec<Violation> {
             let goes_back = write.token < before.token;
             if goes_back || (is_grant && write.token == before.token) {
                 let text = format!("{} went back in token", write.resource);
-                found.push(broken(Property::G8, text, [row(before), row(write)]));
+                found.push(broken(Property::G8, "back", text, [row(before), row(write)]));
                 continue;
             }
             let is_granted =
                 (before.token.epoch, before.token.lease) == (write.token.epoch, write.token.lease);
             if !is_grant && !is_granted {
                 let text = format!("{} was written under a token never granted", write.resource);
-                found.push(broken(Property::G8, text, [row(before), row(write)]));
+                found.push(broken(Property::G8, "never-granted", text, [row(before), row(write)]));
             }
         }
         newest.insert(&write.resource, write);
@@ -55,7 +56,7 @@ fn accepted(writes: &[WriteRow]) -> Vec<Violation> {
         let first = *names.entry((&write.resource, write.token)).or_insert(write);
         if first.node != write.node {
             let text = format!("token {} of {} names two workers", write.token, write.resource);
-            found.push(broken(Property::G8, text, [row(first), row(write)]));
+            found.push(broken(Property::G8, "two-workers", text, [row(first), row(write)]));
         }
     }
     found
@@ -76,10 +77,8 @@ fn assigned(events: &[EventLine]) -> Vec<Violation> {
         } else {
             continue;
         };
-        let show =
-            |line: &EventLine| format!("{} {}: {:?}", seconds(line.at), line.node, line.event);
         let text = format!("token {token} of {resource} names {what}");
-        found.push(broken(Property::G8, text, [show(line), show(said)]));
+        found.push(broken(Property::G8, "named", text, [line.clue(), said.clue()]));
     }
     found
 }

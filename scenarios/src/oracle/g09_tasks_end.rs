@@ -10,7 +10,7 @@ use chatchat::model::{
     ids::{Resource, Token},
 };
 
-use super::{Evidence, Violation, broken, seconds};
+use super::{Evidence, Violation, broken};
 use crate::property::Property;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
@@ -28,8 +28,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         } else {
             continue;
         };
-        let line = format!("{} {}: {:?}", seconds(said.at), said.node, said.event);
-        found.push(broken(Property::G9, text, [line]));
+        found.push(broken(Property::G9, "attempts", text, [said.clue()]));
     }
     found
 }

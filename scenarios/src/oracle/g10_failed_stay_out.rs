@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use chatchat::model::{event::Event, ids::NodeId};
 
-use super::{EventLine, Evidence, Violation, broken, seconds};
+use super::{EventLine, Evidence, Violation, broken};
 use crate::property::Property;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
@@ -25,11 +25,8 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             }
             Event::Assign { worker, .. } => {
                 if let Some(since) = listed.get(&(master, *worker)) {
-                    let show = |line: &EventLine| {
-                        format!("{} {}: {:?}", seconds(line.at), line.node, line.event)
-                    };
                     let text = format!("{master} gave a task to {worker} from its failed list");
-                    found.push(broken(Property::G10, text, [show(since), show(said)]));
+                    found.push(broken(Property::G10, "task", text, [since.clue(), said.clue()]));
                 }
             }
             _ => {}

@@ -10,7 +10,7 @@ use chatchat::model::{
     message::MemberState,
 };
 
-use super::{Evidence, Violation, broken, seconds};
+use super::{Clue, Evidence, Violation, broken, seconds};
 use crate::property::Property;
 
 /// Update reaches everyone within this after the last fault's end.
@@ -34,7 +34,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
                     && !is_new_life(evidence, place, said.at)
                 {
                     let text = format!("{place} shows {node} as {fact:?} after {before:?}");
-                    found.push(broken(Property::G11, text, [seconds(said.at)]));
+                    found.push(broken(Property::G11, "back", text, [said.clue()]));
                 }
                 let entry = newest.entry(*node).or_insert((fact, said.at));
                 if fact > entry.0 {
@@ -50,7 +50,8 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         if fact < best && settled <= evidence.ended && !is_new_life(evidence, place, evidence.ended)
         {
             let text = format!("{place} still shows {node} as {fact:?}, the newest is {best:?}");
-            found.push(broken(Property::G11, text, [format!("known since {}", seconds(*since))]));
+            let known = Clue::from(format!("known since {}", seconds(*since)));
+            found.push(broken(Property::G11, "stale", text, [known]));
         }
     }
     found

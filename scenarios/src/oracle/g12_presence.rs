@@ -28,13 +28,15 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             continue;
         }
         let listed: BTreeSet<_> = list.users.iter().map(|user| user.id).collect();
-        let mut tell = |text: String| found.push(broken(Property::G12, text, [line(operation)]));
+        let mut tell = |rule, text: String| {
+            found.push(broken(Property::G12, rule, text, [line(operation)]));
+        };
         if listed.len() < list.users.len() {
-            tell("somebody is listed twice".to_owned());
+            tell("twice", "somebody is listed twice".to_owned());
         }
         for (who, user) in &present {
             if !listed.contains(user) {
-                tell(format!("{who} has a stream open and is not listed"));
+                tell("missing", format!("{who} has a stream open and is not listed"));
             }
         }
         for (who, user) in &history.users {
@@ -42,7 +44,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             if left.is_some_and(|left| left + LEAVES_WITHIN < operation.invoked)
                 && listed.contains(user)
             {
-                tell(format!("{who} left long ago and is listed"));
+                tell("lingers", format!("{who} left long ago and is listed"));
             }
         }
     }

@@ -26,13 +26,14 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
                 "post {} is {} {}, and every try was said to have done nothing",
                 post.id, post.board, post.seq
             );
-            found.push(broken(Property::G16, text, sent.iter().map(|one| line(one.operation))));
+            let clues = sent.iter().map(|one| line(one.operation));
+            found.push(broken(Property::G16, "did-something", text, clues));
         }
     }
     for operation in &evidence.history.operations {
         if let Some((_, Failure::Busy { retry_after: None, .. })) = operation.failure() {
             let text = "a request was put off without Retry-After";
-            found.push(broken(Property::G16, text, [line(operation)]));
+            found.push(broken(Property::G16, "retry-after", text, [line(operation)]));
         }
     }
     found

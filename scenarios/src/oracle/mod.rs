@@ -20,8 +20,9 @@ mod g10_failed_stay_out;
 mod g11_membership;
 mod g12_presence;
 mod g16_overload;
+mod violation;
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use chatchat::{
     model::{
@@ -32,8 +33,9 @@ use chatchat::{
     store::Store,
 };
 
+pub use self::violation::{Clue, Point, Rule, Violation};
 use crate::{
-    history::{History, Operation},
+    history::{History, Operation, StreamLog},
     plan::{Incident, Plan},
     property::Property,
 };
@@ -47,6 +49,15 @@ pub struct EventLine {
     pub node: String,
     /// Event of the line.
     pub event: Event,
+    /// Number of the line in the run's event log.
+    pub number: usize,
+}
+
+impl EventLine {
+    fn clue(&self) -> Clue {
+        let text = format!("{} {}: {:?}", seconds(self.at), self.node, self.event);
+        Clue { text, point: Some(Point::Line(self.number)) }
+    }
 }
 
 /// Content of the store at the end of the run.
@@ -79,25 +90,15 @@ pub struct Evidence<'a> {
     pub calm_limit: Duration,
 }
 
-/// Violation of a property.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// Property that is violated.
-    pub property: Property,
-    /// Observation that violates it, in a sentence.
-    pub text: String,
-    /// Evidence: operations, streams, posts, writes, event lines.
-    pub evidence: Vec<String>,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.property, self.text)?;
-        for line in &self.evidence {
-            write!(f, "\n    {line}")?;
-        }
-        Ok(())
-    }
+/// Returns a violation with its evidence.
+fn broken(
+    property: Property,
+    rule: &'static str,
+    text: impl Into<String>,
+    evidence: impl IntoIterator<Item = Clue>,
+) -> Violation {
+    let rule = Rule { property, name: rule };
+    Violation { rule, text: text.into(), evidence: evidence.into_iter().collect() }
 }
 
 /// Judge of one property.
@@ -180,17 +181,8 @@ impl StoreDump {
     }
 }
 
-/// Returns a violation with its evidence.
-fn broken(
-    property: Property,
-    text: impl Into<String>,
-    evidence: impl IntoIterator<Item = String>,
-) -> Violation {
-    Violation { property, text: text.into(), evidence: evidence.into_iter().collect() }
-}
-
 /// An operation in one line.
-fn line(operation: &Operation) -> String {
+fn line(operation: &Operation) -> Clue {
     let end = match &operation.end {
         None => "never ended".to_owned(),
         Some((at, end)) => {
@@ -200,7 +192,15 @@ fn line(operation: &Operation) -> String {
     };
     let request: String = format!("{:?}", operation.request).chars().take(200).collect();
     let from = seconds(operation.invoked);
-    format!("{from} {} at {}: {request} -> {end}", operation.who, operation.master)
+    let text = format!("{from} {} at {}: {request} -> {end}", operation.who, operation.master);
+    Clue { text, point: Some(Point::Operation(operation.number)) }
+}
+
+/// A stream at a time, in one line.
+fn stream_line(stream: &StreamLog, at: Duration) -> Clue {
+    let (at, number) = (seconds(at), stream.number);
+    let text = format!("{at} stream {number} of {} at {}", stream.who, stream.master);
+    Clue { text, point: Some(Point::Stream(number)) }
 }
 
 /// Formats a time on the observer's clock.

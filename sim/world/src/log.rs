@@ -27,6 +27,8 @@ pub struct EventRecord {
     pub host: String,
     /// The node's line: the text of one JSON object.
     pub line: String,
+    /// Number of the line in the log.
+    pub number: usize,
 }
 
 const CHECKPOINT_NS: u64 = 1_000_000_000;
@@ -101,7 +103,13 @@ impl Log {
             Some(members) => self.push(now, host, "event", members),
             None => self.push(now, host, "event", &format!(r#""said":{}"#, quoted(line))),
         }
-        self.events.push(EventRecord { at_ns: now, host: host.to_owned(), line: line.to_owned() });
+        let number = self.lines.len().saturating_sub(1);
+        self.events.push(EventRecord {
+            at_ns: now,
+            host: host.to_owned(),
+            line: line.to_owned(),
+            number,
+        });
     }
 
     /// Counts a segment that left; `rest` is only written at [`Detail::Segments`].
