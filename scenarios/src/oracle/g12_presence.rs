@@ -59,7 +59,8 @@ fn has_left(evidence: &Evidence<'_>, who: Who) -> bool {
     evidence.history.operations.iter().filter(leaves).any(|op| op.reply().is_some())
 }
 
-/// Returns the people with an open stream that was heard shortly before the last reading.
+/// Returns the people with an open stream that was heard shortly before the last reading. A reader
+/// who looks away is left out: it may still read what its dead master had sent.
 fn present(evidence: &Evidence<'_>, reading_from: Duration) -> BTreeMap<Who, UserId> {
     const HEARD_WITHIN: Duration = Duration::from_secs(9);
     let history = evidence.history;
@@ -67,6 +68,7 @@ fn present(evidence: &Evidence<'_>, reading_from: Duration) -> BTreeMap<Who, Use
         let heard = stream.deliveries.last().map(|(at, _)| *at);
         let began = stream.deliveries.first().map(|(at, _)| *at);
         stream.end.is_none()
+            && !stream.is_slow
             && began.is_some_and(|at| at + Duration::from_secs(2) <= reading_from)
             && heard.is_some_and(|at| at + HEARD_WITHIN >= reading_from)
     };
@@ -115,6 +117,14 @@ mod tests {
     fn list_of_those_present_without_those_who_left_is_accepted() {
         let mut made = quiet();
         made.did(0, 50_100, 50_200, Request::Users, Ok(users(&[0, 2])));
+        assert_eq!(made.judge(judge), []);
+    }
+
+    #[test]
+    fn reader_who_looks_away_need_not_be_listed() {
+        let mut made = quiet();
+        made.history.streams[0].is_slow = true;
+        made.did(0, 50_100, 50_200, Request::Users, Ok(users(&[2])));
         assert_eq!(made.judge(judge), []);
     }
 
