@@ -21,6 +21,7 @@ use crate::{
     cluster::Cluster,
     fault::{Fault, Kind, RawFault, Start},
     property::Property,
+    target::Target,
 };
 
 /// Story that was read whole and checked.
@@ -256,6 +257,9 @@ impl RawStory {
             let fault = raw.read().map_err(&wrong)?;
             for target in fault.action.targets() {
                 target.check(&cluster, self.workload.people).map_err(&wrong)?;
+                if *target == Target::Announcer && matches!(fault.start, Start::At(_)) {
+                    return Err(wrong("`announcer` wants `when`, not `at`".to_owned()));
+                }
             }
             if matches!(fault.start, Start::At(at) if at >= duration) {
                 return Err(wrong(format!("begins after the story's end, {duration:?}")));
@@ -462,6 +466,7 @@ mod tests {
             fault("at = \"1s\"\nkind = \"crash\"\ntarget = \"master:2\"\n"),
             &["master:2", "there are 2 masters, numbered from 0"],
         );
+        says(fault("at = \"3s\"\nkind = \"exit\"\ntarget = \"announcer\"\n"), &["`when`"]);
         says(fault("at = \"31s\"\nkind = \"crash\"\ntarget = \"*\"\n"), &["after the story's end"]);
         says(fault("when = \"tea\"\nkind = \"crash\"\ntarget = \"*\"\n"), &["append_committed"]);
     }

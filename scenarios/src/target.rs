@@ -52,12 +52,14 @@ pub enum Target {
     Assigned(ResourceRef),
     /// `master_of(worker:N)`: the master that this worker is registered with.
     MasterOf(usize),
+    /// `announcer`: the node that announced the fault point which the fault waits for.
+    Announcer,
 }
 
 /// Forms that are allowed, for every refusal.
 const WANT: &str = "want master:N, worker:N, master:*, worker:*, person:N, person:*, store, *, \
-     random, coordinator(RESOURCE), assigned(RESOURCE) or master_of(worker:N), where RESOURCE is \
-     board:NAME or sessions:N";
+     random, announcer, coordinator(RESOURCE), assigned(RESOURCE) or master_of(worker:N), where \
+     RESOURCE is board:NAME or sessions:N";
 
 impl Target {
     /// Returns the places that the target stands for in this cluster, in order; `None` when that
@@ -72,9 +74,11 @@ impl Target {
             Self::Role(Role::Worker) => workers().collect(),
             Self::People => (0..people).map(Place::Person).collect(),
             Self::Everything => masters().chain(workers()).chain([Place::Store]).collect(),
-            Self::Random | Self::Coordinator(_) | Self::Assigned(_) | Self::MasterOf(_) => {
-                return None;
-            }
+            Self::Random
+            | Self::Coordinator(_)
+            | Self::Assigned(_)
+            | Self::MasterOf(_)
+            | Self::Announcer => return None,
         })
     }
 
@@ -150,6 +154,7 @@ impl FromStr for Target {
         match (text, text.split_once(':')) {
             ("*", _) => Ok(Self::Everything),
             ("random", _) => Ok(Self::Random),
+            ("announcer", _) => Ok(Self::Announcer),
             ("store", _) => Ok(Self::One(Place::Store)),
             (_, Some(("master", "*"))) => Ok(Self::Role(Role::Master)),
             (_, Some(("worker", "*"))) => Ok(Self::Role(Role::Worker)),
@@ -199,6 +204,7 @@ impl fmt::Display for Target {
             Self::Coordinator(resource) => write!(f, "coordinator({resource})"),
             Self::Assigned(resource) => write!(f, "assigned({resource})"),
             Self::MasterOf(nth) => write!(f, "master_of(worker:{nth})"),
+            Self::Announcer => f.write_str("announcer"),
         }
     }
 }
@@ -216,6 +222,7 @@ mod tests {
             "store",
             "*",
             "random",
+            "announcer",
             "master:*",
             "worker:*",
             "person:*",

@@ -1,7 +1,7 @@
 //! Carries a plan's faults out: begins each at its time or moment, undoes it, heals all at the end.
 //!
 //! 1. A fault that is bound to a moment begins in the middle of the step that announced it.
-//! 2. Whom a fault befell is found when it begins; the same are healed.
+//! 2. Whom a fault befalls is found when it begins; the same are healed.
 //! 3. A fault *bit* when it changed something: a process ended or stopped, a segment was
 //!    touched, a clock of a running machine moved.
 
@@ -152,7 +152,7 @@ impl Faults {
             changed: Notify::new(),
         });
         let listens = Arc::clone(&it);
-        world.on_fault_point(move |_, name| listens.on_fault_point(name));
+        world.on_fault_point(move |host, name| listens.on_fault_point(host, name));
         let drives = Arc::clone(&it);
         world.supervise(async move { drives.drive().await });
         it
@@ -183,7 +183,7 @@ impl Faults {
                     let first = self.state().agenda.pop_first();
                     if let Some(((_, nth), step)) = first {
                         match step {
-                            Step::Begin => self.begin(nth),
+                            Step::Begin => self.begin(nth, None),
                             Step::Undo => self.undo(nth),
                         }
                     }
@@ -200,7 +200,7 @@ impl Faults {
         }
     }
 
-    fn on_fault_point(&self, name: &'static str) {
+    fn on_fault_point(&self, host: HostId, name: &'static str) {
         let due: Vec<usize> = {
             let mut state = self.state();
             if state.is_over {
@@ -216,8 +216,12 @@ impl Faults {
             let faults = self.plan.faults.iter().enumerate();
             faults.filter(|(_, fault)| is_due(&fault.start)).map(|(nth, _)| nth).collect()
         };
+        if due.is_empty() {
+            return;
+        }
+        let announcer = self.cluster.place(&self.cluster.world().name(host));
         for nth in due {
-            self.begin(nth);
+            self.begin(nth, announcer);
         }
     }
 
@@ -249,12 +253,16 @@ impl Faults {
         directions
     }
 
-    fn begin(&self, nth: usize) {
+    fn begin(&self, nth: usize, announcer: Option<Place>) {
         let fault = &self.plan.faults[nth];
         let now = self.now();
-        let members = [("fault", nth.into()), ("action", fault.action.to_string().into())];
+        let action = fault.action.clone().with_targets(|target| match (target, announcer) {
+            (Target::Announcer, Some(place)) => Target::One(place),
+            _ => target.clone(),
+        });
+        let members = [("fault", nth.into()), ("action", action.to_string().into())];
         self.cluster.world().note("", "fault", &members);
-        let (undo, bit) = self.act(nth, &fault.action);
+        let (undo, bit) = self.act(nth, &action);
         let mut state = self.state();
         let incident = state.incidents.len();
         let is_instant = fault.action.kind().is_instant();

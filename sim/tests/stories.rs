@@ -11,19 +11,24 @@ use chatchat_scenarios::story::Story;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 const SIM: &str = env!("CARGO_BIN_EXE_chatchat-sim");
-/// Seeds that every commit is held to.
-const FIXED: u64 = 8;
+/// Stories of the first failures that anybody thinks of, with more seeds than the others: all of
+/// it has to end within minutes.
+const FIRST: [&str; 5] =
+    ["calm", "coordinator-crash", "master-crash", "worker-crash", "worker-pause"];
+/// Seeds that every commit is held to: of the first stories, and of each other one.
+const FIXED: [u64; 2] = [8, 1];
 /// Seeds of this very commit: over time they reach where the fixed ones never do.
-const OF_COMMIT: u64 = 2;
+const OF_COMMIT: [usize; 2] = [2, 1];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
     for story in Story::names() {
-        for seed in 1..=FIXED {
+        let sort = usize::from(!FIRST.contains(&story.as_str()));
+        for seed in 1..=FIXED[sort] {
             trials.push(trial(&story, format!("seed_{seed}"), seed));
         }
-        for seed in commit_seeds() {
+        for seed in commit_seeds().into_iter().take(OF_COMMIT[sort]) {
             trials.push(trial(&story, format!("commit_seed_{seed}"), seed));
         }
         let name = format!("{story}::meta");
@@ -51,7 +56,7 @@ fn commit_seeds() -> Vec<u64> {
     let Ok(Output { status, stdout, .. }) = asked else { return Vec::new() };
     let hash = String::from_utf8_lossy(&stdout);
     let word = |nth: usize| u64::from_str_radix(hash.get(8 * nth..8 * nth + 8)?, 16).ok();
-    let words = (0..OF_COMMIT as usize).filter_map(word);
+    let words = (0..OF_COMMIT[0]).filter_map(word);
     if status.success() { words.collect() } else { Vec::new() }
 }
 
