@@ -143,8 +143,41 @@ pub struct StreamLog {
     pub end: Option<(Duration, StreamEnd)>,
     /// Time and reason of the refusal, if the stream never began.
     pub refused: Option<(Duration, Failure)>,
-    /// Its reader paused on purpose: being closed is fair.
+    /// Its reader paused on purpose, or on the stream before it: being closed is fair.
     pub is_slow: bool,
+    /// Number of its reader in [`History::readers`]; known once the stream is open.
+    pub reader: Option<usize>,
+}
+
+/// Reader of boards: one page or tab that goes on from stream to stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// Session of the reader.
+    pub who: Who,
+    /// Cursor from which its first stream is asked for.
+    pub from: Option<Cursor>,
+    /// Kind of the reader.
+    pub kind: ReaderKind,
+}
+
+/// Kind of a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReaderKind {
+    /// The page of a session.
+    Page,
+    /// A second tab, closed after a while.
+    Tab,
+    /// One that asks from a cursor that nobody gave it.
+    Stranger,
+}
+
+/// Text that a person wrote, once, to be sent until it is settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// Number of the person.
+    pub person: usize,
+    /// Its text.
+    pub text: PostText,
 }
 
 /// Bytes that no client of ours would send, and what came back.
@@ -169,6 +202,12 @@ pub struct History {
     pub streams: Vec<StreamLog>,
     /// Malformed requests in the order in which they were sent.
     pub oddities: Vec<Oddity>,
+    /// Readers in the order in which they began.
+    pub readers: Vec<Reader>,
+    /// Texts that people wrote, in the order in which they did.
+    pub drafts: Vec<Draft>,
+    /// Front ends in the order of the masters' numbers.
+    pub masters: Vec<String>,
     /// User of each session.
     pub users: BTreeMap<Who, UserId>,
     /// Time at which everything was healed and people began to settle.
@@ -177,6 +216,10 @@ pub struct History {
     pub reading_from: Option<Duration>,
     /// Posts and sessions that people could not settle in time.
     pub stuck: Vec<String>,
+    /// People who were alive at the end and went through the last reading.
+    pub living: Vec<usize>,
+    /// People whose last reading did not end in time.
+    pub hung: Vec<usize>,
 }
 
 /// One try to post.
@@ -258,6 +301,29 @@ impl Recorder {
             stream.is_slow = true;
         }
     }
+
+    /// Notes a new reader, and returns its number.
+    pub fn reader(&self, who: Who, from: Option<Cursor>, kind: ReaderKind) -> usize {
+        let mut history = self.history();
+        history.readers.push(Reader { who, from, kind });
+        history.readers.len() - 1
+    }
+
+    /// Notes whose stream this is. One that follows a stream of a slow reader begins far back.
+    pub fn reads(&self, reader: usize, stream: u64) {
+        let mut history = self.history();
+        let before = history.streams.iter().rev().find(|stream| stream.reader == Some(reader));
+        let is_slow = before.is_some_and(|stream| stream.is_slow);
+        if let Some(stream) = history.streams.get_mut(index(stream)) {
+            stream.reader = Some(reader);
+            stream.is_slow |= is_slow;
+        }
+    }
+
+    /// Notes that a person wrote a text.
+    pub fn drafts(&self, person: usize, text: &PostText) {
+        self.history().drafts.push(Draft { person, text: text.clone() });
+    }
 }
 
 /// [`Observer`] that writes into the history.
@@ -327,6 +393,7 @@ impl Observer for RecordingObserver {
             end: None,
             refused: None,
             is_slow: false,
+            reader: None,
         });
         history.streams.len() as u64 - 1
     }

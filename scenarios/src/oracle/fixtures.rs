@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chatchat::{
-    api::{PostList, Problem, StreamEvent},
+    api::{HelloEvent, PostList, Problem, StreamEvent},
     client::{Answer, Delivery, Failure, Request},
     model::{
         event::Event,
@@ -12,13 +12,13 @@ use chatchat::{
             UserId,
         },
         rows::{Range, WriteRow},
-        stream::Consistency,
+        stream::{Consistency, MasterInfo},
     },
 };
 
 use super::{EventLine, Evidence, StoreDump, Violation};
 use crate::{
-    history::{End, History, Operation, StreamLog, Who},
+    history::{End, History, Operation, Reader, ReaderKind, StreamLog, Who},
     plan::{Incident, Plan},
     story::Story,
 };
@@ -62,7 +62,7 @@ fn author(person: usize) -> Author {
     Author { id: user(person), name: format!("Person {person}").parse().unwrap() }
 }
 
-fn posted(person: usize, n: u8, seq: u64) -> Post {
+pub(super) fn posted(person: usize, n: u8, seq: u64) -> Post {
     Post {
         id: id(n),
         board: BoardName::lobby(),
@@ -94,8 +94,27 @@ impl Fixture {
         Self { plan, incidents: Vec::new(), history, store, events: Vec::new() }
     }
 
+    /// Makes a run with these faults: their kinds, keys, and from when to when they were on.
+    pub(super) fn with_faults(faults: &[(&str, &str, u64, u64)]) -> Self {
+        let mut text =
+            "about = \"\"\nduration = \"60s\"\n[cluster]\nmasters = 2\nworkers = 2\n".to_owned();
+        for (kind, keys, ..) in faults {
+            text.push_str(&format!("[[fault]]\nat = \"5s\"\nkind = \"{kind}\"\n{keys}\n"));
+        }
+        let plan = Plan::expand(&Story::parse("made", &text).unwrap(), 1);
+        let mut made = Self { plan, ..Self::new() };
+        for (_, _, from, until) in faults {
+            made.trouble(*from, *until);
+        }
+        made
+    }
+
     pub(super) fn judge(&self, oracle: fn(&Evidence<'_>) -> Vec<Violation>) -> Vec<Violation> {
-        oracle(&Evidence {
+        self.with(oracle)
+    }
+
+    pub(super) fn with<T>(&self, ask: impl FnOnce(&Evidence<'_>) -> T) -> T {
+        ask(&Evidence {
             plan: &self.plan,
             incidents: &self.incidents,
             history: &self.history,
@@ -104,6 +123,16 @@ impl Fixture {
             ended: ms(60_000),
             calm_limit: ms(1000),
         })
+    }
+
+    /// Makes all streams those of one reader that began at a cursor.
+    pub(super) fn one_reader(&mut self, from: Cursor) -> &mut Self {
+        let who = who(1);
+        self.history.readers.push(Reader { who, from: Some(from), kind: ReaderKind::Page });
+        for stream in &mut self.history.streams {
+            stream.reader = Some(0);
+        }
+        self
     }
 
     /// Anything that was asked and answered.
@@ -206,6 +235,7 @@ impl Fixture {
         cursor.boards.insert(BoardName::lobby(), Seq(from));
         let deliveries = events.into_iter().map(|(at, event)| {
             let cursor = match &event {
+                StreamEvent::Hello(hello) => Some(hello.cursor.clone()),
                 StreamEvent::Post(post) => Some(lobby_cursor(post.seq.0)),
                 StreamEvent::Reset(_) => Some(lobby_cursor(9)),
                 _ => None,
@@ -223,6 +253,7 @@ impl Fixture {
             end: None,
             refused: None,
             is_slow: false,
+            reader: None,
         });
         self
     }
@@ -257,6 +288,16 @@ impl Fixture {
 
 pub(super) fn lobby_cursor(seq: u64) -> Cursor {
     Cursor { epoch: EPOCH, boards: [(BoardName::lobby(), Seq(seq))].into() }
+}
+
+/// Returns the first event of a stream that begins at a place of the lobby.
+pub(super) fn hello(seq: u64) -> StreamEvent {
+    StreamEvent::Hello(HelloEvent {
+        node: MasterInfo { id: node(1), name: "m".into(), http: "http://m".into() },
+        masters: Vec::new(),
+        cursor: lobby_cursor(seq),
+        beat_ms: 4000,
+    })
 }
 
 /// Returns a delivered post.

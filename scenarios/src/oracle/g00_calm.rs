@@ -18,23 +18,8 @@ use crate::{
     property::Property,
 };
 
-/// Time after a fault's end during which its effects are tolerated.
-const AFTERMATH: Duration = Duration::from_secs(15);
-
-/// Returns the times that were not calm: the cluster's start, and each fault with its aftermath.
-fn troubles(evidence: &Evidence<'_>) -> Vec<(Duration, Duration)> {
-    let faults = evidence.incidents.iter().map(|incident| {
-        let until = incident.until.unwrap_or(evidence.ended);
-        (incident.from, until.saturating_add(AFTERMATH))
-    });
-    [(Duration::ZERO, AFTERMATH)].into_iter().chain(faults).collect()
-}
-
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
-    let troubles = troubles(evidence);
-    let is_calm = |from: Duration, to: Duration| {
-        to <= evidence.ended && !troubles.iter().any(|(begin, end)| from <= *end && to >= *begin)
-    };
+    let is_calm = |from: Duration, to: Duration| evidence.is_calm(from, to);
     let mut found = Vec::new();
     for operation in &evidence.history.operations {
         if let Some(why) = complaint(evidence, operation, &is_calm) {

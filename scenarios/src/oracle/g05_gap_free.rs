@@ -1,6 +1,7 @@
-//! G5 gap-free streams: what a stream delivers, after dropping repeats by `(board, seq)`, equals
-//! the board from the client's cursor on, and reaches its end within 2 s of quiet. A hole is
-//! always announced by `reset` first. A cursor resumes on any master.
+//! G5 gap-free streams: what a reader is delivered over all its streams, after dropping repeats by
+//! `(board, seq)`, equals the board from its first cursor on. A hole is always announced by
+//! `reset` first, also one between two streams; a reset has a reason. A cursor resumes on any
+//! master, and a client asks with the one that it was given.
 //!
 //! That each post delivered is the one of its place is judged with the order (G4).
 
@@ -9,30 +10,44 @@ use std::{collections::BTreeMap, time::Duration};
 use chatchat::{
     api::StreamEvent,
     client::Delivery,
-    model::ids::{BoardName, Seq},
+    model::{
+        ids::{BoardName, Cursor, Seq},
+        stream::ResetReason,
+    },
 };
 
-use super::{Clue, Evidence, Violation, broken, seconds, stream_line};
+use super::{Clue, Evidence, Violation, broken, seconds, stream_line, told::Told};
 use crate::{history::StreamLog, property::Property};
 
 /// With nothing being posted, an open stream shows all after this.
 const QUIET: Duration = Duration::from_secs(2);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let told = Told::read(evidence.history);
     let mut found = Vec::new();
+    let mut readers: BTreeMap<usize, Position<'_>> = BTreeMap::new();
+    for (nth, reader) in evidence.history.readers.iter().enumerate() {
+        readers.insert(nth, Position::begin(reader.from.as_ref()));
+    }
     for stream in &evidence.history.streams {
-        match walk(stream) {
-            Err((at, why)) => {
-                found.push(broken(Property::G5, "gap", why, [stream_line(stream, at)]));
-            }
-            Ok(reached) => {
-                for (board, seq) in lagging(evidence, stream, &reached) {
-                    let end = evidence.store.boards.get(board).map_or(0, Vec::len);
-                    let text = format!("an open stream stands at {board} {seq} of {end}");
-                    let clues = [stream_line(stream, stream.asked), Clue::from(shape(stream))];
-                    found.push(broken(Property::G5, "lag", text, clues));
-                }
-            }
+        // One that never delivered anything belongs to no reader.
+        let mut own = Position::begin(stream.cursor.as_ref());
+        let position = stream.reader.and_then(|reader| readers.get_mut(&reader));
+        let position = position.unwrap_or(&mut own);
+        if position.is_broken {
+            continue;
+        }
+        if let Err(Break { at, rule, text }) = position.follow(evidence, &told, stream) {
+            position.is_broken = true;
+            let clues = [stream_line(stream, at), Clue::from(shape(stream))];
+            found.push(broken(Property::G5, rule, text, clues));
+            continue;
+        }
+        for (board, seq) in lagging(evidence, stream, position) {
+            let end = evidence.store.boards.get(board).map_or(0, Vec::len);
+            let text = format!("an open stream stands at {board} {seq} of {end}");
+            let clues = [stream_line(stream, stream.asked), Clue::from(shape(stream))];
+            found.push(broken(Property::G5, "lag", text, clues));
         }
     }
     found
@@ -56,50 +71,128 @@ fn shape(stream: &StreamLog) -> String {
     )
 }
 
-/// Returns the last delivered place of each followed board, or the first hole.
-fn walk(stream: &StreamLog) -> Result<BTreeMap<&BoardName, Seq>, (Duration, String)> {
-    let mut seen: BTreeMap<&BoardName, Seq> = BTreeMap::new();
-    for (board, seq) in stream.cursor.iter().flat_map(|cursor| &cursor.boards) {
-        seen.insert(board, *seq);
+/// Break of a rule by one stream.
+struct Break {
+    at: Duration,
+    rule: &'static str,
+    text: String,
+}
+
+fn breaks(at: Duration, rule: &'static str, text: String) -> Result<(), Break> {
+    Err(Break { at, rule, text })
+}
+
+/// How far a reader got over all its streams.
+#[derive(Default)]
+struct Position<'a> {
+    /// Cursor that the reader was given last.
+    given: Option<&'a Cursor>,
+    /// Last place that was delivered of each board.
+    seen: BTreeMap<&'a BoardName, Seq>,
+    followed: Vec<&'a BoardName>,
+    is_broken: bool,
+}
+
+impl<'a> Position<'a> {
+    fn begin(from: Option<&'a Cursor>) -> Self {
+        let places = from.iter().flat_map(|cursor| &cursor.boards);
+        let seen = places.map(|(board, seq)| (board, *seq)).collect();
+        Self { given: from, seen, ..Self::default() }
     }
-    let mut followed: Vec<&BoardName> = Vec::new();
-    for (at, delivery) in &stream.deliveries {
-        match &delivery.event {
-            StreamEvent::Hello(hello) => {
-                for (board, seq) in &hello.cursor.boards {
-                    followed.push(board);
-                    // Of a board that the reader's cursor does not name it begins at the end.
-                    seen.entry(board).or_insert(*seq);
-                }
-            }
-            StreamEvent::Reset(_) => {
-                for (board, seq) in delivery.cursor.iter().flat_map(|cursor| &cursor.boards) {
-                    seen.insert(board, *seq);
-                }
-            }
-            StreamEvent::Post(post) => {
-                // A board that neither cursor names: nothing to hold the first post against.
-                let before = Seq(post.seq.0.saturating_sub(1));
-                let last = seen.entry(&post.board).or_insert(before);
-                if post.seq > last.next() {
-                    let text =
-                        format!("{} follows {last} in {}, unannounced", post.seq, post.board);
-                    return Err((*at, text));
-                }
-                *last = post.seq.max(*last);
-            }
-            _ => {}
+
+    fn follow(
+        &mut self,
+        evidence: &Evidence<'_>,
+        told: &Told<'_>,
+        stream: &'a StreamLog,
+    ) -> Result<(), Break> {
+        if stream.cursor.as_ref() != self.given {
+            let show = |cursor: Option<&Cursor>| cursor.map(ToString::to_string);
+            let (asked, given) = (show(stream.cursor.as_ref()), show(self.given));
+            let text = format!("a stream was asked for from {asked:?}, its reader had {given:?}");
+            return breaks(stream.asked, "cursor", text);
         }
+        self.followed.clear();
+        // Boards that the stream begins further on than it was asked to: a reset must follow.
+        let mut jumps: Vec<(&BoardName, Seq, Seq)> = Vec::new();
+        for (at, delivery) in &stream.deliveries {
+            match &delivery.event {
+                StreamEvent::Hello(hello) => {
+                    for (board, begins) in &hello.cursor.boards {
+                        self.followed.push(board);
+                        // Of a board that the reader's cursor does not name it begins at the end.
+                        let from = *self.seen.entry(board).or_insert(*begins);
+                        if *begins > from {
+                            jumps.push((board, from, *begins));
+                        }
+                    }
+                }
+                StreamEvent::Reset(reset) => {
+                    jumps.clear();
+                    if !is_fair(evidence, told, stream, reset.reason) {
+                        let text =
+                            format!("a stream was reset without a reason ({})", reset.reason);
+                        return breaks(*at, "reset", text);
+                    }
+                    for (board, seq) in delivery.cursor.iter().flat_map(|cursor| &cursor.boards) {
+                        self.seen.insert(board, *seq);
+                    }
+                }
+                StreamEvent::Beat | StreamEvent::Post(_) if !jumps.is_empty() => {
+                    let (board, from, begins) = jumps[0];
+                    let text = format!("{board} goes on from {begins} after {from}, unannounced");
+                    return breaks(*at, "gap", text);
+                }
+                StreamEvent::Post(post) => {
+                    // A board that neither cursor names: nothing to hold the first post against.
+                    let before = Seq(post.seq.0.saturating_sub(1));
+                    let last = self.seen.entry(&post.board).or_insert(before);
+                    if post.seq > last.next() {
+                        let text =
+                            format!("{} follows {last} in {}, unannounced", post.seq, post.board);
+                        return breaks(*at, "gap", text);
+                    }
+                    *last = post.seq.max(*last);
+                    let named = delivery.cursor.as_ref().map(|c| c.boards.get(&post.board));
+                    if named.is_some_and(|named| named != Some(&post.seq)) {
+                        let text = format!("{} {} came with {named:?}", post.board, post.seq);
+                        return breaks(*at, "cursor-given", text);
+                    }
+                }
+                _ => {}
+            }
+            self.given = delivery.cursor.as_ref().or(self.given);
+        }
+        Ok(())
     }
-    seen.retain(|board, _| followed.contains(board));
-    Ok(seen)
+}
+
+/// Returns whether a stream had to be reset: its cursor was of another epoch, or named a place
+/// that nobody had been told of by then.
+fn is_fair(
+    evidence: &Evidence<'_>,
+    told: &Told<'_>,
+    stream: &StreamLog,
+    reason: ResetReason,
+) -> bool {
+    let Some(cursor) = &stream.cursor else { return false };
+    match reason {
+        ResetReason::Epoch => cursor.epoch != evidence.store.epoch,
+        ResetReason::Ahead => {
+            let is_ahead =
+                |(board, seq): (&BoardName, &Seq)| *seq > told.end_before(board, stream.asked);
+            cursor.boards.iter().any(is_ahead)
+        }
+        // A client of ours sends no other.
+        ResetReason::Malformed | ResetReason::Other => false,
+    }
 }
 
 /// Boards of which an open stream did not show the end, though there was quiet.
 fn lagging<'a>(
     evidence: &Evidence<'_>,
     stream: &StreamLog,
-    reached: &BTreeMap<&'a BoardName, Seq>,
+    position: &Position<'a>,
 ) -> Vec<(&'a BoardName, Seq)> {
     let opened = stream.deliveries.first().map(|(at, _)| *at);
     let quiet_since = evidence.history.reading_from;
@@ -113,7 +206,8 @@ fn lagging<'a>(
         let end = evidence.store.boards.get(*board).and_then(|posts| posts.last());
         end.is_some_and(|end| *seq < end.seq)
     };
-    reached.iter().map(|(board, seq)| (*board, *seq)).filter(is_short).collect()
+    let reached = position.seen.iter().map(|(board, seq)| (*board, *seq));
+    reached.filter(|(board, _)| position.followed.contains(board)).filter(is_short).collect()
 }
 
 /// Returns whether the reader's machine went away: it would have heard a beat since.
@@ -125,22 +219,10 @@ fn has_died(evidence: &Evidence<'_>, stream: &StreamLog) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::{
-        api::{HelloEvent, ResetEvent},
-        model::stream::{MasterInfo, ResetReason},
-    };
+    use chatchat::api::ResetEvent;
 
     use super::*;
-    use crate::oracle::fixtures::{Fixture, delivered, lobby_cursor, ms, node};
-
-    fn hello(seq: u64) -> StreamEvent {
-        StreamEvent::Hello(HelloEvent {
-            node: MasterInfo { id: node(1), name: "m".into(), http: "http://m".into() },
-            masters: Vec::new(),
-            cursor: lobby_cursor(seq),
-            beat_ms: 4000,
-        })
-    }
+    use crate::oracle::fixtures::{EPOCH, Fixture, delivered, hello, lobby_cursor, ms};
 
     fn five() -> Fixture {
         let mut made = Fixture::new();
@@ -151,6 +233,14 @@ mod tests {
         made
     }
 
+    fn reset(reason: ResetReason) -> StreamEvent {
+        StreamEvent::Reset(ResetEvent { reason })
+    }
+
+    fn rules(made: &Fixture) -> Vec<&'static str> {
+        made.judge(judge).iter().map(|told| told.rule.name).collect()
+    }
+
     #[test]
     fn repeats_and_announced_hole_are_accepted() {
         let mut made = five();
@@ -158,10 +248,14 @@ mod tests {
         made.stream(1, 2, vec![(21_000, hello(2)), (21_000, at(2)), (21_000, at(3))]);
         made.history.streams[0].deliveries.extend([4, 4, 5].map(|n| {
             let cursor = Some(lobby_cursor(u64::from(n)));
-            (ms(22_000), chatchat::client::Delivery { event: at(n), cursor })
+            (ms(22_000), Delivery { event: at(n), cursor })
         }));
-        let reset = StreamEvent::Reset(ResetEvent { reason: ResetReason::Ahead });
-        made.stream(1, 2, vec![(21_000, hello(2)), (21_000, reset), (21_000, delivered(0, 5, 10))]);
+        let ahead = reset(ResetReason::Ahead);
+        made.stream(
+            1,
+            12,
+            vec![(21_000, hello(9)), (21_000, ahead), (21_000, delivered(0, 5, 10))],
+        );
         assert_eq!(made.judge(judge), []);
     }
 
@@ -169,17 +263,70 @@ mod tests {
     fn unannounced_hole_is_reported() {
         let mut made = five();
         made.stream(1, 2, vec![(21_000, hello(2)), (21_000, delivered(0, 4, 4))]);
-        assert_eq!(made.judge(judge).len(), 1, "after the cursor");
+        assert_eq!(rules(&made), ["gap"], "after the cursor");
         let mut made = five();
         made.stream(1, 2, vec![(21_000, hello(4)), (21_000, delivered(0, 5, 5))]);
-        assert_eq!(made.judge(judge).len(), 1, "the hello went on further than the cursor");
+        assert_eq!(rules(&made), ["gap"], "the hello went on further than the cursor");
+        let mut made = five();
+        made.stream(1, 2, vec![(21_000, hello(5)), (25_000, StreamEvent::Beat)]);
+        assert_eq!(rules(&made), ["gap"], "and nothing came after it");
+    }
+
+    /// Makes a reader with two streams; the second is asked for from `asked`.
+    fn two_streams(asked: u64, second: Vec<(u64, StreamEvent)>) -> Fixture {
+        let mut made = five();
+        let end = Some((ms(22_000), chatchat::client::StreamEnd::Ended));
+        made.stream(1, 2, vec![(21_000, hello(2)), (21_000, delivered(0, 3, 3))]);
+        made.history.streams[0].end = end.clone();
+        made.stream(1, asked, second);
+        made.history.streams[1].end = end;
+        made.one_reader(lobby_cursor(2));
+        made
+    }
+
+    #[test]
+    fn gap_between_two_streams_of_a_reader_is_reported() {
+        let made = two_streams(3, vec![(23_000, hello(3)), (23_000, delivered(0, 4, 4))]);
+        assert_eq!(rules(&made), [""; 0]);
+        let made = two_streams(3, vec![(23_000, hello(4)), (23_000, delivered(0, 5, 5))]);
+        assert_eq!(rules(&made), ["gap"]);
+    }
+
+    #[test]
+    fn stream_asked_for_from_another_cursor_than_was_given_is_reported() {
+        let made = two_streams(4, vec![(23_000, hello(4)), (23_000, delivered(0, 5, 5))]);
+        assert_eq!(rules(&made), ["cursor"]);
+        let mut made = five();
+        made.stream(1, 2, vec![(21_000, hello(2)), (21_000, delivered(0, 3, 3))]);
+        made.history.streams[0].deliveries[1].1.cursor = Some(lobby_cursor(4));
+        assert_eq!(rules(&made), ["cursor-given"]);
+    }
+
+    #[test]
+    fn reset_without_a_reason_is_reported() {
+        for (from, reason, found) in [
+            (12, ResetReason::Ahead, 0),
+            (2, ResetReason::Ahead, 1),
+            (2, ResetReason::Epoch, 1),
+            (2, ResetReason::Malformed, 1),
+        ] {
+            let mut made = five();
+            made.acked(0, 4, 100, 200, 4);
+            made.stream(1, from, vec![(21_000, hello(5)), (21_000, reset(reason))]);
+            assert_eq!(rules(&made), vec!["reset"; found], "{from} {reason}");
+        }
+        let mut made = five();
+        made.stream(1, 2, vec![(21_000, hello(5)), (21_000, reset(ResetReason::Epoch))]);
+        let cursor = made.history.streams[0].cursor.as_mut().expect("it has one");
+        cursor.epoch = chatchat::model::ids::StoreEpoch(EPOCH.0 - 1);
+        assert_eq!(rules(&made), [""; 0], "the cursor is of another epoch");
     }
 
     #[test]
     fn open_stream_that_lags_in_quiet_is_reported() {
         let mut made = five();
         made.stream(1, 3, vec![(21_000, hello(3)), (25_000, delivered(0, 4, 4))]);
-        assert_eq!(made.judge(judge).len(), 1);
+        assert_eq!(rules(&made), ["lag"]);
         made.history.streams[0].end = Some((ms(26_000), chatchat::client::StreamEnd::Left));
         assert_eq!(made.judge(judge), []);
     }

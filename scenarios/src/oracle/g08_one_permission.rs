@@ -20,7 +20,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
-fn row(row: &WriteRow) -> Clue {
+pub(super) fn row(row: &WriteRow) -> Clue {
     let text = format!(
         "write {}: {} of {} under {} by {}",
         row.number, row.kind, row.resource, row.token, row.node

@@ -10,63 +10,81 @@ use chatchat::model::{
     message::MemberState,
 };
 
-use super::{Clue, Evidence, Violation, broken, seconds};
-use crate::property::Property;
+use super::{Clue, EventLine, Evidence, Violation, broken, seconds};
+use crate::{
+    property::Property,
+    target::{Place, Target},
+};
 
 /// Update reaches everyone within this after the last fault's end.
-const SPREADS_WITHIN: Duration = Duration::from_secs(15);
+pub(super) const SPREADS_WITHIN: Duration = Duration::from_secs(15);
 
 type Fact = (Registration, MemberState);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
-    let mut latest: BTreeMap<(&str, NodeId), Fact> = BTreeMap::new();
+    let mut latest: BTreeMap<(&str, NodeId), (Fact, &EventLine)> = BTreeMap::new();
     let mut newest: BTreeMap<NodeId, (Fact, Duration)> = BTreeMap::new();
+    let mut deaths = Deaths::of_workers(evidence);
     let mut found = Vec::new();
     for said in evidence.events {
         let place = said.node.as_str();
-        match &said.event {
-            // A new life knows nothing.
-            Event::Start { .. } => latest.retain(|(at, _), _| *at != place),
-            Event::Announce { node, role: Role::Worker, registration, state, .. } => {
-                let fact = (*registration, *state);
-                if let Some(before) = latest.insert((place, *node), fact)
-                    && before >= fact
-                    && !is_new_life(evidence, place, said.at)
-                {
-                    let text = format!("{place} shows {node} as {fact:?} after {before:?}");
-                    found.push(broken(Property::G11, "back", text, [said.clue()]));
-                }
-                let entry = newest.entry(*node).or_insert((fact, said.at));
-                if fact > entry.0 {
-                    *entry = (fact, said.at);
-                }
+        // A new life knows nothing. No line of its own announces a worker's.
+        if deaths.is_new_life(place, said.at) || matches!(said.event, Event::Start { .. }) {
+            latest.retain(|(at, _), _| *at != place);
+        }
+        if let Event::Announce { node, role: Role::Worker, registration, state, .. } = &said.event {
+            let fact = (*registration, *state);
+            if let Some((before, line)) = latest.insert((place, *node), (fact, said))
+                && before >= fact
+            {
+                let text = format!("{place} shows {node} as {fact:?} after {before:?}");
+                found.push(broken(Property::G11, "back", text, [line.clue(), said.clue()]));
             }
-            _ => {}
+            let entry = newest.entry(*node).or_insert((fact, said.at));
+            if fact > entry.0 {
+                *entry = (fact, said.at);
+            }
         }
     }
-    for ((place, node), fact) in &latest {
+    latest.retain(|(place, _), (_, line)| !deaths.may_have_died(place, line.at));
+    for ((place, node), (fact, line)) in &latest {
         let Some((best, since)) = newest.get(node) else { continue };
-        let settled = last_trouble(evidence).max(*since) + SPREADS_WITHIN;
-        if fact < best && settled <= evidence.ended && !is_new_life(evidence, place, evidence.ended)
-        {
+        let settled = evidence.last_trouble().max(*since) + SPREADS_WITHIN;
+        if fact < best && settled <= evidence.ended {
             let text = format!("{place} still shows {node} as {fact:?}, the newest is {best:?}");
             let known = Clue::from(format!("known since {}", seconds(*since)));
-            found.push(broken(Property::G11, "stale", text, [known]));
+            found.push(broken(Property::G11, "stale", text, [line.clue(), known]));
         }
     }
     found
 }
 
-/// Returns the end of the last fault.
-fn last_trouble(evidence: &Evidence<'_>) -> Duration {
-    let until = |incident: &crate::plan::Incident| incident.until.unwrap_or(evidence.ended);
-    evidence.incidents.iter().map(until).max().unwrap_or_default()
-}
+/// Times at which workers' processes may have ended, each used up by the first line after it.
+struct Deaths(BTreeMap<String, Vec<Duration>>);
 
-/// Returns whether a node may have begun a new life before. No line of its own announces a
-/// worker's, so any earlier process fault counts.
-fn is_new_life(evidence: &Evidence<'_>, place: &str, at: Duration) -> bool {
-    place.starts_with("worker:") && evidence.incidents.iter().any(|incident| incident.from <= at)
+impl Deaths {
+    fn of_workers(evidence: &Evidence<'_>) -> Self {
+        let workers = Target::Role(Role::Worker);
+        let places = workers.places(&evidence.plan.cluster, evidence.plan.workload.people);
+        let deaths = |place: Place| {
+            let mut times: Vec<_> = evidence.deaths(place).collect();
+            times.sort_unstable();
+            (place.to_string(), times)
+        };
+        Self(places.unwrap_or_default().into_iter().map(deaths).collect())
+    }
+
+    fn is_new_life(&mut self, place: &str, at: Duration) -> bool {
+        let Some(times) = self.0.get_mut(place) else { return false };
+        let before = times.len();
+        times.retain(|time| *time > at);
+        times.len() < before
+    }
+
+    /// Returns whether a life may have ended after a time.
+    fn may_have_died(&self, place: &str, at: Duration) -> bool {
+        self.0.get(place).is_some_and(|times| times.iter().any(|time| *time > at))
+    }
 }
 
 #[cfg(test)]
@@ -114,5 +132,24 @@ mod tests {
         made.said(2, "master:1", fact(1, 1, MemberState::In));
         made.said(3, "master:1", fact(1, 2, MemberState::In));
         assert_eq!(made.judge(judge).len(), 1, "not shared");
+    }
+
+    #[test]
+    fn worker_is_exempt_only_when_its_own_process_may_have_ended() {
+        for (fault, found) in [
+            ("target = \"worker:0\"", 0),
+            ("target = \"assigned(board:lobby)\"", 0),
+            ("target = \"worker:1\"", 1),
+        ] {
+            let mut made = Fixture::with_faults(&[("crash", fault, 10_000, 11_000)]);
+            made.said(9000, "worker:0", fact(1, 2, MemberState::In));
+            made.said(12_000, "worker:0", fact(1, 1, MemberState::In));
+            made.said(13_000, "worker:0", fact(1, 2, MemberState::In));
+            assert_eq!(made.judge(judge).len(), found, "{fault}");
+        }
+        let mut made = Fixture::with_faults(&[("pause", "target = \"worker:0\"", 10_000, 11_000)]);
+        made.said(9000, "worker:0", fact(1, 2, MemberState::In));
+        made.said(12_000, "worker:0", fact(1, 2, MemberState::In));
+        assert_eq!(made.judge(judge).len(), 1, "it was only stopped");
     }
 }

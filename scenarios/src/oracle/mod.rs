@@ -8,18 +8,27 @@
 mod fixtures;
 mod g00_calm;
 mod g01_durable_ack;
+mod g02_drafts;
 mod g02_exactly_once;
 mod g03_outcomes_settle;
+mod g04_pages;
 mod g04_total_order;
+mod g05_catch_up;
 mod g05_gap_free;
+mod g06_own_session;
 mod g06_sessions;
+mod g07_as_of;
 mod g07_session_order;
 mod g08_one_permission;
+mod g08_writes;
 mod g09_tasks_end;
 mod g10_failed_stay_out;
 mod g11_membership;
+mod g11_one_master;
 mod g12_presence;
 mod g16_overload;
+mod told;
+mod troubles;
 mod violation;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -110,15 +119,22 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G0, g00_calm::judge),
     (Property::G1, g01_durable_ack::judge),
     (Property::G2, g02_exactly_once::judge),
+    (Property::G2, g02_drafts::judge),
     (Property::G3, g03_outcomes_settle::judge),
     (Property::G4, g04_total_order::judge),
+    (Property::G4, g04_pages::judge),
     (Property::G5, g05_gap_free::judge),
+    (Property::G5, g05_catch_up::judge),
     (Property::G6, g06_sessions::judge),
+    (Property::G6, g06_own_session::judge),
     (Property::G7, g07_session_order::judge),
+    (Property::G7, g07_as_of::judge),
     (Property::G8, g08_one_permission::judge),
+    (Property::G8, g08_writes::judge),
     (Property::G9, g09_tasks_end::judge),
     (Property::G10, g10_failed_stay_out::judge),
     (Property::G11, g11_membership::judge),
+    (Property::G11, g11_one_master::judge),
     (Property::G12, g12_presence::judge),
     (Property::G16, g16_overload::judge),
 ];

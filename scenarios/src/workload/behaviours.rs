@@ -18,7 +18,7 @@ use super::{
     person::{OpenPage, Person},
     texts::post_id,
 };
-use crate::history::Oddity;
+use crate::history::{Oddity, ReaderKind};
 
 /// Between two looks around, on the average.
 const TICK: Duration = Duration::from_millis(1500);
@@ -169,10 +169,22 @@ impl Person {
     /// Opens a second stream of the same session for ten seconds.
     fn second_tab(&self, page: &OpenPage) -> TaskGuard {
         let mut follow = page.client.follow(self.stage.workload.boards.clone(), None);
-        let env = self.env.clone();
+        let (env, recorder) = (self.env.clone(), self.recorder.clone());
+        let reader = recorder.reader(page.who, None, ReaderKind::Tab);
         let tab = async move {
-            let reading =
-                async { while !matches!(follow.next().await, FollowEvent::Ended { .. }) {} };
+            let reading = async {
+                loop {
+                    match follow.next().await {
+                        FollowEvent::Ended { .. } => break,
+                        FollowEvent::Connected { .. } => {
+                            if let Some(stream) = follow.observed() {
+                                recorder.reads(reader, stream);
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            };
             // It is closed in the middle of whatever it reads.
             let _ = env.timeout(Duration::from_secs(10), reading).await;
         };

@@ -72,6 +72,7 @@ impl People {
     pub fn start(observer: Env, machines: Vec<Env>, stage: Stage) -> Self {
         let stage = Arc::new(stage);
         let recorder = Recorder::new(stage.clock.clone());
+        recorder.history().masters.clone_from(&stage.masters);
         let living = machines.into_iter().enumerate().map(|(number, env)| {
             let person = Person::new(number, env.clone(), stage.clone(), recorder.clone());
             let (hand, handed) = oneshot::channel();
@@ -117,19 +118,28 @@ impl People {
         let mut readings = Vec::new();
         let mut kept = Vec::new();
         for ((person, page), task, life_task) in settled {
+            let number = person.number;
             let (tell, told) = oneshot::channel();
             let env = person.env().clone();
             let read = env.spawn("person reads", async move {
                 person.read_everything(&page, READING).await;
                 let _ = tell.send(page);
             });
-            readings.push(told);
+            readings.push((number, told));
             kept.push((read.abort_on_drop(), task, life_task));
         }
         // Sessions stay open until all have read: presence is part of what is read.
         let mut lives = Vec::new();
-        for told in readings {
-            lives.push(observer.timeout(READING + QUIET, told).await);
+        for (number, told) in readings {
+            let read = observer.timeout(READING + QUIET, told).await;
+            let mut history = recorder.history();
+            match &read {
+                Ok(Ok(_)) => history.living.push(number),
+                // Its machine is gone: nothing can be asked of it.
+                Ok(Err(_)) => {}
+                Err(_) => history.hung.push(number),
+            }
+            lives.push(read);
         }
         let history = std::mem::take(&mut *recorder.history());
         drop((lives, kept));

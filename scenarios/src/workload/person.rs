@@ -22,7 +22,7 @@ use dst_env::rng::{Rng, Seed};
 use tokio::sync::oneshot;
 
 use super::{Stage, texts, texts::post_id};
-use crate::history::{Recorder, Who};
+use crate::history::{ReaderKind, Recorder, Who};
 
 /// Person with a machine of its own.
 #[derive(Clone, Debug)]
@@ -161,15 +161,16 @@ impl Person {
 
     /// Opens the stream and starts the senders; `nth` numbers the openings of one session apart.
     pub(super) fn open(&self, page: &mut OpenPage, nth: usize) {
-        let reading = self.clone().read(page.client.clone(), page.shared.clone());
+        let reading = self.clone().read(page.who, page.client.clone(), page.shared.clone());
         page.tasks.push(self.env.spawn("person's stream", reading).abort_on_drop());
         for board in self.stage.workload.boards.clone() {
             let (put_down, is_down) = oneshot::channel();
             let rng = self.rng(&format!("life/{}/{nth}/post/{board}", page.who.life));
             let (client, shared) = (page.client.clone(), page.shared.clone());
             let person = self.clone();
+            let place = format!("{board}/{}.{nth}", page.who.life);
             let writing = async move {
-                person.write(client, shared, board, rng).await;
+                person.write(client, shared, board, place, rng).await;
                 // Nobody waits while the session goes on.
                 let _ = put_down.send(());
             };
@@ -179,13 +180,19 @@ impl Person {
     }
 
     /// Follows all boards for as long as the session lasts.
-    async fn read(self, client: ChatClient, shared: Arc<Shared>) {
+    async fn read(self, who: Who, client: ChatClient, shared: Arc<Shared>) {
         let boards = self.stage.workload.boards.clone();
         let cursor = shared.cursor.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let reader = self.recorder.reader(who, cursor.clone(), ReaderKind::Page);
         let mut follow = client.follow(boards.clone(), cursor);
         loop {
             match follow.next().await {
                 FollowEvent::Ended { .. } => return,
+                FollowEvent::Connected { .. } => {
+                    if let Some(stream) = follow.observed() {
+                        self.recorder.reads(reader, stream);
+                    }
+                }
                 FollowEvent::Event(StreamEvent::Reset(_)) => {
                     for board in &boards {
                         let again = Request::Read {
@@ -216,7 +223,14 @@ impl Person {
     }
 
     /// Posts to one board, one after another, at this person's share of the rate.
-    async fn write(self, client: ChatClient, shared: Arc<Shared>, board: BoardName, mut rng: Rng) {
+    async fn write(
+        self,
+        client: ChatClient,
+        shared: Arc<Shared>,
+        board: BoardName,
+        place: String,
+        mut rng: Rng,
+    ) {
         let workload = &self.stage.workload;
         let senders = (workload.people * workload.boards.len()).max(1);
         let rate = workload.posts_per_second / senders as f64;
@@ -234,8 +248,9 @@ impl Person {
             if shared.stop.load(Ordering::Relaxed) || self.is_over() {
                 break;
             }
-            let text = texts::text(&mut rng, self.stage.seed, self.number, nth);
+            let text = texts::text(&mut rng, self.stage.seed, self.number, &place, nth);
             let id = post_id(&mut rng);
+            self.recorder.drafts(self.number, &text);
             self.post(&client, &board, id, text, &mut rng, rate).await;
         }
         // Posts that an earlier opening left unsettled.

@@ -10,16 +10,17 @@ pub fn canary(seed: u64) -> String {
     format!("canary{:016x}", seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5bd1_e995_27d4_eb2f)
 }
 
-/// Returns the `nth` text of a person.
-pub(super) fn text(rng: &mut Rng, seed: u64, person: usize, nth: u64) -> PostText {
+/// Returns the `nth` text that a person writes at a place of its life, such as `lobby/0.1`.
+pub(super) fn text(rng: &mut Rng, seed: u64, person: usize, place: &str, nth: u64) -> PostText {
     let canary = canary(seed);
+    let head = format!("p{person} {place} #{nth}");
     let text = match rng.below(100) {
         // Many posts of one text: who tells posts apart by their text loses some.
         0..8 => "ok".to_owned(),
-        8..12 => format!("p{person} #{nth} {}", canary.repeat(40 + rng.index(160))),
-        12..16 => format!("p{person} #{nth} <script>alert('{canary}')</script> &amp; 'x' \"y\""),
-        16..20 => format!("p{person} #{nth} ¿Grüße? 👩‍👩‍👧 \u{202e}odd {canary}\n\tline"),
-        _ => format!("p{person} #{nth} {canary}"),
+        8..12 => format!("{head} {}", canary.repeat(40 + rng.index(160))),
+        12..16 => format!("{head} <script>alert('{canary}')</script> &amp; 'x' \"y\""),
+        16..20 => format!("{head} ¿Grüße? 👩‍👩‍👧 \u{202e}odd {canary}\n\tline"),
+        _ => format!("{head} {canary}"),
     };
     text.parse().expect("every text above fits in 8 KiB and holds no U+0000")
 }
@@ -50,7 +51,8 @@ mod tests {
     #[test]
     fn every_text_is_one_that_a_client_may_send() {
         let mut rng = Seed(1).stream("texts");
-        let alike = (0..2000).filter(|n| text(&mut rng, 1, 3, *n).as_str() == "ok").count();
+        let alike =
+            (0..2000).filter(|n| text(&mut rng, 1, 3, "lobby/0.0", *n).as_str() == "ok").count();
         assert!(alike > 50, "{alike}");
         assert_ne!(canary(1), canary(2));
     }

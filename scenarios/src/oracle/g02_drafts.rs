@@ -1,0 +1,94 @@
+//! G2, drafts and acks: a text that a person wrote once is there at most once, under whatever ids
+//! it was sent; and every success of one post says the same, time included.
+
+use std::collections::BTreeMap;
+
+use chatchat::model::ids::{Post, UserId};
+
+use super::{Clue, Evidence, Violation, broken, line};
+use crate::property::Property;
+
+pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut found = drafts(evidence);
+    for operation in &evidence.history.operations {
+        let Some((_, said)) = operation.committed() else { continue };
+        let kept = evidence.store.post_at(&said.board, said.seq).filter(|kept| kept.id == said.id);
+        // A post that is not there is lost (G1).
+        let Some(kept) = kept else { continue };
+        if kept.posted_at_ms != said.posted_at_ms {
+            let text = format!(
+                "post {} was said to be of {}, it is of {}",
+                said.id, said.posted_at_ms, kept.posted_at_ms
+            );
+            found.push(broken(Property::G2, "posted-at", text, [line(operation)]));
+        }
+    }
+    found
+}
+
+fn drafts(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let history = evidence.history;
+    let mut written: BTreeMap<(usize, &str), usize> = BTreeMap::new();
+    for draft in &history.drafts {
+        *written.entry((draft.person, draft.text.as_str())).or_insert(0) += 1;
+    }
+    let people: BTreeMap<UserId, usize> =
+        history.users.iter().map(|(who, user)| (*user, who.person)).collect();
+    let mut stands: BTreeMap<(usize, &str), Vec<&Post>> = BTreeMap::new();
+    for post in evidence.store.boards.values().flatten() {
+        // One of nobody's is judged with what was sent.
+        let Some(person) = people.get(&post.author.id) else { continue };
+        stands.entry((*person, post.text.as_str())).or_default().push(post);
+    }
+    let mut found = Vec::new();
+    for ((person, text), posts) in stands {
+        let Some(count) = written.get(&(person, text)) else { continue };
+        if posts.len() > *count {
+            let said =
+                format!("person:{person} wrote a text {count} times, it is there more often");
+            let show =
+                |post: &&Post| Clue::from(format!("{} {}: {}", post.board, post.seq, post.id));
+            found.push(broken(Property::G2, "draft", said, posts.iter().map(show)));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use chatchat::model::ids::BoardName;
+
+    use super::*;
+    use crate::{
+        history::Draft,
+        oracle::fixtures::{Fixture, text},
+    };
+
+    fn drafted(made: &mut Fixture, person: usize, n: u8) {
+        made.history.drafts.push(Draft { person, text: text(n).parse().unwrap() });
+    }
+
+    #[test]
+    fn text_that_is_there_as_often_as_it_was_written_is_accepted() {
+        let mut made = Fixture::new();
+        drafted(&mut made, 0, 1);
+        drafted(&mut made, 1, 1);
+        made.acked(0, 1, 100, 200, 1).acked(0, 1, 250, 300, 1).stored(0, 1).stored(1, 1);
+        assert_eq!(made.judge(judge), []);
+    }
+
+    #[test]
+    fn text_under_two_ids_and_other_time_of_an_ack_are_reported() {
+        let mut made = Fixture::new();
+        drafted(&mut made, 0, 1);
+        made.stored(0, 1).stored(0, 2);
+        let posts = made.store.boards.get_mut(&BoardName::lobby()).expect("stored above");
+        posts[1].text = posts[0].text.clone();
+        assert_eq!(made.judge(judge).len(), 1);
+        let mut made = Fixture::new();
+        made.acked(0, 1, 100, 200, 1).stored(0, 1);
+        let posts = made.store.boards.get_mut(&BoardName::lobby()).expect("stored above");
+        posts[0].posted_at_ms += 1;
+        assert_eq!(made.judge(judge).len(), 1);
+    }
+}

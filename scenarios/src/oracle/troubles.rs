@@ -1,0 +1,125 @@
+//! Faults as oracles ask for them: when it was calm, and whom a fault may have touched.
+
+use std::time::Duration;
+
+use super::Evidence;
+use crate::{
+    fault::Action,
+    plan::Incident,
+    target::{Place, Target},
+};
+
+/// Time after a fault's end during which its effects are tolerated.
+pub(super) const AFTERMATH: Duration = Duration::from_secs(15);
+
+impl Evidence<'_> {
+    /// Returns whether nothing was wrong anywhere from one time to another, nor shortly before:
+    /// no fault, and not the cluster's start.
+    pub(super) fn is_calm(&self, from: Duration, to: Duration) -> bool {
+        to <= self.ended
+            && from > AFTERMATH
+            && !self.incidents.iter().any(|incident| {
+                let until = self.end_of(incident).saturating_add(AFTERMATH);
+                from <= until && to >= incident.from
+            })
+    }
+
+    /// Returns the time at which a fault ended.
+    pub(super) fn end_of(&self, incident: &Incident) -> Duration {
+        incident.until.unwrap_or(self.ended)
+    }
+
+    /// Returns the end of the last fault.
+    pub(super) fn last_trouble(&self) -> Duration {
+        self.incidents.iter().map(|incident| self.end_of(incident)).max().unwrap_or_default()
+    }
+
+    /// Returns the faults that may have touched a place. A target by role counts for everyone
+    /// who may have played it.
+    pub(super) fn incidents_at(&self, place: Place) -> impl Iterator<Item = &Incident> {
+        let may_touch = move |incident: &&Incident| {
+            let fault = self.plan.faults.get(incident.fault);
+            // A fault that is not in the plan: nothing is known of it.
+            fault.is_none_or(|fault| match &fault.action {
+                Action::LostAck { .. } | Action::StoreError { .. } => place == Place::Store,
+                action => action.targets().iter().any(|target| self.may_be(target, place)),
+            })
+        };
+        self.incidents.iter().filter(may_touch)
+    }
+
+    /// Returns whether a fault may have touched a place from one time to another.
+    pub(super) fn is_touched(&self, place: Place, from: Duration, to: Duration) -> bool {
+        self.incidents_at(place).any(|it| it.from <= to && self.end_of(it) >= from)
+    }
+
+    /// Returns the times at which a node's process may have ended by a fault.
+    pub(super) fn deaths(&self, place: Place) -> impl Iterator<Item = Duration> {
+        let is_death = |incident: &&Incident| {
+            let action = self.plan.faults.get(incident.fault).map(|fault| fault.action.kind());
+            !action.is_some_and(|kind| {
+                use crate::fault::Kind as K;
+                matches!(
+                    kind,
+                    K::Pause
+                        | K::Slow
+                        | K::Partition
+                        | K::Delay
+                        | K::Bandwidth
+                        | K::Loss
+                        | K::Reset
+                        | K::HalfOpen
+                        | K::ConnectHang
+                        | K::Corrupt
+                        | K::Swizzle
+                        | K::ClockOffset
+                        | K::ClockDrift
+                        | K::ClockJump
+                        | K::LostAck
+                        | K::StoreError
+                )
+            })
+        };
+        self.incidents_at(place).filter(is_death).map(|incident| incident.from)
+    }
+
+    fn may_be(&self, target: &Target, place: Place) -> bool {
+        match target.places(&self.plan.cluster, self.plan.workload.people) {
+            Some(places) => places.contains(&place),
+            None => match (target, place) {
+                (Target::Assigned(_), Place::Worker(_)) => true,
+                (Target::Coordinator(_) | Target::MasterOf(_), Place::Master(_)) => true,
+                (Target::Assigned(_) | Target::Coordinator(_) | Target::MasterOf(_), _) => false,
+                _ => true,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oracle::fixtures::{Fixture, ms};
+
+    #[test]
+    fn fault_touches_its_targets_while_it_is_on() {
+        let made = Fixture::with_faults(&[
+            ("crash", "target = \"worker:0\"", 20_000, 30_000),
+            ("pause", "target = \"assigned(board:lobby)\"", 40_000, 45_000),
+            ("partition", "from = \"master:1\"\nto = \"store\"", 50_000, 55_000),
+        ]);
+        let touched = |place: &str, from, to| {
+            made.with(|evidence| {
+                let Ok(Target::One(place)) = place.parse() else { panic!("{place}") };
+                evidence.is_touched(place, ms(from), ms(to))
+            })
+        };
+        assert!(touched("worker:0", 25_000, 26_000) && !touched("worker:1", 25_000, 26_000));
+        assert!(touched("worker:1", 30_000, 41_000), "by its role, perhaps");
+        assert!(!touched("master:0", 40_000, 60_000) && touched("master:1", 40_000, 60_000));
+        assert!(touched("store", 52_000, 53_000) && !touched("store", 56_000, 59_000));
+        let deaths =
+            |nth| made.with(|evidence| evidence.deaths(Place::Worker(nth)).collect::<Vec<_>>());
+        assert_eq!((deaths(0), deaths(1)), (vec![ms(20_000)], Vec::new()));
+    }
+}
