@@ -27,12 +27,14 @@
 //! ```
 //!
 //! The modules, lowest first; each uses only those before it: [`cluster`], [`property`],
-//! [`target`], [`fault`], [`story`], [`plan`], [`history`], [`workload`], [`oracle`].
+//! [`target`], [`fault`], [`nearest`], [`story`], [`plan`], [`history`], [`workload`], [`oracle`].
 #![forbid(unsafe_code)]
 
 pub mod cluster;
 pub mod fault;
 pub mod history;
+mod lines;
+pub mod nearest;
 pub mod oracle;
 pub mod plan;
 pub mod property;

@@ -20,6 +20,7 @@ use thiserror::Error;
 use crate::{
     cluster::Cluster,
     fault::{Fault, Kind, RawFault, Start},
+    lines, nearest,
     property::Property,
     target::Target,
 };
@@ -115,28 +116,32 @@ impl Default for Workload {
 #[derive(Debug, Error)]
 pub enum StoryError {
     /// There is no such file, or it cannot be read.
-    #[error("{path}: {why}; stories here: {}", there_are.join(", "))]
+    #[error("{path}: {why}{hint}; stories here: {}", there_are.join(", "))]
     Unreadable {
         /// Path of the file.
         path: PathBuf,
         /// Error of the system.
         why: io::Error,
+        /// Nearest name of a story, as the end of a sentence, or nothing.
+        hint: String,
         /// Names of the stories that exist.
         there_are: Vec<String>,
     },
     /// Not TOML, or not the format's keys and types.
-    #[error("{name}: {why}")]
+    #[error("{at}: {why}{hint}")]
     Malformed {
-        /// Name of the story.
-        name: String,
-        /// Error of the parser, with the line.
-        why: toml::de::Error,
+        /// File, or name of the story, and line.
+        at: String,
+        /// Error of the parser, with the line's text.
+        why: Box<toml::de::Error>,
+        /// Nearest valid word, as the end of a sentence, or nothing.
+        hint: String,
     },
     /// Well-formed, and makes no sense.
-    #[error("{name}: {place}: {why}")]
+    #[error("{at}: {place}: {why}")]
     Senseless {
-        /// Name of the story.
-        name: String,
+        /// File, or name of the story, and line.
+        at: String,
         /// Part of the story.
         place: String,
         /// Mistake, and the remedy.
@@ -150,12 +155,19 @@ impl Story {
     /// # Errors
     /// [`StoryError::Malformed`], [`StoryError::Senseless`].
     pub fn parse(name: &str, text: &str) -> Result<Self, StoryError> {
-        let raw: RawStory = toml::from_str(text)
-            .map_err(|why| StoryError::Malformed { name: name.to_owned(), why })?;
-        raw.read(name).map_err(|(place, why)| StoryError::Senseless {
-            name: name.to_owned(),
-            place,
-            why,
+        Self::parse_file(name, name, text)
+    }
+
+    /// Reads a story from the text of `file`, which errors name.
+    fn parse_file(file: &str, name: &str, text: &str) -> Result<Self, StoryError> {
+        let raw: RawStory = toml::from_str(text).map_err(|why| {
+            let line = why.span().map_or(1, |span| lines::number(text, span.start));
+            let (at, hint) = (format!("{file}:{line}"), nearest::hint(why.message()));
+            StoryError::Malformed { at, why: Box::new(why), hint }
+        })?;
+        raw.read(name).map_err(|(place, why)| {
+            let line = lines::of_place(text, &place, &why);
+            StoryError::Senseless { at: format!("{file}:{line}"), place, why }
         })
     }
 
@@ -169,13 +181,17 @@ impl Story {
         } else {
             stories_dir().join(format!("{name}.toml"))
         };
-        let text = fs::read_to_string(&path).map_err(|why| StoryError::Unreadable {
-            path: path.clone(),
-            why,
-            there_are: Self::names(),
+        let text = fs::read_to_string(&path).map_err(|why| {
+            let there_are = Self::names();
+            let near = nearest::nearest(name, there_are.iter().map(String::as_str));
+            let hint = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+            StoryError::Unreadable { path: path.clone(), why, hint, there_are }
         })?;
-        let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into());
-        Self::parse(&name, &text)
+        let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into());
+        // Of a story of the project its place in the tree says more than where the tree lies.
+        let is_path = name.ends_with(".toml");
+        let file = if is_path { name.to_owned() } else { format!("{name}.toml") };
+        Self::parse_file(&file, &stem, &text)
     }
 
     /// Returns the names of all stories of this project, in order.
@@ -451,11 +467,14 @@ mod tests {
         says(unexplained, &["cluster", "nobody can write", "no_workers"]);
         let explained = format!("{idle}no_workers = \"what a page says then\"\n");
         assert!(Story::parse("test", &explained).is_ok());
-        says(refusal("[workload]\npeeple = 3\n"), &["peeple", "people"]);
+        says(refusal("[workload]\npeeple = 3\n"), &["test:7:", "did you mean `people`?"]);
         says(refusal("config = { lease_ttl = \"fast\" }\n"), &["fast", "10s"]);
         says(refusal("[expect]\npromises = [\"G77\"]\n"), &["G77", "G0 to G18"]);
         says(fault("at = \"1s\"\n"), &["fault 1", "kind"]);
-        says(fault("at = \"1s\"\nkind = \"crush\"\n"), &["crush", "crash"]);
+        says(
+            fault("at = \"1s\"\nkind = \"crush\"\n"),
+            &["test:8:", "crush", "did you mean `crash`?"],
+        );
         says(fault("at = \"1s\"\nkind = \"crash\"\n"), &["crash", "`target` is missing"]);
         says(
             fault("at = \"1s\"\nkind = \"partition\"\nfrom = \"*\"\nto = \"*\"\ntarget = \"*\"\n"),
@@ -464,7 +483,7 @@ mod tests {
         says(fault("kind = \"crash\"\ntarget = \"store\"\n"), &["`at`", "`when`"]);
         says(
             fault("at = \"1s\"\nkind = \"crash\"\ntarget = \"master:2\"\n"),
-            &["master:2", "there are 2 masters, numbered from 0"],
+            &["test:9: fault 1", "master:2", "there are 2 masters, numbered from 0"],
         );
         says(fault("at = \"3s\"\nkind = \"exit\"\ntarget = \"announcer\"\n"), &["`when`"]);
         says(fault("at = \"31s\"\nkind = \"crash\"\ntarget = \"*\"\n"), &["after the story's end"]);
@@ -474,6 +493,7 @@ mod tests {
     #[test]
     fn unknown_story_is_refused_with_the_names_that_exist() {
         let refused = Story::load("calmm").expect_err("no such story").to_string();
+        assert!(refused.contains("did you mean `calm`?"), "{refused}");
         assert!(refused.contains("worker-pause"), "{refused}");
     }
 }

@@ -18,6 +18,8 @@ compile_error!(
 );
 
 #[cfg(madsim)]
+pub mod build;
+#[cfg(madsim)]
 pub mod cluster;
 #[cfg(all(test, madsim))]
 mod contracts;
@@ -28,9 +30,13 @@ pub mod faults;
 #[cfg(madsim)]
 pub mod keys;
 #[cfg(madsim)]
+pub mod recovery;
+#[cfg(madsim)]
 pub mod run;
 #[cfg(madsim)]
 pub mod store;
+#[cfg(madsim)]
+pub mod summary;
 #[cfg(madsim)]
 pub mod verdict;
 #[cfg(madsim)]

@@ -26,6 +26,7 @@ use crate::{
     cluster::Cluster,
     events::{UnreadableEvent, read_event},
     faults::{self, Faults, UnsupportedKinds},
+    recovery::recoveries,
     verdict::{Report, Verdict},
     wiretap,
 };
@@ -184,6 +185,7 @@ fn judge(
         complaints,
         violations,
         operations: history.counts(),
+        recoveries: recoveries(history, &incidents),
         incidents,
         ..Report::of(world)
     }

@@ -6,9 +6,13 @@ use chatchat_scenarios::{
     oracle::Violation,
     plan::{Incident, Plan},
 };
+use serde::{Deserialize, Serialize};
+
+use crate::{build::BUILD, recovery::Recovery};
 
 /// Verdict of a run, worst last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Every property held.
     #[default]
@@ -28,6 +32,17 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// All verdicts, worst last.
+    pub const ALL: [Self; 7] = [
+        Self::Holds,
+        Self::Toothless,
+        Self::Liveness,
+        Self::Safety,
+        Self::Crash,
+        Self::Differs,
+        Self::TimedOut,
+    ];
+
     /// Returns the exit code of the process.
     #[must_use]
     pub const fn code(self) -> u8 {
@@ -80,6 +95,8 @@ pub struct Report {
     pub operations: (usize, usize),
     /// Faults as they were carried out.
     pub incidents: Vec<Incident>,
+    /// Recovery time of each incident.
+    pub recoveries: Vec<Option<Recovery>>,
     /// Probes, and how often each was reached.
     pub probes: BTreeMap<&'static str, u64>,
     /// Event log.
@@ -93,6 +110,7 @@ impl Report {
         let mut rows = vec![("verdict", self.verdict.to_string())];
         rows.extend(self.complaints.iter().map(|complaint| ("", complaint.clone())));
         rows.push(("story", format!("{}, seed {}", plan.story, plan.seed)));
+        rows.push(("build", BUILD.to_owned()));
         rows.push(("digest", self.digest.clone()));
         let took = self.virtual_time.as_secs_f64();
         rows.push(match real_time {
@@ -171,11 +189,14 @@ mod tests {
             ],
             probes: [("a person posted", 60), ("a holder was wished away", 1)].into(),
             log: vec!["{}".to_owned()],
+            ..Report::default()
         };
-        insta::assert_snapshot!(report.block(&plan, Some(secs(2))), @r"
+        let block = report.block(&plan, Some(secs(2))).replace(BUILD, "(this build)");
+        insta::assert_snapshot!(block, @r"
         verdict  SAFETY
                  G1 durable ack: a post is gone
         story    test, seed 7
+        build    (this build)
         digest   00ff
         time     31.0 s virtual in 2.0 s
         calls    120, 118 answered well
@@ -193,5 +214,6 @@ mod tests {
         use Verdict::{Crash, Differs, Holds, Liveness, Safety, TimedOut, Toothless};
         let codes = [Holds, Safety, Liveness, Crash, Differs, TimedOut, Toothless];
         assert_eq!(codes.map(Verdict::code), [0, 10, 11, 12, 13, 14, 15]);
+        assert!(Verdict::ALL.is_sorted(), "worst last");
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! `cargo test -p chatchat-sim --test stories coordinator-crash::seed_3` runs one of them.
 
+#[path = "commands/mod.rs"]
+mod commands;
+
 use std::{
     env,
     process::{Command, ExitCode, Output, Stdio},
@@ -37,6 +40,9 @@ fn main() -> ExitCode {
     trials.push(Trial::test("usage::an_unknown_story_is_named_with_the_ones_there_are", unknown));
     trials.push(Trial::test("usage::story_whose_fault_never_begins_is_toothless", toothless));
     trials.push(Trial::test("usage::a_run_that_outlives_its_limit_says_so", too_long));
+    for (name, test) in commands::ALL {
+        trials.push(Trial::test(format!("commands::{name}"), test));
+    }
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

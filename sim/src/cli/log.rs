@@ -10,7 +10,7 @@ use dst_world::Detail;
 pub(super) fn run(log: &super::Log) -> Result<ExitCode, String> {
     let plan = super::plan(&log.which)?;
     let detail = if log.segments { Detail::Segments } else { Detail::Events };
-    let report = super::once::watched(&plan, detail, log.which.limit)?;
+    let report = super::once::watched(&plan, detail, log.which.limit, super::once::Told::Text)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let told = report.log.iter().try_for_each(|line| writeln!(out, "{line}"));
     let told = told.and_then(|()| writeln!(out, r#"{{"digest":"{}"}}"#, report.digest));

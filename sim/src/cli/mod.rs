@@ -1,8 +1,11 @@
 //! Command line of `chatchat-sim`.
 
+mod check;
+mod list;
 mod log;
 mod meta;
 mod once;
+mod sweep;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -26,6 +29,12 @@ enum Command {
     Run(Run),
     /// Runs a story once and prints its event log.
     Log(Log),
+    /// Runs many seeds, one process each, and sums them up.
+    Sweep(Sweep),
+    /// Lists the stories, each with its sentence.
+    List,
+    /// Reads and expands a story without running it.
+    Check(Check),
     /// Runs each seed in two processes and compares every line of the event log.
     Meta(Meta),
 }
@@ -50,6 +59,43 @@ struct Run {
     /// Writes the event log here.
     #[arg(long)]
     log: Option<PathBuf>,
+    /// Prints a summary as JSON instead of plan and verdict.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Sweep {
+    /// Stories to run; all of them if none is named.
+    stories: Vec<String>,
+    /// Number of seeds for each story.
+    #[arg(long, default_value_t = 20)]
+    seeds: u64,
+    /// First seed.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// Processes that run at a time; one per core if left out.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Real time after which a run is given up, in seconds.
+    #[arg(long, default_value_t = 300)]
+    limit: u64,
+    /// Folder that keeps each failure: its summary, plan and verdict.
+    #[arg(long, default_value = "failures")]
+    keep: PathBuf,
+    /// Prints the summary as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    /// Names of stories, or paths of their files.
+    #[arg(required = true)]
+    stories: Vec<String>,
+    /// Seed that decides what the story leaves to chance.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 #[derive(Debug, Args)]
@@ -75,6 +121,9 @@ pub(crate) fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(run) => once::run(&run),
         Command::Log(log) => log::run(&log),
+        Command::Sweep(sweep) => sweep::run(&sweep),
+        Command::List => list::run(),
+        Command::Check(check) => check::run(&check),
         Command::Meta(meta) => meta::run(&meta),
     };
     done.unwrap_or_else(|why| {

@@ -13,30 +13,51 @@ use std::{
 };
 
 use chatchat_scenarios::plan::Plan;
-use chatchat_sim::verdict::{Report, Verdict};
+use chatchat_sim::{
+    summary::Summary,
+    verdict::{Report, Verdict},
+};
 use dst_world::{Detail, Progress};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) fn run(run: &super::Run) -> Result<ExitCode, String> {
     let plan = super::plan(&run.which)?;
-    print!("{plan}");
+    if !run.json {
+        print!("{plan}");
+    }
     let start = real_now();
-    let report = watched(&plan, Detail::Events, run.which.limit)?;
-    print!("{}", report.block(&plan, Some(start.elapsed())));
+    let told = if run.json { Told::Data } else { Told::Text };
+    let report = watched(&plan, Detail::Events, run.which.limit, told)?;
     if let Some(path) = &run.log {
         let text = report.log.join("\n") + "\n";
         fs::write(path, text).map_err(|why| format!("{}: {why}", path.display()))?;
     }
+    if run.json {
+        println!("{}", data(&Summary::new(&plan, &report, start.elapsed())));
+        return Ok(report.verdict.into());
+    }
+    print!("{}", report.block(&plan, Some(start.elapsed())));
     if report.verdict != Verdict::Holds {
         println!("replay   chatchat-sim run {} --seed {}", run.which.story, run.which.seed);
     }
     Ok(report.verdict.into())
 }
 
+/// Form in which a run that is given up is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    Text,
+    Data,
+}
+
+fn data(summary: &Summary) -> String {
+    serde_json::to_string(summary).expect("a summary is plain data")
+}
+
 /// Outside of the simulated world.
 #[expect(clippy::disallowed_methods, reason = "this is the harness: real time is meant")]
-fn real_now() -> Instant {
+pub(super) fn real_now() -> Instant {
     Instant::now()
 }
 
@@ -45,12 +66,17 @@ fn real_now() -> Instant {
 ///
 /// # Errors
 /// A sentence for the person who asked: the simulated world cannot carry the plan out.
-pub(super) fn watched(plan: &Plan, detail: Detail, limit: u64) -> Result<Report, String> {
+pub(super) fn watched(
+    plan: &Plan,
+    detail: Detail,
+    limit: u64,
+    told: Told,
+) -> Result<Report, String> {
     let progress = Arc::new(Progress::default());
     let over = Arc::new(AtomicBool::new(false));
-    let (looks, ends, duration) = (Arc::clone(&progress), Arc::clone(&over), plan.duration);
+    let (looks, ends, watched) = (Arc::clone(&progress), Arc::clone(&over), plan.clone());
     let watch = thread::Builder::new().name("watch".to_owned()).spawn(move || {
-        watch(&looks, &ends, duration, Duration::from_secs(limit));
+        watch(&looks, &ends, &watched, Duration::from_secs(limit), told);
     });
     let report = chatchat_sim::run::run(plan, detail, &progress);
     over.store(true, Ordering::Relaxed);
@@ -61,7 +87,7 @@ pub(super) fn watched(plan: &Plan, detail: Detail, limit: u64) -> Result<Report,
     report.map_err(|why| why.to_string())
 }
 
-fn watch(progress: &Progress, over: &AtomicBool, duration: Duration, limit: Duration) {
+fn watch(progress: &Progress, over: &AtomicBool, plan: &Plan, limit: Duration, told: Told) {
     let (start, mut err) = (real_now(), io::stderr());
     let shows = err.is_terminal();
     while !over.load(Ordering::Relaxed) {
@@ -74,15 +100,24 @@ fn watch(progress: &Progress, over: &AtomicBool, duration: Duration, limit: Dura
             // A line that cannot be shown is not missed.
             let _ = write!(
                 err,
-                "\r{virtual_s:7.1} s virtual (story: {duration:?}), {real_s:.1} s real, {events} events "
+                "\r{virtual_s:7.1} s virtual (story: {:?}), {real_s:.1} s real, {events} events ",
+                plan.duration
             );
             let _ = err.flush();
         }
         if real >= limit {
-            println!(
-                "\nverdict  {}\n         it is not over after {limit:?}; virtual time {ms} ms, {events} events",
-                Verdict::TimedOut
-            );
+            let why =
+                format!("it is not over after {limit:?}; virtual time {ms} ms, {events} events");
+            let report = Report {
+                verdict: Verdict::TimedOut,
+                virtual_time: Duration::from_millis(ms),
+                complaints: vec![why.clone()],
+                ..Report::default()
+            };
+            match told {
+                Told::Text => println!("\nverdict  {}\n         {why}", Verdict::TimedOut),
+                Told::Data => println!("{}", data(&Summary::new(plan, &report, real))),
+            }
             std::process::exit(Verdict::TimedOut.code().into());
         }
     }

@@ -1,0 +1,140 @@
+//! Recovery times: how long people waited for an acknowledgement because of a fault.
+//!
+//! 1. The wait of a post lasts from its first try to its first acknowledgement, whatever masters
+//!    it went to meanwhile.
+//! 2. The recovery time of a fault is the longest wait of a post that was under way while the
+//!    fault stood, or began in the second after it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use chatchat::model::ids::PostId;
+use chatchat_scenarios::{
+    history::{History, Operation},
+    plan::Incident,
+};
+
+/// Effects of a fault outlive it a little.
+const AFTER: Duration = Duration::from_secs(1);
+
+/// Recovery time of one incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// The longest wait.
+    Took(Duration),
+    /// A post was never acknowledged.
+    Never,
+}
+
+#[derive(Clone, Copy)]
+struct Wait {
+    from: Duration,
+    until: Option<Duration>,
+}
+
+/// Returns the recovery time of each incident that bit; `None` for the others, and for those in
+/// whose time nobody posted.
+#[must_use]
+pub fn recoveries(history: &History, incidents: &[Incident]) -> Vec<Option<Recovery>> {
+    let mut waits: BTreeMap<PostId, Wait> = BTreeMap::new();
+    for sent in history.sent() {
+        waits.entry(sent.id).or_insert(Wait { from: sent.operation.invoked, until: None });
+    }
+    for (at, post) in history.operations.iter().filter_map(Operation::committed) {
+        if let Some(wait) = waits.get_mut(&post.id) {
+            wait.until = Some(wait.until.map_or(at, |until| until.min(at)));
+        }
+    }
+    let of = |incident: &Incident| {
+        if !incident.bit {
+            return None;
+        }
+        let end = incident.until.map_or(Duration::MAX, |until| until + AFTER);
+        let concerned = waits.values().filter(|wait| {
+            wait.from <= end && wait.until.is_none_or(|until| until >= incident.from)
+        });
+        let all = concerned.map(|wait| match wait.until {
+            None => Recovery::Never,
+            Some(until) => Recovery::Took(until.saturating_sub(wait.from)),
+        });
+        all.reduce(Recovery::longer)
+    };
+    incidents.iter().map(of).collect()
+}
+
+impl Recovery {
+    const fn longer(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Took(one), Self::Took(two)) => {
+                Self::Took(if one.as_nanos() < two.as_nanos() { two } else { one })
+            }
+            _ => Self::Never,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chatchat::{
+        client::{Answer, Request},
+        model::ids::{Author, BoardName, Post, Seq, UserId},
+    };
+    use chatchat_scenarios::history::{End, Who};
+
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// A try to send post `id` that is acknowledged at `end`, or never.
+    fn attempt(id: u8, invoked: u64, end: Option<u64>) -> Operation {
+        let (id, board) = (PostId([id; 16]), BoardName::lobby());
+        let text = "a text".parse().expect("short");
+        let post = |seq| Post {
+            id,
+            board: BoardName::lobby(),
+            seq: Seq(seq),
+            author: Author { id: UserId([1; 16]), name: "ann".parse().expect("a name") },
+            text: "a text".parse().expect("short"),
+            posted_at_ms: 0,
+        };
+        Operation {
+            number: 0,
+            who: Who { person: 0, life: 0 },
+            master: "http://master0:80".to_owned(),
+            request: Request::Post { board, id, text },
+            invoked: ms(invoked),
+            end: end.map(|at| (ms(at), End::Answered(Ok(Answer::Posted(post(1)))))),
+        }
+    }
+
+    fn recovery(operations: Vec<Operation>, bit: bool) -> Option<Recovery> {
+        let history = History { operations, ..History::default() };
+        let incident = Incident { fault: 0, from: ms(10_000), until: Some(ms(12_000)), bit };
+        recoveries(&history, &[incident])[0]
+    }
+
+    #[test]
+    fn longest_wait_during_a_fault_counts_from_the_first_try() {
+        let posts = vec![
+            attempt(1, 1_000, Some(1_050)),
+            attempt(2, 9_900, None),
+            attempt(2, 11_000, Some(12_400)),
+            attempt(3, 10_500, Some(10_600)),
+            attempt(4, 20_000, Some(29_000)),
+        ];
+        assert_eq!(recovery(posts.clone(), true), Some(Recovery::Took(ms(2_500))));
+        assert_eq!(recovery(posts, false), None, "a fault that touched nothing has no recovery");
+    }
+
+    #[test]
+    fn post_without_an_acknowledgement_never_recovers() {
+        let posts = vec![attempt(1, 10_500, Some(10_600)), attempt(2, 11_000, None)];
+        assert_eq!(recovery(posts, true), Some(Recovery::Never));
+    }
+
+    #[test]
+    fn fault_in_whose_time_nobody_posted_has_no_recovery() {
+        assert_eq!(recovery(vec![attempt(1, 1_000, Some(1_050))], true), None);
+    }
+}

@@ -1,0 +1,94 @@
+//! Tests of the commands as a person calls them.
+
+use std::{env, fs, path::PathBuf, process};
+
+use libtest_mimic::Failed;
+use serde_json::Value;
+
+use super::{sim, text};
+
+type Test = fn() -> Result<(), Failed>;
+
+/// The tests, each with its name.
+pub(crate) const ALL: [(&str, Test); 6] = [
+    ("run_as_json_is_one_document_that_names_the_build", json),
+    ("sweep_that_holds_sums_its_runs_up", sweep),
+    ("sweep_keeps_a_failure_with_its_replay_command", keeps),
+    ("list_shows_each_story_with_its_sentence", list),
+    ("check_says_what_a_run_would_do", check),
+    ("check_names_file_line_and_the_nearest_word", refusal),
+];
+
+const TOOTHLESS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stories/toothless.toml");
+
+/// A folder of this process that is empty.
+pub(crate) fn folder(name: &str) -> Result<PathBuf, Failed> {
+    let folder = env::temp_dir().join(format!("chatchat-sim-{name}-{}", process::id()));
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+pub(crate) fn expect(holds: bool, said: &str) -> Result<(), Failed> {
+    if holds { Ok(()) } else { Err(said.into()) }
+}
+
+fn json() -> Result<(), Failed> {
+    let output = sim(&["run", "calm", "--json"])?;
+    let run: Value = serde_json::from_slice(&output.stdout)?;
+    let names_build = run["build"].as_str().is_some_and(|build| build.contains("rustc"));
+    let holds = run["verdict"] == "holds" && run["seed"] == 1 && names_build;
+    expect(holds && output.status.success(), &text(&output))
+}
+
+fn sweep() -> Result<(), Failed> {
+    let kept = folder("sweep")?;
+    let kept_at = kept.to_string_lossy();
+    let output = sim(&["sweep", "calm", "--seeds", "2", "--json", "--keep", &kept_at])?;
+    let end: Value = serde_json::from_slice(&output.stdout)?;
+    let is_summed = end["stories"]["calm"]["holds"] == 2 && end["calls"].as_u64() > Some(100);
+    expect(is_summed && output.status.success(), &text(&output))?;
+    expect(fs::read_dir(&kept)?.next().is_none(), "a run that holds is not kept")?;
+    Ok(fs::remove_dir_all(kept)?)
+}
+
+fn keeps() -> Result<(), Failed> {
+    let kept = folder("keeps")?;
+    let kept_at = kept.to_string_lossy();
+    let output = sim(&["sweep", TOOTHLESS, "--seeds", "1", "--from", "3", "--keep", &kept_at])?;
+    let said = text(&output);
+    let replay = format!("chatchat-sim run {TOOTHLESS} --seed 3");
+    expect(output.status.code() == Some(15) && said.contains(&replay), &said)?;
+    let verdict = fs::read_to_string(kept.join("toothless/seed-3/verdict.txt"))?;
+    expect(verdict.contains("TOOTHLESS") && verdict.contains(&replay), &verdict)?;
+    Ok(fs::remove_dir_all(kept)?)
+}
+
+fn list() -> Result<(), Failed> {
+    let output = sim(&["list"])?;
+    let said = text(&output);
+    let has_sentence = said.contains("The coordinator of the lobby dies while posts wait");
+    expect(output.status.success() && has_sentence, &said)
+}
+
+fn check() -> Result<(), Failed> {
+    let output = sim(&["check", "coordinator-crash", "--seed", "3"])?;
+    let said = text(&output);
+    let says = ["coordinator-crash seed 3", "fault 0: at 12s crash", "G1", "15s"];
+    expect(output.status.success() && says.iter().all(|word| said.contains(word)), &said)
+}
+
+fn refusal() -> Result<(), Failed> {
+    let folder = folder("refusal")?;
+    let path = folder.join("wrong.toml");
+    let story = fs::read_to_string(TOOTHLESS)?.replace("kind = \"", "kind = \"x");
+    let line = story.lines().position(|line| line.starts_with("kind")).map_or(0, |at| at + 1);
+    fs::write(&path, story)?;
+    let output = sim(&["check", &path.to_string_lossy()])?;
+    let said = text(&output);
+    let says = said.contains(&format!("wrong.toml:{line}:")) && said.contains("did you mean `");
+    expect(output.status.code() == Some(2) && says, &said)?;
+    Ok(fs::remove_dir_all(folder)?)
+}
