@@ -9,8 +9,9 @@
 //!    [`PENDING_MAX`], for `handshake_timeout`.
 //! 2. A Hello whose guard is unknown or whose proof is wrong costs no RSA operation, and a Hello
 //!    that was seen before costs no second one.
-//! 3. Whatever the reason of a refusal, the peer sees the same: the stream ends. The reason is
-//!    in the error, for the log.
+//! 3. Whatever the reason of a refusal, a stranger sees the same: the stream ends. The reason is
+//!    in the error, for the log. A node that showed a guard, and in its Auth that it holds the keys
+//!    of this very handshake, is told a [`Rejection`] under seal.
 //! 4. A node's own guard is on its disk before it sends Ready.
 
 use std::{
@@ -24,7 +25,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub use crate::crypto::handshake::{
     AcceptorParams, AdmissionGrant, AdmissionRequest, Credential, HandshakeFault, Ready,
-    ReceivedWelcome,
+    ReceivedWelcome, Rejection,
 };
 use crate::{
     comm::{SecureStream, connection_limit::ConnectionPermit, key_source::HandshakeKeys},
@@ -80,7 +81,13 @@ pub enum HandshakeError {
         /// Denied node.
         node: NodeId,
     },
-    /// The policy did not admit the node. If it was enrolled, it stays so.
+    /// The node belongs to another cluster. It was told.
+    #[error("node {node} belongs to another cluster")]
+    OtherCluster {
+        /// Refused node.
+        node: NodeId,
+    },
+    /// The policy did not admit the node. If it was enrolled, it stays so. It was told the reason.
     #[error("node {node} is not admitted: {why}")]
     NotAdmitted {
         /// Refused node.
@@ -88,10 +95,15 @@ pub enum HandshakeError {
         /// Reason that the policy gave.
         why: String,
     },
-    /// The peer ended the stream: it did not admit this node, or is shutting down. Its log says
-    /// which.
+    /// The peer ended the stream.
     #[error("the peer ended the handshake; its log says why")]
     Ended,
+    /// The master ended the stream at the Hello: it does not know its guard, or is shutting down.
+    #[error(
+        "the master did not reply: it knows no such join token or guard (ended, revoked, \
+         expelled or of another cluster), or it is shutting down; its log says which"
+    )]
+    Unanswered,
     /// The stream failed.
     #[error("the stream broke: {0}")]
     Broken(String),
@@ -136,10 +148,21 @@ impl From<Cancelled> for HandshakeError {
     }
 }
 
-/// Reason why a policy did not admit a node, a sentence for the log.
+/// Decision of a policy not to admit a node.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("{0}")]
-pub struct Refusal(pub String);
+#[error("{why}")]
+pub struct Refusal {
+    /// Reason that the node is told.
+    pub reason: Rejection,
+    /// Sentence for the log.
+    pub why: String,
+}
+
+impl From<Rejection> for Refusal {
+    fn from(reason: Rejection) -> Self {
+        Self { reason, why: reason.to_string() }
+    }
+}
 
 /// Policy that decides which nodes an accepting master admits.
 pub trait AdmissionPolicy: Send + Sync {
@@ -181,7 +204,8 @@ impl Acceptor {
 /// Runs the handshake on an accepted stream. Releases the permit when it returns.
 ///
 /// # Errors
-/// Any [`HandshakeError`]; the peer only sees its stream end.
+/// Any [`HandshakeError`]; the peer sees its stream end, after a sealed [`Rejection`] if it had shown
+/// a guard.
 pub async fn accept(
     env: &Env,
     stream: BoxStream,
@@ -216,14 +240,23 @@ async fn run_acceptor(
     let (header, body) = read_record(&mut stream, PLAIN_LEN_MAX).await?;
     let unverified = await_auth.open(header, body)?;
     let node = unverified.node();
+    // Whoever gets a reason may be gone before it: the own error counts.
     if policy.is_denied(node) {
+        let _ = write_all(&mut stream, &unverified.reject(Rejection::Denied)?).await;
         return Err(HandshakeError::Denied { node });
     }
+    if !unverified.is_of_cluster() {
+        let _ = write_all(&mut stream, &unverified.reject(Rejection::OtherCluster)?).await;
+        return Err(HandshakeError::OtherCluster { node });
+    }
     let (request, mut await_ready) = env.compute(move || unverified.verify()).await??;
-    let grant = policy
-        .admit(request)
-        .await
-        .map_err(|Refusal(why)| HandshakeError::NotAdmitted { node, why })?;
+    let grant = match policy.admit(request).await {
+        Ok(grant) => grant,
+        Err(Refusal { reason, why }) => {
+            let _ = write_all(&mut stream, &await_ready.reject(reason)?).await;
+            return Err(HandshakeError::NotAdmitted { node, why });
+        }
+    };
     write_all(&mut stream, &await_ready.welcome(&grant)?).await?;
 
     let (header, body) = read_record(&mut stream, PLAIN_LEN_MAX).await?;
@@ -318,7 +351,11 @@ async fn run_dialer(
     let (await_reply, hello) = dialer.hello(&mut rng)?;
     write_frame(&mut stream, &hello, PLAIN_LEN_MAX).await?;
 
-    let reply = read_frame(&mut stream, PLAIN_LEN_MAX).await?;
+    let reply =
+        read_frame(&mut stream, PLAIN_LEN_MAX).await.map_err(|error| match error.into() {
+            HandshakeError::Ended => HandshakeError::Unanswered,
+            other => other,
+        })?;
     let answered = move || await_reply.on_reply(&reply, &mut rng).map(|done| (done, rng));
     let ((mut await_welcome, auth), mut rng) = env.compute(answered).await??;
     write_all(&mut stream, &auth).await?;

@@ -17,7 +17,7 @@ use crate::{
         fanout::Fanout,
         handshake::{
             Acceptor, AcceptorParams, AdmissionGrant, AdmissionPolicy, AdmissionRequest, Ready,
-            Refusal, accept,
+            Refusal, Rejection, accept,
         },
     },
     config::Config,
@@ -116,9 +116,7 @@ impl AdmissionPolicy for TestGate {
         let welcome = self.welcome.lock().expect("no test panics inside").clone();
         let grant =
             AdmissionGrant { welcome, guard: Some(guard), keys: Some(Arc::clone(&self.keys)) };
-        Box::pin(async move {
-            if known { Ok(grant) } else { Err(Refusal("a wrong bearer".to_owned())) }
-        })
+        Box::pin(async move { if known { Ok(grant) } else { Err(Rejection::Token.into()) } })
     }
 }
 

@@ -49,7 +49,7 @@ impl AdmissionPolicy for ListPolicy {
                 request.bearer.as_ref().is_some_and(|bearer| bearer_matches(bearer, kept))
             };
             let Some(at) = bearers.iter().position(fits) else {
-                return Box::pin(async { Err(Refusal("not enrolled".to_owned())) });
+                return Box::pin(async { Err(Rejection::NotEnrolled.into()) });
             };
             bearers.remove(at);
             allowed.push(request.peer.node);
@@ -167,6 +167,26 @@ fn worker_joins_once_with_a_token_and_returns_with_its_own_guard() {
     });
 }
 
+fn rejection<T>(dialled: Result<T, HandshakeError>) -> Option<Rejection> {
+    match dialled {
+        Err(HandshakeError::Fault(HandshakeFault::Rejected(reason))) => Some(reason),
+        _ => None,
+    }
+}
+
+#[test]
+fn node_of_another_cluster_is_told_so_under_seal_and_its_token_is_not_spent() {
+    run(|env| async move {
+        let mut fixture = fixture();
+        fixture.params.cluster = Some([9; 16]);
+        let tokens = fixture.policy.bearers_sha256.lock().expect("one thread").len();
+        let (accepted, dialled) = fixture.handshake(&env).await;
+        assert!(matches!(accepted, Err(HandshakeError::OtherCluster { .. })));
+        assert_eq!(rejection(dialled), Some(Rejection::OtherCluster));
+        assert_eq!(fixture.policy.bearers_sha256.lock().expect("one thread").len(), tokens);
+    });
+}
+
 #[test]
 fn expelled_node_is_refused_as_itself_and_under_its_old_token() {
     run(|env| async move {
@@ -177,19 +197,19 @@ fn expelled_node_is_refused_as_itself_and_under_its_old_token() {
         fixture.policy.denied.push(node);
         let (accepted, dialled) = fixture.handshake(&env).await;
         assert!(matches!(accepted, Err(HandshakeError::Denied { node: of }) if of == node));
-        assert!(matches!(dialled, Err(HandshakeError::Ended)));
+        assert_eq!(rejection(dialled), Some(Rejection::Denied));
         assert_eq!(fixture.master.signatures(), signed + 1);
 
         fixture.params.identity = Arc::new(identity(3));
         let (accepted, dialled) = fixture.handshake(&env).await;
         assert!(matches!(accepted, Err(HandshakeError::NotAdmitted { .. })));
-        assert!(matches!(dialled, Err(HandshakeError::Ended)));
+        assert_eq!(rejection(dialled), Some(Rejection::NotEnrolled));
 
         // Revoked: it does not work as a guard either.
         fixture.policy.guards.clear();
         let (accepted, dialled) = fixture.handshake(&env).await;
         assert!(matches!(accepted, Err(HandshakeError::UnknownGuard { .. })));
-        assert!(matches!(dialled, Err(HandshakeError::Ended)));
+        assert!(matches!(dialled, Err(HandshakeError::Unanswered)));
         assert_eq!(fixture.master.signatures(), signed + 2);
     });
 }
@@ -215,7 +235,7 @@ fn stranger_costs_no_rsa_operation_and_sees_no_reason() {
         let (accepted, dialled) = fixture.handshake(&env).await;
         let fault = accepted.expect_err("the wrong guard");
         assert!(matches!(fault, HandshakeError::Fault(HandshakeFault::BadGuard)));
-        assert!(matches!(dialled, Err(HandshakeError::Ended)));
+        assert!(matches!(dialled, Err(HandshakeError::Unanswered)));
         assert_eq!(fixture.master.signatures(), 0);
     });
 }
@@ -231,7 +251,7 @@ fn a_replayed_hello_costs_no_second_rsa_operation() {
             hello
         };
         let (hello, dialled) = tokio::join!(listen, dial(&env, Box::new(far), &fixture.params));
-        assert!(matches!(dialled, Err(HandshakeError::Ended | HandshakeError::Broken(_))));
+        assert!(matches!(dialled, Err(HandshakeError::Unanswered | HandshakeError::Broken(_))));
 
         let mut frame = (hello.len() as u32).to_le_bytes().to_vec();
         frame.extend(hello);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use rand_core::CryptoRng;
 
 use super::{
-    HandshakeFault, Peer, Ready, SIGN_AUTH, SIGN_REPLY, SUITE_RSA_AES, VERSIONS, WRAP, check_name,
-    choose_version, encode_secret, key_fault, link, link_secret, malformed,
+    HandshakeFault, Peer, Ready, Rejection, SIGN_AUTH, SIGN_REPLY, SUITE_RSA_AES, VERSIONS, WRAP,
+    check_name, choose_version, encode_secret, key_fault, link, link_secret, malformed,
     messages::{Auth, Hello, Keys, Reply, ReplyHead, WelcomeHead},
-    open_message, record_fault,
+    open_message, record_fault, seal_rejection,
 };
 use crate::{
     crypto::{
@@ -100,8 +100,7 @@ impl CheckedHello {
     /// are the two RSA operations of a Reply. Takes milliseconds.
     ///
     /// # Errors
-    /// [`HandshakeFault::NoCommonVersion`], [`HandshakeFault::OtherCluster`],
-    /// [`HandshakeFault::Key`].
+    /// [`HandshakeFault::NoCommonVersion`], [`HandshakeFault::Key`].
     pub fn reply(
         self,
         params: &Arc<AcceptorParams>,
@@ -112,9 +111,8 @@ impl CheckedHello {
         let version = choose_version(VERSIONS, (min, max))
             .filter(|_| hello.suites.len() <= SUITES_MAX && hello.suites.contains(&SUITE_RSA_AES))
             .ok_or(HandshakeFault::NoCommonVersion { min, max })?;
-        if hello.cluster.is_some_and(|theirs| theirs != params.cluster) {
-            return Err(HandshakeFault::OtherCluster);
-        }
+        // Whoever knows a guard of this cluster is told, but only under seal.
+        let is_of_cluster = hello.cluster.is_none_or(|theirs| theirs == params.cluster);
         let key =
             WrapKey::from_spki(&hello.handshake_spki, params.bounds).map_err(key_fault("Hello"))?;
 
@@ -135,7 +133,15 @@ impl CheckedHello {
         let (sealer, opener) = link(&link_secret(&k0, &frame, &reply), Side::Acceptor);
         let params = Arc::clone(params);
         let guard = hello.guard;
-        let next = AwaitAuth { params, guard, hello: frame, reply: reply.clone(), sealer, opener };
+        let next = AwaitAuth {
+            params,
+            guard,
+            is_of_cluster,
+            hello: frame,
+            reply: reply.clone(),
+            sealer,
+            opener,
+        };
         Ok((next, reply))
     }
 }
@@ -144,6 +150,7 @@ impl CheckedHello {
 pub struct AwaitAuth {
     params: Arc<AcceptorParams>,
     guard: GuardId,
+    is_of_cluster: bool,
     hello: Vec<u8>,
     reply: Vec<u8>,
     sealer: Sealer,
@@ -191,6 +198,20 @@ impl UnverifiedAuth {
     #[must_use]
     pub const fn node(&self) -> NodeId {
         self.node
+    }
+
+    /// Returns whether the dialer belongs to this cluster, or to none yet.
+    #[must_use]
+    pub const fn is_of_cluster(&self) -> bool {
+        self.from.is_of_cluster
+    }
+
+    /// Ends the handshake: returns the record that tells the dialer why.
+    ///
+    /// # Errors
+    /// None in practice: a reason is a few bytes.
+    pub fn reject(mut self, reason: Rejection) -> Result<Vec<u8>, HandshakeFault> {
+        seal_rejection(&mut self.from.sealer, reason)
     }
 
     /// Verifies the signature over all messages so far. Takes a tenth of a millisecond.
@@ -284,6 +305,14 @@ impl AwaitReady {
             self.seal(&codec::encode(&page).map_err(writing)?, &mut out)?;
         }
         Ok(out)
+    }
+
+    /// Ends the handshake instead of a Welcome: returns the record that tells the dialer why.
+    ///
+    /// # Errors
+    /// None in practice: a reason is a few bytes.
+    pub fn reject(mut self, reason: Rejection) -> Result<Vec<u8>, HandshakeFault> {
+        seal_rejection(&mut self.sealer, reason)
     }
 
     fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), HandshakeFault> {

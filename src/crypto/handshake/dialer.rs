@@ -8,7 +8,7 @@ use super::{
     HandshakeFault, Peer, Ready, SIGN_AUTH, SIGN_REPLY, SUITE_RSA_AES, VERSIONS, WRAP, check_name,
     encode_secret, key_fault, link, link_secret, malformed,
     messages::{Auth, Hello, Reply, ReplyHead, WelcomeHead},
-    open_message, record_fault,
+    record_fault,
 };
 use crate::{
     crypto::{
@@ -16,6 +16,7 @@ use crate::{
         epoch::{EpochKeys, KeyGrant},
         keys::{Identity, IdentityKey, KeyBounds, WrapPair, fingerprint},
         record::{HEADER_LEN, Opener, RecordKind, Sealer, Side},
+        secret::SecretBytes,
         signed::Signed,
     },
     model::{
@@ -196,7 +197,11 @@ impl AwaitWelcome {
         body: Vec<u8>,
     ) -> Result<bool, HandshakeFault> {
         let reading = |why| malformed("Welcome", &why);
-        let body = open_message(&mut self.opener, "Welcome", header, body)?;
+        let mut body = SecretBytes::new(body);
+        let kind = self.opener.open(header, &mut body).map_err(record_fault("Welcome"))?;
+        if kind == RecordKind::Close {
+            return Err(HandshakeFault::Rejected(codec::decode(&body).map_err(reading)?));
+        }
         let Some(arriving) = &mut self.got else {
             let head: WelcomeHead = codec::decode(&body).map_err(reading)?;
             check_name("Welcome", &head.name)?;

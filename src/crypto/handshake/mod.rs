@@ -9,6 +9,7 @@
 //!    on_reply ── Auth, signature ────────────► AwaitAuth ─ open ─► UnverifiedAuth
 //!                                                ─ verify ─► AdmissionRequest, AwaitReady
 //!  AwaitWelcome ◄────── Welcome, directory ── AwaitReady::welcome
+//!    or ◄──────────────────── Rejection ─────── UnverifiedAuth::reject, AwaitReady::reject
 //!    finish ─► SendReady ── Ready ───────────► AwaitReady::on_ready
 //! ```
 //!
@@ -25,7 +26,7 @@ mod acceptor;
 mod dialer;
 mod messages;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use self::{
@@ -39,7 +40,7 @@ pub use self::{
 use super::{
     epoch::EpochError,
     keys::KeyError,
-    record::{HEADER_LEN, Opener, RecordError, RecordKind, link},
+    record::{HEADER_LEN, Opener, RecordError, RecordKind, Sealer, link},
     secret::{Secret, SecretBytes, labelled_hash},
 };
 use crate::{
@@ -74,7 +75,37 @@ pub struct Peer {
     pub name: String,
 }
 
-/// Reason why a handshake ended, for the log. The peer is not told, and no link was made.
+/// Reason for which a master refuses a node, as the node is told: sealed, and only after the node has
+/// shown a guard of this master's cluster. Before that every refusal looks the same.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rejection {
+    /// The node says that it belongs to another cluster.
+    #[error(
+        "the master belongs to another cluster: check `cluster` and the addresses of the masters"
+    )]
+    OtherCluster,
+    /// The node is on the deny list.
+    #[error("this node was expelled and is on the deny list")]
+    Denied,
+    /// The id is enrolled with another key or role.
+    #[error("this node is enrolled with another key or role")]
+    OtherKey,
+    /// The node is not enrolled, and showed no token that could enrol it.
+    #[error("this node is not enrolled: start it with a new join token")]
+    NotEnrolled,
+    /// The join token does not enrol the node: it ended, was used up or revoked.
+    #[error("the join token ended, was used up or was revoked: make a new one")]
+    Token,
+    /// The master cannot enrol anybody now: it does not reach the shared store.
+    #[error("the master does not reach the store and enrols nobody now")]
+    StoreAway,
+    /// The store lists no such master.
+    #[error("the store does not list this node as a master")]
+    UnknownMaster,
+}
+
+/// Reason why a handshake ended, for the log. No link was made. The peer is told nothing but a
+/// [`Rejection`].
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum HandshakeFault {
     /// A message cannot be decoded as the expected one.
@@ -133,6 +164,9 @@ pub enum HandshakeFault {
     /// The node has connected to itself.
     #[error("the node has connected to itself")]
     Itself,
+    /// The master refused this node and said why.
+    #[error("the master refuses this node: {0}")]
+    Rejected(Rejection),
 }
 
 fn malformed(what: &'static str, why: &CodecError) -> HandshakeFault {
@@ -175,6 +209,14 @@ fn open_message(
             Err(HandshakeFault::Malformed { what, why: "the peer closed".to_owned() })
         }
     }
+}
+
+/// Returns the record that ends a handshake with a reason.
+fn seal_rejection(sealer: &mut Sealer, reason: Rejection) -> Result<Vec<u8>, HandshakeFault> {
+    let plain = codec::encode(&reason).map_err(|why| malformed("Rejection", &why))?;
+    let mut out = Vec::new();
+    sealer.seal(RecordKind::Close, &plain, &mut out).map_err(record_fault("Rejection"))?;
+    Ok(out)
 }
 
 /// Returns the highest version that both ends speak.

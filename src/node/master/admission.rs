@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{
-    comm::handshake::{AdmissionGrant, AdmissionPolicy, AdmissionRequest, Refusal},
+    comm::handshake::{AdmissionGrant, AdmissionPolicy, AdmissionRequest, Refusal, Rejection},
     config::Config,
     crypto::{
         admission::{Guard, GuardId, bearer_sha256},
@@ -15,7 +15,7 @@ use crate::{
     model::{
         ids::{Domain, NodeId, Role},
         message::Welcome,
-        rows::Enrolled,
+        rows::{Enrolled, StoreError},
     },
     protocol::admission::{AdmissionLists, Standing},
     store::Store,
@@ -85,7 +85,7 @@ impl AdmissionGate {
         if !is_listed() {
             self.refresh().await;
             if !is_listed() {
-                return Err(Refusal("the store lists no such master".to_owned()));
+                return Err(Rejection::UnknownMaster.into());
             }
         }
         Ok(self.grant(None, None))
@@ -98,7 +98,7 @@ impl AdmissionGate {
         let row = match (standing, request.bearer, request.guard) {
             (Standing::Enrolled(row), _, _) => row,
             (Standing::Mismatch, _, _) => {
-                return Err(Refusal("it is enrolled with another key or role".to_owned()));
+                return Err(Rejection::OtherKey.into());
             }
             (Standing::Unknown, Some(bearer), GuardId::Token(token)) => {
                 let guard = Guard::random(&mut self.env.rng("node-guard"));
@@ -112,16 +112,24 @@ impl AdmissionGate {
                     .store
                     .enrol(token, bearer_sha256(&bearer), node)
                     .await
-                    .map_err(|error| Refusal(error.to_string()))?;
+                    .map_err(|error| not_enrolled(&error))?;
                 self.lists().on_enrolled(row.clone());
                 row
             }
             (Standing::Unknown, _, _) => {
-                return Err(Refusal("it is not enrolled".to_owned()));
+                return Err(Rejection::NotEnrolled.into());
             }
         };
         Ok(self.grant(Guard::from_slice(&row.guard), Some(Arc::clone(&self.keys))))
     }
+}
+
+fn not_enrolled(error: &StoreError) -> Refusal {
+    let reason = match error {
+        StoreError::Refused { .. } => Rejection::Token,
+        _ => Rejection::StoreAway,
+    };
+    Refusal { reason, why: error.to_string() }
 }
 
 impl AdmissionPolicy for AdmissionGate {

@@ -16,8 +16,8 @@ use crate::{
     comm::{
         SecureStream,
         handshake::{
-            ChooseRegistration, Credential, DialParams, HandshakeError, ReceivedWelcome,
-            dial_with_registration, load_guard,
+            ChooseRegistration, Credential, DialParams, HandshakeError, HandshakeFault,
+            ReceivedWelcome, dial_with_registration, load_guard,
         },
         key_source::HandshakeKeys,
     },
@@ -100,7 +100,11 @@ impl Dialer {
         };
         let count = Arc::clone(self).ask_number(env.clone(), with.number, to.clone());
         let done = dial_with_registration(env, stream, &params, count).await;
-        if is_own && matches!(done, Err(HandshakeError::Ended)) {
+        let is_refused = matches!(
+            done,
+            Err(HandshakeError::Unanswered | HandshakeError::Fault(HandshakeFault::Rejected(_)))
+        );
+        if is_own && is_refused {
             self.show_token.store(true, Ordering::Relaxed);
         }
         done
