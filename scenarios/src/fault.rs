@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::target::Target;
 
+mod write;
+
+pub(crate) use write::duration;
+
 /// Start of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -228,25 +232,40 @@ pub(crate) enum OneOrMany {
 }
 
 /// Fault as its table in a story file, before it is checked.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawFault {
+    #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<Kind>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     when: Option<FaultPoint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     when_nth: Option<u32>,
-    #[serde(rename = "for")]
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
     lasts: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     targets: Option<OneOrMany>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<OneOrMany>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<OneOrMany>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     direction: Option<Direction>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     jitter: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     factor: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     rate: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     bytes_per_second: Option<u64>,
 }
 

@@ -15,6 +15,8 @@ use crate::{
     target::{Place, Target},
 };
 
+mod write;
+
 /// Plan that a world carries out.
 #[derive(Clone, Debug)]
 pub struct Plan {

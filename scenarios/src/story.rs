@@ -14,7 +14,7 @@ use chatchat::{
     config::{Config, parse_duration},
     model::ids::BoardName,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
@@ -47,7 +47,7 @@ pub struct Story {
 }
 
 /// Workload of a story.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Workload {
     /// Number of people; they are numbered from 0.
@@ -61,7 +61,7 @@ pub struct Workload {
 }
 
 /// Rate of each behaviour, per person and minute.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Habits {
     /// Sends one id through two masters at once.
