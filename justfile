@@ -25,6 +25,14 @@ story name seed="1":
 sweep seeds="20" *stories:
     seeds="$1"; shift; cargo run -q --profile sim -p chatchat-sim -- sweep --seeds "$seeds" "$@"
 
+# Finds the smallest plan that fails as this story does with this seed
+shrink name seed="1":
+    cargo run -q --profile sim -p chatchat-sim -- shrink "$1" --seed "$2"
+
+# Plants bugs, all of them or those named, and hunts for them
+bugs *names:
+    cargo run -q --profile sim -p chatchat-sim -- bugs "$@"
+
 # Runs every story in two processes per seed and compares the logs
 meta seeds="5":
     cargo run -q -p chatchat-sim -- meta --seeds "$1"

@@ -18,6 +18,8 @@ compile_error!(
 );
 
 #[cfg(madsim)]
+pub mod bugs;
+#[cfg(madsim)]
 pub mod build;
 #[cfg(madsim)]
 pub mod cluster;

@@ -130,7 +130,9 @@ async fn live(world: &World, plan: &Plan) -> Report {
     let history = people.settle(plan.expect.recovers_within).await;
 
     let store = StoreDump::read(&cluster.direct_store()).await;
-    judge(&cluster, plan, &faults, &history, &store.expect("the store can be read"))
+    let store = store.expect("the store can be read");
+    let report = judge(&cluster, plan, &faults, &history, &store);
+    Report { history, started: faults.started(), ..report }
 }
 
 fn judge(

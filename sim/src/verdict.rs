@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, process::ExitCode, time::Duration};
 
 use chatchat_scenarios::{
+    history::History,
     oracle::Violation,
     plan::{Incident, Plan},
 };
@@ -101,6 +102,10 @@ pub struct Report {
     pub probes: BTreeMap<&'static str, u64>,
     /// Event log.
     pub log: Vec<String>,
+    /// Everything that people saw.
+    pub history: History,
+    /// Virtual time at which the plan's time, and that of the history, began.
+    pub started: Duration,
 }
 
 impl Report {

@@ -1,13 +1,17 @@
 //! Command line of `chatchat-sim`.
 
+mod bugs;
 mod check;
+mod child;
 mod list;
 mod log;
 mod meta;
 mod once;
+mod replay;
+mod shrink;
 mod sweep;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{num::NonZero, path::PathBuf, process::ExitCode, thread};
 
 use chatchat_scenarios::{plan::Plan, story::Story};
 use clap::{Args, Parser, Subcommand};
@@ -31,6 +35,12 @@ enum Command {
     Log(Log),
     /// Runs many seeds, one process each, and sums them up.
     Sweep(Sweep),
+    /// Runs a story again and writes a page that shows the run.
+    Replay(Replay),
+    /// Finds the smallest plan that fails in the same way.
+    Shrink(Shrink),
+    /// Plants bugs into a copy of the tree and hunts for them.
+    Bugs(Bugs),
     /// Lists the stories, each with its sentence.
     List,
     /// Reads and expands a story without running it.
@@ -89,6 +99,63 @@ struct Sweep {
 }
 
 #[derive(Debug, Args)]
+struct Replay {
+    #[command(flatten)]
+    which: Which,
+    /// File of the page.
+    #[arg(long)]
+    html: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Shrink {
+    #[command(flatten)]
+    which: Which,
+    /// Rule that must break, such as `g05.gap`; the first that the run breaks if left out.
+    #[arg(long)]
+    rule: Option<String>,
+    /// Seeds with which each candidate is tried, from the run's own on.
+    #[arg(long, default_value_t = 3)]
+    seeds: usize,
+    /// Number of runs after which the smallest plan so far is taken.
+    #[arg(long, default_value_t = 500)]
+    runs: usize,
+    /// Processes that run at a time; one per core if left out.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// File of the story; `failures/STORY/seed-N/shrunk.toml` if left out.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Bugs {
+    /// Names of planted bugs; all of them if none is named.
+    names: Vec<String>,
+    /// Stories to hunt with, in turn; all of them if none is named.
+    #[arg(long)]
+    story: Vec<String>,
+    /// Runs after which a bug counts as not found.
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// Hunts for each bug, from different seeds.
+    #[arg(long, default_value_t = 3)]
+    starts: u64,
+    /// Processes that run at a time; one per core if left out.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Real time after which a run is given up, in seconds.
+    #[arg(long, default_value_t = 120)]
+    limit: u64,
+    /// Shrinks what was found first of each.
+    #[arg(long)]
+    shrink: bool,
+    /// Writes the table here as well.
+    #[arg(long)]
+    table: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct Check {
     /// Names of stories, or paths of their files.
     #[arg(required = true)]
@@ -122,6 +189,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Run(run) => once::run(&run),
         Command::Log(log) => log::run(&log),
         Command::Sweep(sweep) => sweep::run(&sweep),
+        Command::Replay(replay) => replay::run(&replay),
+        Command::Shrink(shrink) => shrink::run(&shrink),
+        Command::Bugs(bugs) => bugs::run(&bugs),
         Command::List => list::run(),
         Command::Check(check) => check::run(&check),
         Command::Meta(meta) => meta::run(&meta),
@@ -130,6 +200,10 @@ pub(crate) fn run() -> ExitCode {
         eprintln!("chatchat-sim: {why}");
         ExitCode::from(USAGE)
     })
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// Reads a story and expands it.

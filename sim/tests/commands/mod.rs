@@ -10,10 +10,13 @@ use super::{sim, text};
 type Test = fn() -> Result<(), Failed>;
 
 /// The tests, each with its name.
-pub(crate) const ALL: [(&str, Test); 6] = [
+pub(crate) const ALL: [(&str, Test); 9] = [
     ("run_as_json_is_one_document_that_names_the_build", json),
     ("sweep_that_holds_sums_its_runs_up", sweep),
     ("sweep_keeps_a_failure_with_its_replay_command", keeps),
+    ("shrink_of_a_run_that_holds_is_refused", shrink),
+    ("replay_writes_a_page_that_holds_the_run", replay),
+    ("bug_that_is_not_planted_is_refused_with_the_nearest_one", bug),
     ("list_shows_each_story_with_its_sentence", list),
     ("check_says_what_a_run_would_do", check),
     ("check_names_file_line_and_the_nearest_word", refusal),
@@ -64,6 +67,30 @@ fn keeps() -> Result<(), Failed> {
     let verdict = fs::read_to_string(kept.join("toothless/seed-3/verdict.txt"))?;
     expect(verdict.contains("TOOTHLESS") && verdict.contains(&replay), &verdict)?;
     Ok(fs::remove_dir_all(kept)?)
+}
+
+fn shrink() -> Result<(), Failed> {
+    let output = sim(&["shrink", "calm"])?;
+    let said = text(&output);
+    expect(output.status.code() == Some(2) && said.contains("nothing to shrink"), &said)
+}
+
+fn replay() -> Result<(), Failed> {
+    let folder = folder("replay")?;
+    let path = folder.join("page.html");
+    let output = sim(&["replay", TOOTHLESS, "--html", &path.to_string_lossy()])?;
+    expect(output.status.code() == Some(15), &text(&output))?;
+    let page = fs::read_to_string(&path)?;
+    let holds = ["\"lanes\":[\"store\",\"master0\",\"worker0\",\"person0\"]", "never began"];
+    expect(holds.iter().all(|text| page.contains(text)), "the page lacks the run")?;
+    Ok(fs::remove_dir_all(folder)?)
+}
+
+fn bug() -> Result<(), Failed> {
+    let output = sim(&["bugs", "cursor-of-by-one"])?;
+    let said = text(&output);
+    let says = said.contains("did you mean cursor-off-by-one?");
+    expect(output.status.code() == Some(2) && says, &said)
 }
 
 fn list() -> Result<(), Failed> {

@@ -7,9 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use chatchat_scenarios::{plan::Plan, story::Story};
 use chatchat_sim::summary::Summary;
 
-use super::Job;
+use crate::cli::child::Job;
 
 /// Keeps a failure. Answers its folder.
 ///
@@ -22,12 +23,12 @@ pub(super) fn keep(folder: &Path, job: &Job, summary: &Summary) -> io::Result<Pa
     let data = serde_json::to_string_pretty(summary).map_err(io::Error::other)?;
     fs::write(folder.join("summary.json"), data + "\n")?;
     fs::write(folder.join("verdict.txt"), text(job, summary))?;
+    if let Ok(story) = Story::load(&job.story) {
+        let about = format!("{} with seed {}, written down as it was drawn.", story.name, job.seed);
+        let plan = Plan::expand(&story, job.seed).to_story(&about);
+        fs::write(folder.join("plan.toml"), plan)?;
+    }
     Ok(folder)
-}
-
-/// Command that runs the same again.
-pub(super) fn replay(job: &Job) -> String {
-    format!("chatchat-sim run {} --seed {}", job.story, job.seed)
 }
 
 fn text(job: &Job, summary: &Summary) -> String {
@@ -46,7 +47,7 @@ fn text(job: &Job, summary: &Summary) -> String {
         let head = if nth == 0 { "faults" } else { "" };
         text.push_str(&format!("{head:<8} {}: {course}\n", fault.text));
     }
-    text.push_str(&format!("replay   {}\n", replay(job)));
+    text.push_str(&format!("replay   {}\n", job.replay()));
     text
 }
 

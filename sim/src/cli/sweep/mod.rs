@@ -13,13 +13,11 @@ mod tally;
 use std::{
     collections::BTreeSet,
     io::{self, IsTerminal},
-    num::NonZero,
     process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::Duration,
 };
 
@@ -28,16 +26,10 @@ use chatchat_sim::{faults, verdict::Verdict};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use self::tally::Tally;
+use super::child::Job;
 
 /// Interval of the lines that tell the progress where there is no terminal.
 const TELL_EVERY: Duration = Duration::from_secs(30);
-
-/// One run of a campaign.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Job {
-    pub(super) story: String,
-    pub(super) seed: u64,
-}
 
 pub(super) fn run(sweep: &super::Sweep) -> Result<ExitCode, String> {
     let is_whole = sweep.stories.is_empty();
@@ -53,7 +45,7 @@ pub(super) fn run(sweep: &super::Sweep) -> Result<ExitCode, String> {
         kinds.extend(Kind::ALL.iter().copied().filter(|kind| faults::is_supported(*kind)));
     }
     let jobs = jobs(&stories, sweep.from, sweep.seeds);
-    let at_a_time = sweep.jobs.unwrap_or_else(cores).max(1);
+    let at_a_time = sweep.jobs.unwrap_or_else(super::cores).max(1);
 
     let is_over = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&is_over);
@@ -98,10 +90,6 @@ fn jobs(stories: &[String], from: u64, seeds: u64) -> Vec<Job> {
     let seeds = from..from.saturating_add(seeds);
     let of = |seed| stories.iter().map(move |story| Job { story: story.clone(), seed });
     seeds.flat_map(of).collect()
-}
-
-fn cores() -> usize {
-    thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 fn bar(runs: u64) -> ProgressBar {

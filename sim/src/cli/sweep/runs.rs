@@ -1,10 +1,7 @@
-//! Processes of a campaign: each run is this program once more, as `run --json`.
+//! Processes of a campaign, several side by side.
 
 use std::{
     collections::VecDeque,
-    env,
-    path::PathBuf,
-    process::{Command, Output, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,12 +11,9 @@ use std::{
     time::Duration,
 };
 
-use chatchat_sim::{summary::Failure, summary::Summary, verdict::Verdict};
+use chatchat_sim::summary::Summary;
 
-use super::Job;
-
-/// Bytes of a process's error output that a report of its end shows.
-const STDERR_MAX: usize = 2000;
+use crate::cli::child::{self, Job};
 
 /// Starts the runs, `at_a_time` of them side by side; they end in any order.
 ///
@@ -31,7 +25,7 @@ pub(super) fn start(
     limit: Duration,
     is_over: &Arc<AtomicBool>,
 ) -> Result<Receiver<(Job, Summary)>, String> {
-    let program = env::current_exe().map_err(|why| format!("this program is gone: {why}"))?;
+    let program = child::program()?;
     let jobs = Arc::new(Mutex::new(VecDeque::from(jobs)));
     let (send, receive) = sync_channel(at_a_time);
     for nth in 0..at_a_time {
@@ -41,7 +35,7 @@ pub(super) fn start(
             while !is_over.load(Ordering::Relaxed) {
                 let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 let Some(job) = next else { break };
-                let summary = once(&program, &job, limit);
+                let summary = child::run(&program, &job, limit);
                 // An interrupt ends the runs as well: they show nothing.
                 if is_over.load(Ordering::Relaxed) || send.send((job, summary)).is_err() {
                     break;
@@ -52,72 +46,4 @@ pub(super) fn start(
         named.spawn(worker).map_err(|why| format!("a thread cannot be started: {why}"))?;
     }
     Ok(receive)
-}
-
-/// Runs one seed of one story in a process of its own.
-pub(super) fn once(program: &PathBuf, job: &Job, limit: Duration) -> Summary {
-    let (seed, limit) = (job.seed.to_string(), limit.as_secs().to_string());
-    let mut command = Command::new(program);
-    command.args(["run", &job.story, "--seed", &seed, "--limit", &limit, "--json"]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    match command.output() {
-        Ok(output) => read(job, &output),
-        Err(why) => ended(job, format!("the process did not start: {why}")),
-    }
-}
-
-/// Reads the summary that a process printed last; one that printed none has crashed.
-fn read(job: &Job, output: &Output) -> Summary {
-    let text = String::from_utf8_lossy(&output.stdout);
-    let last = text.lines().rev().find(|line| !line.trim().is_empty());
-    let summary = last.and_then(|line| serde_json::from_str::<Summary>(line).ok());
-    summary.unwrap_or_else(|| {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let from = said.len().saturating_sub(STDERR_MAX);
-        let from = (from..=said.len()).find(|at| said.is_char_boundary(*at)).unwrap_or(0);
-        let said = said[from..].trim();
-        ended(job, format!("the process ended without a summary, {}: {said}", output.status))
-    })
-}
-
-fn ended(job: &Job, why: String) -> Summary {
-    Summary {
-        story: job.story.clone(),
-        seed: job.seed,
-        verdict: Verdict::Crash,
-        failures: vec![Failure {
-            property: Verdict::Crash.to_string(),
-            rule: "the process ended without a summary".to_owned(),
-        }],
-        complaints: vec![why],
-        ..Summary::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn job() -> Job {
-        Job { story: "calm".to_owned(), seed: 4 }
-    }
-
-    #[test]
-    fn process_without_a_summary_has_crashed_and_its_last_words_are_kept() {
-        let output = Output {
-            status: std::process::ExitStatus::default(),
-            stdout: b"half a".to_vec(),
-            stderr: b"stack overflow".to_vec(),
-        };
-        let summary = read(&job(), &output);
-        assert_eq!(summary.verdict, Verdict::Crash);
-        assert!(summary.complaints[0].contains("stack overflow"), "{:?}", summary.complaints);
-    }
-
-    #[test]
-    fn program_that_is_not_there_is_a_crash_and_not_a_run_that_holds() {
-        let program = PathBuf::from("no/such/program");
-        let summary = once(&program, &job(), Duration::from_secs(1));
-        assert_eq!((summary.verdict, summary.seed), (Verdict::Crash, 4));
-    }
 }

@@ -14,7 +14,7 @@ use chatchat_sim::{
 };
 use serde::Serialize;
 
-use super::{Job, keep};
+use crate::cli::child::Job;
 
 /// Upper bounds of the classes of recovery times, ms. Longer ones, and those that never ended,
 /// have a class each.
@@ -153,7 +153,7 @@ impl Tally {
                 failures: summary.failures.clone(),
                 complaint: complaint.lines().next().unwrap_or_default().to_owned(),
                 kept: self.kept.get(&(job.story.clone(), job.seed)).cloned(),
-                replay: keep::replay(job),
+                replay: job.replay(),
             });
         }
     }

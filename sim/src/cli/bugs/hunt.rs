@@ -1,0 +1,107 @@
+//! Hunt for one bug: seed after seed until a run shows it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use chatchat_scenarios::story::Story;
+use chatchat_sim::{summary::Failure, verdict::Verdict};
+
+use crate::cli::child::{self, Job};
+
+/// Distance between the seeds of two starts.
+const START_EVERY: u64 = 1000;
+
+/// Way to hunt.
+pub(super) struct Hunt {
+    /// Program without any bug.
+    pub(super) clean: PathBuf,
+    pub(super) stories: Vec<String>,
+    /// Seeds after which a bug counts as not found.
+    pub(super) seeds: u64,
+    /// Hunts from different seeds.
+    pub(super) starts: u64,
+    pub(super) jobs: usize,
+    pub(super) limit: Duration,
+}
+
+/// Run that showed a bug.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Number of runs that it took.
+    pub(super) seeds: u64,
+    pub(super) job: Job,
+    pub(super) failure: Failure,
+}
+
+impl Hunt {
+    /// Hunts from each start.
+    pub(super) fn hunt(&self, program: &Path) -> Vec<Option<Found>> {
+        (0..self.starts).map(|start| self.from(program, 1 + start * START_EVERY)).collect()
+    }
+
+    fn job(&self, first: u64, nth: u64) -> Job {
+        let seed = first + nth;
+        let turn = usize::try_from(seed).unwrap_or(0) % self.stories.len().max(1);
+        Job { story: self.stories.get(turn).cloned().unwrap_or_default(), seed }
+    }
+
+    fn from(&self, program: &Path, first: u64) -> Option<Found> {
+        let best = Mutex::new(None::<Found>);
+        let next = AtomicU64::new(0);
+        thread::scope(|scope| {
+            for _ in 0..self.jobs {
+                scope.spawn(|| {
+                    loop {
+                        let nth = next.fetch_add(1, Ordering::Relaxed);
+                        let known = best.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                        if nth >= self.seeds || known.is_some_and(|best| best.seeds <= nth + 1) {
+                            return;
+                        }
+                        let job = self.job(first, nth);
+                        let Some(failure) = self.shows(program, &job) else { continue };
+                        let found = Found { seeds: nth + 1, job, failure };
+                        let mut best = best.lock().unwrap_or_else(PoisonError::into_inner);
+                        if best.as_ref().is_none_or(|best| best.seeds > found.seeds) {
+                            *best = Some(found);
+                        }
+                    }
+                });
+            }
+        });
+        best.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns a failure that the run has with the bug only.
+    fn shows(&self, program: &Path, job: &Job) -> Option<Failure> {
+        let planted = child::run(program, job, self.limit);
+        if matches!(planted.verdict, Verdict::Holds | Verdict::Toothless) {
+            return None;
+        }
+        let clean = child::run(&self.clean, job, self.limit);
+        planted.failures.into_iter().find(|failure| !clean.failures.contains(failure))
+    }
+
+    /// Shrinks a run that showed the bug. Answers the number of faults in the smallest plan.
+    pub(super) fn shrink(&self, program: &Path, found: &Found) -> Option<usize> {
+        let path = self.clean.with_file_name(format!("{}-shrunk.toml", name(program)));
+        let (seed, jobs) = (found.job.seed.to_string(), self.jobs.to_string());
+        let mut command = Command::new(program);
+        command.args(["shrink", &found.job.story, "--seed", &seed, "--jobs", &jobs]);
+        command.args(["--rule", &found.failure.rule, "--out"]).arg(&path);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().ok()?;
+        Story::load(&path.to_string_lossy()).ok().map(|story| story.faults.len())
+    }
+}
+
+fn name(program: &Path) -> String {
+    program.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}

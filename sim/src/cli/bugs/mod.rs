@@ -1,0 +1,96 @@
+//! `bugs`: plants each bug into a copy of the tree, builds it, and hunts for it.
+//!
+//! 1. One seed is one run: seed after seed takes the next story in turn.
+//! 2. A bug is found by the first run that fails while the same run holds, or fails otherwise, in a
+//!    build without any bug.
+//! 3. The next bug is built while one is hunted. The copy lies at a fixed path with a target folder of
+//!    its own, and only files that differ are written, so that each build is a small one.
+
+mod hunt;
+mod table;
+mod tree;
+
+use std::{
+    collections::BTreeSet, fs, path::Path, process::ExitCode, sync::mpsc::sync_channel, thread,
+    time::Duration,
+};
+
+use chatchat_scenarios::story::Story;
+use chatchat_sim::{
+    bugs::{Bug, root},
+    verdict::Verdict,
+};
+
+use self::{
+    hunt::{Found, Hunt},
+    table::Row,
+    tree::Tree,
+};
+
+pub(super) fn run(bugs: &super::Bugs) -> Result<ExitCode, String> {
+    let planted = chosen(&bugs.names)?;
+    let stories = if bugs.story.is_empty() { Story::names() } else { bugs.story.clone() };
+    let tree = Tree::at(&root().join("target/bugs"))?;
+    eprintln!("building without a bug");
+    let clean = tree.build("no-bug")?;
+    let hunt = Hunt {
+        clean,
+        stories,
+        seeds: bugs.seeds,
+        starts: bugs.starts.max(1),
+        jobs: bugs.jobs.unwrap_or_else(super::cores).max(1),
+        limit: Duration::from_secs(bugs.limit),
+    };
+
+    let (send, built) = sync_channel(1);
+    let to_build = planted.clone();
+    let builder = thread::Builder::new().name("builder".to_owned()).spawn(move || {
+        for bug in to_build {
+            let program = tree.plant(&bug).and_then(|()| tree.build(&bug.name));
+            let restored = tree.restore(&bug);
+            if send.send((bug, restored.and(program))).is_err() {
+                return;
+            }
+        }
+    });
+    builder.map_err(|why| format!("a thread cannot be started: {why}"))?;
+
+    let mut rows = Vec::new();
+    for (bug, program) in built {
+        let row = match program {
+            Err(why) => Row { bug, found: Vec::new(), faults: None, why: Some(why) },
+            Ok(program) => hunted(bug, &hunt, &program, bugs.shrink),
+        };
+        eprintln!("{}", row.line());
+        rows.push(row);
+    }
+    let text = table::text(&rows, bugs.seeds);
+    print!("{text}");
+    if let Some(path) = &bugs.table {
+        fs::write(path, &text).map_err(|why| format!("{}: {why}", path.display()))?;
+    }
+    let all_found = rows.iter().all(|row| row.is_found());
+    Ok(if all_found { Verdict::Holds } else { Verdict::Toothless }.into())
+}
+
+/// Returns the bugs of these names, or all.
+fn chosen(names: &[String]) -> Result<Vec<Bug>, String> {
+    let all = Bug::all().map_err(|why| why.to_string())?;
+    if names.is_empty() {
+        return Ok(all);
+    }
+    let known: BTreeSet<_> = all.iter().map(|bug| bug.name.as_str()).collect();
+    if let Some(unknown) = names.iter().find(|name| !known.contains(name.as_str())) {
+        let near = chatchat_scenarios::nearest::nearest(unknown, known.iter().copied());
+        let hint = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
+        return Err(format!("there is no planted bug {unknown}{hint}"));
+    }
+    Ok(all.into_iter().filter(|bug| names.contains(&bug.name)).collect())
+}
+
+fn hunted(bug: Bug, hunt: &Hunt, program: &Path, shrinks: bool) -> Row {
+    let found: Vec<Option<Found>> = hunt.hunt(program);
+    let first = found.iter().flatten().next();
+    let faults = first.filter(|_| shrinks).and_then(|found| hunt.shrink(program, found));
+    Row { bug, found, faults, why: None }
+}

@@ -1,0 +1,105 @@
+//! One run in a process of its own: this program once more, as `run --json`.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use chatchat_sim::{
+    summary::{Failure, Summary},
+    verdict::Verdict,
+};
+
+/// Bytes of a process's error output that a report of its end shows.
+const STDERR_MAX: usize = 2000;
+
+/// One run: a story by name or path, and a seed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Job {
+    pub(super) story: String,
+    pub(super) seed: u64,
+}
+
+impl Job {
+    /// Returns the command that runs it again.
+    pub(super) fn replay(&self) -> String {
+        format!("chatchat-sim run {} --seed {}", self.story, self.seed)
+    }
+}
+
+/// Returns the path of this program.
+///
+/// # Errors
+/// A sentence for the person who asked.
+pub(super) fn program() -> Result<PathBuf, String> {
+    env::current_exe().map_err(|why| format!("this program is gone: {why}"))
+}
+
+/// Runs one seed of one story in a process of its own.
+pub(super) fn run(program: &Path, job: &Job, limit: Duration) -> Summary {
+    let (seed, limit) = (job.seed.to_string(), limit.as_secs().to_string());
+    let mut command = Command::new(program);
+    command.args(["run", &job.story, "--seed", &seed, "--limit", &limit, "--json"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    match command.output() {
+        Ok(output) => read(job, &output),
+        Err(why) => ended(job, format!("the process did not start: {why}")),
+    }
+}
+
+/// Reads the summary that a process printed last; one that printed none has crashed.
+fn read(job: &Job, output: &Output) -> Summary {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let last = text.lines().rev().find(|line| !line.trim().is_empty());
+    let summary = last.and_then(|line| serde_json::from_str::<Summary>(line).ok());
+    summary.unwrap_or_else(|| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let from = said.len().saturating_sub(STDERR_MAX);
+        let from = (from..=said.len()).find(|at| said.is_char_boundary(*at)).unwrap_or(0);
+        let said = said[from..].trim();
+        ended(job, format!("the process ended without a summary, {}: {said}", output.status))
+    })
+}
+
+fn ended(job: &Job, why: String) -> Summary {
+    Summary {
+        story: job.story.clone(),
+        seed: job.seed,
+        verdict: Verdict::Crash,
+        failures: vec![Failure {
+            property: Verdict::Crash.to_string(),
+            rule: "the process ended without a summary".to_owned(),
+        }],
+        complaints: vec![why],
+        ..Summary::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job() -> Job {
+        Job { story: "calm".to_owned(), seed: 4 }
+    }
+
+    #[test]
+    fn process_without_a_summary_has_crashed_and_its_last_words_are_kept() {
+        let output = Output {
+            status: std::process::ExitStatus::default(),
+            stdout: b"half a".to_vec(),
+            stderr: b"stack overflow".to_vec(),
+        };
+        let summary = read(&job(), &output);
+        assert_eq!(summary.verdict, Verdict::Crash);
+        assert!(summary.complaints[0].contains("stack overflow"), "{:?}", summary.complaints);
+    }
+
+    #[test]
+    fn program_that_is_not_there_is_a_crash_and_not_a_run_that_holds() {
+        let summary = run(Path::new("no/such/program"), &job(), Duration::from_secs(1));
+        assert_eq!((summary.verdict, summary.seed), (Verdict::Crash, 4));
+    }
+}
