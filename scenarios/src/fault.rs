@@ -121,6 +121,18 @@ pub enum Action {
     LostAck { dose: Dose },
     /// A write of the store fails cleanly.
     StoreError { dose: Dose },
+    /// No more than so many sockets: connects and accepts fail beyond.
+    FdLimit { target: Target, count: u32 },
+    /// SIGTERM: the process says goodbye and ends. Undone by a start.
+    Stop { target: Target },
+    /// Each in turn is stopped and started again, within `for`.
+    Restart { targets: Vec<Target> },
+    /// A second process with the same identity and a copy of the disk runs elsewhere.
+    Clone { target: Target },
+    /// Power loss, after which the disk is as it was so long before.
+    Rollback { target: Target, by: Duration },
+    /// Somebody who belongs to nothing speaks to link ports and front ends.
+    Stranger { to: Vec<Target> },
 }
 
 /// A fault of a story or plan.
@@ -210,6 +222,12 @@ kinds! {
     ClockJump "clock_jump" ["target" "by"] [],
     LostAck "lost_ack" [] ["rate" "count"],
     StoreError "store_error" [] ["rate" "count"],
+    FdLimit "fd_limit" ["target" "count"] [],
+    Stop "stop" ["target"] [],
+    Restart "restart" ["targets"] [],
+    Clone "clone" ["target"] [],
+    Rollback "rollback" ["target" "by"] [],
+    Stranger "stranger" ["to"] [],
 }
 
 impl Kind {
@@ -396,6 +414,14 @@ impl RawFault {
             Kind::ClockJump => Action::ClockJump { target: target()?, by: step()? },
             Kind::LostAck => Action::LostAck { dose: self.dose(rate)? },
             Kind::StoreError => Action::StoreError { dose: self.dose(rate)? },
+            Kind::FdLimit => Action::FdLimit { target: target()?, count: self.count.unwrap_or(0) },
+            Kind::Stop => Action::Stop { target: target()? },
+            Kind::Restart => {
+                Action::Restart { targets: targets("targets", self.targets.as_ref())? }
+            }
+            Kind::Clone => Action::Clone { target: target()? },
+            Kind::Rollback => Action::Rollback { target: target()?, by: by()? },
+            Kind::Stranger => Action::Stranger { to: targets("to", self.to.as_ref())? },
         })
     }
 
@@ -425,8 +451,14 @@ impl Action {
             | Self::DiskFull { target }
             | Self::ClockOffset { target, .. }
             | Self::ClockDrift { target, .. }
-            | Self::ClockJump { target, .. } => vec![target],
-            Self::Swizzle { targets } => targets.iter().collect(),
+            | Self::ClockJump { target, .. }
+            | Self::FdLimit { target, .. }
+            | Self::Stop { target }
+            | Self::Clone { target }
+            | Self::Rollback { target, .. } => vec![target],
+            Self::Swizzle { targets }
+            | Self::Restart { targets }
+            | Self::Stranger { to: targets } => targets.iter().collect(),
             Self::LostAck { .. } | Self::StoreError { .. } => Vec::new(),
             Self::Partition { links }
             | Self::Delay { links, .. }
@@ -456,8 +488,16 @@ impl Action {
             | Self::DiskFull { target }
             | Self::ClockOffset { target, .. }
             | Self::ClockDrift { target, .. }
-            | Self::ClockJump { target, .. } => *target = change(target),
-            Self::Swizzle { targets } => targets.iter_mut().for_each(|t| *t = change(t)),
+            | Self::ClockJump { target, .. }
+            | Self::FdLimit { target, .. }
+            | Self::Stop { target }
+            | Self::Clone { target }
+            | Self::Rollback { target, .. } => *target = change(target),
+            Self::Swizzle { targets }
+            | Self::Restart { targets }
+            | Self::Stranger { to: targets } => {
+                targets.iter_mut().for_each(|t| *t = change(t));
+            }
             Self::LostAck { .. } | Self::StoreError { .. } => {}
             Self::Partition { links }
             | Self::Delay { links, .. }
@@ -529,13 +569,18 @@ impl fmt::Display for Action {
             | Self::Exit { target }
             | Self::Pause { target }
             | Self::Wipe { target }
-            | Self::DiskFull { target } => write!(f, " {target}"),
+            | Self::DiskFull { target }
+            | Self::Stop { target }
+            | Self::Clone { target } => write!(f, " {target}"),
+            Self::FdLimit { target, count } => write!(f, " {target} at {count}"),
             Self::Slow { target, factor } => write!(f, " {target} by {factor}"),
             Self::Torn { target, rate }
             | Self::BitRot { target, rate }
             | Self::SyncError { target, rate }
             | Self::ClockDrift { target, rate } => write!(f, " {target} at {rate}"),
-            Self::SyncSlow { target, by } => write!(f, " {target} by {by:?}"),
+            Self::SyncSlow { target, by } | Self::Rollback { target, by } => {
+                write!(f, " {target} by {by:?}")
+            }
             Self::ClockOffset { target, by } | Self::ClockJump { target, by } => {
                 write!(f, " {target} by {}ms", by.ms)
             }
@@ -549,7 +594,9 @@ impl fmt::Display for Action {
             Self::Loss { links, rate }
             | Self::ConnectHang { links, rate }
             | Self::Corrupt { links, rate } => write!(f, " {links} at {rate}"),
-            Self::Swizzle { targets } => {
+            Self::Swizzle { targets }
+            | Self::Restart { targets }
+            | Self::Stranger { to: targets } => {
                 for target in targets {
                     write!(f, " {target}")?;
                 }

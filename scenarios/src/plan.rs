@@ -181,7 +181,11 @@ fn swarm_action(kind: Kind, rng: &mut Rng, cluster: &Cluster) -> Action {
         Kind::Reset => Action::Reset { links: whole },
         Kind::HalfOpen => Action::HalfOpen { links: whole },
         Kind::ConnectHang => Action::ConnectHang { links: whole, rate },
-        Kind::Corrupt => Action::Corrupt { links: whole, rate: rate / 100.0 },
+        // What goes to people and the store is in clear: nobody could notice.
+        Kind::Corrupt => {
+            let to = vec![Target::Random.drawn(rng, cluster)];
+            Action::Corrupt { links: Links { to, ..whole }, rate: rate / 10.0 }
+        }
         Kind::Swizzle => Action::Swizzle { targets: vec![target, other] },
         Kind::Torn => Action::Torn { target, rate },
         Kind::BitRot => Action::BitRot { target, rate: rate / 100.0 },
@@ -193,6 +197,14 @@ fn swarm_action(kind: Kind, rng: &mut Rng, cluster: &Cluster) -> Action {
         Kind::ClockJump => Action::ClockJump { target, by: step },
         Kind::LostAck => Action::LostAck { dose: Dose::Rate(rate) },
         Kind::StoreError => Action::StoreError { dose: Dose::Rate(rate) },
+        Kind::FdLimit => Action::FdLimit { target, count: 8 + rng.below(40) as u32 },
+        Kind::Stop => Action::Stop { target },
+        Kind::Restart => {
+            Action::Restart { targets: vec![target, Target::Random.drawn(rng, cluster)] }
+        }
+        Kind::Clone => Action::Clone { target },
+        Kind::Rollback => Action::Rollback { target, by: by * 3 },
+        Kind::Stranger => Action::Stranger { to: vec![target] },
     }
 }
 

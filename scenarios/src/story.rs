@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use crate::{
     cluster::Cluster,
-    fault::{Fault, Kind, RawFault, Start},
+    fault::{Action, Fault, Kind, RawFault, Start},
     lines, nearest,
     property::Property,
     target::Target,
@@ -277,6 +277,19 @@ impl RawStory {
                     return Err(wrong("`announcer` wants `when`, not `at`".to_owned()));
                 }
             }
+            if let Action::Rollback { by, .. } = fault.action
+                && !matches!(fault.start, Start::At(at) if at >= by)
+            {
+                let why = "wants `at`, at least `by`: the disk has to be kept before";
+                return Err(wrong(why.to_owned()));
+            }
+            if let Action::Corrupt { .. } = &fault.action
+                && fault.action.targets().into_iter().any(Target::may_be_in_clear)
+            {
+                let why = "the links to the store and to people are in clear, so that nothing could \
+                           notice: want masters and workers";
+                return Err(wrong(why.to_owned()));
+            }
             if matches!(fault.start, Start::At(at) if at >= duration) {
                 return Err(wrong(format!("begins after the story's end, {duration:?}")));
             }
@@ -418,11 +431,12 @@ mod tests {
         );
         text.push_str("[workload.habits]\nleave = 1.5\n");
         for kind in Kind::ALL {
+            // Each with the keys that it takes.
             let mut fault = format!("[[fault]]\nat = \"12s\"\nkind = \"{}\"\n", kind.name());
             for key in [kind.keys(), kind.optional_keys()].concat() {
                 let value = match key {
                     "target" => "\"coordinator(board:lobby)\"",
-                    "targets" | "from" => "[\"master:1\", \"store\"]",
+                    "targets" | "from" => "[\"master:1\", \"worker:0\"]",
                     "to" => "\"worker:*\"",
                     "direction" => "\"back\"",
                     "by" | "jitter" => "\"1.5s\"",
@@ -430,7 +444,8 @@ mod tests {
                     "rate" => "0.25",
                     "bytes_per_second" => "1000",
                     // Either this or `rate`.
-                    "count" => continue,
+                    "count" if *kind != Kind::FdLimit => continue,
+                    "count" => "12",
                     other => panic!("no example of {other}"),
                 };
                 fault.push_str(&format!("{key} = {value}\n"));

@@ -95,6 +95,11 @@ impl Target {
         })
     }
 
+    /// Returns whether it may stand for the store or a person, whose links are not encrypted here.
+    pub(crate) const fn may_be_in_clear(&self) -> bool {
+        matches!(self, Self::One(Place::Store | Place::Person(_)) | Self::People | Self::Everything)
+    }
+
     /// Checks that the cluster has the places that the target names.
     pub(crate) fn check(&self, cluster: &Cluster, people: usize) -> Result<(), String> {
         let within = |what: &str, nth: usize, have: usize| {

@@ -3,6 +3,9 @@
 //! Machines are named as stories name places, without the colon: `master0`, `worker2`,
 //! `person7`, `store`. Masters listen on the same ports on each.
 
+mod extra;
+mod roles;
+
 use std::{
     collections::BTreeMap,
     future::pending,
@@ -15,31 +18,32 @@ use chatchat::{
     env::Env,
     http::Access,
     model::{
-        event::Event,
         ids::{NodeId, Resource, StoreEpoch},
         rows::StoreError,
     },
     programs::{MasterParams, WorkerParams, run_master, run_worker},
-    store::{Op, OpReply, Store, sqlite::NewCluster},
+    store::{Op, Store, sqlite::NewCluster},
 };
 use chatchat_scenarios::{
     cluster as shape,
     fault::Action,
     plan::Plan,
-    target::{Place, ResourceRef, Target},
+    target::{Place, Target},
 };
 use dst_world::{HostId, World};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
+use tokio::sync::oneshot;
 
 use crate::{
-    events::read_event,
     keys::KeyPool,
     store::{StoreHost, remote},
 };
 
 const HTTP_PORT: u16 = 80;
 const LINK_PORT: u16 = 7000;
+/// Ending of the name of a machine that runs a second process with a node's identity.
+const CLONE: &str = "b";
 const STORE_LISTEN: &str = "0.0.0.0:5432";
 const STORE_ADDR: &str = "store:5432";
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -57,7 +61,14 @@ pub struct Cluster {
     store: StoreHost,
     grants: Mutex<Grants>,
     ended: Mutex<Vec<(Place, String)>>,
+    /// Ways to ask processes to stop, and whether they were asked.
+    stops: Mutex<BTreeMap<Place, Stop>>,
+    /// Machines of second processes with the identity of a node.
+    clones: Mutex<BTreeMap<Place, HostId>>,
 }
+
+/// Way to ask a process to stop, until it was asked.
+type Stop = Option<oneshot::Sender<()>>;
 
 /// Master that was granted each resource last, as far as the store's record of writes was read.
 #[derive(Default)]
@@ -101,7 +112,8 @@ impl Cluster {
         let hosts = everyone.map(|place| (place, world.add_host(&host_name(place)))).collect();
 
         let wipes = wipes_max(plan);
-        let keys = KeyPool::new(world.seed(), nodes.len(), wipes);
+        // One identity more, which nobody admits.
+        let keys = KeyPool::new(world.seed(), nodes.len() + 1, wipes);
         let identities = (0..nodes.len()).map(|nth| keys.identity(nth).0);
         let mut rng = ChaCha20Rng::from_seed(world.seed().bytes("cluster"));
         let secret = JoinSecret::random(&mut rng, &keys.identity(0).1);
@@ -117,8 +129,13 @@ impl Cluster {
             store: StoreHost::new(&NewCluster { cluster, epoch: StoreEpoch(1), now_ms: 0 })?,
             grants: Mutex::default(),
             ended: Mutex::default(),
+            stops: Mutex::default(),
+            clones: Mutex::default(),
             shape,
         };
+        if plan.faults.iter().any(|fault| matches!(fault.action, Action::Rollback { .. })) {
+            it.store.keep_journal();
+        }
         let now_ms = world.wall(it.host(Place::Store)).ms;
         // The operator admits what comes back from a wipe as the new node that it is.
         let uses = u32::try_from(it.shape.workers + wipes).unwrap_or(u32::MAX);
@@ -158,6 +175,7 @@ impl Cluster {
     /// Returns the place whose machine has this name.
     #[must_use]
     pub fn place(&self, name: &str) -> Option<Place> {
+        let name = name.strip_suffix(CLONE).unwrap_or(name);
         self.hosts.keys().find(|place| host_name(**place) == name).copied()
     }
 
@@ -188,7 +206,11 @@ impl Cluster {
 
     /// Starts what belongs on a place, if it does not run. People are started by who knows them.
     pub fn boot(self: &Arc<Self>, place: Place) {
-        let host = self.host(place);
+        self.boot_on(place, self.host(place), host_name(place));
+    }
+
+    /// Starts what belongs on a place on some machine.
+    fn boot_on(self: &Arc<Self>, place: Place, host: HostId, name: String) {
         match place {
             Place::Store => {
                 let store = self.store.clone();
@@ -197,19 +219,65 @@ impl Cluster {
             Place::Master(nth) => {
                 let it = Arc::clone(self);
                 self.world.boot(host, |env| async move {
-                    let params = it.master(&env, nth);
-                    it.tell(place, run_master(env, params, pending()).await);
+                    let (params, stop) = (it.master(&env, nth, &name), it.stop_of(place));
+                    it.tell(place, &name, run_master(env, params, stop).await);
                 });
             }
             Place::Worker(nth) => {
                 let it = Arc::clone(self);
                 self.world.boot(host, |env| async move {
-                    let params = it.worker(&env, nth);
-                    it.tell(place, run_worker(env, params, pending()).await);
+                    let (params, stop) = (it.worker(&env, nth, name.clone()), it.stop_of(place));
+                    it.tell(place, &name, run_worker(env, params, stop).await);
                 });
             }
             Place::Person(_) => {}
         }
+    }
+
+    fn stops(&self) -> MutexGuard<'_, BTreeMap<Place, Stop>> {
+        self.stops.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what is ready when a process that starts now is asked to stop.
+    fn stop_of(&self, place: Place) -> impl Future<Output = ()> + Send + use<> {
+        let (ask, asked) = oneshot::channel();
+        self.stops().insert(place, Some(ask));
+        async move {
+            if asked.await.is_err() {
+                pending::<()>().await;
+            }
+        }
+    }
+
+    /// Asks a process to stop, as SIGTERM does. False when there is none to ask.
+    pub fn stop(&self, place: Place) -> bool {
+        let host = self.host(place);
+        if !self.world.is_running(host) {
+            return false;
+        }
+        if matches!(place, Place::Store | Place::Person(_)) {
+            return self.world.exit(host);
+        }
+        let ask = self.stops().get_mut(&place).and_then(Option::take);
+        self.world.note(&host_name(place), "asked_to_stop", &[]);
+        ask.is_some_and(|ask| ask.send(()).is_ok())
+    }
+
+    /// Starts a process again. One that was asked to stop and did not is killed first, as
+    /// launchers do.
+    pub fn start_again(self: &Arc<Self>, place: Place) {
+        let was_asked = self.stops().get(&place).is_some_and(Option::is_none);
+        if was_asked && self.world.exit(self.host(place)) {
+            self.world.note(&host_name(place), "killed", &[]);
+        }
+        self.boot(place);
+    }
+
+    /// Returns the machines of the store and of all nodes.
+    #[must_use]
+    pub fn machines(&self) -> Vec<HostId> {
+        let of_cluster = |place: &&Place| !matches!(place, Place::Person(_));
+        self.hosts.keys().filter(of_cluster).map(|place| self.host(*place)).collect()
     }
 
     /// Takes a machine's power and its files. A node that comes back from that is another one: its
@@ -227,10 +295,16 @@ impl Cluster {
         self.world.wipe(self.host(place))
     }
 
-    /// A node came to its end without having been asked to.
-    fn tell(&self, place: Place, end: Result<(), impl ToString>) {
+    /// Writes down that a node came to its end, and keeps that if nobody asked it to.
+    fn tell(&self, place: Place, name: &str, end: Result<(), impl ToString>) {
+        let was_asked = self.stops().get(&place).is_some_and(Option::is_none);
+        let is_clean = end.is_ok();
         let why = end.map_or_else(|why| why.to_string(), |()| "it said goodbye".to_owned());
-        self.world.note(&host_name(place), "ended", &[("why", why.as_str().into())]);
+        self.world.note(name, "ended", &[("why", why.as_str().into())]);
+        // Of two with one identity, either may have to go.
+        if was_asked && is_clean || self.clones().contains_key(&place) {
+            return;
+        }
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).push((place, why));
     }
 
@@ -238,8 +312,8 @@ impl Cluster {
         self.shape.config.clone()
     }
 
-    fn master(&self, env: &Env, nth: usize) -> MasterParams {
-        let (name, config) = (host_name(Place::Master(nth)), self.config());
+    fn master(&self, env: &Env, nth: usize, name: &str) -> MasterParams {
+        let config = self.config();
         MasterParams {
             http_listen: format!("0.0.0.0:{HTTP_PORT}"),
             http_public: format!("http://{name}:{HTTP_PORT}"),
@@ -249,19 +323,19 @@ impl Cluster {
             admin_listen: None,
             store: remote(env, STORE_ADDR, config.store_timeout),
             keys: self.keys.source(nth),
-            name,
+            name: name.to_owned(),
             config,
         }
     }
 
-    fn worker(&self, env: &Env, nth: usize) -> WorkerParams {
+    fn worker(&self, env: &Env, nth: usize, name: String) -> WorkerParams {
         let config = self.config();
         let masters = (0..self.shape.masters)
             .map(|nth| format!("{}:{LINK_PORT}", host_name(Place::Master(nth))));
         // The operator writes the newest identities of the masters into a worker's settings.
         let pins = (0..self.shape.masters).map(|nth| self.keys.identity(nth).1);
         WorkerParams {
-            name: host_name(Place::Worker(nth)),
+            name,
             masters: masters.collect(),
             pins: pins.collect(),
             token: Some(self.token.clone()),
@@ -269,60 +343,5 @@ impl Cluster {
             keys: self.keys.source(self.shape.masters + nth),
             config,
         }
-    }
-
-    /// Returns the places that a target stands for now; none when nobody plays the role.
-    #[must_use]
-    pub fn places(&self, target: &Target) -> Vec<Place> {
-        if let Some(places) = target.places(&self.shape, self.people) {
-            return places;
-        }
-        let node = match target {
-            Target::Coordinator(resource) => self.coordinator(&self.resource(resource)),
-            Target::Assigned(resource) => self.assigned(&self.resource(resource)),
-            Target::MasterOf(nth) => self.master_of(*nth),
-            _ => None,
-        };
-        node.and_then(|node| self.nodes().get(&node).copied()).into_iter().collect()
-    }
-
-    fn resource(&self, named: &ResourceRef) -> Resource {
-        match named {
-            ResourceRef::Board(name) => Resource::Board(name.clone()),
-            ResourceRef::Sessions(nth) => Resource::Sessions(self.keys.identity(*nth).0),
-        }
-    }
-
-    /// Returns the master that was granted a resource last.
-    fn coordinator(&self, resource: &Resource) -> Option<NodeId> {
-        let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let op = Op::Writes { after: grants.read_to, limit: 512 };
-            let now_ms = self.world.wall(self.host(Place::Store)).ms;
-            let Ok(OpReply::Writes(rows)) = self.store.apply(&op, now_ms) else { return None };
-            let Some(last) = rows.last() else { break };
-            grants.read_to = last.number;
-            for row in rows.into_iter().filter(|row| row.kind == "grant") {
-                grants.holders.insert(row.resource, row.node);
-            }
-        }
-        grants.holders.get(resource).copied()
-    }
-
-    /// Returns the worker that got a batch of a resource last.
-    fn assigned(&self, wanted: &Resource) -> Option<NodeId> {
-        self.world.latest(|record| match read_event(record).ok()? {
-            Event::Assign { worker, resource, .. } if resource == *wanted => Some(worker),
-            _ => None,
-        })
-    }
-
-    /// Returns the master that took a worker in last.
-    fn master_of(&self, nth: usize) -> Option<NodeId> {
-        let (of, _) = self.keys.identity(self.shape.masters + nth);
-        self.world.latest(|record| match read_event(record).ok()? {
-            Event::Join { node, master, .. } if node == of => Some(master),
-            _ => None,
-        })
     }
 }

@@ -37,6 +37,7 @@ pub mod recovery;
 pub mod run;
 #[cfg(madsim)]
 pub mod store;
+mod stranger;
 #[cfg(madsim)]
 pub mod summary;
 #[cfg(madsim)]

@@ -31,7 +31,13 @@ impl RawFault {
             | Action::Exit { target }
             | Action::Pause { target }
             | Action::Wipe { target }
-            | Action::DiskFull { target } => self.aim(target),
+            | Action::DiskFull { target }
+            | Action::Stop { target }
+            | Action::Clone { target } => self.aim(target),
+            Action::FdLimit { target, count } => {
+                self.aim(target);
+                self.count = Some(*count);
+            }
             Action::Slow { target, factor } => {
                 self.aim(target);
                 self.factor = Some(*factor);
@@ -43,7 +49,7 @@ impl RawFault {
                 self.aim(target);
                 self.rate = Some(*rate);
             }
-            Action::SyncSlow { target, by } => {
+            Action::SyncSlow { target, by } | Action::Rollback { target, by } => {
                 self.aim(target);
                 self.by = Some(duration(*by));
             }
@@ -69,7 +75,10 @@ impl RawFault {
                 self.join(links);
                 self.rate = Some(*rate);
             }
-            Action::Swizzle { targets } => self.targets = Some(names(targets)),
+            Action::Swizzle { targets } | Action::Restart { targets } => {
+                self.targets = Some(names(targets));
+            }
+            Action::Stranger { to } => self.to = Some(names(to)),
             Action::LostAck { dose } | Action::StoreError { dose } => match dose {
                 Dose::Rate(rate) => self.rate = Some(*rate),
                 Dose::Count(count) => self.count = Some(*count),

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use chatchat::{
         BoxFuture, BoxStream, Env,
         lanes::{TrySendError, lanes},
     },
-    model::{event::FaultPoint, outcome::TaskResult, rows::StoreError},
+    model::{absence::AwayReason, event::FaultPoint, outcome::TaskResult, rows::StoreError},
     store::{
         Backend, Lane, Op, OpReply, Store,
         sqlite::{
@@ -20,23 +20,42 @@ use chatchat::{
         },
     },
 };
+use chatchat_scenarios::fault::Dose;
+use dst_world::{FaultId, Seed};
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 use tokio::sync::{Mutex as Turn, oneshot};
 
-use super::{frames, remote::transmit};
+use super::{
+    frames,
+    remote::transmit,
+    troubles::{Trouble, Troubles},
+};
 
 /// Maximum number of operations of one connection and lane that wait to be written, or to be read, or
 /// of answers to be sent.
 const WAITING_MAX: usize = 1024;
 
+/// Pause after a connection that could not be taken.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
 /// Reads of one connection at a time, as in a process on a file.
 const READERS: usize = 2;
+
+/// Writes in their order, from which the store as it was can be made again.
+#[derive(Debug)]
+struct Journal {
+    new: NewCluster,
+    /// Operations with their times; `None` as long as nobody asked for it.
+    writes: Option<Vec<(Op, u64)>>,
+}
 
 /// Durable state of the store. It survives crashes of its host.
 #[derive(Clone)]
 pub struct StoreHost {
     core: Arc<Mutex<SqliteCore>>,
+    journal: Arc<Mutex<Journal>>,
+    troubles: Arc<Mutex<Troubles>>,
 }
 
 impl StoreHost {
@@ -45,7 +64,67 @@ impl StoreHost {
     /// # Errors
     /// As [`SqliteCore::open_in_memory`].
     pub fn new(new: &NewCluster) -> Result<Self, StoreError> {
-        Ok(Self { core: Arc::new(Mutex::new(SqliteCore::open_in_memory(new)?)) })
+        let core = Arc::new(Mutex::new(SqliteCore::open_in_memory(new)?));
+        let journal = Arc::new(Mutex::new(Journal { new: *new, writes: None }));
+        Ok(Self { core, journal, troubles: Arc::default() })
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps, from now on, what [`Self::as_it_was`] needs. Must be called before anything is
+    /// written.
+    pub fn keep_journal(&self) {
+        self.journal().writes = Some(Vec::new());
+    }
+
+    /// Returns the number of writes so far.
+    #[must_use]
+    pub fn writes(&self) -> usize {
+        self.journal().writes.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Makes the store again as it was after so many writes.
+    ///
+    /// # Errors
+    /// As [`SqliteCore::open_in_memory`].
+    pub fn as_it_was(&self, writes: usize) -> Result<SqliteCore, StoreError> {
+        let journal = self.journal();
+        let mut core = SqliteCore::open_in_memory(&journal.new)?;
+        for (op, now_ms) in journal.writes.iter().flatten().take(writes) {
+            // What was refused then is refused again.
+            let _ = core.apply(op, *now_ms);
+        }
+        Ok(core)
+    }
+
+    /// Puts another content in the place of the present one, and returns that.
+    #[must_use]
+    pub fn replace(&self, core: SqliteCore) -> SqliteCore {
+        std::mem::replace(&mut self.core.lock().unwrap_or_else(PoisonError::into_inner), core)
+    }
+
+    fn keep(&self, op: &Op, now_ms: u64) {
+        if let Some(writes) = &mut self.journal().writes
+            && op.is_write()
+        {
+            writes.push((op.clone(), now_ms));
+        }
+    }
+
+    fn troubles(&self) -> MutexGuard<'_, Troubles> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a trouble of writes.
+    pub fn begin_trouble(&self, seed: Seed, fault: FaultId, trouble: Trouble, dose: Dose) {
+        self.troubles().begin(seed, fault, trouble, dose);
+    }
+
+    /// Ends a trouble of writes and returns how many it hit.
+    pub fn end_trouble(&self, fault: FaultId) -> u64 {
+        self.troubles().end(fault)
     }
 
     /// Carries out an operation without the network, for builders of clusters and for oracles.
@@ -53,6 +132,7 @@ impl StoreHost {
     /// # Errors
     /// As [`SqliteCore::apply`].
     pub fn apply(&self, op: &Op, now_ms: u64) -> Result<OpReply, StoreError> {
+        self.keep(op, now_ms);
         // An operation that panicked was rolled back: the core is whole.
         self.core.lock().unwrap_or_else(PoisonError::into_inner).apply(op, now_ms)
     }
@@ -67,7 +147,12 @@ impl StoreHost {
     pub async fn serve(self, env: Env, addr: &'static str) {
         let mut listener = env.listen(addr).await.expect("the host is the store's alone");
         let lock = Arc::new(Turn::new(()));
-        while let Ok((stream, _)) = listener.accept().await {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                // It has no room for another connection.
+                env.sleep(ACCEPT_BACKOFF).await;
+                continue;
+            };
             let (host, lock, of_host) = (self.clone(), Arc::clone(&lock), env.clone());
             env.spawn("store-connection", async move {
                 // Ends with the connection, which the caller sees break, too.
@@ -145,8 +230,15 @@ impl StoreHost {
             }
             let began_ms = env.wall().ms;
             env.sleep(Duration::from_micros(300 + rng.next_u64() % 900)).await;
+            let group = self.refuse_some(group);
+            if group.is_empty() {
+                continue;
+            }
             let answers = {
                 let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+                for job in &group {
+                    self.keep(&job.op, began_ms);
+                }
                 group::carry_out(&mut core, &group, began_ms)
             };
             drop(held);
@@ -159,10 +251,29 @@ impl StoreHost {
                 if matches!(answer, Err(StoreError::Fenced { .. })) {
                     env.sometimes("the store refused an old token");
                 }
+                if answer.is_ok() && self.troubles().hits(Trouble::LostAck) {
+                    continue;
+                }
                 // The connection may have ended.
                 let _ = job.reply.send(answer);
             }
         }
+    }
+
+    /// Lets those writes fail that a trouble hits, and returns the others.
+    fn refuse_some(&self, group: Vec<Job>) -> Vec<Job> {
+        let mut troubles = self.troubles();
+        let mut others = Vec::with_capacity(group.len());
+        for job in group {
+            if troubles.hits(Trouble::Error) {
+                let why = StoreError::away(AwayReason::Failing, "disk I/O error");
+                // The connection may have ended.
+                let _ = job.reply.send(Err(why));
+            } else {
+                others.push(job);
+            }
+        }
+        others
     }
 }
 

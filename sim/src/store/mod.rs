@@ -7,7 +7,8 @@
 //! 1. Each connection is served as a process on a file is: writes in their order, those that wait
 //!    together in one transaction, and two reads at a time beside them. One connection writes at a
 //!    time. A write's time is the host's wall clock when it begins; it can be read when it ends.
-//! 2. What was committed survives a crash of the host; its answer may never arrive.
+//! 2. What was committed survives a crash of the host; its answer may never arrive. Troubles may
+//!    keep the answer of a write from its caller, or let it fail, on purpose.
 //! 3. A caller that gets no reply in time is told that the store is away, and uses a new connection
 //!    the next time.
 
@@ -16,5 +17,6 @@ mod host;
 mod remote;
 #[cfg(test)]
 mod tests;
+mod troubles;
 
-pub use self::{host::StoreHost, remote::remote};
+pub use self::{host::StoreHost, remote::remote, troubles::Trouble};

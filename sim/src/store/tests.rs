@@ -21,9 +21,10 @@ use chatchat::{
     store::{Op, Store, sqlite::NewCluster},
 };
 
+use chatchat_scenarios::fault::Dose;
 use dst_world::{HostId, Link, Setup, World, simulate};
 
-use super::{StoreHost, remote};
+use super::{StoreHost, Trouble, remote};
 
 const ADDR: &str = "store:5432";
 const SECOND: Duration = Duration::from_secs(1);
@@ -156,6 +157,32 @@ fn write_with_a_lost_reply_is_kept() {
         assert!(answer.expect_err("nothing comes back").is_away());
         let lists = store.apply(&Op::Admission, world.wall(at).ms).expect("read");
         assert!(format!("{lists:?}").contains("denied: [0101"), "{lists:?}");
+    });
+}
+
+#[test]
+fn troubled_write_is_kept_without_an_answer_or_refused_and_not_kept() {
+    simulate(Setup::new(8), async |world| {
+        let (store, at) = stored(&world);
+        let asker = world.add_host("asker");
+        world.sleep(SECOND).await;
+        let troubled = store.clone();
+        let seed = world.seed();
+        let answers = ask(&world, asker, move |_, remote| async move {
+            let deny = |node: u8| remote.call(Op::Deny(NodeId([node; 16])));
+            troubled.begin_trouble(seed, 0, Trouble::LostAck, Dose::Count(1));
+            let lost = deny(1).await.expect_err("nothing comes back").is_away();
+            let told = deny(2).await.is_ok();
+            troubled.begin_trouble(seed, 1, Trouble::Error, Dose::Count(1));
+            let failed = deny(3).await.expect_err("the disk fails").is_away();
+            (lost, told, failed, deny(4).await.is_ok())
+        })
+        .await;
+        assert_eq!(answers, (true, true, true, true));
+        assert_eq!((store.end_trouble(0), store.end_trouble(1)), (1, 1));
+        let lists = format!("{:?}", store.apply(&Op::Admission, world.wall(at).ms).expect("read"));
+        let is_kept = |node: u8| lists.contains(&format!("{node:02x}").repeat(16));
+        assert_eq!([1, 2, 3, 4].map(is_kept), [true, true, false, true], "{lists}");
     });
 }
 

@@ -2,12 +2,20 @@
 //!
 //! 1. Reads see every write at once.
 //! 2. A sync, and `write_atomic`, make durable what came before.
-//! 3. When the power goes, each unsynced change of a file is kept, lost or torn, by draw, each
-//!    on its own: later ones may survive earlier ones. When only the process ends, all stay.
+//! 3. A sync takes its time. Within it, what it was asked to make durable counts as unsynced, and
+//!    what its process did after it has not happened yet.
+//! 4. When the power goes, each unsynced change of a file is kept, lost or torn, by draw, each
+//!    on its own: later ones may survive earlier ones. A torn write keeps its first sectors, or
+//!    any of them. When only the process ends, all stay.
+
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, io};
 
 use dst_env::rng::Rng;
+
+use crate::disk_faults::DiskFaults;
 
 /// Bytes that a disk writes as a whole.
 const SECTOR: usize = 512;
@@ -40,6 +48,8 @@ pub(crate) struct File {
     live: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Change>,
+    /// Changes that a sync makes durable at this virtual time, ns, in order.
+    settling: Vec<(u64, Vec<Change>)>,
     /// Whether the name itself would survive.
     is_linked: bool,
 }
@@ -50,28 +60,57 @@ impl File {
         &self.live
     }
 
-    /// Changes the file; a power loss may undo that until the next sync.
-    pub(crate) fn change(&mut self, change: Change) {
+    fn change(&mut self, change: Change) {
         change.apply(&mut self.live);
         self.unsynced.push(change);
     }
 
-    fn sync(&mut self) {
-        for change in self.unsynced.drain(..) {
-            change.apply(&mut self.durable);
+    fn sync(&mut self, settles_at: u64) {
+        self.settling.push((settles_at, std::mem::take(&mut self.unsynced)));
+    }
+
+    /// Makes durable what syncs had done by `now`.
+    fn settle(&mut self, now: u64) {
+        while self.settling.first().is_some_and(|(at, _)| *at <= now) {
+            for change in self.settling.remove(0).1 {
+                change.apply(&mut self.durable);
+            }
+            self.is_linked = true;
         }
-        self.is_linked = true;
+    }
+
+    /// Returns when its first sync that is under way ends.
+    fn settles_at(&self) -> Option<u64> {
+        self.settling.first().map(|(at, _)| *at)
+    }
+
+    /// Returns how many changes a power loss may undo.
+    fn unsynced(&self) -> usize {
+        self.unsynced.len() + self.settling.iter().map(|(_, changes)| changes.len()).sum::<usize>()
     }
 
     /// Keeps, loses or tears each unsynced change. False when not even the name survives.
-    fn lose_power(&mut self, rng: &mut Rng) -> bool {
+    /// `broken_at` is the end of the first sync of the disk that was under way.
+    fn lose_power(&mut self, broken_at: u64, rng: &mut Rng, faults: &mut DiskFaults) -> bool {
         let is_named = self.is_linked || rng.odds(1, 2);
-        for change in std::mem::take(&mut self.unsynced) {
-            match (rng.below(3), change) {
+        let later = std::mem::take(&mut self.unsynced);
+        let mut syncs = std::mem::take(&mut self.settling).into_iter();
+        let changes = match syncs.next() {
+            // The sync that was under way; what came after it did not happen.
+            Some((at, changes)) if at == broken_at => changes,
+            Some(_) => Vec::new(),
+            None => later,
+        };
+        for change in changes {
+            let fate = if faults.tears() { 1 } else { rng.below(3) };
+            match (fate, change) {
                 (0, _) => {}
-                (1, Change::Write { offset, mut bytes }) => {
+                (1, Change::Write { offset, mut bytes }) if rng.odds(1, 2) => {
                     bytes.truncate(SECTOR * rng.index(bytes.len() / SECTOR + 1));
                     Change::Write { offset, bytes }.apply(&mut self.durable);
+                }
+                (1, Change::Write { offset, bytes }) => {
+                    self.keep_some_sectors(offset, &bytes, rng);
                 }
                 (_, change) => change.apply(&mut self.durable),
             }
@@ -79,10 +118,27 @@ impl File {
         self.live.clone_from(&self.durable);
         is_named
     }
+
+    /// Makes any of the sectors of a write durable. They are those of the disk, not of the write.
+    fn keep_some_sectors(&mut self, offset: usize, mut bytes: &[u8], rng: &mut Rng) {
+        let mut offset = offset;
+        while !bytes.is_empty() {
+            let len = (SECTOR - offset % SECTOR).min(bytes.len());
+            let (sector, rest) = bytes.split_at(len);
+            if rng.odds(1, 2) {
+                Change::Write { offset, bytes: sector.to_vec() }.apply(&mut self.durable);
+            }
+            (offset, bytes) = (offset + len, rest);
+        }
+    }
 }
 
 /// Number of a file's content, which outlives its name while it is open.
 pub(crate) type Inode = u64;
+
+/// Copy of a disk's files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskImage(BTreeMap<String, Vec<u8>>);
 
 /// Contents of one host's disk.
 #[derive(Debug, Default)]
@@ -91,6 +147,22 @@ pub(crate) struct DiskState {
     files: BTreeMap<Inode, File>,
     next: Inode,
     syncs: u64,
+    /// Faults that stand.
+    pub(crate) faults: DiskFaults,
+    /// Time that syncs took and that nobody has waited for yet, ns.
+    owed_ns: u64,
+    /// Virtual time at which the last sync ends, ns.
+    settles_at: u64,
+    /// Virtual time until which the present job works, ns, its syncs apart; 0 outside of jobs.
+    job_ends: u64,
+    /// Draw of the disk, so that disks differ.
+    salt: u64,
+}
+
+/// Returns how long a sync takes, ns: from a fast disk's to a slow one's.
+const fn sync_takes(salt: u64, nth: u64) -> u64 {
+    let mixed = (salt ^ nth).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    200_000 + (mixed >> 32) % 4_000_000
 }
 
 impl DiskState {
@@ -100,6 +172,11 @@ impl DiskState {
     /// When it was lost or wiped meanwhile.
     pub(crate) fn file(&mut self, inode: Inode) -> io::Result<&mut File> {
         self.files.get_mut(&inode).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Returns a disk without files.
+    pub(crate) fn new(rng: &mut Rng) -> Self {
+        Self { salt: rng.word(), ..Self::default() }
     }
 
     /// Opens a file, making it if it is not there.
@@ -113,8 +190,26 @@ impl DiskState {
         self.next
     }
 
+    /// Changes an open file; a power loss may undo that until the next sync.
+    ///
+    /// # Errors
+    /// When the file was lost or wiped meanwhile, or there is no room.
+    pub(crate) fn change(&mut self, inode: Inode, change: Change) -> io::Result<()> {
+        let file = self.files.get_mut(&inode).ok_or(io::ErrorKind::NotFound)?;
+        if !matches!(change, Change::SetLen(len) if len <= file.live.len()) {
+            self.faults.write()?;
+        }
+        file.change(change);
+        Ok(())
+    }
+
     /// Replaces a whole file, durably.
-    pub(crate) fn write_atomic(&mut self, name: &str, bytes: &[u8]) {
+    ///
+    /// # Errors
+    /// When there is no room, or the sync fails; then the file is the one that it was.
+    pub(crate) fn write_atomic(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.faults.write()?;
+        self.owed_ns += self.faults.sync()?;
         self.names.remove(name);
         let inode = self.open(name);
         let whole = File {
@@ -125,14 +220,29 @@ impl DiskState {
         };
         self.files.insert(inode, whole);
         self.syncs += 1;
+        Ok(())
     }
 
     /// Makes a file's changes durable.
     ///
     /// # Errors
-    /// When it was lost or wiped meanwhile.
-    pub(crate) fn sync(&mut self, inode: Inode) -> io::Result<()> {
-        self.file(inode)?.sync();
+    /// When it was lost or wiped meanwhile, or a fault lets the sync fail.
+    pub(crate) fn sync(&mut self, now: u64, inode: Inode) -> io::Result<()> {
+        let mut takes_ns = self.faults.sync()?;
+        if self.job_ends > 0 {
+            takes_ns += sync_takes(self.salt, self.syncs);
+        }
+        self.settle(now);
+        self.owed_ns += takes_ns;
+        let before = self.settles_at.max(now);
+        // Somewhere in what is left of the job, whose end a sync puts off.
+        let settles_at = before + self.job_ends.saturating_sub(before) / 2 + takes_ns;
+        if self.job_ends > 0 {
+            (self.settles_at, self.job_ends) = (settles_at, self.job_ends + takes_ns);
+        }
+        let at = if self.job_ends > 0 { settles_at } else { now };
+        self.file(inode)?.sync(at);
+        self.settle(now);
         self.syncs += 1;
         Ok(())
     }
@@ -147,14 +257,35 @@ impl DiskState {
         Some(self.files.get(self.names.get(name)?)?.live.clone())
     }
 
+    /// Begins a job that works until `ends`, its syncs apart.
+    pub(crate) const fn begin_job(&mut self, ends: u64) {
+        // What was synced outside of jobs made nobody wait.
+        self.owed_ns = 0;
+        self.job_ends = ends;
+    }
+
+    /// Ends the steps of a job and returns the time that its syncs took, ns.
+    pub(crate) const fn end_job(&mut self) -> u64 {
+        self.job_ends = 0;
+        std::mem::replace(&mut self.owed_ns, 0)
+    }
+
+    fn settle(&mut self, now: u64) {
+        for file in self.files.values_mut() {
+            file.settle(now);
+        }
+    }
+
     /// Applies a power loss and returns how many changes were unsynced.
-    pub(crate) fn lose_power(&mut self, rng: &mut Rng) -> usize {
-        let unsynced = self.files.values().map(|file| file.unsynced.len()).sum();
+    pub(crate) fn lose_power(&mut self, now: u64, rng: &mut Rng) -> usize {
+        self.settle(now);
+        let unsynced = self.files.values().map(File::unsynced).sum();
+        let broken_at = self.files.values().filter_map(File::settles_at).min().unwrap_or(now);
         let names = std::mem::take(&mut self.names);
         let mut files = std::mem::take(&mut self.files);
         for (name, inode) in names {
             if let Some(mut file) = files.remove(&inode)
-                && file.lose_power(rng)
+                && file.lose_power(broken_at, rng, &mut self.faults)
             {
                 self.names.insert(name, inode);
                 self.files.insert(inode, file);
@@ -169,65 +300,51 @@ impl DiskState {
         self.files.retain(|inode, _| named.contains(inode));
     }
 
+    /// Returns what of the disk would survive a power loss now, file by file.
+    pub(crate) fn image(&mut self, now: u64) -> DiskImage {
+        self.settle(now);
+        let durable = |inode: &Inode| self.files.get(inode).filter(|file| file.is_linked);
+        let named = self.names.iter().filter_map(|(name, inode)| {
+            durable(inode).map(|file| (name.clone(), file.durable.clone()))
+        });
+        DiskImage(named.collect())
+    }
+
+    /// Replaces all that is on the disk. The faults that stand go on.
+    pub(crate) fn restore(&mut self, image: &DiskImage) {
+        self.wipe();
+        for (name, bytes) in &image.0 {
+            let inode = self.open(name);
+            let whole = File {
+                live: bytes.clone(),
+                durable: bytes.clone(),
+                is_linked: true,
+                ..File::default()
+            };
+            self.files.insert(inode, whole);
+        }
+    }
+
     /// Empties the disk.
     pub(crate) fn wipe(&mut self) {
         self.names.clear();
         self.files.clear();
     }
 
+    /// Fills `out` from an open file.
+    ///
+    /// # Errors
+    /// When the file was lost or wiped meanwhile, or ends before that.
+    pub(crate) fn read_at(&mut self, inode: Inode, from: usize, out: &mut [u8]) -> io::Result<()> {
+        let live = self.file(inode)?.bytes();
+        let bytes = from.checked_add(out.len()).and_then(|to| live.get(from..to));
+        out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        self.faults.read(out);
+        Ok(())
+    }
+
     /// Returns how often something was made durable.
     pub(crate) const fn syncs(&self) -> u64 {
         self.syncs
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use dst_env::rng::Seed;
-
-    use super::*;
-
-    fn write(disk: &mut DiskState, name: &str, bytes: &[u8]) -> Inode {
-        let inode = disk.open(name);
-        let change = Change::Write { offset: 0, bytes: bytes.to_vec() };
-        disk.file(inode).expect("open").change(change);
-        inode
-    }
-
-    #[test]
-    fn synced_bytes_survive_and_unsynced_bytes_are_kept_lost_or_torn() {
-        let mut seen = [false; 3];
-        for seed in 0..40 {
-            let mut disk = DiskState::default();
-            let inode = write(&mut disk, "db", &[1; 4096]);
-            disk.sync(inode).expect("open");
-            write(&mut disk, "db", &[2; 4096]);
-            assert_eq!(disk.read("db"), Some(vec![2; 4096]), "reads see it at once");
-            disk.lose_power(&mut Seed(seed).stream("faults"));
-            let left = disk.read("db").expect("it was synced");
-            let new = left.iter().take_while(|byte| **byte == 2).count();
-            assert!(left[new..].iter().all(|byte| *byte == 1) && new % SECTOR == 0);
-            seen[match new {
-                0 => 0,
-                4096 => 1,
-                _ => 2,
-            }] = true;
-        }
-        assert_eq!(seen, [true; 3]);
-    }
-
-    #[test]
-    fn process_end_loses_nothing_and_atomic_write_is_whole() {
-        let mut disk = DiskState::default();
-        write(&mut disk, "log", b"unsynced");
-        disk.process_ended();
-        assert_eq!(disk.read("log").as_deref(), Some(&b"unsynced"[..]));
-        for seed in 0..10 {
-            disk.write_atomic("key", b"whole");
-            disk.lose_power(&mut Seed(seed).stream("faults"));
-            assert_eq!(disk.read("key").as_deref(), Some(&b"whole"[..]));
-        }
-        disk.wipe();
-        assert_eq!(disk.read("key"), None);
     }
 }

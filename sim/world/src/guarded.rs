@@ -16,13 +16,15 @@ use std::{
 
 use dst_env::BoxFuture;
 
-use crate::{ids::Life, shared::Shared};
+use crate::{ids::Life, shared::Shared, wait::Timer};
 
-/// Task of a host, which hands its panic to the world.
+/// Task of a host, which waits for the host's processor and hands its panic to the world.
 pub(crate) struct Guarded {
     world: Shared,
     life: Life,
     name: &'static str,
+    /// Wait for a slow processor.
+    turn: Option<Timer>,
     task: Option<BoxFuture<'static, ()>>,
 }
 
@@ -34,7 +36,7 @@ impl Guarded {
         name: &'static str,
         task: BoxFuture<'static, ()>,
     ) -> Self {
-        Self { world, life, name, task: Some(task) }
+        Self { world, life, name, turn: None, task: Some(task) }
     }
 }
 
@@ -44,6 +46,16 @@ impl Future for Guarded {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let Some(task) = &mut this.task else { return Poll::Ready(()) };
+        loop {
+            if let Some(turn) = &mut this.turn {
+                std::task::ready!(Pin::new(turn).poll(cx));
+                this.turn = None;
+            }
+            match this.world.step(this.life) {
+                Some(at) => this.turn = Some(Timer::new(this.world.clone(), this.life, at)),
+                None => break,
+            }
+        }
         catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))).unwrap_or_else(|panic| {
             this.world.on_panic(this.life, this.name, panic);
             Poll::Ready(())

@@ -11,12 +11,13 @@ use dst_env::{
 };
 use madsim::task::NodeId;
 
-use crate::{clock::Clock, core::Core, disk::DiskState, ids::HostId, queue::Due};
+use crate::{clock::Clock, core::Core, cpu::Cpu, disk::DiskState, ids::HostId, queue::Due};
 
 /// Machine of the simulated world.
 pub(crate) struct Host {
     pub(crate) disk: DiskState,
     pub(crate) clock: Clock,
+    pub(crate) cpu: Cpu,
     /// Node of madsim's executor that its tasks run on.
     pub(crate) node: NodeId,
     /// Draws for what happens to the machine: torn writes, boots.
@@ -38,8 +39,9 @@ impl Host {
     pub(crate) fn new(seed: Seed, name: &str, node: NodeId) -> Self {
         let mut rng = seed.stream(&format!("host/{name}"));
         Self {
-            disk: DiskState::default(),
+            disk: DiskState::new(&mut seed.stream(&format!("host/{name}/disk"))),
             clock: Clock::new(&mut rng),
+            cpu: Cpu::new(seed.stream(&format!("host/{name}/cpu"))),
             node,
             rng,
             boot: 0,

@@ -26,7 +26,11 @@ mod clock;
 #[cfg(madsim)]
 mod core;
 #[cfg(madsim)]
+mod cpu;
+#[cfg(madsim)]
 mod disk;
+#[cfg(madsim)]
+mod disk_faults;
 #[cfg(madsim)]
 mod env;
 #[cfg(madsim)]
@@ -54,10 +58,14 @@ mod state;
 #[cfg(all(test, madsim))]
 mod tests;
 #[cfg(madsim)]
+mod wait;
+#[cfg(madsim)]
 mod world;
 
 #[cfg(madsim)]
 pub use {
+    disk::DiskImage,
+    disk_faults::DiskFault,
     dst_env::rng::{Rng, Seed},
     ids::HostId,
     log::{Detail, EventRecord},

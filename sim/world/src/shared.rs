@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use dst_env::time::Mono;
 use madsim::{
     plugin::Simulator,
     rand::GlobalRng,
@@ -37,6 +38,8 @@ struct Inner {
     on_fault_point: OnceLock<OnFaultPoint>,
     /// The listener for fault points panicked.
     is_broken: AtomicBool,
+    /// A processor is or was slow: from then on each step asks for its turn.
+    has_slow: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -57,6 +60,7 @@ impl Simulator for Shared {
             runtime: OnceLock::new(),
             on_fault_point: OnceLock::new(),
             is_broken: AtomicBool::new(false),
+            has_slow: AtomicBool::new(false),
             state: Mutex::new(State::new()),
         }))
     }
@@ -134,6 +138,23 @@ impl Shared {
             self.0.is_broken.store(true, Ordering::Relaxed);
             resume_unwind(panic);
         }
+    }
+
+    /// Lets steps ask for their turns from now on.
+    pub(crate) fn count_steps(&self) {
+        self.0.has_slow.store(true, Ordering::Relaxed);
+    }
+
+    /// Makes a step of a life, or returns when it can be asked for again, by its host's clock.
+    pub(crate) fn step(&self, life: Life) -> Option<Mono> {
+        if !self.0.has_slow.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.with(|state| {
+            state.live(life).ok()?;
+            let host = &mut state.hosts[life.host.0];
+            host.cpu.step(state.core.now).map(|free_at| host.clock.mono(free_at))
+        })
     }
 
     /// Ends the process whose task panicked, unless panics of such tasks are contained.

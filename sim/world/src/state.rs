@@ -207,7 +207,7 @@ impl State {
         }
         self.net.power_off(host);
         let machine = &mut self.hosts[host.0];
-        let unsynced = machine.disk.lose_power(&mut machine.rng);
+        let unsynced = machine.disk.lose_power(self.core.now, &mut machine.rng);
         machine.clock.reboot(self.core.now, &mut machine.rng);
         self.core.note(host, "crash", &format!(r#""unsynced":{unsynced}"#));
         true

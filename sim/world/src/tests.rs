@@ -1,5 +1,7 @@
 //! The world's own behaviour, seen from nodes on it: each line of what real machines do.
 
+mod faults;
+
 use std::{
     io,
     sync::{

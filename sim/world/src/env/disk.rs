@@ -48,10 +48,7 @@ impl Disk for SimDisk {
 
     fn write_atomic(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         plain(name)?;
-        self.with(|disk| {
-            disk.write_atomic(name, bytes);
-            Ok(())
-        })
+        self.with(|disk| disk.write_atomic(name, bytes))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -82,31 +79,24 @@ impl DiskFile for SimFile {
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let from = place(offset)?;
-        self.disk.with(|disk| {
-            let live = disk.file(self.inode)?.bytes();
-            let bytes = from.checked_add(out.len()).and_then(|to| live.get(from..to));
-            out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-            Ok(())
-        })
+        self.disk.with(|disk| disk.read_at(self.inode, from, out))
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let offset = place(offset)?;
-        self.disk.with(|disk| {
-            disk.file(self.inode)?.change(Change::Write { offset, bytes: bytes.to_vec() });
-            Ok(())
-        })
+        let change = Change::Write { offset, bytes: bytes.to_vec() };
+        self.disk.with(|disk| disk.change(self.inode, change))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let len = place(len)?;
-        self.disk.with(|disk| {
-            disk.file(self.inode)?.change(Change::SetLen(len));
-            Ok(())
-        })
+        self.disk.with(|disk| disk.change(self.inode, Change::SetLen(len)))
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.with(|disk| disk.sync(self.inode))
+        self.disk.world.with(|state| {
+            state.live(self.disk.life)?;
+            state.hosts[self.disk.life.host.0].disk.sync(state.core.now, self.inode)
+        })
     }
 }

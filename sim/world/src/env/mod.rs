@@ -4,12 +4,9 @@ mod disk;
 mod stream;
 
 use std::{
-    future::Future,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
 };
 
 use dst_env::{
@@ -17,6 +14,7 @@ use dst_env::{
     time::{Mono, Wall},
 };
 use madsim::runtime::NodeHandle;
+use tokio::sync::oneshot;
 
 use self::{
     disk::SimDisk,
@@ -28,6 +26,7 @@ use crate::{
     panics::COMPUTE,
     shared::Shared,
     state::State,
+    wait::Timer,
 };
 
 /// The world as one life of one host sees it.
@@ -41,32 +40,6 @@ impl SimEnv {
     /// Returns the view of a life, whose tasks `spawner` starts.
     pub(crate) const fn new(world: Shared, life: Life, spawner: NodeHandle) -> Self {
         Self { world, life, spawner }
-    }
-}
-
-/// Wait for a host's monotonic clock.
-struct Timer {
-    world: Shared,
-    life: Life,
-    at: Mono,
-    id: Option<u64>,
-}
-
-impl Future for Timer {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        this.world.with(|state| state.poll_timer(this.life, &mut this.id, this.at, cx))
-    }
-}
-
-impl Drop for Timer {
-    fn drop(&mut self) {
-        if self.id.is_some() {
-            let host = self.life.host;
-            self.world.with(|state| state.hosts[host.0].drop_timer(&mut self.id));
-        }
     }
 }
 
@@ -92,7 +65,7 @@ impl dst_env::Platform for SimEnv {
     }
 
     fn sleep_until(&self, at: Mono) -> BoxFuture<'static, ()> {
-        Box::pin(Timer { world: self.world.clone(), life: self.life, at, id: None })
+        Box::pin(Timer::new(self.world.clone(), self.life, at))
     }
 
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> Task {
@@ -133,13 +106,26 @@ impl dst_env::Platform for SimEnv {
 
     fn compute(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
         let (world, life) = (self.world.clone(), self.life);
-        Box::pin(async move {
+        let (before, after) = world.with(|state| state.hosts[life.host.0].cpu.job());
+        let (tell, told) = oneshot::channel();
+        let thread = async move {
+            Timer::after(&world, life, before).await;
+            world.with(|state| {
+                state.hosts[life.host.0].disk.begin_job(state.core.now + after);
+            });
             // A job that panicked dropped its result, which its asker sees as cancelled.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
                 world.on_panic(life, COMPUTE, panic);
             }
-            // Others run before the result is seen, as they do beside a thread.
-            madsim::task::yield_now().await;
+            let synced = world.with(|state| state.hosts[life.host.0].disk.end_job());
+            Timer::after(&world, life, after + synced).await;
+            // Nobody may wait for it any more; the job was done all the same.
+            let _ = tell.send(());
+        };
+        self.spawner.spawn(Guarded::new(self.world.clone(), self.life, COMPUTE, Box::pin(thread)));
+        Box::pin(async move {
+            // Without a word the process has ended.
+            let _ = told.await;
         })
     }
 

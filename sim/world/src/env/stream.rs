@@ -77,6 +77,7 @@ impl Connecting {
     pub(crate) fn start(world: Shared, life: Life, to: HostId, port: u16) -> io::Result<Self> {
         let id = world.with(|state| {
             state.live(life)?;
+            state.net.check_fds(life.host)?;
             Ok::<_, io::Error>(state.net.connect(&mut state.core, life.host, to, port))
         })?;
         Ok(Self { world, id: Some(id) })

@@ -55,6 +55,21 @@ impl Net {
         between.len()
     }
 
+    /// Lets the ends at `to` of the connections between two hosts vanish, without a word to `from`:
+    /// it learns that by an RST, once it sends.
+    pub(crate) fn half_open(&mut self, core: &mut Core, from: HostId, to: HostId) -> usize {
+        let there: Vec<SocketId> = self
+            .sockets
+            .iter()
+            .filter(|(_, s)| s.phase == Phase::Open && (s.host, s.peer_host) == (to, from))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &there {
+            self.kill(core, *id, io::ErrorKind::ConnectionReset);
+        }
+        there.len()
+    }
+
     /// Ends a connection at once: an RST goes out, unsent bytes are lost.
     pub(super) fn abort(&mut self, core: &mut Core, id: SocketId) {
         self.send(core, id, Body::Rst);

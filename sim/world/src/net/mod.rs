@@ -11,7 +11,9 @@
 //! 3. Every segment asks its link; nothing is delivered around it.
 
 mod close;
+mod corrupt;
 mod deliver;
+mod fds;
 mod io;
 mod link;
 mod ports;
@@ -27,7 +29,7 @@ use std::{
 use dst_env::rng::Seed;
 
 pub use self::link::{FaultId, Link};
-use self::{link::Links, socket::Socket};
+use self::{corrupt::Corruption, link::Links, socket::Socket};
 use crate::{
     core::Core,
     ids::{HostId, SocketId},
@@ -74,6 +76,10 @@ pub(crate) struct Net {
     seed: Seed,
     machines: Vec<Machine>,
     links: Links,
+    /// Bounds on the sockets of processes.
+    bounds: fds::Bounds,
+    /// Corruptions that stand.
+    pub(crate) corruption: Corruption,
     sockets: BTreeMap<SocketId, Socket>,
     /// Ends by their peers, to find the one that a repeated SYN already made.
     by_peer: BTreeMap<SocketId, SocketId>,
@@ -95,6 +101,8 @@ impl Net {
             seed,
             machines: Vec::new(),
             links: Links::new(seed),
+            bounds: BTreeMap::new(),
+            corruption: Corruption::new(seed),
             sockets: BTreeMap::new(),
             by_peer: BTreeMap::new(),
             ports: BTreeMap::new(),

@@ -66,6 +66,9 @@ impl Net {
         port: u16,
         cx: &Context<'_>,
     ) -> Poll<io::Result<(SocketId, HostId, u16)>> {
+        if self.ports.get(&(host, port)).is_some_and(|state| !state.waiting.is_empty()) {
+            self.check_fds(host)?;
+        }
         let Some(state) = self.ports.get_mut(&(host, port)) else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };

@@ -37,13 +37,16 @@ impl Net {
     /// Sends a segment of a socket over its link.
     pub(super) fn send(&mut self, core: &mut Core, from: SocketId, body: Body) {
         let Some(socket) = self.sockets.get_mut(&from) else { return };
-        let segment = Segment {
+        let mut segment = Segment {
             from,
             from_host: socket.host,
             to: socket.peer,
             to_host: socket.peer_host,
             body,
         };
+        if let Body::Data { bytes, .. } = &mut segment.body {
+            self.corruption.pass(segment.from_host, segment.to_host, bytes);
+        }
         if let Some(at) = Self::carry(&mut self.links, core, &segment) {
             let at = at.max(socket.arrives_after + 1);
             socket.arrives_after = at;

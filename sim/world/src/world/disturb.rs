@@ -1,7 +1,9 @@
-//! Disturbances of links and clocks. Those of machines are ends of their processes.
+//! Disturbances of links, disks and clocks. Those of machines are ends of their processes.
 
 use super::World;
 use crate::{
+    disk::DiskImage,
+    disk_faults::DiskFault,
     ids::HostId,
     net::{FaultId, Link},
 };
@@ -20,6 +22,74 @@ impl World {
     /// Resets every connection between two hosts and returns how many ends there were.
     pub fn reset_between(&self, one: HostId, other: HostId) -> usize {
         self.0.with(|state| state.net.reset_between(&mut state.core, one, other))
+    }
+
+    /// Lets the connections between two hosts vanish at `to` alone, without a word to `from`, and
+    /// returns how many there were.
+    pub fn half_open(&self, from: HostId, to: HostId) -> usize {
+        self.0.with(|state| state.net.half_open(&mut state.core, from, to))
+    }
+
+    /// Begins to flip bits of segments with bytes on one direction, so many of a million.
+    pub fn begin_corruption(&self, from: HostId, to: HostId, fault: FaultId, ppm: u64) {
+        self.0.with(|state| state.net.corruption.begin(from, to, fault, ppm));
+    }
+
+    /// Ends a corruption on one direction and returns how many segments it touched there.
+    pub fn end_corruption(&self, from: HostId, to: HostId, fault: FaultId) -> u64 {
+        self.0.with(|state| state.net.corruption.end(from, to, fault))
+    }
+
+    /// Lets a host's process hold no more than `count` sockets: connects and accepts beyond fail.
+    pub fn bound_fds(&self, host: HostId, fault: FaultId, count: usize) {
+        self.0.with(|state| state.net.bound_fds(host, fault, count));
+    }
+
+    /// Ends that and returns how many connects and accepts were refused.
+    pub fn unbound_fds(&self, host: HostId, fault: FaultId) -> u64 {
+        self.0.with(|state| state.net.unbound_fds(host, fault))
+    }
+
+    /// Returns a copy of what of a host's disk would survive a power loss now.
+    #[must_use]
+    pub fn disk_image(&self, host: HostId) -> DiskImage {
+        self.0.with(|state| state.hosts[host.0].disk.image(state.core.now))
+    }
+
+    /// Cuts a host's power and puts a copy in the place of its disk's files. False when it was off;
+    /// the files are replaced all the same.
+    pub fn roll_back(&self, host: HostId, image: &DiskImage) -> bool {
+        let was_on = self.crash(host);
+        self.0.with(|state| {
+            state.hosts[host.0].disk.restore(image);
+            state.core.note(host, "roll_back", "");
+        });
+        was_on
+    }
+
+    /// Makes a host slower: each step of its tasks and each job takes so many thousandths of its
+    /// time at full speed.
+    pub fn slow_down(&self, host: HostId, fault: FaultId, thousandths: u64) {
+        self.0.count_steps();
+        self.0.with(|state| state.hosts[host.0].cpu.slow_down(fault, thousandths));
+    }
+
+    /// Ends that and returns how many steps and jobs it made longer.
+    pub fn speed_up(&self, host: HostId, fault: FaultId) -> u64 {
+        self.0.with(|state| state.hosts[host.0].cpu.speed_up(fault))
+    }
+
+    /// Begins a fault of a host's disk.
+    pub fn add_disk_fault(&self, host: HostId, fault: FaultId, effect: DiskFault) {
+        self.0.with(|state| {
+            let rng = state.seed.stream(&format!("faults/disk/{}/{fault}", state.core.name(host)));
+            state.hosts[host.0].disk.faults.add(fault, effect, rng);
+        });
+    }
+
+    /// Ends a fault of a host's disk and returns how many operations it touched.
+    pub fn remove_disk_fault(&self, host: HostId, fault: FaultId) -> u64 {
+        self.0.with(|state| state.hosts[host.0].disk.faults.remove(fault))
     }
 
     /// Lets a host's clocks run too fast by this many parts per billion.

@@ -5,6 +5,9 @@
 //! 3. A fault *bit* when it changed something: a process ended or stopped, a segment was
 //!    touched, a clock of a running machine moved.
 
+mod act;
+mod steps;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,10 +19,14 @@ use chatchat_scenarios::{
     plan::{Incident, Plan},
     target::{Place, Target},
 };
-use dst_world::{HostId, Link};
+use dst_world::HostId;
 use thiserror::Error;
 use tokio::sync::Notify;
 
+use self::{
+    act::{Begun, Undo},
+    steps::{Kept, Step},
+};
 use crate::cluster::Cluster;
 
 /// A plan needs kinds of fault that the simulated world cannot carry out. Nothing was run.
@@ -39,18 +46,15 @@ pub const fn is_supported(kind: Kind) -> bool {
         Kind::Crash
         | Kind::Exit
         | Kind::Pause
+        | Kind::Slow
         | Kind::Wipe
         | Kind::Partition
         | Kind::Delay
         | Kind::Bandwidth
         | Kind::Loss
         | Kind::Reset
-        | Kind::ConnectHang
-        | Kind::ClockOffset
-        | Kind::ClockDrift
-        | Kind::ClockJump => true,
-        Kind::Slow
         | Kind::HalfOpen
+        | Kind::ConnectHang
         | Kind::Corrupt
         | Kind::Swizzle
         | Kind::Torn
@@ -58,8 +62,17 @@ pub const fn is_supported(kind: Kind) -> bool {
         | Kind::SyncSlow
         | Kind::SyncError
         | Kind::DiskFull
+        | Kind::ClockOffset
+        | Kind::ClockDrift
+        | Kind::ClockJump
         | Kind::LostAck
-        | Kind::StoreError => false,
+        | Kind::StoreError
+        | Kind::FdLimit
+        | Kind::Stop
+        | Kind::Restart
+        | Kind::Clone
+        | Kind::Rollback
+        | Kind::Stranger => true,
     }
 }
 
@@ -96,18 +109,15 @@ pub struct Faults {
 
 #[derive(Default)]
 struct State {
-    /// Steps by their time since the plan's start.
-    agenda: BTreeMap<(Duration, usize), Step>,
+    /// Steps by their time since the plan's start, their fault and their own number.
+    agenda: BTreeMap<(Duration, usize, usize), Step>,
+    steps: usize,
+    /// Copies that roll-backs put back, by their faults.
+    kept: BTreeMap<usize, Kept>,
     announced: BTreeMap<&'static str, u32>,
     active: BTreeMap<usize, Active>,
     incidents: Vec<Incident>,
     is_over: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Step {
-    Begin,
-    Undo,
 }
 
 /// Fault that is on, with what undoes it.
@@ -116,22 +126,12 @@ struct Active {
     undo: Undo,
 }
 
-enum Undo {
-    Boot(Vec<Place>),
-    Resume(Vec<Place>),
-    Links(Vec<(HostId, HostId)>),
-    StepWall(Vec<Place>, i64),
-    Drift(Vec<Place>),
-    Nothing,
-}
-
-fn ppm(rate: f64) -> u64 {
-    // A rate is within 0 to 1.
-    (rate * 1_000_000.0).round() as u64
-}
-
-fn ns(by: Duration) -> u64 {
-    u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)
+impl State {
+    /// Puts a step on the agenda. Steps of one time are carried out in the order of their faults.
+    fn plan_step(&mut self, at: Duration, nth: usize, step: Step) {
+        self.steps += 1;
+        self.agenda.insert((at, nth, self.steps), step);
+    }
 }
 
 impl Faults {
@@ -140,7 +140,10 @@ impl Faults {
         let mut state = State::default();
         for (nth, fault) in plan.faults.iter().enumerate() {
             if let Start::At(at) = fault.start {
-                state.agenda.insert((at, nth), Step::Begin);
+                state.plan_step(at, nth, Step::Begin);
+                if let Action::Rollback { by, .. } = fault.action {
+                    state.plan_step(at.saturating_sub(by), nth, Step::Keep);
+                }
             }
         }
         let world = cluster.world();
@@ -177,15 +180,16 @@ impl Faults {
     async fn drive(&self) {
         loop {
             let changed = self.changed.notified();
-            let next = self.state().agenda.first_key_value().map(|((at, _), _)| *at);
+            let next = self.state().agenda.first_key_value().map(|((at, ..), _)| *at);
             match next {
                 Some(at) if at <= self.now() => {
                     let first = self.state().agenda.pop_first();
-                    if let Some(((_, nth), step)) = first {
-                        match step {
-                            Step::Begin => self.begin(nth, None),
-                            Step::Undo => self.undo(nth),
-                        }
+                    match first {
+                        Some(((_, nth, _), Step::Begin)) => self.begin(nth, None),
+                        Some(((_, nth, _), Step::Keep)) => self.keep(nth),
+                        Some(((_, nth, _), Step::Undo)) => self.undo(nth),
+                        Some(((_, nth, _), step)) => self.go_on(nth, step),
+                        None => {}
                     }
                 }
                 Some(at) => {
@@ -262,7 +266,7 @@ impl Faults {
         });
         let members = [("fault", nth.into()), ("action", action.to_string().into())];
         self.cluster.world().note("", "fault", &members);
-        let (undo, bit) = self.act(nth, &action);
+        let Begun { undo, bit } = self.act(nth, &action);
         let mut state = self.state();
         let incident = state.incidents.len();
         let is_instant = fault.action.kind().is_instant();
@@ -271,138 +275,30 @@ impl Faults {
         if !is_instant {
             state.active.insert(nth, Active { incident, undo });
             if let Some(lasts) = fault.lasts {
-                state.agenda.insert((now + lasts, nth), Step::Undo);
+                state.plan_step(now + lasts, nth, Step::Undo);
                 self.changed.notify_one();
             }
         }
     }
 
-    /// Does it. Answers how it is undone and whether it has bitten yet.
-    fn act(&self, nth: usize, action: &Action) -> (Undo, bool) {
-        let world = self.cluster.world();
-        let hit_places = |target: &Target, act: &dyn Fn(Place) -> bool| {
-            let mut places = self.places(std::slice::from_ref(target));
-            places.retain(|place| act(*place));
-            places
+    /// Carries out a later step of a fault, unless it was undone before.
+    fn go_on(&self, nth: usize, step: Step) {
+        let Some(incident) = self.state().active.get(&nth).map(|active| active.incident) else {
+            return;
         };
-        let hit = |target: &Target, act: &dyn Fn(HostId) -> bool| {
-            hit_places(target, &|place| act(self.cluster.host(place)))
-        };
-        let line = |links: &Links, link: Link| {
-            let directions = self.directions(links);
-            for (from, to) in &directions {
-                world.add_fault(*from, *to, nth, link);
-            }
-            // Whether it bit is known when it ends.
-            (Undo::Links(directions), false)
-        };
-        // Clocks are set on machines that are off as well; nobody sees it there before a boot.
-        let clocks = |target: &Target, set: &dyn Fn(HostId)| {
-            let places = hit(target, &|host| {
-                set(host);
-                true
-            });
-            let bit = self.any_runs(&places);
-            (places, bit)
-        };
-        let clear = Link::default();
-        match action {
-            Action::Crash { target } => booted(hit(target, &|host| world.crash(host))),
-            Action::Exit { target } => booted(hit(target, &|host| world.exit(host))),
-            Action::Wipe { target } => {
-                booted(hit_places(target, &|place| self.cluster.wipe(place)))
-            }
-            Action::Pause { target } => {
-                let places = hit(target, &|host| world.pause(host));
-                let bit = !places.is_empty();
-                (Undo::Resume(places), bit)
-            }
-            Action::Partition { links } => line(links, Link { cut: true, ..clear }),
-            Action::Delay { links, by, jitter } => {
-                line(links, Link { delay_ns: ns(*by), jitter_ns: ns(*jitter), ..clear })
-            }
-            Action::Bandwidth { links, bytes_per_second } => {
-                line(links, Link { bytes_per_second: Some(*bytes_per_second), ..clear })
-            }
-            Action::Loss { links, rate } => line(links, Link { loss_ppm: ppm(*rate), ..clear }),
-            Action::ConnectHang { links, rate } => {
-                line(links, Link { syn_loss_ppm: ppm(*rate), ..clear })
-            }
-            Action::Reset { links } => {
-                let directions = self.directions(links);
-                let ends: usize =
-                    directions.iter().map(|(from, to)| world.reset_between(*from, *to)).sum();
-                (Undo::Nothing, ends > 0)
-            }
-            Action::ClockOffset { target, by } => {
-                let by_ns = by.ms.saturating_mul(1_000_000);
-                let (places, bit) = clocks(target, &|host| world.step_wall(host, by_ns));
-                (Undo::StepWall(places, by_ns.saturating_neg()), bit)
-            }
-            Action::ClockDrift { target, rate } => {
-                let ppb = (rate * 1e9).round() as i64;
-                let (places, bit) = clocks(target, &|host| world.set_drift(host, ppb));
-                (Undo::Drift(places), bit)
-            }
-            Action::ClockJump { target, by } => {
-                let by_ns = by.ms.saturating_mul(1_000_000);
-                let (_, bit) = clocks(target, &|host| world.jump_clock(host, by_ns));
-                (Undo::Nothing, bit)
-            }
-            Action::Slow { .. }
-            | Action::HalfOpen { .. }
-            | Action::Corrupt { .. }
-            | Action::Swizzle { .. }
-            | Action::Torn { .. }
-            | Action::BitRot { .. }
-            | Action::SyncSlow { .. }
-            | Action::SyncError { .. }
-            | Action::DiskFull { .. }
-            | Action::LostAck { .. }
-            | Action::StoreError { .. } => unreachable!("`run` refuses such plans"),
+        let members = [("fault", nth.into()), ("step", format!("{step:?}").into())];
+        self.cluster.world().note("", "step", &members);
+        let bit = self.carry_out(nth, step);
+        if let Some(incident) = self.state().incidents.get_mut(incident) {
+            incident.bit |= bit;
         }
-    }
-
-    fn any_runs(&self, places: &[Place]) -> bool {
-        let world = self.cluster.world();
-        places.iter().any(|place| world.is_running(self.cluster.host(*place)))
     }
 
     fn undo(&self, nth: usize) {
         let world = self.cluster.world();
         let Some(active) = self.state().active.remove(&nth) else { return };
         world.note("", "heal", &[("fault", nth.into())]);
-        let mut has_bitten = false;
-        match active.undo {
-            Undo::Boot(places) => {
-                for place in places {
-                    self.cluster.boot(place);
-                }
-            }
-            Undo::Resume(places) => {
-                for place in places {
-                    world.resume(self.cluster.host(place));
-                }
-            }
-            Undo::Links(directions) => {
-                for (from, to) in directions {
-                    has_bitten |= world.remove_fault(from, to, nth) > 0;
-                }
-            }
-            Undo::StepWall(places, by_ns) => {
-                has_bitten = self.any_runs(&places);
-                for place in places {
-                    world.step_wall(self.cluster.host(place), by_ns);
-                }
-            }
-            Undo::Drift(places) => {
-                has_bitten = self.any_runs(&places);
-                for place in places {
-                    world.set_drift(self.cluster.host(place), 0);
-                }
-            }
-            Undo::Nothing => {}
-        }
+        let has_bitten = (active.undo)(self);
         let now = self.now();
         if let Some(incident) = self.state().incidents.get_mut(active.incident) {
             incident.until = Some(now);
@@ -428,9 +324,4 @@ impl Faults {
     pub fn incidents(&self) -> Vec<Incident> {
         self.state().incidents.clone()
     }
-}
-
-fn booted(places: Vec<Place>) -> (Undo, bool) {
-    let bit = !places.is_empty();
-    (Undo::Boot(places), bit)
 }

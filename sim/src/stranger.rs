@@ -1,0 +1,128 @@
+//! Somebody who belongs to nothing: says again what was said, forges, floods, and asks to join.
+//!
+//! 1. It knows every byte that crossed the network until it began, and no key.
+//! 2. What is said to it is heard by the tap of G14 as well.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use chatchat::env::{BoxStream, Env};
+use dst_world::{Capture, Rng};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Name of its machine.
+pub(crate) const HOST: &str = "stranger";
+
+/// Time that it waits for what it is told.
+const LISTENS: Duration = Duration::from_millis(800);
+/// Recorded streams that it keeps of each port.
+const TAPES_MAX: usize = 12;
+/// Bytes that it says at most of one stream.
+const SAYS_MAX: usize = 256 * 1024;
+/// Connections of one flood.
+const FLOOD: usize = 60;
+
+/// Recorded streams, by the address that they went to.
+pub(crate) type Tapes = BTreeMap<String, Vec<Vec<u8>>>;
+
+/// Sorts what was recorded; `name` names a capture's receiver.
+pub(crate) fn tapes(captures: &[Capture], name: impl Fn(&Capture) -> Option<String>) -> Tapes {
+    let mut tapes = Tapes::new();
+    for capture in captures {
+        let Some(to) = name(capture) else { continue };
+        let of_port = tapes.entry(format!("{to}:{}", capture.port)).or_default();
+        if of_port.len() < TAPES_MAX && !capture.bytes.is_empty() {
+            let len = capture.bytes.len().min(SAYS_MAX);
+            of_port.push(capture.bytes[..len].to_vec());
+        }
+    }
+    tapes
+}
+
+/// Stranger on its machine.
+pub(crate) struct Stranger {
+    pub(crate) env: Env,
+    pub(crate) rng: Rng,
+    /// Addresses that it speaks to.
+    pub(crate) addrs: Vec<String>,
+    pub(crate) tapes: Tapes,
+    /// Number of its connections that were taken.
+    pub(crate) heard: Arc<AtomicU64>,
+}
+
+impl Stranger {
+    /// Goes on until its machine is switched off.
+    pub(crate) async fn live(mut self) {
+        loop {
+            self.env.sleep(Duration::from_millis(20 + self.rng.below(200))).await;
+            if self.addrs.is_empty() {
+                continue;
+            }
+            let addr = self.rng.pick(&self.addrs).clone();
+            if self.rng.odds(1, 8) {
+                self.flood(&addr).await;
+                continue;
+            }
+            let said = self.words(&addr);
+            if let Some(mut stream) = self.connect(&addr).await {
+                let (env, heard) = (self.env.clone(), Arc::clone(&self.heard));
+                env.clone().spawn("stranger speaks", async move {
+                    heard.fetch_add(1, Ordering::Relaxed);
+                    // Whatever ends it ends it.
+                    let _ = stream.write_all(&said).await;
+                    let mut sink = Vec::new();
+                    let _ = env.timeout(LISTENS, stream.read_to_end(&mut sink)).await;
+                });
+            }
+        }
+    }
+
+    async fn connect(&self, addr: &str) -> Option<BoxStream> {
+        self.env.connect(addr, LISTENS).await.ok()
+    }
+
+    /// Returns what it says: recorded bytes as they were, changed or cut, or noise.
+    fn words(&mut self, addr: &str) -> Vec<u8> {
+        let tapes = self.tapes.get(addr).filter(|tapes| !tapes.is_empty());
+        let mut said = match tapes {
+            Some(tapes) if self.rng.odds(7, 8) => self.rng.pick(tapes).clone(),
+            _ => {
+                let mut noise = vec![0; 1 + self.rng.index(4096)];
+                self.rng.fill(&mut noise);
+                noise
+            }
+        };
+        match self.rng.below(4) {
+            0 | 1 => {}
+            2 => {
+                for _ in 0..=self.rng.below(3) {
+                    let at = self.rng.index(said.len());
+                    said[at] ^= 1 << self.rng.below(8);
+                }
+            }
+            _ => said.truncate(1 + self.rng.index(said.len())),
+        }
+        said
+    }
+
+    /// Opens many connections at once, says the beginning of something on each, and holds them.
+    async fn flood(&mut self, addr: &str) {
+        let mut held = Vec::new();
+        for _ in 0..FLOOD {
+            let mut said = self.words(addr);
+            said.truncate(64);
+            let Some(mut stream) = self.connect(addr).await else { break };
+            self.heard.fetch_add(1, Ordering::Relaxed);
+            // A reset is an answer as well.
+            let _ = stream.write_all(&said).await;
+            held.push(stream);
+        }
+        self.env.sleep(LISTENS).await;
+    }
+}
