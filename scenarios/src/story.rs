@@ -99,6 +99,9 @@ pub struct Expect {
     pub properties: Vec<Property>,
     /// Time from the last heal until everything must work again.
     pub recovers_within: Duration,
+    /// Whether people must get their posts through while one master, one worker and the store
+    /// are whole and all other nodes are broken, before everything is healed.
+    pub core: bool,
 }
 
 impl Default for Workload {
@@ -246,6 +249,8 @@ struct RawExpect {
     all: Option<bool>,
     promises: Option<Vec<String>>,
     recovers_within: Option<String>,
+    #[serde(default)]
+    core: bool,
 }
 
 type Senseless = (String, String);
@@ -394,7 +399,7 @@ impl RawExpect {
                 parse_duration(&text).map_err(|why| format!("`recovers_within`: {why}"))?
             }
         };
-        Ok(Expect { properties, recovers_within })
+        Ok(Expect { properties, recovers_within, core: self.core })
     }
 }
 

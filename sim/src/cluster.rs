@@ -41,7 +41,7 @@ use crate::{
 };
 
 const HTTP_PORT: u16 = 80;
-const LINK_PORT: u16 = 7000;
+pub(crate) const LINK_PORT: u16 = 7000;
 /// Ending of the name of a machine that runs a second process with a node's identity.
 const CLONE: &str = "b";
 const STORE_LISTEN: &str = "0.0.0.0:5432";
@@ -157,6 +157,12 @@ impl Cluster {
     #[must_use]
     pub const fn world(&self) -> &World {
         &self.world
+    }
+
+    /// Returns its size and settings.
+    #[must_use]
+    pub const fn shape(&self) -> &shape::Cluster {
+        &self.shape
     }
 
     /// Returns the host of the store.

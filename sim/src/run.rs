@@ -93,6 +93,15 @@ impl Report {
         }
     }
 
+    /// Adds why a run that is stuck had a right to be: then it shows nothing.
+    fn with_excuse(mut self, rightly_stuck: Option<String>) -> Self {
+        if let (Verdict::Liveness, Some(why)) = (self.verdict, rightly_stuck) {
+            self.verdict = Verdict::Toothless;
+            self.complaints.insert(0, format!("rightly stuck: {why}"));
+        }
+        self
+    }
+
     /// Adds the panics of processes: with one, whatever else it shows, the run is broken.
     fn with_panics(mut self, panics: Vec<Panicked>) -> Self {
         if !panics.is_empty() {
@@ -126,13 +135,23 @@ async fn live(world: &World, plan: &Plan) -> Report {
     };
     let people = People::start(observer, machines, stage);
     world.sleep(plan.duration.saturating_sub(faults.now())).await;
+    let within = plan.expect.recovers_within;
+    let core = if plan.expect.core { faults.leave_core() } else { None };
     faults.heal();
-    let history = people.settle(plan.expect.recovers_within).await;
+    let mut rightly_stuck = None;
+    let healed = async {
+        if let Some(core) = core {
+            rightly_stuck = faults.rightly_stuck(core);
+            faults.end_core();
+            world.sleep(within).await;
+        }
+    };
+    let history = people.settle(within, healed).await;
 
     let store = StoreDump::read(&cluster.direct_store()).await;
     let store = store.expect("the store can be read");
     let report = judge(&cluster, plan, &faults, &history, &store);
-    Report { history, started: faults.started(), ..report }
+    Report { history, started: faults.started(), ..report }.with_excuse(rightly_stuck)
 }
 
 fn judge(
@@ -227,6 +246,19 @@ mod tests {
 
     fn complaint(report: &Report, text: &str) -> bool {
         report.complaints.iter().any(|complaint| complaint.contains(text))
+    }
+
+    #[test]
+    fn stuck_run_shows_nothing_if_nobody_was_there_to_do_the_work() {
+        let report = |verdict| Report { verdict, ..Report::default() };
+        let why = || Some("worker:1 did not run any more".to_owned());
+        let excused = report(Verdict::Liveness).with_excuse(why());
+        assert_eq!(excused.verdict, Verdict::Toothless);
+        assert!(complaint(&excused, "rightly stuck: worker:1"), "{:?}", excused.complaints);
+        assert_eq!(report(Verdict::Liveness).with_excuse(None).verdict, Verdict::Liveness);
+        for verdict in [Verdict::Holds, Verdict::Safety, Verdict::Crash] {
+            assert_eq!(report(verdict).with_excuse(why()).verdict, verdict, "no excuse for that");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! 1. Links between masters and workers are judged, both ways, byte by byte, whatever the
 //!    segments were. The links to the store and to people are left out, by name.
+//!    What link ports say to a stranger is judged as well.
 //! 2. The tap proves that it hears: people's links, which are in clear, must show the word.
 
 use chatchat::client::Answer;
@@ -14,7 +15,7 @@ use chatchat_scenarios::{
 };
 use dst_world::HostId;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, LINK_PORT};
 
 /// Number of posts that must hold the canary word for the tap to count as working.
 const POSTS_MIN: usize = 20;
@@ -27,6 +28,11 @@ pub(crate) fn judge(cluster: &Cluster, seed: u64, history: &History) -> Vec<Viol
     let mut said = Vec::new();
     let mut hears = history.sent().count() < POSTS_MIN;
     for capture in cluster.world().captures() {
+        let to_stranger = cluster.is_stranger(capture.to) && capture.port == LINK_PORT;
+        if to_stranger && let Some(word) = words.first_in(&capture.bytes) {
+            let (who, word) = (cluster.world().name(capture.from), String::from_utf8_lossy(word));
+            said.push(broken("stranger", format!("{who} said {word} to a stranger")));
+        }
         let (Some(from), Some(to)) = (place(capture.from), place(capture.to)) else { continue };
         if is_node(from) && is_node(to) {
             if let Some(word) = words.first_in(&capture.bytes) {

@@ -38,6 +38,8 @@ struct ExpectTable {
     #[serde(skip_serializing_if = "Option::is_none")]
     promises: Option<Vec<&'static str>>,
     recovers_within: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    core: bool,
 }
 
 impl Plan {
@@ -65,6 +67,7 @@ impl Plan {
                 all: is_all.then_some(true),
                 promises: (!is_all).then(numbers),
                 recovers_within: duration(self.expect.recovers_within),
+                core: self.expect.core,
             },
         };
         toml::to_string(&file).expect("a plan is plain data that TOML can hold")

@@ -90,8 +90,9 @@ impl People {
     }
 
     /// Waits until people stopped chatting, settles within `within` what is unsettled, waits for
-    /// quiet, and has everything read from every master. Call it when all is healed.
-    pub async fn settle(self, within: Duration) -> History {
+    /// what is still to be healed and for quiet, and has everything read from every master. Call
+    /// it when all is healed that has to be for settling.
+    pub async fn settle(self, within: Duration, heal: impl Future<Output = ()>) -> History {
         let Self { stage, recorder, observer, living } = self;
         recorder.history().settling_from = Some(stage.clock.now());
         let deadline = stage.clock.now() + within;
@@ -113,6 +114,7 @@ impl People {
                 settled.push((pair, task, life_task));
             }
         }
+        heal.await;
         observer.sleep(QUIET).await;
         recorder.history().reading_from = Some(stage.clock.now());
         let mut readings = Vec::new();

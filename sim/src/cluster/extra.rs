@@ -80,6 +80,11 @@ impl Cluster {
         heard
     }
 
+    /// Returns whether a machine belongs to nobody of the cluster.
+    pub(crate) fn is_stranger(&self, host: HostId) -> bool {
+        [stranger::HOST, UNADMITTED].contains(&self.world.name(host).as_str())
+    }
+
     /// Sends the stranger away.
     pub fn end_stranger(&self) {
         for name in [stranger::HOST, UNADMITTED] {

@@ -6,6 +6,7 @@
 //!    touched, a clock of a running machine moved.
 
 mod act;
+mod core;
 mod steps;
 
 use std::{
@@ -23,6 +24,7 @@ use dst_world::HostId;
 use thiserror::Error;
 use tokio::sync::Notify;
 
+pub use self::core::Core;
 use self::{
     act::{Begun, Undo},
     steps::{Kept, Step},
@@ -117,6 +119,8 @@ struct State {
     announced: BTreeMap<&'static str, u32>,
     active: BTreeMap<usize, Active>,
     incidents: Vec<Incident>,
+    /// Incident that says how long only a core was whole.
+    core_incident: Option<usize>,
     is_over: bool,
 }
 

@@ -92,7 +92,7 @@ impl Faults {
     }
 
     /// Returns all directions between a place and the other machines of the cluster.
-    fn around(&self, place: Place) -> Vec<(HostId, HostId)> {
+    pub(super) fn around(&self, place: Place) -> Vec<(HostId, HostId)> {
         let here = self.cluster.host(place);
         let others = self.cluster.machines().into_iter().filter(|host| *host != here);
         others.flat_map(|there| [(here, there), (there, here)]).collect()

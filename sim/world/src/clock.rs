@@ -48,9 +48,9 @@ impl Clock {
         Mono::from_ns(self.mono_ns.saturating_add(elapsed))
     }
 
-    /// Returns the wall clock at virtual time `now`.
-    pub(crate) fn wall(&self, now: u64) -> Wall {
-        let ms = (self.wall_ns + self.elapsed(now)) / 1_000_000;
+    /// Returns the wall clock at virtual time `now`, read so many ns later.
+    pub(crate) fn wall(&self, now: u64, later_ns: u64) -> Wall {
+        let ms = (self.wall_ns + self.elapsed(now) + i128::from(later_ns)) / 1_000_000;
         Wall { ms: u64::try_from(ms.max(0)).unwrap_or(u64::MAX) }
     }
 
@@ -119,17 +119,17 @@ mod tests {
     fn jump_back_moves_the_wall_clock_alone() {
         let mut clock = clock();
         clock.step_wall(60_000_000_000);
-        let before = (clock.mono(S), clock.wall(S));
+        let before = (clock.mono(S), clock.wall(S, 0));
         clock.jump(S, -10_000_000_000);
         assert_eq!(clock.mono(S), before.0);
-        assert_eq!(clock.wall(S).ms + 10_000, before.1.ms);
+        assert_eq!(clock.wall(S, 0).ms + 10_000, before.1.ms);
         clock.jump(S, 1_000_000_000);
         assert_eq!(clock.mono(S).since(before.0).as_secs(), 1);
     }
 
     #[test]
     fn hosts_have_different_clocks() {
-        let of = |name| Clock::new(&mut Seed(3).stream(name)).wall(0).ms;
+        let of = |name| Clock::new(&mut Seed(3).stream(name)).wall(0, 0).ms;
         assert_ne!(of("a"), of("b"));
         assert!(of("a").abs_diff(START_WALL_MS) <= 100);
     }

@@ -1,17 +1,21 @@
 //! One machine: its disk, clocks, timers and the life that runs on it.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     task::{Context, Poll, Waker},
 };
 
 use dst_env::{
     rng::{Rng, Seed},
-    time::Mono,
+    time::{Mono, Wall},
 };
 use madsim::task::NodeId;
 
 use crate::{clock::Clock, core::Core, cpu::Cpu, disk::DiskState, ids::HostId, queue::Due};
+
+/// Time by which reads of the clock within one step may be ahead of virtual time, ns.
+const READS_AHEAD_NS: u64 = 20_000;
 
 /// Machine of the simulated world.
 pub(crate) struct Host {
@@ -30,6 +34,8 @@ pub(crate) struct Host {
     pub(crate) panics_at: Option<&'static str>,
     /// Waits for the monotonic clock, by number.
     timers: BTreeMap<u64, (Mono, Option<Waker>)>,
+    /// Newest read of the monotonic clock, ns, and the draw of the next step.
+    reads: Cell<(u64, u64)>,
     /// Draws of entropy in this life, by label.
     entropy: BTreeMap<String, u64>,
 }
@@ -49,14 +55,34 @@ impl Host {
             is_paused: false,
             panics_at: None,
             timers: BTreeMap::new(),
+            reads: Cell::new((0, seed.stream(&format!("host/{name}/reads")).word())),
             entropy: BTreeMap::new(),
         }
+    }
+
+    /// Reads the monotonic clock. Two reads of one step differ, as they do where steps take time.
+    pub(crate) fn read_mono(&self, now: u64) -> Mono {
+        let true_ns = self.clock.mono(now).as_ns();
+        let (last, draw) = self.reads.get();
+        let draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let later = last.saturating_add((draw >> 33) % 400).min(true_ns + READS_AHEAD_NS);
+        let read = true_ns.max(later).max(last);
+        self.reads.set((read, draw));
+        Mono::from_ns(read)
+    }
+
+    /// Reads the wall clock, as far ahead as the monotonic one is read.
+    pub(crate) fn read_wall(&self, now: u64) -> Wall {
+        let ahead = self.read_mono(now).as_ns().saturating_sub(self.clock.mono(now).as_ns());
+        self.clock.wall(now, ahead)
     }
 
     /// Begins the next life and returns its number.
     pub(crate) fn begin_life(&mut self) -> u64 {
         self.boot += 1;
         self.is_running = true;
+        // The monotonic clock may begin anew.
+        self.reads.set((0, self.reads.get().1));
         self.entropy.clear();
         self.boot
     }

@@ -240,12 +240,12 @@ impl State {
 
     /// Returns a host's monotonic clock.
     pub(crate) fn mono(&self, host: HostId) -> Mono {
-        self.hosts[host.0].clock.mono(self.core.now)
+        self.hosts[host.0].read_mono(self.core.now)
     }
 
     /// Returns a host's wall clock.
     pub(crate) fn wall(&self, host: HostId) -> Wall {
-        self.hosts[host.0].clock.wall(self.core.now)
+        self.hosts[host.0].read_wall(self.core.now)
     }
 
     /// Ready when the host's monotonic clock has reached `at`; never for an ended life.

@@ -19,8 +19,25 @@ use crate::{
 
 /// Most bytes in one segment.
 const SEGMENT_MAX: usize = 8 * 1024;
-/// Most bytes that the kernel takes from a writer before the peer has acknowledged any.
-const OUT_MAX: usize = 64 * 1024;
+/// Sizes of buffers, bytes, of which each end draws: what the kernel takes from a writer before
+/// the peer has acknowledged any, and what it keeps for a reader.
+const BUFFERS: [usize; 12] = {
+    const K: usize = 1024;
+    [
+        4 * K,
+        16 * K,
+        64 * K,
+        64 * K,
+        64 * K,
+        64 * K,
+        64 * K,
+        128 * K,
+        256 * K,
+        512 * K,
+        K * K,
+        4 * K * K,
+    ]
+};
 const RTO_FIRST_NS: u64 = 200_000_000;
 const SYN_RTO_FIRST_NS: u64 = 1_000_000_000;
 const RTO_MAX_NS: u64 = 120_000_000_000;
@@ -62,6 +79,7 @@ pub(crate) struct Socket {
     pub(crate) arrives_after: u64,
     /// Bytes from `unacked` to `written`.
     out: VecDeque<u8>,
+    out_max: usize,
     written: u64,
     unacked: u64,
     next_out: u64,
@@ -87,7 +105,7 @@ impl Socket {
         peer: Option<SocketId>,
         mut rng: Rng,
     ) -> Self {
-        let window = [4, 16, 64, 64, 64, 64, 128, 256][rng.index(8)] * 1024;
+        let (window, out_max) = (*rng.pick(&BUFFERS), *rng.pick(&BUFFERS));
         let phase = if peer.is_some() { Phase::Answering } else { Phase::Connecting };
         Self {
             host,
@@ -103,6 +121,7 @@ impl Socket {
             rng,
             arrives_after: 0,
             out: VecDeque::new(),
+            out_max,
             written: 0,
             unacked: 0,
             next_out: 0,
@@ -183,7 +202,7 @@ impl Socket {
 
     /// Takes bytes from a writer and returns how many; `None` when the buffer is full.
     pub(crate) fn write(&mut self, now: u64, bytes: &[u8], out: &mut Vec<Body>) -> Option<usize> {
-        let mut len = bytes.len().min(OUT_MAX - self.out.len());
+        let mut len = bytes.len().min(self.out_max - self.out.len());
         if len == 0 {
             return (bytes.is_empty()).then_some(0);
         }

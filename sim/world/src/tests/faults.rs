@@ -278,3 +278,26 @@ fn process_without_room_for_files_refuses_connects_and_leaves_peers_waiting() {
         assert_eq!(dialled, (5, Some(24)));
     });
 }
+
+#[test]
+fn two_reads_of_a_clock_in_one_step_differ_and_never_go_back() {
+    each_seed(async |world, server, _| {
+        let (reads, walls) = world
+            .run(server, |env| async move {
+                let mut reads = Vec::new();
+                let mut walls = Vec::new();
+                for _ in 0..500 {
+                    reads.extend((0..10).map(|_| env.now()));
+                    walls.push((env.wall(), env.wall()));
+                    env.sleep(Duration::from_micros(300)).await;
+                }
+                (reads, walls)
+            })
+            .await;
+        assert!(reads.is_sorted());
+        assert!(reads.windows(2).filter(|pair| pair[0] < pair[1]).count() > 4000);
+        assert!(walls.iter().all(|(one, other)| one <= other));
+        let took = reads[reads.len() - 1].since(reads[0]);
+        assert!(took < Duration::from_millis(180), "reads do not move time: {took:?}");
+    });
+}
