@@ -172,6 +172,11 @@ impl Run {
             let mut at: Vec<usize> = places
                 .filter_map(|place| lanes.get(place.to_string().replace(':', "").as_str()).copied())
                 .collect();
+            if at.is_empty() {
+                // Only the run knows who played the role: whoever was hit at that very moment.
+                let hit = self.marks.iter().filter(|mark| mark.0 == from && mark.3 == "crash");
+                at.extend(hit.filter_map(|mark| usize::try_from(mark.1).ok()));
+            }
             at.sort_unstable();
             at.dedup();
             let bit = if incident.bit { "" } else { ", never touched anything" };
@@ -239,6 +244,7 @@ fn points<'a>(
 mod tests {
     use chatchat_scenarios::{
         oracle::{Clue, Rule},
+        plan::Incident,
         property::Property,
         story::Story,
     };
@@ -249,10 +255,10 @@ mod tests {
     #[test]
     fn lines_become_lanes_marks_messages_and_points() {
         let story = "about = \"a test\"\nduration = \"5s\"\n[cluster]\nmasters = 1\nworkers = 1\n\
-                     [[fault]]\nat = \"1s\"\nkind = \"crash\"\ntarget = \"worker:0\"\n";
+                     [[fault]]\nat = \"1s\"\nkind = \"crash\"\ntarget = \"assigned(board:lobby)\"\n";
         let plan = Plan::expand(&Story::parse("test", story).expect("a story"), 7);
         let log = [
-            r#"{"t":5,"n":0,"host":"worker0","kind":"boot","boot":1}"#,
+            r#"{"t":0,"n":0,"host":"worker0","kind":"crash","unsynced":0}"#,
             r#"{"t":7,"n":1,"host":"master0","kind":"segment","to":"worker0","segment":"data","from_socket":1,"len":40,"under_way":30}"#,
             r#"{"t":8,"n":2,"host":"worker0","kind":"segment","to":"master0","segment":"ack","from_socket":1,"len":0,"under_way":30}"#,
             r#"{"t":9,"n":3,"host":"worker0","kind":"segment","to":"master0","segment":"syn","from_socket":1,"len":0,"under_way":null}"#,
@@ -262,7 +268,9 @@ mod tests {
             text: "a test".to_owned(),
             evidence: vec![Clue { text: String::new(), point: Some(Point::Line(0)) }],
         };
+        let hit = Incident { fault: 0, from: Duration::ZERO, until: None, bit: true };
         let report = Report {
+            incidents: vec![hit],
             verdict: Verdict::Safety,
             complaints: vec![violation.to_string(), "another".to_owned()],
             violations: vec![violation],
@@ -272,14 +280,14 @@ mod tests {
         };
         let run = Run::new(&plan, &report);
         assert_eq!(run.lanes, ["master0", "worker0"]);
-        assert_eq!(run.marks, [(5, 1, "boot boot 1".to_owned(), "boot")]);
+        assert_eq!(run.marks, [(0, 1, "crash unsynced 0".to_owned(), "crash")]);
         assert_eq!(
             run.messages,
             [(7, Some(37), 0, 1, "data 40 B".to_owned()), (9, None, 1, 0, "syn".to_owned())]
         );
         assert_eq!(
             (run.complaints[0].at.as_slice(), run.complaints[1].at.len()),
-            (&[(5, 1)][..], 0)
+            (&[(0, 1)][..], 0)
         );
     }
 }
