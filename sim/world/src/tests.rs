@@ -112,7 +112,8 @@ fn reader_that_does_not_read_stops_its_writer() {
                 written
             })
             .await;
-        assert!((8_000..=400_000).contains(&written), "{written} bytes were taken");
+        // A buffer of each end, of at most 4 MiB.
+        assert!((8_000..=8 << 20).contains(&written), "{written} bytes were taken");
     });
 }
 
