@@ -197,18 +197,23 @@ impl Story {
         Self::parse_file(&file, &stem, &text)
     }
 
-    /// Returns the names of all stories of this project, in order.
+    /// Returns the names of all stories of this project, in order; those that a seed found begin
+    /// with `found/`.
     #[must_use]
     pub fn names() -> Vec<String> {
-        let files = fs::read_dir(stories_dir()).into_iter().flatten().flatten();
-        let mut names: Vec<_> = files
-            .filter_map(|file| file.file_name().into_string().ok())
-            .filter_map(|name| Some(name.strip_suffix(".toml")?.to_owned()))
-            .collect();
+        let of_folder = |folder: &'static str| {
+            let files = fs::read_dir(stories_dir().join(folder)).into_iter().flatten().flatten();
+            let names = files.filter_map(|file| file.file_name().into_string().ok());
+            names.filter_map(move |name| Some(format!("{folder}{}", name.strip_suffix(".toml")?)))
+        };
+        let mut names: Vec<_> = of_folder("").chain(of_folder(FOUND)).collect();
         names.sort();
         names
     }
 }
+
+/// Folder of the stories that a seed found, below that of all stories.
+const FOUND: &str = "found/";
 
 /// Returns the folder of the story files: `stories/` beside this package's manifest, or, for a
 /// binary that was moved away from its tree, `scenarios/stories/` in the current directory.
