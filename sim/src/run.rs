@@ -6,6 +6,7 @@
 //! ```
 
 use std::{
+    future::pending,
     panic::{self, AssertUnwindSafe},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -38,6 +39,15 @@ const SLACK: Duration = Duration::from_secs(240);
 /// Bound on every answer in calm (G0).
 const CALM_LIMIT: Duration = Duration::from_secs(1);
 
+/// Change of the order of tasks in the middle of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detour {
+    /// Virtual time, before which the run is the same as without it.
+    pub at: Duration,
+    /// Number of the detour, from 1; each leads elsewhere.
+    pub nth: u32,
+}
+
 /// Carries a plan out and judges what was seen. A panic of a process ends that process, one of
 /// the world or the harness ends the run; both are told, not passed on.
 ///
@@ -48,6 +58,19 @@ pub fn run(
     plan: &Plan,
     detail: Detail,
     progress: &Arc<Progress>,
+) -> Result<Report, UnsupportedKinds> {
+    run_with(plan, detail, progress, None)
+}
+
+/// Carries a plan out as [`run`] does, with a detour if one is asked for.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(
+    plan: &Plan,
+    detail: Detail,
+    progress: &Arc<Progress>,
+    detour: Option<Detour>,
 ) -> Result<Report, UnsupportedKinds> {
     faults::check(plan)?;
     let left: Arc<Mutex<Option<World>>> = Arc::default();
@@ -65,6 +88,8 @@ pub fn run(
                     complaints: vec![format!("it is not over after {limit:?} of virtual time")],
                     ..Report::of(&world)
                 },
+                // Not a task of its own: one more would change the order from the start.
+                report = take(&world, detour) => report,
             };
             report.with_panics(world.panics())
         })
@@ -79,6 +104,15 @@ pub fn run(
         };
         report.with_panics(world.map(|world| world.panics()).unwrap_or_default())
     }))
+}
+
+/// Takes a detour at its time, and never ends.
+async fn take(world: &World, detour: Option<Detour>) -> Report {
+    if let Some(Detour { at, nth }) = detour {
+        world.sleep(at).await;
+        world.detour(nth);
+    }
+    pending().await
 }
 
 impl Report {
@@ -242,6 +276,27 @@ mod tests {
             });
             live(&world, &plan).await.with_panics(world.panics())
         })
+    }
+
+    #[test]
+    fn detour_leaves_what_was_before_it_and_changes_what_comes_after() {
+        let mut story = Story::load("calm").expect("a story");
+        story.duration = Duration::from_secs(6);
+        let plan = Plan::expand(&story, 1);
+        let log = |detour| {
+            run_with(&plan, Detail::Events, &Arc::default(), detour).expect("supported").log
+        };
+        let at = Duration::from_secs(6);
+        let (plain, one) = (log(None), log(Some(Detour { at, nth: 1 })));
+        let two = log(Some(Detour { at, nth: 2 }));
+        let common = plain.iter().zip(&one).take_while(|(one, other)| one == other).count();
+        assert!(common > 100 && common < plain.len(), "{common} of {}", plain.len());
+        let begins_at = |line: &str| {
+            line.strip_prefix("{\"t\":")
+                .and_then(|rest| rest.split(',').next()?.parse::<u64>().ok())
+        };
+        assert!(begins_at(&plain[common]) >= Some(6_000_000_000), "{}", plain[common]);
+        assert_ne!(one, two, "each leads elsewhere");
     }
 
     fn complaint(report: &Report, text: &str) -> bool {

@@ -39,9 +39,15 @@ pub(super) fn program() -> Result<PathBuf, String> {
 
 /// Runs one seed of one story in a process of its own.
 pub(super) fn run(program: &Path, job: &Job, limit: Duration) -> Summary {
+    run_with(program, job, limit, &[])
+}
+
+/// Runs one seed of one story in a process of its own, with more arguments.
+pub(super) fn run_with(program: &Path, job: &Job, limit: Duration, more: &[String]) -> Summary {
     let (seed, limit) = (job.seed.to_string(), limit.as_secs().to_string());
     let mut command = Command::new(program);
     command.args(["run", &job.story, "--seed", &seed, "--limit", &limit, "--json"]);
+    command.args(more);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     match command.output() {
         Ok(output) => read(job, &output),

@@ -3,6 +3,7 @@
 mod bugs;
 mod check;
 mod child;
+mod explain;
 mod list;
 mod log;
 mod meta;
@@ -41,6 +42,8 @@ enum Command {
     Shrink(Shrink),
     /// Plants bugs into a copy of the tree and hunts for them.
     Bugs(Bugs),
+    /// Tells from when on a failing run was doomed.
+    Explain(Explain),
     /// Lists the stories, each with its sentence.
     List,
     /// Reads and expands a story without running it.
@@ -72,6 +75,12 @@ struct Run {
     /// Prints a summary as JSON instead of plan and verdict.
     #[arg(long)]
     json: bool,
+    /// Virtual time, in ms, from which on the order of tasks goes another way.
+    #[arg(long)]
+    detour_at: Option<u64>,
+    /// Number of that other way.
+    #[arg(long, default_value_t = 1)]
+    detour: u32,
 }
 
 #[derive(Debug, Args)]
@@ -126,6 +135,24 @@ struct Shrink {
     /// File of the story; `failures/STORY/seed-N/shrunk.toml` if left out.
     #[arg(long)]
     out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Explain {
+    #[command(flatten)]
+    which: Which,
+    /// Rule that must break, such as `g05.gap`; the first that the run breaks if left out.
+    #[arg(long)]
+    rule: Option<String>,
+    /// Times at which detours are tried, spread over the run.
+    #[arg(long, default_value_t = 10)]
+    steps: u32,
+    /// Detours at each time.
+    #[arg(long, default_value_t = 5)]
+    detours: usize,
+    /// Processes that run at a time; one per core if left out.
+    #[arg(long)]
+    jobs: Option<usize>,
 }
 
 #[derive(Debug, Args)]
@@ -192,6 +219,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Replay(replay) => replay::run(&replay),
         Command::Shrink(shrink) => shrink::run(&shrink),
         Command::Bugs(bugs) => bugs::run(&bugs),
+        Command::Explain(explain) => explain::run(&explain),
         Command::List => list::run(),
         Command::Check(check) => check::run(&check),
         Command::Meta(meta) => meta::run(&meta),

@@ -14,6 +14,7 @@ use std::{
 
 use chatchat_scenarios::plan::Plan;
 use chatchat_sim::{
+    run::Detour,
     summary::Summary,
     verdict::{Report, Verdict},
 };
@@ -28,7 +29,9 @@ pub(super) fn run(run: &super::Run) -> Result<ExitCode, String> {
     }
     let start = real_now();
     let told = if run.json { Told::Data } else { Told::Text };
-    let report = watched(&plan, Detail::Events, run.which.limit, told)?;
+    let at = run.detour_at.map(Duration::from_millis);
+    let detour = at.map(|at| Detour { at, nth: run.detour });
+    let report = watched_with(&plan, Detail::Events, run.which.limit, told, detour)?;
     if let Some(path) = &run.log {
         let text = report.log.join("\n") + "\n";
         fs::write(path, text).map_err(|why| format!("{}: {why}", path.display()))?;
@@ -72,13 +75,24 @@ pub(super) fn watched(
     limit: u64,
     told: Told,
 ) -> Result<Report, String> {
+    watched_with(plan, detail, limit, told, None)
+}
+
+/// Runs a plan as [`watched`] does, with a detour if one is asked for.
+fn watched_with(
+    plan: &Plan,
+    detail: Detail,
+    limit: u64,
+    told: Told,
+    detour: Option<Detour>,
+) -> Result<Report, String> {
     let progress = Arc::new(Progress::default());
     let over = Arc::new(AtomicBool::new(false));
     let (looks, ends, watched) = (Arc::clone(&progress), Arc::clone(&over), plan.clone());
     let watch = thread::Builder::new().name("watch".to_owned()).spawn(move || {
         watch(&looks, &ends, &watched, Duration::from_secs(limit), told);
     });
-    let report = chatchat_sim::run::run(plan, detail, &progress);
+    let report = chatchat_sim::run::run_with(plan, detail, &progress, detour);
     over.store(true, Ordering::Relaxed);
     if let Ok(watch) = watch {
         // Its end is cosmetic: it clears its line.

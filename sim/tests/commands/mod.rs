@@ -10,11 +10,12 @@ use super::{sim, text};
 type Test = fn() -> Result<(), Failed>;
 
 /// The tests, each with its name.
-pub(crate) const ALL: [(&str, Test); 9] = [
+pub(crate) const ALL: [(&str, Test); 10] = [
     ("run_as_json_is_one_document_that_names_the_build", json),
     ("sweep_that_holds_sums_its_runs_up", sweep),
     ("sweep_keeps_a_failure_with_its_replay_command", keeps),
     ("shrink_of_a_run_that_holds_is_refused", shrink),
+    ("explain_of_a_run_that_holds_is_refused", explain),
     ("replay_writes_a_page_that_holds_the_run", replay),
     ("bug_that_is_not_planted_is_refused_with_the_nearest_one", bug),
     ("list_shows_each_story_with_its_sentence", list),
@@ -70,9 +71,15 @@ fn keeps() -> Result<(), Failed> {
 }
 
 fn shrink() -> Result<(), Failed> {
-    let output = sim(&["shrink", "calm"])?;
+    let output = sim(&["shrink", TOOTHLESS])?;
     let said = text(&output);
     expect(output.status.code() == Some(2) && said.contains("nothing to shrink"), &said)
+}
+
+fn explain() -> Result<(), Failed> {
+    let output = sim(&["explain", TOOTHLESS])?;
+    let said = text(&output);
+    expect(output.status.code() == Some(2) && said.contains("nothing to explain"), &said)
 }
 
 fn replay() -> Result<(), Failed> {

@@ -68,7 +68,7 @@ pub(super) fn run(shrink: &super::Shrink) -> Result<ExitCode, String> {
 
 /// Returns the failure that candidates must share: the first, or the one of the rule that was
 /// asked for; nothing when the run does not fail.
-fn wanted(original: &Summary, rule: Option<&str>) -> Result<Option<Failure>, String> {
+pub(super) fn wanted(original: &Summary, rule: Option<&str>) -> Result<Option<Failure>, String> {
     if matches!(original.verdict, Verdict::Holds | Verdict::Toothless) {
         return Ok(None);
     }

@@ -113,6 +113,14 @@ impl World {
         });
     }
 
+    /// Lets the order of tasks go another way from now on; each `nth` above 0 leads elsewhere.
+    pub fn detour(&self, nth: u32) {
+        for _ in 0..nth {
+            // The scheduler draws from the same stream.
+            let _: u64 = madsim::rand::random();
+        }
+    }
+
     /// Calls `act` at each fault point that a node announces, in the middle of the node's step.
     ///
     /// # Panics
