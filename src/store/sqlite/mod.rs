@@ -35,7 +35,9 @@ mod writes;
 
 use std::{path::Path, time::Duration};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, TransactionBehavior, config::DbConfig, params,
+};
 
 use self::sql::{Columns, int};
 pub use self::{file::open, schema::NewCluster, write_lock::holder_of_lock};
@@ -71,7 +73,7 @@ impl SqliteCore {
         let mut db = Connection::open_in_memory()?;
         // Chance and the file system stay out of it: sorting never spills into files.
         db.pragma_update(None, "temp_store", "MEMORY")?;
-        db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        keep_statements(&db)?;
         schema::prepare(&mut db, Some(new))?;
         Ok(Self { db })
     }
@@ -137,16 +139,12 @@ impl SqliteCore {
     /// As [`Op`] and the methods of [`super::Store`] say. Nothing was written, except that after
     /// [`StoreError::Away`] from the commit itself the operation may have been.
     pub fn apply(&mut self, op: &Op, now_ms: u64) -> Result<OpReply, StoreError> {
-        let behavior = if op.is_write() {
-            TransactionBehavior::Immediate
-        } else {
-            TransactionBehavior::Deferred
-        };
-        let transaction = self.db.transaction_with_behavior(behavior)?;
-        let before = transaction.total_changes();
-        let tx = Tx { db: &transaction, now_ms };
+        let begin = if op.is_write() { "BEGIN IMMEDIATE" } else { "BEGIN DEFERRED" };
+        let transaction = Transaction::begin(&self.db, begin)?;
+        let before = self.db.total_changes();
+        let tx = Tx { db: &self.db, now_ms };
         let reply = tx.carry_out(op)?;
-        if transaction.total_changes() > before {
+        if self.db.total_changes() > before {
             tx.raise_clock()?;
         }
         transaction.commit()?;
@@ -193,11 +191,19 @@ impl SqliteCore {
     }
 }
 
+/// Lets every statement be compiled once. Without stable plans SQLite compiles one whose limit is a
+/// parameter again each time that it is bound.
+fn keep_statements(db: &Connection) -> Result<(), StoreError> {
+    db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
+}
+
 fn connect(path: &Path, more: OpenFlags, busy: Duration) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
     let db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(busy)?;
-    db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    keep_statements(&db)?;
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "temp_store", "MEMORY")?;
     db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
@@ -215,6 +221,32 @@ pub fn copy_log_back(path: &Path) {
         .and_then(|db| Ok(db.pragma(None, "wal_checkpoint", "TRUNCATE", |_| Ok(()))?));
     if let Err(error) = copied {
         tracing::debug!(%error, store = %path.display(), "its log was not copied back");
+    }
+}
+
+/// Transaction that is rolled back unless it was committed. Beginning and ending it costs no
+/// compiling, as [`rusqlite::Transaction`] does.
+struct Transaction<'a>(&'a Connection);
+
+impl<'a> Transaction<'a> {
+    fn begin(db: &'a Connection, begin: &str) -> rusqlite::Result<Self> {
+        db.prepare_cached(begin)?.execute([])?;
+        Ok(Self(db))
+    }
+
+    fn commit(self) -> rusqlite::Result<()> {
+        // After a failure it is still open, and dropped.
+        self.0.prepare_cached("COMMIT")?.execute([]).map(drop)
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        // Committed, or SQLite has rolled it back by itself.
+        if !self.0.is_autocommit() {
+            // What cannot be rolled back cannot be begun anew either, which its caller is told.
+            let _ = self.0.execute_batch("ROLLBACK");
+        }
     }
 }
 
