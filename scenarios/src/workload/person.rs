@@ -19,7 +19,7 @@ use chatchat::{
     },
 };
 use dst_env::rng::{Rng, Seed};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::{Stage, texts, texts::post_id};
 use crate::history::{ReaderKind, Recorder, Who};
@@ -50,6 +50,8 @@ pub(super) struct OpenPage {
 pub(super) struct Shared {
     /// No new posts.
     stop: AtomicBool,
+    /// Tells the senders so.
+    stopped: Notify,
     /// From where the stream would resume.
     cursor: Mutex<Option<Cursor>>,
     /// Time for which the reader stops reading next.
@@ -57,6 +59,15 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.stopped.notify_waiters();
+    }
+
+    fn has_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     pub(super) fn look_away(&self, by: Duration) {
         *self.look_away.lock().unwrap_or_else(PoisonError::into_inner) = by;
     }
@@ -85,7 +96,11 @@ impl Person {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.stage.clock.now() >= self.stage.until
+        self.time_left().is_zero()
+    }
+
+    fn time_left(&self) -> Duration {
+        self.stage.until.saturating_sub(self.stage.clock.now())
     }
 
     /// Chats until the story's end and hands the last session over.
@@ -238,14 +253,17 @@ impl Person {
             if rate <= 0.0 {
                 break;
             }
-            let mut wait = rng.exponential(rate);
-            // In slices, so that a sender with much time between posts stops soon.
-            while !wait.is_zero() && !shared.stop.load(Ordering::Relaxed) && !self.is_over() {
-                let slice = wait.min(Duration::from_millis(250));
-                self.env.sleep(slice).await;
-                wait -= slice;
+            let next = self.env.now() + rng.exponential(rate);
+            let waits = || next.since(self.env.now()).min(self.time_left());
+            // Its machine's clock may be wrong about the story's end.
+            while !shared.has_stopped() && !waits().is_zero() {
+                tokio::select! {
+                    biased;
+                    () = shared.stopped.notified() => {}
+                    () = self.env.sleep(waits()) => {}
+                }
             }
-            if shared.stop.load(Ordering::Relaxed) || self.is_over() {
+            if shared.has_stopped() || self.is_over() {
                 break;
             }
             let text = texts::text(&mut rng, self.stage.seed, self.number, &place, nth);
@@ -299,7 +317,7 @@ impl Person {
 impl OpenPage {
     /// Stops new posts and waits until every sender has stopped, at most until `deadline` of the clock.
     async fn stop_senders(&mut self, env: &Env, deadline: Duration, clock: &crate::history::Clock) {
-        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.stop();
         for sender in self.senders.drain(..) {
             // A sender that is still at work, or gone with its page, shows in the outbox.
             let _ = env.timeout(deadline.saturating_sub(clock.now()), sender).await;
