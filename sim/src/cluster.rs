@@ -54,6 +54,8 @@ pub struct Cluster {
     shape: shape::Cluster,
     people: usize,
     hosts: BTreeMap<Place, HostId>,
+    /// Places by the names of their machines.
+    by_name: BTreeMap<String, Place>,
     /// Place of each identity, those of nodes before a wipe included.
     nodes: Mutex<BTreeMap<NodeId, Place>>,
     keys: KeyPool,
@@ -109,7 +111,12 @@ impl Cluster {
         let nodes: Vec<_> = masters.chain(workers).collect();
         let everyone = [Place::Store].into_iter().chain(nodes.iter().copied());
         let everyone = everyone.chain((0..people).map(Place::Person));
-        let hosts = everyone.map(|place| (place, world.add_host(&host_name(place)))).collect();
+        let (mut hosts, mut by_name) = (BTreeMap::new(), BTreeMap::new());
+        for place in everyone {
+            let name = host_name(place);
+            hosts.insert(place, world.add_host(&name));
+            by_name.insert(name, place);
+        }
 
         let wipes = wipes_max(plan);
         // One identity more, which nobody admits.
@@ -123,6 +130,7 @@ impl Cluster {
             world: world.clone(),
             people,
             hosts,
+            by_name,
             nodes: Mutex::new(identities.zip(nodes).collect()),
             keys,
             token: secret.text().to_string(),
@@ -182,7 +190,12 @@ impl Cluster {
     #[must_use]
     pub fn place(&self, name: &str) -> Option<Place> {
         let name = name.strip_suffix(CLONE).unwrap_or(name);
-        self.hosts.keys().find(|place| host_name(**place) == name).copied()
+        self.by_name.get(name).copied()
+    }
+
+    /// Returns each machine with the place that it is.
+    pub fn places_of_hosts(&self) -> impl Iterator<Item = (HostId, Place)> {
+        self.hosts.iter().map(|(place, host)| (*host, *place))
     }
 
     /// `http://host:port` of each master's front end.

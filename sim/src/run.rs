@@ -147,10 +147,10 @@ impl Report {
 }
 
 async fn live(world: &World, plan: &Plan) -> Report {
-    world.capture();
     world.contain_panics_of(&OF_ONE_PEER);
     let observer = world.idle(world.add_host("observer")).await;
     let cluster = Cluster::new(world, plan).expect("SQLite works in memory");
+    wiretap::listen(&cluster);
     cluster.start();
     world.sleep(WARM_UP).await;
 

@@ -5,6 +5,8 @@
 //!    What link ports say to a stranger is judged as well.
 //! 2. The tap proves that it hears: people's links, which are in clear, must show the word.
 
+use std::collections::BTreeMap;
+
 use chatchat::client::Answer;
 use chatchat_scenarios::{
     history::History,
@@ -20,11 +22,29 @@ use crate::cluster::{Cluster, LINK_PORT};
 /// Number of posts that must hold the canary word for the tap to count as working.
 const POSTS_MIN: usize = 20;
 
+/// Listens, from now on, to the links between nodes and to what people say.
+pub(crate) fn listen(cluster: &Cluster) {
+    let places: BTreeMap<HostId, Place> = cluster.places_of_hosts().collect();
+    cluster.world().capture(move |from, to| {
+        // A machine that comes later is a second life of a node.
+        let is_no_node = |host| places.get(host).is_some_and(|place| !is_node(*place));
+        let is_said_by_person = places.get(&from).is_some_and(|place| is_person(*place));
+        is_said_by_person || !is_no_node(&from) && !is_no_node(&to)
+    });
+}
+
+const fn is_node(place: Place) -> bool {
+    matches!(place, Place::Master(_) | Place::Worker(_))
+}
+
+const fn is_person(place: Place) -> bool {
+    matches!(place, Place::Person(_))
+}
+
 /// Returns what crossed the links in clear.
 pub(crate) fn judge(cluster: &Cluster, seed: u64, history: &History) -> Vec<Violation> {
     let words = Words::new(secrets(seed, history));
     let place = |host: HostId| cluster.place(&cluster.world().name(host));
-    let is_node = |place: Place| matches!(place, Place::Master(_) | Place::Worker(_));
     let mut said = Vec::new();
     let mut hears = history.sent().count() < POSTS_MIN;
     for capture in cluster.world().captures() {
@@ -39,7 +59,7 @@ pub(crate) fn judge(cluster: &Cluster, seed: u64, history: &History) -> Vec<Viol
                 let word = String::from_utf8_lossy(word);
                 said.push(broken("clear", format!("{from} said {word} to {to} in clear")));
             }
-        } else if !hears && matches!(from, Place::Person(_)) {
+        } else if !hears && is_person(from) {
             hears = words.first_in(&capture.bytes).is_some();
         }
     }

@@ -9,7 +9,7 @@ use std::{
 use chatchat::{
     env::{
         BoxFuture, BoxStream, Env,
-        lanes::{TrySendError, lanes},
+        lanes::{LaneReceiver, LaneSender, TrySendError, lanes},
     },
     model::{absence::AwayReason, event::FaultPoint, outcome::TaskResult, rows::StoreError},
     store::{
@@ -49,6 +49,19 @@ struct Journal {
     /// Operations with their times; `None` as long as nobody asked for it.
     writes: Option<Vec<(Op, u64)>>,
 }
+
+/// Operation that reads, with its number on its connection.
+#[derive(Debug)]
+struct Read {
+    number: u64,
+    op: Op,
+}
+
+/// Reads that wait.
+type Reads = LaneReceiver<Read, { Lane::COUNT }>;
+
+/// Way of answers onto a connection.
+type Out = LaneSender<Vec<u8>, { Lane::COUNT }>;
 
 /// Durable state of the store. It survives crashes of its host.
 #[derive(Clone)]
@@ -171,15 +184,27 @@ impl StoreHost {
         });
         let (writes, jobs) = lanes([WAITING_MAX; Lane::COUNT]);
         env.spawn("store-writer", self.clone().write(env.clone(), jobs, lock));
-        let (reads, jobs) = lanes([WAITING_MAX; Lane::COUNT]);
-        let jobs = Arc::new(Turn::new((jobs, env.rng("store-read-time"))));
+        let (reads, queue) = lanes([WAITING_MAX; Lane::COUNT]);
+        let queue = Arc::new(Turn::new((queue, env.rng("store-read-time"))));
         for _ in 0..READERS {
-            env.spawn("store-reader", self.clone().read(env.clone(), Arc::clone(&jobs)));
+            let reading = self.clone().read(env.clone(), Arc::clone(&queue), out.clone());
+            env.spawn("store-reader", reading);
         }
         loop {
             let (number, op): (u64, Op) = frames::read(&mut from).await?;
-            let (reply, answer) = oneshot::channel();
             let lane = op.lane() as usize;
+            let (reply, answer) = oneshot::channel();
+            // Here the host is there, so that it has an answer of its own for a full queue.
+            if op.is_write() {
+                if let Err(TrySendError::Full(job)) = writes.try_send(lane, Job { op, reply }) {
+                    let _ = job.reply.send(Err(StoreError::Busy));
+                }
+            } else {
+                match reads.try_send(lane, Read { number, op }) {
+                    Ok(()) => continue,
+                    Err(_) => drop(reply.send(Err(StoreError::Busy))),
+                }
+            }
             let out = out.clone();
             env.spawn("store-call", async move {
                 // Without an answer the writer was stopped with its host.
@@ -188,26 +213,25 @@ impl StoreHost {
                     let _ = out.send(lane, frame).await;
                 }
             });
-            let queue = if op.is_write() { &writes } else { &reads };
-            // Here the host is there, so that it has an answer of its own for a full queue.
-            if let Err(TrySendError::Full(job)) = queue.try_send(lane, Job { op, reply }) {
-                let _ = job.reply.send(Err(StoreError::Busy));
-            }
         }
     }
 
     /// Reads what comes over one connection, beside other readers.
-    async fn read(self, env: Env, jobs: Arc<Turn<(Jobs, ChaCha20Rng)>>) {
+    async fn read(self, env: Env, queue: Arc<Turn<(Reads, ChaCha20Rng)>>, out: Out) {
         loop {
-            let (job, takes) = {
-                let (jobs, rng) = &mut *jobs.lock().await;
-                let Some(job) = jobs.recv().await else { return };
-                (job, Duration::from_micros(30 + rng.next_u64() % 90))
+            let (read, takes) = {
+                let (queue, rng) = &mut *queue.lock().await;
+                let Some(read) = queue.recv().await else { return };
+                (read, Duration::from_micros(30 + rng.next_u64() % 90))
             };
-            let answer = self.apply(&job.op, env.wall().ms);
+            let answer = self.apply(&read.op, env.wall().ms);
             env.sleep(takes).await;
-            // The connection may have ended.
-            let _ = job.reply.send(answer);
+            if let Ok(frame) = answer_frame(read.number, &answer)
+                && out.send(read.op.lane() as usize, frame).await.is_err()
+            {
+                // The connection has ended.
+                return;
+            }
         }
     }
 

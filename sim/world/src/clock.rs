@@ -8,7 +8,7 @@ use dst_env::{
     time::{Mono, Wall},
 };
 
-const SECOND_NS: i128 = 1_000_000_000;
+const SECOND_NS: i64 = 1_000_000_000;
 /// 2026-01-01T00:00:00Z, where every run's virtual time begins.
 const START_WALL_MS: u64 = 1_767_225_600_000;
 
@@ -37,33 +37,45 @@ impl Clock {
         }
     }
 
-    fn elapsed(&self, now: u64) -> i128 {
-        let real = i128::from(now.saturating_sub(self.base_ns));
-        real * (SECOND_NS + i128::from(self.drift_ppb)) / SECOND_NS
+    fn elapsed(&self, now: u64) -> u64 {
+        let real = now.saturating_sub(self.base_ns);
+        // A node reads its clock often, and divisions of 128 bits are slow.
+        let gained = i64::try_from(real).ok().and_then(|real| real.checked_mul(self.drift_ppb));
+        if let Some(gained) = gained {
+            return real.saturating_add_signed(gained.div_euclid(SECOND_NS));
+        }
+        let rate = i128::from(SECOND_NS + self.drift_ppb);
+        let elapsed = i128::from(real) * rate / i128::from(SECOND_NS);
+        u64::try_from(elapsed).unwrap_or(u64::MAX)
     }
 
     /// Returns the monotonic clock at virtual time `now`.
     pub(crate) fn mono(&self, now: u64) -> Mono {
-        let elapsed = u64::try_from(self.elapsed(now)).expect("time does not run backwards");
-        Mono::from_ns(self.mono_ns.saturating_add(elapsed))
+        Mono::from_ns(self.mono_ns.saturating_add(self.elapsed(now)))
     }
 
     /// Returns the wall clock at virtual time `now`, read so many ns later.
     pub(crate) fn wall(&self, now: u64, later_ns: u64) -> Wall {
-        let ms = (self.wall_ns + self.elapsed(now) + i128::from(later_ns)) / 1_000_000;
-        Wall { ms: u64::try_from(ms.max(0)).unwrap_or(u64::MAX) }
+        let ns = self.wall_ns + i128::from(self.elapsed(now)) + i128::from(later_ns);
+        let ns = ns.max(0);
+        let ms = match u64::try_from(ns) {
+            Ok(ns) => ns / 1_000_000,
+            Err(_) => u64::try_from(ns / 1_000_000).unwrap_or(u64::MAX),
+        };
+        Wall { ms }
     }
 
     /// Returns the virtual time, ns, at which the monotonic clock has reached `at`, at the present drift.
     pub(crate) fn reaches(&self, at: Mono) -> u64 {
         let ahead = i128::from(at.as_ns().saturating_sub(self.mono_ns));
-        let rate = SECOND_NS + i128::from(self.drift_ppb);
-        let real = (ahead * SECOND_NS + rate - 1) / rate;
+        let rate = i128::from(SECOND_NS + self.drift_ppb);
+        let real = (ahead * i128::from(SECOND_NS) + rate - 1) / rate;
         self.base_ns.saturating_add(u64::try_from(real).unwrap_or(u64::MAX))
     }
 
     fn rebase(&mut self, now: u64) {
-        (self.mono_ns, self.wall_ns) = (self.mono(now).as_ns(), self.wall_ns + self.elapsed(now));
+        let elapsed = i128::from(self.elapsed(now));
+        (self.mono_ns, self.wall_ns) = (self.mono(now).as_ns(), self.wall_ns + elapsed);
         self.base_ns = now;
     }
 

@@ -1,11 +1,10 @@
 //! Core of the world: time, queue, log and names, which the host and network parts act on.
 
-use std::task::Waker;
-
 use crate::{
     ids::HostId,
     log::{Detail, Log},
     queue::Queue,
+    wakes::Wakes,
 };
 
 /// State that every part of the world shares.
@@ -15,7 +14,7 @@ pub(crate) struct Core {
     /// Events that are still to come.
     pub(crate) queue: Queue,
     /// Wakers to call once the world is unlocked.
-    pub(crate) wakes: Vec<Waker>,
+    pub(crate) wakes: Wakes,
     /// Event log of the run.
     pub(crate) log: Log,
     /// Names of the hosts, by their numbers.
@@ -28,7 +27,7 @@ impl Core {
         Self {
             now: 0,
             queue: Queue::new(),
-            wakes: Vec::new(),
+            wakes: Wakes::new(),
             log: Log::new(detail),
             names: Vec::new(),
         }

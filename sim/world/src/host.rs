@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     collections::BTreeMap,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use dst_env::{
@@ -12,7 +12,15 @@ use dst_env::{
 };
 use madsim::task::NodeId;
 
-use crate::{clock::Clock, core::Core, cpu::Cpu, disk::DiskState, ids::HostId, queue::Due};
+use crate::{
+    clock::Clock,
+    core::Core,
+    cpu::Cpu,
+    disk::DiskState,
+    ids::HostId,
+    queue::Due,
+    timers::{TimerId, Timers},
+};
 
 /// Time by which reads of the clock within one step may be ahead of virtual time, ns.
 const READS_AHEAD_NS: u64 = 20_000;
@@ -32,8 +40,8 @@ pub(crate) struct Host {
     pub(crate) is_paused: bool,
     /// Fault point at which its process has to panic.
     pub(crate) panics_at: Option<&'static str>,
-    /// Waits for the monotonic clock, by number.
-    timers: BTreeMap<u64, (Mono, Option<Waker>)>,
+    /// Waits for the monotonic clock.
+    timers: Timers,
     /// Newest read of the monotonic clock, ns, and the draw of the next step.
     reads: Cell<(u64, u64)>,
     /// Draws of entropy in this life, by label.
@@ -54,7 +62,7 @@ impl Host {
             is_running: false,
             is_paused: false,
             panics_at: None,
-            timers: BTreeMap::new(),
+            timers: Timers::default(),
             reads: Cell::new((0, seed.stream(&format!("host/{name}/reads")).word())),
             entropy: BTreeMap::new(),
         }
@@ -94,14 +102,13 @@ impl Host {
         self.timers.clear();
     }
 
-    /// Ready when the monotonic clock has reached `at`. `timer` is the waiter's own number,
-    /// taken from `next_timer` when it first waits.
+    /// Ready when the monotonic clock has reached `at`. `timer` is the waiter's own, added when it
+    /// first waits.
     pub(crate) fn poll_timer(
         &mut self,
         core: &mut Core,
         host: HostId,
-        next_timer: &mut u64,
-        timer: &mut Option<u64>,
+        timer: &mut Option<TimerId>,
         at: Mono,
         cx: &Context<'_>,
     ) -> Poll<()> {
@@ -109,38 +116,44 @@ impl Host {
             self.drop_timer(timer);
             return Poll::Ready(());
         }
-        let id = *timer.get_or_insert_with(|| {
-            let id = *next_timer;
-            *next_timer += 1;
-            core.queue.push(self.clock.reaches(at), Due::Timer { host, timer: id });
-            id
-        });
-        self.timers.insert(id, (at, Some(cx.waker().clone())));
+        match *timer {
+            Some(id) => self.timers.set_waker(id, cx.waker()),
+            None => {
+                let id = self.timers.add(at, cx.waker());
+                core.queue.push(self.clock.reaches(at), Due::timer(host, id));
+                *timer = Some(id);
+            }
+        }
         Poll::Pending
     }
 
     /// Forgets a wait that its waiter gave up.
-    pub(crate) fn drop_timer(&mut self, timer: &mut Option<u64>) {
+    pub(crate) fn drop_timer(&mut self, timer: &mut Option<TimerId>) {
         if let Some(id) = timer.take() {
-            self.timers.remove(&id);
+            self.timers.remove(id);
         }
     }
 
+    /// Returns whether somebody waits for a timer.
+    pub(crate) fn waits_for(&self, timer: TimerId) -> bool {
+        self.timers.until(timer).is_some()
+    }
+
     /// Wakes the waiter of a timer, or queues it again when the clock is not there yet.
-    pub(crate) fn on_timer(&mut self, core: &mut Core, host: HostId, timer: u64) {
-        let Some((at, waker)) = self.timers.get_mut(&timer) else { return };
-        if self.clock.mono(core.now) >= *at {
-            core.wakes.extend(waker.take());
+    pub(crate) fn on_timer(&mut self, core: &mut Core, host: HostId, timer: TimerId) {
+        let Some(at) = self.timers.until(timer) else { return };
+        if self.clock.mono(core.now) >= at {
+            core.wakes.add(self.timers.fire(timer));
         } else {
-            let due = self.clock.reaches(*at).max(core.now + 1);
-            core.queue.push(due, Due::Timer { host, timer });
+            let due = self.clock.reaches(at).max(core.now + 1);
+            core.queue.push(due, Due::timer(host, timer));
         }
     }
 
     /// Queues all timers again after the clock was changed.
     pub(crate) fn requeue_timers(&self, core: &mut Core, host: HostId) {
-        for (timer, (at, _)) in &self.timers {
-            core.queue.push(self.clock.reaches(*at), Due::Timer { host, timer: *timer });
+        for (timer, at) in self.timers.all() {
+            core.queue.push(self.clock.reaches(at), Due::timer(host, timer));
         }
     }
 

@@ -58,7 +58,11 @@ mod state;
 #[cfg(all(test, madsim))]
 mod tests;
 #[cfg(madsim)]
+mod timers;
+#[cfg(madsim)]
 mod wait;
+#[cfg(madsim)]
+mod wakes;
 #[cfg(madsim)]
 mod world;
 

@@ -124,12 +124,15 @@ impl Log {
         self.checkpoint(now);
         self.segments += 1;
         self.bytes += bytes.len() as u64;
-        for mark in [now, marks[0], marks[1], marks[2], marks[3]] {
-            self.hash = (self.hash ^ mark).wrapping_mul(FNV_PRIME).rotate_left(29);
-        }
-        for byte in bytes {
-            self.hash = (self.hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME);
-        }
+        let (words, tail) = bytes.as_chunks();
+        let marks = [now, marks[0], marks[1], marks[2], marks[3]].into_iter();
+        let words = words.iter().copied().map(u64::from_le_bytes);
+        let tail = tail.iter().copied().map(u64::from);
+        // By words, each step one to one: whichever byte differs, the hash does.
+        self.hash = marks
+            .chain(words)
+            .chain(tail)
+            .fold(self.hash, |hash, word| (hash ^ word).wrapping_mul(FNV_PRIME).rotate_left(29));
         if self.detail == Detail::Segments {
             let rest = format!(r#"{},"hash":"{:016x}""#, rest(), self.hash);
             self.line(now, host, "segment", &rest);

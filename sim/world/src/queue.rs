@@ -5,6 +5,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 use crate::{
     ids::{HostId, SocketId},
     segment::Segment,
+    timers::TimerId,
 };
 
 /// Event that is due at a point in virtual time.
@@ -12,15 +13,24 @@ use crate::{
 pub(crate) enum Due {
     /// A node's timer may be due.
     Timer {
-        /// Machine of the node.
-        host: HostId,
-        /// Number of the timer.
-        timer: u64,
+        /// Number of the node's machine.
+        host: u32,
+        /// Timer of the machine.
+        timer: TimerId,
     },
     /// A segment reaches the other end.
     Segment(Box<Segment>),
+    /// Acknowledgements have come for which a socket waits.
+    Acks(SocketId),
     /// The retransmission timer of a socket is due.
     Retransmit(SocketId),
+}
+
+impl Due {
+    /// Returns that a timer of a machine may be due.
+    pub(crate) fn timer(host: HostId, timer: TimerId) -> Self {
+        Self::Timer { host: u32::try_from(host.0).expect("fewer than 2^32 machines"), timer }
+    }
 }
 
 /// Event in the heap.
@@ -73,14 +83,19 @@ impl Queue {
 
     /// Takes the first entry that is due by `now`.
     pub(crate) fn pop(&mut self, now: u64) -> Option<Due> {
-        if self.next_at()? > now {
+        if self.first()?.0 > now {
             return None;
         }
         self.heap.pop().map(|Reverse(entry)| entry.due)
     }
 
-    /// Returns when the first entry is due, virtual ns.
-    pub(crate) fn next_at(&self) -> Option<u64> {
-        self.heap.peek().map(|Reverse(entry)| entry.at)
+    /// Drops the first entry.
+    pub(crate) fn drop_first(&mut self) {
+        self.heap.pop();
+    }
+
+    /// Returns the first entry and when it is due, virtual ns.
+    pub(crate) fn first(&self) -> Option<(u64, &Due)> {
+        self.heap.peek().map(|Reverse(entry)| (entry.at, &entry.due))
     }
 }

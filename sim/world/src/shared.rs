@@ -30,6 +30,8 @@ use crate::{
     state::{End, State},
 };
 
+const SECOND_NS: u64 = 1_000_000_000;
+
 type OnFaultPoint = Box<dyn Fn(HostId, &'static str) + Send + Sync>;
 
 struct Inner {
@@ -81,8 +83,14 @@ impl Shared {
         assert!(self.0.runtime.set(Handle::current()).is_ok(), "a world starts once");
         self.with(|state| state.set_up(setup));
         let world = self.clone();
+        let mut second = 0;
         madsim::task::spawn(std::future::poll_fn(move |cx| {
-            world.with(|state| state.pump(cx));
+            let now = world.with(|state| state.pump(cx));
+            if now / SECOND_NS > second {
+                second = now / SECOND_NS;
+                // Asked for its side effect: madsim lets go of ended tasks only when it counts.
+                world.runtime().metrics().num_tasks();
+            }
             std::task::Poll::<()>::Pending
         }));
     }
@@ -92,15 +100,25 @@ impl Shared {
         let (done, wakes) = {
             // A panic in here ends the run; what is dropped on the way must not panic too.
             let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.core.now = u64::try_from(self.0.time.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            state.core.now = self.now_ns();
             let done = act(&mut state);
             state.arm(&self.0.time);
-            (done, std::mem::take(&mut state.core.wakes))
+            (done, state.core.wakes.take())
         };
-        for waker in wakes {
-            waker.wake();
-        }
+        wakes.wake();
         done
+    }
+
+    /// Looks at the world without changing it. Must not be nested.
+    pub(crate) fn look<T>(&self, at: impl FnOnce(&State) -> T) -> T {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.core.now = self.now_ns();
+        at(&state)
+    }
+
+    fn now_ns(&self) -> u64 {
+        let elapsed = self.0.time.elapsed();
+        elapsed.as_secs() * SECOND_NS + u64::from(elapsed.subsec_nanos())
     }
 
     /// Returns madsim's runtime.

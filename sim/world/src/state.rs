@@ -32,6 +32,7 @@ use crate::{
     panics::{COMPUTE, Panicked},
     queue::Due,
     setup::{Progress, Setup},
+    timers::TimerId,
 };
 
 /// Way in which a process ends.
@@ -48,6 +49,7 @@ pub(crate) struct State {
     pub(crate) core: Core,
     pub(crate) net: Net,
     pub(crate) hosts: Vec<Host>,
+    by_name: BTreeMap<String, HostId>,
     pub(crate) seed: Seed,
     /// Probes that were reached, and how often.
     pub(crate) probes: BTreeMap<&'static str, u64>,
@@ -56,12 +58,11 @@ pub(crate) struct State {
     /// Names of tasks whose panics end the task alone.
     pub(crate) contained: &'static [&'static str],
     progress: Arc<Progress>,
-    next_timer: u64,
     /// Waker of the task that pumps the queue.
     pump: Option<Waker>,
     sleep: Option<Pin<Box<Sleep>>>,
-    /// Earliest virtual time at which the pump will be woken, ns.
-    armed_at: u64,
+    /// Virtual times at which the pump will be woken, ns, the earliest last.
+    armed_at: Vec<u64>,
 }
 
 impl State {
@@ -71,15 +72,15 @@ impl State {
             core: Core::new(Detail::default()),
             net: Net::new(Seed(0)),
             hosts: Vec::new(),
+            by_name: BTreeMap::new(),
             seed: Seed(0),
             probes: BTreeMap::new(),
             panics: Vec::new(),
             contained: &[],
             progress: Arc::default(),
-            next_timer: 0,
             pump: None,
             sleep: None,
-            armed_at: u64::MAX,
+            armed_at: Vec::new(),
         }
     }
 
@@ -91,45 +92,69 @@ impl State {
         self.core = Core::new(setup.detail);
     }
 
-    /// Carries out all events that are due, as the pump's task.
-    pub(crate) fn pump(&mut self, cx: &Context<'_>) {
+    /// Carries out all events that are due, as the pump's task, and returns virtual time.
+    pub(crate) fn pump(&mut self, cx: &Context<'_>) -> u64 {
         if self.pump.as_ref().is_none_or(|pump| !pump.will_wake(cx.waker())) {
             self.pump = Some(cx.waker().clone());
         }
-        if self.core.now >= self.armed_at {
-            self.armed_at = u64::MAX;
-        }
+        while self.armed_at.pop_if(|at| *at <= self.core.now).is_some() {}
         while let Some(due) = self.core.queue.pop(self.core.now) {
             self.carry_out(due);
         }
         self.progress.virtual_ms.store(self.core.now / 1_000_000, Ordering::Relaxed);
         self.progress.events.store(self.core.log.lines().len() as u64, Ordering::Relaxed);
+        self.core.now
     }
 
     /// Makes sure that the pump runs when the first event is due. A timer of madsim cannot be
     /// withdrawn, so it is only set when it is earlier than the one that stands.
     pub(crate) fn arm(&mut self, time: &TimeHandle) {
-        let (Some(next), Some(pump)) = (self.core.queue.next_at(), &self.pump) else { return };
-        if next >= self.armed_at {
-            return;
-        }
-        self.armed_at = next;
+        let earliest = self.armed_at.last().copied().unwrap_or(u64::MAX);
+        let Some(next) = self.next_before(earliest) else { return };
+        let Some(pump) = &self.pump else { return };
+        self.armed_at.push(next);
         let ahead = Duration::from_nanos(next.saturating_sub(self.core.now));
         let deadline = time.now_instant() + ahead;
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(time.sleep(Duration::ZERO)));
         // `reset` has no floor, `sleep` has one of 1 ms.
         sleep.as_mut().reset(deadline);
         if sleep.as_mut().poll(&mut Context::from_waker(pump)).is_ready() {
-            self.core.wakes.push(pump.clone());
+            self.core.wakes.add(Some(pump.clone()));
+        }
+    }
+
+    /// Returns when the first event is due, if that is before `limit`. Those that no longer matter
+    /// are dropped, so that the pump does not wake for them.
+    fn next_before(&mut self, limit: u64) -> Option<u64> {
+        loop {
+            let (at, due) = self.core.queue.first().filter(|(at, _)| *at < limit)?;
+            match *due {
+                Due::Timer { host, timer } if !self.hosts[host as usize].waits_for(timer) => {
+                    self.core.queue.drop_first();
+                }
+                Due::Retransmit(socket) => {
+                    let due = self.net.timer(&mut self.core, socket, at);
+                    if due == Some(at) {
+                        return due;
+                    }
+                    self.core.queue.drop_first();
+                    if let Some(due) = due {
+                        self.core.queue.push(due, Due::Retransmit(socket));
+                    }
+                }
+                _ => return Some(at),
+            }
         }
     }
 
     fn carry_out(&mut self, due: Due) {
         match due {
             Due::Timer { host, timer } => {
+                let host = HostId(host as usize);
                 self.hosts[host.0].on_timer(&mut self.core, host, timer);
             }
             Due::Segment(segment) => self.net.deliver(&mut self.core, *segment),
+            Due::Acks(socket) => self.net.on_acks(&mut self.core, socket),
             Due::Retransmit(socket) => self.net.on_timer(&mut self.core, socket),
         }
     }
@@ -139,12 +164,14 @@ impl State {
         self.hosts.push(Host::new(self.seed, name, node));
         self.net.add_machine();
         self.core.names.push(name.to_owned());
-        HostId(self.hosts.len() - 1)
+        let id = HostId(self.hosts.len() - 1);
+        self.by_name.entry(name.to_owned()).or_insert(id);
+        id
     }
 
     /// Returns the machine with this name.
     pub(crate) fn find(&self, name: &str) -> Option<HostId> {
-        self.core.names.iter().position(|known| known == name).map(HostId)
+        self.by_name.get(name).copied()
     }
 
     /// Checks that a life has not ended.
@@ -252,7 +279,7 @@ impl State {
     pub(crate) fn poll_timer(
         &mut self,
         life: Life,
-        timer: &mut Option<u64>,
+        timer: &mut Option<TimerId>,
         at: Mono,
         cx: &Context<'_>,
     ) -> Poll<()> {
@@ -260,7 +287,7 @@ impl State {
             return Poll::Pending;
         }
         let host = &mut self.hosts[life.host.0];
-        host.poll_timer(&mut self.core, life.host, &mut self.next_timer, timer, at, cx)
+        host.poll_timer(&mut self.core, life.host, timer, at, cx)
     }
 
     /// Returns bytes that no other call in any life of any host gets.

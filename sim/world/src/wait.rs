@@ -9,14 +9,14 @@ use std::{
 
 use dst_env::time::Mono;
 
-use crate::{ids::Life, shared::Shared};
+use crate::{ids::Life, shared::Shared, timers::TimerId};
 
 /// Wait for a host's monotonic clock.
 pub(crate) struct Timer {
     world: Shared,
     life: Life,
     at: Mono,
-    id: Option<u64>,
+    id: Option<TimerId>,
 }
 
 impl Timer {

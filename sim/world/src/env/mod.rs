@@ -57,11 +57,11 @@ fn address(state: &State, here: HostId, addr: &str) -> io::Result<(HostId, u16)>
 
 impl dst_env::Platform for SimEnv {
     fn now(&self) -> Mono {
-        self.world.with(|state| state.mono(self.life.host))
+        self.world.look(|state| state.mono(self.life.host))
     }
 
     fn wall(&self) -> Wall {
-        self.world.with(|state| state.wall(self.life.host))
+        self.world.look(|state| state.wall(self.life.host))
     }
 
     fn sleep_until(&self, at: Mono) -> BoxFuture<'static, ()> {

@@ -13,9 +13,9 @@ impl Net {
     /// Drops all sockets of a machine that loses power, without a word to their peers.
     pub(crate) fn power_off(&mut self, host: HostId) {
         self.machines[host.0].is_up = false;
-        self.sockets.retain(|_, socket| socket.host != host);
+        self.sockets.remove_all(|socket| socket.host == host);
         let sockets = &self.sockets;
-        self.by_peer.retain(|_, end| sockets.contains_key(end));
+        self.by_peer.retain(|_, end| sockets.get(*end).is_some());
         self.ports.retain(|(at, _), _| *at != host);
     }
 
@@ -26,29 +26,16 @@ impl Net {
         for port in ports {
             self.unlisten(core, host, port);
         }
-        let held: Vec<SocketId> = self
-            .sockets
-            .iter()
-            .filter(|(_, socket)| socket.host == host && !socket.orphan)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in held {
+        for id in self.sockets.ids(|socket| socket.host == host && !socket.orphan) {
             self.close(core, id);
         }
     }
 
     /// Resets every connection between two hosts, at both ends.
     pub(crate) fn reset_between(&mut self, core: &mut Core, one: HostId, other: HostId) -> usize {
-        let between: Vec<SocketId> = self
-            .sockets
-            .iter()
-            .filter(|(_, s)| {
-                s.phase == Phase::Open
-                    && ((s.host, s.peer_host) == (one, other)
-                        || (s.host, s.peer_host) == (other, one))
-            })
-            .map(|(id, _)| *id)
-            .collect();
+        let ends = [(one, other), (other, one)];
+        let between =
+            self.sockets.ids(|s| s.phase == Phase::Open && ends.contains(&(s.host, s.peer_host)));
         for id in &between {
             self.kill(core, *id, io::ErrorKind::ConnectionReset);
         }
@@ -58,12 +45,8 @@ impl Net {
     /// Lets the ends at `to` of the connections between two hosts vanish, without a word to `from`:
     /// it learns that by an RST, once it sends.
     pub(crate) fn half_open(&mut self, core: &mut Core, from: HostId, to: HostId) -> usize {
-        let there: Vec<SocketId> = self
-            .sockets
-            .iter()
-            .filter(|(_, s)| s.phase == Phase::Open && (s.host, s.peer_host) == (to, from))
-            .map(|(id, _)| *id)
-            .collect();
+        let there =
+            self.sockets.ids(|s| s.phase == Phase::Open && (s.host, s.peer_host) == (to, from));
         for id in &there {
             self.kill(core, *id, io::ErrorKind::ConnectionReset);
         }
@@ -78,7 +61,7 @@ impl Net {
 
     /// Closes a socket that its process dropped. Does nothing when no process holds it.
     pub(crate) fn close(&mut self, core: &mut Core, id: SocketId) {
-        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        let Some(socket) = self.sockets.get_mut(id) else { return };
         if socket.orphan {
             return;
         }
@@ -96,9 +79,9 @@ impl Net {
 
     /// Cleans up after a step that may have ended a connection which was in phase `was`.
     pub(super) fn bury(&mut self, core: &mut Core, id: SocketId, was: Phase) {
-        let is_dead = self.sockets.get(&id).is_some_and(|socket| socket.phase == Phase::Dead);
+        let is_dead = self.sockets.get(id).is_some_and(|socket| socket.phase == Phase::Dead);
         if is_dead && was != Phase::Dead {
-            let error = self.sockets.get(&id).and_then(|socket| socket.error);
+            let error = self.sockets.get(id).and_then(|socket| socket.error);
             let kind = match error {
                 Some(io::ErrorKind::ConnectionRefused) => "refused",
                 Some(io::ErrorKind::TimedOut) => "timed_out",
@@ -116,7 +99,7 @@ impl Net {
 
     /// Forgets an end that no process holds once it has nothing left to do.
     pub(super) fn sweep(&mut self, core: &mut Core, id: SocketId) {
-        let Some(socket) = self.sockets.get_mut(&id).filter(|socket| socket.orphan) else { return };
+        let Some(socket) = self.sockets.get_mut(id).filter(|socket| socket.orphan) else { return };
         if socket.phase == Phase::Dead || socket.is_flushed() && socket.is_at_end() {
             self.forget(id);
         } else if socket.is_flushed() && socket.rto_at.is_none() {
@@ -127,14 +110,14 @@ impl Net {
 
     /// Removes a socket.
     pub(super) fn forget(&mut self, id: SocketId) {
-        if let Some(peer) = self.sockets.remove(&id).and_then(|socket| socket.peer) {
+        if let Some(peer) = self.sockets.remove(id).and_then(|socket| socket.peer) {
             self.by_peer.remove(&peer);
         }
     }
 
     /// Ends a connection for this reason; its holder can still read what came before.
     pub(super) fn kill(&mut self, core: &mut Core, id: SocketId, why: io::ErrorKind) {
-        let Some(was) = self.sockets.get(&id).map(|socket| socket.phase) else { return };
+        let Some(was) = self.sockets.get(id).map(|socket| socket.phase) else { return };
         self.act(core, id, |socket, _, _, wakes| socket.die(why, wakes));
         self.bury(core, id, was);
     }

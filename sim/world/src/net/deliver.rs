@@ -22,7 +22,7 @@ impl Net {
             Some(id) => Some(id),
             None => self.by_peer.get(&segment.from).copied(),
         };
-        let Some(id) = id.filter(|id| self.sockets.contains_key(id)) else {
+        let Some(id) = id.filter(|id| self.sockets.get(*id).is_some()) else {
             match segment.body {
                 Body::Syn { port, .. } if self.ports.contains_key(&(segment.to_host, port)) => {
                     self.on_syn(core, &segment);
@@ -63,7 +63,7 @@ impl Net {
                 let unwanted = |s: &Socket| {
                     s.phase == Phase::Dead || s.orphan && s.is_fresh(offset, bytes.len())
                 };
-                if self.sockets.get(&id).is_some_and(unwanted) {
+                if self.sockets.get(id).is_some_and(unwanted) {
                     // Nobody is there to read it.
                     self.refuse(core, &segment);
                     self.kill(core, id, io::ErrorKind::ConnectionReset);
@@ -75,7 +75,7 @@ impl Net {
                 self.sweep(core, id);
             }
             Body::Rst => {
-                let why = match self.sockets.get(&id).map(|socket| socket.phase) {
+                let why = match self.sockets.get(id).map(|socket| socket.phase) {
                     Some(Phase::Connecting) => io::ErrorKind::ConnectionRefused,
                     _ => io::ErrorKind::ConnectionReset,
                 };
@@ -102,24 +102,41 @@ impl Net {
 
     /// Opens a socket whose peer knows it, so that its listener may accept it.
     pub(super) fn opened(&mut self, core: &mut Core, id: SocketId, edge: u64) {
+        if self.sockets.get(id).is_none_or(|socket| socket.phase == Phase::Open) {
+            return;
+        }
         let opened = self.act(core, id, |socket, now, _, wakes| socket.opened(now, edge, wakes));
         if opened != Some(true) {
             return;
         }
-        let here = self.sockets.get(&id).map(|socket| (socket.host, socket.local_port));
+        let here = self.sockets.get(id).map(|socket| (socket.host, socket.local_port));
         match here.and_then(|here| self.ports.get_mut(&here)) {
             Some(port) => {
                 port.waiting.push_back(id);
-                core.wakes.extend(port.acceptor.take());
+                core.wakes.add(port.acceptor.take());
             }
             None => self.abort(core, id),
         }
     }
 
+    /// Returns for when a socket's timer is to be queued, whose event at `at` is the first in the
+    /// queue; `None` when the event no longer matters.
+    pub(crate) fn timer(&mut self, core: &mut Core, id: SocketId, at: u64) -> Option<u64> {
+        self.settle(core, id);
+        let socket = self.sockets.get_mut(id)?;
+        if socket.rto_queued != Some(at) {
+            // An earlier event took its place.
+            return None;
+        }
+        socket.rto_queued = socket.rto_at.map(|due| due.max(at));
+        socket.rto_queued
+    }
+
     /// Handles a socket's timer.
     pub(crate) fn on_timer(&mut self, core: &mut Core, id: SocketId) {
-        let Some(socket) = self.sockets.get_mut(&id) else { return };
-        socket.rto_queued = false;
+        self.settle(core, id);
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        socket.rto_queued = None;
         let is_due = socket.rto_at.is_some_and(|at| at <= core.now);
         if is_due && socket.orphan && socket.is_flushed() {
             // The peer's FIN never came.

@@ -38,11 +38,11 @@ impl Net {
         if self.bounds.is_empty() {
             return Ok(());
         }
-        let of_host = self.sockets.values().filter(|socket| socket.host == host && !socket.orphan);
+        let of_host = self.sockets.ids(|socket| socket.host == host && !socket.orphan);
         let listened = self.ports.iter().filter(|((at, _), _)| *at == host);
         // What waits to be accepted is the kernel's.
         let waiting: usize = listened.map(|(_, port)| port.waiting.len()).sum();
-        let held = of_host.count().saturating_sub(waiting);
+        let held = of_host.len().saturating_sub(waiting);
         for ((at, _), bound) in &mut self.bounds {
             if *at == host && held >= bound.count {
                 bound.touched += 1;

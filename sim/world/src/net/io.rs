@@ -17,7 +17,7 @@ impl Net {
     /// Returns a socket that a process holds.
     pub(super) fn held(&mut self, id: SocketId) -> io::Result<&mut Socket> {
         self.sockets
-            .get_mut(&id)
+            .get_mut(id)
             .filter(|socket| !socket.orphan)
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
@@ -69,10 +69,12 @@ impl Net {
             written
         });
         let Some(Some(len)) = written else { return Poll::Pending };
-        if let (Some(captures), Some(socket)) = (&mut self.captures, self.sockets.get(&id)) {
+        if let (Some(tap), Some(socket)) = (&mut self.tap, self.sockets.get(id))
+            && (tap.wants)(socket.host, socket.peer_host)
+        {
             let port = socket.local_port.min(socket.peer_port);
             let (from, to) = (socket.host, socket.peer_host);
-            captures
+            tap.captures
                 .entry(id)
                 .or_insert_with(|| Capture { from, to, port, bytes: Vec::new() })
                 .bytes

@@ -89,22 +89,28 @@ impl Line {
     }
 }
 
+/// Number of a line.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LineId(usize);
+
 /// All links, made when first used.
 #[derive(Debug)]
 pub(crate) struct Links {
     seed: Seed,
-    lines: BTreeMap<(HostId, HostId), Line>,
+    lines: Vec<Line>,
+    by_ends: BTreeMap<(HostId, HostId), LineId>,
 }
 
 impl Links {
     /// Returns the links of a seed.
     pub(crate) const fn new(seed: Seed) -> Self {
-        Self { seed, lines: BTreeMap::new() }
+        Self { seed, lines: Vec::new(), by_ends: BTreeMap::new() }
     }
 
-    fn line(&mut self, from: HostId, to: HostId) -> &mut Line {
-        let seed = self.seed;
-        self.lines.entry((from, to)).or_insert_with(|| {
+    /// Returns the number of the line of one direction between two hosts.
+    pub(crate) fn line(&mut self, from: HostId, to: HostId) -> LineId {
+        let (seed, lines) = (self.seed, &mut self.lines);
+        *self.by_ends.entry((from, to)).or_insert_with(|| {
             let mut rng = seed.stream(&format!("network/link/{}/{}", from.0, to.0));
             // Loopback, or a switch or two.
             let base_ns = if from == to {
@@ -112,18 +118,24 @@ impl Links {
             } else {
                 rng.between(100_000, 400_000)
             };
-            Line { layers: Vec::new(), base_ns, busy_until: 0, rng }
+            lines.push(Line { layers: Vec::new(), base_ns, busy_until: 0, rng });
+            LineId(lines.len() - 1)
         })
+    }
+
+    fn layers(&mut self, from: HostId, to: HostId) -> &mut Vec<Layer> {
+        let line = self.line(from, to);
+        &mut self.lines[line.0].layers
     }
 
     /// Begins a fault on one direction.
     pub(crate) fn add(&mut self, from: HostId, to: HostId, fault: FaultId, link: Link) {
-        self.line(from, to).layers.push(Layer { fault, link, touched: 0 });
+        self.layers(from, to).push(Layer { fault, link, touched: 0 });
     }
 
     /// Ends a fault on one direction and returns how many segments it touched there.
     pub(crate) fn remove(&mut self, from: HostId, to: HostId, fault: FaultId) -> u64 {
-        let layers = &mut self.line(from, to).layers;
+        let layers = self.layers(from, to);
         let touched = layers.iter().filter(|layer| layer.fault == fault).map(|l| l.touched).sum();
         layers.retain(|layer| layer.fault != fault);
         touched
@@ -134,12 +146,11 @@ impl Links {
     pub(crate) fn carry(
         &mut self,
         now: u64,
-        from: HostId,
-        to: HostId,
+        line: LineId,
         len: usize,
         is_syn: bool,
     ) -> Option<u64> {
-        self.line(from, to).carry(now, len, is_syn)
+        self.lines[line.0].carry(now, len, is_syn)
     }
 }
 
@@ -150,26 +161,36 @@ mod tests {
     const A: HostId = HostId(0);
     const B: HostId = HostId(1);
 
+    fn carry(
+        links: &mut Links,
+        (from, to): (HostId, HostId),
+        len: usize,
+        is_syn: bool,
+    ) -> Option<u64> {
+        let line = links.line(from, to);
+        links.carry(0, line, len, is_syn)
+    }
+
     #[test]
     fn cut_touches_one_direction_and_overlapping_cuts_end_apart() {
         let mut links = Links::new(Seed(1));
         let cut = Link { cut: true, ..Link::default() };
         links.add(A, B, 0, cut);
         links.add(A, B, 1, cut);
-        assert_eq!(links.carry(0, A, B, 10, false), None);
-        assert!(links.carry(0, B, A, 10, false).is_some());
+        assert_eq!(carry(&mut links, (A, B), 10, false), None);
+        assert!(carry(&mut links, (B, A), 10, false).is_some());
         assert_eq!(links.remove(A, B, 0), 1);
-        assert_eq!(links.carry(0, A, B, 10, false), None, "the other one stands");
+        assert_eq!(carry(&mut links, (A, B), 10, false), None, "the other one stands");
         assert_eq!(links.remove(A, B, 1), 1);
-        assert!(links.carry(0, A, B, 10, false).is_some());
+        assert!(carry(&mut links, (A, B), 10, false).is_some());
     }
 
     #[test]
     fn narrow_line_queues_segments() {
         let mut links = Links::new(Seed(1));
         links.add(A, B, 0, Link { bytes_per_second: Some(1_040), ..Link::default() });
-        let first = links.carry(0, A, B, 1_000, false).expect("carried");
-        let second = links.carry(0, A, B, 1_000, false).expect("carried");
+        let first = carry(&mut links, (A, B), 1_000, false).expect("carried");
+        let second = carry(&mut links, (A, B), 1_000, false).expect("carried");
         assert!(first >= 1_000_000_000 && second >= 2_000_000_000, "{first} {second}");
     }
 
@@ -177,8 +198,8 @@ mod tests {
     fn syn_loss_spares_other_segments() {
         let mut links = Links::new(Seed(1));
         links.add(A, B, 0, Link { syn_loss_ppm: 1_000_000, ..Link::default() });
-        assert_eq!(links.carry(0, A, B, 0, true), None);
-        assert!(links.carry(0, A, B, 10, false).is_some());
+        assert_eq!(carry(&mut links, (A, B), 0, true), None);
+        assert!(carry(&mut links, (A, B), 10, false).is_some());
     }
 
     #[test]
@@ -189,10 +210,10 @@ mod tests {
                 links.add(A, B, 0, link);
             }
             for _ in 0..10 {
-                links.carry(0, A, B, 10, false);
+                carry(&mut links, (A, B), 10, false);
             }
             links.remove(A, B, 0);
-            links.carry(0, A, B, 10, false)
+            carry(&mut links, (A, B), 10, false)
         };
         assert_eq!(after(None), after(Some(Link { loss_ppm: 500_000, ..Link::default() })));
     }

@@ -19,6 +19,7 @@ mod link;
 mod ports;
 mod send;
 mod socket;
+mod sockets;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -29,7 +30,7 @@ use std::{
 use dst_env::rng::Seed;
 
 pub use self::link::{FaultId, Link};
-use self::{corrupt::Corruption, link::Links, socket::Socket};
+use self::{corrupt::Corruption, link::Links, sockets::Sockets};
 use crate::{
     core::Core,
     ids::{HostId, SocketId},
@@ -70,8 +71,16 @@ pub struct Capture {
     pub bytes: Vec<u8>,
 }
 
+/// Whether the bytes that the first host writes to the second are to be kept.
+pub(crate) type Wants = Box<dyn Fn(HostId, HostId) -> bool + Send>;
+
+/// Bytes that are kept.
+struct Tap {
+    wants: Wants,
+    captures: BTreeMap<SocketId, Capture>,
+}
+
 /// The network of one run.
-#[derive(Debug)]
 pub(crate) struct Net {
     seed: Seed,
     machines: Vec<Machine>,
@@ -80,12 +89,11 @@ pub(crate) struct Net {
     bounds: fds::Bounds,
     /// Corruptions that stand.
     pub(crate) corruption: Corruption,
-    sockets: BTreeMap<SocketId, Socket>,
+    sockets: Sockets,
     /// Ends by their peers, to find the one that a repeated SYN already made.
     by_peer: BTreeMap<SocketId, SocketId>,
     ports: BTreeMap<(HostId, u16), Port>,
-    next_socket: u64,
-    captures: Option<BTreeMap<SocketId, Capture>>,
+    tap: Option<Tap>,
     /// Scratch for segments to send, kept to save allocations.
     scratch: Vec<Body>,
 }
@@ -103,11 +111,10 @@ impl Net {
             links: Links::new(seed),
             bounds: BTreeMap::new(),
             corruption: Corruption::new(seed),
-            sockets: BTreeMap::new(),
+            sockets: Sockets::new(),
             by_peer: BTreeMap::new(),
             ports: BTreeMap::new(),
-            next_socket: 0,
-            captures: None,
+            tap: None,
             scratch: Vec::new(),
         }
     }
@@ -127,14 +134,15 @@ impl Net {
         self.links.remove(from, to, fault)
     }
 
-    /// Keeps, from now on, what each end writes.
-    pub(crate) fn capture(&mut self) {
-        self.captures.get_or_insert_default();
+    /// Keeps, from now on, what each end writes if its host and its peer's are wanted.
+    pub(crate) fn capture(&mut self, wants: Wants) {
+        self.tap = Some(Tap { wants, captures: BTreeMap::new() });
     }
 
-    /// Returns what was kept.
-    pub(crate) fn captures(&self) -> Vec<Capture> {
-        self.captures.iter().flat_map(BTreeMap::values).cloned().collect()
+    /// Takes out what was kept.
+    pub(crate) fn captures(&mut self) -> Vec<Capture> {
+        let kept = self.tap.as_mut().map(|tap| std::mem::take(&mut tap.captures));
+        kept.into_iter().flat_map(BTreeMap::into_values).collect()
     }
 
     /// Lets a machine take segments.
@@ -149,7 +157,7 @@ impl Net {
 
     /// Writes a line about a socket.
     fn note(&self, core: &mut Core, id: SocketId, kind: &str) {
-        let Some(socket) = self.sockets.get(&id) else { return };
+        let Some(socket) = self.sockets.get(id) else { return };
         let rest = format!(
             r#""peer":"{}","port":{},"peer_port":{}"#,
             core.names[socket.peer_host.0], socket.local_port, socket.peer_port

@@ -48,13 +48,9 @@ impl Net {
         for id in port_state.waiting {
             self.abort(core, id);
         }
-        let answering: Vec<SocketId> = self
-            .sockets
-            .iter()
-            .filter(|(_, s)| s.host == host && s.local_port == port && s.phase == Phase::Answering)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in answering {
+        let answering =
+            |s: &Socket| s.host == host && s.local_port == port && s.phase == Phase::Answering;
+        for id in self.sockets.ids(answering) {
             self.abort(core, id);
         }
     }
@@ -73,7 +69,7 @@ impl Net {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
         while let Some(id) = state.waiting.pop_front() {
-            if let Some(socket) = self.sockets.get(&id) {
+            if let Some(socket) = self.sockets.get(id) {
                 return Poll::Ready(Ok((id, socket.peer_host, socket.peer_port)));
             }
         }
@@ -82,19 +78,19 @@ impl Net {
     }
 
     /// Keeps a new socket and returns its id.
-    pub(super) fn add(&mut self, socket: Socket) -> SocketId {
-        let id = SocketId(self.next_socket);
-        self.next_socket += 1;
-        if let Some(peer) = socket.peer {
+    pub(super) fn add(&mut self, mut socket: Socket) -> SocketId {
+        socket.line = self.links.line(socket.host, socket.peer_host);
+        let peer = socket.peer;
+        let id = self.sockets.add(socket);
+        if let Some(peer) = peer {
             self.by_peer.insert(peer, id);
         }
-        self.sockets.insert(id, socket);
         id
     }
 
     /// Returns the generator of the next socket.
     pub(super) fn rng(&self) -> Rng {
-        self.seed.stream(&format!("network/socket/{}", self.next_socket))
+        self.seed.stream(&format!("network/socket/{}", self.sockets.next().0))
     }
 
     /// Begins to connect and returns the near end.
@@ -117,7 +113,7 @@ impl Net {
         id: SocketId,
         cx: &Context<'_>,
     ) -> Poll<io::Result<()>> {
-        let Some(socket) = self.sockets.get_mut(&id) else { return Poll::Ready(Err(reset())) };
+        let Some(socket) = self.sockets.get_mut(id) else { return Poll::Ready(Err(reset())) };
         match socket.phase {
             Phase::Open => Poll::Ready(Ok(())),
             Phase::Connecting | Phase::Answering => {

@@ -6,15 +6,19 @@
 //! 1. Sent and not acknowledged bytes are kept, and sent again until acknowledged or given up.
 //! 2. No byte is sent beyond the edge that the peer announced: a reader that does not read
 //!    stops its writer.
-//! 3. Bytes come out in order, each once, and end with an EOF only after a FIN.
+//! 3. Acknowledgements are handled when they arrive only if somebody waits for one; else with the
+//!    next step of this end, as of the time at which they came.
+//! 4. Bytes come out in order, each once, and end with an EOF only after a FIN.
 
 use std::{collections::VecDeque, io, task::Waker};
 
 use dst_env::rng::Rng;
 
+use super::link::LineId;
 use crate::{
     ids::{HostId, SocketId},
     segment::Body,
+    wakes::Wakes,
 };
 
 /// Most bytes in one segment.
@@ -58,6 +62,15 @@ pub(crate) enum Phase {
     Dead,
 }
 
+/// Acknowledgement on its way to an end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PendingAck {
+    /// When it arrives, virtual ns.
+    pub(crate) at: u64,
+    pub(crate) ack: u64,
+    pub(crate) edge: u64,
+}
+
 /// One end of a connection.
 #[derive(Debug)]
 pub(crate) struct Socket {
@@ -68,6 +81,8 @@ pub(crate) struct Socket {
     pub(crate) local_port: u16,
     pub(crate) peer_port: u16,
     pub(crate) phase: Phase,
+    /// Line that its segments take.
+    pub(super) line: LineId,
     /// No process holds it any more; the kernel finishes what was written.
     pub(crate) orphan: bool,
     /// Reason of its death, until its holder has been told.
@@ -90,11 +105,15 @@ pub(crate) struct Socket {
     eof: bool,
     window: usize,
     edge_in: u64,
-    /// When the retransmission timer is due, and whether an event for it is in the queue.
+    /// When the retransmission timer is due, and for when an event is in the queue that looks.
     pub(crate) rto_at: Option<u64>,
-    pub(crate) rto_queued: bool,
+    pub(crate) rto_queued: Option<u64>,
     rto_ns: u64,
     stalled_since: Option<u64>,
+    /// Acknowledgements that were sent to this end and not handled yet.
+    acks: VecDeque<PendingAck>,
+    /// For when an event is in the queue that handles them.
+    pub(crate) acks_queued: Option<u64>,
 }
 
 impl Socket {
@@ -114,6 +133,7 @@ impl Socket {
             local_port,
             peer_port,
             phase,
+            line: LineId::default(),
             orphan: false,
             error: None,
             reader: None,
@@ -133,9 +153,30 @@ impl Socket {
             window,
             edge_in: window as u64,
             rto_at: None,
-            rto_queued: false,
+            rto_queued: None,
             rto_ns: SYN_RTO_FIRST_NS,
             stalled_since: None,
+            acks: VecDeque::new(),
+            acks_queued: None,
+        }
+    }
+
+    /// Takes an acknowledgement that is on its way to this end.
+    pub(crate) fn expect_ack(&mut self, ack: PendingAck) {
+        self.acks.push_back(ack);
+    }
+
+    /// Returns when the next acknowledgement arrives, if it has to be handled then: it may let
+    /// bytes out, wake a writer or end the connection.
+    pub(crate) fn next_ack(&self) -> Option<u64> {
+        let waits = self.is_blocked() || self.writer.is_some() || self.fin || self.orphan;
+        self.acks.front().filter(|_| waits).map(|ack| ack.at)
+    }
+
+    /// Handles the acknowledgements that have arrived.
+    pub(crate) fn settle(&mut self, now: u64, out: &mut Vec<Body>, wakes: &mut Wakes) {
+        while let Some(PendingAck { at, ack, edge }) = self.acks.pop_front_if(|a| a.at <= now) {
+            self.on_ack(at, ack, edge, out, wakes);
         }
     }
 
@@ -156,7 +197,7 @@ impl Socket {
     }
 
     /// Opens the connection: the peer knows this end. True the first time.
-    pub(crate) fn opened(&mut self, now: u64, edge: u64, wakes: &mut Vec<Waker>) -> bool {
+    pub(crate) fn opened(&mut self, now: u64, edge: u64, wakes: &mut Wakes) -> bool {
         if !matches!(self.phase, Phase::Connecting | Phase::Answering) {
             return false;
         }
@@ -170,9 +211,9 @@ impl Socket {
         true
     }
 
-    fn wake_both(&mut self, wakes: &mut Vec<Waker>) {
-        wakes.extend(self.reader.take());
-        wakes.extend(self.writer.take());
+    fn wake_both(&mut self, wakes: &mut Wakes) {
+        wakes.add(self.reader.take());
+        wakes.add(self.writer.take());
     }
 
     /// Returns whether everything written, FIN included, is acknowledged.
@@ -269,7 +310,7 @@ impl Socket {
     }
 
     /// Handles the retransmission timer.
-    pub(crate) fn on_timer(&mut self, now: u64, out: &mut Vec<Body>, wakes: &mut Vec<Waker>) {
+    pub(crate) fn on_timer(&mut self, now: u64, out: &mut Vec<Body>, wakes: &mut Wakes) {
         let Some(stalled_since) = self.stalled_since else { return };
         let give_up = if self.phase == Phase::Open { GIVE_UP_NS } else { SYN_GIVE_UP_NS };
         if now.saturating_sub(stalled_since) >= give_up {
@@ -299,7 +340,7 @@ impl Socket {
         ack: u64,
         edge: u64,
         out: &mut Vec<Body>,
-        wakes: &mut Vec<Waker>,
+        wakes: &mut Wakes,
     ) {
         // After going back to send again, an acknowledgement of the first sending may come.
         let sent_all = self.written + u64::from(self.fin);
@@ -315,7 +356,7 @@ impl Socket {
             self.rto_ns = RTO_FIRST_NS;
             self.rto_at = None;
             self.stalled_since = None;
-            wakes.extend(self.writer.take());
+            wakes.add(self.writer.take());
         }
         self.edge_out = self.edge_out.max(edge);
         self.transmit(now, out);
@@ -328,7 +369,7 @@ impl Socket {
         bytes: &[u8],
         fin: bool,
         out: &mut Vec<Body>,
-        wakes: &mut Vec<Waker>,
+        wakes: &mut Wakes,
     ) {
         let known = self.next_in.saturating_sub(offset);
         let fresh =
@@ -341,7 +382,7 @@ impl Socket {
                 self.next_in += 1;
             }
             if !fresh.is_empty() || self.eof {
-                wakes.extend(self.reader.take());
+                wakes.add(self.reader.take());
             }
         }
         out.push(self.ack());
@@ -397,11 +438,12 @@ impl Socket {
     }
 
     /// Ends the connection: reset, refused or given up. What came before can still be read.
-    pub(crate) fn die(&mut self, why: io::ErrorKind, wakes: &mut Vec<Waker>) {
+    pub(crate) fn die(&mut self, why: io::ErrorKind, wakes: &mut Wakes) {
         if self.phase != Phase::Dead {
             self.phase = Phase::Dead;
             self.error = Some(why);
             self.out.clear();
+            self.acks.clear();
             self.rto_at = None;
             self.wake_both(wakes);
         }

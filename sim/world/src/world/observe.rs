@@ -75,12 +75,13 @@ impl World {
         self.0.with(|state| std::mem::take(&mut state.panics))
     }
 
-    /// Keeps, from now on, the bytes that each end of each connection writes.
-    pub fn capture(&self) {
-        self.0.with(|state| state.net.capture());
+    /// Keeps, from now on, the bytes that each end of each connection writes, if `wants` its host
+    /// and the one of the other end. `wants` must not use the world.
+    pub fn capture(&self, wants: impl Fn(HostId, HostId) -> bool + Send + 'static) {
+        self.0.with(|state| state.net.capture(Box::new(wants)));
     }
 
-    /// Returns the bytes that were kept.
+    /// Takes out the bytes that were kept since the last call.
     #[must_use]
     pub fn captures(&self) -> Vec<Capture> {
         self.0.with(|state| state.net.captures())
