@@ -6,7 +6,7 @@
 //! 1. A node's identity follows from its number and from how often its disk was wiped.
 //! 2. No pair is handed out twice in a run, as long as the pool lasts; identities never.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use chatchat::{
     comm::key_source::{KeyKind, KeySource},
@@ -37,6 +37,8 @@ pub struct KeyPool(Arc<Pool>);
 
 struct Pool {
     pairs: Vec<&'static [u8]>,
+    /// Identity of each pair, once it was asked for.
+    identities: Vec<OnceLock<(NodeId, Fingerprint)>>,
     /// Number of nodes; the first pairs are their first identities.
     nodes: usize,
     /// Number of pairs at the end that are kept for identities after a wipe.
@@ -64,8 +66,10 @@ impl KeyPool {
         let count = pairs.len();
         assert!(nodes + wipes < count, "{nodes} nodes and {wipes} wipes, but {count} pairs");
         let taken = vec![false; count];
+        let known = vec![OnceLock::new(); count];
         let stock = Stock { taken, identities: (0..nodes).collect(), renewed: 0 };
-        Self(Arc::new(Pool { pairs, nodes, wipes, seed, stock: Mutex::new(stock) }))
+        let stock = Mutex::new(stock);
+        Self(Arc::new(Pool { pairs, identities: known, nodes, wipes, seed, stock }))
     }
 
     /// Returns the key source of the node with this number.
@@ -80,10 +84,12 @@ impl KeyPool {
     /// When the committed pool is damaged.
     #[must_use]
     pub fn identity(&self, node: usize) -> (NodeId, Fingerprint) {
-        let pair = self.0.pairs[self.0.stock().identities[node]];
-        let pair = KeyPair::from_pkcs8_der(pair, BOUNDS).expect("the pool is whole");
-        let identity = Identity::new(pair);
-        (identity.node(), identity.fingerprint())
+        let nth = self.0.stock().identities[node];
+        *self.0.identities[nth].get_or_init(|| {
+            let pair = KeyPair::from_pkcs8_der(self.0.pairs[nth], BOUNDS);
+            let identity = Identity::new(pair.expect("the pool is whole"));
+            (identity.node(), identity.fingerprint())
+        })
     }
 
     /// Decides the identity that a node whose disk was wiped will make at its next start.
