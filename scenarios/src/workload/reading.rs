@@ -32,8 +32,11 @@ impl Person {
             open.map(|sent| sent.id).collect::<BTreeSet<_>>().into_iter().collect()
         };
         for id in unknown {
-            let master = page.client.master();
-            self.ask_until(page, &master, &Request::Outcome { id }, deadline).await;
+            // A page goes on to another master when its own cannot serve it.
+            let mut masters: Vec<_> = self.stage.masters.iter().map(String::as_str).collect();
+            let own = page.client.master();
+            masters.sort_by_key(|master| *master != own);
+            self.ask_until(page, &masters, &Request::Outcome { id }, deadline).await;
         }
     }
 
@@ -46,11 +49,11 @@ impl Person {
                     self.read_whole(page, master, board, deadline).await;
                 } else {
                     let last = slice_of(board, Range::Last, 50);
-                    self.ask_until(page, master, &last, deadline).await;
+                    self.ask_until(page, &[master.as_str()], &last, deadline).await;
                 }
             }
-            self.ask_until(page, master, &Request::Users, deadline).await;
-            self.ask_until(page, master, &Request::Restore, deadline).await;
+            self.ask_until(page, &[master.as_str()], &Request::Users, deadline).await;
+            self.ask_until(page, &[master.as_str()], &Request::Restore, deadline).await;
         }
     }
 
@@ -64,7 +67,7 @@ impl Person {
         let mut after = Seq(0);
         loop {
             let request = slice_of(board, Range::After(after), PAGE);
-            match self.ask_until(page, master, &request, deadline).await {
+            match self.ask_until(page, &[master], &request, deadline).await {
                 Some(Answer::Page(slice)) if slice.truncated => match slice.posts.last() {
                     Some(last) if last.seq > after => after = last.seq,
                     _ => return,
@@ -74,16 +77,18 @@ impl Person {
         }
     }
 
-    /// Asks one master until it answers; what stays unanswered is noted.
+    /// Asks masters in turn until one answers; what stays unanswered is noted.
     async fn ask_until(
         &self,
         page: &OpenPage,
-        master: &str,
+        masters: &[&str],
         request: &Request,
         deadline: Duration,
     ) -> Option<Answer> {
         let mut wait = Duration::from_millis(200);
+        let mut in_turn = masters.iter().cycle();
         loop {
+            let master = in_turn.next()?;
             let failure = match page.client.call_at(master, request).await {
                 Ok(reply) => return Some(reply),
                 Err(failure) => failure,
