@@ -293,8 +293,14 @@ impl Faults {
         let members = [("fault", nth.into()), ("step", format!("{step:?}").into())];
         self.cluster.world().note("", "step", &members);
         let bit = self.carry_out(nth, step);
-        if let Some(incident) = self.state().incidents.get_mut(incident) {
+        let now = self.now();
+        let mut state = self.state();
+        if let Some(incident) = state.incidents.get_mut(incident) {
             incident.bit |= bit;
+        }
+        if matches!(step, Step::Stop(_)) {
+            // A process ended now, not when the fault began.
+            state.incidents.push(Incident { fault: nth, from: now, until: Some(now), bit });
         }
     }
 
