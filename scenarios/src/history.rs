@@ -143,7 +143,10 @@ pub struct StreamLog {
     pub end: Option<(Duration, StreamEnd)>,
     /// Time and reason of the refusal, if the stream never began.
     pub refused: Option<(Duration, Failure)>,
-    /// Its reader paused on purpose, or on the stream before it: being closed is fair.
+    /// Its reader paused on purpose while it was open.
+    pub looked_away: bool,
+    /// Its reader paused on it, or on the stream before it: being closed is fair, and it begins far
+    /// back.
     pub is_slow: bool,
     /// Number of its reader in [`History::readers`]; known once the stream is open.
     pub reader: Option<usize>,
@@ -249,10 +252,12 @@ impl History {
         })
     }
 
-    /// Returns the time at which a session's log-out was first asked for.
+    /// Returns the time at which a session's log-out was first asked for, unless it certainly did
+    /// nothing.
     #[must_use]
     pub fn left(&self, who: Who) -> Option<Duration> {
-        let of_it = |op: &&Operation| op.who == who && op.request == Request::Leave;
+        let of_it =
+            |op: &&Operation| op.who == who && op.request == Request::Leave && !op.did_nothing();
         self.operations.iter().find(of_it).map(|op| op.invoked)
     }
 
@@ -298,6 +303,7 @@ impl Recorder {
     /// Notes that the reader of a stream stops reading it for a while.
     pub fn slows_down(&self, stream: u64) {
         if let Some(stream) = self.history().streams.get_mut(index(stream)) {
+            stream.looked_away = true;
             stream.is_slow = true;
         }
     }
@@ -313,7 +319,7 @@ impl Recorder {
     pub fn reads(&self, reader: usize, stream: u64) {
         let mut history = self.history();
         let before = history.streams.iter().rev().find(|stream| stream.reader == Some(reader));
-        let is_slow = before.is_some_and(|stream| stream.is_slow);
+        let is_slow = before.is_some_and(|stream| stream.looked_away);
         if let Some(stream) = history.streams.get_mut(index(stream)) {
             stream.reader = Some(reader);
             stream.is_slow |= is_slow;
@@ -392,6 +398,7 @@ impl Observer for RecordingObserver {
             deliveries: Vec::new(),
             end: None,
             refused: None,
+            looked_away: false,
             is_slow: false,
             reader: None,
         });
@@ -408,5 +415,30 @@ impl Observer for RecordingObserver {
 
     fn on_stream_end(&self, stream: u64, why: &StreamEnd) {
         self.with_stream(stream, |stream, at| stream.end = Some((at, why.clone())));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_stream_after_a_pause_is_marked_with_the_paused_one() {
+        let recorder = Recorder::new(Clock::new(|| Duration::ZERO));
+        let who = Who { person: 0, life: 0 };
+        let observer = recorder.observer(who);
+        let (page, tab) = (
+            recorder.reader(who, None, ReaderKind::Page),
+            recorder.reader(who, None, ReaderKind::Tab),
+        );
+        for (reader, pauses) in [(page, true), (tab, false), (page, false), (page, false)] {
+            let stream = observer.on_stream("http://m", &[], None);
+            recorder.reads(reader, stream);
+            if pauses {
+                recorder.slows_down(stream);
+            }
+        }
+        let slow: Vec<_> = recorder.history().streams.iter().map(|s| s.is_slow).collect();
+        assert_eq!(slow, [true, false, true, false]);
     }
 }

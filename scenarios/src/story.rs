@@ -95,7 +95,9 @@ pub struct Swarm {
 /// Expectations at the end of a run.
 #[derive(Clone, Debug)]
 pub struct Expect {
-    /// Properties that are checked, in order.
+    /// Properties that are checked, in order. Of all of them those that
+    /// [`is_judged`](crate::oracle::is_judged) and those that the world judges itself; a run
+    /// tells which were not.
     pub properties: Vec<Property>,
     /// Time from the last heal until everything must work again.
     pub recovers_within: Duration,

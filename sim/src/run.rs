@@ -225,7 +225,8 @@ fn judge(
     let is_safety = violations.iter().any(|violation| !violation.property().is_liveness());
     let mut complaints: Vec<_> = violations.iter().map(ToString::to_string).collect();
     let ended = cluster.ended();
-    let toothless = plan.toothless(&incidents);
+    let mut toothless = plan.toothless(&incidents);
+    toothless.extend(oracle::shown_nothing(history, plan.workload.people));
     complaints.extend(ended.iter().map(|(place, why)| format!("{place} ended by itself: {why}")));
     let verdict = match (ended.is_empty(), is_safety, violations.is_empty()) {
         (false, ..) => Verdict::Crash,

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, fmt, process::ExitCode, time::Duration};
 
 use chatchat_scenarios::{
     history::History,
-    oracle::Violation,
+    oracle::{Violation, is_judged},
     plan::{Incident, Plan},
+    property::Property,
 };
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,8 @@ pub enum Verdict {
     /// Every property held.
     #[default]
     Holds,
-    /// Every property held, but a fault of the story never began or touched nothing.
+    /// Every property held, but the run showed less than its story says: a fault never began or
+    /// touched nothing, or a living person was shown nothing.
     Toothless,
     /// Something that should happen did not, or not in time.
     Liveness,
@@ -108,12 +110,31 @@ pub struct Report {
     pub started: Duration,
 }
 
+/// Returns the expected properties that a run judges, and those that it does not.
+fn scope(plan: &Plan) -> (String, Option<String>) {
+    let is_judged = |property: &&Property| is_judged(**property) || **property == Property::G14;
+    let expected = &plan.expect.properties;
+    let (judged, others): (Vec<&Property>, Vec<&Property>) = expected.iter().partition(is_judged);
+    let judged: Vec<_> = judged.iter().map(|property| property.number()).collect();
+    let name = |property: &&Property| match property {
+        Property::G18 => format!("{property} (`meta` does)"),
+        _ => property.to_string(),
+    };
+    let others: Vec<_> = others.iter().map(name).collect();
+    (judged.join(" "), (!others.is_empty()).then(|| others.join(", ")))
+}
+
 impl Report {
     /// Returns the verdict block. Without the real time it is the same for the same seed.
     #[must_use]
     pub fn block(&self, plan: &Plan, real_time: Option<Duration>) -> String {
         let mut rows = vec![("verdict", self.verdict.to_string())];
         rows.extend(self.complaints.iter().map(|complaint| ("", complaint.clone())));
+        let (judged, unjudged) = scope(plan);
+        rows.push(("judged", judged));
+        if let Some(unjudged) = unjudged {
+            rows.push(("", format!("not judged: {unjudged}")));
+        }
         rows.push(("story", format!("{}, seed {}", plan.story, plan.seed)));
         rows.push(("build", BUILD.to_owned()));
         rows.push(("digest", self.digest.clone()));
@@ -200,6 +221,8 @@ mod tests {
         insta::assert_snapshot!(block, @r"
         verdict  SAFETY
                  G1 durable ack: a post is gone
+        judged   G0 G1 G2 G3 G4 G5 G6 G7 G8 G9 G10 G11 G12 G14 G16
+                 not judged: G13 keys, G15 weak service, G17 failover time, G18 determinism (`meta` does)
         story    test, seed 7
         build    (this build)
         digest   00ff

@@ -252,6 +252,7 @@ impl Fixture {
             deliveries: deliveries.collect(),
             end: None,
             refused: None,
+            looked_away: false,
             is_slow: false,
             reader: None,
         });

@@ -19,6 +19,8 @@ use crate::{
 
 /// Time without a fault after which every node database holds what the store does.
 const REPAIRED: Duration = Duration::from_secs(15);
+/// Time within which every master has heard of a log-out, with nothing wrong.
+const LOG_OUT_SPREADS: Duration = Duration::from_secs(2);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let history = evidence.history;
@@ -47,20 +49,31 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
                 found.push(broken(Property::G6, "forgotten", text, [line(operation)]));
             }
         }
-        if let Some((at, Answer::Restored(restored))) = operation.reply() {
-            if history.users.get(&who).is_some_and(|user| *user != restored.user.id) {
-                let text = "a session is somebody else's";
-                found.push(broken(Property::G6, "other", text, [line(operation)]));
-            }
-            let is_strong = restored.consistency == Consistency::Strong;
-            let is_late = |closed| closed < from && (is_strong || is_repaired(closed, from, at));
-            if answered(history, who, |request| *request == Request::Leave).is_some_and(is_late) {
-                let text = "a log-out was forgotten";
-                found.push(broken(Property::G6, "log-out", text, [line(operation)]));
-            }
+        if let Some((_, Answer::Restored(restored))) = operation.reply()
+            && history.users.get(&who).is_some_and(|user| *user != restored.user.id)
+        {
+            let text = "a session is somebody else's";
+            found.push(broken(Property::G6, "other", text, [line(operation)]));
+        }
+        let closed = answered(history, who, |request| *request == Request::Leave);
+        if let (Some(closed), Some((at, reply))) = (closed, operation.reply())
+            && closed < from
+            && is_late(evidence, closed, from, at, reply, is_repaired(closed, from, at))
+        {
+            let text = "a log-out was forgotten";
+            found.push(broken(Property::G6, "log-out", text, [line(operation)]));
         }
     }
     for stream in &history.streams {
+        let closed = answered(history, stream.who, |request| *request == Request::Leave);
+        let began = stream.deliveries.first().map(|(at, _)| *at);
+        if let (Some(closed), Some(began)) = (closed, began)
+            && closed + LOG_OUT_SPREADS < stream.asked
+            && evidence.is_calm(stream.asked, began)
+        {
+            let text = "a stream of a session that was logged out began";
+            found.push(broken(Property::G6, "log-out", text, [stream_line(stream, began)]));
+        }
         if let Some((at, Failure::Refused { status: 401, .. })) = &stream.refused
             && history.left(stream.who).is_none_or(|left| *at < left)
         {
@@ -69,6 +82,24 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         }
     }
     found
+}
+
+/// Returns whether a good answer after an acknowledged log-out comes too late: a strong restore at
+/// any time, any other while masters hear of log-outs.
+fn is_late(
+    evidence: &Evidence<'_>,
+    closed: Duration,
+    from: Duration,
+    at: Duration,
+    reply: &Answer,
+    is_repaired: bool,
+) -> bool {
+    let hears = closed + LOG_OUT_SPREADS < from && evidence.is_calm(from, at);
+    match reply {
+        Answer::Restored(restored) => restored.consistency == Consistency::Strong || is_repaired,
+        Answer::Opened(_) => false,
+        _ => hears,
+    }
 }
 
 /// Returns the time of the first good answer to such a request of a session.
@@ -190,5 +221,22 @@ mod tests {
             made.did(0, from, from + 500, Request::Restore, restored(0, consistency));
             assert_eq!(made.judge(judge).len(), found, "{left} {from} {consistency:?}");
         }
+    }
+
+    #[test]
+    fn anything_but_a_refusal_after_a_log_out_is_reported_in_calm() {
+        for (from, found) in [(21_000, 0), (23_000, 1), (33_000, 1)] {
+            let mut made = Fixture::new();
+            made.did(0, 20_000, 20_100, Request::Leave, Ok(Answer::Done));
+            made.did(0, from, from + 100, Request::Alive, Ok(Answer::Done));
+            made.did(0, from, from + 100, Request::Alive, refused(401));
+            assert_eq!(made.judge(judge).len(), found, "{from}");
+            made.trouble(24_000, 25_000);
+            assert_eq!(made.judge(judge).len(), if from < 24_000 { found } else { 0 });
+        }
+        let mut made = Fixture::new();
+        made.did(0, 10_000, 10_100, Request::Leave, Ok(Answer::Done));
+        made.stream(0, 0, vec![(20_100, chatchat::api::StreamEvent::Beat)]);
+        assert_eq!(made.judge(judge).len(), 1, "asked for at 20 s");
     }
 }

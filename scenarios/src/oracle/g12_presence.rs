@@ -1,5 +1,6 @@
-//! G12 presence: in the last reading, with nobody coming or going, every master lists everyone
-//! who has a stream open, nobody who left 15 s ago, and each session once.
+//! G12 presence: 2 s after a join, with nothing wrong, every list names everyone who has a stream
+//! open; who left is gone 15 s later, who fell silent, crashed or not, 45 s later; each session is
+//! listed once, and nobody else.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,26 +8,37 @@ use std::{
 };
 
 use chatchat::{
-    client::Answer,
+    client::{Answer, Request},
     model::{ids::UserId, stream::Consistency},
 };
 
 use super::{Evidence, Violation, broken, line};
-use crate::{history::Who, property::Property};
+use crate::{
+    history::{History, StreamLog, Who},
+    property::Property,
+    target::Place,
+};
 
+/// Time within which a join must be seen.
+const JOINS_WITHIN: Duration = Duration::from_secs(2);
 /// Time within which a clean leave must be seen.
 const LEAVES_WITHIN: Duration = Duration::from_secs(15);
+/// Time within which somebody who fell silent must be gone.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(45);
+/// Silence of an open stream after which its reader may be gone.
+const HEARD_WITHIN: Duration = Duration::from_secs(9);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let history = evidence.history;
-    let Some(reading_from) = history.reading_from else { return Vec::new() };
-    let present = present(evidence, reading_from);
+    let people = People::read(history);
+    let known: BTreeSet<UserId> = history.users.values().copied().collect();
     let mut found = Vec::new();
-    for operation in history.operations.iter().filter(|op| op.invoked >= reading_from) {
-        let Some((_, Answer::Users(list))) = operation.reply() else { continue };
+    for operation in &history.operations {
+        let Some((at, Answer::Users(list))) = operation.reply() else { continue };
         if list.consistency != Consistency::Strong {
             continue;
         }
+        let from = operation.invoked;
         let listed: BTreeSet<_> = list.users.iter().map(|user| user.id).collect();
         let mut tell = |rule, text: String| {
             found.push(broken(Property::G12, rule, text, [line(operation)]));
@@ -34,59 +46,108 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         if listed.len() < list.users.len() {
             tell("twice", "somebody is listed twice".to_owned());
         }
-        for (who, user) in &present {
-            if !listed.contains(user) {
-                tell("missing", format!("{who} has a stream open and is not listed"));
+        if list.next.is_none() && list.total != list.users.len() as u64 {
+            tell("total", format!("{} of {} are listed", list.users.len(), list.total));
+        }
+        for user in listed.difference(&known) {
+            tell("stranger", format!("{user} is listed and opened no session"));
+        }
+        if is_undisturbed(evidence, from, at) {
+            for (who, user) in present(evidence, from, at) {
+                if !listed.contains(&user) {
+                    tell("missing", format!("{who} has a stream open and is not listed"));
+                }
             }
         }
-        for (who, user) in &history.users {
-            let left = history.left(*who).filter(|_| has_left(evidence, *who));
-            if left.is_some_and(|left| left + LEAVES_WITHIN < operation.invoked)
-                && listed.contains(user)
-            {
-                tell("lingers", format!("{who} left long ago and is listed"));
+        let trouble = last_trouble_before(evidence, from);
+        for (who, user) in history.users.iter().filter(|(_, user)| listed.contains(user)) {
+            let Some(seen) = people.0.get(who) else { continue };
+            if seen.left.is_some_and(|left| left.max(trouble) + LEAVES_WITHIN < from) {
+                tell("lingers", format!("{who} left long ago and {user} is listed"));
+            } else if seen.last.max(trouble) + FORGOTTEN_WITHIN < from {
+                tell("forgotten", format!("{who} fell silent long ago and {user} is listed"));
             }
         }
     }
     found
 }
 
-/// Returns whether a log-out was acknowledged.
-fn has_left(evidence: &Evidence<'_>, who: Who) -> bool {
-    let leaves = |op: &&crate::history::Operation| {
-        op.who == who && op.request == chatchat::client::Request::Leave
-    };
-    evidence.history.operations.iter().filter(leaves).any(|op| op.reply().is_some())
+/// Returns whether lists must name everyone: in calm, and in the last reading.
+pub(super) fn is_undisturbed(evidence: &Evidence<'_>, from: Duration, to: Duration) -> bool {
+    let is_last = evidence.history.reading_from.is_some_and(|reading| from >= reading);
+    is_last || evidence.is_calm(from, to)
 }
 
-/// Returns the people with an open stream that was heard shortly before the last reading. A reader
-/// who looks away is left out: it may still read what its dead master had sent.
-fn present(evidence: &Evidence<'_>, reading_from: Duration) -> BTreeMap<Who, UserId> {
-    const HEARD_WITHIN: Duration = Duration::from_secs(9);
+/// Returns the end of the last fault that had begun by a time.
+pub(super) fn last_trouble_before(evidence: &Evidence<'_>, at: Duration) -> Duration {
+    let begun = evidence.incidents.iter().filter(|incident| incident.from <= at);
+    begun.map(|incident| evidence.end_of(incident)).max().unwrap_or_default()
+}
+
+/// Returns the people with a stream that was open, and heard, all the time.
+pub(super) fn present(
+    evidence: &Evidence<'_>,
+    from: Duration,
+    to: Duration,
+) -> BTreeMap<Who, UserId> {
     let history = evidence.history;
-    let is_open = |stream: &&crate::history::StreamLog| {
-        let heard = stream.deliveries.last().map(|(at, _)| *at);
+    let is_open = |stream: &&StreamLog| {
         let began = stream.deliveries.first().map(|(at, _)| *at);
-        stream.end.is_none()
+        let heard = stream.deliveries.partition_point(|(at, _)| *at <= from);
+        let heard = heard.checked_sub(1).map(|nth| stream.deliveries[nth].0);
+        stream.end.as_ref().is_none_or(|(ended, _)| *ended > to)
+            && began.is_some_and(|began| began + JOINS_WITHIN <= from)
+            && heard.is_some_and(|heard| heard + HEARD_WITHIN >= from)
+            && history.left(stream.who).is_none_or(|left| left > to)
             && !stream.is_slow
-            && began.is_some_and(|at| at + Duration::from_secs(2) <= reading_from)
-            && heard.is_some_and(|at| at + HEARD_WITHIN >= reading_from)
+            && !evidence.is_touched(Place::Person(stream.who.person), began.unwrap_or(from), to)
     };
     let open = history.streams.iter().filter(is_open);
     open.filter_map(|stream| Some((stream.who, *history.users.get(&stream.who)?))).collect()
 }
 
+/// Last signs of life of each session.
+struct People(BTreeMap<Who, Seen>);
+
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    /// Time of the last thing that it sent or heard.
+    last: Duration,
+    /// Time at which its log-out was acknowledged.
+    left: Option<Duration>,
+}
+
+impl People {
+    fn read(history: &History) -> Self {
+        let mut people: BTreeMap<Who, Seen> = BTreeMap::new();
+        for operation in &history.operations {
+            let seen = people.entry(operation.who).or_default();
+            let end = operation.end.as_ref().map_or(operation.invoked, |(at, _)| *at);
+            seen.last = seen.last.max(end);
+            if operation.request == Request::Leave
+                && let Some((at, _)) = operation.reply()
+            {
+                seen.left = Some(seen.left.map_or(at, |left| left.min(at)));
+            }
+        }
+        for stream in &history.streams {
+            let seen = people.entry(stream.who).or_default();
+            let heard = stream.deliveries.last().map_or(stream.asked, |(at, _)| *at);
+            let end = stream.end.as_ref().map_or(heard, |(at, _)| *at);
+            seen.last = seen.last.max(end);
+        }
+        Self(people)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use chatchat::{
-        api::{StreamEvent, User, UserList},
-        client::Request,
-    };
+    use chatchat::api::{StreamEvent, User, UserList};
 
     use super::*;
     use crate::oracle::fixtures::{Fixture, ms, user};
 
-    fn users(people: &[usize]) -> Answer {
+    fn list(people: &[usize]) -> UserList {
         let person = |n: &usize| User {
             id: user(*n),
             name: "x".parse().unwrap(),
@@ -96,44 +157,78 @@ mod tests {
         };
         let users: Vec<_> = people.iter().map(person).collect();
         let total = users.len() as u64;
-        Answer::Users(UserList {
-            users,
-            next: None,
-            total,
-            version: 1,
-            consistency: Consistency::Strong,
-        })
+        UserList { users, next: None, total, version: 1, consistency: Consistency::Strong }
     }
 
+    fn asked(made: &mut Fixture, at: u64, list: UserList) {
+        made.did(3, at, at + 100, Request::Users, Ok(Answer::Users(list)));
+    }
+
+    fn rules(made: &Fixture) -> Vec<&'static str> {
+        made.judge(judge).iter().map(|told| told.rule.name).collect()
+    }
+
+    /// Person 0 has a stream open from 30 s on, 1 left at 20 s, 2 fell silent at 5 s.
     fn quiet() -> Fixture {
         let mut made = Fixture::new();
-        made.history.reading_from = Some(ms(50_000));
-        made.stream(0, 0, vec![(30_000, StreamEvent::Beat), (48_000, StreamEvent::Beat)]);
+        made.history.reading_from = Some(ms(55_000));
+        let beats = [30_000, 34_000, 38_000, 42_000, 46_000, 50_000, 54_000];
+        made.stream(0, 0, beats.map(|at| (at, StreamEvent::Beat)).to_vec());
         made.did(1, 20_000, 20_100, Request::Leave, Ok(Answer::Done));
+        made.did(2, 5000, 5100, Request::Alive, Ok(Answer::Done));
         made
     }
 
     #[test]
     fn list_of_those_present_without_those_who_left_is_accepted() {
-        let mut made = quiet();
-        made.did(0, 50_100, 50_200, Request::Users, Ok(users(&[0, 2])));
-        assert_eq!(made.judge(judge), []);
+        for (at, people) in [(55_100, &[0, 3][..]), (31_000, &[1, 2]), (34_000, &[0, 1, 2])] {
+            let mut made = quiet();
+            asked(&mut made, at, list(people));
+            assert_eq!(rules(&made), [""; 0], "{at}");
+        }
     }
 
     #[test]
     fn reader_who_looks_away_need_not_be_listed() {
         let mut made = quiet();
         made.history.streams[0].is_slow = true;
-        made.did(0, 50_100, 50_200, Request::Users, Ok(users(&[2])));
-        assert_eq!(made.judge(judge), []);
+        asked(&mut made, 55_100, list(&[3]));
+        assert_eq!(rules(&made), [""; 0]);
     }
 
     #[test]
-    fn missing_lingering_and_doubled_people_are_reported() {
-        for listed in [&[2][..], &[0, 1], &[0, 0]] {
+    fn missing_lingering_doubled_and_unknown_people_are_reported() {
+        for (at, people, rule) in [
+            (55_100, &[3][..], "missing"),
+            (40_000, &[3], "missing"),
+            (55_100, &[0, 1], "lingers"),
+            (40_000, &[0, 1], "lingers"),
+            (55_100, &[0, 2], "forgotten"),
+            (55_100, &[0, 9], "stranger"),
+        ] {
             let mut made = quiet();
-            made.did(0, 50_100, 50_200, Request::Users, Ok(users(listed)));
-            assert_eq!(made.judge(judge).len(), 1, "{listed:?}");
+            asked(&mut made, at, list(people));
+            assert_eq!(rules(&made), [rule], "{at} {people:?}");
+        }
+        let mut made = quiet();
+        asked(&mut made, 55_100, UserList { total: 2, ..list(&[0, 0]) });
+        assert_eq!(rules(&made), ["twice"]);
+        let mut made = quiet();
+        asked(&mut made, 55_100, UserList { total: 7, ..list(&[0]) });
+        assert_eq!(rules(&made), ["total"]);
+    }
+
+    #[test]
+    fn crashed_person_may_be_listed_for_45_s_after_the_last_fault() {
+        for (until, found) in [(6000, 1), (12_000, 0)] {
+            let mut made = Fixture::with_faults(&[
+                ("crash", "target = \"person:2\"", 5000, 60_000),
+                ("crash", "target = \"store\"", 5500, until),
+            ]);
+            made.incidents[0].until = Some(ms(5100));
+            made.did(2, 4000, 4100, Request::Alive, Ok(Answer::Done));
+            asked(&mut made, 55_000, list(&[2, 3]));
+            assert_eq!(rules(&made).len(), found, "{until}");
         }
     }
 }

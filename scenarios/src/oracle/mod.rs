@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod fixtures;
+mod floor;
 mod g00_calm;
 mod g01_durable_ack;
 mod g02_drafts;
@@ -26,6 +27,7 @@ mod g10_failed_stay_out;
 mod g11_membership;
 mod g11_one_master;
 mod g12_presence;
+mod g12_streams;
 mod g16_overload;
 mod told;
 mod troubles;
@@ -42,7 +44,10 @@ use chatchat::{
     store::Store,
 };
 
-pub use self::violation::{Clue, Point, Rule, Violation};
+pub use self::{
+    floor::shown_nothing,
+    violation::{Clue, Point, Rule, Violation},
+};
 use crate::{
     history::{History, Operation, StreamLog},
     plan::{Incident, Plan},
@@ -113,8 +118,8 @@ fn broken(
 /// Judge of one property.
 type Oracle = fn(&Evidence<'_>) -> Vec<Violation>;
 
-/// Properties that have an oracle here. G13 to G15, G17 and G18 are not judged from this
-/// evidence.
+/// Properties that have an oracle here. The world that runs a story judges G14, and G18 by
+/// running it twice. G13, G15 and G17 wait for their features.
 const ORACLES: &[(Property, Oracle)] = &[
     (Property::G0, g00_calm::judge),
     (Property::G1, g01_durable_ack::judge),
@@ -136,15 +141,17 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G11, g11_membership::judge),
     (Property::G11, g11_one_master::judge),
     (Property::G12, g12_presence::judge),
+    (Property::G12, g12_streams::judge),
     (Property::G16, g16_overload::judge),
 ];
 
 /// Bound on the breaks of one property that are told: the first ones say what is wrong.
 const TOLD_MAX: usize = 10;
 
-/// Returns the properties that [`judge`] can judge.
-pub fn judged() -> impl Iterator<Item = Property> {
-    ORACLES.iter().map(|(property, _)| *property)
+/// Returns whether [`judge`] judges a property.
+#[must_use]
+pub fn is_judged(property: Property) -> bool {
+    ORACLES.iter().any(|(judged, _)| *judged == property)
 }
 
 /// Judges every property that the plan expects, in the order of their numbers.

@@ -30,9 +30,8 @@ fn told(name: &str, seed: u64) -> Result<String, String> {
             kinds.join(", ")
         ));
     }
-    let judged: Vec<_> = oracle::judged().collect();
     let (of_oracles, others): (Vec<_>, Vec<_>) =
-        plan.expect.properties.iter().partition(|property| judged.contains(property));
+        plan.expect.properties.iter().partition(|property| oracle::is_judged(**property));
     let numbers = |properties: Vec<&chatchat_scenarios::property::Property>| {
         properties.iter().map(|property| property.number()).collect::<Vec<_>>().join(" ")
     };
