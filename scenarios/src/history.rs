@@ -196,6 +196,32 @@ pub struct Oddity {
     pub status: Option<u16>,
 }
 
+/// Session that was moved by a ticket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handover {
+    /// Session that asked for the ticket.
+    pub who: Who,
+    /// Time at which it asked.
+    pub issued_at: Duration,
+    /// HTTP status of the answer, if there was one.
+    pub status: Option<u16>,
+    /// Tries to redeem the ticket, in order.
+    pub redeemed: Vec<Redeemed>,
+}
+
+/// One try to redeem a ticket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redeemed {
+    /// Time of the try.
+    pub at: Duration,
+    /// At which master.
+    pub master: String,
+    /// HTTP status of the answer, if there was one.
+    pub status: Option<u16>,
+    /// User of the session that it gave.
+    pub user: Option<UserId>,
+}
+
 /// Everything that people saw.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -211,6 +237,8 @@ pub struct History {
     pub drafts: Vec<Draft>,
     /// Front ends in the order of the masters' numbers.
     pub masters: Vec<String>,
+    /// Sessions that were moved by a ticket, in the order in which they were.
+    pub handovers: Vec<Handover>,
     /// User of each session.
     pub users: BTreeMap<Who, UserId>,
     /// Time at which everything was healed and people began to settle.

@@ -56,6 +56,13 @@ pub struct Workload {
     pub posts_per_second: f64,
     /// Boards that people use; `lobby` always exists, the others are created first.
     pub boards: Vec<BoardName>,
+    /// Posts that people write as fast as they can when they come: the boards' past.
+    pub past: usize,
+    /// Pauses in which nobody begins a post for 5 s, per minute.
+    pub pauses_per_minute: f64,
+    /// People who share one machine, and so one address. A fault of a shared machine names the
+    /// first of them.
+    pub people_per_machine: usize,
     /// Other behaviour of people.
     pub habits: Habits,
 }
@@ -78,8 +85,17 @@ pub struct Habits {
     pub ask_outcome: f64,
     /// Sends what no client of ours would.
     pub hostile_bytes: f64,
-    /// Restores its session, or one that it logged out of before, at a master drawn at random.
+    /// Restores its session, or one that it logged out of before, at a master drawn at random, or
+    /// asks it something else.
     pub visit: f64,
+    /// Sends the id of a settled post with another text or to another board.
+    pub same_id: f64,
+    /// Reads from a cursor of another store, ahead of the boards, far back or of no board.
+    pub forged_cursor: f64,
+    /// Moves the session to another master by a ticket, and tries the ticket again.
+    pub handover: f64,
+    /// Writes 10 to 29 posts to a board, one after another.
+    pub burst: f64,
 }
 
 /// Seeded faults on top of the plan.
@@ -112,6 +128,9 @@ impl Default for Workload {
             people: 10,
             posts_per_second: 10.0,
             boards: vec![BoardName::lobby()],
+            past: 0,
+            pauses_per_minute: 0.0,
+            people_per_machine: 1,
             habits: Habits::default(),
         }
     }
@@ -265,6 +284,9 @@ type Senseless = (String, String);
 /// Bounds that a single machine's run of a story keeps to.
 const NODES_MAX: usize = 64;
 const PEOPLE_MAX: usize = 1000;
+const PAST_MAX: usize = 100_000;
+/// Time for which a pause keeps the boards quiet.
+const PAUSE: Duration = Duration::from_secs(5);
 const RECOVERS_WITHIN: Duration = Duration::from_secs(15);
 
 impl RawStory {
@@ -348,6 +370,23 @@ impl RawCluster {
 }
 
 impl Workload {
+    /// Returns how long a post that is due at a time waits for the end of a pause.
+    #[must_use]
+    pub fn pause_left(&self, at: Duration) -> Duration {
+        if self.pauses_per_minute <= 0.0 {
+            return Duration::ZERO;
+        }
+        let period = Duration::from_secs_f64(60.0 / self.pauses_per_minute);
+        let into = Duration::from_nanos((at.as_nanos() % period.as_nanos()) as u64);
+        if into + PAUSE < period { Duration::ZERO } else { period - into }
+    }
+
+    /// Returns the number of the person who names the machine that a person sits at.
+    #[must_use]
+    pub const fn machine_of(&self, person: usize) -> usize {
+        person - person % self.people_per_machine
+    }
+
     fn check(&self) -> Result<(), String> {
         if self.people > PEOPLE_MAX {
             return Err(format!("{} people: at most {PEOPLE_MAX}", self.people));
@@ -356,7 +395,18 @@ impl Workload {
             return Err("`boards` is empty; leave it out for lobby".to_owned());
         }
         let Habits { duplicate_send, reload, slow_reader, two_tabs, leave, .. } = self.habits;
-        let Habits { ask_outcome, hostile_bytes, visit, .. } = self.habits;
+        let Habits { ask_outcome, hostile_bytes, visit, same_id, .. } = self.habits;
+        let Habits { forged_cursor, handover, burst, .. } = self.habits;
+        if self.past > PAST_MAX {
+            return Err(format!("`past` is {}: at most {PAST_MAX}", self.past));
+        }
+        if self.people_per_machine == 0 {
+            return Err("`people_per_machine` is 0: want at least 1".to_owned());
+        }
+        if !(0.0..=6.0).contains(&self.pauses_per_minute) {
+            let pauses = self.pauses_per_minute;
+            return Err(format!("`pauses_per_minute` is {pauses}: want 0 to 6"));
+        }
         let rates = [
             ("posts_per_second", self.posts_per_second),
             ("habits.duplicate_send", duplicate_send),
@@ -367,6 +417,10 @@ impl Workload {
             ("habits.ask_outcome", ask_outcome),
             ("habits.hostile_bytes", hostile_bytes),
             ("habits.visit", visit),
+            ("habits.same_id", same_id),
+            ("habits.forged_cursor", forged_cursor),
+            ("habits.handover", handover),
+            ("habits.burst", burst),
         ];
         match rates.iter().find(|(_, rate)| !(0.0..=10_000.0).contains(rate)) {
             Some((key, rate)) => Err(format!("`{key}` is {rate}: want 0 to 10000")),

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use chatchat::programs::OF_ONE_PEER;
+use chatchat::{env::Env, programs::OF_ONE_PEER};
 use chatchat_scenarios::{
     history::{Clock, History},
     oracle::{self, EventLine, Evidence, StoreDump},
@@ -155,9 +155,13 @@ async fn live(world: &World, plan: &Plan) -> Report {
     world.sleep(WARM_UP).await;
 
     let faults = Faults::start(&cluster, plan);
-    let mut machines = Vec::new();
+    let mut machines: Vec<Env> = Vec::new();
     for nth in 0..plan.workload.people {
-        machines.push(world.idle(cluster.host(Place::Person(nth))).await);
+        let machine = plan.workload.machine_of(nth);
+        machines.push(match machine == nth {
+            true => world.idle(cluster.host(Place::Person(nth))).await,
+            false => machines[machine].clone(),
+        });
     }
     let told = Arc::clone(&faults);
     let stage = Stage {

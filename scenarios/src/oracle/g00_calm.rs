@@ -14,7 +14,7 @@ use chatchat::{
 
 use super::{Clue, Evidence, Violation, broken, line, seconds, stream_line};
 use crate::{
-    history::{End, History, Operation, StreamLog},
+    history::{End, History, Operation, ReaderKind, StreamLog},
     property::Property,
 };
 
@@ -98,6 +98,12 @@ fn unsettled(
                     .operations
                     .iter()
                     .any(|other| matches!(&other.request, Request::Cancel { id: it } if it == id)),
+                // The id stands for another post.
+                (422, Request::Post { board, id, text }) => history.sent().any(|sent| {
+                    sent.id == *id
+                        && sent.operation.who == operation.who
+                        && (sent.board, sent.text) != (board, text)
+                }),
                 _ => false,
             };
             return (!is_fair).then_some("a well-formed request was refused");
@@ -110,10 +116,12 @@ fn unsettled(
 fn interruptions(history: &History, stream: &StreamLog) -> Vec<(Duration, &'static str)> {
     let left = history.left(stream.who);
     let is_own_doing = |at: Duration| left.is_some_and(|left| left <= at);
+    let reader = stream.reader.and_then(|reader| history.readers.get(reader));
+    let is_strange = reader.is_some_and(|reader| reader.kind == ReaderKind::Stranger);
     let mut found = Vec::new();
     for (at, delivery) in &stream.deliveries {
         match &delivery.event {
-            StreamEvent::Reset(_) => found.push((*at, "was reset")),
+            StreamEvent::Reset(_) if !is_strange => found.push((*at, "was reset")),
             StreamEvent::State(StateEvent { consistency: Consistency::Weak }) => {
                 found.push((*at, "went weak"))
             }

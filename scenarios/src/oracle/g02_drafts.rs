@@ -1,15 +1,16 @@
 //! G2, drafts and acks: a text that a person wrote once is there at most once, under whatever ids
 //! it was sent; and every success of one post says the same, time included.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use chatchat::model::ids::{Post, UserId};
+use chatchat::model::ids::{Post, PostId, UserId};
 
 use super::{Clue, Evidence, Violation, broken, line};
-use crate::property::Property;
+use crate::{history::Sent, property::Property};
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = drafts(evidence);
+    found.extend(conflicts(evidence));
     for operation in &evidence.history.operations {
         let Some((_, said)) = operation.committed() else { continue };
         let kept = evidence.store.post_at(&said.board, said.seq).filter(|kept| kept.id == said.id);
@@ -21,6 +22,31 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
                 said.id, said.posted_at_ms, kept.posted_at_ms
             );
             found.push(broken(Property::G2, "posted-at", text, [line(operation)]));
+        }
+    }
+    found
+}
+
+/// Tries under an id that was acked for another post before: only a refusal is right.
+fn conflicts(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut acked: BTreeMap<(UserId, PostId), (Sent<'_>, Duration)> = BTreeMap::new();
+    let mut found = Vec::new();
+    for sent in evidence.history.sent() {
+        let Some(user) = sent.user else { continue };
+        let good = sent.operation.reply().map(|(at, _)| at);
+        match (acked.get(&(user, sent.id)), good) {
+            (Some((first, at)), Some(_))
+                if *at < sent.operation.invoked
+                    && (first.board, first.text) != (sent.board, sent.text) =>
+            {
+                let text = format!("id {} was taken for two posts", sent.id);
+                let clues = [line(first.operation), line(sent.operation)];
+                found.push(broken(Property::G2, "conflict", text, clues));
+            }
+            (None, Some(at)) if sent.operation.committed().is_some() => {
+                acked.insert((user, sent.id), (sent, at));
+            }
+            _ => {}
         }
     }
     found
@@ -56,12 +82,15 @@ fn drafts(evidence: &Evidence<'_>) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::model::ids::BoardName;
+    use chatchat::{
+        client::{Answer, Request},
+        model::ids::BoardName,
+    };
 
     use super::*;
     use crate::{
         history::Draft,
-        oracle::fixtures::{Fixture, text},
+        oracle::fixtures::{Fixture, posted, refused, text},
     };
 
     fn drafted(made: &mut Fixture, person: usize, n: u8) {
@@ -75,6 +104,23 @@ mod tests {
         drafted(&mut made, 1, 1);
         made.acked(0, 1, 100, 200, 1).acked(0, 1, 250, 300, 1).stored(0, 1).stored(1, 1);
         assert_eq!(made.judge(judge), []);
+    }
+
+    #[test]
+    fn id_that_was_acked_for_another_text_is_reported() {
+        for (status, found) in [(422, 0), (201, 1)] {
+            let mut made = Fixture::new();
+            made.acked(0, 1, 100, 200, 1).stored(0, 1);
+            let Request::Post { board, id, .. } = Fixture::request(1) else { panic!("a post") };
+            let other = Request::Post { board, id, text: "other".parse().unwrap() };
+            let answer = match status {
+                201 => Ok(Answer::Posted(posted(0, 1, 1))),
+                _ => refused(status),
+            };
+            made.did(0, 300, 400, other, answer);
+            let told = made.judge(judge);
+            assert_eq!(told.len(), found, "{told:?}");
+        }
     }
 
     #[test]

@@ -151,15 +151,18 @@ fn real_time(evidence: &Evidence<'_>) -> Vec<Violation> {
 
 /// One client's posts in one board, as first sent, stand ascending.
 fn writers(evidence: &Evidence<'_>) -> Vec<Violation> {
-    let mut seqs: BTreeMap<(UserId, PostId), Seq> = BTreeMap::new();
+    let mut stands: BTreeMap<(UserId, PostId), &Post> = BTreeMap::new();
     for post in evidence.store.boards.values().flatten() {
-        seqs.insert((post.author.id, post.id), post.seq);
+        stands.insert((post.author.id, post.id), post);
     }
     let mut last: BTreeMap<(Who, &BoardName), (Seq, PostId)> = BTreeMap::new();
     let mut found = Vec::new();
     // The history lists tries in the order in which they began.
     for sent in evidence.history.sent() {
-        let Some(seq) = sent.user.and_then(|user| seqs.get(&(user, sent.id))) else { continue };
+        let post = sent.user.and_then(|user| stands.get(&(user, sent.id)));
+        // An id that was sent with another text or to another board is no second post.
+        let is_it = |post: &&&Post| post.board == *sent.board && post.text == *sent.text;
+        let Some(seq) = post.filter(is_it).map(|post| &post.seq) else { continue };
         let key = (sent.operation.who, sent.board);
         match last.get(&key) {
             Some((_, id)) if *id == sent.id => {}

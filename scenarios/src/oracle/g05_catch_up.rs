@@ -90,7 +90,7 @@ fn is_read(evidence: &Evidence<'_>, stream: &StreamLog, at: Duration, bound: Dur
         && !stream.is_slow
         && !is_reset
         && !touched(Place::Store)
-        && !touched(Place::Person(stream.who.person))
+        && !touched(evidence.machine_of(stream.who))
         && master_of(evidence.history, stream).is_some_and(|master| !touched(master))
 }
 

@@ -41,6 +41,12 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             {
                 members.remove(node);
             }
+            // It hears that the worker is with another master by now.
+            Event::Announce { node, registration, role: Role::Worker, .. }
+                if members.get(node).is_some_and(|(joined, _)| joined < registration) =>
+            {
+                members.remove(node);
+            }
             _ => {}
         }
     }
@@ -70,6 +76,8 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
+    use chatchat::model::message::MemberState;
+
     use super::*;
     use crate::oracle::fixtures::{Fixture, node};
 
@@ -99,6 +107,13 @@ mod tests {
         made.said(2000, "master:1", join(1, 2)).said(2001, "worker:0", join(1, 2));
         made.said(2002, "master:0", fail(1, 1));
         assert_eq!(made.judge(judge), []);
+        let mut made = joined();
+        made.said(2000, "master:1", join(1, 2)).said(2001, "worker:0", join(1, 2));
+        let (registration, role) = (Registration(2), Role::Worker);
+        let (state, master) = (MemberState::In, node(8));
+        let moved = Event::Announce { node: node(1), role, registration, state, master };
+        made.said(2003, "master:0", moved);
+        assert_eq!(made.judge(judge), [], "it hears of the move only");
     }
 
     #[test]

@@ -16,7 +16,6 @@ use super::{Evidence, Violation, broken, line};
 use crate::{
     history::{History, StreamLog, Who},
     property::Property,
-    target::Place,
 };
 
 /// Time within which a join must be seen.
@@ -100,7 +99,7 @@ pub(super) fn present(
             && heard.is_some_and(|heard| heard + HEARD_WITHIN >= from)
             && history.left(stream.who).is_none_or(|left| left > to)
             && !stream.is_slow
-            && !evidence.is_touched(Place::Person(stream.who.person), began.unwrap_or(from), to)
+            && !evidence.is_touched(evidence.machine_of(stream.who), began.unwrap_or(from), to)
     };
     let open = history.streams.iter().filter(is_open);
     open.filter_map(|stream| Some((stream.who, *history.users.get(&stream.who)?))).collect()

@@ -24,7 +24,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let history = evidence.history;
     let mut found = Vec::new();
     for stream in &history.streams {
-        let mut list = Listed::default();
+        let mut list = Listed { own: history.users.get(&stream.who).copied(), ..Listed::default() };
         for (at, delivery) in &stream.deliveries {
             let StreamEvent::Presence(event) = &delivery.event else { continue };
             if let Err((rule, text)) = list.apply(event) {
@@ -87,6 +87,8 @@ struct Listed {
     version: Option<u64>,
     total: u64,
     users: BTreeMap<UserId, User>,
+    /// The reader's own person.
+    own: Option<UserId>,
 }
 
 impl Listed {
@@ -113,7 +115,10 @@ impl Listed {
             }
         }
         let have = self.users.len() as u64;
-        if self.total <= PRESENCE_MAX as u64 && have != self.total {
+        // The reader's own person is shown before it is on the list.
+        let is_shown = self.own.is_some_and(|own| self.users.contains_key(&own));
+        let fits = have == self.total || (is_shown && have == self.total + 1);
+        if self.total <= PRESENCE_MAX as u64 && !fits {
             return Err((
                 "count",
                 format!("{have} people were told of, the total is {}", self.total),
@@ -168,6 +173,9 @@ mod tests {
         ];
         assert_eq!(told(events), [""; 0]);
         assert_eq!(told(Vec::new()), [""; 0], "nothing was told");
+        let users = [0, 1].iter().map(person).collect();
+        let early = PresenceEvent::Window { version: 4, total: 1, users };
+        assert_eq!(told(vec![(21_000, StreamEvent::Presence(early))]), [""; 0], "its own person");
     }
 
     #[test]

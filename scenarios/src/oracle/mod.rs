@@ -16,6 +16,7 @@ mod g04_pages;
 mod g04_total_order;
 mod g05_catch_up;
 mod g05_gap_free;
+mod g06_handover;
 mod g06_own_session;
 mod g06_sessions;
 mod g07_as_of;
@@ -132,6 +133,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G5, g05_catch_up::judge),
     (Property::G6, g06_sessions::judge),
     (Property::G6, g06_own_session::judge),
+    (Property::G6, g06_handover::judge),
     (Property::G7, g07_session_order::judge),
     (Property::G7, g07_as_of::judge),
     (Property::G8, g08_one_permission::judge),

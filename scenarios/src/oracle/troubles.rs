@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Evidence;
 use crate::{
     fault::Action,
+    history::Who,
     plan::Incident,
     target::{Place, Target},
 };
@@ -46,6 +47,11 @@ impl Evidence<'_> {
             })
         };
         self.incidents.iter().filter(may_touch)
+    }
+
+    /// Returns the machine of a session.
+    pub(super) const fn machine_of(&self, who: Who) -> Place {
+        Place::Person(self.plan.workload.machine_of(who.person))
     }
 
     /// Returns whether a fault may have touched a place from one time to another.

@@ -7,7 +7,7 @@ use chatchat::{
     client::{Answer, ChatClient, FollowEvent, Method, Request},
     env::TaskGuard,
     model::{
-        ids::{BoardName, PostId, PostText, Seq},
+        ids::{BoardName, Cursor, PostId, PostText, Seq},
         rows::Range,
         stream::Consistency,
     },
@@ -23,11 +23,14 @@ use crate::history::{Oddity, ReaderKind};
 /// Between two looks around, on the average.
 const TICK: Duration = Duration::from_millis(1500);
 
+/// Time for which a second tab is open.
+const TAB_FOR: Duration = Duration::from_secs(10);
+
 /// Above the longest text.
 const TEXT_LEN_OVER: usize = 9 * 1024;
 
 /// Returns whether a behaviour of this rate is due at this tick.
-fn is_time(rng: &mut Rng, per_minute: f64) -> bool {
+pub(super) fn is_time(rng: &mut Rng, per_minute: f64) -> bool {
     rng.chance(per_minute * TICK.as_secs_f64() / 60.0)
 }
 
@@ -66,12 +69,15 @@ impl Person {
                     rng.duration_between(Duration::from_secs(3), Duration::from_secs(20)),
                 );
             }
-            if is_time(rng, habits.two_tabs) {
-                // The oldest of four is closed for it.
-                if tabs.len() >= 4 {
-                    tabs.remove(0);
-                }
-                tabs.push(self.second_tab(&page));
+            let second = is_time(rng, habits.two_tabs);
+            if second {
+                let (kind, lasts) = (ReaderKind::Tab, TAB_FOR);
+                tabs.push(self.spare_stream(&page, None, kind, lasts));
+            }
+            tabs.extend(self.go_to_limits(&page, rng).await);
+            // The oldest of four is closed for the fifth.
+            if tabs.len() > 4 {
+                tabs.remove(0);
             }
             if is_time(rng, habits.leave) {
                 return page;
@@ -83,7 +89,13 @@ impl Person {
             if habits.visit > 0.0 && is_time(rng, habits.visit) {
                 let client = ended.filter(|_| rng.chance(0.5)).unwrap_or(&page.client);
                 let master: &String = rng.pick(&self.stage.masters);
-                let _ = client.call_at(master, &Request::Restore).await;
+                let request = match rng.below(8) {
+                    0 => Request::Users,
+                    1 => Request::Boards,
+                    2 => Request::Alive,
+                    _ => Request::Restore,
+                };
+                let _ = client.call_at(master, &request).await;
             }
         }
     }
@@ -166,11 +178,17 @@ impl Person {
         }
     }
 
-    /// Opens a second stream of the same session for ten seconds.
-    fn second_tab(&self, page: &OpenPage) -> TaskGuard {
-        let mut follow = page.client.follow(self.stage.workload.boards.clone(), None);
+    /// Opens a further stream of the same session for a while.
+    pub(super) fn spare_stream(
+        &self,
+        page: &OpenPage,
+        from: Option<Cursor>,
+        kind: ReaderKind,
+        lasts: Duration,
+    ) -> TaskGuard {
+        let mut follow = page.client.follow(self.stage.workload.boards.clone(), from.clone());
         let (env, recorder) = (self.env.clone(), self.recorder.clone());
-        let reader = recorder.reader(page.who, None, ReaderKind::Tab);
+        let reader = recorder.reader(page.who, from, kind);
         let tab = async move {
             let reading = async {
                 loop {
@@ -186,9 +204,9 @@ impl Person {
                 }
             };
             // It is closed in the middle of whatever it reads.
-            let _ = env.timeout(Duration::from_secs(10), reading).await;
+            let _ = env.timeout(lasts, reading).await;
         };
-        self.env.spawn("person's second tab", tab).abort_on_drop()
+        self.env.spawn("person's spare stream", tab).abort_on_drop()
     }
 
     /// Sends what no client of ours would, and notes the status.

@@ -71,6 +71,11 @@ impl Shared {
     pub(super) fn look_away(&self, by: Duration) {
         *self.look_away.lock().unwrap_or_else(PoisonError::into_inner) = by;
     }
+
+    /// Returns from where the stream would resume.
+    pub(super) fn cursor(&self) -> Option<Cursor> {
+        self.cursor.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Time for which a person tries to get a session, a list or a log-out.
@@ -197,7 +202,7 @@ impl Person {
     /// Follows all boards for as long as the session lasts.
     async fn read(self, who: Who, client: ChatClient, shared: Arc<Shared>) {
         let boards = self.stage.workload.boards.clone();
-        let cursor = shared.cursor.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let cursor = shared.cursor();
         let reader = self.recorder.reader(who, cursor.clone(), ReaderKind::Page);
         let mut follow = client.follow(boards.clone(), cursor);
         loop {
@@ -249,11 +254,18 @@ impl Person {
         let workload = &self.stage.workload;
         let senders = (workload.people * workload.boards.len()).max(1);
         let rate = workload.posts_per_second / senders as f64;
+        // The past is written by those who come first.
+        let past = if place.ends_with("/0.0") { workload.past.div_ceil(senders) as u64 } else { 0 };
         for nth in 0.. {
-            if rate <= 0.0 {
+            if rate <= 0.0 && nth >= past {
                 break;
             }
-            let next = self.env.now() + rng.exponential(rate);
+            let mut wait = Duration::ZERO;
+            if nth >= past {
+                wait = rng.exponential(rate);
+                wait += workload.pause_left(self.stage.clock.now() + wait);
+            }
+            let next = self.env.now() + wait;
             let waits = || next.since(self.env.now()).min(self.time_left());
             // Its machine's clock may be wrong about the story's end.
             while !shared.has_stopped() && !waits().is_zero() {
@@ -269,7 +281,12 @@ impl Person {
             let text = texts::text(&mut rng, self.stage.seed, self.number, &place, nth);
             let id = post_id(&mut rng);
             self.recorder.drafts(self.number, &text);
-            self.post(&client, &board, id, text, &mut rng, rate).await;
+            if nth < past {
+                // A refusal is in the history.
+                let _ = client.send(&board, id, text).await;
+            } else {
+                self.post(&client, &board, id, text, &mut rng, rate).await;
+            }
         }
         // Posts that an earlier opening left unsettled.
         client.flush(&board).await;

@@ -1,0 +1,153 @@
+//! Behaviour of people who go to the limits of the contract: cursors that nobody gave them, ids
+//! that stand for another post, sessions moved by ticket, many posts at once.
+
+use std::time::Duration;
+
+use chatchat::{
+    api::{SessionOpened, TicketIssued},
+    client::{Api, Method, RawAnswer, Request},
+    env::TaskGuard,
+    model::ids::{BoardName, PostId, PostText, Seq, StoreEpoch},
+};
+use dst_env::rng::Rng;
+
+use super::{
+    behaviours::is_time,
+    person::{OpenPage, Person},
+    texts::{self, post_id},
+};
+use crate::history::{Handover, ReaderKind, Redeemed};
+
+/// Time for which a stream from a strange cursor is read.
+const STRANGE_FOR: Duration = Duration::from_secs(5);
+/// Time after which the rest of a burst is left to the board's sender.
+const BURST_FOR: Duration = Duration::from_secs(10);
+
+impl Person {
+    /// Keeps those habits that are due. Stories without a habit keep their draws.
+    pub(super) async fn go_to_limits(&self, page: &OpenPage, rng: &mut Rng) -> Option<TaskGuard> {
+        let habits = self.stage.workload.habits;
+        let mut is_due = |rate: f64| rate > 0.0 && is_time(rng, rate);
+        let (same, moved, many, strange) = (
+            is_due(habits.same_id),
+            is_due(habits.handover),
+            is_due(habits.burst),
+            is_due(habits.forged_cursor),
+        );
+        if same {
+            self.send_same_id(page, rng).await;
+        }
+        if moved {
+            self.hand_over(page, rng).await;
+        }
+        if many {
+            self.burst(page, rng).await;
+        }
+        strange.then(|| self.read_from_strange_cursor(page, rng))
+    }
+
+    /// Sends the id of a post that is settled with another text, or to another board.
+    async fn send_same_id(&self, page: &OpenPage, rng: &mut Rng) {
+        let settled: Vec<(BoardName, PostId, PostText)> = {
+            let history = self.recorder.history();
+            let mine = history.sent().filter(|sent| sent.operation.who == page.who);
+            let settled = mine.filter(|sent| sent.operation.committed().is_some());
+            settled.map(|sent| (sent.board.clone(), sent.id, sent.text.clone())).collect()
+        };
+        if settled.is_empty() {
+            return;
+        }
+        let (board, id, text) = rng.pick(&settled).clone();
+        let other: &BoardName = rng.pick(&self.stage.workload.boards);
+        let (board, text) = if *other == board {
+            let nth = rng.below(1_000_000);
+            (board, texts::text(rng, self.stage.seed, self.number, "again", nth))
+        } else {
+            (other.clone(), text)
+        };
+        let master: &String = rng.pick(&self.stage.masters);
+        // What came of it stands in the history.
+        let _ = page.client.call_at(master, &Request::Post { board, id, text }).await;
+    }
+
+    /// Posts many texts to one board, one after another.
+    async fn burst(&self, page: &OpenPage, rng: &mut Rng) {
+        let board = rng.pick(&self.stage.workload.boards).clone();
+        let place = format!("{board}/burst");
+        let posts: Vec<(PostId, PostText)> = (0..10 + rng.below(20))
+            .map(|_| {
+                let nth = rng.below(1_000_000_000);
+                (post_id(rng), texts::text(rng, self.stage.seed, self.number, &place, nth))
+            })
+            .collect();
+        let sending = async {
+            for (id, text) in posts {
+                self.recorder.drafts(self.number, &text);
+                let _ = page.client.send(&board, id, text).await;
+            }
+        };
+        // The outbox keeps what is not settled by then.
+        let _ = self.env.timeout(BURST_FOR, sending).await;
+    }
+
+    /// Reads for a while from a cursor of another store, of the future, of the past, or with a board
+    /// that is not there.
+    fn read_from_strange_cursor(&self, page: &OpenPage, rng: &mut Rng) -> TaskGuard {
+        let mut cursor = page.shared.cursor().unwrap_or_default();
+        match rng.below(5) {
+            0 => cursor.epoch = StoreEpoch(cursor.epoch.0.saturating_sub(1)),
+            1 => cursor.epoch = StoreEpoch(cursor.epoch.0 + 1 + rng.below(1_000_000)),
+            2 => {
+                let ahead = 1 + rng.below(2000);
+                cursor.boards.values_mut().for_each(|seq| *seq = Seq(seq.0 + ahead));
+            }
+            3 => {
+                let back = rng.below(400);
+                cursor.boards.values_mut().for_each(|seq| *seq = Seq(seq.0.saturating_sub(back)));
+            }
+            _ => {
+                let nowhere = "nowhere".parse().expect("a plain short name");
+                cursor.boards.insert(nowhere, Seq(1 + rng.below(9)));
+            }
+        }
+        self.spare_stream(page, Some(cursor), ReaderKind::Stranger, STRANGE_FOR)
+    }
+
+    /// Moves the session to another master by a ticket, as a browser does, and tries the ticket
+    /// again.
+    async fn hand_over(&self, page: &OpenPage, rng: &mut Rng) {
+        let issued_at = self.stage.clock.now();
+        let mut api = page.client.api(&page.client.master());
+        let issued = api.raw(Method::POST, "/api/v1/handover", None).await.ok();
+        let ticket = issued.as_ref().and_then(ticket);
+        let mut redeemed = Vec::new();
+        for _ in 0..2 {
+            let Some(ticket) = &ticket else { break };
+            let master: &String = rng.pick(&self.stage.masters);
+            let mut other = Api::new(&self.env, master, None, page.client.limits());
+            let body = format!("{{\"ticket\":\"{ticket}\"}}").into_bytes();
+            let at = self.stage.clock.now();
+            let path = "/api/v1/handover/redeem";
+            let answer = other.raw(Method::POST, path, Some(body)).await.ok();
+            redeemed.push(Redeemed {
+                at,
+                master: master.clone(),
+                status: answer.as_ref().map(|answer| answer.status),
+                user: answer.as_ref().and_then(user),
+            });
+        }
+        let status = issued.map(|answer| answer.status);
+        let handover = Handover { who: page.who, issued_at, status, redeemed };
+        self.recorder.history().handovers.push(handover);
+    }
+}
+
+fn ticket(answer: &RawAnswer) -> Option<String> {
+    let issued: TicketIssued = serde_json::from_slice(&answer.body).ok()?;
+    (answer.status == 201).then_some(issued.ticket)
+}
+
+fn user(answer: &RawAnswer) -> Option<chatchat::model::ids::UserId> {
+    let opened: SessionOpened = serde_json::from_slice(&answer.body).ok()?;
+    (answer.status == 201).then_some(opened.user.id)
+}
