@@ -27,12 +27,14 @@
 //! ```
 //!
 //! The modules, lowest first; each uses only those before it: [`cluster`], [`property`],
-//! [`target`], [`fault`], [`nearest`], [`story`], [`plan`], [`history`], [`workload`], [`oracle`].
+//! [`target`], [`fault`], [`nearest`], [`story`], `knobs`, [`plan`], [`history`], [`workload`],
+//! [`oracle`].
 #![forbid(unsafe_code)]
 
 pub mod cluster;
 pub mod fault;
 pub mod history;
+mod knobs;
 mod lines;
 pub mod nearest;
 pub mod oracle;

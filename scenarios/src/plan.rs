@@ -5,12 +5,14 @@
 
 use std::{fmt, time::Duration};
 
-use chatchat::model::ids::Role;
+use chatchat::{config::Config, model::ids::Role};
 use dst_env::rng::{Rng, Seed};
+use serde::Serialize;
 
 use crate::{
     cluster::Cluster,
     fault::{Action, Direction, Dose, Fault, Kind, Links, Start, Step},
+    knobs,
     story::{Expect, Story, Swarm, Workload},
     target::{Place, Target},
 };
@@ -65,6 +67,10 @@ impl Plan {
             faults.push(Fault { action: fault.action.clone().with_targets(draw), ..fault.clone() });
         }
         let named = faults.len();
+        let (mut cluster, mut workload) = (story.cluster.clone(), story.workload.clone());
+        if story.swarm.as_ref().is_some_and(|swarm| swarm.knobs) {
+            (cluster.config, workload) = knobs::turn(&cluster.config, &workload, seed);
+        }
         if let Some(swarm) = &story.swarm {
             faults.extend(swarm_faults(story, swarm, seed));
         }
@@ -72,13 +78,24 @@ impl Plan {
             story: story.name.clone(),
             seed,
             duration: story.duration,
-            cluster: story.cluster.clone(),
-            workload: story.workload.clone(),
+            cluster,
+            workload,
             faults,
             named,
             has_swarm: story.swarm.is_some(),
             expect: story.expect.clone(),
         }
+    }
+
+    /// Returns the settings of the cluster and the keys of the workload that are not the usual
+    /// ones, with their values.
+    fn unusual(&self) -> Vec<(String, String)> {
+        let usual = (Config::default(), Workload::default());
+        let mut found = differing(&self.cluster.config, &usual.0);
+        let people = Workload { people: 0, posts_per_second: 0.0, ..self.workload.clone() };
+        let none = Workload { people: 0, posts_per_second: 0.0, ..usual.1 };
+        found.extend(differing(&people, &none));
+        found
     }
 
     /// Returns the kinds that the plan needs, without repeats, in the catalogue's order. A world
@@ -111,6 +128,18 @@ impl Plan {
         }
         found
     }
+}
+
+/// Returns the fields of a value that differ from those of another.
+fn differing<T: Serialize>(value: &T, other: &T) -> Vec<(String, String)> {
+    let fields = |value: &T| match serde_json::to_value(value) {
+        Ok(serde_json::Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let other = fields(other);
+    let differs = |(key, value): &(String, serde_json::Value)| other.get(key) != Some(value);
+    let show = |(key, value): (String, serde_json::Value)| (key, value.to_string());
+    fields(value).into_iter().filter(differs).map(show).collect()
 }
 
 /// Earliest start of a swarm's fault: a cluster that was never up shows nothing.
@@ -220,6 +249,9 @@ impl fmt::Display for Plan {
             self.workload.people,
             self.duration
         )?;
+        for (key, value) in self.unusual() {
+            writeln!(f, "  {key} = {value}")?;
+        }
         for (nth, fault) in self.faults.iter().enumerate() {
             writeln!(f, "  fault {nth}: {fault}")?;
         }
@@ -267,6 +299,19 @@ mod tests {
             for fault in &plan.faults {
                 assert!(matches!(fault.start, Start::At(at) if at < plan.duration), "{fault}");
             }
+        }
+    }
+
+    #[test]
+    fn swarm_turns_knobs_and_prints_what_is_not_usual() {
+        let turned = (0..40).find(|seed| plan(*seed).cluster.config.batch_tasks_max == 4);
+        let printed = plan(turned.expect("a seed turns it")).to_string();
+        assert!(printed.contains("\n  batch_tasks_max = 4\n"), "{printed}");
+        let still = STORY.replace("per_minute = 12.0", "per_minute = 12.0\nknobs = false");
+        let story = Story::parse("test", &still).unwrap();
+        for seed in 0..40 {
+            let plan = Plan::expand(&story, seed);
+            assert_eq!(plan.cluster.config, Config::default(), "{seed}");
         }
     }
 

@@ -106,6 +106,14 @@ pub struct Swarm {
     pub kinds: Vec<Kind>,
     /// Rate of faults.
     pub per_minute: f64,
+    /// Whether seeds also turn settings of the cluster and habits of its people; on unless the
+    /// story says `knobs = false`.
+    #[serde(default = "on")]
+    pub knobs: bool,
+}
+
+const fn on() -> bool {
+    true
 }
 
 /// Expectations at the end of a run.
