@@ -110,17 +110,20 @@ pub struct Report {
     pub started: Duration,
 }
 
-/// Returns the expected properties that a run judges, and those that it does not.
+/// Returns the expected properties that a run judges, and those that it does not, or not whole.
 fn scope(plan: &Plan) -> (String, Option<String>) {
     let is_judged = |property: &&Property| is_judged(**property) || **property == Property::G14;
     let expected = &plan.expect.properties;
-    let (judged, others): (Vec<&Property>, Vec<&Property>) = expected.iter().partition(is_judged);
-    let judged: Vec<_> = judged.iter().map(|property| property.number()).collect();
-    let name = |property: &&Property| match property {
+    let is_whole = |property: &&Property| is_judged(property) && **property != Property::G17;
+    let judged = expected.iter().filter(is_judged);
+    let others = expected.iter().filter(|property| !is_whole(property));
+    let judged: Vec<_> = judged.map(|property| property.number()).collect();
+    let name = |property: &Property| match property {
+        Property::G17 => format!("{property} (planned drains)"),
         Property::G18 => format!("{property} (`meta` does)"),
         _ => property.to_string(),
     };
-    let others: Vec<_> = others.iter().map(name).collect();
+    let others: Vec<_> = others.map(name).collect();
     (judged.join(" "), (!others.is_empty()).then(|| others.join(", ")))
 }
 
@@ -221,8 +224,8 @@ mod tests {
         insta::assert_snapshot!(block, @r"
         verdict  SAFETY
                  G1 durable ack: a post is gone
-        judged   G0 G1 G2 G3 G4 G5 G6 G7 G8 G9 G10 G11 G12 G14 G16
-                 not judged: G13 keys, G15 weak service, G17 failover time, G18 determinism (`meta` does)
+        judged   G0 G1 G2 G3 G4 G5 G6 G7 G8 G9 G10 G11 G12 G14 G16 G17
+                 not judged: G13 keys, G15 weak service, G17 failover time (planned drains), G18 determinism (`meta` does)
         story    test, seed 7
         build    (this build)
         digest   00ff

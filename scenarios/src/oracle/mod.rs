@@ -30,6 +30,7 @@ mod g11_one_master;
 mod g12_presence;
 mod g12_streams;
 mod g16_overload;
+mod g17_failover;
 mod told;
 mod troubles;
 mod violation;
@@ -120,7 +121,7 @@ fn broken(
 type Oracle = fn(&Evidence<'_>) -> Vec<Violation>;
 
 /// Properties that have an oracle here. The world that runs a story judges G14, and G18 by
-/// running it twice. G13, G15 and G17 wait for their features.
+/// running it twice. G13 and G15 wait for their features, of G17 the planned drains.
 const ORACLES: &[(Property, Oracle)] = &[
     (Property::G0, g00_calm::judge),
     (Property::G1, g01_durable_ack::judge),
@@ -145,6 +146,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G12, g12_presence::judge),
     (Property::G12, g12_streams::judge),
     (Property::G16, g16_overload::judge),
+    (Property::G17, g17_failover::judge),
 ];
 
 /// Bound on the breaks of one property that are told: the first ones say what is wrong.

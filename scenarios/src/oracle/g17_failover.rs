@@ -1,0 +1,137 @@
+//! G17 failover time: after the process of a master ends, 99 % of the people who read from it
+//! stream again within 2 s; after its silent death, within 12 s.
+//!
+//! Judged where nothing else is wrong. Planned drains are not judged: no fault of a story is one.
+
+use std::time::Duration;
+
+use super::{Evidence, Violation, broken, seconds, stream_line};
+use crate::{
+    fault::Action,
+    history::{ReaderKind, StreamLog},
+    plan::Incident,
+    property::Property,
+    target::{Place, Target},
+};
+
+/// Time within which people stream again when they hear of the end, and when they do not.
+const HEARD: Duration = Duration::from_secs(2);
+const SILENT: Duration = Duration::from_secs(12);
+/// Time around a death in which nothing else may be wrong.
+const ALONE: Duration = Duration::from_secs(15);
+
+pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for incident in evidence.incidents {
+        let Some((master, bound)) = death(evidence, incident) else { continue };
+        let due = incident.from + bound;
+        if due > evidence.ended || !is_alone(evidence, incident) {
+            continue;
+        }
+        let orphans: Vec<_> = orphans(evidence, &master, incident.from).collect();
+        let is_late = |stream: &&&StreamLog| {
+            let next = next_of(evidence, stream);
+            next.is_none_or(|at| at > due)
+                && evidence.history.left(stream.who).is_none_or(|left| left > due)
+        };
+        let late: Vec<_> = orphans.iter().filter(is_late).collect();
+        if late.len() * 100 > orphans.len() {
+            let text = format!(
+                "{} of {} people did not stream again within {bound:?} after {} at {}",
+                late.len(),
+                orphans.len(),
+                master,
+                seconds(incident.from)
+            );
+            let clues = late.iter().take(5).map(|stream| stream_line(stream, due));
+            found.push(broken(Property::G17, "late", text, clues));
+        }
+    }
+    found
+}
+
+/// Returns the front end of the one master that a fault ends for at least as long as the bound.
+fn death(evidence: &Evidence<'_>, incident: &Incident) -> Option<(String, Duration)> {
+    let (target, bound) = match &evidence.plan.faults.get(incident.fault)?.action {
+        Action::Exit { target } => (target, HEARD),
+        Action::Crash { target } => (target, SILENT),
+        _ => return None,
+    };
+    let Target::One(Place::Master(nth)) = target else { return None };
+    let is_long = evidence.end_of(incident) >= incident.from + bound;
+    let others = evidence.plan.cluster.masters > 1;
+    let master = evidence.history.masters.get(*nth)?.clone();
+    (incident.bit && is_long && others).then_some((master, bound))
+}
+
+fn is_alone(evidence: &Evidence<'_>, incident: &Incident) -> bool {
+    let others = evidence.incidents.iter().filter(|other| *other != incident);
+    let (from, to) = (incident.from.saturating_sub(ALONE), incident.from + ALONE);
+    from > Duration::ZERO
+        && !others.into_iter().any(|other| other.from <= to && evidence.end_of(other) >= from)
+}
+
+/// Returns the streams that pages read from a master at a time.
+fn orphans<'a>(
+    evidence: &'a Evidence<'_>,
+    master: &'a str,
+    at: Duration,
+) -> impl Iterator<Item = &'a StreamLog> {
+    evidence.history.streams.iter().filter(move |stream| {
+        let reader = stream.reader.and_then(|reader| evidence.history.readers.get(reader));
+        stream.master == master
+            && !stream.is_slow
+            && reader.is_some_and(|reader| reader.kind == ReaderKind::Page)
+            && stream.deliveries.first().is_some_and(|(began, _)| *began < at)
+            && stream.end.as_ref().is_none_or(|(ended, _)| *ended >= at)
+    })
+}
+
+/// Returns when the session of a stream heard from a later one.
+fn next_of(evidence: &Evidence<'_>, stream: &StreamLog) -> Option<Duration> {
+    // A reload in between begins another reader of the same session.
+    let later = evidence.history.streams.iter().skip(stream.number + 1);
+    let later = later.filter(|other| other.who == stream.who && other.master != stream.master);
+    later.filter_map(|other| other.deliveries.first()).map(|(at, _)| *at).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use chatchat::{api::StreamEvent, client::StreamEnd};
+
+    use super::*;
+    use crate::oracle::fixtures::{Fixture, lobby_cursor, ms};
+
+    /// Makes a master die at 30 s while four people read from it; they stream again at these times.
+    fn died(kind: &str, again: [u64; 4]) -> Fixture {
+        let faults = [(kind, "target = \"master:0\"", 30_000, 50_000)];
+        let mut made = Fixture::with_faults(&faults);
+        made.history.masters = vec!["http://m".to_owned(), "http://n".to_owned()];
+        for (person, again) in again.into_iter().enumerate() {
+            made.stream(person, 1, vec![(20_100, StreamEvent::Beat)]);
+            made.stream(person, 1, vec![(again, StreamEvent::Beat)]);
+            let [.., old, new] = &mut made.history.streams[..] else { panic!("two streams") };
+            old.end = Some((ms(30_100), StreamEnd::Ended));
+            new.master = "http://n".to_owned();
+        }
+        made.one_reader(lobby_cursor(1));
+        made
+    }
+
+    #[test]
+    fn people_who_stream_again_in_time_are_accepted() {
+        assert_eq!(died("exit", [30_500, 31_000, 31_900, 32_000]).judge(judge), []);
+        assert_eq!(died("crash", [40_000, 41_000, 41_900, 42_000]).judge(judge), []);
+        let mut made = died("exit", [33_000; 4]);
+        made.trouble(44_000, 45_000);
+        assert_eq!(made.judge(judge), [], "something else is wrong");
+    }
+
+    #[test]
+    fn people_who_stream_again_late_are_reported() {
+        for (kind, late) in [("exit", 32_001), ("crash", 42_001)] {
+            let told = died(kind, [30_500, 30_500, 30_500, late]).judge(judge);
+            assert_eq!(told.len(), 1, "{kind}: {told:?}");
+        }
+    }
+}
