@@ -10,11 +10,7 @@ use chatchat::{
 };
 
 use super::{Evidence, Violation, broken, stream_line, told::Told};
-use crate::{
-    history::{History, StreamLog},
-    property::Property,
-    target::Place,
-};
+use crate::{history::StreamLog, property::Property, target::Place};
 
 /// Time after a fault in which a master finds the store and its peers again.
 const RECOVERS: Duration = Duration::from_secs(10);
@@ -91,12 +87,7 @@ fn is_read(evidence: &Evidence<'_>, stream: &StreamLog, at: Duration, bound: Dur
         && !is_reset
         && !touched(Place::Store)
         && !touched(evidence.machine_of(stream.who))
-        && master_of(evidence.history, stream).is_some_and(|master| !touched(master))
-}
-
-/// Returns the place of the master that served a stream.
-fn master_of(history: &History, stream: &StreamLog) -> Option<Place> {
-    history.masters.iter().position(|master| *master == stream.master).map(Place::Master)
+        && evidence.master_at(&stream.master).is_some_and(|master| !touched(master))
 }
 
 /// Returns how far a stream had shown a board at a time; `None` when it does not follow it.

@@ -19,8 +19,10 @@ use crate::{
 
 /// Time without a fault after which every node database holds what the store does.
 const REPAIRED: Duration = Duration::from_secs(15);
-/// Time within which every master has heard of a log-out, with nothing wrong.
-const LOG_OUT_SPREADS: Duration = Duration::from_secs(2);
+/// Time within which a master hears of a log-out, beyond one reading of the store.
+const LOG_OUT_SPREADS: Duration = Duration::from_secs(1);
+/// Time after a fault in which a master finds the store again.
+const RECOVERS: Duration = Duration::from_secs(10);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let history = evidence.history;
@@ -58,7 +60,13 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         let closed = answered(history, who, |request| *request == Request::Leave);
         if let (Some(closed), Some((at, reply))) = (closed, operation.reply())
             && closed < from
-            && is_late(evidence, closed, from, at, reply, is_repaired(closed, from, at))
+            && match reply {
+                Answer::Restored(restored) => {
+                    restored.consistency == Consistency::Strong || is_repaired(closed, from, at)
+                }
+                Answer::Opened(_) => false,
+                _ => has_heard(evidence, &operation.master, closed, from, at),
+            }
         {
             let text = "a log-out was forgotten";
             found.push(broken(Property::G6, "log-out", text, [line(operation)]));
@@ -68,8 +76,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         let closed = answered(history, stream.who, |request| *request == Request::Leave);
         let began = stream.deliveries.first().map(|(at, _)| *at);
         if let (Some(closed), Some(began)) = (closed, began)
-            && closed + LOG_OUT_SPREADS < stream.asked
-            && evidence.is_calm(stream.asked, began)
+            && has_heard(evidence, &stream.master, closed, stream.asked, began)
         {
             let text = "a stream of a session that was logged out began";
             found.push(broken(Property::G6, "log-out", text, [stream_line(stream, began)]));
@@ -84,22 +91,20 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
-/// Returns whether a good answer after an acknowledged log-out comes too late: a strong restore at
-/// any time, any other while masters hear of log-outs.
-fn is_late(
+/// Returns whether a master must have heard of a log-out: nothing kept it from reading the store.
+fn has_heard(
     evidence: &Evidence<'_>,
+    master: &str,
     closed: Duration,
     from: Duration,
     at: Duration,
-    reply: &Answer,
-    is_repaired: bool,
 ) -> bool {
-    let hears = closed + LOG_OUT_SPREADS < from && evidence.is_calm(from, at);
-    match reply {
-        Answer::Restored(restored) => restored.consistency == Consistency::Strong || is_repaired,
-        Answer::Opened(_) => false,
-        _ => hears,
-    }
+    let touched = |place| evidence.is_touched(place, closed.saturating_sub(RECOVERS), at);
+    let spreads = LOG_OUT_SPREADS + evidence.plan.cluster.config.store_poll_interval;
+    closed + spreads < from
+        && closed > RECOVERS
+        && !touched(Place::Store)
+        && evidence.master_at(master).is_some_and(|master| !touched(master))
 }
 
 /// Returns the time of the first good answer to such a request of a session.
@@ -224,18 +229,24 @@ mod tests {
     }
 
     #[test]
-    fn anything_but_a_refusal_after_a_log_out_is_reported_in_calm() {
-        for (from, found) in [(21_000, 0), (23_000, 1), (33_000, 1)] {
-            let mut made = Fixture::new();
+    fn anything_but_a_refusal_after_a_log_out_is_reported() {
+        for (fault, from, found) in [
+            ("target = \"worker:0\"", 21_000, 0),
+            ("target = \"worker:0\"", 23_000, 1),
+            ("target = \"master:1\"", 23_000, 1),
+            ("target = \"master:0\"", 23_000, 0),
+            ("target = \"store\"", 23_000, 0),
+        ] {
+            let mut made = Fixture::with_faults(&[("pause", fault, 21_000, 22_000)]);
+            made.history.masters = vec!["http://m".to_owned(), "http://n".to_owned()];
             made.did(0, 20_000, 20_100, Request::Leave, Ok(Answer::Done));
             made.did(0, from, from + 100, Request::Alive, Ok(Answer::Done));
             made.did(0, from, from + 100, Request::Alive, refused(401));
-            assert_eq!(made.judge(judge).len(), found, "{from}");
-            made.trouble(24_000, 25_000);
-            assert_eq!(made.judge(judge).len(), if from < 24_000 { found } else { 0 });
+            assert_eq!(made.judge(judge).len(), found, "{fault} {from}");
         }
         let mut made = Fixture::new();
-        made.did(0, 10_000, 10_100, Request::Leave, Ok(Answer::Done));
+        made.history.masters = vec!["http://m".to_owned()];
+        made.did(0, 11_000, 11_100, Request::Leave, Ok(Answer::Done));
         made.stream(0, 0, vec![(20_100, chatchat::api::StreamEvent::Beat)]);
         assert_eq!(made.judge(judge).len(), 1, "asked for at 20 s");
     }

@@ -54,6 +54,12 @@ impl Evidence<'_> {
         Place::Person(self.plan.workload.machine_of(who.person))
     }
 
+    /// Returns the place of the master at an address.
+    pub(super) fn master_at(&self, address: &str) -> Option<Place> {
+        let nth = self.history.masters.iter().position(|master| master == address);
+        nth.map(Place::Master)
+    }
+
     /// Returns whether a fault may have touched a place from one time to another.
     pub(super) fn is_touched(&self, place: Place, from: Duration, to: Duration) -> bool {
         self.incidents_at(place).any(|it| it.from <= to && self.end_of(it) >= from)
