@@ -222,6 +222,34 @@ pub struct Redeemed {
     pub user: Option<UserId>,
 }
 
+/// Connection that a person kept open between two requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Session that kept it.
+    pub who: Who,
+    /// Master that it leads to.
+    pub master: String,
+    /// Time for which nothing was said on it.
+    pub idle: Duration,
+    /// Time of the second request.
+    pub asked: Duration,
+    /// Time at which its outcome was known.
+    pub ended: Duration,
+    /// Outcome of the second request.
+    pub end: KeptEnd,
+}
+
+/// Outcome of a request over a connection that was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptEnd {
+    /// An answer with this status.
+    Answered(u16),
+    /// The connection was closed.
+    Closed,
+    /// Nothing came.
+    Silent,
+}
+
 /// Everything that people saw.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -237,6 +265,8 @@ pub struct History {
     pub drafts: Vec<Draft>,
     /// Front ends in the order of the masters' numbers.
     pub masters: Vec<String>,
+    /// Connections that were kept, in the order of their second requests' ends.
+    pub kept: Vec<Kept>,
     /// Sessions that were moved by a ticket, in the order in which they were.
     pub handovers: Vec<Handover>,
     /// User of each session.

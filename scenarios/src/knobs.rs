@@ -3,8 +3,7 @@
 //!
 //! Two levels: half of a swarm's seeds leave all knobs alone, the others turn some of them, each by
 //! a draw of its own, so that leaving one out does not change another. A turn that the settings'
-//! own rules refuse is left out. A bound that is turned down stays above what the people of a
-//! swarm need: below it a refusal is right, and calm (G0) could not be judged.
+//! own rules refuse is left out.
 
 use std::time::Duration;
 
@@ -61,7 +60,7 @@ const SETTINGS: &[Turn<Config>] = &[
     ("batch_bytes_max", |it, rng| it.batch_bytes_max = *rng.pick(&[9000, 20_000])),
     ("tail_posts_max", |it, rng| it.tail_posts_max = *rng.pick(&[1, 8, 64])),
     ("stream_backlog_max", |it, rng| it.stream_backlog_max = *rng.pick(&[4, 16])),
-    ("sessions_cached_max", |it, rng| it.sessions_cached_max = *rng.pick(&[64, 256])),
+    ("sessions_cached_max", |it, rng| it.sessions_cached_max = *rng.pick(&[8, 64])),
 ];
 
 /// Habits and numbers of people.
@@ -74,6 +73,7 @@ const PEOPLE: &[Turn<Workload>] = &[
     ("handover", |it, _| it.habits.handover = 4.0),
     ("burst", |it, _| it.habits.burst = 1.0),
     ("visit", |it, _| it.habits.visit = 8.0),
+    ("keep_alive", |it, _| it.habits.keep_alive = 2.0),
 ];
 
 /// Turns the knobs that a seed turns.

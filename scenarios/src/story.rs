@@ -94,6 +94,8 @@ pub struct Habits {
     pub forged_cursor: f64,
     /// Moves the session to another master by a ticket, and tries the ticket again.
     pub handover: f64,
+    /// Keeps a connection open for up to 40 s between two requests.
+    pub keep_alive: f64,
     /// Writes 10 to 29 posts to a board, one after another.
     pub burst: f64,
 }
@@ -404,7 +406,7 @@ impl Workload {
         }
         let Habits { duplicate_send, reload, slow_reader, two_tabs, leave, .. } = self.habits;
         let Habits { ask_outcome, hostile_bytes, visit, same_id, .. } = self.habits;
-        let Habits { forged_cursor, handover, burst, .. } = self.habits;
+        let Habits { forged_cursor, handover, burst, keep_alive, .. } = self.habits;
         if self.past > PAST_MAX {
             return Err(format!("`past` is {}: at most {PAST_MAX}", self.past));
         }
@@ -429,6 +431,7 @@ impl Workload {
             ("habits.forged_cursor", forged_cursor),
             ("habits.handover", handover),
             ("habits.burst", burst),
+            ("habits.keep_alive", keep_alive),
         ];
         match rates.iter().find(|(_, rate)| !(0.0..=10_000.0).contains(rate)) {
             Some((key, rate)) => Err(format!("`{key}` is {rate}: want 0 to 10000")),

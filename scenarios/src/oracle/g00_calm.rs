@@ -14,7 +14,7 @@ use chatchat::{
 
 use super::{Clue, Evidence, Violation, broken, line, seconds, stream_line};
 use crate::{
-    history::{End, History, Operation, ReaderKind, StreamLog},
+    history::{End, History, KeptEnd, Operation, ReaderKind, StreamLog},
     property::Property,
 };
 
@@ -42,6 +42,17 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         };
         found.push(broken(Property::G0, "event", format!("in calm {what}"), [said.clue()]));
     }
+    for kept in &evidence.history.kept {
+        let limit = evidence.calm_limit;
+        // A master may close what was idle for long; it may not leave its reader waiting.
+        let is_fair = matches!(kept.end, KeptEnd::Answered(200) | KeptEnd::Closed)
+            && kept.ended <= kept.asked + limit;
+        if !is_fair && evidence.is_calm(kept.asked, kept.asked + limit) {
+            let text = format!("in calm a connection that was kept gave {:?}", kept.end);
+            let place = Clue::from(format!("{} {kept:?}", seconds(kept.asked)));
+            found.push(broken(Property::G0, "kept", text, [place]));
+        }
+    }
     for odd in evidence.history.oddities.iter() {
         let is_refused = odd.status.is_some_and(|status| (400..500).contains(&status));
         if !is_refused && is_calm(odd.sent, odd.sent + evidence.calm_limit) {
@@ -66,6 +77,12 @@ fn complaint(
         Some((at, _)) if *at > due && is_calm(operation.invoked, due) => Some(late()),
         Some((_, End::Dropped)) => None,
         Some((at, End::Answered(answer))) => {
+            let is_full = matches!(answer, Err(Failure::Busy { status: 429, .. }));
+            // More sessions than a master has room for: load is above the bounds.
+            let room = evidence.plan.cluster.config.sessions_cached_max;
+            if is_full && room < evidence.history.users.len() {
+                return None;
+            }
             let unsettled = unsettled(evidence.history, operation, *at, answer)?;
             is_calm(operation.invoked, *at).then(|| format!("in calm {unsettled}"))
         }
@@ -156,7 +173,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::oracle::fixtures::{Fixture, busy, id, ms, node, refused};
+    use crate::{
+        history::Kept,
+        oracle::fixtures::{Fixture, busy, id, ms, node, refused},
+    };
 
     #[test]
     fn calm_final_answers_and_trouble_near_a_fault_are_accepted() {
@@ -187,6 +207,33 @@ mod tests {
         made.acked(0, 1, 20_000, 21_001, 1).unknown(1, 2, 30_000);
         made.read(0, 40_000, 40_001, Consistency::Weak, &[(0, 1, 1)]);
         assert_eq!(made.judge(judge).len(), 3);
+    }
+
+    #[test]
+    fn kept_connection_without_an_answer_or_a_close_is_reported() {
+        for (end, took, found) in [
+            (KeptEnd::Answered(200), 20, 0),
+            (KeptEnd::Closed, 20, 0),
+            (KeptEnd::Answered(400), 20, 1),
+            (KeptEnd::Answered(200), 1001, 1),
+            (KeptEnd::Silent, 5000, 1),
+        ] {
+            let mut made = Fixture::new();
+            let (who, idle) = (crate::oracle::fixtures::who(0), ms(9000));
+            let (asked, ended) = (ms(20_000), ms(20_000 + took));
+            let master = "http://m".to_owned();
+            made.history.kept.push(Kept { who, master, idle, asked, ended, end });
+            assert_eq!(made.judge(judge).len(), found, "{end:?} {took}");
+        }
+    }
+
+    #[test]
+    fn refusal_of_more_sessions_than_there_is_room_for_is_accepted() {
+        let mut made = Fixture::new();
+        made.did(0, 20_000, 20_100, Request::Alive, busy(429));
+        assert_eq!(made.judge(judge).len(), 1);
+        made.plan.cluster.config.sessions_cached_max = 3;
+        assert_eq!(made.judge(judge), [], "four people");
     }
 
     #[test]

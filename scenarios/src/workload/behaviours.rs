@@ -75,10 +75,8 @@ impl Person {
                 tabs.push(self.spare_stream(&page, None, kind, lasts));
             }
             tabs.extend(self.go_to_limits(&page, rng).await);
-            // The oldest of four is closed for the fifth.
-            if tabs.len() > 4 {
-                tabs.remove(0);
-            }
+            // The oldest of four are closed for further ones.
+            tabs.drain(..tabs.len().saturating_sub(4));
             if is_time(rng, habits.leave) {
                 return page;
             }

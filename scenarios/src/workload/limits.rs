@@ -25,14 +25,15 @@ const BURST_FOR: Duration = Duration::from_secs(10);
 
 impl Person {
     /// Keeps those habits that are due. Stories without a habit keep their draws.
-    pub(super) async fn go_to_limits(&self, page: &OpenPage, rng: &mut Rng) -> Option<TaskGuard> {
+    pub(super) async fn go_to_limits(&self, page: &OpenPage, rng: &mut Rng) -> Vec<TaskGuard> {
         let habits = self.stage.workload.habits;
         let mut is_due = |rate: f64| rate > 0.0 && is_time(rng, rate);
-        let (same, moved, many, strange) = (
+        let (same, moved, many, strange, kept) = (
             is_due(habits.same_id),
             is_due(habits.handover),
             is_due(habits.burst),
             is_due(habits.forged_cursor),
+            is_due(habits.keep_alive),
         );
         if same {
             self.send_same_id(page, rng).await;
@@ -43,7 +44,9 @@ impl Person {
         if many {
             self.burst(page, rng).await;
         }
-        strange.then(|| self.read_from_strange_cursor(page, rng))
+        let strange = strange.then(|| self.read_from_strange_cursor(page, rng));
+        let kept = kept.then(|| self.keep_connection(page, rng));
+        strange.into_iter().chain(kept).collect()
     }
 
     /// Sends the id of a post that is settled with another text, or to another board.

@@ -11,6 +11,7 @@
 //! 2. A person has one unsettled post per board, as every client of ours.
 
 mod behaviours;
+mod kept;
 mod limits;
 mod person;
 mod reading;
