@@ -113,7 +113,8 @@ impl World {
         });
     }
 
-    /// Lets the order of tasks go another way from now on; each `nth` above 0 leads elsewhere.
+    /// Lets the order of tasks go another way from now on; by an `nth` above
+    /// 0. Two of them may choose alike.
     pub fn detour(&self, nth: u32) {
         for _ in 0..nth {
             // The scheduler draws from the same stream.
