@@ -180,10 +180,12 @@ impl StoreDump {
             loop {
                 let after = posts.last().map_or(Seq(0), |post: &Post| post.seq);
                 let page = store.read(board.clone(), Range::After(after), PAGE).await?;
-                if page.posts.is_empty() {
+                let advances = page.posts.last().is_some_and(|post| post.seq > after);
+                posts.extend(page.posts);
+                // A page that goes back is kept: the oracle of order refuses it.
+                if !advances {
                     break;
                 }
-                posts.extend(page.posts);
             }
         }
         loop {
