@@ -5,13 +5,10 @@
 //! time on at which every detour fails, the failure was certain, as far as they show.
 
 use std::{
+    ops::ControlFlow,
     path::Path,
     process::ExitCode,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -19,7 +16,7 @@ use chatchat_sim::summary::Failure;
 
 use super::{
     child::{self, Job},
-    shrink,
+    shrink, side_by_side,
 };
 
 /// Halvings of the span between the last doubt and the first certainty.
@@ -71,27 +68,17 @@ struct Tries<'a> {
 impl Tries<'_> {
     /// Returns the number of detours from a time on that fail alike.
     fn failing(&self, at_ms: u64) -> usize {
-        let (next, failing) = (AtomicUsize::new(1), Mutex::new(0));
-        thread::scope(|scope| {
-            for _ in 0..self.jobs {
-                scope.spawn(|| {
-                    loop {
-                        let nth = next.fetch_add(1, Ordering::Relaxed);
-                        if nth > self.detours {
-                            return;
-                        }
-                        let more =
-                            ["--detour-at", &at_ms.to_string(), "--detour", &nth.to_string()]
-                                .map(str::to_owned);
-                        let run = child::run_with(self.program, self.job, self.limit, &more);
-                        if run.failures.contains(self.failure) {
-                            *failing.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-                        }
-                    }
-                });
+        let failing = AtomicUsize::new(0);
+        side_by_side::each(self.detours, self.jobs, |nth| {
+            let detour = (nth + 1).to_string();
+            let more = ["--detour-at", &at_ms.to_string(), "--detour", &detour].map(str::to_owned);
+            let run = child::run_with(self.program, self.job, self.limit, &more);
+            if run.failures.contains(self.failure) {
+                failing.fetch_add(1, Ordering::Relaxed);
             }
+            ControlFlow::Continue(())
         });
-        failing.into_inner().unwrap_or_else(PoisonError::into_inner)
+        failing.into_inner()
     }
 }
 

@@ -10,6 +10,7 @@ mod meta;
 mod once;
 mod replay;
 mod shrink;
+mod side_by_side;
 mod sweep;
 
 use std::{num::NonZero, path::PathBuf, process::ExitCode, thread};

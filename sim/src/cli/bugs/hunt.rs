@@ -3,18 +3,16 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
     time::Duration,
 };
 
 use chatchat_scenarios::story::Story;
 use chatchat_sim::{summary::Failure, verdict::Verdict};
 
-use crate::cli::child::{self, Job};
+use crate::cli::{
+    child::{self, Job},
+    side_by_side,
+};
 
 /// Distance between the seeds of two starts.
 const START_EVERY: u64 = 1000;
@@ -54,29 +52,13 @@ impl Hunt {
     }
 
     fn from(&self, program: &Path, first: u64) -> Option<Found> {
-        let best = Mutex::new(None::<Found>);
-        let next = AtomicU64::new(0);
-        thread::scope(|scope| {
-            for _ in 0..self.jobs {
-                scope.spawn(|| {
-                    loop {
-                        let nth = next.fetch_add(1, Ordering::Relaxed);
-                        let known = best.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                        if nth >= self.seeds || known.is_some_and(|best| best.seeds <= nth + 1) {
-                            return;
-                        }
-                        let job = self.job(first, nth);
-                        let Some(failure) = self.shows(program, &job) else { continue };
-                        let found = Found { seeds: nth + 1, job, failure };
-                        let mut best = best.lock().unwrap_or_else(PoisonError::into_inner);
-                        if best.as_ref().is_none_or(|best| best.seeds > found.seeds) {
-                            *best = Some(found);
-                        }
-                    }
-                });
-            }
-        });
-        best.into_inner().unwrap_or_else(PoisonError::into_inner)
+        let seeds = usize::try_from(self.seeds).unwrap_or(usize::MAX);
+        let ask = |nth: usize| {
+            let job = self.job(first, nth as u64);
+            self.shows(program, &job).map(|failure| (job, failure))
+        };
+        let (nth, (job, failure)) = side_by_side::first(seeds, self.jobs, ask)?;
+        Some(Found { seeds: nth as u64 + 1, job, failure })
     }
 
     /// Returns a failure that the run has with the bug only.

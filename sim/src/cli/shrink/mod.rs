@@ -14,11 +14,6 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::{self, ExitCode},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
     time::Duration,
 };
 
@@ -29,7 +24,10 @@ use chatchat_sim::{
 };
 
 use self::search::{Shrunk, Trier};
-use super::child::{self, Job};
+use super::{
+    child::{self, Job},
+    side_by_side,
+};
 
 pub(super) fn run(shrink: &super::Shrink) -> Result<ExitCode, String> {
     let plan = super::plan(&shrink.which)?;
@@ -148,27 +146,10 @@ impl Processes {
 
 impl Trier for Processes {
     fn first_failing(&self, candidates: &[(Plan, u64)]) -> Option<usize> {
-        // The lowest number wins, whichever process is done first.
-        let best = Mutex::new(None::<usize>);
-        let next = AtomicUsize::new(0);
-        thread::scope(|scope| {
-            for _ in 0..self.jobs {
-                scope.spawn(|| {
-                    loop {
-                        let nth = next.fetch_add(1, Ordering::Relaxed);
-                        let known = *best.lock().unwrap_or_else(PoisonError::into_inner);
-                        let Some((plan, seed)) = candidates.get(nth) else { return };
-                        if known.is_some_and(|best| best < nth) {
-                            return;
-                        }
-                        if self.fails(nth, plan, *seed) {
-                            let mut best = best.lock().unwrap_or_else(PoisonError::into_inner);
-                            *best = Some(best.map_or(nth, |best| best.min(nth)));
-                        }
-                    }
-                });
-            }
-        });
-        best.into_inner().unwrap_or_else(PoisonError::into_inner)
+        let ask = |nth: usize| {
+            let (plan, seed) = &candidates[nth];
+            self.fails(nth, plan, *seed).then_some(())
+        };
+        side_by_side::first(candidates.len(), self.jobs, ask).map(|(nth, ())| nth)
     }
 }
