@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chatchat::{
-    api::{HelloEvent, PostList, Problem, StreamEvent},
+    api::{HelloEvent, PostList, Problem, SessionOpened, SessionRestored, StreamEvent},
     client::{Answer, Delivery, Failure, Request},
     model::{
         event::Event,
@@ -62,6 +62,32 @@ fn author(person: usize) -> Author {
     Author { id: user(person), name: format!("Person {person}").parse().unwrap() }
 }
 
+/// Answer to a person who opened a session under a name.
+pub(super) fn opened(person: usize, name: &str) -> SessionOpened {
+    SessionOpened {
+        token: None,
+        user: Author { id: user(person), name: name.parse().unwrap() },
+        boards: Vec::new(),
+        masters: Vec::new(),
+        epoch: EPOCH,
+        cluster: String::new(),
+    }
+}
+
+/// Answer to a person named Ada who restored a session without boards.
+pub(super) fn restored(person: usize, consistency: Consistency) -> SessionRestored {
+    SessionRestored {
+        user: Author { id: user(person), name: "Ada".parse().unwrap() },
+        boards: Vec::new(),
+        pending: Vec::new(),
+        masters: Vec::new(),
+        epoch: EPOCH,
+        consistency,
+        as_of: 9,
+        cluster: String::new(),
+    }
+}
+
 pub(super) fn posted(person: usize, n: u8, seq: u64) -> Post {
     Post {
         id: id(n),
@@ -105,6 +131,15 @@ impl Fixture {
         let mut made = Self { plan, ..Self::new() };
         for (_, _, from, until) in faults {
             made.trouble(*from, *until);
+        }
+        made
+    }
+
+    /// A run whose lobby holds so many posts of the first person.
+    pub(super) fn with_posts(count: u8) -> Self {
+        let mut made = Self::new();
+        for n in 1..=count {
+            made.stored(0, n);
         }
         made
     }

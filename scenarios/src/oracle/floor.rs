@@ -35,28 +35,15 @@ pub fn shown_nothing(history: &History, people: usize) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::{
-        api::{SessionRestored, UserList},
-        client::Request,
-        model::{ids::Author, stream::Consistency},
-    };
+    use chatchat::{api::UserList, client::Request, model::stream::Consistency};
 
     use super::*;
-    use crate::oracle::fixtures::{EPOCH, Fixture, busy, user};
+    use crate::oracle::fixtures::{Fixture, busy, restored};
 
     fn seen(users: bool) -> Fixture {
         let mut made = Fixture::new();
         made.history.living = vec![0];
-        let restored = SessionRestored {
-            user: Author { id: user(0), name: "Ada".parse().unwrap() },
-            boards: Vec::new(),
-            pending: Vec::new(),
-            masters: Vec::new(),
-            epoch: EPOCH,
-            consistency: Consistency::Strong,
-            as_of: 9,
-            cluster: String::new(),
-        };
+        let restored = restored(0, Consistency::Strong);
         let list = UserList {
             users: Vec::new(),
             next: None,

@@ -135,11 +135,7 @@ mod tests {
     use crate::oracle::fixtures::{EPOCH, Fixture, posted};
 
     fn five() -> Fixture {
-        let mut made = Fixture::new();
-        for n in 1..=5 {
-            made.stored(0, n);
-        }
-        made
+        Fixture::with_posts(5)
     }
 
     /// Makes a run of five posts with a page of these places.

@@ -225,10 +225,7 @@ mod tests {
     use crate::oracle::fixtures::{EPOCH, Fixture, delivered, hello, lobby_cursor, ms};
 
     fn five() -> Fixture {
-        let mut made = Fixture::new();
-        for n in 1..=5 {
-            made.stored(0, n);
-        }
+        let mut made = Fixture::with_posts(5);
         made.history.reading_from = Some(ms(30_000));
         made
     }

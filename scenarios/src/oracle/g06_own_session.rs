@@ -152,7 +152,7 @@ impl<'a> Marks<'a> {
 #[cfg(test)]
 mod tests {
     use chatchat::{
-        api::{Board, SessionOpened, SessionRestored},
+        api::{Board, SessionRestored},
         model::{
             ids::{Author, StoreEpoch},
             stream::Consistency,
@@ -160,36 +160,20 @@ mod tests {
     };
 
     use super::*;
-    use crate::oracle::fixtures::{EPOCH, Fixture, busy, id, user};
+    use crate::oracle::fixtures::{self, EPOCH, Fixture, busy, id, user};
 
     const WEAK: Consistency = Consistency::Weak;
     const STRONG: Consistency = Consistency::Strong;
 
     fn opened(made: &mut Fixture, name: &str) {
         let name: UserName = name.parse().unwrap();
-        let answer = SessionOpened {
-            token: None,
-            user: Author { id: user(0), name: name.clone() },
-            boards: Vec::new(),
-            masters: Vec::new(),
-            epoch: EPOCH,
-            cluster: String::new(),
-        };
+        let answer = fixtures::opened(0, name.as_str());
         made.did(0, 10, 20, Request::OpenSession { name }, Ok(Answer::Opened(answer)));
     }
 
     fn restored(mark: u64, consistency: Consistency) -> SessionRestored {
-        let lobby = BoardName::lobby();
-        SessionRestored {
-            user: Author { id: user(0), name: "Ada".parse().unwrap() },
-            boards: vec![Board { name: lobby, last_seq: Seq(9), read_mark: Seq(mark) }],
-            pending: Vec::new(),
-            masters: Vec::new(),
-            epoch: EPOCH,
-            consistency,
-            as_of: 9,
-            cluster: String::new(),
-        }
+        let lobby = Board { name: BoardName::lobby(), last_seq: Seq(9), read_mark: Seq(mark) };
+        SessionRestored { boards: vec![lobby], ..fixtures::restored(0, consistency) }
     }
 
     fn marked() -> Fixture {

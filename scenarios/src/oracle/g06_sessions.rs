@@ -138,11 +138,9 @@ fn store_cuts(evidence: &Evidence<'_>) -> Vec<(Duration, Duration)> {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::api::{SessionOpened, SessionRestored};
-
     use super::*;
     use crate::{
-        oracle::fixtures::{EPOCH, Fixture, busy, refused, user},
+        oracle::fixtures::{Fixture, busy, opened, refused, restored},
         plan::Plan,
         story::Story,
     };
@@ -156,34 +154,13 @@ mod tests {
         made
     }
 
-    fn author(person: usize) -> chatchat::model::ids::Author {
-        chatchat::model::ids::Author { id: user(person), name: "Ada".parse().unwrap() }
-    }
-
     fn open(made: &mut Fixture, person: usize, at: u64) {
-        let opened = SessionOpened {
-            token: None,
-            user: author(person),
-            boards: Vec::new(),
-            masters: Vec::new(),
-            epoch: EPOCH,
-            cluster: String::new(),
-        };
         let request = Request::OpenSession { name: "Ada".parse().unwrap() };
-        made.did(person, at, at + 50, request, Ok(Answer::Opened(opened)));
+        made.did(person, at, at + 50, request, Ok(Answer::Opened(opened(person, "Ada"))));
     }
 
-    fn restored(person: usize, consistency: Consistency) -> Result<Answer, Failure> {
-        Ok(Answer::Restored(SessionRestored {
-            user: author(person),
-            boards: Vec::new(),
-            pending: Vec::new(),
-            masters: Vec::new(),
-            epoch: EPOCH,
-            consistency,
-            as_of: 9,
-            cluster: String::new(),
-        }))
+    fn restores(person: usize, consistency: Consistency) -> Result<Answer, Failure> {
+        Ok(Answer::Restored(restored(person, consistency)))
     }
 
     #[test]
@@ -223,7 +200,7 @@ mod tests {
         ] {
             let mut made = cut_after(10_000);
             made.did(0, left, left + 50, Request::Leave, Ok(Answer::Done));
-            made.did(0, from, from + 500, Request::Restore, restored(0, consistency));
+            made.did(0, from, from + 500, Request::Restore, restores(0, consistency));
             assert_eq!(made.judge(judge).len(), found, "{left} {from} {consistency:?}");
         }
     }

@@ -58,7 +58,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
                 }
             }
         }
-        let trouble = last_trouble_before(evidence, from);
+        let trouble = evidence.last_trouble_before(from);
         for (who, user) in history.users.iter().filter(|(_, user)| listed.contains(user)) {
             let Some(seen) = people.0.get(who) else { continue };
             if seen.left.is_some_and(|left| left.max(trouble) + LEAVES_WITHIN < from) {
@@ -75,12 +75,6 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
 pub(super) fn is_undisturbed(evidence: &Evidence<'_>, from: Duration, to: Duration) -> bool {
     let is_last = evidence.history.reading_from.is_some_and(|reading| from >= reading);
     is_last || evidence.is_calm(from, to)
-}
-
-/// Returns the end of the last fault that had begun by a time.
-pub(super) fn last_trouble_before(evidence: &Evidence<'_>, at: Duration) -> Duration {
-    let begun = evidence.incidents.iter().filter(|incident| incident.from <= at);
-    begun.map(|incident| evidence.end_of(incident)).max().unwrap_or_default()
 }
 
 /// Returns the people with a stream that was open, and heard, all the time.

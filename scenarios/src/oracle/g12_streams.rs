@@ -8,11 +8,7 @@ use chatchat::{
     model::{ids::UserId, stream::PRESENCE_MAX},
 };
 
-use super::{
-    Evidence, Violation, broken,
-    g12_presence::{last_trouble_before, present},
-    stream_line,
-};
+use super::{Evidence, Violation, broken, g12_presence::present, stream_line};
 use crate::{history::StreamLog, property::Property};
 
 /// Time within which a list is told after it changed.
@@ -35,7 +31,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     }
     let Some(reading_from) = history.reading_from else { return found };
     let here = present(evidence, reading_from.saturating_sub(TOLD_WITHIN), reading_from);
-    let trouble = last_trouble_before(evidence, reading_from);
+    let trouble = evidence.last_trouble_before(reading_from);
     for stream in history.streams.iter().filter(|stream| here.contains_key(&stream.who)) {
         let Some(list) = listed_at(stream, reading_from) else { continue };
         if list.total > PRESENCE_MAX as u64 {

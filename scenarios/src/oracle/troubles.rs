@@ -32,7 +32,13 @@ impl Evidence<'_> {
 
     /// Returns the end of the last fault.
     pub(super) fn last_trouble(&self) -> Duration {
-        self.incidents.iter().map(|incident| self.end_of(incident)).max().unwrap_or_default()
+        self.last_trouble_before(Duration::MAX)
+    }
+
+    /// Returns the end of the last fault that had begun by a time.
+    pub(super) fn last_trouble_before(&self, at: Duration) -> Duration {
+        let begun = self.incidents.iter().filter(|incident| incident.from <= at);
+        begun.map(|incident| self.end_of(incident)).max().unwrap_or_default()
     }
 
     /// Returns the faults that may have touched a place. A target by role counts for everyone
