@@ -23,6 +23,10 @@ use crate::{
 /// Time after which anyone may call the workers of a master that is out failed.
 const ORPHANED_AFTER: Duration = Duration::from_secs(5);
 
+/// Registrations by which a worker's word may raise a known one: far more than a node registers
+/// between two digests, and too few to use the numbers up.
+const SKIPPED_MAX: u64 = 1 << 20;
+
 /// End of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkOver {
@@ -203,7 +207,7 @@ impl Master {
 
     /// Takes members that a peer sent, and answers with newer facts where it has older ones. Only
     /// another master's word counts: a worker says its own registration when it is ready, and one
-    /// bad worker could expel all others.
+    /// bad worker could expel all others. For the exception see [`Master::end_forgotten`].
     pub fn on_members(
         &mut self,
         now: Mono,
@@ -215,6 +219,7 @@ impl Master {
             out.push(Effect::Send { link, direct });
         }
         if !self.peers.values().any(|peer| peer.link == link) {
+            self.end_forgotten(now, &members, out);
             return;
         }
         // Masters are in by the store's list alone: nobody else's word counts here.
@@ -236,6 +241,40 @@ impl Master {
                 out.push(Effect::Close { link: registered.link, close });
             }
         }
+    }
+
+    /// Ends registrations that only a worker knows: it heard of them from a master that was
+    /// wiped since. Without this the directories would differ for ever. Only nodes that are gone
+    /// anyway, and masters that are out, are concerned, so that a lie harms nobody.
+    fn end_forgotten(&mut self, now: Mono, members: &[Member], out: &mut Vec<Effect>) {
+        let is_forgotten = |told: &Fact, known: &Fact| {
+            let skipped = told.registration.0.saturating_sub(known.registration.0);
+            known.role == Role::Worker
+                && known.state != MemberState::In
+                && told.state == MemberState::In
+                && (1..=SKIPPED_MAX).contains(&skipped)
+                && self.is_given_up(now, &told.master)
+        };
+        let forgotten: Vec<_> = members
+            .iter()
+            .filter(|told| {
+                let known = self.registry.get(&told.fact.node);
+                known.is_some_and(|known| is_forgotten(&told.fact, &known.fact))
+            })
+            .map(|told| (told.fact.node, told.fact.registration))
+            .collect();
+        for (node, registration) in forgotten {
+            if let Some(member) = self.registry.end(now, node, registration, MemberState::Failed) {
+                out.push(Effect::Probe("a registration that masters forgot was ended"));
+                self.announce(member, true, out);
+            }
+        }
+    }
+
+    /// Returns whether a master has been out for so long that anyone may call its workers failed.
+    fn is_given_up(&self, now: Mono, master: &NodeId) -> bool {
+        self.watch.is_out_for(now, master, ORPHANED_AFTER)
+            || (self.watch.knows_anyone() && self.watch.is_long_gone(now, master))
     }
 
     /// Compares a peer's digest with this directory, and sends members when they keep differing.
@@ -279,10 +318,7 @@ impl Master {
             }
         }
         let before = now - ORPHANED_AFTER;
-        let is_out = |master: &NodeId| {
-            self.watch.is_out_for(now, master, ORPHANED_AFTER)
-                || (self.watch.knows_anyone() && self.watch.is_long_gone(now, master))
-        };
+        let is_out = |master: &NodeId| self.is_given_up(now, master);
         let orphans: Vec<Fact> = self.registry.orphans(before, is_out).copied().collect();
         for Fact { node, registration, .. } in orphans {
             if let Some(member) = self.registry.end(now, node, registration, MemberState::Failed) {

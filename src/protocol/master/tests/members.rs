@@ -1,6 +1,7 @@
 //! Workers that come and go.
 
 use super::*;
+use crate::protocol::master_watch;
 
 #[test]
 fn joins_leaves_and_failures_are_published_once() {
@@ -57,4 +58,37 @@ fn worker_cannot_expel_others_by_its_word() {
     assert_eq!(known(worker(2, 1)), Some(worker(2, 1).fact));
     assert_eq!(known(worker(9, 4)), None, "nor does it fill the directory");
     assert!(!lab.has(|effect| matches!(effect, Effect::Close { .. } | Effect::Publish { .. })));
+}
+
+#[test]
+fn registration_that_only_a_worker_knows_is_ended_when_its_master_is_long_out() {
+    let mut lab = Lab::new(1);
+    let link = LinkId(1);
+    let told = |registration, state| Member {
+        fact: Fact { state, master: holder(9).node, ..worker(2, registration).fact },
+        ..worker(2, registration)
+    };
+    let known = |lab: &Lab| {
+        let known = lab.master.registry().get(&worker(2, 1).fact.node);
+        known.map(|m| (m.fact.registration.0, m.fact.state))
+    };
+    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
+    let failed = vec![told(1, MemberState::Failed)];
+    lab.master.on_members(lab.now, LinkId(50), failed, &mut lab.out);
+    let hears = |lab: &mut Lab, registration, state| {
+        lab.master.on_members(lab.now, link, vec![told(registration, state)], &mut lab.out);
+    };
+    let rows = || vec![master_watch::tests::row(1, 1, 1)];
+    hears(&mut lab, 3, MemberState::In);
+    assert_eq!(known(&lab), Some((1, MemberState::Failed)), "no list of masters was read yet");
+    lab.master.on_masters(lab.now, Some(rows()), &mut lab.out);
+    for (registration, state) in [(3, MemberState::Left), (u64::MAX, MemberState::In)] {
+        hears(&mut lab, registration, state);
+        assert_eq!(known(&lab), Some((1, MemberState::Failed)));
+    }
+    hears(&mut lab, 3, MemberState::In);
+    assert_eq!(known(&lab), Some((3, MemberState::Failed)));
+    lab.join(2, 4);
+    hears(&mut lab, 5, MemberState::In);
+    assert_eq!(known(&lab), Some((4, MemberState::In)), "it is in");
 }
