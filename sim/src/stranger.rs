@@ -16,6 +16,8 @@ use chatchat::env::{BoxStream, Env};
 use dst_world::{Capture, Rng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::cluster::HTTP_PORT;
+
 /// Name of its machine.
 pub(crate) const HOST: &str = "stranger";
 
@@ -90,16 +92,19 @@ impl Stranger {
     /// Returns what it says: recorded bytes as they were, changed or cut, or noise.
     fn words(&mut self, addr: &str) -> Vec<u8> {
         let tapes = self.tapes.get(addr).filter(|tapes| !tapes.is_empty());
-        let mut said = match tapes {
-            Some(tapes) if self.rng.odds(7, 8) => self.rng.pick(tapes).clone(),
+        let (mut said, is_recorded) = match tapes {
+            Some(tapes) if self.rng.odds(7, 8) => (self.rng.pick(tapes).clone(), true),
             _ => {
                 let mut noise = vec![0; 1 + self.rng.index(4096)];
                 self.rng.fill(&mut noise);
-                noise
+                (noise, false)
             }
         };
+        // Plain HTTP carries the person's token: with another body it is a request of that person.
+        let is_plain = is_recorded && addr.ends_with(&format!(":{HTTP_PORT}"));
         match self.rng.below(4) {
             0 | 1 => {}
+            2 if is_plain => {}
             2 => {
                 for _ in 0..=self.rng.below(3) {
                     let at = self.rng.index(said.len());
