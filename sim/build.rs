@@ -16,13 +16,16 @@ const SOURCES: &[&str] = &["src", "scenarios/src", "sim/src", "sim/env/src", "si
 const PROBE: &[&str] = &["Probe(", "sometimes("];
 
 fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // Read when it runs: the checkout may have moved since this was compiled.
+    let folder = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it");
+    let root = Path::new(&folder).join("..");
     let mut files = Vec::new();
     for folder in SOURCES {
         println!("cargo::rerun-if-changed={}", root.join(folder).display());
         collect(&root.join(folder), &mut files);
     }
     files.sort();
+    assert!(!files.is_empty(), "no sources below {}", root.display());
 
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut probes = BTreeSet::new();
