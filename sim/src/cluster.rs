@@ -40,7 +40,7 @@ use crate::{
     store::{StoreHost, remote},
 };
 
-pub(crate) const HTTP_PORT: u16 = 80;
+const HTTP_PORT: u16 = 80;
 pub(crate) const LINK_PORT: u16 = 7000;
 /// Ending of the name of a machine that runs a second process with a node's identity.
 const CLONE: &str = "b";

@@ -16,8 +16,6 @@ use chatchat::env::{BoxStream, Env};
 use dst_world::{Capture, Rng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::cluster::HTTP_PORT;
-
 /// Name of its machine.
 pub(crate) const HOST: &str = "stranger";
 
@@ -54,6 +52,8 @@ pub(crate) struct Stranger {
     /// Addresses that it speaks to.
     pub(crate) addrs: Vec<String>,
     pub(crate) tapes: Tapes,
+    /// Port at which people speak plainly.
+    pub(crate) plain_port: u16,
     /// Number of its connections that were taken.
     pub(crate) heard: Arc<AtomicU64>,
 }
@@ -101,7 +101,7 @@ impl Stranger {
             }
         };
         // Plain HTTP carries the person's token: with another body it is a request of that person.
-        let is_plain = is_recorded && addr.ends_with(&format!(":{HTTP_PORT}"));
+        let is_plain = is_recorded && addr.ends_with(&format!(":{}", self.plain_port));
         match self.rng.below(4) {
             0 | 1 => {}
             2 if is_plain => {}

@@ -66,7 +66,8 @@ impl Cluster {
         let host = |name: &str| self.world.host(name).unwrap_or_else(|| self.world.add_host(name));
         let counts = Arc::clone(&heard);
         self.world.boot(host(stranger::HOST), |env| {
-            stranger::Stranger { env, rng, addrs, tapes, heard: counts }.live()
+            let plain_port = HTTP_PORT;
+            stranger::Stranger { env, rng, addrs, tapes, plain_port, heard: counts }.live()
         });
         let it = Arc::clone(self);
         self.world.boot(host(UNADMITTED), |env| async move {
