@@ -13,7 +13,9 @@
 //! 4. A master that listed the worker and named a time is tried first, at that time, unless it is
 //!    out. A master that sent the worker away is not tried before the time it named, unless no
 //!    other is left.
-//! 5. At most [`CANDIDATES_MAX`] addresses are kept; configured ones are never dropped.
+//! 5. A worker whose place another process took waits before it takes it back: 250 ms, doubling
+//!    each time to `backoff_max`.
+//! 6. At most [`CANDIDATES_MAX`] addresses are kept; configured ones are never dropped.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -72,6 +74,8 @@ pub struct Search {
     first: Option<(String, Mono)>,
     wait_until: Option<Mono>,
     rounds: u32,
+    /// Time at which this worker was last displaced, and how often before it in a row.
+    displaced: Option<(Mono, u32)>,
     backoff_max: Duration,
 }
 
@@ -98,6 +102,7 @@ impl Search {
             first: None,
             wait_until: None,
             rounds: 0,
+            displaced: None,
             backoff_max,
         }
     }
@@ -165,12 +170,21 @@ impl Search {
             // Another master can reach the store, this one cannot.
             _ if is_out => {}
             CloseReason::Listed => self.first = Some((addr.to_owned(), now + retry)),
-            // Not at once: two that share an identity would chase each other.
             CloseReason::Replaced => {
-                self.first = Some((addr.to_owned(), now + retry.max(BACKOFF_MIN)));
+                let wait = retry.max(self.displaced(now));
+                self.first = Some((addr.to_owned(), now + wait));
             }
             _ => self.send_away(addr, now + retry.max(BACKOFF_MIN)),
         }
+    }
+
+    /// Notes that another process took this worker's place. Returns the wait before it takes it
+    /// back: two that share an identity would else do nothing but chase each other.
+    fn displaced(&mut self, now: Mono) -> Duration {
+        let before = self.displaced.filter(|(at, _)| now.since(*at) <= self.backoff_max * 4);
+        let nth = before.map_or(0, |(_, nth)| (nth + 1).min(8));
+        self.displaced = Some((now, nth));
+        (BACKOFF_MIN * 2_u32.pow(nth)).min(self.backoff_max)
     }
 
     /// Has the master at `addr` tried before all others.
@@ -298,6 +312,25 @@ mod tests {
         let order: Vec<_> = (0..2).map(|_| search.next(at(2000), 0)).collect();
         assert_eq!(order, [dial("a"), dial("b")]);
         assert!(matches!(search.next(at(2000), 0), Step::Wait(_)));
+    }
+
+    #[test]
+    fn worker_that_is_displaced_again_and_again_waits_longer_each_time() {
+        let mut search = search(&["a", "b"]);
+        let close = Close { reason: CloseReason::Replaced, retry_ms: 0 };
+        let mut now = at(0);
+        let mut waited = Vec::new();
+        for _ in 0..6 {
+            search.restart(now, "a", Some(&close));
+            let Step::Wait(until) = search.next(now, 0) else { panic!("dialed at once") };
+            waited.push(until.since(now).as_millis());
+            assert_eq!(search.next(until, 0), dial("a"));
+            now = until + Duration::from_millis(5);
+        }
+        assert_eq!(waited, [250, 500, 1000, 2000, 3000, 3000]);
+        now = now + MAX * 5;
+        search.restart(now, "a", Some(&close));
+        assert_eq!(search.next(now, 0), Step::Wait(now + Duration::from_millis(250)));
     }
 
     #[test]

@@ -36,6 +36,13 @@ impl Driver {
             Effect::Repair(board) => self.repair(board),
             Effect::RepairSessions(turn) => self.repair_sessions(turn),
             Effect::KeepMembers(members) => self.parts.database.keep_members(members),
+            Effect::WarnOfDouble => {
+                self.parts.env.sometimes("another process took a worker's place");
+                tracing::warn!(
+                    "another process runs with this worker's identity: stop one of the two, and \
+                     give it an identity of its own"
+                );
+            }
             Effect::Event(event) => self.parts.env.event(&event),
             Effect::FaultPoint(point) => self.parts.env.fault_point(point.name()),
         }

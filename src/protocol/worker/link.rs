@@ -68,6 +68,9 @@ impl Worker {
     /// Restarts the search: the link to the master ended, with `close` if the master sent one.
     pub fn on_link_ended(&mut self, now: Mono, close: Option<&Close>, out: &mut Vec<Effect>) {
         let Phase::Registered { addr, .. } = &self.phase else { return };
+        if close.is_some_and(|close| close.reason == CloseReason::Replaced) {
+            out.push(Effect::WarnOfDouble);
+        }
         self.search.restart(now, addr, close);
         self.phase = Phase::Searching { next: now };
         out.push(Effect::FaultPoint(FaultPoint::WorkerMigrating));
@@ -84,13 +87,14 @@ impl Worker {
         self.search.prefer(now, &addr);
     }
 
-    /// Registers again, with the same master first: others say that this registration is over.
-    pub(super) fn register_again(&mut self, now: Mono, out: &mut Vec<Effect>) {
+    /// Registers again, with the same master first: others say that this registration is over,
+    /// `Listed` as failed or `Replaced`.
+    pub(super) fn register_again(&mut self, now: Mono, reason: CloseReason, out: &mut Vec<Effect>) {
         if self.registration().is_some() {
             // Its master still counts it as in, so it says that this registration left.
             out.push(Effect::CloseLink(CloseReason::Leaving));
         }
-        let again = Close { reason: CloseReason::Listed, retry_ms: 0 };
+        let again = Close { reason, retry_ms: 0 };
         self.on_link_ended(now, Some(&again), out);
     }
 }

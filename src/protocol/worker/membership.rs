@@ -4,7 +4,7 @@ use super::{Effect, Phase, Worker};
 use crate::{
     model::{
         ids::Registration,
-        message::{Fact, Member, MemberState},
+        message::{CloseReason, Fact, Member, MemberState},
         rows::MasterRow,
         time::Mono,
     },
@@ -19,10 +19,10 @@ impl Worker {
     pub fn on_members(&mut self, now: Mono, members: Vec<Member>, out: &mut Vec<Effect>) {
         let corrections = Gossip::corrections(&self.registry, &members);
         let own = members.iter().find(|member| member.fact.node == self.own.fact.node);
-        let is_over = own.is_some_and(|member| self.is_over(&member.fact));
+        let over = own.and_then(|member| self.why_over(&member.fact));
         self.take_in(now, members, out);
-        if is_over {
-            self.register_again(now, out);
+        if let Some(why) = over {
+            self.register_again(now, why, out);
         } else {
             out.extend(corrections.map(Effect::Send));
         }
@@ -33,14 +33,15 @@ impl Worker {
         out.extend(self.gossip.on_digest(&self.registry, theirs).map(Effect::Send));
     }
 
-    /// Returns whether a fact of this worker ends its current registration.
-    fn is_over(&self, fact: &Fact) -> bool {
-        match self.phase {
-            Phase::Registered { registration, .. } => {
-                (fact.registration, fact.state) > (registration, MemberState::In)
-            }
-            _ => false,
+    /// Returns why a fact of this worker ends its current registration, if it does: it was listed
+    /// as failed, or another process with this identity registered.
+    fn why_over(&self, fact: &Fact) -> Option<CloseReason> {
+        let Phase::Registered { registration, .. } = self.phase else { return None };
+        if fact.registration > registration {
+            return Some(CloseReason::Replaced);
         }
+        let is_over = (fact.registration, fact.state) > (registration, MemberState::In);
+        is_over.then_some(CloseReason::Listed)
     }
 
     /// Merges members into the directory; keeps the newer ones on disk, then announces them.

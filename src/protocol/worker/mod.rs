@@ -70,6 +70,8 @@ pub enum Effect {
     RepairSessions(u32),
     /// Keep these members in the node database.
     KeepMembers(Vec<Member>),
+    /// Warn the operator that another process uses this worker's identity.
+    WarnOfDouble,
     /// Write an event line.
     Event(Event),
     /// Announce a fault point.

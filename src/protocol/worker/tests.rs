@@ -104,6 +104,19 @@ fn lost_link_starts_a_migration_and_an_unexpected_welcome_is_ignored() {
 }
 
 #[test]
+fn worker_whose_identity_another_process_uses_warns_and_waits_before_it_registers_again() {
+    let mut worker = worker(0);
+    register(&mut worker, at(0), vec![]);
+    let told = effects(|out| worker.on_members(at(1), vec![me(2, MemberState::In)], out));
+    assert!(told.contains(&Effect::WarnOfDouble), "{told:?}");
+    assert_eq!(worker.registration(), None);
+    let mut acts = |ms| effects(|out| worker.on_timer(at(ms), 0, out));
+    assert_eq!(acts(1), []);
+    assert_eq!(acts(250), []);
+    assert!(matches!(acts(251)[..], [Effect::Dial(_)]));
+}
+
+#[test]
 fn worker_that_is_declared_failed_registers_again_at_once_with_the_same_master() {
     let mut worker = worker(0);
     register(&mut worker, at(0), vec![]);
