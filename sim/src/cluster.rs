@@ -3,6 +3,7 @@
 //! Machines are named as stories name places, without the colon: `master0`, `worker2`,
 //! `person7`, `store`. Masters listen on the same ports on each.
 
+mod act;
 mod extra;
 mod roles;
 
@@ -36,6 +37,7 @@ use rand_core::{Rng, SeedableRng};
 use tokio::sync::oneshot;
 
 use crate::{
+    deployment::FaultId,
     keys::KeyPool,
     store::{StoreHost, remote},
 };
@@ -67,6 +69,8 @@ pub struct Cluster {
     stops: Mutex<BTreeMap<Place, Stop>>,
     /// Machines of second processes with the identity of a node.
     clones: Mutex<BTreeMap<Place, HostId>>,
+    /// Copies that roll-backs put back, by their faults.
+    kept: Mutex<BTreeMap<FaultId, act::Kept>>,
 }
 
 /// Way to ask a process to stop, until it was asked.
@@ -82,6 +86,11 @@ struct Grants {
 /// A machine's name.
 fn host_name(place: Place) -> String {
     place.to_string().replace(':', "")
+}
+
+/// Returns the place whose machine, or second machine, has this name.
+fn place_named(by_name: &BTreeMap<String, Place>, name: &str) -> Option<Place> {
+    by_name.get(name.strip_suffix(CLONE).unwrap_or(name)).copied()
 }
 
 /// Returns how often the faults of a plan wipe a node at most.
@@ -139,6 +148,7 @@ impl Cluster {
             ended: Mutex::default(),
             stops: Mutex::default(),
             clones: Mutex::default(),
+            kept: Mutex::default(),
             shape,
         };
         if plan.faults.iter().any(|fault| matches!(fault.action, Action::Rollback { .. })) {
@@ -189,8 +199,7 @@ impl Cluster {
     /// Returns the place whose machine has this name.
     #[must_use]
     pub fn place(&self, name: &str) -> Option<Place> {
-        let name = name.strip_suffix(CLONE).unwrap_or(name);
-        self.by_name.get(name).copied()
+        place_named(&self.by_name, name)
     }
 
     /// Returns each machine with the place that it is.
@@ -204,6 +213,10 @@ impl Cluster {
         (0..self.shape.masters)
             .map(|nth| format!("http://{}:{HTTP_PORT}", host_name(Place::Master(nth))))
             .collect()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, BTreeMap<FaultId, act::Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn nodes(&self) -> MutexGuard<'_, BTreeMap<NodeId, Place>> {
@@ -290,13 +303,6 @@ impl Cluster {
             self.world.note(&host_name(place), "killed", &[]);
         }
         self.boot(place);
-    }
-
-    /// Returns the machines of the store and of all nodes.
-    #[must_use]
-    pub fn machines(&self) -> Vec<HostId> {
-        let of_cluster = |place: &&Place| !matches!(place, Place::Person(_));
-        self.hosts.keys().filter(of_cluster).map(|place| self.host(*place)).collect()
     }
 
     /// Takes a machine's power and its files. A node that comes back from that is another one: its

@@ -26,11 +26,17 @@ pub mod cluster;
 #[cfg(all(test, madsim))]
 mod contracts;
 #[cfg(madsim)]
+pub mod deployment;
+#[cfg(madsim)]
 pub mod events;
 #[cfg(madsim)]
 pub mod faults;
 #[cfg(madsim)]
+mod judge;
+#[cfg(madsim)]
 pub mod keys;
+#[cfg(madsim)]
+mod play;
 #[cfg(madsim)]
 pub mod recovery;
 #[cfg(madsim)]

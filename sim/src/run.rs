@@ -1,9 +1,4 @@
-//! One run of a plan: a cluster, people, faults, then peace, then judgement.
-//!
-//! ```text
-//!  boot | people chat under faults .......... | all healed: settle, quiet, read | judge
-//!       0                             duration                              ended
-//! ```
+//! One run of a plan in the simulated world.
 
 use std::{
     future::pending,
@@ -12,22 +7,20 @@ use std::{
     time::Duration,
 };
 
-use chatchat::{env::Env, programs::OF_ONE_PEER};
+use chatchat::programs::OF_ONE_PEER;
 use chatchat_scenarios::{
-    history::{Clock, History},
-    oracle::{self, EventLine, Evidence, StoreDump},
+    oracle::{EventLine, Evidence},
     plan::Plan,
     property::Property,
-    target::Place,
-    workload::{People, Stage},
 };
 use dst_world::{Detail, EventRecord, Panicked, Progress, Seed, Setup, World, simulate};
 
 use crate::{
     cluster::Cluster,
     events::{UnreadableEvent, read_event},
-    faults::{self, Faults, UnsupportedKinds},
-    recovery::recoveries,
+    faults::{self, UnsupportedKinds},
+    judge::judge,
+    play::play,
     verdict::{Report, Verdict},
     wiretap,
 };
@@ -127,15 +120,6 @@ impl Report {
         }
     }
 
-    /// Adds why a run that is stuck had a right to be: then it shows nothing.
-    fn with_excuse(mut self, rightly_stuck: Option<String>) -> Self {
-        if let (Verdict::Liveness, Some(why)) = (self.verdict, rightly_stuck) {
-            self.verdict = Verdict::Toothless;
-            self.complaints.insert(0, format!("rightly stuck: {why}"));
-        }
-        self
-    }
-
     /// Adds the panics of processes: with one, whatever else it shows, the run is broken.
     fn with_panics(mut self, panics: Vec<Panicked>) -> Self {
         if !panics.is_empty() {
@@ -153,109 +137,43 @@ async fn live(world: &World, plan: &Plan) -> Report {
     wiretap::listen(&cluster);
     cluster.start();
     world.sleep(WARM_UP).await;
-
-    let faults = Faults::start(&cluster, plan);
-    let mut machines: Vec<Env> = Vec::new();
-    for nth in 0..plan.workload.people {
-        let machine = plan.workload.machine_of(nth);
-        machines.push(match machine == nth {
-            true => world.idle(cluster.host(Place::Person(nth))).await,
-            false => machines[machine].clone(),
-        });
-    }
-    let told = Arc::clone(&faults);
-    let stage = Stage {
-        masters: cluster.front_ends(),
-        workload: plan.workload.clone(),
-        seed: plan.seed,
-        until: plan.duration,
-        clock: Clock::new(move || told.now()),
-    };
-    let people = People::start(observer, machines, stage);
-    world.sleep(plan.duration.saturating_sub(faults.now())).await;
-    let within = plan.expect.recovers_within;
-    let core = if plan.expect.core { faults.leave_core() } else { None };
-    faults.heal();
-    let mut rightly_stuck = None;
-    let healed = async {
-        if let Some(core) = core {
-            rightly_stuck = faults.rightly_stuck(core);
-            faults.end_core();
-            world.sleep(within).await;
-        }
-    };
-    let history = people.settle(within, healed).await;
-
-    let store = StoreDump::read(&cluster.direct_store()).await;
-    let store = store.expect("the store can be read");
-    let report = judge(&cluster, plan, &faults, &history, &store);
-    Report { history, started: faults.started(), ..report }.with_excuse(rightly_stuck)
-}
-
-fn judge(
-    cluster: &Cluster,
-    plan: &Plan,
-    faults: &Faults,
-    history: &History,
-    store: &StoreDump,
-) -> Report {
-    let world = cluster.world();
-    let incidents = faults.incidents();
-    let events = match event_lines(cluster, faults) {
+    let played = play(&cluster, plan, observer).await;
+    let base = || Report { started: played.started, ..Report::of(world) };
+    let events = match event_lines(&cluster, played.started) {
         Ok(events) => events,
         Err(why) => {
             return Report {
                 verdict: Verdict::Crash,
                 complaints: vec![why.to_string()],
-                operations: history.counts(),
-                incidents,
-                ..Report::of(world)
+                operations: played.history.counts(),
+                incidents: played.incidents.clone(),
+                ..base()
             };
         }
     };
+    let mut more = Vec::new();
+    if plan.expect.properties.contains(&Property::G14) {
+        more = wiretap::judge(&cluster, plan.seed, &played.history);
+    }
     let evidence = Evidence {
         plan,
-        incidents: &incidents,
-        history,
-        store,
+        incidents: &played.incidents,
+        history: &played.history,
+        store: &played.store,
         events: &events,
-        ended: faults.now(),
+        ended: played.ended,
         calm_limit: CALM_LIMIT,
     };
-    let mut violations = oracle::judge(&evidence);
-    if plan.expect.properties.contains(&Property::G14) {
-        violations.extend(wiretap::judge(cluster, plan.seed, history));
-    }
-    let is_safety = violations.iter().any(|violation| !violation.property().is_liveness());
-    let mut complaints: Vec<_> = violations.iter().map(ToString::to_string).collect();
-    let ended = cluster.ended();
-    let mut toothless = plan.toothless(&incidents);
-    toothless.extend(oracle::shown_nothing(history, plan.workload.people));
-    complaints.extend(ended.iter().map(|(place, why)| format!("{place} ended by itself: {why}")));
-    let verdict = match (ended.is_empty(), is_safety, violations.is_empty()) {
-        (false, ..) => Verdict::Crash,
-        (_, true, _) => Verdict::Safety,
-        (_, _, false) => Verdict::Liveness,
-        _ if toothless.is_empty() => Verdict::Holds,
-        _ => Verdict::Toothless,
-    };
-    complaints.extend(toothless);
-    Report {
-        verdict,
-        complaints,
-        violations,
-        operations: history.counts(),
-        recoveries: recoveries(history, &incidents),
-        incidents,
-        ..Report::of(world)
-    }
+    let judged = judge(&evidence, more, &cluster.ended(), base());
+    let rightly_stuck = played.rightly_stuck;
+    Report { history: played.history, ..judged }.with_excuse(rightly_stuck)
 }
 
-fn event_lines(cluster: &Cluster, faults: &Faults) -> Result<Vec<EventLine>, UnreadableEvent> {
+fn event_lines(cluster: &Cluster, started: Duration) -> Result<Vec<EventLine>, UnreadableEvent> {
     let records = cluster.world().events().into_iter();
     let line = |record: EventRecord| {
         Ok(EventLine {
-            at: Duration::from_nanos(record.at_ns).saturating_sub(faults.started()),
+            at: Duration::from_nanos(record.at_ns).saturating_sub(started),
             event: read_event(&record)?,
             number: record.number,
             node: cluster.place(&record.host).map_or(record.host, |place| place.to_string()),
@@ -310,19 +228,6 @@ mod tests {
 
     fn complaint(report: &Report, text: &str) -> bool {
         report.complaints.iter().any(|complaint| complaint.contains(text))
-    }
-
-    #[test]
-    fn stuck_run_shows_nothing_if_nobody_was_there_to_do_the_work() {
-        let report = |verdict| Report { verdict, ..Report::default() };
-        let why = || Some("worker:1 did not run any more".to_owned());
-        let excused = report(Verdict::Liveness).with_excuse(why());
-        assert_eq!(excused.verdict, Verdict::Toothless);
-        assert!(complaint(&excused, "rightly stuck: worker:1"), "{:?}", excused.complaints);
-        assert_eq!(report(Verdict::Liveness).with_excuse(None).verdict, Verdict::Liveness);
-        for verdict in [Verdict::Holds, Verdict::Safety, Verdict::Crash] {
-            assert_eq!(report(verdict).with_excuse(why()).verdict, verdict, "no excuse for that");
-        }
     }
 
     #[test]

@@ -8,9 +8,13 @@
 use std::fmt;
 
 use chatchat_scenarios::{plan::Incident, target::Place};
-use dst_world::{FaultId, HostId, Link, Rng};
+use dst_world::{Rng, Seed};
 
-use super::Faults;
+use super::{Faults, common::around};
+use crate::deployment::{Deployment, FaultId};
+
+/// Number of the cuts around the core, which no fault has.
+const CORE_CUT: FaultId = FaultId::MAX;
 
 /// Nodes that are whole while all others are broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,21 +46,20 @@ enum Break {
     Bridge,
 }
 
-impl Faults {
+impl<D: Deployment> Faults<D> {
     /// Ends the plan as [`Faults::heal`] does, and breaks for good all that is outside of a core.
     /// Without a worker in the cluster there is none; then everything is healed.
     pub fn leave_core(&self) -> Option<Core> {
         self.heal();
-        let world = self.cluster.world();
-        let shape = self.cluster.shape();
+        let shape = self.on.shape();
         if shape.workers == 0 {
             return None;
         }
-        let mut rng = world.seed().stream("faults/core");
+        let mut rng = Seed(self.plan.seed).stream("faults/core");
         let master = Place::Master(rng.index(shape.masters));
         let worker = Place::Worker(rng.index(shape.workers));
         let core = Core { master, worker };
-        world.note("", "core", &[("whole", core.to_string().into())]);
+        self.on.note("core", &[("whole", core.to_string().into())]);
         let masters = (0..shape.masters).map(Place::Master);
         let nodes = masters.chain((0..shape.workers).map(Place::Worker));
         let others: Vec<_> = nodes.filter(|node| *node != master && *node != worker).collect();
@@ -80,18 +83,17 @@ impl Faults {
     }
 
     fn break_for_good(&self, place: Place, core: Core, rng: &mut Rng) {
-        let (world, host) = (self.cluster.world(), self.cluster.host(place));
         let ways = [Break::Crash, Break::Exit, Break::Pause, Break::Alone, Break::Bridge];
         let way = *rng.pick(&ways);
         let members = [("place", place.to_string().into()), ("way", format!("{way:?}").into())];
-        world.note("", "broken", &members);
+        self.on.note("broken", &members);
         match way {
-            Break::Crash => drop(world.crash(host)),
-            Break::Exit => drop(world.exit(host)),
-            Break::Pause => drop(world.pause(host)),
+            Break::Crash => drop(self.on.crash(place)),
+            Break::Exit => drop(self.on.exit(place)),
+            Break::Pause => drop(self.on.pause(place)),
             Break::Alone => {
-                for (from, to) in self.around(place) {
-                    world.add_fault(from, to, self.core_cut(), Link::CUT);
+                for (from, to) in around(&*self.on, place) {
+                    self.on.cut(CORE_CUT, from, to);
                 }
             }
             Break::Bridge => {
@@ -102,30 +104,23 @@ impl Faults {
     }
 
     fn cut_between(&self, one: Place, other: Place) {
-        let (one, other) = (self.cluster.host(one), self.cluster.host(other));
         for (from, to) in [(one, other), (other, one)] {
-            self.cluster.world().add_fault(from, to, self.core_cut(), Link::CUT);
+            self.on.cut(CORE_CUT, from, to);
         }
-    }
-
-    /// Returns the number of the cuts around the core, which no fault has.
-    const fn core_cut(&self) -> FaultId {
-        FaultId::MAX
     }
 
     /// Heals all that is outside of the core.
     pub fn end_core(&self) {
-        let world = self.cluster.world();
-        let machines = self.cluster.machines();
-        world.note("", "core", &[("whole", "everything".into())]);
-        let pairs = machines.iter().flat_map(|from| machines.iter().map(move |to| (*from, *to)));
-        for (from, to) in pairs.filter(|(from, to): &(HostId, HostId)| from != to) {
-            world.remove_fault(from, to, self.core_cut());
+        let places = self.on.everything();
+        self.on.note("core", &[("whole", "everything".into())]);
+        let pairs = places.iter().flat_map(|from| places.iter().map(move |to| (*from, *to)));
+        for (from, to) in pairs.filter(|(from, to)| from != to) {
+            self.on.mend(CORE_CUT, from, to);
         }
-        for host in &machines {
-            world.resume(*host);
+        for place in &places {
+            self.on.resume(*place);
         }
-        self.cluster.start();
+        self.on.start();
         let now = self.now();
         let mut state = self.state();
         if let Some(incident) = state.core_incident
@@ -140,8 +135,7 @@ impl Faults {
     #[must_use]
     pub fn rightly_stuck(&self, core: Core) -> Option<String> {
         let mut members = [core.master, core.worker, Place::Store].into_iter();
-        let dead =
-            members.find(|place| !self.cluster.world().is_running(self.cluster.host(*place)))?;
+        let dead = members.find(|place| !self.on.is_running(*place))?;
         Some(format!("of the core, {core}, {dead} did not run any more"))
     }
 }

@@ -5,9 +5,8 @@
 //! 3. A fault *bit* when it changed something: a process ended or stopped, a segment was
 //!    touched, a clock of a running machine moved.
 
-mod act;
+mod common;
 mod core;
-mod steps;
 
 use std::{
     collections::BTreeMap,
@@ -16,20 +15,15 @@ use std::{
 };
 
 use chatchat_scenarios::{
-    fault::{Action, Direction, Kind, Links, Start},
+    fault::{Action, Kind, Start},
     plan::{Incident, Plan},
     target::{Place, Target},
 };
-use dst_world::HostId;
 use thiserror::Error;
 use tokio::sync::Notify;
 
 pub use self::core::Core;
-use self::{
-    act::{Begun, Undo},
-    steps::{Kept, Step},
-};
-use crate::cluster::Cluster;
+use crate::deployment::{Begun, Deployment, Step, Undo};
 
 /// A plan needs kinds of fault that the simulated world cannot carry out. Nothing was run.
 #[derive(Debug, Error)]
@@ -100,24 +94,21 @@ fn names(kinds: &[Kind]) -> String {
 }
 
 /// Faults of one run.
-pub struct Faults {
-    cluster: Arc<Cluster>,
+pub struct Faults<D> {
+    on: Arc<D>,
     plan: Plan,
-    /// Virtual time at which the plan's time began.
+    /// Time of the deployment at which the plan's time began.
     start: Duration,
-    state: Mutex<State>,
+    state: Mutex<State<D>>,
     changed: Notify,
 }
 
-#[derive(Default)]
-struct State {
+struct State<D> {
     /// Steps by their time since the plan's start, their fault and their own number.
     agenda: BTreeMap<(Duration, usize, usize), Step>,
     steps: usize,
-    /// Copies that roll-backs put back, by their faults.
-    kept: BTreeMap<usize, Kept>,
     announced: BTreeMap<&'static str, u32>,
-    active: BTreeMap<usize, Active>,
+    active: BTreeMap<usize, Active<D>>,
     incidents: Vec<Incident>,
     /// Incident that says how long only a core was whole.
     core_incident: Option<usize>,
@@ -125,12 +116,24 @@ struct State {
 }
 
 /// Fault that is on, with what undoes it.
-struct Active {
+struct Active<D> {
     incident: usize,
-    undo: Undo,
+    undo: Undo<D>,
 }
 
-impl State {
+impl<D> State<D> {
+    const fn new() -> Self {
+        Self {
+            agenda: BTreeMap::new(),
+            steps: 0,
+            announced: BTreeMap::new(),
+            active: BTreeMap::new(),
+            incidents: Vec::new(),
+            core_incident: None,
+            is_over: false,
+        }
+    }
+
     /// Puts a step on the agenda. Steps of one time are carried out in the order of their faults.
     fn plan_step(&mut self, at: Duration, nth: usize, step: Step) {
         self.steps += 1;
@@ -138,10 +141,10 @@ impl State {
     }
 }
 
-impl Faults {
+impl<D: Deployment> Faults<D> {
     /// Begins to carry out a plan. Its time starts now.
-    pub fn start(cluster: &Arc<Cluster>, plan: &Plan) -> Arc<Self> {
-        let mut state = State::default();
+    pub fn start(on: &Arc<D>, plan: &Plan) -> Arc<Self> {
+        let mut state = State::new();
         for (nth, fault) in plan.faults.iter().enumerate() {
             if let Start::At(at) = fault.start {
                 state.plan_step(at, nth, Step::Begin);
@@ -150,34 +153,33 @@ impl Faults {
                 }
             }
         }
-        let world = cluster.world();
         let it = Arc::new(Self {
-            cluster: Arc::clone(cluster),
+            on: Arc::clone(on),
             plan: plan.clone(),
-            start: world.elapsed(),
+            start: on.elapsed(),
             state: Mutex::new(state),
             changed: Notify::new(),
         });
         let listens = Arc::clone(&it);
-        world.on_fault_point(move |host, name| listens.on_fault_point(host, name));
+        on.on_fault_point(Box::new(move |name, place| listens.on_fault_point(name, place)));
         let drives = Arc::clone(&it);
-        world.supervise(async move { drives.drive().await });
+        on.supervise(Box::pin(async move { drives.drive().await }));
         it
     }
 
     /// Time since the plan's start.
     #[must_use]
     pub fn now(&self) -> Duration {
-        self.cluster.world().elapsed().saturating_sub(self.start)
+        self.on.elapsed().saturating_sub(self.start)
     }
 
-    /// Virtual time at which the plan's time began.
+    /// Time of the deployment at which the plan's time began.
     #[must_use]
     pub const fn started(&self) -> Duration {
         self.start
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State<D>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -190,7 +192,9 @@ impl Faults {
                     let first = self.state().agenda.pop_first();
                     match first {
                         Some(((_, nth, _), Step::Begin)) => self.begin(nth, None),
-                        Some(((_, nth, _), Step::Keep)) => self.keep(nth),
+                        Some(((_, nth, _), Step::Keep)) => {
+                            self.on.keep(nth, &self.plan.faults[nth].action);
+                        }
                         Some(((_, nth, _), Step::Undo)) => self.undo(nth),
                         Some(((_, nth, _), step)) => self.go_on(nth, step),
                         None => {}
@@ -200,7 +204,7 @@ impl Faults {
                     tokio::select! {
                         biased;
                         () = changed => {}
-                        () = self.cluster.world().sleep(at.saturating_sub(self.now())) => {}
+                        () = self.on.sleep(at.saturating_sub(self.now())) => {}
                     }
                 }
                 None => changed.await,
@@ -208,7 +212,7 @@ impl Faults {
         }
     }
 
-    fn on_fault_point(&self, host: HostId, name: &'static str) {
+    fn on_fault_point(&self, name: &'static str, place: &dyn Fn() -> Option<Place>) {
         let due: Vec<usize> = {
             let mut state = self.state();
             if state.is_over {
@@ -227,38 +231,10 @@ impl Faults {
         if due.is_empty() {
             return;
         }
-        let announcer = self.cluster.place(&self.cluster.world().name(host));
+        let announcer = place();
         for nth in due {
             self.begin(nth, announcer);
         }
-    }
-
-    fn places(&self, targets: &[Target]) -> Vec<Place> {
-        let mut places: Vec<_> =
-            targets.iter().flat_map(|target| self.cluster.places(target)).collect();
-        places.sort_unstable();
-        places.dedup();
-        places
-    }
-
-    /// Returns the directions that `links` stands for now.
-    fn directions(&self, links: &Links) -> Vec<(HostId, HostId)> {
-        let (from, to) = (self.places(&links.from), self.places(&links.to));
-        let host = |place: &Place| self.cluster.host(*place);
-        let mut directions = Vec::new();
-        for from in &from {
-            for to in to.iter().filter(|to| *to != from) {
-                if links.direction != Direction::Back {
-                    directions.push((host(from), host(to)));
-                }
-                if links.direction != Direction::Forward {
-                    directions.push((host(to), host(from)));
-                }
-            }
-        }
-        directions.sort_unstable();
-        directions.dedup();
-        directions
     }
 
     fn begin(&self, nth: usize, announcer: Option<Place>) {
@@ -269,14 +245,18 @@ impl Faults {
             _ => target.clone(),
         });
         let members = [("fault", nth.into()), ("action", action.to_string().into())];
-        self.cluster.world().note("", "fault", &members);
-        let Begun { undo, bit } = self.act(nth, &action);
+        self.on.note("fault", &members);
+        let Begun { undo, bit, steps } = common::act(&self.on, &self.plan, nth, &action);
         let mut state = self.state();
         let incident = state.incidents.len();
         let is_instant = fault.action.kind().is_instant();
         let until = is_instant.then_some(now);
         state.incidents.push(Incident { fault: nth, from: now, until, bit });
         if !is_instant {
+            for (after, step) in steps {
+                state.plan_step(now + after, nth, step);
+                self.changed.notify_one();
+            }
             state.active.insert(nth, Active { incident, undo });
             if let Some(lasts) = fault.lasts {
                 state.plan_step(now + lasts, nth, Step::Undo);
@@ -291,8 +271,8 @@ impl Faults {
             return;
         };
         let members = [("fault", nth.into()), ("step", format!("{step:?}").into())];
-        self.cluster.world().note("", "step", &members);
-        let bit = self.carry_out(nth, step);
+        self.on.note("step", &members);
+        let bit = common::carry_out(&self.on, self.plan.faults.len(), nth, step);
         let now = self.now();
         let mut state = self.state();
         if let Some(incident) = state.incidents.get_mut(incident) {
@@ -305,10 +285,9 @@ impl Faults {
     }
 
     fn undo(&self, nth: usize) {
-        let world = self.cluster.world();
         let Some(active) = self.state().active.remove(&nth) else { return };
-        world.note("", "heal", &[("fault", nth.into())]);
-        let has_bitten = (active.undo)(self);
+        self.on.note("heal", &[("fault", nth.into())]);
+        let has_bitten = (active.undo)(&self.on);
         let now = self.now();
         if let Some(incident) = self.state().incidents.get_mut(active.incident) {
             incident.until = Some(now);

@@ -1,0 +1,161 @@
+//! Faults that every deployment carries out by the same steps: ends of processes, pauses, cuts.
+
+use std::{sync::Arc, time::Duration};
+
+use chatchat_scenarios::{
+    fault::{Action, Links},
+    plan::Plan,
+    target::{Place, Target},
+};
+use dst_world::Seed;
+
+use crate::deployment::{Begun, Deployment, FaultId, Step};
+
+/// Length of a fault with several steps whose story names none.
+const STEPS_LAST: Duration = Duration::from_secs(8);
+
+/// Begins a fault.
+pub(super) fn act<D: Deployment>(
+    on: &Arc<D>,
+    plan: &Plan,
+    nth: FaultId,
+    action: &Action,
+) -> Begun<D> {
+    match action {
+        Action::Crash { target } => ended(on, target, D::crash),
+        Action::Exit { target } => ended(on, target, D::exit),
+        Action::Wipe { target } => ended(on, target, D::wipe),
+        Action::Stop { target } => ended(on, target, D::stop),
+        Action::Pause { target } => paused(on, target),
+        Action::Partition { links } => partitioned(on, nth, links),
+        Action::Swizzle { targets } => swizzled(on, plan, nth, targets),
+        Action::Restart { targets } => restarted(on, plan, nth, targets),
+        _ => on.act(nth, action),
+    }
+}
+
+/// Ends the processes of a target in some way; they are started again.
+fn ended<D: Deployment>(on: &Arc<D>, target: &Target, end: impl Fn(&D, Place) -> bool) -> Begun<D> {
+    let mut places = on.places_of(std::slice::from_ref(target));
+    places.retain(|place| end(on, *place));
+    Begun::at_once(!places.is_empty(), move |on: &Arc<D>| {
+        for place in places {
+            on.start_again(place);
+        }
+    })
+}
+
+fn paused<D: Deployment>(on: &Arc<D>, target: &Target) -> Begun<D> {
+    let mut places = on.places_of(std::slice::from_ref(target));
+    places.retain(|place| on.pause(*place));
+    Begun::at_once(!places.is_empty(), move |on: &Arc<D>| {
+        for place in places {
+            on.resume(place);
+        }
+    })
+}
+
+fn partitioned<D: Deployment>(on: &Arc<D>, nth: FaultId, links: &Links) -> Begun<D> {
+    let directions = on.directions(links);
+    for (from, to) in &directions {
+        on.cut(nth, *from, *to);
+    }
+    Begun::until(move |on: &Arc<D>| {
+        let end = |(from, to): &(_, _)| on.mend(nth, *from, *to);
+        directions.iter().map(end).sum::<u64>() > 0
+    })
+}
+
+/// Returns how long a fault lasts.
+fn lasts(plan: &Plan, nth: FaultId) -> Duration {
+    plan.faults[nth].lasts.unwrap_or(STEPS_LAST)
+}
+
+/// Cuts places off one by one in the first half of the fault's time, and lets them back in
+/// another order in the second half.
+fn swizzled<D: Deployment>(on: &Arc<D>, plan: &Plan, nth: FaultId, targets: &[Target]) -> Begun<D> {
+    let mut places = on.places_of(targets);
+    let mut rng = Seed(plan.seed).stream(&format!("faults/{nth}/order"));
+    let (half, faults) = (lasts(plan, nth) / 2, plan.faults.len());
+    let turns = u32::try_from(places.len().max(1)).unwrap_or(u32::MAX);
+    let mut steps = Vec::new();
+    for (begins, step) in
+        [(Duration::ZERO, Step::Cut as fn(Place) -> Step), (half, Step::Mend as fn(Place) -> Step)]
+    {
+        for turn in (1..places.len()).rev() {
+            places.swap(turn, rng.index(turn + 1));
+        }
+        for (turn, place) in (0..turns).zip(&places) {
+            steps.push((begins + half * turn / turns, step(*place)));
+        }
+    }
+    let begun = Begun::until(move |on: &Arc<D>| {
+        let mended = places.iter().filter(|place| carry_out(on, faults, nth, Step::Mend(**place)));
+        mended.count() > 0
+    });
+    begun.then(steps)
+}
+
+/// Stops places one after another, and starts each before the next one's turn.
+fn restarted<D: Deployment>(
+    on: &Arc<D>,
+    plan: &Plan,
+    nth: FaultId,
+    targets: &[Target],
+) -> Begun<D> {
+    let places = on.places_of(targets);
+    let turns = u32::try_from(places.len().max(1)).unwrap_or(u32::MAX);
+    let turn_lasts = lasts(plan, nth) / turns;
+    let mut steps = Vec::new();
+    for (turn, place) in (0..turns).zip(&places) {
+        steps.push((turn_lasts * turn, Step::Stop(*place)));
+        steps.push((turn_lasts * turn + turn_lasts / 2, Step::Start(*place)));
+    }
+    let begun = Begun::at_once(false, move |on: &Arc<D>| {
+        for place in places {
+            on.start_again(place);
+        }
+    });
+    begun.then(steps)
+}
+
+/// Carries out a step of a fault that stands, and returns whether it touched anything. `faults` is
+/// the number of all faults.
+pub(super) fn carry_out<D: Deployment>(
+    on: &Arc<D>,
+    faults: usize,
+    nth: FaultId,
+    step: Step,
+) -> bool {
+    match step {
+        Step::Begin | Step::Keep | Step::Undo => false,
+        Step::Cut(place) => {
+            for (from, to) in around(&**on, place) {
+                on.cut(cut_of(&**on, faults, nth, place), from, to);
+            }
+            false
+        }
+        Step::Mend(place) => {
+            let cut = cut_of(&**on, faults, nth, place);
+            let end = |(from, to)| on.mend(cut, from, to);
+            around(&**on, place).into_iter().map(end).sum::<u64>() > 0
+        }
+        Step::Stop(place) => on.stop(place),
+        Step::Start(place) => {
+            on.start_again(place);
+            false
+        }
+    }
+}
+
+/// Returns the number of a cut of one place, which no other fault has.
+fn cut_of(on: &impl Deployment, faults: usize, nth: FaultId, place: Place) -> FaultId {
+    let number = on.everything().iter().position(|other| *other == place).unwrap_or_default();
+    nth + faults * (1 + number)
+}
+
+/// Returns all directions between a place and the others of the cluster.
+pub(super) fn around(on: &impl Deployment, here: Place) -> Vec<(Place, Place)> {
+    let others = on.everything().into_iter().filter(|place| *place != here);
+    others.flat_map(|there| [(here, there), (there, here)]).collect()
+}

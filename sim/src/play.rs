@@ -1,0 +1,84 @@
+//! One run of a plan on a deployment: people chat under faults, then all is healed and read.
+//!
+//! ```text
+//!  people chat under faults .......... | all healed: settle, quiet, read | judge
+//!  0                             duration                              ended
+//! ```
+
+use std::{sync::Arc, time::Duration};
+
+use chatchat::env::Env;
+use chatchat_scenarios::{
+    history::{Clock, History},
+    oracle::StoreDump,
+    plan::{Incident, Plan},
+    workload::{People, Stage},
+};
+
+use crate::{deployment::Deployment, faults::Faults};
+
+/// Evidence of a run that was carried out, for its judgement.
+pub(crate) struct Played {
+    /// Everything that people saw.
+    pub(crate) history: History,
+    /// Faults as they were carried out.
+    pub(crate) incidents: Vec<Incident>,
+    /// Content of the store at the end.
+    pub(crate) store: StoreDump,
+    /// Time of the deployment at which the plan's time began.
+    pub(crate) started: Duration,
+    /// Time since then at which the run ended.
+    pub(crate) ended: Duration,
+    /// Reason for which a run that is stuck had a right to be.
+    pub(crate) rightly_stuck: Option<String>,
+}
+
+/// Carries a plan out on a deployment that is up. `observer` is an environment that no fault
+/// touches.
+///
+/// # Panics
+/// When the store cannot be read at the end: then there is nothing to judge.
+pub(crate) async fn play<D: Deployment>(on: &Arc<D>, plan: &Plan, observer: Env) -> Played {
+    let faults = Faults::start(on, plan);
+    let mut machines: Vec<Env> = Vec::new();
+    for nth in 0..plan.workload.people {
+        let machine = plan.workload.machine_of(nth);
+        machines.push(match machine == nth {
+            true => on.person(nth).await,
+            false => machines[machine].clone(),
+        });
+    }
+    let told = Arc::clone(&faults);
+    let stage = Stage {
+        masters: on.front_ends(),
+        workload: plan.workload.clone(),
+        seed: plan.seed,
+        until: plan.duration,
+        clock: Clock::new(move || told.now()),
+    };
+    let people = People::start(observer, machines, stage);
+    on.sleep(plan.duration.saturating_sub(faults.now())).await;
+    let within = plan.expect.recovers_within;
+    let core = if plan.expect.core { faults.leave_core() } else { None };
+    faults.heal();
+    let mut rightly_stuck = None;
+    let healed = async {
+        if let Some(core) = core {
+            rightly_stuck = faults.rightly_stuck(core);
+            faults.end_core();
+            on.sleep(within).await;
+        }
+    };
+    let history = people.settle(within, healed).await;
+
+    let store = StoreDump::read(&on.direct_store()).await;
+    let store = store.expect("the store can be read");
+    Played {
+        history,
+        incidents: faults.incidents(),
+        store,
+        started: faults.started(),
+        ended: faults.now(),
+        rightly_stuck,
+    }
+}
