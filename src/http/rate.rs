@@ -1,14 +1,15 @@
 //! Rate limiter by session or address: a token bucket for each, kept as one point in time (GCRA).
 //!
 //! 1. A client that keeps to the rate is never refused.
-//! 2. The table holds `sessions_cached_max` at most; those at rest are forgotten first.
+//! 2. The table holds `sessions_cached_max` at most. When it is full, the client that spent the
+//!    least is forgotten, and has its whole burst again.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::model::time::Mono;
-
-/// Least time between two sweeps of a full table.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Rate limiter with a bound on its size.
 #[derive(Debug)]
@@ -20,10 +21,11 @@ pub(super) struct RateLimiter<K> {
     len_max: usize,
     /// Time up to which each key has spent its share.
     spent: BTreeMap<K, Mono>,
-    next_sweep: Mono,
+    /// The same, in the order in which they are at rest.
+    by_rest: BTreeSet<(Mono, K)>,
 }
 
-impl<K: Ord> RateLimiter<K> {
+impl<K: Ord + Clone> RateLimiter<K> {
     /// Returns a limiter of `per_s` requests a second and `burst` at once, for each of at most
     /// `len_max` keys.
     pub(super) fn new(per_s: u32, burst: u32, len_max: usize) -> Self {
@@ -38,7 +40,7 @@ impl<K: Ord> RateLimiter<K> {
             window: interval * burst.saturating_sub(1),
             len_max,
             spent: BTreeMap::new(),
-            next_sweep: Mono::ZERO,
+            by_rest: BTreeSet::new(),
         }
     }
 
@@ -47,33 +49,30 @@ impl<K: Ord> RateLimiter<K> {
     /// # Errors
     /// The wait before the next request, in milliseconds. Nothing was counted.
     pub(super) fn admit(&mut self, now: Mono, key: K) -> Result<(), u64> {
-        if self.spent.len() >= self.len_max && !self.spent.contains_key(&key) {
-            self.sweep(now)?;
-        }
-        let spent = self.spent.get(&key).copied().unwrap_or(now).max(now);
+        let known = self.spent.get(&key).copied();
+        let spent = known.unwrap_or(now).max(now);
         let ahead = spent.since(now);
         if ahead > self.window {
             return Err(ms_up(ahead - self.window));
         }
-        self.spent.insert(key, spent + self.interval);
+        if let Some(known) = known {
+            self.by_rest.remove(&(known, key.clone()));
+        } else if self.spent.len() >= self.len_max.max(1)
+            && let Some((_, least)) = self.by_rest.pop_first()
+        {
+            self.spent.remove(&least);
+        }
+        let spent = spent + self.interval;
+        self.by_rest.insert((spent, key.clone()));
+        self.spent.insert(key, spent);
         Ok(())
     }
 
     /// Forgets a key that is of no client.
     pub(super) fn forget(&mut self, key: &K) {
-        self.spent.remove(key);
-    }
-
-    /// Removes keys at rest, at most once per [`SWEEP_INTERVAL`].
-    fn sweep(&mut self, now: Mono) -> Result<(), u64> {
-        if now >= self.next_sweep {
-            self.next_sweep = now + SWEEP_INTERVAL;
-            self.spent.retain(|_, spent| *spent > now);
+        if let Some(spent) = self.spent.remove(key) {
+            self.by_rest.remove(&(spent, key.clone()));
         }
-        if self.spent.len() < self.len_max {
-            return Ok(());
-        }
-        Err(ms_up(self.next_sweep.since(now)))
     }
 }
 
@@ -116,13 +115,19 @@ mod tests {
     }
 
     #[test]
-    fn full_table_forgets_keys_at_rest_and_refuses_without_any() {
+    fn full_table_forgets_the_client_that_spent_the_least_and_refuses_nobody_within_the_rate() {
         let mut limiter = limiter(2);
         let key = |n| SessionKey([n; 32]);
+        for _ in 0..3 {
+            assert_eq!(limiter.admit(at(0), key(1)), Ok(()));
+        }
+        for n in 2..100 {
+            assert_eq!(limiter.admit(at(0), key(n)), Ok(()));
+            assert_eq!((limiter.spent.len(), limiter.by_rest.len()), (2, 2));
+        }
+        assert_eq!(limiter.admit(at(0), key(1)), Err(100), "the busiest is still known");
+        limiter.forget(&key(1));
+        assert_eq!((limiter.spent.len(), limiter.by_rest.len()), (1, 1));
         assert_eq!(limiter.admit(at(0), key(1)), Ok(()));
-        assert_eq!(limiter.admit(at(50), key(2)), Ok(()));
-        assert_eq!(limiter.admit(at(60), key(3)), Err(1000));
-        assert_eq!(limiter.admit(at(1060), key(3)), Ok(()), "1 and 2 are at rest");
-        assert_eq!(limiter.spent.len(), 1);
     }
 }

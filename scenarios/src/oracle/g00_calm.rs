@@ -77,12 +77,6 @@ fn complaint(
         Some((at, _)) if *at > due && is_calm(operation.invoked, due) => Some(late()),
         Some((_, End::Dropped)) => None,
         Some((at, End::Answered(answer))) => {
-            let is_full = matches!(answer, Err(Failure::Busy { status: 429, .. }));
-            // More sessions than a master has room for: load is above the bounds.
-            let room = evidence.plan.cluster.config.sessions_cached_max;
-            if is_full && room < evidence.history.users.len() {
-                return None;
-            }
             let unsettled = unsettled(evidence.history, operation, *at, answer)?;
             is_calm(operation.invoked, *at).then(|| format!("in calm {unsettled}"))
         }
@@ -227,15 +221,6 @@ mod tests {
             made.history.kept.push(Kept { who, master, idle, asked, ended, end });
             assert_eq!(made.judge(judge).len(), found, "{end:?} {took}");
         }
-    }
-
-    #[test]
-    fn refusal_of_more_sessions_than_there_is_room_for_is_accepted() {
-        let mut made = Fixture::new();
-        made.did(0, 20_000, 20_100, Request::Alive, busy(429));
-        assert_eq!(made.judge(judge).len(), 1);
-        made.plan.cluster.config.sessions_cached_max = 3;
-        assert_eq!(made.judge(judge), [], "four people");
     }
 
     #[test]
