@@ -21,6 +21,11 @@ test *flags:
 story name seed="1":
     cargo run -q -p chatchat-sim -- run "$1" --seed "$2"
 
+# Runs one story on real processes
+real name seed="1":
+    cargo build -q --bins
+    cargo run -q -p chatchat-sim -- real "$1" --seed "$2"
+
 # Runs many seeds of all stories, or of those named, and sums them up
 sweep seeds="20" *stories:
     seeds="$1"; shift; cargo run -q --profile sim -p chatchat-sim -- sweep --seeds "$seeds" "$@"

@@ -44,6 +44,14 @@ pub struct Story {
     pub swarm: Option<Swarm>,
     /// Properties that must hold.
     pub expect: Expect,
+    source: Source,
+}
+
+/// Text that a story was read from, so that a later refusal says where to look.
+#[derive(Clone, Debug, Default)]
+struct Source {
+    file: String,
+    text: String,
 }
 
 /// Workload of a story.
@@ -199,10 +207,12 @@ impl Story {
             let (at, hint) = (format!("{file}:{line}"), nearest::hint(why.message()));
             StoryError::Malformed { at, why: Box::new(why), hint }
         })?;
-        raw.read(name).map_err(|(place, why)| {
+        let mut story = raw.read(name).map_err(|(place, why)| {
             let line = lines::of_place(text, &place, &why);
             StoryError::Senseless { at: format!("{file}:{line}"), place, why }
-        })
+        })?;
+        story.source = Source { file: file.to_owned(), text: text.to_owned() };
+        Ok(story)
     }
 
     /// Reads a story by its name, such as `calm`, or by the path of its file.
@@ -226,6 +236,14 @@ impl Story {
         let is_path = name.ends_with(".toml");
         let file = if is_path { name.to_owned() } else { format!("{name}.toml") };
         Self::parse_file(&file, &stem, &text)
+    }
+
+    /// Returns file and line of a word in a part of the story, such as `fault 2` or `expect`; else
+    /// those of the part's head.
+    #[must_use]
+    pub fn line_of(&self, part: &str, word: &str) -> String {
+        let Source { file, text } = &self.source;
+        format!("{file}:{}", lines::of_place(text, part, word))
     }
 
     /// Returns the names of all stories of this project, in order; those that a seed found begin
@@ -352,6 +370,7 @@ impl RawStory {
             faults,
             swarm: self.swarm,
             expect,
+            source: Source::default(),
         })
     }
 }

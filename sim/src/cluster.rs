@@ -94,7 +94,7 @@ fn place_named(by_name: &BTreeMap<String, Place>, name: &str) -> Option<Place> {
 }
 
 /// Returns how often the faults of a plan wipe a node at most.
-fn wipes_max(plan: &Plan) -> usize {
+pub(crate) fn wipes_max(plan: &Plan) -> usize {
     let is_node = |place: &&Place| matches!(place, Place::Master(_) | Place::Worker(_));
     let count = |target: &Target| match target.places(&plan.cluster, plan.workload.people) {
         Some(places) => places.iter().filter(is_node).count(),

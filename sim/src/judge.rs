@@ -10,17 +10,20 @@ use crate::{
     verdict::{Report, Verdict},
 };
 
-/// Judges a run. `more` are violations that the deployment itself saw, `ended` the processes that
-/// ended by themselves, `report` the rest of what is known of the run.
+/// Judges a run. `more` are violations that the deployment itself saw; `counts` says whether the
+/// evidence is enough for a violation; `ended` are the processes that ended by themselves, and
+/// `report` is the rest of what is known of the run.
 pub(crate) fn judge(
     evidence: &Evidence<'_>,
     more: Vec<Violation>,
+    counts: impl Fn(&Violation) -> bool,
     ended: &[(Place, String)],
     report: Report,
 ) -> Report {
     let (plan, history, incidents) = (evidence.plan, evidence.history, evidence.incidents);
     let mut violations = oracle::judge(evidence);
     violations.extend(more);
+    violations.retain(counts);
     let is_safety = violations.iter().any(|violation| !violation.property().is_liveness());
     let mut complaints: Vec<_> = violations.iter().map(ToString::to_string).collect();
     let mut toothless = plan.toothless(incidents);

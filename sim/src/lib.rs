@@ -38,6 +38,8 @@ pub mod keys;
 #[cfg(madsim)]
 mod play;
 #[cfg(madsim)]
+pub mod real;
+#[cfg(madsim)]
 pub mod recovery;
 #[cfg(madsim)]
 pub mod run;

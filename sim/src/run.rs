@@ -164,7 +164,7 @@ async fn live(world: &World, plan: &Plan) -> Report {
         ended: played.ended,
         calm_limit: CALM_LIMIT,
     };
-    let judged = judge(&evidence, more, &cluster.ended(), base());
+    let judged = judge(&evidence, more, |_| true, &cluster.ended(), base());
     let rightly_stuck = played.rightly_stuck;
     Report { history: played.history, ..judged }.with_excuse(rightly_stuck)
 }

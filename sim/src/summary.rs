@@ -26,6 +26,12 @@ pub struct Summary {
     pub complaints: Vec<String>,
     /// Build that ran it; see [`BUILD`].
     pub build: String,
+    /// Processes that a real run started, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub real: Option<String>,
+    /// Parts that a real run could not judge.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unjudged: Vec<String>,
     /// SHA-256 over the event log.
     pub digest: String,
     /// Virtual time of the run.
@@ -81,6 +87,8 @@ impl Summary {
             failures: failures(report),
             complaints: report.complaints.clone(),
             build: BUILD.to_owned(),
+            real: report.real.clone(),
+            unjudged: report.unjudged.clone(),
             digest: report.digest.clone(),
             virtual_ms: ms(report.virtual_time),
             real_ms: ms(real_time),

@@ -90,9 +90,9 @@ pub struct Report {
     pub complaints: Vec<String>,
     /// Violations as the oracles found them.
     pub violations: Vec<Violation>,
-    /// SHA-256 over the event log.
+    /// SHA-256 over the event log; empty for a real run, which is never the same twice.
     pub digest: String,
-    /// Virtual time of the run.
+    /// Virtual time of the run; that of a real run is real.
     pub virtual_time: Duration,
     /// Number of calls with a good answer, and of all calls.
     pub operations: (usize, usize),
@@ -106,15 +106,25 @@ pub struct Report {
     pub log: Vec<String>,
     /// Everything that people saw.
     pub history: History,
-    /// Virtual time at which the plan's time, and that of the history, began.
+    /// Time of the deployment at which the plan's time, and that of the history, began.
     pub started: Duration,
+    /// Processes that a real run started, in words; nothing for one in the simulated world.
+    pub real: Option<String>,
+    /// Parts that a real run could not judge, each with the reason.
+    pub unjudged: Vec<String>,
+    /// Refusal of a real run's evidence without one acknowledged post, in words.
+    pub canary: Option<String>,
 }
 
 /// Returns the expected properties that a run judges, and those that it does not, or not whole.
-fn scope(plan: &Plan) -> (String, Option<String>) {
-    let is_judged = |property: &&Property| is_judged(**property) || **property == Property::G14;
+fn scope(plan: &Plan, is_real: bool) -> (String, Option<String>) {
+    // The simulated world judges G14 itself.
+    let is_tapped = |property: Property| !is_real && property == Property::G14;
+    let is_judged = |property: &&Property| is_judged(**property) || is_tapped(**property);
     let expected = &plan.expect.properties;
-    let is_whole = |property: &&Property| is_judged(property) && **property != Property::G17;
+    let is_whole = |property: &&Property| {
+        is_judged(property) && **property != Property::G17 || is_real && **property == Property::G14
+    };
     let judged = expected.iter().filter(is_judged);
     let others = expected.iter().filter(|property| !is_whole(property));
     let judged: Vec<_> = judged.map(|property| property.number()).collect();
@@ -133,16 +143,23 @@ impl Report {
     pub fn block(&self, plan: &Plan, real_time: Option<Duration>) -> String {
         let mut rows = vec![("verdict", self.verdict.to_string())];
         rows.extend(self.complaints.iter().map(|complaint| ("", complaint.clone())));
-        let (judged, unjudged) = scope(plan);
+        let (judged, unjudged) = scope(plan, self.real.is_some());
         rows.push(("judged", judged));
         if let Some(unjudged) = unjudged {
             rows.push(("", format!("not judged: {unjudged}")));
         }
+        let of_real = self.unjudged.iter().map(|part| ("", format!("not judged (real): {part}")));
+        rows.extend(of_real);
+        rows.extend(self.canary.iter().map(|refused| ("canary", refused.clone())));
         rows.push(("story", format!("{}, seed {}", plan.story, plan.seed)));
         rows.push(("build", BUILD.to_owned()));
-        rows.push(("digest", self.digest.clone()));
         let took = self.virtual_time.as_secs_f64();
+        match &self.real {
+            Some(real) => rows.push(("real", real.clone())),
+            None => rows.push(("digest", self.digest.clone())),
+        }
         rows.push(match real_time {
+            _ if self.real.is_some() => ("time", format!("{took:.1} s real")),
             None => ("time", format!("{took:.1} s virtual")),
             Some(real) => ("time", format!("{took:.1} s virtual in {:.1} s", real.as_secs_f64())),
         });
@@ -237,6 +254,31 @@ mod tests {
                  at TokenRaised number 1 pause worker:0 for 1s: never began
         probes   a holder was wished away (1)
                  a person posted (60)
+        ");
+    }
+
+    #[test]
+    fn block_of_a_real_run_names_its_processes_and_what_it_could_not_judge() {
+        let plan = Plan::expand(&Story::parse("test", STORY).expect("a story"), 7);
+        let report = Report {
+            virtual_time: Duration::from_secs(31),
+            real: Some("processes of bin, on 127.0.0.1".to_owned()),
+            unjudged: vec!["G14 secrecy: no wire is tapped".to_owned()],
+            canary: Some("lobby 7 taken out of the store is refused: G1 durable ack".to_owned()),
+            ..Report::default()
+        };
+        let block = report.block(&plan, None).replace(BUILD, "(this build)");
+        let head: Vec<_> = block.lines().take(9).collect();
+        insta::assert_snapshot!(head.join("\n"), @r"
+        verdict  holds
+        judged   G0 G1 G2 G3 G4 G5 G6 G7 G8 G9 G10 G11 G12 G16 G17
+                 not judged: G13 keys, G15 weak service, G17 failover time (planned drains), G18 determinism (`meta` does)
+                 not judged (real): G14 secrecy: no wire is tapped
+        canary   lobby 7 taken out of the store is refused: G1 durable ack
+        story    test, seed 7
+        build    (this build)
+        real     processes of bin, on 127.0.0.1
+        time     31.0 s real
         ");
     }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use chatchat_scenarios::{oracle, plan::Plan, story::Story};
-use chatchat_sim::faults;
+use chatchat_sim::{faults, real};
 
 pub(super) fn run(check: &super::Check) -> Result<ExitCode, String> {
     let mut refused = Vec::new();
@@ -43,5 +43,12 @@ fn told(name: &str, seed: u64) -> Result<String, String> {
         "  works again within {:?} after the faults, or the run fails\n",
         plan.expect.recovers_within
     ));
+    match real::suits(&story, &plan) {
+        Ok(()) => text.push_str("  real processes can carry it out\n"),
+        Err(why) => {
+            text.push_str("  real processes cannot carry it out:\n");
+            text.extend(why.0.iter().map(|line| format!("    {line}\n")));
+        }
+    }
     Ok(text)
 }

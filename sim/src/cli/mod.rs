@@ -8,6 +8,7 @@ mod list;
 mod log;
 mod meta;
 mod once;
+mod real;
 mod replay;
 mod shrink;
 mod side_by_side;
@@ -35,6 +36,8 @@ enum Command {
     Run(Run),
     /// Runs a story once and prints its event log.
     Log(Log),
+    /// Runs a story once on real processes and judges it.
+    Real(Real),
     /// Runs many seeds, one process each, and sums them up.
     Sweep(Sweep),
     /// Runs a story again and writes a page that shows the run.
@@ -82,6 +85,30 @@ struct Run {
     /// Number of that other way.
     #[arg(long, default_value_t = 1)]
     detour: u32,
+}
+
+#[derive(Debug, Args)]
+struct Real {
+    /// A story's name, such as `calm`, or the path of its file.
+    story: String,
+    /// Decides what the story and its people leave to chance; the rest is real.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Time after which the run is given up, in seconds; by the story's own length if left out.
+    #[arg(long)]
+    limit: Option<u64>,
+    /// Folder of chatchat-master and chatchat-worker; this program's own if left out.
+    #[arg(long)]
+    programs: Option<PathBuf>,
+    /// Leaves the folder of the run behind: settings, logs, event lines and the store.
+    #[arg(long)]
+    keep: bool,
+    /// Writes the lines of the harness and the nodes here.
+    #[arg(long)]
+    log: Option<PathBuf>,
+    /// Prints a summary as JSON instead of plan and verdict.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -216,6 +243,7 @@ pub(crate) fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(run) => once::run(&run),
         Command::Log(log) => log::run(&log),
+        Command::Real(real) => real::run(&real),
         Command::Sweep(sweep) => sweep::run(&sweep),
         Command::Replay(replay) => replay::run(&replay),
         Command::Shrink(shrink) => shrink::run(&shrink),

@@ -54,7 +54,7 @@ pub(super) enum Told {
     Data,
 }
 
-fn data(summary: &Summary) -> String {
+pub(super) fn data(summary: &Summary) -> String {
     serde_json::to_string(summary).expect("a summary is plain data")
 }
 

@@ -1,0 +1,150 @@
+//! The real cluster as a deployment.
+
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use chatchat::{
+    env::{BoxFuture, Env},
+    model::time::Mono,
+    store::Store,
+};
+use chatchat_scenarios::{
+    cluster as shape,
+    fault::Action,
+    target::{Place, Target},
+};
+use serde_json::{Value, json};
+
+use super::RealCluster;
+use crate::{
+    deployment::{Begun, Deployment, FaultId, OnFaultPoint},
+    real::node::{Node, Process},
+};
+
+impl Deployment for RealCluster {
+    fn elapsed(&self) -> Duration {
+        self.env.now().since(Mono::ZERO)
+    }
+
+    fn sleep(&self, by: Duration) -> BoxFuture<'static, ()> {
+        let env = self.env.clone();
+        Box::pin(async move { env.sleep(by).await })
+    }
+
+    fn supervise(&self, task: BoxFuture<'static, ()>) {
+        self.env.spawn("harness", task);
+    }
+
+    fn note(&self, kind: &str, members: &[(&str, Value)]) {
+        let mut line = json!({ "t": ns(self.elapsed()), "kind": kind });
+        for (name, value) in members {
+            line[*name] = value.clone();
+        }
+        self.state().notes.push(line.to_string());
+    }
+
+    fn shape(&self) -> &shape::Cluster {
+        &self.shape
+    }
+
+    fn front_ends(&self) -> Vec<String> {
+        let of = |node: &Node| Some(format!("http://{}", node.http.as_ref()?));
+        self.nodes.values().filter_map(of).collect()
+    }
+
+    fn person(&self, _nth: usize) -> BoxFuture<'_, Env> {
+        Box::pin(async { self.env.clone() })
+    }
+
+    fn direct_store(&self) -> Store {
+        self.store.clone()
+    }
+
+    fn places(&self, target: &Target) -> Vec<Place> {
+        let fixed = target.places(&self.shape, 0);
+        fixed.unwrap_or_else(|| self.player(target).into_iter().collect())
+    }
+
+    fn is_running(&self, place: Place) -> bool {
+        self.look_at_processes();
+        place == Place::Store || self.with_process(place, |process| process.is_running())
+    }
+
+    fn start(self: &Arc<Self>) {
+        for place in self.nodes.keys() {
+            self.begin(*place);
+        }
+    }
+
+    fn crash(&self, place: Place) -> bool {
+        self.kill(place)
+    }
+
+    fn exit(&self, place: Place) -> bool {
+        self.kill(place)
+    }
+
+    fn wipe(&self, place: Place) -> bool {
+        let killed = self.kill(place);
+        if let Some(node) = self.nodes.get(&place)
+            && let Err(why) = self.renew(place, node)
+        {
+            self.failed(place, why);
+        }
+        killed
+    }
+
+    fn stop(&self, place: Place) -> bool {
+        self.note("asked_to_stop", &[("place", place.to_string().into())]);
+        self.with_process(place, Process::ask)
+    }
+
+    fn pause(&self, place: Place) -> bool {
+        self.with_process(place, Process::pause)
+    }
+
+    fn resume(&self, place: Place) -> bool {
+        self.with_process(place, Process::resume)
+    }
+
+    fn start_again(self: &Arc<Self>, place: Place) {
+        if self.is_running(place) && self.with_process(place, |process| process.was_asked()) {
+            self.note("killed", &[("place", place.to_string().into())]);
+            self.kill(place);
+        }
+        self.begin(place);
+    }
+
+    fn cut(&self, fault: FaultId, from: Place, to: Place) {
+        let done = self.network.as_ref().map(|network| network.cut(fault, from, to));
+        if let Some(Err(why)) = done {
+            self.failed(from, why);
+        }
+    }
+
+    fn mend(&self, fault: FaultId, from: Place, to: Place) -> u64 {
+        let done = self.network.as_ref().map(|network| network.mend(fault, from, to));
+        done.unwrap_or(Ok(0)).unwrap_or_else(|why| {
+            self.failed(from, why);
+            0
+        })
+    }
+
+    fn keep(&self, _fault: FaultId, _action: &Action) {}
+
+    /// Such plans are refused before they run.
+    fn act(self: &Arc<Self>, _fault: FaultId, _action: &Action) -> Begun<Self> {
+        Begun::instant(false)
+    }
+
+    fn on_fault_point(&self, act: OnFaultPoint) {
+        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        *listener = Some(Arc::new(act));
+    }
+}
+
+fn ns(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
