@@ -8,7 +8,7 @@ use crate::model::{
     absence::AwayReason,
     ids::{
         BoardName, Domain, Fingerprint, KeyEpoch, NodeId, Registration, Role, Seq, StoreEpoch,
-        Token, UserId, UserName,
+        Token, TokenId, UserId, UserName,
     },
     message::MemberState,
     names,
@@ -268,6 +268,29 @@ impl fmt::Debug for JoinInvitation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JoinInvitation").field("masters", &self.masters).finish_non_exhaustive()
     }
+}
+
+/// Answer of `GET /api/v1/admin/tokens`: the join tokens that have not ended, by id. Nothing of it
+/// lets its reader join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinTokenList {
+    /// Store time of the answer, ms.
+    pub now: u64,
+    /// The tokens.
+    pub tokens: Vec<JoinTokenState>,
+}
+
+/// A join token that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinTokenState {
+    /// Its public id.
+    pub id: TokenId,
+    /// Role that it enrols.
+    pub role: Role,
+    /// Number of nodes that it still enrols; 0: those that it enrolled may still come back with it.
+    pub uses_left: u32,
+    /// Store time at which it ends, ms.
+    pub ends_at: u64,
 }
 
 /// Stage of a master's life.

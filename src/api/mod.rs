@@ -15,8 +15,9 @@ mod stream;
 pub use self::{
     boards::{Board, BoardList, ReadMark, boards_of},
     cluster::{
-        Cluster, ClusterState, FailedNode, JoinInvitation, LeaseOwner, MasterState, Node,
-        NodeState, QueueState, Readiness, StoreAbsence, StoreReach, User, UserList,
+        Cluster, ClusterState, FailedNode, JoinInvitation, JoinTokenList, JoinTokenState,
+        LeaseOwner, MasterState, Node, NodeState, QueueState, Readiness, StoreAbsence, StoreReach,
+        User, UserList,
     },
     posts::{PostList, PostState, WritePost},
     problem::{Problem, ProblemType},

@@ -60,8 +60,10 @@ problem_types! {
     ForeignOrigin, "foreign-origin", 403, "The request comes from another site";
     NotCommitted, "not-committed", 404, "Not committed; it may still come";
     UnknownBoard, "unknown-board", 404, "No such board";
+    UnknownNode, "unknown-node", 404, "No such node";
     UnknownPath, "unknown-path", 404, "Nothing is here";
     UnknownTicket, "unknown-ticket", 404, "No such ticket, or it was used";
+    UnknownToken, "unknown-token", 404, "No such join token, or it ended";
     MethodNotAllowed, "method-not-allowed", 405, "This method is not served here";
     BodyTimeout, "body-timeout", 408, "The body did not come in time";
     Cancelled, "cancelled", 410, "The post was cancelled";

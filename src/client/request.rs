@@ -8,15 +8,15 @@ use serde_json::json;
 
 use crate::{
     api::{
-        Board, BoardList, Cluster, ClusterState, JoinInvitation, PostList, PostState, Problem,
-        ProblemType, Readiness, SessionOpened, SessionRestored, UserList,
+        Board, BoardList, Cluster, ClusterState, JoinInvitation, JoinTokenList, PostList,
+        PostState, Problem, ProblemType, Readiness, SessionOpened, SessionRestored, UserList,
     },
     client::{
         Failure, Limits,
         exchange::{RawAnswer, RawRequest},
     },
     model::{
-        ids::{BoardName, Post, PostId, PostText, Seq, UserName},
+        ids::{BoardName, NodeId, Post, PostId, PostText, Seq, TokenId, UserName},
         rows::Range,
         stream::Consistency,
     },
@@ -89,6 +89,18 @@ pub enum Request {
     ClusterState,
     /// Asks an admin listener, with the admin token, for a join token for one worker. [`Answer::Invitation`].
     NewJoinToken,
+    /// Asks an admin listener, with the admin token, for the join tokens that have not ended. [`Answer::JoinTokens`].
+    JoinTokens,
+    /// Asks an admin listener, with the admin token, to revoke a join token. [`Answer::Done`].
+    RevokeJoinToken {
+        /// The token's id.
+        id: TokenId,
+    },
+    /// Asks an admin listener, with the admin token, to expel a node for good. [`Answer::Done`].
+    Expel {
+        /// The node's id.
+        node: NodeId,
+    },
     /// Asks whether clients should use this master. [`Answer::Done`], or [`Failure::Busy`].
     Readyz,
 }
@@ -124,6 +136,8 @@ pub enum Answer {
     ClusterState(Box<ClusterState>),
     /// Facts that a new worker needs to join.
     Invitation(JoinInvitation),
+    /// The join tokens that have not ended.
+    JoinTokens(JoinTokenList),
 }
 
 impl Request {
@@ -179,6 +193,9 @@ impl Request {
             Self::Cluster => (Method::GET, "cluster".to_owned(), None),
             Self::ClusterState => (Method::GET, "admin/cluster".to_owned(), None),
             Self::NewJoinToken => (Method::POST, "admin/tokens".to_owned(), None),
+            Self::JoinTokens => (Method::GET, "admin/tokens".to_owned(), None),
+            Self::RevokeJoinToken { id } => (Method::DELETE, format!("admin/tokens/{id}"), None),
+            Self::Expel { node } => (Method::DELETE, format!("admin/nodes/{node}"), None),
             Self::Readyz => {
                 return RawRequest { method: Method::GET, path: "/readyz".to_owned(), body: None };
             }
@@ -230,7 +247,15 @@ impl Request {
             (Self::Cluster, 200) => Answer::Cluster(shape(answer)?),
             (Self::ClusterState, 200) => Answer::ClusterState(shape(answer)?),
             (Self::NewJoinToken, 201) => Answer::Invitation(shape(answer)?),
-            (Self::Leave | Self::Alive | Self::ReadMark { .. }, 204) => Answer::Done,
+            (Self::JoinTokens, 200) => Answer::JoinTokens(shape(answer)?),
+            (
+                Self::Leave
+                | Self::Alive
+                | Self::ReadMark { .. }
+                | Self::RevokeJoinToken { .. }
+                | Self::Expel { .. },
+                204,
+            ) => Answer::Done,
             (Self::Readyz, 200 | 503) => match shape::<Readiness>(answer)?.ready {
                 true => Answer::Done,
                 false => return Err(busy(answer, Problem::default())),

@@ -5,11 +5,11 @@ use std::{fmt, io, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{Path, Request, State},
     http::{HeaderMap, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get},
 };
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -26,6 +26,7 @@ use crate::{
     api::{ClusterState, ProblemType},
     config::Config,
     env::{Env, Listener},
+    model::ids::{Malformed, NodeId, Role, TokenId},
     node::handle::{MasterHandle, RequestError},
 };
 
@@ -117,7 +118,9 @@ fn router(admin: Admin) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/api/v1/admin/cluster", get(cluster))
-        .route("/api/v1/admin/tokens", post(new_token))
+        .route("/api/v1/admin/tokens", get(list_tokens).post(new_token))
+        .route("/api/v1/admin/tokens/{id}", delete(revoke_token))
+        .route("/api/v1/admin/nodes/{id}", delete(expel))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(admin.clone(), operators_only))
@@ -159,6 +162,58 @@ async fn new_token(State(admin): State<Admin>) -> Result<Response, ErrorResponse
     let made = env.timeout(LIMIT, handle.new_join_token()).await;
     let made = made.ok().and_then(Result::ok).unwrap_or(Err(RequestError::Away))?;
     Ok(json(StatusCode::CREATED, &made))
+}
+
+/// `GET /api/v1/admin/tokens`: the join tokens that have not ended.
+async fn list_tokens(State(admin): State<Admin>) -> Result<Response, ErrorResponse> {
+    let Shared { env, handle, .. } = &*admin.0;
+    let listed = env.timeout(LIMIT, handle.join_tokens()).await;
+    let listed = listed.ok().and_then(Result::ok).unwrap_or(Err(RequestError::Away))?;
+    Ok(json(StatusCode::OK, &listed))
+}
+
+/// `DELETE /api/v1/admin/tokens/{id}`: revokes a join token; nodes that it enrolled stay.
+async fn revoke_token(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ErrorResponse> {
+    let Shared { env, handle, .. } = &*admin.0;
+    let id: TokenId = id.parse().map_err(malformed_id)?;
+    let done = env.timeout(LIMIT, handle.revoke_join_token(id)).await;
+    match done.ok().and_then(Result::ok).unwrap_or(Err(RequestError::Away)) {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(RequestError::Unknown) => {
+            let why = "no join token has this id, or it ended";
+            Err(ErrorResponse::new(ProblemType::UnknownToken, why))
+        }
+        Err(why) => Err(why.into()),
+    }
+}
+
+/// `DELETE /api/v1/admin/nodes/{id}`: expels a worker for good.
+async fn expel(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ErrorResponse> {
+    let Shared { env, handle, .. } = &*admin.0;
+    let node: NodeId = id.parse().map_err(malformed_id)?;
+    let nodes = view(&admin).await?.nodes;
+    if nodes.iter().any(|known| known.id == node && known.role == Role::Master) {
+        let why = "a master has the store's own credentials: stop it, and change them";
+        return Err(ErrorResponse::new(ProblemType::Refused, why));
+    }
+    let done = env.timeout(LIMIT, handle.expel(node)).await;
+    match done.ok().and_then(Result::ok).unwrap_or(Err(RequestError::Away)) {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(RequestError::Unknown) => {
+            Err(ErrorResponse::new(ProblemType::UnknownNode, "no node has this id"))
+        }
+        Err(why) => Err(why.into()),
+    }
+}
+
+fn malformed_id(why: Malformed) -> ErrorResponse {
+    ErrorResponse::new(ProblemType::MalformedId, why.to_string())
 }
 
 /// `GET /metrics`

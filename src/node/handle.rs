@@ -8,9 +8,9 @@ pub use super::request::{
 };
 pub use crate::model::stream::{ByeReason, Consistency, Delivery, MasterInfo, ResetReason};
 use crate::{
-    api::{ClusterState, JoinInvitation, Readiness},
+    api::{ClusterState, JoinInvitation, JoinTokenList, Readiness},
     model::{
-        ids::{SessionKey, UserId},
+        ids::{NodeId, SessionKey, TokenId, UserId},
         message::Task,
         outcome::Outcome,
         rows::Boards,
@@ -30,6 +30,9 @@ pub enum Command {
     Leave { reply: oneshot::Sender<()> },
     ClusterId { reply: oneshot::Sender<Option<[u8; 16]>> },
     NewJoinToken { reply: Reply<JoinInvitation> },
+    JoinTokens { reply: Reply<JoinTokenList> },
+    RevokeJoinToken { id: TokenId, reply: Reply<()> },
+    Expel { node: NodeId, reply: Reply<()> },
 }
 
 /// Handle on a running master; cloning it is cheap.
@@ -111,6 +114,33 @@ impl MasterHandle {
     /// [`Stopped`]: a token may have been made that nobody knows, and that ends by itself.
     pub async fn new_join_token(&self) -> Result<Result<JoinInvitation, RequestError>, Stopped> {
         self.ask(|reply| Command::NewJoinToken { reply }).await
+    }
+
+    /// Lists the join tokens that have not ended.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn join_tokens(&self) -> Result<Result<JoinTokenList, RequestError>, Stopped> {
+        self.ask(|reply| Command::JoinTokens { reply }).await
+    }
+
+    /// Revokes a join token; [`RequestError::Unknown`] if there is none of this id.
+    ///
+    /// # Errors
+    /// [`Stopped`]: it may have been revoked; asking again is safe.
+    pub async fn revoke_join_token(
+        &self,
+        id: TokenId,
+    ) -> Result<Result<(), RequestError>, Stopped> {
+        self.ask(|reply| Command::RevokeJoinToken { id, reply }).await
+    }
+
+    /// Expels a node for good; [`RequestError::Unknown`] if there is none of this id.
+    ///
+    /// # Errors
+    /// [`Stopped`]: it may have been expelled; asking again is safe.
+    pub async fn expel(&self, node: NodeId) -> Result<Result<(), RequestError>, Stopped> {
+        self.ask(|reply| Command::Expel { node, reply }).await
     }
 
     /// Returns whether pages and load balancers are to come to this master.

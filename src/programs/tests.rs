@@ -488,3 +488,44 @@ async fn session_of_before_all_disks_were_lost_is_restored_from_workers_while_th
         assert_eq!(restored.boards[0].read_mark, end);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn worker_that_the_store_denies_is_cut_everywhere_and_does_not_come_back() {
+    let clock = env();
+    let store = memory::open(&new_cluster(&clock), move || clock.wall().ms).expect("opens");
+    let cluster = start_on(2, 2, store.clone(), &Config::default()).await;
+    let ann = client(&cluster, 0, None);
+    ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
+    let workers = async |first: usize, state: MemberState| match ann
+        .call_at(&cluster.urls()[first], &Request::Cluster)
+        .await
+    {
+        Ok(Answer::Cluster(seen)) => {
+            let nodes = seen.nodes.into_iter();
+            let found = nodes.filter(|n| n.role == Role::Worker && n.state == state);
+            found.map(|node| node.id).collect()
+        }
+        _ => Vec::new(),
+    };
+    let both = async {
+        while workers(0, MemberState::In).await.len() != 2 {
+            ann.env().sleep(Duration::from_millis(50)).await;
+        }
+    };
+    within(&ann, "the workers", both).await;
+    let expelled = workers(0, MemberState::In).await[0];
+    store.deny(expelled).await.expect("denied");
+    let cut = async {
+        for first in [0, 1] {
+            while workers(first, MemberState::Left).await != [expelled] {
+                ann.env().sleep(Duration::from_millis(50)).await;
+            }
+        }
+    };
+    within(&ann, "the expulsion at both masters", cut).await;
+    say(&ann, "without it").await;
+    ann.env().sleep(Duration::from_secs(2)).await;
+    for first in [0, 1] {
+        assert_eq!(workers(first, MemberState::Left).await, [expelled], "it stays out");
+    }
+}

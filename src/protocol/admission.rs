@@ -80,6 +80,11 @@ impl AdmissionLists {
         self.allowed.insert(row.node, row);
     }
 
+    /// Denies a node that was expelled just now.
+    pub fn on_denied(&mut self, node: NodeId) {
+        self.denied.insert(node);
+    }
+
     /// Returns whether the lists are to be read from the store now, for a guard or a master that
     /// they lack; then counts that as done.
     #[must_use]

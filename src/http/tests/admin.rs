@@ -90,5 +90,38 @@ async fn join_token_is_made_for_operators_only() {
     let made = ask(&site, &token, Ask::new("POST", path).token("secret")).await;
     assert_eq!((made.status, made.json()["token"].as_str()), (201, Some("CHAT1.a.b.c")));
     assert_eq!(made.json()["masters"][0], "127.0.0.1:8180");
-    assert_eq!(ask(&site, &token, Ask::new("GET", path).token("secret")).await.status, 405);
+    assert_eq!(ask(&site, &token, Ask::new("PUT", path).token("secret")).await.status, 405);
+}
+
+#[tokio::test(start_paused = true)]
+async fn join_tokens_are_listed_and_revoked_for_operators_only() {
+    let site = Site::new();
+    let token = AdminToken::new("secret");
+    let of = |id: &str| format!("/api/v1/admin/tokens/{id}");
+    assert_eq!(ask(&site, &token, Ask::new("GET", "/api/v1/admin/tokens")).await.status, 401);
+    let listed = Ask::new("GET", "/api/v1/admin/tokens").token("secret");
+    let listed = ask(&site, &token, listed).await;
+    assert_eq!(listed.status, 200);
+    assert_eq!(listed.json()["tokens"][0]["id"], "0707070707070707");
+    assert!(!listed.body.contains("guard") && !listed.body.contains("sha256"), "{}", listed.body);
+    let known = of("0707070707070707");
+    assert_eq!(ask(&site, &token, Ask::new("DELETE", &known)).await.status, 401);
+    for (path, status) in [(known, 204), (of("0808080808080808"), 404), (of("x"), 400)] {
+        let answer = ask(&site, &token, Ask::new("DELETE", &path).token("secret")).await;
+        assert_eq!(answer.status, status, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_are_expelled_by_operators_and_masters_are_not() {
+    let site = Site::new();
+    let token = AdminToken::new("secret");
+    let of = |id: String| format!("/api/v1/admin/nodes/{id}");
+    let worker = of("bb".repeat(16));
+    assert_eq!(ask(&site, &token, Ask::new("DELETE", &worker)).await.status, 401);
+    let (master, nobody) = (of("aa".repeat(16)), of("cc".repeat(16)));
+    for (path, status) in [(worker, 204), (master, 422), (nobody, 404), (of("x".to_owned()), 400)] {
+        let answer = ask(&site, &token, Ask::new("DELETE", &path).token("secret")).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+    }
 }

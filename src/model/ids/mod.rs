@@ -105,6 +105,11 @@ hex_id! {
     Fingerprint, 32, "fingerprint"
 }
 
+hex_id! {
+    /// Public id of a join token: the part of its text between the last two dots.
+    TokenId, 8, "token id"
+}
+
 impl NodeId {
     /// Returns the id that belongs to a public key with this fingerprint.
     #[must_use]

@@ -61,6 +61,8 @@ pub(super) enum Input {
     SessionsTouched { keys: Vec<SessionKey>, answer: Result<u64, StoreError> },
     /// Sessions of this master were taken off the list, or were not.
     SessionsLeft,
+    /// The store denied a node that an operator expels; `false` if there is no such node.
+    Denied { node: NodeId, answer: Result<bool, StoreError>, reply: Reply<()> },
     /// The store was polled.
     StorePolled(Box<Polled>),
     /// The boards were read for requests that wait.
@@ -99,6 +101,7 @@ impl DriverInput for Input {
             | Self::MasterTouched(_)
             | Self::SessionsTouched { .. }
             | Self::SessionsLeft
+            | Self::Denied { .. }
             | Self::StorePolled(_)
             | Self::LinkAccepted(_)
             | Self::MasterDialed { .. } => true,

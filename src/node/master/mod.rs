@@ -20,8 +20,8 @@ mod dial;
 mod effects;
 mod error;
 mod input;
-mod invite;
 mod links;
+mod operators;
 mod reads;
 mod requests;
 mod start;
@@ -48,7 +48,7 @@ use self::{
     streams::OpenStreams,
     waiters::{RETRY_MS, SessionWaiter, Waiter, Waiters},
 };
-pub use self::{error::NodeError, invite::keep_join_token};
+pub use self::{error::NodeError, operators::keep_join_token};
 use super::{
     handle::{self, Command, MasterHandle, SessionRequest},
     inbox::{Inbox, Inputs, Next},

@@ -72,6 +72,9 @@ impl Driver {
                 let _ = reply.send(Some(self.me.cluster));
             }
             Command::NewJoinToken { reply } => self.invite(reply),
+            Command::JoinTokens { reply } => self.list_join_tokens(reply),
+            Command::RevokeJoinToken { id, reply } => self.revoke_join_token(id, reply),
+            Command::Expel { node, reply } => self.expel(node, reply),
             // Ends the loop before it comes here.
             Command::Leave { reply } => drop(reply),
         }

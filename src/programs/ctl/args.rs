@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::model::ids::{BoardName, PostId};
+use crate::model::ids::{BoardName, PostId, TokenId};
 
 /// Chat with a Chatchat cluster, and see how it is.
 #[derive(Debug, Parser)]
@@ -69,10 +69,27 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: TokenCommand,
     },
+    /// Expel a worker for good: its link is cut, and it is never taken in again.
+    Expel {
+        /// Its name as `status` shows it, or its whole id.
+        node: String,
+    },
+    /// Print the fingerprints of identity keys: of each node below --data-dir, or of the files.
+    Fingerprint {
+        /// Identity files, or directories of nodes.
+        files: Vec<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
     /// Make a join token for one worker, good for 24 hours; prints lines for its settings file.
     New,
+    /// List the join tokens that have not ended.
+    List,
+    /// Revoke a join token. Workers that joined with it stay.
+    Revoke {
+        /// Its id as `token list` shows it.
+        id: TokenId,
+    },
 }

@@ -6,6 +6,8 @@
 //! Exit codes: 0 done, 1 not done (one line says why and what to do), 2 wrong usage.
 
 mod args;
+mod fingerprint;
+mod operate;
 mod render;
 mod session;
 mod targets;
@@ -94,6 +96,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(args: Args) -> Result<(), CtlError> {
+    if let Command::Fingerprint { files } = &args.command {
+        return fingerprint::print(files, &args.data_dir);
+    }
     let places = Targets::find(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -115,7 +120,18 @@ fn run(args: Args) -> Result<(), CtlError> {
             }
             Command::Users => users(&env, &open(&env, &places, &args.name).await?).await,
             Command::Status => status(&env, &places, &args.name).await,
-            Command::Token { command: TokenCommand::New } => new_token(&env, &places).await,
+            Command::Token { command: TokenCommand::New } => {
+                operate::new_token(&env, &places).await
+            }
+            Command::Token { command: TokenCommand::List } => {
+                operate::list_tokens(&env, &places).await
+            }
+            Command::Token { command: TokenCommand::Revoke { id } } => {
+                operate::revoke_token(&env, &places, *id).await
+            }
+            Command::Expel { node } => operate::expel(&env, &places, node).await,
+            // It needs no cluster, and was done before.
+            Command::Fingerprint { .. } => Ok(()),
         }
     })
 }
@@ -207,22 +223,6 @@ async fn users(env: &Env, session: &Session) -> Result<(), CtlError> {
         Answer::Users(users) => say(&render::users(&users, env.wall().ms)),
         _ => Err(CtlError::Failed("a list of people was answered with something else".to_owned())),
     }
-}
-
-/// Makes a join token at the first master that answers.
-async fn new_token(env: &Env, places: &Targets) -> Result<(), CtlError> {
-    let mut why = "no admin token was found; run it where the masters' --data-dir is, or name \
-                   their address with --admin HOST:PORT"
-        .to_owned();
-    for admin in &places.admins {
-        let mut api = Api::new(env, &admin.url, Some(admin.token.clone()), Limits::default());
-        match api.call(&Request::NewJoinToken).await {
-            Ok(Answer::Invitation(made)) => return say(&render::invitation(&made)),
-            Ok(_) => "it answered with something else".clone_into(&mut why),
-            Err(failure) => why = format!("{}: {failure}", admin.name),
-        }
-    }
-    Err(CtlError::Failed(why))
 }
 
 /// Shows the cluster: the operators' view with an admin token, else the view of people.

@@ -8,7 +8,7 @@ use toml::Value;
 use unicode_width::UnicodeWidthStr;
 
 use crate::{
-    api::{Cluster, ClusterState, JoinInvitation, NodeState, StoreReach, UserList},
+    api::{Cluster, ClusterState, JoinInvitation, JoinTokenList, NodeState, StoreReach, UserList},
     model::{
         ids::{NodeId, Post, Resource, Role},
         message::MemberState,
@@ -66,6 +66,24 @@ pub(super) fn invitation(made: &JoinInvitation) -> String {
     let (masters, pins) = (Value::from(made.masters.clone()), Value::from(pins));
     let token = Value::from(made.token.as_str());
     format!("masters = {masters}\npins = {pins}\ntoken = {token}\n")
+}
+
+/// Formats the join tokens that have not ended.
+pub(super) fn join_tokens(list: &JoinTokenList) -> String {
+    if list.tokens.is_empty() {
+        return "no join token is open; token new makes one\n".to_owned();
+    }
+    let rows = list.tokens.iter().map(|token| {
+        let minutes = token.ends_at.saturating_sub(list.now) / 60_000;
+        let ends = format!("in {} h {:02} min", minutes / 60, minutes % 60);
+        vec![token.id.to_string(), token.role.to_string(), token.uses_left.to_string(), ends]
+    });
+    table(&["ID", "ROLE", "USES LEFT", "ENDS"], rows.collect())
+}
+
+/// Formats the fingerprints of identity files.
+pub(super) fn fingerprints(rows: Vec<Vec<String>>) -> String {
+    table(&["FILE", "NODE", "FINGERPRINT"], rows)
 }
 
 /// Formats the cluster as people see it.
@@ -271,10 +289,10 @@ fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
 mod tests {
     use super::*;
     use crate::{
-        api::{FailedNode, LeaseOwner, QueueState},
+        api::{FailedNode, JoinTokenState, LeaseOwner, QueueState},
         model::ids::{
             Author, BoardName, Domain, Fingerprint, Incarnation, KeyEpoch, PostId, Registration,
-            Seq, StoreEpoch, Token, UserId,
+            Seq, StoreEpoch, Token, TokenId, UserId,
         },
     };
 
@@ -296,6 +314,16 @@ mod tests {
                 "masters = [\"127.0.0.1:8180\", \"h:1\"]\npins = [\"{pin}\"]\ntoken = \"CHAT1.a.b.c\"\n"
             )
         );
+    }
+
+    #[test]
+    fn join_tokens_are_shown_with_the_time_they_have_left() {
+        let id = TokenId([0xab; 8]);
+        let (role, ends_at) = (Role::Worker, 1000 + 23 * 3_600_000 + 61_000);
+        let token = JoinTokenState { id, role, uses_left: 1, ends_at };
+        let shown = join_tokens(&JoinTokenList { now: 1000, tokens: vec![token] });
+        let row: Vec<_> = shown.lines().last().unwrap().split_whitespace().collect();
+        assert_eq!(row, ["abababababababab", "worker", "1", "in", "23", "h", "01", "min"]);
     }
 
     fn node(n: u8, role: Role, name: &str, master: u8) -> NodeState {

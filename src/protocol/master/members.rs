@@ -36,6 +36,13 @@ pub enum LinkOver {
     Lost(String),
 }
 
+/// Way in which a worker's registration ends.
+enum Ending<'a> {
+    Left,
+    Expelled,
+    Failed(&'a str),
+}
+
 impl Master {
     /// Registers a worker that is ready on a link.
     ///
@@ -95,7 +102,7 @@ impl Master {
         self.gossip.remove(&link);
         if let Some(node) = self.registrations.by_link(link) {
             match over {
-                LinkOver::Left => self.end_worker(now, node, MemberState::Left, None, out),
+                LinkOver::Left => self.end_worker(now, node, &Ending::Left, out),
                 LinkOver::Lost(why) => self.fail_worker(now, node, why, out),
             }
         }
@@ -146,32 +153,40 @@ impl Master {
         why: &str,
         out: &mut Vec<Effect>,
     ) {
-        self.end_worker(now, node, MemberState::Failed, Some(why), out);
+        self.end_worker(now, node, &Ending::Failed(why), out);
     }
 
-    fn end_worker(
-        &mut self,
-        now: Mono,
-        node: NodeId,
-        state: MemberState,
-        why: Option<&str>,
-        out: &mut Vec<Effect>,
-    ) {
+    /// Ends the registration of a worker that was expelled, if it has one here.
+    pub fn expel(&mut self, now: Mono, node: NodeId, out: &mut Vec<Effect>) {
+        self.end_worker(now, node, &Ending::Expelled, out);
+        self.pump_marked(now, out);
+    }
+
+    fn end_worker(&mut self, now: Mono, node: NodeId, ending: &Ending<'_>, out: &mut Vec<Effect>) {
         let Some(registered) = self.registrations.remove(&node) else { return };
         let registration = registered.registration;
         self.selection.remove(&node);
-        let mut close = Close { reason: CloseReason::Leaving, retry_ms: 0 };
-        if let Some(why) = why {
-            let listing = self.failed.list(now, node, registration, why);
-            out.push(Effect::Event(Event::Fail { node, registration, why: why.to_owned() }));
-            out.push(Effect::Event(Event::List { node, registration }));
-            if let Some(swept) = listing.swept {
-                out.push(Effect::Event(Event::Sweep { nodes: vec![swept] }));
+        let (state, close) = match ending {
+            Ending::Failed(why) => {
+                let listing = self.failed.list(now, node, registration, why);
+                let why = (*why).to_owned();
+                out.push(Effect::Event(Event::Fail { node, registration, why }));
+                out.push(Effect::Event(Event::List { node, registration }));
+                if let Some(swept) = listing.swept {
+                    out.push(Effect::Event(Event::Sweep { nodes: vec![swept] }));
+                }
+                let close = Close { reason: CloseReason::Listed, retry_ms: listing.retry_ms };
+                (MemberState::Failed, close)
             }
-            close = Close { reason: CloseReason::Listed, retry_ms: listing.retry_ms };
-        } else {
-            out.push(Effect::Event(Event::Leave { node, registration }));
-        }
+            Ending::Left | Ending::Expelled => {
+                out.push(Effect::Event(Event::Leave { node, registration }));
+                let reason = match ending {
+                    Ending::Expelled => CloseReason::Expelled,
+                    _ => CloseReason::Leaving,
+                };
+                (MemberState::Left, Close { reason, retry_ms: 0 })
+            }
+        };
         out.push(Effect::Close { link: registered.link, close });
         if let Some(member) = self.registry.end(now, node, registration, state) {
             self.announce(member, true, out);

@@ -10,14 +10,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     api::{
-        ClusterState, FailedNode, HelloEvent, JoinInvitation, LeaseOwner, MasterState, NodeState,
-        QueueState, Readiness, StoreReach,
+        ClusterState, FailedNode, HelloEvent, JoinInvitation, JoinTokenList, JoinTokenState,
+        LeaseOwner, MasterState, NodeState, QueueState, Readiness, StoreReach,
     },
     env::Env,
     model::{
         ids::{
             BoardName, Cursor, Domain, Incarnation, KeyEpoch, NodeId, Post, PostId, Registration,
-            Role, Seq, SessionKey, StoreEpoch, Token, UserId,
+            Role, Seq, SessionKey, StoreEpoch, Token, TokenId, UserId,
         },
         message::{MemberState, Task},
         outcome::{Outcome, TaskResult},
@@ -139,6 +139,22 @@ impl State {
             }))),
             Command::Masters { reply } => drop(reply.send(vec![this_master()])),
             Command::ClusterId { reply } => drop(reply.send(Some(CLUSTER))),
+            Command::JoinTokens { reply } => {
+                let id = TokenId([7; 8]);
+                let token =
+                    JoinTokenState { id, role: Role::Worker, uses_left: 1, ends_at: 86_400_000 };
+                drop(reply.send(self.ok().map(|()| JoinTokenList { now: 0, tokens: vec![token] })))
+            }
+            Command::RevokeJoinToken { id, reply } => {
+                let is_known = id == TokenId([7; 8]);
+                let known = if is_known { Ok(()) } else { Err(RequestError::Unknown) };
+                let _ = reply.send(self.ok().and(known));
+            }
+            Command::Expel { node, reply } => {
+                let is_known = node == NodeId([0xbb; 16]);
+                let known = if is_known { Ok(()) } else { Err(RequestError::Unknown) };
+                let _ = reply.send(self.ok().and(known));
+            }
             Command::NewJoinToken { reply } => {
                 drop(reply.send(self.ok().map(|()| JoinInvitation {
                     token: "CHAT1.a.b.c".to_owned(),

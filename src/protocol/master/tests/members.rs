@@ -92,3 +92,21 @@ fn registration_that_only_a_worker_knows_is_ended_when_its_master_is_long_out() 
     hears(&mut lab, 5, MemberState::In);
     assert_eq!(known(&lab), Some((4, MemberState::In)), "it is in");
 }
+
+#[test]
+fn expelled_worker_is_cut_with_the_reason_and_announced_as_gone_once() {
+    let mut lab = Lab::new(2);
+    let node = worker(1, 1).fact.node;
+    lab.master.expel(lab.now, node, &mut lab.out);
+    assert!(lab.has(|effect| matches!(effect,
+        Effect::Close { link, close } if *link == LinkId(1) && close.reason == CloseReason::Expelled)));
+    let left = lab.out.iter().filter(|effect| {
+        matches!(effect, Effect::Event(Event::Announce { node: it, state: MemberState::Left, .. })
+            if *it == node)
+    });
+    assert_eq!(left.count(), 1);
+    assert_eq!(lab.master.registrations().len(), 1);
+    lab.out.clear();
+    lab.master.expel(lab.now, node, &mut lab.out);
+    assert!(lab.out.is_empty(), "it is gone: {:?}", lab.out);
+}

@@ -1,0 +1,129 @@
+//! Requests of operators: join tokens, and the expulsion of nodes.
+
+use super::{Driver, input::Input, reads::unread};
+use crate::{
+    api::{JoinInvitation, JoinTokenList, JoinTokenState},
+    crypto::{admission::JoinSecret, keys},
+    model::{
+        ids::{NodeId, TokenId},
+        rows::StoreError,
+    },
+    node::handle::{Reply, RequestError},
+    store::Store,
+};
+
+/// Life of a join token, ms.
+const TOKEN_LIFE_MS: u64 = 24 * 3600 * 1000;
+
+/// Keeps a join token for one worker in the store, good for 24 hours.
+///
+/// # Errors
+/// [`StoreError`]; the store may have the token, which ends by itself.
+pub async fn keep_join_token(store: &Store, secret: &JoinSecret) -> Result<(), StoreError> {
+    let ends_at_ms = store.cluster().await?.now_ms + TOKEN_LIFE_MS;
+    store.put_join_token(secret.row(1, ends_at_ms)).await
+}
+
+/// Lists the join tokens that have not ended.
+async fn join_tokens(store: &Store) -> Result<JoinTokenList, StoreError> {
+    let now = store.cluster().await?.now_ms;
+    let tokens = store.admission().await?.tokens;
+    let shown = tokens.into_iter().map(|token| JoinTokenState {
+        id: TokenId(token.id),
+        role: token.role,
+        uses_left: token.uses_left,
+        ends_at: token.ends_at_ms,
+    });
+    Ok(JoinTokenList { now, tokens: shown.collect() })
+}
+
+impl Driver {
+    /// Makes a join token for one worker, and keeps it in the store before it is shown.
+    pub(super) fn invite(&self, reply: Reply<JoinInvitation>) {
+        let rows = || self.core.watch().rows().filter(|(_, is_in)| *is_in).map(|(row, _)| row);
+        let masters: Vec<_> = rows().map(|row| row.link.clone()).collect();
+        let pins: Vec<_> = rows().map(|row| keys::fingerprint(&row.spki)).collect();
+        let secret = JoinSecret::random(&mut self.env.rng("join-tokens"), &self.me.fingerprint);
+        let store = self.store.clone();
+        self.env.spawn("join-token", async move {
+            let made = keep_join_token(&store, &secret).await.map_err(|error| unread(&error));
+            let token = secret.text().to_string();
+            let _ = reply.send(made.map(|()| JoinInvitation { token, masters, pins }));
+        });
+    }
+
+    /// Lists the join tokens, as the store has them now.
+    pub(super) fn list_join_tokens(&self, reply: Reply<JoinTokenList>) {
+        let store = self.store.clone();
+        self.env.spawn("join-tokens", async move {
+            let _ = reply.send(join_tokens(&store).await.map_err(|error| unread(&error)));
+        });
+    }
+
+    /// Revokes a join token. Nodes that it enrolled stay.
+    pub(super) fn revoke_join_token(&self, id: TokenId, reply: Reply<()>) {
+        let store = self.store.clone();
+        self.env.spawn("revoke", async move {
+            let known = async {
+                let is_known = store.admission().await?.tokens.iter().any(|token| token.id == id.0);
+                store.revoke_join_token(id.0).await?;
+                Ok(is_known)
+            };
+            let _ = reply.send(match known.await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(RequestError::Unknown),
+                Err(error) => Err(unread(&error)),
+            });
+        });
+    }
+
+    /// Expels a worker: the store denies it for good before its link is cut. Other masters follow
+    /// when they read the store next.
+    pub(super) fn expel(&self, node: NodeId, reply: Reply<()>) {
+        let store = self.store.clone();
+        let is_here = self.core.registry().get(&node).is_some();
+        self.spawn("expel", async move {
+            let known = async {
+                let listed = store.admission().await?;
+                let is_known = listed.denied.contains(&node)
+                    || listed.allowed.iter().any(|row| row.node == node);
+                if !is_here && !is_known {
+                    return Ok(false);
+                }
+                store.deny(node).await?;
+                Ok(true)
+            };
+            Input::Denied { node, answer: known.await, reply }
+        });
+    }
+
+    pub(super) fn on_denied(
+        &mut self,
+        node: NodeId,
+        answer: Result<bool, StoreError>,
+        reply: Reply<()>,
+    ) {
+        let answer = match answer {
+            Ok(true) => {
+                self.gate.lists().on_denied(node);
+                self.cut_expelled();
+                Ok(())
+            }
+            Ok(false) => Err(RequestError::Unknown),
+            Err(error) => Err(unread(&error)),
+        };
+        let _ = reply.send(answer);
+    }
+
+    /// Ends the registrations of workers that were expelled.
+    pub(super) fn cut_expelled(&mut self) {
+        let now = self.env.now();
+        let workers: Vec<_> = self.core.registrations().iter().map(|(node, _)| node).collect();
+        for node in workers {
+            let is_denied = self.gate.lists().is_denied(&node);
+            if is_denied {
+                self.core.expel(now, node, &mut self.out);
+            }
+        }
+    }
+}
