@@ -311,6 +311,7 @@ impl Master {
 
     /// Takes the store's list of masters; `None` when it could not be read.
     pub fn on_masters(&mut self, now: Mono, rows: Option<Vec<MasterRow>>, out: &mut Vec<Effect>) {
+        self.end_earlier_lives(now, out);
         let Some(rows) = rows else {
             self.watch.on_store_away(now);
             return;
@@ -338,6 +339,22 @@ impl Master {
         for Fact { node, registration, .. } in orphans {
             if let Some(member) = self.registry.end(now, node, registration, MemberState::Failed) {
                 out.push(Effect::Probe("a worker was called failed because its master is out"));
+                self.announce(member, true, out);
+            }
+        }
+    }
+
+    /// Ends the registrations that others list with this master and that it does not have: an
+    /// earlier life of it took them in, and the worker may have died with that.
+    fn end_earlier_lives(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        let listed = self.registry.workers_of(&self.me.node);
+        let unknown: Vec<_> =
+            listed.filter(|node| self.registrations.get(node).is_none()).copied().collect();
+        for node in unknown {
+            let Some(known) = self.registry.get(&node).map(|known| known.fact) else { continue };
+            let registration = known.registration;
+            if let Some(member) = self.registry.end(now, node, registration, MemberState::Failed) {
+                out.push(Effect::Probe("a registration of a master's earlier life was ended"));
                 self.announce(member, true, out);
             }
         }

@@ -110,3 +110,29 @@ fn expelled_worker_is_cut_with_the_reason_and_announced_as_gone_once() {
     lab.master.expel(lab.now, node, &mut lab.out);
     assert!(lab.out.is_empty(), "it is gone: {:?}", lab.out);
 }
+
+#[test]
+fn registration_of_an_earlier_life_of_this_master_is_ended() {
+    let mut lab = Lab::new(1);
+    let mut lost = worker(2, 1);
+    lost.fact.master = lab.master.me().node;
+    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
+    lab.master.on_members(lab.now, LinkId(50), vec![lost.clone()], &mut lab.out);
+    lab.out.clear();
+    lab.master.on_masters(lab.now, None, &mut lab.out);
+    let told: Vec<_> = lab
+        .out
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Publish { update: Update::Members(members), spread: true } => {
+                Some((members[0].fact.node, members[0].fact.state))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [(lost.fact.node, MemberState::Failed)], "its own worker 1 stays");
+    lab.join(2, 2);
+    lab.out.clear();
+    lab.master.on_masters(lab.now, None, &mut lab.out);
+    assert!(!lab.has(|effect| matches!(effect, Effect::Publish { .. })), "it is back");
+}
