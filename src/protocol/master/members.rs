@@ -222,7 +222,7 @@ impl Master {
 
     /// Takes members that a peer sent, and answers with newer facts where it has older ones. Only
     /// another master's word counts: a worker says its own registration when it is ready, and one
-    /// bad worker could expel all others. For the exception see [`Master::end_forgotten`].
+    /// bad worker could expel all others. For the exception see [`Master::take_forgotten`].
     pub fn on_members(
         &mut self,
         now: Mono,
@@ -234,7 +234,7 @@ impl Master {
             out.push(Effect::Send { link, direct });
         }
         if !self.peers.values().any(|peer| peer.link == link) {
-            self.end_forgotten(now, &members, out);
+            self.take_forgotten(now, &members, out);
             return;
         }
         // Masters are in by the store's list alone: nobody else's word counts here.
@@ -258,31 +258,26 @@ impl Master {
         }
     }
 
-    /// Ends registrations that only a worker knows: it heard of them from a master that was
-    /// wiped since. Without this the directories would differ for ever. Only nodes that are gone
-    /// anyway, and masters that are out, are concerned, so that a lie harms nobody.
-    fn end_forgotten(&mut self, now: Mono, members: &[Member], out: &mut Vec<Effect>) {
-        let is_forgotten = |told: &Fact, known: &Fact| {
-            let skipped = told.registration.0.saturating_sub(known.registration.0);
-            known.role == Role::Worker
-                && known.state != MemberState::In
-                && told.state == MemberState::In
-                && (1..=SKIPPED_MAX).contains(&skipped)
-                && self.is_given_up(now, &told.master)
-        };
-        let forgotten: Vec<_> = members
-            .iter()
-            .filter(|told| {
-                let known = self.registry.get(&told.fact.node);
-                known.is_some_and(|known| is_forgotten(&told.fact, &known.fact))
-            })
-            .map(|told| (told.fact.node, told.fact.registration))
-            .collect();
-        for (node, registration) in forgotten {
-            if let Some(member) = self.registry.end(now, node, registration, MemberState::Failed) {
-                out.push(Effect::Probe("a registration that masters forgot was ended"));
-                self.announce(member, true, out);
+    /// Takes in newer registrations of nodes that are gone anyway. A worker may be the only one that
+    /// knows them: it heard of them from a master that was wiped since, and without this the
+    /// directories would differ for ever. A lie harms nobody: it makes no node go, one that is in
+    /// with a master that is out has failed, and a master ends what it does not have.
+    fn take_forgotten(&mut self, now: Mono, members: &[Member], out: &mut Vec<Effect>) {
+        let forgotten = members.iter().filter_map(|told| {
+            let (known, told) = (self.registry.get(&told.fact.node)?, told.fact);
+            let skipped = told.registration.0.saturating_sub(known.fact.registration.0);
+            let is_gone = known.fact.role == Role::Worker && known.fact.state != MemberState::In;
+            if !is_gone || !(1..=SKIPPED_MAX).contains(&skipped) {
+                return None;
             }
+            let is_lost = told.state == MemberState::In && self.is_given_up(now, &told.master);
+            let state = if is_lost { MemberState::Failed } else { told.state };
+            Some(Member { fact: Fact { state, ..told }, ..known.clone() })
+        });
+        let forgotten: Vec<_> = forgotten.filter(|m| m.fact.role == Role::Worker).collect();
+        if !forgotten.is_empty() {
+            out.push(Effect::Probe("a registration that masters forgot was taken in"));
+            self.take_in(now, forgotten, true, out);
         }
     }
 

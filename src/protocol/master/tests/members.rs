@@ -61,11 +61,11 @@ fn worker_cannot_expel_others_by_its_word() {
 }
 
 #[test]
-fn registration_that_only_a_worker_knows_is_ended_when_its_master_is_long_out() {
+fn registration_that_only_a_worker_knows_is_taken_in_when_the_node_is_gone_anyway() {
     let mut lab = Lab::new(1);
-    let link = LinkId(1);
-    let told = |registration, state| Member {
-        fact: Fact { state, master: holder(9).node, ..worker(2, registration).fact },
+    let told = |master, registration, state| Member {
+        fact: Fact { state, master: holder(master).node, ..worker(2, registration).fact },
+        name: "forged".to_owned(),
         ..worker(2, registration)
     };
     let known = |lab: &Lab| {
@@ -73,24 +73,23 @@ fn registration_that_only_a_worker_knows_is_ended_when_its_master_is_long_out() 
         known.map(|m| (m.fact.registration.0, m.fact.state))
     };
     lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
-    let failed = vec![told(1, MemberState::Failed)];
-    lab.master.on_members(lab.now, LinkId(50), failed, &mut lab.out);
-    let hears = |lab: &mut Lab, registration, state| {
-        lab.master.on_members(lab.now, link, vec![told(registration, state)], &mut lab.out);
+    let failed = Member { name: "worker-2".to_owned(), ..told(2, 1, MemberState::Failed) };
+    lab.master.on_members(lab.now, LinkId(50), vec![failed], &mut lab.out);
+    let rows = vec![master_watch::tests::row(1, 1, 1), master_watch::tests::row(2, 1, 1)];
+    lab.master.on_masters(lab.now, Some(rows), &mut lab.out);
+    let mut hears = |master, registration, state| {
+        let told = vec![told(master, registration, state)];
+        lab.master.on_members(lab.now, LinkId(1), told, &mut lab.out);
+        known(&lab)
     };
-    let rows = || vec![master_watch::tests::row(1, 1, 1)];
-    hears(&mut lab, 3, MemberState::In);
-    assert_eq!(known(&lab), Some((1, MemberState::Failed)), "no list of masters was read yet");
-    lab.master.on_masters(lab.now, Some(rows()), &mut lab.out);
-    for (registration, state) in [(3, MemberState::Left), (u64::MAX, MemberState::In)] {
-        hears(&mut lab, registration, state);
-        assert_eq!(known(&lab), Some((1, MemberState::Failed)));
-    }
-    hears(&mut lab, 3, MemberState::In);
-    assert_eq!(known(&lab), Some((3, MemberState::Failed)));
-    lab.join(2, 4);
-    hears(&mut lab, 5, MemberState::In);
-    assert_eq!(known(&lab), Some((4, MemberState::In)), "it is in");
+    let (up, failed) = (MemberState::In, MemberState::Failed);
+    assert_eq!(hears(2, u64::MAX, up), Some((1, failed)), "the numbers are not used up");
+    assert_eq!(hears(2, 2, failed), Some((2, failed)));
+    assert_eq!(hears(9, 3, up), Some((3, failed)), "master 9 is not there");
+    assert_eq!(hears(2, 4, up), Some((4, up)), "master 2 is, and knows better");
+    assert_eq!(hears(2, 5, failed), Some((4, up)), "it is not gone");
+    let name = &lab.master.registry().get(&worker(2, 1).fact.node).expect("known").name;
+    assert_eq!(name, "worker-2");
 }
 
 #[test]
