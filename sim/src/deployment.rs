@@ -123,6 +123,9 @@ pub trait Deployment: Send + Sync + Sized + 'static {
     /// Starts the store and all nodes that do not run.
     fn start(self: &Arc<Self>);
 
+    /// Prepares places whose processes are about to end, so that they end at one moment.
+    fn hold(&self, places: &[Place]);
+
     /// Ends a process as a loss of power does, as far as the deployment can. False when none ran.
     fn crash(&self, place: Place) -> bool;
 

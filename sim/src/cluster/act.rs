@@ -337,6 +337,9 @@ impl Deployment for Cluster {
         self.start();
     }
 
+    /// Nothing to prepare: all that one step does happens at one moment.
+    fn hold(&self, _places: &[Place]) {}
+
     fn crash(&self, place: Place) -> bool {
         self.world().crash(self.host(place))
     }

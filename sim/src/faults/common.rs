@@ -22,9 +22,9 @@ pub(super) fn act<D: Deployment>(
     action: &Action,
 ) -> Begun<D> {
     match action {
-        Action::Crash { target } => ended(on, target, D::crash),
-        Action::Exit { target } => ended(on, target, D::exit),
-        Action::Wipe { target } => ended(on, target, D::wipe),
+        Action::Crash { target } => killed(on, target, D::crash),
+        Action::Exit { target } => killed(on, target, D::exit),
+        Action::Wipe { target } => killed(on, target, D::wipe),
         Action::Stop { target } => ended(on, target, D::stop),
         Action::Pause { target } => paused(on, target),
         Action::Partition { links } => partitioned(on, nth, links),
@@ -32,6 +32,16 @@ pub(super) fn act<D: Deployment>(
         Action::Restart { targets } => restarted(on, plan, nth, targets),
         _ => on.act(nth, action),
     }
+}
+
+/// Ends the processes of a target at one moment, in some way.
+fn killed<D: Deployment>(
+    on: &Arc<D>,
+    target: &Target,
+    end: impl Fn(&D, Place) -> bool,
+) -> Begun<D> {
+    on.hold(&on.places_of(std::slice::from_ref(target)));
+    ended(on, target, end)
 }
 
 /// Ends the processes of a target in some way; they are started again.

@@ -70,6 +70,8 @@ struct State {
     ended: Vec<(Place, String)>,
     /// Processes that were killed, each from just before to just after.
     deaths: Vec<(Place, Duration, Duration)>,
+    /// Processes that are stopped because they are about to be killed, and since when.
+    held: BTreeMap<Place, Duration>,
     notes: Vec<String>,
     /// Holder of each resource, as far as the store's record of writes was read.
     holders: BTreeMap<Resource, NodeId>,
@@ -221,8 +223,9 @@ impl RealCluster {
 
     /// Kills a process. False when none ran.
     fn kill(&self, place: Place) -> bool {
-        let from = self.elapsed();
+        let now = self.elapsed();
         let mut state = self.state();
+        let from = state.held.remove(&place).unwrap_or(now);
         let killed = state.processes.get_mut(&place).is_some_and(Process::kill);
         if killed {
             let to = self.elapsed();

@@ -16,9 +16,9 @@ use chatchat_scenarios::{oracle::EventLine, target::Place};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// Margin by which the last lines of a life are put before its end: a line's time is cut to
-/// milliseconds, and a kill takes its time.
-const BEFORE_DEATH: Duration = Duration::from_millis(5);
+/// Margin around a kill within which a line is one of the life that ended: a line's time is cut to
+/// milliseconds, and no new life writes so soon.
+const AROUND_DEATH: Duration = Duration::from_millis(5);
 
 /// Event of a node.
 #[derive(Clone, Debug)]
@@ -178,10 +178,11 @@ impl Lines {
         let at = |said: &Said| {
             let at = Duration::from_millis(said.at_ms.saturating_sub(start_ms));
             let of_it = deaths.iter().filter(|(place, ..)| *place == said.place);
-            let dies = of_it.map(|(_, from, to)| (from.saturating_sub(BEFORE_DEATH), *to));
-            dies.filter(|(from, to)| *from < at && at <= *to)
-                .map(|(from, _)| from)
-                .fold(at, Ord::min)
+            let dies = of_it.filter_map(|(_, from, to)| {
+                let before = from.saturating_sub(AROUND_DEATH);
+                (before < at && at <= *to + AROUND_DEATH).then_some(before)
+            });
+            dies.fold(at, Ord::min)
         };
         let mut events: Vec<_> = self.said.iter().map(|said| (at(said), said)).collect();
         events.sort_by_key(|(at, _)| *at);

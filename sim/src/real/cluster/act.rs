@@ -78,6 +78,17 @@ impl Deployment for RealCluster {
         }
     }
 
+    fn hold(&self, places: &[Place]) {
+        let at = self.elapsed();
+        let mut state = self.state();
+        for place in places {
+            if let Some(process) = state.processes.get_mut(place) {
+                process.pause();
+                state.held.insert(*place, at);
+            }
+        }
+    }
+
     fn crash(&self, place: Place) -> bool {
         self.kill(place)
     }
