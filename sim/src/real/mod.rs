@@ -18,10 +18,11 @@ pub mod refusal;
 
 use std::{
     collections::BTreeMap,
+    fs,
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use chatchat_scenarios::{
@@ -51,6 +52,9 @@ const CALM_LIMIT: Duration = Duration::from_secs(5);
 
 /// Properties that are not judged, with why.
 const NOT_JUDGED: [(Property, &str); 1] = [(Property::G14, "no wire between real nodes is tapped")];
+
+/// Folders whose code the programs of nodes are built from.
+const SOURCES: [&str; 3] = ["src", "bin", "sim/env/src"];
 
 /// Rules that need every event line of a master, and why they are not judged once one was killed.
 const NEED_ALL_LINES: [&str; 2] = ["not-given", "no-batch"];
@@ -117,6 +121,26 @@ pub fn check(story: &Story, plan: &Plan, options: &Options) -> Result<(), RealEr
     )))
 }
 
+/// Returns whether a source in the tree of this program is newer than the programs of nodes. A
+/// build of this program alone leaves them as they were.
+fn is_outdated(programs: &Path) -> bool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let newest = SOURCES.iter().filter_map(|folder| newest_in(&root.join(folder))).max();
+    let changed = |name: &&str| fs::metadata(programs.join(name)).ok()?.modified().ok();
+    let oldest = PROGRAMS.iter().filter_map(changed).min();
+    matches!((newest, oldest), (Some(newest), Some(oldest)) if newest > oldest)
+}
+
+/// Returns the time of the newest file in a folder, at any depth.
+fn newest_in(folder: &Path) -> Option<SystemTime> {
+    let entries = fs::read_dir(folder).ok()?.flatten();
+    let time = |entry: fs::DirEntry| match entry.path() {
+        path if path.is_dir() => newest_in(&path),
+        _ => entry.metadata().ok()?.modified().ok(),
+    };
+    entries.filter_map(time).max()
+}
+
 /// Carries a plan out on real processes and judges what was seen.
 ///
 /// # Errors
@@ -158,7 +182,8 @@ async fn live(
         Some(_) => "each in a network namespace",
         None => "on 127.0.0.1",
     };
-    let real = format!("processes of {}, {how}", options.programs.display());
+    let age = if is_outdated(&options.programs) { " (older than their sources)" } else { "" };
+    let real = format!("processes of {}{age}, {how}", options.programs.display());
     let cluster = RealCluster::new(plan, &options.programs, network, options.keep);
     let cluster = Arc::new(cluster.await.map_err(RealError::Unable)?);
     // Whatever ends this, a panic as well, ends the processes.
@@ -266,4 +291,25 @@ fn log(cluster: &RealCluster, events: &[EventLine], started: Duration) -> Vec<St
         serde_json::json!({ "t": at, "host": line.node, "event": line.event }).to_string()
     }));
     log
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use chatchat::env::real::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn program_that_is_older_than_a_source_is_outdated() {
+        let folder = TempDir::new().expect("a folder");
+        let files = PROGRAMS.map(|name| {
+            let path = folder.path().join(name);
+            File::create(path).expect("made")
+        });
+        assert!(!is_outdated(folder.path()), "both were made now");
+        files[1].set_modified(SystemTime::UNIX_EPOCH).expect("set");
+        assert!(is_outdated(folder.path()));
+    }
 }

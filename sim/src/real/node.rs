@@ -75,6 +75,8 @@ impl Node {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log)
+            // Of its own: Ctrl-C reaches the harness alone, and the system wakes a stopped node
+            // whose harness is gone.
             .process_group(0);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("CHATCHAT_") {
