@@ -297,9 +297,29 @@ fn log(cluster: &RealCluster, events: &[EventLine], started: Duration) -> Vec<St
 mod tests {
     use std::fs::File;
 
-    use chatchat::env::real::TempDir;
+    use chatchat::env::{
+        Env,
+        real::{RealWorld, TempDir},
+    };
 
     use super::*;
+
+    #[test]
+    fn clock_and_entropy_outside_of_a_simulated_world_are_the_systems_own() {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let (env, other) = runtime.expect("a runtime").block_on(async {
+            let world = || Env::new(RealWorld::temporary().expect("a folder"));
+            (world(), world())
+        });
+        let folder = TempDir::new().expect("a folder");
+        let file = File::create(folder.path().join("now")).expect("made");
+        // The file system asks the kernel, not libc.
+        let made = file.metadata().and_then(|file| file.modified()).expect("it has a time");
+        let made = made.duration_since(SystemTime::UNIX_EPOCH).expect("later").as_millis();
+        assert!(made.abs_diff(env.wall().ms.into()) < 60_000, "{made} and {}", env.wall());
+        use rand_core::Rng;
+        assert_ne!(env.rng("a test").next_u64(), other.rng("a test").next_u64());
+    }
 
     #[test]
     fn program_that_is_older_than_a_source_is_outdated() {

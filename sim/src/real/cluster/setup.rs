@@ -211,11 +211,24 @@ fn nodes(
     Ok(nodes)
 }
 
-/// Returns ports of this machine that nobody listens on.
+/// Returns ports of this machine that nobody listens on. They lie below those that the system gives
+/// to outgoing connections: one of these could take the port of a node that is down.
 fn free_ports(count: usize) -> io::Result<Vec<u16>> {
-    // All are taken at once, so that no two are the same.
-    let taken: io::Result<Vec<_>> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
-    taken?.iter().map(|port| Ok(port.local_addr()?.port())).collect()
+    const FIRST: u32 = 10_000;
+    const RANGE: u32 = 20_000;
+    // Runs side by side begin to look elsewhere.
+    let start = std::process::id().wrapping_mul(97);
+    let candidates = (0..RANGE).map(|nth| FIRST + start.wrapping_add(nth) % RANGE);
+    let candidates = candidates.filter_map(|port| u16::try_from(port).ok());
+    // All are taken at once, so that nobody else is given one meanwhile.
+    let taken: Vec<_> = candidates
+        .filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
+        .take(count)
+        .collect();
+    if taken.len() < count {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    taken.iter().map(|port| Ok(port.local_addr()?.port())).collect()
 }
 
 /// Makes identities, each with the fingerprint of its key.
@@ -228,4 +241,18 @@ async fn identities(env: &Env, count: usize) -> Result<Vec<(Vec<u8>, Fingerprint
         made.push((key.to_vec(), identity.fingerprint()));
     }
     Ok(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_of_nodes_are_apart_from_each_other_and_from_those_of_outgoing_connections() {
+        let mut ports = free_ports(8).expect("there are free ones");
+        assert!(ports.iter().all(|port| (10_000..30_000).contains(port)), "{ports:?}");
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 8);
+    }
 }
