@@ -15,6 +15,7 @@ mod lines;
 mod network;
 mod node;
 pub mod refusal;
+mod slow;
 
 use std::{
     collections::BTreeMap,

@@ -170,6 +170,11 @@ impl Process {
         resumes
     }
 
+    /// Takes the processor from it, or gives it back; one that was stopped stays so.
+    pub(super) fn may_run(&self, may: bool) -> bool {
+        !self.is_paused && self.signal(if may { Signal::CONT } else { Signal::STOP })
+    }
+
     fn signal(&self, signal: Signal) -> bool {
         let id = self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok());
         let Some(pid) = id.and_then(Pid::from_raw) else { return false };

@@ -27,11 +27,11 @@ pub const fn obstacle(kind: Kind) -> Option<&'static str> {
         Kind::Crash
         | Kind::Exit
         | Kind::Pause
+        | Kind::Slow
         | Kind::Wipe
         | Kind::Stop
         | Kind::Restart
         | Kind::Partition => None,
-        Kind::Slow => Some("a processor is not slowed for one process"),
         Kind::Delay
         | Kind::Bandwidth
         | Kind::Loss
@@ -166,7 +166,7 @@ for = "4s"
 "#;
         let no_network = Some("network namespaces need root");
         insta::assert_snapshot!(refusals(faults, no_network), @r"
-        test:9: fault 1: clock_jump: all processes share this machine's clock; real processes can be given crash, exit, pause, wipe, partition, stop, restart
+        test:9: fault 1: clock_jump: all processes share this machine's clock; real processes can be given crash, exit, pause, slow, wipe, partition, stop, restart
         test:15: fault 2: pause: store: the store of real nodes is a file, which has no process and no line; want masters and workers
         test:18: fault 3: exit: `ack_sent` is over before anybody outside of the node can know; want `at`, or assign_sent, token_raised, lease_granted
         test:24: fault 4: partition: network namespaces need root, without which no line can be cut

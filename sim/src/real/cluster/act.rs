@@ -20,7 +20,10 @@ use serde_json::{Value, json};
 use super::RealCluster;
 use crate::{
     deployment::{Begun, Deployment, FaultId, OnFaultPoint},
-    real::node::{Node, Process},
+    real::{
+        node::{Node, Process},
+        slow::slow_down,
+    },
 };
 
 impl Deployment for RealCluster {
@@ -145,14 +148,38 @@ impl Deployment for RealCluster {
 
     fn keep(&self, _fault: FaultId, _action: &Action) {}
 
-    /// Such plans are refused before they run.
-    fn act(self: &Arc<Self>, _fault: FaultId, _action: &Action) -> Begun<Self> {
-        Begun::instant(false)
+    fn act(self: &Arc<Self>, _fault: FaultId, action: &Action) -> Begun<Self> {
+        match action {
+            Action::Slow { target, factor } => self.slowed(target, *factor),
+            // Such plans are refused before they run.
+            _ => Begun::instant(false),
+        }
     }
 
     fn on_fault_point(&self, act: OnFaultPoint) {
         let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
         *listener = Some(Arc::new(act));
+    }
+}
+
+impl RealCluster {
+    fn slowed(self: &Arc<Self>, target: &Target, factor: f64) -> Begun<Self> {
+        let places = self.places_of(std::slice::from_ref(target));
+        let slow = |place: &Place| {
+            let (it, place) = (Arc::clone(self), *place);
+            let may_run = move |may| {
+                it.with_process(place, |process| process.may_run(may));
+            };
+            self.env.spawn("slow", slow_down(self.env.clone(), factor, may_run)).abort_on_drop()
+        };
+        let slowing: Vec<_> = places.iter().map(slow).collect();
+        let bit = places.iter().any(|place| self.is_running(*place));
+        Begun::at_once(bit, move |it: &Arc<Self>| {
+            drop(slowing);
+            for place in places {
+                it.with_process(place, |process| process.may_run(true));
+            }
+        })
     }
 }
 
