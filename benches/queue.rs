@@ -26,7 +26,10 @@ use chatchat::{
         rows::{Holder, Lease, NewPost},
         time::Mono,
     },
-    protocol::master::{Effect, Master},
+    protocol::{
+        key_refresh::FIRST_EPOCH,
+        master::{Effect, Master},
+    },
 };
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use foldhash::fast::FixedState;
@@ -88,7 +91,7 @@ fn master(resources: usize, batch: usize) -> Master {
         };
         let member = Member { fact, name: format!("worker-{n}"), link: None, http: None, spki };
         let link = LinkId(u64::from(n));
-        master.on_worker(now(), link, member, &mut out).expect("room for four");
+        master.on_worker(now(), link, member, Some(FIRST_EPOCH), &mut out).expect("room for four");
         master.on_beat(now(), link, Beat { reaches_store: true }, &mut out);
     }
     // One post each, so that every lease is held before the clock starts.

@@ -68,9 +68,21 @@ pub struct Config {
     /// Time allowed to connect, and again for the handshake.
     #[serde(with = "text")]
     pub handshake_timeout: Duration,
-    /// Time between two refreshes of the common key.
+    /// Time between two refreshes of the common key, more or less by a tenth of it.
     #[serde(with = "text")]
     pub key_refresh_interval: Duration,
+    /// Time for which members that left or failed are gathered before a refresh.
+    #[serde(with = "text")]
+    pub key_refresh_gather: Duration,
+    /// Shortest time between two refreshes, unless a node is expelled.
+    #[serde(with = "text")]
+    pub key_refresh_gap: Duration,
+    /// Time after which a member that has not installed a new common key is cut off.
+    #[serde(with = "text")]
+    pub key_install_timeout: Duration,
+    /// Time for which a common key is still held once the next is in use.
+    #[serde(with = "text")]
+    pub key_overlap: Duration,
     /// Time between two `beat` events of a stream.
     #[serde(with = "text")]
     pub stream_beat_interval: Duration,
@@ -144,6 +156,10 @@ impl Default for Config {
             search_backoff_max: ms(3000),
             handshake_timeout: ms(5000),
             key_refresh_interval: ms(600_000),
+            key_refresh_gather: ms(1000),
+            key_refresh_gap: ms(5000),
+            key_install_timeout: ms(2000),
+            key_overlap: ms(10_000),
             stream_beat_interval: ms(4000),
             presence_touch_interval: ms(5000),
             presence_leave_delay: ms(12_000),
@@ -206,6 +222,8 @@ impl Config {
             ("stream_beat_interval", self.stream_beat_interval),
             ("presence_touch_interval", self.presence_touch_interval),
             ("failed_sweep_interval", self.failed_sweep_interval),
+            ("key_refresh_gap", self.key_refresh_gap),
+            ("key_install_timeout", self.key_install_timeout),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| value.is_zero()) {
             return refuse(format!("{name} is zero"));
@@ -244,6 +262,26 @@ impl Config {
             below.iter().find(|(_, small, _, large)| small >= large)
         {
             return refuse(format!("{small} ({is:?}) must be below {large} ({bound:?})"));
+        }
+        let not_above = [
+            (
+                "key_refresh_gather",
+                self.key_refresh_gather,
+                "key_refresh_gap",
+                self.key_refresh_gap,
+            ),
+            (
+                "key_refresh_gap",
+                self.key_refresh_gap,
+                "key_refresh_interval",
+                self.key_refresh_interval,
+            ),
+            ("key_install_timeout", self.key_install_timeout, "key_overlap", self.key_overlap),
+        ];
+        if let Some((small, is, large, bound)) =
+            not_above.iter().find(|(_, small, _, large)| small > large)
+        {
+            return refuse(format!("{small} ({is:?}) must not be above {large} ({bound:?})"));
         }
         let at_most = [
             ("batch_tasks_max", self.batch_tasks_max, "", BATCH_TASKS_MAX),
@@ -338,6 +376,20 @@ mod tests {
         assert!(long.contains("batch_bytes_max"), "{long}");
         let few = small(&|config| config.directory_max = config.workers_max);
         assert!(few.contains("workers_max"), "{few}");
+    }
+
+    #[test]
+    fn times_of_a_key_refresh_that_do_not_fit_one_another_are_refused() {
+        let ms = Duration::from_millis;
+        let default = Config::default;
+        for (config, named) in [
+            (Config { key_refresh_interval: ms(1500), ..default() }, "key_refresh_interval"),
+            (Config { key_refresh_gather: ms(6000), ..default() }, "key_refresh_gather"),
+            (Config { key_install_timeout: ms(11_000), ..default() }, "key_overlap"),
+        ] {
+            let refused = config.validate().expect_err("it does not fit");
+            assert!(refused.0.contains(named), "{refused}");
+        }
     }
 
     #[test]

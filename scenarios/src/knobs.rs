@@ -47,7 +47,11 @@ const SETTINGS: &[Turn<Config>] = &[
     ("digest_interval", |it, rng| it.digest_interval = *rng.pick(&[ms(200), ms(3000)])),
     ("search_backoff_max", |it, rng| it.search_backoff_max = *rng.pick(&[ms(50), ms(500)])),
     ("handshake_timeout", |it, rng| it.handshake_timeout = *rng.pick(&[ms(700), ms(2000)])),
-    ("key_refresh_interval", |it, rng| it.key_refresh_interval = *rng.pick(&[ms(1500), ms(8000)])),
+    ("key_refresh_interval", |it, rng| {
+        (it.key_refresh_interval, it.key_refresh_gap) =
+            *rng.pick(&[(ms(1500), ms(1000)), (ms(8000), ms(5000))]);
+    }),
+    ("key_overlap", |it, rng| it.key_overlap = *rng.pick(&[ms(2000), ms(20_000)])),
     ("stream_beat_interval", |it, rng| it.stream_beat_interval = *rng.pick(&[ms(500), ms(2000)])),
     ("presence_touch_interval", |it, rng| {
         it.presence_touch_interval = *rng.pick(&[ms(1000), ms(2500)]);

@@ -110,6 +110,12 @@ pub struct Cluster {
     /// Reason why it is away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_reason: Option<AwayReason>,
+    /// Number of the common key of the master's domain; 0 from a master of an earlier version.
+    #[serde(default)]
+    pub key_epoch: KeyEpoch,
+    /// Time since which that key is in use, in milliseconds.
+    #[serde(default)]
+    pub key_age_ms: u64,
     /// Masters first, then by id.
     pub nodes: Vec<Node>,
 }
@@ -149,6 +155,9 @@ pub struct ClusterState {
     pub domain: Domain,
     /// Number of its common key.
     pub key_epoch: KeyEpoch,
+    /// State of its common key.
+    #[serde(default)]
+    pub keys: KeyState,
     /// The store's epoch, as last read.
     pub store_epoch: StoreEpoch,
     /// Strong if the master reaches the store.
@@ -170,6 +179,23 @@ pub struct ClusterState {
     pub boards: Vec<(BoardName, Seq)>,
     /// Number of open streams.
     pub streams: usize,
+}
+
+/// State of a domain's common key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyState {
+    /// Time since which the key is in use, in milliseconds.
+    pub age_ms: u64,
+    /// Number of the key that is being installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installing: Option<KeyEpoch>,
+    /// Workers that do not hold the newest key yet.
+    pub lacking: Vec<NodeId>,
+    /// How often the key was refreshed in this life of the master.
+    pub refreshes: u64,
+    /// How often a worker was sent a second key for an epoch. Above 0, somebody forges keys or a
+    /// master is faulty.
+    pub alarms: u64,
 }
 
 /// A node as operators see it: a [`Node`] and its counters.

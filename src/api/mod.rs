@@ -15,7 +15,7 @@ mod stream;
 pub use self::{
     boards::{Board, BoardList, ReadMark, boards_of},
     cluster::{
-        Cluster, ClusterState, FailedNode, JoinInvitation, JoinTokenList, JoinTokenState,
+        Cluster, ClusterState, FailedNode, JoinInvitation, JoinTokenList, JoinTokenState, KeyState,
         LeaseOwner, MasterState, Node, NodeState, QueueState, Readiness, StoreAbsence, StoreReach,
         User, UserList,
     },

@@ -270,6 +270,11 @@ impl Fanout {
         self.crypt.keys()
     }
 
+    /// Returns the keys of all epochs held, one or two, in ascending order.
+    pub fn held(&self) -> impl Iterator<Item = &Arc<EpochKeys>> {
+        self.crypt.held()
+    }
+
     /// Returns the domain that this fanout belongs to.
     #[must_use]
     pub fn domain(&self) -> Domain {

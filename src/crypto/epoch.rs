@@ -23,7 +23,10 @@ use super::{
     signed::Signed,
 };
 use crate::{
-    model::ids::{Domain, KeyEpoch},
+    model::{
+        ids::{Domain, KeyEpoch},
+        message::KeyInstall,
+    },
     wire::codec::{self, CodecError},
 };
 
@@ -188,6 +191,20 @@ impl KeyGrant {
     #[must_use]
     pub fn new(pkcs8: Vec<u8>, announcement: Vec<u8>) -> Self {
         Self { pkcs8: Zeroizing::new(pkcs8), announcement }
+    }
+}
+
+impl From<KeyGrant> for KeyInstall {
+    fn from(mut grant: KeyGrant) -> Self {
+        let pkcs8 = std::mem::take(&mut *grant.pkcs8);
+        Self { pkcs8, announcement: grant.announcement }
+    }
+}
+
+impl From<KeyInstall> for KeyGrant {
+    fn from(mut install: KeyInstall) -> Self {
+        let (pkcs8, announcement) = (&mut install.pkcs8, &mut install.announcement);
+        Self::new(std::mem::take(pkcs8), std::mem::take(announcement))
     }
 }
 

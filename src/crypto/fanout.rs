@@ -331,8 +331,13 @@ impl Fanout {
     /// Returns the keys in use, for a further member.
     #[must_use]
     pub fn keys(&self) -> &Arc<EpochKeys> {
-        let held = self.epochs.iter().find(|epoch| epoch.keys.epoch() == self.in_use);
-        &held.expect("the epoch in use is never dropped").keys
+        let in_use = self.held().find(|keys| keys.epoch() == self.in_use);
+        in_use.expect("the epoch in use is never dropped")
+    }
+
+    /// Returns the keys of all epochs held, one or two, in ascending order.
+    pub fn held(&self) -> impl Iterator<Item = &Arc<EpochKeys>> {
+        self.epochs.iter().map(|epoch| &epoch.keys)
     }
 
     fn newest(&self) -> KeyEpoch {

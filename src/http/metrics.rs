@@ -101,8 +101,22 @@ fn register_view(registry: &mut Registry, view: &ClusterState) {
     });
     one("store_epoch", "The shared store's epoch", view.store_epoch.0);
     one("key_epoch", "The common key's number", view.key_epoch.0);
+    one("key_age_seconds", "Age of the common key in use", view.keys.age_ms / 1000);
+    one(
+        "key_members_lacking",
+        "Workers that do not hold the newest common key yet",
+        view.keys.lacking.len() as u64,
+    );
     one("incarnation", "This life of the master", view.domain.incarnation.0);
     one("failed_workers", "Workers in the failed list", view.failed.len() as u64);
+
+    let mut count = |name: &str, help: &str, value: u64| {
+        let counter = Counter::<u64, AtomicU64>::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    };
+    count("key_refreshes", "Refreshes of the common key", view.keys.refreshes);
+    count("key_alarms", "Second keys that workers were sent for one epoch", view.keys.alarms);
 
     let away = Family::<Labels, Gauge<i64, AtomicI64>>::default();
     let absences = Family::<Labels, Counter<u64, AtomicU64>>::default();

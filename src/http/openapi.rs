@@ -583,10 +583,14 @@ fn schemas() -> Value {
     let store = || json!({ "enum": ["here", "away"] });
     let reasons = json!({ "enum": AwayReason::ALL.map(AwayReason::name) });
     let why = [("store_reason", reasons)];
-    add(
-        "Cluster",
-        object(&[("node", string()), ("store", store()), ("nodes", list("Node"))], &why),
-    );
+    let cluster = [
+        ("node", string()),
+        ("store", store()),
+        ("key_epoch", integer()),
+        ("key_age_ms", integer()),
+        ("nodes", list("Node")),
+    ];
+    add("Cluster", object(&cluster, &why));
     add(
         "Readiness",
         object(

@@ -6,9 +6,24 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    ids::{Domain, Incarnation, KeyEpoch, NodeId, PostId, Registration, Resource, Role, Token},
+    ids::{
+        Domain, Fingerprint, Incarnation, KeyEpoch, NodeId, PostId, Registration, Resource, Role,
+        Token,
+    },
     message::MemberState,
 };
+
+/// Reason why a master refreshes its domain's common key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefreshReason {
+    /// The key in use has reached its age.
+    Interval,
+    /// A member left or failed.
+    MemberGone,
+    /// A member was expelled.
+    MemberExpelled,
+}
 
 /// One event line. JSON: `{"event":"join", ..}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,7 +94,40 @@ pub enum Event {
         /// Number of the attempt of this batch, from 1.
         attempt: u32,
     },
-    /// This node uses a common key.
+    /// This master began to install a new common key at its members.
+    KeyRefresh {
+        /// Domain of the key.
+        domain: Domain,
+        /// Number of the key.
+        epoch: KeyEpoch,
+        /// Reason of the refresh.
+        why: RefreshReason,
+    },
+    /// This node holds a common key from now on.
+    KeyHeld {
+        /// Domain of the key.
+        domain: Domain,
+        /// Number of the key.
+        epoch: KeyEpoch,
+        /// Fingerprint of the key's announcement.
+        print: Fingerprint,
+    },
+    /// This node erased a common key.
+    KeyErased {
+        /// Domain of the key.
+        domain: Domain,
+        /// Number of the key.
+        epoch: KeyEpoch,
+    },
+    /// This node was sent another key for an epoch that it holds. Its master is faulty, or the key
+    /// is forged.
+    KeyAlarm {
+        /// Domain of the key.
+        domain: Domain,
+        /// Number of the key.
+        epoch: KeyEpoch,
+    },
+    /// This node uses a common key from now on.
     Epoch {
         /// Domain of the key.
         domain: Domain,
@@ -96,8 +144,8 @@ pub enum Event {
 /// Point where a fault is likely to matter. Stories name them in `when`.
 ///
 /// Each is announced once for each batch, post, lease or worker that it tells of. Stories may
-/// name all of them; [`FaultPoint::KeyInstallSent`] and [`FaultPoint::PendingHeld`] belong to
-/// features that do not exist yet and are never announced.
+/// name all of them; [`FaultPoint::PendingHeld`] belongs to a feature that does not exist yet and
+/// is never announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultPoint {

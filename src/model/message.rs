@@ -9,14 +9,15 @@ use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error, SeqAccess, Visitor},
 };
+use zeroize::Zeroize;
 
 pub use crate::model::bounds::BATCH_TASKS_MAX;
 use crate::model::{
     bounds::{POST_HEAD_MAX, POST_LEN_MAX, SESSION_LEN_MAX},
     copies::{CopyDigests, SessionPage},
     ids::{
-        Author, BoardName, Domain, NodeId, Post, PostId, Registration, Resource, Role, Seq,
-        SessionKey, StoreEpoch, UserId,
+        Author, BoardName, Domain, KeyEpoch, NodeId, Post, PostId, Registration, Resource, Role,
+        Seq, SessionKey, StoreEpoch, UserId,
     },
     outcome::{Outcome, TaskResult},
     rows::{Holder, NewPost, Page, Permission, Range, SessionRow},
@@ -340,6 +341,35 @@ pub enum Direct {
     Update(Update),
     /// Worker to master: the worker's state.
     WorkerStatus(WorkerStatus),
+    /// Master to worker: hold the common key of a new epoch.
+    KeyInstall(KeyInstall),
+    /// Worker to master: the key of this epoch is held.
+    KeyHeld(KeyEpoch),
+    /// Master to worker: use the key of this epoch, and erase the one before after the overlap.
+    KeyUse(KeyEpoch),
+    /// Worker to master: a second key came for this epoch, which is held.
+    KeyAlarm(KeyEpoch),
+}
+
+/// Common key of one epoch, as its master sends it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyInstall {
+    /// Common pair, PKCS#8 DER.
+    pub pkcs8: Vec<u8>,
+    /// Announcement of the master, with its signature. It names the domain and the epoch.
+    pub announcement: Vec<u8>,
+}
+
+impl fmt::Debug for KeyInstall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyInstall(..)")
+    }
+}
+
+impl Drop for KeyInstall {
+    fn drop(&mut self) {
+        self.pkcs8.zeroize();
+    }
 }
 
 /// State of a worker, for `status`.

@@ -167,7 +167,7 @@ pub(crate) struct TestMaster {
     pub domain: Domain,
     gate: Arc<TestGate>,
     taken: mpsc::Receiver<Taken>,
-    fanout: Fanout,
+    pub fanout: Fanout,
     _accepting: crate::env::TaskGuard,
 }
 
@@ -246,6 +246,12 @@ impl TestMaster {
     pub(crate) async fn take(&mut self) -> Taken {
         let taken = self.env.timeout(Duration::from_secs(20), self.taken.recv()).await;
         taken.expect("ready in time").expect("still accepting")
+    }
+
+    /// Returns keys for an epoch of this master's domain; other numbers give other keys.
+    pub(crate) fn keys(&self, epoch: u64, number: u8) -> EpochKeys {
+        let (rng, epoch) = (&mut rng(number), KeyEpoch(epoch));
+        EpochKeys::draw(rng, &self.identity, self.domain, epoch, pair(number), WEAK).expect("keys")
     }
 
     pub(crate) fn publish(&mut self, to: &Taken, news: &Update) {

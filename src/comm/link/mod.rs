@@ -246,6 +246,17 @@ impl Link {
         self.push(Outgoing::Frame(frame::direct(message)?))
     }
 
+    /// Queues a message about keys. It overtakes messages and envelopes, but no other message about
+    /// keys, and its bytes are erased once they are sealed.
+    ///
+    /// # Errors
+    /// [`SendError`]: it was not queued.
+    pub fn send_key(&self, message: &Direct) -> Result<(), SendError> {
+        self.0.shared.state().push_secret(frame::direct(message)?)?;
+        self.0.shared.work.notify_one();
+        Ok(())
+    }
+
     /// Queues a sealed envelope; its bytes are shared, not copied, until they are sealed for
     /// this link.
     ///

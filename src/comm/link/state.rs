@@ -9,7 +9,7 @@
 //!    calls, their answers three times; other responses twice the room of messages; cancels are at
 //!    most one for each call that was sent. So nothing of another kind keeps a batch or its
 //!    answer out.
-//! 5. Calls, cancels and answers to batches are sent before messages, envelopes and pages, of which
+//! 5. Calls, cancels, answers to batches and messages about keys are sent before other messages, envelopes and pages, of which
 //!    some go out in each burst.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::oneshot;
+use zeroize::Zeroizing;
 
 use super::{CallError, LinkLimits, SendError};
 use crate::{
@@ -39,6 +40,8 @@ pub(super) enum Outgoing {
     Call(CallId, Vec<u8>),
     /// Sealed envelope, shared with other links.
     Envelope(Bytes),
+    /// Frame that holds a key; its bytes are erased when it is sealed or dropped.
+    Secret(Zeroizing<Vec<u8>>),
 }
 
 impl Outgoing {
@@ -46,6 +49,7 @@ impl Outgoing {
         match self {
             Self::Frame(bytes) | Self::Call(_, bytes) => bytes.len(),
             Self::Envelope(bytes) => bytes.len(),
+            Self::Secret(bytes) => bytes.len(),
         }
     }
 }
@@ -187,6 +191,19 @@ impl LinkState {
             return Err(SendError::Full);
         }
         self.bulk.push(out);
+        Ok(())
+    }
+
+    /// Queues a message about keys before all other messages and envelopes.
+    pub(super) fn push_secret(&mut self, frame: Vec<u8>) -> Result<(), SendError> {
+        let frame = Zeroizing::new(frame);
+        if !self.is_open() {
+            return Err(SendError::Closed);
+        }
+        if !self.has_room(&self.urgent, frame.len(), 2) {
+            return Err(SendError::Full);
+        }
+        self.urgent.push(Outgoing::Secret(frame));
         Ok(())
     }
 

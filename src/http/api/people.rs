@@ -99,6 +99,8 @@ pub(super) async fn cluster(State(app): State<App>, caller: Caller) -> HandlerRe
         node: view.node,
         store: view.store.into(),
         store_reason: view.store_away.map(|away| away.reason),
+        key_epoch: view.key_epoch,
+        key_age_ms: view.keys.age_ms,
         nodes: view.nodes.into_iter().map(Into::into).collect(),
     };
     Ok(json(StatusCode::OK, &shape))

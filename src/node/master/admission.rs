@@ -27,7 +27,8 @@ pub(super) struct AdmissionGate {
     env: Env,
     store: Store,
     domain: Domain,
-    keys: Arc<EpochKeys>,
+    /// Keys in use.
+    keys: Mutex<Arc<EpochKeys>>,
     lists: Mutex<AdmissionLists>,
 }
 
@@ -40,6 +41,7 @@ impl AdmissionGate {
         config: &Config,
     ) -> Arc<Self> {
         let lists = Mutex::new(AdmissionLists::new(config.directory_max));
+        let keys = Mutex::new(keys);
         Arc::new(Self { env: env.clone(), store, domain, keys, lists })
     }
 
@@ -48,9 +50,13 @@ impl AdmissionGate {
         self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the common keys of the master's domain.
-    pub(super) const fn keys(&self) -> &Arc<EpochKeys> {
-        &self.keys
+    /// Gives newcomers these common keys from now on.
+    pub(super) fn set_keys(&self, keys: Arc<EpochKeys>) {
+        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
+    fn keys(&self) -> Arc<EpochKeys> {
+        Arc::clone(&self.keys.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn known_guard(&self, id: GuardId) -> Option<Guard> {
@@ -120,7 +126,7 @@ impl AdmissionGate {
                 return Err(Rejection::NotEnrolled.into());
             }
         };
-        Ok(self.grant(Guard::from_slice(&row.guard), Some(Arc::clone(&self.keys))))
+        Ok(self.grant(Guard::from_slice(&row.guard), Some(self.keys())))
     }
 }
 

@@ -50,6 +50,7 @@ impl Driver {
             Effect::Publish { update, spread } => self.publish(update, spread),
             Effect::Send { link, direct } => self.send(link, &direct),
             Effect::Close { link, close } => self.close(link, close),
+            Effect::Keys(step) => self.carry_key(step),
             Effect::DeadLetter(letter) => self.keep_dead_letter(*letter),
             Effect::Event(event) => self.env.event(&event),
             Effect::FaultPoint(point) => self.env.fault_point(point.name()),
@@ -239,6 +240,7 @@ impl Driver {
             Input::StreamPage { id, board, answer } => self.on_stream_page(id, board, answer),
             Input::StreamRoom { id, has_room } => self.on_stream_room(id, has_room),
             Input::StreamGone { id } => self.on_stream_gone(id),
+            Input::KeyMade { epoch, draw, made } => self.on_key_made(epoch, draw, made),
             Input::LinkAccepted(arrival) => self.on_arrival(*arrival),
             Input::MasterDialed { node, arrival } => {
                 self.dialer.on_dialed(now, node, arrival.is_some());

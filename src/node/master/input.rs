@@ -1,9 +1,10 @@
 //! Inputs of the master's driver that come from its own tasks.
 
+use super::{NodeError, key_maker::MadeKeys};
 use crate::{
     comm::{SecureStream, handshake::Ready},
     model::{
-        ids::{BoardName, NodeId, Resource, SessionKey},
+        ids::{BoardName, KeyEpoch, NodeId, Resource, SessionKey},
         message::{AssignReply, ForwardReply},
         rows::{
             Active, Admission, Boards, Lease, MasterRow, Page, Renewed, SessionRow, StoreError,
@@ -85,6 +86,8 @@ pub(super) enum Input {
     StreamRoom { id: StreamId, has_room: bool },
     /// A stream's reader is gone.
     StreamGone { id: StreamId },
+    /// The key of an epoch was made, or was not; with a random number.
+    KeyMade { epoch: KeyEpoch, draw: u64, made: Result<Box<MadeKeys>, NodeError> },
     /// A node dialled this master and was admitted.
     LinkAccepted(Box<Arrival>),
     /// A dial of another master ended; `None` if it was not reached.
@@ -103,6 +106,7 @@ impl DriverInput for Input {
             | Self::SessionsLeft
             | Self::Denied { .. }
             | Self::StorePolled(_)
+            | Self::KeyMade { .. }
             | Self::LinkAccepted(_)
             | Self::MasterDialed { .. } => true,
             // As many as people's requests and streams.

@@ -22,7 +22,7 @@ use crate::{
     config::Config,
     env::{Env, Listener},
     model::{
-        ids::{BoardName, LinkId, NodeId, Post, Role},
+        ids::{BoardName, Domain, LinkId, NodeId, Post, Role},
         message::{
             Beat, Close, CloseReason, Direct, Fact, Member, MemberState, Request, Response, Update,
         },
@@ -131,6 +131,16 @@ impl Links {
         let link = Link::start(env, id, secured, limits, driver, events);
         self.beat_on(&link);
         (id, link)
+    }
+
+    /// Returns this master's part in the fanout, with the common keys that it holds.
+    pub(super) const fn fanout(&mut self) -> &mut Fanout {
+        &mut self.fanout
+    }
+
+    /// Returns the domain of this life of the master.
+    pub(super) fn domain(&self) -> Domain {
+        self.fanout.domain()
     }
 
     pub(super) fn get(&self, id: LinkId) -> Option<&Link> {
@@ -246,7 +256,8 @@ impl Driver {
                     http: None,
                     spki: peer.spki,
                 };
-                if let Err(close) = self.core.on_worker(now, id, member, &mut self.out) {
+                if let Err(close) = self.core.on_worker(now, id, member, ready.epoch, &mut self.out)
+                {
                     link.close(close);
                 }
             }
@@ -383,6 +394,10 @@ impl Driver {
             }
             // A worker has no updates of its own, and its word on others' would be forged.
             Direct::Update(_) => {}
+            Direct::KeyHeld(epoch) => self.core.on_key_held(id, epoch),
+            Direct::KeyAlarm(epoch) => self.on_key_alarm(id, epoch),
+            // A master takes keys from nobody.
+            Direct::KeyInstall(_) | Direct::KeyUse(_) => {}
             Direct::WorkerStatus(status) => {
                 if status.resident_bytes > 0
                     && let Some(link) = self.links.get(id)

@@ -20,6 +20,8 @@ mod dial;
 mod effects;
 mod error;
 mod input;
+mod key_maker;
+mod keys;
 mod links;
 mod operators;
 mod reads;
@@ -42,6 +44,7 @@ use self::{
     admission::AdmissionGate,
     dial::Dialer,
     input::Input,
+    keys::CommonKeys,
     links::Links,
     reads::PendingReads,
     store_poll::StorePoll,
@@ -203,6 +206,7 @@ struct Driver {
     inputs: Inputs<Input>,
     links: Links,
     gate: Arc<AdmissionGate>,
+    keys: CommonKeys,
     dialer: Dialer,
     waiters: Waiters,
     tails: Tails,

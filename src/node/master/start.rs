@@ -7,6 +7,8 @@ use super::{
     admission::AdmissionGate,
     dial::{Dialer, Dials},
     input::Input,
+    key_maker::{KeyMaker, held_event},
+    keys::CommonKeys,
     links::{self, Links},
     reads::PendingReads,
     store_poll::StorePoll,
@@ -21,21 +23,16 @@ use crate::{
         handshake::{Acceptor, PENDING_MAX, PENDING_PER_HOST_MAX},
         key_source::{HandshakeKeys, KeyKind, load_or_make_identity},
     },
-    crypto::{
-        admission::Guard,
-        epoch::EpochKeys,
-        handshake::AcceptorParams,
-        keys::{Identity, KeyBounds, KeyPair},
-    },
+    crypto::{admission::Guard, handshake::AcceptorParams},
     env::{Env, Listener, TaskGuard},
     model::{
         event::Event,
-        ids::{Domain, Incarnation, KeyEpoch},
+        ids::{Domain, Incarnation},
         rows::{ClusterRow, Holder, MasterRow, StoreError},
         stream::MasterInfo,
     },
     node::inbox::Inbox,
-    protocol::{board::Tails, dead_letters::DeadLetters, master::Master},
+    protocol::{board::Tails, dead_letters::DeadLetters, key_refresh::FIRST_EPOCH, master::Master},
     store::{Store, rollback},
 };
 
@@ -76,8 +73,11 @@ impl Driver {
         let domain = Domain { master: holder.node, incarnation };
         env.event(&Event::Start { incarnation });
 
-        let keys = draw_keys(&env, &identity, domain, common, keys.bounds()).await?;
-        env.event(&Event::Epoch { domain, epoch: keys.epoch() });
+        let bits = config.key_bits;
+        let maker = KeyMaker { source: keys, identity: Arc::clone(&identity), domain, bits };
+        let keys = maker.draw(&env, FIRST_EPOCH, common).await?;
+        env.event(&held_event(&keys));
+        env.event(&Event::Epoch { domain, epoch: FIRST_EPOCH });
         let fanout =
             Fanout::new(&env, holder.node, incarnation.0, Arc::clone(&keys), config.workers_max);
 
@@ -122,6 +122,7 @@ impl Driver {
             inputs,
             links: Links::new(fanout, &config, link_events),
             gate,
+            keys: CommonKeys::new(maker),
             dialer,
             waiters: Waiters::new(config.request_timeout),
             tails: Tails::new(row.epoch, config.tail_posts_max),
@@ -181,19 +182,4 @@ async fn register_once(
     let incarnation = seen.map_or(Incarnation(0), |seen| seen.incarnation);
     let life = store.register_master(MasterRow { incarnation, ..row.clone() }).await?;
     Ok((cluster, life))
-}
-
-async fn draw_keys(
-    env: &Env,
-    identity: &Arc<Identity>,
-    domain: Domain,
-    common: KeyPair,
-    bounds: KeyBounds,
-) -> Result<Arc<EpochKeys>, NodeError> {
-    let (identity, mut rng) = (Arc::clone(identity), env.rng("common-key"));
-    let drawn = env
-        .compute(move || EpochKeys::draw(&mut rng, &identity, domain, KeyEpoch(1), common, bounds))
-        .await
-        .map_err(|_| NodeError::Cancelled)?;
-    Ok(Arc::new(drawn?))
 }

@@ -1,9 +1,11 @@
 //! View of the cluster as this master sees it, for people and operators.
 
+use std::time::Duration;
+
 use super::Driver;
 use crate::{
-    api::{ClusterState, FailedNode, LeaseOwner, NodeState, QueueState, StoreAbsence},
-    model::{ids::Role, stream::Consistency},
+    api::{ClusterState, FailedNode, KeyState, LeaseOwner, NodeState, QueueState, StoreAbsence},
+    model::{ids::Role, stream::Consistency, time::Mono},
     protocol::permission::LeaseState,
 };
 
@@ -47,7 +49,6 @@ impl Driver {
             })
             .collect();
         nodes.sort_by_key(|node| (node.role, node.id));
-        let millis = |by: std::time::Duration| u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         let failed = core
             .failed()
             .iter()
@@ -86,8 +87,9 @@ impl Driver {
             .collect();
         ClusterState {
             node: self.me.info.id,
-            domain: self.gate.keys().domain(),
-            key_epoch: self.gate.keys().epoch(),
+            domain: self.links.domain(),
+            key_epoch: core.keys().in_use(),
+            keys: self.key_state(now),
             store_epoch: self.tails.epoch(),
             store: if core.is_strong(now) { Consistency::Strong } else { Consistency::Weak },
             store_away: self
@@ -103,4 +105,21 @@ impl Driver {
             streams: self.streams.table.len(),
         }
     }
+
+    /// Returns the state of the domain's common key.
+    fn key_state(&self, now: Mono) -> KeyState {
+        let keys = self.core.keys();
+        let registrations = self.core.registrations();
+        KeyState {
+            age_ms: millis(now.since(keys.used_at())),
+            installing: keys.installing(),
+            lacking: keys.lacking().filter_map(|link| registrations.by_link(link)).collect(),
+            refreshes: keys.refreshes(),
+            alarms: self.keys.alarms(),
+        }
+    }
+}
+
+fn millis(by: Duration) -> u64 {
+    u64::try_from(by.as_millis()).unwrap_or(u64::MAX)
 }

@@ -13,17 +13,18 @@ use super::{
     database::Database,
     dial::Dialer,
     input::{Input, StoreView},
+    key_messages::{KeyMessage, KeyMessages},
     session_repair::{self, Round},
 };
 use crate::{
     comm::{
         DriverStamp, Incoming, Link, LinkEnd, LinkId, LinkLimits, Responder, SecureStream,
-        fanout::Fanout, handshake::ReceivedWelcome,
+        fanout::{Fanout, ReceivedUpdate},
+        handshake::ReceivedWelcome,
     },
     config::Config,
     env::{Env, TaskGuard},
     model::{
-        event::Event,
         ids::{BoardName, Domain, Fingerprint, KeyEpoch, NodeId},
         message::{
             Assign, AssignReply, Beat, Close, CloseReason, Direct, Request, Response, Topic, Update,
@@ -72,6 +73,8 @@ pub(super) struct Driver {
     pub(super) link: Option<Link>,
     /// Publishes of the link's domain, under its common key.
     pub(super) fanout: Option<Fanout>,
+    /// Messages about keys that are not carried out yet.
+    pub(super) keys: KeyMessages,
     pub(super) last_epoch: Option<(Domain, KeyEpoch)>,
     pub(super) cluster: Option<[u8; 16]>,
     /// Attempt to register that is under way.
@@ -94,6 +97,7 @@ impl Driver {
             out: Vec::new(),
             link: None,
             fanout: None,
+            keys: KeyMessages::default(),
             last_epoch: None,
             cluster: None,
             dialing: None,
@@ -118,7 +122,8 @@ impl Driver {
             let now = self.now();
             self.driver.set(now);
             let turn = now + self.parts.config.heartbeat_interval;
-            let due = self.parts.worker.next_deadline().map_or(turn, |due| due.min(turn));
+            let due = [self.parts.worker.next_deadline(), self.keys.next_deadline()];
+            let due = due.into_iter().flatten().fold(turn, Mono::min);
             tokio::select! {
                 biased;
                 () = &mut stop => break,
@@ -131,6 +136,7 @@ impl Driver {
             }
             // A stream of other inputs must not delay what is due.
             let now = self.now();
+            self.expire_keys(now);
             if self.parts.worker.next_deadline().is_some_and(|due| due <= now) {
                 let draw = self.rng.next_u64();
                 self.parts.worker.on_timer(now, draw, &mut self.out);
@@ -148,6 +154,7 @@ impl Driver {
     /// Tells the master that this registration leaves, and closes the node database.
     async fn say_goodbye(&mut self, links: &mut mpsc::Receiver<(LinkId, Incoming)>) {
         self.dialing = None;
+        self.drop_keys();
         if let Some(link) = self.link.take() {
             link.close(Close { reason: CloseReason::Leaving, retry_ms: 0 });
             let gone = async {
@@ -212,6 +219,7 @@ impl Driver {
                 worker.on_gaps(now, gaps);
                 worker.on_sessions_repaired(now, goes_on);
             }
+            Input::KeyVerified { link, result } => self.on_key_verified(link, result),
             Input::Assigned { id, written } => self.on_assigned(now, &id, written),
         }
         self.carry();
@@ -246,16 +254,13 @@ impl Driver {
         if let Err(error) = link.subscribe(&Topic::ALL) {
             tracing::warn!(%error, "not subscribed");
         }
-        let (domain, epoch) = (welcome.domain, keys.epoch());
-        self.last_epoch = Some((domain, epoch));
         self.cluster = Some(cluster);
         self.link = Some(link);
         self.parts.worker.on_registered(now, &welcome, &mut self.out);
         let registration = self.parts.worker.registration().unwrap_or_default();
         let senders_max = self.parts.config.directory_max;
         let fanout = Fanout::new(env, self.parts.node, registration.0, keys, senders_max);
-        self.fanout = Some(fanout);
-        env.event(&Event::Epoch { domain, epoch });
+        self.begin_keys(fanout);
     }
 
     fn on_assigned(&mut self, now: Mono, id: &BatchId, written: Written) {
@@ -289,8 +294,19 @@ impl Driver {
             Incoming::Direct(Direct::Members(members)) => {
                 worker.on_members(now, members, &mut self.out);
             }
+            Incoming::Direct(Direct::KeyInstall(install)) => {
+                self.on_key_message(KeyMessage::Install(install));
+            }
+            Incoming::Direct(Direct::KeyUse(epoch)) => {
+                self.on_key_message(KeyMessage::Use(epoch));
+            }
             // Between masters, and from workers to masters.
-            Incoming::Direct(Direct::Update(_) | Direct::WorkerStatus(_)) => {}
+            Incoming::Direct(
+                Direct::Update(_)
+                | Direct::WorkerStatus(_)
+                | Direct::KeyHeld(_)
+                | Direct::KeyAlarm(_),
+            ) => {}
             Incoming::Envelope(envelope) => {
                 if let Some(update) = self.open(&envelope) {
                     self.parts.worker.on_update(now, update, &mut self.out);
@@ -302,7 +318,7 @@ impl Driver {
             Incoming::Closed(end) => {
                 tracing::info!(%end, "the link to the master ended");
                 self.link = None;
-                self.fanout = None;
+                self.drop_keys();
                 let said = match &end {
                     LinkEnd::ClosedByPeer(close) => Some(close),
                     _ => None,
@@ -317,19 +333,8 @@ impl Driver {
     /// are repaired.
     fn open(&mut self, envelope: &Bytes) -> Option<Update> {
         let fanout = self.fanout.as_mut()?;
-        let master = fanout.domain().master;
         match fanout.open(envelope) {
-            // Workers publish nothing: this one is forged.
-            Ok(Some(heard)) if heard.sender != master => {
-                tracing::warn!(sender = %heard.sender, "a publish of a member that is no master");
-                None
-            }
-            Ok(Some(heard)) => {
-                if heard.missed > 0 && heard.update.topic() == Topic::Board {
-                    self.look_for_gaps();
-                }
-                Some(heard.update)
-            }
+            Ok(Some(heard)) => self.accept_update(heard),
             // Its keys are on their way.
             Ok(None) => None,
             Err(error) => {
@@ -337,6 +342,20 @@ impl Driver {
                 None
             }
         }
+    }
+
+    /// Returns an opened update, and has what was lost before it looked for.
+    pub(super) fn accept_update(&self, heard: ReceivedUpdate) -> Option<Update> {
+        let master = self.fanout.as_ref()?.domain().master;
+        if heard.sender != master {
+            // Workers publish nothing: this one is forged.
+            tracing::warn!(sender = %heard.sender, "a publish of a member that is no master");
+            return None;
+        }
+        if heard.missed > 0 && heard.update.topic() == Topic::Board {
+            self.look_for_gaps();
+        }
+        Some(heard.update)
     }
 
     /// Finds the boards whose posts fanout lost: by the store, and without it by repairing every

@@ -82,7 +82,7 @@ impl Driver {
     }
 
     fn close_link(&mut self, reason: CloseReason) {
-        self.fanout = None;
+        self.drop_keys();
         if let Some(link) = self.link.take() {
             link.close(Close { reason, retry_ms: 0 });
         }

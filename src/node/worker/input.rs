@@ -1,5 +1,7 @@
 //! Inputs of the worker's driver that come from its own tasks.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
 use super::{
@@ -8,9 +10,10 @@ use super::{
 };
 use crate::{
     comm::{
-        SecureStream,
+        LinkId, SecureStream,
         handshake::{HandshakeError, ReceivedWelcome},
     },
+    crypto::epoch::{EpochError, EpochKeys},
     model::{
         ids::{BoardName, Registration},
         message::{Member, Welcome},
@@ -40,6 +43,8 @@ pub(super) enum Input {
     Repaired { board: BoardName, progress: bool, lacks: bool },
     /// A round of repairs of sessions ended; `None` if it could not be made.
     SessionsRepaired(Option<Round>),
+    /// A common key that came over this link was verified, or refused.
+    KeyVerified { link: LinkId, result: Result<Arc<EpochKeys>, EpochError> },
     /// A batch ended.
     Assigned { id: BatchId, written: Written },
 }
@@ -50,6 +55,7 @@ impl DriverInput for Input {
             Self::Welcomed { .. }
             | Self::Dialed { .. }
             | Self::StorePolled(_)
+            | Self::KeyVerified { .. }
             | Self::Assigned { .. } => true,
             Self::Kept(_)
             | Self::GapsFound(_)

@@ -21,6 +21,8 @@ mod driver;
 mod effects;
 mod error;
 mod input;
+mod key_messages;
+mod keys;
 mod repair;
 mod session_repair;
 mod store_poll;
@@ -51,7 +53,7 @@ use crate::{
         key_source::{HandshakeKeys, KeySource, load_or_make_identity},
     },
     config::Config,
-    crypto::{admission::JoinSecret, keys},
+    crypto::{admission::JoinSecret, keys::fingerprint},
     env::Env,
     model::{
         ids::{Fingerprint, Role},
@@ -180,5 +182,5 @@ pub async fn may_join(env: &Env, has_token: bool) -> Result<(), WorkerError> {
 /// Returns the fingerprints of the masters among members.
 fn master_pins(members: &[Member]) -> impl Iterator<Item = Fingerprint> {
     let masters = members.iter().filter(|member| member.fact.role == Role::Master);
-    masters.map(|member| keys::fingerprint(&member.spki))
+    masters.map(|member| fingerprint(&member.spki))
 }

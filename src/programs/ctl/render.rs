@@ -152,13 +152,40 @@ fn masters(
                 me.map_or("starting", |node| state(node.state)).to_owned(),
                 view.domain.incarnation.to_string(),
                 view.key_epoch.to_string(),
+                format!("{} s", view.keys.age_ms / 1000),
+                lacking(view, names),
                 view.streams.to_string(),
                 me.and_then(|node| node.http.clone()).unwrap_or_default(),
             ]
         }
     });
-    let head = ["NAME", "ID", "STATE", "INCARNATION", "KEY EPOCH", "STREAMS", "FRONT END"];
+    let head = [
+        "NAME",
+        "ID",
+        "STATE",
+        "INCARNATION",
+        "KEY EPOCH",
+        "KEY AGE",
+        "KEY LACKING",
+        "STREAMS",
+        "FRONT END",
+    ];
     table(&head, rows.collect())
+}
+
+/// Formats the workers that do not hold the newest common key, and what went wrong with keys.
+fn lacking(view: &ClusterState, names: &BTreeMap<NodeId, &str>) -> String {
+    const NAMES_MAX: usize = 3;
+    let (keys, all) = (&view.keys, view.keys.lacking.len());
+    let mut parts: Vec<String> =
+        keys.lacking.iter().take(NAMES_MAX).map(|id| name_of(names, *id)).collect();
+    if all > NAMES_MAX {
+        parts.push(format!("{} more", all - NAMES_MAX));
+    }
+    if keys.alarms > 0 {
+        parts.push(format!("{} ALARMS", keys.alarms));
+    }
+    if parts.is_empty() { "-".to_owned() } else { parts.join(", ") }
 }
 
 /// Formats the workers, each as its own master sees it, or else as any master does.
@@ -289,7 +316,7 @@ fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
 mod tests {
     use super::*;
     use crate::{
-        api::{FailedNode, JoinTokenState, LeaseOwner, QueueState},
+        api::{FailedNode, JoinTokenState, KeyState, LeaseOwner, QueueState},
         model::ids::{
             Author, BoardName, Domain, Fingerprint, Incarnation, KeyEpoch, PostId, Registration,
             Seq, StoreEpoch, Token, TokenId, UserId,
@@ -347,6 +374,7 @@ mod tests {
             node: id(1),
             domain: Domain { master: id(1), incarnation: Incarnation(2) },
             key_epoch: KeyEpoch(4),
+            keys: KeyState { age_ms: 61_000, lacking: vec![id(2)], ..KeyState::default() },
             store_epoch: StoreEpoch(7),
             store: Consistency::Strong,
             store_away: None,
@@ -378,8 +406,8 @@ mod tests {
 store epoch 7: here for m0
 
 MASTERS
-NAME  ID        STATE  INCARNATION  KEY EPOCH  STREAMS  FRONT END
-m0    01010101  in     2            4          5        http://127.0.0.1:8080
+NAME  ID        STATE  INCARNATION  KEY EPOCH  KEY AGE  KEY LACKING  STREAMS  FRONT END
+m0    01010101  in     2            4          61 s     w0           5        http://127.0.0.1:8080
 m1              no answer: it cannot be reached
 
 WORKERS

@@ -6,7 +6,7 @@ use super::{Effect, Master, Peer};
 use crate::{
     model::{
         event::Event,
-        ids::{LinkId, NodeId, Registration, Role},
+        ids::{KeyEpoch, LinkId, NodeId, Registration, Role},
         message::{Beat, Close, CloseReason, Fact, Member, MemberState, Update},
         rows::MasterRow,
         time::Mono,
@@ -44,7 +44,7 @@ enum Ending<'a> {
 }
 
 impl Master {
-    /// Registers a worker that is ready on a link.
+    /// Registers a worker that is ready on a link and holds the common key of an epoch.
     ///
     /// # Errors
     /// The last message of the link; the worker is not registered.
@@ -53,6 +53,7 @@ impl Master {
         now: Mono,
         link: LinkId,
         member: Member,
+        held: Option<KeyEpoch>,
         out: &mut Vec<Effect>,
     ) -> Result<(), Close> {
         let Fact { node, registration, .. } = member.fact;
@@ -66,6 +67,7 @@ impl Master {
         }
         match self.registrations.register(node, link, registration) {
             Ok(Some(before)) => {
+                self.keys.forget(before.link);
                 let close = Close { reason: CloseReason::Replaced, retry_ms: 0 };
                 out.push(Effect::Close { link: before.link, close });
             }
@@ -74,6 +76,7 @@ impl Master {
             Err(RegisterError::Stale { .. }) => return refuse(CloseReason::Replaced, 0),
         }
         self.failed.remove(&node);
+        self.join_keys(now, link, held, out);
         self.selection.add(node, false);
         out.push(Effect::Event(Event::Join { node, registration, master: self.me.node }));
         self.take_in(now, vec![member], true, out);
@@ -165,6 +168,10 @@ impl Master {
     fn end_worker(&mut self, now: Mono, node: NodeId, ending: &Ending<'_>, out: &mut Vec<Effect>) {
         let Some(registered) = self.registrations.remove(&node) else { return };
         let registration = registered.registration;
+        match ending {
+            Ending::Expelled => self.keys.on_expelled(registered.link),
+            Ending::Left | Ending::Failed(_) => self.keys.on_gone(now, registered.link),
+        }
         self.selection.remove(&node);
         let (state, close) = match ending {
             Ending::Failed(why) => {
@@ -251,6 +258,7 @@ impl Master {
         self.take_in(now, workers, false, out);
         for node in moved {
             if let Some(registered) = self.registrations.remove(&node) {
+                self.keys.on_gone(now, registered.link);
                 self.selection.remove(&node);
                 let close = Close { reason: CloseReason::Replaced, retry_ms: 0 };
                 out.push(Effect::Close { link: registered.link, close });

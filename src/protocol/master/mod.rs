@@ -8,7 +8,7 @@
 //!
 //! One file per source of input: `tasks` from people and peers, `attempts` answered by workers,
 //! `forwards` answered by other masters, `leases` answered by the store, `members` for links and
-//! membership facts.
+//! membership facts, `keys` for the domain's common key.
 //!
 //! 1. Every accepted task ends exactly once, by one [`Effect::End`] or, if it was
 //!    forwarded here, one [`Effect::SendBack`].
@@ -23,6 +23,7 @@
 
 mod attempts;
 mod forwards;
+mod keys;
 mod leases;
 mod members;
 mod tasks;
@@ -47,6 +48,7 @@ use crate::{
         assignment::{Assignments, AttemptId},
         failed_list::FailedList,
         gossip::Gossip,
+        key_refresh::{KeyRefresh, KeyStep},
         master_watch::MasterWatch,
         permission::{LeaseState, Permissions},
         registrations::Registrations,
@@ -150,6 +152,8 @@ pub enum Effect {
         /// Its last message.
         close: Close,
     },
+    /// Carry out a step of the common key's refresh.
+    Keys(KeyStep<LinkId>),
     /// Keep a dead letter in the store.
     DeadLetter(Box<DeadLetter>),
     /// Write an event line.
@@ -195,6 +199,7 @@ pub struct Master {
     registrations: Registrations<LinkId>,
     selection: Selection,
     failed: FailedList,
+    keys: KeyRefresh<LinkId>,
     watch: MasterWatch,
     peers: BTreeMap<NodeId, Peer>,
     /// Times at which slots are to be looked at again.
@@ -239,6 +244,7 @@ impl Master {
             registry: Registry::new(config.directory_max),
             registrations: Registrations::new(config.workers_max),
             selection: Selection::new(),
+            keys: KeyRefresh::new(now, &config, keys::first_draw(me.node)),
             failed: FailedList::new(now, config.failed_sweep_interval, config.workers_max),
             watch: MasterWatch::new(config.master_out_after),
             peers: BTreeMap::new(),
@@ -285,6 +291,12 @@ impl Master {
     #[must_use]
     pub const fn failed(&self) -> &FailedList {
         &self.failed
+    }
+
+    /// Returns the schedule of the domain's common key.
+    #[must_use]
+    pub const fn keys(&self) -> &KeyRefresh<LinkId> {
+        &self.keys
     }
 
     /// Returns the masters' rows as last read.
@@ -346,6 +358,7 @@ impl Master {
             Some(self.digest_at),
             self.wakes.first().map(|(at, _)| *at),
             self.failed.next_deadline(),
+            self.keys.next_deadline(),
             first_wish,
         ]
         .into_iter()
@@ -368,6 +381,7 @@ impl Master {
         if !swept.is_empty() {
             out.push(Effect::Event(Event::Sweep { nodes: swept }));
         }
+        self.refresh_key(now, out);
         self.wish_for_silent(now, out);
         while let Some((at, slot)) = self.wakes.first().copied() {
             if at > now {

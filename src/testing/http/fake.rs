@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     api::{
         ClusterState, FailedNode, HelloEvent, JoinInvitation, JoinTokenList, JoinTokenState,
-        LeaseOwner, MasterState, NodeState, QueueState, Readiness, StoreReach,
+        KeyState, LeaseOwner, MasterState, NodeState, QueueState, Readiness, StoreReach,
     },
     env::Env,
     model::{
@@ -365,6 +365,7 @@ fn cluster_view() -> ClusterState {
         node: master,
         domain: Domain { master, incarnation: Incarnation(3) },
         key_epoch: KeyEpoch(2),
+        keys: KeyState { age_ms: 4000, lacking: vec![worker], ..KeyState::default() },
         store_epoch: EPOCH,
         store: Consistency::Strong,
         store_away: None,

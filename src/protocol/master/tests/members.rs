@@ -43,7 +43,7 @@ fn worker_that_registered_elsewhere_is_let_go() {
     assert!(lab.master.registrations().is_empty());
     assert!(lab.has(|effect| matches!(effect,
         Effect::Close { link, close } if *link == LinkId(1) && close.reason == CloseReason::Replaced)));
-    let back = lab.master.on_worker(lab.now, LinkId(9), worker(1, 2), &mut lab.out);
+    let back = lab.master.on_worker(lab.now, LinkId(9), worker(1, 2), None, &mut lab.out);
     assert!(back.is_err(), "only a higher registration wins");
 }
 

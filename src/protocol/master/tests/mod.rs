@@ -12,14 +12,17 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::model::{
-    ids::{
-        Author, BoardName, Fingerprint, Incarnation, PostId, Registration, Role, Seq, StoreEpoch,
-        UserId,
+use crate::{
+    model::{
+        ids::{
+            Author, BoardName, Fingerprint, Incarnation, PostId, Registration, Role, Seq,
+            StoreEpoch, UserId,
+        },
+        message::{AssignReply, Beat, CloseReason, Fact, ForwardReply, Member, MemberState},
+        outcome::TaskResult,
+        rows::{Lease, NewPost, Renewed},
     },
-    message::{AssignReply, Beat, CloseReason, Fact, ForwardReply, Member, MemberState},
-    outcome::TaskResult,
-    rows::{Lease, NewPost, Renewed},
+    protocol::key_refresh::FIRST_EPOCH,
 };
 
 fn at(ms: u64) -> Mono {
@@ -78,7 +81,9 @@ impl Lab {
     fn join(&mut self, n: u8, registration: u64) {
         let link = LinkId(u64::from(n) + 100 * (registration - 1));
         let member = worker(n, registration);
-        self.master.on_worker(self.now, link, member, &mut self.out).expect("taken in");
+        self.master
+            .on_worker(self.now, link, member, Some(FIRST_EPOCH), &mut self.out)
+            .expect("taken in");
         let beat = Beat { reaches_store: true };
         self.master.on_beat(self.now, link, beat, &mut self.out);
     }
