@@ -10,11 +10,8 @@ use chatchat::model::{
     message::MemberState,
 };
 
-use super::{Clue, EventLine, Evidence, Violation, broken, seconds};
-use crate::{
-    property::Property,
-    target::{Place, Target},
-};
+use super::{Clue, EventLine, Evidence, Violation, broken, deaths::Deaths, seconds};
+use crate::property::Property;
 
 /// Update reaches everyone within this after the last fault's end.
 pub(super) const SPREADS_WITHIN: Duration = Duration::from_secs(15);
@@ -57,34 +54,6 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         }
     }
     found
-}
-
-/// Times at which workers' processes may have ended, each used up by the first line after it.
-struct Deaths(BTreeMap<String, Vec<Duration>>);
-
-impl Deaths {
-    fn of_workers(evidence: &Evidence<'_>) -> Self {
-        let workers = Target::Role(Role::Worker);
-        let places = workers.places(&evidence.plan.cluster, evidence.plan.workload.people);
-        let deaths = |place: Place| {
-            let mut times: Vec<_> = evidence.deaths(place).collect();
-            times.sort_unstable();
-            (place.to_string(), times)
-        };
-        Self(places.unwrap_or_default().into_iter().map(deaths).collect())
-    }
-
-    fn is_new_life(&mut self, place: &str, at: Duration) -> bool {
-        let Some(times) = self.0.get_mut(place) else { return false };
-        let before = times.len();
-        times.retain(|time| *time > at);
-        times.len() < before
-    }
-
-    /// Returns whether a life may have ended after a time.
-    fn may_have_died(&self, place: &str, at: Duration) -> bool {
-        self.0.get(place).is_some_and(|times| times.iter().any(|time| *time > at))
-    }
 }
 
 #[cfg(test)]

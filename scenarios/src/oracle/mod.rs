@@ -4,6 +4,7 @@
 //! node's memory. An operation without an answer is unknown: it may have happened or not, but not
 //! twice. Each has canaries in its tests: hand-made histories that it must refuse.
 
+mod deaths;
 #[cfg(test)]
 mod fixtures;
 mod floor;
@@ -29,6 +30,8 @@ mod g11_membership;
 mod g11_one_master;
 mod g12_presence;
 mod g12_streams;
+mod g13_keys;
+mod g13_refresh;
 mod g16_overload;
 mod g17_failover;
 mod told;
@@ -121,7 +124,7 @@ fn broken(
 type Oracle = fn(&Evidence<'_>) -> Vec<Violation>;
 
 /// Properties that have an oracle here. The world that runs a story judges G14, and G18 by
-/// running it twice. G13 and G15 wait for their features, of G17 the planned drains.
+/// running it twice. G15 waits for its feature, of G17 the planned drains.
 const ORACLES: &[(Property, Oracle)] = &[
     (Property::G0, g00_calm::judge),
     (Property::G1, g01_durable_ack::judge),
@@ -145,6 +148,8 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G11, g11_one_master::judge),
     (Property::G12, g12_presence::judge),
     (Property::G12, g12_streams::judge),
+    (Property::G13, g13_keys::judge),
+    (Property::G13, g13_refresh::judge),
     (Property::G16, g16_overload::judge),
     (Property::G17, g17_failover::judge),
 ];

@@ -101,6 +101,15 @@ impl Evidence<'_> {
         self.incidents_at(place).filter(is_death).map(|incident| incident.from)
     }
 
+    /// Returns the time from which two processes may speak under a place's name.
+    pub(super) fn doubled_from(&self, place: Place) -> Option<Duration> {
+        let is_double = |incident: &&Incident| {
+            let fault = self.plan.faults.get(incident.fault);
+            fault.is_some_and(|fault| fault.action.kind() == crate::fault::Kind::Clone)
+        };
+        self.incidents_at(place).filter(is_double).map(|incident| incident.from).min()
+    }
+
     fn may_be(&self, target: &Target, place: Place) -> bool {
         match target.places(&self.plan.cluster, self.plan.workload.people) {
             Some(places) => places.contains(&place),
