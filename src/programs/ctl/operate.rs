@@ -61,8 +61,8 @@ pub(super) async fn expel(env: &Env, places: &Targets, node: &str) -> Result<(),
     };
     ask(env, places, &Request::Expel { node: id }).await?;
     say(&format!(
-        "{id} is expelled: this master cut its link, the others follow within a second or two, and \
-         no one takes it in again\n"
+        "{id} is expelled: every master cuts its link within a second or two, and none takes it in \
+         again\n"
     ))
 }
 
