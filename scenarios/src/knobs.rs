@@ -29,12 +29,12 @@ const SETTINGS: &[Turn<Config>] = &[
     ("heartbeats_missed_max", |it, rng| it.heartbeats_missed_max = *rng.pick(&[2, 5])),
     ("attempt_timeout", |it, rng| {
         (it.attempt_timeout, it.store_timeout) =
-            *rng.pick(&[(ms(120), ms(80)), (ms(400), ms(280)), (ms(1400), ms(1000))]);
+            *rng.pick(&[(ms(240), ms(160)), (ms(400), ms(280)), (ms(1400), ms(1000))]);
     }),
     ("attempts_per_worker", |it, rng| it.attempts_per_worker = *rng.pick(&[1, 3, 4])),
     ("attempts_max", |it, rng| it.attempts_max = *rng.pick(&[2, 3, 8])),
     ("attempt_backoff", |it, rng| it.attempt_backoff = *rng.pick(&[ms(0), ms(1), ms(400)])),
-    ("store_timeout", |it, rng| it.store_timeout = *rng.pick(&[ms(60), ms(160), ms(400)])),
+    ("store_timeout", |it, rng| it.store_timeout = *rng.pick(&[ms(160), ms(240), ms(400)])),
     ("lease_ttl", |it, rng| it.lease_ttl = *rng.pick(&[ms(1200), ms(5000)])),
     ("lease_renew_interval", |it, rng| it.lease_renew_interval = *rng.pick(&[ms(150), ms(400)])),
     ("lease_idle", |it, rng| it.lease_idle = *rng.pick(&[ms(1000), ms(3000), ms(3_600_000)])),
