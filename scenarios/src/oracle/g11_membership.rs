@@ -1,6 +1,7 @@
 //! G11 membership: each node shows every fact of a worker at most once and none going back, and
-//! at the end all nodes that speak of a worker agree on its newest fact. (Masters are in by the
-//! store's list alone: one that was stopped may be out and in again in one life.)
+//! at the end all nodes that speak of a worker agree on the newest fact that the living know.
+//! (Masters are in by the store's list alone: one that was stopped may be out and in again in one
+//! life.)
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -20,7 +21,8 @@ type Fact = (Registration, MemberState);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut latest: BTreeMap<(&str, NodeId), (Fact, &EventLine)> = BTreeMap::new();
-    let mut newest: BTreeMap<NodeId, (Fact, Duration)> = BTreeMap::new();
+    // The newest that a place showed in its life, which is the latest unless it went back.
+    let mut known: BTreeMap<(&str, NodeId), (Fact, Duration)> = BTreeMap::new();
     let mut deaths = Deaths::of_workers(evidence);
     let mut found = Vec::new();
     for said in evidence.events {
@@ -28,6 +30,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         // A new life knows nothing. No line of its own announces a worker's.
         if deaths.is_new_life(place, said.at) || matches!(said.event, Event::Start { .. }) {
             latest.retain(|(at, _), _| *at != place);
+            known.retain(|(at, _), _| *at != place);
         }
         if let Event::Announce { node, role: Role::Worker, registration, state, .. } = &said.event {
             let fact = (*registration, *state);
@@ -37,15 +40,30 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
                 let text = format!("{place} shows {node} as {fact:?} after {before:?}");
                 found.push(broken(Property::G11, "back", text, [line.clue(), said.clue()]));
             }
-            let entry = newest.entry(*node).or_insert((fact, said.at));
-            if fact > entry.0 {
-                *entry = (fact, said.at);
+            let shown = known.entry((place, *node)).or_insert((fact, said.at));
+            if fact > shown.0 {
+                *shown = (fact, said.at);
             }
         }
     }
     latest.retain(|(place, _), (_, line)| !deaths.may_have_died(place, line.at));
+    // A fact that only the dead knew is nowhere: whoever knew it may have been wiped.
+    known.retain(|held, _| latest.contains_key(held));
+    let mut newest: BTreeMap<NodeId, (Fact, Duration)> = BTreeMap::new();
+    for ((_, node), (fact, since)) in &known {
+        let entry = newest.entry(*node).or_insert((*fact, *since));
+        if *fact > entry.0 {
+            *entry = (*fact, *since);
+        } else if *fact == entry.0 {
+            entry.1 = entry.1.min(*since);
+        }
+    }
+    // A worker's word does not count: when all masters were wiped, what workers still list of the
+    // old directory is nobody's fact.
+    let is_listed =
+        |it: &NodeId| latest.keys().any(|(place, node)| node == it && place.starts_with("master"));
     for ((place, node), (fact, line)) in &latest {
-        let Some((best, since)) = newest.get(node) else { continue };
+        let Some((best, since)) = newest.get(node).filter(|_| is_listed(node)) else { continue };
         let settled = evidence.last_trouble().max(*since) + SPREADS_WITHIN;
         if fact < best && settled <= evidence.ended {
             let text = format!("{place} still shows {node} as {fact:?}, the newest is {best:?}");
@@ -101,6 +119,23 @@ mod tests {
         made.said(2, "master:1", fact(1, 1, MemberState::In));
         made.said(3, "master:1", fact(1, 2, MemberState::In));
         assert_eq!(made.judge(judge).len(), 1, "not shared");
+    }
+
+    #[test]
+    fn fact_that_only_a_former_life_knew_is_not_expected_of_others() {
+        let mut made = Fixture::new();
+        made.said(1, "master:0", fact(1, 1, MemberState::Failed));
+        made.said(2, "master:1", fact(1, 1, MemberState::Failed));
+        made.said(3, "master:1", fact(1, 2, MemberState::In));
+        assert_eq!(made.judge(judge).len(), 1, "one that lives knows it");
+        made.said(4, "master:1", Event::Start { incarnation: Incarnation(1) });
+        made.said(5, "master:1", fact(1, 1, MemberState::Failed));
+        assert_eq!(made.judge(judge), []);
+        made.said(6, "worker:0", fact(2, 1, MemberState::In));
+        made.said(7, "worker:1", fact(2, 1, MemberState::Failed));
+        assert_eq!(made.judge(judge), [], "no master lists it");
+        made.said(8, "master:0", fact(2, 1, MemberState::Failed));
+        assert_eq!(made.judge(judge).len(), 1);
     }
 
     #[test]
