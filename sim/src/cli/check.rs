@@ -1,5 +1,6 @@
 //! `check`: reads a story, expands it by a seed and says what a run would do.
 
+use super::out;
 use std::process::ExitCode;
 
 use chatchat_scenarios::{oracle, plan::Plan, story::Story};
@@ -9,7 +10,7 @@ pub(super) fn run(check: &super::Check) -> Result<ExitCode, String> {
     let mut refused = Vec::new();
     for name in &check.stories {
         match told(name, check.seed) {
-            Ok(text) => print!("{text}"),
+            Ok(text) => out::text(format_args!("{text}")),
             Err(why) => refused.push(why),
         }
     }

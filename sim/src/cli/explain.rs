@@ -16,7 +16,7 @@ use chatchat_sim::summary::Failure;
 
 use super::{
     child::{self, Job},
-    shrink, side_by_side,
+    out, shrink, side_by_side,
 };
 
 /// Halvings of the span between the last doubt and the first certainty.
@@ -33,7 +33,7 @@ pub(super) fn run(explain: &super::Explain) -> Result<ExitCode, String> {
         let (story, verdict) = (&plan.story, original.verdict);
         return Err(format!("{story} seed {} {verdict}: nothing to explain", job.seed));
     };
-    println!("breaks   {} {}", failure.property, failure.rule);
+    out::line(format_args!("breaks   {} {}", failure.property, failure.rule));
     let jobs = explain.jobs.unwrap_or_else(super::cores).max(1);
     let detours = explain.detours.max(1);
     let tries = Tries { program: &program, job: &job, limit, jobs, detours, failure: &failure };
@@ -43,16 +43,16 @@ pub(super) fn run(explain: &super::Explain) -> Result<ExitCode, String> {
     for step in 0..=steps {
         let at_ms = original.virtual_ms * step / steps;
         seen.push((at_ms, tries.failing(at_ms)));
-        println!("{}", line(seen[seen.len() - 1], detours));
+        out::line(format_args!("{}", line(seen[seen.len() - 1], detours)));
     }
     for _ in 0..ROUNDS {
         let Some(middle) = middle(&seen, detours) else { break };
         let failing = tries.failing(middle);
-        println!("{}", line((middle, failing), detours));
+        out::line(format_args!("{}", line((middle, failing), detours)));
         seen.push((middle, failing));
         seen.sort_unstable();
     }
-    println!("{}", verdict(&seen, detours));
+    out::line(format_args!("{}", verdict(&seen, detours)));
     Ok(original.verdict.into())
 }
 

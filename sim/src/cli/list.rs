@@ -1,5 +1,6 @@
 //! `list`: the stories of this project, each with its sentence.
 
+use super::out;
 use std::process::ExitCode;
 
 use chatchat_scenarios::story::Story;
@@ -10,7 +11,7 @@ pub(super) fn run() -> Result<ExitCode, String> {
     let mut refused = Vec::new();
     for name in &names {
         match Story::load(name) {
-            Ok(story) => println!("{name:<width$}  {}", story.about),
+            Ok(story) => out::line(format_args!("{name:<width$}  {}", story.about)),
             Err(why) => refused.push(why.to_string()),
         }
     }

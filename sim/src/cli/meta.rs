@@ -1,5 +1,6 @@
 //! `meta`: the test of the testbed. If it fails, no other verdict counts.
 
+use super::out;
 use std::{
     env, io,
     process::{Child, Command, ExitCode, Output, Stdio},
@@ -17,13 +18,13 @@ pub(super) fn run(meta: &super::Meta) -> Result<ExitCode, String> {
                 None => {}
                 Some(difference) => {
                     differs = true;
-                    println!("{story} seed {seed}: {difference}");
+                    out::line(format_args!("{story} seed {seed}: {difference}"));
                 }
             }
         }
     }
     let verdict = if differs { Verdict::Differs } else { Verdict::Holds };
-    println!("verdict  {verdict}");
+    out::line(format_args!("verdict  {verdict}"));
     Ok(verdict.into())
 }
 
@@ -57,7 +58,7 @@ fn compare(story: &str, seed: u64) -> io::Result<Option<String>> {
     }
     if one.stdout == other.stdout && one.status == other.status {
         let lines = one.stdout.iter().filter(|byte| **byte == b'\n').count();
-        println!("{story} seed {seed}: {lines} lines, the same in both processes");
+        out::line(format_args!("{story} seed {seed}: {lines} lines, the same in both processes"));
         return Ok(None);
     }
     let coarse = first_difference(&one, &other);

@@ -8,6 +8,7 @@ mod list;
 mod log;
 mod meta;
 mod once;
+mod out;
 mod real;
 mod replay;
 mod shrink;

@@ -1,5 +1,6 @@
 //! `run`: one story, one seed, one verdict.
 
+use super::out;
 use std::{
     fs,
     io::{self, IsTerminal, Write},
@@ -25,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(super) fn run(run: &super::Run) -> Result<ExitCode, String> {
     let plan = super::plan(&run.which)?;
     if !run.json {
-        print!("{plan}");
+        out::text(format_args!("{plan}"));
     }
     let start = real_now();
     let told = if run.json { Told::Data } else { Told::Text };
@@ -37,12 +38,15 @@ pub(super) fn run(run: &super::Run) -> Result<ExitCode, String> {
         fs::write(path, text).map_err(|why| format!("{}: {why}", path.display()))?;
     }
     if run.json {
-        println!("{}", data(&Summary::new(&plan, &report, start.elapsed())));
+        out::line(format_args!("{}", data(&Summary::new(&plan, &report, start.elapsed()))));
         return Ok(report.verdict.into());
     }
-    print!("{}", report.block(&plan, Some(start.elapsed())));
+    out::text(format_args!("{}", report.block(&plan, Some(start.elapsed()))));
     if report.verdict != Verdict::Holds {
-        println!("replay   chatchat-sim run {} --seed {}", run.which.story, run.which.seed);
+        out::line(format_args!(
+            "replay   chatchat-sim run {} --seed {}",
+            run.which.story, run.which.seed
+        ));
     }
     Ok(report.verdict.into())
 }
@@ -129,8 +133,12 @@ fn watch(progress: &Progress, over: &AtomicBool, plan: &Plan, limit: Duration, t
                 ..Report::default()
             };
             match told {
-                Told::Text => println!("\nverdict  {}\n         {why}", Verdict::TimedOut),
-                Told::Data => println!("{}", data(&Summary::new(plan, &report, real))),
+                Told::Text => {
+                    out::line(format_args!("\nverdict  {}\n         {why}", Verdict::TimedOut))
+                }
+                Told::Data => {
+                    out::line(format_args!("{}", data(&Summary::new(plan, &report, real))))
+                }
             }
             std::process::exit(Verdict::TimedOut.code().into());
         }

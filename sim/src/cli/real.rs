@@ -1,5 +1,6 @@
 //! `real`: one story on real processes, one verdict.
 
+use super::out;
 use std::{
     fs,
     io::{self, IsTerminal, Write},
@@ -46,7 +47,7 @@ pub(super) fn run(asked: &super::Real) -> Result<ExitCode, String> {
     };
     real::check(&story, &plan, &options).map_err(|why| why.to_string())?;
     if !asked.json {
-        print!("{plan}");
+        out::text(format_args!("{plan}"));
     }
     let start = super::once::real_now();
     let (over, lasts) = (Arc::new(AtomicBool::new(false)), plan.duration + ENDING);
@@ -73,9 +74,12 @@ pub(super) fn run(asked: &super::Real) -> Result<ExitCode, String> {
         fs::write(path, text).map_err(|why| format!("{}: {why}", path.display()))?;
     }
     if asked.json {
-        println!("{}", super::once::data(&Summary::new(&plan, &report, start.elapsed())));
+        out::line(format_args!(
+            "{}",
+            super::once::data(&Summary::new(&plan, &report, start.elapsed()))
+        ));
     } else {
-        print!("{}", report.block(&plan, None));
+        out::text(format_args!("{}", report.block(&plan, None)));
     }
     Ok(report.verdict.into())
 }

@@ -1,6 +1,10 @@
 //! Tests of the commands as a person calls them.
 
-use std::{env, fs, path::PathBuf, process};
+use std::{
+    env, fs,
+    path::PathBuf,
+    process::{self, Command, Stdio},
+};
 
 use libtest_mimic::Failed;
 use serde_json::Value;
@@ -10,7 +14,7 @@ use super::{sim, text};
 type Test = fn() -> Result<(), Failed>;
 
 /// The tests, each with its name.
-pub(crate) const ALL: [(&str, Test); 10] = [
+pub(crate) const ALL: [(&str, Test); 11] = [
     ("run_as_json_is_one_document_that_names_the_build", json),
     ("sweep_that_holds_sums_its_runs_up", sweep),
     ("sweep_keeps_a_failure_with_its_replay_command", keeps),
@@ -19,6 +23,7 @@ pub(crate) const ALL: [(&str, Test); 10] = [
     ("replay_writes_a_page_that_holds_the_run", replay),
     ("bug_that_is_not_planted_is_refused_with_the_nearest_one", bug),
     ("list_shows_each_story_with_its_sentence", list),
+    ("reader_that_goes_away_ends_nothing", reader),
     ("check_says_what_a_run_would_do", check),
     ("check_names_file_line_and_the_nearest_word", refusal),
 ];
@@ -45,6 +50,17 @@ fn json() -> Result<(), Failed> {
     let names_build = run["build"].as_str().is_some_and(|build| build.contains("rustc"));
     let holds = run["verdict"] == "holds" && run["seed"] == 1 && names_build;
     expect(holds && output.status.success(), &text(&output))
+}
+
+fn reader() -> Result<(), Failed> {
+    let mut list = Command::new(env!("CARGO_BIN_EXE_chatchat-sim"))
+        .arg("list")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    drop(list.stdout.take());
+    let output = list.wait_with_output()?;
+    expect(output.status.success() && output.stderr.is_empty(), &text(&output))
 }
 
 fn sweep() -> Result<(), Failed> {

@@ -10,6 +10,7 @@ mod hunt;
 mod table;
 mod tree;
 
+use super::out;
 use std::{
     collections::BTreeSet, fs, path::Path, process::ExitCode, sync::mpsc::sync_channel, thread,
     time::Duration,
@@ -65,7 +66,7 @@ pub(super) fn run(bugs: &super::Bugs) -> Result<ExitCode, String> {
         rows.push(row);
     }
     let text = table::text(&rows, bugs.seeds);
-    print!("{text}");
+    out::text(format_args!("{text}"));
     if let Some(path) = &bugs.table {
         fs::write(path, &text).map_err(|why| format!("{}: {why}", path.display()))?;
     }

@@ -6,7 +6,10 @@ use std::{fs, process::ExitCode};
 
 use dst_world::Detail;
 
-use super::once::{Told, real_now, watched};
+use super::{
+    once::{Told, real_now, watched},
+    out,
+};
 
 /// The page; `/*DATA*/` stands where the run goes.
 const PAGE: &str = include_str!("page.html");
@@ -15,10 +18,10 @@ pub(super) fn run(replay: &super::Replay) -> Result<ExitCode, String> {
     let plan = super::plan(&replay.which)?;
     let start = real_now();
     let report = watched(&plan, Detail::Segments, replay.which.limit, Told::Text)?;
-    print!("{}", report.block(&plan, Some(start.elapsed())));
+    out::text(format_args!("{}", report.block(&plan, Some(start.elapsed()))));
     let page = page(&data::Run::new(&plan, &report)).map_err(|why| why.to_string())?;
     fs::write(&replay.html, page).map_err(|why| format!("{}: {why}", replay.html.display()))?;
-    println!("page     {}", replay.html.display());
+    out::line(format_args!("page     {}", replay.html.display()));
     Ok(report.verdict.into())
 }
 

@@ -26,7 +26,7 @@ use chatchat_sim::{
 use self::search::{Shrunk, Trier};
 use super::{
     child::{self, Job},
-    side_by_side,
+    out, side_by_side,
 };
 
 pub(super) fn run(shrink: &super::Shrink) -> Result<ExitCode, String> {
@@ -60,7 +60,7 @@ pub(super) fn run(shrink: &super::Shrink) -> Result<ExitCode, String> {
         Path::new("failures").join(&plan.story).join(format!("seed-{seed}")).join("shrunk.toml")
     });
     keep(&path, &plan, &shrunk, &failure).map_err(|why| format!("{}: {why}", path.display()))?;
-    println!("{}", told(&plan, &shrunk, &failure, &path));
+    out::line(format_args!("{}", told(&plan, &shrunk, &failure, &path)));
     Ok(original.verdict.into())
 }
 

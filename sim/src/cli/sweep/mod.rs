@@ -26,7 +26,7 @@ use chatchat_sim::{faults, verdict::Verdict};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use self::tally::Tally;
-use super::child::Job;
+use super::{child::Job, out};
 
 /// Interval of the lines that tell the progress where there is no terminal.
 const TELL_EVERY: Duration = Duration::from_secs(30);
@@ -79,9 +79,9 @@ pub(super) fn run(sweep: &super::Sweep) -> Result<ExitCode, String> {
     let end = tally.end(start.elapsed(), &kinds, is_whole, is_over.load(Ordering::Relaxed));
     if sweep.json {
         let text = serde_json::to_string_pretty(&end).map_err(|why| why.to_string())?;
-        println!("{text}");
+        out::line(format_args!("{text}"));
     } else {
-        print!("{}", table::text(&end));
+        out::text(format_args!("{}", table::text(&end)));
     }
     Ok(end.verdict.into())
 }
