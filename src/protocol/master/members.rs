@@ -229,7 +229,7 @@ impl Master {
 
     /// Takes members that a peer sent, and answers with newer facts where it has older ones. Only
     /// another master's word counts: a worker says its own registration when it is ready, and one
-    /// bad worker could expel all others. For the exception see [`Master::take_forgotten`].
+    /// bad worker could expel all others. `take_forgotten` says what is taken nevertheless.
     pub fn on_members(
         &mut self,
         now: Mono,
