@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use chatchat::env::Env;
 use chatchat_scenarios::{
     history::{Clock, History},
-    oracle::StoreDump,
+    oracle::{EventLine, Evidence, StoreDump},
     plan::{Incident, Plan},
     workload::{People, Stage},
 };
@@ -31,6 +31,26 @@ pub(crate) struct Played {
     pub(crate) ended: Duration,
     /// Reason for which a run that is stuck had a right to be.
     pub(crate) rightly_stuck: Option<String>,
+}
+
+impl Played {
+    /// Returns what the oracles judge, with the nodes' event lines in the plan's time.
+    pub(crate) fn evidence<'a>(
+        &'a self,
+        plan: &'a Plan,
+        events: &'a [EventLine],
+        calm_limit: Duration,
+    ) -> Evidence<'a> {
+        Evidence {
+            plan,
+            incidents: &self.incidents,
+            history: &self.history,
+            store: &self.store,
+            events,
+            ended: self.ended,
+            calm_limit,
+        }
+    }
 }
 
 /// Carries a plan out on a deployment that is up. `observer` is an environment that no fault

@@ -8,11 +8,7 @@ use std::{
 };
 
 use chatchat::programs::OF_ONE_PEER;
-use chatchat_scenarios::{
-    oracle::{EventLine, Evidence},
-    plan::Plan,
-    property::Property,
-};
+use chatchat_scenarios::{oracle::EventLine, plan::Plan, property::Property};
 use dst_world::{Detail, EventRecord, Panicked, Progress, Seed, Setup, World, simulate};
 
 use crate::{
@@ -155,15 +151,7 @@ async fn live(world: &World, plan: &Plan) -> Report {
     if plan.expect.properties.contains(&Property::G14) {
         more = wiretap::judge(&cluster, plan.seed, &played.history);
     }
-    let evidence = Evidence {
-        plan,
-        incidents: &played.incidents,
-        history: &played.history,
-        store: &played.store,
-        events: &events,
-        ended: played.ended,
-        calm_limit: CALM_LIMIT,
-    };
+    let evidence = played.evidence(plan, &events, CALM_LIMIT);
     let judged = judge(&evidence, more, |_| true, &cluster.ended(), base());
     let rightly_stuck = played.rightly_stuck;
     Report { history: played.history, ..judged }.with_excuse(rightly_stuck)

@@ -24,7 +24,8 @@ use super::{
 };
 use crate::{
     model::{
-        ids::{Domain, KeyEpoch},
+        event::Event,
+        ids::{Domain, Fingerprint, KeyEpoch},
         message::KeyInstall,
     },
     wire::codec::{self, CodecError},
@@ -168,6 +169,13 @@ impl EpochKeys {
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         labelled_hash(DIGEST, &[&self.announcement])
+    }
+
+    /// Returns the event of a node that holds these keys from now on.
+    #[must_use]
+    pub fn held_event(&self) -> Event {
+        let print = Fingerprint(self.digest());
+        Event::KeyHeld { domain: self.domain(), epoch: self.epoch(), print }
     }
 
     /// Returns how many times this node used the common private key.

@@ -27,7 +27,7 @@ use crate::{
     config::Config,
     env::{Env, Listener},
     model::ids::{Malformed, NodeId, Role, TokenId},
-    node::handle::{MasterHandle, RequestError},
+    node::handle::{MasterHandle, RequestError, Stopped},
 };
 
 /// Time that a master has for an operator's request.
@@ -158,18 +158,13 @@ async fn cluster(State(admin): State<Admin>) -> Result<Response, ErrorResponse> 
 
 /// `POST /api/v1/admin/tokens`: a join token for one worker, with what its settings need besides.
 async fn new_token(State(admin): State<Admin>) -> Result<Response, ErrorResponse> {
-    let Shared { env, handle, .. } = &*admin.0;
-    let made = env.timeout(LIMIT, handle.new_join_token()).await;
-    let made = made.ok().and_then(Result::ok).unwrap_or(Err(RequestError::Away))?;
+    let made = answered(&admin, admin.0.handle.new_join_token()).await?;
     Ok(json(StatusCode::CREATED, &made))
 }
 
 /// `GET /api/v1/admin/tokens`: the join tokens that have not ended.
 async fn list_tokens(State(admin): State<Admin>) -> Result<Response, ErrorResponse> {
-    let Shared { env, handle, .. } = &*admin.0;
-    let listed = env.timeout(LIMIT, handle.join_tokens()).await;
-    let listed = listed.ok().and_then(Result::ok).unwrap_or(Err(RequestError::Away))?;
-    Ok(json(StatusCode::OK, &listed))
+    Ok(json(StatusCode::OK, &answered(&admin, admin.0.handle.join_tokens()).await?))
 }
 
 /// `DELETE /api/v1/admin/tokens/{id}`: revokes a join token; nodes that it enrolled stay.
@@ -177,17 +172,9 @@ async fn revoke_token(
     State(admin): State<Admin>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ErrorResponse> {
-    let Shared { env, handle, .. } = &*admin.0;
     let id: TokenId = id.parse().map_err(malformed_id)?;
-    let done = env.timeout(LIMIT, handle.revoke_join_token(id)).await;
-    match done.ok().and_then(Result::ok).unwrap_or(Err(RequestError::Away)) {
-        Ok(()) => Ok(StatusCode::NO_CONTENT),
-        Err(RequestError::Unknown) => {
-            let why = "no join token has this id, or it ended";
-            Err(ErrorResponse::new(ProblemType::UnknownToken, why))
-        }
-        Err(why) => Err(why.into()),
-    }
+    let done = answered(&admin, admin.0.handle.revoke_join_token(id)).await;
+    gone(done, ProblemType::UnknownToken, "no join token has this id, or it ended")
 }
 
 /// `DELETE /api/v1/admin/nodes/{id}`: expels a worker for good.
@@ -195,20 +182,35 @@ async fn expel(
     State(admin): State<Admin>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ErrorResponse> {
-    let Shared { env, handle, .. } = &*admin.0;
     let node: NodeId = id.parse().map_err(malformed_id)?;
     let nodes = view(&admin).await?.nodes;
     if nodes.iter().any(|known| known.id == node && known.role == Role::Master) {
         let why = "a master has the store's own credentials: stop it, and change them";
         return Err(ErrorResponse::new(ProblemType::Refused, why));
     }
-    let done = env.timeout(LIMIT, handle.expel(node)).await;
-    match done.ok().and_then(Result::ok).unwrap_or(Err(RequestError::Away)) {
+    let done = answered(&admin, admin.0.handle.expel(node)).await;
+    gone(done, ProblemType::UnknownNode, "no node has this id")
+}
+
+/// Waits for the master's answer; a late one is none.
+async fn answered<T>(
+    admin: &Admin,
+    asked: impl Future<Output = Result<Result<T, RequestError>, Stopped>>,
+) -> Result<T, RequestError> {
+    let answer = admin.0.env.timeout(LIMIT, asked).await;
+    answer.ok().and_then(Result::ok).unwrap_or(Err(RequestError::Away))
+}
+
+/// Answers that a thing is gone from now on, or that there never was one.
+fn gone(
+    done: Result<(), RequestError>,
+    unknown: ProblemType,
+    why: &'static str,
+) -> Result<StatusCode, ErrorResponse> {
+    match done {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
-        Err(RequestError::Unknown) => {
-            Err(ErrorResponse::new(ProblemType::UnknownNode, "no node has this id"))
-        }
-        Err(why) => Err(why.into()),
+        Err(RequestError::Unknown) => Err(ErrorResponse::new(unknown, why)),
+        Err(other) => Err(other.into()),
     }
 }
 

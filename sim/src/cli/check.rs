@@ -1,10 +1,11 @@
 //! `check`: reads a story, expands it by a seed and says what a run would do.
 
-use super::out;
 use std::process::ExitCode;
 
 use chatchat_scenarios::{oracle, plan::Plan, story::Story};
 use chatchat_sim::{faults, real};
+
+use super::out;
 
 pub(super) fn run(check: &super::Check) -> Result<ExitCode, String> {
     let mut refused = Vec::new();

@@ -1,9 +1,10 @@
 //! `list`: the stories of this project, each with its sentence.
 
-use super::out;
 use std::process::ExitCode;
 
 use chatchat_scenarios::story::Story;
+
+use super::out;
 
 pub(super) fn run() -> Result<ExitCode, String> {
     let names = Story::names();

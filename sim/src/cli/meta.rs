@@ -1,6 +1,5 @@
 //! `meta`: the test of the testbed. If it fails, no other verdict counts.
 
-use super::out;
 use std::{
     env, io,
     process::{Child, Command, ExitCode, Output, Stdio},
@@ -8,6 +7,8 @@ use std::{
 
 use chatchat_scenarios::story::Story;
 use chatchat_sim::verdict::Verdict;
+
+use super::out;
 
 pub(super) fn run(meta: &super::Meta) -> Result<ExitCode, String> {
     let stories = if meta.stories.is_empty() { Story::names() } else { meta.stories.clone() };

@@ -1,6 +1,5 @@
 //! `run`: one story, one seed, one verdict.
 
-use super::out;
 use std::{
     fs,
     io::{self, IsTerminal, Write},
@@ -20,6 +19,8 @@ use chatchat_sim::{
     verdict::{Report, Verdict},
 };
 use dst_world::{Detail, Progress};
+
+use super::out;
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 

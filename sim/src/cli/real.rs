@@ -1,6 +1,5 @@
 //! `real`: one story on real processes, one verdict.
 
-use super::out;
 use std::{
     fs,
     io::{self, IsTerminal, Write},
@@ -19,6 +18,8 @@ use chatchat_sim::{
     summary::Summary,
 };
 use tokio::sync::Notify;
+
+use super::out;
 
 /// Time that start and end may take beyond the plan's own bounds.
 const SLACK: Duration = Duration::from_secs(240);

@@ -28,7 +28,7 @@ use std::{
 
 use chatchat_scenarios::{
     fault::Kind,
-    oracle::{EventLine, Evidence, Violation},
+    oracle::{EventLine, Violation},
     plan::Plan,
     property::Property,
     story::Story,
@@ -248,15 +248,7 @@ async fn told(cluster: &Arc<RealCluster>, plan: &Plan, real: &str) -> Report {
     if has_lost {
         unjudged.push(LINES_LOST.to_owned());
     }
-    let evidence = Evidence {
-        plan: &plan,
-        incidents: &played.incidents,
-        history: &played.history,
-        store: &played.store,
-        events: &events,
-        ended: played.ended,
-        calm_limit: CALM_LIMIT,
-    };
+    let evidence = played.evidence(&plan, &events, CALM_LIMIT);
     let base = Report {
         virtual_time: cluster.elapsed(),
         probes,

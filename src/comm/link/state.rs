@@ -9,8 +9,8 @@
 //!    calls, their answers three times; other responses twice the room of messages; cancels are at
 //!    most one for each call that was sent. So nothing of another kind keeps a batch or its
 //!    answer out.
-//! 5. Calls, cancels, answers to batches and messages about keys are sent before other messages, envelopes and pages, of which
-//!    some go out in each burst.
+//! 5. Calls, cancels, answers to batches and messages about keys are sent before other messages,
+//!    envelopes and pages, of which some go out in each burst.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -11,8 +11,7 @@ use crate::{
     },
     env::Env,
     model::{
-        event::Event,
-        ids::{Domain, Fingerprint, KeyEpoch},
+        ids::{Domain, KeyEpoch},
         message::Direct,
     },
 };
@@ -62,10 +61,4 @@ impl KeyMaker {
 /// Returns the message that brings keys to a member.
 pub(super) fn install_message(keys: &EpochKeys) -> Result<Direct, EpochError> {
     Ok(Direct::KeyInstall(keys.grant()?.into()))
-}
-
-/// Event of a node that holds a key from now on.
-pub(super) fn held_event(keys: &EpochKeys) -> Event {
-    let (domain, epoch, print) = (keys.domain(), keys.epoch(), Fingerprint(keys.digest()));
-    Event::KeyHeld { domain, epoch, print }
 }

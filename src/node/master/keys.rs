@@ -12,7 +12,7 @@ use rand_chacha::rand_core::Rng;
 use super::{
     Driver, NodeError,
     input::Input,
-    key_maker::{KeyMaker, MadeKeys, held_event, install_message},
+    key_maker::{KeyMaker, MadeKeys, install_message},
     links::Links,
 };
 use crate::{
@@ -97,7 +97,7 @@ impl Driver {
 
     fn install_key(&mut self, epoch: KeyEpoch, why: RefreshReason, to: &[LinkId]) {
         let Some(MadeKeys { keys, message }) = self.keys.ready.take() else { return };
-        let held = held_event(&keys);
+        let held = keys.held_event();
         if let Err(error) = self.links.fanout().install(keys) {
             // Its use fails too, so the members keep the key before.
             tracing::error!(%epoch, %error, "the next common key was refused");

@@ -7,7 +7,7 @@ use super::{
     admission::AdmissionGate,
     dial::{Dialer, Dials},
     input::Input,
-    key_maker::{KeyMaker, held_event},
+    key_maker::KeyMaker,
     keys::CommonKeys,
     links::{self, Links},
     reads::PendingReads,
@@ -76,7 +76,7 @@ impl Driver {
         let bits = config.key_bits;
         let maker = KeyMaker { source: keys, identity: Arc::clone(&identity), domain, bits };
         let keys = maker.draw(&env, FIRST_EPOCH, common).await?;
-        env.event(&held_event(&keys));
+        env.event(&keys.held_event());
         env.event(&Event::Epoch { domain, epoch: FIRST_EPOCH });
         let fanout =
             Fanout::new(&env, holder.node, incarnation.0, Arc::clone(&keys), config.workers_max);

@@ -29,7 +29,7 @@ use crate::{
     },
     model::{
         event::Event,
-        ids::{Fingerprint, KeyEpoch},
+        ids::KeyEpoch,
         message::{Direct, KeyInstall},
         time::Mono,
     },
@@ -40,7 +40,7 @@ impl Driver {
     pub(super) fn begin_keys(&mut self, fanout: Fanout) {
         self.drop_keys();
         let (domain, epoch) = (fanout.domain(), fanout.in_use());
-        self.parts.env.event(&held(fanout.keys()));
+        self.parts.env.event(&fanout.keys().held_event());
         self.parts.env.event(&Event::Epoch { domain, epoch });
         self.last_epoch = Some((domain, epoch));
         self.fanout = Some(fanout);
@@ -124,7 +124,7 @@ impl Driver {
     }
 
     fn hold_key(&mut self, keys: Arc<EpochKeys>) {
-        let (domain, epoch, line) = (keys.domain(), keys.epoch(), held(&keys));
+        let (domain, epoch, line) = (keys.domain(), keys.epoch(), keys.held_event());
         match self.change_keys(|fanout| fanout.install(keys)) {
             None => {}
             Some(Ok(waited)) => {
@@ -184,12 +184,6 @@ impl Driver {
             tracing::info!(%error, "a message about keys");
         }
     }
-}
-
-/// Event of a node that holds a key from now on.
-fn held(keys: &EpochKeys) -> Event {
-    let (domain, epoch, print) = (keys.domain(), keys.epoch(), Fingerprint(keys.digest()));
-    Event::KeyHeld { domain, epoch, print }
 }
 
 #[cfg(all(test, feature = "net"))]

@@ -10,7 +10,6 @@ mod hunt;
 mod table;
 mod tree;
 
-use super::out;
 use std::{
     collections::BTreeSet, fs, path::Path, process::ExitCode, sync::mpsc::sync_channel, thread,
     time::Duration,
@@ -27,6 +26,8 @@ use self::{
     table::Row,
     tree::Tree,
 };
+
+use super::out;
 
 pub(super) fn run(bugs: &super::Bugs) -> Result<ExitCode, String> {
     let planted = chosen(&bugs.names)?;
