@@ -346,6 +346,7 @@ impl Cluster {
             link_listen: format!("0.0.0.0:{LINK_PORT}"),
             link_public: format!("{name}:{LINK_PORT}"),
             admin_listen: None,
+            tls: None,
             store: remote(env, STORE_ADDR, config.store_timeout),
             keys: self.keys.source(nth),
             name: name.to_owned(),

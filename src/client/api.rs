@@ -2,7 +2,7 @@
 
 use crate::{
     client::{
-        Answer, EventStream, Failure, Limits, RawAnswer, Request,
+        Answer, EventStream, Failure, Limits, RawAnswer, Request, Trust,
         exchange::{Exchange, RawRequest},
     },
     env::Env,
@@ -24,6 +24,13 @@ impl Api {
     pub fn new(env: &Env, master: &str, token: Option<String>, limits: Limits) -> Self {
         let exchange = Exchange::new(env.clone(), master.to_owned(), limits.connect);
         Self { exchange, token, limits, env: env.clone() }
+    }
+
+    /// Returns the client with certificates by which it knows a master at `https://host:port`.
+    #[must_use]
+    pub fn trusting(mut self, trust: Option<Trust>) -> Self {
+        self.exchange.trust = trust;
+        self
     }
 
     /// Returns the master's address, `http://host:port`.

@@ -15,7 +15,9 @@ use tokio::sync::oneshot;
 
 use crate::{
     api::{Problem, ProblemType, SessionOpened},
-    client::{Answer, Api, Delivery, Failure, Follow, Limits, MasterList, Request, StreamEnd},
+    client::{
+        Answer, Api, Delivery, Failure, Follow, Limits, MasterList, Request, StreamEnd, Trust,
+    },
     env::Env,
     model::ids::{BoardName, Cursor, Post, PostId, PostText, UserName},
 };
@@ -76,6 +78,7 @@ struct Inner {
     env: Env,
     limits: Limits,
     observer: Arc<dyn Observer>,
+    trust: Option<Trust>,
     /// Locked briefly, never across an await.
     state: Mutex<State>,
 }
@@ -144,9 +147,23 @@ impl ChatClient {
         limits: Limits,
         observer: Arc<dyn Observer>,
     ) -> Self {
+        Self::trusting(env, master_list, token, limits, observer, None)
+    }
+
+    /// Returns a client that knows masters at `https://` by these certificates.
+    #[must_use]
+    pub fn trusting(
+        env: &Env,
+        master_list: MasterList,
+        token: Option<String>,
+        limits: Limits,
+        observer: Arc<dyn Observer>,
+        trust: Option<Trust>,
+    ) -> Self {
         let rng = env.rng("client");
         let state = State { master_list, token, idle: Vec::new(), outbox: BTreeMap::new(), rng };
-        Self(Arc::new(Inner { env: env.clone(), limits, observer, state: Mutex::new(state) }))
+        let (env, state) = (env.clone(), Mutex::new(state));
+        Self(Arc::new(Inner { env, limits, observer, trust, state }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -205,7 +222,7 @@ impl ChatClient {
     /// Returns a connection to a master with this session, for calls that are not observed.
     #[must_use]
     pub fn api(&self, master: &str) -> Api {
-        Api::new(&self.0.env, master, self.token(), self.0.limits)
+        Api::new(&self.0.env, master, self.token(), self.0.limits).trusting(self.0.trust.clone())
     }
 
     /// Tries a call once, at this master. Dropping the future leaves the outcome unknown.

@@ -13,7 +13,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 
 use crate::{
-    client::Failure,
+    client::{Failure, Trust},
     env::{Env, TaskGuard, TimedOut},
     model::time::Mono,
 };
@@ -50,9 +50,11 @@ pub(super) struct RawRequest {
 #[derive(Debug)]
 pub(super) struct Exchange {
     env: Env,
-    /// `http://host:port`, as people and masters write it.
+    /// `http://host:port` or `https://host:port`, as people and masters write it.
     master: String,
     connect_limit: Duration,
+    /// Certificates by which a master at `https://` is known.
+    pub(super) trust: Option<Trust>,
     /// The kept connection and the time of its last answer.
     open: Option<(Connection, Mono)>,
 }
@@ -75,7 +77,7 @@ pub(super) struct Streaming {
 
 impl Exchange {
     pub(super) fn new(env: Env, master: String, connect_limit: Duration) -> Self {
-        Self { env, master, connect_limit, open: None }
+        Self { env, master, connect_limit, trust: None, open: None }
     }
 
     pub(super) fn master(&self) -> &str {
@@ -150,16 +152,24 @@ impl Exchange {
             return Ok(kept);
         }
         let unreached = |why: String| Failure::Unreached { master: self.master.clone(), why };
-        let address = self
-            .master
-            .strip_prefix("http://")
-            .map(|rest| rest.trim_end_matches('/'))
+        let target = Target::of(&self.master)
             .ok_or_else(|| unreached("want an address such as http://host:port".to_owned()))?;
-        let stream = self
+        let trust = match (target.is_https, &self.trust) {
+            (false, _) => None,
+            (true, Some(trust)) => Some(trust),
+            (true, None) => {
+                return Err(unreached("no certificate is known that vouches for it".to_owned()));
+            }
+        };
+        let mut stream = self
             .env
-            .connect(address, self.connect_limit)
+            .connect(&target.address, self.connect_limit)
             .await
             .map_err(|why| unreached(why.to_string()))?;
+        if let Some(trust) = trust {
+            let secured = trust.connect(&self.env, target.host, stream, self.connect_limit).await;
+            stream = secured.map_err(|why| unreached(why.to_string()))?;
+        }
         let (sender, driver) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|why| unreached(why.to_string()))?;
@@ -176,7 +186,7 @@ impl Exchange {
         token: Option<&str>,
         accept: &str,
     ) -> Result<hyper::Request<Full<Bytes>>, Failure> {
-        let authority = self.master.trim_start_matches("http://").trim_end_matches('/');
+        let authority = Target::of(&self.master).map_or("", |target| target.authority);
         let mut request = hyper::Request::builder()
             .method(asked.method)
             .uri(asked.path)
@@ -196,7 +206,66 @@ impl Exchange {
     }
 }
 
+/// Parts of a master's address.
+struct Target<'a> {
+    is_https: bool,
+    /// As it is written: host, with the port if one is named.
+    authority: &'a str,
+    host: &'a str,
+    /// `host:port`, with the port that the scheme stands for if none is named.
+    address: String,
+}
+
+impl<'a> Target<'a> {
+    fn of(url: &'a str) -> Option<Self> {
+        let (scheme, rest) = url.split_once("://")?;
+        let (is_https, port) = match scheme {
+            "http" => (false, 80),
+            "https" => (true, 443),
+            _ => return None,
+        };
+        let authority = rest.trim_end_matches('/');
+        Some(match authority.rsplit_once(':') {
+            Some((host, named)) if !named.ends_with(']') => {
+                Self { is_https, authority, host, address: authority.to_owned() }
+            }
+            _ => {
+                let address = format!("{authority}:{port}");
+                Self { is_https, authority, host: authority, address }
+            }
+        })
+    }
+}
+
 /// Failure of a connection that broke after the request may have left.
 fn lost(why: hyper::Error) -> Failure {
     Failure::Unknown { status: None, why: format!("the connection broke: {why}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_names_the_port_or_its_scheme_does() {
+        let parts = |url| {
+            Target::of(url).map(|target| {
+                (
+                    target.is_https,
+                    target.authority.to_owned(),
+                    target.host.to_owned(),
+                    target.address,
+                )
+            })
+        };
+        let of = |https, authority: &str, host: &str, address: &str| {
+            Some((https, authority.to_owned(), host.to_owned(), address.to_owned()))
+        };
+        assert_eq!(parts("http://m0:80"), of(false, "m0:80", "m0", "m0:80"));
+        assert_eq!(parts("https://m0/"), of(true, "m0", "m0", "m0:443"));
+        assert_eq!(parts("https://[::1]:8443"), of(true, "[::1]:8443", "[::1]", "[::1]:8443"));
+        assert_eq!(parts("http://[::1]"), of(false, "[::1]", "[::1]", "[::1]:80"));
+        assert_eq!(parts("m0:80"), None);
+        assert_eq!(parts("ftp://m0:80"), None);
+    }
 }

@@ -8,7 +8,8 @@
 //! 1. Every wait has a bound, every answer a largest size.
 //! 2. [`Failure`] says whether anything was done; only [`Failure::Unknown`] leaves that open.
 //! 3. A client has at most one unsettled post per board, and posts stand in the order it wrote.
-//! 4. What a stream delivers is gapless from its cursor on, or a reset says otherwise first.
+//! 4. A master at `https://` is asked only if a [`Trust`] believes it; nothing is sent to another.
+//! 5. What a stream delivers is gapless from its cursor on, or a reset says otherwise first.
 //!
 //! `examples/post_and_follow.rs` is a whole program. In short:
 //!
@@ -48,6 +49,7 @@ mod sse;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 pub use api::Api;
 pub use chat::{ChatClient, NoObserver, Observer, Unsettled};
@@ -57,6 +59,7 @@ pub use master_list::MasterList;
 pub use people::PeopleList;
 pub use request::{Answer, Request};
 pub use stream::{Delivery, EventStream, StreamEnd};
+pub use trust::{Trust, TrustError};
 
 /// Time-outs of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,6 +30,10 @@ pub struct Access {
     hosts: BTreeSet<String>,
     origins: BTreeSet<(&'static str, String, u16)>,
     proxies: Vec<(IpAddr, u8)>,
+    /// Whether the public URL is encrypted.
+    is_https: bool,
+    /// Whether every connection is encrypted, so that a page that came plain is not ours.
+    only_https: bool,
 }
 
 /// Error of a setting that is no address of the kind wanted. Nothing was started.
@@ -71,7 +75,20 @@ impl Access {
     /// It is not `http://HOST[:PORT]` or `https://HOST[:PORT]`.
     pub fn with_public(mut self, url: &str) -> Result<Self, AccessError> {
         self.add_url(url)?;
+        self.is_https = url.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://"));
         Ok(self)
+    }
+
+    /// Takes only pages of https for its own: this front end serves no others.
+    #[must_use]
+    pub const fn only_https(mut self) -> Self {
+        self.only_https = true;
+        self
+    }
+
+    /// Whether browsers reach this front end by https, its own or a proxy's.
+    pub(super) const fn is_https(&self) -> bool {
+        self.is_https
     }
 
     fn add_url(&mut self, url: &str) -> Result<(), AccessError> {
@@ -116,6 +133,9 @@ impl Access {
         }
         let Some(said) = text("origin") else { return true };
         let Some((scheme, host, port)) = origin(said) else { return false };
+        if self.only_https && scheme != "https" {
+            return false;
+        }
         let of_host = text("host").and_then(authority).is_some_and(|(to, to_port)| {
             // A proxy that ends TLS does not say so; a host's default port is its page's.
             to == host && to_port.unwrap_or_else(|| default_port(scheme)) == port
@@ -312,6 +332,16 @@ mod tests {
         for pairs in bad {
             assert!(!access.is_own_page(&headers(pairs)), "{pairs:?}");
         }
+    }
+
+    #[test]
+    fn page_that_came_plain_is_foreign_to_a_front_end_of_https_alone() {
+        let pairs = |origin| headers(&[("host", "lan:8443"), ("origin", origin)]);
+        let access = access("https://lan:8443");
+        assert!(access.is_own_page(&pairs("http://lan:8443")), "a proxy may have ended TLS");
+        let access = access.only_https();
+        assert!(!access.is_own_page(&pairs("http://lan:8443")));
+        assert!(access.is_own_page(&pairs("https://lan:8443")));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::{
     headers,
     problem::ErrorResponse,
     server::{self, Closing},
+    tls::Tls,
 };
 use crate::{
     api::{ClusterState, ProblemType},
@@ -45,6 +46,8 @@ pub struct AdminParams {
     pub metrics: Metrics,
     /// Token that operators have to show.
     pub token: AdminToken,
+    /// Certificate and key; none for plain HTTP.
+    pub tls: Option<Tls>,
 }
 
 /// Admin token, one for the whole cluster.
@@ -100,8 +103,9 @@ pub async fn serve_admin(
     params: AdminParams,
 ) {
     let (limit, metrics) = (server::limit(&params.config), Metrics::new());
+    let tls = params.tls.clone();
     let admin = Admin(Arc::new(Shared { env: env.clone(), handle, params }));
-    server::run(env, listener, router(admin), limit, metrics, Closing::new()).await;
+    server::run(env, listener, tls, router(admin), limit, metrics, Closing::new()).await;
 }
 
 #[derive(Clone, Debug)]

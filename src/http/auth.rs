@@ -114,7 +114,7 @@ async fn credentials(headers: &HeaderMap, app: &App) -> Result<Secret, ErrorResp
         return Secret::read(token).ok_or_else(malformed);
     }
     if headers.contains_key(header::COOKIE) {
-        let name = cookie_name(app.cluster().await?);
+        let name = cookie_name(app.cluster().await?, app.is_https());
         if let Some(token) = cookie(headers, &name) {
             return Secret::read(token).ok_or_else(malformed);
         }
@@ -132,9 +132,11 @@ pub(super) fn bearer(value: &HeaderValue) -> Option<&str> {
 }
 
 /// Returns the cookie's name. Cookies ignore ports, so it holds the cluster's id to keep clusters
-/// of one host apart.
-fn cookie_name(cluster: [u8; 16]) -> String {
-    format!("chatchat-{}", hex::encode(cluster))
+/// of one host apart. Under https its prefix keeps everybody else from setting it: no other host,
+/// and no page that came unencrypted.
+fn cookie_name(cluster: [u8; 16], https: bool) -> String {
+    let prefix = if https { "__Host-" } else { "" };
+    format!("{prefix}chatchat-{}", hex::encode(cluster))
 }
 
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -148,17 +150,19 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 /// Returns a `Set-Cookie` that no script sees and no other site sends.
-pub(super) fn set_cookie(cluster: [u8; 16], secret: &Secret) -> HeaderValue {
-    cookie_line(&format!("{}={}", cookie_name(cluster), secret.text()), COOKIE_AGE_S)
+pub(super) fn set_cookie(cluster: [u8; 16], https: bool, secret: &Secret) -> HeaderValue {
+    let pair = format!("{}={}", cookie_name(cluster, https), secret.text());
+    cookie_line(&pair, https, COOKIE_AGE_S)
 }
 
 /// Returns a `Set-Cookie` that removes the cookie.
-pub(super) fn clear_cookie(cluster: [u8; 16]) -> HeaderValue {
-    cookie_line(&format!("{}=", cookie_name(cluster)), 0)
+pub(super) fn clear_cookie(cluster: [u8; 16], https: bool) -> HeaderValue {
+    cookie_line(&format!("{}=", cookie_name(cluster, https)), https, 0)
 }
 
-fn cookie_line(pair: &str, age_s: u32) -> HeaderValue {
-    let line = format!("{pair}; Path=/; HttpOnly; SameSite=Strict; Max-Age={age_s}");
+fn cookie_line(pair: &str, https: bool, age_s: u32) -> HeaderValue {
+    let secure = if https { "; Secure" } else { "" };
+    let line = format!("{pair}; Path=/; HttpOnly; SameSite=Strict{secure}; Max-Age={age_s}");
     HeaderValue::try_from(line).expect("hex and base64url are plain ASCII")
 }
 

@@ -1,7 +1,7 @@
 //! Front end: JSON, server-sent events and the page, over `Env`'s streams.
 //!
 //! ```text
-//! Listener -> serve (caps, deadlines) -> hyper http1 -> router -> api -> MasterHandle
+//! Listener -> serve (caps, TLS, deadlines) -> hyper http1 -> router -> api -> MasterHandle
 //! ```
 //!
 //! 1. Nothing is decided here: every answer is the master's, put into HTTP's words.
@@ -26,6 +26,7 @@ mod rate;
 mod server;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::{
     future::Future,
@@ -40,6 +41,7 @@ pub use self::{
     admin::{AdminParams, AdminToken, serve_admin},
     metrics::Metrics,
     openapi::text as openapi_text,
+    tls::{Tls, TlsError},
 };
 use self::{
     auth::Caller,
@@ -73,6 +75,8 @@ pub struct HttpParams {
     pub metrics: Metrics,
     /// Names, origins and proxies.
     pub access: Access,
+    /// Certificate and key; none for plain HTTP.
+    pub tls: Option<Tls>,
 }
 
 /// Serves people until it is dropped; open connections then get a moment to finish.
@@ -83,13 +87,13 @@ pub async fn serve(
     params: HttpParams,
 ) {
     let closing = Closing::new();
-    let access = params.access.clone();
+    let (access, tls) = (params.access.clone(), params.tls.clone());
     // A proxy brings everybody's connections.
     let limit = server::limit(&params.config).sparing(move |host| access.trusts(host));
     let app = App::new(env.clone(), handle, params, &closing);
     let counts = app.metrics().clone();
     counts.set_connections_max(app.config().connections_max);
-    server::run(env, listener, api::router(app), limit, counts, closing).await;
+    server::run(env, listener, tls, api::router(app), limit, counts, closing).await;
 }
 
 /// State that all requests share.
@@ -159,6 +163,11 @@ impl App {
 
     fn access(&self) -> &Access {
         &self.0.params.access
+    }
+
+    /// Whether browsers reach this front end encrypted, so that its cookie never goes out plain.
+    fn is_https(&self) -> bool {
+        self.access().is_https()
     }
 
     fn metrics(&self) -> &Metrics {

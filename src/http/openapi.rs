@@ -350,7 +350,8 @@ fn security() -> Value {
         "bearer": { "type": "http", "scheme": "bearer" },
         "cookie": {
             "type": "apiKey", "in": "cookie", "name": "chatchat-CLUSTER",
-            "description": "HttpOnly, SameSite=Strict; CLUSTER is the cluster's id in hex.",
+            "description": "HttpOnly, SameSite=Strict; CLUSTER is the cluster's id in hex. Over https it is \
+                            __Host-chatchat-CLUSTER, and Secure.",
         },
     })
 }

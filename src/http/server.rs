@@ -3,7 +3,8 @@
 //! 1. At most `connections_max` are open, `connections_per_address_max` of one address.
 //! 2. One that sends no byte, no whole header, no further request, or takes nothing of what is
 //!    written, is closed; what has arrived by then is answered.
-//! 3. When the server is dropped, connections finish the answer they are at, then close.
+//! 3. Under TLS a handshake holds a place like any connection, and has a limit of its own.
+//! 4. When the server is dropped, connections finish the answer they are at, then close.
 
 use std::{
     convert::Infallible,
@@ -30,6 +31,7 @@ use tracing::{debug, warn};
 use super::{
     io::{Deadlines, Watched},
     metrics::Metrics,
+    tls::Tls,
 };
 use crate::{
     comm::{connection_limit::ConnectionLimit, seldom::Seldom},
@@ -84,10 +86,11 @@ impl Drop for Closing {
     }
 }
 
-/// Serves until dropped.
+/// Serves until dropped, over TLS if there is one.
 pub(super) async fn run(
     env: Env,
     mut listener: Box<dyn Listener>,
+    tls: Option<Tls>,
     router: Router,
     limit: ConnectionLimit,
     metrics: Metrics,
@@ -115,7 +118,7 @@ pub(super) async fn run(
         metrics.connection_opened();
         let (metrics, closing) = (metrics.clone(), closing.sender().subscribe());
         let from = PeerHost(Arc::clone(permit.host()));
-        let served = connection(env.clone(), stream, from, router.clone(), closing);
+        let served = connection(env.clone(), tls.clone(), stream, from, router.clone(), closing);
         env.spawn("http connection", async move {
             served.await;
             metrics.connection_closed();
@@ -126,11 +129,26 @@ pub(super) async fn run(
 
 async fn connection(
     env: Env,
+    tls: Option<Tls>,
     stream: BoxStream,
     from: PeerHost,
     router: Router,
     mut closing: broadcast::Receiver<()>,
 ) {
+    let stream = match tls {
+        None => stream,
+        Some(tls) => tokio::select! {
+            biased;
+            taken = tls.accept(&env, stream) => match taken {
+                Ok(stream) => stream,
+                Err(why) => {
+                    debug!(%why, "no TLS connection came about");
+                    return;
+                }
+            },
+            _ = closing.recv() => return,
+        },
+    };
     let busy = Arc::new(AtomicBool::new(false));
     let io = TokioIo::new(Watched::new(&env, stream, DEADLINES, Arc::clone(&busy)));
     let service = service_fn(move |mut request: Request<Incoming>| {

@@ -8,3 +8,4 @@ mod bad_input;
 mod contract;
 mod server;
 mod stream;
+mod tls;

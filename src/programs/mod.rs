@@ -24,6 +24,7 @@ mod process;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+mod tls;
 pub mod worker;
 
 use std::process::ExitCode;

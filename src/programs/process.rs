@@ -197,7 +197,7 @@ async fn world(
         .await
         .map_err(|e| usage(&format!("{}: {e}", process.data_dir.display())))?;
     for name in [IDENTITY_FILE, GUARD_FILE] {
-        only_ours(&process.data_dir.join(name))?;
+        only_ours(&process.data_dir.join(name), "choose another --data-dir")?;
     }
     env.identify(&identity.node().to_string(), &process.role.to_string());
     Ok((env, identity.node(), queue, events))
@@ -207,8 +207,9 @@ fn dead(part: &str, why: &str) -> String {
     format!("the part {part:?} of this node panicked: {why}; this is a bug, please report it")
 }
 
-/// Refuses a secret file that others may read: who copied it can pose as this node.
-fn only_ours(path: &Path) -> Result<(), ProgramError> {
+/// Refuses a secret file that others may read: who copied it can pose as this node. `otherwise`
+/// says what to do if somebody did.
+pub(super) fn only_ours(path: &Path, otherwise: &str) -> Result<(), ProgramError> {
     let Ok(found) = path.metadata() else { return Ok(()) };
     let mode = found.mode() & 0o7777;
     if mode & 0o077 == 0 {
@@ -217,7 +218,7 @@ fn only_ours(path: &Path) -> Result<(), ProgramError> {
     let path = path.display();
     Err(ProgramError::Usage(format!(
         "{path} may be read by others (mode {mode:04o}); take that from them with chmod 600 {path}, \
-         or choose another --data-dir if somebody may have copied it"
+         or {otherwise} if somebody may have copied it"
     )))
 }
 

@@ -87,6 +87,7 @@ impl TestCluster {
                 link_public: link.clone(),
                 link_listen: link,
                 admin_listen: None,
+                tls: None,
                 store: parts.store,
                 keys: parts.keys,
             };

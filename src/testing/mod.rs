@@ -3,6 +3,8 @@
 //! Compiled for the package's own tests and with the feature `testing`; the product holds none
 //! of it.
 
+#[cfg(all(test, feature = "net"))]
+pub(crate) mod certificates;
 #[cfg(feature = "net")]
 pub mod cluster;
 pub mod comm;

@@ -34,6 +34,7 @@ struct Surroundings {
     boards: Boards,
     masters: Vec<MasterInfo>,
     cluster: [u8; 16],
+    https: bool,
 }
 
 impl Surroundings {
@@ -42,7 +43,7 @@ impl Surroundings {
         let read = app.bounded(app.handle().boards()).await;
         let boards = read.unwrap_or(Err(RequestError::Away))?.value;
         let masters = app.bounded(app.handle().masters()).await.unwrap_or_default();
-        Ok(Self { boards, masters, cluster })
+        Ok(Self { boards, masters, cluster, https: app.is_https() })
     }
 
     fn opened(self, secret: &Secret, session: &SessionRow, cookie: bool) -> Response {
@@ -56,7 +57,7 @@ impl Surroundings {
         };
         let mut response = json(StatusCode::CREATED, &shape);
         if cookie {
-            let line = auth::set_cookie(self.cluster, secret);
+            let line = auth::set_cookie(self.cluster, self.https, secret);
             response.headers_mut().insert(header::SET_COOKIE, line);
         }
         response
@@ -108,7 +109,7 @@ pub(super) async fn close(State(app): State<App>, caller: Caller) -> HandlerResu
     let cluster = app.cluster().await?;
     match app.write(caller, Write::CloseSession).await?.1 {
         TaskResult::Done => {
-            let gone = [(header::SET_COOKIE, auth::clear_cookie(cluster))];
+            let gone = [(header::SET_COOKIE, auth::clear_cookie(cluster, app.is_https()))];
             Ok((StatusCode::NO_CONTENT, gone).into_response())
         }
         other => Err(unexpected(&other)),

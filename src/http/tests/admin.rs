@@ -16,6 +16,7 @@ async fn ask(site: &Site, token: &AdminToken, ask: Ask<'_>) -> Answer {
         config: Config::default(),
         metrics: site.metrics.clone(),
         token: token.clone(),
+        tls: None,
     };
     let listener = Box::new(Dialled(taken));
     let served = serve_admin(site.env.clone(), listener, site.handle.clone(), params);

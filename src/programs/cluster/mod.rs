@@ -34,10 +34,15 @@ use self::{
 use super::{
     ProgramError, master, output,
     process::DirLock,
-    settings::{Key, Settings, ValueKind, with_keys},
+    settings::{
+        Key, Settings, ValueKind,
+        node::{TLS_CERT, TLS_KEY},
+        with_keys,
+    },
     worker,
 };
 use crate::{
+    client::Trust,
     env::{Env, real::RealWorld},
     model::{
         event::Event,
@@ -62,6 +67,8 @@ pub const KEYS: &[Key] = &[
         kind: ValueKind::Text,
         help: "The shared store, sqlite:PATH [default: sqlite:DATA_DIR/chatchat.db]",
     },
+    TLS_CERT,
+    TLS_KEY,
     Key { name: "restart", kind: ValueKind::Switch, help: "Start nodes again that end" },
     Key {
         name: "log",
@@ -84,6 +91,10 @@ pub struct ClusterSettings {
     pub data_dir: PathBuf,
     /// Shared store, `sqlite:PATH`; empty for a file in the directory.
     pub store: String,
+    /// PEM file of the masters' certificate; none for plain HTTP.
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file of the certificate's private key.
+    pub tls_key: Option<PathBuf>,
     /// Whether nodes that end are started again.
     pub restart: bool,
     /// Filter of each node's log.
@@ -98,6 +109,8 @@ impl Default for ClusterSettings {
             http_port: 8080,
             data_dir: "data".into(),
             store: String::new(),
+            tls_cert: None,
+            tls_key: None,
             restart: false,
             // Events have a file of their own.
             log: "info,chatchat::model::event=off".to_owned(),
@@ -124,6 +137,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), ProgramError
     }
     let _lock = DirLock::take(&settings.data_dir)?;
     plan.check_ports()?;
+    plan.check_tls()?;
     let runtime = runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -314,9 +328,11 @@ impl Supervisor {
     }
 
     async fn masters_are_ready(&self) -> bool {
+        // A certificate that cannot be read just now may be half replaced.
+        let Ok(trust) = self.plan.trust() else { return false };
         for node in &self.plan.nodes {
             let Some(addr) = &node.http else { continue };
-            if !is_ready(&self.env, addr).await {
+            if !is_ready(&self.env, addr, trust.as_ref()).await {
                 return false;
             }
         }
@@ -328,7 +344,7 @@ impl Supervisor {
         say(&format!("Chatchat is ready after {took:.1} s. Chat at"));
         for node in &self.plan.nodes {
             if let Some(addr) = &node.http {
-                say(&format!("  http://{addr}  ({})", node.name));
+                say(&format!("  {}  ({})", self.plan.front_end(addr), node.name));
             }
         }
         say("Ctrl-C stops it.");
@@ -349,11 +365,14 @@ impl Supervisor {
 }
 
 /// Returns whether a front end reports that it is ready.
-async fn is_ready(env: &Env, addr: &str) -> bool {
+async fn is_ready(env: &Env, addr: &str, trust: Option<&Trust>) -> bool {
     const WAIT: Duration = Duration::from_millis(500);
     const ASK: &[u8] = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let asked = async {
         let mut stream = env.connect(addr, WAIT).await.ok()?;
+        if let Some(trust) = trust {
+            stream = trust.connect(env, "localhost", stream, WAIT).await.ok()?;
+        }
         stream.write_all(ASK).await.ok()?;
         let mut status = [0; 12];
         stream.read_exact(&mut status).await.ok()?;
@@ -384,6 +403,8 @@ mod tests {
               --http-port <N>      Master i serves people on this + i, nodes on + 100 + i, operators on + 200 + i [default: 8080]
               --data-dir <VALUE>   Where all is kept [default: data]
               --store <VALUE>      The shared store, sqlite:PATH [default: sqlite:DATA_DIR/chatchat.db]
+              --tls-cert <VALUE>   A PEM file with its certificate for https, then those that vouch for it [default: none]
+              --tls-key <VALUE>    A PEM file with the certificate's private key, mode 0600 [default: none]
               --restart[=<VALUE>]  Start nodes again that end
               --log <VALUE>        What each node logs to DATA_DIR/NAME/log [default: info,chatchat::model::event=off]
           -h, --help               Print help

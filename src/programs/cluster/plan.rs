@@ -1,6 +1,9 @@
 //! Plan of a cluster: its nodes, their addresses, and the files they need before they start.
 
-use std::{fmt, fs, path::PathBuf};
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::future::try_join_all;
@@ -9,6 +12,7 @@ use serde::Serialize;
 
 use super::ClusterSettings;
 use crate::{
+    client::Trust,
     comm::{
         handshake::GUARD_FILE,
         key_source::{GeneratedKeys, IDENTITY_FILE, load_or_make_identity},
@@ -32,7 +36,11 @@ use crate::{
         master::MasterSettings,
         node_store::open_store,
         process::check_port,
-        settings::{file_of, node::store_path},
+        settings::{
+            file_of,
+            node::{store_path, tls_files},
+        },
+        tls,
         worker::WorkerSettings,
     },
     store::{Store, sqlite},
@@ -78,6 +86,8 @@ pub(super) struct Plan {
     pub(super) program: PathBuf,
     data_dir: PathBuf,
     store: String,
+    /// Files of certificate and key.
+    tls: Option<(PathBuf, PathBuf)>,
     log: String,
     config: Config,
 }
@@ -105,6 +115,13 @@ impl Plan {
                 std::path::absolute(store_path(store)?).map_err(|e| usage(format!("store: {e}")))?
             }
         };
+        let absolute = |path: &Path| {
+            std::path::absolute(path).map_err(|e| usage(format!("{}: {e}", path.display())))
+        };
+        let tls = match tls_files(settings.tls_cert.as_deref(), settings.tls_key.as_deref())? {
+            Some((cert, key)) => Some((absolute(cert)?, absolute(key)?)),
+            None => None,
+        };
         let program = std::env::current_exe()
             .map_err(|e| ProgramError::Failed(format!("this program cannot be found: {e}")))?;
         let addr = |port: u16| Some(format!("127.0.0.1:{port}"));
@@ -129,6 +146,7 @@ impl Plan {
             program,
             data_dir,
             store: format!("sqlite:{}", store.display()),
+            tls,
             log: settings.log.clone(),
             config: config.clone(),
         })
@@ -141,6 +159,22 @@ impl Plan {
     pub(super) fn check_ports(&self) -> Result<(), ProgramError> {
         let ports = self.nodes.iter().flat_map(|node| [&node.http, &node.link, &node.admin]);
         ports.flatten().try_for_each(|addr| check_port(addr, "--http-port"))
+    }
+
+    /// Checks that certificate and key can be used.
+    pub(super) fn check_tls(&self) -> Result<(), ProgramError> {
+        self.tls.as_ref().map_or(Ok(()), |(cert, key)| tls::server(cert, key).map(drop))
+    }
+
+    /// Returns the trust in masters that use the certificate of the settings, under TLS.
+    pub(super) fn trust(&self) -> Result<Option<Trust>, ProgramError> {
+        let tls = self.tls.as_ref();
+        tls.map(|(cert, _)| tls::trust(cert, Trust::of_certificate)).transpose()
+    }
+
+    /// Returns the URL of a front end at this address.
+    pub(super) fn front_end(&self, addr: &str) -> String {
+        format!("{}://{addr}", if self.tls.is_some() { "https" } else { "http" })
     }
 
     /// Makes the store's one file the whole store, as far as its log can be copied back.
@@ -231,6 +265,8 @@ impl Plan {
             http: or_empty(&node.http),
             link: or_empty(&node.link),
             admin: or_empty(&node.admin),
+            tls_cert: self.tls.as_ref().map(|(cert, _)| cert.clone()),
+            tls_key: self.tls.as_ref().map(|(_, key)| key.clone()),
             events: Some(node.events()),
             log: self.log.clone(),
             ..MasterSettings::default()
@@ -309,6 +345,9 @@ async fn join_token(env: &Env, store: &Store, master: &Fingerprint) -> Result<St
 
 #[derive(Serialize)]
 struct Listing<'a> {
+    /// File of the masters' certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_cert: Option<&'a Path>,
     nodes: Vec<Listed<'a>>,
 }
 
@@ -325,16 +364,17 @@ struct Listed<'a> {
 /// Replaces `DATA/cluster.json`. `pids` are in the order of nodes, `None` for a node that does not
 /// run.
 pub(super) fn write_listing(plan: &Plan, pids: &[Option<u32>]) -> Result<(), ProgramError> {
-    let url = |addr: &Option<String>| addr.as_ref().map(|addr| format!("http://{addr}"));
     let nodes = plan.nodes.iter().zip(pids).map(|(node, pid)| Listed {
         name: &node.name,
         role: node.role,
         pid: *pid,
-        http: url(&node.http),
+        http: node.http.as_deref().map(|addr| plan.front_end(addr)),
         link: node.link.as_deref(),
-        admin: url(&node.admin),
+        // On loopback, where operators are served without TLS.
+        admin: node.admin.as_ref().map(|addr| format!("http://{addr}")),
     });
-    let listing = Listing { nodes: nodes.collect() };
+    let tls_cert = plan.tls.as_ref().map(|(cert, _)| cert.as_path());
+    let listing = Listing { tls_cert, nodes: nodes.collect() };
     let path = plan.data_dir.join("cluster.json");
     let failed =
         |e: &dyn std::fmt::Display| ProgramError::Failed(format!("{}: {e}", path.display()));

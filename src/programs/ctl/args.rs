@@ -24,6 +24,11 @@ pub(super) struct Args {
     #[arg(long, global = true, env = "CHATCHAT_MASTER", value_name = "http://HOST:PORT")]
     pub(super) master: Option<String>,
 
+    /// A PEM file with the authorities that vouch for masters at https://; by default the
+    /// certificate that cluster.json names.
+    #[arg(long, global = true, env = "CHATCHAT_CACERT", value_name = "FILE")]
+    pub(super) cacert: Option<PathBuf>,
+
     /// A master's address for operators, instead of those in cluster.json; its token is read from
     /// the data directory.
     #[arg(long, global = true, value_name = "HOST:PORT")]

@@ -234,10 +234,12 @@ async fn status(env: &Env, places: &Targets, name: &str) -> Result<(), CtlError>
             _ => Err(CtlError::Failed("the cluster answered with something else".to_owned())),
         };
     }
+    let trust = places.trust()?;
     let mut answered: Vec<(String, Result<ClusterState, String>)> = Vec::new();
     for admin in &places.admins {
         let limits = Limits { read: Duration::from_secs(3), ..Limits::default() };
-        let mut api = Api::new(env, &admin.url, Some(admin.token.clone()), limits);
+        let mut api =
+            Api::new(env, &admin.url, Some(admin.token.clone()), limits).trusting(trust.clone());
         let state = match api.call(&Request::ClusterState).await {
             Ok(Answer::ClusterState(state)) => Ok(*state),
             Ok(_) => Err("answered with something else".to_owned()),

@@ -15,8 +15,10 @@ async fn ask(env: &Env, places: &Targets, request: &Request) -> Result<Answer, C
     let mut why = "no admin token was found; run it where the masters' --data-dir is, or name \
                    their address with --admin HOST:PORT"
         .to_owned();
+    let trust = places.trust()?;
     for admin in &places.admins {
-        let mut api = Api::new(env, &admin.url, Some(admin.token.clone()), Limits::default());
+        let mut api = Api::new(env, &admin.url, Some(admin.token.clone()), Limits::default())
+            .trusting(trust.clone());
         match api.call(request).await {
             Ok(answer) => return Ok(answer),
             Err(Failure::Refused { problem, .. }) => {

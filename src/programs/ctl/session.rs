@@ -36,15 +36,17 @@ pub(super) async fn open(env: &Env, places: &Targets, name: &str) -> Result<Sess
     let kept = disk.read(&places.session_file).map_err(file)?;
     // A file that does not read is one of another version: a new session replaces it.
     let kept = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
+    let trust = places.trust()?;
     let client = |token| {
         let roster = MasterList::new(&places.masters, 0)
             .ok_or_else(|| CtlError::Usage("there is no master to talk to".to_owned()))?;
-        Ok::<_, CtlError>(ChatClient::new(
+        Ok::<_, CtlError>(ChatClient::trusting(
             env,
             roster,
             token,
             Limits::default(),
             Arc::new(NoObserver),
+            trust.clone(),
         ))
     };
     if let Some(Kept { token }) = kept {

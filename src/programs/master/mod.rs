@@ -15,6 +15,7 @@ use super::{
     ProgramError, output,
     process::{self, LOG_FILE, NodeProcess, SUPERVISED, check_port, with_supervised},
     settings::{Settings, node::store_path, with_keys},
+    tls,
 };
 use crate::{
     comm::{handshake::PENDING_MAX, key_source::GeneratedKeys},
@@ -50,7 +51,17 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
     check_port(&own.http, "--http")?;
     check_port(&own.link, "--link")?;
     own.admin().map_or(Ok(()), |addr| check_port(addr, "--admin"))?;
+    let files = own.tls_files()?;
+    let tls = files.map(|(cert, key)| tls::server(cert, key)).transpose()?;
     let read_again = || {
+        if let (Some(tls), Some((cert, key))) = (&tls, files) {
+            match tls::renew(tls, cert, key) {
+                Ok(()) => {
+                    tracing::info!(cert = %cert.display(), "certificate and key are read again")
+                }
+                Err(error) => tracing::warn!(%error, "certificate and key stay as they are"),
+            }
+        }
         let again = Settings::of_matches(KEYS, matches)?;
         let log = again.own::<MasterSettings>()?.resolve()?.log;
         Ok((log, settings.changed(&again)))
@@ -104,6 +115,7 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
                     link_listen: own.link.clone(),
                     link_public: own.link_public.clone(),
                     admin_listen: own.admin().map(str::to_owned),
+                    tls: tls.clone(),
                     store,
                     keys: Arc::new(GeneratedKeys),
                 },

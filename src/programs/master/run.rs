@@ -8,8 +8,11 @@ use crate::{
     comm::key_source::KeySource,
     config::Config,
     env::{Env, Listener},
-    http::{Access, AccessError, AdminParams, AdminToken, HttpParams, Metrics, serve, serve_admin},
+    http::{
+        Access, AccessError, AdminParams, AdminToken, HttpParams, Metrics, Tls, serve, serve_admin,
+    },
     node::{self, master::NodeError},
+    programs::settings::node::is_loopback,
     store::Store,
 };
 
@@ -21,7 +24,7 @@ pub struct MasterParams {
     pub config: Config,
     /// Address that the front end listens on, `host:port`.
     pub http_listen: String,
-    /// URL of the front end for browsers, `http://host:port`.
+    /// URL of the front end for browsers, `http://host:port`, or `https://` under TLS.
     pub http_public: String,
     /// Further names and trusted proxies of the front end.
     pub access: Access,
@@ -31,6 +34,9 @@ pub struct MasterParams {
     pub link_public: String,
     /// Address for operators, `host:port`; none if `None`.
     pub admin_listen: Option<String>,
+    /// Certificate and key of the front end, and of the listener for operators unless that is on
+    /// loopback; none for plain HTTP.
+    pub tls: Option<Tls>,
     /// Shared store.
     pub store: Store,
     /// Source of keys.
@@ -71,14 +77,18 @@ pub async fn run_master(
     params: MasterParams,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), MasterError> {
-    let MasterParams { name, config, http_public, link_public, store, keys, access, .. } = params;
-    let access = access.with_public(&http_public)?;
+    let MasterParams { name, config, http_public, link_public, store, keys, tls, .. } = params;
+    let mut access = params.access.with_public(&http_public)?;
+    if tls.is_some() {
+        access = access.only_https();
+    }
     let http = listen(&env, "the front end", &params.http_listen).await?;
     let links = listen(&env, "links", &params.link_listen).await?;
     let (handle, asks) = node::master::channel();
     let metrics = Metrics::new();
 
-    let http_params = HttpParams { config: config.clone(), metrics: metrics.clone(), access };
+    let http_params =
+        HttpParams { config: config.clone(), metrics: metrics.clone(), access, tls: tls.clone() };
     let front = serve(env.clone(), http, handle.clone(), http_params);
     let _front = env.spawn("front-end", front).abort_on_drop();
     let _admin = match &params.admin_listen {
@@ -86,7 +96,9 @@ pub async fn run_master(
         Some(addr) => {
             let listener = listen(&env, "operators", addr).await?;
             let token = AdminToken::of_disk(&env).map_err(MasterError::AdminToken)?;
-            let admin_params = AdminParams { config: config.clone(), metrics, token };
+            // Operators there name the address, for which certificates seldom stand.
+            let tls = tls.filter(|_| !is_loopback(addr));
+            let admin_params = AdminParams { config: config.clone(), metrics, token, tls };
             let admin = serve_admin(env.clone(), listener, handle.clone(), admin_params);
             Some(env.spawn("admin", admin).abort_on_drop())
         }

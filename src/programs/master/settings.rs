@@ -1,6 +1,6 @@
 //! Settings of a master.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +10,8 @@ use crate::programs::{
     settings::{
         Key, ValueKind,
         node::{
-            DATA_DIR, EVENTS, LOG, NAME, STORE, check_addr, check_name, default_store, reachable,
-            store_path,
+            DATA_DIR, EVENTS, LOG, NAME, STORE, TLS_CERT, TLS_KEY, check_addr, check_name,
+            default_store, not_plain, reachable, store_path, tls_files,
         },
     },
 };
@@ -29,7 +29,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "http_public",
         kind: ValueKind::Text,
-        help: "Its front end as browsers reach it [default: http://HTTP]",
+        help: "Its front end as browsers reach it [default: http://HTTP, or https:// under TLS]",
     },
     Key {
         name: "http_names",
@@ -43,6 +43,14 @@ pub const KEYS: &[Key] = &[
         kind: ValueKind::List,
         help: "Proxies in front of it whose X-Forwarded-For counts, such as 10.0.0.0/8 \
                [default: none]",
+    },
+    TLS_CERT,
+    TLS_KEY,
+    Key {
+        name: "behind_proxy",
+        kind: ValueKind::Switch,
+        help: "Speak plain HTTP on addresses that other machines reach, because a proxy with TLS \
+               stands in front",
     },
     Key {
         name: "link",
@@ -81,6 +89,12 @@ pub struct MasterSettings {
     pub http_names: Vec<String>,
     /// Addresses and networks of proxies whose `X-Forwarded-For` counts.
     pub http_proxies: Vec<String>,
+    /// PEM file of the certificate; none for plain HTTP.
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file of the certificate's private key.
+    pub tls_key: Option<PathBuf>,
+    /// Whether plain HTTP is allowed on addresses that other machines reach.
+    pub behind_proxy: bool,
     /// Address for links of other nodes, `host:port`.
     pub link: String,
     /// The same address as other nodes reach it; empty to use `link`.
@@ -103,6 +117,9 @@ impl Default for MasterSettings {
             http_public: String::new(),
             http_names: Vec::new(),
             http_proxies: Vec::new(),
+            tls_cert: None,
+            tls_key: None,
+            behind_proxy: false,
             link: "127.0.0.1:8180".to_owned(),
             link_public: String::new(),
             admin: "127.0.0.1:8280".to_owned(),
@@ -121,8 +138,10 @@ impl MasterSettings {
         check_name(&self.name)?;
         default_store(&mut self.store, &self.data_dir);
         store_path(&self.store)?;
+        let tls = self.tls_files()?.is_some();
         if self.http_public.is_empty() {
-            self.http_public = format!("http://{}", reachable("http", &self.http)?);
+            let scheme = if tls { "https" } else { "http" };
+            self.http_public = format!("{scheme}://{}", reachable("http", &self.http)?);
         }
         if let Some(bare) = self.http_public.strip_suffix('/') {
             self.http_public = bare.to_owned();
@@ -130,6 +149,13 @@ impl MasterSettings {
         self.access()?
             .with_public(&self.http_public)
             .map_err(|e| ProgramError::Usage(format!("http_public: {e}")))?;
+        if tls && !self.http_public.to_ascii_lowercase().starts_with("https://") {
+            return Err(ProgramError::Usage(format!(
+                "http_public: this front end speaks TLS itself, so its URL begins with https://, \
+                 not {:?}",
+                self.http_public
+            )));
+        }
         if self.link_public.is_empty() {
             self.link_public = reachable("link", &self.link)?.to_owned();
         }
@@ -143,7 +169,17 @@ impl MasterSettings {
             let Some(addr) = addr else { continue };
             check_addr(key, addr)?;
         }
+        not_plain("http", &self.http, tls || self.behind_proxy)?;
+        self.admin().map_or(Ok(()), |addr| not_plain("admin", addr, tls || self.behind_proxy))?;
         Ok(self)
+    }
+
+    /// Returns the files of certificate and key, if it speaks TLS.
+    ///
+    /// # Errors
+    /// [`ProgramError::Usage`] when one is named without the other.
+    pub fn tls_files(&self) -> Result<Option<(&Path, &Path)>, ProgramError> {
+        tls_files(self.tls_cert.as_deref(), self.tls_key.as_deref())
     }
 
     /// Returns the names and proxies of the front end.

@@ -18,8 +18,13 @@ pub mod node;
 const VARIABLE: &str = "CHATCHAT_";
 
 /// Variables of `chatctl` and of the project's own tests, which are no settings of a node.
-const OF_OTHERS: [&str; 4] =
-    ["CHATCHAT_MASTER", "CHATCHAT_REQUIRE_ALL", "CHATCHAT_CLUSTER", "CHATCHAT_CI_SKIP_INSTALL"];
+const OF_OTHERS: [&str; 5] = [
+    "CHATCHAT_MASTER",
+    "CHATCHAT_CACERT",
+    "CHATCHAT_REQUIRE_ALL",
+    "CHATCHAT_CLUSTER",
+    "CHATCHAT_CI_SKIP_INSTALL",
+];
 
 /// Key of one setting.
 #[derive(Clone, Copy, Debug)]
@@ -434,6 +439,7 @@ mod tests {
             "CHATCHAT_CONFIG",
             "CHATCHAT_REQUIRE_ALL",
             "CHATCHAT_MASTER",
+            "CHATCHAT_CACERT",
             "HOME",
         ] {
             assert!(check(good).is_empty(), "{good}");

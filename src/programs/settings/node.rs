@@ -1,6 +1,9 @@
 //! Keys and checks that the settings of masters and workers share.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use super::{Key, ValueKind};
 use crate::programs::ProgramError;
@@ -21,6 +24,57 @@ pub(crate) const LOG: Key = Key {
     kind: ValueKind::Text,
     help: "What is logged to stderr, such as debug or warn,chatchat=info [default: info]",
 };
+
+pub(crate) const TLS_CERT: Key = Key {
+    name: "tls_cert",
+    kind: ValueKind::Text,
+    help: "A PEM file with its certificate for https, then those that vouch for it [default: none]",
+};
+pub(crate) const TLS_KEY: Key = Key {
+    name: "tls_key",
+    kind: ValueKind::Text,
+    help: "A PEM file with the certificate's private key, mode 0600 [default: none]",
+};
+
+/// Returns the files of certificate and key, if both are named.
+///
+/// # Errors
+/// [`ProgramError::Usage`] when one is named without the other.
+pub(crate) fn tls_files<'a>(
+    cert: Option<&'a Path>,
+    key: Option<&'a Path>,
+) -> Result<Option<(&'a Path, &'a Path)>, ProgramError> {
+    match (cert, key) {
+        (None, None) => Ok(None),
+        (Some(cert), Some(key)) => Ok(Some((cert, key))),
+        (None, Some(_)) => Err(ProgramError::Usage(
+            "tls_key: name its certificate too, with --tls-cert FILE".to_owned(),
+        )),
+        (Some(_), None) => Err(ProgramError::Usage(
+            "tls_cert: name its private key too, with --tls-key FILE".to_owned(),
+        )),
+    }
+}
+
+/// Returns whether only this machine reaches an address `HOST:PORT`.
+pub(crate) fn is_loopback(addr: &str) -> bool {
+    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || bare.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
+}
+
+/// Refuses to send secrets unencrypted to other machines.
+pub(crate) fn not_plain(key: &str, addr: &str, is_protected: bool) -> Result<(), ProgramError> {
+    if is_protected || is_loopback(addr) {
+        return Ok(());
+    }
+    Err(ProgramError::Usage(format!(
+        "{key}: plain HTTP on {addr} shows other machines the tokens of sessions; name a \
+         certificate with --tls-cert FILE --tls-key FILE, or say --behind-proxy if a proxy with \
+         TLS stands in front of it"
+    )))
+}
 
 pub(crate) fn check_name(name: &str) -> Result<(), ProgramError> {
     let fits = (1..=64).contains(&name.len()) && !name.chars().any(char::is_control);
@@ -82,6 +136,29 @@ mod tests {
     }
 
     #[test]
+    fn plain_http_needs_loopback_a_certificate_or_a_proxy() {
+        let of = |http: &str, tls: bool, behind_proxy: bool| {
+            let file = |name: &str| tls.then(|| name.into());
+            let settings = MasterSettings {
+                http: http.to_owned(),
+                tls_cert: file("c.pem"),
+                tls_key: file("k.pem"),
+                behind_proxy,
+                ..MasterSettings::default()
+            };
+            settings.resolve().map(|settings| settings.http_public)
+        };
+        for loopback in ["127.0.0.1:80", "127.9.9.9:80", "[::1]:80", "localhost:80"] {
+            assert_eq!(of(loopback, false, false).ok(), Some(format!("http://{loopback}")));
+        }
+        for open in ["10.0.0.1:80", "chat.example:80", "[2001:db8::1]:80", "127.0.0.1.example:80"] {
+            assert!(of(open, false, false).is_err(), "{open}");
+            assert_eq!(of(open, true, false).ok(), Some(format!("https://{open}")));
+            assert_eq!(of(open, false, true).ok(), Some(format!("http://{open}")));
+        }
+    }
+
+    #[test]
     fn settings_that_cannot_work_are_refused_with_a_remedy() {
         let text = str::to_owned;
         let master = |change: &dyn Fn(&mut MasterSettings)| {
@@ -104,6 +181,14 @@ mod tests {
             master(&|m| m.link = text("nowhere")),
             master(&|m| m.link_public = text("http://h:1")),
             master(&|m| m.admin = text("127.0.0.1:0")),
+            master(&|m| m.http = text("10.0.0.1:80")),
+            master(&|m| m.admin = text("[2001:db8::1]:80")),
+            master(&|m| m.tls_cert = Some("c.pem".into())),
+            master(&|m| m.tls_key = Some("k.pem".into())),
+            master(&|m| {
+                (m.tls_cert, m.tls_key) = (Some("c.pem".into()), Some("k.pem".into()));
+                m.http_public = text("http://chat.example");
+            }),
             master(&|m| m.store = text("postgres://h/db")),
             worker(&|w| w.masters.clear()),
             worker(&|w| (w.token, w.token_file) = (Some(text("t")), Some("f".into()))),
@@ -117,6 +202,11 @@ mod tests {
         link: "nowhere" is not HOST:PORT
         link_public: "http://h:1" is not HOST:PORT
         admin: "127.0.0.1:0" is not HOST:PORT
+        http: plain HTTP on 10.0.0.1:80 shows other machines the tokens of sessions; name a certificate with --tls-cert FILE --tls-key FILE, or say --behind-proxy if a proxy with TLS stands in front of it
+        admin: plain HTTP on [2001:db8::1]:80 shows other machines the tokens of sessions; name a certificate with --tls-cert FILE --tls-key FILE, or say --behind-proxy if a proxy with TLS stands in front of it
+        tls_cert: name its private key too, with --tls-key FILE
+        tls_key: name its certificate too, with --tls-cert FILE
+        http_public: this front end speaks TLS itself, so its URL begins with https://, not "http://chat.example"
         store: "postgres://h/db" is not sqlite:PATH
         masters: name one at least, such as --masters 127.0.0.1:8180
         token and token_file both say the join token; leave one out

@@ -14,7 +14,7 @@ use super::stepped_world::SteppedWorld;
 use crate::{
     config::Config,
     env::{BoxFuture, BoxStream, Env, Listener, TaskGuard},
-    http::{Access, HttpParams, Metrics, serve},
+    http::{Access, HttpParams, Metrics, Tls, serve},
     node::handle::MasterHandle,
 };
 
@@ -36,11 +36,21 @@ impl Site {
     }
 
     pub(crate) fn with(config: Config) -> Self {
+        Self::start(config, Access::default(), None)
+    }
+
+    /// Starts one that speaks TLS.
+    pub(crate) fn over_tls(config: Config, tls: Tls) -> Self {
+        let access = Access::default().with_public("https://localhost:8443").expect("a URL");
+        Self::start(config, access.only_https(), Some(tls))
+    }
+
+    fn start(config: Config, access: Access, tls: Option<Tls>) -> Self {
         let env = Env::new(SteppedWorld::new());
         let (fake, handle) = Fake::start(&env);
         let (dial, taken) = mpsc::channel(64);
         let metrics = Metrics::new();
-        let params = HttpParams { config, metrics: metrics.clone(), access: Access::default() };
+        let params = HttpParams { config, metrics: metrics.clone(), access, tls };
         let listener = Box::new(Dialled(taken));
         let served = serve(env.clone(), listener, handle.clone(), params);
         let server = Some(env.spawn("http", served).abort_on_drop());

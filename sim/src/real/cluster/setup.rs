@@ -129,6 +129,8 @@ impl RealCluster {
             http: node.http.clone().unwrap_or_default(),
             link: node.link.clone().unwrap_or_default(),
             admin: "off".to_owned(),
+            // The network between the namespaces is on this machine.
+            behind_proxy: true,
             events: Some(node.events()),
             ..MasterSettings::default()
         };
