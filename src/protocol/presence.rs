@@ -13,10 +13,11 @@
 //!    has no sessions from the master being gone. One touch is on its way at a time; later
 //!    sessions go with the next.
 //!    A touch that failed is repeated soon: it may have carried a session that nobody else names.
-//! 3. A leave is due `leave_delay` after the last stream closed. It names the last known touch, so
-//!    that a session that is open on another master stays listed. One statement of at most
-//!    [`LEAVE_MAX`] leaves is on its way at a time: however many leave at once, the store is never
-//!    busy with them for long.
+//! 3. A leave is due `leave_delay` after the last stream closed, and after the last touch that named
+//!    the session: a post through this master touches it too. It names that touch, so that a session
+//!    that is open on another master stays listed: `leave_delay` is longer than `touch_interval`,
+//!    within which the other master touches it. One statement of at most [`LEAVE_MAX`] leaves is on
+//!    its way at a time: however many leave at once, the store is never busy with them for long.
 //! 4. At most `sessions_max` sessions are kept, as many wait for a touch at once, and as many are
 //!    noted as touched. One that waits for its leave makes place for one with a stream.
 
@@ -162,8 +163,12 @@ impl Presence {
             return;
         };
         for key in keys {
-            if let Some(here) = self.sessions.get_mut(key) {
-                here.touched_ms = now_ms;
+            let Some(here) = self.sessions.get_mut(key) else { continue };
+            here.touched_ms = now_ms;
+            if let Some(at) = &mut here.leave_at {
+                self.leaves.remove(&(*at, *key));
+                *at = now + self.leave_delay;
+                self.leaves.insert((*at, *key));
             }
         }
     }
@@ -339,6 +344,19 @@ mod tests {
     }
 
     #[test]
+    fn leave_is_put_off_by_a_touch_so_that_another_master_can_touch_the_session_first() {
+        let mut presence = presence();
+        presence.on_stream_opened(at(0), key(1));
+        touched(&mut presence, at(0));
+        presence.on_stream_closed(at(1), &key(1));
+        assert_eq!(touched(&mut presence, at(5)), Some(vec![]));
+        presence.on_post(at(9), key(1));
+        assert_eq!(touched(&mut presence, at(9)), Some(vec![1]));
+        assert_eq!(presence.due(at(20)).leave, []);
+        assert_eq!(presence.due(at(21)).leave, [(key(1), 77)]);
+    }
+
+    #[test]
     fn failed_touch_is_repeated_soon_with_all_who_have_a_stream() {
         let mut presence = presence();
         touched(&mut presence, at(0));
@@ -365,7 +383,7 @@ mod tests {
         presence.on_touched(at(1), &first.touch.expect("a touch"), Some(77));
         assert!(presence.next_deadline() > Some(at(1)), "nothing is due until it ends");
         presence.on_left();
-        assert_eq!(presence.next_deadline(), Some(at(0)));
+        assert_eq!(presence.next_deadline(), Some(at(1)));
         assert_eq!(presence.due(at(1)).leave.len(), LEAVE_MAX);
         presence.on_left();
         assert_eq!(presence.due(at(1)).leave.len(), 600 - 2 * LEAVE_MAX);
