@@ -36,8 +36,8 @@ const LEASE_MS = 3_000;
 const asked = flags();
 const short = asked.short;
 const SIZES = short
-  ? { streams: 200, boards: 60, people: 12, fault_s: 8, locks: 1, lock_s: 6, rest_s: 4 }
-  : { streams: 2000, boards: 300, people: 40, fault_s: 30, locks: 3, lock_s: 14, rest_s: 25 };
+  ? { streams: 200, boards: 60, people: 12, fault_s: 8, locks: 1, lock_s: 6, rest_s: 4, whole_s: 0 }
+  : { streams: 2000, boards: 300, people: 40, fault_s: 30, locks: 3, lock_s: 14, rest_s: 25, whole_s: 600 };
 
 function flags() {
   try {
@@ -283,7 +283,8 @@ try {
     await status.show();
   });
 
-  await during("calm again", 0, () => sleep(SIZES.fault_s * 500));
+  const left_ms = SIZES.whole_s * 1000 - (Date.now() - status.begun);
+  await during("calm again", 0, () => sleep(Math.max(SIZES.fault_s * 500, left_ms)));
 } catch (error) {
   fail(error.stack);
 }
