@@ -17,3 +17,9 @@ pub mod rows;
 pub mod shared;
 pub mod stream;
 pub mod time;
+
+/// Returns the name of an enum's variant, from its `Debug` text.
+pub(crate) fn variant_name(it: &impl std::fmt::Debug) -> String {
+    let text = format!("{it:?}");
+    text.split(['(', ' ', '{']).next().unwrap_or_default().to_owned()
+}

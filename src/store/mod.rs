@@ -31,6 +31,7 @@ use crate::{
         message::Task,
         outcome::TaskResult,
         rows::*,
+        variant_name,
     },
 };
 
@@ -52,9 +53,7 @@ impl fmt::Debug for Store {
 
 /// Error for a reply that is not the operation's: a fault of the backend.
 fn other_answer(got: &OpReply) -> StoreError {
-    let text = format!("{got:?}");
-    let kind = text.split(['(', ' ', '{']).next().unwrap_or_default();
-    StoreError::Broken { why: format!("unexpected answer {kind}") }
+    StoreError::Broken { why: format!("unexpected answer {}", variant_name(got)) }
 }
 
 macro_rules! ask {

@@ -23,7 +23,10 @@ use super::{
     FRAME_LEN_MAX,
     codec::{self, CodecError},
 };
-use crate::model::message::{Beat, Direct, Request, Response, Topic};
+use crate::model::{
+    message::{Beat, Direct, Request, Response, Topic},
+    variant_name,
+};
 
 /// Bound on the topics in one [`Frame::Subscribe`].
 pub const TOPICS_MAX: usize = 64;
@@ -72,6 +75,21 @@ pub enum Frame {
     Subscribe(Vec<Topic>),
     /// A heartbeat.
     Beat(Beat),
+}
+
+impl Frame {
+    /// Returns a name of the message for people, such as `Assign` or `answer to Assign`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Request { request, .. } => variant_name(request),
+            Self::Response { response, .. } => format!("answer to {}", variant_name(response)),
+            Self::Direct(message) => variant_name(message),
+            Self::Cancel { .. } | Self::Publish(_) | Self::Subscribe(_) | Self::Beat(_) => {
+                variant_name(self)
+            }
+        }
+    }
 }
 
 /// Error of bytes that are not a valid frame. The receiver ends the link that they came over.

@@ -165,6 +165,9 @@ pub trait Platform: Send + Sync + 'static {
     /// Marks a rare state as reached. A campaign that never reaches one of them fails.
     fn sometimes(&self, probe: &'static str);
 
+    /// Says what the node just received, for worlds that draw it; others do not ask for the text.
+    fn trace(&self, _text: &dyn Fn() -> String) {}
+
     /// Names the node and its role, for worlds that add them to its lines.
     fn identify(&self, _node: &str, _role: &str) {}
 
@@ -348,6 +351,11 @@ impl Env {
     /// Marks a rare state as reached; see [`Platform::sometimes`].
     pub fn sometimes(&self, probe: &'static str) {
         self.0.sometimes(probe);
+    }
+
+    /// Says what the node just received; see [`Platform::trace`].
+    pub fn trace(&self, text: impl Fn() -> String) {
+        self.0.trace(&text);
     }
 
     /// Names the node and its role; see [`Platform::identify`].

@@ -38,6 +38,11 @@ impl Core {
         &self.names[host.0]
     }
 
+    /// Returns whether segments, and what nodes say they received, have lines.
+    pub(crate) fn keeps_segments(&self) -> bool {
+        self.log.keeps_segments()
+    }
+
     /// Writes a line about a host; `members` holds JSON members without braces.
     pub(crate) fn note(&mut self, host: HostId, kind: &str, members: &str) {
         self.log.note(self.now, &self.names[host.0], kind, members);

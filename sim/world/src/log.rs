@@ -112,6 +112,11 @@ impl Log {
         });
     }
 
+    /// Returns whether segments, and what nodes say they received, have lines.
+    pub(crate) fn keeps_segments(&self) -> bool {
+        self.detail == Detail::Segments
+    }
+
     /// Counts a segment that left; `rest` is only written at [`Detail::Segments`].
     pub(crate) fn segment(
         &mut self,
@@ -133,7 +138,7 @@ impl Log {
             .chain(words)
             .chain(tail)
             .fold(self.hash, |hash, word| (hash ^ word).wrapping_mul(FNV_PRIME).rotate_left(29));
-        if self.detail == Detail::Segments {
+        if self.keeps_segments() {
             let rest = format!(r#"{},"hash":"{:016x}""#, rest(), self.hash);
             self.line(now, host, "segment", &rest);
         }

@@ -334,6 +334,13 @@ impl State {
         task != COMPUTE && !self.contained.contains(&task)
     }
 
+    /// Writes down what a node received, if the log keeps such lines.
+    pub(crate) fn trace(&mut self, life: Life, text: &dyn Fn() -> String) {
+        if self.core.keeps_segments() && self.live(life).is_ok() {
+            self.core.note(life.host, "message", &format!(r#""name":{}"#, quoted(&text())));
+        }
+    }
+
     /// Counts that a probe was reached, and writes the first time down.
     pub(crate) fn sometimes(&mut self, life: Life, probe: &'static str) {
         if self.live(life).is_err() {

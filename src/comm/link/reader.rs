@@ -121,7 +121,9 @@ impl Reader {
         events: &Events,
         bytes: Vec<u8>,
     ) -> Result<(), LinkEnd> {
-        let event = match Frame::decode(Bytes::from(bytes)).map_err(violation)? {
+        let frame = Frame::decode(Bytes::from(bytes)).map_err(violation)?;
+        env.trace(|| frame.name());
+        let event = match frame {
             Frame::Request { id, deadline_ms, request } => {
                 shared.state().serve(id).map_err(violation)?;
                 let deadline = env.now() + std::time::Duration::from_millis(deadline_ms.into());

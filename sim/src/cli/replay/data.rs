@@ -1,6 +1,9 @@
 //! Data of the page: lanes, marks, messages, calls, faults and complaints, all in order of time.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use chatchat_scenarios::{
     history::{End, Operation},
@@ -23,6 +26,8 @@ pub(super) struct Run {
     build: String,
     from: u64,
     until: u64,
+    /// Time at which the story began: the page counts from it, as verdicts do.
+    zero: u64,
     /// Names of machines: store, masters, workers, people.
     lanes: Vec<String>,
     /// Time, lane or -1, text, sort.
@@ -34,6 +39,12 @@ pub(super) struct Run {
     /// Time of beginning, time of end, text, lanes.
     faults: Vec<(u64, u64, String, Vec<usize>)>,
     complaints: Vec<Complaint>,
+    /// Segments on their way to each lane, by time of arrival and number.
+    #[serde(skip)]
+    arrivals: BTreeMap<usize, BTreeSet<(u64, usize)>>,
+    /// Names of the messages that ended in a segment.
+    #[serde(skip)]
+    names: BTreeMap<usize, Vec<String>>,
 }
 
 #[derive(Serialize)]
@@ -85,12 +96,14 @@ impl Run {
             verdict: report.verdict.to_string(),
             build: BUILD.to_owned(),
             until: ns(report.virtual_time).max(1),
+            zero: ns(report.started),
             lanes: hosts.iter().map(|host| (*host).to_owned()).collect(),
             ..Self::default()
         };
         for line in &lines {
             run.add_line(line, &lanes);
         }
+        run.name_messages();
         for operation in &report.history.operations {
             run.add_call(operation, report.started, &lanes);
         }
@@ -124,14 +137,42 @@ impl Run {
                 let (Some(from), Some(to)) = (lane, to) else { return };
                 let arrives = line["under_way"].as_u64().map(|under_way| at + under_way);
                 let len = line["len"].as_u64().unwrap_or(0);
+                if let Some(at) = arrives.filter(|_| len > 0) {
+                    self.arrivals.entry(to).or_default().insert((at, self.messages.len()));
+                }
                 let segment = line["segment"].as_str().unwrap_or_default();
                 let text = if len > 0 { format!("{segment} {len} B") } else { segment.to_owned() };
                 self.messages.push((at, arrives, from, to, text));
+            }
+            "message" => {
+                let arrivals = lane.and_then(|lane| self.arrivals.get(&lane));
+                let by_now =
+                    arrivals.and_then(|known| known.range(..=(at, usize::MAX)).next_back());
+                if let (Some((_, segment)), Some(name)) = (by_now, line["name"].as_str()) {
+                    self.names.entry(*segment).or_default().push(name.to_owned());
+                }
             }
             "network" => {}
             _ => {
                 let lane = lane.and_then(|lane| i64::try_from(lane).ok()).unwrap_or(-1);
                 self.marks.push((at, lane, short(&members(line)), sort(kind)));
+            }
+        }
+    }
+
+    /// Puts the names of messages before the segments that brought their last bytes.
+    fn name_messages(&mut self) {
+        for (segment, names) in std::mem::take(&mut self.names) {
+            let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+            for name in &names {
+                *counts.entry(name).or_default() += 1;
+            }
+            let said = counts.iter().map(|(name, count)| match count {
+                1 => (*name).to_owned(),
+                more => format!("{name} x{more}"),
+            });
+            if let Some((.., text)) = self.messages.get_mut(segment) {
+                *text = format!("{}, {text}", said.collect::<Vec<_>>().join(", "));
             }
         }
     }
@@ -261,6 +302,9 @@ mod tests {
             r#"{"t":0,"n":0,"host":"worker0","kind":"crash","unsynced":0}"#,
             r#"{"t":7,"n":1,"host":"master0","kind":"segment","to":"worker0","segment":"data","from_socket":1,"len":40,"under_way":30}"#,
             r#"{"t":8,"n":2,"host":"worker0","kind":"segment","to":"master0","segment":"ack","from_socket":1,"len":0,"under_way":30}"#,
+            r#"{"t":38,"n":4,"host":"worker0","kind":"message","name":"Assign"}"#,
+            r#"{"t":38,"n":5,"host":"worker0","kind":"message","name":"Beat"}"#,
+            r#"{"t":39,"n":6,"host":"worker0","kind":"message","name":"Beat"}"#,
             r#"{"t":9,"n":3,"host":"worker0","kind":"segment","to":"master0","segment":"syn","from_socket":1,"len":0,"under_way":null}"#,
         ];
         let violation = Violation {
@@ -283,7 +327,10 @@ mod tests {
         assert_eq!(run.marks, [(0, 1, "crash unsynced 0".to_owned(), "crash")]);
         assert_eq!(
             run.messages,
-            [(7, Some(37), 0, 1, "data 40 B".to_owned()), (9, None, 1, 0, "syn".to_owned())]
+            [
+                (7, Some(37), 0, 1, "Assign, Beat x2, data 40 B".to_owned()),
+                (9, None, 1, 0, "syn".to_owned())
+            ]
         );
         assert_eq!(
             (run.complaints[0].at.as_slice(), run.complaints[1].at.len()),

@@ -140,4 +140,8 @@ impl dst_env::Platform for SimEnv {
     fn sometimes(&self, probe: &'static str) {
         self.world.with(|state| state.sometimes(self.life, probe));
     }
+
+    fn trace(&self, text: &dyn Fn() -> String) {
+        self.world.with(|state| state.trace(self.life, text));
+    }
 }
