@@ -21,3 +21,13 @@ pub(crate) mod stepped_world;
 pub mod store;
 #[cfg(all(test, feature = "net"))]
 pub(crate) mod worker;
+
+/// Snapshots stand in one folder for all of the project.
+#[cfg(test)]
+pub(crate) fn snapshots() -> insta::Settings {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots"));
+    settings.set_omit_expression(true);
+    settings.set_prepend_module_to_snapshot(false);
+    settings
+}

@@ -1,3 +1,5 @@
+mod golden;
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

@@ -112,3 +112,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn signature_with_a_salt_of_another_length_is_refused() {
+    let one = identity(1);
+    let key = IdentityKey::from_spki(one.spki(), WEAK).expect("a key");
+    let hash = labelled_hash("label", &[b"a"]);
+    for (salt_len, want) in
+        [(0, Err(KeyError::BadSignature)), (20, Err(KeyError::BadSignature)), (32, Ok(()))]
+    {
+        let padding = Pss::<Sha256>::new_with_salt(salt_len);
+        let signature = one.private.sign_with_rng(&mut rng(9), padding, &hash).expect("it signs");
+        assert_eq!(key.verify("label", &[b"a"], &signature), want, "{salt_len}");
+    }
+}

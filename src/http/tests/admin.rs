@@ -7,7 +7,10 @@ use crate::{
     config::Config,
     env::BoxStream,
     http::{AdminParams, AdminToken, serve_admin},
-    testing::http::{Answer, Ask, Dialled, Site, snapshots},
+    testing::{
+        http::{Answer, Ask, Dialled, Site},
+        snapshots,
+    },
 };
 
 async fn ask(site: &Site, token: &AdminToken, ask: Ask<'_>) -> Answer {

@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use crate::testing::http::{Ask, Site, snapshots};
+use crate::testing::{
+    http::{Ask, Site},
+    snapshots,
+};
 
 const ID: &str = "3f0e8c5a-9d0b-4b6e-8a57-6f2f0d9a7c11";
 const LOBBY: &str = "/api/v1/boards/lobby/posts";

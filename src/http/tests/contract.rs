@@ -4,7 +4,10 @@ use serde_json::Value;
 
 use crate::{
     http::{openapi, openapi_text},
-    testing::http::{Ask, Site, snapshots},
+    testing::{
+        http::{Ask, Site},
+        snapshots,
+    },
 };
 
 #[tokio::test(start_paused = true)]

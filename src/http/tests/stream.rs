@@ -12,7 +12,8 @@ use crate::{
     },
     node::handle::{ByeReason, Consistency, Delivery, PresenceForm, RequestError, ResetReason},
     testing::{
-        http::{Answer, Ask, Site, fake::this_master, snapshots},
+        http::{Answer, Ask, Site, fake::this_master},
+        snapshots,
         stepped_world::SECOND,
     },
 };

@@ -208,12 +208,3 @@ impl Answer {
         kind.expect("one of our types").to_owned()
     }
 }
-
-/// Snapshots stand in one folder for all of the project.
-pub(crate) fn snapshots() -> insta::Settings {
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots"));
-    settings.set_omit_expression(true);
-    settings.set_prepend_module_to_snapshot(false);
-    settings
-}
