@@ -8,6 +8,8 @@ pub(crate) mod certificates;
 #[cfg(feature = "net")]
 pub mod cluster;
 pub mod comm;
+#[cfg(feature = "net")]
+pub mod fuzz;
 #[cfg(all(test, feature = "net"))]
 pub(crate) mod http;
 #[cfg(test)]

@@ -1,0 +1,60 @@
+use std::{fs, path::PathBuf};
+
+use dst_env::rng::Seed;
+
+use super::*;
+
+/// Inputs of each target in the ordinary tests, in proportion to what one costs.
+const RUNS: [(&str, usize); 8] = [
+    ("frames", 20_000),
+    ("codec", 20_000),
+    ("keys", 1_000),
+    ("records", 10_000),
+    ("envelopes", 5_000),
+    ("handshake", 600),
+    ("bodies", 20_000),
+    ("cursors", 20_000),
+];
+
+fn corpus(target: &Target) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "fuzz", "corpus", target.name].iter().collect()
+}
+
+#[test]
+fn random_and_changed_inputs_break_no_promise() {
+    assert_eq!(RUNS.len(), TARGETS.len());
+    for (name, runs) in RUNS {
+        let target = target(name).expect("a target");
+        let (mut rng, seeds) = (Seed(1).stream(name), (target.seeds)());
+        let taken = (0..runs).filter(|_| (target.run)(&mutated(&mut rng, &seeds))).count();
+        // Some inputs are unchanged seeds; most are not valid any more.
+        assert!(taken > 0 && taken < runs, "{name}: {taken} of {runs} were taken for valid");
+    }
+}
+
+#[test]
+fn every_valid_input_is_taken() {
+    for target in TARGETS {
+        let seeds = (target.seeds)();
+        assert!(!seeds.is_empty(), "{}", target.name);
+        for (nth, seed) in seeds.iter().enumerate() {
+            assert!((target.run)(seed), "{} {nth}", target.name);
+        }
+    }
+}
+
+#[test]
+fn kept_inputs_hold_and_the_valid_ones_are_among_them() {
+    for target in TARGETS {
+        let folder = corpus(target);
+        let mut kept = Vec::new();
+        for entry in fs::read_dir(&folder).expect("a folder of inputs") {
+            let bytes = fs::read(entry.expect("readable").path()).expect("readable");
+            (target.run)(&bytes);
+            kept.push(bytes);
+        }
+        let all = (target.seeds)().iter().all(|seed| kept.contains(seed));
+        let again = "cargo run --example fuzz -- --write-corpus fuzz/corpus";
+        assert!(all, "{} lacks valid inputs; {again} adds them", folder.display());
+    }
+}
