@@ -33,7 +33,7 @@ struct Fixture {
     hello: Vec<u8>,
     reply: Vec<u8>,
     auth: Vec<u8>,
-    /// What both ends derive the link's keys from.
+    /// Secret from which both ends derive the link's keys.
     shared: Secret,
 }
 
