@@ -11,7 +11,7 @@ use redb::Database;
 use super::{
     Replica, ReplicaError,
     read::Reader,
-    tables::{META, META_NEXT, SESSIONS},
+    tables::{META, META_NEXT, SESSIONS, number, session},
 };
 use crate::model::{
     copies::{SessionDigests, SessionEntry, closed_digest, keys_of},
@@ -78,7 +78,7 @@ impl Reader {
         {
             let (key, row) = row?;
             let key = SessionKey(*key.value());
-            let (place, closed, ..) = row.value();
+            let (place, closed, ..) = session(&key.0, row.value())?;
             let entry = match self.session(key)? {
                 Some(row) if !closed => SessionEntry::Open(row),
                 _ => SessionEntry::Closed(key),
@@ -97,7 +97,7 @@ impl Replica {
     /// [`ReplicaError`].
     pub fn digests(&self) -> Result<(SessionDigests, u64), ReplicaError> {
         let meta = Reader::begin(&self.db)?.0.open_table(META)?;
-        let next = meta.get(META_NEXT)?.map_or(0, |row| row.value());
+        let next = number(&meta, META_NEXT)?;
         let digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
         Ok((digests.clone(), next))
     }

@@ -240,7 +240,8 @@ impl Replica {
         }
         let txn = self.db.begin_write()?;
         // A commit with a row, because redb may skip an empty one.
-        txn.open_table(tables::META)?.insert(tables::META_SAVES, 0)?;
+        txn.open_table(tables::META)?
+            .insert(tables::META_SAVES, tables::number_row(tables::META_SAVES, 0))?;
         txn.commit()?;
         self.groups_unsaved.store(0, Ordering::Relaxed);
         Ok(())

@@ -6,7 +6,10 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableT
 
 use super::{
     PAGE_BYTES_MAX, PAGE_POSTS_MAX, Replica, ReplicaError,
-    tables::{BOARDS, MARKS, MEMBERS, META, META_EPOCH, POSTS, SESSIONS, author_of, member, post},
+    tables::{
+        self, BOARDS, MARKS, MEMBERS, META, META_EPOCH, POSTS, SESSIONS, author_of, board_at, mark,
+        member, number, post, session,
+    },
 };
 use crate::model::{
     ids::{BoardName, Post, Seq, SessionKey, StoreEpoch},
@@ -23,8 +26,7 @@ impl Reader {
     }
 
     pub(super) fn epoch(&self) -> Result<StoreEpoch, ReplicaError> {
-        let epoch = self.0.open_table(META)?.get(META_EPOCH)?.map_or(0, |row| row.value());
-        Ok(StoreEpoch(epoch))
+        Ok(StoreEpoch(number(&self.0.open_table(META)?, META_EPOCH)?))
     }
 
     /// Returns the posts `from..=to`, at most `limit` from the near end, always ascending.
@@ -44,11 +46,16 @@ impl Reader {
         let mut posts = Vec::new();
         let mut bytes = 0;
         for _ in 0..limit {
-            let Some(row) = (if from_end { rows.next_back() } else { rows.next() }) else { break };
-            let (key, row) = row?;
+            if !(from..=to).contains(&next) {
+                break;
+            }
+            // Invariant 1: there is a row for each place.
+            const WRONG: ReplicaError = ReplicaError::Corrupt { table: "posts" };
+            let (key, row) =
+                if from_end { rows.next_back() } else { rows.next() }.ok_or(WRONG)??;
             let (_, seq) = key.value();
             if seq != next {
-                return Err(ReplicaError::Corrupt { table: "posts" });
+                return Err(WRONG);
             }
             let post = post(board, seq, row.value())?;
             bytes += post.text.as_str().len();
@@ -68,7 +75,7 @@ impl Reader {
     pub(super) fn session(&self, key: SessionKey) -> Result<Option<SessionRow>, ReplicaError> {
         const WRONG: ReplicaError = ReplicaError::Corrupt { table: "sessions" };
         let Some(row) = self.0.open_table(SESSIONS)?.get(&key.0)? else { return Ok(None) };
-        let (_, closed, id, name) = row.value();
+        let (_, closed, id, name) = session(&key.0, row.value())?;
         if closed {
             return Ok(None);
         }
@@ -76,8 +83,9 @@ impl Reader {
         let mut read_marks = Vec::new();
         for row in self.0.open_table(MARKS)?.range((&key.0, "")..(&key.0, "{"))? {
             let (place, seq) = row?;
-            let board = place.value().1.parse().map_err(|_| WRONG)?;
-            read_marks.push((board, Seq(seq.value())));
+            let (_, name) = place.value();
+            let seq = mark(&key.0, name, seq.value())?;
+            read_marks.push((name.parse().map_err(|_| WRONG)?, Seq(seq)));
         }
         Ok(Some(SessionRow { key, user, read_marks }))
     }
@@ -96,7 +104,7 @@ impl Replica {
         limit: u32,
     ) -> Result<Option<Page>, ReplicaError> {
         let reader = Reader::begin(&self.db)?;
-        let row = reader.0.open_table(BOARDS)?.get(board.as_str())?.map(|row| row.value());
+        let row = board_at(&reader.0.open_table(BOARDS)?, board.as_str())?;
         let Some((last, as_of)) = row else { return Ok(None) };
         let (span, from_end) = match range {
             Range::After(seq) => ((seq.0.saturating_add(1), last), false),
@@ -121,9 +129,9 @@ impl Replica {
         let mut oldest = None;
         for row in reader.0.open_table(BOARDS)?.iter()? {
             let (name, row) = row?;
+            let (last, as_of) = tables::board(name.value(), row.value())?;
             let name: BoardName =
                 name.value().parse().map_err(|_| ReplicaError::Corrupt { table: "boards" })?;
-            let (last, as_of) = row.value();
             let as_of = self.as_of(&name, as_of);
             oldest = Some(oldest.map_or(as_of, |oldest: u64| oldest.min(as_of)));
             boards.push((name, Seq(last)));

@@ -308,6 +308,54 @@ fn file_is_checked_whole_only_after_an_unclean_end() {
 }
 
 #[test]
+fn flipped_bit_anywhere_is_never_shown() {
+    let (disk, replica) = fresh();
+    let members = [member(1, Role::Worker, 3, MemberState::In)];
+    replica.put_members(&members).expect("stored");
+    let row = session(5, &[("lobby", 4)]);
+    replica.apply(&[posts(7, "lobby", 1..=20), Update::Session(row.clone())]).expect("applied");
+    replica.persist().expect("durable");
+    let whole = replica.read(&board("lobby"), Range::Last, 99).expect("reads").expect("is known");
+    drop(replica);
+    let bytes = disk.file().live.clone();
+    let used: Vec<_> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+    let (mut refused, step) = (0, used.len() / 1500 + 1);
+    for at in used.iter().skip(step / 2).step_by(step) {
+        let mut bytes = bytes.clone();
+        bytes[*at] ^= 1 << (at % 8);
+        let read = catch_unwind(|| {
+            let disk = MemDisk::holding(bytes);
+            let limits = ReplicaLimits::default();
+            let (replica, _) = Replica::open(&disk, limits, Check::AfterUncleanEnd, |_| ())?;
+            // A former commit may be what is left.
+            for (shown, last) in replica.boards()?.boards {
+                assert!(
+                    shown == board("lobby") && last <= whole.last_seq,
+                    "{at}: {shown} {last:?}"
+                );
+            }
+            if let Some(page) = replica.read(&board("lobby"), Range::Last, 99)? {
+                assert!(whole.posts.starts_with(&page.posts), "{at}: {page:?}");
+            }
+            // A row whose key has changed is missing.
+            if let Some(shown) = replica.session(row.key)? {
+                let sound = |mark| row.read_marks.contains(mark);
+                assert!(shown.user == row.user && shown.read_marks.iter().all(sound), "{at}");
+            }
+            assert!(replica.members()?.iter().all(|shown| *shown == members[0]), "{at}");
+            Ok::<_, ReplicaError>(())
+        });
+        let shown = |panic: Box<dyn std::any::Any + Send>| {
+            let text = panic.downcast_ref::<String>();
+            // redb's own panics are refusals too.
+            assert!(!text.is_some_and(|text| text.starts_with(&format!("{at}"))), "{text:?}");
+        };
+        refused += usize::from(!matches!(read.map_err(shown), Ok(Ok(()))));
+    }
+    assert!(refused >= 20, "{refused} flips noticed");
+}
+
+#[test]
 fn unreadable_file_is_replaced_and_reported() {
     let (disk, replica) = fresh();
     replica.apply(&[posts(1, "lobby", 1..=200)]).expect("applied");
