@@ -120,6 +120,9 @@ pub trait Deployment: Send + Sync + Sized + 'static {
     /// Returns whether a process runs at a place, stopped or not.
     fn is_running(&self, place: Place) -> bool;
 
+    /// Returns the ends of nodes' processes so far, whatever ended them, by `elapsed`.
+    fn ends(&self) -> Vec<(Place, Duration)>;
+
     /// Starts the store and all nodes that do not run.
     fn start(self: &Arc<Self>);
 

@@ -12,6 +12,7 @@ use chatchat_scenarios::{
     history::{Clock, History},
     oracle::{EventLine, Evidence, StoreDump},
     plan::{Incident, Plan},
+    target::Place,
     workload::{People, Stage},
 };
 
@@ -25,6 +26,8 @@ pub(crate) struct Played {
     pub(crate) incidents: Vec<Incident>,
     /// Content of the store at the end.
     pub(crate) store: StoreDump,
+    /// Ends of the nodes' processes.
+    pub(crate) ends: Vec<(Place, Duration)>,
     /// Time of the deployment at which the plan's time began.
     pub(crate) started: Duration,
     /// Time since then at which the run ended.
@@ -47,6 +50,7 @@ impl Played {
             history: &self.history,
             store: &self.store,
             events,
+            ends: &self.ends,
             ended: self.ended,
             calm_limit,
         }
@@ -93,11 +97,14 @@ pub(crate) async fn play<D: Deployment>(on: &Arc<D>, plan: &Plan, observer: Env)
 
     let store = StoreDump::read(&on.direct_store()).await;
     let store = store.expect("the store can be read");
+    let started = faults.started();
+    let ends = on.ends().into_iter().map(|(place, at)| (place, at.saturating_sub(started)));
     Played {
         history,
         incidents: faults.incidents(),
+        ends: ends.collect(),
         store,
-        started: faults.started(),
+        started,
         ended: faults.now(),
         rightly_stuck,
     }

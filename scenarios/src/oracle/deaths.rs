@@ -1,4 +1,5 @@
-//! Ends of workers' processes. No line of a worker's own announces a new life, so the faults do.
+//! Ends of workers' processes. No line of a worker's own announces a new life: the deployment says
+//! when processes ended.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,7 +8,7 @@ use chatchat::model::ids::Role;
 use super::Evidence;
 use crate::target::{Place, Target};
 
-/// Times at which workers' processes may have ended, each used up by the first line after it.
+/// Times at which workers' processes ended, each used up by the first line after it.
 pub(super) struct Deaths(BTreeMap<String, Vec<Duration>>);
 
 impl Deaths {
@@ -22,7 +23,7 @@ impl Deaths {
         Self(places.unwrap_or_default().into_iter().map(deaths).collect())
     }
 
-    /// Returns whether a place may have begun a new life since it was asked last.
+    /// Returns whether a place has begun a new life since it was asked last.
     pub(super) fn is_new_life(&mut self, place: &str, at: Duration) -> bool {
         let Some(times) = self.0.get_mut(place) else { return false };
         let before = times.len();
@@ -30,8 +31,8 @@ impl Deaths {
         times.len() < before
     }
 
-    /// Returns whether a life may have ended after a time.
-    pub(super) fn may_have_died(&self, place: &str, at: Duration) -> bool {
+    /// Returns whether a life ended after a time.
+    pub(super) fn died_after(&self, place: &str, at: Duration) -> bool {
         self.0.get(place).is_some_and(|times| times.iter().any(|time| *time > at))
     }
 }

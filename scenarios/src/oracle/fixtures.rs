@@ -21,6 +21,7 @@ use crate::{
     history::{End, History, Operation, Reader, ReaderKind, StreamLog, Who},
     plan::{Incident, Plan},
     story::Story,
+    target::Place,
 };
 
 /// Run of 60 s with two masters, filled by tests with observations. Times are milliseconds.
@@ -155,9 +156,27 @@ impl Fixture {
             history: &self.history,
             store: &self.store,
             events: &self.events,
+            ends: &self.ends(),
             ended: ms(60_000),
             calm_limit: ms(1000),
         })
+    }
+
+    /// Ends of the processes that the faults end.
+    fn ends(&self) -> Vec<(Place, Duration)> {
+        use crate::fault::Kind as K;
+        let deadly = [K::Crash, K::Exit, K::Wipe, K::Stop, K::Restart, K::Rollback];
+        let mut ends = Vec::new();
+        for incident in &self.incidents {
+            let action = self.plan.faults.get(incident.fault).map(|fault| &fault.action);
+            if let Some(action) = action.filter(|action| deadly.contains(&action.kind())) {
+                for target in action.targets() {
+                    let places = target.places(&self.plan.cluster, 4).unwrap_or_default();
+                    ends.extend(places.into_iter().map(|place| (place, incident.from)));
+                }
+            }
+        }
+        ends
     }
 
     /// Makes all streams those of one reader that began at a cursor.

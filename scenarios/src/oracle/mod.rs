@@ -57,6 +57,7 @@ use crate::{
     history::{History, Operation, StreamLog},
     plan::{Incident, Plan},
     property::Property,
+    target::Place,
 };
 
 /// An event line of a node, on the observer's clock.
@@ -103,6 +104,8 @@ pub struct Evidence<'a> {
     pub store: &'a StoreDump,
     /// Event lines of the nodes, in the order of time.
     pub events: &'a [EventLine],
+    /// Ends of the nodes' processes, whatever ended them.
+    pub ends: &'a [(Place, Duration)],
     /// Time at which the run ended.
     pub ended: Duration,
     /// Bound on every answer in calm: 1 s in simulation, 5 s on real machines.

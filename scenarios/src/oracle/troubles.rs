@@ -71,43 +71,24 @@ impl Evidence<'_> {
         self.incidents_at(place).any(|it| it.from <= to && self.end_of(it) >= from)
     }
 
-    /// Returns the times at which a node's process may have ended by a fault.
+    /// Returns the times at which a node's process ended, or a second one began to speak under its
+    /// name.
     pub(super) fn deaths(&self, place: Place) -> impl Iterator<Item = Duration> {
-        let is_death = |incident: &&Incident| {
-            let action = self.plan.faults.get(incident.fault).map(|fault| fault.action.kind());
-            !action.is_some_and(|kind| {
-                use crate::fault::Kind as K;
-                matches!(
-                    kind,
-                    K::Pause
-                        | K::Slow
-                        | K::Partition
-                        | K::Delay
-                        | K::Bandwidth
-                        | K::Loss
-                        | K::Reset
-                        | K::HalfOpen
-                        | K::ConnectHang
-                        | K::Corrupt
-                        | K::Swizzle
-                        | K::ClockOffset
-                        | K::ClockDrift
-                        | K::ClockJump
-                        | K::LostAck
-                        | K::StoreError
-                )
-            })
-        };
-        self.incidents_at(place).filter(is_death).map(|incident| incident.from)
+        let of_place = move |(ended, at): &(Place, Duration)| (*ended == place).then_some(*at);
+        self.ends.iter().filter_map(of_place).chain(self.doublings(place))
     }
 
     /// Returns the time from which two processes may speak under a place's name.
     pub(super) fn doubled_from(&self, place: Place) -> Option<Duration> {
+        self.doublings(place).min()
+    }
+
+    fn doublings(&self, place: Place) -> impl Iterator<Item = Duration> {
         let is_double = |incident: &&Incident| {
             let fault = self.plan.faults.get(incident.fault);
             fault.is_some_and(|fault| fault.action.kind() == crate::fault::Kind::Clone)
         };
-        self.incidents_at(place).filter(is_double).map(|incident| incident.from).min()
+        self.incidents_at(place).filter(is_double).map(|incident| incident.from)
     }
 
     fn may_be(&self, target: &Target, place: Place) -> bool {

@@ -27,6 +27,9 @@ use crate::{
 /// Time that a machine is off whose disk is rolled back.
 const BACK_AFTER: Duration = Duration::from_secs(1);
 
+/// Marks of the lines in the world's log that tell of the end of a process.
+const ENDS: [&str; 2] = [r#""kind":"crash""#, r#""kind":"exit""#];
+
 /// Contents of disks before a roll-back.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
@@ -327,6 +330,17 @@ impl Deployment for Cluster {
 
     fn places(&self, target: &Target) -> Vec<Place> {
         self.places(target)
+    }
+
+    fn ends(&self) -> Vec<(Place, Duration)> {
+        let lines = self.world().log_lines();
+        let ends = lines.iter().filter(|line| ENDS.iter().any(|kind| line.contains(kind)));
+        let ends = ends.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        ends.filter_map(|line| {
+            let place = self.place(line["host"].as_str()?)?;
+            Some((place, Duration::from_nanos(line["t"].as_u64()?)))
+        })
+        .collect()
     }
 
     fn is_running(&self, place: Place) -> bool {

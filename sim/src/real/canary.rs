@@ -87,6 +87,7 @@ mod tests {
             history: &history,
             store: &store,
             events: &[],
+            ends: &[],
             ended: Duration::from_secs(9),
             calm_limit: Duration::from_secs(5),
         })

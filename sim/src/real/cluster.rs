@@ -66,6 +66,8 @@ pub(super) struct RealCluster {
 #[derive(Default)]
 struct State {
     processes: BTreeMap<Place, Process>,
+    /// Ends that were no kill, when they were noticed.
+    left: Vec<(Place, Duration)>,
     /// Processes that ended by themselves, and why.
     ended: Vec<(Place, String)>,
     /// Processes that were killed, each from just before to just after.
@@ -156,12 +158,17 @@ impl RealCluster {
     }
 
     fn look_at_processes(&self) {
+        let now = self.elapsed();
         let mut state = self.state();
-        let State { processes, ended, .. } = &mut *state;
+        let State { processes, ended, left, .. } = &mut *state;
         for (place, process) in processes {
+            let ran = process.is_running();
             if let Some(how) = process.ended() {
                 let words = self.nodes[place].last_words();
                 ended.push((*place, format!("{how}: {words}")));
+            }
+            if ran && !process.is_running() {
+                left.push((*place, now));
             }
         }
     }

@@ -70,6 +70,13 @@ impl Deployment for RealCluster {
         fixed.unwrap_or_else(|| self.player(target).into_iter().collect())
     }
 
+    fn ends(&self) -> Vec<(Place, Duration)> {
+        self.look_at_processes();
+        let state = self.state();
+        let kills = state.deaths.iter().map(|(place, from, _)| (*place, *from));
+        kills.chain(state.left.iter().copied()).collect()
+    }
+
     fn is_running(&self, place: Place) -> bool {
         self.look_at_processes();
         place == Place::Store || self.with_process(place, |process| process.is_running())
