@@ -11,6 +11,7 @@ use std::{
     collections::BTreeMap,
     future::pending,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use chatchat::{
@@ -34,7 +35,7 @@ use chatchat_scenarios::{
 use dst_world::{HostId, World};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     deployment::FaultId,
@@ -48,6 +49,10 @@ pub(crate) const LINK_PORT: u16 = 7000;
 const CLONE: &str = "b";
 const STORE_LISTEN: &str = "0.0.0.0:5432";
 const STORE_ADDR: &str = "store:5432";
+/// Time after its start within which a process may end for its disk's sake.
+const START_MAX: Duration = Duration::from_secs(5);
+/// Pause until a launcher starts such a process again.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Cluster of one run.
@@ -65,6 +70,8 @@ pub struct Cluster {
     store: StoreHost,
     grants: Mutex<Grants>,
     ended: Mutex<Vec<(Place, String)>>,
+    /// Nodes that the launcher is to start again.
+    to_launcher: Mutex<Option<mpsc::UnboundedSender<(Place, HostId)>>>,
     /// Ways to ask processes to stop, and whether they were asked.
     stops: Mutex<BTreeMap<Place, Stop>>,
     /// Machines of second processes with the identity of a node.
@@ -146,6 +153,7 @@ impl Cluster {
             store: StoreHost::new(&NewCluster { cluster, epoch: StoreEpoch(1), now_ms: 0 })?,
             grants: Mutex::default(),
             ended: Mutex::default(),
+            to_launcher: Mutex::default(),
             stops: Mutex::default(),
             clones: Mutex::default(),
             kept: Mutex::default(),
@@ -229,8 +237,19 @@ impl Cluster {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Starts the store and all nodes.
+    /// Starts the store and all nodes, and the launcher that starts some of them again.
     pub fn start(self: &Arc<Self>) {
+        let (to_launcher, mut ended) = mpsc::unbounded_channel();
+        *self.to_launcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(to_launcher);
+        let it = Arc::clone(self);
+        self.world.supervise(async move {
+            while let Some((place, host)) = ended.recv().await {
+                it.world.sleep(RESTART_PAUSE).await;
+                if it.world.is_on(host) {
+                    it.boot(place);
+                }
+            }
+        });
         for place in self.hosts.keys().filter(|place| !matches!(place, Place::Person(_))) {
             self.boot(*place);
         }
@@ -252,14 +271,18 @@ impl Cluster {
                 let it = Arc::clone(self);
                 self.world.boot(host, |env| async move {
                     let (params, stop) = (it.master(&env, nth, &name), it.stop_of(place));
-                    it.tell(place, &name, run_master(env, params, stop).await);
+                    let began = it.world.elapsed();
+                    let end = run_master(env, params, stop).await;
+                    it.tell(place, host, began, end);
                 });
             }
             Place::Worker(nth) => {
                 let it = Arc::clone(self);
                 self.world.boot(host, |env| async move {
                     let (params, stop) = (it.worker(&env, nth, name.clone()), it.stop_of(place));
-                    it.tell(place, &name, run_worker(env, params, stop).await);
+                    let began = it.world.elapsed();
+                    let end = run_worker(env, params, stop).await;
+                    it.tell(place, host, began, end);
                 });
             }
             Place::Person(_) => {}
@@ -320,15 +343,29 @@ impl Cluster {
         self.world.wipe(self.host(place))
     }
 
-    /// Writes down that a node came to its end, and keeps that if nobody asked it to.
-    fn tell(&self, place: Place, name: &str, end: Result<(), impl ToString>) {
+    /// Writes down that a node came to its end, and keeps that if nobody asked it to. One that
+    /// cannot begin since its disk fails may say so and end: it is started again, as launchers do.
+    fn tell(
+        self: &Arc<Self>,
+        place: Place,
+        host: HostId,
+        began: Duration,
+        end: Result<(), impl ToString>,
+    ) {
         let was_asked = self.stops().get(&place).is_some_and(Option::is_none);
         let is_clean = end.is_ok();
         let why = end.map_or_else(|why| why.to_string(), |()| "it said goodbye".to_owned());
-        self.world.note(name, "ended", &[("why", why.as_str().into())]);
+        self.world.note(&self.world.name(host), "ended", &[("why", why.as_str().into())]);
         // Of two with one identity, either may have to go.
         if was_asked && is_clean || self.clones().contains_key(&place) {
             return;
+        }
+        let is_start = self.world.elapsed().saturating_sub(began) <= START_MAX;
+        if !is_clean && is_start && self.world.disk_may_refuse(host) {
+            let launcher = self.to_launcher.lock().unwrap_or_else(PoisonError::into_inner);
+            if launcher.as_ref().is_some_and(|launcher| launcher.send((place, host)).is_ok()) {
+                return;
+            }
         }
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).push((place, why));
     }

@@ -60,6 +60,11 @@ impl DiskFaults {
         touched
     }
 
+    /// Returns whether a fault that stands may refuse writes or syncs.
+    pub(crate) fn may_refuse(&self) -> bool {
+        self.0.iter().any(|layer| layer.effect.is_full || layer.effect.sync_error_ppm > 0)
+    }
+
     /// Flips a bit of what was read, if a fault says so.
     pub(crate) fn read(&mut self, bytes: &mut [u8]) {
         for layer in &mut self.0 {

@@ -92,6 +92,12 @@ impl World {
         self.0.with(|state| state.hosts[host.0].disk.faults.remove(fault))
     }
 
+    /// Returns whether a fault of a host's disk may refuse writes or syncs now.
+    #[must_use]
+    pub fn disk_may_refuse(&self, host: HostId) -> bool {
+        self.0.with(|state| state.hosts[host.0].disk.faults.may_refuse())
+    }
+
     /// Lets a host's clocks run too fast by this many parts per billion.
     pub fn set_drift(&self, host: HostId, ppb: i64) {
         self.0.with(|state| {

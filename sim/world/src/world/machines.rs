@@ -135,6 +135,12 @@ impl World {
         node.inspect(|node| self.0.runtime().resume(*node)).is_some()
     }
 
+    /// Returns whether a machine has power.
+    #[must_use]
+    pub fn is_on(&self, host: HostId) -> bool {
+        self.0.with(|state| state.net.is_up(host))
+    }
+
     /// Returns whether a process runs on a machine, stopped or not.
     #[must_use]
     pub fn is_running(&self, host: HostId) -> bool {
