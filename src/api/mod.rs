@@ -7,6 +7,7 @@
 
 mod boards;
 mod cluster;
+mod dead_letters;
 mod posts;
 mod problem;
 mod sessions;
@@ -19,6 +20,7 @@ pub use self::{
         LeaseOwner, MasterState, Node, NodeState, QueueState, Readiness, StoreAbsence, StoreReach,
         User, UserList,
     },
+    dead_letters::{DeadLetter, DeadLetterList, UnsentPost},
     posts::{PostList, PostState, WritePost},
     problem::{Problem, ProblemType},
     sessions::{OpenSession, RedeemTicket, SessionOpened, SessionRestored, TicketIssued},

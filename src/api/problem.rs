@@ -63,6 +63,7 @@ problem_types! {
     UnknownNode, "unknown-node", 404, "No such node";
     UnknownPath, "unknown-path", 404, "Nothing is here";
     UnknownTicket, "unknown-ticket", 404, "No such ticket, or it was used";
+    UnknownLetter, "unknown-letter", 404, "No such dead letter";
     UnknownToken, "unknown-token", 404, "No such join token, or it ended";
     MethodNotAllowed, "method-not-allowed", 405, "This method is not served here";
     BodyTimeout, "body-timeout", 408, "The body did not come in time";

@@ -8,8 +8,9 @@ use serde_json::json;
 
 use crate::{
     api::{
-        Board, BoardList, Cluster, ClusterState, JoinInvitation, JoinTokenList, PostList,
-        PostState, Problem, ProblemType, Readiness, SessionOpened, SessionRestored, UserList,
+        Board, BoardList, Cluster, ClusterState, DeadLetterList, JoinInvitation, JoinTokenList,
+        PostList, PostState, Problem, ProblemType, Readiness, SessionOpened, SessionRestored,
+        UserList,
     },
     client::{
         Failure, Limits,
@@ -101,6 +102,18 @@ pub enum Request {
         /// The node's id.
         node: NodeId,
     },
+    /// Asks an admin listener, with the admin token, for the latest dead letters. [`Answer::DeadLetters`].
+    DeadLetters,
+    /// Asks an admin listener, with the admin token, to drop a dead letter. [`Answer::Done`].
+    DropDeadLetter {
+        /// The letter's number.
+        number: u64,
+    },
+    /// Asks an admin listener, with the admin token, to send a dead letter's post again. [`Answer::Posted`].
+    RetryDeadLetter {
+        /// The letter's number.
+        number: u64,
+    },
     /// Asks whether clients should use this master. [`Answer::Done`], or [`Failure::Busy`].
     Readyz,
 }
@@ -138,6 +151,8 @@ pub enum Answer {
     Invitation(JoinInvitation),
     /// The join tokens that have not ended.
     JoinTokens(JoinTokenList),
+    /// Dead letters, the newest first.
+    DeadLetters(DeadLetterList),
 }
 
 impl Request {
@@ -196,6 +211,13 @@ impl Request {
             Self::JoinTokens => (Method::GET, "admin/tokens".to_owned(), None),
             Self::RevokeJoinToken { id } => (Method::DELETE, format!("admin/tokens/{id}"), None),
             Self::Expel { node } => (Method::DELETE, format!("admin/nodes/{node}"), None),
+            Self::DeadLetters => (Method::GET, "admin/dead-letters".to_owned(), None),
+            Self::DropDeadLetter { number } => {
+                (Method::DELETE, format!("admin/dead-letters/{number}"), None)
+            }
+            Self::RetryDeadLetter { number } => {
+                (Method::POST, format!("admin/dead-letters/{number}/retry"), None)
+            }
             Self::Readyz => {
                 return RawRequest { method: Method::GET, path: "/readyz".to_owned(), body: None };
             }
@@ -248,12 +270,15 @@ impl Request {
             (Self::ClusterState, 200) => Answer::ClusterState(shape(answer)?),
             (Self::NewJoinToken, 201) => Answer::Invitation(shape(answer)?),
             (Self::JoinTokens, 200) => Answer::JoinTokens(shape(answer)?),
+            (Self::DeadLetters, 200) => Answer::DeadLetters(shape(answer)?),
+            (Self::RetryDeadLetter { .. }, 200) => Answer::Posted(shape(answer)?),
             (
                 Self::Leave
                 | Self::Alive
                 | Self::ReadMark { .. }
                 | Self::RevokeJoinToken { .. }
-                | Self::Expel { .. },
+                | Self::Expel { .. }
+                | Self::DropDeadLetter { .. },
                 204,
             ) => Answer::Done,
             (Self::Readyz, 200 | 503) => match shape::<Readiness>(answer)?.ready {

@@ -9,30 +9,39 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{delete, get},
+    routing::{delete, get, post},
 };
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{
     Metrics, access,
-    api::{json, nothing_here, typed, wrong_method},
+    api::{json, nothing_here, typed, written, wrong_method},
     auth::{self, Secret},
     headers,
     problem::ErrorResponse,
     server::{self, Closing},
+    settled,
     tls::Tls,
 };
 use crate::{
-    api::{ClusterState, ProblemType},
+    api::{ClusterState, DeadLetter, DeadLetterList, ProblemType},
     config::Config,
     env::{Env, Listener},
-    model::ids::{Malformed, NodeId, Role, TokenId},
+    model::{
+        ids::{Malformed, NodeId, Resource, Role, TokenId},
+        message::Task,
+        outcome::Outcome,
+        rows::{self, NewPost},
+    },
     node::handle::{MasterHandle, RequestError, Stopped},
 };
 
 /// Time that a master has for an operator's request.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// Maximum number of dead letters that are shown.
+const LETTERS_MAX: u32 = 1000;
 
 /// File of the token in a node's directory.
 const TOKEN_FILE: &str = "admin.token";
@@ -125,6 +134,9 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/admin/tokens", get(list_tokens).post(new_token))
         .route("/api/v1/admin/tokens/{id}", delete(revoke_token))
         .route("/api/v1/admin/nodes/{id}", delete(expel))
+        .route("/api/v1/admin/dead-letters", get(dead_letters))
+        .route("/api/v1/admin/dead-letters/{number}", delete(drop_dead_letter))
+        .route("/api/v1/admin/dead-letters/{number}/retry", post(retry_dead_letter))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(admin.clone(), operators_only))
@@ -194,6 +206,53 @@ async fn expel(
     }
     let done = answered(&admin, admin.0.handle.expel(node)).await;
     gone(done, ProblemType::UnknownNode, "no node has this id")
+}
+
+/// `GET /api/v1/admin/dead-letters`: the latest [`LETTERS_MAX`], newest first.
+async fn dead_letters(State(admin): State<Admin>) -> Result<Response, ErrorResponse> {
+    let letters = answered(&admin, admin.0.handle.dead_letters(LETTERS_MAX)).await?;
+    let letters = letters.into_iter().map(DeadLetter::from).collect();
+    Ok(json(StatusCode::OK, &DeadLetterList { letters }))
+}
+
+/// `DELETE /api/v1/admin/dead-letters/{number}`: drops a dead letter; its post is never sent.
+async fn drop_dead_letter(
+    State(admin): State<Admin>,
+    Path(number): Path<String>,
+) -> Result<StatusCode, ErrorResponse> {
+    let letter = letter(&admin, &number).await?;
+    answered(&admin, admin.0.handle.drop_dead_letter(letter.number)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /api/v1/admin/dead-letters/{number}/retry`: sends the post of a dead letter again, under
+/// its id, and drops the letter once the post is in its board.
+async fn retry_dead_letter(
+    State(admin): State<Admin>,
+    Path(number): Path<String>,
+) -> Result<Response, ErrorResponse> {
+    let letter = letter(&admin, &number).await?;
+    let (Resource::Board(board), Some(post)) = (letter.resource, letter.post) else {
+        return Err(ErrorResponse::new(ProblemType::Refused, "only posts can be sent again"));
+    };
+    let task = Task::Post { board: board.clone(), post: post.clone() };
+    let limit = admin.0.params.config.request_timeout + LIMIT;
+    let outcome = admin.0.env.timeout(limit, admin.0.handle.submit(task)).await;
+    let outcome = outcome.ok().and_then(Result::ok).unwrap_or(Outcome::Unknown);
+    let NewPost { id, author, text } = post;
+    let sent = written(settled(outcome)?, board, id, author, text)?;
+    // What stays is sent under the same id at most: it is a duplicate then.
+    answered(&admin, admin.0.handle.drop_dead_letter(letter.number)).await?;
+    Ok(json(StatusCode::OK, &sent.1))
+}
+
+/// Finds a dead letter by its number.
+async fn letter(admin: &Admin, number: &str) -> Result<rows::DeadLetter, ErrorResponse> {
+    let letters = answered(admin, admin.0.handle.dead_letters(LETTERS_MAX)).await?;
+    let wanted = number.parse::<u64>().ok();
+    let found = letters.into_iter().find(|letter| Some(letter.number) == wanted);
+    let why = "no dead letter has this number among the latest";
+    found.ok_or_else(|| ErrorResponse::new(ProblemType::UnknownLetter, why))
 }
 
 /// Waits for the master's answer; a late one is none.

@@ -13,7 +13,7 @@ use crate::{
         ids::{NodeId, SessionKey, TokenId, UserId},
         message::Task,
         outcome::Outcome,
-        rows::Boards,
+        rows::{Boards, DeadLetter},
     },
 };
 
@@ -33,6 +33,8 @@ pub enum Command {
     JoinTokens { reply: Reply<JoinTokenList> },
     RevokeJoinToken { id: TokenId, reply: Reply<()> },
     Expel { node: NodeId, reply: Reply<()> },
+    DeadLetters { limit: u32, reply: Reply<Vec<DeadLetter>> },
+    DropDeadLetter { number: u64, reply: Reply<()> },
 }
 
 /// Handle on a running master; cloning it is cheap.
@@ -157,6 +159,25 @@ impl MasterHandle {
     /// [`Stopped`].
     pub async fn masters(&self) -> Result<Vec<MasterInfo>, Stopped> {
         self.ask(|reply| Command::Masters { reply }).await
+    }
+
+    /// Lists the latest dead letters, newest first.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn dead_letters(
+        &self,
+        limit: u32,
+    ) -> Result<Result<Vec<DeadLetter>, RequestError>, Stopped> {
+        self.ask(|reply| Command::DeadLetters { limit, reply }).await
+    }
+
+    /// Drops a dead letter; fine if it is gone.
+    ///
+    /// # Errors
+    /// [`Stopped`]: it may have been dropped; asking again is safe.
+    pub async fn drop_dead_letter(&self, number: u64) -> Result<Result<(), RequestError>, Stopped> {
+        self.ask(|reply| Command::DropDeadLetter { number, reply }).await
     }
 
     /// Makes the master leave: leases are given back, streams and links end with a word.

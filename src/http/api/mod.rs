@@ -16,6 +16,8 @@ use axum::{
 };
 use serde::Serialize;
 
+pub(super) use self::posts::written;
+
 use super::{App, access, headers, openapi, page, problem::ErrorResponse};
 use crate::api::ProblemType;
 

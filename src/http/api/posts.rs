@@ -17,7 +17,7 @@ use crate::{
     },
     model::{
         event::FaultPoint,
-        ids::{Post, PostId, PostText, Seq},
+        ids::{Author, BoardName, Post, PostId, PostText, Seq},
         names,
         outcome::TaskResult,
         rows::{Found, Page, Range},
@@ -40,6 +40,19 @@ pub(super) async fn write(
     let text = read_text(asked.text)?;
     let write = Write::Post { board: board.clone(), id, text: text.clone() };
     let (author, result) = app.write(caller, write).await?;
+    let (status, post) = written(result, board, id, author, text)?;
+    app.env().fault_point(FaultPoint::AckSent.name());
+    Ok(json(status, &post))
+}
+
+/// Returns a post that is in its board now, with the status that says whether it is new there.
+pub(in crate::http) fn written(
+    result: TaskResult,
+    board: BoardName,
+    id: PostId,
+    author: Author,
+    text: PostText,
+) -> Result<(StatusCode, Post), ErrorResponse> {
     let (status, seq, posted_at_ms) = match result {
         TaskResult::Committed { seq, posted_at_ms } => (StatusCode::CREATED, seq, posted_at_ms),
         TaskResult::Duplicate { seq, posted_at_ms } => (StatusCode::OK, seq, posted_at_ms),
@@ -57,8 +70,7 @@ pub(super) async fn write(
         }
         other => return Err(unexpected(&other)),
     };
-    app.env().fault_point(FaultPoint::AckSent.name());
-    Ok(json(status, &Post { id, board, seq, author, text, posted_at_ms }))
+    Ok((status, Post { id, board, seq, author, text, posted_at_ms }))
 }
 
 fn read_text(text: String) -> Result<PostText, ErrorResponse> {

@@ -7,6 +7,11 @@ use crate::{
     config::Config,
     env::BoxStream,
     http::{AdminParams, AdminToken, serve_admin},
+    model::{
+        ids::{Author, BoardName, PostId, Resource, UserId},
+        outcome::Outcome,
+        rows::{DeadLetter, NewPost},
+    },
     testing::{
         http::{Answer, Ask, Dialled, Site},
         snapshots,
@@ -113,6 +118,44 @@ async fn join_tokens_are_listed_and_revoked_for_operators_only() {
     for (path, status) in [(known, 204), (of("0808080808080808"), 404), (of("x"), 400)] {
         let answer = ask(&site, &token, Ask::new("DELETE", &path).token("secret")).await;
         assert_eq!(answer.status, status, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_letter_is_listed_sent_again_once_and_dropped_for_operators_only() {
+    let site = Site::new();
+    let token = AdminToken::new("secret");
+    let author = Author { id: UserId([3; 16]), name: "Ann".parse().expect("a name") };
+    let text = "lost?".parse().expect("a text");
+    let letter = |number, post| DeadLetter {
+        number,
+        resource: Resource::Board(BoardName::lobby()),
+        post,
+        why: "four attempts".to_owned(),
+        at_ms: 9,
+    };
+    let post = NewPost { id: PostId([4; 16]), author, text };
+    site.fake.state().letters =
+        vec![letter(3, Some(post.clone())), letter(2, Some(post)), letter(1, None)];
+    let all = "/api/v1/admin/dead-letters";
+    assert_eq!(ask(&site, &token, Ask::new("GET", all)).await.status, 401);
+    let listed = ask(&site, &token, Ask::new("GET", all).token("secret")).await;
+    assert_eq!(listed.json()["letters"][0]["post"]["text"], "lost?");
+    assert_eq!(listed.json()["letters"][2]["post"], serde_json::Value::Null);
+    let retry = |number: &str| format!("{all}/{number}/retry");
+    assert_eq!(ask(&site, &token, Ask::new("POST", &retry("3"))).await.status, 401);
+    for (number, status) in [("3", 200), ("3", 404), ("2", 200), ("1", 422), ("x", 404)] {
+        let answer = ask(&site, &token, Ask::new("POST", &retry(number)).token("secret")).await;
+        assert_eq!(answer.status, status, "{number}: {}", answer.body);
+        if status == 200 {
+            assert_eq!(answer.json()["seq"], 1, "{number}: it is there once");
+        }
+    }
+    site.fake.state().outcome = Some(Outcome::Unknown);
+    for (number, status) in [("1", 204), ("1", 404)] {
+        let path = format!("{all}/{number}");
+        let answer = ask(&site, &token, Ask::new("DELETE", &path).token("secret")).await;
+        assert_eq!(answer.status, status, "{number}: {}", answer.body);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Requests of operators: join tokens, and the expulsion of nodes.
+//! Requests of operators: join tokens, the expulsion of nodes, and dead letters.
 
 use super::{Driver, input::Input, reads::unread};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     crypto::{admission::JoinSecret, keys},
     model::{
         ids::{NodeId, TokenId},
-        rows::StoreError,
+        rows::{DeadLetter, StoreError},
     },
     node::handle::{Reply, RequestError},
     store::Store,
@@ -74,6 +74,23 @@ impl Driver {
                 Ok(false) => Err(RequestError::Unknown),
                 Err(error) => Err(unread(&error)),
             });
+        });
+    }
+
+    /// Lists the latest dead letters, as the store has them now.
+    pub(super) fn list_dead_letters(&self, limit: u32, reply: Reply<Vec<DeadLetter>>) {
+        let store = self.store.clone();
+        self.env.spawn("dead-letters", async move {
+            let _ = reply.send(store.dead_letters(limit).await.map_err(|error| unread(&error)));
+        });
+    }
+
+    /// Drops a dead letter.
+    pub(super) fn drop_dead_letter(&self, number: u64, reply: Reply<()>) {
+        let store = self.store.clone();
+        self.env.spawn("dead-letters", async move {
+            let dropped = store.drop_dead_letter(number).await;
+            let _ = reply.send(dropped.map_err(|error| unread(&error)));
         });
     }
 

@@ -75,6 +75,8 @@ impl Driver {
             Command::JoinTokens { reply } => self.list_join_tokens(reply),
             Command::RevokeJoinToken { id, reply } => self.revoke_join_token(id, reply),
             Command::Expel { node, reply } => self.expel(node, reply),
+            Command::DeadLetters { limit, reply } => self.list_dead_letters(limit, reply),
+            Command::DropDeadLetter { number, reply } => self.drop_dead_letter(number, reply),
             // Ends the loop before it comes here.
             Command::Leave { reply } => drop(reply),
         }

@@ -79,6 +79,11 @@ pub(super) enum Command {
         /// Its name as `status` shows it, or its whole id.
         node: String,
     },
+    /// See and settle posts that were given up.
+    DeadLetters {
+        #[command(subcommand)]
+        command: LetterCommand,
+    },
     /// Print the fingerprints of identity keys: of each node below --data-dir, or of the files.
     Fingerprint {
         /// Identity files, or directories of nodes.
@@ -96,5 +101,21 @@ pub(super) enum TokenCommand {
     Revoke {
         /// Its id as `token list` shows it.
         id: TokenId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LetterCommand {
+    /// List the latest, newest first.
+    List,
+    /// Send the post again, under its id: it is in its board once, whatever became of it before.
+    Retry {
+        /// Its number as `dead-letters list` shows it.
+        number: u64,
+    },
+    /// Drop the letter; its post is never sent.
+    Drop {
+        /// Its number as `dead-letters list` shows it.
+        number: u64,
     },
 }

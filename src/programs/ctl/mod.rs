@@ -24,7 +24,7 @@ use jiff::tz::TimeZone;
 use thiserror::Error;
 
 use self::{
-    args::{Args, Command, TokenCommand},
+    args::{Args, Command, LetterCommand, TokenCommand},
     session::{Session, open},
     targets::Targets,
 };
@@ -129,6 +129,13 @@ fn run(args: Args) -> Result<(), CtlError> {
             Command::Token { command: TokenCommand::Revoke { id } } => {
                 operate::revoke_token(&env, &places, *id).await
             }
+            Command::DeadLetters { command } => match *command {
+                LetterCommand::List => operate::list_letters(&env, &places).await,
+                LetterCommand::Retry { number } => {
+                    operate::retry_letter(&env, &places, number).await
+                }
+                LetterCommand::Drop { number } => operate::drop_letter(&env, &places, number).await,
+            },
             Command::Expel { node } => operate::expel(&env, &places, node).await,
             // It needs no cluster, and was done before.
             Command::Fingerprint { .. } => Ok(()),

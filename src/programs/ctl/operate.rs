@@ -1,4 +1,7 @@
-//! Commands of operators: join tokens, and the expulsion of nodes. They need the admin token.
+//! Commands of operators: join tokens, the expulsion of nodes, dead letters. They need the admin
+//! token.
+
+use jiff::tz::TimeZone;
 
 use super::{CtlError, render, say, targets::Targets};
 use crate::{
@@ -50,6 +53,28 @@ pub(super) async fn list_tokens(env: &Env, places: &Targets) -> Result<(), CtlEr
 pub(super) async fn revoke_token(env: &Env, places: &Targets, id: TokenId) -> Result<(), CtlError> {
     ask(env, places, &Request::RevokeJoinToken { id }).await?;
     say(&format!("{id} is revoked; workers that joined with it stay\n"))
+}
+
+/// Lists the latest dead letters.
+pub(super) async fn list_letters(env: &Env, places: &Targets) -> Result<(), CtlError> {
+    match ask(env, places, &Request::DeadLetters).await? {
+        Answer::DeadLetters(list) => say(&render::dead_letters(&list, &TimeZone::system())),
+        _ => Err(CtlError::Failed(STRANGE.to_owned())),
+    }
+}
+
+/// Sends the post of a dead letter again.
+pub(super) async fn retry_letter(env: &Env, places: &Targets, number: u64) -> Result<(), CtlError> {
+    match ask(env, places, &Request::RetryDeadLetter { number }).await? {
+        Answer::Posted(post) => say(&format!("{} {}\n", post.board, post.seq)),
+        _ => Err(CtlError::Failed(STRANGE.to_owned())),
+    }
+}
+
+/// Drops a dead letter.
+pub(super) async fn drop_letter(env: &Env, places: &Targets, number: u64) -> Result<(), CtlError> {
+    ask(env, places, &Request::DropDeadLetter { number }).await?;
+    say(&format!("dead letter {number} is dropped\n"))
 }
 
 /// Expels the worker of this name or id.

@@ -8,7 +8,10 @@ use toml::Value;
 use unicode_width::UnicodeWidthStr;
 
 use crate::{
-    api::{Cluster, ClusterState, JoinInvitation, JoinTokenList, NodeState, StoreReach, UserList},
+    api::{
+        Cluster, ClusterState, DeadLetterList, JoinInvitation, JoinTokenList, NodeState,
+        StoreReach, UserList,
+    },
     model::{
         ids::{NodeId, Post, Resource, Role},
         message::MemberState,
@@ -20,11 +23,15 @@ use crate::{
 /// Formats a post as `2026-11-26 12:03:44 Ann: hello` in the time of this zone, further lines
 /// indented.
 pub(super) fn post(post: &Post, zone: &TimeZone) -> String {
-    let at =
-        i64::try_from(post.posted_at_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    let clock = zone.to_datetime(at.unwrap_or_default()).strftime("%F %T").to_string();
+    let clock = clock(post.posted_at_ms, zone);
     let text = plain(post.text.as_str()).replace('\n', &format!("\n{:20}", ""));
     format!("{clock} {}: {text}\n", cell(post.author.name.as_str()))
+}
+
+/// Formats a time in ms since the Unix epoch.
+fn clock(ms: u64, zone: &TimeZone) -> String {
+    let at = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    zone.to_datetime(at.unwrap_or_default()).strftime("%F %T").to_string()
 }
 
 /// Replaces controls and characters that turn the direction of text, which could make a line read
@@ -79,6 +86,31 @@ pub(super) fn join_tokens(list: &JoinTokenList) -> String {
         vec![token.id.to_string(), token.role.to_string(), token.uses_left.to_string(), ends]
     });
     table(&["ID", "ROLE", "USES LEFT", "ENDS"], rows.collect())
+}
+
+/// Formats dead letters, the newest first.
+pub(super) fn dead_letters(list: &DeadLetterList, zone: &TimeZone) -> String {
+    if list.letters.is_empty() {
+        return "no dead letters\n".to_owned();
+    }
+    let rows = list.letters.iter().map(|letter| {
+        let (author, text) = match &letter.post {
+            Some(post) => (cell(post.author.name.as_str()), cell(post.text.as_str())),
+            None => ("-".to_owned(), "(no post)".to_owned()),
+        };
+        let shown: String = text.chars().take(40).collect();
+        let text = if shown.len() < text.len() { shown + "…" } else { shown };
+        let number = letter.number.to_string();
+        vec![
+            number,
+            clock(letter.at, zone),
+            letter.resource.clone(),
+            author,
+            text,
+            cell(&letter.why),
+        ]
+    });
+    table(&["NUMBER", "GIVEN UP", "RESOURCE", "AUTHOR", "TEXT", "WHY"], rows.collect())
 }
 
 /// Formats the fingerprints of identity files.
@@ -316,7 +348,9 @@ fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
 mod tests {
     use super::*;
     use crate::{
-        api::{FailedNode, JoinTokenState, KeyState, LeaseOwner, QueueState},
+        api::{
+            DeadLetter, FailedNode, JoinTokenState, KeyState, LeaseOwner, QueueState, UnsentPost,
+        },
         model::ids::{
             Author, BoardName, Domain, Fingerprint, Incarnation, KeyEpoch, PostId, Registration,
             Seq, StoreEpoch, Token, TokenId, UserId,
@@ -351,6 +385,25 @@ mod tests {
         let shown = join_tokens(&JoinTokenList { now: 1000, tokens: vec![token] });
         let row: Vec<_> = shown.lines().last().unwrap().split_whitespace().collect();
         assert_eq!(row, ["abababababababab", "worker", "1", "in", "23", "h", "01", "min"]);
+    }
+
+    #[test]
+    fn dead_letters_are_shown_with_post_and_reason_and_cannot_steer_a_terminal() {
+        let author = Author { id: UserId([1; 16]), name: "Ann".parse().unwrap() };
+        let text = format!("\u{1b}[2J{}", "long ".repeat(20)).parse().unwrap();
+        let post = UnsentPost { id: PostId([2; 16]), author, text };
+        let why = "worker-0: no\nanswer".to_owned();
+        let resource = "board:lobby".to_owned();
+        let letter = DeadLetter { number: 7, resource, post: Some(post), why, at: 1000 };
+        let shown = dead_letters(&DeadLetterList { letters: vec![letter] }, &TimeZone::UTC);
+        let row = shown.lines().last().unwrap();
+        assert!(row.starts_with("7       1970-01-01 00:00:01  board:lobby  Ann"), "{row}");
+        assert!(row.ends_with("worker-0: no answer") && row.contains('…'), "{row}");
+        assert!(!shown.contains('\u{1b}'), "{shown}");
+        assert_eq!(
+            dead_letters(&DeadLetterList { letters: vec![] }, &TimeZone::UTC),
+            "no dead letters\n"
+        );
     }
 
     fn node(n: u8, role: Role, name: &str, master: u8) -> NodeState {

@@ -21,7 +21,9 @@ use crate::{
         },
         message::{MemberState, Task},
         outcome::{Outcome, TaskResult},
-        rows::{ActiveUser, Boards, Found, NewPost, Page, Range, SessionRow, StoreError},
+        rows::{
+            ActiveUser, Boards, DeadLetter, Found, NewPost, Page, Range, SessionRow, StoreError,
+        },
         shared::Shared,
     },
     node::handle::{
@@ -54,6 +56,7 @@ pub(crate) struct State {
     pub(crate) readiness: Option<Readiness>,
     /// The newest stream.
     pub(crate) stream: Option<OpenStream>,
+    pub(crate) letters: Vec<DeadLetter>,
     pub(crate) alive: usize,
     pub(crate) submitted: usize,
     /// Messages to the master.
@@ -154,6 +157,13 @@ impl State {
                 let is_known = node == NodeId([0xbb; 16]);
                 let known = if is_known { Ok(()) } else { Err(RequestError::Unknown) };
                 let _ = reply.send(self.ok().and(known));
+            }
+            Command::DeadLetters { reply, .. } => {
+                drop(reply.send(self.ok().map(|()| self.letters.clone())));
+            }
+            Command::DropDeadLetter { number, reply } => {
+                self.letters.retain(|letter| letter.number != number);
+                let _ = reply.send(self.ok());
             }
             Command::NewJoinToken { reply } => {
                 drop(reply.send(self.ok().map(|()| JoinInvitation {
