@@ -53,6 +53,10 @@ impl Person {
                 return page;
             }
             self.look_around(&page, rng, &mut shown).await;
+            // With broken masters one call may take longer than the story had left.
+            if self.is_over() {
+                return page;
+            }
             if is_time(rng, habits.ask_outcome) {
                 self.ask_for_one(&page, rng).await;
             }
@@ -63,6 +67,9 @@ impl Person {
                 let _ = page.client.try_call(&Request::Restore).await;
                 self.show_boards(&page).await;
                 self.open(&mut page, opening);
+            }
+            if self.is_over() {
+                return page;
             }
             if is_time(rng, habits.slow_reader) {
                 page.shared.look_away(
@@ -84,7 +91,7 @@ impl Person {
                 self.misbehave(&page, rng).await;
             }
             // Stories without the habit keep their draws.
-            if habits.visit > 0.0 && is_time(rng, habits.visit) {
+            if habits.visit > 0.0 && is_time(rng, habits.visit) && !self.is_over() {
                 let client = ended.filter(|_| rng.chance(0.5)).unwrap_or(&page.client);
                 let master: &String = rng.pick(&self.stage.masters);
                 let request = match rng.below(8) {

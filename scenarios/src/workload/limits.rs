@@ -38,10 +38,10 @@ impl Person {
         if same {
             self.send_same_id(page, rng).await;
         }
-        if moved {
+        if moved && !self.is_over() {
             self.hand_over(page, rng).await;
         }
-        if many {
+        if many && !self.is_over() {
             self.burst(page, rng).await;
         }
         let strange = strange.then(|| self.read_from_strange_cursor(page, rng));
