@@ -15,10 +15,22 @@
 //! 7. When a rule refuses one task, the others of its batch stand; the fencing check refuses the
 //!    whole batch.
 
+#[cfg(feature = "net")]
+mod batch;
+#[cfg(feature = "net")]
+mod bounds;
+#[cfg(feature = "net")]
+mod history;
+#[cfg(feature = "net")]
+mod job;
 mod op;
+#[cfg(feature = "net")]
+pub mod postgres;
 pub mod rollback;
 #[cfg(feature = "net")]
 pub mod sqlite;
+#[cfg(feature = "net")]
+mod term;
 
 use std::{fmt, sync::Arc};
 
@@ -54,6 +66,18 @@ impl fmt::Debug for Store {
 /// Error for a reply that is not the operation's: a fault of the backend.
 fn other_answer(got: &OpReply) -> StoreError {
     StoreError::Broken { why: format!("unexpected answer {}", variant_name(got)) }
+}
+
+/// Error of a rule that forbids an operation.
+#[cfg(feature = "net")]
+fn refused(why: impl Into<String>) -> StoreError {
+    StoreError::Refused { why: why.into() }
+}
+
+/// Error of an operation on something that is not there.
+#[cfg(feature = "net")]
+fn unknown(what: impl Into<String>) -> StoreError {
+    StoreError::Unknown { what: what.into() }
 }
 
 macro_rules! ask {

@@ -16,6 +16,8 @@ pub(crate) mod http;
 pub(crate) mod keys;
 #[cfg(test)]
 pub(crate) mod memory_disk;
+#[cfg(feature = "net")]
+pub mod postgres;
 #[cfg(all(test, feature = "net"))]
 pub(crate) mod scripted_master;
 #[cfg(test)]

@@ -12,26 +12,14 @@ use super::{
     Tx, refused,
     sql::{Columns, int, malformed},
 };
-use crate::model::{
-    bounds::NODES_MAX,
-    ids::{Fingerprint, NodeId, Role},
-    rows::{Admission, Enrolled, JoinToken, StoreError},
+use crate::{
+    model::{
+        bounds::NODES_MAX,
+        ids::{Fingerprint, NodeId, Role},
+        rows::{Admission, Enrolled, JoinToken, StoreError},
+    },
+    store::bounds::{ENROLLED_MAX, TOKEN_TTL_MAX_MS, TOKENS_MAX, UNUSED_MS, USE_AGAIN_MS},
 };
-
-/// Maximum life of a join token, ms.
-const TOKEN_TTL_MAX_MS: u64 = 24 * 60 * 60 * 1000;
-
-/// Maximum number of join tokens that have not ended.
-const TOKENS_MAX: u64 = 4096;
-
-/// Maximum number of enrolled nodes.
-const ENROLLED_MAX: u64 = NODES_MAX as u64;
-
-/// Time without a use after which a node's row may be let go, ms.
-const UNUSED_MS: u64 = 7 * 24 * 60 * 60 * 1000;
-
-/// Age of a use that is noted again, ms.
-const USE_AGAIN_MS: u64 = 30 * 60 * 1000;
 
 impl Tx<'_> {
     pub(super) fn put_join_token(&self, token: &JoinToken) -> Result<(), StoreError> {

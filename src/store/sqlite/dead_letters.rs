@@ -6,16 +6,13 @@ use super::{
     Tx,
     sql::{Columns, int, malformed},
 };
-use crate::model::{
-    ids::{Author, PostId, UserId},
-    rows::{DeadLetter, NewPost, StoreError},
+use crate::{
+    model::{
+        ids::{Author, PostId, UserId},
+        rows::{DeadLetter, NewPost, StoreError},
+    },
+    store::bounds::{LETTERS_MAX, WHY_LEN_MAX},
 };
-
-/// Maximum number of letters; above it the oldest is dropped.
-const LETTERS_MAX: u64 = 10_000;
-
-/// Maximum length of a reason, characters; the rest is cut.
-const WHY_LEN_MAX: usize = 1000;
 
 impl Tx<'_> {
     pub(super) fn put_dead_letter(&self, letter: &DeadLetter) -> Result<(), StoreError> {

@@ -46,14 +46,10 @@ use crate::{
         real::open_private,
     },
     model::{absence::AwayReason, ids::StoreEpoch, rows::StoreError},
-    store::{Backend, Lane, Op, Store},
+    store::{Backend, Lane, Op, Store, job::WAITING_MAX},
 };
 
 pub use super::identity::Expected;
-
-/// Maximum number of operations of each lane that wait to be written, and of those that wait to be
-/// read.
-const WAITING_MAX: usize = 1024;
 
 /// Number of reading threads, each with a connection.
 const READERS: usize = 2;

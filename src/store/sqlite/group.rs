@@ -1,42 +1,12 @@
 //! Group commit: batches of users' tasks that wait together are written in one transaction, behind
 //! what a master lives by.
 
-use tokio::sync::oneshot;
-
 use super::SqliteCore;
+pub use crate::store::job::{Answer, GROUP_BATCHES_MAX, Job};
 use crate::{
     env::lanes::LaneReceiver,
-    model::{message::Task, rows::StoreError},
-    store::{Lane, Op, OpReply},
+    store::{Lane, Op, OpReply, job::GROUP_BYTES_MAX},
 };
-
-/// Maximum number of batches in one transaction: bounds how long other processes wait.
-pub const GROUP_BATCHES_MAX: usize = 64;
-
-/// Bytes of tasks in one transaction, give or take one batch.
-const GROUP_BYTES_MAX: usize = 1024 * 1024;
-
-/// Answer to an operation.
-pub type Answer = Result<OpReply, StoreError>;
-
-/// Operation on its way to a thread of the store.
-#[derive(Debug)]
-pub struct Job {
-    /// Operation to carry out.
-    pub op: Op,
-    /// Way back to the caller.
-    pub reply: oneshot::Sender<Answer>,
-}
-
-impl Job {
-    /// Returns about how many bytes of users' tasks it writes; `None` for any other operation.
-    fn task_bytes(&self) -> Option<usize> {
-        match &self.op {
-            Op::Write { tasks, .. } => Some(tasks.iter().map(Task::weight).sum()),
-            _ => None,
-        }
-    }
-}
 
 /// Receiving end of the lanes in front of a thread of the store.
 pub type Jobs = LaneReceiver<Job, { Lane::COUNT }>;

@@ -9,34 +9,18 @@
 use std::{
     fs::{self, Metadata},
     io::{self, ErrorKind},
+    ops::Deref,
     os::unix::fs::MetadataExt,
     path::Path,
     sync::{Mutex, PoisonError},
 };
 
-use super::{SqliteCore, refused, sql::Columns, write_lock::beside};
-use crate::model::{absence::AwayReason, ids::StoreEpoch, rows::StoreError};
-
-/// Store that a file has to hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Expected {
-    /// Any; a new one is made where there is none.
-    #[default]
-    AnyOrNew,
-    /// One that is there already, of whatever cluster.
-    Existing,
-    /// The one of this cluster.
-    Cluster([u8; 16]),
-}
-
-/// Place of a store in its history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
-    pub(super) cluster: [u8; 16],
-    pub(super) epoch: StoreEpoch,
-    /// Greatest time of any write.
-    pub(super) clock_ms: u64,
-}
+use super::{SqliteCore, sql::Columns, write_lock::beside};
+pub use crate::store::history::Expected;
+use crate::{
+    model::{absence::AwayReason, ids::StoreEpoch, rows::StoreError},
+    store::history::{self, Mark},
+};
 
 impl SqliteCore {
     /// Reads the store's mark.
@@ -55,12 +39,19 @@ impl SqliteCore {
     }
 }
 
-/// Memory of the store that a process has seen; all its connections share it.
+/// Memory of the store that a process has seen, and of the files that it is in.
 #[derive(Debug)]
 pub(super) struct Seen {
-    expected: Expected,
-    mark: Mutex<Option<Mark>>,
+    history: history::Seen,
     files: Mutex<Option<Files>>,
+}
+
+impl Deref for Seen {
+    type Target = history::Seen;
+
+    fn deref(&self) -> &history::Seen {
+        &self.history
+    }
 }
 
 /// A store's file, and the log and its index beside it once they are there.
@@ -85,60 +76,7 @@ impl Files {
 
 impl Seen {
     pub(super) fn new(expected: Expected) -> Self {
-        Self { expected, mark: Mutex::new(None), files: Mutex::new(None) }
-    }
-
-    /// Returns the newest mark. A mark read from now on must not be older.
-    pub(super) fn newest(&self) -> Option<Mark> {
-        *self.mark.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn may_create(&self) -> bool {
-        self.expected == Expected::AnyOrNew && self.newest().is_none()
-    }
-
-    /// Compares a mark with the newest one from before it was read, and keeps it.
-    ///
-    /// # Errors
-    /// [`StoreError::Away`] when it is of another store than was seen, or older;
-    /// [`StoreError::Refused`] when nothing was seen and it is of another cluster than expected.
-    pub(super) fn check(&self, before: Option<Mark>, now: Mark) -> Result<(), StoreError> {
-        match (before, self.expected) {
-            (Some(before), _) if before.cluster != now.cluster => {
-                let why = format!("its file is that of another cluster, {}", short(now.cluster));
-                return Err(StoreError::away(AwayReason::Replaced, why));
-            }
-            (Some(before), _) if (now.epoch, now.clock_ms) < (before.epoch, before.clock_ms) => {
-                let why = format!(
-                    "its file is an older copy: it ends {} ms before what was seen of epoch {}; \
-                     put the newer file back",
-                    before.clock_ms.saturating_sub(now.clock_ms),
-                    before.epoch
-                );
-                return Err(StoreError::away(AwayReason::RolledBack, why));
-            }
-            (None, Expected::Cluster(ours)) if ours != now.cluster => {
-                return Err(refused(format!(
-                    "it is the store of cluster {}, and this node belongs to {}; name its own \
-                     with --store, or give the node a new --data-dir",
-                    short(now.cluster),
-                    short(ours)
-                )));
-            }
-            _ => {}
-        }
-        self.raise(now);
-        Ok(())
-    }
-
-    /// Keeps a mark of the store, unless a newer one was seen.
-    pub(super) fn raise(&self, now: Mark) {
-        let mut newest = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_newer =
-            newest.is_none_or(|seen| (now.epoch, now.clock_ms) > (seen.epoch, seen.clock_ms));
-        if is_newer {
-            *newest = Some(now);
-        }
+        Self { history: history::Seen::new(expected, "file"), files: Mutex::new(None) }
     }
 
     /// Keeps which files the store is in. The log may appear after the first look.
@@ -146,22 +84,6 @@ impl Seen {
         let mut known = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         if known.is_none_or(|known| known.file != file || known.beside.contains(&None)) {
             *known = Some(Files::of(file, path));
-        }
-    }
-
-    /// Names what opening a file means once a store was seen: an operator may put it back.
-    pub(super) fn while_running(&self, error: StoreError) -> StoreError {
-        if self.newest().is_none() {
-            return error;
-        }
-        match error {
-            StoreError::Refused { why } => StoreError::away(AwayReason::Replaced, why),
-            StoreError::Broken { why } => StoreError::away(AwayReason::Damaged, why),
-            // It is there, but no store was made in it.
-            StoreError::Away { reason: AwayReason::Gone, why } => {
-                StoreError::away(AwayReason::Replaced, why)
-            }
-            other => other,
         }
     }
 }
@@ -252,52 +174,4 @@ pub(super) fn on_file<T>(
         *slot = None;
     }
     done
-}
-
-/// Returns the beginning of a cluster's id, which tells it from others.
-fn short(cluster: [u8; 16]) -> String {
-    hex::encode(&cluster[..4])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn mark(cluster: u8, epoch: u64, clock_ms: u64) -> Mark {
-        Mark { cluster: [cluster; 16], epoch: StoreEpoch(epoch), clock_ms }
-    }
-
-    #[test]
-    fn mark_of_another_cluster_or_of_an_earlier_time_is_away() {
-        let seen = Seen::new(Expected::AnyOrNew);
-        let check = |now| seen.check(seen.newest(), now).map_err(|error| error.away_reason());
-        assert!(seen.may_create());
-        assert_eq!(check(mark(1, 5, 100)), Ok(()));
-        assert!(!seen.may_create(), "a store that was seen is never made again");
-        assert_eq!(check(mark(1, 5, 100)), Ok(()));
-        assert_eq!(check(mark(1, 5, 99)), Err(Some(AwayReason::RolledBack)));
-        assert_eq!(check(mark(1, 4, 200)), Err(Some(AwayReason::RolledBack)));
-        assert_eq!(check(mark(2, 6, 200)), Err(Some(AwayReason::Replaced)));
-        assert_eq!(check(mark(1, 6, 10)), Ok(()), "a new epoch begins with a backup");
-        assert_eq!(check(mark(1, 5, 300)), Err(Some(AwayReason::RolledBack)));
-    }
-
-    #[test]
-    fn mark_read_beside_a_newer_one_is_no_rollback() {
-        let seen = Seen::new(Expected::AnyOrNew);
-        seen.check(None, mark(1, 5, 100)).expect("the first");
-        let before = seen.newest();
-        seen.check(before, mark(1, 5, 200)).expect("by another thread");
-        assert_eq!(seen.check(before, mark(1, 5, 150)), Ok(()));
-        assert_eq!(seen.newest(), Some(mark(1, 5, 200)));
-    }
-
-    #[test]
-    fn store_of_another_cluster_is_refused_at_the_start() {
-        let seen = Seen::new(Expected::Cluster([1; 16]));
-        assert!(!seen.may_create());
-        let refused = seen.check(None, mark(2, 5, 100));
-        assert!(matches!(refused, Err(StoreError::Refused { .. })), "{refused:?}");
-        assert_eq!(seen.newest(), None);
-    }
 }

@@ -11,33 +11,16 @@ use super::{
     Tx, refused,
     sql::{Columns, int},
 };
-use crate::model::{
-    ids::{Incarnation, NodeId, Resource, Token},
-    rows::{Holder, Lease, Renewed, StoreError},
+use crate::{
+    model::{
+        ids::{Incarnation, NodeId, Resource, Token},
+        rows::{Holder, Lease, Renewed, StoreError},
+    },
+    store::{
+        bounds::{KEPT_MS, LEASES_MAX, TTL_MAX_MS},
+        term::Term,
+    },
 };
-
-/// Maximum term, ms.
-const TTL_MAX_MS: u64 = 60_000;
-
-/// Age above which a wish gives way to another, ms.
-const WISH_STANDS_MS: u64 = 3000;
-
-/// Time for which a released lease is reserved for its wisher, ms.
-const KEPT_MS: u64 = 1000;
-
-/// Maximum number of resources that were ever leased and not forgotten since.
-const LEASES_MAX: u64 = 16_384;
-
-/// Row of `lease_terms`.
-struct Term {
-    /// Master that has the lease; `None` once it was released.
-    holder: Option<Holder>,
-    ttl_ms: u64,
-    /// End of the term; after a release, end of the time reserved for the wisher.
-    ends_at_ms: u64,
-    wisher: Option<Holder>,
-    wished_at_ms: u64,
-}
 
 impl Tx<'_> {
     pub(super) fn acquire_lease(
@@ -50,24 +33,11 @@ impl Tx<'_> {
         let key = resource.to_string();
         let term = self.term(&key)?;
         if let Some(term) = &term {
-            let longest = if term.holder.is_some() { term.ttl_ms } else { KEPT_MS };
-            if term.ends_at_ms > self.now_ms.saturating_add(longest) {
-                self.set_end(&key, self.now_ms.saturating_add(longest))?;
+            if let Some(end_ms) = term.cut_end(self.now_ms) {
+                self.set_end(&key, end_ms)?;
             }
-            let left_ms = term.ends_at_ms.saturating_sub(self.now_ms).min(longest);
-            match (term.holder, term.wisher) {
-                (Some(holder), _)
-                    if holder.node == asker.node && holder.incarnation > asker.incarnation =>
-                {
-                    return Err(StoreError::Stale);
-                }
-                (Some(holder), _) if holder.node != asker.node && left_ms > 0 => {
-                    return Ok(Lease::HeldBy { holder, left_ms });
-                }
-                (None, Some(wisher)) if wisher.node != asker.node && left_ms > 0 => {
-                    return Ok(Lease::HeldBy { holder: wisher, left_ms });
-                }
-                _ => {}
+            if let Some(refusal) = term.refuse(asker, self.now_ms)? {
+                return Ok(refusal);
             }
         }
         self.grant(resource, &key, asker, ttl_ms.clamp(1, TTL_MAX_MS))
@@ -189,14 +159,7 @@ impl Tx<'_> {
         self.newest_life(wisher)?;
         let key = resource.to_string();
         let Some(term) = self.term(&key)? else { return Ok(()) };
-        // A free lease is acquired, not wished for.
-        if term.holder.is_none_or(|holder| holder.node == wisher.node) {
-            return Ok(());
-        }
-        let stands = term.wisher.is_some()
-            && term.wished_at_ms <= self.now_ms
-            && self.now_ms - term.wished_at_ms <= WISH_STANDS_MS;
-        if !stands {
+        if term.takes_wish(wisher, self.now_ms) {
             let mut put = self.db.prepare_cached(
                 "UPDATE lease_terms SET wisher = ?2, wisher_incarnation = ?3, wished_at = ?4
                  WHERE resource = ?1",

@@ -14,35 +14,13 @@ use super::{
     Tx,
     sql::{Columns, int},
 };
-use crate::model::{ids::SessionKey, rows::StoreError};
-
-const HOUR_MS: u64 = 60 * 60 * 1000;
-const DAY_MS: u64 = 24 * HOUR_MS;
-
-/// Step back of the clock between two pieces above which it has jumped, ms.
-const BACK_MAX_MS: u64 = 5000;
-
-/// Life of an idle session, ms (G6).
-const SESSION_IDLE_MS: u64 = 30 * DAY_MS;
-
-/// Time for which closed sessions stay listed, ms: longer than any cached copy could live.
-const CLOSED_KEPT_MS: u64 = 40 * DAY_MS;
-
-/// Time for which a cancelled id is kept, ms: a master that was stopped may bring the post for as long
-/// as its author's session can be known to it.
-const CANCELLED_KEPT_MS: u64 = 40 * DAY_MS;
-
-/// Time for which a spent or expired ticket answers repeats, ms.
-const TICKET_KEPT_MS: u64 = 10 * 60 * 1000;
-
-/// Number of rows that the record of writes keeps.
-const WRITES_KEPT: u64 = 1_000_000;
-
-/// Rows of a piece. The last drop of a piece may exceed it by what belongs to one session.
-const PIECE_ROWS_MAX: u64 = 512;
-
-/// Rows that the end of one session changes at least: its own, and its line on the closed list.
-const SESSION_ROWS: u64 = 2;
+use crate::{
+    model::{ids::SessionKey, rows::StoreError},
+    store::bounds::{
+        BACK_MAX_MS, CANCELLED_KEPT_MS, CLOSED_KEPT_MS, DAY_MS, PIECE_ROWS_MAX, SESSION_IDLE_MS,
+        SESSION_ROWS, TICKET_KEPT_MS, WRITES_KEPT,
+    },
+};
 
 /// Drops of the rows whose time `?1` is over, at most `?2` of them.
 const BY_AGE: [(&str, u64); 4] = [

@@ -6,16 +6,13 @@ use super::{
     Tx, refused,
     sql::{Columns, int},
 };
-use crate::model::{
-    ids::{Incarnation, NodeId},
-    rows::{Holder, MASTERS_MAX, MasterRow, StoreError},
+use crate::{
+    model::{
+        ids::{Incarnation, NodeId},
+        rows::{Holder, MASTERS_MAX, MasterRow, StoreError},
+    },
+    store::bounds::{FRESH_MS, LONG_SILENT_MS},
 };
-
-/// Age of a touch up to which its master counts as alive, ms.
-const FRESH_MS: u64 = 5000;
-
-/// Age of a touch from which on a master's place on a full list may be given away, ms.
-const LONG_SILENT_MS: u64 = 60 * 60 * 1000;
 
 /// Masters on the list, as a table with its condition.
 const LISTED: &str = "masters WHERE listed = 1";

@@ -41,7 +41,7 @@ use rusqlite::{
 
 use self::sql::{Columns, int};
 pub use self::{file::open, schema::NewCluster, write_lock::holder_of_lock};
-use super::{ClusterRow, Op, OpReply, StoreError};
+use super::{ClusterRow, Op, OpReply, StoreError, refused, unknown};
 use crate::model::{
     absence::AwayReason, ids::StoreEpoch, message::Task, outcome::TaskResult, rows::Permission,
 };
@@ -361,12 +361,4 @@ impl Tx<'_> {
 
 fn done(result: Result<(), StoreError>) -> Result<OpReply, StoreError> {
     result.map(|()| OpReply::Done)
-}
-
-fn refused(why: impl Into<String>) -> StoreError {
-    StoreError::Refused { why: why.into() }
-}
-
-fn unknown(what: impl Into<String>) -> StoreError {
-    StoreError::Unknown { what: what.into() }
 }

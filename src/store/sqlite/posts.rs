@@ -22,15 +22,11 @@ use crate::{
     model::{
         bounds::post_len,
         ids::{Author, BoardName, Post, PostId, Seq, UserId},
-        message::BATCH_TASKS_MAX,
         outcome::TaskResult,
         rows::{Boards, Found, NewPost, Page, Permission, Range, StoreError},
     },
-    store::{BOARDS_MAX, READ_BYTES_MAX, READ_POSTS_MAX},
+    store::{BOARDS_MAX, READ_BYTES_MAX, READ_POSTS_MAX, bounds::CANCELS_MAX},
 };
-
-/// Cancelled ids of one person that are kept: at least those of one batch.
-pub(super) const CANCELS_MAX: usize = BATCH_TASKS_MAX;
 
 /// Row of `boards`.
 struct Board {

@@ -12,26 +12,13 @@ use super::{
     Tx,
     sql::{Columns, int},
 };
-use crate::model::{
-    ids::{Author, NodeId, SessionKey, UserId},
-    rows::{Active, ActiveUser, StoreError},
+use crate::{
+    model::{
+        ids::{Author, NodeId, SessionKey, UserId},
+        rows::{Active, ActiveUser, StoreError},
+    },
+    store::bounds::{ACTIVE_MS, AHEAD_MAX_MS, SILENCE_MAX_MS, USE_NOTED_MS, USERS_MAX},
 };
-
-/// Age above which a row is not active, ms.
-const ACTIVE_MS: u64 = 25_000;
-
-/// Silence of all masters above which the rows' ages cannot be trusted, ms.
-const SILENCE_MAX_MS: u64 = 10_000;
-
-/// Time by which the last touch may lie ahead, ms: a reader takes its time just before a writer
-/// commits with a later one.
-const AHEAD_MAX_MS: u64 = 1000;
-
-/// Interval between notes that a session is in use, ms.
-const USE_NOTED_MS: u64 = 60 * 60 * 1000;
-
-/// Maximum number of users on the list.
-const USERS_MAX: u32 = 100_000;
 
 impl Tx<'_> {
     pub(super) fn touch_sessions(

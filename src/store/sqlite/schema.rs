@@ -12,9 +12,10 @@ use super::{
     Tx,
     sql::{Columns, int},
 };
-use crate::model::{
-    ids::{BoardName, StoreEpoch},
-    rows::StoreError,
+pub use crate::store::history::NewCluster;
+use crate::{
+    model::{ids::BoardName, rows::StoreError},
+    store::refused,
 };
 
 /// Schema steps that this release knows, in order.
@@ -230,17 +231,6 @@ const DIGESTS: &str = "
 CREATE TABLE session_digests (bucket INTEGER PRIMARY KEY, digest INTEGER NOT NULL) STRICT;
 ";
 
-/// Parameters of a new store: the two numbers that it keeps for good, and the time of its creation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NewCluster {
-    /// Random id of the cluster; cookies and Hellos carry it.
-    pub cluster: [u8; 16],
-    /// First epoch: Unix seconds in production.
-    pub epoch: StoreEpoch,
-    /// Store time, ms since the Unix epoch.
-    pub now_ms: u64,
-}
-
 /// State of a database file before anything in it was changed.
 pub(super) enum FileState {
     /// The file has no tables.
@@ -343,8 +333,4 @@ fn create(db: &Connection, new: &NewCluster) -> Result<(), StoreError> {
     }
     db.pragma_update(None, "application_id", APPLICATION_ID)?;
     Ok(())
-}
-
-fn refused(why: &str) -> StoreError {
-    StoreError::Refused { why: why.to_owned() }
 }

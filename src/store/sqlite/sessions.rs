@@ -18,14 +18,11 @@ use crate::{
         ids::{Author, BoardName, Seq, SessionKey, UserId},
         rows::{SessionRow, StoreError},
     },
-    store::CLOSED_PAGE_MAX,
+    store::{
+        CLOSED_PAGE_MAX,
+        bounds::{TICKET_TTL_MS, TICKETS_MAX},
+    },
 };
-
-/// Life of a ticket, ms.
-const TICKET_TTL_MS: u64 = 5 * 60 * 1000;
-
-/// Maximum number of tickets of one session; above it the one that ends first is dropped.
-const TICKETS_MAX: u64 = 8;
 
 impl Tx<'_> {
     /// Opens a session unless this key is open for this user, and returns the number of new rows.

@@ -9,135 +9,23 @@
 use std::collections::BTreeSet;
 
 use rusqlite::{OptionalExtension, params};
-use sha2::{Digest, Sha256};
 
 use super::{
-    Tx, refused,
+    Tx,
     sql::{Columns, int, malformed},
 };
-use crate::model::{
-    ids::{BoardName, NodeId, Resource, StoreEpoch, Token},
-    message::{BATCH_TASKS_MAX, Task},
-    outcome::TaskResult,
-    rows::{NewPost, Permission, StoreError, WriteRow},
+use crate::{
+    model::{
+        ids::{BoardName, NodeId, Resource, StoreEpoch, Token},
+        message::Task,
+        outcome::TaskResult,
+        rows::{Permission, StoreError, WriteRow},
+    },
+    store::{
+        batch::{LastWrite, Written, batch_of, check_len, fence, not_covered, post_of, refusal},
+        bounds::WRITES_PAGE_MAX,
+    },
 };
-
-/// Maximum number of rows in one reply.
-const WRITES_PAGE_MAX: u32 = 10_000;
-
-/// Fencing state of a resource, as its row has it.
-struct Seen {
-    token: Token,
-    worker: Option<NodeId>,
-    batch: Option<[u8; 32]>,
-}
-
-/// Identity of a batch: a hash over its tasks' kinds and keys, in order. Texts and names are left
-/// out: the rows of a key show whether they differ.
-fn batch_of(tasks: &[Task]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for task in tasks {
-        match task {
-            Task::Post { board, post } => {
-                hash.update([0]);
-                hash_name(&mut hash, board);
-                hash.update(post.author.id.0);
-                hash.update(post.id.0);
-            }
-            Task::CreateBoard { board } => {
-                hash.update([1]);
-                hash_name(&mut hash, board);
-            }
-            Task::CancelPost { user, id } => {
-                hash.update([2]);
-                hash.update(user.0);
-                hash.update(id.0);
-            }
-            Task::OpenSession { key, user } => {
-                hash.update([3]);
-                hash.update(key.0);
-                hash.update(user.id.0);
-            }
-            Task::CloseSession { key } => {
-                hash.update([4]);
-                hash.update(key.0);
-            }
-            Task::SetReadMark { key, board, seq } => {
-                hash.update([5]);
-                hash.update(key.0);
-                hash_name(&mut hash, board);
-                hash.update(seq.0.to_le_bytes());
-            }
-            Task::PutTicket { key, ticket_sha256 } => {
-                hash.update([6]);
-                hash.update(key.0);
-                hash.update(ticket_sha256);
-            }
-            Task::RedeemTicket { ticket_sha256, key } => {
-                hash.update([7]);
-                hash.update(ticket_sha256);
-                hash.update(key.0);
-            }
-        }
-    }
-    hash.finalize().into()
-}
-
-/// Hashes a name with its length before it, so that no two lists of fields hash alike.
-fn hash_name(hash: &mut Sha256, board: &BoardName) {
-    hash.update((board.as_str().len() as u64).to_le_bytes());
-    hash.update(board.as_str());
-}
-
-/// Results of a batch so far, and the rows that they made.
-#[derive(Default)]
-struct Written {
-    results: Vec<TaskResult>,
-    rows: usize,
-}
-
-impl Written {
-    /// Adds the outcome of one task. A rule's refusal is its result.
-    ///
-    /// # Errors
-    /// The error, if it fails the whole batch.
-    fn add(&mut self, outcome: Result<(TaskResult, usize), StoreError>) -> Result<(), StoreError> {
-        let (result, rows) = match outcome {
-            Ok(done) => done,
-            Err(error) => (refusal(error)?, 0),
-        };
-        self.results.push(result);
-        self.rows += rows;
-        Ok(())
-    }
-}
-
-/// Turns a rule's refusal into a task's result; any other error fails the whole batch.
-fn refusal(error: StoreError) -> Result<TaskResult, StoreError> {
-    match error {
-        StoreError::Unknown { .. } | StoreError::Refused { .. } => {
-            Ok(TaskResult::Refused(Box::new(error)))
-        }
-        StoreError::Away { .. }
-        | StoreError::Busy
-        | StoreError::Fenced { .. }
-        | StoreError::Stale
-        | StoreError::InUse { .. }
-        | StoreError::Broken { .. } => Err(error),
-    }
-}
-
-/// Returns the post of a task that posts to this board.
-fn post_of<'a>(task: &'a Task, covered: &BoardName) -> Option<&'a NewPost> {
-    match task {
-        Task::Post { board, post } if board == covered => Some(post),
-        _ => None,
-    }
-}
-
-fn not_covered(permission: &Permission) -> StoreError {
-    refused(format!("not covered by the permission of {}", permission.resource))
-}
 
 impl Tx<'_> {
     /// Writes a batch under one permission and returns one result per task, in order.
@@ -146,9 +34,7 @@ impl Tx<'_> {
         permission: &Permission,
         tasks: &[Task],
     ) -> Result<Vec<TaskResult>, StoreError> {
-        if tasks.is_empty() || tasks.len() > BATCH_TASKS_MAX {
-            return Err(refused(format!("a batch has 1 to {BATCH_TASKS_MAX} tasks")));
-        }
+        check_len(tasks)?;
         self.fence(permission, batch_of(tasks))?;
         let written = match &permission.resource {
             Resource::Board(board) => self.write_to_board(permission, board, tasks)?,
@@ -242,47 +128,27 @@ impl Tx<'_> {
 
     /// Passes or refuses a permission for this batch and remembers its `n`, worker and batch.
     fn fence(&self, permission: &Permission, batch: [u8; 32]) -> Result<(), StoreError> {
-        let token = permission.token;
         let resource = permission.resource.to_string();
-        let seen = self.seen(&resource)?;
-        let current = seen
-            .as_ref()
-            .is_some_and(|seen| (token.epoch, token.lease) == (seen.token.epoch, seen.token.lease));
-        let same = |seen: &Seen| {
-            token.n == seen.token.n
-                && seen.worker == Some(permission.worker)
-                && seen.batch == Some(batch)
-        };
-        let seen = match seen {
-            // A grant is seen as n = 0, so a write's n begins at 1.
-            Some(seen) if current && (token.n > seen.token.n || same(&seen)) => seen,
-            seen => {
-                let seen = seen.map_or_else(Token::default, |seen| seen.token);
-                return Err(StoreError::Fenced { token, seen });
-            }
-        };
-        if i64::try_from(token.n).is_err() {
-            return Err(refused("no coordinator counts that far"));
-        }
-        if token.n > seen.token.n {
+        let last = self.last_write(&resource)?;
+        if fence(last.as_ref(), permission, batch)? {
             let mut put = self.db.prepare_cached(
                 "UPDATE leases SET n = ?2, worker = ?3, batch = ?4 WHERE resource = ?1",
             )?;
-            put.execute(params![resource, int(token.n), permission.worker.0, batch])?;
+            put.execute(params![resource, int(permission.token.n), permission.worker.0, batch])?;
         }
         Ok(())
     }
 
     /// Returns the fencing state, if it is of the store's epoch: tokens of an earlier epoch are
     /// never accepted.
-    fn seen(&self, resource: &str) -> Result<Option<Seen>, StoreError> {
+    fn last_write(&self, resource: &str) -> Result<Option<LastWrite>, StoreError> {
         let mut find = self.db.prepare_cached(
             "SELECT epoch, lease, n, worker, batch FROM leases
              WHERE resource = ?1 AND epoch = (SELECT epoch FROM cluster)",
         )?;
         Ok(find
             .query_row([resource], |row| {
-                Ok(Seen {
+                Ok(LastWrite {
                     token: Token {
                         epoch: StoreEpoch(row.nat(0)?),
                         lease: row.nat(1)?,

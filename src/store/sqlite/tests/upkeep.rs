@@ -6,7 +6,7 @@ use crate::{
         ids::{Fingerprint, Role},
         rows::{Enrolled, JoinToken},
     },
-    store::sqlite::posts::CANCELS_MAX,
+    store::bounds::CANCELS_MAX,
 };
 
 const HOUR_MS: u64 = 60 * 60 * 1000;

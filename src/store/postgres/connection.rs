@@ -1,0 +1,404 @@
+//! Connection to the server that takes writes: its settings, checks and statements.
+//!
+//! 1. Every connection has the time-outs of [`SETTINGS`]: a client that stopped in mid-transaction
+//!    holds locks for a second at most.
+//! 2. A server that may forget a commit (`fsync` or `synchronous_commit` off) is refused.
+//! 3. A connection is used once the store behind it is the one that was seen before, and not older.
+//! 4. A statement is prepared once per connection.
+
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+};
+use tokio_postgres::{
+    AsyncMessage, Client, Connection, NoTls, Row, Statement,
+    config::SslMode,
+    error::{Severity, SqlState},
+    types::ToSql,
+};
+
+use super::{
+    address::{Place, Server},
+    pool::Shared,
+    schema,
+    sql::{Columns, Failure, Outcome, store_error, words_of},
+    tls::{Plain, Tls},
+};
+use crate::{
+    env::{BoxFuture, BoxStream, Env, TaskGuard},
+    model::{absence::AwayReason, rows::StoreError},
+    store::{
+        history::{Mark, Seen},
+        refused,
+    },
+};
+
+/// Time for one server to take a connection and to answer the checks.
+const CONNECT_MAX: Duration = Duration::from_secs(3);
+
+/// Settings of every connection.
+const SETTINGS: &str = "
+SET statement_timeout = '1s';
+SET lock_timeout = '1s';
+SET idle_in_transaction_session_timeout = '1s';
+SET default_transaction_isolation = 'read committed'";
+
+/// State of the server that decides whether it may hold a store. An engine that does not know a
+/// setting has nothing to switch off.
+const STATE: &str = "SELECT current_setting('transaction_read_only', true),
+       current_setting('server_encoding', true),
+       current_setting('fsync', true),
+       current_setting('synchronous_commit', true),
+       current_setting('synchronous_standby_names', true)";
+
+const STANDBYS: &str = "SELECT count(*) FROM pg_stat_replication";
+
+/// Last warning of the server on one connection.
+type Warning = Arc<Mutex<Option<String>>>;
+
+/// Connection with its prepared statements.
+pub(super) struct Db {
+    client: Client,
+    statements: Mutex<BTreeMap<&'static str, Statement>>,
+    warning: Warning,
+    /// Time of the store instead of the server's, in tests.
+    clock: Option<Arc<AtomicU64>>,
+    pub(super) seen: Arc<Seen>,
+    /// Mark of the store when this was opened.
+    pub(super) mark: Mark,
+    /// Serves the connection until this is dropped.
+    _driver: TaskGuard,
+}
+
+impl Db {
+    /// Returns whether the connection is known to be over.
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Prepares statements that are to be sent one behind the other, without waiting between them.
+    pub(super) async fn prepare(&self, all: &[&'static str]) -> Outcome<()> {
+        for sql in all {
+            self.statement(sql).await?;
+        }
+        Ok(())
+    }
+
+    async fn statement(&self, sql: &'static str) -> Outcome<Statement> {
+        let known = |db: &Self| {
+            db.statements.lock().unwrap_or_else(PoisonError::into_inner).get(sql).cloned()
+        };
+        if let Some(statement) = known(self) {
+            return Ok(statement);
+        }
+        let statement = self.client.prepare(sql).await?;
+        let mut all = self.statements.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(sql, statement.clone());
+        Ok(statement)
+    }
+
+    /// Returns the rows of a query.
+    pub(super) async fn rows(
+        &self,
+        sql: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Outcome<Vec<Row>> {
+        let statement = self.statement(sql).await?;
+        Ok(self.client.query(&statement, values).await?)
+    }
+
+    /// Returns the row of a query that has one at most.
+    pub(super) async fn row(
+        &self,
+        sql: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Outcome<Option<Row>> {
+        let statement = self.statement(sql).await?;
+        Ok(self.client.query_opt(&statement, values).await?)
+    }
+
+    /// Returns the row of a query that has exactly one.
+    pub(super) async fn one(
+        &self,
+        sql: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Outcome<Row> {
+        let none = || StoreError::Broken { why: "a row that every store has is not there".into() };
+        Ok(self.row(sql, values).await?.ok_or_else(none)?)
+    }
+
+    /// Carries a statement out and returns the number of rows that it changed.
+    pub(super) async fn run(
+        &self,
+        sql: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Outcome<u64> {
+        let statement = self.statement(sql).await?;
+        Ok(self.client.execute(&statement, values).await?)
+    }
+
+    /// Carries out a statement without values that is not worth preparing.
+    pub(super) async fn batch(&self, sql: &'static str) -> Outcome<()> {
+        Ok(self.client.batch_execute(sql).await?)
+    }
+
+    /// Reads the server's time from a column, ms.
+    pub(super) fn time(&self, row: &Row, column: usize) -> Outcome<u64> {
+        let now_ms = row.nat(column)?;
+        Ok(self.clock.as_ref().map_or(now_ms, |clock| clock.load(Ordering::Relaxed)))
+    }
+
+    pub(super) fn forget_warning(&self) {
+        *self.warning.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Returns what the server warned of since [`Self::forget_warning`].
+    pub(super) fn warning(&self) -> Option<String> {
+        self.warning.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Shared {
+    /// Connects to the first server that takes writes, beginning with the one that did last.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] and [`StoreError::Broken`] before any store was seen, for what waiting
+    /// does not mend; [`StoreError::Away`] else.
+    pub(super) async fn connect(&self) -> Result<Db, StoreError> {
+        let servers = self.address.servers();
+        let first = self.good.load(Ordering::Relaxed);
+        let mut failures = Vec::new();
+        for nth in 0..servers.len() {
+            let at = (first + nth) % servers.len();
+            let Some(server) = servers.get(at) else { continue };
+            let try_it: BoxFuture<'_, _> = Box::pin(self.connect_to(server));
+            let tried = self.env.timeout(CONNECT_MAX, try_it).await;
+            let error = match tried {
+                Ok(Ok(db)) => {
+                    self.good.store(at, Ordering::Relaxed);
+                    return Ok(db);
+                }
+                Ok(Err(error)) => error,
+                Err(_) => StoreError::away(
+                    AwayReason::Unreachable,
+                    format!("no connection for {} s", CONNECT_MAX.as_secs()),
+                ),
+            };
+            tracing::debug!(server = %server.place, %error, "no connection to the store");
+            failures.push((server, error));
+        }
+        Err(told(&failures))
+    }
+
+    async fn connect_to(&self, server: &Server) -> Result<Db, StoreError> {
+        let before = self.seen.newest();
+        let io = |e: io::Error| StoreError::away(AwayReason::Unreachable, e.to_string());
+        let stream: BoxStream = match &server.place {
+            Place::Tcp { .. } => {
+                self.env.connect(&server.place.to_string(), CONNECT_MAX).await.map_err(io)?
+            }
+            Place::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(io)?),
+        };
+        let warning = Warning::default();
+        let (client, driver) = self.log_in(server, Plain(stream), &warning).await?;
+        let mark = self.check(&client).await?;
+        self.seen.check(before, mark)?;
+        Ok(Db {
+            client,
+            statements: Mutex::default(),
+            warning,
+            clock: self.clock.clone(),
+            seen: Arc::clone(&self.seen),
+            mark,
+            _driver: driver,
+        })
+    }
+
+    async fn log_in(
+        &self,
+        server: &Server,
+        stream: Plain,
+        warning: &Warning,
+    ) -> Result<(Client, TaskGuard), StoreError> {
+        let mut config = self.address.config().map_err(|e| {
+            let file = self.address.password_file().unwrap_or_else(|| "".as_ref());
+            self.lasting(format!("password_file {}: {e}", file.display()))
+        })?;
+        let error = |e| self.log_in_error(&e);
+        if !server.tls {
+            config.ssl_mode(SslMode::Disable);
+            let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(error)?;
+            return Ok((client, drive(&self.env, connection, warning)));
+        }
+        config.ssl_mode(SslMode::Require);
+        let Some(roots) = self.address.roots() else {
+            return Err(self.lasting("it names no sslrootcert"));
+        };
+        let Place::Tcp { host, .. } = &server.place else {
+            return Err(self.lasting("a socket has no TLS"));
+        };
+        let tls = Tls::trusting(roots)
+            .map_err(|why| self.lasting(format!("sslrootcert {}: {why}", roots.display())))?;
+        let tls = tls.to(host).map_err(|why| self.lasting(why))?;
+        let (client, connection) = config.connect_raw(stream, tls).await.map_err(error)?;
+        Ok((client, drive(&self.env, connection, warning)))
+    }
+
+    /// Returns the error of a log-in: lasting if an operator has to mend a setting.
+    fn log_in_error(&self, error: &tokio_postgres::Error) -> StoreError {
+        let is_setting = match error.code() {
+            Some(code) => {
+                // Wrong user, password or database, or no right to it.
+                code.code().starts_with("28")
+                    || *code == SqlState::INVALID_CATALOG_NAME
+                    || *code == SqlState::INSUFFICIENT_PRIVILEGE
+            }
+            None => match std::error::Error::source(error).and_then(|e| e.downcast_ref()) {
+                // A certificate that is not trusted, or not of this name.
+                Some::<&io::Error>(e) => e.kind() == io::ErrorKind::InvalidData,
+                None => !error.is_closed(),
+            },
+        };
+        if is_setting { self.lasting(words_of(error)) } else { store_error(error) }
+    }
+
+    /// Error that waiting does not mend, as long as no store was seen; away for now after that.
+    fn lasting(&self, why: impl Into<String>) -> StoreError {
+        match self.seen.newest() {
+            None => refused(why),
+            Some(_) => StoreError::away(AwayReason::Failing, why),
+        }
+    }
+
+    /// Sets a connection up, and sees whether the server may hold a store and does.
+    async fn check(&self, client: &Client) -> Result<Mark, StoreError> {
+        let sql = |error: tokio_postgres::Error| store_error(&error);
+        client.batch_execute(SETTINGS).await.map_err(sql)?;
+        let row = client.query_one(STATE, &[]).await.map_err(sql)?;
+        let setting = |nth: usize| -> Option<&str> { row.try_get(nth).ok().flatten() };
+        if setting(0) == Some("on") {
+            return Err(StoreError::away(AwayReason::ReadOnly, "it takes no writes: a standby"));
+        }
+        if let Some(other) = setting(1).filter(|encoding| *encoding != "UTF8") {
+            return Err(self.lasting(format!("its database is in {other}; make one in UTF8")));
+        }
+        for (nth, name) in [(2, "fsync"), (3, "synchronous_commit")] {
+            if setting(nth) == Some("off") {
+                return Err(self.lasting(format!(
+                    "its {name} is off, so that a power loss takes what was acknowledged; switch \
+                     it on"
+                )));
+            }
+        }
+        let rights = self.rights();
+        let mark = schema::prepare(client, rights)
+            .await
+            .map_err(|failure| self.seen.while_running(of_schema(failure)))?;
+        self.warn_of_standbys(client, setting(3), setting(4)).await;
+        Ok(mark)
+    }
+
+    /// Says once per process that a fail-over may lose what was acknowledged (G1).
+    async fn warn_of_standbys(
+        &self,
+        client: &Client,
+        commit: Option<&str>,
+        synchronous: Option<&str>,
+    ) {
+        let has_standby = self.address.servers().len() > 1
+            || match client.query_one(STANDBYS, &[]).await {
+                Ok(row) => row.nat(0).is_ok_and(|standbys| standbys > 0),
+                // Not a view of this engine, or not one that this role may read.
+                Err(_) => false,
+            };
+        let waits = synchronous.is_none_or(|names| !names.is_empty()) && commit != Some("local");
+        if has_standby && !waits && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "the store has a standby that commits do not wait for: after a fail-over to it \
+                 acknowledged posts may be lost, so G1 does not hold; set synchronous_standby_names"
+            );
+        }
+    }
+}
+
+/// Error of the schema: what a statement of it reports is no fault of an operation.
+fn of_schema(failure: Failure) -> StoreError {
+    match StoreError::from(failure) {
+        StoreError::Away { reason: AwayReason::Failing, why } if why.contains("42501") => {
+            refused(format!("{why}; the role needs rights on its tables"))
+        }
+        other => other,
+    }
+}
+
+/// Serves a connection until the guard is dropped, and keeps its last warning.
+fn drive<S, T>(env: &Env, mut connection: Connection<S, T>, warning: &Warning) -> TaskGuard
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let warning = Arc::clone(warning);
+    let serve = async move {
+        while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
+            match message {
+                Ok(AsyncMessage::Notice(notice)) => {
+                    if notice.parsed_severity() == Some(Severity::Warning) {
+                        tracing::warn!(why = notice.message(), "the store warns");
+                        let mut warning = warning.lock().unwrap_or_else(PoisonError::into_inner);
+                        *warning = Some(notice.message().to_owned());
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(why = words_of(&error), "a connection to the store ended");
+                    break;
+                }
+            }
+        }
+    };
+    env.spawn("store-connection", serve).abort_on_drop()
+}
+
+/// Returns what to tell of a store none of whose servers can be used: the most telling error, with a
+/// line of each server.
+fn told(failures: &[(&Server, StoreError)]) -> StoreError {
+    let why = |error: &StoreError| match error {
+        StoreError::Away { why, .. } | StoreError::Refused { why } | StoreError::Broken { why } => {
+            why.clone()
+        }
+        other => other.to_string(),
+    };
+    let lines: Vec<_> = failures
+        .iter()
+        .map(|(server, error)| format!("{}: {}", server.place, why(error)))
+        .collect();
+    let lines = lines.join("; ");
+    let rank = |error: &StoreError| match error {
+        StoreError::Refused { .. } => 0,
+        StoreError::Broken { .. } => 1,
+        StoreError::Away { reason, .. } => match reason {
+            AwayReason::Replaced | AwayReason::RolledBack | AwayReason::Damaged => 2,
+            AwayReason::Unreachable => 5,
+            AwayReason::ReadOnly => 6,
+            _ => 4,
+        },
+        _ => 7,
+    };
+    match failures.iter().map(|(_, error)| error).min_by_key(|error| rank(error)) {
+        Some(StoreError::Refused { .. }) => refused(lines),
+        Some(StoreError::Broken { .. }) => StoreError::Broken { why: lines },
+        Some(StoreError::Away { reason, .. }) => StoreError::away(*reason, lines),
+        _ => StoreError::away(AwayReason::Unreachable, lines),
+    }
+}

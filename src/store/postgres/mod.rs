@@ -1,0 +1,259 @@
+//! The shared store on PostgreSQL, for clusters of many hosts.
+//!
+//! The same operations as on SQLite, with the same answers: the suite of `testing::store` holds both to
+//! it. Only statements of standard PostgreSQL are used.
+//!
+//! 1. Writes of users' tasks follow each other over all hosts, as [`mod@tx`] says; several batches
+//!    that wait together share one transaction.
+//! 2. Every write raises the row `clock` to its time, and what is read is as of that row.
+//! 3. A caller that waited `store_timeout` is told [`StoreError::Away`]; its write may have been
+//!    committed, as after a connection that broke in the commit.
+//! 4. A server is used only while its store is the one that was seen before and not older: a
+//!    standby that lags behind what was acknowledged is *away*.
+//! 5. Time is the server's, read once in each transaction.
+
+mod address;
+mod admission;
+mod connection;
+mod dead_letters;
+mod leases;
+mod maintenance;
+mod masters;
+mod pool;
+mod posts;
+mod presence;
+mod schema;
+mod session_digests;
+mod sessions;
+mod sql;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod tx;
+mod writes;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize},
+    },
+    time::Duration,
+};
+
+use rand_chacha::rand_core::Rng;
+use tokio::sync::{
+    Mutex,
+    mpsc::{self, error::TrySendError},
+    oneshot,
+};
+
+pub use self::address::{Address, AddressError, is_postgres, masked};
+use self::{
+    pool::{Queue, Shared, Worker},
+    sql::Outcome,
+    tx::Tx,
+};
+use super::{Op, OpReply, StoreError};
+pub use crate::store::history::Expected;
+use crate::{
+    env::{BoxFuture, Env},
+    model::absence::AwayReason,
+    store::{
+        Backend, Lane, Store,
+        history::Seen,
+        job::{Answer, GROUP_BATCHES_MAX, Job, WAITING_MAX},
+    },
+};
+
+/// Connections that read what people ask for.
+const READERS: usize = 2;
+
+/// Bounds of a store on PostgreSQL.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerLimits {
+    /// Time after which a caller is told that the store is away.
+    pub store_timeout: Duration,
+    /// Maximum number of batches in one transaction; 1 switches group commit off.
+    pub group_batches_max: usize,
+    /// Store that the database has to hold.
+    pub expected: Expected,
+    /// Whether steps of the schema may be added.
+    pub may_upgrade: bool,
+}
+
+impl ServerLimits {
+    /// Returns the default bounds with this time-out.
+    #[must_use]
+    pub const fn new(store_timeout: Duration) -> Self {
+        Self {
+            store_timeout,
+            group_batches_max: GROUP_BATCHES_MAX,
+            expected: Expected::AnyOrNew,
+            may_upgrade: true,
+        }
+    }
+}
+
+/// Backend that hands operations to the connections. They end when it is dropped.
+struct PostgresStore {
+    shared: Arc<Shared>,
+    /// Queue of each lane's writes, and of the life's reads.
+    lanes: [mpsc::Sender<Job>; Lane::COUNT],
+    readers: mpsc::Sender<Job>,
+}
+
+/// Opens the store at an address, and creates it if there is none and it may be. While no server is
+/// reached this still succeeds, after at most `store_timeout`; every operation is then
+/// [`StoreError::Away`] until one is.
+///
+/// # Errors
+/// Errors that waiting does not mend: [`StoreError::Refused`] for a log-in, a database, a setting of
+/// the server or a schema that cannot be used.
+pub async fn open(env: &Env, address: Address, limits: ServerLimits) -> Result<Store, StoreError> {
+    let (store, opened) = start(env, address, limits, None);
+    match env.timeout(limits.store_timeout, opened).await {
+        Ok(Ok(Err(error))) if !error.is_away() => Err(error),
+        // Open, or away for now: each operation tries again.
+        _ => Ok(store),
+    }
+}
+
+/// Starts the connections of a store, whose time is that of `clock` if there is one. The receiver hears
+/// of the first connection.
+fn start(
+    env: &Env,
+    address: Address,
+    limits: ServerLimits,
+    clock: Option<Arc<AtomicU64>>,
+) -> (Store, oneshot::Receiver<Result<(), StoreError>>) {
+    let mut new_cluster = [0; 16];
+    env.rng("store-cluster").fill_bytes(&mut new_cluster);
+    let shared = Arc::new(Shared {
+        env: env.clone(),
+        address,
+        timeout: limits.store_timeout,
+        group_batches_max: limits.group_batches_max,
+        may_upgrade: limits.may_upgrade,
+        seen: Arc::new(Seen::new(limits.expected, "server")),
+        new_cluster,
+        good: AtomicUsize::new(0),
+        warned: AtomicBool::new(false),
+        clock,
+        absence: std::sync::Mutex::default(),
+    });
+    let work = |queue: &Queue, ready| {
+        let worker = Worker { shared: Arc::clone(&shared), queue: Arc::clone(queue), ready };
+        drop(env.spawn("store-worker", worker.run()));
+    };
+    let (ready, opened) = oneshot::channel();
+    let mut ready = Some(ready);
+    let lanes = std::array::from_fn(|_| {
+        let (sender, queue) = mpsc::channel(WAITING_MAX);
+        work(&Arc::new(Mutex::new(queue)), ready.take());
+        sender
+    });
+    let (readers, queue) = mpsc::channel(WAITING_MAX);
+    let queue = Arc::new(Mutex::new(queue));
+    for _ in 0..READERS {
+        work(&queue, None);
+    }
+    (Store::new(PostgresStore { shared, lanes, readers }), opened)
+}
+
+impl Backend for PostgresStore {
+    fn call(&self, op: Op) -> BoxFuture<'_, Answer> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            let [.., bulk] = &self.lanes;
+            let queue = match op.lane() {
+                Lane::Bulk if op.is_write() => bulk,
+                Lane::Bulk => &self.readers,
+                lane => self.lanes.get(lane as usize).unwrap_or(bulk),
+            };
+            let ended = || StoreError::away(AwayReason::Failing, "its connections have ended");
+            queue.try_send(Job { op, reply }).map_err(|full| match full {
+                TrySendError::Full(_) => StoreError::Busy,
+                TrySendError::Closed(_) => ended(),
+            })?;
+            match self.shared.env.timeout(self.shared.timeout, answer).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) => Err(ended()),
+                // While there is no connection, the reason for that says more.
+                Err(_) => {
+                    Err(self.shared.absence().filter(StoreError::is_away).unwrap_or_else(|| {
+                        let why = format!("no answer for {} ms", self.shared.timeout.as_millis());
+                        StoreError::away(AwayReason::NoAnswer, why)
+                    }))
+                }
+            }
+        })
+    }
+}
+
+impl Tx<'_> {
+    async fn carry_out(&self, op: &Op) -> Outcome<OpReply> {
+        Ok(match op {
+            Op::Cluster => OpReply::Cluster(self.cluster().await?),
+            Op::RegisterMaster(row) => OpReply::Registered(self.register_master(row).await?),
+            Op::TouchMaster { holder, draining } => {
+                done(self.touch_master(*holder, *draining).await)?
+            }
+            Op::LeaveMaster(holder) => done(self.leave_master(*holder).await)?,
+            Op::Masters => OpReply::Masters(self.masters().await?),
+            Op::AcquireLease { resource, holder, ttl_ms } => {
+                OpReply::Lease(self.acquire_lease(resource, *holder, *ttl_ms).await?)
+            }
+            Op::RenewLeases { holder, leases, ttl_ms } => {
+                OpReply::Renewed(self.renew_leases(*holder, leases, *ttl_ms).await?)
+            }
+            Op::ReleaseLease { resource, holder, lease } => {
+                done(self.release_lease(resource, *holder, *lease).await)?
+            }
+            Op::Wish { resource, wisher } => done(self.wish(resource, *wisher).await)?,
+            Op::Write { permission, tasks } => {
+                OpReply::Written(self.write(permission, tasks).await?)
+            }
+            Op::FindPost { user, id } => OpReply::Found(self.find_post(*user, *id).await?),
+            Op::Read { board, range, limit } => {
+                OpReply::Page(self.read(board, *range, *limit).await?)
+            }
+            Op::Boards => OpReply::Boards(self.boards().await?),
+            Op::FindSession(key) => OpReply::Session(self.find_session(*key).await?),
+            Op::ClosedSince(mark) => {
+                let (keys, mark) = self.closed_since(*mark).await?;
+                OpReply::Closed { keys, mark }
+            }
+            Op::SessionDigests => OpReply::SessionDigests(self.session_digests().await?),
+            Op::Sessions { bucket, after } => {
+                OpReply::Sessions(self.sessions(*bucket, after.as_ref()).await?)
+            }
+            Op::TouchSessions { master, keys } => {
+                self.touch_sessions(*master, keys).await?;
+                OpReply::Touched { now_ms: self.now_ms }
+            }
+            Op::LeaveSessions { master, sessions } => {
+                done(self.leave_sessions(*master, sessions).await)?
+            }
+            Op::ActiveUsers => OpReply::Active(self.active_users().await?),
+            Op::PutDeadLetter(letter) => done(self.put_dead_letter(letter).await)?,
+            Op::DeadLetters(limit) => OpReply::DeadLetters(self.dead_letters(*limit).await?),
+            Op::DropDeadLetter(number) => done(self.drop_dead_letter(*number).await)?,
+            Op::PutJoinToken(token) => done(self.put_join_token(token).await)?,
+            Op::RevokeJoinToken(id) => done(self.revoke_join_token(id).await)?,
+            Op::Admission => OpReply::Admission(self.admission().await?),
+            Op::Enrol { token, bearer_sha256, node } => {
+                OpReply::Enrolled(self.enrol(token, bearer_sha256, node).await?)
+            }
+            Op::UseNodes(nodes) => done(self.use_nodes(nodes).await)?,
+            Op::Deny(node) => done(self.deny(*node).await)?,
+            Op::KeepUp { clock_jumped } => {
+                OpReply::KeptUp { more: self.keep_up(*clock_jumped).await? }
+            }
+            Op::Writes { after, limit } => OpReply::Writes(self.writes(*after, *limit).await?),
+        })
+    }
+}
+
+fn done(result: Outcome<()>) -> Outcome<OpReply> {
+    result.map(|()| OpReply::Done)
+}

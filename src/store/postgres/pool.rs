@@ -1,0 +1,319 @@
+//! Connections of a process, each with its operations.
+//!
+//! ```text
+//!   call ──lane──> life, leases, writer: one connection each ──┐
+//!        └──────────────────────────> readers (2) ─────────────┴─> PostgreSQL
+//! ```
+//!
+//! 1. Each lane of writes has a connection of its own, so that a touch never waits behind a batch.
+//! 2. A connection is opened when it is needed, and closed after a silence.
+//! 3. An operation that was undone for others that ran beside it is repeated within its time. No
+//!    other one is: its outcome may be unknown.
+//! 4. Batches of users' tasks that wait together share one transaction. If one of them fails after
+//!    its first row, all are undone and each is written by itself, so that it falls alone.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize},
+    },
+    time::Duration,
+};
+
+use rand_chacha::rand_core::Rng;
+use tokio::sync::{
+    Mutex,
+    mpsc::{Receiver, error::TryRecvError},
+    oneshot,
+};
+
+use super::{
+    address::Address,
+    connection::Db,
+    schema::Rights,
+    sql::{Failure, Outcome},
+    tx::{Manner, Tx},
+};
+use crate::{
+    env::{BoxFuture, Env, TimedOut},
+    model::{absence::AwayReason, rows::StoreError},
+    store::{
+        Op, OpReply,
+        history::Seen,
+        job::{Answer, GROUP_BYTES_MAX, Job},
+    },
+};
+
+/// Silence after which a connection is closed.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Longest pause before an operation is repeated that was undone for others, ms.
+const PAUSE_MAX_MS: u64 = 20;
+
+/// State that the connections of a process share.
+pub(super) struct Shared {
+    pub(super) env: Env,
+    pub(super) address: Address,
+    pub(super) timeout: Duration,
+    pub(super) group_batches_max: usize,
+    pub(super) may_upgrade: bool,
+    pub(super) seen: Arc<Seen>,
+    /// Id of the cluster, should one be made.
+    pub(super) new_cluster: [u8; 16],
+    /// Server that took the last connection, by its place in the list.
+    pub(super) good: AtomicUsize,
+    /// Whether the lack of a synchronous standby was told.
+    pub(super) warned: AtomicBool,
+    /// Time of the store instead of the server's, in tests.
+    pub(super) clock: Option<Arc<AtomicU64>>,
+    /// Last failure to connect, until a connection is there again.
+    pub(super) absence: std::sync::Mutex<Option<StoreError>>,
+}
+
+impl Shared {
+    pub(super) fn rights(&self) -> Rights {
+        Rights {
+            create: self.seen.may_create().then_some(self.new_cluster),
+            upgrade: self.may_upgrade,
+        }
+    }
+
+    pub(super) fn absence(&self) -> Option<StoreError> {
+        self.absence.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn set_absence(&self, error: Option<StoreError>) {
+        *self.absence.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = error;
+    }
+}
+
+/// Operations that wait for one or more connections.
+pub(super) type Queue = Arc<Mutex<Receiver<Job>>>;
+
+/// One connection and its work.
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) queue: Queue,
+    /// Hears of the first connection; the worker then opens it at once.
+    pub(super) ready: Option<oneshot::Sender<Result<(), StoreError>>>,
+}
+
+impl Worker {
+    /// Works until the store is dropped.
+    pub(super) async fn run(mut self) {
+        let mut db = None;
+        if let Some(ready) = self.ready.take() {
+            let connected = self.connect(&mut db).await;
+            // The opener may have gone on without waiting for this.
+            let _ = ready.send(connected);
+        }
+        let mut next = None;
+        loop {
+            let first = match next.take() {
+                Some(job) => job,
+                None => match self.next().await {
+                    Ok(Some(job)) => job,
+                    Ok(None) => return,
+                    Err(_) => {
+                        db = None;
+                        continue;
+                    }
+                },
+            };
+            let mut group = vec![first];
+            if let Err(error) = self.connect(&mut db).await {
+                answer(group, |_| Err(error.clone()));
+                continue;
+            }
+            next = self.gather(&mut group).await;
+            // Callers that gave up meanwhile want nothing any more.
+            group.retain(|job| !job.reply.is_closed());
+            if let Some(open) = db.take_if(|_| !group.is_empty()) {
+                db = self.serve(open, group).await;
+            }
+        }
+    }
+
+    /// Waits for the next operation; an error tells of a long silence.
+    fn next(&self) -> BoxFuture<'_, Result<Option<Job>, TimedOut>> {
+        let (env, queue) = (self.shared.env.clone(), Arc::clone(&self.queue));
+        // The lock is held while waiting: the other readers then wait for the lock instead.
+        let next = async move { queue.lock().await.recv().await };
+        Box::pin(async move { env.timeout(IDLE_MAX, next).await })
+    }
+
+    /// Opens the connection unless it is open.
+    fn connect<'a>(&'a self, db: &'a mut Option<Db>) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            db.take_if(|db| db.is_closed());
+            if db.is_none() {
+                match self.shared.connect().await {
+                    Ok(open) => *db = Some(open),
+                    Err(error) => {
+                        self.shared.set_absence(Some(error.clone()));
+                        return Err(error);
+                    }
+                }
+            }
+            self.shared.set_absence(None);
+            Ok(())
+        })
+    }
+
+    /// Adds the batches that wait behind a batch, up to the bounds. Returns the operation that ended
+    /// the group, which is carried out next.
+    async fn gather(&self, group: &mut Vec<Job>) -> Option<Job> {
+        let mut bytes = group.first()?.task_bytes()?;
+        let mut queue = self.queue.lock().await;
+        while group.len() < self.shared.group_batches_max && bytes < GROUP_BYTES_MAX {
+            let job = match queue.try_recv() {
+                Ok(job) => job,
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return None,
+            };
+            match job.task_bytes() {
+                Some(more) => {
+                    bytes += more;
+                    group.push(job);
+                }
+                None => return Some(job),
+            }
+        }
+        None
+    }
+
+    /// Carries out a group and answers it; gives the connection back if it is still good.
+    fn serve(&self, db: Db, group: Vec<Job>) -> BoxFuture<'_, Option<Db>> {
+        Box::pin(async move {
+            let done = {
+                let work: BoxFuture<'_, Vec<Answer>> = Box::pin(self.carry_out(&db, &group));
+                self.shared.env.timeout(self.shared.timeout, work).await
+            };
+            let Ok(answers) = done else {
+                let why = format!("no answer for {} ms", self.shared.timeout.as_millis());
+                answer(group, |_| Err(StoreError::away(AwayReason::NoAnswer, why.clone())));
+                return None;
+            };
+            let is_good = !db.is_closed() && !answers.iter().any(ends_connection);
+            let mut answers = answers.into_iter();
+            answer(group, |_| answers.next().unwrap_or_else(|| Err(unanswered())));
+            is_good.then_some(db)
+        })
+    }
+
+    async fn carry_out(&self, db: &Db, group: &[Job]) -> Vec<Answer> {
+        if let [job] = group {
+            return vec![self.one(db, &job.op).await];
+        }
+        match self.group(db, group).await {
+            Ok(Some(answers)) => answers,
+            Ok(None) => {
+                let mut answers = Vec::with_capacity(group.len());
+                for job in group {
+                    answers.push(self.one(db, &job.op).await);
+                }
+                answers
+            }
+            Err(error) => vec![Err(error); group.len()],
+        }
+    }
+
+    /// Carries out one operation, and again if it was undone because of others.
+    async fn one(&self, db: &Db, op: &Op) -> Answer {
+        loop {
+            match once(db, op).await {
+                Ok(reply) => return Ok(reply),
+                Err(failure) => self.after(db, failure).await?,
+            }
+        }
+    }
+
+    /// Writes a group of batches, and again if it was undone because of others.
+    async fn group(&self, db: &Db, group: &[Job]) -> Result<Option<Vec<Answer>>, StoreError> {
+        loop {
+            match together(db, group).await {
+                Ok(answers) => return Ok(answers),
+                Err(failure) => self.after(db, failure).await?,
+            }
+        }
+    }
+
+    /// Ends a transaction that failed, and waits a little if it is to be repeated.
+    async fn after(&self, db: &Db, failure: Failure) -> Result<(), StoreError> {
+        let rolled_back = db.is_closed() || db.batch("ROLLBACK").await.is_ok();
+        if !failure.is_conflict() || !rolled_back {
+            return Err(failure.into());
+        }
+        let pause_ms = self.shared.env.rng("store-pause").next_u64() % PAUSE_MAX_MS;
+        self.shared.env.sleep(Duration::from_millis(pause_ms)).await;
+        Ok(())
+    }
+}
+
+/// Carries out one operation in a transaction of its own.
+async fn once(db: &Db, op: &Op) -> Outcome<OpReply> {
+    let manner = Manner::of(op);
+    let tx = match manner {
+        Manner::InTurn => Tx::in_turn(db).await?,
+        Manner::Beside => Tx::beside(db).await?,
+        Manner::Read => return Tx::reading(db).carry_out(op).await,
+    };
+    let reply = tx.carry_out(op).await?;
+    tx.commit(manner).await?;
+    Ok(reply)
+}
+
+/// Writes batches in one transaction, in order. `None` if one of them failed in a manner that may
+/// have left rows behind: nothing is written then.
+async fn together(db: &Db, group: &[Job]) -> Outcome<Option<Vec<Answer>>> {
+    let tx = Tx::in_turn(db).await?;
+    let mut answers = Vec::with_capacity(group.len());
+    for job in group {
+        let Op::Write { permission, tasks } = &job.op else {
+            debug_assert!(false, "a group is of batches only");
+            continue;
+        };
+        answers.push(match tx.write(permission, tasks).await {
+            Ok(results) => Ok(OpReply::Written(results)),
+            // Both are decided before the first row.
+            Err(Failure::Rule(
+                refusal @ (StoreError::Fenced { .. } | StoreError::Refused { .. }),
+            )) => Err(refusal),
+            Err(failure) => {
+                let error = StoreError::from(failure);
+                if error.is_away() {
+                    return Err(error.into());
+                }
+                db.batch("ROLLBACK").await?;
+                return Ok(None);
+            }
+        });
+    }
+    tx.commit(Manner::InTurn).await?;
+    Ok(Some(answers))
+}
+
+fn answer(group: Vec<Job>, mut with: impl FnMut(&Op) -> Answer) {
+    for job in group {
+        let answer = with(&job.op);
+        let _ = job.reply.send(answer);
+    }
+}
+
+fn unanswered() -> StoreError {
+    StoreError::Broken { why: "an operation without an answer".to_owned() }
+}
+
+/// Returns whether a connection is not to be used again after this answer: its server is going, or
+/// takes no writes any more.
+fn ends_connection(answer: &Answer) -> bool {
+    matches!(
+        answer,
+        Err(StoreError::Away {
+            reason: AwayReason::Unreachable
+                | AwayReason::ReadOnly
+                | AwayReason::NoAnswer
+                | AwayReason::Gone,
+            ..
+        })
+    )
+}

@@ -1,0 +1,377 @@
+//! Tables of the store, creation of a new one, and the check whether this release may use it.
+//!
+//! 1. Schema steps only add. `steps` of `chatchat_store` counts them; `min_reader` is the oldest release
+//!    (by its own count of steps) that may still use the store.
+//! 2. Creation and upgrade happen under an advisory lock, in one transaction: of two that come at
+//!    once the second finds the work done.
+//! 3. What an append changes (`leases`) and what a renewal changes (`lease_terms`) are two rows.
+//! 4. Texts sort by their bytes, whatever the database's language is.
+
+use tokio_postgres::{Client, error::SqlState};
+
+use super::sql::{Columns, Outcome, int};
+use crate::{
+    model::{
+        absence::AwayReason,
+        ids::{BoardName, StoreEpoch},
+        rows::StoreError,
+    },
+    store::{history::Mark, refused},
+};
+
+/// Schema steps that this release knows, in order.
+const STEPS: [&str; 1] = [TABLES];
+
+/// Oldest release, by its number of steps, that may use what this one writes.
+const MIN_READER: i64 = 1;
+
+/// Key of the advisory lock under which the schema is changed: `CHATCHAT` in ASCII.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(4848196829026206036)";
+
+/// First schema step.
+const TABLES: &str = "
+CREATE TABLE chatchat_store (
+    one BIGINT PRIMARY KEY CHECK (one = 1),
+    steps BIGINT NOT NULL,
+    min_reader BIGINT NOT NULL,
+    cluster BYTEA NOT NULL,
+    epoch BIGINT NOT NULL
+);
+
+-- The row that every write in turn locks: the greatest time of a write, and the last numbers that
+-- were given in the order of commits.
+CREATE TABLE clock (
+    one BIGINT PRIMARY KEY CHECK (one = 1),
+    at BIGINT NOT NULL,
+    writes BIGINT NOT NULL,
+    closed BIGINT NOT NULL
+);
+
+-- Single numbers: when presence was last touched, what the clock said.
+CREATE TABLE meta (
+    name TEXT COLLATE \"C\" PRIMARY KEY,
+    value BIGINT NOT NULL
+);
+
+CREATE TABLE masters (
+    node BYTEA PRIMARY KEY,
+    incarnation BIGINT NOT NULL,
+    beat BIGINT NOT NULL,
+    http TEXT NOT NULL,
+    link TEXT NOT NULL,
+    spki BYTEA NOT NULL,
+    name TEXT NOT NULL,
+    draining BOOLEAN NOT NULL,
+    guard BYTEA NOT NULL,
+    listed BOOLEAN NOT NULL,
+    touched_at BIGINT NOT NULL
+);
+
+-- Fencing state of a resource: the newest token seen, and the worker and batch that its n named.
+CREATE TABLE leases (
+    resource TEXT COLLATE \"C\" PRIMARY KEY,
+    epoch BIGINT NOT NULL,
+    lease BIGINT NOT NULL,
+    n BIGINT NOT NULL,
+    worker BYTEA,
+    batch BYTEA
+);
+
+-- Holder and end of each lease; node is NULL once it was released.
+CREATE TABLE lease_terms (
+    resource TEXT COLLATE \"C\" PRIMARY KEY,
+    lease BIGINT NOT NULL,
+    node BYTEA,
+    incarnation BIGINT NOT NULL,
+    ttl BIGINT NOT NULL,
+    ends_at BIGINT NOT NULL,
+    wisher BYTEA,
+    wisher_incarnation BIGINT NOT NULL,
+    wished_at BIGINT NOT NULL
+);
+CREATE INDEX lease_terms_end ON lease_terms (ends_at);
+
+CREATE TABLE boards (
+    board BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name TEXT COLLATE \"C\" NOT NULL UNIQUE,
+    last_seq BIGINT NOT NULL,
+    last_posted_at BIGINT NOT NULL
+);
+
+CREATE TABLE posts (
+    board BIGINT NOT NULL,
+    seq BIGINT NOT NULL,
+    author BYTEA NOT NULL,
+    id BYTEA NOT NULL,
+    name TEXT NOT NULL,
+    text TEXT NOT NULL,
+    posted_at BIGINT NOT NULL,
+    epoch BIGINT NOT NULL,
+    lease BIGINT NOT NULL,
+    n BIGINT NOT NULL,
+    worker BYTEA NOT NULL,
+    PRIMARY KEY (board, seq)
+);
+
+-- Every id that was ever used; board and seq are NULL once it was cancelled.
+CREATE TABLE post_ids (
+    author BYTEA NOT NULL,
+    id BYTEA NOT NULL,
+    board BIGINT,
+    seq BIGINT,
+    PRIMARY KEY (author, id)
+);
+
+-- When ids were cancelled, so that they are forgotten one day.
+CREATE TABLE cancels (
+    number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    author BYTEA NOT NULL,
+    id BYTEA NOT NULL,
+    at BIGINT NOT NULL
+);
+CREATE INDEX cancels_author ON cancels (author, number);
+CREATE INDEX cancels_at ON cancels (at);
+
+CREATE TABLE sessions (
+    key BYTEA PRIMARY KEY,
+    author BYTEA NOT NULL,
+    name TEXT COLLATE \"C\" NOT NULL,
+    opened_at BIGINT NOT NULL,
+    used_at BIGINT NOT NULL
+);
+CREATE INDEX sessions_author ON sessions (author);
+CREATE INDEX sessions_used ON sessions (used_at);
+
+-- Digests of the open sessions, by the first byte of their keys.
+CREATE TABLE session_digests (
+    bucket BIGINT PRIMARY KEY,
+    digest BIGINT NOT NULL
+);
+
+CREATE TABLE closed_sessions (
+    number BIGINT PRIMARY KEY,
+    key BYTEA NOT NULL UNIQUE,
+    closed_at BIGINT NOT NULL
+);
+CREATE INDEX closed_sessions_at ON closed_sessions (closed_at);
+
+CREATE TABLE read_marks (
+    author BYTEA NOT NULL,
+    board BIGINT NOT NULL,
+    seq BIGINT NOT NULL,
+    PRIMARY KEY (author, board)
+);
+
+-- new_key is set once it was redeemed.
+CREATE TABLE tickets (
+    ticket BYTEA PRIMARY KEY,
+    key BYTEA NOT NULL,
+    ends_at BIGINT NOT NULL,
+    new_key BYTEA
+);
+CREATE INDEX tickets_key ON tickets (key, ends_at);
+CREATE INDEX tickets_end ON tickets (ends_at);
+
+CREATE TABLE presence (
+    key BYTEA PRIMARY KEY,
+    master BYTEA NOT NULL,
+    since BIGINT NOT NULL,
+    last_seen BIGINT NOT NULL
+);
+CREATE INDEX presence_seen ON presence (last_seen);
+
+CREATE TABLE dead_letters (
+    number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    resource TEXT NOT NULL,
+    author BYTEA,
+    id BYTEA,
+    name TEXT,
+    text TEXT,
+    why TEXT NOT NULL,
+    at BIGINT NOT NULL
+);
+CREATE INDEX dead_letters_post ON dead_letters (author, id);
+
+CREATE TABLE join_tokens (
+    id BYTEA PRIMARY KEY,
+    guard BYTEA NOT NULL,
+    bearer_sha256 BYTEA NOT NULL,
+    role TEXT NOT NULL,
+    uses_left BIGINT NOT NULL,
+    ends_at BIGINT NOT NULL
+);
+
+CREATE TABLE enrolled (
+    node BYTEA PRIMARY KEY,
+    fingerprint BYTEA NOT NULL,
+    role TEXT NOT NULL,
+    guard BYTEA NOT NULL,
+    token BYTEA NOT NULL,
+    used_at BIGINT NOT NULL
+);
+
+CREATE TABLE denied (
+    node BYTEA PRIMARY KEY,
+    at BIGINT NOT NULL
+);
+
+CREATE TABLE writes (
+    number BIGINT PRIMARY KEY,
+    resource TEXT NOT NULL,
+    epoch BIGINT NOT NULL,
+    lease BIGINT NOT NULL,
+    n BIGINT NOT NULL,
+    node BYTEA NOT NULL,
+    kind TEXT NOT NULL,
+    rows BIGINT NOT NULL,
+    at BIGINT NOT NULL
+);
+";
+
+/// Rights of an opener over the tables.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rights {
+    /// Id of the cluster that is made where there is none; `None` makes none.
+    pub(super) create: Option<[u8; 16]>,
+    /// Whether steps that are missing may be added.
+    pub(super) upgrade: bool,
+}
+
+/// State of the tables before anything was changed.
+enum Found {
+    Nothing,
+    Store { steps: usize, mark: Mark },
+}
+
+/// Returns the store's mark. Creates the tables if there are none and this opener may, and adds the
+/// steps that an older release did not know. Repeating it is safe.
+///
+/// # Errors
+/// [`StoreError::Refused`] for tables of another program, for a store of a release too new, and if
+/// there is no store and none may be made; [`StoreError::Away`] while a step is missing that others
+/// have to add.
+pub(super) async fn prepare(client: &Client, rights: Rights) -> Outcome<Mark> {
+    let missing = match recognise(client).await? {
+        Found::Store { steps, mark } if steps >= STEPS.len() => return Ok(mark),
+        Found::Store { steps, .. } if !rights.upgrade => {
+            let why = format!(
+                "it has {steps} of the {} steps that this release needs; start a master or \
+                 chatchat-cluster of this release first",
+                STEPS.len()
+            );
+            return Err(StoreError::away(AwayReason::Failing, why).into());
+        }
+        Found::Store { .. } => None,
+        Found::Nothing => match rights.create {
+            Some(cluster) => Some(cluster),
+            None => return Err(refused("no store was made in it yet").into()),
+        },
+    };
+    client.batch_execute("BEGIN").await?;
+    let done = change(client, missing).await;
+    match &done {
+        Ok(_) => client.batch_execute("COMMIT").await?,
+        // An error of the rollback would hide the first one, and ends the connection all the same.
+        Err(_) => drop(client.batch_execute("ROLLBACK").await),
+    }
+    done
+}
+
+async fn change(client: &Client, new: Option<[u8; 16]>) -> Outcome<Mark> {
+    // Another one may be at it, and a slow disk may take its time.
+    client
+        .batch_execute("SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = '10s'")
+        .await?;
+    client.batch_execute(LOCK).await?;
+    match (recognise(client).await?, new) {
+        (Found::Store { steps, mark }, _) => {
+            if steps < STEPS.len() {
+                add_steps(client, steps).await?;
+                let sql = "UPDATE chatchat_store SET steps = $1";
+                client.execute(sql, &[&(STEPS.len() as i64)]).await?;
+            }
+            Ok(mark)
+        }
+        (Found::Nothing, Some(cluster)) => create(client, cluster).await,
+        (Found::Nothing, None) => Err(refused("no store was made in it yet").into()),
+    }
+}
+
+/// Inspects the tables, and changes nothing.
+async fn recognise(client: &Client) -> Outcome<Found> {
+    let sql = "SELECT steps, min_reader, cluster, epoch, (SELECT at FROM clock)
+               FROM chatchat_store";
+    let row = match client.query_opt(sql, &[]).await {
+        Ok(row) => row,
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
+            return foreign_tables(client).await;
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let Some(row) = row else { return Err(refused("its table chatchat_store is empty").into()) };
+    let min_reader = row.nat(1)?;
+    if min_reader > STEPS.len() as u64 {
+        return Err(refused(format!(
+            "the store wants a release that knows step {min_reader}; this one knows {}",
+            STEPS.len()
+        ))
+        .into());
+    }
+    let clock_ms = if row.is_null(4)? { 0 } else { row.nat(4)? };
+    let mark = Mark { cluster: row.bytes(2)?, epoch: StoreEpoch(row.nat(3)?), clock_ms };
+    Ok(Found::Store { steps: usize::try_from(row.nat(0)?).unwrap_or(usize::MAX), mark })
+}
+
+/// Refuses a schema that holds anything else.
+async fn foreign_tables(client: &Client) -> Outcome<Found> {
+    let sql = "SELECT current_schema(), count(t.table_name) FROM (SELECT 1) one
+               LEFT JOIN information_schema.tables t ON t.table_schema = current_schema()";
+    let row = client.query_one(sql, &[]).await?;
+    let schema: Option<&str> = row.try_get(0)?;
+    match (schema, row.nat(1)?) {
+        (Some(_), 0) => Ok(Found::Nothing),
+        (Some(schema), _) => {
+            let why = format!(
+                "its schema {schema} holds tables of another program; name an empty database, or \
+                 another schema by options=-csearch_path%3DNAME"
+            );
+            Err(refused(why).into())
+        }
+        (None, _) => Err(refused("the schema that its search_path names is not there").into()),
+    }
+}
+
+async fn add_steps(client: &Client, from: usize) -> Outcome<()> {
+    for step in STEPS.iter().skip(from) {
+        client.batch_execute(step).await?;
+    }
+    Ok(())
+}
+
+async fn create(client: &Client, cluster: [u8; 16]) -> Outcome<Mark> {
+    add_steps(client, 0).await?;
+    let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+    let now_ms = client.query_one(now, &[]).await?.nat(0)?;
+    let epoch = StoreEpoch(now_ms / 1000);
+    client
+        .execute(
+            "INSERT INTO chatchat_store (one, steps, min_reader, cluster, epoch)
+             VALUES (1, $1, $2, $3, $4)",
+            &[&(STEPS.len() as i64), &MIN_READER, &&cluster[..], &int(epoch.0)],
+        )
+        .await?;
+    client.batch_execute("INSERT INTO clock (one, at, writes, closed) VALUES (1, 0, 0, 0)").await?;
+    client
+        .execute(
+            "INSERT INTO boards (name, last_seq, last_posted_at) VALUES ($1, 0, 0)",
+            &[&BoardName::lobby().as_str()],
+        )
+        .await?;
+    client
+        .execute(
+            "INSERT INTO meta (name, value) VALUES ('clock_at', $1), ('jumped_at', $1)",
+            &[&int(now_ms)],
+        )
+        .await?;
+    Ok(Mark { cluster, epoch, clock_ms: 0 })
+}

@@ -1,0 +1,165 @@
+//! Servers and connections that go, and fencing across connections.
+
+use super::*;
+
+#[tokio::test]
+async fn write_of_an_earlier_lease_is_fenced_on_every_connection() {
+    let env = real_env();
+    let Some(server) = Server::start(&env, &[]).await else { return };
+    let (first, second) = (opened(&env, &server).await, opened(&env, &server).await);
+    let old = lobby(&first, 1).await;
+    write(&first, &old, 1).await.expect("it holds the lease");
+    first.release_lease(old.resource.clone(), holder(1), old.token.lease).await.expect("released");
+    let new = lobby(&second, 2).await;
+    let late = write(&first, &old, 2).await;
+    assert!(matches!(late, Err(StoreError::Fenced { .. })), "{late:?}");
+    write(&second, &new, 2).await.expect("it holds the lease");
+    assert_eq!(seqs(&first).await, in_order(2));
+}
+
+#[tokio::test]
+async fn backend_ended_in_the_commit_leaves_the_outcome_unknown_and_a_repeat_safe() {
+    let env = real_env();
+    let Some(server) = Server::start(&env, &[]).await else { return };
+    let store = opened(&env, &server).await;
+    let permission = lobby(&store, 1).await;
+    write(&store, &permission, 1).await.expect("written");
+    // The commit of this batch waits for a standby that never comes.
+    server.sql(&env, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
+    server.sql(&env, "SELECT pg_reload_conf()").await;
+    let end = async {
+        let waits = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                     WHERE wait_event = 'SyncRep'";
+        while server.sql(&env, waits).await[0] == "0" {
+            env.sleep(Duration::from_millis(10)).await;
+        }
+        server.sql(&env, "ALTER SYSTEM RESET synchronous_standby_names").await;
+        server.sql(&env, "SELECT pg_reload_conf()").await;
+    };
+    let (written, ()) = futures_util::join!(write(&store, &permission, 2), end);
+    assert!(written.as_ref().is_err_and(StoreError::is_away), "unknown: {written:?}");
+    write_patiently(&env, &store, &permission, 2).await;
+    assert_eq!(seqs(&store).await, in_order(2), "it is there once");
+}
+
+#[tokio::test]
+async fn commit_that_no_standby_confirmed_is_not_acknowledged() {
+    let env = real_env();
+    let Some(server) = Server::start(&env, &[]).await else { return };
+    let store = opened(&env, &server).await;
+    let permission = lobby(&store, 1).await;
+    write(&store, &permission, 1).await.expect("written");
+    server.sql(&env, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
+    server.sql(&env, "SELECT pg_reload_conf()").await;
+    let cancel = async {
+        // An operator ends the wait; PostgreSQL then reports the commit as done, and warns.
+        let waits = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
+                     WHERE wait_event = 'SyncRep'";
+        while server.sql(&env, waits).await[0] == "0" {
+            env.sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let (written, ()) = futures_util::join!(write(&store, &permission, 2), cancel);
+    let why = written.expect_err("not certain").to_string();
+    assert!(why.contains("not certain"), "{why}");
+}
+
+#[tokio::test]
+async fn server_that_was_killed_is_used_again_once_it_is_back() {
+    let env = real_env();
+    let Some(mut server) = Server::start(&env, &[]).await else { return };
+    let store = opened(&env, &server).await;
+    let permission = lobby(&store, 1).await;
+    write(&store, &permission, 1).await.expect("written");
+    server.kill();
+    let gone = write(&store, &permission, 2).await.expect_err("it is gone");
+    assert_eq!(gone.away_reason(), Some(AwayReason::Unreachable), "{gone}");
+    let why = store.boards().await.expect_err("it is gone").to_string();
+    assert!(why.contains(".s.PGSQL"), "it names the server: {why}");
+    server.restart(&env).await;
+    write_patiently(&env, &store, &permission, 2).await;
+    assert_eq!(seqs(&store).await, in_order(2));
+}
+
+#[tokio::test]
+async fn client_stopped_in_its_turn_holds_others_up_for_a_second_at_most() {
+    let env = real_env();
+    let Some(server) = Server::start(&env, &[]).await else { return };
+    let store = opened(&env, &server).await;
+    let permission = lobby(&store, 1).await;
+    let shared = shared(&env, &server);
+    let stopped = shared.connect().await.expect("a connection");
+    let turn = Tx::in_turn(&stopped).await.expect("its turn");
+    let began = env.now();
+    // What a master lives by takes no turn.
+    store.touch_sessions(NodeId([1; 16]), Vec::new()).await.expect("touched");
+    store
+        .renew_leases(holder(1), vec![(permission.resource.clone(), 1)], 3000)
+        .await
+        .expect("kept");
+    assert!(env.now().since(began) < Duration::from_millis(900), "they do not wait");
+    write_patiently(&env, &store, &permission, 1).await;
+    drop(turn);
+}
+
+/// State of a connection of its own.
+fn shared(env: &Env, server: &Server) -> Shared {
+    Shared {
+        env: env.clone(),
+        address: address(&server.url("chat")),
+        timeout: PATIENT,
+        group_batches_max: 1,
+        may_upgrade: false,
+        seen: Arc::new(Seen::new(Expected::Existing, "server")),
+        new_cluster: [0; 16],
+        good: AtomicUsize::new(0),
+        warned: AtomicBool::new(false),
+        clock: None,
+        absence: std::sync::Mutex::default(),
+    }
+}
+
+#[tokio::test]
+async fn fail_over_to_a_synchronous_standby_loses_nothing() {
+    let env = real_env();
+    let Some(mut primary) = Server::start(&env, &[]).await else { return };
+    primary.sql(&env, "CREATE SCHEMA chat").await;
+    let standby = primary.standby(&env, "second").await;
+    primary.sql(&env, "ALTER SYSTEM SET synchronous_standby_names = 'second'").await;
+    primary.sql(&env, "SELECT pg_reload_conf()").await;
+    let url = format!(
+        "postgres://chatchat@{},{}/postgres?options=-csearch_path%3Dchat",
+        standby.host(),
+        primary.host()
+    );
+    let limits = ServerLimits::new(Duration::from_secs(2));
+    let store = open(&env, address(&url), limits).await.expect("the primary is found");
+    let permission = lobby(&store, 1).await;
+    for n in 1..=20 {
+        write_patiently(&env, &store, &permission, n).await;
+    }
+    primary.kill();
+    let gone = write(&store, &permission, 21).await.expect_err("no server takes writes");
+    assert!(gone.is_away(), "{gone}");
+    standby.promote(&env).await;
+    for n in 21..=40 {
+        write_patiently(&env, &store, &permission, n).await;
+    }
+    assert_eq!(seqs(&store).await, in_order(40));
+    // The old primary comes back with its own end of the history: it is never used again.
+    primary.restart(&env).await;
+    drop(standby);
+    let older = store.boards().await.expect_err("it is an older copy");
+    let reasons = [AwayReason::RolledBack, AwayReason::Unreachable];
+    assert!(older.away_reason().is_some_and(|reason| reasons.contains(&reason)), "{older}");
+    let why = env.timeout(PATIENT, async {
+        loop {
+            let error = store.boards().await.expect_err("it is an older copy");
+            if error.away_reason() == Some(AwayReason::RolledBack) {
+                break error.to_string();
+            }
+            env.sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert!(why.await.expect("in time").contains("older copy"));
+}

@@ -1,0 +1,165 @@
+//! Transaction of one operation, in three manners, and the single numbers of the store.
+//!
+//! 1. A write *in turn* locks the one row of `clock` first and holds it until its commit: such
+//!    writes follow each other over all hosts, as they do on SQLite. Whatever is numbered in the
+//!    order of commits, or counted against a bound, is written in turn.
+//! 2. A write *beside* them takes no turn: what a master lives by never waits for a batch of posts.
+//!    It raises the clock unless a write in turn has it, which then raises it itself.
+//! 3. A read is one statement, or several in one snapshot.
+
+use futures_util::{future::try_join, try_join};
+use tokio_postgres::Row;
+
+use super::{
+    connection::Db,
+    sql::{Columns, Outcome, int, malformed},
+};
+use crate::{
+    model::{
+        absence::AwayReason,
+        ids::StoreEpoch,
+        rows::{ClusterRow, StoreError},
+    },
+    store::{Op, history::Mark},
+};
+
+/// Time of the server, ms since the Unix epoch.
+const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+
+const TURN: &str = "SELECT at FROM clock WHERE one = 1 FOR UPDATE";
+
+const CLUSTER: &str =
+    "SELECT cluster, epoch, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+     FROM chatchat_store";
+
+/// Manner in which an operation is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manner {
+    InTurn,
+    Beside,
+    Read,
+}
+
+impl Manner {
+    pub(super) const fn of(op: &Op) -> Self {
+        match op {
+            Op::Write { .. }
+            | Op::RegisterMaster(_)
+            | Op::AcquireLease { .. }
+            | Op::PutDeadLetter(_)
+            | Op::PutJoinToken(_)
+            | Op::Enrol { .. }
+            | Op::Deny(_)
+            | Op::KeepUp { .. } => Self::InTurn,
+            _ if op.is_write() => Self::Beside,
+            _ => Self::Read,
+        }
+    }
+}
+
+/// Transaction at one store time. Each concern's file adds its operations.
+pub(super) struct Tx<'a> {
+    pub(super) db: &'a Db,
+    pub(super) now_ms: u64,
+    /// Greatest time of any write, of a write in turn; 0 else.
+    pub(super) clock_ms: u64,
+}
+
+impl<'a> Tx<'a> {
+    /// Begins a write in turn, once those before it are done.
+    pub(super) async fn in_turn(db: &'a Db) -> Outcome<Self> {
+        db.prepare(&[TURN, NOW]).await?;
+        // The time is read by a statement of its own, after the wait for the turn.
+        let (_, clock, now) = try_join!(db.batch("BEGIN"), db.one(TURN, &[]), db.one(NOW, &[]))?;
+        Ok(Self { db, now_ms: db.time(&now, 0)?, clock_ms: clock.nat(0)? })
+    }
+
+    /// Begins a write that takes no turn.
+    pub(super) async fn beside(db: &'a Db) -> Outcome<Self> {
+        db.prepare(&[NOW]).await?;
+        let (_, now) = try_join!(db.batch("BEGIN"), db.one(NOW, &[]))?;
+        Ok(Self { db, now_ms: db.time(&now, 0)?, clock_ms: 0 })
+    }
+
+    /// Returns a read outside of any transaction: each of its statements has a snapshot of its own.
+    pub(super) const fn reading(db: &'a Db) -> Self {
+        Self { db, now_ms: 0, clock_ms: 0 }
+    }
+
+    /// Begins a read of one snapshot; end it with [`Self::end_snapshot`].
+    pub(super) async fn snapshot(&self) -> Outcome<Self> {
+        let db = self.db;
+        db.prepare(&[NOW]).await?;
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        let (_, now) = try_join!(db.batch(begin), db.one(NOW, &[]))?;
+        Ok(Self { db, now_ms: db.time(&now, 0)?, clock_ms: 0 })
+    }
+
+    pub(super) async fn end_snapshot(self) -> Outcome<()> {
+        self.db.batch("COMMIT").await
+    }
+
+    /// Raises the clock and commits.
+    pub(super) async fn commit(self, manner: Manner) -> Outcome<()> {
+        let raise = match manner {
+            // Nobody writes beside this one: the row is locked.
+            Manner::InTurn => "UPDATE clock SET at = $1 WHERE one = 1 AND at < $1",
+            Manner::Beside => {
+                "UPDATE clock SET at = $1 WHERE one =
+                     (SELECT one FROM clock WHERE at < $1 FOR UPDATE SKIP LOCKED)"
+            }
+            Manner::Read => return Ok(()),
+        };
+        let db = self.db;
+        db.prepare(&[raise]).await?;
+        db.forget_warning();
+        try_join(db.run(raise, &[&int(self.now_ms)]), db.batch("COMMIT")).await?;
+        // PostgreSQL reports a commit that no standby confirmed as done, with a warning.
+        if let Some(warning) = db.warning() {
+            let why = format!("a commit is not certain: {warning}");
+            return Err(StoreError::away(AwayReason::NoAnswer, why).into());
+        }
+        db.seen.raise(Mark { clock_ms: self.now_ms.max(self.clock_ms), ..db.mark });
+        Ok(())
+    }
+
+    pub(super) async fn cluster(&self) -> Outcome<ClusterRow> {
+        let row = self.db.one(CLUSTER, &[]).await?;
+        Ok(ClusterRow {
+            cluster: row.bytes(0)?,
+            epoch: StoreEpoch(row.nat(1)?),
+            now_ms: self.db.time(&row, 2)?,
+        })
+    }
+
+    /// Returns one of the single numbers of `meta`.
+    pub(super) async fn meta(&self, name: &str) -> Outcome<Option<u64>> {
+        let row = self.db.row("SELECT value FROM meta WHERE name = $1", &[&name]).await?;
+        row.map(|row| row.nat(0)).transpose()
+    }
+
+    pub(super) async fn set_meta(&self, name: &str, value: u64) -> Outcome<()> {
+        let sql = "INSERT INTO meta (name, value) VALUES ($1, $2)
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+        self.db.run(sql, &[&name, &int(value)]).await.map(drop)
+    }
+
+    /// Counts rows by a statement that does.
+    pub(super) async fn count(&self, sql: &'static str) -> Outcome<u64> {
+        self.db.one(sql, &[]).await?.nat(0)
+    }
+}
+
+/// Returns the rows of a column as a typed list.
+pub(super) fn each<T>(rows: &[Row], read: impl Fn(&Row) -> Outcome<T>) -> Outcome<Vec<T>> {
+    rows.iter().map(read).collect()
+}
+
+/// Parses a text that has no fallible conversion from a string.
+pub(super) fn parsed<T: std::str::FromStr>(row: &Row, column: usize) -> Outcome<T>
+where
+    T::Err: std::fmt::Display,
+{
+    let text: &str = row.try_get(column)?;
+    text.parse().map_err(|why| malformed(column, &why))
+}
