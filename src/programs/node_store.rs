@@ -3,14 +3,15 @@
 //! 1. A store is made only for a directory that never had one, and never for a worker.
 //! 2. A directory that had one takes no other.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
-use super::ProgramError;
+use super::{ProgramError, settings::node::StorePlace};
 use crate::{
     env::Env,
     model::rows::StoreError,
     store::{
         Store,
+        postgres::{self, Address, ServerLimits},
         sqlite::file::{Expected, FileLimits, open_with},
     },
 };
@@ -21,16 +22,26 @@ const CLUSTER_FILE: &str = "cluster.id";
 /// Pause between two tries to learn the cluster from a store that is away.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Opens the store at `path` for the directory of `env`, and remembers its cluster there.
-/// `may_create` says whether a directory that had no store may get a new one.
+/// Rights of an opener over a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StoreRights {
+    /// May make a new one for a directory that never had one, and upgrade it.
+    Create,
+    /// May upgrade it.
+    Upgrade,
+    /// May use it as it is.
+    Use,
+}
+
+/// Opens the store for the directory of `env`, and remembers its cluster there.
 ///
 /// # Errors
 /// [`ProgramError::Usage`] with the way out.
-pub(super) fn open_store(
+pub(super) async fn open_store(
     env: &Env,
-    path: &Path,
+    place: &StorePlace,
     timeout: Duration,
-    may_create: bool,
+    rights: StoreRights,
 ) -> Result<Store, ProgramError> {
     let known = env
         .disk()
@@ -39,33 +50,59 @@ pub(super) fn open_store(
         .and_then(|text| parse(&text));
     let expected = match known {
         Some(cluster) => Expected::Cluster(cluster),
-        None if may_create => Expected::AnyOrNew,
+        None if rights == StoreRights::Create => Expected::AnyOrNew,
         None => Expected::Existing,
     };
-    let limits = FileLimits { expected, ..FileLimits::new(timeout) };
-    let store = open_with(env, path, limits).map_err(|error| {
+    let opened = match place {
+        StorePlace::Sqlite(path) => {
+            open_with(env, path, FileLimits { expected, ..FileLimits::new(timeout) })
+        }
+        StorePlace::Postgres(address) => {
+            let may_upgrade = rights != StoreRights::Use;
+            let limits = ServerLimits { expected, may_upgrade, ..ServerLimits::new(timeout) };
+            postgres::open(env, Address::clone(address), limits).await
+        }
+    };
+    let store = opened.map_err(|error| {
         let why = match error {
             StoreError::Refused { why } | StoreError::Broken { why } => why,
             other => other.to_string(),
         };
-        let way_out = match (path.exists(), expected) {
-            (true, _) => "name the right file with --store sqlite:PATH, or restore this one",
-            (false, Expected::Cluster(_)) => {
-                "put the file back, name it with --store sqlite:PATH, or begin anew with another \
-                 --data-dir"
-            }
-            (false, Expected::Existing) => {
-                "name the file that the masters use with --store sqlite:PATH; chatchat-cluster or \
-                 the first start of a master makes one"
-            }
-            (false, Expected::AnyOrNew) => "name another file with --store sqlite:PATH",
+        let name = match place {
+            StorePlace::Sqlite(path) => path.display().to_string(),
+            StorePlace::Postgres(address) => address.to_string(),
         };
-        ProgramError::Usage(format!("the store {}: {why}; {way_out}", path.display()))
+        ProgramError::Usage(format!("the store {name}: {why}; {}", way_out(place, expected)))
     })?;
     if known.is_none() {
         env.spawn("remember-store", remember(env.clone(), store.clone()));
     }
     Ok(store)
+}
+
+/// Returns what an operator can do about a store that is refused.
+fn way_out(place: &StorePlace, expected: Expected) -> &'static str {
+    match (place, expected) {
+        (StorePlace::Postgres(_), Expected::Existing) => {
+            "name the database that the masters use with --store postgres://..; chatchat-cluster or \
+             the first start of a master makes the store in it"
+        }
+        (StorePlace::Postgres(_), _) => {
+            "mend that, or name another database with --store postgres://.."
+        }
+        (StorePlace::Sqlite(path), _) if path.exists() => {
+            "name the right file with --store sqlite:PATH, or restore this one"
+        }
+        (_, Expected::Cluster(_)) => {
+            "put the file back, name it with --store sqlite:PATH, or begin anew with another \
+             --data-dir"
+        }
+        (_, Expected::Existing) => {
+            "name the file that the masters use with --store sqlite:PATH; chatchat-cluster or the \
+             first start of a master makes one"
+        }
+        (_, Expected::AnyOrNew) => "name another file with --store sqlite:PATH",
+    }
 }
 
 async fn remember(env: Env, store: Store) {
@@ -91,7 +128,7 @@ fn parse(text: &[u8]) -> Option<[u8; 16]> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::Path};
 
     use super::*;
     use crate::env::real::{RealWorld, TempDir};
@@ -104,7 +141,8 @@ mod tests {
 
     /// Opens it, and waits until its cluster is remembered.
     async fn opened(env: &Env, path: &Path, may_create: bool) -> Result<(), ProgramError> {
-        let _store = open_store(env, path, LIMIT, may_create)?;
+        let rights = if may_create { StoreRights::Create } else { StoreRights::Use };
+        let _store = open_store(env, &StorePlace::Sqlite(path.to_owned()), LIMIT, rights).await?;
         let kept = async {
             while env.disk().read(CLUSTER_FILE).expect("readable").is_none() {
                 env.sleep(Duration::from_millis(5)).await;

@@ -14,7 +14,7 @@ use std::{
     net::TcpListener,
     os::{fd::AsFd, unix::fs::MetadataExt},
     panic::AssertUnwindSafe,
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
@@ -31,8 +31,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     ProgramError,
-    node_store::open_store,
+    node_store::{StoreRights, open_store},
     output::{self, Flushed, LogWriter},
+    settings::node::StorePlace,
 };
 use crate::{
     comm::{
@@ -48,7 +49,7 @@ use crate::{
         },
     },
     model::ids::{NodeId, Role},
-    store::{Store, sqlite},
+    store::Store,
 };
 
 /// Hidden flag of a node that ends with its supervisor.
@@ -74,8 +75,8 @@ pub const OF_ONE_PEER: [&str; 5] =
 pub(super) struct NodeProcess<'a> {
     pub(super) role: Role,
     pub(super) data_dir: &'a Path,
-    /// File of the shared store.
-    pub(super) store: PathBuf,
+    /// Place of the shared store.
+    pub(super) store: StorePlace,
     /// File for event lines.
     pub(super) events: Option<&'a Path>,
     /// Filter of the log on stderr.
@@ -120,10 +121,14 @@ pub(super) fn run(
         let (env, id, queue, events) = world(process, log, report).await?;
         lines.0.extend(queue);
         check(&env).await?;
-        // A supervisor has made the store before it starts its nodes.
-        let may_create = process.role == Role::Master && !process.supervised;
-        let timeout = process.config.store_timeout;
-        let store = open_store(&env, &process.store, timeout, may_create)?;
+        let rights = match process.role {
+            // A supervisor has made the store before it starts its nodes.
+            Role::Master if process.supervised => StoreRights::Upgrade,
+            Role::Master => StoreRights::Create,
+            Role::Worker => StoreRights::Use,
+        };
+        let store =
+            open_store(&env, &process.store, process.config.store_timeout, rights).await?;
         let (stop, stopped) = oneshot::channel();
         let overdue = async {
             asked.await;
@@ -139,7 +144,7 @@ pub(super) fn run(
             %id,
             files_max,
             data_dir = %process.data_dir.display(),
-            store = %process.store.display(),
+            store = %process.store,
             "a {} starts",
             process.role
         );
@@ -169,7 +174,7 @@ pub(super) fn run(
         ended
     });
     runtime.shutdown_timeout(END);
-    sqlite::copy_log_back(&process.store);
+    process.store.copy_log_back();
     ended
 }
 
@@ -367,7 +372,7 @@ mod tests {
         let process = NodeProcess {
             role: Role::Master,
             data_dir: temp.path(),
-            store: temp.path().join("store.db"),
+            store: StorePlace::Sqlite(temp.path().join("store.db")),
             events: None,
             log: "off",
             config: &config,

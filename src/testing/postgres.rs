@@ -8,7 +8,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs,
     net::TcpListener,
-    os::unix::fs::chown,
+    os::unix::fs::{DirBuilderExt, chown},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -135,7 +135,7 @@ impl Server {
         };
         let user = servers_user(&base);
         let data = base.join("data");
-        fs::create_dir(&data).expect("a directory");
+        fs::DirBuilder::new().mode(0o700).create(&data).expect("a directory");
         if let Some((user, group)) = user {
             for dir in [&base, &data] {
                 chown(dir, Some(user), Some(group)).expect("root may");
@@ -186,6 +186,23 @@ impl Server {
     /// If it does not start.
     pub async fn restart(&mut self, env: &Env) {
         self.kill();
+        self.spawn();
+        let started = async {
+            while self.try_sql(env, "SELECT 1").await.is_err() {
+                // Of a server that was killed some processes may not have ended yet.
+                if self.process.as_mut().is_none_or(|it| !matches!(it.try_wait(), Ok(None))) {
+                    self.spawn();
+                }
+                env.sleep(Duration::from_millis(50)).await;
+            }
+        };
+        if env.timeout(START_MAX, started).await.is_err() {
+            let log = fs::read_to_string(self.base.join("log")).unwrap_or_default();
+            panic!("the server did not start:\n{log}");
+        }
+    }
+
+    fn spawn(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.base.join("log"));
         let log = log.expect("a log");
         let mut postgres = self.programs.command("postgres", self.user);
@@ -197,15 +214,6 @@ impl Server {
         }
         postgres.stdout(log.try_clone().expect("a log")).stderr(log);
         self.process = Some(postgres.spawn().expect("a server"));
-        let started = async {
-            while self.try_sql(env, "SELECT 1").await.is_err() {
-                env.sleep(Duration::from_millis(20)).await;
-            }
-        };
-        if env.timeout(START_MAX, started).await.is_err() {
-            let log = fs::read_to_string(self.base.join("log")).unwrap_or_default();
-            panic!("the server did not start:\n{log}");
-        }
     }
 
     /// Adds settings for the next start.
@@ -213,7 +221,7 @@ impl Server {
         self.options.extend(options.iter().map(|option| (*option).to_owned()));
     }
 
-    /// Asks it to stop at once, without a checkpoint of its clients' consent.
+    /// Asks it to stop at once, whatever its clients do.
     pub fn stop(&mut self) {
         self.signal("INT");
     }

@@ -1,5 +1,5 @@
 //! Program `chatchat-cluster`: a cluster on one machine, each node a process of its own, all on
-//! one SQLite file.
+//! one store.
 //!
 //! The program starts itself again for each node. Nodes end with it, however it ends, because each
 //! holds the other end of a pipe. The program follows the masters' event files, so that a stopped
@@ -64,8 +64,9 @@ pub const KEYS: &[Key] = &[
     Key { name: "data_dir", kind: ValueKind::Text, help: "Where all is kept [default: data]" },
     Key {
         name: "store",
-        kind: ValueKind::Text,
-        help: "The shared store, sqlite:PATH [default: sqlite:DATA_DIR/chatchat.db]",
+        kind: ValueKind::Url,
+        help: "The shared store, sqlite:PATH or postgres://USER@HOST/DATABASE \
+               [default: sqlite:DATA_DIR/chatchat.db]",
     },
     TLS_CERT,
     TLS_KEY,
@@ -89,7 +90,7 @@ pub struct ClusterSettings {
     pub http_port: u16,
     /// Directory of the cluster, with one directory for each node.
     pub data_dir: PathBuf,
-    /// Shared store, `sqlite:PATH`; empty for a file in the directory.
+    /// Shared store, `sqlite:PATH` or a URL `postgres://..`; empty for a file in the directory.
     pub store: String,
     /// PEM file of the masters' certificate; none for plain HTTP.
     pub tls_cert: Option<PathBuf>,
@@ -402,7 +403,7 @@ mod tests {
               --workers <N>        How many workers [default: 3]
               --http-port <N>      Master i serves people on this + i, nodes on + 100 + i, operators on + 200 + i [default: 8080]
               --data-dir <VALUE>   Where all is kept [default: data]
-              --store <VALUE>      The shared store, sqlite:PATH [default: sqlite:DATA_DIR/chatchat.db]
+              --store <VALUE>      The shared store, sqlite:PATH or postgres://USER@HOST/DATABASE [default: sqlite:DATA_DIR/chatchat.db]
               --tls-cert <VALUE>   A PEM file with its certificate for https, then those that vouch for it [default: none]
               --tls-key <VALUE>    A PEM file with the certificate's private key, mode 0600 [default: none]
               --restart[=<VALUE>]  Start nodes again that end

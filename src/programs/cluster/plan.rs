@@ -34,16 +34,16 @@ use crate::{
     programs::{
         ProgramError,
         master::MasterSettings,
-        node_store::open_store,
+        node_store::{StoreRights, open_store},
         process::check_port,
         settings::{
             file_of,
-            node::{store_path, tls_files},
+            node::{StorePlace, tls_files},
         },
         tls,
         worker::WorkerSettings,
     },
-    store::{Store, sqlite},
+    store::Store,
 };
 
 const TOKEN_FILE: &str = "join.token";
@@ -85,7 +85,7 @@ pub(super) struct Plan {
     /// Program that is started for each node.
     pub(super) program: PathBuf,
     data_dir: PathBuf,
-    store: String,
+    store: StorePlace,
     /// Files of certificate and key.
     tls: Option<(PathBuf, PathBuf)>,
     log: String,
@@ -110,10 +110,8 @@ impl Plan {
         let data_dir =
             std::path::absolute(&settings.data_dir).map_err(|e| usage(format!("data_dir: {e}")))?;
         let store = match settings.store.as_str() {
-            "" => data_dir.join("chatchat.db"),
-            store => {
-                std::path::absolute(store_path(store)?).map_err(|e| usage(format!("store: {e}")))?
-            }
+            "" => StorePlace::Sqlite(data_dir.join("chatchat.db")),
+            store => StorePlace::parse(store)?.absolute()?,
         };
         let absolute = |path: &Path| {
             std::path::absolute(path).map_err(|e| usage(format!("{}: {e}", path.display())))
@@ -145,7 +143,7 @@ impl Plan {
             nodes: masters.chain(workers).collect(),
             program,
             data_dir,
-            store: format!("sqlite:{}", store.display()),
+            store,
             tls,
             log: settings.log.clone(),
             config: config.clone(),
@@ -179,9 +177,7 @@ impl Plan {
 
     /// Makes the store's one file the whole store, as far as its log can be copied back.
     pub(super) fn copy_log_back(&self) {
-        if let Ok(path) = store_path(&self.store) {
-            sqlite::copy_log_back(&path);
-        }
+        self.store.copy_log_back();
     }
 
     /// Creates directories, the masters' identities, the workers' tokens and all settings files.
@@ -189,8 +185,8 @@ impl Plan {
         for node in &self.nodes {
             make_private_dir(&node.dir).map_err(|e| ProgramError::Usage(e.to_string()))?;
         }
-        let path = store_path(&self.store)?;
-        let store = open_store(env, &path, self.config.store_timeout, true)?;
+        let timeout = self.config.store_timeout;
+        let store = open_store(env, &self.store, timeout, StoreRights::Create).await?;
         let pins = self.identities().await?;
         let admin = self.admin_token(env)?;
         let links: Vec<_> = self.nodes.iter().filter_map(|node| node.link.clone()).collect();
@@ -261,7 +257,7 @@ impl Plan {
         let settings = MasterSettings {
             name: node.name.clone(),
             data_dir: node.dir.clone(),
-            store: self.store.clone(),
+            store: self.store.secret_setting(),
             http: or_empty(&node.http),
             link: or_empty(&node.link),
             admin: or_empty(&node.admin),
@@ -283,7 +279,7 @@ impl Plan {
         let settings = WorkerSettings {
             name: node.name.clone(),
             data_dir: node.dir.clone(),
-            store: self.store.clone(),
+            store: self.store.secret_setting(),
             masters: masters.to_vec(),
             pins: pins.to_vec(),
             token: None,
@@ -486,8 +482,8 @@ mod tests {
         let file = temp.path().join("worker-0").join(TOKEN_FILE);
         let text = fs::read_to_string(&file).expect("made");
         let secret = JoinSecret::parse(&text).expect("a token");
-        let path = store_path(&plan.store).expect("a path");
-        let store = open_store(&env, &path, plan.config.store_timeout, true).expect("there");
+        let (timeout, rights) = (plan.config.store_timeout, StoreRights::Create);
+        let store = open_store(&env, &plan.store, timeout, rights).await.expect("there");
         let world = RealWorld::new(temp.path().join("worker-0")).expect("a directory");
         let worker = Env::new(world);
         let identity = load_or_make_identity(&worker, &GeneratedKeys, 2048).await.expect("a key");

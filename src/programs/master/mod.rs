@@ -14,7 +14,7 @@ pub use self::{
 use super::{
     ProgramError, output,
     process::{self, LOG_FILE, NodeProcess, SUPERVISED, check_port, with_supervised},
-    settings::{Settings, node::store_path, with_keys},
+    settings::{Settings, node::StorePlace, with_keys},
     tls,
 };
 use crate::{
@@ -69,7 +69,7 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
     let process = NodeProcess {
         role: Role::Master,
         data_dir: &own.data_dir,
-        store: store_path(&own.store)?,
+        store: StorePlace::parse(&own.store)?,
         events: own.events.as_deref(),
         log: &own.log,
         config: &settings.config,

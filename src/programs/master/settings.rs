@@ -10,8 +10,8 @@ use crate::programs::{
     settings::{
         Key, ValueKind,
         node::{
-            DATA_DIR, EVENTS, LOG, NAME, STORE, TLS_CERT, TLS_KEY, check_addr, check_name,
-            default_store, not_plain, reachable, store_path, tls_files,
+            DATA_DIR, EVENTS, LOG, NAME, STORE, StorePlace, TLS_CERT, TLS_KEY, check_addr,
+            check_name, default_store, not_plain, reachable, tls_files,
         },
     },
 };
@@ -79,7 +79,8 @@ pub struct MasterSettings {
     pub name: String,
     /// Directory that only this master uses.
     pub data_dir: PathBuf,
-    /// Shared store, `sqlite:PATH`; empty for a file in the directory.
+    /// Shared store, `sqlite:PATH` or a URL `postgres://..`, which may hold a password; empty for
+    /// a file in the directory.
     pub store: String,
     /// Address of the front end, `host:port`.
     pub http: String,
@@ -137,7 +138,7 @@ impl MasterSettings {
     pub fn resolve(mut self) -> Result<Self, ProgramError> {
         check_name(&self.name)?;
         default_store(&mut self.store, &self.data_dir);
-        store_path(&self.store)?;
+        StorePlace::parse(&self.store)?;
         let tls = self.tls_files()?.is_some();
         if self.http_public.is_empty() {
             let scheme = if tls { "https" } else { "http" };

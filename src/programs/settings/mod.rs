@@ -11,7 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
 use super::{ProgramError, output};
-use crate::config::Config;
+use crate::{config::Config, store::postgres::masked};
 
 pub mod node;
 
@@ -44,6 +44,8 @@ pub enum ValueKind {
     Text,
     /// Text that is not shown.
     Secret,
+    /// Text that is shown without the password in it.
+    Url,
     /// List of texts, separated by commas in flags and variables.
     List,
     /// Whole number.
@@ -145,7 +147,7 @@ impl Settings {
         for (name, value) in &self.own {
             let Some(key) = self.keys.iter().find(|key| key.name == name) else { continue };
             let fits = match key.kind {
-                ValueKind::Text | ValueKind::Secret => value.is_str(),
+                ValueKind::Text | ValueKind::Secret | ValueKind::Url => value.is_str(),
                 ValueKind::List => {
                     value.as_array().is_some_and(|list| list.iter().all(Value::is_str))
                 }
@@ -191,9 +193,12 @@ impl Settings {
     /// [`ProgramError::Failed`] when a value cannot be written as TOML.
     pub fn show(&self, own: &impl Serialize) -> Result<String, ProgramError> {
         let mut own = Table::try_from(own).map_err(|e| ProgramError::Failed(e.to_string()))?;
-        for key in self.keys.iter().filter(|key| key.kind == ValueKind::Secret) {
-            if own.contains_key(key.name) {
-                own.insert(key.name.to_owned(), Value::from("(not shown)"));
+        for key in self.keys {
+            let Some(value) = own.get_mut(key.name) else { continue };
+            match (key.kind, &value) {
+                (ValueKind::Secret, _) => *value = Value::from("(not shown)"),
+                (ValueKind::Url, Value::String(url)) => *value = Value::from(masked(url)),
+                _ => {}
             }
         }
         let bound = self.config.task_bound().as_secs_f64();
@@ -204,7 +209,7 @@ impl Settings {
 impl ValueKind {
     const fn wanted(self) -> &'static str {
         match self {
-            Self::Text | Self::Secret => "a text",
+            Self::Text | Self::Secret | Self::Url => "a text",
             Self::List => "a list of texts",
             Self::Count => "a whole number",
             Self::Switch => "true or false",
@@ -290,7 +295,7 @@ fn variable(name: &str) -> String {
 fn value_of(name: &str, kind: ValueKind, text: &str) -> Result<Value, ProgramError> {
     let wrong = || ProgramError::Usage(format!("{name}: {text:?} is not {}", kind.wanted()));
     Ok(match kind {
-        ValueKind::Text | ValueKind::Secret => Value::from(text),
+        ValueKind::Text | ValueKind::Secret | ValueKind::Url => Value::from(text),
         ValueKind::List => {
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
             Value::Array(parts.map(Value::from).collect())
@@ -353,6 +358,7 @@ mod tests {
         Key { name: "name", kind: ValueKind::Text, help: "Its name" },
         Key { name: "masters", kind: ValueKind::List, help: "Where the masters are" },
         Key { name: "token", kind: ValueKind::Secret, help: "Lets it in" },
+        Key { name: "store", kind: ValueKind::Url, help: "Where it writes" },
         Key { name: "port", kind: ValueKind::Count, help: "Where it listens" },
         Key { name: "restart", kind: ValueKind::Switch, help: "Again and again" },
     ];
@@ -363,6 +369,7 @@ mod tests {
         name: String,
         masters: Vec<String>,
         token: Option<String>,
+        store: String,
         port: u16,
         restart: bool,
     }
@@ -396,6 +403,7 @@ mod tests {
             name: "m".to_owned(),
             masters: vec!["b:1".to_owned(), "c:2".to_owned()],
             token: None,
+            store: String::new(),
             port: 7,
             restart: true,
         };
@@ -460,9 +468,12 @@ mod tests {
 
     #[test]
     fn shown_settings_leave_out_secrets_and_read_back() {
-        let (own, settings) = read("token = \"s3cret\"\nname = \"m\"", &[]).expect("all is well");
+        let store = "--store=postgres://ada:s3cret@h/db";
+        let (own, settings) =
+            read("token = \"s3cret\"\nname = \"m\"", &[store]).expect("all is well");
         let shown = settings.show(&own).expect("written");
         assert!(!shown.contains("s3cret") && shown.contains("(not shown)"), "{shown}");
+        assert!(shown.contains("postgres://ada:***@h/db"), "{shown}");
         assert!(shown.ends_with("# task_bound = \"9.4s\"\n"), "{shown}");
         let again =
             Settings::merge(KEYS, shown.parse().expect("TOML"), Vec::new()).expect("reads back");

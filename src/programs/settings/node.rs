@@ -1,12 +1,19 @@
 //! Keys and checks that the settings of masters and workers share.
 
 use std::{
+    fmt,
     net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use super::{Key, ValueKind};
-use crate::programs::ProgramError;
+use crate::{
+    programs::ProgramError,
+    store::{
+        postgres::{Address, is_postgres, masked},
+        sqlite,
+    },
+};
 
 pub(crate) const NAME: Key =
     Key { name: "name", kind: ValueKind::Text, help: "Its name for people" };
@@ -14,8 +21,9 @@ pub(crate) const DATA_DIR: Key =
     Key { name: "data_dir", kind: ValueKind::Text, help: "Its own directory [default: data]" };
 pub(crate) const STORE: Key = Key {
     name: "store",
-    kind: ValueKind::Text,
-    help: "The shared store, sqlite:PATH [default: sqlite:DATA_DIR/chatchat.db]",
+    kind: ValueKind::Url,
+    help: "The shared store, sqlite:PATH or postgres://USER@HOST/DATABASE \
+           [default: sqlite:DATA_DIR/chatchat.db]",
 };
 pub(crate) const EVENTS: Key =
     Key { name: "events", kind: ValueKind::Text, help: "A file to append event lines to, as JSON" };
@@ -111,14 +119,72 @@ pub(crate) fn default_store(store: &mut String, data_dir: &Path) {
     }
 }
 
-/// Returns the file of a store `sqlite:PATH`.
-///
-/// # Errors
-/// [`ProgramError::Usage`] for another kind of store.
-pub fn store_path(store: &str) -> Result<PathBuf, ProgramError> {
-    match store.strip_prefix("sqlite:") {
-        Some(path) if !path.is_empty() => Ok(path.into()),
-        _ => Err(ProgramError::Usage(format!("store: {store:?} is not sqlite:PATH"))),
+/// Place of the shared store. Its texts show no password, but for [`Self::secret_setting`].
+#[derive(Clone, Debug)]
+pub enum StorePlace {
+    /// File, for processes of one machine.
+    Sqlite(PathBuf),
+    /// Servers, for any.
+    Postgres(Box<Address>),
+}
+
+impl fmt::Display for StorePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Postgres(address) => address.fmt(f),
+        }
+    }
+}
+
+impl StorePlace {
+    /// Parses the setting of a store.
+    ///
+    /// # Errors
+    /// [`ProgramError::Usage`] for another kind of store.
+    pub fn parse(store: &str) -> Result<Self, ProgramError> {
+        if is_postgres(store) {
+            let address = Address::parse(store);
+            return address
+                .map(|address| Self::Postgres(Box::new(address)))
+                .map_err(|e| ProgramError::Usage(format!("store: {e}")));
+        }
+        match store.strip_prefix("sqlite:") {
+            Some(path) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
+            _ => Err(ProgramError::Usage(format!(
+                "store: {:?} is neither sqlite:PATH nor postgres://USER@HOST/DATABASE",
+                masked(store)
+            ))),
+        }
+    }
+
+    /// Returns the same place with an absolute path, which holds in whatever directory.
+    ///
+    /// # Errors
+    /// [`ProgramError::Usage`] for an empty path.
+    pub(crate) fn absolute(self) -> Result<Self, ProgramError> {
+        Ok(match self {
+            Self::Sqlite(path) => Self::Sqlite(
+                std::path::absolute(path)
+                    .map_err(|e| ProgramError::Usage(format!("store: {e}")))?,
+            ),
+            Self::Postgres(address) => Self::Postgres(address),
+        })
+    }
+
+    /// Returns the setting with its password: for a file that only its owner reads.
+    pub(crate) fn secret_setting(&self) -> String {
+        match self {
+            Self::Sqlite(_) => self.to_string(),
+            Self::Postgres(address) => address.secret_url().to_owned(),
+        }
+    }
+
+    /// Makes a store's one file the whole store, as far as its log can be copied back.
+    pub(crate) fn copy_log_back(&self) {
+        if let Self::Sqlite(path) = self {
+            sqlite::copy_log_back(path);
+        }
     }
 }
 
@@ -189,7 +255,8 @@ mod tests {
                 (m.tls_cert, m.tls_key) = (Some("c.pem".into()), Some("k.pem".into()));
                 m.http_public = text("http://chat.example");
             }),
-            master(&|m| m.store = text("postgres://h/db")),
+            master(&|m| m.store = text("postgres://ada:s3cret@h/db")),
+            master(&|m| m.store = text("mysql://ada:s3cret@h/db")),
             worker(&|w| w.masters.clear()),
             worker(&|w| (w.token, w.token_file) = (Some(text("t")), Some("f".into()))),
         ];
@@ -207,7 +274,8 @@ mod tests {
         tls_cert: name its private key too, with --tls-key FILE
         tls_key: name its certificate too, with --tls-cert FILE
         http_public: this front end speaks TLS itself, so its URL begins with https://, not "http://chat.example"
-        store: "postgres://h/db" is not sqlite:PATH
+        store: h:5432 is reached over a network: name the certificates to trust by sslrootcert=FILE.pem
+        store: "mysql://ada:***@h/db" is neither sqlite:PATH nor postgres://USER@HOST/DATABASE
         masters: name one at least, such as --masters 127.0.0.1:8180
         token and token_file both say the join token; leave one out
         "#);

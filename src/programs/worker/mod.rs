@@ -10,7 +10,7 @@ pub use self::settings::{KEYS, WorkerSettings};
 use super::{
     ProgramError, output,
     process::{self, LOG_FILE, NodeProcess, SUPERVISED, with_supervised},
-    settings::{Settings, node::store_path, with_keys},
+    settings::{Settings, node::StorePlace, with_keys},
 };
 pub use crate::node::worker::{WorkerError, WorkerParams, run as run_worker};
 use crate::{comm::key_source::GeneratedKeys, env::Env, model::ids::Role, node::worker::may_join};
@@ -51,7 +51,7 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
     let process = NodeProcess {
         role: Role::Worker,
         data_dir: &own.data_dir,
-        store: store_path(&own.store)?,
+        store: StorePlace::parse(&own.store)?,
         events: own.events.as_deref(),
         log: &own.log,
         config: &settings.config,

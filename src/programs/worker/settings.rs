@@ -12,8 +12,8 @@ use crate::{
         settings::{
             Key, ValueKind,
             node::{
-                DATA_DIR, EVENTS, LOG, NAME, STORE, check_addr, check_name, default_store,
-                store_path,
+                DATA_DIR, EVENTS, LOG, NAME, STORE, StorePlace, check_addr, check_name,
+                default_store,
             },
         },
     },
@@ -49,7 +49,8 @@ pub struct WorkerSettings {
     pub name: String,
     /// Directory that only this worker uses.
     pub data_dir: PathBuf,
-    /// Shared store, `sqlite:PATH`; empty for a file in the directory.
+    /// Shared store, `sqlite:PATH` or a URL `postgres://..`, which may hold a password; empty for
+    /// a file in the directory.
     pub store: String,
     /// Addresses at which masters accept links, `host:port`.
     pub masters: Vec<String>,
@@ -90,7 +91,7 @@ impl WorkerSettings {
         let usage = |text: &str| Err(ProgramError::Usage(text.to_owned()));
         check_name(&self.name)?;
         default_store(&mut self.store, &self.data_dir);
-        store_path(&self.store)?;
+        StorePlace::parse(&self.store)?;
         if self.masters.is_empty() {
             return usage("masters: name one at least, such as --masters 127.0.0.1:8180");
         }

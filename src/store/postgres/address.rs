@@ -137,7 +137,11 @@ impl Address {
             return Err(wrong("target_session_attrs", "a store is written, so read-write alone"));
         }
         let mode = value("sslmode").map(String::as_str);
-        let roots = value("sslrootcert").map(PathBuf::from);
+        let path = |key| match value(key).map(PathBuf::from) {
+            Some(path) if path.is_relative() => Err(wrong(key, "want an absolute path")),
+            path => Ok(path),
+        };
+        let roots = path("sslrootcert")?;
         let servers = places(&config)?
             .into_iter()
             .map(|place| {
@@ -156,7 +160,7 @@ impl Address {
                 Ok(Server { place, tls })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let password_file = value("password_file").map(PathBuf::from);
+        let password_file = path("password_file")?;
         if password_file.is_some() && config.get_password().is_some() {
             return Err(wrong("password_file", "the URL has a password already"));
         }
@@ -291,7 +295,7 @@ mod tests {
             "postgres://me:s3cret@/db",
             "postgres://me:s3cret@db.lan/db",
             "postgres://me:s3cret@db.lan/db?sslmode=disable",
-            "postgres://me:s3cret@db.lan/db?sslmode=require&sslrootcert=f",
+            "postgres://me:s3cret@db.lan/db?sslmode=require&sslrootcert=/f",
             "postgres://me:s3c?ret@db.lan/db",
             "postgres://me:s3cret@localhost/db?target_session_attrs=any",
             "postgres://me:s3cret@localhost/db?password=s3cret",
@@ -302,7 +306,17 @@ mod tests {
         .into();
         let lines = lines.join("\n");
         assert!(!lines.contains("s3c") && !lines.contains("ret@"), "{lines}");
-        insta::assert_snapshot!(lines);
+        insta::assert_snapshot!(lines, @r"
+        no server is named; want postgres://USER@HOST[:PORT][,HOST..]/DATABASE[?KEY=VALUE&..]
+        db.lan:5432 is reached over a network: name the certificates to trust by sslrootcert=FILE.pem
+        sslmode: disable is for loopback and sockets alone
+        sslmode: want verify-full or disable
+        a key behind the ? is none of target_session_attrs, sslmode, sslrootcert, password_file, options, application_name, host, port; write % characters for those of a password
+        target_session_attrs: a store is written, so read-write alone
+        a key behind the ? is none of target_session_attrs, sslmode, sslrootcert, password_file, options, application_name, host, port; write % characters for those of a password
+        a part of the URL is malformed; want postgres://USER@HOST[:PORT][,HOST..]/DATABASE[?KEY=VALUE&..]
+        it is no such URL; want postgres://USER@HOST[:PORT][,HOST..]/DATABASE[?KEY=VALUE&..]
+        ");
     }
 
     #[test]
@@ -310,7 +324,7 @@ mod tests {
         for url in [
             "postgres://me:s3cret@localhost/db",
             "postgres://me:s3c@ret@localhost/db",
-            "postgresql://me:s3cret@h1,h2:5433/db?sslmode=verify-full&sslrootcert=f",
+            "postgresql://me:s3cret@h1,h2:5433/db?sslmode=verify-full&sslrootcert=/f",
         ] {
             assert!(!masked(url).contains("ret"), "{}", masked(url));
             let Ok(address) = parse(url) else { continue };

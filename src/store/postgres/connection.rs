@@ -1,7 +1,7 @@
 //! Connection to the server that takes writes: its settings, checks and statements.
 //!
-//! 1. Every connection has the time-outs of [`SETTINGS`]: a client that stopped in mid-transaction
-//!    holds locks for a second at most.
+//! 1. Every connection has time-outs of a second, or of `store_timeout` if that is longer: a client
+//!    that stopped in mid-transaction holds locks for no longer.
 //! 2. A server that may forget a commit (`fsync` or `synchronous_commit` off) is refused.
 //! 3. A connection is used once the store behind it is the one that was seen before, and not older.
 //! 4. A statement is prepared once per connection.
@@ -30,8 +30,8 @@ use tokio_postgres::{
 
 use super::{
     address::{Place, Server},
-    pool::Shared,
     schema,
+    shared::Shared,
     sql::{Columns, Failure, Outcome, store_error, words_of},
     tls::{Plain, Tls},
 };
@@ -47,12 +47,18 @@ use crate::{
 /// Time for one server to take a connection and to answer the checks.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 
-/// Settings of every connection.
-const SETTINGS: &str = "
-SET statement_timeout = '1s';
-SET lock_timeout = '1s';
-SET idle_in_transaction_session_timeout = '1s';
-SET default_transaction_isolation = 'read committed'";
+/// Shortest time-out of a statement, of a wait for a lock, and of a pause in a transaction.
+const TIMEOUT_MIN: Duration = Duration::from_secs(1);
+
+/// Returns the settings of every connection.
+fn settings(store_timeout: Duration) -> String {
+    let ms = store_timeout.max(TIMEOUT_MIN).as_millis();
+    format!(
+        "SET statement_timeout = {ms}; SET lock_timeout = {ms}; \
+         SET idle_in_transaction_session_timeout = {ms}; \
+         SET default_transaction_isolation = 'read committed'"
+    )
+}
 
 /// State of the server that decides whether it may hold a store. An engine that does not know a
 /// setting has nothing to switch off.
@@ -284,7 +290,7 @@ impl Shared {
     /// Sets a connection up, and sees whether the server may hold a store and does.
     async fn check(&self, client: &Client) -> Result<Mark, StoreError> {
         let sql = |error: tokio_postgres::Error| store_error(&error);
-        client.batch_execute(SETTINGS).await.map_err(sql)?;
+        client.batch_execute(&settings(self.timeout)).await.map_err(sql)?;
         let row = client.query_one(STATE, &[]).await.map_err(sql)?;
         let setting = |nth: usize| -> Option<&str> { row.try_get(nth).ok().flatten() };
         if setting(0) == Some("on") {

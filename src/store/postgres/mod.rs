@@ -25,6 +25,7 @@ mod presence;
 mod schema;
 mod session_digests;
 mod sessions;
+mod shared;
 mod sql;
 #[cfg(test)]
 mod tests;
@@ -49,7 +50,8 @@ use tokio::sync::{
 
 pub use self::address::{Address, AddressError, is_postgres, masked};
 use self::{
-    pool::{Queue, Shared, Worker},
+    pool::{Queue, Worker},
+    shared::Shared,
     sql::Outcome,
     tx::Tx,
 };

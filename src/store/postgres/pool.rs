@@ -12,13 +12,7 @@
 //! 4. Batches of users' tasks that wait together share one transaction. If one of them fails after
 //!    its first row, all are undone and each is written by itself, so that it falls alone.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use rand_chacha::rand_core::Rng;
 use tokio::sync::{
@@ -28,18 +22,16 @@ use tokio::sync::{
 };
 
 use super::{
-    address::Address,
     connection::Db,
-    schema::Rights,
+    shared::Shared,
     sql::{Failure, Outcome},
     tx::{Manner, Tx},
 };
 use crate::{
-    env::{BoxFuture, Env, TimedOut},
+    env::{BoxFuture, TimedOut},
     model::{absence::AwayReason, rows::StoreError},
     store::{
         Op, OpReply,
-        history::Seen,
         job::{Answer, GROUP_BYTES_MAX, Job},
     },
 };
@@ -49,43 +41,6 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// Longest pause before an operation is repeated that was undone for others, ms.
 const PAUSE_MAX_MS: u64 = 20;
-
-/// State that the connections of a process share.
-pub(super) struct Shared {
-    pub(super) env: Env,
-    pub(super) address: Address,
-    pub(super) timeout: Duration,
-    pub(super) group_batches_max: usize,
-    pub(super) may_upgrade: bool,
-    pub(super) seen: Arc<Seen>,
-    /// Id of the cluster, should one be made.
-    pub(super) new_cluster: [u8; 16],
-    /// Server that took the last connection, by its place in the list.
-    pub(super) good: AtomicUsize,
-    /// Whether the lack of a synchronous standby was told.
-    pub(super) warned: AtomicBool,
-    /// Time of the store instead of the server's, in tests.
-    pub(super) clock: Option<Arc<AtomicU64>>,
-    /// Last failure to connect, until a connection is there again.
-    pub(super) absence: std::sync::Mutex<Option<StoreError>>,
-}
-
-impl Shared {
-    pub(super) fn rights(&self) -> Rights {
-        Rights {
-            create: self.seen.may_create().then_some(self.new_cluster),
-            upgrade: self.may_upgrade,
-        }
-    }
-
-    pub(super) fn absence(&self) -> Option<StoreError> {
-        self.absence.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
-    }
-
-    fn set_absence(&self, error: Option<StoreError>) {
-        *self.absence.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = error;
-    }
-}
 
 /// Operations that wait for one or more connections.
 pub(super) type Queue = Arc<Mutex<Receiver<Job>>>;

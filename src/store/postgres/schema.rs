@@ -7,7 +7,7 @@
 //! 3. What an append changes (`leases`) and what a renewal changes (`lease_terms`) are two rows.
 //! 4. Texts sort by their bytes, whatever the database's language is.
 
-use tokio_postgres::{Client, error::SqlState};
+use tokio_postgres::Client;
 
 use super::sql::{Columns, Outcome, int};
 use crate::{
@@ -299,15 +299,20 @@ async fn change(client: &Client, new: Option<[u8; 16]>) -> Outcome<Mark> {
 
 /// Inspects the tables, and changes nothing.
 async fn recognise(client: &Client) -> Outcome<Found> {
+    // A statement on a table that is not there would end the transaction. One statement asks both,
+    // so that a store that is made meanwhile is never taken for another program's tables.
+    let sql = "SELECT current_schema(), count(t.table_name),
+                      to_regclass('chatchat_store') IS NOT NULL
+               FROM (SELECT 1) one
+               LEFT JOIN information_schema.tables t ON t.table_schema = current_schema()";
+    let row = client.query_one(sql, &[]).await?;
+    let is_there: bool = row.try_get(2)?;
+    if !is_there {
+        return no_store(row.try_get(0)?, row.nat(1)?);
+    }
     let sql = "SELECT steps, min_reader, cluster, epoch, (SELECT at FROM clock)
                FROM chatchat_store";
-    let row = match client.query_opt(sql, &[]).await {
-        Ok(row) => row,
-        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
-            return foreign_tables(client).await;
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let row = client.query_opt(sql, &[]).await?;
     let Some(row) = row else { return Err(refused("its table chatchat_store is empty").into()) };
     let min_reader = row.nat(1)?;
     if min_reader > STEPS.len() as u64 {
@@ -322,13 +327,9 @@ async fn recognise(client: &Client) -> Outcome<Found> {
     Ok(Found::Store { steps: usize::try_from(row.nat(0)?).unwrap_or(usize::MAX), mark })
 }
 
-/// Refuses a schema that holds anything else.
-async fn foreign_tables(client: &Client) -> Outcome<Found> {
-    let sql = "SELECT current_schema(), count(t.table_name) FROM (SELECT 1) one
-               LEFT JOIN information_schema.tables t ON t.table_schema = current_schema()";
-    let row = client.query_one(sql, &[]).await?;
-    let schema: Option<&str> = row.try_get(0)?;
-    match (schema, row.nat(1)?) {
+/// Refuses a schema without a store that is not there, or holds anything else.
+fn no_store(schema: Option<&str>, tables: u64) -> Outcome<Found> {
+    match (schema, tables) {
         (Some(_), 0) => Ok(Found::Nothing),
         (Some(schema), _) => {
             let why = format!(

@@ -15,10 +15,7 @@ use super::*;
 use crate::{
     env::real::RealWorld,
     model::{
-        ids::{
-            Author, BoardName, Incarnation, NodeId, PostId, Resource, Seq, StoreEpoch, Token,
-            UserId,
-        },
+        ids::{Author, BoardName, Incarnation, NodeId, PostId, Resource, Seq, Token, UserId},
         message::Task,
         outcome::TaskResult,
         rows::{Holder, Lease, NewPost, Permission, Range},

@@ -113,13 +113,17 @@ impl<'a> Tx<'a> {
         let db = self.db;
         db.prepare(&[raise]).await?;
         db.forget_warning();
-        try_join(db.run(raise, &[&int(self.now_ms)]), db.batch("COMMIT")).await?;
+        let (raised, ()) =
+            try_join(db.run(raise, &[&int(self.now_ms)]), db.batch("COMMIT")).await?;
         // PostgreSQL reports a commit that no standby confirmed as done, with a warning.
         if let Some(warning) = db.warning() {
             let why = format!("a commit is not certain: {warning}");
             return Err(StoreError::away(AwayReason::NoAnswer, why).into());
         }
-        db.seen.raise(Mark { clock_ms: self.now_ms.max(self.clock_ms), ..db.mark });
+        // A write beside one in turn leaves the clock to that one, which may yet be undone.
+        if manner == Manner::InTurn || raised > 0 {
+            db.seen.raise(Mark { clock_ms: self.now_ms.max(self.clock_ms), ..db.mark });
+        }
         Ok(())
     }
 

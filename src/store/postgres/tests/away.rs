@@ -17,6 +17,39 @@ async fn write_of_an_earlier_lease_is_fenced_on_every_connection() {
     assert_eq!(seqs(&first).await, in_order(2));
 }
 
+/// Has commits wait for a standby that never comes, and waits until one does.
+async fn await_nobody(env: &Env, server: &Server) {
+    server.sql(env, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
+    server.sql(env, "SELECT pg_reload_conf()").await;
+    // The processes of the server read the setting one after the other.
+    let commits = async {
+        loop {
+            let commit = server.sql(
+                env,
+                "CREATE TABLE IF NOT EXISTS chat.probe (n BIGINT);
+                                          INSERT INTO chat.probe VALUES (1)",
+            );
+            if env.timeout(Duration::from_millis(300), commit).await.is_err() {
+                break;
+            }
+        }
+    };
+    env.timeout(PATIENT, commits).await.expect("the setting counts");
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+               WHERE wait_event = 'SyncRep'";
+    server.sql(env, end).await;
+}
+
+/// Repeats a query until it counts something.
+async fn until_some(env: &Env, server: &Server, query: &str) {
+    let counted = async {
+        while server.sql(env, query).await[0] == "0" {
+            env.sleep(Duration::from_millis(10)).await;
+        }
+    };
+    env.timeout(PATIENT, counted).await.expect("it waits in the commit");
+}
+
 #[tokio::test]
 async fn backend_ended_in_the_commit_leaves_the_outcome_unknown_and_a_repeat_safe() {
     let env = real_env();
@@ -24,15 +57,11 @@ async fn backend_ended_in_the_commit_leaves_the_outcome_unknown_and_a_repeat_saf
     let store = opened(&env, &server).await;
     let permission = lobby(&store, 1).await;
     write(&store, &permission, 1).await.expect("written");
-    // The commit of this batch waits for a standby that never comes.
-    server.sql(&env, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
-    server.sql(&env, "SELECT pg_reload_conf()").await;
+    await_nobody(&env, &server).await;
     let end = async {
         let waits = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                      WHERE wait_event = 'SyncRep'";
-        while server.sql(&env, waits).await[0] == "0" {
-            env.sleep(Duration::from_millis(10)).await;
-        }
+        until_some(&env, &server, waits).await;
         server.sql(&env, "ALTER SYSTEM RESET synchronous_standby_names").await;
         server.sql(&env, "SELECT pg_reload_conf()").await;
     };
@@ -49,15 +78,12 @@ async fn commit_that_no_standby_confirmed_is_not_acknowledged() {
     let store = opened(&env, &server).await;
     let permission = lobby(&store, 1).await;
     write(&store, &permission, 1).await.expect("written");
-    server.sql(&env, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
-    server.sql(&env, "SELECT pg_reload_conf()").await;
+    await_nobody(&env, &server).await;
     let cancel = async {
         // An operator ends the wait; PostgreSQL then reports the commit as done, and warns.
         let waits = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
                      WHERE wait_event = 'SyncRep'";
-        while server.sql(&env, waits).await[0] == "0" {
-            env.sleep(Duration::from_millis(10)).await;
-        }
+        until_some(&env, &server, waits).await;
     };
     let (written, ()) = futures_util::join!(write(&store, &permission, 2), cancel);
     let why = written.expect_err("not certain").to_string();
@@ -89,7 +115,7 @@ async fn client_stopped_in_its_turn_holds_others_up_for_a_second_at_most() {
     let permission = lobby(&store, 1).await;
     let shared = shared(&env, &server);
     let stopped = shared.connect().await.expect("a connection");
-    let turn = Tx::in_turn(&stopped).await.expect("its turn");
+    let _turn = Tx::in_turn(&stopped).await.expect("its turn");
     let began = env.now();
     // What a master lives by takes no turn.
     store.touch_sessions(NodeId([1; 16]), Vec::new()).await.expect("touched");
@@ -99,7 +125,7 @@ async fn client_stopped_in_its_turn_holds_others_up_for_a_second_at_most() {
         .expect("kept");
     assert!(env.now().since(began) < Duration::from_millis(900), "they do not wait");
     write_patiently(&env, &store, &permission, 1).await;
-    drop(turn);
+    drop(stopped);
 }
 
 /// State of a connection of its own.
@@ -107,7 +133,7 @@ fn shared(env: &Env, server: &Server) -> Shared {
     Shared {
         env: env.clone(),
         address: address(&server.url("chat")),
-        timeout: PATIENT,
+        timeout: Duration::from_secs(1),
         group_batches_max: 1,
         may_upgrade: false,
         seen: Arc::new(Seen::new(Expected::Existing, "server")),

@@ -1,0 +1,49 @@
+//! State that the connections of a process share.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize},
+    },
+    time::Duration,
+};
+
+use super::{address::Address, schema::Rights};
+use crate::{env::Env, model::rows::StoreError, store::history::Seen};
+
+/// State that the connections of a process share.
+pub(super) struct Shared {
+    pub(super) env: Env,
+    pub(super) address: Address,
+    pub(super) timeout: Duration,
+    pub(super) group_batches_max: usize,
+    pub(super) may_upgrade: bool,
+    pub(super) seen: Arc<Seen>,
+    /// Id of the cluster, should one be made.
+    pub(super) new_cluster: [u8; 16],
+    /// Server that took the last connection, by its place in the list.
+    pub(super) good: AtomicUsize,
+    /// Whether the lack of a synchronous standby was told.
+    pub(super) warned: AtomicBool,
+    /// Time of the store instead of the server's, in tests.
+    pub(super) clock: Option<Arc<AtomicU64>>,
+    /// Last failure to connect, until a connection is there again.
+    pub(super) absence: Mutex<Option<StoreError>>,
+}
+
+impl Shared {
+    pub(super) fn rights(&self) -> Rights {
+        Rights {
+            create: self.seen.may_create().then_some(self.new_cluster),
+            upgrade: self.may_upgrade,
+        }
+    }
+
+    pub(super) fn absence(&self) -> Option<StoreError> {
+        self.absence.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_absence(&self, error: Option<StoreError>) {
+        *self.absence.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+}
