@@ -1,7 +1,10 @@
 //! Masters that a client knows, and the one that it uses.
 //!
-//! 1. There is always a current master.
+//! 1. There is always a current master. When it fails, the one that failed the longest ago, or never,
+//!    takes its place: of three, one that is silent and one that refuses do not take turns.
 //! 2. A configured master is never forgotten; one that a master named is, when a later list lacks it.
+
+use std::collections::BTreeMap;
 
 /// Most masters that a client keeps; more are left out.
 const KNOWN_MAX: usize = 64;
@@ -13,6 +16,9 @@ pub struct MasterList {
     known: Vec<String>,
     configured: Vec<String>,
     current: usize,
+    /// Failures so far, and the last one of each master.
+    failures: u64,
+    failed: BTreeMap<String, u64>,
 }
 
 impl MasterList {
@@ -25,7 +31,13 @@ impl MasterList {
         }
         let known: Vec<_> =
             masters.iter().take(KNOWN_MAX).map(|m| m.trim_end_matches('/').to_owned()).collect();
-        Some(Self { current: first % known.len(), configured: known.clone(), known })
+        Some(Self {
+            current: first % known.len(),
+            configured: known.clone(),
+            known,
+            failures: 0,
+            failed: BTreeMap::new(),
+        })
     }
 
     /// Returns the current master.
@@ -54,14 +66,22 @@ impl MasterList {
             known.insert(0, current);
             0
         });
+        self.failed.retain(|master, _| known.contains(master));
         self.known = known;
     }
 
-    /// Moves on to the next master, unless the one that failed is not the current one any more.
+    /// Moves on to the master that failed the longest ago, or never, and of those to the next one,
+    /// unless the one that failed is not the current one any more.
     pub fn on_failed(&mut self, master: &str) {
-        if self.current() == master {
-            self.current = (self.current + 1) % self.known.len();
+        if self.current() != master {
+            return;
         }
+        self.failures += 1;
+        self.failed.insert(master.to_owned(), self.failures);
+        let places = self.known.len();
+        let last = |place: &usize| self.known.get(*place).and_then(|it| self.failed.get(it));
+        let others = (1..=places).map(|by| (self.current + by) % places);
+        self.current = others.min_by_key(last).unwrap_or(self.current);
     }
 
     /// Makes this master the current one if it is known.
@@ -89,6 +109,21 @@ mod tests {
         assert_eq!(master_list.current(), "c");
         master_list.on_failed("c");
         assert_eq!(master_list.current(), "a", "round");
+    }
+
+    #[test]
+    fn master_that_failed_the_longest_ago_is_the_next_one() {
+        let mut masters = MasterList::new(&names(&["a", "b", "c"]), 2).unwrap();
+        masters.on_failed("c");
+        assert_eq!(masters.current(), "a");
+        masters.move_to("b");
+        masters.on_failed("b");
+        assert_eq!(masters.current(), "a", "c was silent a moment ago");
+        masters.on_failed("a");
+        assert_eq!(masters.current(), "c");
+        let mut alone = MasterList::new(&names(&["a"]), 0).unwrap();
+        alone.on_failed("a");
+        assert_eq!(alone.current(), "a");
     }
 
     #[test]
