@@ -24,7 +24,7 @@ use super::{
     codec::{self, CodecError},
 };
 use crate::model::{
-    message::{Beat, Direct, Request, Response, Topic},
+    message::{Beat, Direct, KeyInstall, Request, Response, Topic},
     variant_name,
 };
 
@@ -121,7 +121,18 @@ fn build<T: Serialize>(
     fixed: &[&[u8]],
     body: &T,
 ) -> Result<Vec<u8>, FrameError> {
-    let mut out = Vec::with_capacity(128);
+    build_with(128, kind, what, fixed, body)
+}
+
+/// As [`build`], with a buffer that has room for so many bytes from the start.
+fn build_with<T: Serialize>(
+    room: usize,
+    kind: u8,
+    what: &'static str,
+    fixed: &[&[u8]],
+    body: &T,
+) -> Result<Vec<u8>, FrameError> {
+    let mut out = Vec::with_capacity(room);
     out.push(kind);
     for field in fixed {
         out.extend_from_slice(field);
@@ -163,7 +174,14 @@ pub fn cancel(id: CallId) -> Vec<u8> {
 /// # Errors
 /// [`FrameError::Body`] over [`FRAME_LEN_MAX`].
 pub fn direct(direct: &Direct) -> Result<Vec<u8>, FrameError> {
-    build(DIRECT, "direct message", &[], direct)
+    // A buffer that grows leaves copies of what it held, and here that may be a private key.
+    let room = match direct {
+        Direct::KeyInstall(KeyInstall { pkcs8, announcement }) => {
+            128 + pkcs8.len() + announcement.len()
+        }
+        _ => 128,
+    };
+    build_with(room, DIRECT, "direct message", &[], direct)
 }
 
 /// Writes the number of a call into the bytes of its [`request`].

@@ -11,7 +11,8 @@ use crate::model::{
         SessionKey, StoreEpoch, Token, UserId,
     },
     message::{
-        Assign, AssignReply, Fact, ForwardReply, Member, MemberState, Task, Update, WorkerStatus,
+        Assign, AssignReply, Fact, ForwardReply, KeyInstall, Member, MemberState, Task, Update,
+        WorkerStatus,
     },
     outcome::{Outcome, TaskResult},
     rows::{NewPost, Page, Permission, Range, SessionRow, StoreError},
@@ -233,4 +234,22 @@ fn greatest_value_of_each_kind_fits_into_its_frame() {
         spki: vec![255; SPKI_LEN_MAX],
     };
     direct(&Direct::Members(vec![member; PAGE_MEMBERS])).expect("members");
+}
+
+#[test]
+fn key_that_is_written_at_once_has_the_form_of_a_list() {
+    for len in [0, 1, 250, 251, 1200] {
+        let (pkcs8, announcement) = (vec![0xfe; len], vec![7; 900]);
+        let listed = codec::encode(&(&pkcs8, &announcement)).expect("short");
+        let install = KeyInstall { pkcs8, announcement };
+        assert_eq!(codec::encode(&install), Ok(listed.clone()));
+        assert_eq!(codec::decode(&listed), Ok(install));
+    }
+}
+
+#[test]
+fn frame_of_a_key_never_grows_and_leaves_no_copy() {
+    let install = KeyInstall { pkcs8: vec![1; 1300], announcement: vec![2; 1100] };
+    let frame = direct(&Direct::KeyInstall(install)).expect("short");
+    assert_eq!(frame.capacity(), 128 + 1300 + 1100, "its first buffer");
 }
