@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures_util::future::join_all;
+use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
@@ -18,6 +20,7 @@ use crate::{
     client::{
         Answer, ChatClient, Failure, FollowEvent, Limits, MasterList, Method, NoObserver, Request,
     },
+    comm::key_source::IDENTITY_FILE,
     config::Config,
     env::{
         BoxFuture, Env,
@@ -33,7 +36,7 @@ use crate::{
     },
     store::{
         Backend, Op, OpReply, Store,
-        sqlite::{NewCluster, SqliteCore, memory},
+        sqlite::{self, NewCluster, SqliteCore, memory},
     },
     testing::{
         cluster::{NodeParts, TestCluster},
@@ -528,4 +531,49 @@ async fn worker_that_the_store_denies_is_cut_everywhere_and_does_not_come_back()
     for first in [0, 1] {
         assert_eq!(workers(first, MemberState::Left).await, [expelled], "it stays out");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dump_of_the_store_holds_no_secret_that_lets_anybody_in() {
+    let (dir, clock) = (TempDir::new().expect("a directory"), env());
+    let path = dir.path().join("store.db");
+    let store = sqlite::open(&clock, &path, Duration::from_secs(3)).expect("opens");
+    let mut nodes = Vec::new();
+    let cluster = TestCluster::start(1, 1, &Config::default(), |role, _| {
+        let first_key = if role == Role::Master { 100 } else { 180 };
+        let node = env();
+        nodes.push(node.clone());
+        NodeParts { env: node, store: store.clone(), keys: TestKeys::from(first_key) }
+    })
+    .await;
+    let ann = client(&cluster, 0, None);
+    ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
+    assert_eq!(say(&ann, "a post that the dump holds").await, Seq(1));
+    let session = ann.token().expect("it is open");
+    let second = second_session(&ann).await;
+    let issued = ann.api(&ann.master()).raw(Method::POST, "/api/v1/handover", None).await;
+    let issued: TicketIssued =
+        serde_json::from_slice(&issued.expect("a ticket").body).expect("a ticket");
+
+    let mut dump = Vec::new();
+    for entry in std::fs::read_dir(dir.path()).expect("a directory") {
+        dump.extend(std::fs::read(entry.expect("readable").path()).expect("readable"));
+    }
+    let holds = |part: &[u8]| dump.windows(part.len()).any(|window| window == part);
+    let bytes = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).expect("base64");
+    let hash = Sha256::digest(bytes(&session));
+    assert!(holds(b"a post that the dump holds") && holds(&hash), "this is the store");
+    let (_, join_secret) = cluster.token().rsplit_once('.').expect("a token");
+    for text in [&session, &second, &issued.ticket, join_secret] {
+        assert!(!holds(text.as_bytes()) && !holds(&bytes(text)));
+    }
+    for node in nodes {
+        let key = node.disk().read(IDENTITY_FILE).expect("readable").expect("a key");
+        // Its first half is the public key, which the store may hold.
+        assert!(!key[key.len() / 2..].chunks_exact(16).any(holds));
+    }
+    // What the dump holds of a session opens none.
+    let thief = client(&cluster, 0, Some(BASE64_URL_SAFE_NO_PAD.encode(hash)));
+    let refused = thief.call(&Request::Restore, SOON).await;
+    assert!(matches!(refused, Err(Failure::Refused { status: 401, .. })), "{refused:?}");
 }

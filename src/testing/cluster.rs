@@ -43,6 +43,7 @@ impl fmt::Debug for NodeParts {
 #[derive(Debug)]
 pub struct TestCluster {
     urls: Vec<String>,
+    token: String,
     masters: Vec<Option<TaskGuard>>,
     workers: Vec<Option<TaskGuard>>,
 }
@@ -61,7 +62,12 @@ impl TestCluster {
         config: &Config,
         mut node: impl FnMut(Role, usize) -> NodeParts,
     ) -> Self {
-        let mut cluster = Self { urls: Vec::new(), masters: Vec::new(), workers: Vec::new() };
+        let mut cluster = Self {
+            urls: Vec::new(),
+            token: String::new(),
+            masters: Vec::new(),
+            workers: Vec::new(),
+        };
         let (mut links, mut pins, mut secret) = (Vec::new(), Vec::new(), None);
         for number in 0..masters {
             let parts = node(Role::Master, number);
@@ -99,6 +105,7 @@ impl TestCluster {
             cluster.masters.push(Some(task.abort_on_drop()));
         }
         let token = secret.expect("one master at least").text().to_string();
+        cluster.token.clone_from(&token);
         for number in 0..workers {
             let parts = node(Role::Worker, number);
             let params = WorkerParams {
@@ -124,6 +131,12 @@ impl TestCluster {
     #[must_use]
     pub fn urls(&self) -> &[String] {
         &self.urls
+    }
+
+    /// Returns the text of the join token that the workers used.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
     }
 
     /// Stops a master without a goodbye.

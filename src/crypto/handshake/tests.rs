@@ -486,6 +486,26 @@ fn same_seeds_give_the_same_transcript() {
     insta::assert_snapshot!(format!("{lengths:?} {print}"), @"[243, 475, 352, 1680, 24] fc361eea711c8a95bbd765eaf874ed7c869fd4525495877e637c820abc151675");
 }
 
+#[test]
+fn each_byte_changed_on_the_way_ends_the_handshake_and_nothing_is_said_after_it() {
+    let genuine = fixture();
+    let wire = play(&genuine, genuine.dialer_params(), |_, _| ()).expect("all in order").wire;
+    for (number, message) in wire.iter().enumerate() {
+        // The Welcome is long, and every byte of its records is sealed alike.
+        let step = if number == 3 { 16 } else { 1 };
+        for at in (0..message.len()).step_by(step) {
+            let (fixture, mut sent) = (fixture(), 0);
+            let played = play(&fixture, fixture.dialer_params(), |nth, bytes| {
+                sent = nth;
+                if nth == number {
+                    bytes[at] ^= 1 << (at % 8);
+                }
+            });
+            assert!(played.is_err() && sent == number, "byte {at} of message {number}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
