@@ -100,8 +100,13 @@ async fn server_that_was_killed_is_used_again_once_it_is_back() {
     server.kill();
     let gone = write(&store, &permission, 2).await.expect_err("it is gone");
     assert_eq!(gone.away_reason(), Some(AwayReason::Unreachable), "{gone}");
-    let why = store.boards().await.expect_err("it is gone").to_string();
-    assert!(why.contains(".s.PGSQL"), "it names the server: {why}");
+    // A connection that was open tells of its own end first, a new one of the server.
+    let named = async {
+        while !store.boards().await.expect_err("it is gone").to_string().contains(".s.PGSQL") {
+            env.sleep(Duration::from_millis(10)).await;
+        }
+    };
+    env.timeout(PATIENT, named).await.expect("the reason names the server");
     server.restart(&env).await;
     write_patiently(&env, &store, &permission, 2).await;
     assert_eq!(seqs(&store).await, in_order(2));
