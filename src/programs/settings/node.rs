@@ -119,7 +119,7 @@ pub(crate) fn default_store(store: &mut String, data_dir: &Path) {
     }
 }
 
-/// Place of the shared store. Its texts show no password, but for [`Self::secret_setting`].
+/// Place of the shared store. Its texts show no password, but for the one that a settings file gets.
 #[derive(Clone, Debug)]
 pub enum StorePlace {
     /// File, for processes of one machine.

@@ -3,7 +3,7 @@
 //! The same operations as on SQLite, with the same answers: the suite of `testing::store` holds both to
 //! it. Only statements of standard PostgreSQL are used.
 //!
-//! 1. Writes of users' tasks follow each other over all hosts, as [`mod@tx`] says; several batches
+//! 1. Writes of users' tasks follow each other over all hosts, by one locked row; several batches
 //!    that wait together share one transaction.
 //! 2. Every write raises the row `clock` to its time, and what is read is as of that row.
 //! 3. A caller that waited `store_timeout` is told [`StoreError::Away`]; its write may have been
