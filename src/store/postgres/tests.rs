@@ -142,7 +142,7 @@ async fn batches_that_wait_together_share_a_transaction_and_fall_alone() {
         let all = (1..=20).map(|n| write(&store, if n == 7 { &stale } else { &permission }, n));
         futures_util::future::join_all(all).await
     };
-    let (_, answers) = futures_util::join!(blocked, writes);
+    let (_, answers) = tokio::join!(blocked, writes);
     for (n, answer) in (1..).zip(&answers) {
         let fenced = matches!(answer, Err(StoreError::Fenced { .. }));
         assert_eq!(fenced, n == 7, "{n}: {answer:?}");

@@ -7,7 +7,7 @@
 //!    It raises the clock unless a write in turn has it, which then raises it itself.
 //! 3. A read is one statement, or several in one snapshot.
 
-use futures_util::{future::try_join, try_join};
+use futures_util::future::{try_join, try_join3};
 use tokio_postgres::Row;
 
 use super::{
@@ -70,14 +70,15 @@ impl<'a> Tx<'a> {
     pub(super) async fn in_turn(db: &'a Db) -> Outcome<Self> {
         db.prepare(&[TURN, NOW]).await?;
         // The time is read by a statement of its own, after the wait for the turn.
-        let (_, clock, now) = try_join!(db.batch("BEGIN"), db.one(TURN, &[]), db.one(NOW, &[]))?;
+        let (_, clock, now) =
+            try_join3(db.batch("BEGIN"), db.one(TURN, &[]), db.one(NOW, &[])).await?;
         Ok(Self { db, now_ms: db.time(&now, 0)?, clock_ms: clock.nat(0)? })
     }
 
     /// Begins a write that takes no turn.
     pub(super) async fn beside(db: &'a Db) -> Outcome<Self> {
         db.prepare(&[NOW]).await?;
-        let (_, now) = try_join!(db.batch("BEGIN"), db.one(NOW, &[]))?;
+        let (_, now) = try_join(db.batch("BEGIN"), db.one(NOW, &[])).await?;
         Ok(Self { db, now_ms: db.time(&now, 0)?, clock_ms: 0 })
     }
 
@@ -91,7 +92,7 @@ impl<'a> Tx<'a> {
         let db = self.db;
         db.prepare(&[NOW]).await?;
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        let (_, now) = try_join!(db.batch(begin), db.one(NOW, &[]))?;
+        let (_, now) = try_join(db.batch(begin), db.one(NOW, &[])).await?;
         Ok(Self { db, now_ms: db.time(&now, 0)?, clock_ms: 0 })
     }
 

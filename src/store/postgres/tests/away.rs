@@ -65,7 +65,7 @@ async fn backend_ended_in_the_commit_leaves_the_outcome_unknown_and_a_repeat_saf
         server.sql(&env, "ALTER SYSTEM RESET synchronous_standby_names").await;
         server.sql(&env, "SELECT pg_reload_conf()").await;
     };
-    let (written, ()) = futures_util::join!(write(&store, &permission, 2), end);
+    let (written, ()) = tokio::join!(write(&store, &permission, 2), end);
     assert!(written.as_ref().is_err_and(StoreError::is_away), "unknown: {written:?}");
     write_patiently(&env, &store, &permission, 2).await;
     assert_eq!(seqs(&store).await, in_order(2), "it is there once");
@@ -85,7 +85,7 @@ async fn commit_that_no_standby_confirmed_is_not_acknowledged() {
                      WHERE wait_event = 'SyncRep'";
         until_some(&env, &server, waits).await;
     };
-    let (written, ()) = futures_util::join!(write(&store, &permission, 2), cancel);
+    let (written, ()) = tokio::join!(write(&store, &permission, 2), cancel);
     let why = written.expect_err("not certain").to_string();
     assert!(why.contains("not certain"), "{why}");
 }

@@ -16,7 +16,7 @@ async fn two_openers_at_once_make_one_store() {
     let Some(server) = Server::start(&env, &[]).await else { return };
     server.sql(&env, "CREATE SCHEMA chat").await;
     let open = || open(&env, address(&server.url("chat")), ServerLimits::new(PATIENT));
-    let (one, other, third) = futures_util::join!(open(), open(), open());
+    let (one, other, third) = tokio::join!(open(), open(), open());
     let mut clusters = Vec::new();
     for store in [one, other, third] {
         clusters.push(store.expect("opened").cluster().await.expect("a cluster").cluster);
