@@ -5,15 +5,12 @@ use std::{
     sync::{PoisonError, atomic::Ordering},
 };
 
-use redb::{Durability, ReadableTable, ReadableTableMetadata, WriteTransaction};
+use redb::{Database, Durability, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::{
     ApplyReport, GROUPS_UNSAVED_MAX, Gap, Observed, Replica, ReplicaError, ReplicaLimits,
     digests::Changes,
-    tables::{
-        self, META, META_EPOCH, META_NEXT, Tables, board_at, board_row, mark, mark_row, member_row,
-        number, number_row, post_row, session, session_row,
-    },
+    tables::{META, META_EPOCH, META_NEXT, Tables, member_row, post_row},
 };
 use crate::model::{
     copies::{mark_digest, open_digest},
@@ -141,7 +138,16 @@ impl Replica {
         epoch: Option<StoreEpoch>,
         body: impl FnOnce(&mut Group<'_>) -> Result<(), ReplicaError>,
     ) -> Result<ApplyReport, ReplicaError> {
-        let mut txn = self.db.begin_write()?;
+        self.db.run(|db| self.transact(db, epoch, body))
+    }
+
+    fn transact(
+        &self,
+        db: &Database,
+        epoch: Option<StoreEpoch>,
+        body: impl FnOnce(&mut Group<'_>) -> Result<(), ReplicaError>,
+    ) -> Result<ApplyReport, ReplicaError> {
+        let mut txn = db.begin_write()?;
         let own = own_epoch(&txn)?;
         let newer = epoch.filter(|epoch| *epoch > own);
         // What came before any epoch was known is of the one that is now learnt.
@@ -150,7 +156,7 @@ impl Replica {
             Tables::empty(&txn)?;
         }
         if let Some(epoch) = newer {
-            txn.open_table(META)?.insert(META_EPOCH, number_row(META_EPOCH, epoch.0))?;
+            txn.open_table(META)?.insert(META_EPOCH, epoch.0)?;
         }
         let mut group = Group {
             tables: Tables::open(&txn)?,
@@ -185,7 +191,9 @@ fn epoch_of(news: &Update) -> Option<StoreEpoch> {
 }
 
 fn own_epoch(txn: &WriteTransaction) -> Result<StoreEpoch, ReplicaError> {
-    Ok(StoreEpoch(number(&txn.open_table(META)?, META_EPOCH)?))
+    let meta = txn.open_table(META)?;
+    let epoch = meta.get(META_EPOCH)?.map_or(0, |row| row.value());
+    Ok(StoreEpoch(epoch))
 }
 
 /// Group of updates inside its transaction.
@@ -204,7 +212,7 @@ impl Group<'_> {
     /// Returns the report of the group, and whether it has to be durable. Closes the tables.
     fn end(mut self) -> Result<(ApplyReport, bool), ReplicaError> {
         for (board, offered) in self.missing {
-            let have = board_at(&self.tables.boards, board.as_str())?.map_or(0, |row| row.0);
+            let have = self.tables.boards.get(board.as_str())?.map_or(0, |row| row.value().0);
             if Seq(have) < offered {
                 self.done.gaps.push(Gap { board, have: Seq(have), offered });
             }
@@ -222,7 +230,7 @@ impl Group<'_> {
             self.done.ignored += 1;
             return Ok(());
         }
-        boards.insert(board.as_str(), board_row(board.as_str(), 0, 0))?;
+        boards.insert(board.as_str(), (0, 0))?;
         self.durable = true;
         Ok(())
     }
@@ -234,7 +242,8 @@ impl Group<'_> {
         }
         self.know(offer.board)?;
         let name = offer.board.as_str();
-        let Some((mut last, mut as_of)) = board_at(&self.tables.boards, name)? else {
+        let Some((mut last, mut as_of)) = self.tables.boards.get(name)?.map(|row| row.value())
+        else {
             return Ok(());
         };
         let before = (last, as_of);
@@ -256,7 +265,7 @@ impl Group<'_> {
             *missing = (*missing).max(offer.end);
         }
         if (last, as_of) != before {
-            self.tables.boards.insert(name, board_row(name, last, as_of))?;
+            self.tables.boards.insert(name, (last, as_of))?;
         }
         Ok(())
     }
@@ -271,8 +280,7 @@ impl Group<'_> {
         let user = &row.user;
         let digest = open_digest(&row.key, &user.id, user.name.as_str());
         self.changes.open(&row.key, digest ^ known.and_then(|(_, digest)| digest).unwrap_or(0));
-        let put = session_row(&row.key.0, place, false, &user.id.0, user.name.as_str());
-        self.tables.sessions.insert(&row.key.0, put)?;
+        self.tables.sessions.insert(&row.key.0, (place, false, &user.id.0, user.name.as_str()))?;
         for (board, seq) in row.read_marks.iter().take(self.limits.boards_max as usize) {
             self.raise(row.key, board, *seq)?;
         }
@@ -287,21 +295,17 @@ impl Group<'_> {
         board: &BoardName,
         seq: Seq,
     ) -> Result<(), ReplicaError> {
-        if self.known(key)?.is_some_and(|(_, digest)| digest.is_some()) {
-            self.raise(key, board, seq)
-        } else {
-            Ok(())
-        }
+        let is_open = self.tables.sessions.get(&key.0)?.is_some_and(|known| !known.value().1);
+        if is_open { self.raise(key, board, seq) } else { Ok(()) }
     }
 
     fn raise(&mut self, key: SessionKey, board: &BoardName, seq: Seq) -> Result<(), ReplicaError> {
         let place = (&key.0, board.as_str());
-        let known = self.tables.marks.get(place)?;
-        let known = known.map(|row| mark(&key.0, place.1, row.value())).transpose()?.unwrap_or(0);
-        if known < seq.0 {
+        let mark = self.tables.marks.get(place)?.map_or(0, |mark| mark.value());
+        if mark < seq.0 {
             let digest = |seq| mark_digest(&key, board.as_str(), seq);
-            self.changes.open(&key, digest(known) ^ digest(seq.0));
-            self.tables.marks.insert(place, mark_row(&key.0, place.1, seq.0))?;
+            self.changes.open(&key, digest(mark) ^ digest(seq.0));
+            self.tables.marks.insert(place, seq.0)?;
         }
         Ok(())
     }
@@ -309,9 +313,10 @@ impl Group<'_> {
     /// Returns the place of a session in the order of writes, and its digest without marks unless it
     /// is closed.
     fn known(&self, key: SessionKey) -> Result<Option<(u64, Option<u64>)>, ReplicaError> {
-        let Some(row) = self.tables.sessions.get(&key.0)? else { return Ok(None) };
-        let (place, closed, user, name) = session(&key.0, row.value())?;
-        Ok(Some((place, (!closed).then(|| open_digest(&key, &UserId(*user), name)))))
+        Ok(self.tables.sessions.get(&key.0)?.map(|known| {
+            let (place, closed, user, name) = known.value();
+            (place, (!closed).then(|| open_digest(&key, &UserId(*user), name)))
+        }))
     }
 
     fn close_session(&mut self, key: SessionKey) -> Result<(), ReplicaError> {
@@ -321,7 +326,7 @@ impl Group<'_> {
         if known.is_none_or(|(_, digest)| digest.is_some()) {
             self.changes.closed(&key);
         }
-        self.tables.sessions.insert(&key.0, session_row(&key.0, place, true, &[0; 16], ""))?;
+        self.tables.sessions.insert(&key.0, (place, true, &[0; 16], ""))?;
         self.durable = true;
         Ok(())
     }
@@ -343,8 +348,8 @@ impl Group<'_> {
                 self.tables.sessions.remove(&first.0)?;
             }
         }
-        let place = number(&self.tables.meta, META_NEXT)?;
-        self.tables.meta.insert(META_NEXT, number_row(META_NEXT, place + 1))?;
+        let place = self.tables.meta.get(META_NEXT)?.map_or(0, |row| row.value());
+        self.tables.meta.insert(META_NEXT, place + 1)?;
         self.tables.order.insert(place, &key.0)?;
         Ok(place)
     }
@@ -354,7 +359,7 @@ impl Group<'_> {
         let mut digest = digest.unwrap_or(0);
         // '{' is the first character after all that a board's name is made of.
         self.tables.marks.retain_in((&key.0, "")..(&key.0, "{"), |(_, board), seq| {
-            digest ^= mark_digest(&key, board, seq.0);
+            digest ^= mark_digest(&key, board, seq);
             false
         })?;
         self.changes.open(&key, digest);
@@ -365,11 +370,12 @@ impl Group<'_> {
         for member in members {
             let fact = &member.fact;
             let row = member_row(member);
-            let known = self.tables.members.get(&fact.node.0)?;
-            let known =
-                known.map(|known| tables::member(&fact.node.0, known.value())).transpose()?;
-            match known.map(|known| (known.fact.registration, known.fact.state)) {
-                Some(known) if known >= (fact.registration, fact.state) => continue,
+            let known = self.tables.members.get(&fact.node.0)?.map(|known| {
+                let known = known.value();
+                (known.1, known.2)
+            });
+            match known {
+                Some(known) if known >= (row.1, row.2) => continue,
                 None if self.tables.members.len()? >= self.limits.members_max => {
                     self.done.ignored += 1;
                     continue;

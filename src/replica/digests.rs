@@ -6,12 +6,11 @@ use std::{
     sync::PoisonError,
 };
 
-use redb::Database;
-
 use super::{
     Replica, ReplicaError,
+    guard::Guarded,
     read::Reader,
-    tables::{META, META_NEXT, SESSIONS, number, session},
+    tables::{META, META_NEXT, SESSIONS},
 };
 use crate::model::{
     copies::{SessionDigests, SessionEntry, closed_digest, keys_of},
@@ -40,19 +39,21 @@ impl Changes {
 }
 
 /// Counts the digests of a database that was just opened.
-pub(super) fn count(db: &Database) -> Result<SessionDigests, ReplicaError> {
-    let reader = Reader::begin(db)?;
-    let (mut changes, mut digests) = (Changes::default(), SessionDigests::empty(reader.epoch()?));
-    for bucket in 0..=u8::MAX {
-        for (_, entry) in reader.sessions(bucket, None, None, usize::MAX)? {
-            match entry {
-                SessionEntry::Open(row) => changes.open(&row.key, row.digest()),
-                SessionEntry::Closed(key) => changes.closed(&key),
+pub(super) fn count(db: &Guarded) -> Result<SessionDigests, ReplicaError> {
+    db.read(|reader| {
+        let mut digests = SessionDigests::empty(reader.epoch()?);
+        let mut changes = Changes::default();
+        for bucket in 0..=u8::MAX {
+            for (_, entry) in reader.sessions(bucket, None, None, usize::MAX)? {
+                match entry {
+                    SessionEntry::Open(row) => changes.open(&row.key, row.digest()),
+                    SessionEntry::Closed(key) => changes.closed(&key),
+                }
             }
         }
-    }
-    changes.make(&mut digests);
-    Ok(digests)
+        changes.make(&mut digests);
+        Ok(digests)
+    })
 }
 
 impl Reader {
@@ -78,7 +79,7 @@ impl Reader {
         {
             let (key, row) = row?;
             let key = SessionKey(*key.value());
-            let (place, closed, ..) = session(&key.0, row.value())?;
+            let (place, closed, ..) = row.value();
             let entry = match self.session(key)? {
                 Some(row) if !closed => SessionEntry::Open(row),
                 _ => SessionEntry::Closed(key),
@@ -96,8 +97,9 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`].
     pub fn digests(&self) -> Result<(SessionDigests, u64), ReplicaError> {
-        let meta = Reader::begin(&self.db)?.0.open_table(META)?;
-        let next = number(&meta, META_NEXT)?;
+        let next = self.db.read(|reader| {
+            Ok(reader.0.open_table(META)?.get(META_NEXT)?.map_or(0, |row| row.value()))
+        })?;
         let digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
         Ok((digests.clone(), next))
     }
@@ -114,7 +116,7 @@ impl Replica {
         to: Option<SessionKey>,
         limit: usize,
     ) -> Result<Vec<(u64, SessionEntry)>, ReplicaError> {
-        Reader::begin(&self.db)?.sessions(bucket, after, to, limit)
+        self.db.read(|reader| reader.sessions(bucket, after, to, limit))
     }
 
     /// Brings the digests up to a commit.

@@ -20,6 +20,7 @@
 mod apply;
 mod backend;
 mod digests;
+mod guard;
 mod read;
 mod tables;
 #[cfg(test)]
@@ -27,7 +28,6 @@ mod tests;
 
 use std::{
     collections::BTreeSet,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -37,7 +37,11 @@ use std::{
 use redb::{Database, DatabaseError, StorageError};
 use thiserror::Error;
 
-use self::{backend::Backend, tables::Tables};
+use self::{
+    backend::{Backend, Checks},
+    guard::Guarded,
+    tables::Tables,
+};
 use crate::{
     env::Disk,
     model::{
@@ -103,6 +107,14 @@ pub enum ReplicaError {
         /// Name of the table.
         table: &'static str,
     },
+    /// The file is damaged: a block does not fit its check, or redb finds it corrupt or panics.
+    /// Nothing of this call is visible; the handle is of no further use. Opening again checks the
+    /// file, and replaces what cannot be mended by a new one.
+    #[error("the node database is damaged: {why}")]
+    Damaged {
+        /// Description of the problem.
+        why: String,
+    },
 }
 
 /// Extent of the check of a database that is opened.
@@ -163,7 +175,7 @@ struct Observed {
 /// Open node database.
 #[derive(Debug)]
 pub struct Replica {
-    db: Database,
+    db: Guarded,
     limits: ReplicaLimits,
     groups_unsaved: AtomicU32,
     observed: Mutex<Observed>,
@@ -186,41 +198,56 @@ impl Replica {
         let file = disk.open(FILE).map_err(failed)?;
         let found = if file.is_empty().map_err(failed)? { OpenedAs::New } else { OpenedAs::Kept };
         drop(file);
-        match Self::try_open(disk, limits, check, progress) {
-            Ok(replica) => Ok((replica, found)),
+        let open = |check, checked| Self::try_open(disk, limits, check, checked, progress);
+        let opened = open(check, true).or_else(|unopened| match unopened {
+            Unopened::Failed(_) => Err(unopened),
+            // A crash leaves half-written blocks. redb can do without them, and with nothing else
+            // that does not fit its check.
+            Unopened::Unreadable(_) => open(Check::Whole, false).and_then(|replica| {
+                drop(replica);
+                open(Check::Whole, true)
+            }),
+        });
+        let why = match opened {
+            Ok(replica) => return Ok((replica, found)),
+            Err(Unopened::Failed(e)) => return Err(e),
+            Err(Unopened::Unreadable(why)) => why,
+        };
+        disk.remove(FILE).map_err(failed)?;
+        match open(check, true) {
+            Ok(replica) => Ok((replica, OpenedAs::Unreadable { why })),
             Err(Unopened::Failed(e)) => Err(e),
-            Err(Unopened::Unreadable(why)) => {
-                disk.remove(FILE).map_err(failed)?;
-                match Self::try_open(disk, limits, check, progress) {
-                    Ok(replica) => Ok((replica, OpenedAs::Unreadable { why })),
-                    Err(Unopened::Failed(e)) => Err(e),
-                    Err(Unopened::Unreadable(why)) => Err(ReplicaError::Failed { why }),
-                }
-            }
+            Err(Unopened::Unreadable(why)) => Err(ReplicaError::Failed { why }),
         }
     }
 
+    /// Opens the file. `checked` says whether blocks are checked before redb has it open; after
+    /// that they always are.
     fn try_open(
         disk: &Arc<dyn Disk>,
         limits: ReplicaLimits,
         check: Check,
+        checked: bool,
         progress: fn(f64),
     ) -> Result<Self, Unopened> {
         let file = disk.open(FILE).map_err(failed)?;
-        // Checksums hold a file together against torn writes; some other damage makes redb
-        // panic, and a file is no reason for a node to die.
-        let opened = catch_unwind(AssertUnwindSafe(|| -> Result<Database, Unopened> {
+        let checks = Checks::default();
+        if checked {
+            checks.start();
+        }
+        let backend = Backend::new(file, checks.clone());
+        let db = guard::caught(|| -> Result<Guarded, Unopened> {
             let db = Database::builder()
                 .set_cache_size(limits.cache_bytes)
                 .set_check_integrity_on_open(check == Check::Whole)
                 .set_repair_callback(move |session| progress(session.progress()))
-                .create_with_backend(Backend::new(file))?;
-            Tables::prepare(&db)?;
-            Ok(db)
-        }));
-        let db =
-            opened.unwrap_or_else(|_| Err(Unopened::Unreadable("redb panicked".to_owned())))?;
-        let digests = digests::count(&db).map_err(Unopened::from)?;
+                .create_with_backend(backend)?;
+            // At once: a second panic, of its drop, while a first unwinds ends the process.
+            Ok(Guarded::new(db))
+        })?;
+        checks.start();
+        db.run(Tables::prepare)?;
+        let digests = digests::count(&db)?;
         Ok(Self {
             db,
             limits,
@@ -238,11 +265,12 @@ impl Replica {
         if self.groups_unsaved.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
-        let txn = self.db.begin_write()?;
-        // A commit with a row, because redb may skip an empty one.
-        txn.open_table(tables::META)?
-            .insert(tables::META_SAVES, tables::number_row(tables::META_SAVES, 0))?;
-        txn.commit()?;
+        self.db.run(|db| {
+            let txn = db.begin_write()?;
+            // A commit with a row, because redb may skip an empty one.
+            txn.open_table(tables::META)?.insert(tables::META_SAVES, 0)?;
+            Ok(txn.commit()?)
+        })?;
         self.groups_unsaved.store(0, Ordering::Relaxed);
         Ok(())
     }
@@ -252,7 +280,7 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError::Failed`].
     pub fn epoch(&self) -> Result<StoreEpoch, ReplicaError> {
-        read::Reader::begin(&self.db)?.epoch()
+        self.db.read(read::Reader::epoch)
     }
 }
 
@@ -268,21 +296,17 @@ impl From<ReplicaError> for Unopened {
     fn from(e: ReplicaError) -> Self {
         match e {
             ReplicaError::Failed { .. } => Self::Failed(e),
-            ReplicaError::Corrupt { .. } => Self::Unreadable(e.to_string()),
+            ReplicaError::Corrupt { .. } | ReplicaError::Damaged { .. } => {
+                Self::Unreadable(e.to_string())
+            }
         }
     }
 }
 
 impl From<DatabaseError> for Unopened {
     fn from(e: DatabaseError) -> Self {
-        use std::io::ErrorKind::{InvalidData, UnexpectedEof};
         match e {
-            DatabaseError::Storage(StorageError::Corrupted(why)) => Self::Unreadable(why),
-            DatabaseError::Storage(StorageError::Io(e))
-                if matches!(e.kind(), InvalidData | UnexpectedEof) =>
-            {
-                Self::Unreadable(e.to_string())
-            }
+            DatabaseError::Storage(e) => ReplicaError::from(e).into(),
             DatabaseError::UpgradeRequired(_) => Self::Unreadable(e.to_string()),
             other => Self::Failed(failed(other)),
         }
@@ -293,17 +317,39 @@ fn failed(e: impl ToString) -> ReplicaError {
     ReplicaError::Failed { why: e.to_string() }
 }
 
+impl From<StorageError> for ReplicaError {
+    fn from(e: StorageError) -> Self {
+        use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+        match e {
+            StorageError::Corrupted(why) => Self::Damaged { why },
+            StorageError::Io(e) if matches!(e.kind(), InvalidData | UnexpectedEof) => {
+                Self::Damaged { why: e.to_string() }
+            }
+            other => failed(other),
+        }
+    }
+}
+
 macro_rules! from_redb {
     ($($error:ident),*) => {
         $(impl From<redb::$error> for ReplicaError {
             fn from(e: redb::$error) -> Self {
-                failed(e)
+                match e {
+                    redb::$error::Storage(e) => e.into(),
+                    other => failed(other),
+                }
             }
         })*
     };
 }
 
-from_redb!(CommitError, SetDurabilityError, StorageError, TransactionError);
+from_redb!(CommitError, TransactionError);
+
+impl From<redb::SetDurabilityError> for ReplicaError {
+    fn from(e: redb::SetDurabilityError) -> Self {
+        failed(e)
+    }
+}
 
 impl From<redb::TableError> for ReplicaError {
     fn from(e: redb::TableError) -> Self {

@@ -6,10 +6,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableT
 
 use super::{
     PAGE_BYTES_MAX, PAGE_POSTS_MAX, Replica, ReplicaError,
-    tables::{
-        self, BOARDS, MARKS, MEMBERS, META, META_EPOCH, POSTS, SESSIONS, author_of, board_at, mark,
-        member, number, post, session,
-    },
+    tables::{BOARDS, MARKS, MEMBERS, META, META_EPOCH, POSTS, SESSIONS, author_of, member, post},
 };
 use crate::model::{
     ids::{BoardName, Post, Seq, SessionKey, StoreEpoch},
@@ -26,7 +23,8 @@ impl Reader {
     }
 
     pub(super) fn epoch(&self) -> Result<StoreEpoch, ReplicaError> {
-        Ok(StoreEpoch(number(&self.0.open_table(META)?, META_EPOCH)?))
+        let epoch = self.0.open_table(META)?.get(META_EPOCH)?.map_or(0, |row| row.value());
+        Ok(StoreEpoch(epoch))
     }
 
     /// Returns the posts `from..=to`, at most `limit` from the near end, always ascending.
@@ -75,7 +73,7 @@ impl Reader {
     pub(super) fn session(&self, key: SessionKey) -> Result<Option<SessionRow>, ReplicaError> {
         const WRONG: ReplicaError = ReplicaError::Corrupt { table: "sessions" };
         let Some(row) = self.0.open_table(SESSIONS)?.get(&key.0)? else { return Ok(None) };
-        let (_, closed, id, name) = session(&key.0, row.value())?;
+        let (_, closed, id, name) = row.value();
         if closed {
             return Ok(None);
         }
@@ -83,9 +81,8 @@ impl Reader {
         let mut read_marks = Vec::new();
         for row in self.0.open_table(MARKS)?.range((&key.0, "")..(&key.0, "{"))? {
             let (place, seq) = row?;
-            let (_, name) = place.value();
-            let seq = mark(&key.0, name, seq.value())?;
-            read_marks.push((name.parse().map_err(|_| WRONG)?, Seq(seq)));
+            let board = place.value().1.parse().map_err(|_| WRONG)?;
+            read_marks.push((board, Seq(seq.value())));
         }
         Ok(Some(SessionRow { key, user, read_marks }))
     }
@@ -103,20 +100,21 @@ impl Replica {
         range: Range,
         limit: u32,
     ) -> Result<Option<Page>, ReplicaError> {
-        let reader = Reader::begin(&self.db)?;
-        let row = board_at(&reader.0.open_table(BOARDS)?, board.as_str())?;
-        let Some((last, as_of)) = row else { return Ok(None) };
-        let (span, from_end) = match range {
-            Range::After(seq) => ((seq.0.saturating_add(1), last), false),
-            Range::Before(seq) => ((1, last.min(seq.0.saturating_sub(1))), true),
-            Range::Last => ((1, last), true),
-        };
-        Ok(Some(Page {
-            posts: reader.posts(board, span, limit.min(PAGE_POSTS_MAX), from_end)?,
-            last_seq: Seq(last),
-            epoch: reader.epoch()?,
-            as_of_ms: self.as_of(board, as_of),
-        }))
+        self.db.read(|reader| {
+            let row = reader.0.open_table(BOARDS)?.get(board.as_str())?.map(|row| row.value());
+            let Some((last, as_of)) = row else { return Ok(None) };
+            let (span, from_end) = match range {
+                Range::After(seq) => ((seq.0.saturating_add(1), last), false),
+                Range::Before(seq) => ((1, last.min(seq.0.saturating_sub(1))), true),
+                Range::Last => ((1, last), true),
+            };
+            Ok(Some(Page {
+                posts: reader.posts(board, span, limit.min(PAGE_POSTS_MAX), from_end)?,
+                last_seq: Seq(last),
+                epoch: reader.epoch()?,
+                as_of_ms: self.as_of(board, as_of),
+            }))
+        })
     }
 
     /// Returns the last place of every board, and the store time up to which all are complete.
@@ -124,19 +122,20 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`].
     pub fn boards(&self) -> Result<Boards, ReplicaError> {
-        let reader = Reader::begin(&self.db)?;
-        let mut boards = Vec::new();
-        let mut oldest = None;
-        for row in reader.0.open_table(BOARDS)?.iter()? {
-            let (name, row) = row?;
-            let (last, as_of) = tables::board(name.value(), row.value())?;
-            let name: BoardName =
-                name.value().parse().map_err(|_| ReplicaError::Corrupt { table: "boards" })?;
-            let as_of = self.as_of(&name, as_of);
-            oldest = Some(oldest.map_or(as_of, |oldest: u64| oldest.min(as_of)));
-            boards.push((name, Seq(last)));
-        }
-        Ok(Boards { boards, epoch: reader.epoch()?, as_of_ms: oldest.unwrap_or(0) })
+        self.db.read(|reader| {
+            let mut boards = Vec::new();
+            let mut oldest = None;
+            for row in reader.0.open_table(BOARDS)?.iter()? {
+                let (name, row) = row?;
+                let (last, as_of) = row.value();
+                let name: BoardName =
+                    name.value().parse().map_err(|_| ReplicaError::Corrupt { table: "boards" })?;
+                let as_of = self.as_of(&name, as_of);
+                oldest = Some(oldest.map_or(as_of, |oldest: u64| oldest.min(as_of)));
+                boards.push((name, Seq(last)));
+            }
+            Ok(Boards { boards, epoch: reader.epoch()?, as_of_ms: oldest.unwrap_or(0) })
+        })
     }
 
     /// Returns an open session, `None` if it is closed or not known here.
@@ -144,7 +143,7 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`].
     pub fn session(&self, key: SessionKey) -> Result<Option<SessionRow>, ReplicaError> {
-        Reader::begin(&self.db)?.session(key)
+        self.db.read(|reader| reader.session(key))
     }
 
     /// Returns the number of sessions, remembered closed ones included.
@@ -152,7 +151,7 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`].
     pub fn session_count(&self) -> Result<u64, ReplicaError> {
-        Ok(Reader::begin(&self.db)?.0.open_table(SESSIONS)?.len()?)
+        self.db.read(|reader| Ok(reader.0.open_table(SESSIONS)?.len()?))
     }
 
     /// Returns the directory, in the order of ids.
@@ -160,12 +159,14 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`].
     pub fn members(&self) -> Result<Vec<Member>, ReplicaError> {
-        let mut members = Vec::new();
-        for row in Reader::begin(&self.db)?.0.open_table(MEMBERS)?.iter()? {
-            let (node, row) = row?;
-            members.push(member(node.value(), row.value())?);
-        }
-        Ok(members)
+        self.db.read(|reader| {
+            let mut members = Vec::new();
+            for row in reader.0.open_table(MEMBERS)?.iter()? {
+                let (node, row) = row?;
+                members.push(member(node.value(), row.value())?);
+            }
+            Ok(members)
+        })
     }
 
     /// Returns the later of the times that the posts and the last view of the store show.

@@ -3,12 +3,11 @@
 //!
 //! 1. The worker does not wait for it: a database whose last life ended uncleanly is checked while
 //!    the worker registers and writes. Until it is open reads find nothing, and writes wait.
-//! 2. A database that failed, or that panicked, is closed, checked whole and opened again, after
+//! 2. A database that failed, or that made redb panic, is closed, checked whole and opened again, after
 //!    [`REOPEN_AFTER`]; what was being written is lost, which the next poll of the store shows as
 //!    gaps.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -93,7 +92,7 @@ impl Database {
         read: impl FnOnce(&Replica) -> Result<T, ReplicaError> + Send + 'static,
     ) -> Option<T> {
         let replica = self.replica()?;
-        match self.env.compute(move || guarded(|| read(&replica))).await {
+        match self.env.compute(move || read(&replica)).await {
             Ok(Ok(value)) => Some(value),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "a read of the node database");
@@ -182,7 +181,7 @@ impl Database {
         change: impl FnOnce(&Replica) -> Result<T, ReplicaError> + Send + 'static,
     ) -> Option<T> {
         let replica = self.replica()?;
-        match self.env.compute(move || guarded(|| change(&replica))).await.ok()? {
+        match self.env.compute(move || change(&replica)).await.ok()? {
             Ok(value) => Some(value),
             Err(error) => {
                 tracing::error!(%error, "the node database is opened again");
@@ -193,8 +192,9 @@ impl Database {
     }
 
     async fn reopen(&self) {
-        // Readers let go of the old handle meanwhile.
-        self.set(None);
+        // Readers let go of the old handle meanwhile; the last to do so closes the file.
+        let old = self.set(None);
+        let _ = self.env.compute(move || drop(old)).await;
         self.env.sleep(REOPEN_AFTER).await;
         self.open_at_last(Check::Whole).await;
     }
@@ -235,11 +235,4 @@ async fn open(env: &Env, check: Check) -> Result<Replica, ReplicaError> {
         }
         Err(Cancelled) => Err(ReplicaError::Failed { why: "the node is going away".to_owned() }),
     }
-}
-
-/// Runs work on the database. Some damage makes redb panic, and a file is no reason for a node to
-/// die.
-fn guarded<T>(work: impl FnOnce() -> Result<T, ReplicaError>) -> Result<T, ReplicaError> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(ReplicaError::Failed { why: "redb panicked".to_owned() }))
 }
