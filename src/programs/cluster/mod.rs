@@ -26,6 +26,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
+pub(crate) use self::plan::STORE_FILE;
 use self::{
     child::Child,
     plan::{Plan, write_listing},

@@ -46,6 +46,9 @@ use crate::{
     store::Store,
 };
 
+/// The cluster's store in its data directory, unless another is named.
+pub(crate) const STORE_FILE: &str = "chatchat.db";
+
 const TOKEN_FILE: &str = "join.token";
 const ADMIN_FILE: &str = "admin.token";
 
@@ -110,7 +113,7 @@ impl Plan {
         let data_dir =
             std::path::absolute(&settings.data_dir).map_err(|e| usage(format!("data_dir: {e}")))?;
         let store = match settings.store.as_str() {
-            "" => StorePlace::Sqlite(data_dir.join("chatchat.db")),
+            "" => StorePlace::Sqlite(data_dir.join(STORE_FILE)),
             store => StorePlace::parse(store)?.absolute()?,
         };
         let absolute = |path: &Path| {
@@ -344,6 +347,8 @@ struct Listing<'a> {
     /// File of the masters' certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     tls_cert: Option<&'a Path>,
+    /// Store, without a password.
+    store: String,
     nodes: Vec<Listed<'a>>,
 }
 
@@ -370,7 +375,7 @@ pub(super) fn write_listing(plan: &Plan, pids: &[Option<u32>]) -> Result<(), Pro
         admin: node.admin.as_ref().map(|addr| format!("http://{addr}")),
     });
     let tls_cert = plan.tls.as_ref().map(|(cert, _)| cert.as_path());
-    let listing = Listing { tls_cert, nodes: nodes.collect() };
+    let listing = Listing { tls_cert, store: plan.store.to_string(), nodes: nodes.collect() };
     let path = plan.data_dir.join("cluster.json");
     let failed =
         |e: &dyn std::fmt::Display| ProgramError::Failed(format!("{}: {e}", path.display()));

@@ -84,6 +84,22 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: LetterCommand,
     },
+    /// Write the cluster's store to a new file, as it is at one moment; the cluster goes on.
+    Backup {
+        /// File that is made.
+        file: PathBuf,
+        /// Store, instead of the one that the data directory's cluster.json names.
+        #[arg(long, value_name = "sqlite:PATH")]
+        store: Option<String>,
+    },
+    /// Put a backup in the place of the cluster's store; all nodes have to be stopped.
+    Restore {
+        /// File that `backup` made.
+        file: PathBuf,
+        /// Store, instead of the one that the data directory's cluster.json names.
+        #[arg(long, value_name = "sqlite:PATH")]
+        store: Option<String>,
+    },
     /// Print the fingerprints of identity keys: of each node below --data-dir, or of the files.
     Fingerprint {
         /// Identity files, or directories of nodes.

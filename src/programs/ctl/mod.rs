@@ -10,11 +10,13 @@ mod fingerprint;
 mod operate;
 mod render;
 mod session;
+mod store;
 mod targets;
 
 use std::{
     ffi::OsString,
     io::{self, Write},
+    path::Path,
     process::ExitCode,
     time::Duration,
 };
@@ -96,19 +98,24 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(args: Args) -> Result<(), CtlError> {
-    if let Command::Fingerprint { files } = &args.command {
-        return fingerprint::print(files, &args.data_dir);
+    match &args.command {
+        Command::Fingerprint { files } => return fingerprint::print(files, &args.data_dir),
+        Command::Backup { file, store } => {
+            return store::back_up(file, store.as_deref(), &args.data_dir);
+        }
+        _ => {}
     }
-    let places = Targets::find(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|why| CtlError::File { what: "the runtime".to_owned(), why })?;
     runtime.block_on(async {
-        let state_dir = places.state_dir.clone();
-        let world = RealWorld::new(&state_dir)
-            .map_err(|why| CtlError::File { what: state_dir.display().to_string(), why })?;
-        let env = Env::new(world);
+        if let Command::Restore { file, store } = &args.command {
+            let env = env_in(&args.data_dir)?;
+            return store::restore(&env, file, store.as_deref(), &args.data_dir);
+        }
+        let places = Targets::find(&args)?;
+        let env = env_in(&places.state_dir)?;
         match &args.command {
             Command::Post { text, board, id } => {
                 let session = open(&env, &places, &args.name).await?;
@@ -137,10 +144,19 @@ fn run(args: Args) -> Result<(), CtlError> {
                 LetterCommand::Drop { number } => operate::drop_letter(&env, &places, number).await,
             },
             Command::Expel { node } => operate::expel(&env, &places, node).await,
-            // It needs no cluster, and was done before.
-            Command::Fingerprint { .. } => Ok(()),
+            // They need no master, and were done before.
+            Command::Fingerprint { .. } | Command::Backup { .. } | Command::Restore { .. } => {
+                Ok(())
+            }
         }
     })
+}
+
+/// Returns an environment that keeps files in this directory.
+fn env_in(dir: &Path) -> Result<Env, CtlError> {
+    let world = RealWorld::new(dir)
+        .map_err(|why| CtlError::File { what: dir.display().to_string(), why })?;
+    Ok(Env::new(world))
 }
 
 /// Writes to stdout; a closed one ends the command without a message.

@@ -3,7 +3,7 @@
 //! [`SqliteCore`] carries out one [`Op`] in one transaction, or a group of batches of users' tasks
 //! in one, with the time as a parameter. [`memory`] puts it behind a mutex for tests;
 //! [`mod@file`] puts it behind a write lock and a writing thread, for the many processes that
-//! share one file.
+//! share one file. [`backup`] copies such a file, and puts a copy in its place.
 //!
 //! 1. A write is `BEGIN IMMEDIATE` .. `COMMIT`: nobody writes between its check and its rows.
 //! 2. A failed operation leaves nothing behind, and of a group a refused batch alone fails.
@@ -14,6 +14,7 @@
 //! 6. A file is in WAL mode with `synchronous=FULL`: what was committed survives a power loss.
 
 mod admission;
+pub mod backup;
 mod dead_letters;
 pub mod file;
 pub mod group;

@@ -1,5 +1,6 @@
 //! Tests beyond the contract suite: days of a clock, files of others, and a model.
 
+mod backup;
 mod model;
 mod upkeep;
 
