@@ -1,0 +1,9 @@
+//! Tests of whole clusters as an operator starts them: real processes, real signals.
+#![expect(clippy::disallowed_methods, reason = "this watches processes from outside, in real time")]
+
+mod harness;
+mod life;
+mod operators;
+mod refusals;
+mod tls;
+mod wire;

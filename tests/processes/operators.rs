@@ -1,0 +1,95 @@
+//! Operations of people who run a cluster, on real processes: backup, restore, expulsion.
+
+use std::{
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use chatchat::env::real::TempDir;
+
+use crate::harness::{Cluster, WAIT, chatctl, signal};
+
+#[test]
+fn store_is_backed_up_while_the_cluster_runs_and_restored_when_it_stands() {
+    let args = ["--masters=1", "--workers=1"];
+    let mut cluster = Cluster::start(&args);
+    cluster.says("Chatchat is ready");
+    let dir = cluster.dir.path().to_owned();
+    let (backup, ctl) = (dir.join("backup.db"), |args: &[&str]| chatctl(&dir, args));
+    let file = backup.to_str().expect("text");
+    ctl(&["post", "kept"]).expect("posted");
+    let said = ctl(&["backup", file]).expect("backed up");
+    assert!(said.contains("1 board, 1 post, epoch "), "{said}");
+    ctl(&["post", "after the backup"]).expect("posted");
+    let why = ctl(&["restore", file]).expect_err("nodes use it");
+    assert!(why.contains("stop all nodes"), "{why}");
+    signal("-TERM", cluster.process.id());
+    assert!(cluster.process.wait().expect("it ends").success());
+
+    let said = ctl(&["restore", file]).expect("restored");
+    assert!(said.contains("the store before is kept as "), "{said}");
+    let moved = std::mem::replace(&mut cluster.dir, TempDir::new().expect("a directory"));
+    let again = Cluster::start_in(moved, &args);
+    again.says("Chatchat is ready");
+    let posted = ctl(&["post", "after the restore"]).expect("posted");
+    assert_eq!(posted, "lobby 2\n", "the place is given anew, in a new epoch");
+    let shown = ctl(&["tail", "--once"]).expect("shown");
+    let texts: Vec<_> = shown.lines().filter_map(|line| line.split(": ").nth(1)).collect();
+    assert_eq!(texts, ["kept", "after the restore"], "{shown}");
+}
+
+/// Returns whether a node's database has this text in it.
+fn holds(dir: &Path, node: &str, text: &str) -> bool {
+    let bytes = fs::read(dir.join(node).join("replica.redb")).expect("a node database");
+    bytes.windows(text.len()).any(|bytes| bytes == text.as_bytes())
+}
+
+/// Waits until this holds.
+fn until(cluster: &Cluster, what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + WAIT;
+    while !holds() {
+        assert!(Instant::now() < until, "never: {what}; {}", cluster.logs());
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn expelled_worker_reads_no_further_post_and_does_not_get_back_in() {
+    let cluster = Cluster::start(&["--masters=2", "--workers=3", "--restart"]);
+    cluster.says("Chatchat is ready");
+    let dir = cluster.dir.path();
+    let ctl = |args: &[&str]| chatctl(dir, args).expect("done");
+    // Workers write their databases in groups: more posts bring the first to the disk.
+    let reaches = |nodes: &[&str], text: &str| {
+        until(&cluster, text, || {
+            ctl(&["post", "and more"]);
+            nodes.iter().all(|node| holds(dir, node, text))
+        });
+    };
+    ctl(&["post", "before the expulsion"]);
+    reaches(&["worker-0", "worker-1", "worker-2"], "before the expulsion");
+
+    ctl(&["expel", "worker-1"]);
+    until(&cluster, "worker-1 is out", || {
+        let status = ctl(&["status"]);
+        let line = status.lines().find(|line| line.contains("worker-1"));
+        line.is_none_or(|line| !line.contains(" in "))
+    });
+    ctl(&["post", "behind the expulsion"]);
+    reaches(&["worker-0", "worker-2"], "behind the expulsion");
+    // Its process is a new one, with the same identity.
+    signal("-KILL", cluster.pid("worker-1"));
+    cluster.says("worker-1 is started again");
+    let refused = || {
+        let log = fs::read_to_string(dir.join("worker-1/log")).unwrap_or_default();
+        log.lines().rev().take(20).any(|line| line.contains("expelled") || line.contains("denied"))
+    };
+    until(&cluster, "it is told why", refused);
+    ctl(&["post", "after its restart"]);
+    reaches(&["worker-0", "worker-2"], "after its restart");
+    for text in ["behind the expulsion", "after its restart"] {
+        assert!(!holds(dir, "worker-1", text), "{text}");
+    }
+}

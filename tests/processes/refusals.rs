@@ -1,0 +1,126 @@
+//! Wrong calls and strangers are refused with a reason.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use chatchat::{crypto::admission::JoinSecret, env::real::TempDir, model::ids::Fingerprint};
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+
+use crate::harness::{Cluster, WAIT, get, link_of, signal};
+
+fn refused(program: &str, args: &[&str]) -> String {
+    let ended = Command::new(program).args(args).output().expect("it starts");
+    let said = String::from_utf8(ended.stderr).expect("a text");
+    assert_eq!(ended.status.code(), Some(2), "{said}");
+    let mut lines: Vec<_> = said.lines().collect();
+    let last = lines.pop().unwrap_or_default().to_owned();
+    // The lines before the last are its log.
+    let is_log =
+        |line: &&str| [" INFO ", " WARN ", " ERROR "].iter().any(|level| line.contains(level));
+    assert!(lines.iter().all(is_log), "{said}");
+    last
+}
+
+#[test]
+fn wrong_call_is_refused_with_one_line_and_exit_code_2() {
+    let dir = TempDir::new().expect("a directory");
+    let path = |name: &str| -> PathBuf { dir.path().join(name) };
+    let text = |path: &PathBuf| path.to_str().expect("a text").to_owned();
+    let cluster = env!("CARGO_BIN_EXE_chatchat-cluster");
+    let master = env!("CARGO_BIN_EXE_chatchat-master");
+    let worker = env!("CARGO_BIN_EXE_chatchat-worker");
+    let pin = format!("--pins={}", "ab".repeat(32));
+
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = taken.local_addr().expect("bound").to_string();
+    let data = text(&path("data"));
+    let said = refused(master, &["--data-dir", &data, "--http", &addr, "--admin=off"]);
+    assert!(said.contains(&addr) && said.contains("choose another with --http"), "{said}");
+
+    let open = ["--data-dir", &data, "--http=0.0.0.0:1", "--http-public=http://chat.example"];
+    let said = refused(master, &open);
+    assert!(said.contains("--tls-cert FILE") && said.contains("--behind-proxy"), "{said}");
+
+    let port = addr.rsplit_once(':').expect("a port").1;
+    let said = refused(cluster, &["--data-dir", &text(&path("cluster")), "--http-port", port]);
+    assert!(said.contains(&addr) && said.contains("choose another with --http-port"), "{said}");
+
+    fs::write(path("typo.toml"), "lease_tll = \"3s\"\n").expect("written");
+    let said = refused(cluster, &["--config", &text(&path("typo.toml"))]);
+    assert!(said.contains("unknown key lease_tll"), "{said}");
+
+    fs::create_dir_all(&data).expect("made");
+    fs::write(path("data/identity.key"), "half a key").expect("written");
+    let said = refused(worker, &["--data-dir", &data, "--masters=127.0.0.1:1", &pin]);
+    assert!(said.contains("identity.key") && said.contains("restore it"), "{said}");
+
+    let fresh = text(&path("fresh"));
+    let args = ["--data-dir", &fresh, "--masters=127.0.0.1:1", &pin, "--identity-bits=2048"];
+    let said = refused(worker, &args);
+    assert!(said.contains("join token"), "{said}");
+
+    fs::write(path("fresh/guard.key"), "half a guard").expect("written");
+    let secret = JoinSecret::random(&mut ChaCha20Rng::from_seed([7; 32]), &Fingerprint([7; 32]));
+    let token = format!("--token={}", *secret.text());
+    let said = refused(worker, &[&args[..], &[&token]].concat());
+    assert!(said.contains("guard.key"), "{said}");
+}
+
+#[test]
+fn garbage_at_the_link_port_is_logged_once_with_a_reason_and_workers_still_join() {
+    let cluster = Cluster::start(&["--masters=1", "--workers=1", "--restart"]);
+    cluster.says("Chatchat is ready");
+    let link = link_of(&cluster, "master-0");
+    let over_long = [&[0xff; 8][..], &[0; 64]].concat();
+    for garbage in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &over_long, &[0; 4096]] {
+        let mut stream = TcpStream::connect(&link).expect("it listens");
+        // The master may close the connection before it has read everything.
+        let _ = stream.write_all(garbage);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        assert!(answer.is_empty(), "strangers are told nothing: {answer:?}");
+    }
+    // The log line may appear after the connection is closed.
+    let until = Instant::now() + WAIT;
+    loop {
+        let log = fs::read_to_string(cluster.dir.path().join("master-0/log")).expect("a log");
+        let told = log.lines().filter(|line| line.contains("a node was not taken in"));
+        // What strangers cause is logged once a minute; the others are counted.
+        if told.filter(|line| line.contains("error=")).count() == 1 {
+            break;
+        }
+        assert!(Instant::now() < until, "{log}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    signal("-KILL", cluster.pid("worker-0"));
+    cluster.says("worker-0 joined master-0");
+    assert!(get(cluster.port, "/readyz").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn check_config_prints_the_merged_settings_and_starts_nothing() {
+    let dir = TempDir::new().expect("a directory");
+    let data = dir.path().join("data");
+    let shown = Command::new(env!("CARGO_BIN_EXE_chatchat-worker"))
+        .arg("--check-config")
+        .arg("--data-dir")
+        .arg(&data)
+        .args(["--masters=a:1,b:2", "--token=secret"])
+        .env("CHATCHAT_LEASE_TTL", "2.5s")
+        .output()
+        .expect("it starts");
+    let text = String::from_utf8(shown.stdout).expect("a text");
+    assert!(shown.status.success(), "{text}");
+    assert!(!data.exists() && !text.contains("secret"), "{text}");
+    let table: toml::Table = text.parse().expect("it is a file of its own");
+    assert_eq!(table["lease_ttl"].as_str(), Some("2500ms"));
+    assert_eq!(table["masters"], toml::Value::from(vec!["a:1", "b:2"]));
+    assert!(text.ends_with("# task_bound = \"8.9s\"\n"), "{text}");
+}
