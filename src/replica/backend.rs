@@ -9,7 +9,8 @@
 //!    own against a torn write.
 //! 3. A block that was being written in a crash may not fit its check. redb then goes back to its
 //!    last commit, by its own checksums and without these. The check stands first, so that a write
-//!    that was cut off leaves no whole block behind a wrong check.
+//!    that was cut off seldom leaves a whole block behind a wrong check; where one does, the
+//!    database is filled anew.
 
 use std::{
     io,

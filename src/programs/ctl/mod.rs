@@ -111,8 +111,7 @@ fn run(args: Args) -> Result<(), CtlError> {
         .map_err(|why| CtlError::File { what: "the runtime".to_owned(), why })?;
     runtime.block_on(async {
         if let Command::Restore { file, store } = &args.command {
-            let env = env_in(&args.data_dir)?;
-            return store::restore(&env, file, store.as_deref(), &args.data_dir);
+            return store::restore(file, store.as_deref(), &args.data_dir);
         }
         let places = Targets::find(&args)?;
         let env = env_in(&places.state_dir)?;

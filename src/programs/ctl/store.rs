@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{CtlError, say};
 use crate::{
-    env::Env,
     model::rows::StoreError,
     programs::{cluster::STORE_FILE, settings::node::StorePlace},
     store::{
@@ -25,26 +25,22 @@ const BUSY: Duration = Duration::from_secs(10);
 /// Writes the store to a new file, while nodes use it.
 pub(super) fn back_up(file: &Path, store: Option<&str>, data_dir: &Path) -> Result<(), CtlError> {
     let path = store_file(store, data_dir, "pg_dump")?;
-    let contents = backup::back_up(&path, file, BUSY).map_err(|why| failed(&path, &why))?;
+    let contents = backup::back_up(&path, file, BUSY).map_err(failed)?;
     say(&format!("{}: {}\n", file.display(), in_words(&contents)))
 }
 
 /// Puts a backup in the place of the store, whose nodes are stopped.
-pub(super) fn restore(
-    env: &Env,
-    file: &Path,
-    store: Option<&str>,
-    data_dir: &Path,
-) -> Result<(), CtlError> {
+pub(super) fn restore(file: &Path, store: Option<&str>, data_dir: &Path) -> Result<(), CtlError> {
     let path = store_file(store, data_dir, "pg_restore")?;
-    let now_ms = env.wall().ms;
-    let restored = backup::restore(file, &path, now_ms, BUSY).map_err(|why| failed(&path, &why))?;
+    let now_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+    let restored = backup::restore(file, &path, now_ms, BUSY).map_err(failed)?;
     let mut text = format!("restored {}: {}\n", path.display(), in_words(&restored.contents));
     if let Some(before) = restored.replaced {
         text += &format!("the store before is kept as {}\n", before.display());
     }
     if restored.lost_deny_list {
-        text += "the store before was unreadable: expel again what was expelled since the backup\n";
+        text += "the store before was unreadable: expel again who was expelled since the backup; \
+                 sessions that were closed since are open again\n";
     }
     say(&(text + "start the cluster: pages read their boards anew\n"))
 }
@@ -57,10 +53,12 @@ fn in_words(contents: &Contents) -> String {
     format!("{boards}, {posts}, epoch {}, {} KiB", epoch.0, bytes.div_ceil(1024))
 }
 
-fn failed(path: &Path, why: &StoreError) -> CtlError {
+fn failed(why: StoreError) -> CtlError {
     CtlError::Failed(match why {
-        StoreError::Refused { why } | StoreError::Away { why, .. } => why.clone(),
-        other => format!("{}: {other}", path.display()),
+        StoreError::Refused { why } | StoreError::Away { why, .. } | StoreError::Broken { why } => {
+            why
+        }
+        other => other.to_string(),
     })
 }
 
@@ -71,7 +69,13 @@ fn store_file(named: Option<&str>, data_dir: &Path, tool: &str) -> Result<PathBu
         Some(setting) => setting.to_owned(),
         None => match listed(data_dir)? {
             Some(setting) => setting,
-            None => return Ok(data_dir.join(STORE_FILE)),
+            None if data_dir.is_dir() => return Ok(data_dir.join(STORE_FILE)),
+            None => {
+                return Err(usage(format!(
+                    "{} is not there; name the cluster's --data-dir, or its store with --store",
+                    data_dir.display()
+                )));
+            }
         },
     };
     let elsewhere = || {
@@ -106,7 +110,7 @@ fn listed(data_dir: &Path) -> Result<Option<String>, CtlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::env::real::{RealWorld, TempDir};
+    use crate::env::real::TempDir;
 
     #[test]
     fn store_is_the_named_one_or_that_of_the_data_directory() {
@@ -126,14 +130,16 @@ mod tests {
         assert!(matches!(file(Some("x")), Err(CtlError::Usage(_))));
     }
 
-    #[tokio::test]
-    async fn missing_store_and_missing_backup_are_named() {
+    #[test]
+    fn missing_store_and_missing_backup_are_named() {
         let dir = TempDir::new().expect("a directory");
         let to = dir.path().join("backup.db");
-        let env = Env::new(RealWorld::new(dir.path()).expect("a directory"));
         let why = back_up(&to, None, dir.path()).expect_err("no store").to_string();
         assert!(why.contains(STORE_FILE) && !to.exists(), "{why}");
-        let why = restore(&env, &to, None, dir.path()).expect_err("no backup").to_string();
+        let why = restore(&to, None, dir.path()).expect_err("no backup").to_string();
         assert!(why.contains("backup.db") && !dir.path().join(STORE_FILE).exists(), "{why}");
+        let nowhere = dir.path().join("typo");
+        let why = restore(&to, None, &nowhere).expect_err("no directory").to_string();
+        assert!(why.contains("--data-dir") && !nowhere.exists(), "{why}");
     }
 }

@@ -4,13 +4,14 @@
 //!    any other. A name that was asked for stands for a whole file or for none.
 //! 2. A restore begins a new epoch, so that what nodes and pages have of the store before counts
 //!    no more.
-//! 3. It lets nobody in who was shut out: nodes that the store before had denied stay denied, and
-//!    tokens and tickets that were open at the time of the backup are void.
+//! 3. It lets nobody in who was shut out: nodes that the store before had denied stay denied,
+//!    sessions that were closed in it stay closed, and tokens and tickets that were open at the time
+//!    of the backup are void.
 //! 4. Masters go on counting their lives above all that they can have had since the backup.
-//! 5. The store before is kept beside the restored one.
+//! 5. The store before is kept beside the restored one, and its name always stands for one of them.
+//!    Logs that lie beside it never get beside the restored one.
 
 use std::{
-    ffi::OsString,
     fs::{self, File, OpenOptions},
     io,
     path::{Path, PathBuf},
@@ -23,17 +24,20 @@ use super::{
     Tx, connect,
     schema::{self, FileState},
     sql::{Columns, int},
-    write_lock::{WriteLock, beside},
+    write_lock::{WriteLock, beside, other_user},
 };
 use crate::{
     env::real::open_private,
     model::{
         absence::AwayReason,
-        ids::{NodeId, StoreEpoch},
+        ids::{NodeId, SessionKey, StoreEpoch},
         rows::StoreError,
     },
     store::refused,
 };
+
+/// Endings of the files that SQLite keeps beside one.
+const LOGS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// Contents of a store's file, in numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,14 +75,15 @@ pub fn back_up(path: &Path, to: &Path, busy: Duration) -> Result<Contents, Store
     if to.symlink_metadata().is_ok() {
         return Err(refused(format!("{} is there already; name a new file", to.display())));
     }
-    let from = open_store(path, busy)?;
-    let part = NewFile::beside(to, ".part")?;
+    let from = open_store(path, busy).map_err(|e| of_file(path, e))?;
+    let part = NewFile::beside(to, "part")?;
     let name = part.0.to_str().ok_or_else(|| refused("its name is not in UTF-8"))?;
-    from.execute("VACUUM INTO ?1", [name])?;
+    from.execute("VACUUM INTO ?1", [name]).map_err(|e| of_file(path, e.into()))?;
     let copy = connect(&part.0, OpenFlags::empty(), busy)?;
     let contents = Contents { bytes: length(&part.0)?, ..contents(&copy)? };
     drop(copy);
-    part.rename(to)?;
+    part.sync()?;
+    part.name(to)?;
     Ok(contents)
 }
 
@@ -86,76 +91,125 @@ pub fn back_up(path: &Path, to: &Path, busy: Duration) -> Result<Contents, Store
 /// `now_ms` is Unix time.
 ///
 /// # Errors
-/// [`StoreError::Refused`] when `from` is no whole store or of another cluster;
-/// [`StoreError::Away`] when a node still uses the store, and for errors of the files. The store at
-/// `path` is as it was; if a crash comes between its renaming and the new one's, it has its new name.
+/// [`StoreError::Refused`] when `from` is no whole store or of another cluster, or when `path` holds
+/// something else; [`StoreError::Away`] when a node still uses the store, and for errors of the
+/// files. The store at `path` is as it was.
 pub fn restore(
     from: &Path,
     path: &Path,
     now_ms: u64,
     busy: Duration,
 ) -> Result<Restored, StoreError> {
-    if !from.is_file() {
-        return Err(refused(format!("{} is no file", from.display())));
-    }
-    let part = NewFile::beside(path, ".restoring")?;
+    // A link in the store's place stays.
+    let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    check_backup(from, path)?;
+    let part = NewFile::beside(path, "restoring")?;
     let write = OpenOptions::new().write(true).open(&part.0);
     let copied = write.and_then(|mut to| io::copy(&mut File::open(from)?, &mut to));
     copied.map_err(|e| failing(from, &e))?;
+    if let Some(pid) = other_user(path) {
+        return Err(in_use(path, &format!("process {pid}")));
+    }
     let lock = WriteLock::of(path).map_err(|e| failing(path, &e))?;
-    let before = Before::of(path, busy)?;
-    // Free: no node has the store open any more.
     let _held = lock.acquire().map_err(|e| failing(path, &e))?;
-    let (from_epoch, contents) = renew(&part.0, &before, now_ms, busy)?;
-    let replaced = match before {
-        Before::Nothing => None,
-        Before::Unreadable | Before::Store { .. } => Some(set_aside(path, contents.epoch)?),
-    };
-    part.rename(path)?;
+    let before = Before::of(path, busy)?;
+    let renewed = renew(&part.0, &before, now_ms, busy);
+    let (from_epoch, contents) = renewed.map_err(|e| of_file(from, e))?;
+    part.sync()?;
+    let replaced = set_aside(path, contents.epoch)?;
+    part.name(path)?;
     let lost_deny_list = matches!(before, Before::Unreadable);
     Ok(Restored { contents, from_epoch, replaced, lost_deny_list })
+}
+
+/// Refuses a file that is no backup of its own.
+fn check_backup(from: &Path, path: &Path) -> Result<(), StoreError> {
+    if !from.is_file() {
+        return Err(refused(format!("{} is no file", from.display())));
+    }
+    if from.canonicalize().is_ok_and(|from| from == *path) {
+        return Err(refused(format!("{} is the store itself", from.display())));
+    }
+    match ["-wal", "-journal"].map(|end| beside(from, end)).into_iter().find(|log| log.exists()) {
+        None => Ok(()),
+        Some(log) => Err(refused(format!(
+            "{} lies beside it: the file alone is no whole store; make a backup of it first",
+            log.display()
+        ))),
+    }
 }
 
 /// Store that a restore replaces.
 enum Before {
     Nothing,
     Unreadable,
-    Store { cluster: [u8; 16], epoch: u64, denied: Vec<(NodeId, u64)>, lives: Vec<(NodeId, u64)> },
+    Store(Kept),
+}
+
+/// Parts of the store before that outlive it.
+struct Kept {
+    cluster: [u8; 16],
+    epoch: u64,
+    /// Denied nodes, and when.
+    denied: Vec<(NodeId, u64)>,
+    /// Masters, and their lives.
+    lives: Vec<(NodeId, u64)>,
+    closed: Vec<SessionKey>,
 }
 
 impl Before {
     /// Reads what has to be kept of the store, and makes its one file the whole of it, which
     /// works only while nobody else has it open.
     fn of(path: &Path, busy: Duration) -> Result<Self, StoreError> {
-        if path.symlink_metadata().is_err() {
-            return Ok(Self::Nothing);
+        match path.symlink_metadata() {
+            Err(_) => return Ok(Self::Nothing),
+            Ok(meta) if meta.len() == 0 && meta.is_file() => return Ok(Self::Unreadable),
+            Ok(_) => {}
         }
-        let read = || {
-            let db = open_store(path, busy)?;
-            let mode = db.pragma_update_and_check(None, "journal_mode", "DELETE", |row| {
-                row.get::<_, String>(0)
-            })?;
-            if mode != "delete" {
-                return Err(StoreError::away(AwayReason::Locked, "it is in use"));
-            }
-            let (cluster, epoch) = identity(&db)?;
-            let denied = pairs(&db, "SELECT node, at FROM denied")?;
-            let lives = pairs(&db, "SELECT node, incarnation FROM masters")?;
-            Ok(Self::Store { cluster, epoch, denied, lives })
-        };
-        match read() {
+        match Self::read(path, busy) {
+            Ok(kept) => Ok(Self::Store(kept)),
             Err(StoreError::Away { reason: AwayReason::Locked, .. }) => {
-                let why = format!(
-                    "{} is in use; stop all nodes of the cluster first, workers too",
-                    path.display()
-                );
-                Err(StoreError::away(AwayReason::Locked, why))
+                Err(in_use(path, "another process"))
             }
             // What is damaged is what a restore is for.
-            Err(StoreError::Broken { .. } | StoreError::Refused { .. }) => Ok(Self::Unreadable),
-            read => read,
+            Err(StoreError::Broken { .. }) => Ok(Self::Unreadable),
+            Err(other) => Err(of_file(path, other)),
         }
     }
+
+    fn read(path: &Path, busy: Duration) -> Result<Kept, StoreError> {
+        let db = open_store(path, busy)?;
+        in_one_file(&db)?;
+        let (cluster, epoch) = identity(&db)?;
+        let mut find = db.prepare("SELECT key FROM closed_sessions")?;
+        let closed = find.query_map([], |row| Ok(SessionKey(row.get(0)?)))?;
+        Ok(Kept {
+            cluster,
+            epoch,
+            denied: pairs(&db, "SELECT node, at FROM denied")?,
+            lives: pairs(&db, "SELECT node, incarnation FROM masters")?,
+            closed: closed.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// Copies the log back into the file and switches it off.
+fn in_one_file(db: &Connection) -> Result<(), StoreError> {
+    let mode: String =
+        db.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0))?;
+    if mode == "delete" {
+        Ok(())
+    } else {
+        Err(StoreError::away(AwayReason::Locked, "its log is in use"))
+    }
+}
+
+fn in_use(path: &Path, by: &str) -> StoreError {
+    let why = format!(
+        "{} is in use by {by}; stop all nodes of the cluster first, workers too",
+        path.display()
+    );
+    StoreError::away(AwayReason::Locked, why)
 }
 
 /// Turns the copy of a backup into the store that follows the one before. Returns the backup's
@@ -167,54 +221,69 @@ fn renew(
     busy: Duration,
 ) -> Result<(StoreEpoch, Contents), StoreError> {
     let mut db = open_store(copy, busy)?;
+    in_one_file(&db)?;
     let sound: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if sound != "ok" {
-        return Err(refused(format!("the backup is damaged: {sound}")));
+        return Err(refused(format!("it is damaged: {sound}")));
     }
     schema::prepare(&mut db, None)?;
     let (cluster, epoch) = identity(&db)?;
-    let (mut next, mut denied, mut lives) = (now_ms / 1000, &[][..], &[][..]);
-    next = next.max(epoch + 1);
-    if let Before::Store { cluster: theirs, epoch, denied: listed, lives: known } = before {
-        if *theirs != cluster {
-            return Err(refused("the backup is of another cluster than the store in its place"));
-        }
-        (next, denied, lives) = (next.max(epoch + 1), listed, known);
-    }
+    let mut next = (now_ms / 1000).max(epoch + 1);
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if let Before::Store(kept) = before {
+        if kept.cluster != cluster {
+            return Err(refused("it is of another cluster than the store in its place"));
+        }
+        next = next.max(kept.epoch + 1);
+    }
     tx.execute("UPDATE cluster SET epoch = ?1", [int(next)])?;
     tx.execute_batch(
         "DELETE FROM tickets; DELETE FROM join_tokens; DELETE FROM presence;
          UPDATE lease_terms SET node = NULL, ends_at = 0;",
     )?;
-    for (node, at) in denied {
-        tx.execute(
-            "INSERT INTO denied (node, at) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-            params![node.0, int(*at)],
-        )?;
-    }
-    tx.execute("DELETE FROM enrolled WHERE node IN (SELECT node FROM denied)", [])?;
     // No master begins more than one life a second, and the first epoch is a time in seconds.
     tx.execute(
         "UPDATE masters SET listed = 0, incarnation = incarnation + ?1",
         [int(next - epoch)],
     )?;
-    for (node, life) in lives {
-        tx.execute(
-            "UPDATE masters SET incarnation = max(incarnation, ?2) WHERE node = ?1",
-            params![node.0, int(*life)],
-        )?;
+    let own = Tx { db: &tx, now_ms };
+    if let Before::Store(kept) = before {
+        own.carry_over(kept)?;
     }
-    Tx { db: &tx, now_ms }.count_digests()?;
+    own.count_digests()?;
     tx.commit()?;
     let contents = Contents { bytes: length(copy)?, ..contents(&db)? };
     Ok((StoreEpoch(epoch), contents))
 }
 
+impl Tx<'_> {
+    /// Adds what outlives the store before.
+    fn carry_over(&self, kept: &Kept) -> Result<(), StoreError> {
+        let mut deny = self
+            .db
+            .prepare("INSERT INTO denied (node, at) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
+        for (node, at) in &kept.denied {
+            deny.execute(params![node.0, int(*at)])?;
+        }
+        self.db.execute("DELETE FROM enrolled WHERE node IN (SELECT node FROM denied)", [])?;
+        let mut raise = self.db.prepare(
+            "INSERT INTO masters (node, incarnation, beat, http, link, spki, name, draining, guard,
+                                  listed, touched_at)
+             VALUES (?1, ?2, 0, '', '', x'', '', 0, zeroblob(32), 0, 0)
+             ON CONFLICT (node)
+             DO UPDATE SET incarnation = max(masters.incarnation, excluded.incarnation)",
+        )?;
+        for (node, life) in &kept.lives {
+            raise.execute(params![node.0, int(*life)])?;
+        }
+        kept.closed.iter().try_for_each(|key| self.end_session(*key).map(drop))
+    }
+}
+
 /// Opens a store's file; never makes one.
 fn open_store(path: &Path, busy: Duration) -> Result<Connection, StoreError> {
     if !path.is_file() {
-        return Err(refused(format!("{} is no file", path.display())));
+        return Err(refused("it is no file"));
     }
     let db = connect(path, OpenFlags::empty(), busy)?;
     match schema::recognise(&db)?.usable(None)? {
@@ -242,21 +311,28 @@ fn contents(db: &Connection) -> Result<Contents, StoreError> {
     Ok(Contents { boards, posts, epoch: StoreEpoch(epoch), bytes: 0 })
 }
 
-/// Gives the store's file another name, and removes what lay beside it. Returns the name.
-fn set_aside(path: &Path, epoch: StoreEpoch) -> Result<PathBuf, StoreError> {
+/// Gives the store's file, if there is one, a second name, and logs beside it new names. Returns
+/// the second name.
+fn set_aside(path: &Path, epoch: StoreEpoch) -> Result<Option<PathBuf>, StoreError> {
     let aside = beside(path, &format!(".before-{}", epoch.0));
-    let moved = fs::rename(path, &aside).and_then(|()| {
-        // They belong to the file that has another name now; of a readable store there are none.
-        for end in ["-wal", "-shm"] {
-            match fs::rename(beside(path, end), beside(&aside, end)) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
+    let kept = match fs::hard_link(path, &aside) {
+        Ok(()) => Some(aside.clone()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(failing(&aside, &e)),
+        // A file system without such names.
+        Err(_) => {
+            fs::copy(path, &aside).map_err(|e| failing(&aside, &e))?;
+            Some(aside.clone())
         }
-        Ok(())
-    });
-    moved.map_err(|e| failing(path, &e))?;
-    Ok(aside)
+    };
+    // Beside the restored store they would be taken for its own.
+    for end in LOGS {
+        match fs::rename(beside(path, end), beside(&aside, end)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failing(path, &e)),
+            _ => {}
+        }
+    }
+    Ok(kept)
 }
 
 /// File that gets its name when it is whole; else it is removed.
@@ -264,38 +340,52 @@ struct NewFile(PathBuf);
 
 impl NewFile {
     /// Makes it, empty, beside the file whose name it will get.
-    fn beside(name: &Path, suffix: &str) -> Result<Self, StoreError> {
-        let path = beside(name, suffix);
-        let removed = match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        };
-        let create = || open_private(OpenOptions::new().write(true).create_new(true), &path);
-        removed.and_then(|()| create()).map_err(|e| failing(&path, &e))?;
-        Ok(Self(path))
+    fn beside(name: &Path, what: &str) -> Result<Self, StoreError> {
+        let file = Self(beside(name, &format!(".{what}-{}", std::process::id())));
+        // A process of this number may have been killed over it.
+        file.remove();
+        open_private(OpenOptions::new().write(true).create_new(true), &file.0)
+            .map_err(|e| failing(&file.0, &e))?;
+        Ok(file)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        let synced = File::open(&self.0).and_then(|file| file.sync_all());
+        synced.map_err(|e| failing(&self.0, &e))
     }
 
     /// Gives it its name; durable when it returns.
-    fn rename(self, name: &Path) -> Result<(), StoreError> {
-        let named = File::open(&self.0).and_then(|file| {
-            file.sync_all()?;
-            fs::rename(&self.0, name)?;
+    fn name(self, name: &Path) -> Result<(), StoreError> {
+        let named = fs::rename(&self.0, name).and_then(|()| {
             let dir = name.parent().filter(|dir| !dir.as_os_str().is_empty());
             File::open(dir.unwrap_or_else(|| Path::new(".")))?.sync_all()
         });
         named.map_err(|e| failing(name, &e))
     }
+
+    /// Removes it, if it has not got its name, and what SQLite left beside it.
+    fn remove(&self) {
+        let _ = fs::remove_file(&self.0);
+        for end in LOGS {
+            let _ = fs::remove_file(beside(&self.0, end));
+        }
+    }
 }
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        // It is not there any more if it has its name.
-        let _ = fs::remove_file(&self.0);
-        for end in ["-journal", "-wal", "-shm"] {
-            let mut name = OsString::from(&self.0);
-            name.push(end);
-            let _ = fs::remove_file(name);
-        }
+        self.remove();
+    }
+}
+
+/// Adds the file's name to an error.
+fn of_file(path: &Path, error: StoreError) -> StoreError {
+    let named = |why: String| format!("{}: {why}", path.display());
+    match error {
+        StoreError::Away { reason, why } => StoreError::Away { reason, why: named(why) },
+        StoreError::Refused { why } => StoreError::Refused { why: named(why) },
+        StoreError::Broken { why } => StoreError::Broken { why: named(why) },
+        other => other,
     }
 }
 

@@ -79,19 +79,26 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// A process that is named twice, seconds apart, was probably stopped in mid-transaction.
 #[must_use]
 pub fn holder_of_lock(path: &Path) -> Option<u32> {
+    let writes =
+        |lock: &Lock<'_>| lock.writes && (lock.first..=lock.last).contains(&WAL_WRITE_LOCK);
+    holder(path, "-shm", &|lock| lock.kind == "POSIX" && writes(lock))
+        .or_else(|| holder(path, ".gate", &|lock| lock.kind == "FLOCK" && lock.writes))
+}
+
+/// Returns another process that has the store's file at `path` open, as a connection in WAL mode
+/// always holds locks. `None` when there is none, or on a system without `/proc/locks`.
+pub(super) fn other_user(path: &Path) -> Option<u32> {
+    let other = |lock: &Lock<'_>| lock.pid != std::process::id();
+    ["", "-shm", ".gate"].into_iter().find_map(|suffix| holder(path, suffix, &other))
+}
+
+/// Returns the process of the first such lock on the file beside `path` with this suffix.
+fn holder(path: &Path, suffix: &str, wanted: &dyn Fn(&Lock<'_>) -> bool) -> Option<u32> {
     let locks = read_to_string("/proc/locks").ok()?;
     // Looked at by name alone: to open and close SQLite's files would drop its locks.
-    let holder = |suffix, wanted: &dyn Fn(&Lock<'_>) -> bool| {
-        let file = FileId::of(&metadata(beside(path, suffix)).ok()?);
-        locks
-            .lines()
-            .filter_map(Lock::parse)
-            .find(|lock| lock.file == file && lock.writes && wanted(lock))
-            .map(|lock| lock.pid)
-    };
-    let writes = |lock: &Lock<'_>| (lock.first..=lock.last).contains(&WAL_WRITE_LOCK);
-    holder("-shm", &|lock| lock.kind == "POSIX" && writes(lock))
-        .or_else(|| holder(".gate", &|lock| lock.kind == "FLOCK"))
+    let file = FileId::of(&metadata(beside(path, suffix)).ok()?);
+    let mut held = locks.lines().filter_map(Lock::parse).filter(|lock| lock.file == file);
+    held.find(wanted).map(|lock| lock.pid)
 }
 
 /// Identity of a file in `/proc/locks`.

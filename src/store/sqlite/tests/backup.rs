@@ -15,6 +15,8 @@ use crate::{
 
 const BUSY: Duration = Duration::from_millis(100);
 const EXPELLED: NodeId = NodeId([66; 16]);
+/// Master that registers after the backup.
+const LATE: NodeId = NodeId([77; 16]);
 
 /// Store in a file, and the place of its backup.
 struct Place {
@@ -84,6 +86,15 @@ impl Desk {
         self.apply(&Op::Write { permission, tasks: Arc::new(tasks.collect()) });
     }
 
+    fn close_session(&mut self, key: SessionKey) {
+        let resource = Resource::Sessions(MASTER);
+        let token = Token { n: 2, ..self.lease(resource.clone()) };
+        let permission = Permission { resource, token, worker: NodeId([9; 16]) };
+        let tasks = Arc::new(vec![Task::CloseSession { key }]);
+        self.apply(&Op::Write { permission, tasks });
+        assert!(!self.is_open(key));
+    }
+
     fn last(&mut self) -> u64 {
         match self.apply(&Op::Boards) {
             OpReply::Boards(boards) => boards.boards[0].1.0,
@@ -124,6 +135,8 @@ fn restore_begins_an_epoch_and_lets_nobody_in_who_was_shut_out() {
     back_up(&place.store, &place.backup, BUSY).expect("written");
     desk.post(2);
     desk.apply(&Op::Deny(EXPELLED));
+    desk.close_session(session);
+    desk.apply(&Op::RegisterMaster(master(LATE)));
     let again = MasterRow { incarnation: Incarnation(1), guard: [1; 32], ..master(MASTER) };
     assert_eq!(desk.apply(&Op::RegisterMaster(again)), OpReply::Registered(Incarnation(2)));
 
@@ -142,7 +155,7 @@ fn restore_begins_an_epoch_and_lets_nobody_in_who_was_shut_out() {
 
     let core = SqliteCore::open_existing(&place.store, BUSY).expect("opens");
     let mut desk = Desk { core, now_ms: START_MS + 6000 };
-    assert!(desk.is_open(session));
+    assert!(!desk.is_open(session), "it was closed since");
     let OpReply::Admission(lists) = desk.apply(&Op::Admission) else { panic!("no lists") };
     assert_eq!((lists.tokens, lists.denied), (vec![], vec![EXPELLED]));
     let next = MasterRow { guard: [2; 32], ..master(MASTER) };
@@ -150,6 +163,8 @@ fn restore_begins_an_epoch_and_lets_nobody_in_who_was_shut_out() {
         panic!("not registered")
     };
     assert!(life > Incarnation(2), "{life:?} was never used before");
+    let late = MasterRow { guard: [2; 32], ..master(LATE) };
+    assert_eq!(desk.apply(&Op::RegisterMaster(late)), OpReply::Registered(Incarnation(2)));
     let holder = Holder { node: MASTER, incarnation: life };
     let resource = Resource::Board(BoardName::lobby());
     match desk.apply(&Op::AcquireLease { resource, holder, ttl_ms: 3000 }) {
@@ -175,7 +190,13 @@ fn restore_refuses_what_is_no_backup_of_this_cluster() {
     let middle = bytes.len() / 2;
     bytes[middle..middle + 4096].fill(0xff);
     fs::write(&place.backup, &bytes).expect("written");
-    place.restore().expect_err("damaged");
+    let why = place.restore().expect_err("damaged").to_string();
+    assert!(why.contains("backup.db"), "{why} names the damaged one");
+    let log = place.backup.with_extension("db-wal");
+    fs::write(&log, b"a log").expect("written");
+    let why = place.restore().expect_err("a copied file without its log").to_string();
+    assert!(why.contains("backup.db-wal"), "{why}");
+    fs::remove_file(&log).expect("removed");
     assert_eq!(last_of(&place.store), 3, "the store is as it was");
 }
 
@@ -191,4 +212,38 @@ fn damaged_store_is_replaced_and_a_missing_one_put_back() {
     let restored = place.restore().expect("restored");
     assert_eq!((restored.lost_deny_list, restored.replaced), (false, None));
     assert_eq!(last_of(&place.store), 3);
+}
+
+#[test]
+fn log_of_a_store_that_is_gone_is_never_taken_for_the_restored_ones() {
+    let place = Place::new();
+    let mut desk = place.fill();
+    back_up(&place.store, &place.backup, BUSY).expect("written");
+    desk.post(2);
+    let log = place.store.with_extension("db-wal");
+    let bytes = fs::read(&log).expect("a log");
+    drop(desk);
+    // As after a kill, and a file that an operator moved away without its log.
+    fs::remove_file(&place.store).expect("removed");
+    fs::write(&log, bytes).expect("written");
+    let restored = place.restore().expect("restored");
+    assert_eq!(restored.replaced, None);
+    assert_eq!(last_of(&place.store), 3);
+    let kept = format!("store.db.before-{}-wal", restored.contents.epoch.0);
+    assert!(place.files().contains(&kept), "{:?}", place.files());
+}
+
+#[test]
+fn database_of_another_program_is_not_replaced() {
+    let place = Place::new();
+    drop(place.fill());
+    back_up(&place.store, &place.backup, BUSY).expect("written");
+    fs::remove_file(&place.store).expect("removed");
+    let db = Connection::open(&place.store).expect("made");
+    db.execute_batch("CREATE TABLE theirs (a); PRAGMA user_version = 7").expect("filled");
+    drop(db);
+    let before = fs::read(&place.store).expect("read");
+    let why = place.restore().expect_err("another program's").to_string();
+    assert!(why.contains("another program"), "{why}");
+    assert_eq!(fs::read(&place.store).expect("read"), before);
 }
