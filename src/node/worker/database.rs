@@ -192,10 +192,13 @@ impl Database {
     }
 
     async fn reopen(&self) {
-        // Readers let go of the old handle meanwhile; the last to do so closes the file.
         let old = self.set(None);
-        let _ = self.env.compute(move || drop(old)).await;
         self.env.sleep(REOPEN_AFTER).await;
+        // Closing writes: the file must not be open anew before its last reader let go of it.
+        while old.as_ref().is_some_and(|old| Arc::strong_count(old) > 1) {
+            self.env.sleep(REOPEN_AFTER).await;
+        }
+        let _ = self.env.compute(move || drop(old)).await;
         self.open_at_last(Check::Whole).await;
     }
 
