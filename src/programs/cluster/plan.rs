@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn listing_shows_each_nodes_process_and_addresses() {
+    fn listing_shows_the_store_and_each_nodes_process_and_addresses() {
         let temp = TempDir::new().expect("a directory");
         let plan = plan(|s| {
             (s.masters, s.workers) = (1, 1);
@@ -436,7 +436,8 @@ mod tests {
         write_listing(&plan, &[Some(7), None]).expect("written");
         let text = fs::read_to_string(temp.path().join("cluster.json")).expect("is there");
         let read: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        let want = serde_json::json!({"nodes": [
+        let store = format!("sqlite:{}", temp.path().join(STORE_FILE).display());
+        let want = serde_json::json!({"store": store, "nodes": [
             {"name": "master-0", "role": "master", "pid": 7, "http": "http://127.0.0.1:8080",
              "link": "127.0.0.1:8180", "admin": "http://127.0.0.1:8280"},
             {"name": "worker-0", "role": "worker", "pid": null, "http": null, "link": null,
