@@ -255,12 +255,17 @@ impl ChatClient {
     /// # Errors
     /// Any [`Failure`].
     pub async fn try_call(&self, request: &Request) -> Result<Answer, Failure> {
+        self.try_current(request).await.1
+    }
+
+    /// Does as [`Self::try_call`], and says which master was asked.
+    async fn try_current(&self, request: &Request) -> (String, Result<Answer, Failure>) {
         let master = self.master();
         let answer = self.call_at(&master, request).await;
         if answer.as_ref().is_err_and(Failure::is_silence) {
             self.with_masters(|masters| masters.on_failed(&master));
         }
-        answer
+        (master, answer)
     }
 
     /// Tries a call at one master after another until the answer is final, for about `within`.
@@ -271,28 +276,30 @@ impl ChatClient {
         let deadline = self.0.env.now() + within;
         let mut nth = 0;
         loop {
-            let failure = match self.try_call(request).await {
-                Err(failure) if !matches!(failure, Failure::Refused { .. }) => failure,
-                settled => return settled,
+            let (master, failure) = match self.try_current(request).await {
+                (master, Err(failure)) if !matches!(failure, Failure::Refused { .. }) => {
+                    (master, failure)
+                }
+                (_, settled) => return settled,
             };
             if self.0.env.now() >= deadline {
                 return Err(failure);
             }
-            self.back_off(nth, &failure).await;
+            self.back_off(nth, &master, &failure).await;
             nth += 1;
         }
     }
 
     /// Waits as the master asked, or longer with each try. From the second try on the client also
-    /// leaves a master that answers but cannot serve it; the call itself leaves a silent one.
-    async fn back_off(&self, nth: u32, failure: &Failure) {
+    /// leaves a master that answers but cannot serve it; the call itself leaves a silent one. A
+    /// master that another call has left meanwhile is not left twice: its successor was not asked.
+    async fn back_off(&self, nth: u32, master: &str, failure: &Failure) {
         let asked_for = match failure {
             Failure::Busy { retry_after, .. } => *retry_after,
             _ => None,
         };
         if nth > 0 && !failure.is_silence() {
-            let master = self.master();
-            self.with_masters(|masters| masters.on_failed(&master));
+            self.with_masters(|masters| masters.on_failed(master));
         }
         let wait = asked_for.map_or_else(|| self.backoff(nth), |wait| wait.min(RETRY_AFTER_MAX));
         self.0.env.sleep(wait).await;
@@ -392,13 +399,14 @@ impl ChatClient {
     async fn settle(&self, post: Request) -> Result<Post, Failure> {
         let mut nth = 0;
         loop {
-            match self.try_call(&post).await {
+            let (master, answer) = self.try_current(&post).await;
+            match answer {
                 Ok(Answer::Posted(posted)) => return Ok(posted),
                 Ok(Answer::Pending { .. }) => self.0.env.sleep(Duration::from_secs(1)).await,
                 Ok(other) => return Err(strange(&other)),
                 Err(refused @ Failure::Refused { .. }) => return Err(refused),
                 Err(failure) => {
-                    self.back_off(nth, &failure).await;
+                    self.back_off(nth, &master, &failure).await;
                     nth += 1;
                 }
             }

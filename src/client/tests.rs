@@ -65,6 +65,32 @@ async fn unsettled_post_is_sent_again_under_its_id() {
 }
 
 #[tokio::test]
+async fn master_that_two_posts_leave_at_once_is_left_once() {
+    let env = env();
+    // At once, so that both have asked it the second time before either leaves it.
+    let busy = |_: usize, _: &Asked| {
+        Act::Answer(503, "retry-after: 0\r\n", problem(ProblemType::Unavailable))
+    };
+    let busy = Scripted::start(&env, busy).await;
+    let whole = Scripted::start(&env, |nth, asked| {
+        let Act::Answer(status, headers, body) = committed(asked, nth as u64 + 1) else {
+            unreachable!("it is an answer")
+        };
+        let dev = asked.1.contains("/dev/");
+        Act::Answer(status, headers, if dev { body.replace("lobby", "dev") } else { body })
+    })
+    .await;
+    let silent = Scripted::start(&env, |_, _| Act::Drop).await;
+    let client = client(&env, &[&busy, &whole, &silent]);
+    let [lobby, dev] = ["lobby", "dev"].map(|name| name.parse::<BoardName>().unwrap());
+    let send = |board| client.send(board, client.new_post_id(), "hello".parse().unwrap());
+    let both = async { tokio::join!(send(&lobby), send(&dev)) };
+    let (one, other) = env.timeout(Duration::from_secs(5), both).await.unwrap();
+    assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
+    assert_eq!((whole.posts().len(), silent.posts().len()), (2, 0), "the next one was asked");
+}
+
+#[tokio::test]
 async fn posts_keep_their_order_when_a_sender_is_dropped() {
     let env = env();
     let master = Scripted::start(&env, |nth, asked| match nth {
