@@ -149,6 +149,15 @@ pub(crate) fn chatctl(dir: &Path, args: &[&str]) -> Result<String, String> {
     if ctl.status.success() { Ok(text(ctl.stdout)) } else { Err(text(ctl.stderr)) }
 }
 
+/// Waits until this holds; `why` says what was seen when it never does.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool, why: impl Fn() -> String) {
+    let until = Instant::now() + WAIT;
+    while !holds() {
+        assert!(Instant::now() < until, "never: {what}; {}", why());
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Returns the link address of a node from the listing.
 pub(crate) fn link_of(cluster: &Cluster, name: &str) -> String {
     let text = fs::read_to_string(cluster.dir.path().join("cluster.json")).expect("a listing");

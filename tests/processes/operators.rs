@@ -1,15 +1,10 @@
 //! Operations of people who run a cluster, on real processes: backup, restore, expulsion.
 
-use std::{
-    fs,
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path};
 
 use chatchat::env::real::TempDir;
 
-use crate::harness::{Cluster, WAIT, chatctl, signal};
+use crate::harness::{self, Cluster, chatctl, signal};
 
 #[test]
 fn store_is_backed_up_while_the_cluster_runs_and_restored_when_it_stands() {
@@ -46,13 +41,9 @@ fn holds(dir: &Path, node: &str, text: &str) -> bool {
     bytes.windows(text.len()).any(|bytes| bytes == text.as_bytes())
 }
 
-/// Waits until this holds.
-fn until(cluster: &Cluster, what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + WAIT;
-    while !holds() {
-        assert!(Instant::now() < until, "never: {what}; {}", cluster.logs());
-        thread::sleep(Duration::from_millis(50));
-    }
+/// Waits until this holds, and shows the nodes' logs when it never does.
+fn until(cluster: &Cluster, what: &str, holds: impl FnMut() -> bool) {
+    harness::until(what, holds, || cluster.logs());
 }
 
 #[test]

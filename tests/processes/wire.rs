@@ -8,13 +8,13 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chatchat::env::real::TempDir;
 
-use crate::harness::{WAIT, free_ports, get};
+use crate::harness::{self, free_ports, get};
 
 /// Tap on the way to an address: passes everything on, and keeps it.
 struct Tap {
@@ -195,10 +195,6 @@ fn links_and_store_of_real_nodes_hold_no_secret() {
     println!("{tapped} bytes of links, {} of a front end", front.seen().len());
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + WAIT;
-    while !holds() {
-        assert!(Instant::now() < until, "never: {what}");
-        thread::sleep(Duration::from_millis(50));
-    }
+fn until(what: &str, holds: impl FnMut() -> bool) {
+    harness::until(what, holds, String::new);
 }

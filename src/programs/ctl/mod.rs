@@ -16,7 +16,6 @@ mod targets;
 use std::{
     ffi::OsString,
     io::{self, Write},
-    path::Path,
     process::ExitCode,
     time::Duration,
 };
@@ -103,18 +102,21 @@ fn run(args: Args) -> Result<(), CtlError> {
         Command::Backup { file, store } => {
             return store::back_up(file, store.as_deref(), &args.data_dir);
         }
+        Command::Restore { file, store } => {
+            return store::restore(file, store.as_deref(), &args.data_dir);
+        }
         _ => {}
     }
+    let places = Targets::find(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|why| CtlError::File { what: "the runtime".to_owned(), why })?;
     runtime.block_on(async {
-        if let Command::Restore { file, store } = &args.command {
-            return store::restore(file, store.as_deref(), &args.data_dir);
-        }
-        let places = Targets::find(&args)?;
-        let env = env_in(&places.state_dir)?;
+        let state_dir = places.state_dir.clone();
+        let world = RealWorld::new(&state_dir)
+            .map_err(|why| CtlError::File { what: state_dir.display().to_string(), why })?;
+        let env = Env::new(world);
         match &args.command {
             Command::Post { text, board, id } => {
                 let session = open(&env, &places, &args.name).await?;
@@ -149,13 +151,6 @@ fn run(args: Args) -> Result<(), CtlError> {
             }
         }
     })
-}
-
-/// Returns an environment that keeps files in this directory.
-fn env_in(dir: &Path) -> Result<Env, CtlError> {
-    let world = RealWorld::new(dir)
-        .map_err(|why| CtlError::File { what: dir.display().to_string(), why })?;
-    Ok(Env::new(world))
 }
 
 /// Writes to stdout; a closed one ends the command without a message.
