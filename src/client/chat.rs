@@ -250,6 +250,31 @@ impl ChatClient {
         answer
     }
 
+    /// Asks a master whether it is ready, and leaves it if it is not or does not say so in time.
+    pub(super) async fn is_ready(&self, master: &str) -> bool {
+        let is_ready = self.api(master).call(&Request::Readyz).await.is_ok();
+        self.with_masters(|masters| match is_ready {
+            true => masters.on_answer(master),
+            false => masters.on_failed(master),
+        });
+        is_ready
+    }
+
+    /// Returns the current master. One in doubt is asked first whether it is ready: a call that
+    /// writes would wait for a silent one much longer. If none is ready, returns the next in turn.
+    async fn ready_master(&self) -> String {
+        for _ in self.masters() {
+            let (master, is_doubted) = {
+                let masters = &self.state().master_list;
+                (masters.current().to_owned(), masters.is_doubted())
+            };
+            if !is_doubted || self.is_ready(&master).await {
+                return master;
+            }
+        }
+        self.master()
+    }
+
     /// Tries a call once, at the current master, and moves on to the next one if it is silent.
     ///
     /// # Errors
@@ -260,11 +285,13 @@ impl ChatClient {
 
     /// Does as [`Self::try_call`], and says which master was asked.
     async fn try_current(&self, request: &Request) -> (String, Result<Answer, Failure>) {
-        let master = self.master();
+        let master = self.ready_master().await;
         let answer = self.call_at(&master, request).await;
-        if answer.as_ref().is_err_and(Failure::is_silence) {
-            self.with_masters(|masters| masters.on_failed(&master));
-        }
+        self.with_masters(|masters| match &answer {
+            Ok(_) | Err(Failure::Refused { .. }) => masters.on_answer(&master),
+            Err(failure) if failure.is_silence() => masters.on_failed(&master),
+            Err(_) => masters.on_doubt(&master),
+        });
         (master, answer)
     }
 

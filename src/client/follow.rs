@@ -183,8 +183,7 @@ impl Follow {
         let master = self.client.master();
         let moving = self.tries > 0 || self.cursor.is_some();
         self.tries = self.tries.saturating_add(1);
-        if moving && self.client.api(&master).call(&Request::Readyz).await.is_err() {
-            self.client.with_masters(|masters| masters.on_failed(&master));
+        if moving && !self.client.is_ready(&master).await {
             return None;
         }
         let observer = self.client.observer().clone();

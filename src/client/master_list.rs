@@ -3,6 +3,8 @@
 //! 1. There is always a current master. When it fails, the one that failed the longest ago, or never,
 //!    takes its place: of three, one that is silent and one that refuses do not take turns.
 //! 2. A configured master is never forgotten; one that a master named is, when a later list lacks it.
+//! 3. A current master is in doubt once a call to it failed, and when it has just taken another's
+//!    place, until it answers.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +21,7 @@ pub struct MasterList {
     /// Failures so far, and the last one of each master.
     failures: u64,
     failed: BTreeMap<String, u64>,
+    is_doubted: bool,
 }
 
 impl MasterList {
@@ -37,6 +40,7 @@ impl MasterList {
             known,
             failures: 0,
             failed: BTreeMap::new(),
+            is_doubted: false,
         })
     }
 
@@ -50,6 +54,13 @@ impl MasterList {
     #[must_use]
     pub fn all(&self) -> &[String] {
         &self.known
+    }
+
+    /// Whether the current master should be asked if it is ready before it gets a call. Without
+    /// another one to turn to there is no use in asking.
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.is_doubted && self.known.len() > 1
     }
 
     /// Takes over the list that a master sent. The current one stays.
@@ -76,6 +87,7 @@ impl MasterList {
         if self.current() != master {
             return;
         }
+        self.is_doubted = true;
         self.failures += 1;
         self.failed.insert(master.to_owned(), self.failures);
         let places = self.known.len();
@@ -84,9 +96,20 @@ impl MasterList {
         self.current = others.min_by_key(last).unwrap_or(self.current);
     }
 
+    /// Doubts this master if it is the current one.
+    pub fn on_doubt(&mut self, master: &str) {
+        self.is_doubted |= self.current() == master;
+    }
+
+    /// Trusts this master again if it is the current one.
+    pub fn on_answer(&mut self, master: &str) {
+        self.is_doubted &= self.current() != master;
+    }
+
     /// Makes this master the current one if it is known.
     pub fn move_to(&mut self, master: &str) {
         if let Some(nth) = self.known.iter().position(|m| m == master) {
+            self.is_doubted |= self.current != nth;
             self.current = nth;
         }
     }
@@ -124,6 +147,31 @@ mod tests {
         let mut alone = MasterList::new(&names(&["a"]), 0).unwrap();
         alone.on_failed("a");
         assert_eq!(alone.current(), "a");
+    }
+
+    #[test]
+    fn doubt_belongs_to_the_current_master() {
+        let mut masters = MasterList::new(&names(&["a", "b"]), 0).unwrap();
+        assert!(!masters.is_doubted(), "it is as good as any other");
+        masters.on_doubt("b");
+        assert!(!masters.is_doubted());
+        masters.on_doubt("a");
+        masters.on_answer("b");
+        assert!(masters.is_doubted());
+        masters.on_answer("a");
+        assert!(!masters.is_doubted());
+        masters.on_failed("a");
+        assert!(masters.is_doubted(), "b has not been asked yet");
+        masters.on_answer("a");
+        assert!(masters.is_doubted(), "a late answer of the one that was left");
+        masters.on_answer("b");
+        masters.move_to("b");
+        assert!(!masters.is_doubted());
+        masters.move_to("a");
+        assert!(masters.is_doubted());
+        let mut alone = MasterList::new(&names(&["a"]), 0).unwrap();
+        alone.on_failed("a");
+        assert!(!alone.is_doubted(), "there is no other one");
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! The client against masters that follow a script, over real sockets.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use super::{ChatClient, Failure, FollowEvent, Limits, MasterList, NoObserver, StreamEnd};
 use crate::{
@@ -30,6 +36,20 @@ fn problem(of: ProblemType) -> String {
 
 const READY: &str = r#"{"ready":true,"state":"serving","store":"here"}"#;
 
+/// Script of a master that is ready; `act` is told how many other requests came before.
+fn ready(
+    act: impl Fn(usize, &Asked) -> Act + Send + 'static,
+) -> impl Fn(usize, &Asked) -> Act + Send + 'static {
+    let asked_ready = AtomicUsize::new(0);
+    move |nth, asked| match asked.1.as_str() {
+        "/readyz" => {
+            asked_ready.fetch_add(1, Ordering::Relaxed);
+            Act::Answer(200, "", READY.to_owned())
+        }
+        _ => act(nth - asked_ready.load(Ordering::Relaxed), asked),
+    }
+}
+
 fn env() -> Env {
     Env::new(RealWorld::temporary().unwrap())
 }
@@ -45,12 +65,12 @@ fn client(env: &Env, masters: &[&Scripted]) -> ChatClient {
 async fn unsettled_post_is_sent_again_under_its_id() {
     let env = env();
     let silent = Scripted::start(&env, |_, _| Act::Drop).await;
-    let slow = Scripted::start(&env, |nth, asked| match nth {
+    let slow = ready(|nth, asked| match nth {
         0 => Act::Answer(504, "", problem(ProblemType::OutcomeUnknown)),
         1 => Act::Answer(503, "retry-after: 0\r\n", problem(ProblemType::Unavailable)),
         _ => committed(asked, 7),
-    })
-    .await;
+    });
+    let slow = Scripted::start(&env, slow).await;
     let client = client(&env, &[&silent, &slow]);
     let id = client.new_post_id();
     let text = "hello".parse().unwrap();
@@ -68,18 +88,17 @@ async fn unsettled_post_is_sent_again_under_its_id() {
 async fn master_that_two_posts_leave_at_once_is_left_once() {
     let env = env();
     // At once, so that both have asked it the second time before either leaves it.
-    let busy = |_: usize, _: &Asked| {
-        Act::Answer(503, "retry-after: 0\r\n", problem(ProblemType::Unavailable))
-    };
+    let busy =
+        ready(|_, _| Act::Answer(503, "retry-after: 0\r\n", problem(ProblemType::Unavailable)));
     let busy = Scripted::start(&env, busy).await;
-    let whole = Scripted::start(&env, |nth, asked| {
+    let whole = ready(|nth, asked| {
         let Act::Answer(status, headers, body) = committed(asked, nth as u64 + 1) else {
             unreachable!("it is an answer")
         };
         let dev = asked.1.contains("/dev/");
         Act::Answer(status, headers, if dev { body.replace("lobby", "dev") } else { body })
-    })
-    .await;
+    });
+    let whole = Scripted::start(&env, whole).await;
     let silent = Scripted::start(&env, |_, _| Act::Drop).await;
     let client = client(&env, &[&busy, &whole, &silent]);
     let [lobby, dev] = ["lobby", "dev"].map(|name| name.parse::<BoardName>().unwrap());
@@ -87,7 +106,42 @@ async fn master_that_two_posts_leave_at_once_is_left_once() {
     let both = async { tokio::join!(send(&lobby), send(&dev)) };
     let (one, other) = env.timeout(Duration::from_secs(5), both).await.unwrap();
     assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
-    assert_eq!((whole.posts().len(), silent.posts().len()), (2, 0), "the next one was asked");
+    assert_eq!((whole.posts().len(), silent.asked().len()), (2, 0), "the next one was asked");
+}
+
+#[tokio::test]
+async fn master_that_would_let_a_post_wait_is_asked_whether_it_is_ready() {
+    let env = env();
+    let lost = Scripted::start(&env, |_, asked| match asked.1.as_str() {
+        "/readyz" => Act::Answer(503, "", READY.replace("true", "false")),
+        _ => Act::Answer(504, "", problem(ProblemType::OutcomeUnknown)),
+    })
+    .await;
+    let stopped = Scripted::start(&env, |_, _| Act::Hang).await;
+    let whole = Scripted::start(&env, ready(|_, asked| committed(asked, 7))).await;
+    let client = client(&env, &[&lost, &stopped, &whole]);
+    let lobby = BoardName::lobby();
+    let sending = client.send(&lobby, client.new_post_id(), "hello".parse().unwrap());
+    let posted = env.timeout(Duration::from_secs(5), sending).await.expect("soon");
+    assert_eq!(posted.unwrap().seq, Seq(7));
+    let posts = [&lost, &stopped, &whole].map(|master| master.posts().len());
+    assert_eq!(posts, [1, 0, 1], "neither doubted master got the post");
+}
+
+#[tokio::test]
+async fn post_reaches_masters_of_whom_none_says_that_it_is_ready() {
+    let env = env();
+    let unready = |nth: usize, asked: &Asked| match asked.1.as_str() {
+        "/readyz" => Act::Answer(503, "", READY.replace("true", "false")),
+        _ if nth == 0 => Act::Answer(503, "retry-after: 0\r\n", problem(ProblemType::Unavailable)),
+        _ => committed(asked, 7),
+    };
+    let (one, other) = (Scripted::start(&env, unready).await, Scripted::start(&env, unready).await);
+    let client = client(&env, &[&one, &other]);
+    let lobby = BoardName::lobby();
+    let sending = client.send(&lobby, client.new_post_id(), "hello".parse().unwrap());
+    let posted = env.timeout(Duration::from_secs(5), sending).await.expect("soon");
+    assert_eq!(posted.unwrap().seq, Seq(7));
 }
 
 #[tokio::test]

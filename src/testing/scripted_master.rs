@@ -12,6 +12,8 @@ pub(crate) enum Act {
     Answer(u16, &'static str, String),
     /// Closes the connection without an answer.
     Drop,
+    /// Keeps the connection open without an answer, and takes further ones.
+    Hang,
     /// A stream with this content, then its end.
     Stream(String),
 }
@@ -36,12 +38,17 @@ impl Scripted {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let seen = asked.clone();
         let task = env.spawn("scripted master", async move {
+            let mut hanging = Vec::new();
             while let Ok((mut stream, _)) = listener.accept().await {
                 let Some(request) = read(&mut stream).await else { continue };
                 let nth = seen.lock().expect("no test panics with it").len();
                 seen.lock().expect("no test panics with it").push(request.clone());
                 let text = match act(nth, &request) {
                     Act::Drop => continue,
+                    Act::Hang => {
+                        hanging.push(stream);
+                        continue;
+                    }
                     Act::Answer(status, headers, body) => format!(
                         "HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n{headers}\r\n{body}",
                         body.len()
