@@ -139,9 +139,14 @@ pub(crate) fn runs(pid: u32) -> bool {
 
 /// Runs `chatctl` on a cluster's directory; its output, or what it complains of.
 pub(crate) fn chatctl(dir: &Path, args: &[&str]) -> Result<String, String> {
+    let on = ["--data-dir", dir.to_str().expect("text")];
+    chatctl_with_state(&dir.join("ctl"), &[&on[..], args].concat())
+}
+
+/// Runs `chatctl`, which keeps its sessions in this directory; as [`chatctl`].
+pub(crate) fn chatctl_with_state(state: &Path, args: &[&str]) -> Result<String, String> {
     let ctl = Command::new(env!("CARGO_BIN_EXE_chatctl"))
-        .arg("--data-dir")
-        .arg(dir)
+        .env("XDG_STATE_HOME", state)
         .args(args)
         .output()
         .expect("it starts");

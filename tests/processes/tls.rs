@@ -13,7 +13,7 @@ use std::{
 
 use chatchat::env::real::TempDir;
 
-use crate::harness::{Cluster, WAIT, signal};
+use crate::harness::{Cluster, WAIT, chatctl_with_state, signal};
 
 /// Writes a certificate that vouches for itself, and its key, for this machine.
 fn write_certificate(cert: &Path, key: &Path) {
@@ -49,21 +49,14 @@ fn cluster_speaks_tls_to_curl_and_chatctl_and_reads_its_certificate_again() {
     let url = format!("https://127.0.0.1:{}", cluster.port);
     cluster.says(&url);
 
-    let chatctl = |args: &[&str]| {
-        let ended = Command::new(env!("CARGO_BIN_EXE_chatctl"))
-            .env("XDG_STATE_HOME", dir.path())
-            .args(args)
-            .output()
-            .expect("it starts");
-        (ended.status.success(), String::from_utf8_lossy(&ended.stdout).into_owned())
-    };
+    let chatctl = |args: &[&str]| chatctl_with_state(dir.path(), args);
     let data = cluster.dir.path().to_str().expect("a text");
-    assert_eq!(chatctl(&["--data-dir", data, "post", "one"]), (true, "lobby 1\n".to_owned()));
+    assert_eq!(chatctl(&["--data-dir", data, "post", "one"]).as_deref(), Ok("lobby 1\n"));
     let authority = cert.to_str().expect("a text");
     let posted = chatctl(&["--master", &url, "--cacert", authority, "post", "two"]);
-    assert_eq!(posted, (true, "lobby 2\n".to_owned()));
-    let (done, status) = chatctl(&["--data-dir", data, "status"]);
-    assert!(done && status.contains(&url), "{status}");
+    assert_eq!(posted.as_deref(), Ok("lobby 2\n"));
+    let status = chatctl(&["--data-dir", data, "status"]).expect("it answers");
+    assert!(status.contains(&url), "{status}");
 
     let mut plain = TcpStream::connect(("127.0.0.1", cluster.port)).expect("it listens");
     plain.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("asked");
@@ -92,7 +85,7 @@ fn cluster_speaks_tls_to_curl_and_chatctl_and_reads_its_certificate_again() {
     }
     write_certificate(&cert, &key);
     hang_up("certificate and key are read again");
-    assert_eq!(chatctl(&["--data-dir", data, "post", "three"]), (true, "lobby 3\n".to_owned()));
+    assert_eq!(chatctl(&["--data-dir", data, "post", "three"]).as_deref(), Ok("lobby 3\n"));
     if let Some(said) = curl(&cert, &ready) {
         assert!(said.starts_with("HTTP/1.1 200"), "{said}");
         let said = curl(&old, &ready).expect("there is curl");

@@ -14,7 +14,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chatchat::env::real::TempDir;
 
-use crate::harness::{self, free_ports, get};
+use crate::harness::{self, chatctl_with_state, free_ports, get};
 
 /// Tap on the way to an address: passes everything on, and keeps it.
 struct Tap {
@@ -102,14 +102,7 @@ impl Secrets {
 }
 
 fn chatctl(args: &[&str], state: &Path) -> String {
-    let ctl = Command::new(env!("CARGO_BIN_EXE_chatctl"))
-        .env("XDG_STATE_HOME", state)
-        .args(args)
-        .output()
-        .expect("it starts");
-    let said = String::from_utf8_lossy(&ctl.stderr).into_owned();
-    assert!(ctl.status.success(), "{args:?}: {said}");
-    String::from_utf8(ctl.stdout).expect("text")
+    chatctl_with_state(state, args).expect("it is done")
 }
 
 #[test]
