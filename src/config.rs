@@ -50,6 +50,9 @@ pub struct Config {
     /// Time that a person's request waits for its outcome.
     #[serde(with = "text")]
     pub request_timeout: Duration,
+    /// Longest time that a master which was asked to end takes to hand over its people and its work.
+    #[serde(with = "text")]
+    pub drain_timeout: Duration,
     /// Time between two sweeps of the failed list.
     #[serde(with = "text")]
     pub failed_sweep_interval: Duration,
@@ -149,6 +152,7 @@ impl Default for Config {
             forward_timeout: ms(2000),
             forward_retry: ms(500),
             request_timeout: ms(10_000),
+            drain_timeout: ms(10_000),
             failed_sweep_interval: ms(30_000),
             store_poll_interval: ms(1000),
             master_out_after: ms(5000),

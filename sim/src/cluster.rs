@@ -23,7 +23,7 @@ use chatchat::{
         ids::{NodeId, Resource, StoreEpoch},
         rows::StoreError,
     },
-    programs::{MasterParams, WorkerParams, run_master, run_worker},
+    programs::{MasterParams, Stop, WorkerParams, run_master, run_worker},
     store::{Op, Store, sqlite::NewCluster},
 };
 use chatchat_scenarios::{
@@ -73,7 +73,7 @@ pub struct Cluster {
     /// Nodes that the launcher is to start again.
     to_launcher: Mutex<Option<mpsc::UnboundedSender<(Place, HostId)>>>,
     /// Ways to ask processes to stop, and whether they were asked.
-    stops: Mutex<BTreeMap<Place, Stop>>,
+    stops: Mutex<BTreeMap<Place, AskToStop>>,
     /// Machines of second processes with the identity of a node.
     clones: Mutex<BTreeMap<Place, HostId>>,
     /// Copies that roll-backs put back, by their faults.
@@ -81,7 +81,7 @@ pub struct Cluster {
 }
 
 /// Way to ask a process to stop, until it was asked.
-type Stop = Option<oneshot::Sender<()>>;
+type AskToStop = Option<oneshot::Sender<()>>;
 
 /// Master that was granted each resource last, as far as the store's record of writes was read.
 #[derive(Default)]
@@ -281,6 +281,9 @@ impl Cluster {
                 self.world.boot(host, |env| async move {
                     let (params, stop) = (it.worker(&env, nth, name.clone()), it.stop_of(place));
                     let began = it.world.elapsed();
+                    let stop = async {
+                        stop.await;
+                    };
                     let end = run_worker(env, params, stop).await;
                     it.tell(place, host, began, end);
                 });
@@ -289,18 +292,19 @@ impl Cluster {
         }
     }
 
-    fn stops(&self) -> MutexGuard<'_, BTreeMap<Place, Stop>> {
+    fn stops(&self) -> MutexGuard<'_, BTreeMap<Place, AskToStop>> {
         self.stops.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns what is ready when a process that starts now is asked to stop.
-    fn stop_of(&self, place: Place) -> impl Future<Output = ()> + Send + use<> {
+    fn stop_of(&self, place: Place) -> impl Future<Output = Stop> + Send + use<> {
         let (ask, asked) = oneshot::channel();
         self.stops().insert(place, Some(ask));
         async move {
             if asked.await.is_err() {
                 pending::<()>().await;
             }
+            Stop::Drain
         }
     }
 

@@ -333,6 +333,13 @@ pub enum MasterState {
     Stopped,
 }
 
+/// Answer of `POST /api/v1/admin/drain`: the master hands over its people and its work, then ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draining {
+    /// Longest time that this takes, in milliseconds.
+    pub within_ms: u64,
+}
+
 /// Answer of `GET /readyz`: whether a page or a load balancer should use this master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Readiness {

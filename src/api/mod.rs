@@ -16,9 +16,9 @@ mod stream;
 pub use self::{
     boards::{Board, BoardList, ReadMark, boards_of},
     cluster::{
-        Cluster, ClusterState, FailedNode, JoinInvitation, JoinTokenList, JoinTokenState, KeyState,
-        LeaseOwner, MasterState, Node, NodeState, QueueState, Readiness, StoreAbsence, StoreReach,
-        User, UserList,
+        Cluster, ClusterState, Draining, FailedNode, JoinInvitation, JoinTokenList, JoinTokenState,
+        KeyState, LeaseOwner, MasterState, Node, NodeState, QueueState, Readiness, StoreAbsence,
+        StoreReach, User, UserList,
     },
     dead_letters::{DeadLetter, DeadLetterList, UnsentPost},
     posts::{PostList, PostState, WritePost},

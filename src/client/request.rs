@@ -8,9 +8,9 @@ use serde_json::json;
 
 use crate::{
     api::{
-        Board, BoardList, Cluster, ClusterState, DeadLetterList, JoinInvitation, JoinTokenList,
-        PostList, PostState, Problem, ProblemType, Readiness, SessionOpened, SessionRestored,
-        UserList,
+        Board, BoardList, Cluster, ClusterState, DeadLetterList, Draining, JoinInvitation,
+        JoinTokenList, PostList, PostState, Problem, ProblemType, Readiness, SessionOpened,
+        SessionRestored, UserList,
     },
     client::{
         Failure, Limits,
@@ -102,6 +102,11 @@ pub enum Request {
         /// The node's id.
         node: NodeId,
     },
+    /// Asks an admin listener, with the admin token, to drain its master. [`Answer::Draining`].
+    Drain {
+        /// Whether to do so though no other master could go on.
+        force: bool,
+    },
     /// Asks an admin listener, with the admin token, for the latest dead letters. [`Answer::DeadLetters`].
     DeadLetters,
     /// Asks an admin listener, with the admin token, to drop a dead letter. [`Answer::Done`].
@@ -153,6 +158,8 @@ pub enum Answer {
     JoinTokens(JoinTokenList),
     /// Dead letters, the newest first.
     DeadLetters(DeadLetterList),
+    /// The master is being drained.
+    Draining(Draining),
 }
 
 impl Request {
@@ -211,6 +218,7 @@ impl Request {
             Self::JoinTokens => (Method::GET, "admin/tokens".to_owned(), None),
             Self::RevokeJoinToken { id } => (Method::DELETE, format!("admin/tokens/{id}"), None),
             Self::Expel { node } => (Method::DELETE, format!("admin/nodes/{node}"), None),
+            Self::Drain { force } => (Method::POST, format!("admin/drain?force={force}"), None),
             Self::DeadLetters => (Method::GET, "admin/dead-letters".to_owned(), None),
             Self::DropDeadLetter { number } => {
                 (Method::DELETE, format!("admin/dead-letters/{number}"), None)
@@ -271,6 +279,7 @@ impl Request {
             (Self::NewJoinToken, 201) => Answer::Invitation(shape(answer)?),
             (Self::JoinTokens, 200) => Answer::JoinTokens(shape(answer)?),
             (Self::DeadLetters, 200) => Answer::DeadLetters(shape(answer)?),
+            (Self::Drain { .. }, 202) => Answer::Draining(shape(answer)?),
             (Self::RetryDeadLetter { .. }, 200) => Answer::Posted(shape(answer)?),
             (
                 Self::Leave

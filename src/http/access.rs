@@ -91,6 +91,11 @@ impl Access {
         self.is_https
     }
 
+    /// Whether this is one of the front end's own origins.
+    pub(super) fn is_own(&self, url: &str) -> bool {
+        origin(url).is_some_and(|(scheme, host, port)| self.origins.contains(&(scheme, host, port)))
+    }
+
     fn add_url(&mut self, url: &str) -> Result<(), AccessError> {
         let bare = url.strip_suffix('/').unwrap_or(url);
         let wrong = || AccessError(url.to_owned(), "http://HOST[:PORT] or https://HOST[:PORT]");

@@ -5,12 +5,13 @@ use std::{fmt, io, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{Path, Request, State},
+    extract::{Path, Query, Request, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -18,6 +19,7 @@ use super::{
     Metrics, access,
     api::{json, nothing_here, typed, written, wrong_method},
     auth::{self, Secret},
+    body::query,
     headers,
     problem::ErrorResponse,
     server::{self, Closing},
@@ -25,7 +27,7 @@ use super::{
     tls::Tls,
 };
 use crate::{
-    api::{ClusterState, DeadLetter, DeadLetterList, ProblemType},
+    api::{ClusterState, DeadLetter, DeadLetterList, Draining, ProblemType},
     config::Config,
     env::{Env, Listener},
     model::{
@@ -134,6 +136,7 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/admin/tokens", get(list_tokens).post(new_token))
         .route("/api/v1/admin/tokens/{id}", delete(revoke_token))
         .route("/api/v1/admin/nodes/{id}", delete(expel))
+        .route("/api/v1/admin/drain", post(drain))
         .route("/api/v1/admin/dead-letters", get(dead_letters))
         .route("/api/v1/admin/dead-letters/{number}", delete(drop_dead_letter))
         .route("/api/v1/admin/dead-letters/{number}/retry", post(retry_dead_letter))
@@ -206,6 +209,28 @@ async fn expel(
     }
     let done = answered(&admin, admin.0.handle.expel(node)).await;
     gone(done, ProblemType::UnknownNode, "no node has this id")
+}
+
+#[derive(Debug, Deserialize)]
+struct DrainQuery {
+    #[serde(default)]
+    force: bool,
+}
+
+/// `POST /api/v1/admin/drain`: drains this master; it ends then. The last one only by `?force=true`.
+async fn drain(
+    State(admin): State<Admin>,
+    asked: Result<Query<DrainQuery>, QueryRejection>,
+) -> Result<Response, ErrorResponse> {
+    let DrainQuery { force } = query(asked)?;
+    let Shared { env, handle, params } = &*admin.0;
+    let begun = env.timeout(LIMIT, handle.drain(force)).await.ok().and_then(Result::ok);
+    begun.ok_or(RequestError::Away)?.map_err(|why| {
+        let text = format!("{why}: people would be left without service (?force=true)");
+        ErrorResponse::new(ProblemType::Refused, text)
+    })?;
+    let within_ms = u64::try_from(params.config.drain_timeout.as_millis()).unwrap_or(u64::MAX);
+    Ok(json(StatusCode::ACCEPTED, &Draining { within_ms }))
 }
 
 /// `GET /api/v1/admin/dead-letters`: the latest [`LETTERS_MAX`], newest first.

@@ -2,12 +2,12 @@
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
     middleware::Next,
     response::Response,
 };
 
-use super::metrics::Metrics;
+use super::{App, metrics::Metrics};
 
 /// Content security policy of answers that are not the page.
 const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
@@ -43,6 +43,20 @@ pub(super) async fn finish(
     add_missing(response.headers_mut());
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     metrics.answered(method, route, response.status().as_u16());
+    response
+}
+
+/// Has each connection end with its answer while the master is being drained: the next request
+/// goes elsewhere, and none meets a connection that is being closed.
+pub(super) async fn close_while_draining(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = next.run(request).await;
+    if app.handle().is_draining() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

@@ -30,7 +30,10 @@ mod tls;
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -58,7 +61,9 @@ use crate::{
         message::Task,
         outcome::{Outcome, TaskResult},
     },
-    node::handle::{MasterHandle, Reply, RequestError, SessionRequest, Stopped, Write, Written},
+    node::handle::{
+        MasterHandle, MasterInfo, Reply, RequestError, SessionRequest, Stopped, Write, Written,
+    },
 };
 
 /// Boards that one session creates at once, and the time for each further one: nobody may take all
@@ -115,6 +120,8 @@ struct Shared {
     places: Places,
     /// The cluster's id; it does not change once known.
     cluster: OnceLock<[u8; 16]>,
+    /// Pages that were sent to other masters so far.
+    redirects: AtomicUsize,
     /// Signal that ends streams when the server stops.
     closing: broadcast::Sender<()>,
 }
@@ -145,6 +152,7 @@ impl App {
             )),
             places: Places::default(),
             cluster: OnceLock::new(),
+            redirects: AtomicUsize::new(0),
             closing: closing.sender(),
         }))
     }
@@ -163,6 +171,17 @@ impl App {
 
     fn access(&self) -> &Access {
         &self.0.params.access
+    }
+
+    /// Returns another master's front end, each in its turn, if there is one.
+    fn other_front_end(&self, masters: &[MasterInfo]) -> Option<String> {
+        let others: Vec<_> = masters
+            .iter()
+            .map(|master| master.http.as_str())
+            .filter(|http| page::is_origin(http) && !self.access().is_own(http))
+            .collect();
+        let turn = self.0.redirects.fetch_add(1, Ordering::Relaxed);
+        others.get(turn.checked_rem(others.len())?).map(|http| (*http).to_owned())
     }
 
     /// Whether browsers reach this front end encrypted, so that its cookie never goes out plain.

@@ -10,8 +10,8 @@ use std::{fmt::Write, sync::LazyLock};
 use axum::{
     Router,
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
+    response::{IntoResponse, Redirect, Response},
     routing::get,
 };
 use sha2::{Digest, Sha256};
@@ -92,8 +92,14 @@ fn asset(
 }
 
 /// `GET /`
-async fn index(State(app): State<App>) -> Response {
+async fn index(State(app): State<App>, uri: Uri) -> Response {
     let masters = app.bounded(app.handle().masters()).await.unwrap_or_default();
+    if app.handle().is_draining()
+        && let Some(other) = app.other_front_end(&masters)
+    {
+        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        return Redirect::temporary(&format!("{other}/{query}")).into_response();
+    }
     let origins: Vec<&str> =
         masters.iter().map(|master| master.http.as_str()).filter(|text| is_origin(text)).collect();
     let origins = origins.join(" ");
@@ -125,7 +131,7 @@ fn policy(origins: &str) -> String {
 
 /// Whether this is `http://host:port` and nothing that could end an attribute or a directive.
 /// Masters name their own addresses; one of them must not write another's page.
-fn is_origin(text: &str) -> bool {
+pub(super) fn is_origin(text: &str) -> bool {
     let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
     host.is_some_and(|host| !host.is_empty() && host.chars().all(plain))

@@ -48,6 +48,8 @@ const DEADLINES: Deadlines = Deadlines {
     write_stall: Duration::from_secs(10),
     linger: Duration::from_secs(5),
 };
+/// Time for requests that are on their way when the server stops.
+const LAST_REQUEST: Duration = Duration::from_millis(100);
 /// Time for connections to finish when the server stops.
 const GRACE: Duration = Duration::from_secs(5);
 /// Wait before the next accept after one failed, for example for lack of descriptors.
@@ -180,6 +182,10 @@ async fn connection(
             return;
         }
         _ = closing.recv() => {}
+    }
+    // A request may be on its way that its sender will not send again.
+    if env.timeout(LAST_REQUEST, served.as_mut()).await.is_ok() {
+        return;
     }
     served.as_mut().graceful_shutdown();
     // What is not done by then is cut.

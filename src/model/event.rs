@@ -38,6 +38,11 @@ pub enum Event {
         /// The master.
         master: NodeId,
     },
+    /// This master is being drained: it was asked to end.
+    Drain {
+        /// Whether there is another master that its work goes to.
+        hands_over: bool,
+    },
     /// A worker said goodbye to this master.
     Leave {
         /// The worker.

@@ -1,6 +1,11 @@
 //! Handle of the front end on its master: commands over a bounded channel, one answer each.
 
-use tokio::sync::{mpsc, oneshot};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use super::request::{
     People, PresenceForm, Read, Reply, RequestError, Restored, SessionRequest, StreamGuard,
@@ -28,6 +33,7 @@ pub enum Command {
     Readiness { reply: oneshot::Sender<Readiness> },
     Masters { reply: oneshot::Sender<Vec<MasterInfo>> },
     Leave { reply: oneshot::Sender<()> },
+    Drain { force: bool, reply: oneshot::Sender<Result<(), DrainError>> },
     ClusterId { reply: oneshot::Sender<Option<[u8; 16]>> },
     NewJoinToken { reply: Reply<JoinInvitation> },
     JoinTokens { reply: Reply<JoinTokenList> },
@@ -41,6 +47,48 @@ pub enum Command {
 #[derive(Clone, Debug)]
 pub struct MasterHandle {
     commands: mpsc::Sender<Command>,
+    drain: DrainSignal,
+}
+
+/// Word of a master to its front end on how far its drain has come. It is never taken back.
+#[derive(Clone, Debug, Default)]
+pub struct DrainSignal(Arc<DrainFlags>);
+
+#[derive(Debug, Default)]
+struct DrainFlags {
+    has_begun: AtomicBool,
+    is_closing: AtomicBool,
+    told: Notify,
+}
+
+impl DrainSignal {
+    /// Says that the master hands over, and serves who is still here.
+    pub fn begin(&self) {
+        self.0.has_begun.store(true, Ordering::Relaxed);
+    }
+
+    /// Says that nobody is here any more: the front end is to close, then the master leaves.
+    pub fn close(&self) {
+        self.0.is_closing.store(true, Ordering::Relaxed);
+        self.0.told.notify_waiters();
+    }
+}
+
+/// Receiving end of a handle.
+#[derive(Debug)]
+pub struct Commands {
+    /// Commands, in the order in which they were given.
+    pub receiver: mpsc::Receiver<Command>,
+    /// Word that the handle's holders hear.
+    pub drain: DrainSignal,
+}
+
+/// Reason why a master is not drained. Nothing has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DrainError {
+    /// No other master could go on.
+    #[error("no other master that can have things written is linked to this one")]
+    LastMaster,
 }
 
 /// The master has stopped before it answered.
@@ -49,10 +97,30 @@ pub struct MasterHandle {
 pub struct Stopped;
 
 impl MasterHandle {
-    /// Returns a handle that puts commands into this channel.
+    /// Returns a handle and its receiving end, which holds so many commands.
     #[must_use]
-    pub const fn new(commands: mpsc::Sender<Command>) -> Self {
-        Self { commands }
+    pub fn channel(commands_max: usize) -> (Self, Commands) {
+        let (commands, receiver) = mpsc::channel(commands_max);
+        let drain = DrainSignal::default();
+        (Self { commands, drain: drain.clone() }, Commands { receiver, drain })
+    }
+
+    /// Whether the master is being drained.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.drain.0.has_begun.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the front end is to close; for ever if the master ends in another way.
+    pub async fn closing(&self) {
+        loop {
+            // It hears what is told from here on, so nothing is missed between question and wait.
+            let told = self.drain.0.told.notified();
+            if self.drain.0.is_closing.load(Ordering::Relaxed) {
+                return;
+            }
+            told.await;
+        }
     }
 
     async fn ask<T>(
@@ -180,7 +248,16 @@ impl MasterHandle {
         self.ask(|reply| Command::DropDeadLetter { number, reply }).await
     }
 
-    /// Makes the master leave: leases are given back, streams and links end with a word.
+    /// Begins to drain the master: its people and its work go to the other masters, and it leaves
+    /// when nothing is left, at most `drain_timeout` later. Returns as soon as that has begun.
+    ///
+    /// # Errors
+    /// [`Stopped`]: it had left before. [`DrainError`], unless `force`.
+    pub async fn drain(&self, force: bool) -> Result<Result<(), DrainError>, Stopped> {
+        self.ask(|reply| Command::Drain { force, reply }).await
+    }
+
+    /// Makes the master leave at once: leases are given back, streams and links end with a word.
     /// Returns when it has left.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ use thiserror::Error;
 
 pub use self::{
     master::{MasterError, MasterParams, run_master},
-    process::OF_ONE_PEER,
+    process::{OF_ONE_PEER, Stop},
     worker::{WorkerError, WorkerParams, run_worker},
 };
 

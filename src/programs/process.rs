@@ -1,15 +1,16 @@
 //! Process of one node, which runs until it is asked to stop.
 //!
-//! The process stops at SIGINT and SIGTERM. A supervised one ignores SIGINT, which a terminal
-//! sends to all processes at once, and stops when its stdin ends instead: its supervisor holds the
-//! other end, so that the node ends with it.
+//! The process stops at SIGINT and SIGTERM: a master hands over first, and a second signal ends it
+//! at once. A supervised one ignores SIGINT, which a terminal sends to all processes at once, and
+//! stops at once when its stdin ends: its supervisor holds the other end, so that the node ends with
+//! it.
 //!
 //! A panic in a part that the node needs ends the process with a line: a node with a dead part
 //! would look alive to everybody else.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    future::{Future, pending},
+    future::pending,
     io::{self, IsTerminal},
     net::TcpListener,
     os::{fd::AsFd, unix::fs::MetadataExt},
@@ -24,7 +25,7 @@ use tokio::{
     io::AsyncReadExt,
     net::unix::pipe,
     runtime,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot},
 };
 use tracing_subscriber::EnvFilter;
@@ -42,7 +43,7 @@ use crate::{
     },
     config::Config,
     env::{
-        BoxFuture, Env,
+        BoxFuture, Env, TimedOut,
         real::{
             LineQueue, RealWorld, ReopenEvents, make_private_dir, open_private, panic_message,
             raise_files_max, redirect_stderr,
@@ -64,6 +65,15 @@ pub(super) fn with_supervised(command: Command) -> Command {
     let flag = Arg::new(SUPERVISED).long(SUPERVISED).action(ArgAction::SetTrue).hide(true);
     let file = Arg::new(LOG_FILE).long(LOG_FILE).hide(true).value_name("FILE");
     command.arg(flag.help(help)).arg(file.help("The file that stderr is"))
+}
+
+/// Way in which a process is asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// A master hands people and work over first, for at most `drain_timeout`.
+    Drain,
+    /// Leave at once: the others stop too.
+    AtOnce,
 }
 
 /// Names of tasks that serve one peer or one request. A panic in one of them ends that connection
@@ -94,7 +104,7 @@ pub(super) struct NodeProcess<'a> {
 pub(super) fn run(
     process: &NodeProcess<'_>,
     check: impl AsyncFnOnce(&Env) -> Result<(), ProgramError>,
-    node: impl AsyncFnOnce(Env, Store, BoxFuture<'static, ()>) -> Result<(), ProgramError>,
+    node: impl AsyncFnOnce(Env, Store, BoxFuture<'static, Stop>) -> Result<(), ProgramError>,
 ) -> Result<(), ProgramError> {
     /// Time for a node that was asked to stop to take its leave.
     const GOODBYE: Duration = Duration::from_secs(3);
@@ -114,7 +124,7 @@ pub(super) fn run(
         .build()
         .map_err(|e| ProgramError::Failed(format!("no threads to run on: {e}")))?;
     let ended = runtime.block_on(async {
-        let asked = asked_to_stop(process.supervised)?;
+        let mut asked = StopSignals::new(process.supervised)?;
         let (report, mut panics) = mpsc::channel(1);
         let mut hang_ups = signal(SignalKind::hangup())
             .map_err(|e| ProgramError::Failed(format!("signals: {e}")))?;
@@ -131,13 +141,21 @@ pub(super) fn run(
             open_store(&env, &process.store, process.config.store_timeout, rights).await?;
         let (stop, stopped) = oneshot::channel();
         let overdue = async {
-            asked.await;
+            let how = asked.next().await;
             // A node that has ended by itself no longer listens.
-            let _ = stop.send(());
-            env.sleep(GOODBYE).await;
+            let _ = stop.send(how);
+            let limit = match (process.role, how) {
+                (Role::Master, Stop::Drain) => process.config.drain_timeout + GOODBYE,
+                _ => GOODBYE,
+            };
+            match env.timeout(limit, asked.next()).await {
+                Ok(_) => "it was asked again",
+                Err(TimedOut) => "its goodbye took too long",
+            }
         };
         let stop = Box::pin(async {
-            let _ = stopped.await;
+            // The sender lives as long as the node.
+            stopped.await.unwrap_or(Stop::AtOnce)
         });
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -162,8 +180,8 @@ pub(super) fn run(
                 }
                 pending().await
             } => return Ok(()),
-            () = overdue => {
-                tracing::warn!("the {} ends: its goodbye took longer than {GOODBYE:?}", process.role);
+            why = overdue => {
+                tracing::warn!("the {} ends before it has left: {why}", process.role);
                 return Ok(());
             }
         };
@@ -275,25 +293,43 @@ fn on_hang_up(process: &NodeProcess<'_>, set_filter: &SetFilter) {
 }
 
 /// Returns a future that is ready when the node has to stop. Signals count from this call on.
-fn asked_to_stop(supervised: bool) -> Result<impl Future<Output = ()>, ProgramError> {
-    let listen = |kind| signal(kind).map_err(|e| ProgramError::Failed(format!("signals: {e}")));
-    let (mut interrupt, mut end) =
-        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    Ok(async move {
+/// Ways in which the process is asked to stop.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// Whether the end of stdin means to stop. It does once.
+    ends_with_stdin: bool,
+    ignores_interrupt: bool,
+}
+
+impl StopSignals {
+    fn new(supervised: bool) -> Result<Self, ProgramError> {
+        let listen = |kind| signal(kind).map_err(|e| ProgramError::Failed(format!("signals: {e}")));
+        let (interrupt, terminate) =
+            (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        let (ends_with_stdin, ignores_interrupt) = (supervised, supervised);
+        Ok(Self { interrupt, terminate, ends_with_stdin, ignores_interrupt })
+    }
+
+    async fn next(&mut self) -> Stop {
+        let (is_ignored, is_child) = (self.ignores_interrupt, self.ends_with_stdin);
         let interrupted = async {
-            interrupt.recv().await;
-            if supervised {
+            self.interrupt.recv().await;
+            if is_ignored {
                 pending::<()>().await;
             }
         };
-        let orphaned = async { if supervised { stdin_ends().await } else { pending().await } };
+        let orphaned = async { if is_child { stdin_ends().await } else { pending().await } };
         tokio::select! {
             biased;
-            _ = end.recv() => {}
-            () = interrupted => {}
-            () = orphaned => {}
+            _ = self.terminate.recv() => Stop::Drain,
+            () = interrupted => Stop::Drain,
+            () = orphaned => {
+                self.ends_with_stdin = false;
+                Stop::AtOnce
+            }
         }
-    })
+    }
 }
 
 /// Waits for the end of stdin. Never ends if stdin is no pipe: its end would mean nothing.

@@ -13,7 +13,7 @@ use crate::{
     env::{Env, TaskGuard},
     http::Access,
     model::ids::Role,
-    programs::{MasterParams, WorkerParams, run_master, run_worker},
+    programs::{MasterParams, Stop, WorkerParams, run_master, run_worker},
     store::Store,
 };
 
@@ -99,7 +99,7 @@ impl TestCluster {
             };
             let env = parts.env.clone();
             let task = parts.env.spawn("master", async move {
-                let ended = run_master(env, params, pending()).await;
+                let ended = run_master(env, params, pending::<Stop>()).await;
                 panic!("a master ended: {ended:?}");
             });
             cluster.masters.push(Some(task.abort_on_drop()));

@@ -1,6 +1,7 @@
 //! Tests of whole clusters as an operator starts them: real processes, real signals.
 #![expect(clippy::disallowed_methods, reason = "this watches processes from outside, in real time")]
 
+mod drain;
 mod harness;
 mod life;
 mod operators;

@@ -48,6 +48,7 @@ pub(super) fn router(app: App) -> Router {
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(app.clone(), access::check))
+        .layer(from_fn_with_state(app.clone(), headers::close_while_draining))
         .layer(from_fn_with_state(metrics, headers::finish))
         .with_state(app)
 }

@@ -160,6 +160,24 @@ async fn dead_letter_is_listed_sent_again_once_and_dropped_for_operators_only() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn master_is_drained_by_operators_and_the_last_one_only_by_force() {
+    let site = Site::new();
+    let token = AdminToken::new("secret");
+    let path = "/api/v1/admin/drain";
+    assert_eq!(ask(&site, &token, Ask::new("POST", path)).await.status, 401);
+    let force = |value: &str| format!("{path}?force={value}");
+    for (path, status) in
+        [(path.to_owned(), 422), (force("false"), 422), (force("x"), 400), (force("true"), 202)]
+    {
+        let answer = ask(&site, &token, Ask::new("POST", &path).token("secret")).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+        if status == 202 {
+            assert_eq!(answer.json()["within_ms"], 10_000);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn workers_are_expelled_by_operators_and_masters_are_not() {
     let site = Site::new();
     let token = AdminToken::new("secret");

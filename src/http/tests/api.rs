@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::{
     api::{MasterState, Readiness, StoreReach},
-    model::{absence::AwayReason, outcome::Outcome},
-    node::handle::RequestError,
+    model::{absence::AwayReason, ids::NodeId, outcome::Outcome},
+    node::handle::{MasterInfo, RequestError},
     testing::{
         http::{
             Ask, Site,
@@ -302,6 +302,33 @@ async fn foreign_origin_may_read_health_only() {
     assert_eq!(away.json()["store_reason"], "locked");
     site.fake.state().readiness = Some(readiness(false, StoreReach::Here));
     assert_eq!(site.get("/readyz", "").await.status, 503);
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_master_sends_pages_to_the_others_in_turn() {
+    let site = Site::new();
+    let other = |n: u8, http: &str| MasterInfo {
+        id: NodeId([n; 16]),
+        name: format!("other-{n}"),
+        http: http.to_owned(),
+    };
+    site.fake.state().others = vec![
+        other(1, "http://127.0.0.1:8081"),
+        other(2, "http://chat.example"),
+        other(3, "http://;"),
+    ];
+    assert_eq!(site.get("/", "").await.status, 200);
+    site.fake.state().drain.begin();
+    let to = async |path: &str| {
+        let answer = site.get(path, "").await;
+        assert_eq!(answer.status, 307, "{path}");
+        answer.header("location").map(str::to_owned)
+    };
+    assert_eq!(to("/").await.as_deref(), Some("http://127.0.0.1:8081/"));
+    assert_eq!(to("/?board=dev").await.as_deref(), Some("http://chat.example/?board=dev"));
+    assert_eq!(to("/").await.as_deref(), Some("http://127.0.0.1:8081/"), "not to itself");
+    site.fake.state().others.clear();
+    assert_eq!(site.get("/", "").await.status, 200, "there is no other one");
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,6 +27,21 @@ async fn silent_connection_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn connection_ends_with_its_answer_while_the_master_is_being_drained() {
+    let site = Site::new();
+    let kept = async || {
+        let mut stream = site.connect().await;
+        stream.write_all(&Ask::new("GET", "/healthz").bytes(false)).await.expect("written");
+        let (took, text) = closed_after(&site, stream).await;
+        assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+        took
+    };
+    assert_eq!(kept().await, 120, "it is kept for the next request");
+    site.fake.state().drain.begin();
+    assert_eq!(kept().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn connection_with_slow_headers_is_closed() {
     let site = Site::new();
     let mut stream = site.connect().await;

@@ -5,7 +5,7 @@ use std::future::Future;
 use super::{
     Driver, NodeError,
     input::Input,
-    waiters::{Waiter, respond},
+    waiters::{RETRY_MS, Waiter, respond},
 };
 use crate::{
     comm::CallError,
@@ -193,6 +193,9 @@ impl Driver {
     /// Queues a person's task: its outcome goes to `waiter`, at the latest after
     /// `request_timeout`.
     pub(super) fn submit(&mut self, task: Task, waiter: Waiter) {
+        if self.refuses(&task) {
+            return waiter.answer(Outcome::Unavailable { retry_ms: RETRY_MS });
+        }
         let now = self.env.now();
         match self.core.on_submit(now, task, &mut self.out) {
             Ok(id) => self.waiters.add(now, id, waiter),

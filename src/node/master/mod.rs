@@ -14,9 +14,11 @@
 //! 2. Every channel is bounded. Commands wait outside while the driver is busy, and what the master
 //!    lives by waits behind no bulk (`node/inbox.rs`).
 //! 3. A master that hears of a newer life of its own stops.
+//! 4. A master that is asked to end sends its people and its work to the others first (`drain.rs`).
 
 mod admission;
 mod dial;
+mod drain;
 mod effects;
 mod error;
 mod input;
@@ -43,6 +45,7 @@ use tokio::sync::mpsc;
 use self::{
     admission::AdmissionGate,
     dial::Dialer,
+    drain::Drain,
     input::Input,
     keys::CommonKeys,
     links::Links,
@@ -53,7 +56,7 @@ use self::{
 };
 pub use self::{error::NodeError, operators::keep_join_token};
 use super::{
-    handle::{self, Command, MasterHandle, SessionRequest},
+    handle::{self, Command, Commands, DrainSignal, MasterHandle, SessionRequest},
     inbox::{Inbox, Inputs, Next},
     store_log::log_store_change,
 };
@@ -106,13 +109,12 @@ pub struct MasterParams {
 
 /// Returns a handle and the commands that come through it.
 #[must_use]
-pub fn channel() -> (MasterHandle, mpsc::Receiver<Command>) {
-    let (sender, commands) = mpsc::channel(COMMANDS_MAX);
-    (MasterHandle::new(sender), commands)
+pub fn channel() -> (MasterHandle, Commands) {
+    MasterHandle::channel(COMMANDS_MAX)
 }
 
-/// Runs a master until it is told to leave. While it starts, and while the store is away at
-/// start, it answers that it is not ready.
+/// Runs a master until it has been drained or is told to leave. While it starts, and while the store
+/// is away at start, it answers that it is not ready.
 ///
 /// # Errors
 /// [`NodeError`]; links are cut, leases run out by themselves.
@@ -120,12 +122,13 @@ pub async fn run(
     env: Env,
     params: MasterParams,
     listener: Box<dyn Listener>,
-    mut commands: mpsc::Receiver<Command>,
+    commands: Commands,
 ) -> Result<(), NodeError> {
+    let Commands { receiver: mut commands, drain: signal } = commands;
     params.config.validate()?;
     let waits_for = WaitsFor::default();
     let (mut driver, inbox, _guards) = {
-        let starting = Driver::start(env, params, listener, &waits_for);
+        let starting = Driver::start(env, params, listener, signal, &waits_for);
         tokio::pin!(starting);
         loop {
             tokio::select! {
@@ -215,6 +218,9 @@ struct Driver {
     reads: PendingReads,
     poll: StorePoll,
     letters: DeadLetters,
+    drain: Option<Drain>,
+    /// Word to the front end on the drain.
+    signal: DrainSignal,
 }
 
 impl Driver {
@@ -240,12 +246,8 @@ impl Driver {
                     Some(Next::Input(input)) => self.on_input(input)?,
                     Some(Next::Link(link, event)) => self.on_incoming(link, event),
                     Some(Next::Command(Command::Leave { reply })) => {
-                        self.leave().await;
+                        self.leave(&mut commands).await;
                         let _ = reply.send(());
-                        commands.close();
-                        while let Ok(command) = commands.try_recv() {
-                            requests::refuse(command, MasterState::Draining, None);
-                        }
                         return Ok(());
                     }
                     Some(Next::Command(command)) => self.on_command(command),
@@ -254,6 +256,11 @@ impl Driver {
                 () = self.env.sleep_until(at) => {}
             }
             self.on_time();
+            if self.go_on_draining(self.env.now()) {
+                self.carry();
+                self.leave(&mut commands).await;
+                return Ok(());
+            }
         }
     }
 
@@ -267,6 +274,7 @@ impl Driver {
             self.poll.next_deadline(),
             self.waiters.next_deadline(),
             self.letters.next_deadline(),
+            self.next_of_drain(),
         ]
         .into_iter()
         .flatten()
@@ -313,11 +321,10 @@ impl Driver {
         self.gate.lists().set_directory(self.core.registry().members().cloned());
     }
 
-    /// Ends streams, leases and links, and leaves the store's list.
-    async fn leave(&mut self) {
+    /// Ends streams, leases and links, and leaves the store's list. Refuses commands that wait.
+    async fn leave(&mut self, commands: &mut mpsc::Receiver<Command>) {
         self.links.stamp(None);
-        let me = self.me.info.id;
-        let others: Vec<_> = self.poll.masters().iter().filter(|m| m.id != me).cloned().collect();
+        let others = self.other_masters();
         self.streams.end_all(ByeReason::Draining, &others);
         for mark in self.people.marks.take() {
             Waiter::Marks(mark).answer(Outcome::Unavailable { retry_ms: RETRY_MS });
@@ -331,5 +338,9 @@ impl Driver {
         let _ = self.store.leave_master(self.me.holder).await;
         self.links.close_all(Close { reason: CloseReason::Draining, retry_ms: 1000 });
         self.env.sleep(GOODBYE).await;
+        commands.close();
+        while let Ok(command) = commands.try_recv() {
+            requests::refuse(command, MasterState::Draining, None);
+        }
     }
 }

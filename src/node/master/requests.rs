@@ -57,12 +57,17 @@ impl Driver {
             }
             Command::Readiness { reply } => {
                 let strong = self.core.is_strong(now);
-                let ready = strong || !self.core.registrations().is_empty();
+                let serves = strong || !self.core.registrations().is_empty();
+                let state = match self.drain {
+                    None => MasterState::Serving,
+                    Some(_) => MasterState::Draining,
+                };
+                let ready = serves && state == MasterState::Serving;
                 let _ = reply.send(Readiness {
                     ready,
                     store: if strong { StoreReach::Here } else { StoreReach::Away },
                     store_reason: self.poll.watch.absence().map(|absence| absence.reason),
-                    state: MasterState::Serving,
+                    state,
                 });
             }
             Command::Masters { reply } => {
@@ -77,6 +82,9 @@ impl Driver {
             Command::Expel { node, reply } => self.expel(node, reply),
             Command::DeadLetters { limit, reply } => self.list_dead_letters(limit, reply),
             Command::DropDeadLetter { number, reply } => self.drop_dead_letter(number, reply),
+            Command::Drain { force, reply } => {
+                let _ = reply.send(self.drain(force));
+            }
             // Ends the loop before it comes here.
             Command::Leave { reply } => drop(reply),
         }
@@ -90,6 +98,7 @@ impl Driver {
         request: SessionRequest,
     ) {
         self.people.presence.on_alive(self.env.now(), &key);
+        self.note_served();
         if let Some(row) = self.people.sessions.get(&key) {
             let author = row.user.clone();
             return self.serve(key, author, user, request);

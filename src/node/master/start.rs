@@ -31,7 +31,7 @@ use crate::{
         rows::{ClusterRow, Holder, MasterRow, StoreError},
         stream::MasterInfo,
     },
-    node::inbox::Inbox,
+    node::{handle::DrainSignal, inbox::Inbox},
     protocol::{board::Tails, dead_letters::DeadLetters, key_refresh::FIRST_EPOCH, master::Master},
     store::{Store, rollback},
 };
@@ -46,6 +46,7 @@ impl Driver {
         env: Env,
         params: MasterParams,
         listener: Box<dyn Listener>,
+        signal: DrainSignal,
         waits_for: &WaitsFor,
     ) -> Result<(Self, Inbox<Input>, Vec<TaskGuard>), NodeError> {
         let MasterParams { name, config, http_public, link_public, store, keys } = params;
@@ -131,6 +132,8 @@ impl Driver {
             reads: PendingReads::default(),
             poll: StorePoll::new(now, info.clone(), own_ends),
             letters: DeadLetters::default(),
+            drain: None,
+            signal,
             me: Me { info, holder, cluster, fingerprint },
             env,
             config,

@@ -80,6 +80,11 @@ impl StorePoll {
         [self.touch.next_deadline(), self.read.next_deadline()].into_iter().flatten().min()
     }
 
+    /// Brings the next touch forward.
+    pub(super) const fn touch_now(&mut self, now: Mono) {
+        self.touch.at = now;
+    }
+
     /// Brings the next round of reads forward.
     pub(super) const fn read_now(&mut self, now: Mono) {
         self.read.at = now;
@@ -95,8 +100,9 @@ impl Driver {
     pub(super) fn poll_store(&mut self, now: Mono) {
         if self.poll.touch.begin(now) {
             let (store, holder) = (self.store.clone(), self.me.holder);
+            let draining = self.drain.is_some();
             self.spawn("touch", async move {
-                Input::MasterTouched(store.touch_master(holder, false).await)
+                Input::MasterTouched(store.touch_master(holder, draining).await)
             });
         }
         if self.poll.read.begin(now) {

@@ -48,7 +48,7 @@ impl OpenStreams {
     }
 
     /// Ends a stream by a last delivery. If it does not fit, the reader notices the end anyway.
-    fn end_with_bye(&mut self, id: StreamId, reason: ByeReason, to: &[MasterInfo]) {
+    pub(super) fn end_with_bye(&mut self, id: StreamId, reason: ByeReason, to: &[MasterInfo]) {
         if let Some(sender) = self.senders.get(&id) {
             let _ = sender.try_send(Delivery::Bye { reason, to: to.to_vec(), retry_ms: 0 });
         }
@@ -74,6 +74,10 @@ impl Driver {
     /// Opens a stream. `read` is what the store said of all boards just now.
     pub(super) fn open_stream(&mut self, want: WantStream, read: Option<&Boards>) {
         let WantStream { key, author, boards, cursor, presence, reply } = want;
+        if self.drain.is_some() {
+            let _ = reply.send(Err(RequestError::Away));
+            return;
+        }
         if self.streams.table.len() >= self.config.streams_max {
             let _ = reply.send(Err(RequestError::Overloaded));
             return;

@@ -76,6 +76,10 @@ impl Waiters {
         Self { by_task: BTreeMap::new(), deadlines: VecDeque::new(), wait_max }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_task.is_empty()
+    }
+
     pub(super) fn add(&mut self, now: Mono, id: TaskId, waiter: Waiter) {
         self.by_task.insert(id, waiter);
         self.deadlines.push_back((now + self.wait_max, id));

@@ -109,6 +109,7 @@ impl Names {
 pub(super) fn sentence(names: &mut Names, master: &str, line: &Line) -> Option<String> {
     Some(match &line.event {
         Event::Start { incarnation } => format!("{master} is up (life {incarnation})"),
+        Event::Drain { .. } => format!("{master} hands over: it was asked to end"),
         Event::Join { node, .. } => format!("{} joined {master}", names.of(*node)),
         Event::Leave { node, .. } => format!("{} left {master}", names.of(*node)),
         Event::Fail { node, why, .. } => format!("{master} lost {}: {why}", names.of(*node)),
@@ -159,6 +160,7 @@ mod tests {
             Event::Fail { node, registration, why: "silent".to_owned() },
             Event::Leave { node, registration },
             Event::List { node, registration },
+            Event::Drain { hands_over: true },
         ];
         let mut names = Names::new(&[]);
         let told: Vec<_> = events
@@ -170,6 +172,7 @@ mod tests {
         node abababab joined master-0
         master-0 lost node abababab: silent
         node abababab left master-0
+        master-0 hands over: it was asked to end
         ");
     }
 }

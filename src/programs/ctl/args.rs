@@ -79,6 +79,14 @@ pub(super) enum Command {
         /// Its name as `status` shows it, or its whole id.
         node: String,
     },
+    /// Hand a master's people and work over to the others, and end it: before an upgrade, say.
+    Drain {
+        /// Its name as `status` shows it; needed when several masters are known.
+        node: Option<String>,
+        /// Do it even though no other master could go on.
+        #[arg(long)]
+        force: bool,
+    },
     /// See and settle posts that were given up.
     DeadLetters {
         #[command(subcommand)]

@@ -144,6 +144,9 @@ fn run(args: Args) -> Result<(), CtlError> {
                 }
                 LetterCommand::Drop { number } => operate::drop_letter(&env, &places, number).await,
             },
+            Command::Drain { node, force } => {
+                operate::drain(&env, &places, node.as_deref(), *force).await
+            }
             Command::Expel { node } => operate::expel(&env, &places, node).await,
             // They need no master, and were done before.
             Command::Fingerprint { .. } | Command::Backup { .. } | Command::Restore { .. } => {

@@ -1,28 +1,31 @@
-//! Commands of operators: join tokens, the expulsion of nodes, dead letters. They need the admin
-//! token.
+//! Commands of operators: join tokens, drains, the expulsion of nodes, dead letters. They need the
+//! admin token.
+
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::{CtlError, render, say, targets::Targets};
+use super::{
+    CtlError, render, say,
+    targets::{Admin, Targets},
+};
 use crate::{
     api::NodeState,
-    client::{Answer, Api, Failure, Limits, Request},
+    client::{Answer, Api, Failure, Limits, Request, Trust},
     env::Env,
     model::ids::{NodeId, Role, TokenId},
 };
 
 const STRANGE: &str = "it answered with something else";
+const NO_TOKEN: &str = "no admin token was found; run it where the masters' --data-dir is, or name \
+                        their address with --admin HOST:PORT";
 
 /// Asks the first master that answers. A refusal is an answer.
 async fn ask(env: &Env, places: &Targets, request: &Request) -> Result<Answer, CtlError> {
-    let mut why = "no admin token was found; run it where the masters' --data-dir is, or name \
-                   their address with --admin HOST:PORT"
-        .to_owned();
+    let mut why = NO_TOKEN.to_owned();
     let trust = places.trust()?;
     for admin in &places.admins {
-        let mut api = Api::new(env, &admin.url, Some(admin.token.clone()), Limits::default())
-            .trusting(trust.clone());
-        match api.call(request).await {
+        match api_of(env, admin, trust.clone()).call(request).await {
             Ok(answer) => return Ok(answer),
             Err(Failure::Refused { problem, .. }) => {
                 return Err(CtlError::Failed(problem.to_string()));
@@ -31,6 +34,10 @@ async fn ask(env: &Env, places: &Targets, request: &Request) -> Result<Answer, C
         }
     }
     Err(CtlError::Failed(why))
+}
+
+fn api_of(env: &Env, admin: &Admin, trust: Option<Trust>) -> Api {
+    Api::new(env, &admin.url, Some(admin.token.clone()), Limits::default()).trusting(trust)
 }
 
 /// Makes a join token.
@@ -91,6 +98,51 @@ pub(super) async fn expel(env: &Env, places: &Targets, node: &str) -> Result<(),
         "{id} is expelled: every master cuts its link within a second or two, and none takes it in \
          again\n"
     ))
+}
+
+/// Drains a master, and waits until it has ended.
+pub(super) async fn drain(
+    env: &Env,
+    places: &Targets,
+    name: Option<&str>,
+    force: bool,
+) -> Result<(), CtlError> {
+    /// Time between two looks whether it still runs.
+    const LOOK: Duration = Duration::from_millis(100);
+    /// Time for a master to end beyond what it said.
+    const SPARE: Duration = Duration::from_secs(5);
+    let admin = one_of(&places.admins, name)?;
+    let (began, trust) = (env.now(), places.trust()?);
+    let within_ms = match api_of(env, admin, trust.clone()).call(&Request::Drain { force }).await {
+        Ok(Answer::Draining(draining)) => draining.within_ms,
+        Ok(_) => return Err(CtlError::Failed(STRANGE.to_owned())),
+        Err(Failure::Refused { problem, .. }) => return Err(CtlError::Failed(problem.to_string())),
+        Err(failure) => return Err(CtlError::Failed(format!("{}: {failure}", admin.name))),
+    };
+    say(&format!("{} is being drained, for {within_ms} ms at most\n", admin.name))?;
+    let until = began + Duration::from_millis(within_ms) + SPARE;
+    while env.now() < until {
+        let look = api_of(env, admin, trust.clone()).call(&Request::ClusterState).await;
+        if matches!(look, Err(Failure::Unreached { .. } | Failure::Unknown { .. })) {
+            let took = env.now().since(began).as_secs_f64();
+            return say(&format!("{} has ended after {took:.1} s\n", admin.name));
+        }
+        env.sleep(LOOK).await;
+    }
+    Err(CtlError::Failed(format!("{} still answers; see its log", admin.name)))
+}
+
+/// Returns the admin listener of this name, or the only one.
+fn one_of<'a>(admins: &'a [Admin], name: Option<&str>) -> Result<&'a Admin, CtlError> {
+    let names = || admins.iter().map(|admin| admin.name.as_str()).collect::<Vec<_>>().join(", ");
+    match (admins, name) {
+        ([], _) => Err(CtlError::Failed(NO_TOKEN.to_owned())),
+        ([one], None) => Ok(one),
+        (_, None) => Err(CtlError::Usage(format!("name the master; there are {}", names()))),
+        (_, Some(name)) => admins.iter().find(|admin| admin.name == name).ok_or_else(|| {
+            CtlError::Failed(format!("no master here is called {name}; there are {}", names()))
+        }),
+    }
 }
 
 /// Returns the one worker of this name.

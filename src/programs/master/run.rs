@@ -12,7 +12,7 @@ use crate::{
         Access, AccessError, AdminParams, AdminToken, HttpParams, Metrics, Tls, serve, serve_admin,
     },
     node::{self, master::NodeError},
-    programs::settings::node::is_loopback,
+    programs::{Stop, settings::node::is_loopback},
     store::Store,
 };
 
@@ -67,15 +67,15 @@ pub enum MasterError {
     Node(#[from] NodeError),
 }
 
-/// Runs a master with its front end until `stop`, then leaves the cluster; or until it is dropped.
-/// The front end answers at once, and is not ready until the node is.
+/// Runs a master with its front end until it leaves the cluster, as `stop` says or an operator
+/// asks; or until it is dropped. The front end answers at once, and is not ready until the node is.
 ///
 /// # Errors
 /// [`MasterError`].
 pub async fn run_master(
     env: Env,
     params: MasterParams,
-    stop: impl Future<Output = ()> + Send,
+    stop: impl Future<Output = Stop> + Send,
 ) -> Result<(), MasterError> {
     let MasterParams { name, config, http_public, link_public, store, keys, tls, .. } = params;
     let mut access = params.access.with_public(&http_public)?;
@@ -90,7 +90,7 @@ pub async fn run_master(
     let http_params =
         HttpParams { config: config.clone(), metrics: metrics.clone(), access, tls: tls.clone() };
     let front = serve(env.clone(), http, handle.clone(), http_params);
-    let _front = env.spawn("front-end", front).abort_on_drop();
+    let front = env.spawn("front-end", front).abort_on_drop();
     let _admin = match &params.admin_listen {
         None => None,
         Some(addr) => {
@@ -107,15 +107,26 @@ pub async fn run_master(
     let params = node::master::MasterParams { name, config, http_public, link_public, store, keys };
     let node = node::master::run(env, params, links, asks);
     let leave = async {
-        stop.await;
-        // An error says that the node has ended by itself.
-        let _ = handle.leave().await;
+        let told = match stop.await {
+            Stop::Drain => handle.drain(true).await.map(drop),
+            Stop::AtOnce => handle.leave().await,
+        };
+        // A node that does not serve yet, or no more, has nothing to leave; another ends by itself.
+        if told.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
+    // While the master still answers whom it has taken in.
+    let close = async {
+        handle.closing().await;
+        drop(front);
         std::future::pending::<()>().await;
     };
     tokio::select! {
         biased;
         ended = node => Ok(ended?),
         () = leave => Ok(()),
+        () = close => Ok(()),
     }
 }
 

@@ -90,7 +90,9 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
                 store,
                 keys: Arc::new(GeneratedKeys),
             },
-            stop,
+            async {
+                stop.await;
+            },
         );
         // A worker's only error is that it did not start.
         ended.await.map_err(|e| ProgramError::Usage(e.to_string()))

@@ -87,6 +87,10 @@ impl Master {
     /// Lets go of what is idle, and renews the other leases.
     pub(super) fn renew(&mut self, now: Mono, out: &mut Vec<Effect>) {
         self.retire_idle(now, out);
+        if self.is_draining {
+            self.release_all(now, out);
+            return;
+        }
         if !self.selection.anyone_reaches_store() {
             let since = *self.unreachable_since.get_or_insert(now);
             if now.since(since) >= UNREACHABLE_FOR {
@@ -110,9 +114,8 @@ impl Master {
         }
     }
 
-    /// Gives back every lease without an attempt in flight: none of this master's workers reaches
-    /// the store, and another's may.
-    fn release_all(&mut self, now: Mono, out: &mut Vec<Effect>) {
+    /// Gives back every lease without an attempt in flight: another master is to take it.
+    pub(super) fn release_all(&mut self, now: Mono, out: &mut Vec<Effect>) {
         let slots: Vec<_> = self.queue.slots().map(|(slot, _)| slot).collect();
         for slot in slots {
             if self.assignments.batch(slot).is_some_and(|batch| batch.attempt.is_some()) {

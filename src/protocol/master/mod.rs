@@ -8,7 +8,7 @@
 //!
 //! One file per source of input: `tasks` from people and peers, `attempts` answered by workers,
 //! `forwards` answered by other masters, `leases` answered by the store, `members` for links and
-//! membership facts, `keys` for the domain's common key.
+//! membership facts, `keys` for the domain's common key; `drain` for the end of the master.
 //!
 //! 1. Every accepted task ends exactly once, by one [`Effect::End`] or, if it was
 //!    forwarded here, one [`Effect::SendBack`].
@@ -22,6 +22,7 @@
 //!    leave before it is done.
 
 mod attempts;
+mod drain;
 mod forwards;
 mod keys;
 mod leases;
@@ -212,6 +213,8 @@ pub struct Master {
     wrote_at: Option<Mono>,
     /// Time since when none of its workers reaches the store.
     unreachable_since: Option<Mono>,
+    /// Whether its work is being handed over to other masters.
+    is_draining: bool,
     renew_at: Mono,
     digest_at: Mono,
     /// Progress of comparing directories, by link.
@@ -253,6 +256,7 @@ impl Master {
             turns: Turns::default(),
             wrote_at: None,
             unreachable_since: Some(now),
+            is_draining: false,
             renew_at: now + config.lease_renew_interval,
             digest_at: now + config.digest_interval,
             gossip: BTreeMap::new(),
@@ -335,18 +339,19 @@ impl Master {
         self.wrote_at.is_some_and(|at| now.since(at) < WEAK_AFTER)
     }
 
-    /// Returns whether this master can have things written: it is strong, and one of its workers
-    /// reaches the store.
+    /// Returns whether this master can have things written: it is strong, one of its workers
+    /// reaches the store, and it is not being drained.
     #[must_use]
     pub fn can_write(&self, now: Mono) -> bool {
-        self.is_strong(now) && self.selection.anyone_reaches_store()
+        self.is_strong(now) && self.selection.anyone_reaches_store() && !self.is_draining
     }
 
-    /// Returns whether waiting here is in vain: this master's writes do not reach the store, or it
-    /// has had no worker that does for a while.
+    /// Returns whether waiting here is in vain: this master's writes do not reach the store, it
+    /// has had no worker that does for a while, or it hands its work over.
     fn is_idle(&self, now: Mono) -> bool {
         let without = |since: Mono| now.since(since) >= NO_WORKER_AFTER;
-        !self.is_strong(now) || self.unreachable_since.is_some_and(without)
+        let is_cut_off = !self.is_strong(now) || self.unreachable_since.is_some_and(without);
+        is_cut_off || self.is_draining
     }
 
     /// Returns when [`on_time`](Self::on_time) is to be called next.

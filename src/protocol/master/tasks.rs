@@ -75,11 +75,15 @@ impl Master {
             return Err(ForwardReply::Ended(Outcome::Unavailable { retry_ms: RETRY_MS }));
         }
         let slot = self.queue.find(&task.resource(self.me.node));
-        if let Some(LeaseState::Other { holder, until, .. }) =
-            slot.map(|slot| self.permissions.state(slot))
-            && now < until
+        if let Some(slot) = slot
+            && let LeaseState::Other { holder, until, .. } = self.permissions.state(slot)
         {
-            return Err(ForwardReply::HeldBy(Some(holder)));
+            if holder.node == from {
+                // It gave the lease back: who holds one forwards nothing.
+                self.permissions.drop_lease(slot, now);
+            } else if now < until {
+                return Err(ForwardReply::HeldBy(Some(holder)));
+            }
         }
         let taken = self.enqueue(now, task, Origin::Forwarded(from), out);
         self.pump_marked(now, out);
@@ -193,8 +197,11 @@ impl Master {
                 if self.assignments.batch(slot).is_some() {
                     return;
                 }
-                if held.wanted {
-                    self.release(slot, now + self.config.forward_retry, out);
+                if held.wanted || self.is_draining {
+                    let ask_at =
+                        if self.is_draining { now } else { now + self.config.forward_retry };
+                    self.release(slot, ask_at, out);
+                    self.pump(now, slot, out);
                 } else {
                     self.start(now, slot, out);
                 }
@@ -353,6 +360,7 @@ impl Master {
         let Assignee { node, registration } = batch.assignee;
         let is_here = self.registrations.get(&node).is_some_and(|r| r.registration == registration);
         match batch.retry_at {
+            _ if self.is_draining => self.put_back(slot, false),
             Some(at) if at > now => self.wake(at, slot),
             Some(_) if is_here => self.attempt(slot, out),
             _ if !self.permissions.usable(now, slot) => self.put_back(slot, false),

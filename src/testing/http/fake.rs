@@ -27,8 +27,9 @@ use crate::{
         shared::Shared,
     },
     node::handle::{
-        Command, Consistency, Delivery, MasterHandle, MasterInfo, People, PresenceForm, Read,
-        RequestError, SessionRequest, StreamGuard, StreamHandle, Written,
+        Command, Commands, Consistency, Delivery, DrainError, DrainSignal, MasterHandle,
+        MasterInfo, People, PresenceForm, Read, RequestError, SessionRequest, StreamGuard,
+        StreamHandle, Written,
     },
 };
 
@@ -54,6 +55,10 @@ pub(crate) struct State {
     /// Requests that are never answered, kept open.
     kept: Vec<Command>,
     pub(crate) readiness: Option<Readiness>,
+    /// Masters besides this one.
+    pub(crate) others: Vec<MasterInfo>,
+    /// Word on this one's drain.
+    pub(crate) drain: DrainSignal,
     /// The newest stream.
     pub(crate) stream: Option<OpenStream>,
     pub(crate) letters: Vec<DeadLetter>,
@@ -88,8 +93,9 @@ pub(crate) fn this_master() -> MasterInfo {
 
 impl Fake {
     pub(crate) fn start(env: &Env) -> (Self, MasterHandle) {
-        let (sender, mut commands) = mpsc::channel(64);
+        let (handle, Commands { receiver: mut commands, drain }) = MasterHandle::channel(64);
         let fake = Self(Arc::default());
+        fake.state().drain = drain;
         fake.state().boards.insert(BoardName::lobby(), Vec::new());
         let served = fake.clone();
         env.spawn("fake master", async move {
@@ -97,7 +103,7 @@ impl Fake {
                 served.state().on_command(command);
             }
         });
-        (fake, MasterHandle::new(sender))
+        (fake, handle)
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -130,6 +136,9 @@ impl State {
             },
             Command::Submit { task, reply } => drop(reply.send(self.submit(task))),
             Command::Leave { reply } => drop(reply.send(())),
+            Command::Drain { force, reply } => {
+                let _ = reply.send(if force { Ok(()) } else { Err(DrainError::LastMaster) });
+            }
             Command::Boards { reply } => {
                 drop(reply.send(self.ok().map(|()| self.read(self.boards()))));
             }
@@ -140,7 +149,10 @@ impl State {
                 store_reason: None,
                 state: MasterState::Serving,
             }))),
-            Command::Masters { reply } => drop(reply.send(vec![this_master()])),
+            Command::Masters { reply } => {
+                let others = self.others.iter().cloned();
+                drop(reply.send([this_master()].into_iter().chain(others).collect()));
+            }
             Command::ClusterId { reply } => drop(reply.send(Some(CLUSTER))),
             Command::JoinTokens { reply } => {
                 let id = TokenId([7; 8]);

@@ -36,7 +36,8 @@ impl Site {
     }
 
     pub(crate) fn with(config: Config) -> Self {
-        Self::start(config, Access::default(), None)
+        let access = Access::default().with_public(&fake::this_master().http).expect("a URL");
+        Self::start(config, access, None)
     }
 
     /// Starts one that speaks TLS.

@@ -21,6 +21,7 @@ enum Move {
     Pass,
     Rejoin(u8),
     LinkOver(u8),
+    Drain,
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -29,7 +30,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         4 => Just(Submit), 4 => Just(Grant), 1 => Just(Refuse), 4 => Just(Done),
         1 => Just(Away), 1 => Just(Fenced), 2 => Just(TimedOut), 1 => Just(Gone),
         1 => Just(Lost), 3 => Just(Pass), 2 => (1..4u8).prop_map(Rejoin),
-        1 => (1..4u8).prop_map(LinkOver),
+        1 => (1..4u8).prop_map(LinkOver), 1 => Just(Drain),
     ];
     prop::collection::vec(one, 1..120)
 }
@@ -63,6 +64,10 @@ proptest! {
                     let (asked, lost) = ([(lobby.clone(), lease)], [(lobby, Renewed::Lost)]);
                     lab.master.on_renewed(lab.now, lab.now, &asked, &lost, &mut lab.out);
                 }
+                // Later than the rest: there is no way back.
+                Move::Drain => if submitted > 12 {
+                    lab.master.drain(lab.now, &mut lab.out);
+                },
                 Move::Pass => lab.pass(1000),
                 Move::Rejoin(n) => {
                     registrations[n as usize] += 1;

@@ -1,0 +1,110 @@
+//! A master that hands its work over before it ends.
+
+use super::*;
+
+const PEER: LinkId = LinkId(50);
+
+/// A master with one worker that holds the lobby's lease, linked to another that can write.
+fn lab() -> Lab {
+    let mut lab = Lab::new(1);
+    lab.master.on_master(lab.now, PEER, holder(2).node, &mut lab.out);
+    let beat = Beat { reaches_store: true };
+    lab.master.on_beat(lab.now, PEER, beat, &mut lab.out);
+    lab.submit(1);
+    lab.grant(7);
+    lab
+}
+
+fn forwarded(lab: &mut Lab) -> Option<TaskId> {
+    lab.take(|effect| match effect {
+        Effect::Forward { link: PEER, id, .. } => Some(*id),
+        _ => None,
+    })
+}
+
+fn released(lab: &mut Lab) -> bool {
+    lab.take(|effect| matches!(effect, Effect::ReleaseLease { lease: 7, .. }).then_some(()))
+        .is_some()
+}
+
+#[test]
+fn what_waits_is_forwarded_once_the_batch_in_flight_is_done() {
+    let mut lab = lab();
+    let (slot, attempt, ..) = lab.assigned().expect("in flight");
+    let waits = lab.submit(2);
+    lab.master.drain(lab.now, &mut lab.out);
+    assert!(!released(&mut lab), "its worker may still write under it");
+    assert!(!lab.master.is_empty());
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    assert!(released(&mut lab));
+    assert_eq!(forwarded(&mut lab), Some(waits));
+    let ended = Ok(ForwardReply::Ended(Outcome::Settled(committed(2))));
+    lab.master.on_forward(lab.now, waits, ended, &mut lab.out);
+    assert!(lab.master.is_empty());
+    let later = lab.submit(3);
+    assert_eq!(forwarded(&mut lab), Some(later), "and no lease is asked for again");
+}
+
+#[test]
+fn batch_without_an_answer_goes_to_the_other_master_and_not_to_another_worker() {
+    let mut lab = lab();
+    lab.join(2, 1);
+    let (slot, attempt, ..) = lab.assigned().expect("in flight");
+    lab.master.drain(lab.now, &mut lab.out);
+    lab.answer(slot, attempt, Err(CallFailed::TimedOut));
+    lab.pass(200);
+    assert!(lab.assigned().is_none());
+    assert!(released(&mut lab));
+    assert!(forwarded(&mut lab).is_some());
+}
+
+#[test]
+fn lease_that_comes_late_is_given_back_at_once() {
+    let mut lab = Lab::new(1);
+    lab.master.on_master(lab.now, PEER, holder(2).node, &mut lab.out);
+    lab.master.on_beat(lab.now, PEER, Beat { reaches_store: true }, &mut lab.out);
+    let waits = lab.submit(1);
+    lab.master.drain(lab.now, &mut lab.out);
+    lab.grant(7);
+    assert!(lab.assigned().is_none());
+    assert!(released(&mut lab));
+    assert_eq!(forwarded(&mut lab), Some(waits));
+}
+
+#[test]
+fn task_of_another_master_is_refused_and_one_that_waited_is_sent_back() {
+    let mut lab = lab();
+    let waits = lab.master.on_forwarded(lab.now, holder(3).node, post(2), &mut lab.out);
+    let waits = waits.expect("taken");
+    let (slot, attempt, ..) = lab.assigned().expect("in flight");
+    lab.master.drain(lab.now, &mut lab.out);
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    assert!(lab.has(|e| *e == Effect::SendBack { id: waits, holder: None }), "{:?}", lab.out);
+    let refused = lab.master.on_forwarded(lab.now, holder(3).node, post(3), &mut lab.out);
+    assert!(
+        matches!(refused, Err(ForwardReply::Ended(Outcome::Unavailable { .. }))),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn without_another_master_nothing_is_taken_in_vain() {
+    let mut lab = lab();
+    lab.master.drain(lab.now, &mut lab.out);
+    lab.master.on_link_over(lab.now, PEER, &LinkOver::Left, &mut lab.out);
+    assert!(!lab.master.has_successor());
+    let refused = lab.master.on_submit(lab.now, post(2), &mut lab.out);
+    assert!(matches!(refused, Err(Outcome::Unavailable { .. })), "{refused:?}");
+}
+
+#[test]
+fn successor_asks_for_the_lease_at_once_though_its_term_would_still_run() {
+    let mut lab = Lab::new(1);
+    lab.held_elsewhere("lobby", 1);
+    let id = lab.master.on_forwarded(lab.now, holder(2).node, post(2), &mut lab.out);
+    let id = id.expect("who forwards it holds the lease no more");
+    lab.grant(8);
+    let (slot, attempt, ..) = lab.assigned().expect("done here");
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(2)])));
+    assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(2)))));
+}

@@ -1,0 +1,116 @@
+//! Drain of masters on real processes, by an operator and by SIGTERM.
+
+use std::{
+    io::{self, Read, Write},
+    net::TcpStream,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use crate::harness::{Cluster, chatctl, get, signal, until};
+
+/// Sends one request on a connection of its own, and returns the answer.
+fn ask(port: u16, method: &str, path: &str, token: &str, body: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn session(port: u16) -> String {
+    let opened = ask(port, "POST", "/api/v1/sessions", "", r#"{"name":"Ann"}"#).expect("answered");
+    let (_, body) = opened.split_once("\r\n\r\n").expect("a body");
+    let opened: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    opened["token"].as_str().expect("a token").to_owned()
+}
+
+fn is_ready(port: u16) -> bool {
+    ask(port, "GET", "/readyz", "", "").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// Posts at each master that says it is ready, until `stop`, as a balancer would have it. Returns
+/// how many posts there were, and the answers that are no success.
+fn post_until(stop: &AtomicBool, ports: [u16; 2], token: &str) -> (u64, Vec<String>) {
+    let (mut sent, mut failed) = (0, Vec::new());
+    while !stop.load(Ordering::Relaxed) {
+        for port in ports.into_iter().filter(|port| is_ready(*port)) {
+            sent += 1;
+            let body = format!(r#"{{"id":"00000000-0000-4000-8000-{sent:012}","text":"{sent}"}}"#);
+            match ask(port, "POST", "/api/v1/boards/lobby/posts", token, &body) {
+                Ok(answer) if answer.starts_with("HTTP/1.1 201") => {}
+                Ok(answer) => failed.push(format!("{port}: {answer}")),
+                Err(why) => failed.push(format!("{port}: {why}")),
+            }
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    (sent, failed)
+}
+
+/// Sets a flag when it is dropped.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn drained_masters_hand_over_one_after_another_and_no_post_fails() {
+    let cluster = Cluster::start(&["--masters=2", "--workers=2", "--restart"]);
+    cluster.says("Chatchat is ready");
+    let ports = [cluster.port, cluster.port + 1];
+    let (dir, token) = (cluster.dir.path(), session(cluster.port));
+    let why = chatctl(dir, &["drain"]).expect_err("there are two");
+    assert!(why.contains("there are master-0, master-1"), "{why}");
+    let stop = AtomicBool::new(false);
+    let (sent, failed) = thread::scope(|scope| {
+        let posting = scope.spawn(|| post_until(&stop, ports, &token));
+        // A step that fails must not leave it posting for ever.
+        let stop = SetOnDrop(&stop);
+        thread::sleep(Duration::from_secs(1));
+        for (name, port) in [("master-0", ports[0]), ("master-1", ports[1])] {
+            // A master that was started again needs a moment to know the other.
+            let mut said = Err(String::new());
+            let is_done = || {
+                said = chatctl(dir, &["drain", name]);
+                said.as_ref().map_or_else(|why| !why.contains("no other master"), |_| true)
+            };
+            until(name, is_done, || cluster.logs());
+            let said = said.expect("drained");
+            assert!(said.contains(&format!("{name} has ended after ")), "{said}");
+            cluster.says(&format!("{name} is started again"));
+            until(name, || is_ready(port), || cluster.logs());
+        }
+        drop(stop);
+        posting.join().expect("it posted")
+    });
+    assert_eq!(failed, Vec::<String>::new(), "of {sent}");
+    assert!(sent > 100, "{sent}");
+    let read = ask(ports[0], "GET", "/api/v1/boards", &token, "").expect("answered");
+    assert!(read.contains(&format!(r#""last_seq":{sent}"#)), "{sent} posts, once each: {read}");
+}
+
+#[test]
+fn last_master_is_drained_only_by_force_or_by_a_signal() {
+    let cluster = Cluster::start(&["--masters=1", "--workers=1", "--restart"]);
+    cluster.says("Chatchat is ready");
+    let dir = cluster.dir.path();
+    let why = chatctl(dir, &["drain"]).expect_err("people would be left alone");
+    assert!(why.contains("no other master"), "{why}");
+    assert!(get(cluster.port, "/readyz").starts_with("HTTP/1.1 200"));
+    let said = chatctl(dir, &["drain", "--force"]).expect("drained");
+    assert!(said.contains("master-0 has ended after "), "{said}");
+    cluster.says("master-0 is started again");
+    until("listed", || cluster.nodes().iter().any(|node| node.0 == "master-0"), || cluster.logs());
+    signal("-TERM", cluster.pid("master-0"));
+    cluster.says("master-0 ended (exit code 0)");
+}
