@@ -122,14 +122,12 @@ fn scope(plan: &Plan, is_real: bool) -> (String, Option<String>) {
     let is_tapped = |property: Property| !is_real && property == Property::G14;
     let is_judged = |property: &&Property| is_judged(**property) || is_tapped(**property);
     let expected = &plan.expect.properties;
-    let is_whole = |property: &&Property| {
-        is_judged(property) && **property != Property::G17 || is_real && **property == Property::G14
-    };
+    let is_whole =
+        |property: &&Property| is_judged(property) || is_real && **property == Property::G14;
     let judged = expected.iter().filter(is_judged);
     let others = expected.iter().filter(|property| !is_whole(property));
     let judged: Vec<_> = judged.map(|property| property.number()).collect();
     let name = |property: &Property| match property {
-        Property::G17 => format!("{property} (planned drains)"),
         Property::G18 => format!("{property} (`meta` does)"),
         _ => property.to_string(),
     };
@@ -242,7 +240,7 @@ mod tests {
         verdict  SAFETY
                  G1 durable ack: a post is gone
         judged   G0 G1 G2 G3 G4 G5 G6 G7 G8 G9 G10 G11 G12 G13 G14 G16 G17
-                 not judged: G15 weak service, G17 failover time (planned drains), G18 determinism (`meta` does)
+                 not judged: G15 weak service, G18 determinism (`meta` does)
         story    test, seed 7
         build    (this build)
         digest   00ff
@@ -272,7 +270,7 @@ mod tests {
         insta::assert_snapshot!(head.join("\n"), @r"
         verdict  holds
         judged   G0 G1 G2 G3 G4 G5 G6 G7 G8 G9 G10 G11 G12 G13 G16 G17
-                 not judged: G15 weak service, G17 failover time (planned drains), G18 determinism (`meta` does)
+                 not judged: G15 weak service, G18 determinism (`meta` does)
                  not judged (real): G14 secrecy: no wire is tapped
         canary   lobby 7 taken out of the store is refused: G1 durable ack
         story    test, seed 7

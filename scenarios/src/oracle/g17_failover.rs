@@ -1,7 +1,7 @@
 //! G17 failover time: after the process of a master ends, 99 % of the people who read from it
 //! stream again within 2 s; after its silent death, within 12 s.
 //!
-//! Judged where nothing else is wrong. Planned drains are not judged: no fault of a story is one.
+//! Judged where nothing else is wrong. `g17_drain` judges planned drains.
 
 use std::time::Duration;
 

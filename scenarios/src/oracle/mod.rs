@@ -33,6 +33,7 @@ mod g12_streams;
 mod g13_keys;
 mod g13_refresh;
 mod g16_overload;
+mod g17_drain;
 mod g17_failover;
 mod told;
 mod troubles;
@@ -127,7 +128,7 @@ fn broken(
 type Oracle = fn(&Evidence<'_>) -> Vec<Violation>;
 
 /// Properties that have an oracle here. The world that runs a story judges G14, and G18 by
-/// running it twice. G15 waits for its feature, of G17 the planned drains.
+/// running it twice. G15 waits for its feature.
 const ORACLES: &[(Property, Oracle)] = &[
     (Property::G0, g00_calm::judge),
     (Property::G1, g01_durable_ack::judge),
@@ -155,6 +156,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G13, g13_refresh::judge),
     (Property::G16, g16_overload::judge),
     (Property::G17, g17_failover::judge),
+    (Property::G17, g17_drain::judge),
 ];
 
 /// Bound on the breaks of one property that are told: the first ones say what is wrong.

@@ -1,0 +1,138 @@
+//! G17 planned drains: while a master hands over to another, no send to it gets a 5xx or a reset.
+//!
+//! Judged where nothing else is wrong: no other fault stands or ended in the last 15 s, the store
+//! and the workers included.
+
+use std::time::Duration;
+
+use chatchat::{
+    client::{Failure, Request},
+    model::{event::Event, ids::Role},
+};
+
+use super::{Evidence, Violation, broken, line, seconds};
+use crate::{
+    fault::Action,
+    history::Operation,
+    plan::Incident,
+    property::Property,
+    target::{Place, Target},
+};
+
+/// Time around a drain in which nothing else may be wrong.
+const ALONE: Duration = Duration::from_secs(15);
+
+/// Master that hands over, from its word until its process ended.
+struct Drained {
+    url: String,
+    from: Duration,
+    until: Duration,
+}
+
+pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for drained in drains(evidence) {
+        let asked = evidence.history.operations.iter().filter(|operation| {
+            operation.master == drained.url
+                && matches!(operation.request, Request::Post { .. })
+                && (drained.from..=drained.until).contains(&operation.invoked)
+        });
+        let failed: Vec<_> = asked.filter(|operation| was_failed(operation)).collect();
+        if failed.is_empty() {
+            continue;
+        }
+        let text = format!(
+            "{} sends failed at {}, which was handing over from {} to {}",
+            failed.len(),
+            drained.url,
+            seconds(drained.from),
+            seconds(drained.until)
+        );
+        found.push(broken(
+            Property::G17,
+            "drain",
+            text,
+            failed.iter().take(5).map(|operation| line(operation)),
+        ));
+    }
+    found
+}
+
+/// Returns whether a send got a 5xx or a reset. One that was refused a connection did not begin.
+fn was_failed(operation: &Operation) -> bool {
+    operation.failure().is_some_and(|(_, failure)| match failure {
+        Failure::Unreached { .. } => false,
+        Failure::Unknown { status: None, .. } => true,
+        Failure::Refused { .. } | Failure::Busy { .. } | Failure::Unknown { .. } => {
+            failure.status().is_some_and(|status| status >= 500)
+        }
+    })
+}
+
+fn drains<'a>(evidence: &'a Evidence<'_>) -> impl Iterator<Item = Drained> + 'a {
+    evidence.events.iter().filter_map(|said| {
+        let Event::Drain { hands_over: true } = said.event else { return None };
+        let mut masters = evidence.history.masters.iter().enumerate();
+        let (nth, url) = masters.find(|(nth, _)| said.node == Place::Master(*nth).to_string())?;
+        let (place, url) = (Place::Master(nth), url.clone());
+        let ended = evidence.ends.iter().filter(|(of, at)| *of == place && *at >= said.at);
+        let until = ended.map(|(_, at)| *at).min().unwrap_or(evidence.ended);
+        let drained = Drained { url, from: said.at, until };
+        is_alone(evidence, &drained).then_some(drained)
+    })
+}
+
+/// Returns whether nothing is wrong around a drain but stops of masters one by one.
+fn is_alone(evidence: &Evidence<'_>, drained: &Drained) -> bool {
+    let (from, to) = (drained.from.saturating_sub(ALONE), drained.until);
+    evidence.incidents.iter().all(|incident| {
+        let is_far = incident.from > to || evidence.end_of(incident) < from;
+        is_far || stops_masters_in_turn(evidence, incident)
+    })
+}
+
+fn stops_masters_in_turn(evidence: &Evidence<'_>, incident: &Incident) -> bool {
+    let is_master = |target: &Target| {
+        matches!(target, Target::One(Place::Master(_)) | Target::Role(Role::Master))
+    };
+    match evidence.plan.faults.get(incident.fault).map(|fault| &fault.action) {
+        Some(Action::Stop { target }) => matches!(target, Target::One(Place::Master(_))),
+        Some(Action::Restart { targets }) => targets.iter().all(is_master),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chatchat::api::Problem;
+
+    use super::*;
+    use crate::oracle::fixtures::Fixture;
+
+    /// A master is stopped at 30 s and hands over; a send that it gets ends so.
+    fn sent(hands_over: bool, kind: &str, failure: Failure) -> Vec<Violation> {
+        let faults = [(kind, "target = \"master:0\"", 30_000, 40_000)];
+        let mut made = Fixture::with_faults(&faults);
+        made.history.masters = vec!["http://m".to_owned(), "http://n".to_owned()];
+        made.said(30_000, "master:0", Event::Drain { hands_over });
+        made.did(0, 30_000, 30_100, Fixture::request(1), Err(failure));
+        made.judge(judge)
+    }
+
+    fn status(status: u16) -> Failure {
+        Failure::Busy { status, problem: Problem::default(), retry_after: None }
+    }
+
+    #[test]
+    fn send_that_fails_while_its_master_hands_over_is_refused() {
+        let reset = || Failure::Unknown { status: None, why: "reset".to_owned() };
+        assert_eq!(sent(true, "stop", status(503)).len(), 1);
+        assert_eq!(sent(true, "stop", reset()).len(), 1);
+        assert_eq!(sent(true, "stop", status(429)), [], "too many is no failure of the drain");
+        let unreached =
+            Failure::Unreached { master: "http://m".to_owned(), why: "refused".to_owned() };
+        assert_eq!(sent(true, "stop", unreached), []);
+        assert_eq!(sent(false, "stop", reset()), [], "there was nobody to hand over to");
+        assert_eq!(sent(true, "exit", reset()), [], "something else is wrong");
+    }
+}
