@@ -1,0 +1,131 @@
+// Three hosts in network namespaces, each with its own mounts, processes and name, on one bridge; and
+// the blocks of docs/operate.md that are run on them.
+
+import { execFileSync, spawn } from "node:child_process";
+import { chmod, mkdir, readFile, writeFile } from "node:fs/promises";
+import { connect } from "node:net";
+import { join } from "node:path";
+
+import { until } from "../browser/cluster.mjs";
+
+const HOST_PY = new URL("host.py", import.meta.url).pathname;
+const BRIDGE = "chatchat-br";
+// Directories of which each host has its own copy, over the machine's.
+const OWN = ["/etc", "/var", "/usr/local", "/root"];
+
+const root = (...args) => execFileSync(args[0], args.slice(1), { stdio: "pipe" });
+const quietly = (...args) => {
+  try {
+    root(...args);
+  } catch {
+    // It was not there.
+  }
+};
+
+export class Host {
+  constructor(name, address, dir, bin) {
+    Object.assign(this, { name, address, dir, bin });
+    this.url = `http://${address}:8080`;
+    this.link = `chat-${name}`;
+  }
+
+  // Plugs the host in and switches it on. What it wrote to its disks before is there again.
+  async start() {
+    const net = `chatchat-${this.name}`;
+    quietly("ip", "netns", "del", net);
+    quietly("ip", "link", "del", this.link);
+    root("ip", "netns", "add", net);
+    root("ip", "link", "add", this.link, "type", "veth", "peer", "name", "eth0", "netns", net);
+    root("ip", "link", "set", this.link, "master", BRIDGE, "up");
+    root("ip", "-n", net, "addr", "add", `${this.address}/24`, "dev", "eth0");
+    for (const device of ["eth0", "lo"]) root("ip", "-n", net, "link", "set", device, "up");
+    const mounts = [];
+    for (const path of OWN) {
+      const place = join(this.dir, path.replaceAll("/", "_"));
+      await mkdir(join(place, "up"), { recursive: true });
+      await mkdir(join(place, "work"), { recursive: true });
+      mounts.push(`mount -t overlay overlay -o lowerdir=${path},upperdir=${place}/up,workdir=${place}/work ${path}`);
+    }
+    // What a machine has of itself when it starts.
+    mounts.push("mount -t tmpfs tmpfs /run", "install -d -o postgres -g postgres /run/postgresql");
+    const shims = join(this.dir, "shims");
+    await mkdir(shims, { recursive: true });
+    for (const what of ["ssh", "systemctl"]) {
+      await writeFile(join(shims, what), `#!/bin/sh\nexec python3 ${HOST_PY} ${what} "$@"\n`);
+      await chmod(join(shims, what), 0o755);
+    }
+    const programs = ["chatchat-master", "chatchat-worker", "chatctl"].map((name) => join(this.bin, name)).join(" ");
+    const script = `set -e\n${mounts.join("\n")}\ncp ${programs} /usr/local/bin/\nexport PATH=${shims}:$PATH\nexec python3 ${HOST_PY} run ${this.name}`;
+    const args = ["netns", "exec", net, "unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc", "bash", "-c", script];
+    this.process = spawn("ip", args, { stdio: ["ignore", "pipe", "pipe"] });
+    this.output = "";
+    for (const stream of [this.process.stdout, this.process.stderr]) stream.on("data", (bytes) => (this.output += bytes));
+    this.ended = new Promise((done) => this.process.once("exit", done));
+    await until(`host ${this.name}: ${this.output}`, () => this.output.includes("up"), 10_000);
+  }
+
+  // Ends every process of the host at once, as a power cut does; its disks stay.
+  async kill() {
+    this.process.kill("SIGKILL");
+    await this.ended;
+  }
+
+  cut() {
+    root("ip", "link", "set", this.link, "down");
+  }
+
+  mend() {
+    root("ip", "link", "set", this.link, "up");
+  }
+
+  // Runs a script as root, and gives its output; throws what it said when it fails.
+  run(script, limit_ms = 120_000) {
+    return new Promise((done, failed) => {
+      const socket = connect(22, this.address);
+      let text = "";
+      socket.setTimeout(limit_ms, () => socket.destroy(new Error("no end in time")));
+      socket.setEncoding("utf8");
+      socket.on("data", (part) => (text += part));
+      socket.on("error", (error) => failed(new Error(`${this.name}: ${error.message}`)));
+      socket.on("close", () => {
+        const at = text.lastIndexOf("\n");
+        const [out, code] = [text.slice(0, at), text.slice(at + 1)];
+        if (code === "0") return done(out);
+        failed(new Error(`${this.name}: exit ${code}\n${script}\n${out}\n${this.output.slice(-2000)}`));
+      });
+      socket.end(`${JSON.stringify(`set -e\n${script}`)}\n`);
+    });
+  }
+}
+
+// Makes the bridge that the hosts and the people are on.
+export function make_network(address) {
+  quietly("ip", "link", "del", BRIDGE);
+  root("ip", "link", "add", BRIDGE, "type", "bridge");
+  root("ip", "addr", "add", `${address}/24`, "dev", BRIDGE);
+  root("ip", "link", "set", BRIDGE, "up");
+}
+
+export function remove_network(hosts) {
+  for (const host of hosts) quietly("ip", "netns", "del", `chatchat-${host.name}`);
+  quietly("ip", "link", "del", BRIDGE);
+}
+
+// Blocks of a guide in order: where each is run, and its text.
+export async function blocks_of(path) {
+  const text = await readFile(path, "utf8");
+  return [...text.matchAll(/^```sh ([a-z ]+)\n([\s\S]*?)^```$/gm)].map(([, on, script]) => ({ on: on.split(" "), script }));
+}
+
+// Whether namespaces and overlays can be made here; if not, says why.
+export function why_not() {
+  if (process.getuid() !== 0) return "it needs root";
+  try {
+    execFileSync("unshare", ["--net", "--mount", "--pid", "--uts", "--fork", "true"], { stdio: "pipe" });
+    execFileSync("which", ["ip", "openssl", "python3", "psql"], { stdio: "pipe" });
+    return undefined;
+  } catch (error) {
+    return String(error.stderr ?? error.message).trim();
+  }
+}
+
