@@ -35,7 +35,7 @@ use chatchat_scenarios::{
 use dst_world::{HostId, World};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::{
     deployment::FaultId,
@@ -81,7 +81,7 @@ pub struct Cluster {
 }
 
 /// Way to ask a process to stop, until it was asked.
-type AskToStop = Option<oneshot::Sender<()>>;
+type AskToStop = Option<mpsc::Sender<Stop>>;
 
 /// Master that was granted each resource last, as far as the store's record of writes was read.
 #[derive(Default)]
@@ -270,19 +270,22 @@ impl Cluster {
             Place::Master(nth) => {
                 let it = Arc::clone(self);
                 self.world.boot(host, |env| async move {
-                    let (params, stop) = (it.master(&env, nth, &name), it.stop_of(place));
+                    let (params, stops) = (it.master(&env, nth, &name), it.stops_of(place));
                     let began = it.world.elapsed();
-                    let end = run_master(env, params, stop).await;
+                    let end = run_master(env, params, stops).await;
                     it.tell(place, host, began, end);
                 });
             }
             Place::Worker(nth) => {
                 let it = Arc::clone(self);
                 self.world.boot(host, |env| async move {
-                    let (params, stop) = (it.worker(&env, nth, name.clone()), it.stop_of(place));
+                    let (params, mut stops) =
+                        (it.worker(&env, nth, name.clone()), it.stops_of(place));
                     let began = it.world.elapsed();
                     let stop = async {
-                        stop.await;
+                        if stops.recv().await.is_none() {
+                            pending::<()>().await;
+                        }
                     };
                     let end = run_worker(env, params, stop).await;
                     it.tell(place, host, began, end);
@@ -296,16 +299,11 @@ impl Cluster {
         self.stops.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns what is ready when a process that starts now is asked to stop.
-    fn stop_of(&self, place: Place) -> impl Future<Output = Stop> + Send + use<> {
-        let (ask, asked) = oneshot::channel();
+    /// Returns what a process that starts now is asked to stop by.
+    fn stops_of(&self, place: Place) -> mpsc::Receiver<Stop> {
+        let (ask, asked) = mpsc::channel(1);
         self.stops().insert(place, Some(ask));
-        async move {
-            if asked.await.is_err() {
-                pending::<()>().await;
-            }
-            Stop::Drain
-        }
+        asked
     }
 
     /// Asks a process to stop, as SIGTERM does. False when there is none to ask.
@@ -319,7 +317,7 @@ impl Cluster {
         }
         let ask = self.stops().get_mut(&place).and_then(Option::take);
         self.world.note(&host_name(place), "asked_to_stop", &[]);
-        ask.is_some_and(|ask| ask.send(()).is_ok())
+        ask.is_some_and(|ask| ask.try_send(Stop::Drain).is_ok())
     }
 
     /// Starts a process again. One that was asked to stop and did not is killed first, as

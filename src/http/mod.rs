@@ -179,6 +179,8 @@ impl App {
             .iter()
             .map(|master| master.http.as_str())
             .filter(|http| page::is_origin(http) && !self.access().is_own(http))
+            // A page that came encrypted is not sent on in the clear.
+            .filter(|http| http.starts_with("https://") || !self.is_https())
             .collect();
         let turn = self.0.redirects.fetch_add(1, Ordering::Relaxed);
         others.get(turn.checked_rem(others.len())?).map(|http| (*http).to_owned())

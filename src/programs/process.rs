@@ -1,7 +1,7 @@
 //! Process of one node, which runs until it is asked to stop.
 //!
-//! The process stops at SIGINT and SIGTERM: a master hands over first, and a second signal ends it
-//! at once. A supervised one ignores SIGINT, which a terminal sends to all processes at once, and
+//! The process stops at SIGINT and SIGTERM: a master hands over first, and leaves at once when it is
+//! asked again. A supervised one ignores SIGINT, which a terminal sends to all processes at once, and
 //! stops at once when its stdin ends: its supervisor holds the other end, so that the node ends with
 //! it.
 //!
@@ -26,7 +26,7 @@ use tokio::{
     net::unix::pipe,
     runtime,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, oneshot},
+    sync::mpsc,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -43,7 +43,7 @@ use crate::{
     },
     config::Config,
     env::{
-        BoxFuture, Env, TimedOut,
+        Env,
         real::{
             LineQueue, RealWorld, ReopenEvents, make_private_dir, open_private, panic_message,
             raise_files_max, redirect_stderr,
@@ -104,7 +104,7 @@ pub(super) struct NodeProcess<'a> {
 pub(super) fn run(
     process: &NodeProcess<'_>,
     check: impl AsyncFnOnce(&Env) -> Result<(), ProgramError>,
-    node: impl AsyncFnOnce(Env, Store, BoxFuture<'static, Stop>) -> Result<(), ProgramError>,
+    node: impl AsyncFnOnce(Env, Store, mpsc::Receiver<Stop>) -> Result<(), ProgramError>,
 ) -> Result<(), ProgramError> {
     /// Time for a node that was asked to stop to take its leave.
     const GOODBYE: Duration = Duration::from_secs(3);
@@ -139,24 +139,20 @@ pub(super) fn run(
         };
         let store =
             open_store(&env, &process.store, process.config.store_timeout, rights).await?;
-        let (stop, stopped) = oneshot::channel();
+        let (tell, stops) = mpsc::channel(2);
         let overdue = async {
-            let how = asked.next().await;
+            let first = asked.next().await;
             // A node that has ended by itself no longer listens.
-            let _ = stop.send(how);
-            let limit = match (process.role, how) {
-                (Role::Master, Stop::Drain) => process.config.drain_timeout + GOODBYE,
-                _ => GOODBYE,
-            };
-            match env.timeout(limit, asked.next()).await {
-                Ok(_) => "it was asked again",
-                Err(TimedOut) => "its goodbye took too long",
+            let _ = tell.try_send(first);
+            if (process.role, first) == (Role::Master, Stop::Drain) {
+                let limit = process.config.drain_timeout + GOODBYE;
+                if env.timeout(limit, asked.next()).await.is_err() {
+                    return;
+                }
+                let _ = tell.try_send(Stop::AtOnce);
             }
+            env.sleep(GOODBYE).await;
         };
-        let stop = Box::pin(async {
-            // The sender lives as long as the node.
-            stopped.await.unwrap_or(Stop::AtOnce)
-        });
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             %id,
@@ -169,7 +165,7 @@ pub(super) fn run(
         let ended = tokio::select! {
             biased;
             Some(line) = panics.recv() => Err(ProgramError::Failed(line)),
-            ended = AssertUnwindSafe(node(env.clone(), store, stop)).catch_unwind() => {
+            ended = AssertUnwindSafe(node(env.clone(), store, stops)).catch_unwind() => {
                 let dead = |panic: Box<_>| ProgramError::Failed(dead("node", panic_message(&*panic)));
                 ended.unwrap_or_else(|panic| Err(dead(panic)))
             }
@@ -180,8 +176,8 @@ pub(super) fn run(
                 }
                 pending().await
             } => return Ok(()),
-            why = overdue => {
-                tracing::warn!("the {} ends before it has left: {why}", process.role);
+            () = overdue => {
+                tracing::warn!("the {} ends: its goodbye took too long", process.role);
                 return Ok(());
             }
         };

@@ -100,6 +100,12 @@ impl<W> ReadMarks<W> {
         std::mem::take(&mut self.places).into_iter().map(gathered).collect()
     }
 
+    /// Whether no mark waits to be written.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.waiting == 0
+    }
+
     /// Returns the time at which marks are to be written.
     #[must_use]
     pub const fn next_deadline(&self) -> Option<Mono> {

@@ -57,6 +57,12 @@ impl<W> Reads<W> {
         begins
     }
 
+    /// Whether nobody waits, and no read runs.
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        self.running.is_none() && self.queued.is_empty()
+    }
+
     /// Ends the running read and returns who waited for it. Follow it by [`Reads::begin`].
     #[must_use]
     pub fn end(&mut self) -> Vec<W> {

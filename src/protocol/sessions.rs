@@ -141,6 +141,12 @@ impl<W> Sessions<W> {
         Ok(begins)
     }
 
+    /// Whether nobody waits for a look-up.
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        self.waiting == 0
+    }
+
     /// Ends a look-up: caches the row that it found, and returns all who waited for it.
     pub fn on_looked_up(&mut self, key: &SessionKey, row: Option<&SessionRow>) -> Vec<W> {
         if let Some(row) = row {

@@ -6,6 +6,8 @@
 
 use std::{fmt, future::pending, sync::Arc};
 
+use tokio::sync::mpsc;
+
 use crate::{
     comm::key_source::{KeySource, load_or_make_identity},
     config::Config,
@@ -13,7 +15,7 @@ use crate::{
     env::{Env, TaskGuard},
     http::Access,
     model::ids::Role,
-    programs::{MasterParams, Stop, WorkerParams, run_master, run_worker},
+    programs::{MasterParams, WorkerParams, run_master, run_worker},
     store::Store,
 };
 
@@ -99,7 +101,7 @@ impl TestCluster {
             };
             let env = parts.env.clone();
             let task = parts.env.spawn("master", async move {
-                let ended = run_master(env, params, pending::<Stop>()).await;
+                let ended = run_master(env, params, mpsc::channel(1).1).await;
                 panic!("a master ended: {ended:?}");
             });
             cluster.masters.push(Some(task.abort_on_drop()));

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! 1. Nobody new comes in, and `/readyz` says so; who is here is served to the end.
-//! 2. Without another master that can have things written there is nobody to hand over to: streams
-//!    end at once, no write is taken any more, and what waits is still done.
+//! 2. The last master has nobody to hand over to: its streams end at once, no write is taken any
+//!    more, and what waits is still done.
 //! 3. It takes at most `drain_timeout`.
 
 use std::time::Duration;
@@ -28,15 +28,16 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Time for requests that were on their way when the front end closed.
 const CLOSING: Duration = Duration::from_millis(200);
 
+/// Time before the end of `drain_timeout` at which the front end closes even if people are here.
+const FINISH: Duration = Duration::from_secs(1);
+
 /// Progress of a drain.
 pub(super) struct Drain {
     until: Mono,
-    /// Whether the work goes to other masters.
-    hands_over: bool,
+    /// Whether there is another master to go to; found anew at each look.
+    has_others: bool,
     batch: usize,
     batch_at: Mono,
-    /// Time of the last sign of anybody.
-    served_at: Mono,
     /// Time since when the front end takes no connection any more.
     closed_at: Option<Mono>,
 }
@@ -47,49 +48,54 @@ impl Driver {
     /// # Errors
     /// [`DrainError::LastMaster`], unless `force`: nothing has begun.
     pub(super) fn drain(&mut self, force: bool) -> Result<(), DrainError> {
-        let hands_over = self.core.has_successor();
         if self.drain.is_some() {
             return Ok(());
         }
-        if !hands_over && !force {
+        if !self.core.has_successor() && !force {
             return Err(DrainError::LastMaster);
         }
         let now = self.env.now();
         let until = now + self.config.drain_timeout;
+        let has_others = !self.other_masters().is_empty();
         let streams = self.streams.table.len();
         // In half of the time that there is.
         let batches = self.config.drain_timeout.as_millis() / BATCH_INTERVAL.as_millis() / 2;
         let batches = usize::try_from(batches).unwrap_or(usize::MAX).max(1);
-        let batch = if hands_over { streams.div_ceil(batches).max(BATCH_MIN) } else { usize::MAX };
-        let is_quiet = streams == 0 && self.waiters.is_empty();
-        let served_at = if is_quiet { now - QUIET } else { now };
-        tracing::info!(streams, hands_over, "this master is being drained");
-        self.env.event(&Event::Drain { hands_over });
-        self.drain =
-            Some(Drain { until, hands_over, batch, batch_at: now, served_at, closed_at: None });
+        let batch = streams.div_ceil(batches).max(BATCH_MIN);
+        tracing::info!(streams, has_others, "this master is being drained");
+        self.env.event(&Event::Drain { hands_over: has_others });
+        self.drain = Some(Drain { until, has_others, batch, batch_at: now, closed_at: None });
         self.signal.begin();
         self.poll.touch_now(now);
-        if hands_over {
-            self.core.drain(now, &mut self.out);
-        }
+        self.core.drain(now, &mut self.out);
         Ok(())
     }
 
     /// Ends the next batch of streams. Returns whether it is time to leave.
     pub(super) fn go_on_draining(&mut self, now: Mono) -> bool {
-        let Some(drain) = &self.drain else { return false };
-        if now >= drain.batch_at && !self.streams.table.is_empty() {
+        let has_others = !self.other_masters().is_empty();
+        let Some(drain) = &mut self.drain else { return false };
+        drain.has_others = has_others;
+        if (now >= drain.batch_at || !has_others) && !self.streams.table.is_empty() {
             self.end_batch(now);
         }
-        let is_done =
-            self.streams.table.is_empty() && self.core.is_empty() && self.waiters.is_empty();
+        let is_done = self.streams.table.is_empty()
+            && self.core.is_empty()
+            && self.waiters.is_empty()
+            && self.reads.is_idle()
+            && self.people.marks.is_empty()
+            && self.people.sessions.is_idle();
         let Some(drain) = &mut self.drain else { return false };
-        let is_quiet = is_done && now >= drain.served_at + QUIET;
-        if drain.closed_at.is_none() && (is_quiet || now >= drain.until - CLOSING) {
+        let is_quiet = is_done && (now >= self.served_at + QUIET || !has_others);
+        if drain.closed_at.is_none() && (is_quiet || now >= drain.until - FINISH) {
             drain.closed_at = Some(now);
             self.signal.close();
         }
-        now >= drain.until || (is_done && drain.closed_at.is_some_and(|at| now >= at + CLOSING))
+        let is_over = is_done && drain.closed_at.is_some_and(|at| now >= at + CLOSING);
+        if is_over && has_others {
+            self.env.sometimes("a master handed over all that it had");
+        }
+        is_over || now >= drain.until
     }
 
     /// Sends the readers of some streams elsewhere, each batch to all other masters in turn.
@@ -99,8 +105,9 @@ impl Driver {
         let share = f64::from(self.env.rng("drain").next_u32()) / f64::from(u32::MAX);
         let Some(drain) = &mut self.drain else { return };
         drain.batch_at = now + half + BATCH_INTERVAL.mul_f64(share);
-        drain.served_at = now;
-        for id in self.streams.table.ids().into_iter().take(drain.batch) {
+        self.served_at = now;
+        let batch = if drain.has_others { drain.batch } else { usize::MAX };
+        for id in self.streams.table.ids().into_iter().take(batch) {
             self.streams.end_with_bye(id, ByeReason::Draining, &others);
             if !others.is_empty() {
                 others.rotate_left(1);
@@ -121,25 +128,17 @@ impl Driver {
         let batch_at = (!self.streams.table.is_empty()).then_some(drain.batch_at);
         // What waits for work to end is looked at when it does.
         let times = match drain.closed_at {
-            None => [drain.served_at + QUIET, drain.until - CLOSING],
+            None => [self.served_at + QUIET, drain.until - FINISH],
             Some(closed_at) => [closed_at + CLOSING, drain.until],
         };
         let ahead = times.into_iter().filter(|at| *at > now);
         ahead.chain(batch_at).min().or(Some(drain.until))
     }
 
-    /// Notes that somebody is still served here.
-    pub(super) fn note_served(&mut self) {
-        let now = self.env.now();
-        if let Some(drain) = &mut self.drain {
-            drain.served_at = now;
-        }
-    }
-
     /// Whether a task is refused because this master is to end.
     pub(super) fn refuses(&self, task: &Task) -> bool {
         let Some(drain) = &self.drain else { return false };
         let is_newcomer = matches!(task, Task::OpenSession { .. } | Task::RedeemTicket { .. });
-        is_newcomer || !drain.hands_over
+        is_newcomer || !drain.has_others
     }
 }

@@ -219,6 +219,8 @@ struct Driver {
     poll: StorePoll,
     letters: DeadLetters,
     drain: Option<Drain>,
+    /// Time of the last sign of anybody.
+    served_at: Mono,
     /// Word to the front end on the drain.
     signal: DrainSignal,
 }

@@ -73,6 +73,13 @@ pub(super) struct PendingReads {
     weak_turn: u64,
 }
 
+impl PendingReads {
+    /// Whether no request waits for the boards to be read.
+    pub(super) fn is_idle(&self) -> bool {
+        self.boards.is_idle()
+    }
+}
+
 impl WantBoards {
     fn refuse(self, error: RequestError) {
         // A requester may be gone.

@@ -98,7 +98,7 @@ impl Driver {
         request: SessionRequest,
     ) {
         self.people.presence.on_alive(self.env.now(), &key);
-        self.note_served();
+        self.served_at = self.env.now();
         if let Some(row) = self.people.sessions.get(&key) {
             let author = row.user.clone();
             return self.serve(key, author, user, request);

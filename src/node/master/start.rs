@@ -133,6 +133,7 @@ impl Driver {
             poll: StorePoll::new(now, info.clone(), own_ends),
             letters: DeadLetters::default(),
             drain: None,
+            served_at: now,
             signal,
             me: Me { info, holder, cluster, fingerprint },
             env,

@@ -28,6 +28,8 @@ const USE_INTERVAL: Duration = Duration::from_secs(3600);
 struct Repeated {
     at: Mono,
     is_running: bool,
+    /// Whether it begins anew as soon as it ends.
+    is_wanted: bool,
 }
 
 impl Repeated {
@@ -38,9 +40,15 @@ impl Repeated {
         begins
     }
 
-    const fn end(&mut self, again_at: Mono) {
-        self.at = again_at;
+    fn end(&mut self, again_at: Mono) {
+        self.at = if std::mem::take(&mut self.is_wanted) { Mono::ZERO } else { again_at };
         self.is_running = false;
+    }
+
+    /// Brings the next time forward; one that is under way may have begun too early to count.
+    fn want(&mut self, now: Mono) {
+        self.at = now;
+        self.is_wanted = self.is_running;
     }
 
     fn next_deadline(&self) -> Option<Mono> {
@@ -64,7 +72,7 @@ pub(super) struct StorePoll {
 
 impl StorePoll {
     pub(super) fn new(now: Mono, me: MasterInfo, own_ends: OwnEnds) -> Self {
-        let first = || Repeated { at: now, is_running: false };
+        let first = || Repeated { at: now, is_running: false, is_wanted: false };
         Self {
             touch: first(),
             read: first(),
@@ -81,13 +89,13 @@ impl StorePoll {
     }
 
     /// Brings the next touch forward.
-    pub(super) const fn touch_now(&mut self, now: Mono) {
-        self.touch.at = now;
+    pub(super) fn touch_now(&mut self, now: Mono) {
+        self.touch.want(now);
     }
 
     /// Brings the next round of reads forward.
-    pub(super) const fn read_now(&mut self, now: Mono) {
-        self.read.at = now;
+    pub(super) fn read_now(&mut self, now: Mono) {
+        self.read.want(now);
     }
 
     pub(super) fn masters(&self) -> &[MasterInfo] {

@@ -83,7 +83,7 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
     process::run(
         &process,
         async |_| Ok(()),
-        async |env, store, stop| {
+        async |env, store, stops| {
             tracing::info!(
                 name = own.name,
                 http = own.http,
@@ -119,7 +119,7 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
                     store,
                     keys: Arc::new(GeneratedKeys),
                 },
-                stop,
+                stops,
             );
             ended.await.map_err(|e| match e {
                 MasterError::Node(e) => ProgramError::Failed(e.to_string()),

@@ -1,8 +1,9 @@
 //! Start of a whole master: the node, its front end and its listener for operators.
 
-use std::{future::Future, io, sync::Arc};
+use std::{io, sync::Arc};
 
 use thiserror::Error;
+use tokio::sync::mpsc;
 
 use crate::{
     comm::key_source::KeySource,
@@ -67,7 +68,7 @@ pub enum MasterError {
     Node(#[from] NodeError),
 }
 
-/// Runs a master with its front end until it leaves the cluster, as `stop` says or an operator
+/// Runs a master with its front end until it leaves the cluster, as `stops` say or an operator
 /// asks; or until it is dropped. The front end answers at once, and is not ready until the node is.
 ///
 /// # Errors
@@ -75,7 +76,7 @@ pub enum MasterError {
 pub async fn run_master(
     env: Env,
     params: MasterParams,
-    stop: impl Future<Output = Stop> + Send,
+    mut stops: mpsc::Receiver<Stop>,
 ) -> Result<(), MasterError> {
     let MasterParams { name, config, http_public, link_public, store, keys, tls, .. } = params;
     let mut access = params.access.with_public(&http_public)?;
@@ -107,14 +108,18 @@ pub async fn run_master(
     let params = node::master::MasterParams { name, config, http_public, link_public, store, keys };
     let node = node::master::run(env, params, links, asks);
     let leave = async {
-        let told = match stop.await {
-            Stop::Drain => handle.drain(true).await.map(drop),
-            Stop::AtOnce => handle.leave().await,
-        };
-        // A node that does not serve yet, or no more, has nothing to leave; another ends by itself.
-        if told.is_ok() {
-            std::future::pending::<()>().await;
+        while let Some(stop) = stops.recv().await {
+            let told = match stop {
+                Stop::Drain => handle.drain(true).await.map(drop),
+                Stop::AtOnce => handle.leave().await,
+            };
+            // A node that does not serve yet, or no more, has nothing to leave.
+            if told.is_err() {
+                return;
+            }
         }
+        // It ends by itself, or nobody will ask it to.
+        std::future::pending::<()>().await;
     };
     // While the master still answers whom it has taken in.
     let close = async {

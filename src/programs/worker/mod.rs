@@ -70,7 +70,7 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
             ProgramError::Usage(format!("{e}{way_out}"))
         })
     };
-    process::run(&process, check, async |env, store, stop| {
+    process::run(&process, check, async |env, store, mut stops| {
         let token_is = if token.is_some() { "given" } else { "none" };
         tracing::info!(
             name = own.name,
@@ -91,7 +91,9 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
                 keys: Arc::new(GeneratedKeys),
             },
             async {
-                stop.await;
+                if stops.recv().await.is_none() {
+                    std::future::pending::<()>().await;
+                }
             },
         );
         // A worker's only error is that it did not start.

@@ -1,8 +1,8 @@
 //! Drain: a master that is to end hands its work over to the others while it still serves people.
 //!
-//! From its begin on the master takes no lease. It gives each one back after the attempt in flight,
-//! and what waits goes to masters that can have it written, as does every later task. Its workers
-//! stay registered until it leaves.
+//! As long as another master can have things written, this one takes no lease, gives each one back
+//! after the attempt in flight, and sends what waits and what comes to the other. While there is
+//! none it goes on by itself, so that nobody is refused for the sake of a drain.
 
 use super::{Effect, Master};
 use crate::model::time::Mono;
@@ -11,19 +11,29 @@ impl Master {
     /// Begins to hand over. There is no way back: a master that was drained ends.
     pub fn drain(&mut self, now: Mono, out: &mut Vec<Effect>) {
         self.is_draining = true;
-        self.release_all(now, out);
-        self.mark_all();
+        self.hand_over(now, out);
         self.pump_marked(now, out);
+    }
+
+    /// Gives back what can be given back, when it is being drained and somebody can go on. Marks
+    /// every slot.
+    pub(super) fn hand_over(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        if self.hands_over() {
+            self.release_all(now, out);
+            self.mark_all();
+        }
+    }
+
+    /// Whether its work goes to another master now.
+    pub(super) fn hands_over(&self) -> bool {
+        self.is_draining && self.has_successor()
     }
 
     /// Whether nothing waits here, is with a worker, or is with another master for somebody here.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.forwards.is_empty()
-            && self
-                .queue
-                .slots()
-                .all(|(slot, _)| self.queue.waiting(slot) + self.queue.taken(slot) == 0)
+        let left = |slot| self.queue.waiting(slot) + self.queue.taken(slot);
+        self.forwards.is_empty() && self.queue.slots().all(|(slot, _)| left(slot) == 0)
     }
 
     /// Whether another master is linked that can have things written.

@@ -87,10 +87,7 @@ impl Master {
     /// Lets go of what is idle, and renews the other leases.
     pub(super) fn renew(&mut self, now: Mono, out: &mut Vec<Effect>) {
         self.retire_idle(now, out);
-        if self.is_draining {
-            self.release_all(now, out);
-            return;
-        }
+        self.hand_over(now, out);
         if !self.selection.anyone_reaches_store() {
             let since = *self.unreachable_since.get_or_insert(now);
             if now.since(since) >= UNREACHABLE_FOR {

@@ -141,6 +141,7 @@ impl Master {
         if let Some(peer) = peer {
             let before = std::mem::replace(&mut peer.can_write, beat.reaches_store);
             if before != beat.reaches_store {
+                self.hand_over(now, out);
                 self.mark_all();
             }
         }

@@ -213,7 +213,7 @@ pub struct Master {
     wrote_at: Option<Mono>,
     /// Time since when none of its workers reaches the store.
     unreachable_since: Option<Mono>,
-    /// Whether its work is being handed over to other masters.
+    /// Whether its work is to be handed over to other masters.
     is_draining: bool,
     renew_at: Mono,
     digest_at: Mono,
@@ -340,18 +340,17 @@ impl Master {
     }
 
     /// Returns whether this master can have things written: it is strong, one of its workers
-    /// reaches the store, and it is not being drained.
+    /// reaches the store, and it does not hand its work over.
     #[must_use]
     pub fn can_write(&self, now: Mono) -> bool {
-        self.is_strong(now) && self.selection.anyone_reaches_store() && !self.is_draining
+        self.is_strong(now) && self.selection.anyone_reaches_store() && !self.hands_over()
     }
 
-    /// Returns whether waiting here is in vain: this master's writes do not reach the store, it
-    /// has had no worker that does for a while, or it hands its work over.
+    /// Returns whether waiting here is in vain: this master's writes do not reach the store, or it
+    /// has had no worker that does for a while.
     fn is_idle(&self, now: Mono) -> bool {
         let without = |since: Mono| now.since(since) >= NO_WORKER_AFTER;
-        let is_cut_off = !self.is_strong(now) || self.unreachable_since.is_some_and(without);
-        is_cut_off || self.is_draining
+        !self.is_strong(now) || self.unreachable_since.is_some_and(without)
     }
 
     /// Returns when [`on_time`](Self::on_time) is to be called next.

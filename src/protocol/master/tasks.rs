@@ -189,6 +189,9 @@ impl Master {
         if self.assignments.batch(slot).is_some_and(|batch| batch.attempt.is_none()) {
             self.resume(now, slot, out);
         }
+        if self.hands_over() && self.assignments.batch(slot).is_none() {
+            self.release(slot, now, out);
+        }
         if self.queue.waiting(slot) == 0 {
             return;
         }
@@ -197,11 +200,8 @@ impl Master {
                 if self.assignments.batch(slot).is_some() {
                     return;
                 }
-                if held.wanted || self.is_draining {
-                    let ask_at =
-                        if self.is_draining { now } else { now + self.config.forward_retry };
-                    self.release(slot, ask_at, out);
-                    self.pump(now, slot, out);
+                if held.wanted {
+                    self.release(slot, now + self.config.forward_retry, out);
                 } else {
                     self.start(now, slot, out);
                 }
@@ -360,7 +360,7 @@ impl Master {
         let Assignee { node, registration } = batch.assignee;
         let is_here = self.registrations.get(&node).is_some_and(|r| r.registration == registration);
         match batch.retry_at {
-            _ if self.is_draining => self.put_back(slot, false),
+            _ if self.hands_over() => self.put_back(slot, false),
             Some(at) if at > now => self.wake(at, slot),
             Some(_) if is_here => self.attempt(slot, out),
             _ if !self.permissions.usable(now, slot) => self.put_back(slot, false),

@@ -88,13 +88,41 @@ fn task_of_another_master_is_refused_and_one_that_waited_is_sent_back() {
 }
 
 #[test]
-fn without_another_master_nothing_is_taken_in_vain() {
+fn lease_without_a_task_is_given_back_at_once() {
     let mut lab = lab();
+    let (slot, attempt, ..) = lab.assigned().expect("in flight");
     lab.master.drain(lab.now, &mut lab.out);
-    lab.master.on_link_over(lab.now, PEER, &LinkOver::Left, &mut lab.out);
-    assert!(!lab.master.has_successor());
-    let refused = lab.master.on_submit(lab.now, post(2), &mut lab.out);
-    assert!(matches!(refused, Err(Outcome::Unavailable { .. })), "{refused:?}");
+    assert!(!released(&mut lab));
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    assert!(released(&mut lab), "others have to wait for it no longer");
+}
+
+#[test]
+fn without_another_master_that_can_write_it_goes_on_by_itself() {
+    let mut lab = lab();
+    let reaches = |lab: &mut Lab, reaches_store| {
+        lab.master.on_beat(lab.now, PEER, Beat { reaches_store }, &mut lab.out);
+    };
+    let (slot, attempt, ..) = lab.assigned().expect("in flight");
+    lab.master.drain(lab.now, &mut lab.out);
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    reaches(&mut lab, false);
+    lab.out.clear();
+    let waits = lab.submit(2);
+    lab.grant(8);
+    let (slot, attempt, ..) = lab.assigned().expect("done here");
+    let later = lab.submit(3);
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(2)])));
+    // The next batch goes before the end of this one.
+    let (slot, attempt, ..) = lab.assigned().expect("done here too");
+    assert_eq!(lab.ended(), Some((waits, Outcome::Settled(committed(2)))));
+    reaches(&mut lab, true);
+    assert!(!lab.has(|e| matches!(e, Effect::ReleaseLease { .. })), "its worker still writes");
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(3)])));
+    assert!(lab.has(|e| matches!(e, Effect::ReleaseLease { lease: 8, .. })), "{:?}", lab.out);
+    assert_eq!(lab.ended(), Some((later, Outcome::Settled(committed(3)))));
+    let last = lab.submit(4);
+    assert_eq!(forwarded(&mut lab), Some(last));
 }
 
 #[test]
