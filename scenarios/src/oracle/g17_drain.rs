@@ -1,7 +1,8 @@
-//! G17 planned drains: while a master hands over to another, no send to it gets a 5xx or a reset.
+//! G17 planned drains: while a master hands over to another, no send that it has gets a 5xx or a
+//! reset; and it does hand over when others run.
 //!
 //! Judged where nothing else is wrong: no other fault stands or ended in the last 15 s, the store
-//! and the workers included.
+//! and the workers included, and no other master is drained at the same time.
 
 use std::time::Duration;
 
@@ -22,20 +23,37 @@ use crate::{
 /// Time around a drain in which nothing else may be wrong.
 const ALONE: Duration = Duration::from_secs(15);
 
-/// Master that hands over, from its word until its process ended.
+/// Master that is drained, from its word until its process ended.
 struct Drained {
     url: String,
+    hands_over: bool,
     from: Duration,
     until: Duration,
 }
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
-    for drained in drains(evidence) {
+    let drains: Vec<_> = drains(evidence).collect();
+    let overlap = |one: &Drained, other: &Drained| {
+        one.url != other.url && one.from <= other.until && other.from <= one.until
+    };
+    for drained in &drains {
+        if !is_alone(evidence, drained) || drains.iter().any(|other| overlap(drained, other)) {
+            continue;
+        }
+        if !drained.hands_over && evidence.plan.cluster.masters > 1 {
+            let text = format!(
+                "{} ended at {} as if it were the last master",
+                drained.url,
+                seconds(drained.from)
+            );
+            found.push(broken(Property::G17, "alone", text, []));
+        }
         let asked = evidence.history.operations.iter().filter(|operation| {
             operation.master == drained.url
                 && matches!(operation.request, Request::Post { .. })
-                && (drained.from..=drained.until).contains(&operation.invoked)
+                && operation.invoked <= drained.until
+                && operation.end.as_ref().is_none_or(|(at, _)| *at >= drained.from)
         });
         let failed: Vec<_> = asked.filter(|operation| was_failed(operation)).collect();
         if failed.is_empty() {
@@ -71,14 +89,13 @@ fn was_failed(operation: &Operation) -> bool {
 
 fn drains<'a>(evidence: &'a Evidence<'_>) -> impl Iterator<Item = Drained> + 'a {
     evidence.events.iter().filter_map(|said| {
-        let Event::Drain { hands_over: true } = said.event else { return None };
+        let Event::Drain { hands_over } = said.event else { return None };
         let mut masters = evidence.history.masters.iter().enumerate();
         let (nth, url) = masters.find(|(nth, _)| said.node == Place::Master(*nth).to_string())?;
         let (place, url) = (Place::Master(nth), url.clone());
         let ended = evidence.ends.iter().filter(|(of, at)| *of == place && *at >= said.at);
         let until = ended.map(|(_, at)| *at).min().unwrap_or(evidence.ended);
-        let drained = Drained { url, from: said.at, until };
-        is_alone(evidence, &drained).then_some(drained)
+        Some(Drained { url, hands_over, from: said.at, until })
     })
 }
 
@@ -132,7 +149,8 @@ mod tests {
         let unreached =
             Failure::Unreached { master: "http://m".to_owned(), why: "refused".to_owned() };
         assert_eq!(sent(true, "stop", unreached), []);
-        assert_eq!(sent(false, "stop", reset()), [], "there was nobody to hand over to");
+        let alone = sent(false, "stop", status(429));
+        assert_eq!(alone.len(), 1, "there was somebody to hand over to: {alone:?}");
         assert_eq!(sent(true, "exit", reset()), [], "something else is wrong");
     }
 }
