@@ -90,18 +90,16 @@ async function set_up() {
   }
 }
 
-// Waits until masters and workers of these hosts are in, as `host` sees it.
-async function whole(host, among = hosts, limit_ms = 60_000) {
-  await until(
-    `all nodes of ${among.map((one) => one.name)} in`,
-    async () => {
-      const status = await step("status", host);
-      const lines = status.split("\n");
-      const is_in = (name) => lines.some((line) => line.startsWith(`${name} `) && / in /.test(line));
-      return among.every((one) => [`master-${one.name}`, `worker-${one.name}-1`, `worker-${one.name}-2`].every(is_in)) || status;
-    },
-    limit_ms,
-  );
+// Waits until masters and workers of these hosts are in: each master shows itself and all workers.
+async function whole(among = hosts, limit_ms = 60_000) {
+  const workers = among.flatMap(({ name }) => [`worker-${name}-1`, `worker-${name}-2`]);
+  const look = async (host) => {
+    const status = await step("status", host);
+    const is_in = (name) => status.split("\n").some((line) => line.startsWith(`${name} `) && / in /.test(line));
+    const missing = [`master-${host.name}`, ...workers].filter((name) => !is_in(name));
+    if (missing.length > 0) throw new Error(`${missing} not in:\n${status}`);
+  };
+  for (const host of among) await until(`nodes in at ${host.name}`, () => look(host).then(() => true), limit_ms);
 }
 
 async function during(name, loses_ms, what) {
@@ -165,7 +163,7 @@ try {
   make_network("10.77.0.254");
   await Promise.all(hosts.map((host) => host.start()));
   await set_up();
-  await whole(north);
+  await whole();
   console.log(`${at()} docs/operate.md was followed: three masters, six workers`);
 
   const urls = hosts.map((host) => host.url);
@@ -181,23 +179,23 @@ try {
   await during("the host of a standby is killed", SILENCE_MS, async () => {
     await south.kill();
     await sleep(SIZES.fault_s * 1000);
-    await whole(north, [north, middle]);
+    await whole([north, middle]);
     await south.start();
     await south.run("systemctl start chatchat-db chatchat-master chatchat-worker@worker-1 chatchat-worker@worker-2");
-    await whole(north);
+    await whole();
   });
 
   await during("the host of a standby is cut off", SILENCE_MS, async () => {
     middle.cut();
     await sleep(SIZES.fault_s * 1000);
     middle.mend();
-    await whole(north);
+    await whole();
   });
 
   await during("every host in turn is upgraded", 0, async () => {
     for (const host of hosts) {
       await step("upgrade", host);
-      await whole(host);
+      await whole();
     }
   });
 
@@ -211,12 +209,12 @@ try {
     const next = standbys[received[0] >= received[1] ? 0 : 1];
     await step("promoted", next);
     console.log(`${at()} ${next.name} is promoted (${received.join(" and ")} bytes received)`);
-    await whole(next, standbys);
+    await whole(standbys);
     await sleep(SIZES.fault_s * 1000);
     await north.start();
     await north.run("systemctl start chatchat-master chatchat-worker@worker-1 chatchat-worker@worker-2");
     await step("returned", north);
-    await whole(next);
+    await whole();
     if ((await primary()) !== next) fail(`the primary is ${(await primary())?.name}`);
   });
 
@@ -224,7 +222,7 @@ try {
     const host = await primary();
     await host.run("kill -9 $(head -1 /var/lib/chatchat-db/data/postmaster.pid)");
     await sleep(SIZES.fault_s * 1000);
-    await whole(host);
+    await whole();
   });
 } catch (error) {
   fail(error.stack);
