@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output, Stdio},
     time::Duration,
 };
@@ -14,6 +14,37 @@ use chatchat_sim::{
 
 /// Bytes of a process's error output that a report of its end shows.
 const STDERR_MAX: usize = 2000;
+
+/// Variable that turns on a planted bug in a program that holds several.
+pub(super) const SWITCH: &str = "CHATCHAT_PLANTED";
+
+/// Program that carries out runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Program {
+    pub(super) path: PathBuf,
+    /// Planted bug that is turned on in it and in the processes that it starts.
+    pub(super) planted: Option<String>,
+}
+
+impl Program {
+    /// Returns this program.
+    ///
+    /// # Errors
+    /// A sentence for the person who asked.
+    pub(super) fn this() -> Result<Self, String> {
+        let path = env::current_exe().map_err(|why| format!("this program is gone: {why}"))?;
+        Ok(Self { path, planted: None })
+    }
+
+    /// Returns a command that starts it.
+    pub(super) fn command(&self) -> Command {
+        let mut command = Command::new(&self.path);
+        if let Some(bug) = &self.planted {
+            command.env(SWITCH, bug);
+        }
+        command
+    }
+}
 
 /// One run: a story by name or path, and a seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,23 +60,15 @@ impl Job {
     }
 }
 
-/// Returns the path of this program.
-///
-/// # Errors
-/// A sentence for the person who asked.
-pub(super) fn program() -> Result<PathBuf, String> {
-    env::current_exe().map_err(|why| format!("this program is gone: {why}"))
-}
-
 /// Runs one seed of one story in a process of its own.
-pub(super) fn run(program: &Path, job: &Job, limit: Duration) -> Summary {
+pub(super) fn run(program: &Program, job: &Job, limit: Duration) -> Summary {
     run_with(program, job, limit, &[])
 }
 
 /// Runs one seed of one story in a process of its own, with more arguments.
-pub(super) fn run_with(program: &Path, job: &Job, limit: Duration, more: &[String]) -> Summary {
+pub(super) fn run_with(program: &Program, job: &Job, limit: Duration, more: &[String]) -> Summary {
     let (seed, limit) = (job.seed.to_string(), limit.as_secs().to_string());
-    let mut command = Command::new(program);
+    let mut command = program.command();
     command.args(["run", &job.story, "--seed", &seed, "--limit", &limit, "--json"]);
     command.args(more);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -105,7 +128,8 @@ mod tests {
 
     #[test]
     fn program_that_is_not_there_is_a_crash_and_not_a_run_that_holds() {
-        let summary = run(Path::new("no/such/program"), &job(), Duration::from_secs(1));
+        let program = Program { path: "no/such/program".into(), planted: None };
+        let summary = run(&program, &job(), Duration::from_secs(1));
         assert_eq!((summary.verdict, summary.seed), (Verdict::Crash, 4));
     }
 }

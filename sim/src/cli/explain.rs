@@ -6,7 +6,6 @@
 
 use std::{
     ops::ControlFlow,
-    path::Path,
     process::ExitCode,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -15,7 +14,7 @@ use std::{
 use chatchat_sim::summary::Failure;
 
 use super::{
-    child::{self, Job},
+    child::{self, Job, Program},
     out, shrink, side_by_side,
 };
 
@@ -26,7 +25,7 @@ const BAR: usize = 30;
 pub(super) fn run(explain: &super::Explain) -> Result<ExitCode, String> {
     let plan = super::plan(&explain.which)?;
     let limit = Duration::from_secs(explain.which.limit);
-    let program = child::program()?;
+    let program = Program::this()?;
     let job = Job { story: explain.which.story.clone(), seed: explain.which.seed };
     let original = child::run(&program, &job, limit);
     let Some(failure) = shrink::wanted(&original, explain.rule.as_deref())? else {
@@ -57,7 +56,7 @@ pub(super) fn run(explain: &super::Explain) -> Result<ExitCode, String> {
 }
 
 struct Tries<'a> {
-    program: &'a Path,
+    program: &'a Program,
     job: &'a Job,
     limit: Duration,
     jobs: usize,

@@ -1,16 +1,12 @@
 //! Hunt for one bug: seed after seed until a run shows it.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use chatchat_scenarios::story::Story;
 use chatchat_sim::{summary::Failure, verdict::Verdict};
 
 use crate::cli::{
-    child::{self, Job},
+    child::{self, Job, Program},
     side_by_side,
 };
 
@@ -20,7 +16,9 @@ const START_EVERY: u64 = 1000;
 /// Way to hunt.
 pub(super) struct Hunt {
     /// Program without any bug.
-    pub(super) clean: PathBuf,
+    pub(super) clean: Program,
+    /// Folder for the stories that shrinking writes.
+    pub(super) folder: PathBuf,
     pub(super) stories: Vec<String>,
     /// Seeds after which a bug counts as not found.
     pub(super) seeds: u64,
@@ -41,7 +39,7 @@ pub(super) struct Found {
 
 impl Hunt {
     /// Hunts from each start.
-    pub(super) fn hunt(&self, program: &Path) -> Vec<Option<Found>> {
+    pub(super) fn hunt(&self, program: &Program) -> Vec<Option<Found>> {
         (0..self.starts).map(|start| self.from(program, 1 + start * START_EVERY)).collect()
     }
 
@@ -51,7 +49,7 @@ impl Hunt {
         Job { story: self.stories.get(turn).cloned().unwrap_or_default(), seed }
     }
 
-    fn from(&self, program: &Path, first: u64) -> Option<Found> {
+    fn from(&self, program: &Program, first: u64) -> Option<Found> {
         let seeds = usize::try_from(self.seeds).unwrap_or(usize::MAX);
         let ask = |nth: usize| {
             let job = self.job(first, nth as u64);
@@ -62,7 +60,7 @@ impl Hunt {
     }
 
     /// Returns a failure that the run has with the bug only.
-    fn shows(&self, program: &Path, job: &Job) -> Option<Failure> {
+    fn shows(&self, program: &Program, job: &Job) -> Option<Failure> {
         let planted = child::run(program, job, self.limit);
         if matches!(planted.verdict, Verdict::Holds | Verdict::Toothless) {
             return None;
@@ -72,18 +70,15 @@ impl Hunt {
     }
 
     /// Shrinks a run that showed the bug. Answers the number of faults in the smallest plan.
-    pub(super) fn shrink(&self, program: &Path, found: &Found) -> Option<usize> {
-        let path = self.clean.with_file_name(format!("{}-shrunk.toml", name(program)));
+    pub(super) fn shrink(&self, program: &Program, found: &Found) -> Option<usize> {
+        let bug = program.planted.as_deref().unwrap_or("own-build");
+        let path = self.folder.join(format!("{bug}-shrunk.toml"));
         let (seed, jobs) = (found.job.seed.to_string(), self.jobs.to_string());
-        let mut command = Command::new(program);
+        let mut command = program.command();
         command.args(["shrink", &found.job.story, "--seed", &seed, "--jobs", &jobs]);
         command.args(["--rule", &found.failure.rule, "--out"]).arg(&path);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().ok()?;
         Story::load(&path.to_string_lossy()).ok().map(|story| story.faults.len())
     }
-}
-
-fn name(program: &Path) -> String {
-    program.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }

@@ -1,12 +1,15 @@
 //! Copy of the source tree, into which bugs are planted.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use chatchat_sim::bugs::{Bug, root};
+
+use super::switch::{switched, with_asked};
 
 /// Parts of the tree that a build needs.
 const PARTS: &[&str] = &[
@@ -22,6 +25,9 @@ const PARTS: &[&str] = &[
     "snapshots",
     "tests",
 ];
+
+/// Root of the library in which bugs are planted.
+const LIBRARY: &str = "src/lib.rs";
 
 /// The copy, and the folder that holds it.
 pub(super) struct Tree {
@@ -44,6 +50,34 @@ impl Tree {
 
     fn tree(&self) -> PathBuf {
         self.folder.join("tree")
+    }
+
+    /// Returns the folder of the programs that were built.
+    pub(super) fn programs(&self) -> PathBuf {
+        self.folder.join("programs")
+    }
+
+    /// Writes bugs into the copy, each behind a switch. Answers those that cannot stand behind one.
+    ///
+    /// # Errors
+    /// A sentence for the person who asked.
+    pub(super) fn plant_switched(&self, bugs: &[Bug]) -> Result<Vec<Bug>, String> {
+        let mut by_file: BTreeMap<&Path, Vec<&Bug>> = BTreeMap::new();
+        for bug in bugs {
+            by_file.entry(&bug.file).or_default().push(bug);
+        }
+        let mut left_out = Vec::new();
+        for (file, bugs) in by_file {
+            let told = |why: io::Error| format!("{}: {why}", file.display());
+            let text = fs::read_to_string(root().join(file)).map_err(told)?;
+            let made = switched(&text, &bugs)?;
+            fs::write(self.tree().join(file), made.text).map_err(told)?;
+            left_out.extend(made.left_out);
+        }
+        let told = |why: io::Error| format!("{LIBRARY}: {why}");
+        let library = fs::read_to_string(root().join(LIBRARY)).map_err(told)?;
+        fs::write(self.tree().join(LIBRARY), with_asked(&library)).map_err(told)?;
+        Ok(left_out)
     }
 
     /// Writes a bug into the copy.
@@ -81,7 +115,7 @@ impl Tree {
             let errors: Vec<_> = said.lines().filter(|line| line.starts_with("error")).collect();
             return Err(format!("it does not build: {}", errors.join("; ")));
         }
-        let programs = self.folder.join("programs");
+        let programs = self.programs();
         let told = |why: io::Error| format!("{}: {why}", programs.display());
         fs::create_dir_all(&programs).map_err(told)?;
         let program = programs.join(name);

@@ -25,7 +25,7 @@ use chatchat_sim::{
 
 use self::search::{Shrunk, Trier};
 use super::{
-    child::{self, Job},
+    child::{self, Job, Program},
     out, side_by_side,
 };
 
@@ -33,7 +33,7 @@ pub(super) fn run(shrink: &super::Shrink) -> Result<ExitCode, String> {
     let plan = super::plan(&shrink.which)?;
     let seed = shrink.which.seed;
     let limit = Duration::from_secs(shrink.which.limit);
-    let program = child::program()?;
+    let program = Program::this()?;
     let job = Job { story: shrink.which.story.clone(), seed };
     let original = child::run(&program, &job, limit);
     let Some(failure) = wanted(&original, shrink.rule.as_deref())? else {
@@ -120,7 +120,7 @@ fn told(plan: &Plan, shrunk: &Shrunk, failure: &Failure, path: &Path) -> String 
 
 /// Tries plans in processes, several side by side.
 struct Processes {
-    program: PathBuf,
+    program: Program,
     folder: PathBuf,
     limit: Duration,
     jobs: usize,

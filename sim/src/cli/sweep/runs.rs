@@ -13,7 +13,7 @@ use std::{
 
 use chatchat_sim::summary::Summary;
 
-use crate::cli::child::{self, Job};
+use crate::cli::child::{self, Job, Program};
 
 /// Starts the runs, `at_a_time` of them side by side; they end in any order.
 ///
@@ -25,7 +25,7 @@ pub(super) fn start(
     limit: Duration,
     is_over: &Arc<AtomicBool>,
 ) -> Result<Receiver<(Job, Summary)>, String> {
-    let program = child::program()?;
+    let program = Program::this()?;
     let jobs = Arc::new(Mutex::new(VecDeque::from(jobs)));
     let (send, receive) = sync_channel(at_a_time);
     for nth in 0..at_a_time {
