@@ -17,6 +17,7 @@ mod g04_pages;
 mod g04_total_order;
 mod g05_catch_up;
 mod g05_gap_free;
+mod g05_prompt;
 mod g06_handover;
 mod g06_own_session;
 mod g06_sessions;
@@ -139,6 +140,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G4, g04_pages::judge),
     (Property::G5, g05_gap_free::judge),
     (Property::G5, g05_catch_up::judge),
+    (Property::G5, g05_prompt::judge),
     (Property::G6, g06_sessions::judge),
     (Property::G6, g06_own_session::judge),
     (Property::G6, g06_handover::judge),
