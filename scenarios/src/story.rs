@@ -68,6 +68,8 @@ pub struct Workload {
     pub past: usize,
     /// Pauses in which nobody begins a post for 5 s, per minute.
     pub pauses_per_minute: f64,
+    /// Share of posts whose text is as long as a text may be.
+    pub long_posts: f64,
     /// People who share one machine, and so one address. A fault of a shared machine names the
     /// first of them.
     pub people_per_machine: usize,
@@ -148,6 +150,7 @@ impl Default for Workload {
             boards: vec![BoardName::lobby()],
             past: 0,
             pauses_per_minute: 0.0,
+            long_posts: 0.0,
             people_per_machine: 1,
             habits: Habits::default(),
         }
@@ -435,6 +438,9 @@ impl Workload {
         if !(0.0..=6.0).contains(&self.pauses_per_minute) {
             let pauses = self.pauses_per_minute;
             return Err(format!("`pauses_per_minute` is {pauses}: want 0 to 6"));
+        }
+        if !(0.0..=1.0).contains(&self.long_posts) {
+            return Err(format!("`long_posts` is {}: want a share from 0 to 1", self.long_posts));
         }
         let rates = [
             ("posts_per_second", self.posts_per_second),

@@ -14,7 +14,7 @@ use dst_env::rng::Rng;
 use super::{
     behaviours::is_time,
     person::{OpenPage, Person},
-    texts::{self, post_id},
+    texts::post_id,
 };
 use crate::history::{Handover, ReaderKind, Redeemed};
 
@@ -64,7 +64,7 @@ impl Person {
         let other: &BoardName = rng.pick(&self.stage.workload.boards);
         let (board, text) = if *other == board {
             let nth = rng.below(1_000_000);
-            (board, texts::text(rng, self.stage.seed, self.number, "again", nth))
+            (board, self.writer().text(rng, "again", nth))
         } else {
             (other.clone(), text)
         };
@@ -80,7 +80,7 @@ impl Person {
         let posts: Vec<(PostId, PostText)> = (0..10 + rng.below(20))
             .map(|_| {
                 let nth = rng.below(1_000_000_000);
-                (post_id(rng), texts::text(rng, self.stage.seed, self.number, &place, nth))
+                (post_id(rng), self.writer().text(rng, &place, nth))
             })
             .collect();
         let sending = async {

@@ -21,7 +21,10 @@ use chatchat::{
 use dst_env::rng::{Rng, Seed};
 use tokio::sync::{Notify, oneshot};
 
-use super::{Stage, texts, texts::post_id};
+use super::{
+    Stage,
+    texts::{Writer, post_id},
+};
 use crate::history::{ReaderKind, Recorder, Who};
 
 /// Person with a machine of its own.
@@ -242,6 +245,12 @@ impl Person {
         }
     }
 
+    /// Returns the writer of this person's texts.
+    pub(super) fn writer(&self) -> Writer {
+        let Stage { seed, workload, .. } = &*self.stage;
+        Writer { seed: *seed, person: self.number, long: workload.long_posts }
+    }
+
     /// Posts to one board, one after another, at this person's share of the rate.
     async fn write(
         self,
@@ -278,7 +287,7 @@ impl Person {
             if shared.has_stopped() || self.is_over() {
                 break;
             }
-            let text = texts::text(&mut rng, self.stage.seed, self.number, &place, nth);
+            let text = self.writer().text(&mut rng, &place, nth);
             let id = post_id(&mut rng);
             self.recorder.drafts(self.number, &text);
             if nth < past {
