@@ -1,8 +1,7 @@
 //! Bugs behind switches: one program that holds many bugs, of which a variable turns one on.
 //!
 //! 1. The body of each function that a bug changes is written once as it is and once with each bug,
-//!    and the variable [`SWITCH`](super::super::child::SWITCH) chooses. With no bug chosen the
-//!    program is the one without any.
+//!    and the variable [`SWITCH`] chooses. With no bug chosen the program is the one without any.
 //! 2. A bug that changes anything outside of functions' bodies cannot stand behind a switch. It needs
 //!    a build of its own.
 
