@@ -11,8 +11,8 @@ use chatchat::{
     model::ids::{BoardName, Seq},
 };
 
-use super::{Clue, Evidence, Violation, broken, seconds, stream_line};
-use crate::property::Property;
+use super::{Evidence, Violation, broken, seconds, stream_line};
+use crate::{history::StreamLog, property::Property};
 
 /// Number of posts below which the middle of their delays says nothing.
 const ENOUGH: usize = 20;
@@ -20,7 +20,7 @@ const ENOUGH: usize = 20;
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let limit = evidence.calm_limit / 4;
     let answered = answered(evidence);
-    let mut delays: BTreeMap<&str, Vec<(Duration, Clue)>> = BTreeMap::new();
+    let mut delays: BTreeMap<&str, Vec<(Duration, &StreamLog, Duration)>> = BTreeMap::new();
     for stream in evidence.history.streams.iter().filter(|stream| !stream.is_slow) {
         let began = stream.deliveries.first().map(|(at, _)| *at);
         for (shown, delivery) in &stream.deliveries {
@@ -28,26 +28,26 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             let Some(at) = answered.get(&(&post.board, post.seq)) else { continue };
             // A stream that opens later shows the post when it opens.
             if began.is_some_and(|began| began < *at) && evidence.is_calm(*at, *shown) {
-                let delay = (shown.saturating_sub(*at), stream_line(stream, *shown));
+                let delay = (shown.saturating_sub(*at), stream, *shown);
                 delays.entry(&stream.master).or_default().push(delay);
             }
         }
     }
     let mut found = Vec::new();
     for (master, mut delays) in delays {
-        delays.sort_by_key(|(delay, _)| *delay);
+        delays.sort_by_key(|(delay, ..)| *delay);
         let count = delays.len();
         if count < ENOUGH {
             continue;
         }
-        let (middle, clue) = delays.swap_remove(count / 2);
+        let (middle, stream, shown) = delays[count / 2];
         if middle > limit {
             let text = format!(
                 "in calm half of {count} posts were shown at {master} later than {} after their \
                  answer",
                 seconds(middle)
             );
-            found.push(broken(Property::G5, "late", text, [clue]));
+            found.push(broken(Property::G5, "late", text, [stream_line(stream, shown)]));
         }
     }
     found
