@@ -70,8 +70,7 @@ impl Hunt {
     }
 
     /// Shrinks a run that showed the bug. Answers the number of faults in the smallest plan.
-    pub(super) fn shrink(&self, program: &Program, found: &Found) -> Option<usize> {
-        let bug = program.planted.as_deref().unwrap_or("own-build");
+    pub(super) fn shrink(&self, bug: &str, program: &Program, found: &Found) -> Option<usize> {
         let path = self.folder.join(format!("{bug}-shrunk.toml"));
         let (seed, jobs) = (found.job.seed.to_string(), self.jobs.to_string());
         let mut command = program.command();

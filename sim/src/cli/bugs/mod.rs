@@ -119,6 +119,6 @@ fn chosen(names: &[String]) -> Result<Vec<Bug>, String> {
 fn hunted(bug: Bug, hunt: &Hunt, program: &Program, shrinks: bool) -> Row {
     let found: Vec<Option<Found>> = hunt.hunt(program);
     let first = found.iter().flatten().next();
-    let faults = first.filter(|_| shrinks).and_then(|found| hunt.shrink(program, found));
+    let faults = first.filter(|_| shrinks).and_then(|found| hunt.shrink(&bug.name, program, found));
     Row { bug, found, faults, why: None }
 }
