@@ -127,6 +127,8 @@ pub struct Config {
     pub openings_burst: u32,
     /// Events that wait for one stream's reader.
     pub stream_backlog_max: usize,
+    /// Messages and published updates that wait to be sent on one link between nodes.
+    pub link_frames_max: usize,
     /// Sessions that a master keeps in memory.
     pub sessions_cached_max: usize,
     /// Size of an identity key, in bits.
@@ -183,6 +185,7 @@ impl Default for Config {
             openings_per_s: 50,
             openings_burst: 1000,
             stream_backlog_max: 256,
+            link_frames_max: 4096,
             sessions_cached_max: 100_000,
             identity_bits: 3072,
             key_bits: 2048,
@@ -252,6 +255,7 @@ impl Config {
             ("openings_per_s", self.openings_per_s as usize),
             ("openings_burst", self.openings_burst as usize),
             ("stream_backlog_max", self.stream_backlog_max),
+            ("link_frames_max", self.link_frames_max),
             ("sessions_cached_max", self.sessions_cached_max),
         ];
         if let Some((name, _)) = counts.iter().find(|(_, value)| *value == 0) {

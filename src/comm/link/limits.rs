@@ -44,7 +44,7 @@ impl LinkLimits {
         Self {
             heartbeat_interval: config.heartbeat_interval,
             heartbeats_missed_max: config.heartbeats_missed_max,
-            outgoing_frames_max: 4096,
+            outgoing_frames_max: config.link_frames_max,
             outgoing_bytes_max: 4 * FRAME_LEN_MAX,
             in_flight_max: Self::IN_FLIGHT_MAX,
             in_flight_batches: 2 * WORKER_BATCHES_MAX,
