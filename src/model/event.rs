@@ -132,6 +132,14 @@ pub enum Event {
         /// Number of the key.
         epoch: KeyEpoch,
     },
+    /// This node refused an envelope of this epoch that was forged, or that came twice; said once
+    /// for each epoch. A member is faulty, or somebody sends again what it recorded.
+    EnvelopeAlarm {
+        /// Domain of the key in use.
+        domain: Domain,
+        /// Number of the key in use.
+        epoch: KeyEpoch,
+    },
     /// This node uses a common key from now on.
     Epoch {
         /// Domain of the key.

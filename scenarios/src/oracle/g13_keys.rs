@@ -138,6 +138,10 @@ impl<'a> Judge<'a> {
             Event::KeyAlarm { epoch, .. } => {
                 self.breaks("alarm", format!("{place} was sent a second key for {epoch}"), &[said]);
             }
+            Event::EnvelopeAlarm { epoch, .. } => {
+                let text = format!("{place} refused an envelope of {epoch} as forged or repeated");
+                self.breaks("envelope", text, &[said]);
+            }
             _ => {}
         }
     }
@@ -337,6 +341,14 @@ mod tests {
         let mut made = joined();
         made.said(100, "worker:0", alarm);
         assert_eq!(rules(&made), ["alarm"]);
+    }
+
+    #[test]
+    fn envelope_that_a_member_refused_as_forged_or_repeated_is_reported() {
+        let mut made = joined();
+        let alarm = Event::EnvelopeAlarm { domain: domain(9), epoch: KeyEpoch(1) };
+        made.said(100, "worker:0", alarm);
+        assert_eq!(rules(&made), ["envelope"]);
     }
 
     #[test]

@@ -4,7 +4,6 @@
 
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use rand_chacha::{ChaCha20Rng, rand_core::Rng};
 use tokio::sync::{Notify, mpsc};
 
@@ -19,15 +18,14 @@ use super::{
 use crate::{
     comm::{
         DriverStamp, Incoming, Link, LinkEnd, LinkId, LinkLimits, Responder, SecureStream,
-        fanout::{Fanout, ReceivedUpdate},
-        handshake::ReceivedWelcome,
+        fanout::Fanout, handshake::ReceivedWelcome,
     },
     config::Config,
     env::{Env, TaskGuard},
     model::{
         ids::{BoardName, Domain, Fingerprint, KeyEpoch, NodeId},
         message::{
-            Assign, AssignReply, Beat, Close, CloseReason, Direct, Request, Response, Topic, Update,
+            Assign, AssignReply, Beat, Close, CloseReason, Direct, Request, Response, Topic,
         },
         time::Mono,
     },
@@ -73,6 +71,8 @@ pub(super) struct Driver {
     pub(super) link: Option<Link>,
     /// Publishes of the link's domain, under its common key.
     pub(super) fanout: Option<Fanout>,
+    /// Domain and epoch of the last envelope alarm.
+    pub(super) envelope_alarm: Option<(Domain, KeyEpoch)>,
     /// Messages about keys that are not carried out yet.
     pub(super) keys: KeyMessages,
     pub(super) last_epoch: Option<(Domain, KeyEpoch)>,
@@ -97,6 +97,7 @@ impl Driver {
             out: Vec::new(),
             link: None,
             fanout: None,
+            envelope_alarm: None,
             keys: KeyMessages::default(),
             last_epoch: None,
             cluster: None,
@@ -329,51 +330,6 @@ impl Driver {
         self.carry();
     }
 
-    /// Opens a publish of the master; `None` when it has to be ignored. Fanout is a hint: lost posts
-    /// are repaired.
-    fn open(&mut self, envelope: &Bytes) -> Option<Update> {
-        let fanout = self.fanout.as_mut()?;
-        match fanout.open(envelope) {
-            Ok(Some(heard)) => self.accept_update(heard),
-            // Its keys are on their way.
-            Ok(None) => None,
-            Err(error) => {
-                tracing::debug!(%error, "an envelope");
-                None
-            }
-        }
-    }
-
-    /// Returns an opened update, and has what was lost before it looked for.
-    pub(super) fn accept_update(&self, heard: ReceivedUpdate) -> Option<Update> {
-        let master = self.fanout.as_ref()?.domain().master;
-        if heard.sender != master {
-            // Workers publish nothing: this one is forged.
-            tracing::warn!(sender = %heard.sender, "a publish of a member that is no master");
-            return None;
-        }
-        if heard.missed > 0 && heard.update.topic() == Topic::Board {
-            self.look_for_gaps();
-        }
-        Some(heard.update)
-    }
-
-    /// Finds the boards whose posts fanout lost: by the store, and without it by repairing every
-    /// board.
-    fn look_for_gaps(&self) {
-        self.parts.env.sometimes("fanout_lost_posts");
-        if self.reaches_store {
-            self.parts.poll_now.notify_one();
-            return;
-        }
-        let database = self.parts.database.clone();
-        self.spawn("all-boards", async move {
-            let known = database.read(|replica| replica.boards()).await?;
-            let boards = known.boards.into_iter().map(|(board, _)| board).collect();
-            Some(Input::GapsFound(boards))
-        });
-    }
-
     fn serve(&mut self, request: Request, reply: Responder) {
         let database = self.parts.database.clone();
         match request {
@@ -408,7 +364,6 @@ impl Driver {
 
     fn on_assign(&mut self, assign: Assign, reply: Responder) {
         if self.parts.worker.registration() != Some(assign.registration) {
-            self.parts.env.sometimes("assign_of_an_old_registration");
             answer(reply, &Response::Assign(AssignReply::StaleRegistration));
             return;
         }

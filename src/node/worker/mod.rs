@@ -19,6 +19,7 @@ mod database;
 mod dial;
 mod driver;
 mod effects;
+mod envelopes;
 mod error;
 mod input;
 mod key_messages;
