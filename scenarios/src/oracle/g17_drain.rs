@@ -1,5 +1,5 @@
-//! G17 planned drains: while a master hands over to another, no send that it has gets a 5xx or a
-//! reset; and it does hand over when others run.
+//! G17 planned drains: while a master hands over to another, no send gets a 5xx or a reset, from
+//! it or from another; and it does hand over when others run.
 //!
 //! Judged where nothing else is wrong: no other fault stands or ended in the last 15 s, the store
 //! and the workers included, and no other master is drained at the same time.
@@ -50,8 +50,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             found.push(broken(Property::G17, "alone", text, []));
         }
         let asked = evidence.history.operations.iter().filter(|operation| {
-            operation.master == drained.url
-                && matches!(operation.request, Request::Post { .. })
+            matches!(operation.request, Request::Post { .. })
                 && operation.invoked <= drained.until
                 && operation.end.as_ref().is_none_or(|(at, _)| *at >= drained.from)
         });
@@ -60,7 +59,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             continue;
         }
         let text = format!(
-            "{} sends failed at {}, which was handing over from {} to {}",
+            "{} sends failed while {} was handing over from {} to {}",
             failed.len(),
             drained.url,
             seconds(drained.from),

@@ -61,7 +61,6 @@ impl Master {
             Err(failed) => failed.nothing_was_done(),
         };
         if !self.assignments.on_ended(slot, attempt, nothing_was_done) {
-            out.push(Effect::Probe("a worker answered too late"));
             return;
         }
         let Some(batch) = self.assignments.batch(slot) else { return };

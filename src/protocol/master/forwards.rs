@@ -49,8 +49,10 @@ impl Master {
                 None
             }
             Err(CallFailed::Gone | CallFailed::Closed) => {
-                if self.peers.get(&forward.to).is_some_and(|peer| peer.link == forward.link) {
-                    self.peers.remove(&forward.to);
+                if self.peers.get(&forward.to).is_some_and(|peer| peer.link == forward.link)
+                    && let Some(peer) = self.peers.remove(&forward.to)
+                {
+                    self.note_peer_end(now, peer);
                 }
                 self.permissions.look_again(slot, now);
                 None

@@ -86,12 +86,20 @@ impl Master {
     /// Takes another master's link, and closes an older one to it.
     pub fn on_master(&mut self, now: Mono, link: LinkId, node: NodeId, out: &mut Vec<Effect>) {
         if let Some(before) = self.peers.insert(node, Peer { link, can_write: false }) {
+            self.note_peer_end(now, before);
             let close = Close { reason: CloseReason::Replaced, retry_ms: 0 };
             out.push(Effect::Close { link: before.link, close });
         }
         out.push(Effect::Send { link, direct: Gossip::digest(&self.registry) });
         self.mark_all();
         self.pump_marked(now, out);
+    }
+
+    /// Notes that a master can no longer have things written, if it could before.
+    pub(super) const fn note_peer_end(&mut self, now: Mono, before: Peer) {
+        if before.can_write {
+            self.peer_ended_at = Some(now);
+        }
     }
 
     /// Handles the end of a link: its worker left or failed, or its master is out of reach.
@@ -112,7 +120,9 @@ impl Master {
         let gone: Vec<NodeId> =
             self.peers.iter().filter(|(_, p)| p.link == link).map(|(node, _)| *node).collect();
         for node in gone {
-            self.peers.remove(&node);
+            if let Some(peer) = self.peers.remove(&node) {
+                self.note_peer_end(now, peer);
+            }
             let slots: Vec<_> = self.queue.slots().map(|(slot, _)| slot).collect();
             for slot in slots {
                 if matches!(self.permissions.state(slot), LeaseState::Other { holder, .. } if holder.node == node)
@@ -139,8 +149,10 @@ impl Master {
         }
         let peer = self.peers.values_mut().find(|peer| peer.link == link);
         if let Some(peer) = peer {
-            let before = std::mem::replace(&mut peer.can_write, beat.reaches_store);
-            if before != beat.reaches_store {
+            let before = *peer;
+            peer.can_write = beat.reaches_store;
+            if before.can_write != beat.reaches_store {
+                self.note_peer_end(now, before);
                 self.hand_over(now, out);
                 self.mark_all();
             }
@@ -219,8 +231,7 @@ impl Master {
                     }
                     merged.push(member);
                 }
-                Merged::Full => out.push(Effect::Probe("the directory is full")),
-                Merged::Known | Merged::Older | Merged::Forged => {}
+                Merged::Full | Merged::Known | Merged::Older | Merged::Forged => {}
             }
         }
         for page in merged.chunks(PAGE_MEMBERS) {

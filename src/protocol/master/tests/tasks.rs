@@ -60,3 +60,27 @@ fn task_without_any_worker_is_refused_once_none_came_for_a_while() {
     lab.join(1, 1);
     lab.submit(3);
 }
+
+#[test]
+fn task_waits_for_the_worker_of_a_master_that_hands_over_or_is_gone() {
+    let peer = LinkId(50);
+    for goes in [true, false] {
+        let mut lab = Lab::new(0);
+        lab.master.on_master(lab.now, peer, holder(2).node, &mut lab.out);
+        lab.master.on_beat(lab.now, peer, Beat { reaches_store: true }, &mut lab.out);
+        lab.pass(10_000);
+        if goes {
+            let over = LinkOver::Lost("silent".to_owned());
+            lab.master.on_link_over(lab.now, peer, &over, &mut lab.out);
+        } else {
+            lab.master.on_beat(lab.now, peer, Beat { reaches_store: false }, &mut lab.out);
+        }
+        let id = lab.submit(1);
+        lab.pass(2000);
+        assert_eq!(lab.ended(), None, "its worker may come here");
+        lab.pass(2000);
+        let refused = Outcome::Unavailable { retry_ms: RETRY_MS };
+        assert_eq!(lab.ended(), Some((id, refused.clone())));
+        assert_eq!(lab.master.on_submit(lab.now, post(2), &mut lab.out), Err(refused));
+    }
+}
