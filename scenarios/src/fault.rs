@@ -9,7 +9,7 @@ use std::{fmt, time::Duration};
 use chatchat::{config::parse_duration, model::event::FaultPoint};
 use serde::{Deserialize, Serialize};
 
-use crate::target::Target;
+use crate::target::{Place, Target};
 
 mod write;
 
@@ -133,6 +133,8 @@ pub enum Action {
     Rollback { target: Target, by: Duration },
     /// Somebody who belongs to nothing speaks to link ports and front ends.
     Stranger { to: Vec<Target> },
+    /// A person's page goes away, and comes back with its session, its outbox and its cursor.
+    PersonRestart { target: Target },
 }
 
 /// A fault of a story or plan.
@@ -228,6 +230,7 @@ kinds! {
     Clone "clone" ["target"] [],
     Rollback "rollback" ["target" "by"] [],
     Stranger "stranger" ["to"] [],
+    PersonRestart "person_restart" ["target"] [],
 }
 
 impl Kind {
@@ -422,6 +425,12 @@ impl RawFault {
             Kind::Clone => Action::Clone { target: target()? },
             Kind::Rollback => Action::Rollback { target: target()?, by: by()? },
             Kind::Stranger => Action::Stranger { to: targets("to", self.to.as_ref())? },
+            Kind::PersonRestart => match target()? {
+                target @ (Target::One(Place::Person(_)) | Target::People) => {
+                    Action::PersonRestart { target }
+                }
+                other => return Err(format!("{other} is no person: want person:N or person:*")),
+            },
         })
     }
 
@@ -455,7 +464,8 @@ impl Action {
             | Self::FdLimit { target, .. }
             | Self::Stop { target }
             | Self::Clone { target }
-            | Self::Rollback { target, .. } => vec![target],
+            | Self::Rollback { target, .. }
+            | Self::PersonRestart { target } => vec![target],
             Self::Swizzle { targets }
             | Self::Restart { targets }
             | Self::Stranger { to: targets } => targets.iter().collect(),
@@ -492,7 +502,8 @@ impl Action {
             | Self::FdLimit { target, .. }
             | Self::Stop { target }
             | Self::Clone { target }
-            | Self::Rollback { target, .. } => *target = change(target),
+            | Self::Rollback { target, .. }
+            | Self::PersonRestart { target } => *target = change(target),
             Self::Swizzle { targets }
             | Self::Restart { targets }
             | Self::Stranger { to: targets } => {
@@ -571,7 +582,8 @@ impl fmt::Display for Action {
             | Self::Wipe { target }
             | Self::DiskFull { target }
             | Self::Stop { target }
-            | Self::Clone { target } => write!(f, " {target}"),
+            | Self::Clone { target }
+            | Self::PersonRestart { target } => write!(f, " {target}"),
             Self::FdLimit { target, count } => write!(f, " {target} at {count}"),
             Self::Slow { target, factor } => write!(f, " {target} by {factor}"),
             Self::Torn { target, rate }

@@ -234,6 +234,7 @@ fn swarm_action(kind: Kind, rng: &mut Rng, cluster: &Cluster) -> Action {
         Kind::Clone => Action::Clone { target },
         Kind::Rollback => Action::Rollback { target, by: by * 3 },
         Kind::Stranger => Action::Stranger { to: vec![target] },
+        Kind::PersonRestart => Action::PersonRestart { target: Target::People },
     }
 }
 

@@ -313,8 +313,8 @@ struct RawExpect {
 type Senseless = (String, String);
 
 /// Bounds that a single machine's run of a story keeps to.
-const NODES_MAX: usize = 64;
-const PEOPLE_MAX: usize = 1000;
+const NODES_MAX: usize = 256;
+const PEOPLE_MAX: usize = 5000;
 const PAST_MAX: usize = 100_000;
 /// Time for which a pause keeps the boards quiet.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -537,6 +537,7 @@ mod tests {
             let mut fault = format!("[[fault]]\nat = \"12s\"\nkind = \"{}\"\n", kind.name());
             for key in [kind.keys(), kind.optional_keys()].concat() {
                 let value = match key {
+                    "target" if *kind == Kind::PersonRestart => "\"person:1\"",
                     "target" => "\"coordinator(board:lobby)\"",
                     "targets" | "from" => "[\"master:1\", \"worker:0\"]",
                     "to" => "\"worker:*\"",
@@ -603,6 +604,10 @@ mod tests {
             &["test:9: fault 1", "master:2", "there are 2 masters, numbered from 0"],
         );
         says(fault("at = \"3s\"\nkind = \"exit\"\ntarget = \"announcer\"\n"), &["`when`"]);
+        says(
+            fault("at = \"1s\"\nkind = \"person_restart\"\ntarget = \"master:1\"\n"),
+            &["person_restart", "master:1 is no person", "person:N"],
+        );
         says(fault("at = \"31s\"\nkind = \"crash\"\ntarget = \"*\"\n"), &["after the story's end"]);
         says(fault("when = \"tea\"\nkind = \"crash\"\ntarget = \"*\"\n"), &["append_committed"]);
     }

@@ -6,7 +6,7 @@ use chatchat::crypto::keys::{KeyBounds, KeyPair};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-const PAIRS: usize = 192;
+const PAIRS: usize = 448;
 
 fn main() -> io::Result<()> {
     let mut rng = ChaCha20Rng::seed_from_u64(0);

@@ -10,7 +10,7 @@ mod roles;
 use std::{
     collections::BTreeMap,
     future::pending,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -31,6 +31,7 @@ use chatchat_scenarios::{
     fault::Action,
     plan::Plan,
     target::{Place, Target},
+    workload::ClosedPages,
 };
 use dst_world::{HostId, World};
 use rand_chacha::ChaCha20Rng;
@@ -76,6 +77,10 @@ pub struct Cluster {
     stops: Mutex<BTreeMap<Place, AskToStop>>,
     /// Machines of second processes with the identity of a node.
     clones: Mutex<BTreeMap<Place, HostId>>,
+    /// Pages of people that a fault keeps closed.
+    closed_pages: Arc<ClosedPages>,
+    /// Number of strangers let in so far, which labels the draws of the next.
+    strangers: AtomicU64,
     /// Copies that roll-backs put back, by their faults.
     kept: Mutex<BTreeMap<FaultId, act::Kept>>,
 }
@@ -156,6 +161,8 @@ impl Cluster {
             to_launcher: Mutex::default(),
             stops: Mutex::default(),
             clones: Mutex::default(),
+            closed_pages: Arc::default(),
+            strangers: AtomicU64::new(0),
             kept: Mutex::default(),
             shape,
         };

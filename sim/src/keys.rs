@@ -164,6 +164,8 @@ mod tests {
     use super::*;
     use dst_world::{Setup, simulate};
 
+    const PAIRS: usize = 448;
+
     #[test]
     fn pool_is_whole_and_all_pairs_differ() {
         let mut nodes: Vec<_> = pool()
@@ -171,10 +173,10 @@ mod tests {
             .map(|der| KeyPair::from_pkcs8_der(der, BOUNDS))
             .map(|pair| Identity::new(pair.expect("a pair")).node())
             .collect();
-        assert_eq!(nodes.len(), 192);
+        assert_eq!(nodes.len(), PAIRS);
         nodes.sort_unstable();
         nodes.dedup();
-        assert_eq!(nodes.len(), 192);
+        assert_eq!(nodes.len(), PAIRS, "all differ");
     }
 
     #[test]

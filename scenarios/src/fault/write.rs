@@ -33,7 +33,8 @@ impl RawFault {
             | Action::Wipe { target }
             | Action::DiskFull { target }
             | Action::Stop { target }
-            | Action::Clone { target } => self.aim(target),
+            | Action::Clone { target }
+            | Action::PersonRestart { target } => self.aim(target),
             Action::FdLimit { target, count } => {
                 self.aim(target);
                 self.count = Some(*count);

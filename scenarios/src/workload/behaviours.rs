@@ -26,6 +26,9 @@ const TICK: Duration = Duration::from_millis(1500);
 /// Time for which a second tab is open.
 const TAB_FOR: Duration = Duration::from_secs(10);
 
+/// Odds that a person looks for its post once that is acknowledged.
+const LOOKS_AFTER: f64 = 0.15;
+
 /// Above the longest text.
 const TEXT_LEN_OVER: usize = 9 * 1024;
 
@@ -48,7 +51,12 @@ impl Person {
         let mut opening = 0;
         let mut tabs = Vec::new();
         loop {
-            self.env.sleep(rng.duration_between(TICK / 3, TICK / 3 * 5)).await;
+            let pause = rng.duration_between(TICK / 3, TICK / 3 * 5);
+            let closed = self.stage.closed.until(self.number, true);
+            if self.env.timeout(pause, closed).await.is_ok() && !self.is_over() {
+                opening += 1;
+                self.restart(&mut page, opening).await;
+            }
             if self.is_over() {
                 return page;
             }
@@ -105,6 +113,19 @@ impl Person {
         }
     }
 
+    /// Closes the page, and opens it again with its session, its outbox and its cursor once the
+    /// fault has ended, or the story.
+    async fn restart(&self, page: &mut OpenPage, opening: usize) {
+        page.close();
+        self.stage.closed.goes_away();
+        let opened = self.stage.closed.until(self.number, false);
+        // Its machine's clock may be wrong about the story's end.
+        let _ = self.env.timeout(self.time_left(), opened).await;
+        // A page that cannot restore shows what it had and goes on.
+        let _ = page.client.try_call(&Request::Restore).await;
+        self.open(page, opening);
+    }
+
     /// Makes one read or read mark, drawn at random.
     async fn look_around(&self, page: &OpenPage, rng: &mut Rng, shown: &mut Vec<(BoardName, Seq)>) {
         let board = rng.pick(&self.stage.workload.boards).clone();
@@ -119,7 +140,7 @@ impl Person {
             60..70 => Request::Users,
             70..78 => Request::Boards,
             78..86 => Request::Restore,
-            _ if known > Seq(0) => Request::ReadMark { board: board.clone(), seq: known },
+            _ if known > Seq(0) => return self.mark(page, rng, &board, known).await,
             _ => Request::Boards,
         };
         // What came of it stands in the history.
@@ -129,6 +150,31 @@ impl Person {
             Some((_, seq)) => *seq = last.seq.max(*seq),
             None => shown.push((board, last.seq)),
         }
+    }
+
+    /// Sets the read mark of a board: alone, after which a tab with an older page sets its own, or
+    /// both at once while the session is restored. It looks at the mark in the end.
+    async fn mark(&self, page: &OpenPage, rng: &mut Rng, board: &BoardName, seq: Seq) {
+        let at = |seq| Request::ReadMark { board: board.clone(), seq };
+        let (newer, older) = (at(seq), at(Seq(1 + rng.below(seq.0))));
+        let client = &page.client;
+        // What came of it stands in the history.
+        match rng.below(4) {
+            0 => {
+                let _ = client.try_call(&newer).await;
+                let _ = client.try_call(&older).await;
+            }
+            1 => {
+                let other: &String = rng.pick(&self.stage.masters);
+                let restored = client.call_at(other, &Request::Restore);
+                let _ = tokio::join!(client.try_call(&older), client.try_call(&newer), restored);
+            }
+            _ => {
+                let _ = client.try_call(&newer).await;
+                return;
+            }
+        }
+        let _ = client.try_call(&Request::Restore).await;
     }
 
     /// Sends a post: as usual, through two masters at once, or with second thoughts.
@@ -166,8 +212,16 @@ impl Person {
                 let _ = client.try_call(&Request::Cancel { id }).await;
                 client.flush(board).await;
             }
-        } else {
-            let _ = client.send(board, id, text).await;
+        } else if client.send(board, id, text).await.is_ok() && rng.chance(LOOKS_AFTER) {
+            // At any master: a post that was acknowledged is there.
+            let last = Request::Read {
+                board: board.clone(),
+                range: Range::Last,
+                limit: 10,
+                wanted: Consistency::Strong,
+            };
+            let master: &String = rng.pick(&self.stage.masters);
+            let _ = client.call_at(master, &last).await;
         }
     }
 

@@ -11,6 +11,7 @@
 //! 2. A person has one unsettled post per board, as every client of ours.
 
 mod behaviours;
+mod closed;
 mod kept;
 mod limits;
 mod person;
@@ -23,7 +24,7 @@ use chatchat::env::{Env, TaskGuard};
 use tokio::sync::oneshot;
 
 use self::person::{OpenPage, Person};
-pub use self::texts::canary;
+pub use self::{closed::ClosedPages, texts::canary};
 use crate::{
     history::{Clock, History, Recorder},
     story::Workload,
@@ -42,6 +43,8 @@ pub struct Stage {
     pub until: Duration,
     /// Clock of the observer.
     pub clock: Clock,
+    /// Pages that a fault keeps closed.
+    pub closed: Arc<ClosedPages>,
 }
 
 /// Living people.

@@ -107,7 +107,7 @@ impl Person {
         self.time_left().is_zero()
     }
 
-    fn time_left(&self) -> Duration {
+    pub(super) fn time_left(&self) -> Duration {
         self.stage.until.saturating_sub(self.stage.clock.now())
     }
 
@@ -305,10 +305,29 @@ impl Person {
     async fn leave(&self, mut page: OpenPage) {
         let until = self.stage.clock.now() + PATIENCE;
         page.stop_senders(&self.env, until, &self.stage.clock).await;
+        let mut rng = self.rng(&format!("life/{}/leave", page.who.life));
+        let looks_back = rng.chance(0.5);
+        let master: &String = rng.pick(&self.stage.masters);
         // A log-out that nobody heard leaves the session to end by itself.
-        let _ = page.client.call(&Request::Leave, PATIENCE).await;
-        // The stream may say goodbye.
-        self.env.sleep(Duration::from_millis(500)).await;
+        let leave = page.client.call(&Request::Leave, PATIENCE);
+        if !looks_back {
+            let _ = leave.await;
+            // The stream may say goodbye.
+            self.env.sleep(Duration::from_millis(500)).await;
+            return;
+        }
+        // A master that looks the session up at this moment must not keep it.
+        let later = rng.duration_between(Duration::ZERO, Duration::from_millis(8));
+        let ask = async {
+            self.env.sleep(later).await;
+            let _ = page.client.call_at(master, &Request::Boards).await;
+        };
+        let _ = tokio::join!(leave, ask);
+        self.env.sleep(Duration::from_millis(2500)).await;
+        if !self.is_over() {
+            let _ = page.client.call_at(master, &Request::Users).await;
+            let _ = page.client.call_at(master, &Request::Restore).await;
+        }
     }
 
     /// Settles the last session's posts. `None` when there is no session.

@@ -14,6 +14,7 @@ use chatchat_scenarios::{
     cluster as shape,
     fault::{Action, Dose, Links},
     target::{Place, Target},
+    workload::ClosedPages,
 };
 use dst_world::{DiskFault, DiskImage, HostId, Link};
 use serde_json::Value;
@@ -125,7 +126,7 @@ impl Cluster {
             Action::Clone { target } => self.cloned(target),
             Action::Rollback { target, .. } => self.rolled_back(nth, target),
             Action::Stranger { to } => {
-                let heard = self.let_stranger_in(nth, &self.places_of(to));
+                let heard = self.let_stranger_in(&self.places_of(to));
                 Begun::until(move |it: &Arc<Self>| {
                     it.end_stranger();
                     heard.load(Ordering::Relaxed) > 0
@@ -139,7 +140,8 @@ impl Cluster {
             | Action::Pause { .. }
             | Action::Partition { .. }
             | Action::Swizzle { .. }
-            | Action::Restart { .. } => Begun::instant(false),
+            | Action::Restart { .. }
+            | Action::PersonRestart { .. } => Begun::instant(false),
         }
     }
 
@@ -322,6 +324,10 @@ impl Deployment for Cluster {
 
     fn person(&self, nth: usize) -> BoxFuture<'_, Env> {
         Box::pin(self.world().idle(self.host(Place::Person(nth))))
+    }
+
+    fn closed_pages(&self) -> &Arc<ClosedPages> {
+        &self.closed_pages
     }
 
     fn direct_store(&self) -> Store {

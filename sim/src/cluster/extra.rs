@@ -3,12 +3,15 @@
 use std::{
     collections::BTreeMap,
     future::pending,
-    sync::{Arc, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use chatchat::programs::{WorkerParams, run_worker};
 use chatchat_scenarios::target::Place;
-use dst_world::{FaultId, HostId};
+use dst_world::HostId;
 
 use super::{CLONE, Cluster, HTTP_PORT, LINK_PORT, host_name};
 use crate::stranger;
@@ -51,7 +54,7 @@ impl Cluster {
 
     /// Lets somebody who belongs to nothing speak to the front ends and link ports of masters,
     /// and ask to join as a worker. Returns the number of its connections, as it grows.
-    pub fn let_stranger_in(self: &Arc<Self>, fault: FaultId, to: &[Place]) -> Arc<AtomicU64> {
+    pub fn let_stranger_in(self: &Arc<Self>, to: &[Place]) -> Arc<AtomicU64> {
         let addrs = to.iter().filter_map(|place| match place {
             Place::Master(_) => Some(host_name(*place)),
             _ => None,
@@ -62,7 +65,8 @@ impl Cluster {
         let tapes =
             stranger::tapes(&self.world.captures(), |capture| Some(self.world.name(capture.to)));
         let heard = Arc::new(AtomicU64::new(0));
-        let rng = self.world.seed().stream(&format!("faults/stranger/{fault}"));
+        let nth = self.strangers.fetch_add(1, Ordering::Relaxed);
+        let rng = self.world.seed().stream(&format!("faults/stranger/{nth}"));
         let host = |name: &str| self.world.host(name).unwrap_or_else(|| self.world.add_host(name));
         let counts = Arc::clone(&heard);
         self.world.boot(host(stranger::HOST), |env| {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chatchat_scenarios::{
-    fault::{Action, Links},
+    fault::{Action, Kind, Links},
     plan::Plan,
     target::{Place, Target},
 };
@@ -30,6 +30,7 @@ pub(super) fn act<D: Deployment>(
         Action::Partition { links } => partitioned(on, nth, links),
         Action::Swizzle { targets } => swizzled(on, plan, nth, targets),
         Action::Restart { targets } => restarted(on, plan, nth, targets),
+        Action::PersonRestart { target } => pages_closed(on, plan, target),
         _ => on.act(nth, action),
     }
 }
@@ -65,6 +66,24 @@ fn paused<D: Deployment>(on: &Arc<D>, target: &Target) -> Begun<D> {
     })
 }
 
+/// Closes the pages of people; they are opened again.
+fn pages_closed<D: Deployment>(on: &Arc<D>, plan: &Plan, target: &Target) -> Begun<D> {
+    let people = target.places(on.shape(), plan.workload.people).unwrap_or_default().into_iter();
+    let people: Vec<_> = people
+        .filter_map(|place| match place {
+            Place::Person(nth) => Some(nth),
+            _ => None,
+        })
+        .collect();
+    let pages = on.closed_pages();
+    let before = pages.went_away();
+    people.iter().for_each(|nth| pages.close(*nth));
+    Begun::until(move |on: &Arc<D>| {
+        people.iter().for_each(|nth| on.closed_pages().open(*nth));
+        on.closed_pages().went_away() > before
+    })
+}
+
 fn partitioned<D: Deployment>(on: &Arc<D>, nth: FaultId, links: &Links) -> Begun<D> {
     let directions = on.directions(links);
     for (from, to) in &directions {
@@ -85,7 +104,8 @@ fn lasts(plan: &Plan, nth: FaultId) -> Duration {
 /// another order in the second half.
 fn swizzled<D: Deployment>(on: &Arc<D>, plan: &Plan, nth: FaultId, targets: &[Target]) -> Begun<D> {
     let mut places = on.places_of(targets);
-    let mut rng = Seed(plan.seed).stream(&format!("faults/{nth}/order"));
+    let before = plan.faults[..nth].iter().filter(|it| it.action.kind() == Kind::Swizzle).count();
+    let mut rng = Seed(plan.seed).stream(&format!("faults/swizzle/{before}"));
     let (half, faults) = (lasts(plan, nth) / 2, plan.faults.len());
     let turns = u32::try_from(places.len().max(1)).unwrap_or(u32::MAX);
     let mut steps = Vec::new();

@@ -68,7 +68,8 @@ pub const fn is_supported(kind: Kind) -> bool {
         | Kind::Restart
         | Kind::Clone
         | Kind::Rollback
-        | Kind::Stranger => true,
+        | Kind::Stranger
+        | Kind::PersonRestart => true,
     }
 }
 

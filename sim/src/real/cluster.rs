@@ -29,6 +29,7 @@ use chatchat::{
 use chatchat_scenarios::{
     cluster as shape,
     target::{Place, ResourceRef, Target},
+    workload::ClosedPages,
 };
 
 use super::{
@@ -61,6 +62,7 @@ pub(super) struct RealCluster {
     store: Store,
     lines: Mutex<Lines>,
     listener: Mutex<Option<Arc<OnFaultPoint>>>,
+    closed_pages: Arc<ClosedPages>,
 }
 
 #[derive(Default)]

@@ -31,7 +31,8 @@ pub const fn obstacle(kind: Kind) -> Option<&'static str> {
         | Kind::Wipe
         | Kind::Stop
         | Kind::Restart
-        | Kind::Partition => None,
+        | Kind::Partition
+        | Kind::PersonRestart => None,
         Kind::Delay
         | Kind::Bandwidth
         | Kind::Loss
@@ -106,6 +107,9 @@ fn why_not(start: &Start, action: &Action, no_network: Option<&str>) -> Option<(
         );
         return Some((point.name().to_owned(), why));
     }
+    if kind == Kind::PersonRestart {
+        return None;
+    }
     action.targets().into_iter().find_map(|target| {
         let why = match target {
             Target::One(Place::Store) | Target::Everything => {
@@ -166,7 +170,7 @@ for = "4s"
 "#;
         let no_network = Some("network namespaces need root");
         insta::assert_snapshot!(refusals(faults, no_network), @r"
-        test:9: fault 1: clock_jump: all processes share this machine's clock; real processes can be given crash, exit, pause, slow, wipe, partition, stop, restart
+        test:9: fault 1: clock_jump: all processes share this machine's clock; real processes can be given crash, exit, pause, slow, wipe, partition, stop, restart, person_restart
         test:15: fault 2: pause: store: the store of real nodes is a file, which has no process and no line; want masters and workers
         test:18: fault 3: exit: `ack_sent` is over before anybody outside of the node can know; want `at`, or assign_sent, token_raised, lease_granted
         test:24: fault 4: partition: network namespaces need root, without which no line can be cut

@@ -26,24 +26,29 @@ struct Standing {
 
 /// Faults of the store that stand, by their numbers.
 #[derive(Debug, Default)]
-pub(super) struct Troubles(BTreeMap<FaultId, Standing>);
+pub(super) struct Troubles {
+    standing: BTreeMap<FaultId, Standing>,
+    /// Number of faults begun so far, which labels the draws of the next.
+    begun: u64,
+}
 
 impl Troubles {
     /// Begins a fault.
     pub(super) fn begin(&mut self, seed: Seed, fault: FaultId, trouble: Trouble, dose: Dose) {
-        let rng = seed.stream(&format!("faults/store/{fault}"));
-        self.0.insert(fault, Standing { trouble, dose, rng, hit: 0 });
+        let rng = seed.stream(&format!("faults/store/{}", self.begun));
+        self.begun += 1;
+        self.standing.insert(fault, Standing { trouble, dose, rng, hit: 0 });
     }
 
     /// Ends a fault and returns how many writes it hit.
     pub(super) fn end(&mut self, fault: FaultId) -> u64 {
-        self.0.remove(&fault).map_or(0, |standing| standing.hit)
+        self.standing.remove(&fault).map_or(0, |standing| standing.hit)
     }
 
     /// Returns whether this trouble hits the next write.
     pub(super) fn hits(&mut self, wanted: Trouble) -> bool {
         let mut is_hit = false;
-        for standing in self.0.values_mut().filter(|standing| standing.trouble == wanted) {
+        for standing in self.standing.values_mut().filter(|standing| standing.trouble == wanted) {
             let hits = match standing.dose {
                 Dose::Rate(rate) => standing.rng.chance(rate),
                 Dose::Count(count) => standing.hit < u64::from(count),

@@ -44,30 +44,39 @@ impl Layer {
 
 /// Faults that stand on one disk.
 #[derive(Debug, Default)]
-pub(crate) struct DiskFaults(Vec<Layer>);
+pub(crate) struct DiskFaults {
+    standing: Vec<Layer>,
+    begun: u64,
+}
 
 impl DiskFaults {
+    /// Returns the number of faults begun so far.
+    pub(crate) const fn begun(&self) -> u64 {
+        self.begun
+    }
+
     /// Begins a fault.
     pub(crate) fn add(&mut self, fault: FaultId, effect: DiskFault, rng: Rng) {
-        self.0.push(Layer { fault, effect, rng, touched: 0 });
+        self.begun += 1;
+        self.standing.push(Layer { fault, effect, rng, touched: 0 });
     }
 
     /// Ends a fault and returns how many operations it touched.
     pub(crate) fn remove(&mut self, fault: FaultId) -> u64 {
         let of = |layer: &&Layer| layer.fault == fault;
-        let touched = self.0.iter().filter(of).map(|layer| layer.touched).sum();
-        self.0.retain(|layer| layer.fault != fault);
+        let touched = self.standing.iter().filter(of).map(|layer| layer.touched).sum();
+        self.standing.retain(|layer| layer.fault != fault);
         touched
     }
 
     /// Returns whether a fault that stands may refuse writes or syncs.
     pub(crate) fn may_refuse(&self) -> bool {
-        self.0.iter().any(|layer| layer.effect.is_full || layer.effect.sync_error_ppm > 0)
+        self.standing.iter().any(|layer| layer.effect.is_full || layer.effect.sync_error_ppm > 0)
     }
 
     /// Flips a bit of what was read, if a fault says so.
     pub(crate) fn read(&mut self, bytes: &mut [u8]) {
-        for layer in &mut self.0 {
+        for layer in &mut self.standing {
             if !bytes.is_empty() && layer.is_hit(layer.effect.rot_ppm) {
                 let at = layer.rng.index(bytes.len());
                 bytes[at] ^= 1 << layer.rng.below(8);
@@ -80,7 +89,7 @@ impl DiskFaults {
     /// # Errors
     /// When the disk is full.
     pub(crate) fn write(&mut self) -> io::Result<()> {
-        match self.0.iter_mut().find(|layer| layer.effect.is_full) {
+        match self.standing.iter_mut().find(|layer| layer.effect.is_full) {
             Some(layer) => {
                 layer.touched += 1;
                 Err(io::ErrorKind::StorageFull.into())
@@ -95,7 +104,7 @@ impl DiskFaults {
     /// When a fault lets it fail.
     pub(crate) fn sync(&mut self) -> io::Result<u64> {
         let mut takes_ns = 0;
-        for layer in &mut self.0 {
+        for layer in &mut self.standing {
             if layer.is_hit(layer.effect.sync_error_ppm) {
                 return Err(io::Error::other("the disk failed to sync"));
             }
@@ -107,7 +116,7 @@ impl DiskFaults {
 
     /// Returns whether a power loss tears this unsynced write.
     pub(crate) fn tears(&mut self) -> bool {
-        self.0.iter_mut().any(|layer| layer.is_hit(layer.effect.torn_ppm))
+        self.standing.iter_mut().any(|layer| layer.is_hit(layer.effect.torn_ppm))
     }
 }
 

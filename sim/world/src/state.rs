@@ -162,7 +162,7 @@ impl State {
     /// Adds a machine, switched off.
     pub(crate) fn add_host(&mut self, name: &str, node: NodeId) -> HostId {
         self.hosts.push(Host::new(self.seed, name, node));
-        self.net.add_machine();
+        self.net.add_machine(name);
         self.core.names.push(name.to_owned());
         let id = HostId(self.hosts.len() - 1);
         self.by_name.entry(name.to_owned()).or_insert(id);

@@ -1,7 +1,12 @@
 //! Files of a real cluster before its nodes start, and of a node that was wiped.
 
 use std::{
-    collections::BTreeMap, fs, io, net::TcpListener, path::Path, sync::Mutex, time::Duration,
+    collections::BTreeMap,
+    fs, io,
+    net::TcpListener,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use chatchat::{
@@ -84,6 +89,7 @@ impl RealCluster {
             store,
             lines: Mutex::new(lines),
             listener: Mutex::default(),
+            closed_pages: Arc::default(),
         };
         it.prepare(identities, wipes).await?;
         Ok(it)

@@ -22,18 +22,29 @@ struct Standing {
 #[derive(Debug)]
 pub(crate) struct Corruption {
     seed: Seed,
+    /// Corruptions begun so far, by direction.
+    begun: BTreeMap<(HostId, HostId), u64>,
     standing: BTreeMap<(HostId, HostId, FaultId), Standing>,
 }
 
 impl Corruption {
     /// Returns a world in which no bit flips.
     pub(super) const fn new(seed: Seed) -> Self {
-        Self { seed, standing: BTreeMap::new() }
+        Self { seed, begun: BTreeMap::new(), standing: BTreeMap::new() }
     }
 
-    /// Begins to flip bits on one direction.
-    pub(crate) fn begin(&mut self, from: HostId, to: HostId, fault: FaultId, ppm: u64) {
-        let rng = self.seed.stream(&format!("faults/corrupt/{}/{}/{fault}", from.0, to.0));
+    /// Begins to flip bits on one direction, of which `label` names the ends.
+    pub(super) fn begin(
+        &mut self,
+        label: &str,
+        from: HostId,
+        to: HostId,
+        fault: FaultId,
+        ppm: u64,
+    ) {
+        let nth = self.begun.entry((from, to)).or_default();
+        let rng = self.seed.stream(&format!("faults/corrupt/{label}/{nth}"));
+        *nth += 1;
         self.standing.insert((from, to, fault), Standing { ppm, rng, touched: 0 });
     }
 

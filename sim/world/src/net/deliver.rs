@@ -93,8 +93,9 @@ impl Net {
             // As Linux does: the SYN is dropped, and comes again.
             return;
         }
-        let mut socket =
-            Socket::new(here, (segment.from_host, from_port), Some(segment.from), self.rng());
+        let rng = self.links.socket_rng(segment.to_host, segment.from_host);
+        let peer = (segment.from_host, from_port);
+        let mut socket = Socket::new(here, peer, Some(segment.from), rng);
         socket.peer_edge(edge);
         let id = self.add(socket);
         self.act(core, id, |socket, now, out, _| socket.open(now, out));

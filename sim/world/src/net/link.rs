@@ -57,6 +57,8 @@ struct Line {
     base_ns: u64,
     busy_until: u64,
     rng: Rng,
+    /// Sockets made so far for this direction.
+    sockets: u64,
 }
 
 impl Line {
@@ -97,6 +99,8 @@ pub(crate) struct LineId(usize);
 #[derive(Debug)]
 pub(crate) struct Links {
     seed: Seed,
+    /// Names of the hosts, by their numbers: labels of draws.
+    names: Vec<String>,
     lines: Vec<Line>,
     by_ends: BTreeMap<(HostId, HostId), LineId>,
 }
@@ -104,21 +108,41 @@ pub(crate) struct Links {
 impl Links {
     /// Returns the links of a seed.
     pub(crate) const fn new(seed: Seed) -> Self {
-        Self { seed, lines: Vec::new(), by_ends: BTreeMap::new() }
+        Self { seed, names: Vec::new(), lines: Vec::new(), by_ends: BTreeMap::new() }
+    }
+
+    /// Adds the next host by its name.
+    pub(crate) fn add_host(&mut self, name: &str) {
+        self.names.push(name.to_owned());
+    }
+
+    /// Returns the names of the hosts of a direction as they stand in labels: a draw belongs to
+    /// names, so that a host more or less moves no draw of another.
+    pub(crate) fn label(&self, from: HostId, to: HostId) -> String {
+        format!("{}/{}", self.names[from.0], self.names[to.0])
+    }
+
+    /// Returns the generator of the next socket of a direction.
+    pub(crate) fn socket_rng(&mut self, from: HostId, to: HostId) -> Rng {
+        let LineId(line) = self.line(from, to);
+        let nth = self.lines[line].sockets;
+        self.lines[line].sockets += 1;
+        self.seed.stream(&format!("network/socket/{}/{nth}", self.label(from, to)))
     }
 
     /// Returns the number of the line of one direction between two hosts.
     pub(crate) fn line(&mut self, from: HostId, to: HostId) -> LineId {
-        let (seed, lines) = (self.seed, &mut self.lines);
+        let (seed, names, lines) = (self.seed, &self.names, &mut self.lines);
         *self.by_ends.entry((from, to)).or_insert_with(|| {
-            let mut rng = seed.stream(&format!("network/link/{}/{}", from.0, to.0));
+            let (from_name, to_name) = (&names[from.0], &names[to.0]);
+            let mut rng = seed.stream(&format!("network/link/{from_name}/{to_name}"));
             // Loopback, or a switch or two.
             let base_ns = if from == to {
                 rng.between(10_000, 30_000)
             } else {
                 rng.between(100_000, 400_000)
             };
-            lines.push(Line { layers: Vec::new(), base_ns, busy_until: 0, rng });
+            lines.push(Line { layers: Vec::new(), base_ns, busy_until: 0, rng, sockets: 0 });
             LineId(lines.len() - 1)
         })
     }
@@ -171,9 +195,16 @@ mod tests {
         links.carry(0, line, len, is_syn)
     }
 
+    fn links() -> Links {
+        let mut links = Links::new(Seed(1));
+        links.add_host("a");
+        links.add_host("b");
+        links
+    }
+
     #[test]
     fn cut_touches_one_direction_and_overlapping_cuts_end_apart() {
-        let mut links = Links::new(Seed(1));
+        let mut links = links();
         let cut = Link { cut: true, ..Link::default() };
         links.add(A, B, 0, cut);
         links.add(A, B, 1, cut);
@@ -187,7 +218,7 @@ mod tests {
 
     #[test]
     fn narrow_line_queues_segments() {
-        let mut links = Links::new(Seed(1));
+        let mut links = links();
         links.add(A, B, 0, Link { bytes_per_second: Some(1_040), ..Link::default() });
         let first = carry(&mut links, (A, B), 1_000, false).expect("carried");
         let second = carry(&mut links, (A, B), 1_000, false).expect("carried");
@@ -196,7 +227,7 @@ mod tests {
 
     #[test]
     fn syn_loss_spares_other_segments() {
-        let mut links = Links::new(Seed(1));
+        let mut links = links();
         links.add(A, B, 0, Link { syn_loss_ppm: 1_000_000, ..Link::default() });
         assert_eq!(carry(&mut links, (A, B), 0, true), None);
         assert!(carry(&mut links, (A, B), 10, false).is_some());
@@ -205,7 +236,7 @@ mod tests {
     #[test]
     fn fault_moves_no_later_draw() {
         let after = |fault: Option<Link>| {
-            let mut links = Links::new(Seed(1));
+            let mut links = links();
             if let Some(link) = fault {
                 links.add(A, B, 0, link);
             }
@@ -216,5 +247,23 @@ mod tests {
             carry(&mut links, (A, B), 10, false)
         };
         assert_eq!(after(None), after(Some(Link { loss_ppm: 500_000, ..Link::default() })));
+    }
+    #[test]
+    fn host_added_before_others_moves_no_draw_of_theirs() {
+        let draws = |hosts: &[&str]| {
+            let mut links = Links::new(Seed(1));
+            hosts.iter().for_each(|name| links.add_host(name));
+            let at = |name| HostId(hosts.iter().position(|it| *it == name).expect("added"));
+            let (a, b) = (at("a"), at("b"));
+            for other in (0..hosts.len()).map(HostId).filter(|it| *it != a && *it != b) {
+                links.socket_rng(other, b);
+                carry(&mut links, (other, b), 10, false);
+            }
+            let word = links.socket_rng(a, b).word();
+            (word, links.socket_rng(a, b).word(), carry(&mut links, (a, b), 10, false))
+        };
+        assert_eq!(draws(&["a", "b"]), draws(&["c", "b", "a"]));
+        let (first, second, _) = draws(&["a", "b"]);
+        assert_ne!(first, second, "each socket draws for itself");
     }
 }

@@ -82,7 +82,6 @@ struct Tap {
 
 /// The network of one run.
 pub(crate) struct Net {
-    seed: Seed,
     machines: Vec<Machine>,
     links: Links,
     /// Bounds on the sockets of processes.
@@ -106,7 +105,6 @@ impl Net {
     /// Returns a network without machines.
     pub(crate) const fn new(seed: Seed) -> Self {
         Self {
-            seed,
             machines: Vec::new(),
             links: Links::new(seed),
             bounds: BTreeMap::new(),
@@ -120,7 +118,8 @@ impl Net {
     }
 
     /// Adds a machine, switched off.
-    pub(crate) fn add_machine(&mut self) {
+    pub(crate) fn add_machine(&mut self, name: &str) {
+        self.links.add_host(name);
         self.machines.push(Machine { is_up: false, next_port: PORT_FIRST });
     }
 
@@ -132,6 +131,12 @@ impl Net {
     /// Ends a fault on one direction and returns how many segments it touched.
     pub(crate) fn remove_fault(&mut self, from: HostId, to: HostId, fault: FaultId) -> u64 {
         self.links.remove(from, to, fault)
+    }
+
+    /// Begins to flip bits on one direction.
+    pub(crate) fn corrupt(&mut self, from: HostId, to: HostId, fault: FaultId, ppm: u64) {
+        let label = self.links.label(from, to);
+        self.corruption.begin(&label, from, to, fault, ppm);
     }
 
     /// Keeps, from now on, what each end writes if its host and its peer's are wanted.

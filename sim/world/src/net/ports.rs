@@ -5,8 +5,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use dst_env::rng::Rng;
-
 use super::{
     Net, PORT_FIRST, Port, reset,
     socket::{Phase, Socket},
@@ -88,11 +86,6 @@ impl Net {
         id
     }
 
-    /// Returns the generator of the next socket.
-    pub(super) fn rng(&self) -> Rng {
-        self.seed.stream(&format!("network/socket/{}", self.sockets.next().0))
-    }
-
     /// Begins to connect and returns the near end.
     pub(crate) fn connect(
         &mut self,
@@ -102,7 +95,8 @@ impl Net {
         port: u16,
     ) -> SocketId {
         let from_port = self.free_port(from);
-        let id = self.add(Socket::new((from, from_port), (to, port), None, self.rng()));
+        let rng = self.links.socket_rng(from, to);
+        let id = self.add(Socket::new((from, from_port), (to, port), None, rng));
         self.act(core, id, |socket, now, out, _| socket.open(now, out));
         id
     }

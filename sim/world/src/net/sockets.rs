@@ -21,7 +21,7 @@ impl Sockets {
     }
 
     /// Returns the id of the next socket.
-    pub(super) const fn next(&self) -> SocketId {
+    const fn next(&self) -> SocketId {
         SocketId(self.places.len() as u64)
     }
 

@@ -32,7 +32,7 @@ impl World {
 
     /// Begins to flip bits of segments with bytes on one direction, so many of a million.
     pub fn begin_corruption(&self, from: HostId, to: HostId, fault: FaultId, ppm: u64) {
-        self.0.with(|state| state.net.corruption.begin(from, to, fault, ppm));
+        self.0.with(|state| state.net.corrupt(from, to, fault, ppm));
     }
 
     /// Ends a corruption on one direction and returns how many segments it touched there.
@@ -82,8 +82,9 @@ impl World {
     /// Begins a fault of a host's disk.
     pub fn add_disk_fault(&self, host: HostId, fault: FaultId, effect: DiskFault) {
         self.0.with(|state| {
-            let rng = state.seed.stream(&format!("faults/disk/{}/{fault}", state.core.name(host)));
-            state.hosts[host.0].disk.faults.add(fault, effect, rng);
+            let faults = &mut state.hosts[host.0].disk.faults;
+            let (name, nth) = (&state.core.names[host.0], faults.begun());
+            faults.add(fault, effect, state.seed.stream(&format!("faults/disk/{name}/{nth}")));
         });
     }
 
