@@ -1,15 +1,19 @@
 //! G16 overload is explicit: 429 and 503 carry `Retry-After`, and each of them, as every refusal,
 //! means that this very request did nothing, whatever came later.
 //!
-//! A post was there before its first try that may have done something: then one of the tries that
-//! were said to have done nothing made it. The same goes for a cancel, a board and a log-out.
+//! A post was there before its first try that may have done something, or was given to the worker
+//! that wrote it: then one of the tries that were said to have done nothing made it. The same goes
+//! for a cancel, a board and a log-out.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use chatchat::{
     api::PostState,
     client::{Answer, Failure, Request},
-    model::ids::{BoardName, PostId, UserId},
+    model::{
+        event::Event,
+        ids::{BoardName, PostId, Resource, Token, UserId},
+    },
 };
 
 use super::{Evidence, Violation, broken, line, told::Told, told::listed};
@@ -17,6 +21,9 @@ use crate::{
     history::{Operation, Sent},
     property::Property,
 };
+
+/// How far apart the times of an event line and of an operation may be on real machines.
+const SLACK: Duration = Duration::from_millis(50);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = posts(evidence);
@@ -38,11 +45,13 @@ fn posts(evidence: &Evidence<'_>) -> Vec<Violation> {
             tries.entry((user, sent.id)).or_default().push(sent);
         }
     }
+    let given = given(evidence);
     let mut found = Vec::new();
     for post in evidence.store.boards.values().flatten() {
         let Some(sent) = tries.get(&(post.author.id, post.id)) else { continue };
         let acting = sent.iter().filter(|one| !one.operation.did_nothing());
-        let since = told.since(&post.board, post.seq);
+        let given = given.get(&(&post.board, post.id)).map(|at| *at + SLACK);
+        let since = told.since(&post.board, post.seq).into_iter().chain(given).min();
         let text = match (acting.map(|one| one.operation.invoked).min(), since) {
             (None, _) => format!(
                 "post {} is {} {}, and every try was said to have done nothing",
@@ -59,6 +68,26 @@ fn posts(evidence: &Evidence<'_>) -> Vec<Violation> {
         found.push(broken(Property::G16, "did-something", text, clues));
     }
     found
+}
+
+/// Returns when each post was given to a worker in the batch that wrote it.
+fn given<'a>(evidence: &'a Evidence<'_>) -> BTreeMap<(&'a BoardName, PostId), Duration> {
+    let mut batches: BTreeMap<(&BoardName, Token), (Duration, &[PostId])> = BTreeMap::new();
+    for said in evidence.events {
+        if let Event::Assign { resource: Resource::Board(board), token, posts, .. } = &said.event {
+            batches.entry((board, *token)).or_insert((said.at, posts));
+        }
+    }
+    let mut given = BTreeMap::new();
+    // A later write of the same post found it there.
+    for write in evidence.store.writes.iter().filter(|write| write.kind != "grant") {
+        let Resource::Board(board) = &write.resource else { continue };
+        let Some((at, posts)) = batches.get(&(board, write.token)) else { continue };
+        for post in *posts {
+            given.entry((board, *post)).or_insert(*at);
+        }
+    }
+    given
 }
 
 /// Cancels, boards and log-outs that only requests can have made that did nothing.
@@ -98,10 +127,10 @@ fn others(evidence: &Evidence<'_>) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::api::Problem;
+    use chatchat::{api::Problem, model::ids::Registration};
 
     use super::*;
-    use crate::oracle::fixtures::{Fixture, busy, delivered, id, refused};
+    use crate::oracle::fixtures::{EPOCH, Fixture, busy, delivered, id, node, refused};
 
     #[test]
     fn post_refused_for_overload_and_sent_again_is_accepted() {
@@ -134,6 +163,27 @@ mod tests {
         made.did(0, 100, 200, Fixture::request(1), busy(503)).stored(0, 1).stored(1, 2);
         made.acked(1, 2, 210, 250, 2).acked(0, 1, 300, 400, 1);
         assert_eq!(made.judge(judge).len(), 1, "what stands after it was acked before");
+    }
+
+    #[test]
+    fn post_that_was_written_from_a_try_that_was_put_off_is_reported() {
+        let judged = |given: u64| {
+            let mut made = Fixture::new();
+            made.did(0, 100, 200, Fixture::request(1), busy(503)).stored(0, 1);
+            made.acked(0, 1, 300, 400, 1);
+            let assign = Event::Assign {
+                worker: node(1),
+                registration: Registration(1),
+                resource: Resource::Board(BoardName::lobby()),
+                token: Token { epoch: EPOCH, lease: 1, n: 1 },
+                posts: vec![id(1)],
+                attempt: 1,
+            };
+            made.said(given, "master:0", assign).write("write", 1, 1, 1);
+            made.judge(judge).len()
+        };
+        assert_eq!(judged(150), 1, "written from the first try");
+        assert_eq!(judged(310), 0, "written from the second one");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod g00_calm;
 mod g01_durable_ack;
 mod g02_drafts;
 mod g02_exactly_once;
+mod g03_late;
 mod g03_outcomes_settle;
 mod g04_pages;
 mod g04_total_order;
@@ -25,8 +26,10 @@ mod g07_as_of;
 mod g07_session_order;
 mod g08_one_permission;
 mod g08_writes;
+mod g09_cut_off;
 mod g09_tasks_end;
 mod g10_failed_stay_out;
+mod g11_dead_masters;
 mod g11_membership;
 mod g11_one_master;
 mod g12_presence;
@@ -136,6 +139,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G2, g02_exactly_once::judge),
     (Property::G2, g02_drafts::judge),
     (Property::G3, g03_outcomes_settle::judge),
+    (Property::G3, g03_late::judge),
     (Property::G4, g04_total_order::judge),
     (Property::G4, g04_pages::judge),
     (Property::G5, g05_gap_free::judge),
@@ -149,9 +153,11 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G8, g08_one_permission::judge),
     (Property::G8, g08_writes::judge),
     (Property::G9, g09_tasks_end::judge),
+    (Property::G9, g09_cut_off::judge),
     (Property::G10, g10_failed_stay_out::judge),
     (Property::G11, g11_membership::judge),
     (Property::G11, g11_one_master::judge),
+    (Property::G11, g11_dead_masters::judge),
     (Property::G12, g12_presence::judge),
     (Property::G12, g12_streams::judge),
     (Property::G13, g13_keys::judge),

@@ -83,6 +83,27 @@ impl Evidence<'_> {
         self.doublings(place).min()
     }
 
+    /// Returns the times in which a place's process certainly did not run, by the faults that name
+    /// it.
+    pub(super) fn away(&self, place: Place) -> Vec<(Duration, Duration)> {
+        let is_it = |target: &Target| {
+            let places = target.places(&self.plan.cluster, self.plan.workload.people);
+            places.is_some_and(|places| places.contains(&place))
+        };
+        let is_away = |incident: &&Incident| match self.plan.faults.get(incident.fault) {
+            Some(fault) => match &fault.action {
+                Action::Crash { target }
+                | Action::Exit { target }
+                | Action::Wipe { target }
+                | Action::Pause { target } => incident.bit && is_it(target),
+                _ => false,
+            },
+            None => false,
+        };
+        let away = self.incidents.iter().filter(is_away);
+        away.map(|incident| (incident.from, self.end_of(incident))).collect()
+    }
+
     fn doublings(&self, place: Place) -> impl Iterator<Item = Duration> {
         let is_double = |incident: &&Incident| {
             let fault = self.plan.faults.get(incident.fault);

@@ -1,0 +1,106 @@
+//! G9, workers without the store: a master gives no task to a worker that has long been cut off
+//! from the store, while another of its workers reaches it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use chatchat::model::{event::Event, ids::NodeId};
+
+use super::{Evidence, Violation, broken, seconds};
+use crate::{
+    fault::{Action, Direction, Links},
+    plan::Incident,
+    property::Property,
+    target::{Place, Target},
+};
+
+/// Time within which a worker has told its master that it does not reach the store: the time-out of
+/// its question, and two heartbeats.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
+
+pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for incident in evidence.incidents {
+        let Some(cut) = cut_off(evidence, incident) else { continue };
+        let (from, until) = (incident.from + TOLD_WITHIN, evidence.end_of(incident));
+        // Where each worker is registered, and which process it is, by its own lines.
+        let mut joined: BTreeMap<Place, (NodeId, NodeId)> = BTreeMap::new();
+        for said in evidence.events.iter().take_while(|said| said.at < until) {
+            if let (Event::Join { node, master, .. }, Ok(Target::One(place @ Place::Worker(_)))) =
+                (&said.event, said.node.parse())
+            {
+                joined.insert(place, (*node, *master));
+            }
+            let Event::Assign { worker, .. } = &said.event else { continue };
+            let Some((node, master)) = joined.get(&cut) else { continue };
+            if said.at < from || worker != node {
+                continue;
+            }
+            let since = incident.from.saturating_sub(TOLD_WITHIN);
+            let mut others =
+                joined.iter().filter(|(place, (_, of))| **place != cut && of == master);
+            if others.any(|(place, _)| !evidence.is_touched(*place, since, said.at)) {
+                let text = format!(
+                    "{cut} was given a batch {} after it was cut off from the store",
+                    seconds(said.at.saturating_sub(incident.from))
+                );
+                found.push(broken(Property::G9, "cut-off", text, [said.clue()]));
+            }
+        }
+    }
+    found
+}
+
+/// Returns the worker that a fault cuts off from the store, if it does just that.
+fn cut_off(evidence: &Evidence<'_>, incident: &Incident) -> Option<Place> {
+    let fault = evidence.plan.faults.get(incident.fault)?;
+    let Action::Partition { links: Links { from, to, direction } } = &fault.action else {
+        return None;
+    };
+    match (from.as_slice(), to.as_slice(), direction) {
+        ([Target::One(cut @ Place::Worker(_))], [Target::One(Place::Store)], Direction::Both)
+        | ([Target::One(Place::Store)], [Target::One(cut @ Place::Worker(_))], Direction::Both) => {
+            Some(*cut)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chatchat::model::ids::{BoardName, Registration, Resource, Token};
+
+    use super::*;
+    use crate::oracle::fixtures::{EPOCH, Fixture, node};
+
+    const MASTER: u8 = 9;
+
+    fn join(worker: u8) -> Event {
+        Event::Join { node: node(worker), registration: Registration(1), master: node(MASTER) }
+    }
+
+    /// `worker:0` is cut off from the store from 20 s to 40 s; at a time, a batch is given to a
+    /// worker.
+    fn given(at: u64, worker: u8) -> Vec<Violation> {
+        let cut = "from = \"worker:0\"\nto = \"store\"";
+        let mut made = Fixture::with_faults(&[("partition", cut, 20_000, 40_000)]);
+        made.said(1000, "worker:0", join(1)).said(1000, "worker:1", join(2));
+        let assign = Event::Assign {
+            worker: node(worker),
+            registration: Registration(1),
+            resource: Resource::Board(BoardName::lobby()),
+            token: Token { epoch: EPOCH, lease: 1, n: 1 },
+            posts: Vec::new(),
+            attempt: 1,
+        };
+        made.said(at, "master:0", assign);
+        made.judge(judge)
+    }
+
+    #[test]
+    fn batch_for_a_worker_that_is_cut_off_from_the_store_is_reported() {
+        assert_eq!(given(30_000, 1).len(), 1);
+        assert_eq!(given(30_000, 2), [], "the other one");
+        assert_eq!(given(22_000, 1), [], "it may not have told yet");
+        assert_eq!(given(41_000, 1), []);
+    }
+}
