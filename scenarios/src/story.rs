@@ -70,6 +70,8 @@ pub struct Workload {
     pub pauses_per_minute: f64,
     /// Share of posts whose text is as long as a text may be.
     pub long_posts: f64,
+    /// Share of people who write and read and follow no stream, as programs do.
+    pub without_stream: f64,
     /// People who share one machine, and so one address. A fault of a shared machine names the
     /// first of them.
     pub people_per_machine: usize,
@@ -151,6 +153,7 @@ impl Default for Workload {
             past: 0,
             pauses_per_minute: 0.0,
             long_posts: 0.0,
+            without_stream: 0.0,
             people_per_machine: 1,
             habits: Habits::default(),
         }
@@ -439,8 +442,9 @@ impl Workload {
             let pauses = self.pauses_per_minute;
             return Err(format!("`pauses_per_minute` is {pauses}: want 0 to 6"));
         }
-        if !(0.0..=1.0).contains(&self.long_posts) {
-            return Err(format!("`long_posts` is {}: want a share from 0 to 1", self.long_posts));
+        let shares = [("long_posts", self.long_posts), ("without_stream", self.without_stream)];
+        if let Some((name, is)) = shares.iter().find(|(_, is)| !(0.0..=1.0).contains(is)) {
+            return Err(format!("`{name}` is {is}: want a share from 0 to 1"));
         }
         let rates = [
             ("posts_per_second", self.posts_per_second),

@@ -99,12 +99,12 @@ fn has_heard(
     from: Duration,
     at: Duration,
 ) -> bool {
-    let touched = |place| evidence.is_touched(place, closed.saturating_sub(RECOVERS), at);
+    let since = closed.saturating_sub(RECOVERS);
     let spreads = LOG_OUT_SPREADS + evidence.plan.cluster.config.store_poll_interval;
     closed + spreads < from
         && closed > RECOVERS
-        && !touched(Place::Store)
-        && evidence.master_at(master).is_some_and(|master| !touched(master))
+        && evidence.is_connected(Place::Store, since, at)
+        && evidence.master_at(master).is_some_and(|it| evidence.is_connected(it, since, at))
 }
 
 /// Returns the time of the first good answer to such a request of a session.

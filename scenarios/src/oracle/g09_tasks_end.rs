@@ -1,7 +1,8 @@
 //! G9 tasks end: at most `attempts_per_worker` tries on one registration of a worker and
 //! `attempts_max` in all. A token names one batch and one registration, so its tries are counted.
 //!
-//! That a task ends in time shows in what people could not settle (G3).
+//! That a task ends in time is judged by what people could not settle (`g03_late`) and by sends
+//! that timed out (`g09_in_time`).
 
 use std::collections::BTreeMap;
 

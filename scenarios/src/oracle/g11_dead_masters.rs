@@ -17,8 +17,11 @@ use crate::{
     target::{Place, Target},
 };
 
-/// Time after which a master that is gone is listed no more, and has no worker any more.
+/// Time after which a master that is gone is listed no more.
 const KNOWN_WITHIN: Duration = Duration::from_secs(20);
+/// Time after which its workers are with another: it falls silent, and a search may first meet
+/// another that is gone.
+const MOVED_WITHIN: Duration = Duration::from_secs(12);
 
 /// Master that was away for longer than [`KNOWN_WITHIN`].
 struct Gone {
@@ -92,7 +95,7 @@ fn listed(evidence: &Evidence<'_>, gone: &Gone) -> Vec<Violation> {
 
 /// Workers that stayed with a master that is gone, though another one was whole.
 fn orphans(evidence: &Evidence<'_>, gone: &Gone) -> Vec<Violation> {
-    let at = gone.known;
+    let at = gone.known - KNOWN_WITHIN + MOVED_WITHIN;
     let whole = |place| is_whole(evidence, place, gone, at);
     let mut others = (0..evidence.plan.cluster.masters).map(Place::Master);
     if !whole(Place::Store) || !others.any(whole) {
@@ -116,7 +119,10 @@ fn orphans(evidence: &Evidence<'_>, gone: &Gone) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::model::ids::Registration;
+    use chatchat::{
+        api::MastersEvent,
+        model::{ids::Registration, stream::MasterInfo},
+    };
 
     use super::*;
     use crate::oracle::fixtures::{Fixture, node};
@@ -145,5 +151,25 @@ mod tests {
         assert_eq!(moved(Some(35_000), 50_000), ["orphan"]);
         assert_eq!(moved(None, 50_000), ["orphan"]);
         assert_eq!(moved(None, 20_000), [""; 0], "it was back before");
+    }
+
+    #[test]
+    fn master_that_is_listed_long_after_its_end_is_reported() {
+        let listed = |at: u64| {
+            let faults = [("crash", "target = \"master:0\"", 10_000, 50_000)];
+            let mut made = Fixture::with_faults(&faults);
+            made.history.masters = vec!["http://n".to_owned(), "http://m".to_owned()];
+            made.said(1000, "master:0", join(1, DEAD)).said(1000, "worker:0", join(1, DEAD));
+            made.said(14_000, "worker:0", join(1, OTHER));
+            let masters = vec![MasterInfo {
+                id: node(DEAD),
+                name: "m".to_owned(),
+                http: "http://n".to_owned(),
+            }];
+            made.stream(0, 0, vec![(at, StreamEvent::Masters(MastersEvent { masters }))]);
+            made.judge(judge).iter().map(|broken| broken.rule.name).collect::<Vec<_>>()
+        };
+        assert_eq!(listed(20_000), [""; 0], "it may not be known yet");
+        assert_eq!(listed(40_000), ["listed"]);
     }
 }

@@ -7,11 +7,12 @@
 use std::time::Duration;
 
 use chatchat::{
-    client::{Failure, Request},
+    api::StreamEvent,
+    client::{Failure, Request, StreamEnd},
     model::{event::Event, ids::Role},
 };
 
-use super::{Evidence, Violation, broken, line, seconds};
+use super::{Evidence, Violation, broken, line, seconds, stream_line};
 use crate::{
     fault::Action,
     history::Operation,
@@ -22,6 +23,9 @@ use crate::{
 
 /// Time around a drain in which nothing else may be wrong.
 const ALONE: Duration = Duration::from_secs(15);
+
+/// Time after a process's end within which its readers notice.
+const AFTER_END: Duration = Duration::from_secs(2);
 
 /// Master that is drained, from its word until its process ended.
 struct Drained {
@@ -49,6 +53,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             );
             found.push(broken(Property::G17, "alone", text, []));
         }
+        found.extend(without_goodbye(evidence, drained));
         let asked = evidence.history.operations.iter().filter(|operation| {
             matches!(operation.request, Request::Post { .. })
                 && operation.invoked <= drained.until
@@ -73,6 +78,26 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         ));
     }
     found
+}
+
+/// Streams that a master which handed over ended without a goodbye.
+fn without_goodbye(evidence: &Evidence<'_>, drained: &Drained) -> Vec<Violation> {
+    let streams = evidence.history.streams.iter().filter(|stream| {
+        let is_open = stream.deliveries.first().is_some_and(|(began, _)| *began < drained.from);
+        drained.hands_over && stream.master == drained.url && is_open && !stream.is_slow
+    });
+    let cut = streams.filter_map(|stream| {
+        let (at, end) = stream.end.as_ref()?;
+        let last = stream.deliveries.last().map(|(_, delivery)| &delivery.event);
+        let is_cut = !matches!(last, Some(StreamEvent::Bye(_))) && *end != StreamEnd::Left;
+        let is_then = (drained.from..=drained.until + AFTER_END).contains(at);
+        (is_cut && is_then).then_some((stream, *at))
+    });
+    let cut = cut.map(|(stream, at)| {
+        let text = format!("{} handed over and ended a stream without a goodbye", drained.url);
+        broken(Property::G17, "goodbye", text, [stream_line(stream, at)])
+    });
+    cut.collect()
 }
 
 /// Returns whether a send got a 5xx or a reset. One that was refused a connection did not begin.
@@ -120,10 +145,13 @@ fn stops_masters_in_turn(evidence: &Evidence<'_>, incident: &Incident) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::api::Problem;
+    use chatchat::{
+        api::{ByeEvent, Problem},
+        model::stream::ByeReason,
+    };
 
     use super::*;
-    use crate::oracle::fixtures::Fixture;
+    use crate::oracle::fixtures::{Fixture, ms};
 
     /// A master is stopped at 30 s and hands over; a send that it gets ends so.
     fn sent(hands_over: bool, kind: &str, failure: Failure) -> Vec<Violation> {
@@ -151,5 +179,25 @@ mod tests {
         let alone = sent(false, "stop", status(429));
         assert_eq!(alone.len(), 1, "there was somebody to hand over to: {alone:?}");
         assert_eq!(sent(true, "exit", reset()), [], "something else is wrong");
+    }
+
+    #[test]
+    fn stream_that_ends_without_a_goodbye_is_reported() {
+        let ended = |goodbye: bool| {
+            let faults = [("stop", "target = \"master:0\"", 30_000, 40_000)];
+            let mut made = Fixture::with_faults(&faults);
+            made.history.masters = vec!["http://m".to_owned(), "http://n".to_owned()];
+            made.said(30_000, "master:0", Event::Drain { hands_over: true });
+            let bye = StreamEvent::Bye(ByeEvent {
+                reason: ByeReason::Draining,
+                to: Vec::new(),
+                retry_ms: 0,
+            });
+            let last = if goodbye { bye } else { StreamEvent::Beat };
+            made.stream(0, 0, vec![(29_000, StreamEvent::Beat), (31_000, last)]);
+            made.history.streams[0].end = Some((ms(31_100), StreamEnd::Ended));
+            made.judge(judge).len()
+        };
+        assert_eq!((ended(true), ended(false)), (0, 1));
     }
 }

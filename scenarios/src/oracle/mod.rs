@@ -27,6 +27,7 @@ mod g07_session_order;
 mod g08_one_permission;
 mod g08_writes;
 mod g09_cut_off;
+mod g09_in_time;
 mod g09_tasks_end;
 mod g10_failed_stay_out;
 mod g11_dead_masters;
@@ -153,6 +154,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G8, g08_one_permission::judge),
     (Property::G8, g08_writes::judge),
     (Property::G9, g09_tasks_end::judge),
+    (Property::G9, g09_in_time::judge),
     (Property::G9, g09_cut_off::judge),
     (Property::G10, g10_failed_stay_out::judge),
     (Property::G11, g11_membership::judge),

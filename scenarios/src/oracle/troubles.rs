@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use chatchat::model::ids::Role;
+
 use super::Evidence;
 use crate::{
     fault::Action,
@@ -12,6 +14,8 @@ use crate::{
 
 /// Time after a fault's end during which its effects are tolerated.
 pub(super) const AFTERMATH: Duration = Duration::from_secs(15);
+/// Delay of a line that keeps nobody from what is promised.
+const SHORT_DELAY: Duration = Duration::from_millis(50);
 
 impl Evidence<'_> {
     /// Returns whether nothing was wrong anywhere from one time to another, nor shortly before:
@@ -81,6 +85,29 @@ impl Evidence<'_> {
     /// Returns the time from which two processes may speak under a place's name.
     pub(super) fn doubled_from(&self, place: Place) -> Option<Duration> {
         self.doublings(place).min()
+    }
+
+    /// Returns whether no fault touched a place from one time to another but cuts of lines between
+    /// masters and short delays.
+    pub(super) fn is_connected(&self, place: Place, from: Duration, to: Duration) -> bool {
+        let is_master = |target: &Target| {
+            matches!(
+                target,
+                Target::One(Place::Master(_)) | Target::Role(Role::Master) | Target::Coordinator(_)
+            )
+        };
+        let is_harmless = |incident: &Incident| {
+            let fault = self.plan.faults.get(incident.fault);
+            fault.is_some_and(|fault| match &fault.action {
+                Action::Partition { links } => links.from.iter().chain(&links.to).all(is_master),
+                Action::Delay { by, jitter, .. } => *by + *jitter <= SHORT_DELAY,
+                _ => false,
+            })
+        };
+        self.incidents_at(place).all(|incident| {
+            let is_far = incident.from > to || self.end_of(incident) < from;
+            is_far || is_harmless(incident)
+        })
     }
 
     /// Returns the times in which a place's process certainly did not run, by the faults that name

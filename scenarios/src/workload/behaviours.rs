@@ -168,6 +168,7 @@ impl Person {
                 let other: &String = rng.pick(&self.stage.masters);
                 let restored = client.call_at(other, &Request::Restore);
                 let _ = tokio::join!(client.try_call(&older), client.try_call(&newer), restored);
+                let _ = client.call_at(other, &Request::Boards).await;
             }
             _ => {
                 let _ = client.try_call(&newer).await;

@@ -184,8 +184,10 @@ impl Person {
 
     /// Opens the stream and starts the senders; `nth` numbers the openings of one session apart.
     pub(super) fn open(&self, page: &mut OpenPage, nth: usize) {
-        let reading = self.clone().read(page.who, page.client.clone(), page.shared.clone());
-        page.tasks.push(self.env.spawn("person's stream", reading).abort_on_drop());
+        if !self.rng("without stream").chance(self.stage.workload.without_stream) {
+            let reading = self.clone().read(page.who, page.client.clone(), page.shared.clone());
+            page.tasks.push(self.env.spawn("person's stream", reading).abort_on_drop());
+        }
         for board in self.stage.workload.boards.clone() {
             let (put_down, is_down) = oneshot::channel();
             let rng = self.rng(&format!("life/{}/{nth}/post/{board}", page.who.life));
