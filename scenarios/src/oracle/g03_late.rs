@@ -16,7 +16,7 @@ use super::{Evidence, Violation, broken, line, seconds, troubles::AFTERMATH};
 use crate::{history::Operation, property::Property, target::Place};
 
 /// Longest time for which a client may have to try.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(15);
 /// Longest time between two tries of a client that has not given up for now, as a page does that is
 /// reloaded.
 const BETWEEN_TRIES: Duration = Duration::from_secs(5);

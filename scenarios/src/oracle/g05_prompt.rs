@@ -1,5 +1,5 @@
-//! G5, prompt: in calm, the streams of each master show half of the posts within a quarter of the
-//! calm limit after their answer.
+//! G5, prompt: in calm, the streams of each master show half of the posts that another master
+//! answered within a quarter of the calm limit after the answer.
 //!
 //! A master that hears of posts by reading the store alone shows all of them, but late: half of
 //! them later than half of the interval between two readings.
@@ -25,7 +25,10 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         let began = stream.deliveries.first().map(|(at, _)| *at);
         for (shown, delivery) in &stream.deliveries {
             let StreamEvent::Post(post) = &delivery.event else { continue };
-            let Some(at) = answered.get(&(&post.board, post.seq)) else { continue };
+            let Some((at, master)) = answered.get(&(&post.board, post.seq)) else { continue };
+            if *master == stream.master {
+                continue;
+            }
             // A stream that opens later shows the post when it opens.
             if began.is_some_and(|began| began < *at) && evidence.is_calm(*at, *shown) {
                 let delay = (shown.saturating_sub(*at), stream, *shown);
@@ -53,13 +56,14 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
-/// Returns the time of the first answer to each post.
-fn answered<'a>(evidence: &Evidence<'a>) -> BTreeMap<(&'a BoardName, Seq), Duration> {
+/// Returns the time of the first answer to each post, and who gave it.
+fn answered<'a>(evidence: &Evidence<'a>) -> BTreeMap<(&'a BoardName, Seq), (Duration, &'a str)> {
     let mut first = BTreeMap::new();
     for operation in &evidence.history.operations {
         if let Some((at, post)) = operation.committed() {
-            let known = first.entry((&post.board, post.seq)).or_insert(at);
-            *known = at.min(*known);
+            let answer = (at, operation.master.as_str());
+            let known = first.entry((&post.board, post.seq)).or_insert(answer);
+            *known = answer.min(*known);
         }
     }
     first
@@ -74,7 +78,7 @@ mod tests {
     /// long after its answer.
     fn shown_after(count: u8, delay: u64) -> Fixture {
         let mut made = Fixture::new();
-        made.history.masters = vec!["http://m".to_owned()];
+        made.history.masters = vec!["http://m".to_owned(), "http://n".to_owned()];
         let mut shown = vec![(19_000, hello(0))];
         for n in 1..=count {
             let at = 20_000 + u64::from(n) * 500;
@@ -82,6 +86,7 @@ mod tests {
             shown.push((at + delay, delivered(0, n, u64::from(n))));
         }
         made.stream(1, 0, shown);
+        "http://n".clone_into(&mut made.history.streams[0].master);
         made
     }
 
@@ -99,5 +104,12 @@ mod tests {
         let told = shown_after(40, 600).judge(judge);
         assert_eq!(told.len(), 1, "{told:?}");
         assert_eq!(told[0].rule.to_string(), "g05.late");
+    }
+
+    #[test]
+    fn post_that_its_own_master_answered_says_nothing_of_others() {
+        let mut made = shown_after(40, 600);
+        "http://m".clone_into(&mut made.history.streams[0].master);
+        assert_eq!(made.judge(judge), []);
     }
 }

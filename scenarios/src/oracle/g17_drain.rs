@@ -128,7 +128,7 @@ fn is_alone(evidence: &Evidence<'_>, drained: &Drained) -> bool {
     let (from, to) = (drained.from.saturating_sub(ALONE), drained.until);
     evidence.incidents.iter().all(|incident| {
         let is_far = incident.from > to || evidence.end_of(incident) < from;
-        is_far || stops_masters_in_turn(evidence, incident)
+        is_far || evidence.is_harmless(incident) || stops_masters_in_turn(evidence, incident)
     })
 }
 

@@ -87,26 +87,28 @@ impl Evidence<'_> {
         self.doublings(place).min()
     }
 
-    /// Returns whether no fault touched a place from one time to another but cuts of lines between
-    /// masters and short delays.
+    /// Returns whether no fault touched a place from one time to another but harmless ones.
     pub(super) fn is_connected(&self, place: Place, from: Duration, to: Duration) -> bool {
+        self.incidents_at(place).all(|incident| {
+            let is_far = incident.from > to || self.end_of(incident) < from;
+            is_far || self.is_harmless(incident)
+        })
+    }
+
+    /// Returns whether a fault cuts lines between masters only, or delays a line for a moment: that
+    /// keeps no node from its work.
+    pub(super) fn is_harmless(&self, incident: &Incident) -> bool {
         let is_master = |target: &Target| {
             matches!(
                 target,
                 Target::One(Place::Master(_)) | Target::Role(Role::Master) | Target::Coordinator(_)
             )
         };
-        let is_harmless = |incident: &Incident| {
-            let fault = self.plan.faults.get(incident.fault);
-            fault.is_some_and(|fault| match &fault.action {
-                Action::Partition { links } => links.from.iter().chain(&links.to).all(is_master),
-                Action::Delay { by, jitter, .. } => *by + *jitter <= SHORT_DELAY,
-                _ => false,
-            })
-        };
-        self.incidents_at(place).all(|incident| {
-            let is_far = incident.from > to || self.end_of(incident) < from;
-            is_far || is_harmless(incident)
+        let fault = self.plan.faults.get(incident.fault);
+        fault.is_some_and(|fault| match &fault.action {
+            Action::Partition { links } => links.from.iter().chain(&links.to).all(is_master),
+            Action::Delay { by, jitter, .. } => *by + *jitter <= SHORT_DELAY,
+            _ => false,
         })
     }
 

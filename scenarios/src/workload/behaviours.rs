@@ -221,8 +221,9 @@ impl Person {
                 limit: 10,
                 wanted: Consistency::Strong,
             };
+            let request = if rng.chance(0.5) { last } else { Request::Boards };
             let master: &String = rng.pick(&self.stage.masters);
-            let _ = client.call_at(master, &last).await;
+            let _ = client.call_at(master, &request).await;
         }
     }
 

@@ -311,20 +311,19 @@ impl Person {
         let looks_back = rng.chance(0.5);
         let master: &String = rng.pick(&self.stage.masters);
         // A log-out that nobody heard leaves the session to end by itself.
-        let leave = page.client.call(&Request::Leave, PATIENCE);
         if !looks_back {
-            let _ = leave.await;
+            let _ = page.client.call(&Request::Leave, PATIENCE).await;
             // The stream may say goodbye.
             self.env.sleep(Duration::from_millis(500)).await;
             return;
         }
         // A master that looks the session up at this moment must not keep it.
-        let later = rng.duration_between(Duration::ZERO, Duration::from_millis(8));
-        let ask = async {
+        let later = rng.duration_between(Duration::ZERO, Duration::from_millis(60));
+        let leave = async {
             self.env.sleep(later).await;
-            let _ = page.client.call_at(master, &Request::Boards).await;
+            let _ = page.client.call(&Request::Leave, PATIENCE).await;
         };
-        let _ = tokio::join!(leave, ask);
+        let _ = tokio::join!(leave, page.client.call_at(master, &Request::Boards));
         self.env.sleep(Duration::from_millis(2500)).await;
         if !self.is_over() {
             let _ = page.client.call_at(master, &Request::Users).await;
