@@ -395,6 +395,7 @@ impl Cluster {
             tls: None,
             store: remote(env, STORE_ADDR, config.store_timeout),
             keys: self.keys.source(nth),
+            on_listening: || {},
             name: name.to_owned(),
             config,
         }

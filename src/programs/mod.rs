@@ -21,6 +21,7 @@ pub mod master;
 mod node_store;
 mod output;
 mod process;
+mod service_manager;
 pub mod settings;
 #[cfg(test)]
 mod tests;

@@ -98,6 +98,7 @@ impl TestCluster {
                 tls: None,
                 store: parts.store,
                 keys: parts.keys,
+                on_listening: || {},
             };
             let env = parts.env.clone();
             let task = parts.env.spawn("master", async move {

@@ -34,12 +34,18 @@ class Service:
         self.settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
         self.wanted = threading.Event()
         self.process = None
+        self.started = threading.Event()
         self.lock = threading.Lock()
         threading.Thread(target=self.keep, daemon=True).start()
 
     def spawn(self):
         user = pwd.getpwnam(self.settings.get("User", "root"))
         log = open(f"/var/log/{self.unit}.log", "ab")
+        env = {"PATH": os.environ["PATH"], "HOME": user.pw_dir}
+        if self.settings.get("Type") == "notify":
+            env["NOTIFY_SOCKET"] = self.listen()
+        else:
+            self.started.set()
         return subprocess.Popen(
             shlex.split(self.settings["ExecStart"]),
             stdin=subprocess.DEVNULL,
@@ -49,8 +55,26 @@ class Service:
             user=user.pw_uid,
             group=user.pw_gid,
             extra_groups=[],
-            env={"PATH": os.environ["PATH"], "HOME": user.pw_dir},
+            env=env,
         )
+
+    def listen(self):
+        """Returns a socket on which the service says that it has started."""
+        path = f"/run/{self.unit}.notify"
+        if os.path.exists(path):
+            os.unlink(path)
+        said = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        said.bind(path)
+        os.chmod(path, 0o666)
+        self.started.clear()
+
+        def hear():
+            while b"READY=1" not in said.recv(4096):
+                pass
+            self.started.set()
+
+        threading.Thread(target=hear, daemon=True).start()
+        return path
 
     def keep(self):
         while True:
@@ -65,6 +89,7 @@ class Service:
 
     def stop(self):
         self.wanted.clear()
+        self.started.clear()
         with self.lock:
             process = self.process
         if process is None or process.poll() is not None:
@@ -112,6 +137,7 @@ def on_systemctl(services):
                     services[unit].stop()
                 if verb != "stop":
                     services[unit].wanted.set()
+                    services[unit].started.wait(90)
             connection.sendall(b"done")
 
     return handle

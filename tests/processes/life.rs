@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::TcpStream,
+    os::unix::net::UnixDatagram,
     path::Path,
     process::Command,
     thread,
@@ -127,4 +128,31 @@ fn hang_up_opens_logs_anew_and_ends_nothing() {
         thread::sleep(Duration::from_millis(20));
     }
     assert!(get(cluster.port, "/readyz").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn service_manager_is_told_when_a_master_listens_and_when_it_ends() {
+    let (dir, port) = (TempDir::new().expect("a directory"), free_ports());
+    let path = dir.path().join("notify");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(WAIT)).expect("set");
+    let hears = || {
+        let mut said = [0; 256];
+        let len = manager.recv(&mut said).expect("something is said");
+        String::from_utf8_lossy(&said[..len]).into_owned()
+    };
+    let mut process = Command::new(env!("CARGO_BIN_EXE_chatchat-master"))
+        .arg("--data-dir")
+        .arg(dir.path().join("data"))
+        .arg(format!("--http=127.0.0.1:{port}"))
+        .arg(format!("--link=127.0.0.1:{}", port + 100))
+        .args(["--admin=off", "--identity-bits=2048"])
+        .env("NOTIFY_SOCKET", &path)
+        .spawn()
+        .expect("it starts");
+    assert_eq!(hears(), "READY=1\n");
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_ok(), "it listens by then");
+    signal("-TERM", process.id());
+    assert_eq!(hears(), "STOPPING=1\n");
+    assert!(process.wait().expect("it is our child").success());
 }

@@ -118,6 +118,7 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
                     tls: tls.clone(),
                     store,
                     keys: Arc::new(GeneratedKeys),
+                    on_listening: process.when_ready(),
                 },
                 stops,
             );

@@ -42,6 +42,8 @@ pub struct MasterParams {
     pub store: Store,
     /// Source of keys.
     pub keys: Arc<dyn KeySource>,
+    /// Called once all of its addresses are listened on.
+    pub on_listening: fn(),
 }
 
 /// Error that ends a master. It has released everything.
@@ -79,6 +81,7 @@ pub async fn run_master(
     mut stops: mpsc::Receiver<Stop>,
 ) -> Result<(), MasterError> {
     let MasterParams { name, config, http_public, link_public, store, keys, tls, .. } = params;
+    let on_listening = params.on_listening;
     let mut access = params.access.with_public(&http_public)?;
     if tls.is_some() {
         access = access.only_https();
@@ -105,6 +108,7 @@ pub async fn run_master(
         }
     };
 
+    on_listening();
     let params = node::master::MasterParams { name, config, http_public, link_public, store, keys };
     let node = node::master::run(env, params, links, asks);
     let leave = async {

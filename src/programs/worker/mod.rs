@@ -79,6 +79,7 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
             token = token_is,
             "it looks for a master"
         );
+        process.when_ready()();
         let ended = run_worker(
             env,
             WorkerParams {
