@@ -10,6 +10,9 @@ use thiserror::Error;
 pub use crate::model::bounds::WORKER_BATCHES_MAX;
 use crate::model::bounds::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, MASTERS_MAX, NODES_MAX, WORKERS_MAX};
 
+/// Most frames that may wait on one link.
+const LINK_FRAMES_MAX: usize = 65_536;
+
 /// Time-outs, retries and bounds of one node. The defaults are the design's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -127,7 +130,8 @@ pub struct Config {
     pub openings_burst: u32,
     /// Events that wait for one stream's reader.
     pub stream_backlog_max: usize,
-    /// Messages and published updates that wait to be sent on one link between nodes.
+    /// Frames that wait to be sent on one link between nodes before further updates are dropped and
+    /// further calls refused.
     pub link_frames_max: usize,
     /// Sessions that a master keeps in memory.
     pub sessions_cached_max: usize,
@@ -295,6 +299,7 @@ impl Config {
             ("batch_tasks_max", self.batch_tasks_max, "", BATCH_TASKS_MAX),
             ("batch_bytes_max", self.batch_bytes_max, ", which fits into a frame", BATCH_BYTES_MAX),
             ("directory_max", self.directory_max, ", as many as are enrolled", NODES_MAX),
+            ("link_frames_max", self.link_frames_max, "", LINK_FRAMES_MAX),
         ];
         if let Some((name, is, why, max)) = at_most.iter().find(|(_, is, _, max)| is > max) {
             return refuse(format!("{name} ({is}) must not be above {max}{why}"));

@@ -132,8 +132,8 @@ pub enum Event {
         /// Number of the key.
         epoch: KeyEpoch,
     },
-    /// This node refused an envelope of this epoch that was forged, or that came twice; said once
-    /// for each epoch. A member is faulty, or somebody sends again what it recorded.
+    /// This node refused an envelope that was forged, or that came twice; said once while an epoch
+    /// is in use. A member is faulty, or somebody sends again what it recorded.
     EnvelopeAlarm {
         /// Domain of the key in use.
         domain: Domain,

@@ -1,7 +1,8 @@
 //! Word to the service manager, by systemd's protocol: this process is ready, or it ends.
 //!
-//! A unit with `Type=notify` counts as started once the node's addresses are listened on, so that
-//! units and scripts that come after it find it there. Nothing is said where no manager listens
+//! A unit with `Type=notify` counts as started once this is said: by a master when its addresses
+//! are listened on, so that units and scripts that come after it find it there; by a worker when
+//! its store is open and it begins to look for a master. Nothing is said where no manager listens
 //! (`NOTIFY_SOCKET` is not set).
 
 use sd_notify::NotifyState;

@@ -1,8 +1,8 @@
 //! G3 in time: while a master, a worker and the store are whole, a post that its client keeps
-//! sending settles within [`LIMIT`], whatever else is broken.
+//! sending settles within a bound, whatever else is broken.
 //!
-//! The bound is that of a client which loses one master to silence (12 s), asks a second dead one
-//! whether it is ready (3 s), and then finds another.
+//! The bound is that of a client which loses one master to silence (12 s), asks each other dead one
+//! whether it is ready (3 s), and then finds one that works.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,11 +15,13 @@ use chatchat::{
 use super::{Evidence, Violation, broken, line, seconds, troubles::AFTERMATH};
 use crate::{history::Operation, property::Property, target::Place};
 
-/// Longest time for which a client may have to try.
-const LIMIT: Duration = Duration::from_secs(18);
+/// Longest time for which a client may have to try where there is one master.
+const LIMIT: Duration = Duration::from_secs(15);
+/// Time that each further master may cost.
+const PER_MASTER: Duration = Duration::from_secs(3);
 /// Longest time between two tries of a client that has not given up for now, as a page does that is
 /// reloaded.
-const BETWEEN_TRIES: Duration = Duration::from_secs(5);
+const BETWEEN_TRIES: Duration = Duration::from_secs(8);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut tries: BTreeMap<(usize, PostId), Vec<&Operation>> = BTreeMap::new();
@@ -33,7 +35,8 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
     for ((_, id), tries) in &tries {
         let Some((from, until)) = longest(evidence, tries) else { continue };
-        if until.saturating_sub(from) <= LIMIT || !could_settle(evidence, tries[0], from) {
+        if until.saturating_sub(from) <= limit(evidence) || !could_settle(evidence, tries[0], from)
+        {
             continue;
         }
         let text = format!(
@@ -47,8 +50,20 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
+fn limit(evidence: &Evidence<'_>) -> Duration {
+    let others = evidence.plan.cluster.masters.saturating_sub(1);
+    LIMIT + PER_MASTER * u32::try_from(others).unwrap_or(u32::MAX)
+}
+
 /// Returns the longest time for which a post was tried without a pause and did not settle.
 fn longest(evidence: &Evidence<'_>, tries: &[&Operation]) -> Option<(Duration, Duration)> {
+    let is_put_off =
+        |op: &&Operation| matches!(op.failure(), Some((_, Failure::Busy { status: 429, .. })));
+    if tries.iter().any(is_put_off) {
+        return None;
+    }
+    let settled = tries.iter().filter(|op| has_settled(op)).filter_map(|op| op.end.as_ref());
+    let settled = settled.map(|(at, _)| *at).min().unwrap_or(evidence.ended);
     let mut longest: Option<(Duration, Duration)> = None;
     let mut from = tries.first()?.invoked;
     let mut until = from;
@@ -57,7 +72,7 @@ fn longest(evidence: &Evidence<'_>, tries: &[&Operation]) -> Option<(Duration, D
             from = operation.invoked;
         }
         let end = operation.end.as_ref().map_or(evidence.ended, |(at, _)| *at);
-        until = until.max(end);
+        until = until.max(end.min(settled)).max(from);
         let is_longer = |(before, ended): (Duration, Duration)| ended - before < until - from;
         if longest.is_none_or(is_longer) {
             longest = Some((from, until));
@@ -77,12 +92,12 @@ fn has_settled(operation: &Operation) -> bool {
     is_cancelled || is_refused || operation.committed().is_some()
 }
 
-/// Returns whether something that can settle a post was whole for [`LIMIT`] from a time on, and
-/// shortly before, and so was the person's machine.
+/// Returns whether something that can settle a post was whole from shortly before a time for as
+/// long as it may take, and so was the person's machine.
 fn could_settle(evidence: &Evidence<'_>, operation: &Operation, from: Duration) -> bool {
     let is_whole = |place| {
         let since = from.saturating_sub(AFTERMATH);
-        !evidence.is_touched(place, since, from + LIMIT)
+        !evidence.is_touched(place, since, from + limit(evidence))
     };
     let cluster = &evidence.plan.cluster;
     from > AFTERMATH

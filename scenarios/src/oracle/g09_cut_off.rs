@@ -36,6 +36,19 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
                 continue;
             }
             let since = incident.from.saturating_sub(TOLD_WITHIN);
+            let is_disturbed = |place: Place| {
+                evidence.incidents_at(place).any(|other| {
+                    let is_then = other.from <= said.at && evidence.end_of(other) >= since;
+                    is_then && other != incident
+                })
+            };
+            let coordinator = match said.node.parse() {
+                Ok(Target::One(place)) => place,
+                _ => continue,
+            };
+            if is_disturbed(cut) || is_disturbed(coordinator) {
+                continue;
+            }
             let mut others =
                 joined.iter().filter(|(place, (_, of))| **place != cut && of == master);
             if others.any(|(place, _)| !evidence.is_touched(*place, since, said.at)) {

@@ -17,11 +17,9 @@ use crate::{
     target::{Place, Target},
 };
 
-/// Time after which a master that is gone is listed no more.
+/// Time after which a master that is gone is listed no more, and has no worker any more, even if
+/// the search of each meets three others that are gone.
 const KNOWN_WITHIN: Duration = Duration::from_secs(20);
-/// Time after which its workers are with another: it falls silent, and a search may first meet
-/// another that is gone.
-const MOVED_WITHIN: Duration = Duration::from_secs(12);
 
 /// Master that was away for longer than [`KNOWN_WITHIN`].
 struct Gone {
@@ -85,7 +83,9 @@ fn listed(evidence: &Evidence<'_>, gone: &Gone) -> Vec<Violation> {
             (gone.known..gone.back).contains(at) && masters.iter().any(|master| master.id == id)
         });
         let Some((at, _)) = told else { continue };
-        if is_whole(evidence, Place::Store, gone, *at) && is_whole(evidence, teller, gone, *at) {
+        let reader = evidence.machine_of(stream.who);
+        let whole = |place| is_whole(evidence, place, gone, *at);
+        if !stream.is_slow && whole(Place::Store) && whole(teller) && whole(reader) {
             let text = format!("{} was listed at {}, long after its end", gone.place, seconds(*at));
             found.push(broken(Property::G11, "listed", text, [stream_line(stream, *at)]));
         }
@@ -95,7 +95,7 @@ fn listed(evidence: &Evidence<'_>, gone: &Gone) -> Vec<Violation> {
 
 /// Workers that stayed with a master that is gone, though another one was whole.
 fn orphans(evidence: &Evidence<'_>, gone: &Gone) -> Vec<Violation> {
-    let at = gone.known - KNOWN_WITHIN + MOVED_WITHIN;
+    let at = gone.known;
     let whole = |place| is_whole(evidence, place, gone, at);
     let mut others = (0..evidence.plan.cluster.masters).map(Place::Master);
     if !whole(Place::Store) || !others.any(whole) {

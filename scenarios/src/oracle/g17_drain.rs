@@ -2,7 +2,8 @@
 //! it or from another; and it does hand over when others run.
 //!
 //! Judged where nothing else is wrong: no other fault stands or ended in the last 15 s, the store
-//! and the workers included, and no other master is drained at the same time.
+//! and the workers included, but short delays, and no other master is drained at the same time. A
+//! drain that a kill cut short is left out.
 
 use std::time::Duration;
 
@@ -26,6 +27,11 @@ const ALONE: Duration = Duration::from_secs(15);
 
 /// Time after a process's end within which its readers notice.
 const AFTER_END: Duration = Duration::from_secs(2);
+
+/// Time between a kill and the start that it is for.
+const KILL_WITHIN: Duration = Duration::from_millis(50);
+/// Room of a stream in which a goodbye fits if its reader reads.
+const ROOM_MIN: usize = 64;
 
 /// Master that is drained, from its word until its process ended.
 struct Drained {
@@ -57,7 +63,10 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         let asked = evidence.history.operations.iter().filter(|operation| {
             matches!(operation.request, Request::Post { .. })
                 && operation.invoked <= drained.until
-                && operation.end.as_ref().is_none_or(|(at, _)| *at >= drained.from)
+                && operation
+                    .end
+                    .as_ref()
+                    .is_some_and(|(at, _)| (drained.from..=drained.until + AFTER_END).contains(at))
         });
         let failed: Vec<_> = asked.filter(|operation| was_failed(operation)).collect();
         if failed.is_empty() {
@@ -82,6 +91,10 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
 
 /// Streams that a master which handed over ended without a goodbye.
 fn without_goodbye(evidence: &Evidence<'_>, drained: &Drained) -> Vec<Violation> {
+    // A goodbye that finds no room is left out.
+    if evidence.plan.cluster.config.stream_backlog_max < ROOM_MIN {
+        return Vec::new();
+    }
     let streams = evidence.history.streams.iter().filter(|stream| {
         let is_open = stream.deliveries.first().is_some_and(|(began, _)| *began < drained.from);
         drained.hands_over && stream.master == drained.url && is_open && !stream.is_slow
@@ -119,16 +132,21 @@ fn drains<'a>(evidence: &'a Evidence<'_>) -> impl Iterator<Item = Drained> + 'a 
         let (place, url) = (Place::Master(nth), url.clone());
         let ended = evidence.ends.iter().filter(|(of, at)| *of == place && *at >= said.at);
         let until = ended.map(|(_, at)| *at).min().unwrap_or(evidence.ended);
+        // Who has not ended by the time of its new start is killed.
+        let mut stops = evidence.incidents_at(place).filter_map(|incident| incident.until);
+        if stops.any(|stop| stop <= until + KILL_WITHIN && until <= stop + KILL_WITHIN) {
+            return None;
+        }
         Some(Drained { url, hands_over, from: said.at, until })
     })
 }
 
 /// Returns whether nothing is wrong around a drain but stops of masters one by one.
 fn is_alone(evidence: &Evidence<'_>, drained: &Drained) -> bool {
-    let (from, to) = (drained.from.saturating_sub(ALONE), drained.until);
+    let (from, to) = (drained.from.saturating_sub(ALONE), drained.until + AFTER_END);
     evidence.incidents.iter().all(|incident| {
         let is_far = incident.from > to || evidence.end_of(incident) < from;
-        is_far || evidence.is_harmless(incident) || stops_masters_in_turn(evidence, incident)
+        is_far || evidence.is_short_delay(incident) || stops_masters_in_turn(evidence, incident)
     })
 }
 

@@ -101,19 +101,34 @@ impl Evidence<'_> {
         let is_master = |target: &Target| {
             matches!(
                 target,
-                Target::One(Place::Master(_)) | Target::Role(Role::Master) | Target::Coordinator(_)
+                Target::One(Place::Master(_))
+                    | Target::Role(Role::Master)
+                    | Target::Coordinator(_)
+                    | Target::MasterOf(_)
             )
         };
         let fault = self.plan.faults.get(incident.fault);
-        fault.is_some_and(|fault| match &fault.action {
+        let cuts_masters_apart = fault.is_some_and(|fault| match &fault.action {
             Action::Partition { links } => links.from.iter().chain(&links.to).all(is_master),
-            Action::Delay { by, jitter, .. } => *by + *jitter <= SHORT_DELAY,
+            _ => false,
+        });
+        cuts_masters_apart || self.is_short_delay(incident)
+    }
+
+    /// Returns whether a fault delays a line by little, also beside the shortest time-out.
+    pub(super) fn is_short_delay(&self, incident: &Incident) -> bool {
+        let bound = self.plan.cluster.config.store_timeout.min(4 * SHORT_DELAY);
+        let fault = self.plan.faults.get(incident.fault);
+        fault.is_some_and(|fault| match &fault.action {
+            Action::Delay { by, jitter, .. } => {
+                by.saturating_add(*jitter).saturating_mul(4) <= bound
+            }
             _ => false,
         })
     }
 
-    /// Returns the times in which a place's process certainly did not run, by the faults that name
-    /// it.
+    /// Returns the times in which a place's process did not run, by the faults that name it: each
+    /// ends with the fault, or with the first line that the place says.
     pub(super) fn away(&self, place: Place) -> Vec<(Duration, Duration)> {
         let is_it = |target: &Target| {
             let places = target.places(&self.plan.cluster, self.plan.workload.people);
@@ -130,7 +145,13 @@ impl Evidence<'_> {
             None => false,
         };
         let away = self.incidents.iter().filter(is_away);
-        away.map(|incident| (incident.from, self.end_of(incident))).collect()
+        let name = place.to_string();
+        let span = |incident: &Incident| {
+            let (from, until) = (incident.from, self.end_of(incident));
+            let says = self.events.iter().find(|said| said.at > from && said.node == name);
+            (from, says.map_or(until, |said| said.at.min(until)))
+        };
+        away.map(span).collect()
     }
 
     fn doublings(&self, place: Place) -> impl Iterator<Item = Duration> {

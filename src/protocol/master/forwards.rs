@@ -52,7 +52,7 @@ impl Master {
                 if self.peers.get(&forward.to).is_some_and(|peer| peer.link == forward.link)
                     && let Some(peer) = self.peers.remove(&forward.to)
                 {
-                    self.note_peer_end(now, peer);
+                    self.note_lost_peer(now, peer);
                 }
                 self.permissions.look_again(slot, now);
                 None

@@ -86,7 +86,7 @@ impl Master {
     /// Takes another master's link, and closes an older one to it.
     pub fn on_master(&mut self, now: Mono, link: LinkId, node: NodeId, out: &mut Vec<Effect>) {
         if let Some(before) = self.peers.insert(node, Peer { link, can_write: false }) {
-            self.note_peer_end(now, before);
+            self.note_lost_peer(now, before);
             let close = Close { reason: CloseReason::Replaced, retry_ms: 0 };
             out.push(Effect::Close { link: before.link, close });
         }
@@ -96,9 +96,9 @@ impl Master {
     }
 
     /// Notes that a master can no longer have things written, if it could before.
-    pub(super) const fn note_peer_end(&mut self, now: Mono, before: Peer) {
+    pub(super) const fn note_lost_peer(&mut self, now: Mono, before: Peer) {
         if before.can_write {
-            self.peer_ended_at = Some(now);
+            self.peer_lost_at = Some(now);
         }
     }
 
@@ -121,7 +121,7 @@ impl Master {
             self.peers.iter().filter(|(_, p)| p.link == link).map(|(node, _)| *node).collect();
         for node in gone {
             if let Some(peer) = self.peers.remove(&node) {
-                self.note_peer_end(now, peer);
+                self.note_lost_peer(now, peer);
             }
             let slots: Vec<_> = self.queue.slots().map(|(slot, _)| slot).collect();
             for slot in slots {
@@ -152,7 +152,7 @@ impl Master {
             let before = *peer;
             peer.can_write = beat.reaches_store;
             if before.can_write != beat.reaches_store {
-                self.note_peer_end(now, before);
+                self.note_lost_peer(now, before);
                 self.hand_over(now, out);
                 self.mark_all();
             }

@@ -213,8 +213,9 @@ pub struct Master {
     wrote_at: Option<Mono>,
     /// Time since when none of its workers reaches the store.
     unreachable_since: Option<Mono>,
-    /// Last time at which another master stopped to have things written: its workers may come here.
-    peer_ended_at: Option<Mono>,
+    /// Last time at which another master ceased to be able to have things written: its workers may
+    /// come here.
+    peer_lost_at: Option<Mono>,
     /// Whether its work is to be handed over to other masters.
     is_draining: bool,
     renew_at: Mono,
@@ -258,7 +259,7 @@ impl Master {
             turns: Turns::default(),
             wrote_at: None,
             unreachable_since: Some(now),
-            peer_ended_at: None,
+            peer_lost_at: None,
             is_draining: false,
             renew_at: now + config.lease_renew_interval,
             digest_at: now + config.digest_interval,
@@ -350,11 +351,11 @@ impl Master {
     }
 
     /// Returns whether waiting here is in vain: this master's writes do not reach the store, or for a
-    /// while it has had no worker that does, nor lost a master that had one.
+    /// while it has had no worker that does, and no other master has lost its own either.
     fn is_idle(&self, now: Mono) -> bool {
         let is_over = |since: Mono| now.since(since) >= NO_WORKER_AFTER;
         !self.is_strong(now)
-            || self.unreachable_since.is_some_and(is_over) && self.peer_ended_at.is_none_or(is_over)
+            || self.unreachable_since.is_some_and(is_over) && self.peer_lost_at.is_none_or(is_over)
     }
 
     /// Returns when [`on_time`](Self::on_time) is to be called next.
