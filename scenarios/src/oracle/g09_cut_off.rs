@@ -42,10 +42,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
                     is_then && other != incident
                 })
             };
-            let coordinator = match said.node.parse() {
-                Ok(Target::One(place)) => place,
-                _ => continue,
-            };
+            let Ok(Target::One(coordinator)) = said.node.parse() else { continue };
             if is_disturbed(cut) || is_disturbed(coordinator) {
                 continue;
             }
