@@ -77,9 +77,6 @@ fn longest(evidence: &Evidence<'_>, tries: &[&Operation]) -> Option<(Duration, D
         if longest.is_none_or(is_longer) {
             longest = Some((from, until));
         }
-        if has_settled(operation) {
-            break;
-        }
     }
     longest
 }

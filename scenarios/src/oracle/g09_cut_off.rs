@@ -1,9 +1,9 @@
 //! G9, workers without the store: a master gives no task to a worker that has long been cut off
 //! from the store, while another of its workers reaches it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use chatchat::model::{event::Event, ids::NodeId};
+use chatchat::model::event::Event;
 
 use super::{Evidence, Violation, broken, seconds};
 use crate::{
@@ -22,19 +22,14 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     for incident in evidence.incidents {
         let Some(cut) = cut_off(evidence, incident) else { continue };
         let (from, until) = (incident.from + TOLD_WITHIN, evidence.end_of(incident));
-        // Where each worker is registered, and which process it is, by its own lines.
-        let mut joined: BTreeMap<Place, (NodeId, NodeId)> = BTreeMap::new();
-        for said in evidence.events.iter().take_while(|said| said.at < until) {
-            if let (Event::Join { node, master, .. }, Ok(Target::One(place @ Place::Worker(_)))) =
-                (&said.event, said.node.parse())
-            {
-                joined.insert(place, (*node, *master));
-            }
-            let Event::Assign { worker, .. } = &said.event else { continue };
-            let Some((node, master)) = joined.get(&cut) else { continue };
-            if said.at < from || worker != node {
+        let lines = evidence.events.iter().filter(|said| said.at >= from && said.at < until);
+        for said in lines {
+            let (Event::Assign { worker, .. }, Some(coordinator)) = (&said.event, said.place())
+            else {
                 continue;
-            }
+            };
+            let joined = evidence.joined_by(said.at);
+            let Some(here) = joined.get(&cut).filter(|here| here.node == *worker) else { continue };
             let since = incident.from.saturating_sub(TOLD_WITHIN);
             let is_disturbed = |place: Place| {
                 evidence.incidents_at(place).any(|other| {
@@ -42,12 +37,12 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
                     is_then && other != incident
                 })
             };
-            let Ok(Target::One(coordinator)) = said.node.parse() else { continue };
             if is_disturbed(cut) || is_disturbed(coordinator) {
                 continue;
             }
-            let mut others =
-                joined.iter().filter(|(place, (_, of))| **place != cut && of == master);
+            let mut others = joined.iter().filter(|(place, it)| {
+                matches!(place, Place::Worker(_)) && **place != cut && it.master == here.master
+            });
             if others.any(|(place, _)| !evidence.is_touched(*place, since, said.at)) {
                 let text = format!(
                     "{cut} was given a batch {} after it was cut off from the store",

@@ -4,18 +4,12 @@
 //! Judged while no worker is touched: a task that workers failed may be given up, which is told as
 //! a time-out too.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use chatchat::{
-    client::{Failure, Request},
-    model::{event::Event, ids::NodeId},
-};
+use chatchat::client::{Failure, Request};
 
 use super::{Evidence, Violation, broken, line, troubles::AFTERMATH};
-use crate::{
-    property::Property,
-    target::{Place, Target},
-};
+use crate::{property::Property, target::Place};
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
@@ -43,26 +37,19 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
 
 /// Returns whether a master had a worker all the time, and no fault touched any worker.
 fn has_worker(evidence: &Evidence<'_>, master: Place, from: Duration, at: Duration) -> bool {
-    let mut node: Option<NodeId> = None;
-    let mut joined: BTreeMap<Place, (NodeId, Duration)> = BTreeMap::new();
-    for said in evidence.events.iter().take_while(|said| said.at <= at) {
-        let Event::Join { master: of, .. } = &said.event else { continue };
-        match said.node.parse() {
-            Ok(Target::One(place)) if place == master => node = Some(*of),
-            Ok(Target::One(place @ Place::Worker(_))) => {
-                joined.insert(place, (*of, said.at));
-            }
-            _ => {}
-        }
-    }
+    let joined = evidence.joined_by(at);
+    let Some(own) = joined.get(&master) else { return false };
     let mut workers = (0..evidence.plan.cluster.workers).map(Place::Worker);
-    joined.into_values().any(|(of, since)| Some(of) == node && since <= from)
-        && workers.all(|worker| !evidence.is_touched(worker, from, at))
+    let is_with = |worker| {
+        let with = joined.get(&worker);
+        with.is_some_and(|with| with.master == own.master && with.line.at <= from)
+    };
+    workers.clone().any(is_with) && workers.all(|it| !evidence.is_touched(it, from, at))
 }
 
 #[cfg(test)]
 mod tests {
-    use chatchat::model::ids::Registration;
+    use chatchat::model::{event::Event, ids::Registration};
 
     use super::*;
     use crate::oracle::fixtures::{Fixture, node};

@@ -1,21 +1,12 @@
 //! G11, masters that are gone: a while after a master's end no other one lists it, and the workers
 //! that it had are with another.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use chatchat::{
-    api::StreamEvent,
-    model::{
-        event::Event,
-        ids::{NodeId, Role},
-    },
-};
+use chatchat::{api::StreamEvent, model::ids::NodeId};
 
-use super::{EventLine, Evidence, Violation, broken, seconds, stream_line};
-use crate::{
-    property::Property,
-    target::{Place, Target},
-};
+use super::{Evidence, Violation, broken, seconds, stream_line};
+use crate::{property::Property, target::Place};
 
 /// Time after which a master that is gone is listed no more, and has no worker any more, even if
 /// the search of each meets three others that are gone.
@@ -45,22 +36,12 @@ fn gone(evidence: &Evidence<'_>) -> Vec<Gone> {
         .flat_map(|place| {
             let away = evidence.away(place).into_iter();
             away.filter_map(move |(from, back)| {
-                let node = node_of(evidence, place, from)?;
+                let node = evidence.joined_by(from).get(&place)?.master;
                 let known = from + KNOWN_WITHIN;
                 (known < back).then_some(Gone { place, node, known, back })
             })
         })
         .collect()
-}
-
-/// Returns the identity that a place had at a time, by its own lines.
-fn node_of(evidence: &Evidence<'_>, place: Place, at: Duration) -> Option<NodeId> {
-    let place = place.to_string();
-    let own = evidence.events.iter().filter(|said| said.node == place && said.at <= at);
-    own.rev().find_map(|said| match said.event {
-        Event::Join { master, .. } => Some(master),
-        _ => None,
-    })
 }
 
 /// Returns whether a place was whole from shortly before a master's end to a time.
@@ -101,18 +82,12 @@ fn orphans(evidence: &Evidence<'_>, gone: &Gone) -> Vec<Violation> {
     if !whole(Place::Store) || !others.any(whole) {
         return Vec::new();
     }
-    let mut last: BTreeMap<&str, (NodeId, &EventLine)> = BTreeMap::new();
-    for said in evidence.events.iter().filter(|said| said.at <= at) {
-        if let Event::Join { master, .. } = said.event {
-            last.insert(&said.node, (master, said));
-        }
-    }
-    let workers = Target::Role(Role::Worker).places(&evidence.plan.cluster, 0).unwrap_or_default();
-    let orphans = workers.into_iter().filter(|worker| whole(*worker)).filter_map(|worker| {
-        let (_, joined) =
-            last.get(worker.to_string().as_str()).filter(|(master, _)| *master == gone.node)?;
+    let joined = evidence.joined_by(at);
+    let workers = (0..evidence.plan.cluster.workers).map(Place::Worker);
+    let orphans = workers.filter(|worker| whole(*worker)).filter_map(|worker| {
+        let joined = joined.get(&worker).filter(|joined| joined.master == gone.node)?;
         let text = format!("{worker} was still with {} at {}", gone.place, seconds(at));
-        Some(broken(Property::G11, "orphan", text, [joined.clue()]))
+        Some(broken(Property::G11, "orphan", text, [joined.line.clue()]))
     });
     orphans.collect()
 }
@@ -121,7 +96,7 @@ fn orphans(evidence: &Evidence<'_>, gone: &Gone) -> Vec<Violation> {
 mod tests {
     use chatchat::{
         api::MastersEvent,
-        model::{ids::Registration, stream::MasterInfo},
+        model::{event::Event, ids::Registration, stream::MasterInfo},
     };
 
     use super::*;

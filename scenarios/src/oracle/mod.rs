@@ -40,6 +40,7 @@ mod g13_refresh;
 mod g16_overload;
 mod g17_drain;
 mod g17_failover;
+mod joined;
 mod told;
 mod troubles;
 mod violation;
@@ -63,7 +64,7 @@ use crate::{
     history::{History, Operation, StreamLog},
     plan::{Incident, Plan},
     property::Property,
-    target::Place,
+    target::{Place, Target},
 };
 
 /// An event line of a node, on the observer's clock.
@@ -80,6 +81,14 @@ pub struct EventLine {
 }
 
 impl EventLine {
+    /// Returns the place of the node that wrote it.
+    fn place(&self) -> Option<Place> {
+        match self.node.parse() {
+            Ok(Target::One(place)) => Some(place),
+            _ => None,
+        }
+    }
+
     fn clue(&self) -> Clue {
         let text = format!("{} {}: {:?}", seconds(self.at), self.node, self.event);
         Clue { text, point: Some(Point::Line(self.number)) }
