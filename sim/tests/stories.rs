@@ -19,7 +19,7 @@ const SIM: &str = env!("CARGO_BIN_EXE_chatchat-sim");
 const FIRST: [&str; 5] =
     ["calm", "coordinator-crash", "master-crash", "worker-crash", "worker-pause"];
 /// Seeds that every commit is held to: of the first stories, and of each other one.
-const FIXED: [u64; 2] = [5, 1];
+const FIXED: [u64; 2] = [8, 1];
 /// Seeds of this very commit: over time they reach where the fixed ones never do. The other
 /// stories take turns, and are run in two processes when it is theirs.
 const OF_COMMIT: [usize; 2] = [2, 1];
