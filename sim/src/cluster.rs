@@ -31,7 +31,6 @@ use chatchat_scenarios::{
     fault::Action,
     plan::Plan,
     target::{Place, Target},
-    workload::ClosedPages,
 };
 use dst_world::{HostId, World};
 use rand_chacha::ChaCha20Rng;
@@ -77,8 +76,6 @@ pub struct Cluster {
     stops: Mutex<BTreeMap<Place, AskToStop>>,
     /// Machines of second processes with the identity of a node.
     clones: Mutex<BTreeMap<Place, HostId>>,
-    /// Pages of people that a fault keeps closed.
-    closed_pages: Arc<ClosedPages>,
     /// Number of strangers let in so far, which labels the draws of the next.
     strangers: AtomicU64,
     /// Copies that roll-backs put back, by their faults.
@@ -161,7 +158,6 @@ impl Cluster {
             to_launcher: Mutex::default(),
             stops: Mutex::default(),
             clones: Mutex::default(),
-            closed_pages: Arc::default(),
             strangers: AtomicU64::new(0),
             kept: Mutex::default(),
             shape,

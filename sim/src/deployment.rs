@@ -19,7 +19,6 @@ use chatchat_scenarios::{
     cluster::Cluster,
     fault::{Action, Direction, Links},
     target::{Place, Target},
-    workload::ClosedPages,
 };
 use serde_json::Value;
 
@@ -111,9 +110,6 @@ pub trait Deployment: Send + Sync + Sized + 'static {
 
     /// Returns the environment in which a person lives.
     fn person(&self, nth: usize) -> BoxFuture<'_, Env>;
-
-    /// Returns the pages of people that a fault keeps closed.
-    fn closed_pages(&self) -> &Arc<ClosedPages>;
 
     /// Returns the store without faults between, for judging.
     fn direct_store(&self) -> Store;

@@ -79,7 +79,7 @@ pub(crate) async fn play<D: Deployment>(on: &Arc<D>, plan: &Plan, observer: Env)
         seed: plan.seed,
         until: plan.duration,
         clock: Clock::new(move || told.now()),
-        closed: Arc::clone(on.closed_pages()),
+        closed: Arc::clone(faults.closed_pages()),
     };
     let people = People::start(observer, machines, stage);
     on.sleep(plan.duration.saturating_sub(faults.now())).await;

@@ -14,7 +14,6 @@ use chatchat_scenarios::{
     cluster as shape,
     fault::{Action, Dose, Links},
     target::{Place, Target},
-    workload::ClosedPages,
 };
 use dst_world::{DiskFault, DiskImage, HostId, Link};
 use serde_json::Value;
@@ -324,10 +323,6 @@ impl Deployment for Cluster {
 
     fn person(&self, nth: usize) -> BoxFuture<'_, Env> {
         Box::pin(self.world().idle(self.host(Place::Person(nth))))
-    }
-
-    fn closed_pages(&self) -> &Arc<ClosedPages> {
-        &self.closed_pages
     }
 
     fn direct_store(&self) -> Store {

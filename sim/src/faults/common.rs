@@ -6,6 +6,7 @@ use chatchat_scenarios::{
     fault::{Action, Kind, Links},
     plan::Plan,
     target::{Place, Target},
+    workload::ClosedPages,
 };
 use dst_world::Seed;
 
@@ -18,6 +19,7 @@ const STEPS_LAST: Duration = Duration::from_secs(8);
 pub(super) fn act<D: Deployment>(
     on: &Arc<D>,
     plan: &Plan,
+    pages: &Arc<ClosedPages>,
     nth: FaultId,
     action: &Action,
 ) -> Begun<D> {
@@ -30,7 +32,7 @@ pub(super) fn act<D: Deployment>(
         Action::Partition { links } => partitioned(on, nth, links),
         Action::Swizzle { targets } => swizzled(on, plan, nth, targets),
         Action::Restart { targets } => restarted(on, plan, nth, targets),
-        Action::PersonRestart { target } => pages_closed(on, plan, target),
+        Action::PersonRestart { target } => pages_closed(on, plan, pages, target),
         _ => on.act(nth, action),
     }
 }
@@ -67,7 +69,12 @@ fn paused<D: Deployment>(on: &Arc<D>, target: &Target) -> Begun<D> {
 }
 
 /// Closes the pages of people; they are opened again.
-fn pages_closed<D: Deployment>(on: &Arc<D>, plan: &Plan, target: &Target) -> Begun<D> {
+fn pages_closed<D: Deployment>(
+    on: &Arc<D>,
+    plan: &Plan,
+    pages: &Arc<ClosedPages>,
+    target: &Target,
+) -> Begun<D> {
     let people = target.places(on.shape(), plan.workload.people).unwrap_or_default().into_iter();
     let people: Vec<_> = people
         .filter_map(|place| match place {
@@ -75,12 +82,12 @@ fn pages_closed<D: Deployment>(on: &Arc<D>, plan: &Plan, target: &Target) -> Beg
             _ => None,
         })
         .collect();
-    let pages = on.closed_pages();
+    let pages = Arc::clone(pages);
     let before = pages.went_away();
     people.iter().for_each(|nth| pages.close(*nth));
-    Begun::until(move |on: &Arc<D>| {
-        people.iter().for_each(|nth| on.closed_pages().open(*nth));
-        on.closed_pages().went_away() > before
+    Begun::until(move |_: &Arc<D>| {
+        people.iter().for_each(|nth| pages.open(*nth));
+        pages.went_away() > before
     })
 }
 

@@ -18,6 +18,7 @@ use chatchat_scenarios::{
     fault::{Action, Kind, Start},
     plan::{Incident, Plan},
     target::{Place, Target},
+    workload::ClosedPages,
 };
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -102,6 +103,8 @@ pub struct Faults<D> {
     start: Duration,
     state: Mutex<State<D>>,
     changed: Notify,
+    /// Pages of people that a fault keeps closed.
+    closed_pages: Arc<ClosedPages>,
 }
 
 struct State<D> {
@@ -160,6 +163,7 @@ impl<D: Deployment> Faults<D> {
             start: on.elapsed(),
             state: Mutex::new(state),
             changed: Notify::new(),
+            closed_pages: Arc::default(),
         });
         let listens = Arc::clone(&it);
         on.on_fault_point(Box::new(move |name, place| listens.on_fault_point(name, place)));
@@ -178,6 +182,12 @@ impl<D: Deployment> Faults<D> {
     #[must_use]
     pub const fn started(&self) -> Duration {
         self.start
+    }
+
+    /// Pages of people that a fault keeps closed: each person looks at its own.
+    #[must_use]
+    pub const fn closed_pages(&self) -> &Arc<ClosedPages> {
+        &self.closed_pages
     }
 
     fn state(&self) -> MutexGuard<'_, State<D>> {
@@ -247,7 +257,8 @@ impl<D: Deployment> Faults<D> {
         });
         let members = [("fault", nth.into()), ("action", action.to_string().into())];
         self.on.note("fault", &members);
-        let Begun { undo, bit, steps } = common::act(&self.on, &self.plan, nth, &action);
+        let Begun { undo, bit, steps } =
+            common::act(&self.on, &self.plan, &self.closed_pages, nth, &action);
         let mut state = self.state();
         let incident = state.incidents.len();
         let is_instant = fault.action.kind().is_instant();

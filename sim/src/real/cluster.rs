@@ -29,7 +29,6 @@ use chatchat::{
 use chatchat_scenarios::{
     cluster as shape,
     target::{Place, ResourceRef, Target},
-    workload::ClosedPages,
 };
 
 use super::{
@@ -62,7 +61,6 @@ pub(super) struct RealCluster {
     store: Store,
     lines: Mutex<Lines>,
     listener: Mutex<Option<Arc<OnFaultPoint>>>,
-    closed_pages: Arc<ClosedPages>,
 }
 
 #[derive(Default)]

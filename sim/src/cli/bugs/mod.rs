@@ -85,6 +85,9 @@ type Built = (Bug, Result<PathBuf, String>);
 /// Builds bugs one by one, each while the one before is hunted.
 fn built(bugs: Vec<Bug>) -> Result<Receiver<Built>, String> {
     let (send, built) = sync_channel(1);
+    if bugs.is_empty() {
+        return Ok(built);
+    }
     let builder = thread::Builder::new().name("builder".to_owned()).spawn(move || {
         let tree = Tree::at(&root().join("target/bugs"));
         for bug in bugs {

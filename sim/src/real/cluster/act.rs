@@ -14,7 +14,6 @@ use chatchat_scenarios::{
     cluster as shape,
     fault::Action,
     target::{Place, Target},
-    workload::ClosedPages,
 };
 use serde_json::{Value, json};
 
@@ -60,10 +59,6 @@ impl Deployment for RealCluster {
 
     fn person(&self, _nth: usize) -> BoxFuture<'_, Env> {
         Box::pin(async { self.env.clone() })
-    }
-
-    fn closed_pages(&self) -> &Arc<ClosedPages> {
-        &self.closed_pages
     }
 
     fn direct_store(&self) -> Store {

@@ -1,12 +1,7 @@
 //! Files of a real cluster before its nodes start, and of a node that was wiped.
 
 use std::{
-    collections::BTreeMap,
-    fs, io,
-    net::TcpListener,
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Duration,
+    collections::BTreeMap, fs, io, net::TcpListener, path::Path, sync::Mutex, time::Duration,
 };
 
 use chatchat::{
@@ -89,7 +84,6 @@ impl RealCluster {
             store,
             lines: Mutex::new(lines),
             listener: Mutex::default(),
-            closed_pages: Arc::default(),
         };
         it.prepare(identities, wipes).await?;
         Ok(it)
