@@ -100,13 +100,6 @@ pub(super) struct NodeProcess<'a> {
     pub(super) read_again: &'a (dyn Fn() -> Result<(String, Vec<String>), ProgramError> + Sync),
 }
 
-impl NodeProcess<'_> {
-    /// Returns what is to be called once the node is ready: a supervised one has nobody to tell.
-    pub(super) fn when_ready(&self) -> fn() {
-        if self.supervised { || {} } else { service_manager::ready }
-    }
-}
-
 /// Opens the directory, the log and the world, and once `check` has passed the store, then runs
 /// `node` in them until it ends or the process is asked to stop.
 pub(super) fn run(
@@ -150,9 +143,7 @@ pub(super) fn run(
         let (tell, stops) = mpsc::channel(2);
         let overdue = async {
             let first = asked.next().await;
-            if !process.supervised {
-                service_manager::stopping();
-            }
+            service_manager::stopping();
             // A node that has ended by itself no longer listens.
             let _ = tell.try_send(first);
             if (process.role, first) == (Role::Master, Stop::Drain) {

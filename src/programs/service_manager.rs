@@ -3,9 +3,12 @@
 //! A unit with `Type=notify` counts as started once this is said: by a master when its addresses
 //! are listened on, so that units and scripts that come after it find it there; by a worker when
 //! its store is open and it begins to look for a master. Nothing is said where no manager listens
-//! (`NOTIFY_SOCKET` is not set).
+//! ([`MANAGER`] is not set).
 
 use sd_notify::NotifyState;
+
+/// Variable that names the manager's socket.
+pub(super) const MANAGER: &str = "NOTIFY_SOCKET";
 
 /// Says that the process is ready.
 pub(super) fn ready() {

@@ -21,6 +21,7 @@ use crate::{
     programs::{
         ProgramError,
         process::{LOG_FILE, SUPERVISED},
+        service_manager::MANAGER,
     },
 };
 
@@ -190,7 +191,9 @@ fn spawn(program: &Path, node: &NodePlan) -> Result<process::Child, ProgramError
         .arg(node.log())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
-        .stderr(log);
+        .stderr(log)
+        // The launcher is the manager of its nodes, and their word is not its own.
+        .env_remove(MANAGER);
     // The node's file already holds the settings from the cluster's variables.
     for (name, _) in std::env::vars_os() {
         if is_ours(&name) {

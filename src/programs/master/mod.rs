@@ -14,6 +14,7 @@ pub use self::{
 use super::{
     ProgramError, output,
     process::{self, LOG_FILE, NodeProcess, SUPERVISED, check_port, with_supervised},
+    service_manager,
     settings::{Settings, node::StorePlace, with_keys},
     tls,
 };
@@ -118,7 +119,7 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
                     tls: tls.clone(),
                     store,
                     keys: Arc::new(GeneratedKeys),
-                    on_listening: process.when_ready(),
+                    on_listening: service_manager::ready,
                 },
                 stops,
             );

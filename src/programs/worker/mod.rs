@@ -10,6 +10,7 @@ pub use self::settings::{KEYS, WorkerSettings};
 use super::{
     ProgramError, output,
     process::{self, LOG_FILE, NodeProcess, SUPERVISED, with_supervised},
+    service_manager,
     settings::{Settings, node::StorePlace, with_keys},
 };
 pub use crate::node::worker::{WorkerError, WorkerParams, run as run_worker};
@@ -79,7 +80,7 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
             token = token_is,
             "it looks for a master"
         );
-        process.when_ready()();
+        service_manager::ready();
         let ended = run_worker(
             env,
             WorkerParams {
