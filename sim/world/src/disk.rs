@@ -8,6 +8,7 @@
 //!    on its own: later ones may survive earlier ones. A torn write keeps its first sectors, or
 //!    any of them. When only the process ends, all stay.
 
+mod content;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use std::{collections::BTreeMap, io};
 
 use dst_env::rng::Rng;
 
+use self::content::Content;
 use crate::disk_faults::DiskFaults;
 
 /// Bytes that a disk writes as a whole.
@@ -28,16 +30,10 @@ pub(crate) enum Change {
 }
 
 impl Change {
-    fn apply(&self, to: &mut Vec<u8>) {
+    fn apply(&self, to: &mut Content) {
         match self {
-            Self::Write { offset, bytes } => {
-                let end = offset + bytes.len();
-                if to.len() < end {
-                    to.resize(end, 0);
-                }
-                to[*offset..end].copy_from_slice(bytes);
-            }
-            Self::SetLen(len) => to.resize(*len, 0),
+            Self::Write { offset, bytes } => to.write(*offset, bytes),
+            Self::SetLen(len) => to.set_len(*len),
         }
     }
 }
@@ -45,8 +41,8 @@ impl Change {
 /// One file's bytes, as they read and as they would survive.
 #[derive(Debug, Default)]
 pub(crate) struct File {
-    live: Vec<u8>,
-    durable: Vec<u8>,
+    live: Content,
+    durable: Content,
     unsynced: Vec<Change>,
     /// Changes that a sync makes durable at this virtual time, ns, in order.
     settling: Vec<(u64, Vec<Change>)>,
@@ -55,8 +51,13 @@ pub(crate) struct File {
 }
 
 impl File {
+    /// Returns a file that is durable as it is.
+    fn whole(content: Content) -> Self {
+        Self { live: content.clone(), durable: content, is_linked: true, ..Self::default() }
+    }
+
     /// Returns the bytes as they read now.
-    pub(crate) fn bytes(&self) -> &[u8] {
+    pub(crate) const fn content(&self) -> &Content {
         &self.live
     }
 
@@ -138,7 +139,7 @@ pub(crate) type Inode = u64;
 
 /// Copy of a disk's files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DiskImage(BTreeMap<String, Vec<u8>>);
+pub struct DiskImage(BTreeMap<String, Content>);
 
 /// Contents of one host's disk.
 #[derive(Debug, Default)]
@@ -212,13 +213,7 @@ impl DiskState {
         self.owed_ns += self.faults.sync()?;
         self.names.remove(name);
         let inode = self.open(name);
-        let whole = File {
-            live: bytes.to_vec(),
-            durable: bytes.to_vec(),
-            is_linked: true,
-            ..File::default()
-        };
-        self.files.insert(inode, whole);
+        self.files.insert(inode, File::whole(bytes.into()));
         self.syncs += 1;
         Ok(())
     }
@@ -254,7 +249,7 @@ impl DiskState {
 
     /// Returns a file as it is now.
     pub(crate) fn read(&self, name: &str) -> Option<Vec<u8>> {
-        Some(self.files.get(self.names.get(name)?)?.live.clone())
+        Some(self.files.get(self.names.get(name)?)?.live.to_vec())
     }
 
     /// Begins a job that works until `ends`, its syncs apart.
@@ -313,15 +308,9 @@ impl DiskState {
     /// Replaces all that is on the disk. The faults that stand go on.
     pub(crate) fn restore(&mut self, image: &DiskImage) {
         self.wipe();
-        for (name, bytes) in &image.0 {
+        for (name, content) in &image.0 {
             let inode = self.open(name);
-            let whole = File {
-                live: bytes.clone(),
-                durable: bytes.clone(),
-                is_linked: true,
-                ..File::default()
-            };
-            self.files.insert(inode, whole);
+            self.files.insert(inode, File::whole(content.clone()));
         }
     }
 
@@ -336,9 +325,9 @@ impl DiskState {
     /// # Errors
     /// When the file was lost or wiped meanwhile, or ends before that.
     pub(crate) fn read_at(&mut self, inode: Inode, from: usize, out: &mut [u8]) -> io::Result<()> {
-        let live = self.file(inode)?.bytes();
-        let bytes = from.checked_add(out.len()).and_then(|to| live.get(from..to));
-        out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        if !self.file(inode)?.live.read(from, out) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         self.faults.read(out);
         Ok(())
     }
