@@ -310,15 +310,6 @@ impl History {
         })
     }
 
-    /// Returns the time at which a session's log-out was first asked for, unless it certainly did
-    /// nothing.
-    #[must_use]
-    pub fn left(&self, who: Who) -> Option<Duration> {
-        let of_it =
-            |op: &&Operation| op.who == who && op.request == Request::Leave && !op.did_nothing();
-        self.operations.iter().find(of_it).map(|op| op.invoked)
-    }
-
     /// Returns the number of calls with a good answer, and of all calls.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {

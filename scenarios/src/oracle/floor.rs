@@ -1,5 +1,7 @@
 //! Evidence floor: a run in which living people were shown nothing shows nothing, whatever holds.
 
+use std::collections::BTreeSet;
+
 use chatchat::client::Answer;
 
 use crate::history::History;
@@ -21,10 +23,15 @@ pub fn shown_nothing(history: &History, people: usize) -> Vec<String> {
         ("a page", |answer| matches!(answer, Answer::Page(_))),
         ("restore", |answer| matches!(answer, Answer::Restored(_))),
     ];
+    let mut seen = BTreeSet::new();
+    for operation in &history.operations {
+        let Some((_, answer)) = operation.reply() else { continue };
+        let what = kinds.iter().filter(|(_, is_it)| is_it(answer)).map(|(what, _)| *what);
+        seen.extend(what.map(|what| (operation.who.person, what)));
+    }
     for person in &history.living {
-        for (what, is_it) in kinds {
-            let of_it = history.operations.iter().filter(|op| op.who.person == *person);
-            if !of_it.filter_map(|op| op.reply()).any(|(_, answer)| is_it(answer)) {
+        for (what, _) in kinds {
+            if !seen.contains(&(*person, what)) {
                 let text = format!("nothing was shown: person:{person} got no answer to {what}");
                 found.push(text);
             }

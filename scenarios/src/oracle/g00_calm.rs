@@ -12,7 +12,7 @@ use chatchat::{
     model::{event::Event, stream::Consistency},
 };
 
-use super::{Clue, Evidence, Violation, broken, line, seconds, stream_line};
+use super::{Clue, Evidence, Violation, broken, line, seconds, sessions::Sessions, stream_line};
 use crate::{
     history::{End, History, KeptEnd, Operation, ReaderKind, StreamLog},
     property::Property,
@@ -20,14 +20,15 @@ use crate::{
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let is_calm = |from: Duration, to: Duration| evidence.is_calm(from, to);
+    let sessions = Sessions::read(evidence.history);
     let mut found = Vec::new();
     for operation in &evidence.history.operations {
-        if let Some(why) = complaint(evidence, operation, &is_calm) {
+        if let Some(why) = complaint(evidence, &sessions, operation, &is_calm) {
             found.push(broken(Property::G0, "unsettled", why, [line(operation)]));
         }
     }
     for stream in &evidence.history.streams {
-        for (at, why) in interruptions(evidence.history, stream) {
+        for (at, why) in interruptions(evidence.history, &sessions, stream) {
             if is_calm(at, at) {
                 let text = format!("in calm a stream {why}");
                 found.push(broken(Property::G0, "stream", text, [stream_line(stream, at)]));
@@ -67,6 +68,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
 
 fn complaint(
     evidence: &Evidence<'_>,
+    sessions: &Sessions,
     operation: &Operation,
     is_calm: &impl Fn(Duration, Duration) -> bool,
 ) -> Option<String> {
@@ -77,7 +79,7 @@ fn complaint(
         Some((at, _)) if *at > due && is_calm(operation.invoked, due) => Some(late()),
         Some((_, End::Dropped)) => None,
         Some((at, End::Answered(answer))) => {
-            let unsettled = unsettled(evidence.history, operation, *at, answer)?;
+            let unsettled = unsettled(evidence.history, sessions, operation, *at, answer)?;
             is_calm(operation.invoked, *at).then(|| format!("in calm {unsettled}"))
         }
     }
@@ -86,6 +88,7 @@ fn complaint(
 /// Returns the reason why an answer is not strong and final, if it is not.
 fn unsettled(
     history: &History,
+    sessions: &Sessions,
     operation: &Operation,
     at: Duration,
     answer: &Result<Answer, Failure>,
@@ -104,7 +107,7 @@ fn unsettled(
         Err(Failure::Refused { status, .. }) => {
             let is_fair = match (status, &operation.request) {
                 // What follows from the person's own doing.
-                (401, _) => history.left(operation.who).is_some_and(|left| left <= at),
+                (401, _) => sessions.leaves(operation.who).is_some_and(|left| left <= at),
                 (410, Request::Post { id, .. }) => history
                     .operations
                     .iter()
@@ -124,8 +127,12 @@ fn unsettled(
 }
 
 /// Returns the times and kinds of a stream's interruptions.
-fn interruptions(history: &History, stream: &StreamLog) -> Vec<(Duration, &'static str)> {
-    let left = history.left(stream.who);
+fn interruptions(
+    history: &History,
+    sessions: &Sessions,
+    stream: &StreamLog,
+) -> Vec<(Duration, &'static str)> {
+    let left = sessions.leaves(stream.who);
     let is_own_doing = |at: Duration| left.is_some_and(|left| left <= at);
     let reader = stream.reader.and_then(|reader| history.readers.get(reader));
     let is_strange = reader.is_some_and(|reader| reader.kind == ReaderKind::Stranger);

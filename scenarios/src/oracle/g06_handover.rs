@@ -1,9 +1,10 @@
 //! G6, handovers: a ticket opens a session of the same person on another master, once.
 
-use super::{Clue, Evidence, Violation, broken, seconds};
+use super::{Clue, Evidence, Violation, broken, seconds, sessions::Sessions};
 use crate::{history::Handover, property::Property};
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let sessions = Sessions::read(evidence.history);
     let mut found = Vec::new();
     for handover in &evidence.history.handovers {
         let opened: Vec<_> = handover.redeemed.iter().filter(|it| it.status == Some(201)).collect();
@@ -20,7 +21,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             let text = "a ticket opened a session of somebody else";
             found.push(broken(Property::G6, "ticket", text, [clue(handover)]));
         }
-        let left = evidence.history.left(handover.who);
+        let left = sessions.leaves(handover.who);
         let limit = evidence.calm_limit;
         for (at, status) in [(handover.issued_at, handover.status)]
             .into_iter()

@@ -8,10 +8,9 @@ use chatchat::{
     model::stream::Consistency,
 };
 
-use super::{Evidence, Violation, broken, line, stream_line};
+use super::{Evidence, Violation, broken, line, sessions::Sessions, stream_line};
 use crate::{
     fault::{Action, Links},
-    history::{History, Who},
     plan::Incident,
     property::Property,
     target::{Place, Target},
@@ -26,6 +25,7 @@ const RECOVERS: Duration = Duration::from_secs(10);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let history = evidence.history;
+    let sessions = Sessions::read(history);
     let cuts = store_cuts(evidence);
     // Returns whether the store was away from the first time to the second, and every node database
     // had been repaired since `known`.
@@ -35,14 +35,14 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
     for operation in &history.operations {
         let (who, from) = (operation.who, operation.invoked);
-        let left = history.left(who);
+        let left = sessions.leaves(who);
         if let Some((at, failure)) = operation.failure() {
             let is_open = left.is_none_or(|left| at < left);
             let is_forgotten = match failure {
                 Failure::Refused { status: 401, .. } => true,
                 Failure::Busy { status: 503, .. } if operation.request == Request::Restore => {
-                    answered(history, who, |request| matches!(request, Request::OpenSession { .. }))
-                        .is_some_and(|opened| is_repaired(opened, from, at))
+                    let opened = sessions.get(who).and_then(|times| times.opened);
+                    opened.is_some_and(|opened| is_repaired(opened, from, at))
                 }
                 _ => false,
             };
@@ -57,7 +57,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             let text = "a session is somebody else's";
             found.push(broken(Property::G6, "other", text, [line(operation)]));
         }
-        let closed = answered(history, who, |request| *request == Request::Leave);
+        let closed = sessions.left(who);
         if let (Some(closed), Some((at, reply))) = (closed, operation.reply())
             && closed < from
             && match reply {
@@ -73,7 +73,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         }
     }
     for stream in &history.streams {
-        let closed = answered(history, stream.who, |request| *request == Request::Leave);
+        let closed = sessions.left(stream.who);
         let began = stream.deliveries.first().map(|(at, _)| *at);
         if let (Some(closed), Some(began)) = (closed, began)
             && has_heard(evidence, &stream.master, closed, stream.asked, began)
@@ -82,7 +82,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             found.push(broken(Property::G6, "log-out", text, [stream_line(stream, began)]));
         }
         if let Some((at, Failure::Refused { status: 401, .. })) = &stream.refused
-            && history.left(stream.who).is_none_or(|left| *at < left)
+            && sessions.leaves(stream.who).is_none_or(|left| *at < left)
         {
             let text = "a session was forgotten";
             found.push(broken(Property::G6, "forgotten", text, [stream_line(stream, *at)]));
@@ -105,12 +105,6 @@ fn has_heard(
         && closed > RECOVERS
         && evidence.is_connected(Place::Store, since, at)
         && evidence.master_at(master).is_some_and(|it| evidence.is_connected(it, since, at))
-}
-
-/// Returns the time of the first good answer to such a request of a session.
-fn answered(history: &History, who: Who, is_it: impl Fn(&Request) -> bool) -> Option<Duration> {
-    let asked = history.operations.iter().filter(|op| op.who == who && is_it(&op.request));
-    asked.filter_map(|op| op.reply()).map(|(at, _)| at).min()
 }
 
 /// Returns the times in which the store was away after [`REPAIRED`] without a fault; nothing else is

@@ -8,13 +8,13 @@ use std::{
 };
 
 use chatchat::{
-    client::{Answer, Request},
+    client::Answer,
     model::{ids::UserId, stream::Consistency},
 };
 
-use super::{Evidence, Violation, broken, line};
+use super::{Evidence, Violation, broken, line, sessions::Sessions};
 use crate::{
-    history::{History, StreamLog, Who},
+    history::{StreamLog, Who},
     property::Property,
 };
 
@@ -29,7 +29,7 @@ const HEARD_WITHIN: Duration = Duration::from_secs(9);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let history = evidence.history;
-    let people = People::read(history);
+    let sessions = Sessions::read(history);
     let known: BTreeSet<UserId> = history.users.values().copied().collect();
     let mut found = Vec::new();
     for operation in &history.operations {
@@ -51,8 +51,8 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         for user in listed.difference(&known) {
             tell("stranger", format!("{user} is listed and opened no session"));
         }
-        if is_undisturbed(evidence, from, at) {
-            for (who, user) in present(evidence, from, at) {
+        if list.next.is_none() && is_undisturbed(evidence, from, at) {
+            for (who, user) in present(evidence, &sessions, from, at) {
                 if !listed.contains(&user) {
                     tell("missing", format!("{who} has a stream open and is not listed"));
                 }
@@ -60,7 +60,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         }
         let trouble = evidence.last_trouble_before(from);
         for (who, user) in history.users.iter().filter(|(_, user)| listed.contains(user)) {
-            let Some(seen) = people.0.get(who) else { continue };
+            let Some(seen) = sessions.get(*who) else { continue };
             if seen.left.is_some_and(|left| left.max(trouble) + LEAVES_WITHIN < from) {
                 tell("lingers", format!("{who} left long ago and {user} is listed"));
             } else if seen.last.max(trouble) + FORGOTTEN_WITHIN < from {
@@ -80,6 +80,7 @@ pub(super) fn is_undisturbed(evidence: &Evidence<'_>, from: Duration, to: Durati
 /// Returns the people with a stream that was open, and heard, all the time.
 pub(super) fn present(
     evidence: &Evidence<'_>,
+    sessions: &Sessions,
     from: Duration,
     to: Duration,
 ) -> BTreeMap<Who, UserId> {
@@ -91,7 +92,7 @@ pub(super) fn present(
         stream.end.as_ref().is_none_or(|(ended, _)| *ended > to)
             && began.is_some_and(|began| began + JOINS_WITHIN <= from)
             && heard.is_some_and(|heard| heard + HEARD_WITHIN >= from)
-            && history.left(stream.who).is_none_or(|left| left > to)
+            && sessions.leaves(stream.who).is_none_or(|left| left > to)
             && !stream.is_slow
             && !evidence.is_touched(evidence.machine_of(stream.who), began.unwrap_or(from), to)
     };
@@ -99,43 +100,12 @@ pub(super) fn present(
     open.filter_map(|stream| Some((stream.who, *history.users.get(&stream.who)?))).collect()
 }
 
-/// Last signs of life of each session.
-struct People(BTreeMap<Who, Seen>);
-
-#[derive(Clone, Copy, Default)]
-struct Seen {
-    /// Time of the last thing that it sent or heard.
-    last: Duration,
-    /// Time at which its log-out was acknowledged.
-    left: Option<Duration>,
-}
-
-impl People {
-    fn read(history: &History) -> Self {
-        let mut people: BTreeMap<Who, Seen> = BTreeMap::new();
-        for operation in &history.operations {
-            let seen = people.entry(operation.who).or_default();
-            let end = operation.end.as_ref().map_or(operation.invoked, |(at, _)| *at);
-            seen.last = seen.last.max(end);
-            if operation.request == Request::Leave
-                && let Some((at, _)) = operation.reply()
-            {
-                seen.left = Some(seen.left.map_or(at, |left| left.min(at)));
-            }
-        }
-        for stream in &history.streams {
-            let seen = people.entry(stream.who).or_default();
-            let heard = stream.deliveries.last().map_or(stream.asked, |(at, _)| *at);
-            let end = stream.end.as_ref().map_or(heard, |(at, _)| *at);
-            seen.last = seen.last.max(end);
-        }
-        Self(people)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use chatchat::api::{StreamEvent, User, UserList};
+    use chatchat::{
+        api::{StreamEvent, User, UserList},
+        client::Request,
+    };
 
     use super::*;
     use crate::oracle::fixtures::{Fixture, ms, user};
@@ -209,6 +179,10 @@ mod tests {
         let mut made = quiet();
         asked(&mut made, 55_100, UserList { total: 7, ..list(&[0]) });
         assert_eq!(rules(&made), ["total"]);
+        let mut made = quiet();
+        let first = UserList { total: 7, next: Some("x".to_owned()), ..list(&[3]) };
+        asked(&mut made, 55_100, first);
+        assert_eq!(rules(&made), [""; 0], "the first of a list names not everyone");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use chatchat::{
     model::{ids::UserId, stream::PRESENCE_MAX},
 };
 
-use super::{Evidence, Violation, broken, g12_presence::present, stream_line};
+use super::{Evidence, Violation, broken, g12_presence::present, sessions::Sessions, stream_line};
 use crate::{history::StreamLog, property::Property};
 
 /// Time within which a list is told after it changed.
@@ -30,7 +30,8 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         }
     }
     let Some(reading_from) = history.reading_from else { return found };
-    let here = present(evidence, reading_from.saturating_sub(TOLD_WITHIN), reading_from);
+    let sessions = Sessions::read(history);
+    let here = present(evidence, &sessions, reading_from.saturating_sub(TOLD_WITHIN), reading_from);
     let trouble = evidence.last_trouble_before(reading_from);
     for stream in history.streams.iter().filter(|stream| here.contains_key(&stream.who)) {
         let Some(list) = listed_at(stream, reading_from) else { continue };
@@ -46,21 +47,14 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         }
         let told = |user| list.users.contains_key(user);
         for (who, _) in history.users.iter().filter(|(_, user)| told(user)) {
-            let left = history.left(*who).filter(|_| has_left(evidence, *who));
+            let times = sessions.get(*who);
+            let left = times.and_then(|it| it.leaves.filter(|_| it.left.is_some()));
             if left.is_some_and(|left| left.max(trouble) + LEAVES_WITHIN < reading_from) {
                 tell("untold", format!("{who} left long ago, and that was not told"));
             }
         }
     }
     found
-}
-
-/// Returns whether a log-out was acknowledged.
-fn has_left(evidence: &Evidence<'_>, who: crate::history::Who) -> bool {
-    use chatchat::client::Request;
-    let operations = evidence.history.operations.iter();
-    let mut leaves = operations.filter(|op| op.who == who && op.request == Request::Leave);
-    leaves.any(|op| op.reply().is_some())
 }
 
 /// Returns the list as an open stream had told it by a time.

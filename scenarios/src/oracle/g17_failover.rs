@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Evidence, Violation, broken, seconds, stream_line};
+use super::{Evidence, Violation, broken, seconds, sessions::Sessions, stream_line};
 use crate::{
     fault::Action,
     history::{ReaderKind, StreamLog},
@@ -21,6 +21,7 @@ const SILENT: Duration = Duration::from_secs(12);
 const ALONE: Duration = Duration::from_secs(15);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let sessions = Sessions::read(evidence.history);
     let mut found = Vec::new();
     for incident in evidence.incidents {
         let Some((master, bound)) = death(evidence, incident) else { continue };
@@ -32,7 +33,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         let is_late = |stream: &&&StreamLog| {
             let next = next_of(evidence, stream);
             next.is_none_or(|at| at > due)
-                && evidence.history.left(stream.who).is_none_or(|left| left > due)
+                && sessions.leaves(stream.who).is_none_or(|left| left > due)
         };
         let late: Vec<_> = orphans.iter().filter(is_late).collect();
         if late.len() * 100 > orphans.len() {

@@ -41,6 +41,7 @@ mod g16_overload;
 mod g17_drain;
 mod g17_failover;
 mod joined;
+mod sessions;
 mod told;
 mod troubles;
 mod violation;
