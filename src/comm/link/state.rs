@@ -400,3 +400,5 @@ const fn bit(topic: Topic) -> u64 {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod threads;
