@@ -84,6 +84,11 @@ pub enum Request {
     },
     /// Lists the active people. [`Answer::Users`].
     Users,
+    /// Lists the first of the active people. [`Answer::Users`].
+    FirstUsers {
+        /// How many, 1 to 1,000.
+        limit: u32,
+    },
     /// Asks for the cluster as people see it. [`Answer::Cluster`].
     Cluster,
     /// Asks an admin listener, with the admin token, for the cluster as operators see it. [`Answer::ClusterState`].
@@ -212,6 +217,7 @@ impl Request {
                 (Method::PUT, format!("boards/{board}/read-mark"), body(json!({ "seq": seq })))
             }
             Self::Users => (Method::GET, "users".to_owned(), None),
+            Self::FirstUsers { limit } => (Method::GET, format!("users?limit={limit}"), None),
             Self::Cluster => (Method::GET, "cluster".to_owned(), None),
             Self::ClusterState => (Method::GET, "admin/cluster".to_owned(), None),
             Self::NewJoinToken => (Method::POST, "admin/tokens".to_owned(), None),
@@ -273,7 +279,7 @@ impl Request {
             (Self::OpenSession { .. }, 201) => Answer::Opened(shape(answer)?),
             (Self::Restore, 200) => Answer::Restored(shape(answer)?),
             (Self::Boards, 200) => Answer::Boards(shape(answer)?),
-            (Self::Users, 200) => Answer::Users(shape(answer)?),
+            (Self::Users | Self::FirstUsers { .. }, 200) => Answer::Users(shape(answer)?),
             (Self::Cluster, 200) => Answer::Cluster(shape(answer)?),
             (Self::ClusterState, 200) => Answer::ClusterState(shape(answer)?),
             (Self::NewJoinToken, 201) => Answer::Invitation(shape(answer)?),

@@ -103,7 +103,7 @@ impl Person {
                 let client = ended.filter(|_| rng.chance(0.5)).unwrap_or(&page.client);
                 let master: &String = rng.pick(&self.stage.masters);
                 let request = match rng.below(8) {
-                    0 => Request::Users,
+                    0 => self.list_of_people(),
                     1 => Request::Boards,
                     2 => Request::Alive,
                     _ => Request::Restore,
@@ -137,7 +137,7 @@ impl Person {
             30..45 => read(Range::After(Seq(known.0.saturating_sub(20))), 100, Consistency::Weak),
             45..55 => read(Range::After(known), 100, Consistency::Strong),
             55..60 => read(Range::Before(known.next()), 20, Consistency::Strong),
-            60..70 => Request::Users,
+            60..70 => self.list_of_people(),
             70..78 => Request::Boards,
             78..86 => Request::Restore,
             _ if known > Seq(0) => return self.mark(page, rng, &board, known).await,

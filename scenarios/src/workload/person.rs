@@ -326,7 +326,7 @@ impl Person {
         let _ = tokio::join!(leave, page.client.call_at(master, &Request::Boards));
         self.env.sleep(Duration::from_millis(2500)).await;
         if !self.is_over() {
-            let _ = page.client.call_at(master, &Request::Users).await;
+            let _ = page.client.call_at(master, &self.list_of_people()).await;
             let _ = page.client.call_at(master, &Request::Restore).await;
         }
     }

@@ -15,6 +15,13 @@ use super::person::{OpenPage, Person};
 
 /// Number of people who read boards whole; the others read their ends.
 const WHOLE_READERS: usize = 3;
+/// Number of people who read from every master; each of the others reads from one of them, so that
+/// a crowd's last reading grows with its people and not with its people times the masters.
+const EVERYWHERE_READERS: usize = 64;
+/// Number of people from which most ask for the first [`FIRST_PEOPLE`] of the active ones: a list
+/// of a crowd, told to each of a crowd, is quadratic.
+const CROWD: usize = 512;
+const FIRST_PEOPLE: u32 = 100;
 /// Posts in one answer: what masters give at most.
 const PAGE: u32 = 200;
 
@@ -40,10 +47,14 @@ impl Person {
         }
     }
 
-    /// Reads boards, people and the session from every master.
+    /// Reads boards, people and the session from every master, or from one in a crowd.
     pub(super) async fn read_everything(&self, page: &OpenPage, within: Duration) {
         let deadline = self.stage.clock.now() + within;
-        for master in &self.stage.masters {
+        let masters = &self.stage.masters;
+        let own = self.number % masters.len().max(1);
+        let is_everywhere = self.number < EVERYWHERE_READERS;
+        let chosen = masters.iter().enumerate().filter(|(nth, _)| is_everywhere || *nth == own);
+        for (_, master) in chosen {
             for board in &self.stage.workload.boards {
                 if self.number < WHOLE_READERS {
                     self.read_whole(page, master, board, deadline).await;
@@ -52,8 +63,17 @@ impl Person {
                     self.ask_until(page, &[master.as_str()], &last, deadline).await;
                 }
             }
-            self.ask_until(page, &[master.as_str()], &Request::Users, deadline).await;
+            self.ask_until(page, &[master.as_str()], &self.list_of_people(), deadline).await;
             self.ask_until(page, &[master.as_str()], &Request::Restore, deadline).await;
+        }
+    }
+
+    /// Returns the question for who is active.
+    pub(super) fn list_of_people(&self) -> Request {
+        if self.stage.workload.people < CROWD || self.number < WHOLE_READERS {
+            Request::Users
+        } else {
+            Request::FirstUsers { limit: FIRST_PEOPLE }
         }
     }
 
