@@ -19,6 +19,7 @@
 //!    then waits for the peer to end the stream, so that no reset overtakes the close.
 
 mod heartbeat;
+mod key_frame;
 mod limits;
 mod reader;
 mod responder;
@@ -31,7 +32,9 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::{heartbeat::DriverStamp, limits::LinkLimits, responder::Responder};
+pub use self::{
+    heartbeat::DriverStamp, key_frame::KeyFrame, limits::LinkLimits, responder::Responder,
+};
 use self::{
     heartbeat::{Heartbeat, watch},
     reader::Reader,
@@ -247,12 +250,12 @@ impl Link {
     }
 
     /// Queues a message about keys. It overtakes messages and envelopes, but no other message about
-    /// keys, and its bytes are erased once they are sealed.
+    /// keys; its bytes are shared with other links, not copied.
     ///
     /// # Errors
     /// [`SendError`]: it was not queued.
-    pub fn send_key(&self, message: &Direct) -> Result<(), SendError> {
-        self.0.shared.state().push_secret(frame::direct(message)?)?;
+    pub fn send_key(&self, message: KeyFrame) -> Result<(), SendError> {
+        self.0.shared.state().push_secret(message)?;
         self.0.shared.work.notify_one();
         Ok(())
     }

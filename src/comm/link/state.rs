@@ -17,9 +17,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::oneshot;
-use zeroize::Zeroizing;
 
-use super::{CallError, LinkLimits, SendError};
+use super::{CallError, KeyFrame, LinkLimits, SendError};
 use crate::{
     model::message::{Beat, Close, Response, Topic},
     wire::{
@@ -40,8 +39,8 @@ pub(super) enum Outgoing {
     Call(CallId, Vec<u8>),
     /// Sealed envelope, shared with other links.
     Envelope(Bytes),
-    /// Frame that holds a key; its bytes are erased when it is sealed or dropped.
-    Secret(Zeroizing<Vec<u8>>),
+    /// Frame of a message about keys, shared with other links.
+    Secret(KeyFrame),
 }
 
 impl Outgoing {
@@ -49,7 +48,7 @@ impl Outgoing {
         match self {
             Self::Frame(bytes) | Self::Call(_, bytes) => bytes.len(),
             Self::Envelope(bytes) => bytes.len(),
-            Self::Secret(bytes) => bytes.len(),
+            Self::Secret(frame) => frame.bytes().len(),
         }
     }
 }
@@ -195,12 +194,11 @@ impl LinkState {
     }
 
     /// Queues a message about keys before all other messages and envelopes.
-    pub(super) fn push_secret(&mut self, frame: Vec<u8>) -> Result<(), SendError> {
-        let frame = Zeroizing::new(frame);
+    pub(super) fn push_secret(&mut self, frame: KeyFrame) -> Result<(), SendError> {
         if !self.is_open() {
             return Err(SendError::Closed);
         }
-        if !self.has_room(&self.urgent, frame.len(), 2) {
+        if !self.has_room(&self.urgent, frame.bytes().len(), 2) {
             return Err(SendError::Full);
         }
         self.urgent.push(Outgoing::Secret(frame));

@@ -128,7 +128,7 @@ impl Writer {
                     frame::publish_into(envelope, &mut self.scratch);
                     &self.scratch
                 }
-                Outgoing::Secret(bytes) => bytes,
+                Outgoing::Secret(frame) => frame.bytes(),
             };
             self.sealer.seal(RecordKind::Data, bytes, &mut self.sealed)?;
         }

@@ -16,6 +16,7 @@ use super::{
     links::Links,
 };
 use crate::{
+    comm::link::KeyFrame,
     model::{
         event::{Event, FaultPoint, RefreshReason},
         ids::{KeyEpoch, LinkId},
@@ -45,8 +46,12 @@ impl CommonKeys {
 
 impl Links {
     fn send_key(&self, to: &[LinkId], message: &Direct) {
+        let message = match KeyFrame::new(message) {
+            Ok(message) => message,
+            Err(error) => return tracing::error!(%error, "a message about keys"),
+        };
         for link in to.iter().filter_map(|id| self.get(*id)) {
-            if let Err(error) = link.send_key(message) {
+            if let Err(error) = link.send_key(message.clone()) {
                 // It cannot follow any more. As a failed worker it joins again.
                 tracing::info!(peer = %link.peer().node.short(), %error, "a key was not sent");
                 link.close(Close { reason: CloseReason::Listed, retry_ms: 0 });

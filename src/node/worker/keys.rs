@@ -21,6 +21,7 @@ use crate::{
     comm::{
         LinkId,
         fanout::{Fanout, FanoutError},
+        link::KeyFrame,
     },
     crypto::{
         epoch::{EpochError, EpochKeys, KeyGrant},
@@ -89,7 +90,8 @@ impl Driver {
         let (Some(link), Some(fanout)) = (&self.link, &self.fanout) else { return };
         let known = fanout.held().find(|keys| keys.announcement() == install.announcement);
         if let Some(epoch) = known.map(|keys| keys.epoch()) {
-            let _ = link.send_key(&Direct::KeyHeld(epoch));
+            let held = KeyFrame::new(&Direct::KeyHeld(epoch));
+            let _ = held.and_then(|held| link.send_key(held));
             return;
         }
         let (id, spki, domain) = (link.id(), link.peer().spki.clone(), fanout.domain());
@@ -178,7 +180,7 @@ impl Driver {
 
     fn send_key(&self, message: &Direct) {
         if let Some(link) = &self.link
-            && let Err(error) = link.send_key(message)
+            && let Err(error) = KeyFrame::new(message).and_then(|frame| link.send_key(frame))
         {
             // Without it the master cuts this worker off, and it joins again.
             tracing::info!(%error, "a message about keys");

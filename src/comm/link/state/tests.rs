@@ -53,7 +53,7 @@ impl End {
             let bytes = match out {
                 Outgoing::Frame(bytes) | Outgoing::Call(_, bytes) => bytes.into(),
                 Outgoing::Envelope(bytes) => bytes,
-                Outgoing::Secret(bytes) => bytes.to_vec().into(),
+                Outgoing::Secret(frame) => frame.bytes().to_vec().into(),
             };
             Frame::decode(bytes).expect("a frame")
         }));
@@ -137,14 +137,14 @@ fn messages_about_keys_leave_in_order_before_fanout_that_waits() {
     let of_epoch = |epoch| Direct::KeyUse(KeyEpoch(epoch));
     while end.state.push(Outgoing::Frame(vec![1])).is_ok() {}
     for epoch in [1, 2] {
-        let frame = frame::direct(&of_epoch(epoch)).expect("short");
+        let frame = KeyFrame::new(&of_epoch(epoch)).expect("short");
         end.state.push_secret(frame).expect("room of its own");
     }
     let mut batch = Vec::new();
     end.state.take(&mut batch);
     for (epoch, out) in [1, 2].into_iter().zip(batch) {
         let Outgoing::Secret(frame) = out else { panic!("{out:?}") };
-        let frame = Frame::decode(frame.to_vec().into()).expect("a frame");
+        let frame = Frame::decode(frame.bytes().to_vec().into()).expect("a frame");
         assert_eq!(frame, Frame::Direct(of_epoch(epoch)));
     }
 }

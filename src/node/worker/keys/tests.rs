@@ -4,7 +4,7 @@ use std::{
 };
 
 use crate::{
-    comm::Incoming,
+    comm::{Incoming, link::KeyFrame},
     crypto::epoch::EpochKeys,
     env::real::TempDir,
     model::{
@@ -39,7 +39,7 @@ impl Site {
     }
 
     fn send(&self, direct: &Direct) {
-        self.taken.link.send_key(direct).expect("queued");
+        self.taken.link.send_key(KeyFrame::new(direct).expect("short")).expect("queued");
     }
 
     fn install(&self, keys: &EpochKeys) {
