@@ -230,19 +230,20 @@ impl Fanout {
         }
     }
 
-    /// Adds the keys of a further epoch, and opens the envelopes that waited for them. Drops
-    /// those that do not open: nobody relied on them.
+    /// Adds the keys of a further epoch, and opens the envelopes that waited for them, in the order
+    /// in which they came.
     ///
     /// # Errors
     /// [`FanoutError::Envelope`]: the keys were refused.
     pub fn install(
         &mut self,
         keys: impl Into<Arc<EpochKeys>>,
-    ) -> Result<Vec<ReceivedUpdate>, FanoutError> {
+    ) -> Result<Vec<Result<ReceivedUpdate, FanoutError>>, FanoutError> {
         self.crypt.install(keys)?;
         self.waiting_bytes = 0;
         let waited = std::mem::take(&mut self.waiting);
-        Ok(waited.iter().filter_map(|envelope| self.open(envelope).ok().flatten()).collect())
+        // One of an epoch further ahead goes on waiting.
+        Ok(waited.iter().filter_map(|envelope| self.open(envelope).transpose()).collect())
     }
 
     /// Seals under this epoch from now on.

@@ -83,8 +83,31 @@ fn counts_continue_over_epochs_and_early_envelope_waits_for_its_keys() {
         let early = seal(&mut sender, &closed(3));
         assert_eq!(receiver.open(&early), Ok(None));
         let received = receiver.install(epoch_of(1, 2)).expect("the next epoch");
-        assert_eq!(received, [ReceivedUpdate { sender: node(1), update: closed(3), missed: 1 }]);
+        let heard = ReceivedUpdate { sender: node(1), update: closed(3), missed: 1 };
+        assert_eq!(received, [Ok(heard)]);
         assert!(receiver.waiting.is_empty() && receiver.waiting_bytes == 0);
+    });
+}
+
+#[test]
+fn repeat_and_forgery_that_waited_for_keys_are_refused_by_name() {
+    run(async |env| {
+        let [mut sender, mut receiver] = [1, 2].map(|n| member(&env, n, 1));
+        sender.install(epoch_of(1, 2)).expect("the next epoch");
+        sender.use_epoch(KeyEpoch(2)).expect("held");
+        let early = seal(&mut sender, &closed(1));
+        let mut forged = seal(&mut sender, &closed(2)).to_vec();
+        *forged.last_mut().expect("a tag") ^= 1;
+        for envelope in [early.clone(), early, forged.into()] {
+            assert_eq!(receiver.open(&envelope), Ok(None));
+        }
+        let received = receiver.install(epoch_of(1, 2)).expect("the next epoch");
+        let refused = |why| Err(FanoutError::Envelope(why));
+        let heard = ReceivedUpdate { sender: node(1), update: closed(1), missed: 0 };
+        assert_eq!(
+            received,
+            [Ok(heard), refused(EnvelopeError::Replayed), refused(EnvelopeError::Forged)]
+        );
     });
 }
 

@@ -16,11 +16,18 @@ impl Driver {
     /// Opens a publish of the master; `None` when it has to be ignored. Fanout is a hint: lost posts
     /// are repaired.
     pub(super) fn open(&mut self, envelope: &Bytes) -> Option<Update> {
-        let fanout = self.fanout.as_mut()?;
-        match fanout.open(envelope) {
-            Ok(Some(heard)) => self.accept_update(heard),
-            // Its keys are on their way.
-            Ok(None) => None,
+        // While its keys are on their way it waits for them.
+        let opened = self.fanout.as_mut()?.open(envelope).transpose()?;
+        self.accept_envelope(opened)
+    }
+
+    /// Returns the update of an envelope, unless it was refused or is to be ignored.
+    pub(super) fn accept_envelope(
+        &mut self,
+        opened: Result<ReceivedUpdate, FanoutError>,
+    ) -> Option<Update> {
+        match opened {
+            Ok(heard) => self.accept_update(heard),
             Err(error) => {
                 self.refuse_envelope(&error);
                 None
@@ -30,23 +37,28 @@ impl Driver {
 
     /// Notes that an envelope was refused, and says so if no honest member can have sent it.
     fn refuse_envelope(&mut self, error: &FanoutError) {
+        tracing::debug!(%error, "an envelope");
+        if matches!(error, FanoutError::Envelope(EnvelopeError::Replayed | EnvelopeError::Forged)) {
+            self.alarm(&error.to_string());
+        }
+    }
+
+    /// Tells once an epoch of an envelope that no honest member sends.
+    fn alarm(&mut self, why: &str) {
         let Some(fanout) = &self.fanout else { return };
         let (domain, epoch) = (fanout.domain(), fanout.in_use());
-        tracing::debug!(%error, "an envelope");
-        let is_alarm =
-            matches!(error, FanoutError::Envelope(EnvelopeError::Replayed | EnvelopeError::Forged));
-        if is_alarm && self.envelope_alarm.replace((domain, epoch)) != Some((domain, epoch)) {
-            tracing::warn!(%error, %epoch, "an envelope that no honest member sends");
+        if self.envelope_alarm.replace((domain, epoch)) != Some((domain, epoch)) {
+            tracing::warn!(why, %epoch, "an envelope that no honest member sends");
             self.parts.env.event(&Event::EnvelopeAlarm { domain, epoch });
         }
     }
 
     /// Returns an opened update, and has what was lost before it looked for.
-    pub(super) fn accept_update(&self, heard: ReceivedUpdate) -> Option<Update> {
+    fn accept_update(&mut self, heard: ReceivedUpdate) -> Option<Update> {
         let master = self.fanout.as_ref()?.domain().master;
         if heard.sender != master {
             // Workers publish nothing: this one is forged.
-            tracing::warn!(sender = %heard.sender, "a publish of a member that is no master");
+            self.alarm(&format!("{} is no master and published", heard.sender));
             return None;
         }
         if heard.missed > 0 && heard.update.topic() == Topic::Board {

@@ -133,8 +133,8 @@ impl Driver {
                 self.parts.env.event(&line);
                 self.send_key(&Direct::KeyHeld(epoch));
                 let now = self.parts.env.now();
-                for heard in waited {
-                    if let Some(update) = self.accept_update(heard) {
+                for opened in waited {
+                    if let Some(update) = self.accept_envelope(opened) {
                         self.parts.worker.on_update(now, update, &mut self.out);
                     }
                 }
