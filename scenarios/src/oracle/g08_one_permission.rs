@@ -15,7 +15,7 @@ use super::{Clue, EventLine, Evidence, Point, Violation, broken};
 use crate::property::Property;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
-    let mut found = accepted(&evidence.store.writes);
+    let mut found = accepted(evidence);
     found.extend(assigned(evidence.events));
     found
 }
@@ -28,25 +28,42 @@ pub(super) fn row(row: &WriteRow) -> Clue {
     Clue { text, point: Some(Point::Write(row.number)) }
 }
 
-fn accepted(writes: &[WriteRow]) -> Vec<Violation> {
+/// Returns two writes, and the lines by which they were given out: the store's rows have no time.
+fn rows_of(evidence: &Evidence<'_>, writes: [&WriteRow; 2]) -> Vec<Clue> {
+    let line = |write: &WriteRow| {
+        evidence.events.iter().find(|said| {
+            matches!(&said.event, Event::Assign { worker, resource, token, .. }
+                if (*worker, resource, *token) == (write.node, &write.resource, write.token))
+        })
+    };
+    let lines = writes.into_iter().filter_map(line).map(EventLine::clue);
+    writes.into_iter().map(row).chain(lines).collect()
+}
+
+fn accepted(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut newest: BTreeMap<&Resource, &WriteRow> = BTreeMap::new();
     let mut names: BTreeMap<(&Resource, Token), &WriteRow> = BTreeMap::new();
     let mut found = Vec::new();
-    for write in writes {
+    for write in &evidence.store.writes {
         let is_grant = write.kind == "grant";
         if let Some(before) = newest.get(&write.resource) {
             // A grant begins something new; a write may follow one of its own token.
             let goes_back = write.token < before.token;
             if goes_back || (is_grant && write.token == before.token) {
                 let text = format!("{} went back in token", write.resource);
-                found.push(broken(Property::G8, "back", text, [row(before), row(write)]));
+                found.push(broken(Property::G8, "back", text, rows_of(evidence, [before, write])));
                 continue;
             }
             let is_granted =
                 (before.token.epoch, before.token.lease) == (write.token.epoch, write.token.lease);
             if !is_grant && !is_granted {
                 let text = format!("{} was written under a token never granted", write.resource);
-                found.push(broken(Property::G8, "never-granted", text, [row(before), row(write)]));
+                found.push(broken(
+                    Property::G8,
+                    "never-granted",
+                    text,
+                    rows_of(evidence, [before, write]),
+                ));
             }
         }
         newest.insert(&write.resource, write);
@@ -56,7 +73,12 @@ fn accepted(writes: &[WriteRow]) -> Vec<Violation> {
         let first = *names.entry((&write.resource, write.token)).or_insert(write);
         if first.node != write.node {
             let text = format!("token {} of {} names two workers", write.token, write.resource);
-            found.push(broken(Property::G8, "two-workers", text, [row(first), row(write)]));
+            found.push(broken(
+                Property::G8,
+                "two-workers",
+                text,
+                rows_of(evidence, [first, write]),
+            ));
         }
     }
     found
@@ -115,7 +137,12 @@ mod tests {
     fn late_write_under_older_token_is_reported() {
         let mut made = Fixture::new();
         made.write("grant", 100, 1, 0).write("write", 2, 1, 2).write("write", 1, 1, 1);
-        assert_eq!(made.judge(judge).len(), 1, "an older n");
+        made.said(5, "master:0", assign(2, 2, 1, 1)).said(6, "master:1", assign(1, 1, 1, 1));
+        let told = made.judge(judge);
+        assert_eq!(told.len(), 1, "an older n");
+        let lines =
+            told[0].evidence.iter().filter(|clue| matches!(clue.point, Some(Point::Line(_))));
+        assert_eq!(lines.count(), 2, "rows have no time, the lines that gave them out have");
         let mut made = Fixture::new();
         made.write("grant", 100, 1, 0).write("grant", 101, 2, 0).write("write", 1, 1, 1);
         assert_eq!(made.judge(judge).len(), 1, "an older lease");
