@@ -50,11 +50,12 @@ impl Person {
     /// Reads boards, people and the session from every master, or from one in a crowd.
     pub(super) async fn read_everything(&self, page: &OpenPage, within: Duration) {
         let deadline = self.stage.clock.now() + within;
-        let masters = &self.stage.masters;
-        let own = self.number % masters.len().max(1);
-        let is_everywhere = self.number < EVERYWHERE_READERS;
-        let chosen = masters.iter().enumerate().filter(|(nth, _)| is_everywhere || *nth == own);
-        for (_, master) in chosen {
+        let mut masters = &self.stage.masters[..];
+        if self.number >= EVERYWHERE_READERS {
+            let own = self.number % masters.len().max(1);
+            masters = masters.get(own..=own).unwrap_or_default();
+        }
+        for master in masters {
             for board in &self.stage.workload.boards {
                 if self.number < WHOLE_READERS {
                     self.read_whole(page, master, board, deadline).await;

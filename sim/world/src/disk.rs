@@ -56,9 +56,9 @@ impl File {
         Self { live: content.clone(), durable: content, is_linked: true, ..Self::default() }
     }
 
-    /// Returns the bytes as they read now.
-    pub(crate) const fn content(&self) -> &Content {
-        &self.live
+    /// Returns the number of bytes as they read now.
+    pub(crate) const fn len(&self) -> usize {
+        self.live.len()
     }
 
     fn change(&mut self, change: Change) {
@@ -197,7 +197,7 @@ impl DiskState {
     /// When the file was lost or wiped meanwhile, or there is no room.
     pub(crate) fn change(&mut self, inode: Inode, change: Change) -> io::Result<()> {
         let file = self.files.get_mut(&inode).ok_or(io::ErrorKind::NotFound)?;
-        if !matches!(change, Change::SetLen(len) if len <= file.live.len()) {
+        if !matches!(change, Change::SetLen(len) if len <= file.len()) {
             self.faults.write()?;
         }
         file.change(change);

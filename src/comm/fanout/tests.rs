@@ -22,6 +22,14 @@ fn member(env: &Env, number: u8, start: u64) -> Fanout {
     Fanout::new(env, node(number), start, epoch_of(1, 1), 4)
 }
 
+/// Returns a sender that uses the second epoch, and a receiver that lacks its keys.
+fn ahead(env: &Env) -> [Fanout; 2] {
+    let [mut sender, receiver] = [1, 2].map(|n| member(env, n, 1));
+    sender.install(epoch_of(1, 2)).expect("the next epoch");
+    sender.use_epoch(KeyEpoch(2)).expect("held");
+    [sender, receiver]
+}
+
 fn seal(sender: &mut Fanout, update: &Update) -> Bytes {
     sender.seal(update).expect("short")
 }
@@ -92,9 +100,7 @@ fn counts_continue_over_epochs_and_early_envelope_waits_for_its_keys() {
 #[test]
 fn repeat_and_forgery_that_waited_for_keys_are_refused_by_name() {
     run(async |env| {
-        let [mut sender, mut receiver] = [1, 2].map(|n| member(&env, n, 1));
-        sender.install(epoch_of(1, 2)).expect("the next epoch");
-        sender.use_epoch(KeyEpoch(2)).expect("held");
+        let [mut sender, mut receiver] = ahead(&env);
         let early = seal(&mut sender, &closed(1));
         let mut forged = seal(&mut sender, &closed(2)).to_vec();
         *forged.last_mut().expect("a tag") ^= 1;
@@ -114,9 +120,7 @@ fn repeat_and_forgery_that_waited_for_keys_are_refused_by_name() {
 #[test]
 fn waiting_envelopes_are_bounded_and_the_newest_stay() {
     run(async |env| {
-        let [mut sender, mut receiver] = [1, 2].map(|n| member(&env, n, 1));
-        sender.install(epoch_of(1, 2)).expect("the next epoch");
-        sender.use_epoch(KeyEpoch(2)).expect("held");
+        let [mut sender, mut receiver] = ahead(&env);
         for _ in 0..WAITING_MAX + 10 {
             assert_eq!(receiver.open(&seal(&mut sender, &PRESENCE)), Ok(None));
         }

@@ -46,12 +46,9 @@ impl CommonKeys {
 
 impl Links {
     fn send_key(&self, to: &[LinkId], message: &Direct) {
-        let message = match KeyFrame::new(message) {
-            Ok(message) => message,
-            Err(error) => return tracing::error!(%error, "a message about keys"),
-        };
+        let message = KeyFrame::new(message);
         for link in to.iter().filter_map(|id| self.get(*id)) {
-            if let Err(error) = link.send_key(message.clone()) {
+            if let Err(error) = message.clone().and_then(|message| link.send_key(message)) {
                 // It cannot follow any more. As a failed worker it joins again.
                 tracing::info!(peer = %link.peer().node.short(), %error, "a key was not sent");
                 link.close(Close { reason: CloseReason::Listed, retry_ms: 0 });

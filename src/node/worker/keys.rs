@@ -90,9 +90,7 @@ impl Driver {
         let (Some(link), Some(fanout)) = (&self.link, &self.fanout) else { return };
         let known = fanout.held().find(|keys| keys.announcement() == install.announcement);
         if let Some(epoch) = known.map(|keys| keys.epoch()) {
-            let held = KeyFrame::new(&Direct::KeyHeld(epoch));
-            let _ = held.and_then(|held| link.send_key(held));
-            return;
+            return self.send_key(&Direct::KeyHeld(epoch));
         }
         let (id, spki, domain) = (link.id(), link.peer().spki.clone(), fanout.domain());
         let (env, mut rng) = (self.parts.env.clone(), self.parts.env.rng("key-install"));

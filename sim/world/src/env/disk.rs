@@ -74,7 +74,7 @@ fn place(offset: u64) -> io::Result<usize> {
 
 impl DiskFile for SimFile {
     fn len(&self) -> io::Result<u64> {
-        self.disk.with(|disk| Ok(disk.file(self.inode)?.content().len() as u64))
+        self.disk.with(|disk| Ok(disk.file(self.inode)?.len() as u64))
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {

@@ -19,6 +19,16 @@ fn limits() -> LinkLimits {
     LinkLimits { outgoing_frames_max, in_flight_max, in_flight_batches, ..LinkLimits::default() }
 }
 
+/// Returns what the peer reads.
+pub(super) fn frame_of(out: Outgoing) -> Frame {
+    let bytes = match out {
+        Outgoing::Frame(bytes) | Outgoing::Call(_, bytes) => bytes.into(),
+        Outgoing::Envelope(bytes) => bytes,
+        Outgoing::Secret(frame) => frame.bytes().to_vec().into(),
+    };
+    Frame::decode(bytes).expect("a frame")
+}
+
 type Answer = oneshot::Receiver<Result<Response, CallError>>;
 
 /// One end: its state, the calls it waits for, those it serves, and the frames on their way from
@@ -49,14 +59,7 @@ impl End {
     fn write(&mut self) {
         let mut batch = Vec::new();
         self.state.take(&mut batch);
-        self.line.extend(batch.into_iter().map(|out| {
-            let bytes = match out {
-                Outgoing::Frame(bytes) | Outgoing::Call(_, bytes) => bytes.into(),
-                Outgoing::Envelope(bytes) => bytes,
-                Outgoing::Secret(frame) => frame.bytes().to_vec().into(),
-            };
-            Frame::decode(bytes).expect("a frame")
-        }));
+        self.line.extend(batch.into_iter().map(frame_of));
         assert_eq!((self.state.urgent.bytes, self.state.bulk.bytes), (0, 0));
     }
 

@@ -8,7 +8,7 @@ use loom::{
     thread,
 };
 
-use super::*;
+use super::{tests::frame_of, *};
 use crate::{
     model::{
         ids::KeyEpoch,
@@ -29,6 +29,15 @@ impl Table {
     fn new() -> Arc<Self> {
         let state = Mutex::new(LinkState::new(&LinkLimits::default()));
         Arc::new(Self { state, work: Notify::new() })
+    }
+
+    /// Runs a thread beside this one.
+    fn beside<T: 'static>(
+        self: &Arc<Self>,
+        act: impl FnOnce(&Self) -> T + 'static,
+    ) -> thread::JoinHandle<T> {
+        let table = Arc::clone(self);
+        thread::spawn(move || act(&table))
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut LinkState) -> T) -> T {
@@ -52,12 +61,7 @@ impl Table {
                 }
                 self.work.wait();
             }
-            wrote.extend(batch.drain(..).map(|out| match out {
-                Outgoing::Frame(bytes) | Outgoing::Call(_, bytes) => {
-                    Frame::decode(bytes.into()).expect("a frame")
-                }
-                Outgoing::Envelope(_) | Outgoing::Secret(_) => panic!("nobody queued one"),
-            }));
+            wrote.extend(batch.drain(..).map(frame_of));
         }
     }
 }
@@ -74,25 +78,19 @@ fn each_order(run: impl Fn() + Sync + Send + 'static) {
 fn what_is_queued_before_the_close_is_written_once_and_a_call_before_its_cancel() {
     each_order(|| {
         let table = Table::new();
-        let sender = thread::spawn({
-            let table = table.clone();
-            move || {
-                let bytes = frame::direct(&Direct::KeyHeld(KeyEpoch(1))).expect("short");
-                let queued = table.with(|state| state.push(Outgoing::Frame(bytes)));
-                table.work.notify();
-                queued.is_ok()
-            }
+        let sender = table.beside(|table| {
+            let bytes = frame::direct(&Direct::KeyHeld(KeyEpoch(1))).expect("short");
+            let queued = table.with(|state| state.push(Outgoing::Frame(bytes)));
+            table.work.notify();
+            queued.is_ok()
         });
-        let caller = thread::spawn({
-            let table = table.clone();
-            move || {
-                let id = table.call().0.expect("there is room");
-                table.work.notify();
-                let is_cancelled = table.with(|state| state.give_up(id));
-                table.with(|state| state.close(LEAVES));
-                table.work.notify();
-                is_cancelled
-            }
+        let caller = table.beside(|table| {
+            let id = table.call().0.expect("there is room");
+            table.work.notify();
+            let is_cancelled = table.with(|state| state.give_up(id));
+            table.with(|state| state.close(LEAVES));
+            table.work.notify();
+            is_cancelled
         });
         let wrote = table.write_until_closed();
         let (is_queued, is_cancelled) =
@@ -114,19 +112,13 @@ fn what_is_queued_before_the_close_is_written_once_and_a_call_before_its_cancel(
 fn caller_is_told_whenever_the_link_ends() {
     each_order(|| {
         let table = Table::new();
-        let ends = thread::spawn({
-            let table = table.clone();
-            move || {
-                table.with(LinkState::cut);
-            }
+        let ends = table.beside(|table| {
+            table.with(LinkState::cut);
         });
-        let writes = thread::spawn({
-            let table = table.clone();
-            move || {
-                let mut batch = Vec::new();
-                table.with(|state| state.take(&mut batch));
-                !batch.is_empty()
-            }
+        let writes = table.beside(|table| {
+            let mut batch = Vec::new();
+            table.with(|state| state.take(&mut batch));
+            !batch.is_empty()
         });
         let (called, mut answered) = table.call();
         ends.join().expect("ends");
@@ -146,10 +138,8 @@ fn call_is_answered_once_or_its_answer_is_unwanted() {
     each_order(|| {
         let table = Table::new();
         table.with(|state| state.serve(1)).expect("the first call");
-        let cancels = thread::spawn({
-            let table = table.clone();
-            move || table.with(|state| state.cancel(1)).expect("it was served")
-        });
+        let cancels =
+            table.beside(|table| table.with(|state| state.cancel(1)).expect("it was served"));
         let response = frame::response(1, &Response::Echo(vec![])).expect("short");
         let answered = table.with(|state| state.respond(1, response, Room::Shared));
         cancels.join().expect("cancels");
