@@ -267,11 +267,14 @@ pub(crate) struct TestWorker {
     pub ended: oneshot::Receiver<Result<(), WorkerError>>,
 }
 
+/// Polls often; waits for the store longer than a busy machine takes.
 pub(crate) fn config() -> Config {
     let ms = Duration::from_millis;
     Config {
         store_poll_interval: ms(200),
-        store_timeout: ms(300),
+        store_timeout: ms(3000),
+        attempt_timeout: ms(4000),
+        request_timeout: ms(60_000),
         digest_interval: ms(200),
         ..Config::default()
     }
@@ -279,10 +282,20 @@ pub(crate) fn config() -> Config {
 
 /// Starts a worker on a directory; `enrol` gives it a join token.
 pub(crate) fn worker(master: &TestMaster, store: &Store, dir: &TempDir, enrol: bool) -> TestWorker {
+    worker_with(config(), master, store, dir, enrol)
+}
+
+pub(crate) fn worker_with(
+    config: Config,
+    master: &TestMaster,
+    store: &Store,
+    dir: &TempDir,
+    enrol: bool,
+) -> TestWorker {
     let env = Env::new(RealWorld::new(dir.path()).expect("usable"));
     let params = WorkerParams {
         name: "w0".to_owned(),
-        config: config(),
+        config,
         masters: vec![master.addr.clone()],
         pins: vec![master.identity.fingerprint()],
         token: enrol.then(|| master.token()),

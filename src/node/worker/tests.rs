@@ -2,6 +2,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use crate::{
     comm::{Incoming, LinkEnd},
+    config::Config,
     env::real::TempDir,
     model::{
         copies::{CopyDigests, SessionDigests, SessionEntry, SessionPage, closed_digest},
@@ -18,6 +19,7 @@ use crate::{
     store::Store,
     testing::worker::{
         EPOCH, Taken, TestMaster, batch, config, env, lobby, number, post, store, worker,
+        worker_with,
     },
 };
 
@@ -28,7 +30,7 @@ fn dir() -> TempDir {
 /// Waits until the worker's own copy of the lobby has so many posts, and returns it.
 async fn copy_of(taken: &Taken, want: u64) -> Page {
     let env = env();
-    for _ in 0..200 {
+    for _ in 0..800 {
         let request =
             Request::Read { board: BoardName::lobby(), range: Range::After(Seq(0)), limit: 99 };
         if let Response::Page(Some(page)) = taken.call(request).await
@@ -105,7 +107,8 @@ async fn store_away_is_answered_in_time_and_shown_in_heartbeats() {
     let (store, held) = store();
     let mut master = TestMaster::start(&config()).await;
     let dir = dir();
-    let _worker = worker(&master, &store, &dir, true);
+    let impatient = Config { store_timeout: Duration::from_secs(1), ..config() };
+    let _worker = worker_with(impatient, &master, &store, &dir, true);
     let mut taken = master.take().await;
     let lease = lobby(&store, &master).await;
     let beat = |says: bool| {
@@ -302,7 +305,7 @@ async fn open_sessions(store: &Store, master: &TestMaster, numbers: impl Iterato
 /// Waits until the worker's own copy of a session is this, while `taken` has it.
 async fn knows_session(taken: &Taken, n: u8, want: Option<SessionRow>) {
     let env = env();
-    for _ in 0..400 {
+    for _ in 0..800 {
         let request = Request::Session(SessionKey([n; 32]));
         if taken.call(request).await == Response::Session(want.clone()) {
             return;
