@@ -130,6 +130,10 @@ const IDLE_MAX: usize = 4;
 const BACKOFF: Duration = Duration::from_millis(100);
 /// Longest wait that a master may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
+/// Time for which a master may owe an answer before it is asked whether it is ready.
+const SILENT_AFTER: Duration = Duration::from_secs(2);
+/// Questions in a row that a silent master does not answer before it is left.
+const MISSED_MAX: u32 = 2;
 
 impl fmt::Debug for ChatClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -286,13 +290,45 @@ impl ChatClient {
     /// Does as [`Self::try_call`], and says which master was asked.
     async fn try_current(&self, request: &Request) -> (String, Result<Answer, Failure>) {
         let master = self.ready_master().await;
-        let answer = self.call_at(&master, request).await;
+        let answer = self.call_watched(&master, request).await;
         self.with_masters(|masters| match &answer {
             Ok(_) | Err(Failure::Refused { .. }) => masters.on_answer(&master),
             Err(failure) if failure.is_silence() => masters.on_failed(&master),
             Err(_) => masters.on_doubt(&master),
         });
         (master, answer)
+    }
+
+    /// Calls a master, and gives the call up when the master has fallen silent. Without another one to
+    /// turn to the call waits as long as it may.
+    async fn call_watched(&self, master: &str, request: &Request) -> Result<Answer, Failure> {
+        if self.masters().len() < 2 {
+            return self.call_at(master, request).await;
+        }
+        tokio::select! {
+            biased;
+            answer = self.call_at(master, request) => answer,
+            () = self.silence_of(master) => {
+                let why = "the master fell silent".to_owned();
+                Err(Failure::Unknown { status: None, why })
+            }
+        }
+    }
+
+    /// Waits until a master that owes an answer does not say either whether it is ready.
+    async fn silence_of(&self, master: &str) {
+        self.0.env.sleep(SILENT_AFTER).await;
+        let mut missed = 0;
+        while missed < MISSED_MAX {
+            let said = self.api(master).call(&Request::Readyz).await;
+            missed = match said {
+                Err(failure) if failure.is_silence() => missed + 1,
+                _ => {
+                    self.0.env.sleep(SILENT_AFTER).await;
+                    0
+                }
+            };
+        }
     }
 
     /// Tries a call at one master after another until the answer is final, for about `within`.

@@ -264,3 +264,21 @@ async fn follower_of_whom_a_version_of_the_people_is_missing_opens_another_strea
     let names: Vec<_> = follow.people().users().map(|user| user.name.to_string()).collect();
     assert_eq!(names, ["Ann", "Ben"]);
 }
+
+#[tokio::test]
+async fn post_is_taken_from_a_master_that_fell_silent_and_left_with_one_that_is_slow() {
+    let env = env();
+    let silent = Scripted::start(&env, |_, _| Act::Hang).await;
+    let slow = Scripted::start(&env, ready(|_, _| Act::Hang)).await;
+    let whole = Scripted::start(&env, ready(|_, asked| committed(asked, 7))).await;
+    let lobby = BoardName::lobby();
+    let send = async |first: &Scripted| {
+        let client = client(&env, &[first, &whole]);
+        let sending = client.send(&lobby, client.new_post_id(), "hello".parse().unwrap());
+        env.timeout(Duration::from_secs(8), sending).await.is_ok()
+    };
+    let (of_silent, of_slow) = tokio::join!(send(&silent), send(&slow));
+    assert!(of_silent, "12 s are the most that a master may take");
+    assert!(!of_slow, "it says that it is there");
+    assert_eq!((silent.posts().len(), slow.posts().len(), whole.posts().len()), (1, 1, 1));
+}
