@@ -222,6 +222,9 @@ pub struct NodeState {
     /// Resident memory in bytes, by its last report to the master asked.
     #[serde(default)]
     pub resident_bytes: Option<u64>,
+    /// Number of posts that wait for the store on its disk, by its last report to the master asked.
+    #[serde(default)]
+    pub held_posts: u32,
 }
 
 /// An entry of a master's failed list.

@@ -149,6 +149,17 @@ fn register_view(registry: &mut Registry, view: &ClusterState) {
     }
     registry.register("worker_in_flight", "Batches a worker is writing", in_flight);
 
+    let held = Family::<Labels, Gauge<i64, AtomicI64>>::default();
+    for worker in view.nodes.iter().filter(|node| node.role == Role::Worker) {
+        let labels = vec![("worker", worker.name.clone()), ("id", worker.id.short())];
+        held.get_or_create(&labels).set(worker.held_posts.into());
+    }
+    registry.register(
+        "worker_held_posts",
+        "Posts on a worker's disk that wait for the store",
+        held,
+    );
+
     let waiting = Family::<Labels, Gauge<i64, AtomicI64>>::default();
     // By kind, not by name: people choose the names of boards.
     for kind in ["board", "sessions"] {

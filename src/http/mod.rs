@@ -263,12 +263,17 @@ impl App {
         caller: Caller,
         write: Write,
     ) -> Result<(Author, TaskResult), ErrorResponse> {
+        let Written { author, outcome } = self.write_or_hold(caller, write).await?;
+        Ok((author, settled(outcome)?))
+    }
+
+    /// Sends a session's write to the master, as [`App::write`] does. A post may be held.
+    async fn write_or_hold(&self, caller: Caller, write: Write) -> Result<Written, ErrorResponse> {
         self.admit(caller.key)?;
         let request = |reply| SessionRequest::Write { write, reply };
         let answer = self.handle().request(caller.key, caller.user, request);
         let answer = self.in_time(answer).await.ok_or_else(ErrorResponse::outcome_unknown)?;
-        let Written { author, outcome } = self.known(caller, answer)?;
-        Ok((author, settled(outcome)?))
+        self.known(caller, answer)
     }
 
     /// Submits a write that comes from no session. One that is not known to have failed is a 504.
@@ -303,7 +308,8 @@ fn settled(outcome: Outcome) -> Result<TaskResult, ErrorResponse> {
         Outcome::Settled(result) => Ok(result),
         Outcome::Overloaded { retry_ms } => Err(ErrorResponse::overloaded(retry_ms)),
         Outcome::Unavailable { retry_ms } => Err(ErrorResponse::unavailable(retry_ms)),
-        Outcome::Unknown => Err(ErrorResponse::outcome_unknown()),
+        // No other task than a post is held: what is meant is not known.
+        Outcome::Unknown | Outcome::Pending { .. } => Err(ErrorResponse::outcome_unknown()),
         Outcome::DeadLetter => Err(ErrorResponse::dead_letter()),
     }
 }

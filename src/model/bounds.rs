@@ -11,7 +11,7 @@
 //! 2. What is constant is checked by the compiler, what is set by
 //!    [`Config::validate`](crate::config::Config::validate).
 
-use crate::model::ids::{Post, PostText};
+use crate::model::ids::{Post, PostId, PostText};
 
 /// Greatest length of a link's frame, in bytes.
 pub const FRAME_LEN_MAX: usize = 1024 * 1024;
@@ -60,6 +60,12 @@ pub const BATCH_BYTES_MAX: usize = LIST_BYTES_MAX;
 /// Most batches that a master has in flight at one worker. The worker takes twice as many: those of
 /// its registration before may still be under way.
 pub const WORKER_BATCHES_MAX: usize = 64;
+/// Most posts that a worker holds until the store is back. Their ids fit into one message.
+pub const HELD_MAX: usize = 1000;
+/// Most holders that are asked at a time, to take a post or for the posts of a person.
+pub const HELD_ANSWERS_MAX: usize = 4;
+/// Most held posts that a worker has handed in at a time.
+pub const HAND_INS_MAX: usize = 32;
 /// Bound on the calls under way on a link each way, on every node.
 pub const IN_FLIGHT_MAX: usize = 1024;
 
@@ -70,6 +76,8 @@ const _: () = {
     assert!(PAGE_MEMBERS * MEMBER_LEN_MAX <= LIST_BYTES_MAX);
     assert!(4 * WORKER_BATCHES_MAX <= IN_FLIGHT_MAX, "batches leave calls of other kinds room");
     assert!(MASTERS_MAX + WORKERS_MAX <= NODES_MAX);
+    assert!(HELD_ANSWERS_MAX * HELD_MAX * size_of::<PostId>() <= LIST_BYTES_MAX);
+    assert!(HAND_INS_MAX <= IN_FLIGHT_MAX / 8, "hand-ins leave calls of other kinds room");
 };
 
 /// Returns the greatest length that a post takes in a list.

@@ -157,8 +157,7 @@ pub enum Event {
 /// Point where a fault is likely to matter. Stories name them in `when`.
 ///
 /// Each is announced once for each batch, post, lease or worker that it tells of. Stories may
-/// name all of them; [`FaultPoint::PendingHeld`] belongs to a feature that does not exist yet and
-/// is never announced.
+/// name all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultPoint {

@@ -15,6 +15,7 @@ pub use crate::model::bounds::BATCH_TASKS_MAX;
 use crate::model::{
     bounds::{POST_HEAD_MAX, POST_LEN_MAX, SESSION_LEN_MAX},
     copies::{CopyDigests, SessionPage},
+    held::{HandInReply, HeldPost, HoldReply},
     ids::{
         Author, BoardName, Domain, KeyEpoch, NodeId, Post, PostId, Registration, Resource, Role,
         Seq, SessionKey, StoreEpoch, UserId,
@@ -232,6 +233,19 @@ pub enum Request {
         /// Key after which the page begins.
         after: Option<SessionKey>,
     },
+    /// Master to worker: hold this post until the store is back. From another master it is passed on
+    /// to a worker.
+    Hold(HeldPost),
+    /// Holder to its master: have this post written.
+    HandIn {
+        /// Post that was held.
+        held: HeldPost,
+        /// Time for which it was held, by the holder's clock.
+        age_ms: u64,
+    },
+    /// Return the ids of this person's posts that wait here. From another master it is passed on to the
+    /// workers.
+    HeldOf(UserId),
 }
 
 /// Answer to a [`Request`].
@@ -253,6 +267,12 @@ pub enum Response {
     CopyDigests(Option<CopyDigests>),
     /// Answer to [`Request::CopySessions`]; `None` when the database cannot be read now.
     CopySessions(Option<SessionPage>),
+    /// Answer to [`Request::Hold`].
+    Hold(HoldReply),
+    /// Answer to [`Request::HandIn`].
+    HandIn(HandInReply),
+    /// Answer to [`Request::HeldOf`]: one entry for each copy, so that an id may stand there twice.
+    HeldOf(Vec<PostId>),
 }
 
 /// Subject of a publish. Nodes subscribe to topics.
@@ -349,6 +369,8 @@ pub enum Direct {
     KeyUse(KeyEpoch),
     /// Worker to master: a second key came for this epoch, which is held.
     KeyAlarm(KeyEpoch),
+    /// Worker to master: so many posts wait on its disk.
+    Holds(u32),
 }
 
 /// Common key of one epoch, as its master sends it.

@@ -8,6 +8,7 @@ pub mod absence;
 pub mod bounds;
 pub mod copies;
 pub mod event;
+pub mod held;
 pub mod ids;
 pub mod message;
 pub mod names;

@@ -27,6 +27,11 @@ pub enum Outcome {
     DeadLetter,
     /// No outcome in the time allowed; the write may still be committed.
     Unknown,
+    /// The post is on the disks of so many workers, which have it written when the store is back.
+    Pending {
+        /// Number of disks, at least 1.
+        copies: u32,
+    },
 }
 
 /// Outcome of one task of a batch that the store accepted.

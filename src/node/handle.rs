@@ -8,7 +8,7 @@ use std::sync::{
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use super::request::{
-    People, PresenceForm, Read, Reply, RequestError, Restored, SessionRequest, StreamGuard,
+    Fate, People, PresenceForm, Read, Reply, RequestError, Restored, SessionRequest, StreamGuard,
     StreamHandle, Write, Written,
 };
 pub use crate::model::stream::{ByeReason, Consistency, Delivery, MasterInfo, ResetReason};

@@ -72,11 +72,23 @@ pub struct Restored {
     pub pending: Vec<PostId>,
 }
 
+/// Fate of a post.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The store's answer.
+    Stored(Found),
+    /// The post waits for the store.
+    Pending {
+        /// Number of disks on which it waits.
+        copies: u32,
+    },
+}
+
 impl Read<Boards> {
     /// Returns the answer for a session that was read no later than these boards.
     #[must_use]
-    pub fn restored(self, session: SessionRow) -> Read<Restored> {
-        let value = Restored { session, boards: self.value, pending: Vec::new() };
+    pub fn restored(self, session: SessionRow, pending: Vec<PostId>) -> Read<Restored> {
+        let value = Restored { session, boards: self.value, pending };
         Read { value, consistency: self.consistency }
     }
 }
@@ -172,12 +184,12 @@ pub enum SessionRequest {
         /// Way back.
         reply: Reply<Read<Page>>,
     },
-    /// Read what the store knows of a post of the session's person.
+    /// Read what became of a post of the session's person.
     FindPost {
         /// Id of the post.
         id: PostId,
         /// Way back.
-        reply: Reply<Found>,
+        reply: Reply<Fate>,
     },
     /// Read the active people of the whole system.
     Users {

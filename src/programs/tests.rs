@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    api::{Node, StoreReach, StreamEvent, TicketIssued},
+    api::{Node, PostState, StoreReach, StreamEvent, TicketIssued},
     client::{
         Answer, ChatClient, Failure, FollowEvent, Limits, MasterList, Method, NoObserver, Request,
     },
@@ -576,4 +576,82 @@ async fn dump_of_the_store_holds_no_secret_that_lets_anybody_in() {
     let thief = client(&cluster, 0, Some(BASE64_URL_SAFE_NO_PAD.encode(hash)));
     let refused = thief.call(&Request::Restore, SOON).await;
     assert!(matches!(refused, Err(Failure::Refused { status: 401, .. })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn posts_of_while_the_store_is_away_are_pending_on_two_disks_and_then_written_once() {
+    let clock = env();
+    let inner = memory::open(&new_cluster(&clock), move || clock.wall().ms).expect("opens");
+    let is_cut = Arc::new(AtomicBool::new(false));
+    let store = Store::new(Cut { inner, is_cut: is_cut.clone(), sessions: None });
+    let cluster = start_on(2, 2, store, &Config::default()).await;
+    let ann = client(&cluster, 0, None);
+    ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
+    assert_eq!(say(&ann, "before").await, Seq(1));
+    let known = async |url: &String| match ann.call_at(url, &Request::Cluster).await {
+        Ok(Answer::Cluster(seen)) => seen
+            .nodes
+            .iter()
+            .filter(|n| n.role == Role::Worker && n.state == MemberState::In)
+            .count(),
+        _ => 0,
+    };
+    let all_known = async {
+        for url in cluster.urls() {
+            while known(url).await != 2 {
+                ann.env().sleep(Duration::from_millis(100)).await;
+            }
+        }
+    };
+    within(&ann, "both workers at both masters", all_known).await;
+    is_cut.store(true, Ordering::SeqCst);
+    let (id, board) = (ann.new_post_id(), BoardName::lobby());
+    let post = Request::Post { board, id, text: "meanwhile".parse().expect("a text") };
+    let urls = cluster.urls();
+    let pending = async {
+        loop {
+            if let Ok(Answer::Pending { copies: 2 }) = ann.call_at(&urls[0], &post).await {
+                return;
+            }
+            ann.env().sleep(Duration::from_millis(100)).await;
+        }
+    };
+    within(&ann, "a post on two disks", pending).await;
+    // Either master finds it, wherever it is.
+    for url in urls {
+        let found = ann.call_at(url, &Request::Outcome { id }).await;
+        assert_eq!(found, Ok(Answer::Fate(Some(PostState::Pending { id, copies: 2 }))));
+        let Ok(Answer::Restored(restored)) = ann.call_at(url, &Request::Restore).await else {
+            panic!("not restored")
+        };
+        assert_eq!(restored.pending, [id]);
+    }
+    is_cut.store(false, Ordering::SeqCst);
+    let written = async {
+        while read(&ann, Consistency::Strong).await.0.len() < 2 {
+            ann.env().sleep(Duration::from_millis(100)).await;
+        }
+    };
+    within(&ann, "the post in its board", written).await;
+    let emptied = async {
+        loop {
+            let Ok(Answer::Restored(restored)) = ann.call(&Request::Restore, SOON).await else {
+                panic!("not restored")
+            };
+            if restored.pending.is_empty() {
+                return;
+            }
+            ann.env().sleep(Duration::from_millis(100)).await;
+        }
+    };
+    within(&ann, "no post that waits", emptied).await;
+    assert_eq!(say(&ann, "after").await, Seq(3));
+    let (texts, state) = read(&ann, Consistency::Strong).await;
+    assert_eq!(
+        (texts, state),
+        (
+            vec!["before", "meanwhile", "after"].into_iter().map(str::to_owned).collect(),
+            Consistency::Strong
+        )
+    );
 }

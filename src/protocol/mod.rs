@@ -10,6 +10,7 @@ pub mod board;
 pub mod dead_letters;
 pub mod failed_list;
 pub mod gossip;
+pub mod hand_in;
 pub mod key_refresh;
 pub mod master;
 pub mod master_watch;

@@ -105,7 +105,12 @@ impl<L: Copy + Ord> Registrations<L> {
         self.links.get(&link).copied()
     }
 
-    /// Iterates over all workers, in the order of ids.
+    /// Iterates over the links of all workers, in the order of links.
+    pub fn links(&self) -> impl Iterator<Item = L> {
+        self.links.keys().copied()
+    }
+
+    /// Iterates over the workers with their registrations, in the order of ids.
     pub fn iter(&self) -> impl Iterator<Item = (NodeId, Registered<L>)> {
         self.workers.iter().map(|(node, registered)| (*node, *registered))
     }

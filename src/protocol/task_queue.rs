@@ -43,6 +43,8 @@ pub struct TaskId(pub u64);
 pub enum Origin {
     /// This master: a client sent it here.
     Local,
+    /// A worker of this master that held the post while the store was away.
+    Holder,
     /// Another master; the task is never forwarded again.
     Forwarded(NodeId),
 }

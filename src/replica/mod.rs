@@ -14,13 +14,16 @@
 //!    leaves invariant 1 standing: a group is one transaction. Updates whose loss no gap would
 //!    show (sessions, boards, masters) are durable when [`Replica::apply`] returns.
 //! 6. The digests of the sessions are those of the last commit.
-//! 7. Everything has a bound: boards, sessions (the least recently written is dropped), members,
+//! 7. A post that waits for the store is durable before [`Replica::hold`] returns, and stays until it
+//!    is let go, whatever the store's epoch.
+//! 8. Everything has a bound: boards, sessions (the least recently written is dropped), members,
 //!    and the page of one read. Posts are kept for good, as the store keeps them.
 
 mod apply;
 mod backend;
 mod digests;
 mod guard;
+mod held;
 mod read;
 mod tables;
 #[cfg(test)]

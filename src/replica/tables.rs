@@ -37,7 +37,11 @@ pub(super) const ORDER: TableDefinition<'_, u64, Key> = TableDefinition::new("se
 pub(super) const MARKS: TableDefinition<'_, (Key, Name), u64> = TableDefinition::new("read_marks");
 pub(super) const MEMBERS: TableDefinition<'_, Id, MemberRow> = TableDefinition::new("members");
 
-/// All tables, open for writing.
+/// `(author, id)` to `(board, author's name, text, time it was put here by this node's clock)`
+pub(super) const HELD: TableDefinition<'_, (Id, Id), (Name, Name, Name, u64)> =
+    TableDefinition::new("held_posts");
+
+/// All tables of what the store knows, open for writing.
 pub(super) struct Tables<'t> {
     pub(super) meta: Table<'t, Name, u64>,
     pub(super) boards: Table<'t, Name, (u64, u64)>,
@@ -72,11 +76,13 @@ impl<'t> Tables<'t> {
                 return Err(ReplicaError::Corrupt { table: "meta" });
             }
             tables.meta.insert(META_FORMAT, FORMAT)?;
+            // Files of before have none: it is empty then.
+            txn.open_table(HELD)?;
         }
         Ok(txn.commit()?)
     }
 
-    /// Drops posts and sessions; the directory stays.
+    /// Drops posts and sessions; the directory and the posts that wait stay.
     pub(super) fn empty(txn: &WriteTransaction) -> Result<(), ReplicaError> {
         txn.delete_table(BOARDS)?;
         txn.delete_table(POSTS)?;

@@ -14,15 +14,16 @@ use crate::{
         auth::Caller,
         body::{self, BoardPath, JsonBody, POST_BODY_BYTES_MAX, PostPath},
         problem::ErrorResponse,
+        settled,
     },
     model::{
         event::FaultPoint,
         ids::{Author, BoardName, Post, PostId, PostText, Seq},
         names,
-        outcome::TaskResult,
+        outcome::{Outcome, TaskResult},
         rows::{Found, Page, Range},
     },
-    node::handle::{Consistency, SessionRequest, Write},
+    node::handle::{Consistency, Fate, SessionRequest, Write, Written},
 };
 
 /// Most posts in one answer.
@@ -39,8 +40,11 @@ pub(super) async fn write(
     let id: PostId = asked.id.parse()?;
     let text = read_text(asked.text)?;
     let write = Write::Post { board: board.clone(), id, text: text.clone() };
-    let (author, result) = app.write(caller, write).await?;
-    let (status, post) = written(result, board, id, author, text)?;
+    let Written { author, outcome } = app.write_or_hold(caller, write).await?;
+    if let Outcome::Pending { copies } = outcome {
+        return Ok(json(StatusCode::ACCEPTED, &PostState::Pending { id, copies }));
+    }
+    let (status, post) = written(settled(outcome)?, board, id, author, text)?;
     app.env().fault_point(FaultPoint::AckSent.name());
     Ok(json(status, &post))
 }
@@ -143,9 +147,12 @@ pub(super) async fn find(
     PostPath(id): PostPath,
 ) -> HandlerResult {
     match app.ask(caller, |reply| SessionRequest::FindPost { id, reply }).await? {
-        Found::Committed(post) => Ok(json(StatusCode::OK, &PostState::Committed(post))),
-        Found::Cancelled => Ok(json(StatusCode::OK, &PostState::Cancelled { id })),
-        Found::Nothing => Err(ErrorResponse::new(
+        Fate::Stored(Found::Committed(post)) => {
+            Ok(json(StatusCode::OK, &PostState::Committed(post)))
+        }
+        Fate::Stored(Found::Cancelled) => Ok(json(StatusCode::OK, &PostState::Cancelled { id })),
+        Fate::Pending { copies } => Ok(json(StatusCode::OK, &PostState::Pending { id, copies })),
+        Fate::Stored(Found::Nothing) => Err(ErrorResponse::new(
             ProblemType::NotCommitted,
             "no post of yours has this id; it may still come",
         )),

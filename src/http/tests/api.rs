@@ -347,6 +347,10 @@ async fn each_outcome_of_a_write_has_one_status() {
         assert_eq!((answer.status, answer.problem().as_str()), (status, kind));
         assert_eq!(answer.header("retry-after"), retry);
     }
+    site.fake.state().outcome = Some(Outcome::Pending { copies: 2 });
+    let answer = site.post(LOBBY, &token, &json!({ "id": ID, "text": "x" })).await;
+    assert_eq!(answer.status, 202);
+    assert_eq!(answer.json(), json!({ "id": ID, "state": "pending", "copies": 2 }));
 }
 
 #[tokio::test(start_paused = true)]

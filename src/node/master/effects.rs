@@ -45,6 +45,7 @@ impl Driver {
                 self.assign(link, slot, attempt, assign);
             }
             Effect::Forward { link, id, task } => self.forward(link, id, task),
+            Effect::Hold { id, post, holders } => self.hold(id, *post, &holders),
             Effect::End { id, outcome } => self.end(id, outcome),
             Effect::SendBack { id, holder } => self.send_back(id, holder),
             Effect::Publish { update, spread } => self.publish(update, spread),
@@ -222,6 +223,7 @@ impl Driver {
             Input::ForwardEnded { id, answer } => {
                 self.core.on_forward(now, id, answer, &mut self.out);
             }
+            Input::HoldEnded { id, end } => self.core.on_hold_end(id, end, &mut self.out),
             Input::LetterWritten(answer) => {
                 if let Some(lost) = self.letters.on_written(now, &answer) {
                     tracing::error!(resource = %lost.resource, ?answer, "a dead letter was not kept");
@@ -239,6 +241,7 @@ impl Driver {
             Input::UsersRead(answer) => self.on_fresh_users(answer),
             Input::SessionLookedUp { key, answer } => self.on_session(key, &answer),
             Input::SessionRead { key, answer, reply } => self.on_session_read(key, answer, reply),
+            Input::SessionRestored { session, reply } => self.on_session_restored(session, reply),
             Input::TailRead { board, answer } => self.on_tail_page(board, answer),
             Input::StreamPage { id, board, answer } => self.on_stream_page(id, board, answer),
             Input::StreamRoom { id, has_room } => self.on_stream_room(id, has_room),

@@ -17,7 +17,7 @@ use crate::{
     },
     protocol::{
         assignment::AttemptId,
-        master::CallFailed,
+        master::{CallFailed, HoldEnd},
         task_queue::{Slot, TaskId},
     },
 };
@@ -54,6 +54,8 @@ pub(super) enum Input {
     AttemptEnded { slot: Slot, attempt: AttemptId, answer: Result<AssignReply, CallFailed> },
     /// Another master answered to a forwarded task, or did not.
     ForwardEnded { id: TaskId, answer: Result<ForwardReply, CallFailed> },
+    /// Workers that were asked to hold a post answered, or did not.
+    HoldEnded { id: TaskId, end: HoldEnd },
     /// The store kept a dead letter, or did not.
     LetterWritten(Result<(), StoreError>),
     /// This master's row was touched, or was not.
@@ -78,6 +80,8 @@ pub(super) enum Input {
         answer: Result<Option<SessionRow>, StoreError>,
         reply: Reply<Read<Restored>>,
     },
+    /// A session was looked for in copies, for one request.
+    SessionRestored { session: Option<SessionRow>, reply: Reply<Read<Restored>> },
     /// Posts that a board's tail lacks were read.
     TailRead { board: BoardName, answer: Result<Page, StoreError> },
     /// Posts were read for one stream.
@@ -111,10 +115,12 @@ impl DriverInput for Input {
             | Self::MasterDialed { .. } => true,
             // As many as people's requests and streams.
             Self::ForwardEnded { .. }
+            | Self::HoldEnded { .. }
             | Self::BoardsRead(_)
             | Self::UsersRead(_)
             | Self::SessionLookedUp { .. }
             | Self::SessionRead { .. }
+            | Self::SessionRestored { .. }
             | Self::TailRead { .. }
             | Self::StreamPage { .. }
             | Self::StreamRoom { .. }

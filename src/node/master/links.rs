@@ -100,6 +100,8 @@ pub(super) struct Links {
     last: u64,
     /// Resident bytes of the workers that are linked.
     memory: BTreeMap<NodeId, u64>,
+    /// Numbers of posts that wait on the disks of workers, above 0.
+    held: BTreeMap<LinkId, u32>,
     /// State that beats carry: strong, and able to have things written.
     state: (bool, bool),
 }
@@ -118,6 +120,7 @@ impl Links {
             events,
             last: 0,
             memory: BTreeMap::new(),
+            held: BTreeMap::new(),
             state: (false, false),
         }
     }
@@ -155,6 +158,19 @@ impl Links {
     /// Returns a worker's resident memory in bytes, as it last said.
     pub(super) fn resident_bytes(&self, node: &NodeId) -> Option<u64> {
         self.memory.get(node).copied()
+    }
+
+    /// Returns the links to workers on whose disks posts wait.
+    pub(super) fn holders(&self) -> impl Iterator<Item = &Link> {
+        self.held.keys().filter_map(|id| self.open.get(id))
+    }
+
+    /// Returns the number of posts that wait on a worker's disk, as it last said.
+    pub(super) fn held_by(&self, node: &NodeId) -> u32 {
+        let of = |(id, held): (&LinkId, &u32)| {
+            self.open.get(id).filter(|link| link.peer().node == *node).map(|_| *held)
+        };
+        self.held.iter().find_map(of).unwrap_or(0)
     }
 
     /// Returns whether this master is strong, as it last said.
@@ -289,6 +305,7 @@ impl Driver {
                 self.links.open.remove(&id);
                 // If it is back already it says so again soon.
                 self.links.memory.remove(&peer);
+                self.links.held.remove(&id);
                 self.core.on_link_over(now, id, &over, &mut self.out);
                 self.note_directory();
             }
@@ -320,8 +337,22 @@ impl Driver {
                 let request = |turn| Request::CopySessions { turn, bucket, after };
                 return self.pass_on(id, peer.role, turn, request, reply);
             }
+            Request::Hold(post) if peer.role == Role::Master => {
+                return self.pass_hold(post, reply);
+            }
+            Request::HeldOf(user) if peer.role == Role::Master => {
+                return self.pass_held_of(user, reply);
+            }
+            Request::HandIn { held, age_ms } if peer.role == Role::Worker => {
+                return self.on_hand_in(held, age_ms, reply);
+            }
             Request::Echo(bytes) => Response::Echo(bytes),
-            Request::Forward(_) | Request::Assign(_) | Request::Session(_) => Response::NotServed,
+            Request::Forward(_)
+            | Request::Assign(_)
+            | Request::Session(_)
+            | Request::Hold(_)
+            | Request::HeldOf(_)
+            | Request::HandIn { .. } => Response::NotServed,
         };
         let _ = reply.send(&response);
     }
@@ -398,6 +429,11 @@ impl Driver {
             Direct::KeyAlarm(epoch) => self.on_key_alarm(id, epoch),
             // A master takes keys from nobody.
             Direct::KeyInstall(_) | Direct::KeyUse(_) => {}
+            Direct::Holds(0) => drop(self.links.held.remove(&id)),
+            Direct::Holds(posts) if role == Role::Worker => {
+                self.links.held.insert(id, posts);
+            }
+            Direct::Holds(_) => {}
             Direct::WorkerStatus(status) => {
                 if status.resident_bytes > 0
                     && let Some(link) = self.links.get(id)

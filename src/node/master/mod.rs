@@ -21,6 +21,7 @@ mod dial;
 mod drain;
 mod effects;
 mod error;
+mod holding;
 mod input;
 mod key_maker;
 mod keys;
@@ -289,7 +290,7 @@ impl Driver {
         self.poll_store(now);
         while let Some((id, waiter)) = self.waiters.expire(now) {
             let outcome = match waiter {
-                Waiter::Newcomer(_) | Waiter::Session(_) | Waiter::Marks(_) => {
+                Waiter::Newcomer(_) | Waiter::Session(_) | Waiter::Marks(_) | Waiter::Holder(_) => {
                     self.core.on_waited(id)
                 }
                 // The task stays in the queue; the other master decides by its own clock.

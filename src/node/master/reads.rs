@@ -133,7 +133,7 @@ impl Driver {
                     let _ = reply.send(Ok(self.boards_read(answer)));
                 }
                 (WantBoards::Restore { session, reply }, answer) => {
-                    let _ = reply.send(Ok(self.boards_read(answer).restored(session)));
+                    self.answer_restored(session, self.boards_read(answer), reply);
                 }
                 (WantBoards::Posts { board, range, limit, reply }, Ok(boards)) => {
                     self.answer_posts(boards, board, range, limit, reply);
@@ -332,13 +332,24 @@ impl Driver {
                 let _ = reply.send(Err(RequestError::Overloaded));
             }
             Err(_) => {
-                let (weak, boards) = (self.ask_replicas_for(key), self.known_boards());
+                let weak = self.ask_replicas_for(key);
                 let cached = self.people.sessions.get(&key).cloned();
-                self.env.spawn("weak-restore", async move {
-                    let session = weak.await.or(cached).ok_or(RequestError::Away);
-                    let _ = reply.send(session.map(|session| boards.restored(session)));
+                self.spawn("weak-restore", async move {
+                    Input::SessionRestored { session: weak.await.or(cached), reply }
                 });
             }
+        }
+    }
+
+    /// Answers with what the copies know of a session, and the boards as memory knows them.
+    pub(super) fn on_session_restored(
+        &self,
+        session: Option<SessionRow>,
+        reply: Reply<Read<Restored>>,
+    ) {
+        match session {
+            Some(session) => self.answer_restored(session, self.known_boards(), reply),
+            None => drop(reply.send(Err(RequestError::Away))),
         }
     }
 

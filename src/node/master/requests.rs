@@ -15,7 +15,7 @@ use crate::{
         rows::{Boards, Found, SessionRow, StoreError},
         time::Mono,
     },
-    node::handle::{Command, Consistency, RequestError, SessionRequest, Write},
+    node::handle::{Command, Consistency, Fate, RequestError, SessionRequest, Write},
     protocol::{
         board::{BOARDS_MAX, Existence},
         read_marks::Gathered,
@@ -204,10 +204,18 @@ impl Driver {
                 }
             }
             SessionRequest::FindPost { id, reply } => {
-                let store = self.store.clone();
+                let (store, held) = (self.store.clone(), self.held_of(author.id, self.state()));
                 self.env.spawn("find-post", async move {
-                    let answer: Result<Found, _> = store.find_post(author.id, id).await;
-                    let _ = reply.send(answer.map_err(|error| unread(&error)));
+                    let found = store.find_post(author.id, id).await;
+                    if let Ok(found @ (Found::Committed(_) | Found::Cancelled)) = found {
+                        let _ = reply.send(Ok(Fate::Stored(found)));
+                        return;
+                    }
+                    let copies = held.await.iter().filter(|held| **held == id).count();
+                    let _ = reply.send(match u32::try_from(copies) {
+                        Ok(copies @ 1..) => Ok(Fate::Pending { copies }),
+                        _ => found.map(Fate::Stored).map_err(|error| unread(&error)),
+                    });
                 });
             }
             SessionRequest::Users { reply } => self.ask_users(Some(reply)),
@@ -219,6 +227,11 @@ impl Driver {
                 let _ = reply.send(Ok(self.view()));
             }
         }
+    }
+
+    fn state(&self) -> Consistency {
+        let is_strong = self.core.is_strong(self.env.now());
+        if is_strong { Consistency::Strong } else { Consistency::Weak }
     }
 
     fn gather_mark(&mut self, key: SessionKey, board: BoardName, seq: Seq, waiter: SessionWaiter) {

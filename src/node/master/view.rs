@@ -45,6 +45,7 @@ impl Driver {
                     reaches_store,
                     in_flight: core.selection().in_flight(&fact.node),
                     resident_bytes: self.links.resident_bytes(&fact.node),
+                    held_posts: self.links.held_by(&fact.node),
                 }
             })
             .collect();

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use crate::{
     comm::Responder,
     model::{
+        held::HandInReply,
         ids::Author,
         message::{ForwardReply, Response},
         outcome::Outcome,
@@ -32,6 +33,8 @@ pub(super) enum Waiter {
     Marks(Gathered<SessionWaiter>),
     /// Another master's call.
     Peer(Responder),
+    /// A worker's, which hands in a post that it held.
+    Holder(Responder),
 }
 
 impl Waiter {
@@ -42,6 +45,14 @@ impl Waiter {
             Self::Session(waiter) => waiter.answer(outcome),
             Self::Marks(marks) => marks.into_waiters().for_each(|one| one.answer(outcome.clone())),
             Self::Peer(reply) => respond(reply, ForwardReply::Ended(outcome)),
+            Self::Holder(reply) => handed_in(
+                reply,
+                match outcome {
+                    Outcome::Settled(_) => HandInReply::Ended,
+                    Outcome::DeadLetter => HandInReply::DeadLetter,
+                    _ => HandInReply::Later,
+                },
+            ),
         }
     }
 }
@@ -62,6 +73,11 @@ impl SessionWaiter {
 pub(super) fn respond(reply: Responder, answer: ForwardReply) {
     // A caller that is gone has ended its call by its own deadline.
     let _ = reply.send(&Response::Forward(answer));
+}
+
+/// Answers a worker that handed a post in.
+pub(super) fn handed_in(reply: Responder, answer: HandInReply) {
+    let _ = reply.send(&Response::HandIn(answer));
 }
 
 /// Waiters by task. Each waits at most `wait_max`; the tasks go on.

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     env::{Cancelled, Env, Task},
     model::{
+        held::{HeldKey, HeldPost, HoldReply},
         ids::BoardName,
         message::{Member, Update},
         rows::{Boards, Page},
@@ -29,12 +30,25 @@ use crate::{
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 /// Maximum number of writes that wait.
 const JOBS_MAX: usize = 256;
+/// Maximum number of posts that one transaction puts on the disk to be held.
+const HOLD_MAX: usize = 64;
+
+/// Content of the node database that an earlier life of the worker left.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Members of the directory.
+    pub members: Vec<Member>,
+    /// Posts that wait for the store.
+    pub held: Vec<HeldKey>,
+}
 
 enum Job {
     Updates(Vec<Update>, oneshot::Sender<Option<ApplyReport>>),
     Page(BoardName, Box<Page>, oneshot::Sender<Option<ApplyReport>>),
     Observe(Boards, oneshot::Sender<Option<ApplyReport>>),
     Members(Vec<Member>),
+    Hold(HeldPost, oneshot::Sender<Option<HoldReply>>),
+    LetGo(HeldKey),
     Reopen,
     Close(oneshot::Sender<()>),
 }
@@ -49,20 +63,21 @@ pub(super) struct Database {
 
 impl Database {
     /// Starts the writing task, which opens the database and ends with the task handle or the
-    /// node. The receiver gets the members that it holds once it is open.
-    pub(super) fn start(env: &Env) -> (Self, oneshot::Receiver<Vec<Member>>, Task) {
+    /// node. The receiver gets what it kept once it is open.
+    pub(super) fn start(env: &Env) -> (Self, oneshot::Receiver<Kept>, Task) {
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
-        let (kept, members) = oneshot::channel();
+        let (tell, kept) = oneshot::channel();
         let database = Self { env: env.clone(), open: Arc::default(), jobs };
         let writer = database.clone();
         let task = env.spawn("node-database", async move {
             writer.open_at_last(Check::AfterUncleanEnd).await;
-            let members = writer.read(|replica| replica.members()).await;
-            // The worker may not wait for them.
-            let _ = kept.send(members.unwrap_or_default());
+            let read =
+                |replica: &Replica| Ok(Kept { members: replica.members()?, held: replica.held()? });
+            // The worker may not wait for it.
+            let _ = tell.send(writer.read(read).await.unwrap_or_default());
             writer.write(queue).await;
         });
-        (database, members, task)
+        (database, kept, task)
     }
 
     fn replica(&self) -> Option<Arc<Replica>> {
@@ -127,6 +142,23 @@ impl Database {
         let _ = self.jobs.try_send(Job::Members(members));
     }
 
+    /// Puts a post on the disk; it is durable when this returns.
+    pub(super) async fn hold(&self, post: HeldPost) -> HoldReply {
+        if self.replica().is_none() {
+            return HoldReply::Failed;
+        }
+        let (done, held) = oneshot::channel();
+        if self.jobs.send(Job::Hold(post, done)).await.is_err() {
+            return HoldReply::Failed;
+        }
+        held.await.ok().flatten().unwrap_or(HoldReply::Unknown)
+    }
+
+    /// Deletes a post that was held. One that stays is handed in again by a later life.
+    pub(super) fn let_go(&self, key: HeldKey) {
+        let _ = self.jobs.try_send(Job::LetGo(key));
+    }
+
     /// Makes everything that was written durable and closes the database, so that its next life
     /// need not check it. A database that is being checked is left as it is.
     pub(super) async fn close(&self) {
@@ -146,7 +178,14 @@ impl Database {
     }
 
     async fn write(&self, mut queue: mpsc::Receiver<Job>) {
-        while let Some(job) = queue.recv().await {
+        let mut next = None;
+        loop {
+            let Some(job) = (match next.take() {
+                Some(job) => Some(job),
+                None => queue.recv().await,
+            }) else {
+                return;
+            };
             // The caller may be gone; the write stands.
             match job {
                 Job::Updates(updates, done) => {
@@ -160,6 +199,30 @@ impl Database {
                 }
                 Job::Members(members) => {
                     self.change(move |to| to.put_members(&members)).await;
+                }
+                Job::Hold(post, done) => {
+                    let (mut posts, mut waiters) = (vec![post], vec![done]);
+                    while posts.len() < HOLD_MAX
+                        && next.is_none()
+                        && let Ok(job) = queue.try_recv()
+                    {
+                        match job {
+                            Job::Hold(post, done) => {
+                                posts.push(post);
+                                waiters.push(done);
+                            }
+                            other => next = Some(other),
+                        }
+                    }
+                    let wall_ms = self.env.wall().ms;
+                    let held = self.change(move |to| to.hold(&posts, wall_ms)).await;
+                    let mut answers = held.unwrap_or_default().into_iter();
+                    for waiter in waiters {
+                        let _ = waiter.send(answers.next());
+                    }
+                }
+                Job::LetGo(key) => {
+                    self.change(move |to| to.let_go(key)).await;
                 }
                 Job::Reopen => self.reopen().await,
                 Job::Close(done) => {

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     assign::{self, BatchId, Batches, Begin, Written},
-    database::Database,
+    database::{Database, Kept},
     dial::Dialer,
     input::{Input, StoreView},
     key_messages::{KeyMessage, KeyMessages},
@@ -34,6 +34,7 @@ use crate::{
         store_log::log_store_change,
     },
     protocol::{
+        hand_in::HandIn,
         store_watch::StoreWatch,
         worker::{Effect, Worker},
     },
@@ -82,6 +83,8 @@ pub(super) struct Driver {
     /// Number of the last attempt to register.
     pub(super) attempts: u64,
     pub(super) batches: Batches,
+    /// Posts that wait for the store on this worker's disk.
+    pub(super) held: HandIn,
     rng: ChaCha20Rng,
     links_made: u64,
     driver: DriverStamp,
@@ -104,6 +107,7 @@ impl Driver {
             dialing: None,
             attempts: 0,
             batches: Batches::default(),
+            held: HandIn::default(),
             links_made: 0,
             driver: DriverStamp::default(),
             reaches_store: false,
@@ -123,7 +127,11 @@ impl Driver {
             let now = self.now();
             self.driver.set(now);
             let turn = now + self.parts.config.heartbeat_interval;
-            let due = [self.parts.worker.next_deadline(), self.keys.next_deadline()];
+            let due = [
+                self.parts.worker.next_deadline(),
+                self.keys.next_deadline(),
+                self.held.next_deadline(),
+            ];
             let due = due.into_iter().flatten().fold(turn, Mono::min);
             tokio::select! {
                 biased;
@@ -138,6 +146,7 @@ impl Driver {
             // A stream of other inputs must not delay what is due.
             let now = self.now();
             self.expire_keys(now);
+            self.hand_in(now);
             if self.parts.worker.next_deadline().is_some_and(|due| due <= now) {
                 let draw = self.rng.next_u64();
                 self.parts.worker.on_timer(now, draw, &mut self.out);
@@ -174,9 +183,20 @@ impl Driver {
         let now = self.now();
         let worker = &mut self.parts.worker;
         match input {
-            Input::Kept(members) => {
+            Input::Kept(Kept { members, held }) => {
                 self.parts.pins.extend(super::master_pins(&members));
                 worker.on_kept(&members);
+                held.into_iter().for_each(|key| self.held.on_held(key));
+                self.tell_held();
+            }
+            Input::Held(key) => {
+                self.held.on_held(key);
+                self.tell_held();
+            }
+            Input::HandedIn { key, answer } => self.on_handed_in(now, key, answer),
+            Input::HeldLost(key) => {
+                self.held.on_lost(key);
+                self.tell_held();
             }
             Input::Welcomed { attempt, welcome, reply } => {
                 let registration = (attempt == self.attempts)
@@ -258,6 +278,10 @@ impl Driver {
         self.cluster = Some(cluster);
         self.link = Some(link);
         self.parts.worker.on_registered(now, &welcome, &mut self.out);
+        self.held.on_registered();
+        if !self.held.is_empty() {
+            self.tell_held();
+        }
         let registration = self.parts.worker.registration().unwrap_or_default();
         let senders_max = self.parts.config.directory_max;
         let fanout = Fanout::new(env, self.parts.node, registration.0, keys, senders_max);
@@ -306,19 +330,21 @@ impl Driver {
                 Direct::Update(_)
                 | Direct::WorkerStatus(_)
                 | Direct::KeyHeld(_)
-                | Direct::KeyAlarm(_),
+                | Direct::KeyAlarm(_)
+                | Direct::Holds(_),
             ) => {}
             Incoming::Envelope(envelope) => {
                 if let Some(update) = self.open(&envelope) {
                     self.parts.worker.on_update(now, update, &mut self.out);
                 }
             }
-            // A worker publishes nothing now, and its master's view of the store shows in the
-            // master's requests.
-            Incoming::Subscribed(_) | Incoming::Beat(_) => {}
+            Incoming::Beat(beat) => self.held.on_beat(beat.reaches_store),
+            // A worker publishes nothing now.
+            Incoming::Subscribed(_) => {}
             Incoming::Closed(end) => {
                 tracing::info!(%end, "the link to the master ended");
                 self.link = None;
+                self.held.on_beat(false);
                 self.drop_keys();
                 let said = match &end {
                     LinkEnd::ClosedByPeer(close) => Some(close),
@@ -357,8 +383,12 @@ impl Driver {
                     None
                 })
             }
+            Request::Hold(post) => self.hold(post, reply),
+            Request::HeldOf(user) => {
+                answer(reply, &Response::HeldOf(self.held.of(user).collect()));
+            }
             Request::Echo(bytes) => answer(reply, &Response::Echo(bytes)),
-            Request::Forward(_) => answer(reply, &Response::NotServed),
+            Request::Forward(_) | Request::HandIn { .. } => answer(reply, &Response::NotServed),
         }
     }
 
@@ -390,7 +420,7 @@ impl Driver {
     }
 }
 
-fn answer(reply: Responder, response: &Response) {
+pub(super) fn answer(reply: Responder, response: &Response) {
     if let Err(error) = reply.send(response) {
         tracing::debug!(%error, "an answer");
     }

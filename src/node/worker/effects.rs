@@ -88,7 +88,7 @@ impl Driver {
         }
     }
 
-    fn send(&self, direct: &Direct) {
+    pub(super) fn send(&self, direct: &Direct) {
         if let Some(link) = &self.link
             && let Err(error) = link.send(direct)
         {

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{
     assign::{BatchId, Written},
+    database::Kept,
     session_repair::Round,
 };
 use crate::{
@@ -15,8 +16,9 @@ use crate::{
     },
     crypto::epoch::{EpochError, EpochKeys},
     model::{
+        held::{HandInReply, HeldKey},
         ids::{BoardName, Registration},
-        message::{Member, Welcome},
+        message::Welcome,
         rows::{Boards, MasterRow, StoreError},
     },
     node::inbox::DriverInput,
@@ -25,8 +27,14 @@ use crate::{
 
 /// Message from a task to the driver that started it.
 pub(super) enum Input {
-    /// The node database is open, and holds these members of an earlier life's directory.
-    Kept(Vec<Member>),
+    /// The node database is open, and kept this from an earlier life.
+    Kept(Kept),
+    /// A post is durable on this worker's disk.
+    Held(HeldKey),
+    /// The master answered about a post that was handed in, or did not.
+    HandedIn { key: HeldKey, answer: Option<HandInReply> },
+    /// A post that was to be handed in is not on the disk any more.
+    HeldLost(HeldKey),
     /// A master welcomes this worker; the reply is the number to say in Ready, if the attempt is
     /// still wanted.
     Welcomed { attempt: u64, welcome: Welcome, reply: oneshot::Sender<Option<Registration>> },
@@ -58,6 +66,9 @@ impl DriverInput for Input {
             | Self::KeyVerified { .. }
             | Self::Assigned { .. } => true,
             Self::Kept(_)
+            | Self::Held(_)
+            | Self::HandedIn { .. }
+            | Self::HeldLost(_)
             | Self::GapsFound(_)
             | Self::Applied(_)
             | Self::Repaired { .. }

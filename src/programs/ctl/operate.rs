@@ -182,6 +182,7 @@ mod tests {
             reaches_store: None,
             in_flight: 0,
             resident_bytes: None,
+            held_posts: 0,
         }
     }
 

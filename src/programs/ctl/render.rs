@@ -245,9 +245,20 @@ fn workers(views: &[&ClusterState], names: &BTreeMap<NodeId, &str>) -> String {
             reach(node.reaches_store).to_owned(),
             node.in_flight.to_string(),
             node.resident_bytes.map_or_else(String::new, memory),
+            node.held_posts.to_string(),
         ]
     });
-    let head = ["NAME", "ID", "STATE", "REGISTRATION", "MASTER", "STORE", "IN FLIGHT", "MEMORY"];
+    let head = [
+        "NAME",
+        "ID",
+        "STATE",
+        "REGISTRATION",
+        "MASTER",
+        "STORE",
+        "IN FLIGHT",
+        "MEMORY",
+        "HELD POSTS",
+    ];
     table(&head, rows.collect())
 }
 
@@ -418,6 +429,7 @@ mod tests {
             reaches_store: Some(true),
             in_flight: 1,
             resident_bytes: Some(13 << 20),
+            held_posts: 2,
         }
     }
 
@@ -464,8 +476,8 @@ m0    01010101  in     2            4          61 s     w0           5        ht
 m1              no answer: it cannot be reached
 
 WORKERS
-NAME  ID        STATE  REGISTRATION  MASTER  STORE  IN FLIGHT  MEMORY
-w0    02020202  in     3             m0      here   1          13 MiB
+NAME  ID        STATE  REGISTRATION  MASTER  STORE  IN FLIGHT  MEMORY  HELD POSTS
+w0    02020202  in     3             m0      here   1          13 MiB  2
 
 FAILED LISTS
 MASTER  WORKER  REGISTRATION  FOR  TIMES  WHY

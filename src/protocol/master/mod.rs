@@ -24,6 +24,7 @@
 mod attempts;
 mod drain;
 mod forwards;
+mod holding;
 mod keys;
 mod leases;
 mod members;
@@ -34,11 +35,13 @@ use std::{
     time::Duration,
 };
 
-pub use self::{attempts::CallFailed, members::LinkOver};
+use self::holding::Holding;
+pub use self::{attempts::CallFailed, holding::HoldEnd, members::LinkOver};
 use crate::{
     config::Config,
     model::{
         event::{Event, FaultPoint},
+        held::HeldPost,
         ids::{LinkId, NodeId, Resource},
         message::{Assign, Close, Direct, Task, Update},
         outcome::Outcome,
@@ -118,6 +121,16 @@ pub enum Effect {
         /// The task.
         task: Task,
     },
+    /// Ask workers over these links to hold a post, until two do; answer with
+    /// [`Master::on_hold_end`].
+    Hold {
+        /// Number of the post's task.
+        id: TaskId,
+        /// Post to hold.
+        post: Box<HeldPost>,
+        /// Links to ask over, in this order.
+        holders: Vec<LinkId>,
+    },
     /// Answer whoever waits for a task: it ended.
     End {
         /// Number of the task.
@@ -196,6 +209,8 @@ pub struct Master {
     permissions: Permissions,
     assignments: Assignments,
     forwards: BTreeMap<TaskId, Forwarded>,
+    /// Posts that workers are asked to hold.
+    holding: BTreeMap<TaskId, Holding>,
     registry: Registry,
     registrations: Registrations<LinkId>,
     selection: Selection,
@@ -209,6 +224,8 @@ pub struct Master {
     marked: Vec<Slot>,
     /// Slots that wait for a worker with room.
     turns: Turns,
+    /// Time at which this life began.
+    began_at: Mono,
     /// Time of the last write of this master's own.
     wrote_at: Option<Mono>,
     /// Time since when none of its workers reaches the store.
@@ -247,6 +264,7 @@ impl Master {
                 backoff: config.attempt_backoff,
             }),
             forwards: BTreeMap::new(),
+            holding: BTreeMap::new(),
             registry: Registry::new(config.directory_max),
             registrations: Registrations::new(config.workers_max),
             selection: Selection::new(),
@@ -257,6 +275,7 @@ impl Master {
             wakes: BTreeSet::new(),
             marked: Vec::new(),
             turns: Turns::default(),
+            began_at: now,
             wrote_at: None,
             unreachable_since: Some(now),
             peer_lost_at: None,
@@ -381,6 +400,9 @@ impl Master {
         if now >= self.renew_at {
             self.renew_at = now + self.config.lease_renew_interval;
             self.renew(now, out);
+            if self.is_alone(now) {
+                self.mark_all();
+            }
         }
         if now >= self.digest_at {
             self.digest_at = now + self.config.digest_interval;

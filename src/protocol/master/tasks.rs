@@ -53,7 +53,7 @@ impl Master {
         task: Task,
         out: &mut Vec<Effect>,
     ) -> Result<TaskId, Outcome> {
-        if self.is_idle(now) && !self.peers.values().any(|peer| peer.can_write) {
+        if self.is_idle(now) && !self.has_successor() && !self.may_hold(now, &task) {
             return Err(Outcome::Unavailable { retry_ms: RETRY_MS });
         }
         self.enqueue(now, task, Origin::Local, out)
@@ -90,7 +90,7 @@ impl Master {
         taken.map_err(ForwardReply::Ended)
     }
 
-    fn enqueue(
+    pub(super) fn enqueue(
         &mut self,
         now: Mono,
         task: Task,
@@ -191,6 +191,9 @@ impl Master {
         }
         if self.hands_over() && self.assignments.batch(slot).is_none() {
             self.release(slot, now, out);
+        }
+        if self.is_alone(now) {
+            self.hold_waiting(slot, out);
         }
         if self.queue.waiting(slot) == 0 {
             return;
@@ -310,9 +313,7 @@ impl Master {
 
     fn forward_waiting(&mut self, now: Mono, slot: Slot, to: NodeId, out: &mut Vec<Effect>) {
         let Some(link) = self.peers.get(&to).map(|peer| peer.link) else { return };
-        while let Some(mut entry) =
-            self.queue.take_where(slot, |entry| entry.origin == Origin::Local)
-        {
+        while let Some(mut entry) = self.queue.take_where(slot, |entry| !entry.is_foreign()) {
             let sent_before = std::mem::replace(&mut entry.sent, true);
             out.push(Effect::Forward { link, id: entry.id, task: entry.task.clone() });
             let look_at = now + self.config.forward_timeout;

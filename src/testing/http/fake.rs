@@ -27,7 +27,7 @@ use crate::{
         shared::Shared,
     },
     node::handle::{
-        Command, Commands, Consistency, Delivery, DrainError, DrainSignal, MasterHandle,
+        Command, Commands, Consistency, Delivery, DrainError, DrainSignal, Fate, MasterHandle,
         MasterInfo, People, PresenceForm, Read, RequestError, SessionRequest, StreamGuard,
         StreamHandle, Written,
     },
@@ -199,7 +199,7 @@ impl State {
                 drop(reply.send(Ok(Written { author, outcome })));
             }
             SessionRequest::Restore { reply } => {
-                drop(reply.send(Ok(self.read(self.boards()).restored(session))));
+                drop(reply.send(Ok(self.read(self.boards()).restored(session, Vec::new()))));
             }
             SessionRequest::Posts { board, range, limit, want, reply } => {
                 let page = self.page(&board, range, limit);
@@ -207,7 +207,7 @@ impl State {
             }
             SessionRequest::FindPost { id, reply } => {
                 let found = self.by_id.get(&(session.user.id, id)).cloned();
-                drop(reply.send(Ok(found.unwrap_or(Found::Nothing))));
+                drop(reply.send(Ok(Fate::Stored(found.unwrap_or(Found::Nothing)))));
             }
             SessionRequest::Users { reply } => {
                 let people = People { version: 3, users: Shared::new(self.users()) };
@@ -381,6 +381,7 @@ fn cluster_view() -> ClusterState {
         reaches_store,
         in_flight: 0,
         resident_bytes: None,
+        held_posts: 0,
     };
     let http = Some(this_master().http);
     ClusterState {

@@ -3,6 +3,7 @@
 mod attempts;
 mod drain;
 mod forwards;
+mod holding;
 mod leases;
 mod members;
 mod properties;

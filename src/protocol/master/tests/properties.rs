@@ -22,6 +22,9 @@ enum Move {
     Rejoin(u8),
     LinkOver(u8),
     Drain,
+    Silence,
+    Held(u32),
+    HandIn,
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -31,6 +34,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Away), 1 => Just(Fenced), 2 => Just(TimedOut), 1 => Just(Gone),
         1 => Just(Lost), 3 => Just(Pass), 2 => (1..4u8).prop_map(Rejoin),
         1 => (1..4u8).prop_map(LinkOver), 1 => Just(Drain),
+        2 => Just(Silence), 3 => (0..3u32).prop_map(Held), 2 => Just(HandIn),
     ];
     prop::collection::vec(one, 1..120)
 }
@@ -40,7 +44,7 @@ proptest! {
     fn every_task_ends_once_and_every_token_is_new(moves in moves()) {
         let mut lab = Lab::new(3);
         let mut registrations = [1_u64; 4];
-        let mut asks = Vec::new();
+        let (mut asks, mut holds) = (Vec::new(), Vec::new());
         let mut attempts: Vec<(Slot, AttemptId, usize, (NodeId, Registration))> = Vec::new();
         let (mut ended, mut tokens) = (BTreeSet::new(), BTreeSet::new());
         let (mut lease, mut submitted) = (0, 0_usize);
@@ -69,6 +73,21 @@ proptest! {
                     lab.master.drain(lab.now, &mut lab.out);
                 },
                 Move::Pass => lab.pass(1000),
+                Move::Silence => {
+                    lab.now = lab.now + Duration::from_millis(2500);
+                    lab.wrote(false);
+                    lab.master.on_time(lab.now, &mut lab.out);
+                }
+                Move::Held(copies) => if let Some(id) = holds.pop() {
+                    let end = HoldEnd { copies, ..HoldEnd::default() };
+                    lab.master.on_hold_end(id, end, &mut lab.out);
+                },
+                Move::HandIn => {
+                    let Task::Post { board, post } = post(1) else { unreachable!("it is a post") };
+                    let held = HeldPost { board, post };
+                    let taken = lab.master.on_handed_in(lab.now, held, &mut lab.out);
+                    submitted += usize::from(taken.is_ok());
+                }
                 Move::Rejoin(n) => {
                     registrations[n as usize] += 1;
                     lab.join(n, registrations[n as usize]);
@@ -93,6 +112,10 @@ proptest! {
             for effect in std::mem::take(&mut lab.out) {
                 match effect {
                     Effect::AcquireLease { slot, .. } => asks.push(slot),
+                    Effect::Hold { id, holders, .. } => {
+                        prop_assert!(!holders.is_empty());
+                        holds.push(id);
+                    }
                     Effect::Assign { slot, attempt, assign, .. } => {
                         let Assign { registration, permission, tasks } = assign;
                         let who = (permission.worker, registration);

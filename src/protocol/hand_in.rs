@@ -1,0 +1,228 @@
+//! Posts that a worker holds until the store is back, and when each is handed in to its master.
+//!
+//! 1. Nothing is handed in while the master is not strong.
+//! 2. At most [`HAND_INS_MAX`] posts are handed in at a time, in turn: one that could not be written goes
+//!    behind all others.
+//! 3. A post stays until its master says that it ended. One that became a dead letter waits for the
+//!    next registration.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use crate::model::{
+    bounds::{HAND_INS_MAX, HELD_MAX},
+    held::{HandInReply, HeldKey},
+    ids::{PostId, UserId},
+    time::Mono,
+};
+
+/// Pause after a post that could not be written.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// State of one post.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Waits,
+    InFlight,
+    DeadLetter,
+}
+
+/// Posts on this worker's disk.
+#[derive(Clone, Debug, Default)]
+pub struct HandIn {
+    posts: BTreeMap<HeldKey, State>,
+    /// Posts in [`State::Waits`], in turn.
+    waiting: VecDeque<HeldKey>,
+    in_flight: usize,
+    is_strong: bool,
+    /// End of the pause after a post that could not be written.
+    not_before: Option<Mono>,
+}
+
+impl HandIn {
+    /// Returns the number of posts on the disk.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.posts.len()
+    }
+
+    /// Returns whether no post is on the disk.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.posts.is_empty()
+    }
+
+    /// Returns whether the worker may take a post: it has room, or holds the post already.
+    #[must_use]
+    pub fn has_room(&self, key: &HeldKey) -> bool {
+        self.posts.len() < HELD_MAX || self.posts.contains_key(key)
+    }
+
+    /// Returns the ids of a person's posts.
+    pub fn of(&self, user: UserId) -> impl Iterator<Item = PostId> {
+        let (first, last) = (PostId([0; 16]), PostId([255; 16]));
+        let range = HeldKey { user, id: first }..=HeldKey { user, id: last };
+        self.posts.range(range).map(|(key, _)| key.id)
+    }
+
+    /// Takes a post that is on the disk now.
+    pub fn on_held(&mut self, key: HeldKey) {
+        if let std::collections::btree_map::Entry::Vacant(new) = self.posts.entry(key) {
+            new.insert(State::Waits);
+            self.waiting.push_back(key);
+        }
+    }
+
+    /// Takes the beat of the master: whether it is strong.
+    pub fn on_beat(&mut self, is_strong: bool) {
+        self.is_strong = is_strong;
+    }
+
+    /// Begins a registration: dead letters are handed in again. The master has not said yet that it
+    /// is strong.
+    pub fn on_registered(&mut self) {
+        self.is_strong = false;
+        for (key, state) in &mut self.posts {
+            if *state == State::DeadLetter {
+                *state = State::Waits;
+                self.waiting.push_back(*key);
+            }
+        }
+    }
+
+    /// Returns the next post to hand in, if it is time for one. It is in flight from now on.
+    pub fn next(&mut self, now: Mono) -> Option<HeldKey> {
+        if self.next_deadline().is_none_or(|at| at > now) {
+            return None;
+        }
+        let key = self.waiting.pop_front()?;
+        self.posts.insert(key, State::InFlight);
+        self.in_flight += 1;
+        Some(key)
+    }
+
+    /// Returns when [`HandIn::next`] has a post, as far as is known.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Mono> {
+        let may = self.is_strong && self.in_flight < HAND_INS_MAX && !self.waiting.is_empty();
+        may.then(|| self.not_before.unwrap_or(Mono::ZERO))
+    }
+
+    /// Takes the master's answer about a post in flight; `None` if there was none. Returns whether the
+    /// post is to be deleted.
+    pub fn on_answer(&mut self, now: Mono, key: HeldKey, answer: Option<HandInReply>) -> bool {
+        if self.posts.get(&key) != Some(&State::InFlight) {
+            return false;
+        }
+        self.in_flight -= 1;
+        match answer {
+            Some(HandInReply::Ended) => {
+                self.posts.remove(&key);
+                return true;
+            }
+            Some(HandInReply::DeadLetter) => {
+                self.posts.insert(key, State::DeadLetter);
+            }
+            Some(HandInReply::Later) | None => {
+                self.not_before = Some(now + PAUSE);
+                self.posts.insert(key, State::Waits);
+                self.waiting.push_back(key);
+            }
+        }
+        false
+    }
+
+    /// Forgets a post in flight that is not on the disk any more.
+    pub fn on_lost(&mut self, key: HeldKey) {
+        if self.posts.get(&key) == Some(&State::InFlight) {
+            self.in_flight -= 1;
+            self.posts.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u8) -> HeldKey {
+        HeldKey { user: UserId([n / 16; 16]), id: PostId([n; 16]) }
+    }
+
+    fn at(ms: u64) -> Mono {
+        Mono::ZERO + Duration::from_millis(ms)
+    }
+
+    fn holding(posts: u8) -> HandIn {
+        let mut held = HandIn::default();
+        (0..posts).for_each(|n| held.on_held(key(n)));
+        held
+    }
+
+    fn all_due(held: &mut HandIn, now: Mono) -> Vec<HeldKey> {
+        std::iter::from_fn(|| held.next(now)).collect()
+    }
+
+    #[test]
+    fn posts_are_handed_in_to_a_strong_master_alone_and_some_at_a_time() {
+        let mut held = holding(40);
+        assert_eq!(held.next(at(0)), None, "nothing is known of the master");
+        held.on_beat(true);
+        assert_eq!(all_due(&mut held, at(0)).len(), HAND_INS_MAX);
+        assert!(held.on_answer(at(1), key(0), Some(HandInReply::Ended)));
+        assert!(!held.on_answer(at(1), key(0), Some(HandInReply::Ended)), "it is gone");
+        assert_eq!(all_due(&mut held, at(1)), [key(32)]);
+        held.on_beat(false);
+        assert!(held.on_answer(at(2), key(1), Some(HandInReply::Ended)));
+        assert_eq!(held.next(at(2)), None);
+        assert_eq!(held.len(), 38);
+    }
+
+    #[test]
+    fn post_that_could_not_be_written_waits_behind_the_others() {
+        let mut held = holding(3);
+        held.on_beat(true);
+        assert_eq!(all_due(&mut held, at(0)), [key(0), key(1), key(2)]);
+        for (n, answer) in [(0, None), (1, Some(HandInReply::Later))] {
+            assert!(!held.on_answer(at(10), key(n), answer));
+        }
+        assert_eq!(held.next(at(509)), None);
+        assert_eq!(held.next_deadline(), Some(at(510)));
+        assert_eq!(all_due(&mut held, at(510)), [key(0), key(1)]);
+        held.on_lost(key(0));
+        assert_eq!(held.len(), 2);
+    }
+
+    #[test]
+    fn dead_letter_is_handed_in_again_after_the_next_registration() {
+        let mut held = holding(1);
+        held.on_beat(true);
+        assert_eq!(held.next(at(0)), Some(key(0)));
+        assert!(!held.on_answer(at(1), key(0), Some(HandInReply::DeadLetter)));
+        assert_eq!(held.next(at(9000)), None);
+        held.on_registered();
+        assert_eq!(held.next(at(9000)), None, "the new master has not said anything");
+        held.on_beat(true);
+        assert_eq!(held.next(at(9000)), Some(key(0)));
+    }
+
+    #[test]
+    fn posts_of_one_person_are_found_and_room_is_bounded() {
+        let mut held = holding(40);
+        let ids: Vec<_> = held.of(UserId([1; 16])).collect();
+        assert_eq!(ids, (16..32).map(|n| PostId([n; 16])).collect::<Vec<_>>());
+        for n in 0..HELD_MAX as u64 {
+            let mut id = [7; 16];
+            id[..8].copy_from_slice(&n.to_le_bytes());
+            let key = HeldKey { user: UserId([9; 16]), id: PostId(id) };
+            if held.has_room(&key) {
+                held.on_held(key);
+            }
+        }
+        assert_eq!(held.len(), HELD_MAX);
+        assert!(held.has_room(&key(1)), "it is held already");
+        assert!(!held.has_room(&key(250)));
+    }
+}

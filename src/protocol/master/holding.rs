@@ -1,0 +1,133 @@
+//! Posts while the store is away: workers hold them on their disks, and hand them in when it is back.
+//!
+//! A master that cannot have anything written, and knows no other that can, has each post of its
+//! people held by two workers: its own first, then those of other masters. The holders hand the post in
+//! as an ordinary task, so the check for duplicates makes it one, however many hand it in.
+
+use super::{Effect, Master, RETRY_MS};
+use crate::{
+    model::{
+        bounds::HELD_ANSWERS_MAX,
+        held::HeldPost,
+        ids::{LinkId, Resource},
+        message::Task,
+        outcome::{Outcome, TaskResult},
+        rows::DeadLetter,
+        time::Mono,
+    },
+    protocol::task_queue::{Entry, Origin, Slot, TaskId},
+};
+
+/// Post that workers are asked to hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Holding {
+    slot: Slot,
+    /// Whether it was sent to be written before.
+    sent: bool,
+}
+
+/// Answers of the workers that were asked to hold a post.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HoldEnd {
+    /// Number of workers that hold it.
+    pub copies: u32,
+    /// Whether a worker holds another post under its id.
+    pub conflict: bool,
+    /// Whether a worker may hold it that did not answer.
+    pub in_doubt: bool,
+}
+
+impl Master {
+    /// Returns whether nothing can be written here nor at another master, for longer than a start
+    /// takes.
+    pub(super) fn is_alone(&self, now: Mono) -> bool {
+        self.is_idle(now) && !self.has_successor() && now.since(self.began_at) >= super::WEAK_AFTER
+    }
+
+    /// Returns whether a task would be held: it is a post, and there is somebody to ask.
+    pub(super) fn may_hold(&self, now: Mono, task: &Task) -> bool {
+        matches!(task, Task::Post { .. }) && self.is_alone(now) && !self.holders(0).is_empty()
+    }
+
+    /// Has the waiting posts of people held, and ends those that holders handed in: they are held.
+    pub(super) fn hold_waiting(&mut self, slot: Slot, out: &mut Vec<Effect>) {
+        while let Some(entry) = self.queue.take_where(slot, |e| e.origin == Origin::Holder) {
+            self.queue.end(slot, 1);
+            let retry = Outcome::Unavailable { retry_ms: RETRY_MS };
+            let outcome = if entry.sent { Outcome::Unknown } else { retry };
+            out.push(Effect::End { id: entry.id, outcome });
+        }
+        if self.holders(0).is_empty() {
+            return;
+        }
+        let wanted = |entry: &Entry| {
+            entry.origin == Origin::Local && matches!(entry.task, Task::Post { .. })
+        };
+        while let Some(Entry { id, sent, task, .. }) = self.queue.take_where(slot, wanted) {
+            let Task::Post { board, post } = task else { continue };
+            self.holding.insert(id, Holding { slot, sent });
+            let post = Box::new(HeldPost { board, post });
+            out.push(Effect::Hold { id, post, holders: self.holders(id.0) });
+        }
+    }
+
+    /// Returns links over which a post can be held, those to try first in front: this master's own
+    /// workers, in turn, then other masters.
+    fn holders(&self, turn: u64) -> Vec<LinkId> {
+        let mut links: Vec<_> = self.registrations.links().collect();
+        if !links.is_empty() {
+            let first = turn % links.len() as u64;
+            links.rotate_left(usize::try_from(first).unwrap_or(0));
+        }
+        links.extend(self.peers.values().map(|peer| peer.link));
+        links.truncate(HELD_ANSWERS_MAX);
+        links
+    }
+
+    /// Ends a post that workers were asked to hold.
+    pub fn on_hold_end(&mut self, id: TaskId, end: HoldEnd, out: &mut Vec<Effect>) {
+        let Some(Holding { slot, sent }) = self.holding.remove(&id) else { return };
+        self.queue.end(slot, 1);
+        let HoldEnd { copies, conflict, in_doubt } = end;
+        let outcome = match (copies, conflict) {
+            (1.., false) => Outcome::Pending { copies },
+            (0, true) if !sent && !in_doubt => Outcome::Settled(TaskResult::Conflict),
+            (0, false) if !sent && !in_doubt => Outcome::Unavailable { retry_ms: RETRY_MS },
+            // Written before, or on one disk while another has its id: the store will say.
+            _ => Outcome::Unknown,
+        };
+        if matches!(outcome, Outcome::Pending { .. }) {
+            out.push(Effect::Probe("a post was held until the store is back"));
+        }
+        out.push(Effect::End { id, outcome });
+    }
+
+    /// Queues a post that a worker held. It will end by an [`Effect::End`] with the number returned.
+    ///
+    /// # Errors
+    /// Overloaded or unavailable, at once; nothing was done.
+    pub fn on_handed_in(
+        &mut self,
+        now: Mono,
+        held: HeldPost,
+        out: &mut Vec<Effect>,
+    ) -> Result<TaskId, Outcome> {
+        if self.is_idle(now) && !self.has_successor() {
+            return Err(Outcome::Unavailable { retry_ms: RETRY_MS });
+        }
+        out.push(Effect::Probe("a held post was handed in"));
+        let HeldPost { board, post } = held;
+        let taken = self.enqueue(now, Task::Post { board, post }, Origin::Holder, out);
+        self.pump_marked(now, out);
+        taken
+    }
+
+    /// Keeps a post that was held for too long as a dead letter.
+    pub fn on_held_too_long(held: HeldPost, out: &mut Vec<Effect>) {
+        let HeldPost { board, post } = held;
+        let resource = Resource::Board(board);
+        let why = "it waited for the store for too long".to_owned();
+        let letter = DeadLetter { number: 0, resource, post: Some(post), why, at_ms: 0 };
+        out.push(Effect::DeadLetter(Box::new(letter)));
+    }
+}
