@@ -239,8 +239,8 @@ mod tests {
         insta::assert_snapshot!(block, @r"
         verdict  SAFETY
                  G1 durable ack: a post is gone
-        judged   G0 G1 G2 G3 G4 G5 G6 G7 G8 G9 G10 G11 G12 G13 G14 G16 G17
-                 not judged: G15 weak service, G18 determinism (`meta` does)
+        judged   G0 G1 G2 G3 G4 G5 G6 G7 G8 G9 G10 G11 G12 G13 G14 G15 G16 G17
+                 not judged: G18 determinism (`meta` does)
         story    test, seed 7
         build    (this build)
         digest   00ff
@@ -269,8 +269,8 @@ mod tests {
         let head: Vec<_> = block.lines().take(9).collect();
         insta::assert_snapshot!(head.join("\n"), @r"
         verdict  holds
-        judged   G0 G1 G2 G3 G4 G5 G6 G7 G8 G9 G10 G11 G12 G13 G16 G17
-                 not judged: G15 weak service, G18 determinism (`meta` does)
+        judged   G0 G1 G2 G3 G4 G5 G6 G7 G8 G9 G10 G11 G12 G13 G15 G16 G17
+                 not judged: G18 determinism (`meta` does)
                  not judged (real): G14 secrecy: no wire is tapped
         canary   lobby 7 taken out of the store is refused: G1 durable ack
         story    test, seed 7

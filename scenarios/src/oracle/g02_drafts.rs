@@ -33,7 +33,8 @@ fn conflicts(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
     for sent in evidence.history.sent() {
         let Some(user) = sent.user else { continue };
-        let good = sent.operation.reply().map(|(at, _)| at);
+        // A post that is only held is not taken yet: the store will say.
+        let good = sent.operation.committed().map(|(at, _)| at);
         match (acked.get(&(user, sent.id)), good) {
             (Some((first, at)), Some(_))
                 if *at < sent.operation.invoked
@@ -43,7 +44,7 @@ fn conflicts(evidence: &Evidence<'_>) -> Vec<Violation> {
                 let clues = [line(first.operation), line(sent.operation)];
                 found.push(broken(Property::G2, "conflict", text, clues));
             }
-            (None, Some(at)) if sent.operation.committed().is_some() => {
+            (None, Some(at)) => {
                 acked.insert((user, sent.id), (sent, at));
             }
             _ => {}

@@ -37,6 +37,7 @@ mod g12_presence;
 mod g12_streams;
 mod g13_keys;
 mod g13_refresh;
+mod g15_weak;
 mod g16_overload;
 mod g17_drain;
 mod g17_failover;
@@ -143,7 +144,7 @@ fn broken(
 type Oracle = fn(&Evidence<'_>) -> Vec<Violation>;
 
 /// Properties that have an oracle here. The world that runs a story judges G14, and G18 by
-/// running it twice. G15 waits for its feature.
+/// running it twice.
 const ORACLES: &[(Property, Oracle)] = &[
     (Property::G0, g00_calm::judge),
     (Property::G1, g01_durable_ack::judge),
@@ -174,6 +175,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G12, g12_streams::judge),
     (Property::G13, g13_keys::judge),
     (Property::G13, g13_refresh::judge),
+    (Property::G15, g15_weak::judge),
     (Property::G16, g16_overload::judge),
     (Property::G17, g17_failover::judge),
     (Property::G17, g17_drain::judge),

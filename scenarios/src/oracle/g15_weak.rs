@@ -1,0 +1,236 @@
+//! G15 weak service: while the store is away a post is held on workers' disks, and it is committed
+//! soon after the store is back, also when nobody sends it again.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use chatchat::{
+    client::{Answer, Failure, Request},
+    model::ids::{BoardName, PostId, UserId},
+};
+
+use super::{Evidence, Violation, broken, line, troubles::AFTERMATH};
+use crate::{
+    fault::{Action, Kind},
+    history::{Operation, Sent},
+    plan::Incident,
+    property::Property,
+    target::{Place, Target},
+};
+
+/// Bound on the time from the store, a master and a holder being connected to the commit.
+const DRAINED_WITHIN: Duration = Duration::from_secs(10);
+/// Time within which masters and workers know that the store is away, and hold what is sent.
+const KNOWN_WITHIN: Duration = Duration::from_secs(5);
+/// Posts that are held without doubt about the room for more.
+const SURELY_ROOM: usize = 500;
+
+pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut found = lost(evidence);
+    found.extend(refused(evidence));
+    found
+}
+
+/// Posts that were held, and are not in the store though all nodes were there for long.
+fn lost(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let stored: BTreeSet<_> = evidence.store.boards.values().flatten().map(key).collect();
+    let settled = settled(evidence);
+    let are_kept = disks_are_kept(evidence);
+    let whole_from = evidence.ended.saturating_sub(AFTERMATH + DRAINED_WITHIN);
+    let is_whole = places(evidence).all(|it| evidence.is_connected(it, whole_from, evidence.ended));
+    for sent in evidence.history.sent() {
+        let Some((at, Answer::Pending { copies })) = sent.operation.reply() else { continue };
+        if *copies == 0 {
+            let text = "a post was said to be held by nobody";
+            found.push(broken(Property::G15, "copies", text, [line(sent.operation)]));
+        }
+        let Some(user) = sent.user else { continue };
+        let id = (user, sent.id);
+        if are_kept
+            && is_whole
+            && at < whole_from
+            && !stored.contains(&id)
+            && !settled.contains(&id)
+        {
+            let text = format!("post {} was held and never came into its board", sent.id);
+            found.push(broken(Property::G15, "lost", text, [line(sent.operation)]));
+        }
+    }
+    found
+}
+
+fn key(post: &chatchat::model::ids::Post) -> (UserId, PostId) {
+    (post.author.id, post.id)
+}
+
+/// Ids that may have come to another end than a commit: they were cancelled, or refused.
+fn settled(evidence: &Evidence<'_>) -> BTreeSet<(UserId, PostId)> {
+    let mut settled = BTreeSet::new();
+    for operation in &evidence.history.operations {
+        let is_refused = matches!(operation.failure(), Some((_, Failure::Refused { .. })));
+        let (Request::Cancel { id } | Request::Post { id, .. }) = &operation.request else {
+            continue;
+        };
+        let is_over = is_refused || matches!(operation.request, Request::Cancel { .. });
+        if is_over && let Some(user) = evidence.history.users.get(&operation.who) {
+            settled.insert((*user, *id));
+        }
+    }
+    settled
+}
+
+/// Returns whether no fault may have taken a holder's disk, or set the store back.
+fn disks_are_kept(evidence: &Evidence<'_>) -> bool {
+    use Kind::{BitRot, DiskFull, Rollback, SyncError, Wipe};
+    let of = |incident: &Incident| evidence.plan.faults.get(incident.fault);
+    let kinds = evidence.incidents.iter().map(|it| of(it).map(|fault| fault.action.kind()));
+    let harms = |kind: Option<Kind>| {
+        kind.is_none_or(|kind| matches!(kind, BitRot | DiskFull | Rollback | SyncError | Wipe))
+    };
+    !kinds.into_iter().any(harms)
+}
+
+fn places(evidence: &Evidence<'_>) -> impl Iterator<Item = Place> {
+    let cluster = &evidence.plan.cluster;
+    let masters = (0..cluster.masters).map(Place::Master);
+    masters.chain((0..cluster.workers).map(Place::Worker)).chain([Place::Store])
+}
+
+/// Posts that were refused, though nothing was wrong but the store.
+fn refused(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for incident in evidence.incidents.iter().filter(|it| takes_the_store_alone(evidence, it)) {
+        let (from, until) = (incident.from + KNOWN_WITHIN, evidence.end_of(incident));
+        let since = incident.from.saturating_sub(AFTERMATH);
+        let nodes = || places(evidence).filter(|place| *place != Place::Store);
+        if since.is_zero() || nodes().any(|it| evidence.is_touched(it, since, until)) {
+            continue;
+        }
+        let held = held_by(evidence, until);
+        for sent in evidence.history.sent() {
+            let operation = sent.operation;
+            let Some((at, failure)) = operation.failure() else { continue };
+            let is_put_off = match failure {
+                Failure::Busy { status, .. } => *status == 503,
+                Failure::Unknown { status, .. } => *status == Some(504),
+                _ => false,
+            };
+            if is_put_off
+                && operation.invoked >= from
+                && at < until
+                && held < SURELY_ROOM
+                && is_known(evidence, &sent, incident.from.saturating_sub(KNOWN_WITHIN))
+            {
+                let text = "a post was not held while the store alone was away";
+                found.push(broken(Property::G15, "refused", text, [line(operation)]));
+            }
+        }
+    }
+    found
+}
+
+/// Returns whether a fault takes the store away from everybody, and does nothing else.
+fn takes_the_store_alone(evidence: &Evidence<'_>, incident: &Incident) -> bool {
+    let fault = evidence.plan.faults.get(incident.fault);
+    let target = fault.and_then(|fault| match &fault.action {
+        Action::Crash { target } | Action::Exit { target } | Action::Pause { target } => {
+            Some(target)
+        }
+        _ => None,
+    });
+    incident.bit && target == Some(&Target::One(Place::Store))
+}
+
+/// Returns the number of posts that were held by a time.
+fn held_by(evidence: &Evidence<'_>, time: Duration) -> usize {
+    let is_held = |one: &Operation| {
+        one.reply()
+            .is_some_and(|(at, answer)| at < time && matches!(answer, Answer::Pending { .. }))
+    };
+    evidence.history.operations.iter().filter(|one| is_held(one)).count()
+}
+
+/// Returns whether the masters knew a post's session and board by a time, for sure.
+fn is_known(evidence: &Evidence<'_>, sent: &Sent<'_>, time: Duration) -> bool {
+    let before = |one: &&Operation| one.reply().is_some_and(|(at, _)| at < time);
+    let mut earlier = evidence.history.operations.iter().filter(before);
+    let is_of = |board: &BoardName, one: &Operation| {
+        one.committed().is_some_and(|(_, post)| post.board == *board)
+    };
+    let mut has_session = false;
+    let mut has_board = *sent.board == BoardName::lobby();
+    for one in earlier.by_ref() {
+        has_session |= one.who == sent.operation.who && one.master == sent.operation.master;
+        has_board |= is_of(sent.board, one);
+        if has_session && has_board {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oracle::fixtures::{Fixture, busy, id, refused as refusal};
+
+    const STORE: (&str, &str, u64, u64) = ("crash", "target = \"store\"", 20_000, 30_000);
+
+    fn made(faults: &[(&str, &str, u64, u64)]) -> Fixture {
+        let mut made = Fixture::with_faults(faults);
+        made.acked(0, 1, 1000, 1100, 1).stored(0, 1);
+        made
+    }
+
+    fn held(made: &mut Fixture, n: u8, from: u64) {
+        let answer = Ok(Answer::Pending { copies: 2 });
+        made.did(0, from, from + 10, Fixture::request(n), answer);
+    }
+
+    #[test]
+    fn held_post_that_came_or_was_settled_otherwise_is_accepted() {
+        let mut made = made(&[STORE]);
+        held(&mut made, 2, 26_000);
+        made.stored(0, 2);
+        held(&mut made, 3, 26_000);
+        made.did(0, 31_000, 31_010, Fixture::request(3), refusal(409));
+        held(&mut made, 4, 26_000);
+        made.did(0, 31_000, 31_010, Request::Cancel { id: id(4) }, busy(503));
+        assert_eq!(made.judge(judge), []);
+    }
+
+    #[test]
+    fn held_post_that_never_came_is_reported_unless_a_disk_or_a_node_is_gone() {
+        let lost = |more: &[(&str, &str, u64, u64)]| {
+            let mut made = made(&[&[STORE], more].concat());
+            held(&mut made, 2, 26_000);
+            made.judge(judge).iter().map(|it| it.rule.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(lost(&[]), ["g15.lost"]);
+        assert_eq!(lost(&[("crash", "target = \"worker:0\"", 27_000, 29_000)]), ["g15.lost"]);
+        assert!(lost(&[("wipe", "target = \"worker:0\"", 27_000, 29_000)]).is_empty());
+        assert!(lost(&[("crash", "target = \"worker:0\"", 27_000, 50_000)]).is_empty());
+    }
+
+    #[test]
+    fn post_that_nobody_holds_is_reported() {
+        let mut made = made(&[STORE]);
+        let answer = Ok(Answer::Pending { copies: 0 });
+        made.did(0, 26_000, 26_010, Fixture::request(2), answer).stored(0, 2);
+        assert_eq!(made.judge(judge).len(), 1);
+    }
+
+    #[test]
+    fn post_refused_while_the_store_alone_is_away_is_reported() {
+        let refused_at = |from, faults: &[(&str, &str, u64, u64)]| {
+            let mut made = made(faults);
+            made.did(0, from, from + 10, Fixture::request(2), busy(503));
+            made.judge(judge).len()
+        };
+        assert_eq!(refused_at(26_000, &[STORE]), 1);
+        assert_eq!(refused_at(24_000, &[STORE]), 0, "nobody knows yet");
+        assert_eq!(refused_at(31_000, &[STORE]), 0, "it is back");
+        let other = ("pause", "target = \"worker:1\"", 21_000, 22_000);
+        assert_eq!(refused_at(26_000, &[STORE, other]), 0, "a worker was touched");
+    }
+}
