@@ -62,8 +62,10 @@ pub const BATCH_BYTES_MAX: usize = LIST_BYTES_MAX;
 pub const WORKER_BATCHES_MAX: usize = 64;
 /// Most posts that a worker holds until the store is back. Their ids fit into one message.
 pub const HELD_MAX: usize = 1000;
-/// Most holders that are asked at a time, to take a post or for the posts of a person.
-pub const HELD_ANSWERS_MAX: usize = 4;
+/// Most nodes that are asked to hold one post, two at a time.
+pub const HOLD_TRIES_MAX: usize = 8;
+/// Most nodes that are asked at a time for the posts that a person has on their disks.
+pub const HELD_ANSWERS_MAX: usize = 32;
 /// Most held posts that a worker has handed in at a time.
 pub const HAND_INS_MAX: usize = 32;
 /// Bound on the calls under way on a link each way, on every node.

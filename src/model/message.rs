@@ -235,7 +235,12 @@ pub enum Request {
     },
     /// Master to worker: hold this post until the store is back. From another master it is passed on
     /// to a worker.
-    Hold(HeldPost),
+    Hold {
+        /// Post to hold.
+        held: HeldPost,
+        /// Number of the copy, 0 or 1: a master passes different ones on to different workers.
+        copy: u8,
+    },
     /// Holder to its master: have this post written.
     HandIn {
         /// Post that was held.

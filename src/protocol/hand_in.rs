@@ -67,15 +67,17 @@ impl HandIn {
         self.posts.range(range).map(|(key, _)| key.id)
     }
 
-    /// Takes a post that is on the disk now.
+    /// Takes a post that is on the disk now. A dead letter that its author sent once more is handed in
+    /// once more.
     pub fn on_held(&mut self, key: HeldKey) {
-        if let std::collections::btree_map::Entry::Vacant(new) = self.posts.entry(key) {
-            new.insert(State::Waits);
+        let state = self.posts.entry(key).or_insert(State::DeadLetter);
+        if *state == State::DeadLetter {
+            *state = State::Waits;
             self.waiting.push_back(key);
         }
     }
 
-    /// Takes the beat of the master: whether it is strong.
+    /// Takes the beat of the master: whether it, or one that it knows, can have posts written.
     pub fn on_beat(&mut self, is_strong: bool) {
         self.is_strong = is_strong;
     }
@@ -202,6 +204,9 @@ mod tests {
         assert_eq!(held.next(at(0)), Some(key(0)));
         assert!(!held.on_answer(at(1), key(0), Some(HandInReply::DeadLetter)));
         assert_eq!(held.next(at(9000)), None);
+        held.on_held(key(0));
+        assert_eq!(held.next(at(9000)), Some(key(0)), "its author sent it again");
+        assert!(!held.on_answer(at(9000), key(0), Some(HandInReply::DeadLetter)));
         held.on_registered();
         assert_eq!(held.next(at(9000)), None, "the new master has not said anything");
         held.on_beat(true);

@@ -6,6 +6,7 @@ use redb::{Database, Durability, ReadableDatabase, ReadableTable, ReadableTableM
 
 use super::{
     Replica, ReplicaError,
+    guard::Guarded,
     tables::{HELD, author_of},
 };
 use crate::model::{
@@ -24,8 +25,10 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`]: whether the posts are on the disk is not known.
     pub fn hold(&self, posts: &[HeldPost], wall_ms: u64) -> Result<Vec<HoldReply>, ReplicaError> {
-        let answers = self.db.run(|db| put(db, posts, wall_ms))?;
-        self.groups_unsaved.store(0, Ordering::Relaxed);
+        let (answers, is_saved) = self.db.run(|db| put(db, posts, wall_ms))?;
+        if is_saved {
+            self.groups_unsaved.store(0, Ordering::Relaxed);
+        }
         Ok(answers)
     }
 
@@ -54,12 +57,8 @@ impl Replica {
     pub fn held_post(&self, key: HeldKey) -> Result<Option<(HeldPost, u64)>, ReplicaError> {
         self.db.run(|db| {
             let table = db.begin_read()?.open_table(HELD)?;
-            let Some(row) = table.get((&key.user.0, &key.id.0))? else { return Ok(None) };
-            let (board, name, text, wall_ms) = row.value();
-            let author = author_of(&key.user.0, name).ok_or(WRONG)?;
-            let text = text.parse().map_err(|_| WRONG)?;
-            let post = NewPost { id: key.id, author, text };
-            Ok(Some((HeldPost { board: board.parse().map_err(|_| WRONG)?, post }, wall_ms)))
+            let row = table.get((&key.user.0, &key.id.0))?;
+            row.map(|row| held_row(key, row.value()).ok_or(WRONG)).transpose()
         })
     }
 
@@ -77,9 +76,39 @@ impl Replica {
     }
 }
 
-fn put(db: &Database, posts: &[HeldPost], wall_ms: u64) -> Result<Vec<HoldReply>, ReplicaError> {
+fn held_row(key: HeldKey, row: (&str, &str, &str, u64)) -> Option<(HeldPost, u64)> {
+    let (board, name, text, wall_ms) = row;
+    let author = author_of(&key.user.0, name)?;
+    let post = NewPost { id: key.id, author, text: text.parse().ok()? };
+    Some((HeldPost { board: board.parse().ok()?, post }, wall_ms))
+}
+
+/// Returns the posts of a database of which other parts may be damaged, as far as they can be read.
+pub(super) fn salvage(db: &Guarded) -> Vec<(HeldPost, u64)> {
+    let mut found = Vec::new();
+    // What was read before an error counts.
+    let _ = db.run(|db| {
+        let table = db.begin_read()?.open_table(HELD)?;
+        for row in table.range::<(&[u8; 16], &[u8; 16])>(..)? {
+            let (key, row) = row?;
+            let (user, id) = key.value();
+            let key = HeldKey { user: UserId(*user), id: PostId(*id) };
+            found.extend(held_row(key, row.value()));
+        }
+        Ok(())
+    });
+    found
+}
+
+/// Returns the answers, and whether anything was written.
+fn put(
+    db: &Database,
+    posts: &[HeldPost],
+    wall_ms: u64,
+) -> Result<(Vec<HoldReply>, bool), ReplicaError> {
     let mut txn = db.begin_write()?;
     let mut answers = Vec::with_capacity(posts.len());
+    let mut is_new = false;
     {
         let mut table = txn.open_table(HELD)?;
         for HeldPost { board, post } in posts {
@@ -95,12 +124,17 @@ fn put(db: &Database, posts: &[HeldPost], wall_ms: u64) -> Result<Vec<HoldReply>
                 None => {
                     let name = post.author.name.as_str();
                     table.insert(key, (board.as_str(), name, text, wall_ms))?;
+                    is_new = true;
                     HoldReply::Held
                 }
             });
         }
     }
-    txn.set_durability(Durability::Immediate)?;
-    txn.commit()?;
-    Ok(answers)
+    if is_new {
+        txn.set_durability(Durability::Immediate)?;
+        txn.commit()?;
+    } else {
+        txn.abort()?;
+    }
+    Ok((answers, is_new))
 }

@@ -136,7 +136,8 @@ pub enum OpenedAs {
     New,
     /// It is as the last life left it, or was rolled back to its last durable group.
     Kept,
-    /// It was unreadable and was replaced by a new one, which the store fills again.
+    /// It was unreadable and was replaced by a new one, which the store fills again. Of posts that
+    /// were held those that could be read are in it.
     Unreadable {
         /// Description of the problem.
         why: String,
@@ -216,16 +217,23 @@ impl Replica {
             Err(Unopened::Failed(e)) => return Err(e),
             Err(Unopened::Unreadable(why)) => why,
         };
+        // All else comes back from the store.
+        let held = Self::database(disk, limits, Check::AfterUncleanEnd, false, progress)
+            .map(|db| held::salvage(&db))
+            .unwrap_or_default();
         disk.remove(FILE).map_err(failed)?;
         match open(check, true) {
-            Ok(replica) => Ok((replica, OpenedAs::Unreadable { why })),
+            Ok(replica) => {
+                for (post, wall_ms) in held {
+                    replica.hold(&[post], wall_ms)?;
+                }
+                Ok((replica, OpenedAs::Unreadable { why }))
+            }
             Err(Unopened::Failed(e)) => Err(e),
             Err(Unopened::Unreadable(why)) => Err(ReplicaError::Failed { why }),
         }
     }
 
-    /// Opens the file. `checked` says whether blocks are checked before redb has it open; after
-    /// that they always are.
     fn try_open(
         disk: &Arc<dyn Disk>,
         limits: ReplicaLimits,
@@ -233,6 +241,27 @@ impl Replica {
         checked: bool,
         progress: fn(f64),
     ) -> Result<Self, Unopened> {
+        let db = Self::database(disk, limits, check, checked, progress)?;
+        db.run(Tables::prepare)?;
+        let digests = digests::count(&db)?;
+        Ok(Self {
+            db,
+            limits,
+            groups_unsaved: AtomicU32::new(0),
+            observed: Mutex::default(),
+            digests: Mutex::new(digests),
+        })
+    }
+
+    /// Opens the file. `checked` says whether blocks are checked before redb has it open; after
+    /// that they always are.
+    fn database(
+        disk: &Arc<dyn Disk>,
+        limits: ReplicaLimits,
+        check: Check,
+        checked: bool,
+        progress: fn(f64),
+    ) -> Result<Guarded, Unopened> {
         let file = disk.open(FILE).map_err(failed)?;
         let checks = Checks::default();
         if checked {
@@ -249,15 +278,7 @@ impl Replica {
             Ok(Guarded::new(db))
         })?;
         checks.start();
-        db.run(Tables::prepare)?;
-        let digests = digests::count(&db)?;
-        Ok(Self {
-            db,
-            limits,
-            groups_unsaved: AtomicU32::new(0),
-            observed: Mutex::default(),
-            digests: Mutex::new(digests),
-        })
+        Ok(db)
     }
 
     /// Makes everything that was applied durable.

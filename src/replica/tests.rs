@@ -549,3 +549,22 @@ fn posts_to_hold_are_taken_once_each_and_up_to_the_bound() {
     assert_eq!(replica.held_post(all[0].key()).expect("read").map(|held| held.1), Some(1));
     assert_eq!(replica.held().map(|held| held.len()), Ok(HELD_MAX));
 }
+
+#[test]
+fn held_posts_of_an_unreadable_database_are_kept() {
+    let (disk, replica) = fresh();
+    let one = held_post(1, "one");
+    replica.hold(std::slice::from_ref(&one), 77).expect("held");
+    replica.apply(&[posts(1, "dev", 1..=2)]).expect("applied");
+    let of_later_version = |db: &redb::Database| {
+        let txn = db.begin_write()?;
+        txn.open_table(tables::META)?.insert("format", 99)?;
+        Ok(txn.commit()?)
+    };
+    replica.db.run(of_later_version).expect("written");
+    drop(replica);
+    let (replica, found) = open(&(disk as Arc<dyn Disk>));
+    assert!(matches!(found, OpenedAs::Unreadable { .. }), "{found:?}");
+    assert_eq!(replica.held_post(one.key()), Ok(Some((one, 77))));
+    assert!(replica.boards().expect("read").boards.is_empty());
+}

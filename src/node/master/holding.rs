@@ -11,18 +11,19 @@ use super::{
 use crate::{
     comm::{Link, Responder},
     model::{
-        bounds::HELD_ANSWERS_MAX,
+        bounds::{HELD_ANSWERS_MAX, HELD_MAX, HOLD_TRIES_MAX},
         held::{HandInReply, HeldPost, HoldReply},
-        ids::{LinkId, PostId, UserId},
+        ids::{LinkId, PostId, Resource, UserId},
         message::{Request, Response},
-        rows::{Boards, SessionRow},
+        rows::{Boards, DeadLetter, Found, SessionRow},
         stream::Consistency,
     },
     node::handle::{Read, Reply, Restored},
     protocol::{
-        master::{HoldEnd, Master},
+        master::{HoldEnd, held_by_turn},
         task_queue::TaskId,
     },
+    store::Store,
 };
 
 /// Age from which a held post becomes a dead letter.
@@ -30,33 +31,45 @@ const HELD_FOR_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Driver {
     /// Asks workers to hold a post until two do.
-    pub(super) fn hold(&self, id: TaskId, post: HeldPost, holders: &[LinkId]) {
-        let links = holders.iter().filter_map(|id| self.links.get(*id).cloned()).collect();
+    pub(super) fn hold(&self, id: TaskId, post: HeldPost, holders: &[(LinkId, u8)]) {
+        let link = |(id, copy): &(LinkId, u8)| Some((self.links.get(*id)?.clone(), *copy));
+        let links = holders.iter().filter_map(link).collect();
         let limit = self.config.attempt_timeout;
         self.spawn("hold", async move {
             Input::HoldEnded { id, end: hold_twice(links, post, limit).await }
         });
     }
 
-    /// Passes another master's post on to a worker that holds it.
-    pub(super) fn pass_hold(&self, post: HeldPost, reply: Responder) {
+    /// Passes another master's post on to a worker, and to the next but one if that has no room.
+    pub(super) fn pass_hold(&self, post: HeldPost, copy: u8, reply: Responder) {
         let workers: Vec<_> = self.links.workers().cloned().collect();
-        let turn = usize::from(post.post.id.0[0]) % workers.len().max(1);
-        let Some(link) = workers.get(turn).cloned() else {
-            let _ = reply.send(&Response::Hold(HoldReply::Failed));
-            return;
-        };
+        let first = held_by_turn(&post.post.id);
+        let of_copy: Vec<_> = (usize::from(copy)..workers.len())
+            .step_by(2)
+            .take(HOLD_TRIES_MAX)
+            .map(|nth| workers[(first + nth) % workers.len()].clone())
+            .collect();
         let limit = self.config.store_timeout;
         self.env.spawn("pass-hold", async move {
-            let _ = reply.send(&Response::Hold(ask_to_hold(&link, post, limit).await));
+            let mut said = HoldReply::Failed;
+            for link in of_copy {
+                said = ask_to_hold(&link, post.clone(), 0, limit).await;
+                if !matches!(said, HoldReply::Full | HoldReply::Failed) {
+                    break;
+                }
+            }
+            let _ = reply.send(&Response::Hold(said));
         });
     }
 
     /// Queues a post that a worker hands in.
     pub(super) fn on_hand_in(&mut self, held: HeldPost, age_ms: u64, reply: Responder) {
         if Duration::from_millis(age_ms) > HELD_FOR_MAX {
-            Master::on_held_too_long(held, &mut self.out);
-            return handed_in(reply, HandInReply::Ended);
+            let store = self.store.clone();
+            self.env.spawn("held-too-long", async move {
+                handed_in(reply, end_of_old(&store, held).await);
+            });
+            return;
         }
         // A board that is not known yet is heard of soon, if there is one.
         if self.tails.last(&held.board).is_none() {
@@ -113,15 +126,32 @@ impl Driver {
     }
 }
 
+/// Ends a post that was held for too long: it becomes a dead letter, unless the store knows its fate.
+async fn end_of_old(store: &Store, held: HeldPost) -> HandInReply {
+    let HeldPost { board, post } = held;
+    match store.find_post(post.author.id, post.id).await {
+        Ok(Found::Committed(_) | Found::Cancelled) => return HandInReply::Ended,
+        Ok(Found::Nothing) => {}
+        Err(_) => return HandInReply::Later,
+    }
+    let resource = Resource::Board(board);
+    let why = "it waited for the store for too long".to_owned();
+    let letter = DeadLetter { number: 0, resource, post: Some(post), why, at_ms: 0 };
+    match store.put_dead_letter(letter).await {
+        Ok(()) => HandInReply::Ended,
+        Err(_) => HandInReply::Later,
+    }
+}
+
 /// Asks one worker after another, two at a time, until two hold the post.
-async fn hold_twice(links: Vec<Link>, post: HeldPost, limit: Duration) -> HoldEnd {
+async fn hold_twice(links: Vec<(Link, u8)>, post: HeldPost, limit: Duration) -> HoldEnd {
     let links = Mutex::new(links.into_iter());
     let lane = || async {
         let mut end = HoldEnd::default();
         loop {
             let next = links.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some(link) = next else { return end };
-            match ask_to_hold(&link, post.clone(), limit).await {
+            let Some((link, copy)) = next else { return end };
+            match ask_to_hold(&link, post.clone(), copy, limit).await {
                 HoldReply::Held => {
                     end.copies = 1;
                     return end;
@@ -140,8 +170,8 @@ async fn hold_twice(links: Vec<Link>, post: HeldPost, limit: Duration) -> HoldEn
     }
 }
 
-async fn ask_to_hold(link: &Link, post: HeldPost, limit: Duration) -> HoldReply {
-    match link.call(Request::Hold(post), limit).await {
+async fn ask_to_hold(link: &Link, held: HeldPost, copy: u8, limit: Duration) -> HoldReply {
+    match link.call(Request::Hold { held, copy }, limit).await {
         Ok(Response::Hold(answer)) => answer,
         Ok(_) => HoldReply::Failed,
         Err(error) if error.nothing_was_done() => HoldReply::Failed,
@@ -154,7 +184,10 @@ async fn ids_at(links: Vec<Link>, user: UserId, limit: Duration) -> Vec<PostId> 
     let asked = links.iter().map(|link| link.call(Request::HeldOf(user), limit));
     let told = futures_util::future::join_all(asked).await;
     let ids = told.into_iter().filter_map(|told| match told {
-        Ok(Response::HeldOf(ids)) => Some(ids),
+        Ok(Response::HeldOf(mut ids)) => {
+            ids.truncate(HELD_MAX);
+            Some(ids)
+        }
         _ => None,
     });
     ids.flatten().collect()

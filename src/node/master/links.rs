@@ -89,6 +89,17 @@ pub(super) async fn accept_all(
     }
 }
 
+/// State of a master that its heartbeats carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct State {
+    /// A write of its own was done lately.
+    pub is_strong: bool,
+    /// It can have things written.
+    pub can_write: bool,
+    /// Another master that it is linked to can.
+    pub has_successor: bool,
+}
+
 /// Links of a master, and what it publishes over them.
 pub(super) struct Links {
     open: BTreeMap<LinkId, Link>,
@@ -102,8 +113,8 @@ pub(super) struct Links {
     memory: BTreeMap<NodeId, u64>,
     /// Numbers of posts that wait on the disks of workers, above 0.
     held: BTreeMap<LinkId, u32>,
-    /// State that beats carry: strong, and able to have things written.
-    state: (bool, bool),
+    /// State that beats carry: strong, able to have things written, and to know somebody who is.
+    state: State,
 }
 
 impl Links {
@@ -121,7 +132,7 @@ impl Links {
             last: 0,
             memory: BTreeMap::new(),
             held: BTreeMap::new(),
-            state: (false, false),
+            state: State::default(),
         }
     }
 
@@ -175,26 +186,25 @@ impl Links {
 
     /// Returns whether this master is strong, as it last said.
     pub(super) const fn is_strong(&self) -> bool {
-        self.state.0
+        self.state.is_strong
     }
 
     /// Has the beats of all links carry a new state.
-    pub(super) fn set_state(&mut self, is_strong: bool, can_write: bool) {
-        if self.state != (is_strong, can_write) {
-            self.state = (is_strong, can_write);
+    pub(super) fn set_state(&mut self, state: State) {
+        if self.state != state {
+            self.state = state;
             for link in self.open.values() {
                 self.beat_on(link);
             }
         }
     }
 
-    /// Sets what heartbeats say: to a worker, whether this master is strong; to a master,
+    /// Sets what heartbeats say: to a worker, whether this master takes held posts; to a master,
     /// whether it can have things written.
     fn beat_on(&self, link: &Link) {
-        let (is_strong, can_write) = self.state;
         let reaches_store = match link.peer().role {
-            Role::Worker => is_strong,
-            Role::Master => can_write,
+            Role::Worker => self.state.is_strong || self.state.has_successor,
+            Role::Master => self.state.can_write,
         };
         link.beat(Beat { reaches_store });
     }
@@ -337,8 +347,8 @@ impl Driver {
                 let request = |turn| Request::CopySessions { turn, bucket, after };
                 return self.pass_on(id, peer.role, turn, request, reply);
             }
-            Request::Hold(post) if peer.role == Role::Master => {
-                return self.pass_hold(post, reply);
+            Request::Hold { held, copy } if peer.role == Role::Master => {
+                return self.pass_hold(held, copy, reply);
             }
             Request::HeldOf(user) if peer.role == Role::Master => {
                 return self.pass_held_of(user, reply);
@@ -350,7 +360,7 @@ impl Driver {
             Request::Forward(_)
             | Request::Assign(_)
             | Request::Session(_)
-            | Request::Hold(_)
+            | Request::Hold { .. }
             | Request::HeldOf(_)
             | Request::HandIn { .. } => Response::NotServed,
         };

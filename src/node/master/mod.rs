@@ -49,7 +49,7 @@ use self::{
     drain::Drain,
     input::Input,
     keys::CommonKeys,
-    links::Links,
+    links::{Links, State},
     reads::PendingReads,
     store_poll::StorePoll,
     streams::OpenStreams,
@@ -308,10 +308,14 @@ impl Driver {
 
     /// Tells links and streams when this master turns weak or strong.
     fn announce_state(&mut self, now: Mono) {
-        let (is_strong, can_write) = (self.core.is_strong(now), self.core.can_write(now));
+        let is_strong = self.core.is_strong(now);
         log_store_change(now, self.poll.watch.on_state(now, is_strong));
         let was_strong = self.links.is_strong();
-        self.links.set_state(is_strong, can_write);
+        self.links.set_state(State {
+            is_strong,
+            can_write: self.core.can_write(now),
+            has_successor: self.core.has_successor(),
+        });
         if is_strong != was_strong {
             let state = if is_strong { Consistency::Strong } else { Consistency::Weak };
             self.streams.table.set_state(state);

@@ -8,7 +8,10 @@
 //!    gaps.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -33,15 +36,6 @@ const JOBS_MAX: usize = 256;
 /// Maximum number of posts that one transaction puts on the disk to be held.
 const HOLD_MAX: usize = 64;
 
-/// Content of the node database that an earlier life of the worker left.
-#[derive(Debug, Default)]
-pub(super) struct Kept {
-    /// Members of the directory.
-    pub members: Vec<Member>,
-    /// Posts that wait for the store.
-    pub held: Vec<HeldKey>,
-}
-
 enum Job {
     Updates(Vec<Update>, oneshot::Sender<Option<ApplyReport>>),
     Page(BoardName, Box<Page>, oneshot::Sender<Option<ApplyReport>>),
@@ -58,26 +52,28 @@ enum Job {
 pub(super) struct Database {
     env: Env,
     open: Arc<Mutex<Option<Arc<Replica>>>>,
+    /// Number of times that it was opened in this life.
+    openings: Arc<AtomicU64>,
     jobs: mpsc::Sender<Job>,
 }
 
 impl Database {
     /// Starts the writing task, which opens the database and ends with the task handle or the
-    /// node. The receiver gets what it kept once it is open.
-    pub(super) fn start(env: &Env) -> (Self, oneshot::Receiver<Kept>, Task) {
+    /// node. The receiver gets the members that it holds once it is open.
+    pub(super) fn start(env: &Env) -> (Self, oneshot::Receiver<Vec<Member>>, Task) {
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
-        let (tell, kept) = oneshot::channel();
-        let database = Self { env: env.clone(), open: Arc::default(), jobs };
+        let (kept, members) = oneshot::channel();
+        let (open, openings) = (Arc::default(), Arc::default());
+        let database = Self { env: env.clone(), open, openings, jobs };
         let writer = database.clone();
         let task = env.spawn("node-database", async move {
             writer.open_at_last(Check::AfterUncleanEnd).await;
-            let read =
-                |replica: &Replica| Ok(Kept { members: replica.members()?, held: replica.held()? });
-            // The worker may not wait for it.
-            let _ = tell.send(writer.read(read).await.unwrap_or_default());
+            let members = writer.read(|replica| replica.members()).await;
+            // The worker may not wait for them.
+            let _ = kept.send(members.unwrap_or_default());
             writer.write(queue).await;
         });
-        (database, kept, task)
+        (database, members, task)
     }
 
     fn replica(&self) -> Option<Arc<Replica>> {
@@ -87,6 +83,11 @@ impl Database {
     fn set(&self, replica: Option<Replica>) -> Option<Arc<Replica>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *open, replica.map(Arc::new))
+    }
+
+    /// Returns how often the database was opened: what it holds may be another from time to time.
+    pub(super) fn openings(&self) -> u64 {
+        self.openings.load(Ordering::Relaxed)
     }
 
     /// Returns whether the database can be read and written now.
@@ -154,9 +155,11 @@ impl Database {
         held.await.ok().flatten().unwrap_or(HoldReply::Unknown)
     }
 
-    /// Deletes a post that was held. One that stays is handed in again by a later life.
-    pub(super) fn let_go(&self, key: HeldKey) {
-        let _ = self.jobs.try_send(Job::LetGo(key));
+    /// Deletes a post that was held. One that stays, because the database fails, is handed in again
+    /// after the next opening.
+    pub(super) async fn let_go(&self, key: HeldKey) {
+        // Without the writing task the node is going away.
+        let _ = self.jobs.send(Job::LetGo(key)).await;
     }
 
     /// Makes everything that was written durable and closes the database, so that its next life
@@ -271,6 +274,7 @@ impl Database {
             match open(&self.env, check).await {
                 Ok(replica) => {
                     self.set(Some(replica));
+                    self.openings.fetch_add(1, Ordering::Relaxed);
                     return;
                 }
                 Err(error) => tracing::error!(%error, "the node database does not open"),

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     assign::{self, BatchId, Batches, Begin, Written},
-    database::{Database, Kept},
+    database::Database,
     dial::Dialer,
     input::{Input, StoreView},
     key_messages::{KeyMessage, KeyMessages},
@@ -85,6 +85,8 @@ pub(super) struct Driver {
     pub(super) batches: Batches,
     /// Posts that wait for the store on this worker's disk.
     pub(super) held: HandIn,
+    /// Openings of the node database after which it was read which posts it holds.
+    pub(super) held_of_opening: u64,
     rng: ChaCha20Rng,
     links_made: u64,
     driver: DriverStamp,
@@ -108,6 +110,7 @@ impl Driver {
             attempts: 0,
             batches: Batches::default(),
             held: HandIn::default(),
+            held_of_opening: 0,
             links_made: 0,
             driver: DriverStamp::default(),
             reaches_store: false,
@@ -146,6 +149,7 @@ impl Driver {
             // A stream of other inputs must not delay what is due.
             let now = self.now();
             self.expire_keys(now);
+            self.look_for_held();
             self.hand_in(now);
             if self.parts.worker.next_deadline().is_some_and(|due| due <= now) {
                 let draw = self.rng.next_u64();
@@ -183,16 +187,12 @@ impl Driver {
         let now = self.now();
         let worker = &mut self.parts.worker;
         match input {
-            Input::Kept(Kept { members, held }) => {
+            Input::Kept(members) => {
                 self.parts.pins.extend(super::master_pins(&members));
                 worker.on_kept(&members);
-                held.into_iter().for_each(|key| self.held.on_held(key));
-                self.tell_held();
             }
-            Input::Held(key) => {
-                self.held.on_held(key);
-                self.tell_held();
-            }
+            Input::HeldFound(found) => self.on_held_found(found),
+            Input::Held { key, answer, reply } => self.on_held(key, answer, reply),
             Input::HandedIn { key, answer } => self.on_handed_in(now, key, answer),
             Input::HeldLost(key) => {
                 self.held.on_lost(key);
@@ -383,7 +383,7 @@ impl Driver {
                     None
                 })
             }
-            Request::Hold(post) => self.hold(post, reply),
+            Request::Hold { held, .. } => self.hold(held, reply),
             Request::HeldOf(user) => {
                 answer(reply, &Response::HeldOf(self.held.of(user).collect()));
             }

@@ -99,6 +99,9 @@ impl Driver {
 
     fn send_status(&self) {
         let Some(link) = self.link.clone() else { return };
+        if !self.held.is_empty() {
+            self.tell_held();
+        }
         let database = self.parts.database.clone();
         let in_flight = u32::try_from(self.batches.len()).unwrap_or(u32::MAX);
         let resident_bytes = self.parts.env.resident_bytes();

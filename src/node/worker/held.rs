@@ -27,10 +27,42 @@ impl Driver {
             if held == HoldReply::Held {
                 env.fault_point(FaultPoint::PendingHeld.name());
             }
-            answer(reply, &Response::Hold(held));
-            // One that may be on the disk is looked for there when it is handed in.
-            matches!(held, HoldReply::Held | HoldReply::Unknown).then_some(Input::Held(key))
+            Some(Input::Held { key, answer: held, reply })
         });
+    }
+
+    /// Tells the master what came of a post to hold, and the number of posts first: it may look for
+    /// the post at once.
+    pub(super) fn on_held(&mut self, key: HeldKey, held: HoldReply, reply: Responder) {
+        // One that may be on the disk is looked for there when it is handed in.
+        if matches!(held, HoldReply::Held | HoldReply::Unknown) {
+            self.held.on_held(key);
+            self.tell_held();
+        }
+        answer(reply, &Response::Hold(held));
+    }
+
+    /// Reads which posts the node database holds, after each time that it was opened.
+    pub(super) fn look_for_held(&mut self) {
+        let openings = self.parts.database.openings();
+        if openings != self.held_of_opening {
+            self.held_of_opening = openings;
+            let database = self.parts.database.clone();
+            self.spawn("held-posts", async move {
+                Some(Input::HeldFound(database.read(|replica| replica.held()).await))
+            });
+        }
+    }
+
+    pub(super) fn on_held_found(&mut self, found: Option<Vec<HeldKey>>) {
+        match found {
+            Some(keys) => {
+                keys.into_iter().for_each(|key| self.held.on_held(key));
+                self.tell_held();
+            }
+            // It is opened again.
+            None => tracing::warn!("posts that wait for the store could not be read"),
+        }
     }
 
     /// Hands in the posts whose turn it is.
@@ -61,7 +93,11 @@ impl Driver {
 
     pub(super) fn on_handed_in(&mut self, now: Mono, key: HeldKey, answer: Option<HandInReply>) {
         if self.held.on_answer(now, key, answer) {
-            self.parts.database.let_go(key);
+            let database = self.parts.database.clone();
+            self.spawn("let-go", async move {
+                database.let_go(key).await;
+                None
+            });
             self.tell_held();
         }
     }

@@ -6,19 +6,18 @@ use tokio::sync::oneshot;
 
 use super::{
     assign::{BatchId, Written},
-    database::Kept,
     session_repair::Round,
 };
 use crate::{
     comm::{
-        LinkId, SecureStream,
+        LinkId, Responder, SecureStream,
         handshake::{HandshakeError, ReceivedWelcome},
     },
     crypto::epoch::{EpochError, EpochKeys},
     model::{
-        held::{HandInReply, HeldKey},
+        held::{HandInReply, HeldKey, HoldReply},
         ids::{BoardName, Registration},
-        message::Welcome,
+        message::{Member, Welcome},
         rows::{Boards, MasterRow, StoreError},
     },
     node::inbox::DriverInput,
@@ -27,10 +26,13 @@ use crate::{
 
 /// Message from a task to the driver that started it.
 pub(super) enum Input {
-    /// The node database is open, and kept this from an earlier life.
-    Kept(Kept),
-    /// A post is durable on this worker's disk.
-    Held(HeldKey),
+    /// The node database is open, and holds these members of an earlier life's directory.
+    Kept(Vec<Member>),
+    /// The node database was opened, and holds these posts that wait for the store; `None` if they
+    /// could not be read.
+    HeldFound(Option<Vec<HeldKey>>),
+    /// A master asked to hold a post, and is to be answered.
+    Held { key: HeldKey, answer: HoldReply, reply: Responder },
     /// The master answered about a post that was handed in, or did not.
     HandedIn { key: HeldKey, answer: Option<HandInReply> },
     /// A post that was to be handed in is not on the disk any more.
@@ -66,7 +68,8 @@ impl DriverInput for Input {
             | Self::KeyVerified { .. }
             | Self::Assigned { .. } => true,
             Self::Kept(_)
-            | Self::Held(_)
+            | Self::HeldFound(_)
+            | Self::Held { .. }
             | Self::HandedIn { .. }
             | Self::HeldLost(_)
             | Self::GapsFound(_)

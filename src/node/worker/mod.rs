@@ -101,14 +101,13 @@ pub async fn run(
     let identity = Arc::new(load_or_make_identity(&env, &*keys, config.identity_bits).await?);
     may_join(&env, token.is_some()).await?;
     let registration = dial::load_registration(&env).await?;
-    let (database, mut opened, writing) = Database::start(&env);
+    let (database, mut members, writing) = Database::start(&env);
     let _writing = writing.abort_on_drop();
-    let mut kept = None;
+    let mut kept = Vec::new();
     if pins.is_empty() {
         // Only an earlier life's directory can say whom to trust.
-        let known = (&mut opened).await.unwrap_or_default();
-        pins.extend(master_pins(&known.members));
-        kept = Some(known);
+        kept = (&mut members).await.unwrap_or_default();
+        pins.extend(master_pins(&kept));
     }
     if pins.is_empty() {
         return Err(WorkerError::NoPins);
@@ -122,7 +121,7 @@ pub async fn run(
         spki: identity.spki().to_vec(),
         registration,
         masters,
-        kept: kept.as_ref().map(|kept| kept.members.clone()).unwrap_or_default(),
+        kept,
         draw: env.rng("worker-search").next_u64(),
     };
     let (inputs, links, inbox) = Inbox::new();
@@ -147,13 +146,11 @@ pub async fn run(
     };
     let (to_driver, kept_database, ends) = (inputs.clone(), database.clone(), own_ends.clone());
     let bring = async move {
-        let kept = match kept {
-            Some(kept) => kept,
-            None => opened.await.unwrap_or_default(),
-        };
-        kept_database.tell_ends(&ends).await;
-        // The driver may have ended.
-        let _ = to_driver.send(Input::Kept(kept)).await;
+        if let Ok(members) = members.await {
+            kept_database.tell_ends(&ends).await;
+            // The driver may have ended.
+            let _ = to_driver.send(Input::Kept(members)).await;
+        }
     };
     let _bringing = env.spawn("kept-members", bring).abort_on_drop();
     let driver = Driver::new(Parts {

@@ -7,12 +7,11 @@
 use super::{Effect, Master, RETRY_MS};
 use crate::{
     model::{
-        bounds::HELD_ANSWERS_MAX,
+        bounds::HOLD_TRIES_MAX,
         held::HeldPost,
-        ids::{LinkId, Resource},
+        ids::{LinkId, PostId},
         message::Task,
         outcome::{Outcome, TaskResult},
-        rows::DeadLetter,
         time::Mono,
     },
     protocol::task_queue::{Entry, Origin, Slot, TaskId},
@@ -24,6 +23,13 @@ pub(super) struct Holding {
     slot: Slot,
     /// Whether it was sent to be written before.
     sent: bool,
+}
+
+/// Returns a number that spreads posts over workers.
+#[must_use]
+pub fn held_by_turn(id: &PostId) -> usize {
+    // Clients draw ids at random.
+    usize::from(u16::from_le_bytes([id.0[0], id.0[1]]))
 }
 
 /// Answers of the workers that were asked to hold a post.
@@ -46,7 +52,11 @@ impl Master {
 
     /// Returns whether a task would be held: it is a post, and there is somebody to ask.
     pub(super) fn may_hold(&self, now: Mono, task: &Task) -> bool {
-        matches!(task, Task::Post { .. }) && self.is_alone(now) && !self.holders(0).is_empty()
+        matches!(task, Task::Post { .. }) && self.is_alone(now) && self.has_holders()
+    }
+
+    fn has_holders(&self) -> bool {
+        !self.registrations.is_empty() || !self.peers.is_empty()
     }
 
     /// Has the waiting posts of people held, and ends those that holders handed in: they are held.
@@ -57,7 +67,7 @@ impl Master {
             let outcome = if entry.sent { Outcome::Unknown } else { retry };
             out.push(Effect::End { id: entry.id, outcome });
         }
-        if self.holders(0).is_empty() {
+        if !self.has_holders() {
             return;
         }
         let wanted = |entry: &Entry| {
@@ -66,22 +76,24 @@ impl Master {
         while let Some(Entry { id, sent, task, .. }) = self.queue.take_where(slot, wanted) {
             let Task::Post { board, post } = task else { continue };
             self.holding.insert(id, Holding { slot, sent });
+            let holders = self.holders(&post.id);
             let post = Box::new(HeldPost { board, post });
-            out.push(Effect::Hold { id, post, holders: self.holders(id.0) });
+            out.push(Effect::Hold { id, post, holders });
         }
     }
 
-    /// Returns links over which a post can be held, those to try first in front: this master's own
-    /// workers, in turn, then other masters.
-    fn holders(&self, turn: u64) -> Vec<LinkId> {
-        let mut links: Vec<_> = self.registrations.links().collect();
-        if !links.is_empty() {
-            let first = turn % links.len() as u64;
-            links.rotate_left(usize::try_from(first).unwrap_or(0));
+    /// Returns links over which a post can be held, with the number of the copy, those to try first in
+    /// front: this master's own workers, then other masters, for one copy each and then for a second
+    /// one. Which worker comes first is drawn by the post's id, so that a post that is sent again goes
+    /// to the same ones.
+    fn holders(&self, id: &PostId) -> Vec<(LinkId, u8)> {
+        let mut own: Vec<_> = self.registrations.links().map(|link| (link, 0)).collect();
+        if !own.is_empty() {
+            let first = held_by_turn(id) % own.len();
+            own.rotate_left(first);
         }
-        links.extend(self.peers.values().map(|peer| peer.link));
-        links.truncate(HELD_ANSWERS_MAX);
-        links
+        let peers = |copy| self.peers.values().map(move |peer| (peer.link, copy));
+        own.into_iter().chain(peers(0)).chain(peers(1)).take(HOLD_TRIES_MAX).collect()
     }
 
     /// Ends a post that workers were asked to hold.
@@ -120,14 +132,5 @@ impl Master {
         let taken = self.enqueue(now, Task::Post { board, post }, Origin::Holder, out);
         self.pump_marked(now, out);
         taken
-    }
-
-    /// Keeps a post that was held for too long as a dead letter.
-    pub fn on_held_too_long(held: HeldPost, out: &mut Vec<Effect>) {
-        let HeldPost { board, post } = held;
-        let resource = Resource::Board(board);
-        let why = "it waited for the store for too long".to_owned();
-        let letter = DeadLetter { number: 0, resource, post: Some(post), why, at_ms: 0 };
-        out.push(Effect::DeadLetter(Box::new(letter)));
     }
 }

@@ -36,7 +36,11 @@ use std::{
 };
 
 use self::holding::Holding;
-pub use self::{attempts::CallFailed, holding::HoldEnd, members::LinkOver};
+pub use self::{
+    attempts::CallFailed,
+    holding::{HoldEnd, held_by_turn},
+    members::LinkOver,
+};
 use crate::{
     config::Config,
     model::{
@@ -128,8 +132,8 @@ pub enum Effect {
         id: TaskId,
         /// Post to hold.
         post: Box<HeldPost>,
-        /// Links to ask over, in this order.
-        holders: Vec<LinkId>,
+        /// Links to ask over, in this order, with the number of the copy.
+        holders: Vec<(LinkId, u8)>,
     },
     /// Answer whoever waits for a task: it ended.
     End {

@@ -10,7 +10,7 @@ impl Lab {
     }
 
     /// The next post that is to be held, and the links to ask over.
-    fn holds(&mut self) -> Option<(TaskId, Vec<LinkId>)> {
+    fn holds(&mut self) -> Option<(TaskId, Vec<(LinkId, u8)>)> {
         self.take(|effect| match effect {
             Effect::Hold { id, holders, .. } => Some((*id, holders.clone())),
             _ => None,
@@ -42,7 +42,13 @@ fn post_is_held_by_own_workers_in_turn_then_by_those_of_other_masters() {
     let (one, two, other) = (LinkId(1), LinkId(2), LinkId(50));
     let mut orders = [first.1, second.1];
     orders.sort();
-    assert_eq!(orders, [vec![one, two, other], vec![two, one, other]]);
+    let [one, two] = [one, two].map(|link| (link, 0));
+    let [other, again] = [0, 1].map(|copy| (other, copy));
+    assert_eq!(orders, [vec![one, two, other, again], vec![two, one, other, again]]);
+    let end = HoldEnd { copies: 2, ..HoldEnd::default() };
+    lab.master.on_hold_end(ids[1], end, &mut lab.out);
+    let before = lab.submit(2);
+    assert_eq!(lab.holds(), Some((before, vec![one, two, other, again])), "as the first time");
     let end = HoldEnd { copies: 2, ..HoldEnd::default() };
     lab.master.on_hold_end(ids[0], end, &mut lab.out);
     assert_eq!(lab.ended(), Some((ids[0], Outcome::Pending { copies: 2 })));
