@@ -52,7 +52,8 @@ export class Person {
       try {
         const { status, body: answer } = await ask(this.url, method, path, this.token, body);
         if (status === 200 || status === 201 || status === 204) return answer;
-        if (status < 500 && status !== 429) throw new Error(`${method} ${path}: ${status} ${JSON.stringify(answer)}`, { cause: "final" });
+        // 202: held until the store is back; it is sent until it has its place.
+        if (status < 500 && status !== 429 && status !== 202) throw new Error(`${method} ${path}: ${status} ${JSON.stringify(answer)}`, { cause: "final" });
       } catch (error) {
         if (error.cause === "final") throw error;
       }

@@ -7,7 +7,7 @@
 // Two small file systems are mounted for it (tmpfs), which needs root; without, it says that the
 // phases of full disks are skipped.
 
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { existsSync, openSync, writeSync, closeSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -18,6 +18,7 @@ import { parseArgs } from "node:util";
 import { Cluster, sleep, until } from "../browser/cluster.mjs";
 import { Person, Reader, Streams } from "./people.mjs";
 import { StatusLog } from "./status.mjs";
+import { hold } from "./store_lock.mjs";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const USAGE = `usage: node run.mjs [flags]
@@ -90,18 +91,6 @@ function fill(dir) {
     }
   }
   return path;
-}
-
-// Holds the store's write lock from another process.
-function hold(store, seconds) {
-  const script =
-    "import sqlite3, sys, time\n" +
-    "db = sqlite3.connect(sys.argv[1], timeout=20, isolation_level=None)\n" +
-    "db.execute('BEGIN IMMEDIATE')\nprint('held', flush=True)\n" +
-    "time.sleep(float(sys.argv[2]))\ndb.execute('ROLLBACK')\n";
-  const child = spawn("python3", ["-c", script, store, String(seconds)], { stdio: ["ignore", "pipe", "inherit"] });
-  const ended = new Promise((done) => child.once("exit", done));
-  return { held: new Promise((done) => child.stdout.once("data", done)), ended };
 }
 
 const base = await mkdtemp(join(tmpdir(), "chatchat-endurance-"));

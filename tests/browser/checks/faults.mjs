@@ -1,7 +1,9 @@
 // Nodes that die, by kill -9, while people write.
 
 import assert from "node:assert/strict";
+import { join } from "node:path";
 
+import { hold } from "../../cluster/store_lock.mjs";
 import { sleep, until } from "../cluster.mjs";
 import { Person } from "../people.mjs";
 
@@ -39,6 +41,41 @@ export const checks = [
       await ben.online();
       await ben.sees(text);
       assert.equal(await ben.count(text), 1, "also in the store");
+    },
+  ],
+  [
+    "the store goes while people write: their posts wait for it, and come once each",
+    async ({ browser, cluster, wrong, out }) => {
+      const [north, south] = cluster.masters.map((master) => cluster.url(master));
+      const ada = await (await Person.at(browser, north, wrong)).join("Ada");
+      const ben = await (await Person.at(browser, south, wrong)).join("Ben");
+      const cyd = await (await Person.at(browser, north, wrong)).join("Cyd");
+      await ada.say("while the store is here");
+      await ben.sees("while the store is here");
+      const lock = hold(join(cluster.dir, "chatchat.db"), 14);
+      await lock.held;
+      await sleep(4000);
+      await Promise.all([ada.say("while it is away"), ben.say("I notice nothing"), cyd.say("and I am gone")]);
+      for (const one of [ada, ben, cyd]) {
+        await until("a post that waits for the store", async () => {
+          const fates = await one.pending();
+          return fates.length === 1 && fates[0].fate.startsWith("waiting for the store");
+        });
+      }
+      await ada.page.screenshot({ path: `${out}/store-away.png` });
+      // Nobody sends this one again.
+      await cyd.context.close();
+      await lock.ended;
+      const returned = Date.now();
+      for (const one of [ada, ben]) await one.settled(15_000);
+      await ben.sees("and I am gone", 15_000);
+      console.log(`      all there ${Date.now() - returned} ms after the store`);
+      for (const text of ["while it is away", "I notice nothing", "and I am gone"]) {
+        for (const one of [ada, ben]) {
+          await one.sees(text, 5000);
+          assert.equal(await one.count(text), 1, text);
+        }
+      }
     },
   ],
   [
