@@ -233,8 +233,8 @@ pub enum Request {
         /// Key after which the page begins.
         after: Option<SessionKey>,
     },
-    /// Master to worker: hold this post until the store is back. From another master it is passed on
-    /// to a worker.
+    /// Master to worker: hold this post until the store is back. From another master, and from a worker
+    /// that ends, it is passed on to another worker.
     Hold {
         /// Post to hold.
         held: HeldPost,

@@ -60,6 +60,11 @@ impl HandIn {
         self.posts.len() < HELD_MAX || self.posts.contains_key(key)
     }
 
+    /// Returns the posts on the disk.
+    pub fn keys(&self) -> impl Iterator<Item = HeldKey> {
+        self.posts.keys().copied()
+    }
+
     /// Returns the ids of a person's posts.
     pub fn of(&self, user: UserId) -> impl Iterator<Item = PostId> {
         let (first, last) = (PostId([0; 16]), PostId([255; 16]));

@@ -37,7 +37,9 @@ fn lost(evidence: &Evidence<'_>) -> Vec<Violation> {
     let settled = settled(evidence);
     let are_kept = disks_are_kept(evidence);
     let whole_from = evidence.ended.saturating_sub(AFTERMATH + DRAINED_WITHIN);
-    let is_whole = places(evidence).all(|it| evidence.is_connected(it, whole_from, evidence.ended));
+    let is_whole = places(evidence).all(|place| {
+        evidence.is_connected(place, whole_from, evidence.ended) || has_handed_over(evidence, place)
+    });
     for sent in evidence.history.sent() {
         let Some((at, Answer::Pending { copies })) = sent.operation.reply() else { continue };
         if *copies == 0 {
@@ -88,6 +90,24 @@ fn disks_are_kept(evidence: &Evidence<'_>) -> bool {
         kind.is_none_or(|kind| matches!(kind, BitRot | DiskFull | Rollback | SyncError | Wipe))
     };
     !kinds.into_iter().any(harms)
+}
+
+/// Returns whether a worker was asked to end, and nothing else befell it, while another one of its domain
+/// was there all the time and took what it held. With one master there is one domain.
+fn has_handed_over(evidence: &Evidence<'_>, place: Place) -> bool {
+    let is_stopped = |place| {
+        let mut all = evidence.incidents_at(place).peekable();
+        let of = |incident: &Incident| evidence.plan.faults.get(incident.fault);
+        all.peek().is_some()
+            && all.all(|it| of(it).is_some_and(|fault| fault.action.kind() == Kind::Stop))
+    };
+    let cluster = &evidence.plan.cluster;
+    let mut workers = (0..cluster.workers).map(Place::Worker);
+    let is_untouched = |place| evidence.incidents_at(place).next().is_none();
+    cluster.masters == 1
+        && matches!(place, Place::Worker(_))
+        && is_stopped(place)
+        && workers.any(is_untouched)
 }
 
 fn places(evidence: &Evidence<'_>) -> impl Iterator<Item = Place> {
@@ -210,6 +230,19 @@ mod tests {
         assert_eq!(lost(&[("crash", "target = \"worker:0\"", 27_000, 29_000)]), ["g15.lost"]);
         assert!(lost(&[("wipe", "target = \"worker:0\"", 27_000, 29_000)]).is_empty());
         assert!(lost(&[("crash", "target = \"worker:0\"", 27_000, 50_000)]).is_empty());
+    }
+
+    #[test]
+    fn held_post_of_a_worker_that_was_stopped_comes_from_another_one() {
+        let lost = |masters: usize, kind: &str| {
+            let mut made = made(&[STORE, (kind, "target = \"worker:0\"", 27_000, 59_000)]);
+            made.plan.cluster.masters = masters;
+            held(&mut made, 2, 26_000);
+            made.judge(judge).len()
+        };
+        assert_eq!(lost(1, "stop"), 1);
+        assert_eq!(lost(1, "exit"), 0, "it had no time");
+        assert_eq!(lost(2, "stop"), 0, "there may be no other worker in its domain");
     }
 
     #[test]

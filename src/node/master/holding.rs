@@ -40,9 +40,11 @@ impl Driver {
         });
     }
 
-    /// Passes another master's post on to a worker, and to the next but one if that has no room.
-    pub(super) fn pass_hold(&self, post: HeldPost, copy: u8, reply: Responder) {
-        let workers: Vec<_> = self.links.workers().cloned().collect();
+    /// Passes a post of another master, or of a worker that ends, on to a worker, and to the next but
+    /// one if that has no room.
+    pub(super) fn pass_hold(&self, from: LinkId, post: HeldPost, copy: u8, reply: Responder) {
+        let others = self.links.workers().filter(|link| link.id() != from);
+        let workers: Vec<_> = others.cloned().collect();
         let first = held_by_turn(&post.post.id);
         let of_copy: Vec<_> = (usize::from(copy)..workers.len())
             .step_by(2)

@@ -347,9 +347,7 @@ impl Driver {
                 let request = |turn| Request::CopySessions { turn, bucket, after };
                 return self.pass_on(id, peer.role, turn, request, reply);
             }
-            Request::Hold { held, copy } if peer.role == Role::Master => {
-                return self.pass_hold(held, copy, reply);
-            }
+            Request::Hold { held, copy } => return self.pass_hold(id, held, copy, reply),
             Request::HeldOf(user) if peer.role == Role::Master => {
                 return self.pass_held_of(user, reply);
             }
@@ -360,7 +358,6 @@ impl Driver {
             Request::Forward(_)
             | Request::Assign(_)
             | Request::Session(_)
-            | Request::Hold { .. }
             | Request::HeldOf(_)
             | Request::HandIn { .. } => Response::NotServed,
         };

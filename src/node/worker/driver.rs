@@ -157,6 +157,7 @@ impl Driver {
                 self.carry();
             }
         }
+        self.hand_over().await;
         self.driver.clear();
         self.say_goodbye(&mut inbox.links).await;
     }

@@ -1,5 +1,7 @@
 //! Posts on this worker's disk that wait for the store: taken from a master, and handed in to one.
 
+use std::time::Duration;
+
 use super::{
     driver::{Driver, answer},
     input::Input,
@@ -7,12 +9,16 @@ use super::{
 use crate::{
     comm::Responder,
     model::{
+        bounds::HAND_INS_MAX,
         event::FaultPoint,
         held::{HandInReply, HeldKey, HeldPost, HoldReply},
         message::{Direct, Request, Response},
         time::{Mono, Wall},
     },
 };
+
+/// Maximum time that a worker that ends takes to hand its posts over.
+const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 
 impl Driver {
     /// Puts a post on the disk, then says so.
@@ -99,6 +105,31 @@ impl Driver {
                 None
             });
             self.tell_held();
+        }
+    }
+
+    /// Has other workers hold the posts that wait here, as far as they do so in time: this one ends. What
+    /// stays is handed in by its next life.
+    pub(super) async fn hand_over(&self) {
+        let Some(link) = self.link.clone().filter(|_| !self.held.is_empty()) else { return };
+        let database = &self.parts.database;
+        let limit = self.parts.config.store_timeout;
+        let hand_over = async |key: HeldKey| {
+            let found = database.read(move |replica| replica.held_post(key)).await.flatten();
+            let Some((held, _)) = found else { return };
+            let answer = link.call(Request::Hold { held, copy: 0 }, limit).await;
+            if matches!(answer, Ok(Response::Hold(HoldReply::Held))) {
+                database.let_go(key).await;
+            }
+        };
+        let all = async {
+            let keys: Vec<_> = self.held.keys().collect();
+            for some in keys.chunks(HAND_INS_MAX) {
+                futures_util::future::join_all(some.iter().map(|key| hand_over(*key))).await;
+            }
+        };
+        if self.parts.env.timeout(HAND_OVER_MAX, all).await.is_ok() {
+            self.parts.env.sometimes("a worker that ends handed its held posts over");
         }
     }
 
