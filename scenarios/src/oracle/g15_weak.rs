@@ -1,14 +1,17 @@
 //! G15 weak service: while the store is away a post is held on workers' disks, and it is committed
 //! soon after the store is back, also when nobody sends it again.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use chatchat::{
     client::{Answer, Failure, Request},
     model::ids::{BoardName, PostId, UserId},
 };
 
-use super::{Evidence, Violation, broken, line, troubles::AFTERMATH};
+use super::{Evidence, Violation, broken, line, seconds, troubles::AFTERMATH};
 use crate::{
     fault::{Action, Kind},
     history::{Operation, Sent},
@@ -26,6 +29,7 @@ const SURELY_ROOM: usize = 500;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = lost(evidence);
+    found.extend(late(evidence));
     found.extend(refused(evidence));
     found
 }
@@ -59,6 +63,62 @@ fn lost(evidence: &Evidence<'_>) -> Vec<Violation> {
         }
     }
     found
+}
+
+/// Posts that were held, and came into their board long after all nodes were there.
+fn late(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let Some(clock) = StoreTime::read(evidence) else { return found };
+    if !disks_are_kept(evidence) {
+        return found;
+    }
+    let stored: BTreeMap<_, _> =
+        evidence.store.boards.values().flatten().map(|post| (key(post), post)).collect();
+    let settled = settled(evidence);
+    for sent in evidence.history.sent() {
+        let Some((at, Answer::Pending { .. })) = sent.operation.reply() else { continue };
+        let Some(id) = sent.user.map(|user| (user, sent.id)) else { continue };
+        let Some(post) = stored.get(&id).filter(|_| !settled.contains(&id)) else { continue };
+        let came = clock.observed(post.posted_at_ms);
+        let nodes = places(evidence).filter(|place| !has_handed_over(evidence, *place));
+        let troubles = nodes.flat_map(|place| evidence.incidents_at(place));
+        let before = troubles.filter(|incident| incident.from <= came);
+        let whole = before.map(|incident| evidence.end_of(incident)).max().unwrap_or_default();
+        if came > whole.max(at) + AFTERMATH + DRAINED_WITHIN {
+            let text = format!("post {} was held and came at {} only", sent.id, seconds(came));
+            found.push(broken(Property::G15, "late", text, [line(sent.operation)]));
+        }
+    }
+    found
+}
+
+/// The store's clock beside the observer's, for a run in which no fault touches it.
+struct StoreTime {
+    /// Greatest time of the store less the observer's at which somebody was told of it.
+    ahead_ms: u64,
+}
+
+impl StoreTime {
+    fn read(evidence: &Evidence<'_>) -> Option<Self> {
+        use Kind::{ClockDrift, ClockJump, ClockOffset};
+        let mut at_store = evidence.incidents_at(Place::Store);
+        let is_touched = at_store.any(|incident| {
+            let kind = evidence.plan.faults.get(incident.fault).map(|it| it.action.kind());
+            kind.is_none_or(|kind| matches!(kind, ClockDrift | ClockJump | ClockOffset))
+        });
+        let told = evidence.history.operations.iter().filter_map(Operation::committed);
+        let ahead = told.map(|(at, post)| post.posted_at_ms.saturating_sub(millis(at)));
+        ahead.max().filter(|_| !is_touched).map(|ahead_ms| Self { ahead_ms })
+    }
+
+    /// Returns the latest time on the observer's clock at which it was so late at the store.
+    fn observed(&self, store_ms: u64) -> Duration {
+        Duration::from_millis(store_ms.saturating_sub(self.ahead_ms))
+    }
+}
+
+fn millis(at: Duration) -> u64 {
+    u64::try_from(at.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn key(post: &chatchat::model::ids::Post) -> (UserId, PostId) {
@@ -192,6 +252,7 @@ fn is_known(evidence: &Evidence<'_>, sent: &Sent<'_>, time: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::End;
     use crate::oracle::fixtures::{Fixture, busy, id, refused as refusal};
 
     const STORE: (&str, &str, u64, u64) = ("crash", "target = \"store\"", 20_000, 30_000);
@@ -243,6 +304,33 @@ mod tests {
         assert_eq!(lost(1, "stop"), 1);
         assert_eq!(lost(1, "exit"), 0, "it had no time");
         assert_eq!(lost(2, "stop"), 0, "there may be no other worker in its domain");
+    }
+
+    #[test]
+    fn held_post_that_comes_long_after_the_store_is_reported() {
+        let came_at = |store_ms: u64, faults: &[(&str, &str, u64, u64)]| {
+            let mut made = made(faults);
+            // The first post was told at 1.1 s.
+            let first = made.store.boards.values_mut().next().unwrap().first_mut().unwrap();
+            first.posted_at_ms = 1_000_000;
+            for operation in &mut made.history.operations {
+                if let Some((_, End::Answered(Ok(Answer::Posted(post))))) = &mut operation.end {
+                    post.posted_at_ms = 1_000_000;
+                }
+            }
+            held(&mut made, 2, 26_000);
+            made.stored(0, 2);
+            let posts = made.store.boards.values_mut().next().unwrap();
+            posts.last_mut().unwrap().posted_at_ms = store_ms;
+            made.judge(judge).iter().map(|it| it.rule.to_string()).collect::<Vec<_>>()
+        };
+        // 1_000_000 of the store is 1.1 s of the observer at the latest.
+        assert!(came_at(1_000_000 + 53_800, &[STORE]).is_empty(), "25 s after the store");
+        assert_eq!(came_at(1_000_000 + 54_000, &[STORE]), ["g15.late"]);
+        let other = ("pause", "target = \"worker:1\"", 40_000, 45_000);
+        assert!(came_at(1_000_000 + 54_000, &[STORE, other]).is_empty(), "a worker was away");
+        let clock = ("clock_jump", "target = \"store\"\nby = \"1s\"", 21_000, 21_000);
+        assert!(came_at(1_000_000 + 54_000, &[STORE, clock]).is_empty(), "who knows when it was");
     }
 
     #[test]
