@@ -28,65 +28,54 @@ const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 const SURELY_ROOM: usize = 500;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
-    let mut found = lost(evidence);
-    found.extend(late(evidence));
+    let mut found = held(evidence);
     found.extend(refused(evidence));
     found
 }
 
-/// Posts that were held, and are not in the store though all nodes were there for long.
-fn lost(evidence: &Evidence<'_>) -> Vec<Violation> {
+/// Posts that were held, and are not in the store though all nodes were there for long, or came into it
+/// long after they were.
+fn held(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
-    let stored: BTreeSet<_> = evidence.store.boards.values().flatten().map(key).collect();
-    let settled = settled(evidence);
-    let are_kept = disks_are_kept(evidence);
+    let posts = evidence.store.boards.values().flatten();
+    let stored: BTreeMap<_, _> = posts.map(|post| ((post.author.id, post.id), post)).collect();
+    let (settled, are_kept) = (settled(evidence), disks_are_kept(evidence));
+    let clock = StoreTime::read(evidence);
+    let needed = places(evidence).filter(|place| !has_handed_over(evidence, *place));
+    let needed: Vec<_> = needed.collect();
     let whole_from = evidence.ended.saturating_sub(AFTERMATH + DRAINED_WITHIN);
-    let is_whole = places(evidence).all(|place| {
-        evidence.is_connected(place, whole_from, evidence.ended) || has_handed_over(evidence, place)
-    });
+    let is_whole =
+        needed.iter().all(|place| evidence.is_connected(*place, whole_from, evidence.ended));
     for sent in evidence.history.sent() {
         let Some((at, Answer::Pending { copies })) = sent.operation.reply() else { continue };
+        let mut complain = |rule, text: String| {
+            found.push(broken(Property::G15, rule, text, [line(sent.operation)]));
+        };
         if *copies == 0 {
-            let text = "a post was said to be held by nobody";
-            found.push(broken(Property::G15, "copies", text, [line(sent.operation)]));
+            complain("copies", "a post was said to be held by nobody".to_owned());
         }
-        let Some(user) = sent.user else { continue };
-        let id = (user, sent.id);
-        if are_kept
-            && is_whole
-            && at < whole_from
-            && !stored.contains(&id)
-            && !settled.contains(&id)
-        {
-            let text = format!("post {} was held and never came into its board", sent.id);
-            found.push(broken(Property::G15, "lost", text, [line(sent.operation)]));
-        }
-    }
-    found
-}
-
-/// Posts that were held, and came into their board long after all nodes were there.
-fn late(evidence: &Evidence<'_>) -> Vec<Violation> {
-    let mut found = Vec::new();
-    let Some(clock) = StoreTime::read(evidence) else { return found };
-    if !disks_are_kept(evidence) {
-        return found;
-    }
-    let stored: BTreeMap<_, _> =
-        evidence.store.boards.values().flatten().map(|post| (key(post), post)).collect();
-    let settled = settled(evidence);
-    for sent in evidence.history.sent() {
-        let Some((at, Answer::Pending { .. })) = sent.operation.reply() else { continue };
         let Some(id) = sent.user.map(|user| (user, sent.id)) else { continue };
-        let Some(post) = stored.get(&id).filter(|_| !settled.contains(&id)) else { continue };
-        let came = clock.observed(post.posted_at_ms);
-        let nodes = places(evidence).filter(|place| !has_handed_over(evidence, *place));
-        let troubles = nodes.flat_map(|place| evidence.incidents_at(place));
-        let before = troubles.filter(|incident| incident.from <= came);
-        let whole = before.map(|incident| evidence.end_of(incident)).max().unwrap_or_default();
-        if came > whole.max(at) + AFTERMATH + DRAINED_WITHIN {
-            let text = format!("post {} was held and came at {} only", sent.id, seconds(came));
-            found.push(broken(Property::G15, "late", text, [line(sent.operation)]));
+        if !are_kept || settled.contains(&id) {
+            continue;
+        }
+        match (stored.get(&id), &clock) {
+            (None, _) if is_whole && at < whole_from => {
+                complain(
+                    "lost",
+                    format!("post {} was held and never came into its board", sent.id),
+                );
+            }
+            (Some(post), Some(clock)) => {
+                let came = clock.observed(post.posted_at_ms);
+                let troubles = needed.iter().flat_map(|place| evidence.incidents_at(*place));
+                let before = troubles.filter(|incident| incident.from <= came);
+                let whole = before.map(|incident| evidence.end_of(incident)).max();
+                if came > whole.unwrap_or_default().max(at) + AFTERMATH + DRAINED_WITHIN {
+                    let came = seconds(came);
+                    complain("late", format!("post {} was held and came at {came} only", sent.id));
+                }
+            }
+            _ => {}
         }
     }
     found
@@ -103,8 +92,8 @@ impl StoreTime {
         use Kind::{ClockDrift, ClockJump, ClockOffset};
         let mut at_store = evidence.incidents_at(Place::Store);
         let is_touched = at_store.any(|incident| {
-            let kind = evidence.plan.faults.get(incident.fault).map(|it| it.action.kind());
-            kind.is_none_or(|kind| matches!(kind, ClockDrift | ClockJump | ClockOffset))
+            kind_of(evidence, incident)
+                .is_none_or(|kind| matches!(kind, ClockDrift | ClockJump | ClockOffset))
         });
         let told = evidence.history.operations.iter().filter_map(Operation::committed);
         let ahead = told.map(|(at, post)| post.posted_at_ms.saturating_sub(millis(at)));
@@ -119,10 +108,6 @@ impl StoreTime {
 
 fn millis(at: Duration) -> u64 {
     u64::try_from(at.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn key(post: &chatchat::model::ids::Post) -> (UserId, PostId) {
-    (post.author.id, post.id)
 }
 
 /// Ids that may have come to another end than a commit: they were cancelled, or refused.
@@ -144,12 +129,13 @@ fn settled(evidence: &Evidence<'_>) -> BTreeSet<(UserId, PostId)> {
 /// Returns whether no fault may have taken a holder's disk, or set the store back.
 fn disks_are_kept(evidence: &Evidence<'_>) -> bool {
     use Kind::{BitRot, DiskFull, Rollback, SyncError, Wipe};
-    let of = |incident: &Incident| evidence.plan.faults.get(incident.fault);
-    let kinds = evidence.incidents.iter().map(|it| of(it).map(|fault| fault.action.kind()));
-    let harms = |kind: Option<Kind>| {
-        kind.is_none_or(|kind| matches!(kind, BitRot | DiskFull | Rollback | SyncError | Wipe))
-    };
-    !kinds.into_iter().any(harms)
+    let harms = |kind| matches!(kind, BitRot | DiskFull | Rollback | SyncError | Wipe);
+    !evidence.incidents.iter().any(|it| kind_of(evidence, it).is_none_or(harms))
+}
+
+/// Returns the kind of a fault; `None` for one that is not in the plan.
+fn kind_of(evidence: &Evidence<'_>, incident: &Incident) -> Option<Kind> {
+    evidence.plan.faults.get(incident.fault).map(|fault| fault.action.kind())
 }
 
 /// Returns whether a worker was asked to end, and nothing else befell it, while another one of its domain
@@ -157,9 +143,7 @@ fn disks_are_kept(evidence: &Evidence<'_>) -> bool {
 fn has_handed_over(evidence: &Evidence<'_>, place: Place) -> bool {
     let is_stopped = |place| {
         let mut all = evidence.incidents_at(place).peekable();
-        let of = |incident: &Incident| evidence.plan.faults.get(incident.fault);
-        all.peek().is_some()
-            && all.all(|it| of(it).is_some_and(|fault| fault.action.kind() == Kind::Stop))
+        all.peek().is_some() && all.all(|it| kind_of(evidence, it) == Some(Kind::Stop))
     };
     let cluster = &evidence.plan.cluster;
     let mut workers = (0..cluster.workers).map(Place::Worker);
@@ -233,13 +217,13 @@ fn held_by(evidence: &Evidence<'_>, time: Duration) -> usize {
 /// Returns whether the masters knew a post's session and board by a time, for sure.
 fn is_known(evidence: &Evidence<'_>, sent: &Sent<'_>, time: Duration) -> bool {
     let before = |one: &&Operation| one.reply().is_some_and(|(at, _)| at < time);
-    let mut earlier = evidence.history.operations.iter().filter(before);
+    let earlier = evidence.history.operations.iter().filter(before);
     let is_of = |board: &BoardName, one: &Operation| {
         one.committed().is_some_and(|(_, post)| post.board == *board)
     };
     let mut has_session = false;
     let mut has_board = *sent.board == BoardName::lobby();
-    for one in earlier.by_ref() {
+    for one in earlier {
         has_session |= one.who == sent.operation.who && one.master == sent.operation.master;
         has_board |= is_of(sent.board, one);
         if has_session && has_board {
@@ -263,7 +247,7 @@ mod tests {
         made
     }
 
-    fn held(made: &mut Fixture, n: u8, from: u64) {
+    fn is_held(made: &mut Fixture, n: u8, from: u64) {
         let answer = Ok(Answer::Pending { copies: 2 });
         made.did(0, from, from + 10, Fixture::request(n), answer);
     }
@@ -271,11 +255,11 @@ mod tests {
     #[test]
     fn held_post_that_came_or_was_settled_otherwise_is_accepted() {
         let mut made = made(&[STORE]);
-        held(&mut made, 2, 26_000);
+        is_held(&mut made, 2, 26_000);
         made.stored(0, 2);
-        held(&mut made, 3, 26_000);
+        is_held(&mut made, 3, 26_000);
         made.did(0, 31_000, 31_010, Fixture::request(3), refusal(409));
-        held(&mut made, 4, 26_000);
+        is_held(&mut made, 4, 26_000);
         made.did(0, 31_000, 31_010, Request::Cancel { id: id(4) }, busy(503));
         assert_eq!(made.judge(judge), []);
     }
@@ -284,7 +268,7 @@ mod tests {
     fn held_post_that_never_came_is_reported_unless_a_disk_or_a_node_is_gone() {
         let lost = |more: &[(&str, &str, u64, u64)]| {
             let mut made = made(&[&[STORE], more].concat());
-            held(&mut made, 2, 26_000);
+            is_held(&mut made, 2, 26_000);
             made.judge(judge).iter().map(|it| it.rule.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(lost(&[]), ["g15.lost"]);
@@ -298,7 +282,7 @@ mod tests {
         let lost = |masters: usize, kind: &str| {
             let mut made = made(&[STORE, (kind, "target = \"worker:0\"", 27_000, 59_000)]);
             made.plan.cluster.masters = masters;
-            held(&mut made, 2, 26_000);
+            is_held(&mut made, 2, 26_000);
             made.judge(judge).len()
         };
         assert_eq!(lost(1, "stop"), 1);
@@ -318,7 +302,7 @@ mod tests {
                     post.posted_at_ms = 1_000_000;
                 }
             }
-            held(&mut made, 2, 26_000);
+            is_held(&mut made, 2, 26_000);
             made.stored(0, 2);
             let posts = made.store.boards.values_mut().next().unwrap();
             posts.last_mut().unwrap().posted_at_ms = store_ms;
