@@ -61,7 +61,7 @@ impl Board {
     async fn write(&mut self, store: &Store, tasks: Vec<Task>) {
         self.token.n += 1;
         let resource = Resource::Board(self.name.clone());
-        let permission = Permission { resource, token: self.token, worker: NODE };
+        let permission = Permission { resource, token: self.token, after: None, worker: NODE };
         let results = store.write(permission, Arc::new(tasks)).await.expect("written");
         let is_new =
             |result: &TaskResult| matches!(result, TaskResult::Committed { .. } | TaskResult::Done);

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use crate::model::bounds::WORKER_BATCHES_MAX;
-use crate::model::bounds::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, MASTERS_MAX, NODES_MAX, WORKERS_MAX};
+use crate::model::bounds::{
+    BATCH_BYTES_MAX, BATCH_TASKS_MAX, BATCHES_IN_FLIGHT_MAX, MASTERS_MAX, NODES_MAX, WORKERS_MAX,
+};
 
 /// Most frames that may wait on one link.
 const LINK_FRAMES_MAX: usize = 65_536;
@@ -104,6 +106,8 @@ pub struct Config {
     pub queue_total_max: usize,
     /// Resources for which a master keeps a queue.
     pub resources_max: usize,
+    /// Batches of one resource that are on their way to a worker at once; 1 waits for each answer.
+    pub batches_in_flight: usize,
     /// Tasks in one batch.
     pub batch_tasks_max: usize,
     /// Bytes in one batch.
@@ -176,6 +180,7 @@ impl Default for Config {
             queue_tasks_max: 4096,
             queue_total_max: 16_384,
             resources_max: 1024,
+            batches_in_flight: 2,
             batch_tasks_max: 64,
             batch_bytes_max: 256 * 1024,
             tail_posts_max: 1024,
@@ -246,6 +251,7 @@ impl Config {
             ("queue_tasks_max", self.queue_tasks_max),
             ("queue_total_max", self.queue_total_max),
             ("resources_max", self.resources_max),
+            ("batches_in_flight", self.batches_in_flight),
             ("batch_tasks_max", self.batch_tasks_max),
             ("batch_bytes_max", self.batch_bytes_max),
             ("tail_posts_max", self.tail_posts_max),
@@ -296,6 +302,7 @@ impl Config {
             return refuse(format!("{small} ({is:?}) must not be above {large} ({bound:?})"));
         }
         let at_most = [
+            ("batches_in_flight", self.batches_in_flight, "", BATCHES_IN_FLIGHT_MAX),
             ("batch_tasks_max", self.batch_tasks_max, "", BATCH_TASKS_MAX),
             ("batch_bytes_max", self.batch_bytes_max, ", which fits into a frame", BATCH_BYTES_MAX),
             ("directory_max", self.directory_max, ", as many as are enrolled", NODES_MAX),

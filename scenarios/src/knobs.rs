@@ -65,6 +65,7 @@ const SETTINGS: &[Turn<Config>] = &[
     ("tail_posts_max", |it, rng| it.tail_posts_max = *rng.pick(&[1, 8, 64])),
     ("stream_backlog_max", |it, rng| it.stream_backlog_max = *rng.pick(&[4, 16])),
     ("link_frames_max", |it, rng| it.link_frames_max = *rng.pick(&[2, 64])),
+    ("batches_in_flight", |it, rng| it.batches_in_flight = *rng.pick(&[1, 4, 8])),
     ("sessions_cached_max", |it, rng| it.sessions_cached_max = *rng.pick(&[8, 64])),
 ];
 

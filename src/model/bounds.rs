@@ -60,6 +60,8 @@ pub const BATCH_BYTES_MAX: usize = LIST_BYTES_MAX;
 /// Most batches that a master has in flight at one worker. The worker takes twice as many: those of
 /// its registration before may still be under way.
 pub const WORKER_BATCHES_MAX: usize = 64;
+/// Most batches of one resource that are on their way to a worker at once.
+pub const BATCHES_IN_FLIGHT_MAX: usize = 8;
 /// Most posts that a worker holds until the store is back. Their ids fit into one message.
 pub const HELD_MAX: usize = 1000;
 /// Most nodes that are asked to hold one post, two at a time.
@@ -77,6 +79,7 @@ const _: () = {
     assert!(BOARDS_MAX * PLACE_LEN_MAX <= LIST_BYTES_MAX, "a worker's state names every board");
     assert!(PAGE_MEMBERS * MEMBER_LEN_MAX <= LIST_BYTES_MAX);
     assert!(4 * WORKER_BATCHES_MAX <= IN_FLIGHT_MAX, "batches leave calls of other kinds room");
+    assert!(BATCHES_IN_FLIGHT_MAX <= WORKER_BATCHES_MAX);
     assert!(MASTERS_MAX + WORKERS_MAX <= NODES_MAX);
     assert!(HELD_ANSWERS_MAX * HELD_MAX * size_of::<PostId>() <= LIST_BYTES_MAX);
     assert!(HAND_INS_MAX <= IN_FLIGHT_MAX / 8, "hand-ins leave calls of other kinds room");

@@ -94,6 +94,9 @@ pub enum Event {
         resource: Resource,
         /// The permission's token.
         token: Token,
+        /// `n` of the batch that must be written right before it, if there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<u64>,
         /// The posts' ids; empty for other tasks.
         posts: Vec<PostId>,
         /// Number of the attempt of this batch, from 1.

@@ -186,6 +186,8 @@ pub enum AssignReply {
     StaleRegistration,
     /// The worker has no room for another batch now; nothing was done.
     Busy,
+    /// The batch that this one follows is not written; nothing was done.
+    NotNext,
 }
 
 /// Answer to a forwarded task.

@@ -20,6 +20,9 @@ pub struct Permission {
     pub resource: Resource,
     /// Fencing token.
     pub token: Token,
+    /// `n` of the batch that must be the last one written of the resource, if this one was sent
+    /// before that one was written.
+    pub after: Option<u64>,
     /// Worker that may use it.
     pub worker: NodeId,
 }
@@ -291,6 +294,14 @@ pub enum StoreError {
         /// Token of the permission.
         token: Token,
         /// Newest token seen; all zero if the resource was never leased.
+        seen: Token,
+    },
+    /// The batch that the permission follows is not the last one written. Nothing was written.
+    #[error("refused: token {seen} was seen last, not n {after}")]
+    NotNext {
+        /// `n` of the batch that has to be written before.
+        after: u64,
+        /// Newest token seen.
         seen: Token,
     },
     /// A newer life of the asking node is registered. Nothing was written.

@@ -1,6 +1,7 @@
 //! Drivers of masters and workers: one task owns a node's state, feeds inputs to `protocol`, and
 //! carries out its effects in order. Others talk to it by bounded channels, as [`handle`] does.
 
+mod begun;
 pub mod handle;
 mod inbox;
 pub mod master;

@@ -1,13 +1,20 @@
 //! Batches in flight: attempts, and the waits between them.
 //!
-//! 1. One batch of a slot is in flight at a time; each attempt of it has a number of its own,
-//!    so a late answer is recognised.
-//! 2. Tries on one registration of a worker have one token; the next worker gets a higher one.
-//! 3. A batch that the store, the worker or the link did not take costs no try: it goes back to the
+//! ```text
+//!   first ◄── after ── second ◄── after ── third     all at one registration of a worker
+//! ```
+//!
+//! 1. A few batches of a slot are in flight at a time, under rising tokens, at one registration of a
+//!    worker; each but the first names the one before it, and is written only right after that.
+//! 2. Either all batches of a slot have an attempt in flight, or there is one batch, without.
+//! 3. Each attempt has a number of its own, so a late answer is recognised.
+//! 4. Tries on one registration of a worker have one token, unless a later batch was sent after the
+//!    first of them; the next worker gets a higher one.
+//! 5. A batch that the store, the worker or the link did not take costs no try: it goes back to the
 //!    queue and waits 100 ms, doubling to 1 s.
-//! 4. A batch counts as sent, and may be written, unless nothing was done at each attempt.
+//! 6. A batch counts as sent, and may be written, unless nothing was done at each attempt.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use crate::{
     model::{ids::Token, message::Task, time::Mono},
@@ -43,8 +50,12 @@ pub struct Batch {
     pub tasks: Arc<Vec<Task>>,
     /// Fencing token of the permission.
     pub token: Token,
+    /// `n` of the batch that must be written right before this one, if there is one.
+    pub after: Option<u64>,
     /// Worker that has the batch.
     pub assignee: Assignee,
+    /// Whether a later batch was sent after this one: its token may be too old for another try.
+    pub followed: bool,
     /// Attempt in flight, if there is one.
     pub attempt: Option<AttemptId>,
     /// Time of the next attempt while the batch waits for its backoff.
@@ -74,12 +85,20 @@ impl Batch {
             heads,
             tasks: Arc::new(tasks),
             token,
+            after: None,
             assignee,
+            followed: false,
             attempt: None,
             retry_at: None,
             sent: false,
             failed,
         }
+    }
+
+    /// Returns whether a later batch may be sent before this one is written: it has not failed.
+    #[must_use]
+    fn is_untried(&self) -> bool {
+        self.failed.total() == 0 && self.heads.iter().all(|head| !head.alone)
     }
 
     /// Begins a try with the current worker. Returns how many tries there were that count, this
@@ -88,12 +107,6 @@ impl Batch {
         self.attempt = Some(attempt);
         self.retry_at = None;
         self.failed.total() + 1
-    }
-
-    /// Moves the batch to another worker, under a higher token.
-    pub const fn reassign(&mut self, token: Token, assignee: Assignee) {
-        self.token = token;
-        self.assignee = assignee;
     }
 
     /// Turns the batch back into queue entries. With `alone`, each must go in a batch of its own,
@@ -122,7 +135,11 @@ pub struct Assignments {
 
 #[derive(Debug, Default)]
 struct Lane {
-    batch: Option<Batch>,
+    /// Batches in the order of their tokens, without those that were written before an earlier one
+    /// was answered.
+    batches: VecDeque<Batch>,
+    /// `n` that the next batch follows while there are others: that of the last one sent.
+    last_n: Option<u64>,
     /// Number of consecutive batches that were not taken.
     turned_back: u32,
     /// Earliest time of a new batch.
@@ -143,15 +160,48 @@ impl Assignments {
         &mut self.lanes[slot.index()]
     }
 
-    /// Returns the batch of a slot.
+    /// Returns the first batch of a slot.
     #[must_use]
-    pub fn batch(&self, slot: Slot) -> Option<&Batch> {
-        self.lanes.get(slot.index())?.batch.as_ref()
+    pub fn first(&self, slot: Slot) -> Option<&Batch> {
+        self.lanes.get(slot.index())?.batches.front()
     }
 
-    /// Returns the batch of a slot for changing it.
-    pub fn batch_mut(&mut self, slot: Slot) -> Option<&mut Batch> {
-        self.lanes.get_mut(slot.index())?.batch.as_mut()
+    /// Returns a batch of a slot by its place.
+    #[must_use]
+    pub fn get(&self, slot: Slot, at: usize) -> Option<&Batch> {
+        self.lanes.get(slot.index())?.batches.get(at)
+    }
+
+    /// Returns the last batch of a slot for changing it: the one without an attempt, if there is one.
+    pub fn last_mut(&mut self, slot: Slot) -> Option<&mut Batch> {
+        self.lanes.get_mut(slot.index())?.batches.back_mut()
+    }
+
+    /// Returns the batch of a slot that has no attempt in flight.
+    #[must_use]
+    pub fn waiting(&self, slot: Slot) -> Option<&Batch> {
+        self.first(slot).filter(|batch| batch.attempt.is_none())
+    }
+
+    /// Returns whether a batch of a slot has an attempt in flight.
+    #[must_use]
+    pub fn is_in_flight(&self, slot: Slot) -> bool {
+        self.first(slot).is_some_and(|batch| batch.attempt.is_some())
+    }
+
+    /// Returns the number of batches of a slot.
+    #[must_use]
+    pub fn count(&self, slot: Slot) -> usize {
+        self.lanes.get(slot.index()).map_or(0, |lane| lane.batches.len())
+    }
+
+    /// Returns the last batch of a slot if another one may be sent after it: all are in flight, and
+    /// none has failed.
+    #[must_use]
+    pub fn to_follow(&self, slot: Slot) -> Option<&Batch> {
+        let batches = &self.lanes.get(slot.index())?.batches;
+        let is_well = |batch: &Batch| batch.attempt.is_some() && batch.is_untried();
+        batches.back().filter(|_| batches.iter().all(is_well))
     }
 
     /// Returns the earliest time at which a slot takes a new batch; in the past when it may now.
@@ -160,16 +210,47 @@ impl Assignments {
         self.lanes.get(slot.index()).map_or(Mono::ZERO, |lane| lane.not_before)
     }
 
-    /// Stores a batch in a slot that has none.
-    pub fn put(&mut self, slot: Slot, batch: Batch) {
+    /// Adds a batch after those of its slot, which are all in flight. Its own first attempt follows.
+    pub fn put(&mut self, slot: Slot, mut batch: Batch) {
         let lane = self.lane_mut(slot);
-        debug_assert!(lane.batch.is_none(), "invariant 1: one batch of a slot is in flight");
-        lane.batch = Some(batch);
+        debug_assert!(lane.batches.iter().all(|before| before.attempt.is_some()), "invariant 2");
+        if lane.batches.is_empty() {
+            lane.last_n = None;
+        }
+        batch.after = lane.last_n.replace(batch.token.n);
+        for before in &mut lane.batches {
+            before.followed = true;
+        }
+        lane.batches.push_back(batch);
     }
 
-    /// Removes and returns the batch of a slot.
-    pub fn take(&mut self, slot: Slot) -> Option<Batch> {
-        self.lanes.get_mut(slot.index())?.batch.take()
+    /// Gives a slot's only batch to a worker under a higher token.
+    pub fn reassign(&mut self, slot: Slot, token: Token, assignee: Assignee) {
+        let lane = self.lane_mut(slot);
+        if let Some(batch) = lane.batches.back_mut() {
+            (batch.token, batch.assignee) = (token, assignee);
+            (batch.after, batch.followed) = (None, false);
+            lane.last_n = Some(token.n);
+        }
+    }
+
+    /// Removes and returns a batch that was written; later ones stay.
+    pub fn take(&mut self, slot: Slot, at: usize) -> Option<Batch> {
+        self.lanes.get_mut(slot.index())?.batches.remove(at)
+    }
+
+    /// Removes and returns the batches of a slot from this one on, in order. Attempts in flight are
+    /// given up: they may be carried out, and their answers are late.
+    pub fn cut(&mut self, slot: Slot, from: usize) -> Vec<Batch> {
+        let Some(lane) = self.lanes.get_mut(slot.index()) else { return Vec::new() };
+        let mut cut: Vec<_> = lane.batches.drain(from.min(lane.batches.len())..).collect();
+        if let Some(first) = cut.first() {
+            lane.last_n = first.after;
+        }
+        for batch in &mut cut {
+            batch.sent |= batch.attempt.is_some();
+        }
+        cut
     }
 
     /// Returns a new attempt's number.
@@ -178,23 +259,28 @@ impl Assignments {
         AttemptId(self.next)
     }
 
-    /// Ends an attempt, of which `nothing_was_done` or which may have been carried out. Returns
-    /// `false` for a late answer: the attempt is not the one in flight.
-    pub fn on_ended(&mut self, slot: Slot, attempt: AttemptId, nothing_was_done: bool) -> bool {
-        let Some(batch) = self.batch_mut(slot) else { return false };
-        if batch.attempt != Some(attempt) {
-            return false;
-        }
+    /// Ends an attempt, of which `nothing_was_done` or which may have been carried out. Returns the
+    /// place of its batch among those of the slot; `None` for a late answer: the attempt is not in
+    /// flight.
+    pub fn on_ended(
+        &mut self,
+        slot: Slot,
+        attempt: AttemptId,
+        nothing_was_done: bool,
+    ) -> Option<usize> {
+        let batches = &mut self.lanes.get_mut(slot.index())?.batches;
+        let at = batches.iter().position(|batch| batch.attempt == Some(attempt))?;
+        let batch = &mut batches[at];
         batch.attempt = None;
         batch.sent |= !nothing_was_done;
-        true
+        Some(at)
     }
 
-    /// Counts a failed try: the worker did not answer, or is gone (`lost`). Returns the next step;
-    /// the batch stays in its slot.
+    /// Counts a failed try of a slot's only batch: the worker did not answer, or is gone (`lost`).
+    /// Returns the next step; the batch stays in its slot.
     pub fn on_failed(&mut self, now: Mono, slot: Slot, lost: bool) -> Option<Next> {
         let policy = self.policy;
-        let batch = self.batch_mut(slot)?;
+        let batch = self.last_mut(slot)?;
         let next = batch.failed.add(policy, batch.assignee, lost, batch.tasks.len());
         if next == Next::Retry {
             batch.retry_at = Some(now + policy.backoff);
@@ -245,7 +331,7 @@ mod tests {
         Token { epoch: StoreEpoch(1), lease: 1, n }
     }
 
-    fn with_tasks(tasks: usize) -> Assignments {
+    fn batch(tasks: usize, n: u64) -> Batch {
         let mut from = (0..tasks as u64)
             .map(|id| Entry {
                 id: TaskId(id),
@@ -256,26 +342,41 @@ mod tests {
                 task: Task::CreateBoard { board: BoardName::lobby() },
             })
             .collect();
+        Batch::new(&mut from, token(n), assignee(1))
+    }
+
+    fn with_tasks(tasks: usize) -> Assignments {
         let mut table = table();
-        table.put(SLOT, Batch::new(&mut from, token(1), assignee(1)));
+        table.put(SLOT, batch(tasks, 1));
         table
     }
 
-    /// Fails one try of the batch.
-    fn fail(table: &mut Assignments) -> Option<Next> {
+    /// Begins an attempt of the last batch.
+    fn begin(table: &mut Assignments) -> AttemptId {
         let number = table.number();
-        table.batch_mut(SLOT).expect("it stays").begin(number);
-        assert!(table.on_ended(SLOT, number, false));
+        table.last_mut(SLOT).expect("there is one").begin(number);
+        number
+    }
+
+    /// Fails one try of the only batch.
+    fn fail(table: &mut Assignments) -> Option<Next> {
+        let number = begin(table);
+        assert_eq!(table.on_ended(SLOT, number, false), Some(0));
         table.on_failed(Mono::ZERO, SLOT, false)
+    }
+
+    fn entries(table: &mut Assignments, alone: bool) -> Vec<Entry> {
+        let cut = table.cut(SLOT, 0);
+        cut.into_iter().flat_map(|batch| batch.into_entries(alone)).collect()
     }
 
     #[test]
     fn tries_stay_with_a_batch_that_goes_to_another_worker_or_back_to_the_queue() {
         let mut table = with_tasks(1);
         assert_eq!([fail(&mut table), fail(&mut table)], [Some(Next::Retry), Some(Next::Reassign)]);
-        table.batch_mut(SLOT).expect("it stays").reassign(token(2), assignee(2));
+        table.reassign(SLOT, token(2), assignee(2));
         assert_eq!(fail(&mut table), Some(Next::Retry));
-        let mut back = table.take(SLOT).expect("it stays").into_entries(false).collect();
+        let mut back = entries(&mut table, false);
         table.put(SLOT, Batch::new(&mut back, token(3), assignee(2)));
         assert_eq!(fail(&mut table), Some(Next::GiveUp));
     }
@@ -284,7 +385,7 @@ mod tests {
     fn tasks_of_a_split_batch_go_alone_with_all_their_tries() {
         let mut table = with_tasks(3);
         assert_eq!(fail(&mut table), Some(Next::Retry));
-        let entries: Vec<_> = table.take(SLOT).expect("it stays").into_entries(true).collect();
+        let entries = entries(&mut table, true);
         assert!(entries.iter().all(|entry| entry.alone && entry.sent && entry.failed.total() == 0));
         assert_eq!(entries.iter().map(|entry| entry.id.0).collect::<Vec<_>>(), [0, 1, 2]);
     }
@@ -293,23 +394,54 @@ mod tests {
     fn task_counts_as_sent_unless_nothing_was_done() {
         for (nothing_was_done, sent) in [(true, false), (false, true)] {
             let mut table = with_tasks(1);
-            let number = table.number();
-            table.batch_mut(SLOT).expect("it stays").begin(number);
-            assert!(table.on_ended(SLOT, number, nothing_was_done));
-            let mut entries = table.take(SLOT).expect("it stays").into_entries(false);
-            assert_eq!(entries.next().map(|entry| entry.sent), Some(sent));
+            let number = begin(&mut table);
+            assert_eq!(table.on_ended(SLOT, number, nothing_was_done), Some(0));
+            assert_eq!(entries(&mut table, false)[0].sent, sent);
         }
     }
 
     #[test]
     fn answer_to_an_earlier_attempt_is_recognised_as_late() {
         let mut table = with_tasks(1);
-        let (first, second) = (table.number(), table.number());
-        table.batch_mut(SLOT).expect("it stays").begin(first);
-        assert!(table.on_ended(SLOT, first, false));
-        table.batch_mut(SLOT).expect("it stays").begin(second);
-        assert!(!table.on_ended(SLOT, first, false));
-        assert!(table.on_ended(SLOT, second, false));
+        let first = begin(&mut table);
+        assert_eq!(table.on_ended(SLOT, first, false), Some(0));
+        let second = begin(&mut table);
+        assert_eq!(table.on_ended(SLOT, first, false), None);
+        assert_eq!(table.on_ended(SLOT, second, false), Some(0));
+    }
+
+    #[test]
+    fn each_later_batch_names_the_one_before_it_which_then_needs_a_new_token_to_be_tried_again() {
+        let mut table = with_tasks(1);
+        begin(&mut table);
+        table.put(SLOT, batch(1, 2));
+        let second = begin(&mut table);
+        table.put(SLOT, batch(1, 5));
+        begin(&mut table);
+        assert_eq!(table.on_ended(SLOT, second, false), Some(1));
+        table.take(SLOT, 1).expect("it was written");
+        let cut = table.cut(SLOT, 0);
+        let told: Vec<_> = cut.iter().map(|b| (b.token.n, b.after, b.followed)).collect();
+        assert_eq!(told, [(1, None, true), (5, Some(2), false)]);
+        assert!(cut.into_iter().flat_map(|batch| batch.into_entries(false)).all(|e| e.sent));
+    }
+
+    #[test]
+    fn nothing_follows_a_batch_that_waits_or_has_failed() {
+        let mut table = with_tasks(1);
+        assert!(table.to_follow(SLOT).is_none(), "it has no attempt yet");
+        begin(&mut table);
+        assert_eq!(table.to_follow(SLOT).map(|batch| batch.token.n), Some(1));
+        let mut table = with_tasks(1);
+        fail(&mut table);
+        begin(&mut table);
+        assert!(table.to_follow(SLOT).is_none(), "it has failed");
+        let mut table = with_tasks(2);
+        begin(&mut table);
+        let mut alone = entries(&mut table, true);
+        table.put(SLOT, Batch::new(&mut alone, token(2), assignee(1)));
+        begin(&mut table);
+        assert!(table.to_follow(SLOT).is_none(), "its tasks go alone");
     }
 
     #[test]

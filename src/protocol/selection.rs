@@ -29,6 +29,12 @@ struct Load {
     fenced: (u32, Mono),
 }
 
+impl Load {
+    const fn has_room(&self) -> bool {
+        self.reaches_store && (self.in_flight as usize) < WORKER_BATCHES_MAX
+    }
+}
+
 /// Loads of the registered workers.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
@@ -79,12 +85,16 @@ impl Selection {
     pub fn pick(&self, may: impl Fn(&NodeId) -> bool) -> Option<NodeId> {
         self.workers
             .iter()
-            .filter(|(_, load)| {
-                load.reaches_store && (load.in_flight as usize) < WORKER_BATCHES_MAX
-            })
+            .filter(|(_, load)| load.has_room())
             .filter(|(node, _)| may(node))
             .min_by_key(|(_, load)| (load.in_flight, load.turn))
             .map(|(node, _)| *node)
+    }
+
+    /// Returns whether a worker reaches the store and has room for another batch.
+    #[must_use]
+    pub fn has_room(&self, node: &NodeId) -> bool {
+        self.workers.get(node).is_some_and(Load::has_room)
     }
 
     /// Counts a try that starts at a worker. Ignores an unknown worker.

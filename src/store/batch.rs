@@ -54,6 +54,12 @@ pub(super) fn fence(
     if i64::try_from(token.n).is_err() {
         return Err(refused("no coordinator counts that far"));
     }
+    if let Some(after) = permission.after
+        && last.token.n != after
+        && !same(last)
+    {
+        return Err(StoreError::NotNext { after, seen: last.token });
+    }
     Ok(token.n > last.token.n)
 }
 
@@ -149,6 +155,7 @@ pub(super) fn refusal(error: StoreError) -> Result<TaskResult, StoreError> {
         StoreError::Away { .. }
         | StoreError::Busy
         | StoreError::Fenced { .. }
+        | StoreError::NotNext { .. }
         | StoreError::Stale
         | StoreError::InUse { .. }
         | StoreError::Broken { .. } => Err(error),

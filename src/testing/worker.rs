@@ -338,6 +338,7 @@ pub(crate) fn batch(to: &Taken, lease: u64, n: u64, tasks: Vec<Work>) -> Assign 
         permission: Permission {
             resource: Resource::Board(BoardName::lobby()),
             token: Token { epoch: EPOCH, lease, n },
+            after: None,
             worker: to.peer.fact.node,
         },
         tasks: tasks.into(),

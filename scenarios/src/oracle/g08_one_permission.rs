@@ -118,6 +118,7 @@ mod tests {
             registration: Registration(1),
             resource: Resource::Board(BoardName::lobby()),
             token: Token { epoch: EPOCH, lease: 1, n },
+            after: None,
             posts: vec![id(post)],
             attempt,
         }

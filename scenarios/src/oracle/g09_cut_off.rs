@@ -94,6 +94,7 @@ mod tests {
             registration: Registration(1),
             resource: Resource::Board(BoardName::lobby()),
             token: Token { epoch: EPOCH, lease: 1, n: 1 },
+            after: None,
             posts: Vec::new(),
             attempt: 1,
         };

@@ -1,14 +1,15 @@
 //! G9 tasks end: at most `attempts_per_worker` tries on one registration of a worker and
-//! `attempts_max` in all. A token names one batch and one registration, so its tries are counted.
+//! `attempts_max` in all. A token names one batch and one registration, so its tries are counted; a
+//! batch that is tried again under a higher token is known by its posts.
 //!
 //! That a task ends in time is judged by what people could not settle (`g03_late`) and by sends
 //! that timed out (`g09_in_time`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chatchat::model::{
     event::Event,
-    ids::{Resource, Token},
+    ids::{NodeId, PostId, Registration, Resource, Token},
 };
 
 use super::{Evidence, Violation, broken};
@@ -16,13 +17,28 @@ use crate::property::Property;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let config = &evidence.plan.cluster.config;
+    type Batch<'a> = (&'a Resource, &'a [PostId], NodeId, Registration);
     let mut tries: BTreeMap<(&Resource, Token), u32> = BTreeMap::new();
+    // The first try of a batch is made again when it costs nothing, so its numbers are counted.
+    let mut numbers: BTreeMap<Batch<'_>, BTreeSet<u32>> = BTreeMap::new();
     let mut found = Vec::new();
     for said in evidence.events {
-        let Event::Assign { resource, token, attempt, .. } = &said.event else { continue };
+        let Event::Assign { worker, registration, resource, token, posts, attempt, .. } =
+            &said.event
+        else {
+            continue;
+        };
         let on_this = tries.entry((resource, *token)).or_insert(0);
         *on_this += 1;
-        let text = if *on_this > config.attempts_per_worker {
+        let batch = numbers.entry((resource, posts, *worker, *registration)).or_default();
+        if *attempt == 1 {
+            batch.clear();
+        }
+        batch.insert(*attempt);
+        let of_batch = if posts.is_empty() { 0 } else { batch.len() };
+        let text = if of_batch > config.attempts_per_worker as usize {
+            format!("a batch of {resource} was tried {of_batch} times on one registration")
+        } else if *on_this > config.attempts_per_worker {
             format!("a batch of {resource} was tried {on_this} times under {token}")
         } else if *attempt > config.attempts_max {
             format!("a batch of {resource} was tried {attempt} times in all")
@@ -41,12 +57,14 @@ mod tests {
     use super::*;
     use crate::oracle::fixtures::{EPOCH, Fixture, id, node};
 
+    /// Try of a batch at worker `n / 2`: two tokens for each.
     fn assign(n: u64, attempt: u32) -> Event {
         Event::Assign {
-            worker: node(1),
+            worker: node(u8::try_from(n / 2).expect("a few")),
             registration: Registration(1),
             resource: Resource::Board(BoardName::lobby()),
             token: Token { epoch: EPOCH, lease: 1, n },
+            after: None,
             posts: vec![id(1)],
             attempt,
         }
@@ -55,7 +73,7 @@ mod tests {
     #[test]
     fn two_attempts_on_each_of_two_workers_are_accepted() {
         let mut made = Fixture::new();
-        for (n, attempt) in [(1, 1), (1, 2), (2, 3), (2, 4), (3, 1)] {
+        for (n, attempt) in [(1, 1), (1, 2), (2, 3), (3, 4), (3, 1)] {
             made.said(1, "master:0", assign(n, attempt));
         }
         assert_eq!(made.judge(judge), []);
@@ -63,7 +81,8 @@ mod tests {
 
     #[test]
     fn third_attempt_on_a_worker_and_fifth_in_all_are_reported() {
-        for one_too_many in [&[(1, 1), (1, 2), (1, 3)][..], &[(1, 1), (2, 5)]] {
+        let under_two_tokens = &[(2, 1), (3, 2), (3, 3)];
+        for one_too_many in [&[(1, 1), (1, 2), (1, 3)][..], &[(1, 1), (2, 5)], under_two_tokens] {
             let mut made = Fixture::new();
             for (n, attempt) in one_too_many {
                 made.said(1, "master:0", assign(*n, *attempt));

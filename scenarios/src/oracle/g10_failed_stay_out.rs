@@ -48,6 +48,7 @@ mod tests {
             registration: Registration(1),
             resource: Resource::Board(BoardName::lobby()),
             token: Token::default(),
+            after: None,
             posts: Vec::new(),
             attempt: 1,
         }

@@ -176,6 +176,7 @@ mod tests {
                 registration: Registration(1),
                 resource: Resource::Board(BoardName::lobby()),
                 token: Token { epoch: EPOCH, lease: 1, n: 1 },
+                after: None,
                 posts: vec![id(1)],
                 attempt: 1,
             };

@@ -214,6 +214,7 @@ mod tests {
             registration: Registration(3),
             resource: Resource::Board(lobby),
             token: Token { epoch: StoreEpoch(1), lease: 2, n },
+            after: None,
             posts: Vec::new(),
             attempt,
         };

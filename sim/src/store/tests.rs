@@ -206,7 +206,8 @@ fn batch_is_announced_once_if_it_committed_a_post() {
             // Two posts, the same batch again, one new post among old ones, no new post.
             for (n, ids) in [(1, vec![1, 2]), (1, vec![1, 2]), (2, vec![1, 3]), (3, vec![3])] {
                 let (token, worker) = (Token { epoch, lease, n }, NodeId([9; 16]));
-                let permission = Permission { resource: resource.clone(), token, worker };
+                let permission =
+                    Permission { resource: resource.clone(), token, after: None, worker };
                 let tasks: Vec<_> = ids.into_iter().map(post).collect();
                 store.write(permission, tasks.into()).await.expect("written");
             }
@@ -243,7 +244,8 @@ fn post_is_not_older_than_any_read_that_did_not_show_it() {
             let mut times = Vec::new();
             for n in 1..=100 {
                 let (token, worker) = (Token { epoch, lease, n }, NodeId([9; 16]));
-                let permission = Permission { resource: resource.clone(), token, worker };
+                let permission =
+                    Permission { resource: resource.clone(), token, after: None, worker };
                 let author = Author { id: UserId([1; 16]), name: "Ada".parse().expect("a name") };
                 let text = "a text".parse().expect("a text");
                 let post = NewPost { id: PostId([n as u8; 16]), author, text };
@@ -288,7 +290,8 @@ fn batches_that_wait_together_share_a_transaction() {
                 let Ok(Lease::Granted { epoch, lease, .. }) = lease else { panic!("{lease:?}") };
                 let token = Token { epoch, lease, n: 1 };
                 let Resource::Board(board) = resource.clone() else { unreachable!() };
-                let permission = Permission { resource, token, worker: NodeId([9; 16]) };
+                let permission =
+                    Permission { resource, token, after: None, worker: NodeId([9; 16]) };
                 let tasks = Arc::new(vec![Task::CreateBoard { board }]);
                 let (store, (tell, told)) = (store.clone(), tokio::sync::oneshot::channel());
                 calls.push((async move { store.write(permission, tasks).await }, tell, told));

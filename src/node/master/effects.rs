@@ -18,6 +18,7 @@ use crate::{
         rows::{DeadLetter, Holder, StoreError},
         time::Mono,
     },
+    node::begun::begun,
     protocol::{
         assignment::AttemptId,
         master::{CallFailed, Effect},
@@ -106,13 +107,15 @@ impl Driver {
 
     fn assign(&self, link: LinkId, slot: Slot, attempt: AttemptId, assign: Assign) {
         let (link, limit) = (self.links.get(link).cloned(), self.config.attempt_timeout);
-        self.spawn("assign", async move {
+        // Batches of a resource leave in the order of their tokens.
+        let call = begun(async move {
             let answer = match link {
                 None => Err(CallFailed::Closed),
                 Some(link) => assigned(link.call(Request::Assign(assign), limit).await),
             };
             Input::AttemptEnded { slot, attempt, answer }
         });
+        self.spawn("assign", call);
     }
 
     fn forward(&self, link: LinkId, id: TaskId, task: Task) {

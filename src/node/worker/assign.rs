@@ -44,6 +44,7 @@ fn reply_to(error: StoreError) -> AssignReply {
         StoreError::Away { why, .. } => AssignReply::StoreAway { why },
         StoreError::Busy => AssignReply::Busy,
         StoreError::Fenced { .. } => AssignReply::Fenced,
+        StoreError::NotNext { .. } => AssignReply::NotNext,
         StoreError::Unknown { .. }
         | StoreError::Refused { .. }
         | StoreError::Stale
@@ -209,7 +210,7 @@ mod tests {
             let Ok(Lease::Granted { epoch, lease, .. }) = granted else { panic!("{granted:?}") };
             self.n += 1;
             let token = Token { epoch, lease, n: self.n };
-            let permission = Permission { resource, token, worker: ME };
+            let permission = Permission { resource, token, after: None, worker: ME };
             let (registration, tasks) = (Registration(1), tasks.into());
             let assign = Assign { registration, permission, tasks };
             write(&self.env, &self.store, ME, Duration::from_secs(5), &assign).await
@@ -294,7 +295,7 @@ mod tests {
         let bench = Bench::new();
         let token = Token { epoch: StoreEpoch(7), lease: 1, n: 1 };
         let resource = Resource::Board(BoardName::lobby());
-        let permission = Permission { resource, token, worker: MASTER };
+        let permission = Permission { resource, token, after: None, worker: MASTER };
         let tasks = vec![post(1, &BoardName::lobby())].into();
         let assign = Assign { registration: Registration(1), permission, tasks };
         let written = write(&bench.env, &bench.store, ME, Duration::from_secs(5), &assign).await;
@@ -307,6 +308,7 @@ mod tests {
         let kind = |error| match reply_to(error) {
             AssignReply::StoreAway { .. } => "away",
             AssignReply::Fenced => "fenced",
+            AssignReply::NotNext => "not next",
             AssignReply::Broken { .. } => "broken",
             AssignReply::Busy => "busy",
             AssignReply::Done(_) | AssignReply::StaleRegistration => "another",
@@ -315,6 +317,7 @@ mod tests {
         assert_eq!(kind(StoreError::away(AwayReason::Full, why())), "away");
         assert_eq!(kind(StoreError::Busy), "busy");
         assert_eq!(kind(StoreError::Fenced { token, seen }), "fenced");
+        assert_eq!(kind(StoreError::NotNext { after: 1, seen }), "not next");
         assert_eq!(kind(StoreError::Unknown { what: why() }), "broken");
         assert_eq!(kind(StoreError::Refused { why: why() }), "broken");
         assert_eq!(kind(StoreError::Broken { why: why() }), "broken");

@@ -30,6 +30,7 @@ use crate::{
         time::Mono,
     },
     node::{
+        begun::begun,
         inbox::{Inbox, Inputs, Next},
         store_log::log_store_change,
     },
@@ -403,11 +404,15 @@ impl Driver {
             Ok(Begin::Write) => {
                 let (env, store) = (self.parts.env.clone(), self.parts.store.clone());
                 let (me, limit) = (self.parts.node, self.parts.config.store_timeout);
-                self.spawn("batch", async move {
-                    let written = assign::write(&env, &store, me, limit, &assign).await;
-                    let id = (assign.permission.resource, assign.permission.token);
-                    Some(Input::Assigned { id, written })
-                });
+                // Batches of a resource reach the store in the order in which they came.
+                self.spawn(
+                    "batch",
+                    begun(async move {
+                        let written = assign::write(&env, &store, me, limit, &assign).await;
+                        let id = (assign.permission.resource, assign.permission.token);
+                        Some(Input::Assigned { id, written })
+                    }),
+                );
             }
             Err((reply, said)) => answer(reply, &Response::Assign(said)),
         }

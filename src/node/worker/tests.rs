@@ -307,7 +307,7 @@ async fn open_sessions(store: &Store, master: &TestMaster, numbers: impl Iterato
     let token = Token { epoch, lease, n: 1 };
     let open = |n| Task::OpenSession { key: SessionKey([n; 32]), user: session(n).user };
     let tasks: Vec<_> = numbers.map(open).collect();
-    let permission = Permission { resource, token, worker: holder.node };
+    let permission = Permission { resource, token, after: None, worker: holder.node };
     let opened = store.write(permission, tasks.into()).await.expect("written");
     assert!(opened.iter().all(|one| matches!(one, TaskResult::Done)), "{opened:?}");
 }

@@ -56,17 +56,20 @@ impl Master {
         out: &mut Vec<Effect>,
     ) {
         let nothing_was_done = match &answer {
-            Ok(AssignReply::Busy | AssignReply::Fenced | AssignReply::StaleRegistration) => true,
+            Ok(
+                AssignReply::Busy
+                | AssignReply::Fenced
+                | AssignReply::NotNext
+                | AssignReply::StaleRegistration,
+            ) => true,
             Ok(_) => false,
             Err(failed) => failed.nothing_was_done(),
         };
-        if !self.assignments.on_ended(slot, attempt, nothing_was_done) {
-            return;
-        }
-        let Some(batch) = self.assignments.batch(slot) else { return };
+        let Some(at) = self.assignments.on_ended(slot, attempt, nothing_was_done) else { return };
+        let Some(batch) = self.assignments.get(slot, at) else { return };
         let Assignee { node, registration } = batch.assignee;
-        let (tasks, token) = (batch.tasks.len(), batch.token);
-        if self.registrations.get(&node).is_some_and(|r| r.registration == registration) {
+        let tasks = batch.tasks.len();
+        if self.is_registered(&node, registration) {
             self.selection.finish(&node);
         }
         let mut settled = None;
@@ -74,18 +77,58 @@ impl Master {
             Ok(AssignReply::Done(results)) if results.len() == tasks => {
                 self.assignments.on_written(slot);
                 self.selection.on_written(&node);
-                settled = self.assignments.take(slot).map(|batch| (batch, results));
+                settled = self.assignments.take(slot, at).map(|batch| (batch, results));
                 self.queue.end(slot, tasks);
             }
+            _ if at > 0 => {
+                // The one before it may be what failed: that one's answer says.
+                out.push(Effect::Probe("a batch failed before the one that it follows ended"));
+                self.turn_back(now, slot, at);
+            }
+            answer => {
+                if self.assignments.count(slot) > 1 {
+                    out.push(Effect::Probe("later batches fell with the one that they follow"));
+                    self.put_back_from(slot, 1, false);
+                }
+                self.on_unwritten(now, slot, answer, out);
+            }
+        }
+        if self.permissions.held(now, slot).is_some_and(|held| held.wanted)
+            && !self.assignments.is_in_flight(slot)
+        {
+            self.put_back(slot, false);
+            self.release(slot, now + self.config.forward_retry, out);
+        }
+        // The next batch goes before this one is published: the store waits for nobody's page.
+        self.mark(slot);
+        self.pump_marked(now, out);
+        if let Some((batch, results)) = settled {
+            settle(self.queue.resource(slot), batch, results, out);
+        }
+    }
+
+    /// Handles the answer to a slot's only batch that was not written, or not for certain.
+    fn on_unwritten(
+        &mut self,
+        now: Mono,
+        slot: Slot,
+        answer: Result<AssignReply, CallFailed>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(batch) = self.assignments.first(slot) else { return };
+        let (Assignee { node, .. }, token, tasks) =
+            (batch.assignee, batch.token, batch.tasks.len());
+        match answer {
             Ok(AssignReply::Done(_)) => self.fail_attempt(now, slot, false, out),
             Ok(AssignReply::StoreAway { .. }) => {
                 out.push(Effect::Probe("a worker found the store away"));
-                self.turn_back(now, slot);
+                self.turn_back(now, slot, 0);
             }
             // Its worker may be well: that is for its beats to say.
-            Ok(AssignReply::Busy) | Err(CallFailed::Full | CallFailed::Closed) => {
+            Ok(AssignReply::Busy | AssignReply::NotNext)
+            | Err(CallFailed::Full | CallFailed::Closed) => {
                 out.push(Effect::Probe("a batch was not taken"));
-                self.turn_back(now, slot);
+                self.turn_back(now, slot, 0);
             }
             Ok(AssignReply::Fenced) => {
                 out.push(Effect::Probe("the store refused an old token"));
@@ -117,30 +160,19 @@ impl Master {
                 self.fail_attempt(now, slot, failed == CallFailed::Gone, out);
             }
         }
-        if self.permissions.held(now, slot).is_some_and(|held| held.wanted)
-            && self.assignments.batch(slot).is_none_or(|batch| batch.attempt.is_none())
-        {
-            self.put_back(slot, false);
-            self.release(slot, now + self.config.forward_retry, out);
-        }
-        // The next batch goes before this one is published: the store waits for nobody's page.
-        self.mark(slot);
-        self.pump_marked(now, out);
-        if let Some((batch, results)) = settled {
-            settle(self.queue.resource(slot), batch, results, out);
-        }
     }
 
-    /// Puts a batch that was not taken back, to be given out again after a wait.
-    fn turn_back(&mut self, now: Mono, slot: Slot) {
+    /// Puts a batch that was not taken back, with those after it, to be given out again after a
+    /// wait.
+    fn turn_back(&mut self, now: Mono, slot: Slot, from: usize) {
         let again_at = self.assignments.on_turned_back(now, slot);
-        self.put_back(slot, false);
+        self.put_back_from(slot, from, false);
         self.wake(again_at, slot);
     }
 
     fn fail_attempt(&mut self, now: Mono, slot: Slot, gone: bool, out: &mut Vec<Effect>) {
         let Some(Assignee { node, registration }) =
-            self.assignments.batch(slot).map(|batch| batch.assignee)
+            self.assignments.first(slot).map(|batch| batch.assignee)
         else {
             return;
         };
@@ -149,7 +181,7 @@ impl Master {
             out.push(Effect::Probe("a batch was tried again on the same worker"));
             return;
         }
-        if self.registrations.get(&node).is_some_and(|r| r.registration == registration) {
+        if self.is_registered(&node, registration) {
             self.fail_worker(now, node, "it did not answer to its tasks", out);
         }
         match next {
@@ -164,7 +196,7 @@ impl Master {
 
     /// Makes the one task of a slot's batch a dead letter.
     fn give_up(&mut self, slot: Slot, why: &str, out: &mut Vec<Effect>) {
-        let Some(batch) = self.assignments.take(slot) else { return };
+        let Some(batch) = self.assignments.take(slot, 0) else { return };
         let Some(resource) = self.queue.resource(slot).cloned() else { return };
         self.queue.end(slot, batch.tasks.len());
         for (head, task) in batch.heads.iter().zip(batch.tasks.iter()) {

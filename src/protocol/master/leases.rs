@@ -61,8 +61,7 @@ impl Master {
                 Renewed::Kept => continue,
                 Renewed::Wanted => {
                     out.push(Effect::Probe("a holder was wished away"));
-                    let idle = self.assignments.batch(slot).is_none_or(|b| b.attempt.is_none());
-                    if idle {
+                    if !self.assignments.is_in_flight(slot) {
                         self.put_back(slot, false);
                         self.release(slot, now + self.config.forward_retry, out);
                     }
@@ -115,7 +114,7 @@ impl Master {
     pub(super) fn release_all(&mut self, now: Mono, out: &mut Vec<Effect>) {
         let slots: Vec<_> = self.queue.slots().map(|(slot, _)| slot).collect();
         for slot in slots {
-            if self.assignments.batch(slot).is_some_and(|batch| batch.attempt.is_some()) {
+            if self.assignments.is_in_flight(slot) {
                 continue;
             }
             self.put_back(slot, false);

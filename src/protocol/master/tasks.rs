@@ -4,7 +4,7 @@ use super::{Effect, Forwarded, Master, RETRY_MS};
 use crate::{
     model::{
         event::{Event, FaultPoint},
-        ids::{NodeId, PostId},
+        ids::{NodeId, PostId, Registration},
         message::{Assign, ForwardReply, Task},
         outcome::Outcome,
         rows::{Holder, Permission},
@@ -186,10 +186,10 @@ impl Master {
         if self.queue.resource(slot).is_none() {
             return;
         }
-        if self.assignments.batch(slot).is_some_and(|batch| batch.attempt.is_none()) {
+        if self.assignments.waiting(slot).is_some() {
             self.resume(now, slot, out);
         }
-        if self.hands_over() && self.assignments.batch(slot).is_none() {
+        if self.hands_over() && self.assignments.count(slot) == 0 {
             self.release(slot, now, out);
         }
         if self.is_alone(now) {
@@ -200,10 +200,11 @@ impl Master {
         }
         match self.permissions.state(slot) {
             LeaseState::Mine(held) if now < held.until => {
-                if self.assignments.batch(slot).is_some() {
-                    return;
-                }
-                if held.wanted {
+                if self.assignments.count(slot) > 0 {
+                    if !held.wanted && !self.hands_over() {
+                        self.follow(now, slot, out);
+                    }
+                } else if held.wanted {
                     self.release(slot, now + self.config.forward_retry, out);
                 } else {
                     self.start(now, slot, out);
@@ -330,6 +331,33 @@ impl Master {
             return;
         }
         let Some(assignee) = self.pick_for(slot) else { return };
+        self.send_batch(now, slot, assignee, out);
+    }
+
+    /// Gives a batch more to the worker that has the others of the slot, so that it does not wait
+    /// for work while their answers are on the way. One that shares its lane with others takes what
+    /// waits only while nobody waits for a worker.
+    fn follow(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) {
+        if self.assignments.count(slot) >= self.config.batches_in_flight
+            || self.assignments.not_before(slot) > now
+            || !self.turns.is_empty()
+        {
+            return;
+        }
+        let Some(assignee) = self.assignments.to_follow(slot).map(|last| last.assignee) else {
+            return;
+        };
+        let is_well = |entry: &Entry| !entry.alone && entry.failed.total() == 0;
+        let Assignee { node, registration } = assignee;
+        let is_here = self.is_registered(&node, registration);
+        if is_here && self.selection.has_room(&node) && self.queue.front(slot).is_some_and(is_well)
+        {
+            self.send_batch(now, slot, assignee, out);
+        }
+    }
+
+    /// Sends the next batch of a slot to a worker that is registered. The lease is held here.
+    fn send_batch(&mut self, now: Mono, slot: Slot, assignee: Assignee, out: &mut Vec<Effect>) {
         let Some(token) = self.permissions.raise(now, slot) else { return };
         let mut entries = std::mem::take(&mut self.scratch);
         let (tasks_max, bytes_max) = (self.config.batch_tasks_max, self.config.batch_bytes_max);
@@ -357,40 +385,61 @@ impl Master {
 
     /// Retries or reassigns a batch that has no attempt in flight.
     fn resume(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) {
-        let Some(batch) = self.assignments.batch(slot) else { return };
-        let Assignee { node, registration } = batch.assignee;
-        let is_here = self.registrations.get(&node).is_some_and(|r| r.registration == registration);
+        let Some(batch) = self.assignments.waiting(slot) else { return };
+        let (assignee, followed) = (batch.assignee, batch.followed);
+        let Assignee { node, registration } = assignee;
+        let is_here = self.is_registered(&node, registration);
         match batch.retry_at {
             _ if self.hands_over() => self.put_back(slot, false),
             Some(at) if at > now => self.wake(at, slot),
-            Some(_) if is_here => self.attempt(slot, out),
+            Some(_) if is_here && !followed => self.attempt(slot, out),
             _ if !self.permissions.usable(now, slot) => self.put_back(slot, false),
+            Some(_) if is_here => self.raise(now, slot, assignee, out),
             _ => {
                 let Some(assignee) = self.pick_for(slot) else { return };
-                let Some(token) = self.permissions.raise(now, slot) else { return };
-                if let Some(batch) = self.assignments.batch_mut(slot) {
-                    batch.reassign(token, assignee);
-                }
-                out.push(Effect::FaultPoint(FaultPoint::TokenRaised));
                 out.push(Effect::Probe("a batch was given to another worker"));
-                self.attempt(slot, out);
+                self.raise(now, slot, assignee, out);
             }
         }
     }
 
-    /// Puts the batch of a slot back at the head of its queue.
+    /// Tries a slot's only batch under a higher token: at another worker, or because a later batch
+    /// may have been written under one that is higher than its own.
+    fn raise(&mut self, now: Mono, slot: Slot, assignee: Assignee, out: &mut Vec<Effect>) {
+        let Some(token) = self.permissions.raise(now, slot) else { return };
+        self.assignments.reassign(slot, token, assignee);
+        out.push(Effect::FaultPoint(FaultPoint::TokenRaised));
+        self.attempt(slot, out);
+    }
+
+    /// Puts all batches of a slot back at the head of its queue.
     pub(super) fn put_back(&mut self, slot: Slot, alone: bool) {
-        if let Some(batch) = self.assignments.take(slot) {
-            self.queue.put_back(slot, batch.into_entries(alone));
+        self.put_back_from(slot, 0, alone);
+    }
+
+    /// Puts the batches of a slot from this one on back at the head of its queue, in their order.
+    pub(super) fn put_back_from(&mut self, slot: Slot, from: usize, alone: bool) {
+        for batch in self.assignments.cut(slot, from).into_iter().rev() {
+            let Assignee { node, registration } = batch.assignee;
+            let is_in_flight = batch.attempt.is_some();
+            if is_in_flight && self.is_registered(&node, registration) {
+                self.selection.finish(&node);
+            }
+            // Nothing says that one that was sent after the first has failed.
+            self.queue.put_back(slot, batch.into_entries(alone && !is_in_flight));
         }
     }
 
-    /// Makes one attempt with the batch's worker, which is registered, and counts it there until it
-    /// ends.
+    pub(super) fn is_registered(&self, node: &NodeId, registration: Registration) -> bool {
+        self.registrations.get(node).is_some_and(|here| here.registration == registration)
+    }
+
+    /// Makes one attempt with the last batch of a slot and its worker, which is registered, and
+    /// counts it there until it ends.
     fn attempt(&mut self, slot: Slot, out: &mut Vec<Effect>) {
         let attempt: AttemptId = self.assignments.number();
         let Some(resource) = self.queue.resource(slot).cloned() else { return };
-        let Some(batch) = self.assignments.batch_mut(slot) else { return };
+        let Some(batch) = self.assignments.last_mut(slot) else { return };
         let Assignee { node, registration } = batch.assignee;
         let Some(link) = self.registrations.get(&node).map(|registered| registered.link) else {
             return;
@@ -399,13 +448,15 @@ impl Master {
         self.selection.start(&node);
         let posts: Vec<PostId> = batch.tasks.iter().filter_map(post_id).collect();
         let token = batch.token;
-        let permission = Permission { resource: resource.clone(), token, worker: node };
+        let after = batch.after;
+        let permission = Permission { resource: resource.clone(), token, after, worker: node };
         let tasks = batch.tasks.clone();
         out.push(Effect::Event(Event::Assign {
             worker: node,
             registration,
             resource,
             token,
+            after,
             posts,
             attempt: nth,
         }));

@@ -231,7 +231,9 @@ async fn together(db: &Db, group: &[Job]) -> Outcome<Option<Vec<Answer>>> {
             Ok(results) => Ok(OpReply::Written(results)),
             // Both are decided before the first row.
             Err(Failure::Rule(
-                refusal @ (StoreError::Fenced { .. } | StoreError::Refused { .. }),
+                refusal @ (StoreError::Fenced { .. }
+                | StoreError::NotNext { .. }
+                | StoreError::Refused { .. }),
             )) => Err(refusal),
             Err(failure) => {
                 let error = StoreError::from(failure);

@@ -63,7 +63,12 @@ async fn lobby(store: &Store, master: u8) -> Permission {
     let resource = Resource::Board(BoardName::lobby());
     let lease = store.acquire_lease(resource.clone(), holder(master), 3000).await;
     let Ok(Lease::Granted { epoch, lease, .. }) = lease else { panic!("not granted: {lease:?}") };
-    Permission { resource, token: Token { epoch, lease, n: 0 }, worker: NodeId([9; 16]) }
+    Permission {
+        resource,
+        token: Token { epoch, lease, n: 0 },
+        after: None,
+        worker: NodeId([9; 16]),
+    }
 }
 
 /// Writes post `n` with the token's `n` of the same number.

@@ -123,6 +123,7 @@ checks! {
         posts::concurrent_writes_leave_no_hole,
         tokens::write_without_a_lease_is_fenced,
         tokens::token_below_the_last_seen_is_fenced,
+        tokens::batch_is_written_only_right_after_the_one_that_it_follows,
         tokens::token_of_an_earlier_lease_is_fenced,
         tokens::token_of_another_epoch_is_fenced,
         tokens::token_used_by_a_second_worker_is_fenced,
@@ -190,7 +191,7 @@ impl Leased {
     /// Permission with this `n` for this worker.
     fn at(&self, n: u64, worker: u8) -> Permission {
         let (resource, token) = (self.resource.clone(), Token { n, ..self.token });
-        Permission { resource, token, worker: node(worker) }
+        Permission { resource, token, after: None, worker: node(worker) }
     }
 
     /// Permission with the next `n` for worker 200.

@@ -16,7 +16,8 @@ pub(super) async fn write_without_a_lease_is_fenced(lab: &Lab) {
     let epoch = lab.store.cluster().await.expect("a cluster").epoch;
     for lease in [0, 1] {
         let token = Token { epoch, lease, n: 1 };
-        let permission = Permission { resource: board("lobby"), token, worker: node(9) };
+        let permission =
+            Permission { resource: board("lobby"), token, after: None, worker: node(9) };
         let refused = lab.append(permission, vec![post(1, "a")]).await;
         assert!(fenced(&refused), "{refused:?}");
     }
@@ -33,6 +34,25 @@ pub(super) async fn token_below_the_last_seen_is_fenced(lab: &Lab) {
     assert_eq!(refused, Err(StoreError::Fenced { token, seen }));
     lab.append(lobby.at(9, 8), vec![post(3, "c")]).await.expect("9");
     assert_eq!(last_seq(lab).await, Seq(2));
+}
+
+pub(super) async fn batch_is_written_only_right_after_the_one_that_it_follows(lab: &Lab) {
+    let lobby = lab.lobby().await;
+    let after = |n, before| Permission { after: Some(before), ..lobby.at(n, 9) };
+    let seen = |n| Token { n, ..lobby.token };
+    let early = lab.append(after(3, 2), vec![post(3, "c")]).await;
+    assert_eq!(early, Err(StoreError::NotNext { after: 2, seen: seen(0) }));
+    lab.append(lobby.at(2, 9), vec![post(2, "b")]).await.expect("the first");
+    let skips = lab.append(after(5, 3), vec![post(5, "e")]).await;
+    assert_eq!(skips, Err(StoreError::NotNext { after: 3, seen: seen(2) }));
+    let written = lab.append(after(3, 2), vec![post(3, "c")]).await.expect("the second");
+    let again = lab.append(after(3, 2), vec![post(3, "c")]).await.expect("it is repeated");
+    assert!(matches!(written[..], [TaskResult::Committed { seq: Seq(2), .. }]), "{written:?}");
+    assert!(matches!(again[..], [TaskResult::Duplicate { seq: Seq(2), .. }]), "{again:?}");
+    let late = lab.append(lobby.at(2, 9), vec![post(2, "b")]).await;
+    assert!(fenced(&late), "the first again, after the second: {late:?}");
+    lab.append(lobby.at(7, 9), vec![post(7, "g")]).await.expect("one that follows nothing");
+    assert_eq!(last_seq(lab).await, Seq(3));
 }
 
 pub(super) async fn token_of_an_earlier_lease_is_fenced(lab: &Lab) {

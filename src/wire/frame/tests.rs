@@ -41,6 +41,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
                     permission: Permission {
                         resource: Resource::Board(BoardName::lobby()),
                         token: Token { lease: id, ..Token::default() },
+                        after: None,
                         worker: NodeId([1; 16]),
                     },
                     tasks: vec![a_post(&text); n].into(),
@@ -185,6 +186,7 @@ fn greatest_value_of_each_kind_fits_into_its_frame() {
         let permission = Permission {
             resource: Resource::Board(board.clone()),
             token: Token { epoch, lease: u64::MAX, n: u64::MAX },
+            after: None,
             worker: NodeId([255; 16]),
         };
         let registration = Registration(u64::MAX);

@@ -276,6 +276,7 @@ fn batch_has_room_that_calls_and_messages_of_other_kinds_cannot_fill() {
             permission: Permission {
                 resource: Resource::Board(BoardName::lobby()),
                 token: Token::default(),
+                after: None,
                 worker: NodeId([2; 16]),
             },
             tasks: vec![Task::CreateBoard { board: BoardName::lobby() }].into(),

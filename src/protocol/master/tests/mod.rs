@@ -4,6 +4,7 @@ mod attempts;
 mod drain;
 mod forwards;
 mod holding;
+mod in_flight;
 mod leases;
 mod members;
 mod properties;
@@ -67,9 +68,15 @@ struct Lab {
 }
 
 impl Lab {
-    /// Master 1, strong, with so many workers that reach the store, on links 1.. .
+    /// Master 1, strong, with so many workers that reach the store, on links 1.. , and one batch of
+    /// a resource in flight.
     fn new(workers: u8) -> Self {
-        let config = Config::default();
+        Self::with_in_flight(workers, 1)
+    }
+
+    /// As [`Self::new`], with so many batches of a resource in flight.
+    fn with_in_flight(workers: u8, batches: usize) -> Self {
+        let config = Config { batches_in_flight: batches, ..Config::default() };
         let mut lab =
             Self { master: Master::new(at(0), holder(1), config), now: at(0), out: vec![] };
         lab.wrote(true);

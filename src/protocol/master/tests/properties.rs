@@ -1,7 +1,8 @@
-//! Whatever happens, each task ends at most once, no token is given out twice, one batch of a
-//! resource is in flight, and each worker's load is what it has in flight.
+//! Whatever happens, each task ends at most once, no token is given out twice, the batches of a
+//! resource that are in flight are at one worker and follow each other, and each worker's load is
+//! what it has in flight.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -12,11 +13,13 @@ enum Move {
     Submit,
     Grant,
     Refuse,
-    Done,
-    Away,
-    Fenced,
-    TimedOut,
-    Gone,
+    /// End of one of the attempts in flight.
+    Done(u8),
+    Away(u8),
+    Fenced(u8),
+    NotNext(u8),
+    TimedOut(u8),
+    Gone(u8),
     Lost,
     Pass,
     Rejoin(u8),
@@ -27,11 +30,23 @@ enum Move {
     HandIn,
 }
 
+/// Attempt in flight, as the effects told of it.
+#[derive(Debug)]
+struct InFlight {
+    slot: Slot,
+    attempt: AttemptId,
+    after: Option<u64>,
+    tasks: usize,
+    who: (NodeId, Registration),
+}
+
 fn moves() -> impl Strategy<Value = Vec<Move>> {
     use Move::*;
     let one = prop_oneof![
-        4 => Just(Submit), 4 => Just(Grant), 1 => Just(Refuse), 4 => Just(Done),
-        1 => Just(Away), 1 => Just(Fenced), 2 => Just(TimedOut), 1 => Just(Gone),
+        6 => Just(Submit), 4 => Just(Grant), 1 => Just(Refuse), 4 => (0..3u8).prop_map(Done),
+        1 => (0..3u8).prop_map(Away), 1 => (0..3u8).prop_map(Fenced),
+        1 => (0..3u8).prop_map(NotNext), 2 => (0..3u8).prop_map(TimedOut),
+        1 => (0..3u8).prop_map(Gone),
         1 => Just(Lost), 3 => Just(Pass), 2 => (1..4u8).prop_map(Rejoin),
         1 => (1..4u8).prop_map(LinkOver), 1 => Just(Drain),
         2 => Just(Silence), 3 => (0..3u32).prop_map(Held), 2 => Just(HandIn),
@@ -42,10 +57,13 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
 proptest! {
     #[test]
     fn every_task_ends_once_and_every_token_is_new(moves in moves()) {
-        let mut lab = Lab::new(3);
+        let mut lab = Lab::with_in_flight(3, 3);
         let mut registrations = [1_u64; 4];
         let (mut asks, mut holds) = (Vec::new(), Vec::new());
-        let mut attempts: Vec<(Slot, AttemptId, usize, (NodeId, Registration))> = Vec::new();
+        let mut attempts: Vec<InFlight> = Vec::new();
+        // Batch that the next one follows, written or in flight.
+        let mut last_n = None;
+        let mut named = BTreeMap::new();
         let (mut ended, mut tokens) = (BTreeSet::new(), BTreeSet::new());
         let (mut lease, mut submitted) = (0, 0_usize);
         for one in moves {
@@ -97,16 +115,27 @@ proptest! {
                     let over = LinkOver::Lost(String::new());
                     lab.master.on_link_over(lab.now, link, &over, &mut lab.out);
                 }
-                Move::Done | Move::Away | Move::Fenced | Move::TimedOut | Move::Gone => {
-                    let Some((slot, attempt, tasks, _)) = attempts.pop() else { continue };
+                Move::Done(nth) | Move::Away(nth) | Move::Fenced(nth) | Move::NotNext(nth)
+                | Move::TimedOut(nth) | Move::Gone(nth) => {
+                    if attempts.is_empty() {
+                        continue;
+                    }
+                    let at = usize::from(nth) % attempts.len();
+                    let ended = attempts.remove(at);
                     let answer = match one {
-                        Move::Done => Ok(AssignReply::Done(vec![committed(1); tasks])),
-                        Move::Away => Ok(AssignReply::StoreAway { why: String::new() }),
-                        Move::Fenced => Ok(AssignReply::Fenced),
-                        Move::TimedOut => Err(CallFailed::TimedOut),
+                        Move::Done(_) => Ok(AssignReply::Done(vec![committed(1); ended.tasks])),
+                        Move::Away(_) => Ok(AssignReply::StoreAway { why: String::new() }),
+                        Move::Fenced(_) => Ok(AssignReply::Fenced),
+                        Move::NotNext(_) => Ok(AssignReply::NotNext),
+                        Move::TimedOut(_) => Err(CallFailed::TimedOut),
                         _ => Err(CallFailed::Gone),
                     };
-                    lab.answer(slot, attempt, answer);
+                    if !matches!(one, Move::Done(_)) {
+                        // The later ones fell with it: their answers are late.
+                        attempts.truncate(at);
+                        last_n = ended.after;
+                    }
+                    lab.answer(ended.slot, ended.attempt, answer);
                 }
             }
             for effect in std::mem::take(&mut lab.out) {
@@ -119,7 +148,17 @@ proptest! {
                     Effect::Assign { slot, attempt, assign, .. } => {
                         let Assign { registration, permission, tasks } = assign;
                         let who = (permission.worker, registration);
-                        attempts.push((slot, attempt, tasks.len(), who));
+                        let after = permission.after;
+                        // A batch that is tried again follows what it followed before.
+                        let before = *named.entry(permission.token).or_insert(match attempts.last() {
+                            Some(_) => last_n,
+                            None => None,
+                        });
+                        prop_assert_eq!(after, before);
+                        prop_assert!(attempts.iter().all(|before| before.who == who));
+                        last_n = Some(permission.token.n);
+                        let tasks_len = tasks.len();
+                        attempts.push(InFlight { slot, attempt, after, tasks: tasks_len, who });
                         tokens.insert((permission.token, who, Arc::as_ptr(&tasks).addr()));
                     }
                     Effect::Event(Event::Assign { attempt, .. }) => prop_assert!(attempt <= 4, "try {attempt}"),
@@ -131,10 +170,10 @@ proptest! {
             let distinct: BTreeSet<_> = tokens.iter().map(|(token, ..)| *token).collect();
             prop_assert_eq!(distinct.len(), tokens.len());
             prop_assert!(ended.len() + lab.master.queue().total() == submitted);
-            prop_assert!(attempts.len() <= 1, "two batches of one resource: {attempts:?}");
+            prop_assert!(attempts.len() <= 3, "batches in flight: {attempts:?}");
             for (node, registered) in lab.master.registrations().iter() {
                 let here = (node, registered.registration);
-                let busy = attempts.iter().filter(|(.., who)| *who == here).count();
+                let busy = attempts.iter().filter(|attempt| attempt.who == here).count();
                 prop_assert_eq!(lab.master.selection().in_flight(&node) as usize, busy);
             }
         }

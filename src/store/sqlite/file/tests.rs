@@ -99,6 +99,7 @@ async fn append_under_load(path: &Path, node: u8) {
     let permission = |n| Permission {
         resource: resource.clone(),
         token: Token { epoch, lease, n },
+        after: None,
         worker: NodeId([node; 16]),
     };
     let create = vec![Task::CreateBoard { board: board.clone() }];
@@ -272,7 +273,7 @@ impl Board {
 
     fn permission(&self, n: u64) -> Permission {
         let (resource, token) = (self.resource.clone(), Token { n, ..self.token });
-        Permission { resource, token, worker: NodeId([9; 16]) }
+        Permission { resource, token, after: None, worker: NodeId([9; 16]) }
     }
 
     /// A post of the user that has the board's number.

@@ -72,7 +72,7 @@ impl Desk {
         let board = BoardName::lobby();
         let token = Token { n: 1, ..self.lease(Resource::Board(board.clone())) };
         let resource = Resource::Board(board.clone());
-        let permission = Permission { resource, token, worker: NodeId([9; 16]) };
+        let permission = Permission { resource, token, after: None, worker: NodeId([9; 16]) };
         let author = Author { id: UserId([1; 16]), name: "Ada".parse().expect("a name") };
         let before = self.last();
         let tasks = (0..count).map(|n| Task::Post {
@@ -89,7 +89,7 @@ impl Desk {
     fn close_session(&mut self, key: SessionKey) {
         let resource = Resource::Sessions(MASTER);
         let token = Token { n: 2, ..self.lease(resource.clone()) };
-        let permission = Permission { resource, token, worker: NodeId([9; 16]) };
+        let permission = Permission { resource, token, after: None, worker: NodeId([9; 16]) };
         let tasks = Arc::new(vec![Task::CloseSession { key }]);
         self.apply(&Op::Write { permission, tasks });
         assert!(!self.is_open(key));

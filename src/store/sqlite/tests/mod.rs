@@ -83,7 +83,7 @@ impl Desk {
     fn open_session(&mut self) -> SessionKey {
         let resource = Resource::Sessions(MASTER);
         let token = Token { n: 1, ..self.lease(resource.clone()) };
-        let permission = Permission { resource, token, worker: NodeId([9; 16]) };
+        let permission = Permission { resource, token, after: None, worker: NodeId([9; 16]) };
         let user = Author { id: UserId([1; 16]), name: "Ada".parse().expect("a name") };
         let key = SessionKey([1; 32]);
         let tasks = Arc::new(vec![Task::OpenSession { key, user }]);
@@ -211,7 +211,7 @@ fn read_beside_an_open_write_says_a_time_that_the_write_is_not_below() {
     let mut desk = Desk { core, now_ms: START_MS };
     let lobby = Resource::Board(BoardName::lobby());
     let token = Token { n: 1, ..desk.lease(lobby.clone()) };
-    let permission = Permission { resource: lobby, token, worker: NodeId([9; 16]) };
+    let permission = Permission { resource: lobby, token, after: None, worker: NodeId([9; 16]) };
     let author = Author { id: UserId([1; 16]), name: "Ada".parse().expect("a name") };
     let post = NewPost { id: PostId([5; 16]), author, text: "late".parse().expect("a text") };
     let board = BoardName::lobby();
@@ -351,7 +351,7 @@ fn group_fails_as_a_whole_when_the_disk_is_full() {
     let mut desk = Desk { core, now_ms: START_MS };
     let lobby = Resource::Board(BoardName::lobby());
     let token = Token { n: 1, ..desk.lease(lobby.clone()) };
-    let permission = Permission { resource: lobby, token, worker: NodeId([9; 16]) };
+    let permission = Permission { resource: lobby, token, after: None, worker: NodeId([9; 16]) };
     let batch = |first: u16| -> Vec<Task> {
         let post = |n: u16| {
             let mut id = [0; 16];

@@ -150,7 +150,7 @@ impl Twins {
 
 fn permission(nth: usize, lease: u64, n: u64, worker: u8) -> Permission {
     let token = Token { epoch: NEW.epoch, lease, n };
-    Permission { resource: resource(nth), token, worker: NodeId([100 + worker; 16]) }
+    Permission { resource: resource(nth), token, after: None, worker: NodeId([100 + worker; 16]) }
 }
 
 fn write(permission: Permission, tasks: Vec<Task>) -> Op {

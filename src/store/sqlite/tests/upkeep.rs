@@ -227,7 +227,8 @@ fn cancelled_ids_are_forgotten_by_age_and_beyond_a_number_of_one_person() {
     };
     for batch in 1..=3 {
         let token = Token { n: batch, ..desk.lease(resource.clone()) };
-        let permission = Permission { resource: resource.clone(), token, worker: NodeId([9; 16]) };
+        let permission =
+            Permission { resource: resource.clone(), token, after: None, worker: NodeId([9; 16]) };
         let first = batch * CANCELS_MAX as u64;
         let tasks: Vec<_> = (first..first + CANCELS_MAX as u64).map(cancel).collect();
         let reply = desk.apply(&Op::Write { permission, tasks: Arc::new(tasks) });
