@@ -41,6 +41,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
 use self::{
@@ -91,6 +92,8 @@ use crate::{
 const COMMANDS_MAX: usize = 1024;
 /// Time that last messages get to leave before the links are dropped.
 const GOODBYE: Duration = Duration::from_millis(100);
+/// The most events that are handled between two looks at what is due.
+const EVENTS_MAX: usize = 32;
 
 /// Parts that a master is made of.
 pub struct MasterParams {
@@ -243,9 +246,15 @@ impl Driver {
             let now = self.env.now();
             self.links.stamp(Some(now));
             let at = self.next_deadline().min(now + self.config.heartbeat_interval);
-            tokio::select! {
+            let mut next = tokio::select! {
                 biased;
-                next = inbox.next(Some(&mut commands)) => match next {
+                next = inbox.next(Some(&mut commands)) => Some(next),
+                () = self.env.sleep_until(at) => None,
+            };
+            // What is ready by now shares one look at the deadlines.
+            let mut left = EVENTS_MAX;
+            while let Some(event) = next {
+                match event {
                     Some(Next::Input(input)) => self.on_input(input)?,
                     Some(Next::Link(link, event)) => self.on_incoming(link, event),
                     Some(Next::Command(Command::Leave { reply })) => {
@@ -255,8 +264,10 @@ impl Driver {
                     }
                     Some(Next::Command(command)) => self.on_command(command),
                     None => return Ok(()),
-                },
-                () = self.env.sleep_until(at) => {}
+                }
+                self.carry();
+                left -= 1;
+                next = (left > 0).then(|| inbox.next(Some(&mut commands)).now_or_never()).flatten();
             }
             self.on_time();
             if self.go_on_draining(self.env.now()) {

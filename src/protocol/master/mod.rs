@@ -12,7 +12,8 @@
 //!
 //! 1. Every accepted task ends exactly once, by one [`Effect::End`] or, if it was
 //!    forwarded here, one [`Effect::SendBack`].
-//! 2. A resource has at most one batch in flight, under a token greater than every one before.
+//! 2. A resource has at most `batches_in_flight` batches in flight, at one registration of a worker,
+//!    each under a token greater than every one before; when one falls, the later ones do.
 //! 3. A forwarded task is never forwarded again.
 //! 4. A worker in the failed list is registered nowhere here, so it is never picked.
 //! 5. A slot without work for `lease_idle` is let go with its lease; when slots run out, the least

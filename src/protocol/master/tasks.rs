@@ -335,8 +335,8 @@ impl Master {
     }
 
     /// Gives a batch more to the worker that has the others of the slot, so that it does not wait
-    /// for work while their answers are on the way. One that shares its lane with others takes what
-    /// waits only while nobody waits for a worker.
+    /// for work while their answers are on the way. Small ones would cost more than that wait: it
+    /// leaves once it is no smaller than the last one. Whoever waits for a worker comes first.
     fn follow(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) {
         if self.assignments.count(slot) >= self.config.batches_in_flight
             || self.assignments.not_before(slot) > now
@@ -344,9 +344,11 @@ impl Master {
         {
             return;
         }
-        let Some(assignee) = self.assignments.to_follow(slot).map(|last| last.assignee) else {
+        let Some(last) = self.assignments.to_follow(slot) else { return };
+        let assignee = last.assignee;
+        if self.queue.waiting(slot) < last.tasks.len() {
             return;
-        };
+        }
         let is_well = |entry: &Entry| !entry.alone && entry.failed.total() == 0;
         let Assignee { node, registration } = assignee;
         let is_here = self.is_registered(&node, registration);
