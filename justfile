@@ -51,7 +51,7 @@ lint:
 doc:
     RUSTDOCFLAGS="--cfg madsim -D warnings" cargo doc --workspace --no-deps
 
-# Runs one bench: queue, fanout, handshake, key_refresh, loopback, group_commit or crowd
+# Runs one bench: queue, peers, fanout, handshake, key_refresh, storm, loopback, group_commit or crowd
 bench name="queue":
     cargo bench --bench "$1"
 

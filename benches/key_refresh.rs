@@ -1,7 +1,9 @@
 //! Cost of a key refresh: made ahead, sealed for every member, opened by one. Beside it, what one
-//! RSA wrap for each member would cost.
+//! RSA wrap for each member would cost, and how long posts take on a whole cluster meanwhile.
 
-use std::{hint::black_box, sync::Arc};
+mod whole;
+
+use std::{hint::black_box, sync::Arc, time::Duration};
 
 use chatchat::{
     comm::link::KeyFrame,
@@ -12,13 +14,15 @@ use chatchat::{
         secret::Secret,
     },
     model::{
-        ids::{Domain, Incarnation, KeyEpoch},
+        ids::{BoardName, Domain, Incarnation, KeyEpoch},
         message::Direct,
     },
     wire::frame::{self, Frame},
 };
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+
+use self::whole::{Cluster, Shape, median, quantiles};
 
 const BOUNDS: KeyBounds = KeyBounds::STANDARD;
 const MEMBERS: [usize; 4] = [1, 100, 1000, 10_000];
@@ -26,6 +30,11 @@ const MEMBERS: [usize; 4] = [1, 100, 1000, 10_000];
 const IDENTITY_BITS: usize = 3072;
 const COMMON_BITS: usize = 2048;
 const LABEL: &str = "chatchat/bench/wrap";
+/// Clients that post to a whole cluster.
+const CLIENTS: [usize; 2] = [4, 64];
+const POSTS_PER_CLIENT: u64 = 250;
+/// Rounds of each cluster.
+const ROUNDS: usize = 12;
 
 /// Master with the keys of its next epoch.
 struct Site {
@@ -170,5 +179,43 @@ fn open(bench: &mut Criterion) {
     group.finish();
 }
 
+/// Prints how long posts take on a whole cluster with a refresh every second, beside one without.
+/// Rounds alternate, so that other load affects both alike.
+fn post_latency() {
+    let calm = Shape::default();
+    let mut busy = calm.clone();
+    busy.config.key_refresh_interval = Duration::from_secs(1);
+    busy.config.key_refresh_gap = Duration::from_secs(1);
+    let clusters = [("none", Cluster::start(&calm)), ("every second", Cluster::start(&busy))];
+    println!();
+    println!("clients  refresh       posts/s  p50 ms  p99 ms");
+    for count in CLIENTS {
+        let mut waits = [const { Vec::new() }; 2];
+        let mut rates = [const { Vec::new() }; 2];
+        let mut clients: Vec<_> = clusters.iter().map(|(_, it)| it.clients(count)).collect();
+        for _ in 0..ROUNDS {
+            for (at, (_, cluster)) in clusters.iter().enumerate() {
+                let posts = POSTS_PER_CLIENT * count as u64;
+                let (took, each) = cluster.post(&mut clients[at], &[BoardName::lobby()], posts);
+                rates[at].push(posts as f64 / took.as_secs_f64());
+                waits[at].extend(each);
+            }
+        }
+        let ms = |of: Duration| of.as_secs_f64() * 1e3;
+        let quantiles = waits.map(quantiles);
+        for (at, (refresh, _)) in clusters.iter().enumerate() {
+            let (rate, (p50, p99)) = (median(rates[at].clone()), quantiles[at]);
+            println!("{count:7}  {refresh:12}  {rate:7.0}  {:6.2}  {:6.2}", ms(p50), ms(p99));
+        }
+        let [(_, without), (_, with)] = quantiles;
+        println!("p99 with a refresh every second: {:.2} of without", ms(with) / ms(without));
+    }
+}
+
 criterion_group!(benches, make_ready, seal_for_all, wrap_for_each, open);
-criterion_main!(benches);
+
+fn main() {
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+    post_latency();
+}

@@ -1,12 +1,17 @@
-//! Bench of the pure core of the queue: tasks come in, go to a worker in batches, and end.
+//! Bench of the queue: tasks come in, go to a worker in batches, and end.
 //!
-//! `core` is the whole master aggregate, driven as its node drives it: queue, permission,
+//! First the pure core. `core` is the whole master aggregate, driven as its node drives it: queue, permission,
 //! assignment, selection, and the updates of each batch. `bare` makes the same moves with a
 //! `VecDeque` per resource and a hash map of the tasks in flight, and decides nothing. The ratio
 //! of the two is the cost of the decisions. For the table at the end, their rounds alternate, so
 //! that other load on the machine affects both.
+//!
+//! Then the whole path, from 64 clients' requests to their answers: one thing is varied at a time,
+//! and the same run writes as many posts to a bare table, in batches of the same mean size.
 
 #![expect(clippy::disallowed_methods, reason = "a bench measures the wall clock")]
+
+mod whole;
 
 use std::{
     collections::VecDeque,
@@ -35,6 +40,8 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use sha2::{Digest, Sha256};
+
+use self::whole::{Cluster, Raw, Shape, median, quantiles};
 
 /// Tasks of one measured round.
 const TASKS: usize = 4096;
@@ -212,11 +219,6 @@ fn timed(work: impl FnOnce()) -> f64 {
     started.elapsed().as_secs_f64() * 1e9 / TASKS as f64
 }
 
-fn median(mut of: Vec<f64>) -> f64 {
-    of.sort_by(f64::total_cmp);
-    of[of.len() / 2]
-}
-
 /// Prints the medians of alternating rounds.
 fn table() {
     println!("resources  batch  core ns/task  bare ns/task  of bare's pace");
@@ -239,6 +241,91 @@ fn table() {
     }
 }
 
+/// Clients of the whole path.
+const CLIENTS: usize = 64;
+/// Posts of one measured round of the whole path.
+const POSTS: u64 = 8000;
+/// Rounds of each row of the whole path; the table has their median.
+const WHOLE_ROUNDS: usize = 5;
+
+/// Prints the throughput of the whole path.
+fn whole_table() {
+    println!();
+    println!(
+        "store     masters  workers  boards  batch  mean  posts/s  p50 ms  p99 ms  raw/s  of raw  \
+         CPU us"
+    );
+    let (one, shape) = (Shape { masters: 1, ..Shape::default() }, Shape::default());
+    let of_batch = |batch| {
+        let mut shape = one.clone();
+        (shape.config.batch_tasks_max, shape.config.batch_bytes_max) = (batch, 1024 * 1024);
+        shape
+    };
+    for boards in [1, 16, 256] {
+        whole_row("SQLite", &one, boards);
+    }
+    for workers in [1, 8] {
+        whole_row("SQLite", &Shape { workers, ..one.clone() }, 1);
+    }
+    for batch in [1, 1024] {
+        whole_row("SQLite", &of_batch(batch), 1);
+    }
+    whole_row("SQLite", &shape, 1);
+    let mut waits = one.clone();
+    waits.config.batches_in_flight = 1;
+    println!("and with one batch in flight:");
+    whole_row("SQLite", &waits, 1);
+    let runtime = whole::runtime();
+    let dir = chatchat::env::real::TempDir::new().expect("a folder");
+    let env = whole::world(&runtime, dir.path().join("server"));
+    let Some(server) = whole::postgres_server(&runtime, &env) else { return };
+    for (masters, boards) in [(1, 1), (1, 16), (2, 1)] {
+        let schema = format!("chat_{masters}_{boards}");
+        runtime.block_on(server.sql(&env, &format!("CREATE SCHEMA {schema}")));
+        let postgres = Some(server.url(&schema));
+        whole_row("Postgres", &Shape { masters, postgres, ..Shape::default() }, boards);
+    }
+}
+
+fn whole_row(store: &str, shape: &Shape, boards: usize) {
+    let cluster = Cluster::start(shape);
+    let names = cluster.boards(boards);
+    let mut clients = cluster.clients(CLIENTS);
+    let mut raw = Raw::new(&cluster.dir.path().join("raw.db"));
+    cluster.post(&mut clients, &names, POSTS / 4);
+    let before = cluster.last_write();
+    let (mut rates, mut raw_rates, mut ratios, mut waits) = (vec![], vec![], vec![], vec![]);
+    let mut mean = 1.0;
+    let mut cpu = Duration::ZERO;
+    for _ in 0..WHOLE_ROUNDS {
+        let spent = whole::cpu_time();
+        let (took, each) = cluster.post(&mut clients, &names, POSTS);
+        cpu += whole::cpu_time() - spent;
+        mean = cluster.mean_batch(before);
+        let bare = raw.post(POSTS, (mean.round() as u64).max(1));
+        let rate = |took: Duration| POSTS as f64 / took.as_secs_f64();
+        rates.push(rate(took));
+        raw_rates.push(rate(bare));
+        ratios.push(rate(took) / rate(bare));
+        waits.extend(each);
+    }
+    let (p50, p99) = quantiles(waits);
+    let ms = |of: Duration| of.as_secs_f64() * 1e3;
+    println!(
+        "{store:8}  {:7}  {:7}  {boards:6}  {:5}  {mean:4.1}  {:7.0}  {:6.1}  {:6.1}  {:5.0}  {:6.2}  \
+         {:6.0}",
+        shape.masters,
+        shape.workers,
+        shape.config.batch_tasks_max,
+        median(rates),
+        ms(p50),
+        ms(p99),
+        median(raw_rates),
+        median(ratios),
+        cpu.as_secs_f64() * 1e6 / (POSTS * WHOLE_ROUNDS as u64) as f64,
+    );
+}
+
 fn main() {
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
@@ -248,4 +335,5 @@ fn main() {
     queue(&mut criterion);
     criterion.final_summary();
     table();
+    whole_table();
 }

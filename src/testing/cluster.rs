@@ -14,7 +14,7 @@ use crate::{
     crypto::admission::JoinSecret,
     env::{Env, TaskGuard},
     http::Access,
-    model::ids::Role,
+    model::ids::{Fingerprint, Role},
     programs::{MasterParams, WorkerParams, run_master, run_worker},
     store::Store,
 };
@@ -22,8 +22,8 @@ use crate::{
 /// Life of the workers' join token, in milliseconds.
 const TOKEN_LIFE_MS: u64 = 3_600_000;
 
-/// Uses of the token: a worker that has to join again takes another one.
-const TOKEN_USES: u32 = 100;
+/// Uses of the token, for workers that join later too: each that has to join again takes another one.
+const TOKEN_USES: u32 = 1000;
 
 /// Parts of one node that the caller chooses.
 pub struct NodeParts {
@@ -45,6 +45,8 @@ impl fmt::Debug for NodeParts {
 #[derive(Debug)]
 pub struct TestCluster {
     urls: Vec<String>,
+    links: Vec<String>,
+    pins: Vec<Fingerprint>,
     token: String,
     masters: Vec<Option<TaskGuard>>,
     workers: Vec<Option<TaskGuard>>,
@@ -66,11 +68,13 @@ impl TestCluster {
     ) -> Self {
         let mut cluster = Self {
             urls: Vec::new(),
+            links: Vec::new(),
+            pins: Vec::new(),
             token: String::new(),
             masters: Vec::new(),
             workers: Vec::new(),
         };
-        let (mut links, mut pins, mut secret) = (Vec::new(), Vec::new(), None);
+        let mut secret = None;
         for number in 0..masters {
             let parts = node(Role::Master, number);
             let identity =
@@ -84,8 +88,8 @@ impl TestCluster {
             }
             let (http, link) = (free_addr(&parts.env).await, free_addr(&parts.env).await);
             cluster.urls.push(format!("http://{http}"));
-            links.push(link.clone());
-            pins.push(pin);
+            cluster.links.push(link.clone());
+            cluster.pins.push(pin);
             let params = MasterParams {
                 name: format!("master-{number}"),
                 config: config.clone(),
@@ -114,8 +118,8 @@ impl TestCluster {
             let params = WorkerParams {
                 name: format!("worker-{number}"),
                 config: config.clone(),
-                masters: links.clone(),
-                pins: pins.clone(),
+                masters: cluster.links.clone(),
+                pins: cluster.pins.clone(),
                 token: Some(token.clone()),
                 store: parts.store,
                 keys: parts.keys,
@@ -134,6 +138,18 @@ impl TestCluster {
     #[must_use]
     pub fn urls(&self) -> &[String] {
         &self.urls
+    }
+
+    /// Returns the addresses that the masters take nodes' links on.
+    #[must_use]
+    pub fn links(&self) -> &[String] {
+        &self.links
+    }
+
+    /// Returns the fingerprints of the masters' keys.
+    #[must_use]
+    pub fn pins(&self) -> &[Fingerprint] {
+        &self.pins
     }
 
     /// Returns the text of the join token that the workers used.

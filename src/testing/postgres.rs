@@ -96,7 +96,20 @@ impl Server {
     /// # Panics
     /// If it does not start, or is not installed and must be.
     pub async fn start(env: &Env, options: &[&str]) -> Option<Self> {
-        let server = Self::prepared(options)?;
+        Self::start_in(env, options, true).await
+    }
+
+    /// Starts a new server as [`Self::start`] does, with its files on the disk of the temporary
+    /// directory: for benches.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub async fn start_on_disk(env: &Env, options: &[&str]) -> Option<Self> {
+        Self::start_in(env, options, false).await
+    }
+
+    async fn start_in(env: &Env, options: &[&str], in_memory: bool) -> Option<Self> {
+        let server = Self::prepared(options, in_memory)?;
         let data = server.data();
         let mut initdb = server.programs.command("initdb", server.user);
         initdb.args(["-U", USER, "-E", "UTF8", "--locale=C.UTF-8", "--auth=trust", "--no-sync"]);
@@ -109,7 +122,7 @@ impl Server {
     /// # Panics
     /// If it does not start.
     pub async fn standby(&self, env: &Env, name: &str) -> Self {
-        let standby = Self::prepared(&[]).expect("the primary is there");
+        let standby = Self::prepared(&[], true).expect("the primary is there");
         let mut backup = standby.programs.command("pg_basebackup", standby.user);
         backup.args(["-U", USER, "--wal-method=stream", "--checkpoint=fast", "--no-sync", "-R"]);
         backup.arg("-d").arg(format!("host={} application_name={name}", self.base.display()));
@@ -117,7 +130,7 @@ impl Server {
         standby.up(env).await
     }
 
-    fn prepared(options: &[&str]) -> Option<Self> {
+    fn prepared(options: &[&str], in_memory: bool) -> Option<Self> {
         let Some(programs) = Programs::find() else {
             assert!(
                 std::env::var_os("CHATCHAT_REQUIRE_ALL").is_none_or(|value| value != "1"),
@@ -129,9 +142,10 @@ impl Server {
         let temp = TempDir::new().expect("a directory");
         let name = temp.path().file_name().expect("a name").to_owned();
         let memory = Path::new("/dev/shm").join(name);
-        let (base, temp) = match fs::create_dir(&memory) {
-            Ok(()) => (memory, None),
-            Err(_) => (temp.path().to_owned(), Some(temp)),
+        let (base, temp) = if in_memory && fs::create_dir(&memory).is_ok() {
+            (memory, None)
+        } else {
+            (temp.path().to_owned(), Some(temp))
         };
         let user = servers_user(&base);
         let data = base.join("data");
