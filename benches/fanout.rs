@@ -88,7 +88,8 @@ impl Members {
             let (sealer, opener) = link(&prk(number), Side::Acceptor);
             let node = NodeId([2; 16]);
             let peer = Peer { node, role: Role::Worker, spki: Vec::new(), name: String::new() };
-            let secured = SecureStream { stream: Box::new(here), sealer, opener, peer };
+            let secured =
+                SecureStream { stream: Box::new(here), sealer, opener, peer, renewal: None };
             let (id, limits) = (LinkId(number as u64), LinkLimits::default());
             links.push(Link::start(
                 env,

@@ -14,6 +14,8 @@ use crate::model::bounds::{
 
 /// Most frames that may wait on one link.
 const LINK_FRAMES_MAX: usize = 65_536;
+/// Shortest time between two handshakes of one link: the accepting end refuses them at half of it.
+const LINK_HANDSHAKE_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// Time-outs, retries and bounds of one node. The defaults are the design's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +78,10 @@ pub struct Config {
     /// Time allowed to connect, and again for the handshake.
     #[serde(with = "text")]
     pub handshake_timeout: Duration,
+    /// Age of a link's keys after which its nodes make a new handshake on it, more or less by a tenth
+    /// of it.
+    #[serde(with = "text")]
+    pub link_handshake_interval: Duration,
     /// Time between two refreshes of the common key, more or less by a tenth of it.
     #[serde(with = "text")]
     pub key_refresh_interval: Duration,
@@ -169,6 +175,7 @@ impl Default for Config {
             digest_interval: ms(2000),
             search_backoff_max: ms(3000),
             handshake_timeout: ms(5000),
+            link_handshake_interval: ms(24 * 3_600_000),
             key_refresh_interval: ms(600_000),
             key_refresh_gather: ms(1000),
             key_refresh_gap: ms(5000),
@@ -282,6 +289,12 @@ impl Config {
             return refuse(format!("{small} ({is:?}) must be below {large} ({bound:?})"));
         }
         let not_above = [
+            (
+                "the shortest time between two handshakes of a link",
+                LINK_HANDSHAKE_INTERVAL_MIN,
+                "link_handshake_interval",
+                self.link_handshake_interval,
+            ),
             (
                 "key_refresh_gather",
                 self.key_refresh_gather,
@@ -399,13 +412,14 @@ mod tests {
     }
 
     #[test]
-    fn times_of_a_key_refresh_that_do_not_fit_one_another_are_refused() {
+    fn times_of_keys_that_do_not_fit_one_another_are_refused() {
         let ms = Duration::from_millis;
         let default = Config::default;
         for (config, named) in [
             (Config { key_refresh_interval: ms(1500), ..default() }, "key_refresh_interval"),
             (Config { key_refresh_gather: ms(6000), ..default() }, "key_refresh_gather"),
             (Config { key_install_timeout: ms(11_000), ..default() }, "key_overlap"),
+            (Config { link_handshake_interval: ms(999), ..default() }, "link_handshake_interval"),
         ] {
             let refused = config.validate().expect_err("it does not fit");
             assert!(refused.0.contains(named), "{refused}");

@@ -28,7 +28,9 @@ pub use crate::crypto::handshake::{
     ReceivedWelcome, Rejection,
 };
 use crate::{
-    comm::{SecureStream, connection_limit::ConnectionPermit, key_source::HandshakeKeys},
+    comm::{
+        RenewalKeys, SecureStream, connection_limit::ConnectionPermit, key_source::HandshakeKeys,
+    },
     crypto::{
         admission::{Guard, GuardId},
         handshake::{DialerParams, UncheckedHello},
@@ -261,7 +263,10 @@ async fn run_acceptor(
 
     let (header, body) = read_record(&mut stream, PLAIN_LEN_MAX).await?;
     let (ready, peer, sealer, opener) = await_ready.on_ready(header, body)?;
-    Ok((SecureStream { stream, sealer, opener, peer }, ready))
+    let AcceptorParams { identity, bounds, .. } = &*acceptor.params;
+    let renewal =
+        RenewalKeys { identity: Arc::clone(identity), bounds: *bounds, starts_with: None };
+    Ok((SecureStream { stream, sealer, opener, peer, renewal: Some(renewal) }, ready))
 }
 
 /// Parameters of a dial.
@@ -375,7 +380,12 @@ async fn run_dialer(
     let ready = Ready { epoch, registration: number.ok_or(HandshakeError::GivenUp)? };
     let (record, received, peer, sealer, opener) = send_ready.ready(ready)?;
     write_all(&mut stream, &record).await?;
-    Ok((SecureStream { stream, sealer, opener, peer }, received))
+    let renewal = RenewalKeys {
+        identity: Arc::clone(&params.identity),
+        bounds: params.handshake.bounds(),
+        starts_with: Some(Arc::clone(&params.handshake)),
+    };
+    Ok((SecureStream { stream, sealer, opener, peer, renewal: Some(renewal) }, received))
 }
 
 /// Keeps the guard on disk, unless it is there already. The link works without it, but after its

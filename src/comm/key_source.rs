@@ -3,7 +3,7 @@
 //! 1. Keys are made off the async threads.
 //! 2. An identity is on disk before it is used; a handshake pair is never written.
 //! 3. A handshake pair serves for an hour at most, then it is erased: a thief of the identity
-//!    cannot read earlier recorded traffic.
+//!    cannot read earlier recorded traffic. A pair for a link's new handshake serves only that one.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -161,6 +161,15 @@ impl HandshakeKeys {
         let kept = Some((Arc::clone(&pair), env.now()));
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = kept;
         Ok(pair)
+    }
+
+    /// Makes a pair for one new handshake of a link, which nothing else uses.
+    ///
+    /// # Errors
+    /// Any [`KeyError`] of the source.
+    pub async fn pair_of_its_own(&self, env: &Env) -> Result<WrapPair, KeyError> {
+        let made = self.source.generate(env, KeyKind::Handshake, self.bits).await?;
+        Ok(WrapPair::new(made))
     }
 
     /// Returns the sizes that remote keys must have.

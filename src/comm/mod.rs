@@ -32,5 +32,5 @@ pub use self::{
     link::{
         CallError, DriverStamp, Incoming, Link, LinkEnd, LinkId, LinkLimits, Responder, SendError,
     },
-    secure_stream::{Peer, SecureStream},
+    secure_stream::{Peer, RenewalKeys, SecureStream},
 };

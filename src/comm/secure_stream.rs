@@ -1,12 +1,28 @@
 //! Encrypted connection between two authenticated nodes: a handshake makes it, a link takes it.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
+use super::key_source::HandshakeKeys;
 pub use crate::crypto::handshake::Peer;
 use crate::{
-    crypto::record::{Opener, Sealer},
+    crypto::{
+        keys::{Identity, KeyBounds},
+        record::{Opener, Sealer},
+    },
     env::BoxStream,
 };
+
+/// Keys with which one end of a link takes part in its new handshakes.
+#[derive(Clone)]
+pub struct RenewalKeys {
+    /// Identity of this end.
+    pub identity: Arc<Identity>,
+    /// Range of key sizes that this end accepts.
+    pub bounds: KeyBounds,
+    /// Source of handshake pairs, at the end that dialled: it starts new handshakes. The other end
+    /// answers.
+    pub starts_with: Option<Arc<HandshakeKeys>>,
+}
 
 /// Stream that carries only sealed records from here on.
 pub struct SecureStream {
@@ -18,6 +34,8 @@ pub struct SecureStream {
     pub opener: Opener,
     /// Authenticated node at the other end.
     pub peer: Peer,
+    /// Keys for new handshakes; without them the link keeps the keys of its first one.
+    pub renewal: Option<RenewalKeys>,
 }
 
 impl fmt::Debug for SecureStream {

@@ -7,7 +7,9 @@
 //!
 //! Each direction has a key chain of its own. The nonce is the key's base XOR the number of the
 //! record under that key; the nonce is never sent. The top bit of `kind` marks the last record
-//! under its key: both ends then derive the next key of the chain and erase the old one.
+//! under its key: both ends then derive the next key of the chain and erase the old one. A
+//! [`RecordKind::Switch`] is such a record, after which the chain also takes in the fresh secret of
+//! a new handshake.
 //!
 //! 1. A record opens only at its own place in its own direction: replay, reorder, drop,
 //!    reflection and splice all fail.
@@ -15,6 +17,7 @@
 //! 3. No key seals more than 2^22 records or 64 GiB.
 //! 4. After [`RecordKind::Close`] nothing is sealed or opened; an end of the stream without it
 //!    is abnormal.
+//! 5. After [`RecordKind::Switch`] nothing is opened until the fresh secret was given.
 
 use aes_gcm::{
     AeadInOut, Aes256Gcm, KeyInit,
@@ -43,6 +46,8 @@ pub enum RecordKind {
     Data,
     /// Last record of a direction; it may give a reason.
     Close,
+    /// Last record of a direction before its keys come from a new handshake. It is empty.
+    Switch,
 }
 
 impl RecordKind {
@@ -50,6 +55,7 @@ impl RecordKind {
         match self {
             Self::Data => 1,
             Self::Close => 2,
+            Self::Switch => 3,
         }
     }
 
@@ -57,6 +63,7 @@ impl RecordKind {
         match code {
             1 => Some(Self::Data),
             2 => Some(Self::Close),
+            3 => Some(Self::Switch),
             _ => None,
         }
     }
@@ -87,7 +94,12 @@ pub enum RecordError {
     /// The peer used one key for longer than allowed. The opener is dead.
     #[error("a record under a key past its bound")]
     Overused,
-    /// The record follows a close or a failure. Nothing was done.
+    /// The record that changes to the keys of a new handshake is not the last under its key, or is
+    /// not empty. The opener is dead.
+    #[error("a change of keys in a record that cannot make one")]
+    MalformedSwitch,
+    /// The record follows a close or a failure, or a change of keys whose secret was not given.
+    /// Nothing was done.
     #[error("the record layer is closed")]
     Closed,
 }
@@ -108,13 +120,24 @@ pub fn link(prk: &Secret, side: Side) -> (Sealer, Opener) {
 }
 
 fn link_with(prk: &Secret, side: Side, limits: Limits) -> (Sealer, Opener) {
+    let session = session_of(prk);
     let dialer = Chain::new(prk.expand("chatchat/v1/record/from-dialer", &[]), limits);
     let acceptor = Chain::new(prk.expand("chatchat/v1/record/from-acceptor", &[]), limits);
     let (own, other) = match side {
         Side::Dialer => (dialer, acceptor),
         Side::Acceptor => (acceptor, dialer),
     };
-    (Sealer { chain: own, rekey: false, closed: false }, Opener { chain: other, dead: false })
+    (
+        Sealer { chain: own, session, rekey: false, closed: false },
+        Opener { chain: other, state: OpenerState::Open },
+    )
+}
+
+/// Returns the value that stands for a link's keys in later handshakes: both ends of a handshake
+/// that agreed on this secret know it, and nobody else.
+#[must_use]
+pub fn session_of(secret: &Secret) -> Secret {
+    secret.expand("chatchat/v1/record/session", &[])
 }
 
 /// Returns the length of the ciphertext and tag after a header, in bytes. Call it before
@@ -189,17 +212,26 @@ impl Chain {
     fn next_key(&mut self) {
         *self = Self::new(self.secret.expand("chatchat/v1/record/next", &[]), self.limits);
     }
+
+    /// Derives the key from this chain's secret and a fresh one together: who knows only one of the
+    /// two does not know the key.
+    fn take_in(&mut self, fresh: &Secret) {
+        let both = Secret::extract(self.secret.expose(), fresh);
+        *self = Self::new(both.expand("chatchat/v1/record/fresh", &[]), self.limits);
+    }
 }
 
 /// Sealing end of one direction.
 pub struct Sealer {
     chain: Chain,
+    session: Secret,
     rekey: bool,
     closed: bool,
 }
 
 impl Sealer {
-    /// Appends one whole record to `out`: header, ciphertext, tag.
+    /// Appends one whole record to `out`: header, ciphertext, tag. [`Self::switch`] seals
+    /// [`RecordKind::Switch`].
     ///
     /// # Errors
     /// [`RecordError::TooLong`] over [`PLAIN_MAX`], [`RecordError::Closed`] after a close; `out`
@@ -246,12 +278,40 @@ impl Sealer {
     pub const fn rekey(&mut self) {
         self.rekey = true;
     }
+
+    /// Appends the record that announces the keys of a new handshake, and changes to them. The other
+    /// end gives its opener the same secret.
+    ///
+    /// # Errors
+    /// [`RecordError::Closed`] after a close; `out` is as it was.
+    pub fn switch(&mut self, fresh: &Secret, out: &mut Vec<u8>) -> Result<(), RecordError> {
+        self.rekey = true;
+        self.seal(RecordKind::Switch, &[], out)?;
+        self.chain.take_in(fresh);
+        self.session = session_of(fresh);
+        Ok(())
+    }
+
+    /// Returns the value that stands for this direction's keys in a new handshake: see
+    /// [`session_of`].
+    #[must_use]
+    pub const fn session(&self) -> &Secret {
+        &self.session
+    }
 }
 
 /// Opening end of the other direction.
 pub struct Opener {
     chain: Chain,
-    dead: bool,
+    state: OpenerState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OpenerState {
+    Open,
+    /// The peer changed to the keys of a new handshake.
+    Switching,
+    Dead,
 }
 
 impl Opener {
@@ -264,13 +324,30 @@ impl Opener {
         header: [u8; HEADER_LEN],
         body: &mut Vec<u8>,
     ) -> Result<RecordKind, RecordError> {
-        if self.dead {
+        if self.state != OpenerState::Open {
             return Err(RecordError::Closed);
         }
-        self.dead = true;
+        self.state = OpenerState::Dead;
         let kind = self.open_next(header, body)?;
-        self.dead = kind == RecordKind::Close;
+        self.state = match kind {
+            RecordKind::Data => OpenerState::Open,
+            RecordKind::Switch => OpenerState::Switching,
+            RecordKind::Close => OpenerState::Dead,
+        };
         Ok(kind)
+    }
+
+    /// Changes to the keys of a new handshake, after the [`RecordKind::Switch`] that announced it.
+    ///
+    /// # Errors
+    /// [`RecordError::Closed`] at any other time. Nothing was done.
+    pub fn switch(&mut self, fresh: &Secret) -> Result<(), RecordError> {
+        if self.state != OpenerState::Switching {
+            return Err(RecordError::Closed);
+        }
+        self.chain.take_in(fresh);
+        self.state = OpenerState::Open;
+        Ok(())
     }
 
     fn open_next(
@@ -285,6 +362,9 @@ impl Opener {
             return Err(RecordError::Truncated);
         }
         let len = body.len() - TAG_LEN;
+        if kind == RecordKind::Switch && !(last && len == 0) {
+            return Err(RecordError::MalformedSwitch);
+        }
         if !last && self.chain.ends_with(len) {
             return Err(RecordError::Overused);
         }

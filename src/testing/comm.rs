@@ -107,7 +107,7 @@ struct End {
 impl End {
     fn start(env: &Env, stream: BoxStream, prk: &Secret, side: Side, peer: Peer) -> Self {
         let (sealer, opener) = record::link(prk, side);
-        let secured = SecureStream { stream, sealer, opener, peer };
+        let secured = SecureStream { stream, sealer, opener, peer, renewal: None };
         let (incoming, events) = mpsc::channel(64);
         let limits = LinkLimits::default();
         let link = Link::start(env, LinkId(1), secured, limits, DriverStamp::default(), incoming);

@@ -9,6 +9,7 @@
 //!  5      | an envelope, unchanged                  publish; relayed without decoding
 //!  6      | a list of topics                        subscription; replaces the one before
 //!  7      | a beat                                  heartbeat
+//!  8      | a message of a handshake, unchanged     new handshake of this link
 //! ```
 //!
 //! Numbers are little-endian. Requests, responses and so on are in the codec's form. A frame of
@@ -20,7 +21,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{
-    FRAME_LEN_MAX,
+    FRAME_LEN_MAX, PLAIN_LEN_MAX,
     codec::{self, CodecError},
 };
 use crate::model::{
@@ -38,6 +39,7 @@ const DIRECT: u8 = 4;
 const PUBLISH: u8 = 5;
 const SUBSCRIBE: u8 = 6;
 const BEAT: u8 = 7;
+const HANDSHAKE: u8 = 8;
 
 /// Number of a call among those of its caller on one link. Counted up from 1, never reused.
 pub type CallId = u64;
@@ -75,6 +77,8 @@ pub enum Frame {
     Subscribe(Vec<Topic>),
     /// A heartbeat.
     Beat(Beat),
+    /// A message of a new handshake of this link, at most [`PLAIN_LEN_MAX`] bytes.
+    Handshake(Bytes),
 }
 
 impl Frame {
@@ -85,9 +89,11 @@ impl Frame {
             Self::Request { request, .. } => variant_name(request),
             Self::Response { response, .. } => format!("answer to {}", variant_name(response)),
             Self::Direct(message) => variant_name(message),
-            Self::Cancel { .. } | Self::Publish(_) | Self::Subscribe(_) | Self::Beat(_) => {
-                variant_name(self)
-            }
+            Self::Cancel { .. }
+            | Self::Publish(_)
+            | Self::Subscribe(_)
+            | Self::Beat(_)
+            | Self::Handshake(_) => variant_name(self),
         }
     }
 }
@@ -230,6 +236,27 @@ pub fn beat(beat: &Beat) -> Result<Vec<u8>, FrameError> {
     build(BEAT, "beat", &[], beat)
 }
 
+/// Returns the bytes of a [`Frame::Handshake`].
+///
+/// # Errors
+/// [`FrameError::Body`] over [`PLAIN_LEN_MAX`].
+pub fn handshake(message: &[u8]) -> Result<Vec<u8>, FrameError> {
+    check_handshake(message)?;
+    let mut out = Vec::with_capacity(message.len() + 1);
+    out.push(HANDSHAKE);
+    out.extend_from_slice(message);
+    Ok(out)
+}
+
+const fn check_handshake(message: &[u8]) -> Result<(), FrameError> {
+    let len = message.len();
+    if len > PLAIN_LEN_MAX {
+        let why = CodecError::TooLong { len, max: PLAIN_LEN_MAX };
+        return Err(FrameError::Body { what: "handshake", why });
+    }
+    Ok(())
+}
+
 impl Frame {
     /// Returns the frame's bytes.
     ///
@@ -249,6 +276,7 @@ impl Frame {
             }
             Self::Subscribe(topics) => subscribe(topics),
             Self::Beat(content) => beat(content),
+            Self::Handshake(message) => handshake(message),
         }
     }
 
@@ -297,6 +325,10 @@ impl Frame {
                 Self::Subscribe(topics)
             }
             BEAT => Self::Beat(codec::decode(&bytes).map_err(|why| body("beat", why))?),
+            HANDSHAKE => {
+                check_handshake(&bytes)?;
+                Self::Handshake(bytes)
+            }
             other => return Err(FrameError::UnknownKind(other)),
         })
     }

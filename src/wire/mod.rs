@@ -11,5 +11,5 @@ pub mod plain;
 
 pub use crate::model::bounds::FRAME_LEN_MAX;
 
-/// Greatest length of a handshake's plain frame, in bytes.
+/// Greatest length of a handshake's message, in bytes.
 pub const PLAIN_LEN_MAX: usize = 8 * 1024;

@@ -32,6 +32,11 @@ pub struct LinkLimits {
     pub close_timeout: Duration,
     /// Time after which a direction changes to its next key.
     pub rekey_interval: Duration,
+    /// Age of a link's keys at which the end that dialled starts a new handshake, more or less by a
+    /// tenth of it.
+    pub handshake_interval: Duration,
+    /// Time that a new handshake may take.
+    pub handshake_timeout: Duration,
 }
 
 impl LinkLimits {
@@ -41,6 +46,7 @@ impl LinkLimits {
     /// Returns the limits that belong to a node's settings.
     #[must_use]
     pub fn of(config: &Config) -> Self {
+        let stall_timeout = 2 * config.heartbeat_interval * config.heartbeats_missed_max;
         Self {
             heartbeat_interval: config.heartbeat_interval,
             heartbeats_missed_max: config.heartbeats_missed_max,
@@ -48,9 +54,12 @@ impl LinkLimits {
             outgoing_bytes_max: 4 * FRAME_LEN_MAX,
             in_flight_max: Self::IN_FLIGHT_MAX,
             in_flight_batches: 2 * WORKER_BATCHES_MAX,
-            stall_timeout: 2 * config.heartbeat_interval * config.heartbeats_missed_max,
+            stall_timeout,
             close_timeout: Duration::from_secs(1),
             rekey_interval: Duration::from_secs(600),
+            handshake_interval: config.link_handshake_interval,
+            // A new handshake does not make a link less patient than it is without one.
+            handshake_timeout: config.handshake_timeout.max(stall_timeout),
         }
     }
 

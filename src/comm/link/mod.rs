@@ -17,11 +17,15 @@
 //! 6. Heartbeats stop while the task that drives the node makes no progress: see [`DriverStamp`].
 //! 7. The side that closes says so in a last record, after all that was queued before it. It
 //!    then waits for the peer to end the stream, so that no reset overtakes the close.
+//! 8. A link that lives long gets keys of a new handshake, and nothing that is under way notices. A
+//!    new handshake that fails, or is not finished within `handshake_timeout`, ends the link.
 
+mod exchange;
 mod heartbeat;
 mod key_frame;
 mod limits;
 mod reader;
+mod renewal;
 mod responder;
 mod state;
 mod writer;
@@ -32,15 +36,17 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::{
-    heartbeat::DriverStamp, key_frame::KeyFrame, limits::LinkLimits, responder::Responder,
-};
 use self::{
+    exchange::Exchange,
     heartbeat::{Heartbeat, watch},
     reader::Reader,
+    renewal::Renewal,
     responder::Shared,
     state::{Outgoing, Room},
     writer::Writer,
+};
+pub use self::{
+    heartbeat::DriverStamp, key_frame::KeyFrame, limits::LinkLimits, responder::Responder,
 };
 use super::{Peer, SecureStream};
 pub use crate::model::ids::LinkId;
@@ -181,13 +187,16 @@ impl Link {
         driver: DriverStamp,
         incoming: mpsc::Sender<(LinkId, Incoming)>,
     ) -> Self {
-        let SecureStream { stream, sealer, opener, peer } = secured;
+        let SecureStream { stream, sealer, opener, peer, renewal } = secured;
+        let renewal = Renewal::new(renewal, sealer.session().clone());
+        let exchange = Exchange::new(renewal.answers());
         let (read, write) = tokio::io::split(stream);
         let now = env.now();
-        let shared = Arc::new(Shared::new(id, peer, limits, driver, Heartbeat::beginning(now)));
+        let shared =
+            Arc::new(Shared::new(id, peer, limits, driver, Heartbeat::beginning(now), exchange));
         let reader = Reader::new(read, opener);
         let writer = Writer::new(write, sealer, now);
-        let run = run(env.clone(), Arc::clone(&shared), reader, writer, incoming);
+        let run = run(env.clone(), Arc::clone(&shared), reader, writer, renewal, incoming);
         let task = env.spawn("link", run);
         Self(Arc::new(Handle { env: env.clone(), shared, task: Some(task) }))
     }
@@ -327,6 +336,7 @@ async fn run(
     shared: Arc<Shared>,
     mut reader: Reader,
     mut writer: Writer,
+    renewal: Renewal,
     incoming: mpsc::Sender<(LinkId, Incoming)>,
 ) {
     let end = tokio::select! {
@@ -334,6 +344,7 @@ async fn run(
         end = reader.run(&env, &shared, &incoming) => end,
         end = writer.run(&env, &shared) => end,
         end = watch(&env, &shared.heartbeat, &shared.limits) => end,
+        end = renewal.run(&env, &shared) => end,
         end = overdue(&env, &shared) => end,
     };
     shared.state().end();

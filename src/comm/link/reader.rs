@@ -65,6 +65,7 @@ impl Reader {
                     Ok(close) => Err(LinkEnd::ClosedByPeer(close)),
                     Err(why) => Err(violation(format_args!("close: {why}"))),
                 },
+                Ok((RecordKind::Switch, _)) => self.on_switch(env, shared),
                 Err(end) => Err(end),
             };
             if let Err(end) = done {
@@ -114,6 +115,14 @@ impl Reader {
         Ok((kind, body))
     }
 
+    /// Changes to the keys of a new handshake, if it is the peer's turn to do so.
+    fn on_switch(&mut self, env: &Env, shared: &Shared) -> Result<(), LinkEnd> {
+        let fresh = shared.exchange().on_switch(env.now()).map_err(violation)?;
+        self.opener.switch(fresh.get()).map_err(violation)?;
+        shared.turn.notify_one();
+        Ok(())
+    }
+
     async fn on_frame(
         &mut self,
         env: &Env,
@@ -139,6 +148,11 @@ impl Reader {
             Frame::Subscribe(topics) => {
                 shared.state().set_topics(&topics);
                 Incoming::Subscribed(topics)
+            }
+            Frame::Handshake(message) => {
+                shared.exchange().on_message(env.now(), message).map_err(violation)?;
+                shared.turn.notify_one();
+                return Ok(());
             }
             Frame::Beat(beat) => {
                 if self.beat.replace(beat) == Some(beat) {

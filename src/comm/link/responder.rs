@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::{
     LinkId, LinkLimits, SendError,
+    exchange::Exchange,
     heartbeat::{DriverStamp, Heartbeat},
     state::{LinkState, Room},
 };
@@ -30,7 +31,10 @@ pub(super) struct Shared {
     pub(super) work: Notify,
     /// Signal that the link is to be closed.
     pub(super) closing: Notify,
+    /// Signal that a new handshake goes on.
+    pub(super) turn: Notify,
     state: Mutex<LinkState>,
+    exchange: Mutex<Exchange>,
 }
 
 impl Shared {
@@ -40,15 +44,22 @@ impl Shared {
         limits: LinkLimits,
         driver: DriverStamp,
         heartbeat: Heartbeat,
+        exchange: Exchange,
     ) -> Self {
         let state = Mutex::new(LinkState::new(&limits));
-        let (work, closing) = (Notify::new(), Notify::new());
-        Self { id, peer, limits, driver, heartbeat, work, closing, state }
+        let exchange = Mutex::new(exchange);
+        let (work, closing, turn) = (Notify::new(), Notify::new(), Notify::new());
+        Self { id, peer, limits, driver, heartbeat, work, closing, turn, state, exchange }
     }
 
     /// Locks the state; the guard is never held over an await.
     pub(super) fn state(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks the state of new handshakes; the guard is never held over an await.
+    pub(super) fn exchange(&self) -> MutexGuard<'_, Exchange> {
+        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -10,7 +10,8 @@
 //!    most one for each call that was sent. So nothing of another kind keeps a batch or its
 //!    answer out.
 //! 5. Calls, cancels, answers to batches and messages about keys are sent before other messages,
-//!    envelopes and pages, of which some go out in each burst.
+//!    envelopes and pages, of which some go out in each burst. A link's own new handshake goes before
+//!    all of them: one message of it, or one change of keys, waits at most.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::{CallError, KeyFrame, LinkLimits, SendError};
+use super::{CallError, KeyFrame, LinkLimits, SendError, exchange::FreshSecret};
 use crate::{
     model::message::{Beat, Close, Response, Topic},
     wire::{
@@ -41,6 +42,8 @@ pub(super) enum Outgoing {
     Envelope(Bytes),
     /// Frame of a message about keys, shared with other links.
     Secret(KeyFrame),
+    /// Change to the keys of a new handshake.
+    Switch(FreshSecret),
 }
 
 impl Outgoing {
@@ -49,6 +52,7 @@ impl Outgoing {
             Self::Frame(bytes) | Self::Call(_, bytes) => bytes.len(),
             Self::Envelope(bytes) => bytes.len(),
             Self::Secret(frame) => frame.bytes().len(),
+            Self::Switch(_) => 0,
         }
     }
 }
@@ -64,6 +68,11 @@ impl Queue {
     fn push(&mut self, out: Outgoing) {
         self.bytes += out.len();
         self.frames.push_back(out);
+    }
+
+    fn push_first(&mut self, out: Outgoing) {
+        self.bytes += out.len();
+        self.frames.push_front(out);
     }
 
     /// Removes a call that was not sent. Says whether it was here.
@@ -203,6 +212,16 @@ impl LinkState {
         }
         self.urgent.push(Outgoing::Secret(frame));
         Ok(())
+    }
+
+    /// Queues a part of the link's own new handshake before all else. Says whether the link is open;
+    /// else nothing was queued.
+    pub(super) fn push_first(&mut self, out: Outgoing) -> bool {
+        let is_open = self.is_open();
+        if is_open {
+            self.urgent.push_first(out);
+        }
+        is_open
     }
 
     /// Numbers a request's frame and queues it.

@@ -129,6 +129,10 @@ impl Writer {
                     &self.scratch
                 }
                 Outgoing::Secret(frame) => frame.bytes(),
+                Outgoing::Switch(fresh) => {
+                    self.sealer.switch(fresh.get(), &mut self.sealed)?;
+                    continue;
+                }
             };
             self.sealer.seal(RecordKind::Data, bytes, &mut self.sealed)?;
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rand_core::CryptoRng;
 
 use super::{
-    HandshakeFault, Peer, Ready, SIGN_AUTH, SIGN_REPLY, SUITE_RSA_AES, VERSIONS, WRAP, check_name,
-    encode_secret, key_fault, link, link_secret, malformed,
+    EARLY, HandshakeFault, Peer, Ready, SIGN_AUTH, SIGN_REPLY, SUITE_RSA_AES, VERSIONS, WRAP,
+    check_name, encode_secret, key_fault, link, link_secret, malformed,
     messages::{Auth, Hello, Reply, ReplyHead, WelcomeHead},
     record_fault,
 };
@@ -199,8 +199,14 @@ impl AwaitWelcome {
         let reading = |why| malformed("Welcome", &why);
         let mut body = SecretBytes::new(body);
         let kind = self.opener.open(header, &mut body).map_err(record_fault("Welcome"))?;
-        if kind == RecordKind::Close {
-            return Err(HandshakeFault::Rejected(codec::decode(&body).map_err(reading)?));
+        match kind {
+            RecordKind::Data => {}
+            RecordKind::Close => {
+                return Err(HandshakeFault::Rejected(codec::decode(&body).map_err(reading)?));
+            }
+            RecordKind::Switch => {
+                return Err(HandshakeFault::Malformed { what: "Welcome", why: EARLY.to_owned() });
+            }
         }
         let Some(arriving) = &mut self.got else {
             let head: WelcomeHead = codec::decode(&body).map_err(reading)?;

@@ -1,4 +1,4 @@
-//! The five messages of a handshake, without proofs and seals.
+//! The five messages of a handshake and the two of a link's new one, without proofs and seals.
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
@@ -91,4 +91,18 @@ pub struct Ready {
     pub epoch: Option<KeyEpoch>,
     /// Registration of a worker, or incarnation of a master as a number.
     pub registration: Registration,
+}
+
+/// First message of a new handshake: signed by the dialer.
+#[derive(Serialize, Deserialize)]
+pub(super) struct RenewalRequest {
+    pub(super) nonce: [u8; 32],
+    pub(super) handshake_spki: Vec<u8>,
+}
+
+/// Second message of a new handshake: signed by the acceptor, together with the first.
+#[derive(Serialize, Deserialize)]
+pub(super) struct RenewalReply {
+    pub(super) nonce: [u8; 32],
+    pub(super) wrapped: Vec<u8>,
 }

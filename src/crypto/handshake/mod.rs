@@ -21,10 +21,13 @@
 //! 3. Every signature and the wrap cover the bytes of all earlier messages, so that no version,
 //!    suite or key can be replaced on the way.
 //! 4. Only the dialer's handshake pair opens the wrap: identities stolen later do not.
+//!
+//! A link that lives long makes a new handshake under its own seal: see [`RenewalParams`].
 
 mod acceptor;
 mod dialer;
 mod messages;
+mod renewal;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -36,6 +39,7 @@ pub use self::{
     },
     dialer::{AwaitReply, AwaitWelcome, Credential, DialerParams, ReceivedWelcome, SendReady},
     messages::Ready,
+    renewal::{AwaitRenewal, RenewalParams},
 };
 use super::{
     epoch::EpochError,
@@ -61,6 +65,8 @@ const SIGN_REPLY: &str = "chatchat/v1/handshake/reply";
 const SIGN_AUTH: &str = "chatchat/v1/handshake/auth";
 const WRAP: &str = "chatchat/v1/handshake/wrap";
 const KEYS: &str = "chatchat/v1/handshake/keys";
+/// Reason to refuse a change of keys during a handshake.
+const EARLY: &str = "the peer changes its keys before the handshake ended";
 
 /// Authenticated node at the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,6 +214,7 @@ fn open_message(
         RecordKind::Close => {
             Err(HandshakeFault::Malformed { what, why: "the peer closed".to_owned() })
         }
+        RecordKind::Switch => Err(HandshakeFault::Malformed { what, why: EARLY.to_owned() }),
     }
 }
 

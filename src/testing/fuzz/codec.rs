@@ -43,6 +43,7 @@ pub(super) fn frame_seeds() -> Vec<Vec<u8>> {
         Frame::Publish(Bytes::from_static(b"an envelope is passed on as it is")),
         Frame::Subscribe(Topic::ALL.to_vec()),
         Frame::Beat(Beat { reaches_store: true }),
+        Frame::Handshake(Bytes::from_static(b"message")),
     ];
     frames.iter().map(|frame| frame.encode().expect("short")).collect()
 }

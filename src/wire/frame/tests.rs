@@ -75,6 +75,8 @@ fn any_frame() -> impl Strategy<Value = Frame> {
             .prop_map(|bytes| Frame::Publish(Bytes::from(bytes))),
         proptest::sample::subsequence(&Topic::ALL, 0..=Topic::ALL.len()).prop_map(Frame::Subscribe),
         any::<bool>().prop_map(|reaches_store| Frame::Beat(Beat { reaches_store })),
+        proptest::collection::vec(any::<u8>(), 0..300)
+            .prop_map(|bytes| Frame::Handshake(Bytes::from(bytes))),
     ]
 }
 
@@ -86,7 +88,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_never_panic_the_decoder(kind in 0..9u8, body in proptest::collection::vec(any::<u8>(), 0..600)) {
+    fn random_bytes_never_panic_the_decoder(kind in 0..10u8, body in proptest::collection::vec(any::<u8>(), 0..600)) {
         let mut bytes = vec![kind];
         bytes.extend(body);
         if let Ok(frame) = Frame::decode(bytes.into()) {
@@ -138,6 +140,10 @@ fn frame_over_the_bound_is_refused_by_sender_and_receiver() {
     let mut bytes = vec![0; FRAME_LEN_MAX + 1];
     bytes[0] = PUBLISH;
     assert!(matches!(Frame::decode(bytes.into()), Err(FrameError::Body { .. })));
+    let mut bytes = vec![0; PLAIN_LEN_MAX + 2];
+    assert!(matches!(handshake(&bytes[1..]), Err(FrameError::Body { .. })));
+    bytes[0] = HANDSHAKE;
+    assert!(matches!(Frame::decode(bytes.into()), Err(FrameError::Body { .. })));
 }
 
 /// Layout that nodes have sent to each other: a change of it is a new version of the protocol.
@@ -157,6 +163,7 @@ fn layout_is_unchanged() {
     assert_eq!(hex(Frame::Publish(Bytes::from_static(&[0xff]))), "05ff");
     assert_eq!(hex(Frame::Subscribe(Topic::ALL.to_vec())), "06050001020304");
     assert_eq!(hex(Frame::Beat(Beat { reaches_store: true })), "0701");
+    assert_eq!(hex(Frame::Handshake(Bytes::from_static(&[0xee]))), "08ee");
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub(super) fn frame_of(out: Outgoing) -> Frame {
         Outgoing::Frame(bytes) | Outgoing::Call(_, bytes) => bytes.into(),
         Outgoing::Envelope(bytes) => bytes,
         Outgoing::Secret(frame) => frame.bytes().to_vec().into(),
+        Outgoing::Switch(_) => panic!("no frame"),
     };
     Frame::decode(bytes).expect("a frame")
 }

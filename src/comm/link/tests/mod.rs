@@ -2,6 +2,7 @@
 
 mod hostile;
 mod pair;
+mod renewal;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -10,7 +11,10 @@ use tokio::{
 
 use super::*;
 use crate::{
-    crypto::record::{self, HEADER_LEN, Opener, RecordKind, Sealer},
+    crypto::{
+        record::{self, HEADER_LEN, Opener, RecordKind, Sealer},
+        secret::Secret,
+    },
     env::BoxStream,
     model::{
         ids::{BoardName, NodeId, Registration, Resource, Role, Token},
@@ -34,6 +38,7 @@ fn secured_pair(room: usize) -> (SecureStream, SecureStream) {
         sealer,
         opener,
         peer,
+        renewal: None,
     };
     (secured(near, near_keys, peer(2, Role::Worker)), secured(far, far_keys, peer(1, Role::Master)))
 }
@@ -105,14 +110,22 @@ struct Raw {
     stream: BoxStream,
     sealer: Sealer,
     opener: Opener,
+    /// Secret of a new handshake, to which the link may change.
+    fresh: Option<Secret>,
+}
+
+impl From<SecureStream> for Raw {
+    fn from(end: SecureStream) -> Self {
+        let SecureStream { stream, sealer, opener, .. } = end;
+        Self { stream, sealer, opener, fresh: None }
+    }
 }
 
 /// Returns a link and its raw other end.
 fn raw(env: &Env, limits: LinkLimits) -> (Link, Events, Raw) {
     let (near, far) = secured_pair(ROOM);
     let (link, events) = start(env, 1, near, limits);
-    let SecureStream { stream, sealer, opener, .. } = far;
-    (link, events, Raw { stream, sealer, opener })
+    (link, events, far.into())
 }
 
 impl Raw {
@@ -139,6 +152,10 @@ impl Raw {
             let mut body = vec![0; record::body_len(header).expect("below the bound")];
             self.stream.read_exact(&mut body).await.expect("not ended");
             match self.opener.open(header, &mut body).expect("sealed for here") {
+                RecordKind::Switch => {
+                    let fresh = self.fresh.take().expect("a new handshake is under way");
+                    self.opener.switch(&fresh).expect("announced");
+                }
                 RecordKind::Close => return Err(codec::decode(&body).expect("a close")),
                 RecordKind::Data => match Frame::decode(body.into()).expect("a frame") {
                     Frame::Beat(_) => {}
