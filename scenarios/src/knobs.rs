@@ -67,6 +67,9 @@ const SETTINGS: &[Turn<Config>] = &[
     ("link_frames_max", |it, rng| it.link_frames_max = *rng.pick(&[2, 64])),
     ("batches_in_flight", |it, rng| it.batches_in_flight = *rng.pick(&[1, 4, 8])),
     ("sessions_cached_max", |it, rng| it.sessions_cached_max = *rng.pick(&[8, 64])),
+    ("link_handshake_interval", |it, rng| {
+        it.link_handshake_interval = *rng.pick(&[ms(2000), ms(7000)]);
+    }),
 ];
 
 /// Habits and numbers of people.

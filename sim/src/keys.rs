@@ -4,7 +4,9 @@
 //! The pairs are 1024 bits long and public, in the project's tree: they guard nothing.
 //!
 //! 1. A node's identity follows from its number and from how often its disk was wiped.
-//! 2. No pair is handed out twice in a run, as long as the pool lasts; identities never.
+//! 2. No pair is handed out twice in a run, as long as the pool lasts; identities never. Pairs for
+//!    handshakes may repeat once a quarter is left: the rest is for common keys, whose epochs are
+//!    told apart by them.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -132,6 +134,12 @@ impl NodeKeys {
         let count = self.pool.pairs.len() - first - self.pool.wipes;
         let start = usize::try_from(start % count as u64).expect("below a usize");
         let mut stock = self.pool.stock();
+        if kind == KeyKind::Handshake {
+            let given = stock.taken.iter().filter(|taken| **taken).count();
+            if given >= count - count / 4 {
+                return self.pool.pairs[first + start];
+            }
+        }
         let mut from_start = (0..count).map(|by| first + (start + by) % count);
         let nth = from_start.find(|nth| !stock.taken[*nth]).unwrap_or(first + start);
         stock.taken[nth] = true;
