@@ -258,7 +258,7 @@ fn whole_table() {
     let (one, shape) = (Shape { masters: 1, ..Shape::default() }, Shape::default());
     let of_batch = |batch| {
         let mut shape = one.clone();
-        (shape.config.batch_tasks_max, shape.config.batch_bytes_max) = (batch, 1024 * 1024);
+        shape.config.batch_tasks_max = batch;
         shape
     };
     for boards in [1, 16, 256] {
