@@ -10,6 +10,7 @@ pub mod copies;
 pub mod event;
 pub mod held;
 pub mod ids;
+pub mod login;
 pub mod message;
 pub mod names;
 pub mod outcome;

@@ -23,6 +23,7 @@ mod bounds;
 mod history;
 #[cfg(feature = "net")]
 mod job;
+mod login;
 mod op;
 #[cfg(feature = "net")]
 pub mod postgres;
@@ -34,12 +35,13 @@ mod term;
 
 use std::{fmt, sync::Arc};
 
-pub use self::op::*;
+pub use self::{login::LoginSlot, op::*};
 use crate::{
     env::BoxFuture,
     model::{
         copies::{SessionDigests, SessionPage},
         ids::{BoardName, Incarnation, NodeId, PostId, Resource, SessionKey, UserId},
+        login::{StorePassword, StoreUser},
         message::Task,
         outcome::TaskResult,
         rows::*,
@@ -298,9 +300,26 @@ impl Store {
         ask!(self, Op::UseNodes(nodes), OpReply::Done => ())
     }
 
-    /// Denies a node for good, with the token that enrolled it.
+    /// Denies a node for good, with the token that enrolled it and its login at the store.
+    /// [`StoreError::Refused`] if the node is denied, but the login could not be closed.
     pub async fn deny(&self, node: NodeId) -> Result<(), StoreError> {
         ask!(self, Op::Deny(node), OpReply::Done => ())
+    }
+
+    /// Returns whether the store makes logins for nodes.
+    pub async fn makes_logins(&self) -> Result<bool, StoreError> {
+        ask!(self, Op::MakesLogins, OpReply::MakesLogins(makes) => makes)
+    }
+
+    /// Gives an enrolled node a login with this password and returns its user; `None` for a store that
+    /// has no logins. [`StoreError::Refused`] for a node that is not enrolled, and where this user may
+    /// make no others.
+    pub async fn put_login(
+        &self,
+        node: NodeId,
+        password: StorePassword,
+    ) -> Result<Option<StoreUser>, StoreError> {
+        ask!(self, Op::PutLogin { node, password }, OpReply::Login(user) => user)
     }
 
     /// Does one small piece of upkeep, and returns whether more is due now. `clock_jumped` says

@@ -12,6 +12,7 @@ pub use crate::model::bounds::{BOARDS_MAX, PAGE_BYTES_MAX as READ_BYTES_MAX};
 use crate::model::{
     copies::{SessionDigests, SessionPage},
     ids::{BoardName, Incarnation, NodeId, PostId, Resource, SessionKey, UserId},
+    login::{StorePassword, StoreUser},
     message::Task,
     outcome::TaskResult,
 };
@@ -180,8 +181,20 @@ pub enum Op {
     /// Marks enrolled nodes as used, so that a full list lets go of others. Each master says once an
     /// hour which nodes are in.
     UseNodes(Vec<NodeId>),
-    /// Denies a node for good and revokes the token that enrolled it.
+    /// Denies a node for good and revokes the token that enrolled it. Where nodes have logins of their
+    /// own at the store, the node's is closed and its sessions are ended.
     Deny(NodeId),
+    /// Says whether the store makes logins: it is a server, and the asking user may make others.
+    MakesLogins,
+    /// Gives an enrolled node a login of its own at the store, with this password from now on.
+    /// [`Refused`](super::StoreError::Refused) for a node that is not enrolled, and where the asking
+    /// user may make no others.
+    PutLogin {
+        /// Node that logs in.
+        node: NodeId,
+        /// Password of the login.
+        password: StorePassword,
+    },
     /// Does one small piece of upkeep: drops rows whose time is over.
     KeepUp {
         /// Whether the caller saw the store's clock jump since its last piece; then nothing is
@@ -215,6 +228,7 @@ impl Op {
                 | Self::ActiveUsers
                 | Self::DeadLetters(_)
                 | Self::Admission
+                | Self::MakesLogins
                 | Self::Writes { .. }
         )
     }
@@ -273,6 +287,8 @@ impl Op {
             Self::Enrol { .. } => "enrol",
             Self::UseNodes(_) => "use_nodes",
             Self::Deny(_) => "deny",
+            Self::MakesLogins => "makes_logins",
+            Self::PutLogin { .. } => "put_login",
             Self::KeepUp { .. } => "keep_up",
             Self::Writes { .. } => "writes",
         }
@@ -303,6 +319,8 @@ pub enum OpReply {
     DeadLetters(Vec<DeadLetter>),
     Admission(Admission),
     Enrolled(Enrolled),
+    MakesLogins(bool),
+    Login(Option<StoreUser>),
     KeptUp { more: bool },
     Writes(Vec<WriteRow>),
 }

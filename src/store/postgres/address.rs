@@ -173,6 +173,39 @@ impl Address {
         &self.url
     }
 
+    /// Returns whether it names neither a user nor a password: a worker then gets its login from a
+    /// master.
+    #[must_use]
+    pub fn lacks_login(&self) -> bool {
+        self.config.get_user().is_none() && self.password_file.is_none()
+    }
+
+    /// Returns whether it names a password or a file that holds one.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.config.get_password().is_some() || self.password_file.is_some()
+    }
+
+    /// Returns whether it names a database; else that of the user's name is meant.
+    #[must_use]
+    pub fn names_database(&self) -> bool {
+        self.config.get_dbname().is_some()
+    }
+
+    /// Returns the URL without its user and password, for a worker that gets its login from a master.
+    #[must_use]
+    pub fn without_login(&self) -> String {
+        let (base, query) = self.url.split_once('?').unwrap_or((&self.url, ""));
+        let (scheme, rest) = base.split_once("://").unwrap_or(("postgres", base));
+        // As the driver does, which takes the first @ for the end of the user.
+        let rest = rest.split_once('@').map_or(rest, |(_, servers)| servers);
+        let pairs = query.split('&');
+        let kept: Vec<_> = pairs.filter(|pair| !pair.starts_with("password_file=")).collect();
+        let query = kept.join("&");
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("{scheme}://{rest}{mark}{query}")
+    }
+
     pub(super) fn servers(&self) -> &[Server] {
         &self.servers
     }
@@ -317,6 +350,37 @@ mod tests {
         a part of the URL is malformed; want postgres://USER@HOST[:PORT][,HOST..]/DATABASE[?KEY=VALUE&..]
         it is no such URL; want postgres://USER@HOST[:PORT][,HOST..]/DATABASE[?KEY=VALUE&..]
         ");
+    }
+
+    #[test]
+    fn address_without_user_is_for_a_login_that_a_master_gives() {
+        let lacks = |url: &str| parse(url).expect("a good URL").lacks_login();
+        assert!(lacks("postgres://localhost/db"));
+        assert!(lacks("postgres://localhost/db?options=-csearch_path%3Dchat"));
+        assert!(!lacks("postgres://me@localhost/db"));
+        assert!(!lacks("postgres://me:s3cret@localhost/db"));
+        assert!(!lacks("postgres://localhost/db?password_file=/f"));
+        assert!(!parse("postgres://localhost").expect("good").names_database());
+    }
+
+    #[test]
+    fn url_without_its_login_keeps_servers_database_and_settings() {
+        for (url, want) in [
+            ("postgres://localhost/db", "postgres://localhost/db"),
+            ("postgres://me@localhost/db", "postgres://localhost/db"),
+            ("postgresql://me:s3cret@localhost,[::1]:7/db", "postgresql://localhost,[::1]:7/db"),
+            ("postgres://me@localhost/db?password_file=/f", "postgres://localhost/db"),
+            (
+                "postgres://me@db.lan/db?sslrootcert=/c&password_file=/f&options=-ca%3Db",
+                "postgres://db.lan/db?sslrootcert=/c&options=-ca%3Db",
+            ),
+        ] {
+            let address = parse(url).expect("a good URL");
+            assert_eq!(address.without_login(), want);
+            let without = parse(want).expect("still a good one");
+            assert!(without.lacks_login() && !without.has_password());
+            assert_eq!(without.servers(), address.servers());
+        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     env::{BoxFuture, BoxStream, Env, TaskGuard},
-    model::{absence::AwayReason, rows::StoreError},
+    model::{absence::AwayReason, login::StoreLogin, rows::StoreError},
     store::{
         history::{Mark, Seen},
         refused,
@@ -70,6 +70,14 @@ const STATE: &str = "SELECT current_setting('transaction_read_only', true),
 
 const STANDBYS: &str = "SELECT count(*) FROM pg_stat_replication";
 
+/// Whether this user may make others.
+pub(super) const MAKES_LOGINS: &str =
+    "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user";
+
+/// Remedy for a user that may make no others.
+pub(super) const WAY_OUT: &str = "give it that right by ALTER ROLE .. CREATEROLE, or name a user in \
+                                  the workers' store";
+
 /// Last warning of the server on one connection.
 type Warning = Arc<Mutex<Option<String>>>;
 
@@ -83,6 +91,8 @@ pub(super) struct Db {
     pub(super) seen: Arc<Seen>,
     /// Mark of the store when this was opened.
     pub(super) mark: Mark,
+    /// Whether its user may read the guards of masters.
+    pub(super) reads_guards: bool,
     /// Serves the connection until this is dropped.
     _driver: TaskGuard,
 }
@@ -159,6 +169,11 @@ impl Db {
         Ok(self.client.batch_execute(sql).await?)
     }
 
+    /// Carries out statements that name what no value can stand for.
+    pub(super) async fn batch_of(&self, sql: &str) -> Outcome<()> {
+        Ok(self.client.batch_execute(sql).await?)
+    }
+
     /// Reads the server's time from a column, ms.
     pub(super) fn time(&self, row: &Row, column: usize) -> Outcome<u64> {
         let now_ms = row.nat(column)?;
@@ -182,13 +197,17 @@ impl Shared {
     /// [`StoreError::Refused`] and [`StoreError::Broken`] before any store was seen, for what waiting
     /// does not mend; [`StoreError::Away`] else.
     pub(super) async fn connect(&self) -> Result<Db, StoreError> {
+        let login = match &self.login {
+            None => None,
+            Some(slot) => Some(slot.get().ok_or_else(no_login)?),
+        };
         let servers = self.address.servers();
         let first = self.good.load(Ordering::Relaxed);
         let mut failures = Vec::new();
         for nth in 0..servers.len() {
             let at = (first + nth) % servers.len();
             let Some(server) = servers.get(at) else { continue };
-            let try_it: BoxFuture<'_, _> = Box::pin(self.connect_to(server));
+            let try_it: BoxFuture<'_, _> = Box::pin(self.connect_to(server, login.as_ref()));
             let tried = self.env.timeout(CONNECT_MAX, try_it).await;
             let error = match tried {
                 Ok(Ok(db)) => {
@@ -207,7 +226,11 @@ impl Shared {
         Err(told(&failures))
     }
 
-    async fn connect_to(&self, server: &Server) -> Result<Db, StoreError> {
+    async fn connect_to(
+        &self,
+        server: &Server,
+        login: Option<&StoreLogin>,
+    ) -> Result<Db, StoreError> {
         let before = self.seen.newest();
         let io = |e: io::Error| StoreError::away(AwayReason::Unreachable, e.to_string());
         let stream: BoxStream = match &server.place {
@@ -217,9 +240,12 @@ impl Shared {
             Place::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(io)?),
         };
         let warning = Warning::default();
-        let (client, driver) = self.log_in(server, Plain(stream), &warning).await?;
-        let mark = self.check(&client).await?;
+        let (client, driver) = self.log_in(server, login, Plain(stream), &warning).await?;
+        let mark = self.check(&client, login).await?;
         self.seen.check(before, mark)?;
+        if let (Some(slot), Some(login)) = (&self.login, login) {
+            slot.on_taken(login);
+        }
         Ok(Db {
             client,
             statements: Mutex::default(),
@@ -227,6 +253,7 @@ impl Shared {
             clock: self.clock.clone(),
             seen: Arc::clone(&self.seen),
             mark,
+            reads_guards: login.is_none(),
             _driver: driver,
         })
     }
@@ -234,6 +261,7 @@ impl Shared {
     async fn log_in(
         &self,
         server: &Server,
+        login: Option<&StoreLogin>,
         stream: Plain,
         warning: &Warning,
     ) -> Result<(Client, TaskGuard), StoreError> {
@@ -241,7 +269,10 @@ impl Shared {
             let file = self.address.password_file().unwrap_or_else(|| "".as_ref());
             self.lasting(format!("password_file {}: {e}", file.display()))
         })?;
-        let error = |e| self.log_in_error(&e);
+        if let Some(login) = login {
+            config.user(login.user.as_str()).password(login.password.text().as_bytes());
+        }
+        let error = |e| self.log_in_error(&e, login);
         if !server.tls {
             config.ssl_mode(SslMode::Disable);
             let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(error)?;
@@ -262,7 +293,17 @@ impl Shared {
     }
 
     /// Returns the error of a log-in: lasting if an operator has to mend a setting.
-    fn log_in_error(&self, error: &tokio_postgres::Error) -> StoreError {
+    fn log_in_error(
+        &self,
+        error: &tokio_postgres::Error,
+        login: Option<&StoreLogin>,
+    ) -> StoreError {
+        let is_of_user = error.code().is_some_and(|code| {
+            code.code().starts_with("28") || *code == SqlState::INSUFFICIENT_PRIVILEGE
+        });
+        if let Some(login) = login.filter(|_| is_of_user) {
+            return self.refused_login(login, &words_of(error));
+        }
         let is_setting = match error.code() {
             Some(code) => {
                 // Wrong user, password or database, or no right to it.
@@ -279,6 +320,15 @@ impl Shared {
         if is_setting { self.lasting(words_of(error)) } else { store_error(error) }
     }
 
+    /// Error of a login that a master gave, which gives another one when it is asked.
+    fn refused_login(&self, login: &StoreLogin, why: &str) -> StoreError {
+        if let Some(slot) = &self.login {
+            slot.on_refused(login);
+        }
+        let why = format!("it refuses the login of a master, user {}: {why}", login.user);
+        StoreError::away(AwayReason::Failing, why)
+    }
+
     /// Error that waiting does not mend, as long as no store was seen; away for now after that.
     fn lasting(&self, why: impl Into<String>) -> StoreError {
         match self.seen.newest() {
@@ -288,7 +338,7 @@ impl Shared {
     }
 
     /// Sets a connection up, and sees whether the server may hold a store and does.
-    async fn check(&self, client: &Client) -> Result<Mark, StoreError> {
+    async fn check(&self, client: &Client, login: Option<&StoreLogin>) -> Result<Mark, StoreError> {
         let sql = |error: tokio_postgres::Error| store_error(&error);
         client.batch_execute(&settings(self.timeout)).await.map_err(sql)?;
         let row = client.query_one(STATE, &[]).await.map_err(sql)?;
@@ -308,11 +358,33 @@ impl Shared {
             }
         }
         let rights = self.rights();
-        let mark = schema::prepare(client, rights)
-            .await
-            .map_err(|failure| self.seen.while_running(of_schema(failure)))?;
+        let mark = schema::prepare(client, rights).await.map_err(|failure| match login {
+            Some(login) if lacks_rights(&failure) => {
+                self.refused_login(login, &StoreError::from(failure).to_string())
+            }
+            _ => self.seen.while_running(of_schema(failure)),
+        })?;
         self.warn_of_standbys(client, setting(3), setting(4)).await;
+        if rights.upgrade {
+            self.tell_of_logins(client).await;
+        }
         Ok(mark)
+    }
+
+    /// Says once per process that this user may give workers no logins.
+    async fn tell_of_logins(&self, client: &Client) {
+        let may = match client.query_opt(MAKES_LOGINS, &[]).await {
+            Ok(row) => row.and_then(|row| row.try_get(0).ok()).unwrap_or(false),
+            // Not a view of this engine.
+            Err(_) => false,
+        };
+        if !may && !self.told_logins.swap(true, Ordering::Relaxed) {
+            tracing::info!(
+                "the store's user of this node may make no others: a worker needs a user in its own \
+                 store address, and expelling it does not end its access; {}",
+                WAY_OUT
+            );
+        }
     }
 
     /// Says once per process that a fail-over may lose what was acknowledged (G1).
@@ -338,14 +410,26 @@ impl Shared {
     }
 }
 
+/// Error of a worker that has no login yet.
+fn no_login() -> StoreError {
+    let why = "no master has given this worker a login for it yet, and its address names no user";
+    StoreError::away(AwayReason::Failing, why)
+}
+
 /// Error of the schema: what a statement of it reports is no fault of an operation.
 fn of_schema(failure: Failure) -> StoreError {
+    let lacks_rights = lacks_rights(&failure);
     match StoreError::from(failure) {
-        StoreError::Away { reason: AwayReason::Failing, why } if why.contains("42501") => {
+        StoreError::Away { why, .. } if lacks_rights => {
             refused(format!("{why}; the role needs rights on its tables"))
         }
         other => other,
     }
+}
+
+/// Returns whether the user has no right to what it asked for.
+fn lacks_rights(failure: &Failure) -> bool {
+    matches!(failure, Failure::Sql(e) if e.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE))
 }
 
 /// Serves a connection until the guard is dropped, and keeps its last warning.

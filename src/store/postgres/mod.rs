@@ -17,6 +17,7 @@ mod admission;
 mod connection;
 mod dead_letters;
 mod leases;
+mod login;
 mod maintenance;
 mod masters;
 mod pool;
@@ -61,7 +62,7 @@ use crate::{
     env::{BoxFuture, Env},
     model::absence::AwayReason,
     store::{
-        Backend, Lane, Store,
+        Backend, Lane, LoginSlot, Store,
         history::Seen,
         job::{Answer, GROUP_BATCHES_MAX, Job, WAITING_MAX},
     },
@@ -112,7 +113,21 @@ struct PostgresStore {
 /// Errors that waiting does not mend: [`StoreError::Refused`] for a log-in, a database, a setting of
 /// the server or a schema that cannot be used.
 pub async fn open(env: &Env, address: Address, limits: ServerLimits) -> Result<Store, StoreError> {
-    let (store, opened) = start(env, address, limits, None);
+    open_with(env, address, None, limits).await
+}
+
+/// Opens the store as [`open`] does, with the login of a slot if there is one. While the slot is
+/// empty, and while the server refuses its login, the store is [`StoreError::Away`].
+///
+/// # Errors
+/// As those of [`open`].
+pub async fn open_with(
+    env: &Env,
+    address: Address,
+    login: Option<LoginSlot>,
+    limits: ServerLimits,
+) -> Result<Store, StoreError> {
+    let (store, opened) = start(env, address, login, limits, None);
     match env.timeout(limits.store_timeout, opened).await {
         Ok(Ok(Err(error))) if !error.is_away() => Err(error),
         // Open, or away for now: each operation tries again.
@@ -125,6 +140,7 @@ pub async fn open(env: &Env, address: Address, limits: ServerLimits) -> Result<S
 fn start(
     env: &Env,
     address: Address,
+    login: Option<LoginSlot>,
     limits: ServerLimits,
     clock: Option<Arc<AtomicU64>>,
 ) -> (Store, oneshot::Receiver<Result<(), StoreError>>) {
@@ -133,6 +149,7 @@ fn start(
     let shared = Arc::new(Shared {
         env: env.clone(),
         address,
+        login,
         timeout: limits.store_timeout,
         group_batches_max: limits.group_batches_max,
         may_upgrade: limits.may_upgrade,
@@ -140,6 +157,7 @@ fn start(
         new_cluster,
         good: AtomicUsize::new(0),
         warned: AtomicBool::new(false),
+        told_logins: AtomicBool::new(false),
         clock,
         absence: std::sync::Mutex::default(),
     });
@@ -248,6 +266,10 @@ impl Tx<'_> {
             }
             Op::UseNodes(nodes) => done(self.use_nodes(nodes).await)?,
             Op::Deny(node) => done(self.deny(*node).await)?,
+            Op::MakesLogins => OpReply::MakesLogins(self.makes_logins().await?),
+            Op::PutLogin { node, password } => {
+                OpReply::Login(Some(self.put_login(*node, password).await?))
+            }
             Op::KeepUp { clock_jumped } => {
                 OpReply::KeptUp { more: self.keep_up(*clock_jumped).await? }
             }

@@ -214,6 +214,10 @@ async fn once(db: &Db, op: &Op) -> Outcome<OpReply> {
     };
     let reply = tx.carry_out(op).await?;
     tx.commit(manner).await?;
+    if let Op::Deny(node) = op {
+        // The denial stands even where the node's login cannot be closed.
+        Tx::reading(db).close_login(*node).await?;
+    }
     Ok(reply)
 }
 

@@ -19,7 +19,8 @@ use crate::{
     store::{history::Mark, refused},
 };
 
-/// Schema steps that this release knows, in order.
+/// Schema steps that this release knows, in order. One that adds what workers use grants it to their
+/// group, and adds it to the rights in `login.rs`.
 const STEPS: [&str; 1] = [TABLES];
 
 /// Oldest release, by its number of steps, that may use what this one writes.

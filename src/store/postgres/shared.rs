@@ -9,12 +9,18 @@ use std::{
 };
 
 use super::{address::Address, schema::Rights};
-use crate::{env::Env, model::rows::StoreError, store::history::Seen};
+use crate::{
+    env::Env,
+    model::rows::StoreError,
+    store::{LoginSlot, history::Seen},
+};
 
 /// State that the connections of a process share.
 pub(super) struct Shared {
     pub(super) env: Env,
     pub(super) address: Address,
+    /// Place of the login, if a master gives it.
+    pub(super) login: Option<LoginSlot>,
     pub(super) timeout: Duration,
     pub(super) group_batches_max: usize,
     pub(super) may_upgrade: bool,
@@ -25,6 +31,8 @@ pub(super) struct Shared {
     pub(super) good: AtomicUsize,
     /// Whether the lack of a synchronous standby was told.
     pub(super) warned: AtomicBool,
+    /// Whether it was told that workers get no logins.
+    pub(super) told_logins: AtomicBool,
     /// Time of the store instead of the server's, in tests.
     pub(super) clock: Option<Arc<AtomicU64>>,
     /// Last failure to connect, until a connection is there again.

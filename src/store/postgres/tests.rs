@@ -1,6 +1,7 @@
 //! Tests with private servers: the contract suite, and what only a server can do.
 
 mod away;
+mod login;
 mod schema;
 
 use std::{
@@ -122,7 +123,7 @@ async fn postgres_passes_the_contract_suite() {
         let clock = Arc::new(AtomicU64::new(START_MS));
         let now_ms = Arc::clone(&clock);
         let url = server.url(&format!("lab{lab}"));
-        let (store, _) = start(&env, address(&url), ServerLimits::new(PATIENT), Some(now_ms));
+        let (store, _) = start(&env, address(&url), None, ServerLimits::new(PATIENT), Some(now_ms));
         let moves: MoveClock = Arc::new(move |ms| {
             let now_ms = clock.load(Ordering::Relaxed).saturating_add_signed(ms);
             clock.store(now_ms, Ordering::Relaxed);

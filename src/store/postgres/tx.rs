@@ -50,6 +50,7 @@ impl Manner {
             | Op::PutJoinToken(_)
             | Op::Enrol { .. }
             | Op::Deny(_)
+            | Op::PutLogin { .. }
             | Op::KeepUp { .. } => Self::InTurn,
             _ if op.is_write() => Self::Beside,
             _ => Self::Read,

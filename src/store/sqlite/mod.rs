@@ -305,6 +305,9 @@ impl Tx<'_> {
             }
             Op::UseNodes(nodes) => done(self.use_nodes(nodes))?,
             Op::Deny(node) => done(self.deny(*node))?,
+            // Whoever may read the file may write it.
+            Op::MakesLogins => OpReply::MakesLogins(false),
+            Op::PutLogin { .. } => OpReply::Login(None),
             Op::KeepUp { clock_jumped } => OpReply::KeptUp { more: self.keep_up(*clock_jumped)? },
             Op::Writes { after, limit } => OpReply::Writes(self.writes(*after, *limit)?),
         })

@@ -138,6 +138,7 @@ fn shared(env: &Env, server: &Server) -> Shared {
     Shared {
         env: env.clone(),
         address: address(&server.url("chat")),
+        login: None,
         timeout: Duration::from_secs(1),
         group_batches_max: 1,
         may_upgrade: false,
@@ -145,6 +146,7 @@ fn shared(env: &Env, server: &Server) -> Shared {
         new_cluster: [0; 16],
         good: AtomicUsize::new(0),
         warned: AtomicBool::new(false),
+        told_logins: AtomicBool::new(false),
         clock: None,
         absence: std::sync::Mutex::default(),
     }
