@@ -83,7 +83,7 @@ impl Site {
             worker: Arc::new(Identity::new(worker)),
             handshake: Arc::new(WrapPair::new(handshake)),
             token,
-            grant: AdmissionGrant { welcome, guard, keys: Some(Arc::clone(&keys)) },
+            grant: AdmissionGrant { welcome, guard, keys: Some(Arc::clone(&keys)), login: None },
             keys,
         }
     }
@@ -98,6 +98,7 @@ impl Site {
             pins: vec![self.acceptor.identity.fingerprint()],
             cluster: None,
             last_epoch: None,
+            wants_login: false,
             bounds: BOUNDS,
             directory_max: 100,
         }

@@ -409,6 +409,7 @@ impl Cluster {
             pins: pins.collect(),
             token: Some(self.token.clone()),
             store: remote(env, STORE_ADDR, config.store_timeout),
+            login: None,
             keys: self.keys.source(self.shape.masters + nth),
             config,
         }

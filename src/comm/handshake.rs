@@ -288,6 +288,8 @@ pub struct DialParams {
     pub cluster: Option<[u8; 16]>,
     /// Latest key epoch that the node held.
     pub last_epoch: Option<(Domain, KeyEpoch)>,
+    /// Whether the node needs a login for the store's server.
+    pub wants_login: bool,
     /// Registration that it states: a master's incarnation or a worker's number.
     /// [`dial_with_registration`] ignores it.
     pub registration: Registration,
@@ -349,6 +351,7 @@ async fn run_dialer(
         pins: params.pins.clone(),
         cluster: params.cluster,
         last_epoch: params.last_epoch,
+        wants_login: params.wants_login,
         bounds: params.handshake.bounds(),
         directory_max: params.directory_max,
     };

@@ -10,7 +10,7 @@ use crate::{
     env::Env,
     model::rows::StoreError,
     store::{
-        Store,
+        LoginSlot, Store,
         postgres::{self, Address, ServerLimits},
         sqlite::file::{Expected, FileLimits, open_with},
     },
@@ -33,13 +33,15 @@ pub(super) enum StoreRights {
     Use,
 }
 
-/// Opens the store for the directory of `env`, and remembers its cluster there.
+/// Opens the store for the directory of `env`, and remembers its cluster there. `login` is the place of
+/// a login that masters give.
 ///
 /// # Errors
 /// [`ProgramError::Usage`] with the way out.
 pub(super) async fn open_store(
     env: &Env,
     place: &StorePlace,
+    login: Option<LoginSlot>,
     timeout: Duration,
     rights: StoreRights,
 ) -> Result<Store, ProgramError> {
@@ -60,7 +62,7 @@ pub(super) async fn open_store(
         StorePlace::Postgres(address) => {
             let may_upgrade = rights != StoreRights::Use;
             let limits = ServerLimits { expected, may_upgrade, ..ServerLimits::new(timeout) };
-            postgres::open(env, Address::clone(address), limits).await
+            postgres::open_with(env, Address::clone(address), login, limits).await
         }
     };
     let store = opened.map_err(|error| {
@@ -142,7 +144,8 @@ mod tests {
     /// Opens it, and waits until its cluster is remembered.
     async fn opened(env: &Env, path: &Path, may_create: bool) -> Result<(), ProgramError> {
         let rights = if may_create { StoreRights::Create } else { StoreRights::Use };
-        let _store = open_store(env, &StorePlace::Sqlite(path.to_owned()), LIMIT, rights).await?;
+        let _store =
+            open_store(env, &StorePlace::Sqlite(path.to_owned()), None, LIMIT, rights).await?;
         let kept = async {
             while env.disk().read(CLUSTER_FILE).expect("readable").is_none() {
                 env.sleep(Duration::from_millis(5)).await;

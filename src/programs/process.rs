@@ -51,7 +51,8 @@ use crate::{
         },
     },
     model::ids::{NodeId, Role},
-    store::Store,
+    node::worker::LOGIN_FILE,
+    store::{LoginSlot, Store},
 };
 
 /// Hidden flag of a node that ends with its supervisor.
@@ -88,6 +89,8 @@ pub(super) struct NodeProcess<'a> {
     pub(super) data_dir: &'a Path,
     /// Place of the shared store.
     pub(super) store: StorePlace,
+    /// Place of the store's login, if masters give it.
+    pub(super) login: Option<LoginSlot>,
     /// File for event lines.
     pub(super) events: Option<&'a Path>,
     /// Filter of the log on stderr.
@@ -138,8 +141,8 @@ pub(super) fn run(
             Role::Master => StoreRights::Create,
             Role::Worker => StoreRights::Use,
         };
-        let store =
-            open_store(&env, &process.store, process.config.store_timeout, rights).await?;
+        let (login, timeout) = (process.login.clone(), process.config.store_timeout);
+        let store = open_store(&env, &process.store, login, timeout, rights).await?;
         let (tell, stops) = mpsc::channel(2);
         let overdue = async {
             let first = asked.next().await;
@@ -220,6 +223,7 @@ async fn world(
     for name in [IDENTITY_FILE, GUARD_FILE] {
         only_ours(&process.data_dir.join(name), "choose another --data-dir")?;
     }
+    only_ours(&process.data_dir.join(LOGIN_FILE), "remove it")?;
     env.identify(&identity.node().to_string(), &process.role.to_string());
     Ok((env, identity.node(), queue, events))
 }
@@ -407,6 +411,7 @@ mod tests {
             role: Role::Master,
             data_dir: temp.path(),
             store: StorePlace::Sqlite(temp.path().join("store.db")),
+            login: None,
             events: None,
             log: "off",
             config: &config,

@@ -122,6 +122,7 @@ impl TestCluster {
                 pins: cluster.pins.clone(),
                 token: Some(token.clone()),
                 store: parts.store,
+                login: None,
                 keys: parts.keys,
             };
             let env = parts.env.clone();

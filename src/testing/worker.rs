@@ -114,8 +114,8 @@ impl AdmissionPolicy for TestGate {
         };
         let guard = enrolled.get_or_insert_with(|| Guard::random(&mut rng(77))).clone();
         let welcome = self.welcome.lock().expect("no test panics inside").clone();
-        let grant =
-            AdmissionGrant { welcome, guard: Some(guard), keys: Some(Arc::clone(&self.keys)) };
+        let keys = Some(Arc::clone(&self.keys));
+        let grant = AdmissionGrant { welcome, guard: Some(guard), keys, login: None };
         Box::pin(async move { if known { Ok(grant) } else { Err(Rejection::Token.into()) } })
     }
 }
@@ -300,6 +300,7 @@ pub(crate) fn worker_with(
         pins: vec![master.identity.fingerprint()],
         token: enrol.then(|| master.token()),
         store: store.clone(),
+        login: None,
         keys: TestKeys::from(60),
     };
     let (stop, stopped) = oneshot::channel();

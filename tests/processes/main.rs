@@ -4,6 +4,7 @@
 mod drain;
 mod harness;
 mod life;
+mod logins;
 mod operators;
 mod refusals;
 mod tls;

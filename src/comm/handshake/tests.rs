@@ -57,7 +57,7 @@ impl AdmissionPolicy for ListPolicy {
         let welcome = Welcome { domain: domain_of(MASTER), directory: Vec::new() };
         let guard = Some(Guard::random(&mut rng(60)));
         let keys = Some(Arc::new(epoch_of(MASTER, 1)));
-        Box::pin(async { Ok(AdmissionGrant { welcome, guard, keys }) })
+        Box::pin(async { Ok(AdmissionGrant { welcome, guard, keys, login: None }) })
     }
 }
 
@@ -93,6 +93,7 @@ fn fixture() -> Fixture {
         pins: vec![master.fingerprint()],
         cluster: None,
         last_epoch: None,
+        wants_login: false,
         registration: Registration(7),
         directory_max: 100,
         timeout: LIMIT,

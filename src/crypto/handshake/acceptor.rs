@@ -21,6 +21,7 @@ use crate::{
     },
     model::{
         ids::{Domain, KeyEpoch, NodeId},
+        login::StoreLogin,
         message::{Member, Welcome},
     },
     wire::{
@@ -235,6 +236,7 @@ impl UnverifiedAuth {
             guard: from.guard,
             bearer: auth.bearer.as_ref().and_then(|bytes| Secret::from_slice(bytes)),
             last_epoch: auth.last_epoch,
+            wants_login: auth.wants_login,
         };
         let AwaitAuth { params, sealer, opener, .. } = from;
         Ok((request, AwaitReady { params, peer, sealer, opener }))
@@ -251,6 +253,8 @@ pub struct AdmissionRequest {
     pub bearer: Option<Secret>,
     /// Last key epoch that it had.
     pub last_epoch: Option<(Domain, KeyEpoch)>,
+    /// Whether it asks for a login for the store's server.
+    pub wants_login: bool,
 }
 
 /// Content of the Welcome for a node that is admitted.
@@ -262,6 +266,8 @@ pub struct AdmissionGrant {
     pub guard: Option<Guard>,
     /// Keys of the domain; `None` for a master.
     pub keys: Option<Arc<EpochKeys>>,
+    /// The node's login for the store's server, if it asked for one and there is one.
+    pub login: Option<StoreLogin>,
 }
 
 /// Acceptor that sends the Welcome and waits for the Ready.
@@ -296,6 +302,7 @@ impl AwaitReady {
             domain: grant.welcome.domain,
             guard: grant.guard.as_ref().map(|guard| *guard.expose()),
             keys,
+            login: grant.login.clone(),
             members: u32::try_from(directory.len()).map_err(too_many).map_err(writing)?,
         };
         let mut out = Vec::new();

@@ -21,6 +21,7 @@ use crate::{
     },
     model::{
         ids::{Domain, Fingerprint, KeyEpoch, Role},
+        login::StoreLogin,
         message::{Member, Welcome},
     },
     wire::{PLAIN_LEN_MAX, codec},
@@ -56,6 +57,8 @@ pub struct DialerParams {
     pub cluster: Option<[u8; 16]>,
     /// Last key epoch that it had.
     pub last_epoch: Option<(Domain, KeyEpoch)>,
+    /// Whether it needs a login for the store's server.
+    pub wants_login: bool,
     /// Range of key sizes that it accepts.
     pub bounds: KeyBounds,
     /// Most nodes that it accepts in a directory.
@@ -145,6 +148,7 @@ impl AwaitReply {
                 Credential::Own(_) => None,
             },
             last_epoch: params.last_epoch,
+            wants_login: params.wants_login,
         };
         let writing = |why| malformed("Auth", &why);
         let body = encode_secret(&auth).map_err(writing)?.to_vec();
@@ -184,6 +188,8 @@ pub struct ReceivedWelcome {
     pub guard: Option<Guard>,
     /// Common key and group secret of the domain; masters give each other none.
     pub keys: Option<EpochKeys>,
+    /// Login for the store's server, if one was asked for and sent. It replaces any earlier one.
+    pub login: Option<StoreLogin>,
 }
 
 impl AwaitWelcome {
@@ -265,7 +271,8 @@ impl AwaitWelcome {
             name: std::mem::take(&mut head.name),
         };
         let welcome = Welcome { domain: head.domain, directory };
-        let received = ReceivedWelcome { welcome, cluster: head.cluster, guard, keys };
+        let login = head.login.take();
+        let received = ReceivedWelcome { welcome, cluster: head.cluster, guard, keys, login };
         Ok(SendReady { received, peer, sealer, opener })
     }
 }

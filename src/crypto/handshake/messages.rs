@@ -5,7 +5,10 @@ use zeroize::Zeroize;
 
 use crate::{
     crypto::admission::GuardId,
-    model::ids::{Domain, KeyEpoch, NodeId, Registration, Role},
+    model::{
+        ids::{Domain, KeyEpoch, NodeId, Registration, Role},
+        login::StoreLogin,
+    },
 };
 
 /// First message: in the clear, proved with a guard.
@@ -45,6 +48,8 @@ pub(super) struct Auth {
     pub(super) name: String,
     pub(super) bearer: Option<[u8; 32]>,
     pub(super) last_epoch: Option<(Domain, KeyEpoch)>,
+    /// Whether it needs a login for the store's server.
+    pub(super) wants_login: bool,
 }
 
 impl Drop for Auth {
@@ -62,6 +67,7 @@ pub(super) struct WelcomeHead {
     pub(super) domain: Domain,
     pub(super) guard: Option<[u8; 32]>,
     pub(super) keys: Option<Keys>,
+    pub(super) login: Option<StoreLogin>,
     pub(super) members: u32,
 }
 

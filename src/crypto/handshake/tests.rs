@@ -15,6 +15,7 @@ use crate::{
     },
     model::{
         ids::{KeyEpoch, Registration},
+        login::{StoreLogin, StorePassword, StoreUser},
         message::{Fact, Member, MemberState, Welcome},
     },
     testing::keys::{WEAK, domain_of, epoch_of, identity, pair, rng},
@@ -66,6 +67,11 @@ fn member(number: u16) -> Member {
     }
 }
 
+fn login() -> StoreLogin {
+    let user = StoreUser::of_node(&[5; 16], NodeId([6; 16]));
+    StoreLogin { user, password: StorePassword::new([7; 32]) }
+}
+
 impl Fixture {
     fn dialer_params(&self) -> DialerParams {
         DialerParams {
@@ -77,6 +83,7 @@ impl Fixture {
             pins: vec![self.acceptor_params.identity.fingerprint()],
             cluster: None,
             last_epoch: None,
+            wants_login: true,
             bounds: WEAK,
             directory_max: 5000,
         }
@@ -88,6 +95,7 @@ impl Fixture {
             welcome: Welcome { domain: domain_of(MASTER), directory },
             guard: Some(Guard::random(&mut rng(60))),
             keys: Some(Arc::new(epoch_of(MASTER, 1))),
+            login: Some(login()),
         }
     }
 
@@ -107,6 +115,7 @@ struct Played {
     acceptor: End,
     received: ReceivedWelcome,
     bearer: Option<Secret>,
+    wants_login: bool,
     ready: Ready,
     wire: Vec<Vec<u8>>,
 }
@@ -157,7 +166,8 @@ fn play(
     let (header, body) = one_record(&send(record));
     let (ready, peer, sealer, opener) = await_ready.on_ready(header, body)?;
     let acceptor = (peer, sealer, opener);
-    Ok(Played { dialer, acceptor, received, bearer: request.bearer, ready, wire })
+    let (bearer, wants_login) = (request.bearer, request.wants_login);
+    Ok(Played { dialer, acceptor, received, bearer, wants_login, ready, wire })
 }
 
 /// Plays a handshake that must fail, and returns its fault.
@@ -179,6 +189,7 @@ fn both_ends_authenticate_each_other_and_can_exchange_records() {
     assert_eq!(bearer.expose(), fixture.token.bearer().expose());
     assert_eq!(played.received.welcome, fixture.admission_grant().welcome);
     assert_eq!(played.received.cluster, [5; 16]);
+    assert_eq!((played.wants_login, played.received.login), (true, Some(login())));
     assert_eq!(
         played.received.guard.expect("given").expose(),
         fixture.admission_grant().guard.expect("given").expose()
@@ -218,7 +229,7 @@ fn masters_exchange_no_keys_and_an_enrolled_node_sends_no_bearer() {
     let unverified = await_auth.open(header, body).expect("in order");
     let (_, mut await_ready) = unverified.verify().expect("in order");
     let welcome = Welcome { domain: domain_of(MASTER), directory: Vec::new() };
-    let admission_grant = AdmissionGrant { welcome, guard: None, keys: None };
+    let admission_grant = AdmissionGrant { welcome, guard: None, keys: None, login: None };
     let (header, body) = one_record(&await_ready.welcome(&admission_grant).expect("in order"));
     assert_eq!(waiting.on_record(header, body), Ok(true));
     let send_ready = waiting.finish(&mut dialing).expect("in order");
@@ -483,7 +494,7 @@ fn same_seeds_give_the_same_transcript() {
     let lengths: Vec<_> = wire.iter().map(Vec::len).collect();
     let print = hex::encode(labelled_hash("golden", &parts));
     // A changed snapshot means a changed handshake, or a new release of a dependency.
-    insta::assert_snapshot!(format!("{lengths:?} {print}"), @"[243, 475, 352, 1680, 24] fc361eea711c8a95bbd765eaf874ed7c869fd4525495877e637c820abc151675");
+    insta::assert_snapshot!(format!("{lengths:?} {print}"), @"[243, 475, 353, 1772, 24] 2200dc02e02cee458cfa2435dffadf172b5cda0f207f4d7618d6513d6795344e");
 }
 
 #[test]

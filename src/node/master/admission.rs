@@ -1,7 +1,13 @@
 //! Admission gate of a master: admits nodes by its admission lists, and reads the store for what
 //! they lack.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rand_chacha::rand_core::Rng;
+use zeroize::Zeroizing;
 
 use crate::{
     comm::handshake::{AdmissionGrant, AdmissionPolicy, AdmissionRequest, Refusal, Rejection},
@@ -11,9 +17,10 @@ use crate::{
         epoch::EpochKeys,
         keys::fingerprint,
     },
-    env::{BoxFuture, Env},
+    env::{BoxFuture, Env, TimedOut},
     model::{
         ids::{Domain, NodeId, Role},
+        login::{StoreLogin, StorePassword},
         message::Welcome,
         rows::{Enrolled, StoreError},
     },
@@ -30,6 +37,8 @@ pub(super) struct AdmissionGate {
     /// Keys in use.
     keys: Mutex<Arc<EpochKeys>>,
     lists: Mutex<AdmissionLists>,
+    /// Time that a worker's login may take, as its handshake waits for it.
+    login_max: Duration,
 }
 
 impl AdmissionGate {
@@ -42,7 +51,8 @@ impl AdmissionGate {
     ) -> Arc<Self> {
         let lists = Mutex::new(AdmissionLists::new(config.directory_max));
         let keys = Mutex::new(keys);
-        Arc::new(Self { env: env.clone(), store, domain, keys, lists })
+        let login_max = config.handshake_timeout / 2;
+        Arc::new(Self { env: env.clone(), store, domain, keys, lists, login_max })
     }
 
     /// Returns the lists; release them before anything waits.
@@ -83,7 +93,12 @@ impl AdmissionGate {
 
     fn grant(&self, guard: Option<Guard>, keys: Option<Arc<EpochKeys>>) -> AdmissionGrant {
         let directory = self.lists().directory().to_vec();
-        AdmissionGrant { welcome: Welcome { domain: self.domain, directory }, guard, keys }
+        AdmissionGrant {
+            welcome: Welcome { domain: self.domain, directory },
+            guard,
+            keys,
+            login: None,
+        }
     }
 
     async fn admit_master(&self, request: &AdmissionRequest) -> Result<AdmissionGrant, Refusal> {
@@ -126,7 +141,29 @@ impl AdmissionGate {
                 return Err(Rejection::NotEnrolled.into());
             }
         };
-        Ok(self.grant(Guard::from_slice(&row.guard), Some(self.keys())))
+        let login = match request.wants_login {
+            true => self.make_login(row.node).await,
+            false => None,
+        };
+        let grant = self.grant(Guard::from_slice(&row.guard), Some(self.keys()));
+        Ok(AdmissionGrant { login, ..grant })
+    }
+
+    /// Makes a login for a worker that asks for one. Without one the worker is admitted all the same:
+    /// it answers reads, and asks again.
+    async fn make_login(&self, node: NodeId) -> Option<StoreLogin> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        self.env.rng("store-login").fill_bytes(&mut *bytes);
+        let password = StorePassword::new(*bytes);
+        let made = self.store.put_login(node, password.clone());
+        let why = match self.env.timeout(self.login_max, made).await {
+            Ok(Ok(Some(user))) => return Some(StoreLogin { user, password }),
+            Ok(Ok(None)) => "it has none".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(TimedOut) => format!("no answer for {:?}", self.login_max),
+        };
+        tracing::warn!(%node, why, "a worker gets no login for the store");
+        None
     }
 }
 

@@ -75,6 +75,7 @@ impl Dialer {
             pins: vec![fingerprint(&row.spki)],
             cluster: Some(dials.cluster),
             last_epoch: None,
+            wants_login: false,
             registration: Registration(dials.registration.0),
             directory_max: dials.directory_max,
             timeout: dials.timeout,

@@ -127,7 +127,15 @@ impl Driver {
                 Ok(())
             }
             Ok(false) => Err(RequestError::Unknown),
-            Err(error) => Err(unread(&error)),
+            Err(error) => {
+                if let StoreError::Refused { why } = &error {
+                    // It was denied all the same: only its login of the store is open.
+                    tracing::error!(%node, why, "an expelled worker may still use the store");
+                    self.gate.lists().on_denied(node);
+                    self.cut_expelled();
+                }
+                Err(unread(&error))
+            }
         };
         let _ = reply.send(answer);
     }

@@ -11,7 +11,7 @@ use std::sync::{
 
 use tokio::sync::oneshot;
 
-use super::{error::WorkerError, input::Input};
+use super::{error::WorkerError, input::Input, login::keep_login};
 use crate::{
     comm::{
         SecureStream,
@@ -26,6 +26,7 @@ use crate::{
     env::Env,
     model::ids::{Domain, Fingerprint, KeyEpoch, Registration, Role},
     node::inbox::Inputs,
+    store::LoginSlot,
 };
 
 /// File in the worker's directory that holds the highest number it may have registered under.
@@ -41,6 +42,8 @@ pub(super) struct Dialer {
     pub handshake: Arc<HandshakeKeys>,
     pub name: String,
     pub token: Option<Arc<JoinSecret>>,
+    /// Place of the store's login, if masters give it.
+    pub login: Option<LoginSlot>,
     pub config: Config,
     /// The next attempt shows the token, even if there is a guard.
     pub show_token: AtomicBool,
@@ -85,6 +88,7 @@ impl Dialer {
             (None, None) => return Err(HandshakeError::GivenUp),
         };
         let is_own = matches!(credential, Credential::Own(_));
+        let wanting = self.login.as_ref().filter(|login| login.is_wanted());
         let params = DialParams {
             identity: Arc::clone(&self.identity),
             handshake: Arc::clone(&self.handshake),
@@ -94,18 +98,31 @@ impl Dialer {
             pins: with.pins,
             cluster: with.cluster,
             last_epoch: with.last_epoch,
+            wants_login: wanting.is_some(),
             registration: Registration::default(),
             directory_max: self.config.directory_max,
             timeout,
         };
         let count = Arc::clone(self).ask_number(env.clone(), with.number, to.clone());
-        let done = dial_with_registration(env, stream, &params, count).await;
+        let mut done = dial_with_registration(env, stream, &params, count).await;
         let is_refused = matches!(
             done,
             Err(HandshakeError::Unanswered | HandshakeError::Fault(HandshakeFault::Rejected(_)))
         );
         if is_own && is_refused {
             self.show_token.store(true, Ordering::Relaxed);
+        }
+        if let (Some(slot), Ok((_, received))) = (wanting, &mut done) {
+            match received.login.take() {
+                Some(login) => {
+                    keep_login(env, &login).await;
+                    slot.set(login);
+                }
+                None => tracing::warn!(
+                    "the master gave no login for the store: its log says why; else name a user in \
+                     this worker's setting `store`"
+                ),
+            }
         }
         done
     }

@@ -13,6 +13,7 @@ use super::{
     dial::Dialer,
     input::{Input, StoreView},
     key_messages::{KeyMessage, KeyMessages},
+    login::LoginAsks,
     session_repair::{self, Round},
 };
 use crate::{
@@ -40,7 +41,7 @@ use crate::{
         worker::{Effect, Worker},
     },
     replica::ApplyReport,
-    store::{Store, rollback::OwnEnds},
+    store::{LoginSlot, Store, rollback::OwnEnds},
 };
 
 /// Maximum time for a goodbye.
@@ -88,6 +89,7 @@ pub(super) struct Driver {
     pub(super) held: HandIn,
     /// Openings of the node database after which it was read which posts it holds.
     pub(super) held_of_opening: u64,
+    login_asks: LoginAsks,
     rng: ChaCha20Rng,
     links_made: u64,
     driver: DriverStamp,
@@ -112,6 +114,7 @@ impl Driver {
             batches: Batches::default(),
             held: HandIn::default(),
             held_of_opening: 0,
+            login_asks: LoginAsks::default(),
             links_made: 0,
             driver: DriverStamp::default(),
             reaches_store: false,
@@ -222,10 +225,14 @@ impl Driver {
                 self.watch.on_answer(&polled);
                 log_store_change(now, self.watch.on_state(now, polled.is_ok()));
                 match polled {
-                    Ok(view) => self.on_store_view(now, view),
+                    Ok(view) => {
+                        self.login_asks.on_store_reached();
+                        self.on_store_view(now, view);
+                    }
                     Err(_) => {
                         worker.on_store_away(now);
                         self.set_reaches_store(false);
+                        self.ask_for_login(now);
                     }
                 }
             }
@@ -246,6 +253,19 @@ impl Driver {
             Input::Assigned { id, written } => self.on_assigned(now, &id, written),
         }
         self.carry();
+    }
+
+    /// Leaves the master if a login is wanted and it is time: the next Welcome may bring one.
+    fn ask_for_login(&mut self, now: Mono) {
+        let slot = self.parts.dialer.login.as_ref();
+        if let (true, Some(link)) = (slot.is_some_and(LoginSlot::is_wanted), &self.link)
+            && self.login_asks.leaves(now)
+        {
+            tracing::info!(
+                "this worker has no login that the store takes: it asks for another one"
+            );
+            link.close(Close { reason: CloseReason::Leaving, retry_ms: 0 });
+        }
     }
 
     fn on_store_view(&mut self, now: Mono, view: StoreView) {
@@ -281,6 +301,7 @@ impl Driver {
         self.link = Some(link);
         self.parts.worker.on_registered(now, &welcome, &mut self.out);
         self.held.on_registered();
+        self.login_asks.on_registered(now);
         if !self.held.is_empty() {
             self.tell_held();
         }
@@ -340,7 +361,10 @@ impl Driver {
                     self.parts.worker.on_update(now, update, &mut self.out);
                 }
             }
-            Incoming::Beat(beat) => self.held.on_beat(beat.reaches_store),
+            Incoming::Beat(beat) => {
+                self.held.on_beat(beat.reaches_store);
+                self.login_asks.on_beat(beat.reaches_store);
+            }
             // A worker publishes nothing now.
             Incoming::Subscribed(_) => {}
             Incoming::Closed(end) => {

@@ -13,6 +13,8 @@
 //! 2. Work is refused under any other registration than the one of this link.
 //! 3. A batch is answered within `store_timeout`, whatever the store does.
 //! 4. A worker registers before its node database is open.
+//! 5. A login for the store's server comes with a Welcome. It is asked for while the worker has none that
+//!    the server takes.
 
 mod assign;
 mod database;
@@ -25,6 +27,7 @@ mod held;
 mod input;
 mod key_messages;
 mod keys;
+mod login;
 mod repair;
 mod session_repair;
 mod store_poll;
@@ -42,12 +45,15 @@ use std::{
 use rand_chacha::rand_core::Rng;
 use tokio::sync::Notify;
 
-pub use self::error::WorkerError;
 use self::{
     database::Database,
     dial::Dialer,
     driver::{Driver, Parts},
     input::Input,
+};
+pub use self::{
+    error::WorkerError,
+    login::{LOGIN_FILE, load_login},
 };
 use crate::{
     comm::{
@@ -63,7 +69,7 @@ use crate::{
     },
     node::inbox::Inbox,
     protocol::worker::{Start, Worker},
-    store::{Store, rollback},
+    store::{LoginSlot, Store, rollback},
 };
 
 /// Parameters of a worker.
@@ -81,6 +87,8 @@ pub struct WorkerParams {
     pub token: Option<String>,
     /// Shared store.
     pub store: Store,
+    /// Place of the store's login, if masters give it.
+    pub login: Option<LoginSlot>,
     /// Source of RSA keys.
     pub keys: Arc<dyn KeySource>,
 }
@@ -94,7 +102,7 @@ pub async fn run(
     params: WorkerParams,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), WorkerError> {
-    let WorkerParams { name, config, masters, mut pins, token, store, keys } = params;
+    let WorkerParams { name, config, masters, mut pins, token, store, login, keys } = params;
     config.validate()?;
     let (store, own_ends) = rollback::guarded(store);
     let token = token.as_deref().map(JoinSecret::parse).transpose()?.map(Arc::new);
@@ -140,6 +148,7 @@ pub async fn run(
         handshake,
         name,
         token,
+        login,
         config: config.clone(),
         show_token: AtomicBool::new(false),
         numbers_kept: AtomicU64::new(0),

@@ -189,7 +189,8 @@ impl Plan {
             make_private_dir(&node.dir).map_err(|e| ProgramError::Usage(e.to_string()))?;
         }
         let timeout = self.config.store_timeout;
-        let store = open_store(env, &self.store, timeout, StoreRights::Create).await?;
+        let store = open_store(env, &self.store, None, timeout, StoreRights::Create).await?;
+        let of_workers = self.workers_store(&store).await?;
         let pins = self.identities().await?;
         let admin = self.admin_token(env)?;
         let links: Vec<_> = self.nodes.iter().filter_map(|node| node.link.clone()).collect();
@@ -209,7 +210,7 @@ impl Plan {
                         let token = join_token(env, &store, &pins[0]).await.map_err(failed)?;
                         write(node, TOKEN_FILE, &token)?;
                     }
-                    self.worker_file(node, &links, &pins)?
+                    self.worker_file(node, &of_workers, &links, &pins)?
                 }
             };
             let path = node.settings();
@@ -217,6 +218,22 @@ impl Plan {
                 .map_err(|e| ProgramError::Usage(format!("{}: {e}", path.display())))?;
         }
         Ok(())
+    }
+
+    /// Returns the workers' setting of the store: without the user where masters can give each worker a
+    /// login of its own. One without a password is for a user of the system, which is no other's.
+    async fn workers_store(&self, store: &Store) -> Result<String, ProgramError> {
+        let failed = |e: StoreError| ProgramError::Failed(format!("{}: {e}", self.store));
+        Ok(match &self.store {
+            StorePlace::Postgres(address)
+                if address.has_password()
+                    && address.names_database()
+                    && store.makes_logins().await.map_err(failed)? =>
+            {
+                address.without_login()
+            }
+            place => place.secret_setting(),
+        })
     }
 
     /// Returns the masters' fingerprints, in order. New keys are made concurrently, as each takes
@@ -276,13 +293,14 @@ impl Plan {
     fn worker_file(
         &self,
         node: &NodePlan,
+        store: &str,
         masters: &[String],
         pins: &[Fingerprint],
     ) -> Result<String, ProgramError> {
         let settings = WorkerSettings {
             name: node.name.clone(),
             data_dir: node.dir.clone(),
-            store: self.store.secret_setting(),
+            store: store.to_owned(),
             masters: masters.to_vec(),
             pins: pins.to_vec(),
             token: None,
@@ -489,7 +507,7 @@ mod tests {
         let text = fs::read_to_string(&file).expect("made");
         let secret = JoinSecret::parse(&text).expect("a token");
         let (timeout, rights) = (plan.config.store_timeout, StoreRights::Create);
-        let store = open_store(&env, &plan.store, timeout, rights).await.expect("there");
+        let store = open_store(&env, &plan.store, None, timeout, rights).await.expect("there");
         let world = RealWorld::new(temp.path().join("worker-0")).expect("a directory");
         let worker = Env::new(world);
         let identity = load_or_make_identity(&worker, &GeneratedKeys, 2048).await.expect("a key");

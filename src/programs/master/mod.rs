@@ -71,6 +71,7 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
         role: Role::Master,
         data_dir: &own.data_dir,
         store: StorePlace::parse(&own.store)?,
+        login: None,
         events: own.events.as_deref(),
         log: &own.log,
         config: &settings.config,

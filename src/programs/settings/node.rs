@@ -172,6 +172,16 @@ impl StorePlace {
         })
     }
 
+    /// Returns whether it is a server, and a worker has to get its login from a master.
+    pub(crate) fn lacks_login(&self) -> bool {
+        matches!(self, Self::Postgres(address) if address.lacks_login())
+    }
+
+    /// Returns whether a login that a master gives would have no database.
+    pub(crate) fn lacks_database(&self) -> bool {
+        matches!(self, Self::Postgres(address) if address.lacks_login() && !address.names_database())
+    }
+
     /// Returns the setting with its password: for a file that only its owner reads.
     pub(crate) fn secret_setting(&self) -> String {
         match self {
@@ -258,6 +268,7 @@ mod tests {
             master(&|m| m.store = text("postgres://ada:s3cret@h/db")),
             master(&|m| m.store = text("mysql://ada:s3cret@h/db")),
             worker(&|w| w.masters.clear()),
+            worker(&|w| w.store = text("postgres://localhost")),
             worker(&|w| (w.token, w.token_file) = (Some(text("t")), Some("f".into()))),
         ];
         insta::assert_snapshot!(lines.join("\n"), @r#"
@@ -277,6 +288,7 @@ mod tests {
         store: h:5432 is reached over a network: name the certificates to trust by sslrootcert=FILE.pem
         store: "mysql://ada:***@h/db" is neither sqlite:PATH nor postgres://USER@HOST/DATABASE
         masters: name one at least, such as --masters 127.0.0.1:8180
+        store: name the database, as in postgres://HOST/DATABASE
         token and token_file both say the join token; leave one out
         "#);
     }

@@ -14,7 +14,13 @@ use super::{
     settings::{Settings, node::StorePlace, with_keys},
 };
 pub use crate::node::worker::{WorkerError, WorkerParams, run as run_worker};
-use crate::{comm::key_source::GeneratedKeys, env::Env, model::ids::Role, node::worker::may_join};
+use crate::{
+    comm::key_source::GeneratedKeys,
+    env::Env,
+    model::ids::Role,
+    node::worker::{load_login, may_join},
+    store::LoginSlot,
+};
 
 /// Runs the program `chatchat-worker`.
 ///
@@ -49,10 +55,13 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
         let log = again.own::<WorkerSettings>()?.resolve()?.log;
         Ok((log, settings.changed(&again)))
     };
+    let store = StorePlace::parse(&own.store)?;
+    let login = store.lacks_login().then(LoginSlot::default);
     let process = NodeProcess {
         role: Role::Worker,
         data_dir: &own.data_dir,
-        store: StorePlace::parse(&own.store)?,
+        store,
+        login: login.clone(),
         events: own.events.as_deref(),
         log: &own.log,
         config: &settings.config,
@@ -69,7 +78,12 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
                 _ => "",
             };
             ProgramError::Usage(format!("{e}{way_out}"))
-        })
+        })?;
+        if let Some(slot) = &login {
+            let kept = load_login(env).await.map_err(|e| ProgramError::Usage(e.to_string()))?;
+            kept.into_iter().for_each(|login| slot.set(login));
+        }
+        Ok(())
     };
     process::run(&process, check, async |env, store, mut stops| {
         let token_is = if token.is_some() { "given" } else { "none" };
@@ -90,6 +104,7 @@ pub fn start(matches: &ArgMatches) -> Result<(), ProgramError> {
                 pins: own.pins.clone(),
                 token,
                 store,
+                login: login.clone(),
                 keys: Arc::new(GeneratedKeys),
             },
             async {

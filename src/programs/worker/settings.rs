@@ -49,8 +49,8 @@ pub struct WorkerSettings {
     pub name: String,
     /// Directory that only this worker uses.
     pub data_dir: PathBuf,
-    /// Shared store, `sqlite:PATH` or a URL `postgres://..`, which may hold a password; empty for
-    /// a file in the directory.
+    /// Shared store, `sqlite:PATH` or a URL `postgres://..`, which may hold a password; one without a
+    /// user is for a login that a master gives. Empty for a file in the directory.
     pub store: String,
     /// Addresses at which masters accept links, `host:port`.
     pub masters: Vec<String>,
@@ -91,7 +91,9 @@ impl WorkerSettings {
         let usage = |text: &str| Err(ProgramError::Usage(text.to_owned()));
         check_name(&self.name)?;
         default_store(&mut self.store, &self.data_dir);
-        StorePlace::parse(&self.store)?;
+        if StorePlace::parse(&self.store)?.lacks_database() {
+            return usage("store: name the database, as in postgres://HOST/DATABASE");
+        }
         if self.masters.is_empty() {
             return usage("masters: name one at least, such as --masters 127.0.0.1:8180");
         }

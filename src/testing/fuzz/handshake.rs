@@ -108,6 +108,7 @@ impl Fixture {
                 welcome,
                 guard: Some(Guard::random(&mut rng(60))),
                 keys: Some(Arc::new(keys)),
+                login: None,
             },
             hello: Vec::new(),
             reply: Vec::new(),
@@ -138,6 +139,7 @@ impl Fixture {
             pins: vec![self.acceptor.identity.fingerprint()],
             cluster: None,
             last_epoch: None,
+            wants_login: false,
             bounds: WEAK,
             directory_max: 100,
         }
