@@ -102,6 +102,7 @@ fn main() {
             pins: cluster.cluster.pins().to_vec(),
             token: Some(cluster.cluster.token().to_owned()),
             store: cluster.store.clone(),
+            login: None,
             keys: Arc::clone(&keys),
         };
         let of_worker = env.clone();
@@ -120,7 +121,10 @@ fn main() {
     let at = |part: usize| {
         let there =
             in_after.iter().find(|(_, here)| here.saturating_sub(1) * 100 >= WORKERS * part);
-        there.map_or("never".to_owned(), |(after, _)| format!("{:.1} s", after.as_secs_f64()))
+        there.map_or_else(
+            || "never".to_owned(),
+            |(after, _)| format!("{:.1} s", after.as_secs_f64()),
+        )
     };
     println!("workers in: half after {}, 99 % after {}, all after {}", at(50), at(99), at(100));
     for (what, waits) in [("before", calm), ("meanwhile", storm)] {

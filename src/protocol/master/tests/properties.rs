@@ -150,10 +150,8 @@ proptest! {
                         let who = (permission.worker, registration);
                         let after = permission.after;
                         // A batch that is tried again follows what it followed before.
-                        let before = *named.entry(permission.token).or_insert(match attempts.last() {
-                            Some(_) => last_n,
-                            None => None,
-                        });
+                        let follows = if attempts.is_empty() { None } else { last_n };
+                        let before = *named.entry(permission.token).or_insert(follows);
                         prop_assert_eq!(after, before);
                         prop_assert!(attempts.iter().all(|before| before.who == who));
                         last_n = Some(permission.token.n);

@@ -82,7 +82,7 @@ async fn work(master: &Store, worker: &Store, node: NodeId) {
     let at = |resource: Resource| async {
         let lease = master.acquire_lease(resource.clone(), holder(1), 3000).await;
         let Ok(Lease::Granted { epoch, lease, .. }) = lease else { panic!("{lease:?}") };
-        Permission { resource, token: Token { epoch, lease, n: 1 }, worker: node }
+        Permission { resource, token: Token { epoch, lease, n: 1 }, after: None, worker: node }
     };
     let board: BoardName = "garden".parse().expect("a name");
     let of_board = at(Resource::Board(board.clone())).await;
