@@ -156,6 +156,26 @@ mod tests {
     }
 
     #[test]
+    fn patches_that_take_defences_out_apply_to_the_tree() {
+        for name in ["switches.patch", "markup.patch"] {
+            let patch = fs::read_to_string(root().join("tests/defences").join(name));
+            let patch = patch.unwrap_or_else(|why| panic!("{name}: {why}"));
+            let diffs: Vec<_> = patch.split("diff --git ").skip(1).collect();
+            assert!(!diffs.is_empty(), "{name} changes nothing");
+            for diff in diffs {
+                let (_, diff) = diff.split_once("--- a/").expect("a diff of a file");
+                let file = diff.lines().next().expect("its name");
+                let text = fs::read_to_string(root().join(file));
+                let text = text.unwrap_or_else(|why| panic!("{name}: {file}: {why}"));
+                let diff = format!("--- a/{diff}");
+                let patch = diffy::Patch::from_str(&diff);
+                let patch = patch.unwrap_or_else(|why| panic!("{name}: {file}: {why}"));
+                diffy::apply(&text, &patch).unwrap_or_else(|why| panic!("{name}: {file}: {why}"));
+            }
+        }
+    }
+
+    #[test]
     fn patch_of_a_text_that_changed_is_refused() {
         let text = "property: G1\nA test.\n\n--- a/src/x.rs\n+++ b/src/x.rs\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n";
         let bug = Bug::parse("test", text).expect("well-formed");

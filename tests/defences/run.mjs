@@ -1,0 +1,88 @@
+// Takes each defence of SECURITY.md's table out, in a copy of the tree, and sees that its tests fail.
+//
+//   node tests/defences/run.mjs [DEFENCE ..]
+//
+// switches.patch puts a switch before each defence, read from CHATCHAT_REMOVED, so that one build
+// serves all rows. Each test runs twice: with all defences it has to pass, without its own to fail.
+
+import { execFileSync, spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+
+const ROOT = path.resolve(import.meta.dirname, "../..");
+const LIB = ["-p", "chatchat", "--lib"];
+const PROCESSES = ["-p", "chatchat", "--test", "processes"];
+
+// Defence, where its test stands, the test, and the patch that takes it out if no switch does.
+const ROWS = [
+  ["sealed-records", LIB, "wire_shows_no_secret"],
+  ["sealed-records", PROCESSES, "links_and_store_of_real_nodes_hold_no_secret"],
+  ["hashed-tokens", PROCESSES, "links_and_store_of_real_nodes_hold_no_secret"],
+  ["hashed-tokens", LIB, "dump_of_the_store_holds_no_secret_that_lets_anybody_in"],
+  ["ephemeral-pair", LIB, "stolen_identities_do_not_open_a_recorded_handshake"],
+  ["fresh-secret", LIB, "reader_with_all_keys_of_the_link_but_not_the_wrapped_secret_opens_nothing_new"],
+  ["renewal-signatures", LIB, "forged_signature_is_refused_before_anything_is_wrapped_or_unwrapped"],
+  ["closed-logins", LIB, "worker_has_a_login_of_its_own_until_it_is_expelled"],
+  ["signatures", LIB, "each_byte_changed_on_the_way_ends_the_handshake_and_nothing_is_said_after_it"],
+  ["signatures", LIB, "attacker_with_the_guard_cannot_change_key_or_version"],
+  ["pins", LIB, "master_with_an_unpinned_key_is_refused_before_any_unwrap"],
+  ["guard", LIB, "hello_with_a_wrong_guard_costs_no_rsa_operation"],
+  ["guard", LIB, "stranger_costs_no_rsa_operation_and_sees_no_reason"],
+  ["deny-list", LIB, "expelled_node_is_refused_as_itself_and_under_its_old_token"],
+  ["deny-list", PROCESSES, "expelled_worker_reads_no_further_post_and_does_not_get_back_in"],
+  ["forced-epoch", LIB, "expulsion_waits_only_for_the_use_of_the_epoch_before"],
+  ["record-counter", LIB, "replayed_reordered_dropped_and_reflected_records_are_refused"],
+  ["record-counter", LIB, "replayed_record_ends_the_link"],
+  ["replay-window", LIB, "sealed_text_opens_once_at_every_member"],
+  ["hello-nonces", LIB, "a_replayed_hello_costs_no_second_rsa_operation"],
+  ["frame-bound", LIB, "frames_arrive_in_order_and_over_long_ones_are_not_read"],
+  ["connection-limit", LIB, "ten_thousand_half_open_handshakes_hold_a_bounded_number_of_slots"],
+  ["header-deadline", LIB, "connection_with_slow_headers_is_closed"],
+  ["text-only", LIB, "page_never_parses_text_as_markup", "markup.patch"],
+  ["origin-check", LIB, "foreign_origin_is_recognised"],
+  ["verify-before-unwrap", LIB, "attacker_with_the_guard_cannot_change_key_or_version"],
+];
+
+const wanted = process.argv.slice(2);
+const rows = ROWS.filter(([defence]) => wanted.length === 0 || wanted.includes(defence));
+const unknown = wanted.filter((name) => !ROWS.some(([defence]) => defence === name));
+if (unknown.length > 0) {
+  console.error(`no such defence: ${unknown.join(" ")}; there are ${[...new Set(ROWS.map(([name]) => name))].join(" ")}`);
+  process.exit(2);
+}
+
+const copy = mkdtempSync(path.join(tmpdir(), "chatchat-defences-"));
+try {
+  execFileSync("git", ["-C", ROOT, "worktree", "add", "--detach", "--force", copy, "HEAD"], { stdio: "ignore" });
+  const apply = (patch, ...how) =>
+    execFileSync("git", ["-C", copy, "apply", ...how, path.join(ROOT, "tests/defences", patch)]);
+  apply("switches.patch");
+  const env = { ...process.env, CARGO_TARGET_DIR: path.join(ROOT, "target/defences") };
+  const run = (where, test, removed) => {
+    const args = ["test", ...where, "--", test];
+    const told = spawnSync("cargo", args, { cwd: copy, env: { ...env, CHATCHAT_REMOVED: removed }, encoding: "utf8" });
+    const ran = /test result: \w+\. (\d+) passed; (\d+) failed/.exec(told.stdout);
+    if (!ran || Number(ran[1]) + Number(ran[2]) === 0) {
+      throw new Error(`${test} did not run:\n${told.stdout}${told.stderr}`.slice(0, 4000));
+    }
+    return Number(ran[2]) === 0;
+  };
+  let wrong = 0;
+  console.log("defence               with it  without  test");
+  for (const [defence, where, test, patch] of rows) {
+    const kept = run(where, test, "");
+    if (patch) apply(patch);
+    const removed = run(where, test, defence);
+    if (patch) apply(patch, "--reverse");
+    const holds = kept && !removed;
+    wrong += holds ? 0 : 1;
+    const word = (passes) => (passes ? "passes" : "fails").padEnd(7);
+    console.log(`${defence.padEnd(20)}  ${word(kept)}  ${word(removed)}  ${test}${holds ? "" : "   <- WRONG"}`);
+  }
+  console.log(wrong === 0 ? `all ${rows.length} rows hold` : `${wrong} of ${rows.length} rows do not hold`);
+  process.exitCode = wrong === 0 ? 0 : 1;
+} finally {
+  execFileSync("git", ["-C", ROOT, "worktree", "remove", "--force", copy], { stdio: "ignore" });
+  if (existsSync(copy)) rmSync(copy, { recursive: true, force: true });
+}
