@@ -58,7 +58,8 @@ try {
   const apply = (patch, ...how) =>
     execFileSync("git", ["-C", copy, "apply", ...how, path.join(ROOT, "tests/defences", patch)]);
   apply("switches.patch");
-  const env = { ...process.env, CARGO_TARGET_DIR: path.join(ROOT, "target/defences") };
+  const target = process.env.CARGO_TARGET_DIR ?? path.join(ROOT, "target/defences");
+  const env = { ...process.env, CARGO_TARGET_DIR: target };
   const run = (where, test, removed) => {
     const args = ["test", ...where, "--", test];
     const told = spawnSync("cargo", args, { cwd: copy, env: { ...env, CHATCHAT_REMOVED: removed }, encoding: "utf8" });
