@@ -23,14 +23,14 @@ use chatchat::{
     crypto::keys::{KeyBounds, KeyError, KeyPair},
     env::{BoxFuture, Env},
     model::{
-        ids::{BoardName, PostId, Role},
+        ids::{BoardName, Role},
         message::MemberState,
     },
     programs::{WorkerParams, run_worker},
 };
-use rand_chacha::{ChaCha20Rng, rand_core::Rng, rand_core::SeedableRng};
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
-use self::whole::{Cluster, Shape, TEXT, quantiles};
+use self::whole::{Cluster, Shape, quantiles};
 
 const WORKERS: usize = 500;
 const PEOPLE: usize = 16;
@@ -145,15 +145,7 @@ async fn post_until(
     let all = people.iter_mut().map(|api| async {
         let (mut waits, mut rng) = (Vec::new(), env.rng("bench-posts"));
         while !is_over.load(Ordering::Relaxed) {
-            let mut id = [0; 16];
-            rng.fill_bytes(&mut id);
-            let text = TEXT.parse().expect("a text");
-            let request = Request::Post { board: BoardName::lobby(), id: PostId(id), text };
-            let asked = Instant::now();
-            match api.call(&request).await {
-                Ok(Answer::Posted(_)) => waits.push(asked.elapsed()),
-                other => panic!("a post was not committed: {other:?}"),
-            }
+            waits.push(whole::post(api, &BoardName::lobby(), &mut rng).await);
             // People do not post without a break.
             env.sleep(Duration::from_millis(50)).await;
         }

@@ -101,19 +101,8 @@ impl Cluster {
                 async move {
                     let mut waits = Vec::new();
                     for turn in 0..share {
-                        let mut id = [0; 16];
-                        rng.fill_bytes(&mut id);
                         let at = usize::try_from(nth + turn * count).unwrap_or_default();
-                        let request = Request::Post {
-                            board: boards[at % boards.len()].clone(),
-                            id: PostId(id),
-                            text: TEXT.parse().expect("a text"),
-                        };
-                        let asked = Instant::now();
-                        match api.call(&request).await {
-                            Ok(Answer::Posted(_)) => waits.push(asked.elapsed()),
-                            other => panic!("a post was not committed: {other:?}"),
-                        }
+                        waits.push(post(api, &boards[at % boards.len()], &mut rng).await);
                     }
                     waits
                 }
@@ -234,6 +223,19 @@ async fn start_nodes(nodes: &[Runtime], dir: &Path, shape: &Shape) -> TestCluste
         parts.next().expect("masters first, then workers")
     })
     .await
+}
+
+/// Posts once, under a new id. Returns how long the answer took.
+pub(crate) async fn post(api: &mut Api, board: &BoardName, rng: &mut impl Rng) -> Duration {
+    let mut id = [0; 16];
+    rng.fill_bytes(&mut id);
+    let text = TEXT.parse().expect("a text");
+    let request = Request::Post { board: board.clone(), id: PostId(id), text };
+    let asked = Instant::now();
+    match api.call(&request).await {
+        Ok(Answer::Posted(_)) => asked.elapsed(),
+        other => panic!("a post was not committed: {other:?}"),
+    }
 }
 
 /// Starts a server of PostgreSQL on the same disk as everything else, and makes a schema; `None`
