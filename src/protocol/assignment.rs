@@ -163,7 +163,7 @@ impl Assignments {
     /// Returns the first batch of a slot.
     #[must_use]
     pub fn first(&self, slot: Slot) -> Option<&Batch> {
-        self.lanes.get(slot.index())?.batches.front()
+        self.get(slot, 0)
     }
 
     /// Returns a batch of a slot by its place.

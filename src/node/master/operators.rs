@@ -120,22 +120,18 @@ impl Driver {
         answer: Result<bool, StoreError>,
         reply: Reply<()>,
     ) {
+        // A refusal says that it was denied all the same: only its login of the store is open.
+        if matches!(answer, Ok(true) | Err(StoreError::Refused { .. })) {
+            self.gate.lists().on_denied(node);
+            self.cut_expelled();
+        }
+        if let Err(StoreError::Refused { why }) = &answer {
+            tracing::error!(%node, why, "an expelled worker may still use the store");
+        }
         let answer = match answer {
-            Ok(true) => {
-                self.gate.lists().on_denied(node);
-                self.cut_expelled();
-                Ok(())
-            }
+            Ok(true) => Ok(()),
             Ok(false) => Err(RequestError::Unknown),
-            Err(error) => {
-                if let StoreError::Refused { why } = &error {
-                    // It was denied all the same: only its login of the store is open.
-                    tracing::error!(%node, why, "an expelled worker may still use the store");
-                    self.gate.lists().on_denied(node);
-                    self.cut_expelled();
-                }
-                Err(unread(&error))
-            }
+            Err(error) => Err(unread(&error)),
         };
         let _ = reply.send(answer);
     }

@@ -423,12 +423,10 @@ impl Master {
     pub(super) fn put_back_from(&mut self, slot: Slot, from: usize, alone: bool) {
         for batch in self.assignments.cut(slot, from).into_iter().rev() {
             let Assignee { node, registration } = batch.assignee;
-            let is_in_flight = batch.attempt.is_some();
-            if is_in_flight && self.is_registered(&node, registration) {
+            if batch.attempt.is_some() && self.is_registered(&node, registration) {
                 self.selection.finish(&node);
             }
-            // Nothing says that one that was sent after the first has failed.
-            self.queue.put_back(slot, batch.into_entries(alone && !is_in_flight));
+            self.queue.put_back(slot, batch.into_entries(alone));
         }
     }
 
