@@ -32,8 +32,9 @@ use chatchat::{
         time::Mono,
     },
     protocol::{
+        calls::{Attempt, Call},
         key_refresh::FIRST_EPOCH,
-        master::{Effect, Master},
+        master::{AttemptEnd, Effect, Master},
     },
 };
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
@@ -130,16 +131,21 @@ fn run(master: &mut Master, out: &mut Vec<Effect>) -> usize {
                     let answer = Lease::Granted { epoch: StoreEpoch(1), lease: 1, n: 0 };
                     master.on_lease(now(), slot, now(), Some(answer), out);
                 }
-                Effect::Assign { slot, attempt, assign, .. } => {
-                    let results = assign.tasks.iter().map(|_| {
-                        seq += 1;
-                        let seq = Seq(seq);
-                        TaskResult::Committed { seq, posted_at_ms: 1 }
-                    });
-                    let results = results.collect();
-                    // A node has sent the batch by now, and frees it.
-                    drop(assign);
-                    master.on_attempt(now(), slot, attempt, Ok(AssignReply::Done(results)), out);
+                Effect::Assign { call: Call { worker, attempts }, .. } => {
+                    // A node has sent the batches by now, and frees them.
+                    let ends: Vec<_> = attempts
+                        .into_iter()
+                        .map(|Attempt { slot, number: attempt, assign }| {
+                            let results = assign.tasks.iter().map(|_| {
+                                seq += 1;
+                                let seq = Seq(seq);
+                                TaskResult::Committed { seq, posted_at_ms: 1 }
+                            });
+                            let answer = Ok(AssignReply::Done(results.collect()));
+                            AttemptEnd { slot, attempt, answer }
+                        })
+                        .collect();
+                    master.on_call(now(), worker, ends, out);
                 }
                 Effect::End { id, outcome } => {
                     assert!(matches!(outcome, Outcome::Settled(_)));

@@ -5,13 +5,13 @@
 //! member --seal--> envelope --link--> master: relay? --same bytes--> every other member --open--> update
 //! ```
 //!
-//! A sender numbers its updates by topic, inside the sealed text. The count continues over key
+//! A sender numbers its envelopes by topic, inside the sealed text. The count continues over key
 //! epochs and begins again when the sender starts again. A receiver that finds a number missing
-//! reports it in [`ReceivedUpdate::missed`] and asks for what it lacks: fanout is a hint, the
+//! reports it in [`ReceivedUpdates::missed`] and asks for what it lacks: fanout is a hint, the
 //! store is the truth.
 //!
 //! 1. A master relays only what its link's peer sealed, for the master's own domain.
-//! 2. An envelope opens once; its update belongs to the topic that its clear field names.
+//! 2. An envelope opens once; its updates belong to the topic that its clear field names.
 //! 3. At most [`WAITING_MAX`] envelopes and [`WAITING_BYTES_MAX`] bytes wait for the keys of
 //!    an epoch that is not held yet; the oldest make room.
 //! 4. The first update received from a sender counts none before it as missed: a member that
@@ -34,7 +34,7 @@ use crate::{
     env::Env,
     model::{
         ids::{Domain, KeyEpoch, NodeId},
-        message::{Topic, Update},
+        message::{Topic, Updates},
     },
     wire::{
         FRAME_LEN_MAX,
@@ -53,7 +53,7 @@ pub enum FanoutError {
     /// The envelope or the keys were refused. Nothing changed.
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
-    /// The update is too long, or the text is not an update. The envelope counts as opened.
+    /// The updates are too long, or the text is none. The envelope counts as opened.
     #[error("update: {0}")]
     Update(#[from] CodecError),
     /// The update belongs to another topic than its envelope claims. The envelope counts as
@@ -75,14 +75,14 @@ pub enum FanoutError {
     },
 }
 
-/// Update from another member of the domain.
+/// Updates from another member of the domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReceivedUpdate {
-    /// Node that sealed it.
+pub struct ReceivedUpdates {
+    /// Node that sealed them.
     pub sender: NodeId,
-    /// Update itself.
-    pub update: Update,
-    /// Number of earlier updates of this sender on this topic that have not arrived. Above 0,
+    /// Updates themselves.
+    pub updates: Updates,
+    /// Number of earlier envelopes of this sender on this topic that have not arrived. Above 0,
     /// the receiver asks for what it lacks.
     pub missed: u64,
 }
@@ -135,15 +135,15 @@ impl Fanout {
         }
     }
 
-    /// Seals an update once for all members. The caller has to publish the envelope: receivers
+    /// Seals updates once for all members. The caller has to publish the envelope: receivers
     /// count it as missed otherwise.
     ///
     /// # Errors
-    /// [`FanoutError::Update`] when the update is too long, [`FanoutError::Envelope`].
-    pub fn seal(&mut self, update: &Update) -> Result<Bytes, FanoutError> {
-        let topic = update.topic();
+    /// [`FanoutError::Update`] when the updates are too long, [`FanoutError::Envelope`].
+    pub fn seal(&mut self, updates: &Updates) -> Result<Bytes, FanoutError> {
+        let topic = updates.topic();
         let last_sent = self.last_sent.entry(topic).or_default();
-        let text = codec::encode(&(*last_sent + 1, update))?;
+        let text = codec::encode(&(*last_sent + 1, updates))?;
         let sealed = self.crypt.seal(topic, &text)?;
         *last_sent += 1;
         Ok(sealed.into())
@@ -170,7 +170,7 @@ impl Fanout {
     ///
     /// # Errors
     /// Any [`FanoutError`]: the envelope is of no use to this member.
-    pub fn open(&mut self, envelope: &Bytes) -> Result<Option<ReceivedUpdate>, FanoutError> {
+    pub fn open(&mut self, envelope: &Bytes) -> Result<Option<ReceivedUpdates>, FanoutError> {
         match self.open_now(envelope) {
             Err(FanoutError::Envelope(EnvelopeError::EpochAhead(_))) => {
                 self.keep(envelope.clone());
@@ -180,17 +180,17 @@ impl Fanout {
         }
     }
 
-    fn open_now(&mut self, envelope: &[u8]) -> Result<ReceivedUpdate, FanoutError> {
+    fn open_now(&mut self, envelope: &[u8]) -> Result<ReceivedUpdates, FanoutError> {
         let opened = self.crypt.open(envelope)?;
-        let (number, update): (u64, Update) = codec::decode(&opened.text)?;
-        if update.topic() != opened.head.topic {
+        let (number, updates): (u64, Updates) = codec::decode(&opened.text)?;
+        if updates.topic() != opened.head.topic {
             return Err(FanoutError::OtherTopic {
                 claimed: opened.head.topic,
-                actual: update.topic(),
+                actual: updates.topic(),
             });
         }
         let missed = self.count(&opened.head, number);
-        Ok(ReceivedUpdate { sender: opened.head.sender, update, missed })
+        Ok(ReceivedUpdates { sender: opened.head.sender, updates, missed })
     }
 
     /// Counts a number as received. Returns how many before it were missed.
@@ -238,7 +238,7 @@ impl Fanout {
     pub fn install(
         &mut self,
         keys: impl Into<Arc<EpochKeys>>,
-    ) -> Result<Vec<Result<ReceivedUpdate, FanoutError>>, FanoutError> {
+    ) -> Result<Vec<Result<ReceivedUpdates, FanoutError>>, FanoutError> {
         self.crypt.install(keys)?;
         self.waiting_bytes = 0;
         let waited = std::mem::take(&mut self.waiting);

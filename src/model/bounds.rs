@@ -35,6 +35,10 @@ pub const PLACE_LEN_MAX: usize = 42;
 /// Greatest encoded length of a session: its key, its person, and a read mark for each board.
 pub const SESSION_LEN_MAX: usize = POST_HEAD_MAX + BOARDS_MAX * PLACE_LEN_MAX;
 
+/// Greatest encoded length of a task or its result.
+pub const TASK_LEN_MAX: usize =
+    if POST_LEN_MAX > SESSION_LEN_MAX { POST_LEN_MAX } else { SESSION_LEN_MAX };
+
 /// Most nodes that a cluster enrols, and that a directory lists unless less is set.
 pub const NODES_MAX: usize = 16_384;
 /// Most masters of a cluster: so many the store lists, and every node watches.
@@ -57,6 +61,18 @@ pub const PAGE_MEMBERS: usize = 64;
 pub const BATCH_TASKS_MAX: usize = 4096;
 /// Bytes of one batch, and of its results, that may be set at most.
 pub const BATCH_BYTES_MAX: usize = LIST_BYTES_MAX;
+/// Greatest encoded length of what stands around the tasks of a batch, and around its results.
+pub const ASSIGN_HEAD_MAX: usize = 256;
+/// Greatest length of the reason that a worker gives for a batch that was not written.
+pub const WHY_LEN_MAX: usize = 200;
+/// Calls with batches that a master has in flight at one worker, unless more batches of one resource
+/// may be: while one is answered, the store writes the other.
+pub const WORKER_CALLS: usize = 2;
+/// Most updates that are published together.
+pub const UPDATES_MAX: usize = 64;
+/// Calls with tasks of one resource that a master has in flight at another master. What comes
+/// meanwhile waits, and leaves together.
+pub const FORWARD_CALLS: usize = 2;
 /// Most batches that a master has in flight at one worker. The worker takes twice as many: those of
 /// its registration before may still be under way.
 pub const WORKER_BATCHES_MAX: usize = 64;
@@ -75,7 +91,7 @@ pub const IN_FLIGHT_MAX: usize = 1024;
 
 const _: () = {
     assert!(POST_LEN_MAX <= PAGE_BYTES_MAX, "a page holds one post at least");
-    assert!(POST_LEN_MAX <= BATCH_BYTES_MAX && SESSION_LEN_MAX <= BATCH_BYTES_MAX);
+    assert!(TASK_LEN_MAX <= BATCH_BYTES_MAX && WHY_LEN_MAX < ASSIGN_HEAD_MAX);
     assert!(BOARDS_MAX * PLACE_LEN_MAX <= LIST_BYTES_MAX, "a worker's state names every board");
     assert!(PAGE_MEMBERS * MEMBER_LEN_MAX <= LIST_BYTES_MAX);
     assert!(4 * WORKER_BATCHES_MAX <= IN_FLIGHT_MAX, "batches leave calls of other kinds room");

@@ -13,7 +13,10 @@ use zeroize::Zeroize;
 
 pub use crate::model::bounds::BATCH_TASKS_MAX;
 use crate::model::{
-    bounds::{POST_HEAD_MAX, POST_LEN_MAX, SESSION_LEN_MAX},
+    bounds::{
+        LIST_BYTES_MAX, MEMBER_LEN_MAX, POST_HEAD_MAX, POST_LEN_MAX, SESSION_LEN_MAX, UPDATES_MAX,
+        WORKER_BATCHES_MAX, post_len,
+    },
     copies::{CopyDigests, SessionPage},
     held::{HandInReply, HeldPost, HoldReply},
     ids::{
@@ -203,10 +206,11 @@ pub enum ForwardReply {
 /// Call that is answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Master to worker: write this batch.
-    Assign(Assign),
-    /// Master to master: coordinate this task.
-    Forward(Task),
+    /// Master to worker: write these batches, each under a permission of its own. At most
+    /// [`WORKER_BATCHES_MAX`], and [`BATCH_TASKS_MAX`] tasks in all of them.
+    Assign(#[serde(deserialize_with = "call")] Vec<Assign>),
+    /// Master to master: coordinate these tasks, at most [`BATCH_TASKS_MAX`].
+    Forward(#[serde(deserialize_with = "batch")] Vec<Task>),
     /// Any node to any node: read posts of a board, from memory or the node database.
     Read {
         /// Board to read.
@@ -258,10 +262,10 @@ pub enum Request {
 /// Answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
-    /// Answer to [`Request::Assign`].
-    Assign(AssignReply),
-    /// Answer to [`Request::Forward`].
-    Forward(ForwardReply),
+    /// Answer to [`Request::Assign`]: one for each batch, in order.
+    Assign(#[serde(deserialize_with = "call")] Vec<AssignReply>),
+    /// Answer to [`Request::Forward`]: one for each task, in order, once all have ended there.
+    Forward(#[serde(deserialize_with = "batch")] Vec<ForwardReply>),
     /// Answer to [`Request::Read`]; `None` when the board is not known here.
     Page(Option<Page>),
     /// Answer to [`Request::Session`]; `None` when the session is not known here.
@@ -350,6 +354,92 @@ impl Update {
             Self::PresenceChanged => Topic::Presence,
         }
     }
+
+    /// Returns how many bytes the update takes at most.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Members(members) => members.len() * MEMBER_LEN_MAX,
+            Self::Posts { posts, .. } => POST_HEAD_MAX + posts.iter().map(post_len).sum::<usize>(),
+            Self::Session(_) => SESSION_LEN_MAX,
+            _ => POST_HEAD_MAX,
+        }
+    }
+}
+
+/// Updates of one topic that are published together: at least one, at most [`UPDATES_MAX`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "UpdateList")]
+pub struct Updates {
+    first: Update,
+    others: Vec<Update>,
+    /// Bytes that they take at most.
+    weight: usize,
+}
+
+/// Updates as they are written.
+#[derive(Deserialize)]
+struct UpdateList(#[serde(deserialize_with = "updates")] Vec<Update>);
+
+impl From<Update> for Updates {
+    fn from(first: Update) -> Self {
+        let weight = first.weight();
+        Self { first, others: Vec::new(), weight }
+    }
+}
+
+impl Serialize for Updates {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(std::iter::once(&self.first).chain(&self.others))
+    }
+}
+
+impl TryFrom<UpdateList> for Updates {
+    type Error = &'static str;
+
+    fn try_from(from: UpdateList) -> Result<Self, Self::Error> {
+        let mut list = from.0.into_iter();
+        let mut updates = Self::from(list.next().ok_or("no update")?);
+        for update in list {
+            if update.topic() != updates.topic() {
+                return Err("updates of several topics");
+            }
+            updates.weight += update.weight();
+            updates.others.push(update);
+        }
+        Ok(updates)
+    }
+}
+
+impl Updates {
+    /// Returns the topic of all of them.
+    #[must_use]
+    pub const fn topic(&self) -> Topic {
+        self.first.topic()
+    }
+
+    /// Adds an update.
+    ///
+    /// # Errors
+    /// The update, if it is of another topic, or does not fit into one message with the others.
+    pub fn push(&mut self, update: Update) -> Result<(), Update> {
+        let weight = self.weight + update.weight();
+        let is_full = self.others.len() + 1 >= UPDATES_MAX || weight > LIST_BYTES_MAX;
+        if is_full || update.topic() != self.topic() {
+            return Err(update);
+        }
+        self.weight = weight;
+        self.others.push(update);
+        Ok(())
+    }
+}
+
+impl IntoIterator for Updates {
+    type Item = Update;
+    type IntoIter = std::iter::Chain<std::iter::Once<Update>, std::vec::IntoIter<Update>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        std::iter::once(self.first).chain(self.others)
+    }
 }
 
 /// Message that is not answered, up or down a link.
@@ -363,9 +453,8 @@ pub enum Direct {
     },
     /// Members that the receiver may not know, or of which it may know an older fact.
     Members(Vec<Member>),
-    /// Master to master: an update of the sender's domain, to be sealed again for the
-    /// receiver's.
-    Update(Update),
+    /// Master to master: updates of the sender's domain, to be sealed again for the receiver's.
+    Updates(Updates),
     /// Worker to master: the worker's state.
     WorkerStatus(WorkerStatus),
     /// Master to worker: hold the common key of a new epoch.
@@ -466,21 +555,35 @@ pub struct Welcome {
     pub directory: Vec<Member>,
 }
 
-/// Reads a list of at most [`BATCH_TASKS_MAX`], refusing a longer one when it gets there.
+/// Reads a list of at most [`BATCH_TASKS_MAX`].
 fn batch<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
-    struct Batch<T>(PhantomData<T>);
+    list::<BATCH_TASKS_MAX, D, T>(from)
+}
 
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for Batch<T> {
+/// Reads a list of at most [`UPDATES_MAX`].
+fn updates<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Update>, D::Error> {
+    list::<UPDATES_MAX, D, Update>(from)
+}
+
+/// Reads a list of at most `MAX`, refusing a longer one when it gets there.
+fn list<'de, const MAX: usize, D, T>(from: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct List<const MAX: usize, T>(PhantomData<T>);
+
+    impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for List<MAX, T> {
         type Value = Vec<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "a list of at most {BATCH_TASKS_MAX}")
+            write!(f, "a list of at most {MAX}")
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
             let mut items = Vec::new();
             while let Some(item) = list.next_element()? {
-                if items.len() == BATCH_TASKS_MAX {
+                if items.len() == MAX {
                     return Err(A::Error::invalid_length(items.len() + 1, &self));
                 }
                 items.push(item);
@@ -489,7 +592,62 @@ fn batch<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<
         }
     }
 
-    from.deserialize_seq(Batch(PhantomData))
+    from.deserialize_seq(List::<MAX, T>(PhantomData))
+}
+
+/// Part of a call that holds tasks, or their results.
+trait Batched {
+    /// Returns how many it holds.
+    fn tasks(&self) -> usize;
+}
+
+impl Batched for Assign {
+    fn tasks(&self) -> usize {
+        self.tasks.len()
+    }
+}
+
+impl Batched for AssignReply {
+    fn tasks(&self) -> usize {
+        match self {
+            Self::Done(results) => results.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// Reads the parts of a call, refusing more of them, or of tasks in them, than a call may have.
+fn call<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Batched,
+{
+    struct Call<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de> + Batched> Visitor<'de> for Call<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(
+                f,
+                "at most {WORKER_BATCHES_MAX} batches with at most {BATCH_TASKS_MAX} tasks in all"
+            )
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let (mut parts, mut tasks) = (Vec::new(), 0);
+            while let Some(part) = list.next_element::<T>()? {
+                tasks += part.tasks();
+                if parts.len() == WORKER_BATCHES_MAX || tasks > BATCH_TASKS_MAX {
+                    return Err(A::Error::invalid_length(parts.len() + 1, &self));
+                }
+                parts.push(part);
+            }
+            Ok(parts)
+        }
+    }
+
+    from.deserialize_seq(Call(PhantomData))
 }
 
 /// Reads a list as [`batch`] does and shares it.
@@ -499,4 +657,35 @@ where
     T: Deserialize<'de>,
 {
     batch(from).map(Arc::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed(n: u8) -> Update {
+        Update::SessionClosed(SessionKey([n; 32]))
+    }
+
+    #[test]
+    fn updates_are_of_one_topic_bounded_and_keep_their_order() {
+        let mut updates = Updates::from(closed(0));
+        assert_eq!(updates.push(Update::PresenceChanged), Err(Update::PresenceChanged));
+        let count = u8::try_from(UPDATES_MAX).expect("small");
+        for n in 1..count {
+            assert_eq!(updates.push(closed(n)), Ok(()));
+        }
+        assert_eq!(updates.push(closed(count)), Err(closed(count)));
+        assert!(updates.into_iter().eq((0..count).map(closed)));
+    }
+
+    #[test]
+    fn updates_that_do_not_fit_into_one_message_are_not_put_together() {
+        let user = Author { id: UserId([1; 16]), name: "Ada".parse().expect("a name") };
+        let row = SessionRow { key: SessionKey([1; 32]), user, read_marks: Vec::new() };
+        let mut updates = Updates::from(Update::Session(row.clone()));
+        while updates.push(Update::Session(row.clone())).is_ok() {}
+        let sessions = updates.into_iter().count();
+        assert!(sessions * SESSION_LEN_MAX <= LIST_BYTES_MAX && sessions < UPDATES_MAX);
+    }
 }

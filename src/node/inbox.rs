@@ -26,6 +26,9 @@ const INPUTS_MAX: usize = 1024;
 /// The most events of all links that wait for the driver.
 const LINK_EVENTS_MAX: usize = 1024;
 
+/// The most events that a driver handles between two looks at what is due.
+pub(super) const EVENTS_MAX: usize = 32;
+
 /// Result of a task of the driver.
 pub(super) trait DriverInput {
     /// Says whether the node lives by it: it waits behind no bulk.

@@ -5,6 +5,7 @@ mod begun;
 pub mod handle;
 mod inbox;
 pub mod master;
+mod parts;
 mod request;
 mod store_log;
 pub mod worker;

@@ -7,6 +7,7 @@ pub mod active_list;
 pub mod admission;
 pub mod assignment;
 pub mod board;
+pub mod calls;
 pub mod dead_letters;
 pub mod failed_list;
 pub mod gossip;

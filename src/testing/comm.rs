@@ -13,7 +13,7 @@ use crate::{
     comm::{
         CallError, DriverStamp, Incoming, Link, LinkEnd, LinkId, LinkLimits, Peer, Responder,
         SecureStream,
-        fanout::{Fanout, ReceivedUpdate},
+        fanout::{Fanout, ReceivedUpdates},
         key_source::{KeyKind, KeySource},
     },
     crypto::{
@@ -25,7 +25,7 @@ use crate::{
     env::{BoxFuture, BoxStream, Env},
     model::{
         ids::{Domain, Incarnation, KeyEpoch, NodeId, Role, SessionKey},
-        message::{Beat, Close, CloseReason, Direct, Request, Response, Topic, Update},
+        message::{Beat, Close, CloseReason, Direct, Request, Response, Topic, Update, Updates},
     },
 };
 
@@ -294,18 +294,18 @@ async fn fanout_is_sealed_once_and_reaches_every_member(lab: &Lab, beginner: Rol
     }
 
     for n in 0..10 {
-        let update = Update::SessionClosed(SessionKey([n; 32]));
+        let updates = Updates::from(Update::SessionClosed(SessionKey([n; 32])));
         let received =
-            |sender| Ok(Some(ReceivedUpdate { sender, update: update.clone(), missed: 0 }));
+            |sender| Ok(Some(ReceivedUpdates { sender, updates: updates.clone(), missed: 0 }));
         if beginner == Role::Master {
-            let envelope = master.seal(&update).expect("short");
+            let envelope = master.seal(&updates).expect("short");
             for link in [&to_near.link, &to_far.link] {
                 assert_eq!(link.publish(envelope.clone()), Ok(()));
             }
             assert_eq!(near.open(&near_end.envelope().await), received(domain.master));
             assert_eq!(far.open(&far_end.envelope().await), received(domain.master));
         } else {
-            let sealed = near.seal(&update).expect("short");
+            let sealed = near.seal(&updates).expect("short");
             assert_eq!(near_end.link.publish(sealed.clone()), Ok(()));
             let relayed = to_near.envelope().await;
             assert!(master.relay(to_far.link.peer().node, &relayed).is_err());

@@ -134,8 +134,14 @@ impl Taken {
     }
 
     pub(crate) async fn assign(&self, assign: Assign) -> AssignReply {
-        match self.call(Request::Assign(assign)).await {
-            Response::Assign(reply) => reply,
+        self.assign_all(vec![assign]).await.remove(0)
+    }
+
+    /// Has these batches written by one call; returns one reply for each.
+    pub(crate) async fn assign_all(&self, batches: Vec<Assign>) -> Vec<AssignReply> {
+        let count = batches.len();
+        match self.call(Request::Assign(batches)).await {
+            Response::Assign(replies) if replies.len() == count => replies,
             other => panic!("{other:?}"),
         }
     }
@@ -255,7 +261,7 @@ impl TestMaster {
     }
 
     pub(crate) fn publish(&mut self, to: &Taken, news: &Update) {
-        let envelope = self.fanout.seal(news).expect("seals");
+        let envelope = self.fanout.seal(&news.clone().into()).expect("seals");
         to.link.publish(envelope).expect("queued");
     }
 }

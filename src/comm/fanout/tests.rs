@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    model::ids::SessionKey,
+    model::{ids::SessionKey, message::Update},
     testing::{
         keys::{epoch_of, identity},
         stepped_world::run,
@@ -31,7 +31,7 @@ fn ahead(env: &Env) -> [Fanout; 2] {
 }
 
 fn seal(sender: &mut Fanout, update: &Update) -> Bytes {
-    sender.seal(update).expect("short")
+    sender.seal(&update.clone().into()).expect("short")
 }
 
 /// Opens an envelope and returns how many updates were missed before it.
@@ -44,7 +44,7 @@ fn envelope_opens_once_at_every_member() {
     run(async |env| {
         let [mut sender, mut one, mut two] = [1, 2, 3].map(|n| member(&env, n, 1));
         let envelope = seal(&mut sender, &closed(1));
-        let received = ReceivedUpdate { sender: node(1), update: closed(1), missed: 0 };
+        let received = ReceivedUpdates { sender: node(1), updates: closed(1).into(), missed: 0 };
         for receiver in [&mut one, &mut two] {
             assert_eq!(receiver.open(&envelope), Ok(Some(received.clone())));
             let again = receiver.open(&envelope);
@@ -91,7 +91,7 @@ fn counts_continue_over_epochs_and_early_envelope_waits_for_its_keys() {
         let early = seal(&mut sender, &closed(3));
         assert_eq!(receiver.open(&early), Ok(None));
         let received = receiver.install(epoch_of(1, 2)).expect("the next epoch");
-        let heard = ReceivedUpdate { sender: node(1), update: closed(3), missed: 1 };
+        let heard = ReceivedUpdates { sender: node(1), updates: closed(3).into(), missed: 1 };
         assert_eq!(received, [Ok(heard)]);
         assert!(receiver.waiting.is_empty() && receiver.waiting_bytes == 0);
     });
@@ -109,7 +109,7 @@ fn repeat_and_forgery_that_waited_for_keys_are_refused_by_name() {
         }
         let received = receiver.install(epoch_of(1, 2)).expect("the next epoch");
         let refused = |why| Err(FanoutError::Envelope(why));
-        let heard = ReceivedUpdate { sender: node(1), update: closed(1), missed: 0 };
+        let heard = ReceivedUpdates { sender: node(1), updates: closed(1).into(), missed: 0 };
         assert_eq!(
             received,
             [Ok(heard), refused(EnvelopeError::Replayed), refused(EnvelopeError::Forged)]
@@ -173,7 +173,7 @@ fn master_relays_only_envelopes_its_peer_sealed_for_its_domain() {
 fn wrong_topic_and_malformed_update_are_refused() {
     run(async |env| {
         let [mut sender, mut receiver] = [1, 2].map(|n| member(&env, n, 1));
-        let text = codec::encode(&(1_u64, PRESENCE)).expect("short");
+        let text = codec::encode(&(1_u64, Updates::from(PRESENCE))).expect("short");
         let sealed = sender.crypt.seal(Topic::Board, &text).expect("short");
         let wrong = FanoutError::OtherTopic { claimed: Topic::Board, actual: Topic::Presence };
         assert_eq!(receiver.open(&sealed.into()), Err(wrong));

@@ -5,23 +5,21 @@ use std::future::Future;
 use super::{
     Driver, NodeError,
     input::Input,
-    waiters::{RETRY_MS, Waiter, respond},
+    waiters::{RETRY_MS, Waiter, Waits},
 };
 use crate::{
     comm::CallError,
     model::{
         ids::{LinkId, Resource},
-        message::{
-            Assign, AssignReply, Close, Direct, ForwardReply, Request, Response, Task, Update,
-        },
+        message::{AssignReply, Close, Direct, ForwardReply, Request, Response, Task, Updates},
         outcome::Outcome,
         rows::{DeadLetter, Holder, StoreError},
         time::Mono,
     },
     node::begun::begun,
     protocol::{
-        assignment::AttemptId,
-        master::{CallFailed, Effect},
+        calls::{Attempt, Call},
+        master::{AttemptEnd, CallFailed, Effect, ForwardId},
         task_queue::{Slot, TaskId},
     },
 };
@@ -30,8 +28,22 @@ impl Driver {
     /// Carries out what was decided, and what that leads to at once.
     pub(super) fn carry(&mut self) {
         while !self.out.is_empty() {
-            for effect in std::mem::take(&mut self.out) {
-                self.carry_one(effect);
+            let mut effects = std::mem::take(&mut self.out).into_iter().peekable();
+            while let Some(effect) = effects.next() {
+                match effect {
+                    Effect::Publish { update, spread } => {
+                        let is_like = |next: &Effect| matches!(next, Effect::Publish { spread: s, .. } if *s == spread);
+                        let mut updates = Updates::from(update);
+                        while let Some(Effect::Publish { update, .. }) = effects.next_if(is_like) {
+                            if let Err(update) = updates.push(update) {
+                                let full = std::mem::replace(&mut updates, update.into());
+                                self.publish(full, spread);
+                            }
+                        }
+                        self.publish(updates, spread);
+                    }
+                    effect => self.carry_one(effect),
+                }
             }
         }
     }
@@ -42,14 +54,12 @@ impl Driver {
             Effect::RenewLeases { leases } => self.renew_leases(leases),
             Effect::ReleaseLease { resource, lease } => self.release_lease(resource, lease),
             Effect::Wish { resource } => self.wish(resource),
-            Effect::Assign { link, slot, attempt, assign } => {
-                self.assign(link, slot, attempt, assign);
-            }
-            Effect::Forward { link, id, task } => self.forward(link, id, task),
+            Effect::Assign { link, call } => self.assign(link, call),
+            Effect::Forward { link, call, tasks } => self.forward(link, call, tasks),
             Effect::Hold { id, post, holders } => self.hold(id, *post, &holders),
             Effect::End { id, outcome } => self.end(id, outcome),
             Effect::SendBack { id, holder } => self.send_back(id, holder),
-            Effect::Publish { update, spread } => self.publish(update, spread),
+            Effect::Publish { update, spread } => self.publish(update.into(), spread),
             Effect::Send { link, direct } => self.send(link, &direct),
             Effect::Close { link, close } => self.close(link, close),
             Effect::Keys(step) => self.carry_key(step),
@@ -105,62 +115,63 @@ impl Driver {
         });
     }
 
-    fn assign(&self, link: LinkId, slot: Slot, attempt: AttemptId, assign: Assign) {
+    fn assign(&self, link: LinkId, call: Call) {
         let (link, limit) = (self.links.get(link).cloned(), self.config.attempt_timeout);
+        let Call { worker, attempts } = call;
+        let mut of = Vec::with_capacity(attempts.len());
+        let mut batches = Vec::with_capacity(attempts.len());
+        for Attempt { slot, number, assign } in attempts {
+            of.push((slot, number));
+            batches.push(assign);
+        }
         // Batches of a resource leave in the order of their tokens.
         let call = begun(async move {
-            let answer = match link {
+            let answers = match link {
                 None => Err(CallFailed::Closed),
-                Some(link) => assigned(link.call(Request::Assign(assign), limit).await),
+                Some(link) => assigned(of.len(), link.call(Request::Assign(batches), limit).await),
             };
-            Input::AttemptEnded { slot, attempt, answer }
+            let end = |((slot, attempt), answer)| AttemptEnd { slot, attempt, answer };
+            let ends = of.into_iter().zip(each(answers)).map(end).collect();
+            Input::CallEnded { worker, ends }
         });
         self.spawn("assign", call);
     }
 
-    fn forward(&self, link: LinkId, id: TaskId, task: Task) {
+    fn forward(&self, link: LinkId, call: ForwardId, tasks: Vec<(TaskId, Task)>) {
         let (link, limit) = (self.links.get(link).cloned(), self.config.request_timeout);
-        self.spawn("forward", async move {
-            let answer = match link {
+        let (ids, tasks): (Vec<_>, Vec<_>) = tasks.into_iter().unzip();
+        // Calls of a resource leave in the order in which their tasks came.
+        let call = begun(async move {
+            let answers = match link {
                 None => Err(CallFailed::Closed),
-                Some(link) => forwarded(link.call(Request::Forward(task), limit).await),
+                Some(link) => forwarded(ids.len(), link.call(Request::Forward(tasks), limit).await),
             };
-            Input::ForwardEnded { id, answer }
+            let ends = ids.into_iter().zip(each(answers)).collect();
+            Input::ForwardEnded { call, ends }
         });
+        self.spawn("forward", call);
     }
 
     fn end(&mut self, id: TaskId, outcome: Outcome) {
         match self.waiters.remove(id) {
-            Some(Waiter::Marks(mark)) => self.end_mark(mark, outcome),
-            Some(waiter) => waiter.answer(outcome),
+            Some(Waits::One(Waiter::Marks(mark))) => self.end_mark(mark, outcome),
+            Some(waits) => self.waiters.answer(waits, outcome),
             None => {}
         }
     }
 
     fn send_back(&mut self, id: TaskId, holder: Option<Holder>) {
         match self.waiters.remove(id) {
-            Some(Waiter::Peer(reply)) => respond(reply, ForwardReply::HeldBy(holder)),
+            Some(Waits::Peer(part)) => {
+                self.waiters.answer_peer(part, ForwardReply::HeldBy(holder));
+            }
             // A person's task is never sent back; should it be, its outcome is not known.
-            Some(person) => person.answer(Outcome::Unknown),
+            Some(person) => self.waiters.answer(person, Outcome::Unknown),
             None => {}
         }
     }
 
-    /// Takes an update in here, and publishes it to the domain, and to the other masters if
-    /// `spread`.
-    fn publish(&mut self, update: Update, spread: bool) {
-        let direct = Direct::Update(update);
-        if spread {
-            for (_, link) in self.core.peers() {
-                self.send(link, &direct);
-            }
-        }
-        let Direct::Update(update) = direct else { return };
-        self.links.fan_out(&update);
-        self.take_update(update);
-    }
-
-    fn send(&self, link: LinkId, direct: &Direct) {
+    pub(super) fn send(&self, link: LinkId, direct: &Direct) {
         if let Some(link) = self.links.get(link) {
             // Digests and polls make up for what a full link did not take.
             let _ = link.send(direct);
@@ -220,11 +231,11 @@ impl Driver {
                     self.core.on_renewed(now, sent_at, &asked, &answers, &mut self.out);
                 }
             }
-            Input::AttemptEnded { slot, attempt, answer } => {
-                self.core.on_attempt(now, slot, attempt, answer, &mut self.out);
+            Input::CallEnded { worker, ends } => {
+                self.core.on_call(now, worker, ends, &mut self.out);
             }
-            Input::ForwardEnded { id, answer } => {
-                self.core.on_forward(now, id, answer, &mut self.out);
+            Input::ForwardEnded { call, ends } => {
+                self.core.on_forward(now, call, ends, &mut self.out);
             }
             Input::HoldEnded { id, end } => self.core.on_hold_end(id, end, &mut self.out),
             Input::LetterWritten(answer) => {
@@ -278,23 +289,44 @@ const fn call_failed(error: &CallError) -> CallFailed {
     }
 }
 
-fn assigned(answer: Result<Response, CallError>) -> Result<AssignReply, CallFailed> {
+/// Returns a worker's replies to a call with so many batches.
+fn assigned(
+    batches: usize,
+    answer: Result<Response, CallError>,
+) -> Result<Vec<AssignReply>, CallFailed> {
     match answer {
-        Ok(Response::Assign(reply)) => Ok(reply),
+        Ok(Response::Assign(replies)) if replies.len() == batches => Ok(replies),
         Ok(_) => Err(CallFailed::TimedOut),
         // The batch's fault: it fits into no worker's frame.
-        Err(CallError::TooLong(error)) => Ok(AssignReply::Broken { why: error.to_string() }),
+        Err(CallError::TooLong(error)) if batches == 1 => {
+            Ok(vec![AssignReply::Broken { why: error.to_string() }])
+        }
         Err(error) => Err(call_failed(&error)),
     }
 }
 
-fn forwarded(answer: Result<Response, CallError>) -> Result<ForwardReply, CallFailed> {
+/// Returns another master's replies to a call with so many tasks.
+fn forwarded(
+    tasks: usize,
+    answer: Result<Response, CallError>,
+) -> Result<Vec<ForwardReply>, CallFailed> {
     match answer {
-        Ok(Response::Forward(reply)) => Ok(reply),
+        Ok(Response::Forward(replies)) if replies.len() == tasks => Ok(replies),
         // It did nothing and may come to do so later.
-        Ok(_) => Ok(ForwardReply::Ended(Outcome::Unavailable { retry_ms: 0 })),
+        Ok(_) => Ok(vec![ForwardReply::Ended(Outcome::Unavailable { retry_ms: 0 }); tasks]),
         Err(error) => Err(call_failed(&error)),
     }
+}
+
+/// Returns the answer to each part of a call, or the reason why none of them has one, again and
+/// again.
+fn each<T>(answers: Result<Vec<T>, CallFailed>) -> impl Iterator<Item = Result<T, CallFailed>> {
+    let (answers, failed) = match answers {
+        Ok(answers) => (answers, None),
+        Err(failed) => (Vec::new(), Some(failed)),
+    };
+    let reasons = std::iter::from_fn(move || failed.map(Err));
+    answers.into_iter().map(Ok).chain(reasons)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::{
     comm::{SecureStream, handshake::Ready},
     model::{
         ids::{BoardName, KeyEpoch, NodeId, Resource, SessionKey},
-        message::{AssignReply, ForwardReply},
+        message::ForwardReply,
         rows::{
             Active, Admission, Boards, Lease, MasterRow, Page, Renewed, SessionRow, StoreError,
         },
@@ -16,9 +16,9 @@ use crate::{
         inbox::DriverInput,
     },
     protocol::{
-        assignment::AttemptId,
-        master::{CallFailed, HoldEnd},
+        master::{AttemptEnd, CallFailed, ForwardId, HoldEnd},
         task_queue::{Slot, TaskId},
+        tries::Assignee,
     },
 };
 
@@ -50,10 +50,10 @@ pub(super) enum Input {
         asked: Vec<(Resource, u64)>,
         answers: Result<Vec<(Resource, Renewed)>, StoreError>,
     },
-    /// A worker answered to a batch, or did not.
-    AttemptEnded { slot: Slot, attempt: AttemptId, answer: Result<AssignReply, CallFailed> },
-    /// Another master answered to a forwarded task, or did not.
-    ForwardEnded { id: TaskId, answer: Result<ForwardReply, CallFailed> },
+    /// A worker answered to a call with batches, or did not.
+    CallEnded { worker: Assignee, ends: Vec<AttemptEnd> },
+    /// Another master answered to forwarded tasks, or did not.
+    ForwardEnded { call: ForwardId, ends: Vec<(TaskId, Result<ForwardReply, CallFailed>)> },
     /// Workers that were asked to hold a post answered, or did not.
     HoldEnded { id: TaskId, end: HoldEnd },
     /// The store kept a dead letter, or did not.
@@ -103,7 +103,7 @@ impl DriverInput for Input {
         match self {
             Self::LeaseAnswered { .. }
             | Self::LeasesRenewed { .. }
-            | Self::AttemptEnded { .. }
+            | Self::CallEnded { .. }
             | Self::LetterWritten(_)
             | Self::MasterTouched(_)
             | Self::SessionsTouched { .. }

@@ -9,7 +9,6 @@ use super::{
     Driver,
     admission::AdmissionGate,
     input::{Arrival, Input},
-    waiters::{Waiter, respond},
 };
 use crate::{
     comm::{
@@ -24,13 +23,13 @@ use crate::{
     model::{
         ids::{BoardName, Domain, LinkId, NodeId, Post, Role},
         message::{
-            Beat, Close, CloseReason, Direct, Fact, Member, MemberState, Request, Response, Update,
+            Beat, Close, CloseReason, Direct, Fact, Member, MemberState, Request, Response, Updates,
         },
         rows::{Page, Range},
         time::Mono,
     },
     node::inbox::Inputs,
-    protocol::{board::TailChange, master::LinkOver},
+    protocol::master::LinkOver,
 };
 
 /// The most posts in one answer to a node.
@@ -245,18 +244,18 @@ impl Links {
     }
 
     /// Publishes to the workers that want it, sealed once.
-    pub(super) fn fan_out(&mut self, update: &Update) {
-        let wants = |link: &&Link| link.wants(update.topic());
+    pub(super) fn fan_out(&mut self, updates: &Updates) {
+        let wants = |link: &&Link| link.wants(updates.topic());
         if !self.workers().any(|link| wants(&link)) {
             return;
         }
-        match self.fanout.seal(update) {
+        match self.fanout.seal(updates) {
             Ok(envelope) => {
                 for link in self.workers().filter(wants) {
                     let _ = link.publish(envelope.clone());
                 }
             }
-            Err(error) => tracing::error!(%error, "an update could not be sealed"),
+            Err(error) => tracing::error!(%error, "updates could not be sealed"),
         }
     }
 }
@@ -325,15 +324,10 @@ impl Driver {
     fn on_request(&mut self, id: LinkId, request: Request, reply: Responder) {
         let Some(peer) = self.links.get(id).map(|link| link.peer().clone()) else { return };
         let response = match request {
-            Request::Forward(task) if peer.role == Role::Master => {
+            Request::Forward(tasks) if peer.role == Role::Master && !tasks.is_empty() => {
                 let now = self.env.now();
-                match self.core.on_forwarded(now, peer.node, task, &mut self.out) {
-                    Ok(task) => {
-                        self.waiters.add(now, task, Waiter::Peer(reply));
-                    }
-                    Err(answer) => respond(reply, answer),
-                }
-                return;
+                let taken = self.core.on_forwarded(now, peer.node, tasks, &mut self.out);
+                return self.waiters.add_call(now, reply, taken);
             }
             Request::Read { board, range, limit } => {
                 self.serve_read(board, range, limit.min(READ_MAX), reply);
@@ -422,16 +416,9 @@ impl Driver {
                 self.core.on_members(now, id, members, &mut self.out);
                 self.note_directory();
             }
-            Direct::Update(Update::Members(members)) if role == Role::Master => {
-                self.core.on_members(now, id, members, &mut self.out);
-                self.note_directory();
-            }
-            Direct::Update(update) if role == Role::Master => {
-                self.links.fan_out(&update);
-                self.take_update(update);
-            }
+            Direct::Updates(updates) if role == Role::Master => self.on_updates(id, updates),
             // A worker has no updates of its own, and its word on others' would be forged.
-            Direct::Update(_) => {}
+            Direct::Updates(_) => {}
             Direct::KeyHeld(epoch) => self.core.on_key_held(id, epoch),
             Direct::KeyAlarm(epoch) => self.on_key_alarm(id, epoch),
             // A master takes keys from nobody.
@@ -449,31 +436,6 @@ impl Driver {
                     self.links.memory.insert(node, status.resident_bytes);
                 }
             }
-        }
-    }
-
-    /// Takes an update in, wherever it comes from: tails, streams and sessions follow.
-    pub(super) fn take_update(&mut self, update: Update) {
-        match update {
-            Update::Posts { epoch, board, posts, .. } => {
-                match self.tails.apply(epoch, &board, &posts) {
-                    TailChange::Extended { .. } => self.deliver(&board),
-                    TailChange::Gap { have, .. } => self.fetch(board, have),
-                    TailChange::NewEpoch => self.poll.read_now(self.env.now()),
-                    TailChange::Duplicate | TailChange::OldEpoch => {}
-                    TailChange::Malformed => tracing::warn!(%board, "a malformed update of posts"),
-                }
-            }
-            Update::BoardCreated(board) => {
-                self.tails.on_created(&board);
-            }
-            Update::Session(row) => self.people.sessions.put(row),
-            Update::SessionClosed(key) => self.on_session_closed(key),
-            Update::ReadMark { key, board, seq } => {
-                self.people.sessions.raise_mark(&key, board, seq)
-            }
-            Update::PresenceChanged => self.want_users(),
-            Update::Members(_) => {}
         }
     }
 }

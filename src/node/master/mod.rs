@@ -32,6 +32,7 @@ mod requests;
 mod start;
 mod store_poll;
 mod streams;
+mod updates;
 mod upkeep;
 mod view;
 mod waiters;
@@ -54,12 +55,12 @@ use self::{
     reads::PendingReads,
     store_poll::StorePoll,
     streams::OpenStreams,
-    waiters::{RETRY_MS, SessionWaiter, Waiter, Waiters},
+    waiters::{RETRY_MS, SessionWaiter, Waiter, Waiters, Waits},
 };
 pub use self::{error::NodeError, operators::keep_join_token};
 use super::{
     handle::{self, Command, Commands, DrainSignal, MasterHandle, SessionRequest},
-    inbox::{Inbox, Inputs, Next},
+    inbox::{EVENTS_MAX, Inbox, Inputs, Next},
     store_log::log_store_change,
 };
 use crate::{
@@ -92,8 +93,6 @@ use crate::{
 const COMMANDS_MAX: usize = 1024;
 /// Time that last messages get to leave before the links are dropped.
 const GOODBYE: Duration = Duration::from_millis(100);
-/// The most events that are handled between two looks at what is due.
-const EVENTS_MAX: usize = 32;
 
 /// Parts that a master is made of.
 pub struct MasterParams {
@@ -299,15 +298,13 @@ impl Driver {
         let now = self.env.now();
         self.core.on_time(now, &mut self.out);
         self.poll_store(now);
-        while let Some((id, waiter)) = self.waiters.expire(now) {
-            let outcome = match waiter {
-                Waiter::Newcomer(_) | Waiter::Session(_) | Waiter::Marks(_) | Waiter::Holder(_) => {
-                    self.core.on_waited(id)
-                }
+        while let Some((id, waits)) = self.waiters.expire(now) {
+            let outcome = match waits {
+                Waits::One(_) => self.core.on_waited(id),
                 // The task stays in the queue; the other master decides by its own clock.
-                Waiter::Peer(_) => Outcome::Unknown,
+                Waits::Peer(_) => Outcome::Unknown,
             };
-            waiter.answer(outcome);
+            self.waiters.answer(waits, outcome);
         }
         self.write_marks(now);
         self.write_dead_letter(now);

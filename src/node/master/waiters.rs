@@ -16,14 +16,25 @@ use crate::{
         outcome::Outcome,
         time::Mono,
     },
-    node::handle::{Reply, Written},
+    node::{
+        handle::{Reply, Written},
+        parts::{Part, PartedCalls},
+    },
     protocol::{read_marks::Gathered, task_queue::TaskId},
 };
 
 /// Wait that a request is asked for when nothing can be done now, in milliseconds.
 pub(super) const RETRY_MS: u64 = 1000;
 
-/// Waiter for one task's outcome.
+/// Who waits for one task's outcome.
+pub(super) enum Waits {
+    /// One that is answered by itself.
+    One(Waiter),
+    /// Another master, which forwarded the task with others.
+    Peer(Part),
+}
+
+/// Waiter for one task's outcome, answered by itself.
 pub(super) enum Waiter {
     /// A person who opens a session.
     Newcomer(oneshot::Sender<Outcome>),
@@ -31,8 +42,6 @@ pub(super) enum Waiter {
     Session(SessionWaiter),
     /// Requests of one session to set its read mark of a board.
     Marks(Gathered<SessionWaiter>),
-    /// Another master's call.
-    Peer(Responder),
     /// A worker's, which hands in a post that it held.
     Holder(Responder),
 }
@@ -44,7 +53,6 @@ impl Waiter {
             Self::Newcomer(reply) => drop(reply.send(outcome)),
             Self::Session(waiter) => waiter.answer(outcome),
             Self::Marks(marks) => marks.into_waiters().for_each(|one| one.answer(outcome.clone())),
-            Self::Peer(reply) => respond(reply, ForwardReply::Ended(outcome)),
             Self::Holder(reply) => handed_in(
                 reply,
                 match outcome {
@@ -69,12 +77,6 @@ impl SessionWaiter {
     }
 }
 
-/// Answers another master's call.
-pub(super) fn respond(reply: Responder, answer: ForwardReply) {
-    // A caller that is gone has ended its call by its own deadline.
-    let _ = reply.send(&Response::Forward(answer));
-}
-
 /// Answers a worker that handed a post in.
 pub(super) fn handed_in(reply: Responder, answer: HandInReply) {
     let _ = reply.send(&Response::HandIn(answer));
@@ -82,14 +84,17 @@ pub(super) fn handed_in(reply: Responder, answer: HandInReply) {
 
 /// Waiters by task. Each waits at most `wait_max`; the tasks go on.
 pub(super) struct Waiters {
-    by_task: BTreeMap<TaskId, Waiter>,
+    by_task: BTreeMap<TaskId, Waits>,
+    /// Calls of other masters.
+    calls: PartedCalls<ForwardReply>,
     deadlines: VecDeque<(Mono, TaskId)>,
     wait_max: Duration,
 }
 
 impl Waiters {
-    pub(super) const fn new(wait_max: Duration) -> Self {
-        Self { by_task: BTreeMap::new(), deadlines: VecDeque::new(), wait_max }
+    pub(super) fn new(wait_max: Duration) -> Self {
+        let calls = PartedCalls::default();
+        Self { by_task: BTreeMap::new(), calls, deadlines: VecDeque::new(), wait_max }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -97,11 +102,49 @@ impl Waiters {
     }
 
     pub(super) fn add(&mut self, now: Mono, id: TaskId, waiter: Waiter) {
-        self.by_task.insert(id, waiter);
+        self.insert(now, id, Waits::One(waiter));
+    }
+
+    /// Adds a call of another master: each of its tasks, at least one, waits here under its number,
+    /// or has its answer already.
+    pub(super) fn add_call(
+        &mut self,
+        now: Mono,
+        reply: Responder,
+        tasks: Vec<Result<TaskId, ForwardReply>>,
+    ) {
+        let parts = self.calls.open(reply, tasks.len());
+        for (part, task) in parts.zip(tasks) {
+            match task {
+                Ok(id) => self.insert(now, id, Waits::Peer(part)),
+                Err(answer) => self.answer_peer(part, answer),
+            }
+        }
+    }
+
+    fn insert(&mut self, now: Mono, id: TaskId, waits: Waits) {
+        self.by_task.insert(id, waits);
         self.deadlines.push_back((now + self.wait_max, id));
     }
 
-    pub(super) fn remove(&mut self, id: TaskId) -> Option<Waiter> {
+    /// Tells who waited for a task how it ended.
+    pub(super) fn answer(&mut self, waits: Waits, outcome: Outcome) {
+        match waits {
+            Waits::One(waiter) => waiter.answer(outcome),
+            Waits::Peer(part) => self.answer_peer(part, ForwardReply::Ended(outcome)),
+        }
+    }
+
+    /// Takes the answer to one of the tasks that another master forwarded, and answers the call if
+    /// it was the last one.
+    pub(super) fn answer_peer(&mut self, part: Part, answer: ForwardReply) {
+        if let Some((reply, answers)) = self.calls.answer(part, answer) {
+            // A caller that is gone has ended its call by its own deadline.
+            let _ = reply.send(&Response::Forward(answers));
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: TaskId) -> Option<Waits> {
         self.by_task.remove(&id)
     }
 
@@ -110,10 +153,10 @@ impl Waiters {
     }
 
     /// Removes and returns the first waiter that has waited as long as it may.
-    pub(super) fn expire(&mut self, now: Mono) -> Option<(TaskId, Waiter)> {
+    pub(super) fn expire(&mut self, now: Mono) -> Option<(TaskId, Waits)> {
         while let Some((_, id)) = self.deadlines.pop_front_if(|(at, _)| *at <= now) {
-            if let Some(waiter) = self.by_task.remove(&id) {
-                return Some((id, waiter));
+            if let Some(waits) = self.by_task.remove(&id) {
+                return Some((id, waits));
             }
         }
         None

@@ -1,6 +1,7 @@
 //! Batches that a worker writes, from an [`Assign`] to its answer.
 //!
-//! 1. A batch is one write to the store: one transaction, one result per task.
+//! 1. A batch is one write to the store: one result per task. The batches of one call reach the store
+//!    together, in their order, so that they share a transaction there.
 //! 2. A batch is answered within its limit: a store that does not answer is *away*.
 //! 3. The batch of a token is written once at a time: a repeated request meanwhile gets the same
 //!    answer.
@@ -12,11 +13,13 @@ use crate::{
     config::WORKER_BATCHES_MAX,
     env::{Env, TimedOut},
     model::{
-        ids::{NodeId, Post, Resource, Token},
-        message::{Assign, AssignReply, Response, Task, Update},
+        bounds::WHY_LEN_MAX,
+        ids::{NodeId, Post, Registration, Resource, Token},
+        message::{Assign, AssignReply, Task, Update},
         outcome::TaskResult,
         rows::{Permission, StoreError},
     },
+    node::parts::{Part, PartedCalls},
     store::Store,
 };
 
@@ -38,10 +41,16 @@ impl Written {
     }
 }
 
+/// Cuts a reason, so that the answers of a call fit into a frame.
+fn short(mut why: String) -> String {
+    why.truncate(why.floor_char_boundary(WHY_LEN_MAX));
+    why
+}
+
 /// Returns the answer to a batch that the store did not accept.
 fn reply_to(error: StoreError) -> AssignReply {
     match error {
-        StoreError::Away { why, .. } => AssignReply::StoreAway { why },
+        StoreError::Away { why, .. } => AssignReply::StoreAway { why: short(why) },
         StoreError::Busy => AssignReply::Busy,
         StoreError::Fenced { .. } => AssignReply::Fenced,
         StoreError::NotNext { .. } => AssignReply::NotNext,
@@ -49,7 +58,7 @@ fn reply_to(error: StoreError) -> AssignReply {
         | StoreError::Refused { .. }
         | StoreError::Stale
         | StoreError::InUse { .. }
-        | StoreError::Broken { .. } => AssignReply::Broken { why: error.to_string() },
+        | StoreError::Broken { .. } => AssignReply::Broken { why: short(error.to_string()) },
     }
 }
 
@@ -105,64 +114,96 @@ fn committed(permission: &Permission, tasks: &[Task], results: &[TaskResult]) ->
 #[derive(Debug, Default)]
 pub(super) struct Batches {
     in_flight: BTreeMap<BatchId, InFlight>,
+    calls: PartedCalls<AssignReply>,
 }
 
 /// Name of a batch.
 pub(super) type BatchId = (Resource, Token);
 
+/// Call with an answer to each of its batches.
+pub(super) type Answered = (Responder, Vec<AssignReply>);
+
 #[derive(Debug)]
 struct InFlight {
     tasks: Arc<Vec<Task>>,
-    waiting: Vec<Responder>,
+    waiting: Vec<Part>,
 }
 
 /// Next step for a batch that was asked for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Begin {
+enum Begin {
     /// Write it, then [`Batches::finish`].
     Write,
     /// It is being written; this call waits for it.
     Wait,
 }
 
+/// Next steps for a call.
+#[derive(Debug, Default)]
+pub(super) struct Begun {
+    /// Batches to write; each is then to be ended by [`Batches::finish`].
+    pub write: Vec<Assign>,
+    /// Whether one of them is being written already.
+    pub waits: bool,
+    /// The call, if it has all its answers.
+    pub answered: Option<Answered>,
+}
+
 impl Batches {
-    /// Takes a call for a batch.
-    ///
-    /// # Errors
-    /// The call and its answer: too many batches are under way, or the token is in use for
-    /// another batch.
+    /// Takes a call. Batches of another registration than `mine` are refused, and those for which
+    /// there is no room, or whose token is in use for another batch.
     pub(super) fn begin(
         &mut self,
-        assign: &Assign,
-        responder: Responder,
-    ) -> Result<Begin, (Responder, AssignReply)> {
+        mine: Option<Registration>,
+        batches: Vec<Assign>,
+        reply: Responder,
+    ) -> Begun {
+        let mut begun = Begun::default();
+        if batches.is_empty() {
+            begun.answered = Some((reply, Vec::new()));
+            return begun;
+        }
+        let parts = self.calls.open(reply, batches.len());
+        for (part, assign) in parts.zip(batches) {
+            let next = if mine == Some(assign.registration) {
+                self.begin_one(&assign, part)
+            } else {
+                Err(AssignReply::StaleRegistration)
+            };
+            match next {
+                Ok(Begin::Write) => begun.write.push(assign),
+                Ok(Begin::Wait) => begun.waits = true,
+                Err(said) => begun.answered = self.calls.answer(part, said),
+            }
+        }
+        begun
+    }
+
+    fn begin_one(&mut self, assign: &Assign, part: Part) -> Result<Begin, AssignReply> {
         let id = (assign.permission.resource.clone(), assign.permission.token);
         if let Some(known) = self.in_flight.get_mut(&id) {
             if known.tasks != assign.tasks {
                 let why = "the token is in use for another batch".to_owned();
-                return Err((responder, AssignReply::Broken { why }));
+                return Err(AssignReply::Broken { why });
             }
             // A master that asks again gave the call before up.
-            known.waiting.retain(|waiting| !waiting.is_cancelled());
-            known.waiting.push(responder);
+            known.waiting.retain(|waiting| !self.calls.is_cancelled(*waiting));
+            known.waiting.push(part);
             return Ok(Begin::Wait);
         }
         if self.in_flight.len() >= BATCHES_MAX {
-            return Err((responder, AssignReply::Busy));
+            return Err(AssignReply::Busy);
         }
-        let waiting = vec![responder];
-        self.in_flight.insert(id, InFlight { tasks: Arc::clone(&assign.tasks), waiting });
+        let tasks = Arc::clone(&assign.tasks);
+        self.in_flight.insert(id, InFlight { tasks, waiting: vec![part] });
         Ok(Begin::Write)
     }
 
-    /// Ends a batch: answers all calls that wait for it.
-    pub(super) fn finish(&mut self, id: &BatchId, reply: &AssignReply) {
-        let Some(ended) = self.in_flight.remove(id) else { return };
-        let response = Response::Assign(reply.clone());
-        for responder in ended.waiting {
-            // A caller that gave up asks again, or its link is gone.
-            let _ = responder.send(&response);
-        }
+    /// Ends a batch. Returns the calls that waited for it and now have all their answers.
+    pub(super) fn finish(&mut self, id: &BatchId, reply: &AssignReply) -> Vec<Answered> {
+        let ended = self.in_flight.remove(id);
+        let waiting = ended.into_iter().flat_map(|ended| ended.waiting);
+        waiting.filter_map(|part| self.calls.answer(part, reply.clone())).collect()
     }
 
     /// Number of batches under way.

@@ -4,11 +4,12 @@
 
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
+use futures_util::{FutureExt, future::join_all};
 use rand_chacha::{ChaCha20Rng, rand_core::Rng};
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    assign::{self, BatchId, Batches, Begin, Written},
+    assign::{self, Answered, BatchId, Batches, Begun, Written},
     database::Database,
     dial::Dialer,
     input::{Input, StoreView},
@@ -32,7 +33,7 @@ use crate::{
     },
     node::{
         begun::begun,
-        inbox::{Inbox, Inputs, Next},
+        inbox::{EVENTS_MAX, Inbox, Inputs, Next},
         store_log::log_store_change,
     },
     protocol::{
@@ -140,15 +141,23 @@ impl Driver {
                 self.held.next_deadline(),
             ];
             let due = due.into_iter().flatten().fold(turn, Mono::min);
-            tokio::select! {
+            let mut next = tokio::select! {
                 biased;
                 () = &mut stop => break,
-                Some(next) = inbox.next::<Infallible>(None) => match next {
+                next = inbox.next::<Infallible>(None) => next,
+                () = env.sleep_until(due) => None,
+            };
+            // What is ready by now shares one look at the deadlines.
+            let mut left = EVENTS_MAX;
+            while let Some(event) = next {
+                match event {
                     Next::Input(input) => self.on_input(input),
                     Next::Link(id, incoming) => self.on_incoming(id, incoming),
                     Next::Command(never) => match never {},
-                },
-                () = env.sleep_until(due) => {}
+                }
+                left -= 1;
+                let more = (left > 0).then(|| inbox.next::<Infallible>(None).now_or_never());
+                next = more.flatten().flatten();
             }
             // A stream of other inputs must not delay what is due.
             let now = self.now();
@@ -250,7 +259,11 @@ impl Driver {
                 worker.on_sessions_repaired(now, goes_on);
             }
             Input::KeyVerified { link, result } => self.on_key_verified(link, result),
-            Input::Assigned { id, written } => self.on_assigned(now, &id, written),
+            Input::Assigned(ended) => {
+                for (id, written) in ended {
+                    self.on_assigned(now, &id, written);
+                }
+            }
         }
         self.carry();
     }
@@ -312,7 +325,7 @@ impl Driver {
     }
 
     fn on_assigned(&mut self, now: Mono, id: &BatchId, written: Written) {
-        self.batches.finish(id, &written.reply);
+        answer_call(self.batches.finish(id, &written.reply));
         match written.reply {
             AssignReply::StoreAway { .. } => {
                 self.set_reaches_store(false);
@@ -350,14 +363,14 @@ impl Driver {
             }
             // Between masters, and from workers to masters.
             Incoming::Direct(
-                Direct::Update(_)
+                Direct::Updates(_)
                 | Direct::WorkerStatus(_)
                 | Direct::KeyHeld(_)
                 | Direct::KeyAlarm(_)
                 | Direct::Holds(_),
             ) => {}
             Incoming::Envelope(envelope) => {
-                if let Some(update) = self.open(&envelope) {
+                for update in self.open(&envelope).into_iter().flatten() {
                     self.parts.worker.on_update(now, update, &mut self.out);
                 }
             }
@@ -385,7 +398,7 @@ impl Driver {
     fn serve(&mut self, request: Request, reply: Responder) {
         let database = self.parts.database.clone();
         match request {
-            Request::Assign(assign) => self.on_assign(assign, reply),
+            Request::Assign(batches) => self.on_assign(batches, reply),
             Request::Read { board, range, limit } => self.spawn("read", async move {
                 let page = database.read(move |replica| replica.read(&board, range, limit)).await;
                 answer(reply, &Response::Page(page.flatten()));
@@ -418,28 +431,29 @@ impl Driver {
         }
     }
 
-    fn on_assign(&mut self, assign: Assign, reply: Responder) {
-        if self.parts.worker.registration() != Some(assign.registration) {
-            answer(reply, &Response::Assign(AssignReply::StaleRegistration));
+    fn on_assign(&mut self, batches: Vec<Assign>, reply: Responder) {
+        let mine = self.parts.worker.registration();
+        let Begun { write, waits, answered } = self.batches.begin(mine, batches, reply);
+        if waits {
+            self.parts.env.sometimes("batch_asked_for_again_in_flight");
+        }
+        answer_call(answered);
+        if write.is_empty() {
             return;
         }
-        match self.batches.begin(&assign, reply) {
-            Ok(Begin::Wait) => self.parts.env.sometimes("batch_asked_for_again_in_flight"),
-            Ok(Begin::Write) => {
-                let (env, store) = (self.parts.env.clone(), self.parts.store.clone());
-                let (me, limit) = (self.parts.node, self.parts.config.store_timeout);
-                // Batches of a resource reach the store in the order in which they came.
-                self.spawn(
-                    "batch",
-                    begun(async move {
-                        let written = assign::write(&env, &store, me, limit, &assign).await;
-                        let id = (assign.permission.resource, assign.permission.token);
-                        Some(Input::Assigned { id, written })
-                    }),
-                );
-            }
-            Err((reply, said)) => answer(reply, &Response::Assign(said)),
-        }
+        let (env, store) = (self.parts.env.clone(), self.parts.store.clone());
+        let (me, limit) = (self.parts.node, self.parts.config.store_timeout);
+        // Batches of a resource reach the store in the order in which they came.
+        self.spawn(
+            "batches",
+            begun(async move {
+                let all = write.iter().map(|one| assign::write(&env, &store, me, limit, one));
+                let written = join_all(all).await;
+                let ids =
+                    write.into_iter().map(|one| (one.permission.resource, one.permission.token));
+                Some(Input::Assigned(ids.zip(written).collect()))
+            }),
+        );
     }
 
     fn set_reaches_store(&mut self, reaches_store: bool) {
@@ -447,6 +461,14 @@ impl Driver {
         if let Some(link) = &self.link {
             link.beat(Beat { reaches_store });
         }
+    }
+}
+
+/// Answers calls whose batches have all ended. A caller that gave up asks again, or its link is
+/// gone.
+fn answer_call(calls: impl IntoIterator<Item = Answered>) {
+    for (reply, answers) in calls {
+        answer(reply, &Response::Assign(answers));
     }
 }
 

@@ -4,30 +4,30 @@ use bytes::Bytes;
 
 use super::{driver::Driver, input::Input};
 use crate::{
-    comm::fanout::{FanoutError, ReceivedUpdate},
+    comm::fanout::{FanoutError, ReceivedUpdates},
     crypto::fanout::FanoutError as EnvelopeError,
     model::{
         event::Event,
-        message::{Topic, Update},
+        message::{Topic, Updates},
     },
 };
 
 impl Driver {
     /// Opens a publish of the master; `None` when it has to be ignored. Fanout is a hint: lost posts
     /// are repaired.
-    pub(super) fn open(&mut self, envelope: &Bytes) -> Option<Update> {
+    pub(super) fn open(&mut self, envelope: &Bytes) -> Option<Updates> {
         // While its keys are on their way it waits for them.
         let opened = self.fanout.as_mut()?.open(envelope).transpose()?;
         self.accept_envelope(opened)
     }
 
-    /// Returns the update of an envelope, unless it was refused or is to be ignored.
+    /// Returns the updates of an envelope, unless it was refused or is to be ignored.
     pub(super) fn accept_envelope(
         &mut self,
-        opened: Result<ReceivedUpdate, FanoutError>,
-    ) -> Option<Update> {
+        opened: Result<ReceivedUpdates, FanoutError>,
+    ) -> Option<Updates> {
         match opened {
-            Ok(heard) => self.accept_update(heard),
+            Ok(heard) => self.accept_updates(heard),
             Err(error) => {
                 self.refuse_envelope(&error);
                 None
@@ -53,18 +53,18 @@ impl Driver {
         }
     }
 
-    /// Returns an opened update, and has what was lost before it looked for.
-    fn accept_update(&mut self, heard: ReceivedUpdate) -> Option<Update> {
+    /// Returns opened updates, and has what was lost before it looked for.
+    fn accept_updates(&mut self, heard: ReceivedUpdates) -> Option<Updates> {
         let master = self.fanout.as_ref()?.domain().master;
         if heard.sender != master {
             // Workers publish nothing: this one is forged.
             self.alarm(&format!("{} is no master and published", heard.sender));
             return None;
         }
-        if heard.missed > 0 && heard.update.topic() == Topic::Board {
+        if heard.missed > 0 && heard.updates.topic() == Topic::Board {
             self.look_for_gaps();
         }
-        Some(heard.update)
+        Some(heard.updates)
     }
 
     /// Finds the boards whose posts fanout lost: by the store, and without it by repairing every

@@ -55,8 +55,8 @@ pub(super) enum Input {
     SessionsRepaired(Option<Round>),
     /// A common key that came over this link was verified, or refused.
     KeyVerified { link: LinkId, result: Result<Arc<EpochKeys>, EpochError> },
-    /// A batch ended.
-    Assigned { id: BatchId, written: Written },
+    /// The batches of a call ended.
+    Assigned(Vec<(BatchId, Written)>),
 }
 
 impl DriverInput for Input {
@@ -66,7 +66,7 @@ impl DriverInput for Input {
             | Self::Dialed { .. }
             | Self::StorePolled(_)
             | Self::KeyVerified { .. }
-            | Self::Assigned { .. } => true,
+            | Self::Assigned(_) => true,
             Self::Kept(_)
             | Self::HeldFound(_)
             | Self::Held { .. }

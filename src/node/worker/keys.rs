@@ -132,7 +132,7 @@ impl Driver {
                 self.send_key(&Direct::KeyHeld(epoch));
                 let now = self.parts.env.now();
                 for opened in waited {
-                    if let Some(update) = self.accept_envelope(opened) {
+                    for update in self.accept_envelope(opened).into_iter().flatten() {
                         self.parts.worker.on_update(now, update, &mut self.out);
                     }
                 }

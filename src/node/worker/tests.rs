@@ -170,6 +170,50 @@ async fn batch_asked_for_twice_in_flight_is_written_once() {
 }
 
 #[tokio::test]
+async fn batches_of_one_call_are_answered_together_each_with_its_own_end() {
+    let (store, held) = store();
+    let mut master = TestMaster::start(&config()).await;
+    let dir = dir();
+    let _worker = worker(&master, &store, &dir, true);
+    let taken = master.take().await;
+    let lease = lobby(&store, &master).await;
+    held.gate.forget_permits(1000);
+    let mut old = batch(&taken, lease, 9, vec![post(9)]);
+    old.registration = Registration(0);
+    let first = batch(&taken, lease, 1, vec![post(1)]);
+    let mut second = batch(&taken, lease, 2, vec![post(2), post(3)]);
+    second.permission.after = Some(1);
+    let too_old = batch(&taken, lease, 1, vec![post(4)]);
+    let all = vec![old, first.clone(), second.clone(), too_old];
+    let let_go = async {
+        while held.writes.load(Ordering::SeqCst) < 2 {
+            env().sleep(Duration::from_millis(5)).await;
+        }
+        env().sleep(Duration::from_millis(50)).await;
+        held.gate.add_permits(1000);
+    };
+    // Another call asks for one of them meanwhile, and for another one.
+    let third = batch(&taken, lease, 3, vec![post(5)]);
+    let (replies, others, ()) =
+        tokio::join!(taken.assign_all(all), taken.assign_all(vec![second, third]), let_go);
+    let [
+        AssignReply::StaleRegistration,
+        AssignReply::Done(one),
+        AssignReply::Done(two),
+        AssignReply::Broken { .. },
+    ] = &replies[..]
+    else {
+        panic!("{replies:?}")
+    };
+    assert_eq!((one.len(), two.len()), (1, 2));
+    let [same, AssignReply::Done(three)] = &others[..] else { panic!("{others:?}") };
+    assert_eq!((same, three.len()), (&replies[2], 1));
+    assert_eq!(held.writes.load(Ordering::SeqCst), 3);
+    assert_eq!(read(&store, 0).await.last_seq, Seq(4));
+    assert_eq!(taken.call(Request::Assign(vec![])).await, Response::Assign(vec![]));
+}
+
+#[tokio::test]
 async fn worker_registers_again_under_a_higher_number_without_its_token() {
     let (store, _held) = store();
     let dir = dir();

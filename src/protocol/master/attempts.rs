@@ -20,6 +20,17 @@ use crate::{
     },
 };
 
+/// End of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptEnd {
+    /// Slot of its batch.
+    pub slot: Slot,
+    /// Number of the attempt.
+    pub attempt: AttemptId,
+    /// Answer of the worker, or why there is none.
+    pub answer: Result<AssignReply, CallFailed>,
+}
+
 /// Reason why a call had no answer.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum CallFailed {
@@ -46,15 +57,39 @@ impl CallFailed {
 }
 
 impl Master {
-    /// Handles the end of an attempt: settles, retries, reassigns or splits its batch.
-    pub fn on_attempt(
+    /// Handles the end of a call to a worker: settles, retries, reassigns or splits the batch of each
+    /// attempt that it carried.
+    pub fn on_call(
+        &mut self,
+        now: Mono,
+        worker: Assignee,
+        ends: impl IntoIterator<Item = AttemptEnd>,
+        out: &mut Vec<Effect>,
+    ) {
+        self.calls.on_ended(worker);
+        let mut settled = Vec::new();
+        for AttemptEnd { slot, attempt, answer } in ends {
+            let written = self.on_attempt(now, slot, attempt, answer, out);
+            settled.extend(written.map(|(batch, results)| (slot, batch, results)));
+        }
+        // The next batches go before these are published: the store waits for nobody's page.
+        self.pump_marked(now, out);
+        let mut ends = Vec::new();
+        for (slot, batch, results) in settled {
+            settle(self.queue.resource(slot), batch, results, out, &mut ends);
+        }
+        out.append(&mut ends);
+    }
+
+    /// Handles the end of one attempt. Returns its batch with the results if it was written.
+    fn on_attempt(
         &mut self,
         now: Mono,
         slot: Slot,
         attempt: AttemptId,
         answer: Result<AssignReply, CallFailed>,
         out: &mut Vec<Effect>,
-    ) {
+    ) -> Option<(Batch, Vec<TaskResult>)> {
         let nothing_was_done = match &answer {
             Ok(
                 AssignReply::Busy
@@ -65,8 +100,8 @@ impl Master {
             Ok(_) => false,
             Err(failed) => failed.nothing_was_done(),
         };
-        let Some(at) = self.assignments.on_ended(slot, attempt, nothing_was_done) else { return };
-        let Some(batch) = self.assignments.get(slot, at) else { return };
+        let at = self.assignments.on_ended(slot, attempt, nothing_was_done)?;
+        let batch = self.assignments.get(slot, at)?;
         let Assignee { node, registration } = batch.assignee;
         let tasks = batch.tasks.len();
         if self.is_registered(&node, registration) {
@@ -99,12 +134,8 @@ impl Master {
             self.put_back(slot, false);
             self.release(slot, now + self.config.forward_retry, out);
         }
-        // The next batch goes before this one is published: the store waits for nobody's page.
         self.mark(slot);
-        self.pump_marked(now, out);
-        if let Some((batch, results)) = settled {
-            settle(self.queue.resource(slot), batch, results, out);
-        }
+        settled
     }
 
     /// Handles the answer to a slot's only batch that was not written, or not for certain.
@@ -214,12 +245,14 @@ impl Master {
     }
 }
 
-/// Ends a batch that the store decided: publishes it, then answers those who wait for it.
+/// Ends a batch that the store decided: publishes it. What answers those who wait for it goes to
+/// `ends`, for after all that is published.
 fn settle(
     resource: Option<&Resource>,
     batch: Batch,
     results: Vec<TaskResult>,
     out: &mut Vec<Effect>,
+    ends: &mut Vec<Effect>,
 ) {
     // The message that carried them is gone by now: nothing is copied.
     let tasks = Arc::unwrap_or_clone(batch.tasks);
@@ -230,7 +263,7 @@ fn settle(
         _ => publish_sessions(&tasks, &results, out),
     }
     for (head, result) in batch.heads.iter().zip(results) {
-        out.push(Effect::End { id: head.id, outcome: Outcome::Settled(result) });
+        ends.push(Effect::End { id: head.id, outcome: Outcome::Settled(result) });
     }
 }
 

@@ -1,27 +1,108 @@
-//! Forwards: other masters' answers to tasks that were forwarded to them.
+//! Forwards: tasks that are sent to other masters, and their answers.
+//!
+//! Tasks of one resource leave together, and what comes while [`FORWARD_CALLS`] calls of the resource
+//! are in flight waits.
 
 use std::collections::BTreeSet;
 
-use super::{CallFailed, Effect, Forwarded, Master};
+use super::{CallFailed, Effect, ForwardId, Forwarded, Master};
 use crate::{
-    model::{message::ForwardReply, outcome::Outcome, time::Mono},
+    model::{
+        bounds::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, FORWARD_CALLS},
+        ids::{LinkId, NodeId},
+        message::{ForwardReply, Task},
+        outcome::Outcome,
+        time::Mono,
+    },
     protocol::{
         permission::LeaseState,
-        task_queue::{Slot, TaskId},
+        task_queue::{Entry, Slot, TaskId},
     },
 };
 
 impl Master {
-    /// Takes another master's answer, or its failure to answer. Does nothing if the task was taken
-    /// back meanwhile.
+    /// Sends the tasks of a slot that wait to another master, as far as there is room.
+    pub(super) fn forward_waiting(
+        &mut self,
+        now: Mono,
+        slot: Slot,
+        to: NodeId,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(link) = self.peers.get(&to).map(|peer| peer.link) else { return };
+        let is_open = |me: &Self| {
+            let same = me.forward_calls.values().filter(|call| **call == (slot, link));
+            same.count() < FORWARD_CALLS
+        };
+        while is_open(self) {
+            let tasks = self.take_for_forward(now, slot, to, link);
+            if tasks.is_empty() {
+                return;
+            }
+            self.last_forward.0 += 1;
+            let call = self.last_forward;
+            self.forward_calls.insert(call, (slot, link));
+            out.push(Effect::Forward { link, call, tasks });
+        }
+    }
+
+    /// Takes as many tasks for another master as one call carries, in their order.
+    fn take_for_forward(
+        &mut self,
+        now: Mono,
+        slot: Slot,
+        to: NodeId,
+        link: LinkId,
+    ) -> Vec<(TaskId, Task)> {
+        let (mut tasks, mut bytes, mut is_full) = (Vec::new(), 0, false);
+        while tasks.len() < BATCH_TASKS_MAX {
+            let next = self.queue.take_where(slot, |entry: &Entry| {
+                let is_next = !is_full && !entry.is_foreign();
+                is_full |= is_next && bytes + entry.task.weight() > BATCH_BYTES_MAX;
+                is_next && !is_full
+            });
+            let Some(mut entry) = next else { break };
+            bytes += entry.task.weight();
+            tasks.push((entry.id, entry.task.clone()));
+            let sent_before = std::mem::replace(&mut entry.sent, true);
+            let look_at = now + self.config.forward_timeout;
+            let forward = Forwarded { slot, sent_before, to, link, sent_at: now, look_at, entry };
+            self.forwards.insert(forward.entry.id, forward);
+        }
+        tasks
+    }
+
+    /// Takes another master's answers to the tasks of a call, or its failure to answer. Ignores
+    /// those that were taken back meanwhile.
     pub fn on_forward(
+        &mut self,
+        now: Mono,
+        call: ForwardId,
+        ends: impl IntoIterator<Item = (TaskId, Result<ForwardReply, CallFailed>)>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some((slot, _)) = self.forward_calls.remove(&call) else { return };
+        let mut back = Vec::new();
+        for (id, answer) in ends {
+            back.extend(self.on_forward_end(now, id, answer, out));
+        }
+        if !back.is_empty() {
+            out.push(Effect::Probe("a task came back from another master"));
+            self.queue.put_back(slot, back.into_iter());
+        }
+        self.mark(slot);
+        self.pump_marked(now, out);
+    }
+
+    /// Takes the end of one forwarded task. Returns the task if it comes back.
+    fn on_forward_end(
         &mut self,
         now: Mono,
         id: TaskId,
         answer: Result<ForwardReply, CallFailed>,
         out: &mut Vec<Effect>,
-    ) {
-        let Some(forward) = self.forwards.remove(&id) else { return };
+    ) -> Option<Entry> {
+        let forward = self.forwards.remove(&id)?;
         let slot = forward.slot;
         let look_at = now + self.config.forward_retry;
         let may_be_done = match &answer {
@@ -58,17 +139,13 @@ impl Master {
                 None
             }
         };
-        let mut entry = forward.entry;
         if let Some(outcome) = ended {
             self.queue.end(slot, 1);
             out.push(Effect::End { id, outcome });
-        } else {
-            entry.sent = forward.sent_before || may_be_done;
-            out.push(Effect::Probe("a task came back from another master"));
-            self.queue.put_back(slot, std::iter::once(entry));
-            self.mark(slot);
-            self.pump_marked(now, out);
+            return None;
         }
+        let sent = forward.sent_before || may_be_done;
+        Some(Entry { sent, ..forward.entry })
     }
 
     /// Wishes for the leases of masters that have not answered for `forward_timeout`, and asks for

@@ -186,6 +186,7 @@ impl Master {
             Ending::Left | Ending::Failed(_) => self.keys.on_gone(now, registered.link),
         }
         self.selection.remove(&node);
+        self.calls.forget(&node);
         let (state, close) = match ending {
             Ending::Failed(why) => {
                 let listing = self.failed.list(now, node, registration, why);
@@ -272,6 +273,7 @@ impl Master {
             if let Some(registered) = self.registrations.remove(&node) {
                 self.keys.on_gone(now, registered.link);
                 self.selection.remove(&node);
+                self.calls.forget(&node);
                 let close = Close { reason: CloseReason::Replaced, retry_ms: 0 };
                 out.push(Effect::Close { link: registered.link, close });
             }

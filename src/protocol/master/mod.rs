@@ -38,23 +38,25 @@ use std::{
 
 use self::holding::Holding;
 pub use self::{
-    attempts::CallFailed,
+    attempts::{AttemptEnd, CallFailed},
     holding::{HoldEnd, held_by_turn},
     members::LinkOver,
 };
 use crate::{
     config::Config,
     model::{
+        bounds::WORKER_CALLS,
         event::{Event, FaultPoint},
         held::HeldPost,
         ids::{LinkId, NodeId, Resource},
-        message::{Assign, Close, Direct, Task, Update},
+        message::{Close, Direct, Task, Update},
         outcome::Outcome,
         rows::{DeadLetter, Holder},
         time::Mono,
     },
     protocol::{
-        assignment::{Assignments, AttemptId},
+        assignment::Assignments,
+        calls::{Call, Calls},
         failed_list::FailedList,
         gossip::Gossip,
         key_refresh::{KeyRefresh, KeyStep},
@@ -106,25 +108,21 @@ pub enum Effect {
         /// The resource.
         resource: Resource,
     },
-    /// Call a worker, for at most `attempt_timeout`; answer with [`Master::on_attempt`].
+    /// Call a worker, for at most `attempt_timeout`; answer with [`Master::on_call`].
     Assign {
         /// Link to the worker.
         link: LinkId,
-        /// Slot of the batch; the answer goes there.
-        slot: Slot,
-        /// Number of the attempt.
-        attempt: AttemptId,
-        /// The batch.
-        assign: Assign,
+        /// Call with its batches.
+        call: Call,
     },
     /// Call another master, for at most `request_timeout`; answer with [`Master::on_forward`].
     Forward {
         /// Link to the master.
         link: LinkId,
-        /// Number of the task.
-        id: TaskId,
-        /// The task.
-        task: Task,
+        /// Number of the call.
+        call: ForwardId,
+        /// Tasks of one resource, with their numbers.
+        tasks: Vec<(TaskId, Task)>,
     },
     /// Ask workers over these links to hold a post, until two do; answer with
     /// [`Master::on_hold_end`].
@@ -191,6 +189,10 @@ struct Peer {
     can_write: bool,
 }
 
+/// Number of a call with forwarded tasks, unique in one life of one master.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ForwardId(pub u64);
+
 /// Task that is with another master.
 #[derive(Clone, Debug)]
 struct Forwarded {
@@ -213,7 +215,11 @@ pub struct Master {
     queue: TaskQueue,
     permissions: Permissions,
     assignments: Assignments,
+    calls: Calls,
     forwards: BTreeMap<TaskId, Forwarded>,
+    /// Calls with forwarded tasks that are in flight, each with its slot and its link.
+    forward_calls: BTreeMap<ForwardId, (Slot, LinkId)>,
+    last_forward: ForwardId,
     /// Posts that workers are asked to hold.
     holding: BTreeMap<TaskId, Holding>,
     registry: Registry,
@@ -268,7 +274,10 @@ impl Master {
                 max: config.attempts_max,
                 backoff: config.attempt_backoff,
             }),
+            calls: Calls::new(config.batches_in_flight.max(WORKER_CALLS)),
             forwards: BTreeMap::new(),
+            forward_calls: BTreeMap::new(),
+            last_forward: ForwardId::default(),
             holding: BTreeMap::new(),
             registry: Registry::new(config.directory_max),
             registrations: Registrations::new(config.workers_max),

@@ -1,6 +1,6 @@
 //! Tasks from people and from other masters: queued, and given to workers as their turns come.
 
-use super::{Effect, Forwarded, Master, RETRY_MS};
+use super::{Effect, Master, RETRY_MS};
 use crate::{
     model::{
         event::{Event, FaultPoint},
@@ -12,6 +12,7 @@ use crate::{
     },
     protocol::{
         assignment::{AttemptId, Batch},
+        calls::Attempt,
         permission::LeaseState,
         task_queue::{Entry, Origin, QueueFull, Slot, TaskId},
         tries::{Assignee, FailedTries},
@@ -59,12 +60,23 @@ impl Master {
         self.enqueue(now, task, Origin::Local, out)
     }
 
-    /// Queues another master's task. It will end by an [`Effect::End`] or an
-    /// [`Effect::SendBack`] with the number returned.
-    ///
-    /// # Errors
-    /// The answer, at once; nothing was done.
+    /// Queues another master's tasks. Each will end by an [`Effect::End`] or an
+    /// [`Effect::SendBack`] with the number returned; one that is refused has its answer at once, and
+    /// nothing was done.
     pub fn on_forwarded(
+        &mut self,
+        now: Mono,
+        from: NodeId,
+        tasks: impl IntoIterator<Item = Task>,
+        out: &mut Vec<Effect>,
+    ) -> Vec<Result<TaskId, ForwardReply>> {
+        let queue = |task| self.queue_forwarded(now, from, task, out);
+        let taken = tasks.into_iter().map(queue).collect();
+        self.pump_marked(now, out);
+        taken
+    }
+
+    fn queue_forwarded(
         &mut self,
         now: Mono,
         from: NodeId,
@@ -85,9 +97,7 @@ impl Master {
                 return Err(ForwardReply::HeldBy(Some(holder)));
             }
         }
-        let taken = self.enqueue(now, task, Origin::Forwarded(from), out);
-        self.pump_marked(now, out);
-        taken.map_err(ForwardReply::Ended)
+        self.enqueue(now, task, Origin::Forwarded(from), out).map_err(ForwardReply::Ended)
     }
 
     pub(super) fn enqueue(
@@ -148,6 +158,7 @@ impl Master {
         self.release(slot, now, out);
         self.permissions.forget(slot);
         self.assignments.forget(slot);
+        self.forward_calls.retain(|_, (of, _)| *of != slot);
         self.used_at.remove(&slot);
         self.queue.retire(slot)
     }
@@ -179,6 +190,12 @@ impl Master {
         }
         // Its room is reused: moving work on marks nothing.
         self.marked = marked;
+        for call in self.calls.close() {
+            if let Some(registered) = self.registrations.get(&call.worker.node) {
+                out.push(Effect::Assign { link: registered.link, call });
+                out.push(Effect::FaultPoint(FaultPoint::AssignSent));
+            }
+        }
     }
 
     /// Moves a slot's work on as far as it can go now.
@@ -312,17 +329,6 @@ impl Master {
         }
     }
 
-    fn forward_waiting(&mut self, now: Mono, slot: Slot, to: NodeId, out: &mut Vec<Effect>) {
-        let Some(link) = self.peers.get(&to).map(|peer| peer.link) else { return };
-        while let Some(mut entry) = self.queue.take_where(slot, |entry| !entry.is_foreign()) {
-            let sent_before = std::mem::replace(&mut entry.sent, true);
-            out.push(Effect::Forward { link, id: entry.id, task: entry.task.clone() });
-            let look_at = now + self.config.forward_timeout;
-            let forward = Forwarded { slot, sent_before, to, link, sent_at: now, look_at, entry };
-            self.forwards.insert(forward.entry.id, forward);
-        }
-    }
-
     /// Gives the next batch to a worker. Nothing is in flight, and the lease is held here.
     fn start(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) {
         let not_before = self.assignments.not_before(slot);
@@ -352,7 +358,10 @@ impl Master {
         let is_well = |entry: &Entry| !entry.alone && entry.failed.total() == 0;
         let Assignee { node, registration } = assignee;
         let is_here = self.is_registered(&node, registration);
-        if is_here && self.selection.has_room(&node) && self.queue.front(slot).is_some_and(is_well)
+        if is_here
+            && self.selection.has_room(&node)
+            && self.calls.room(assignee).is_some()
+            && self.queue.front(slot).is_some_and(is_well)
         {
             self.send_batch(now, slot, assignee, out);
         }
@@ -360,9 +369,11 @@ impl Master {
 
     /// Sends the next batch of a slot to a worker that is registered. The lease is held here.
     fn send_batch(&mut self, now: Mono, slot: Slot, assignee: Assignee, out: &mut Vec<Effect>) {
+        let Some(room) = self.calls.room(assignee) else { return };
         let Some(token) = self.permissions.raise(now, slot) else { return };
         let mut entries = std::mem::take(&mut self.scratch);
-        let (tasks_max, bytes_max) = (self.config.batch_tasks_max, self.config.batch_bytes_max);
+        let tasks_max = self.config.batch_tasks_max.min(room.tasks);
+        let bytes_max = self.config.batch_bytes_max.min(room.bytes);
         self.queue.take_batch(slot, tasks_max, bytes_max, &mut entries);
         let batch = Batch::new(&mut entries, token, assignee);
         self.scratch = entries;
@@ -371,9 +382,12 @@ impl Master {
     }
 
     fn pick(&self) -> Option<Assignee> {
-        let node = self.selection.pick(|node| self.registrations.get(node).is_some())?;
-        let registration = self.registrations.get(&node)?.registration;
-        Some(Assignee { node, registration })
+        let worker = |node: &NodeId| {
+            let registration = self.registrations.get(node)?.registration;
+            Some(Assignee { node: *node, registration })
+        };
+        let has_room = |node: &NodeId| worker(node).is_some_and(|w| self.calls.room(w).is_some());
+        worker(&self.selection.pick(has_room)?)
     }
 
     /// Picks a worker for a slot, which else waits for its turn.
@@ -435,15 +449,12 @@ impl Master {
     }
 
     /// Makes one attempt with the last batch of a slot and its worker, which is registered, and
-    /// counts it there until it ends.
+    /// counts it there until it ends. It leaves with the worker's open call.
     fn attempt(&mut self, slot: Slot, out: &mut Vec<Effect>) {
         let attempt: AttemptId = self.assignments.number();
         let Some(resource) = self.queue.resource(slot).cloned() else { return };
         let Some(batch) = self.assignments.last_mut(slot) else { return };
         let Assignee { node, registration } = batch.assignee;
-        let Some(link) = self.registrations.get(&node).map(|registered| registered.link) else {
-            return;
-        };
         let nth = batch.begin(attempt);
         self.selection.start(&node);
         let posts: Vec<PostId> = batch.tasks.iter().filter_map(post_id).collect();
@@ -461,8 +472,7 @@ impl Master {
             attempt: nth,
         }));
         let assign = Assign { registration, permission, tasks };
-        out.push(Effect::Assign { link, slot, attempt, assign });
-        out.push(Effect::FaultPoint(FaultPoint::AssignSent));
+        self.calls.add(Assignee { node, registration }, Attempt { slot, number: attempt, assign });
     }
 }
 

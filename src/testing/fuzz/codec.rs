@@ -111,7 +111,7 @@ fn seed<T: Serialize>(kind: u8, value: &T) -> Vec<u8> {
 
 fn requests() -> [Request; 2] {
     let read = Request::Read { board: BoardName::lobby(), range: Range::After(Seq(7)), limit: 50 };
-    [read, Request::Forward(post())]
+    [read, Request::Forward(vec![post()])]
 }
 
 fn post() -> Task {

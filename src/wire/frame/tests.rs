@@ -3,8 +3,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     bounds::{
-        ADDRESS_LEN_MAX, BATCH_BYTES_MAX, BATCH_TASKS_MAX, BOARDS_MAX, FRAME_HEAD_MAX,
-        LIST_BYTES_MAX, NODE_NAME_LEN_MAX, PAGE_MEMBERS, SPKI_LEN_MAX, fitting, post_len,
+        ADDRESS_LEN_MAX, ASSIGN_HEAD_MAX, BATCH_BYTES_MAX, BATCH_TASKS_MAX, BOARDS_MAX,
+        FRAME_HEAD_MAX, LIST_BYTES_MAX, NODE_NAME_LEN_MAX, PAGE_MEMBERS, POST_HEAD_MAX,
+        SPKI_LEN_MAX, UPDATES_MAX, WHY_LEN_MAX, WORKER_BATCHES_MAX, fitting, post_len,
     },
     ids::{
         Author, BoardName, NodeId, Post, PostId, PostText, Registration, Resource, Role, Seq,
@@ -12,7 +13,7 @@ use crate::model::{
     },
     message::{
         Assign, AssignReply, Fact, ForwardReply, KeyInstall, Member, MemberState, Task, Update,
-        WorkerStatus,
+        Updates, WorkerStatus,
     },
     outcome::{Outcome, TaskResult},
     rows::{NewPost, Page, Permission, Range, SessionRow, StoreError},
@@ -36,7 +37,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
             Frame::Request {
                 id,
                 deadline_ms,
-                request: Request::Assign(Assign {
+                request: Request::Assign(vec![Assign {
                     registration: Registration(id),
                     permission: Permission {
                         resource: Resource::Board(BoardName::lobby()),
@@ -45,7 +46,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
                         worker: NodeId([1; 16]),
                     },
                     tasks: vec![a_post(&text); n].into(),
-                }),
+                }]),
             }
         }),
         (any::<u64>(), any::<u64>()).prop_map(|(id, seq)| Frame::Request {
@@ -59,18 +60,23 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         }),
         (any::<u64>(), any::<u64>()).prop_map(|(id, seq)| Frame::Response {
             id,
-            response: Response::Assign(AssignReply::Done(vec![
-                TaskResult::Committed { seq: Seq(seq), posted_at_ms: seq },
-                TaskResult::Cancelled,
-            ])),
+            response: Response::Assign(vec![
+                AssignReply::Done(vec![
+                    TaskResult::Committed { seq: Seq(seq), posted_at_ms: seq },
+                    TaskResult::Cancelled,
+                ]),
+                AssignReply::Fenced,
+            ]),
         }),
         any::<u64>().prop_map(|id| Frame::Response {
             id,
-            response: Response::Forward(ForwardReply::Ended(Outcome::Overloaded { retry_ms: id })),
+            response: Response::Forward(vec![ForwardReply::Ended(Outcome::Overloaded {
+                retry_ms: id
+            })]),
         }),
         any::<u64>().prop_map(|id| Frame::Cancel { id }),
         any::<[u8; 16]>().prop_map(|digest| Frame::Direct(Direct::Digest { digest })),
-        Just(Frame::Direct(Direct::Update(Update::PresenceChanged))),
+        Just(Frame::Direct(Direct::Updates(Update::PresenceChanged.into()))),
         proptest::collection::vec(any::<u8>(), 0..300)
             .prop_map(|bytes| Frame::Publish(Bytes::from(bytes))),
         proptest::sample::subsequence(&Topic::ALL, 0..=Topic::ALL.len()).prop_map(Frame::Subscribe),
@@ -159,7 +165,7 @@ fn layout_is_unchanged() {
         "02010000000000000005"
     );
     assert_eq!(hex(Frame::Cancel { id: 258 }), "030201000000000000");
-    assert_eq!(hex(Frame::Direct(Direct::Update(Update::PresenceChanged))), "040205");
+    assert_eq!(hex(Frame::Direct(Direct::Updates(Update::PresenceChanged.into()))), "04020105");
     assert_eq!(hex(Frame::Publish(Bytes::from_static(&[0xff]))), "05ff");
     assert_eq!(hex(Frame::Subscribe(Topic::ALL.to_vec())), "06050001020304");
     assert_eq!(hex(Frame::Beat(Beat { reaches_store: true })), "0701");
@@ -198,10 +204,11 @@ fn greatest_value_of_each_kind_fits_into_its_frame() {
         };
         let registration = Registration(u64::MAX);
         let assign = Assign { registration, permission, tasks: vec![task; count].into() };
-        request(u64::MAX, u32::MAX, &Request::Assign(assign)).expect("a batch");
+        request(u64::MAX, u32::MAX, &Request::Assign(vec![assign])).expect("a batch");
         let posts = vec![post(text); count];
         let (board, as_of_ms) = (board.clone(), u64::MAX);
-        let update = Direct::Update(Update::Posts { epoch, board, posts, as_of_ms });
+        let update = Update::Posts { epoch, board, posts, as_of_ms };
+        let update = Direct::Updates(update.into());
         let len = direct(&update).expect("an update").len();
         assert!(len <= LIST_BYTES_MAX + FRAME_HEAD_MAX / 2, "{len}: an envelope needs room");
         let count = fitting(std::iter::repeat(post_len(&post(text)))).min(1000);
@@ -223,7 +230,7 @@ fn greatest_value_of_each_kind_fits_into_its_frame() {
     ];
     for (task, result) in results {
         let done = AssignReply::Done(vec![result; tasks_max(&task)]);
-        response(u64::MAX, &Response::Assign(done)).expect("the results of a batch");
+        response(u64::MAX, &Response::Assign(vec![done])).expect("the results of a batch");
     }
     response(u64::MAX, &Response::Session(Some(session))).expect("a session");
     let status = WorkerStatus { boards: places, ..WorkerStatus::default() };
@@ -246,6 +253,65 @@ fn greatest_value_of_each_kind_fits_into_its_frame() {
 }
 
 #[test]
+fn call_of_as_many_batches_as_may_be_fits_into_a_frame_with_its_answer() {
+    let board: BoardName = "z".repeat(32).parse().expect("a name");
+    let token = Token { epoch: StoreEpoch(u64::MAX), lease: u64::MAX, n: u64::MAX };
+    let permission = Permission {
+        resource: Resource::Board(board.clone()),
+        token,
+        after: Some(u64::MAX),
+        worker: NodeId([255; 16]),
+    };
+    let text = BATCH_BYTES_MAX / WORKER_BATCHES_MAX - POST_HEAD_MAX - ASSIGN_HEAD_MAX;
+    let text = text.min(PostText::LEN_MAX);
+    let task = match a_post(&"x".repeat(text)) {
+        Task::Post { post, .. } => Task::Post { board, post },
+        other => other,
+    };
+    let registration = Registration(u64::MAX);
+    let one = |tasks: usize| Assign {
+        registration,
+        permission: permission.clone(),
+        tasks: vec![task.clone(); tasks].into(),
+    };
+    let full = Request::Assign(vec![one(1); WORKER_BATCHES_MAX]);
+    let bytes = request(u64::MAX, u32::MAX, &full).expect("it fits");
+    assert!(Frame::decode(bytes.into()).is_ok(), "and is taken");
+    let why = "w".repeat(WHY_LEN_MAX);
+    let answer = vec![AssignReply::Broken { why }; WORKER_BATCHES_MAX];
+    let bytes = response(u64::MAX, &Response::Assign(answer)).expect("it fits");
+    assert!(Frame::decode(bytes.into()).is_ok(), "and is taken");
+}
+
+#[test]
+fn call_with_more_batches_or_tasks_than_it_may_have_is_refused() {
+    let task = Task::CreateBoard { board: BoardName::lobby() };
+    let permission = Permission {
+        resource: Resource::Board(BoardName::lobby()),
+        token: Token::default(),
+        after: None,
+        worker: NodeId([1; 16]),
+    };
+    let batches = |count: usize, tasks: usize| {
+        let tasks = vec![task.clone(); tasks].into();
+        let registration = Registration(1);
+        let one = Assign { registration, permission: permission.clone(), tasks };
+        let bytes = request(1, 1, &Request::Assign(vec![one; count])).expect("short");
+        Frame::decode(bytes.into()).is_ok()
+    };
+    let half = BATCH_TASKS_MAX / 2;
+    assert!(batches(WORKER_BATCHES_MAX, 1) && batches(2, half));
+    assert!(!batches(WORKER_BATCHES_MAX + 1, 1) && !batches(2, half + 1));
+    let results = |count: usize, results: usize| {
+        let done = AssignReply::Done(vec![TaskResult::Done; results]);
+        let bytes = response(1, &Response::Assign(vec![done; count])).expect("short");
+        Frame::decode(bytes.into()).is_ok()
+    };
+    assert!(results(WORKER_BATCHES_MAX, 1) && results(2, half));
+    assert!(!results(WORKER_BATCHES_MAX + 1, 1) && !results(2, half + 1));
+}
+
+#[test]
 fn key_that_is_written_at_once_has_the_form_of_a_list() {
     for len in [0, 1, 250, 251, 1200] {
         let (pkcs8, announcement) = (vec![0xfe; len], vec![7; 900]);
@@ -261,4 +327,17 @@ fn frame_of_a_key_never_grows_and_leaves_no_copy() {
     let install = KeyInstall { pkcs8: vec![1; 1300], announcement: vec![2; 1100] };
     let frame = direct(&Direct::KeyInstall(install)).expect("short");
     assert_eq!(frame.capacity(), 128 + 1300 + 1100, "its first buffer");
+}
+
+#[test]
+fn received_updates_of_several_topics_none_or_too_many_are_refused() {
+    let closed = |n| Update::SessionClosed(SessionKey([n; 32]));
+    let read = |list: &[Update]| {
+        codec::decode::<Updates>(&codec::encode(&list).expect("short")).map(|got| {
+            assert!(got.into_iter().eq(list.iter().cloned()), "in their order");
+        })
+    };
+    assert!(read(&[closed(1), closed(2)]).is_ok() && read(&vec![closed(1); UPDATES_MAX]).is_ok());
+    assert!(read(&[]).is_err() && read(&[closed(1), Update::PresenceChanged]).is_err());
+    assert!(read(&vec![closed(1); UPDATES_MAX + 1]).is_err());
 }

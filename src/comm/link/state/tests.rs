@@ -125,7 +125,7 @@ fn batch_and_its_answer_leave_before_fanout_that_waits() {
     let digest = || frame::direct(&Direct::Digest { digest: [0; 16] }).expect("short");
     while end.state.push(Outgoing::Frame(digest())).is_ok() {}
     end.call(Room::Batches);
-    let answer = Response::Assign(AssignReply::Fenced);
+    let answer = Response::Assign(vec![AssignReply::Fenced]);
     let bytes = frame::response(1, &answer).expect("short");
     end.state.respond(1, bytes, Room::Batches).expect("room of its own");
     end.write();

@@ -271,7 +271,7 @@ fn batch_has_room_that_calls_and_messages_of_other_kinds_cannot_fill() {
             assert_eq!(near.send(&digest(n)), Ok(()));
         }
         assert_eq!(near.call(echo(1), SECOND).await, Err(CallError::Full));
-        let assign = Request::Assign(Assign {
+        let assign = Request::Assign(vec![Assign {
             registration: Registration(1),
             permission: Permission {
                 resource: Resource::Board(BoardName::lobby()),
@@ -280,7 +280,7 @@ fn batch_has_room_that_calls_and_messages_of_other_kinds_cannot_fill() {
                 worker: NodeId([2; 16]),
             },
             tasks: vec![Task::CreateBoard { board: BoardName::lobby() }].into(),
-        });
+        }]);
         let (answer, ()) = tokio::join!(near.call(assign, SECOND), async {
             while !matches!(next(&mut far_events).await, Incoming::Request { .. }) {}
         });

@@ -228,7 +228,8 @@ fn boards_beyond_a_workers_room_take_turns() {
         let board = format!("board-{}", n % BOARDS).parse().expect("a name");
         lab.master.on_submit(lab.now, Task::Post { board, post }, &mut lab.out).expect("taken");
     }
-    let (mut under_way, mut ended, mut order, mut most) = (VecDeque::new(), 0, vec![], 0);
+    let (mut under_way, mut ended, mut order) = (VecDeque::<Call>::new(), 0, vec![]);
+    let (mut calls, mut most) = (0, (0, 0));
     loop {
         for effect in std::mem::take(&mut lab.out) {
             match effect {
@@ -236,30 +237,40 @@ fn boards_beyond_a_workers_room_take_turns() {
                     let granted = Lease::Granted { epoch: StoreEpoch(1), lease: 1, n: 0 };
                     lab.master.on_lease(lab.now, slot, lab.now, Some(granted), &mut lab.out);
                 }
-                Effect::Assign { slot, attempt, assign, .. } => {
-                    // A second batch of each board, behind the first.
-                    let Task::Post { post, .. } = post(2) else { unreachable!() };
-                    if let Resource::Board(board) = &assign.permission.resource
-                        && order.len() < BOARDS
-                    {
-                        let task = Task::Post { board: board.clone(), post };
-                        lab.master.on_submit(lab.now, task, &mut lab.out).expect("taken");
+                Effect::Assign { call, .. } => {
+                    for one in &call.attempts {
+                        // A second batch of each board, behind the first.
+                        let Task::Post { post, .. } = post(2) else { unreachable!() };
+                        let resource = &one.assign.permission.resource;
+                        if let Resource::Board(board) = resource
+                            && order.len() < BOARDS
+                        {
+                            let task = Task::Post { board: board.clone(), post };
+                            lab.master.on_submit(lab.now, task, &mut lab.out).expect("taken");
+                        }
+                        order.push(resource.clone());
                     }
-                    order.push(assign.permission.resource);
-                    under_way.push_back((slot, attempt, assign.tasks.len()));
+                    calls += 1;
+                    under_way.push_back(call);
                 }
                 Effect::End { outcome: Outcome::Settled(_), .. } => ended += 1,
                 _ => {}
             }
         }
-        most = most.max(under_way.len());
+        let batches = under_way.iter().map(|call| call.attempts.len()).sum::<usize>();
+        most = (most.0.max(under_way.len()), most.1.max(batches));
         if lab.out.is_empty() {
-            let Some((slot, attempt, tasks)) = under_way.pop_front() else { break };
-            lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1); tasks])));
+            let Some(call) = under_way.pop_front() else { break };
+            let ends = call.attempts.into_iter().map(|one| {
+                let done = AssignReply::Done(vec![committed(1); one.assign.tasks.len()]);
+                AttemptEnd { slot: one.slot, attempt: one.number, answer: Ok(done) }
+            });
+            lab.master.on_call(lab.now, call.worker, ends, &mut lab.out);
         }
     }
     assert_eq!(ended, 3 * BOARDS);
-    assert!(most <= 64, "{most} batches at once on a worker that takes 64");
+    assert_eq!(most, (2, 64), "calls and batches at once on a worker");
+    assert!(calls < order.len() / 20, "{calls} calls with {} batches", order.len());
     // Each board has its turn before any has its second.
     let first: BTreeSet<_> = order[..BOARDS].iter().collect();
     assert_eq!(first.len(), BOARDS);

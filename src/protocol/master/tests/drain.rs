@@ -16,10 +16,9 @@ fn lab() -> Lab {
 }
 
 fn forwarded(lab: &mut Lab) -> Option<TaskId> {
-    lab.take(|effect| match effect {
-        Effect::Forward { link: PEER, id, .. } => Some(*id),
-        _ => None,
-    })
+    let (link, _, tasks) = lab.forwarded()?;
+    assert_eq!((link, tasks.len()), (PEER, 1));
+    Some(tasks[0])
 }
 
 fn released(lab: &mut Lab) -> bool {
@@ -39,7 +38,7 @@ fn what_waits_is_forwarded_once_the_batch_in_flight_is_done() {
     assert!(released(&mut lab));
     assert_eq!(forwarded(&mut lab), Some(waits));
     let ended = Ok(ForwardReply::Ended(Outcome::Settled(committed(2))));
-    lab.master.on_forward(lab.now, waits, ended, &mut lab.out);
+    lab.forward_ends(waits, ended);
     assert!(lab.master.is_empty());
     let later = lab.submit(3);
     assert_eq!(forwarded(&mut lab), Some(later), "and no lease is asked for again");
@@ -74,13 +73,13 @@ fn lease_that_comes_late_is_given_back_at_once() {
 #[test]
 fn task_of_another_master_is_refused_and_one_that_waited_is_sent_back() {
     let mut lab = lab();
-    let waits = lab.master.on_forwarded(lab.now, holder(3).node, post(2), &mut lab.out);
+    let waits = lab.takes_forward(holder(3).node, post(2));
     let waits = waits.expect("taken");
     let (slot, attempt, ..) = lab.assigned().expect("in flight");
     lab.master.drain(lab.now, &mut lab.out);
     lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
     assert!(lab.has(|e| *e == Effect::SendBack { id: waits, holder: None }), "{:?}", lab.out);
-    let refused = lab.master.on_forwarded(lab.now, holder(3).node, post(3), &mut lab.out);
+    let refused = lab.takes_forward(holder(3).node, post(3));
     assert!(
         matches!(refused, Err(ForwardReply::Ended(Outcome::Unavailable { .. }))),
         "{refused:?}"
@@ -129,7 +128,7 @@ fn without_another_master_that_can_write_it_goes_on_by_itself() {
 fn successor_asks_for_the_lease_at_once_though_its_term_would_still_run() {
     let mut lab = Lab::new(1);
     lab.held_elsewhere("lobby", 1);
-    let id = lab.master.on_forwarded(lab.now, holder(2).node, post(2), &mut lab.out);
+    let id = lab.takes_forward(holder(2).node, post(2));
     let id = id.expect("who forwards it holds the lease no more");
     lab.grant(8);
     let (slot, attempt, ..) = lab.assigned().expect("done here");

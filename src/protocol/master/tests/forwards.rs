@@ -12,10 +12,9 @@ fn with_forwarded_task() -> (Lab, TaskId) {
 }
 
 fn forwarded(lab: &mut Lab) -> Option<(LinkId, TaskId)> {
-    lab.take(|effect| match effect {
-        Effect::Forward { link, id, .. } => Some((*link, *id)),
-        _ => None,
-    })
+    let (link, _, tasks) = lab.forwarded()?;
+    let [id] = tasks[..] else { panic!("{tasks:?}") };
+    Some((link, id))
 }
 
 #[test]
@@ -23,7 +22,7 @@ fn task_of_another_masters_board_is_forwarded_and_comes_back_with_its_outcome() 
     let (mut lab, id) = with_forwarded_task();
     assert_eq!(forwarded(&mut lab), Some((LinkId(50), id)));
     let settled = ForwardReply::Ended(Outcome::Settled(committed(4)));
-    lab.master.on_forward(lab.now, id, Ok(settled), &mut lab.out);
+    lab.forward_ends(id, Ok(settled));
     assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(4)))));
 }
 
@@ -31,10 +30,7 @@ fn task_of_another_masters_board_is_forwarded_and_comes_back_with_its_outcome() 
 fn forwarded_task_is_sent_back_and_never_forwarded_again() {
     let mut lab = Lab::new(1);
     lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
-    let id = lab
-        .master
-        .on_forwarded(lab.now, holder(3).node, post(1), &mut lab.out)
-        .expect("it may be coordinated here");
+    let id = lab.takes_forward(holder(3).node, post(1)).expect("it may be coordinated here");
     lab.held_by(holder(2));
     let back = lab.take(|effect| match effect {
         Effect::SendBack { id, holder } => Some((*id, *holder)),
@@ -42,7 +38,7 @@ fn forwarded_task_is_sent_back_and_never_forwarded_again() {
     });
     assert_eq!(back, Some((id, Some(holder(2)))));
     assert!(!lab.has(|effect| matches!(effect, Effect::Forward { .. })));
-    let next = lab.master.on_forwarded(lab.now, holder(3).node, post(2), &mut lab.out);
+    let next = lab.takes_forward(holder(3).node, post(2));
     assert_eq!(next, Err(ForwardReply::HeldBy(Some(holder(2)))), "known now");
 }
 
@@ -50,7 +46,7 @@ fn forwarded_task_is_sent_back_and_never_forwarded_again() {
 fn lease_of_a_dead_coordinator_is_taken_and_the_task_done_here() {
     let (mut lab, id) = with_forwarded_task();
     lab.out.clear();
-    lab.master.on_forward(lab.now, id, Err(CallFailed::Gone), &mut lab.out);
+    lab.forward_ends(id, Err(CallFailed::Gone));
     let over = LinkOver::Lost("broken".to_owned());
     lab.master.on_link_over(lab.now, LinkId(50), &over, &mut lab.out);
     assert!(lab.has(|effect| matches!(effect, Effect::Wish { .. })));
@@ -72,7 +68,7 @@ fn silent_holders_lease_is_wished_for_and_its_tasks_are_taken_back() {
     lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
     assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(1)))));
     let late = ForwardReply::Ended(Outcome::Settled(committed(1)));
-    lab.master.on_forward(lab.now, id, Ok(late), &mut lab.out);
+    lab.forward_ends(id, Ok(late));
     assert!(lab.ended().is_none(), "each task ends once");
 }
 
@@ -82,7 +78,7 @@ fn task_that_came_back_from_its_coordinator_after_it_was_sent_is_done_here() {
     lab.out.clear();
     // Its worker had the task when it lost the lease: it may be written.
     let unknown = ForwardReply::Ended(Outcome::Unknown);
-    lab.master.on_forward(lab.now, id, Ok(unknown), &mut lab.out);
+    lab.forward_ends(id, Ok(unknown));
     assert_eq!(lab.ended(), None, "the same task again is safe");
     lab.pass(600);
     lab.grant(8);
@@ -101,7 +97,7 @@ fn nothing_is_known_of_a_task_that_came_back_after_it_was_sent() {
     lab.master.on_beat(lab.now, LinkId(50), beat, &mut lab.out);
     assert!(lab.has(|effect| matches!(effect, Effect::Forward { .. })));
     let unknown = ForwardReply::Ended(Outcome::Unknown);
-    lab.master.on_forward(lab.now, id, Ok(unknown), &mut lab.out);
+    lab.forward_ends(id, Ok(unknown));
     assert_eq!(lab.master.on_waited(id), Outcome::Unknown);
 }
 
@@ -132,4 +128,62 @@ fn task_of_a_silent_holder_goes_to_the_next_holder() {
     lab.pass(2100);
     lab.held_by(holder(3));
     assert_eq!(forwarded(&mut lab), Some((LinkId(53), id)));
+}
+
+#[test]
+fn tasks_that_come_while_two_calls_are_out_are_forwarded_together() {
+    let (mut lab, first) = with_forwarded_task();
+    let (_, one, tasks) = lab.forwarded().expect("at once");
+    assert_eq!(tasks, [first]);
+    let second = lab.submit(2);
+    let (_, two, tasks) = lab.forwarded().expect("a second call");
+    assert_eq!(tasks, [second]);
+    let later = [3, 4, 5].map(|n| lab.submit(n));
+    assert_eq!(lab.forwarded(), None);
+    let settled = |seq| Ok(ForwardReply::Ended(Outcome::Settled(committed(seq))));
+    lab.master.on_forward(lab.now, two, [(second, settled(2))], &mut lab.out);
+    assert_eq!(lab.ended(), Some((second, Outcome::Settled(committed(2)))));
+    let (_, three, tasks) = lab.forwarded().expect("there is room");
+    assert_eq!(tasks, later);
+    // One of them comes back, and goes again; each task ends once.
+    let held = Ok(ForwardReply::HeldBy(Some(holder(2))));
+    let ends = [(later[0], settled(3)), (later[1], held), (later[2], settled(5))];
+    lab.master.on_forward(lab.now, three, ends, &mut lab.out);
+    for (id, seq) in [(later[0], 3), (later[2], 5)] {
+        assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(seq)))));
+    }
+    assert_eq!(lab.forwarded().map(|(.., tasks)| tasks), Some(vec![later[1]]));
+    lab.master.on_forward(lab.now, one, [(first, settled(1))], &mut lab.out);
+    assert_eq!(lab.ended(), Some((first, Outcome::Settled(committed(1)))));
+    lab.forward_ends(later[1], settled(4));
+    assert_eq!(lab.ended(), Some((later[1], Outcome::Settled(committed(4)))));
+    assert!(lab.master.is_empty());
+}
+
+#[test]
+fn tasks_of_a_call_that_failed_come_back_in_their_order() {
+    let (mut lab, first) = with_forwarded_task();
+    let second = lab.submit(2);
+    let later = [3, 4, 5].map(|n| lab.submit(n));
+    lab.out.clear();
+    let (one, two) = (ForwardId(1), ForwardId(2));
+    let held = Ok(ForwardReply::HeldBy(Some(holder(2))));
+    lab.master.on_forward(lab.now, one, [(first, held)], &mut lab.out);
+    let (_, three, tasks) = lab.forwarded().expect("again");
+    assert_eq!(tasks, [first, later[0], later[1], later[2]]);
+    let gone = tasks.iter().map(|id| (*id, Err(CallFailed::Full)));
+    lab.master.on_forward(lab.now, three, gone.collect::<Vec<_>>(), &mut lab.out);
+    lab.master.on_forward(lab.now, two, [(second, Err(CallFailed::Full))], &mut lab.out);
+    lab.pass(600);
+    lab.grant(8);
+    let (.., assign) = lab.assigned().expect("done here");
+    let order: Vec<_> = assign
+        .tasks
+        .iter()
+        .map(|task| match task {
+            Task::Post { post, .. } => post.id.0[0],
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(order, [2, 1, 3, 4, 5], "the last that came back is first");
 }

@@ -147,5 +147,5 @@ fn held_post_is_forwarded_to_a_master_that_can_write() {
     lab.weaken();
     lab.linked(true);
     let id = lab.hand_in(1).expect("taken");
-    assert!(lab.has(|effect| matches!(effect, Effect::Forward { id: sent, .. } if *sent == id)));
+    assert_eq!(lab.forwarded().map(|(.., tasks)| tasks), Some(vec![id]));
 }

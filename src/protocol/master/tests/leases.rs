@@ -5,12 +5,12 @@ use super::*;
 #[test]
 fn expired_holder_is_queried_again() {
     let mut lab = Lab::new(1);
-    lab.master.on_forwarded(lab.now, holder(3).node, post(1), &mut lab.out).expect("taken");
+    lab.takes_forward(holder(3).node, post(1)).expect("taken");
     lab.held_by(holder(3));
     lab.out.clear();
     lab.pass(3100);
     // The holder of then sends it here itself: it is the holder no more.
-    let id = lab.master.on_forwarded(lab.now, holder(3).node, post(2), &mut lab.out);
+    let id = lab.takes_forward(holder(3).node, post(2));
     let id = id.expect("who holds it now is not known");
     lab.grant(8);
     let (slot, attempt, ..) = lab.assigned().expect("done here");
@@ -23,7 +23,7 @@ fn lease_of_a_dead_coordinator_is_taken_for_a_master_without_workers_too() {
     let mut lab = Lab::new(1);
     lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
     let from = holder(3).node;
-    let forward = |lab: &mut Lab, n| lab.master.on_forwarded(lab.now, from, post(n), &mut lab.out);
+    let forward = |lab: &mut Lab, n| lab.takes_forward(from, post(n));
     forward(&mut lab, 1).expect("it may be coordinated here");
     lab.held_by(holder(2));
     let over = LinkOver::Lost("broken".to_owned());
@@ -72,7 +72,7 @@ fn wanted_lease_is_released_after_the_attempt_in_flight() {
     lab.pass(600);
     lab.held_by(holder(2));
     lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
-    assert!(lab.has(|effect| matches!(effect, Effect::Forward { id, .. } if *id == waiting)));
+    assert_eq!(lab.forwarded().map(|(.., tasks)| tasks), Some(vec![waiting]));
 }
 
 /// Post of user 1 to this board.

@@ -21,11 +21,13 @@ use crate::{
             Author, BoardName, Fingerprint, Incarnation, PostId, Registration, Role, Seq,
             StoreEpoch, UserId,
         },
-        message::{AssignReply, Beat, CloseReason, Fact, ForwardReply, Member, MemberState},
+        message::{
+            Assign, AssignReply, Beat, CloseReason, Fact, ForwardReply, Member, MemberState,
+        },
         outcome::TaskResult,
         rows::{Lease, NewPost, Renewed},
     },
-    protocol::key_refresh::FIRST_EPOCH,
+    protocol::{assignment::AttemptId, calls::Attempt, key_refresh::FIRST_EPOCH, tries::Assignee},
 };
 
 fn at(ms: u64) -> Mono {
@@ -65,6 +67,8 @@ struct Lab {
     master: Master,
     now: Mono,
     out: Vec<Effect>,
+    /// Worker of each attempt that was looked at.
+    callees: BTreeMap<AttemptId, Assignee>,
 }
 
 impl Lab {
@@ -77,8 +81,8 @@ impl Lab {
     /// As [`Self::new`], with so many batches of a resource in flight.
     fn with_in_flight(workers: u8, batches: usize) -> Self {
         let config = Config { batches_in_flight: batches, ..Config::default() };
-        let mut lab =
-            Self { master: Master::new(at(0), holder(1), config), now: at(0), out: vec![] };
+        let master = Master::new(at(0), holder(1), config);
+        let mut lab = Self { master, now: at(0), out: vec![], callees: BTreeMap::new() };
         lab.wrote(true);
         for n in 1..=workers {
             lab.join(n, 1);
@@ -143,9 +147,29 @@ impl Lab {
         let task = Task::Post { board: board.parse().expect("a name"), post };
         let id = self.master.on_submit(self.now, task, &mut self.out).expect("taken");
         self.held_by(holder(2));
-        let ended = Ok(ForwardReply::Ended(Outcome::Settled(committed(1))));
-        self.master.on_forward(self.now, id, ended, &mut self.out);
+        self.forward_ends(id, Ok(ForwardReply::Ended(Outcome::Settled(committed(1)))));
         self.out.clear();
+    }
+
+    /// The next tasks that are forwarded together.
+    fn forwarded(&mut self) -> Option<(LinkId, ForwardId, Vec<TaskId>)> {
+        self.take(|effect| match effect {
+            Effect::Forward { link, call, tasks } => {
+                Some((*link, *call, tasks.iter().map(|(id, _)| *id).collect()))
+            }
+            _ => None,
+        })
+    }
+
+    /// Ends the last call with forwarded tasks, which had this one.
+    fn forward_ends(&mut self, id: TaskId, answer: Result<ForwardReply, CallFailed>) {
+        let call = self.master.last_forward;
+        self.master.on_forward(self.now, call, [(id, answer)], &mut self.out);
+    }
+
+    /// A task comes from another master.
+    fn takes_forward(&mut self, from: NodeId, task: Task) -> Result<TaskId, ForwardReply> {
+        self.master.on_forwarded(self.now, from, [task], &mut self.out).remove(0)
     }
 
     /// The next effect that `want` knows, taken out with all before it.
@@ -156,17 +180,22 @@ impl Lab {
         found
     }
 
+    /// The next batch that is given out, alone in its call.
     fn assigned(&mut self) -> Option<(Slot, AttemptId, LinkId, Assign)> {
-        self.take(|effect| match effect {
-            Effect::Assign { link, slot, attempt, assign } => {
-                Some((*slot, *attempt, *link, assign.clone()))
-            }
+        let (link, call) = self.take(|effect| match effect {
+            Effect::Assign { link, call } => Some((*link, call.clone())),
             _ => None,
-        })
+        })?;
+        let [Attempt { slot, number, assign }] = &call.attempts[..] else { panic!("{call:?}") };
+        self.callees.insert(*number, call.worker);
+        Some((*slot, *number, link, assign.clone()))
     }
 
+    /// Ends the call that [`Self::assigned`] returned.
     fn answer(&mut self, slot: Slot, attempt: AttemptId, answer: Result<AssignReply, CallFailed>) {
-        self.master.on_attempt(self.now, slot, attempt, answer, &mut self.out);
+        let worker = self.callees[&attempt];
+        let end = AttemptEnd { slot, attempt, answer };
+        self.master.on_call(self.now, worker, [end], &mut self.out);
     }
 
     fn ended(&mut self) -> Option<(TaskId, Outcome)> {

@@ -145,7 +145,10 @@ proptest! {
                         prop_assert!(!holders.is_empty());
                         holds.push(id);
                     }
-                    Effect::Assign { slot, attempt, assign, .. } => {
+                    Effect::Assign { call, .. } => {
+                        prop_assert_eq!(call.attempts.len(), 1, "{:?}", call);
+                        let Some(Attempt { slot, number: attempt, assign }) = call.attempts.into_iter().next() else { unreachable!("one") };
+                        lab.callees.insert(attempt, call.worker);
                         let Assign { registration, permission, tasks } = assign;
                         let who = (permission.worker, registration);
                         let after = permission.after;
