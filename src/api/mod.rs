@@ -25,6 +25,7 @@ pub use self::{
     problem::{Problem, ProblemType},
     sessions::{OpenSession, RedeemTicket, SessionOpened, SessionRestored, TicketIssued},
     stream::{
-        ByeEvent, HelloEvent, MastersEvent, PresenceEvent, ResetEvent, StateEvent, StreamEvent,
+        ByeEvent, HelloEvent, MastersEvent, PendingEvent, PresenceEvent, ResetEvent, StateEvent,
+        StreamEvent,
     },
 };

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     api::User,
     model::{
-        ids::{Cursor, Post, UserId},
-        stream::{ByeReason, Consistency, MasterInfo, ResetReason},
+        ids::{Cursor, Post, PostId, UserId},
+        stream::{ByeReason, Consistency, HeldState, MasterInfo, ResetReason},
     },
 };
 
@@ -57,6 +57,15 @@ pub enum PresenceEvent {
     },
 }
 
+/// A post of the reader's own person waits for the store on workers' disks, or does no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingEvent {
+    /// The post's id.
+    pub id: PostId,
+    /// Its state.
+    pub state: HeldState,
+}
+
 /// Whether the master reaches the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateEvent {
@@ -97,6 +106,8 @@ pub enum StreamEvent {
     Hello(HelloEvent),
     /// A post; ascending within its board, without a gap.
     Post(Post),
+    /// A post that waits for the store, or waited for it.
+    Pending(PendingEvent),
     /// The active people.
     Presence(PresenceEvent),
     /// Whether the master reaches the store.
@@ -123,6 +134,7 @@ impl StreamEvent {
         match self {
             Self::Hello(_) => "hello",
             Self::Post(_) => "post",
+            Self::Pending(_) => "pending",
             Self::Presence(_) => "presence",
             Self::State(_) => "state",
             Self::Masters(_) => "masters",
@@ -139,6 +151,7 @@ impl StreamEvent {
         let text = match self {
             Self::Hello(event) => serde_json::to_string(event),
             Self::Post(event) => serde_json::to_string(event),
+            Self::Pending(event) => serde_json::to_string(event),
             Self::Presence(event) => serde_json::to_string(event),
             Self::State(event) => serde_json::to_string(event),
             Self::Masters(event) => serde_json::to_string(event),
@@ -157,6 +170,7 @@ impl StreamEvent {
         Ok(match name {
             "hello" => Self::Hello(serde_json::from_str(data)?),
             "post" => Self::Post(serde_json::from_str(data)?),
+            "pending" => Self::Pending(serde_json::from_str(data)?),
             "presence" => Self::Presence(serde_json::from_str(data)?),
             "state" => Self::State(serde_json::from_str(data)?),
             "masters" => Self::Masters(serde_json::from_str(data)?),
@@ -203,6 +217,10 @@ mod tests {
         let bye = ByeEvent { reason: ByeReason::LoggedOut, to: vec![master], retry_ms: 0 };
         for event in [
             StreamEvent::Hello(hello),
+            StreamEvent::Pending(PendingEvent {
+                id: PostId([7; 16]),
+                state: HeldState::DeadLetter,
+            }),
             StreamEvent::State(StateEvent { consistency: Consistency::Weak }),
             StreamEvent::Reset(ResetEvent { reason: ResetReason::Ahead }),
             StreamEvent::Beat,

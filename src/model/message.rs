@@ -25,6 +25,7 @@ use crate::model::{
     },
     outcome::{Outcome, TaskResult},
     rows::{Holder, NewPost, Page, Permission, Range, SessionRow},
+    stream::HeldState,
 };
 
 /// State of a member. Ordered: of two facts of one registration the greater wins.
@@ -341,6 +342,15 @@ pub enum Update {
         /// Last place that was read; only rises.
         seq: Seq,
     },
+    /// A post waits for the store on workers' disks, or does no more. For its author's streams only.
+    Pending {
+        /// Author of the post.
+        user: UserId,
+        /// Id of the post.
+        id: PostId,
+        /// Its state.
+        state: HeldState,
+    },
 }
 
 impl Update {
@@ -350,7 +360,10 @@ impl Update {
         match self {
             Self::Members(_) => Topic::Membership,
             Self::Posts { .. } | Self::BoardCreated(_) => Topic::Board,
-            Self::Session(_) | Self::SessionClosed(_) | Self::ReadMark { .. } => Topic::Session,
+            Self::Session(_)
+            | Self::SessionClosed(_)
+            | Self::ReadMark { .. }
+            | Self::Pending { .. } => Topic::Session,
             Self::PresenceChanged => Topic::Presence,
         }
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    ids::{Cursor, NodeId, Post, UserId},
+    ids::{Cursor, NodeId, Post, PostId, UserId},
     rows::ActiveUser,
     shared::Shared,
 };
@@ -94,6 +94,20 @@ impl fmt::Display for ByeReason {
     }
 }
 
+/// State of a post that waited, or waits, for the store on workers' disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeldState {
+    /// It waits.
+    Pending,
+    /// It has its place in its board.
+    Committed,
+    /// It was cancelled: it never appears.
+    Cancelled,
+    /// It could not be written; its author may send it again.
+    DeadLetter,
+}
+
 /// Beginning of the list of active people at one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresenceWindow {
@@ -137,6 +151,13 @@ pub enum Delivery {
     PresenceChange(Shared<PresenceChange>),
     /// Whether the master reaches the store: strong if it does.
     State(Consistency),
+    /// A post of the reader's own person that waits for the store, or waited for it.
+    Pending {
+        /// The post's id.
+        id: PostId,
+        /// Its state.
+        state: HeldState,
+    },
     /// The masters that are in, sent whenever the list changes.
     Masters(Vec<MasterInfo>),
     /// There is a gap: the reader drops its list and reads again.

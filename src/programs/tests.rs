@@ -32,7 +32,7 @@ use crate::{
         ids::{BoardName, Cursor, Role, Seq, StoreEpoch},
         message::MemberState,
         rows::{Range, StoreError},
-        stream::Consistency,
+        stream::{Consistency, HeldState},
     },
     store::{
         Backend, Op, OpReply, Store,
@@ -604,6 +604,19 @@ async fn posts_of_while_the_store_is_away_are_pending_on_two_disks_and_then_writ
         }
     };
     within(&ann, "both workers at both masters", all_known).await;
+    let bob = client(&cluster, 0, None);
+    bob.open_session("bob".parse().expect("a name"), SOON).await.expect("a session");
+    // Streams of the author at both masters, and one of somebody else.
+    let readers = [(0, &ann), (1, &ann), (1, &bob)]
+        .map(|(first, whose)| client(&cluster, first, whose.token()));
+    let mut streams: Vec<_> =
+        readers.iter().map(|one| one.follow(vec![BoardName::lobby()], None)).collect();
+    for follow in &mut streams {
+        let opened = async {
+            while !matches!(follow.next().await, FollowEvent::Event(StreamEvent::Hello(_))) {}
+        };
+        within(&ann, "a stream", opened).await;
+    }
     is_cut.store(true, Ordering::SeqCst);
     let (id, board) = (ann.new_post_id(), BoardName::lobby());
     let post = Request::Post { board, id, text: "meanwhile".parse().expect("a text") };
@@ -646,6 +659,32 @@ async fn posts_of_while_the_store_is_away_are_pending_on_two_disks_and_then_writ
     };
     within(&ann, "no post that waits", emptied).await;
     assert_eq!(say(&ann, "after").await, Seq(3));
+    let mut told = Vec::new();
+    for follow in &mut streams {
+        let mut states = Vec::new();
+        let to_the_last = async {
+            loop {
+                match follow.next().await {
+                    FollowEvent::Event(StreamEvent::Pending(event)) => {
+                        assert_eq!(event.id, id);
+                        states.push(event.state);
+                    }
+                    FollowEvent::Event(StreamEvent::Post(post)) if post.seq == Seq(3) => return,
+                    _ => {}
+                }
+            }
+        };
+        within(&ann, "the last post", to_the_last).await;
+        // Each holder hands it in, and sent again it is held again.
+        states.dedup();
+        told.push(states);
+    }
+    let [here, there, elsewhere] = &told[..] else { unreachable!("three") };
+    for author in [here, there] {
+        assert_eq!(author.first(), Some(&HeldState::Pending));
+        assert_eq!(author.last(), Some(&HeldState::Committed));
+    }
+    assert!(elsewhere.is_empty(), "{elsewhere:?}");
     let (texts, state) = read(&ann, Consistency::Strong).await;
     assert_eq!(
         (texts, state),

@@ -8,7 +8,7 @@
 //!
 //! 1. What a reader is given of a board is gapless from its cursor on, or a reset comes first.
 //! 2. At most [`BACKLOG_MAX`] deliveries and one page wait for one reader, besides the newest
-//!    state, people and masters. More is taken from the tails or, a page at a time, from the
+//!    state, people and masters, and the states of [`PENDING_MAX`] of its person's posts. More is taken from the tails or, a page at a time, from the
 //!    store as it reads.
 //! 3. At most one read of the store is under way for one reader.
 //! 4. A stream that was ended is given nothing more.
@@ -24,10 +24,10 @@ use std::{
 
 use crate::{
     model::{
-        ids::{BoardName, Seq, SessionKey},
+        ids::{BoardName, PostId, Seq, SessionKey, UserId},
         rows::{ActiveUser, Page},
         shared::Shared,
-        stream::{Consistency, Delivery, MasterInfo, PresenceWindow},
+        stream::{Consistency, Delivery, HeldState, MasterInfo, PresenceWindow},
     },
     protocol::{
         active_list::NewVersion,
@@ -39,6 +39,8 @@ use crate::{
 pub const BACKLOG_MAX: usize = 128;
 /// The most posts of one read of the store for one reader.
 pub const PAGE_POSTS_MAX: u32 = 128;
+/// The most posts of whose waiting for the store a reader is told, until it has taken that.
+pub const PENDING_MAX: usize = 64;
 /// Time after which a reader that takes nothing is too slow; its cursor resumes elsewhere.
 pub const SLOW_AFTER: Duration = Duration::from_secs(10);
 /// Pause before a read that the store did not answer is repeated.
@@ -72,11 +74,13 @@ pub struct Streams<S> {
     open: BTreeMap<S, Stream>,
     by_board: BTreeMap<BoardName, BTreeSet<S>>,
     by_session: BTreeMap<SessionKey, BTreeSet<S>>,
+    by_user: BTreeMap<UserId, BTreeSet<S>>,
 }
 
 #[derive(Debug)]
 struct Stream {
     session: SessionKey,
+    user: UserId,
     /// Boards that it is listed under; a reset may take some out of its cursor.
     boards: Vec<BoardName>,
     reader: Reader,
@@ -98,6 +102,8 @@ struct Newest {
     /// A list, a window or one change.
     presence: Option<Delivery>,
     masters: Option<Vec<MasterInfo>>,
+    /// States of the reader's own posts that waited for the store.
+    pending: BTreeMap<PostId, HeldState>,
 }
 
 impl Newest {
@@ -106,16 +112,25 @@ impl Newest {
         state
             .or_else(|| self.presence.take())
             .or_else(|| self.masters.take().map(Delivery::Masters))
+            .or_else(|| self.pending.pop_first().map(|(id, state)| Delivery::Pending { id, state }))
     }
 
-    const fn is_empty(&self) -> bool {
-        self.state.is_none() && self.presence.is_none() && self.masters.is_none()
+    fn is_empty(&self) -> bool {
+        self.state.is_none()
+            && self.presence.is_none()
+            && self.masters.is_none()
+            && self.pending.is_empty()
     }
 }
 
 impl<S> Default for Streams<S> {
     fn default() -> Self {
-        Self { open: BTreeMap::new(), by_board: BTreeMap::new(), by_session: BTreeMap::new() }
+        Self {
+            open: BTreeMap::new(),
+            by_board: BTreeMap::new(),
+            by_session: BTreeMap::new(),
+            by_user: BTreeMap::new(),
+        }
     }
 }
 
@@ -132,12 +147,12 @@ impl<S: Copy + Ord> Streams<S> {
         self.open.is_empty()
     }
 
-    /// Adds a stream of a session. `first` is delivered before anything else. With `own`, its
+    /// Adds a stream of a session of this person. `first` is delivered before anything else. With `own`, its
     /// reader's person, the stream is told changes of the people instead of lists.
     pub fn open(
         &mut self,
         id: S,
-        session: SessionKey,
+        (session, user): (SessionKey, UserId),
         reader: Reader,
         own: Option<ActiveUser>,
         first: impl IntoIterator<Item = Delivery>,
@@ -147,6 +162,7 @@ impl<S: Copy + Ord> Streams<S> {
             self.by_board.entry(board.clone()).or_default().insert(id);
         }
         self.by_session.entry(session).or_default().insert(id);
+        self.by_user.entry(user).or_default().insert(id);
         let (mut backlog, mut newest) = (VecDeque::new(), Newest::default());
         for delivery in first {
             match delivery {
@@ -160,6 +176,7 @@ impl<S: Copy + Ord> Streams<S> {
         }
         let stream = Stream {
             session,
+            user,
             boards,
             reader,
             own,
@@ -179,6 +196,7 @@ impl<S: Copy + Ord> Streams<S> {
             remove_from(&mut self.by_board, board, &id);
         }
         remove_from(&mut self.by_session, &stream.session, &id);
+        remove_from(&mut self.by_user, &stream.user, &id);
         Some(stream.session)
     }
 
@@ -294,6 +312,21 @@ impl<S: Copy + Ord> Streams<S> {
     /// Tells every reader which masters are in.
     pub fn set_masters(&mut self, masters: &[MasterInfo]) {
         self.set_newest(|newest| newest.masters = Some(masters.to_vec()));
+    }
+
+    /// Tells the streams of a person the state of one of its posts that waited for the store. Returns
+    /// these streams. One that lags behind is not told: it asks for its session when it is back.
+    pub fn set_pending(&mut self, user: &UserId, id: PostId, state: HeldState) -> Vec<S> {
+        let streams: Vec<S> = self.by_user.get(user).into_iter().flatten().copied().collect();
+        for stream in &streams {
+            let open = self.open.get_mut(stream).filter(|stream| !stream.is_over);
+            if let Some(pending) = open.map(|stream| &mut stream.newest.pending)
+                && (pending.len() < PENDING_MAX || pending.contains_key(&id))
+            {
+                pending.insert(id, state);
+            }
+        }
+        streams
     }
 
     fn set_newest(&mut self, set: impl Fn(&mut Newest)) {

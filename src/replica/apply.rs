@@ -64,7 +64,7 @@ impl Replica {
                     Update::SessionClosed(key) => group.close_session(*key)?,
                     Update::Members(members) => group.put_members(members)?,
                     Update::ReadMark { key, board, seq } => group.raise_mark(*key, board, *seq)?,
-                    Update::PresenceChanged => {}
+                    Update::PresenceChanged | Update::Pending { .. } => {}
                 }
             }
             // Two publishes that overtook each other are no gap.

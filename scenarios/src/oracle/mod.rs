@@ -37,6 +37,7 @@ mod g12_presence;
 mod g12_streams;
 mod g13_keys;
 mod g13_refresh;
+mod g15_told;
 mod g15_weak;
 mod g16_overload;
 mod g17_drain;
@@ -176,6 +177,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G13, g13_keys::judge),
     (Property::G13, g13_refresh::judge),
     (Property::G15, g15_weak::judge),
+    (Property::G15, g15_told::judge),
     (Property::G16, g16_overload::judge),
     (Property::G17, g17_failover::judge),
     (Property::G17, g17_drain::judge),

@@ -19,7 +19,10 @@ use tokio::sync::{broadcast, mpsc::error::TryRecvError};
 
 use super::typed;
 use crate::{
-    api::{ByeEvent, MastersEvent, PresenceEvent, ResetEvent, StateEvent, StreamEvent, User},
+    api::{
+        ByeEvent, MastersEvent, PendingEvent, PresenceEvent, ResetEvent, StateEvent, StreamEvent,
+        User,
+    },
     env::Env,
     http::{App, auth::Caller, places::Place, problem::ErrorResponse},
     model::{
@@ -240,6 +243,9 @@ impl Reader {
             }
             Some(Delivery::State(consistency)) => {
                 chunk.event(None, &StreamEvent::State(StateEvent { consistency }));
+            }
+            Some(Delivery::Pending { id, state }) => {
+                chunk.event(None, &StreamEvent::Pending(PendingEvent { id, state }));
             }
             Some(Delivery::Masters(masters)) => {
                 chunk.event(None, &StreamEvent::Masters(MastersEvent { masters }));

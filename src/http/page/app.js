@@ -222,7 +222,8 @@ class App {
         this.onPost(data);
         break;
       case "pending":
-        if (this.tabs.leading) this.outbox.kick();
+        // Its own answer said that it waits; now it may be asked again.
+        if (data.state !== "pending" && this.tabs.leading) this.outbox.kick();
         break;
       case "presence":
         if (!this.people.take(data) || this.people.roster.thin) this.refreshPeople();

@@ -72,7 +72,7 @@ export const EVENTS = {
   hello: (value) =>
     isObject(value) && isMaster(value.node) && isListOf(isMaster)(value.masters) && isText(value.cursor),
   post: isPost,
-  pending: (value) => isObject(value) && isText(value.id),
+  pending: (value) => isObject(value) && isText(value.id) && isText(value.state),
   presence: (value) => isUserList(value) || isChange(value),
   state: (value) => isObject(value) && isText(value.consistency),
   masters: (value) => isObject(value) && isListOf(isMaster)(value.masters),

@@ -155,6 +155,9 @@ impl Driver {
     fn end(&mut self, id: TaskId, outcome: Outcome) {
         match self.waiters.remove(id) {
             Some(Waits::One(Waiter::Marks(mark))) => self.end_mark(mark, outcome),
+            Some(Waits::One(Waiter::Holder { user, id, reply })) => {
+                self.end_handed_in((user, id), reply, outcome);
+            }
             Some(waits) => self.waiters.answer(waits, outcome),
             None => {}
         }

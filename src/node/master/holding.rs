@@ -14,9 +14,10 @@ use crate::{
         bounds::{HELD_ANSWERS_MAX, HELD_MAX, HOLD_TRIES_MAX},
         held::{HandInReply, HeldPost, HoldReply},
         ids::{LinkId, PostId, Resource, UserId},
-        message::{Request, Response},
+        message::{Request, Response, Update},
+        outcome::{Outcome, TaskResult},
         rows::{Boards, DeadLetter, Found, SessionRow},
-        stream::Consistency,
+        stream::{Consistency, HeldState},
     },
     node::handle::{Read, Reply, Restored},
     protocol::{
@@ -25,6 +26,19 @@ use crate::{
     },
     store::Store,
 };
+
+/// Returns the state of a held post after this outcome; `None` while it goes on waiting, and for one
+/// that is another than its author's other post under the id.
+const fn state_of(outcome: &Outcome) -> Option<HeldState> {
+    match outcome {
+        Outcome::Settled(TaskResult::Committed { .. } | TaskResult::Duplicate { .. }) => {
+            Some(HeldState::Committed)
+        }
+        Outcome::Settled(TaskResult::Cancelled) => Some(HeldState::Cancelled),
+        Outcome::DeadLetter => Some(HeldState::DeadLetter),
+        _ => None,
+    }
+}
 
 /// Age from which a held post becomes a dead letter.
 const HELD_FOR_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -78,10 +92,25 @@ impl Driver {
             return handed_in(reply, HandInReply::Later);
         }
         let now = self.env.now();
+        let waiter = Waiter::Holder { user: held.post.author.id, id: held.post.id, reply };
         match self.core.on_handed_in(now, held, &mut self.out) {
-            Ok(id) => self.waiters.add(now, id, Waiter::Holder(reply)),
-            Err(outcome) => Waiter::Holder(reply).answer(outcome),
+            Ok(id) => self.waiters.add(now, id, waiter),
+            Err(outcome) => waiter.answer(outcome),
         }
+    }
+
+    /// Answers a worker that handed a post in, and tells the author's streams how it ended.
+    pub(super) fn end_handed_in(
+        &mut self,
+        (user, id): (UserId, PostId),
+        reply: Responder,
+        outcome: Outcome,
+    ) {
+        if let Some(state) = state_of(&outcome) {
+            let update = Update::Pending { user, id, state };
+            self.publish(update.into(), true);
+        }
+        Waiter::Holder { user, id, reply }.answer(outcome);
     }
 
     /// Answers another master with the ids of a person's posts on the disks of this one's workers.

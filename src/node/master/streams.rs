@@ -116,7 +116,7 @@ impl Driver {
         };
         let first = reset.into_iter().chain([Delivery::State(state), people]);
         let id = self.streams.next_id();
-        self.streams.table.open(id, key, reader, own, first);
+        self.streams.table.open(id, (key, author.id), reader, own, first);
         self.streams.senders.insert(id, sender);
         self.people.presence.on_stream_opened(now, key);
         self.spawn("stream", async move {
@@ -150,7 +150,7 @@ impl Driver {
     }
 
     /// Sends a reader what is due to it, as far as its channel has room.
-    fn feed(&mut self, id: StreamId) {
+    pub(super) fn feed(&mut self, id: StreamId) {
         // While a task waits for room the table hands out nothing: this is the only sender.
         let Some(sender) = self.streams.senders.get(&id) else { return };
         let taken = self.streams.table.take(id, &self.tails, sender.capacity());

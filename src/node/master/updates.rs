@@ -65,6 +65,11 @@ impl Driver {
                 self.people.sessions.raise_mark(&key, board, seq)
             }
             Update::PresenceChanged => self.want_users(),
+            Update::Pending { user, id, state } => {
+                for stream in self.streams.table.set_pending(&user, id, state) {
+                    self.feed(stream);
+                }
+            }
             Update::Members(_) => {}
         }
     }

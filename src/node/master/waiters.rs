@@ -11,7 +11,7 @@ use crate::{
     comm::Responder,
     model::{
         held::HandInReply,
-        ids::Author,
+        ids::{Author, PostId, UserId},
         message::{ForwardReply, Response},
         outcome::Outcome,
         time::Mono,
@@ -42,8 +42,15 @@ pub(super) enum Waiter {
     Session(SessionWaiter),
     /// Requests of one session to set its read mark of a board.
     Marks(Gathered<SessionWaiter>),
-    /// A worker's, which hands in a post that it held.
-    Holder(Responder),
+    /// A worker, which hands in a post that it held.
+    Holder {
+        /// Author of the post.
+        user: UserId,
+        /// Id of the post.
+        id: PostId,
+        /// Call of the worker.
+        reply: Responder,
+    },
 }
 
 impl Waiter {
@@ -53,7 +60,7 @@ impl Waiter {
             Self::Newcomer(reply) => drop(reply.send(outcome)),
             Self::Session(waiter) => waiter.answer(outcome),
             Self::Marks(marks) => marks.into_waiters().for_each(|one| one.answer(outcome.clone())),
-            Self::Holder(reply) => handed_in(
+            Self::Holder { reply, .. } => handed_in(
                 reply,
                 match outcome {
                     Outcome::Settled(_) => HandInReply::Ended,

@@ -9,9 +9,10 @@ use crate::{
     model::{
         bounds::HOLD_TRIES_MAX,
         held::HeldPost,
-        ids::{LinkId, PostId},
-        message::Task,
+        ids::{LinkId, PostId, UserId},
+        message::{Task, Update},
         outcome::{Outcome, TaskResult},
+        stream::HeldState,
         time::Mono,
     },
     protocol::task_queue::{Entry, Origin, Slot, TaskId},
@@ -23,6 +24,8 @@ pub(super) struct Holding {
     slot: Slot,
     /// Whether it was sent to be written before.
     sent: bool,
+    user: UserId,
+    post: PostId,
 }
 
 /// Returns a number that spreads posts over workers.
@@ -75,7 +78,8 @@ impl Master {
         };
         while let Some(Entry { id, sent, task, .. }) = self.queue.take_where(slot, wanted) {
             let Task::Post { board, post } = task else { continue };
-            self.holding.insert(id, Holding { slot, sent });
+            let holding = Holding { slot, sent, user: post.author.id, post: post.id };
+            self.holding.insert(id, holding);
             let holders = self.holders(&post.id);
             let post = Box::new(HeldPost { board, post });
             out.push(Effect::Hold { id, post, holders });
@@ -98,7 +102,7 @@ impl Master {
 
     /// Ends a post that workers were asked to hold.
     pub fn on_hold_end(&mut self, id: TaskId, end: HoldEnd, out: &mut Vec<Effect>) {
-        let Some(Holding { slot, sent }) = self.holding.remove(&id) else { return };
+        let Some(Holding { slot, sent, user, post }) = self.holding.remove(&id) else { return };
         self.queue.end(slot, 1);
         let HoldEnd { copies, conflict, in_doubt } = end;
         let outcome = match (copies, conflict) {
@@ -110,6 +114,8 @@ impl Master {
         };
         if matches!(outcome, Outcome::Pending { .. }) {
             out.push(Effect::Probe("a post was held until the store is back"));
+            let update = Update::Pending { user, id: post, state: HeldState::Pending };
+            out.push(Effect::Publish { update, spread: true });
         }
         out.push(Effect::End { id, outcome });
     }

@@ -14,6 +14,7 @@ use crate::{
 };
 
 const SESSION: SessionKey = SessionKey([1; 32]);
+const ANN: UserId = UserId([1; 16]);
 
 fn post(board: &str, seq: u64) -> Post {
     Post {
@@ -57,7 +58,7 @@ impl Lab {
         let names: Vec<BoardName> = names.iter().map(|name| name.parse().expect("one")).collect();
         let cursor = Ok(Some(cursor.parse::<Cursor>().expect("a cursor")));
         let (reader, _) = Reader::open(&self.tails, &names, &cursor, None);
-        self.streams.open(id, SESSION, reader, None, []);
+        self.streams.open(id, (SESSION, ANN), reader, None, []);
     }
 
     fn commit(&mut self, board: &str, range: std::ops::RangeInclusive<u64>) {
@@ -232,7 +233,8 @@ impl Hall {
         let (reader, _) = Reader::open(&self.lab.tails, &[], &Ok(None), None);
         let own = self.list.row_of(&active(person).user, 1);
         let first = window_for(&own, self.list.window());
-        self.lab.streams.open(id, SESSION, reader, Some(own), [first]);
+        let whose = (SESSION, active(person).user.id);
+        self.lab.streams.open(id, whose, reader, Some(own), [first]);
     }
 
     /// Lets the store tell who is active, and a second pass.
@@ -490,4 +492,34 @@ proptest! {
         }
         prop_assert_eq!(seen, end, "the reader stands at the end of the board");
     }
+}
+
+#[test]
+fn states_of_held_posts_go_to_their_authors_streams_alone_and_only_the_newest() {
+    let mut lab = Lab::new(&[("lobby", 3)]);
+    for id in [1, 2] {
+        lab.open(id, &["lobby"], "1;lobby:3");
+    }
+    let (reader, _) = Reader::open(&lab.tails, &[], &Ok(None), None);
+    lab.streams.open(3, (SessionKey([2; 32]), UserId([2; 16])), reader, None, []);
+    let post = |n| PostId([n; 16]);
+    for state in [HeldState::Pending, HeldState::Committed] {
+        assert_eq!(lab.streams.set_pending(&ANN, post(1), state), [1, 2]);
+    }
+    for stream in [1, 2] {
+        let told = lab.streams.take(stream, &lab.tails, 9).deliveries;
+        assert_eq!(told, [Delivery::Pending { id: post(1), state: HeldState::Committed }]);
+    }
+    assert_eq!(lab.streams.take(3, &lab.tails, 9).deliveries, []);
+    // A reader that takes nothing is told of so many, and of each the newest.
+    for n in 0..=u8::try_from(PENDING_MAX).expect("small") {
+        lab.streams.set_pending(&ANN, post(n), HeldState::Pending);
+    }
+    lab.streams.set_pending(&ANN, post(0), HeldState::DeadLetter);
+    let told = lab.streams.take(1, &lab.tails, 999).deliveries;
+    assert_eq!(told.len(), PENDING_MAX);
+    assert_eq!(told[0], Delivery::Pending { id: post(0), state: HeldState::DeadLetter });
+    lab.streams.close(1);
+    lab.streams.close(2);
+    assert!(lab.streams.set_pending(&ANN, post(1), HeldState::Pending).is_empty());
 }

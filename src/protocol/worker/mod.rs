@@ -230,8 +230,8 @@ impl Worker {
     pub fn on_update(&mut self, now: Mono, update: Update, out: &mut Vec<Effect>) {
         match update {
             Update::Members(members) => self.on_members(now, members, out),
-            // Only masters keep the list of people.
-            Update::PresenceChanged => {}
+            // Only masters keep the list of people, and tell their streams of posts.
+            Update::PresenceChanged | Update::Pending { .. } => {}
             update => self.replication.on_update(now, update),
         }
     }

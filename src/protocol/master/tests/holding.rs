@@ -1,6 +1,7 @@
 //! Posts that workers hold while the store is away, and hand in afterwards.
 
 use super::*;
+use crate::model::stream::HeldState;
 
 impl Lab {
     /// The store goes, for long enough that this master is weak.
@@ -50,7 +51,11 @@ fn post_is_held_by_own_workers_in_turn_then_by_those_of_other_masters() {
     let before = lab.submit(2);
     assert_eq!(lab.holds(), Some((before, vec![one, two, other, again])), "as the first time");
     let end = HoldEnd { copies: 2, ..HoldEnd::default() };
+    lab.out.clear();
     lab.master.on_hold_end(ids[0], end, &mut lab.out);
+    let state = HeldState::Pending;
+    let update = Update::Pending { user: UserId([1; 16]), id: PostId([1; 16]), state };
+    assert!(lab.has(|e| *e == Effect::Publish { update: update.clone(), spread: true }));
     assert_eq!(lab.ended(), Some((ids[0], Outcome::Pending { copies: 2 })));
     assert_eq!(lab.master.queue().total(), 1);
 }
