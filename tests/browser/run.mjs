@@ -28,6 +28,7 @@ const USAGE = `usage: node run.mjs [flags]
   -c, --chromium PATH  the browser (default: $CHROMIUM, else /usr/bin/chromium)
   -o, --out DIR        where screenshots go (default: out beside this file)
   -p, --page DIR       page files from here (src/http/page), not those inside the program
+  -w, --without-policy  leave the page's content security policy out
   -s, --short          only what must never break: chat, a dead master, a dead worker, hostile texts
   -l, --long           everything, the deaths three times over
   -f, --filter WORD    only checks whose "suite: name" holds it; suites: units, chat, faults, hostile,
@@ -47,6 +48,7 @@ function flags() {
         chromium: { type: "string", short: "c" },
         out: { type: "string", short: "o" },
         page: { type: "string", short: "p" },
+        "without-policy": { type: "boolean", short: "w" },
         short: { type: "boolean", short: "s" },
         long: { type: "boolean", short: "l" },
         filter: { type: "string", short: "f" },
@@ -78,6 +80,9 @@ const bin = resolve(
 const out = resolve(asked.out ?? join(HERE, "out"));
 await mkdir(out, { recursive: true });
 
+const dir = asked.page && resolve(asked.page);
+const changed = dir || asked["without-policy"] ? { dir, policy: !asked["without-policy"] } : null;
+
 let [passed, failed] = [0, 0];
 
 // Runs one suite against a cluster of its own. What no page may ever do fails the check that saw it.
@@ -91,10 +96,10 @@ async function suite(name, checks, { masters = 2, alone = false } = {}) {
       "--no-sandbox",
       "--disable-dev-shm-usage",
       // A page that the driver put in counts as a public one, which may not ask loopback.
-      ...(asked.page ? ["--disable-features=LocalNetworkAccessChecks"] : []),
+      ...(changed ? ["--disable-features=LocalNetworkAccessChecks"] : []),
     ],
   });
-  if (asked.page) servePage(browser, resolve(asked.page));
+  if (changed) servePage(browser, changed);
   const check = async (what, run) => {
     const begun = Date.now();
     const wrong = [];

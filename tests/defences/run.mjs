@@ -4,6 +4,7 @@
 //
 // switches.patch puts a switch before each defence, read from CHATCHAT_REMOVED, so that one build
 // serves all rows. Each test runs twice: with all defences it has to pass, without its own to fail.
+// The last row needs Chromium and the driver of tests/browser.
 
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
@@ -46,11 +47,22 @@ const ROWS = [
   ["verify-before-unwrap", LIB, "attacker_with_the_guard_cannot_change_key_or_version"],
 ];
 
+// Two defences stand between a hostile text and a script in a browser: the page makes text nodes only,
+// and its policy runs nothing that a text brings. Each alone has to be enough.
+const PAGE = ["text-only", "page-policy"];
+const HOSTILE = "no hostile text runs as a script";
+
 const wanted = process.argv.slice(2);
+const inPage = wanted.length === 0 || PAGE.some((name) => wanted.includes(name));
 const rows = ROWS.filter(([defence]) => wanted.length === 0 || wanted.includes(defence));
-const unknown = wanted.filter((name) => !ROWS.some(([defence]) => defence === name));
+const known = new Set([...ROWS.map(([name]) => name), ...PAGE]);
+const unknown = wanted.filter((name) => !known.has(name));
 if (unknown.length > 0) {
-  console.error(`no such defence: ${unknown.join(" ")}; there are ${[...new Set(ROWS.map(([name]) => name))].join(" ")}`);
+  console.error(`no such defence: ${unknown.join(" ")}; there are ${[...known].join(" ")}`);
+  process.exit(2);
+}
+if (inPage && !existsSync(path.join(ROOT, "tests/browser/node_modules"))) {
+  console.error("the page's row needs the browser driver: npm --prefix tests/browser ci");
   process.exit(2);
 }
 
@@ -71,19 +83,41 @@ try {
     }
     return Number(ran[2]) === 0;
   };
+  // Says whether a script stayed out of the page, in a browser.
+  const isSafe = (removed) => {
+    const driver = path.join(ROOT, "tests/browser/run.mjs");
+    const bin = path.join(target, "debug/chatchat-cluster");
+    const how = ["--bin", bin, "--page", path.join(copy, "src/http/page"), "--filter", `hostile: ${HOSTILE}`];
+    if (removed.includes("page-policy")) how.push("--without-policy");
+    if (removed.includes("text-only")) apply("markup.patch");
+    const told = spawnSync(process.execPath, [driver, ...how], { encoding: "utf8" });
+    if (removed.includes("text-only")) apply("markup.patch", "--reverse");
+    const ran = /^1 passed, 0 failed$|a dialog: /m.exec(told.stdout);
+    if (!ran) throw new Error(`${HOSTILE} did not run:\n${told.stdout}${told.stderr}`.slice(0, 4000));
+    return told.status === 0;
+  };
   let wrong = 0;
-  console.log("defence               with it  without  test");
+  const word = (passes) => (passes ? "passes" : "fails").padEnd(7);
+  const report = (defence, kept, removed, test) => {
+    const holds = kept && !removed;
+    wrong += holds ? 0 : 1;
+    console.log(`${defence.padEnd(22)}  ${word(kept)}  ${word(removed)}  ${test}${holds ? "" : "   <- WRONG"}`);
+  };
+  console.log("defence                 with it  without  test");
   for (const [defence, where, test, patch] of rows) {
     const kept = run(where, test, "");
     if (patch) apply(patch);
     const removed = run(where, test, defence);
     if (patch) apply(patch, "--reverse");
-    const holds = kept && !removed;
-    wrong += holds ? 0 : 1;
-    const word = (passes) => (passes ? "passes" : "fails").padEnd(7);
-    console.log(`${defence.padEnd(20)}  ${word(kept)}  ${word(removed)}  ${test}${holds ? "" : "   <- WRONG"}`);
+    report(defence, kept, removed, test);
   }
-  console.log(wrong === 0 ? `all ${rows.length} rows hold` : `${wrong} of ${rows.length} rows do not hold`);
+  if (inPage) {
+    execFileSync("cargo", ["build", "-p", "chatchat", "--bin", "chatchat-cluster"], { cwd: copy, env });
+    const kept = [[], ...PAGE.map((name) => [name])].every(isSafe);
+    report(PAGE.join(", "), kept, isSafe(PAGE), HOSTILE);
+  }
+  const count = rows.length + (inPage ? 1 : 0);
+  console.log(wrong === 0 ? `all ${count} rows hold` : `${wrong} of ${count} rows do not hold`);
   process.exitCode = wrong === 0 ? 0 : 1;
 } finally {
   execFileSync("git", ["-C", ROOT, "worktree", "remove", "--force", copy], { stdio: "ignore" });

@@ -1,7 +1,9 @@
 // Texts, names and links of people who mean harm.
 
 import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
 
+import { sleep, until } from "../cluster.mjs";
 import { XSS, XSS_NAMES } from "../corpus.mjs";
 import { Person } from "../people.mjs";
 
@@ -35,6 +37,30 @@ export const checks = [
       await ben.page.reload();
       await ben.online();
       for (const text of XSS) await ben.sees(text);
+    },
+  ],
+  [
+    "no hostile text runs as a script",
+    async ({ browser, cluster }) => {
+      const url = cluster.url(cluster.masters[0]);
+      // Where the page is changed so that it parses texts, the policy's reports are no fault.
+      const seen = [];
+      const eve = await (await Person.at(browser, url, [])).join("Eve");
+      const ben = await (await Person.at(browser, url, seen)).join("Ben");
+      const before = (await ben.posts()).length;
+      await eve.page.close();
+      for (const text of XSS) await write(eve, url, text);
+      await until(
+        "the texts, or what became of them",
+        async () => seen.length > 0 || (await ben.posts()).length >= before + XSS.length,
+        15_000,
+      );
+      // What a text starts runs after the page has drawn it.
+      await sleep(1000);
+      assert.deepEqual(
+        seen.filter((what) => what.startsWith("a dialog")),
+        [],
+      );
     },
   ],
   [
@@ -128,6 +154,15 @@ export const slow = [
     },
   ],
 ];
+
+// Writes past the page: a page that parses texts may be past writing.
+async function write({ context }, url, text) {
+  const answer = await context.request.post(`${url}/api/v1/boards/lobby/posts`, {
+    headers: { Origin: url },
+    data: { id: randomUUID(), text },
+  });
+  assert.ok(answer.ok(), `the post was answered ${answer.status()}`);
+}
 
 const link = (url, carried) => `${url}/#move=${Buffer.from(JSON.stringify(carried)).toString("base64url")}`;
 
