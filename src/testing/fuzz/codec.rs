@@ -1,6 +1,6 @@
 //! Frames of a link, and each type that the codec reads.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -9,15 +9,15 @@ use crate::{
     crypto::handshake::{Ready, Rejection},
     model::{
         ids::{
-            Author, BoardName, Domain, Incarnation, KeyEpoch, NodeId, PostId, Registration, Role,
-            Seq, SessionKey, UserId,
+            Author, BoardName, Domain, Incarnation, KeyEpoch, NodeId, Post, PostId, Registration,
+            Resource, Role, Seq, SessionKey, StoreEpoch, Token, UserId,
         },
         message::{
-            Beat, Close, CloseReason, Direct, Fact, Member, MemberState, Request, Response, Task,
-            Topic, Update, Welcome, WorkerStatus,
+            Assign, AssignReply, Beat, Close, CloseReason, Direct, Fact, KeyInstall, Member,
+            MemberState, Request, Response, Task, Topic, Update, Welcome, WorkerStatus,
         },
         outcome::TaskResult,
-        rows::{NewPost, Range},
+        rows::{NewPost, Page, Permission, Range},
     },
     store::{Op, OpReply},
     wire::{codec, frame::Frame},
@@ -44,6 +44,8 @@ pub(super) fn frame_seeds() -> Vec<Vec<u8>> {
         Frame::Subscribe(Topic::ALL.to_vec()),
         Frame::Beat(Beat { reaches_store: true }),
         Frame::Handshake(Bytes::from_static(b"message")),
+        Frame::Request { id: 2, deadline_ms: 700, request: Request::Assign(assignment()) },
+        Frame::Response { id: 2, response: Response::Assign(AssignReply::NotNext) },
     ];
     frames.iter().map(|frame| frame.encode().expect("short")).collect()
 }
@@ -66,8 +68,12 @@ pub(super) fn value_seeds() -> Vec<Vec<u8>> {
         seed(0, &task),
         seed(1, &Response::Echo(vec![1, 2, 3])),
         seed(1, &Response::CopyDigests(None)),
+        seed(1, &Response::Assign(AssignReply::NotNext)),
+        seed(1, &Response::Page(Some(page()))),
+        seed(0, &Request::Assign(assignment())),
         seed(2, &Direct::WorkerStatus(status)),
         seed(2, &Direct::KeyHeld(KeyEpoch(300))),
+        seed(2, &Direct::KeyInstall(KeyInstall { pkcs8: vec![8; 9], announcement: vec![9; 8] })),
         seed(3, &update),
         seed(3, &Update::Members(vec![member(); 2])),
         seed(4, &Welcome { domain, directory: vec![member()] }),
@@ -114,10 +120,29 @@ fn requests() -> [Request; 2] {
     [read, Request::Forward(vec![post()])]
 }
 
+/// Batch that may only follow another one.
+fn assignment() -> Assign {
+    let token = Token { epoch: StoreEpoch(1), lease: 2, n: 4 };
+    let (resource, worker) = (Resource::Board(BoardName::lobby()), NodeId([3; 16]));
+    let permission = Permission { resource, token, after: Some(3), worker };
+    Assign { registration: Registration(1), permission, tasks: Arc::new(vec![post()]) }
+}
+
+fn page() -> Page {
+    let (id, board, seq) = (PostId([5; 16]), BoardName::lobby(), Seq(1));
+    let text = "first".parse().expect("a text");
+    let post = Post { id, board, seq, author: author(), text, posted_at_ms: 1 };
+    Page { posts: vec![post], last_seq: seq, epoch: StoreEpoch(1), as_of_ms: 2 }
+}
+
 fn post() -> Task {
-    let author = Author { id: UserId([4; 16]), name: "Ann".parse().expect("a name") };
     let text = "hello \u{1f642}".parse().expect("a text");
-    Task::Post { board: BoardName::lobby(), post: NewPost { id: PostId([5; 16]), author, text } }
+    let post = NewPost { id: PostId([5; 16]), author: author(), text };
+    Task::Post { board: BoardName::lobby(), post }
+}
+
+fn author() -> Author {
+    Author { id: UserId([4; 16]), name: "Ann".parse().expect("a name") }
 }
 
 fn member() -> Member {

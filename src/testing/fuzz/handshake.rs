@@ -19,6 +19,7 @@ use crate::{
     },
     model::{
         ids::{NodeId, Registration, Role},
+        login::{StoreLogin, StorePassword, StoreUser},
         message::{Fact, Member, MemberState, Welcome},
     },
 };
@@ -93,6 +94,7 @@ impl Fixture {
         let member =
             Member { fact, name: "w".to_owned(), link: None, http: None, spki: vec![7; 40] };
         let keys = epoch(&master);
+        let user = StoreUser::of_node(&[5; 16], node);
         let welcome = Welcome { domain: keys.domain(), directory: vec![member] };
         let mut fixture = Self {
             acceptor: Arc::new(AcceptorParams {
@@ -108,7 +110,7 @@ impl Fixture {
                 welcome,
                 guard: Some(Guard::random(&mut rng(60))),
                 keys: Some(Arc::new(keys)),
-                login: None,
+                login: Some(StoreLogin { user, password: StorePassword::new([9; 32]) }),
             },
             hello: Vec::new(),
             reply: Vec::new(),
@@ -139,7 +141,7 @@ impl Fixture {
             pins: vec![self.acceptor.identity.fingerprint()],
             cluster: None,
             last_epoch: None,
-            wants_login: false,
+            wants_login: true,
             bounds: WEAK,
             directory_max: 100,
         }

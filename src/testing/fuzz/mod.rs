@@ -10,10 +10,13 @@
 mod codec;
 mod crypto;
 mod handshake;
+mod link;
 mod mutate;
 mod people;
+mod renewal;
 #[cfg(test)]
 mod tests;
+mod world;
 
 pub use self::mutate::mutated;
 
@@ -36,6 +39,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "records", run: crypto::records, seeds: crypto::record_seeds },
     Target { name: "envelopes", run: crypto::envelopes, seeds: crypto::envelope_seeds },
     Target { name: "handshake", run: handshake::run, seeds: handshake::seeds },
+    Target { name: "renewal", run: renewal::run, seeds: renewal::seeds },
+    Target { name: "link", run: link::run, seeds: link::seeds },
     Target { name: "bodies", run: people::bodies, seeds: people::body_seeds },
     Target { name: "cursors", run: people::cursors, seeds: people::cursor_seeds },
 ];

@@ -5,13 +5,15 @@ use dst_env::rng::Seed;
 use super::*;
 
 /// Inputs of each target in the ordinary tests, in proportion to what one costs.
-const RUNS: [(&str, usize); 8] = [
+const RUNS: [(&str, usize); 10] = [
     ("frames", 20_000),
     ("codec", 20_000),
     ("keys", 1_000),
     ("records", 10_000),
     ("envelopes", 5_000),
     ("handshake", 600),
+    ("renewal", 300),
+    ("link", 2_000),
     ("bodies", 20_000),
     ("cursors", 20_000),
 ];
