@@ -42,6 +42,13 @@ bugs *names:
 meta seeds="5":
     cargo run -q -p chatchat-sim -- meta --seeds "$1"
 
+# Fuzzes one target by its coverage; needs a C++ compiler. What it finds stands in fuzz/artifacts
+fuzz name="frames" seconds="60" *flags:
+    mkdir -p fuzz/target/found/"$1" fuzz/artifacts
+    cd fuzz && name="$1" seconds="$2" && shift 2 && cargo run --release --bin "$name" -- \
+        -max_total_time="$seconds" -timeout=5 -rss_limit_mb=512 -artifact_prefix=artifacts/ \
+        "$@" target/found/"$name" corpus/"$name"
+
 # Checks format and lints
 lint:
     cargo fmt --all --check
