@@ -24,6 +24,7 @@ mod history;
 #[cfg(feature = "net")]
 mod job;
 mod login;
+pub mod new_ends;
 mod op;
 #[cfg(feature = "net")]
 pub mod postgres;
@@ -35,7 +36,7 @@ mod term;
 
 use std::{fmt, sync::Arc};
 
-pub use self::{login::LoginSlot, op::*};
+pub use self::{login::LoginSlot, new_ends::NewEnds, op::*};
 use crate::{
     env::BoxFuture,
     model::{
@@ -53,6 +54,12 @@ use crate::{
 pub trait Backend: Send + Sync + 'static {
     /// Carries out one operation. Dropping the future leaves the outcome of a write unknown.
     fn call(&self, op: Op) -> BoxFuture<'_, Result<OpReply, StoreError>>;
+
+    /// Adds to `ends`, until their reader drops them, where others write posts or make boards. Only a
+    /// hint that it is time to read; a backend that hears of nothing ignores it.
+    fn follow(&self, ends: NewEnds) {
+        drop(ends);
+    }
 }
 
 /// Cheap handle on the shared store.
@@ -104,6 +111,20 @@ impl Store {
     /// Carries out an operation as data.
     pub async fn call(&self, op: Op) -> Result<OpReply, StoreError> {
         self.0.call(op).await
+    }
+
+    /// Returns the ends of boards that others write to, as far as the backend hears of them: a hint
+    /// that it is time to read. The reader may wait for them for ever.
+    #[must_use]
+    pub fn new_ends(&self) -> NewEnds {
+        let ends = NewEnds::default();
+        self.follow(ends.clone());
+        ends
+    }
+
+    /// Has the backend add to `ends` what it hears of.
+    pub fn follow(&self, ends: NewEnds) {
+        self.0.follow(ends);
     }
 
     /// Returns the identity of the cluster.

@@ -13,7 +13,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use super::{Backend, Op, OpReply, Store};
+use super::{Backend, NewEnds, Op, OpReply, Store};
 use crate::{
     env::BoxFuture,
     model::{
@@ -62,6 +62,10 @@ impl Backend for Guarded {
             }
             self.store.call(op).await
         })
+    }
+
+    fn follow(&self, ends: NewEnds) {
+        self.store.follow(ends);
     }
 }
 

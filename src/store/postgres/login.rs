@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::error::SqlState;
 
 use super::{
-    connection::{MAKES_LOGINS, WAY_OUT},
+    connect::{MAKES_LOGINS, WAY_OUT},
     sql::{Failure, Outcome, words_of},
     tx::Tx,
 };

@@ -11,15 +11,18 @@
 //! 4. A server is used only while its store is the one that was seen before and not older: a
 //!    standby that lags behind what was acknowledged is *away*.
 //! 5. Time is the server's, read once in each transaction.
+//! 6. Who follows what others write is woken by notifications; whoever gets none polls as before.
 
 mod address;
 mod admission;
+mod connect;
 mod connection;
 mod dead_letters;
 mod leases;
 mod login;
 mod maintenance;
 mod masters;
+mod notify;
 mod pool;
 mod posts;
 mod presence;
@@ -36,7 +39,7 @@ mod writes;
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize},
     },
     time::Duration,
@@ -51,6 +54,7 @@ use tokio::sync::{
 
 pub use self::address::{Address, AddressError, is_postgres, masked};
 use self::{
+    notify::Readers,
     pool::{Queue, Worker},
     shared::Shared,
     sql::Outcome,
@@ -59,10 +63,10 @@ use self::{
 use super::{Op, OpReply, StoreError};
 pub use crate::store::history::Expected;
 use crate::{
-    env::{BoxFuture, Env},
+    env::{BoxFuture, Env, TaskGuard},
     model::absence::AwayReason,
     store::{
-        Backend, Lane, LoginSlot, Store,
+        Backend, Lane, LoginSlot, NewEnds, Store,
         history::Seen,
         job::{Answer, GROUP_BATCHES_MAX, Job, WAITING_MAX},
     },
@@ -103,6 +107,9 @@ struct PostgresStore {
     /// Queue of each lane's writes, and of the life's reads.
     lanes: [mpsc::Sender<Job>; Lane::COUNT],
     readers: mpsc::Sender<Job>,
+    /// Hears what others write, once somebody wants to know.
+    listener: OnceLock<TaskGuard>,
+    _notifier: TaskGuard,
 }
 
 /// Opens the store at an address, and creates it if there is none and it may be. While no server is
@@ -160,6 +167,8 @@ fn start(
         told_logins: AtomicBool::new(false),
         clock,
         absence: std::sync::Mutex::default(),
+        written: NewEnds::default(),
+        readers: Readers::default(),
     });
     let work = |queue: &Queue, ready| {
         let worker = Worker { shared: Arc::clone(&shared), queue: Arc::clone(queue), ready };
@@ -177,7 +186,10 @@ fn start(
     for _ in 0..READERS {
         work(&queue, None);
     }
-    (Store::new(PostgresStore { shared, lanes, readers }), opened)
+    let notifying = notify::notify_all(Arc::clone(&shared));
+    let _notifier = env.spawn("store-notifier", notifying).abort_on_drop();
+    let store = PostgresStore { shared, lanes, readers, listener: OnceLock::new(), _notifier };
+    (Store::new(store), opened)
 }
 
 impl Backend for PostgresStore {
@@ -200,13 +212,19 @@ impl Backend for PostgresStore {
                 Ok(Err(_)) => Err(ended()),
                 // While there is no connection, the reason for that says more.
                 Err(_) => {
-                    Err(self.shared.absence().filter(StoreError::is_away).unwrap_or_else(|| {
-                        let why = format!("no answer for {} ms", self.shared.timeout.as_millis());
-                        StoreError::away(AwayReason::NoAnswer, why)
-                    }))
+                    let absence = self.shared.absence().filter(StoreError::is_away);
+                    Err(absence.unwrap_or_else(|| self.shared.no_answer()))
                 }
             }
         })
+    }
+
+    fn follow(&self, ends: NewEnds) {
+        let shared = &self.shared;
+        shared.readers.add(ends);
+        self.listener.get_or_init(|| {
+            shared.env.spawn("store-listener", notify::listen(Arc::clone(shared))).abort_on_drop()
+        });
     }
 }
 

@@ -23,6 +23,7 @@ use tokio::sync::{
 
 use super::{
     connection::Db,
+    notify::ends_of,
     shared::Shared,
     sql::{Failure, Outcome},
     tx::{Manner, Tx},
@@ -144,10 +145,11 @@ impl Worker {
                 self.shared.env.timeout(self.shared.timeout, work).await
             };
             let Ok(answers) = done else {
-                let why = format!("no answer for {} ms", self.shared.timeout.as_millis());
-                answer(group, |_| Err(StoreError::away(AwayReason::NoAnswer, why.clone())));
+                answer(group, |_| Err(self.shared.no_answer()));
                 return None;
             };
+            let written = group.iter().zip(&answers);
+            self.shared.written.add(written.filter_map(|(job, answer)| ends_of(&job.op, answer)));
             let is_good = !db.is_closed() && !answers.iter().any(ends_connection);
             let mut answers = answers.into_iter();
             answer(group, |_| answers.next().unwrap_or_else(|| Err(unanswered())));

@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
-use super::{address::Address, schema::Rights};
+use super::{address::Address, notify::Readers, schema::Rights};
 use crate::{
     env::Env,
-    model::rows::StoreError,
-    store::{LoginSlot, history::Seen},
+    model::{absence::AwayReason, rows::StoreError},
+    store::{LoginSlot, NewEnds, history::Seen},
 };
 
 /// State that the connections of a process share.
@@ -37,6 +37,10 @@ pub(super) struct Shared {
     pub(super) clock: Option<Arc<AtomicU64>>,
     /// Last failure to connect, until a connection is there again.
     pub(super) absence: Mutex<Option<StoreError>>,
+    /// Ends that this process wrote and has not told others of.
+    pub(super) written: NewEnds,
+    /// Readers of the ends that others wrote.
+    pub(super) readers: Readers,
 }
 
 impl Shared {
@@ -45,6 +49,12 @@ impl Shared {
             create: self.seen.may_create().then_some(self.new_cluster),
             upgrade: self.may_upgrade,
         }
+    }
+
+    /// Error of a wait that took as long as the store's time-out.
+    pub(super) fn no_answer(&self) -> StoreError {
+        let why = format!("no answer for {} ms", self.timeout.as_millis());
+        StoreError::away(AwayReason::NoAnswer, why)
     }
 
     pub(super) fn absence(&self) -> Option<StoreError> {

@@ -2,6 +2,7 @@
 
 mod away;
 mod login;
+mod notify;
 mod schema;
 
 use std::{

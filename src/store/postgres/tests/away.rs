@@ -41,7 +41,7 @@ async fn await_nobody(env: &Env, server: &Server) {
 }
 
 /// Repeats a query until it counts something.
-async fn until_some(env: &Env, server: &Server, query: &str) {
+pub(super) async fn until_some(env: &Env, server: &Server, query: &str) {
     let counted = async {
         while server.sql(env, query).await[0] == "0" {
             env.sleep(Duration::from_millis(10)).await;
@@ -134,7 +134,7 @@ async fn client_stopped_in_its_turn_holds_others_up_for_a_second_at_most() {
 }
 
 /// State of a connection of its own.
-fn shared(env: &Env, server: &Server) -> Shared {
+pub(super) fn shared(env: &Env, server: &Server) -> Shared {
     Shared {
         env: env.clone(),
         address: address(&server.url("chat")),
@@ -149,6 +149,8 @@ fn shared(env: &Env, server: &Server) -> Shared {
         told_logins: AtomicBool::new(false),
         clock: None,
         absence: std::sync::Mutex::default(),
+        written: NewEnds::default(),
+        readers: Readers::default(),
     }
 }
 

@@ -145,7 +145,15 @@ async fn worker_has_a_login_of_its_own_until_it_is_expelled() {
         assert_eq!(master.makes_logins().await, Ok(true));
         let (node, other) = (enrolled(&master, 1).await, enrolled(&master, 2).await);
         let (store, slot, user) = worker(&env, &master, node, &url(&server, "", schema)).await;
+        let reader = master.new_ends();
+        let owner = if schema == "one" { "chatchat" } else { "boss" };
+        let listens = format!(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE query LIKE 'LISTEN%' AND state = 'idle' AND usename = '{owner}'"
+        );
+        away::until_some(&env, &server, &listens).await;
         work(&master, &store, node).await;
+        env.timeout(PATIENT, reader.next()).await.expect("the worker's login notifies");
 
         let refused = [
             store.admission().await.err(),
