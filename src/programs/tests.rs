@@ -35,7 +35,7 @@ use crate::{
         stream::{Consistency, HeldState},
     },
     store::{
-        Backend, Op, OpReply, Store,
+        Backend, NewEnds, Op, OpReply, Store,
         sqlite::{self, NewCluster, SqliteCore, memory},
     },
     testing::{
@@ -693,4 +693,52 @@ async fn posts_of_while_the_store_is_away_are_pending_on_two_disks_and_then_writ
             Consistency::Strong
         )
     );
+}
+
+/// Store in memory that counts polls and tells of posts when a test says so.
+struct Telling {
+    inner: Store,
+    polls: Arc<AtomicUsize>,
+    readers: Arc<Mutex<Vec<NewEnds>>>,
+}
+
+impl Backend for Telling {
+    fn call(&self, op: Op) -> BoxFuture<'_, Result<OpReply, StoreError>> {
+        // Nothing but a poll asks for it.
+        let is_poll = matches!(op, Op::ClosedSince(_));
+        Box::pin(async move {
+            let reply = self.inner.call(op).await;
+            self.polls.fetch_add(usize::from(is_poll), Ordering::SeqCst);
+            reply
+        })
+    }
+
+    fn follow(&self, ends: NewEnds) {
+        self.readers.lock().expect("not poisoned").push(ends);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn post_that_the_store_tells_of_and_a_master_lacks_brings_its_poll_forward() {
+    let clock = env();
+    let inner = memory::open(&new_cluster(&clock), move || clock.wall().ms).expect("opens");
+    let (polls, readers) = (Arc::<AtomicUsize>::default(), Arc::<Mutex<Vec<_>>>::default());
+    let store = Telling { inner, polls: polls.clone(), readers: readers.clone() };
+    let config = Config { store_poll_interval: 3 * SOON, ..Config::default() };
+    let _cluster = start_on(1, 0, Store::new(store), &config).await;
+    let env = env();
+    let until = |count: usize| {
+        let (env, polls, readers) = (&env, &polls, &readers);
+        let reached = async move {
+            while polls.load(Ordering::SeqCst) < count
+                || readers.lock().expect("not poisoned").is_empty()
+            {
+                env.sleep(Duration::from_millis(10)).await;
+            }
+        };
+        async move { env.timeout(SOON, reached).await.expect("in time") }
+    };
+    until(1).await;
+    readers.lock().expect("not poisoned")[0].add([(BoardName::lobby(), Seq(1))]);
+    until(2).await;
 }

@@ -240,6 +240,7 @@ impl Driver {
         if let Ok(boards) = self.store.boards().await {
             self.take_boards(&boards);
         }
+        let new_ends = self.store.new_ends();
         loop {
             self.carry();
             let now = self.env.now();
@@ -248,6 +249,10 @@ impl Driver {
             let mut next = tokio::select! {
                 biased;
                 next = inbox.next(Some(&mut commands)) => Some(next),
+                ends = new_ends.next() => {
+                    self.on_new_ends(self.env.now(), ends);
+                    None
+                }
                 () = self.env.sleep_until(at) => None,
             };
             // What is ready by now shares one look at the deadlines.

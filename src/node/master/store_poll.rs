@@ -1,4 +1,9 @@
-//! Poll of the store: what a master touches there, and what it reads, at intervals.
+//! Poll of the store: what a master touches there, and what it reads, at intervals, and sooner when the
+//! store tells of posts that this master lacks.
+//!
+//! 1. Ends that the store tells of are looked at a moment later, as most posts come by a link meanwhile.
+//! 2. They bring the poll forward at most [`WAKES_PER_INTERVAL`] times in `store_poll_interval`, however
+//!    many there are.
 
 use std::time::Duration;
 
@@ -15,11 +20,17 @@ use crate::{
     },
     node::handle::MasterInfo,
     protocol::store_watch::StoreWatch,
-    store::rollback::OwnEnds,
+    store::{
+        new_ends::{Ends, merge},
+        rollback::OwnEnds,
+    },
 };
 
 /// The most posts of one read for a tail.
 const FETCH_MAX: u32 = 500;
+
+/// Most polls that posts which others wrote bring forward in one `store_poll_interval`.
+const WAKES_PER_INTERVAL: u32 = 10;
 
 /// Time between two marks of the nodes that are in as used.
 const USE_INTERVAL: Duration = Duration::from_secs(3600);
@@ -56,10 +67,47 @@ impl Repeated {
     }
 }
 
+/// Ends of boards that the store told of, until they are compared with what this master has.
+#[derive(Default)]
+struct Heard {
+    ends: Ends,
+    look_at: Option<Mono>,
+    /// When the poll may be brought forward again.
+    wake_from: Mono,
+}
+
+impl Heard {
+    /// Takes ends in, to be looked at after a moment in which links may bring the posts.
+    fn add(&mut self, now: Mono, ends: Ends, interval: Duration) {
+        merge(&mut self.ends, ends);
+        let moment = interval / (2 * WAKES_PER_INTERVAL);
+        self.look_at.get_or_insert_with(|| self.wake_from.max(now + moment));
+    }
+
+    /// Returns whether it is time to look, and this master lacks something.
+    fn wakes(
+        &mut self,
+        now: Mono,
+        last: impl Fn(&BoardName) -> Option<Seq>,
+        interval: Duration,
+    ) -> bool {
+        if self.look_at.take_if(|at| now >= *at).is_none() {
+            return false;
+        }
+        let lacks = |(board, end): (BoardName, Seq)| last(&board).is_none_or(|have| have < end);
+        let wakes = std::mem::take(&mut self.ends).into_iter().any(lacks);
+        if wakes {
+            self.wake_from = now + interval / WAKES_PER_INTERVAL;
+        }
+        wakes
+    }
+}
+
 /// Schedule of the poll, and how far it has come.
 pub(super) struct StorePoll {
     touch: Repeated,
     read: Repeated,
+    heard: Heard,
     /// When the nodes that are in are marked as used again.
     use_at: Mono,
     /// Place in the store's list of closed sessions.
@@ -76,6 +124,7 @@ impl StorePoll {
         Self {
             touch: first(),
             read: first(),
+            heard: Heard::default(),
             use_at: now,
             closed_mark: 0,
             masters: vec![me],
@@ -85,7 +134,8 @@ impl StorePoll {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Mono> {
-        [self.touch.next_deadline(), self.read.next_deadline()].into_iter().flatten().min()
+        let all = [self.touch.next_deadline(), self.read.next_deadline(), self.heard.look_at];
+        all.into_iter().flatten().min()
     }
 
     /// Brings the next touch forward.
@@ -113,6 +163,10 @@ impl Driver {
                 Input::MasterTouched(store.touch_master(holder, draining).await)
             });
         }
+        let interval = self.config.store_poll_interval;
+        if self.poll.heard.wakes(now, |board| self.tails.last(board), interval) {
+            self.poll.read_now(now);
+        }
         if self.poll.read.begin(now) {
             self.use_nodes(now);
             let (store, mark) = (self.store.clone(), self.poll.closed_mark);
@@ -129,6 +183,11 @@ impl Driver {
                 Input::StorePolled(Box::new(polled))
             });
         }
+    }
+
+    /// Notes where the store says that others wrote.
+    pub(super) fn on_new_ends(&mut self, now: Mono, ends: Ends) {
+        self.poll.heard.add(now, ends, self.config.store_poll_interval);
     }
 
     /// Marks the nodes that are in as used, so that the store keeps their enrolments.
@@ -276,5 +335,50 @@ impl Driver {
         } else {
             self.give_up_users();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(1);
+
+    fn at(ms: u64) -> Mono {
+        Mono::ZERO + Duration::from_millis(ms)
+    }
+
+    fn ends(seq: u64) -> Ends {
+        Ends::from([(BoardName::lobby(), Seq(seq))])
+    }
+
+    #[test]
+    fn post_that_a_link_brings_meanwhile_wakes_nobody() {
+        let mut heard = Heard::default();
+        heard.add(at(0), ends(7), INTERVAL);
+        assert_eq!(heard.look_at, Some(at(50)));
+        assert!(!heard.wakes(at(49), |_| Some(Seq(6)), INTERVAL), "links have a moment");
+        assert!(!heard.wakes(at(50), |_| Some(Seq(7)), INTERVAL));
+        assert_eq!(heard.look_at, None);
+    }
+
+    #[test]
+    fn lacking_post_and_unknown_board_bring_the_poll_forward_once() {
+        for have in [Some(Seq(6)), None] {
+            let mut heard = Heard::default();
+            heard.add(at(0), ends(7), INTERVAL);
+            assert!(heard.wakes(at(50), |_| have, INTERVAL));
+            assert!(!heard.wakes(at(1000), |_| have, INTERVAL), "the poll brings it, or the next");
+        }
+    }
+
+    #[test]
+    fn burst_brings_the_poll_forward_ten_times_in_an_interval() {
+        let (mut heard, mut wakes) = (Heard::default(), 0);
+        for ms in 0..10_000 {
+            heard.add(at(ms), ends(ms + 1), INTERVAL);
+            wakes += u32::from(heard.wakes(at(ms), |_| Some(Seq(0)), INTERVAL));
+        }
+        assert!((90..=100).contains(&wakes), "{wakes} in ten intervals");
     }
 }
