@@ -15,6 +15,7 @@
 
 mod address;
 mod admission;
+mod append;
 mod connect;
 mod connection;
 mod dead_letters;

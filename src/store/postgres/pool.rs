@@ -22,6 +22,7 @@ use tokio::sync::{
 };
 
 use super::{
+    append::Append,
     connection::Db,
     notify::ends_of,
     shared::Shared,
@@ -30,7 +31,11 @@ use super::{
 };
 use crate::{
     env::{BoxFuture, TimedOut},
-    model::{absence::AwayReason, rows::StoreError},
+    model::{
+        absence::AwayReason,
+        message::Task,
+        rows::{Permission, StoreError},
+    },
     store::{
         Op, OpReply,
         job::{Answer, GROUP_BYTES_MAX, Job},
@@ -158,7 +163,9 @@ impl Worker {
     }
 
     async fn carry_out(&self, db: &Db, group: &[Job]) -> Vec<Answer> {
-        if let [job] = group {
+        if let [job] = group
+            && job.task_bytes().is_none()
+        {
             return vec![self.one(db, &job.op).await];
         }
         match self.group(db, group).await {
@@ -223,17 +230,50 @@ async fn once(db: &Db, op: &Op) -> Outcome<OpReply> {
     Ok(reply)
 }
 
-/// Writes batches in one transaction, in order. `None` if one of them failed in a manner that may
-/// have left rows behind: nothing is written then.
+/// Permission and tasks of a batch.
+type Batch<'a> = (&'a Permission, &'a [Task]);
+
+fn batch_of(job: &Job) -> Option<Batch<'_>> {
+    match &job.op {
+        Op::Write { permission, tasks } => Some((permission, tasks.as_slice())),
+        _ => None,
+    }
+}
+
+/// Writes batches in one transaction. `None` if one of them failed in a manner that may have left rows
+/// behind: nothing is written then.
 async fn together(db: &Db, group: &[Job]) -> Outcome<Option<Vec<Answer>>> {
-    let tx = Tx::in_turn(db).await?;
-    let mut answers = Vec::with_capacity(group.len());
-    for job in group {
-        let Op::Write { permission, tasks } = &job.op else {
-            debug_assert!(false, "a group is of batches only");
-            continue;
+    let batches: Vec<Batch<'_>> = group.iter().filter_map(batch_of).collect();
+    debug_assert_eq!(batches.len(), group.len(), "a group is of batches only");
+    match write_all(db, &batches, Append::of(batches.iter().copied())).await {
+        // An id was used before: now each batch finds out which.
+        Err(failure) if failure.is_taken_key() => write_all(db, &batches, Append::default()).await,
+        outcome => outcome,
+    }
+}
+
+/// Writes batches: those that only append at once, the others one after the other.
+async fn write_all<'a>(
+    db: &Db,
+    batches: &[Batch<'a>],
+    mut append: Append<'a>,
+) -> Outcome<Option<Vec<Answer>>> {
+    let tx = append.begin(db).await?;
+    let mut answers = Vec::with_capacity(batches.len());
+    for &(permission, tasks) in batches {
+        let Ok(answer) = append.add(permission, tasks, &tx) else {
+            append = Append::default();
+            answers.clear();
+            break;
         };
-        answers.push(match tx.write(permission, tasks).await {
+        answers.push(answer);
+    }
+    answers.resize(batches.len(), None);
+    for ((permission, tasks), answer) in batches.iter().zip(&mut answers) {
+        if answer.is_some() {
+            continue;
+        }
+        *answer = Some(match tx.write(permission, tasks).await {
             Ok(results) => Ok(OpReply::Written(results)),
             // Both are decided before the first row.
             Err(Failure::Rule(
@@ -251,8 +291,8 @@ async fn together(db: &Db, group: &[Job]) -> Outcome<Option<Vec<Answer>>> {
             }
         });
     }
-    tx.commit(Manner::InTurn).await?;
-    Ok(Some(answers))
+    append.commit(tx).await?;
+    Ok(Some(answers.into_iter().flatten().collect()))
 }
 
 fn answer(group: Vec<Job>, mut with: impl FnMut(&Op) -> Answer) {

@@ -40,6 +40,11 @@ impl From<Failure> for StoreError {
 }
 
 impl Failure {
+    /// Returns whether a row was refused because its key is taken.
+    pub(super) fn is_taken_key(&self) -> bool {
+        matches!(self, Self::Sql(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION))
+    }
+
     /// Returns whether the transaction was undone because of others that ran beside it: nothing was
     /// written, and it may be repeated at once.
     pub(super) fn is_conflict(&self) -> bool {

@@ -7,8 +7,8 @@
 //!    It raises the clock unless a write in turn has it, which then raises it itself.
 //! 3. A read is one statement, or several in one snapshot.
 
-use futures_util::future::{try_join, try_join3};
-use tokio_postgres::Row;
+use futures_util::future::{join, try_join, try_join3};
+use tokio_postgres::{Row, types::ToSql};
 
 use super::{
     connection::Db,
@@ -26,7 +26,8 @@ use crate::{
 /// Time of the server, ms since the Unix epoch.
 const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
-const TURN: &str = "SELECT at FROM clock WHERE one = 1 FOR UPDATE";
+/// Waits for the turn, and returns the greatest time of any write.
+pub(super) const TURN: &str = "SELECT at FROM clock WHERE one = 1 FOR UPDATE";
 
 const CLUSTER: &str =
     "SELECT cluster, epoch, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
@@ -112,21 +113,46 @@ impl<'a> Tx<'a> {
             }
             Manner::Read => return Ok(()),
         };
+        let raised = self.end(raise, &[&int(self.now_ms)]).await?;
+        // A write beside one in turn leaves the clock to that one, which may yet be undone.
+        if manner == Manner::InTurn || raised > 0 {
+            self.note_commit();
+        }
+        Ok(())
+    }
+
+    /// Carries out the last statement of a write in turn, which raises the clock too, and commits.
+    pub(super) async fn commit_with(
+        self,
+        last: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Outcome<()> {
+        self.end(last, values).await?;
+        self.note_commit();
+        Ok(())
+    }
+
+    /// Carries out the last statement and commits, in one round trip; returns the number of rows that
+    /// it changed.
+    async fn end(&self, last: &'static str, values: &[&(dyn ToSql + Sync)]) -> Outcome<u64> {
         let db = self.db;
-        db.prepare(&[raise]).await?;
+        db.prepare(&[last]).await?;
         db.forget_warning();
-        let (raised, ()) =
-            try_join(db.run(raise, &[&int(self.now_ms)]), db.batch("COMMIT")).await?;
+        // Both are waited for: the transaction is over, whatever the statement says.
+        let (changed, committed) = join(db.run(last, values), db.batch("COMMIT")).await;
+        let changed = changed?;
+        committed?;
         // PostgreSQL reports a commit that no standby confirmed as done, with a warning.
         if let Some(warning) = db.warning() {
             let why = format!("a commit is not certain: {warning}");
             return Err(StoreError::away(AwayReason::NoAnswer, why).into());
         }
-        // A write beside one in turn leaves the clock to that one, which may yet be undone.
-        if manner == Manner::InTurn || raised > 0 {
-            db.seen.raise(Mark { clock_ms: self.now_ms.max(self.clock_ms), ..db.mark });
-        }
-        Ok(())
+        Ok(changed)
+    }
+
+    fn note_commit(&self) {
+        let clock_ms = self.now_ms.max(self.clock_ms);
+        self.db.seen.raise(Mark { clock_ms, ..self.db.mark });
     }
 
     pub(super) async fn cluster(&self) -> Outcome<ClusterRow> {
