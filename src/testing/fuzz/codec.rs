@@ -44,8 +44,8 @@ pub(super) fn frame_seeds() -> Vec<Vec<u8>> {
         Frame::Subscribe(Topic::ALL.to_vec()),
         Frame::Beat(Beat { reaches_store: true }),
         Frame::Handshake(Bytes::from_static(b"message")),
-        Frame::Request { id: 2, deadline_ms: 700, request: Request::Assign(assignment()) },
-        Frame::Response { id: 2, response: Response::Assign(AssignReply::NotNext) },
+        Frame::Request { id: 2, deadline_ms: 700, request: Request::Assign(vec![assignment()]) },
+        Frame::Response { id: 2, response: Response::Assign(vec![AssignReply::NotNext]) },
     ];
     frames.iter().map(|frame| frame.encode().expect("short")).collect()
 }
@@ -68,9 +68,9 @@ pub(super) fn value_seeds() -> Vec<Vec<u8>> {
         seed(0, &task),
         seed(1, &Response::Echo(vec![1, 2, 3])),
         seed(1, &Response::CopyDigests(None)),
-        seed(1, &Response::Assign(AssignReply::NotNext)),
+        seed(1, &Response::Assign(vec![AssignReply::NotNext])),
         seed(1, &Response::Page(Some(page()))),
-        seed(0, &Request::Assign(assignment())),
+        seed(0, &Request::Assign(vec![assignment()])),
         seed(2, &Direct::WorkerStatus(status)),
         seed(2, &Direct::KeyHeld(KeyEpoch(300))),
         seed(2, &Direct::KeyInstall(KeyInstall { pkcs8: vec![8; 9], announcement: vec![9; 8] })),
