@@ -9,6 +9,7 @@ import json
 import os
 import pwd
 import re
+import resource
 import shlex
 import signal
 import socket
@@ -36,14 +37,15 @@ class Service:
         self.process = None
         self.started = threading.Event()
         self.lock = threading.Lock()
+        self.notify = self.listen() if self.settings.get("Type") == "notify" else None
         threading.Thread(target=self.keep, daemon=True).start()
 
     def spawn(self):
         user = pwd.getpwnam(self.settings.get("User", "root"))
         log = open(f"/var/log/{self.unit}.log", "ab")
         env = {"PATH": os.environ["PATH"], "HOME": user.pw_dir}
-        if self.settings.get("Type") == "notify":
-            env["NOTIFY_SOCKET"] = self.listen()
+        if self.notify:
+            env["NOTIFY_SOCKET"] = self.notify
         else:
             self.started.set()
         return subprocess.Popen(
@@ -52,26 +54,31 @@ class Service:
             stdout=log,
             stderr=log,
             cwd="/",
-            user=user.pw_uid,
-            group=user.pw_gid,
-            extra_groups=[],
             env=env,
+            preexec_fn=lambda: self.become(user),
         )
 
+    def become(self, user):
+        """Takes the limits of the unit, while root still may and as far as this machine lets it, then its user."""
+        if files := self.settings.get("LimitNOFILE"):
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            most = int(files) if hard == resource.RLIM_INFINITY else min(int(files), hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        os.setgroups([])
+        os.setgid(user.pw_gid)
+        os.setuid(user.pw_uid)
+
     def listen(self):
-        """Returns a socket on which the service says that it has started."""
+        """Returns the path of a socket on which the service says that it has started, or ends."""
         path = f"/run/{self.unit}.notify"
-        if os.path.exists(path):
-            os.unlink(path)
         said = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         said.bind(path)
         os.chmod(path, 0o666)
-        self.started.clear()
 
         def hear():
-            while b"READY=1" not in said.recv(4096):
-                pass
-            self.started.set()
+            while True:
+                if b"READY=1" in said.recv(4096):
+                    self.started.set()
 
         threading.Thread(target=hear, daemon=True).start()
         return path
@@ -82,6 +89,7 @@ class Service:
             with self.lock:
                 self.process = self.spawn()
             code = self.process.wait()
+            self.started.clear()
             restart = self.settings.get("Restart", "no")
             if restart == "no" or (restart == "on-failure" and code == 0):
                 self.wanted.clear()
@@ -130,6 +138,7 @@ def on_systemctl(services):
     def handle(connection):
         with connection, connection.makefile("rb") as asked, lock:
             verb, *units = [arg for arg in json.loads(asked.readline()) if not arg.startswith("--")]
+            started = True
             for unit in units:
                 if verb in ("enable", "start", "restart"):
                     service = services.get(unit) or services.setdefault(unit, Service(unit))
@@ -137,8 +146,8 @@ def on_systemctl(services):
                     services[unit].stop()
                 if verb != "stop":
                     services[unit].wanted.set()
-                    services[unit].started.wait(90)
-            connection.sendall(b"done")
+                    started &= services[unit].started.wait(90)
+            connection.sendall(b"done" if started else b"late")
 
     return handle
 

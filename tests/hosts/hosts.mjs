@@ -12,7 +12,9 @@ const HOST_PY = new URL("host.py", import.meta.url).pathname;
 const BRIDGE = "chatchat-br";
 // Directories of which each host has its own copy, over the machine's.
 const OWN = ["/etc", "/var", "/usr/local", "/root"];
+const PROGRAMS = ["chatchat-master", "chatchat-worker", "chatctl"];
 
+const paths = (bin) => PROGRAMS.map((name) => join(bin, name)).join(" ");
 const root = (...args) => execFileSync(args[0], args.slice(1), { stdio: "pipe" });
 const quietly = (...args) => {
   try {
@@ -54,8 +56,9 @@ export class Host {
       await writeFile(join(shims, what), `#!/bin/sh\nexec python3 ${HOST_PY} ${what} "$@"\n`);
       await chmod(join(shims, what), 0o755);
     }
-    const programs = ["chatchat-master", "chatchat-worker", "chatctl"].map((name) => join(this.bin, name)).join(" ");
-    const script = `set -e\n${mounts.join("\n")}\ncp ${programs} /usr/local/bin/\nexport PATH=${shims}:$PATH\nexec python3 ${HOST_PY} run ${this.name}`;
+    // A host that was killed has its disks, and the programs on them, as they were.
+    const install = this.process ? "" : `cp ${paths(this.bin)} /usr/local/bin/`;
+    const script = `set -e\n${mounts.join("\n")}\n${install}\nexport PATH=${shims}:$PATH\nexec python3 ${HOST_PY} run ${this.name}`;
     const args = ["netns", "exec", net, "unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc", "bash", "-c", script];
     this.process = spawn("ip", args, { stdio: ["ignore", "pipe", "pipe"] });
     this.output = "";
@@ -68,6 +71,17 @@ export class Host {
   async kill() {
     this.process.kill("SIGKILL");
     await this.ended;
+  }
+
+  // Puts new programs where the guide's upgrade takes them from.
+  async bring(bin) {
+    await this.run(`mkdir -p /root/new && cp ${paths(bin)} /root/new/`);
+  }
+
+  // Whether each process of ours runs the program that is installed now.
+  async runs_what_is_installed() {
+    const old = await this.run("readlink /proc/[0-9]*/exe | grep '/chatchat-.*(deleted)' || true");
+    return old.trim() === "";
   }
 
   cut() {
