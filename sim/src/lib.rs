@@ -40,6 +40,8 @@ mod play;
 #[cfg(madsim)]
 pub mod real;
 #[cfg(madsim)]
+pub mod recorded;
+#[cfg(madsim)]
 pub mod recovery;
 #[cfg(madsim)]
 pub mod run;

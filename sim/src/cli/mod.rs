@@ -4,6 +4,7 @@ mod bugs;
 mod check;
 mod child;
 mod explain;
+mod judge;
 mod list;
 mod log;
 mod meta;
@@ -39,6 +40,8 @@ enum Command {
     Log(Log),
     /// Runs a story once on real processes and judges it.
     Real(Real),
+    /// Judges a history that another program recorded, such as `tests/cluster/run.mjs`.
+    Judge(Judge),
     /// Runs many seeds, one process each, and sums them up.
     Sweep(Sweep),
     /// Runs a story again and writes a page that shows the run.
@@ -110,6 +113,12 @@ struct Real {
     /// Prints a summary as JSON instead of plan and verdict.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Judge {
+    /// File of the history, a JSON value a line.
+    history: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -245,6 +254,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Run(run) => once::run(&run),
         Command::Log(log) => log::run(&log),
         Command::Real(real) => real::run(&real),
+        Command::Judge(asked) => judge::run(&asked),
         Command::Sweep(sweep) => sweep::run(&sweep),
         Command::Replay(replay) => replay::run(&replay),
         Command::Shrink(shrink) => shrink::run(&shrink),

@@ -14,7 +14,7 @@ use chatchat_scenarios::{
 ///
 /// # Errors
 /// A sentence that says why the run shows nothing.
-pub(super) fn judge(evidence: &Evidence<'_>) -> Result<String, String> {
+pub(crate) fn judge(evidence: &Evidence<'_>) -> Result<String, String> {
     let acks = evidence.history.operations.iter().rev().filter_map(|operation| {
         let (_, post) = operation.committed()?;
         let board = evidence.store.boards.iter().find(|(_, posts)| posts.contains(post))?.0;

@@ -9,7 +9,7 @@
 //! 2. Evidence that a real cluster does not give is named as not judged.
 //! 3. Every run proves that its evidence is judged: without one acknowledged post it is refused.
 
-mod canary;
+pub(crate) mod canary;
 mod cluster;
 mod lines;
 mod network;
@@ -49,7 +49,7 @@ use crate::{
 /// From the time when all nodes have found each other to the plan's start.
 const WARM_UP: Duration = Duration::from_secs(3);
 /// Bound on every answer in calm (G0).
-const CALM_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const CALM_LIMIT: Duration = Duration::from_secs(5);
 
 /// Properties that are not judged, with why.
 const NOT_JUDGED: [(Property, &str); 2] = [

@@ -1,0 +1,290 @@
+//! History that another program recorded of a real cluster, read from a file and judged.
+//!
+//! The scripts under `tests/` let people use real processes and write down what they saw. A line is
+//! one JSON value: who a person is, a call with its answer, a stream, an event of it, a board as it
+//! stood at the end. The last line closes the file.
+//!
+//! 1. A damaged line is refused with its number, and so is a file without its last line.
+//! 2. Judged is only what people's own evidence shows: no event line of a node is known, and the
+//!    store's content is what a master read at the end.
+//! 3. Each judgement proves that the evidence is looked at: without one acknowledged post it is
+//!    refused.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    path::Path,
+    time::Duration,
+};
+
+use chatchat::{
+    api::StreamEvent,
+    client::{Answer, Delivery, Request, StreamEnd},
+    model::ids::{BoardName, Cursor, Post, StoreEpoch, UserId},
+};
+use chatchat_scenarios::{
+    history::{End, History, Operation, Reader, ReaderKind, StreamLog, Who},
+    oracle::{Evidence, StoreDump},
+    plan::Plan,
+    property::Property,
+    story::Story,
+};
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::{
+    judge::judge,
+    real::{CALM_LIMIT, canary},
+    verdict::{Report, Verdict},
+};
+
+/// Properties that what people saw is enough for.
+const JUDGED: [Property; 4] = [Property::G1, Property::G2, Property::G4, Property::G5];
+const UNJUDGED: &str = "what nodes did: the file holds only what people saw";
+/// Longest line, in bytes: a board of some ten thousand posts fits.
+const LINE_LEN_MAX: u64 = 64 * 1024 * 1024;
+/// Story of a plan without faults.
+const STORY: &str =
+    "about = \"recorded\"\nduration = \"1s\"\n[cluster]\nmasters = 1\nworkers = 1\n";
+
+/// A file that holds no history. Nothing was judged.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    /// The file cannot be read.
+    #[error("{path}: {why}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// Reason of the system.
+        why: io::Error,
+    },
+    /// A line is damaged, or does not fit those before it.
+    #[error("{path}:{line}: {why}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// Number of the line, from 1.
+        line: usize,
+        /// Problem with it.
+        why: String,
+    },
+}
+
+/// One line of the file. Times are milliseconds on one clock, from any start.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "line", rename_all = "snake_case", deny_unknown_fields)]
+enum Line {
+    /// A person who opened a session.
+    Person { person: usize, user: UserId },
+    /// A call; without an end and an answer it is not known what became of it.
+    Call {
+        person: usize,
+        master: String,
+        request: Request,
+        sent_ms: f64,
+        ended_ms: Option<f64>,
+        answer: Option<Answer>,
+    },
+    /// A stream that was asked for, by a reader that goes on from stream to stream.
+    Stream {
+        stream: usize,
+        person: usize,
+        reader: usize,
+        master: String,
+        boards: Vec<BoardName>,
+        cursor: String,
+        asked_ms: f64,
+        ended_ms: Option<f64>,
+    },
+    /// An event of a stream, as it arrived.
+    Event { stream: usize, at_ms: f64, event: String, id: Option<String>, data: String },
+    /// All posts of a board at the end.
+    Board { board: BoardName, posts: Vec<Post> },
+    /// The end of the file.
+    End { lines: usize, epoch: StoreEpoch, reading_ms: f64, ended_ms: f64 },
+}
+
+/// History of a file, with the content of the store at its end.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    history: History,
+    store: StoreDump,
+    ended: Duration,
+    /// Index of each reader's number.
+    readers: BTreeMap<usize, usize>,
+    has_ended: bool,
+}
+
+impl Recorded {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`RecordError`]
+    pub fn load(path: &Path) -> Result<Self, RecordError> {
+        let shown = || path.display().to_string();
+        let unreadable = |why| RecordError::Unreadable { path: shown(), why };
+        let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
+        let (mut recorded, mut number) = (Self::default(), 0);
+        let damaged = |line, why| RecordError::Damaged { path: shown(), line, why };
+        loop {
+            let mut text = Vec::new();
+            let mut room = file.by_ref().take(LINE_LEN_MAX);
+            if room.read_until(b'\n', &mut text).map_err(unreadable)? == 0 {
+                break;
+            }
+            number += 1;
+            let text = text.strip_suffix(b"\n").unwrap_or(&text);
+            // The parser's own line is always the first: there is no other in the text.
+            let parsed = serde_json::from_slice(text)
+                .map_err(|why| why.to_string().replace(" at line 1 column", " at column"));
+            parsed
+                .and_then(|line| recorded.add(number, line))
+                .map_err(|why| damaged(number, why))?;
+        }
+        if !recorded.has_ended {
+            return Err(damaged(number + 1, "the file ends before its line `end`".to_owned()));
+        }
+        recorded.history.operations.sort_by_key(|operation| operation.invoked);
+        for (number, operation) in recorded.history.operations.iter_mut().enumerate() {
+            operation.number = number;
+        }
+        Ok(recorded)
+    }
+
+    fn add(&mut self, number: usize, line: Line) -> Result<(), String> {
+        if self.has_ended {
+            return Err("a line follows `end`".to_owned());
+        }
+        match line {
+            Line::Person { person, user } => {
+                if self.history.users.insert(who(person), user).is_some() {
+                    return Err(format!("person {person} is there twice"));
+                }
+            }
+            Line::Call { person, master, request, sent_ms, ended_ms, answer } => {
+                let end = match (ended_ms, answer) {
+                    (None, None) => None,
+                    (Some(at), Some(answer)) => Some((time(at)?, End::Answered(Ok(answer)))),
+                    _ => return Err("an answer has a time, and a time an answer".to_owned()),
+                };
+                self.history.operations.push(Operation {
+                    number: 0,
+                    who: self.known(person)?,
+                    master,
+                    request,
+                    invoked: time(sent_ms)?,
+                    end,
+                });
+            }
+            Line::Stream { stream, person, reader, master, boards, cursor, asked_ms, ended_ms } => {
+                if stream != self.history.streams.len() {
+                    return Err(format!("stream {stream} is not the next one"));
+                }
+                let cursor: Cursor = cursor.parse().map_err(|why| format!("cursor: {why}"))?;
+                let who = self.known(person)?;
+                let readers = &mut self.history.readers;
+                let reader = *self.readers.entry(reader).or_insert_with(|| {
+                    readers.push(Reader {
+                        who,
+                        from: Some(cursor.clone()),
+                        kind: ReaderKind::Page,
+                    });
+                    readers.len() - 1
+                });
+                let end = ended_ms.map(|at| Ok::<_, String>((time(at)?, StreamEnd::Ended)));
+                self.history.streams.push(StreamLog {
+                    number: stream,
+                    who,
+                    master,
+                    boards,
+                    cursor: Some(cursor),
+                    asked: time(asked_ms)?,
+                    deliveries: Vec::new(),
+                    end: end.transpose()?,
+                    refused: None,
+                    looked_away: false,
+                    is_slow: false,
+                    reader: Some(reader),
+                });
+            }
+            Line::Event { stream, at_ms, event, id, data } => {
+                let log = self.history.streams.get_mut(stream);
+                let log = log.ok_or_else(|| format!("stream {stream} is not there"))?;
+                let cursor = id.map(|id| id.parse::<Cursor>()).transpose();
+                let cursor = cursor.map_err(|why| format!("id: {why}"))?;
+                let event =
+                    StreamEvent::read(&event, &data).map_err(|why| format!("data: {why}"))?;
+                log.deliveries.push((time(at_ms)?, Delivery { event, cursor }));
+            }
+            Line::Board { board, posts } => {
+                if self.store.boards.insert(board.clone(), posts).is_some() {
+                    return Err(format!("board {board} is there twice"));
+                }
+            }
+            Line::End { lines, epoch, reading_ms, ended_ms } => {
+                if lines != number {
+                    return Err(format!("the file had {lines} lines, {number} are there"));
+                }
+                self.store.epoch = epoch;
+                self.history.reading_from = Some(time(reading_ms)?);
+                self.ended = time(ended_ms)?;
+                self.has_ended = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn known(&self, person: usize) -> Result<Who, String> {
+        let who = who(person);
+        let is_known = self.history.users.contains_key(&who);
+        is_known.then_some(who).ok_or_else(|| format!("person {person} is not there"))
+    }
+
+    /// Judges the history. Returns the plan that stands for it, and the report.
+    #[must_use]
+    pub fn judge(self, name: &str) -> (Plan, Report) {
+        let mut plan = Plan::expand(&Story::parse(name, STORY).expect("a story"), 0);
+        plan.expect.properties = JUDGED.to_vec();
+        plan.workload.people = 0;
+        let evidence = Evidence {
+            plan: &plan,
+            incidents: &[],
+            history: &self.history,
+            store: &self.store,
+            events: &[],
+            ends: &[],
+            ended: self.ended,
+            calm_limit: CALM_LIMIT,
+        };
+        let streams = &self.history.streams;
+        let events: usize = streams.iter().map(|stream| stream.deliveries.len()).sum();
+        let base = Report {
+            virtual_time: self.ended,
+            real: Some(format!("recorded: {} streams, {events} events", streams.len())),
+            unjudged: vec![UNJUDGED.to_owned()],
+            ..Report::default()
+        };
+        let canary = canary::judge(&evidence);
+        let mut report = judge(&evidence, Vec::new(), |_| true, &[], base);
+        match canary {
+            Ok(refused) => report.canary = Some(refused),
+            Err(why) => {
+                report.verdict = report.verdict.max(Verdict::Toothless);
+                report.complaints.push(why);
+            }
+        }
+        (plan, report)
+    }
+}
+
+const fn who(person: usize) -> Who {
+    Who { person, life: 0 }
+}
+
+fn time(ms: f64) -> Result<Duration, String> {
+    Duration::try_from_secs_f64(ms / 1e3).map_err(|why| format!("{ms} ms: {why}"))
+}
