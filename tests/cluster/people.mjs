@@ -35,11 +35,15 @@ function ask(url, method, path, token, body, limit_ms = 12_000) {
 
 // Who writes a post a second to one board, each until it is acknowledged, over whichever master answers.
 export class Person {
-  static async join(urls, nth, board) {
+  // Where all of them write down what they saw, if anywhere.
+  static history;
+
+  static async join(urls, nth, board, every_ms = 1000) {
     const person = new Person();
-    Object.assign(person, { urls, at: nth, board, sent: [], running: true });
+    Object.assign(person, { urls, at: nth, board, every_ms, sent: [], turned_away: [], running: true });
     const opened = await person.until_done("POST", "/sessions", { name: `person ${nth}` });
     ({ token: person.token, epoch: person.epoch } = opened);
+    person.number = Person.history?.person(opened.user.id);
     return person;
   }
 
@@ -47,16 +51,22 @@ export class Person {
     return this.urls[this.at % this.urls.length];
   }
 
-  async until_done(method, path, body) {
+  async until_done(method, path, body, request) {
     for (;;) {
+      let why;
+      const on_answer = request && Person.history?.call(this.number, this.url, request);
       try {
         const { status, body: answer } = await ask(this.url, method, path, this.token, body);
+        if (request && (status === 200 || status === 201)) on_answer?.({ answer: "posted", with: answer });
         if (status === 200 || status === 201 || status === 204) return answer;
         // 202: held until the store is back; it is sent until it has its place.
         if (status < 500 && status !== 429 && status !== 202) throw new Error(`${method} ${path}: ${status} ${JSON.stringify(answer)}`, { cause: "final" });
+        why = `status ${status}`;
       } catch (error) {
         if (error.cause === "final") throw error;
+        why = error.code ?? error.message;
       }
+      this.turned_away.push({ at: Date.now(), url: this.url, why });
       this.at += 1;
       await sleep(200);
     }
@@ -86,9 +96,10 @@ export class Person {
       const post = { board: this.board, id: randomUUID(), first: Date.now() };
       this.sent.push(post);
       const body = { id: post.id, text: `post ${this.sent.length}` };
-      const { seq } = await this.until_done("POST", `/boards/${this.board}/posts`, body);
+      const request = { ask: "post", board: this.board, ...body };
+      const { seq } = await this.until_done("POST", `/boards/${this.board}/posts`, body, request);
       Object.assign(post, { seq, acked: Date.now() });
-      await sleep(Math.max(0, post.first + 1000 - Date.now()));
+      await sleep(Math.max(0, post.first + this.every_ms - Date.now()));
     }
   }
 
@@ -103,7 +114,7 @@ export class Person {
 }
 
 // One stream of events; calls `on_event(name, id, data)` and `on_end()`.
-function stream(url, token, path, headers, on_event, on_end) {
+export function stream(url, token, path, headers, on_event, on_end) {
   let ended = false;
   const end = () => {
     if (!ended) on_end();
@@ -142,18 +153,23 @@ function stream(url, token, path, headers, on_event, on_end) {
 // Who reads one board from its first post on, over every master that there is, and notes each gap.
 export class Reader {
   constructor(urls, person, board, nth) {
-    Object.assign(this, { urls, person, board, at: nth, seq: 0, gaps: [], running: true });
+    const cursor = `${person.epoch};${board}:0`;
+    Object.assign(this, { urls, person, board, at: nth, seq: 0, cursor, gaps: [], running: true });
+    this.number = Person.history?.reader();
   }
 
   start() {
     const url = this.urls[this.at % this.urls.length];
-    const path = `boards=${this.board}&cursor=${encodeURIComponent(`${this.person.epoch};${this.board}:${this.seq}`)}`;
+    const path = `boards=${this.board}&cursor=${encodeURIComponent(this.cursor)}`;
+    const log = Person.history?.stream(this.person.number, this.number, url, [this.board], this.cursor);
     this.request = stream(
       url,
       this.person.token,
       path,
       {},
-      (name, _, data) => {
+      (name, id, data) => {
+        log?.event(name, id, data);
+        this.cursor = id ?? this.cursor;
         if (name === "reset") this.gaps.push(`reset ${data}`);
         if (name !== "post") return;
         const { seq } = JSON.parse(data);
@@ -161,6 +177,7 @@ export class Reader {
         this.seq = Math.max(this.seq, seq);
       },
       async () => {
+        if (this.running) log?.end();
         this.at += 1;
         await sleep(200);
         if (this.running) this.start();

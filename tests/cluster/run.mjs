@@ -16,6 +16,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
 import { Cluster, sleep, until } from "../browser/cluster.mjs";
+import { History, judge } from "./history.mjs";
 import { Person, Reader, Streams } from "./people.mjs";
 import { StatusLog } from "./status.mjs";
 import { hold } from "./store_lock.mjs";
@@ -25,6 +26,8 @@ const USAGE = `usage: node run.mjs [flags]
   -b, --bin PATH    chatchat-cluster (default: $CHATCHAT_CLUSTER, else target/release/chatchat-cluster)
   -s, --short       shorter faults, 200 streams, 60 boards: about 2 minutes instead of 10
   -f, --filter WORD only phases whose name holds it
+      --history FILE  write what people saw to this file
+      --judge PATH  chatchat-sim, whose oracles judge what people saw
   -k, --keep        leave the directory behind
   -h, --help        this text`;
 
@@ -47,6 +50,8 @@ function flags() {
         bin: { type: "string", short: "b" },
         short: { type: "boolean", short: "s" },
         filter: { type: "string", short: "f" },
+        history: { type: "string" },
+        judge: { type: "string" },
         keep: { type: "boolean", short: "k" },
         help: { type: "boolean", short: "h" },
       },
@@ -114,6 +119,7 @@ const cluster = await Cluster.start({
   flags: ["--store", `sqlite:${store}`, "--restart"],
 });
 const status = new StatusLog(cluster);
+if (asked.history || asked.judge) Person.history = new History();
 const people = [];
 const readers = [];
 // Phases with the time that each took away: what a post sent within it may wait for.
@@ -300,6 +306,7 @@ process.exit(failures ? 1 : 0);
 
 // Every acknowledged post stands once in its board at its place, and readers saw all of it in order.
 async function check() {
+  Person.history?.all_is_quiet();
   const posts = people.flatMap((person) => person.sent);
   const acked = posts.filter((post) => post.seq);
   let [lost, doubled, moved] = [0, 0, 0];
@@ -307,6 +314,7 @@ async function check() {
   for (const board of new Set(posts.map((post) => post.board))) {
     const all = await people[0].read_all(board);
     boards.set(board, all);
+    Person.history?.board(board, all);
     all.forEach((post, nth) => {
       if (post.seq !== nth + 1) fail(`${board}: post ${nth + 1} has seq ${post.seq}`);
     });
@@ -334,4 +342,8 @@ async function check() {
     for (const gap of streams.gaps.slice(0, 5)) fail(`stream: ${gap}`);
     console.log(`      ${streams.opened} streams opened in all, ${streams.gaps.length} with a gap`);
   }
+  if (!Person.history) return;
+  const path = asked.history ?? join(base, "history.jsonl");
+  await Person.history.write(path, people[0].epoch);
+  if (asked.judge && !judge(asked.judge, path)) fail("the oracles");
 }
