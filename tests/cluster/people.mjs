@@ -7,7 +7,8 @@ import { sleep } from "../browser/cluster.mjs";
 
 const agent = new http.Agent({ keepAlive: true, maxSockets: 512 });
 
-// Sends one request; gives `{status, body}`, or throws when no answer came.
+// Sends one request; gives `{status, body, goes}`, or throws when no answer came. A master that `goes` is about to
+// end, and answers no further request.
 function ask(url, method, path, token, body, limit_ms = 12_000) {
   return new Promise((done, failed) => {
     const bytes = body === undefined ? undefined : JSON.stringify(body);
@@ -20,7 +21,8 @@ function ask(url, method, path, token, body, limit_ms = 12_000) {
       answer.on("data", (part) => (text += part));
       answer.on("end", () => {
         try {
-          done({ status: answer.statusCode, body: text ? JSON.parse(text) : undefined });
+          const goes = answer.headers.connection === "close";
+          done({ status: answer.statusCode, body: text ? JSON.parse(text) : undefined, goes });
         } catch (error) {
           failed(error);
         }
@@ -28,7 +30,10 @@ function ask(url, method, path, token, body, limit_ms = 12_000) {
       answer.on("error", failed);
     });
     request.setTimeout(limit_ms, () => request.destroy(new Error("no answer")));
-    request.on("error", failed);
+    request.on("error", (error) => {
+      if (request.reusedSocket) error.on = " on a kept connection";
+      failed(error);
+    });
     request.end(bytes);
   });
 }
@@ -53,10 +58,12 @@ export class Person {
 
   async until_done(method, path, body, request) {
     for (;;) {
+      const url = this.url;
       let why;
-      const on_answer = request && Person.history?.call(this.number, this.url, request);
+      const on_answer = request && Person.history?.call(this.number, url, request);
       try {
-        const { status, body: answer } = await ask(this.url, method, path, this.token, body);
+        const { status, body: answer, goes } = await ask(url, method, path, this.token, body);
+        if (goes) this.at += 1;
         if (request && (status === 200 || status === 201)) on_answer?.({ answer: "posted", with: answer });
         if (status === 200 || status === 201 || status === 204) return answer;
         // 202: held until the store is back; it is sent until it has its place.
@@ -64,9 +71,9 @@ export class Person {
         why = `status ${status}`;
       } catch (error) {
         if (error.cause === "final") throw error;
-        why = error.code ?? error.message;
+        why = `${error.code ?? error.message}${error.on ?? ""}`;
       }
-      this.turned_away.push({ at: Date.now(), url: this.url, why });
+      this.turned_away.push({ at: Date.now(), url, why });
       this.at += 1;
       await sleep(200);
     }

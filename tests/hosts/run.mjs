@@ -13,13 +13,19 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
 import { sleep, until } from "../browser/cluster.mjs";
+import { History, judge } from "../cluster/history.mjs";
 import { Person, Reader } from "../cluster/people.mjs";
 import { Host, blocks_of, make_network, remove_network, why_not } from "./hosts.mjs";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const USAGE = `usage: node run.mjs [flags]
   -b, --bin DIR     directory of the programs (default: target/release)
+  -B, --before DIR  directory of earlier programs, with which the cluster starts and from which it is upgraded
+      --guide FILE  guide of the earlier programs, by which the hosts are set up (default: docs/operate.md)
+  -f, --filter WORD only phases whose name holds it
   -s, --short       shorter faults
+      --history FILE  write what people saw to this file
+      --judge PATH  chatchat-sim, whose oracles judge what people saw
   -k, --keep        leave the directory behind
   -h, --help        this text`;
 // Time in which a post is acknowledged when nothing is broken, and after the end of a fault.
@@ -36,7 +42,12 @@ function flags() {
     const { values } = parseArgs({
       options: {
         bin: { type: "string", short: "b" },
+        before: { type: "string", short: "B" },
+        guide: { type: "string" },
+        filter: { type: "string", short: "f" },
         short: { type: "boolean", short: "s" },
+        history: { type: "string" },
+        judge: { type: "string" },
         keep: { type: "boolean", short: "k" },
         help: { type: "boolean", short: "h" },
       },
@@ -61,10 +72,11 @@ if (missing) {
 const bin = resolve(asked.bin ?? join(HERE, "../../target/release"));
 const base = await mkdtemp(join(tmpdir(), "chatchat-hosts-"));
 const [north, middle, south] = ["north", "middle", "south"].map(
-  (name, nth) => new Host(name, `10.77.0.${nth + 1}`, join(base, name), bin),
+  (name, nth) => new Host(name, `10.77.0.${nth + 1}`, join(base, name), resolve(asked.before ?? bin)),
 );
 const hosts = [north, middle, south];
-const blocks = await blocks_of(join(HERE, "../../docs/operate.md"));
+const GUIDE = join(HERE, "../../docs/operate.md");
+const blocks = await blocks_of(GUIDE);
 const begun = Date.now();
 const at = () => `[${((Date.now() - begun) / 1000).toFixed(1).padStart(6)}s]`;
 
@@ -73,8 +85,10 @@ const fail = (text) => {
   failures += 1;
   console.log(`FAIL  ${text}`);
 };
+if (asked.history || asked.judge) Person.history = new History();
 const people = [];
 const readers = [];
+let ending;
 
 // The blocks of one step of the guide, on one host.
 const step = async (name, host) => {
@@ -84,7 +98,7 @@ const step = async (name, host) => {
 };
 
 async function set_up() {
-  for (const { on, script } of blocks) {
+  for (const { on, script } of await blocks_of(asked.guide ?? GUIDE)) {
     const places = hosts.filter((host) => on.includes("every") || on.includes(host.name));
     for (const host of places) await host.run(script);
   }
@@ -103,6 +117,7 @@ async function whole(among = hosts, limit_ms = 60_000) {
 }
 
 async function during(name, loses_ms, what) {
+  if (asked.filter && !name.includes(asked.filter)) return;
   console.log(`\n${at()} ${name}`);
   const from = Date.now();
   try {
@@ -121,12 +136,23 @@ async function during(name, loses_ms, what) {
   if (late.length > 0) fail(`${name}: ${late.length} posts waited over ${bound} ms`);
 }
 
+// A master that is stopped says so in its answers; who had none lately may find it gone. It refuses nobody, and cuts nobody off.
+function nobody_was_refused(from) {
+  const counts = new Map();
+  for (const { why } of people.flatMap((person) => person.turned_away.filter((one) => one.at >= from))) counts.set(why, (counts.get(why) ?? 0) + 1);
+  console.log(`      turned away: ${[...counts].map(([why, times]) => `${why} ${times} times`).join(", ") || "nobody"}`);
+  counts.delete("ECONNREFUSED");
+  if (counts.size > 0) fail(`requests failed: ${[...counts.keys()].join(", ")}`);
+}
+
 // Every acknowledged post stands once in its board at its place, and readers saw all of it in order.
 async function check() {
+  Person.history?.all_is_quiet();
   const posts = people.flatMap((person) => person.sent);
   let [lost, doubled, moved] = [0, 0, 0];
   for (const board of new Set(posts.map((post) => post.board))) {
     const all = await people[0].read_all(board);
+    Person.history?.board(board, all);
     all.forEach((post, nth) => {
       if (post.seq !== nth + 1) fail(`${board}: post ${nth + 1} has seq ${post.seq}`);
     });
@@ -149,6 +175,10 @@ async function check() {
       `${posts.length - acked} never acknowledged`,
   );
   if (lost || doubled || moved || acked < posts.length) fail("posts");
+  if (!Person.history) return;
+  const path = asked.history ?? join(base, "history.jsonl");
+  await Person.history.write(path, people[0].epoch);
+  if (asked.judge && !judge(asked.judge, path)) fail("the oracles");
 }
 
 async function primary() {
@@ -159,12 +189,26 @@ async function primary() {
   return undefined;
 }
 
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => (ending ??= clean_up().then(() => process.exit(130))));
+
+// Each worker has a user of its own at PostgreSQL, and the login in a file that only it can read.
+async function own_users() {
+  const asks = "SELECT count(*) FROM pg_roles WHERE rolcanlogin AND rolname LIKE 'chatchat\\_%'";
+  const users = Number(await (await primary()).run(`su postgres -s /bin/sh -c "psql -At postgres" <<< "${asks}"`));
+  if (users !== 2 * hosts.length) fail(`${users} users of workers at PostgreSQL`);
+  for (const host of hosts) {
+    const modes = await host.run("stat -c %a:%U /var/lib/chatchat/worker-*/store.login");
+    if (modes.trim() !== "600:chatchat\n600:chatchat") fail(`store.login at ${host.name}: ${modes}`);
+  }
+}
+
 try {
   make_network("10.77.0.254");
   await Promise.all(hosts.map((host) => host.start()));
   await set_up();
   await whole();
-  console.log(`${at()} docs/operate.md was followed: three masters, six workers`);
+  console.log(`${at()} ${asked.guide ?? "docs/operate.md"} was followed: three masters, six workers`);
+  if (!asked.guide) await own_users();
 
   const urls = hosts.map((host) => host.url);
   for (let nth = 0; nth < SIZES.people; nth += 1) people.push(await Person.join(urls, nth, `board-${nth % 4}`));
@@ -193,10 +237,15 @@ try {
   });
 
   await during("every host in turn is upgraded", 0, async () => {
+    const from = Date.now();
     for (const host of hosts) {
+      await host.bring(bin);
       await step("upgrade", host);
       await whole();
+      if (!(await host.runs_what_is_installed())) fail(`${host.name} runs earlier programs`);
+      console.log(`${at()} ${host.name} is upgraded`);
     }
+    nobody_was_refused(from);
   });
 
   // A person has to decide: what they take for it is lost.
@@ -228,15 +277,19 @@ try {
   fail(error.stack);
 }
 
+async function clean_up() {
+  await Promise.all(hosts.map((host) => host.process && host.kill().catch(() => {})));
+  remove_network(hosts);
+  if (asked.keep) console.log(`kept ${base}`);
+  else await rm(base, { recursive: true, force: true });
+}
+
 for (const person of people) person.stop();
 const ended = await Promise.race([Promise.all(people.map((person) => person.done)), sleep(30_000).then(() => "late")]);
 if (ended === "late") fail("posts that are never acknowledged");
 else if (people.length > 0) await check().catch((error) => fail(error.stack));
 for (const reader of readers) reader.stop();
 if (failures) for (const host of hosts) console.log(`\n${host.name}:\n${await host.run("tail -n 15 /var/log/chatchat-*.log", 5000).catch((e) => e.message)}`);
-await Promise.all(hosts.map((host) => host.process && host.kill().catch(() => {})));
-remove_network(hosts);
-if (asked.keep) console.log(`kept ${base}`);
-else await rm(base, { recursive: true, force: true });
+await clean_up();
 console.log(failures ? `\n${failures} FAILED` : "\nall held");
 process.exit(failures ? 1 : 0);
