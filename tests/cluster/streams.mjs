@@ -112,7 +112,8 @@ try {
     const sent = performance.now();
     const arrivals = people.expect(nth, sent);
     const answer = people.post(writer, `mark ${nth}.`).then(() => acked.push(performance.now() - sent));
-    await Promise.all([answer, until(`post ${nth} at all streams`, () => arrivals.length === people.open, ARRIVES_WITHIN_MS)]);
+    const arrived = () => arrivals.length >= people.open || Promise.reject(new Error(`${arrivals.length} of ${people.open}, ${people.ended} ended`));
+    await Promise.all([answer, until(`post ${nth} at all streams`, arrived, ARRIVES_WITHIN_MS)]);
     for (const ms of arrivals) all.push(ms);
     first.push(arrivals[0]);
     lasts.push(arrivals.at(-1));
