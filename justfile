@@ -70,6 +70,14 @@ cluster *flags: build
 hosts *flags: build
     node tests/hosts/run.mjs "$@"
 
+# Kills masters and workers of a cluster one after another, and shows how soon all works again (8 minutes; --short: 2); needs Node
+recovery *flags: build
+    node tests/cluster/recovery.mjs "$@"
+
+# Opens 10,000 idle streams on one master (5 minutes; --short: 1,000 in 1); needs Node
+streams *flags: build
+    node tests/cluster/streams.mjs "$@"
+
 # Drives the page in a browser; needs Node and Chromium
 browser *flags: build
     npm --prefix tests/browser ci --no-audit --no-fund
