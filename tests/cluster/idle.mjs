@@ -11,6 +11,8 @@ const PER_ADDRESS = 900;
 const AT_ONCE = 16;
 // Time between two signs of life of one session, as the page has it.
 const ALIVE_MS = 12_000;
+// Times that a stream is asked for.
+const TRIES = 3;
 const MARK = /mark (\d+)\./g;
 // Longest beginning of a mark that can end a piece.
 const CARRY = 16;
@@ -84,7 +86,15 @@ export class IdlePeople {
   }
 
   async open_streams(tokens) {
-    await this.in_turn(tokens.length, (nth) => this.open_stream(nth, tokens[nth]));
+    await this.in_turn(tokens.length, async (nth) => {
+      for (let tries = 1; ; tries += 1) {
+        const failed = await this.open_stream(nth, tokens[nth]).catch((error) => error);
+        if (!failed) return;
+        // A busy machine may take longer than the master waits.
+        if (tries === TRIES) throw failed;
+        await sleep(200);
+      }
+    });
     await until(`${tokens.length} streams`, () => this.open === tokens.length, 30_000);
   }
 
@@ -111,7 +121,7 @@ export class IdlePeople {
       });
       socket.on("error", () => {});
       socket.on("close", () => {
-        if (!said) return failed(new Error(`stream ${nth} did not open`));
+        if (!said) return failed(new Error(`stream ${nth} did not open: ${carry || "closed"}`));
         this.open -= 1;
         if (!this.closed) this.ended += 1;
       });
