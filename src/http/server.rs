@@ -120,9 +120,10 @@ pub(super) async fn run(
         metrics.connection_opened();
         let (metrics, closing) = (metrics.clone(), closing.sender().subscribe());
         let from = PeerHost(Arc::clone(permit.host()));
-        let served = connection(env.clone(), tls.clone(), stream, from, router.clone(), closing);
+        let (of, tls, router) = (env.clone(), tls.clone(), router.clone());
         env.spawn("http connection", async move {
-            served.await;
+            // Made here: one that was moved in would take its room twice.
+            connection(of, tls, stream, from, router, closing).await;
             metrics.connection_closed();
             drop(permit);
         });

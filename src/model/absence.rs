@@ -31,11 +31,13 @@ pub enum AwayReason {
     RolledBack,
     /// Its file is damaged.
     Damaged,
+    /// No master has given this worker a login for it yet.
+    NoLogin,
 }
 
 impl AwayReason {
     /// All reasons.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NoAnswer,
         Self::Unreachable,
         Self::Locked,
@@ -46,6 +48,7 @@ impl AwayReason {
         Self::Replaced,
         Self::RolledBack,
         Self::Damaged,
+        Self::NoLogin,
     ];
 
     /// Returns the name of the reason, as in JSON and in metrics.
@@ -62,6 +65,7 @@ impl AwayReason {
             Self::Replaced => "replaced",
             Self::RolledBack => "rolled-back",
             Self::Damaged => "damaged",
+            Self::NoLogin => "no-login",
         }
     }
 }

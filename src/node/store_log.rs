@@ -1,13 +1,17 @@
 //! Log lines about the store: one when it goes, one when it is back.
 
 use crate::{
-    model::time::Mono,
+    model::{absence::AwayReason, time::Mono},
     protocol::store_watch::{Absence, StoreChange},
 };
 
 /// Writes a change of the store's state to the log, if there is one.
 pub(super) fn log_store_change(now: Mono, change: Option<StoreChange>) {
     match change {
+        // Each worker's first start is like that: its master's Welcome brings one.
+        Some(StoreChange::Away(Absence { reason: AwayReason::NoLogin, why })) => {
+            tracing::info!(why, "the store is not used yet");
+        }
         Some(StoreChange::Away(Absence { reason, why })) => {
             tracing::warn!(%reason, why, "the store is away");
         }

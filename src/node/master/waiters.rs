@@ -26,7 +26,7 @@ use crate::{
 /// Wait that a request is asked for when nothing can be done now, in milliseconds.
 pub(super) const RETRY_MS: u64 = 1000;
 
-/// Who waits for one task's outcome.
+/// Waiter for one task's outcome, as the table keeps it.
 pub(super) enum Waits {
     /// One that is answered by itself.
     One(Waiter),

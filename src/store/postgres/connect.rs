@@ -296,7 +296,7 @@ impl Shared {
 /// Error of a worker that has no login yet.
 fn no_login() -> StoreError {
     let why = "no master has given this worker a login for it yet, and its address names no user";
-    StoreError::away(AwayReason::Failing, why)
+    StoreError::away(AwayReason::NoLogin, why)
 }
 
 /// Error of the schema: what a statement of it reports is no fault of an operation.

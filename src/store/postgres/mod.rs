@@ -27,6 +27,7 @@ mod notify;
 mod pool;
 mod posts;
 mod presence;
+mod readers;
 mod schema;
 mod session_digests;
 mod sessions;
@@ -55,8 +56,8 @@ use tokio::sync::{
 
 pub use self::address::{Address, AddressError, is_postgres, masked};
 use self::{
-    notify::Readers,
     pool::{Queue, Worker},
+    readers::Readers,
     shared::Shared,
     sql::Outcome,
     tx::Tx,

@@ -11,11 +11,7 @@
 //!    with the next one.
 //! 4. A connection that is lost is replaced after a pause, which doubles up to [`PAUSE_MAX`].
 
-use std::{
-    fmt::Write,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use rand_chacha::rand_core::Rng;
 use tokio::sync::mpsc;
@@ -28,11 +24,7 @@ use crate::{
         outcome::TaskResult,
         rows::StoreError,
     },
-    store::{
-        Op, OpReply,
-        job::Answer,
-        new_ends::{Ends, NewEnds},
-    },
+    store::{Op, OpReply, job::Answer, new_ends::Ends},
 };
 
 /// Shortest time between two notifications of a process.
@@ -54,33 +46,7 @@ const PAYLOAD_MAX: usize = 7000;
 /// Notifications that wait for the listener.
 const HEARD_MAX: usize = 64;
 
-/// Most readers of one store, such as the nodes of a test in one process.
-const READERS_MAX: usize = 64;
-
 const NOTIFY: &str = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload";
-
-/// Readers of what the listener hears.
-#[derive(Default)]
-pub(super) struct Readers(Mutex<Vec<NewEnds>>);
-
-impl Readers {
-    /// Adds a reader; one that finds no room hears of nothing.
-    pub(super) fn add(&self, reader: NewEnds) {
-        let mut readers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        readers.retain(|reader| !reader.is_forsaken());
-        if readers.len() < READERS_MAX {
-            readers.push(reader);
-        }
-    }
-
-    fn tell(&self, ends: &Ends) {
-        let mut readers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        readers.retain(|reader| !reader.is_forsaken());
-        for reader in readers.iter() {
-            reader.add(ends.clone());
-        }
-    }
-}
 
 /// Returns the ends that an answered batch left, for others to hear of.
 pub(super) fn ends_of(op: &Op, answer: &Answer) -> Option<(BoardName, Seq)> {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{address::Address, notify::Readers, schema::Rights};
+use super::{address::Address, readers::Readers, schema::Rights};
 use crate::{
     env::Env,
     model::{absence::AwayReason, rows::StoreError},

@@ -26,7 +26,7 @@ pub(super) struct Ends {
     pub(super) pair: SecretBytes,
 }
 
-/// What both ends send each other when all is in order.
+/// Messages of both ends when all is in order.
 struct Fixture {
     ends: Ends,
     session: Secret,
