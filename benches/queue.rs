@@ -135,7 +135,7 @@ fn run(master: &mut Master, out: &mut Vec<Effect>) -> usize {
                     // A node has sent the batches by now, and frees them.
                     let ends: Vec<_> = attempts
                         .into_iter()
-                        .map(|Attempt { slot, number: attempt, assign }| {
+                        .map(|Attempt { slot, number: attempt, assign, .. }| {
                             let results = assign.tasks.iter().map(|_| {
                                 seq += 1;
                                 let seq = Seq(seq);

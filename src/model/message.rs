@@ -297,7 +297,7 @@ pub enum Topic {
     Board,
     /// Sessions opened, closed, marked.
     Session,
-    /// People who came or went.
+    /// People who came or went, and what only their streams are told: for masters alone.
     Presence,
     /// Announcements of common keys.
     Keys,
@@ -360,11 +360,8 @@ impl Update {
         match self {
             Self::Members(_) => Topic::Membership,
             Self::Posts { .. } | Self::BoardCreated(_) => Topic::Board,
-            Self::Session(_)
-            | Self::SessionClosed(_)
-            | Self::ReadMark { .. }
-            | Self::Pending { .. } => Topic::Session,
-            Self::PresenceChanged => Topic::Presence,
+            Self::Session(_) | Self::SessionClosed(_) | Self::ReadMark { .. } => Topic::Session,
+            Self::PresenceChanged | Self::Pending { .. } => Topic::Presence,
         }
     }
 

@@ -106,6 +106,8 @@ pub enum HeldState {
     Cancelled,
     /// It could not be written; its author may send it again.
     DeadLetter,
+    /// It was refused: its id stands for another post, or its board is gone.
+    Refused,
 }
 
 /// Beginning of the list of active people at one version.

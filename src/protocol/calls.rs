@@ -8,14 +8,18 @@
 //!    and one transaction of the store each way.
 //! 2. A worker has room while it has fewer calls than the maximum, the open one included, or its open
 //!    call has room. What comes meanwhile waits, and so leaves together.
-//! 3. A batch that is tried again at its worker needs no room.
-//! 4. A call has at most [`BATCH_TASKS_MAX`] tasks, and fits into a frame with its answer.
+//! 3. A batch that is tried again leaves in a call of its own, and needs no room: what holds it up is
+//!    not to hold up others again.
+//! 4. A call has at most [`WORKER_BATCHES_MAX`] batches and [`BATCH_TASKS_MAX`] tasks, and fits into
+//!    a frame with its answer.
 
 use std::collections::BTreeMap;
 
 use crate::{
     model::{
-        bounds::{ASSIGN_HEAD_MAX, BATCH_BYTES_MAX, BATCH_TASKS_MAX, TASK_LEN_MAX},
+        bounds::{
+            ASSIGN_HEAD_MAX, BATCH_BYTES_MAX, BATCH_TASKS_MAX, TASK_LEN_MAX, WORKER_BATCHES_MAX,
+        },
         ids::{NodeId, Registration},
         message::{Assign, Task},
     },
@@ -29,6 +33,8 @@ pub struct Attempt {
     pub slot: Slot,
     /// Number of the attempt.
     pub number: AttemptId,
+    /// Whether the batch failed before.
+    pub again: bool,
     /// The batch.
     pub assign: Assign,
 }
@@ -45,6 +51,8 @@ pub struct Call {
 /// Tasks and bytes that the next batch of a call may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
+    /// Number of batches.
+    batches: usize,
     /// Number of tasks.
     pub tasks: usize,
     /// Bytes, by their greatest encoded lengths.
@@ -52,12 +60,14 @@ pub struct Room {
 }
 
 impl Room {
-    const WHOLE: Self = Self { tasks: BATCH_TASKS_MAX, bytes: BATCH_BYTES_MAX };
+    const WHOLE: Self =
+        Self { batches: WORKER_BATCHES_MAX, tasks: BATCH_TASKS_MAX, bytes: BATCH_BYTES_MAX };
 
     /// Returns what is left after a batch; `None` if it does not fit.
     fn less(self, tasks: &[Task]) -> Option<Self> {
         let bytes: usize = tasks.iter().map(Task::weight).sum();
         Some(Self {
+            batches: self.batches.checked_sub(1)?,
             tasks: self.tasks.checked_sub(tasks.len())?,
             bytes: self.bytes.checked_sub(bytes)?,
         })
@@ -66,7 +76,8 @@ impl Room {
     /// Returns what is left for one batch more; `None` if not even one task surely fits.
     fn for_another(self) -> Option<Self> {
         let bytes = self.bytes.checked_sub(ASSIGN_HEAD_MAX)?;
-        (self.tasks > 0 && bytes >= TASK_LEN_MAX).then_some(Self { bytes, ..self })
+        let is_left = self.batches > 0 && self.tasks > 0 && bytes >= TASK_LEN_MAX;
+        is_left.then_some(Self { bytes, ..self })
     }
 }
 
@@ -83,7 +94,7 @@ struct Lane {
 pub struct Calls {
     max: usize,
     lanes: BTreeMap<NodeId, Lane>,
-    /// Calls that were full before all of it was given out.
+    /// Calls that were full before all of it was given out, and those of batches that failed before.
     full: Vec<Call>,
 }
 
@@ -101,10 +112,9 @@ impl Calls {
         let Some(lane) = lane.filter(|lane| lane.registration == worker.registration) else {
             return Some(Room::WHOLE);
         };
-        match &lane.open {
-            Some((room, _)) => room.for_another(),
-            None => (lane.in_flight < self.max).then_some(Room::WHOLE),
-        }
+        let open = lane.open.as_ref();
+        let more = lane.in_flight + usize::from(open.is_some()) < self.max;
+        open.and_then(|(room, _)| room.for_another()).or_else(|| more.then_some(Room::WHOLE))
     }
 
     /// Adds an attempt to the worker's open call, or opens one.
@@ -114,6 +124,11 @@ impl Calls {
         let lane = self.lanes.entry(node).or_insert_with(fresh);
         if lane.registration != registration {
             *lane = fresh();
+        }
+        if attempt.again {
+            self.full.push(Call { worker, attempts: vec![attempt] });
+            lane.in_flight += 1;
+            return;
         }
         if let Some((room, attempts)) = &mut lane.open {
             let left = room.for_another().and_then(|room| room.less(&attempt.assign.tasks));
@@ -125,7 +140,7 @@ impl Calls {
             self.full.push(Call { worker, attempts: std::mem::take(attempts) });
             lane.in_flight += 1;
         }
-        let none = Room { tasks: 0, bytes: 0 };
+        let none = Room { batches: 0, tasks: 0, bytes: 0 };
         let room = Room::WHOLE.less(&attempt.assign.tasks).unwrap_or(none);
         lane.open = Some((room, vec![attempt]));
     }
@@ -184,7 +199,7 @@ mod tests {
         };
         let registration = Registration(1);
         let assign = Assign { registration, permission, tasks: vec![task; tasks].into() };
-        Attempt { slot: Slot(0), number: AttemptId(n), assign }
+        Attempt { slot: Slot(0), number: AttemptId(n), again: false, assign }
     }
 
     fn closed(calls: &mut Calls) -> Vec<(u8, Vec<u64>)> {
@@ -213,14 +228,26 @@ mod tests {
     }
 
     #[test]
-    fn batch_that_is_tried_again_leaves_although_all_calls_are_out() {
+    fn batch_that_is_tried_again_leaves_alone_although_all_calls_are_out() {
         let mut calls = Calls::new(1);
         calls.add(worker(1, 1), attempt(1, 1, 5));
-        assert_eq!(calls.close().count(), 1);
-        calls.add(worker(1, 1), attempt(2, 1, 5));
-        assert_eq!(closed(&mut calls), [(1, vec![2])]);
+        calls.add(worker(1, 1), Attempt { again: true, ..attempt(2, 1, 5) });
+        assert_eq!(closed(&mut calls), [(1, vec![2]), (1, vec![1])]);
         calls.on_ended(worker(1, 1));
         assert_eq!(calls.room(worker(1, 1)), None, "one is still out");
+    }
+
+    #[test]
+    fn worker_with_a_full_open_call_has_the_room_of_its_second() {
+        let mut calls = Calls::new(2);
+        for n in 0..u64::try_from(WORKER_BATCHES_MAX).expect("small") {
+            calls.add(worker(1, 1), attempt(n, 1, 5));
+        }
+        assert_eq!(calls.room(worker(1, 1)), Some(Room::WHOLE));
+        calls.add(worker(1, 1), attempt(99, 1, 5));
+        let sizes: Vec<_> = closed(&mut calls).into_iter().map(|(_, of)| of.len()).collect();
+        assert_eq!(sizes, [WORKER_BATCHES_MAX, 1]);
+        assert_eq!(calls.room(worker(1, 1)), None);
     }
 
     #[test]

@@ -314,7 +314,7 @@ impl<S: Copy + Ord> Streams<S> {
         self.set_newest(|newest| newest.masters = Some(masters.to_vec()));
     }
 
-    /// Tells the streams of a person the state of one of its posts that waited for the store. Returns
+    /// Tells the streams of a person the state of one of their posts that waited for the store. Returns
     /// these streams. One that lags behind is not told: it asks for its session when it is back.
     pub fn set_pending(&mut self, user: &UserId, id: PostId, state: HeldState) -> Vec<S> {
         let streams: Vec<S> = self.by_user.get(user).into_iter().flatten().copied().collect();

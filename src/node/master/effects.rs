@@ -120,7 +120,7 @@ impl Driver {
         let Call { worker, attempts } = call;
         let mut of = Vec::with_capacity(attempts.len());
         let mut batches = Vec::with_capacity(attempts.len());
-        for Attempt { slot, number, assign } in attempts {
+        for Attempt { slot, number, assign, .. } in attempts {
             of.push((slot, number));
             batches.push(assign);
         }
@@ -315,6 +315,7 @@ fn forwarded(
 ) -> Result<Vec<ForwardReply>, CallFailed> {
     match answer {
         Ok(Response::Forward(replies)) if replies.len() == tasks => Ok(replies),
+        Ok(Response::Forward(_)) => Err(CallFailed::TimedOut),
         // It did nothing and may come to do so later.
         Ok(_) => Ok(vec![ForwardReply::Ended(Outcome::Unavailable { retry_ms: 0 }); tasks]),
         Err(error) => Err(call_failed(&error)),

@@ -27,14 +27,14 @@ use crate::{
     store::Store,
 };
 
-/// Returns the state of a held post after this outcome; `None` while it goes on waiting, and for one
-/// that is another than its author's other post under the id.
+/// Returns the state of a held post after this outcome; `None` while it goes on waiting.
 const fn state_of(outcome: &Outcome) -> Option<HeldState> {
     match outcome {
         Outcome::Settled(TaskResult::Committed { .. } | TaskResult::Duplicate { .. }) => {
             Some(HeldState::Committed)
         }
         Outcome::Settled(TaskResult::Cancelled) => Some(HeldState::Cancelled),
+        Outcome::Settled(_) => Some(HeldState::Refused),
         Outcome::DeadLetter => Some(HeldState::DeadLetter),
         _ => None,
     }

@@ -23,7 +23,8 @@ use crate::{
     model::{
         ids::{BoardName, Domain, LinkId, NodeId, Post, Role},
         message::{
-            Beat, Close, CloseReason, Direct, Fact, Member, MemberState, Request, Response, Updates,
+            Beat, Close, CloseReason, Direct, Fact, Member, MemberState, Request, Response, Topic,
+            Updates,
         },
         rows::{Page, Range},
         time::Mono,
@@ -243,10 +244,10 @@ impl Links {
         }
     }
 
-    /// Publishes to the workers that want it, sealed once.
+    /// Publishes to the workers that want it, sealed once; what is for masters alone to none.
     pub(super) fn fan_out(&mut self, updates: &Updates) {
         let wants = |link: &&Link| link.wants(updates.topic());
-        if !self.workers().any(|link| wants(&link)) {
+        if updates.topic() == Topic::Presence || !self.workers().any(|link| wants(&link)) {
             return;
         }
         match self.fanout.seal(updates) {

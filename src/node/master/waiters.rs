@@ -93,7 +93,7 @@ pub(super) fn handed_in(reply: Responder, answer: HandInReply) {
 pub(super) struct Waiters {
     by_task: BTreeMap<TaskId, Waits>,
     /// Calls of other masters.
-    calls: PartedCalls<ForwardReply>,
+    calls: PartedCalls<Responder, ForwardReply>,
     deadlines: VecDeque<(Mono, TaskId)>,
     wait_max: Duration,
 }

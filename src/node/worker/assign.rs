@@ -114,7 +114,7 @@ fn committed(permission: &Permission, tasks: &[Task], results: &[TaskResult]) ->
 #[derive(Debug, Default)]
 pub(super) struct Batches {
     in_flight: BTreeMap<BatchId, InFlight>,
-    calls: PartedCalls<AssignReply>,
+    calls: PartedCalls<Responder, AssignReply>,
 }
 
 /// Name of a batch.
@@ -186,8 +186,8 @@ impl Batches {
                 let why = "the token is in use for another batch".to_owned();
                 return Err(AssignReply::Broken { why });
             }
-            // A master that asks again gave the call before up.
-            known.waiting.retain(|waiting| !self.calls.is_cancelled(*waiting));
+            // The call before may have been given up. It waits all the same, so that it ends: there are
+            // no more than are made within the store's time-out.
             known.waiting.push(part);
             return Ok(Begin::Wait);
         }

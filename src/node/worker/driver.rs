@@ -144,7 +144,11 @@ impl Driver {
             let mut next = tokio::select! {
                 biased;
                 () = &mut stop => break,
-                next = inbox.next::<Infallible>(None) => next,
+                next = inbox.next::<Infallible>(None) => match next {
+                    Some(next) => Some(next),
+                    // This driver holds the other ends: it does not happen.
+                    None => break,
+                },
                 () = env.sleep_until(due) => None,
             };
             // What is ready by now shares one look at the deadlines.

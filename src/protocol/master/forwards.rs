@@ -1,7 +1,9 @@
 //! Forwards: tasks that are sent to other masters, and their answers.
 //!
-//! Tasks of one resource leave together, and what comes while [`FORWARD_CALLS`] calls of the resource
-//! are in flight waits.
+//! 1. Tasks of one resource leave together, and what comes while [`FORWARD_CALLS`] calls of the
+//!    resource are in flight waits. A call whose tasks were all taken back counts no more.
+//! 2. A call is answered as a whole, once all of its tasks have ended. A late answer ends no task that
+//!    was taken back or sent again meanwhile.
 
 use std::collections::BTreeSet;
 
@@ -35,12 +37,12 @@ impl Master {
             same.count() < FORWARD_CALLS
         };
         while is_open(self) {
-            let tasks = self.take_for_forward(now, slot, to, link);
+            let call = ForwardId(self.last_forward.0 + 1);
+            let tasks = self.take_for_forward(now, slot, to, (link, call));
             if tasks.is_empty() {
                 return;
             }
-            self.last_forward.0 += 1;
-            let call = self.last_forward;
+            self.last_forward = call;
             self.forward_calls.insert(call, (slot, link));
             out.push(Effect::Forward { link, call, tasks });
         }
@@ -52,7 +54,7 @@ impl Master {
         now: Mono,
         slot: Slot,
         to: NodeId,
-        link: LinkId,
+        (link, call): (LinkId, ForwardId),
     ) -> Vec<(TaskId, Task)> {
         let (mut tasks, mut bytes, mut is_full) = (Vec::new(), 0, false);
         while tasks.len() < BATCH_TASKS_MAX {
@@ -66,8 +68,10 @@ impl Master {
             tasks.push((entry.id, entry.task.clone()));
             let sent_before = std::mem::replace(&mut entry.sent, true);
             let look_at = now + self.config.forward_timeout;
-            let forward = Forwarded { slot, sent_before, to, link, sent_at: now, look_at, entry };
-            self.forwards.insert(forward.entry.id, forward);
+            let id = entry.id;
+            let forward =
+                Forwarded { slot, sent_before, call, to, link, sent_at: now, look_at, entry };
+            self.forwards.insert(id, forward);
         }
         tasks
     }
@@ -84,7 +88,9 @@ impl Master {
         let Some((slot, _)) = self.forward_calls.remove(&call) else { return };
         let mut back = Vec::new();
         for (id, answer) in ends {
-            back.extend(self.on_forward_end(now, id, answer, out));
+            if self.forwards.get(&id).is_some_and(|forward| forward.call == call) {
+                back.extend(self.on_forward_end(now, id, answer, out));
+            }
         }
         if !back.is_empty() {
             out.push(Effect::Probe("a task came back from another master"));
@@ -188,5 +194,7 @@ impl Master {
                 self.queue.put_back(slot, std::iter::once(forward.entry));
             }
         }
+        let under_way: BTreeSet<_> = self.forwards.values().map(|forward| forward.call).collect();
+        self.forward_calls.retain(|call, (of, _)| *of != slot || under_way.contains(call));
     }
 }

@@ -200,6 +200,7 @@ struct Forwarded {
     entry: Entry,
     /// Whether it was sent somewhere before this.
     sent_before: bool,
+    call: ForwardId,
     to: NodeId,
     link: LinkId,
     sent_at: Mono,

@@ -166,6 +166,9 @@ impl Master {
     /// Ends a person's request that has waited as long as it may, and returns its outcome. The
     /// task itself goes on if it was sent anywhere.
     pub fn on_waited(&mut self, id: TaskId) -> Outcome {
+        if self.forwards.contains_key(&id) {
+            return Outcome::Unknown;
+        }
         let slots: Vec<_> = self.queue.slots().map(|(slot, _)| slot).collect();
         for slot in slots {
             if self.queue.take_where(slot, |entry| entry.id == id && !entry.sent).is_some() {
@@ -191,7 +194,9 @@ impl Master {
         // Its room is reused: moving work on marks nothing.
         self.marked = marked;
         for call in self.calls.close() {
-            if let Some(registered) = self.registrations.get(&call.worker.node) {
+            let registered = self.registrations.get(&call.worker.node);
+            debug_assert!(registered.is_some(), "nothing here ends a worker");
+            if let Some(registered) = registered {
                 out.push(Effect::Assign { link: registered.link, call });
                 out.push(Effect::FaultPoint(FaultPoint::AssignSent));
             }
@@ -456,6 +461,7 @@ impl Master {
         let Some(batch) = self.assignments.last_mut(slot) else { return };
         let Assignee { node, registration } = batch.assignee;
         let nth = batch.begin(attempt);
+        let again = nth > 1;
         self.selection.start(&node);
         let posts: Vec<PostId> = batch.tasks.iter().filter_map(post_id).collect();
         let token = batch.token;
@@ -472,7 +478,8 @@ impl Master {
             attempt: nth,
         }));
         let assign = Assign { registration, permission, tasks };
-        self.calls.add(Assignee { node, registration }, Attempt { slot, number: attempt, assign });
+        self.calls
+            .add(Assignee { node, registration }, Attempt { slot, number: attempt, again, assign });
     }
 }
 

@@ -246,8 +246,12 @@ async fn together(db: &Db, group: &[Job]) -> Outcome<Option<Vec<Answer>>> {
     let batches: Vec<Batch<'_>> = group.iter().filter_map(batch_of).collect();
     debug_assert_eq!(batches.len(), group.len(), "a group is of batches only");
     match write_all(db, &batches, Append::of(batches.iter().copied())).await {
-        // An id was used before: now each batch finds out which.
-        Err(failure) if failure.is_taken_key() => write_all(db, &batches, Append::default()).await,
+        // An id was used before, or the rows of a board are refused or damaged: each batch finds out,
+        // so that one does not fail for another.
+        Err(failure) if failure.is_of_rows() => {
+            db.batch("ROLLBACK").await?;
+            write_all(db, &batches, Append::default()).await
+        }
         outcome => outcome,
     }
 }
@@ -281,14 +285,11 @@ async fn write_all<'a>(
                 | StoreError::NotNext { .. }
                 | StoreError::Refused { .. }),
             )) => Err(refusal),
-            Err(failure) => {
-                let error = StoreError::from(failure);
-                if error.is_away() {
-                    return Err(error.into());
-                }
+            Err(failure) if failure.is_of_rows() => {
                 db.batch("ROLLBACK").await?;
                 return Ok(None);
             }
+            Err(failure) => return Err(failure),
         });
     }
     append.commit(tx).await?;

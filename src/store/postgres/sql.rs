@@ -40,9 +40,13 @@ impl From<Failure> for StoreError {
 }
 
 impl Failure {
-    /// Returns whether a row was refused because its key is taken.
-    pub(super) fn is_taken_key(&self) -> bool {
-        matches!(self, Self::Sql(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION))
+    /// Returns whether what was written or read is at fault, for example a row whose key is taken,
+    /// rather than the server, the connection or others.
+    pub(super) fn is_of_rows(&self) -> bool {
+        match self {
+            Self::Rule(error) => !error.is_away(),
+            Self::Sql(error) => !self.is_conflict() && !store_error(error).is_away(),
+        }
     }
 
     /// Returns whether the transaction was undone because of others that ran beside it: nothing was
@@ -103,6 +107,8 @@ fn reason_of(code: &str) -> Option<AwayReason> {
         "53100" => AwayReason::Full,
         // The database, the schema or a table is gone.
         "3D000" | "3F000" | "42P01" => AwayReason::Gone,
+        // A statement that was sent behind one that failed: that one's answer says why.
+        "25P02" => AwayReason::NoAnswer,
         // Shut down, crashed, starting, or of another state than the driver believes.
         "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "40003" => AwayReason::Unreachable,
         _ if code.starts_with("08") => AwayReason::Unreachable,
@@ -199,6 +205,7 @@ mod tests {
         assert_eq!(reason_of("53100"), Some(AwayReason::Full));
         assert_eq!(reason_of("55P03"), Some(AwayReason::Locked));
         assert_eq!(reason_of("25006"), Some(AwayReason::ReadOnly));
+        assert_eq!(reason_of("25P02"), Some(AwayReason::NoAnswer));
         for own_fault in ["23505", "42703", "22P02", "XX001"] {
             assert_eq!(reason_of(own_fault), None, "{own_fault}");
         }

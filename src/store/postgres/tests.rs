@@ -1,5 +1,6 @@
 //! Tests with private servers: the contract suite, and what only a server can do.
 
+mod append;
 mod away;
 mod login;
 mod notify;

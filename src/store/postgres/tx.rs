@@ -2,7 +2,8 @@
 //!
 //! 1. A write *in turn* locks the one row of `clock` first and holds it until its commit: such
 //!    writes follow each other over all hosts, as they do on SQLite. Whatever is numbered in the
-//!    order of commits, or counted against a bound, is written in turn.
+//!    order of commits, or counted against a bound, is written in turn. So are all changes of `leases`,
+//!    `boards` and `post_ids`: an append decides by what it read of them in its turn (`append.rs`).
 //! 2. A write *beside* them takes no turn: what a master lives by never waits for a batch of posts.
 //!    It raises the clock unless a write in turn has it, which then raises it itself.
 //! 3. A read is one statement, or several in one snapshot.
@@ -138,7 +139,8 @@ impl<'a> Tx<'a> {
         let db = self.db;
         db.prepare(&[last]).await?;
         db.forget_warning();
-        // Both are waited for: the transaction is over, whatever the statement says.
+        // Both are waited for: the transaction is over, whatever the statement says. A statement that
+        // could not even be sent would be missing in what is committed: its values have fixed types.
         let (changed, committed) = join(db.run(last, values), db.batch("COMMIT")).await;
         let changed = changed?;
         committed?;

@@ -186,7 +186,7 @@ impl Lab {
             Effect::Assign { link, call } => Some((*link, call.clone())),
             _ => None,
         })?;
-        let [Attempt { slot, number, assign }] = &call.attempts[..] else { panic!("{call:?}") };
+        let [Attempt { slot, number, assign, .. }] = &call.attempts[..] else { panic!("{call:?}") };
         self.callees.insert(*number, call.worker);
         Some((*slot, *number, link, assign.clone()))
     }

@@ -147,7 +147,8 @@ proptest! {
                     }
                     Effect::Assign { call, .. } => {
                         prop_assert_eq!(call.attempts.len(), 1, "{:?}", call);
-                        let Some(Attempt { slot, number: attempt, assign }) = call.attempts.into_iter().next() else { unreachable!("one") };
+                        let Some(Attempt { slot, number: attempt, assign, .. }) = call.attempts.into_iter().next()
+                        else { unreachable!("one") };
                         lab.callees.insert(attempt, call.worker);
                         let Assign { registration, permission, tasks } = assign;
                         let who = (permission.worker, registration);
