@@ -70,8 +70,11 @@ impl Repeated {
 /// Ends of boards that the store told of, until they are compared with what this master has.
 #[derive(Default)]
 struct Heard {
+    /// Those to look at next.
     ends: Ends,
     look_at: Option<Mono>,
+    /// Those heard since `look_at` was set: they have a moment of their own.
+    fresh: Ends,
     /// When the poll may be brought forward again.
     wake_from: Mono,
 }
@@ -79,9 +82,11 @@ struct Heard {
 impl Heard {
     /// Takes ends in, to be looked at after a moment in which links may bring the posts.
     fn add(&mut self, now: Mono, ends: Ends, interval: Duration) {
-        merge(&mut self.ends, ends);
-        let moment = interval / (2 * WAKES_PER_INTERVAL);
-        self.look_at.get_or_insert_with(|| self.wake_from.max(now + moment));
+        if self.look_at.is_some() {
+            return merge(&mut self.fresh, ends);
+        }
+        self.ends = ends;
+        self.look_at = Some(self.wake_from.max(now + moment(interval)));
     }
 
     /// Returns whether it is time to look, and this master lacks something.
@@ -99,8 +104,17 @@ impl Heard {
         if wakes {
             self.wake_from = now + interval / WAKES_PER_INTERVAL;
         }
+        self.ends = std::mem::take(&mut self.fresh);
+        if !self.ends.is_empty() {
+            self.look_at = Some(self.wake_from.max(now + moment(interval)));
+        }
         wakes
     }
+}
+
+/// Returns the time that links have to bring posts that the store told of.
+fn moment(interval: Duration) -> Duration {
+    interval / (2 * WAKES_PER_INTERVAL)
 }
 
 /// Schedule of the poll, and how far it has come.
@@ -369,6 +383,16 @@ mod tests {
             heard.add(at(0), ends(7), INTERVAL);
             assert!(heard.wakes(at(50), |_| have, INTERVAL));
             assert!(!heard.wakes(at(1000), |_| have, INTERVAL), "the poll brings it, or the next");
+        }
+    }
+
+    #[test]
+    fn steady_posts_that_links_bring_a_little_later_wake_nobody() {
+        let mut heard = Heard::default();
+        for ms in 0..10_000_u64 {
+            heard.add(at(ms), ends(ms + 1), INTERVAL);
+            let have = |_: &BoardName| Some(Seq((ms + 1).saturating_sub(30)));
+            assert!(!heard.wakes(at(ms), have, INTERVAL), "at {ms} ms");
         }
     }
 
