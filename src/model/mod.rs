@@ -10,7 +10,9 @@ pub mod copies;
 pub mod event;
 pub mod held;
 pub mod ids;
+mod lists;
 pub mod login;
+pub mod member;
 pub mod message;
 pub mod names;
 pub mod outcome;
@@ -19,6 +21,7 @@ pub mod rows;
 pub mod shared;
 pub mod stream;
 pub mod time;
+pub mod update;
 
 /// Returns the name of an enum's variant, from its `Debug` text.
 pub(crate) fn variant_name(it: &impl std::fmt::Debug) -> String {
