@@ -81,12 +81,11 @@ impl Room {
     }
 }
 
-/// Calls of one worker.
+/// Calls of one worker that are in flight.
 #[derive(Debug)]
 struct Lane {
     registration: Registration,
     in_flight: usize,
-    open: Option<(Room, Vec<Attempt>)>,
 }
 
 /// Calls of one master to its workers.
@@ -94,6 +93,8 @@ struct Lane {
 pub struct Calls {
     max: usize,
     lanes: BTreeMap<NodeId, Lane>,
+    /// Calls that are being filled, each with the room that is left.
+    open: BTreeMap<NodeId, (Room, Call)>,
     /// Calls that were full before all of it was given out, and those of batches that failed before.
     full: Vec<Call>,
 }
@@ -102,7 +103,7 @@ impl Calls {
     /// Creates a table in which a worker has at most `max` calls.
     #[must_use]
     pub const fn new(max: usize) -> Self {
-        Self { max, lanes: BTreeMap::new(), full: Vec::new() }
+        Self { max, lanes: BTreeMap::new(), open: BTreeMap::new(), full: Vec::new() }
     }
 
     /// Returns what the next batch for a worker may have; `None` while it has no room.
@@ -112,7 +113,7 @@ impl Calls {
         let Some(lane) = lane.filter(|lane| lane.registration == worker.registration) else {
             return Some(Room::WHOLE);
         };
-        let open = lane.open.as_ref();
+        let open = self.open.get(&worker.node);
         let more = lane.in_flight + usize::from(open.is_some()) < self.max;
         open.and_then(|(room, _)| room.for_another()).or_else(|| more.then_some(Room::WHOLE))
     }
@@ -120,42 +121,44 @@ impl Calls {
     /// Adds an attempt to the worker's open call, or opens one.
     pub fn add(&mut self, worker: Assignee, attempt: Attempt) {
         let Assignee { node, registration } = worker;
-        let fresh = || Lane { registration, in_flight: 0, open: None };
+        let fresh = || Lane { registration, in_flight: 0 };
         let lane = self.lanes.entry(node).or_insert_with(fresh);
         if lane.registration != registration {
             *lane = fresh();
+            self.open.remove(&node);
         }
         if attempt.again {
             self.full.push(Call { worker, attempts: vec![attempt] });
             lane.in_flight += 1;
             return;
         }
-        if let Some((room, attempts)) = &mut lane.open {
+        if let Some((room, call)) = self.open.get_mut(&node) {
             let left = room.for_another().and_then(|room| room.less(&attempt.assign.tasks));
             if let Some(left) = left {
                 *room = left;
-                attempts.push(attempt);
+                call.attempts.push(attempt);
                 return;
             }
-            self.full.push(Call { worker, attempts: std::mem::take(attempts) });
-            lane.in_flight += 1;
         }
         let none = Room { batches: 0, tasks: 0, bytes: 0 };
         let room = Room::WHOLE.less(&attempt.assign.tasks).unwrap_or(none);
-        lane.open = Some((room, vec![attempt]));
+        let call = Call { worker, attempts: vec![attempt] };
+        if let Some((_, full)) = self.open.insert(node, (room, call)) {
+            self.full.push(full);
+            lane.in_flight += 1;
+        }
     }
 
     /// Closes all open calls, and returns the calls that are to be made now.
-    pub fn close(&mut self) -> impl Iterator<Item = Call> {
-        let mut closed = std::mem::take(&mut self.full);
-        for (node, lane) in &mut self.lanes {
-            if let Some((_, attempts)) = lane.open.take() {
+    pub fn close(&mut self) -> impl Iterator<Item = Call> + use<> {
+        let open = std::mem::take(&mut self.open);
+        for node in open.keys() {
+            if let Some(lane) = self.lanes.get_mut(node) {
                 lane.in_flight += 1;
-                let worker = Assignee { node: *node, registration: lane.registration };
-                closed.push(Call { worker, attempts });
             }
         }
-        closed.into_iter()
+        let full = std::mem::take(&mut self.full);
+        full.into_iter().chain(open.into_values().map(|(_, call)| call))
     }
 
     /// Takes note that a call ended, however it ended. Ignores one of another registration.
@@ -170,6 +173,7 @@ impl Calls {
     /// Forgets a worker that is gone or listed.
     pub fn forget(&mut self, node: &NodeId) {
         self.lanes.remove(node);
+        self.open.remove(node);
     }
 }
 

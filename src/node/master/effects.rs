@@ -1,6 +1,6 @@
 //! Effects of the master's decisions, carried out in order, and the results that come back.
 
-use std::future::Future;
+use std::{future::Future, iter::Peekable, vec::IntoIter};
 
 use super::{
     Driver, NodeError,
@@ -11,7 +11,9 @@ use crate::{
     comm::CallError,
     model::{
         ids::{LinkId, Resource},
-        message::{AssignReply, Close, Direct, ForwardReply, Request, Response, Task, Updates},
+        message::{
+            AssignReply, Close, Direct, ForwardReply, Request, Response, Task, Update, Updates,
+        },
         outcome::Outcome,
         rows::{DeadLetter, Holder, StoreError},
         time::Mono,
@@ -30,25 +32,13 @@ impl Driver {
         while !self.out.is_empty() {
             let mut effects = std::mem::take(&mut self.out).into_iter().peekable();
             while let Some(effect) = effects.next() {
-                match effect {
-                    Effect::Publish { update, spread } => {
-                        let is_like = |next: &Effect| matches!(next, Effect::Publish { spread: s, .. } if *s == spread);
-                        let mut updates = Updates::from(update);
-                        while let Some(Effect::Publish { update, .. }) = effects.next_if(is_like) {
-                            if let Err(update) = updates.push(update) {
-                                let full = std::mem::replace(&mut updates, update.into());
-                                self.publish(full, spread);
-                            }
-                        }
-                        self.publish(updates, spread);
-                    }
-                    effect => self.carry_one(effect),
-                }
+                self.carry_one(effect, &mut effects);
             }
         }
     }
 
-    fn carry_one(&mut self, effect: Effect) {
+    /// Carries an effect out, and those of `rest` that are published with it.
+    fn carry_one(&mut self, effect: Effect, rest: &mut Peekable<IntoIter<Effect>>) {
         match effect {
             Effect::AcquireLease { slot, resource } => self.acquire_lease(slot, resource),
             Effect::RenewLeases { leases } => self.renew_leases(leases),
@@ -59,7 +49,7 @@ impl Driver {
             Effect::Hold { id, post, holders } => self.hold(id, *post, &holders),
             Effect::End { id, outcome } => self.end(id, outcome),
             Effect::SendBack { id, holder } => self.send_back(id, holder),
-            Effect::Publish { update, spread } => self.publish(update.into(), spread),
+            Effect::Publish { update, spread } => self.publish_run(update, spread, rest),
             Effect::Send { link, direct } => self.send(link, &direct),
             Effect::Close { link, close } => self.close(link, close),
             Effect::Keys(step) => self.carry_key(step),
@@ -68,6 +58,22 @@ impl Driver {
             Effect::FaultPoint(point) => self.env.fault_point(point.name()),
             Effect::Probe(probe) => self.env.sometimes(probe),
         }
+    }
+
+    /// Publishes an update together with those that follow it.
+    fn publish_run(&mut self, first: Update, spread: bool, rest: &mut Peekable<IntoIter<Effect>>) {
+        let is_like = |next: &Effect| match next {
+            Effect::Publish { spread: same, .. } => *same == spread,
+            _ => false,
+        };
+        let mut updates = Updates::from(first);
+        while let Some(Effect::Publish { update, .. }) = rest.next_if(is_like) {
+            if let Err(update) = updates.push(update) {
+                let full = std::mem::replace(&mut updates, update.into());
+                self.publish(full, spread);
+            }
+        }
+        self.publish(updates, spread);
     }
 
     /// Runs something that takes time and brings its result back.
