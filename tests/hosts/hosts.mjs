@@ -75,7 +75,7 @@ export class Host {
 
   // Puts new programs where the guide's upgrade takes them from.
   async bring(bin) {
-    await this.run(`mkdir -p /root/new && cp ${paths(bin)} /root/new/`);
+    await this.run(`mkdir -p /var/tmp/chatchat-new && cp ${paths(bin)} /var/tmp/chatchat-new/`);
   }
 
   // Whether each process of ours runs the program that is installed now.
