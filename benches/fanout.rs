@@ -21,6 +21,7 @@ use chatchat::{
     crypto::{
         epoch::EpochKeys,
         fanout::{Fanout, Start},
+        handshake::VERSIONS,
         keys::{Identity, KeyBounds, KeyPair},
         record::{RecordKind, Sealer, Side, link},
         secret::Secret,
@@ -87,7 +88,14 @@ impl Members {
             ends.push(there);
             let (sealer, opener) = link(&prk(number), Side::Acceptor);
             let node = NodeId([2; 16]);
-            let peer = Peer { node, role: Role::Worker, spki: Vec::new(), name: String::new() };
+            let peer = Peer {
+                node,
+                role: Role::Worker,
+                spki: Vec::new(),
+                name: String::new(),
+                version: VERSIONS.1,
+                release: None,
+            };
             let secured =
                 SecureStream { stream: Box::new(here), sealer, opener, peer, renewal: None };
             let (id, limits) = (LinkId(number as u64), LinkLimits::default());

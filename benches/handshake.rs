@@ -16,6 +16,7 @@ use chatchat::{
         epoch::{EpochKeys, KeyGrant},
         handshake::{
             AcceptorParams, AdmissionGrant, Credential, DialerParams, Ready, UncheckedHello,
+            VERSIONS,
         },
         keys::{Identity, IdentityKey, KeyBounds, KeyPair, WrapKey, WrapPair},
         record::{HEADER_LEN, body_len},
@@ -75,6 +76,7 @@ impl Site {
             name: "m0".to_owned(),
             cluster: [5; 16],
             bounds: BOUNDS,
+            version_max: VERSIONS.1,
         };
         let guard = Some(token.guard());
         Self {
@@ -101,6 +103,7 @@ impl Site {
             wants_login: false,
             bounds: BOUNDS,
             directory_max: 100,
+            version_max: VERSIONS.1,
         }
     }
 

@@ -9,7 +9,8 @@ use thiserror::Error;
 
 pub use crate::model::bounds::WORKER_BATCHES_MAX;
 use crate::model::bounds::{
-    BATCH_BYTES_MAX, BATCH_TASKS_MAX, BATCHES_IN_FLIGHT_MAX, MASTERS_MAX, NODES_MAX, WORKERS_MAX,
+    BATCH_BYTES_MAX, BATCH_TASKS_MAX, BATCHES_IN_FLIGHT_MAX, LINK_VERSIONS, MASTERS_MAX, NODES_MAX,
+    WORKERS_MAX,
 };
 
 /// Most frames that may wait on one link.
@@ -78,6 +79,9 @@ pub struct Config {
     /// Time allowed to connect, and again for the handshake.
     #[serde(with = "text")]
     pub handshake_timeout: Duration,
+    /// Highest version of the link's protocol that the node speaks. It is lowered to try a cluster of
+    /// two releases.
+    pub link_version_max: u16,
     /// Age of a link's keys after which its nodes make a new handshake on it, more or less by a tenth
     /// of it.
     #[serde(with = "text")]
@@ -175,6 +179,7 @@ impl Default for Config {
             digest_interval: ms(2000),
             search_backoff_max: ms(3000),
             handshake_timeout: ms(5000),
+            link_version_max: LINK_VERSIONS.1,
             link_handshake_interval: ms(24 * 3_600_000),
             key_refresh_interval: ms(600_000),
             key_refresh_gather: ms(1000),
@@ -328,6 +333,13 @@ impl Config {
             return refuse(format!(
                 "directory_max ({}) must hold workers_max ({}) and {MASTERS_MAX} masters",
                 self.directory_max, self.workers_max
+            ));
+        }
+        let (oldest, newest) = LINK_VERSIONS;
+        if !(oldest..=newest).contains(&self.link_version_max) {
+            return refuse(format!(
+                "link_version_max ({}) must be from {oldest} to {newest}",
+                self.link_version_max
             ));
         }
         let bits = [("identity_bits", self.identity_bits), ("key_bits", self.key_bits)];

@@ -225,6 +225,10 @@ pub struct NodeState {
     /// Number of posts that wait for the store on its disk, by its last report to the master asked.
     #[serde(default)]
     pub held_posts: u32,
+    /// Release that it runs; absent without a link to the master asked, or from an earlier release
+    /// that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
 }
 
 /// An entry of a master's failed list.

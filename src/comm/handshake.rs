@@ -297,6 +297,8 @@ pub struct DialParams {
     pub directory_max: usize,
     /// Limit on the whole handshake.
     pub timeout: Duration,
+    /// Highest version of the link's protocol that it speaks.
+    pub version_max: u16,
 }
 
 /// Chooses the registration to state, from the Welcome that says what the master knows of this
@@ -354,6 +356,7 @@ async fn run_dialer(
         wants_login: params.wants_login,
         bounds: params.handshake.bounds(),
         directory_max: params.directory_max,
+        version_max: params.version_max,
     };
     let mut rng = env.rng("handshake");
     let (await_reply, hello) = dialer.hello(&mut rng)?;

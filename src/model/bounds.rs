@@ -49,6 +49,11 @@ pub const WORKERS_MAX: usize = 1024;
 pub const ADDRESS_LEN_MAX: usize = 300;
 /// Greatest length of a node's name, in bytes.
 pub const NODE_NAME_LEN_MAX: usize = 64;
+/// Range of the versions of the link's protocol that this release speaks: its own, and the one
+/// before, so that a cluster can be upgraded node by node.
+pub const LINK_VERSIONS: (u16, u16) = (1, 2);
+/// Greatest length of the name of a release, in bytes.
+pub const RELEASE_LEN_MAX: usize = 32;
 /// Greatest length of a public key, SPKI DER.
 pub const SPKI_LEN_MAX: usize = 600;
 /// Greatest encoded length of a member of the directory.

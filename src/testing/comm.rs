@@ -18,6 +18,7 @@ use crate::{
     },
     crypto::{
         epoch::EpochKeys,
+        handshake::VERSIONS,
         keys::{Identity, IdentityKey},
         record::{self, Side},
         secret::Secret,
@@ -162,7 +163,14 @@ impl Lab {
         let (dialled, (accepted, _)) = (dialled.expect("it listens"), accepted.expect("a dial"));
         // Both ends are in one process, so they can share the secret of a handshake directly.
         let prk = Secret::random(&mut self.master.rng("comm-contract"));
-        let peer = |node, role| Peer { node, role, spki: Vec::new(), name: format!("the {role}") };
+        let peer = |node, role| Peer {
+            node,
+            role,
+            spki: Vec::new(),
+            name: format!("the {role}"),
+            version: VERSIONS.1,
+            release: None,
+        };
         (
             End::start(&self.worker, dialled, &prk, Side::Dialer, peer(master, Role::Master)),
             End::start(&self.master, accepted, &prk, Side::Acceptor, peer(worker, Role::Worker)),

@@ -24,6 +24,7 @@ use crate::{
     crypto::{
         admission::{Guard, GuardId, JoinSecret, bearer_matches},
         epoch::EpochKeys,
+        handshake::VERSIONS,
         keys::Identity,
     },
     env::{
@@ -197,6 +198,7 @@ impl TestMaster {
             name: "m0".to_owned(),
             cluster: [1; 16],
             bounds: WEAK,
+            version_max: VERSIONS.1,
         };
         let acceptor = Acceptor::new(params, config.handshake_timeout);
         let mut listener = env.listen("127.0.0.1:0").await.expect("a port");

@@ -342,4 +342,6 @@ fn take<const N: usize>(bytes: &mut Bytes) -> Result<[u8; N], FrameError> {
 }
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use crate::{
     comm::connection_limit::ConnectionLimit,
     crypto::{
         admission::{JoinSecret, bearer_matches},
+        handshake::VERSIONS,
         record::RecordKind,
     },
     model::message::Welcome,
@@ -83,6 +84,7 @@ fn fixture() -> Fixture {
         name: "m0".to_owned(),
         cluster: [5; 16],
         bounds: WEAK,
+        version_max: VERSIONS.1,
     };
     let params = DialParams {
         identity: Arc::new(identity(WORKER)),
@@ -96,6 +98,7 @@ fn fixture() -> Fixture {
         wants_login: false,
         registration: Registration(7),
         directory_max: 100,
+        version_max: VERSIONS.1,
         timeout: LIMIT,
     };
     let acceptor = Acceptor::new(acceptor_params, LIMIT);

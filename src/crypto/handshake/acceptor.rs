@@ -6,7 +6,8 @@ use rand_core::CryptoRng;
 
 use super::{
     HandshakeFault, Peer, Ready, Rejection, SIGN_AUTH, SIGN_REPLY, SUITE_RSA_AES, VERSIONS, WRAP,
-    check_name, choose_version, encode_secret, key_fault, link, link_secret, malformed,
+    check_name, choose_version, decode_about, encode_about, key_fault, link, link_secret,
+    malformed,
     messages::{Auth, Hello, Keys, Reply, ReplyHead, WelcomeHead},
     open_message, record_fault, seal_rejection,
 };
@@ -45,6 +46,8 @@ pub struct AcceptorParams {
     pub cluster: [u8; 16],
     /// Range of key sizes that it accepts.
     pub bounds: KeyBounds,
+    /// Highest protocol version that it speaks, at most that of [`VERSIONS`].
+    pub version_max: u16,
 }
 
 /// Hello that was decoded, but whose proof was not checked yet.
@@ -109,7 +112,7 @@ impl CheckedHello {
     ) -> Result<(AwaitAuth, Vec<u8>), HandshakeFault> {
         let Self { frame, hello } = self;
         let (min, max) = (hello.version_min, hello.version_max);
-        let version = choose_version(VERSIONS, (min, max))
+        let version = choose_version((VERSIONS.0, params.version_max), (min, max))
             .filter(|_| hello.suites.len() <= SUITES_MAX && hello.suites.contains(&SUITE_RSA_AES))
             .ok_or(HandshakeFault::NoCommonVersion { min, max })?;
         // Whoever knows a guard of this cluster is told, but only under seal.
@@ -136,6 +139,7 @@ impl CheckedHello {
         let guard = hello.guard;
         let next = AwaitAuth {
             params,
+            version,
             guard,
             is_of_cluster,
             hello: frame,
@@ -150,6 +154,7 @@ impl CheckedHello {
 /// Acceptor that has sent its Reply and waits for the Auth.
 pub struct AwaitAuth {
     params: Arc<AcceptorParams>,
+    version: u16,
     guard: GuardId,
     is_of_cluster: bool,
     hello: Vec<u8>,
@@ -172,7 +177,7 @@ impl AwaitAuth {
         let plain = open_message(&mut self.opener, "Auth", header, body)?;
         let reading = |why| malformed("Auth", &why);
         let signed = Signed::decode(&plain, PLAIN_LEN_MAX).map_err(reading)?;
-        let auth: Auth = codec::decode(&signed.body).map_err(reading)?;
+        let (auth, release) = decode_about::<Auth>("Auth", &signed.body, self.version)?;
         check_name("Auth", &auth.name)?;
         let node = node_id(&auth.identity_spki);
         if node == self.params.identity.node() {
@@ -181,7 +186,7 @@ impl AwaitAuth {
         if matches!(self.guard, GuardId::Node(of) if of != node) {
             return Err(HandshakeFault::GuardOfAnother);
         }
-        Ok(UnverifiedAuth { from: self, signed, auth, node })
+        Ok(UnverifiedAuth { from: self, signed, auth, release, node })
     }
 }
 
@@ -190,6 +195,7 @@ pub struct UnverifiedAuth {
     from: AwaitAuth,
     signed: Signed,
     auth: Auth,
+    release: Option<String>,
     node: NodeId,
 }
 
@@ -220,7 +226,7 @@ impl UnverifiedAuth {
     /// # Errors
     /// [`HandshakeFault::Key`].
     pub fn verify(self) -> Result<(AdmissionRequest, AwaitReady), HandshakeFault> {
-        let Self { from, signed, mut auth, node } = self;
+        let Self { from, signed, mut auth, release, node } = self;
         let key = IdentityKey::from_spki(&auth.identity_spki, from.params.bounds)
             .map_err(key_fault("Auth"))?;
         key.verify(SIGN_AUTH, &[&from.hello, &from.reply, &signed.body], &signed.proof)
@@ -230,6 +236,8 @@ impl UnverifiedAuth {
             role: auth.role,
             spki: std::mem::take(&mut auth.identity_spki),
             name: std::mem::take(&mut auth.name),
+            version: from.version,
+            release,
         };
         let request = AdmissionRequest {
             peer: peer.clone(),
@@ -306,7 +314,7 @@ impl AwaitReady {
             members: u32::try_from(directory.len()).map_err(too_many).map_err(writing)?,
         };
         let mut out = Vec::new();
-        let plain = encode_secret(&head).map_err(writing)?;
+        let plain = encode_about(&head, self.peer.version).map_err(writing)?;
         self.seal(&plain, &mut out)?;
         for page in pages(directory) {
             self.seal(&codec::encode(&page).map_err(writing)?, &mut out)?;

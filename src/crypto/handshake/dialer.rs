@@ -6,7 +6,7 @@ use rand_core::CryptoRng;
 
 use super::{
     EARLY, HandshakeFault, Peer, Ready, SIGN_AUTH, SIGN_REPLY, SUITE_RSA_AES, VERSIONS, WRAP,
-    check_name, encode_secret, key_fault, link, link_secret, malformed,
+    check_name, decode_about, encode_about, encode_secret, key_fault, link, link_secret, malformed,
     messages::{Auth, Hello, Reply, ReplyHead, WelcomeHead},
     record_fault,
 };
@@ -63,6 +63,8 @@ pub struct DialerParams {
     pub bounds: KeyBounds,
     /// Most nodes that it accepts in a directory.
     pub directory_max: usize,
+    /// Highest protocol version that it speaks, at most that of [`VERSIONS`].
+    pub version_max: u16,
 }
 
 impl DialerParams {
@@ -80,7 +82,7 @@ impl DialerParams {
         };
         let hello = Hello {
             version_min: VERSIONS.0,
-            version_max: VERSIONS.1,
+            version_max: self.version_max,
             suites: vec![SUITE_RSA_AES],
             cluster: self.cluster,
             nonce,
@@ -126,7 +128,8 @@ impl AwaitReply {
         master
             .verify(SIGN_REPLY, &[&hello, &signed.body], &signed.proof)
             .map_err(key_fault("Reply"))?;
-        if head.version < VERSIONS.0 || head.version > VERSIONS.1 || head.suite != SUITE_RSA_AES {
+        let spoken = VERSIONS.0..=params.version_max;
+        if !spoken.contains(&head.version) || head.suite != SUITE_RSA_AES {
             let (min, max) = (head.version, head.version);
             return Err(HandshakeFault::NoCommonVersion { min, max });
         }
@@ -151,7 +154,8 @@ impl AwaitReply {
             wants_login: params.wants_login,
         };
         let writing = |why| malformed("Auth", &why);
-        let body = encode_secret(&auth).map_err(writing)?.to_vec();
+        let version = head.version;
+        let body = encode_about(&auth, version).map_err(writing)?.to_vec();
         let proof = params
             .identity
             .sign(rng, SIGN_AUTH, &[&hello, reply, &body])
@@ -159,13 +163,14 @@ impl AwaitReply {
         let plain = encode_secret(&Signed { body, proof }).map_err(writing)?;
         let mut record = Vec::new();
         sealer.seal(RecordKind::Data, &plain, &mut record).map_err(record_fault("Auth"))?;
-        Ok((AwaitWelcome { params, master, sealer, opener, got: None }, record))
+        Ok((AwaitWelcome { params, version, master, sealer, opener, got: None }, record))
     }
 }
 
 /// Dialer that has sent its Auth and waits for the Welcome.
 pub struct AwaitWelcome {
     params: DialerParams,
+    version: u16,
     master: IdentityKey,
     sealer: Sealer,
     opener: Opener,
@@ -174,6 +179,7 @@ pub struct AwaitWelcome {
 
 struct Arriving {
     head: WelcomeHead,
+    release: Option<String>,
     directory: Vec<Member>,
     bytes: usize,
 }
@@ -215,7 +221,7 @@ impl AwaitWelcome {
             }
         }
         let Some(arriving) = &mut self.got else {
-            let head: WelcomeHead = codec::decode(&body).map_err(reading)?;
+            let (head, release) = decode_about::<WelcomeHead>("Welcome", &body, self.version)?;
             check_name("Welcome", &head.name)?;
             if head.node != self.params.identity.node() || head.domain.master != self.master.node()
             {
@@ -229,7 +235,7 @@ impl AwaitWelcome {
                 return Err(HandshakeFault::Malformed { what: "Welcome", why });
             }
             let whole = head.members == 0;
-            self.got = Some(Arriving { head, directory: Vec::new(), bytes: 0 });
+            self.got = Some(Arriving { head, release, directory: Vec::new(), bytes: 0 });
             return Ok(whole);
         };
         let page: Vec<Member> = codec::decode(&body).map_err(reading)?;
@@ -249,8 +255,8 @@ impl AwaitWelcome {
     /// # Errors
     /// [`HandshakeFault::Epoch`]; [`HandshakeFault::NotForUs`] before the Welcome is whole.
     pub fn finish(self, rng: &mut impl CryptoRng) -> Result<SendReady, HandshakeFault> {
-        let Self { params, master, sealer, opener, got } = self;
-        let Some(Arriving { mut head, directory, .. }) = got else {
+        let Self { params, version, master, sealer, opener, got } = self;
+        let Some(Arriving { mut head, release, directory, .. }) = got else {
             return Err(HandshakeFault::NotForUs);
         };
         let keys = match head.keys.take() {
@@ -269,6 +275,8 @@ impl AwaitWelcome {
             role: Role::Master,
             spki: master.spki().to_vec(),
             name: std::mem::take(&mut head.name),
+            version,
+            release,
         };
         let welcome = Welcome { domain: head.domain, directory };
         let login = head.login.take();

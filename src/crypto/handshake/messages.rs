@@ -58,6 +58,13 @@ impl Drop for Auth {
     }
 }
 
+/// End of the third and the fourth message from version 2 on: what the sender says of itself.
+#[derive(Serialize, Deserialize)]
+pub(super) struct About {
+    /// Name of the release that it runs.
+    pub(super) release: String,
+}
+
 /// Fourth message: sealed. Pages of the directory follow until there are `members` nodes.
 #[derive(Serialize, Deserialize)]
 pub(super) struct WelcomeHead {

@@ -29,9 +29,10 @@ mod dialer;
 mod messages;
 mod renewal;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
+use self::messages::About;
 pub use self::{
     acceptor::{
         AcceptorParams, AdmissionGrant, AdmissionRequest, AwaitAuth, AwaitReady, CheckedHello,
@@ -55,11 +56,15 @@ use crate::{
     },
 };
 
-/// Range of protocol versions that this release speaks.
-pub const VERSIONS: (u16, u16) = (1, 1);
+/// First version whose Auth and Welcome end with an [`About`].
+const WITH_ABOUT: u16 = 2;
+/// Name of this release, as other nodes show it.
+pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 /// Cipher suite: RSA-OAEP and RSA-PSS with SHA-256, HKDF-SHA-256, AES-256-GCM.
 pub const SUITE_RSA_AES: u16 = 1;
-pub use crate::model::bounds::NODE_NAME_LEN_MAX as NAME_LEN_MAX;
+pub use crate::model::bounds::{
+    LINK_VERSIONS as VERSIONS, NODE_NAME_LEN_MAX as NAME_LEN_MAX, RELEASE_LEN_MAX,
+};
 
 const SIGN_REPLY: &str = "chatchat/v1/handshake/reply";
 const SIGN_AUTH: &str = "chatchat/v1/handshake/auth";
@@ -79,6 +84,12 @@ pub struct Peer {
     pub spki: Vec<u8>,
     /// Name for people: at most [`NAME_LEN_MAX`] bytes, without control characters.
     pub name: String,
+    /// Protocol version that both ends agreed on. What was added to the protocol later than this is
+    /// not sent to the peer.
+    pub version: u16,
+    /// Release that the peer runs, in at most [`RELEASE_LEN_MAX`] bytes; `None` from one that does
+    /// not say, as before version 2.
+    pub release: Option<String>,
 }
 
 /// Reason for which a master refuses a node, as the node is told: sealed, and only after the node has
@@ -193,6 +204,37 @@ fn check_name(what: &'static str, name: &str) -> Result<(), HandshakeFault> {
     }
     let why = format!("a name over {NAME_LEN_MAX} bytes or with control characters");
     Err(HandshakeFault::Malformed { what, why })
+}
+
+fn check_release(what: &'static str, release: &str) -> Result<(), HandshakeFault> {
+    if release.len() <= RELEASE_LEN_MAX && release.chars().all(|c| c.is_ascii_graphic()) {
+        return Ok(());
+    }
+    let why = format!("a release over {RELEASE_LEN_MAX} bytes or with other than ASCII letters");
+    Err(HandshakeFault::Malformed { what, why })
+}
+
+/// Encodes a message that says from [`WITH_ABOUT`] on which release the sender runs.
+fn encode_about<T: Serialize>(value: &T, version: u16) -> Result<SecretBytes, CodecError> {
+    if version < WITH_ABOUT {
+        return encode_secret(value);
+    }
+    encode_secret(&(value, About { release: RELEASE.to_owned() }))
+}
+
+/// Decodes what [`encode_about`] wrote.
+fn decode_about<T: DeserializeOwned>(
+    what: &'static str,
+    bytes: &[u8],
+    version: u16,
+) -> Result<(T, Option<String>), HandshakeFault> {
+    let reading = |why| malformed(what, &why);
+    if version < WITH_ABOUT {
+        return Ok((codec::decode(bytes).map_err(reading)?, None));
+    }
+    let (value, about): (T, About) = codec::decode(bytes).map_err(reading)?;
+    check_release(what, &about.release)?;
+    Ok((value, Some(about.release)))
 }
 
 /// Encodes a message that holds secrets. The buffer never grows, so that no copies stay behind.

@@ -45,6 +45,7 @@ fn fixture() -> Fixture {
             name: "m0".to_owned(),
             cluster: [5; 16],
             bounds: WEAK,
+            version_max: VERSIONS.1,
         }),
         worker: Arc::new(identity(WORKER)),
         handshake: Arc::new(WrapPair::new(pair(3))),
@@ -86,6 +87,7 @@ impl Fixture {
             wants_login: true,
             bounds: WEAK,
             directory_max: 5000,
+            version_max: VERSIONS.1,
         }
     }
 
@@ -209,6 +211,68 @@ fn both_ends_authenticate_each_other_and_can_exchange_records() {
     }
 }
 
+/// Fixture whose master speaks no version above this.
+fn fixture_up_to(version_max: u16) -> Fixture {
+    let mut fixture = fixture();
+    let identity = Arc::clone(&fixture.acceptor_params.identity);
+    let params = AcceptorParams {
+        identity,
+        name: "m0".to_owned(),
+        cluster: [5; 16],
+        bounds: WEAK,
+        version_max,
+    };
+    fixture.acceptor_params = Arc::new(params);
+    fixture
+}
+
+/// Plays a handshake of version 1, whose bytes no release changes.
+fn play_version_1() -> (Fixture, Played) {
+    let fixture = fixture_up_to(1);
+    let mut params = fixture.dialer_params();
+    params.version_max = 1;
+    let played = play(&fixture, params, |_, _| ()).expect("all in order");
+    (fixture, played)
+}
+
+#[test]
+fn ends_of_two_releases_agree_on_the_earlier_version_and_say_their_release_from_the_second_on() {
+    for (of_master, of_worker, version, release) in
+        [(1, 1, 1, None), (1, 2, 1, None), (2, 1, 1, None), (2, 2, 2, Some(RELEASE))]
+    {
+        let fixture = fixture_up_to(of_master);
+        let mut params = fixture.dialer_params();
+        params.version_max = of_worker;
+        let played = play(&fixture, params, |_, _| ()).expect("all in order");
+        for (peer, ..) in [&played.dialer, &played.acceptor] {
+            assert_eq!((peer.version, peer.release.as_deref()), (version, release));
+        }
+        assert_eq!(played.received.welcome, fixture.admission_grant().welcome);
+        assert_eq!(played.ready, READY);
+    }
+}
+
+#[test]
+fn release_that_is_too_long_or_could_steer_a_terminal_is_refused() {
+    let auth = || Ready { epoch: None, registration: Registration(1) };
+    for release in ["x".repeat(RELEASE_LEN_MAX + 1), "\u{1b}[2J".to_owned(), "a b".to_owned()] {
+        let plain = codec::encode(&(auth(), About { release })).expect("short");
+        let fault = decode_about::<Ready>("Auth", &plain, WITH_ABOUT).err();
+        assert!(matches!(fault, Some(HandshakeFault::Malformed { what: "Auth", .. })), "{fault:?}");
+    }
+    let plain = encode_about(&auth(), WITH_ABOUT).expect("short");
+    let (before, about) = plain.split_at(codec::encode(&auth()).expect("short").len());
+    assert_eq!(before, &codec::encode(&auth()).expect("short")[..]);
+    assert_eq!(
+        about.split_first(),
+        Some((&u8::try_from(RELEASE.len()).expect("short"), RELEASE.as_bytes()))
+    );
+    let read = decode_about("Auth", &plain, WITH_ABOUT);
+    assert_eq!(read, Ok((auth(), Some(RELEASE.to_owned()))));
+    // What one version writes is not taken for what the other does.
+    assert!(decode_about::<Ready>("Auth", &plain, 1).is_err());
+}
+
 #[test]
 fn masters_exchange_no_keys_and_an_enrolled_node_sends_no_bearer() {
     let fixture = fixture();
@@ -326,6 +390,7 @@ fn small_key_or_unknown_version_costs_no_rsa_operation() {
         name: String::new(),
         cluster: [5; 16],
         bounds: KeyBounds::STANDARD,
+        version_max: VERSIONS.1,
     });
     let checked = || {
         let (_, hello) = fixture.dialer_params().hello(&mut rng(1)).expect("in order");
@@ -336,12 +401,12 @@ fn small_key_or_unknown_version_costs_no_rsa_operation() {
     let fault = checked().reply(&strict, &mut rng(2)).err();
     assert!(matches!(fault, Some(HandshakeFault::Key { what: "Hello", .. })), "{fault:?}");
 
-    let future = change_hello(&fixture, |hello| (hello.version_min, hello.version_max) = (2, 3));
+    let future = change_hello(&fixture, |hello| (hello.version_min, hello.version_max) = (3, 4));
     let fault = UncheckedHello::read(future)
         .and_then(|unchecked| unchecked.check(&fixture.guard))
         .and_then(|checked| checked.reply(&fixture.acceptor_params, &mut rng(2)))
         .err();
-    assert_eq!(fault, Some(HandshakeFault::NoCommonVersion { min: 2, max: 3 }));
+    assert_eq!(fault, Some(HandshakeFault::NoCommonVersion { min: 3, max: 4 }));
     assert_eq!(fixture.private_operations(), (0, 0, 0));
 }
 
@@ -484,10 +549,7 @@ fn highest_common_version_is_chosen() {
 
 #[test]
 fn same_seeds_give_the_same_transcript() {
-    let transcript = || {
-        let fixture = fixture();
-        play(&fixture, fixture.dialer_params(), |_, _| ()).expect("all in order").wire
-    };
+    let transcript = || play_version_1().1.wire;
     let wire = transcript();
     assert_eq!(wire, transcript());
     let parts: Vec<_> = wire.iter().map(Vec::as_slice).collect();

@@ -39,6 +39,7 @@ pub(super) struct Dials {
     pub(super) registration: Incarnation,
     pub(super) directory_max: usize,
     pub(super) timeout: Duration,
+    pub(super) version_max: u16,
 }
 
 /// Dials that are under way, and when those that failed may be repeated.
@@ -79,6 +80,7 @@ impl Dialer {
             registration: Registration(dials.registration.0),
             directory_max: dials.directory_max,
             timeout: dials.timeout,
+            version_max: dials.version_max,
         }
     }
 }

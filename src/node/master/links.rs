@@ -184,6 +184,12 @@ impl Links {
         self.held.iter().find_map(of).unwrap_or(0)
     }
 
+    /// Returns which releases the nodes with links run, as far as they say so.
+    pub(super) fn releases(&self) -> BTreeMap<NodeId, &str> {
+        let peers = self.open.values().map(Link::peer);
+        peers.filter_map(|peer| Some((peer.node, peer.release.as_deref()?))).collect()
+    }
+
     /// Returns whether this master is strong, as it last said.
     pub(super) const fn is_strong(&self) -> bool {
         self.state.is_strong

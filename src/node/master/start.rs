@@ -90,6 +90,7 @@ impl Driver {
             name: name.clone(),
             cluster,
             bounds: handshake.bounds(),
+            version_max: config.link_version_max,
         };
         let acceptor = Acceptor::new(params, config.handshake_timeout);
         let fresh = handshake.keep_fresh(&env).abort_on_drop();
@@ -103,6 +104,7 @@ impl Driver {
             registration: incarnation,
             directory_max: config.directory_max,
             timeout: config.handshake_timeout,
+            version_max: config.link_version_max,
         });
         let accept = links::accept_all(
             env.clone(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Driver;
 use crate::{
     api::{ClusterState, FailedNode, KeyState, LeaseOwner, NodeState, QueueState, StoreAbsence},
+    crypto::handshake::RELEASE,
     model::{ids::Role, stream::Consistency, time::Mono},
     protocol::permission::LeaseState,
 };
@@ -13,6 +14,8 @@ impl Driver {
     pub(super) fn view(&self) -> ClusterState {
         let now = self.env.now();
         let core = &self.core;
+        let mut releases = self.links.releases();
+        releases.insert(self.me.info.id, RELEASE);
         let mut nodes: Vec<NodeState> = core
             .registry()
             .members()
@@ -46,6 +49,7 @@ impl Driver {
                     in_flight: core.selection().in_flight(&fact.node),
                     resident_bytes: self.links.resident_bytes(&fact.node),
                     held_posts: self.links.held_by(&fact.node),
+                    release: releases.get(&fact.node).map(|release| (*release).to_owned()),
                 }
             })
             .collect();

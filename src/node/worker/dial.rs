@@ -102,6 +102,7 @@ impl Dialer {
             registration: Registration::default(),
             directory_max: self.config.directory_max,
             timeout,
+            version_max: self.config.link_version_max,
         };
         let count = Arc::clone(self).ask_number(env.clone(), with.number, to.clone());
         let mut done = dial_with_registration(env, stream, &params, count).await;

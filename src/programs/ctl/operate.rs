@@ -183,6 +183,7 @@ mod tests {
             in_flight: 0,
             resident_bytes: None,
             held_posts: 0,
+            release: None,
         }
     }
 

@@ -187,6 +187,7 @@ fn masters(
                 format!("{} s", view.keys.age_ms / 1000),
                 lacking(view, names),
                 view.streams.to_string(),
+                me.map_or_else(|| "-".to_owned(), release),
                 me.and_then(|node| node.http.clone()).unwrap_or_default(),
             ]
         }
@@ -200,6 +201,7 @@ fn masters(
         "KEY AGE",
         "KEY LACKING",
         "STREAMS",
+        "RELEASE",
         "FRONT END",
     ];
     table(&head, rows.collect())
@@ -246,6 +248,7 @@ fn workers(views: &[&ClusterState], names: &BTreeMap<NodeId, &str>) -> String {
             node.in_flight.to_string(),
             node.resident_bytes.map_or_else(String::new, memory),
             node.held_posts.to_string(),
+            release(node),
         ]
     });
     let head = [
@@ -258,8 +261,14 @@ fn workers(views: &[&ClusterState], names: &BTreeMap<NodeId, &str>) -> String {
         "IN FLIGHT",
         "MEMORY",
         "HELD POSTS",
+        "RELEASE",
     ];
     table(&head, rows.collect())
+}
+
+/// Formats the release that a node runs, as far as it says so.
+fn release(node: &NodeState) -> String {
+    node.release.as_deref().map_or_else(|| "-".to_owned(), cell)
 }
 
 fn memory(bytes: u64) -> String {
@@ -430,6 +439,7 @@ mod tests {
             in_flight: 1,
             resident_bytes: Some(13 << 20),
             held_posts: 2,
+            release: (role == Role::Master).then(|| "0.2.0".to_owned()),
         }
     }
 
@@ -471,13 +481,13 @@ mod tests {
 store epoch 7: here for m0
 
 MASTERS
-NAME  ID        STATE  INCARNATION  KEY EPOCH  KEY AGE  KEY LACKING  STREAMS  FRONT END
-m0    01010101  in     2            4          61 s     w0           5        http://127.0.0.1:8080
+NAME  ID        STATE  INCARNATION  KEY EPOCH  KEY AGE  KEY LACKING  STREAMS  RELEASE  FRONT END
+m0    01010101  in     2            4          61 s     w0           5        0.2.0    http://127.0.0.1:8080
 m1              no answer: it cannot be reached
 
 WORKERS
-NAME  ID        STATE  REGISTRATION  MASTER  STORE  IN FLIGHT  MEMORY  HELD POSTS
-w0    02020202  in     3             m0      here   1          13 MiB  2
+NAME  ID        STATE  REGISTRATION  MASTER  STORE  IN FLIGHT  MEMORY  HELD POSTS  RELEASE
+w0    02020202  in     3             m0      here   1          13 MiB  2           -
 
 FAILED LISTS
 MASTER  WORKER  REGISTRATION  FOR  TIMES  WHY

@@ -11,7 +11,7 @@ use crate::{
         admission::{Guard, JoinSecret},
         handshake::{
             AcceptorParams, AdmissionGrant, AwaitAuth, AwaitWelcome, Credential, DialerParams,
-            UncheckedHello,
+            UncheckedHello, VERSIONS,
         },
         keys::{Identity, WrapPair},
         record::{HEADER_LEN, RecordKind, Sealer, Side, body_len, link},
@@ -102,6 +102,7 @@ impl Fixture {
                 name: "m0".to_owned(),
                 cluster: [5; 16],
                 bounds: WEAK,
+                version_max: VERSIONS.1,
             }),
             worker: Arc::new(Identity::new(pair(12))),
             handshake: Arc::new(WrapPair::new(pair(13))),
@@ -144,6 +145,7 @@ impl Fixture {
             wants_login: true,
             bounds: WEAK,
             directory_max: 100,
+            version_max: VERSIONS.1,
         }
     }
 

@@ -27,7 +27,7 @@ use crate::{
         key_source::{HandshakeKeys, KeyKind, KeySource},
     },
     crypto::{
-        handshake::{AwaitRenewal, RenewalParams},
+        handshake::{AwaitRenewal, RenewalParams, VERSIONS},
         keys::{Identity, KeyBounds, KeyError, KeyPair, WrapPair},
         record::{HEADER_LEN, Opener, RecordKind, Sealer, Side, body_len, link},
         secret::Secret,
@@ -169,6 +169,8 @@ impl Game {
                 role: Role::Worker,
                 spki: of_peer.spki().to_vec(),
                 name: "w0".to_owned(),
+                version: VERSIONS.1,
+                release: None,
             },
             renewal: Some(renewal),
         };

@@ -382,6 +382,7 @@ fn cluster_view() -> ClusterState {
         in_flight: 0,
         resident_bytes: None,
         held_posts: 0,
+        release: None,
     };
     let http = Some(this_master().http);
     ClusterState {

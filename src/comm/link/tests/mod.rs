@@ -12,6 +12,7 @@ use tokio::{
 use super::*;
 use crate::{
     crypto::{
+        handshake::VERSIONS,
         record::{self, HEADER_LEN, Opener, RecordKind, Sealer},
         secret::Secret,
     },
@@ -44,7 +45,14 @@ fn secured_pair(room: usize) -> (SecureStream, SecureStream) {
 }
 
 fn peer(id: u8, role: Role) -> Peer {
-    Peer { node: NodeId([id; 16]), role, spki: vec![id; 4], name: format!("{role}-{id}") }
+    Peer {
+        node: NodeId([id; 16]),
+        role,
+        spki: vec![id; 4],
+        name: format!("{role}-{id}"),
+        version: VERSIONS.1,
+        release: None,
+    }
 }
 
 const ROOM: usize = 64 * 1024;

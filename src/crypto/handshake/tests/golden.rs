@@ -16,8 +16,8 @@ fn lines(out: &mut String, what: &str, bytes: &[u8]) {
 
 #[test]
 fn handshake_with_fixed_keys_is_the_same_byte_for_byte() {
-    let fixture = fixture();
-    let played = play(&fixture, fixture.dialer_params(), |_, _| ()).expect("all in order");
+    // Later versions say the release, which is another each time.
+    let (fixture, played) = play_version_1();
     let keys = [
         ("master", fixture.acceptor_params.identity.spki()),
         ("worker", fixture.worker.spki()),
