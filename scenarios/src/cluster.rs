@@ -9,6 +9,9 @@ pub struct Cluster {
     pub masters: usize,
     /// Number of workers; they are numbered from 0.
     pub workers: usize,
+    /// Whether nodes speak the version of the link's protocol before the newest until they start
+    /// again, as in an upgrade.
+    pub upgrade: bool,
     /// Configuration of every node.
     pub config: Config,
 }

@@ -12,7 +12,7 @@ use std::{
 
 use chatchat::{
     config::{Config, parse_duration},
-    model::ids::BoardName,
+    model::{bounds::LINK_VERSIONS, ids::BoardName},
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -300,6 +300,8 @@ struct RawCluster {
     /// Reason for a cluster without workers, in which nobody can write.
     no_workers: Option<String>,
     #[serde(default)]
+    upgrade: bool,
+    #[serde(default)]
     config: Config,
 }
 
@@ -383,7 +385,7 @@ impl RawStory {
 
 impl RawCluster {
     fn read(self) -> Result<Cluster, String> {
-        let Self { masters, workers, no_workers, config } = self;
+        let Self { masters, workers, no_workers, upgrade, config } = self;
         if masters == 0 {
             return Err("wants at least one master".to_owned());
         }
@@ -400,7 +402,13 @@ impl RawCluster {
             return Err(format!("{} nodes: at most {NODES_MAX}", masters + workers));
         }
         config.validate().map_err(|why| format!("config: {why}"))?;
-        Ok(Cluster { masters, workers, config })
+        if upgrade && config.link_version_max != LINK_VERSIONS.1 {
+            let newest = LINK_VERSIONS.1;
+            return Err(format!(
+                "`upgrade` ends with version {newest}: leave link_version_max out"
+            ));
+        }
+        Ok(Cluster { masters, workers, upgrade, config })
     }
 }
 

@@ -8,7 +8,7 @@ mod extra;
 mod roles;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::pending,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
@@ -78,6 +78,8 @@ pub struct Cluster {
     clones: Mutex<BTreeMap<Place, HostId>>,
     /// Number of strangers let in so far, which labels the draws of the next.
     strangers: AtomicU64,
+    /// Nodes that started at least once.
+    started: Mutex<BTreeSet<Place>>,
     /// Copies that roll-backs put back, by their faults.
     kept: Mutex<BTreeMap<FaultId, act::Kept>>,
 }
@@ -159,6 +161,7 @@ impl Cluster {
             stops: Mutex::default(),
             clones: Mutex::default(),
             strangers: AtomicU64::new(0),
+            started: Mutex::default(),
             kept: Mutex::default(),
             shape,
         };
@@ -375,12 +378,18 @@ impl Cluster {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).push((place, why));
     }
 
-    fn config(&self) -> Config {
-        self.shape.config.clone()
+    /// Returns the configuration of a node that starts.
+    fn config(&self, place: Place) -> Config {
+        let mut config = self.shape.config.clone();
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        if started.insert(place) && self.shape.upgrade {
+            config.link_version_max -= 1;
+        }
+        config
     }
 
     fn master(&self, env: &Env, nth: usize, name: &str) -> MasterParams {
-        let config = self.config();
+        let config = self.config(Place::Master(nth));
         MasterParams {
             http_listen: format!("0.0.0.0:{HTTP_PORT}"),
             http_public: format!("http://{name}:{HTTP_PORT}"),
@@ -398,7 +407,7 @@ impl Cluster {
     }
 
     fn worker(&self, env: &Env, nth: usize, name: String) -> WorkerParams {
-        let config = self.config();
+        let config = self.config(Place::Worker(nth));
         let masters = (0..self.shape.masters)
             .map(|nth| format!("{}:{LINK_PORT}", host_name(Place::Master(nth))));
         // The operator writes the newest identities of the masters into a worker's settings.

@@ -27,6 +27,8 @@ struct ClusterTable {
     workers: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     no_workers: Option<&'static str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    upgrade: bool,
     #[serde(skip_serializing_if = "toml::Table::is_empty")]
     config: toml::Table,
 }
@@ -59,6 +61,7 @@ impl Plan {
                 masters,
                 workers,
                 no_workers: (workers == 0).then_some("so in the story that this one comes from"),
+                upgrade: self.cluster.upgrade,
                 config: changed(&self.cluster.config),
             },
             workload: &self.workload,

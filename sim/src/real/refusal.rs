@@ -73,6 +73,11 @@ pub fn check(story: &Story, plan: &Plan, no_network: Option<&str>) -> Result<(),
             refused.push(format!("{at}: {part}: {}: {why}", fault.action.kind().name()));
         }
     }
+    if plan.cluster.upgrade {
+        let at = story.line_of("cluster", "upgrade");
+        let why = "every node is started from one program; leave it out";
+        refused.push(format!("{at}: cluster: `upgrade`: {why}"));
+    }
     if plan.expect.core {
         let at = story.line_of("expect", "core");
         let why = "a real node cannot be cut off from the store, which is a file; leave it out";
