@@ -8,6 +8,8 @@
 //!
 //! Then the whole path, from 64 clients' requests to their answers: one thing is varied at a time,
 //! and the same run writes as many posts to a bare table, in batches of the same mean size.
+//! `cargo bench --bench queue -- whole` measures only these rows; `whole/SQLite` and
+//! `whole/Postgres/2` (masters) fewer of them.
 
 #![expect(clippy::disallowed_methods, reason = "a bench measures the wall clock")]
 
@@ -293,7 +295,16 @@ fn whole_table() {
     }
 }
 
+/// Returns the filter that was given as an argument.
+fn filter() -> Option<String> {
+    std::env::args().skip(1).find(|arg| !arg.starts_with('-'))
+}
+
 fn whole_row(store: &str, shape: &Shape, boards: usize) {
+    let label = format!("whole/{store}/{}/{}/{boards}", shape.masters, shape.workers);
+    if filter().is_some_and(|filter| !label.starts_with(&filter)) {
+        return;
+    }
     let cluster = Cluster::start(shape);
     let names = cluster.boards(boards);
     let mut clients = cluster.clients(CLIENTS);
@@ -340,6 +351,8 @@ fn main() {
         .configure_from_args();
     queue(&mut criterion);
     criterion.final_summary();
-    table();
+    if !filter().is_some_and(|filter| filter.starts_with("whole")) {
+        table();
+    }
     whole_table();
 }

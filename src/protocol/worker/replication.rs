@@ -14,12 +14,13 @@ use std::{
 
 use crate::model::{ids::BoardName, message::Update, time::Mono};
 
-/// Posts that complete a group.
-pub const GROUP_POSTS: usize = 64;
+/// Posts that complete a group. A transaction writes each page of the database that it changes once:
+/// where hundreds of boards are busy, a small group changes a page for nearly each of its posts.
+pub const GROUP_POSTS: usize = 1024;
 /// Longest time for which an update waits for its group to be complete.
 pub const GROUP_WAIT: Duration = Duration::from_millis(250);
 /// Most updates of one group.
-const GROUP_UPDATES_MAX: usize = 256;
+const GROUP_UPDATES_MAX: usize = 2 * GROUP_POSTS;
 /// Most posts and other updates that wait to be written.
 const QUEUE_MAX: usize = 4096;
 /// Time between the first sign that a board lacks posts and its repair.
@@ -184,7 +185,7 @@ mod tests {
             (None, Some(at(250)))
         );
         assert_eq!(replication.next_group(at(250)).map(|g| g.len()), Some(1));
-        replication.on_update(at(251), posts(4, 64));
+        replication.on_update(at(251), posts(4, GROUP_POSTS as u64));
         assert_eq!((replication.next_group(at(600)), replication.next_deadline()), (None, None));
         replication.on_written(at(600), true, vec![]);
         assert_eq!(replication.next_group(at(600)).map(|g| g.len()), Some(1));
@@ -223,7 +224,7 @@ mod tests {
     proptest! {
         #[test]
         fn posts_are_written_once_in_order_or_their_board_is_repaired(
-            steps in proptest::collection::vec((0..300_u64, 0..100_u64, any::<bool>()), 0..120),
+            steps in proptest::collection::vec((0..300_u64, 0..600_u64, any::<bool>()), 0..120),
         ) {
             let mut replication = Replication::default();
             let (mut now, mut next, mut seen, mut writing) = (0, 1, 0, false);
