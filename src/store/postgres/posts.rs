@@ -35,24 +35,29 @@ const PUT_POSTS: &str =
 const END_BOARD: &str = "UPDATE boards SET last_seq = $2, last_posted_at = $3 WHERE board = $1";
 
 /// Reads a page and what stands around it in one snapshot. `sum` bounds what is sent: the page is
-/// cut again when it is read, by exact lengths.
-const AFTER: &str =
+/// cut again when it is read, by exact lengths. Tables of one row are joined by their key: without
+/// statistics PostgreSQL takes them for a thousand rows each, and compiles the statement.
+pub(super) const AFTER: &str =
     "SELECT b.last_seq, s.epoch, c.at, p.seq, p.author, p.id, p.name, p.text, p.posted_at
-     FROM boards b CROSS JOIN chatchat_store s CROSS JOIN clock c
+     FROM boards b JOIN chatchat_store s ON s.one = 1 JOIN clock c ON c.one = 1
      LEFT JOIN LATERAL (
          SELECT q.*, sum(octet_length(q.text) + $4) OVER (ORDER BY q.seq) AS bytes
          FROM (SELECT * FROM posts WHERE board = b.board AND seq > $2 ORDER BY seq LIMIT $3) q
      ) p ON p.bytes <= $5
      WHERE b.name = $1 ORDER BY p.seq";
 
-const BEFORE: &str =
+pub(super) const BEFORE: &str =
     "SELECT b.last_seq, s.epoch, c.at, p.seq, p.author, p.id, p.name, p.text, p.posted_at
-     FROM boards b CROSS JOIN chatchat_store s CROSS JOIN clock c
+     FROM boards b JOIN chatchat_store s ON s.one = 1 JOIN clock c ON c.one = 1
      LEFT JOIN LATERAL (
          SELECT q.*, sum(octet_length(q.text) + $4) OVER (ORDER BY q.seq DESC) AS bytes
          FROM (SELECT * FROM posts WHERE board = b.board AND seq < $2 ORDER BY seq DESC LIMIT $3) q
      ) p ON p.bytes <= $5
      WHERE b.name = $1 ORDER BY p.seq DESC";
+
+pub(super) const BOARDS: &str = "SELECT b.name, b.last_seq, s.epoch, c.at
+     FROM boards b JOIN chatchat_store s ON s.one = 1 JOIN clock c ON c.one = 1
+     ORDER BY b.name";
 
 /// Row of `boards`.
 struct Board {
@@ -329,9 +334,7 @@ impl Tx<'_> {
     }
 
     pub(super) async fn boards(&self) -> Outcome<Boards> {
-        let sql = "SELECT b.name, b.last_seq, s.epoch, c.at
-             FROM chatchat_store s CROSS JOIN clock c CROSS JOIN boards b ORDER BY b.name";
-        let rows = self.db.rows(sql, &[]).await?;
+        let rows = self.db.rows(BOARDS, &[]).await?;
         let none = || StoreError::Broken { why: "it has no board".to_owned() };
         let first = rows.first().ok_or_else(none)?;
         let (epoch, as_of_ms) = (StoreEpoch(first.nat(2)?), first.nat(3)?);

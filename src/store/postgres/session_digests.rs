@@ -17,6 +17,9 @@ use crate::model::{
     ids::{BoardName, SessionKey, StoreEpoch, UserId},
 };
 
+pub(super) const DIGESTS: &str = "SELECT s.epoch, d.bucket, d.digest
+     FROM chatchat_store s LEFT JOIN session_digests d ON TRUE WHERE s.one = 1";
+
 impl Tx<'_> {
     /// Adds a change to the digest of a key's bucket.
     pub(super) async fn change_digest(&self, key: &SessionKey, by: u64) -> Outcome<()> {
@@ -48,9 +51,7 @@ impl Tx<'_> {
     }
 
     pub(super) async fn session_digests(&self) -> Outcome<SessionDigests> {
-        let sql = "SELECT s.epoch, d.bucket, d.digest
-             FROM chatchat_store s LEFT JOIN session_digests d ON TRUE";
-        let rows = self.db.rows(sql, &[]).await?;
+        let rows = self.db.rows(DIGESTS, &[]).await?;
         let epoch = rows.first().map_or(Ok(0), |row| row.nat(0))?;
         let mut digests = SessionDigests::empty(StoreEpoch(epoch));
         for row in &rows {

@@ -4,6 +4,7 @@ mod append;
 mod away;
 mod login;
 mod notify;
+mod plans;
 mod schema;
 
 use std::{
