@@ -34,15 +34,18 @@ const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// Shortest time-out of a statement, of a wait for a lock, and of a pause in a transaction.
 const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
-/// Returns the settings of every connection. Statements are short: compiling one takes a thousand times
-/// as long as it does. An engine that cannot compile has no such setting.
+/// Returns the settings of every connection. Statements are short, and find their rows in the order
+/// of a key: to compile one takes a thousand times as long as it does, and a bitmap of a board's posts,
+/// which is planned for while there are no statistics, holds all of them for a page of a few. An
+/// engine that does neither has no such settings.
 fn settings(store_timeout: Duration) -> String {
     let ms = store_timeout.max(TIMEOUT_MIN).as_millis();
     format!(
         "SET statement_timeout = {ms}; SET lock_timeout = {ms}; \
          SET idle_in_transaction_session_timeout = {ms}; \
          SET default_transaction_isolation = 'read committed'; \
-         SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit'"
+         SELECT set_config(name, 'off', false) FROM pg_settings
+             WHERE name IN ('jit', 'enable_bitmapscan')"
     )
 }
 
