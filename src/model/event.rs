@@ -1,6 +1,6 @@
 //! Events that a node records about itself, the same in both worlds, and fault points.
 //!
-//! The oracles of G8 to G11 and G13 read the event lines, and an operator's log shows them. The
+//! The oracles of G8 to G11, G13 and G14 read the event lines, and an operator's log shows them. The
 //! world adds the node, its role and the time.
 
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,11 @@ pub enum Event {
         registration: Registration,
         /// Symptom, for logs.
         why: String,
+    },
+    /// This master denies a node from now on: it was expelled.
+    Expel {
+        /// The node.
+        node: NodeId,
     },
     /// A worker entered this master's failed list.
     List {

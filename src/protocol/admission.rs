@@ -1,6 +1,7 @@
 //! Admission lists: a master's copy of who may join, refreshed from the store.
 //!
-//! 1. A denied node has no guard and is never admitted, whatever else lists it.
+//! 1. A denied node has no guard and is never admitted, whatever else lists it. It stays denied for
+//!    this life of the master: an answer of the store that was under way does not undo it.
 //! 2. A worker is admitted under the key and role that it was enrolled with, and no other.
 //! 3. Strangers make the master read the store at most once in [`REFRESH_INTERVAL`].
 
@@ -26,6 +27,8 @@ pub enum Standing {
     Enrolled(Enrolled),
     /// Enrolled with another key or in another role.
     Mismatch,
+    /// Expelled.
+    Denied,
     /// Not enrolled, as far as this copy knows.
     Unknown,
 }
@@ -36,6 +39,10 @@ pub struct AdmissionLists {
     tokens: Vec<JoinToken>,
     allowed: BTreeMap<NodeId, Enrolled>,
     denied: BTreeSet<NodeId>,
+    /// Nodes that were expelled in this life, until they are taken.
+    newly_denied: BTreeSet<NodeId>,
+    /// Whether the store's lists were read in this life. Nobody is admitted before.
+    was_read: bool,
     masters: BTreeMap<NodeId, MasterRow>,
     directory: Vec<Member>,
     directory_max: usize,
@@ -50,6 +57,8 @@ impl AdmissionLists {
             tokens: Vec::new(),
             allowed: BTreeMap::new(),
             denied: BTreeSet::new(),
+            newly_denied: BTreeSet::new(),
+            was_read: false,
             masters: BTreeMap::new(),
             directory: Vec::new(),
             directory_max,
@@ -57,12 +66,17 @@ impl AdmissionLists {
         }
     }
 
-    /// Replaces tokens, enrolled and denied nodes by what the store holds.
+    /// Replaces tokens and enrolled nodes by what the store holds, and adds the nodes that it denies.
     pub fn set_admission(&mut self, admission: Admission) {
         let Admission { tokens, allowed, denied } = admission;
         self.tokens = tokens;
         self.allowed = allowed.into_iter().map(|row| (row.node, row)).collect();
-        self.denied = denied.into_iter().collect();
+        if self.was_read {
+            denied.into_iter().for_each(|node| self.on_denied(node));
+        } else {
+            self.denied.extend(denied);
+            self.was_read = true;
+        }
     }
 
     /// Replaces the masters by those that the store lists.
@@ -82,7 +96,16 @@ impl AdmissionLists {
 
     /// Denies a node that was expelled just now.
     pub fn on_denied(&mut self, node: NodeId) {
-        self.denied.insert(node);
+        if self.denied.insert(node) {
+            self.newly_denied.insert(node);
+        }
+    }
+
+    /// Takes the nodes that were expelled since the last call, in order. Those of earlier lives of
+    /// this master are not among them: they had no key of this one.
+    #[must_use]
+    pub fn take_newly_denied(&mut self) -> Vec<NodeId> {
+        std::mem::take(&mut self.newly_denied).into_iter().collect()
     }
 
     /// Returns whether the lists are to be read from the store now, for a guard or a master that
@@ -135,6 +158,7 @@ impl AdmissionLists {
     #[must_use]
     pub fn worker(&self, node: &NodeId, key: &Fingerprint) -> Standing {
         match self.allowed.get(node) {
+            _ if self.is_denied(node) => Standing::Denied,
             Some(row) if row.role == Role::Worker && row.fingerprint == *key => {
                 Standing::Enrolled(row.clone())
             }
@@ -213,6 +237,31 @@ mod tests {
         assert_eq!(lists.node_guard(&node(3)), None);
         lists.set_masters(&[master(3)]);
         assert_eq!(lists.node_guard(&node(3)), None, "nor as a master");
+        assert_eq!(lists.worker(&node(3), &Fingerprint([3; 32])), Standing::Denied);
+    }
+
+    #[test]
+    fn answer_from_before_an_expulsion_does_not_undo_it() {
+        let mut lists = lists();
+        assert_eq!(lists.take_newly_denied(), [], "the node was expelled in an earlier life");
+        lists.on_denied(node(1));
+        let allowed = vec![enrolled(1, Role::Worker)];
+        lists.set_admission(Admission { allowed, ..Admission::default() });
+        assert!(lists.is_denied(&node(1)) && lists.is_denied(&node(3)));
+        assert_eq!(lists.worker(&node(1), &Fingerprint([1; 32])), Standing::Denied);
+    }
+
+    #[test]
+    fn node_is_newly_denied_once_however_often_it_is_listed() {
+        let mut lists = lists();
+        lists.on_denied(node(1));
+        let listed =
+            || Admission { denied: vec![node(1), node(3), node(5)], ..Admission::default() };
+        lists.set_admission(listed());
+        assert_eq!(lists.take_newly_denied(), [node(1), node(5)]);
+        lists.set_admission(listed());
+        lists.on_denied(node(5));
+        assert_eq!(lists.take_newly_denied(), []);
     }
 
     #[test]

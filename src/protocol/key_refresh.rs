@@ -212,13 +212,13 @@ impl<M: Copy + Ord> KeyRefresh<M> {
         self.gone_due.get_or_insert(now + self.gather);
     }
 
-    /// Notes that a member was expelled. Its domain needs another key at once.
-    pub fn on_expelled(&mut self, member: M) {
-        self.forget(member);
+    /// Notes that a node was expelled. The domain needs another key at once, also if the node is no
+    /// member: it may have left shortly before, or be about to join.
+    pub const fn renew_at_once(&mut self) {
         self.expelled = true;
     }
 
-    /// Forgets a member whose node has joined again as another one: nobody is gone.
+    /// Forgets a member: its node was expelled, or has joined again as another one and nobody is gone.
     pub fn forget(&mut self, member: M) {
         self.members.remove(&member);
         self.late.remove(&member);

@@ -121,6 +121,7 @@ impl AdmissionGate {
             (Standing::Mismatch, _, _) => {
                 return Err(Rejection::OtherKey.into());
             }
+            (Standing::Denied, _, _) => return Err(Rejection::Denied.into()),
             (Standing::Unknown, Some(bearer), GuardId::Token(token)) => {
                 let guard = Guard::random(&mut self.env.rng("node-guard"));
                 let node = Enrolled {
@@ -145,7 +146,13 @@ impl AdmissionGate {
             true => self.make_login(row.node).await,
             false => None,
         };
-        let grant = self.grant(Guard::from_slice(&row.guard), Some(self.keys()));
+        let keys = self.keys();
+        // It may have been expelled while the store was asked. Keys that were taken before are replaced
+        // once the expulsion is known.
+        if self.lists().is_denied(&row.node) {
+            return Err(Rejection::Denied.into());
+        }
+        let grant = self.grant(Guard::from_slice(&row.guard), Some(keys));
         Ok(AdmissionGrant { login, ..grant })
     }
 
@@ -197,5 +204,75 @@ impl AdmissionPolicy for AdmissionGate {
                 Role::Worker => self.admit_worker(request).await,
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+
+    use super::*;
+    use crate::{
+        crypto::{
+            admission::JoinSecret,
+            handshake::{Peer, VERSIONS},
+        },
+        store::{Backend, Op, OpReply},
+        testing::{
+            keys::{domain_of, epoch_of, identity, rng},
+            stepped_world::run,
+        },
+    };
+
+    /// Store that enrols whoever asks, and expels the node at this gate before it answers.
+    #[derive(Clone, Default)]
+    struct Expels(Arc<OnceLock<Arc<AdmissionGate>>>);
+
+    impl Backend for Expels {
+        fn call(&self, op: Op) -> BoxFuture<'_, Result<OpReply, StoreError>> {
+            let answer = match op {
+                Op::Enrol { node, .. } => {
+                    if let Some(gate) = self.0.get() {
+                        gate.lists().on_denied(node.node);
+                    }
+                    Ok(OpReply::Enrolled(node))
+                }
+                _ => Err(StoreError::Busy),
+            };
+            Box::pin(std::future::ready(answer))
+        }
+    }
+
+    #[test]
+    fn node_that_is_expelled_while_it_is_enrolled_gets_no_keys() {
+        run(|env| async move {
+            let newcomer = identity(2);
+            let token = JoinSecret::random(&mut rng(7), &identity(1).fingerprint());
+            let request = || AdmissionRequest {
+                peer: Peer {
+                    node: newcomer.node(),
+                    role: Role::Worker,
+                    spki: newcomer.spki().to_vec(),
+                    name: "worker".to_owned(),
+                    version: VERSIONS.1,
+                    release: None,
+                },
+                guard: GuardId::Token(token.row(1, 0).id),
+                bearer: Some(token.bearer()),
+                last_epoch: None,
+                wants_login: false,
+            };
+            let gate = |store: Expels| {
+                let keys = Arc::new(epoch_of(1, 1));
+                AdmissionGate::new(&env, Store::new(store), domain_of(1), keys, &Config::default())
+            };
+            let plain = gate(Expels::default()).admit(request()).await;
+            assert!(plain.is_ok_and(|grant| grant.keys.is_some()));
+            let store = Expels::default();
+            let gate = gate(store.clone());
+            assert!(store.0.set(Arc::clone(&gate)).is_ok(), "set once");
+            let refused = gate.admit(request()).await.err();
+            assert_eq!(refused.map(|refusal| refusal.reason), Some(Rejection::Denied));
+        });
     }
 }

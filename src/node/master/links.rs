@@ -273,7 +273,11 @@ impl Driver {
         let peer = secured.peer.clone();
         let (id, link) = self.links.start(&self.env, secured);
         let now = self.env.now();
+        // The gate may have read of an expulsion before the driver.
+        self.cut_expelled();
+        let is_denied = self.gate.lists().is_denied(&peer.node);
         match peer.role {
+            _ if is_denied => link.close(Close { reason: CloseReason::Expelled, retry_ms: 0 }),
             Role::Worker => {
                 let member = Member {
                     fact: Fact {

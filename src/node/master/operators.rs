@@ -5,10 +5,12 @@ use crate::{
     api::{JoinInvitation, JoinTokenList, JoinTokenState},
     crypto::{admission::JoinSecret, keys},
     model::{
+        event::Event,
         ids::{NodeId, TokenId},
         rows::{DeadLetter, StoreError},
     },
     node::handle::{Reply, RequestError},
+    protocol::master::Effect,
     store::Store,
 };
 
@@ -136,15 +138,14 @@ impl Driver {
         let _ = reply.send(answer);
     }
 
-    /// Ends the registrations of workers that were expelled.
+    /// Ends the registrations of workers that were expelled since the last call, and has the common
+    /// key replaced: a Welcome with it may be on its way to such a worker.
     pub(super) fn cut_expelled(&mut self) {
         let now = self.env.now();
-        let workers: Vec<_> = self.core.registrations().iter().map(|(node, _)| node).collect();
-        for node in workers {
-            let is_denied = self.gate.lists().is_denied(&node);
-            if is_denied {
-                self.core.expel(now, node, &mut self.out);
-            }
+        let expelled = self.gate.lists().take_newly_denied();
+        for node in expelled {
+            self.out.push(Effect::Event(Event::Expel { node }));
+            self.core.expel(now, node, &mut self.out);
         }
     }
 }

@@ -242,8 +242,8 @@ impl Driver {
         self.note_directory();
         if let Some(admission) = admission {
             self.gate.lists().set_admission(admission);
-            self.cut_expelled();
         }
+        self.cut_expelled();
         if let Some((keys, mark)) = closed {
             self.poll.closed_mark = mark;
             for key in keys {

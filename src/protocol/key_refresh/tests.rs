@@ -103,13 +103,22 @@ fn expulsion_waits_only_for_the_use_of_the_epoch_before() {
     lab.keys.on_gone(at(10_000), 3);
     assert_eq!(lab.due(11_000)[0], install(2, GONE, &[1, 2]));
     lab.made(11_000, 3);
-    lab.keys.on_expelled(2);
+    lab.keys.forget(2);
+    lab.keys.renew_at_once();
     assert_eq!(lab.due(11_001), []);
     lab.held(2, &[1]);
     let expelled = RefreshReason::MemberExpelled;
     let steps = lab.due(11_002);
     let removed = KeyStep::Remove(KeyEpoch(1));
     assert_eq!(steps[..3], [use_epoch(2, &[1]), removed, install(3, expelled, &[1])]);
+}
+
+#[test]
+fn expulsion_of_a_node_that_is_no_member_replaces_the_key_all_the_same() {
+    let mut lab = Lab::new(2);
+    lab.keys.renew_at_once();
+    let expelled = RefreshReason::MemberExpelled;
+    assert_eq!(lab.due(0)[0], install(2, expelled, &[1, 2]));
 }
 
 #[test]
@@ -207,7 +216,10 @@ impl World {
         if self.members.remove(&member).is_some() {
             self.gone.insert(member);
             match is_expelled {
-                true => self.keys.on_expelled(member),
+                true => {
+                    self.keys.forget(member);
+                    self.keys.renew_at_once();
+                }
                 false => self.keys.on_gone(at(self.now), member),
             }
         }

@@ -172,8 +172,10 @@ impl Master {
         self.end_worker(now, node, &Ending::Failed(why), out);
     }
 
-    /// Ends the registration of a worker that was expelled, if it has one here.
+    /// Ends the registration of a worker that was expelled, if it has one here, and has the common key
+    /// replaced at once: without one it may have been on its way to a registration.
     pub fn expel(&mut self, now: Mono, node: NodeId, out: &mut Vec<Effect>) {
+        self.keys.renew_at_once();
         self.end_worker(now, node, &Ending::Expelled, out);
         self.pump_marked(now, out);
     }
@@ -182,7 +184,7 @@ impl Master {
         let Some(registered) = self.registrations.remove(&node) else { return };
         let registration = registered.registration;
         match ending {
-            Ending::Expelled => self.keys.on_expelled(registered.link),
+            Ending::Expelled => self.keys.forget(registered.link),
             Ending::Left | Ending::Failed(_) => self.keys.on_gone(now, registered.link),
         }
         self.selection.remove(&node);
