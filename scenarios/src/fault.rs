@@ -6,7 +6,10 @@
 
 use std::{fmt, time::Duration};
 
-use chatchat::{config::parse_duration, model::event::FaultPoint};
+use chatchat::{
+    config::parse_duration,
+    model::{event::FaultPoint, ids::Role},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::target::{Place, Target};
@@ -135,6 +138,9 @@ pub enum Action {
     Stranger { to: Vec<Target> },
     /// A person's page goes away, and comes back with its session, its outbox and its cursor.
     PersonRestart { target: Target },
+    /// An operator expels a worker, whose machine goes on trying: as itself, then with a new identity
+    /// and the old join token. Undone by a new machine in its place, which has a token of its own.
+    Expel { target: Target },
 }
 
 /// A fault of a story or plan.
@@ -231,6 +237,7 @@ kinds! {
     Rollback "rollback" ["target" "by"] [],
     Stranger "stranger" ["to"] [],
     PersonRestart "person_restart" ["target"] [],
+    Expel "expel" ["target"] [],
 }
 
 impl Kind {
@@ -431,6 +438,16 @@ impl RawFault {
                 }
                 other => return Err(format!("{other} is no person: want person:N or person:*")),
             },
+            Kind::Expel => match target()? {
+                target @ (Target::One(Place::Worker(_))
+                | Target::Role(Role::Worker)
+                | Target::Assigned(_)) => Action::Expel { target },
+                other => {
+                    return Err(format!(
+                        "{other} is no worker: want worker:N, worker:* or assigned(RESOURCE)"
+                    ));
+                }
+            },
         })
     }
 
@@ -465,7 +482,8 @@ impl Action {
             | Self::Stop { target }
             | Self::Clone { target }
             | Self::Rollback { target, .. }
-            | Self::PersonRestart { target } => vec![target],
+            | Self::PersonRestart { target }
+            | Self::Expel { target } => vec![target],
             Self::Swizzle { targets }
             | Self::Restart { targets }
             | Self::Stranger { to: targets } => targets.iter().collect(),
@@ -503,7 +521,8 @@ impl Action {
             | Self::Stop { target }
             | Self::Clone { target }
             | Self::Rollback { target, .. }
-            | Self::PersonRestart { target } => *target = change(target),
+            | Self::PersonRestart { target }
+            | Self::Expel { target } => *target = change(target),
             Self::Swizzle { targets }
             | Self::Restart { targets }
             | Self::Stranger { to: targets } => {
@@ -583,7 +602,8 @@ impl fmt::Display for Action {
             | Self::DiskFull { target }
             | Self::Stop { target }
             | Self::Clone { target }
-            | Self::PersonRestart { target } => write!(f, " {target}"),
+            | Self::PersonRestart { target }
+            | Self::Expel { target } => write!(f, " {target}"),
             Self::FdLimit { target, count } => write!(f, " {target} at {count}"),
             Self::Slow { target, factor } => write!(f, " {target} by {factor}"),
             Self::Torn { target, rate }

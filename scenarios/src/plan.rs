@@ -235,6 +235,12 @@ fn swarm_action(kind: Kind, rng: &mut Rng, cluster: &Cluster) -> Action {
         Kind::Rollback => Action::Rollback { target, by: by * 3 },
         Kind::Stranger => Action::Stranger { to: vec![target] },
         Kind::PersonRestart => Action::PersonRestart { target: Target::People },
+        Kind::Expel => Action::Expel {
+            target: match cluster.workers {
+                0 => Target::Role(Role::Worker),
+                workers => Target::One(Place::Worker(rng.index(workers))),
+            },
+        },
     }
 }
 

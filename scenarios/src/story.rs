@@ -552,6 +552,7 @@ mod tests {
             for key in [kind.keys(), kind.optional_keys()].concat() {
                 let value = match key {
                     "target" if *kind == Kind::PersonRestart => "\"person:1\"",
+                    "target" if *kind == Kind::Expel => "\"worker:1\"",
                     "target" => "\"coordinator(board:lobby)\"",
                     "targets" | "from" => "[\"master:1\", \"worker:0\"]",
                     "to" => "\"worker:*\"",

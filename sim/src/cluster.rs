@@ -5,6 +5,7 @@
 
 mod act;
 mod extra;
+pub(crate) mod operators;
 mod roles;
 
 use std::{
@@ -37,6 +38,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use tokio::sync::mpsc;
 
+use self::operators::{JoinTokens, expulsions_max};
 use crate::{
     deployment::FaultId,
     keys::KeyPool,
@@ -44,6 +46,7 @@ use crate::{
 };
 
 const HTTP_PORT: u16 = 80;
+const ADMIN_PORT: u16 = 81;
 pub(crate) const LINK_PORT: u16 = 7000;
 /// Ending of the name of a machine that runs a second process with a node's identity.
 const CLONE: &str = "b";
@@ -66,7 +69,9 @@ pub struct Cluster {
     /// Place of each identity, those of nodes before a wipe included.
     nodes: Mutex<BTreeMap<NodeId, Place>>,
     keys: KeyPool,
-    token: String,
+    tokens: Mutex<JoinTokens>,
+    /// Whether the story has operators, whom each master listens to.
+    has_operators: bool,
     store: StoreHost,
     grants: Mutex<Grants>,
     ended: Mutex<Vec<(Place, String)>>,
@@ -114,13 +119,15 @@ pub(crate) fn wipes_max(plan: &Plan) -> usize {
     };
     let wipes = plan.faults.iter().filter_map(|fault| match &fault.action {
         Action::Wipe { target } => Some(count(target)),
+        // Once to come back under its old token, once to be set up anew.
+        Action::Expel { target } => Some(2 * count(target)),
         _ => None,
     });
     wipes.sum()
 }
 
 impl Cluster {
-    /// Adds all machines, switched off, and a store that holds a join token for the workers.
+    /// Adds all machines, switched off, and a store that holds join tokens for the workers.
     ///
     /// # Errors
     /// The error that SQLite reports.
@@ -143,9 +150,13 @@ impl Cluster {
         let keys = KeyPool::new(world.seed(), nodes.len() + 1, wipes);
         let identities = (0..nodes.len()).map(|nth| keys.identity(nth).0);
         let mut rng = ChaCha20Rng::from_seed(world.seed().bytes("cluster"));
-        let secret = JoinSecret::random(&mut rng, &keys.identity(0).1);
+        let mut secrets = vec![JoinSecret::random(&mut rng, &keys.identity(0).1)];
         let mut cluster = [0; 16];
         rng.fill_bytes(&mut cluster);
+        let each = 1 + expulsions_max(plan);
+        for _ in 1..each * shape.workers {
+            secrets.push(JoinSecret::random(&mut rng, &keys.identity(0).1));
+        }
         let it = Self {
             world: world.clone(),
             people,
@@ -153,7 +164,8 @@ impl Cluster {
             by_name,
             nodes: Mutex::new(identities.zip(nodes).collect()),
             keys,
-            token: secret.text().to_string(),
+            tokens: Mutex::new(JoinTokens::new(&secrets, each)),
+            has_operators: expulsions_max(plan) > 0,
             store: StoreHost::new(&NewCluster { cluster, epoch: StoreEpoch(1), now_ms: 0 })?,
             grants: Mutex::default(),
             ended: Mutex::default(),
@@ -169,9 +181,12 @@ impl Cluster {
             it.store.keep_journal();
         }
         let now_ms = world.wall(it.host(Place::Store)).ms;
-        // The operator admits what comes back from a wipe as the new node that it is.
-        let uses = u32::try_from(it.shape.workers + wipes).unwrap_or(u32::MAX);
-        it.store.apply(&Op::PutJoinToken(secret.row(uses, now_ms + DAY_MS)), now_ms)?;
+        // The operator admits what comes back from a wipe as the new node that it is. So a token is
+        // not used up by the worker that has it: an expulsion has to revoke it.
+        let uses = u32::try_from(1 + wipes).unwrap_or(u32::MAX);
+        for secret in &secrets {
+            it.store.apply(&Op::PutJoinToken(secret.row(uses, now_ms + DAY_MS)), now_ms)?;
+        }
         Ok(Arc::new(it))
     }
 
@@ -276,6 +291,7 @@ impl Cluster {
             Place::Master(nth) => {
                 let it = Arc::clone(self);
                 self.world.boot(host, |env| async move {
+                    it.let_operators_in(&env);
                     let (params, stops) = (it.master(&env, nth, &name), it.stops_of(place));
                     let began = it.world.elapsed();
                     let end = run_master(env, params, stops).await;
@@ -339,16 +355,20 @@ impl Cluster {
     /// Takes a machine's power and its files. A node that comes back from that is another one: its
     /// identity was among them. False when the machine was off.
     pub fn wipe(&self, place: Place) -> bool {
-        let number = match place {
-            Place::Master(nth) => Some(nth),
-            Place::Worker(nth) => Some(self.shape.masters + nth),
-            Place::Store | Place::Person(_) => None,
-        };
-        if let Some(number) = number {
+        if let Some(number) = self.number(place) {
             self.keys.renew_identity(number);
             self.nodes().insert(self.keys.identity(number).0, place);
         }
         self.world.wipe(self.host(place))
+    }
+
+    /// Returns the number of a place's node, by which its keys are found.
+    fn number(&self, place: Place) -> Option<usize> {
+        match place {
+            Place::Master(nth) => Some(nth),
+            Place::Worker(nth) => Some(self.shape.masters + nth),
+            Place::Store | Place::Person(_) => None,
+        }
     }
 
     /// Writes down that a node came to its end, and keeps that if nobody asked it to. One that
@@ -396,7 +416,7 @@ impl Cluster {
             access: Access::default(),
             link_listen: format!("0.0.0.0:{LINK_PORT}"),
             link_public: format!("{name}:{LINK_PORT}"),
-            admin_listen: None,
+            admin_listen: self.has_operators.then(|| format!("0.0.0.0:{ADMIN_PORT}")),
             tls: None,
             store: remote(env, STORE_ADDR, config.store_timeout),
             keys: self.keys.source(nth),
@@ -416,7 +436,7 @@ impl Cluster {
             name,
             masters: masters.collect(),
             pins: pins.collect(),
-            token: Some(self.token.clone()),
+            token: self.token(nth),
             store: remote(env, STORE_ADDR, config.store_timeout),
             login: None,
             keys: self.keys.source(self.shape.masters + nth),

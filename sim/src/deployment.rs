@@ -13,6 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use chatchat::{
     env::{BoxFuture, Env},
+    model::ids::NodeId,
     store::Store,
 };
 use chatchat_scenarios::{
@@ -88,6 +89,15 @@ impl<D> Begun<D> {
     }
 }
 
+/// Listener for operators of a master.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// `http://host:port`.
+    pub url: String,
+    /// Token that an operator shows.
+    pub token: String,
+}
+
 /// Cluster that a story runs on, simulated or of real processes.
 pub trait Deployment: Send + Sync + Sized + 'static {
     /// Time since a start that stays the same. Never goes back.
@@ -110,6 +120,19 @@ pub trait Deployment: Send + Sync + Sized + 'static {
 
     /// Returns the environment in which a person lives.
     fn person(&self, nth: usize) -> BoxFuture<'_, Env>;
+
+    /// Returns the environment in which an operator works, which no fault touches.
+    fn operator(&self) -> BoxFuture<'_, Env>;
+
+    /// Returns the listeners for operators of all masters that can be asked; none in a story without
+    /// operators.
+    fn admins(&self) -> Vec<Admin>;
+
+    /// Returns the identity of the node at a place, once it has one.
+    fn node_at(&self, place: Place) -> Option<NodeId>;
+
+    /// Gives a worker's machine a join token that no node ever had.
+    fn invite(&self, place: Place);
 
     /// Returns the store without faults between, for judging.
     fn direct_store(&self) -> Store;

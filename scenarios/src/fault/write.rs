@@ -34,7 +34,8 @@ impl RawFault {
             | Action::DiskFull { target }
             | Action::Stop { target }
             | Action::Clone { target }
-            | Action::PersonRestart { target } => self.aim(target),
+            | Action::PersonRestart { target }
+            | Action::Expel { target } => self.aim(target),
             Action::FdLimit { target, count } => {
                 self.aim(target);
                 self.count = Some(*count);

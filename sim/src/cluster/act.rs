@@ -8,6 +8,7 @@ use std::{
 
 use chatchat::{
     env::{BoxFuture, Env},
+    model::ids::NodeId,
     store::Store,
 };
 use chatchat_scenarios::{
@@ -20,7 +21,7 @@ use serde_json::Value;
 
 use super::{Cluster, place_named};
 use crate::{
-    deployment::{Begun, Deployment, FaultId, OnFaultPoint, Step, Undo},
+    deployment::{Admin, Begun, Deployment, FaultId, OnFaultPoint, Step, Undo},
     store::Trouble,
 };
 
@@ -140,7 +141,8 @@ impl Cluster {
             | Action::Partition { .. }
             | Action::Swizzle { .. }
             | Action::Restart { .. }
-            | Action::PersonRestart { .. } => Begun::instant(false),
+            | Action::PersonRestart { .. }
+            | Action::Expel { .. } => Begun::instant(false),
         }
     }
 
@@ -323,6 +325,22 @@ impl Deployment for Cluster {
 
     fn person(&self, nth: usize) -> BoxFuture<'_, Env> {
         Box::pin(self.world().idle(self.host(Place::Person(nth))))
+    }
+
+    fn operator(&self) -> BoxFuture<'_, Env> {
+        self.operator()
+    }
+
+    fn admins(&self) -> Vec<Admin> {
+        self.admins()
+    }
+
+    fn node_at(&self, place: Place) -> Option<NodeId> {
+        self.number(place).map(|number| self.keys.identity(number).0)
+    }
+
+    fn invite(&self, place: Place) {
+        self.invite(place);
     }
 
     fn direct_store(&self) -> Store {

@@ -10,6 +10,7 @@ use chatchat_scenarios::{
 };
 use dst_world::Seed;
 
+use super::expel;
 use crate::deployment::{Begun, Deployment, FaultId, Step};
 
 /// Length of a fault with several steps whose story names none.
@@ -33,6 +34,7 @@ pub(super) fn act<D: Deployment>(
         Action::Swizzle { targets } => swizzled(on, plan, nth, targets),
         Action::Restart { targets } => restarted(on, plan, nth, targets),
         Action::PersonRestart { target } => pages_closed(on, plan, pages, target),
+        Action::Expel { target } => expel::begin(on, plan, nth, target),
         _ => on.act(nth, action),
     }
 }

@@ -7,6 +7,7 @@
 
 mod common;
 mod core;
+mod expel;
 
 use std::{
     collections::BTreeMap,
@@ -70,7 +71,8 @@ pub const fn is_supported(kind: Kind) -> bool {
         | Kind::Clone
         | Kind::Rollback
         | Kind::Stranger
-        | Kind::PersonRestart => true,
+        | Kind::PersonRestart
+        | Kind::Expel => true,
     }
 }
 

@@ -36,7 +36,10 @@ use super::{
     network::Network,
     node::{Node, Process},
 };
-use crate::deployment::{Deployment, OnFaultPoint};
+use crate::{
+    cluster::operators::JoinTokens,
+    deployment::{Deployment, OnFaultPoint},
+};
 
 /// Interval at which nodes' lines are read.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -61,6 +64,8 @@ pub(super) struct RealCluster {
     store: Store,
     lines: Mutex<Lines>,
     listener: Mutex<Option<Arc<OnFaultPoint>>>,
+    /// Whether the story has operators, whom each master listens to.
+    has_operators: bool,
 }
 
 #[derive(Default)]
@@ -82,6 +87,7 @@ struct State {
     pins: Vec<Fingerprint>,
     /// Identities for masters that are wiped, with their fingerprints.
     spares: Vec<(Vec<u8>, Fingerprint)>,
+    tokens: JoinTokens,
 }
 
 impl RealCluster {

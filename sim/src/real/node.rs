@@ -25,6 +25,8 @@ pub(super) struct Node {
     pub(super) http: Option<String>,
     /// `host:port` for links; of a worker nothing.
     pub(super) link: Option<String>,
+    /// `host:port` for operators; of a worker nothing.
+    pub(super) admin: Option<String>,
     /// Network namespace that it lives in.
     pub(super) namespace: Option<String>,
 }

@@ -32,7 +32,8 @@ pub const fn obstacle(kind: Kind) -> Option<&'static str> {
         | Kind::Stop
         | Kind::Restart
         | Kind::Partition
-        | Kind::PersonRestart => None,
+        | Kind::PersonRestart
+        | Kind::Expel => None,
         Kind::Delay
         | Kind::Bandwidth
         | Kind::Loss
@@ -175,7 +176,7 @@ for = "4s"
 "#;
         let no_network = Some("network namespaces need root");
         insta::assert_snapshot!(refusals(faults, no_network), @r"
-        test:9: fault 1: clock_jump: all processes share this machine's clock; real processes can be given crash, exit, pause, slow, wipe, partition, stop, restart, person_restart
+        test:9: fault 1: clock_jump: all processes share this machine's clock; real processes can be given crash, exit, pause, slow, wipe, partition, stop, restart, person_restart, expel
         test:15: fault 2: pause: store: the store of real nodes is a file, which has no process and no line; want masters and workers
         test:18: fault 3: exit: `ack_sent` is over before anybody outside of the node can know; want `at`, or assign_sent, token_raised, lease_granted
         test:24: fault 4: partition: network namespaces need root, without which no line can be cut

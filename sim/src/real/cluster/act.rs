@@ -7,7 +7,7 @@ use std::{
 
 use chatchat::{
     env::{BoxFuture, Env},
-    model::time::Mono,
+    model::{ids::NodeId, time::Mono},
     store::Store,
 };
 use chatchat_scenarios::{
@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 
 use super::RealCluster;
 use crate::{
-    deployment::{Begun, Deployment, FaultId, OnFaultPoint},
+    cluster::operators::ADMIN_TOKEN,
+    deployment::{Admin, Begun, Deployment, FaultId, OnFaultPoint},
     real::{
         node::{Node, Process},
         slow::slow_down,
@@ -59,6 +60,33 @@ impl Deployment for RealCluster {
 
     fn person(&self, _nth: usize) -> BoxFuture<'_, Env> {
         Box::pin(async { self.env.clone() })
+    }
+
+    fn operator(&self) -> BoxFuture<'_, Env> {
+        Box::pin(async { self.env.clone() })
+    }
+
+    fn admins(&self) -> Vec<Admin> {
+        let admin = |node: &Node| {
+            let url = format!("http://{}", node.admin.as_ref()?);
+            Some(Admin { url, token: ADMIN_TOKEN.to_owned() })
+        };
+        let admins = self.nodes.values().filter_map(admin);
+        if self.has_operators { admins.collect() } else { Vec::new() }
+    }
+
+    fn node_at(&self, place: Place) -> Option<NodeId> {
+        self.lines().node(place)
+    }
+
+    fn invite(&self, place: Place) {
+        let Some(node) = self.nodes.get(&place) else { return };
+        if let Place::Worker(worker) = place {
+            self.state().tokens.replace(worker);
+        }
+        if let Err(why) = self.write_token(place, node) {
+            self.failed(place, why);
+        }
     }
 
     fn direct_store(&self) -> Store {

@@ -19,7 +19,10 @@ use chatchat_scenarios::{cluster as shape, plan::Plan, target::Place};
 
 use super::RealCluster;
 use crate::{
-    cluster::wipes_max,
+    cluster::{
+        operators::{ADMIN_TOKEN, ADMIN_TOKEN_FILE, JoinTokens, expulsions_max},
+        wipes_max,
+    },
     real::{
         lines::Lines,
         network::Network,
@@ -33,7 +36,7 @@ const IDENTITY_BITS: usize = 2048;
 const STORE_TIMEOUT: Duration = Duration::from_secs(20);
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// Ports of a node that has an address of its own.
-const PORTS: [u16; 2] = [80, 7000];
+const PORTS: [u16; 3] = [80, 7000, 81];
 
 impl RealCluster {
     /// Makes everything that the nodes need before they start.
@@ -68,7 +71,7 @@ impl RealCluster {
         let limits = FileLimits::new(STORE_TIMEOUT);
         let store = open_with(&env, &path.join("store.db"), limits);
         let store = store.map_err(|why| format!("no store: {why}"))?;
-        let wipes = wipes_max(plan);
+        let (wipes, expulsions) = (wipes_max(plan), expulsions_max(plan));
         let identities = identities(&env, shape.masters + wipes).await?;
         let lines = Lines::new(nodes.iter().map(|(place, node)| (*place, node.events())));
         let it = Self {
@@ -84,8 +87,9 @@ impl RealCluster {
             store,
             lines: Mutex::new(lines),
             listener: Mutex::default(),
+            has_operators: expulsions > 0,
         };
-        it.prepare(identities, wipes).await?;
+        it.prepare(identities, wipes, 1 + expulsions).await?;
         Ok(it)
     }
 
@@ -93,27 +97,32 @@ impl RealCluster {
         &self,
         mut identities: Vec<(Vec<u8>, Fingerprint)>,
         wipes: usize,
+        tokens: usize,
     ) -> Result<(), String> {
         let spares = identities.split_off(self.shape.masters);
         for (place, (key, _)) in (0..).map(Place::Master).zip(&identities) {
             write(&self.nodes[&place].data().join(IDENTITY_FILE), key)?;
         }
         let pins: Vec<_> = identities.into_iter().map(|(_, pin)| pin).collect();
-        let secret = JoinSecret::random(&mut self.env.rng("join-token"), &pins[0]);
+        let secret = |_| JoinSecret::random(&mut self.env.rng("join-token"), &pins[0]);
+        let secrets: Vec<_> = (0..self.shape.workers * tokens).map(secret).collect();
         // What comes back from a wipe is a new node.
-        let uses = u32::try_from(self.shape.workers + wipes).unwrap_or(u32::MAX);
-        let token = secret.row(uses, self.env.wall().ms + DAY_MS);
-        let put = self.store.put_join_token(token).await;
-        put.map_err(|why| format!("no join token: {why}"))?;
+        let uses = u32::try_from(1 + wipes).unwrap_or(u32::MAX);
+        for secret in &secrets {
+            let token = secret.row(uses, self.env.wall().ms + DAY_MS);
+            let put = self.store.put_join_token(token).await;
+            put.map_err(|why| format!("no join token: {why}"))?;
+        }
         {
             let mut state = self.state();
             (state.pins, state.spares) = (pins, spares);
+            state.tokens = JoinTokens::new(&secrets, tokens);
         }
         for (place, node) in &self.nodes {
             match place {
                 Place::Master(_) => self.write_master(node)?,
                 _ => {
-                    write(&node.token(), secret.text().as_bytes())?;
+                    self.write_token(*place, node)?;
                     self.write_worker(node)?;
                 }
             }
@@ -121,14 +130,25 @@ impl RealCluster {
         Ok(())
     }
 
+    /// Writes the join token that a worker has now into its file.
+    pub(super) fn write_token(&self, place: Place, node: &Node) -> Result<(), String> {
+        let Place::Worker(worker) = place else { return Ok(()) };
+        let token = self.state().tokens.of(worker).ok_or("there is no join token for it")?;
+        write(&node.token(), token.as_bytes())
+    }
+
     fn write_master(&self, node: &Node) -> Result<(), String> {
+        self.let_operators_in(node)?;
         let settings = MasterSettings {
             name: node.name.clone(),
             data_dir: node.data(),
             store: self.store_setting(),
             http: node.http.clone().unwrap_or_default(),
             link: node.link.clone().unwrap_or_default(),
-            admin: "off".to_owned(),
+            admin: match &node.admin {
+                Some(admin) if self.has_operators => admin.clone(),
+                _ => "off".to_owned(),
+            },
             // The network between the namespaces is on this machine.
             behind_proxy: true,
             events: Some(node.events()),
@@ -136,6 +156,14 @@ impl RealCluster {
         };
         let settings = settings.resolve().map_err(|why| why.to_string())?;
         self.write_settings(node, &settings)
+    }
+
+    /// Writes the operators' token into a master's directory, if the story has operators.
+    fn let_operators_in(&self, node: &Node) -> Result<(), String> {
+        match self.has_operators {
+            true => write(&node.data().join(ADMIN_TOKEN_FILE), ADMIN_TOKEN.as_bytes()),
+            false => Ok(()),
+        }
     }
 
     fn write_worker(&self, node: &Node) -> Result<(), String> {
@@ -171,6 +199,7 @@ impl RealCluster {
         let spare = self.state().spares.pop();
         let (key, pin) = spare.ok_or("no identity is left for a master that was wiped")?;
         write(&node.data().join(IDENTITY_FILE), &key)?;
+        self.let_operators_in(node)?;
         self.state().pins[nth] = pin;
         let mut workers = self.nodes.values().filter(|node| node.link.is_none());
         workers.try_for_each(|worker| self.write_worker(worker))
@@ -190,14 +219,17 @@ fn nodes(
     path: &Path,
     network: Option<&Network>,
 ) -> Result<BTreeMap<Place, Node>, String> {
-    let ports = free_ports(2 * shape.masters).map_err(|why| format!("no free port: {why}"))?;
+    let ports =
+        free_ports(PORTS.len() * shape.masters).map_err(|why| format!("no free port: {why}"))?;
     let mut nodes = BTreeMap::new();
     let masters = (0..shape.masters).map(Place::Master);
     for place in masters.chain((0..shape.workers).map(Place::Worker)) {
         let own = network.and_then(|network| network.node(place));
         let addr = |which: usize| match (&own, place) {
             (Some((address, _)), Place::Master(_)) => Some(format!("{address}:{}", PORTS[which])),
-            (None, Place::Master(nth)) => Some(format!("127.0.0.1:{}", ports[2 * nth + which])),
+            (None, Place::Master(nth)) => {
+                Some(format!("127.0.0.1:{}", ports[PORTS.len() * nth + which]))
+            }
             _ => None,
         };
         let name = name_of(place);
@@ -205,6 +237,7 @@ fn nodes(
             folder: path.join(&name),
             http: addr(0),
             link: addr(1),
+            admin: addr(2),
             namespace: own.as_ref().map(|(_, namespace)| namespace.clone()),
             name,
         };
