@@ -117,21 +117,16 @@ pub struct Report {
 }
 
 /// Returns the expected properties that a run judges, and those that it does not, or not whole.
-fn scope(plan: &Plan, is_real: bool) -> (String, Option<String>) {
-    // The simulated world judges G14 itself.
-    let is_tapped = |property: Property| !is_real && property == Property::G14;
-    let is_judged = |property: &&Property| is_judged(**property) || is_tapped(**property);
-    let expected = &plan.expect.properties;
-    let is_whole =
-        |property: &&Property| is_judged(property) || is_real && **property == Property::G14;
-    let judged = expected.iter().filter(is_judged);
-    let others = expected.iter().filter(|property| !is_whole(property));
-    let judged: Vec<_> = judged.map(|property| property.number()).collect();
+fn scope(plan: &Plan) -> (String, Option<String>) {
+    let expected = plan.expect.properties.iter();
+    let (judged, others): (Vec<&Property>, Vec<_>) =
+        expected.partition(|property| is_judged(**property));
+    let judged: Vec<_> = judged.into_iter().map(|property| property.number()).collect();
     let name = |property: &Property| match property {
         Property::G18 => format!("{property} (`meta` does)"),
         _ => property.to_string(),
     };
-    let others: Vec<_> = others.map(name).collect();
+    let others: Vec<_> = others.into_iter().map(name).collect();
     (judged.join(" "), (!others.is_empty()).then(|| others.join(", ")))
 }
 
@@ -141,7 +136,7 @@ impl Report {
     pub fn block(&self, plan: &Plan, real_time: Option<Duration>) -> String {
         let mut rows = vec![("verdict", self.verdict.to_string())];
         rows.extend(self.complaints.iter().map(|complaint| ("", complaint.clone())));
-        let (judged, unjudged) = scope(plan, self.real.is_some());
+        let (judged, unjudged) = scope(plan);
         rows.push(("judged", judged));
         if let Some(unjudged) = unjudged {
             rows.push(("", format!("not judged: {unjudged}")));
@@ -269,7 +264,7 @@ mod tests {
         let head: Vec<_> = block.lines().take(9).collect();
         insta::assert_snapshot!(head.join("\n"), @r"
         verdict  holds
-        judged   G0 G1 G2 G3 G4 G5 G6 G7 G8 G9 G10 G11 G12 G13 G15 G16 G17
+        judged   G0 G1 G2 G3 G4 G5 G6 G7 G8 G9 G10 G11 G12 G13 G14 G15 G16 G17
                  not judged: G18 determinism (`meta` does)
                  not judged (real): G14 secrecy: no wire is tapped
         canary   lobby 7 taken out of the store is refused: G1 durable ack

@@ -92,7 +92,8 @@ impl StoreTime {
         use Kind::{ClockDrift, ClockJump, ClockOffset};
         let mut at_store = evidence.incidents_at(Place::Store);
         let is_touched = at_store.any(|incident| {
-            kind_of(evidence, incident)
+            evidence
+                .kind_of(incident)
                 .is_none_or(|kind| matches!(kind, ClockDrift | ClockJump | ClockOffset))
         });
         let told = evidence.history.operations.iter().filter_map(Operation::committed);
@@ -128,14 +129,9 @@ fn settled(evidence: &Evidence<'_>) -> BTreeSet<(UserId, PostId)> {
 
 /// Returns whether no fault may have taken a holder's disk, or set the store back.
 fn disks_are_kept(evidence: &Evidence<'_>) -> bool {
-    use Kind::{BitRot, DiskFull, Rollback, SyncError, Wipe};
-    let harms = |kind| matches!(kind, BitRot | DiskFull | Rollback | SyncError | Wipe);
-    !evidence.incidents.iter().any(|it| kind_of(evidence, it).is_none_or(harms))
-}
-
-/// Returns the kind of a fault; `None` for one that is not in the plan.
-fn kind_of(evidence: &Evidence<'_>, incident: &Incident) -> Option<Kind> {
-    evidence.plan.faults.get(incident.fault).map(|fault| fault.action.kind())
+    use Kind::{BitRot, DiskFull, Expel, Rollback, SyncError, Wipe};
+    let harms = |kind| matches!(kind, BitRot | DiskFull | Expel | Rollback | SyncError | Wipe);
+    !evidence.incidents.iter().any(|it| evidence.kind_of(it).is_none_or(harms))
 }
 
 /// Returns whether a worker was asked to end, and nothing else befell it, while another one of its domain
@@ -143,7 +139,7 @@ fn kind_of(evidence: &Evidence<'_>, incident: &Incident) -> Option<Kind> {
 fn has_handed_over(evidence: &Evidence<'_>, place: Place) -> bool {
     let is_stopped = |place| {
         let mut all = evidence.incidents_at(place).peekable();
-        all.peek().is_some() && all.all(|it| kind_of(evidence, it) == Some(Kind::Stop))
+        all.peek().is_some() && all.all(|it| evidence.kind_of(it) == Some(Kind::Stop))
     };
     let cluster = &evidence.plan.cluster;
     let mut workers = (0..cluster.workers).map(Place::Worker);

@@ -37,6 +37,7 @@ mod g12_presence;
 mod g12_streams;
 mod g13_keys;
 mod g13_refresh;
+mod g14_expelled;
 mod g15_told;
 mod g15_weak;
 mod g16_overload;
@@ -144,8 +145,8 @@ fn broken(
 /// Judge of one property.
 type Oracle = fn(&Evidence<'_>) -> Vec<Violation>;
 
-/// Properties that have an oracle here. The world that runs a story judges G14, and G18 by
-/// running it twice.
+/// Properties that have an oracle here. The world that runs a story judges what G14 says of the wire,
+/// and G18 by running it twice.
 const ORACLES: &[(Property, Oracle)] = &[
     (Property::G0, g00_calm::judge),
     (Property::G1, g01_durable_ack::judge),
@@ -176,6 +177,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G12, g12_streams::judge),
     (Property::G13, g13_keys::judge),
     (Property::G13, g13_refresh::judge),
+    (Property::G14, g14_expelled::judge),
     (Property::G15, g15_weak::judge),
     (Property::G15, g15_told::judge),
     (Property::G16, g16_overload::judge),

@@ -6,7 +6,7 @@ use chatchat::model::ids::Role;
 
 use super::Evidence;
 use crate::{
-    fault::Action,
+    fault::{Action, Kind},
     history::Who,
     plan::Incident,
     target::{Place, Target},
@@ -43,6 +43,11 @@ impl Evidence<'_> {
     pub(super) fn last_trouble_before(&self, at: Duration) -> Duration {
         let begun = self.incidents.iter().filter(|incident| incident.from <= at);
         begun.map(|incident| self.end_of(incident)).max().unwrap_or_default()
+    }
+
+    /// Returns the kind of a fault; `None` for one that is not in the plan.
+    pub(super) fn kind_of(&self, incident: &Incident) -> Option<Kind> {
+        self.plan.faults.get(incident.fault).map(|fault| fault.action.kind())
     }
 
     /// Returns the faults that may have touched a place. A target by role counts for everyone
@@ -155,10 +160,7 @@ impl Evidence<'_> {
     }
 
     fn doublings(&self, place: Place) -> impl Iterator<Item = Duration> {
-        let is_double = |incident: &&Incident| {
-            let fault = self.plan.faults.get(incident.fault);
-            fault.is_some_and(|fault| fault.action.kind() == crate::fault::Kind::Clone)
-        };
+        let is_double = |incident: &&Incident| self.kind_of(incident) == Some(Kind::Clone);
         self.incidents_at(place).filter(is_double).map(|incident| incident.from)
     }
 
