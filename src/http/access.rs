@@ -16,7 +16,7 @@ use axum::{
 };
 use thiserror::Error;
 
-use super::{App, problem::ErrorResponse, server::PeerHost};
+use super::{App, connection::PeerHost, problem::ErrorResponse};
 use crate::{api::ProblemType, comm::connection_limit::counted_host};
 
 /// Names in a list of the settings.

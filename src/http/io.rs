@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use axum::body::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
@@ -33,8 +34,31 @@ pub(super) struct Deadlines {
     pub(super) linger: Duration,
 }
 
+/// State that a connection's bytes share with the handlers of its requests, beside hyper.
+#[derive(Debug, Default)]
+pub(super) struct Course {
+    /// Whether a request is with its handler, so that what comes is no header.
+    is_busy: AtomicBool,
+    /// Whether all that was written is out of every buffer of ours.
+    is_flushed: AtomicBool,
+}
+
+impl Course {
+    /// Notes whether a request is with its handler.
+    pub(super) fn set_busy(&self, is_busy: bool) {
+        self.is_busy.store(is_busy, Ordering::Relaxed);
+    }
+
+    /// Returns whether all that was written is out of every buffer of ours.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.is_flushed.load(Ordering::Relaxed)
+    }
+}
+
 /// Bytes of a peer that are read and dropped after our last one.
 const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes that a peer may send ahead of its turn, beyond those that hyper has read.
+const AHEAD_BYTES_MAX: usize = 1024;
 
 fn sleep_until(env: &Env, at: Mono) -> BoxFuture<'static, ()> {
     let env = env.clone();
@@ -56,10 +80,11 @@ enum Awaited {
 /// takes our answer from the peer.
 pub(super) struct Watched {
     stream: BoxStream,
+    /// Bytes of the peer that are read before those of the stream.
+    ahead: Bytes,
     env: Env,
-    deadlines: Deadlines,
-    /// Whether a request is with its handler, so that what comes is no header.
-    busy: Arc<AtomicBool>,
+    deadlines: &'static Deadlines,
+    course: Arc<Course>,
     reading: Option<(Awaited, BoxFuture<'static, ()>)>,
     /// Deadline of a write; armed while it makes no progress.
     stalled: Option<BoxFuture<'static, ()>>,
@@ -68,23 +93,72 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// Returns the connection; `busy` is true while a request is with its handler.
-    pub(super) fn new(
-        env: &Env,
-        stream: BoxStream,
-        deadlines: Deadlines,
-        busy: Arc<AtomicBool>,
-    ) -> Self {
+    /// Returns the connection, from whose accept on the deadlines count.
+    pub(super) fn new(env: &Env, stream: BoxStream, deadlines: &'static Deadlines) -> Self {
         let first = sleep_until(env, env.now() + deadlines.first_byte);
         Self {
             stream,
+            ahead: Bytes::new(),
             env: env.clone(),
             deadlines,
-            busy,
+            course: Arc::default(),
             reading: Some((Awaited::FirstByte, first)),
             stalled: None,
             lingering: None,
         }
+    }
+
+    /// Returns the state that is shared with the handlers of requests.
+    pub(super) fn course(&self) -> &Arc<Course> {
+        &self.course
+    }
+
+    /// Begins a long answer that is written without hyper, after the head: no request is awaited. `ahead`
+    /// are bytes of the peer that hyper has read.
+    pub(super) fn begin_long_answer(&mut self, ahead: Bytes) {
+        self.course.set_busy(true);
+        self.reading = None;
+        self.ahead = ahead;
+    }
+
+    /// Ends it. The next request is awaited, of which bytes may be there already.
+    pub(super) fn end_long_answer(&mut self) {
+        self.course.set_busy(false);
+    }
+
+    /// Returns why the peer has left, once it has. What it sends meanwhile is kept for its next request;
+    /// with something kept nothing more is read, so that it fills no memory of ours.
+    pub(super) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if !self.ahead.is_empty() {
+            return Poll::Pending;
+        }
+        let mut room = [0; AHEAD_BYTES_MAX];
+        let mut read = ReadBuf::new(&mut room);
+        match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read)) {
+            Err(why) => Poll::Ready(why),
+            Ok(()) if read.filled().is_empty() => Poll::Ready(io::ErrorKind::UnexpectedEof.into()),
+            Ok(()) => {
+                self.ahead = Bytes::copy_from_slice(read.filled());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn poll_take(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let taken = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead.split_to(taken));
+        Poll::Ready(Ok(()))
+    }
+
+    fn is_busy(&self) -> bool {
+        self.course.is_busy.load(Ordering::Relaxed)
+    }
+
+    fn set_flushed(&self, is_flushed: bool) {
+        self.course.is_flushed.store(is_flushed, Ordering::Relaxed);
     }
 
     fn await_(&mut self, what: Awaited) {
@@ -114,6 +188,9 @@ impl Watched {
     /// Notes that bytes of an answer went out: the header before it was whole. The next request is
     /// awaited from now on, whether or not hyper looks for it again.
     fn on_written(&mut self, cx: &mut Context<'_>) {
+        if self.is_busy() {
+            return;
+        }
         self.await_(Awaited::NextRequest);
         if let Some((_, deadline)) = &mut self.reading {
             // It has only begun; this says which task to wake.
@@ -129,8 +206,8 @@ impl AsyncRead for Watched {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if self.busy.load(Ordering::Relaxed) {
+        let read = self.poll_take(cx, buf);
+        if self.is_busy() {
             self.reading = None;
             return read;
         }
@@ -164,6 +241,7 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.set_flushed(false);
         let wrote = Pin::new(&mut self.stream).poll_write(cx, bytes);
         if wrote.is_ready() {
             self.on_written(cx);
@@ -176,6 +254,7 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.set_flushed(false);
         let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         if wrote.is_ready() {
             self.on_written(cx);
@@ -189,6 +268,7 @@ impl AsyncWrite for Watched {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.set_flushed(matches!(flushed, Poll::Ready(Ok(()))));
         self.on_write(cx, flushed)
     }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Listener -> serve (caps, TLS, deadlines) -> hyper http1 -> router -> api -> MasterHandle
+//!                                          -> chunks of a stream, after its head
 //! ```
 //!
 //! 1. Nothing is decided here: every answer is the master's, put into HTTP's words.
@@ -15,8 +16,11 @@ mod admin;
 mod api;
 mod auth;
 mod body;
+mod chunks;
+mod connection;
 mod headers;
 mod io;
+mod long_body;
 mod metrics;
 mod openapi;
 mod page;
@@ -47,11 +51,8 @@ pub use self::{
     tls::{Tls, TlsError},
 };
 use self::{
-    auth::Caller,
-    places::Places,
-    problem::ErrorResponse,
-    rate::RateLimiter,
-    server::{Closing, PeerHost},
+    auth::Caller, connection::PeerHost, places::Places, problem::ErrorResponse, rate::RateLimiter,
+    server::Closing,
 };
 use crate::{
     config::Config,

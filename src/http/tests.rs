@@ -6,6 +6,7 @@ mod admin;
 mod api;
 mod bad_input;
 mod contract;
+mod long_answers;
 mod server;
 mod stream;
 mod tls;

@@ -16,8 +16,8 @@ use crate::{
         App,
         auth::{self, Caller, Secret},
         body::JsonBody,
+        connection::PeerHost,
         problem::ErrorResponse,
-        server::PeerHost,
     },
     model::{
         ids::Author,

@@ -5,7 +5,7 @@
 //! 2. A `beat` is sent every `stream_beat_interval`, busy or not.
 //! 3. A reader that takes nothing is closed: its stream by the master, its connection by the server.
 
-use std::{collections::BTreeMap, convert::Infallible, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -15,7 +15,10 @@ use axum::{
 };
 use futures_util::stream;
 use serde::Deserialize;
-use tokio::sync::{broadcast, mpsc::error::TryRecvError};
+use tokio::sync::{
+    broadcast,
+    mpsc::{self, error::TryRecvError},
+};
 
 use super::typed;
 use crate::{
@@ -24,7 +27,7 @@ use crate::{
         User,
     },
     env::Env,
-    http::{App, auth::Caller, places::Place, problem::ErrorResponse},
+    http::{App, auth::Caller, long_body::long_answer, places::Place, problem::ErrorResponse},
     model::{
         ids::{BoardName, Cursor},
         rows::ActiveUser,
@@ -32,7 +35,7 @@ use crate::{
         stream::{ByeReason, Delivery, MasterInfo, PresenceChange, PresenceWindow},
         time::Mono,
     },
-    node::handle::{PresenceForm, SessionRequest, StreamHandle},
+    node::handle::{PresenceForm, SessionRequest, StreamGuard, StreamHandle},
 };
 
 /// Length at which a chunk is handed on, in bytes, so that a long catch-up is a few large writes.
@@ -153,48 +156,44 @@ async fn sorry(app: &App, why: &ErrorResponse) -> Response {
 }
 
 fn live(app: &App, feed: StreamHandle, place: Place) -> Response {
+    let StreamHandle { hello, deliveries, guard } = feed;
     let mut chunk = Chunk::default();
-    let cursor = feed.hello.cursor.to_string();
-    chunk.event(Some(&cursor), &StreamEvent::Hello(feed.hello.clone()));
-    let beat = Duration::from_millis(feed.hello.beat_ms.max(1));
+    chunk.event(Some(&hello.cursor.to_string()), &StreamEvent::Hello(hello.clone()));
+    let beat = Duration::from_millis(hello.beat_ms.max(1));
     let reader = Reader {
         env: app.env().clone(),
         closing: app.closing(),
-        cursor: feed.hello.cursor.clone(),
+        cursor: hello.cursor,
         next_beat: app.env().now() + beat,
         beat,
-        feed,
-        pending: Some(chunk),
+        deliveries,
         ended: false,
+        _guard: guard,
         _place: place,
     };
-    let chunks = stream::unfold(reader, |mut reader| async move {
+    let rest = stream::unfold(reader, |mut reader| async move {
         let chunk = reader.next().await?;
-        Some((Ok::<_, Infallible>(Bytes::from(chunk.0)), reader))
+        Some((Bytes::from(chunk.0), reader))
     });
-    event_stream(Body::from_stream(chunks))
+    long_answer(Bytes::from(chunk.0), rest, event_stream)
 }
 
 /// Open stream, polled only while its connection has room.
 struct Reader {
     env: Env,
-    feed: StreamHandle,
+    deliveries: mpsc::Receiver<Delivery>,
     closing: broadcast::Receiver<()>,
     /// Cursor after the last event of this reader.
     cursor: Cursor,
     beat: Duration,
     next_beat: Mono,
-    /// First chunk, until it is sent.
-    pending: Option<Chunk>,
     ended: bool,
+    _guard: StreamGuard,
     _place: Place,
 }
 
 impl Reader {
     async fn next(&mut self) -> Option<Chunk> {
-        if let Some(first) = self.pending.take() {
-            return Some(first);
-        }
         if self.ended {
             return None;
         }
@@ -207,10 +206,10 @@ impl Reader {
                 self.next_beat = self.env.now() + self.beat;
                 chunk.event(None, &StreamEvent::Beat);
             }
-            event = self.feed.deliveries.recv() => self.on_event(event, &mut chunk),
+            event = self.deliveries.recv() => self.on_event(event, &mut chunk),
         }
         while !self.ended && chunk.0.len() < CHUNK_BYTES_MAX {
-            match self.feed.deliveries.try_recv() {
+            match self.deliveries.try_recv() {
                 Ok(event) => self.on_event(Some(event), &mut chunk),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => self.on_event(None, &mut chunk),

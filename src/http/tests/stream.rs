@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-async fn open(site: &Site, path: &str, token: &str, last: Option<&str>) -> DuplexStream {
+pub(super) async fn open(site: &Site, path: &str, token: &str, last: Option<&str>) -> DuplexStream {
     let mut ask = Ask::new("GET", path).token(token);
     if let Some(last) = last {
         ask = ask.header("Last-Event-ID", last);
@@ -29,7 +29,7 @@ async fn open(site: &Site, path: &str, token: &str, last: Option<&str>) -> Duple
 }
 
 /// Reads until this was seen.
-async fn until(stream: &mut DuplexStream, mark: &str) -> String {
+pub(super) async fn until(stream: &mut DuplexStream, mark: &str) -> String {
     let mut text = String::new();
     let mut bytes = [0; 4096];
     while !text.contains(mark) {
@@ -40,7 +40,7 @@ async fn until(stream: &mut DuplexStream, mark: &str) -> String {
     text
 }
 
-fn post(seq: u64) -> Delivery {
+pub(super) fn post(seq: u64) -> Delivery {
     Delivery::Post(Shared::new(Post {
         id: PostId([3; 16]),
         board: "lobby".parse().expect("a name"),

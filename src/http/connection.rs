@@ -1,0 +1,283 @@
+//! Connection: the handshake, requests by way of hyper, and long answers without it.
+//!
+//! ```text
+//!   handshake ──► requests (hyper) ──► end
+//!                  │           ▲
+//!      head and    ▼           │  last chunk
+//!      first chunk └─ chunks ──┘
+//! ```
+//!
+//! 1. A connection that sends no byte, no whole header, no further request, or takes nothing of what is
+//!    written, is closed; what has arrived by then is answered.
+//! 2. A handshake has a limit of its own.
+//! 3. A long answer leaves hyper only behind a whole request, and comes back with all that its peer sent
+//!    meanwhile: what is read next is the next request.
+//! 4. When the server stops, a connection finishes the answer it is at, then closes.
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes, HttpBody},
+    extract::FromRequestParts,
+    http::{HeaderMap, Method, Request, Version, header, request::Parts},
+};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{io::AsyncWriteExt, sync::broadcast};
+use tower::ServiceExt;
+use tracing::debug;
+
+use super::{
+    chunks::write_chunks,
+    io::{Course, Deadlines, Watched},
+    long_body::{Chunks, Rest},
+    tls::Tls,
+};
+use crate::env::{BoxStream, Env};
+
+/// Waits of a connection. Idle ones outlive the 60 s of common balancers, so that it is never us who
+/// closes what a balancer is about to use.
+const DEADLINES: Deadlines = Deadlines {
+    first_byte: Duration::from_secs(5),
+    header: Duration::from_secs(20),
+    idle: Duration::from_secs(120),
+    write_stall: Duration::from_secs(10),
+    linger: Duration::from_secs(5),
+};
+/// Time for requests that are on their way when the server stops.
+const LAST_REQUEST: Duration = Duration::from_millis(100);
+/// Time for connections to finish when the server stops.
+const GRACE: Duration = Duration::from_secs(5);
+/// Largest header of a request, in lines and bytes: cursors of 32 boards fit in the query.
+const HEADER_LINES_MAX: usize = 64;
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// Largest buffer of one connection's input or output, in bytes.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// Address that a request came from, without its port.
+#[derive(Clone, Debug)]
+pub(super) struct PeerHost(pub(super) Arc<str>);
+
+impl<S: Sync> FromRequestParts<S> for PeerHost {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        // Every connection says it; those of no connection share a name.
+        Ok(parts.extensions.get().cloned().unwrap_or_else(|| Self("".into())))
+    }
+}
+
+/// Serves a connection to its end; `closing` says when the server stops.
+pub(super) async fn serve(
+    env: Env,
+    tls: Option<Tls>,
+    stream: BoxStream,
+    from: PeerHost,
+    router: Router,
+    closing: broadcast::Receiver<()>,
+) {
+    let mut stop = Stop { closing, is_here: false };
+    // Each part has a box of its own: a task keeps the room of its largest part until it ends, and the
+    // part that lasts is the smallest.
+    let stream = match tls {
+        None => stream,
+        Some(tls) => match Box::pin(handshake(&env, tls, stream, &mut stop)).await {
+            Some(stream) => stream,
+            None => return,
+        },
+    };
+    let mut io = Watched::new(&env, stream, &DEADLINES);
+    loop {
+        let requests = requests(&env, io, from.clone(), router.clone(), &mut stop);
+        let Some(answer) = Box::pin(requests).await else { return };
+        let Some(kept) = Box::pin(answer.write(&env, &mut stop)).await else { return };
+        io = kept;
+    }
+}
+
+/// Signal that the server stops.
+struct Stop {
+    closing: broadcast::Receiver<()>,
+    is_here: bool,
+}
+
+impl Stop {
+    /// Waits for it; returns at once when it came before. Cancel-safe.
+    async fn wait(&mut self) {
+        if !self.is_here {
+            let _ = self.closing.recv().await;
+            self.is_here = true;
+        }
+    }
+}
+
+async fn handshake(env: &Env, tls: Tls, stream: BoxStream, stop: &mut Stop) -> Option<BoxStream> {
+    tokio::select! {
+        biased;
+        taken = tls.accept(env, stream) => taken
+            .inspect_err(|why| debug!(%why, "no TLS connection came about"))
+            .ok(),
+        () = stop.wait() => None,
+    }
+}
+
+/// Serves requests, until the connection is over or goes on with a long answer.
+async fn requests(
+    env: &Env,
+    io: Watched,
+    from: PeerHost,
+    router: Router,
+    stop: &mut Stop,
+) -> Option<LongAnswer> {
+    let course = Arc::clone(io.course());
+    let claimed = Arc::new(OnceLock::new());
+    let (of_course, of_claimed) = (Arc::clone(&course), Arc::clone(&claimed));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        of_course.set_busy(true);
+        request.extensions_mut().insert(from.clone());
+        let may_claim = may_leave_hyper(&request);
+        let is_last = asks_to_close(request.headers());
+        let answer = router.clone().oneshot(request.map(Body::new));
+        let (course, claimed) = (Arc::clone(&of_course), Arc::clone(&of_claimed));
+        async move {
+            let answer = answer.await;
+            course.set_busy(false);
+            answer.map(|mut answer| {
+                let rest = answer.extensions_mut().remove::<Rest>();
+                if let Some(rest) = rest.filter(|_| may_claim) {
+                    rest.claim();
+                    let is_last = is_last || asks_to_close(answer.headers());
+                    // The first one: its body does not end in hyper, so no other follows.
+                    let _ = claimed.set(Claim { rest, is_last });
+                }
+                answer
+            })
+        }
+    });
+    let mut served = http1::Builder::new()
+        // It would be hyper's idea of a clock; the connection has its own deadlines.
+        .header_read_timeout(None)
+        .max_headers(HEADER_LINES_MAX)
+        .max_header_size(HEADER_BYTES_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        // It would be the process's clock, not the node's.
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(io), service);
+    for stage in [Stage::Open, Stage::LastRequest, Stage::Finish] {
+        if stage == Stage::Finish {
+            Pin::new(&mut served).graceful_shutdown();
+        }
+        let over = async {
+            match stage {
+                Stage::Open => stop.wait().await,
+                // A request may be on its way that its sender will not send again.
+                Stage::LastRequest => env.sleep(LAST_REQUEST).await,
+                // What is not done by then is cut.
+                Stage::Finish => env.sleep(GRACE).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            next = poll_fn(|cx| poll_served(&mut served, &course, &claimed, cx)) => {
+                let (chunks, is_last) = next?;
+                let parts = served.into_parts();
+                return Some(LongAnswer::new(parts.io.into_inner(), &parts.read_buf, chunks, is_last));
+            }
+            () = over => {}
+        }
+    }
+    None
+}
+
+/// Part of a connection's time with hyper.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Open,
+    LastRequest,
+    Finish,
+}
+
+/// Claim on the rest of a long answer, before hyper has written what is before it.
+struct Claim {
+    rest: Rest,
+    /// Whether the connection ends with the answer.
+    is_last: bool,
+}
+
+/// Returns whether a long answer to this request may be written without hyper: in chunks, and with
+/// nothing left of the request that would be taken for the next one.
+fn may_leave_hyper(request: &Request<Incoming>) -> bool {
+    request.version() == Version::HTTP_11
+        && request.method() == Method::GET
+        && request.body().is_end_stream()
+}
+
+fn asks_to_close(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("close"))
+}
+
+/// Polls hyper's part of a connection: `None` at its end, and the rest of a long answer once hyper waits
+/// for it with nothing left to write, which shows in a flush: hyper flushes when all is written.
+fn poll_served(
+    served: &mut (impl Future<Output = hyper::Result<()>> + Unpin),
+    course: &Course,
+    claimed: &OnceLock<Claim>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<(Chunks, bool)>> {
+    if let Poll::Ready(ended) = Pin::new(served).poll(cx) {
+        if let Err(why) = ended {
+            debug!(%why, "connection ended");
+        }
+        return Poll::Ready(None);
+    }
+    let due = claimed.get().filter(|claim| claim.rest.is_due() && course.is_flushed());
+    match due.and_then(|claim| Some((claim.rest.take()?, claim.is_last))) {
+        Some(due) => Poll::Ready(Some(due)),
+        None => Poll::Pending,
+    }
+}
+
+/// Long answer whose head and first chunk are written.
+struct LongAnswer {
+    io: Watched,
+    chunks: Chunks,
+    /// Whether the connection ends with it.
+    is_last: bool,
+}
+
+impl LongAnswer {
+    fn new(mut io: Watched, ahead: &Bytes, chunks: Chunks, is_last: bool) -> Self {
+        // As a copy: hyper's whole buffer would stay for a few bytes, or for none.
+        io.begin_long_answer(Bytes::copy_from_slice(ahead));
+        Self { io, chunks, is_last }
+    }
+
+    /// Writes it to its end. Returns the connection, if it goes on.
+    async fn write(self, env: &Env, stop: &mut Stop) -> Option<Watched> {
+        let mut writing = pin!(write_chunks(self.io, self.chunks));
+        let written = tokio::select! {
+            biased;
+            written = writing.as_mut() => written,
+            // Its chunks end by themselves; a reader that does not take them is cut.
+            () = stop.wait() => env.timeout(GRACE, writing).await.ok()?,
+        };
+        let written = written.inspect_err(|why| debug!(%why, "connection ended"));
+        let mut io = written.ok()?;
+        if self.is_last {
+            // The peer may have ended it first.
+            let _ = io.shutdown().await;
+            return None;
+        }
+        io.end_long_answer();
+        Some(io)
+    }
+}
