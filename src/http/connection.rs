@@ -17,6 +17,7 @@
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
+    io,
     pin::{Pin, pin},
     sync::{Arc, OnceLock},
     task::{Context, Poll},
@@ -188,6 +189,8 @@ async fn requests(
             biased;
             next = poll_fn(|cx| poll_served(&mut served, &course, &claimed, cx)) => {
                 let (chunks, is_last) = next?;
+                // From then on hyper announces it as the last answer.
+                let is_last = is_last || stage == Stage::Finish;
                 let parts = served.into_parts();
                 return Some(LongAnswer::new(parts.io.into_inner(), &parts.read_buf, chunks, is_last));
             }
@@ -263,7 +266,15 @@ impl LongAnswer {
 
     /// Writes it to its end. Returns the connection, if it goes on.
     async fn write(self, env: &Env, stop: &mut Stop) -> Option<Watched> {
-        let mut writing = pin!(write_chunks(self.io, self.chunks));
+        let is_last = self.is_last;
+        let mut writing = pin!(async move {
+            let mut io = write_chunks(self.io, self.chunks).await?;
+            if is_last {
+                // The peer may have ended it first.
+                let _ = io.shutdown().await;
+            }
+            Ok::<_, io::Error>(io)
+        });
         let written = tokio::select! {
             biased;
             written = writing.as_mut() => written,
@@ -272,12 +283,7 @@ impl LongAnswer {
         };
         let written = written.inspect_err(|why| debug!(%why, "connection ended"));
         let mut io = written.ok()?;
-        if self.is_last {
-            // The peer may have ended it first.
-            let _ = io.shutdown().await;
-            return None;
-        }
         io.end_long_answer();
-        Some(io)
+        (!is_last).then_some(io)
     }
 }

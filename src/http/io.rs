@@ -118,7 +118,12 @@ impl Watched {
     pub(super) fn begin_long_answer(&mut self, ahead: Bytes) {
         self.course.set_busy(true);
         self.reading = None;
-        self.ahead = ahead;
+        // Bytes that hyper did not take are behind those that it did.
+        self.ahead = match (ahead.is_empty(), self.ahead.is_empty()) {
+            (_, true) => ahead,
+            (true, false) => return,
+            (false, false) => [&ahead[..], &self.ahead[..]].concat().into(),
+        };
     }
 
     /// Ends it. The next request is awaited, of which bytes may be there already.

@@ -119,6 +119,39 @@ async fn request_sent_during_a_stream_waits_for_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn long_requests_behind_two_streams_are_answered_whole_and_in_order() {
+    let site = Site::new();
+    let token = site.join("Ada").await;
+    let padded = |path: &str, len: usize| {
+        Ask::new("GET", path).token(&token).header("x-padding", &"p".repeat(len)).bytes(false)
+    };
+    // hyper has all of it, or none, at the end of the first stream; it takes 8 KiB after that, in
+    // which the second stream begins.
+    let requests = [
+        padded(STREAM, 8300),
+        padded(STREAM, 10),
+        padded("/healthz", 5000),
+        padded("/healthz", 5000),
+        padded("/healthz", 10),
+    ];
+    let mut stream = site.connect_from("10.0.0.1:1", 64 * 1024).await;
+    stream.write_all(&requests.concat()).await.expect("written");
+    let mut text = String::new();
+    for nth in 1..=2 {
+        while text.matches("beat_ms").count() < nth {
+            text.push_str(&until(&mut stream, "\n").await);
+        }
+        site.fake.stream().events.expect("open").send(bye()).await.expect("read");
+        while text.matches(LAST_CHUNK).count() < nth {
+            text.push_str(&until(&mut stream, "\n").await);
+        }
+    }
+    text.push_str(&rest(&site, stream).await.0);
+    assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 5, "{text}");
+    assert!(!text.contains("HTTP/1.1 400"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn peer_that_sends_without_end_fills_no_memory_and_gets_its_events() {
     let site = Site::new();
     let token = site.join("Ada").await;
