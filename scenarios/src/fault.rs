@@ -499,6 +499,22 @@ impl Action {
         }
     }
 
+    /// Returns the lines that it hits, if it hits lines and no machines.
+    #[must_use]
+    pub const fn links(&self) -> Option<&Links> {
+        match self {
+            Self::Partition { links }
+            | Self::Delay { links, .. }
+            | Self::Bandwidth { links, .. }
+            | Self::Loss { links, .. }
+            | Self::Reset { links }
+            | Self::HalfOpen { links }
+            | Self::ConnectHang { links, .. }
+            | Self::Corrupt { links, .. } => Some(links),
+            _ => None,
+        }
+    }
+
     /// Returns the same action with `change` applied to every target, in the order of
     /// [`Action::targets`].
     #[must_use]

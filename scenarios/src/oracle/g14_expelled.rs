@@ -200,13 +200,13 @@ impl Life<'_> {
         let within = known_within(&evidence.plan.cluster.config);
         let mut by = expelled.line.at + within;
         loop {
-            let of = |place| evidence.incidents_at(place);
             let keeps_it = |incident: &&Incident| {
                 incident.from <= by
                     && evidence.end_of(incident) >= expelled.line.at
-                    && !evidence.is_harmless(incident)
+                    && !evidence.is_short_delay(incident)
+                    && evidence.may_part(incident, self.place, Place::Store)
             };
-            let troubles = of(self.place).chain(of(Place::Store)).filter(keeps_it);
+            let troubles = evidence.incidents.iter().filter(keeps_it);
             let last = troubles.map(|incident| evidence.end_of(incident)).max();
             match last.map(|end| end.saturating_add(within)) {
                 Some(later) if later > by => by = later,

@@ -6,7 +6,7 @@ use chatchat::model::ids::Role;
 
 use super::Evidence;
 use crate::{
-    fault::{Action, Kind},
+    fault::{Action, Kind, Links},
     history::Who,
     plan::Incident,
     target::{Place, Target},
@@ -62,6 +62,25 @@ impl Evidence<'_> {
             })
         };
         self.incidents.iter().filter(may_touch)
+    }
+
+    /// Returns whether a fault may have kept two places from each other: one that touched either of
+    /// them, or the lines between.
+    pub(super) fn may_part(&self, incident: &Incident, one: Place, other: Place) -> bool {
+        let Some(fault) = self.plan.faults.get(incident.fault) else { return true };
+        let any = |targets: &[Target], place| targets.iter().any(|it| self.may_be(it, place));
+        match (&fault.action, fault.action.links()) {
+            (_, Some(Links { from, to, .. })) => {
+                any(from, one) && any(to, other) || any(from, other) && any(to, one)
+            }
+            (Action::LostAck { .. } | Action::StoreError { .. }, _) => {
+                [one, other].contains(&Place::Store)
+            }
+            (action, _) => {
+                let mut targets = action.targets().into_iter();
+                targets.any(|it| self.may_be(it, one) || self.may_be(it, other))
+            }
+        }
     }
 
     /// Returns the machine of a session.
@@ -202,5 +221,20 @@ mod tests {
         let deaths =
             |nth| made.with(|evidence| evidence.deaths(Place::Worker(nth)).collect::<Vec<_>>());
         assert_eq!((deaths(0), deaths(1)), (vec![ms(20_000)], Vec::new()));
+    }
+
+    #[test]
+    fn cut_parts_the_places_at_its_ends_and_no_others_and_a_pause_parts_from_all() {
+        let made = Fixture::with_faults(&[
+            ("partition", "from = \"master:1\"\nto = \"store\"", 50_000, 55_000),
+            ("pause", "target = \"store\"", 56_000, 57_000),
+        ]);
+        let parted = |nth: usize, one, other| {
+            made.with(|evidence| evidence.may_part(&evidence.incidents[nth], one, other))
+        };
+        let (store, master) = (Place::Store, Place::Master);
+        assert!(parted(0, master(1), store) && parted(0, store, master(1)));
+        assert!(!parted(0, master(0), store) && !parted(0, master(1), master(0)));
+        assert!(parted(1, master(0), store) && !parted(1, master(0), master(1)));
     }
 }

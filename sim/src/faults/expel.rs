@@ -33,8 +33,9 @@ use dst_world::Seed;
 
 use crate::deployment::{Admin, Begun, Deployment, FaultId};
 
-/// Time for which an expelled machine tries with its old identity.
-const TRIES_AS_ITSELF: Duration = Duration::from_secs(6);
+/// Time for which an expelled machine tries with its old identity: longer than masters may take to
+/// follow, or nobody would see that one does not.
+const TRIES_AS_ITSELF: Duration = Duration::from_secs(12);
 /// Pause between two requests of the operator.
 const ASKS_EVERY: Duration = Duration::from_millis(500);
 /// Name of the operator's tasks.

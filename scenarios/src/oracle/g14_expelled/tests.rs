@@ -102,6 +102,11 @@ fn master_that_cannot_read_the_store_is_given_more_time() {
     assert_eq!(rules(&made), [""; 0]);
     made.said(46_000, "master:0", task());
     assert_eq!(rules(&made), ["task"]);
+    let other = ("partition", "from = \"master:1\"\nto = \"store\"", 19_000, 40_000);
+    let mut made = begun(&[other]);
+    refreshed(&mut made);
+    made.said(30_000, "master:0", task());
+    assert_eq!(rules(&made), ["task"], "the other one's line is no excuse");
 }
 
 #[test]
