@@ -13,7 +13,8 @@
 //!    `stall_timeout`, or does not finish a record, is [`LinkEnd::Broken`].
 //! 5. A call that is given up before its frame was sent is never sent; a later one is cancelled.
 //!    An answer that still arrives is ignored; an answer to a call that was never made is a
-//!    violation.
+//!    violation. At the other end it keeps its place until its handler has ended: a call for which
+//!    there is none then does not begin.
 //! 6. Heartbeats stop while the task that drives the node makes no progress: see [`DriverStamp`].
 //! 7. The side that closes says so in a last record, after all that was queued before it. It
 //!    then waits for the peer to end the stream, so that no reset overtakes the close.
@@ -233,10 +234,7 @@ impl Link {
     pub async fn call(&self, request: Request, limit: Duration) -> Result<Response, CallError> {
         let deadline_ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
         let bytes = frame::request(0, deadline_ms, &request)?;
-        let room = match &request {
-            Request::Assign(_) => Room::Batches,
-            _ => Room::Shared,
-        };
+        let room = Room::of(&request);
         drop(request);
         let shared = &self.0.shared;
         let (answer, answered) = oneshot::channel();

@@ -9,7 +9,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{Incoming, LinkEnd, LinkId, Responder, responder::Shared};
+use super::{Incoming, LinkEnd, LinkId, Responder, responder::Shared, state::Room};
 use crate::{
     crypto::record::{self, HEADER_LEN, Opener, RecordKind},
     env::{BoxStream, Env},
@@ -134,7 +134,11 @@ impl Reader {
         env.trace(|| frame.name());
         let event = match frame {
             Frame::Request { id, deadline_ms, request } => {
-                shared.state().serve(id).map_err(violation)?;
+                let room = Room::of(&request);
+                if !shared.state().serve(id, room).map_err(violation)? {
+                    tracing::debug!(peer = %shared.peer.node.short(), id, "a call did not begin");
+                    return Ok(());
+                }
                 let deadline = env.now() + std::time::Duration::from_millis(deadline_ms.into());
                 let reply = Responder::new(Arc::clone(shared), id, deadline);
                 Incoming::Request { request, reply }

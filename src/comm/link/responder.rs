@@ -63,7 +63,8 @@ impl Shared {
     }
 }
 
-/// Handle that answers one call of the peer, once.
+/// Handle that answers one call of the peer, once. The call keeps its place among those under way
+/// until this is dropped, also if the peer gives it up: so hold it for as long as the work goes on.
 pub struct Responder {
     shared: Arc<Shared>,
     id: CallId,
@@ -105,7 +106,7 @@ impl Responder {
 
 impl Drop for Responder {
     fn drop(&mut self) {
-        self.shared.state().abandon(self.id);
+        self.shared.state().end_serving(self.id);
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! 1. Ids of calls are sent in ascending order and are never used twice.
 //! 2. A call is in `calls` from its queueing until it is answered, is given up, or the link ends.
-//! 3. At most `in_flight_max` calls are under way each way.
+//! 3. At most `in_flight_max` calls are under way each way, those among them that were given up and
+//!    whose handlers have not ended.
 //! 4. The messages and envelopes that wait are within `frames_max` and `bytes_max`, the calls within
 //!    as much again, and none is taken while either is full. Batches may take twice the room of
 //!    calls, their answers three times; other responses twice the room of messages; cancels are at
@@ -21,7 +22,7 @@ use tokio::sync::oneshot;
 
 use super::{CallError, KeyFrame, LinkLimits, SendError, exchange::FreshSecret};
 use crate::{
-    model::message::{Beat, Close, Response, Topic},
+    model::message::{Beat, Close, Request, Response, Topic},
     wire::{
         FRAME_LEN_MAX,
         frame::{self, CallId},
@@ -107,6 +108,16 @@ pub(super) enum Room {
     Batches,
 }
 
+impl Room {
+    /// Returns the room that a call may take.
+    pub(super) const fn of(request: &Request) -> Self {
+        match request {
+            Request::Assign(_) => Self::Batches,
+            _ => Self::Shared,
+        }
+    }
+}
+
 /// Violation of the protocol by the peer.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub(super) enum ProtocolViolation {
@@ -146,6 +157,8 @@ pub(super) struct LinkState {
     calls: BTreeMap<CallId, oneshot::Sender<Result<Response, CallError>>>,
     last_call: CallId,
     serving: BTreeSet<CallId>,
+    /// Calls of the peer whose handlers have not ended; some may have been given up.
+    begun: BTreeSet<CallId>,
     last_served: CallId,
     beat: Option<Beat>,
     topics: u64,
@@ -164,6 +177,7 @@ impl LinkState {
             calls: BTreeMap::new(),
             last_call: 0,
             serving: BTreeSet::new(),
+            begun: BTreeSet::new(),
             last_served: 0,
             beat: None,
             topics: 0,
@@ -287,8 +301,9 @@ impl LinkState {
         Ok(())
     }
 
-    /// Takes note of a call of the peer.
-    pub(super) fn serve(&mut self, id: CallId) -> Result<(), ProtocolViolation> {
+    /// Takes note of a call of the peer, and says whether it may begin. It may not while what the peer
+    /// gave up takes its place; then the caller's own deadline ends it.
+    pub(super) fn serve(&mut self, id: CallId, room: Room) -> Result<bool, ProtocolViolation> {
         if id <= self.last_served {
             return Err(ProtocolViolation::CallOutOfOrder { id, last: self.last_served });
         }
@@ -296,11 +311,20 @@ impl LinkState {
             return Err(ProtocolViolation::TooManyCalls { max: self.in_flight_max });
         }
         self.last_served = id;
-        self.serving.insert(id);
-        Ok(())
+        // As the caller counts them: without cancels there is always a place.
+        let reserved = match room {
+            Room::Shared => self.in_flight_batches,
+            Room::Batches => 0,
+        };
+        let begins = self.begun.len() + reserved < self.in_flight_max;
+        if begins {
+            self.serving.insert(id);
+            self.begun.insert(id);
+        }
+        Ok(begins)
     }
 
-    /// Takes note that the peer gave up a call.
+    /// Takes note that the peer gave up a call. Its place is free once its handler has ended.
     pub(super) fn cancel(&mut self, id: CallId) -> Result<(), ProtocolViolation> {
         if id == 0 || id > self.last_served {
             return Err(ProtocolViolation::NeverServed { id });
@@ -344,9 +368,10 @@ impl LinkState {
         Ok(())
     }
 
-    /// Forgets a call of the peer that gets no answer.
-    pub(super) fn abandon(&mut self, id: CallId) {
+    /// Takes note that the handler of a call of the peer has ended, with or without an answer.
+    pub(super) fn end_serving(&mut self, id: CallId) {
         self.serving.remove(&id);
+        self.begun.remove(&id);
     }
 
     /// Sets the content of the heartbeats. Says whether it changed.

@@ -68,8 +68,9 @@ impl End {
     fn read(&mut self, other: &mut Self) -> Result<(), ProtocolViolation> {
         match other.line.pop_front() {
             Some(Frame::Request { id, .. }) => {
-                self.state.serve(id)?;
-                self.serves.push(id);
+                if self.state.serve(id, Room::Batches)? {
+                    self.serves.push(id);
+                }
                 Ok(())
             }
             Some(Frame::Response { id, response }) => self.state.answer(id, response),
@@ -81,7 +82,9 @@ impl End {
 
     fn check(&self) {
         assert!(self.state.calls.len() <= IN_FLIGHT);
-        assert!(self.state.serving.len() <= IN_FLIGHT);
+        assert!(self.state.begun.len() <= IN_FLIGHT);
+        assert!(self.state.serving.is_subset(&self.state.begun));
+        assert_eq!(self.state.begun.len(), self.serves.len());
         for queue in [&self.state.urgent, &self.state.bulk] {
             let size: usize = queue.frames.iter().map(Outgoing::len).sum();
             assert_eq!(queue.bytes, size);
@@ -121,7 +124,7 @@ fn steps() -> impl Strategy<Value = Vec<(bool, Step)>> {
 #[test]
 fn batch_and_its_answer_leave_before_fanout_that_waits() {
     let mut end = End::new();
-    end.state.serve(1).expect("in order");
+    assert_eq!(end.state.serve(1, Room::Batches), Ok(true));
     let digest = || frame::direct(&Direct::Digest { digest: [0; 16] }).expect("short");
     while end.state.push(Outgoing::Frame(digest())).is_ok() {}
     end.call(Room::Batches);
@@ -133,6 +136,21 @@ fn batch_and_its_answer_leave_before_fanout_that_waits() {
     assert!(matches!(first.next(), Some(Frame::Request { .. })), "{:?}", end.line);
     assert!(matches!(first.next(), Some(Frame::Response { id: 1, .. })), "{:?}", end.line);
     assert_eq!(end.line.len(), 2 + limits().outgoing_frames_max);
+}
+
+#[test]
+fn calls_that_were_given_up_leave_the_places_of_batches_free() {
+    let mut end = End::new();
+    for id in 1..=2 {
+        assert_eq!(end.state.serve(id, Room::Shared), Ok(true));
+        end.state.cancel(id).expect("it was served");
+    }
+    assert_eq!(end.state.serve(3, Room::Shared), Ok(false));
+    end.state.cancel(3).expect("it was made");
+    assert_eq!(end.state.serve(4, Room::Batches), Ok(true));
+    assert_eq!(end.state.serve(5, Room::Batches), Ok(false), "its other places are taken");
+    end.state.end_serving(1);
+    assert_eq!(end.state.serve(6, Room::Batches), Ok(true));
 }
 
 #[test]
@@ -187,10 +205,11 @@ proptest! {
                     let wanted = end.state.is_serving(id);
                     let bytes = frame::response(id, &Response::NotServed).expect("short");
                     let sent = end.state.respond(id, bytes, room);
+                    end.state.end_serving(id);
                     prop_assert_eq!(sent == Err(SendError::Unwanted), !wanted);
                 }
                 Step::Abandon(which) if !end.serves.is_empty() => {
-                    end.state.abandon(end.serves.swap_remove(which.index(end.serves.len())));
+                    end.state.end_serving(end.serves.swap_remove(which.index(end.serves.len())));
                 }
                 Step::Send => {
                     let bytes = frame::direct(&Direct::Digest { digest: [0; 16] }).expect("short");

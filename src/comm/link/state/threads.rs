@@ -137,7 +137,7 @@ fn caller_is_told_whenever_the_link_ends() {
 fn call_is_answered_once_or_its_answer_is_unwanted() {
     each_order(|| {
         let table = Table::new();
-        table.with(|state| state.serve(1)).expect("the first call");
+        assert_eq!(table.with(|state| state.serve(1, Room::Shared)), Ok(true));
         let cancels =
             table.beside(|table| table.with(|state| state.cancel(1)).expect("it was served"));
         let response = frame::response(1, &Response::Echo(vec![])).expect("short");

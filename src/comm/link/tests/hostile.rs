@@ -103,6 +103,28 @@ fn invalid_call_ids_end_the_link() {
 }
 
 #[test]
+fn call_that_was_given_up_keeps_its_place_until_its_handler_ends() {
+    run(async |env| {
+        let (_link, mut events, mut peer) = raw(&env, small());
+        let ask = |id| Frame::Request { id, deadline_ms: 5, request: echo(1) };
+        let mut handlers = Vec::new();
+        for id in 1..=4 {
+            peer.send(&ask(id)).await;
+            peer.send(&Frame::Cancel { id }).await;
+            handlers.push(next_request(&mut events).await.1);
+        }
+        peer.send(&ask(5)).await;
+        peer.send(&Frame::Direct(digest(1))).await;
+        assert!(matches!(next(&mut events).await, Incoming::Direct(_)), "a fifth handler began");
+        assert!(handlers.iter().all(Responder::is_cancelled));
+        drop(handlers.pop());
+        peer.send(&Frame::Cancel { id: 5 }).await;
+        peer.send(&ask(6)).await;
+        assert!(!next_request(&mut events).await.1.is_cancelled(), "one handler has ended");
+    });
+}
+
+#[test]
 fn malformed_close_ends_the_link() {
     let why = violation_after(async |peer| {
         let mut out = Vec::new();
