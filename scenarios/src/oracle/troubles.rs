@@ -50,37 +50,31 @@ impl Evidence<'_> {
         self.plan.faults.get(incident.fault).map(|fault| fault.action.kind())
     }
 
-    /// Returns the faults that may have touched a place. A target by role counts for everyone
-    /// who may have played it.
+    /// Returns the faults that may have touched a place.
     pub(super) fn incidents_at(&self, place: Place) -> impl Iterator<Item = &Incident> {
-        let may_touch = move |incident: &&Incident| {
-            let fault = self.plan.faults.get(incident.fault);
-            // A fault that is not in the plan: nothing is known of it.
-            fault.is_none_or(|fault| match &fault.action {
-                Action::LostAck { .. } | Action::StoreError { .. } => place == Place::Store,
-                action => action.targets().iter().any(|target| self.may_be(target, place)),
-            })
-        };
-        self.incidents.iter().filter(may_touch)
+        self.incidents.iter().filter(move |incident| self.may_touch(incident, place))
+    }
+
+    /// Returns whether a fault may have touched a place. A target by role counts for everyone who may
+    /// have played it.
+    fn may_touch(&self, incident: &Incident, place: Place) -> bool {
+        let fault = self.plan.faults.get(incident.fault);
+        // A fault that is not in the plan: nothing is known of it.
+        fault.is_none_or(|fault| match &fault.action {
+            Action::LostAck { .. } | Action::StoreError { .. } => place == Place::Store,
+            action => action.targets().iter().any(|target| self.may_be(target, place)),
+        })
     }
 
     /// Returns whether a fault may have kept two places from each other: one that touched either of
     /// them, or the lines between.
     pub(super) fn may_part(&self, incident: &Incident, one: Place, other: Place) -> bool {
-        let Some(fault) = self.plan.faults.get(incident.fault) else { return true };
+        let fault = self.plan.faults.get(incident.fault);
+        let Some(Links { from, to, .. }) = fault.and_then(|fault| fault.action.links()) else {
+            return self.may_touch(incident, one) || self.may_touch(incident, other);
+        };
         let any = |targets: &[Target], place| targets.iter().any(|it| self.may_be(it, place));
-        match (&fault.action, fault.action.links()) {
-            (_, Some(Links { from, to, .. })) => {
-                any(from, one) && any(to, other) || any(from, other) && any(to, one)
-            }
-            (Action::LostAck { .. } | Action::StoreError { .. }, _) => {
-                [one, other].contains(&Place::Store)
-            }
-            (action, _) => {
-                let mut targets = action.targets().into_iter();
-                targets.any(|it| self.may_be(it, one) || self.may_be(it, other))
-            }
-        }
+        any(from, one) && any(to, other) || any(from, other) && any(to, one)
     }
 
     /// Returns the machine of a session.
