@@ -1,7 +1,7 @@
 //! The shared store on a host of its own: the SQLite core behind the simulated network.
 //!
 //! ```text
-//!  node: Store -> RemoteStore =frames=> host `store`: one writer at a time, readers beside it -> SqliteCore
+//!  node: Store -> RemoteStore =frames, three connections=> host `store`: one writer at a time, readers beside it -> SqliteCore
 //! ```
 //!
 //! 1. Each connection is served as a process on a file is: writes in their order, those that wait

@@ -1,7 +1,9 @@
 //! Backend of a node: calls the store's host over the simulated network.
 //!
-//! One connection carries any number of calls at once. It is made when first needed, and given
-//! up when it breaks or when a call on it was not answered in time.
+//! 1. Writes go over one connection, and reads take turns on two others: as with a pool, answers to
+//!    reads overtake each other, and those to writes.
+//! 2. A connection carries any number of calls at once. It is made when first needed, and given up
+//!    when it breaks or when a call on it was not answered in time.
 
 use std::{
     collections::BTreeMap,
@@ -35,6 +37,9 @@ type Calls = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<Answer>>>>>;
 /// Frames on their way onto a connection, by the lane of their operation.
 pub(super) type Frames = LaneReceiver<Vec<u8>, { Lane::COUNT }>;
 
+/// Connections of a node for reads.
+const READING: u64 = 2;
+
 /// Maximum number of calls of each lane that wait to be written on one connection.
 const OUT_MAX: usize = 256;
 
@@ -46,7 +51,7 @@ pub fn remote(env: &Env, addr: &str, timeout: Duration) -> Store {
         addr: addr.to_owned(),
         timeout,
         next: AtomicU64::new(1),
-        current: Mutex::new(None),
+        open: Mutex::default(),
     })
 }
 
@@ -55,7 +60,8 @@ struct RemoteStore {
     addr: String,
     timeout: Duration,
     next: AtomicU64,
-    current: Mutex<Option<Arc<Connection>>>,
+    /// Connections by their numbers; 0 is the one for writes.
+    open: Mutex<BTreeMap<u64, Arc<Connection>>>,
 }
 
 struct Connection {
@@ -153,23 +159,20 @@ pub(super) async fn transmit(mut to: WriteHalf<BoxStream>, mut frames: Frames) -
 }
 
 impl RemoteStore {
-    fn connection(&self) -> Arc<Connection> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*current {
-            Some(connection) if connection.is_open() => Arc::clone(connection),
-            _ => {
-                let connection = Connection::dial(&self.env, self.addr.clone(), self.timeout);
-                *current = Some(Arc::clone(&connection));
-                connection
-            }
+    /// Returns connection number `nth`, and makes it if it is not open.
+    fn connection(&self, nth: u64) -> Arc<Connection> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connection) = open.get(&nth).filter(|connection| connection.is_open()) {
+            return Arc::clone(connection);
         }
+        let connection = Connection::dial(&self.env, self.addr.clone(), self.timeout);
+        open.insert(nth, Arc::clone(&connection));
+        connection
     }
 
     fn give_up(&self, connection: &Arc<Connection>) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
-            *current = None;
-        }
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|_, other| !Arc::ptr_eq(other, connection));
     }
 }
 
@@ -177,7 +180,8 @@ impl Backend for RemoteStore {
     fn call(&self, op: Op) -> BoxFuture<'_, Answer> {
         Box::pin(async move {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let connection = self.connection();
+            let nth = if op.is_write() { 0 } else { 1 + number % READING };
+            let connection = self.connection(nth);
             match self.env.timeout(self.timeout, connection.call(number, &op)).await {
                 Ok(answer) => answer,
                 Err(TimedOut) => {

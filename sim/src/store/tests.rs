@@ -58,7 +58,7 @@ async fn ask<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
 }
 
 #[test]
-fn concurrent_calls_share_one_connection_and_get_their_own_replies() {
+fn concurrent_reads_share_two_connections_and_get_their_own_replies() {
     simulate(Setup::new(1), async |world| {
         let (_, _) = stored(&world);
         let asker = world.add_host("asker");
@@ -86,7 +86,40 @@ fn concurrent_calls_share_one_connection_and_get_their_own_replies() {
         .await;
         let lines = world.log_lines();
         let made = lines.iter().filter(|line| line.contains("\"connected\"")).count();
-        assert_eq!(made, 1, "{lines:?}");
+        assert_eq!(made, 2, "{lines:?}");
+    });
+}
+
+#[test]
+fn read_that_was_asked_for_later_may_be_answered_first() {
+    simulate(Setup::new(9), async |world| {
+        let (_, at) = stored(&world);
+        let asker = world.add_host("asker");
+        world.sleep(SECOND).await;
+        let jitter = Link { cut: false, jitter_ns: 200_000_000, ..Link::CUT };
+        world.add_fault(at, asker, 0, jitter);
+        let turns = ask(&world, asker, |env, store| async move {
+            let (store, turns) = (Arc::new(store), Arc::new(AtomicU64::new(0)));
+            let mut told = Vec::new();
+            for _ in 0..20 {
+                let (store, turns) = (Arc::clone(&store), Arc::clone(&turns));
+                let (tell, answered) = tokio::sync::oneshot::channel();
+                env.spawn("ask", async move {
+                    store.masters().await.expect("the store is there");
+                    // The test waits for it.
+                    let _ = tell.send(turns.fetch_add(1, Ordering::Relaxed));
+                });
+                told.push(answered);
+                env.sleep(Duration::from_millis(5)).await;
+            }
+            let mut turns = Vec::new();
+            for answered in told {
+                turns.push(answered.await.expect("asked"));
+            }
+            turns
+        })
+        .await;
+        assert!(!turns.is_sorted(), "{turns:?}");
     });
 }
 
@@ -148,10 +181,10 @@ fn write_with_a_lost_reply_is_kept() {
         world.sleep(SECOND).await;
         let cut = world.clone();
         let answer = ask(&world, asker, |_, remote| async move {
-            // The connection stands before the way back is cut.
-            remote.cluster().await.expect("the store is there");
+            // The connection for writes stands before the way back is cut.
+            remote.call(Op::Deny(NodeId([2; 16]))).await.expect("the store is there");
             cut.add_fault(at, asker, 0, Link::CUT);
-            remote.call(Op::Deny(chatchat::model::ids::NodeId([1; 16]))).await
+            remote.call(Op::Deny(NodeId([1; 16]))).await
         })
         .await;
         assert!(answer.expect_err("nothing comes back").is_away());
