@@ -5,7 +5,7 @@
 //! That a task ends in time is judged by what people could not settle (`g03_late`) and by sends
 //! that timed out (`g09_in_time`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use chatchat::model::{
     event::Event,
@@ -17,10 +17,10 @@ use crate::property::Property;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let config = &evidence.plan.cluster.config;
-    type Batch<'a> = (&'a Resource, &'a [PostId], NodeId, Registration);
+    type Batch<'a> = (&'a Resource, &'a [PostId]);
     let mut tries: BTreeMap<(&Resource, Token), u32> = BTreeMap::new();
-    // The first try of a batch is made again when it costs nothing, so its numbers are counted.
-    let mut numbers: BTreeMap<Batch<'_>, BTreeSet<u32>> = BTreeMap::new();
+    // A try whose number comes again cost nothing: the worker or the link to it had no room.
+    let mut that_cost: BTreeMap<Batch<'_>, BTreeMap<u32, (NodeId, Registration)>> = BTreeMap::new();
     let mut found = Vec::new();
     for said in evidence.events {
         let Event::Assign { worker, registration, resource, token, posts, attempt, .. } =
@@ -30,12 +30,12 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         };
         let on_this = tries.entry((resource, *token)).or_insert(0);
         *on_this += 1;
-        let batch = numbers.entry((resource, posts, *worker, *registration)).or_default();
-        if *attempt == 1 {
-            batch.clear();
-        }
-        batch.insert(*attempt);
-        let of_batch = if posts.is_empty() { 0 } else { batch.len() };
+        let batch = that_cost.entry((resource, posts)).or_default();
+        batch.split_off(attempt);
+        let at = (*worker, *registration);
+        batch.insert(*attempt, at);
+        let here = batch.values().filter(|other| **other == at).count();
+        let of_batch = if posts.is_empty() { 0 } else { here };
         let text = if of_batch > config.attempts_per_worker as usize {
             format!("a batch of {resource} was tried {of_batch} times on one registration")
         } else if *on_this > config.attempts_per_worker {
@@ -74,6 +74,15 @@ mod tests {
     fn two_attempts_on_each_of_two_workers_are_accepted() {
         let mut made = Fixture::new();
         for (n, attempt) in [(1, 1), (1, 2), (2, 3), (3, 4), (3, 1)] {
+            made.said(1, "master:0", assign(n, attempt));
+        }
+        assert_eq!(made.judge(judge), []);
+    }
+
+    #[test]
+    fn attempt_that_cost_nothing_before_another_worker_failed_is_accepted() {
+        let mut made = Fixture::new();
+        for (n, attempt) in [(2, 1), (4, 1), (3, 2), (3, 3)] {
             made.said(1, "master:0", assign(n, attempt));
         }
         assert_eq!(made.judge(judge), []);
