@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chatchat::{
     client::{Answer, Failure, Request},
+    config::Config,
     model::stream::Consistency,
 };
 
@@ -20,6 +21,8 @@ use crate::{
 const REPAIRED: Duration = Duration::from_secs(15);
 /// Time within which a master hears of a log-out, beyond one reading of the store.
 const LOG_OUT_SPREADS: Duration = Duration::from_secs(1);
+/// The same, beyond the above, where masters tell each other and rarely read the store.
+const TOLD_IN: Duration = Duration::from_secs(1);
 /// Time after a fault in which a master finds the store again.
 const RECOVERS: Duration = Duration::from_secs(10);
 
@@ -100,7 +103,12 @@ fn has_heard(
     at: Duration,
 ) -> bool {
     let since = closed.saturating_sub(RECOVERS);
-    let spreads = LOG_OUT_SPREADS + evidence.plan.cluster.config.store_poll_interval;
+    let cluster = &evidence.plan.cluster;
+    // A link without room drops what masters tell each other.
+    let is_told = cluster.config.link_frames_max >= Config::default().link_frames_max
+        && (0..cluster.masters).all(|nth| evidence.is_connected(Place::Master(nth), since, at));
+    let read = cluster.config.store_poll_interval;
+    let spreads = LOG_OUT_SPREADS + if is_told { read.min(TOLD_IN) } else { read };
     closed + spreads < from
         && closed > RECOVERS
         && evidence.is_connected(Place::Store, since, at)
@@ -220,5 +228,23 @@ mod tests {
         made.did(0, 11_000, 11_100, Request::Leave, Ok(Answer::Done));
         made.stream(0, 0, vec![(20_100, chatchat::api::StreamEvent::Beat)]);
         assert_eq!(made.judge(judge).len(), 1, "asked for at 20 s");
+    }
+
+    #[test]
+    fn log_out_that_masters_tell_each_other_waits_for_no_reading_of_the_store() {
+        for (fault, link_frames_max, found) in [
+            ("target = \"person:3\"", 4096, 1),
+            ("target = \"master:1\"", 4096, 0),
+            ("target = \"person:3\"", 1, 0),
+        ] {
+            let mut made = Fixture::with_faults(&[("pause", fault, 21_000, 22_000)]);
+            let config = &mut made.plan.cluster.config;
+            config.store_poll_interval = Duration::from_secs(15);
+            config.link_frames_max = link_frames_max;
+            made.history.masters = vec!["http://m".to_owned(), "http://n".to_owned()];
+            made.did(0, 20_000, 20_100, Request::Leave, Ok(Answer::Done));
+            made.did(0, 23_000, 23_100, Request::Alive, Ok(Answer::Done));
+            assert_eq!(made.judge(judge).len(), found, "{fault} {link_frames_max}");
+        }
     }
 }

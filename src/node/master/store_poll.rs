@@ -19,7 +19,7 @@ use crate::{
         time::Mono,
     },
     node::handle::MasterInfo,
-    protocol::store_watch::StoreWatch,
+    protocol::{master::WEAK_AFTER, store_watch::StoreWatch},
     store::{
         new_ends::{Ends, merge},
         rollback::OwnEnds,
@@ -31,6 +31,10 @@ const FETCH_MAX: u32 = 500;
 
 /// Most polls that posts which others wrote bring forward in one `store_poll_interval`.
 const WAKES_PER_INTERVAL: u32 = 10;
+
+/// Longest time between two touches of this master's row: without a write it is weak.
+const TOUCH_INTERVAL_MAX: Duration = Duration::from_secs(1);
+const _: () = assert!(2 * TOUCH_INTERVAL_MAX.as_millis() <= WEAK_AFTER.as_millis());
 
 /// Time between two marks of the nodes that are in as used.
 const USE_INTERVAL: Duration = Duration::from_secs(3600);
@@ -221,7 +225,8 @@ impl Driver {
     }
 
     pub(super) fn on_touched(&mut self, now: Mono, answer: &Result<(), StoreError>) {
-        self.poll.touch.end(now + self.config.store_poll_interval);
+        let interval = self.config.store_poll_interval.min(TOUCH_INTERVAL_MAX);
+        self.poll.touch.end(now + interval);
         self.poll.watch.on_answer(answer);
         self.core.on_store_write(now, answer.is_ok(), &mut self.out);
     }

@@ -75,7 +75,7 @@ use crate::{
 /// a worker that starts again is back sooner.
 const NO_WORKER_AFTER: Duration = Duration::from_secs(3);
 /// Time without a write of its own in the store after which a master is weak.
-const WEAK_AFTER: Duration = Duration::from_secs(2);
+pub const WEAK_AFTER: Duration = Duration::from_secs(2);
 /// Time without a worker that reaches the store after which a master gives its leases back.
 const UNREACHABLE_FOR: Duration = Duration::from_secs(1);
 /// Time that a person is asked to wait when nothing can be done now.
