@@ -401,6 +401,16 @@ mod tests {
     }
 
     #[test]
+    fn task_that_may_be_written_counts_as_sent_whatever_later_attempts_did() {
+        let mut table = with_tasks(1);
+        for nothing_was_done in [false, true] {
+            let number = begin(&mut table);
+            assert_eq!(table.on_ended(SLOT, number, nothing_was_done), Some(0));
+        }
+        assert!(entries(&mut table, false)[0].sent);
+    }
+
+    #[test]
     fn answer_to_an_earlier_attempt_is_recognised_as_late() {
         let mut table = with_tasks(1);
         let first = begin(&mut table);

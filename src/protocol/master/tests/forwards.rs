@@ -73,6 +73,21 @@ fn silent_holders_lease_is_wished_for_and_its_tasks_are_taken_back() {
 }
 
 #[test]
+fn nothing_is_known_of_a_task_that_was_taken_back_and_finds_no_worker() {
+    let (mut lab, id) = with_forwarded_task();
+    lab.pass(2100);
+    let over = LinkOver::Lost("broken".to_owned());
+    lab.master.on_link_over(lab.now, LinkId(1), &over, &mut lab.out);
+    lab.grant(3);
+    assert!(lab.assigned().is_none(), "its only worker is gone");
+    assert_eq!(
+        lab.master.on_waited(id),
+        Outcome::Unknown,
+        "the silent master may have had it written"
+    );
+}
+
+#[test]
 fn task_that_came_back_from_its_coordinator_after_it_was_sent_is_done_here() {
     let (mut lab, id) = with_forwarded_task();
     lab.out.clear();
