@@ -20,6 +20,7 @@ use super::{
     api::{json, nothing_here, typed, written, wrong_method},
     auth::{self, Secret},
     body::query,
+    connection::PeerHost,
     headers,
     problem::ErrorResponse,
     server::{self, Closing},
@@ -28,6 +29,7 @@ use super::{
 };
 use crate::{
     api::{ClusterState, DeadLetter, DeadLetterList, Draining, ProblemType},
+    comm::seldom::Seldom,
     config::Config,
     env::{Env, Listener},
     model::{
@@ -41,6 +43,9 @@ use crate::{
 
 /// Time that a master has for an operator's request.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// Shortest time between two log lines on requests without the token.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Maximum number of dead letters that are shown.
 const LETTERS_MAX: u32 = 1000;
@@ -115,7 +120,8 @@ pub async fn serve_admin(
 ) {
     let (limit, metrics) = (server::limit(&params.config), Metrics::new());
     let tls = params.tls.clone();
-    let admin = Admin(Arc::new(Shared { env: env.clone(), handle, params }));
+    let refusals = Seldom::new(TELL_EVERY);
+    let admin = Admin(Arc::new(Shared { env: env.clone(), handle, params, refusals }));
     server::run(env, listener, tls, router(admin), limit, metrics, Closing::new()).await;
 }
 
@@ -127,6 +133,8 @@ struct Shared {
     env: Env,
     handle: MasterHandle,
     params: AdminParams,
+    /// Log lines on requests without the token.
+    refusals: Seldom,
 }
 
 fn router(admin: Admin) -> Router {
@@ -149,9 +157,19 @@ fn router(admin: Admin) -> Router {
         .with_state(admin)
 }
 
-async fn operators_only(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    if shows(&admin.0.params.token, request.headers()) {
+async fn operators_only(
+    State(admin): State<Admin>,
+    PeerHost(from): PeerHost,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Shared { env, params, refusals, .. } = &*admin.0;
+    if shows(&params.token, request.headers()) {
         return next.run(request).await;
+    }
+    params.metrics.operator_refused();
+    if let Some(left_out) = refusals.left_out(env.now()) {
+        tracing::warn!(%from, left_out, "somebody without the admin token asked as an operator");
     }
     ErrorResponse::new(
         ProblemType::NoSession,
@@ -223,7 +241,7 @@ async fn drain(
     asked: Result<Query<DrainQuery>, QueryRejection>,
 ) -> Result<Response, ErrorResponse> {
     let DrainQuery { force } = query(asked)?;
-    let Shared { env, handle, params } = &*admin.0;
+    let Shared { env, handle, params, .. } = &*admin.0;
     let begun = env.timeout(LIMIT, handle.drain(force)).await.ok().and_then(Result::ok);
     begun.ok_or(RequestError::Away)?.map_err(|why| {
         let text = format!("{why}: people would be left without service (?force=true)");

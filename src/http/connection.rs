@@ -16,6 +16,7 @@
 
 use std::{
     convert::Infallible,
+    error::Error as _,
     future::{Future, poll_fn},
     io,
     pin::{Pin, pin},
@@ -32,9 +33,9 @@ use axum::{
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use thiserror::Error;
 use tokio::{io::AsyncWriteExt, sync::broadcast};
 use tower::ServiceExt;
-use tracing::debug;
 
 use super::{
     chunks::write_chunks,
@@ -42,7 +43,7 @@ use super::{
     long_body::{Chunks, Rest},
     tls::Tls,
 };
-use crate::env::{BoxStream, Env};
+use crate::env::{BoxStream, Env, TimedOut};
 
 /// Waits of a connection. Idle ones outlive the 60 s of common balancers, so that it is never us who
 /// closes what a balancer is about to use.
@@ -76,7 +77,32 @@ impl<S: Sync> FromRequestParts<S> for PeerHost {
     }
 }
 
+/// Reason why a connection ended that its peer did not end between two requests.
+#[derive(Debug, Error)]
+pub(super) enum Broken {
+    /// No TLS connection came about.
+    #[error("no TLS connection came about: {0}")]
+    Tls(io::Error),
+    /// The peer broke HTTP's rules, missed a deadline or broke off.
+    #[error("{}", with_source(.0))]
+    Http(#[from] hyper::Error),
+    /// A long answer could not be written.
+    #[error("a long answer was cut: {0}")]
+    Answer(io::Error),
+}
+
+/// Returns an error with its cause: hyper names only what it was at.
+fn with_source(error: &hyper::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
 /// Serves a connection to its end; `closing` says when the server stops.
+///
+/// # Errors
+/// [`Broken`]; the connection is closed.
 pub(super) async fn serve(
     env: Env,
     tls: Option<Tls>,
@@ -84,22 +110,22 @@ pub(super) async fn serve(
     from: PeerHost,
     router: Router,
     closing: broadcast::Receiver<()>,
-) {
+) -> Result<(), Broken> {
     let mut stop = Stop { closing, is_here: false };
     // Each part has a box of its own: a task keeps the room of its largest part until it ends, and the
     // part that lasts is the smallest.
     let stream = match tls {
         None => stream,
-        Some(tls) => match Box::pin(handshake(&env, tls, stream, &mut stop)).await {
+        Some(tls) => match Box::pin(handshake(&env, tls, stream, &mut stop)).await? {
             Some(stream) => stream,
-            None => return,
+            None => return Ok(()),
         },
     };
     let mut io = Watched::new(&env, stream, &DEADLINES);
     loop {
         let requests = requests(&env, io, from.clone(), router.clone(), &mut stop);
-        let Some(answer) = Box::pin(requests).await else { return };
-        let Some(kept) = Box::pin(answer.write(&env, &mut stop)).await else { return };
+        let Some(answer) = Box::pin(requests).await? else { return Ok(()) };
+        let Some(kept) = Box::pin(answer.write(&env, &mut stop)).await? else { return Ok(()) };
         io = kept;
     }
 }
@@ -120,13 +146,17 @@ impl Stop {
     }
 }
 
-async fn handshake(env: &Env, tls: Tls, stream: BoxStream, stop: &mut Stop) -> Option<BoxStream> {
+/// Makes the TLS connection; `None` if the server stops meanwhile.
+async fn handshake(
+    env: &Env,
+    tls: Tls,
+    stream: BoxStream,
+    stop: &mut Stop,
+) -> Result<Option<BoxStream>, Broken> {
     tokio::select! {
         biased;
-        taken = tls.accept(env, stream) => taken
-            .inspect_err(|why| debug!(%why, "no TLS connection came about"))
-            .ok(),
-        () = stop.wait() => None,
+        taken = tls.accept(env, stream) => taken.map(Some).map_err(Broken::Tls),
+        () = stop.wait() => Ok(None),
     }
 }
 
@@ -137,7 +167,7 @@ async fn requests(
     from: PeerHost,
     router: Router,
     stop: &mut Stop,
-) -> Option<LongAnswer> {
+) -> Result<Option<LongAnswer>, Broken> {
     let course = Arc::clone(io.course());
     let claimed = Arc::new(OnceLock::new());
     let (of_course, of_claimed) = (Arc::clone(&course), Arc::clone(&claimed));
@@ -188,16 +218,17 @@ async fn requests(
         tokio::select! {
             biased;
             next = poll_fn(|cx| poll_served(&mut served, &course, &claimed, cx)) => {
-                let (chunks, is_last) = next?;
+                let Some((chunks, is_last)) = next? else { return Ok(None) };
                 // From then on hyper announces it as the last answer.
                 let is_last = is_last || stage == Stage::Finish;
                 let parts = served.into_parts();
-                return Some(LongAnswer::new(parts.io.into_inner(), &parts.read_buf, chunks, is_last));
+                let io = parts.io.into_inner();
+                return Ok(Some(LongAnswer::new(io, &parts.read_buf, chunks, is_last)));
             }
             () = over => {}
         }
     }
-    None
+    Ok(None)
 }
 
 /// Part of a connection's time with hyper.
@@ -235,16 +266,13 @@ fn poll_served(
     course: &Course,
     claimed: &OnceLock<Claim>,
     cx: &mut Context<'_>,
-) -> Poll<Option<(Chunks, bool)>> {
+) -> Poll<hyper::Result<Option<(Chunks, bool)>>> {
     if let Poll::Ready(ended) = Pin::new(served).poll(cx) {
-        if let Err(why) = ended {
-            debug!(%why, "connection ended");
-        }
-        return Poll::Ready(None);
+        return Poll::Ready(ended.map(|()| None));
     }
     let due = claimed.get().filter(|claim| claim.rest.is_due() && course.is_flushed());
     match due.and_then(|claim| Some((claim.rest.take()?, claim.is_last))) {
-        Some(due) => Poll::Ready(Some(due)),
+        Some(due) => Poll::Ready(Ok(Some(due))),
         None => Poll::Pending,
     }
 }
@@ -265,7 +293,7 @@ impl LongAnswer {
     }
 
     /// Writes it to its end. Returns the connection, if it goes on.
-    async fn write(self, env: &Env, stop: &mut Stop) -> Option<Watched> {
+    async fn write(self, env: &Env, stop: &mut Stop) -> Result<Option<Watched>, Broken> {
         let is_last = self.is_last;
         let mut writing = pin!(async move {
             let mut io = write_chunks(self.io, self.chunks).await?;
@@ -279,11 +307,13 @@ impl LongAnswer {
             biased;
             written = writing.as_mut() => written,
             // Its chunks end by themselves; a reader that does not take them is cut.
-            () = stop.wait() => env.timeout(GRACE, writing).await.ok()?,
+            () = stop.wait() => match env.timeout(GRACE, writing).await {
+                Ok(written) => written,
+                Err(TimedOut) => return Ok(None),
+            },
         };
-        let written = written.inspect_err(|why| debug!(%why, "connection ended"));
-        let mut io = written.ok()?;
+        let mut io = written.map_err(Broken::Answer)?;
         io.end_long_answer();
-        (!is_last).then_some(io)
+        Ok((!is_last).then_some(io))
     }
 }

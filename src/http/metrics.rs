@@ -16,7 +16,9 @@ use prometheus_client::{
 
 use crate::{
     api::ClusterState,
-    model::{absence::AwayReason, ids::Role, message::MemberState, stream::Consistency},
+    model::{
+        absence::AwayReason, ids::Role, message::MemberState, refusal::Refusal, stream::Consistency,
+    },
 };
 
 type Labels = Vec<(&'static str, String)>;
@@ -31,6 +33,8 @@ struct Counted {
     connections: Gauge<i64, AtomicI64>,
     connections_max: Gauge<i64, AtomicI64>,
     refused: Counter<u64, AtomicU64>,
+    broken: Family<Labels, Counter<u64, AtomicU64>>,
+    operators_refused: Counter<u64, AtomicU64>,
 }
 
 impl Metrics {
@@ -65,6 +69,17 @@ impl Metrics {
         self.0.refused.inc();
     }
 
+    /// Counts a connection that broke, in its TLS handshake or later.
+    pub(super) fn connection_broken(&self, in_tls: bool) {
+        let part = if in_tls { "tls" } else { "http" };
+        self.0.broken.get_or_create(&vec![("part", part.to_owned())]).inc();
+    }
+
+    /// Counts a request to the operators' listener without the right token.
+    pub(super) fn operator_refused(&self) {
+        self.0.operators_refused.inc();
+    }
+
     /// Formats all counters, the lines that were lost and the master's state for `/metrics`.
     ///
     /// # Errors
@@ -79,6 +94,18 @@ impl Metrics {
         registry.register("http_connections_max", "Bound on the open connections", bound);
         let refused = counted.refused.clone();
         registry.register("http_connections_refused", "Connections over a cap", refused);
+        let broken = counted.broken.clone();
+        registry.register(
+            "http_connections_broken",
+            "Connections that broke off, broke a rule or missed a deadline",
+            broken,
+        );
+        let refused = counted.operators_refused.clone();
+        registry.register(
+            "operators_refused",
+            "Requests for operators without the admin token",
+            refused,
+        );
         let lines = Counter::<u64, AtomicU64>::default();
         lines.inc_by(lost);
         registry.register("lines_lost", "Event and log lines that could not be written", lines);
@@ -129,6 +156,17 @@ fn register_view(registry: &mut Registry, view: &ClusterState) {
     }
     registry.register("store_away", "Whether the shared store is away, by reason", away);
     registry.register("store_absences", "How often the shared store went, by reason", absences);
+
+    let refusals = Family::<Labels, Counter<u64, AtomicU64>>::default();
+    for kind in Refusal::ALL {
+        let times = view.refusals.iter().find(|(of, _)| *of == kind).map_or(0, |(_, times)| *times);
+        refusals.get_or_create(&vec![("reason", kind.name().to_owned())]).inc_by(times);
+    }
+    registry.register(
+        "link_refusals",
+        "What strangers and faulty nodes were refused on the nodes' port",
+        refusals,
+    );
 
     let nodes = Family::<Labels, Gauge<i64, AtomicI64>>::default();
     for node in &view.nodes {

@@ -8,10 +8,10 @@ use std::{sync::Arc, time::Duration};
 
 use axum::Router;
 use tokio::sync::broadcast;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{
-    connection::{self, PeerHost},
+    connection::{self, Broken, PeerHost},
     metrics::Metrics,
     tls::Tls,
 };
@@ -63,6 +63,7 @@ pub(super) async fn run(
     closing: Closing,
 ) {
     let (failures, refusals) = (Seldom::new(TELL_EVERY), Seldom::new(TELL_EVERY));
+    let breaks = Arc::new(Seldom::new(TELL_EVERY));
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -85,9 +86,16 @@ pub(super) async fn run(
         let (metrics, closing) = (metrics.clone(), closing.sender().subscribe());
         let from = PeerHost(Arc::clone(permit.host()));
         let (of, tls, router) = (env.clone(), tls.clone(), router.clone());
+        let breaks = Arc::clone(&breaks);
         env.spawn("http connection", async move {
             // Made here: one that was moved in would take its room twice.
-            connection::serve(of, tls, stream, from, router, closing).await;
+            let served = connection::serve(of.clone(), tls, stream, from, router, closing).await;
+            if let Err(why) = served {
+                metrics.connection_broken(matches!(why, Broken::Tls(_)));
+                if let Some(left_out) = breaks.left_out(of.now()) {
+                    info!(%peer, %why, left_out, "a connection broke");
+                }
+            }
             metrics.connection_closed();
             drop(permit);
         });

@@ -17,6 +17,7 @@ pub mod message;
 pub mod names;
 pub mod outcome;
 pub mod recent;
+pub mod refusal;
 pub mod rows;
 pub mod shared;
 pub mod stream;

@@ -6,6 +6,7 @@ pub mod handle;
 mod inbox;
 pub mod master;
 mod parts;
+mod refusals;
 mod request;
 mod store_log;
 pub mod worker;

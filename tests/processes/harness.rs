@@ -165,9 +165,33 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool, why: impl Fn() 
 
 /// Returns the link address of a node from the listing.
 pub(crate) fn link_of(cluster: &Cluster, name: &str) -> String {
+    of_listing(cluster, name, "link")
+}
+
+/// Returns a text of a node's entry in `cluster.json`.
+fn of_listing(cluster: &Cluster, name: &str, key: &str) -> String {
     let text = fs::read_to_string(cluster.dir.path().join("cluster.json")).expect("a listing");
     let listing: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let nodes = listing["nodes"].as_array().expect("a list");
     let node = nodes.iter().find(|node| node["name"] == name).expect("it runs");
-    node["link"].as_str().expect("an address").to_owned()
+    node[key].as_str().expect("an address").to_owned()
+}
+
+/// Returns what `/metrics` of a master says.
+pub(crate) fn metrics_of(cluster: &Cluster, name: &str) -> String {
+    let admin = of_listing(cluster, name, "admin");
+    let addr = admin.strip_prefix("http://").expect("a plain listener");
+    let token = cluster.dir.path().join(name).join("admin.token");
+    let token = fs::read_to_string(token).expect("a token");
+    let mut stream = TcpStream::connect(addr).expect("it listens");
+    let token = token.trim();
+    write!(
+        stream,
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+         Connection: close\r\n\r\n"
+    )
+    .expect("asked");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    answer
 }

@@ -13,7 +13,7 @@ use std::{
 use chatchat::{crypto::admission::JoinSecret, env::real::TempDir, model::ids::Fingerprint};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
-use crate::harness::{Cluster, WAIT, get, link_of, signal};
+use crate::harness::{Cluster, WAIT, get, link_of, metrics_of, signal};
 
 fn refused(program: &str, args: &[&str]) -> String {
     let ended = Command::new(program).args(args).output().expect("it starts");
@@ -97,6 +97,17 @@ fn garbage_at_the_link_port_is_logged_once_with_a_reason_and_workers_still_join(
             break;
         }
         assert!(Instant::now() < until, "{log}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    loop {
+        let metrics = metrics_of(&cluster, "master-0");
+        let kinds =
+            metrics.lines().filter(|line| line.starts_with("chatchat_link_refusals_total{"));
+        let times = kinds.filter_map(|line| line.rsplit(' ').next()?.parse::<u32>().ok());
+        if times.sum::<u32>() == 3 {
+            break;
+        }
+        assert!(Instant::now() < until, "{metrics}");
         thread::sleep(Duration::from_millis(20));
     }
     signal("-KILL", cluster.pid("worker-0"));

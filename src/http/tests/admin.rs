@@ -50,6 +50,7 @@ async fn admin_listener_needs_the_token() {
     let answer = ask(&site, &token, Ask::new("GET", "/metrics").token("secret")).await;
     assert_eq!(answer.status, 200);
     assert!(answer.body.ends_with("# EOF\n"), "{}", answer.body);
+    assert!(answer.body.contains("chatchat_operators_refused_total 12\n"), "{}", answer.body);
 }
 
 #[tokio::test(start_paused = true)]

@@ -58,6 +58,9 @@ async fn connection_with_slow_headers_is_closed() {
     let _ = reader.read_to_end(&mut bytes).await;
     let took = site.env.now().since(start).as_secs();
     assert!((19..=21).contains(&took), "{took}");
+    let view = site.handle.cluster().await.expect("a view");
+    let text = site.metrics.text(&view, 0).expect("text");
+    assert!(text.contains("chatchat_http_connections_broken_total{part=\"http\"} 1"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

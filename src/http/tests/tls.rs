@@ -100,6 +100,9 @@ async fn peer_that_stalls_in_the_handshake_is_closed() {
         }
     });
     assert_eq!(closed_after(&site, reader).await, 10, "a byte each second is no progress");
+    let view = site.handle.cluster().await.expect("a view");
+    let text = site.metrics.text(&view, 0).expect("text");
+    assert!(text.contains("chatchat_http_connections_broken_total{part=\"tls\"} 3"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

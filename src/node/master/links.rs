@@ -26,10 +26,14 @@ use crate::{
             Beat, Close, CloseReason, Direct, Fact, Member, MemberState, Request, Response, Topic,
             Updates,
         },
+        refusal::Refusal,
         rows::{Page, Range},
         time::Mono,
     },
-    node::inbox::Inputs,
+    node::{
+        inbox::Inputs,
+        refusals::{Refusals, kind_of},
+    },
     protocol::master::LinkOver,
 };
 
@@ -47,6 +51,7 @@ pub(super) async fn accept_all(
     gate: Arc<AdmissionGate>,
     acceptor: Arc<Acceptor>,
     places: NodePlaces,
+    refused: Refusals,
     inputs: Inputs<Input>,
 ) {
     let (failures, drops) = (Seldom::new(TELL_FAILED_EVERY), Seldom::new(TELL_EVERY));
@@ -63,13 +68,14 @@ pub(super) async fn accept_all(
             }
         };
         let Some(permit) = places.take(&from) else {
+            refused.add(Refusal::Crowded);
             if let Some(left_out) = drops.left_out(env.now()) {
                 tracing::warn!(from, left_out, "too many handshakes are under way");
             }
             continue;
         };
         let (places, host) = (places.clone(), Arc::clone(permit.host()));
-        let refusals = Arc::clone(&refusals);
+        let (refusals, refused) = (Arc::clone(&refusals), refused.clone());
         let (of_node, gate) = (env.clone(), Arc::clone(&gate));
         let (acceptor, inputs) = (Arc::clone(&acceptor), inputs.clone());
         env.spawn("handshake", async move {
@@ -80,6 +86,7 @@ pub(super) async fn accept_all(
                     let _ = inputs.send(Input::LinkAccepted(arrival)).await;
                 }
                 Err(error) => {
+                    refused.add(kind_of(&error));
                     if let Some(left_out) = refusals.left_out(of_node.now()) {
                         tracing::info!(from, %error, left_out, "a node was not taken in");
                     }
@@ -115,6 +122,8 @@ pub(super) struct Links {
     held: BTreeMap<LinkId, u32>,
     /// State that beats carry: strong, able to have things written, and to know somebody who is.
     state: State,
+    /// What was refused on this node's port.
+    pub(super) refusals: Refusals,
 }
 
 impl Links {
@@ -122,6 +131,7 @@ impl Links {
         fanout: Fanout,
         config: &Config,
         events: mpsc::Sender<(LinkId, Incoming)>,
+        refusals: Refusals,
     ) -> Self {
         Self {
             open: BTreeMap::new(),
@@ -133,6 +143,7 @@ impl Links {
             memory: BTreeMap::new(),
             held: BTreeMap::new(),
             state: State::default(),
+            refusals,
         }
     }
 
@@ -244,6 +255,7 @@ impl Links {
                 }
             }
             Err(error) => {
+                self.refusals.add(Refusal::Envelope);
                 tracing::warn!(%error, "a publish was not relayed");
                 sender.close(Close { reason: CloseReason::Violation, retry_ms: 1000 });
             }
@@ -314,6 +326,9 @@ impl Driver {
             Incoming::Subscribed(_) => {}
             Incoming::Beat(beat) => self.core.on_beat(now, id, beat, &mut self.out),
             Incoming::Closed(end) => {
+                if matches!(end, LinkEnd::Violation(_)) {
+                    self.links.refusals.add(Refusal::Violation);
+                }
                 let over = match &end {
                     LinkEnd::ClosedByPeer(Close { reason: CloseReason::Leaving, .. }) => {
                         LinkOver::Left

@@ -31,7 +31,7 @@ use crate::{
         rows::{ClusterRow, Holder, MasterRow, StoreError},
         stream::MasterInfo,
     },
-    node::{handle::DrainSignal, inbox::Inbox},
+    node::{handle::DrainSignal, inbox::Inbox, refusals::Refusals},
     protocol::{board::Tails, dead_letters::DeadLetters, key_refresh::FIRST_EPOCH, master::Master},
     store::{Store, rollback},
 };
@@ -106,6 +106,7 @@ impl Driver {
             timeout: config.handshake_timeout,
             version_max: config.link_version_max,
         });
+        let refusals = Refusals::default();
         let accept = links::accept_all(
             env.clone(),
             listener,
@@ -115,6 +116,7 @@ impl Driver {
                 ConnectionLimit::new(PENDING_MAX, PENDING_PER_HOST_MAX),
                 ConnectionLimit::new(PENDING_MAX, PENDING_PER_HOST_MAX),
             ),
+            refusals.clone(),
             inputs.clone(),
         );
         let accept = env.spawn("accept", accept).abort_on_drop();
@@ -123,7 +125,7 @@ impl Driver {
             core: Master::new(now, holder, config.clone()),
             out: Vec::new(),
             inputs,
-            links: Links::new(fanout, &config, link_events),
+            links: Links::new(fanout, &config, link_events, refusals),
             gate,
             keys: CommonKeys::new(maker),
             dialer,

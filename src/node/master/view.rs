@@ -103,6 +103,7 @@ impl Driver {
                 .absence()
                 .map(|absence| StoreAbsence { reason: absence.reason, why: absence.why.clone() }),
             store_absences: self.poll.watch.times().iter().map(|(why, n)| (*why, *n)).collect(),
+            refusals: self.links.refusals.counts(),
             nodes,
             failed,
             queues,

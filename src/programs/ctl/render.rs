@@ -454,6 +454,7 @@ mod tests {
             store: Consistency::Strong,
             store_away: None,
             store_absences: Vec::new(),
+            refusals: Vec::new(),
             nodes: vec![node(1, Role::Master, "m0", 1), node(2, Role::Worker, "w0", 1)],
             failed: vec![FailedNode {
                 id: id(2),

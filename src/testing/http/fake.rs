@@ -394,6 +394,7 @@ fn cluster_view() -> ClusterState {
         store: Consistency::Strong,
         store_away: None,
         store_absences: Vec::new(),
+        refusals: Vec::new(),
         nodes: vec![
             node(master, "north", Role::Master, MemberState::In, http, Some(true)),
             node(worker, "w1", Role::Worker, MemberState::Failed, None, None),
