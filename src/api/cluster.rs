@@ -293,7 +293,7 @@ pub struct QueueState {
 /// token.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinInvitation {
-    /// Join token, for one worker.
+    /// Join token, for as many workers as its terms say.
     pub token: String,
     /// Addresses at which masters take nodes, `host:port`.
     pub masters: Vec<String>,

@@ -8,6 +8,7 @@
 mod boards;
 mod cluster;
 mod dead_letters;
+mod join;
 mod posts;
 mod problem;
 mod sessions;
@@ -21,6 +22,7 @@ pub use self::{
         StoreReach, User, UserList,
     },
     dead_letters::{DeadLetter, DeadLetterList, UnsentPost},
+    join::{JoinTerms, TermsError},
     posts::{PostList, PostState, WritePost},
     problem::{Problem, ProblemType},
     sessions::{OpenSession, RedeemTicket, SessionOpened, SessionRestored, TicketIssued},

@@ -9,8 +9,8 @@ use serde_json::json;
 use crate::{
     api::{
         Board, BoardList, Cluster, ClusterState, DeadLetterList, Draining, JoinInvitation,
-        JoinTokenList, PostList, PostState, Problem, ProblemType, Readiness, SessionOpened,
-        SessionRestored, UserList,
+        JoinTerms, JoinTokenList, PostList, PostState, Problem, ProblemType, Readiness,
+        SessionOpened, SessionRestored, UserList,
     },
     client::{
         Failure, Limits,
@@ -93,8 +93,11 @@ pub enum Request {
     Cluster,
     /// Asks an admin listener, with the admin token, for the cluster as operators see it. [`Answer::ClusterState`].
     ClusterState,
-    /// Asks an admin listener, with the admin token, for a join token for one worker. [`Answer::Invitation`].
-    NewJoinToken,
+    /// Asks an admin listener, with the admin token, for a join token. [`Answer::Invitation`].
+    NewJoinToken {
+        /// Its uses and its life.
+        terms: JoinTerms,
+    },
     /// Asks an admin listener, with the admin token, for the join tokens that have not ended. [`Answer::JoinTokens`].
     JoinTokens,
     /// Asks an admin listener, with the admin token, to revoke a join token. [`Answer::Done`].
@@ -220,7 +223,9 @@ impl Request {
             Self::FirstUsers { limit } => (Method::GET, format!("users?limit={limit}"), None),
             Self::Cluster => (Method::GET, "cluster".to_owned(), None),
             Self::ClusterState => (Method::GET, "admin/cluster".to_owned(), None),
-            Self::NewJoinToken => (Method::POST, "admin/tokens".to_owned(), None),
+            Self::NewJoinToken { terms } => {
+                (Method::POST, "admin/tokens".to_owned(), body(json!(terms)))
+            }
             Self::JoinTokens => (Method::GET, "admin/tokens".to_owned(), None),
             Self::RevokeJoinToken { id } => (Method::DELETE, format!("admin/tokens/{id}"), None),
             Self::Expel { node } => (Method::DELETE, format!("admin/nodes/{node}"), None),
@@ -282,7 +287,7 @@ impl Request {
             (Self::Users | Self::FirstUsers { .. }, 200) => Answer::Users(shape(answer)?),
             (Self::Cluster, 200) => Answer::Cluster(shape(answer)?),
             (Self::ClusterState, 200) => Answer::ClusterState(shape(answer)?),
-            (Self::NewJoinToken, 201) => Answer::Invitation(shape(answer)?),
+            (Self::NewJoinToken { .. }, 201) => Answer::Invitation(shape(answer)?),
             (Self::JoinTokens, 200) => Answer::JoinTokens(shape(answer)?),
             (Self::DeadLetters, 200) => Answer::DeadLetters(shape(answer)?),
             (Self::Drain { .. }, 202) => Answer::Draining(shape(answer)?),

@@ -19,7 +19,7 @@ use super::{
     Metrics, access,
     api::{json, nothing_here, typed, written, wrong_method},
     auth::{self, Secret},
-    body::query,
+    body::{optional_json, query},
     connection::PeerHost,
     headers,
     problem::ErrorResponse,
@@ -28,7 +28,7 @@ use super::{
     tls::Tls,
 };
 use crate::{
-    api::{ClusterState, DeadLetter, DeadLetterList, Draining, ProblemType},
+    api::{ClusterState, DeadLetter, DeadLetterList, Draining, JoinTerms, ProblemType},
     comm::seldom::Seldom,
     config::Config,
     env::{Env, Listener},
@@ -49,6 +49,9 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Maximum number of dead letters that are shown.
 const LETTERS_MAX: u32 = 1000;
+
+/// Largest body with the terms of a join token, in bytes.
+const TERMS_BYTES_MAX: usize = 1024;
 
 /// File of the token in a node's directory.
 const TOKEN_FILE: &str = "admin.token";
@@ -193,9 +196,14 @@ async fn cluster(State(admin): State<Admin>) -> Result<Response, ErrorResponse> 
     Ok(json(StatusCode::OK, &view(&admin).await?))
 }
 
-/// `POST /api/v1/admin/tokens`: a join token for one worker, with what its settings need besides.
-async fn new_token(State(admin): State<Admin>) -> Result<Response, ErrorResponse> {
-    let made = answered(&admin, admin.0.handle.new_join_token()).await?;
+/// `POST /api/v1/admin/tokens`: a join token, with what a worker's settings need besides. The body
+/// says its terms; without one it is for one worker and 24 h.
+async fn new_token(
+    State(admin): State<Admin>,
+    request: Request,
+) -> Result<Response, ErrorResponse> {
+    let terms: Option<JoinTerms> = optional_json(&admin.0.env, request, TERMS_BYTES_MAX).await?;
+    let made = answered(&admin, admin.0.handle.new_join_token(terms.unwrap_or_default())).await?;
     Ok(json(StatusCode::CREATED, &made))
 }
 

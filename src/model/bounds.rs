@@ -45,6 +45,12 @@ pub const NODES_MAX: usize = 16_384;
 pub const MASTERS_MAX: usize = 256;
 /// Workers in a domain, unless another number is set.
 pub const WORKERS_MAX: usize = 1024;
+/// Most workers that one join token enrols.
+pub const JOIN_USES_MAX: u32 = 1024;
+/// Shortest life of a join token that an operator may ask for, ms: a minute.
+pub const JOIN_LIFE_MIN_MS: u64 = 60 * 1000;
+/// Longest life of a join token, ms: 30 days.
+pub const JOIN_LIFE_MAX_MS: u64 = 30 * 24 * 3600 * 1000;
 /// Greatest length of an address in the directory.
 pub const ADDRESS_LEN_MAX: usize = 300;
 /// Greatest length of a node's name, in bytes.
@@ -102,6 +108,7 @@ const _: () = {
     assert!(4 * WORKER_BATCHES_MAX <= IN_FLIGHT_MAX, "batches leave calls of other kinds room");
     assert!(BATCHES_IN_FLIGHT_MAX <= WORKER_BATCHES_MAX);
     assert!(MASTERS_MAX + WORKERS_MAX <= NODES_MAX);
+    assert!(JOIN_USES_MAX as usize <= NODES_MAX, "no token enrols more than the cluster does");
     assert!(HELD_ANSWERS_MAX * HELD_MAX * size_of::<PostId>() <= LIST_BYTES_MAX);
     assert!(HAND_INS_MAX <= IN_FLIGHT_MAX / 8, "hand-ins leave calls of other kinds room");
 };

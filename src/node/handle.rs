@@ -13,7 +13,7 @@ pub use super::request::{
 };
 pub use crate::model::stream::{ByeReason, Consistency, Delivery, MasterInfo, ResetReason};
 use crate::{
-    api::{ClusterState, JoinInvitation, JoinTokenList, Readiness},
+    api::{ClusterState, JoinInvitation, JoinTerms, JoinTokenList, Readiness},
     model::{
         ids::{NodeId, SessionKey, TokenId, UserId},
         message::Task,
@@ -35,7 +35,7 @@ pub enum Command {
     Leave { reply: oneshot::Sender<()> },
     Drain { force: bool, reply: oneshot::Sender<Result<(), DrainError>> },
     ClusterId { reply: oneshot::Sender<Option<[u8; 16]>> },
-    NewJoinToken { reply: Reply<JoinInvitation> },
+    NewJoinToken { terms: JoinTerms, reply: Reply<JoinInvitation> },
     JoinTokens { reply: Reply<JoinTokenList> },
     RevokeJoinToken { id: TokenId, reply: Reply<()> },
     Expel { node: NodeId, reply: Reply<()> },
@@ -178,12 +178,15 @@ impl MasterHandle {
         self.ask(|reply| Command::Cluster { reply }).await
     }
 
-    /// Makes a join token for one worker, good for 24 hours.
+    /// Makes a join token on these terms.
     ///
     /// # Errors
     /// [`Stopped`]: a token may have been made that nobody knows, and that ends by itself.
-    pub async fn new_join_token(&self) -> Result<Result<JoinInvitation, RequestError>, Stopped> {
-        self.ask(|reply| Command::NewJoinToken { reply }).await
+    pub async fn new_join_token(
+        &self,
+        terms: JoinTerms,
+    ) -> Result<Result<JoinInvitation, RequestError>, Stopped> {
+        self.ask(|reply| Command::NewJoinToken { terms, reply }).await
     }
 
     /// Lists the join tokens that have not ended.

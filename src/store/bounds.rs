@@ -1,6 +1,9 @@
 //! Bounds of the store's rows and of their ages, the same for every backend.
 
-use crate::model::{bounds::NODES_MAX, message::BATCH_TASKS_MAX};
+use crate::model::{
+    bounds::{JOIN_LIFE_MAX_MS, NODES_MAX},
+    message::BATCH_TASKS_MAX,
+};
 
 const HOUR_MS: u64 = 60 * 60 * 1000;
 /// A day, ms.
@@ -28,7 +31,7 @@ pub(super) const FRESH_MS: u64 = 5000;
 pub(super) const LONG_SILENT_MS: u64 = 60 * 60 * 1000;
 
 /// Maximum life of a join token, ms.
-pub(super) const TOKEN_TTL_MAX_MS: u64 = 24 * 60 * 60 * 1000;
+pub(super) const TOKEN_TTL_MAX_MS: u64 = JOIN_LIFE_MAX_MS;
 
 /// Maximum number of join tokens that have not ended.
 pub(super) const TOKENS_MAX: u64 = 4096;

@@ -162,7 +162,7 @@ pub enum Op {
     DeadLetters(u32),
     /// Removes a dead letter; fine if it is gone.
     DropDeadLetter(u64),
-    /// Keeps a join token; its life is cut to 24 h.
+    /// Keeps a join token; its life is cut to 30 days.
     PutJoinToken(JoinToken),
     /// Revokes a join token; fine if it is gone.
     RevokeJoinToken([u8; 8]),

@@ -104,6 +104,52 @@ async fn join_token_is_made_for_operators_only() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn join_token_is_made_on_the_terms_of_the_body_and_on_no_terms_out_of_bounds() {
+    let site = Site::new();
+    let token = AdminToken::new("secret");
+    let new = || Ask::new("POST", "/api/v1/admin/tokens").token("secret");
+    let day = 24 * 3600 * 1000;
+    for (asked, uses, life_ms) in [
+        (new(), 1, day),
+        (new().raw_json(""), 1, day),
+        (new().raw_json("{}"), 1, day),
+        (new().raw_json(r#"{"uses":6}"#), 6, day),
+        (new().raw_json(r#"{"for_ms":60000}"#), 1, 60_000),
+        (new().raw_json(r#"{"uses":1024,"for_ms":2592000000}"#), 1024, 30 * day),
+    ] {
+        let made = ask(&site, &token, asked).await;
+        assert_eq!(made.status, 201, "{}", made.body);
+        let terms = site.fake.state().join_terms.take().expect("a token was asked for");
+        assert_eq!((terms.uses(), terms.life_ms()), (uses, life_ms));
+    }
+    let no_mime = Ask { body: Some(b"{}".to_vec()), ..new() };
+    let long = format!(r#"{{"uses":1{}}}"#, " ".repeat(1024));
+    for (asked, status) in [
+        (new().raw_json(r#"{"uses":0}"#), 400),
+        (new().raw_json(r#"{"uses":1025}"#), 400),
+        (new().raw_json(r#"{"uses":null}"#), 400),
+        (new().raw_json(r#"{"for_ms":0}"#), 400),
+        (new().raw_json(r#"{"for_ms":59999}"#), 400),
+        (new().raw_json(r#"{"for_ms":2592000001}"#), 400),
+        (new().raw_json(r#"{"uses":2,"for":60000}"#), 400),
+        (new().raw_json("2"), 400),
+        (new().raw_json(r#"{"uses":"#), 400),
+        (new().raw_json(&long), 413),
+        (no_mime, 415),
+    ] {
+        let refused = ask(&site, &token, asked).await;
+        assert_eq!(refused.status, status, "{}", refused.body);
+        assert_eq!(refused.header("content-type"), Some("application/problem+json"));
+    }
+    let refused = ask(&site, &token, new().raw_json(r#"{"uses":1025}"#)).await;
+    assert_eq!(refused.json()["type"], "urn:chatchat:malformed-body");
+    assert_eq!(refused.json()["detail"], "a join token has 1 to 1024 uses");
+    let stranger = Ask::new("POST", "/api/v1/admin/tokens").raw_json("{}");
+    assert_eq!(ask(&site, &token, stranger).await.status, 401);
+    assert_eq!(site.fake.state().join_terms, None, "nothing was made");
+}
+
+#[tokio::test(start_paused = true)]
 async fn join_tokens_are_listed_and_revoked_for_operators_only() {
     let site = Site::new();
     let token = AdminToken::new("secret");

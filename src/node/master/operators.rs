@@ -2,7 +2,7 @@
 
 use super::{Driver, input::Input, reads::unread};
 use crate::{
-    api::{JoinInvitation, JoinTokenList, JoinTokenState},
+    api::{JoinInvitation, JoinTerms, JoinTokenList, JoinTokenState},
     crypto::{admission::JoinSecret, keys},
     model::{
         event::Event,
@@ -14,16 +14,17 @@ use crate::{
     store::Store,
 };
 
-/// Life of a join token, ms.
-const TOKEN_LIFE_MS: u64 = 24 * 3600 * 1000;
-
-/// Keeps a join token for one worker in the store, good for 24 hours.
+/// Keeps a join token in the store on these terms; its life begins now.
 ///
 /// # Errors
 /// [`StoreError`]; the store may have the token, which ends by itself.
-pub async fn keep_join_token(store: &Store, secret: &JoinSecret) -> Result<(), StoreError> {
-    let ends_at_ms = store.cluster().await?.now_ms + TOKEN_LIFE_MS;
-    store.put_join_token(secret.row(1, ends_at_ms)).await
+pub async fn keep_join_token(
+    store: &Store,
+    secret: &JoinSecret,
+    terms: JoinTerms,
+) -> Result<(), StoreError> {
+    let ends_at_ms = store.cluster().await?.now_ms.saturating_add(terms.life_ms());
+    store.put_join_token(secret.row(terms.uses(), ends_at_ms)).await
 }
 
 /// Lists the join tokens that have not ended.
@@ -40,15 +41,16 @@ async fn join_tokens(store: &Store) -> Result<JoinTokenList, StoreError> {
 }
 
 impl Driver {
-    /// Makes a join token for one worker, and keeps it in the store before it is shown.
-    pub(super) fn invite(&self, reply: Reply<JoinInvitation>) {
+    /// Makes a join token on these terms, and keeps it in the store before it is shown.
+    pub(super) fn invite(&self, terms: JoinTerms, reply: Reply<JoinInvitation>) {
         let rows = || self.core.watch().rows().filter(|(_, is_in)| *is_in).map(|(row, _)| row);
         let masters: Vec<_> = rows().map(|row| row.link.clone()).collect();
         let pins: Vec<_> = rows().map(|row| keys::fingerprint(&row.spki)).collect();
         let secret = JoinSecret::random(&mut self.env.rng("join-tokens"), &self.me.fingerprint);
         let store = self.store.clone();
         self.env.spawn("join-token", async move {
-            let made = keep_join_token(&store, &secret).await.map_err(|error| unread(&error));
+            let made = keep_join_token(&store, &secret, terms).await;
+            let made = made.map_err(|error| unread(&error));
             let token = secret.text().to_string();
             let _ = reply.send(made.map(|()| JoinInvitation { token, masters, pins }));
         });
@@ -146,6 +148,40 @@ impl Driver {
         for node in expelled {
             self.out.push(Effect::Event(Event::Expel { node }));
             self.core.expel(now, node, &mut self.out);
+        }
+    }
+}
+
+#[cfg(all(test, feature = "net"))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        model::{
+            ids::{Role, StoreEpoch},
+            rows::Enrolled,
+        },
+        store::sqlite::{NewCluster, memory},
+        testing::keys::{identity, rng},
+    };
+
+    #[tokio::test]
+    async fn token_of_two_uses_enrols_two_workers_and_not_three() {
+        let new = NewCluster { cluster: [1; 16], epoch: StoreEpoch(7), now_ms: 1000 };
+        let store = memory::open(&new, || 1000).expect("opens");
+        let secret = JoinSecret::random(&mut rng(7), &identity(1).fingerprint());
+        let terms = JoinTerms::new(2, Duration::from_secs(3 * 24 * 3600)).expect("in bounds");
+        keep_join_token(&store, &secret, terms).await.expect("kept");
+        let listed = join_tokens(&store).await.expect("listed").tokens;
+        let [token] = &listed[..] else { panic!("one token: {listed:?}") };
+        assert_eq!((token.uses_left, token.ends_at), (2, 1000 + 3 * 24 * 3600 * 1000));
+        for (number, is_taken) in [(2, true), (3, true), (4, false)] {
+            let fingerprint = identity(number).fingerprint();
+            let node = NodeId::of(&fingerprint);
+            let row = Enrolled { node, fingerprint, role: Role::Worker, guard: [number; 32] };
+            let enrolled = store.enrol(secret.id, secret.bearer_sha256(), row).await;
+            assert_eq!(enrolled.is_ok(), is_taken, "{number}: {enrolled:?}");
         }
     }
 }

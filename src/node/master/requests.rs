@@ -76,7 +76,7 @@ impl Driver {
             Command::ClusterId { reply } => {
                 let _ = reply.send(Some(self.me.cluster));
             }
-            Command::NewJoinToken { reply } => self.invite(reply),
+            Command::NewJoinToken { terms, reply } => self.invite(terms, reply),
             Command::JoinTokens { reply } => self.list_join_tokens(reply),
             Command::RevokeJoinToken { id, reply } => self.revoke_join_token(id, reply),
             Command::Expel { node, reply } => self.expel(node, reply),

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::ClusterSettings;
 use crate::{
+    api::JoinTerms,
     client::Trust,
     comm::{
         handshake::GUARD_FILE,
@@ -356,7 +357,7 @@ async fn withdraw(store: &Store, node: &NodePlan) -> Result<(), StoreError> {
 /// Creates a join token for one worker.
 async fn join_token(env: &Env, store: &Store, master: &Fingerprint) -> Result<String, StoreError> {
     let secret = JoinSecret::random(&mut env.rng("join-tokens"), master);
-    keep_join_token(store, &secret).await?;
+    keep_join_token(store, &secret, JoinTerms::default()).await?;
     Ok(secret.text().to_string())
 }
 

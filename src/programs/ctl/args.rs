@@ -1,10 +1,17 @@
 //! Command line of `chatctl`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, value_parser};
 
-use crate::model::ids::{BoardName, PostId, TokenId};
+use crate::{
+    api::JoinTerms,
+    config::parse_duration,
+    model::{
+        bounds::JOIN_USES_MAX,
+        ids::{BoardName, PostId, TokenId},
+    },
+};
 
 /// Chat with a Chatchat cluster, and see how it is.
 #[derive(Debug, Parser)]
@@ -117,8 +124,20 @@ pub(super) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
-    /// Make a join token for one worker, good for 24 hours; prints lines for its settings file.
-    New,
+    /// Make a join token; prints lines for the settings file of each worker that joins with it.
+    New {
+        /// Number of workers that it enrols, 1 to 1024.
+        #[arg(
+            long,
+            default_value_t = JoinTerms::USES,
+            value_parser = value_parser!(u32).range(1..=i64::from(JOIN_USES_MAX)),
+            value_name = "N"
+        )]
+        uses: u32,
+        /// Time for which it enrols, such as 30min or 72h: 1min to 720h (30 days).
+        #[arg(long = "for", default_value = "24h", value_parser = token_life, value_name = "TIME")]
+        life: Duration,
+    },
     /// List the join tokens that have not ended.
     List,
     /// Revoke a join token. Workers that joined with it stay.
@@ -142,4 +161,55 @@ pub(super) enum LetterCommand {
         /// Its number as `dead-letters list` shows it.
         number: u64,
     },
+}
+
+/// Reads the life of a join token.
+fn token_life(text: &str) -> Result<Duration, String> {
+    let life = parse_duration(text).map_err(|why| why.to_string())?;
+    match JoinTerms::new(JoinTerms::USES, life) {
+        Ok(_) => Ok(life),
+        Err(why) => Err(why.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads `token new` with these arguments, to the terms that are asked for.
+    fn terms(args: &[&str]) -> Result<JoinTerms, String> {
+        let args = [&["chatctl", "token", "new"], args].concat();
+        let args = Args::try_parse_from(args).map_err(|why| why.to_string())?;
+        let Command::Token { command: TokenCommand::New { uses, life } } = args.command else {
+            panic!("another command: {args:?}");
+        };
+        JoinTerms::new(uses, life).map_err(|why| why.to_string())
+    }
+
+    #[test]
+    fn join_token_is_for_one_worker_and_a_day_unless_said() {
+        assert_eq!(terms(&[]), Ok(JoinTerms::default()));
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        for (args, uses, life) in [
+            (&["--uses", "6"][..], 6, hours(24)),
+            (&["--for", "72h"], 1, hours(72)),
+            (&["--uses", "1024", "--for", "720h"], 1024, hours(720)),
+            (&["--for=1min", "--uses=1"], 1, Duration::from_secs(60)),
+        ] {
+            let wanted = JoinTerms::new(uses, life).map_err(|why| why.to_string());
+            assert_eq!(terms(args), wanted, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn uses_and_life_of_a_join_token_are_bounded() {
+        for uses in ["0", "1025", "-1", "many", "4294967297"] {
+            assert!(terms(&["--uses", uses]).is_err(), "{uses}");
+        }
+        for life in ["0s", "59s", "720.1h", "1e9h", "30d", "24", "-1h"] {
+            assert!(terms(&["--for", life]).is_err(), "{life}");
+        }
+        let why = terms(&["--for", "721h"]).expect_err("over the bound");
+        assert!(why.contains("1 min to 720 h"), "{why}");
+    }
 }

@@ -128,8 +128,8 @@ fn run(args: Args) -> Result<(), CtlError> {
             }
             Command::Users => users(&env, &open(&env, &places, &args.name).await?).await,
             Command::Status => status(&env, &places, &args.name).await,
-            Command::Token { command: TokenCommand::New } => {
-                operate::new_token(&env, &places).await
+            Command::Token { command: TokenCommand::New { uses, life } } => {
+                operate::new_token(&env, &places, *uses, *life).await
             }
             Command::Token { command: TokenCommand::List } => {
                 operate::list_tokens(&env, &places).await

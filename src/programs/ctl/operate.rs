@@ -10,7 +10,7 @@ use super::{
     targets::{Admin, Targets},
 };
 use crate::{
-    api::NodeState,
+    api::{JoinTerms, NodeState},
     client::{Answer, Api, Failure, Limits, Request, Trust},
     env::Env,
     model::ids::{NodeId, Role, TokenId},
@@ -40,9 +40,15 @@ fn api_of(env: &Env, admin: &Admin, trust: Option<Trust>) -> Api {
     Api::new(env, &admin.url, Some(admin.token.clone()), Limits::default()).trusting(trust)
 }
 
-/// Makes a join token.
-pub(super) async fn new_token(env: &Env, places: &Targets) -> Result<(), CtlError> {
-    match ask(env, places, &Request::NewJoinToken).await? {
+/// Makes a join token with so many uses that lasts so long.
+pub(super) async fn new_token(
+    env: &Env,
+    places: &Targets,
+    uses: u32,
+    life: Duration,
+) -> Result<(), CtlError> {
+    let terms = JoinTerms::new(uses, life).map_err(|why| CtlError::Usage(why.to_string()))?;
+    match ask(env, places, &Request::NewJoinToken { terms }).await? {
         Answer::Invitation(made) => say(&render::invitation(&made)),
         _ => Err(CtlError::Failed(STRANGE.to_owned())),
     }

@@ -10,8 +10,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     api::{
-        ClusterState, FailedNode, HelloEvent, JoinInvitation, JoinTokenList, JoinTokenState,
-        KeyState, LeaseOwner, MasterState, NodeState, QueueState, Readiness, StoreReach,
+        ClusterState, FailedNode, HelloEvent, JoinInvitation, JoinTerms, JoinTokenList,
+        JoinTokenState, KeyState, LeaseOwner, MasterState, NodeState, QueueState, Readiness,
+        StoreReach,
     },
     env::Env,
     model::{
@@ -62,6 +63,8 @@ pub(crate) struct State {
     /// The newest stream.
     pub(crate) stream: Option<OpenStream>,
     pub(crate) letters: Vec<DeadLetter>,
+    /// Terms of the newest join token.
+    pub(crate) join_terms: Option<JoinTerms>,
     pub(crate) alive: usize,
     pub(crate) submitted: usize,
     /// Messages to the master.
@@ -177,7 +180,8 @@ impl State {
                 self.letters.retain(|letter| letter.number != number);
                 let _ = reply.send(self.ok());
             }
-            Command::NewJoinToken { reply } => {
+            Command::NewJoinToken { terms, reply } => {
+                self.join_terms = Some(terms);
                 drop(reply.send(self.ok().map(|()| JoinInvitation {
                     token: "CHAT1.a.b.c".to_owned(),
                     masters: vec!["127.0.0.1:8180".to_owned()],

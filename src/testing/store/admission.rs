@@ -2,11 +2,10 @@
 
 use super::{Lab, board, masters::row, node, post};
 use crate::model::{
+    bounds::JOIN_LIFE_MAX_MS,
     ids::{Fingerprint, NodeId, Resource, Role},
     rows::{DeadLetter, Enrolled, JoinToken, MasterRow, StoreError},
 };
-
-const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 fn newcomer(n: u8) -> Enrolled {
     let fingerprint = Fingerprint([n; 32]);
@@ -21,7 +20,7 @@ async fn put_token(lab: &Lab, n: u8, uses_left: u32) -> [u8; 8] {
         bearer_sha256: [n; 32],
         role: Role::Worker,
         uses_left,
-        ends_at_ms: now_ms + 3 * DAY_MS,
+        ends_at_ms: now_ms + 2 * JOIN_LIFE_MAX_MS,
     };
     for _ in 0..2 {
         assert_eq!(lab.store.put_join_token(token.clone()).await, Ok(()));
@@ -99,11 +98,11 @@ pub(super) async fn revoked_join_token_enrols_nobody(lab: &Lab) {
 
 pub(super) async fn expired_join_token_enrols_nobody(lab: &Lab) {
     let token = put_token(lab, 5, 9).await;
-    let day_ms = i64::try_from(DAY_MS).expect("small");
-    lab.advance(day_ms - 1);
-    lab.store.enrol(token, [5; 32], newcomer(1)).await.expect("within its day");
+    let life_ms = i64::try_from(JOIN_LIFE_MAX_MS).expect("small");
+    lab.advance(life_ms - 1);
+    lab.store.enrol(token, [5; 32], newcomer(1)).await.expect("within its life");
     lab.advance(1);
-    assert!(refused(lab.store.enrol(token, [5; 32], newcomer(2)).await), "cut to a day");
+    assert!(refused(lab.store.enrol(token, [5; 32], newcomer(2)).await), "cut to 30 days");
     assert_eq!(lab.store.admission().await.expect("listed").tokens, []);
 }
 
