@@ -209,7 +209,10 @@ impl AdmissionPolicy for AdmissionGate {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::OnceLock;
+    use std::sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    };
 
     use super::*;
     use crate::{
@@ -217,6 +220,8 @@ mod tests {
             admission::JoinSecret,
             handshake::{Peer, VERSIONS},
         },
+        model::{absence::AwayReason, rows::Admission},
+        protocol::admission::REFRESH_INTERVAL,
         store::{Backend, Op, OpReply},
         testing::{
             keys::{domain_of, epoch_of, identity, rng},
@@ -243,35 +248,117 @@ mod tests {
         }
     }
 
+    /// Store with fixed admission lists that enrols whoever asks, until it goes away.
+    #[derive(Clone)]
+    struct GoesAway {
+        lists: Admission,
+        is_away: Arc<AtomicBool>,
+    }
+
+    impl Backend for GoesAway {
+        fn call(&self, op: Op) -> BoxFuture<'_, Result<OpReply, StoreError>> {
+            let answer = match op {
+                _ if self.is_away.load(Ordering::Relaxed) => {
+                    let (reason, why) = (AwayReason::Unreachable, "cut off".to_owned());
+                    Err(StoreError::Away { reason, why })
+                }
+                Op::Admission => Ok(OpReply::Admission(self.lists.clone())),
+                Op::Enrol { node, .. } => Ok(OpReply::Enrolled(node)),
+                _ => Err(StoreError::Busy),
+            };
+            Box::pin(std::future::ready(answer))
+        }
+    }
+
+    fn join_token() -> JoinSecret {
+        JoinSecret::random(&mut rng(7), &identity(1).fingerprint())
+    }
+
+    /// Request of a worker that comes back with its own guard.
+    fn returning(number: u8) -> AdmissionRequest {
+        let worker = identity(number);
+        AdmissionRequest {
+            peer: Peer {
+                node: worker.node(),
+                role: Role::Worker,
+                spki: worker.spki().to_vec(),
+                name: "worker".to_owned(),
+                version: VERSIONS.1,
+                release: None,
+            },
+            guard: GuardId::Node(worker.node()),
+            bearer: None,
+            last_epoch: None,
+            wants_login: false,
+        }
+    }
+
+    /// Request of a worker that shows the join token.
+    fn joining(number: u8) -> AdmissionRequest {
+        let token = join_token();
+        let (guard, bearer) = (GuardId::Token(token.id), Some(token.bearer()));
+        AdmissionRequest { guard, bearer, ..returning(number) }
+    }
+
+    fn gate_on(env: &Env, store: impl Backend + 'static) -> Arc<AdmissionGate> {
+        let keys = Arc::new(epoch_of(1, 1));
+        AdmissionGate::new(env, Store::new(store), domain_of(1), keys, &Config::default())
+    }
+
+    #[test]
+    fn enrolled_worker_comes_back_while_the_store_is_away_and_a_new_one_is_refused() {
+        run(|env| async move {
+            let (worker, newcomer) = (identity(2), identity(3));
+            let enrolled = Enrolled {
+                node: worker.node(),
+                fingerprint: worker.fingerprint(),
+                role: Role::Worker,
+                guard: [2; 32],
+            };
+            let store = GoesAway {
+                lists: Admission {
+                    tokens: vec![join_token().row(1, 0)],
+                    allowed: vec![enrolled],
+                    denied: Vec::new(),
+                },
+                is_away: Arc::default(),
+            };
+            let gate = gate_on(&env, store.clone());
+            let token = GuardId::Token(join_token().id);
+            assert!(gate.guard(token).await.is_some(), "the lists are read");
+            store.is_away.store(true, Ordering::Relaxed);
+
+            // A read that fails must not cost the master what it knows.
+            env.sleep(REFRESH_INTERVAL).await;
+            assert!(gate.guard(GuardId::Node(newcomer.node())).await.is_none());
+            for wants_login in [false, true] {
+                let known = gate.guard(GuardId::Node(worker.node())).await.expect("it is kept");
+                assert_eq!(known.expose(), &[2; 32]);
+                let request = AdmissionRequest { wants_login, ..returning(2) };
+                let grant = gate.admit(request).await.expect("it is admitted");
+                assert!(grant.keys.is_some() && grant.login.is_none());
+                assert_eq!(grant.guard.expect("its own").expose(), &[2; 32]);
+            }
+            let reason = |answer: Result<AdmissionGrant, Refusal>| answer.err().map(|no| no.reason);
+            assert!(gate.guard(token).await.is_some(), "its hello is heard");
+            assert_eq!(reason(gate.admit(joining(3)).await), Some(Rejection::StoreAway));
+            let without = reason(gate.admit(returning(3)).await);
+            assert_eq!(without, Some(Rejection::NotEnrolled), "without a token");
+
+            store.is_away.store(false, Ordering::Relaxed);
+            assert_eq!(reason(gate.admit(joining(3)).await), None, "the same request later");
+        });
+    }
+
     #[test]
     fn node_that_is_expelled_while_it_is_enrolled_gets_no_keys() {
         run(|env| async move {
-            let newcomer = identity(2);
-            let token = JoinSecret::random(&mut rng(7), &identity(1).fingerprint());
-            let request = || AdmissionRequest {
-                peer: Peer {
-                    node: newcomer.node(),
-                    role: Role::Worker,
-                    spki: newcomer.spki().to_vec(),
-                    name: "worker".to_owned(),
-                    version: VERSIONS.1,
-                    release: None,
-                },
-                guard: GuardId::Token(token.row(1, 0).id),
-                bearer: Some(token.bearer()),
-                last_epoch: None,
-                wants_login: false,
-            };
-            let gate = |store: Expels| {
-                let keys = Arc::new(epoch_of(1, 1));
-                AdmissionGate::new(&env, Store::new(store), domain_of(1), keys, &Config::default())
-            };
-            let plain = gate(Expels::default()).admit(request()).await;
+            let plain = gate_on(&env, Expels::default()).admit(joining(2)).await;
             assert!(plain.is_ok_and(|grant| grant.keys.is_some()));
             let store = Expels::default();
-            let gate = gate(store.clone());
+            let gate = gate_on(&env, store.clone());
             assert!(store.0.set(Arc::clone(&gate)).is_ok(), "set once");
-            let refused = gate.admit(request()).await.err();
+            let refused = gate.admit(joining(2)).await.err();
             assert_eq!(refused.map(|refusal| refusal.reason), Some(Rejection::Denied));
         });
     }
