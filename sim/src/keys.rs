@@ -21,6 +21,7 @@ use dst_world::Seed;
 
 /// `examples/make_keys.rs` writes it: for each pair its length in two bytes, then PKCS#8 DER.
 const POOL: &[u8] = include_bytes!("../keys/pool.der");
+#[expect(clippy::disallowed_methods, reason = "these keys protect nothing")]
 const BOUNDS: KeyBounds = KeyBounds::weak_for_simulation();
 
 fn pool() -> Vec<&'static [u8]> {

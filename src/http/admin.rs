@@ -14,6 +14,7 @@ use axum::{
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::{
     Metrics, access,
@@ -70,7 +71,7 @@ pub struct AdminParams {
 }
 
 /// Admin token, one for the whole cluster.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct AdminToken(String);
 
 impl AdminToken {

@@ -9,6 +9,7 @@ use axum::{
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use rand_core::Rng;
 use sha2::{Digest, Sha256};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::{App, problem::ErrorResponse};
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
 const COOKIE_AGE_S: u32 = 30 * 24 * 3600;
 
 /// Secret of a session or a ticket. Never logged, kept or compared: it is only hashed.
-#[derive(Clone)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub(super) struct Secret([u8; 32]);
 
 impl Secret {

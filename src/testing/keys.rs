@@ -22,6 +22,7 @@ use crate::{
     model::ids::{Domain, Incarnation, KeyEpoch},
 };
 
+#[expect(clippy::disallowed_methods, reason = "these keys protect nothing")]
 pub(crate) const WEAK: KeyBounds = KeyBounds::weak_for_simulation();
 
 pub(crate) fn rng(seed: u8) -> ChaCha20Rng {

@@ -21,6 +21,7 @@ use crate::{
 };
 
 /// Bounds that let small keys in, which are quick.
+#[expect(clippy::disallowed_methods, reason = "these keys protect nothing")]
 pub(super) const WEAK: KeyBounds = KeyBounds::weak_for_simulation();
 
 pub(super) fn rng(seed: u8) -> ChaCha20Rng {
