@@ -169,7 +169,7 @@ pub struct ClusterState {
     /// How often the store went in this life of the master, by reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub store_absences: Vec<(AwayReason, u64)>,
-    /// What strangers and faulty nodes were refused in this life of the master, by kind.
+    /// Refusals of strangers and faulty nodes in this life of the master, by kind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<(Refusal, u64)>,
     /// All nodes, masters first, then by id.

@@ -122,7 +122,7 @@ pub(super) struct Links {
     held: BTreeMap<LinkId, u32>,
     /// State that beats carry: strong, able to have things written, and to know somebody who is.
     state: State,
-    /// What was refused on this node's port.
+    /// Refusals on this node's port.
     pub(super) refusals: Refusals,
 }
 
