@@ -51,6 +51,7 @@ pub fn remote(env: &Env, addr: &str, timeout: Duration) -> Store {
         addr: addr.to_owned(),
         timeout,
         next: AtomicU64::new(1),
+        reads: AtomicU64::new(0),
         open: Mutex::default(),
     })
 }
@@ -60,6 +61,8 @@ struct RemoteStore {
     addr: String,
     timeout: Duration,
     next: AtomicU64,
+    /// Reads so far.
+    reads: AtomicU64,
     /// Connections by their numbers; 0 is the one for writes.
     open: Mutex<BTreeMap<u64, Arc<Connection>>>,
 }
@@ -180,7 +183,10 @@ impl Backend for RemoteStore {
     fn call(&self, op: Op) -> BoxFuture<'_, Answer> {
         Box::pin(async move {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let nth = if op.is_write() { 0 } else { 1 + number % READING };
+            let nth = match op.is_write() {
+                true => 0,
+                false => 1 + self.reads.fetch_add(1, Ordering::Relaxed) % READING,
+            };
             let connection = self.connection(nth);
             match self.env.timeout(self.timeout, connection.call(number, &op)).await {
                 Ok(answer) => answer,
