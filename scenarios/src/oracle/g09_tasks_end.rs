@@ -17,9 +17,10 @@ use crate::property::Property;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let config = &evidence.plan.cluster.config;
-    type Batch<'a> = (&'a Resource, &'a [PostId]);
+    // Numbers are one master's: another one that gets the posts begins anew.
+    type Batch<'a> = (&'a str, &'a Resource, &'a [PostId]);
     let mut tries: BTreeMap<(&Resource, Token), u32> = BTreeMap::new();
-    // A try whose number comes again cost nothing: the worker or the link to it had no room.
+    // A try whose number comes again cost nothing: the batch was not taken.
     let mut that_cost: BTreeMap<Batch<'_>, BTreeMap<u32, (NodeId, Registration)>> = BTreeMap::new();
     let mut found = Vec::new();
     for said in evidence.events {
@@ -30,7 +31,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         };
         let on_this = tries.entry((resource, *token)).or_insert(0);
         *on_this += 1;
-        let batch = that_cost.entry((resource, posts)).or_default();
+        let batch = that_cost.entry((&said.node, resource, posts)).or_default();
         batch.split_off(attempt);
         let at = (*worker, *registration);
         batch.insert(*attempt, at);
@@ -86,6 +87,15 @@ mod tests {
             made.said(1, "master:0", assign(n, attempt));
         }
         assert_eq!(made.judge(judge), []);
+    }
+
+    #[test]
+    fn attempts_of_another_master_in_between_excuse_none() {
+        let mut made = Fixture::new();
+        for (master, n, attempt) in [(0, 2, 1), (1, 4, 1), (0, 3, 2), (0, 3, 3)] {
+            made.said(1, &format!("master:{master}"), assign(n, attempt));
+        }
+        assert_eq!(made.judge(judge).len(), 1);
     }
 
     #[test]
