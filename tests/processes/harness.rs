@@ -122,8 +122,13 @@ pub(crate) fn signal(name: &str, pid: u32) {
 }
 
 pub(crate) fn get(port: u16, path: &str) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    get_with(&format!("127.0.0.1:{port}"), path, "")
+}
+
+/// Asks with further lines of the header, each with its end.
+fn get_with(addr: &str, path: &str, lines: &str) -> String {
+    let mut stream = TcpStream::connect(addr).expect("it listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n{lines}Connection: close\r\n\r\n")
         .expect("asked");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("answered");
@@ -183,15 +188,5 @@ pub(crate) fn metrics_of(cluster: &Cluster, name: &str) -> String {
     let addr = admin.strip_prefix("http://").expect("a plain listener");
     let token = cluster.dir.path().join(name).join("admin.token");
     let token = fs::read_to_string(token).expect("a token");
-    let mut stream = TcpStream::connect(addr).expect("it listens");
-    let token = token.trim();
-    write!(
-        stream,
-        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
-         Connection: close\r\n\r\n"
-    )
-    .expect("asked");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("answered");
-    answer
+    get_with(addr, "/metrics", &format!("Authorization: Bearer {}\r\n", token.trim()))
 }
