@@ -3,7 +3,8 @@
 //! 1. A denied node has no guard and is never admitted, whatever else lists it. It stays denied for
 //!    this life of the master: an answer of the store that was under way does not undo it.
 //! 2. A worker is admitted under the key and role that it was enrolled with, and no other.
-//! 3. Strangers make the master read the store at most once in [`REFRESH_INTERVAL`].
+//! 3. A worker that was enrolled stays known whatever an older answer of the store says.
+//! 4. Strangers make the master read the store at most once in [`REFRESH_INTERVAL`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,11 +34,19 @@ pub enum Standing {
     Unknown,
 }
 
+/// Number of a read of the store's lists, in the order in which they begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReadNumber(u64);
+
 /// Copy of the store's admission lists, of its masters, and of the directory for newcomers.
 #[derive(Debug)]
 pub struct AdmissionLists {
     tokens: Vec<JoinToken>,
     allowed: BTreeMap<NodeId, Enrolled>,
+    /// Workers that were enrolled here, with the reads that had begun by then, until a later read ends.
+    fresh: Vec<(ReadNumber, Enrolled)>,
+    /// Last read of the store's lists that began, and the newest of those that ended.
+    reads: (ReadNumber, ReadNumber),
     denied: BTreeSet<NodeId>,
     /// Nodes that were expelled in this life, until they are taken.
     newly_denied: BTreeSet<NodeId>,
@@ -56,6 +65,8 @@ impl AdmissionLists {
         Self {
             tokens: Vec::new(),
             allowed: BTreeMap::new(),
+            fresh: Vec::new(),
+            reads: (ReadNumber(0), ReadNumber(0)),
             denied: BTreeSet::new(),
             newly_denied: BTreeSet::new(),
             was_read: false,
@@ -66,11 +77,23 @@ impl AdmissionLists {
         }
     }
 
-    /// Replaces tokens and enrolled nodes by what the store holds, and adds the nodes that it denies.
-    pub fn set_admission(&mut self, admission: Admission) {
+    /// Returns the number of a read of the store's lists that begins now.
+    pub const fn begin_read(&mut self) -> ReadNumber {
+        self.reads.0.0 += 1;
+        self.reads.0
+    }
+
+    /// Replaces tokens and enrolled nodes by what a read found, unless one that began later has ended,
+    /// and adds the nodes that the store denies.
+    pub fn set_admission(&mut self, read: ReadNumber, admission: Admission) {
         let Admission { tokens, allowed, denied } = admission;
-        self.tokens = tokens;
-        self.allowed = allowed.into_iter().map(|row| (row.node, row)).collect();
+        if read > self.reads.1 {
+            self.reads.1 = read;
+            self.tokens = tokens;
+            self.allowed = allowed.into_iter().map(|row| (row.node, row)).collect();
+            self.fresh.retain(|(begun, _)| *begun >= read);
+            self.allowed.extend(self.fresh.iter().map(|(_, row)| (row.node, row.clone())));
+        }
         if self.was_read {
             denied.into_iter().for_each(|node| self.on_denied(node));
         } else {
@@ -91,6 +114,7 @@ impl AdmissionLists {
 
     /// Adds a node that was enrolled just now.
     pub fn on_enrolled(&mut self, row: Enrolled) {
+        self.fresh.push((self.reads.0, row.clone()));
         self.allowed.insert(row.node, row);
     }
 
@@ -215,7 +239,9 @@ mod tests {
         };
         let allowed =
             vec![enrolled(1, Role::Worker), enrolled(2, Role::Master), enrolled(3, Role::Worker)];
-        lists.set_admission(Admission { tokens: vec![token], allowed, denied: vec![node(3)] });
+        let read = lists.begin_read();
+        lists
+            .set_admission(read, Admission { tokens: vec![token], allowed, denied: vec![node(3)] });
         lists.set_masters(&[master(9)]);
         lists
     }
@@ -246,7 +272,8 @@ mod tests {
         assert_eq!(lists.take_newly_denied(), [], "the node was expelled in an earlier life");
         lists.on_denied(node(1));
         let allowed = vec![enrolled(1, Role::Worker)];
-        lists.set_admission(Admission { allowed, ..Admission::default() });
+        let read = lists.begin_read();
+        lists.set_admission(read, Admission { allowed, ..Admission::default() });
         assert!(lists.is_denied(&node(1)) && lists.is_denied(&node(3)));
         assert_eq!(lists.worker(&node(1), &Fingerprint([1; 32])), Standing::Denied);
     }
@@ -257,9 +284,11 @@ mod tests {
         lists.on_denied(node(1));
         let listed =
             || Admission { denied: vec![node(1), node(3), node(5)], ..Admission::default() };
-        lists.set_admission(listed());
+        let read = lists.begin_read();
+        lists.set_admission(read, listed());
         assert_eq!(lists.take_newly_denied(), [node(1), node(5)]);
-        lists.set_admission(listed());
+        let read = lists.begin_read();
+        lists.set_admission(read, listed());
         lists.on_denied(node(5));
         assert_eq!(lists.take_newly_denied(), []);
     }
@@ -288,8 +317,32 @@ mod tests {
         lists.on_enrolled(enrolled(5, Role::Worker));
         let key = Fingerprint([5; 32]);
         assert!(matches!(lists.worker(&node(5), &key), Standing::Enrolled(_)));
-        lists.set_admission(Admission::default());
+        let read = lists.begin_read();
+        lists.set_admission(read, Admission::default());
         assert_eq!(lists.worker(&node(5), &key), Standing::Unknown);
+    }
+
+    #[test]
+    fn enrolled_worker_stays_known_though_an_answer_from_before_comes_later() {
+        let mut lists = lists();
+        let is_known = |lists: &AdmissionLists| {
+            matches!(lists.worker(&node(5), &Fingerprint([5; 32])), Standing::Enrolled(_))
+        };
+        let (first, second) = (lists.begin_read(), lists.begin_read());
+        lists.on_enrolled(enrolled(5, Role::Worker));
+        lists.set_admission(second, Admission::default());
+        assert!(is_known(&lists), "the read had begun before");
+        lists.set_admission(first, Admission { denied: vec![node(6)], ..Admission::default() });
+        assert!(is_known(&lists), "an older read replaces nothing");
+        assert!(lists.is_denied(&node(6)), "but who is denied is denied");
+        let (gone, late) = (lists.begin_read(), Admission::default());
+        lists.set_admission(gone, late);
+        assert!(!is_known(&lists), "this one began after the enrolment");
+        lists.set_admission(
+            second,
+            Admission { allowed: vec![enrolled(5, Role::Worker)], ..Admission::default() },
+        );
+        assert!(!is_known(&lists));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! 1. A closed session never opens again: a row that arrives after the close is late.
 //! 2. At most `max` rows and `max` closed keys are kept; the oldest of each goes first.
-//! 3. A cached read mark only rises: a row that comes late does not lower it.
+//! 3. A cached read mark only rises: a row that comes late does not lower it, nor does one that was
+//!    read before a mark which came while it was looked up.
 //! 4. One look-up of a session runs at a time; it answers all who wait for that session. At most
 //!    [`LOOKUPS_MAX`] run in all, the others wait their turn: made-up keys must not crowd other
 //!    reads out of the store or the links.
@@ -21,6 +22,10 @@ use crate::{
 /// Most look-ups under way at once.
 pub const LOOKUPS_MAX: usize = 256;
 
+/// Most boards whose read marks are kept for a session that is looked up. One more is left to the
+/// session's row.
+const MARKS_MAX: usize = 64;
+
 /// Cache of open sessions, generic over what waits for a look-up.
 #[derive(Debug)]
 pub struct Sessions<W> {
@@ -29,12 +34,19 @@ pub struct Sessions<W> {
     by_age: BTreeMap<u64, SessionKey>,
     puts: u64,
     closed: Recent<SessionKey>,
-    /// Waiters for each look-up that runs or is queued.
-    lookups: BTreeMap<SessionKey, Vec<W>>,
+    /// Look-ups that run or are queued.
+    lookups: BTreeMap<SessionKey, Lookup<W>>,
     /// Look-ups that wait for one of those under way to end.
     queued: VecDeque<SessionKey>,
     waiting: usize,
     max: usize,
+}
+
+#[derive(Debug)]
+struct Lookup<W> {
+    waiters: Vec<W>,
+    /// Read marks that came meanwhile, [`MARKS_MAX`] at most.
+    marks: BTreeMap<BoardName, Seq>,
 }
 
 #[derive(Debug)]
@@ -117,6 +129,11 @@ impl<W> Sessions<W> {
     pub fn raise_mark(&mut self, key: &SessionKey, board: BoardName, seq: Seq) {
         if let Some(cached) = self.rows.get_mut(key) {
             cached.raise(board, seq);
+        } else if let Some(lookup) = self.lookups.get_mut(key)
+            && (lookup.marks.len() < MARKS_MAX || lookup.marks.contains_key(&board))
+        {
+            let mark = lookup.marks.entry(board).or_default();
+            *mark = seq.max(*mark);
         }
     }
 
@@ -129,9 +146,10 @@ impl<W> Sessions<W> {
             return Err(TooMany(waiter));
         }
         self.waiting += 1;
-        let waiters = self.lookups.entry(key).or_default();
-        waiters.push(waiter);
-        if waiters.len() > 1 {
+        let new = || Lookup { waiters: Vec::new(), marks: BTreeMap::new() };
+        let lookup = self.lookups.entry(key).or_insert_with(new);
+        lookup.waiters.push(waiter);
+        if lookup.waiters.len() > 1 {
             return Ok(false);
         }
         let begins = self.lookups.len() - self.queued.len() <= LOOKUPS_MAX;
@@ -152,7 +170,10 @@ impl<W> Sessions<W> {
         if let Some(row) = row {
             self.put(row.clone());
         }
-        let waiters = self.lookups.remove(key).unwrap_or_default();
+        let Some(Lookup { waiters, marks }) = self.lookups.remove(key) else { return Vec::new() };
+        for (board, seq) in marks {
+            self.raise_mark(key, board, seq);
+        }
         self.waiting -= waiters.len();
         waiters
     }
@@ -180,6 +201,33 @@ mod tests {
     fn row(n: u8) -> SessionRow {
         let user = Author { id: UserId([n; 16]), name: "Ada".parse().expect("a name") };
         SessionRow { key: key(n), user, read_marks: Vec::new() }
+    }
+
+    #[test]
+    fn read_mark_that_comes_during_a_lookup_is_kept_though_the_row_is_older() {
+        let mut sessions = Sessions::new(2);
+        assert_eq!(sessions.wait(key(1), 0), Ok(true));
+        for seq in [7, 5] {
+            sessions.raise_mark(&key(1), BoardName::lobby(), Seq(seq));
+        }
+        let older = SessionRow { read_marks: vec![(BoardName::lobby(), Seq(3))], ..row(1) };
+        assert_eq!(sessions.on_looked_up(&key(1), Some(&older)), [0]);
+        let marks =
+            |sessions: &Sessions<_>, n| sessions.get(&key(n)).map(|row| row.read_marks.clone());
+        assert_eq!(marks(&sessions, 1), Some(vec![(BoardName::lobby(), Seq(7))]));
+        // A session that was not found has no marks, and their number is bounded.
+        assert_eq!(sessions.wait(key(2), 0), Ok(true));
+        for n in 0..2 * MARKS_MAX {
+            sessions.raise_mark(&key(2), format!("b{n}").parse().expect("a name"), Seq(1));
+        }
+        assert_eq!(sessions.on_looked_up(&key(2), None), [0]);
+        assert_eq!(marks(&sessions, 2), None);
+        assert_eq!(sessions.wait(key(2), 0), Ok(true));
+        for n in 0..2 * MARKS_MAX {
+            sessions.raise_mark(&key(2), format!("b{n}").parse().expect("a name"), Seq(1));
+        }
+        assert_eq!(sessions.on_looked_up(&key(2), Some(&row(2))), [0]);
+        assert_eq!(marks(&sessions, 2).map(|marks| marks.len()), Some(MARKS_MAX));
     }
 
     #[test]

@@ -7,11 +7,10 @@
 //! 1. A read of the boards is compared with what the node had before it asked: the store is never
 //!    called older than its own answer.
 //! 2. While the store is behind, every operation reads the boards first, and goes no further.
+//! 3. Of two reads, the one that began later decides: an answer from before the roll-back may come
+//!    after one from behind it.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Backend, NewEnds, Op, OpReply, Store};
 use crate::{
@@ -41,14 +40,37 @@ impl OwnEnds {
 #[must_use]
 pub fn guarded(store: Store) -> (Store, OwnEnds) {
     let ends = OwnEnds::default();
-    let is_behind = AtomicBool::new(false);
-    (Store::new(Guarded { store, ends: ends.clone(), is_behind }), ends)
+    (Store::new(Guarded { store, ends: ends.clone(), reads: Mutex::default() }), ends)
 }
 
 struct Guarded {
     store: Store,
     ends: OwnEnds,
-    is_behind: AtomicBool,
+    reads: Mutex<Reads>,
+}
+
+/// Reads of the boards, and what they found.
+#[derive(Default)]
+struct Reads {
+    begun: u64,
+    /// Number of the read that found `is_behind`.
+    newest: u64,
+    is_behind: bool,
+}
+
+impl Reads {
+    /// Returns the number of a read that begins now.
+    fn begin(&mut self) -> u64 {
+        self.begun += 1;
+        self.begun
+    }
+
+    /// Takes the finding of a read, unless one that began later has ended.
+    fn end(&mut self, number: u64, is_behind: bool) {
+        if number > self.newest {
+            (self.newest, self.is_behind) = (number, is_behind);
+        }
+    }
 }
 
 impl Backend for Guarded {
@@ -57,7 +79,7 @@ impl Backend for Guarded {
             if op == Op::Boards {
                 return self.boards().await;
             }
-            if self.is_behind.load(Ordering::Relaxed) {
+            if self.reads().is_behind {
                 self.boards().await?;
             }
             self.store.call(op).await
@@ -70,12 +92,16 @@ impl Backend for Guarded {
 }
 
 impl Guarded {
+    fn reads(&self) -> MutexGuard<'_, Reads> {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reads the boards, and compares them with what the node had before.
     async fn boards(&self) -> Result<OpReply, StoreError> {
-        let own = self.ends.get();
+        let (own, number) = (self.ends.get(), self.reads().begin());
         let read = self.store.boards().await?;
         let lack = lack(&own, &read);
-        self.is_behind.store(lack.is_some(), Ordering::Relaxed);
+        self.reads().end(number, lack.is_some());
         match lack {
             Some(why) => Err(StoreError::away(AwayReason::RolledBack, why)),
             None => Ok(OpReply::Boards(read)),
@@ -118,6 +144,18 @@ mod tests {
         assert!(lack(&boards(7, 3), &boards(6, 9)).is_some());
         let gone = Boards { boards: Vec::new(), ..boards(7, 0) };
         assert!(lack(&boards(7, 3), &gone).is_some(), "a board that is not there any more");
+    }
+
+    #[test]
+    fn read_that_began_earlier_and_ends_later_decides_nothing() {
+        let mut reads = Reads::default();
+        let (before, behind) = (reads.begin(), reads.begin());
+        reads.end(behind, true);
+        reads.end(before, false);
+        assert!(reads.is_behind);
+        let whole = reads.begin();
+        reads.end(whole, false);
+        assert!(!reads.is_behind);
     }
 
     /// Store whose boards end where the test says.

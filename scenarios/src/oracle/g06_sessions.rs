@@ -25,6 +25,8 @@ const LOG_OUT_SPREADS: Duration = Duration::from_secs(1);
 const TOLD_IN: Duration = Duration::from_secs(1);
 /// Time after a fault in which a master finds the store again.
 const RECOVERS: Duration = Duration::from_secs(10);
+/// Time after a reading of the store in which masters that it names are linked.
+const LINKS_IN: Duration = Duration::from_secs(2);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let history = evidence.history;
@@ -104,10 +106,19 @@ fn has_heard(
 ) -> bool {
     let since = closed.saturating_sub(RECOVERS);
     let cluster = &evidence.plan.cluster;
+    let read = cluster.config.store_poll_interval;
+    // Masters may find each other by the store only.
+    let linked_since = closed.checked_sub(RECOVERS.max(read + LINKS_IN));
+    let hears = |from: Duration, nth| {
+        let mut faults = evidence.incidents_at(Place::Master(nth));
+        faults.all(|fault| {
+            let is_far = fault.from > at || evidence.end_of(fault) < from;
+            is_far || evidence.is_short_delay(fault)
+        })
+    };
     // A link without room drops what masters tell each other.
     let is_told = cluster.config.link_frames_max >= Config::default().link_frames_max
-        && (0..cluster.masters).all(|nth| evidence.is_connected(Place::Master(nth), since, at));
-    let read = cluster.config.store_poll_interval;
+        && linked_since.is_some_and(|from| (0..cluster.masters).all(|nth| hears(from, nth)));
     let spreads = LOG_OUT_SPREADS + if is_told { read.min(TOLD_IN) } else { read };
     closed + spreads < from
         && closed > RECOVERS
@@ -232,19 +243,31 @@ mod tests {
 
     #[test]
     fn log_out_that_masters_tell_each_other_waits_for_no_reading_of_the_store() {
-        for (fault, link_frames_max, found) in [
-            ("target = \"person:3\"", 4096, 1),
-            ("target = \"master:1\"", 4096, 0),
-            ("target = \"person:3\"", 1, 0),
+        let between = "from = [\"master:0\"]\nto = [\"master:1\"]";
+        for (kind, fault, (from, to), link_frames_max, found) in [
+            ("pause", "target = \"person:3\"", (21_000, 22_000), 4096, 1),
+            ("pause", "target = \"master:1\"", (21_000, 22_000), 4096, 0),
+            ("pause", "target = \"person:3\"", (21_000, 22_000), 1, 0),
+            ("partition", between, (19_000, 22_000), 4096, 0),
+            // Long before, but within one reading of the store, by which they find each other.
+            ("partition", between, (5000, 6000), 4096, 0),
+            ("partition", between, (1000, 2000), 4096, 1),
         ] {
-            let mut made = Fixture::with_faults(&[("pause", fault, 21_000, 22_000)]);
+            let mut made = Fixture::with_faults(&[(kind, fault, from, to)]);
             let config = &mut made.plan.cluster.config;
             config.store_poll_interval = Duration::from_secs(15);
             config.link_frames_max = link_frames_max;
             made.history.masters = vec!["http://m".to_owned(), "http://n".to_owned()];
             made.did(0, 20_000, 20_100, Request::Leave, Ok(Answer::Done));
             made.did(0, 23_000, 23_100, Request::Alive, Ok(Answer::Done));
-            assert_eq!(made.judge(judge).len(), found, "{fault} {link_frames_max}");
+            assert_eq!(made.judge(judge).len(), found, "{fault} {link_frames_max} {from}");
         }
+        // Masters that start are not linked before they read of each other.
+        let mut made = Fixture::new();
+        made.plan.cluster.config.store_poll_interval = Duration::from_secs(15);
+        made.history.masters = vec!["http://m".to_owned(), "http://n".to_owned()];
+        made.did(0, 12_000, 12_100, Request::Leave, Ok(Answer::Done));
+        made.did(0, 15_000, 15_100, Request::Alive, Ok(Answer::Done));
+        assert_eq!(made.judge(judge), []);
     }
 }

@@ -83,11 +83,12 @@ impl AdmissionGate {
         if !self.lists().begin_refresh(self.env.now()) {
             return;
         }
+        let read = self.lists().begin_read();
         if let Ok(rows) = self.store.masters().await {
             self.lists().set_masters(&rows);
         }
         if let Ok(admission) = self.store.admission().await {
-            self.lists().set_admission(admission);
+            self.lists().set_admission(read, admission);
         }
     }
 

@@ -16,6 +16,7 @@ use crate::{
         inbox::DriverInput,
     },
     protocol::{
+        admission::ReadNumber,
         master::{AttemptEnd, CallFailed, ForwardId, HoldEnd},
         task_queue::{Slot, TaskId},
         tries::Assignee,
@@ -30,7 +31,7 @@ pub(super) struct StreamId(pub(super) u64);
 pub(super) struct Polled {
     pub(super) boards: Option<Boards>,
     pub(super) masters: Option<Vec<MasterRow>>,
-    pub(super) admission: Option<Admission>,
+    pub(super) admission: Option<(ReadNumber, Admission)>,
     pub(super) closed: Option<(Vec<SessionKey>, u64)>,
 }
 

@@ -212,10 +212,16 @@ impl Driver {
                         return;
                     }
                     let copies = held.await.iter().filter(|held| **held == id).count();
-                    let _ = reply.send(match u32::try_from(copies) {
-                        Ok(copies @ 1..) => Ok(Fate::Pending { copies }),
-                        _ => found.map(Fate::Stored).map_err(|error| unread(&error)),
-                    });
+                    if let Ok(copies @ 1..) = u32::try_from(copies) {
+                        let _ = reply.send(Ok(Fate::Pending { copies }));
+                        return;
+                    }
+                    // A held post may have been written, and let go of, between the two answers.
+                    let found = match found {
+                        Ok(_) => store.find_post(author.id, id).await,
+                        Err(error) => Err(error),
+                    };
+                    let _ = reply.send(found.map(Fate::Stored).map_err(|error| unread(&error)));
                 });
             }
             SessionRequest::Users { reply } => self.ask_users(Some(reply)),

@@ -32,9 +32,13 @@ const FETCH_MAX: u32 = 500;
 /// Most polls that posts which others wrote bring forward in one `store_poll_interval`.
 const WAKES_PER_INTERVAL: u32 = 10;
 
-/// Longest time between two touches of this master's row: without a write it is weak.
+/// Longest time between the beginnings of two touches of this master's row, unless one takes longer:
+/// without a write it is weak.
 const TOUCH_INTERVAL_MAX: Duration = Duration::from_secs(1);
 const _: () = assert!(2 * TOUCH_INTERVAL_MAX.as_millis() <= WEAK_AFTER.as_millis());
+
+/// Longest time to the next reads after some that found the store away.
+const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(1);
 
 /// Time between two marks of the nodes that are in as used.
 const USE_INTERVAL: Duration = Duration::from_secs(3600);
@@ -42,6 +46,8 @@ const USE_INTERVAL: Duration = Duration::from_secs(3600);
 /// Something that is done again a while after it ended.
 struct Repeated {
     at: Mono,
+    /// When it began last.
+    began: Mono,
     is_running: bool,
     /// Whether it begins anew as soon as it ends.
     is_wanted: bool,
@@ -51,13 +57,21 @@ impl Repeated {
     /// Returns whether it is to begin now; then counts it as running.
     fn begin(&mut self, now: Mono) -> bool {
         let begins = !self.is_running && now >= self.at;
-        self.is_running |= begins;
+        if begins {
+            (self.began, self.is_running) = (now, true);
+        }
         begins
     }
 
+    /// Ends it, to begin again at that time.
     fn end(&mut self, again_at: Mono) {
         self.at = if std::mem::take(&mut self.is_wanted) { Mono::ZERO } else { again_at };
         self.is_running = false;
+    }
+
+    /// Ends it, to begin again so long after it began, or at once if it took longer.
+    fn end_turn(&mut self, interval: Duration) {
+        self.end(self.began + interval);
     }
 
     /// Brings the next time forward; one that is under way may have begun too early to count.
@@ -138,7 +152,7 @@ pub(super) struct StorePoll {
 
 impl StorePoll {
     pub(super) fn new(now: Mono, me: MasterInfo, own_ends: OwnEnds) -> Self {
-        let first = || Repeated { at: now, is_running: false, is_wanted: false };
+        let first = || Repeated { at: now, began: now, is_running: false, is_wanted: false };
         Self {
             touch: first(),
             read: first(),
@@ -188,6 +202,7 @@ impl Driver {
         if self.poll.read.begin(now) {
             self.use_nodes(now);
             let (store, mark) = (self.store.clone(), self.poll.closed_mark);
+            let read = self.gate.lists().begin_read();
             self.spawn("poll", async move {
                 let mut polled =
                     Polled { boards: None, masters: None, admission: None, closed: None };
@@ -195,7 +210,7 @@ impl Driver {
                 polled.boards = store.boards().await.ok();
                 if polled.boards.is_some() {
                     polled.masters = store.masters().await.ok();
-                    polled.admission = store.admission().await.ok();
+                    polled.admission = store.admission().await.ok().map(|lists| (read, lists));
                     polled.closed = store.closed_since(mark).await.ok();
                 }
                 Input::StorePolled(Box::new(polled))
@@ -226,13 +241,15 @@ impl Driver {
 
     pub(super) fn on_touched(&mut self, now: Mono, answer: &Result<(), StoreError>) {
         let interval = self.config.store_poll_interval.min(TOUCH_INTERVAL_MAX);
-        self.poll.touch.end(now + interval);
+        self.poll.touch.end_turn(interval);
         self.poll.watch.on_answer(answer);
         self.core.on_store_write(now, answer.is_ok(), &mut self.out);
     }
 
     pub(super) fn on_polled(&mut self, now: Mono, polled: Polled) {
-        self.poll.read.end(now + self.config.store_poll_interval);
+        let interval = self.config.store_poll_interval;
+        let retry = interval.min(RETRY_INTERVAL_MAX);
+        self.poll.read.end(now + if polled.boards.is_some() { interval } else { retry });
         let Polled { boards, masters, admission, closed } = polled;
         if let Some(boards) = boards {
             self.take_boards(&boards);
@@ -245,8 +262,8 @@ impl Driver {
         self.core.on_masters(now, masters, &mut self.out);
         self.note_masters();
         self.note_directory();
-        if let Some(admission) = admission {
-            self.gate.lists().set_admission(admission);
+        if let Some((read, admission)) = admission {
+            self.gate.lists().set_admission(read, admission);
         }
         self.cut_expelled();
         if let Some((keys, mark)) = closed {
@@ -379,6 +396,19 @@ mod tests {
         assert!(!heard.wakes(at(49), |_| Some(Seq(6)), INTERVAL), "links have a moment");
         assert!(!heard.wakes(at(50), |_| Some(Seq(7)), INTERVAL));
         assert_eq!(heard.look_at, None);
+    }
+
+    #[test]
+    fn touch_that_takes_longer_than_its_interval_is_followed_by_the_next_at_once() {
+        let mut touch = Repeated { at: at(0), began: at(0), is_running: false, is_wanted: false };
+        for (begins, ends, next) in
+            [(0, 10, 1000), (1000, 1900, 2000), (2000, 3500, 3500), (3500, 3510, 4500)]
+        {
+            assert!(touch.begin(at(begins)));
+            assert!(touch.next_deadline().is_none() && !touch.begin(at(ends)), "it runs");
+            touch.end_turn(TOUCH_INTERVAL_MAX);
+            assert_eq!(touch.next_deadline().map(|due| due.max(at(ends))), Some(at(next)));
+        }
     }
 
     #[test]

@@ -16,8 +16,12 @@ use crate::{
     store::Store,
 };
 
-/// Polls for ever, and sooner when `poll_now` asks for it. A poll that takes longer than
-/// `timeout` found the store away.
+/// Longest time to the next poll after one that found the store away, and ten times that which a
+/// store that was slow gets before it is asked again.
+const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(1);
+
+/// Polls for ever, and sooner when `poll_now` asks for it or the store is away. A poll that takes
+/// longer than `timeout` found it away.
 pub(super) async fn poll(
     env: Env,
     store: Store,
@@ -26,6 +30,7 @@ pub(super) async fn poll(
     poll_now: Arc<Notify>,
     (to, database): (Inputs<Input>, Database),
 ) {
+    let retry_interval = interval.min(RETRY_INTERVAL_MAX);
     let mut mark = 0;
     loop {
         let mut log_outs = None;
@@ -42,6 +47,10 @@ pub(super) async fn poll(
                 Some(Err(StoreError::away(AwayReason::NoAnswer, why)))
             }
         };
+        let pause = match &polled {
+            Some(Err(_)) => retry_interval,
+            _ => interval,
+        };
         if let Some(polled) = polled
             && !to.send(Input::StorePolled(polled)).await
         {
@@ -56,8 +65,8 @@ pub(super) async fn poll(
         tokio::select! {
             biased;
             // Not at once: a store that was slow gets a moment.
-            () = poll_now.notified() => env.sleep(interval / 10).await,
-            () = env.sleep(interval) => {}
+            () = poll_now.notified() => env.sleep(retry_interval / 10).await,
+            () = env.sleep(pause) => {}
         }
     }
 }
