@@ -81,6 +81,11 @@ pub struct Cluster {
     stops: Mutex<BTreeMap<Place, AskToStop>>,
     /// Machines of second processes with the identity of a node.
     clones: Mutex<BTreeMap<Place, HostId>>,
+    /// Join tokens of the machines that nobody admits: one that nobody made, one that was used up, one
+    /// that ended.
+    stale_tokens: [String; extra::UNADMITTED.len()],
+    /// Each join token that was made, as text, and the guard and the bearer that are derived from it.
+    join_secrets: Vec<Vec<u8>>,
     /// Number of strangers let in so far, which labels the draws of the next.
     strangers: AtomicU64,
     /// Nodes that started at least once.
@@ -146,8 +151,7 @@ impl Cluster {
         }
 
         let wipes = wipes_max(plan);
-        // One identity more, which nobody admits.
-        let keys = KeyPool::new(world.seed(), nodes.len() + 1, wipes);
+        let keys = KeyPool::new(world.seed(), nodes.len() + extra::UNADMITTED.len(), wipes);
         let identities = (0..nodes.len()).map(|nth| keys.identity(nth).0);
         let mut rng = ChaCha20Rng::from_seed(world.seed().bytes("cluster"));
         let mut secrets = vec![JoinSecret::random(&mut rng, &keys.identity(0).1)];
@@ -157,7 +161,11 @@ impl Cluster {
         for _ in 1..each * shape.workers {
             secrets.push(JoinSecret::random(&mut rng, &keys.identity(0).1));
         }
+        let stale = [(); extra::UNADMITTED.len()];
+        let stale = stale.map(|()| JoinSecret::random(&mut rng, &keys.identity(0).1));
         let it = Self {
+            join_secrets: secrets.iter().chain(&stale).flat_map(operators::parts).collect(),
+            stale_tokens: stale.each_ref().map(|secret| secret.text().to_string()),
             world: world.clone(),
             people,
             hosts,
@@ -186,6 +194,10 @@ impl Cluster {
         let uses = u32::try_from(1 + wipes).unwrap_or(u32::MAX);
         for secret in &secrets {
             it.store.apply(&Op::PutJoinToken(secret.row(uses, now_ms + DAY_MS)), now_ms)?;
+        }
+        let [_made_up, used_up, ended] = &stale;
+        for row in [used_up.row(0, now_ms + DAY_MS), ended.row(1, now_ms + 1)] {
+            it.store.apply(&Op::PutJoinToken(row), now_ms)?;
         }
         Ok(Arc::new(it))
     }

@@ -34,6 +34,24 @@ fn pool() -> Vec<&'static [u8]> {
     pairs
 }
 
+/// Number of bytes of a private exponent that nothing but the exponent shows.
+pub(crate) const WINDOW_LEN: usize = 16;
+
+/// Returns bytes out of the middle of a pair's private exponent.
+fn window(pair: &[u8]) -> &[u8] {
+    let info = pkcs8::PrivateKeyInfoRef::try_from(pair).expect("the pool is whole");
+    let key = pkcs1::RsaPrivateKeyRef::try_from(info.private_key.as_bytes());
+    let exponent = key.expect("the pool is whole").private_exponent.as_bytes();
+    let at = (exponent.len() - WINDOW_LEN) / 2;
+    &exponent[at..at + WINDOW_LEN]
+}
+
+/// Returns for each pair of the pool some bytes that only its private half has.
+pub(crate) fn private_windows() -> &'static [&'static [u8]] {
+    static WINDOWS: OnceLock<Vec<&[u8]>> = OnceLock::new();
+    WINDOWS.get_or_init(|| pool().into_iter().map(window).collect())
+}
+
 /// Key pool of one run.
 #[derive(Clone)]
 pub struct KeyPool(Arc<Pool>);
@@ -186,6 +204,16 @@ mod tests {
         nodes.sort_unstable();
         nodes.dedup();
         assert_eq!(nodes.len(), PAIRS, "all differ");
+    }
+
+    #[test]
+    fn private_window_is_in_the_pair_and_not_in_its_public_half() {
+        let holds = |bytes: &[u8], window: &[u8]| bytes.windows(WINDOW_LEN).any(|it| it == window);
+        assert_eq!(private_windows().len(), PAIRS);
+        for (der, window) in pool().into_iter().zip(private_windows()) {
+            let identity = Identity::new(KeyPair::from_pkcs8_der(der, BOUNDS).expect("a pair"));
+            assert!(holds(der, window) && !holds(identity.spki(), window));
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::{
     faults::{self, UnsupportedKinds},
     judge::judge,
     play::play,
+    stranger,
     verdict::{Report, Verdict},
     wiretap,
 };
@@ -149,7 +150,9 @@ async fn live(world: &World, plan: &Plan) -> Report {
     };
     let mut more = Vec::new();
     if plan.expect.properties.contains(&Property::G14) {
-        more = wiretap::judge(&cluster, plan.seed, &played.history);
+        more = wiretap::judge(&cluster, plan.seed, &played.history).await;
+        let strangers = cluster.strangers();
+        more.extend(stranger::judge(&strangers, &events, &cluster.direct_store()).await);
     }
     let evidence = played.evidence(plan, &events, CALM_LIMIT);
     let judged = judge(&evidence, more, |_| true, &cluster.ended(), base());

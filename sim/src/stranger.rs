@@ -1,7 +1,9 @@
 //! Somebody who belongs to nothing: says again what was said, forges, floods, and asks to join.
 //!
 //! 1. It knows every byte that crossed the network until it began, and no key.
-//! 2. What is said to it is heard by the tap of G14 as well.
+//! 2. It asks to join with join tokens that admit nobody: one that nobody made, one that was used up,
+//!    one that ended. G14: it never joins.
+//! 3. What is said to it is heard by the tap of G14 as well.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +14,15 @@ use std::{
     time::Duration,
 };
 
-use chatchat::env::{BoxStream, Env};
+use chatchat::{
+    env::{BoxStream, Env},
+    model::{event::Event, ids::NodeId},
+    store::Store,
+};
+use chatchat_scenarios::{
+    oracle::{EventLine, Rule, Violation},
+    property::Property,
+};
 use dst_world::{Capture, Rng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -130,4 +140,38 @@ impl Stranger {
         }
         self.env.sleep(LISTENS).await;
     }
+}
+
+/// Returns what shows that one of the nodes that nobody may admit was taken in, by the lines of a run
+/// and by the store at its end.
+pub(crate) async fn judge(
+    strangers: &BTreeMap<NodeId, &'static str>,
+    events: &[EventLine],
+    store: &Store,
+) -> Vec<Violation> {
+    let enrolled = store.admission().await.map(|lists| lists.allowed).unwrap_or_default();
+    let enrolled = enrolled.iter().filter_map(|row| strangers.get(&row.node));
+    let mut said: Vec<_> =
+        enrolled.map(|name| broken(format!("{name} is enrolled"), None)).collect();
+    for line in events {
+        let text = match &line.event {
+            Event::Join { node, .. } | Event::Assign { worker: node, .. } => {
+                match strangers.get(node) {
+                    Some(name) => format!("{} took {name} in", line.node),
+                    None => continue,
+                }
+            }
+            Event::KeyHeld { .. } if strangers.values().any(|name| *name == line.node) => {
+                format!("{} holds a common key", line.node)
+            }
+            _ => continue,
+        };
+        said.push(broken(text, Some(line)));
+    }
+    said
+}
+
+fn broken(text: String, line: Option<&EventLine>) -> Violation {
+    let rule = Rule { property: Property::G14, name: "admitted" };
+    Violation { rule, text, evidence: line.map(EventLine::clue).into_iter().collect() }
 }

@@ -1,4 +1,5 @@
-//! G14 on the wire: what nodes say to each other holds no word of a post and no session's secret.
+//! G14 on the wire: what nodes say to each other holds no word of a post and no secret of a session, a
+//! node or a key.
 //!
 //! 1. Links between masters and workers are judged, both ways, byte by byte, whatever the
 //!    segments were. The links to the store and to people are left out, by name.
@@ -20,6 +21,8 @@ use dst_world::HostId;
 
 use crate::cluster::{Cluster, LINK_PORT};
 
+/// Shortest secret that is looked for: a shorter one might be there by chance.
+const SECRET_LEN_MIN: usize = 8;
 /// Number of posts that must hold the canary word for the tap to count as working.
 const POSTS_MIN: usize = 20;
 
@@ -43,25 +46,32 @@ const fn is_person(place: Place) -> bool {
 }
 
 /// Returns what crossed the links in clear.
-pub(crate) fn judge(cluster: &Cluster, seed: u64, history: &History) -> Vec<Violation> {
-    let words = Words::new(secrets(seed, history));
+pub(crate) async fn judge(cluster: &Cluster, seed: u64, history: &History) -> Vec<Violation> {
+    let people = Words::new(secrets(seed, history));
+    let nodes = Words::new(cluster.secrets().await);
     let place = |host: HostId| cluster.place(&cluster.world().name(host));
     let mut said = Vec::new();
     let mut hears = history.sent().count() < POSTS_MIN;
     for capture in cluster.world().captures() {
-        let to_stranger = cluster.is_stranger(capture.to) && capture.port == LINK_PORT;
-        if to_stranger && let Some(word) = words.first_in(&capture.bytes) {
-            let (who, word) = (cluster.world().name(capture.from), String::from_utf8_lossy(word));
-            said.push(broken("stranger", format!("{who} said {word} to a stranger")));
+        let secret = || {
+            let word = people.first_in(&capture.bytes).map(|word| word.escape_ascii().to_string());
+            let bytes = || nodes.first_in(&capture.bytes).map(|bytes| format!("{bytes:02x?}"));
+            word.or_else(bytes)
+        };
+        if cluster.is_stranger(capture.to)
+            && capture.port == LINK_PORT
+            && let Some(secret) = secret()
+        {
+            let who = cluster.world().name(capture.from);
+            said.push(broken("stranger", format!("{who} said {secret} to a stranger")));
         }
         let (Some(from), Some(to)) = (place(capture.from), place(capture.to)) else { continue };
         if is_node(from) && is_node(to) {
-            if let Some(word) = words.first_in(&capture.bytes) {
-                let word = String::from_utf8_lossy(word);
-                said.push(broken("clear", format!("{from} said {word} to {to} in clear")));
+            if let Some(secret) = secret() {
+                said.push(broken("clear", format!("{from} said {secret} to {to} in clear")));
             }
         } else if !hears && is_person(from) {
-            hears = words.first_in(&capture.bytes).is_some();
+            hears = people.first_in(&capture.bytes).is_some();
         }
     }
     if !hears {
@@ -75,7 +85,7 @@ fn broken(name: &'static str, text: String) -> Violation {
     Violation { rule, text, evidence: Vec::new() }
 }
 
-/// Returns the secrets that must not be seen: the canary word of the posts, and every session's
+/// Returns the secrets of people that must not be seen: the canary word of the posts, and every session's
 /// token.
 fn secrets(seed: u64, history: &History) -> Vec<Vec<u8>> {
     let tokens = history.operations.iter().filter_map(|operation| match operation.reply() {
@@ -90,7 +100,7 @@ struct Words(AhoCorasick);
 
 impl Words {
     fn new(words: Vec<Vec<u8>>) -> Self {
-        let words = words.into_iter().filter(|word| !word.is_empty());
+        let words = words.into_iter().filter(|word| word.len() >= SECRET_LEN_MIN);
         Self(AhoCorasick::new(words).expect("a run's secrets are short and few"))
     }
 
@@ -105,13 +115,14 @@ mod tests {
 
     #[test]
     fn secret_is_found_at_any_position() {
-        let words = Words::new(vec![b"canary".to_vec(), b"token".to_vec(), Vec::new()]);
+        let words = [&b"a canary"[..], b"some token", b"short", b""];
+        let words = Words::new(words.map(<[u8]>::to_vec).to_vec());
         let found = |text: &str| words.first_in(text.as_bytes()).map(<[u8]>::to_vec);
-        for text in ["canary", "ccanary", "x canary y", "cacanary"] {
-            assert_eq!(found(text).as_deref(), Some(&b"canary"[..]), "{text}");
+        for text in ["a canary", "a a canary", "x a canary y", "a caa canary"] {
+            assert_eq!(found(text).as_deref(), Some(&b"a canary"[..]), "{text}");
         }
-        assert_eq!(found("a token").as_deref(), Some(&b"token"[..]));
-        for text in ["", "canar", "tokcanar"] {
+        assert_eq!(found("for some tokens").as_deref(), Some(&b"some token"[..]));
+        for text in ["", "a canar", "some tok a canar", "short"] {
             assert_eq!(found(text), None, "{text}");
         }
     }

@@ -93,7 +93,9 @@ impl EventLine {
         }
     }
 
-    fn clue(&self) -> Clue {
+    /// Returns the line as evidence.
+    #[must_use]
+    pub fn clue(&self) -> Clue {
         let text = format!("{} {}: {:?}", seconds(self.at), self.node, self.event);
         Clue { text, point: Some(Point::Line(self.number)) }
     }

@@ -9,15 +9,18 @@ use std::{
     },
 };
 
-use chatchat::programs::{WorkerParams, run_worker};
+use chatchat::{
+    model::ids::NodeId,
+    programs::{WorkerParams, run_worker},
+};
 use chatchat_scenarios::target::Place;
 use dst_world::HostId;
 
 use super::{CLONE, Cluster, HTTP_PORT, LINK_PORT, host_name};
 use crate::stranger;
 
-/// Machine of a worker that nobody admits.
-const UNADMITTED: &str = "unadmitted";
+/// Machines of workers that nobody admits. Each has a join token that does not admit it.
+pub(super) const UNADMITTED: [&str; 3] = ["unadmitted0", "unadmitted1", "unadmitted2"];
 
 impl Cluster {
     pub(super) fn clones(&self) -> MutexGuard<'_, BTreeMap<Place, HostId>> {
@@ -53,7 +56,7 @@ impl Cluster {
     }
 
     /// Lets somebody who belongs to nothing speak to the front ends and link ports of masters,
-    /// and ask to join as a worker. Returns the number of its connections, as it grows.
+    /// and ask to join as workers, with join tokens that do not admit it. Returns the number of its connections, as it grows.
     pub fn let_stranger_in(self: &Arc<Self>, to: &[Place]) -> Arc<AtomicU64> {
         let addrs = to.iter().filter_map(|place| match place {
             Place::Master(_) => Some(host_name(*place)),
@@ -73,26 +76,39 @@ impl Cluster {
             let plain_port = HTTP_PORT;
             stranger::Stranger { env, rng, addrs, tapes, plain_port, heard: counts }.live()
         });
-        let it = Arc::clone(self);
-        self.world.boot(host(UNADMITTED), |env| async move {
-            let nobody = it.shape.masters + it.shape.workers;
-            let keys = it.keys.source(nobody);
-            let params =
-                WorkerParams { keys, token: None, ..it.worker(&env, 0, UNADMITTED.into()) };
-            // It is turned away, or goes on asking.
-            let _ = run_worker(env, params, pending()).await;
-        });
+        for (name, (identity, token)) in UNADMITTED.iter().zip(self.unadmitted()) {
+            let (it, token) = (Arc::clone(self), Some(token.to_owned()));
+            self.world.boot(host(name), |env| async move {
+                let keys = it.keys.source(identity);
+                let params = WorkerParams { keys, token, ..it.worker(&env, 0, (*name).into()) };
+                // It is turned away, and goes on asking.
+                let _ = run_worker(env, params, pending()).await;
+            });
+        }
         heard
     }
 
     /// Returns whether a machine belongs to nobody of the cluster.
     pub(crate) fn is_stranger(&self, host: HostId) -> bool {
-        [stranger::HOST, UNADMITTED].contains(&self.world.name(host).as_str())
+        let name = self.world.name(host);
+        name == stranger::HOST || UNADMITTED.contains(&name.as_str())
+    }
+
+    /// Returns the number of the identity of each machine that nobody admits, and its join token.
+    fn unadmitted(&self) -> impl Iterator<Item = (usize, &str)> {
+        let first = self.shape.masters + self.shape.workers;
+        (first..).zip(self.stale_tokens.iter().map(String::as_str))
+    }
+
+    /// Returns the nodes that nobody may admit, with the names of their machines.
+    pub(crate) fn strangers(&self) -> BTreeMap<NodeId, &'static str> {
+        let nodes = self.unadmitted().map(|(identity, _)| self.keys.identity(identity).0);
+        nodes.zip(UNADMITTED).collect()
     }
 
     /// Sends the stranger away.
     pub fn end_stranger(&self) {
-        for name in [stranger::HOST, UNADMITTED] {
+        for name in UNADMITTED.into_iter().chain([stranger::HOST]) {
             if let Some(host) = self.world.host(name) {
                 self.world.crash(host);
             }

@@ -12,7 +12,7 @@ use chatchat::{
 use chatchat_scenarios::{fault::Action, plan::Plan, target::Place};
 
 use super::{ADMIN_PORT, Cluster, host_name};
-use crate::deployment::Admin;
+use crate::{deployment::Admin, keys::private_windows};
 
 /// Beginning of the names of operators' machines.
 const OPERATOR: &str = "operator";
@@ -24,6 +24,12 @@ pub(crate) const ADMIN_TOKEN_FILE: &str = "admin.token";
 /// Returns how often the faults of a plan expel one worker at most.
 pub(crate) fn expulsions_max(plan: &Plan) -> usize {
     plan.faults.iter().filter(|fault| matches!(fault.action, Action::Expel { .. })).count()
+}
+
+/// Returns what nobody but a token's node may see of it.
+pub(super) fn parts(secret: &JoinSecret) -> [Vec<u8>; 3] {
+    let (guard, bearer) = (secret.guard(), secret.bearer());
+    [secret.text().as_bytes().to_vec(), guard.expose().to_vec(), bearer.expose().to_vec()]
 }
 
 /// Join tokens of the workers: each has one, and some that nobody has shown yet.
@@ -55,6 +61,15 @@ impl JoinTokens {
 impl Cluster {
     fn tokens(&self) -> MutexGuard<'_, JoinTokens> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the secrets of nodes, tokens and keys: join tokens and what is derived from them, the guards
+    /// of the nodes that are enrolled, and a part of each private key.
+    pub(crate) async fn secrets(&self) -> Vec<Vec<u8>> {
+        let enrolled = self.direct_store().admission().await.map(|lists| lists.allowed);
+        let guards = enrolled.unwrap_or_default().into_iter().map(|row| row.guard.to_vec());
+        let keys = private_windows().iter().map(|window| window.to_vec());
+        guards.chain(keys).chain(self.join_secrets.iter().cloned()).collect()
     }
 
     /// Returns the join token in the settings of a worker.
