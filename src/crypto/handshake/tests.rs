@@ -37,6 +37,11 @@ struct Fixture {
 }
 
 fn fixture() -> Fixture {
+    fixture_up_to(VERSIONS.1)
+}
+
+/// Fixture whose master speaks no version above this.
+fn fixture_up_to(version_max: u16) -> Fixture {
     let master = Arc::new(identity(MASTER));
     let token = Arc::new(JoinSecret::random(&mut rng(50), &master.fingerprint()));
     Fixture {
@@ -45,7 +50,7 @@ fn fixture() -> Fixture {
             name: "m0".to_owned(),
             cluster: [5; 16],
             bounds: WEAK,
-            version_max: VERSIONS.1,
+            version_max,
         }),
         worker: Arc::new(identity(WORKER)),
         handshake: Arc::new(WrapPair::new(pair(3))),
@@ -209,21 +214,6 @@ fn both_ends_authenticate_each_other_and_can_exchange_records() {
         assert_eq!(opener.open(header, &mut body), Ok(RecordKind::Data));
         assert_eq!(body, b"hello");
     }
-}
-
-/// Fixture whose master speaks no version above this.
-fn fixture_up_to(version_max: u16) -> Fixture {
-    let mut fixture = fixture();
-    let identity = Arc::clone(&fixture.acceptor_params.identity);
-    let params = AcceptorParams {
-        identity,
-        name: "m0".to_owned(),
-        cluster: [5; 16],
-        bounds: WEAK,
-        version_max,
-    };
-    fixture.acceptor_params = Arc::new(params);
-    fixture
 }
 
 /// Plays a handshake whose ends speak no version above this.
