@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_length_is_an_error_without_an_allocation() {
+    fn hostile_length_is_an_error() {
         // The varint for u64::MAX, where a length is expected.
         let bytes = [253, 255, 255, 255, 255, 255, 255, 255, 255];
         assert!(decode::<String>(&bytes).is_err());

@@ -14,12 +14,12 @@ import path from "node:path";
 const ROOT = path.resolve(import.meta.dirname, "../..");
 const LIB = ["-p", "chatchat", "--lib"];
 const PROCESSES = ["-p", "chatchat", "--test", "processes"];
+const ALLOCATIONS = ["-p", "chatchat", "--test", "allocations"];
 
 // Expulsion on real processes is not among them: behind the deny list stands that the store no longer
 // lists the node, so that taking one of the two out lets nobody in. Nor is the test of a launcher's
-// logins, whose nodes do not see the switch: it passes without them. Nor is the bound on lengths in the
-// codec: serde asks for no more memory than a list's first elements before they are there. Blinding is
-// the `rsa` crate's, and decrypting without it is forbidden by `clippy.toml`.
+// logins, whose nodes do not see the switch: it passes without them. Blinding is the `rsa` crate's, and
+// decrypting without it is forbidden by `clippy.toml`.
 //
 // Defence, where its test stands, the test, and the patch that takes it out if no switch does.
 const ROWS = [
@@ -50,6 +50,7 @@ const ROWS = [
   ["replay-window", LIB, "sealed_text_opens_once_at_every_member"],
   ["hello-nonces", LIB, "a_replayed_hello_costs_no_second_rsa_operation"],
   ["frame-bound", LIB, "frames_arrive_in_order_and_over_long_ones_are_not_read"],
+  ["claims-bound", ALLOCATIONS, "message_of_each_type_takes_a_bounded_room_whatever_it_claims", "claims.patch"],
   ["connection-limit", LIB, "ten_thousand_half_open_handshakes_hold_a_bounded_number_of_slots"],
   ["header-deadline", LIB, "connection_with_slow_headers_is_closed"],
   ["tls-deadline", LIB, "peer_that_stalls_in_the_handshake_is_closed"],
