@@ -78,13 +78,16 @@ fn run(target: &Target, length: Duration, seed: u64) -> Result<u64, Vec<u8>> {
     Ok(runs)
 }
 
-/// Writes the valid inputs of each target to its folder.
+/// Writes the valid and the invalid inputs of each target to its folder.
 fn write_corpus(folder: &Path) -> io::Result<()> {
     for target in TARGETS {
         let folder = folder.join(target.name);
         fs::create_dir_all(&folder)?;
         for (nth, seed) in (target.seeds)().iter().enumerate() {
             fs::write(folder.join(format!("valid-{nth:02}")), seed)?;
+        }
+        for (fault, input) in (target.invalid)() {
+            fs::write(folder.join(format!("invalid-{fault}")), input)?;
         }
     }
     Ok(())

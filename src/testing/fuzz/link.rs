@@ -391,12 +391,24 @@ fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
+/// Step with a content.
+fn with(step: u8, content: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(content.len()).expect("short").to_le_bytes();
+    [&[step][..], &len, content].concat()
+}
+
+/// Step of a peer that seals these bytes as a frame.
+pub(super) fn data(frame: &[u8]) -> Vec<u8> {
+    with(step::DATA, frame)
+}
+
+/// Step of a peer that sends bytes which nobody sealed.
+pub(super) fn raw(bytes: &[u8]) -> Vec<u8> {
+    with(step::RAW, bytes)
+}
+
 pub(super) fn seeds() -> Vec<Vec<u8>> {
-    let with = |step: u8, content: &[u8]| {
-        let len = u16::try_from(content.len()).expect("short").to_le_bytes();
-        [&[step][..], &len, content].concat()
-    };
-    let data = |frame: Frame| with(step::DATA, &frame.encode().expect("short"));
+    let data = |frame: Frame| data(&frame.encode().expect("short"));
     let close = with(step::CLOSE, &codec::encode(&LEAVING).expect("short"));
     let request = Request::Echo(vec![7; 20]);
     let ask = |id| data(Frame::Request { id, deadline_ms: 500, request: request.clone() });

@@ -10,6 +10,7 @@
 mod codec;
 mod crypto;
 mod handshake;
+mod invalid;
 mod link;
 mod mutate;
 mod people;
@@ -20,7 +21,7 @@ mod world;
 
 pub use self::mutate::mutated;
 
-/// Body with valid inputs to begin from.
+/// Body with inputs to begin from.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     /// Name, which is also that of its folder of inputs.
@@ -29,20 +30,62 @@ pub struct Target {
     pub run: fn(&[u8]) -> bool,
     /// Returns valid inputs, the same ones each time.
     pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Returns invalid inputs, each with the name of its fault, the same ones each time.
+    pub invalid: fn() -> Vec<(&'static str, Vec<u8>)>,
 }
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
-    Target { name: "frames", run: codec::frames, seeds: codec::frame_seeds },
-    Target { name: "codec", run: codec::values, seeds: codec::value_seeds },
-    Target { name: "keys", run: crypto::keys, seeds: crypto::key_seeds },
-    Target { name: "records", run: crypto::records, seeds: crypto::record_seeds },
-    Target { name: "envelopes", run: crypto::envelopes, seeds: crypto::envelope_seeds },
-    Target { name: "handshake", run: handshake::run, seeds: handshake::seeds },
-    Target { name: "renewal", run: renewal::run, seeds: renewal::seeds },
-    Target { name: "link", run: link::run, seeds: link::seeds },
-    Target { name: "bodies", run: people::bodies, seeds: people::body_seeds },
-    Target { name: "cursors", run: people::cursors, seeds: people::cursor_seeds },
+    Target {
+        name: "frames",
+        run: codec::frames,
+        seeds: codec::frame_seeds,
+        invalid: invalid::frames,
+    },
+    Target {
+        name: "codec",
+        run: codec::values,
+        seeds: codec::value_seeds,
+        invalid: invalid::values,
+    },
+    Target { name: "keys", run: crypto::keys, seeds: crypto::key_seeds, invalid: invalid::keys },
+    Target {
+        name: "records",
+        run: crypto::records,
+        seeds: crypto::record_seeds,
+        invalid: invalid::records,
+    },
+    Target {
+        name: "envelopes",
+        run: crypto::envelopes,
+        seeds: crypto::envelope_seeds,
+        invalid: invalid::envelopes,
+    },
+    Target {
+        name: "handshake",
+        run: handshake::run,
+        seeds: handshake::seeds,
+        invalid: invalid::handshakes,
+    },
+    Target {
+        name: "renewal",
+        run: renewal::run,
+        seeds: renewal::seeds,
+        invalid: invalid::renewals,
+    },
+    Target { name: "link", run: link::run, seeds: link::seeds, invalid: invalid::links },
+    Target {
+        name: "bodies",
+        run: people::bodies,
+        seeds: people::body_seeds,
+        invalid: invalid::bodies,
+    },
+    Target {
+        name: "cursors",
+        run: people::cursors,
+        seeds: people::cursor_seeds,
+        invalid: invalid::cursors,
+    },
 ];
 
 /// Returns the target of this name.

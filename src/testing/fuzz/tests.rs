@@ -27,7 +27,8 @@ fn random_and_changed_inputs_break_no_promise() {
     assert_eq!(RUNS.len(), TARGETS.len());
     for (name, runs) in RUNS {
         let target = target(name).expect("a target");
-        let (mut rng, seeds) = (Seed(1).stream(name), (target.seeds)());
+        let (mut rng, mut seeds) = (Seed(1).stream(name), (target.seeds)());
+        seeds.extend((target.invalid)().into_iter().map(|(_, input)| input));
         let taken = (0..runs).filter(|_| (target.run)(&mutated(&mut rng, &seeds))).count();
         // Some inputs are unchanged seeds; most are not valid any more.
         assert!(taken > 0 && taken < runs, "{name}: {taken} of {runs} were taken for valid");
@@ -46,7 +47,18 @@ fn every_valid_input_is_taken() {
 }
 
 #[test]
-fn kept_inputs_hold_and_the_valid_ones_are_among_them() {
+fn every_invalid_input_is_refused() {
+    for target in TARGETS {
+        let invalid = (target.invalid)();
+        assert!(invalid.len() > 4, "{}", target.name);
+        for (fault, input) in invalid {
+            assert!(!(target.run)(&input), "{} {fault}", target.name);
+        }
+    }
+}
+
+#[test]
+fn kept_inputs_hold_and_the_written_ones_are_among_them() {
     for target in TARGETS {
         let folder = corpus(target);
         let mut kept = Vec::new();
@@ -55,8 +67,9 @@ fn kept_inputs_hold_and_the_valid_ones_are_among_them() {
             (target.run)(&bytes);
             kept.push(bytes);
         }
-        let all = (target.seeds)().iter().all(|seed| kept.contains(seed));
+        let invalid = (target.invalid)().into_iter().map(|(_, input)| input);
+        let all = (target.seeds)().into_iter().chain(invalid).all(|seed| kept.contains(&seed));
         let again = "cargo run --example fuzz -- --write-corpus fuzz/corpus";
-        assert!(all, "{} lacks valid inputs; {again} adds them", folder.display());
+        assert!(all, "{} lacks inputs; {again} adds them", folder.display());
     }
 }
