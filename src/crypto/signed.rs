@@ -11,8 +11,10 @@ use crate::wire::codec::{self, CodecError};
 #[derive(Serialize, Deserialize)]
 pub(super) struct Signed {
     /// Encoded message, byte for byte as it was sent.
+    #[serde(with = "serde_bytes")]
     pub(super) body: Vec<u8>,
     /// Signature or HMAC over the message.
+    #[serde(with = "serde_bytes")]
     pub(super) proof: Vec<u8>,
 }
 

@@ -17,7 +17,7 @@ pub(super) fn batch<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 }
 
 /// Reads a list of at most `MAX`, refusing a longer one when it gets there.
-pub(super) fn list<'de, const MAX: usize, D, T>(from: D) -> Result<Vec<T>, D::Error>
+pub(crate) fn list<'de, const MAX: usize, D, T>(from: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,

@@ -10,7 +10,7 @@ pub mod copies;
 pub mod event;
 pub mod held;
 pub mod ids;
-mod lists;
+pub(crate) mod lists;
 pub mod login;
 pub mod member;
 pub mod message;

@@ -5,7 +5,9 @@
 //! reader: the bytes are whole and bounded before they come here.
 //!
 //! 1. Input over [`FRAME_LEN_MAX`] is refused unread.
-//! 2. Lengths inside the input may claim at most four times that bound in total.
+//! 2. Texts and numbers inside the input may claim at most four times that bound in total, and at most
+//!    [`SHORT_CLAIMS_MAX`] inside a short input. A list is bounded by its type, or by what serde makes
+//!    room for before it has read an element: 1 MiB.
 //! 3. Trailing bytes are refused: nothing hides behind a value.
 //!
 //! Sign and hash bytes as received, never a re-encoding of the decoded value.
@@ -40,6 +42,12 @@ pub enum CodecError {
 
 /// Greatest total of the lengths that an input of [`decode`] may claim, in bytes.
 const CLAIMS_MAX: usize = 4 * FRAME_LEN_MAX;
+
+/// Longest input that is short, in bytes.
+const SHORT: usize = 8 * 1024;
+/// Greatest total of the lengths that a short input of [`decode`] may claim, in bytes: a byte claims
+/// at most 16, as the shortest form of the longest number.
+const SHORT_CLAIMS_MAX: usize = 16 * SHORT;
 
 fn config<const CLAIMS_MAX: usize>() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<CLAIMS_MAX>()
@@ -87,6 +95,9 @@ fn append<T: Serialize>(value: &T, out: &mut Vec<u8>, len_max: usize) -> Result<
 /// # Errors
 /// [`CodecError::TooLong`], [`CodecError::Malformed`], [`CodecError::Trailing`].
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    if bytes.len() <= SHORT {
+        return decode_within::<T, SHORT_CLAIMS_MAX>(bytes, SHORT);
+    }
     decode_within::<T, CLAIMS_MAX>(bytes, FRAME_LEN_MAX)
 }
 

@@ -31,8 +31,6 @@ use crate::{
     },
 };
 
-/// Most cipher suites that a Hello may offer.
-const SUITES_MAX: usize = 16;
 /// Approximate size of one page of the directory, in bytes.
 const PAGE_LEN: usize = 256 * 1024;
 
@@ -113,7 +111,7 @@ impl CheckedHello {
         let Self { frame, hello } = self;
         let (min, max) = (hello.version_min, hello.version_max);
         let version = choose_version((VERSIONS.0, params.version_max), (min, max))
-            .filter(|_| hello.suites.len() <= SUITES_MAX && hello.suites.contains(&SUITE_RSA_AES))
+            .filter(|_| hello.suites.contains(&SUITE_RSA_AES))
             .ok_or(HandshakeFault::NoCommonVersion { min, max })?;
         // Whoever knows a guard of this cluster is told, but only under seal.
         let is_of_cluster = hello.cluster.is_none_or(|theirs| theirs == params.cluster);

@@ -7,18 +7,24 @@ use crate::{
     crypto::admission::GuardId,
     model::{
         ids::{Domain, KeyEpoch, NodeId, Registration, Role},
+        lists::list,
         login::StoreLogin,
     },
 };
+
+/// Most cipher suites that a Hello may offer.
+pub(super) const SUITES_MAX: usize = 16;
 
 /// First message: in the clear, proved with a guard.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Hello {
     pub(super) version_min: u16,
     pub(super) version_max: u16,
+    #[serde(deserialize_with = "list::<SUITES_MAX, _, _>")]
     pub(super) suites: Vec<u16>,
     pub(super) cluster: Option<[u8; 16]>,
     pub(super) nonce: [u8; 32],
+    #[serde(with = "serde_bytes")]
     pub(super) handshake_spki: Vec<u8>,
     pub(super) guard: GuardId,
 }
@@ -27,7 +33,9 @@ pub(super) struct Hello {
 #[derive(Serialize, Deserialize)]
 pub(super) struct Reply {
     /// Encoded [`ReplyHead`]. The wrap is bound to these bytes.
+    #[serde(with = "serde_bytes")]
     pub(super) head: Vec<u8>,
+    #[serde(with = "serde_bytes")]
     pub(super) wrapped: Vec<u8>,
 }
 
@@ -37,12 +45,14 @@ pub(super) struct ReplyHead {
     pub(super) suite: u16,
     pub(super) nonce: [u8; 32],
     pub(super) session: [u8; 16],
+    #[serde(with = "serde_bytes")]
     pub(super) identity_spki: Vec<u8>,
 }
 
 /// Third message: sealed, signed together with both before.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Auth {
+    #[serde(with = "serde_bytes")]
     pub(super) identity_spki: Vec<u8>,
     pub(super) role: Role,
     pub(super) name: String,
@@ -110,6 +120,7 @@ pub struct Ready {
 #[derive(Serialize, Deserialize)]
 pub(super) struct RenewalRequest {
     pub(super) nonce: [u8; 32],
+    #[serde(with = "serde_bytes")]
     pub(super) handshake_spki: Vec<u8>,
 }
 
@@ -117,5 +128,6 @@ pub(super) struct RenewalRequest {
 #[derive(Serialize, Deserialize)]
 pub(super) struct RenewalReply {
     pub(super) nonce: [u8; 32],
+    #[serde(with = "serde_bytes")]
     pub(super) wrapped: Vec<u8>,
 }
