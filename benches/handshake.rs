@@ -159,8 +159,8 @@ impl Site {
             (wrapped, master.sign(rng, LABEL, &[]).expect("it signs"))
         });
         let by_worker = timed(&mut times.node, || {
-            of_master.verify(LABEL, &[], &by_master).expect("it verifies");
-            self.handshake.unwrap(rng, LABEL, &[], &wrapped).expect("it opens");
+            let verified = of_master.verify(LABEL, &[], &by_master).expect("it verifies");
+            self.handshake.unwrap(verified, rng, LABEL, &[], &wrapped).expect("it opens");
             self.worker.sign(rng, LABEL, &[]).expect("it signs")
         });
         timed(&mut times.master, || {

@@ -122,7 +122,7 @@ impl EpochKeys {
         bounds: KeyBounds,
     ) -> Result<Self, EpochError> {
         let signed = Signed::decode(&grant.announcement, ANNOUNCEMENT_LEN_MAX)?;
-        master.verify(SIGN, &[&signed.body], &signed.proof)?;
+        let verified = master.verify(SIGN, &[&signed.body], &signed.proof)?;
         let said: Announcement = codec::decode(&signed.body)?;
         if said.domain != domain || domain.master != master.node() {
             return Err(EpochError::OtherDomain);
@@ -132,7 +132,7 @@ impl EpochKeys {
             return Err(EpochError::OtherPair);
         }
         let context = context(domain, said.epoch, &said.common_spki)?;
-        let group = pair.unwrap(rng, WRAP, &[&context], &said.wrapped)?;
+        let group = pair.unwrap(verified, rng, WRAP, &[&context], &said.wrapped)?;
         let announcement = grant.announcement.clone();
         Ok(Self { domain, epoch: said.epoch, pair, announcement, group })
     }

@@ -284,9 +284,15 @@ impl IdentityKey {
     ///
     /// # Errors
     /// [`KeyError::BadSignature`].
-    pub fn verify(&self, label: &str, parts: &[&[u8]], signature: &[u8]) -> Result<(), KeyError> {
+    pub fn verify(
+        &self,
+        label: &str,
+        parts: &[&[u8]],
+        signature: &[u8],
+    ) -> Result<Verified, KeyError> {
         self.key
             .verify(Pss::<Sha256>::new(), &labelled_hash(label, parts), signature)
+            .map(|()| Verified(()))
             .map_err(|_| KeyError::BadSignature)
     }
 
@@ -316,6 +322,20 @@ pub struct WrapPair {
     unwraps: AtomicU64,
 }
 
+/// Proof that a signature held. Only [`IdentityKey::verify`] makes one, so that no private key decrypts
+/// what nobody signed.
+#[derive(Debug)]
+pub struct Verified(());
+
+#[cfg(any(test, feature = "testing"))]
+impl Verified {
+    /// Returns one without any signature, for tests of what an attacker might try.
+    #[must_use]
+    pub const fn without_signature() -> Self {
+        Self(())
+    }
+}
+
 impl WrapPair {
     /// Turns a pair into one that unwraps.
     #[must_use]
@@ -323,13 +343,14 @@ impl WrapPair {
         Self { private: pair.private, spki: pair.spki, unwraps: AtomicU64::new(0) }
     }
 
-    /// Unwraps a secret that was wrapped under this label and context. Call it only after a
-    /// signature over `wrapped` was verified. Blinded; takes milliseconds.
+    /// Unwraps a secret that was wrapped under this label and context, after a signature over `wrapped`
+    /// was verified: each verification allows one. Blinded; takes milliseconds.
     ///
     /// # Errors
     /// [`KeyError::BadWrap`], whatever the reason.
     pub fn unwrap(
         &self,
+        _signed: Verified,
         rng: &mut impl CryptoRng,
         label: &str,
         context: &[&[u8]],

@@ -125,7 +125,7 @@ impl AwaitReply {
         }
         let master = IdentityKey::from_spki(&head.identity_spki, params.bounds)
             .map_err(key_fault("Reply"))?;
-        master
+        let verified = master
             .verify(SIGN_REPLY, &[&hello, &signed.body], &signed.proof)
             .map_err(key_fault("Reply"))?;
         let spoken = VERSIONS.0..=params.version_max;
@@ -138,7 +138,7 @@ impl AwaitReply {
         }
         let k0 = params
             .handshake
-            .unwrap(rng, WRAP, &[&hello, &said.head], &said.wrapped)
+            .unwrap(verified, rng, WRAP, &[&hello, &said.head], &said.wrapped)
             .map_err(key_fault("Reply"))?;
         let (mut sealer, opener) = link(&link_secret(&k0, &hello, reply), Side::Dialer);
 

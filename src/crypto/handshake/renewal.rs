@@ -139,13 +139,13 @@ impl AwaitRenewal {
         let reading = |why| malformed(REPLY, &why);
         let signed = Signed::decode(reply, PLAIN_LEN_MAX).map_err(reading)?;
         let session: &[u8] = params.session.expose();
-        params
+        let verified = params
             .peer(REPLY)?
             .verify(SIGN_REPLY, &[session, &request, &signed.body], &signed.proof)
             .map_err(key_fault(REPLY))?;
         let said: RenewalReply = codec::decode(&signed.body).map_err(reading)?;
         let k0 = pair
-            .unwrap(rng, WRAP, &[session, &request, &said.nonce], &said.wrapped)
+            .unwrap(verified, rng, WRAP, &[session, &request, &said.nonce], &said.wrapped)
             .map_err(key_fault(REPLY))?;
         Ok(fresh_secret(&k0, session, &request, reply))
     }

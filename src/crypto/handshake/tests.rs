@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     crypto::{
         admission::{Guard, GuardId, JoinSecret},
-        keys::{Identity, KeyBounds, WrapPair},
+        keys::{Identity, KeyBounds, Verified, WrapPair},
         record::{Opener, RecordKind, Sealer, body_len},
         signed::Signed,
     },
@@ -339,9 +339,18 @@ fn stolen_identities_do_not_open_a_recorded_handshake() {
     let context: [&[u8]; 2] = [&played.wire[0], &reply.head];
     for stolen in [MASTER, WORKER] {
         let stolen = WrapPair::new(pair(stolen));
-        assert!(stolen.unwrap(&mut rng(1), WRAP, &context, &reply.wrapped).is_err());
+        assert!(
+            stolen
+                .unwrap(Verified::without_signature(), &mut rng(1), WRAP, &context, &reply.wrapped)
+                .is_err()
+        );
     }
-    assert!(fixture.handshake.unwrap(&mut rng(1), WRAP, &context, &reply.wrapped).is_ok());
+    assert!(
+        fixture
+            .handshake
+            .unwrap(Verified::without_signature(), &mut rng(1), WRAP, &context, &reply.wrapped)
+            .is_ok()
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::{
         admission::JoinSecret,
         epoch::{EpochKeys, KeyGrant},
         fanout::{Fanout, FanoutError, Start, peek},
-        keys::{Identity, IdentityKey, KeyBounds, KeyPair, WrapPair},
+        keys::{Identity, IdentityKey, KeyBounds, KeyPair, Verified, WrapPair},
         record::{HEADER_LEN, RecordError, RecordKind, Side, body_len, link},
         secret::Secret,
     },
@@ -78,7 +78,10 @@ pub(super) fn keys(bytes: &[u8]) -> bool {
         1 => {
             let Ok(pair) = KeyPair::from_pkcs8_der(bytes, WEAK) else { return false };
             let pair = WrapPair::new(pair);
-            assert!(pair.unwrap(&mut rng(1), "label", &[], &[7; 128]).is_err());
+            assert!(
+                pair.unwrap(Verified::without_signature(), &mut rng(1), "label", &[], &[7; 128])
+                    .is_err()
+            );
             true
         }
         2 => {

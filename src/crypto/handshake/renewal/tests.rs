@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     crypto::{
-        keys::KeyError,
+        keys::{KeyError, Verified},
         record::{
             HEADER_LEN, Opener, RecordError, RecordKind, Sealer, Side, body_len, link, session_of,
         },
@@ -118,9 +118,18 @@ fn stolen_identities_do_not_open_a_recorded_renewal() {
     let context: [&[u8]; 3] = [session.expose(), &request, &said.nonce];
     for stolen in [MASTER, WORKER] {
         let stolen = WrapPair::new(pair(stolen));
-        assert!(stolen.unwrap(&mut rng(1), WRAP, &context, &said.wrapped).is_err());
+        assert!(
+            stolen
+                .unwrap(Verified::without_signature(), &mut rng(1), WRAP, &context, &said.wrapped)
+                .is_err()
+        );
     }
-    assert!(waiting.pair.unwrap(&mut rng(1), WRAP, &context, &said.wrapped).is_ok());
+    assert!(
+        waiting
+            .pair
+            .unwrap(Verified::without_signature(), &mut rng(1), WRAP, &context, &said.wrapped)
+            .is_ok()
+    );
 }
 
 #[test]
