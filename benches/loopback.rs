@@ -16,7 +16,7 @@ use std::{
 use chatchat::model::ids::BoardName;
 use criterion::{BenchmarkId, Criterion, Throughput};
 
-use self::whole::{Cluster, Raw, Shape, median};
+use self::whole::{Cluster, Shape, median, raw::Raw};
 
 const CLIENTS: [usize; 3] = [1, 16, 64];
 
@@ -44,7 +44,7 @@ fn main() {
         .configure_from_args();
     let cluster = Cluster::start(&Shape::default());
     let boards = [BoardName::lobby()];
-    let mut raw = Raw::new(&cluster.dir.path().join("raw.db"));
+    let mut raw = Raw::sqlite(&cluster.dir.path().join("raw.db"));
     let mut group = criterion.benchmark_group("loopback");
     group.throughput(Throughput::Elements(1));
     let mut table = Vec::new();

@@ -16,6 +16,7 @@
 mod whole;
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     hint::black_box,
     time::{Duration, Instant},
@@ -23,6 +24,7 @@ use std::{
 
 use chatchat::{
     config::Config,
+    env::{Env, real::TempDir},
     model::{
         ids::{
             Author, BoardName, Fingerprint, Incarnation, LinkId, NodeId, PostId, Registration,
@@ -38,13 +40,15 @@ use chatchat::{
         key_refresh::FIRST_EPOCH,
         master::{AttemptEnd, Effect, Master},
     },
+    testing::postgres::Server,
 };
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use sha2::{Digest, Sha256};
+use tokio::runtime::Runtime;
 
-use self::whole::{Cluster, Raw, Shape, median, quantiles};
+use self::whole::{Cluster, Shape, median, quantiles, raw::Raw};
 
 /// Tasks of one measured round.
 const TASKS: usize = 4096;
@@ -256,6 +260,25 @@ const POSTS: u64 = 8000;
 /// Rounds of each row of the whole path; the table has their median.
 const WHOLE_ROUNDS: usize = 5;
 
+/// Server of PostgreSQL for the rows that are measured on it.
+struct Postgres {
+    runtime: Runtime,
+    env: Env,
+    server: Server,
+    /// Number of its schemas: each row has one of its own.
+    schemas: Cell<u32>,
+}
+
+impl Postgres {
+    /// Returns the URL of a new store.
+    fn empty(&self) -> String {
+        self.schemas.set(self.schemas.get() + 1);
+        let schema = format!("chat_{}", self.schemas.get());
+        self.runtime.block_on(self.server.sql(&self.env, &format!("CREATE SCHEMA {schema}")));
+        self.server.url(&schema)
+    }
+}
+
 /// Prints the throughput of the whole path.
 fn whole_table() {
     println!();
@@ -269,29 +292,28 @@ fn whole_table() {
         shape.config.batch_tasks_max = batch;
         shape
     };
-    for boards in [1, 16, 256] {
-        whole_row("SQLite", &one, boards);
-    }
-    for workers in [1, 8] {
-        whole_row("SQLite", &Shape { workers, ..one.clone() }, 1);
-    }
-    for batch in [1, 1024] {
-        whole_row("SQLite", &of_batch(batch), 1);
-    }
-    whole_row("SQLite", &shape, 1);
-    let mut waits = one.clone();
-    waits.config.batches_in_flight = 1;
-    println!("and with one batch in flight:");
-    whole_row("SQLite", &waits, 1);
+    let rows = |server: Option<&Postgres>| {
+        for boards in [1, 16, 256] {
+            whole_row(server, &one, boards);
+        }
+        for workers in [1, 8] {
+            whole_row(server, &Shape { workers, ..one.clone() }, 1);
+        }
+        for batch in [1, 1024] {
+            whole_row(server, &of_batch(batch), 1);
+        }
+        whole_row(server, &shape, 1);
+        let mut waits = one.clone();
+        waits.config.batches_in_flight = 1;
+        println!("and with one batch in flight:");
+        whole_row(server, &waits, 1);
+    };
+    rows(None);
     let runtime = whole::runtime();
-    let dir = chatchat::env::real::TempDir::new().expect("a folder");
+    let dir = TempDir::new().expect("a folder");
     let env = whole::world(&runtime, dir.path().join("server"));
-    let Some(server) = whole::postgres_server(&runtime, &env) else { return };
-    for (masters, boards) in [(1, 1), (1, 16), (2, 1)] {
-        let schema = format!("chat_{masters}_{boards}");
-        runtime.block_on(server.sql(&env, &format!("CREATE SCHEMA {schema}")));
-        let postgres = Some(server.url(&schema));
-        whole_row("Postgres", &Shape { masters, postgres, ..Shape::default() }, boards);
+    if let Some(server) = whole::postgres_server(&runtime, &env) {
+        rows(Some(&Postgres { runtime, env, server, schemas: Cell::new(0) }));
     }
 }
 
@@ -300,15 +322,21 @@ fn filter() -> Option<String> {
     std::env::args().skip(1).find(|arg| !arg.starts_with('-'))
 }
 
-fn whole_row(store: &str, shape: &Shape, boards: usize) {
+/// Measures a row on SQLite, or with a schema of its own on a server.
+fn whole_row(server: Option<&Postgres>, shape: &Shape, boards: usize) {
+    let store = if server.is_some() { "Postgres" } else { "SQLite" };
     let label = format!("whole/{store}/{}/{}/{boards}", shape.masters, shape.workers);
     if filter().is_some_and(|filter| !label.starts_with(&filter)) {
         return;
     }
+    let shape = &Shape { postgres: server.map(Postgres::empty), ..shape.clone() };
     let cluster = Cluster::start(shape);
     let names = cluster.boards(boards);
     let mut clients = cluster.clients(CLIENTS);
-    let mut raw = Raw::new(&cluster.dir.path().join("raw.db"));
+    let mut raw = match server {
+        None => Raw::sqlite(&cluster.dir.path().join("raw.db")),
+        Some(postgres) => Raw::postgres(&postgres.server),
+    };
     cluster.post(&mut clients, &names, POSTS / 4);
     let before = cluster.last_write();
     let (mut rates, mut raw_rates, mut ratios, mut waits) = (vec![], vec![], vec![], vec![]);

@@ -5,6 +5,8 @@
 #![expect(clippy::disallowed_methods, reason = "a bench measures the wall clock")]
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
+pub(crate) mod raw;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -269,50 +271,4 @@ pub(crate) fn quantiles(mut of: Vec<Duration>) -> (Duration, Duration) {
 pub(crate) fn median(mut of: Vec<f64>) -> f64 {
     of.sort_by(f64::total_cmp);
     of.get(of.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// Raw SQLite with the store's settings and one table of posts.
-pub(crate) struct Raw {
-    db: rusqlite::Connection,
-    next: i64,
-}
-
-impl Raw {
-    pub(crate) fn new(path: &Path) -> Self {
-        let db = rusqlite::Connection::open(path).expect("a database");
-        db.pragma_update(None, "journal_mode", "WAL").expect("WAL");
-        db.pragma_update(None, "synchronous", "FULL").expect("FULL");
-        db.execute_batch(
-            "CREATE TABLE posts (board INTEGER, seq INTEGER, user BLOB, id BLOB, text TEXT,
-             posted_at INTEGER, PRIMARY KEY (board, seq)) WITHOUT ROWID;
-             CREATE UNIQUE INDEX by_id ON posts (user, id);",
-        )
-        .expect("a table");
-        Self { db, next: 0 }
-    }
-
-    pub(crate) fn post(&mut self, posts: u64, batch: u64) -> Duration {
-        let started = Instant::now();
-        let mut left = posts;
-        while left > 0 {
-            let commit = self.db.transaction().expect("a transaction");
-            {
-                let mut insert = commit
-                    .prepare_cached("INSERT INTO posts VALUES (1, ?1, ?2, ?3, ?4, ?5)")
-                    .expect("a statement");
-                for _ in 0..batch.min(left) {
-                    self.next += 1;
-                    let id = u128::from(self.next.unsigned_abs())
-                        .wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-                    let (user, id) = ([1_u8; 16], id.to_be_bytes());
-                    insert
-                        .execute(rusqlite::params![self.next, user, id, TEXT, self.next])
-                        .expect("a row");
-                }
-            }
-            commit.commit().expect("a commit");
-            left -= batch.min(left);
-        }
-        started.elapsed()
-    }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 use crate::model::{
     absence::AwayReason,
@@ -299,6 +300,12 @@ pub struct JoinInvitation {
     pub masters: Vec<String>,
     /// Fingerprints of the masters' keys.
     pub pins: Vec<Fingerprint>,
+}
+
+impl Drop for JoinInvitation {
+    fn drop(&mut self) {
+        self.token.zeroize();
+    }
 }
 
 impl fmt::Debug for JoinInvitation {
