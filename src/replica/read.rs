@@ -89,7 +89,7 @@ impl Reader {
 }
 
 impl Replica {
-    /// Returns posts of a board, `None` if it is not known here. At most `limit`, [`PAGE_POSTS_MAX`]
+    /// Returns posts of a board, `None` if it is not known here, or nothing is known of the store yet. At most `limit`, [`PAGE_POSTS_MAX`]
     /// posts and about [`PAGE_BYTES_MAX`] bytes, nearest to where the range begins.
     ///
     /// # Errors
@@ -102,7 +102,9 @@ impl Replica {
     ) -> Result<Option<Page>, ReplicaError> {
         self.db.read(|reader| {
             let row = reader.0.open_table(BOARDS)?.get(board.as_str())?.map(|row| row.value());
-            let Some((last, as_of)) = row else { return Ok(None) };
+            let (Some((last, as_of)), epoch @ StoreEpoch(1..)) = (row, reader.epoch()?) else {
+                return Ok(None);
+            };
             let (span, from_end) = match range {
                 Range::After(seq) => ((seq.0.saturating_add(1), last), false),
                 Range::Before(seq) => ((1, last.min(seq.0.saturating_sub(1))), true),
@@ -111,7 +113,7 @@ impl Replica {
             Ok(Some(Page {
                 posts: reader.posts(board, span, limit.min(PAGE_POSTS_MAX), from_end)?,
                 last_seq: Seq(last),
-                epoch: reader.epoch()?,
+                epoch,
                 as_of_ms: self.as_of(board, as_of),
             }))
         })

@@ -198,6 +198,19 @@ fn session_marks_only_rise_and_closed_sessions_stay_closed() {
 }
 
 #[test]
+fn board_is_not_read_before_anything_is_known_of_the_store() {
+    let (_, replica) = fresh();
+    let read = |replica: &Replica| replica.read(&board("a"), Range::Last, 9).expect("reads");
+    replica.apply(&[Update::BoardCreated(board("a"))]).expect("applied");
+    assert_eq!(read(&replica), None);
+    let boards = vec![(board("a"), Seq(0))];
+    let seen = Boards { boards, epoch: StoreEpoch(1), as_of_ms: 7 };
+    replica.observe(&seen).expect("written");
+    let page = read(&replica).expect("known now");
+    assert_eq!((page.epoch, page.as_of_ms, page.posts.len()), (StoreEpoch(1), 7, 0));
+}
+
+#[test]
 fn bounds_hold_and_the_least_recently_written_session_is_dropped() {
     let disk: Arc<dyn Disk> = Arc::new(MemDisk::default());
     let limits = ReplicaLimits {

@@ -166,7 +166,7 @@ impl Driver {
             // A stream of other inputs must not delay what is due.
             let now = self.now();
             self.expire_keys(now);
-            self.look_for_held();
+            self.on_opening();
             self.hand_in(now);
             if self.parts.worker.next_deadline().is_some_and(|due| due <= now) {
                 let draw = self.rng.next_u64();

@@ -48,11 +48,13 @@ impl Driver {
         answer(reply, &Response::Hold(held));
     }
 
-    /// Reads which posts the node database holds, after each time that it was opened.
-    pub(super) fn look_for_held(&mut self) {
+    /// Reads which posts the node database holds, after each time that it was opened, and has it compared
+    /// with the store: what was read of the store before was compared with nothing.
+    pub(super) fn on_opening(&mut self) {
         let openings = self.parts.database.openings();
         if openings != self.held_of_opening {
             self.held_of_opening = openings;
+            self.parts.poll_now.notify_one();
             let database = self.parts.database.clone();
             self.spawn("held-posts", async move {
                 Some(Input::HeldFound(database.read(|replica| replica.held()).await))
