@@ -29,7 +29,7 @@ use crate::{
     model::{
         absence::AwayReason,
         copies::SessionEntry,
-        ids::{BoardName, Cursor, Role, Seq, StoreEpoch},
+        ids::{BoardName, Cursor, NodeId, Role, Seq, StoreEpoch},
         message::MemberState,
         rows::{Range, StoreError},
         stream::{Consistency, HeldState},
@@ -105,17 +105,27 @@ async fn read(client: &ChatClient, wanted: Consistency) -> (Vec<String>, Consist
     }
 }
 
-/// Returns the number of workers registered with the client's master.
-async fn workers_of_its_own(client: &ChatClient) -> usize {
+/// Returns the masters of the workers that the client's master knows, and that master.
+async fn masters_of_workers(client: &ChatClient) -> (Vec<NodeId>, NodeId) {
     match client.call(&Request::Cluster, SOON).await {
         Ok(Answer::Cluster(seen)) => {
-            let is_its_own = |node: &&Node| {
-                (node.role, node.state, node.master) == (Role::Worker, MemberState::In, seen.node)
-            };
-            seen.nodes.iter().filter(is_its_own).count()
+            let is_worker =
+                |node: &&Node| (node.role, node.state) == (Role::Worker, MemberState::In);
+            (seen.nodes.iter().filter(is_worker).map(|node| node.master).collect(), seen.node)
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// Returns the number of workers that the client's master knows.
+async fn workers(client: &ChatClient) -> usize {
+    masters_of_workers(client).await.0.len()
+}
+
+/// Returns the number of workers registered with the client's master.
+async fn workers_of_its_own(client: &ChatClient) -> usize {
+    let (masters, own) = masters_of_workers(client).await;
+    masters.into_iter().filter(|master| *master == own).count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -463,6 +473,10 @@ async fn session_of_before_all_disks_were_lost_is_restored_from_workers_while_th
         for bob in &bobs {
             bob.open_session("bob".parse().expect("a name"), SOON).await.expect("a session");
             while workers_of_its_own(bob).await != 1 {
+                bob.env().sleep(Duration::from_millis(100)).await;
+            }
+            // Masters find each other by the store, and tell each other of their workers.
+            while workers(bob).await != 2 {
                 bob.env().sleep(Duration::from_millis(100)).await;
             }
         }
