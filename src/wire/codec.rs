@@ -6,7 +6,7 @@
 //!
 //! 1. Input over [`FRAME_LEN_MAX`] is refused unread.
 //! 2. Texts and numbers inside the input may claim at most four times that bound in total, and at most
-//!    [`SHORT_CLAIMS_MAX`] inside a short input. A list is bounded by its type, or by what serde makes
+//!    128 KiB inside an input of up to 8 KiB. A list is bounded by its type, or by what serde makes
 //!    room for before it has read an element: 1 MiB.
 //! 3. Trailing bytes are refused: nothing hides behind a value.
 //!
