@@ -89,8 +89,9 @@ impl Reader {
 }
 
 impl Replica {
-    /// Returns posts of a board, `None` if it is not known here, or nothing is known of the store yet. At most `limit`, [`PAGE_POSTS_MAX`]
-    /// posts and about [`PAGE_BYTES_MAX`] bytes, nearest to where the range begins.
+    /// Returns posts of a board, `None` if it is not known here, or nothing is known of the store yet.
+    /// At most `limit`, [`PAGE_POSTS_MAX`] posts and about [`PAGE_BYTES_MAX`] bytes, nearest to where
+    /// the range begins.
     ///
     /// # Errors
     /// [`ReplicaError`].

@@ -110,11 +110,8 @@ fn has_heard(
     // Masters may find each other by the store only.
     let linked_since = closed.checked_sub(RECOVERS.max(read + LINKS_IN));
     let hears = |from: Duration, nth| {
-        let mut faults = evidence.incidents_at(Place::Master(nth));
-        faults.all(|fault| {
-            let is_far = fault.from > at || evidence.end_of(fault) < from;
-            is_far || evidence.is_short_delay(fault)
-        })
+        let mut faults = evidence.incidents_between(Place::Master(nth), from, at);
+        faults.all(|fault| evidence.is_short_delay(fault))
     };
     // A link without room drops what masters tell each other.
     let is_told = cluster.config.link_frames_max >= Config::default().link_frames_max

@@ -88,9 +88,19 @@ impl Evidence<'_> {
         nth.map(Place::Master)
     }
 
+    /// Returns the faults that may have touched a place from one time to another.
+    pub(super) fn incidents_between(
+        &self,
+        place: Place,
+        from: Duration,
+        to: Duration,
+    ) -> impl Iterator<Item = &Incident> {
+        self.incidents_at(place).filter(move |it| it.from <= to && self.end_of(it) >= from)
+    }
+
     /// Returns whether a fault may have touched a place from one time to another.
     pub(super) fn is_touched(&self, place: Place, from: Duration, to: Duration) -> bool {
-        self.incidents_at(place).any(|it| it.from <= to && self.end_of(it) >= from)
+        self.incidents_between(place, from, to).next().is_some()
     }
 
     /// Returns the times at which a node's process ended, or a second one began to speak under its
@@ -107,10 +117,7 @@ impl Evidence<'_> {
 
     /// Returns whether no fault touched a place from one time to another but harmless ones.
     pub(super) fn is_connected(&self, place: Place, from: Duration, to: Duration) -> bool {
-        self.incidents_at(place).all(|incident| {
-            let is_far = incident.from > to || self.end_of(incident) < from;
-            is_far || self.is_harmless(incident)
-        })
+        self.incidents_between(place, from, to).all(|incident| self.is_harmless(incident))
     }
 
     /// Returns whether a fault cuts lines between masters only, or delays a line for a moment: that

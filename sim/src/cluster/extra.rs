@@ -56,7 +56,8 @@ impl Cluster {
     }
 
     /// Lets somebody who belongs to nothing speak to the front ends and link ports of masters,
-    /// and ask to join as workers, with join tokens that do not admit it. Returns the number of its connections, as it grows.
+    /// and ask to join as workers, with join tokens that do not admit it. Returns the number of its
+    /// connections, as it grows.
     pub fn let_stranger_in(self: &Arc<Self>, to: &[Place]) -> Arc<AtomicU64> {
         let addrs = to.iter().filter_map(|place| match place {
             Place::Master(_) => Some(host_name(*place)),
