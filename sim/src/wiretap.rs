@@ -4,7 +4,11 @@
 //! 1. Links between masters and workers are judged, both ways, byte by byte, whatever the
 //!    segments were. The links to the store and to people are left out, by name.
 //!    What link ports say to a stranger is judged as well.
-//! 2. The tap proves that it hears: people's links, which are in clear, must show the word.
+//! 2. No two records of those links were sealed under one key and one nonce.
+//! 3. The tap proves that it hears: people's links, which are in clear, must show the word, and
+//!    links between nodes must show records.
+
+mod records;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +23,7 @@ use chatchat_scenarios::{
 };
 use dst_world::HostId;
 
+use self::records::Records;
 use crate::cluster::{Cluster, LINK_PORT};
 
 /// Shortest secret that is looked for: a shorter one might be there by chance.
@@ -45,13 +50,14 @@ const fn is_person(place: Place) -> bool {
     matches!(place, Place::Person(_))
 }
 
-/// Returns what crossed the links in clear.
+/// Returns what crossed the links in clear, or under a nonce that was used before.
 pub(crate) async fn judge(cluster: &Cluster, seed: u64, history: &History) -> Vec<Violation> {
     let people = Words::new(secrets(seed, history));
     let nodes = Words::new(cluster.secrets().await);
     let place = |host: HostId| cluster.place(&cluster.world().name(host));
-    let mut said = Vec::new();
-    let mut hears = history.sent().count() < POSTS_MIN;
+    let (mut said, mut records) = (Vec::new(), Records::default());
+    let is_quiet = history.sent().count() < POSTS_MIN;
+    let mut hears = is_quiet;
     for capture in cluster.world().captures() {
         let secret = || {
             let word = people.first_in(&capture.bytes).map(|word| word.escape_ascii().to_string());
@@ -70,12 +76,24 @@ pub(crate) async fn judge(cluster: &Cluster, seed: u64, history: &History) -> Ve
             if let Some(secret) = secret() {
                 said.push(broken("clear", format!("{from} said {secret} to {to} in clear")));
             }
+            if capture.port == LINK_PORT {
+                records.take(&capture.bytes);
+            }
         } else if !hears && is_person(from) {
             hears = people.first_in(&capture.bytes).is_some();
         }
     }
     if !hears {
         said.push(broken("deaf", "the tap is deaf: people's links show nothing".to_owned()));
+    }
+    if !is_quiet && records.len() == 0 {
+        said.push(broken("deaf", "the tap is deaf: nodes' links show no record".to_owned()));
+    }
+    let repeated = records.repeated();
+    if repeated > 0 {
+        let text =
+            format!("{repeated} records begin as others do: one key and one nonce sealed both");
+        said.push(broken("nonce", text));
     }
     said
 }

@@ -144,10 +144,9 @@ impl Net {
         self.tap = Some(Tap { wants, captures: BTreeMap::new() });
     }
 
-    /// Takes out what was kept.
-    pub(crate) fn captures(&mut self) -> Vec<Capture> {
-        let kept = self.tap.as_mut().map(|tap| std::mem::take(&mut tap.captures));
-        kept.into_iter().flat_map(BTreeMap::into_values).collect()
+    /// Returns a copy of what was kept so far.
+    pub(crate) fn captures(&self) -> Vec<Capture> {
+        self.tap.iter().flat_map(|tap| tap.captures.values()).cloned().collect()
     }
 
     /// Lets a machine take segments.

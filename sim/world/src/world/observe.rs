@@ -81,7 +81,7 @@ impl World {
         self.0.with(|state| state.net.capture(Box::new(wants)));
     }
 
-    /// Takes out the bytes that were kept since the last call.
+    /// Returns a copy of the bytes that were kept so far, of each connection from its first one on.
     #[must_use]
     pub fn captures(&self) -> Vec<Capture> {
         self.0.with(|state| state.net.captures())
