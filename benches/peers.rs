@@ -25,9 +25,9 @@ use tokio::{
     net::UnixStream,
     runtime::Runtime,
 };
-use tokio_postgres::{NoTls, Statement};
+use tokio_postgres::Statement;
 
-use self::whole::{Cluster, Shape, TEXT, median, quantiles};
+use self::whole::{Cluster, Shape, TEXT, median, quantiles, raw::connect};
 
 const CLIENTS: [usize; 2] = [1, 64];
 const ROUNDS: usize = 5;
@@ -128,12 +128,7 @@ struct Postgres<'a> {
 
 impl Postgres<'_> {
     async fn connect(server: &Server) -> (tokio_postgres::Client, Statement) {
-        let mut config = tokio_postgres::Config::new();
-        config.user(chatchat::testing::postgres::USER).dbname("postgres");
-        let socket = server.dir().join(format!(".s.PGSQL.{}", server.port()));
-        let stream = UnixStream::connect(socket).await.expect("a socket");
-        let (client, connection) = config.connect_raw(stream, NoTls).await.expect("a connection");
-        tokio::spawn(connection);
+        let client = connect(server).await;
         let insert = "INSERT INTO single (text) VALUES ($1) RETURNING seq";
         let insert = client.prepare(insert).await.expect("a statement");
         (client, insert)

@@ -38,7 +38,7 @@ const LIST_MAX: u64 = 1024 * 1024;
 const CLAIMS_MAX: u64 = 4 * FRAME_LEN_MAX as u64;
 
 /// Length of an input that is not short.
-const LONG: usize = 8 * 1024 + 1;
+const LONG: usize = codec::SHORT_LEN_MAX + 1;
 
 /// Claims that no input may make.
 const TOO_LARGE: [u64; 4] = [u64::MAX, u64::MAX / 2, u32::MAX as u64, CLAIMS_MAX + 1];

@@ -11,6 +11,17 @@ use tokio_postgres::{Client, NoTls, Statement};
 
 use super::TEXT;
 
+/// Returns a connection to a server. A task of the runtime drives it.
+pub(crate) async fn connect(server: &Server) -> Client {
+    let mut config = tokio_postgres::Config::new();
+    config.user(USER).dbname("postgres");
+    let socket = server.dir().join(format!(".s.PGSQL.{}", server.port()));
+    let stream = UnixStream::connect(socket).await.expect("a socket");
+    let (client, connection) = config.connect_raw(stream, NoTls).await.expect("a connection");
+    tokio::spawn(connection);
+    client
+}
+
 /// Bare table with the store's settings.
 pub(crate) struct Raw {
     engine: Engine,
@@ -41,13 +52,7 @@ impl Raw {
     pub(crate) fn postgres(server: &Server) -> Self {
         let runtime = super::runtime();
         let (client, insert) = runtime.block_on(async {
-            let mut config = tokio_postgres::Config::new();
-            config.user(USER).dbname("postgres");
-            let socket = server.dir().join(format!(".s.PGSQL.{}", server.port()));
-            let stream = UnixStream::connect(socket).await.expect("a socket");
-            let (client, connection) =
-                config.connect_raw(stream, NoTls).await.expect("a connection");
-            tokio::spawn(connection);
+            let client = connect(server).await;
             let table = "DROP TABLE IF EXISTS raw;
                 CREATE TABLE raw (board bigint, seq bigint, author bytea, id bytea, text text,
                 posted_at bigint, PRIMARY KEY (board, seq));

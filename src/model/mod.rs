@@ -16,6 +16,7 @@ pub mod member;
 pub mod message;
 pub mod names;
 pub mod outcome;
+pub mod read_order;
 pub mod recent;
 pub mod refusal;
 pub mod rows;

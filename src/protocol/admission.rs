@@ -14,6 +14,7 @@ use std::{
 use crate::model::{
     ids::{Fingerprint, NodeId, Role},
     message::Member,
+    read_order::{ReadNumber, ReadOrder},
     rows::{Admission, Enrolled, JoinToken, MasterRow},
     time::Mono,
 };
@@ -34,10 +35,6 @@ pub enum Standing {
     Unknown,
 }
 
-/// Number of a read of the store's lists, in the order in which they begin.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ReadNumber(u64);
-
 /// Copy of the store's admission lists, of its masters, and of the directory for newcomers.
 #[derive(Debug)]
 pub struct AdmissionLists {
@@ -45,8 +42,8 @@ pub struct AdmissionLists {
     allowed: BTreeMap<NodeId, Enrolled>,
     /// Workers that were enrolled here, with the reads that had begun by then, until a later read ends.
     fresh: Vec<(ReadNumber, Enrolled)>,
-    /// Last read of the store's lists that began, and the newest of those that ended.
-    reads: (ReadNumber, ReadNumber),
+    /// Reads of the store's lists.
+    reads: ReadOrder,
     denied: BTreeSet<NodeId>,
     /// Nodes that were expelled in this life, until they are taken.
     newly_denied: BTreeSet<NodeId>,
@@ -66,7 +63,7 @@ impl AdmissionLists {
             tokens: Vec::new(),
             allowed: BTreeMap::new(),
             fresh: Vec::new(),
-            reads: (ReadNumber(0), ReadNumber(0)),
+            reads: ReadOrder::new(),
             denied: BTreeSet::new(),
             newly_denied: BTreeSet::new(),
             was_read: false,
@@ -79,16 +76,14 @@ impl AdmissionLists {
 
     /// Returns the number of a read of the store's lists that begins now.
     pub const fn begin_read(&mut self) -> ReadNumber {
-        self.reads.0.0 += 1;
-        self.reads.0
+        self.reads.begin()
     }
 
     /// Replaces tokens and enrolled nodes by what a read found, unless one that began later has ended,
     /// and adds the nodes that the store denies.
     pub fn set_admission(&mut self, read: ReadNumber, admission: Admission) {
         let Admission { tokens, allowed, denied } = admission;
-        if read > self.reads.1 {
-            self.reads.1 = read;
+        if self.reads.end(read) {
             self.tokens = tokens;
             self.allowed = allowed.into_iter().map(|row| (row.node, row)).collect();
             self.fresh.retain(|(begun, _)| *begun >= read);
@@ -114,7 +109,7 @@ impl AdmissionLists {
 
     /// Adds a node that was enrolled just now.
     pub fn on_enrolled(&mut self, row: Enrolled) {
-        self.fresh.push((self.reads.0, row.clone()));
+        self.fresh.push((self.reads.last_begun(), row.clone()));
         self.allowed.insert(row.node, row);
     }
 

@@ -34,9 +34,10 @@ pub mod sqlite;
 #[cfg(feature = "net")]
 mod term;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 pub use self::{login::LoginSlot, new_ends::NewEnds, op::*};
+
 use crate::{
     env::BoxFuture,
     model::{
@@ -49,6 +50,9 @@ use crate::{
         variant_name,
     },
 };
+
+/// Longest time until a node that found the store away asks again.
+pub const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(1);
 
 /// Implementation of the store: carries operations out.
 pub trait Backend: Send + Sync + 'static {

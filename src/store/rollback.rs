@@ -17,6 +17,7 @@ use crate::{
     env::BoxFuture,
     model::{
         absence::AwayReason,
+        read_order::{ReadNumber, ReadOrder},
         rows::{Boards, StoreError},
     },
 };
@@ -52,23 +53,15 @@ struct Guarded {
 /// Reads of the boards, and what they found.
 #[derive(Default)]
 struct Reads {
-    begun: u64,
-    /// Number of the read that found `is_behind`.
-    newest: u64,
+    order: ReadOrder,
     is_behind: bool,
 }
 
 impl Reads {
-    /// Returns the number of a read that begins now.
-    fn begin(&mut self) -> u64 {
-        self.begun += 1;
-        self.begun
-    }
-
     /// Takes the finding of a read, unless one that began later has ended.
-    fn end(&mut self, number: u64, is_behind: bool) {
-        if number > self.newest {
-            (self.newest, self.is_behind) = (number, is_behind);
+    fn end(&mut self, read: ReadNumber, is_behind: bool) {
+        if self.order.end(read) {
+            self.is_behind = is_behind;
         }
     }
 }
@@ -98,7 +91,7 @@ impl Guarded {
 
     /// Reads the boards, and compares them with what the node had before.
     async fn boards(&self) -> Result<OpReply, StoreError> {
-        let (own, number) = (self.ends.get(), self.reads().begin());
+        let (own, number) = (self.ends.get(), self.reads().order.begin());
         let read = self.store.boards().await?;
         let lack = lack(&own, &read);
         self.reads().end(number, lack.is_some());
@@ -149,11 +142,11 @@ mod tests {
     #[test]
     fn read_that_began_earlier_and_ends_later_decides_nothing() {
         let mut reads = Reads::default();
-        let (before, behind) = (reads.begin(), reads.begin());
+        let (before, behind) = (reads.order.begin(), reads.order.begin());
         reads.end(behind, true);
         reads.end(before, false);
         assert!(reads.is_behind);
-        let whole = reads.begin();
+        let whole = reads.order.begin();
         reads.end(whole, false);
         assert!(!reads.is_behind);
     }

@@ -44,10 +44,10 @@ pub enum CodecError {
 const CLAIMS_MAX: usize = 4 * FRAME_LEN_MAX;
 
 /// Longest input that is short, in bytes.
-const SHORT: usize = 8 * 1024;
+pub const SHORT_LEN_MAX: usize = 8 * 1024;
 /// Greatest total of the lengths that a short input of [`decode`] may claim, in bytes: a byte claims
 /// at most 16, as the shortest form of the longest number.
-const SHORT_CLAIMS_MAX: usize = 16 * SHORT;
+const SHORT_CLAIMS_MAX: usize = 16 * SHORT_LEN_MAX;
 
 fn config<const CLAIMS_MAX: usize>() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<CLAIMS_MAX>()
@@ -95,8 +95,8 @@ fn append<T: Serialize>(value: &T, out: &mut Vec<u8>, len_max: usize) -> Result<
 /// # Errors
 /// [`CodecError::TooLong`], [`CodecError::Malformed`], [`CodecError::Trailing`].
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    if bytes.len() <= SHORT {
-        return decode_within::<T, SHORT_CLAIMS_MAX>(bytes, SHORT);
+    if bytes.len() <= SHORT_LEN_MAX {
+        return decode_within::<T, SHORT_CLAIMS_MAX>(bytes, SHORT_LEN_MAX);
     }
     decode_within::<T, CLAIMS_MAX>(bytes, FRAME_LEN_MAX)
 }

@@ -6,6 +6,7 @@ use crate::{
     model::{
         ids::{BoardName, KeyEpoch, NodeId, Resource, SessionKey},
         message::ForwardReply,
+        read_order::ReadNumber,
         rows::{
             Active, Admission, Boards, Lease, MasterRow, Page, Renewed, SessionRow, StoreError,
         },
@@ -16,7 +17,6 @@ use crate::{
         inbox::DriverInput,
     },
     protocol::{
-        admission::ReadNumber,
         master::{AttemptEnd, CallFailed, ForwardId, HoldEnd},
         task_queue::{Slot, TaskId},
         tries::Assignee,

@@ -21,6 +21,7 @@ use crate::{
     node::handle::MasterInfo,
     protocol::{master::WEAK_AFTER, store_watch::StoreWatch},
     store::{
+        RETRY_INTERVAL_MAX,
         new_ends::{Ends, merge},
         rollback::OwnEnds,
     },
@@ -36,9 +37,6 @@ const WAKES_PER_INTERVAL: u32 = 10;
 /// without a write it is weak.
 const TOUCH_INTERVAL_MAX: Duration = Duration::from_secs(1);
 const _: () = assert!(2 * TOUCH_INTERVAL_MAX.as_millis() <= WEAK_AFTER.as_millis());
-
-/// Longest time to the next reads after some that found the store away.
-const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(1);
 
 /// Time between two marks of the nodes that are in as used.
 const USE_INTERVAL: Duration = Duration::from_secs(3600);

@@ -13,12 +13,8 @@ use crate::{
     env::{Env, TimedOut},
     model::{absence::AwayReason, ids::SessionKey, message::Update, rows::StoreError},
     node::inbox::Inputs,
-    store::Store,
+    store::{RETRY_INTERVAL_MAX, Store},
 };
-
-/// Longest time to the next poll after one that found the store away, and ten times that which a
-/// store that was slow gets before it is asked again.
-const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(1);
 
 /// Polls for ever, and sooner when `poll_now` asks for it or the store is away. A poll that takes
 /// longer than `timeout` found it away.
@@ -64,7 +60,7 @@ pub(super) async fn poll(
         }
         tokio::select! {
             biased;
-            // Not at once: a store that was slow gets a moment.
+            // Not at once: a store that was slow gets a moment, a tenth of a second at most.
             () = poll_now.notified() => env.sleep(retry_interval / 10).await,
             () = env.sleep(pause) => {}
         }
