@@ -43,6 +43,13 @@ enum Ending<'a> {
     Failed(&'a str),
 }
 
+/// Publishes facts, in pages.
+pub(super) fn publish(members: &[Member], spread: bool, out: &mut Vec<Effect>) {
+    for page in members.chunks(PAGE_MEMBERS) {
+        out.push(Effect::Publish { update: Update::Members(page.to_vec()), spread });
+    }
+}
+
 impl Master {
     /// Registers a worker that is ready on a link and holds the common key of an epoch.
     ///
@@ -79,7 +86,9 @@ impl Master {
         self.join_keys(now, link, held, out);
         self.selection.add(node, false);
         out.push(Effect::Event(Event::Join { node, registration, master: self.me.node }));
-        self.take_in(now, vec![member], true, out);
+        let joined = self.merge(now, vec![member], out);
+        self.joins.extend(joined);
+        self.publish_joins(now, out);
         Ok(())
     }
 
@@ -225,6 +234,11 @@ impl Master {
 
     /// Merges facts into the directory; announces and publishes those that are new here.
     fn take_in(&mut self, now: Mono, members: Vec<Member>, spread: bool, out: &mut Vec<Effect>) {
+        publish(&self.merge(now, members, out), spread, out);
+    }
+
+    /// Merges facts into the directory, and announces those that are new here. Returns them.
+    fn merge(&mut self, now: Mono, members: Vec<Member>, out: &mut Vec<Effect>) -> Vec<Member> {
         let mut merged = Vec::new();
         for member in members {
             match self.registry.apply(now, member.clone()) {
@@ -237,9 +251,7 @@ impl Master {
                 Merged::Full | Merged::Known | Merged::Older | Merged::Forged => {}
             }
         }
-        for page in merged.chunks(PAGE_MEMBERS) {
-            out.push(Effect::Publish { update: Update::Members(page.to_vec()), spread });
-        }
+        merged
     }
 
     /// Takes members that a peer sent, and answers with newer facts where it has older ones. Only

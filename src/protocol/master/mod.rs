@@ -26,6 +26,7 @@ mod attempts;
 mod drain;
 mod forwards;
 mod holding;
+mod joins;
 mod keys;
 mod leases;
 mod members;
@@ -36,12 +37,12 @@ use std::{
     time::Duration,
 };
 
-use self::holding::Holding;
 pub use self::{
     attempts::{AttemptEnd, CallFailed},
     holding::{HoldEnd, held_by_turn},
     members::LinkOver,
 };
+use self::{holding::Holding, joins::Joins};
 use crate::{
     config::Config,
     model::{
@@ -224,6 +225,7 @@ pub struct Master {
     /// Posts that workers are asked to hold.
     holding: BTreeMap<TaskId, Holding>,
     registry: Registry,
+    joins: Joins,
     registrations: Registrations<LinkId>,
     selection: Selection,
     failed: FailedList,
@@ -281,6 +283,7 @@ impl Master {
             last_forward: ForwardId::default(),
             holding: BTreeMap::new(),
             registry: Registry::new(config.directory_max),
+            joins: Joins::new(),
             registrations: Registrations::new(config.workers_max),
             selection: Selection::new(),
             keys: KeyRefresh::new(now, &config, keys::first_draw(me.node)),
@@ -402,6 +405,7 @@ impl Master {
             self.wakes.first().map(|(at, _)| *at),
             self.failed.next_deadline(),
             self.keys.next_deadline(),
+            self.joins.next_deadline(),
             first_wish,
         ]
         .into_iter()
@@ -428,6 +432,7 @@ impl Master {
             out.push(Effect::Event(Event::Sweep { nodes: swept }));
         }
         self.refresh_key(now, out);
+        self.publish_joins(now, out);
         self.wish_for_silent(now, out);
         while let Some((at, slot)) = self.wakes.first().copied() {
             if at > now {

@@ -7,6 +7,7 @@ use crate::protocol::master_watch;
 fn joins_leaves_and_failures_are_published_once() {
     let mut lab = Lab::new(0);
     lab.join(1, 1);
+    lab.now = lab.now + Duration::from_millis(50);
     lab.join(2, 1);
     lab.master.on_link_over(lab.now, LinkId(1), &LinkOver::Left, &mut lab.out);
     let lost = LinkOver::Lost("silent".to_owned());
@@ -31,6 +32,35 @@ fn joins_leaves_and_failures_are_published_once() {
             (two, MemberState::Failed),
         ]
     );
+}
+
+#[test]
+fn joins_that_come_at_a_time_are_published_together_unless_they_ended() {
+    let mut lab = Lab::new(0);
+    for nth in 1..=4 {
+        lab.join(nth, 1);
+    }
+    let failed = LinkOver::Lost("silent".to_owned());
+    lab.master.on_link_over(lab.now, LinkId(3), &failed, &mut lab.out);
+    let published = |lab: &mut Lab| -> Vec<Vec<String>> {
+        let effects = std::mem::take(&mut lab.out).into_iter();
+        effects
+            .filter_map(|effect| match effect {
+                Effect::Publish { update: Update::Members(members), spread: true } => {
+                    let told = |it: &Member| format!("{} {:?}", it.name, it.fact.state);
+                    Some(members.iter().map(told).collect())
+                }
+                _ => None,
+            })
+            .collect()
+    };
+    assert_eq!(published(&mut lab), [["worker-1 In"], ["worker-3 Failed"]]);
+    let due = lab.now + Duration::from_millis(50);
+    assert!(lab.master.next_deadline() <= due);
+    lab.master.on_time(due, &mut lab.out);
+    assert_eq!(published(&mut lab), [["worker-2 In", "worker-4 In"]]);
+    lab.master.on_time(due + Duration::from_secs(1), &mut lab.out);
+    assert!(published(&mut lab).is_empty(), "once");
 }
 
 #[test]
