@@ -41,10 +41,10 @@ const FLOOD: usize = 60;
 /// Recorded streams, by the address that they went to.
 pub(crate) type Tapes = BTreeMap<String, Vec<Vec<u8>>>;
 
-/// Sorts what was recorded; `name` names a capture's receiver.
+/// Sorts the newest of what was recorded; `name` names a capture's receiver.
 pub(crate) fn tapes(captures: &[Capture], name: impl Fn(&Capture) -> Option<String>) -> Tapes {
     let mut tapes = Tapes::new();
-    for capture in captures {
+    for capture in captures.iter().rev() {
         let Some(to) = name(capture) else { continue };
         let of_port = tapes.entry(format!("{to}:{}", capture.port)).or_default();
         if of_port.len() < TAPES_MAX && !capture.bytes.is_empty() {

@@ -4,7 +4,8 @@
 //! 1. Links between masters and workers are judged, both ways, byte by byte, whatever the
 //!    segments were. The links to the store and to people are left out, by name.
 //!    What link ports say to a stranger is judged as well.
-//! 2. No two records of those links were sealed under one key and one nonce.
+//! 2. No two records of those links begin alike, as they do when one key and one nonce sealed two
+//!    texts that begin alike.
 //! 3. The tap proves that it hears: people's links, which are in clear, must show the word, and
 //!    links between nodes must show records.
 

@@ -43,7 +43,7 @@ pub enum CodecError {
 /// Greatest total of the lengths that an input of [`decode`] may claim, in bytes.
 const CLAIMS_MAX: usize = 4 * FRAME_LEN_MAX;
 
-/// Longest input, in bytes, whose inner lengths have the smaller of the two bounds of [`decode`].
+/// Longest short input of [`decode`], in bytes. The lengths inside a short input have a smaller bound.
 pub const SHORT_LEN_MAX: usize = 8 * 1024;
 /// Greatest total of the lengths that a short input of [`decode`] may claim, in bytes: a byte claims
 /// at most 16, as the shortest form of the longest number.

@@ -1,9 +1,9 @@
-//! Nonces of sealed records, as a listener sees them: no two records of a run are sealed under one key
-//! and one nonce.
+//! Repeated nonces of sealed records, as a listener can see them.
 //!
-//! A listener knows neither. But two texts that begin alike begin alike again once they are sealed
-//! under one key and one nonce, and by chance never: [`START_LEN`] bytes are random otherwise.
-//! Nodes say the same thing over and over, such as that they live, so that a repeated nonce shows soon.
+//! A listener knows neither keys nor nonces. But texts whose first [`START_LEN`] bytes are equal, and
+//! short texts that are equal as a whole, are equal there again once one key and one nonce sealed them.
+//! Otherwise these bytes are random, and never equal by chance. Nodes say the same thing over and
+//! over, such as that they live, so that a nonce that is used again soon shows.
 
 use chatchat::crypto::record::{HEADER_LEN, body_len};
 

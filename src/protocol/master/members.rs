@@ -88,7 +88,7 @@ impl Master {
         out.push(Effect::Event(Event::Join { node, registration, master: self.me.node }));
         let joined = self.merge(now, vec![member], out);
         self.joins.extend(joined);
-        self.publish_joins(now, out);
+        self.publish_due_joins(now, out);
         Ok(())
     }
 
@@ -221,13 +221,14 @@ impl Master {
         };
         out.push(Effect::Close { link: registered.link, close });
         if let Some(member) = self.registry.end(now, node, registration, state) {
-            self.announce(member, true, out);
+            self.announce(now, member, true, out);
         }
         self.mark_all();
     }
 
-    /// Announces a new fact by an event line, and publishes it.
-    fn announce(&self, member: Member, spread: bool, out: &mut Vec<Effect>) {
+    /// Announces the end of a registration by an event line, and publishes it.
+    fn announce(&mut self, now: Mono, member: Member, spread: bool, out: &mut Vec<Effect>) {
+        self.publish_joins(now, out);
         out.push(Effect::Event(announcement(&member.fact)));
         out.push(Effect::Publish { update: Update::Members(vec![member]), spread });
     }
@@ -359,7 +360,7 @@ impl Master {
                 MasterChange::Gone(node, incarnation) => {
                     let life = Registration(incarnation.0);
                     if let Some(member) = self.registry.end(now, node, life, MemberState::Left) {
-                        self.announce(member, false, out);
+                        self.announce(now, member, false, out);
                     }
                 }
             }
@@ -370,7 +371,7 @@ impl Master {
         for Fact { node, registration, .. } in orphans {
             if let Some(member) = self.registry.end(now, node, registration, MemberState::Failed) {
                 out.push(Effect::Probe("a worker was called failed because its master is out"));
-                self.announce(member, true, out);
+                self.announce(now, member, true, out);
             }
         }
     }
@@ -386,7 +387,7 @@ impl Master {
             let registration = known.registration;
             if let Some(member) = self.registry.end(now, node, registration, MemberState::Failed) {
                 out.push(Effect::Probe("a registration of a master's earlier life was ended"));
-                self.announce(member, true, out);
+                self.announce(now, member, true, out);
             }
         }
     }

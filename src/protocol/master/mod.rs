@@ -423,7 +423,9 @@ impl Master {
                 self.mark_all();
             }
         }
+        self.publish_due_joins(now, out);
         if now >= self.digest_at {
+            self.publish_joins(now, out);
             self.digest_at = now + self.config.digest_interval;
             self.send_digests(out);
         }
@@ -432,7 +434,6 @@ impl Master {
             out.push(Effect::Event(Event::Sweep { nodes: swept }));
         }
         self.refresh_key(now, out);
-        self.publish_joins(now, out);
         self.wish_for_silent(now, out);
         while let Some((at, slot)) = self.wakes.first().copied() {
             if at > now {

@@ -81,7 +81,7 @@ impl World {
         self.0.with(|state| state.net.capture(Box::new(wants)));
     }
 
-    /// Returns a copy of the bytes that were kept so far, of each connection from its first one on.
+    /// Returns a copy of the bytes that were kept so far, from the beginning of each connection.
     #[must_use]
     pub fn captures(&self) -> Vec<Capture> {
         self.0.with(|state| state.net.captures())

@@ -35,13 +35,11 @@ fn joins_leaves_and_failures_are_published_once() {
 }
 
 #[test]
-fn joins_that_come_at_a_time_are_published_together_unless_they_ended() {
+fn joins_that_come_at_the_same_time_are_published_together_and_before_an_end() {
     let mut lab = Lab::new(0);
-    for nth in 1..=4 {
-        lab.join(nth, 1);
-    }
-    let failed = LinkOver::Lost("silent".to_owned());
-    lab.master.on_link_over(lab.now, LinkId(3), &failed, &mut lab.out);
+    lab.master.on_time(lab.now, &mut lab.out);
+    lab.out.clear();
+    let before = lab.master.next_deadline();
     let published = |lab: &mut Lab| -> Vec<Vec<String>> {
         let effects = std::mem::take(&mut lab.out).into_iter();
         effects
@@ -54,13 +52,39 @@ fn joins_that_come_at_a_time_are_published_together_unless_they_ended() {
             })
             .collect()
     };
-    assert_eq!(published(&mut lab), [["worker-1 In"], ["worker-3 Failed"]]);
+    for nth in 1..=3 {
+        lab.join(nth, 1);
+    }
+    assert_eq!(published(&mut lab), [["worker-1 In"]]);
     let due = lab.now + Duration::from_millis(50);
-    assert!(lab.master.next_deadline() <= due);
+    assert!(before > due);
+    assert_eq!(lab.master.next_deadline(), due);
     lab.master.on_time(due, &mut lab.out);
-    assert_eq!(published(&mut lab), [["worker-2 In", "worker-4 In"]]);
-    lab.master.on_time(due + Duration::from_secs(1), &mut lab.out);
-    assert!(published(&mut lab).is_empty(), "once");
+    assert_eq!(published(&mut lab), [["worker-2 In", "worker-3 In"]]);
+    assert!(lab.master.next_deadline() > due, "nothing waits");
+    lab.now = due;
+    lab.join(4, 1);
+    assert!(published(&mut lab).is_empty());
+    let failed = LinkOver::Lost("silent".to_owned());
+    lab.master.on_link_over(lab.now, LinkId(4), &failed, &mut lab.out);
+    assert_eq!(published(&mut lab), [["worker-4 In"], ["worker-4 Failed"]]);
+}
+
+#[test]
+fn joins_that_wait_are_published_before_a_digest() {
+    let mut lab = Lab::new(0);
+    lab.join(1, 1);
+    lab.master.on_time(lab.now + Duration::from_secs(60), &mut lab.out);
+    lab.now = lab.now + Duration::from_secs(120);
+    lab.join(2, 1);
+    lab.join(3, 1);
+    lab.out.clear();
+    // Too soon for joins by themselves.
+    lab.master.on_time(lab.now, &mut lab.out);
+    let at = |wanted: fn(&Effect) -> bool| lab.out.iter().position(wanted);
+    let published = at(|it| matches!(it, Effect::Publish { .. }));
+    let digest = at(|it| matches!(it, Effect::Send { direct: Direct::Digest { .. }, .. }));
+    assert!(published.is_some() && published < digest, "{:?}", lab.out);
 }
 
 #[test]
