@@ -51,7 +51,7 @@ const fn is_person(place: Place) -> bool {
     matches!(place, Place::Person(_))
 }
 
-/// Returns what crossed the links in clear, or under a nonce that was used before.
+/// Returns what crossed the links in clear, or under a nonce that was used before. Listens no more.
 pub(crate) async fn judge(cluster: &Cluster, seed: u64, history: &History) -> Vec<Violation> {
     let people = Words::new(secrets(seed, history));
     let nodes = Words::new(cluster.secrets().await);
@@ -59,7 +59,7 @@ pub(crate) async fn judge(cluster: &Cluster, seed: u64, history: &History) -> Ve
     let (mut said, mut records) = (Vec::new(), Records::default());
     let is_quiet = history.sent().count() < POSTS_MIN;
     let mut hears = is_quiet;
-    for capture in cluster.world().captures() {
+    for capture in cluster.world().end_capture() {
         let secret = || {
             let word = people.first_in(&capture.bytes).map(|word| word.escape_ascii().to_string());
             let bytes = || nodes.first_in(&capture.bytes).map(|bytes| format!("{bytes:02x?}"));

@@ -149,6 +149,11 @@ impl Net {
         self.tap.iter().flat_map(|tap| tap.captures.values()).cloned().collect()
     }
 
+    /// Takes out what was kept. Nothing is kept from now on.
+    pub(crate) fn end_capture(&mut self) -> Vec<Capture> {
+        self.tap.take().into_iter().flat_map(|tap| tap.captures.into_values()).collect()
+    }
+
     /// Lets a machine take segments.
     pub(crate) fn power_on(&mut self, host: HostId) {
         self.machines[host.0].is_up = true;

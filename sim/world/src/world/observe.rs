@@ -87,6 +87,13 @@ impl World {
         self.0.with(|state| state.net.captures())
     }
 
+    /// Takes out the bytes that were kept, from the beginning of each connection. None are kept
+    /// from now on.
+    #[must_use]
+    pub fn end_capture(&self) -> Vec<Capture> {
+        self.0.with(|state| state.net.end_capture())
+    }
+
     /// Returns how often a host's disk made something durable.
     #[must_use]
     pub fn syncs(&self, host: HostId) -> u64 {
