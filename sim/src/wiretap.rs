@@ -13,7 +13,7 @@ mod records;
 
 use std::collections::BTreeMap;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use chatchat::client::Answer;
 use chatchat_scenarios::{
     history::History,
@@ -53,18 +53,16 @@ const fn is_person(place: Place) -> bool {
 
 /// Returns what crossed the links in clear, or under a nonce that was used before. Listens no more.
 pub(crate) async fn judge(cluster: &Cluster, seed: u64, history: &History) -> Vec<Violation> {
-    let people = Words::new(secrets(seed, history));
-    let nodes = Words::new(cluster.secrets().await);
+    let said_by_people = secrets(seed, history);
+    let people = Words::new(said_by_people.clone());
+    let all = Words::new([said_by_people, cluster.secrets().await].concat());
     let place = |host: HostId| cluster.place(&cluster.world().name(host));
     let (mut said, mut records) = (Vec::new(), Records::default());
     let is_quiet = history.sent().count() < POSTS_MIN;
     let mut hears = is_quiet;
     for capture in cluster.world().end_capture() {
-        let secret = || {
-            let word = people.first_in(&capture.bytes).map(|word| word.escape_ascii().to_string());
-            let bytes = || nodes.first_in(&capture.bytes).map(|bytes| format!("{bytes:02x?}"));
-            word.or_else(bytes)
-        };
+        let secret =
+            || all.first_in(&capture.bytes).map(|secret| secret.escape_ascii().to_string());
         if cluster.is_stranger(capture.to)
             && capture.port == LINK_PORT
             && let Some(secret) = secret()
@@ -120,7 +118,10 @@ struct Words(AhoCorasick);
 impl Words {
     fn new(words: Vec<Vec<u8>>) -> Self {
         let words = words.into_iter().filter(|word| word.len() >= SECRET_LEN_MIN);
-        Self(AhoCorasick::new(words).expect("a run's secrets are short and few"))
+        // Sealed bytes are random, and nearly each of them begins a word: of the kinds, only this one
+        // takes one step for each byte then.
+        let whole = AhoCorasick::builder().kind(Some(AhoCorasickKind::DFA)).build(words);
+        Self(whole.expect("a run's secrets are short and few"))
     }
 
     fn first_in<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
