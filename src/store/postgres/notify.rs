@@ -11,7 +11,7 @@
 //!    with the next one.
 //! 4. A connection that is lost is replaced after a pause, which doubles up to [`PAUSE_MAX`].
 
-use std::{fmt::Write, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use rand_chacha::rand_core::Rng;
 use tokio::sync::mpsc;
@@ -65,12 +65,7 @@ pub(super) fn ends_of(op: &Op, answer: &Answer) -> Option<(BoardName, Seq)> {
 
 /// Channel of a cluster: a database may hold several stores.
 pub(super) fn channel(db: &Db) -> String {
-    let mut name = "chatchat_".to_owned();
-    for byte in db.mark.cluster {
-        // A string takes whatever it is given.
-        let _ = write!(name, "{byte:02x}");
-    }
-    name
+    format!("chatchat_{}", hex::encode(db.mark.cluster))
 }
 
 /// Returns ends as texts that each fit into a notification.
