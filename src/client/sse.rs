@@ -4,6 +4,7 @@
 //! an id stays until another is given; lines that begin with `:` are comments. An event over
 //! [`EVENT_LEN_MAX`] is an error, whatever its parts.
 
+use memchr::memchr2;
 use thiserror::Error;
 
 /// Largest event, in bytes of its lines: a list of tens of thousands of people fits.
@@ -50,23 +51,25 @@ impl Parser {
     /// # Errors
     /// [`SseError`]; the parser is of no use afterwards.
     pub(super) fn push(&mut self, bytes: &[u8], out: &mut Vec<RawEvent>) -> Result<(), SseError> {
-        for &byte in bytes {
-            let follows_cr = std::mem::replace(&mut self.after_cr, byte == b'\r');
-            match byte {
-                b'\n' if follows_cr => {}
-                b'\n' | b'\r' => {
-                    let line = std::mem::take(&mut self.line);
-                    let line = std::str::from_utf8(&line).map_err(|_| SseError::NotText)?;
-                    out.extend(self.on_line(line));
-                }
-                _ => {
-                    self.len += 1;
-                    if self.len > EVENT_LEN_MAX {
-                        return Err(SseError::TooLong);
-                    }
-                    self.line.push(byte);
-                }
+        let mut rest = bytes;
+        while let Some(first) = rest.first() {
+            if std::mem::take(&mut self.after_cr) && *first == b'\n' {
+                rest = &rest[1..];
+                continue;
             }
+            let end = memchr2(b'\n', b'\r', rest);
+            let (part, after) = rest.split_at(end.unwrap_or(rest.len()));
+            self.len += part.len();
+            if self.len > EVENT_LEN_MAX {
+                return Err(SseError::TooLong);
+            }
+            self.line.extend_from_slice(part);
+            let Some((end, after)) = after.split_first() else { break };
+            self.after_cr = *end == b'\r';
+            rest = after;
+            let line = std::mem::take(&mut self.line);
+            let line = std::str::from_utf8(&line).map_err(|_| SseError::NotText)?;
+            out.extend(self.on_line(line));
         }
         Ok(())
     }
