@@ -29,11 +29,13 @@ use crate::{
     model::{
         absence::AwayReason,
         copies::SessionEntry,
+        held::HeldPost,
         ids::{BoardName, Cursor, NodeId, Role, Seq, StoreEpoch},
         message::MemberState,
-        rows::{Range, StoreError},
+        rows::{NewPost, Range, StoreError},
         stream::{Consistency, HeldState},
     },
+    replica::{Check, Replica, ReplicaLimits},
     store::{
         Backend, NewEnds, Op, OpReply, Store,
         sqlite::{self, NewCluster, SqliteCore, memory},
@@ -707,6 +709,49 @@ async fn posts_of_while_the_store_is_away_are_pending_on_two_disks_and_then_writ
             Consistency::Strong
         )
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn post_that_was_held_for_over_a_day_is_a_dead_letter_and_its_author_is_told() {
+    let clock = env();
+    let store = memory::open(&new_cluster(&clock), move || clock.wall().ms).expect("opens");
+    let mut cluster = start_on(1, 1, store.clone(), &Config::default()).await;
+    let ann = client(&cluster, 0, None);
+    ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
+    let Ok(Answer::Restored(restored)) = ann.call(&Request::Restore, SOON).await else {
+        panic!("not restored")
+    };
+    let mut follow = ann.follow(vec![BoardName::lobby()], None);
+    let opened = async {
+        while !matches!(follow.next().await, FollowEvent::Event(StreamEvent::Hello(_))) {}
+    };
+    within(&ann, "a stream", opened).await;
+
+    let (holder, id) = (env(), ann.new_post_id());
+    let (replica, _) =
+        Replica::open(&holder.disk(), ReplicaLimits::default(), Check::Whole, |_| ())
+            .expect("opens");
+    let text = "of yesterday".parse().expect("a text");
+    let post = NewPost { id, author: restored.user, text };
+    let yesterday = holder.wall().ms - 24 * 60 * 60 * 1000 - 1;
+    let board = BoardName::lobby();
+    replica.hold(&[HeldPost { board, post }], yesterday).expect("held");
+    drop(replica);
+    let parts = NodeParts { env: holder, store: store.clone(), keys: TestKeys::from(190) };
+    cluster.add_worker(parts, &Config::default());
+
+    let told = async {
+        loop {
+            if let FollowEvent::Event(StreamEvent::Pending(event)) = follow.next().await {
+                return (event.id, event.state);
+            }
+        }
+    };
+    assert_eq!(within(&ann, "the end of the post", told).await, (id, HeldState::DeadLetter));
+    let letters = store.dead_letters(10).await.expect("the store answers");
+    let posts: Vec<_> = letters.into_iter().filter_map(|letter| Some(letter.post?.id)).collect();
+    assert_eq!(posts, [id]);
+    assert!(read(&ann, Consistency::Strong).await.0.is_empty());
 }
 
 /// Store in memory that counts polls and tells of posts when a test says so.

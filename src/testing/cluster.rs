@@ -111,28 +111,31 @@ impl TestCluster {
             });
             cluster.masters.push(Some(task.abort_on_drop()));
         }
-        let token = secret.expect("one master at least").text().to_string();
-        cluster.token.clone_from(&token);
+        cluster.token = secret.expect("one master at least").text().to_string();
         for number in 0..workers {
-            let parts = node(Role::Worker, number);
-            let params = WorkerParams {
-                name: format!("worker-{number}"),
-                config: config.clone(),
-                masters: cluster.links.clone(),
-                pins: cluster.pins.clone(),
-                token: Some(token.clone()),
-                store: parts.store,
-                login: None,
-                keys: parts.keys,
-            };
-            let env = parts.env.clone();
-            let task = parts.env.spawn("worker", async move {
-                let ended = run_worker(env, params, pending()).await;
-                panic!("a worker ended: {ended:?}");
-            });
-            cluster.workers.push(Some(task.abort_on_drop()));
+            cluster.add_worker(node(Role::Worker, number), config);
         }
         cluster
+    }
+
+    /// Starts one more worker.
+    pub fn add_worker(&mut self, parts: NodeParts, config: &Config) {
+        let params = WorkerParams {
+            name: format!("worker-{}", self.workers.len()),
+            config: config.clone(),
+            masters: self.links.clone(),
+            pins: self.pins.clone(),
+            token: Some(self.token.clone()),
+            store: parts.store,
+            login: None,
+            keys: parts.keys,
+        };
+        let env = parts.env.clone();
+        let task = parts.env.spawn("worker", async move {
+            let ended = run_worker(env, params, pending()).await;
+            panic!("a worker ended: {ended:?}");
+        });
+        self.workers.push(Some(task.abort_on_drop()));
     }
 
     /// Returns the URLs of the masters' front ends, in the order of their numbers.

@@ -247,6 +247,7 @@ impl Driver {
                 self.core.on_forward(now, call, ends, &mut self.out);
             }
             Input::HoldEnded { id, end } => self.core.on_hold_end(id, end, &mut self.out),
+            Input::OldHeldEnded { author, reply, state } => self.end_old_held(author, reply, state),
             Input::LetterWritten(answer) => {
                 if let Some(lost) = self.letters.on_written(now, &answer) {
                     tracing::error!(resource = %lost.resource, ?answer, "a dead letter was not kept");

@@ -81,9 +81,9 @@ impl Driver {
     /// Queues a post that a worker hands in.
     pub(super) fn on_hand_in(&mut self, held: HeldPost, age_ms: u64, reply: Responder) {
         if Duration::from_millis(age_ms) > HELD_FOR_MAX {
-            let store = self.store.clone();
-            self.env.spawn("held-too-long", async move {
-                handed_in(reply, end_of_old(&store, held).await);
+            let (store, author) = (self.store.clone(), (held.post.author.id, held.post.id));
+            self.spawn("held-too-long", async move {
+                Input::OldHeldEnded { author, state: end_of_old(&store, held).await, reply }
             });
             return;
         }
@@ -111,6 +111,19 @@ impl Driver {
             self.publish(update.into(), true);
         }
         Waiter::Holder { user, id, reply }.answer(outcome);
+    }
+
+    /// Answers a worker that handed in a post of more than [`HELD_FOR_MAX`], and tells the author's streams
+    /// how it ended; `None` when the store was not there to end it.
+    pub(super) fn end_old_held(
+        &mut self,
+        (user, id): (UserId, PostId),
+        reply: Responder,
+        state: Option<HeldState>,
+    ) {
+        let Some(state) = state else { return handed_in(reply, HandInReply::Later) };
+        self.publish(Update::Pending { user, id, state }.into(), true);
+        handed_in(reply, HandInReply::Ended);
     }
 
     /// Answers another master with the ids of a person's posts on the disks of this one's workers.
@@ -158,20 +171,19 @@ impl Driver {
 }
 
 /// Ends a post that was held for too long: it becomes a dead letter, unless the store knows its fate.
-async fn end_of_old(store: &Store, held: HeldPost) -> HandInReply {
+/// Returns how it ended; `None` if the store did not answer.
+async fn end_of_old(store: &Store, held: HeldPost) -> Option<HeldState> {
     let HeldPost { board, post } = held;
-    match store.find_post(post.author.id, post.id).await {
-        Ok(Found::Committed(_) | Found::Cancelled) => return HandInReply::Ended,
-        Ok(Found::Nothing) => {}
-        Err(_) => return HandInReply::Later,
+    match store.find_post(post.author.id, post.id).await.ok()? {
+        Found::Committed(_) => return Some(HeldState::Committed),
+        Found::Cancelled => return Some(HeldState::Cancelled),
+        Found::Nothing => {}
     }
     let resource = Resource::Board(board);
     let why = "it waited for the store for too long".to_owned();
     let letter = DeadLetter { number: 0, resource, post: Some(post), why, at_ms: 0 };
-    match store.put_dead_letter(letter).await {
-        Ok(()) => HandInReply::Ended,
-        Err(_) => HandInReply::Later,
-    }
+    store.put_dead_letter(letter).await.ok()?;
+    Some(HeldState::DeadLetter)
 }
 
 /// Asks one worker after another, two at a time, until two hold the post.

@@ -2,14 +2,15 @@
 
 use super::{NodeError, key_maker::MadeKeys};
 use crate::{
-    comm::{SecureStream, handshake::Ready},
+    comm::{Responder, SecureStream, handshake::Ready},
     model::{
-        ids::{BoardName, KeyEpoch, NodeId, Resource, SessionKey},
+        ids::{BoardName, KeyEpoch, NodeId, PostId, Resource, SessionKey, UserId},
         message::ForwardReply,
         read_order::ReadNumber,
         rows::{
             Active, Admission, Boards, Lease, MasterRow, Page, Renewed, SessionRow, StoreError,
         },
+        stream::HeldState,
         time::Mono,
     },
     node::{
@@ -57,6 +58,8 @@ pub(super) enum Input {
     ForwardEnded { call: ForwardId, ends: Vec<(TaskId, Result<ForwardReply, CallFailed>)> },
     /// Workers that were asked to hold a post answered, or did not.
     HoldEnded { id: TaskId, end: HoldEnd },
+    /// The store ended a post that a worker held for too long, or did not.
+    OldHeldEnded { author: (UserId, PostId), reply: Responder, state: Option<HeldState> },
     /// The store kept a dead letter, or did not.
     LetterWritten(Result<(), StoreError>),
     /// This master's row was touched, or was not.
@@ -117,6 +120,7 @@ impl DriverInput for Input {
             // As many as people's requests and streams.
             Self::ForwardEnded { .. }
             | Self::HoldEnded { .. }
+            | Self::OldHeldEnded { .. }
             | Self::BoardsRead(_)
             | Self::UsersRead(_)
             | Self::SessionLookedUp { .. }
