@@ -111,7 +111,12 @@ fn last_master_is_drained_only_by_force_or_by_a_signal() {
     let said = chatctl(dir, &["drain", "--force"]).expect("drained");
     assert!(said.contains("master-0 has ended after "), "{said}");
     cluster.says("master-0 is started again");
-    until("listed", || cluster.nodes().iter().any(|node| node.0 == "master-0"), || cluster.logs());
+    // A process that does not take signals yet is killed by one.
+    let is_up = || {
+        cluster.nodes().iter().any(|node| node.0 == "master-0")
+            && TcpStream::connect(("127.0.0.1", cluster.port)).is_ok()
+    };
+    until("listed and serving", is_up, || cluster.logs());
     signal("-TERM", cluster.pid("master-0"));
     cluster.says("master-0 ended (exit code 0)");
 }
