@@ -8,13 +8,16 @@ use std::{
 
 use chatchat::{
     client::{Answer, Failure, Request},
-    model::ids::{BoardName, PostId, UserId},
+    model::{
+        ids::{BoardName, PostId, UserId},
+        stream::Consistency,
+    },
 };
 
 use super::{Evidence, Violation, broken, line, seconds, troubles::AFTERMATH};
 use crate::{
     fault::{Action, Kind},
-    history::{Operation, Sent},
+    history::Operation,
     plan::Incident,
     property::Property,
     target::{Place, Target},
@@ -156,37 +159,118 @@ fn places(evidence: &Evidence<'_>) -> impl Iterator<Item = Place> {
     masters.chain((0..cluster.workers).map(Place::Worker)).chain([Place::Store])
 }
 
-/// Posts that were refused, though nothing was wrong but the store.
+/// Time in which the store was away from everybody, and nothing else was wrong.
+struct Outage {
+    from: Duration,
+    until: Duration,
+}
+
+impl Outage {
+    fn all<'a>(evidence: &'a Evidence<'_>) -> impl Iterator<Item = Self> + 'a {
+        let alone = evidence.incidents.iter().filter(|it| takes_the_store_alone(evidence, it));
+        alone.filter_map(|incident| {
+            let until = evidence.end_of(incident);
+            let since = incident.from.saturating_sub(AFTERMATH);
+            let mut nodes = places(evidence).filter(|place| *place != Place::Store);
+            let is_alone =
+                !since.is_zero() && !nodes.any(|it| evidence.is_touched(it, since, until));
+            is_alone.then_some(Self { from: incident.from, until })
+        })
+    }
+
+    /// Returns whether it began so long before that all nodes know, and ended later.
+    fn spans(&self, from: Duration, to: Duration) -> bool {
+        self.from + KNOWN_WITHIN <= from && to < self.until
+    }
+
+    /// Returns the time by which a person has to be known for sure.
+    fn known_by(&self) -> Duration {
+        self.from.saturating_sub(KNOWN_WITHIN)
+    }
+}
+
+/// What was not served, though nothing was wrong but the store: posts that were refused or held once
+/// only, pages that were refused, and held posts that a session does not list.
 fn refused(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
-    for incident in evidence.incidents.iter().filter(|it| takes_the_store_alone(evidence, it)) {
-        let (from, until) = (incident.from + KNOWN_WITHIN, evidence.end_of(incident));
-        let since = incident.from.saturating_sub(AFTERMATH);
-        let nodes = || places(evidence).filter(|place| *place != Place::Store);
-        if since.is_zero() || nodes().any(|it| evidence.is_touched(it, since, until)) {
+    for outage in Outage::all(evidence) {
+        let has_room = held_by(evidence, outage.until) < SURELY_ROOM;
+        for operation in &evidence.history.operations {
+            let Some(board) = board_of(&operation.request) else { continue };
+            let (at, is_put_off) = match (operation.failure(), operation.reply()) {
+                (Some((at, failure)), _) => (at, is_put_off(failure)),
+                (None, Some((at, _))) => (at, false),
+                (None, None) => continue,
+            };
+            if !outage.spans(operation.invoked, at)
+                || !is_known(evidence, operation, board, outage.known_by())
+            {
+                continue;
+            }
+            let mut complain = |rule, text: &str| {
+                found.push(broken(Property::G15, rule, text, [line(operation)]));
+            };
+            match (&operation.request, operation.reply()) {
+                (Request::Post { .. }, None) if is_put_off && has_room => {
+                    complain("refused", "a post was not held while the store alone was away");
+                }
+                (Request::Post { .. }, Some((_, Answer::Pending { copies: 1 })))
+                    if has_room && evidence.plan.cluster.workers > 1 =>
+                {
+                    complain("once", "a post was held once while all workers were there");
+                }
+                (Request::Read { .. }, None) if is_put_off => {
+                    complain("unread", "a page was refused while the store alone was away");
+                }
+                _ => {}
+            }
+        }
+        found.extend(unlisted(evidence, &outage));
+    }
+    found
+}
+
+/// Held posts that a session does not list, though the store is away and all who hold them are there.
+fn unlisted(evidence: &Evidence<'_>, outage: &Outage) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let cancelled: BTreeSet<_> = settled(evidence);
+    for operation in &evidence.history.operations {
+        let Some((at, Answer::Restored(restored))) = operation.reply() else { continue };
+        if !outage.spans(operation.invoked, at) || restored.consistency == Consistency::Strong {
             continue;
         }
-        let held = held_by(evidence, until);
         for sent in evidence.history.sent() {
-            let operation = sent.operation;
-            let Some((at, failure)) = operation.failure() else { continue };
-            let is_put_off = match failure {
-                Failure::Busy { status, .. } => *status == 503,
-                Failure::Unknown { status, .. } => *status == Some(504),
-                _ => false,
-            };
-            if is_put_off
-                && operation.invoked >= from
-                && at < until
-                && held < SURELY_ROOM
-                && is_known(evidence, &sent, incident.from.saturating_sub(KNOWN_WITHIN))
-            {
-                let text = "a post was not held while the store alone was away";
-                found.push(broken(Property::G15, "refused", text, [line(operation)]));
+            let is_held = sent.operation.reply().is_some_and(|(held, answer)| {
+                matches!(answer, Answer::Pending { .. })
+                    && outage.spans(held, at)
+                    && held < operation.invoked
+            });
+            let is_own = sent.operation.who == operation.who;
+            let is_settled = cancelled.contains(&(restored.user.id, sent.id));
+            if is_held && is_own && !is_settled && !restored.pending.contains(&sent.id) {
+                let text = format!("post {} is held, and its session does not list it", sent.id);
+                let lines = [line(sent.operation), line(operation)];
+                found.push(broken(Property::G6, "pending-missing", text, lines));
             }
         }
     }
     found
+}
+
+/// Returns the board of a post or of a page.
+const fn board_of(request: &Request) -> Option<&BoardName> {
+    match request {
+        Request::Post { board, .. } | Request::Read { board, .. } => Some(board),
+        _ => None,
+    }
+}
+
+const fn is_put_off(failure: &Failure) -> bool {
+    match failure {
+        Failure::Busy { status, .. } => *status == 503,
+        Failure::Unknown { status: Some(status), .. } => *status == 504,
+        _ => false,
+    }
 }
 
 /// Returns whether a fault takes the store away from everybody, and does nothing else.
@@ -210,18 +294,21 @@ fn held_by(evidence: &Evidence<'_>, time: Duration) -> usize {
     evidence.history.operations.iter().filter(|one| is_held(one)).count()
 }
 
-/// Returns whether the masters knew a post's session and board by a time, for sure.
-fn is_known(evidence: &Evidence<'_>, sent: &Sent<'_>, time: Duration) -> bool {
+/// Returns whether the masters knew a caller's session and a board by a time, for sure.
+fn is_known(
+    evidence: &Evidence<'_>,
+    operation: &Operation,
+    board: &BoardName,
+    time: Duration,
+) -> bool {
     let before = |one: &&Operation| one.reply().is_some_and(|(at, _)| at < time);
     let earlier = evidence.history.operations.iter().filter(before);
-    let is_of = |board: &BoardName, one: &Operation| {
-        one.committed().is_some_and(|(_, post)| post.board == *board)
-    };
+    let is_of = |one: &Operation| one.committed().is_some_and(|(_, post)| post.board == *board);
     let mut has_session = false;
-    let mut has_board = *sent.board == BoardName::lobby();
+    let mut has_board = *board == BoardName::lobby();
     for one in earlier {
-        has_session |= one.who == sent.operation.who && one.master == sent.operation.master;
-        has_board |= is_of(sent.board, one);
+        has_session |= one.who == operation.who && one.master == operation.master;
+        has_board |= is_of(one);
         if has_session && has_board {
             return true;
         }
@@ -231,9 +318,11 @@ fn is_known(evidence: &Evidence<'_>, sent: &Sent<'_>, time: Duration) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use chatchat::{api::SessionRestored, model::rows::Range};
+
     use super::*;
     use crate::history::End;
-    use crate::oracle::fixtures::{Fixture, busy, id, refused as refusal};
+    use crate::oracle::fixtures::{Fixture, busy, id, refused as refusal, restored};
 
     const STORE: (&str, &str, u64, u64) = ("crash", "target = \"store\"", 20_000, 30_000);
 
@@ -333,5 +422,40 @@ mod tests {
         assert_eq!(refused_at(31_000, &[STORE]), 0, "it is back");
         let other = ("pause", "target = \"worker:1\"", 21_000, 22_000);
         assert_eq!(refused_at(26_000, &[STORE, other]), 0, "a worker was touched");
+    }
+
+    #[test]
+    fn post_held_once_and_page_refused_while_the_store_alone_is_away_are_reported() {
+        let rules = |from, faults: &[(&str, &str, u64, u64)]| {
+            let mut made = made(faults);
+            made.did(0, from, from + 10, Fixture::request(2), Ok(Answer::Pending { copies: 1 }));
+            let range = Range::Last;
+            let (board, wanted) = (BoardName::lobby(), Consistency::Strong);
+            let read = Request::Read { board, range, limit: 10, wanted };
+            made.did(0, from, from + 10, read, busy(503));
+            made.stored(0, 2);
+            made.judge(judge).iter().map(|it| it.rule.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(rules(26_000, &[STORE]), ["g15.once", "g15.unread"]);
+        assert!(rules(24_000, &[STORE]).is_empty(), "nobody knows yet");
+        let other = ("pause", "target = \"worker:1\"", 21_000, 22_000);
+        assert!(rules(26_000, &[STORE, other]).is_empty(), "a worker was touched");
+    }
+
+    #[test]
+    fn held_post_that_its_session_does_not_list_is_reported() {
+        let rules = |pending: &[u8], from: u64| {
+            let mut made = made(&[STORE]);
+            is_held(&mut made, 2, 26_000);
+            made.stored(0, 2);
+            let pending = pending.iter().map(|n| id(*n)).collect();
+            let listed = SessionRestored { pending, ..restored(0, Consistency::Weak) };
+            made.did(0, from, from + 10, Request::Restore, Ok(Answer::Restored(listed)));
+            made.judge(judge).iter().map(|it| it.rule.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(rules(&[], 27_000), ["g06.pending-missing"]);
+        assert!(rules(&[2], 27_000).is_empty());
+        assert!(rules(&[], 25_500).is_empty(), "it was asked before");
+        assert!(rules(&[], 31_000).is_empty(), "the store is back");
     }
 }
