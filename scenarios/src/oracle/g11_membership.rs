@@ -12,7 +12,7 @@ use chatchat::model::{
 };
 
 use super::{Clue, EventLine, Evidence, Violation, broken, deaths::Deaths, seconds};
-use crate::property::Property;
+use crate::{property::Property, target::Place};
 
 /// Update reaches everyone within this after the last fault's end.
 pub(super) const SPREADS_WITHIN: Duration = Duration::from_secs(15);
@@ -62,6 +62,23 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     // old directory is nobody's fact.
     let is_listed =
         |it: &NodeId| latest.keys().any(|(place, node)| node == it && place.starts_with("master"));
+    // A master that never learnt of a worker that is in.
+    let settled = evidence.last_trouble() + SPREADS_WITHIN;
+    let masters = (0..evidence.plan.cluster.masters).map(Place::Master);
+    let whole = masters.filter(|master| evidence.is_connected(*master, settled, evidence.ended));
+    for place in whole.map(|master| master.to_string()) {
+        for (node, ((registration, state), since)) in &newest {
+            if *state == MemberState::In
+                && settled.max(*since + SPREADS_WITHIN) <= evidence.ended
+                && is_listed(node)
+                && !latest.contains_key(&(place.as_str(), *node))
+            {
+                let text = format!("{place} never learnt of {node}, in under {registration}");
+                let known = Clue::from(format!("known since {}", seconds(*since)));
+                found.push(broken(Property::G11, "unaware", text, [known]));
+            }
+        }
+    }
     for ((place, node), (fact, line)) in &latest {
         let Some((best, since)) = newest.get(node).filter(|_| is_listed(node)) else { continue };
         let settled = evidence.last_trouble().max(*since) + SPREADS_WITHIN;
@@ -108,6 +125,7 @@ mod tests {
     fn fact_going_back_repeated_or_not_shared_is_reported() {
         let mut made = Fixture::new();
         made.said(1, "master:0", fact(1, 2, MemberState::In));
+        made.said(1, "master:1", fact(1, 2, MemberState::In));
         made.said(2, "master:0", fact(1, 2, MemberState::In));
         assert_eq!(made.judge(judge).len(), 1, "twice");
         let mut made = Fixture::new();
@@ -119,6 +137,17 @@ mod tests {
         made.said(2, "master:1", fact(1, 1, MemberState::In));
         made.said(3, "master:1", fact(1, 2, MemberState::In));
         assert_eq!(made.judge(judge).len(), 1, "not shared");
+    }
+
+    #[test]
+    fn master_that_never_learnt_of_a_worker_is_reported() {
+        let rules = |state| {
+            let mut made = Fixture::new();
+            made.said(1, "master:0", fact(1, 2, state));
+            made.judge(judge).iter().map(|it| it.rule.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(rules(MemberState::In), ["g11.unaware"]);
+        assert!(rules(MemberState::Failed).is_empty(), "it may be forgotten");
     }
 
     #[test]
