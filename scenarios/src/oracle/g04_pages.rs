@@ -44,6 +44,10 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             if end > Seq(stored) {
                 tell("last-seq", format!("{board} was said to go to {end}, it goes to {stored}"));
             }
+            let is_final = evidence.history.reading_from.is_some_and(|at| at <= operation.invoked);
+            if is_strong(operation) && is_final && end < Seq(stored) {
+                tell("unread", format!("{board} ended at {end} at last, it goes to {stored}"));
+            }
             let floor = told.end_before(board, operation.invoked);
             if is_strong(operation) && end < floor {
                 let text = format!("{board} ended at {end}, strong, when {floor} had been shown");
@@ -131,6 +135,8 @@ fn is_full(evidence: &Evidence<'_>, board: &BoardName, page: &PostList, next: u6
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::oracle::fixtures::{EPOCH, Fixture, posted};
 
@@ -196,5 +202,17 @@ mod tests {
         made.read(0, 300, 400, Consistency::Strong, &[(0, 1, 1)]);
         let told = made.judge(judge);
         assert_eq!((told.len(), told[0].rule.name), (1, "strong"), "{told:?}");
+    }
+
+    #[test]
+    fn last_reading_that_lacks_what_nobody_was_told_of_is_reported() {
+        for (last_seq, found) in [(4, &["unread"][..]), (5, &[])] {
+            let mut made =
+                page(Range::After(Seq(3)), 50, &[4, 5][..last_seq - 3], last_seq as u64, false);
+            assert_eq!(made.judge(judge), [], "others are posting");
+            made.history.reading_from = Some(Duration::from_secs(20));
+            let told: Vec<_> = made.judge(judge).iter().map(|it| it.rule.name).collect();
+            assert_eq!(told, found);
+        }
     }
 }
