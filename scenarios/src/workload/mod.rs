@@ -107,19 +107,22 @@ impl People {
         // Each on its own machine, all at once: a dead machine's task just never tells.
         let mut settling = Vec::new();
         for Living { person, handed, _task } in living {
-            let (tell, told) = oneshot::channel();
+            let (number, (tell, told)) = (person.number, oneshot::channel());
             let env = person.env().clone();
             let task = env.spawn("person settles", async move {
                 // Nobody is left to tell when the run was given up.
                 let _ = tell.send(person.settle(handed, deadline).await);
             });
-            settling.push((told, task.abort_on_drop(), _task));
+            settling.push((number, told, task.abort_on_drop(), _task));
         }
         let mut settled = Vec::new();
         let slack = within + Duration::from_secs(30);
-        for (told, task, life_task) in settling {
-            if let Ok(Ok(Some(pair))) = observer.timeout(slack, told).await {
-                settled.push((pair, task, life_task));
+        for (number, told, task, life_task) in settling {
+            match observer.timeout(slack, told).await {
+                Ok(Ok(Some(pair))) => settled.push((pair, task, life_task)),
+                // It has no page any more, or its machine is gone.
+                Ok(Ok(None) | Err(_)) => {}
+                Err(_) => recorder.history().hung.push(number),
             }
         }
         heal.await;

@@ -57,6 +57,8 @@ pub(super) struct Shared {
     stopped: Notify,
     /// From where the stream would resume.
     cursor: Mutex<Option<Cursor>>,
+    /// Number of the reader of that list and its streams.
+    reader: Mutex<Option<usize>>,
     /// Time for which the reader stops reading next.
     look_away: Mutex<Duration>,
 }
@@ -73,6 +75,17 @@ impl Shared {
 
     pub(super) fn look_away(&self, by: Duration) {
         *self.look_away.lock().unwrap_or_else(PoisonError::into_inner) = by;
+    }
+
+    /// Returns the number of the reader; a list that was read anew gets another one.
+    fn reader(&self, new: impl FnOnce() -> usize) -> usize {
+        *self.reader.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(new)
+    }
+
+    /// Begins another list, from here on.
+    fn begin_list(&self, cursor: Option<Cursor>) {
+        *self.cursor.lock().unwrap_or_else(PoisonError::into_inner) = cursor;
+        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Returns from where the stream would resume.
@@ -179,7 +192,7 @@ impl Person {
             }
         }
         let cursor = (!cursor.boards.is_empty()).then_some(cursor);
-        *page.shared.cursor.lock().unwrap_or_else(PoisonError::into_inner) = cursor;
+        page.shared.begin_list(cursor);
     }
 
     /// Opens the stream and starts the senders; `nth` numbers the openings of one session apart.
@@ -208,7 +221,7 @@ impl Person {
     async fn read(self, who: Who, client: ChatClient, shared: Arc<Shared>) {
         let boards = self.stage.workload.boards.clone();
         let cursor = shared.cursor();
-        let reader = self.recorder.reader(who, cursor.clone(), ReaderKind::Page);
+        let reader = shared.reader(|| self.recorder.reader(who, cursor.clone(), ReaderKind::Page));
         let mut follow = client.follow(boards.clone(), cursor);
         loop {
             match follow.next().await {
