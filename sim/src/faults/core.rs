@@ -42,8 +42,8 @@ enum Break {
     Pause,
     /// It reaches nobody but people.
     Alone,
-    /// It reaches the store, and no node of the core.
-    Bridge,
+    /// It reaches people and the store, and no other node.
+    NoNode,
 }
 
 impl<D: Deployment> Faults<D> {
@@ -67,7 +67,7 @@ impl<D: Deployment> Faults<D> {
             if matches!(place, Place::Master(_)) {
                 self.cut_between(*place, worker);
             }
-            self.break_for_good(*place, core, &mut rng);
+            self.break_for_good(*place, &mut rng);
         }
         let incident = Incident {
             // No fault of the plan: it is everybody's trouble.
@@ -82,8 +82,8 @@ impl<D: Deployment> Faults<D> {
         Some(core)
     }
 
-    fn break_for_good(&self, place: Place, core: Core, rng: &mut Rng) {
-        let ways = [Break::Crash, Break::Exit, Break::Pause, Break::Alone, Break::Bridge];
+    fn break_for_good(&self, place: Place, rng: &mut Rng) {
+        let ways = [Break::Crash, Break::Exit, Break::Pause, Break::Alone, Break::NoNode];
         let way = *rng.pick(&ways);
         let members = [("place", place.to_string().into()), ("way", format!("{way:?}").into())];
         self.on.note("broken", &members);
@@ -96,9 +96,9 @@ impl<D: Deployment> Faults<D> {
                     self.on.cut(CORE_CUT, from, to);
                 }
             }
-            Break::Bridge => {
-                self.cut_between(place, core.master);
-                self.cut_between(place, core.worker);
+            Break::NoNode => {
+                let nodes = self.on.everything().into_iter().filter(|it| is_node(*it));
+                nodes.filter(|node| *node != place).for_each(|node| self.cut_between(place, node));
             }
         }
     }
@@ -138,4 +138,8 @@ impl<D: Deployment> Faults<D> {
         let dead = members.find(|place| !self.on.is_running(*place))?;
         Some(format!("of the core, {core}, {dead} did not run any more"))
     }
+}
+
+const fn is_node(place: Place) -> bool {
+    matches!(place, Place::Master(_) | Place::Worker(_))
 }
