@@ -6,13 +6,10 @@
 
 use std::{fmt, time::Duration};
 
-use chatchat::{
-    config::parse_duration,
-    model::{event::FaultPoint, ids::Role},
-};
+use chatchat::{config::parse_duration, model::event::FaultPoint};
 use serde::{Deserialize, Serialize};
 
-use crate::target::{Place, Target};
+use crate::target::Target;
 
 mod write;
 
@@ -432,22 +429,8 @@ impl RawFault {
             Kind::Clone => Action::Clone { target: target()? },
             Kind::Rollback => Action::Rollback { target: target()?, by: by()? },
             Kind::Stranger => Action::Stranger { to: targets("to", self.to.as_ref())? },
-            Kind::PersonRestart => match target()? {
-                target @ (Target::One(Place::Person(_)) | Target::People) => {
-                    Action::PersonRestart { target }
-                }
-                other => return Err(format!("{other} is no person: want person:N or person:*")),
-            },
-            Kind::Expel => match target()? {
-                target @ (Target::One(Place::Worker(_))
-                | Target::Role(Role::Worker)
-                | Target::Assigned(_)) => Action::Expel { target },
-                other => {
-                    return Err(format!(
-                        "{other} is no worker: want worker:N, worker:* or assigned(RESOURCE)"
-                    ));
-                }
-            },
+            Kind::PersonRestart => Action::PersonRestart { target: target()? },
+            Kind::Expel => Action::Expel { target: target()? },
         })
     }
 

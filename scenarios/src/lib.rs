@@ -26,9 +26,9 @@
 //! # Ok::<(), chatchat_scenarios::story::StoryError>(())
 //! ```
 //!
-//! The modules, lowest first; each uses only those before it: [`cluster`], [`property`],
-//! [`target`], [`fault`], [`nearest`], [`story`], `knobs`, [`plan`], [`history`], [`workload`],
-//! [`oracle`].
+//! The modules, lowest first; each uses only those before it: [`nearest`], [`cluster`],
+//! [`property`], [`target`], [`fault`], `reach`, [`story`], `knobs`, [`plan`], [`history`],
+//! [`workload`], [`oracle`].
 #![forbid(unsafe_code)]
 
 pub mod cluster;
@@ -40,6 +40,7 @@ pub mod nearest;
 pub mod oracle;
 pub mod plan;
 pub mod property;
+mod reach;
 pub mod story;
 pub mod target;
 pub mod workload;

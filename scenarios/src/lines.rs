@@ -6,8 +6,9 @@ pub(crate) fn number(text: &str, at: usize) -> usize {
     1 + before.filter(|byte| **byte == b'\n').count()
 }
 
-/// Returns the line that a refusal is about: that of the key or value which `why` names, within
-/// the part `place` (such as `fault 2` or `workload`), else that of the part's head.
+/// Returns the line that a refusal is about: that of the first key or value which `why` names,
+/// within the part `place` (such as `fault 2` or `workload`), else that of the part's head. The
+/// kind of the fault, with which `why` may begin, counts only when nothing else is named.
 pub(crate) fn of_place(text: &str, place: &str, why: &str) -> usize {
     let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
     let is_head = |line: &str| line.starts_with('[');
@@ -21,21 +22,30 @@ pub(crate) fn of_place(text: &str, place: &str, why: &str) -> usize {
         }),
     };
     let Some(head) = head else { return 1 };
+    if !is_head(lines[head]) {
+        return 1 + head;
+    }
     let body = lines.iter().enumerate().skip(head + 1);
-    let mut body = body.take_while(|(_, line)| !is_head(line) || !line.starts_with("[["));
-    let named: Vec<&str> = words(why);
-    let about = body.find(|(_, line)| {
-        let (key, value) = line.split_once('=').unwrap_or((line, ""));
-        let value = value.trim().trim_matches('"');
-        let key = key.trim();
-        !key.is_empty()
-            && named.iter().any(|word| {
-                *word == key
-                    || word.rsplit('.').next() == Some(key)
-                    || !value.is_empty() && *word == value
-            })
-    });
-    1 + about.map_or(head, |(at, _)| at)
+    let body: Vec<_> = body.take_while(|(_, line)| !line.starts_with("[[")).collect();
+    let of_word = |word: &str| {
+        let found = body.iter().find(|(_, line)| is_about(line, word));
+        found.map(|(at, _)| *at)
+    };
+    let is_kind =
+        |word: &str| body.iter().any(|(_, line)| is_key(line, "kind") && is_about(line, word));
+    let kind = why.split_once(": ").filter(|pair| is_kind(pair.0));
+    let rest = kind.map_or(why, |(_, rest)| rest);
+    let about = words(rest).into_iter().find_map(of_word);
+    let about = about.or_else(|| kind.and_then(|(kind, _)| of_word(kind)));
+    1 + about.unwrap_or(head)
+}
+
+/// Returns whether a line has a word as its key, as its value or as one of its values.
+fn is_about(line: &str, word: &str) -> bool {
+    let (key, value) = line.split_once('=').unwrap_or((line, ""));
+    let key = key.trim();
+    let is_key = !key.is_empty() && (word == key || word.rsplit('.').next() == Some(key));
+    is_key || value.trim() == word || line.contains(&format!("\"{word}\""))
 }
 
 fn is_key(line: &str, key: &str) -> bool {
@@ -44,9 +54,17 @@ fn is_key(line: &str, key: &str) -> bool {
 
 /// Returns the words of a sentence without the marks around them.
 fn words(text: &str) -> Vec<&str> {
-    let is_mark = |c: char| matches!(c, '`' | '"' | ',' | ';' | ':' | '.' | '(' | ')');
-    let words = text.split_whitespace().map(|word| word.trim_matches(is_mark));
-    words.filter(|word| !word.is_empty()).collect()
+    text.split_whitespace().map(bare).filter(|word| !word.is_empty()).collect()
+}
+
+/// Returns a word without the marks around it. A target keeps the brackets that are its own.
+fn bare(word: &str) -> &str {
+    let is_mark = |c: char| matches!(c, '`' | '"' | ',' | ';' | ':' | '.');
+    let word = word.trim_matches(is_mark);
+    if word.contains('(') && !word.starts_with('(') {
+        return word;
+    }
+    word.trim_matches(|c: char| is_mark(c) || matches!(c, '(' | ')'))
 }
 
 #[cfg(test)]
@@ -54,7 +72,9 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "about = \"a\"\nduration = \"0s\"\n[workload]\npeople = 3\nboards = []\n\
-                        [[fault]]\nat = \"1s\"\n[[fault]]\nkind = \"crash\"\ntarget = \"worker:9\"\n";
+                        [[fault]]\nat = \"1s\"\n[[fault]]\nkind = \"crash\"\ntarget = \"worker:9\"\n\
+                        [[fault]]\nkind = \"exit\"\ntargets = [\"*\", \"worker:8\"]\n\
+                        to = \"cordinator(board:dev)\"\n";
 
     #[test]
     fn refusal_is_found_at_its_key_at_its_value_or_at_its_head() {
@@ -64,6 +84,10 @@ mod tests {
             ("workload", "`habits.people` is odd", 4),
             ("fault 1", "`kind` is missing", 6),
             ("fault 2", "worker:9: there are 3 workers, numbered from 0", 10),
+            ("fault 2", "crash: worker:9: there are 3 workers, numbered from 0", 10),
+            ("fault 2", "crash: `when` is missing", 9),
+            ("fault 3", "exit: cordinator(board:dev) is no target", 14),
+            ("fault 3", "exit: \"worker:8\" is no target (want another)", 13),
             ("cluster", "is not there", 1),
         ] {
             assert_eq!(of_place(TEXT, place, why), line, "{place}: {why}");

@@ -18,7 +18,13 @@ pub(crate) fn hint(refusal: &str) -> String {
     let mut words = quoted(refusal).into_iter();
     let Some(wrong) = words.next() else { return String::new() };
     let valid: BTreeSet<_> = words.collect();
-    nearest(wrong, valid).map_or_else(String::new, |word| format!("; did you mean `{word}`?"))
+    nearest(wrong, valid).map_or_else(String::new, did_you_mean)
+}
+
+/// Returns the end of a refusal that names the word which was meant.
+#[must_use]
+pub(crate) fn did_you_mean(word: &str) -> String {
+    format!("; did you mean `{word}`?")
 }
 
 fn quoted(text: &str) -> Vec<&str> {

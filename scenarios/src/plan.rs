@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     cluster::Cluster,
     fault::{Action, Direction, Dose, Fault, Kind, Links, Start, Step},
-    knobs,
+    knobs, reach,
     story::{Expect, Story, Swarm, Workload},
     target::{Place, Target},
 };
@@ -73,6 +73,9 @@ impl Plan {
         }
         if let Some(swarm) = &story.swarm {
             faults.extend(swarm_faults(story, swarm, seed));
+        }
+        for fault in &faults {
+            debug_assert_eq!(reach::check(fault), Ok(()), "{fault}");
         }
         Self {
             story: story.name.clone(),
@@ -233,7 +236,16 @@ fn swarm_action(kind: Kind, rng: &mut Rng, cluster: &Cluster) -> Action {
         }
         Kind::Clone => Action::Clone { target },
         Kind::Rollback => Action::Rollback { target, by: by * 3 },
-        Kind::Stranger => Action::Stranger { to: vec![target] },
+        Kind::Stranger => {
+            let to = match target {
+                // Only masters listen to strangers.
+                Target::One(Place::Worker(_)) => {
+                    Target::One(Place::Master(rng.index(cluster.masters)))
+                }
+                master => master,
+            };
+            Action::Stranger { to: vec![to] }
+        }
         Kind::PersonRestart => Action::PersonRestart { target: Target::People },
         Kind::Expel => Action::Expel {
             target: match cluster.workers {
@@ -327,6 +339,25 @@ mod tests {
         let with: Vec<_> =
             (0..40).filter(|seed| plan(*seed).kinds().contains(&Kind::LostAck)).collect();
         assert!(!with.is_empty() && with.len() < 40, "{with:?}");
+    }
+
+    #[test]
+    fn swarm_draws_no_fault_beyond_its_reach() {
+        for kind in Kind::ALL {
+            let kinds = format!("kinds = [\"{}\"]", kind.name());
+            let text = STORY.replace(
+                "kinds = [\"pause\", \"delay\", \"reset\", \"clock_jump\", \"lost_ack\"]",
+                &kinds,
+            );
+            let story = Story::parse("test", &text).unwrap();
+            for seed in 0..40 {
+                let plan = Plan::expand(&story, seed);
+                assert!(plan.faults[plan.named..].iter().all(|it| it.action.kind() == *kind));
+                for fault in &plan.faults {
+                    assert_eq!(reach::check(fault), Ok(()), "seed {seed}: {fault}");
+                }
+            }
+        }
     }
 
     #[test]

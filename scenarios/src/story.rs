@@ -22,6 +22,7 @@ use crate::{
     fault::{Action, Fault, Kind, RawFault, Start},
     lines, nearest,
     property::Property,
+    reach,
     target::Target,
 };
 
@@ -342,7 +343,8 @@ impl RawStory {
             let wrong = at(&format!("fault {}", nth + 1));
             let fault = raw.read().map_err(&wrong)?;
             for target in fault.action.targets() {
-                target.check(&cluster, self.workload.people).map_err(&wrong)?;
+                let Workload { people, boards, .. } = &self.workload;
+                target.check(&cluster, *people, boards).map_err(&wrong)?;
                 if *target == Target::Announcer && matches!(fault.start, Start::At(_)) {
                     return Err(wrong("`announcer` wants `when`, not `at`".to_owned()));
                 }
@@ -353,15 +355,9 @@ impl RawStory {
                 let why = "wants `at`, at least `by`: the disk has to be kept before";
                 return Err(wrong(why.to_owned()));
             }
-            if let Action::Corrupt { .. } = &fault.action
-                && fault.action.targets().into_iter().any(Target::may_be_in_clear)
-            {
-                let why = "the links to the store and to people are in clear, so that nothing could \
-                           notice: want masters and workers";
-                return Err(wrong(why.to_owned()));
-            }
+            reach::check(&fault).map_err(&wrong)?;
             if matches!(fault.start, Start::At(at) if at >= duration) {
-                return Err(wrong(format!("begins after the story's end, {duration:?}")));
+                return Err(wrong(format!("`at` is after the story's end, {duration:?}")));
             }
             faults.push(fault);
         }
@@ -555,6 +551,7 @@ mod tests {
                     "target" if *kind == Kind::Expel => "\"worker:1\"",
                     "target" => "\"coordinator(board:lobby)\"",
                     "targets" | "from" => "[\"master:1\", \"worker:0\"]",
+                    "to" if *kind == Kind::Stranger => "\"master:*\"",
                     "to" => "\"worker:*\"",
                     "direction" => "\"back\"",
                     "by" | "jitter" => "\"1.5s\"",
@@ -622,6 +619,14 @@ mod tests {
         says(
             fault("at = \"1s\"\nkind = \"person_restart\"\ntarget = \"master:1\"\n"),
             &["person_restart", "master:1 is no person", "person:N"],
+        );
+        says(
+            fault("at = \"1s\"\nkind = \"crash\"\ntarget = \"coordinator(board:loby)\"\n"),
+            &["test:9: fault 1", "no such board, but lobby", "did you mean `lobby`?"],
+        );
+        says(
+            fault("at = \"1s\"\nkind = \"exit\"\ntarget = \"assigned(board:dev)\"\n"),
+            &["test:9: fault 1: assigned(board:dev): people use no such board"],
         );
         says(fault("at = \"31s\"\nkind = \"crash\"\ntarget = \"*\"\n"), &["after the story's end"]);
         says(fault("when = \"tea\"\nkind = \"crash\"\ntarget = \"*\"\n"), &["append_committed"]);

@@ -9,7 +9,10 @@ use std::{fmt, str::FromStr};
 use chatchat::model::ids::{BoardName, Role};
 use dst_env::rng::Rng;
 
-use crate::cluster::Cluster;
+use crate::{
+    cluster::Cluster,
+    nearest::{did_you_mean, nearest},
+};
 
 /// A process or host of the story, numbered from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,13 +98,13 @@ impl Target {
         })
     }
 
-    /// Returns whether it may stand for the store or a person, whose links are not encrypted here.
-    pub(crate) const fn may_be_in_clear(&self) -> bool {
-        matches!(self, Self::One(Place::Store | Place::Person(_)) | Self::People | Self::Everything)
-    }
-
-    /// Checks that the cluster has the places that the target names.
-    pub(crate) fn check(&self, cluster: &Cluster, people: usize) -> Result<(), String> {
+    /// Checks that the cluster has the places that the target names, and its people the board.
+    pub(crate) fn check(
+        &self,
+        cluster: &Cluster,
+        people: usize,
+        boards: &[BoardName],
+    ) -> Result<(), String> {
         let within = |what: &str, nth: usize, have: usize| {
             (nth < have)
                 .then_some(())
@@ -117,6 +120,16 @@ impl Target {
                 within("workers", *nth, cluster.workers)
             }
             Self::One(Place::Person(nth)) => within("people", *nth, people),
+            Self::Coordinator(ResourceRef::Board(name))
+            | Self::Assigned(ResourceRef::Board(name))
+                if !boards.contains(name) =>
+            {
+                let boards: Vec<_> = boards.iter().map(ToString::to_string).collect();
+                let there_are = boards.join(", ");
+                let near = nearest(&name.to_string(), boards.iter().map(String::as_str));
+                let hint = near.map_or_else(String::new, did_you_mean);
+                Err(format!("{self}: people use no such board, but {there_are}{hint}"))
+            }
             _ => Ok(()),
         }
     }
