@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::nearest::{did_you_mean, nearest};
+
 macro_rules! properties {
     ($($name:ident $text:literal $title:literal,)*) => {
         /// One property; each has an oracle in [`oracle`](crate::oracle) or is watched by the world.
@@ -80,6 +82,10 @@ impl FromStr for Property {
             .iter()
             .find(|property| property.number().eq_ignore_ascii_case(text))
             .copied()
-            .ok_or_else(|| format!("{text:?} is not a property: want G0 to G18"))
+            .ok_or_else(|| {
+                let near = nearest(text, Self::ALL.iter().map(|property| property.number()));
+                let hint = near.map_or_else(String::new, did_you_mean);
+                format!("{text:?} is not a property: want G0 to G18{hint}")
+            })
     }
 }

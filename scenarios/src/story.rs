@@ -599,7 +599,18 @@ mod tests {
         assert!(Story::parse("test", &explained).is_ok());
         says(refusal("[workload]\npeeple = 3\n"), &["test:7:", "did you mean `people`?"]);
         says(refusal("config = { lease_ttl = \"fast\" }\n"), &["fast", "10s"]);
-        says(refusal("[expect]\npromises = [\"G77\"]\n"), &["G77", "G0 to G18"]);
+        says(
+            refusal("[expect]\npromises = [\"G77\"]\n"),
+            &["test:7: expect", "G77", "G0 to G18", "did you mean `G17`?"],
+        );
+        says(
+            fault("at = \"1s\"\nkind = \"crash\"\ntarget = \"wroker:1\"\n"),
+            &["test:9: fault 1", "\"wroker:1\" is not a target", "did you mean `worker:1`?"],
+        );
+        says(
+            fault("at = \"1s\"\nkind = \"reset\"\nfrom = \"*\"\nto = [\"store\", \"mastr:*\"]\n"),
+            &["test:10: fault 1: reset", "did you mean `master:*`?"],
+        );
         says(fault("at = \"1s\"\n"), &["fault 1", "kind"]);
         says(
             fault("at = \"1s\"\nkind = \"crush\"\n"),

@@ -148,15 +148,33 @@ impl FromStr for ResourceRef {
             Some(("sessions", nth)) => numbered(nth).map(Self::Sessions),
             _ => None,
         };
-        read.ok_or_else(|| format!("{text:?} is not a resource: want board:NAME or sessions:N"))
+        read.ok_or_else(|| {
+            let hint = hint(text, &["board", "sessions"]);
+            format!("{text:?} is not a resource: want board:NAME or sessions:N{hint}")
+        })
     }
+}
+
+/// Returns the end of a refusal that names the form which was meant: one of `words` with the rest
+/// of the text, or nothing.
+fn hint(text: &str, words: &[&str]) -> String {
+    let (word, rest) = text.split_at(text.find([':', '(']).unwrap_or(text.len()));
+    let near = nearest(word, words.iter().copied());
+    near.map_or_else(String::new, |near| did_you_mean(&format!("{near}{rest}")))
 }
 
 impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a target: {WANT}");
+        let wrong = || {
+            let words: &[&str] = match text.find([':', '(']).map(|at| &text[at..=at]) {
+                Some(":") => &["master", "worker", "person"],
+                Some(_) => &["coordinator", "assigned", "master_of"],
+                None => &["store", "random", "announcer"],
+            };
+            format!("{text:?} is not a target: {WANT}{}", hint(text, words))
+        };
         if let Some((role, inner)) = text.strip_suffix(')').and_then(|text| text.split_once('(')) {
             return match role {
                 "coordinator" => Ok(Self::Coordinator(inner.parse()?)),
@@ -254,6 +272,31 @@ mod tests {
             ["", "master", "master:", "master:+1", "master:x", "host:1", "coordinator(lobby)"]
         {
             assert!(bad.parse::<Target>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn misspelt_target_finds_its_neighbour_and_a_foreign_one_finds_none() {
+        for (wrong, meant) in [
+            ("wroker:1", Some("worker:1")),
+            ("mastre:*", Some("master:*")),
+            ("persons:2", Some("person:2")),
+            ("stroe", Some("store")),
+            ("anouncer", Some("announcer")),
+            ("cordinator(board:lobby)", Some("coordinator(board:lobby)")),
+            ("master-of(worker:0)", Some("master_of(worker:0)")),
+            ("assigned(bord:lobby)", Some("board:lobby")),
+            ("coordinator(session:1)", Some("sessions:1")),
+            ("worker:x", None),
+            ("lighthouse:1", None),
+            ("", None),
+        ] {
+            let said = wrong.parse::<Target>().expect_err(wrong);
+            let says = meant.map(|meant| format!("; did you mean `{meant}`?"));
+            match says {
+                Some(says) => assert!(said.ends_with(&says), "{said}"),
+                None => assert!(!said.contains("did you mean"), "{said}"),
+            }
         }
     }
 }
