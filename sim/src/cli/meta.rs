@@ -5,15 +5,14 @@ use std::{
     process::{Child, Command, ExitCode, Output, Stdio},
 };
 
-use chatchat_scenarios::story::Story;
 use chatchat_sim::verdict::Verdict;
 
 use super::out;
 
 pub(super) fn run(meta: &super::Meta) -> Result<ExitCode, String> {
-    let stories = if meta.stories.is_empty() { Story::names() } else { meta.stories.clone() };
+    let super::Stories { read, refused } = super::stories(&meta.stories)?;
     let mut differs = false;
-    for story in &stories {
+    for (story, _) in &read {
         for seed in 1..=meta.seeds {
             match compare(story, seed).map_err(|why| why.to_string())? {
                 None => {}
@@ -25,7 +24,13 @@ pub(super) fn run(meta: &super::Meta) -> Result<ExitCode, String> {
         }
     }
     let verdict = if differs { Verdict::Differs } else { Verdict::Holds };
+    for why in &refused {
+        out::line(format_args!("refused  {why}"));
+    }
     out::line(format_args!("verdict  {verdict}"));
+    if verdict == Verdict::Holds && !refused.is_empty() {
+        return Ok(ExitCode::from(super::USAGE));
+    }
     Ok(verdict.into())
 }
 

@@ -16,9 +16,12 @@ mod shrink;
 mod side_by_side;
 mod sweep;
 
-use std::{num::NonZero, path::PathBuf, process::ExitCode, thread};
+use std::{io, num::NonZero, path::PathBuf, process::ExitCode, thread};
 
-use chatchat_scenarios::{plan::Plan, story::Story};
+use chatchat_scenarios::{
+    plan::Plan,
+    story::{Story, StoryError},
+};
 use clap::{Args, Parser, Subcommand};
 
 /// Exit code of a wrong command line or story.
@@ -272,6 +275,42 @@ pub(crate) fn run() -> ExitCode {
 
 fn cores() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Stories of a campaign.
+struct Stories {
+    /// Those that can be run, each with its name or path.
+    read: Vec<(String, Story)>,
+    /// Refusal of each other one.
+    refused: Vec<String>,
+}
+
+/// Reads the stories of a campaign, all of them if none is named, and says on standard error which
+/// of them cannot be used.
+///
+/// # Errors
+/// A sentence for the person who asked: a story that was named does not exist, or none can be used.
+fn stories(named: &[String]) -> Result<Stories, String> {
+    let names = if named.is_empty() { Story::names() } else { named.to_vec() };
+    let (mut read, mut refused) = (Vec::new(), Vec::new());
+    for name in names {
+        match Story::load(&name) {
+            Ok(story) => read.push((name, story)),
+            Err(why) if !named.is_empty() && is_missing(&why) => return Err(why.to_string()),
+            Err(why) => refused.push(why.to_string()),
+        }
+    }
+    if read.is_empty() && !refused.is_empty() {
+        return Err(refused.join("\n"));
+    }
+    for why in &refused {
+        eprintln!("chatchat-sim: {why}");
+    }
+    Ok(Stories { read, refused })
+}
+
+fn is_missing(why: &StoryError) -> bool {
+    matches!(why, StoryError::Unreadable { why, .. } if why.kind() == io::ErrorKind::NotFound)
 }
 
 /// Reads a story and expands it.

@@ -14,10 +14,13 @@ use super::{sim, text};
 type Test = fn() -> Result<(), Failed>;
 
 /// The tests, each with its name.
-pub(crate) const ALL: [(&str, Test); 11] = [
+pub(crate) const ALL: [(&str, Test); 14] = [
     ("run_as_json_is_one_document_that_names_the_build", json),
     ("sweep_that_holds_sums_its_runs_up", sweep),
     ("sweep_keeps_a_failure_with_its_replay_command", keeps),
+    ("sweep_runs_the_rest_when_a_story_is_damaged", sweeps_past),
+    ("meta_runs_the_rest_when_a_story_is_damaged", compares_past),
+    ("campaign_with_a_story_that_does_not_exist_is_refused_before_a_run", missing),
     ("shrink_of_a_run_that_holds_is_refused", shrink),
     ("explain_of_a_run_that_holds_is_refused", explain),
     ("replay_writes_a_page_that_holds_the_run", replay),
@@ -84,6 +87,55 @@ fn keeps() -> Result<(), Failed> {
     let verdict = fs::read_to_string(kept.join("toothless/seed-3/verdict.txt"))?;
     expect(verdict.contains("TOOTHLESS") && verdict.contains(&replay), &verdict)?;
     Ok(fs::remove_dir_all(kept)?)
+}
+
+/// Writes a story whose fault stands at a place that is not there; returns its folder, path and line.
+fn damaged(name: &str) -> Result<(PathBuf, String, usize), Failed> {
+    let folder = folder(name)?;
+    let path = folder.join("damaged.toml");
+    let story = fs::read_to_string(TOOTHLESS)?.replace("worker:0", "worker:9");
+    let line = story.lines().position(|line| line.starts_with("target"));
+    fs::write(&path, story)?;
+    Ok((folder, path.to_string_lossy().into_owned(), line.map_or(0, |at| at + 1)))
+}
+
+fn sweeps_past() -> Result<(), Failed> {
+    let (folder, path, line) = damaged("sweeps-past")?;
+    let kept_at = folder.join("kept").to_string_lossy().into_owned();
+    let output = sim(&["sweep", &path, "calm", "--seeds", "1", "--keep", &kept_at])?;
+    let (said, told) = (text(&output), String::from_utf8_lossy(&output.stderr));
+    let refusal = format!("damaged.toml:{line}: fault 1: worker:9: there are 1 workers");
+    expect(told.contains(&refusal), &said)?;
+    let is_summed = said.contains("verdict  holds") && said.contains("runs     1 in ");
+    expect(is_summed && output.status.code() == Some(2), &said)?;
+    let output = sim(&["sweep", &path, TOOTHLESS, "--seeds", "1", "--keep", &kept_at])?;
+    expect(output.status.code() == Some(15), &text(&output))?;
+    let output = sim(&["sweep", &path, "--seeds", "1", "--keep", &kept_at])?;
+    let said = text(&output);
+    let is_all = said.contains(&refusal) && !said.contains("verdict");
+    expect(is_all && output.status.code() == Some(2), &said)?;
+    Ok(fs::remove_dir_all(folder)?)
+}
+
+fn compares_past() -> Result<(), Failed> {
+    let (folder, path, line) = damaged("compares-past")?;
+    let output = sim(&["meta", &path, TOOTHLESS, "--seeds", "1"])?;
+    let (said, told) = (text(&output), String::from_utf8_lossy(&output.stderr));
+    let says = told.contains(&format!("damaged.toml:{line}: fault 1"))
+        && said.contains("the same in both processes")
+        && said.contains("verdict  holds");
+    expect(says && output.status.code() == Some(2), &said)?;
+    Ok(fs::remove_dir_all(folder)?)
+}
+
+fn missing() -> Result<(), Failed> {
+    for command in ["sweep", "meta"] {
+        let output = sim(&[command, "calm", "calmm", "--seeds", "1"])?;
+        let said = text(&output);
+        let says = said.contains("did you mean `calm`?") && output.stdout.is_empty();
+        expect(says && output.status.code() == Some(2), &said)?;
+    }
+    Ok(())
 }
 
 fn shrink() -> Result<(), Failed> {

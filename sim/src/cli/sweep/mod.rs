@@ -4,6 +4,7 @@
 //! 2. An interrupt ends the campaign early; what was run is summed up all the same.
 //! 3. A campaign whose runs hold still fails, as toothless, when a kind of fault that its plans
 //!    hold never bit, or, with every story in it, when a probe was never reached.
+//! 4. A story that cannot be read stops no other: its refusal stands in the sum.
 
 mod keep;
 mod runs;
@@ -21,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use chatchat_scenarios::{fault::Kind, plan::Plan, story::Story};
+use chatchat_scenarios::{fault::Kind, plan::Plan};
 use chatchat_sim::{faults, verdict::Verdict};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -32,18 +33,19 @@ use super::{child::Job, out};
 const TELL_EVERY: Duration = Duration::from_secs(30);
 
 pub(super) fn run(sweep: &super::Sweep) -> Result<ExitCode, String> {
-    let is_whole = sweep.stories.is_empty();
-    let stories = if is_whole { Story::names() } else { sweep.stories.clone() };
+    let super::Stories { read, refused } = super::stories(&sweep.stories)?;
+    // A story that cannot be run may be the one that reaches a probe.
+    let is_whole = sweep.stories.is_empty() && refused.is_empty();
     let mut kinds = BTreeSet::new();
-    for name in &stories {
-        let story = Story::load(name).map_err(|why| why.to_string())?;
-        faults::check(&Plan::expand(&story, sweep.from)).map_err(|why| why.to_string())?;
+    for (_, story) in &read {
+        faults::check(&Plan::expand(story, sweep.from)).map_err(|why| why.to_string())?;
         kinds.extend(story.faults.iter().map(|fault| fault.action.kind()));
         kinds.extend(story.swarm.iter().flat_map(|swarm| swarm.kinds.iter().copied()));
     }
     if is_whole {
         kinds.extend(Kind::ALL.iter().copied().filter(|kind| faults::is_supported(*kind)));
     }
+    let stories: Vec<_> = read.into_iter().map(|(name, _)| name).collect();
     let jobs = jobs(&stories, sweep.from, sweep.seeds);
     let at_a_time = sweep.jobs.unwrap_or_else(super::cores).max(1);
 
@@ -76,14 +78,15 @@ pub(super) fn run(sweep: &super::Sweep) -> Result<ExitCode, String> {
         }
     }
     bar.finish_and_clear();
-    let end = tally.end(start.elapsed(), &kinds, is_whole, is_over.load(Ordering::Relaxed));
+    let mut end = tally.end(start.elapsed(), &kinds, is_whole, is_over.load(Ordering::Relaxed));
+    end.refused = refused;
     if sweep.json {
         let text = serde_json::to_string_pretty(&end).map_err(|why| why.to_string())?;
         out::line(format_args!("{text}"));
     } else {
         out::text(format_args!("{}", table::text(&end)));
     }
-    Ok(end.verdict.into())
+    Ok(ExitCode::from(end.code()))
 }
 
 fn jobs(stories: &[String], from: u64, seeds: u64) -> Vec<Job> {

@@ -141,6 +141,9 @@ fn sums(end: &End) -> String {
     for missed in &end.missed {
         let _ = writeln!(text, "never seen  {missed}");
     }
+    for why in &end.refused {
+        let _ = writeln!(text, "refused  {why}");
+    }
     if end.interrupted {
         let _ = writeln!(text, "interrupted after {} of {} runs", end.runs, end.wanted);
     }
@@ -216,7 +219,10 @@ mod tests {
                 kept: Some("failures/storm/seed-1".into()),
                 replay: "chatchat-sim run storm --seed 1".to_owned(),
             }],
+            refused: Vec::new(),
         };
         insta::assert_snapshot!(text(&end));
+        let refused = End { refused: vec!["x.toml:3: why".to_owned()], ..end };
+        assert!(text(&refused).contains("\nrefused  x.toml:3: why\n"));
     }
 }

@@ -14,7 +14,7 @@ use chatchat_sim::{
 };
 use serde::Serialize;
 
-use crate::cli::child::Job;
+use crate::cli::{USAGE, child::Job};
 
 /// Upper bounds of the classes of recovery times, ms. Longer ones, and those that never ended,
 /// have a class each.
@@ -61,6 +61,19 @@ pub(super) struct End {
     pub(super) missed: Vec<String>,
     /// Runs that do not hold.
     pub(super) failures: Vec<FailureRow>,
+    /// Refusals of the stories that could not be run.
+    pub(super) refused: Vec<String>,
+}
+
+impl End {
+    /// Returns the exit code: that of the verdict unless all runs hold, then that of a refused
+    /// story.
+    pub(super) fn code(&self) -> u8 {
+        if self.verdict == Verdict::Holds && !self.refused.is_empty() {
+            return USAGE;
+        }
+        self.verdict.code()
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -283,6 +296,18 @@ mod tests {
         assert_eq!(end.failures[0].replay, "chatchat-sim run storm --seed 2");
         assert!((end.seeds_per_second - 0.3).abs() < 1e-9, "{}", end.seeds_per_second);
         assert!((end.virtual_hours_per_hour - 540.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn refused_story_decides_the_exit_code_when_nothing_failed() {
+        let of = |verdict| {
+            let runs = vec![summary(verdict, Kind::Crash, true, Vec::new())];
+            End { refused: vec!["x.toml:3: why".to_owned()], ..campaign(runs, &[], false) }
+        };
+        assert_eq!(of(Verdict::Holds).code(), USAGE);
+        assert_eq!(of(Verdict::Safety).code(), Verdict::Safety.code());
+        assert_eq!(of(Verdict::Toothless).code(), Verdict::Toothless.code());
+        assert_eq!(campaign(Vec::new(), &[], false).code(), 0);
     }
 
     #[test]
