@@ -26,6 +26,8 @@ use clap::{Args, Parser, Subcommand};
 
 /// Exit code of a wrong command line or story.
 const USAGE: u8 = 2;
+/// Exit code after an interrupt, as shells give it.
+const INTERRUPTED: u8 = 130;
 
 /// Runs fault stories in a simulated world. The same story and seed always give the same run.
 #[derive(Debug, Parser)]
@@ -45,7 +47,8 @@ enum Command {
     Real(Real),
     /// Judges a history that another program recorded, such as `tests/cluster/run.mjs`.
     Judge(Judge),
-    /// Runs many seeds, one process each, and sums them up.
+    /// Runs many seeds, one process each, and sums them up. The exit code is that of the worst
+    /// verdict; if all runs hold, 2 when a story was refused and 130 after an interrupt.
     Sweep(Sweep),
     /// Runs a story again and writes a page that shows the run.
     Replay(Replay),

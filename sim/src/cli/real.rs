@@ -26,9 +26,6 @@ const SLACK: Duration = Duration::from_secs(240);
 /// Time of a run beside the story's own: until all are up, until all is quiet, the last reading.
 const ENDING: Duration = Duration::from_secs(23);
 const SHOW_EVERY: Duration = Duration::from_millis(500);
-/// Exit code after an interrupt, as shells give it.
-const INTERRUPTED: u8 = 130;
-
 pub(super) fn run(asked: &super::Real) -> Result<ExitCode, String> {
     let story = Story::load(&asked.story).map_err(|why| why.to_string())?;
     let plan = Plan::expand(&story, asked.seed);
@@ -66,7 +63,7 @@ pub(super) fn run(asked: &super::Real) -> Result<ExitCode, String> {
         Ok(report) => report,
         Err(RealError::Interrupted) => {
             eprintln!("chatchat-sim: interrupted");
-            return Ok(ExitCode::from(INTERRUPTED));
+            return Ok(ExitCode::from(super::INTERRUPTED));
         }
         Err(why) => return Err(why.to_string()),
     };

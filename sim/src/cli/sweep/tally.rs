@@ -14,7 +14,7 @@ use chatchat_sim::{
 };
 use serde::Serialize;
 
-use crate::cli::{USAGE, child::Job};
+use crate::cli::{INTERRUPTED, USAGE, child::Job};
 
 /// Upper bounds of the classes of recovery times, ms. Longer ones, and those that never ended,
 /// have a class each.
@@ -67,12 +67,13 @@ pub(super) struct End {
 
 impl End {
     /// Returns the exit code: that of the verdict unless all runs hold, then that of a refused
-    /// story.
+    /// story, then that of an interrupt.
     pub(super) fn code(&self) -> u8 {
-        if self.verdict == Verdict::Holds && !self.refused.is_empty() {
-            return USAGE;
+        match self.verdict {
+            Verdict::Holds if !self.refused.is_empty() => USAGE,
+            Verdict::Holds if self.interrupted => INTERRUPTED,
+            verdict => verdict.code(),
         }
-        self.verdict.code()
     }
 }
 
@@ -308,6 +309,21 @@ mod tests {
         assert_eq!(of(Verdict::Safety).code(), Verdict::Safety.code());
         assert_eq!(of(Verdict::Toothless).code(), Verdict::Toothless.code());
         assert_eq!(campaign(Vec::new(), &[], false).code(), 0);
+    }
+
+    #[test]
+    fn interrupt_decides_the_exit_code_when_nothing_failed() {
+        let of = |verdict| {
+            let mut tally = Tally::new(&["storm".to_owned()], 9, 2);
+            let job = Job { story: "storm".to_owned(), seed: 1 };
+            tally.add(&job, &summary(verdict, Kind::Crash, true, Vec::new()));
+            let kinds = [Kind::Crash, Kind::Pause].into();
+            tally.end(Duration::from_secs(10), &kinds, true, true)
+        };
+        assert_eq!(of(Verdict::Holds).code(), INTERRUPTED);
+        assert_eq!(of(Verdict::Safety).code(), Verdict::Safety.code());
+        let refused = vec!["x.toml:3: why".to_owned()];
+        assert_eq!(End { refused, ..of(Verdict::Holds) }.code(), USAGE);
     }
 
     #[test]
