@@ -644,6 +644,41 @@ mod tests {
     }
 
     #[test]
+    fn negative_time_is_refused_where_it_stands() {
+        let delay = "[[fault]]\nat = \"1s\"\nkind = \"delay\"\nfrom = \"*\"\nto = \"*\"\n";
+        let by = format!("{delay}by = \"-3s\"\n");
+        let jitter = format!("{delay}by = \"1s\"\njitter = \"-3s\"\n");
+        for (rest, says) in [
+            (
+                "[[fault]]\nat = \"-3s\"\nkind = \"crash\"\ntarget = \"*\"\n",
+                "test:7: fault 1: crash: `at`",
+            ),
+            (
+                "[[fault]]\nat = \"1s\"\nkind = \"crash\"\ntarget = \"*\"\nfor = \"-3s\"\n",
+                "test:10: fault 1: crash: `for`",
+            ),
+            ("[expect]\nrecovers_within = \"-3s\"\n", "test:7: expect: `recovers_within`"),
+            (by.as_str(), "test:11: fault 1: delay: `by`"),
+            (jitter.as_str(), "test:12: fault 1: delay: `jitter`"),
+        ] {
+            let wanted = format!("{says}: \"-3s\" is not a duration such as 250ms, 10s or 5min");
+            assert_eq!(refusal(rest), wanted);
+        }
+        let setting = refusal("config = { lease_ttl = \"-3s\" }\n");
+        assert!(setting.contains("\"-3s\" is not a duration"), "{setting}");
+        let duration = Story::parse("test", &HEAD.replace("30s", "-30s")).expect_err("negative");
+        assert!(duration.to_string().starts_with("test:2: duration: \"-30s\""), "{duration}");
+        // A clock may go back, once.
+        let clock = |by: &str| {
+            let keys = "at = \"1s\"\nkind = \"clock_jump\"\ntarget = \"worker:0\"\n";
+            Story::parse("test", &format!("{HEAD}[[fault]]\n{keys}by = \"{by}\"\n"))
+        };
+        assert!(clock("-3s").is_ok());
+        let twice = clock("--3s").expect_err("no duration").to_string();
+        assert!(twice.starts_with("test:10: fault 1: clock_jump: `by`"), "{twice}");
+    }
+
+    #[test]
     fn unknown_story_is_refused_with_the_names_that_exist() {
         let refused = Story::load("calmm").expect_err("no such story").to_string();
         assert!(refused.contains("did you mean `calm`?"), "{refused}");
