@@ -3,7 +3,7 @@
 mod layers;
 mod source;
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use source::{code, root, rust_files};
 
@@ -219,6 +219,31 @@ fn doc_sentences_state_and_do_not_ask() {
         "say what the thing is or does, noun or verb first:\n{}",
         found.join("\n")
     );
+}
+
+#[test]
+fn names_in_the_list_of_fidelity_stand_in_the_code() {
+    let root = root();
+    let list = fs::read_to_string(root.join("sim/FIDELITY.md")).expect("readable");
+    let is_name = |text: &&str| {
+        let is_letter = |c: char| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit();
+        text.split('_').count() >= 3 && text.chars().all(is_letter)
+    };
+    // Every second piece stands between backticks.
+    let names: BTreeSet<_> = list.split('`').skip(1).step_by(2).filter(is_name).collect();
+    assert!(names.len() > 20, "{} names: is this the list?", names.len());
+    let mut files = Vec::new();
+    for place in ["src", "bin", "scenarios", "sim", "tests"] {
+        rust_files(&root.join(place), &mut files);
+    }
+    let mut lost = names;
+    for path in files {
+        let text = fs::read_to_string(path).expect("readable");
+        for word in text.split(|c: char| c != '_' && !c.is_alphanumeric()) {
+            lost.remove(word);
+        }
+    }
+    assert!(lost.is_empty(), "sim/FIDELITY.md names what is nowhere: {lost:?}");
 }
 
 #[test]
