@@ -151,6 +151,15 @@ pub struct Fault {
     pub action: Action,
 }
 
+/// Returns the label of a fault's random draws: what it is, its start and its action as they are
+/// written, and never its number, so that leaving another out changes nothing. Faults that are alike
+/// are counted, so that each draws for itself.
+pub(crate) fn label(faults: &[Fault], nth: usize) -> String {
+    let Fault { start, action, .. } = &faults[nth];
+    let alike = faults[..nth].iter().filter(|it| it.start == *start && it.action == *action);
+    format!("{start} {action} {}", alike.count())
+}
+
 macro_rules! kinds {
     ($($name:ident $text:literal [$($key:literal)*] [$($optional:literal)*],)*) => {
         /// Kind of a fault: the catalogue.

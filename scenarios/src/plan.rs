@@ -1,7 +1,9 @@
 //! Plan of a run: a story with everything drawn that the seed decides.
 //!
 //! 1. The same story and seed give the same plan, and it prints whole.
-//! 2. Draws are made per fault, so that taking one away does not change another.
+//! 2. Draws are made per fault. Those of a fault that a story names, and those that carrying it out
+//!    takes from [`Plan::label_of`], are labelled by what the fault is, not by its number: taking one
+//!    away does not change another, unless both are alike. Faults of a swarm are drawn once.
 
 use std::{fmt, time::Duration};
 
@@ -11,7 +13,7 @@ use serde::Serialize;
 
 use crate::{
     cluster::Cluster,
-    fault::{Action, Direction, Dose, Fault, Kind, Links, Start, Step},
+    fault::{self, Action, Direction, Dose, Fault, Kind, Links, Start, Step},
     knobs, reach,
     story::{Expect, Story, Swarm, Workload},
     target::{Place, Target},
@@ -62,7 +64,8 @@ impl Plan {
     pub fn expand(story: &Story, seed: u64) -> Self {
         let mut faults = Vec::new();
         for (nth, fault) in story.faults.iter().enumerate() {
-            let mut rng = Seed(seed).stream(&format!("faults/{nth}"));
+            let label = fault::label(&story.faults, nth);
+            let mut rng = Seed(seed).stream(&format!("faults/{label}"));
             let draw = |target: &Target| target.drawn(&mut rng, &story.cluster);
             faults.push(Fault { action: fault.action.clone().with_targets(draw), ..fault.clone() });
         }
@@ -88,6 +91,13 @@ impl Plan {
             has_swarm: story.swarm.is_some(),
             expect: story.expect.clone(),
         }
+    }
+
+    /// Returns the label of the random draws that a world makes to carry a fault out. Leaving another
+    /// fault out of the plan does not change it, unless both are alike.
+    #[must_use]
+    pub fn label_of(&self, fault: usize) -> String {
+        fault::label(&self.faults, fault)
     }
 
     /// Returns the settings of the cluster and the keys of the workload that are not the usual
@@ -373,13 +383,55 @@ mod tests {
         assert_eq!(found[2], "none of the swarm's 12 faults touched anything");
     }
 
+    const THIRD: &str = r#"
+        [[fault]]
+        at = "30s"
+        kind = "pause"
+        target = "random"
+        [swarm]
+    "#;
+
     #[test]
     fn removing_a_fault_changes_no_other() {
-        let mut story = Story::parse("test", STORY).unwrap();
+        let story = Story::parse("test", &STORY.replace("[swarm]", THIRD)).unwrap();
+        for seed in 0..20 {
+            let whole = Plan::expand(&story, seed);
+            for nth in 0..story.faults.len() {
+                let mut less = story.clone();
+                less.faults.remove(nth);
+                let mut left = whole.faults.clone();
+                left.remove(nth);
+                assert_eq!(Plan::expand(&less, seed).faults, left, "{seed} without {nth}");
+            }
+        }
+    }
+
+    #[test]
+    fn removing_a_fault_of_a_plan_changes_no_draw_of_another() {
+        let story = Story::parse("test", &STORY.replace("[swarm]", THIRD)).unwrap();
         let whole = Plan::expand(&story, 9);
-        story.faults.pop();
-        let less = Plan::expand(&story, 9);
-        assert_eq!(whole.faults[0], less.faults[0]);
-        assert_eq!(whole.faults[2..], less.faults[1..]);
+        let labels = |plan: &Plan| -> Vec<_> {
+            (0..plan.faults.len()).map(|nth| plan.label_of(nth)).collect()
+        };
+        for nth in 0..whole.faults.len() {
+            let (mut less, mut left) = (whole.clone(), labels(&whole));
+            less.faults.remove(nth);
+            left.remove(nth);
+            assert_eq!(labels(&less), left, "without {nth}");
+            let written = Story::parse("test", &less.to_story("without it")).unwrap();
+            assert_eq!(Plan::expand(&written, 9).faults, less.faults, "without {nth}");
+        }
+    }
+
+    #[test]
+    fn faults_that_are_alike_draw_for_themselves() {
+        let alike = STORY.replace("[swarm]", &THIRD.replace("[swarm]", THIRD));
+        let story = Story::parse("test", &alike).unwrap();
+        let differ = |seed: &u64| {
+            let faults = Plan::expand(&story, *seed).faults;
+            faults[2] != faults[3]
+        };
+        assert_eq!(story.faults[2], story.faults[3]);
+        assert!((0..20).any(|seed| differ(&seed)));
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chatchat_scenarios::{
-    fault::{Action, Kind, Links},
+    fault::{Action, Links},
     plan::Plan,
     target::{Place, Target},
     workload::ClosedPages,
@@ -113,8 +113,7 @@ fn lasts(plan: &Plan, nth: FaultId) -> Duration {
 /// another order in the second half.
 fn swizzled<D: Deployment>(on: &Arc<D>, plan: &Plan, nth: FaultId, targets: &[Target]) -> Begun<D> {
     let mut places = on.places_of(targets);
-    let before = plan.faults[..nth].iter().filter(|it| it.action.kind() == Kind::Swizzle).count();
-    let mut rng = Seed(plan.seed).stream(&format!("faults/swizzle/{before}"));
+    let mut rng = Seed(plan.seed).stream(&format!("faults/swizzle/{}", plan.label_of(nth)));
     let (half, faults) = (lasts(plan, nth) / 2, plan.faults.len());
     let turns = u32::try_from(places.len().max(1)).unwrap_or(u32::MAX);
     let mut steps = Vec::new();

@@ -58,7 +58,8 @@ pub(super) fn begin<D: Deployment>(
     let mut places = on.places_of(std::slice::from_ref(target));
     places.retain(|place| matches!(place, Place::Worker(_)));
     let expulsion = Arc::new(Expulsion::default());
-    let first = Seed(plan.seed).stream(&format!("faults/expel/{nth}")).index(plan.cluster.masters);
+    let mut rng = Seed(plan.seed).stream(&format!("faults/expel/{}", plan.label_of(nth)));
+    let first = rng.index(plan.cluster.masters);
     let carries_out = carry_out(Arc::clone(on), places.clone(), first, Arc::clone(&expulsion));
     on.supervise(Box::pin(carries_out));
     Begun::until(move |on: &Arc<D>| {
