@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use chatchat_scenarios::{fault::Start, plan::Plan, story::Habits};
+use chatchat_scenarios::{fault::Start, plan::Plan};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 
 /// Shortest time that people chat: less shows nothing.
 const DURATION_MIN: Duration = Duration::from_secs(5);
+/// Fields of a workload that have steps of their own.
+const STEPPED: &[&str] = &["people", "posts_per_second", "boards", "habits"];
 
 /// Returns the plan without each run of `size` faults.
 pub(super) fn without_faults(plan: &Plan, size: usize) -> Vec<Plan> {
@@ -22,8 +26,8 @@ pub(super) fn without_faults(plan: &Plan, size: usize) -> Vec<Plan> {
     .collect()
 }
 
-/// Returns smaller plans by what is smaller: masters, workers, people, duration, habits, boards,
-/// the rate of posts.
+/// Returns smaller plans by what is smaller: masters, workers, people, duration, habits, the rest of
+/// the workload, settings, the upgrade, boards, the rate of posts.
 pub(super) fn smaller(plan: &Plan) -> Vec<Vec<Plan>> {
     let with = |change: &dyn Fn(&mut Plan)| {
         let mut smaller = plan.clone();
@@ -34,12 +38,23 @@ pub(super) fn smaller(plan: &Plan) -> Vec<Vec<Plan>> {
     let workers = fewer(plan.cluster.workers, 1).into_iter();
     let people = fewer(plan.workload.people, 1).into_iter();
     let durations = shorter(plan).into_iter();
+    let habits = usual(&plan.workload.habits, &[]).into_iter();
+    let workloads = usual(&plan.workload, STEPPED).into_iter();
+    let configs = usual(&plan.cluster.config, &[]).into_iter();
+    let configs = configs.filter(|config| config.validate().is_ok());
     vec![
         masters.map(|count| with(&|plan| plan.cluster.masters = count)).collect(),
         workers.map(|count| with(&|plan| plan.cluster.workers = count)).collect(),
         people.map(|count| with(&|plan| plan.workload.people = count)).collect(),
         durations.map(|time| with(&|plan| plan.duration = time)).collect(),
-        habits(plan),
+        habits.map(|habits| with(&|plan| plan.workload.habits = habits)).collect(),
+        workloads.map(|workload| with(&|plan| plan.workload = workload.clone())).collect(),
+        configs.map(|config| with(&|plan| plan.cluster.config = config.clone())).collect(),
+        if plan.cluster.upgrade {
+            vec![with(&|plan| plan.cluster.upgrade = false)]
+        } else {
+            Vec::new()
+        },
         if plan.workload.boards.len() > 1 {
             vec![with(&|plan| plan.workload.boards.truncate(1))]
         } else {
@@ -80,36 +95,33 @@ fn shorter(plan: &Plan) -> Vec<Duration> {
     times.into_iter().map(Duration::from_secs).collect()
 }
 
-/// Returns the plan without any habit, then without each.
-fn habits(plan: &Plan) -> Vec<Plan> {
-    type Rate = fn(&mut Habits) -> &mut f64;
-    let rates: [Rate; 8] = [
-        |habits| &mut habits.duplicate_send,
-        |habits| &mut habits.reload,
-        |habits| &mut habits.slow_reader,
-        |habits| &mut habits.two_tabs,
-        |habits| &mut habits.leave,
-        |habits| &mut habits.ask_outcome,
-        |habits| &mut habits.hostile_bytes,
-        |habits| &mut habits.visit,
-    ];
-    let mut plans = Vec::new();
-    if plan.workload.habits != Habits::default() {
-        let mut none = plan.clone();
-        none.workload.habits = Habits::default();
-        plans.push(none);
-    }
-    for rate in rates {
-        let mut without = plan.clone();
-        if std::mem::replace(rate(&mut without.workload.habits), 0.0) != 0.0 {
-            plans.push(without);
-        }
-    }
-    plans
+/// Returns a value with all fields that are not the usual ones put back to them, then with each of
+/// them alone; those of `kept` stay. Goes by the fields as a story file holds them, so that a new one
+/// is not forgotten.
+fn usual<T: Default + Serialize + DeserializeOwned>(value: &T, kept: &[&str]) -> Vec<T> {
+    let fields = |value: &T| match serde_json::to_value(value) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    };
+    let (is, usual) = (fields(value), fields(&T::default()));
+    let differs = |(key, field): &(&String, &Value)| {
+        !kept.contains(&key.as_str()) && is.get(*key) != Some(*field)
+    };
+    let turned: Vec<_> = usual.iter().filter(differs).collect();
+    let back = |some: &[(&String, &Value)]| {
+        let mut fields = is.clone();
+        fields.extend(some.iter().map(|(key, field)| ((*key).clone(), (*field).clone())));
+        serde_json::from_value::<T>(Value::Object(fields)).ok()
+    };
+    let all = (turned.len() > 1).then_some(turned.as_slice());
+    all.into_iter().chain(turned.chunks(1)).filter_map(back).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use chatchat::config::Config;
+    use chatchat_scenarios::story::{Habits, Workload};
+
     use super::*;
 
     #[test]
@@ -117,5 +129,42 @@ mod tests {
         assert_eq!(fewer(8, 1), [1, 2, 4, 6, 7]);
         assert_eq!(fewer(2, 1), [1]);
         assert_eq!(fewer(1, 1), [0; 0]);
+    }
+
+    #[test]
+    fn each_habit_can_go() {
+        let all = Habits {
+            duplicate_send: 1.0,
+            reload: 1.0,
+            slow_reader: 1.0,
+            two_tabs: 1.0,
+            leave: 1.0,
+            ask_outcome: 1.0,
+            hostile_bytes: 1.0,
+            visit: 1.0,
+            same_id: 1.0,
+            forged_cursor: 1.0,
+            handover: 1.0,
+            keep_alive: 1.0,
+            burst: 1.0,
+        };
+        let fewer = usual(&all, &[]);
+        assert_eq!((fewer.len(), fewer[0]), (14, Habits::default()));
+        assert!(fewer.contains(&Habits { same_id: 0.0, ..all }));
+        assert!(fewer.contains(&Habits { burst: 0.0, ..all }));
+        assert_eq!(usual(&Habits { burst: 0.3, ..Habits::default() }, &[]), [Habits::default()]);
+    }
+
+    #[test]
+    fn each_setting_and_the_rest_of_the_workload_can_be_put_back() {
+        let turned = Config { batch_tasks_max: 4, tail_posts_max: 8, ..Config::default() };
+        let less = usual(&turned, &[]);
+        assert_eq!((less.len(), &less[0]), (3, &Config::default()));
+        assert!(less.contains(&Config { tail_posts_max: 8, ..Config::default() }));
+        assert!(usual(&Config::default(), &[]).is_empty());
+        let turned = Workload { people: 3, past: 100, long_posts: 0.5, ..Workload::default() };
+        let less = usual(&turned, STEPPED);
+        let left: Vec<_> = less.iter().map(|it| (it.people, it.past, it.long_posts)).collect();
+        assert_eq!(left, [(3, 0, 0.0), (3, 100, 0.0), (3, 0, 0.5)]);
     }
 }
