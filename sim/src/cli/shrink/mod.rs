@@ -4,8 +4,8 @@
 //! 2. A smaller plan is accepted only if it breaks the same rule of the same property.
 //! 3. A plan is tried with several seeds: with fewer nodes or people the same seed orders the
 //!    tasks of those that are left in another way.
-//! 4. At the end no single fault can be left out: the plan is one-minimal in its faults, as far as
-//!    the tried seeds show.
+//! 4. At the end no single step makes the plan smaller, as far as the tried seeds show, unless the
+//!    bound on runs ended the search: then the output says so.
 
 mod search;
 mod steps;
@@ -61,6 +61,10 @@ pub(super) fn run(shrink: &super::Shrink) -> Result<ExitCode, String> {
     });
     keep(&path, &plan, &shrunk, &failure).map_err(|why| format!("{}: {why}", path.display()))?;
     out::line(format_args!("{}", told(&plan, &shrunk, &failure, &path)));
+    if shrunk.is_cut_short {
+        let runs = shrink.runs;
+        out::line(format_args!("bound of {runs} runs reached: the plan may not be minimal"));
+    }
     Ok(original.verdict.into())
 }
 
