@@ -250,6 +250,19 @@ pub enum KeptEnd {
     Silent,
 }
 
+/// Post, session or question that a person could not settle in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stuck {
+    /// Number of the person.
+    pub person: usize,
+    /// Id of the post, if it is about one.
+    pub post: Option<PostId>,
+    /// Time at which the person gave up.
+    pub at: Duration,
+    /// Sentence that tells it.
+    pub what: String,
+}
+
 /// Everything that people saw.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -275,8 +288,8 @@ pub struct History {
     pub settling_from: Option<Duration>,
     /// Time at which all posts were settled or given up, and the last reading began.
     pub reading_from: Option<Duration>,
-    /// Posts and sessions that people could not settle in time.
-    pub stuck: Vec<String>,
+    /// Posts, sessions and questions that people could not settle in time.
+    pub stuck: Vec<Stuck>,
     /// People who were alive at the end and went through the last reading.
     pub living: Vec<usize>,
     /// People whose last reading did not end in time.

@@ -341,6 +341,14 @@ impl Fixture {
     }
 }
 
+/// Returns the rules that are broken, each of which must say where to look.
+pub(super) fn located(told: &[Violation]) -> Vec<String> {
+    for violation in told {
+        assert!(violation.evidence.iter().any(|clue| clue.point.is_some()), "{violation}");
+    }
+    told.iter().map(|violation| violation.rule.to_string()).collect()
+}
+
 pub(super) fn lobby_cursor(seq: u64) -> Cursor {
     Cursor { epoch: EPOCH, boards: [(BoardName::lobby(), Seq(seq))].into() }
 }

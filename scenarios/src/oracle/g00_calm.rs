@@ -12,7 +12,7 @@ use chatchat::{
     model::{event::Event, stream::Consistency},
 };
 
-use super::{Clue, Evidence, Violation, broken, line, seconds, sessions::Sessions, stream_line};
+use super::{Evidence, Violation, broken, deed, line, sessions::Sessions, stream_line};
 use crate::{
     history::{End, History, KeptEnd, Operation, ReaderKind, StreamLog},
     property::Property,
@@ -50,8 +50,8 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             && kept.ended <= kept.asked + limit;
         if !is_fair && evidence.is_calm(kept.asked, kept.asked + limit) {
             let text = format!("in calm a connection that was kept gave {:?}", kept.end);
-            let place = Clue::from(format!("{} {kept:?}", seconds(kept.asked)));
-            found.push(broken(Property::G0, "kept", text, [place]));
+            let clue = deed(kept.who.person, kept.asked, &format!("{kept:?}"));
+            found.push(broken(Property::G0, "kept", text, [clue]));
         }
     }
     for odd in evidence.history.oddities.iter() {
@@ -59,8 +59,8 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         if !is_refused && is_calm(odd.sent, odd.sent + evidence.calm_limit) {
             let text =
                 format!("{} was answered with {:?}, not with a refusal", odd.what, odd.status);
-            let place = format!("{} {}", seconds(odd.sent), odd.who);
-            found.push(broken(Property::G0, "odd", text, [Clue::from(place)]));
+            let clue = deed(odd.who.person, odd.sent, &format!("{} sent it", odd.who));
+            found.push(broken(Property::G0, "odd", text, [clue]));
         }
     }
     found
@@ -177,8 +177,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        history::Kept,
-        oracle::fixtures::{Fixture, busy, id, ms, node, refused},
+        history::{Kept, Oddity},
+        oracle::fixtures::{Fixture, busy, id, located, ms, node, refused, who},
     };
 
     #[test]
@@ -222,11 +222,21 @@ mod tests {
             (KeptEnd::Silent, 5000, 1),
         ] {
             let mut made = Fixture::new();
-            let (who, idle) = (crate::oracle::fixtures::who(0), ms(9000));
+            let (who, idle) = (who(0), ms(9000));
             let (asked, ended) = (ms(20_000), ms(20_000 + took));
             let master = "http://m".to_owned();
             made.history.kept.push(Kept { who, master, idle, asked, ended, end });
-            assert_eq!(made.judge(judge).len(), found, "{end:?} {took}");
+            assert_eq!(located(&made.judge(judge)), vec!["g00.kept"; found], "{end:?} {took}");
+        }
+    }
+
+    #[test]
+    fn malformed_request_without_a_refusal_is_reported() {
+        for (status, found) in [(Some(400), 0), (Some(413), 0), (Some(200), 1), (None, 1)] {
+            let mut made = Fixture::new();
+            let (who, what, sent) = (who(0), "a bad id", ms(20_000));
+            made.history.oddities.push(Oddity { who, what, sent, status });
+            assert_eq!(located(&made.judge(judge)), vec!["g00.odd"; found], "{status:?}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chatchat::model::ids::{Post, PostId, UserId};
 
-use super::{Clue, Evidence, Violation, broken, line};
+use super::{Clue, Evidence, Violation, broken, line, traces};
 use crate::{history::Sent, property::Property};
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
@@ -75,7 +75,9 @@ fn drafts(evidence: &Evidence<'_>) -> Vec<Violation> {
                 format!("person:{person} wrote a text {count} times, it is there more often");
             let show =
                 |post: &&Post| Clue::from(format!("{} {}: {}", post.board, post.seq, post.id));
-            found.push(broken(Property::G2, "draft", said, posts.iter().map(show)));
+            let mut clues: Vec<_> = posts.iter().map(show).collect();
+            clues.extend(posts.iter().take(4).flat_map(|post| traces(evidence, &found, post)));
+            found.push(broken(Property::G2, "draft", said, clues));
         }
     }
     found
@@ -91,7 +93,7 @@ mod tests {
     use super::*;
     use crate::{
         history::Draft,
-        oracle::fixtures::{Fixture, posted, refused, text},
+        oracle::fixtures::{Fixture, located, posted, refused, text},
     };
 
     fn drafted(made: &mut Fixture, person: usize, n: u8) {
@@ -128,14 +130,14 @@ mod tests {
     fn text_under_two_ids_and_other_time_of_an_ack_are_reported() {
         let mut made = Fixture::new();
         drafted(&mut made, 0, 1);
-        made.stored(0, 1).stored(0, 2);
+        made.unknown(0, 1, 100).unknown(0, 2, 200).stored(0, 1).stored(0, 2);
         let posts = made.store.boards.get_mut(&BoardName::lobby()).expect("stored above");
         posts[1].text = posts[0].text.clone();
-        assert_eq!(made.judge(judge).len(), 1);
+        assert_eq!(located(&made.judge(judge)), ["g02.draft"]);
         let mut made = Fixture::new();
         made.acked(0, 1, 100, 200, 1).stored(0, 1);
         let posts = made.store.boards.get_mut(&BoardName::lobby()).expect("stored above");
         posts[0].posted_at_ms += 1;
-        assert_eq!(made.judge(judge).len(), 1);
+        assert_eq!(located(&made.judge(judge)), ["g02.posted-at"]);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use chatchat::model::ids::{Post, PostId, UserId};
 
-use super::{Clue, Evidence, Violation, broken, line};
+use super::{Clue, Evidence, Violation, broken, line, traces};
 use crate::{
     history::{Operation, Sent},
     property::Property,
@@ -28,27 +28,22 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             Clue::from(format!("{} {}: {} of {}", post.board, post.seq, post.id, post.author.name));
         if let Some(first) = stands.insert(key, post) {
             let other = Clue::from(format!("{} {}: the same", first.board, first.seq));
-            found.push(broken(
-                Property::G2,
-                "twice",
-                "a post is there twice",
-                [other, place.clone()],
-            ));
+            let mut clues = vec![other, place.clone()];
+            clues.extend(traces(evidence, &found, post));
+            found.push(broken(Property::G2, "twice", "a post is there twice", clues));
         }
-        match sent.get(&key) {
-            None => found.push(broken(
-                Property::G2,
-                "invented",
-                "a post is there that nobody sent",
-                [place],
-            )),
+        let (rule, text) = match sent.get(&key) {
+            None => ("invented", "a post is there that nobody sent"),
             Some(tries) => {
-                if !tries.iter().any(|one| *one.board == post.board && *one.text == post.text) {
-                    let text = "a post is there that was sent otherwise";
-                    found.push(broken(Property::G2, "changed", text, [place]));
+                if tries.iter().any(|one| *one.board == post.board && *one.text == post.text) {
+                    continue;
                 }
+                ("changed", "a post is there that was sent otherwise")
             }
-        }
+        };
+        let mut clues = vec![place];
+        clues.extend(traces(evidence, &found, post));
+        found.push(broken(Property::G2, rule, text, clues));
     }
     let mut told: BTreeMap<Key, (&Post, &Operation)> = BTreeMap::new();
     for operation in &evidence.history.operations {
@@ -68,8 +63,10 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
+    use chatchat::model::{ids::BoardName, stream::Consistency};
+
     use super::*;
-    use crate::oracle::fixtures::Fixture;
+    use crate::oracle::fixtures::{Fixture, located};
 
     #[test]
     fn post_sent_often_and_stored_once_is_accepted() {
@@ -83,15 +80,20 @@ mod tests {
     }
 
     #[test]
-    fn doubled_invented_and_moving_posts_are_reported() {
+    fn doubled_invented_changed_and_moving_posts_are_reported() {
         let mut made = Fixture::new();
         made.unknown(0, 1, 100).stored(0, 1).stored(0, 1);
-        assert_eq!(made.judge(judge).len(), 1, "there twice");
+        assert_eq!(located(&made.judge(judge)), ["g02.twice"]);
         let mut made = Fixture::new();
-        made.stored(0, 1);
-        assert_eq!(made.judge(judge).len(), 1, "made up");
+        made.stored(0, 1).read(1, 100, 200, Consistency::Strong, &[(0, 1, 1)]);
+        assert_eq!(located(&made.judge(judge)), ["g02.invented"]);
+        let mut made = Fixture::new();
+        made.unknown(0, 1, 100).stored(0, 1);
+        let posts = made.store.boards.get_mut(&BoardName::lobby()).expect("stored above");
+        posts[0].text = "other".parse().unwrap();
+        assert_eq!(located(&made.judge(judge)), ["g02.changed"]);
         let mut made = Fixture::new();
         made.acked(0, 1, 100, 200, 1).acked(0, 1, 300, 400, 2).stored(0, 1);
-        assert_eq!(made.judge(judge).len(), 1, "moving");
+        assert_eq!(located(&made.judge(judge)), ["g02.moved"]);
     }
 }

@@ -10,8 +10,11 @@ use chatchat::{
     model::ids::{BoardName, Post, PostId, Seq, UserId},
 };
 
-use super::{Clue, Evidence, Violation, broken, line, seconds, stream_line};
-use crate::{history::Who, property::Property};
+use super::{Clue, Evidence, Violation, broken, line, seconds, stream_line, traces};
+use crate::{
+    history::{History, Operation, Who},
+    property::Property,
+};
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = numbering(evidence);
@@ -28,24 +31,18 @@ fn numbering(evidence: &Evidence<'_>) -> Vec<Violation> {
         for (nth, post) in (1..).zip(posts) {
             if post.seq != Seq(nth) {
                 let text = format!("{board} has {} where {nth} belongs", post.seq);
-                found.push(broken(
-                    Property::G4,
-                    "numbering",
-                    text,
-                    [Clue::from(post.id.to_string())],
-                ));
+                let mut clues = vec![Clue::from(post.id.to_string())];
+                clues.extend(traces(evidence, &found, post));
+                found.push(broken(Property::G4, "numbering", text, clues));
                 break;
             }
         }
         for pair in posts.windows(2) {
             if pair[1].posted_at_ms < pair[0].posted_at_ms {
                 let text = format!("{board}: the time falls at {}", pair[1].seq);
-                found.push(broken(
-                    Property::G4,
-                    "time",
-                    text,
-                    [Clue::from(pair[1].id.to_string())],
-                ));
+                let mut clues = vec![Clue::from(pair[1].id.to_string())];
+                clues.extend(pair.iter().flat_map(|post| traces(evidence, &found, post)));
+                found.push(broken(Property::G4, "time", text, clues));
             }
         }
     }
@@ -96,38 +93,42 @@ fn is_same(stands: &Post, shown: &Post) -> bool {
         && stands.posted_at_ms == shown.posted_at_ms
 }
 
-/// Times at which a post was first sent by anyone, and first acked.
+/// Try with which a post was first sent by anyone, and the one that was acked first, with the time.
 #[derive(Clone, Copy)]
-struct Times {
-    first_sent: Duration,
-    acked: Option<Duration>,
+struct Tries<'a> {
+    first: &'a Operation,
+    acked: Option<(Duration, &'a Operation)>,
 }
 
-fn times(evidence: &Evidence<'_>) -> BTreeMap<(UserId, PostId), Times> {
-    let mut times: BTreeMap<(UserId, PostId), Times> = BTreeMap::new();
-    for sent in evidence.history.sent() {
+fn tries<'a>(evidence: &Evidence<'a>) -> BTreeMap<(UserId, PostId), Tries<'a>> {
+    let history: &'a History = evidence.history;
+    let mut tries: BTreeMap<(UserId, PostId), Tries<'a>> = BTreeMap::new();
+    for sent in history.sent() {
         let Some(user) = sent.user else { continue };
-        let invoked = sent.operation.invoked;
-        let entry =
-            times.entry((user, sent.id)).or_insert(Times { first_sent: invoked, acked: None });
-        entry.first_sent = entry.first_sent.min(invoked);
-        if let Some((at, ..)) = sent.operation.committed() {
-            entry.acked = Some(entry.acked.map_or(at, |acked| acked.min(at)));
+        let first = sent.operation;
+        let entry = tries.entry((user, sent.id)).or_insert(Tries { first, acked: None });
+        if first.invoked < entry.first.invoked {
+            entry.first = first;
+        }
+        if let Some((at, _)) = sent.operation.committed()
+            && entry.acked.is_none_or(|(acked, _)| at < acked)
+        {
+            entry.acked = Some((at, sent.operation));
         }
     }
-    times
+    tries
 }
 
 /// Walks each board from its end: nothing may stand before what was acked before it was sent.
 fn real_time(evidence: &Evidence<'_>) -> Vec<Violation> {
-    let times = times(evidence);
+    let tries = tries(evidence);
     let mut found = Vec::new();
     for (board, posts) in &evidence.store.boards {
-        let mut earliest_ack: Option<(Duration, &Post)> = None;
+        let mut earliest_ack: Option<(Duration, &Operation, &Post)> = None;
         for post in posts.iter().rev() {
-            let Some(of) = times.get(&(post.author.id, post.id)) else { continue };
-            if let Some((acked, later)) = earliest_ack
-                && acked < of.first_sent
+            let Some(of) = tries.get(&(post.author.id, post.id)) else { continue };
+            if let Some((acked, by, later)) = earliest_ack
+                && acked < of.first.invoked
             {
                 let text = format!(
                     "{board}: {} was acked at {} before {} was sent, and stands after it",
@@ -135,14 +136,13 @@ fn real_time(evidence: &Evidence<'_>) -> Vec<Violation> {
                     seconds(acked),
                     post.seq
                 );
-                let sent = format!("{} sent at {}", post.id, seconds(of.first_sent));
-                let clues = [later.id.to_string(), sent].map(Clue::from);
+                let clues = [line(by), line(of.first)];
                 found.push(broken(Property::G4, "real-time", text, clues));
             }
-            if let Some(acked) = of.acked
-                && earliest_ack.is_none_or(|(earliest, _)| acked < earliest)
+            if let Some((acked, by)) = of.acked
+                && earliest_ack.is_none_or(|(earliest, ..)| acked < earliest)
             {
-                earliest_ack = Some((acked, post));
+                earliest_ack = Some((acked, by, post));
             }
         }
     }
@@ -197,7 +197,10 @@ mod tests {
     use chatchat::model::stream::Consistency;
 
     use super::*;
-    use crate::oracle::fixtures::{Fixture, delivered};
+    use crate::oracle::{
+        Point,
+        fixtures::{Fixture, delivered, located},
+    };
 
     #[test]
     fn concurrent_posts_in_either_order_are_accepted() {
@@ -214,8 +217,8 @@ mod tests {
     #[test]
     fn holes_repeats_and_differing_readers_are_reported() {
         let mut made = Fixture::new();
-        made.stored_at(0, 1, 1).stored_at(0, 2, 3);
-        assert_eq!(made.judge(judge).len(), 1, "a hole");
+        made.stored_at(0, 1, 1).stored_at(0, 2, 3).unknown(0, 2, 10);
+        assert_eq!(located(&made.judge(judge)), ["g04.numbering"], "a hole");
         let mut made = Fixture::new();
         made.stored(0, 1).read(1, 10, 20, Consistency::Weak, &[(0, 2, 1)]);
         assert_eq!(made.judge(judge).len(), 1, "another post was shown");
@@ -232,7 +235,19 @@ mod tests {
     fn post_before_one_that_was_acked_earlier_is_reported() {
         let mut made = Fixture::new();
         made.acked(0, 1, 100, 200, 2).acked(1, 2, 300, 400, 1).stored(1, 2).stored(0, 1);
-        assert_eq!(made.judge(judge).len(), 1);
+        let told = made.judge(judge);
+        assert_eq!(located(&told), ["g04.real-time"]);
+        let points: Vec<_> = told[0].evidence.iter().map(|clue| clue.point).collect();
+        assert_eq!(points, [Some(Point::Operation(0)), Some(Point::Operation(1))]);
+    }
+
+    #[test]
+    fn time_that_falls_is_reported() {
+        let mut made = Fixture::new();
+        made.unknown(0, 1, 10).unknown(1, 2, 20).stored(0, 1).stored(1, 2);
+        let posts = made.store.boards.get_mut(&BoardName::lobby()).expect("stored above");
+        posts[0].posted_at_ms += 10;
+        assert_eq!(located(&made.judge(judge)), ["g04.time"]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use chatchat::{
     model::{event::Event, ids::Role},
 };
 
-use super::{Evidence, Violation, broken, line, seconds, stream_line};
+use super::{Clue, Evidence, Violation, broken, line, seconds, stream_line};
 use crate::{
     fault::Action,
     history::Operation,
@@ -37,6 +37,8 @@ const ROOM_MIN: usize = 64;
 struct Drained {
     url: String,
     hands_over: bool,
+    /// Its word.
+    said: Clue,
     from: Duration,
     until: Duration,
 }
@@ -57,7 +59,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
                 drained.url,
                 seconds(drained.from)
             );
-            found.push(broken(Property::G17, "alone", text, []));
+            found.push(broken(Property::G17, "alone", text, [drained.said.clone()]));
         }
         found.extend(without_goodbye(evidence, drained));
         let asked = evidence.history.operations.iter().filter(|operation| {
@@ -137,7 +139,7 @@ fn drains<'a>(evidence: &'a Evidence<'_>) -> impl Iterator<Item = Drained> + 'a 
         if stops.any(|stop| stop <= until + KILL_WITHIN && until <= stop + KILL_WITHIN) {
             return None;
         }
-        Some(Drained { url, hands_over, from: said.at, until })
+        Some(Drained { url, hands_over, said: said.clue(), from: said.at, until })
     })
 }
 
@@ -169,7 +171,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::oracle::fixtures::{Fixture, ms};
+    use crate::oracle::fixtures::{Fixture, located, ms};
 
     /// A master is stopped at 30 s and hands over; a send that it gets ends so.
     fn sent(hands_over: bool, kind: &str, failure: Failure) -> Vec<Violation> {
@@ -195,7 +197,7 @@ mod tests {
             Failure::Unreached { master: "http://m".to_owned(), why: "refused".to_owned() };
         assert_eq!(sent(true, "stop", unreached), []);
         let alone = sent(false, "stop", status(429));
-        assert_eq!(alone.len(), 1, "there was somebody to hand over to: {alone:?}");
+        assert_eq!(located(&alone), ["g17.alone"], "there was somebody to hand over to");
         assert_eq!(sent(true, "exit", reset()), [], "something else is wrong");
     }
 

@@ -52,6 +52,8 @@ mod violation;
 use std::{collections::BTreeMap, time::Duration};
 
 use chatchat::{
+    api::{PostState, StreamEvent},
+    client::{Answer, Delivery},
     model::{
         event::Event,
         ids::{BoardName, Post, Seq, StoreEpoch},
@@ -65,7 +67,7 @@ pub use self::{
     violation::{Clue, Point, Rule, Violation},
 };
 use crate::{
-    history::{History, Operation, StreamLog},
+    history::{History, Operation, Sent, StreamLog},
     plan::{Incident, Plan},
     property::Property,
     target::{Place, Target},
@@ -261,6 +263,44 @@ fn line(operation: &Operation) -> Clue {
     let from = seconds(operation.invoked);
     let text = format!("{from} {} at {}: {request} -> {end}", operation.who, operation.master);
     Clue { text, point: Some(Point::Operation(operation.number)) }
+}
+
+/// Something else that a person did or saw, in one line.
+fn deed(person: usize, at: Duration, what: &str) -> Clue {
+    let what: String = what.chars().take(400).collect();
+    Clue { text: format!("{} {what}", seconds(at)), point: Some(Point::Person(person, at)) }
+}
+
+/// Returns where a post shows: its first tries, its first answer and stream, its first batches. It
+/// looks through all that people saw, so it gives nothing for a break that will not be told.
+fn traces(evidence: &Evidence<'_>, found: &[Violation], post: &Post) -> Vec<Clue> {
+    if found.len() >= TOLD_MAX {
+        return Vec::new();
+    }
+    let history = evidence.history;
+    let is_it = |shown: &Post| (shown.author.id, shown.id) == (post.author.id, post.id);
+    let is_try = |sent: &Sent<'_>| sent.id == post.id && sent.user == Some(post.author.id);
+    let tries = history.sent().filter(is_try).take(3).map(|sent| line(sent.operation));
+    let shows = |operation: &&Operation| match operation.reply() {
+        Some((_, Answer::Page(page))) => page.posts.iter().any(is_it),
+        Some((_, Answer::Fate(Some(PostState::Committed(shown))))) => is_it(shown),
+        _ => false,
+    };
+    let answer = history.operations.iter().find(shows).map(line);
+    let delivered = history.streams.iter().find_map(|stream| {
+        let is_here = |delivery: &Delivery| match &delivery.event {
+            StreamEvent::Post(shown) => is_it(shown),
+            _ => false,
+        };
+        let (at, _) = stream.deliveries.iter().find(|(_, delivery)| is_here(delivery))?;
+        Some(stream_line(stream, *at))
+    });
+    let is_batch = |said: &&EventLine| match &said.event {
+        Event::Assign { posts, .. } => posts.contains(&post.id),
+        _ => false,
+    };
+    let batches = evidence.events.iter().filter(is_batch).take(2).map(EventLine::clue);
+    tries.chain(answer).chain(delivered).chain(batches).collect()
 }
 
 /// A stream at a time, in one line.

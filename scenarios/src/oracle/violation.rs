@@ -1,6 +1,6 @@
 //! Violation of a property: which rule was broken, how it shows, and where to look.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use crate::property::Property;
 
@@ -31,6 +31,8 @@ pub enum Point {
     Line(usize),
     /// Row of the store's record of writes, by its number.
     Write(u64),
+    /// Time at which a person did or saw what is no operation, by the person's number.
+    Person(usize, Duration),
 }
 
 /// Piece of evidence: what it says, and where it stands.

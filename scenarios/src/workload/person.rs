@@ -13,7 +13,7 @@ use chatchat::{
     client::{Answer, ChatClient, FollowEvent, Limits, MasterList, Request},
     env::{Env, TaskGuard},
     model::{
-        ids::{BoardName, Cursor, UserName},
+        ids::{BoardName, Cursor, PostId, UserName},
         rows::Range,
         stream::Consistency,
     },
@@ -25,7 +25,7 @@ use super::{
     Stage,
     texts::{Writer, post_id},
 };
-use crate::history::{ReaderKind, Recorder, Who};
+use crate::history::{ReaderKind, Recorder, Stuck, Who};
 
 /// Person with a machine of its own.
 #[derive(Clone, Debug)]
@@ -350,8 +350,11 @@ impl Person {
         handed: oneshot::Receiver<Option<OpenPage>>,
         deadline: Duration,
     ) -> Option<(Self, OpenPage)> {
-        let stuck = |what: String| self.recorder.history().stuck.push(what);
         let clock = &self.stage.clock;
+        let stuck = |post: Option<PostId>, what: String| {
+            let (person, at) = (self.number, clock.now());
+            self.recorder.history().stuck.push(Stuck { person, post, at, what });
+        };
         let left = deadline.saturating_sub(clock.now());
         let mut page = match self.env.timeout(left, handed).await {
             Ok(Ok(Some(page))) => page,
@@ -360,13 +363,14 @@ impl Person {
             Ok(Ok(None)) => return None,
             Err(_) => {
                 let what = "got no session in time, or did not stop chatting";
-                stuck(format!("person:{} {what}", self.number));
+                stuck(None, format!("person:{} {what}", self.number));
                 return None;
             }
         };
         page.stop_senders(&self.env, deadline, clock).await;
         for left in page.client.unsettled() {
-            stuck(format!("{}: post {} to {} is not settled", page.who, left.id, left.board));
+            let what = format!("{}: post {} to {} is not settled", page.who, left.id, left.board);
+            stuck(Some(left.id), what);
         }
         self.ask_for_unknown(&page, deadline).await;
         Some((self, page))

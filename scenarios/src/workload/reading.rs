@@ -12,6 +12,7 @@ use chatchat::{
 };
 
 use super::person::{OpenPage, Person};
+use crate::history::Stuck;
 
 /// Number of people who read boards whole; the others read their ends.
 const WHOLE_READERS: usize = 3;
@@ -117,7 +118,12 @@ impl Person {
             let is_final = matches!(failure, Failure::Refused { .. });
             if is_final || self.stage.clock.now() + wait >= deadline {
                 let what = format!("{}: {master} does not answer {request:?}: {failure}", page.who);
-                self.recorder.history().stuck.push(what);
+                let post = match request {
+                    Request::Outcome { id } => Some(*id),
+                    _ => None,
+                };
+                let (person, at) = (page.who.person, self.stage.clock.now());
+                self.recorder.history().stuck.push(Stuck { person, post, at, what });
                 return None;
             }
             self.env.sleep(wait).await;

@@ -276,6 +276,7 @@ fn points<'a>(
                 let lane = line["host"].as_str().and_then(lane).unwrap_or(-1);
                 Some((line["t"].as_u64()?, lane))
             }
+            Point::Person(person, at) => Some((ns(report.started + at), of_person(person))),
             Point::Write(_) => None,
         })
         .collect()
@@ -310,7 +311,9 @@ mod tests {
         let violation = Violation {
             rule: Rule { property: Property::G8, name: "two" },
             text: "a test".to_owned(),
-            evidence: vec![Clue { text: String::new(), point: Some(Point::Line(0)) }],
+            evidence: [Point::Line(0), Point::Person(0, Duration::from_nanos(5))]
+                .map(|point| Clue { text: String::new(), point: Some(point) })
+                .to_vec(),
         };
         let hit = Incident { fault: 0, from: Duration::ZERO, until: None, bit: true };
         let report = Report {
@@ -334,7 +337,7 @@ mod tests {
         );
         assert_eq!(
             (run.complaints[0].at.as_slice(), run.complaints[1].at.len()),
-            (&[(0, 1)][..], 0)
+            (&[(0, 1), (5, -1)][..], 0)
         );
     }
 }
