@@ -181,7 +181,7 @@ fn swarm_faults(story: &Story, swarm: &Swarm, seed: u64) -> Vec<Fault> {
             Fault {
                 start: Start::At(at),
                 lasts: (!kind.is_instant()).then_some(lasts),
-                action: swarm_action(kind, &mut rng, &story.cluster),
+                action: swarm_action(kind, &mut rng, &story.cluster, story.workload.people),
             }
         })
         .collect();
@@ -193,7 +193,7 @@ fn swarm_faults(story: &Story, swarm: &Swarm, seed: u64) -> Vec<Fault> {
 }
 
 /// Draws a fault of a kind, of a size that a cluster should survive.
-fn swarm_action(kind: Kind, rng: &mut Rng, cluster: &Cluster) -> Action {
+fn swarm_action(kind: Kind, rng: &mut Rng, cluster: &Cluster, people: usize) -> Action {
     let ms = Duration::from_millis;
     let target = Target::Random.drawn(rng, cluster);
     let other = match rng.below(4) {
@@ -210,6 +210,18 @@ fn swarm_action(kind: Kind, rng: &mut Rng, cluster: &Cluster) -> Action {
     let step = Step { ms: i64::try_from(far).unwrap_or(0) * if back { -1 } else { 1 } };
     let links = Links { from: vec![target.clone()], to: vec![other.clone()], direction };
     let whole = Links { direction: Direction::Both, ..links.clone() };
+    // Now and then the store's machine, or somebody's own.
+    let machine = match rng.below(12) {
+        0 => Target::One(Place::Store),
+        1 if people > 0 => Target::One(Place::Person(rng.index(people))),
+        _ => target.clone(),
+    };
+    let target = match kind {
+        Kind::Pause | Kind::Slow => machine,
+        Kind::ClockOffset | Kind::ClockDrift | Kind::ClockJump => machine,
+        Kind::Crash | Kind::Exit if machine == Target::One(Place::Store) => machine,
+        _ => target,
+    };
     match kind {
         Kind::Crash => Action::Crash { target },
         Kind::Exit => Action::Exit { target },
