@@ -23,6 +23,8 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut latest: BTreeMap<(&str, NodeId), (Fact, &EventLine)> = BTreeMap::new();
     // The newest that a place showed in its life, which is the latest unless it went back.
     let mut known: BTreeMap<(&str, NodeId), (Fact, Duration)> = BTreeMap::new();
+    // Workers that registered with a master in its present life, and when.
+    let mut joined: BTreeMap<(&str, NodeId), (Registration, Duration)> = BTreeMap::new();
     let mut deaths = Deaths::of_workers(evidence);
     let mut found = Vec::new();
     for said in evidence.events {
@@ -31,6 +33,16 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         if deaths.is_new_life(place, said.at) || matches!(said.event, Event::Start { .. }) {
             latest.retain(|(at, _), _| *at != place);
             known.retain(|(at, _), _| *at != place);
+            joined.retain(|(at, _), _| *at != place);
+        }
+        match &said.event {
+            Event::Join { node, registration, .. } if place.starts_with("master") => {
+                joined.insert((place, *node), (*registration, said.at));
+            }
+            Event::Leave { node, .. } | Event::Fail { node, .. } => {
+                joined.remove(&(place, *node));
+            }
+            _ => {}
         }
         if let Event::Announce { node, role: Role::Worker, registration, state, .. } = &said.event {
             let fact = (*registration, *state);
@@ -62,23 +74,9 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     // old directory is nobody's fact.
     let is_listed =
         |it: &NodeId| latest.keys().any(|(place, node)| node == it && place.starts_with("master"));
-    // A master that never learnt of a worker that is in.
-    let settled = evidence.last_trouble() + SPREADS_WITHIN;
-    let masters = (0..evidence.plan.cluster.masters).map(Place::Master);
-    let whole = masters.filter(|master| evidence.is_connected(*master, settled, evidence.ended));
-    for place in whole.map(|master| master.to_string()) {
-        for (node, ((registration, state), since)) in &newest {
-            if *state == MemberState::In
-                && settled.max(*since + SPREADS_WITHIN) <= evidence.ended
-                && is_listed(node)
-                && !latest.contains_key(&(place.as_str(), *node))
-            {
-                let text = format!("{place} never learnt of {node}, in under {registration}");
-                let known = Clue::from(format!("known since {}", seconds(*since)));
-                found.push(broken(Property::G11, "unaware", text, [known]));
-            }
-        }
-    }
+    found.extend(unaware(evidence, &joined, &newest, &|place, node| {
+        latest.contains_key(&(place, node))
+    }));
     for ((place, node), (fact, line)) in &latest {
         let Some((best, since)) = newest.get(node).filter(|_| is_listed(node)) else { continue };
         let settled = evidence.last_trouble().max(*since) + SPREADS_WITHIN;
@@ -86,6 +84,39 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             let text = format!("{place} still shows {node} as {fact:?}, the newest is {best:?}");
             let known = Clue::from(format!("known since {}", seconds(*since)));
             found.push(broken(Property::G11, "stale", text, [line.clue(), known]));
+        }
+    }
+    found
+}
+
+/// Masters that never learnt of a worker that is in.
+fn unaware(
+    evidence: &Evidence<'_>,
+    joined: &BTreeMap<(&str, NodeId), (Registration, Duration)>,
+    newest: &BTreeMap<NodeId, (Fact, Duration)>,
+    knows: &dyn Fn(&str, NodeId) -> bool,
+) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let quiet = evidence.last_trouble() + SPREADS_WITHIN;
+    for nth in 0..evidence.plan.cluster.masters {
+        let place = Place::Master(nth);
+        if !evidence.is_connected(place, quiet, evidence.ended) {
+            continue;
+        }
+        let place = place.to_string();
+        for ((_, node), (registration, since)) in joined {
+            // It may have moved on, or failed, since.
+            let is_in = newest
+                .get(node)
+                .is_none_or(|(newest, _)| *newest <= (*registration, MemberState::In));
+            if is_in
+                && quiet.max(*since + SPREADS_WITHIN) <= evidence.ended
+                && !knows(&place, *node)
+            {
+                let text = format!("{place} never learnt of {node}, in under {registration}");
+                let known = Clue::from(format!("in since {}", seconds(*since)));
+                found.push(broken(Property::G11, "unaware", text, [known]));
+            }
         }
     }
     found
@@ -125,7 +156,6 @@ mod tests {
     fn fact_going_back_repeated_or_not_shared_is_reported() {
         let mut made = Fixture::new();
         made.said(1, "master:0", fact(1, 2, MemberState::In));
-        made.said(1, "master:1", fact(1, 2, MemberState::In));
         made.said(2, "master:0", fact(1, 2, MemberState::In));
         assert_eq!(made.judge(judge).len(), 1, "twice");
         let mut made = Fixture::new();
@@ -141,13 +171,19 @@ mod tests {
 
     #[test]
     fn master_that_never_learnt_of_a_worker_is_reported() {
-        let rules = |state| {
+        let joined = |said: &[(&str, MemberState)]| {
             let mut made = Fixture::new();
-            made.said(1, "master:0", fact(1, 2, state));
+            let (node, registration, master) = (node(1), Registration(2), node(9));
+            made.said(1, "master:0", Event::Join { node, registration, master });
+            for (place, state) in said {
+                made.said(2, place, fact(1, 2, *state));
+            }
             made.judge(judge).iter().map(|it| it.rule.to_string()).collect::<Vec<_>>()
         };
-        assert_eq!(rules(MemberState::In), ["g11.unaware"]);
-        assert!(rules(MemberState::Failed).is_empty(), "it may be forgotten");
+        assert_eq!(joined(&[]), ["g11.unaware"; 2], "neither");
+        assert_eq!(joined(&[("master:0", MemberState::In)]), ["g11.unaware"], "the other one");
+        assert!(joined(&[("master:0", MemberState::In), ("master:1", MemberState::In)]).is_empty());
+        assert!(joined(&[("master:0", MemberState::Failed)]).is_empty(), "it may be forgotten");
     }
 
     #[test]
