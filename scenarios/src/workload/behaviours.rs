@@ -162,20 +162,26 @@ impl Person {
         match rng.below(4) {
             0 => {
                 let _ = client.try_call(&newer).await;
-                let _ = client.try_call(&older).await;
+                if !self.is_over() {
+                    let _ = client.try_call(&older).await;
+                }
             }
             1 => {
                 let other: &String = rng.pick(&self.stage.masters);
                 let restored = client.call_at(other, &Request::Restore);
                 let _ = tokio::join!(client.try_call(&older), client.try_call(&newer), restored);
-                let _ = client.call_at(other, &Request::Boards).await;
+                if !self.is_over() {
+                    let _ = client.call_at(other, &Request::Boards).await;
+                }
             }
             _ => {
                 let _ = client.try_call(&newer).await;
                 return;
             }
         }
-        let _ = client.try_call(&Request::Restore).await;
+        if !self.is_over() {
+            let _ = client.try_call(&Request::Restore).await;
+        }
     }
 
     /// Sends a post: as usual, through two masters at once, or with second thoughts.
