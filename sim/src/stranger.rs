@@ -150,7 +150,18 @@ pub(crate) async fn judge(
     store: &Store,
 ) -> Vec<Violation> {
     let enrolled = store.admission().await.map(|lists| lists.allowed).unwrap_or_default();
-    let enrolled = enrolled.iter().filter_map(|row| strangers.get(&row.node));
+    let enrolled: Vec<_> = enrolled.iter().map(|row| row.node).collect();
+    taken_in(strangers, events, &enrolled)
+}
+
+/// Returns what shows that one of these nodes was taken in, by event lines and by the nodes that are
+/// enrolled.
+fn taken_in(
+    strangers: &BTreeMap<NodeId, &'static str>,
+    events: &[EventLine],
+    enrolled: &[NodeId],
+) -> Vec<Violation> {
+    let enrolled = enrolled.iter().filter_map(|node| strangers.get(node));
     let mut said: Vec<_> =
         enrolled.map(|name| broken(format!("{name} is enrolled"), None)).collect();
     for line in events {
@@ -174,4 +185,62 @@ pub(crate) async fn judge(
 fn broken(text: String, line: Option<&EventLine>) -> Violation {
     let rule = Rule { property: Property::G14, name: "admitted" };
     Violation { rule, text, evidence: line.map(EventLine::clue).into_iter().collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use chatchat::model::ids::{
+        BoardName, Domain, Fingerprint, Incarnation, KeyEpoch, Registration, Resource, Token,
+    };
+
+    use super::*;
+
+    const MEMBER: NodeId = NodeId([1; 16]);
+    const STRANGER: NodeId = NodeId([2; 16]);
+    const MASTER: NodeId = NodeId([9; 16]);
+
+    /// Returns the rules that a line of a node and an enrolled node break.
+    fn broken_by(by: &str, event: Event, enrolled: NodeId) -> Vec<String> {
+        let strangers = BTreeMap::from([(STRANGER, "unadmitted0")]);
+        let line = EventLine { at: Duration::ZERO, node: by.to_owned(), event, number: 0 };
+        let found = taken_in(&strangers, &[line], &[MASTER, enrolled]);
+        found.iter().map(|it| it.rule.to_string()).collect()
+    }
+
+    fn join(node: NodeId) -> Event {
+        Event::Join { node, registration: Registration(1), master: MASTER }
+    }
+
+    fn assign(worker: NodeId) -> Event {
+        Event::Assign {
+            worker,
+            registration: Registration(1),
+            resource: Resource::Board(BoardName::lobby()),
+            token: Token::default(),
+            after: None,
+            posts: Vec::new(),
+            attempt: 1,
+        }
+    }
+
+    fn key_held() -> Event {
+        let domain = Domain { master: MASTER, incarnation: Incarnation(1) };
+        Event::KeyHeld { domain, epoch: KeyEpoch(1), print: Fingerprint([1; 32]) }
+    }
+
+    #[test]
+    fn member_that_is_taken_in_is_accepted() {
+        assert_eq!(broken_by("master:0", join(MEMBER), MEMBER), [""; 0]);
+        assert_eq!(broken_by("master:0", assign(MEMBER), MEMBER), [""; 0]);
+        assert_eq!(broken_by("worker:0", key_held(), MEMBER), [""; 0]);
+    }
+
+    #[test]
+    fn stranger_that_is_enrolled_registered_given_a_task_or_a_key_is_reported() {
+        let rule = ["g14.admitted"];
+        assert_eq!(broken_by("master:0", join(MEMBER), STRANGER), rule, "enrolled");
+        assert_eq!(broken_by("master:0", join(STRANGER), MEMBER), rule, "registered");
+        assert_eq!(broken_by("master:0", assign(STRANGER), MEMBER), rule, "given a task");
+        assert_eq!(broken_by("unadmitted0", key_held(), MEMBER), rule, "given a key");
+    }
 }

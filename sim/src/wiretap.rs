@@ -53,24 +53,60 @@ const fn is_person(place: Place) -> bool {
 
 /// Returns what crossed the links in clear, or under a nonce that was used before. Listens no more.
 pub(crate) async fn judge(cluster: &Cluster, seed: u64, history: &History) -> Vec<Violation> {
-    let said_by_people = secrets(seed, history);
-    let people = Words::new(said_by_people.clone());
-    let all = Words::new([said_by_people, cluster.secrets().await].concat());
-    let place = |host: HostId| cluster.place(&cluster.world().name(host));
+    let of_nodes = cluster.secrets().await;
+    let end = |host: HostId| {
+        let name = cluster.world().name(host);
+        End { place: cluster.place(&name), is_stranger: cluster.is_stranger(host), name }
+    };
+    let heard = cluster.world().end_capture().into_iter().map(|capture| Heard {
+        from: end(capture.from),
+        to: end(capture.to),
+        port: capture.port,
+        bytes: capture.bytes,
+    });
+    overheard(heard, secrets(seed, history), of_nodes, history.sent().count())
+}
+
+/// Bytes that one end of a connection said to the other one, in order.
+struct Heard {
+    from: End,
+    to: End,
+    port: u16,
+    bytes: Vec<u8>,
+}
+
+/// Machine at an end of a connection.
+struct End {
+    name: String,
+    /// Its place, unless it came later or is a stranger's.
+    place: Option<Place>,
+    is_stranger: bool,
+}
+
+/// Returns what was heard that should not be: the secrets of people and of nodes, and nonces that come
+/// again. Where people sent so many posts that something must be heard, silence is told as well.
+fn overheard(
+    heard: impl IntoIterator<Item = Heard>,
+    of_people: Vec<Vec<u8>>,
+    of_nodes: Vec<Vec<u8>>,
+    sent: usize,
+) -> Vec<Violation> {
+    let people = Words::new(of_people.clone());
+    let all = Words::new([of_people, of_nodes].concat());
     let (mut said, mut records) = (Vec::new(), Records::default());
-    let is_quiet = history.sent().count() < POSTS_MIN;
+    let is_quiet = sent < POSTS_MIN;
     let mut hears = is_quiet;
-    for capture in cluster.world().end_capture() {
+    for capture in heard {
         let secret =
             || all.first_in(&capture.bytes).map(|secret| secret.escape_ascii().to_string());
-        if cluster.is_stranger(capture.to)
+        if capture.to.is_stranger
             && capture.port == LINK_PORT
             && let Some(secret) = secret()
         {
-            let who = cluster.world().name(capture.from);
+            let who = &capture.from.name;
             said.push(broken("stranger", format!("{who} said {secret} to a stranger")));
         }
-        let (Some(from), Some(to)) = (place(capture.from), place(capture.to)) else { continue };
+        let (Some(from), Some(to)) = (capture.from.place, capture.to.place) else { continue };
         if is_node(from) && is_node(to) {
             if let Some(secret) = secret() {
                 said.push(broken("clear", format!("{from} said {secret} to {to} in clear")));
@@ -131,7 +167,91 @@ impl Words {
 
 #[cfg(test)]
 mod tests {
+    use chatchat::crypto::{
+        record::{RecordKind, Side, link},
+        secret::Secret,
+    };
+
     use super::*;
+
+    const PERSON: Place = Place::Person(0);
+    const MASTER: Place = Place::Master(0);
+    const WORKER: Place = Place::Worker(0);
+    const HTTP_PORT: u16 = 80;
+    const WORD: &[u8] = b"a word of people";
+    const SECRET: &[u8] = b"a secret of nodes";
+
+    fn heard(from: Place, to: Place, port: u16, bytes: &[u8]) -> Heard {
+        let end =
+            |place: Place| End { name: place.to_string(), place: Some(place), is_stranger: false };
+        Heard { from: end(from), to: end(to), port, bytes: bytes.to_vec() }
+    }
+
+    /// A post on its way to a master.
+    fn post() -> Heard {
+        heard(PERSON, MASTER, HTTP_PORT, &[&b"text="[..], WORD].concat())
+    }
+
+    /// A handshake and one record, sealed with the key of this number and its first nonce.
+    fn record(key: u8) -> Heard {
+        let (mut sealer, _) =
+            link(&Secret::from_slice(&[key; 32]).expect("32 bytes"), Side::Dialer);
+        let mut bytes = vec![3, 0, 0, 0, 1, 2, 3];
+        sealer.seal(RecordKind::Data, WORD, &mut bytes).expect("short");
+        heard(MASTER, WORKER, LINK_PORT, &bytes)
+    }
+
+    /// Returns the rules that are broken where people sent so many posts.
+    fn rules(heard: Vec<Heard>, sent: usize) -> Vec<String> {
+        let found = overheard(heard, vec![WORD.to_vec()], vec![SECRET.to_vec()], sent);
+        found.iter().map(|it| it.rule.to_string()).collect()
+    }
+
+    #[test]
+    fn sealed_links_beside_plain_ones_of_people_are_accepted() {
+        assert_eq!(rules(vec![post(), record(1), record(2)], POSTS_MIN), [""; 0]);
+        let to_store = heard(MASTER, Place::Store, HTTP_PORT, SECRET);
+        assert_eq!(rules(vec![post(), record(1), to_store], POSTS_MIN), [""; 0]);
+    }
+
+    #[test]
+    fn secret_or_word_between_nodes_is_reported() {
+        for said in [SECRET, WORD] {
+            for (from, to, port) in
+                [(MASTER, WORKER, LINK_PORT), (WORKER, MASTER, HTTP_PORT), (MASTER, MASTER, 1)]
+            {
+                let clear = heard(from, to, port, &[&b"say: "[..], said].concat());
+                let told = rules(vec![post(), record(1), clear], POSTS_MIN);
+                assert_eq!(told, ["g14.clear"], "{from} to {to} at {port}");
+            }
+        }
+    }
+
+    #[test]
+    fn secret_that_a_stranger_is_told_on_a_link_is_reported() {
+        let told = |port: u16, said: &[u8]| {
+            let stranger = End { name: "stranger".to_owned(), place: None, is_stranger: true };
+            let said = Heard { to: stranger, ..heard(MASTER, WORKER, port, said) };
+            rules(vec![post(), record(1), said], POSTS_MIN)
+        };
+        assert_eq!(told(LINK_PORT, SECRET), ["g14.stranger"]);
+        assert_eq!(told(LINK_PORT, WORD), ["g14.stranger"]);
+        assert_eq!(told(LINK_PORT, b"no such thing"), [""; 0]);
+        assert_eq!(told(HTTP_PORT, WORD), [""; 0], "it speaks plainly as people do");
+    }
+
+    #[test]
+    fn tap_that_hears_nothing_of_people_or_of_nodes_is_reported() {
+        assert_eq!(rules(vec![record(1)], POSTS_MIN), ["g14.deaf"], "no word");
+        assert_eq!(rules(vec![post()], POSTS_MIN), ["g14.deaf"], "no record");
+        assert_eq!(rules(Vec::new(), POSTS_MIN), ["g14.deaf"; 2]);
+        assert_eq!(rules(Vec::new(), POSTS_MIN - 1), [""; 0], "people said little");
+    }
+
+    #[test]
+    fn nonce_that_is_used_again_is_reported() {
+        assert_eq!(rules(vec![post(), record(1), record(1)], POSTS_MIN), ["g14.nonce"]);
+    }
 
     #[test]
     fn secret_is_found_at_any_position() {

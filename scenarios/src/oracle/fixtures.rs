@@ -149,6 +149,18 @@ impl Fixture {
         self.with(oracle)
     }
 
+    /// Returns the rules that an oracle finds broken, each as often as it does.
+    pub(super) fn rules(&self, oracle: fn(&Evidence<'_>) -> Vec<Violation>) -> Vec<String> {
+        self.judge(oracle).iter().map(|found| found.rule.to_string()).collect()
+    }
+
+    /// Counts the breaks of a rule; no other rule may be broken.
+    pub(super) fn breaks(&self, oracle: fn(&Evidence<'_>) -> Vec<Violation>, rule: &str) -> usize {
+        let rules = self.rules(oracle);
+        assert!(rules.iter().all(|broken| broken == rule), "{rules:?}");
+        rules.len()
+    }
+
     pub(super) fn with<T>(&self, ask: impl FnOnce(&Evidence<'_>) -> T) -> T {
         ask(&Evidence {
             plan: &self.plan,

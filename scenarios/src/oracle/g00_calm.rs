@@ -204,12 +204,12 @@ mod tests {
         ] {
             let mut made = Fixture::new();
             made.did(0, 20_000, 20_100, Fixture::request(1), answer);
-            assert_eq!(made.judge(judge).len(), 1, "{status}");
+            assert_eq!(made.breaks(judge, "g00.unsettled"), 1, "{status}");
         }
         let mut made = Fixture::new();
         made.acked(0, 1, 20_000, 21_001, 1).unknown(1, 2, 30_000);
         made.read(0, 40_000, 40_001, Consistency::Weak, &[(0, 1, 1)]);
-        assert_eq!(made.judge(judge).len(), 3);
+        assert_eq!(made.breaks(judge, "g00.unsettled"), 3);
     }
 
     #[test]
@@ -277,9 +277,9 @@ mod tests {
         let mut made = Fixture::new();
         let weak = StreamEvent::State(StateEvent { consistency: Consistency::Weak });
         made.stream(0, 0, vec![(20_100, weak.clone())]).stream(1, 0, vec![(20_100, weak)]);
-        assert_eq!(made.judge(judge).len(), 2);
+        assert_eq!(made.breaks(judge, "g00.stream"), 2);
         made.history.streams[0].is_slow = true;
-        assert_eq!(made.judge(judge).len(), 1);
+        assert_eq!(made.breaks(judge, "g00.stream"), 1);
     }
 
     #[test]
@@ -299,6 +299,20 @@ mod tests {
         made.said(20_000, "master:0", assign(2));
         made.stream(1, 0, Vec::new());
         made.history.streams[0].end = Some((ms(25_000), StreamEnd::Ended));
-        assert_eq!(made.judge(judge).len(), 2);
+        assert_eq!(made.rules(judge), ["g00.stream", "g00.event"]);
+    }
+
+    #[test]
+    fn worker_that_is_declared_failed_in_calm_is_reported() {
+        let fail = || {
+            let why = String::new();
+            Event::Fail { node: node(1), registration: Registration(1), why }
+        };
+        let mut made = Fixture::new();
+        made.trouble(30_000, 32_000);
+        made.said(3000, "master:0", fail()).said(33_000, "master:0", fail());
+        assert_eq!(made.judge(judge), []);
+        made.said(20_000, "master:0", fail());
+        assert_eq!(made.rules(judge), ["g00.event"]);
     }
 }

@@ -41,7 +41,7 @@ mod tests {
         let mut made = Fixture::new();
         made.acked(0, 1, 100, 200, 1).acked(0, 2, 300, 400, 2).stored(0, 2);
         let told = made.judge(judge);
-        assert_eq!(told.len(), 2, "{told:?}");
+        assert_eq!(made.breaks(judge, "g01.lost"), 2, "{told:?}");
         assert!(told[1].text.contains("is not there"), "{told:?}");
     }
 }

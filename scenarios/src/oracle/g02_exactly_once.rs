@@ -66,7 +66,7 @@ mod tests {
     use chatchat::model::{ids::BoardName, stream::Consistency};
 
     use super::*;
-    use crate::oracle::fixtures::{Fixture, located};
+    use crate::oracle::fixtures::{Fixture, located, text};
 
     #[test]
     fn post_sent_often_and_stored_once_is_accepted() {
@@ -95,5 +95,18 @@ mod tests {
         let mut made = Fixture::new();
         made.acked(0, 1, 100, 200, 1).acked(0, 1, 300, 400, 2).stored(0, 1);
         assert_eq!(located(&made.judge(judge)), ["g02.moved"]);
+    }
+
+    #[test]
+    fn post_that_stands_otherwise_than_it_was_sent_is_reported() {
+        let changed = |change: fn(&mut Post)| {
+            let mut made = Fixture::new();
+            made.unknown(0, 1, 100).stored(0, 1);
+            made.store.boards.values_mut().flatten().for_each(change);
+            made.rules(judge)
+        };
+        assert_eq!(changed(|_| {}), [""; 0]);
+        assert_eq!(changed(|post| post.text = text(2).parse().unwrap()), ["g02.changed"]);
+        assert_eq!(changed(|post| post.board = "dev".parse().unwrap()), ["g02.changed"]);
     }
 }

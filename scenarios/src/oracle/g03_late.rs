@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn post_that_takes_longer_is_reported_if_a_master_a_worker_and_the_store_were_whole() {
-        assert_eq!(settled_after(25, "target = \"master:0\"").len(), 1);
+        let told = settled_after(25, "target = \"master:0\"");
+        assert_eq!((told.len(), told[0].rule.name), (1, "late"), "{told:?}");
         assert_eq!(settled_after(25, "target = \"store\""), []);
         assert_eq!(settled_after(25, "target = \"master:*\""), []);
     }

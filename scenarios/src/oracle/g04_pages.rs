@@ -137,6 +137,8 @@ fn is_full(evidence: &Evidence<'_>, board: &BoardName, page: &PostList, next: u6
 mod tests {
     use std::time::Duration;
 
+    use chatchat::api::{Board, BoardList};
+
     use super::*;
     use crate::oracle::fixtures::{EPOCH, Fixture, posted};
 
@@ -214,5 +216,26 @@ mod tests {
             let told: Vec<_> = made.judge(judge).iter().map(|it| it.rule.name).collect();
             assert_eq!(told, found);
         }
+    }
+
+    #[test]
+    fn list_of_boards_that_is_out_of_order_or_names_a_missing_one_is_reported() {
+        let listed = |names: [&str; 2]| {
+            let mut made = five();
+            made.store.boards.insert("dev".parse().unwrap(), Vec::new());
+            let boards = names.map(|name| Board {
+                name: name.parse().unwrap(),
+                last_seq: Seq(0),
+                read_mark: Seq(0),
+            });
+            let (boards, epoch, consistency) = (boards.to_vec(), EPOCH, Consistency::Weak);
+            let list = BoardList { boards, epoch, consistency, as_of: 9 };
+            made.did(0, 20_000, 20_100, Request::Boards, Ok(Answer::Boards(list)));
+            made.rules(judge)
+        };
+        assert_eq!(listed(["dev", "lobby"]), [""; 0]);
+        assert_eq!(listed(["lobby", "dev"]), ["g04.boards"], "out of order");
+        assert_eq!(listed(["dev", "dev"]), ["g04.boards"], "twice");
+        assert_eq!(listed(["dev", "gone"]), ["g04.boards"], "not there");
     }
 }

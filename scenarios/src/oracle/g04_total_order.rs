@@ -221,14 +221,26 @@ mod tests {
         assert_eq!(located(&made.judge(judge)), ["g04.numbering"], "a hole");
         let mut made = Fixture::new();
         made.stored(0, 1).read(1, 10, 20, Consistency::Weak, &[(0, 2, 1)]);
-        assert_eq!(made.judge(judge).len(), 1, "another post was shown");
+        assert_eq!(made.rules(judge), ["g04.shown"], "another post was shown");
         let mut made = Fixture::new();
         made.stored(0, 1).stored(0, 2).stored(0, 3);
         made.read(1, 10, 20, Consistency::Strong, &[(0, 1, 1), (0, 3, 3)]);
-        assert_eq!(made.judge(judge).len(), 1, "a page with a hole");
+        assert_eq!(made.rules(judge), ["g04.page"], "a page with a hole");
         let mut made = Fixture::new();
         made.stream(0, 0, vec![(20, delivered(0, 1, 1))]);
-        assert_eq!(made.judge(judge).len(), 1, "shown and not there");
+        assert_eq!(made.rules(judge), ["g04.shown"], "shown and not there");
+    }
+
+    #[test]
+    fn time_that_falls_from_a_post_to_the_next_is_reported() {
+        let later_by = |more: u64| {
+            let mut made = Fixture::with_posts(3);
+            let posts = made.store.boards.get_mut(&BoardName::lobby()).expect("stored above");
+            posts[0].posted_at_ms += more;
+            made.rules(judge)
+        };
+        assert_eq!(later_by(1), [""; 0], "it stands still");
+        assert_eq!(later_by(2), ["g04.time"]);
     }
 
     #[test]
@@ -254,6 +266,6 @@ mod tests {
     fn posts_of_one_client_out_of_order_are_reported() {
         let mut made = Fixture::new();
         made.unknown(0, 1, 100).acked(0, 2, 200, 300, 1).stored(0, 2).stored(0, 1);
-        assert_eq!(made.judge(judge).len(), 1);
+        assert_eq!(made.rules(judge), ["g04.writer"]);
     }
 }

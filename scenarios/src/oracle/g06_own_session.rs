@@ -227,6 +227,6 @@ mod tests {
         made.did(0, 250, 400, Request::Restore, Ok(Answer::Restored(restored(4, WEAK))));
         assert_eq!(made.judge(judge), []);
         made.did(0, 250, 400, Request::Restore, Ok(Answer::Restored(restored(4, STRONG))));
-        assert_eq!(made.judge(judge).len(), 1);
+        assert_eq!(made.rules(judge), ["g07.board-missing"]);
     }
 }

@@ -148,9 +148,11 @@ fn store_cuts(evidence: &Evidence<'_>) -> Vec<(Duration, Duration)> {
 
 #[cfg(test)]
 mod tests {
+    use chatchat::api::Problem;
+
     use super::*;
     use crate::{
-        oracle::fixtures::{Fixture, busy, opened, refused, restored},
+        oracle::fixtures::{Fixture, busy, ms, opened, refused, restored},
         plan::Plan,
         story::Story,
     };
@@ -180,7 +182,29 @@ mod tests {
         made.did(0, 90, 210, Request::Users, refused(401));
         assert_eq!(made.judge(judge), []);
         made.did(1, 90, 210, Request::Users, refused(401));
-        assert_eq!(made.judge(judge).len(), 1);
+        assert_eq!(made.rules(judge), ["g06.forgotten"]);
+    }
+
+    #[test]
+    fn stream_that_is_refused_before_a_log_out_is_reported() {
+        let refused_at = |at: u64| {
+            let mut made = Fixture::new();
+            made.did(0, 20_100, 20_150, Request::Leave, Ok(Answer::Done)).stream(0, 0, Vec::new());
+            let failure = Failure::Refused { status: 401, problem: Problem::default() };
+            made.history.streams[0].refused = Some((ms(at), failure));
+            made.rules(judge)
+        };
+        assert_eq!(refused_at(20_100), [""; 0]);
+        assert_eq!(refused_at(20_099), ["g06.forgotten"]);
+    }
+
+    #[test]
+    fn session_that_restores_somebody_else_is_reported() {
+        let mut made = Fixture::new();
+        made.did(0, 20_000, 20_100, Request::Restore, restores(0, Consistency::Strong));
+        assert_eq!(made.judge(judge), []);
+        made.did(0, 20_000, 20_100, Request::Restore, restores(1, Consistency::Strong));
+        assert_eq!(made.rules(judge), ["g06.other"]);
     }
 
     #[test]
@@ -195,7 +219,7 @@ mod tests {
             let mut made = cut_after(calm);
             open(&mut made, 0, opened);
             made.did(0, from, from + 500, Request::Restore, busy(503));
-            assert_eq!(made.judge(judge).len(), found, "{calm} {opened} {from}");
+            assert_eq!(made.breaks(judge, "g06.forgotten"), found, "{calm} {opened} {from}");
         }
     }
 
@@ -211,7 +235,8 @@ mod tests {
             let mut made = cut_after(10_000);
             made.did(0, left, left + 50, Request::Leave, Ok(Answer::Done));
             made.did(0, from, from + 500, Request::Restore, restores(0, consistency));
-            assert_eq!(made.judge(judge).len(), found, "{left} {from} {consistency:?}");
+            let told = made.breaks(judge, "g06.log-out");
+            assert_eq!(told, found, "{left} {from} {consistency:?}");
         }
     }
 
@@ -229,13 +254,13 @@ mod tests {
             made.did(0, 20_000, 20_100, Request::Leave, Ok(Answer::Done));
             made.did(0, from, from + 100, Request::Alive, Ok(Answer::Done));
             made.did(0, from, from + 100, Request::Alive, refused(401));
-            assert_eq!(made.judge(judge).len(), found, "{fault} {from}");
+            assert_eq!(made.breaks(judge, "g06.log-out"), found, "{fault} {from}");
         }
         let mut made = Fixture::new();
         made.history.masters = vec!["http://m".to_owned()];
         made.did(0, 11_000, 11_100, Request::Leave, Ok(Answer::Done));
         made.stream(0, 0, vec![(20_100, chatchat::api::StreamEvent::Beat)]);
-        assert_eq!(made.judge(judge).len(), 1, "asked for at 20 s");
+        assert_eq!(made.rules(judge), ["g06.log-out"], "asked for at 20 s");
     }
 
     #[test]

@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn answer_that_lacks_a_post_or_a_board_of_its_time_is_reported() {
         for (lobby, as_of) in [(Some(2), 1004), (Some(0), 1002), (None, 1002)] {
-            assert_eq!(list(lobby, as_of).judge(judge).len(), 1, "{lobby:?} {as_of}");
+            assert_eq!(list(lobby, as_of).rules(judge), ["g07.as-of"], "{lobby:?} {as_of}");
         }
         let mut made = Fixture::new();
         made.stored(0, 1).stored(0, 2).read(1, 10, 20, Consistency::Weak, &[(0, 1, 1)]);

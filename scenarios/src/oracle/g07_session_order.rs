@@ -120,10 +120,10 @@ mod tests {
         let mut made = Fixture::new();
         made.acked(0, 1, 100, 200, 5);
         made.read(0, 300, 400, Consistency::Strong, &[(1, 9, 4)]);
-        assert_eq!(made.judge(judge).len(), 1);
+        assert_eq!(made.rules(judge), ["g07.board"]);
         let mut made = Fixture::new();
         made.stream(0, 6, vec![(21_000, delivered(1, 7, 7))]);
         made.read(0, 22_000, 22_100, Consistency::Strong, &[(1, 9, 4)]);
-        assert_eq!(made.judge(judge).len(), 1);
+        assert_eq!(made.rules(judge), ["g07.board"]);
     }
 }

@@ -140,28 +140,28 @@ mod tests {
         made.write("grant", 100, 1, 0).write("write", 2, 1, 2).write("write", 1, 1, 1);
         made.said(5, "master:0", assign(2, 2, 1, 1)).said(6, "master:1", assign(1, 1, 1, 1));
         let told = made.judge(judge);
-        assert_eq!(told.len(), 1, "an older n");
+        assert_eq!((told.len(), told[0].rule.name), (1, "back"), "an older n");
         let lines =
             told[0].evidence.iter().filter(|clue| matches!(clue.point, Some(Point::Line(_))));
         assert_eq!(lines.count(), 2, "rows have no time, the lines that gave them out have");
         let mut made = Fixture::new();
         made.write("grant", 100, 1, 0).write("grant", 101, 2, 0).write("write", 1, 1, 1);
-        assert_eq!(made.judge(judge).len(), 1, "an older lease");
+        assert_eq!(made.rules(judge), ["g08.back"], "an older lease");
         let mut made = Fixture::new();
         made.write("grant", 100, 1, 0).write("write", 1, 2, 1);
-        assert_eq!(made.judge(judge).len(), 1, "a lease that nobody has");
+        assert_eq!(made.rules(judge), ["g08.never-granted"], "a lease that nobody has");
     }
 
     #[test]
     fn token_with_two_workers_or_two_batches_is_reported() {
         let mut made = Fixture::new();
         made.write("grant", 100, 1, 0).write("write", 1, 1, 1).write("write", 2, 1, 1);
-        assert_eq!(made.judge(judge).len(), 1);
+        assert_eq!(made.rules(judge), ["g08.two-workers"]);
         let mut made = Fixture::new();
         made.said(1, "master:0", assign(1, 1, 1, 1)).said(2, "master:0", assign(2, 1, 1, 2));
-        assert_eq!(made.judge(judge).len(), 1);
+        assert_eq!(made.rules(judge), ["g08.named"]);
         let mut made = Fixture::new();
         made.said(1, "master:0", assign(1, 1, 1, 1)).said(2, "master:0", assign(1, 1, 2, 1));
-        assert_eq!(made.judge(judge).len(), 1);
+        assert_eq!(made.rules(judge), ["g08.named"]);
     }
 }

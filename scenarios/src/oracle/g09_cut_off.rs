@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn batch_for_a_worker_that_is_cut_off_from_the_store_is_reported() {
-        assert_eq!(given(30_000, 1).len(), 1);
+        let told = given(30_000, 1);
+        assert_eq!((told.len(), told[0].rule.name), (1, "cut-off"), "{told:?}");
         assert_eq!(given(30_000, 2), [], "the other one");
         assert_eq!(given(22_000, 1), [], "it may not have told yet");
         assert_eq!(given(41_000, 1), []);

@@ -62,7 +62,7 @@ mod tests {
         made.said(1000, "master:0", join()).said(1000, "worker:0", join());
         let failure = Failure::Unknown { status: Some(504), why: "late".to_owned() };
         made.did(0, 30_000, 40_000, Fixture::request(1), Err(failure));
-        made.judge(judge).len()
+        made.breaks(judge, "g09.timed-out")
     }
 
     #[test]

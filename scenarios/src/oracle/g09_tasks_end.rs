@@ -95,7 +95,7 @@ mod tests {
         for (master, n, attempt) in [(0, 2, 1), (1, 4, 1), (0, 3, 2), (0, 3, 3)] {
             made.said(1, &format!("master:{master}"), assign(n, attempt));
         }
-        assert_eq!(made.judge(judge).len(), 1);
+        assert_eq!(made.rules(judge), ["g09.attempts"]);
     }
 
     #[test]
@@ -106,7 +106,7 @@ mod tests {
             for (n, attempt) in one_too_many {
                 made.said(1, "master:0", assign(*n, *attempt));
             }
-            assert_eq!(made.judge(judge).len(), 1, "{one_too_many:?}");
+            assert_eq!(made.rules(judge), ["g09.attempts"], "{one_too_many:?}");
         }
     }
 }

@@ -157,16 +157,16 @@ mod tests {
         let mut made = Fixture::new();
         made.said(1, "master:0", fact(1, 2, MemberState::In));
         made.said(2, "master:0", fact(1, 2, MemberState::In));
-        assert_eq!(made.judge(judge).len(), 1, "twice");
+        assert_eq!(made.rules(judge), ["g11.back"], "twice");
         let mut made = Fixture::new();
         made.said(1, "master:0", fact(1, 2, MemberState::Failed));
         made.said(2, "master:0", fact(1, 2, MemberState::In));
-        assert_eq!(made.judge(judge).len(), 2, "back, and it stays back");
+        assert_eq!(made.rules(judge), ["g11.back", "g11.stale"], "back, and it stays back");
         let mut made = Fixture::new();
         made.said(1, "master:0", fact(1, 1, MemberState::In));
         made.said(2, "master:1", fact(1, 1, MemberState::In));
         made.said(3, "master:1", fact(1, 2, MemberState::In));
-        assert_eq!(made.judge(judge).len(), 1, "not shared");
+        assert_eq!(made.rules(judge), ["g11.stale"], "not shared");
     }
 
     #[test]

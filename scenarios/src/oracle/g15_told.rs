@@ -62,7 +62,7 @@ mod tests {
         made.did(0, 2000, 2100, Fixture::request(2), answer);
         let event = StreamEvent::Pending(PendingEvent { id: id(n), state });
         made.stream(reader, 0, vec![(at, event)]);
-        made.judge(judge).len()
+        made.breaks(judge, "g15.told")
     }
 
     #[test]

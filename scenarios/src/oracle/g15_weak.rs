@@ -407,7 +407,7 @@ mod tests {
         let mut made = made(&[STORE]);
         let answer = Ok(Answer::Pending { copies: 0 });
         made.did(0, 26_000, 26_010, Fixture::request(2), answer).stored(0, 2);
-        assert_eq!(made.judge(judge).len(), 1);
+        assert_eq!(made.rules(judge), ["g15.copies"]);
     }
 
     #[test]
@@ -415,7 +415,7 @@ mod tests {
         let refused_at = |from, faults: &[(&str, &str, u64, u64)]| {
             let mut made = made(faults);
             made.did(0, from, from + 10, Fixture::request(2), busy(503));
-            made.judge(judge).len()
+            made.breaks(judge, "g15.refused")
         };
         assert_eq!(refused_at(26_000, &[STORE]), 1);
         assert_eq!(refused_at(24_000, &[STORE]), 0, "nobody knows yet");

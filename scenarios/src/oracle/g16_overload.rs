@@ -127,7 +127,13 @@ fn others(evidence: &Evidence<'_>) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::{api::Problem, model::ids::Registration};
+    use chatchat::{
+        api::{Board, BoardList, Problem},
+        model::{
+            ids::{Registration, Seq},
+            stream::Consistency,
+        },
+    };
 
     use super::*;
     use crate::oracle::fixtures::{EPOCH, Fixture, busy, delivered, id, node, refused};
@@ -146,10 +152,10 @@ mod tests {
     fn post_that_was_only_refused_and_is_stored_is_reported() {
         let mut made = Fixture::new();
         made.did(0, 100, 200, Fixture::request(1), busy(503)).stored(0, 1);
-        assert_eq!(made.judge(judge).len(), 1);
+        assert_eq!(made.rules(judge), ["g16.did-something"]);
         let rude = Failure::Busy { status: 429, problem: Problem::default(), retry_after: None };
         made.did(0, 100, 200, Fixture::request(2), Err(rude));
-        assert_eq!(made.judge(judge).len(), 2);
+        assert_eq!(made.rules(judge), ["g16.did-something", "g16.retry-after"]);
     }
 
     #[test]
@@ -188,12 +194,28 @@ mod tests {
     }
 
     #[test]
-    fn cancel_or_board_that_was_put_off_and_is_there_is_reported() {
+    fn cancel_that_was_put_off_and_is_there_is_reported() {
         let mut made = Fixture::new();
         made.did(0, 100, 200, Request::Cancel { id: id(1) }, busy(503));
         made.did(0, 300, 400, Fixture::request(1), refused(410));
-        assert_eq!(made.judge(judge).len(), 1);
+        assert_eq!(made.rules(judge), ["g16.cancelled"]);
         made.asked(0, 290, Request::Cancel { id: id(1) }, None);
+        assert_eq!(made.judge(judge), [], "this one may have done it");
+    }
+
+    #[test]
+    fn board_that_was_put_off_and_is_there_is_reported() {
+        let create = || Request::CreateBoard { board: "dev".parse().unwrap() };
+        let boards = [BoardName::lobby(), "dev".parse().unwrap()];
+        let boards = boards.map(|name| Board { name, last_seq: Seq(0), read_mark: Seq(0) });
+        let (boards, epoch, consistency) = (boards.to_vec(), EPOCH, Consistency::Weak);
+        let list = BoardList { boards, epoch, consistency, as_of: 9 };
+        let mut made = Fixture::new();
+        made.did(0, 100, 200, create(), busy(503));
+        made.did(1, 300, 400, Request::Boards, Ok(Answer::Boards(list)));
+        made.asked(0, 410, create(), None);
+        assert_eq!(made.rules(judge), ["g16.board"], "nobody asked again before it was there");
+        made.asked(0, 390, create(), None);
         assert_eq!(made.judge(judge), [], "this one may have done it");
     }
 }

@@ -183,6 +183,10 @@ mod tests {
         made.judge(judge)
     }
 
+    fn rules(told: &[Violation]) -> Vec<&'static str> {
+        told.iter().map(|it| it.rule.name).collect()
+    }
+
     fn status(status: u16) -> Failure {
         Failure::Busy { status, problem: Problem::default(), retry_after: None }
     }
@@ -190,8 +194,8 @@ mod tests {
     #[test]
     fn send_that_fails_while_its_master_hands_over_is_refused() {
         let reset = || Failure::Unknown { status: None, why: "reset".to_owned() };
-        assert_eq!(sent(true, "stop", status(503)).len(), 1);
-        assert_eq!(sent(true, "stop", reset()).len(), 1);
+        assert_eq!(rules(&sent(true, "stop", status(503))), ["drain"]);
+        assert_eq!(rules(&sent(true, "stop", reset())), ["drain"]);
         assert_eq!(sent(true, "stop", status(429)), [], "too many is no failure of the drain");
         let unreached =
             Failure::Unreached { master: "http://m".to_owned(), why: "refused".to_owned() };
@@ -216,7 +220,7 @@ mod tests {
             let last = if goodbye { bye } else { StreamEvent::Beat };
             made.stream(0, 0, vec![(29_000, StreamEvent::Beat), (31_000, last)]);
             made.history.streams[0].end = Some((ms(31_100), StreamEnd::Ended));
-            made.judge(judge).len()
+            made.breaks(judge, "g17.goodbye")
         };
         assert_eq!((ended(true), ended(false)), (0, 1));
     }

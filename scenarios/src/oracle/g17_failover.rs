@@ -132,7 +132,7 @@ mod tests {
     fn people_who_stream_again_late_are_reported() {
         for (kind, late) in [("exit", 32_001), ("crash", 42_001)] {
             let told = died(kind, [30_500, 30_500, 30_500, late]).judge(judge);
-            assert_eq!(told.len(), 1, "{kind}: {told:?}");
+            assert_eq!((told.len(), told[0].rule.name), (1, "late"), "{kind}: {told:?}");
         }
     }
 }

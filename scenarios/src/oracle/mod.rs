@@ -189,7 +189,8 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G17, g17_drain::judge),
 ];
 
-/// Bound on the breaks of one property that are told: the first ones say what is wrong.
+/// Bound on the breaks of one rule that are told: the first ones say what is wrong. A flood of one
+/// rule hides no other.
 const TOLD_MAX: usize = 10;
 
 /// Returns whether [`judge`] judges a property.
@@ -198,12 +199,24 @@ pub fn is_judged(property: Property) -> bool {
     ORACLES.iter().any(|(judged, _)| *judged == property)
 }
 
-/// Judges every property that the plan expects, in the order of their numbers.
+/// Judges every property that the plan expects, in the order of their numbers. Of each rule the first
+/// breaks are told.
 #[must_use]
 pub fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let expected = &evidence.plan.expect.properties;
     let asked = ORACLES.iter().filter(|(property, _)| expected.contains(property));
-    asked.flat_map(|(_, oracle)| oracle(evidence).into_iter().take(TOLD_MAX)).collect()
+    first_of_each_rule(asked.flat_map(|(_, oracle)| oracle(evidence)))
+}
+
+/// Returns the first breaks of each rule, in the order in which they were found.
+fn first_of_each_rule(found: impl Iterator<Item = Violation>) -> Vec<Violation> {
+    let mut counts: BTreeMap<Rule, usize> = BTreeMap::new();
+    let is_told = |violation: &Violation| {
+        let count = counts.entry(violation.rule).or_default();
+        *count += 1;
+        *count <= TOLD_MAX
+    };
+    found.filter(is_told).collect()
 }
 
 impl StoreDump {
@@ -313,4 +326,43 @@ fn stream_line(stream: &StreamLog, at: Duration) -> Clue {
 /// Formats a time on the observer's clock.
 fn seconds(at: Duration) -> String {
     format!("{:.3}s", at.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oracle::fixtures::{Fixture, delivered};
+
+    /// Makes a run whose store lacks so many posts that were shown, and has two others in a wrong order.
+    fn shown(lacking: u8) -> Fixture {
+        let mut made = Fixture::new();
+        made.plan.expect.properties = vec![Property::G4];
+        made.acked(0, 1, 100, 200, 2).acked(1, 2, 300, 400, 1).stored(1, 2).stored(0, 1);
+        let posts = (3..3 + lacking).map(|n| (25_000, delivered(0, n, u64::from(n))));
+        made.stream(2, 2, posts.collect());
+        made
+    }
+
+    #[test]
+    fn flood_of_one_rule_does_not_hide_another_of_its_oracle() {
+        let told = shown(50).rules(judge);
+        assert_eq!(told, [&["g04.shown"; TOLD_MAX][..], &["g04.real-time"]].concat());
+    }
+
+    #[test]
+    fn breaks_up_to_the_bound_are_all_told() {
+        let bound = u8::try_from(TOLD_MAX).unwrap();
+        for lacking in [1, bound - 1, bound, bound + 1] {
+            let told = shown(lacking).rules(judge);
+            let shown = told.iter().filter(|rule| *rule == "g04.shown").count();
+            assert_eq!(shown, usize::from(lacking.min(bound)), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn property_that_is_not_expected_is_not_judged() {
+        let mut made = shown(1);
+        made.plan.expect.properties = vec![Property::G3];
+        assert_eq!(made.judge(judge), []);
+    }
 }

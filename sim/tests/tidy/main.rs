@@ -1,6 +1,7 @@
 //! Rules of the tree that no compiler checks, each with what to do instead.
 
 mod layers;
+mod oracles;
 mod source;
 
 use std::{collections::BTreeSet, fs, path::Path};

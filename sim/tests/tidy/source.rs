@@ -1,4 +1,4 @@
-//! The tree's Rust files as text: where they are, and their code without comments and tests.
+//! The tree's Rust files as text: where they are, their code without comments and tests, and their tests.
 
 use std::{
     fs,
@@ -38,6 +38,15 @@ fn is_test_module(path: &Path) -> bool {
         })
     });
     for_tests || is_test_module(folder)
+}
+
+/// A file's tests without whole lines of comments: those at its end, and those in its folder.
+pub(crate) fn tests(path: &Path) -> String {
+    let text = fs::read_to_string(path).expect("readable");
+    let lines = text.lines().zip(code(path)).filter(|(_, code)| code.trim().is_empty());
+    let lines = lines.map(|(line, _)| line).filter(|line| !line.trim_start().starts_with("//"));
+    let beside = fs::read_to_string(path.with_extension("").join("tests.rs")).unwrap_or_default();
+    lines.chain(beside.lines()).collect::<Vec<_>>().join("\n")
 }
 
 /// A file's code without comments and without its tests, line by line.
