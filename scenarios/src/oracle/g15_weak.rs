@@ -189,7 +189,7 @@ impl Outage {
     }
 }
 
-/// What was not served, though nothing was wrong but the store: posts that were refused or held once
+/// Service that was owed, since nothing was wrong but the store: posts that were refused or held once
 /// only, pages that were refused, and held posts that a session does not list.
 fn refused(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
