@@ -124,6 +124,8 @@ pub struct Config {
     pub batch_bytes_max: usize,
     /// Posts of a board that a master keeps in memory.
     pub tail_posts_max: usize,
+    /// Maximum number of posts that a worker's node database keeps; the oldest go first.
+    pub replica_posts_max: usize,
     /// Workers in a domain.
     pub workers_max: usize,
     /// Nodes in the directory.
@@ -196,6 +198,7 @@ impl Default for Config {
             batch_tasks_max: 64,
             batch_bytes_max: 256 * 1024,
             tail_posts_max: 1024,
+            replica_posts_max: 2_000_000,
             workers_max: WORKERS_MAX,
             directory_max: NODES_MAX,
             streams_max: 20_000,
@@ -267,6 +270,7 @@ impl Config {
             ("batch_tasks_max", self.batch_tasks_max),
             ("batch_bytes_max", self.batch_bytes_max),
             ("tail_posts_max", self.tail_posts_max),
+            ("replica_posts_max", self.replica_posts_max),
             ("workers_max", self.workers_max),
             ("directory_max", self.directory_max),
             ("streams_max", self.streams_max),

@@ -63,6 +63,7 @@ const SETTINGS: &[Turn<Config>] = &[
     ("batch_tasks_max", |it, rng| it.batch_tasks_max = *rng.pick(&[1, 4, 4096])),
     ("batch_bytes_max", |it, rng| it.batch_bytes_max = *rng.pick(&[9000, 20_000])),
     ("tail_posts_max", |it, rng| it.tail_posts_max = *rng.pick(&[1, 8, 64])),
+    ("replica_posts_max", |it, rng| it.replica_posts_max = *rng.pick(&[20, 100])),
     ("stream_backlog_max", |it, rng| it.stream_backlog_max = *rng.pick(&[4, 16])),
     ("link_frames_max", |it, rng| it.link_frames_max = *rng.pick(&[2, 64])),
     ("batches_in_flight", |it, rng| it.batches_in_flight = *rng.pick(&[1, 4, 8])),

@@ -8,7 +8,7 @@ use std::{
 use redb::{Database, Durability, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::{
-    ApplyReport, GROUPS_UNSAVED_MAX, Gap, Observed, Replica, ReplicaError, ReplicaLimits,
+    ApplyReport, GROUPS_UNSAVED_MAX, Gap, Observed, Replica, ReplicaError, ReplicaLimits, bound,
     digests::Changes,
     tables::{META, META_EPOCH, META_NEXT, Tables, member_row, post_row},
 };
@@ -168,6 +168,9 @@ impl Replica {
             durable: newer.is_some(),
         };
         body(&mut group)?;
+        if group.done.posts > 0 {
+            bound::drop_oldest(&mut group.tables, self.limits.posts_max)?;
+        }
         let changes = std::mem::take(&mut group.changes);
         let (done, durable) = group.end()?;
         let unsaved = self.groups_unsaved.load(Ordering::Relaxed) + 1;

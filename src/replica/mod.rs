@@ -4,9 +4,10 @@
 //! consistent reads without a permission. Calls block: a worker runs them on
 //! `Env::compute`. One task writes, any number read.
 //!
-//! 1. Of each board it holds a gapless prefix `1..=last` of the posts that the store committed.
-//!    Posts ahead of the prefix are dropped and reported as a [`Gap`]: the repair that reads on
-//!    from the prefix gets them again, so keeping them would only make a second kind of row.
+//! 1. Of each board it was given a gapless prefix `1..=last` of the posts that the store committed,
+//!    and holds the end of it, `first..=last`. Posts ahead of the prefix are dropped and reported as a
+//!    [`Gap`]: the repair that reads on from the prefix gets them again, so keeping them would only
+//!    make a second kind of row.
 //! 2. A post is never replaced by another of the same place.
 //! 3. All posts and sessions are of one store epoch; a newer one empties them.
 //! 4. A closed session is remembered as closed, so that a late update does not open it again.
@@ -16,11 +17,13 @@
 //! 6. The digests of the sessions are those of the last commit.
 //! 7. A post that waits for the store is durable before [`Replica::hold`] returns, and stays until it
 //!    is let go, whatever the store's epoch.
-//! 8. Everything has a bound: boards, sessions (the least recently written is dropped), members,
-//!    and the page of one read. Posts are kept for good, as the store keeps them.
+//! 8. Everything has a bound: boards, posts (the oldest are dropped, of whichever board), sessions (the
+//!    least recently written is dropped), members, and the page of one read. A page that would begin
+//!    with dropped posts is not given at all, so that nobody takes it for the board's beginning.
 
 mod apply;
 mod backend;
+mod bound;
 mod digests;
 mod guard;
 mod held;
@@ -77,6 +80,8 @@ pub struct ReplicaLimits {
     pub cache_bytes: usize,
     /// Maximum number of boards.
     pub boards_max: u64,
+    /// Maximum number of posts of all boards together.
+    pub posts_max: u64,
     /// Maximum number of sessions, remembered closed ones included.
     pub sessions_max: u64,
     /// Maximum number of members of the directory.
@@ -88,6 +93,7 @@ impl Default for ReplicaLimits {
         Self {
             cache_bytes: 1024 * 1024,
             boards_max: bounds::BOARDS_MAX as u64,
+            posts_max: 2_000_000,
             sessions_max: 200_000,
             members_max: 16_384,
         }

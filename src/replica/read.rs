@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
 use super::{
-    PAGE_BYTES_MAX, PAGE_POSTS_MAX, Replica, ReplicaError,
+    PAGE_BYTES_MAX, PAGE_POSTS_MAX, Replica, ReplicaError, bound,
     tables::{BOARDS, MARKS, MEMBERS, META, META_EPOCH, POSTS, SESSIONS, author_of, member, post},
 };
 use crate::model::{
@@ -89,8 +89,8 @@ impl Reader {
 }
 
 impl Replica {
-    /// Returns posts of a board, `None` if it is not known here, or nothing is known of the store yet.
-    /// At most `limit`, [`PAGE_POSTS_MAX`] posts and about [`PAGE_BYTES_MAX`] bytes, nearest to where
+    /// Returns posts of a board, `None` if it is not known here, if nothing is known of the store yet, or
+    /// if the range begins with posts that were dropped. At most `limit`, [`PAGE_POSTS_MAX`] posts and about [`PAGE_BYTES_MAX`] bytes, nearest to where
     /// the range begins.
     ///
     /// # Errors
@@ -106,11 +106,18 @@ impl Replica {
             let (Some((last, as_of)), epoch @ StoreEpoch(1..)) = (row, reader.epoch()?) else {
                 return Ok(None);
             };
+            let first = bound::first_of(&reader.0.open_table(POSTS)?, board.as_str())?;
+            let first = first.map_or(last + 1, |(seq, _)| seq);
             let (span, from_end) = match range {
                 Range::After(seq) => ((seq.0.saturating_add(1), last), false),
-                Range::Before(seq) => ((1, last.min(seq.0.saturating_sub(1))), true),
-                Range::Last => ((1, last), true),
+                Range::Before(seq) => ((first, last.min(seq.0.saturating_sub(1))), true),
+                Range::Last => ((first, last), true),
             };
+            // Of what there is in the range, the part that is wanted first.
+            let near = if from_end { span.1 } else { span.0 };
+            if (1..first).contains(&near) && near <= last {
+                return Ok(None);
+            }
             Ok(Some(Page {
                 posts: reader.posts(board, span, limit.min(PAGE_POSTS_MAX), from_end)?,
                 last_seq: Seq(last),

@@ -232,6 +232,43 @@ fn bounds_hold_and_the_least_recently_written_session_is_dropped() {
     assert_eq!(replica.apply(&[Update::Members(two.into())]).expect("applied").ignored, 1);
 }
 
+#[test]
+fn oldest_posts_go_first_and_a_page_that_begins_with_them_is_not_given() {
+    let disk: Arc<dyn Disk> = Arc::new(MemDisk::default());
+    let limits = ReplicaLimits { posts_max: 10, ..ReplicaLimits::default() };
+    let (replica, _) = Replica::open(&disk, limits, Check::Whole, |_| ()).expect("opens");
+    let apply = |name: &str, seqs| replica.apply(&[posts(7, name, seqs)]).expect("applied");
+    let given = |name: &str, range| {
+        let page = replica.read(&board(name), range, 50).expect("reads");
+        page.map(|page| page.posts.iter().map(|post| post.seq.0).collect::<Vec<_>>())
+    };
+    // Their times are their places.
+    apply("dev", 1..=4);
+    apply("lobby", 1..=6);
+    assert_eq!(given("dev", Range::Last), Some(vec![1, 2, 3, 4]), "there is room");
+    apply("lobby", 7..=12);
+    let (dev, lobby) = (given("dev", Range::Last), given("lobby", Range::Last));
+    let kept = dev.iter().chain(&lobby).map(Vec::len).sum::<usize>();
+    assert!((8..=10).contains(&kept), "{dev:?} {lobby:?}");
+    apply("lobby", 13..=40);
+    assert_eq!(given("dev", Range::Last), None, "all of it is older");
+    assert_eq!(given("dev", Range::After(Seq(0))), None);
+    assert_eq!(given("dev", Range::After(Seq(4))), Some(vec![]));
+    assert_eq!(given("dev", Range::Before(Seq(1))), Some(vec![]));
+    let first = given("lobby", Range::Last).expect("some are there")[0];
+    assert!((31..=33).contains(&first), "{first}");
+    assert_eq!(given("lobby", Range::After(Seq(first - 1))), Some((first..=40).collect()));
+    assert_eq!(given("lobby", Range::After(Seq(first - 2))), None);
+    assert_eq!(given("lobby", Range::Before(Seq(first + 2))), Some(vec![first, first + 1]));
+    assert_eq!(given("lobby", Range::Before(Seq(first))), None);
+    // What is new goes on, also of a board that holds nothing.
+    apply("dev", 5..=5);
+    assert_eq!(replica.boards().expect("reads").last(&board("dev")), Some(Seq(5)));
+    apply("lobby", 41..=41);
+    let last = given("lobby", Range::Last).expect("some are there");
+    assert_eq!(last.last(), Some(&41));
+}
+
 fn member(node: u8, role: Role, registration: u64, state: MemberState) -> Member {
     Member {
         fact: Fact {

@@ -122,12 +122,21 @@ fn wrong_page(
         .then(|| ("truncated", format!("truncated is {}, wanted {wanted}", page.truncated)))
 }
 
-/// Returns whether the post that is next would not fit into a page.
+/// Returns whether the post that is next would not fit into a page, or may be one that node databases
+/// have dropped.
 fn is_full(evidence: &Evidence<'_>, board: &BoardName, page: &PostList, next: u64) -> bool {
     let bytes_max = match page.consistency {
         Consistency::Strong => PAGE_BYTES_MAX,
         Consistency::Weak => WEAK_BYTES,
     };
+    let stored = evidence.store.boards.values().map(Vec::len).sum::<usize>();
+    let is_older = page.posts.first().is_some_and(|first| first.seq > Seq(next));
+    if page.consistency == Consistency::Weak
+        && is_older
+        && stored > evidence.plan.cluster.config.replica_posts_max
+    {
+        return true;
+    }
     let shown = page.posts.iter().map(post_len).sum::<usize>();
     let next = evidence.store.post_at(board, Seq(next));
     !page.posts.is_empty() && next.is_some_and(|next| shown + post_len(next) > bytes_max)

@@ -51,6 +51,7 @@ enum Job {
 #[derive(Clone)]
 pub(super) struct Database {
     env: Env,
+    limits: ReplicaLimits,
     open: Arc<Mutex<Option<Arc<Replica>>>>,
     /// Number of times that it was opened in this life.
     openings: Arc<AtomicU64>,
@@ -60,11 +61,14 @@ pub(super) struct Database {
 impl Database {
     /// Starts the writing task, which opens the database and ends with the task handle or the
     /// node. The receiver gets the members that it holds once it is open.
-    pub(super) fn start(env: &Env) -> (Self, oneshot::Receiver<Vec<Member>>, Task) {
+    pub(super) fn start(
+        env: &Env,
+        limits: ReplicaLimits,
+    ) -> (Self, oneshot::Receiver<Vec<Member>>, Task) {
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
         let (kept, members) = oneshot::channel();
         let (open, openings) = (Arc::default(), Arc::default());
-        let database = Self { env: env.clone(), open, openings, jobs };
+        let database = Self { env: env.clone(), limits, open, openings, jobs };
         let writer = database.clone();
         let task = env.spawn("node-database", async move {
             writer.open_at_last(Check::AfterUncleanEnd).await;
@@ -271,7 +275,7 @@ impl Database {
     /// Opens the database, however often that fails.
     async fn open_at_last(&self, check: Check) {
         loop {
-            match open(&self.env, check).await {
+            match open(&self.env, self.limits, check).await {
                 Ok(replica) => {
                     self.set(Some(replica));
                     self.openings.fetch_add(1, Ordering::Relaxed);
@@ -284,13 +288,12 @@ impl Database {
     }
 }
 
-async fn open(env: &Env, check: Check) -> Result<Replica, ReplicaError> {
+async fn open(env: &Env, limits: ReplicaLimits, check: Check) -> Result<Replica, ReplicaError> {
     let disk = env.disk();
     let progress = |done: f64| {
         let percent = (done * 100.0).round();
         tracing::info!(percent, "the node database is checked; the worker works meanwhile");
     };
-    let limits = ReplicaLimits::default();
     let opened = env.compute(move || Replica::open(&disk, limits, check, progress)).await;
     match opened {
         Ok(opened) => {

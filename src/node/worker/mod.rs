@@ -69,6 +69,7 @@ use crate::{
     },
     node::inbox::Inbox,
     protocol::worker::{Start, Worker},
+    replica::ReplicaLimits,
     store::{LoginSlot, Store, rollback},
 };
 
@@ -109,7 +110,9 @@ pub async fn run(
     let identity = Arc::new(load_or_make_identity(&env, &*keys, config.identity_bits).await?);
     may_join(&env, token.is_some()).await?;
     let registration = dial::load_registration(&env).await?;
-    let (database, mut members, writing) = Database::start(&env);
+    let posts_max = config.replica_posts_max as u64;
+    let limits = ReplicaLimits { posts_max, ..ReplicaLimits::default() };
+    let (database, mut members, writing) = Database::start(&env, limits);
     let _writing = writing.abort_on_drop();
     let mut kept = Vec::new();
     if pins.is_empty() {
