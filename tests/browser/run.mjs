@@ -2,6 +2,7 @@
 //
 //   npm ci && node run.mjs [flags]        exit code 0 when all passed, 1 when not, 2 for usage
 
+import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -18,6 +19,7 @@ import * as ux from "./checks/ux.mjs";
 import * as moves from "./checks/moves.mjs";
 import * as people from "./checks/people.mjs";
 import * as reading from "./checks/reading.mjs";
+import * as replay from "./checks/replay.mjs";
 import * as strangers from "./checks/strangers.mjs";
 import * as tabs from "./checks/tabs.mjs";
 import * as units from "./checks/units.mjs";
@@ -29,11 +31,13 @@ const USAGE = `usage: node run.mjs [flags]
   -o, --out DIR        where screenshots go (default: out beside this file)
   -p, --page DIR       page files from here (src/http/page), not those inside the program
   -w, --without-policy  leave the page's content security policy out
-  -s, --short          only what must never break: chat, a dead master, a dead worker, hostile texts
+      --sim PATH       chatchat-sim, whose page of a run is opened too (default: target/debug/chatchat-sim)
+  -s, --short          only what must never break: chat, a dead master, a dead worker, hostile texts,
+                       the page of a run
   -l, --long           everything, the deaths three times over
   -f, --filter WORD    only checks whose "suite: name" holds it; suites: units, chat, faults, hostile,
                        strangers, ux, moves, access, reading, people,
-                       tabs, looks
+                       tabs, looks, replay
   -k, --keep           leave each cluster's directory behind and say where it is
   -v, --verbose        say what the cluster said
   -h, --help           this text`;
@@ -49,6 +53,7 @@ function flags() {
         out: { type: "string", short: "o" },
         page: { type: "string", short: "p" },
         "without-policy": { type: "boolean", short: "w" },
+        sim: { type: "string" },
         short: { type: "boolean", short: "s" },
         long: { type: "boolean", short: "l" },
         filter: { type: "string", short: "f" },
@@ -77,6 +82,7 @@ if (asked.short && asked.long) {
 const bin = resolve(
   asked.bin ?? process.env.CHATCHAT_CLUSTER ?? join(HERE, "../../target/release/chatchat-cluster"),
 );
+const sim = resolve(asked.sim ?? join(HERE, "../../target/debug/chatchat-sim"));
 const out = resolve(asked.out ?? join(HERE, "out"));
 await mkdir(out, { recursive: true });
 
@@ -105,7 +111,7 @@ async function suite(name, checks, { masters = 2, alone = false } = {}) {
     const wrong = [];
     try {
       if (!alone) cluster ??= await Cluster.start({ bin, masters });
-      await run({ browser, cluster, wrong, out });
+      await run({ browser, cluster, wrong, out, sim });
       if (wrong.length > 0) throw new Error(wrong.join("\n"));
       passed += 1;
       console.log(`ok    ${name}: ${what} (${Date.now() - begun} ms)`);
@@ -129,6 +135,13 @@ async function suite(name, checks, { masters = 2, alone = false } = {}) {
 
 const rounds = asked.long ? 3 : 1;
 await suite("units", units.checks, { alone: true });
+if (existsSync(sim)) {
+  await suite("replay", replay.checks, { alone: true });
+} else if (replay.checks.some(([what]) => `replay: ${what}`.includes(asked.filter ?? ""))) {
+  const mustRun = process.env.CHATCHAT_REQUIRE_ALL === "1";
+  if (mustRun) failed += 1;
+  console.log(`${mustRun ? "FAIL " : "SKIP "} replay: there is no ${sim}; \`cargo build -p chatchat-sim\` makes it`);
+}
 await suite("chat", chat.checks);
 for (let round = 1; round <= rounds; round += 1) {
   await suite(rounds > 1 ? `faults ${round}` : "faults", faults.checks, { masters: 6 });

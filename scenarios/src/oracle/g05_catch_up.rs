@@ -9,7 +9,7 @@ use chatchat::{
     model::ids::{BoardName, Seq},
 };
 
-use super::{Evidence, Violation, broken, stream_line, told::Told};
+use super::{Evidence, Point, Violation, broken, stream_line, told::Told};
 use crate::{history::StreamLog, property::Property, target::Place};
 
 /// Time after a fault in which a master finds the store and its peers again.
@@ -30,8 +30,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             for stream in history.streams.iter().filter(|s| is_read(evidence, s, at, bound)) {
                 let Some(place) = place(stream, board, at) else { continue };
                 // Told once is enough.
-                let is_told = |it: &Violation| it.evidence[0].point == Some(point(stream));
-                if place < end && !found.iter().any(is_told) {
+                if place < end && !found.iter().any(|it| is_about(it, stream)) {
                     let text = format!("{board} was quiet at {end} and a stream stands at {place}");
                     found.push(broken(Property::G5, "behind", text, [stream_line(stream, at)]));
                 }
@@ -41,8 +40,9 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
-const fn point(stream: &StreamLog) -> super::Point {
-    super::Point::Stream(stream.number)
+fn is_about(violation: &Violation, stream: &StreamLog) -> bool {
+    let mut points = violation.evidence.iter().filter_map(|clue| clue.point);
+    points.any(|point| matches!(point, Point::Stream { number, .. } if number == stream.number))
 }
 
 /// Returns the whole seconds before which nothing was on its way to a board for a while.

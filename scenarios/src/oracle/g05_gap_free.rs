@@ -46,7 +46,8 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         for (board, seq) in lagging(evidence, stream, position) {
             let end = evidence.store.boards.get(board).map_or(0, Vec::len);
             let text = format!("an open stream stands at {board} {seq} of {end}");
-            let clues = [stream_line(stream, stream.asked), Clue::from(shape(stream))];
+            let quiet = evidence.history.reading_from.unwrap_or(stream.asked);
+            let clues = [stream_line(stream, quiet), Clue::from(shape(stream))];
             found.push(broken(Property::G5, "lag", text, clues));
         }
     }
@@ -222,7 +223,10 @@ mod tests {
     use chatchat::api::ResetEvent;
 
     use super::*;
-    use crate::oracle::fixtures::{EPOCH, Fixture, delivered, hello, lobby_cursor, ms};
+    use crate::oracle::{
+        Point,
+        fixtures::{EPOCH, Fixture, delivered, hello, lobby_cursor, ms},
+    };
 
     fn five() -> Fixture {
         let mut made = Fixture::with_posts(5);
@@ -323,7 +327,10 @@ mod tests {
     fn open_stream_that_lags_in_quiet_is_reported() {
         let mut made = five();
         made.stream(1, 3, vec![(21_000, hello(3)), (25_000, delivered(0, 4, 4))]);
-        assert_eq!(rules(&made), ["lag"]);
+        let told = made.judge(judge);
+        assert_eq!(told[0].rule.name, "lag");
+        let point = Point::Stream { number: 0, at: ms(30_000) };
+        assert_eq!(told[0].evidence[0].point, Some(point), "when the last reading began");
         made.history.streams[0].end = Some((ms(26_000), chatchat::client::StreamEnd::Left));
         assert_eq!(made.judge(judge), []);
     }

@@ -318,9 +318,9 @@ fn traces(evidence: &Evidence<'_>, found: &[Violation], post: &Post) -> Vec<Clue
 
 /// A stream at a time, in one line.
 fn stream_line(stream: &StreamLog, at: Duration) -> Clue {
-    let (at, number) = (seconds(at), stream.number);
-    let text = format!("{at} stream {number} of {} at {}", stream.who, stream.master);
-    Clue { text, point: Some(Point::Stream(number)) }
+    let number = stream.number;
+    let text = format!("{} stream {number} of {} at {}", seconds(at), stream.who, stream.master);
+    Clue { text, point: Some(Point::Stream { number, at }) }
 }
 
 /// Formats a time on the observer's clock.

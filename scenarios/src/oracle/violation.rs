@@ -25,8 +25,13 @@ impl fmt::Display for Rule {
 pub enum Point {
     /// Operation of the history, by its number.
     Operation(usize),
-    /// Stream of the history, by its number.
-    Stream(usize),
+    /// Stream of the history at a time.
+    Stream {
+        /// Number of the stream.
+        number: usize,
+        /// Time at which it shows, on the observer's clock.
+        at: Duration,
+    },
     /// Line of the event log, by its number.
     Line(usize),
     /// Row of the store's record of writes, by its number.

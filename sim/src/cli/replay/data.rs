@@ -1,12 +1,18 @@
-//! Data of the page: lanes, marks, messages, calls, faults and complaints, all in order of time.
+//! Data of the page: lanes, marks, messages, calls, streams, faults and complaints, all in order of
+//! time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
+use chatchat::{
+    api::StreamEvent,
+    client::{Delivery, StreamEnd},
+    model::ids::Cursor,
+};
 use chatchat_scenarios::{
-    history::{End, Operation},
+    history::{End, Operation, StreamLog},
     oracle::{Point, Violation},
     plan::Plan,
 };
@@ -36,6 +42,13 @@ pub(super) struct Run {
     messages: Vec<(u64, Option<u64>, usize, usize, String)>,
     /// Time of the call, time of its end, lane, text; 1 answered well, 0 failed, -1 neither.
     calls: Vec<(u64, Option<u64>, usize, String, i8)>,
+    /// Time of asking, time of the end unless open, lane, text; 1 open or left, 0 refused or broken,
+    /// -1 ended by others.
+    streams: Vec<(u64, Option<u64>, usize, String, i8)>,
+    /// Time, stream, and what was said.
+    deliveries: Vec<(u64, usize, usize)>,
+    /// What deliveries said; people are told the same.
+    said: Vec<String>,
     /// Time of beginning, time of end, text, lanes.
     faults: Vec<(u64, u64, String, Vec<usize>)>,
     complaints: Vec<Complaint>,
@@ -107,6 +120,7 @@ impl Run {
         for operation in &report.history.operations {
             run.add_call(operation, report.started, &lanes);
         }
+        run.add_streams(report, &lanes);
         run.add_faults(plan, report, &lanes);
         let numbered = |number: usize| lines.get(number);
         run.complaints = report
@@ -201,6 +215,42 @@ impl Run {
         ));
     }
 
+    fn add_streams(&mut self, report: &Report, lanes: &BTreeMap<&str, usize>) {
+        let crashes = self.marks.iter().filter(|mark| mark.2.starts_with("crash"));
+        let deaths: BTreeSet<(i64, u64)> = crashes.map(|mark| (mark.1, mark.0)).collect();
+        let since = |at: Duration| ns(report.started + at);
+        let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
+        for stream in &report.history.streams {
+            let host = format!("person{}", stream.who.person);
+            let Some(lane) = lanes.get(host.as_str()).copied() else { continue };
+            for (at, delivery) in &stream.deliveries {
+                let fresh = numbers.len();
+                let said = *numbers.entry(short(&words(delivery))).or_insert(fresh);
+                self.deliveries.push((since(*at), self.streams.len(), said));
+            }
+            let asked = since(stream.asked);
+            let death = || {
+                let place = i64::try_from(lane).ok()?;
+                deaths.range((place, asked)..=(place, u64::MAX)).next().map(|(_, at)| *at)
+            };
+            let (end, says, is_well) = match (&stream.end, &stream.refused) {
+                (Some((at, StreamEnd::Left)), _) => (Some(since(*at)), "left".to_owned(), 1),
+                (Some((at, why @ StreamEnd::Ended)), _) => (Some(since(*at)), why.to_string(), -1),
+                (Some((at, why)), _) => (Some(since(*at)), why.to_string(), 0),
+                (None, Some((at, why))) => (Some(since(*at)), format!("refused, {why:?}"), 0),
+                (None, None) => match death() {
+                    Some(at) => (Some(at), "its reader died".to_owned(), -1),
+                    None => (None, "open".to_owned(), 1),
+                },
+            };
+            self.streams.push((asked, end, lane, short(&shape(stream, &says)), is_well));
+        }
+        self.deliveries.sort_by_key(|delivery| delivery.0);
+        let mut said: Vec<_> = numbers.into_iter().map(|(text, nth)| (nth, text)).collect();
+        said.sort_unstable();
+        self.said = said.into_iter().map(|(_, text)| text).collect();
+    }
+
     fn add_faults(&mut self, plan: &Plan, report: &Report, lanes: &BTreeMap<&str, usize>) {
         for incident in &report.incidents {
             let Some(fault) = plan.faults.get(incident.fault) else { continue };
@@ -251,6 +301,41 @@ fn members(line: &Value) -> String {
     text
 }
 
+/// Returns a stream in words. The page cuts its name, `stream N`, out of them.
+fn shape(stream: &StreamLog, end: &str) -> String {
+    let boards: Vec<_> = stream.boards.iter().map(ToString::to_string).collect();
+    let reader = stream.reader.map_or_else(String::new, |reader| format!(", reader {reader}"));
+    let cursor = stream.cursor.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+    format!(
+        "stream {} at {}: {} deliveries, {end}{reader}, from cursor {cursor}, of {}",
+        stream.number,
+        stream.master,
+        stream.deliveries.len(),
+        boards.join(" "),
+    )
+}
+
+/// Returns what a delivery said: the name of its event, and the place on a board that it is about.
+fn words(delivery: &Delivery) -> String {
+    let places = |cursor: &Cursor| {
+        let places = cursor.boards.iter().map(|(board, seq)| format!("{board} {seq}"));
+        places.collect::<Vec<_>>().join(", ")
+    };
+    let name = delivery.event.name();
+    match &delivery.event {
+        StreamEvent::Hello(hello) => format!("{name} {}", places(&hello.cursor)),
+        StreamEvent::Post(post) => format!("{name} {} {}", post.board, post.seq),
+        StreamEvent::Reset(reset) => {
+            let to = delivery.cursor.as_ref().map_or_else(String::new, places);
+            format!("{name} {} {to}", reset.reason)
+        }
+        StreamEvent::Pending(pending) => format!("{name} {} {:?}", pending.id, pending.state),
+        StreamEvent::State(state) => format!("{name} {:?}", state.consistency),
+        StreamEvent::Bye(bye) => format!("{name} {}", bye.reason),
+        _ => name.to_owned(),
+    }
+}
+
 /// Returns the points of a violation's evidence.
 fn points<'a>(
     violation: &Violation,
@@ -267,9 +352,9 @@ fn points<'a>(
                 let operation = report.history.operations.get(nth)?;
                 Some((ns(report.started + operation.invoked), of_person(operation.who.person)))
             }
-            Point::Stream(nth) => {
-                let stream = report.history.streams.get(nth)?;
-                Some((ns(report.started + stream.asked), of_person(stream.who.person)))
+            Point::Stream { number, at } => {
+                let stream = report.history.streams.get(number)?;
+                Some((ns(report.started + at), of_person(stream.who.person)))
             }
             Point::Line(nth) => {
                 let line = line(nth)?;
@@ -283,61 +368,4 @@ fn points<'a>(
 }
 
 #[cfg(test)]
-mod tests {
-    use chatchat_scenarios::{
-        oracle::{Clue, Rule},
-        plan::Incident,
-        property::Property,
-        story::Story,
-    };
-    use chatchat_sim::verdict::Verdict;
-
-    use super::*;
-
-    #[test]
-    fn lines_become_lanes_marks_messages_and_points() {
-        let story = "about = \"a test\"\nduration = \"5s\"\n[cluster]\nmasters = 1\nworkers = 1\n\
-                     [[fault]]\nat = \"1s\"\nkind = \"crash\"\ntarget = \"assigned(board:lobby)\"\n";
-        let plan = Plan::expand(&Story::parse("test", story).expect("a story"), 7);
-        let log = [
-            r#"{"t":0,"n":0,"host":"worker0","kind":"crash","unsynced":0}"#,
-            r#"{"t":7,"n":1,"host":"master0","kind":"segment","to":"worker0","segment":"data","from_socket":1,"len":40,"under_way":30}"#,
-            r#"{"t":8,"n":2,"host":"worker0","kind":"segment","to":"master0","segment":"ack","from_socket":1,"len":0,"under_way":30}"#,
-            r#"{"t":38,"n":4,"host":"worker0","kind":"message","name":"Assign"}"#,
-            r#"{"t":38,"n":5,"host":"worker0","kind":"message","name":"Beat"}"#,
-            r#"{"t":39,"n":6,"host":"worker0","kind":"message","name":"Beat"}"#,
-            r#"{"t":9,"n":3,"host":"worker0","kind":"segment","to":"master0","segment":"syn","from_socket":1,"len":0,"under_way":null}"#,
-        ];
-        let violation = Violation {
-            rule: Rule { property: Property::G8, name: "two" },
-            text: "a test".to_owned(),
-            evidence: [Point::Line(0), Point::Person(0, Duration::from_nanos(5))]
-                .map(|point| Clue { text: String::new(), point: Some(point) })
-                .to_vec(),
-        };
-        let hit = Incident { fault: 0, from: Duration::ZERO, until: None, bit: true };
-        let report = Report {
-            incidents: vec![hit],
-            verdict: Verdict::Safety,
-            complaints: vec![violation.to_string(), "another".to_owned()],
-            violations: vec![violation],
-            log: log.map(str::to_owned).to_vec(),
-            virtual_time: Duration::from_secs(9),
-            ..Report::default()
-        };
-        let run = Run::new(&plan, &report);
-        assert_eq!(run.lanes, ["master0", "worker0"]);
-        assert_eq!(run.marks, [(0, 1, "crash unsynced 0".to_owned(), "crash")]);
-        assert_eq!(
-            run.messages,
-            [
-                (7, Some(37), 0, 1, "Assign, Beat x2, data 40 B".to_owned()),
-                (9, None, 1, 0, "syn".to_owned())
-            ]
-        );
-        assert_eq!(
-            (run.complaints[0].at.as_slice(), run.complaints[1].at.len()),
-            (&[(0, 1), (5, -1)][..], 0)
-        );
-    }
-}
+mod tests;
