@@ -7,11 +7,14 @@ use crate::model::{
     rows,
 };
 
-/// Answer of `GET /api/v1/admin/dead-letters`: the latest, newest first.
+/// Answer of `GET /api/v1/admin/dead-letters`: newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetterList {
     /// The letters.
     pub letters: Vec<DeadLetter>,
+    /// Whether there are older ones; `?before=` the last one's number lists them.
+    #[serde(default)]
+    pub truncated: bool,
 }
 
 /// A task that was given up.

@@ -116,8 +116,12 @@ pub enum Request {
         force: bool,
     },
     /// Asks an admin listener, with the admin token, for the latest dead letters. [`Answer::DeadLetters`].
-    DeadLetters,
-    /// Asks an admin listener, with the admin token, to drop a dead letter. [`Answer::Done`].
+    DeadLetters {
+        /// Number above those that are listed; none to begin with the newest.
+        before: Option<u64>,
+    },
+    /// Asks an admin listener, with the admin token, to drop a dead letter and cancel its post.
+    /// [`Answer::Done`].
     DropDeadLetter {
         /// The letter's number.
         number: u64,
@@ -179,7 +183,9 @@ impl Request {
             | Self::CreateBoard { .. }
             | Self::Post { .. }
             | Self::Cancel { .. }
-            | Self::ReadMark { .. } => limits.write,
+            | Self::ReadMark { .. }
+            | Self::DropDeadLetter { .. }
+            | Self::RetryDeadLetter { .. } => limits.write,
             Self::Readyz => limits.connect,
             _ => limits.read,
         }
@@ -230,7 +236,10 @@ impl Request {
             Self::RevokeJoinToken { id } => (Method::DELETE, format!("admin/tokens/{id}"), None),
             Self::Expel { node } => (Method::DELETE, format!("admin/nodes/{node}"), None),
             Self::Drain { force } => (Method::POST, format!("admin/drain?force={force}"), None),
-            Self::DeadLetters => (Method::GET, "admin/dead-letters".to_owned(), None),
+            Self::DeadLetters { before } => {
+                let before = before.map_or_else(String::new, |number| format!("?before={number}"));
+                (Method::GET, format!("admin/dead-letters{before}"), None)
+            }
             Self::DropDeadLetter { number } => {
                 (Method::DELETE, format!("admin/dead-letters/{number}"), None)
             }
@@ -289,7 +298,7 @@ impl Request {
             (Self::ClusterState, 200) => Answer::ClusterState(shape(answer)?),
             (Self::NewJoinToken { .. }, 201) => Answer::Invitation(shape(answer)?),
             (Self::JoinTokens, 200) => Answer::JoinTokens(shape(answer)?),
-            (Self::DeadLetters, 200) => Answer::DeadLetters(shape(answer)?),
+            (Self::DeadLetters { .. }, 200) => Answer::DeadLetters(shape(answer)?),
             (Self::Drain { .. }, 202) => Answer::Draining(shape(answer)?),
             (Self::RetryDeadLetter { .. }, 200) => Answer::Posted(shape(answer)?),
             (
@@ -372,6 +381,9 @@ mod tests {
             wanted: Consistency::Weak,
         };
         assert_eq!(read.raw().path, "/api/v1/boards/lobby/posts?limit=50&after=7&consistency=weak");
+        let letters = |before| Request::DeadLetters { before }.raw().path;
+        assert_eq!(letters(None), "/api/v1/admin/dead-letters");
+        assert_eq!(letters(Some(7)), "/api/v1/admin/dead-letters?before=7");
     }
 
     #[test]

@@ -36,7 +36,7 @@ use crate::{
     model::{
         ids::{Malformed, NodeId, Resource, Role, TokenId},
         message::Task,
-        outcome::Outcome,
+        outcome::{Outcome, TaskResult},
         rows::{self, NewPost},
     },
     node::handle::{MasterHandle, RequestError, Stopped},
@@ -48,8 +48,12 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Shortest time between two log lines on requests without the token.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// Maximum number of dead letters that are shown.
-const LETTERS_MAX: u32 = 1000;
+/// Maximum number of dead letters in one answer.
+const LETTERS_MAX: usize = 1000;
+
+/// Maximum length of the texts and reasons in one answer, bytes. Escapes make six times as much of
+/// them at most, and clients read 8 MiB.
+const LETTERS_BYTES_MAX: usize = 1 << 20;
 
 /// Largest body with the terms of a join token, in bytes.
 const TERMS_BYTES_MAX: usize = 1024;
@@ -260,11 +264,37 @@ async fn drain(
     Ok(json(StatusCode::ACCEPTED, &Draining { within_ms }))
 }
 
-/// `GET /api/v1/admin/dead-letters`: the latest [`LETTERS_MAX`], newest first.
-async fn dead_letters(State(admin): State<Admin>) -> Result<Response, ErrorResponse> {
-    let letters = answered(&admin, admin.0.handle.dead_letters(LETTERS_MAX)).await?;
+#[derive(Debug, Deserialize)]
+struct LettersQuery {
+    before: Option<u64>,
+}
+
+/// `GET /api/v1/admin/dead-letters`: the latest, or those below `?before=`, newest first.
+async fn dead_letters(
+    State(admin): State<Admin>,
+    asked: Result<Query<LettersQuery>, QueryRejection>,
+) -> Result<Response, ErrorResponse> {
+    let LettersQuery { before } = query(asked)?;
+    // One more than is shown tells whether there are older ones.
+    let limit = u32::try_from(LETTERS_MAX + 1).unwrap_or(u32::MAX);
+    let mut letters = answered(&admin, admin.0.handle.dead_letters(before, limit)).await?;
+    let shown = shown(&letters);
+    let truncated = shown < letters.len();
+    letters.truncate(shown);
     let letters = letters.into_iter().map(DeadLetter::from).collect();
-    Ok(json(StatusCode::OK, &DeadLetterList { letters }))
+    Ok(json(StatusCode::OK, &DeadLetterList { letters, truncated }))
+}
+
+/// Returns how many of the letters one answer shows, at least one.
+fn shown(letters: &[rows::DeadLetter]) -> usize {
+    let mut left = LETTERS_BYTES_MAX;
+    let fits = |letter: &&rows::DeadLetter| {
+        let text = letter.post.as_ref().map_or(0, |post| post.text.as_str().len());
+        let rest = left.checked_sub(text + letter.why.len());
+        left = rest.unwrap_or(0);
+        rest.is_some()
+    };
+    letters.iter().take(LETTERS_MAX).take_while(fits).count().max(1)
 }
 
 /// `DELETE /api/v1/admin/dead-letters/{number}`: drops a dead letter; its post is never sent.
@@ -288,23 +318,29 @@ async fn retry_dead_letter(
         return Err(ErrorResponse::new(ProblemType::Refused, "only posts can be sent again"));
     };
     let task = Task::Post { board: board.clone(), post: post.clone() };
-    let limit = admin.0.params.config.request_timeout + LIMIT;
-    let outcome = admin.0.env.timeout(limit, admin.0.handle.submit(task)).await;
-    let outcome = outcome.ok().and_then(Result::ok).unwrap_or(Outcome::Unknown);
+    let result = submitted(&admin, task).await?;
     let NewPost { id, author, text } = post;
-    let sent = written(settled(outcome)?, board, id, author, text)?;
+    let sent = written(result, board, id, author, text)?;
     // What stays is sent under the same id at most: it is a duplicate then.
     answered(&admin, admin.0.handle.drop_dead_letter(letter.number)).await?;
     Ok(json(StatusCode::OK, &sent.1))
 }
 
-/// Finds a dead letter by its number.
+/// Finds a dead letter by its number, however old it is.
 async fn letter(admin: &Admin, number: &str) -> Result<rows::DeadLetter, ErrorResponse> {
-    let letters = answered(admin, admin.0.handle.dead_letters(LETTERS_MAX)).await?;
-    let wanted = number.parse::<u64>().ok();
-    let found = letters.into_iter().find(|letter| Some(letter.number) == wanted);
-    let why = "no dead letter has this number among the latest";
-    found.ok_or_else(|| ErrorResponse::new(ProblemType::UnknownLetter, why))
+    let unknown =
+        || ErrorResponse::new(ProblemType::UnknownLetter, "no dead letter has this number");
+    let wanted: u64 = number.parse().map_err(|_| unknown())?;
+    let above = wanted.checked_add(1).ok_or_else(unknown)?;
+    let letters = answered(admin, admin.0.handle.dead_letters(Some(above), 1)).await?;
+    letters.into_iter().find(|letter| letter.number == wanted).ok_or_else(unknown)
+}
+
+/// Submits a task and waits for what the store decides.
+async fn submitted(admin: &Admin, task: Task) -> Result<TaskResult, ErrorResponse> {
+    let Shared { env, handle, params, .. } = &*admin.0;
+    let outcome = env.timeout(params.config.request_timeout + LIMIT, handle.submit(task)).await;
+    settled(outcome.ok().and_then(Result::ok).unwrap_or(Outcome::Unknown))
 }
 
 /// Waits for the master's answer; a late one is none.

@@ -39,7 +39,7 @@ pub enum Command {
     JoinTokens { reply: Reply<JoinTokenList> },
     RevokeJoinToken { id: TokenId, reply: Reply<()> },
     Expel { node: NodeId, reply: Reply<()> },
-    DeadLetters { limit: u32, reply: Reply<Vec<DeadLetter>> },
+    DeadLetters { before: Option<u64>, limit: u32, reply: Reply<Vec<DeadLetter>> },
     DropDeadLetter { number: u64, reply: Reply<()> },
 }
 
@@ -232,15 +232,16 @@ impl MasterHandle {
         self.ask(|reply| Command::Masters { reply }).await
     }
 
-    /// Lists the latest dead letters, newest first.
+    /// Lists the latest dead letters whose numbers are below `before`, newest first.
     ///
     /// # Errors
     /// [`Stopped`].
     pub async fn dead_letters(
         &self,
+        before: Option<u64>,
         limit: u32,
     ) -> Result<Result<Vec<DeadLetter>, RequestError>, Stopped> {
-        self.ask(|reply| Command::DeadLetters { limit, reply }).await
+        self.ask(|reply| Command::DeadLetters { before, limit, reply }).await
     }
 
     /// Drops a dead letter; fine if it is gone.

@@ -287,7 +287,16 @@ impl Store {
 
     /// Lists the latest dead letters, newest first.
     pub async fn dead_letters(&self, limit: u32) -> Result<Vec<DeadLetter>, StoreError> {
-        ask!(self, Op::DeadLetters(limit), OpReply::DeadLetters(rows) => rows)
+        self.dead_letters_before(None, limit).await
+    }
+
+    /// Lists the latest dead letters whose numbers are below `before`, newest first.
+    pub async fn dead_letters_before(
+        &self,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<DeadLetter>, StoreError> {
+        ask!(self, Op::DeadLetters { before, limit }, OpReply::DeadLetters(rows) => rows)
     }
 
     /// Removes a dead letter.

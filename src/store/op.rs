@@ -158,8 +158,13 @@ pub enum Op {
     ActiveUsers,
     /// Keeps a dead letter, once per post; above 10,000 letters the oldest is dropped.
     PutDeadLetter(DeadLetter),
-    /// Lists the latest dead letters, newest first, at most this many.
-    DeadLetters(u32),
+    /// Lists the latest dead letters, newest first.
+    DeadLetters {
+        /// Number above those that are listed; none to begin with the newest.
+        before: Option<u64>,
+        /// Maximum number of letters.
+        limit: u32,
+    },
     /// Removes a dead letter; fine if it is gone.
     DropDeadLetter(u64),
     /// Keeps a join token; its life is cut to 30 days.
@@ -226,7 +231,7 @@ impl Op {
                 | Self::SessionDigests
                 | Self::Sessions { .. }
                 | Self::ActiveUsers
-                | Self::DeadLetters(_)
+                | Self::DeadLetters { .. }
                 | Self::Admission
                 | Self::MakesLogins
                 | Self::Writes { .. }
@@ -279,7 +284,7 @@ impl Op {
             Self::LeaveSessions { .. } => "leave_sessions",
             Self::ActiveUsers => "active_users",
             Self::PutDeadLetter(_) => "put_dead_letter",
-            Self::DeadLetters(_) => "dead_letters",
+            Self::DeadLetters { .. } => "dead_letters",
             Self::DropDeadLetter(_) => "drop_dead_letter",
             Self::PutJoinToken(_) => "put_join_token",
             Self::RevokeJoinToken(_) => "revoke_join_token",

@@ -206,6 +206,55 @@ async fn dead_letter_is_listed_sent_again_once_and_dropped_for_operators_only() 
     }
 }
 
+fn letter_of(number: u64, text: &str) -> DeadLetter {
+    let author = Author { id: UserId([3; 16]), name: "Ann".parse().expect("a name") };
+    let id = PostId(u128::from(number).to_be_bytes());
+    DeadLetter {
+        number,
+        resource: Resource::Board(BoardName::lobby()),
+        post: Some(NewPost { id, author, text: text.parse().expect("a text") }),
+        why: "four attempts".to_owned(),
+        at_ms: 9,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_are_listed_in_pages_and_found_whatever_their_age() {
+    let site = Site::new();
+    let token = AdminToken::new("secret");
+    let long = "x".repeat(8000);
+    let text = |number| if number <= 300 { long.as_str() } else { "short" };
+    site.fake.state().letters =
+        (1..=1500).rev().map(|number| letter_of(number, text(number))).collect();
+    let all = "/api/v1/admin/dead-letters";
+    let mut pages = Vec::new();
+    let (mut path, mut seen) = (all.to_owned(), Vec::new());
+    loop {
+        let page = ask(&site, &token, Ask::new("GET", &path).token("secret")).await;
+        assert_eq!(page.status, 200, "{}", page.body);
+        let page = page.json();
+        let letters = page["letters"].as_array().expect("a list");
+        seen.extend(letters.iter().filter_map(|letter| letter["number"].as_u64()));
+        pages.push(letters.len());
+        if page["truncated"] == false {
+            break;
+        }
+        path = format!("{all}?before={}", seen.last().expect("a letter"));
+    }
+    assert_eq!(seen, (1..=1500).rev().collect::<Vec<u64>>());
+    assert!(pages[0] == 1000 && pages.len() > 3, "long ones fill a page sooner: {pages:?}");
+    for (query, status) in [("before=x", 400), ("before=1", 200)] {
+        let path = format!("{all}?{query}");
+        let answer = ask(&site, &token, Ask::new("GET", &path).token("secret")).await;
+        assert_eq!(answer.status, status, "{query}: {}", answer.body);
+    }
+    for (number, status) in [("1", 204), ("1", 404), ("18446744073709551615", 404)] {
+        let path = format!("{all}/{number}");
+        let answer = ask(&site, &token, Ask::new("DELETE", &path).token("secret")).await;
+        assert_eq!(answer.status, status, "{number}: {}", answer.body);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn master_is_drained_by_operators_and_the_last_one_only_by_force() {
     let site = Site::new();

@@ -82,10 +82,16 @@ impl Driver {
     }
 
     /// Lists the latest dead letters, as the store has them now.
-    pub(super) fn list_dead_letters(&self, limit: u32, reply: Reply<Vec<DeadLetter>>) {
+    pub(super) fn list_dead_letters(
+        &self,
+        before: Option<u64>,
+        limit: u32,
+        reply: Reply<Vec<DeadLetter>>,
+    ) {
         let store = self.store.clone();
         self.env.spawn("dead-letters", async move {
-            let _ = reply.send(store.dead_letters(limit).await.map_err(|error| unread(&error)));
+            let letters = store.dead_letters_before(before, limit).await;
+            let _ = reply.send(letters.map_err(|error| unread(&error)));
         });
     }
 

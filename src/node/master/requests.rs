@@ -80,7 +80,9 @@ impl Driver {
             Command::JoinTokens { reply } => self.list_join_tokens(reply),
             Command::RevokeJoinToken { id, reply } => self.revoke_join_token(id, reply),
             Command::Expel { node, reply } => self.expel(node, reply),
-            Command::DeadLetters { limit, reply } => self.list_dead_letters(limit, reply),
+            Command::DeadLetters { before, limit, reply } => {
+                self.list_dead_letters(before, limit, reply);
+            }
             Command::DropDeadLetter { number, reply } => self.drop_dead_letter(number, reply),
             Command::Drain { force, reply } => {
                 let _ = reply.send(self.drain(force));

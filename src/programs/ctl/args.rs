@@ -149,8 +149,12 @@ pub(super) enum TokenCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum LetterCommand {
-    /// List the latest, newest first.
-    List,
+    /// List them, newest first: the latest, at most 1,000.
+    List {
+        /// List older ones than the one with this number.
+        #[arg(long, value_name = "N")]
+        before: Option<u64>,
+    },
     /// Send the post again, under its id: it is in its board once, whatever became of it before.
     Retry {
         /// Its number as `dead-letters list` shows it.

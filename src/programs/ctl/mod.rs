@@ -138,7 +138,9 @@ fn run(args: Args) -> Result<(), CtlError> {
                 operate::revoke_token(&env, &places, *id).await
             }
             Command::DeadLetters { command } => match *command {
-                LetterCommand::List => operate::list_letters(&env, &places).await,
+                LetterCommand::List { before } => {
+                    operate::list_letters(&env, &places, before).await
+                }
                 LetterCommand::Retry { number } => {
                     operate::retry_letter(&env, &places, number).await
                 }

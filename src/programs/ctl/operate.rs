@@ -68,9 +68,13 @@ pub(super) async fn revoke_token(env: &Env, places: &Targets, id: TokenId) -> Re
     say(&format!("{id} is revoked; workers that joined with it stay\n"))
 }
 
-/// Lists the latest dead letters.
-pub(super) async fn list_letters(env: &Env, places: &Targets) -> Result<(), CtlError> {
-    match ask(env, places, &Request::DeadLetters).await? {
+/// Lists the latest dead letters, or the latest before this number.
+pub(super) async fn list_letters(
+    env: &Env,
+    places: &Targets,
+    before: Option<u64>,
+) -> Result<(), CtlError> {
+    match ask(env, places, &Request::DeadLetters { before }).await? {
         Answer::DeadLetters(list) => say(&render::dead_letters(&list, &TimeZone::system())),
         _ => Err(CtlError::Failed(STRANGE.to_owned())),
     }

@@ -110,7 +110,13 @@ pub(super) fn dead_letters(list: &DeadLetterList, zone: &TimeZone) -> String {
             cell(&letter.why),
         ]
     });
-    table(&["NUMBER", "GIVEN UP", "RESOURCE", "AUTHOR", "TEXT", "WHY"], rows.collect())
+    let head = ["NUMBER", "GIVEN UP", "RESOURCE", "AUTHOR", "TEXT", "WHY"];
+    let mut out = table(&head, rows.collect());
+    if let Some(last) = list.letters.last().filter(|_| list.truncated) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "(dead-letters list --before {} shows older ones)", last.number);
+    }
+    out
 }
 
 /// Formats the fingerprints of identity files.
@@ -415,15 +421,17 @@ mod tests {
         let why = "worker-0: no\nanswer".to_owned();
         let resource = "board:lobby".to_owned();
         let letter = DeadLetter { number: 7, resource, post: Some(post), why, at: 1000 };
-        let shown = dead_letters(&DeadLetterList { letters: vec![letter] }, &TimeZone::UTC);
+        let mut list = DeadLetterList { letters: vec![letter], truncated: false };
+        let shown = dead_letters(&list, &TimeZone::UTC);
         let row = shown.lines().last().unwrap();
         assert!(row.starts_with("7       1970-01-01 00:00:01  board:lobby  Ann"), "{row}");
         assert!(row.ends_with("worker-0: no answer") && row.contains('…'), "{row}");
         assert!(!shown.contains('\u{1b}'), "{shown}");
-        assert_eq!(
-            dead_letters(&DeadLetterList { letters: vec![] }, &TimeZone::UTC),
-            "no dead letters\n"
-        );
+        list.truncated = true;
+        let more = "(dead-letters list --before 7 shows older ones)\n";
+        assert_eq!(dead_letters(&list, &TimeZone::UTC), shown + more);
+        let none = DeadLetterList { letters: vec![], truncated: false };
+        assert_eq!(dead_letters(&none, &TimeZone::UTC), "no dead letters\n");
     }
 
     fn node(n: u8, role: Role, name: &str, master: u8) -> NodeState {

@@ -43,11 +43,16 @@ impl Tx<'_> {
         Ok(())
     }
 
-    pub(super) async fn dead_letters(&self, limit: u32) -> Outcome<Vec<DeadLetter>> {
+    pub(super) async fn dead_letters(
+        &self,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Outcome<Vec<DeadLetter>> {
         let sql = "SELECT number, resource, author, id, name, text, why, at FROM dead_letters
-             ORDER BY number DESC LIMIT $1";
+             WHERE number < $1 ORDER BY number DESC LIMIT $2";
         let limit = int(u64::from(limit).min(LETTERS_MAX));
-        each(&self.db.rows(sql, &[&limit]).await?, |row| {
+        let before = before.map_or(i64::MAX, int);
+        each(&self.db.rows(sql, &[&before, &limit]).await?, |row| {
             let post = match row.bytes_or_null(2)? {
                 Some(user) => Some(NewPost {
                     id: PostId(row.bytes(3)?),

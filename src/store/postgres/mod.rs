@@ -276,7 +276,9 @@ impl Tx<'_> {
             }
             Op::ActiveUsers => OpReply::Active(self.active_users().await?),
             Op::PutDeadLetter(letter) => done(self.put_dead_letter(letter).await)?,
-            Op::DeadLetters(limit) => OpReply::DeadLetters(self.dead_letters(*limit).await?),
+            Op::DeadLetters { before, limit } => {
+                OpReply::DeadLetters(self.dead_letters(*before, *limit).await?)
+            }
             Op::DropDeadLetter(number) => done(self.drop_dead_letter(*number).await)?,
             Op::PutJoinToken(token) => done(self.put_join_token(token).await)?,
             Op::RevokeJoinToken(id) => done(self.revoke_join_token(id).await)?,

@@ -53,12 +53,17 @@ impl Tx<'_> {
         Ok(())
     }
 
-    pub(super) fn dead_letters(&self, limit: u32) -> Result<Vec<DeadLetter>, StoreError> {
+    pub(super) fn dead_letters(
+        &self,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<DeadLetter>, StoreError> {
         let mut find = self.db.prepare_cached(
             "SELECT number, resource, user, id, name, text, why, at FROM dead_letters
-             ORDER BY number DESC LIMIT ?1",
+             WHERE number < ?1 ORDER BY number DESC LIMIT ?2",
         )?;
-        let rows = find.query_map([u64::from(limit).min(LETTERS_MAX) as i64], |row| {
+        let limit = u64::from(limit).min(LETTERS_MAX);
+        let rows = find.query_map([before.map_or(i64::MAX, int), int(limit)], |row| {
             let resource: String = row.get(1)?;
             let post = match row.bytes_or_null(2)? {
                 Some(user) => Some(NewPost {

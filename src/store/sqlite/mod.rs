@@ -295,7 +295,9 @@ impl Tx<'_> {
             Op::LeaveSessions { master, sessions } => done(self.leave_sessions(*master, sessions))?,
             Op::ActiveUsers => OpReply::Active(self.active_users()?),
             Op::PutDeadLetter(letter) => done(self.put_dead_letter(letter))?,
-            Op::DeadLetters(limit) => OpReply::DeadLetters(self.dead_letters(*limit)?),
+            Op::DeadLetters { before, limit } => {
+                OpReply::DeadLetters(self.dead_letters(*before, *limit)?)
+            }
             Op::DropDeadLetter(number) => done(self.drop_dead_letter(*number))?,
             Op::PutJoinToken(token) => done(self.put_join_token(token))?,
             Op::RevokeJoinToken(id) => done(self.revoke_join_token(id))?,

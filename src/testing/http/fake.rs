@@ -173,8 +173,12 @@ impl State {
                 let known = if is_known { Ok(()) } else { Err(RequestError::Unknown) };
                 let _ = reply.send(self.ok().and(known));
             }
-            Command::DeadLetters { reply, .. } => {
-                drop(reply.send(self.ok().map(|()| self.letters.clone())));
+            Command::DeadLetters { before, limit, reply } => {
+                let letters = self.letters.iter();
+                let listed =
+                    letters.filter(|letter| before.is_none_or(|before| letter.number < before));
+                let listed = listed.take(limit as usize).cloned().collect();
+                drop(reply.send(self.ok().map(|()| listed)));
             }
             Command::DropDeadLetter { number, reply } => {
                 self.letters.retain(|letter| letter.number != number);

@@ -129,6 +129,16 @@ pub(super) async fn dead_letters_are_kept_once_and_listed_newest_first(lab: &Lab
     assert_eq!(whys, ["a repeat", "tried", "second"]);
     assert_eq!(kept[2].post, Some(post(2, "b")));
     assert_eq!(lab.store.dead_letters(1).await, Ok(vec![kept[0].clone()]));
+    for (before, limit, want) in [
+        (Some(kept[0].number), 10, &kept[1..]),
+        (Some(kept[0].number), 1, &kept[1..2]),
+        (Some(kept[2].number + 1), 1, &kept[2..]),
+        (Some(kept[2].number), 10, &[]),
+        (Some(u64::MAX), 1, &kept[..1]),
+    ] {
+        let listed = lab.store.dead_letters_before(before, limit).await.expect("listed");
+        assert_eq!(listed, want, "{before:?}");
+    }
     for _ in 0..2 {
         assert_eq!(lab.store.drop_dead_letter(kept[1].number).await, Ok(()));
     }
