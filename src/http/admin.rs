@@ -18,7 +18,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::{
     Metrics, access,
-    api::{json, nothing_here, typed, written, wrong_method},
+    api::{json, nothing_here, typed, unexpected, written, wrong_method},
     auth::{self, Secret},
     body::{optional_json, query},
     connection::PeerHost,
@@ -297,12 +297,21 @@ fn shown(letters: &[rows::DeadLetter]) -> usize {
     letters.iter().take(LETTERS_MAX).take_while(fits).count().max(1)
 }
 
-/// `DELETE /api/v1/admin/dead-letters/{number}`: drops a dead letter; its post is never sent.
+/// `DELETE /api/v1/admin/dead-letters/{number}`: cancels the post of a dead letter and drops the
+/// letter. A post that came into its board meanwhile stays there.
 async fn drop_dead_letter(
     State(admin): State<Admin>,
     Path(number): Path<String>,
 ) -> Result<StatusCode, ErrorResponse> {
     let letter = letter(&admin, &number).await?;
+    if let Some(post) = letter.post {
+        // Its author's outbox or a worker's disk may have the post still, and would send it again.
+        let cancel = Task::CancelPost { user: post.author.id, id: post.id };
+        match submitted(&admin, cancel).await? {
+            TaskResult::Cancelled | TaskResult::AlreadyCommitted(_) => {}
+            other => return Err(unexpected(&other)),
+        }
+    }
     answered(&admin, admin.0.handle.drop_dead_letter(letter.number)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -16,7 +16,7 @@ use axum::{
 };
 use serde::Serialize;
 
-pub(super) use self::posts::written;
+pub(super) use self::{posts::written, sessions::unexpected};
 
 use super::{App, access, headers, openapi, page, problem::ErrorResponse};
 use crate::api::ProblemType;

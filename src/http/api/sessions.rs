@@ -162,7 +162,7 @@ pub(super) async fn redeem_ticket(
 }
 
 /// Answer to a result that does not belong to its task: a fault of the master's.
-pub(super) fn unexpected(result: &TaskResult) -> ErrorResponse {
+pub(in crate::http) fn unexpected(result: &TaskResult) -> ErrorResponse {
     tracing::error!(?result, "a task was answered with another's result");
     ErrorResponse::new(
         ProblemType::Broken,

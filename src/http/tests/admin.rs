@@ -219,6 +219,25 @@ fn letter_of(number: u64, text: &str) -> DeadLetter {
 }
 
 #[tokio::test(start_paused = true)]
+async fn dropped_dead_letter_cancels_its_post_or_stays() {
+    let site = Site::new();
+    let token = AdminToken::new("secret");
+    let one = "/api/v1/admin/dead-letters/7";
+    let lost = || vec![letter_of(7, "lost?")];
+    site.fake.state().letters = lost();
+    site.fake.state().outcome = Some(Outcome::Unknown);
+    for status in [504, 204, 404] {
+        let answer = ask(&site, &token, Ask::new("DELETE", one).token("secret")).await;
+        assert_eq!(answer.status, status, "{}", answer.body);
+    }
+    // As a worker or an outbox would that has the post still.
+    site.fake.state().letters = lost();
+    let retry = format!("{one}/retry");
+    let again = ask(&site, &token, Ask::new("POST", &retry).token("secret")).await;
+    assert_eq!(again.status, 410, "{}", again.body);
+}
+
+#[tokio::test(start_paused = true)]
 async fn dead_letters_are_listed_in_pages_and_found_whatever_their_age() {
     let site = Site::new();
     let token = AdminToken::new("secret");

@@ -160,7 +160,7 @@ pub(super) enum LetterCommand {
         /// Its number as `dead-letters list` shows it.
         number: u64,
     },
-    /// Drop the letter; its post is never sent.
+    /// Drop the letter and cancel its post for good; one that is in its board by now stays there.
     Drop {
         /// Its number as `dead-letters list` shows it.
         number: u64,

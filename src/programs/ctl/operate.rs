@@ -88,7 +88,7 @@ pub(super) async fn retry_letter(env: &Env, places: &Targets, number: u64) -> Re
     }
 }
 
-/// Drops a dead letter.
+/// Drops a dead letter, and cancels its post.
 pub(super) async fn drop_letter(env: &Env, places: &Targets, number: u64) -> Result<(), CtlError> {
     ask(env, places, &Request::DropDeadLetter { number }).await?;
     say(&format!("dead letter {number} is dropped\n"))
