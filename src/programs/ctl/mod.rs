@@ -26,6 +26,7 @@ use thiserror::Error;
 
 use self::{
     args::{Args, Command, LetterCommand, TokenCommand},
+    render::Colours,
     session::{Session, open},
     targets::Targets,
 };
@@ -252,7 +253,7 @@ async fn status(env: &Env, places: &Targets, name: &str) -> Result<(), CtlError>
     if places.admins.is_empty() {
         let session = open(env, places, name).await?;
         return match session.client.call(&Request::Cluster, PATIENCE).await? {
-            Answer::Cluster(cluster) => say(&render::cluster(&cluster)),
+            Answer::Cluster(cluster) => say(&render::cluster(&cluster, Colours::of_stdout())),
             _ => Err(CtlError::Failed("the cluster answered with something else".to_owned())),
         };
     }
@@ -269,7 +270,7 @@ async fn status(env: &Env, places: &Targets, name: &str) -> Result<(), CtlError>
         };
         answered.push((admin.name.clone(), state));
     }
-    say(&render::status(&answered))?;
+    say(&render::status(&answered, Colours::of_stdout()))?;
     if answered.iter().all(|(_, state)| state.is_err()) {
         return Err(CtlError::Failed("no master answered; is the cluster running?".to_owned()));
     }

@@ -1,7 +1,13 @@
 //! Output of the commands. Of people's texts, what could steer a terminal is replaced, and what
 //! nobody sees is left out.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsStr,
+    fmt::Write,
+    io::{self, IsTerminal},
+};
 
 use jiff::{Timestamp, tz::TimeZone};
 use toml::Value;
@@ -19,6 +25,37 @@ use crate::{
         stream::Consistency,
     },
 };
+
+/// Whether what is shown may have colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Colours {
+    /// Text alone.
+    Off,
+    /// Text and the sequences by which a terminal colours it.
+    On,
+}
+
+impl Colours {
+    /// Returns what suits stdout: colours on a terminal, unless `NO_COLOR` is set.
+    pub(super) fn of_stdout() -> Self {
+        Self::of(io::stdout().is_terminal(), env::var_os("NO_COLOR").as_deref())
+    }
+
+    /// Decides as <https://no-color.org> says: an empty variable counts as none.
+    fn of(is_terminal: bool, no_color: Option<&OsStr>) -> Self {
+        let is_refused = no_color.is_some_and(|value| !value.is_empty());
+        if is_terminal && !is_refused { Self::On } else { Self::Off }
+    }
+
+    /// Formats where the store is, so that an absence catches the eye.
+    const fn store(self, at: StoreReach) -> &'static str {
+        match (at, self) {
+            (StoreReach::Here, _) => "here",
+            (StoreReach::Away, Self::Off) => "AWAY",
+            (StoreReach::Away, Self::On) => "\u{1b}[1;31mAWAY\u{1b}[0m",
+        }
+    }
+}
 
 /// Formats a post as `2026-11-26 12:03:44 Ann: hello` in the time of this zone, further lines
 /// indented.
@@ -125,7 +162,7 @@ pub(super) fn fingerprints(rows: Vec<Vec<String>>) -> String {
 }
 
 /// Formats the cluster as people see it.
-pub(super) fn cluster(cluster: &Cluster) -> String {
+pub(super) fn cluster(cluster: &Cluster, colours: Colours) -> String {
     let names: BTreeMap<_, _> =
         cluster.nodes.iter().map(|node| (node.id, node.name.as_str())).collect();
     let rows = cluster.nodes.iter().map(|node| {
@@ -143,13 +180,16 @@ pub(super) fn cluster(cluster: &Cluster) -> String {
     let table = table(&head, rows.collect());
     format!(
         "store: {}{}\n\n{table}\n(failed lists, queues and epochs are shown with --data-dir)\n",
-        cluster.store,
+        colours.store(cluster.store),
         cluster.store_reason.map_or_else(String::new, |reason| format!(" ({reason})")),
     )
 }
 
 /// Formats the cluster as operators see it, put together from each master's view.
-pub(super) fn status(answered: &[(String, Result<ClusterState, String>)]) -> String {
+pub(super) fn status(
+    answered: &[(String, Result<ClusterState, String>)],
+    colours: Colours,
+) -> String {
     let views: Vec<&ClusterState> = answered.iter().filter_map(|(_, s)| s.as_ref().ok()).collect();
     let mut names = BTreeMap::new();
     for node in views.iter().flat_map(|view| &view.nodes) {
@@ -157,17 +197,20 @@ pub(super) fn status(answered: &[(String, Result<ClusterState, String>)]) -> Str
     }
     let mut out = String::new();
     let epochs: BTreeMap<_, Vec<_>> = views.iter().fold(BTreeMap::new(), |mut epochs, view| {
-        let at = StoreReach::from(view.store);
+        let at = colours.store(StoreReach::from(view.store));
         let seen: &mut Vec<String> = epochs.entry(view.store_epoch.0).or_default();
-        let why = view.store_away.as_ref();
-        let why =
-            why.map_or_else(String::new, |away| format!(" ({}: {})", away.reason, cell(&away.why)));
-        seen.push(format!("{at} for {}{why}", name_of(&names, view.node)));
+        seen.push(format!("{at} for {}", name_of(&names, view.node)));
         epochs
     });
     for (epoch, seen) in epochs {
         // Writing to a string cannot fail.
         let _ = writeln!(out, "store epoch {epoch}: {}", seen.join(", "));
+    }
+    for view in &views {
+        if let Some(away) = &view.store_away {
+            let (name, why) = (name_of(&names, view.node), cell(&away.why));
+            let _ = writeln!(out, "  {name}: {}: {why}", away.reason);
+        }
     }
     let _ = write!(out, "\nMASTERS\n{}", masters(answered, &names));
     let _ = write!(out, "\nWORKERS\n{}", workers(&views, &names));
@@ -375,11 +418,15 @@ mod tests {
     use super::*;
     use crate::{
         api::{
-            DeadLetter, FailedNode, JoinTokenState, KeyState, LeaseOwner, QueueState, UnsentPost,
+            DeadLetter, FailedNode, JoinTokenState, KeyState, LeaseOwner, QueueState, StoreAbsence,
+            UnsentPost,
         },
-        model::ids::{
-            Author, BoardName, Domain, Fingerprint, Incarnation, KeyEpoch, PostId, Registration,
-            Seq, StoreEpoch, Token, TokenId, UserId,
+        model::{
+            absence::AwayReason,
+            ids::{
+                Author, BoardName, Domain, Fingerprint, Incarnation, KeyEpoch, PostId,
+                Registration, Seq, StoreEpoch, Token, TokenId, UserId,
+            },
         },
     };
 
@@ -482,10 +529,11 @@ mod tests {
             boards: Vec::new(),
             streams: 5,
         };
-        let text = status(&[
+        let answered = [
             ("m0".to_owned(), Ok(view)),
             ("m1".to_owned(), Err("it cannot be reached".to_owned())),
-        ]);
+        ];
+        let text = status(&answered, Colours::Off);
         let wanted = "\
 store epoch 7: here for m0
 
@@ -507,6 +555,55 @@ MASTER  RESOURCE     HELD  HOLDER  TOKEN  WAITING  IN FLIGHT
 m0      board:lobby  mine  m0      7.1.9  3        2
 ";
         assert_eq!(text, wanted, "{text}");
+        assert_eq!(status(&answered, Colours::On), wanted, "only an absence has a colour");
+    }
+
+    #[test]
+    fn absence_of_the_store_is_shown_in_capitals_and_in_red_where_colours_are() {
+        let away = |n: u8, away: Option<StoreAbsence>| ClusterState {
+            node: id(n),
+            domain: Domain { master: id(n), incarnation: Incarnation(2) },
+            key_epoch: KeyEpoch(4),
+            keys: KeyState::default(),
+            store_epoch: StoreEpoch(7),
+            store: away.as_ref().map_or(Consistency::Strong, |_| Consistency::Weak),
+            store_away: away,
+            store_absences: Vec::new(),
+            refusals: Vec::new(),
+            nodes: vec![node(n, Role::Master, &format!("m{n}"), n)],
+            failed: Vec::new(),
+            queues: Vec::new(),
+            boards: Vec::new(),
+            streams: 0,
+        };
+        let why = "no such\u{1b}[2J file".to_owned();
+        let gone = StoreAbsence { reason: AwayReason::Gone, why };
+        let reason = gone.reason;
+        let answered =
+            [("m0".to_owned(), Ok(away(0, None))), ("m1".to_owned(), Ok(away(1, Some(gone))))];
+        let begin = |red: &str, end: &str| {
+            format!(
+                "store epoch 7: here for m0, {red}AWAY{end} for m1\n  m1: {reason}: no such\u{fffd}[2J file\n\nMASTERS\n"
+            )
+        };
+        let plain = status(&answered, Colours::Off);
+        assert!(plain.starts_with(&begin("", "")) && !plain.contains('\u{1b}'), "{plain}");
+        let red = status(&answered, Colours::On);
+        assert!(red.starts_with(&begin("\u{1b}[1;31m", "\u{1b}[0m")), "{red}");
+        assert_eq!(red.matches('\u{1b}').count(), 2, "{red}");
+    }
+
+    #[test]
+    fn colours_are_for_terminals_whose_reader_did_not_refuse_them() {
+        for (is_terminal, no_color, want) in [
+            (true, None, Colours::On),
+            (true, Some(""), Colours::On),
+            (true, Some("1"), Colours::Off),
+            (false, None, Colours::Off),
+        ] {
+            let shown = Colours::of(is_terminal, no_color.map(OsStr::new));
+            assert_eq!(shown, want, "{is_terminal} {no_color:?}");
+        }
     }
 
     fn written(text: &str) -> Post {
