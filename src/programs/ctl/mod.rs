@@ -7,7 +7,9 @@
 
 mod args;
 mod fingerprint;
+mod held;
 mod operate;
+mod post;
 mod render;
 mod session;
 mod store;
@@ -32,11 +34,11 @@ use self::{
 };
 use super::output;
 use crate::{
-    api::{ClusterState, PostList, ResetEvent, StreamEvent},
+    api::{ClusterState, PostList, ResetEvent, StateEvent, StreamEvent},
     client::{Answer, Api, Failure, FollowEvent, Limits, Request},
-    env::{Env, TimedOut, real::RealWorld},
+    env::{Env, real::RealWorld},
     model::{
-        ids::{BoardName, Cursor, PostId, PostText, Seq},
+        ids::{BoardName, Cursor, Seq},
         rows::Range,
         stream::Consistency,
     },
@@ -72,8 +74,6 @@ impl From<Failure> for CtlError {
 
 /// Time for which a command waits for the cluster.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Time for which a post is tried: its coordinator may die meanwhile.
-const POST_PATIENCE: Duration = Duration::from_secs(30);
 /// Number of posts that `tail` shows at first.
 const TAIL: u32 = 50;
 
@@ -121,7 +121,7 @@ fn run(args: Args) -> Result<(), CtlError> {
         match &args.command {
             Command::Post { text, board, id } => {
                 let session = open(&env, &places, &args.name).await?;
-                post(&session, text, board, *id).await
+                post::post(&session, text, board, *id).await
             }
             Command::Tail { once, board } => {
                 let session = open(&env, &places, &args.name).await?;
@@ -168,25 +168,6 @@ fn say(text: &str) -> Result<(), CtlError> {
     })
 }
 
-async fn post(
-    session: &Session,
-    text: &str,
-    board: &BoardName,
-    id: Option<PostId>,
-) -> Result<(), CtlError> {
-    let text: PostText = text.parse().map_err(|why| CtlError::Usage(format!("{why}")))?;
-    let client = &session.client;
-    let id = id.unwrap_or_else(|| client.new_post_id());
-    let sending = client.env().timeout(POST_PATIENCE, client.send(board, id, text));
-    let posted = sending.await.map_err(|TimedOut| {
-        CtlError::Failed(format!(
-            "no outcome within {POST_PATIENCE:?}; the post may still appear. The same command \
-             with --id {id} sends it again, and never twice"
-        ))
-    })??;
-    say(&format!("{} {}\n", posted.board, posted.seq))
-}
-
 async fn last_page(session: &Session, board: &BoardName) -> Result<PostList, CtlError> {
     let read = Request::Read {
         board: board.clone(),
@@ -203,14 +184,19 @@ async fn last_page(session: &Session, board: &BoardName) -> Result<PostList, Ctl
 async fn tail(session: &Session, board: &BoardName, once: bool) -> Result<(), CtlError> {
     let zone = TimeZone::system();
     let page = last_page(session, board).await?;
-    page.posts.iter().try_for_each(|post| say(&render::post(post, &zone)))?;
+    say(&render::page(&page, &zone))?;
     if once {
         return Ok(());
     }
     let mut cursor = Cursor { epoch: page.epoch, ..Cursor::default() };
     cursor.boards.insert(board.clone(), page.last_seq);
     let mut follow = session.client.follow(vec![board.clone()], Some(cursor));
-    let mut shown = page.last_seq;
+    let (mut shown, mut known) = (page.last_seq, page.consistency);
+    let mut tell = |now| {
+        if let Some(line) = render::turned(&mut known, now) {
+            output::complain("chatctl", &line);
+        }
+    };
     let mut is_moving = false;
     loop {
         match follow.next().await {
@@ -221,8 +207,13 @@ async fn tail(session: &Session, board: &BoardName, once: bool) -> Result<(), Ct
             FollowEvent::Event(StreamEvent::Reset(ResetEvent { reason })) => {
                 output::complain("chatctl", &format_args!("the board is read again ({reason})"));
                 let page = last_page(session, board).await?;
-                page.posts.iter().try_for_each(|post| say(&render::post(post, &zone)))?;
+                say(&render::page(&page, &zone))?;
+                tell(page.consistency);
                 shown = page.last_seq.max(Seq(0));
+            }
+            FollowEvent::Event(StreamEvent::State(StateEvent { consistency })) => tell(consistency),
+            FollowEvent::Event(StreamEvent::Pending(event)) => {
+                output::complain("chatctl", &render::pending(&event));
             }
             FollowEvent::Event(_) => {}
             FollowEvent::Connected { master } if std::mem::take(&mut is_moving) => {

@@ -16,15 +16,18 @@ use unicode_width::UnicodeWidthStr;
 use crate::{
     api::{
         Cluster, ClusterState, DeadLetterList, JoinInvitation, JoinTokenList, NodeState,
-        StoreReach, UserList,
+        PendingEvent, PostList, StoreReach, UserList,
     },
     model::{
         ids::{NodeId, Post, Resource, Role},
         message::MemberState,
         names,
-        stream::Consistency,
+        stream::{Consistency, HeldState},
     },
 };
+
+/// Mark of an answer that is not the store's.
+const WEAK: &str = "(the store is away: this may be old)\n";
 
 /// Whether what is shown may have colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,38 @@ pub(super) fn post(post: &Post, zone: &TimeZone) -> String {
     format!("{clock} {}: {text}\n", cell(post.author.name.as_str()))
 }
 
+/// Formats a part of a board, marked if it may be old.
+pub(super) fn page(page: &PostList, zone: &TimeZone) -> String {
+    let mut out: String = page.posts.iter().map(|written| post(written, zone)).collect();
+    if page.consistency == Consistency::Weak {
+        out.push_str(WEAK);
+    }
+    out
+}
+
+/// Returns a line when the master's reach to the store has turned, and notes what it is now.
+pub(super) fn turned(known: &mut Consistency, now: Consistency) -> Option<&'static str> {
+    if std::mem::replace(known, now) == now {
+        return None;
+    }
+    Some(match now {
+        Consistency::Weak => "the store is away: what is shown may be old, and posts are held",
+        Consistency::Strong => "the store is back: what is shown is complete",
+    })
+}
+
+/// Formats what became of an own post that is held, or was.
+pub(super) fn pending(event: &PendingEvent) -> String {
+    let became = match event.state {
+        HeldState::Pending => "is held until the store is back",
+        HeldState::Committed => "is in its board",
+        HeldState::Cancelled => "was cancelled",
+        HeldState::DeadLetter => "could not be written; post --id sends it again",
+        HeldState::Refused => "was refused",
+    };
+    format!("your post {} {became}", event.id)
+}
+
 /// Formats a time in ms since the Unix epoch.
 fn clock(ms: u64, zone: &TimeZone) -> String {
     let at = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
@@ -99,7 +134,7 @@ pub(super) fn users(list: &UserList, now_ms: u64) -> String {
     });
     let mut out = table(&["NAME", "ID", "LAST SEEN"], rows.collect());
     if list.consistency == Consistency::Weak {
-        out.push_str("(the store is away: this may be old)\n");
+        out.push_str(WEAK);
     }
     out
 }
@@ -615,6 +650,40 @@ m0      board:lobby  mine  m0      7.1.9  3        2
             text: text.parse().unwrap(),
             posted_at_ms: 1_774_746_000_000,
         }
+    }
+
+    #[test]
+    fn page_is_marked_when_it_may_be_old() {
+        let list = |consistency| PostList {
+            posts: vec![written("x")],
+            last_seq: Seq(1),
+            epoch: StoreEpoch(7),
+            consistency,
+            as_of: 1,
+            truncated: false,
+        };
+        let line = "2026-03-29 01:00:00 Ann: x\n";
+        assert_eq!(page(&list(Consistency::Strong), &TimeZone::UTC), line);
+        let weak = page(&list(Consistency::Weak), &TimeZone::UTC);
+        assert_eq!(weak, format!("{line}(the store is away: this may be old)\n"));
+    }
+
+    #[test]
+    fn turns_of_the_store_are_told_once_each() {
+        let (strong, weak) = (Consistency::Strong, Consistency::Weak);
+        let mut known = strong;
+        let told = [strong, weak, weak, strong, strong].map(|now| turned(&mut known, now));
+        let words = told.map(|line| line.and_then(|line| line.split(':').next()));
+        assert_eq!(words, [None, Some("the store is away"), None, Some("the store is back"), None]);
+    }
+
+    #[test]
+    fn own_post_is_told_with_what_became_of_it() {
+        let event = PendingEvent { id: PostId([0x11; 16]), state: HeldState::Committed };
+        assert_eq!(
+            pending(&event),
+            "your post 11111111-1111-1111-1111-111111111111 is in its board"
+        );
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CtlError, PATIENCE, targets::Targets};
+use super::{CtlError, PATIENCE, held::HeldWatch, targets::Targets};
 use crate::{
-    client::{ChatClient, Failure, Limits, MasterList, NoObserver, Request},
+    client::{ChatClient, Failure, Limits, MasterList, Request},
     env::Env,
     model::names::chosen_name,
 };
@@ -15,6 +15,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) client: ChatClient,
+    /// Observer of the client.
+    pub(super) held: Arc<HeldWatch>,
 }
 
 /// Content of the session file. It is as secret as a password.
@@ -37,6 +39,7 @@ pub(super) async fn open(env: &Env, places: &Targets, name: &str) -> Result<Sess
     // A file that does not read is one of another version: a new session replaces it.
     let kept = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
     let trust = places.trust()?;
+    let held = Arc::new(HeldWatch::default());
     let client = |token| {
         let roster = MasterList::new(&places.masters, 0)
             .ok_or_else(|| CtlError::Usage("there is no master to talk to".to_owned()))?;
@@ -45,14 +48,14 @@ pub(super) async fn open(env: &Env, places: &Targets, name: &str) -> Result<Sess
             roster,
             token,
             Limits::default(),
-            Arc::new(NoObserver),
+            held.clone(),
             trust.clone(),
         ))
     };
     if let Some(Kept { token }) = kept {
         let client = client(Some(token))?;
         match client.call(&Request::Restore, PATIENCE).await {
-            Ok(_) => return Ok(Session { client }),
+            Ok(_) => return Ok(Session { client, held }),
             Err(Failure::Refused { status: 401, .. }) => {}
             Err(failure) => return Err(failure.into()),
         }
@@ -65,5 +68,5 @@ pub(super) async fn open(env: &Env, places: &Targets, name: &str) -> Result<Sess
         let kept = serde_json::to_vec(&Kept { token }).expect("a string is always JSON");
         disk.write_atomic(&places.session_file, &kept).map_err(file)?;
     }
-    Ok(Session { client })
+    Ok(Session { client, held })
 }
