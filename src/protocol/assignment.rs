@@ -12,7 +12,9 @@
 //!    first of them; the next worker gets a higher one.
 //! 5. A batch that the store, the worker or the link did not take costs no try: it goes back to the
 //!    queue and waits 100 ms, doubling to 1 s.
-//! 6. A batch counts as sent, and may be written, unless nothing was done at each attempt.
+//! 6. Waits are jittered down to their half, differently for each slot and each master, so that
+//!    not all of them try again at once when an outage ends.
+//! 7. A batch counts as sent, and may be written, unless nothing was done at each attempt.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -131,6 +133,10 @@ pub struct Assignments {
     policy: RetryPolicy,
     lanes: Vec<Lane>,
     next: u64,
+    /// Number that spreads the waits of several masters.
+    draw: u64,
+    /// Number of waits so far.
+    waits: u64,
 }
 
 #[derive(Debug, Default)]
@@ -147,10 +153,10 @@ struct Lane {
 }
 
 impl Assignments {
-    /// Creates a table without batches.
+    /// Creates a table without batches. `draw` is a random number for the jitter of waits.
     #[must_use]
-    pub const fn new(policy: RetryPolicy) -> Self {
-        Self { policy, lanes: Vec::new(), next: 0 }
+    pub const fn new(policy: RetryPolicy, draw: u64) -> Self {
+        Self { policy, lanes: Vec::new(), next: 0, draw, waits: 0 }
     }
 
     fn lane_mut(&mut self, slot: Slot) -> &mut Lane {
@@ -280,10 +286,11 @@ impl Assignments {
     /// Returns the next step; the batch stays in its slot.
     pub fn on_failed(&mut self, now: Mono, slot: Slot, lost: bool) -> Option<Next> {
         let policy = self.policy;
+        let wait = self.jittered(slot, policy.backoff);
         let batch = self.last_mut(slot)?;
         let next = batch.failed.add(policy, batch.assignee, lost, batch.tasks.len());
         if next == Next::Retry {
-            batch.retry_at = Some(now + policy.backoff);
+            batch.retry_at = Some(now + wait);
         }
         Some(next)
     }
@@ -291,12 +298,23 @@ impl Assignments {
     /// Notes that a batch was not taken: the store could not be reached, or its worker or the link
     /// has no room. The slot takes no new batch until the time returned.
     pub fn on_turned_back(&mut self, now: Mono, slot: Slot) -> Mono {
+        let turned_back = self.lane_mut(slot).turned_back;
+        let whole = Duration::from_millis(100 << turned_back.min(4)).min(Duration::from_secs(1));
+        let wait = self.jittered(slot, whole);
         let lane = self.lane_mut(slot);
-        let wait =
-            Duration::from_millis(100 << lane.turned_back.min(4)).min(Duration::from_secs(1));
-        lane.turned_back = lane.turned_back.saturating_add(1);
+        lane.turned_back = turned_back.saturating_add(1);
         lane.not_before = now + wait;
         lane.not_before
+    }
+
+    /// Returns a wait between the half of `whole` and `whole`, another one each time.
+    fn jittered(&mut self, slot: Slot, whole: Duration) -> Duration {
+        self.waits = self.waits.wrapping_add(1);
+        let draw = mix(mix(self.draw ^ mix(slot.index() as u64)).wrapping_add(self.waits));
+        // Downwards only: the bound on a task's time counts whole waits.
+        let half = whole / 2;
+        let half_ns = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX - 1);
+        whole - half + Duration::from_nanos(draw % (half_ns + 1))
     }
 
     /// Notes that a batch was written: the slot takes new batches at once.
@@ -312,6 +330,15 @@ impl Assignments {
     }
 }
 
+/// Returns a number that looks random and is the same for the same input (the last step of
+/// splitmix64).
+const fn mix(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,7 +347,12 @@ mod tests {
     const SLOT: Slot = Slot(0);
 
     fn table() -> Assignments {
-        Assignments::new(RetryPolicy { per_worker: 2, max: 4, backoff: Duration::from_millis(100) })
+        drawn(0)
+    }
+
+    fn drawn(draw: u64) -> Assignments {
+        let backoff = Duration::from_millis(100);
+        Assignments::new(RetryPolicy { per_worker: 2, max: 4, backoff }, draw)
     }
 
     fn assignee(n: u8) -> Assignee {
@@ -456,12 +488,49 @@ mod tests {
 
     #[test]
     fn wait_after_a_batch_was_not_taken_doubles_up_to_a_second() {
-        let mut table = table();
-        let waits: Vec<_> = (0..6)
-            .map(|_| table.on_turned_back(Mono::ZERO, SLOT).since(Mono::ZERO).as_millis())
-            .collect();
-        assert_eq!(waits, [100, 200, 400, 800, 1000, 1000]);
-        table.on_written(SLOT);
-        assert_eq!(table.not_before(SLOT), Mono::ZERO);
+        for draw in 0..50 {
+            let mut table = drawn(draw);
+            for (wait, whole) in turned_back(&mut table, SLOT).iter().zip([1, 2, 4, 8, 10, 10]) {
+                let whole = Duration::from_millis(100 * whole);
+                assert!(*wait >= whole / 2 && *wait <= whole, "{wait:?} of {whole:?}");
+            }
+            table.on_written(SLOT);
+            assert_eq!(table.not_before(SLOT), Mono::ZERO);
+        }
+    }
+
+    /// Turns batches of a slot back, one after another. Returns the waits.
+    fn turned_back(table: &mut Assignments, slot: Slot) -> Vec<Duration> {
+        (0..6).map(|_| table.on_turned_back(Mono::ZERO, slot).since(Mono::ZERO)).collect()
+    }
+
+    #[test]
+    fn waits_differ_between_slots_and_between_masters_and_are_the_same_for_the_same_draw() {
+        let waits = |draw, slot| turned_back(&mut drawn(draw), Slot(slot));
+        assert_eq!(waits(1, 0), waits(1, 0));
+        for (one, other) in [((1, 0), (1, 1)), ((1, 0), (2, 0)), ((1, 1), (2, 0))] {
+            assert_ne!(waits(one.0, one.1), waits(other.0, other.1));
+        }
+        // Slots that one outage turns back together do not come again together.
+        let mut table = drawn(1);
+        let slots = (0..20).map(Slot);
+        let again: std::collections::BTreeSet<_> =
+            slots.map(|slot| table.on_turned_back(Mono::ZERO, slot)).collect();
+        assert_eq!(again.len(), 20);
+    }
+
+    #[test]
+    fn wait_between_two_tries_is_jittered_down_from_the_backoff() {
+        let mut waits = std::collections::BTreeSet::new();
+        for draw in 0..20 {
+            let mut table = drawn(draw);
+            table.put(SLOT, batch(1, 1));
+            assert_eq!(fail(&mut table), Some(Next::Retry));
+            let again_at = table.waiting(SLOT).and_then(|batch| batch.retry_at);
+            let wait = again_at.expect("it waits").since(Mono::ZERO);
+            assert!(wait >= Duration::from_millis(50) && wait <= Duration::from_millis(100));
+            waits.insert(wait);
+        }
+        assert_eq!(waits.len(), 20);
     }
 }

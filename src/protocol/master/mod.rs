@@ -272,11 +272,14 @@ impl Master {
                 resources_max: config.resources_max,
             }),
             permissions: Permissions::new(config.lease_ttl),
-            assignments: Assignments::new(RetryPolicy {
-                per_worker: config.attempts_per_worker,
-                max: config.attempts_max,
-                backoff: config.attempt_backoff,
-            }),
+            assignments: Assignments::new(
+                RetryPolicy {
+                    per_worker: config.attempts_per_worker,
+                    max: config.attempts_max,
+                    backoff: config.attempt_backoff,
+                },
+                keys::first_draw(me.node),
+            ),
             calls: Calls::new(config.batches_in_flight.max(WORKER_CALLS)),
             forwards: BTreeMap::new(),
             forward_calls: BTreeMap::new(),
