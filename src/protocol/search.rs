@@ -15,7 +15,9 @@
 //!    other is left.
 //! 5. A worker whose place another process took waits before it takes it back: 250 ms, doubling
 //!    each time to `backoff_max`.
-//! 6. At most [`CANDIDATES_MAX`] addresses are kept; configured ones are never dropped.
+//! 6. After a loss the search begins at a random place of the ring, with the lost master last among
+//!    its equals: workers that lose their master together spread over the others.
+//! 7. At most [`CANDIDATES_MAX`] addresses are kept; configured ones are never dropped.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -70,6 +72,10 @@ pub struct Search {
     tried: BTreeSet<String>,
     /// Address tried last; the ring goes on after it.
     last: Option<String>,
+    /// Address of the master whose link ended last; it comes last among its equals.
+    lost: Option<String>,
+    /// Whether the ring is to be begun at a random place.
+    anywhere: bool,
     /// Address to try before all others, and the earliest time to do so.
     first: Option<(String, Mono)>,
     wait_until: Option<Mono>,
@@ -99,6 +105,8 @@ impl Search {
             candidates,
             tried: BTreeSet::new(),
             last,
+            lost: None,
+            anywhere: false,
             first: None,
             wait_until: None,
             rounds: 0,
@@ -162,6 +170,8 @@ impl Search {
         self.wait_until = None;
         self.first = None;
         self.last = Some(addr.to_owned());
+        self.lost = Some(addr.to_owned());
+        self.anywhere = true;
         let Some(close) = close else { return };
         // The delay comes from a peer and is bounded: a peer may not send a worker away for ever.
         let retry = Duration::from_millis(close.retry_ms).min(self.backoff_max * 4);
@@ -192,7 +202,8 @@ impl Search {
         self.first = Some((addr.to_owned(), now));
     }
 
-    /// Returns the next step. `draw` is a random number for the jitter of a wait.
+    /// Returns the next step. `draw` is a random number for the jitter of a wait, and for the place
+    /// at which the ring begins after a loss.
     pub fn next(&mut self, now: Mono, draw: u64) -> Step {
         if let Some((addr, at)) = self.first.take() {
             if now < at {
@@ -208,7 +219,8 @@ impl Search {
         if self.candidates.is_empty() {
             return Step::Nowhere;
         }
-        if let Some(addr) = self.pick(now) {
+        if let Some(addr) = self.pick(now, draw) {
+            self.anywhere = false;
             return self.dial(addr);
         }
         self.tried.clear();
@@ -224,18 +236,26 @@ impl Search {
         Step::Dial(addr)
     }
 
-    /// Returns the untried address with the best standing, the next in the ring among equals.
-    fn pick(&self, now: Mono) -> Option<String> {
+    /// Returns the untried address with the best standing; among equals the next in the ring, or
+    /// any if the ring begins anywhere.
+    fn pick(&self, now: Mono, draw: u64) -> Option<String> {
         let away = |c: &Candidate| now < c.not_before;
         let anyone_active =
             self.candidates.values().any(|c| c.standing < Standing::Out && !away(c));
         let passed = |addr: &String| self.last.as_ref().is_some_and(|last| addr <= last);
-        self.candidates
+        let mut untried: Vec<_> = self
+            .candidates
             .iter()
             .filter(|(addr, _)| !self.tried.contains(*addr))
             .filter(|(_, c)| !anyone_active || (c.standing < Standing::Out && !away(c)))
-            .min_by_key(|(addr, c)| (c.standing, passed(addr), (*addr).clone()))
-            .map(|(addr, _)| addr.clone())
+            .map(|(addr, c)| ((c.standing, self.lost.as_ref() == Some(addr)), passed(addr), addr))
+            .collect();
+        untried.sort_unstable();
+        let (best, ..) = untried.first()?;
+        let equals = untried.iter().take_while(|(rank, ..)| rank == best).count();
+        let nth = if self.anywhere { draw % equals as u64 } else { 0 };
+        let (.., addr) = untried.get(usize::try_from(nth).unwrap_or_default())?;
+        Some((*addr).clone())
     }
 
     /// Returns the wait before the next round: 250 ms, doubling with each round, jittered down to
@@ -263,6 +283,7 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use sha2::{Digest, Sha256};
 
     use super::*;
     use crate::protocol::{master_watch::tests::row, registry::tests::member};
@@ -312,6 +333,53 @@ mod tests {
         let order: Vec<_> = (0..2).map(|_| search.next(at(2000), 0)).collect();
         assert_eq!(order, [dial("a"), dial("b")]);
         assert!(matches!(search.next(at(2000), 0), Step::Wait(_)));
+    }
+
+    /// Random number of a worker in a run with this seed.
+    fn drawn(seed: u8, worker: u8) -> u64 {
+        let hash: [u8; 32] = Sha256::digest([seed, worker]).into();
+        hash[..8].iter().fold(0, |draw, byte| draw << 8 | u64::from(*byte))
+    }
+
+    #[test]
+    fn workers_that_lose_their_master_together_spread_over_the_others() {
+        let rows = [row(1, 1, 1), row(2, 1, 1), row(3, 1, 1)];
+        for (seed, reads_store) in (0..20).flat_map(|seed| [(seed, true), (seed, false)]) {
+            let mut first = BTreeMap::new();
+            for worker in 0..12 {
+                let mut search = search(&["m1:1", "m2:1", "m3:1"]);
+                if reads_store {
+                    search.on_store(rows.iter().map(|row| (row, true)));
+                }
+                search.restart(at(0), "m2:1", None);
+                let round: Vec<_> =
+                    (0..3).map(|_| search.next(at(0), drawn(seed, worker))).collect();
+                let [Step::Dial(one), Step::Dial(other), lost] = &round[..] else {
+                    panic!("{round:?}")
+                };
+                assert_ne!(one, other);
+                assert_eq!(*lost, dial("m2:1"), "the dead one is tried last: {round:?}");
+                assert!(matches!(search.next(at(0), 0), Step::Wait(_)));
+                *first.entry(one.clone()).or_insert(0) += 1;
+            }
+            for addr in ["m1:1", "m3:1"] {
+                let count = first.get(addr).copied().unwrap_or(0);
+                assert!((3..=9).contains(&count), "seed {seed}: {first:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn lost_master_stays_last_when_the_ring_begins_anywhere_and_all_others_are_tried() {
+        for draw in 0..30 {
+            let mut search = search(&["a", "b", "c", "d", "e"]);
+            search.restart(at(0), "c", None);
+            let round: Vec<_> = (0..5).map(|_| search.next(at(0), draw)).collect();
+            assert_eq!(round[4], dial("c"), "{round:?}");
+            for addr in ["a", "b", "d", "e"] {
+                assert!(round.contains(&dial(addr)), "{round:?}");
+            }
+        }
     }
 
     #[test]
