@@ -19,8 +19,12 @@ fn me(registration: u64, state: MemberState) -> Member {
 }
 
 fn worker(kept: u64) -> Worker {
+    Worker::new(at(0), &Config::default(), start(kept))
+}
+
+fn start(kept: u64) -> Start {
     let own = me(kept, MemberState::In);
-    let start = Start {
+    Start {
         node: own.fact.node,
         name: own.name,
         spki: own.spki,
@@ -28,13 +32,16 @@ fn worker(kept: u64) -> Worker {
         masters: vec!["m9:1".to_owned()],
         kept: vec![],
         draw: 0,
-    };
-    Worker::new(at(0), &Config::default(), start)
+    }
 }
 
 fn welcome(directory: Vec<Member>) -> Welcome {
+    welcome_of(9, directory)
+}
+
+fn welcome_of(master: u8, directory: Vec<Member>) -> Welcome {
     let domain = Domain {
-        master: member(9, Role::Master, 1, MemberState::In).fact.node,
+        master: member(master, Role::Master, 1, MemberState::In).fact.node,
         incarnation: Incarnation(1),
     };
     Welcome { domain, directory }
@@ -235,6 +242,75 @@ fn last_worker_of_a_crowded_master_moves_to_the_empty_one() {
         if moves {
             assert_eq!(effects(|out| worker.on_timer(at(20_000), 0, out)), [dial("m8:1")]);
         }
+    }
+}
+
+/// Master `n` as a directory names it, at this address.
+fn master_at(n: u8, addr: &str) -> Member {
+    Member { link: Some(addr.to_owned()), ..member(n, Role::Master, 1, MemberState::In) }
+}
+
+/// Searches while only the master at `alive` takes a worker in. Returns the addresses that were
+/// dialed before it; `None` if a round ended first.
+fn dead_before(worker: &mut Worker, now: Mono, draw: u64, alive: &str) -> Option<Vec<String>> {
+    let mut dead = Vec::new();
+    loop {
+        let dialed = effects(|out| worker.on_timer(now, draw, out));
+        let [Effect::Dial(addr)] = &dialed[..] else { return None };
+        if addr == alive {
+            return Some(dead);
+        }
+        dead.push(addr.clone());
+        worker.on_dial_failed(now);
+    }
+}
+
+#[test]
+fn remembered_master_is_found_while_the_configured_one_is_dead() {
+    let mut first_life = worker(0);
+    let told = vec![master_at(8, "m8:1")];
+    assert!(matches!(effects(|out| first_life.on_timer(at(0), 0, out))[..], [Effect::Dial(_)]));
+    let out = effects(|out| {
+        first_life.on_welcome(at(0), &welcome(told.clone()), out);
+    });
+    let kept = out.into_iter().find_map(|effect| match effect {
+        Effect::KeepMembers(members) => Some(members),
+        _ => None,
+    });
+    assert_eq!(kept.as_ref(), Some(&told), "it goes to the worker's disk");
+    let kept = kept.unwrap_or_default();
+    let mut next_life = Worker::new(at(0), &Config::default(), Start { kept, ..start(1) });
+    let dead = dead_before(&mut next_life, at(0), 0, "m8:1").expect("found in the first round");
+    assert!(dead.iter().all(|addr| addr == "m9:1") && dead.len() <= 1, "{dead:?}");
+    let welcome = welcome_of(8, vec![]);
+    assert_eq!(next_life.on_welcome(at(1), &welcome, &mut Vec::new()), Some(Registration(2)));
+    next_life.on_registered(at(1), &welcome, &mut Vec::new());
+    assert_eq!(next_life.domain(), Some(welcome.domain));
+}
+
+#[test]
+fn remembered_master_is_found_within_a_round_without_configured_masters_and_without_a_store() {
+    let configured = ["m3:1", "m5:1", "m9:1"];
+    // Addresses before, between and behind the configured ones, from each place of the ring.
+    for (alive, draw) in ["a:1", "m4:1", "z:1"].into_iter().flat_map(|a| [(a, 0), (a, 1), (a, 2)]) {
+        let masters = configured.map(ToOwned::to_owned).to_vec();
+        let kept = vec![master_at(8, alive), master_at(7, "m7:1")];
+        let start = Start { masters, kept, draw, ..start(0) };
+        let mut worker = Worker::new(at(0), &Config::default(), start);
+        worker.on_store_away(at(0));
+        let dead = dead_before(&mut worker, at(0), draw, alive).expect("found in the first round");
+        assert!(dead.len() <= 4, "each is tried once: {dead:?}");
+    }
+}
+
+#[test]
+fn remembered_master_is_tried_before_the_lost_one_while_the_store_is_away() {
+    for draw in 0..10 {
+        let mut worker = worker(0);
+        register(&mut worker, at(0), vec![master_at(8, "m8:1")]);
+        worker.on_store_away(at(10));
+        worker.on_link_ended(at(10), None, &mut Vec::new());
+        assert_eq!(dead_before(&mut worker, at(10), draw, "m8:1"), Some(vec![]));
     }
 }
 
