@@ -314,6 +314,73 @@ fn remembered_master_is_tried_before_the_lost_one_while_the_store_is_away() {
     }
 }
 
+/// Ten minutes of a worker of masters 8 and 9, whose rows it reads each second. In each second
+/// `slow` says, by the worker's master, which of them does not write. Returns the seconds in which
+/// the worker moved.
+fn moves_while_slow(slow: impl Fn(u64, u8) -> u8) -> Vec<u64> {
+    let mut worker = worker(0);
+    register(&mut worker, at(0), vec![]);
+    let (mut master, mut beats, mut moves) = (9, [1, 1], Vec::new());
+    for second in 0..600 {
+        for (n, beat) in [8, 9].into_iter().zip(&mut beats) {
+            *beat += u64::from(n != slow(second, master));
+        }
+        let now = at(second * 1000);
+        let rows = vec![row(8, 1, beats[0]), row(9, 1, beats[1])];
+        let out = effects(|out| worker.on_masters(now, rows, out));
+        if !out.contains(&Effect::CloseLink(CloseReason::Leaving)) {
+            continue;
+        }
+        moves.push(second);
+        let to = if master == 9 { 8 } else { 9 };
+        assert_eq!(effects(|out| worker.on_timer(now, 0, out)), [dial(&format!("m{to}:1"))]);
+        let welcome = welcome_of(to, vec![]);
+        worker.on_welcome(now, &welcome, &mut Vec::new());
+        worker.on_registered(now, &welcome, &mut Vec::new());
+        master = to;
+    }
+    moves
+}
+
+/// Checks that moves are as far from each other as the doubled waits.
+fn check_rests(moves: &[u64]) {
+    assert!(!moves.is_empty());
+    let mut rest = 4;
+    for pair in moves.windows(2) {
+        assert!(pair[1] - pair[0] >= rest, "{moves:?}");
+        rest *= 2;
+    }
+    // 4, 8, .. 256 s between eight moves are 508 s, and the next wait is longer than the rest.
+    assert!(moves.len() <= 8, "{moves:?}");
+}
+
+#[test]
+fn worker_of_two_masters_that_are_slow_in_turn_moves_at_most_once_per_wait() {
+    for period in [10, 12, 20, 45, 60, 150] {
+        check_rests(&moves_while_slow(|second, _| [9, 8][usize::from(second / period % 2 == 1)]));
+    }
+}
+
+#[test]
+fn worker_whose_own_master_is_always_the_slow_one_moves_ever_more_rarely() {
+    let moves = moves_while_slow(|_, master| master);
+    check_rests(&moves);
+    assert!(moves.len() >= 4, "the waits, not the masters, hold it back: {moves:?}");
+}
+
+#[test]
+fn worker_of_two_masters_that_are_slow_at_the_same_time_stays() {
+    // Each writes once in seven seconds, in the same second as the other.
+    let mut worker = worker(0);
+    register(&mut worker, at(0), vec![]);
+    for second in 0..600 {
+        let beat = 1 + second / 7;
+        let rows = vec![row(8, 1, beat), row(9, 1, beat)];
+        let out = effects(|out| worker.on_masters(at(second * 1000), rows, out));
+        assert!(!out.contains(&Effect::CloseLink(CloseReason::Leaving)), "second {second}");
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Input {
     Welcome(u64),
