@@ -6,6 +6,8 @@ import { writeFile } from "node:fs/promises";
 
 const begun = performance.now();
 const now_ms = () => Math.round((performance.now() - begun) * 1000) / 1000;
+// A moment of the wall clock on the clock of the history.
+const at_ms = (moment) => moment && Math.round(performance.now() - begun - (Date.now() - moment));
 
 export class History {
   constructor() {
@@ -49,7 +51,11 @@ export class History {
     this.lines.push({ line: "board", board, posts });
   }
 
-  async write(path, epoch) {
+  // Faults go to a file of their own, `PATH.faults`, on the same clock: the judge takes no line of them, and
+  // grants nothing for them.
+  async write(path, epoch, faults = []) {
+    const told = faults.map(({ action, node, from, until }) => ({ line: "fault", action, node, from_ms: at_ms(from), until_ms: at_ms(until) }));
+    if (told.length > 0) await writeFile(`${path}.faults`, told.map((line) => `${JSON.stringify(line)}\n`).join(""));
     const lines = [...this.lines, { line: "end", lines: this.lines.length + 1, epoch, reading_ms: this.reading_ms, ended_ms: now_ms() }];
     await writeFile(path, lines.map((line) => `${JSON.stringify(line)}\n`).join(""));
   }

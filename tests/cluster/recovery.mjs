@@ -33,6 +33,8 @@ const REST_MS = 3_000;
 const STREAMS_WITHIN_MS = 2_000;
 // Posts of a board flow again within this: the life of a lease, and a second.
 const POSTS_WITHIN_MS = 3_000 + 1_000;
+// A killed worker costs a task at most attempt_timeout x attempts_per_worker, and a second.
+const WORKER_WITHIN_MS = 2 * 1_000 + 1_000;
 
 const asked = flags();
 const ROUNDS = Number(asked.rounds ?? (asked.short ? 4 : 24));
@@ -235,5 +237,9 @@ const late = at_share(times.streams, 0.99);
 if (late > STREAMS_WITHIN_MS) fail(`99 % of people stream again after ${late} ms, over ${STREAMS_WITHIN_MS}`);
 const slow = times.posts.filter((ms) => ms > POSTS_WITHIN_MS);
 if (slow.length > 0) fail(`${slow.length} of ${times.posts.length} boards were written again after more than ${POSTS_WITHIN_MS} ms`);
+const cost = Math.max(0, ...times.worker_waits);
+console.log(`a killed worker cost a post at most ${cost} ms; its bound is ${WORKER_WITHIN_MS} ms`);
+const dear = times.worker_waits.filter((ms) => ms > WORKER_WITHIN_MS);
+if (dear.length > 0) fail(`${dear.length} of ${times.worker_waits.length} killed workers cost a post ${cost} ms, over ${WORKER_WITHIN_MS} ms`);
 console.log(failures ? `\n${failures} FAILED` : "\nall held");
 process.exit(failures ? 1 : 0);

@@ -1,11 +1,12 @@
-// Runs a cluster of real processes under faults: of its disks, its store, its workers and its load,
-// and checks what people saw: every acknowledged post once, in its place, and nobody cut off longer
+// Runs a cluster of real processes under faults: of its disks, its store, its workers, its load, and of
+// random nodes one after another, and checks what people saw: every acknowledged post once, in its place, and nobody cut off longer
 // than the fault.
 //
 //   node run.mjs [flags]        exit code 0 when all held, 1 when not, 2 for usage
 //
 // Two small file systems are mounted for it (tmpfs), which needs root; without, it says that the
-// phases of full disks are skipped.
+// phases of full disks are skipped. A store on PostgreSQL is a private server, whose faults are those of
+// the random ones; the phases of a store in a file are left out then.
 
 import { execFileSync } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -16,16 +17,21 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
 import { Cluster, sleep, until } from "../browser/cluster.mjs";
+import { Chaos, longest_gap } from "./chaos.mjs";
 import { History, judge } from "./history.mjs";
 import { Person, Reader, Streams } from "./people.mjs";
+import { Postgres, programs } from "./postgres.mjs";
 import { StatusLog } from "./status.mjs";
 import { hold } from "./store_lock.mjs";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const USAGE = `usage: node run.mjs [flags]
   -b, --bin PATH    chatchat-cluster (default: $CHATCHAT_CLUSTER, else target/release/chatchat-cluster)
-  -s, --short       shorter faults, 200 streams, 60 boards: about 2 minutes instead of 10
+  -s, --short       shorter faults, 200 streams, 60 boards: about 3 minutes instead of 20
   -f, --filter WORD only phases whose name holds it
+      --store KIND  sqlite (default), or postgres: a private server
+      --chaos S     seconds of faults of random nodes (default: 600, or 40 with --short)
+      --seed N      what they are drawn from (default: a random one, which is printed)
       --history FILE  write what people saw to this file
       --judge PATH  chatchat-sim, whose oracles judge what people saw
   -k, --keep        leave the directory behind
@@ -36,12 +42,14 @@ const USAGE = `usage: node run.mjs [flags]
 const SLACK_MS = 5_000;
 // Time until another master may write for a dead one: the life of a lease.
 const LEASE_MS = 3_000;
+// What a dead worker costs its tasks at most: attempts that run out, and a second.
+const WORKER_MS = 2 * 1_000 + 1_000;
 
 const asked = flags();
 const short = asked.short;
 const SIZES = short
-  ? { streams: 200, boards: 60, people: 12, fault_s: 8, locks: 1, lock_s: 6, rest_s: 4, whole_s: 0 }
-  : { streams: 2000, boards: 300, people: 40, fault_s: 30, locks: 3, lock_s: 14, rest_s: 25, whole_s: 600 };
+  ? { streams: 200, boards: 60, people: 12, fault_s: 8, locks: 1, lock_s: 6, rest_s: 4, chaos_s: 40 }
+  : { streams: 2000, boards: 300, people: 40, fault_s: 30, locks: 3, lock_s: 14, rest_s: 25, chaos_s: 600 };
 
 function flags() {
   try {
@@ -50,6 +58,9 @@ function flags() {
         bin: { type: "string", short: "b" },
         short: { type: "boolean", short: "s" },
         filter: { type: "string", short: "f" },
+        store: { type: "string", default: "sqlite" },
+        chaos: { type: "string" },
+        seed: { type: "string" },
         history: { type: "string" },
         judge: { type: "string" },
         keep: { type: "boolean", short: "k" },
@@ -59,6 +70,10 @@ function flags() {
     if (values.help) {
       console.log(USAGE);
       process.exit(0);
+    }
+    if (!["sqlite", "postgres"].includes(values.store)) throw new Error("--store takes sqlite or postgres");
+    for (const name of ["chaos", "seed"]) {
+      if (values[name] !== undefined && !/^\d{1,9}$/.test(values[name])) throw new Error(`--${name} takes a number`);
     }
     return values;
   } catch (error) {
@@ -70,6 +85,17 @@ function flags() {
 const bin = resolve(
   asked.bin ?? process.env.CHATCHAT_CLUSTER ?? join(HERE, "../../target/release/chatchat-cluster"),
 );
+
+const seed = Number(asked.seed ?? Math.floor(Math.random() * 1e9));
+const chaos_s = Number(asked.chaos ?? SIZES.chaos_s);
+const on_postgres = asked.store === "postgres";
+const postgres_programs = on_postgres && programs();
+if (on_postgres && !postgres_programs) {
+  console.log("SKIPPED: PostgreSQL is not installed (Debian: apt-get install postgresql)");
+  const required = process.env.CHATCHAT_REQUIRE_ALL === "1";
+  if (required) console.log("FAIL  CHATCHAT_REQUIRE_ALL=1 demands it");
+  process.exit(required ? 1 : 0);
+}
 
 // Whether a small file system is mounted at `dir` now.
 function mount(dir, size) {
@@ -111,22 +137,38 @@ const fail = (text) => {
   console.log(`FAIL  ${text}`);
 };
 
+const postgres = on_postgres ? await Postgres.start(postgres_programs) : undefined;
 const cluster = await Cluster.start({
   bin,
   masters: 2,
   workers: 3,
   dir: join(nodes_disk, "data"),
-  flags: ["--store", `sqlite:${store}`, "--restart"],
+  flags: ["--store", postgres?.url ?? `sqlite:${store}`, "--restart"],
+}).catch(async (error) => {
+  await postgres?.stop();
+  throw error;
 });
+console.log(`store: ${asked.store}; seed of the random faults: ${seed}`);
 const status = new StatusLog(cluster);
 if (asked.history || asked.judge) Person.history = new History();
 const people = [];
 const readers = [];
 // Phases with the time that each took away: what a post sent within it may wait for.
 const faults = [];
+const chaos = new Chaos({
+  cluster,
+  seed,
+  postgres,
+  loses_ms: { master: LEASE_MS, worker: WORKER_MS },
+  hold: (seconds) => hold(store, seconds),
+});
 let streams;
 
+// Phases of a store in a file, which another kind of store has not.
+const OF_FILES = ["full disk of the store", "write lock of the store", "worker with "];
+
 async function during(name, length_ms, what) {
+  if (on_postgres && OF_FILES.some((start) => name.startsWith(start))) return;
   if (asked.filter && !name.includes(asked.filter)) return;
   if (name.startsWith("full disk") && !small_disks) return;
   console.log(`\n${status.at()} ${name}`);
@@ -278,8 +320,19 @@ try {
     await status.show();
   });
 
-  const left_ms = SIZES.whole_s * 1000 - (Date.now() - status.begun);
-  await during("calm again", 0, () => sleep(Math.max(SIZES.fault_s * 500, left_ms)));
+  // The longest that one of its faults takes away bounds the whole phase; each is held to its own as well.
+  await during(`chaos: faults of random nodes for ${chaos_s} s, seed ${seed}`, 0, async (fault) => {
+    try {
+      await chaos.run(Date.now() + chaos_s * 1000, (one) =>
+        console.log(`${status.at()} ${one.action} of ${one.node}: whole again after ${one.whole - one.from} ms`),
+      );
+    } finally {
+      fault.loses_ms = Math.max(0, ...chaos.faults.map((one) => one.loses_ms));
+    }
+  });
+  weigh_chaos();
+
+  await during("calm again", 0, () => sleep(SIZES.fault_s * 500));
 } catch (error) {
   fail(error.stack);
 }
@@ -292,6 +345,7 @@ for (const reader of readers) reader.stop();
 streams?.stop();
 status.stop();
 await cluster.stop({ keep: asked.keep });
+await postgres?.stop({ keep: asked.keep });
 for (const dir of [nodes_disk, store_disk]) {
   try {
     execFileSync("umount", ["-l", dir]);
@@ -303,6 +357,32 @@ if (asked.keep) console.log(`kept ${base}`);
 else await rm(base, { recursive: true, force: true });
 console.log(failures ? `\n${failures} FAILED` : "\nall held");
 process.exit(failures ? 1 : 0);
+
+// Shows what each random fault cost people, and holds it to what it may cost.
+function weigh_chaos() {
+  const { faults: drawn } = chaos;
+  if (drawn.length === 0) return;
+  const posts = people.flatMap((person) => person.sent);
+  const acks = posts.filter((post) => post.acked);
+  const boards = [...new Set(acks.map((post) => post.board))];
+  const gap_of = (those, from, end) => longest_gap(those.map((post) => post.acked), from, end);
+  const row = (action, node, cells) =>
+    console.log(`      ${action.padEnd(34)} ${node.padEnd(10)} ${cells.map((cell) => String(cell).padStart(12)).join("")}`);
+  console.log("");
+  row("action", "node", ["whole after", "acks gap", "on a board", "post waited", "at most"]);
+  for (const fault of drawn) {
+    const end = fault.end ?? Date.now();
+    const gap = gap_of(acks, fault.from, end);
+    const on_board = Math.max(...boards.map((board) => gap_of(acks.filter((post) => post.board === board), fault.from, end)));
+    // Also those that were under way when it began.
+    const felt = posts.filter((post) => post.first < end && (post.acked ?? Infinity) >= fault.from);
+    const wait = Math.max(0, ...felt.map((post) => (post.acked ?? Date.now()) - post.first));
+    const bound = fault.loses_ms + SLACK_MS;
+    row(fault.action, fault.node, [fault.whole === undefined ? "never" : fault.whole - fault.from, gap, on_board, wait, bound]);
+    if (wait > bound) fail(`${fault.action} of ${fault.node}: a post waited ${wait} ms, over ${bound} ms`);
+  }
+  console.log("      all in ms: the longest time without an acknowledgement, of any board and of one, and the longest wait of a post");
+}
 
 // Every acknowledged post stands once in its board at its place, and readers saw all of it in order.
 async function check() {
@@ -344,6 +424,6 @@ async function check() {
   }
   if (!Person.history) return;
   const path = asked.history ?? join(base, "history.jsonl");
-  await Person.history.write(path, people[0].epoch);
+  await Person.history.write(path, people[0].epoch, chaos.faults);
   if (asked.judge && !judge(asked.judge, path)) fail("the oracles");
 }

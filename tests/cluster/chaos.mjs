@@ -1,0 +1,140 @@
+// Faults of random nodes, one after another, drawn from a seed, and what each cost people.
+
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+
+import { sleep, until } from "../browser/cluster.mjs";
+
+const STOP_MS = [500, 5_000];
+const PAUSE_MS = [1_500, 4_000];
+// The database stays dead so long before it is started again.
+const DATABASE_DEAD_MS = [0, 3_000];
+const RESTART_LIMIT_MS = 40_000;
+// Time after which what a fault has done is known to everybody who can tell: two heartbeats.
+const TOLD_MS = 1_000;
+
+// Numbers from 0 to below 1 that depend on the seed alone (mulberry32).
+export function drawn_from(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+export class Chaos {
+  // `loses_ms` says what a kill of a node of each role may cost a post; `hold` holds the lock of a store in a
+  // file for so many seconds; `postgres` is the server of one on PostgreSQL.
+  constructor({ cluster, seed, loses_ms, hold, postgres }) {
+    Object.assign(this, { cluster, loses_ms, hold, postgres, draw: drawn_from(seed), faults: [], bag: [] });
+  }
+
+  pick(list) {
+    return list[Math.floor(this.draw() * list.length)];
+  }
+
+  between([least, most]) {
+    return Math.round(least + this.draw() * (most - least));
+  }
+
+  // Each action once in random order, then again: a short run sees all of them.
+  next() {
+    if (this.bag.length === 0) {
+      this.bag = ["kill -9", "SIGSTOP", "SIGTERM", this.postgres ? "kill -9 of the database" : "held store lock"];
+      for (let last = this.bag.length - 1; last > 0; last -= 1) {
+        const other = Math.floor(this.draw() * (last + 1));
+        [this.bag[last], this.bag[other]] = [this.bag[other], this.bag[last]];
+      }
+    }
+    // Drawn whether needed or not, so that what follows depends on no action.
+    const [role, nth] = [this.pick(["master", "worker"]), this.draw()];
+    const nodes = this.cluster.nodes.filter((node) => node.role === role);
+    const [stop_ms, dead_ms, pause_ms] = [STOP_MS, DATABASE_DEAD_MS, PAUSE_MS].map((range) => this.between(range));
+    return { action: this.bag.pop(), node: nodes[Math.floor(nth * nodes.length)], stop_ms, dead_ms, pause_ms };
+  }
+
+  async pid_of(node) {
+    const { nodes } = JSON.parse(await readFile(join(this.cluster.dir, "cluster.json"), "utf8"));
+    return nodes.find(({ name }) => name === node.name).pid;
+  }
+
+  // Ends a node, and waits until the launcher has started it again.
+  async end(node, signal) {
+    const pid = await until(`process of ${node.name}`, () => this.pid_of(node));
+    process.kill(pid, signal);
+    const is_new = async () => {
+      const now = await this.pid_of(node);
+      return now && now !== pid;
+    };
+    await until(`new process of ${node.name}`, is_new, RESTART_LIMIT_MS);
+  }
+
+  // Waits until every master serves, and sees every node in and the store reached by all.
+  async whole() {
+    const { cluster } = this;
+    const is_whole = async () => {
+      cluster.nodes = JSON.parse(await readFile(join(cluster.dir, "cluster.json"), "utf8")).nodes;
+      cluster.masters = cluster.nodes.filter((node) => node.role === "master");
+      for (const master of cluster.masters) {
+        if (!(await cluster.isReady(master))) return false;
+        const { nodes, store } = await cluster.view(master);
+        const here = nodes.filter((node) => node.state === "in" && node.reaches_store !== false);
+        if (store !== "strong" || here.length !== cluster.nodes.length) return false;
+      }
+      return true;
+    };
+    await until("the whole cluster", is_whole, RESTART_LIMIT_MS);
+  }
+
+  // Goes on with faults until that time; `say` is told of each when it is over and all is whole.
+  async run(ends, say) {
+    while (Date.now() < ends) {
+      const { action, node, stop_ms, dead_ms, pause_ms } = this.next();
+      const fault = { action, node: node.name, from: Date.now(), loses_ms: this.loses_ms[node.role] };
+      this.faults.push(fault);
+      if (action === "kill -9" || action === "SIGTERM") {
+        await this.end(node, action === "SIGTERM" ? "SIGTERM" : "SIGKILL");
+      } else if (action === "SIGSTOP") {
+        Object.assign(fault, { action: `SIGSTOP, ${stop_ms} ms`, loses_ms: stop_ms });
+        const pid = await until(`process of ${node.name}`, () => this.pid_of(node));
+        process.kill(pid, "SIGSTOP");
+        try {
+          await sleep(stop_ms);
+        } finally {
+          process.kill(pid, "SIGCONT");
+        }
+      } else if (action === "held store lock") {
+        Object.assign(fault, { action: `${action}, ${stop_ms} ms`, node: "store" });
+        const lock = this.hold(stop_ms / 1000);
+        await lock.held;
+        fault.from = Date.now();
+        await lock.ended;
+        fault.loses_ms = Date.now() - fault.from;
+      } else {
+        Object.assign(fault, { action: `kill -9, dead for ${dead_ms} ms`, node: "postgres" });
+        await this.postgres.kill();
+        await sleep(dead_ms);
+        await this.postgres.start_again();
+        fault.loses_ms = Date.now() - fault.from;
+      }
+      fault.until = Date.now();
+      await sleep(TOLD_MS);
+      await this.whole();
+      fault.whole = Date.now();
+      await sleep(pause_ms);
+      fault.end = Date.now();
+      say(fault);
+    }
+  }
+}
+
+// The longest time from one of these moments to the next, between the last one before `from`, and `end`: silence
+// that goes on then belongs to what comes next.
+export function longest_gap(moments, from, end) {
+  const sorted = [...moments].sort((a, b) => a - b);
+  const before = sorted.findLast((at) => at < from) ?? from;
+  const seen = [before, ...sorted.filter((at) => at >= from && at < end), end];
+  return Math.max(...seen.slice(1).map((at, nth) => at - seen[nth]));
+}
