@@ -47,7 +47,7 @@ pub(super) struct Run {
     streams: Vec<(u64, Option<u64>, usize, String, i8)>,
     /// Time, stream, and what was said.
     deliveries: Vec<(u64, usize, usize)>,
-    /// What deliveries said; people are told the same.
+    /// Texts of deliveries, each once: many people are told the same.
     said: Vec<String>,
     /// Time of beginning, time of end, text, lanes.
     faults: Vec<(u64, u64, String, Vec<usize>)>,
