@@ -5,7 +5,8 @@
 //!   the store |   in memory    | posts after a gap are taken only once the gap is filled
 //! ```
 //!
-//! 1. A tail has no gap: it holds exactly the posts `base+1..=last`, at most `posts_max`.
+//! 1. A tail has no gap: it holds exactly the posts `base+1..=last`, at most `posts_max`. It grows at
+//!    its end, and at its beginning by what readers had read from the store.
 //! 2. All sequence numbers are of one store epoch; a new epoch empties every tail.
 //! 3. A reader gets a board's posts in order, each once; a jump is announced by a reset.
 
@@ -136,7 +137,7 @@ impl Tails {
     }
 
     /// Compares the tails with the store's boards. The tail of an unknown board begins at the
-    /// board's end; older posts are read from the store.
+    /// board's end; older posts are read from the store once a reader needs them.
     pub fn on_boards(&mut self, read: &Boards) -> BoardChanges {
         let mut noted = BoardChanges::default();
         if read.epoch < self.epoch {
@@ -213,6 +214,24 @@ impl Tails {
             TailChange::Extended { from: have.next(), to }
         } else {
             TailChange::Duplicate
+        }
+    }
+
+    /// Puts posts that were read from the store of this epoch before a tail, as many as it has room
+    /// for, if they reach up to it. Whoever needs them next finds them in memory.
+    pub fn prepend(&mut self, epoch: StoreEpoch, board: &BoardName, posts: &[Shared<Post>]) {
+        if epoch != self.epoch {
+            return;
+        }
+        let Some(tail) = self.boards.get_mut(board) else { return };
+        let older = posts.partition_point(|post| post.seq <= tail.base);
+        for post in posts[..older].iter().rev() {
+            let fits = tail.posts.len() < self.posts_max;
+            if !fits || post.seq != tail.base || tail.base == Seq(0) || post.board != *board {
+                return;
+            }
+            tail.posts.push_front(post.clone());
+            tail.base = Seq(tail.base.0 - 1);
         }
     }
 

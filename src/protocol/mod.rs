@@ -15,6 +15,7 @@ pub mod hand_in;
 pub mod key_refresh;
 pub mod master;
 pub mod master_watch;
+pub mod page_reads;
 pub mod permission;
 pub mod presence;
 pub mod read_marks;

@@ -10,7 +10,8 @@
 //! 2. At most [`BACKLOG_MAX`] deliveries and one page wait for one reader, besides the newest
 //!    state, people and masters, and the states of [`PENDING_MAX`] of its person's posts. More is taken from the tails or, a page at a time, from the
 //!    store as it reads.
-//! 3. At most one read of the store is under way for one reader.
+//! 3. At most one read of the store is under way for one reader. Readers share
+//!    reads (`page_reads`).
 //! 4. A stream that was ended is given nothing more.
 //! 5. A reader of changes of the people is given each version's, without a hole, or a
 //!    window first that stands for all before it.
@@ -24,8 +25,8 @@ use std::{
 
 use crate::{
     model::{
-        ids::{BoardName, PostId, Seq, SessionKey, UserId},
-        rows::{ActiveUser, Page},
+        ids::{BoardName, Post, PostId, Seq, SessionKey, StoreEpoch, UserId},
+        rows::ActiveUser,
         shared::Shared,
         stream::{Consistency, Delivery, HeldState, MasterInfo, PresenceWindow},
     },
@@ -37,7 +38,7 @@ use crate::{
 
 /// The most deliveries that wait for one reader, a page from the store aside.
 pub const BACKLOG_MAX: usize = 128;
-/// The most posts of one read of the store for one reader.
+/// The most posts of one read of the store for readers.
 pub const PAGE_POSTS_MAX: u32 = 128;
 /// The most posts of whose waiting for the store a reader is told, until it has taken that.
 pub const PENDING_MAX: usize = 64;
@@ -47,7 +48,7 @@ pub const SLOW_AFTER: Duration = Duration::from_secs(10);
 pub const READ_RETRY: Duration = Duration::from_millis(500);
 
 /// Read of the store that a reader waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StoreRead {
     /// The board.
     pub board: BoardName,
@@ -253,12 +254,20 @@ impl<S: Copy + Ord> Streams<S> {
         }
     }
 
-    /// Takes posts that were read from the store for a reader. Then [`take`](Self::take).
-    pub fn on_page(&mut self, id: S, tails: &Tails, board: &BoardName, page: Page) {
+    /// Takes posts that were read from the store of this epoch for a reader, and maybe for others.
+    /// Then [`take`](Self::take).
+    pub fn on_page(
+        &mut self,
+        id: S,
+        tails: &Tails,
+        board: &BoardName,
+        epoch: StoreEpoch,
+        posts: &[Shared<Post>],
+    ) {
         let Some(stream) = self.open.get_mut(&id) else { return };
         stream.reading = None;
-        if !stream.is_over && page.epoch == tails.epoch() {
-            stream.take_page(board, page);
+        if !stream.is_over && epoch == tails.epoch() && stream.reader.cursor().epoch == epoch {
+            stream.take_page(board, posts);
         }
     }
 
@@ -400,15 +409,15 @@ impl Stream {
         read
     }
 
-    fn take_page(&mut self, board: &BoardName, page: Page) {
+    fn take_page(&mut self, board: &BoardName, posts: &[Shared<Post>]) {
         let Some(at) = self.reader.cursor().boards.get(board).copied() else { return };
-        let new: Vec<_> = page.posts.into_iter().filter(|post| post.seq > at).collect();
+        let new = &posts[posts.partition_point(|post| post.seq <= at)..];
         // A page that does not begin where the reader is would be a gap.
         if new.first().is_some_and(|post| post.seq == at.next()) {
             if let Some(last) = new.last() {
                 self.reader.delivered(board, last.seq);
             }
-            self.backlog.extend(new.into_iter().map(|post| Delivery::Post(Shared::new(post))));
+            self.backlog.extend(new.iter().cloned().map(Delivery::Post));
         }
     }
 }

@@ -267,7 +267,7 @@ impl Driver {
             Input::SessionRead { key, answer, reply } => self.on_session_read(key, answer, reply),
             Input::SessionRestored { session, reply } => self.on_session_restored(session, reply),
             Input::TailRead { board, answer } => self.on_tail_page(board, answer),
-            Input::StreamPage { id, board, answer } => self.on_stream_page(id, board, answer),
+            Input::StreamPage { page, answer } => self.on_stream_page(&page, answer),
             Input::StreamRoom { id, has_room } => self.on_stream_room(id, has_room),
             Input::StreamGone { id } => self.on_stream_gone(id),
             Input::KeyMade { epoch, draw, made } => self.on_key_made(epoch, draw, made),

@@ -19,6 +19,7 @@ use crate::{
     },
     protocol::{
         master::{AttemptEnd, CallFailed, ForwardId, HoldEnd},
+        streams::StoreRead,
         task_queue::{Slot, TaskId},
         tries::Assignee,
     },
@@ -88,8 +89,8 @@ pub(super) enum Input {
     SessionRestored { session: Option<SessionRow>, reply: Reply<Read<Restored>> },
     /// Posts that a board's tail lacks were read.
     TailRead { board: BoardName, answer: Result<Page, StoreError> },
-    /// Posts were read for one stream.
-    StreamPage { id: StreamId, board: BoardName, answer: Result<Page, StoreError> },
+    /// A page of posts was read for streams.
+    StreamPage { page: StoreRead, answer: Result<Page, StoreError> },
     /// A stream's reader made room, or was too slow.
     StreamRoom { id: StreamId, has_room: bool },
     /// A stream's reader is gone.

@@ -13,8 +13,9 @@ use crate::{
     api::HelloEvent,
     env::TimedOut,
     model::{
-        ids::{BoardName, SessionKey},
+        ids::{BoardName, Post, SessionKey},
         rows::{Boards, Page, Range, StoreError},
+        shared::Shared,
         time::Mono,
     },
     node::handle::{
@@ -23,6 +24,7 @@ use crate::{
     },
     protocol::{
         board::Reader,
+        page_reads::PageReads,
         streams::{PAGE_POSTS_MAX, READ_RETRY, SLOW_AFTER, StoreRead, Streams, window_for},
     },
 };
@@ -31,6 +33,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct OpenStreams {
     pub(super) table: Streams<StreamId>,
+    pages: PageReads<StreamId>,
     senders: BTreeMap<StreamId, mpsc::Sender<Delivery>>,
     last: u64,
 }
@@ -169,34 +172,40 @@ impl Driver {
             });
         }
         if let Some(read) = taken.read {
-            self.read_page(id, read, Duration::ZERO);
+            self.want_page(id, read, Duration::ZERO);
         }
     }
 
-    /// Reads posts from the store for a reader, after a wait.
-    fn read_page(&self, id: StreamId, read: StoreRead, wait: Duration) {
+    /// Has posts read from the store for a reader, after a wait, unless they are being read for
+    /// others.
+    fn want_page(&mut self, id: StreamId, needed: StoreRead, wait: Duration) {
+        let Some(page) = self.streams.pages.add(id, needed) else { return };
         let (env, store) = (self.env.clone(), self.store.clone());
         self.spawn("stream-page", async move {
             if !wait.is_zero() {
                 env.sleep(wait).await;
             }
-            let StoreRead { board, after } = read;
-            let answer = store.read(board.clone(), Range::After(after), PAGE_POSTS_MAX).await;
-            Input::StreamPage { id, board, answer }
+            let StoreRead { board, after } = page.clone();
+            let answer = store.read(board, Range::After(after), PAGE_POSTS_MAX).await;
+            Input::StreamPage { page, answer }
         });
     }
 
-    pub(super) fn on_stream_page(
-        &mut self,
-        id: StreamId,
-        board: BoardName,
-        answer: Result<Page, StoreError>,
-    ) {
-        if let Ok(page) = answer {
-            self.streams.table.on_page(id, &self.tails, &board, page);
+    pub(super) fn on_stream_page(&mut self, page: &StoreRead, answer: Result<Page, StoreError>) {
+        let (waited, board) = (self.streams.pages.end(page), &page.board);
+        let Ok(Page { posts, epoch, .. }) = answer else {
+            for id in waited {
+                if let Some(needed) = self.streams.table.on_read_failed(id, board.clone()) {
+                    self.want_page(id, needed, READ_RETRY);
+                }
+            }
+            return;
+        };
+        let posts: Vec<Shared<Post>> = posts.into_iter().map(Shared::new).collect();
+        self.tails.prepend(epoch, board, &posts);
+        for id in waited {
+            self.streams.table.on_page(id, &self.tails, board, epoch, &posts);
             self.feed(id);
-        } else if let Some(read) = self.streams.table.on_read_failed(id, board) {
-            self.read_page(id, read, READ_RETRY);
         }
     }
 

@@ -148,6 +148,40 @@ fn reader_is_reset_after_the_store_was_restored() {
     );
 }
 
+#[test]
+fn tail_grows_backwards_by_posts_that_reach_up_to_it_as_far_as_it_has_room() {
+    let lobby = BoardName::lobby();
+    let mut tails = tails_at(10, 6);
+    tails.apply(EPOCH, &lobby, &posts(11, 11));
+    let page = |from, to| posts(from, to).into_iter().map(Shared::new).collect::<Vec<_>>();
+    let held = |tails: &Tails, first: u64| {
+        assert_eq!(tails.read(&lobby, Range::After(Seq(first - 2)), 99), None);
+        let read = tails.read(&lobby, Range::After(Seq(first - 1)), 99).expect("in memory");
+        assert_eq!(seqs(&read), (first..=11).collect::<Vec<_>>());
+    };
+    tails.prepend(EPOCH, &lobby, &page(4, 9));
+    tails.prepend(StoreEpoch(6), &lobby, &page(4, 10));
+    tails.prepend(EPOCH, &lobby, &page(12, 13));
+    tails.prepend(EPOCH, &"dev".parse().expect("a board"), &page(4, 10));
+    held(&tails, 11);
+    tails.prepend(EPOCH, &lobby, &page(9, 13));
+    held(&tails, 9);
+    tails.prepend(EPOCH, &lobby, &page(2, 8));
+    held(&tails, 6);
+}
+
+#[test]
+fn tail_reaches_back_to_the_first_post() {
+    let lobby = BoardName::lobby();
+    let mut tails = tails_at(3, 6);
+    let page: Vec<_> = posts(1, 3).into_iter().map(Shared::new).collect();
+    for _ in 0..2 {
+        tails.prepend(EPOCH, &lobby, &page);
+        let read = tails.read(&lobby, Range::Last, 99).expect("in memory");
+        assert_eq!(seqs(&read), [1, 2, 3]);
+    }
+}
+
 proptest! {
     /// Applies posts in any order and overlap, and reads gaps from the store: the reader gets
     /// each post once.

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     model::{
-        ids::{Author, Cursor, Post, PostId, StoreEpoch, UserId},
-        rows::Boards,
+        ids::{Author, Cursor, PostId, UserId},
+        rows::{Boards, Page},
         stream::{PRESENCE_MAX, ResetReason},
         time::Mono,
     },
@@ -78,8 +78,12 @@ impl Lab {
     }
 
     fn on_page(&mut self, id: u64, board: &str, range: std::ops::RangeInclusive<u64>) {
-        let name = board.parse().expect("a name");
-        self.streams.on_page(id, &self.tails, &name, page(board, range));
+        self.give(id, &board.parse().expect("a name"), page(board, range));
+    }
+
+    fn give(&mut self, id: u64, board: &BoardName, page: Page) {
+        let posts: Vec<_> = page.posts.into_iter().map(Shared::new).collect();
+        self.streams.on_page(id, &self.tails, board, page.epoch, &posts);
     }
 
     /// Takes all that is due to a reader: the places of posts.
@@ -168,6 +172,18 @@ fn new_store_epoch_replaces_the_backlog_by_a_reset() {
     let cursor = "2;lobby:1".parse().expect("a cursor");
     let reset = Delivery::Reset { reason: ResetReason::Epoch, cursor };
     assert_eq!(lab.take(1), [reset]);
+}
+
+#[test]
+fn page_of_a_new_epoch_does_not_come_before_its_reset() {
+    let mut lab = Lab::new(&[("lobby", 300)]);
+    lab.open(1, &["lobby"], "1;lobby:100");
+    assert!(lab.fill(1).is_some());
+    lab.tails.on_boards(&boards(2, &[("lobby", 300)]));
+    let page = Page { epoch: StoreEpoch(2), ..page("lobby", 101..=228) };
+    lab.give(1, &BoardName::lobby(), page);
+    let cursor = "2;lobby:300".parse().expect("a cursor");
+    assert_eq!(lab.take(1), [Delivery::Reset { reason: ResetReason::Epoch, cursor }]);
 }
 
 #[test]
@@ -447,7 +463,7 @@ proptest! {
                     let first = read.after.0 + 1 + skip;
                     let last = (first + posts).min(end);
                     let page = Page { epoch: StoreEpoch(epoch), ..page("lobby", first..=last) };
-                    lab.streams.on_page(1, &lab.tails, &lobby, page);
+                    lab.give(1, &lobby, page);
                     room = Some(100);
                 },
                 Move::Answer => match reading.take() {
@@ -455,7 +471,7 @@ proptest! {
                         let last = (read.after.0 + u64::from(PAGE_POSTS_MAX)).min(end);
                         let page = page("lobby", read.after.0 + 1..=last);
                         let page = Page { epoch: StoreEpoch(epoch), ..page };
-                        lab.streams.on_page(1, &lab.tails, &lobby, page);
+                        lab.give(1, &lobby, page);
                         room = Some(100);
                     }
                     None => room = lab.streams.open[&1].is_blocked.then_some(100),
