@@ -16,11 +16,14 @@
 //!    not all of them try again at once when an outage ends.
 //! 7. A batch counts as sent, and may be written, unless nothing was done at each attempt.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, hash::BuildHasher, sync::Arc, time::Duration};
+
+use foldhash::fast::FixedState;
 
 use crate::{
     model::{ids::Token, message::Task, time::Mono},
     protocol::{
+        jitter::jittered,
         task_queue::{Entry, Origin, Slot, TaskId},
         tries::{Assignee, FailedTries, Next, RetryPolicy},
     },
@@ -307,14 +310,11 @@ impl Assignments {
         lane.not_before
     }
 
-    /// Returns a wait between the half of `whole` and `whole`, another one each time.
+    /// Returns a wait jittered down from `whole`, another one each time.
     fn jittered(&mut self, slot: Slot, whole: Duration) -> Duration {
         self.waits = self.waits.wrapping_add(1);
-        let draw = mix(mix(self.draw ^ mix(slot.index() as u64)).wrapping_add(self.waits));
-        // Downwards only: the bound on a task's time counts whole waits.
-        let half = whole / 2;
-        let half_ns = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX - 1);
-        whole - half + Duration::from_nanos(draw % (half_ns + 1))
+        let draw = FixedState::with_seed(self.draw).hash_one((slot.index(), self.waits));
+        jittered(whole, draw)
     }
 
     /// Notes that a batch was written: the slot takes new batches at once.
@@ -328,15 +328,6 @@ impl Assignments {
     pub fn forget(&mut self, slot: Slot) {
         *self.lane_mut(slot) = Lane::default();
     }
-}
-
-/// Returns a number that looks random and is the same for the same input (the last step of
-/// splitmix64).
-const fn mix(number: u64) -> u64 {
-    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ (number >> 31)
 }
 
 #[cfg(test)]

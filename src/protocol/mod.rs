@@ -12,6 +12,7 @@ pub mod dead_letters;
 pub mod failed_list;
 pub mod gossip;
 pub mod hand_in;
+pub mod jitter;
 pub mod key_refresh;
 pub mod master;
 pub mod master_watch;

@@ -24,11 +24,14 @@ use std::{
     time::Duration,
 };
 
-use crate::model::{
-    ids::{NodeId, Role},
-    message::{Close, CloseReason, Member, MemberState},
-    rows::MasterRow,
-    time::Mono,
+use crate::{
+    model::{
+        ids::{NodeId, Role},
+        message::{Close, CloseReason, Member, MemberState},
+        rows::MasterRow,
+        time::Mono,
+    },
+    protocol::jitter::jittered,
 };
 
 /// Most addresses that are kept.
@@ -262,9 +265,7 @@ impl Search {
     /// its half.
     fn backoff(&self, draw: u64) -> Duration {
         let whole = (BACKOFF_MIN * 2_u32.pow(self.rounds.min(8))).min(self.backoff_max);
-        let half = whole / 2;
-        let half_ns = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX - 1);
-        half + Duration::from_nanos(draw % (half_ns + 1))
+        jittered(whole, draw)
     }
 
     /// Postpones the master at `addr`, which refused the worker until this time.

@@ -9,8 +9,8 @@ use crate::{
     protocol::key_refresh::KeyStep,
 };
 
-/// Returns the draw of a life's first refresh and of its waits. A node's id is a hash, so it spreads as well as a
-/// random number.
+/// Returns the draw of a life's first refresh and of its waits. A node's id is a hash, so it spreads
+/// as well as a random number.
 pub(super) fn first_draw(me: NodeId) -> u64 {
     me.0.iter().fold(0, |draw, byte| draw << 8 | u64::from(*byte))
 }
