@@ -10,7 +10,7 @@ use thiserror::Error;
 pub use crate::model::bounds::WORKER_BATCHES_MAX;
 use crate::model::bounds::{
     BATCH_BYTES_MAX, BATCH_TASKS_MAX, BATCHES_IN_FLIGHT_MAX, LINK_VERSIONS, MASTERS_MAX, NODES_MAX,
-    WORKERS_MAX,
+    REPLICA_POSTS_MAX, WORKERS_MAX,
 };
 
 /// Most frames that may wait on one link.
@@ -198,7 +198,7 @@ impl Default for Config {
             batch_tasks_max: 64,
             batch_bytes_max: 256 * 1024,
             tail_posts_max: 1024,
-            replica_posts_max: 2_000_000,
+            replica_posts_max: REPLICA_POSTS_MAX,
             workers_max: WORKERS_MAX,
             directory_max: NODES_MAX,
             streams_max: 20_000,

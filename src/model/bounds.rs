@@ -43,6 +43,8 @@ pub const TASK_LEN_MAX: usize =
 pub const NODES_MAX: usize = 16_384;
 /// Most masters of a cluster: so many the store lists, and every node watches.
 pub const MASTERS_MAX: usize = 256;
+/// Posts that a node database keeps, unless another number is set.
+pub const REPLICA_POSTS_MAX: usize = 2_000_000;
 /// Workers in a domain, unless another number is set.
 pub const WORKERS_MAX: usize = 1024;
 /// Most workers that one join token enrols.

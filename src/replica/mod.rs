@@ -93,7 +93,7 @@ impl Default for ReplicaLimits {
         Self {
             cache_bytes: 1024 * 1024,
             boards_max: bounds::BOARDS_MAX as u64,
-            posts_max: 2_000_000,
+            posts_max: bounds::REPLICA_POSTS_MAX as u64,
             sessions_max: 200_000,
             members_max: 16_384,
         }

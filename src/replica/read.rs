@@ -90,8 +90,8 @@ impl Reader {
 
 impl Replica {
     /// Returns posts of a board, `None` if it is not known here, if nothing is known of the store yet, or
-    /// if the range begins with posts that were dropped. At most `limit`, [`PAGE_POSTS_MAX`] posts and about [`PAGE_BYTES_MAX`] bytes, nearest to where
-    /// the range begins.
+    /// if the range begins with posts that were dropped. At most `limit`, [`PAGE_POSTS_MAX`] posts and
+    /// about [`PAGE_BYTES_MAX`] bytes, nearest to where the range begins.
     ///
     /// # Errors
     /// [`ReplicaError`].
