@@ -388,6 +388,12 @@ impl Recorder {
         }
     }
 
+    /// Notes that a person gives up what it could not settle, now.
+    pub fn gives_up(&self, person: usize, post: Option<PostId>, what: String) {
+        let at = self.clock.now();
+        self.history().stuck.push(Stuck { person, post, at, what });
+    }
+
     /// Notes that a person wrote a text.
     pub fn drafts(&self, person: usize, text: &PostText) {
         self.history().drafts.push(Draft { person, text: text.clone() });

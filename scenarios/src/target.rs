@@ -27,6 +27,14 @@ pub enum Place {
     Person(usize),
 }
 
+impl Place {
+    /// Returns whether it is a master or a worker.
+    #[must_use]
+    pub const fn is_node(self) -> bool {
+        matches!(self, Self::Master(_) | Self::Worker(_))
+    }
+}
+
 /// Resource as a story can name it: before the run no node has an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResourceRef {

@@ -116,9 +116,8 @@ fn place_named(by_name: &BTreeMap<String, Place>, name: &str) -> Option<Place> {
 
 /// Returns how often the faults of a plan wipe a node at most.
 pub(crate) fn wipes_max(plan: &Plan) -> usize {
-    let is_node = |place: &&Place| matches!(place, Place::Master(_) | Place::Worker(_));
     let count = |target: &Target| match target.places(&plan.cluster, plan.workload.people) {
-        Some(places) => places.iter().filter(is_node).count(),
+        Some(places) => places.iter().filter(|place| place.is_node()).count(),
         // A role is played by one node at a time.
         None => 1,
     };

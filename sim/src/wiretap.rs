@@ -37,14 +37,10 @@ pub(crate) fn listen(cluster: &Cluster) {
     let places: BTreeMap<HostId, Place> = cluster.places_of_hosts().collect();
     cluster.world().capture(move |from, to| {
         // A machine that comes later is a second life of a node.
-        let is_no_node = |host| places.get(host).is_some_and(|place| !is_node(*place));
+        let is_no_node = |host| places.get(host).is_some_and(|place| !place.is_node());
         let is_said_by_person = places.get(&from).is_some_and(|place| is_person(*place));
         is_said_by_person || !is_no_node(&from) && !is_no_node(&to)
     });
-}
-
-const fn is_node(place: Place) -> bool {
-    matches!(place, Place::Master(_) | Place::Worker(_))
 }
 
 const fn is_person(place: Place) -> bool {
@@ -107,7 +103,7 @@ fn overheard(
             said.push(broken("stranger", format!("{who} said {secret} to a stranger")));
         }
         let (Some(from), Some(to)) = (capture.from.place, capture.to.place) else { continue };
-        if is_node(from) && is_node(to) {
+        if from.is_node() && to.is_node() {
             if let Some(secret) = secret() {
                 said.push(broken("clear", format!("{from} said {secret} to {to} in clear")));
             }

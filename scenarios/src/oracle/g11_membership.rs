@@ -178,7 +178,7 @@ mod tests {
             for (place, state) in said {
                 made.said(2, place, fact(1, 2, *state));
             }
-            made.judge(judge).iter().map(|it| it.rule.to_string()).collect::<Vec<_>>()
+            made.rules(judge)
         };
         assert_eq!(joined(&[]), ["g11.unaware"; 2], "neither");
         assert_eq!(joined(&[("master:0", MemberState::In)]), ["g11.unaware"], "the other one");

@@ -31,18 +31,19 @@ const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 const SURELY_ROOM: usize = 500;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
-    let mut found = held(evidence);
-    found.extend(refused(evidence));
+    let settled = settled(evidence);
+    let mut found = held(evidence, &settled);
+    found.extend(refused(evidence, &settled));
     found
 }
 
 /// Posts that were held, and are not in the store though all nodes were there for long, or came into it
 /// long after they were.
-fn held(evidence: &Evidence<'_>) -> Vec<Violation> {
+fn held(evidence: &Evidence<'_>, settled: &Settled) -> Vec<Violation> {
     let mut found = Vec::new();
     let posts = evidence.store.boards.values().flatten();
     let stored: BTreeMap<_, _> = posts.map(|post| ((post.author.id, post.id), post)).collect();
-    let (settled, are_kept) = (settled(evidence), disks_are_kept(evidence));
+    let are_kept = disks_are_kept(evidence);
     let clock = StoreTime::read(evidence);
     let needed = places(evidence).filter(|place| !has_handed_over(evidence, *place));
     let needed: Vec<_> = needed.collect();
@@ -115,7 +116,9 @@ fn millis(at: Duration) -> u64 {
 }
 
 /// Ids that may have come to another end than a commit: they were cancelled, or refused.
-fn settled(evidence: &Evidence<'_>) -> BTreeSet<(UserId, PostId)> {
+type Settled = BTreeSet<(UserId, PostId)>;
+
+fn settled(evidence: &Evidence<'_>) -> Settled {
     let mut settled = BTreeSet::new();
     for operation in &evidence.history.operations {
         let is_refused = matches!(operation.failure(), Some((_, Failure::Refused { .. })));
@@ -191,7 +194,7 @@ impl Outage {
 
 /// Service that was owed, since nothing was wrong but the store: posts that were refused or held once
 /// only, pages that were refused, and held posts that a session does not list.
-fn refused(evidence: &Evidence<'_>) -> Vec<Violation> {
+fn refused(evidence: &Evidence<'_>, settled: &Settled) -> Vec<Violation> {
     let mut found = Vec::new();
     for outage in Outage::all(evidence) {
         let has_room = held_by(evidence, outage.until) < SURELY_ROOM;
@@ -225,15 +228,14 @@ fn refused(evidence: &Evidence<'_>) -> Vec<Violation> {
                 _ => {}
             }
         }
-        found.extend(unlisted(evidence, &outage));
+        found.extend(unlisted(evidence, settled, &outage));
     }
     found
 }
 
 /// Held posts that a session does not list, though the store is away and all who hold them are there.
-fn unlisted(evidence: &Evidence<'_>, outage: &Outage) -> Vec<Violation> {
+fn unlisted(evidence: &Evidence<'_>, settled: &Settled, outage: &Outage) -> Vec<Violation> {
     let mut found = Vec::new();
-    let cancelled: BTreeSet<_> = settled(evidence);
     for operation in &evidence.history.operations {
         let Some((at, Answer::Restored(restored))) = operation.reply() else { continue };
         if !outage.spans(operation.invoked, at) || restored.consistency == Consistency::Strong {
@@ -246,7 +248,7 @@ fn unlisted(evidence: &Evidence<'_>, outage: &Outage) -> Vec<Violation> {
                     && held < operation.invoked
             });
             let is_own = sent.operation.who == operation.who;
-            let is_settled = cancelled.contains(&(restored.user.id, sent.id));
+            let is_settled = settled.contains(&(restored.user.id, sent.id));
             if is_held && is_own && !is_settled && !restored.pending.contains(&sent.id) {
                 let text = format!("post {} is held, and its session does not list it", sent.id);
                 let lines = [line(sent.operation), line(operation)];
@@ -354,7 +356,7 @@ mod tests {
         let lost = |more: &[(&str, &str, u64, u64)]| {
             let mut made = made(&[&[STORE], more].concat());
             is_held(&mut made, 2, 26_000);
-            made.judge(judge).iter().map(|it| it.rule.to_string()).collect::<Vec<_>>()
+            made.rules(judge)
         };
         assert_eq!(lost(&[]), ["g15.lost"]);
         assert_eq!(lost(&[("crash", "target = \"worker:0\"", 27_000, 29_000)]), ["g15.lost"]);
@@ -391,7 +393,7 @@ mod tests {
             made.stored(0, 2);
             let posts = made.store.boards.values_mut().next().unwrap();
             posts.last_mut().unwrap().posted_at_ms = store_ms;
-            made.judge(judge).iter().map(|it| it.rule.to_string()).collect::<Vec<_>>()
+            made.rules(judge)
         };
         // 1_000_000 of the store is 1.1 s of the observer at the latest.
         assert!(came_at(1_000_000 + 53_800, &[STORE]).is_empty(), "25 s after the store");
@@ -434,7 +436,7 @@ mod tests {
             let read = Request::Read { board, range, limit: 10, wanted };
             made.did(0, from, from + 10, read, busy(503));
             made.stored(0, 2);
-            made.judge(judge).iter().map(|it| it.rule.to_string()).collect::<Vec<_>>()
+            made.rules(judge)
         };
         assert_eq!(rules(26_000, &[STORE]), ["g15.once", "g15.unread"]);
         assert!(rules(24_000, &[STORE]).is_empty(), "nobody knows yet");
@@ -451,7 +453,7 @@ mod tests {
             let pending = pending.iter().map(|n| id(*n)).collect();
             let listed = SessionRestored { pending, ..restored(0, Consistency::Weak) };
             made.did(0, from, from + 10, Request::Restore, Ok(Answer::Restored(listed)));
-            made.judge(judge).iter().map(|it| it.rule.to_string()).collect::<Vec<_>>()
+            made.rules(judge)
         };
         assert_eq!(rules(&[], 27_000), ["g06.pending-missing"]);
         assert!(rules(&[2], 27_000).is_empty());

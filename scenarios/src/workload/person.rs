@@ -13,7 +13,7 @@ use chatchat::{
     client::{Answer, ChatClient, FollowEvent, Limits, MasterList, Request},
     env::{Env, TaskGuard},
     model::{
-        ids::{BoardName, Cursor, PostId, UserName},
+        ids::{BoardName, Cursor, UserName},
         rows::Range,
         stream::Consistency,
     },
@@ -25,7 +25,7 @@ use super::{
     Stage,
     texts::{Writer, post_id},
 };
-use crate::history::{ReaderKind, Recorder, Stuck, Who};
+use crate::history::{ReaderKind, Recorder, Who};
 
 /// Person with a machine of its own.
 #[derive(Clone, Debug)]
@@ -351,10 +351,7 @@ impl Person {
         deadline: Duration,
     ) -> Option<(Self, OpenPage)> {
         let clock = &self.stage.clock;
-        let stuck = |post: Option<PostId>, what: String| {
-            let (person, at) = (self.number, clock.now());
-            self.recorder.history().stuck.push(Stuck { person, post, at, what });
-        };
+        let stuck = |post, what| self.recorder.gives_up(self.number, post, what);
         let left = deadline.saturating_sub(clock.now());
         let mut page = match self.env.timeout(left, handed).await {
             Ok(Ok(Some(page))) => page,

@@ -12,7 +12,6 @@ use chatchat::{
 };
 
 use super::person::{OpenPage, Person};
-use crate::history::Stuck;
 
 /// Number of people who read boards whole; the others read their ends.
 const WHOLE_READERS: usize = 3;
@@ -122,8 +121,7 @@ impl Person {
                     Request::Outcome { id } => Some(*id),
                     _ => None,
                 };
-                let (person, at) = (page.who.person, self.stage.clock.now());
-                self.recorder.history().stuck.push(Stuck { person, post, at, what });
+                self.recorder.gives_up(page.who.person, post, what);
                 return None;
             }
             self.env.sleep(wait).await;

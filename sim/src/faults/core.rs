@@ -97,7 +97,7 @@ impl<D: Deployment> Faults<D> {
                 }
             }
             Break::NoNode => {
-                let nodes = self.on.everything().into_iter().filter(|it| is_node(*it));
+                let nodes = self.on.everything().into_iter().filter(|place| place.is_node());
                 nodes.filter(|node| *node != place).for_each(|node| self.cut_between(place, node));
             }
         }
@@ -138,8 +138,4 @@ impl<D: Deployment> Faults<D> {
         let dead = members.find(|place| !self.on.is_running(*place))?;
         Some(format!("of the core, {core}, {dead} did not run any more"))
     }
-}
-
-const fn is_node(place: Place) -> bool {
-    matches!(place, Place::Master(_) | Place::Worker(_))
 }
