@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{ProgramError, settings::node::StorePlace};
 use crate::{
     env::Env,
-    model::rows::StoreError,
+    model::{absence::AwayReason, rows::StoreError},
     store::{
         LoginSlot, Store,
         postgres::{self, Address, ServerLimits},
@@ -66,15 +66,21 @@ pub(super) async fn open_store(
         }
     };
     let store = opened.map_err(|error| {
+        let reason = error.away_reason();
         let why = match error {
-            StoreError::Refused { why } | StoreError::Broken { why } => why,
+            StoreError::Refused { why }
+            | StoreError::Broken { why }
+            | StoreError::Away { why, .. } => why,
             other => other.to_string(),
         };
         let name = match place {
             StorePlace::Sqlite(path) => path.display().to_string(),
             StorePlace::Postgres(address) => address.to_string(),
         };
-        ProgramError::Usage(format!("the store {name}: {why}; {}", way_out(place, expected)))
+        ProgramError::Usage(format!(
+            "the store {name}: {why}; {}",
+            way_out(place, expected, reason)
+        ))
     })?;
     if known.is_none() {
         env.spawn("remember-store", remember(env.clone(), store.clone()));
@@ -83,8 +89,15 @@ pub(super) async fn open_store(
 }
 
 /// Returns what an operator can do about a store that is refused.
-fn way_out(place: &StorePlace, expected: Expected) -> &'static str {
+fn way_out(place: &StorePlace, expected: Expected, reason: Option<AwayReason>) -> &'static str {
     match (place, expected) {
+        (StorePlace::Sqlite(_), _) if reason == Some(AwayReason::ReadOnly) => {
+            "let this user write the file, what lies beside it and their directory, or name the right \
+             file with --store sqlite:PATH"
+        }
+        (StorePlace::Sqlite(_), _) if reason == Some(AwayReason::Full) => {
+            "make room on its disk, or name the right file with --store sqlite:PATH"
+        }
         (StorePlace::Postgres(_), Expected::Existing) => {
             "name the database that the masters use with --store postgres://..; chatchat-cluster or \
              the first start of a master makes the store in it"
@@ -93,7 +106,8 @@ fn way_out(place: &StorePlace, expected: Expected) -> &'static str {
             "mend that, or name another database with --store postgres://.."
         }
         (StorePlace::Sqlite(path), _) if path.exists() => {
-            "name the right file with --store sqlite:PATH, or restore this one"
+            "if it is the wrong file, name the right one with --store sqlite:PATH; if it is damaged, \
+             restore it from a backup"
         }
         (_, Expected::Cluster(_)) => {
             "put the file back, name it with --store sqlite:PATH, or begin anew with another \

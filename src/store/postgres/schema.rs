@@ -318,7 +318,7 @@ async fn recognise(client: &Client) -> Outcome<Found> {
     let min_reader = row.nat(1)?;
     if min_reader > STEPS.len() as u64 {
         return Err(refused(format!(
-            "the store wants a release that knows step {min_reader}; this one knows {}",
+            "it wants a release that knows step {min_reader}, and this one knows {}: install a newer one",
             STEPS.len()
         ))
         .into());

@@ -18,6 +18,8 @@
 //!    reads neither delay nor refuse a touch or a lease. Within a lane the order is kept.
 //! 7. A file that is not there, another one, or an older copy is *away*, never a new store. Only
 //!    an opener that may, and that has seen none yet, makes one.
+//! 8. A file that takes no writes, because it may only be read or its disk is full, is refused to
+//!    an opener; later the store is *away*.
 
 use std::{
     fs::OpenOptions,
@@ -89,7 +91,8 @@ struct FileStore {
 ///
 /// # Errors
 /// Errors that waiting does not mend: [`StoreError::Refused`] for a path that cannot be used, a file
-/// of another program or of a release too new; [`StoreError::Broken`] for a damaged file.
+/// of another program or of a release too new; [`StoreError::Broken`] for a damaged file;
+/// [`StoreError::Away`] for one that may only be read, or on a full disk.
 pub fn open(env: &Env, path: &Path, store_timeout: Duration) -> Result<Store, StoreError> {
     open_with(env, path, FileLimits::new(store_timeout))
 }
@@ -114,7 +117,7 @@ pub fn open_with(env: &Env, path: &Path, limits: FileLimits) -> Result<Store, St
         thread("store-reader", move || read(&env, &path, store_timeout, &seen, &jobs))?;
     }
     match opened.recv_timeout(store_timeout) {
-        Ok(Err(error)) if !error.is_away() => Err(error),
+        Ok(Err(error)) if !may_pass(&error) => Err(error),
         // Open, or away for now: each operation tries again.
         _ => Ok(Store::new(FileStore {
             env: env.clone(),
@@ -123,6 +126,14 @@ pub fn open_with(env: &Env, path: &Path, limits: FileLimits) -> Result<Store, St
             writer,
             readers,
         })),
+    }
+}
+
+/// Returns whether waiting may mend an error of the first opening, without an operator.
+const fn may_pass(error: &StoreError) -> bool {
+    match error.away_reason() {
+        Some(AwayReason::Full | AwayReason::ReadOnly) => false,
+        _ => error.is_away(),
     }
 }
 
@@ -187,7 +198,7 @@ struct WriterFiles {
 impl Writing {
     fn run(self, mut jobs: Jobs, ready: SyncSender<Result<(), StoreError>>) {
         let mut files = WriterFiles::default();
-        let first = self.inside(&mut files, |_| Ok(()));
+        let first = self.inside(&mut files, |core| core.try_to_write());
         let hopeless = first.as_ref().is_err_and(|error| !error.is_away());
         // The opener may have gone on without waiting for this.
         let _ = ready.try_send(first);
@@ -275,8 +286,8 @@ impl Writing {
         NewCluster { cluster, epoch: StoreEpoch(now_ms / 1000), now_ms }
     }
 
-    /// Error of a path that cannot be used: away if it may pass or was usable before, refused if an
-    /// operator must mend it before the start.
+    /// Error of a path that cannot be used: refused if no store can be there and none was seen,
+    /// else away.
     fn unusable(&self, error: &io::Error) -> StoreError {
         let why = match error.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => "it is not there".to_owned(),
@@ -291,8 +302,6 @@ impl Writing {
         let is_lasting = matches!(
             error.kind(),
             ErrorKind::NotFound
-                | ErrorKind::PermissionDenied
-                | ErrorKind::ReadOnlyFilesystem
                 | ErrorKind::NotADirectory
                 | ErrorKind::IsADirectory
                 | ErrorKind::InvalidFilename

@@ -37,7 +37,8 @@ mod writes;
 use std::{path::Path, time::Duration};
 
 use rusqlite::{
-    Connection, OpenFlags, OptionalExtension, TransactionBehavior, config::DbConfig, params,
+    Connection, MAIN_DB, OpenFlags, OptionalExtension, TransactionBehavior, config::DbConfig,
+    params,
 };
 
 use self::sql::{Columns, int};
@@ -86,7 +87,7 @@ impl SqliteCore {
     ///
     /// # Errors
     /// [`StoreError::Refused`] for a file of another program, of a release too new, or on a file
-    /// system without shared memory; [`StoreError::Away`] while it cannot be opened.
+    /// system without shared memory; [`StoreError::Away`] while it cannot be opened or written.
     pub fn open_file(path: &Path, new: &NewCluster, busy: Duration) -> Result<Self, StoreError> {
         Self::open_to_write(path, Some(new), busy)
     }
@@ -105,7 +106,7 @@ impl SqliteCore {
         busy: Duration,
     ) -> Result<Self, StoreError> {
         let flags = new.map_or(OpenFlags::empty(), |_| OpenFlags::SQLITE_OPEN_CREATE);
-        let mut db = connect(path, flags, busy)?;
+        let mut db = connect_to_write(path, flags, busy)?;
         // The mode is kept in the file: first see whether it is ours to change.
         schema::recognise(&db)?.usable(new)?;
         let mode: String =
@@ -132,6 +133,18 @@ impl SqliteCore {
                 Err(StoreError::away(AwayReason::Gone, "it is not made yet"))
             }
         }
+    }
+
+    /// Commits a write that changes nothing: it fails where the file or its disk takes no writes.
+    ///
+    /// # Errors
+    /// [`StoreError::Away`] while it takes none.
+    pub(super) fn try_to_write(&self) -> Result<(), StoreError> {
+        let transaction = Transaction::begin(&self.db, "BEGIN IMMEDIATE")?;
+        let steps: u32 = self.db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        self.db.pragma_update(None, "user_version", steps)?;
+        // A rollback would show nothing of a full disk: pages go to the log with the commit.
+        Ok(transaction.commit()?)
     }
 
     /// Carries out one operation at this store time, whole or not at all.
@@ -201,15 +214,40 @@ fn keep_statements(db: &Connection) -> Result<(), StoreError> {
 }
 
 fn connect(path: &Path, more: OpenFlags, busy: Duration) -> Result<Connection, StoreError> {
+    let db = open_connection(path, more)?;
+    prepare_connection(&db, busy)?;
+    Ok(db)
+}
+
+/// Connects as [`connect`] does, and fails where SQLite may only read the file.
+fn connect_to_write(
+    path: &Path,
+    more: OpenFlags,
+    busy: Duration,
+) -> Result<Connection, StoreError> {
+    let db = open_connection(path, more)?;
+    // Before anything is read: then SQLite makes log and index with the file's mode, and they stay
+    // read-only when the file no longer is.
+    if db.is_readonly(MAIN_DB)? {
+        return Err(StoreError::away(AwayReason::ReadOnly, "the file may only be read"));
+    }
+    prepare_connection(&db, busy)?;
+    Ok(db)
+}
+
+fn open_connection(path: &Path, more: OpenFlags) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
-    let db = Connection::open_with_flags(path, flags)?;
+    Connection::open_with_flags(path, flags)
+}
+
+fn prepare_connection(db: &Connection, busy: Duration) -> Result<(), StoreError> {
     db.busy_timeout(busy)?;
-    keep_statements(&db)?;
+    keep_statements(db)?;
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "temp_store", "MEMORY")?;
     db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     db.pragma_update(None, "journal_size_limit", LOG_LEN_MAX)?;
-    Ok(db)
+    Ok(())
 }
 
 /// Copies the log of the store at `path` back into its file, so that the file is the whole store.
@@ -218,7 +256,7 @@ pub fn copy_log_back(path: &Path) {
     if !path.is_file() {
         return;
     }
-    let copied = connect(path, OpenFlags::empty(), Duration::ZERO)
+    let copied = connect_to_write(path, OpenFlags::empty(), Duration::ZERO)
         .and_then(|db| Ok(db.pragma(None, "wal_checkpoint", "TRUNCATE", |_| Ok(()))?));
     if let Err(error) = copied {
         tracing::debug!(%error, store = %path.display(), "its log was not copied back");

@@ -272,7 +272,7 @@ pub(super) fn recognise(db: &Connection) -> Result<FileState, StoreError> {
         None => Err(refused("the store has no cluster row")),
         Some(min) if min as usize > STEPS.len() => Err(StoreError::Refused {
             why: format!(
-                "the store wants a release that knows step {min}; this one knows {}",
+                "it wants a release that knows step {min}, and this one knows {}: install a newer one",
                 STEPS.len()
             ),
         }),

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use rusqlite::{ErrorCode, Row, types::Type};
+use rusqlite::{ErrorCode, Row, ffi::SQLITE_IOERR_SHMSIZE, types::Type};
 
 use crate::model::{absence::AwayReason, rows::StoreError};
 
@@ -72,6 +72,10 @@ impl From<rusqlite::Error> for StoreError {
                 | ErrorCode::FileLockingProtocolFailed,
             ) => AwayReason::Locked,
             Some(ErrorCode::DiskFull) => AwayReason::Full,
+            // The index of the log has no room to grow; SQLite has no better code for it.
+            _ if error.sqlite_extended_error_code() == Some(SQLITE_IOERR_SHMSIZE) => {
+                AwayReason::Full
+            }
             Some(ErrorCode::ReadOnly) => AwayReason::ReadOnly,
             Some(
                 ErrorCode::SystemIoFailure

@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod away;
+mod unwritable;
 
 const TIMEOUT: Duration = Duration::from_millis(800);
 
@@ -45,7 +46,12 @@ struct Process(Child);
 
 impl Process {
     fn start(role: &str, path: &Path) -> Self {
-        let child = Command::new(std::env::current_exe().expect("this test"))
+        Self::run(Command::new(std::env::current_exe().expect("this test")), role, path)
+    }
+
+    /// Starts it by a command that runs this test binary.
+    fn run(mut this: Command, role: &str, path: &Path) -> Self {
+        let child = this
             .args(["--exact", "store::sqlite::file::tests::in_a_role", "--nocapture"])
             .env(ROLE, role)
             .env(FILE, path)
@@ -83,6 +89,7 @@ async fn in_a_role() {
         Some(("append", node)) => {
             append_under_load(file.as_ref(), node.parse().expect("1..")).await
         }
+        _ if role == "open" => unwritable::open_and_tell(file.as_ref()),
         _ => hold(file.as_ref()),
     }
 }
