@@ -4,21 +4,38 @@ use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    path::PathBuf,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
     process::Command,
     thread,
     time::{Duration, Instant},
 };
 
-use chatchat::{crypto::admission::JoinSecret, env::real::TempDir, model::ids::Fingerprint};
+use chatchat::{
+    crypto::admission::JoinSecret,
+    env::real::TempDir,
+    model::ids::{Fingerprint, StoreEpoch},
+    store::sqlite::{NewCluster, SqliteCore},
+};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
-use crate::harness::{Cluster, WAIT, get, link_of, metrics_of, signal};
+use crate::harness::{Cluster, WAIT, free_ports, get, link_of, metrics_of, signal};
 
 fn refused(program: &str, args: &[&str]) -> String {
-    let ended = Command::new(program).args(args).output().expect("it starts");
+    ends_with(2, Command::new(program).args(args))
+}
+
+/// Runs a program that ends with this exit code, and returns its only line that is no log.
+fn ends_with(code: i32, program: &mut Command) -> String {
+    // A program that is not refused would run for ever.
+    let ended = Command::new("timeout")
+        .arg(WAIT.as_secs().to_string())
+        .arg(program.get_program())
+        .args(program.get_args())
+        .output()
+        .expect("it starts");
     let said = String::from_utf8(ended.stderr).expect("a text");
-    assert_eq!(ended.status.code(), Some(2), "{said}");
+    assert_eq!(ended.status.code(), Some(code), "{said}");
     let mut lines: Vec<_> = said.lines().collect();
     let last = lines.pop().unwrap_or_default().to_owned();
     // The lines before the last are its log.
@@ -71,6 +88,90 @@ fn wrong_call_is_refused_with_one_line_and_exit_code_2() {
     let token = format!("--token={}", *secret.text());
     let said = refused(worker, &[&args[..], &[&token]].concat());
     assert!(said.contains("guard.key"), "{said}");
+}
+
+/// Makes a data directory whose store is this file of SQLite after `sql`, and returns that file.
+fn store_after(dir: &Path, sql: &str) -> PathBuf {
+    fs::create_dir_all(dir).expect("made");
+    let file = dir.join("chatchat.db");
+    let db = rusqlite::Connection::open(&file).expect("opened");
+    db.execute_batch(sql).expect("changed");
+    file
+}
+
+/// Returns the arguments of a master whose store lies in its data directory.
+fn master_in(dir: &Path) -> Vec<String> {
+    let port = free_ports();
+    vec![
+        "--data-dir".to_owned(),
+        dir.to_str().expect("a text").to_owned(),
+        format!("--http=127.0.0.1:{port}"),
+        format!("--link=127.0.0.1:{}", port + 100),
+        "--admin=off".to_owned(),
+        "--identity-bits=2048".to_owned(),
+    ]
+}
+
+/// Starts a master and a cluster on the store of a directory. Both name the file, and say this.
+fn both_refuse(dir: &Path, file: &Path, why: &[&str]) {
+    let (file, dir_text) = (file.to_str().expect("a text"), dir.to_str().expect("a text"));
+    let master = master_in(dir);
+    let master = ends_with(2, Command::new(env!("CARGO_BIN_EXE_chatchat-master")).args(master));
+    let port = format!("--http-port={}", free_ports());
+    let args = ["--data-dir", dir_text, &port, "--masters=1", "--workers=1"];
+    let cluster = refused(env!("CARGO_BIN_EXE_chatchat-cluster"), &args);
+    for said in [master, cluster] {
+        assert!(said.contains(file), "{said}");
+        assert!(why.iter().all(|why| said.contains(why)), "{said}");
+        assert!(said.contains("--store sqlite:PATH"), "{said}");
+    }
+}
+
+#[test]
+fn store_file_that_is_not_ours_or_of_a_newer_release_is_refused_and_not_changed() {
+    let temp = TempDir::new().expect("a directory");
+    let text = temp.path().join("text");
+    fs::create_dir_all(&text).expect("made");
+    let file = text.join("chatchat.db");
+    let words = "no database, but long enough ".repeat(99);
+    fs::write(&file, &words).expect("written");
+    both_refuse(&text, &file, &["not a database", "name the right one", "from a backup"]);
+    assert_eq!(fs::read(&file).expect("read"), words.as_bytes());
+
+    let other = temp.path().join("other");
+    let theirs = "PRAGMA application_id = 7; PRAGMA user_version = 5; CREATE TABLE theirs (x)";
+    let file = store_after(&other, theirs);
+    let before = fs::read(&file).expect("read");
+    both_refuse(&other, &file, &["another program's database", "name the right one"]);
+    assert_eq!(fs::read(&file).expect("read"), before);
+
+    let newer = temp.path().join("newer");
+    fs::create_dir_all(&newer).expect("made");
+    made_store(&newer.join("chatchat.db"));
+    let file = store_after(&newer, "UPDATE cluster SET min_reader = 99");
+    both_refuse(&newer, &file, &["step 99", "install a newer one"]);
+}
+
+/// Makes a store of this release.
+fn made_store(file: &Path) {
+    let new = NewCluster { cluster: [7; 16], epoch: StoreEpoch(1), now_ms: 1 };
+    SqliteCore::open_file(file, &new, WAIT).expect("made");
+}
+
+#[test]
+fn store_file_that_may_only_be_read_is_refused_with_the_way_out() {
+    let temp = TempDir::new().expect("a directory");
+    let file = temp.path().join("chatchat.db");
+    made_store(&file);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).expect("set");
+    let is_root = fs::metadata(temp.path()).expect("a directory").uid() == 0;
+    // Root writes whatever the mode says, unless it gave that right away.
+    let mut command = Command::new(if is_root { "setpriv" } else { "env" });
+    command.args(is_root.then_some("--bounding-set=-dac_override"));
+    command.arg(env!("CARGO_BIN_EXE_chatchat-master")).args(master_in(temp.path()));
+    let said = ends_with(2, &mut command);
+    assert!(said.contains(file.to_str().expect("a text")), "{said}");
+    assert!(said.contains("may only be read") && said.contains("let this user write"), "{said}");
 }
 
 #[test]
