@@ -19,7 +19,7 @@ use chatchat::{
 };
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
-use crate::harness::{Cluster, WAIT, free_ports, get, link_of, metrics_of, signal};
+use crate::harness::{Cluster, WAIT, free_ports, get, link_of, metrics_of, runs, signal};
 
 fn refused(program: &str, args: &[&str]) -> String {
     ends_with(2, Command::new(program).args(args))
@@ -172,6 +172,26 @@ fn store_file_that_may_only_be_read_is_refused_with_the_way_out() {
     let said = ends_with(2, &mut command);
     assert!(said.contains(file.to_str().expect("a text")), "{said}");
     assert!(said.contains("may only be read") && said.contains("let this user write"), "{said}");
+}
+
+#[test]
+fn second_master_with_a_copied_identity_is_refused_and_the_first_goes_on() {
+    let cluster = Cluster::start(&["--masters=1", "--workers=1"]);
+    cluster.says("Chatchat is ready");
+    let first = cluster.pid("master-0");
+    let link = link_of(&cluster, "master-0");
+    let copy = TempDir::new().expect("a directory");
+    let key = "identity.key";
+    fs::copy(cluster.dir.path().join("master-0").join(key), copy.path().join(key)).expect("copied");
+    let store = format!("sqlite:{}", cluster.dir.path().join("chatchat.db").display());
+    let mut second = Command::new(env!("CARGO_BIN_EXE_chatchat-master"));
+    second.args(master_in(copy.path())).args(["--store", &store]);
+    let said = ends_with(1, &mut second);
+    assert!(said.contains("this identity is in use") && said.contains(&link), "{said}");
+    assert!(said.contains("a data directory of its own"), "{said}");
+    assert_eq!(cluster.pid("master-0"), first);
+    assert!(runs(first), "{}", cluster.logs());
+    assert!(get(cluster.port, "/readyz").starts_with("HTTP/1.1 200"));
 }
 
 #[test]
