@@ -171,7 +171,8 @@ pub enum Request {
     Assign(#[serde(deserialize_with = "call")] Vec<Assign>),
     /// Master to master: coordinate these tasks, at most [`BATCH_TASKS_MAX`].
     Forward(#[serde(deserialize_with = "batch")] Vec<Task>),
-    /// Any node to any node: read posts of a board, from memory or the node database.
+    /// Any node to any node: read posts of a board, from memory or the node database. A master passes
+    /// what another master asks on to its workers.
     Read {
         /// Board to read.
         board: BoardName,
@@ -180,7 +181,8 @@ pub enum Request {
         /// Largest number of posts.
         limit: u32,
     },
-    /// Master to worker: read a session from the node database.
+    /// Master to worker: read a session from the node database. A master passes what another master
+    /// asks on to its workers; one of an earlier release does not serve it.
     Session(SessionKey),
     /// Any node to any node: return the bytes, to measure the link.
     Echo(Vec<u8>),

@@ -508,6 +508,90 @@ async fn session_of_before_all_disks_were_lost_is_restored_from_workers_while_th
     }
 }
 
+/// Asks the master at `url` until it answers.
+async fn answer_of(client: &ChatClient, url: &str, request: &Request) -> Answer {
+    let answered = async {
+        loop {
+            if let Ok(answer) = client.call_at(url, request).await {
+                return answer;
+            }
+            client.env().sleep(Duration::from_millis(100)).await;
+        }
+    };
+    within(client, "an answer", answered).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn master_without_workers_has_session_and_history_from_those_of_another_while_the_store_is_away()
+ {
+    const POSTS: usize = 30;
+    let clock = env();
+    let store = memory::open(&new_cluster(&clock), move || clock.wall().ms).expect("opens");
+    let before = start_on(1, 1, store.clone(), &Config::default()).await;
+    let ann = client(&before, 0, None);
+    let opened = ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
+    drop(before);
+    // New nodes, so that no master has the session in memory.
+    let (is_cut, was_read) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let node = |role, number: usize| {
+        let first_key = match role {
+            Role::Master => 120 + 20 * u8::try_from(number).expect("a few nodes"),
+            Role::Worker => 190,
+        };
+        let sessions = (role == Role::Worker).then(|| was_read.clone());
+        let cut = Cut { inner: store.clone(), is_cut: is_cut.clone(), sessions };
+        NodeParts { env: env(), store: Store::new(cut), keys: TestKeys::from(first_key) }
+    };
+    let config = Config { tail_posts_max: 8, ..Config::default() };
+    let cluster = TestCluster::start(2, 1, &config, node).await;
+    let bobs = [client(&cluster, 0, None), client(&cluster, 1, None)];
+    let settled = async {
+        for bob in &bobs {
+            bob.open_session("bob".parse().expect("a name"), SOON).await.expect("a session");
+            // The other master tells of the worker over the link that is asked over later.
+            while workers(bob).await != 1 {
+                bob.env().sleep(Duration::from_millis(100)).await;
+            }
+        }
+        while !was_read.load(Ordering::SeqCst) {
+            bobs[0].env().sleep(Duration::from_millis(100)).await;
+        }
+    };
+    within(&bobs[0], "one worker at both masters and a read of sessions", settled).await;
+    let mut texts = Vec::new();
+    for n in 0..POSTS {
+        let text = format!("number {n}");
+        say(&bobs[0], &text).await;
+        texts.push(text);
+    }
+    let far = usize::from(workers_of_its_own(&bobs[0]).await == 1);
+    assert_eq!(workers_of_its_own(&bobs[far]).await, 0, "one worker has one master");
+    is_cut.store(true, Ordering::SeqCst);
+    let (ann, url) = (client(&cluster, far, ann.token()), &cluster.urls()[far]);
+    let Answer::Restored(restored) = answer_of(&ann, url, &Request::Restore).await else {
+        panic!("another answer")
+    };
+    assert_eq!((restored.user, restored.consistency), (opened.user, Consistency::Weak));
+    let (board, range) = (BoardName::lobby(), Range::After(Seq(0)));
+    let all = Request::Read { board, range, limit: 50, wanted: Consistency::Strong };
+    let read = async {
+        loop {
+            let Answer::Page(page) = answer_of(&ann, url, &all).await else {
+                panic!("another answer")
+            };
+            assert_eq!(page.consistency, Consistency::Weak);
+            // The copy is complete a moment after the last post.
+            if page.posts.len() == POSTS {
+                return page;
+            }
+            ann.env().sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let page = within(&ann, "all of the board", read).await;
+    let seen: Vec<_> = page.posts.iter().map(|post| post.text.as_str().to_owned()).collect();
+    assert_eq!(seen, texts);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn worker_that_the_store_denies_is_cut_everywhere_and_does_not_come_back() {
     let clock = env();

@@ -21,13 +21,12 @@ use crate::{
     config::Config,
     env::{Env, Listener},
     model::{
-        ids::{BoardName, Domain, LinkId, NodeId, Post, Role},
+        ids::{Domain, LinkId, NodeId, Role},
         message::{
             Beat, Close, CloseReason, Direct, Fact, Member, MemberState, Request, Response, Topic,
             Updates,
         },
         refusal::Refusal,
-        rows::{Page, Range},
         time::Mono,
     },
     node::{
@@ -356,8 +355,10 @@ impl Driver {
                 return self.waiters.add_call(now, reply, taken);
             }
             Request::Read { board, range, limit } => {
-                self.serve_read(board, range, limit.min(READ_MAX), reply);
-                return;
+                return self.serve_read(peer.role, board, range, limit.min(READ_MAX), reply);
+            }
+            Request::Session(key) if peer.role == Role::Master => {
+                return self.serve_session(key, reply);
             }
             Request::CopyDigests { turn } => {
                 let request = |turn| Request::CopyDigests { turn };
@@ -412,25 +413,6 @@ impl Driver {
         self.env.spawn("pass-on", async move {
             let answer = link.call(request, limit).await.unwrap_or(Response::NotServed);
             let _ = reply.send(&answer);
-        });
-    }
-
-    /// Answers a node with posts of a board: from memory, else from the store.
-    fn serve_read(&self, board: BoardName, range: Range, limit: u32, reply: Responder) {
-        if let Some(posts) = self.tails.read(&board, range, limit as usize) {
-            let page = Page {
-                posts: posts.iter().map(|post| Post::clone(post)).collect(),
-                last_seq: self.tails.last(&board).unwrap_or_default(),
-                epoch: self.tails.epoch(),
-                as_of_ms: self.tails.as_of_ms(),
-            };
-            let _ = reply.send(&Response::Page(Some(page)));
-            return;
-        }
-        let store = self.store.clone();
-        self.env.spawn("serve-read", async move {
-            let page = store.read(board, range, limit).await.ok();
-            let _ = reply.send(&Response::Page(page));
         });
     }
 

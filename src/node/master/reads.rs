@@ -1,7 +1,7 @@
-//! Reads for the front end: a strong one asks the store after it arrived, a weak one a worker's
-//! node database.
+//! Reads for the front end: a strong one asks the store after it arrived, and node databases while
+//! the store is away.
 
-use std::{collections::BTreeSet, future::Future};
+use std::collections::BTreeSet;
 
 use super::{
     Driver,
@@ -9,10 +9,9 @@ use super::{
     waiters::{RETRY_MS, Waiter},
 };
 use crate::{
-    comm::Link,
     model::{
         ids::{Author, BoardName, Cursor, Post, SessionKey},
-        message::{Request, Response, Task},
+        message::Task,
         outcome::Outcome,
         rows::{Active, Boards, Page, Range, SessionRow, StoreError},
     },
@@ -22,8 +21,6 @@ use crate::{
     protocol::reads::{Reads, TooMany},
 };
 
-/// The most workers that are asked for a weak read before memory answers.
-const REPLICAS_MAX: usize = 3;
 /// The most posts in one answer to a person.
 pub(super) const POSTS_MAX: u32 = 200;
 
@@ -69,8 +66,8 @@ pub(super) struct PendingReads {
     users: Reads<WantUsers>,
     /// Boards of which posts are being read for the tails.
     pub(super) tails: BTreeSet<BoardName>,
-    /// Counts weak reads, so that the workers take turns.
-    weak_turn: u64,
+    /// Counts weak reads, so that those who are asked take turns.
+    pub(super) weak_turn: u64,
 }
 
 impl PendingReads {
@@ -205,91 +202,9 @@ impl Driver {
         });
     }
 
-    /// Answers a read that was asked for as weak. The store answers where no copy is, such as at a
-    /// master without workers.
-    pub(super) fn weak_posts(
-        &mut self,
-        board: BoardName,
-        range: Range,
-        limit: u32,
-        reply: Reply<Read<Page>>,
-    ) {
-        self.reads.weak_turn += 1;
-        let (store, weak) = (self.store.clone(), self.ask_replicas(board.clone(), range, limit));
-        self.env.spawn("weak-read", async move {
-            let answer = match weak.await {
-                Err(RequestError::Away) => match store.read(board, range, limit).await {
-                    Ok(value) => Ok(Read { value, consistency: Consistency::Weak }),
-                    Err(error) => Err(unread(&error)),
-                },
-                told => told,
-            };
-            let _ = reply.send(answer);
-        });
-    }
-
-    /// Returns links to workers, beginning with the one whose turn it is.
-    fn replicas(&self) -> Vec<Link> {
-        let mut links: Vec<_> = self.links.workers().cloned().collect();
-        if !links.is_empty() {
-            let turn = usize::try_from(self.reads.weak_turn).unwrap_or(0) % links.len();
-            links.rotate_left(turn);
-        }
-        links.truncate(REPLICAS_MAX);
-        links
-    }
-
-    /// Reads posts from a worker's node database, or from this master's memory if no worker has
-    /// them.
-    fn ask_replicas(
-        &self,
-        board: BoardName,
-        range: Range,
-        limit: u32,
-    ) -> impl Future<Output = Result<Read<Page>, RequestError>> + Send + 'static {
-        let (links, wait) = (self.replicas(), self.config.store_timeout);
-        let memory = self.tails.read(&board, range, limit as usize).map(|posts| Page {
-            posts: posts.iter().map(|post| Post::clone(post)).collect(),
-            last_seq: self.tails.last(&board).unwrap_or_default(),
-            epoch: self.tails.epoch(),
-            as_of_ms: self.tails.as_of_ms(),
-        });
-        let env = self.env.clone();
-        async move {
-            for link in links {
-                let request = Request::Read { board: board.clone(), range, limit };
-                if let Ok(Response::Page(Some(value))) = link.call(request, wait).await {
-                    env.sometimes("a worker's node database answered a read");
-                    return Ok(Read { value, consistency: Consistency::Weak });
-                }
-            }
-            let value = memory.ok_or(RequestError::Away)?;
-            Ok(Read { value, consistency: Consistency::Weak })
-        }
-    }
-
-    /// Looks a session up in workers' node databases.
-    fn ask_replicas_for(
-        &mut self,
-        key: SessionKey,
-    ) -> impl Future<Output = Option<SessionRow>> + Send + use<> {
-        self.reads.weak_turn += 1;
-        let (links, wait) = (self.replicas(), self.config.store_timeout);
-        async move {
-            for link in links {
-                if let Ok(Response::Session(Some(row))) =
-                    link.call(Request::Session(key), wait).await
-                {
-                    return Some(row);
-                }
-            }
-            None
-        }
-    }
-
     /// Looks a session up in the store for the requests that wait for it.
     pub(super) fn look_up_session(&mut self, key: SessionKey) {
-        let (store, weak) = (self.store.clone(), self.ask_replicas_for(key));
+        let (store, weak) = (self.store.clone(), self.ask_replicas_for(key, None));
         self.spawn("session", async move {
             let answer = match store.find_session(key).await {
                 Err(StoreError::Busy) => Err(StoreError::Busy),
@@ -332,10 +247,10 @@ impl Driver {
                 let _ = reply.send(Err(RequestError::Overloaded));
             }
             Err(_) => {
-                let weak = self.ask_replicas_for(key);
                 let cached = self.people.sessions.get(&key).cloned();
+                let weak = self.ask_replicas_for(key, cached);
                 self.spawn("weak-restore", async move {
-                    Input::SessionRestored { session: weak.await.or(cached), reply }
+                    Input::SessionRestored { session: weak.await, reply }
                 });
             }
         }
