@@ -143,7 +143,7 @@ impl Worker {
     }
 
     /// Carries out a group and answers it; gives the connection back if it is still good.
-    fn serve(&self, db: Db, group: Vec<Job>) -> BoxFuture<'_, Option<Db>> {
+    pub(super) fn serve(&self, db: Db, group: Vec<Job>) -> BoxFuture<'_, Option<Db>> {
         Box::pin(async move {
             let done = {
                 let work: BoxFuture<'_, Vec<Answer>> = Box::pin(self.carry_out(&db, &group));

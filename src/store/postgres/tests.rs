@@ -2,10 +2,13 @@
 
 mod append;
 mod away;
+mod certificates;
+mod conflicts;
 mod login;
 mod notify;
 mod plans;
 mod schema;
+mod standby;
 
 use std::{
     sync::{
