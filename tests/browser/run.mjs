@@ -33,7 +33,7 @@ const USAGE = `usage: node run.mjs [flags]
   -w, --without-policy  leave the page's content security policy out
       --sim PATH       chatchat-sim, whose page of a run is opened too (default: target/debug/chatchat-sim)
   -s, --short          only what must never break: chat, a dead master, a dead worker, hostile texts,
-                       the page of a run
+                       the page of a run, axe, the keyboard alone, two looks
   -l, --long           everything, the deaths three times over
   -f, --filter WORD    only checks whose "suite: name" holds it; suites: units, chat, faults, hostile,
                        strangers, ux, moves, access, reading, people,
@@ -148,7 +148,10 @@ for (let round = 1; round <= rounds; round += 1) {
 }
 await suite("hostile", asked.short ? hostile.checks : [...hostile.checks, ...hostile.slow]);
 await suite("strangers", strangers.checks);
-if (!asked.short) {
+if (asked.short) {
+  await suite("access", access.short);
+  await suite("looks", looks.short);
+} else {
   await suite("moves", moves.checks);
   await suite("ux", ux.checks);
   await suite("access", access.checks);
