@@ -66,7 +66,7 @@ bench name="queue":
 cluster *flags: build
     node tests/cluster/run.mjs "$@"
 
-# Makes three hosts as docs/operate.md says, in network namespaces, and breaks them for 5 minutes (--short: 3); needs Node and root
+# Makes three hosts as docs/operate.md says, in network namespaces, and breaks them for 8 minutes (--short: 3); needs Node and root
 hosts *flags: build
     node tests/hosts/run.mjs "$@"
 

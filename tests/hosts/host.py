@@ -2,7 +2,7 @@
 
   host.py run NAME         is the first process: takes commands over TCP, and runs the services that it is asked to
   host.py ssh HOST CMD     runs a command on another host, with this one's stdin
-  host.py systemctl ARGS   asks the first process for services: enable --now, start, stop, restart
+  host.py systemctl ARGS   asks the first process for services: enable --now, disable --now, start, stop, restart
 """
 
 import json
@@ -142,9 +142,9 @@ def on_systemctl(services):
             for unit in units:
                 if verb in ("enable", "start", "restart"):
                     service = services.get(unit) or services.setdefault(unit, Service(unit))
-                if verb in ("stop", "restart") and unit in services:
+                if verb in ("stop", "disable", "restart") and unit in services:
                     services[unit].stop()
-                if verb != "stop":
+                if verb not in ("stop", "disable"):
                     services[unit].wanted.set()
                     started &= services[unit].started.wait(90)
             connection.sendall(b"done" if started else b"late")

@@ -1,9 +1,10 @@
-// Three hosts in network namespaces, each with its own mounts, processes and name, on one bridge; and
-// the blocks of docs/operate.md that are run on them.
+// Three hosts in network namespaces, each with its own mounts, processes and name, on one bridge.
 
-import { execFileSync, spawn } from "node:child_process";
-import { chmod, mkdir, readFile, writeFile } from "node:fs/promises";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { chmod, mkdir, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import { until } from "../browser/cluster.mjs";
@@ -12,7 +13,7 @@ const HOST_PY = new URL("host.py", import.meta.url).pathname;
 const BRIDGE = "chatchat-br";
 // Directories of which each host has its own copy, over the machine's.
 const OWN = ["/etc", "/var", "/usr/local", "/root"];
-const PROGRAMS = ["chatchat-master", "chatchat-worker", "chatctl"];
+export const PROGRAMS = ["chatchat-master", "chatchat-worker", "chatctl"];
 
 const paths = (bin) => PROGRAMS.map((name) => join(bin, name)).join(" ");
 const root = (...args) => execFileSync(args[0], args.slice(1), { stdio: "pipe" });
@@ -110,6 +111,22 @@ export class Host {
       socket.end(`${JSON.stringify(`set -e\n${script}`)}\n`);
     });
   }
+
+  // Runs a script as root at the host's own console, which needs no network.
+  console(script) {
+    const args = ["netns", "exec", `chatchat-${this.name}`, "python3", HOST_PY, "ssh", this.address, `set -e\n${script}`];
+    return new Promise((done, failed) => {
+      const process = spawn("ip", args, { stdio: ["ignore", "pipe", "pipe"], timeout: 120_000 });
+      let [out, errors] = ["", ""];
+      process.stdout.on("data", (bytes) => (out += bytes));
+      process.stderr.on("data", (bytes) => (errors += bytes));
+      process.on("error", failed);
+      process.on("close", (code) => {
+        if (code === 0) return done(out);
+        failed(new Error(`${this.name}: exit ${code} at the console\n${script}\n${out}${errors}`));
+      });
+    });
+  }
 }
 
 // Makes the bridge that the hosts and the people are on.
@@ -125,21 +142,34 @@ export function remove_network(hosts) {
   quietly("ip", "link", "del", BRIDGE);
 }
 
-// Blocks of a guide in order: where each is run, and its text.
-export async function blocks_of(path) {
-  const text = await readFile(path, "utf8");
-  return [...text.matchAll(/^```sh ([a-z ]+)\n([\s\S]*?)^```$/gm)].map(([, on, script]) => ({ on: on.split(" "), script }));
-}
-
-// Whether namespaces and overlays can be made here; if not, says why.
+// Why hosts cannot be made here, if they cannot. `mendable` says whether root and packages are all that lacks:
+// else the machine gives nobody namespaces or overlays.
 export function why_not() {
-  if (process.getuid() !== 0) return "it needs root";
+  if (process.getuid() !== 0) return { why: "it needs root", mendable: true };
+  const lacking = ["ip", "unshare", "openssl", "python3", "psql"].filter((program) => spawnSync("which", [program]).status !== 0);
+  if (lacking.length > 0) return { why: `there is no ${lacking.join(", ")}`, mendable: true };
+  if (!has_postgres()) return { why: "there is no PostgreSQL in /usr/lib/postgresql", mendable: true };
+  const [net, dir] = ["chatchat-probe", mkdtempSync(join(tmpdir(), "chatchat-probe-"))];
+  const overlay = `mkdir ${dir}/up ${dir}/work && mount -t overlay overlay -o lowerdir=/etc,upperdir=${dir}/up,workdir=${dir}/work /etc`;
   try {
-    execFileSync("unshare", ["--net", "--mount", "--pid", "--uts", "--fork", "true"], { stdio: "pipe" });
-    execFileSync("which", ["ip", "openssl", "python3", "psql"], { stdio: "pipe" });
+    root("ip", "netns", "add", net);
+    root("ip", "link", "add", net, "type", "bridge");
+    root("ip", "link", "add", "chat-probe", "type", "veth", "peer", "name", "eth0", "netns", net);
+    root("ip", "netns", "exec", net, "unshare", "--mount", "--pid", "--uts", "--fork", "--mount-proc", "sh", "-c", overlay);
     return undefined;
   } catch (error) {
-    return String(error.stderr ?? error.message).trim();
+    return { why: String(error.stderr ?? error.message).trim() || error.message, mendable: false };
+  } finally {
+    for (const link of ["chat-probe", net]) quietly("ip", "link", "del", link);
+    quietly("ip", "netns", "del", net);
+    rmSync(dir, { recursive: true, force: true });
   }
 }
 
+function has_postgres() {
+  try {
+    return readdirSync("/usr/lib/postgresql").some((version) => spawnSync("test", ["-x", `/usr/lib/postgresql/${version}/bin/postgres`]).status === 0);
+  } catch {
+    return false;
+  }
+}

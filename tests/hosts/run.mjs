@@ -3,9 +3,11 @@
 //
 //   node run.mjs [flags]        exit code 0 when all held or nothing can be run here, 1 when not, 2 for usage
 //
-// It needs root, PostgreSQL, openssl and overlay mounts; without, it says so and ends. With
-// CHATCHAT_REQUIRE_ALL=1 that is a failure.
+// It needs root, PostgreSQL, openssl and python3, and a machine that gives namespaces and overlay mounts; without,
+// it says so and ends. With CHATCHAT_REQUIRE_ALL=1 that is a failure, unless the machine gives them to nobody.
 
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
@@ -15,7 +17,8 @@ import { parseArgs } from "node:util";
 import { sleep, until } from "../browser/cluster.mjs";
 import { History, judge } from "../cluster/history.mjs";
 import { Person, Reader } from "../cluster/people.mjs";
-import { Host, blocks_of, make_network, remove_network, why_not } from "./hosts.mjs";
+import { blocks_of, tools_agree } from "./guide.mjs";
+import { Host, PROGRAMS, make_network, remove_network, why_not } from "./hosts.mjs";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const USAGE = `usage: node run.mjs [flags]
@@ -23,7 +26,8 @@ const USAGE = `usage: node run.mjs [flags]
   -B, --before DIR  directory of earlier programs, with which the cluster starts and from which it is upgraded
       --guide FILE  guide of the earlier programs, by which the hosts are set up (default: docs/operate.md)
   -f, --filter WORD only phases whose name holds it
-  -s, --short       shorter faults
+  -s, --short       shorter faults, and only what the gate asks: the host of a standby is killed, that of the
+                    primary cut off; with --before the upgrade too
       --history FILE  write what people saw to this file
       --judge PATH  chatchat-sim, whose oracles judge what people saw
   -k, --keep        leave the directory behind
@@ -65,14 +69,22 @@ function flags() {
 
 const missing = why_not();
 if (missing) {
-  console.log(`SKIPPED: hosts in namespaces cannot be made here: ${missing}`);
-  process.exit(process.env.CHATCHAT_REQUIRE_ALL === "1" ? 1 : 0);
+  console.log(`SKIPPED: hosts in namespaces cannot be made here: ${missing.why}`);
+  process.exit(missing.mendable && process.env.CHATCHAT_REQUIRE_ALL === "1" ? 1 : 0);
 }
 
 const bin = resolve(asked.bin ?? join(HERE, "../../target/release"));
+const before = asked.before && resolve(asked.before);
+for (const dir of before ? [before, bin] : [bin]) {
+  const lacking = PROGRAMS.filter((name) => !existsSync(join(dir, name)));
+  if (lacking.length === 0) continue;
+  console.error(`${dir} lacks ${lacking.join(", ")}: \`cargo build --release --bins\` makes them, of an earlier commit in a \`git worktree\``);
+  process.exit(2);
+}
+const to_itself = !before || PROGRAMS.every((name) => spawnSync("cmp", ["-s", join(before, name), join(bin, name)]).status === 0);
 const base = await mkdtemp(join(tmpdir(), "chatchat-hosts-"));
 const [north, middle, south] = ["north", "middle", "south"].map(
-  (name, nth) => new Host(name, `10.77.0.${nth + 1}`, join(base, name), resolve(asked.before ?? bin)),
+  (name, nth) => new Host(name, `10.77.0.${nth + 1}`, join(base, name), before ?? bin),
 );
 const hosts = [north, middle, south];
 const GUIDE = join(HERE, "../../docs/operate.md");
@@ -89,11 +101,12 @@ if (asked.history || asked.judge) Person.history = new History();
 const people = [];
 const readers = [];
 let ending;
+const report = [];
 
 // The blocks of one step of the guide, on one host.
-const step = async (name, host) => {
+const step = async (name, host, run = (script) => host.run(script)) => {
   let out = "";
-  for (const block of blocks.filter(({ on }) => on.includes(name))) out += await host.run(block.script);
+  for (const block of blocks.filter(({ on }) => on.includes(name))) out += await run(block.script);
   return out;
 };
 
@@ -116,8 +129,13 @@ async function whole(among = hosts, limit_ms = 60_000) {
   for (const host of among) await until(`nodes in at ${host.name}`, () => look(host).then(() => true), limit_ms);
 }
 
+const UPGRADE = "every host in turn is upgraded";
+const STANDBY_DIES = "the host of a standby is killed";
+const PRIMARY_IS_CUT = "the host of the primary is cut off, a standby promoted";
+const SHORT = [STANDBY_DIES, PRIMARY_IS_CUT, ...(before ? [UPGRADE] : [])];
+
 async function during(name, loses_ms, what) {
-  if (asked.filter && !name.includes(asked.filter)) return;
+  if (asked.filter ? !name.includes(asked.filter) : asked.short && !SHORT.includes(name)) return;
   console.log(`\n${at()} ${name}`);
   const from = Date.now();
   try {
@@ -131,9 +149,17 @@ async function during(name, loses_ms, what) {
   const waits = sent.map((post) => (post.acked ?? Date.now()) - post.first).sort((a, b) => a - b);
   const share = (part) => waits[Math.min(waits.length - 1, Math.floor(waits.length * part))] ?? 0;
   console.log(`      ${sent.length} posts in ${((end - from) / 1000).toFixed(0)} s: waited p50 ${share(0.5)} ms, p99 ${share(0.99)} ms, longest ${waits.at(-1)} ms`);
+  console.log(`      longest outage, in which nobody's post was acknowledged: ${outage(from, end)} ms`);
   const bound = loses_ms + SLACK_MS;
   const late = waits.filter((wait) => wait > bound);
   if (late.length > 0) fail(`${name}: ${late.length} posts waited over ${bound} ms`);
+}
+
+// Longest time between two acknowledgements to whomever.
+function outage(from, end) {
+  const acked = people.flatMap((person) => person.sent.map((post) => post.acked)).filter((time) => time >= from && time < end);
+  const times = [from, ...acked.sort((a, b) => a - b), end];
+  return Math.max(...times.slice(1).map((time, nth) => time - times[nth]));
 }
 
 // A master that is stopped says so in its answers; who had none lately may find it gone. It refuses nobody, and cuts nobody off.
@@ -181,12 +207,44 @@ async function check() {
   if (asked.judge && !judge(asked.judge, path)) fail("the oracles");
 }
 
+const IS_STANDBY = `su postgres -s /bin/sh -c "psql -Atc 'SELECT pg_is_in_recovery()' postgres"`;
+// Whether a server that is stopped ended well, and where: any that runs on it leaves another end.
+const LAST_WRITE = `$(ls -d /usr/lib/postgresql/*/bin | tail -1)/pg_controldata -D /var/lib/chatchat-db/data | grep -E '^(Database cluster state|Latest checkpoint location|Time of latest checkpoint)'`;
+
 async function primary() {
   for (const host of hosts) {
-    const is = await host.run(`su postgres -s /bin/sh -c "psql -Atc 'SELECT pg_is_in_recovery()' postgres"`, 5000).catch(() => "");
+    const is = await host.run(IS_STANDBY, 5000).catch(() => "");
     if (is.trim() === "f") return host;
   }
   return undefined;
+}
+
+// A person has to decide: what they take for it is lost.
+const DECIDES_MS = 5_000;
+// Time until the other standby follows, of which it needs some to give the old primary up.
+const FOLLOWS_MS = 10_000;
+
+// Promotes the standby that received more, as the guide says, and waits until the hosts that are left go on.
+async function promote(standbys) {
+  await sleep(DECIDES_MS);
+  const received = await Promise.all(standbys.map(async (host) => Number(await step("promote", host))));
+  const next = standbys[received[0] >= received[1] ? 0 : 1];
+  await step("promoted", next);
+  console.log(`${at()} ${next.name} is promoted (${received.join(" and ")} bytes received)`);
+  await whole(standbys);
+  // Commits wait for it.
+  const follows = `su postgres -s /bin/sh -c "psql -Atc 'SELECT count(*) FROM pg_stat_replication' postgres"`;
+  await until(`a standby of ${next.name}`, async () => (await next.run(follows, 5000)).trim() !== "0", FOLLOWS_MS);
+  return next;
+}
+
+// Makes an old primary a standby of the new one, as the guide says.
+async function give_back(old, next) {
+  await step("returned", old);
+  const follows = async () => (await old.run(IS_STANDBY, 5000)).trim() === "t";
+  await until(`${old.name} as a standby`, follows, 30_000);
+  await whole();
+  if ((await primary()) !== next) fail(`the primary is ${(await primary())?.name}`);
 }
 
 for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => (ending ??= clean_up().then(() => process.exit(130))));
@@ -209,6 +267,7 @@ try {
   await whole();
   console.log(`${at()} ${asked.guide ?? "docs/operate.md"} was followed: three masters, six workers`);
   if (!asked.guide) await own_users();
+  for (const line of await tools_agree(north, asked.guide ?? GUIDE)) report.push(line);
 
   const urls = hosts.map((host) => host.url);
   for (let nth = 0; nth < SIZES.people; nth += 1) people.push(await Person.join(urls, nth, `board-${nth % 4}`));
@@ -220,7 +279,7 @@ try {
 
   await during("calm", 0, () => sleep(SIZES.fault_s * 1000));
 
-  await during("the host of a standby is killed", SILENCE_MS, async () => {
+  await during(STANDBY_DIES, SILENCE_MS, async () => {
     await south.kill();
     await sleep(SIZES.fault_s * 1000);
     await whole([north, middle]);
@@ -236,8 +295,13 @@ try {
     await whole();
   });
 
-  await during("every host in turn is upgraded", 0, async () => {
+  await during(UPGRADE, 0, async () => {
     const from = Date.now();
+    report.push(
+      to_itself
+        ? `upgrade: from the programs to themselves, ${before ? "as those of --before are the same" : "for lack of --before"}: it says nothing of two releases`
+        : `upgrade: from ${before} to ${bin}`,
+    );
     for (const host of hosts) {
       await host.bring(bin);
       await step("upgrade", host);
@@ -248,23 +312,34 @@ try {
     nobody_was_refused(from);
   });
 
-  // A person has to decide: what they take for it is lost.
-  const DECIDES_MS = 5_000;
   await during("the host of the primary is killed, a standby promoted", SILENCE_MS + DECIDES_MS, async () => {
     await north.kill();
-    await sleep(DECIDES_MS);
-    const standbys = [middle, south];
-    const received = await Promise.all(standbys.map(async (host) => Number(await step("promote", host))));
-    const next = standbys[received[0] >= received[1] ? 0 : 1];
-    await step("promoted", next);
-    console.log(`${at()} ${next.name} is promoted (${received.join(" and ")} bytes received)`);
-    await whole(standbys);
+    const next = await promote([middle, south]);
     await sleep(SIZES.fault_s * 1000);
     await north.start();
     await north.run("systemctl start chatchat-master chatchat-worker@worker-1 chatchat-worker@worker-2");
-    await step("returned", north);
+    await give_back(north, next);
+  });
+
+  // While the store is away people go from master to master, and at any time to the one that answers nothing.
+  await during(PRIMARY_IS_CUT, DECIDES_MS + FOLLOWS_MS + SILENCE_MS, async () => {
+    const old = await primary();
+    if (!old) throw new Error("there is no primary");
+    old.cut();
+    const next = await promote(hosts.filter((host) => host !== old));
+    await sleep(SIZES.fault_s * 1000);
+    // Its own master and workers still reach it: what it acknowledged to them would be lost.
+    if ((await old.console(IS_STANDBY)).trim() !== "f") fail(`the server at ${old.name} is no primary any more`);
+    await step("fenced", old, (script) => old.console(script));
+    const end = await old.console(LAST_WRITE);
+    if (!/state: +shut down\n/.test(`${end}\n`)) fail(`the server at ${old.name} is not shut down: ${end}`);
+    old.mend();
+    console.log(`${at()} ${old.name} is fenced and back`);
     await whole();
     if ((await primary()) !== next) fail(`the primary is ${(await primary())?.name}`);
+    const now = await old.run(LAST_WRITE);
+    if (now.trim() !== end.trim()) fail(`the server at ${old.name} was written after it was fenced:\n${end}\n${now}`);
+    await give_back(old, next);
   });
 
   await during("the process of the primary is killed and comes back", SILENCE_MS, async () => {
@@ -291,5 +366,6 @@ else if (people.length > 0) await check().catch((error) => fail(error.stack));
 for (const reader of readers) reader.stop();
 if (failures) for (const host of hosts) console.log(`\n${host.name}:\n${await host.run("tail -n 15 /var/log/chatchat-*.log", 5000).catch((e) => e.message)}`);
 await clean_up();
+for (const line of report) console.log(line);
 console.log(failures ? `\n${failures} FAILED` : "\nall held");
 process.exit(failures ? 1 : 0);
