@@ -121,6 +121,14 @@ pub enum Action {
     LostAck { dose: Dose },
     /// A write of the store fails cleanly.
     StoreError { dose: Dose },
+    /// A transaction of the store is undone for others before its commit, and is repeated within the
+    /// store's time-out.
+    StoreConflict { dose: Dose },
+    /// No more than `count` statements run at the store at once, and each takes `by` longer.
+    StorePool { count: u32, by: Duration },
+    /// The store's primary ends in the middle of commits, and a standby takes its place within `for`:
+    /// it has all that anybody was told of, and some of the rest.
+    StorePromote,
     /// No more than so many sockets: connects and accepts fail beyond.
     FdLimit { target: Target, count: u32 },
     /// SIGTERM: the process says goodbye and ends. Undone by a start.
@@ -236,6 +244,9 @@ kinds! {
     ClockJump "clock_jump" ["target" "by"] [],
     LostAck "lost_ack" [] ["rate" "count"],
     StoreError "store_error" [] ["rate" "count"],
+    StoreConflict "store_conflict" [] ["rate" "count"],
+    StorePool "store_pool" ["count"] ["by"],
+    StorePromote "store_promote" [] [],
     FdLimit "fd_limit" ["target" "count"] [],
     Stop "stop" ["target"] [],
     Restart "restart" ["targets"] [],
@@ -430,6 +441,12 @@ impl RawFault {
             Kind::ClockJump => Action::ClockJump { target: target()?, by: step()? },
             Kind::LostAck => Action::LostAck { dose: self.dose(rate)? },
             Kind::StoreError => Action::StoreError { dose: self.dose(rate)? },
+            Kind::StoreConflict => Action::StoreConflict { dose: self.dose(rate)? },
+            Kind::StorePool => Action::StorePool {
+                count: self.count.unwrap_or(0),
+                by: self.by.as_deref().map_or(Ok(Duration::ZERO), |by| span("by", by))?,
+            },
+            Kind::StorePromote => Action::StorePromote,
             Kind::FdLimit => Action::FdLimit { target: target()?, count: self.count.unwrap_or(0) },
             Kind::Stop => Action::Stop { target: target()? },
             Kind::Restart => {
@@ -479,7 +496,11 @@ impl Action {
             Self::Swizzle { targets }
             | Self::Restart { targets }
             | Self::Stranger { to: targets } => targets.iter().collect(),
-            Self::LostAck { .. } | Self::StoreError { .. } => Vec::new(),
+            Self::LostAck { .. }
+            | Self::StoreError { .. }
+            | Self::StoreConflict { .. }
+            | Self::StorePool { .. }
+            | Self::StorePromote => Vec::new(),
             Self::Partition { links }
             | Self::Delay { links, .. }
             | Self::Bandwidth { links, .. }
@@ -536,7 +557,11 @@ impl Action {
             | Self::Stranger { to: targets } => {
                 targets.iter_mut().for_each(|t| *t = change(t));
             }
-            Self::LostAck { .. } | Self::StoreError { .. } => {}
+            Self::LostAck { .. }
+            | Self::StoreError { .. }
+            | Self::StoreConflict { .. }
+            | Self::StorePool { .. }
+            | Self::StorePromote => {}
             Self::Partition { links }
             | Self::Delay { links, .. }
             | Self::Bandwidth { links, .. }
@@ -642,10 +667,14 @@ impl fmt::Display for Action {
                 }
                 Ok(())
             }
-            Self::LostAck { dose } | Self::StoreError { dose } => match dose {
-                Dose::Rate(rate) => write!(f, " at {rate}"),
-                Dose::Count(count) => write!(f, " {count} times"),
-            },
+            Self::LostAck { dose } | Self::StoreError { dose } | Self::StoreConflict { dose } => {
+                match dose {
+                    Dose::Rate(rate) => write!(f, " at {rate}"),
+                    Dose::Count(count) => write!(f, " {count} times"),
+                }
+            }
+            Self::StorePool { count, by } => write!(f, " at {count} by {by:?}"),
+            Self::StorePromote => Ok(()),
         }
     }
 }

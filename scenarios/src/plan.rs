@@ -251,6 +251,9 @@ fn swarm_action(kind: Kind, rng: &mut Rng, cluster: &Cluster, people: usize) -> 
         Kind::ClockJump => Action::ClockJump { target, by: step },
         Kind::LostAck => Action::LostAck { dose: Dose::Rate(rate) },
         Kind::StoreError => Action::StoreError { dose: Dose::Rate(rate) },
+        Kind::StoreConflict => Action::StoreConflict { dose: Dose::Rate(3.0 * rate) },
+        Kind::StorePool => Action::StorePool { count: rng.below(4) as u32, by: by / 6 },
+        Kind::StorePromote => Action::StorePromote,
         Kind::FdLimit => Action::FdLimit { target, count: 8 + rng.below(40) as u32 },
         Kind::Stop => Action::Stop { target },
         Kind::Restart => {

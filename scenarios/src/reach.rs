@@ -52,6 +52,9 @@ const fn reach(kind: Kind) -> Reach {
         | Kind::ClockJump
         | Kind::LostAck
         | Kind::StoreError
+        | Kind::StoreConflict
+        | Kind::StorePool
+        | Kind::StorePromote
         | Kind::FdLimit
         | Kind::Stop
         | Kind::Restart => only(ALL, ""),

@@ -173,7 +173,8 @@ impl Cluster {
             keys,
             tokens: Mutex::new(JoinTokens::new(&secrets, each)),
             has_operators: expulsions_max(plan) > 0,
-            store: StoreHost::new(&NewCluster { cluster, epoch: StoreEpoch(1), now_ms: 0 })?,
+            store: StoreHost::new(&NewCluster { cluster, epoch: StoreEpoch(1), now_ms: 0 })?
+                .with_timeout(shape.config.store_timeout),
             grants: Mutex::default(),
             ended: Mutex::default(),
             to_launcher: Mutex::default(),

@@ -44,6 +44,8 @@ pub enum Step {
     Mend(Place),
     /// A process is asked to stop.
     Stop(Place),
+    /// A process dies.
+    Exit(Place),
     /// It is started again.
     Start(Place),
 }

@@ -81,10 +81,17 @@ impl RawFault {
                 self.targets = Some(names(targets));
             }
             Action::Stranger { to } => self.to = Some(names(to)),
-            Action::LostAck { dose } | Action::StoreError { dose } => match dose {
+            Action::LostAck { dose }
+            | Action::StoreError { dose }
+            | Action::StoreConflict { dose } => match dose {
                 Dose::Rate(rate) => self.rate = Some(*rate),
                 Dose::Count(count) => self.count = Some(*count),
             },
+            Action::StorePool { count, by } => {
+                self.count = Some(*count);
+                self.by = (!by.is_zero()).then(|| duration(*by));
+            }
+            Action::StorePromote => {}
         }
     }
 

@@ -61,7 +61,11 @@ impl Evidence<'_> {
         let fault = self.plan.faults.get(incident.fault);
         // A fault that is not in the plan: nothing is known of it.
         fault.is_none_or(|fault| match &fault.action {
-            Action::LostAck { .. } | Action::StoreError { .. } => place == Place::Store,
+            Action::LostAck { .. }
+            | Action::StoreError { .. }
+            | Action::StoreConflict { .. }
+            | Action::StorePool { .. }
+            | Action::StorePromote => place == Place::Store,
             action => action.targets().iter().any(|target| self.may_be(target, place)),
         })
     }
@@ -222,6 +226,24 @@ mod tests {
         let deaths =
             |nth| made.with(|evidence| evidence.deaths(Place::Worker(nth)).collect::<Vec<_>>());
         assert_eq!((deaths(0), deaths(1)), (vec![ms(20_000)], Vec::new()));
+    }
+
+    #[test]
+    fn fault_of_the_store_touches_the_store_alone() {
+        for (kind, keys) in [
+            ("lost_ack", "count = 1"),
+            ("store_error", "rate = 0.5"),
+            ("store_conflict", "rate = 0.5"),
+            ("store_pool", "count = 1"),
+            ("store_promote", ""),
+        ] {
+            let made = Fixture::with_faults(&[(kind, keys, 20_000, 30_000)]);
+            made.with(|evidence| {
+                let touched = |place| evidence.is_touched(place, ms(25_000), ms(26_000));
+                assert!(touched(Place::Store), "{kind}");
+                assert!(!touched(Place::Master(0)) && !touched(Place::Worker(1)), "{kind}");
+            });
+        }
     }
 
     #[test]

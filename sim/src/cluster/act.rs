@@ -122,6 +122,12 @@ impl Cluster {
             }
             Action::LostAck { dose } => self.on_store(nth, Trouble::LostAck, *dose),
             Action::StoreError { dose } => self.on_store(nth, Trouble::Error, *dose),
+            Action::StoreConflict { dose } => self.on_store(nth, Trouble::Conflict, *dose),
+            Action::StorePool { count, by } => {
+                self.store().exhaust(nth, *count, *by);
+                Begun::until(move |it: &Arc<Self>| it.store().end_trouble(nth) > 0)
+            }
+            Action::StorePromote => self.promoted(nth),
             Action::FdLimit { target, count } => self.bounded(nth, target, *count),
             Action::Clone { target } => self.cloned(target),
             Action::Rollback { target, .. } => self.rolled_back(nth, target),
@@ -240,6 +246,17 @@ impl Cluster {
         let seed = self.world().seed();
         self.store().begin_trouble(seed, nth, trouble, dose);
         Begun::until(move |it: &Arc<Self>| it.store().end_trouble(nth) > 0)
+    }
+
+    /// Leaves the store's commits without answers. The agenda ends the primary and starts the standby.
+    fn promoted(&self, nth: FaultId) -> Begun<Self> {
+        self.store().begin_promotion(self.world().seed(), nth);
+        Begun::until(move |it: &Arc<Self>| {
+            // Healed before its time: the primary must not go on.
+            let bit = it.store().is_promoting(nth) && it.exit(Place::Store);
+            it.start_again(Place::Store);
+            bit
+        })
     }
 
     fn bounded(&self, nth: usize, target: &Target, count: u32) -> Begun<Self> {

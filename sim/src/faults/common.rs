@@ -16,6 +16,10 @@ use crate::deployment::{Begun, Deployment, FaultId, Step};
 /// Length of a fault with several steps whose story names none.
 const STEPS_LAST: Duration = Duration::from_secs(8);
 
+/// Shortest and longest time in which a primary commits without the answer of its standby.
+const UNCONFIRMED_MIN: Duration = Duration::from_millis(20);
+const UNCONFIRMED_MAX: Duration = Duration::from_millis(400);
+
 /// Begins a fault.
 pub(super) fn act<D: Deployment>(
     on: &Arc<D>,
@@ -35,6 +39,7 @@ pub(super) fn act<D: Deployment>(
         Action::Restart { targets } => restarted(on, plan, nth, targets),
         Action::PersonRestart { target } => pages_closed(on, plan, pages, target),
         Action::Expel { target } => expel::begin(on, plan, nth, target),
+        Action::StorePromote => promoted(on, plan, nth, action),
         _ => on.act(nth, action),
     }
 }
@@ -102,6 +107,16 @@ fn partitioned<D: Deployment>(on: &Arc<D>, nth: FaultId, links: &Links) -> Begun
         let end = |(from, to): &(_, _)| on.mend(nth, *from, *to);
         directions.iter().map(end).sum::<u64>() > 0
     })
+}
+
+/// Ends the store's primary a moment after its last answer. Its standby answers from a later time on.
+fn promoted<D: Deployment>(on: &Arc<D>, plan: &Plan, nth: FaultId, action: &Action) -> Begun<D> {
+    let mut rng = Seed(plan.seed).stream(&format!("faults/promote/{}", plan.label_of(nth)));
+    let lasts = lasts(plan, nth);
+    let ends = rng.duration_between(UNCONFIRMED_MIN, UNCONFIRMED_MAX).min(lasts / 2);
+    let answers = rng.duration_between(ends, lasts);
+    let steps = vec![(ends, Step::Exit(Place::Store)), (answers, Step::Start(Place::Store))];
+    on.act(nth, action).then(steps)
 }
 
 /// Returns how long a fault lasts.
@@ -179,6 +194,7 @@ pub(super) fn carry_out<D: Deployment>(
             around(&**on, place).into_iter().map(end).sum::<u64>() > 0
         }
         Step::Stop(place) => on.stop(place),
+        Step::Exit(place) => on.exit(place),
         Step::Start(place) => {
             on.start_again(place);
             false

@@ -65,6 +65,9 @@ pub const fn is_supported(kind: Kind) -> bool {
         | Kind::ClockJump
         | Kind::LostAck
         | Kind::StoreError
+        | Kind::StoreConflict
+        | Kind::StorePool
+        | Kind::StorePromote
         | Kind::FdLimit
         | Kind::Stop
         | Kind::Restart
@@ -292,7 +295,7 @@ impl<D: Deployment> Faults<D> {
         if let Some(incident) = state.incidents.get_mut(incident) {
             incident.bit |= bit;
         }
-        if matches!(step, Step::Stop(_)) {
+        if matches!(step, Step::Stop(_) | Step::Exit(_)) {
             // A process ended now, not when the fault began.
             state.incidents.push(Incident { fault: nth, from: now, until: Some(now), bit });
         }

@@ -51,6 +51,9 @@ pub const fn obstacle(kind: Kind) -> Option<&'static str> {
         Kind::LostAck | Kind::StoreError => {
             Some("every node opens the store's file itself: nothing stands between")
         }
+        Kind::StoreConflict | Kind::StorePool | Kind::StorePromote => {
+            Some("the store is a file: it has no server whose connections and standbys could fail")
+        }
         Kind::FdLimit => Some("the system would count a process's files as well as its sockets"),
         Kind::Clone => Some("no second process with a node's identity is started"),
         Kind::Rollback => Some("no copies of the disk are kept"),

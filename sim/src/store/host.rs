@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -24,10 +24,11 @@ use chatchat_scenarios::fault::Dose;
 use dst_world::{FaultId, Seed};
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
-use tokio::sync::{Mutex as Turn, oneshot};
+use tokio::sync::{Mutex as Turn, MutexGuard as Held, oneshot};
 
 use super::{
     frames,
+    pool::{self, Taken},
     remote::transmit,
     troubles::{Trouble, Troubles},
 };
@@ -41,6 +42,12 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Reads of one connection at a time, as in a process on a file.
 const READERS: usize = 2;
+
+/// Longest pause before a transaction is repeated that was undone for others, ms. As on PostgreSQL.
+const PAUSE_MAX_MS: u64 = 20;
+
+/// Time for which a transaction is repeated, unless [`StoreHost::with_timeout`] says another.
+const TIMEOUT: Duration = Duration::from_millis(800);
 
 /// Writes in their order, from which the store as it was can be made again.
 #[derive(Debug)]
@@ -69,6 +76,8 @@ pub struct StoreHost {
     core: Arc<Mutex<SqliteCore>>,
     journal: Arc<Mutex<Journal>>,
     troubles: Arc<Mutex<Troubles>>,
+    /// Time for which a transaction is repeated that others undo.
+    timeout: Duration,
 }
 
 impl StoreHost {
@@ -79,7 +88,13 @@ impl StoreHost {
     pub fn new(new: &NewCluster) -> Result<Self, StoreError> {
         let core = Arc::new(Mutex::new(SqliteCore::open_in_memory(new)?));
         let journal = Arc::new(Mutex::new(Journal { new: *new, writes: None }));
-        Ok(Self { core, journal, troubles: Arc::default() })
+        Ok(Self { core, journal, troubles: Arc::default(), timeout: TIMEOUT })
+    }
+
+    /// Has transactions repeated for the `store_timeout` of the nodes.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     fn journal(&self) -> MutexGuard<'_, Journal> {
@@ -135,7 +150,23 @@ impl StoreHost {
         self.troubles().begin(seed, fault, trouble, dose);
     }
 
-    /// Ends a trouble of writes and returns how many it hit.
+    /// Leaves so many connections, each of which a statement keeps `by` longer: the others wait.
+    pub fn exhaust(&self, fault: FaultId, count: u32, by: Duration) {
+        self.troubles().begin_pool(fault, count, by);
+    }
+
+    /// Lets the primary write without any answer, until the host is started again, as its standby.
+    pub fn begin_promotion(&self, seed: Seed, fault: FaultId) {
+        self.troubles().begin_promotion(seed, fault);
+    }
+
+    /// Returns whether the primary of a promotion has not ended yet.
+    #[must_use]
+    pub fn is_promoting(&self, fault: FaultId) -> bool {
+        self.troubles().is_promoting(fault)
+    }
+
+    /// Ends a trouble and returns how many operations it hit.
     pub fn end_trouble(&self, fault: FaultId) -> u64 {
         self.troubles().end(fault)
     }
@@ -158,6 +189,7 @@ impl StoreHost {
 
     /// Serves `addr` until the host is stopped.
     pub async fn serve(self, env: Env, addr: &'static str) {
+        self.promote(&env);
         let mut listener = env.listen(addr).await.expect("the host is the store's alone");
         let lock = Arc::new(Turn::new(()));
         loop {
@@ -182,12 +214,16 @@ impl StoreHost {
             // The reading half sees the same break.
             let _ = transmit(to, frames).await;
         });
+        // The caller has given up once this is dropped.
+        let caller = Arc::new(());
         let (writes, jobs) = lanes([WAITING_MAX; Lane::COUNT]);
-        env.spawn("store-writer", self.clone().write(env.clone(), jobs, lock));
+        let writing = self.clone().write(env.clone(), jobs, lock, Arc::downgrade(&caller));
+        env.spawn("store-writer", writing);
         let (reads, queue) = lanes([WAITING_MAX; Lane::COUNT]);
         let queue = Arc::new(Turn::new((queue, env.rng("store-read-time"))));
         for _ in 0..READERS {
-            let reading = self.clone().read(env.clone(), Arc::clone(&queue), out.clone());
+            let (queue, caller) = (Arc::clone(&queue), Arc::downgrade(&caller));
+            let reading = self.clone().read(env.clone(), queue, out.clone(), caller);
             env.spawn("store-reader", reading);
         }
         loop {
@@ -217,15 +253,26 @@ impl StoreHost {
     }
 
     /// Reads what comes over one connection, beside other readers.
-    async fn read(self, env: Env, queue: Arc<Turn<(Reads, ChaCha20Rng)>>, out: Out) {
+    async fn read(
+        self,
+        env: Env,
+        queue: Arc<Turn<(Reads, ChaCha20Rng)>>,
+        out: Out,
+        caller: Weak<()>,
+    ) {
         loop {
             let (read, takes) = {
                 let (queue, rng) = &mut *queue.lock().await;
                 let Some(read) = queue.recv().await else { return };
                 (read, Duration::from_micros(30 + rng.next_u64() % 90))
             };
+            let taken = self.connection(&env).await;
+            if taken.waited && caller.strong_count() == 0 {
+                return;
+            }
             let answer = self.apply(&read.op, env.wall().ms);
             env.sleep(takes).await;
+            drop(taken);
             if let Ok(frame) = answer_frame(read.number, &answer)
                 && out.send(read.op.lane() as usize, frame).await.is_err()
             {
@@ -237,7 +284,7 @@ impl StoreHost {
 
     /// Writes what comes over one connection. What is written can be read once the disk has it;
     /// until then others read beside it, and its time is the one at which it began.
-    async fn write(self, env: Env, mut jobs: Jobs, lock: Arc<Turn<()>>) {
+    async fn write(self, env: Env, mut jobs: Jobs, lock: Arc<Turn<()>>, caller: Weak<()>) {
         let mut rng = env.rng("store-commit-time");
         let mut next = None;
         loop {
@@ -246,25 +293,35 @@ impl StoreHost {
                 None => jobs.recv().await,
             };
             let Some(first) = first else { return };
+            let taken = self.connection(&env).await;
+            if taken.waited && caller.strong_count() == 0 {
+                return;
+            }
             let held = lock.lock().await;
             let mut group = vec![first];
             next = group::gather(&mut group, &mut jobs, group::GROUP_BATCHES_MAX);
             if group.len() > 1 {
                 env.sometimes("batches shared a transaction of the store");
             }
-            let began_ms = env.wall().ms;
-            env.sleep(Duration::from_micros(300 + rng.next_u64() % 900)).await;
+            let Some((held, began_ms)) = self.up_to_commit(&env, &lock, held, &mut rng).await
+            else {
+                for job in group {
+                    // The connection may have ended.
+                    let _ = job.reply.send(Err(self.no_answer()));
+                }
+                continue;
+            };
             let group = self.refuse_some(group);
             if group.is_empty() {
                 continue;
             }
-            let answers = {
-                let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
-                for job in &group {
-                    self.keep(&job.op, began_ms);
-                }
-                group::carry_out(&mut core, &group, began_ms)
+            let confirmed = self.troubles().hold(group, began_ms);
+            let Some(group) = confirmed else {
+                drop(held);
+                // Nobody confirms the commit: this connection ends with its primary.
+                return std::future::pending().await;
             };
+            let answers = self.commit(&group, began_ms);
             drop(held);
             for (job, answer) in group.into_iter().zip(answers) {
                 if let Ok(OpReply::Written(results)) = &answer
@@ -281,6 +338,69 @@ impl StoreHost {
                 // The connection may have ended.
                 let _ = job.reply.send(answer);
             }
+            drop(taken);
+        }
+    }
+
+    /// Waits for a connection as long as they are few.
+    async fn connection(&self, env: &Env) -> Taken {
+        let pools = self.troubles().pools();
+        pool::take(env, pools).await
+    }
+
+    /// Carries a transaction out up to its commit, and again whenever it is undone for others, as a
+    /// node on PostgreSQL does. Returns its turn and its time; nothing once it was repeated for too
+    /// long.
+    async fn up_to_commit<'a>(
+        &self,
+        env: &Env,
+        lock: &'a Turn<()>,
+        mut held: Held<'a, ()>,
+        rng: &mut ChaCha20Rng,
+    ) -> Option<(Held<'a, ()>, u64)> {
+        let start = env.now();
+        loop {
+            let began_ms = env.wall().ms;
+            env.sleep(Duration::from_micros(300 + rng.next_u64() % 900)).await;
+            let is_undone = self.troubles().hits(Trouble::Conflict);
+            if !is_undone {
+                return Some((held, began_ms));
+            }
+            drop(held);
+            if env.now().since(start) >= self.timeout {
+                env.sometimes("conflicts kept a transaction of the store from its commit");
+                return None;
+            }
+            env.sometimes("a transaction of the store was repeated after a conflict");
+            let pause_ms = env.rng("store-pause").next_u64() % PAUSE_MAX_MS;
+            env.sleep(Duration::from_millis(pause_ms)).await;
+            held = lock.lock().await;
+        }
+    }
+
+    fn no_answer(&self) -> StoreError {
+        let why = format!("no answer for {} ms", self.timeout.as_millis());
+        StoreError::away(AwayReason::NoAnswer, why)
+    }
+
+    fn commit(&self, group: &[Job], began_ms: u64) -> Vec<Answer> {
+        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        for job in group {
+            self.keep(&job.op, began_ms);
+        }
+        group::carry_out(&mut core, group, began_ms)
+    }
+
+    /// Begins as the standby of a primary that ended, if one did: with all that anybody was told of,
+    /// and with some of what nobody was told of.
+    fn promote(&self, env: &Env) {
+        let (there, all) = self.troubles().promote();
+        if there.len() < all {
+            env.sometimes("a promoted standby lacked a transaction that nobody was told of");
+        }
+        for last in there {
+            env.sometimes("a promoted standby had a transaction that nobody was told of");
+            drop(self.commit(&last.group, last.began_ms));
         }
     }
 

@@ -8,12 +8,14 @@
 //!    together in one transaction, and two reads at a time beside them. One connection writes at a
 //!    time. A write's time is the host's wall clock when it begins; it can be read when it ends.
 //! 2. What was committed survives a crash of the host; its answer may never arrive. Troubles may
-//!    keep the answer of a write from its caller, or let it fail, on purpose.
+//!    keep the answer of a write from its caller, let it fail, have it repeated, or leave few connections, on
+//!    purpose. After a promotion of a standby all that a caller was told of is there.
 //! 3. A caller that gets no reply in time is told that the store is away, and uses a new connection
 //!    the next time.
 
 mod frames;
 mod host;
+mod pool;
 mod remote;
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use std::{
 use chatchat::{
     env::Env,
     model::{
+        absence::AwayReason,
         ids::{
             Author, BoardName, Incarnation, NodeId, PostId, Resource, StoreEpoch, Token, UserId,
         },
@@ -217,6 +218,110 @@ fn troubled_write_is_kept_without_an_answer_or_refused_and_not_kept() {
         let is_kept = |node: u8| lists.contains(&format!("{node:02x}").repeat(16));
         assert_eq!([1, 2, 3, 4].map(is_kept), [true, true, false, true], "{lists}");
     });
+}
+
+#[test]
+fn transaction_that_others_undo_is_repeated_as_long_as_its_caller_waits() {
+    simulate(Setup::new(10), async |world| {
+        let (store, _) = stored(&world);
+        let asker = world.add_host("asker");
+        world.sleep(SECOND).await;
+        let (troubled, seed) = (store.clone(), world.seed());
+        let answers = ask(&world, asker, move |env, remote| async move {
+            let deny = |node: u8| remote.call(Op::Deny(NodeId([node; 16])));
+            troubled.begin_trouble(seed, 0, Trouble::Conflict, Dose::Count(5));
+            let repeated = deny(1).await.is_ok();
+            troubled.begin_trouble(seed, 1, Trouble::Conflict, Dose::Rate(1.0));
+            let undone = deny(2).await.expect_err("it is always undone").away_reason();
+            env.sleep(SECOND).await;
+            let hit = troubled.end_trouble(1);
+            (repeated, undone, hit > 20, deny(3).await.is_ok())
+        })
+        .await;
+        assert_eq!(answers, (true, Some(AwayReason::NoAnswer), true, true));
+        assert_eq!(store.end_trouble(0), 5);
+        let lists = format!("{:?}", store.apply(&Op::Admission, world.wall(asker).ms));
+        let is_kept = |node: u8| lists.contains(&format!("{node:02x}").repeat(16));
+        assert_eq!([1, 2, 3].map(is_kept), [true, false, true], "{lists}");
+    });
+}
+
+#[test]
+fn statement_waits_for_a_connection_of_an_exhausted_pool_until_its_caller_gives_up() {
+    simulate(Setup::new(11), async |world| {
+        let (store, _) = stored(&world);
+        let asker = world.add_host("asker");
+        world.sleep(SECOND).await;
+        let exhausted = store.clone();
+        let (refused, took) = ask(&world, asker, move |env, remote| async move {
+            exhausted.exhaust(0, 0, Duration::ZERO);
+            let read = remote.masters().await.map(drop);
+            let written = remote.call(Op::Deny(NodeId([1; 16]))).await.map(drop);
+            let waited = exhausted.end_trouble(0);
+            let refused =
+                [read, written].map(|answer| answer.expect_err("none free").away_reason());
+            exhausted.exhaust(1, 1, Duration::from_millis(100));
+            let (start, mut told) = (env.now(), Vec::new());
+            for _ in 0..4 {
+                let (remote, (tell, answered)) = (remote.clone(), tokio::sync::oneshot::channel());
+                env.spawn("ask", async move {
+                    // The test waits for it.
+                    let _ = tell.send(remote.masters().await.is_ok());
+                });
+                told.push(answered);
+            }
+            for answered in told {
+                assert!(answered.await.expect("asked"));
+            }
+            ((waited, refused), env.now().since(start))
+        })
+        .await;
+        assert_eq!(refused, (2, [Some(AwayReason::NoAnswer); 2]));
+        assert!(took >= Duration::from_millis(400) && took < TIMEOUT, "{took:?}");
+        assert_eq!(store.end_trouble(1), 3);
+    });
+}
+
+#[test]
+fn promoted_standby_has_all_that_was_told_of_and_perhaps_the_last_of_the_rest() {
+    let mut kept = [0; 2];
+    for seed in 20..40 {
+        let there = simulate(Setup::new(seed), async |world| {
+            let (store, at) = stored(&world);
+            let asker = world.add_host("asker");
+            world.sleep(SECOND).await;
+            let (outage, promoted) = (world.clone(), store.clone());
+            let answers = ask(&world, asker, move |env, remote| async move {
+                let deny = |node: u8| {
+                    let remote = remote.clone();
+                    async move { remote.call(Op::Deny(NodeId([node; 16]))).await.map(drop) }
+                };
+                let mut answers = vec![deny(1).await.is_ok()];
+                promoted.begin_promotion(outage.seed(), 0);
+                let (tell, broken) = tokio::sync::oneshot::channel();
+                let last = deny(2);
+                env.spawn("last", async move {
+                    // The test waits for it.
+                    let _ = tell.send(last.await);
+                });
+                env.sleep(Duration::from_millis(50)).await;
+                outage.exit(at);
+                boot(&outage, &promoted, at);
+                answers.push(broken.await.expect("asked").is_ok());
+                answers.push(promoted.is_promoting(0));
+                answers.push(deny(3).await.is_ok());
+                answers
+            })
+            .await;
+            assert_eq!(answers, [true, false, false, true]);
+            let lists = format!("{:?}", store.apply(&Op::Admission, world.wall(at).ms));
+            let is_kept = |node: u8| lists.contains(&format!("{node:02x}").repeat(16));
+            assert_eq!([1, 3].map(is_kept), [true; 2], "{lists}");
+            is_kept(2)
+        });
+        kept[usize::from(there)] += 1;
+    }
+    assert!(kept[0] > 0 && kept[1] > 0, "{kept:?}");
 }
 
 #[test]

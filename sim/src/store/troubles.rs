@@ -1,9 +1,13 @@
-//! Troubles of the store's disk: writes whose answers never come, and writes that fail.
+//! Troubles of the store: writes whose answers never come, that fail, or that others undo; few
+//! connections; and a primary that ends in the middle of commits.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
+use chatchat::store::sqlite::group::Job;
 use chatchat_scenarios::fault::Dose;
 use dst_world::{FaultId, Rng, Seed};
+
+use super::pool::Pool;
 
 /// Effect on a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +16,8 @@ pub enum Trouble {
     LostAck,
     /// It fails cleanly: nothing is written, and the caller is told.
     Error,
+    /// Its transaction is undone for others that ran beside it, and is repeated.
+    Conflict,
 }
 
 /// One fault that stands.
@@ -24,25 +30,86 @@ struct Standing {
     hit: u64,
 }
 
+/// Transaction that was on its way to the standby.
+#[derive(Debug)]
+pub(super) struct Unconfirmed {
+    /// Operations, whose callers are never told.
+    pub(super) group: Vec<Job>,
+    /// Time at which it began, ms.
+    pub(super) began_ms: u64,
+}
+
 /// Faults of the store that stand, by their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Troubles {
     standing: BTreeMap<FaultId, Standing>,
+    pools: BTreeMap<FaultId, Pool>,
+    /// Promotions whose primary has not ended yet, with what decides about its last transactions.
+    promotions: BTreeMap<FaultId, Rng>,
+    /// Transactions that the primary has and no standby has confirmed, in their order.
+    unconfirmed: Vec<Unconfirmed>,
     /// Number of faults begun so far, which labels the draws of the next.
     begun: u64,
 }
 
 impl Troubles {
-    /// Begins a fault.
+    /// Begins a fault of writes.
     pub(super) fn begin(&mut self, seed: Seed, fault: FaultId, trouble: Trouble, dose: Dose) {
-        let rng = seed.stream(&format!("faults/store/{}", self.begun));
-        self.begun += 1;
+        let rng = self.rng(seed);
         self.standing.insert(fault, Standing { trouble, dose, rng, hit: 0 });
     }
 
-    /// Ends a fault and returns how many writes it hit.
+    fn rng(&mut self, seed: Seed) -> Rng {
+        let rng = seed.stream(&format!("faults/store/{}", self.begun));
+        self.begun += 1;
+        rng
+    }
+
+    /// Leaves so many connections, each of which a statement keeps `by` longer.
+    pub(super) fn begin_pool(&mut self, fault: FaultId, count: u32, by: Duration) {
+        self.pools.insert(fault, Pool::new(count, by));
+    }
+
+    /// Has no commit confirmed from now on, until [`Self::promote`].
+    pub(super) fn begin_promotion(&mut self, seed: Seed, fault: FaultId) {
+        let rng = self.rng(seed);
+        self.promotions.insert(fault, rng);
+    }
+
+    /// Ends a fault and returns how many operations it hit.
     pub(super) fn end(&mut self, fault: FaultId) -> u64 {
-        self.standing.remove(&fault).map_or(0, |standing| standing.hit)
+        let of_pool = self.pools.remove(&fault).map_or(0, |pool| pool.end());
+        self.standing.remove(&fault).map_or(of_pool, |standing| standing.hit)
+    }
+
+    /// Returns the pools that are exhausted.
+    pub(super) fn pools(&self) -> Vec<Pool> {
+        self.pools.values().cloned().collect()
+    }
+
+    /// Returns whether the primary of a promotion has not ended yet.
+    pub(super) fn is_promoting(&self, fault: FaultId) -> bool {
+        self.promotions.contains_key(&fault)
+    }
+
+    /// Keeps a transaction that nobody confirms; gives it back if no promotion has begun.
+    pub(super) fn hold(&mut self, group: Vec<Job>, began_ms: u64) -> Option<Vec<Job>> {
+        if self.promotions.is_empty() {
+            return Some(group);
+        }
+        self.unconfirmed.push(Unconfirmed { group, began_ms });
+        None
+    }
+
+    /// Ends the primary of all promotions. Returns those of its last transactions that had reached the
+    /// standby, in their order, and the number of all: each lacks nothing that was before it.
+    pub(super) fn promote(&mut self) -> (Vec<Unconfirmed>, usize) {
+        let mut last = std::mem::take(&mut self.unconfirmed);
+        let all = last.len();
+        for mut rng in std::mem::take(&mut self.promotions).into_values() {
+            last.truncate(rng.index(last.len() + 1));
+        }
+        (last, all)
     }
 
     /// Returns whether this trouble hits the next write.
@@ -78,5 +145,25 @@ mod tests {
         assert!((150..350).contains(&failed), "{failed}");
         assert_eq!((troubles.end(0), troubles.end(1), troubles.end(1)), (3, failed, 0));
         assert!(!troubles.hits(Trouble::Error));
+    }
+
+    #[test]
+    fn last_transactions_of_a_primary_are_there_up_to_one_of_them() {
+        let mut ends = BTreeMap::new();
+        for seed in 0..60 {
+            let mut troubles = Troubles::default();
+            assert!(troubles.hold(Vec::new(), 0).is_some(), "nothing is promoted");
+            troubles.begin_promotion(Seed(seed), 4);
+            for began_ms in 1..=3 {
+                assert!(troubles.hold(Vec::new(), began_ms).is_none());
+            }
+            assert!(troubles.is_promoting(4));
+            let (there, all) = troubles.promote();
+            assert_eq!(all, 3);
+            assert!(there.iter().map(|last| last.began_ms).eq(1..=there.len() as u64));
+            *ends.entry(there.len()).or_insert(0) += 1;
+            assert!(!troubles.is_promoting(4) && troubles.hold(Vec::new(), 5).is_some());
+        }
+        assert_eq!(ends.len(), 4, "{ends:?}");
     }
 }
