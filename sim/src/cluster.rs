@@ -11,7 +11,7 @@ mod roles;
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -86,8 +86,6 @@ pub struct Cluster {
     stale_tokens: [String; extra::UNADMITTED.len()],
     /// Each join token that was made, as text, and the guard and the bearer that are derived from it.
     join_secrets: Vec<Vec<u8>>,
-    /// Number of strangers let in so far, which labels the draws of the next.
-    strangers: AtomicU64,
     /// Nodes that started at least once.
     started: Mutex<BTreeSet<Place>>,
     /// Copies that roll-backs put back, by their faults.
@@ -180,7 +178,6 @@ impl Cluster {
             to_launcher: Mutex::default(),
             stops: Mutex::default(),
             clones: Mutex::default(),
-            strangers: AtomicU64::new(0),
             started: Mutex::default(),
             kept: Mutex::default(),
             shape,

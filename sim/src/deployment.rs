@@ -184,8 +184,9 @@ pub trait Deployment: Send + Sync + Sized + 'static {
     /// Copies what a later roll-back puts back.
     fn keep(&self, fault: FaultId, action: &Action);
 
-    /// Begins a fault of a kind that is carried out differently by each deployment.
-    fn act(self: &Arc<Self>, fault: FaultId, action: &Action) -> Begun<Self>;
+    /// Begins a fault of a kind that is carried out differently by each deployment. `label` is that of
+    /// its random draws.
+    fn act(self: &Arc<Self>, fault: FaultId, label: &str, action: &Action) -> Begun<Self>;
 
     /// Calls `act` at each fault point that a node reaches, from now on.
     fn on_fault_point(&self, act: OnFaultPoint);

@@ -50,7 +50,7 @@ fn ns(by: Duration) -> u64 {
 
 impl Cluster {
     /// Begins a fault of a kind that only the simulated world carries out so.
-    fn begin(self: &Arc<Self>, nth: FaultId, action: &Action) -> Begun<Self> {
+    fn begin(self: &Arc<Self>, nth: FaultId, label: &str, action: &Action) -> Begun<Self> {
         let clear = Link::default();
         let disk = DiskFault::default();
         match action {
@@ -69,7 +69,7 @@ impl Cluster {
             Action::ConnectHang { links, rate } => {
                 self.on_lines(nth, links, Link { syn_loss_ppm: ppm(*rate), ..clear })
             }
-            Action::Corrupt { links, rate } => self.corrupted(nth, links, ppm(*rate)),
+            Action::Corrupt { links, rate } => self.corrupted(nth, label, links, ppm(*rate)),
             Action::Reset { links } => {
                 let world = self.world();
                 self.broken(links, |from, to| world.reset_between(from, to))
@@ -79,19 +79,19 @@ impl Cluster {
                 self.broken(links, |from, to| world.half_open(from, to))
             }
             Action::Torn { target, rate } => {
-                self.on_disks(nth, target, DiskFault { torn_ppm: ppm(*rate), ..disk })
+                self.on_disks(nth, label, target, DiskFault { torn_ppm: ppm(*rate), ..disk })
             }
             Action::BitRot { target, rate } => {
-                self.on_disks(nth, target, DiskFault { rot_ppm: ppm(*rate), ..disk })
+                self.on_disks(nth, label, target, DiskFault { rot_ppm: ppm(*rate), ..disk })
             }
             Action::SyncSlow { target, by } => {
-                self.on_disks(nth, target, DiskFault { sync_takes_ns: ns(*by), ..disk })
+                self.on_disks(nth, label, target, DiskFault { sync_takes_ns: ns(*by), ..disk })
             }
             Action::SyncError { target, rate } => {
-                self.on_disks(nth, target, DiskFault { sync_error_ppm: ppm(*rate), ..disk })
+                self.on_disks(nth, label, target, DiskFault { sync_error_ppm: ppm(*rate), ..disk })
             }
             Action::DiskFull { target } => {
-                self.on_disks(nth, target, DiskFault { is_full: true, ..disk })
+                self.on_disks(nth, label, target, DiskFault { is_full: true, ..disk })
             }
             Action::ClockOffset { target, by } => {
                 let by_ns = by.ms.saturating_mul(1_000_000);
@@ -120,19 +120,19 @@ impl Cluster {
                 let jump = move |it: &Self, host| it.world().jump_clock(host, by_ns);
                 self.on_clocks(target, jump, |_, _| {})
             }
-            Action::LostAck { dose } => self.on_store(nth, Trouble::LostAck, *dose),
-            Action::StoreError { dose } => self.on_store(nth, Trouble::Error, *dose),
-            Action::StoreConflict { dose } => self.on_store(nth, Trouble::Conflict, *dose),
+            Action::LostAck { dose } => self.on_store(nth, label, Trouble::LostAck, *dose),
+            Action::StoreError { dose } => self.on_store(nth, label, Trouble::Error, *dose),
+            Action::StoreConflict { dose } => self.on_store(nth, label, Trouble::Conflict, *dose),
             Action::StorePool { count, by } => {
                 self.store().exhaust(nth, *count, *by);
                 Begun::until(move |it: &Arc<Self>| it.store().end_trouble(nth) > 0)
             }
-            Action::StorePromote => self.promoted(nth),
+            Action::StorePromote => self.promoted(nth, label),
             Action::FdLimit { target, count } => self.bounded(nth, target, *count),
             Action::Clone { target } => self.cloned(target),
             Action::Rollback { target, .. } => self.rolled_back(nth, target),
             Action::Stranger { to } => {
-                let heard = self.let_stranger_in(&self.places_of(to));
+                let heard = self.let_stranger_in(label, &self.places_of(to));
                 Begun::until(move |it: &Arc<Self>| {
                     it.end_stranger();
                     heard.load(Ordering::Relaxed) > 0
@@ -189,10 +189,10 @@ impl Cluster {
         })
     }
 
-    fn corrupted(&self, nth: usize, links: &Links, ppm: u64) -> Begun<Self> {
+    fn corrupted(&self, nth: usize, label: &str, links: &Links, ppm: u64) -> Begun<Self> {
         let directions = self.hosts_of(links);
         for (from, to) in &directions {
-            self.world().begin_corruption(*from, *to, nth, ppm);
+            self.world().begin_corruption(*from, *to, nth, label, ppm);
         }
         Begun::until(move |it: &Arc<Self>| {
             let end = |(from, to): &(_, _)| it.world().end_corruption(*from, *to, nth);
@@ -206,10 +206,10 @@ impl Cluster {
         Begun::instant(ends > 0)
     }
 
-    fn on_disks(&self, nth: usize, target: &Target, effect: DiskFault) -> Begun<Self> {
+    fn on_disks(&self, nth: usize, label: &str, target: &Target, effect: DiskFault) -> Begun<Self> {
         let hosts = self.hosts(target);
         for host in &hosts {
-            self.world().add_disk_fault(*host, nth, effect);
+            self.world().add_disk_fault(*host, nth, label, effect);
         }
         Begun::until(move |it: &Arc<Self>| {
             let end = |host: &HostId| it.world().remove_disk_fault(*host, nth);
@@ -242,15 +242,16 @@ impl Cluster {
         hosts.iter().any(|host| self.world().is_running(*host))
     }
 
-    fn on_store(&self, nth: usize, trouble: Trouble, dose: Dose) -> Begun<Self> {
-        let seed = self.world().seed();
-        self.store().begin_trouble(seed, nth, trouble, dose);
+    fn on_store(&self, nth: usize, label: &str, trouble: Trouble, dose: Dose) -> Begun<Self> {
+        let rng = self.world().seed().stream(&format!("faults/store/{label}"));
+        self.store().begin_trouble(nth, trouble, dose, rng);
         Begun::until(move |it: &Arc<Self>| it.store().end_trouble(nth) > 0)
     }
 
     /// Leaves the store's commits without answers. The agenda ends the primary and starts the standby.
-    fn promoted(&self, nth: FaultId) -> Begun<Self> {
-        self.store().begin_promotion(self.world().seed(), nth);
+    fn promoted(&self, nth: FaultId, label: &str) -> Begun<Self> {
+        let rng = self.world().seed().stream(&format!("faults/store/{label}"));
+        self.store().begin_promotion(nth, rng);
         Begun::until(move |it: &Arc<Self>| {
             // Healed before its time: the primary must not go on.
             let bit = it.store().is_promoting(nth) && it.exit(Place::Store);
@@ -437,8 +438,8 @@ impl Deployment for Cluster {
         self.kept().insert(fault, kept);
     }
 
-    fn act(self: &Arc<Self>, fault: FaultId, action: &Action) -> Begun<Self> {
-        self.begin(fault, action)
+    fn act(self: &Arc<Self>, fault: FaultId, label: &str, action: &Action) -> Begun<Self> {
+        self.begin(fault, label, action)
     }
 
     fn on_fault_point(&self, act: OnFaultPoint) {

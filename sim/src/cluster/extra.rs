@@ -3,10 +3,7 @@
 use std::{
     collections::BTreeMap,
     future::pending,
-    sync::{
-        Arc, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, MutexGuard, PoisonError, atomic::AtomicU64},
 };
 
 use chatchat::{
@@ -56,9 +53,9 @@ impl Cluster {
     }
 
     /// Lets somebody who belongs to nothing speak to the front ends and link ports of masters,
-    /// and ask to join as workers, with join tokens that do not admit it. Returns the number of its
-    /// connections, as it grows.
-    pub fn let_stranger_in(self: &Arc<Self>, to: &[Place]) -> Arc<AtomicU64> {
+    /// and ask to join as workers, with join tokens that do not admit it. `label` is that of the fault's
+    /// draws. Returns the number of its connections, as it grows.
+    pub fn let_stranger_in(self: &Arc<Self>, label: &str, to: &[Place]) -> Arc<AtomicU64> {
         let addrs = to.iter().filter_map(|place| match place {
             Place::Master(_) => Some(host_name(*place)),
             _ => None,
@@ -69,8 +66,7 @@ impl Cluster {
         let tapes =
             stranger::tapes(&self.world.captures(), |capture| Some(self.world.name(capture.to)));
         let heard = Arc::new(AtomicU64::new(0));
-        let nth = self.strangers.fetch_add(1, Ordering::Relaxed);
-        let rng = self.world.seed().stream(&format!("faults/stranger/{nth}"));
+        let rng = self.world.seed().stream(&format!("faults/stranger/{label}"));
         let host = |name: &str| self.world.host(name).unwrap_or_else(|| self.world.add_host(name));
         let counts = Arc::clone(&heard);
         self.world.boot(host(stranger::HOST), |env| {

@@ -40,7 +40,7 @@ pub(super) fn act<D: Deployment>(
         Action::PersonRestart { target } => pages_closed(on, plan, pages, target),
         Action::Expel { target } => expel::begin(on, plan, nth, target),
         Action::StorePromote => promoted(on, plan, nth, action),
-        _ => on.act(nth, action),
+        _ => on.act(nth, &plan.label_of(nth), action),
     }
 }
 
@@ -116,7 +116,7 @@ fn promoted<D: Deployment>(on: &Arc<D>, plan: &Plan, nth: FaultId, action: &Acti
     let ends = rng.duration_between(UNCONFIRMED_MIN, UNCONFIRMED_MAX).min(lasts / 2);
     let answers = rng.duration_between(ends, lasts);
     let steps = vec![(ends, Step::Exit(Place::Store)), (answers, Step::Start(Place::Store))];
-    on.act(nth, action).then(steps)
+    on.act(nth, &plan.label_of(nth), action).then(steps)
 }
 
 /// Returns how long a fault lasts.

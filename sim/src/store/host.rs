@@ -21,7 +21,7 @@ use chatchat::{
     },
 };
 use chatchat_scenarios::fault::Dose;
-use dst_world::{FaultId, Seed};
+use dst_world::FaultId;
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 use tokio::sync::{Mutex as Turn, MutexGuard as Held, oneshot};
@@ -145,9 +145,9 @@ impl StoreHost {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a trouble of writes.
-    pub fn begin_trouble(&self, seed: Seed, fault: FaultId, trouble: Trouble, dose: Dose) {
-        self.troubles().begin(seed, fault, trouble, dose);
+    /// Begins a trouble of writes, which draws from `rng`.
+    pub fn begin_trouble(&self, fault: FaultId, trouble: Trouble, dose: Dose, rng: dst_world::Rng) {
+        self.troubles().begin(fault, trouble, dose, rng);
     }
 
     /// Leaves so many connections, each of which a statement keeps `by` longer: the others wait.
@@ -156,8 +156,9 @@ impl StoreHost {
     }
 
     /// Lets the primary write without any answer, until the host is started again, as its standby.
-    pub fn begin_promotion(&self, seed: Seed, fault: FaultId) {
-        self.troubles().begin_promotion(seed, fault);
+    /// Which of its last transactions the standby has is drawn from `rng`.
+    pub fn begin_promotion(&self, fault: FaultId, rng: dst_world::Rng) {
+        self.troubles().begin_promotion(fault, rng);
     }
 
     /// Returns whether the primary of a promotion has not ended yet.

@@ -204,10 +204,10 @@ fn troubled_write_is_kept_without_an_answer_or_refused_and_not_kept() {
         let seed = world.seed();
         let answers = ask(&world, asker, move |_, remote| async move {
             let deny = |node: u8| remote.call(Op::Deny(NodeId([node; 16])));
-            troubled.begin_trouble(seed, 0, Trouble::LostAck, Dose::Count(1));
+            troubled.begin_trouble(0, Trouble::LostAck, Dose::Count(1), seed.stream("lost"));
             let lost = deny(1).await.expect_err("nothing comes back").is_away();
             let told = deny(2).await.is_ok();
-            troubled.begin_trouble(seed, 1, Trouble::Error, Dose::Count(1));
+            troubled.begin_trouble(1, Trouble::Error, Dose::Count(1), seed.stream("fails"));
             let failed = deny(3).await.expect_err("the disk fails").is_away();
             (lost, told, failed, deny(4).await.is_ok())
         })
@@ -229,9 +229,9 @@ fn transaction_that_others_undo_is_repeated_as_long_as_its_caller_waits() {
         let (troubled, seed) = (store.clone(), world.seed());
         let answers = ask(&world, asker, move |env, remote| async move {
             let deny = |node: u8| remote.call(Op::Deny(NodeId([node; 16])));
-            troubled.begin_trouble(seed, 0, Trouble::Conflict, Dose::Count(5));
+            troubled.begin_trouble(0, Trouble::Conflict, Dose::Count(5), seed.stream("a few"));
             let repeated = deny(1).await.is_ok();
-            troubled.begin_trouble(seed, 1, Trouble::Conflict, Dose::Rate(1.0));
+            troubled.begin_trouble(1, Trouble::Conflict, Dose::Rate(1.0), seed.stream("all"));
             let undone = deny(2).await.expect_err("it is always undone").away_reason();
             env.sleep(SECOND).await;
             let hit = troubled.end_trouble(1);
@@ -297,7 +297,7 @@ fn promoted_standby_has_all_that_was_told_of_and_perhaps_the_last_of_the_rest() 
                     async move { remote.call(Op::Deny(NodeId([node; 16]))).await.map(drop) }
                 };
                 let mut answers = vec![deny(1).await.is_ok()];
-                promoted.begin_promotion(outage.seed(), 0);
+                promoted.begin_promotion(0, outage.seed().stream("promoted"));
                 let (tell, broken) = tokio::sync::oneshot::channel();
                 let last = deny(2);
                 env.spawn("last", async move {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chatchat::store::sqlite::group::Job;
 use chatchat_scenarios::fault::Dose;
-use dst_world::{FaultId, Rng, Seed};
+use dst_world::{FaultId, Rng};
 
 use super::pool::Pool;
 
@@ -48,21 +48,12 @@ pub(super) struct Troubles {
     promotions: BTreeMap<FaultId, Rng>,
     /// Transactions that the primary has and no standby has confirmed, in their order.
     unconfirmed: Vec<Unconfirmed>,
-    /// Number of faults begun so far, which labels the draws of the next.
-    begun: u64,
 }
 
 impl Troubles {
-    /// Begins a fault of writes.
-    pub(super) fn begin(&mut self, seed: Seed, fault: FaultId, trouble: Trouble, dose: Dose) {
-        let rng = self.rng(seed);
+    /// Begins a fault of writes, which draws from `rng`.
+    pub(super) fn begin(&mut self, fault: FaultId, trouble: Trouble, dose: Dose, rng: Rng) {
         self.standing.insert(fault, Standing { trouble, dose, rng, hit: 0 });
-    }
-
-    fn rng(&mut self, seed: Seed) -> Rng {
-        let rng = seed.stream(&format!("faults/store/{}", self.begun));
-        self.begun += 1;
-        rng
     }
 
     /// Leaves so many connections, each of which a statement keeps `by` longer.
@@ -70,9 +61,8 @@ impl Troubles {
         self.pools.insert(fault, Pool::new(count, by));
     }
 
-    /// Has no commit confirmed from now on, until [`Self::promote`].
-    pub(super) fn begin_promotion(&mut self, seed: Seed, fault: FaultId) {
-        let rng = self.rng(seed);
+    /// Has no commit confirmed from now on, until [`Self::promote`], which draws from `rng`.
+    pub(super) fn begin_promotion(&mut self, fault: FaultId, rng: Rng) {
         self.promotions.insert(fault, rng);
     }
 
@@ -131,14 +121,16 @@ impl Troubles {
 
 #[cfg(test)]
 mod tests {
+    use dst_world::Seed;
+
     use super::*;
 
     #[test]
     fn dose_bounds_how_many_writes_are_hit() {
         let mut troubles = Troubles::default();
-        let seed = Seed(1);
-        troubles.begin(seed, 0, Trouble::LostAck, Dose::Count(3));
-        troubles.begin(seed, 1, Trouble::Error, Dose::Rate(0.25));
+        let rng = || Seed(1).stream("store");
+        troubles.begin(0, Trouble::LostAck, Dose::Count(3), rng());
+        troubles.begin(1, Trouble::Error, Dose::Rate(0.25), rng());
         let mut count = |wanted| (0..1000).filter(|_| troubles.hits(wanted)).count() as u64;
         assert_eq!(count(Trouble::LostAck), 3);
         let failed = count(Trouble::Error);
@@ -153,7 +145,7 @@ mod tests {
         for seed in 0..60 {
             let mut troubles = Troubles::default();
             assert!(troubles.hold(Vec::new(), 0).is_some(), "nothing is promoted");
-            troubles.begin_promotion(Seed(seed), 4);
+            troubles.begin_promotion(4, Seed(seed).stream("promoted"));
             for began_ms in 1..=3 {
                 assert!(troubles.hold(Vec::new(), began_ms).is_none());
             }

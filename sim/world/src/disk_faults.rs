@@ -46,18 +46,11 @@ impl Layer {
 #[derive(Debug, Default)]
 pub(crate) struct DiskFaults {
     standing: Vec<Layer>,
-    begun: u64,
 }
 
 impl DiskFaults {
-    /// Returns the number of faults begun so far.
-    pub(crate) const fn begun(&self) -> u64 {
-        self.begun
-    }
-
     /// Begins a fault.
     pub(crate) fn add(&mut self, fault: FaultId, effect: DiskFault, rng: Rng) {
-        self.begun += 1;
         self.standing.push(Layer { fault, effect, rng, touched: 0 });
     }
 

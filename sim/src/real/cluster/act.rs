@@ -183,7 +183,7 @@ impl Deployment for RealCluster {
 
     fn keep(&self, _fault: FaultId, _action: &Action) {}
 
-    fn act(self: &Arc<Self>, _fault: FaultId, action: &Action) -> Begun<Self> {
+    fn act(self: &Arc<Self>, _fault: FaultId, _label: &str, action: &Action) -> Begun<Self> {
         match action {
             Action::Slow { target, factor } => self.slowed(target, *factor),
             // Such plans are refused before they run.

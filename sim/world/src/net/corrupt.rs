@@ -22,18 +22,16 @@ struct Standing {
 #[derive(Debug)]
 pub(crate) struct Corruption {
     seed: Seed,
-    /// Corruptions begun so far, by direction.
-    begun: BTreeMap<(HostId, HostId), u64>,
     standing: BTreeMap<(HostId, HostId, FaultId), Standing>,
 }
 
 impl Corruption {
     /// Returns a world in which no bit flips.
     pub(super) const fn new(seed: Seed) -> Self {
-        Self { seed, begun: BTreeMap::new(), standing: BTreeMap::new() }
+        Self { seed, standing: BTreeMap::new() }
     }
 
-    /// Begins to flip bits on one direction, of which `label` names the ends.
+    /// Begins to flip bits on one direction, by draws that `label` names.
     pub(super) fn begin(
         &mut self,
         label: &str,
@@ -42,9 +40,7 @@ impl Corruption {
         fault: FaultId,
         ppm: u64,
     ) {
-        let nth = self.begun.entry((from, to)).or_default();
-        let rng = self.seed.stream(&format!("faults/corrupt/{label}/{nth}"));
-        *nth += 1;
+        let rng = self.seed.stream(&format!("faults/corrupt/{label}"));
         self.standing.insert((from, to, fault), Standing { ppm, rng, touched: 0 });
     }
 

@@ -134,8 +134,15 @@ impl Net {
     }
 
     /// Begins to flip bits on one direction.
-    pub(crate) fn corrupt(&mut self, from: HostId, to: HostId, fault: FaultId, ppm: u64) {
-        let label = self.links.label(from, to);
+    pub(crate) fn corrupt(
+        &mut self,
+        from: HostId,
+        to: HostId,
+        fault: FaultId,
+        label: &str,
+        ppm: u64,
+    ) {
+        let label = format!("{}/{label}", self.links.label(from, to));
         self.corruption.begin(&label, from, to, fault, ppm);
     }
 

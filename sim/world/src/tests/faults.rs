@@ -48,7 +48,7 @@ fn corrupted_bytes_are_as_many_and_some_differ_by_a_bit() {
             tokio::io::copy(&mut from, &mut to).await.expect("the client stays");
         })
         .await;
-        world.begin_corruption(client, server, 0, 300_000);
+        world.begin_corruption(client, server, 0, "corrupt", 300_000);
         let flipped = world
             .run(client, |env| async move {
                 let mut stream = dial(&env).await;
@@ -84,13 +84,13 @@ fn slow_sync_is_waited_for_and_a_failed_one_makes_nothing_durable() {
             (done, env.now().since(start))
         };
         let slow = DiskFault { sync_takes_ns: 3_000_000_000, ..DiskFault::default() };
-        world.add_disk_fault(server, 0, slow);
+        world.add_disk_fault(server, 0, "disk", slow);
         let (done, took) = world.run(server, synced).await;
         assert!(done.is_ok() && took >= secs(3) && took < secs(4), "{done:?} {took:?}");
         assert_eq!(world.remove_disk_fault(server, 0), 1);
         let syncs = world.syncs(server);
         let failing = DiskFault { sync_error_ppm: 1_000_000, ..DiskFault::default() };
-        world.add_disk_fault(server, 1, failing);
+        world.add_disk_fault(server, 1, "disk", failing);
         let (done, took) = world.run(server, synced).await;
         assert_eq!(done, Err(io::ErrorKind::Other));
         assert!(took < secs(1), "{took:?}");
@@ -107,7 +107,12 @@ fn full_disk_refuses_what_needs_room_and_a_rotten_one_flips_bits_of_reads() {
                 env.disk().open("db").expect("a disk").write_at(0, &[0; 64]).expect("room");
             })
             .await;
-        world.add_disk_fault(server, 0, DiskFault { is_full: true, ..DiskFault::default() });
+        world.add_disk_fault(
+            server,
+            0,
+            "disk",
+            DiskFault { is_full: true, ..DiskFault::default() },
+        );
         let kinds = world
             .run(server, |env| async move {
                 let file = env.disk().open("db").expect("a disk");
@@ -121,7 +126,12 @@ fn full_disk_refuses_what_needs_room_and_a_rotten_one_flips_bits_of_reads() {
         assert_eq!(kinds, (Ok(()), full, full));
         assert_eq!(world.read_file(server, "key").as_deref(), Some(&b"old"[..]));
         assert_eq!(world.remove_disk_fault(server, 0), 2);
-        world.add_disk_fault(server, 1, DiskFault { rot_ppm: 1_000_000, ..DiskFault::default() });
+        world.add_disk_fault(
+            server,
+            1,
+            "disk",
+            DiskFault { rot_ppm: 1_000_000, ..DiskFault::default() },
+        );
         let bits = world
             .run(server, |env| async move {
                 let mut bytes = [0; 32];
@@ -132,6 +142,40 @@ fn full_disk_refuses_what_needs_room_and_a_rotten_one_flips_bits_of_reads() {
         assert_eq!((bits, world.remove_disk_fault(server, 1)), (1, 1));
         assert_eq!(world.read_file(server, "db"), Some(vec![0; 32]), "the disk has it right");
     });
+}
+
+#[test]
+fn draws_of_a_fault_follow_its_label_whatever_was_begun_before() {
+    let flips = |label: &'static str, before: bool| {
+        simulate(setup(5), move |world| async move {
+            let server = world.add_host("server");
+            world
+                .run(server, |env| async move {
+                    env.disk().open("db").expect("a disk").write_at(0, &[0; 64]).expect("room");
+                })
+                .await;
+            let rot = DiskFault { rot_ppm: 500_000, ..DiskFault::default() };
+            if before {
+                world.add_disk_fault(server, 7, "before", rot);
+                world.remove_disk_fault(server, 7);
+            }
+            world.add_disk_fault(server, 1, label, rot);
+            world
+                .run(server, |env| async move {
+                    let file = env.disk().open("db").expect("a disk");
+                    let read = |_| {
+                        let mut bytes = [0; 32];
+                        file.read_at(0, &mut bytes).expect("read");
+                        bytes
+                    };
+                    (0..40).map(read).collect::<Vec<_>>()
+                })
+                .await
+        })
+    };
+    let alone = flips("rot", false);
+    assert_eq!(flips("rot", true), alone);
+    assert_ne!(flips("other", false), alone);
 }
 
 #[test]

@@ -30,9 +30,17 @@ impl World {
         self.0.with(|state| state.net.half_open(&mut state.core, from, to))
     }
 
-    /// Begins to flip bits of segments with bytes on one direction, so many of a million.
-    pub fn begin_corruption(&self, from: HostId, to: HostId, fault: FaultId, ppm: u64) {
-        self.0.with(|state| state.net.corrupt(from, to, fault, ppm));
+    /// Begins to flip bits of segments with bytes on one direction, so many of a million. Direction and
+    /// `label` name the draws: under the same label and seed they are the same, whatever else is begun.
+    pub fn begin_corruption(
+        &self,
+        from: HostId,
+        to: HostId,
+        fault: FaultId,
+        label: &str,
+        ppm: u64,
+    ) {
+        self.0.with(|state| state.net.corrupt(from, to, fault, label, ppm));
     }
 
     /// Ends a corruption on one direction and returns how many segments it touched there.
@@ -79,12 +87,13 @@ impl World {
         self.0.with(|state| state.hosts[host.0].cpu.speed_up(fault))
     }
 
-    /// Begins a fault of a host's disk.
-    pub fn add_disk_fault(&self, host: HostId, fault: FaultId, effect: DiskFault) {
+    /// Begins a fault of a host's disk. The host's name and `label` name the draws: under the same label
+    /// and seed they are the same, whatever else is begun.
+    pub fn add_disk_fault(&self, host: HostId, fault: FaultId, label: &str, effect: DiskFault) {
         self.0.with(|state| {
-            let faults = &mut state.hosts[host.0].disk.faults;
-            let (name, nth) = (&state.core.names[host.0], faults.begun());
-            faults.add(fault, effect, state.seed.stream(&format!("faults/disk/{name}/{nth}")));
+            let name = &state.core.names[host.0];
+            let rng = state.seed.stream(&format!("faults/disk/{name}/{label}"));
+            state.hosts[host.0].disk.faults.add(fault, effect, rng);
         });
     }
 
