@@ -222,16 +222,13 @@ impl Story {
         Ok(story)
     }
 
-    /// Reads a story by its name, such as `calm`, or by the path of its file.
+    /// Reads a story by its name, such as `calm`, or by the path of its file. The name of a story that a
+    /// seed found may be given without its folder.
     ///
     /// # Errors
     /// Any [`StoryError`].
     pub fn load(name: &str) -> Result<Self, StoryError> {
-        let path = if name.ends_with(".toml") {
-            PathBuf::from(name)
-        } else {
-            stories_dir().join(format!("{name}.toml"))
-        };
+        let path = if name.ends_with(".toml") { PathBuf::from(name) } else { path_of(name) };
         let text = fs::read_to_string(&path).map_err(|why| {
             let there_are = Self::names();
             let near = nearest::nearest(name, there_are.iter().map(String::as_str));
@@ -270,6 +267,13 @@ impl Story {
 
 /// Folder of the stories that a seed found, below that of all stories.
 const FOUND: &str = "found/";
+
+/// Returns the path of a story of this project.
+fn path_of(name: &str) -> PathBuf {
+    let path = stories_dir().join(format!("{name}.toml"));
+    let found = stories_dir().join(format!("{FOUND}{name}.toml"));
+    if !path.exists() && found.exists() { found } else { path }
+}
 
 /// Returns the folder of the story files: `stories/` beside this package's manifest, or, for a
 /// binary that was moved away from its tree, `scenarios/stories/` in the current directory.
@@ -531,6 +535,21 @@ mod tests {
         for name in names.into_iter().chain([large]) {
             let story = Story::load(&name).unwrap_or_else(|why| panic!("{why}"));
             assert!(!story.about.is_empty(), "{name} says nothing about itself");
+        }
+    }
+
+    #[test]
+    fn story_that_a_seed_found_is_read_by_its_name_with_and_without_its_folder() {
+        let names = Story::names();
+        let found: Vec<_> = names.iter().filter_map(|name| name.strip_prefix(FOUND)).collect();
+        assert!(found.contains(&"idle-clients"), "{found:?}");
+        let table = fs::read_to_string(stories_dir().join(FOUND).join("README.md")).unwrap();
+        for short in found {
+            assert!(!names.iter().any(|name| name == short), "{short} is there twice");
+            let text = |name: &str| Story::load(name).unwrap().source.text;
+            assert_eq!(text(short), text(&format!("{FOUND}{short}")));
+            assert!(text(short).contains("(found by "), "{short} does not say what found it");
+            assert!(table.contains(&format!("| `{short}` |")), "{short} is not in the table");
         }
     }
 
