@@ -2,14 +2,16 @@
 //!
 //! The scripts under `tests/` let people use real processes and write down what they saw. A line is
 //! one JSON value: who a person is, a call with its answer, a stream, an event of it, a board as it
-//! stood at the end. The last line closes the file.
+//! stood at the end, what the cluster is made of and what was done to it. The last line closes the file.
 //!
 //! 1. A damaged line is refused with its number, and so is a file without its last line.
 //! 2. Judged is only what people's own evidence shows: no event line of a node is known, and the
 //!    store's content is what a master read at the end.
 //! 3. Each judgement proves that the evidence is looked at: without one acknowledged post it is
 //!    refused.
+//! 4. What a fault may excuse is judged only if the file names the cluster: then it tells of all faults.
 
+mod faults;
 #[cfg(test)]
 mod tests;
 
@@ -22,20 +24,23 @@ use std::{
 };
 
 use chatchat::{
-    api::StreamEvent,
-    client::{Answer, Delivery, Request, StreamEnd},
+    api::{Problem, StreamEvent},
+    client::{Answer, Delivery, Failure, Request, StreamEnd},
     model::ids::{BoardName, Cursor, Post, StoreEpoch, UserId},
 };
 use chatchat_scenarios::{
+    cluster::Cluster,
+    fault::Kind,
     history::{End, History, Operation, Reader, ReaderKind, StreamLog, Who},
     oracle::{Evidence, StoreDump},
-    plan::Plan,
+    plan::{Incident, Plan},
     property::Property,
     story::Story,
 };
 use serde::Deserialize;
 use thiserror::Error;
 
+use self::faults::Done;
 use crate::{
     judge::judge,
     real::{CALM_LIMIT, canary},
@@ -44,6 +49,10 @@ use crate::{
 
 /// Properties that what people saw is enough for.
 const JUDGED: [Property; 4] = [Property::G1, Property::G2, Property::G4, Property::G5];
+/// Properties that hold but for faults, so that these have to be known.
+const WITH_FAULTS: [Property; 3] = [Property::G3, Property::G15, Property::G16];
+const FAULTLESS: &str = "G3, G6, G15, G16: the file has no line `cluster`, and so not all faults";
+const SESSIONLESS: &str = "G6: nobody restored or left a session";
 const UNJUDGED: &str = "what nodes did: the file holds only what people saw";
 /// Longest line, in bytes: a board of some ten thousand posts fits.
 const LINE_LEN_MAX: u64 = 64 * 1024 * 1024;
@@ -88,6 +97,7 @@ enum Line {
         sent_ms: f64,
         ended_ms: Option<f64>,
         answer: Option<Answer>,
+        failure: Option<Failed>,
     },
     /// A stream that was asked for, by a reader that goes on from stream to stream.
     Stream {
@@ -102,10 +112,44 @@ enum Line {
     },
     /// An event of a stream, as it arrived.
     Event { stream: usize, at_ms: f64, event: String, id: Option<String>, data: String },
+    /// What the cluster is made of: masters by address, in the order of their places' numbers, and the
+    /// number of workers. A file that says so tells of all that was done to them.
+    Cluster { masters: Vec<String>, workers: usize },
+    /// A fault that was carried out at a place; without an end it stood until that of the file.
+    Fault { kind: Kind, place: String, from_ms: f64, until_ms: Option<f64> },
     /// All posts of a board at the end.
     Board { board: BoardName, posts: Vec<Post> },
     /// The end of the file.
     End { lines: usize, epoch: StoreEpoch, reading_ms: f64, ended_ms: f64 },
+}
+
+/// Failure of a call. Only an unknown one may have done something.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "failure", rename_all = "snake_case", deny_unknown_fields)]
+enum Failed {
+    /// It was refused for good.
+    Refused { status: u16 },
+    /// It was put off, with the wait that the master asked for.
+    Busy { status: u16, retry_after_s: Option<f64> },
+    /// It never left.
+    Unreached { why: String },
+    /// It is not known what became of it.
+    Unknown { status: Option<u16>, why: String },
+}
+
+impl Failed {
+    fn read(self, master: &str) -> Result<Failure, String> {
+        let problem = Problem::default();
+        Ok(match self {
+            Self::Refused { status } => Failure::Refused { status, problem },
+            Self::Busy { status, retry_after_s } => {
+                let retry_after = retry_after_s.map(|wait| time(wait * 1e3)).transpose()?;
+                Failure::Busy { status, problem, retry_after }
+            }
+            Self::Unreached { why } => Failure::Unreached { master: master.to_owned(), why },
+            Self::Unknown { status, why } => Failure::Unknown { status, why },
+        })
+    }
 }
 
 /// History of a file, with the content of the store at its end.
@@ -114,6 +158,9 @@ pub struct Recorded {
     history: History,
     store: StoreDump,
     ended: Duration,
+    /// What the cluster is made of, if the file says so.
+    cluster: Option<Cluster>,
+    faults: Vec<Done>,
     /// Index of each reader's number.
     readers: BTreeMap<usize, usize>,
     has_ended: bool,
@@ -165,10 +212,16 @@ impl Recorded {
                     return Err(format!("person {person} is there twice"));
                 }
             }
-            Line::Call { person, master, request, sent_ms, ended_ms, answer } => {
-                let end = match (ended_ms, answer) {
+            Line::Call { person, master, request, sent_ms, ended_ms, answer, failure } => {
+                let answered = match (answer, failure) {
                     (None, None) => None,
-                    (Some(at), Some(answer)) => Some((time(at)?, End::Answered(Ok(answer)))),
+                    (Some(answer), None) => Some(Ok(answer)),
+                    (None, Some(failure)) => Some(Err(failure.read(&master)?)),
+                    _ => return Err("a call is answered, or fails".to_owned()),
+                };
+                let end = match (ended_ms, answered) {
+                    (None, None) => None,
+                    (Some(at), Some(answered)) => Some((time(at)?, End::Answered(answered))),
                     _ => return Err("an answer has a time, and a time an answer".to_owned()),
                 };
                 self.history.operations.push(Operation {
@@ -220,6 +273,19 @@ impl Recorded {
                     StreamEvent::read(&event, &data).map_err(|why| format!("data: {why}"))?;
                 log.deliveries.push((time(at_ms)?, Delivery { event, cursor }));
             }
+            Line::Cluster { masters, workers } => {
+                if self.cluster.is_some() {
+                    return Err("the cluster is there twice".to_owned());
+                }
+                self.cluster = Some(faults::cluster(masters.len(), workers)?);
+                self.history.masters = masters;
+            }
+            Line::Fault { kind, place, from_ms, until_ms } => {
+                let cluster = self.cluster.as_ref();
+                let cluster = cluster.ok_or("a fault follows the line `cluster`")?;
+                let until = until_ms.map(time).transpose()?;
+                self.faults.push(Done::read(cluster, kind, &place, time(from_ms)?, until)?);
+            }
             Line::Board { board, posts } => {
                 if self.store.boards.insert(board.clone(), posts).is_some() {
                     return Err(format!("board {board} is there twice"));
@@ -244,15 +310,46 @@ impl Recorded {
         is_known.then_some(who).ok_or_else(|| format!("person {person} is not there"))
     }
 
+    /// Says in the plan what is judged, and what the cluster is made of. Returns what is not judged.
+    fn scope(&self, plan: &mut Plan) -> Vec<String> {
+        let mut unjudged = vec![UNJUDGED.to_owned()];
+        let mut judged = JUDGED.to_vec();
+        match &self.cluster {
+            None => unjudged.push(FAULTLESS.to_owned()),
+            Some(cluster) => {
+                plan.cluster = cluster.clone();
+                judged.extend(WITH_FAULTS);
+                let tells = |operation: &Operation| {
+                    matches!(operation.request, Request::Restore | Request::Leave)
+                        && operation.reply().is_some()
+                };
+                if self.history.operations.iter().any(tells) {
+                    judged.push(Property::G6);
+                } else {
+                    unjudged.push(SESSIONLESS.to_owned());
+                }
+            }
+        }
+        judged.sort_unstable();
+        plan.expect.properties = judged;
+        unjudged
+    }
+
     /// Judges the history. Returns the plan that stands for it, and the report.
     #[must_use]
     pub fn judge(self, name: &str) -> (Plan, Report) {
         let mut plan = Plan::expand(&Story::parse(name, STORY).expect("a story"), 0);
-        plan.expect.properties = JUDGED.to_vec();
         plan.workload.people = 0;
+        let unjudged = self.scope(&mut plan);
+        let mut incidents = Vec::new();
+        for done in &self.faults {
+            incidents.push(Incident { fault: plan.faults.len(), ..done.incident.clone() });
+            plan.faults.push(done.fault.clone());
+        }
+        plan.named = plan.faults.len();
         let evidence = Evidence {
             plan: &plan,
-            incidents: &[],
+            incidents: &incidents,
             history: &self.history,
             store: &self.store,
             events: &[],
@@ -265,7 +362,7 @@ impl Recorded {
         let base = Report {
             virtual_time: self.ended,
             real: Some(format!("recorded: {} streams, {events} events", streams.len())),
-            unjudged: vec![UNJUDGED.to_owned()],
+            unjudged,
             ..Report::default()
         };
         let canary = canary::judge(&evidence);

@@ -9,6 +9,8 @@ const STOP_MS = [500, 5_000];
 const PAUSE_MS = [1_500, 4_000];
 // The database stays dead so long before it is started again.
 const DATABASE_DEAD_MS = [0, 3_000];
+// What faults of nodes are in the words of stories. A store that takes no writes stands still for whoever writes.
+const KINDS = { "kill -9": "exit", SIGTERM: "stop", SIGSTOP: "pause" };
 const RESTART_LIMIT_MS = 40_000;
 // Time after which what a fault has done is known to everybody who can tell: two heartbeats.
 const TOLD_MS = 1_000;
@@ -26,9 +28,10 @@ export function drawn_from(seed) {
 
 export class Chaos {
   // `loses_ms` says what a kill of a node of each role may cost a post; `hold` holds the lock of a store in a
-  // file for so many seconds; `postgres` is the server of one on PostgreSQL.
-  constructor({ cluster, seed, loses_ms, hold, postgres }) {
-    Object.assign(this, { cluster, loses_ms, hold, postgres, draw: drawn_from(seed), faults: [], bag: [] });
+  // file for so many seconds; `postgres` is the server of one on PostgreSQL; `note` is told the kind and the
+  // node of a fault before it begins, and returns what notes its end.
+  constructor({ cluster, seed, loses_ms, hold, postgres, note }) {
+    Object.assign(this, { cluster, loses_ms, hold, postgres, note, draw: drawn_from(seed), faults: [], bag: [] });
   }
 
   pick(list) {
@@ -94,6 +97,8 @@ export class Chaos {
       const { action, node, stop_ms, dead_ms, pause_ms } = this.next();
       const fault = { action, node: node.name, from: Date.now(), loses_ms: this.loses_ms[node.role] };
       this.faults.push(fault);
+      const at_store = !KINDS[action];
+      const over = this.note(at_store ? (this.postgres ? "exit" : "pause") : KINDS[action], at_store ? "store" : node.name);
       if (action === "kill -9" || action === "SIGTERM") {
         await this.end(node, action === "SIGTERM" ? "SIGTERM" : "SIGKILL");
       } else if (action === "SIGSTOP") {
@@ -119,7 +124,7 @@ export class Chaos {
         await this.postgres.start_again();
         fault.loses_ms = Date.now() - fault.from;
       }
-      fault.until = Date.now();
+      over();
       await sleep(TOLD_MS);
       await this.whole();
       fault.whole = Date.now();

@@ -6,13 +6,27 @@ import { writeFile } from "node:fs/promises";
 
 const begun = performance.now();
 const now_ms = () => Math.round((performance.now() - begun) * 1000) / 1000;
-// A moment of the wall clock on the clock of the history.
-const at_ms = (moment) => moment && Math.round(performance.now() - begun - (Date.now() - moment));
+// A place as faults name it: `worker-2` of the launcher is `worker:2`.
+const place_of = (name) => (name === "postgres" ? "store" : name.replace("-", ":"));
 
 export class History {
   constructor() {
     // Each is written when it is complete; people and streams have numbers of their own.
     Object.assign(this, { lines: [], people: 0, readers: 0, streams: 0 });
+  }
+
+  // Says what the cluster is made of, before any fault. From then on every fault is to be told: the judge
+  // grants nothing for others.
+  cluster(masters, workers) {
+    this.lines.push({ line: "cluster", masters, workers });
+  }
+
+  // Notes a fault before it begins, at each of these nodes, or at the store; what is returned notes its end,
+  // after which nothing of it is left to undo.
+  fault(kind, ...names) {
+    const lines = names.map((name) => ({ line: "fault", kind, place: place_of(name), from_ms: now_ms() }));
+    this.lines.push(...lines);
+    return () => lines.forEach((line) => (line.until_ms ??= now_ms()));
   }
 
   // Returns the number of a person who opened a session.
@@ -25,11 +39,11 @@ export class History {
     return this.readers++;
   }
 
-  // Notes a request before it leaves; what is returned takes its answer, if there is one.
+  // Notes a request before it leaves; what is returned takes its end, as `answered` or `failed` give it.
   call(person, master, request) {
     const line = { line: "call", person, master, request, sent_ms: now_ms() };
     this.lines.push(line);
-    return (answer) => Object.assign(line, { ended_ms: now_ms(), answer });
+    return (end) => Object.assign(line, { ended_ms: now_ms(), ...end });
   }
 
   // Notes a stream before it is asked for; what is returned takes its events and its end.
@@ -51,14 +65,31 @@ export class History {
     this.lines.push({ line: "board", board, posts });
   }
 
-  // Faults go to a file of their own, `PATH.faults`, on the same clock: the judge takes no line of them, and
-  // grants nothing for them.
-  async write(path, epoch, faults = []) {
-    const told = faults.map(({ action, node, from, until }) => ({ line: "fault", action, node, from_ms: at_ms(from), until_ms: at_ms(until) }));
-    if (told.length > 0) await writeFile(`${path}.faults`, told.map((line) => `${JSON.stringify(line)}\n`).join(""));
+  async write(path, epoch) {
     const lines = [...this.lines, { line: "end", lines: this.lines.length + 1, epoch, reading_ms: this.reading_ms, ended_ms: now_ms() }];
     await writeFile(path, lines.map((line) => `${JSON.stringify(line)}\n`).join(""));
   }
+}
+
+// The good answer to a request with this status and body, as the judge reads it; none if it is not good.
+export function answered(request, status, body) {
+  const with_ = (answer, value) => ({ answer: { answer, with: value } });
+  if (request.ask === "post" && status === 202) return with_("pending", { copies: body.copies });
+  if (status !== 200 && status !== 201) return undefined;
+  if (request.ask === "post") return with_("posted", body);
+  if (request.ask === "restore") return with_("restored", body);
+  return { answer: { answer: "done" } };
+}
+
+// What became of a request that got no good answer, as clients of the cluster take it: `error` is that of the
+// connection, if there was no answer at all.
+export function failed(status, retry_after, error) {
+  const failure = (kind, more) => ({ failure: { failure: kind, ...more } });
+  if (error?.code === "ECONNREFUSED") return failure("unreached", { why: error.code });
+  if (status === undefined) return failure("unknown", { why: `${error.code ?? error.message}` });
+  if ([408, 429, 503].includes(status)) return failure("busy", { status, retry_after_s: retry_after && Number(retry_after) });
+  if (status >= 400 && status < 500) return failure("refused", { status });
+  return failure("unknown", { status, why: `status ${status}` });
 }
 
 // Has a history judged by `chatchat-sim`, and shows the verdict; returns whether it holds.

@@ -4,10 +4,14 @@ import { randomUUID } from "node:crypto";
 import http from "node:http";
 
 import { sleep } from "../browser/cluster.mjs";
+import { answered, failed } from "./history.mjs";
 
 const agent = new http.Agent({ keepAlive: true, maxSockets: 512 });
 
-// Sends one request; gives `{status, body, goes}`, or throws when no answer came. A master that `goes` is about to
+// After so many posts a person restores its session once, at the master that is next.
+const RESTORES_AFTER = 30;
+
+// Sends one request; gives `{status, body, goes, retry_after}`, or throws when no answer came. A master that `goes` is about to
 // end, and answers no further request.
 function ask(url, method, path, token, body, limit_ms = 12_000) {
   return new Promise((done, failed) => {
@@ -22,7 +26,8 @@ function ask(url, method, path, token, body, limit_ms = 12_000) {
       answer.on("end", () => {
         try {
           const goes = answer.headers.connection === "close";
-          done({ status: answer.statusCode, body: text ? JSON.parse(text) : undefined, goes });
+          const retry_after = answer.headers["retry-after"];
+          done({ status: answer.statusCode, body: text ? JSON.parse(text) : undefined, goes, retry_after });
         } catch (error) {
           failed(error);
         }
@@ -52,6 +57,19 @@ export class Person {
     return person;
   }
 
+  // Sends a request of this person, and writes down what became of it. `request` is as the judge knows it.
+  async ask(url, method, path, body, request) {
+    const on_end = request && Person.history?.call(this.number, url, request);
+    try {
+      const said = await ask(url, method, path, this.token, body);
+      on_end?.(answered(request, said.status, said.body) ?? failed(said.status, said.retry_after));
+      return said;
+    } catch (error) {
+      on_end?.(failed(undefined, undefined, error));
+      throw error;
+    }
+  }
+
   get url() {
     return this.urls[this.at % this.urls.length];
   }
@@ -60,11 +78,9 @@ export class Person {
     for (;;) {
       const url = this.url;
       let why;
-      const on_answer = request && Person.history?.call(this.number, url, request);
       try {
-        const { status, body: answer, goes } = await ask(url, method, path, this.token, body);
+        const { status, body: answer, goes } = await this.ask(url, method, path, body, request);
         if (goes) this.at += 1;
-        if (request && (status === 200 || status === 201)) on_answer?.({ answer: "posted", with: answer });
         if (status === 200 || status === 201 || status === 204) return answer;
         // 202: held until the store is back; it is sent until it has its place.
         if (status < 500 && status !== 429 && status !== 202) throw new Error(`${method} ${path}: ${status} ${JSON.stringify(answer)}`, { cause: "final" });
@@ -80,13 +96,15 @@ export class Person {
   }
 
   async create(board) {
-    const { status } = await ask(this.url, "PUT", `/boards/${board}`, this.token);
+    const { status } = await this.ask(this.url, "PUT", `/boards/${board}`, undefined, { ask: "create_board", board });
     return status;
   }
 
   // One post with one try, whose answer counts.
   async post_once(board) {
-    const { status, body } = await ask(this.url, "POST", `/boards/${board}/posts`, this.token, { id: randomUUID(), text: "one" });
+    const post = { id: randomUUID(), text: "one" };
+    const request = { ask: "post", board, ...post };
+    const { status, body } = await this.ask(this.url, "POST", `/boards/${board}/posts`, post, request);
     return status === 201 ? status : `${status} ${body?.type}`;
   }
 
@@ -106,8 +124,15 @@ export class Person {
       const request = { ask: "post", board: this.board, ...body };
       const { seq } = await this.until_done("POST", `/boards/${this.board}/posts`, body, request);
       Object.assign(post, { seq, acked: Date.now() });
+      if (Person.history && this.sent.length % RESTORES_AFTER === 0) await this.restore();
       await sleep(Math.max(0, post.first + this.every_ms - Date.now()));
     }
+  }
+
+  async restore() {
+    const url = this.urls[(this.at + 1) % this.urls.length];
+    // The judge weighs what became of it.
+    await this.ask(url, "GET", "/session", undefined, { ask: "restore" }).catch(() => {});
   }
 
   async read_all(board) {

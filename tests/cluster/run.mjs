@@ -89,6 +89,8 @@ const bin = resolve(
 const seed = Number(asked.seed ?? Math.floor(Math.random() * 1e9));
 const chaos_s = Number(asked.chaos ?? SIZES.chaos_s);
 const on_postgres = asked.store === "postgres";
+// Notes a fault of nodes or of the store before it begins; what is returned notes its end.
+const note = (kind, ...names) => Person.history?.fault(kind, ...names) ?? (() => {});
 const postgres_programs = on_postgres && programs();
 if (on_postgres && !postgres_programs) {
   console.log("SKIPPED: PostgreSQL is not installed (Debian: apt-get install postgresql)");
@@ -150,7 +152,10 @@ const cluster = await Cluster.start({
 });
 console.log(`store: ${asked.store}; seed of the random faults: ${seed}`);
 const status = new StatusLog(cluster);
-if (asked.history || asked.judge) Person.history = new History();
+if (asked.history || asked.judge) {
+  Person.history = new History();
+  Person.history.cluster(cluster.masters.map((master) => cluster.url(master)), 3);
+}
 const people = [];
 const readers = [];
 // Phases with the time that each took away: what a post sent within it may wait for.
@@ -159,6 +164,7 @@ const chaos = new Chaos({
   cluster,
   seed,
   postgres,
+  note,
   loses_ms: { master: LEASE_MS, worker: WORKER_MS },
   hold: (seconds) => hold(store, seconds),
 });
@@ -231,27 +237,33 @@ try {
   await during("calm", 0, () => sleep(SIZES.fault_s * 1000));
 
   await during("full disk of logs, events and node databases", 0, async () => {
+    const over = note("disk_full", ...cluster.nodes.map((node) => node.name));
     const ballast = fill(nodes_disk);
     await sleep(SIZES.fault_s * 1000);
     await status.show();
     await rm(ballast);
     await back("node");
+    over();
   });
 
   await during("full disk of the store", SIZES.fault_s * 1000, async () => {
+    const over = note("disk_full", "store");
     const ballast = fill(store_disk);
     await sleep(SIZES.fault_s * 1000);
     await status.show();
     await rm(ballast);
+    over();
   });
 
   for (let nth = 1; nth <= SIZES.locks; nth += 1) {
     await during(`write lock of the store held for ${SIZES.lock_s} s, time ${nth}`, SIZES.lock_s * 1000, async () => {
+      const over = note("pause", "store");
       const lock = hold(store, SIZES.lock_s);
       await lock.held;
       await sleep(SIZES.lock_s * 500);
       await status.show();
       await lock.ended;
+      over();
     });
   }
 
@@ -267,12 +279,14 @@ try {
   const foreign = join(store_disk, "foreign.db");
 
   await during("worker with a store that is not there", 0, async () => {
+    const over = note("exit", worker.name);
     await restart_worker(right.replace(store, join(store_disk, "mistyped.db")));
     await sleep(SIZES.fault_s * 1000);
     await status.show();
     if (existsSync(join(store_disk, "mistyped.db"))) fail("a worker made a new empty store");
     await restart_worker(right);
     await back("worker");
+    over();
   });
 
   await during("worker with another cluster's store", 0, async () => {
@@ -280,11 +294,13 @@ try {
     await mkdir(dir);
     const other = await Cluster.start({ bin, masters: 1, workers: 1, dir, flags: ["--store", `sqlite:${foreign}`] });
     await other.stop();
+    const over = note("exit", worker.name);
     await restart_worker(right.replace(store, foreign));
     await sleep(SIZES.fault_s * 1000);
     await status.show();
     await restart_worker(right);
     await back("worker");
+    over();
   });
 
   await during(`${SIZES.streams} streams move from a killed master`, LEASE_MS, async () => {
@@ -292,21 +308,25 @@ try {
     await streams.open_all(urls[0]);
     console.log(`      ${streams.open} streams at ${urls[0]}`);
     const killed = Date.now();
+    const over = note("exit", cluster.masters[0].name);
     cluster.kill(cluster.masters[0]);
     await until("all streams on", () => streams.open === SIZES.streams && streams.at(urls[0]) === 0, 30_000);
     console.log(`      all on again after ${Date.now() - killed} ms`);
     await status.show();
     await back("master");
+    over();
   });
 
   await during(`${SIZES.streams} streams move from a master that is stopped`, LEASE_MS, async () => {
     if (!streams) return;
     const stopped = Date.now();
+    const over = note("stop", cluster.masters[1].name);
     cluster.kill(cluster.masters[1], "SIGTERM");
     await until("all streams on", () => streams.open === SIZES.streams && streams.at(urls[1]) === 0, 30_000);
     console.log(`      all on again after ${Date.now() - stopped} ms`);
     await status.show();
     await back("master");
+    over();
   });
 
   await during(`${SIZES.boards} boards`, 0, async () => {
@@ -424,6 +444,6 @@ async function check() {
   }
   if (!Person.history) return;
   const path = asked.history ?? join(base, "history.jsonl");
-  await Person.history.write(path, people[0].epoch, chaos.faults);
+  await Person.history.write(path, people[0].epoch);
   if (asked.judge && !judge(asked.judge, path)) fail("the oracles");
 }

@@ -96,6 +96,13 @@ fn others(evidence: &Evidence<'_>) -> Vec<Violation> {
     let may_have = |by: Duration, is_it: &dyn Fn(&Operation) -> bool| {
         operations.iter().any(|op| op.invoked <= by && !op.did_nothing() && is_it(op))
     };
+    let mut created: BTreeMap<&BoardName, Duration> = BTreeMap::new();
+    for operation in operations.iter().filter(|op| !op.did_nothing()) {
+        if let Request::CreateBoard { board } = &operation.request {
+            let first = created.entry(board).or_insert(operation.invoked);
+            *first = operation.invoked.min(*first);
+        }
+    }
     let mut found = Vec::new();
     for operation in operations {
         let cancelled = match (&operation.request, &operation.reply(), operation.failure()) {
@@ -115,8 +122,7 @@ fn others(evidence: &Evidence<'_>) -> Vec<Violation> {
         }
         let Some((at, _)) = operation.reply() else { continue };
         for board in listed(operation).iter().filter(|board| board.name != BoardName::lobby()) {
-            let create = Request::CreateBoard { board: board.name.clone() };
-            if !may_have(at, &|op| op.request == create) {
+            if created.get(&board.name).is_none_or(|first| *first > at) {
                 let text = format!("{} is there, and no request may have made it", board.name);
                 found.push(broken(Property::G16, "board", text, [line(operation)]));
             }

@@ -51,22 +51,33 @@ fn hello() -> Value {
 
 /// Lines of a history of three posts and a reader, without its last line.
 struct Made {
+    /// What the cluster is made of and what was done to it, if that is told.
+    told: Vec<Value>,
     calls: Vec<Value>,
     events: Vec<Value>,
     board: Vec<Value>,
+    reading_ms: u64,
 }
 
 impl Made {
     fn new() -> Self {
         Self {
+            told: Vec::new(),
             calls: (1..=3).map(|n| call(n, n * 100, Some(n))).collect(),
             events: (1..=3).map(|seq| event(seq, seq)).collect(),
             board: (1..=3).map(|n| post(n, n)).collect(),
+            reading_ms: 5000,
         }
     }
 
+    /// The same of a cluster of two masters and two workers, to which nothing was done but `faults`.
+    fn of_cluster(faults: Vec<Value>) -> Self {
+        Self { told: [vec![cluster()], faults].concat(), reading_ms: 80_000, ..Self::new() }
+    }
+
     fn lines(self) -> Vec<String> {
-        let mut lines = vec![json!({ "line": "person", "person": 0, "user": USER })];
+        let mut lines = self.told;
+        lines.push(json!({ "line": "person", "person": 0, "user": USER }));
         lines.extend(self.calls);
         lines.push(json!({
             "line": "stream", "stream": 0, "person": 0, "reader": 0, "master": "http://m",
@@ -76,7 +87,7 @@ impl Made {
         lines.extend(self.events);
         lines.push(json!({ "line": "board", "board": "lobby", "posts": self.board }));
         let number = lines.len() + 1;
-        let (reading_ms, ended_ms) = (5000, 9000);
+        let (reading_ms, ended_ms) = (self.reading_ms, self.reading_ms + 4000);
         lines.push(json!({ "line": "end", "lines": number, "epoch": 5, "reading_ms": reading_ms, "ended_ms": ended_ms }));
         lines.iter().map(Value::to_string).collect()
     }
@@ -92,6 +103,44 @@ impl Made {
             .map(|violation| format!("{}.{}", violation.property().number(), violation.rule.name))
             .collect()
     }
+}
+
+fn cluster() -> Value {
+    json!({ "line": "cluster", "masters": ["http://m", "http://n"], "workers": 2 })
+}
+
+fn fault(kind: &str, place: &str, from_ms: u64, until_ms: u64) -> Value {
+    json!({ "line": "fault", "kind": kind, "place": place, "from_ms": from_ms, "until_ms": until_ms })
+}
+
+/// Returns the call with another end.
+fn ends(mut line: Value, ended_ms: u64, key: &str, end: Value) -> Value {
+    line["ended_ms"] = json!(ended_ms);
+    line["answer"] = Value::Null;
+    line[key] = end;
+    line
+}
+
+fn put_off(n: u64, sent_ms: u64, retry_after_s: Option<u64>) -> Value {
+    let failure = json!({ "failure": "busy", "status": 503, "retry_after_s": retry_after_s });
+    ends(call(n, sent_ms, None), sent_ms + 50, "failure", failure)
+}
+
+fn in_doubt(n: u64, sent_ms: u64, ended_ms: u64) -> Value {
+    let failure = json!({ "failure": "unknown", "status": 504, "why": "it took too long" });
+    ends(call(n, sent_ms, None), ended_ms, "failure", failure)
+}
+
+/// A session that is restored, as whom an answer says.
+fn restored(sent_ms: u64, user: &str) -> Value {
+    let with = json!({
+        "user": { "id": user, "name": "Person 0" }, "boards": [], "pending": [], "masters": [],
+        "epoch": 5, "consistency": "weak", "as_of": 9, "cluster": "",
+    });
+    let line = json!({
+        "line": "call", "person": 0, "master": "http://m", "request": { "ask": "restore" }, "sent_ms": sent_ms,
+    });
+    ends(line, sent_ms + 50, "answer", json!({ "answer": "restored", "with": with }))
 }
 
 fn load(text: &str) -> Result<Recorded, String> {
@@ -173,4 +222,112 @@ fn damaged_file_is_refused_with_its_line() {
     let why = load(&fewer.join("\n")).expect_err("a line is missing");
     assert_eq!(why, format!("{}: the file had {last} lines, {} are there", last - 1, last - 1));
     assert!(load("").expect_err("empty").starts_with("1: "));
+}
+
+#[test]
+fn what_faults_excuse_is_judged_once_the_file_tells_of_all_of_them() {
+    let judged = |made: Made| {
+        let (plan, report) = load(&made.lines().join("\n")).expect("a history").judge("made");
+        assert_eq!((report.verdict, &report.complaints), (Verdict::Holds, &Vec::new()));
+        let numbers = plan.expect.properties.iter().map(|property| property.number());
+        (numbers.collect::<Vec<_>>().join(" "), report.unjudged)
+    };
+    let (numbers, unjudged) = judged(Made::new());
+    assert_eq!(numbers, "G1 G2 G4 G5");
+    assert_eq!(unjudged, [UNJUDGED, FAULTLESS]);
+    let (numbers, unjudged) = judged(Made::of_cluster(vec![fault("pause", "store", 10, 90)]));
+    assert_eq!(numbers, "G1 G2 G3 G4 G5 G15 G16");
+    assert_eq!(unjudged, [UNJUDGED, SESSIONLESS]);
+    let mut made = Made::of_cluster(Vec::new());
+    made.calls.push(restored(900, USER));
+    let (numbers, unjudged) = judged(made);
+    assert_eq!(numbers, "G1 G2 G3 G4 G5 G6 G15 G16");
+    assert_eq!(unjudged, [UNJUDGED]);
+}
+
+#[test]
+fn fault_is_shown_as_it_was_carried_out() {
+    let made = Made::of_cluster(vec![fault("exit", "worker:1", 2000, 3500)]);
+    let (plan, report) = load(&made.lines().join("\n")).expect("a history").judge("made");
+    let block = report.block(&plan, None);
+    assert!(block.contains("exit worker:1 for 1.5s: bit, 2.000 s to 3.500 s"), "{block}");
+}
+
+#[test]
+fn post_that_comes_of_tries_that_did_nothing_is_refused() {
+    let rules = |told: bool, retry_after_s| {
+        let mut made = if told { Made::of_cluster(Vec::new()) } else { Made::new() };
+        made.calls[1] = put_off(2, 200, retry_after_s);
+        made.rules()
+    };
+    assert_eq!(rules(true, Some(1)), ["G16.did-something"]);
+    assert_eq!(rules(true, None), ["G16.did-something", "G16.retry-after"]);
+    assert_eq!(rules(false, Some(1)), [""; 0], "it is not judged");
+}
+
+#[test]
+fn post_that_is_neither_settled_nor_held_while_enough_is_whole_is_refused() {
+    let rules = |faults| {
+        let mut made = Made::of_cluster(faults);
+        made.board.pop();
+        made.events.pop();
+        made.calls[2] = in_doubt(3, 20_000, 30_000);
+        made.calls.push(in_doubt(3, 30_200, 40_200));
+        made.rules()
+    };
+    assert_eq!(rules(Vec::new()), ["G3.late"]);
+    assert_eq!(rules(vec![fault("exit", "master:0", 19_000, 41_000)]), ["G3.late"], "one is whole");
+    let workers = ["worker:0", "worker:1"].map(|place| fault("exit", place, 19_000, 41_000));
+    assert_eq!(rules(workers.to_vec()), [""; 0], "nobody is there to write it");
+    let store = vec![fault("pause", "store", 19_000, 41_000)];
+    assert_eq!(rules(store), ["G15.refused"], "it should have been held");
+}
+
+#[test]
+fn held_post_that_never_comes_is_refused_unless_a_disk_was_full() {
+    let rules = |faults| {
+        let mut made = Made::of_cluster(faults);
+        made.board.pop();
+        made.events.pop();
+        let held = json!({ "answer": "pending", "with": { "copies": 2 } });
+        made.calls[2] = ends(call(3, 300, None), 350, "answer", held);
+        made.rules()
+    };
+    let outage = || fault("pause", "store", 10, 5000);
+    assert_eq!(rules(vec![outage()]), ["G15.lost"]);
+    assert_eq!(rules(vec![outage(), fault("disk_full", "worker:0", 400, 600)]), [""; 0]);
+}
+
+#[test]
+fn session_of_somebody_else_and_a_forgotten_one_are_refused() {
+    let mut made = Made::of_cluster(Vec::new());
+    made.calls.push(restored(900, &"02".repeat(16)));
+    assert_eq!(made.rules(), ["G6.other"]);
+    let mut made = Made::of_cluster(Vec::new());
+    made.calls.push(restored(900, USER));
+    let refused = json!({ "failure": "refused", "status": 401 });
+    made.calls.push(ends(call(4, 1000, None), 1050, "failure", refused));
+    assert_eq!(made.rules(), ["G6.forgotten"]);
+}
+
+#[test]
+fn fault_that_makes_no_sense_is_refused_with_its_line() {
+    let said = |told: Vec<Value>| {
+        let made = Made { told, ..Made::new() };
+        load(&made.lines().join("\n")).expect_err("damaged")
+    };
+    let with = |fault| said(vec![cluster(), fault]);
+    let before = said(vec![fault("exit", "worker:0", 1, 2), cluster()]);
+    assert!(before.starts_with("1: a fault follows the line `cluster`"), "{before}");
+    assert!(said(vec![cluster(), cluster()]).starts_with("2: the cluster is there twice"));
+    assert!(with(fault("exit", "worker:2", 1, 2)).starts_with("2: worker:2 is not in the cluster"));
+    assert!(with(fault("exit", "worker:*", 1, 2)).starts_with("2: worker:*: a fault was at"));
+    assert!(with(fault("loss", "worker:0", 1, 2)).starts_with("2: loss: a recorded fault is"));
+    assert!(with(fault("exit", "worker:0", 2, 1)).starts_with("2: the fault ends before"));
+    let none = json!({ "line": "cluster", "masters": [], "workers": 2 });
+    assert!(said(vec![none]).starts_with("1: a cluster has 1 to"));
+    let mut made = Made::new();
+    made.calls[0]["failure"] = json!({ "failure": "refused", "status": 410 });
+    let why = load(&made.lines().join("\n")).expect_err("damaged");
+    assert!(why.starts_with("2: a call is answered, or fails"), "{why}");
 }
