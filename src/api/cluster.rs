@@ -139,12 +139,32 @@ pub struct Node {
     pub http: Option<String>,
     /// Whether it reaches the store, by its last report; `None` without a link to the master asked.
     pub reaches_store: Option<bool>,
+    /// Why and how often it failed, while it is on the failed list of the master asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<NodeFailure>,
 }
 
-impl From<NodeState> for Node {
-    fn from(node: NodeState) -> Self {
+/// Failure of a node as people see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFailure {
+    /// Reason, for people.
+    pub why: String,
+    /// How often the node has been listed.
+    pub times: u32,
+}
+
+impl Node {
+    /// Returns a node as people see it, with what a master's failed list says of this registration.
+    #[must_use]
+    pub fn new(node: NodeState, failed: &[FailedNode]) -> Self {
+        let is_it = |entry: &&FailedNode| {
+            (entry.id, entry.registration) == (node.id, node.registration)
+                && node.state == MemberState::Failed
+        };
+        let failed = failed.iter().find(is_it);
+        let failed = failed.map(|entry| NodeFailure { why: entry.why.clone(), times: entry.times });
         let NodeState { id, name, role, state, master, http, reaches_store, .. } = node;
-        Self { id, name, role, state, master, http, reaches_store }
+        Self { id, name, role, state, master, http, reaches_store, failed }
     }
 }
 

@@ -18,8 +18,8 @@ pub use self::{
     boards::{Board, BoardList, ReadMark, boards_of},
     cluster::{
         Cluster, ClusterState, Draining, FailedNode, JoinInvitation, JoinTokenList, JoinTokenState,
-        KeyState, LeaseOwner, MasterState, Node, NodeState, QueueState, Readiness, StoreAbsence,
-        StoreReach, User, UserList,
+        KeyState, LeaseOwner, MasterState, Node, NodeFailure, NodeState, QueueState, Readiness,
+        StoreAbsence, StoreReach, User, UserList,
     },
     dead_letters::{DeadLetter, DeadLetterList, UnsentPost},
     join::{JoinTerms, TermsError},

@@ -579,6 +579,7 @@ fn schemas() -> Value {
     let maybe = [
         ("http", json!({ "type": ["string", "null"] })),
         ("reaches_store", json!({ "type": ["boolean", "null"] })),
+        ("failed", object(&[("why", string()), ("times", integer())], &[])),
     ];
     add("Node", object(&node, &maybe));
     let store = || json!({ "enum": ["here", "away"] });

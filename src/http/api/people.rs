@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{HandlerResult, json};
 use crate::{
-    api::{Cluster, ProblemType, User, UserList},
+    api::{Cluster, Node, ProblemType, User, UserList},
     http::{App, auth::Caller, body, problem::ErrorResponse},
     model::{ids::UserId, rows::ActiveUser},
     node::handle::{People, SessionRequest},
@@ -101,7 +101,7 @@ pub(super) async fn cluster(State(app): State<App>, caller: Caller) -> HandlerRe
         store_reason: view.store_away.map(|away| away.reason),
         key_epoch: view.key_epoch,
         key_age_ms: view.keys.age_ms,
-        nodes: view.nodes.into_iter().map(Into::into).collect(),
+        nodes: view.nodes.into_iter().map(|node| Node::new(node, &view.failed)).collect(),
     };
     Ok(json(StatusCode::OK, &shape))
 }

@@ -276,6 +276,8 @@ async fn people_and_cluster_need_a_session() {
     let cluster = site.get("/api/v1/cluster", &token).await.json();
     assert_eq!(cluster["store"], "here");
     assert_eq!(cluster["nodes"][1]["state"], "failed");
+    assert_eq!(cluster["nodes"][1]["failed"], json!({ "why": "silent", "times": 1 }));
+    assert!(cluster["nodes"][0].get("failed").is_none(), "it did not fail");
     assert!(cluster.get("queues").is_none(), "operators only");
 }
 

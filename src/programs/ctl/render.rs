@@ -209,9 +209,11 @@ pub(super) fn cluster(cluster: &Cluster, colours: Colours) -> String {
             name_of(&names, node.master),
             reach(node.reaches_store).to_owned(),
             node.http.clone().unwrap_or_default(),
+            node.failed.as_ref().map_or_else(String::new, |failed| cell(&failed.why)),
+            node.failed.as_ref().map_or_else(String::new, |failed| failed.times.to_string()),
         ]
     });
-    let head = ["ROLE", "NAME", "ID", "STATE", "MASTER", "STORE", "FRONT END"];
+    let head = ["ROLE", "NAME", "ID", "STATE", "MASTER", "STORE", "FRONT END", "WHY", "TIMES"];
     let table = table(&head, rows.collect());
     format!(
         "store: {}{}\n\n{table}\n(failed lists, queues and epochs are shown with --data-dir)\n",
@@ -453,8 +455,8 @@ mod tests {
     use super::*;
     use crate::{
         api::{
-            DeadLetter, FailedNode, JoinTokenState, KeyState, LeaseOwner, QueueState, StoreAbsence,
-            UnsentPost,
+            DeadLetter, FailedNode, JoinTokenState, KeyState, LeaseOwner, Node, QueueState,
+            StoreAbsence, UnsentPost,
         },
         model::{
             absence::AwayReason,
@@ -531,6 +533,37 @@ mod tests {
             held_posts: 2,
             release: (role == Role::Master).then(|| "0.2.0".to_owned()),
         }
+    }
+
+    #[test]
+    fn people_are_shown_why_a_worker_of_a_failed_list_failed_and_how_often() {
+        let listed = FailedNode {
+            id: id(2),
+            registration: Registration(3),
+            why: "si\nlent".to_owned(),
+            for_ms: 900,
+            times: 2,
+        };
+        let worker = |state| NodeState { state, ..node(2, Role::Worker, "worker-0", 1) };
+        let shown = |state, registration| {
+            let failed =
+                [FailedNode { registration: Registration(registration), ..listed.clone() }];
+            let all = [node(1, Role::Master, "north", 1), worker(state)];
+            let view = Cluster {
+                node: id(1),
+                store: StoreReach::Here,
+                store_reason: None,
+                key_epoch: KeyEpoch(1),
+                key_age_ms: 1,
+                nodes: all.map(|node| Node::new(node, &failed)).to_vec(),
+            };
+            let text = cluster(&view, Colours::Off);
+            let row = text.lines().find(|line| line.contains("worker-0")).unwrap();
+            row.trim_end().to_owned()
+        };
+        assert!(shown(MemberState::Failed, 3).ends_with("si lent  2"));
+        assert!(!shown(MemberState::Failed, 2).contains("lent"), "an earlier registration failed");
+        assert!(!shown(MemberState::In, 3).contains("lent"));
     }
 
     #[test]
