@@ -112,7 +112,7 @@ enum Line {
     },
     /// An event of a stream, as it arrived.
     Event { stream: usize, at_ms: f64, event: String, id: Option<String>, data: String },
-    /// What the cluster is made of: masters by address, in the order of their places' numbers, and the
+    /// Parts of the cluster: masters by address, in the order of their places' numbers, and the
     /// number of workers. A file that says so tells of all that was done to them.
     Cluster { masters: Vec<String>, workers: usize },
     /// A fault that was carried out at a place; without an end it stood until that of the file.
@@ -158,7 +158,7 @@ pub struct Recorded {
     history: History,
     store: StoreDump,
     ended: Duration,
-    /// What the cluster is made of, if the file says so.
+    /// Parts of the cluster, if the file tells them.
     cluster: Option<Cluster>,
     faults: Vec<Done>,
     /// Index of each reader's number.

@@ -51,7 +51,7 @@ fn hello() -> Value {
 
 /// Lines of a history of three posts and a reader, without its last line.
 struct Made {
-    /// What the cluster is made of and what was done to it, if that is told.
+    /// Lines about the cluster and about what was done to it, if that is told.
     told: Vec<Value>,
     calls: Vec<Value>,
     events: Vec<Value>,
