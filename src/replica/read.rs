@@ -6,7 +6,10 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableT
 
 use super::{
     PAGE_BYTES_MAX, PAGE_POSTS_MAX, Replica, ReplicaError, bound,
-    tables::{BOARDS, MARKS, MEMBERS, META, META_EPOCH, POSTS, SESSIONS, author_of, member, post},
+    tables::{
+        BOARDS, MARKS, MEMBERS, META, META_EPOCH, Name, POSTS, PostRow, SESSIONS, author_of,
+        member, post,
+    },
 };
 use crate::model::{
     ids::{BoardName, Post, Seq, SessionKey, StoreEpoch},
@@ -25,48 +28,6 @@ impl Reader {
     pub(super) fn epoch(&self) -> Result<StoreEpoch, ReplicaError> {
         let epoch = self.0.open_table(META)?.get(META_EPOCH)?.map_or(0, |row| row.value());
         Ok(StoreEpoch(epoch))
-    }
-
-    /// Returns the posts `from..=to`, at most `limit` from the near end, always ascending.
-    fn posts(
-        &self,
-        board: &BoardName,
-        (from, to): (u64, u64),
-        limit: u32,
-        from_end: bool,
-    ) -> Result<Vec<Post>, ReplicaError> {
-        if from > to {
-            return Ok(Vec::new());
-        }
-        let name = board.as_str();
-        let mut rows = self.0.open_table(POSTS)?.range((name, from)..=(name, to))?;
-        let mut next = if from_end { to } else { from };
-        let mut posts = Vec::new();
-        let mut bytes = 0;
-        for _ in 0..limit {
-            if !(from..=to).contains(&next) {
-                break;
-            }
-            // Invariant 1: there is a row for each place.
-            const WRONG: ReplicaError = ReplicaError::Corrupt { table: "posts" };
-            let (key, row) =
-                if from_end { rows.next_back() } else { rows.next() }.ok_or(WRONG)??;
-            let (_, seq) = key.value();
-            if seq != next {
-                return Err(WRONG);
-            }
-            let post = post(board, seq, row.value())?;
-            bytes += post.text.as_str().len();
-            if bytes > PAGE_BYTES_MAX && !posts.is_empty() {
-                break;
-            }
-            posts.push(post);
-            next = if from_end { next - 1 } else { next + 1 };
-        }
-        if from_end {
-            posts.reverse();
-        }
-        Ok(posts)
     }
 
     /// Returns an open session, `None` if it is closed or not known here.
@@ -88,6 +49,47 @@ impl Reader {
     }
 }
 
+/// Returns the posts `from..=to`, at most `limit` from the near end, always ascending.
+fn posts_in(
+    table: &impl ReadableTable<(Name, u64), PostRow>,
+    board: &BoardName,
+    (from, to): (u64, u64),
+    limit: u32,
+    from_end: bool,
+) -> Result<Vec<Post>, ReplicaError> {
+    if from > to {
+        return Ok(Vec::new());
+    }
+    let name = board.as_str();
+    let mut rows = table.range((name, from)..=(name, to))?;
+    let mut next = if from_end { to } else { from };
+    let mut posts = Vec::new();
+    let mut bytes = 0;
+    for _ in 0..limit {
+        if !(from..=to).contains(&next) {
+            break;
+        }
+        // Invariant 1: there is a row for each place.
+        const WRONG: ReplicaError = ReplicaError::Corrupt { table: "posts" };
+        let (key, row) = if from_end { rows.next_back() } else { rows.next() }.ok_or(WRONG)??;
+        let (_, seq) = key.value();
+        if seq != next {
+            return Err(WRONG);
+        }
+        let post = post(board, seq, row.value())?;
+        bytes += post.text.as_str().len();
+        if bytes > PAGE_BYTES_MAX && !posts.is_empty() {
+            break;
+        }
+        posts.push(post);
+        next = if from_end { next - 1 } else { next + 1 };
+    }
+    if from_end {
+        posts.reverse();
+    }
+    Ok(posts)
+}
+
 impl Replica {
     /// Returns posts of a board, `None` if it is not known here, if nothing is known of the store yet, or
     /// if the range begins with posts that were dropped. At most `limit`, [`PAGE_POSTS_MAX`] posts and
@@ -106,7 +108,8 @@ impl Replica {
             let (Some((last, as_of)), epoch @ StoreEpoch(1..)) = (row, reader.epoch()?) else {
                 return Ok(None);
             };
-            let first = bound::first_of(&reader.0.open_table(POSTS)?, board.as_str())?;
+            let table = reader.0.open_table(POSTS)?;
+            let first = bound::first_of(&table, board.as_str())?;
             let first = first.map_or(last + 1, |(seq, _)| seq);
             let (span, from_end) = match range {
                 Range::After(seq) => ((seq.0.saturating_add(1), last), false),
@@ -119,7 +122,7 @@ impl Replica {
                 return Ok(None);
             }
             Ok(Some(Page {
-                posts: reader.posts(board, span, limit.min(PAGE_POSTS_MAX), from_end)?,
+                posts: posts_in(&table, board, span, limit.min(PAGE_POSTS_MAX), from_end)?,
                 last_seq: Seq(last),
                 epoch,
                 as_of_ms: self.as_of(board, as_of),
