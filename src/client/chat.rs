@@ -26,38 +26,30 @@ use crate::{
 /// and never ends was cut off with its process.
 pub trait Observer: Send + Sync + 'static {
     /// A try of a call begins. Returns a number for it.
-    fn on_call(&self, master: &str, request: &Request) -> u64;
+    fn on_call(&self, _master: &str, _request: &Request) -> u64 {
+        0
+    }
     /// The try with this number ended.
-    fn on_answer(&self, asked: u64, answer: &Result<Answer, Failure>);
+    fn on_answer(&self, _asked: u64, _answer: &Result<Answer, Failure>) {}
     /// The caller of the try with this number stopped waiting; its end stays unknown.
-    fn on_call_dropped(&self, asked: u64);
+    fn on_call_dropped(&self, _asked: u64) {}
     /// A stream is requested. Returns a number for it.
-    fn on_stream(&self, master: &str, boards: &[BoardName], cursor: Option<&Cursor>) -> u64;
+    fn on_stream(&self, _master: &str, _boards: &[BoardName], _cursor: Option<&Cursor>) -> u64 {
+        0
+    }
     /// The stream with this number delivered an event.
-    fn on_delivery(&self, stream: u64, delivery: &Delivery);
+    fn on_delivery(&self, _stream: u64, _delivery: &Delivery) {}
     /// The stream with this number was not opened.
-    fn on_stream_refused(&self, stream: u64, why: &Failure);
+    fn on_stream_refused(&self, _stream: u64, _why: &Failure) {}
     /// The stream with this number ended.
-    fn on_stream_end(&self, stream: u64, why: &StreamEnd);
+    fn on_stream_end(&self, _stream: u64, _why: &StreamEnd) {}
 }
 
 /// Observer that does nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct NoObserver;
 
-impl Observer for NoObserver {
-    fn on_call(&self, _: &str, _: &Request) -> u64 {
-        0
-    }
-    fn on_answer(&self, _: u64, _: &Result<Answer, Failure>) {}
-    fn on_call_dropped(&self, _: u64) {}
-    fn on_stream(&self, _: &str, _: &[BoardName], _: Option<&Cursor>) -> u64 {
-        0
-    }
-    fn on_delivery(&self, _: u64, _: &Delivery) {}
-    fn on_stream_refused(&self, _: u64, _: &Failure) {}
-    fn on_stream_end(&self, _: u64, _: &StreamEnd) {}
-}
+impl Observer for NoObserver {}
 
 /// Post of the outbox: it may be in its board or not.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,8 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{
-    client::{Answer, Delivery, Failure, Observer, Request, StreamEnd},
-    model::ids::{BoardName, Cursor},
+    client::{Answer, Failure, Observer},
     programs::output,
 };
 
@@ -58,21 +57,11 @@ impl HeldWatch {
 }
 
 impl Observer for HeldWatch {
-    fn on_call(&self, _: &str, _: &Request) -> u64 {
-        0
-    }
     fn on_answer(&self, _: u64, answer: &Result<Answer, Failure>) {
         if let Some(line) = self.hear(answer) {
             output::complain("chatctl", &line);
         }
     }
-    fn on_call_dropped(&self, _: u64) {}
-    fn on_stream(&self, _: &str, _: &[BoardName], _: Option<&Cursor>) -> u64 {
-        0
-    }
-    fn on_delivery(&self, _: u64, _: &Delivery) {}
-    fn on_stream_refused(&self, _: u64, _: &Failure) {}
-    fn on_stream_end(&self, _: u64, _: &StreamEnd) {}
 }
 
 #[cfg(test)]
