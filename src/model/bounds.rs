@@ -60,6 +60,9 @@ pub const NODE_NAME_LEN_MAX: usize = 64;
 /// Range of the versions of the link's protocol that this release speaks: its own, and the one
 /// before, so that a cluster can be upgraded node by node.
 pub const LINK_VERSIONS: (u16, u16) = (1, 2);
+/// First version of the link's protocol in which posts are handed over with their age, and a master
+/// tells a worker to end.
+pub const HAND_OVER_VERSION: u16 = 2;
 /// Greatest length of the name of a release, in bytes.
 pub const RELEASE_LEN_MAX: usize = 32;
 /// Greatest length of a public key, SPKI DER.

@@ -219,6 +219,21 @@ pub enum Request {
     /// Return the ids of this person's posts that wait here. From another master it is passed on to the
     /// workers.
     HeldOf(UserId),
+    /// As [`Request::Hold`], of a post that was held before. From a worker that ends: have two other
+    /// workers hold it. Known from [`HAND_OVER_VERSION`] on.
+    ///
+    /// [`HAND_OVER_VERSION`]: crate::model::bounds::HAND_OVER_VERSION
+    HandOver {
+        /// Post to hold.
+        held: HeldPost,
+        /// Number of the copy, 0 or 1, as in [`Request::Hold`].
+        copy: u8,
+        /// Time for which it was held, by the clocks of its holders.
+        age_ms: u64,
+    },
+    /// Master to worker: hand over the posts that wait on the disk, and end. Known as
+    /// [`Request::HandOver`] is.
+    Drain,
 }
 
 /// Answer to a [`Request`].
@@ -240,12 +255,22 @@ pub enum Response {
     CopyDigests(Option<CopyDigests>),
     /// Answer to [`Request::CopySessions`]; `None` when the database cannot be read now.
     CopySessions(Option<SessionPage>),
-    /// Answer to [`Request::Hold`].
+    /// Answer to [`Request::Hold`], and to [`Request::HandOver`] of a master.
     Hold(HoldReply),
     /// Answer to [`Request::HandIn`].
     HandIn(HandInReply),
     /// Answer to [`Request::HeldOf`]: one entry for each copy, so that an id may stand there twice.
     HeldOf(Vec<PostId>),
+    /// Answer to [`Request::HandOver`] of a worker.
+    HandOver {
+        /// Number of other workers that hold the post.
+        copies: u32,
+    },
+    /// Answer to [`Request::Drain`]: the worker ends.
+    Draining {
+        /// Longest time that this takes, in milliseconds.
+        within_ms: u64,
+    },
 }
 
 /// Message that is not answered, up or down a link.

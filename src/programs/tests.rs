@@ -819,7 +819,7 @@ async fn post_that_was_held_for_over_a_day_is_a_dead_letter_and_its_author_is_to
     let post = NewPost { id, author: restored.user, text };
     let yesterday = holder.wall().ms - 24 * 60 * 60 * 1000 - 1;
     let board = BoardName::lobby();
-    replica.hold(&[HeldPost { board, post }], yesterday).expect("held");
+    replica.hold(&[(HeldPost { board, post }, yesterday)]).expect("held");
     drop(replica);
     let parts = NodeParts { env: holder, store: store.clone(), keys: TestKeys::from(190) };
     cluster.add_worker(parts, &Config::default());

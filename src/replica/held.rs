@@ -19,13 +19,13 @@ use crate::model::{
 const WRONG: ReplicaError = ReplicaError::Corrupt { table: "held posts" };
 
 impl Replica {
-    /// Puts posts on the disk, in one transaction that is durable when this returns. `wall_ms` is the
-    /// time by this node's clock, for their age.
+    /// Puts posts on the disk, in one transaction that is durable when this returns. Each comes with the
+    /// time by this node's clock from which on it was held.
     ///
     /// # Errors
     /// [`ReplicaError`]: whether the posts are on the disk is not known.
-    pub fn hold(&self, posts: &[HeldPost], wall_ms: u64) -> Result<Vec<HoldReply>, ReplicaError> {
-        let (answers, is_saved) = self.db.run(|db| put(db, posts, wall_ms))?;
+    pub fn hold(&self, posts: &[(HeldPost, u64)]) -> Result<Vec<HoldReply>, ReplicaError> {
+        let (answers, is_saved) = self.db.run(|db| put(db, posts))?;
         if is_saved {
             self.groups_unsaved.store(0, Ordering::Relaxed);
         }
@@ -50,7 +50,7 @@ impl Replica {
         })
     }
 
-    /// Returns a post that is on the disk, and when it was put there; `None` if there is none.
+    /// Returns a post that is on the disk, and since when it is held; `None` if there is none.
     ///
     /// # Errors
     /// [`ReplicaError`].
@@ -101,17 +101,13 @@ pub(super) fn salvage(db: &Guarded) -> Vec<(HeldPost, u64)> {
 }
 
 /// Returns the answers, and whether anything was written.
-fn put(
-    db: &Database,
-    posts: &[HeldPost],
-    wall_ms: u64,
-) -> Result<(Vec<HoldReply>, bool), ReplicaError> {
+fn put(db: &Database, posts: &[(HeldPost, u64)]) -> Result<(Vec<HoldReply>, bool), ReplicaError> {
     let mut txn = db.begin_write()?;
     let mut answers = Vec::with_capacity(posts.len());
     let mut is_new = false;
     {
         let mut table = txn.open_table(HELD)?;
-        for HeldPost { board, post } in posts {
+        for (HeldPost { board, post }, wall_ms) in posts {
             let (key, text) = ((&post.author.id.0, &post.id.0), post.text.as_str());
             let known = table.get(key)?.map(|row| {
                 let (known_board, _, known_text, _) = row.value();
@@ -123,7 +119,7 @@ fn put(
                 None if table.len()? >= HELD_MAX as u64 => HoldReply::Full,
                 None => {
                     let name = post.author.name.as_str();
-                    table.insert(key, (board.as_str(), name, text, wall_ms))?;
+                    table.insert(key, (board.as_str(), name, text, *wall_ms))?;
                     is_new = true;
                     HoldReply::Held
                 }

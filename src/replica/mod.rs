@@ -230,8 +230,8 @@ impl Replica {
         disk.remove(FILE).map_err(failed)?;
         match open(check, true) {
             Ok(replica) => {
-                for (post, wall_ms) in held {
-                    replica.hold(&[post], wall_ms)?;
+                for post in held {
+                    replica.hold(&[post])?;
                 }
                 Ok((replica, OpenedAs::Unreadable { why }))
             }

@@ -574,7 +574,7 @@ fn held_post(n: u16, text: &str) -> HeldPost {
 fn held_post_survives_a_crash_and_a_new_epoch_until_it_is_let_go() {
     let (disk, replica) = fresh();
     let one = held_post(1, "one");
-    assert_eq!(replica.hold(std::slice::from_ref(&one), 77), Ok(vec![HoldReply::Held]));
+    assert_eq!(replica.hold(&[(one.clone(), 77)]), Ok(vec![HoldReply::Held]));
     let crashed = disk.crash(&mut ChaCha20Rng::seed_from_u64(1));
     drop(replica);
     let (replica, _) = open(&crashed);
@@ -591,12 +591,14 @@ fn held_post_survives_a_crash_and_a_new_epoch_until_it_is_let_go() {
 fn posts_to_hold_are_taken_once_each_and_up_to_the_bound() {
     let (_, replica) = fresh();
     let all: Vec<_> =
-        (0..u16::try_from(HELD_MAX).expect("small")).map(|n| held_post(n, "x")).collect();
-    assert!(replica.hold(&all, 1).expect("held").iter().all(|said| *said == HoldReply::Held));
+        (0..u16::try_from(HELD_MAX).expect("small")).map(|n| (held_post(n, "x"), 1)).collect();
+    assert!(replica.hold(&all).expect("held").iter().all(|said| *said == HoldReply::Held));
     let more = [held_post(0, "x"), held_post(1, "another text"), held_post(2000, "x")];
+    let more = more.map(|post| (post, 2));
     let said = [HoldReply::Held, HoldReply::Conflict, HoldReply::Full];
-    assert_eq!(replica.hold(&more, 2), Ok(said.to_vec()));
-    assert_eq!(replica.held_post(all[0].key()).expect("read").map(|held| held.1), Some(1));
+    assert_eq!(replica.hold(&more), Ok(said.to_vec()));
+    // One that is held already keeps its age.
+    assert_eq!(replica.held_post(all[0].0.key()).expect("read").map(|held| held.1), Some(1));
     assert_eq!(replica.held().map(|held| held.len()), Ok(HELD_MAX));
 }
 
@@ -604,7 +606,7 @@ fn posts_to_hold_are_taken_once_each_and_up_to_the_bound() {
 fn held_posts_of_an_unreadable_database_are_kept() {
     let (disk, replica) = fresh();
     let one = held_post(1, "one");
-    replica.hold(std::slice::from_ref(&one), 77).expect("held");
+    replica.hold(&[(one.clone(), 77)]).expect("held");
     replica.apply(&[posts(1, "dev", 1..=2)]).expect("applied");
     let of_later_version = |db: &redb::Database| {
         let txn = db.begin_write()?;

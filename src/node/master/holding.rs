@@ -11,7 +11,7 @@ use super::{
 use crate::{
     comm::{Link, Responder},
     model::{
-        bounds::{HELD_ANSWERS_MAX, HELD_MAX, HOLD_TRIES_MAX},
+        bounds::{HAND_OVER_VERSION, HELD_ANSWERS_MAX, HELD_MAX, HOLD_TRIES_MAX},
         held::{HandInReply, HeldPost, HoldReply},
         ids::{LinkId, PostId, Resource, UserId},
         message::{Request, Response, Update},
@@ -50,15 +50,39 @@ impl Driver {
         let links = holders.iter().filter_map(link).collect();
         let limit = self.config.attempt_timeout;
         self.spawn("hold", async move {
-            Input::HoldEnded { id, end: hold_twice(links, post, limit).await }
+            Input::HoldEnded { id, end: hold_twice(links, post, 0, limit).await }
         });
     }
 
-    /// Passes a post of another master, or of a worker that ends, on to a worker, and to the next but
-    /// one if that has no room.
-    pub(super) fn pass_hold(&self, from: LinkId, post: HeldPost, copy: u8, reply: Responder) {
-        let others = self.links.workers().filter(|link| link.id() != from);
-        let workers: Vec<_> = others.cloned().collect();
+    /// Has two workers hold a post of one that ends, and answers with how many do.
+    pub(super) fn hand_over(
+        &mut self,
+        from: LinkId,
+        post: HeldPost,
+        age_ms: u64,
+        answer: fn(u32) -> Response,
+        reply: Responder,
+    ) {
+        self.core.on_worker_ends(from);
+        let holders = self.core.holders(&post.post.id);
+        let link = |(id, copy): (LinkId, u8)| Some((self.links.get(id)?.clone(), copy));
+        let links = holders.into_iter().filter(|(id, _)| *id != from).filter_map(link).collect();
+        // Who ends does not wait for long, and the next one is asked too.
+        let limit = self.config.store_timeout / 2;
+        let env = self.env.clone();
+        self.env.spawn("hand-over", async move {
+            let copies = hold_twice(links, post, age_ms, limit).await.copies;
+            if copies > 1 {
+                env.sometimes("a post of a worker that ends is held by two others");
+            }
+            let _ = reply.send(&answer(copies));
+        });
+    }
+
+    /// Passes a post of another master on to a worker, and to the next but one if that has no room.
+    pub(super) fn pass_hold(&self, post: HeldPost, copy: u8, age_ms: u64, reply: Responder) {
+        let workers = self.links.workers().filter(|link| !self.core.is_ending(link.id()));
+        let workers: Vec<_> = workers.cloned().collect();
         let first = held_by_turn(&post.post.id);
         let of_copy: Vec<_> = (usize::from(copy)..workers.len())
             .step_by(2)
@@ -69,7 +93,7 @@ impl Driver {
         self.env.spawn("pass-hold", async move {
             let mut said = HoldReply::Failed;
             for link in of_copy {
-                said = ask_to_hold(&link, post.clone(), 0, limit).await;
+                said = ask_to_hold(&link, post.clone(), 0, age_ms, limit).await;
                 if !matches!(said, HoldReply::Full | HoldReply::Failed) {
                     break;
                 }
@@ -187,14 +211,19 @@ async fn end_of_old(store: &Store, held: HeldPost) -> Option<HeldState> {
 }
 
 /// Asks one worker after another, two at a time, until two hold the post.
-async fn hold_twice(links: Vec<(Link, u8)>, post: HeldPost, limit: Duration) -> HoldEnd {
+async fn hold_twice(
+    links: Vec<(Link, u8)>,
+    post: HeldPost,
+    age_ms: u64,
+    limit: Duration,
+) -> HoldEnd {
     let links = Mutex::new(links.into_iter());
     let lane = || async {
         let mut end = HoldEnd::default();
         loop {
             let next = links.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some((link, copy)) = next else { return end };
-            match ask_to_hold(&link, post.clone(), copy, limit).await {
+            match ask_to_hold(&link, post.clone(), copy, age_ms, limit).await {
                 HoldReply::Held => {
                     end.copies = 1;
                     return end;
@@ -213,8 +242,21 @@ async fn hold_twice(links: Vec<(Link, u8)>, post: HeldPost, limit: Duration) -> 
     }
 }
 
-async fn ask_to_hold(link: &Link, held: HeldPost, copy: u8, limit: Duration) -> HoldReply {
-    match link.call(Request::Hold { held, copy }, limit).await {
+/// Asks a node to hold a post that was held for so long. One of the release before does not hear of the
+/// age: there it begins again.
+async fn ask_to_hold(
+    link: &Link,
+    held: HeldPost,
+    copy: u8,
+    age_ms: u64,
+    limit: Duration,
+) -> HoldReply {
+    let request = if age_ms > 0 && link.peer().version >= HAND_OVER_VERSION {
+        Request::HandOver { held, copy, age_ms }
+    } else {
+        Request::Hold { held, copy }
+    };
+    match link.call(request, limit).await {
         Ok(Response::Hold(answer)) => answer,
         Ok(_) => HoldReply::Failed,
         Err(error) if error.nothing_was_done() => HoldReply::Failed,

@@ -21,6 +21,7 @@ use crate::{
     config::Config,
     env::{Env, Listener},
     model::{
+        held::HoldReply,
         ids::{Domain, LinkId, NodeId, Role},
         message::{
             Beat, Close, CloseReason, Direct, Fact, Member, MemberState, Request, Response, Topic,
@@ -368,7 +369,22 @@ impl Driver {
                 let request = |turn| Request::CopySessions { turn, bucket, after };
                 return self.pass_on(id, peer.role, turn, request, reply);
             }
-            Request::Hold { held, copy } => return self.pass_hold(id, held, copy, reply),
+            // A worker of the release before says neither the age nor how many copies it wants.
+            Request::Hold { held, .. } if peer.role == Role::Worker => {
+                let answer = |copies: u32| {
+                    let is_held = copies > 0;
+                    Response::Hold(if is_held { HoldReply::Held } else { HoldReply::Failed })
+                };
+                return self.hand_over(id, held, 0, answer, reply);
+            }
+            Request::HandOver { held, age_ms, .. } if peer.role == Role::Worker => {
+                let answer = |copies| Response::HandOver { copies };
+                return self.hand_over(id, held, age_ms, answer, reply);
+            }
+            Request::Hold { held, copy } => return self.pass_hold(held, copy, 0, reply),
+            Request::HandOver { held, copy, age_ms } => {
+                return self.pass_hold(held, copy, age_ms, reply);
+            }
             Request::HeldOf(user) if peer.role == Role::Master => {
                 return self.pass_held_of(user, reply);
             }
@@ -380,7 +396,8 @@ impl Driver {
             | Request::Assign(_)
             | Request::Session(_)
             | Request::HeldOf(_)
-            | Request::HandIn { .. } => Response::NotServed,
+            | Request::HandIn { .. }
+            | Request::Drain => Response::NotServed,
         };
         let _ = reply.send(&response);
     }

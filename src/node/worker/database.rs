@@ -24,6 +24,7 @@ use crate::{
         ids::BoardName,
         message::{Member, Update},
         rows::{Boards, Page},
+        time::Wall,
     },
     replica::{ApplyReport, Check, OpenedAs, Replica, ReplicaError, ReplicaLimits},
     store::rollback::OwnEnds,
@@ -41,7 +42,8 @@ enum Job {
     Page(BoardName, Box<Page>, oneshot::Sender<Option<ApplyReport>>),
     Observe(Boards, oneshot::Sender<Option<ApplyReport>>),
     Members(Vec<Member>),
-    Hold(HeldPost, oneshot::Sender<Option<HoldReply>>),
+    /// A post, and since when it is held.
+    Hold((HeldPost, Wall), oneshot::Sender<Option<HoldReply>>),
     LetGo(HeldKey),
     Reopen,
     Close(oneshot::Sender<()>),
@@ -147,13 +149,13 @@ impl Database {
         let _ = self.jobs.try_send(Job::Members(members));
     }
 
-    /// Puts a post on the disk; it is durable when this returns.
-    pub(super) async fn hold(&self, post: HeldPost) -> HoldReply {
+    /// Puts a post that is held since then on the disk; it is durable when this returns.
+    pub(super) async fn hold(&self, post: HeldPost, since: Wall) -> HoldReply {
         if self.replica().is_none() {
             return HoldReply::Failed;
         }
         let (done, held) = oneshot::channel();
-        if self.jobs.send(Job::Hold(post, done)).await.is_err() {
+        if self.jobs.send(Job::Hold((post, since), done)).await.is_err() {
             return HoldReply::Failed;
         }
         held.await.ok().flatten().unwrap_or(HoldReply::Unknown)
@@ -221,8 +223,9 @@ impl Database {
                             other => next = Some(other),
                         }
                     }
-                    let wall_ms = self.env.wall().ms;
-                    let held = self.change(move |to| to.hold(&posts, wall_ms)).await;
+                    let posts: Vec<_> =
+                        posts.into_iter().map(|(post, since)| (post, since.ms)).collect();
+                    let held = self.change(move |to| to.hold(&posts)).await;
                     let mut answers = held.unwrap_or_default().into_iter();
                     for waiter in waiters {
                         let _ = waiter.send(answers.next());

@@ -12,6 +12,7 @@ use super::{
     assign::{self, Answered, BatchId, Batches, Begun, Written},
     database::Database,
     dial::Dialer,
+    held::HAND_OVER_MAX,
     input::{Input, StoreView},
     key_messages::{KeyMessage, KeyMessages},
     login::LoginAsks,
@@ -96,6 +97,8 @@ pub(super) struct Driver {
     driver: DriverStamp,
     pub(super) reaches_store: bool,
     watch: StoreWatch,
+    /// Whether the master had this worker end.
+    is_drained: bool,
 }
 
 impl Driver {
@@ -120,10 +123,11 @@ impl Driver {
             driver: DriverStamp::default(),
             reaches_store: false,
             watch: StoreWatch::default(),
+            is_drained: false,
         }
     }
 
-    /// Runs the worker until `stop`, then says goodbye.
+    /// Runs the worker until `stop`, or until its master has it end, then says goodbye.
     pub(super) async fn run(
         mut self,
         mut inbox: Inbox<Input>,
@@ -131,7 +135,7 @@ impl Driver {
     ) {
         let mut stop = std::pin::pin!(stop);
         let env = self.parts.env.clone();
-        loop {
+        while !self.is_drained {
             let now = self.now();
             self.driver.set(now);
             let turn = now + self.parts.config.heartbeat_interval;
@@ -426,7 +430,15 @@ impl Driver {
                     None
                 })
             }
-            Request::Hold { held, .. } => self.hold(held, reply),
+            Request::Hold { held, .. } => self.hold(held, 0, reply),
+            Request::HandOver { held, age_ms, .. } => self.hold(held, age_ms, reply),
+            Request::Drain => {
+                tracing::info!("this worker ends: its master was asked to drain it");
+                self.is_drained = true;
+                let within = HAND_OVER_MAX + GOODBYE;
+                let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+                answer(reply, &Response::Draining { within_ms });
+            }
             Request::HeldOf(user) => {
                 answer(reply, &Response::HeldOf(self.held.of(user).collect()));
             }

@@ -8,8 +8,9 @@ use super::{
 };
 use crate::{
     comm::Responder,
+    env::Env,
     model::{
-        bounds::HAND_INS_MAX,
+        bounds::{HAND_INS_MAX, HAND_OVER_VERSION},
         event::FaultPoint,
         held::{HandInReply, HeldKey, HeldPost, HoldReply},
         message::{Direct, Request, Response},
@@ -18,18 +19,22 @@ use crate::{
 };
 
 /// Maximum time that a worker that ends takes to hand its posts over.
-const HAND_OVER_MAX: Duration = Duration::from_secs(1);
+pub(super) const HAND_OVER_MAX: Duration = Duration::from_millis(1500);
+
+/// Number of other workers that hold a post that was handed over.
+const COPIES: u32 = 2;
 
 impl Driver {
-    /// Puts a post on the disk, then says so.
-    pub(super) fn hold(&self, post: HeldPost, reply: Responder) {
+    /// Puts a post that was held for so long elsewhere on the disk, then says so.
+    pub(super) fn hold(&self, post: HeldPost, age_ms: u64, reply: Responder) {
         let key = post.key();
         if !self.held.has_room(&key) {
             return answer(reply, &Response::Hold(HoldReply::Full));
         }
         let (env, database) = (self.parts.env.clone(), self.parts.database.clone());
         self.spawn("hold", async move {
-            let held = database.hold(post).await;
+            let since = Wall { ms: env.wall().ms.saturating_sub(age_ms) };
+            let held = database.hold(post, since).await;
             if held == HoldReply::Held {
                 env.fault_point(FaultPoint::PendingHeld.name());
             }
@@ -84,8 +89,7 @@ impl Driver {
                     return Some(Input::HandedIn { key, answer: None });
                 };
                 let Some((held, wall_ms)) = found else { return Some(Input::HeldLost(key)) };
-                let age = env.wall().since(Wall { ms: wall_ms });
-                let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+                let age_ms = age_ms(&env, wall_ms);
                 let answer = match link {
                     Some(link) => link.call(Request::HandIn { held, age_ms }, limit).await.ok(),
                     None => None,
@@ -110,17 +114,23 @@ impl Driver {
         }
     }
 
-    /// Has other workers hold the posts that wait here, as far as they do so in time: this one ends. What
-    /// stays is handed in by its next life.
+    /// Has two other workers hold each post that waits here, as far as they do so in time: this one ends.
+    /// What fewer hold stays too, and is handed in by its next life.
     pub(super) async fn hand_over(&self) {
         let Some(link) = self.link.clone().filter(|_| !self.held.is_empty()) else { return };
-        let database = &self.parts.database;
-        let limit = self.parts.config.store_timeout;
+        let (env, database) = (&self.parts.env, &self.parts.database);
+        let knows_age = link.peer().version >= HAND_OVER_VERSION;
         let hand_over = async |key: HeldKey| {
             let found = database.read(move |replica| replica.held_post(key)).await.flatten();
-            let Some((held, _)) = found else { return };
-            let answer = link.call(Request::Hold { held, copy: 0 }, limit).await;
-            if matches!(answer, Ok(Response::Hold(HoldReply::Held))) {
+            let Some((held, wall_ms)) = found else { return };
+            let age_ms = age_ms(env, wall_ms);
+            let request = if knows_age {
+                Request::HandOver { held, copy: 0, age_ms }
+            } else {
+                Request::Hold { held, copy: 0 }
+            };
+            let answer = link.call(request, HAND_OVER_MAX).await;
+            if matches!(answer, Ok(Response::HandOver { copies: COPIES.. })) {
                 database.let_go(key).await;
             }
         };
@@ -139,4 +149,10 @@ impl Driver {
     pub(super) fn tell_held(&self) {
         self.send(&Direct::Holds(u32::try_from(self.held.len()).unwrap_or(u32::MAX)));
     }
+}
+
+/// Returns for how long a post has been held that is held since then.
+fn age_ms(env: &Env, wall_ms: u64) -> u64 {
+    let age = env.wall().since(Wall { ms: wall_ms });
+    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
 }

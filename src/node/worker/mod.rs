@@ -94,7 +94,8 @@ pub struct WorkerParams {
     pub keys: Arc<dyn KeySource>,
 }
 
-/// Runs a worker until `stop`, then says goodbye; or until it is dropped.
+/// Runs a worker until `stop`, or until an operator has its master end it, then says goodbye; or until it
+/// is dropped.
 ///
 /// # Errors
 /// [`WorkerError`]: the worker did not start.

@@ -3,9 +3,14 @@ use std::{sync::atomic::Ordering, time::Duration};
 use crate::{
     comm::{Incoming, LinkEnd},
     config::Config,
-    env::real::TempDir,
+    env::{
+        Env,
+        real::{RealWorld, TempDir},
+    },
     model::{
+        bounds::HAND_OVER_VERSION,
         copies::{CopyDigests, SessionDigests, SessionEntry, SessionPage, closed_digest},
+        held::{HeldKey, HeldPost, HoldReply},
         ids::{
             Author, BoardName, Incarnation, PostText, Registration, Resource, Seq, SessionKey,
             Token, UserId,
@@ -16,10 +21,11 @@ use crate::{
         outcome::TaskResult,
         rows::{Boards, Holder, Lease, NewPost, Page, Permission, Range, SessionRow},
     },
+    replica::{Check, Replica, ReplicaLimits},
     store::Store,
     testing::worker::{
-        EPOCH, Taken, TestMaster, batch, config, env, lobby, number, post, store, worker,
-        worker_with,
+        EPOCH, Taken, TestMaster, TestWorker, batch, config, env, lobby, number, post, store,
+        worker, worker_with,
     },
 };
 
@@ -335,6 +341,117 @@ async fn board_of_longest_posts_is_read_over_a_link_in_pages() {
         }
     }
     assert!(pages > 1, "150 times 8 KiB fit into one frame?");
+}
+
+/// Hour, in milliseconds.
+const HOUR_MS: u64 = 3_600_000;
+
+fn held_post() -> HeldPost {
+    match post(1) {
+        Task::Post { board, post } => HeldPost { board, post },
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Has a worker hold a post, as soon as its database is open.
+async fn hold(taken: &Taken, request: Request) {
+    for _ in 0..800 {
+        match taken.call(request.clone()).await {
+            Response::Hold(HoldReply::Failed) => env().sleep(Duration::from_millis(25)).await,
+            Response::Hold(HoldReply::Held) => return,
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("the database never took the post");
+}
+
+/// Tells a worker to end. Returns its request about the post that it holds, once it has ended; the answer
+/// is that so many others hold the post.
+async fn ended_after(mut running: TestWorker, taken: &mut Taken, copies: u32) -> Request {
+    running.stop.take().expect("still there").send(()).expect("it listens");
+    let asked = taken.hear(|incoming| match incoming {
+        Incoming::Request {
+            request: request @ (Request::HandOver { .. } | Request::Hold { .. }),
+            reply,
+        } => Some((request, reply)),
+        _ => None,
+    });
+    let (request, reply) = asked.await;
+    let answer = match request {
+        Request::HandOver { .. } => Response::HandOver { copies },
+        _ => Response::Hold(HoldReply::Held),
+    };
+    reply.send(&answer).expect("it waits");
+    running.ended.await.expect("it ended").expect("it ran");
+    request
+}
+
+/// Returns the posts that wait in the database of a worker that has ended.
+fn held_in(dir: &TempDir) -> Vec<HeldKey> {
+    let disk = Env::new(RealWorld::new(dir.path()).expect("usable")).disk();
+    let (replica, _) =
+        Replica::open(&disk, ReplicaLimits::default(), Check::Whole, |_| ()).expect("opens");
+    replica.held().expect("read")
+}
+
+#[tokio::test]
+async fn held_post_goes_with_its_age_and_stays_until_two_others_hold_it() {
+    let (store, _held) = store();
+    let mut master = TestMaster::start(&config()).await;
+    let dir = dir();
+    let held = held_post();
+    for (copies, stays) in [(1, vec![held.key()]), (2, vec![])] {
+        let is_first = copies == 1;
+        let running = worker(&master, &store, &dir, is_first);
+        let mut taken = master.take().await;
+        if is_first {
+            let held = held.clone();
+            hold(&taken, Request::HandOver { held, copy: 0, age_ms: HOUR_MS }).await;
+        }
+        // It hands over what it knows that it holds.
+        let knows = taken.hear(|incoming| match incoming {
+            Incoming::Direct(Direct::Holds(1)) => Some(()),
+            _ => None,
+        });
+        knows.await;
+        let asked = ended_after(running, &mut taken, copies).await;
+        let Request::HandOver { held: sent, copy: 0, age_ms } = asked else { panic!("{asked:?}") };
+        assert_eq!(sent, held);
+        assert!((HOUR_MS..HOUR_MS + 60_000).contains(&age_ms), "{age_ms}");
+        assert_eq!(held_in(&dir), stays, "{copies}");
+    }
+}
+
+#[tokio::test]
+async fn master_of_the_release_before_is_asked_to_hold_without_an_age() {
+    let (store, _held) = store();
+    let mut master = TestMaster::start(&config()).await;
+    let dir = dir();
+    let older = Config { link_version_max: HAND_OVER_VERSION - 1, ..config() };
+    let running = worker_with(older, &master, &store, &dir, true);
+    let mut taken = master.take().await;
+    let held = held_post();
+    hold(&taken, Request::Hold { held: held.clone(), copy: 0 }).await;
+    let asked = ended_after(running, &mut taken, 1).await;
+    assert_eq!(asked, Request::Hold { held: held.clone(), copy: 0 });
+    assert_eq!(held_in(&dir), [held.key()], "the other holder may have had it before");
+}
+
+#[tokio::test]
+async fn worker_that_its_master_drains_says_how_long_it_takes_and_leaves() {
+    let (store, _held) = store();
+    let mut master = TestMaster::start(&config()).await;
+    let dir = dir();
+    let running = worker(&master, &store, &dir, true);
+    let mut taken = master.take().await;
+    assert_eq!(taken.call(Request::Drain).await, Response::Draining { within_ms: 2500 });
+    let end = taken.hear(|incoming| match incoming {
+        Incoming::Closed(end) => Some(end),
+        _ => None,
+    });
+    let leaving = Close { reason: CloseReason::Leaving, retry_ms: 0 };
+    assert_eq!(end.await, LinkEnd::ClosedByPeer(leaving));
+    running.ended.await.expect("it ended").expect("it ran");
 }
 
 fn session(n: u8) -> SessionRow {

@@ -86,12 +86,27 @@ impl Master {
         }
     }
 
+    /// Notes that the worker at this link ends: it holds nothing more.
+    pub fn on_worker_ends(&mut self, link: LinkId) {
+        if self.registrations.by_link(link).is_some() {
+            self.ending.insert(link);
+        }
+    }
+
+    /// Returns whether the worker at this link is known to end.
+    #[must_use]
+    pub fn is_ending(&self, link: LinkId) -> bool {
+        self.ending.contains(&link)
+    }
+
     /// Returns links over which a post can be held, with the number of the copy, those to try first in
-    /// front: this master's own workers, then other masters, for one copy each and then for a second
-    /// one. Which worker comes first is drawn by the post's id, so that a post that is sent again goes
-    /// to the same ones.
-    fn holders(&self, id: &PostId) -> Vec<(LinkId, u8)> {
-        let mut own: Vec<_> = self.registrations.links().map(|link| (link, 0)).collect();
+    /// front: this master's own workers that do not end, then other masters, for one copy each and then
+    /// for a second one. Which worker comes first is drawn by the post's id, so that a post that is sent
+    /// again goes to the same ones.
+    #[must_use]
+    pub fn holders(&self, id: &PostId) -> Vec<(LinkId, u8)> {
+        let own = self.registrations.links().filter(|link| !self.is_ending(*link));
+        let mut own: Vec<_> = own.map(|link| (link, 0)).collect();
         if !own.is_empty() {
             let first = held_by_turn(id) % own.len();
             own.rotate_left(first);

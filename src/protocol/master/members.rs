@@ -120,6 +120,7 @@ impl Master {
         out: &mut Vec<Effect>,
     ) {
         self.gossip.remove(&link);
+        self.ending.remove(&link);
         if let Some(node) = self.registrations.by_link(link) {
             match over {
                 LinkOver::Left => self.end_worker(now, node, &Ending::Left, out),

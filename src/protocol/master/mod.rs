@@ -224,6 +224,8 @@ pub struct Master {
     last_forward: ForwardId,
     /// Posts that workers are asked to hold.
     holding: BTreeMap<TaskId, Holding>,
+    /// Links to workers that are known to end.
+    ending: BTreeSet<LinkId>,
     registry: Registry,
     joins: Joins,
     registrations: Registrations<LinkId>,
@@ -285,6 +287,7 @@ impl Master {
             forward_calls: BTreeMap::new(),
             last_forward: ForwardId::default(),
             holding: BTreeMap::new(),
+            ending: BTreeSet::new(),
             registry: Registry::new(config.directory_max),
             joins: Joins::new(),
             registrations: Registrations::new(config.workers_max),

@@ -135,6 +135,8 @@ fn requests() -> Vec<Request> {
         Request::Hold { held: held(), copy: 1 },
         Request::HandIn { held: held(), age_ms: 5 },
         Request::HeldOf(USER),
+        Request::HandOver { held: held(), copy: 1, age_ms: 5 },
+        Request::Drain,
     ]
 }
 
@@ -181,6 +183,8 @@ fn responses() -> Vec<Response> {
         Response::CopyDigests(Some(CopyDigests { boards, sessions })),
         Response::CopySessions(Some(SessionPage { entries, next: Some(KEY) })),
         Response::HeldOf(vec![POST]),
+        Response::HandOver { copies: 2 },
+        Response::Draining { within_ms: 300 },
     ];
     all.extend(held.map(Response::Hold));
     all.extend(handed.map(Response::HandIn));
@@ -287,7 +291,9 @@ const fn all_are_listed(request: &Request, response: &Response, direct: &Direct,
         | Request::CopySessions { .. }
         | Request::Hold { .. }
         | Request::HandIn { .. }
-        | Request::HeldOf(_) => {}
+        | Request::HeldOf(_)
+        | Request::HandOver { .. }
+        | Request::Drain => {}
     }
     match response {
         Response::Assign(_)
@@ -300,7 +306,9 @@ const fn all_are_listed(request: &Request, response: &Response, direct: &Direct,
         | Response::CopySessions(_)
         | Response::Hold(_)
         | Response::HandIn(_)
-        | Response::HeldOf(_) => {}
+        | Response::HeldOf(_)
+        | Response::HandOver { .. }
+        | Response::Draining { .. } => {}
     }
     match direct {
         Direct::Digest { .. }

@@ -61,6 +61,27 @@ fn post_is_held_by_own_workers_in_turn_then_by_those_of_other_masters() {
 }
 
 #[test]
+fn worker_that_ends_is_asked_to_hold_nothing() {
+    let mut lab = Lab::new(3);
+    lab.linked(false);
+    lab.weaken();
+    let (ends, unknown) = (LinkId(1), LinkId(99));
+    lab.master.on_worker_ends(ends);
+    lab.master.on_worker_ends(unknown);
+    assert!(lab.master.is_ending(ends) && !lab.master.is_ending(unknown));
+    lab.submit(1);
+    let (_, mut holders) = lab.holds().expect("one");
+    assert_eq!(holders, lab.master.holders(&PostId([1; 16])));
+    holders.sort_unstable();
+    assert_eq!(
+        holders,
+        [(2, 0), (3, 0), (50, 0), (50, 1)].map(|(link, copy)| (LinkId(link), copy))
+    );
+    lab.master.on_link_over(lab.now, ends, &LinkOver::Left, &mut lab.out);
+    assert!(!lab.master.is_ending(ends), "nothing is kept of a link that is over");
+}
+
+#[test]
 fn posts_in_the_queue_and_in_flight_are_held_when_the_store_goes() {
     let mut lab = Lab::new(1);
     let sent = lab.submit(1);
