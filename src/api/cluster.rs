@@ -371,7 +371,8 @@ pub enum MasterState {
     Stopped,
 }
 
-/// Answer of `POST /api/v1/admin/drain`: the master hands over its people and its work, then ends.
+/// Answer of `POST /api/v1/admin/drain` and `POST /api/v1/admin/nodes/{id}/drain`: the node hands over its
+/// people, its work and the posts that it holds, then ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draining {
     /// Longest time that this takes, in milliseconds.

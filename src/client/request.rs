@@ -115,6 +115,14 @@ pub enum Request {
         /// Whether to do so though no other master could go on.
         force: bool,
     },
+    /// Asks the admin listener of a worker's master, with the admin token, to drain the worker.
+    /// [`Answer::Draining`].
+    DrainWorker {
+        /// The worker's id.
+        node: NodeId,
+        /// Whether to do so though no other worker could go on.
+        force: bool,
+    },
     /// Asks an admin listener, with the admin token, for the latest dead letters. [`Answer::DeadLetters`].
     DeadLetters {
         /// Number above those that are listed; none to begin with the newest.
@@ -170,7 +178,7 @@ pub enum Answer {
     JoinTokens(JoinTokenList),
     /// Dead letters, the newest first.
     DeadLetters(DeadLetterList),
-    /// The master is being drained.
+    /// The node is being drained.
     Draining(Draining),
 }
 
@@ -236,6 +244,9 @@ impl Request {
             Self::RevokeJoinToken { id } => (Method::DELETE, format!("admin/tokens/{id}"), None),
             Self::Expel { node } => (Method::DELETE, format!("admin/nodes/{node}"), None),
             Self::Drain { force } => (Method::POST, format!("admin/drain?force={force}"), None),
+            Self::DrainWorker { node, force } => {
+                (Method::POST, format!("admin/nodes/{node}/drain?force={force}"), None)
+            }
             Self::DeadLetters { before } => {
                 let before = before.map_or_else(String::new, |number| format!("?before={number}"));
                 (Method::GET, format!("admin/dead-letters{before}"), None)
@@ -299,7 +310,9 @@ impl Request {
             (Self::NewJoinToken { .. }, 201) => Answer::Invitation(shape(answer)?),
             (Self::JoinTokens, 200) => Answer::JoinTokens(shape(answer)?),
             (Self::DeadLetters { .. }, 200) => Answer::DeadLetters(shape(answer)?),
-            (Self::Drain { .. }, 202) => Answer::Draining(shape(answer)?),
+            (Self::Drain { .. } | Self::DrainWorker { .. }, 202) => {
+                Answer::Draining(shape(answer)?)
+            }
             (Self::RetryDeadLetter { .. }, 200) => Answer::Posted(shape(answer)?),
             (
                 Self::Leave

@@ -39,7 +39,7 @@ use crate::{
         outcome::{Outcome, TaskResult},
         rows::{self, NewPost},
     },
-    node::handle::{MasterHandle, RequestError, Stopped},
+    node::handle::{MasterHandle, RequestError, Stopped, WorkerDrainError},
 };
 
 /// Time that a master has for an operator's request.
@@ -152,6 +152,7 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/admin/tokens", get(list_tokens).post(new_token))
         .route("/api/v1/admin/tokens/{id}", delete(revoke_token))
         .route("/api/v1/admin/nodes/{id}", delete(expel))
+        .route("/api/v1/admin/nodes/{id}/drain", post(drain_worker))
         .route("/api/v1/admin/drain", post(drain))
         .route("/api/v1/admin/dead-letters", get(dead_letters))
         .route("/api/v1/admin/dead-letters/{number}", delete(drop_dead_letter))
@@ -261,6 +262,33 @@ async fn drain(
         ErrorResponse::new(ProblemType::Refused, text)
     })?;
     let within_ms = u64::try_from(params.config.drain_timeout.as_millis()).unwrap_or(u64::MAX);
+    Ok(json(StatusCode::ACCEPTED, &Draining { within_ms }))
+}
+
+/// `POST /api/v1/admin/nodes/{id}/drain`: drains a worker of this master; it ends then. The last one only
+/// by `?force=true`.
+async fn drain_worker(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+    asked: Result<Query<DrainQuery>, QueryRejection>,
+) -> Result<Response, ErrorResponse> {
+    let node: NodeId = id.parse().map_err(malformed_id)?;
+    let DrainQuery { force } = query(asked)?;
+    let Shared { env, handle, .. } = &*admin.0;
+    let begun = env.timeout(LIMIT, handle.drain_worker(node, force)).await;
+    let within_ms = begun.ok().and_then(Result::ok).ok_or(RequestError::Away)?.map_err(|why| {
+        let (problem, advice) = match why {
+            WorkerDrainError::Unknown | WorkerDrainError::Elsewhere { .. } => {
+                (ProblemType::UnknownNode, "")
+            }
+            WorkerDrainError::LastWorker => {
+                (ProblemType::Refused, ": nothing could be written any more (?force=true)")
+            }
+            WorkerDrainError::OldRelease => (ProblemType::Refused, ""),
+            WorkerDrainError::NoAnswer => (ProblemType::OutcomeUnknown, ""),
+        };
+        ErrorResponse::new(problem, format!("{why}{advice}"))
+    })?;
     Ok(json(StatusCode::ACCEPTED, &Draining { within_ms }))
 }
 

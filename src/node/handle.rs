@@ -34,6 +34,7 @@ pub enum Command {
     Masters { reply: oneshot::Sender<Vec<MasterInfo>> },
     Leave { reply: oneshot::Sender<()> },
     Drain { force: bool, reply: oneshot::Sender<Result<(), DrainError>> },
+    DrainWorker { node: NodeId, force: bool, reply: oneshot::Sender<Result<u64, WorkerDrainError>> },
     ClusterId { reply: oneshot::Sender<Option<[u8; 16]>> },
     NewJoinToken { terms: JoinTerms, reply: Reply<JoinInvitation> },
     JoinTokens { reply: Reply<JoinTokenList> },
@@ -89,6 +90,29 @@ pub enum DrainError {
     /// No other master could go on.
     #[error("no other master that can have things written is linked to this one")]
     LastMaster,
+}
+
+/// Reason why a worker is not drained.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WorkerDrainError {
+    /// No worker of this id is in. Nothing has begun.
+    #[error("no worker with this id is in")]
+    Unknown,
+    /// The worker has no link to this master. Nothing has begun.
+    #[error("the worker is registered with the master {master}: ask that one")]
+    Elsewhere {
+        /// Name of the worker's master, or its id.
+        master: String,
+    },
+    /// No other worker could go on. Nothing has begun.
+    #[error("no other worker is in")]
+    LastWorker,
+    /// The worker's release is older than this request. Nothing has begun.
+    #[error("the worker runs a release that cannot be asked to end: stop it with SIGTERM")]
+    OldRelease,
+    /// The worker did not answer: it may be ending.
+    #[error("the worker did not answer; it may be ending")]
+    NoAnswer,
 }
 
 /// The master has stopped before it answered.
@@ -259,6 +283,19 @@ impl MasterHandle {
     /// [`Stopped`]: it had left before. [`DrainError`], unless `force`.
     pub async fn drain(&self, force: bool) -> Result<Result<(), DrainError>, Stopped> {
         self.ask(|reply| Command::Drain { force, reply }).await
+    }
+
+    /// Has a worker of this master hand its held posts over and end. Returns as soon as that has begun,
+    /// with the longest time that it takes, in milliseconds.
+    ///
+    /// # Errors
+    /// [`Stopped`]: it may have begun. [`WorkerDrainError`]; with `force` the last worker ends too.
+    pub async fn drain_worker(
+        &self,
+        node: NodeId,
+        force: bool,
+    ) -> Result<Result<u64, WorkerDrainError>, Stopped> {
+        self.ask(|reply| Command::DrainWorker { node, force, reply }).await
     }
 
     /// Makes the master leave at once: leases are given back, streams and links end with a word.

@@ -1,4 +1,4 @@
-//! Drain of masters on real processes, by an operator and by SIGTERM.
+//! Drain of masters and workers on real processes, by an operator and by SIGTERM.
 
 use std::{
     io::{self, Read, Write},
@@ -142,4 +142,32 @@ fn last_master_is_drained_only_by_force_or_by_a_signal() {
     cluster.says("master-0 ended (exit code 0)");
     let took = began.elapsed();
     assert!(took <= within + MARGIN, "master-0 took {took:?}, where it has {within:?}");
+}
+
+#[test]
+fn workers_are_drained_by_their_masters_one_after_another() {
+    let cluster = Cluster::start(&["--masters=2", "--workers=3"]);
+    cluster.says("Chatchat is ready");
+    let dir = cluster.dir.path();
+    let why = chatctl(dir, &["drain", "worker-7"]).expect_err("nobody is called so");
+    assert!(why.contains("no node is called worker-7"), "{why}");
+    for name in ["worker-0", "worker-1"] {
+        let said = chatctl(dir, &["drain", name]).expect("drained");
+        ended_in_time(&said, name);
+        cluster.says(&format!("{name} ended (exit code 0)"));
+    }
+}
+
+#[test]
+fn last_worker_is_drained_only_by_force() {
+    let cluster = Cluster::start(&["--masters=1", "--workers=1"]);
+    cluster.says("Chatchat is ready");
+    let dir = cluster.dir.path();
+    let why = chatctl(dir, &["drain", "worker-0"]).expect_err("nothing could be written");
+    assert!(why.contains("no other worker is in"), "{why}");
+    let said = chatctl(dir, &["drain", "worker-0", "--force"]).expect("drained");
+    ended_in_time(&said, "worker-0");
+    cluster.says("worker-0 ended (exit code 0)");
+    let why = chatctl(dir, &["drain", "worker-0", "--force"]).expect_err("it is gone");
+    assert!(why.contains("worker-0 is not in"), "{why}");
 }

@@ -305,3 +305,26 @@ async fn workers_are_expelled_by_operators_and_masters_are_not() {
         assert_eq!(answer.status, status, "{path}: {}", answer.body);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn worker_is_drained_by_operators_at_its_own_master_and_the_last_one_only_by_force() {
+    let site = Site::new();
+    let token = AdminToken::new("secret");
+    let of = |id: &str| format!("/api/v1/admin/nodes/{id}/drain");
+    let worker = of(&"bb".repeat(16));
+    assert_eq!(ask(&site, &token, Ask::new("POST", &worker)).await.status, 401);
+    let (elsewhere, old) = (of(&"dd".repeat(16)), of(&"ee".repeat(16)));
+    let by_force = format!("{worker}?force=true");
+    for (path, status, says) in [
+        (by_force, 202, "2500"),
+        (worker, 422, "force=true"),
+        (elsewhere, 404, "south"),
+        (old, 422, "SIGTERM"),
+        (of(&"cc".repeat(16)), 404, "no worker"),
+        (of("x"), 400, ""),
+    ] {
+        let answer = ask(&site, &token, Ask::new("POST", &path).token("secret")).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+        assert!(answer.body.contains(says), "{path}: {}", answer.body);
+    }
+}

@@ -1,16 +1,21 @@
-//! Requests of operators: join tokens, the expulsion of nodes, and dead letters.
+//! Requests of operators: join tokens, the drain of workers, the expulsion of nodes, and dead letters.
+
+use tokio::sync::oneshot;
 
 use super::{Driver, input::Input, reads::unread};
 use crate::{
     api::{JoinInvitation, JoinTerms, JoinTokenList, JoinTokenState},
+    comm::Link,
     crypto::{admission::JoinSecret, keys},
     model::{
+        bounds::HAND_OVER_VERSION,
         event::Event,
-        ids::{NodeId, TokenId},
+        ids::{NodeId, Role, TokenId},
+        message::{Fact, MemberState, Request, Response},
         rows::{DeadLetter, StoreError},
     },
-    node::handle::{Reply, RequestError},
-    protocol::master::Effect,
+    node::handle::{Reply, RequestError, WorkerDrainError},
+    protocol::{master::Effect, registry::Registry},
     store::Store,
 };
 
@@ -104,6 +109,44 @@ impl Driver {
         });
     }
 
+    /// Asks a worker of this master to hand its held posts over and end, and answers with the longest time
+    /// that this takes, in milliseconds.
+    pub(super) fn drain_worker(
+        &self,
+        node: NodeId,
+        force: bool,
+        reply: oneshot::Sender<Result<u64, WorkerDrainError>>,
+    ) {
+        let link = match self.to_drain(node, force) {
+            Ok(link) => link,
+            Err(why) => return drop(reply.send(Err(why))),
+        };
+        let limit = self.config.store_timeout;
+        self.env.spawn("drain-worker", async move {
+            let answer = match link.call(Request::Drain, limit).await {
+                Ok(Response::Draining { within_ms }) => Ok(within_ms),
+                _ => Err(WorkerDrainError::NoAnswer),
+            };
+            let _ = reply.send(answer);
+        });
+    }
+
+    /// Returns the link to a worker that may be drained.
+    fn to_drain(&self, node: NodeId, force: bool) -> Result<Link, WorkerDrainError> {
+        let registry = self.core.registry();
+        let master = may_drain(registry, node, force)?;
+        let registered = self.core.registrations().get(&node);
+        let Some(link) = registered.and_then(|worker| self.links.get(worker.link)) else {
+            let name = registry.get(&master).map(|member| member.name.clone());
+            let master = name.unwrap_or_else(|| master.to_string());
+            return Err(WorkerDrainError::Elsewhere { master });
+        };
+        if link.peer().version < HAND_OVER_VERSION {
+            return Err(WorkerDrainError::OldRelease);
+        }
+        Ok(link.clone())
+    }
+
     /// Expels a worker: the store denies it for good before its link is cut. Other masters follow
     /// when they read the store next.
     pub(super) fn expel(&self, node: NodeId, reply: Reply<()>) {
@@ -158,6 +201,21 @@ impl Driver {
     }
 }
 
+/// Checks that a worker is in and, without `force`, that another one is too. Returns the worker's master.
+fn may_drain(registry: &Registry, node: NodeId, force: bool) -> Result<NodeId, WorkerDrainError> {
+    let is_in = |fact: &&Fact| fact.role == Role::Worker && fact.state == MemberState::In;
+    let (mut master, mut has_others) = (None, false);
+    for fact in registry.facts().filter(is_in) {
+        if fact.node == node {
+            master = Some(fact.master);
+        } else {
+            has_others = true;
+        }
+    }
+    let master = master.ok_or(WorkerDrainError::Unknown)?;
+    if has_others || force { Ok(master) } else { Err(WorkerDrainError::LastWorker) }
+}
+
 #[cfg(all(test, feature = "net"))]
 mod tests {
     use std::time::Duration;
@@ -165,12 +223,37 @@ mod tests {
     use super::*;
     use crate::{
         model::{
-            ids::{Role, StoreEpoch},
+            ids::{Registration, StoreEpoch},
+            message::Member,
             rows::Enrolled,
+            time::Mono,
         },
         store::sqlite::{NewCluster, memory},
         testing::keys::{identity, rng},
     };
+
+    #[test]
+    fn last_worker_that_is_in_is_drained_by_force_alone() {
+        let mut registry = Registry::new(8);
+        let ids = [2, 3, 4].map(|number| NodeId::of(&identity(number).fingerprint()));
+        let mut add = |number: u8, role, state| {
+            let identity = identity(number);
+            let node = NodeId::of(&identity.fingerprint());
+            let registration = Registration(1);
+            let fact = Fact { node, role, registration, state, master: ids[2] };
+            let (name, spki) = ("x".to_owned(), identity.spki().to_vec());
+            registry.apply(Mono::ZERO, Member { fact, name, link: None, http: None, spki });
+        };
+        add(2, Role::Worker, MemberState::In);
+        add(3, Role::Worker, MemberState::In);
+        add(4, Role::Master, MemberState::In);
+        assert_eq!(may_drain(&registry, ids[0], false), Ok(ids[2]));
+        assert_eq!(may_drain(&registry, ids[2], true), Err(WorkerDrainError::Unknown));
+        registry.end(Mono::ZERO, ids[1], Registration(1), MemberState::Left);
+        assert_eq!(may_drain(&registry, ids[0], false), Err(WorkerDrainError::LastWorker));
+        assert_eq!(may_drain(&registry, ids[0], true), Ok(ids[2]));
+        assert_eq!(may_drain(&registry, ids[1], true), Err(WorkerDrainError::Unknown));
+    }
 
     #[tokio::test]
     async fn token_of_two_uses_enrols_two_workers_and_not_three() {

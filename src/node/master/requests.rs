@@ -87,6 +87,7 @@ impl Driver {
             Command::Drain { force, reply } => {
                 let _ = reply.send(self.drain(force));
             }
+            Command::DrainWorker { node, force, reply } => self.drain_worker(node, force, reply),
             // Ends the loop before it comes here.
             Command::Leave { reply } => drop(reply),
         }

@@ -86,11 +86,12 @@ pub(super) enum Command {
         /// Its name as `status` shows it, or its whole id.
         node: String,
     },
-    /// Hand a master's people and work over to the others, and end it: before an upgrade, say.
+    /// Hand a master's people and work, or a worker's held posts, over to the others, and end it: before
+    /// an upgrade, say.
     Drain {
-        /// Its name as `status` shows it; needed when several masters are known.
+        /// Its name as `status` shows it, or a worker's whole id; needed when several masters are known.
         node: Option<String>,
-        /// Do it even though no other master could go on.
+        /// Do it even though no other of its kind could go on.
         #[arg(long)]
         force: bool,
     },

@@ -13,7 +13,10 @@ use crate::{
     api::{JoinTerms, NodeState},
     client::{Answer, Api, Failure, Limits, Request, Trust},
     env::Env,
-    model::ids::{NodeId, Role, TokenId},
+    model::{
+        ids::{NodeId, Role, TokenId},
+        message::MemberState,
+    },
 };
 
 const STRANGE: &str = "it answered with something else";
@@ -110,17 +113,33 @@ pub(super) async fn expel(env: &Env, places: &Targets, node: &str) -> Result<(),
     ))
 }
 
-/// Drains a master, and waits until it has ended.
+/// Time between two looks whether a drained node still runs.
+const LOOK: Duration = Duration::from_millis(100);
+/// Time for a drained node to end beyond what it said.
+const SPARE: Duration = Duration::from_secs(5);
+
+/// Drains a master or a worker, and waits until it has ended.
 pub(super) async fn drain(
     env: &Env,
     places: &Targets,
     name: Option<&str>,
     force: bool,
 ) -> Result<(), CtlError> {
-    /// Time between two looks whether it still runs.
-    const LOOK: Duration = Duration::from_millis(100);
-    /// Time for a master to end beyond what it said.
-    const SPARE: Duration = Duration::from_secs(5);
+    let is_master = |name| places.admins.iter().any(|admin| admin.name == name);
+    match name {
+        Some(name) if !places.admins.is_empty() && !is_master(name) => {
+            drain_worker(env, places, name, force).await
+        }
+        _ => drain_master(env, places, name, force).await,
+    }
+}
+
+async fn drain_master(
+    env: &Env,
+    places: &Targets,
+    name: Option<&str>,
+    force: bool,
+) -> Result<(), CtlError> {
     let admin = one_of(&places.admins, name)?;
     let (began, trust) = (env.now(), places.trust()?);
     let within_ms = match api_of(env, admin, trust.clone()).call(&Request::Drain { force }).await {
@@ -143,6 +162,60 @@ pub(super) async fn drain(
     Err(CtlError::Failed(format!("{} still answers; see its log", admin.name)))
 }
 
+/// Drains the worker of this name or id: only its own master can ask it to end.
+async fn drain_worker(
+    env: &Env,
+    places: &Targets,
+    name: &str,
+    force: bool,
+) -> Result<(), CtlError> {
+    let Answer::ClusterState(state) = ask(env, places, &Request::ClusterState).await? else {
+        return Err(CtlError::Failed(STRANGE.to_owned()));
+    };
+    let worker = to_drain(&state.nodes, name)?;
+    let (began, trust) = (env.now(), places.trust()?);
+    let mut why = NO_TOKEN.to_owned();
+    for admin in &places.admins {
+        let mut api = api_of(env, admin, trust.clone());
+        let within_ms = match api.call(&Request::DrainWorker { node: worker.id, force }).await {
+            Ok(Answer::Draining(draining)) => draining.within_ms,
+            Ok(_) => return Err(CtlError::Failed(STRANGE.to_owned())),
+            // Another one may be the worker's master.
+            Err(Failure::Refused { status: 404, problem }) => {
+                why = problem.to_string();
+                continue;
+            }
+            Err(Failure::Refused { problem, .. }) => {
+                return Err(CtlError::Failed(problem.to_string()));
+            }
+            Err(failure @ Failure::Unreached { .. }) => {
+                why = format!("{}: {failure}", admin.name);
+                continue;
+            }
+            Err(failure) => return Err(CtlError::Failed(format!("{}: {failure}", admin.name))),
+        };
+        say(&format!("{name} is being drained, for {within_ms} ms at most\n"))?;
+        let until = began + Duration::from_millis(within_ms) + SPARE;
+        while env.now() < until {
+            if let Ok(Answer::ClusterState(state)) = api.call(&Request::ClusterState).await
+                && !state.nodes.iter().any(|node| is_same_life(node, worker))
+            {
+                let took = env.now().since(began).as_secs_f64();
+                return say(&format!("{name} has ended after {took:.1} s\n"));
+            }
+            env.sleep(LOOK).await;
+        }
+        return Err(CtlError::Failed(format!("{name} is still in; see its log")));
+    }
+    Err(CtlError::Failed(why))
+}
+
+/// Returns whether a node is in under the registration that it had before.
+fn is_same_life(node: &NodeState, before: &NodeState) -> bool {
+    let is_in = node.state == MemberState::In;
+    is_in && node.id == before.id && node.registration == before.registration
+}
+
 /// Returns the admin listener of this name, or the only one.
 fn one_of<'a>(admins: &'a [Admin], name: Option<&str>) -> Result<&'a Admin, CtlError> {
     let names = || admins.iter().map(|admin| admin.name.as_str()).collect::<Vec<_>>().join(", ");
@@ -156,17 +229,45 @@ fn one_of<'a>(admins: &'a [Admin], name: Option<&str>) -> Result<&'a Admin, CtlE
     }
 }
 
-/// Returns the one worker of this name.
+/// Returns the id of the one worker of this name.
 fn named(nodes: &[NodeState], name: &str) -> Result<NodeId, CtlError> {
-    let of_name: Vec<_> = nodes.iter().filter(|node| node.name == name).collect();
+    match only(nodes, name, |node| node.name == name)? {
+        one if one.role == Role::Master => Err(CtlError::Failed(format!(
+            "{name} is a master, which has the store's own credentials: stop it, and change them"
+        ))),
+        one => Ok(one.id),
+    }
+}
+
+/// Returns the one worker of this name or id that is in.
+fn to_drain<'a>(nodes: &'a [NodeState], name: &str) -> Result<&'a NodeState, CtlError> {
+    let id: Option<NodeId> = name.parse().ok();
+    let is_it = |node: &NodeState| id.map_or(node.name == name, |id| node.id == id);
+    let is_in = |node: &NodeState| node.state == MemberState::In && is_it(node);
+    // One that is gone is named too when there is no other.
+    let any_in = nodes.iter().any(is_in);
+    match only(nodes, name, |node| if any_in { is_in(node) } else { is_it(node) })? {
+        one if one.role == Role::Master => Err(CtlError::Failed(format!(
+            "{name} is a master whose admin listener is not known here: name that with --admin \
+             HOST:PORT and no node"
+        ))),
+        one if !any_in => Err(CtlError::Failed(format!("{} is not in", one.name))),
+        one => Ok(one),
+    }
+}
+
+/// Returns the one node that fits; `name` is what the operator called it.
+fn only<'a>(
+    nodes: &'a [NodeState],
+    name: &str,
+    fits: impl Fn(&NodeState) -> bool,
+) -> Result<&'a NodeState, CtlError> {
+    let of_name: Vec<_> = nodes.iter().filter(|node| fits(node)).collect();
     match of_name[..] {
         [] => Err(CtlError::Failed(format!(
             "no node is called {name}; status --data-dir shows names, and whole ids are taken too"
         ))),
-        [one] if one.role == Role::Master => Err(CtlError::Failed(format!(
-            "{name} is a master, which has the store's own credentials: stop it, and change them"
-        ))),
-        [one] => Ok(one.id),
+        [one] => Ok(one),
         _ => {
             let ids: Vec<_> = of_name.iter().map(|node| node.id.to_string()).collect();
             let why = format!("several nodes are called {name}; name one by its id: ");
@@ -178,7 +279,7 @@ fn named(nodes: &[NodeState], name: &str) -> Result<NodeId, CtlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ids::Registration, message::MemberState};
+    use crate::model::ids::Registration;
 
     fn node(n: u8, role: Role, name: &str) -> NodeState {
         NodeState {
@@ -210,5 +311,29 @@ mod tests {
         assert!(why("w3").contains("no node is called w3"), "{}", why("w3"));
         assert!(why("north").contains("is a master"), "{}", why("north"));
         assert!(why("w2").contains(&NodeId([4; 16]).to_string()), "{}", why("w2"));
+    }
+    #[test]
+    fn worker_to_drain_is_the_one_that_is_in() {
+        let mut nodes = [
+            node(1, Role::Master, "north"),
+            node(2, Role::Worker, "w1"),
+            node(3, Role::Worker, "w1"),
+            node(4, Role::Worker, "w2"),
+        ];
+        nodes[1].state = MemberState::Left;
+        nodes[3].state = MemberState::Failed;
+        let id =
+            |name: &str| to_drain(&nodes, name).map(|node| node.id).map_err(|why| why.to_string());
+        assert_eq!(id("w1"), Ok(NodeId([3; 16])));
+        assert_eq!(id(&NodeId([3; 16]).to_string()), Ok(NodeId([3; 16])));
+        for (name, says) in [("w2", "w2 is not in"), ("north", "is a master"), ("w3", "no node")] {
+            let why = id(name).expect_err("refused");
+            assert!(why.contains(says), "{name}: {why}");
+        }
+        let before = nodes[2].clone();
+        let mut now = before.clone();
+        assert!(is_same_life(&now, &before));
+        now.registration = Registration(2);
+        assert!(!is_same_life(&now, &before), "it was started again");
     }
 }

@@ -30,7 +30,7 @@ use crate::{
     node::handle::{
         Command, Commands, Consistency, Delivery, DrainError, DrainSignal, Fate, MasterHandle,
         MasterInfo, People, PresenceForm, Read, RequestError, SessionRequest, StreamGuard,
-        StreamHandle, Written,
+        StreamHandle, WorkerDrainError, Written,
     },
 };
 
@@ -141,6 +141,16 @@ impl State {
             Command::Leave { reply } => drop(reply.send(())),
             Command::Drain { force, reply } => {
                 let _ = reply.send(if force { Ok(()) } else { Err(DrainError::LastMaster) });
+            }
+            Command::DrainWorker { node, force, reply } => {
+                let answer = match (node.0[0], force) {
+                    (0xbb, true) => Ok(2500),
+                    (0xbb, false) => Err(WorkerDrainError::LastWorker),
+                    (0xdd, _) => Err(WorkerDrainError::Elsewhere { master: "south".to_owned() }),
+                    (0xee, _) => Err(WorkerDrainError::OldRelease),
+                    _ => Err(WorkerDrainError::Unknown),
+                };
+                let _ = reply.send(answer);
             }
             Command::Boards { reply } => {
                 drop(reply.send(self.ok().map(|()| self.read(self.boards()))));
