@@ -27,6 +27,8 @@ use crate::{
 const DRAINED_WITHIN: Duration = Duration::from_secs(10);
 /// Time within which masters and workers know that the store is away, and hold what is sent.
 const KNOWN_WITHIN: Duration = Duration::from_secs(5);
+/// Time within which a worker that was stopped has handed over what it held.
+const HANDED_OVER: Duration = Duration::from_secs(5);
 /// Posts that are held without doubt about the room for more.
 const SURELY_ROOM: usize = 500;
 
@@ -48,8 +50,12 @@ fn held(evidence: &Evidence<'_>, settled: &Settled) -> Vec<Violation> {
     let needed = places(evidence).filter(|place| !has_handed_over(evidence, *place));
     let needed: Vec<_> = needed.collect();
     let whole_from = evidence.ended.saturating_sub(AFTERMATH + DRAINED_WITHIN);
-    let is_whole =
-        needed.iter().all(|place| evidence.is_connected(*place, whole_from, evidence.ended));
+    let is_there = |place: Place| evidence.is_connected(place, whole_from, evidence.ended);
+    let is_whole = needed.iter().all(|place| is_there(*place));
+    // Who lacks one of two holders has the other one.
+    let spare = spare(evidence);
+    let is_enough =
+        spare.is_some() && needed.iter().all(|place| Some(*place) == spare || is_there(*place));
     for sent in evidence.history.sent() {
         let Some((at, Answer::Pending { copies })) = sent.operation.reply() else { continue };
         let mut complain = |rule, text: String| {
@@ -63,7 +69,7 @@ fn held(evidence: &Evidence<'_>, settled: &Settled) -> Vec<Violation> {
             continue;
         }
         match (stored.get(&id), &clock) {
-            (None, _) if is_whole && at < whole_from => {
+            (None, _) if (is_whole || is_enough && *copies > 1) && at < whole_from => {
                 complain(
                     "lost",
                     format!("post {} was held and never came into its board", sent.id),
@@ -154,6 +160,33 @@ fn has_handed_over(evidence: &Evidence<'_>, place: Place) -> bool {
         && matches!(place, Place::Worker(_))
         && is_stopped(place)
         && workers.any(is_untouched)
+}
+
+/// Returns the one worker that died, where each post that two held was with another worker by then: all
+/// others were there all the time, or were stopped so long before that two workers had what they held.
+fn spare(evidence: &Evidence<'_>) -> Option<Place> {
+    let cluster = &evidence.plan.cluster;
+    let is_calm = evidence.incidents_at(Place::Master(0)).next().is_none();
+    if cluster.masters != 1 || !is_calm || held_by(evidence, evidence.ended) >= SURELY_ROOM {
+        return None;
+    }
+    let workers = || (0..cluster.workers).map(Place::Worker);
+    let kinds_at = |place| {
+        evidence.incidents_at(place).map(|it| (it.from, evidence.kind_of(it))).collect::<Vec<_>>()
+    };
+    let died = workers().filter_map(|place| match kinds_at(place)[..] {
+        [(at, Some(Kind::Crash | Kind::Exit))] => Some((place, at)),
+        _ => None,
+    });
+    let died: Vec<_> = died.collect();
+    let &[(spare, at)] = &died[..] else { return None };
+    let was_stopped_before = |(from, kind): &(Duration, Option<Kind>)| {
+        *kind == Some(Kind::Stop) && *from + HANDED_OVER < at
+    };
+    let mut others = workers().filter(|place| *place != spare).map(kinds_at);
+    let has_untouched = workers().any(|place| kinds_at(place).is_empty());
+    let is_kept = others.all(|kinds| kinds.iter().all(was_stopped_before));
+    (has_untouched && is_kept).then_some(spare)
 }
 
 fn places(evidence: &Evidence<'_>) -> impl Iterator<Item = Place> {
@@ -375,6 +408,24 @@ mod tests {
         assert_eq!(lost(1, "stop"), 1);
         assert_eq!(lost(1, "exit"), 0, "it had no time");
         assert_eq!(lost(2, "stop"), 0, "there may be no other worker in its domain");
+    }
+
+    #[test]
+    fn post_that_two_held_comes_though_one_of_them_is_gone_for_good() {
+        let lost = |stopped_at: u64, kind: &str, copies: u32| {
+            let stop = ("stop", "target = \"worker:0\"", stopped_at, 60_000);
+            let death = (kind, "target = \"worker:1\"", 29_000, 60_000);
+            let mut made = made(&[STORE, stop, death]);
+            (made.plan.cluster.masters, made.plan.cluster.workers) = (1, 3);
+            let answer = Ok(Answer::Pending { copies });
+            made.did(0, 22_000, 22_010, Fixture::request(2), answer);
+            made.judge(judge).len()
+        };
+        assert_eq!(lost(23_000, "crash", 2), 1);
+        assert_eq!(lost(23_000, "exit", 2), 1);
+        assert_eq!(lost(23_000, "crash", 1), 0, "it was with that one alone");
+        assert_eq!(lost(25_000, "crash", 2), 0, "the stopped one had too little time");
+        assert_eq!(lost(23_000, "pause", 2), 0, "it may come back");
     }
 
     #[test]
