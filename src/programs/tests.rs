@@ -1,6 +1,8 @@
 //! Tests of a small cluster in one process: whole nodes over real sockets, a store in memory, and
 //! the real client.
 
+mod restored;
+
 use std::{
     collections::BTreeMap,
     sync::{

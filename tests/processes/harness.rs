@@ -6,12 +6,19 @@ use std::{
     net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use chatchat::env::real::TempDir;
+use chatchat::{
+    api::StreamEvent,
+    client::{ChatClient, Follow, FollowEvent, Limits, MasterList, NoObserver},
+    env::{Env, real::TempDir},
+};
 
 /// Longest time for one step on a busy machine.
 pub(crate) const WAIT: Duration = Duration::from_secs(60);
@@ -29,7 +36,11 @@ impl Cluster {
     }
 
     pub(crate) fn start_in(dir: TempDir, args: &[&str]) -> Self {
-        let port = free_ports();
+        Self::start_at(free_ports(), dir, args)
+    }
+
+    /// Starts a cluster whose first master listens on this port and the two that go with it.
+    pub(crate) fn start_at(port: u16, dir: TempDir, args: &[&str]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_chatchat-cluster"))
             .arg("--data-dir")
             .arg(dir.path())
@@ -189,4 +200,40 @@ pub(crate) fn metrics_of(cluster: &Cluster, name: &str) -> String {
     let token = cluster.dir.path().join(name).join("admin.token");
     let token = fs::read_to_string(token).expect("a token");
     get_with(addr, "/metrics", &format!("Authorization: Bearer {}\r\n", token.trim()))
+}
+
+/// Returns a client of these masters that begins at one of them, with a session of its own.
+pub(crate) async fn person(env: &Env, masters: &[String], first: usize, name: &str) -> ChatClient {
+    let masters = MasterList::new(masters, first).expect("there is a master");
+    let client = ChatClient::new(env, masters, None, Limits::default(), Arc::new(NoObserver));
+    client.open_session(name.parse().expect("a name"), WAIT).await.expect("a session");
+    client
+}
+
+/// Returns the addresses of the first masters' front ends.
+pub(crate) fn front_ends(cluster: &Cluster, count: u16) -> Vec<String> {
+    (0..count).map(|nth| format!("http://127.0.0.1:{}", cluster.port + nth)).collect()
+}
+
+/// Waits for the next event of a page that `wanted` takes.
+pub(crate) async fn next_of<T>(
+    env: &Env,
+    page: &mut Follow,
+    what: &str,
+    mut wanted: impl FnMut(&StreamEvent) -> Option<T>,
+) -> T {
+    let found = async {
+        loop {
+            match page.next().await {
+                FollowEvent::Event(event) => {
+                    if let Some(found) = wanted(&event) {
+                        return found;
+                    }
+                }
+                FollowEvent::Ended { why } => panic!("the session ended: {why}"),
+                FollowEvent::Connected { .. } | FollowEvent::Disconnected { .. } => {}
+            }
+        }
+    };
+    env.timeout(WAIT, found).await.unwrap_or_else(|_| panic!("never: {what}"))
 }

@@ -1,0 +1,122 @@
+//! Streams that are open at running masters when the store begins a new epoch, as an older one.
+
+use super::*;
+use crate::{client::EventStream, model::stream::ResetReason, store::sqlite::backup};
+
+const STREAMS: usize = 12;
+const BOARDS: [&str; 2] = ["lobby", "dev"];
+
+/// Copies the store as it is now, in the epoch that follows.
+fn copy_of_the_next_epoch(from: &std::path::Path, to: &std::path::Path) {
+    backup::back_up(from, to, SOON).expect("backed up");
+    let db = rusqlite::Connection::open(to).expect("opens");
+    db.execute_batch(
+        "UPDATE cluster SET epoch = epoch + 1;
+         DELETE FROM tickets; DELETE FROM presence;
+         UPDATE lease_terms SET node = NULL, ends_at = 0;",
+    )
+    .expect("it is a store");
+}
+
+/// Stream with the cursor that it gave last.
+struct Reader {
+    stream: EventStream,
+    cursor: Cursor,
+}
+
+impl Reader {
+    /// Reads on to the first event that `wanted` takes. The stream must not end.
+    async fn next<T>(&mut self, mut wanted: impl FnMut(&StreamEvent) -> Option<T>) -> T {
+        loop {
+            let delivery = self.stream.next().await.expect("the stream stays open");
+            self.cursor = delivery.cursor.unwrap_or_else(|| self.cursor.clone());
+            if let Some(found) = wanted(&delivery.event) {
+                return found;
+            }
+        }
+    }
+
+    /// Reads the posts up to these places; returns how many of each board there were.
+    async fn up_to(&mut self, ends: &BTreeMap<BoardName, Seq>) -> BTreeMap<BoardName, Vec<u64>> {
+        let mut shown = BTreeMap::<_, Vec<_>>::new();
+        while self.cursor.boards != *ends {
+            let post = self.next(|event| match event {
+                StreamEvent::Post(post) => Some((post.board.clone(), post.seq.0)),
+                StreamEvent::Reset(reset) => panic!("reset: {}", reset.reason),
+                _ => None,
+            });
+            let (board, seq) = post.await;
+            shown.entry(board).or_default().push(seq);
+        }
+        shown
+    }
+}
+
+async fn say_on_all(client: &ChatClient, text: &str) {
+    for board in BOARDS {
+        let (board, text) = (board.parse().expect("a board"), text.parse().expect("short"));
+        let sent = client.send(&board, client.new_post_id(), text);
+        within(client, "a post", sent).await.expect("posted");
+    }
+}
+
+fn ends(seq: u64) -> BTreeMap<BoardName, Seq> {
+    BOARDS.map(|board| (board.parse().expect("a board"), Seq(seq))).into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_streams_are_reset_by_a_new_epoch_of_the_store_and_go_on_without_a_gap() {
+    let (dir, new) = (TempDir::new().expect("a directory"), new_cluster(&env()));
+    let path = |name: &str| dir.path().join(name);
+    let open = |name| SqliteCore::open_file(&path(name), &new, SOON).expect("opens");
+    let core = Arc::new(Mutex::new(open("store.db")));
+    let failure = Arc::new(Mutex::new(None));
+    let store = Store::new(Fragile { core: Arc::clone(&core), failure, clock: env() });
+    let cluster = start_on(2, 2, store, &Config::default()).await;
+    let ann = client(&cluster, 0, None);
+    ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
+    let dev = Request::CreateBoard { board: "dev".parse().expect("a board") };
+    ann.call(&dev, SOON).await.expect("made");
+    say_on_all(&ann, "kept").await;
+    copy_of_the_next_epoch(&path("store.db"), &path("older.db"));
+    say_on_all(&ann, "lost").await;
+
+    let boards: Vec<_> = ends(0).into_keys().collect();
+    let mut readers = Vec::new();
+    for nth in 0..STREAMS {
+        let from = Cursor { epoch: new.epoch, boards: ends(0) };
+        let api = ann.api(&cluster.urls()[nth % 2]);
+        let stream = api.stream(&boards, Some(&from)).await.expect("a stream");
+        readers.push(Reader { stream, cursor: from });
+    }
+    let all_see = async |readers: &mut [Reader], from: u64, to: u64| {
+        let ends = ends(to);
+        let shown = join_all(readers.iter_mut().map(|reader| reader.up_to(&ends)));
+        for shown in within(&ann, "the ends of both boards", shown).await {
+            for board in ends.keys() {
+                assert_eq!(shown[board], (from..=to).collect::<Vec<_>>(), "{board}");
+            }
+        }
+    };
+    all_see(&mut readers, 1, 2).await;
+
+    *core.lock().expect("not poisoned") = open("older.db");
+    let resets = join_all(readers.iter_mut().map(|reader| {
+        reader.next(|event| match event {
+            StreamEvent::Reset(reset) => Some(reset.reason),
+            StreamEvent::Post(post) => panic!("{} came before the reset", post.seq),
+            _ => None,
+        })
+    }));
+    assert_eq!(within(&ann, "the resets", resets).await, [ResetReason::Epoch; STREAMS]);
+    for Reader { cursor, .. } in &readers {
+        assert_eq!(*cursor, Cursor { epoch: StoreEpoch(new.epoch.0 + 1), boards: ends(1) });
+    }
+    for text in ["new", "newer"] {
+        say_on_all(&ann, text).await;
+    }
+    all_see(&mut readers, 2, 3).await;
+    let strong = read(&ann, Consistency::Strong).await;
+    let texts = ["kept", "new", "newer"].map(str::to_owned).to_vec();
+    assert_eq!(strong, (texts, Consistency::Strong));
+}
