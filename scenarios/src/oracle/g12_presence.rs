@@ -1,6 +1,6 @@
 //! G12 presence: 2 s after a join, with nothing wrong, every list names everyone who has a stream
 //! open; who left is gone 15 s later, who fell silent, crashed or not, 45 s later; each session is
-//! listed once, and nobody else.
+//! listed once, and nobody else. The death of a master while others are left excuses none of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -51,14 +51,14 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         for user in listed.difference(&known) {
             tell("stranger", format!("{user} is listed and opened no session"));
         }
-        if list.next.is_none() && is_undisturbed(evidence, from, at) {
+        if list.next.is_none() && is_served(evidence, from, at) {
             for (who, user) in present(evidence, &sessions, from, at) {
                 if !listed.contains(&user) {
                     tell("missing", format!("{who} has a stream open and is not listed"));
                 }
             }
         }
-        let trouble = evidence.last_trouble_before(from);
+        let trouble = evidence.last_trouble_but_deaths(from);
         for (who, user) in history.users.iter().filter(|(_, user)| listed.contains(user)) {
             let Some(seen) = sessions.get(*who) else { continue };
             if seen.left.is_some_and(|left| left.max(trouble) + LEAVES_WITHIN < from) {
@@ -71,10 +71,11 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
-/// Returns whether lists must name everyone: in calm, and in the last reading.
-pub(super) fn is_undisturbed(evidence: &Evidence<'_>, from: Duration, to: Duration) -> bool {
+/// Returns whether lists must name everyone: in calm, in the last reading, and while masters are dead
+/// of which others are left.
+fn is_served(evidence: &Evidence<'_>, from: Duration, to: Duration) -> bool {
     let is_last = evidence.history.reading_from.is_some_and(|reading| from >= reading);
-    is_last || evidence.is_calm(from, to)
+    is_last || evidence.is_calm_but_for_deaths(from, to)
 }
 
 /// Returns the people with a stream that was open, and heard, all the time.
@@ -183,6 +184,33 @@ mod tests {
         let first = UserList { total: 7, next: Some("x".to_owned()), ..list(&[3]) };
         asked(&mut made, 55_100, first);
         assert_eq!(rules(&made), [""; 0], "the first of a list names not everyone");
+    }
+
+    /// A master is dead from 25 s to 50 s, or more is wrong.
+    fn dead_master(more: &[(&str, &str, u64, u64)]) -> Fixture {
+        let death = ("exit", "target = \"master:1\"", 25_000, 50_000);
+        let made = Fixture::with_faults(&[&[death][..], more].concat());
+        Fixture { history: quiet().history, ..made }
+    }
+
+    #[test]
+    fn lists_are_judged_while_a_master_is_dead_and_another_is_left() {
+        let second = ("crash", "target = \"master:0\"", 20_500, 21_000);
+        let pause = ("pause", "target = \"worker:0\"", 24_000, 26_000);
+        let store = ("crash", "target = \"store\"", 36_000, 36_500);
+        for (at, people, more, found) in [
+            (40_000, &[0, 3][..], None, &[][..]),
+            (40_000, &[3], None, &["missing"]),
+            (40_000, &[3], Some(pause), &[]),
+            (42_000, &[0, 1], None, &["lingers"]),
+            (51_000, &[0, 2], None, &["forgotten"]),
+            (51_000, &[0, 2], Some(second), &[]),
+            (51_000, &[0, 2], Some(store), &[]),
+        ] {
+            let mut made = dead_master(more.as_slice());
+            asked(&mut made, at, list(people));
+            assert_eq!(rules(&made), found, "{at} {people:?} {more:?}");
+        }
     }
 
     #[test]

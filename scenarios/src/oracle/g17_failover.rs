@@ -26,7 +26,8 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     for incident in evidence.incidents {
         let Some((master, bound)) = death(evidence, incident) else { continue };
         let due = incident.from + bound;
-        if due > evidence.ended || !is_alone(evidence, incident) {
+        let around = (incident.from.saturating_sub(ALONE), incident.from + ALONE);
+        if due > evidence.ended || !evidence.is_alone(incident, around.0, around.1) {
             continue;
         }
         let orphans: Vec<_> = orphans(evidence, &master, incident.from).collect();
@@ -63,13 +64,6 @@ fn death(evidence: &Evidence<'_>, incident: &Incident) -> Option<(String, Durati
     let others = evidence.plan.cluster.masters > 1;
     let master = evidence.history.masters.get(*nth)?.clone();
     (incident.bit && is_long && others).then_some((master, bound))
-}
-
-fn is_alone(evidence: &Evidence<'_>, incident: &Incident) -> bool {
-    let others = evidence.incidents.iter().filter(|other| *other != incident);
-    let (from, to) = (incident.from.saturating_sub(ALONE), incident.from + ALONE);
-    from > Duration::ZERO
-        && !others.into_iter().any(|other| other.from <= to && evidence.end_of(other) >= from)
 }
 
 /// Returns the streams that pages read from a master at a time.

@@ -26,6 +26,7 @@ mod g07_as_of;
 mod g07_session_order;
 mod g08_one_permission;
 mod g08_writes;
+mod g09_crash_cost;
 mod g09_cut_off;
 mod g09_in_time;
 mod g09_tasks_end;
@@ -33,6 +34,7 @@ mod g10_failed_stay_out;
 mod g11_dead_masters;
 mod g11_membership;
 mod g11_one_master;
+mod g12_failover;
 mod g12_presence;
 mod g12_streams;
 mod g13_keys;
@@ -173,11 +175,13 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G9, g09_tasks_end::judge),
     (Property::G9, g09_in_time::judge),
     (Property::G9, g09_cut_off::judge),
+    (Property::G9, g09_crash_cost::judge),
     (Property::G10, g10_failed_stay_out::judge),
     (Property::G11, g11_membership::judge),
     (Property::G11, g11_one_master::judge),
     (Property::G11, g11_dead_masters::judge),
     (Property::G12, g12_presence::judge),
+    (Property::G12, g12_failover::judge),
     (Property::G12, g12_streams::judge),
     (Property::G13, g13_keys::judge),
     (Property::G13, g13_refresh::judge),

@@ -29,6 +29,54 @@ impl Evidence<'_> {
             })
     }
 
+    /// Returns whether a fault was the only one from one time to another, also at the cluster's start.
+    pub(super) fn is_alone(&self, incident: &Incident, from: Duration, to: Duration) -> bool {
+        let mut others = self.incidents.iter().filter(|other| *other != incident);
+        from > Duration::ZERO && !others.any(|other| other.from <= to && self.end_of(other) >= from)
+    }
+
+    /// Returns whether a fault ended the process of one master, and nothing else. A cluster of one
+    /// master has nobody who goes on.
+    pub(super) fn is_death_of_a_master(&self, incident: &Incident) -> bool {
+        let one = |target: &Target| {
+            matches!(
+                target,
+                Target::One(Place::Master(_)) | Target::Coordinator(_) | Target::MasterOf(_)
+            )
+        };
+        let fault = self.plan.faults.get(incident.fault);
+        fault.is_some_and(|fault| match &fault.action {
+            Action::Crash { target } | Action::Exit { target } => one(target),
+            _ => false,
+        }) && self.plan.cluster.masters > 1
+    }
+
+    /// Returns whether it was calm from one time to another but for deaths of masters that left others
+    /// all the time.
+    pub(super) fn is_calm_but_for_deaths(&self, from: Duration, to: Duration) -> bool {
+        let is_near = |incident: &&Incident| {
+            let until = self.end_of(incident).saturating_add(AFTERMATH);
+            from <= until && to >= incident.from
+        };
+        let near = || self.incidents.iter().filter(is_near);
+        to <= self.ended
+            && from > AFTERMATH
+            && near().all(|incident| self.is_death_of_a_master(incident))
+            && near().count() < self.plan.cluster.masters
+    }
+
+    /// Returns the end of the last fault that had begun by a time, but deaths of masters that left
+    /// others all the time.
+    pub(super) fn last_trouble_but_deaths(&self, at: Duration) -> Duration {
+        let begun = || self.incidents.iter().filter(|incident| incident.from <= at);
+        let deaths = begun().filter(|incident| self.is_death_of_a_master(incident)).count();
+        if deaths >= self.plan.cluster.masters {
+            return self.last_trouble_before(at);
+        }
+        let others = begun().filter(|incident| !self.is_death_of_a_master(incident));
+        others.map(|incident| self.end_of(incident)).max().unwrap_or_default()
+    }
+
     /// Returns the time at which a fault ended.
     pub(super) fn end_of(&self, incident: &Incident) -> Duration {
         incident.until.unwrap_or(self.ended)
@@ -244,6 +292,24 @@ mod tests {
                 assert!(!touched(Place::Master(0)) && !touched(Place::Worker(1)), "{kind}");
             });
         }
+    }
+
+    #[test]
+    fn death_of_a_master_is_no_trouble_while_others_are_left_all_the_time() {
+        let crash = |nth| ("crash", nth, 20_000, 30_000);
+        let (first, second) = (crash("target = \"master:0\""), crash("target = \"master:1\""));
+        let pause = ("pause", "target = \"worker:0\"", 10_000, 12_000);
+        let trouble = |faults: &[_]| {
+            Fixture::with_faults(faults).with(|it| it.last_trouble_but_deaths(ms(40_000)))
+        };
+        assert_eq!(trouble(&[pause, first]), ms(12_000));
+        assert_eq!(trouble(&[pause, first, second]), ms(30_000), "nobody was left");
+        assert_eq!(trouble(&[crash("target = \"master:*\"")]), ms(30_000));
+        let one = Fixture::with_faults(&[pause, first]);
+        let alone =
+            |nth: usize, from, to| one.with(|it| it.is_alone(&it.incidents[nth], ms(from), ms(to)));
+        assert!(alone(1, 12_001, 60_000) && !alone(1, 12_000, 60_000) && !alone(0, 5000, 20_000));
+        assert!(!alone(1, 0, 60_000), "the cluster starts");
     }
 
     #[test]
