@@ -6,6 +6,7 @@ use chatchat_scenarios::{
 };
 
 use crate::{
+    hits::hits,
     recovery::recoveries,
     verdict::{Report, Verdict},
 };
@@ -43,6 +44,7 @@ pub(crate) fn judge(
         violations,
         operations: history.counts(),
         recoveries: recoveries(history, incidents),
+        hits: hits(evidence),
         incidents: incidents.to_vec(),
         ..report
     }

@@ -32,6 +32,8 @@ pub mod events;
 #[cfg(madsim)]
 pub mod faults;
 #[cfg(madsim)]
+pub mod hits;
+#[cfg(madsim)]
 mod judge;
 #[cfg(madsim)]
 pub mod keys;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     build::BUILD,
+    hits::Hit,
     recovery::Recovery,
     verdict::{Report, Verdict},
 };
@@ -72,6 +73,9 @@ pub struct FaultSummary {
     pub bit: bool,
     /// Recovery times, ms; `None`: a post was never acknowledged.
     pub recoveries_ms: Vec<Option<u64>>,
+    /// The same by the role of what was hit when the fault began.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub recoveries_by_role_ms: BTreeMap<Hit, Vec<Option<u64>>>,
 }
 
 impl Summary {
@@ -113,12 +117,20 @@ fn faults(plan: &Plan, report: &Report) -> Vec<FaultSummary> {
             Recovery::Took(time) => Some(Some(ms(time))),
             Recovery::Never => Some(None),
         };
+        let mut by_role = BTreeMap::<_, Vec<_>>::new();
+        for (at, _) in &of_it {
+            let hit = report.hits.get(*at).copied().flatten();
+            if let (Some(hit), Some(time)) = (hit, recovery(*at)) {
+                by_role.entry(hit).or_default().push(time);
+            }
+        }
         FaultSummary {
             kind: fault.action.kind(),
             text: fault.to_string(),
             began: !of_it.is_empty(),
             bit: of_it.iter().any(|(_, incident)| incident.bit),
             recoveries_ms: of_it.iter().filter_map(|(at, _)| recovery(*at)).collect(),
+            recoveries_by_role_ms: by_role,
         }
     };
     plan.faults.iter().enumerate().map(summary).collect()
@@ -204,6 +216,7 @@ mod tests {
             ],
             incidents: vec![Incident { fault: 0, from: secs(5), until: Some(secs(9)), bit: true }],
             recoveries: vec![Some(Recovery::Took(secs(2)))],
+            hits: vec![Some(Hit::BusyWorker)],
             operations: (118, 120),
             probes: [("a person posted", 60)].into(),
             ..Report::default()
@@ -215,6 +228,9 @@ mod tests {
             summary.failures.iter().map(|it| (it.property.as_str(), it.rule.as_str())).collect();
         assert_eq!(found, [("G2", "g02.twice"), ("G1", "g01.gone")]);
         assert_eq!(summary.faults[0].recoveries_ms, [Some(2000)]);
+        let by_role = [(Hit::BusyWorker, vec![Some(2000)])];
+        assert_eq!(summary.faults[0].recoveries_by_role_ms, BTreeMap::from(by_role));
+        assert!(text.contains(r#""recoveries_by_role_ms":{"busy_worker":[2000]}"#), "{text}");
         assert!(summary.faults[0].bit && !summary.faults[1].began);
     }
 

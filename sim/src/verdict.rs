@@ -10,7 +10,7 @@ use chatchat_scenarios::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{build::BUILD, recovery::Recovery};
+use crate::{build::BUILD, hits::Hit, recovery::Recovery};
 
 /// Verdict of a run, worst last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -100,6 +100,8 @@ pub struct Report {
     pub incidents: Vec<Incident>,
     /// Recovery time of each incident.
     pub recoveries: Vec<Option<Recovery>>,
+    /// Role of what each incident hit.
+    pub hits: Vec<Option<Hit>>,
     /// Probes, and how often each was reached.
     pub probes: BTreeMap<&'static str, u64>,
     /// Event log.

@@ -11,7 +11,7 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 
 /// Returns the whole summary.
 pub(super) fn text(end: &End) -> String {
-    let parts = [stories(end), probes(end), kinds(end), failures(end), sums(end)];
+    let parts = [stories(end), probes(end), kinds(end), roles(end), failures(end), sums(end)];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
@@ -84,25 +84,48 @@ fn kinds(end: &End) -> String {
     if end.kinds.is_empty() {
         return String::new();
     }
-    let mut head: Vec<_> = ["kind", "planned", "began", "bit", "median", "90 %", "longest"]
-        .map(str::to_owned)
-        .to_vec();
-    head.extend(CLASSES_MS.map(|bound| format!("≤{}", span(bound))));
-    head.extend(["more", "never", ""].map(str::to_owned));
-    let mut rows = vec![head];
+    let mut rows = vec![head(&["kind", "planned", "began", "bit"])];
     for (kind, row) in &end.kinds {
         let bit = if row.bit == 0 { "NEVER".to_owned() } else { row.bit.to_string() };
         let mut cells = vec![(*kind).to_owned(), shown(row.planned), shown(row.began), bit];
-        if let Some(histogram) = &row.recovery {
-            let time = |ms: Option<u64>| ms.map_or_else(|| "never".to_owned(), span);
-            cells.extend([time(histogram.p50_ms), time(histogram.p90_ms), span(histogram.max_ms)]);
-            cells.extend(histogram.classes.iter().copied().map(shown));
-            cells.extend([shown(histogram.never), bars(histogram)]);
-        }
+        cells.extend(row.recovery.iter().flat_map(times));
         rows.push(cells);
     }
     let about = "recovery: the longest wait for an acknowledgement while a fault stood\n";
     columns(&rows) + about
+}
+
+/// Returns the recovery times by the role of what was hit.
+fn roles(end: &End) -> String {
+    if end.roles.is_empty() {
+        return String::new();
+    }
+    let mut rows = vec![head(&["recovery by role", "faults"])];
+    for (role, histogram) in &end.roles {
+        let faults = histogram.classes.iter().sum::<usize>() + histogram.never;
+        let mut cells = vec![role.name().to_owned(), shown(faults)];
+        cells.extend(times(histogram));
+        rows.push(cells);
+    }
+    columns(&rows)
+}
+
+/// Returns the heads of columns, these and those of a histogram.
+fn head(first: &[&str]) -> Vec<String> {
+    let mut head: Vec<_> =
+        first.iter().chain(&["median", "90 %", "longest"]).map(|it| (*it).to_owned()).collect();
+    head.extend(CLASSES_MS.map(|bound| format!("≤{}", span(bound))));
+    head.extend(["more", "never", ""].map(str::to_owned));
+    head
+}
+
+/// Returns the cells of a histogram: numbers, then bars.
+fn times(histogram: &Histogram) -> Vec<String> {
+    let time = |ms: Option<u64>| ms.map_or_else(|| "never".to_owned(), span);
+    let mut cells = vec![time(histogram.p50_ms), time(histogram.p90_ms), span(histogram.max_ms)];
+    cells.extend(histogram.classes.iter().copied().map(shown));
+    cells.extend([shown(histogram.never), bars(histogram)]);
+    cells
 }
 
 fn span(ms: u64) -> String {
@@ -167,6 +190,8 @@ fn sums(end: &End) -> String {
 
 #[cfg(test)]
 mod tests {
+    use chatchat_sim::hits::Hit;
+
     use super::{
         super::tally::{FailureRow, KindRow, ProbeRow},
         *,
@@ -204,6 +229,8 @@ mod tests {
                 ("a person posted".to_owned(), ProbeRow { runs: 3, times: 900 }),
             ]
             .into(),
+            roles: [(Hit::Coordinator, histogram.clone()), (Hit::BusyWorker, histogram.clone())]
+                .into(),
             kinds: [
                 ("crash", KindRow { planned: 14, began: 13, bit: 13, recovery: Some(histogram) }),
                 ("pause", KindRow { planned: 1, began: 0, bit: 0, recovery: None }),

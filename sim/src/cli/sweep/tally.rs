@@ -9,6 +9,7 @@ use std::{
 use chatchat_scenarios::fault::Kind;
 use chatchat_sim::{
     build::{BUILD, PROBES},
+    hits::Hit,
     summary::{Failure, Summary},
     verdict::Verdict,
 };
@@ -27,6 +28,7 @@ pub(super) struct Tally {
     jobs: usize,
     end: End,
     recoveries: BTreeMap<&'static str, Vec<Option<u64>>>,
+    by_role: BTreeMap<Hit, Vec<Option<u64>>>,
     virtual_ms: u64,
     kept: BTreeMap<(String, u64), PathBuf>,
 }
@@ -57,6 +59,8 @@ pub(super) struct End {
     pub(super) probes: BTreeMap<String, ProbeRow>,
     /// Kinds of fault that were planned.
     pub(super) kinds: BTreeMap<&'static str, KindRow>,
+    /// Recovery times by the role of what was hit.
+    pub(super) roles: BTreeMap<Hit, Histogram>,
     /// Probes and kinds that the campaign should have seen and did not.
     pub(super) missed: Vec<String>,
     /// Runs that do not hold.
@@ -128,8 +132,8 @@ impl Tally {
     pub(super) fn new(stories: &[String], wanted: usize, jobs: usize) -> Self {
         let stories = stories.iter().map(|story| (story.clone(), BTreeMap::new())).collect();
         let end = End { build: BUILD.to_owned(), wanted, jobs, stories, ..End::default() };
-        let (recoveries, kept) = (BTreeMap::new(), BTreeMap::new());
-        Self { wanted, jobs, end, recoveries, virtual_ms: 0, kept }
+        let (recoveries, by_role, kept) = Default::default();
+        Self { wanted, jobs, end, recoveries, by_role, virtual_ms: 0, kept }
     }
 
     /// Notes the folder that keeps a failure.
@@ -157,6 +161,9 @@ impl Tally {
             row.bit += usize::from(fault.bit);
             let times = self.recoveries.entry(fault.kind.name()).or_default();
             times.extend(&fault.recoveries_ms);
+            for (role, times) in &fault.recoveries_by_role_ms {
+                self.by_role.entry(*role).or_default().extend(times);
+            }
         }
         if summary.verdict != Verdict::Holds {
             let complaint = summary.complaints.first().map_or("", String::as_str);
@@ -208,6 +215,8 @@ impl Tally {
         for (kind, row) in &mut end.kinds {
             row.recovery = self.recoveries.remove(kind).and_then(histogram);
         }
+        let roles = self.by_role.into_iter();
+        end.roles = roles.filter_map(|(role, times)| Some((role, histogram(times)?))).collect();
         if wants_probes {
             for probe in PROBES {
                 end.probes.entry((*probe).to_owned()).or_default();
@@ -266,11 +275,14 @@ mod tests {
         recoveries_ms: Vec<Option<u64>>,
     ) -> Summary {
         let text = kind.name().to_owned();
+        let recoveries_by_role_ms = [(Hit::Store, recoveries_ms.clone())].into();
+        let fault =
+            FaultSummary { kind, text, began: true, bit, recoveries_ms, recoveries_by_role_ms };
         Summary {
             verdict,
             complaints: vec!["G1 durable ack: a post is gone\n    at 5 s".to_owned()],
             virtual_ms: 1_800_000,
-            faults: vec![FaultSummary { kind, text, began: true, bit, recoveries_ms }],
+            faults: vec![fault],
             probes: [("a person posted".to_owned(), 3)].into(),
             ..Summary::default()
         }
@@ -351,6 +363,7 @@ mod tests {
         let runs = vec![summary(Verdict::Holds, Kind::Pause, true, times)];
         let end = campaign(runs, &[], false);
         let histogram = end.kinds["pause"].recovery.clone().expect("it bit");
+        assert_eq!(end.roles, BTreeMap::from([(Hit::Store, histogram.clone())]));
         assert_eq!(histogram.classes, [1, 1, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!((histogram.p50_ms, histogram.p90_ms), (Some(30_000), None));
         assert_eq!((histogram.max_ms, histogram.never), (30_000, 1));
