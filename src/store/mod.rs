@@ -32,6 +32,8 @@ pub mod rollback;
 #[cfg(feature = "net")]
 pub mod sqlite;
 #[cfg(feature = "net")]
+mod tables;
+#[cfg(feature = "net")]
 mod term;
 
 use std::{fmt, sync::Arc, time::Duration};

@@ -101,19 +101,25 @@ pub(super) enum Command {
         command: LetterCommand,
     },
     /// Write the cluster's store to a new file, as it is at one moment; the cluster goes on.
+    ///
+    /// The file is a store on SQLite, whichever engine the cluster uses.
     Backup {
         /// File that is made.
         file: PathBuf,
-        /// Store, instead of the one that the data directory's cluster.json names.
-        #[arg(long, value_name = "sqlite:PATH")]
+        /// Store, sqlite:PATH or postgres://USER@HOST/DATABASE, instead of the one that the data
+        /// directory's cluster.json names.
+        #[arg(long, env = "CHATCHAT_STORE", hide_env_values = true, value_name = "STORE")]
         store: Option<String>,
     },
     /// Put a backup in the place of the cluster's store; all nodes have to be stopped.
+    ///
+    /// The backup may be of a store on the other engine.
     Restore {
         /// File that `backup` made.
         file: PathBuf,
-        /// Store, instead of the one that the data directory's cluster.json names.
-        #[arg(long, value_name = "sqlite:PATH")]
+        /// Store, sqlite:PATH or postgres://USER@HOST/DATABASE, instead of the one that the data
+        /// directory's cluster.json names.
+        #[arg(long, env = "CHATCHAT_STORE", hide_env_values = true, value_name = "STORE")]
         store: Option<String>,
     },
     /// Print the fingerprints of identity keys: of each node below --data-dir, or of the files.

@@ -18,6 +18,7 @@ mod targets;
 use std::{
     ffi::OsString,
     io::{self, Write},
+    path::Path,
     process::ExitCode,
     time::Duration,
 };
@@ -109,15 +110,7 @@ fn run(args: Args) -> Result<(), CtlError> {
         _ => {}
     }
     let places = Targets::find(&args)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|why| CtlError::File { what: "the runtime".to_owned(), why })?;
-    runtime.block_on(async {
-        let state_dir = places.state_dir.clone();
-        let world = RealWorld::new(&state_dir)
-            .map_err(|why| CtlError::File { what: state_dir.display().to_string(), why })?;
-        let env = Env::new(world);
+    in_world(Some(&places.state_dir), async |env| {
         match &args.command {
             Command::Post { text, board, id } => {
                 let session = open(&env, &places, &args.name).await?;
@@ -156,6 +149,24 @@ fn run(args: Args) -> Result<(), CtlError> {
                 Ok(())
             }
         }
+    })
+}
+
+/// Runs a command that waits, with a directory for its files; `None` for a command that keeps none.
+fn in_world(
+    dir: Option<&Path>,
+    command: impl AsyncFnOnce(Env) -> Result<(), CtlError>,
+) -> Result<(), CtlError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|why| CtlError::File { what: "the runtime".to_owned(), why })?;
+    runtime.block_on(async {
+        let world = dir.map_or_else(RealWorld::temporary, RealWorld::new).map_err(|why| {
+            let what = dir.unwrap_or_else(|| Path::new("a temporary directory"));
+            CtlError::File { what: what.display().to_string(), why }
+        })?;
+        command(Env::new(world)).await
     })
 }
 

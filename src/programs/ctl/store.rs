@@ -1,21 +1,17 @@
-//! Backup and restore of the cluster's store, in its file: neither needs a master.
+//! Backup and restore of the cluster's store, in its file or at its server: neither needs a master.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, io, path::Path, time::Duration};
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{CtlError, say};
+use super::{CtlError, in_world, say};
 use crate::{
     model::rows::StoreError,
     programs::{cluster::STORE_FILE, settings::node::StorePlace},
     store::{
-        postgres::is_postgres,
-        sqlite::backup::{self, Contents},
+        postgres::{self, is_postgres, masked},
+        sqlite::backup::{self, Contents, Restored},
     },
 };
 
@@ -24,18 +20,34 @@ const BUSY: Duration = Duration::from_secs(10);
 
 /// Writes the store to a new file, while nodes use it.
 pub(super) fn back_up(file: &Path, store: Option<&str>, data_dir: &Path) -> Result<(), CtlError> {
-    let path = store_file(store, data_dir, "pg_dump")?;
-    let contents = backup::back_up(&path, file, BUSY).map_err(failed)?;
-    say(&format!("{}: {}\n", file.display(), in_words(&contents)))
+    let tell = |contents: Contents| say(&format!("{}: {}\n", file.display(), in_words(&contents)));
+    match place(store, data_dir)? {
+        StorePlace::Sqlite(path) => tell(backup::back_up(&path, file, BUSY).map_err(failed)?),
+        StorePlace::Postgres(address) => in_world(None, async |env| {
+            tell(postgres::backup::back_up(&env, *address, file).await.map_err(failed)?)
+        }),
+    }
 }
 
 /// Puts a backup in the place of the store, whose nodes are stopped.
 pub(super) fn restore(file: &Path, store: Option<&str>, data_dir: &Path) -> Result<(), CtlError> {
-    let path = store_file(store, data_dir, "pg_restore")?;
-    let now_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
-    let restored = backup::restore(file, &path, now_ms, BUSY).map_err(failed)?;
-    let mut text = format!("restored {}: {}\n", path.display(), in_words(&restored.contents));
-    if let Some(before) = restored.replaced {
+    match place(store, data_dir)? {
+        StorePlace::Sqlite(path) => {
+            let now_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+            let restored = backup::restore(file, &path, now_ms, BUSY).map_err(failed)?;
+            tell_restored(&path.display().to_string(), &restored)
+        }
+        StorePlace::Postgres(address) => in_world(None, async |env| {
+            let store = address.to_string();
+            let restored = postgres::backup::restore(&env, *address, file).await.map_err(failed)?;
+            tell_restored(&store, &restored)
+        }),
+    }
+}
+
+fn tell_restored(store: &str, restored: &Restored) -> Result<(), CtlError> {
+    let mut text = format!("restored {store}: {}\n", in_words(&restored.contents));
+    if let Some(before) = &restored.replaced {
         text += &format!("the store before is kept as {}\n", before.display());
     }
     if restored.lost_deny_list {
@@ -62,14 +74,16 @@ fn failed(why: StoreError) -> CtlError {
     })
 }
 
-/// Returns the store's file: the one that is named, or that of the cluster in the data directory.
-fn store_file(named: Option<&str>, data_dir: &Path, tool: &str) -> Result<PathBuf, CtlError> {
+/// Returns the place of the store: the one that is named, or that of the cluster in the data directory.
+fn place(named: Option<&str>, data_dir: &Path) -> Result<StorePlace, CtlError> {
     let usage = |why: String| CtlError::Usage(why);
     let setting = match named {
         Some(setting) => setting.to_owned(),
         None => match listed(data_dir)? {
             Some(setting) => setting,
-            None if data_dir.is_dir() => return Ok(data_dir.join(STORE_FILE)),
+            None if data_dir.is_dir() => {
+                return Ok(StorePlace::Sqlite(data_dir.join(STORE_FILE)));
+            }
             None => {
                 return Err(usage(format!(
                     "{} is not there; name the cluster's --data-dir, or its store with --store",
@@ -78,16 +92,18 @@ fn store_file(named: Option<&str>, data_dir: &Path, tool: &str) -> Result<PathBu
             }
         },
     };
-    let elsewhere = || {
-        usage(format!("the store is in PostgreSQL: use its own {tool}; docs/postgres.md says how"))
-    };
-    // What cluster.json says of servers is not whole: it keeps no password.
-    if is_postgres(&setting) {
-        return Err(elsewhere());
+    // The list shows a password as `masked` does.
+    if named.is_none() && is_postgres(&setting) && setting.contains(":***@") {
+        return Err(usage(format!(
+            "cluster.json keeps no password of {setting}: name the store with --store or \
+             CHATCHAT_STORE, or give the cluster a password_file"
+        )));
     }
     match StorePlace::parse(&setting).map_err(|why| usage(why.to_string()))? {
-        StorePlace::Sqlite(path) => Ok(path),
-        StorePlace::Postgres(_) => Err(elsewhere()),
+        StorePlace::Postgres(address) if address.lacks_login() => {
+            Err(usage(format!("{} names no user: name that of the masters", masked(&setting))))
+        }
+        place => Ok(place),
     }
 }
 
@@ -115,18 +131,23 @@ mod tests {
     #[test]
     fn store_is_the_named_one_or_that_of_the_data_directory() {
         let dir = TempDir::new().expect("a directory");
-        let file = |named| store_file(named, dir.path(), "pg_dump");
-        assert_eq!(file(None).ok(), Some(dir.path().join(STORE_FILE)));
-        assert_eq!(file(Some("sqlite:/x/y")).ok(), Some("/x/y".into()));
+        let file = |named| place(named, dir.path()).map(|place| place.to_string());
+        let own = StorePlace::Sqlite(dir.path().join(STORE_FILE)).to_string();
+        assert_eq!(file(None).ok(), Some(own));
+        assert_eq!(file(Some("sqlite:/x/y")).ok().as_deref(), Some("sqlite:/x/y"));
         let listing = |store: &str| {
             let text = format!(r#"{{"store":"{store}","nodes":[]}}"#);
             fs::write(dir.path().join("cluster.json"), text).expect("written");
         };
         listing("sqlite:/elsewhere/store.db");
-        assert_eq!(file(None).ok(), Some("/elsewhere/store.db".into()));
-        listing("postgres://chat@db/chat");
-        let why = file(None).expect_err("no file").to_string();
-        assert!(why.contains("pg_dump") && why.contains("docs/postgres.md"), "{why}");
+        assert_eq!(file(None).ok().as_deref(), Some("sqlite:/elsewhere/store.db"));
+        listing("postgres://chat@localhost/chat");
+        assert_eq!(file(None).ok().as_deref(), Some("postgres://chat@localhost/chat"));
+        listing(&masked("postgres://chat:s3cret@localhost/chat"));
+        let why = file(None).expect_err("its password is not known").to_string();
+        assert!(why.contains("--store") && why.contains("password_file"), "{why}");
+        let why = file(Some("postgres://localhost/chat")).expect_err("no user").to_string();
+        assert!(why.contains("no user"), "{why}");
         assert!(matches!(file(Some("x")), Err(CtlError::Usage(_))));
     }
 

@@ -67,6 +67,14 @@ pub(super) const MAKES_LOGINS: &str =
 pub(super) const WAY_OUT: &str = "give it that right by ALTER ROLE .. CREATEROLE, or name a user in \
                                   the workers' store";
 
+/// Connection to a server that may hold a store, whatever its tables are.
+pub(super) struct Reached {
+    pub(super) client: Client,
+    pub(super) warning: Warning,
+    /// Serves the connection until this is dropped.
+    pub(super) driver: TaskGuard,
+}
+
 impl Shared {
     /// Connects to the first server that takes writes, beginning with the one that did last.
     ///
@@ -87,18 +95,34 @@ impl Shared {
             None => None,
             Some(slot) => Some(slot.get().ok_or_else(no_login)?),
         };
+        let login = login.as_ref();
+        self.to_any_server(|server| Box::pin(self.connect_to(server, login, heard))).await
+    }
+
+    /// Connects as [`Self::connect`] does, to a server that may hold a store, whatever its tables are.
+    ///
+    /// # Errors
+    /// As those of [`Self::connect`] that are not of the tables.
+    pub(super) async fn reach(&self) -> Result<Reached, StoreError> {
+        self.to_any_server(|server| Box::pin(self.reach_server(server, None, None))).await
+    }
+
+    /// Connects to the first server that can be used, beginning with the one that was used last.
+    async fn to_any_server<'a, T>(
+        &'a self,
+        connect: impl Fn(&'a Server) -> BoxFuture<'a, Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         let servers = self.address.servers();
         let first = self.good.load(Ordering::Relaxed);
         let mut failures = Vec::new();
         for nth in 0..servers.len() {
             let at = (first + nth) % servers.len();
             let Some(server) = servers.get(at) else { continue };
-            let try_it: BoxFuture<'_, _> = Box::pin(self.connect_to(server, login.as_ref(), heard));
-            let tried = self.env.timeout(CONNECT_MAX, try_it).await;
+            let tried = self.env.timeout(CONNECT_MAX, connect(server)).await;
             let error = match tried {
-                Ok(Ok(db)) => {
+                Ok(Ok(connected)) => {
                     self.good.store(at, Ordering::Relaxed);
-                    return Ok(db);
+                    return Ok(connected);
                 }
                 Ok(Err(error)) => error,
                 Err(_) => StoreError::away(
@@ -119,17 +143,8 @@ impl Shared {
         heard: Option<&Heard>,
     ) -> Result<Db, StoreError> {
         let before = self.seen.newest();
-        let io = |e: io::Error| StoreError::away(AwayReason::Unreachable, e.to_string());
-        let stream: BoxStream = match &server.place {
-            Place::Tcp { .. } => {
-                self.env.connect(&server.place.to_string(), CONNECT_MAX).await.map_err(io)?
-            }
-            Place::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(io)?),
-        };
-        let warning = Warning::default();
-        let ears = (&warning, heard.cloned());
-        let (client, driver) = self.log_in(server, login, Plain(stream), ears).await?;
-        let mark = self.check(&client, login).await?;
+        let Reached { client, warning, driver } = self.reach_server(server, login, heard).await?;
+        let mark = self.check_store(&client, login).await?;
         self.seen.check(before, mark)?;
         if let (Some(slot), Some(login)) = (&self.login, login) {
             slot.on_taken(login);
@@ -144,6 +159,26 @@ impl Shared {
             reads_guards: login.is_none(),
             _driver: driver,
         })
+    }
+
+    async fn reach_server(
+        &self,
+        server: &Server,
+        login: Option<&StoreLogin>,
+        heard: Option<&Heard>,
+    ) -> Result<Reached, StoreError> {
+        let io = |e: io::Error| StoreError::away(AwayReason::Unreachable, e.to_string());
+        let stream: BoxStream = match &server.place {
+            Place::Tcp { .. } => {
+                self.env.connect(&server.place.to_string(), CONNECT_MAX).await.map_err(io)?
+            }
+            Place::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(io)?),
+        };
+        let warning = Warning::default();
+        let ears = (&warning, heard.cloned());
+        let (client, driver) = self.log_in(server, login, Plain(stream), ears).await?;
+        self.check_server(&client).await?;
+        Ok(Reached { client, warning, driver })
     }
 
     async fn log_in(
@@ -225,8 +260,8 @@ impl Shared {
         }
     }
 
-    /// Sets a connection up, and sees whether the server may hold a store and does.
-    async fn check(&self, client: &Client, login: Option<&StoreLogin>) -> Result<Mark, StoreError> {
+    /// Sets a connection up, and sees whether the server may hold a store.
+    async fn check_server(&self, client: &Client) -> Result<(), StoreError> {
         let sql = |error: tokio_postgres::Error| store_error(&error);
         client.batch_execute(&settings(self.timeout)).await.map_err(sql)?;
         let row = client.query_one(STATE, &[]).await.map_err(sql)?;
@@ -245,6 +280,16 @@ impl Shared {
                 )));
             }
         }
+        self.warn_of_standbys(client, setting(3), setting(4)).await;
+        Ok(())
+    }
+
+    /// Sees whether the server's tables are the store, and makes or upgrades them if this process may.
+    async fn check_store(
+        &self,
+        client: &Client,
+        login: Option<&StoreLogin>,
+    ) -> Result<Mark, StoreError> {
         let rights = self.rights();
         let mark = schema::prepare(client, rights).await.map_err(|failure| match login {
             Some(login) if lacks_rights(&failure) => {
@@ -252,7 +297,6 @@ impl Shared {
             }
             _ => self.seen.while_running(of_schema(failure)),
         })?;
-        self.warn_of_standbys(client, setting(3), setting(4)).await;
         if rights.upgrade {
             self.tell_of_logins(client).await;
         }

@@ -12,10 +12,13 @@
 //!    standby that lags behind what was acknowledged is *away*.
 //! 5. Time is the server's, read once in each transaction.
 //! 6. Who follows what others write is woken by notifications; whoever gets none polls as before.
+//!
+//! [`backup`] writes such a store to a file as SQLite's backup does, and fills its tables from one.
 
 mod address;
 mod admission;
 mod append;
+pub mod backup;
 mod connect;
 mod connection;
 mod dead_letters;
@@ -40,14 +43,10 @@ mod tx;
 mod writes;
 
 use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize},
-    },
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     time::Duration,
 };
 
-use rand_chacha::rand_core::Rng;
 use tokio::sync::{
     Mutex,
     mpsc::{self, error::TrySendError},
@@ -57,7 +56,6 @@ use tokio::sync::{
 pub use self::address::{Address, AddressError, is_postgres, masked};
 use self::{
     pool::{Queue, Worker},
-    readers::Readers,
     shared::Shared,
     sql::Outcome,
     tx::Tx,
@@ -69,7 +67,6 @@ use crate::{
     model::absence::AwayReason,
     store::{
         Backend, Lane, LoginSlot, NewEnds, Store,
-        history::Seen,
         job::{Answer, GROUP_BATCHES_MAX, Job, WAITING_MAX},
     },
 };
@@ -153,25 +150,7 @@ fn start(
     limits: ServerLimits,
     clock: Option<Arc<AtomicU64>>,
 ) -> (Store, oneshot::Receiver<Result<(), StoreError>>) {
-    let mut new_cluster = [0; 16];
-    env.rng("store-cluster").fill_bytes(&mut new_cluster);
-    let shared = Arc::new(Shared {
-        env: env.clone(),
-        address,
-        login,
-        timeout: limits.store_timeout,
-        group_batches_max: limits.group_batches_max,
-        may_upgrade: limits.may_upgrade,
-        seen: Arc::new(Seen::new(limits.expected, "server")),
-        new_cluster,
-        good: AtomicUsize::new(0),
-        warned: AtomicBool::new(false),
-        told_logins: AtomicBool::new(false),
-        clock,
-        absence: std::sync::Mutex::default(),
-        written: NewEnds::default(),
-        readers: Readers::default(),
-    });
+    let shared = Arc::new(Shared::new(env, address, login, limits, clock));
     let work = |queue: &Queue, ready| {
         let worker = Worker { shared: Arc::clone(&shared), queue: Arc::clone(queue), ready };
         drop(env.spawn("store-worker", worker.run()));

@@ -298,6 +298,55 @@ async fn change(client: &Client, new: Option<[u8; 16]>) -> Outcome<Mark> {
     }
 }
 
+/// Returns the mark of a store whose tables are those that this release knows, and changes nothing.
+///
+/// # Errors
+/// [`StoreError::Refused`] for any other store, and if there is none.
+pub(super) async fn known(client: &Client) -> Outcome<Mark> {
+    match recognise(client).await? {
+        Found::Store { steps, mark } if steps == STEPS.len() => Ok(mark),
+        Found::Store { steps, .. } => Err(of_other_release(steps).into()),
+        Found::Nothing => Err(refused("no store was made in it yet").into()),
+    }
+}
+
+/// Keeps all others from changing the schema until the transaction ends, and returns the mark of the
+/// store if there is one. Tables that are missing are made, without rows.
+///
+/// # Errors
+/// [`StoreError::Refused`] for tables of another program, and for a store of a newer release.
+pub(super) async fn take_over(client: &Client) -> Outcome<Option<Mark>> {
+    client.batch_execute(LOCK).await?;
+    match recognise(client).await? {
+        Found::Nothing => add_steps(client, 0).await.map(|()| None),
+        Found::Store { steps, .. } if steps > STEPS.len() => Err(of_other_release(steps).into()),
+        Found::Store { steps, mark } => add_steps(client, steps).await.map(|()| Some(mark)),
+    }
+}
+
+/// Writes the row that tells which store this is.
+pub(super) async fn identify(client: &Client, cluster: [u8; 16], epoch: StoreEpoch) -> Outcome<()> {
+    client
+        .execute(
+            "INSERT INTO chatchat_store (one, steps, min_reader, cluster, epoch)
+             VALUES (1, $1, $2, $3, $4)
+             ON CONFLICT (one) DO UPDATE SET
+                 steps = excluded.steps, min_reader = excluded.min_reader,
+                 cluster = excluded.cluster, epoch = excluded.epoch",
+            &[&(STEPS.len() as i64), &MIN_READER, &&cluster[..], &int(epoch.0)],
+        )
+        .await?;
+    Ok(())
+}
+
+fn of_other_release(steps: usize) -> StoreError {
+    refused(format!(
+        "its tables have {steps} steps, and this release knows {}; take the chatctl of the release \
+         that the masters run",
+        STEPS.len()
+    ))
+}
+
 /// Inspects the tables, and changes nothing.
 async fn recognise(client: &Client) -> Outcome<Found> {
     // A statement on a table that is not there would end the transaction. One statement asks both,
@@ -355,13 +404,7 @@ async fn create(client: &Client, cluster: [u8; 16]) -> Outcome<Mark> {
     let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
     let now_ms = client.query_one(now, &[]).await?.nat(0)?;
     let epoch = StoreEpoch(now_ms / 1000);
-    client
-        .execute(
-            "INSERT INTO chatchat_store (one, steps, min_reader, cluster, epoch)
-             VALUES (1, $1, $2, $3, $4)",
-            &[&(STEPS.len() as i64), &MIN_READER, &&cluster[..], &int(epoch.0)],
-        )
-        .await?;
+    identify(client, cluster, epoch).await?;
     client.batch_execute("INSERT INTO clock (one, at, writes, closed) VALUES (1, 0, 0, 0)").await?;
     client
         .execute(

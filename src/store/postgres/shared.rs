@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use super::{address::Address, readers::Readers, schema::Rights};
+use rand_chacha::rand_core::Rng;
+
+use super::{ServerLimits, address::Address, readers::Readers, schema::Rights};
 use crate::{
     env::Env,
     model::{absence::AwayReason, rows::StoreError},
@@ -44,6 +46,36 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Returns the state of a process without connections, whose store has the time of `clock` if there
+    /// is one.
+    pub(super) fn new(
+        env: &Env,
+        address: Address,
+        login: Option<LoginSlot>,
+        limits: ServerLimits,
+        clock: Option<Arc<AtomicU64>>,
+    ) -> Self {
+        let mut new_cluster = [0; 16];
+        env.rng("store-cluster").fill_bytes(&mut new_cluster);
+        Self {
+            env: env.clone(),
+            address,
+            login,
+            timeout: limits.store_timeout,
+            group_batches_max: limits.group_batches_max,
+            may_upgrade: limits.may_upgrade,
+            seen: Arc::new(Seen::new(limits.expected, "server")),
+            new_cluster,
+            good: AtomicUsize::new(0),
+            warned: AtomicBool::new(false),
+            told_logins: AtomicBool::new(false),
+            clock,
+            absence: Mutex::default(),
+            written: NewEnds::default(),
+            readers: Readers::default(),
+        }
+    }
+
     pub(super) fn rights(&self) -> Rights {
         Rights {
             create: self.seen.may_create().then_some(self.new_cluster),

@@ -2,6 +2,7 @@
 
 mod append;
 mod away;
+mod backup;
 mod certificates;
 mod conflicts;
 mod login;

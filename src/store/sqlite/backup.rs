@@ -22,12 +22,12 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
 use super::{
     Tx, connect,
+    new_file::{LOGS, NewFile, failing, length, of_file},
     schema::{self, FileState},
     sql::{Columns, int},
     write_lock::{WriteLock, beside, other_user},
 };
 use crate::{
-    env::real::open_private,
     model::{
         absence::AwayReason,
         ids::{NodeId, SessionKey, StoreEpoch},
@@ -35,9 +35,6 @@ use crate::{
     },
     store::refused,
 };
-
-/// Endings of the files that SQLite keeps beside one.
-const LOGS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// Contents of a store's file, in numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,15 +69,13 @@ pub struct Restored {
 /// [`StoreError::Refused`] when `to` is there already or `path` is no store; [`StoreError::Away`]
 /// and [`StoreError::Broken`] of the files. No file of the name `to` was made.
 pub fn back_up(path: &Path, to: &Path, busy: Duration) -> Result<Contents, StoreError> {
-    if to.symlink_metadata().is_ok() {
-        return Err(refused(format!("{} is there already; name a new file", to.display())));
-    }
+    check_new(to)?;
     let from = open_store(path, busy).map_err(|e| of_file(path, e))?;
     let part = NewFile::beside(to, "part")?;
-    let name = part.0.to_str().ok_or_else(|| refused("its name is not in UTF-8"))?;
+    let name = part.path().to_str().ok_or_else(|| refused("its name is not in UTF-8"))?;
     from.execute("VACUUM INTO ?1", [name]).map_err(|e| of_file(path, e.into()))?;
-    let copy = connect(&part.0, OpenFlags::empty(), busy)?;
-    let contents = Contents { bytes: length(&part.0)?, ..contents(&copy)? };
+    let copy = connect(part.path(), OpenFlags::empty(), busy)?;
+    let contents = Contents { bytes: length(part.path())?, ..contents(&copy)? };
     drop(copy);
     part.sync()?;
     part.name(to)?;
@@ -102,18 +97,17 @@ pub fn restore(
 ) -> Result<Restored, StoreError> {
     // A link in the store's place stays.
     let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    check_backup(from, path)?;
-    let part = NewFile::beside(path, "restoring")?;
-    let write = OpenOptions::new().write(true).open(&part.0);
-    let copied = write.and_then(|mut to| io::copy(&mut File::open(from)?, &mut to));
-    copied.map_err(|e| failing(from, &e))?;
+    if from.canonicalize().is_ok_and(|from| from == *path) {
+        return Err(refused(format!("{} is the store itself", from.display())));
+    }
+    let part = copied(from, path)?;
     if let Some(pid) = other_user(path) {
         return Err(in_use(path, &format!("process {pid}")));
     }
     let lock = WriteLock::of(path).map_err(|e| failing(path, &e))?;
     let _held = lock.acquire().map_err(|e| failing(path, &e))?;
     let before = Before::of(path, busy)?;
-    let renewed = renew(&part.0, &before, now_ms, busy);
+    let renewed = prove(part.path(), busy).and_then(|()| renew(part.path(), &before, now_ms, busy));
     let (from_epoch, contents) = renewed.map_err(|e| of_file(from, e))?;
     part.sync()?;
     let replaced = set_aside(path, contents.epoch)?;
@@ -122,39 +116,49 @@ pub fn restore(
     Ok(Restored { contents, from_epoch, replaced, lost_deny_list })
 }
 
-/// Refuses a file that is no backup of its own.
-fn check_backup(from: &Path, path: &Path) -> Result<(), StoreError> {
+/// Refuses the name of a new backup that is taken.
+pub(super) fn check_new(to: &Path) -> Result<(), StoreError> {
+    if to.symlink_metadata().is_ok() {
+        return Err(refused(format!("{} is there already; name a new file", to.display())));
+    }
+    Ok(())
+}
+
+/// Returns a copy of a backup, beside `name`. Refuses a file that is no backup of its own.
+pub(super) fn copied(from: &Path, name: &Path) -> Result<NewFile, StoreError> {
     if !from.is_file() {
         return Err(refused(format!("{} is no file", from.display())));
     }
-    if from.canonicalize().is_ok_and(|from| from == *path) {
-        return Err(refused(format!("{} is the store itself", from.display())));
-    }
-    match ["-wal", "-journal"].map(|end| beside(from, end)).into_iter().find(|log| log.exists()) {
-        None => Ok(()),
-        Some(log) => Err(refused(format!(
+    let logs = ["-wal", "-journal"].map(|end| beside(from, end));
+    if let Some(log) = logs.into_iter().find(|log| log.exists()) {
+        return Err(refused(format!(
             "{} lies beside it: the file alone is no whole store; make a backup of it first",
             log.display()
-        ))),
+        )));
     }
+    let part = NewFile::beside(name, "restoring")?;
+    let write = OpenOptions::new().write(true).open(part.path());
+    let copied = write.and_then(|mut to| io::copy(&mut File::open(from)?, &mut to));
+    copied.map_err(|e| failing(from, &e))?;
+    Ok(part)
 }
 
 /// Store that a restore replaces.
-enum Before {
+pub(in crate::store) enum Before {
     Nothing,
     Unreadable,
     Store(Kept),
 }
 
 /// Parts of the store before that outlive it.
-struct Kept {
-    cluster: [u8; 16],
-    epoch: u64,
+pub(in crate::store) struct Kept {
+    pub(in crate::store) cluster: [u8; 16],
+    pub(in crate::store) epoch: u64,
     /// Denied nodes, and when.
-    denied: Vec<(NodeId, u64)>,
+    pub(in crate::store) denied: Vec<(NodeId, u64)>,
     /// Masters, and their lives.
-    lives: Vec<(NodeId, u64)>,
-    closed: Vec<SessionKey>,
+    pub(in crate::store) lives: Vec<(NodeId, u64)>,
+    pub(in crate::store) closed: Vec<SessionKey>,
 }
 
 impl Before {
@@ -212,21 +216,26 @@ fn in_use(path: &Path, by: &str) -> StoreError {
     StoreError::away(AwayReason::Locked, why)
 }
 
-/// Turns the copy of a backup into the store that follows the one before. Returns the backup's
-/// epoch and the new contents.
-fn renew(
-    copy: &Path,
-    before: &Before,
-    now_ms: u64,
-    busy: Duration,
-) -> Result<(StoreEpoch, Contents), StoreError> {
+/// Refuses the copy of a backup that is no whole store, and brings its tables up to this release.
+pub(super) fn prove(copy: &Path, busy: Duration) -> Result<(), StoreError> {
     let mut db = open_store(copy, busy)?;
     in_one_file(&db)?;
     let sound: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if sound != "ok" {
         return Err(refused(format!("it is damaged: {sound}")));
     }
-    schema::prepare(&mut db, None)?;
+    schema::prepare(&mut db, None)
+}
+
+/// Turns the copy of a backup into the store that follows the one before. Returns the backup's
+/// epoch and the new contents.
+pub(super) fn renew(
+    copy: &Path,
+    before: &Before,
+    now_ms: u64,
+    busy: Duration,
+) -> Result<(StoreEpoch, Contents), StoreError> {
+    let mut db = open_store(copy, busy)?;
     let (cluster, epoch) = identity(&db)?;
     let mut next = (now_ms / 1000).max(epoch + 1);
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -281,7 +290,7 @@ impl Tx<'_> {
 }
 
 /// Opens a store's file; never makes one.
-fn open_store(path: &Path, busy: Duration) -> Result<Connection, StoreError> {
+pub(super) fn open_store(path: &Path, busy: Duration) -> Result<Connection, StoreError> {
     if !path.is_file() {
         return Err(refused("it is no file"));
     }
@@ -292,7 +301,7 @@ fn open_store(path: &Path, busy: Duration) -> Result<Connection, StoreError> {
     }
 }
 
-fn identity(db: &Connection) -> Result<([u8; 16], u64), StoreError> {
+pub(super) fn identity(db: &Connection) -> Result<([u8; 16], u64), StoreError> {
     Ok(db.query_row("SELECT cluster, epoch FROM cluster", [], |row| {
         Ok((row.get(0)?, row.nat(1)?))
     })?)
@@ -304,7 +313,7 @@ fn pairs(db: &Connection, select: &str) -> Result<Vec<(NodeId, u64)>, StoreError
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn contents(db: &Connection) -> Result<Contents, StoreError> {
+pub(super) fn contents(db: &Connection) -> Result<Contents, StoreError> {
     let (_, epoch) = identity(db)?;
     let count = "SELECT (SELECT count(*) FROM boards), (SELECT count(*) FROM posts)";
     let (boards, posts) = db.query_row(count, [], |row| Ok((row.nat(0)?, row.nat(1)?)))?;
@@ -333,66 +342,4 @@ fn set_aside(path: &Path, epoch: StoreEpoch) -> Result<Option<PathBuf>, StoreErr
         }
     }
     Ok(kept)
-}
-
-/// File that gets its name when it is whole; else it is removed.
-struct NewFile(PathBuf);
-
-impl NewFile {
-    /// Makes it, empty, beside the file whose name it will get.
-    fn beside(name: &Path, what: &str) -> Result<Self, StoreError> {
-        let file = Self(beside(name, &format!(".{what}-{}", std::process::id())));
-        // A process of this number may have been killed over it.
-        file.remove();
-        open_private(OpenOptions::new().write(true).create_new(true), &file.0)
-            .map_err(|e| failing(&file.0, &e))?;
-        Ok(file)
-    }
-
-    fn sync(&self) -> Result<(), StoreError> {
-        let synced = File::open(&self.0).and_then(|file| file.sync_all());
-        synced.map_err(|e| failing(&self.0, &e))
-    }
-
-    /// Gives it its name; durable when it returns.
-    fn name(self, name: &Path) -> Result<(), StoreError> {
-        let named = fs::rename(&self.0, name).and_then(|()| {
-            let dir = name.parent().filter(|dir| !dir.as_os_str().is_empty());
-            File::open(dir.unwrap_or_else(|| Path::new(".")))?.sync_all()
-        });
-        named.map_err(|e| failing(name, &e))
-    }
-
-    /// Removes it, if it has not got its name, and what SQLite left beside it.
-    fn remove(&self) {
-        let _ = fs::remove_file(&self.0);
-        for end in LOGS {
-            let _ = fs::remove_file(beside(&self.0, end));
-        }
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        self.remove();
-    }
-}
-
-/// Adds the file's name to an error.
-fn of_file(path: &Path, error: StoreError) -> StoreError {
-    let named = |why: String| format!("{}: {why}", path.display());
-    match error {
-        StoreError::Away { reason, why } => StoreError::Away { reason, why: named(why) },
-        StoreError::Refused { why } => StoreError::Refused { why: named(why) },
-        StoreError::Broken { why } => StoreError::Broken { why: named(why) },
-        other => other,
-    }
-}
-
-fn length(path: &Path) -> Result<u64, StoreError> {
-    Ok(fs::metadata(path).map_err(|e| failing(path, &e))?.len())
-}
-
-fn failing(path: &Path, error: &io::Error) -> StoreError {
-    StoreError::away(AwayReason::Failing, format!("{}: {error}", path.display()))
 }

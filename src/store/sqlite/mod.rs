@@ -4,6 +4,7 @@
 //! in one, with the time as a parameter. [`memory`] puts it behind a mutex for tests;
 //! [`mod@file`] puts it behind a write lock and a writing thread, for the many processes that
 //! share one file. [`backup`] copies such a file, and puts a copy in its place.
+//! The module `transfer` moves rows between a file and another engine.
 //!
 //! 1. A write is `BEGIN IMMEDIATE` .. `COMMIT`: nobody writes between its check and its rows.
 //! 2. A failed operation leaves nothing behind, and of a group a refused batch alone fails.
@@ -23,6 +24,7 @@ mod leases;
 mod maintenance;
 mod masters;
 pub mod memory;
+mod new_file;
 mod posts;
 mod presence;
 mod schema;
@@ -31,6 +33,7 @@ mod sessions;
 mod sql;
 #[cfg(test)]
 mod tests;
+pub(super) mod transfer;
 mod write_lock;
 mod writes;
 

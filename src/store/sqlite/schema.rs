@@ -252,6 +252,11 @@ impl FileState {
     }
 }
 
+/// Returns whether a store of this number of steps may hold tables that this release does not know.
+pub(super) const fn is_newer(steps: usize) -> bool {
+    steps > STEPS.len()
+}
+
 /// Inspects a database file, and changes nothing.
 ///
 /// # Errors

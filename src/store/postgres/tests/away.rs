@@ -148,23 +148,13 @@ async fn client_stopped_in_its_turn_holds_others_up_for_a_second_at_most() {
 
 /// State of a connection of its own.
 pub(super) fn shared(env: &Env, server: &Server) -> Shared {
-    Shared {
-        env: env.clone(),
-        address: address(&server.url("chat")),
-        login: None,
-        timeout: Duration::from_secs(1),
+    let limits = ServerLimits {
+        store_timeout: Duration::from_secs(1),
         group_batches_max: 1,
+        expected: Expected::Existing,
         may_upgrade: false,
-        seen: Arc::new(Seen::new(Expected::Existing, "server")),
-        new_cluster: [0; 16],
-        good: AtomicUsize::new(0),
-        warned: AtomicBool::new(false),
-        told_logins: AtomicBool::new(false),
-        clock: None,
-        absence: std::sync::Mutex::default(),
-        written: NewEnds::default(),
-        readers: Readers::default(),
-    }
+    };
+    Shared::new(env, address(&server.url("chat")), None, limits, None)
 }
 
 #[tokio::test]
