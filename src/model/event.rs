@@ -148,6 +148,22 @@ pub enum Event {
         /// Number of the key in use.
         epoch: KeyEpoch,
     },
+    /// This node lacks envelopes of its master that were published before one that arrived; said once
+    /// while an epoch is in use. It looks for the posts that were in them.
+    FanoutLost {
+        /// Domain of the key in use.
+        domain: Domain,
+        /// Number of the key in use.
+        epoch: KeyEpoch,
+        /// Number of the envelopes that are lacking so far.
+        missed: u64,
+    },
+    /// This master left a member out of a publish, since too much waits for it already; said once for
+    /// a link while an epoch is in use.
+    FanoutFull {
+        /// The member.
+        node: NodeId,
+    },
     /// This node uses a common key from now on.
     Epoch {
         /// Domain of the key.

@@ -38,6 +38,7 @@ mod g12_failover;
 mod g12_presence;
 mod g12_streams;
 mod g13_keys;
+mod g13_fanout;
 mod g13_refresh;
 mod g14_expelled;
 mod g15_told;
@@ -187,6 +188,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G13, g13_refresh::judge),
     (Property::G14, g14_expelled::judge),
     (Property::G15, g15_weak::judge),
+    (Property::G13, g13_fanout::judge),
     (Property::G15, g15_told::judge),
     (Property::G16, g16_overload::judge),
     (Property::G17, g17_failover::judge),

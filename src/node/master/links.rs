@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     comm::{
-        DriverStamp, Incoming, Link, LinkEnd, LinkLimits, Responder, SecureStream,
+        DriverStamp, Incoming, Link, LinkEnd, LinkLimits, Responder, SecureStream, SendError,
         connection_limit::NodePlaces,
         fanout::Fanout,
         handshake::{Acceptor, accept},
@@ -21,8 +21,9 @@ use crate::{
     config::Config,
     env::{Env, Listener},
     model::{
+        event::Event,
         held::HoldReply,
-        ids::{Domain, LinkId, NodeId, Role},
+        ids::{Domain, KeyEpoch, LinkId, NodeId, Role},
         message::{
             Beat, Close, CloseReason, Direct, Fact, Member, MemberState, Request, Response, Topic,
             Updates,
@@ -120,6 +121,8 @@ pub(super) struct Links {
     memory: BTreeMap<NodeId, u64>,
     /// Numbers of posts that wait on the disks of workers, above 0.
     held: BTreeMap<LinkId, u32>,
+    /// Epoch in which it was last told of an open link that it was too full for a publish.
+    full: BTreeMap<LinkId, KeyEpoch>,
     /// State that beats carry: strong, able to have things written, and to know somebody who is.
     state: State,
     /// Refusals on this node's port.
@@ -142,6 +145,7 @@ impl Links {
             last: 0,
             memory: BTreeMap::new(),
             held: BTreeMap::new(),
+            full: BTreeMap::new(),
             state: State::default(),
             refusals,
         }
@@ -263,18 +267,37 @@ impl Links {
     }
 
     /// Publishes to the workers that want it, sealed once; what is for masters alone to none.
-    pub(super) fn fan_out(&mut self, updates: &Updates) {
+    pub(super) fn fan_out(&mut self, env: &Env, updates: &Updates) {
         let wants = |link: &&Link| link.wants(updates.topic());
         if updates.topic() == Topic::Presence || !self.workers().any(|link| wants(&link)) {
             return;
         }
         match self.fanout.seal(updates) {
             Ok(envelope) => {
+                let mut full = Vec::new();
                 for link in self.workers().filter(wants) {
-                    let _ = link.publish(envelope.clone());
+                    // A member that cannot keep up finds the gap and asks.
+                    if link.publish(envelope.clone()) == Err(SendError::Full) {
+                        full.push((link.id(), link.peer().node));
+                    }
                 }
+                self.tell_full(env, full);
             }
             Err(error) => tracing::error!(%error, "updates could not be sealed"),
+        }
+    }
+
+    /// Tells once an epoch of each link that was too full for a publish.
+    fn tell_full(&mut self, env: &Env, full: Vec<(LinkId, NodeId)>) {
+        if full.is_empty() {
+            return;
+        }
+        let in_use = self.fanout.in_use();
+        self.full.retain(|id, _| self.open.contains_key(id));
+        for (id, node) in full {
+            if self.full.insert(id, in_use) != Some(in_use) {
+                env.event(&Event::FanoutFull { node });
+            }
         }
     }
 }

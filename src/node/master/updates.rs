@@ -19,7 +19,7 @@ impl Driver {
             }
         }
         let Direct::Updates(updates) = direct else { return };
-        self.links.fan_out(&updates);
+        self.links.fan_out(&self.env, &updates);
         self.take_updates(updates);
     }
 
@@ -27,7 +27,7 @@ impl Driver {
     /// of members is compared with the directory first.
     pub(super) fn on_updates(&mut self, id: LinkId, updates: Updates) {
         if updates.topic() != Topic::Membership {
-            self.links.fan_out(&updates);
+            self.links.fan_out(&self.env, &updates);
             return self.take_updates(updates);
         }
         for update in updates {

@@ -78,6 +78,8 @@ pub(super) struct Driver {
     pub(super) fanout: Option<Fanout>,
     /// Domain and epoch of the last envelope alarm.
     pub(super) envelope_alarm: Option<(Domain, KeyEpoch)>,
+    /// Domain and epoch in which envelopes were last told to be lost.
+    pub(super) fanout_lost: Option<(Domain, KeyEpoch)>,
     /// Messages about keys that are not carried out yet.
     pub(super) keys: KeyMessages,
     pub(super) last_epoch: Option<(Domain, KeyEpoch)>,
@@ -110,6 +112,7 @@ impl Driver {
             link: None,
             fanout: None,
             envelope_alarm: None,
+            fanout_lost: None,
             keys: KeyMessages::default(),
             last_epoch: None,
             cluster: None,

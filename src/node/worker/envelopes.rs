@@ -61,10 +61,22 @@ impl Driver {
             self.alarm(&format!("{} is no master and published", heard.sender));
             return None;
         }
-        if heard.missed > 0 && heard.updates.topic() == Topic::Board {
-            self.look_for_gaps();
+        if heard.missed > 0 {
+            self.tell_lost(heard.missed);
+            if heard.updates.topic() == Topic::Board {
+                self.look_for_gaps();
+            }
         }
         Some(heard.updates)
+    }
+
+    /// Tells once an epoch that envelopes did not arrive.
+    fn tell_lost(&mut self, missed: u64) {
+        let Some(fanout) = &self.fanout else { return };
+        let (domain, epoch) = (fanout.domain(), fanout.in_use());
+        if self.fanout_lost.replace((domain, epoch)) != Some((domain, epoch)) {
+            self.parts.env.event(&Event::FanoutLost { domain, epoch, missed });
+        }
     }
 
     /// Finds the boards whose posts fanout lost: by the store, and without it by repairing every
