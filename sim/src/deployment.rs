@@ -142,8 +142,8 @@ pub trait Deployment: Send + Sync + Sized + 'static {
     /// Returns the places that a target stands for now; none when nobody plays the role.
     fn places(&self, target: &Target) -> Vec<Place>;
 
-    /// Returns whether a process runs at a place, stopped or not.
-    fn is_running(&self, place: Place) -> bool;
+    /// Returns whether a process runs at a place and is not stopped.
+    fn is_at_work(&self, place: Place) -> bool;
 
     /// Returns the ends of nodes' processes so far, whatever ended them, by `elapsed`.
     fn ends(&self) -> Vec<(Place, Duration)>;

@@ -88,8 +88,8 @@ pub(crate) async fn play<D: Deployment>(on: &Arc<D>, plan: &Plan, observer: Env)
     faults.heal();
     let mut rightly_stuck = None;
     let healed = async {
-        if let Some(core) = core {
-            rightly_stuck = faults.rightly_stuck(core);
+        rightly_stuck = faults.rightly_stuck(core);
+        if core.is_some() {
             faults.end_core();
             on.sleep(within).await;
         }

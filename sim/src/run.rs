@@ -179,6 +179,7 @@ mod tests {
 
     use chatchat_scenarios::story::Story;
 
+    use dst_world::{HostId, Link};
     use super::*;
 
     /// Runs the story of calm, while `host` panics at its first `point` after five seconds.
@@ -218,6 +219,75 @@ mod tests {
     }
 
     fn complaint(report: &Report, text: &str) -> bool {
+    /// Runs a core of one worker. Three seconds before the plan's end, while people post, `harm` is
+    /// done to its machines, by nobody's fault.
+    fn with_a_core(harm: fn(&World)) -> Report {
+        let text = "about = \"\"\nduration = \"9s\"\n[cluster]\nmasters = 2\nworkers = 1\n\
+                    [workload]\npeople = 4\nposts_per_second = 8.0\nboards = [\"lobby\"]\n\
+                    [expect]\npromises = [\"G3\"]\nrecovers_within = \"15s\"\ncore = true\n";
+        let plan = Plan::expand(&Story::parse("stuck", text).expect("a story"), 1);
+        simulate(Setup::new(plan.seed), async |world| {
+            let later = world.clone();
+            let at = WARM_UP + plan.duration.saturating_sub(Duration::from_secs(3));
+            world.supervise(async move {
+                later.sleep(at).await;
+                harm(&later);
+            });
+            live(&world, &plan).await
+        })
+    }
+
+    fn host(world: &World, name: &str) -> HostId {
+        world.host(name).expect("in the story")
+    }
+
+    #[test]
+    fn core_that_works_is_not_stuck() {
+        let report = with_a_core(|_| {});
+        assert_eq!(report.verdict, Verdict::Holds, "{:?}", report.complaints);
+    }
+
+    #[test]
+    fn core_whose_worker_or_store_is_dead_or_stopped_is_rightly_stuck() {
+        let harms: [(&str, fn(&World)); 3] = [
+            ("worker:0", |world| {
+                world.crash(host(world, "worker0"));
+            }),
+            ("worker:0", |world| {
+                world.pause(host(world, "worker0"));
+            }),
+            ("store", |world| {
+                world.crash(host(world, "store"));
+            }),
+        ];
+        for (idle, harm) in harms {
+            let report = with_a_core(harm);
+            assert_eq!(report.verdict, Verdict::Toothless, "{idle}: {:?}", report.complaints);
+            let why = &report.complaints[0];
+            assert!(
+                why.starts_with("rightly stuck: ") && why.contains(&format!("{idle} did")),
+                "{why}"
+            );
+            assert!(complaint(&report, "g03."), "{:?}", report.complaints);
+        }
+    }
+
+    #[test]
+    fn core_that_runs_and_gets_nothing_done_has_no_excuse() {
+        // Nobody mends these cuts: they are no fault of the plan.
+        let report = with_a_core(|world| {
+            for nth in 0..2 {
+                let (master, worker) =
+                    (host(world, &format!("master{nth}")), host(world, "worker0"));
+                for (from, to) in [(master, worker), (worker, master)] {
+                    world.add_fault(from, to, 1_000, Link::CUT);
+                }
+            }
+        });
+        assert_eq!(report.verdict, Verdict::Liveness, "{:?}", report.complaints);
+        assert!(!complaint(&report, "rightly stuck"), "{:?}", report.complaints);
+    }
+
         report.complaints.iter().any(|complaint| complaint.contains(text))
     }
 

@@ -380,8 +380,9 @@ impl Deployment for Cluster {
         .collect()
     }
 
-    fn is_running(&self, place: Place) -> bool {
-        self.world().is_running(self.host(place))
+    fn is_at_work(&self, place: Place) -> bool {
+        let host = self.host(place);
+        self.world().is_running(host) && !self.world().is_paused(host)
     }
 
     fn start(self: &Arc<Self>) {

@@ -10,7 +10,7 @@ use std::fmt;
 use chatchat_scenarios::{plan::Incident, target::Place};
 use dst_world::{Rng, Seed};
 
-use super::{Faults, common::around};
+use super::{Faults, common::around, stuck};
 use crate::deployment::{Deployment, FaultId};
 
 /// Number of the cuts around the core, which no fault has.
@@ -130,12 +130,12 @@ impl<D: Deployment> Faults<D> {
         }
     }
 
-    /// Returns why a cluster whose core is this one may rightly be stuck, if it may: nothing is
-    /// alive that could do the work.
+    /// Returns why the cluster may rightly be stuck, if it may: nothing is at work that could do the
+    /// work. `core` is what alone was whole.
     #[must_use]
-    pub fn rightly_stuck(&self, core: Core) -> Option<String> {
-        let mut members = [core.master, core.worker, Place::Store].into_iter();
-        let dead = members.find(|place| !self.on.is_running(*place))?;
-        Some(format!("of the core, {core}, {dead} did not run any more"))
+    pub fn rightly_stuck(&self, core: Option<Core>) -> Option<String> {
+        let shape = self.on.shape();
+        let is_at_work = |place| self.on.is_at_work(place);
+        stuck::excuse(shape.masters, shape.workers, core, is_at_work)
     }
 }

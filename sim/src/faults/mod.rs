@@ -8,6 +8,7 @@
 mod common;
 mod core;
 mod expel;
+mod stuck;
 
 use std::{
     collections::BTreeMap,

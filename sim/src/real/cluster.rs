@@ -251,6 +251,12 @@ impl RealCluster {
         self.state().processes.get_mut(&place).is_some_and(act)
     }
 
+    /// Returns whether a process runs at a place, stopped or not.
+    fn is_running(&self, place: Place) -> bool {
+        self.look_at_processes();
+        place == Place::Store || self.with_process(place, |process| process.is_running())
+    }
+
     fn begin(&self, place: Place) {
         let Some(node) = self.nodes.get(&place) else { return };
         if self.is_running(place) {

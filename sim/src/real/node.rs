@@ -131,6 +131,11 @@ impl Process {
         self.child.is_some()
     }
 
+    /// Returns whether it runs and is not stopped.
+    pub(super) const fn is_at_work(&self) -> bool {
+        self.child.is_some() && !self.is_paused
+    }
+
     pub(super) const fn was_asked(&self) -> bool {
         self.was_asked
     }

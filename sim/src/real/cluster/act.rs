@@ -105,9 +105,9 @@ impl Deployment for RealCluster {
         kills.chain(state.left.iter().copied()).collect()
     }
 
-    fn is_running(&self, place: Place) -> bool {
+    fn is_at_work(&self, place: Place) -> bool {
         self.look_at_processes();
-        place == Place::Store || self.with_process(place, |process| process.is_running())
+        place == Place::Store || self.with_process(place, |process| process.is_at_work())
     }
 
     fn start(self: &Arc<Self>) {

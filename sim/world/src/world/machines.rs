@@ -146,6 +146,12 @@ impl World {
     pub fn is_running(&self, host: HostId) -> bool {
         self.0.with(|state| state.hosts[host.0].is_running)
     }
+
+    /// Returns whether the process of a machine is stopped.
+    #[must_use]
+    pub fn is_paused(&self, host: HostId) -> bool {
+        self.0.with(|state| state.hosts[host.0].is_paused)
+    }
 }
 
 /// Ends a process whose `main` has returned.
