@@ -15,7 +15,10 @@ use std::{
 use chatchat::{
     api::PostState,
     client::{Answer, Delivery, Failure, Observer, Request, StreamEnd},
-    model::ids::{BoardName, Cursor, Post, PostId, PostText, UserId},
+    model::{
+        ids::{BoardName, Cursor, Post, PostId, PostText, UserId},
+        stream::ResetReason,
+    },
 };
 
 /// Clock of the observer: time since the run's start, the same for all people.
@@ -222,6 +225,36 @@ pub struct Redeemed {
     pub user: Option<UserId>,
 }
 
+/// Stream that was asked for from a cursor that does not parse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Session that asked.
+    pub who: Who,
+    /// Master that it asked.
+    pub master: String,
+    /// Text that it sent as its cursor.
+    pub cursor: String,
+    /// Time of asking.
+    pub asked: Duration,
+    /// Time at which the answer was known.
+    pub ended: Duration,
+    /// First thing that it was told of its cursor.
+    pub told: UnreadableTold,
+}
+
+/// First thing that a stream said of a cursor that does not parse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnreadableTold {
+    /// A reset with this reason.
+    Reset(ResetReason),
+    /// A post, without a reset before it.
+    Post,
+    /// There is no stream: this HTTP status, if there was an answer.
+    Refused(Option<u16>),
+    /// It ended, or said neither in time.
+    Nothing,
+}
+
 /// Connection that a person kept open between two requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
@@ -278,6 +311,8 @@ pub struct History {
     pub drafts: Vec<Draft>,
     /// Front ends in the order of the masters' numbers.
     pub masters: Vec<String>,
+    /// Streams from cursors that do not parse, in the order of their answers.
+    pub unreadable: Vec<Unreadable>,
     /// Connections that were kept, in the order of their second requests' ends.
     pub kept: Vec<Kept>,
     /// Sessions that were moved by a ticket, in the order in which they were.

@@ -77,6 +77,28 @@ impl Api {
         boards: &[BoardName],
         cursor: Option<&Cursor>,
     ) -> Result<EventStream, Failure> {
+        let cursor = cursor.map(ToString::to_string);
+        self.open_stream(boards, cursor.as_deref()).await
+    }
+
+    /// Opens a stream of these boards from any text as its cursor, also from one that does not parse.
+    /// The text stands in the URL as it is.
+    ///
+    /// # Errors
+    /// Any [`Failure`].
+    pub async fn raw_stream(
+        self,
+        boards: &[BoardName],
+        cursor: &str,
+    ) -> Result<EventStream, Failure> {
+        self.open_stream(boards, Some(cursor)).await
+    }
+
+    async fn open_stream(
+        self,
+        boards: &[BoardName],
+        cursor: Option<&str>,
+    ) -> Result<EventStream, Failure> {
         let Self { mut exchange, token, limits, env } = self;
         EventStream::open(&env, &mut exchange, token.as_deref(), &limits, boards, cursor).await
     }

@@ -88,7 +88,7 @@ impl EventStream {
         token: Option<&str>,
         limits: &Limits,
         boards: &[BoardName],
-        cursor: Option<&Cursor>,
+        cursor: Option<&str>,
     ) -> Result<Self, Failure> {
         let names: Vec<_> = boards.iter().map(BoardName::as_str).collect();
         let mut path = format!("/api/v1/stream?boards={}", names.join(","));

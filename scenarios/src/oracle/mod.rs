@@ -19,6 +19,7 @@ mod g04_total_order;
 mod g05_catch_up;
 mod g05_gap_free;
 mod g05_prompt;
+mod g05_unreadable;
 mod g06_handover;
 mod g06_own_session;
 mod g06_sessions;
@@ -37,8 +38,8 @@ mod g11_one_master;
 mod g12_failover;
 mod g12_presence;
 mod g12_streams;
-mod g13_keys;
 mod g13_fanout;
+mod g13_keys;
 mod g13_refresh;
 mod g14_expelled;
 mod g15_told;
@@ -166,6 +167,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G5, g05_gap_free::judge),
     (Property::G5, g05_catch_up::judge),
     (Property::G5, g05_prompt::judge),
+    (Property::G5, g05_unreadable::judge),
     (Property::G6, g06_sessions::judge),
     (Property::G6, g06_own_session::judge),
     (Property::G6, g06_handover::judge),
@@ -186,9 +188,9 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G12, g12_streams::judge),
     (Property::G13, g13_keys::judge),
     (Property::G13, g13_refresh::judge),
+    (Property::G13, g13_fanout::judge),
     (Property::G14, g14_expelled::judge),
     (Property::G15, g15_weak::judge),
-    (Property::G13, g13_fanout::judge),
     (Property::G15, g15_told::judge),
     (Property::G16, g16_overload::judge),
     (Property::G17, g17_failover::judge),

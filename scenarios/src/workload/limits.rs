@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use chatchat::{
-    api::{SessionOpened, TicketIssued},
+    api::{SessionOpened, StreamEvent, TicketIssued},
     client::{Api, Method, RawAnswer, Request},
     env::TaskGuard,
     model::ids::{BoardName, PostId, PostText, Seq, StoreEpoch},
@@ -16,10 +16,22 @@ use super::{
     person::{OpenPage, Person},
     texts::post_id,
 };
-use crate::history::{Handover, ReaderKind, Redeemed};
+use crate::history::{Handover, ReaderKind, Redeemed, Unreadable, UnreadableTold};
 
 /// Time for which a stream from a strange cursor is read.
 const STRANGE_FOR: Duration = Duration::from_secs(5);
+/// Cursors that do not parse; `None` stands for one of too many boards.
+const UNREADABLE: [Option<&str>; 9] = [
+    Some("nonsense"),
+    Some("7"),
+    Some(";lobby:1"),
+    Some("-7;lobby:1"),
+    Some("7;lobby"),
+    Some("7;lobby:one"),
+    Some("7;lobby:1,lobby:2"),
+    Some("7;-Lobby:1"),
+    None,
+];
 /// Time after which the rest of a burst is left to the board's sender.
 const BURST_FOR: Duration = Duration::from_secs(10);
 
@@ -44,9 +56,10 @@ impl Person {
         if many && !self.is_over() {
             self.burst(page, rng).await;
         }
+        let unreadable = if strange { self.read_from_unreadable_cursor(page) } else { None };
         let strange = strange.then(|| self.read_from_strange_cursor(page, rng));
         let kept = kept.then(|| self.keep_connection(page, rng));
-        strange.into_iter().chain(kept).collect()
+        strange.into_iter().chain(kept).chain(unreadable).collect()
     }
 
     /// Sends the id of a post that is settled with another text, or to another board.
@@ -116,6 +129,45 @@ impl Person {
         self.spare_stream(page, Some(cursor), ReaderKind::Stranger, STRANGE_FOR)
     }
 
+    /// Asks, at some of the times at which a strange cursor is due, for a stream from a cursor that
+    /// does not parse, and notes what comes first. Its draws are its own.
+    fn read_from_unreadable_cursor(&self, page: &OpenPage) -> Option<TaskGuard> {
+        let asked = self.stage.clock.now();
+        let mut rng = self.rng(&format!("unreadable/{}", asked.as_nanos()));
+        if !rng.odds(1, 3) {
+            return None;
+        }
+        let many: Vec<_> = (0..40).map(|nth| format!("b{nth}:1")).collect();
+        let many = format!("7;{}", many.join(","));
+        let cursor = rng.pick(&UNREADABLE).map_or(many, str::to_owned);
+        let master: String = rng.pick(&self.stage.masters).clone();
+        let api = page.client.api(&master);
+        let (person, who) = (self.clone(), page.who);
+        let asking = async move {
+            let boards = person.stage.workload.boards.clone();
+            let reading = async {
+                let mut stream = match api.raw_stream(&boards, &cursor).await {
+                    Ok(stream) => stream,
+                    Err(failure) => return UnreadableTold::Refused(failure.status()),
+                };
+                while let Ok(delivery) = stream.next().await {
+                    match delivery.event {
+                        StreamEvent::Reset(reset) => return UnreadableTold::Reset(reset.reason),
+                        StreamEvent::Post(_) => return UnreadableTold::Post,
+                        _ => {}
+                    }
+                }
+                UnreadableTold::Nothing
+            };
+            let told = person.env.timeout(STRANGE_FOR, reading).await;
+            let told = told.unwrap_or(UnreadableTold::Nothing);
+            let ended = person.stage.clock.now();
+            let unreadable = Unreadable { who, master, cursor, asked, ended, told };
+            person.recorder.history().unreadable.push(unreadable);
+        };
+        Some(self.env.spawn("person's unreadable cursor", asking).abort_on_drop())
+    }
+
     /// Moves the session to another master by a ticket, as a browser does, and tries the ticket
     /// again.
     async fn hand_over(&self, page: &OpenPage, rng: &mut Rng) {
@@ -154,4 +206,18 @@ fn ticket(answer: &RawAnswer) -> Option<String> {
 fn user(answer: &RawAnswer) -> Option<chatchat::model::ids::UserId> {
     let opened: SessionOpened = serde_json::from_slice(&answer.body).ok()?;
     (answer.status == 201).then_some(opened.user.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use chatchat::model::ids::Cursor;
+
+    use super::*;
+
+    #[test]
+    fn no_unreadable_cursor_parses() {
+        for cursor in UNREADABLE.into_iter().flatten() {
+            assert!(cursor.parse::<Cursor>().is_err(), "{cursor}");
+        }
+    }
 }
