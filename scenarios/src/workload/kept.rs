@@ -11,6 +11,10 @@ use crate::history::{Kept, KeptEnd};
 
 /// Time allowed to connect and for each answer.
 const LIMIT: Duration = Duration::from_secs(5);
+/// Time after which a master closes a connection on which nothing is said, and the longest time for
+/// which a person keeps one.
+const MASTERS_CLOSE_AFTER: Duration = Duration::from_secs(120);
+const LONGEST_IDLE: Duration = Duration::from_secs(140);
 /// Longest head of an answer.
 const HEAD_MAX: usize = 4096;
 
@@ -18,7 +22,7 @@ impl Person {
     /// Opens a connection to a master, asks, waits, and asks again over the same connection.
     pub(super) fn keep_connection(&self, page: &OpenPage, rng: &mut Rng) -> TaskGuard {
         let master: String = rng.pick(&self.stage.masters).clone();
-        let idle = rng.duration_between(Duration::from_secs(6), Duration::from_secs(40));
+        let idle = self.idle(rng);
         let (person, who) = (self.clone(), page.who);
         let keeping = async move {
             let address = master.trim_start_matches("http://").to_owned();
@@ -35,6 +39,16 @@ impl Person {
             person.recorder.history().kept.push(kept);
         };
         self.env.spawn("person's kept connection", keeping).abort_on_drop()
+    }
+
+    /// Returns for how long nothing is said: now and then for longer than a master keeps a connection
+    /// that nobody uses, where the story goes on for long enough. That has draws of its own.
+    fn idle(&self, rng: &mut Rng) -> Duration {
+        let usual = rng.duration_between(Duration::from_secs(6), Duration::from_secs(40));
+        let left = self.time_left();
+        let mut long = self.rng(&format!("kept/{}", left.as_nanos()));
+        let idle = long.duration_between(MASTERS_CLOSE_AFTER, LONGEST_IDLE);
+        if long.odds(1, 3) && idle + LIMIT < left { idle } else { usual }
     }
 
     /// Asks a front end whether it is alive, over a connection that is open.
