@@ -12,6 +12,9 @@ pub struct Cluster {
     /// Whether nodes speak the version of the link's protocol before the newest until they start
     /// again, as in an upgrade.
     pub upgrade: bool,
+    /// Time in microseconds that a processor takes for each step of a task, in simulation: a real
+    /// processor takes its own.
+    pub step_us: u64,
     /// Configuration of every node.
     pub config: Config,
 }

@@ -17,6 +17,9 @@ const SEEDS: f64 = 0.5;
 /// Odds that such a seed turns a certain one.
 const TURNED: f64 = 0.25;
 
+/// Longest time that a step takes, in microseconds.
+const STEP_US_MAX: u64 = 20;
+
 type Turn<T> = (&'static str, fn(&mut T, &mut Rng));
 
 const fn ms(ms: u64) -> Duration {
@@ -111,9 +114,21 @@ pub(crate) fn turn(config: &Config, workload: &Workload, seed: u64) -> (Config, 
     (config, workload)
 }
 
+/// Returns the time that a step takes with a seed, in microseconds: always drawn, as no processor
+/// takes none.
+pub(crate) fn step_us(seed: u64) -> u64 {
+    Seed(seed).stream("knobs/step_us").below(STEP_US_MAX + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn step_takes_up_to_its_bound_by_seed() {
+        let drawn: std::collections::BTreeSet<_> = (0..400).map(step_us).collect();
+        assert_eq!(drawn, (0..=STEP_US_MAX).collect());
+    }
 
     #[test]
     fn some_seeds_turn_nothing_and_every_knob_is_turned_by_one() {

@@ -73,6 +73,7 @@ impl Plan {
         let (mut cluster, mut workload) = (story.cluster.clone(), story.workload.clone());
         if story.swarm.as_ref().is_some_and(|swarm| swarm.knobs) {
             (cluster.config, workload) = knobs::turn(&cluster.config, &workload, seed);
+            cluster.step_us = knobs::step_us(seed);
         }
         if let Some(swarm) = &story.swarm {
             faults.extend(swarm_faults(story, swarm, seed));
@@ -297,6 +298,9 @@ impl fmt::Display for Plan {
             writeln!(f, "  {key} = {value}")?;
         }
         for (nth, fault) in self.faults.iter().enumerate() {
+        if self.cluster.step_us > 0 {
+            writeln!(f, "  step_us = {}", self.cluster.step_us)?;
+        }
             writeln!(f, "  fault {nth}: {fault}")?;
         }
         Ok(())

@@ -307,6 +307,8 @@ struct RawCluster {
     #[serde(default)]
     upgrade: bool,
     #[serde(default)]
+    step_us: u64,
+    #[serde(default)]
     config: Config,
 }
 
@@ -325,6 +327,7 @@ type Senseless = (String, String);
 /// Bounds that a single machine's run of a story keeps to.
 const NODES_MAX: usize = 256;
 const PEOPLE_MAX: usize = 5000;
+const STEP_US_MAX: u64 = 1000;
 const PAST_MAX: usize = 100_000;
 /// Time for which a pause keeps the boards quiet.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -385,7 +388,7 @@ impl RawStory {
 
 impl RawCluster {
     fn read(self) -> Result<Cluster, String> {
-        let Self { masters, workers, no_workers, upgrade, config } = self;
+        let Self { masters, workers, no_workers, upgrade, step_us, config } = self;
         if masters == 0 {
             return Err("wants at least one master".to_owned());
         }
@@ -408,7 +411,10 @@ impl RawCluster {
                 "`upgrade` ends with version {newest}: leave link_version_max out"
             ));
         }
-        Ok(Cluster { masters, workers, upgrade, config })
+        if step_us > STEP_US_MAX {
+            return Err(format!("`step_us` is {step_us}: at most {STEP_US_MAX}"));
+        }
+        Ok(Cluster { masters, workers, upgrade, step_us, config })
     }
 }
 

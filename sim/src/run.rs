@@ -129,6 +129,7 @@ impl Report {
 
 async fn live(world: &World, plan: &Plan) -> Report {
     world.contain_panics_of(&OF_ONE_PEER);
+    world.set_step_cost(Duration::from_micros(plan.cluster.step_us));
     let observer = world.idle(world.add_host("observer")).await;
     let cluster = Cluster::new(world, plan).expect("SQLite works in memory");
     wiretap::listen(&cluster);
@@ -178,8 +179,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use chatchat_scenarios::story::Story;
-
     use dst_world::{HostId, Link};
+
     use super::*;
 
     /// Runs the story of calm, while `host` panics at its first `point` after five seconds.
@@ -218,7 +219,6 @@ mod tests {
         assert!(begins_at(&plain[common]) >= Some(6_000_000_000), "{}", plain[common]);
     }
 
-    fn complaint(report: &Report, text: &str) -> bool {
     /// Runs a core of one worker. Three seconds before the plan's end, while people post, `harm` is
     /// done to its machines, by nobody's fault.
     fn with_a_core(harm: fn(&World)) -> Report {
@@ -288,6 +288,7 @@ mod tests {
         assert!(!complaint(&report, "rightly stuck"), "{:?}", report.complaints);
     }
 
+    fn complaint(report: &Report, text: &str) -> bool {
         report.complaints.iter().any(|complaint| complaint.contains(text))
     }
 

@@ -29,6 +29,8 @@ struct ClusterTable {
     no_workers: Option<&'static str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     upgrade: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step_us: Option<u64>,
     #[serde(skip_serializing_if = "toml::Table::is_empty")]
     config: toml::Table,
 }
@@ -62,6 +64,7 @@ impl Plan {
                 workers,
                 no_workers: (workers == 0).then_some("so in the story that this one comes from"),
                 upgrade: self.cluster.upgrade,
+                step_us: Some(self.cluster.step_us).filter(|us| *us > 0),
                 config: changed(&self.cluster.config),
             },
             workload: &self.workload,

@@ -1,6 +1,7 @@
-//! Processor of a host: the time that jobs take, and, while it is slow, the time that steps take.
+//! Processor of a host: the time that jobs take, and the time that steps take, where they take any.
 //!
-//! 1. A slow processor makes one step after another: while it is busy, no task of its host runs.
+//! 1. A processor whose steps take time makes one after another: while it is busy, no task of its host
+//!    runs. Steps take the world's cost of a step, and longer while a processor is slow.
 //! 2. Jobs run beside each other and beside the tasks; a slow processor makes them longer.
 
 use std::collections::BTreeMap;
@@ -9,8 +10,8 @@ use dst_env::rng::Rng;
 
 use crate::net::FaultId;
 
-/// Time that a step takes at full speed, ns. It counts only where a processor is slow.
-const STEP_NS: u64 = 10_000;
+/// Least time that counts for a step where a processor is slow, ns.
+const SLOW_STEP_NS: u64 = 10_000;
 /// Time that a processor runs ahead before its tasks wait for it, ns.
 const AHEAD_NS: u64 = 100_000;
 
@@ -52,15 +53,17 @@ impl Cpu {
         ns
     }
 
-    /// Makes a step, or returns the virtual time at which it can be asked for again.
-    pub(crate) fn step(&mut self, now: u64) -> Option<u64> {
-        if self.slow.is_empty() {
+    /// Makes a step that takes so long at full speed, or returns the virtual time at which it can be
+    /// asked for again.
+    pub(crate) fn step(&mut self, now: u64, cost_ns: u64) -> Option<u64> {
+        if self.slow.is_empty() && cost_ns == 0 {
             return None;
         }
         if now < self.free_at {
             return Some(self.free_at);
         }
-        self.owed_ns += self.stretched(STEP_NS);
+        let cost_ns = if self.slow.is_empty() { cost_ns } else { cost_ns.max(SLOW_STEP_NS) };
+        self.owed_ns += self.stretched(cost_ns);
         if self.owed_ns >= AHEAD_NS {
             self.free_at = now.saturating_add(std::mem::take(&mut self.owed_ns));
         }
@@ -86,18 +89,38 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn slow_processor_makes_few_steps_and_long_jobs() {
-        let mut cpu = Cpu::new(Seed(1).stream("cpu"));
-        assert!((0..1000).all(|_| cpu.step(0).is_none()), "steps cost nothing at full speed");
-        cpu.slow_down(3, 20_000);
+    fn steps_in_a_second(cpu: &mut Cpu, cost_ns: u64) -> u64 {
         let (mut now, mut steps) = (0, 0);
         while now < 1_000_000_000 {
-            match cpu.step(now) {
+            match cpu.step(now, cost_ns) {
                 None => steps += 1,
                 Some(free_at) => now = free_at,
             }
         }
+        steps
+    }
+
+    #[test]
+    fn steps_that_cost_time_are_made_one_after_another() {
+        let mut cpu = Cpu::new(Seed(1).stream("cpu"));
+        let steps = steps_in_a_second(&mut cpu, 20_000);
+        assert!((49_900..50_100).contains(&steps), "{steps} steps of 20 us in a second");
+        cpu.slow_down(3, 2_000);
+        let mut cpu_of_steps = |cost_ns| {
+            cpu.free_at = 0;
+            steps_in_a_second(&mut cpu, cost_ns)
+        };
+        let (dear, cheap) = (cpu_of_steps(20_000), cpu_of_steps(1_000));
+        assert!((24_900..25_100).contains(&dear), "{dear} steps of 40 us in a second");
+        assert!((49_900..50_100).contains(&cheap), "{cheap}: a slow step is no cheaper than usual");
+    }
+
+    #[test]
+    fn slow_processor_makes_few_steps_and_long_jobs() {
+        let mut cpu = Cpu::new(Seed(1).stream("cpu"));
+        assert!((0..1000).all(|_| cpu.step(0, 0).is_none()), "steps cost nothing at full speed");
+        cpu.slow_down(3, 20_000);
+        let steps = steps_in_a_second(&mut cpu, 0);
         assert!((4_900..5_100).contains(&steps), "{steps} steps of 200 us in a second");
         let slow: u64 = (0..100).map(|_| cpu.job()).map(|(before, after)| before + after).sum();
         assert!(cpu.speed_up(3) > 0 && cpu.speed_up(3) == 0);

@@ -171,7 +171,7 @@ impl Shared {
         self.with(|state| {
             state.live(life).ok()?;
             let host = &mut state.hosts[life.host.0];
-            host.cpu.step(state.core.now).map(|free_at| host.clock.mono(free_at))
+            host.cpu.step(state.core.now, state.step_ns).map(|free_at| host.clock.mono(free_at))
         })
     }
 

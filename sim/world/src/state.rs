@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) hosts: Vec<Host>,
     by_name: BTreeMap<String, HostId>,
     pub(crate) seed: Seed,
+    /// Time that a step takes on a processor at full speed, ns.
+    pub(crate) step_ns: u64,
     /// Probes that were reached, and how often.
     pub(crate) probes: BTreeMap<&'static str, u64>,
     /// Panics that nobody asked for yet.
@@ -74,6 +76,7 @@ impl State {
             hosts: Vec::new(),
             by_name: BTreeMap::new(),
             seed: Seed(0),
+            step_ns: 0,
             probes: BTreeMap::new(),
             panics: Vec::new(),
             contained: &[],

@@ -213,7 +213,7 @@ mod tests {
             batches_in_flight: 1,
             ..Config::default()
         };
-        plan.cluster = Cluster { config, upgrade: true, ..plan.cluster };
+        plan.cluster = Cluster { config, upgrade: true, step_us: 7, ..plan.cluster };
         plan.workload.past = 100;
         plan.workload.pauses_per_minute = 3.0;
         plan.workload.people_per_machine = 5;
@@ -229,6 +229,7 @@ mod tests {
         let Plan { cluster, workload, .. } = shrunk.plan;
         assert_eq!(cluster.config, Config { tail_posts_max: 8, ..Config::default() });
         assert!(!cluster.upgrade);
+        assert_eq!(cluster.step_us, 0);
         assert_eq!((workload.past, workload.people_per_machine), (100, 1));
         assert_eq!((workload.pauses_per_minute, workload.long_posts), (0.0, 0.0));
         assert_eq!(workload.habits, Habits { handover: 4.0, ..Habits::default() });

@@ -27,7 +27,7 @@ pub(super) fn without_faults(plan: &Plan, size: usize) -> Vec<Plan> {
 }
 
 /// Returns smaller plans by what is smaller: masters, workers, people, duration, habits, the rest of
-/// the workload, settings, the upgrade, boards, the rate of posts.
+/// the workload, settings, the upgrade, the cost of steps, boards, the rate of posts.
 pub(super) fn smaller(plan: &Plan) -> Vec<Vec<Plan>> {
     let with = |change: &dyn Fn(&mut Plan)| {
         let mut smaller = plan.clone();
@@ -52,6 +52,11 @@ pub(super) fn smaller(plan: &Plan) -> Vec<Vec<Plan>> {
         configs.map(|config| with(&|plan| plan.cluster.config = config.clone())).collect(),
         if plan.cluster.upgrade {
             vec![with(&|plan| plan.cluster.upgrade = false)]
+        } else {
+            Vec::new()
+        },
+        if plan.cluster.step_us > 0 {
+            vec![with(&|plan| plan.cluster.step_us = 0)]
         } else {
             Vec::new()
         },

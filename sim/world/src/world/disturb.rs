@@ -1,5 +1,7 @@
 //! Disturbances of links, disks and clocks. Those of machines are ends of their processes.
 
+use std::time::Duration;
+
 use super::World;
 use crate::{
     disk::DiskImage,
@@ -81,6 +83,16 @@ impl World {
         self.0.count_steps();
         self.0.with(|state| state.hosts[host.0].cpu.slow_down(fault, thousandths));
     }
+    /// Sets the time that each step of a task takes on every host's processor at full speed; none at
+    /// first.
+    pub fn set_step_cost(&self, cost: Duration) {
+        let step_ns = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
+        if step_ns > 0 {
+            self.0.count_steps();
+        }
+        self.0.with(|state| state.step_ns = step_ns);
+    }
+
 
     /// Ends that and returns how many steps and jobs it made longer.
     pub fn speed_up(&self, host: HostId, fault: FaultId) -> u64 {
