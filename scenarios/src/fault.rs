@@ -99,6 +99,8 @@ pub enum Action {
     ConnectHang { links: Links, rate: f64 },
     /// Bytes are flipped.
     Corrupt { links: Links, rate: f64 },
+    /// Recorded bytes of the same line take the place of later ones.
+    Inject { links: Links, rate: f64 },
     /// Cut one by one, healed in another order.
     Swizzle { targets: Vec<Target> },
     /// Unsynced writes are torn at its next crash.
@@ -233,6 +235,7 @@ kinds! {
     HalfOpen "half_open" ["from" "to"] [],
     ConnectHang "connect_hang" ["from" "to"] ["rate"],
     Corrupt "corrupt" ["from" "to" "rate"] [],
+    Inject "inject" ["from" "to" "rate"] [],
     Swizzle "swizzle" ["targets"] [],
     Torn "torn" ["target"] ["rate"],
     BitRot "bit_rot" ["target" "rate"] [],
@@ -422,6 +425,7 @@ impl RawFault {
             Kind::HalfOpen => Action::HalfOpen { links: links()? },
             Kind::ConnectHang => Action::ConnectHang { links: links()?, rate: rate()? },
             Kind::Corrupt => Action::Corrupt { links: links()?, rate: rate()? },
+            Kind::Inject => Action::Inject { links: links()?, rate: rate()? },
             Kind::Swizzle => {
                 Action::Swizzle { targets: targets("targets", self.targets.as_ref())? }
             }
@@ -508,7 +512,8 @@ impl Action {
             | Self::Reset { links }
             | Self::HalfOpen { links }
             | Self::ConnectHang { links, .. }
-            | Self::Corrupt { links, .. } => links.from.iter().chain(&links.to).collect(),
+            | Self::Corrupt { links, .. }
+            | Self::Inject { links, .. } => links.from.iter().chain(&links.to).collect(),
         }
     }
 
@@ -523,7 +528,8 @@ impl Action {
             | Self::Reset { links }
             | Self::HalfOpen { links }
             | Self::ConnectHang { links, .. }
-            | Self::Corrupt { links, .. } => Some(links),
+            | Self::Corrupt { links, .. }
+            | Self::Inject { links, .. } => Some(links),
             _ => None,
         }
     }
@@ -569,7 +575,8 @@ impl Action {
             | Self::Reset { links }
             | Self::HalfOpen { links }
             | Self::ConnectHang { links, .. }
-            | Self::Corrupt { links, .. } => {
+            | Self::Corrupt { links, .. }
+            | Self::Inject { links, .. } => {
                 links.from.iter_mut().chain(&mut links.to).for_each(|t| *t = change(t));
             }
         }
@@ -658,7 +665,8 @@ impl fmt::Display for Action {
             }
             Self::Loss { links, rate }
             | Self::ConnectHang { links, rate }
-            | Self::Corrupt { links, rate } => write!(f, " {links} at {rate}"),
+            | Self::Corrupt { links, rate }
+            | Self::Inject { links, rate } => write!(f, " {links} at {rate}"),
             Self::Swizzle { targets }
             | Self::Restart { targets }
             | Self::Stranger { to: targets } => {

@@ -241,6 +241,10 @@ fn swarm_action(kind: Kind, rng: &mut Rng, cluster: &Cluster, people: usize) -> 
             let to = vec![Target::Random.drawn(rng, cluster)];
             Action::Corrupt { links: Links { to, ..whole }, rate: rate / 10.0 }
         }
+        Kind::Inject => {
+            let to = vec![Target::Random.drawn(rng, cluster)];
+            Action::Inject { links: Links { to, ..whole }, rate: rate / 10.0 }
+        }
         Kind::Swizzle => Action::Swizzle { targets: vec![target, other] },
         Kind::Torn => Action::Torn { target, rate },
         Kind::BitRot => Action::BitRot { target, rate: rate / 100.0 },
@@ -294,13 +298,13 @@ impl fmt::Display for Plan {
             self.workload.people,
             self.duration
         )?;
+        if self.cluster.step_us > 0 {
+            writeln!(f, "  step_us = {}", self.cluster.step_us)?;
+        }
         for (key, value) in self.unusual() {
             writeln!(f, "  {key} = {value}")?;
         }
         for (nth, fault) in self.faults.iter().enumerate() {
-        if self.cluster.step_us > 0 {
-            writeln!(f, "  step_us = {}", self.cluster.step_us)?;
-        }
             writeln!(f, "  fault {nth}: {fault}")?;
         }
         Ok(())

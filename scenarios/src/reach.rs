@@ -70,7 +70,7 @@ const fn reach(kind: Kind) -> Reach {
         Kind::Rollback => {
             only(&[Sort::Master, Sort::Worker, Sort::Store], "people have no disk to put back")
         }
-        Kind::Corrupt => only(
+        Kind::Corrupt | Kind::Inject => only(
             NODES,
             "the links to the store and to people are in clear, so that nothing could notice",
         ),
@@ -166,7 +166,7 @@ mod tests {
     /// Reads a story of one fault: its kind with its keys, and the key that aims it.
     fn read(kind: &str, aim: &str) -> Result<Story, String> {
         let more = match kind {
-            "bit_rot" | "corrupt" => "rate = 0.1\n",
+            "bit_rot" | "corrupt" | "inject" => "rate = 0.1\n",
             "sync_slow" | "rollback" => "by = \"1s\"\n",
             _ => "",
         };
@@ -205,6 +205,7 @@ mod tests {
             ("expel", "target = \"random\"", "random may be no worker"),
             ("person_restart", "target = \"*\"", "* is no person: nobody else has a page"),
             ("corrupt", "from = \"master:*\"\nto = \"store\"", "test:11: fault 1: corrupt: store"),
+            ("inject", "from = \"person:0\"\nto = \"master:*\"", "fault 1: inject: person:0 is no"),
             (
                 "wipe",
                 "when = \"append_committed\"\ntarget = \"announcer\"",
@@ -229,6 +230,7 @@ mod tests {
             ("expel", "target = \"worker:*\""),
             ("person_restart", "target = \"person:*\""),
             ("corrupt", "from = \"random\"\nto = \"worker:*\""),
+            ("inject", "from = \"master:*\"\nto = \"worker:0\""),
             ("crash", "target = \"*\""),
             ("pause", "target = \"person:3\""),
         ] {

@@ -73,7 +73,8 @@ impl RawFault {
             }
             Action::Loss { links, rate }
             | Action::ConnectHang { links, rate }
-            | Action::Corrupt { links, rate } => {
+            | Action::Corrupt { links, rate }
+            | Action::Inject { links, rate } => {
                 self.join(links);
                 self.rate = Some(*rate);
             }

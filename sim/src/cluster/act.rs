@@ -16,7 +16,7 @@ use chatchat_scenarios::{
     fault::{Action, Dose, Links},
     target::{Place, Target},
 };
-use dst_world::{DiskFault, DiskImage, HostId, Link};
+use dst_world::{DiskFault, DiskImage, HostId, Link, World};
 use serde_json::Value;
 
 use super::{Cluster, place_named};
@@ -69,7 +69,12 @@ impl Cluster {
             Action::ConnectHang { links, rate } => {
                 self.on_lines(nth, links, Link { syn_loss_ppm: ppm(*rate), ..clear })
             }
-            Action::Corrupt { links, rate } => self.corrupted(nth, label, links, ppm(*rate)),
+            Action::Corrupt { links, rate } => {
+                self.corrupted(nth, label, links, ppm(*rate), World::begin_corruption)
+            }
+            Action::Inject { links, rate } => {
+                self.corrupted(nth, label, links, ppm(*rate), World::begin_injection)
+            }
             Action::Reset { links } => {
                 let world = self.world();
                 self.broken(links, |from, to| world.reset_between(from, to))
@@ -189,10 +194,18 @@ impl Cluster {
         })
     }
 
-    fn corrupted(&self, nth: usize, label: &str, links: &Links, ppm: u64) -> Begun<Self> {
+    /// Changes the bytes of so many of a million segments, in the way that `begin` begins.
+    fn corrupted(
+        &self,
+        nth: usize,
+        label: &str,
+        links: &Links,
+        ppm: u64,
+        begin: fn(&World, HostId, HostId, usize, &str, u64),
+    ) -> Begun<Self> {
         let directions = self.hosts_of(links);
         for (from, to) in &directions {
-            self.world().begin_corruption(*from, *to, nth, label, ppm);
+            begin(self.world(), *from, *to, nth, label, ppm);
         }
         Begun::until(move |it: &Arc<Self>| {
             let end = |(from, to): &(_, _)| it.world().end_corruption(*from, *to, nth);

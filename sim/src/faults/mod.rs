@@ -55,6 +55,7 @@ pub const fn is_supported(kind: Kind) -> bool {
         | Kind::HalfOpen
         | Kind::ConnectHang
         | Kind::Corrupt
+        | Kind::Inject
         | Kind::Swizzle
         | Kind::Torn
         | Kind::BitRot

@@ -40,7 +40,8 @@ pub const fn obstacle(kind: Kind) -> Option<&'static str> {
         | Kind::Reset
         | Kind::HalfOpen
         | Kind::ConnectHang
-        | Kind::Corrupt => Some("a line between real nodes can be cut, and nothing else"),
+        | Kind::Corrupt
+        | Kind::Inject => Some("a line between real nodes can be cut, and nothing else"),
         Kind::Swizzle => Some("a real node cannot be cut off from the store, which is a file"),
         Kind::Torn | Kind::BitRot | Kind::SyncSlow | Kind::SyncError | Kind::DiskFull => {
             Some("the disk is this machine's")

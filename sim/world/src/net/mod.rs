@@ -29,6 +29,7 @@ use std::{
 
 use dst_env::rng::Seed;
 
+pub(crate) use self::corrupt::Change;
 pub use self::link::{FaultId, Link};
 use self::{corrupt::Corruption, link::Links, sockets::Sockets};
 use crate::{
@@ -133,7 +134,7 @@ impl Net {
         self.links.remove(from, to, fault)
     }
 
-    /// Begins to flip bits on one direction.
+    /// Begins to change bytes on one direction.
     pub(crate) fn corrupt(
         &mut self,
         from: HostId,
@@ -141,9 +142,10 @@ impl Net {
         fault: FaultId,
         label: &str,
         ppm: u64,
+        change: Change,
     ) {
         let label = format!("{}/{label}", self.links.label(from, to));
-        self.corruption.begin(&label, from, to, fault, ppm);
+        self.corruption.begin(&label, (from, to, fault), ppm, change);
     }
 
     /// Keeps, from now on, what each end writes if its host and its peer's are wanted.

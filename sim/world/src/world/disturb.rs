@@ -7,7 +7,7 @@ use crate::{
     disk::DiskImage,
     disk_faults::DiskFault,
     ids::HostId,
-    net::{FaultId, Link},
+    net::{Change, FaultId, Link},
 };
 
 impl World {
@@ -42,7 +42,20 @@ impl World {
         label: &str,
         ppm: u64,
     ) {
-        self.0.with(|state| state.net.corrupt(from, to, fault, label, ppm));
+        self.0.with(|state| state.net.corrupt(from, to, fault, label, ppm, Change::Flip));
+    }
+
+    /// Begins to put recorded bytes of one direction, of whatever connection, in the place of later
+    /// ones, in so many of a million segments. It ends as a corruption does, and draws as one does.
+    pub fn begin_injection(
+        &self,
+        from: HostId,
+        to: HostId,
+        fault: FaultId,
+        label: &str,
+        ppm: u64,
+    ) {
+        self.0.with(|state| state.net.corrupt(from, to, fault, label, ppm, Change::Replay));
     }
 
     /// Ends a corruption on one direction and returns how many segments it touched there.
@@ -77,12 +90,6 @@ impl World {
         was_on
     }
 
-    /// Makes a host slower: each step of its tasks and each job takes so many thousandths of its
-    /// time at full speed.
-    pub fn slow_down(&self, host: HostId, fault: FaultId, thousandths: u64) {
-        self.0.count_steps();
-        self.0.with(|state| state.hosts[host.0].cpu.slow_down(fault, thousandths));
-    }
     /// Sets the time that each step of a task takes on every host's processor at full speed; none at
     /// first.
     pub fn set_step_cost(&self, cost: Duration) {
@@ -93,6 +100,12 @@ impl World {
         self.0.with(|state| state.step_ns = step_ns);
     }
 
+    /// Makes a host slower: each step of its tasks and each job takes so many thousandths of its
+    /// time at full speed.
+    pub fn slow_down(&self, host: HostId, fault: FaultId, thousandths: u64) {
+        self.0.count_steps();
+        self.0.with(|state| state.hosts[host.0].cpu.slow_down(fault, thousandths));
+    }
 
     /// Ends that and returns how many steps and jobs it made longer.
     pub fn speed_up(&self, host: HostId, fault: FaultId) -> u64 {
