@@ -140,7 +140,7 @@ impl Person {
         let many: Vec<_> = (0..40).map(|nth| format!("b{nth}:1")).collect();
         let many = format!("7;{}", many.join(","));
         let cursor = rng.pick(&UNREADABLE).map_or(many, str::to_owned);
-        let master: String = rng.pick(&self.stage.masters).clone();
+        let master = page.client.master();
         let api = page.client.api(&master);
         let (person, who) = (self.clone(), page.who);
         let asking = async move {
