@@ -47,14 +47,7 @@ impl World {
 
     /// Begins to put recorded bytes of one direction, of whatever connection, in the place of later
     /// ones, in so many of a million segments. It ends as a corruption does, and draws as one does.
-    pub fn begin_injection(
-        &self,
-        from: HostId,
-        to: HostId,
-        fault: FaultId,
-        label: &str,
-        ppm: u64,
-    ) {
+    pub fn begin_injection(&self, from: HostId, to: HostId, fault: FaultId, label: &str, ppm: u64) {
         self.0.with(|state| state.net.corrupt(from, to, fault, label, ppm, Change::Replay));
     }
 
