@@ -249,17 +249,16 @@ mod tests {
 
     #[test]
     fn core_whose_worker_or_store_is_dead_or_stopped_is_rightly_stuck() {
-        let harms: [(&str, fn(&World)); 3] = [
-            ("worker:0", |world| {
-                world.crash(host(world, "worker0"));
-            }),
-            ("worker:0", |world| {
-                world.pause(host(world, "worker0"));
-            }),
-            ("store", |world| {
-                world.crash(host(world, "store"));
-            }),
-        ];
+        let kill_worker: fn(&World) = |world| {
+            world.crash(host(world, "worker0"));
+        };
+        let stop_worker: fn(&World) = |world| {
+            world.pause(host(world, "worker0"));
+        };
+        let kill_store: fn(&World) = |world| {
+            world.crash(host(world, "store"));
+        };
+        let harms = [("worker:0", kill_worker), ("worker:0", stop_worker), ("store", kill_store)];
         for (idle, harm) in harms {
             let report = with_a_core(harm);
             assert_eq!(report.verdict, Verdict::Toothless, "{idle}: {:?}", report.complaints);

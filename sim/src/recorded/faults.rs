@@ -74,5 +74,5 @@ pub(super) fn cluster(masters: usize, workers: usize) -> Result<Cluster, String>
     if [masters, workers].iter().any(|count| !(1..=NODES_MAX).contains(count)) {
         return Err(format!("a cluster has 1 to {NODES_MAX} masters, and as many workers"));
     }
-    Ok(Cluster { masters, workers, upgrade: false, config: Config::default() })
+    Ok(Cluster { masters, workers, upgrade: false, step_us: 0, config: Config::default() })
 }
