@@ -402,7 +402,8 @@ mod tests {
         let lost = |masters: usize, kind: &str| {
             let mut made = made(&[STORE, (kind, "target = \"worker:0\"", 27_000, 59_000)]);
             made.plan.cluster.masters = masters;
-            is_held(&mut made, 2, 26_000);
+            let answer = Ok(Answer::Pending { copies: 1 });
+            made.did(0, 26_000, 26_010, Fixture::request(2), answer);
             made.judge(judge).len()
         };
         assert_eq!(lost(1, "stop"), 1);
