@@ -1,27 +1,43 @@
 //! G3 in time: while a master, a worker and the store are whole, a post that its client keeps
 //! sending settles within a bound, whatever else is broken.
 //!
-//! The bound is that of a client which loses one master to silence (12 s), asks each other dead one
-//! whether it is ready (3 s), and then finds one that works.
+//! The bound is that of a client which waits for one master as long as a call may take (12 s), asks
+//! each other dead one whether it is ready (3 s), and then finds one that works. Where masters stand
+//! still or are gone, and nothing else is wrong, a client leaves the first one much sooner, and waits
+//! for no second one.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use chatchat::{
     api::PostState,
     client::{Answer, Failure, Request},
-    model::ids::PostId,
+    model::ids::{PostId, Role},
 };
 
 use super::{Evidence, Violation, broken, line, seconds, troubles::AFTERMATH};
-use crate::{history::Operation, property::Property, target::Place};
+use crate::{
+    fault::Action,
+    history::Operation,
+    plan::Incident,
+    property::Property,
+    target::{Place, Target},
+};
 
 /// Longest time for which a client may have to try where there is one master.
 const LIMIT: Duration = Duration::from_secs(15);
 /// Time that each further master may cost.
 const PER_MASTER: Duration = Duration::from_secs(3);
+/// The same where masters are silent and nothing else is wrong: 2 s until the client doubts the first
+/// one, two questions that it does not answer, and the work that it left.
+const SILENT_LIMIT: Duration = Duration::from_secs(6);
+/// Time that each further master may cost then: one question that it does not answer.
+const PER_SILENT_MASTER: Duration = Duration::from_millis(1500);
 /// Longest time between two tries of a client that has not given up for now, as a page does that is
 /// reloaded.
 const BETWEEN_TRIES: Duration = Duration::from_secs(8);
+/// The same for one that goes on by itself, besides its questions to silent masters. One whose page is
+/// reloaded knows of no silent master, and restores its session first.
+const BETWEEN_TRIES_IN_SILENCE: Duration = Duration::from_secs(1);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut tries: BTreeMap<(usize, PostId), Vec<&Operation>> = BTreeMap::new();
@@ -34,9 +50,11 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     }
     let mut found = Vec::new();
     for ((_, id), tries) in &tries {
-        let Some((from, until)) = longest(evidence, tries) else { continue };
-        if until.saturating_sub(from) <= limit(evidence) || !could_settle(evidence, tries[0], from)
-        {
+        let late = longest(tries, evidence.ended, BETWEEN_TRIES)
+            .filter(|(from, until)| until.saturating_sub(*from) > limit(evidence))
+            .or_else(|| late_in_silence(evidence, tries));
+        let Some((from, until)) = late else { continue };
+        if !could_settle(evidence, tries[0], from) {
             continue;
         }
         let text = format!(
@@ -51,29 +69,68 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
 }
 
 fn limit(evidence: &Evidence<'_>) -> Duration {
+    LIMIT + PER_MASTER * other_masters(evidence)
+}
+
+fn silent_limit(evidence: &Evidence<'_>) -> Duration {
+    SILENT_LIMIT + PER_SILENT_MASTER * other_masters(evidence)
+}
+
+fn other_masters(evidence: &Evidence<'_>) -> u32 {
     let others = evidence.plan.cluster.masters.saturating_sub(1);
-    LIMIT + PER_MASTER * u32::try_from(others).unwrap_or(u32::MAX)
+    u32::try_from(others).unwrap_or(u32::MAX)
+}
+
+/// Returns whether nothing is wrong from shortly before a time on, for as long as it may take, but that
+/// masters are silent, each of them all the time from then on.
+fn only_silence(evidence: &Evidence<'_>, from: Duration) -> bool {
+    let (since, to) = (from.saturating_sub(AFTERMATH), from + silent_limit(evidence));
+    let is_then = |incident: &&Incident| incident.from <= to && evidence.end_of(incident) >= since;
+    let is_master = |target: &Target| {
+        matches!(target, Target::One(Place::Master(_)) | Target::Role(Role::Master))
+    };
+    evidence.incidents.iter().filter(is_then).all(|incident| {
+        let fault = evidence.plan.faults.get(incident.fault);
+        let is_silence = fault.is_some_and(|fault| match &fault.action {
+            Action::Pause { target } | Action::Crash { target } => is_master(target),
+            _ => false,
+        });
+        is_silence && incident.from <= from && incident.until.is_none_or(|until| until > to)
+    })
+}
+
+/// Returns the longest time of tries, if it is too long for masters that are merely silent.
+fn late_in_silence(evidence: &Evidence<'_>, tries: &[&Operation]) -> Option<(Duration, Duration)> {
+    let between = BETWEEN_TRIES_IN_SILENCE + PER_SILENT_MASTER * other_masters(evidence);
+    longest(tries, evidence.ended, between).filter(|(from, until)| {
+        let is_late = until.saturating_sub(*from) > silent_limit(evidence);
+        is_late && only_silence(evidence, *from)
+    })
 }
 
 /// Returns the longest time for which a post was tried without a pause and did not settle.
-fn longest(evidence: &Evidence<'_>, tries: &[&Operation]) -> Option<(Duration, Duration)> {
+fn longest(
+    tries: &[&Operation],
+    ended: Duration,
+    between: Duration,
+) -> Option<(Duration, Duration)> {
     let is_put_off =
         |op: &&Operation| matches!(op.failure(), Some((_, Failure::Busy { status: 429, .. })));
     if tries.iter().any(is_put_off) {
         return None;
     }
     let settled = tries.iter().filter(|op| has_settled(op)).filter_map(|op| op.end.as_ref());
-    let settled = settled.map(|(at, _)| *at).min().unwrap_or(evidence.ended);
+    let settled = settled.map(|(at, _)| *at).min().unwrap_or(ended);
     let mut longest: Option<(Duration, Duration)> = None;
     let mut from = tries.first()?.invoked;
     let mut until = from;
     for operation in tries {
-        if operation.invoked > until + BETWEEN_TRIES {
+        if operation.invoked > until + between {
             from = operation.invoked;
         }
-        let end = operation.end.as_ref().map_or(evidence.ended, |(at, _)| *at);
+        let end = operation.end.as_ref().map_or(ended, |(at, _)| *at);
         until = until.max(end.min(settled)).max(from);
-        let is_longer = |(before, ended): (Duration, Duration)| ended - before < until - from;
+        let is_longer = |(begun, over): (Duration, Duration)| over - begun < until - from;
         if longest.is_none_or(is_longer) {
             longest = Some((from, until));
         }
@@ -112,7 +169,7 @@ mod tests {
 
     /// A master is gone from 10 s on; a person's post is put off twice, and committed so late.
     fn settled_after(seconds: u64, target: &str) -> Vec<Violation> {
-        let faults = [("crash", target, 10_000, 90_000)];
+        let faults = [("exit", target, 10_000, 90_000)];
         let mut made = Fixture::with_faults(&faults);
         made.did(0, 30_000, 42_000, Fixture::request(1), busy(503));
         made.did(0, 42_100, 30_000 + seconds * 1000 - 100, Fixture::request(1), busy(503));
@@ -133,9 +190,45 @@ mod tests {
         assert_eq!(settled_after(25, "target = \"master:*\""), []);
     }
 
+    /// A master is silent, or out of reach, for a time, and a post takes so long meanwhile.
+    fn settled_while(kind: &str, (from, until): (u64, u64), took: u64) -> Vec<String> {
+        let keys = match kind {
+            "partition" => "from = \"master:0\"\nto = \"worker:0\"",
+            _ => "target = \"master:0\"",
+        };
+        let mut made = Fixture::with_faults(&[(kind, keys, from, until)]);
+        made.did(0, 30_000, 35_000, Fixture::request(1), busy(503));
+        made.acked(0, 1, 35_100, 30_000 + took, 1);
+        made.rules(judge)
+    }
+
+    #[test]
+    fn post_that_waits_for_two_silent_masters_in_turn_is_reported() {
+        for kind in ["pause", "crash"] {
+            assert_eq!(settled_while(kind, (20_000, 90_000), 9_000), ["g03.late"], "{kind}");
+            assert_eq!(settled_while(kind, (20_000, 90_000), 7_400), [""; 0], "{kind}");
+        }
+    }
+
+    #[test]
+    fn post_is_given_more_time_if_a_master_falls_silent_meanwhile_comes_back_or_is_cut_off() {
+        for at in [(31_000, 90_000), (20_000, 36_000), (10_000, 20_000)] {
+            assert_eq!(settled_while("pause", at, 9_000), [""; 0], "{at:?}");
+        }
+        assert_eq!(settled_while("partition", (20_000, 90_000), 9_000), [""; 0]);
+    }
+
+    #[test]
+    fn page_that_is_reloaded_begins_anew_with_the_silent_master() {
+        let mut made = Fixture::with_faults(&[("pause", "target = \"master:0\"", 20_000, 90_000)]);
+        made.did(0, 30_000, 34_500, Fixture::request(1), busy(503));
+        made.acked(0, 1, 39_900, 40_000, 1);
+        assert_eq!(made.judge(judge), []);
+    }
+
     #[test]
     fn pause_of_the_client_does_not_count() {
-        let mut made = Fixture::with_faults(&[("crash", "target = \"master:0\"", 10_000, 90_000)]);
+        let mut made = Fixture::with_faults(&[("exit", "target = \"master:0\"", 10_000, 90_000)]);
         made.did(0, 30_000, 42_000, Fixture::request(1), busy(503));
         made.acked(0, 1, 60_000, 60_100, 1);
         assert_eq!(made.judge(judge), []);
