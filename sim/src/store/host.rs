@@ -156,7 +156,7 @@ impl StoreHost {
     }
 
     /// Lets the primary write without any answer, until the host is started again, as its standby.
-    /// Which of its last transactions the standby has is drawn from `rng`.
+    /// `rng` draws which of its last transactions the standby has.
     pub fn begin_promotion(&self, fault: FaultId, rng: dst_world::Rng) {
         self.troubles().begin_promotion(fault, rng);
     }

@@ -7,7 +7,7 @@ use std::{
 
 use super::*;
 
-/// What was logged.
+/// Lines that were logged.
 #[derive(Clone, Default)]
 struct Said(Arc<Mutex<Vec<u8>>>);
 
