@@ -2,14 +2,34 @@
 
 import { randomUUID } from "node:crypto";
 import http from "node:http";
+import https from "node:https";
 
 import { sleep } from "../browser/cluster.mjs";
 import { answered, failed } from "./history.mjs";
 
 const agent = new http.Agent({ keepAlive: true, maxSockets: 512 });
+const tls_agent = new https.Agent({ keepAlive: true, maxSockets: 512 });
+// What connections by TLS take besides: whom they trust, and where names are.
+let tls = {};
 
-// After so many posts a person restores its session once, at the master that is next.
+// From now on every name of an https URL is at this address, and this certificate is trusted.
+export function reach_by_tls(address, ca) {
+  const lookup = (_, options, done) => (options.all ? done(null, [{ address, family: 4 }]) : done(null, address, 4));
+  tls = { ca, lookup };
+}
+
+// A request to a URL of either kind, as `http.request` makes it.
+export function request_to(url, options, on_answer) {
+  if (!url.startsWith("https:")) return http.request(url, { agent, ...options }, on_answer);
+  // As pages do: a master answers to no foreign name, and takes requests from no foreign page.
+  const headers = { Origin: new URL(url).origin, ...options.headers };
+  return https.request(url, { agent: tls_agent, ...tls, ...options, headers }, on_answer);
+}
+
+// Each time after so many posts a person restores its session once, at the master that is next.
 const RESTORES_AFTER = 30;
+// Time without a byte after which a stream is given up.
+const SILENCE_MS = 9_000;
 
 // Sends one request; gives `{status, body, goes, retry_after}`, or throws when no answer came. A master that `goes` is about to
 // end, and answers no further request.
@@ -19,7 +39,7 @@ function ask(url, method, path, token, body, limit_ms = 12_000) {
     const headers = {};
     if (token) headers.Authorization = `Bearer ${token}`;
     if (bytes !== undefined) Object.assign(headers, { "Content-Type": "application/json", "Content-Length": Buffer.byteLength(bytes) });
-    const request = http.request(`${url}/api/v1${path}`, { method, headers, agent }, (answer) => {
+    const request = request_to(`${url}/api/v1${path}`, { method, headers }, (answer) => {
       let text = "";
       answer.setEncoding("utf8");
       answer.on("data", (part) => (text += part));
@@ -34,7 +54,9 @@ function ask(url, method, path, token, body, limit_ms = 12_000) {
       });
       answer.on("error", failed);
     });
-    request.setTimeout(limit_ms, () => request.destroy(new Error("no answer")));
+    // Not the socket's own limit, which does not count the time until it is connected.
+    const limit = setTimeout(() => request.destroy(new Error("no answer")), limit_ms);
+    request.on("close", () => clearTimeout(limit));
     request.on("error", (error) => {
       if (request.reusedSocket) error.on = " on a kept connection";
       failed(error);
@@ -124,7 +146,8 @@ export class Person {
       const request = { ask: "post", board: this.board, ...body };
       const { seq } = await this.until_done("POST", `/boards/${this.board}/posts`, body, request);
       Object.assign(post, { seq, acked: Date.now() });
-      if (Person.history && this.sent.length % RESTORES_AFTER === 0) await this.restore();
+      // Not all at once: what one fault keeps one from, another person does.
+      if (Person.history && (this.sent.length + 4 * this.number) % RESTORES_AFTER === 0) await this.restore();
       await sleep(Math.max(0, post.first + this.every_ms - Date.now()));
     }
   }
@@ -152,7 +175,7 @@ export function stream(url, token, path, headers, on_event, on_end) {
     if (!ended) on_end();
     ended = true;
   };
-  const request = http.request(`${url}/api/v1/stream?${path}`, { agent: false, headers: { Authorization: `Bearer ${token}`, ...headers } }, (answer) => {
+  const request = request_to(`${url}/api/v1/stream?${path}`, { agent: false, headers: { Authorization: `Bearer ${token}`, ...headers } }, (answer) => {
     if (answer.statusCode !== 200) {
       answer.resume();
       request.destroy();
@@ -175,8 +198,11 @@ export function stream(url, token, path, headers, on_event, on_end) {
     answer.on("error", end);
     answer.on("close", end);
   });
-  // Two beats missed mean that the master is gone.
-  request.setTimeout(9000, () => request.destroy());
+  // Two beats missed mean that the master is gone, and so does a connection that does not come about.
+  request.setTimeout(SILENCE_MS, () => request.destroy());
+  const limit = setTimeout(() => request.destroy(), SILENCE_MS);
+  request.on("response", () => clearTimeout(limit));
+  request.on("close", () => clearTimeout(limit));
   request.on("error", end);
   request.end();
   return request;
@@ -186,7 +212,7 @@ export function stream(url, token, path, headers, on_event, on_end) {
 export class Reader {
   constructor(urls, person, board, nth) {
     const cursor = `${person.epoch};${board}:0`;
-    Object.assign(this, { urls, person, board, at: nth, seq: 0, cursor, gaps: [], running: true });
+    Object.assign(this, { urls, person, board, at: nth, seq: 0, cursor, gaps: [], hellos: 0, running: true });
     this.number = Person.history?.reader();
   }
 
@@ -202,11 +228,13 @@ export class Reader {
       (name, id, data) => {
         log?.event(name, id, data);
         this.cursor = id ?? this.cursor;
+        if (name === "hello") Object.assign(this, { master: JSON.parse(data).node.name, hellos: this.hellos + 1 });
         if (name === "reset") this.gaps.push(`reset ${data}`);
         if (name !== "post") return;
         const { seq } = JSON.parse(data);
         if (seq > this.seq + 1) this.gaps.push(`${seq} after ${this.seq}`);
         this.seq = Math.max(this.seq, seq);
+        this.on_post?.(seq);
       },
       async () => {
         if (this.running) log?.end();

@@ -1,4 +1,4 @@
-// The blocks of docs/operate.md: those that are run on hosts, and the checks of those that are only read there.
+// The blocks of docs/operate.md: those that are run on hosts, and the check of those that are only read there.
 
 import { readFile } from "node:fs/promises";
 
@@ -11,26 +11,21 @@ export async function blocks_of(path) {
   return [...text.matchAll(/^```sh ([a-z ]+)\n([\s\S]*?)^```$/gm)].map(([, on, script]) => ({ on: on.split(" "), script }));
 }
 
-// Has the tools that are installed judge what the guide wrote on this host, and its block for a proxy. Gives
-// a line of each: what held, or what was left out; throws what a tool said against it.
-export async function tools_agree(host, path) {
+// The block of a guide for a proxy.
+export async function proxy_of(path) {
+  const block = (await readFile(path, "utf8")).match(/^```nginx\n([\s\S]*?)^```$/m)?.[1];
+  if (!block) throw new Error(`${path} has no block for nginx`);
+  return block;
+}
+
+// Has systemd judge the units that the guide wrote on this host, where it is installed. Gives a line: what
+// held, or what was left out; throws what was said against them.
+export async function units_agree(host) {
   const units = await host.run(`command -v systemd-analyze > /dev/null || { echo "units: left out, there is no systemd-analyze"; exit 0; }
 cd /etc/systemd/system
 systemd-analyze verify --man=no ./chatchat-db.service ./chatchat-master.service ./chatchat-worker@.service 2>&1
 systemd-analyze security --offline=true --threshold=${EXPOSURE_MAX} ./chatchat-master.service ./chatchat-worker@.service > /run/exposure 2>&1 ||
   { grep -v '✓' /run/exposure; exit 1; }
 echo "units: systemd-analyze finds no fault, and the nodes exposed by ${EXPOSURE_MAX / 10} of 10 at most"`);
-  const block = (await readFile(path, "utf8")).match(/^```nginx\n([\s\S]*?)^```$/m)?.[1];
-  if (!block) throw new Error(`${path} has no block for nginx`);
-  const proxy = await host.run(`command -v nginx > /dev/null || { echo "proxy: left out, there is no nginx"; exit 0; }
-mkdir -p /etc/nginx
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /etc/nginx/chat.key -out /etc/nginx/chat.pem -subj /CN=chat.example
-cat > /root/nginx.conf <<'END'
-events {}
-http {
-${block}}
-END
-nginx -t -c /root/nginx.conf 2>&1
-echo "proxy: nginx takes the block"`);
-  return [units, proxy].map((said) => said.trim().split("\n").at(-1));
+  return units.trim().split("\n").at(-1);
 }

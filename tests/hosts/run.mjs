@@ -1,5 +1,6 @@
 // Follows docs/operate.md word by word on three hosts in network namespaces, then breaks hosts, links and the
-// primary while people write, and checks what they saw: every acknowledged post once, in its place.
+// primary while people write, and checks what they saw: every acknowledged post once, in its place. Where nginx is
+// installed, some come through it.
 //
 //   node run.mjs [flags]        exit code 0 when all held or nothing can be run here, 1 when not, 2 for usage
 //
@@ -12,26 +13,16 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 
 import { sleep, until } from "../browser/cluster.mjs";
 import { History, judge } from "../cluster/history.mjs";
 import { Person, Reader } from "../cluster/people.mjs";
-import { blocks_of, tools_agree } from "./guide.mjs";
+import { flags } from "./flags.mjs";
+import { blocks_of, proxy_of, units_agree } from "./guide.mjs";
 import { Host, PROGRAMS, make_network, remove_network, why_not } from "./hosts.mjs";
+import { start_proxy, stop_proxy, through_proxy, why_no_proxy } from "./proxy.mjs";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
-const USAGE = `usage: node run.mjs [flags]
-  -b, --bin DIR     directory of the programs (default: target/release)
-  -B, --before DIR  directory of earlier programs, with which the cluster starts and from which it is upgraded
-      --guide FILE  guide of the earlier programs, by which the hosts are set up (default: docs/operate.md)
-  -f, --filter WORD only phases whose name holds it
-  -s, --short       shorter faults, and only what the gate asks: the host of a standby is killed, that of the
-                    primary cut off; with --before the upgrade too
-      --history FILE  write what people saw to this file
-      --judge PATH  chatchat-sim, whose oracles judge what people saw
-  -k, --keep        leave the directory behind
-  -h, --help        this text`;
 // Time in which a post is acknowledged when nothing is broken, and after the end of a fault.
 const SLACK_MS = 5_000;
 // Time until a person gives up one who does not answer, and a lease is free again; an answer of a master
@@ -40,32 +31,6 @@ const SILENCE_MS = 12_000;
 
 const asked = flags();
 const SIZES = asked.short ? { people: 8, fault_s: 10, rest_s: 5 } : { people: 24, fault_s: 25, rest_s: 20 };
-
-function flags() {
-  try {
-    const { values } = parseArgs({
-      options: {
-        bin: { type: "string", short: "b" },
-        before: { type: "string", short: "B" },
-        guide: { type: "string" },
-        filter: { type: "string", short: "f" },
-        short: { type: "boolean", short: "s" },
-        history: { type: "string" },
-        judge: { type: "string" },
-        keep: { type: "boolean", short: "k" },
-        help: { type: "boolean", short: "h" },
-      },
-    });
-    if (values.help) {
-      console.log(USAGE);
-      process.exit(0);
-    }
-    return values;
-  } catch (error) {
-    console.error(`${error.message}\n${USAGE}`);
-    process.exit(2);
-  }
-}
 
 const missing = why_not();
 if (missing) {
@@ -132,10 +97,22 @@ async function whole(among = hosts, limit_ms = 60_000) {
 const UPGRADE = "every host in turn is upgraded";
 const STANDBY_DIES = "the host of a standby is killed";
 const PRIMARY_IS_CUT = "the host of the primary is cut off, a standby promoted";
-const SHORT = [STANDBY_DIES, PRIMARY_IS_CUT, ...(before ? [UPGRADE] : [])];
+const PROXY = "a master behind nginx is killed";
+const SHORT = [PROXY, STANDBY_DIES, PRIMARY_IS_CUT, ...(before ? [UPGRADE] : [])];
+
+const is_asked = (name) => (asked.filter ? name.includes(asked.filter) : !asked.short || SHORT.includes(name));
+
+// The nodes of a host as places in what is recorded: hosts have numbers in order, with a master and two workers each.
+const nodes_of = (host) => {
+  const nth = hosts.indexOf(host);
+  return [`master-${nth}`, `worker-${2 * nth}`, `worker-${2 * nth + 1}`];
+};
+// Records a fault before it begins, if anything is recorded; what is returned records its end. A host that is cut off is
+// recorded as a pause, as that is what everybody else sees of it.
+const note = (kind, ...places) => Person.history?.fault(kind, ...places) ?? (() => {});
 
 async function during(name, loses_ms, what) {
-  if (asked.filter ? !name.includes(asked.filter) : asked.short && !SHORT.includes(name)) return;
+  if (!is_asked(name)) return;
   console.log(`\n${at()} ${name}`);
   const from = Date.now();
   try {
@@ -267,9 +244,16 @@ try {
   await whole();
   console.log(`${at()} ${asked.guide ?? "docs/operate.md"} was followed: three masters, six workers`);
   if (!asked.guide) await own_users();
-  for (const line of await tools_agree(north, asked.guide ?? GUIDE)) report.push(line);
+  report.push(await units_agree(north));
+  const no_proxy = why_no_proxy();
+  if (no_proxy && is_asked(PROXY)) {
+    report.push(`proxy: SKIPPED, ${no_proxy}`);
+    console.log(report.at(-1));
+    if (process.env.CHATCHAT_REQUIRE_ALL === "1") fail(no_proxy);
+  }
 
   const urls = hosts.map((host) => host.url);
+  Person.history?.cluster(urls, 2 * hosts.length);
   for (let nth = 0; nth < SIZES.people; nth += 1) people.push(await Person.join(urls, nth, `board-${nth % 4}`));
   for (let nth = 0; nth < 4; nth += 1) {
     await people[nth].create(`board-${nth}`);
@@ -279,20 +263,48 @@ try {
 
   await during("calm", 0, () => sleep(SIZES.fault_s * 1000));
 
+  if (!no_proxy) {
+    await during(PROXY, SILENCE_MS, async () => {
+      for (const host of hosts) {
+        const over = note("stop", nodes_of(host)[0]);
+        await step("proxied", host);
+        await whole();
+        over();
+      }
+      await start_proxy(middle, await proxy_of(GUIDE));
+      let over;
+      const kill = async (master) => {
+        const host = hosts.find(({ name }) => master === `master-${name}`);
+        over = note("exit", nodes_of(host)[0]);
+        await host.run("kill -9 $(pidof chatchat-master)");
+      };
+      const { line, person } = await through_proxy(SIZES.people, SIZES.fault_s / 2, kill);
+      people.push(person);
+      console.log(`      ${line}`);
+      await stop_proxy(middle);
+      await whole();
+      over();
+    });
+  }
+
   await during(STANDBY_DIES, SILENCE_MS, async () => {
+    const over = note("crash", ...nodes_of(south));
     await south.kill();
     await sleep(SIZES.fault_s * 1000);
     await whole([north, middle]);
     await south.start();
     await south.run("systemctl start chatchat-db chatchat-master chatchat-worker@worker-1 chatchat-worker@worker-2");
     await whole();
+    over();
   });
 
   await during("the host of a standby is cut off", SILENCE_MS, async () => {
+    const over = note("pause", ...nodes_of(middle));
     middle.cut();
     await sleep(SIZES.fault_s * 1000);
     middle.mend();
     await whole();
+    over();
   });
 
   await during(UPGRADE, 0, async () => {
@@ -304,29 +316,36 @@ try {
     );
     for (const host of hosts) {
       await host.bring(bin);
+      const over = note("stop", ...nodes_of(host));
       await step("upgrade", host);
       await whole();
+      over();
       if (!(await host.runs_what_is_installed())) fail(`${host.name} runs earlier programs`);
       console.log(`${at()} ${host.name} is upgraded`);
     }
     nobody_was_refused(from);
   });
 
-  await during("the host of the primary is killed, a standby promoted", SILENCE_MS + DECIDES_MS, async () => {
+  await during("the host of the primary is killed, a standby promoted", DECIDES_MS + FOLLOWS_MS + SILENCE_MS, async () => {
+    const [over, store_is_back] = [note("crash", ...nodes_of(north)), note("exit", "store")];
     await north.kill();
     const next = await promote([middle, south]);
+    store_is_back();
     await sleep(SIZES.fault_s * 1000);
     await north.start();
     await north.run("systemctl start chatchat-master chatchat-worker@worker-1 chatchat-worker@worker-2");
     await give_back(north, next);
+    over();
   });
 
   // While the store is away people go from master to master, and at any time to the one that answers nothing.
   await during(PRIMARY_IS_CUT, DECIDES_MS + FOLLOWS_MS + SILENCE_MS, async () => {
     const old = await primary();
     if (!old) throw new Error("there is no primary");
+    const [over, store_is_back] = [note("pause", ...nodes_of(old)), note("pause", "store")];
     old.cut();
     const next = await promote(hosts.filter((host) => host !== old));
+    store_is_back();
     await sleep(SIZES.fault_s * 1000);
     // Its own master and workers still reach it: what it acknowledged to them would be lost.
     if ((await old.console(IS_STANDBY)).trim() !== "f") fail(`the server at ${old.name} is no primary any more`);
@@ -340,11 +359,15 @@ try {
     const now = await old.run(LAST_WRITE);
     if (now.trim() !== end.trim()) fail(`the server at ${old.name} was written after it was fenced:\n${end}\n${now}`);
     await give_back(old, next);
+    over();
   });
 
   await during("the process of the primary is killed and comes back", SILENCE_MS, async () => {
     const host = await primary();
+    const over = note("exit", "store");
     await host.run("kill -9 $(head -1 /var/lib/chatchat-db/data/postmaster.pid)");
+    await until(`the server at ${host.name}`, async () => (await host.run(IS_STANDBY, 5000)).trim() === "f", 30_000);
+    over();
     await sleep(SIZES.fault_s * 1000);
     await whole();
   });
