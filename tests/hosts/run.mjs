@@ -153,7 +153,8 @@ async function check() {
   Person.history?.all_is_quiet();
   const posts = people.flatMap((person) => person.sent);
   let [lost, doubled, moved] = [0, 0, 0];
-  for (const board of new Set(posts.map((post) => post.board))) {
+  // Sessions list the lobby too, to which nobody writes here.
+  for (const board of new Set(["lobby", ...posts.map((post) => post.board)])) {
     const all = await people[0].read_all(board);
     Person.history?.board(board, all);
     all.forEach((post, nth) => {
