@@ -32,7 +32,7 @@ use chatchat_scenarios::{
     cluster::Cluster,
     fault::Kind,
     history::{End, History, Operation, Reader, ReaderKind, StreamLog, Who},
-    oracle::{Evidence, StoreDump},
+    oracle::{Evidence, StoreDump, shown_weak_service},
     plan::{Incident, Plan},
     property::Property,
     story::Story,
@@ -53,6 +53,7 @@ const JUDGED: [Property; 4] = [Property::G1, Property::G2, Property::G4, Propert
 const WITH_FAULTS: [Property; 3] = [Property::G3, Property::G15, Property::G16];
 const FAULTLESS: &str = "G3, G6, G15, G16: the file has no line `cluster`, and so not all faults";
 const SESSIONLESS: &str = "G6: nobody restored or left a session";
+const HELDLESS: &str = "G15: no post was held on disks that were kept, and no call ended while the store alone was away";
 const UNJUDGED: &str = "what nodes did: the file holds only what people saw";
 /// Longest line, in bytes: a board of some ten thousand posts fits.
 const LINE_LEN_MAX: u64 = 64 * 1024 * 1024;
@@ -340,7 +341,7 @@ impl Recorded {
     pub fn judge(self, name: &str) -> (Plan, Report) {
         let mut plan = Plan::expand(&Story::parse(name, STORY).expect("a story"), 0);
         plan.workload.people = 0;
-        let unjudged = self.scope(&mut plan);
+        let mut unjudged = self.scope(&mut plan);
         let mut incidents = Vec::new();
         for done in &self.faults {
             incidents.push(Incident { fault: plan.faults.len(), ..done.incident.clone() });
@@ -357,6 +358,9 @@ impl Recorded {
             ended: self.ended,
             calm_limit: CALM_LIMIT,
         };
+        if self.cluster.is_some() && !shown_weak_service(&evidence) {
+            unjudged.push(HELDLESS.to_owned());
+        }
         let streams = &self.history.streams;
         let events: usize = streams.iter().map(|stream| stream.deliveries.len()).sum();
         let base = Report {

@@ -39,13 +39,29 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
+/// Returns whether a run shows anything of weak service: a held post whose holders kept their disks, or
+/// a call that ended while the store alone was away.
+#[must_use]
+pub fn shown_weak_service(evidence: &Evidence<'_>) -> bool {
+    let is_held = |operation: &Operation| {
+        matches!(operation.reply(), Some((_, Answer::Pending { .. })))
+            && disks_are_kept(evidence, operation.invoked)
+    };
+    let outages: Vec<_> = Outage::all(evidence).collect();
+    let is_owed = |operation: &Operation| {
+        let ended = operation.end.as_ref().map(|(at, _)| *at);
+        board_of(&operation.request).is_some()
+            && ended.is_some_and(|at| outages.iter().any(|it| it.spans(operation.invoked, at)))
+    };
+    evidence.history.operations.iter().any(|one| is_held(one) || is_owed(one))
+}
+
 /// Posts that were held, and are not in the store though all nodes were there for long, or came into it
 /// long after they were.
 fn held(evidence: &Evidence<'_>, settled: &Settled) -> Vec<Violation> {
     let mut found = Vec::new();
     let posts = evidence.store.boards.values().flatten();
     let stored: BTreeMap<_, _> = posts.map(|post| ((post.author.id, post.id), post)).collect();
-    let are_kept = disks_are_kept(evidence);
     let clock = StoreTime::read(evidence);
     let needed = places(evidence).filter(|place| !has_handed_over(evidence, *place));
     let needed: Vec<_> = needed.collect();
@@ -65,9 +81,10 @@ fn held(evidence: &Evidence<'_>, settled: &Settled) -> Vec<Violation> {
             complain("copies", "a post was said to be held by nobody".to_owned());
         }
         let Some(id) = sent.user.map(|user| (user, sent.id)) else { continue };
-        if !are_kept || settled.contains(&id) {
+        if !disks_are_kept(evidence, sent.operation.invoked) || settled.contains(&id) {
             continue;
         }
+        let is_elsewhere = |place: Place| *copies > 1 && Some(place) == spare;
         match (stored.get(&id), &clock) {
             (None, _) if (is_whole || is_enough && *copies > 1) && at < whole_from => {
                 complain(
@@ -77,7 +94,8 @@ fn held(evidence: &Evidence<'_>, settled: &Settled) -> Vec<Violation> {
             }
             (Some(post), Some(clock)) => {
                 let came = clock.observed(post.posted_at_ms);
-                let troubles = needed.iter().flat_map(|place| evidence.incidents_at(*place));
+                let those = needed.iter().filter(|place| !is_elsewhere(**place));
+                let troubles = those.flat_map(|place| evidence.incidents_at(*place));
                 let before = troubles.filter(|incident| incident.from <= came);
                 let whole = before.map(|incident| evidence.end_of(incident)).max();
                 if came > whole.unwrap_or_default().max(at) + AFTERMATH + DRAINED_WITHIN {
@@ -139,11 +157,18 @@ fn settled(evidence: &Evidence<'_>) -> Settled {
     settled
 }
 
-/// Returns whether no fault may have taken a holder's disk, or set the store back.
-fn disks_are_kept(evidence: &Evidence<'_>) -> bool {
+/// Returns whether no fault may have taken the disk of somebody who held a post that was sent at a time,
+/// or set the store back. One that was over long before is none; what rotted may be read at any time.
+fn disks_are_kept(evidence: &Evidence<'_>, sent: Duration) -> bool {
     use Kind::{BitRot, DiskFull, Expel, Rollback, SyncError, Wipe};
-    let harms = |kind| matches!(kind, BitRot | DiskFull | Expel | Rollback | SyncError | Wipe);
-    !evidence.incidents.iter().any(|it| evidence.kind_of(it).is_none_or(harms))
+    let harms = |incident: &Incident| match evidence.kind_of(incident) {
+        None | Some(BitRot) => true,
+        Some(DiskFull | Expel | Rollback | SyncError | Wipe) => {
+            evidence.end_of(incident) + AFTERMATH >= sent
+        }
+        Some(_) => false,
+    };
+    !evidence.incidents.iter().any(harms)
 }
 
 /// Returns whether a worker was asked to end, and nothing else befell it, while another one of its domain
@@ -398,6 +423,20 @@ mod tests {
     }
 
     #[test]
+    fn disk_that_failed_long_before_a_post_was_held_is_no_excuse() {
+        let lost = |kind: &str, keys: &str, until: u64| {
+            let keys = format!("target = \"worker:0\"{keys}");
+            let mut made = made(&[STORE, (kind, keys.as_str(), 9_000, until)]);
+            is_held(&mut made, 2, 26_000);
+            made.judge(judge).len()
+        };
+        assert_eq!(lost("disk_full", "", 10_900), 1);
+        assert_eq!(lost("disk_full", "", 11_100), 0, "not so long before");
+        assert_eq!(lost("wipe", "", 10_900), 1);
+        assert_eq!(lost("bit_rot", "\nrate = 0.1", 10_900), 0, "nobody has read it since");
+    }
+
+    #[test]
     fn held_post_of_a_worker_that_was_stopped_comes_from_another_one() {
         let lost = |masters: usize, kind: &str| {
             let mut made = made(&[STORE, (kind, "target = \"worker:0\"", 27_000, 59_000)]);
@@ -433,14 +472,7 @@ mod tests {
     fn held_post_that_comes_long_after_the_store_is_reported() {
         let came_at = |store_ms: u64, faults: &[(&str, &str, u64, u64)]| {
             let mut made = made(faults);
-            // The first post was told at 1.1 s.
-            let first = made.store.boards.values_mut().next().unwrap().first_mut().unwrap();
-            first.posted_at_ms = 1_000_000;
-            for operation in &mut made.history.operations {
-                if let Some((_, End::Answered(Ok(Answer::Posted(post))))) = &mut operation.end {
-                    post.posted_at_ms = 1_000_000;
-                }
-            }
+            first_posted_at(&mut made, 1_000_000);
             is_held(&mut made, 2, 26_000);
             made.stored(0, 2);
             let posts = made.store.boards.values_mut().next().unwrap();
@@ -454,6 +486,38 @@ mod tests {
         assert!(came_at(1_000_000 + 54_000, &[STORE, other]).is_empty(), "a worker was away");
         let clock = ("clock_jump", "target = \"store\"\nby = \"1s\"", 21_000, 21_000);
         assert!(came_at(1_000_000 + 54_000, &[STORE, clock]).is_empty(), "who knows when it was");
+    }
+
+    /// A worker dies after another one was stopped, and comes back; a post comes so late.
+    #[test]
+    fn post_that_comes_only_with_a_dead_worker_whose_posts_another_has_is_reported() {
+        let late = |store_ms: u64, copies: u32| {
+            let stop = ("stop", "target = \"worker:0\"", 23_000, 60_000);
+            let death = ("crash", "target = \"worker:1\"", 29_000, 55_500);
+            let mut made = made(&[STORE, stop, death]);
+            (made.plan.cluster.masters, made.plan.cluster.workers) = (1, 3);
+            first_posted_at(&mut made, 1_000_000);
+            let answer = Ok(Answer::Pending { copies });
+            made.did(0, 22_000, 22_010, Fixture::request(2), answer);
+            made.stored(0, 2);
+            let posts = made.store.boards.values_mut().next().unwrap();
+            posts.last_mut().unwrap().posted_at_ms = store_ms;
+            made.breaks(judge, "g15.late")
+        };
+        assert_eq!(late(1_000_000 + 54_500, 2), 1, "the store is back for 25.6 s");
+        assert_eq!(late(1_000_000 + 53_800, 2), 0, "it is back for 24.9 s");
+        assert_eq!(late(1_000_000 + 54_500, 1), 0, "it was with the dead one alone");
+    }
+
+    /// Sets the store's time of the first post, of which its author was told at 1.1 s.
+    fn first_posted_at(made: &mut Fixture, store_ms: u64) {
+        let first = made.store.boards.values_mut().next().unwrap().first_mut().unwrap();
+        first.posted_at_ms = store_ms;
+        for operation in &mut made.history.operations {
+            if let Some((_, End::Answered(Ok(Answer::Posted(post))))) = &mut operation.end {
+                post.posted_at_ms = store_ms;
+            }
+        }
     }
 
     #[test]
@@ -494,6 +558,25 @@ mod tests {
         assert!(rules(24_000, &[STORE]).is_empty(), "nobody knows yet");
         let other = ("pause", "target = \"worker:1\"", 21_000, 22_000);
         assert!(rules(26_000, &[STORE, other]).is_empty(), "a worker was touched");
+    }
+
+    #[test]
+    fn held_post_or_call_while_the_store_alone_is_away_shows_weak_service() {
+        let shown = |made: &Fixture| made.with(shown_weak_service);
+        assert!(!shown(&made(&[STORE])), "nobody asked for anything");
+        let asked = |from, answer| {
+            let mut made = made(&[STORE]);
+            made.did(0, from, from + 10, Fixture::request(2), answer);
+            made
+        };
+        assert!(shown(&asked(26_000, busy(503))));
+        assert!(!shown(&asked(24_000, busy(503))), "nobody knows yet");
+        let held = || Ok(Answer::Pending { copies: 1 });
+        assert!(shown(&asked(24_000, held())));
+        let wipe = ("wipe", "target = \"worker:1\"", 27_000, 28_000);
+        let mut made = made(&[STORE, wipe]);
+        made.did(0, 26_000, 26_010, Fixture::request(2), held());
+        assert!(!shown(&made), "a disk is gone, and a worker was touched");
     }
 
     #[test]

@@ -68,6 +68,7 @@ use chatchat::{
 
 pub use self::{
     floor::shown_nothing,
+    g15_weak::shown_weak_service,
     violation::{Clue, Point, Rule, Violation},
 };
 use crate::{

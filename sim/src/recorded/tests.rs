@@ -237,12 +237,16 @@ fn what_faults_excuse_is_judged_once_the_file_tells_of_all_of_them() {
     assert_eq!(unjudged, [UNJUDGED, FAULTLESS]);
     let (numbers, unjudged) = judged(Made::of_cluster(vec![fault("pause", "store", 10, 90)]));
     assert_eq!(numbers, "G1 G2 G3 G4 G5 G15 G16");
-    assert_eq!(unjudged, [UNJUDGED, SESSIONLESS]);
+    assert_eq!(unjudged, [UNJUDGED, SESSIONLESS, HELDLESS]);
     let mut made = Made::of_cluster(Vec::new());
     made.calls.push(restored(900, USER));
     let (numbers, unjudged) = judged(made);
     assert_eq!(numbers, "G1 G2 G3 G4 G5 G6 G15 G16");
-    assert_eq!(unjudged, [UNJUDGED]);
+    assert_eq!(unjudged, [UNJUDGED, HELDLESS]);
+    let mut made = Made::of_cluster(vec![fault("pause", "store", 10, 5000)]);
+    let held = json!({ "answer": "pending", "with": { "copies": 2 } });
+    made.calls.push(ends(call(3, 50, None), 90, "answer", held));
+    assert_eq!(judged(made).1, [UNJUDGED, SESSIONLESS]);
 }
 
 #[test]
@@ -296,6 +300,17 @@ fn held_post_that_never_comes_is_refused_unless_a_disk_was_full() {
     let outage = || fault("pause", "store", 10, 5000);
     assert_eq!(rules(vec![outage()]), ["G15.lost"]);
     assert_eq!(rules(vec![outage(), fault("disk_full", "worker:0", 400, 600)]), [""; 0]);
+    let rules = |full_until| {
+        let mut made = Made::of_cluster(vec![
+            fault("disk_full", "worker:0", 0, full_until),
+            fault("pause", "store", 20_000, 25_000),
+        ]);
+        let held = json!({ "answer": "pending", "with": { "copies": 2 } });
+        made.calls.push(ends(call(4, 23_000, None), 23_050, "answer", held));
+        made.rules()
+    };
+    assert_eq!(rules(7000), ["G15.lost"], "it was full long before");
+    assert_eq!(rules(9000), [""; 0]);
 }
 
 #[test]
