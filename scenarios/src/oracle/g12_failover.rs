@@ -17,8 +17,12 @@ use chatchat::{
 };
 
 use super::{
-    Evidence, Violation, broken, g12_presence::present, line, seconds, sessions::Sessions,
-    stream_line, troubles::AFTERMATH,
+    Evidence, Violation, broken,
+    g12_presence::{STEADY, present},
+    line, seconds,
+    sessions::Sessions,
+    stream_line,
+    troubles::AFTERMATH,
 };
 use crate::{
     history::{StreamLog, Who},
@@ -28,8 +32,6 @@ use crate::{
 
 /// Time within which people stream again without having left.
 const BACK_WITHIN: Duration = Duration::from_secs(10);
-/// Time for which a stream was open before the death, so that all were told of its reader.
-const STEADY: Duration = Duration::from_secs(5);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let sessions = Sessions::read(evidence.history);

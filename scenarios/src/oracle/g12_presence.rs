@@ -24,6 +24,8 @@ const JOINS_WITHIN: Duration = Duration::from_secs(2);
 const LEAVES_WITHIN: Duration = Duration::from_secs(15);
 /// Time within which somebody who fell silent must be gone.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(45);
+/// Time for which a stream was open before its master died, so that all were told of its reader.
+pub(super) const STEADY: Duration = Duration::from_secs(5);
 /// Silence of an open stream after which its reader may be gone.
 const HEARD_WITHIN: Duration = Duration::from_secs(9);
 
@@ -78,7 +80,8 @@ fn is_served(evidence: &Evidence<'_>, from: Duration, to: Duration) -> bool {
     is_last || evidence.is_calm_but_for_deaths(from, to)
 }
 
-/// Returns the people with a stream that was open, and heard, all the time.
+/// Returns the people with a stream that was open, and heard, all the time, and whose master did not die
+/// before others were told of them.
 pub(super) fn present(
     evidence: &Evidence<'_>,
     sessions: &Sessions,
@@ -86,12 +89,17 @@ pub(super) fn present(
     to: Duration,
 ) -> BTreeMap<Who, UserId> {
     let history = evidence.history;
+    let died_at_once = |stream: &StreamLog, began: Duration| {
+        let early = |at: Duration| at > began && at < began + STEADY;
+        evidence.master_at(&stream.master).is_some_and(|master| evidence.deaths(master).any(early))
+    };
     let is_open = |stream: &&StreamLog| {
         let began = stream.deliveries.first().map(|(at, _)| *at);
         let heard = stream.deliveries.partition_point(|(at, _)| *at <= from);
         let heard = heard.checked_sub(1).map(|nth| stream.deliveries[nth].0);
         stream.end.as_ref().is_none_or(|(ended, _)| *ended > to)
-            && began.is_some_and(|began| began + JOINS_WITHIN <= from)
+            && began
+                .is_some_and(|began| began + JOINS_WITHIN <= from && !died_at_once(stream, began))
             && heard.is_some_and(|heard| heard + HEARD_WITHIN >= from)
             && sessions.leaves(stream.who).is_none_or(|left| left > to)
             && !stream.is_slow
@@ -211,6 +219,23 @@ mod tests {
             asked(&mut made, at, list(people));
             assert_eq!(rules(&made), found, "{at} {people:?} {more:?}");
         }
+    }
+
+    #[test]
+    fn reader_whose_master_died_before_others_were_told_need_not_be_listed() {
+        let missing = |death: u64, masters: [&str; 2]| {
+            let death = ("crash", "target = \"master:0\"", death, 50_000);
+            let mut made = Fixture::with_faults(&[death]);
+            made.history.masters = masters.map(str::to_owned).to_vec();
+            // The end of its stream does not reach a reader whose master has no power.
+            made.stream(0, 0, vec![(20_000, StreamEvent::Beat), (21_000, StreamEvent::Beat)]);
+            asked(&mut made, 27_000, list(&[3]));
+            rules(&made)
+        };
+        assert_eq!(missing(21_500, ["http://m", "http://n"]), [""; 0]);
+        assert_eq!(missing(24_900, ["http://m", "http://n"]), [""; 0]);
+        assert_eq!(missing(25_000, ["http://m", "http://n"]), ["missing"]);
+        assert_eq!(missing(21_500, ["http://n", "http://m"]), ["missing"], "another master");
     }
 
     #[test]
