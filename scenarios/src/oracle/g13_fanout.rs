@@ -4,7 +4,7 @@
 //! has lost an envelope for good: its key was erased too early or came too late, or it waited for
 //! its key and was dropped. Judged where nothing else loses any: no fault may have touched the member
 //! or its master since the member joined, its link was never too full for a publish, and no key was
-//! installed right after another one, which erases the one before its time.
+//! installed shortly before right after another one, which erases the one before its time.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -45,7 +45,10 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
                 let Some(install) = of_domain.last().filter(|it| it.at + overlap >= since) else {
                     continue;
                 };
-                let is_hasty = of_domain.windows(2).any(|pair| pair[1].at < pair[0].at + HELD_MIN);
+                // An older pair's keys were erased before this loss.
+                let is_hasty = of_domain.windows(2).any(|pair| {
+                    pair[1].at + overlap >= said.at && pair[1].at < pair[0].at + HELD_MIN
+                });
                 let was_full = full.get(&node).is_some_and(|at| *at >= since);
                 let places = [*install, said];
                 if is_hasty
@@ -143,6 +146,11 @@ mod tests {
         first.at = ms(19_500);
         made.events.insert(1, first);
         assert_eq!(made.rules(judge), [""; 0], "hasty");
+        let overlap = made.plan.cluster.config.key_overlap;
+        (made.events[1].at, made.events[2].at) = (ms(11_000), ms(11_500));
+        let late = ms(11_501) + overlap;
+        made.events.last_mut().unwrap().at = late;
+        assert_eq!(made.rules(judge), ["g13.lost"], "the hasty ones were long before");
         let mut made = fill(Fixture::new());
         made.plan.cluster.config.key_overlap = ms(900);
         assert_eq!(made.rules(judge), [""; 0], "short");
