@@ -1,5 +1,6 @@
 //! G3 in time: while a master, a worker and the store are whole, a post that its client keeps
-//! sending settles within a bound, whatever else is broken.
+//! sending settles within a bound, whatever else is broken. They are whole, too, where some nodes are
+//! kept from all others for good, and nothing keeps these from each other.
 //!
 //! The bound is that of a client which waits for one master as long as a call may take (12 s), asks
 //! each other dead one whether it is ready (3 s), and then finds one that works. Where masters stand
@@ -149,17 +150,52 @@ fn has_settled(operation: &Operation) -> bool {
 /// Returns whether something that can settle a post was whole from shortly before a time for as
 /// long as it may take, and so was the person's machine.
 fn could_settle(evidence: &Evidence<'_>, operation: &Operation, from: Duration) -> bool {
+    from > AFTERMATH
+        && (are_whole(evidence, operation, from) || rest_is_whole(evidence, operation, from))
+}
+
+/// Returns whether no fault touched the store, some master and some worker.
+fn are_whole(evidence: &Evidence<'_>, operation: &Operation, from: Duration) -> bool {
     let is_whole = |place| {
         let since = from.saturating_sub(AFTERMATH);
         !evidence.is_touched(place, since, from + limit(evidence))
     };
     let cluster = &evidence.plan.cluster;
-    from > AFTERMATH
-        && is_whole(Place::Store)
+    is_whole(Place::Store)
         && is_whole(evidence.machine_of(operation.who))
         && is_whole(Place::Person(operation.who.person))
         && (0..cluster.masters).any(|nth| is_whole(Place::Master(nth)))
         && (0..cluster.workers).any(|nth| is_whole(Place::Worker(nth)))
+}
+
+/// Returns whether some nodes were out all the time, kept from all others and from the store, and
+/// nothing kept the rest of the cluster and the person from each other.
+fn rest_is_whole(evidence: &Evidence<'_>, operation: &Operation, from: Duration) -> bool {
+    let (since, to) = (from.saturating_sub(AFTERMATH), from + limit(evidence));
+    let during = evidence.incidents.iter();
+    let during = during.filter(|it| it.from <= to && evidence.end_of(it) >= since);
+    let during: Vec<_> = during.collect();
+    let cluster = &evidence.plan.cluster;
+    let masters = (0..cluster.masters).map(Place::Master);
+    let all = masters.chain((0..cluster.workers).map(Place::Worker)).chain([Place::Store]);
+    let all: Vec<_> = all.collect();
+    let is_out = |place: Place| {
+        let keeps_away = |it: &Incident| {
+            let mut others = all.iter().filter(|other| **other != place);
+            it.from <= since
+                && it.until.is_none_or(|until| until > to)
+                && others.all(|other| evidence.surely_parts(it, place, *other))
+        };
+        place != Place::Store && during.iter().copied().any(keeps_away)
+    };
+    let mut rest: Vec<_> = all.iter().copied().filter(|place| !is_out(*place)).collect();
+    let is_served = rest.iter().any(|place| matches!(place, Place::Master(_)))
+        && rest.iter().any(|place| matches!(place, Place::Worker(_)));
+    rest.extend([evidence.machine_of(operation.who), Place::Person(operation.who.person)]);
+    let are_parted = |one: Place, other: Place| {
+        one != other && during.iter().any(|it| evidence.may_part(it, one, other))
+    };
+    is_served && !rest.iter().any(|one| rest.iter().any(|other| are_parted(*one, *other)))
 }
 
 #[cfg(test)]
@@ -188,6 +224,31 @@ mod tests {
         assert_eq!((told.len(), told[0].rule.name), (1, "late"), "{told:?}");
         assert_eq!(settled_after(25, "target = \"store\""), []);
         assert_eq!(settled_after(25, "target = \"master:*\""), []);
+    }
+
+    #[test]
+    fn post_that_takes_longer_is_reported_if_all_but_a_master_that_is_cut_off_were_whole() {
+        let late = |keys: &str, until: u64, more: &[(&str, &str, u64, u64)]| {
+            let mut made =
+                Fixture::with_faults(&[&[("partition", keys, 10_000, until)], more].concat());
+            made.did(0, 30_000, 42_000, Fixture::request(1), busy(503));
+            made.did(0, 42_100, 52_000, Fixture::request(1), busy(503));
+            made.acked(0, 1, 52_100, 52_200, 1);
+            made.breaks(judge, "g03.late")
+        };
+        let keys = |to: &str| format!("from = \"master:0\"\nto = [{to}]");
+        let all = keys("\"master:1\", \"worker:*\", \"store\"");
+        assert_eq!(late(&all, 90_000, &[]), 1);
+        assert_eq!(late(&all, 40_000, &[]), 0, "it came back meanwhile");
+        assert_eq!(late(&format!("{all}\ndirection = \"back\""), 90_000, &[]), 0, "it may speak");
+        assert_eq!(late(&keys("\"worker:*\", \"store\""), 90_000, &[]), 0, "it is not alone");
+        let worker = |from, until| ("exit", "target = \"worker:0\"", from, until);
+        assert_eq!(late(&all, 90_000, &[worker(12_000, 90_000)]), 1, "a worker is left");
+        assert_eq!(late(&all, 90_000, &[worker(35_000, 90_000)]), 0, "it died meanwhile");
+        let store = ("delay", "from = \"worker:1\"\nto = \"store\"\nby = \"1s\"", 35_000, 36_000);
+        assert_eq!(late(&all, 90_000, &[store]), 0, "a line to the store was slow");
+        let person = ("crash", "target = \"person:0\"", 35_000, 36_000);
+        assert_eq!(late(&all, 90_000, &[person]), 0, "it was the person's machine");
     }
 
     /// A master is silent, or out of reach, for a time, and a post takes so long meanwhile.

@@ -6,7 +6,7 @@ use chatchat::model::ids::Role;
 
 use super::Evidence;
 use crate::{
-    fault::{Action, Kind, Links},
+    fault::{Action, Direction, Kind, Links},
     history::Who,
     plan::Incident,
     target::{Place, Target},
@@ -127,6 +127,26 @@ impl Evidence<'_> {
         };
         let any = |targets: &[Target], place| targets.iter().any(|it| self.may_be(it, place));
         any(from, one) && any(to, other) || any(from, other) && any(to, one)
+    }
+
+    /// Returns whether a fault kept two places from each other while it stood, for sure: one stood still
+    /// or did not run, or the lines between them were cut both ways.
+    pub(super) fn surely_parts(&self, incident: &Incident, one: Place, other: Place) -> bool {
+        let is = |target: &Target, place| {
+            let places = target.places(&self.plan.cluster, self.plan.workload.people);
+            places.is_some_and(|places| places.contains(&place))
+        };
+        let any = |targets: &[Target], place| targets.iter().any(|it| is(it, place));
+        let fault = self.plan.faults.get(incident.fault).filter(|_| incident.bit);
+        fault.is_some_and(|fault| match &fault.action {
+            Action::Crash { target } | Action::Exit { target } | Action::Pause { target } => {
+                is(target, one) || is(target, other)
+            }
+            Action::Partition { links: Links { from, to, direction: Direction::Both } } => {
+                any(from, one) && any(to, other) || any(from, other) && any(to, one)
+            }
+            _ => false,
+        })
     }
 
     /// Returns the machine of a session.
@@ -325,5 +345,29 @@ mod tests {
         assert!(parted(0, master(1), store) && parted(0, store, master(1)));
         assert!(!parted(0, master(0), store) && !parted(0, master(1), master(0)));
         assert!(parted(1, master(0), store) && !parted(1, master(0), master(1)));
+    }
+
+    #[test]
+    fn places_are_parted_for_sure_by_a_cut_both_ways_and_by_a_pause_of_a_place_that_is_known() {
+        let cut = "from = \"master:1\"\nto = \"store\"";
+        let half = format!("{cut}\ndirection = \"forward\"");
+        let mut made = Fixture::with_faults(&[
+            ("partition", cut, 50_000, 55_000),
+            ("partition", half.as_str(), 50_000, 55_000),
+            ("pause", "target = \"store\"", 56_000, 57_000),
+            ("pause", "target = \"coordinator(board:lobby)\"", 56_000, 57_000),
+            ("pause", "target = \"store\"", 58_000, 59_000),
+        ]);
+        made.incidents[4].bit = false;
+        let parted = |nth: usize, one, other| {
+            made.with(|evidence| evidence.surely_parts(&evidence.incidents[nth], one, other))
+        };
+        let (store, master) = (Place::Store, Place::Master);
+        assert!(parted(0, master(1), store) && parted(0, store, master(1)));
+        assert!(!parted(0, master(0), store) && !parted(0, master(1), master(0)));
+        assert!(!parted(1, master(1), store), "one way is left");
+        assert!(parted(2, master(0), store) && !parted(2, master(0), master(1)));
+        assert!(!parted(3, master(0), master(1)), "who knows which");
+        assert!(!parted(4, master(0), store), "it did nothing");
     }
 }
