@@ -3,7 +3,8 @@
 //!
 //! Two levels: half of a swarm's seeds leave all knobs alone, the others turn some of them, each by
 //! a draw of its own, so that leaving one out does not change another. A turn that the settings'
-//! own rules refuse is left out.
+//! own rules refuse is left out. The time that a step takes stands apart: each seed draws it, unless
+//! the story names one.
 
 use std::time::Duration;
 

@@ -73,7 +73,9 @@ impl Plan {
         let (mut cluster, mut workload) = (story.cluster.clone(), story.workload.clone());
         if story.swarm.as_ref().is_some_and(|swarm| swarm.knobs) {
             (cluster.config, workload) = knobs::turn(&cluster.config, &workload, seed);
-            cluster.step_us = knobs::step_us(seed);
+            if cluster.step_us == 0 {
+                cluster.step_us = knobs::step_us(seed);
+            }
         }
         if let Some(swarm) = &story.swarm {
             faults.extend(swarm_faults(story, swarm, seed));
@@ -365,6 +367,14 @@ mod tests {
             let plan = Plan::expand(&story, seed);
             assert_eq!(plan.cluster.config, Config::default(), "{seed}");
         }
+    }
+
+    #[test]
+    fn swarm_keeps_the_time_of_steps_that_a_story_names() {
+        let named = STORY.replace("workers = 3", "workers = 3\nstep_us = 7");
+        let story = Story::parse("test", &named).unwrap();
+        assert!((0..20).all(|seed| Plan::expand(&story, seed).cluster.step_us == 7));
+        assert!((0..20).any(|seed| plan(seed).cluster.step_us > 0));
     }
 
     #[test]
