@@ -266,10 +266,13 @@ impl Cluster {
         let rng = self.world().seed().stream(&format!("faults/store/{label}"));
         self.store().begin_promotion(nth, rng);
         Begun::until(move |it: &Arc<Self>| {
-            // Healed before its time: the primary must not go on.
-            let bit = it.store().is_promoting(nth) && it.exit(Place::Store);
+            let held = it.store().end_trouble(nth);
+            if it.store().is_promoting(nth) {
+                // Healed before its time: the primary must not go on.
+                it.exit(Place::Store);
+            }
             it.start_again(Place::Store);
-            bit
+            held > 0
         })
     }
 

@@ -17,7 +17,7 @@ use crate::deployment::{Begun, Deployment, FaultId, Step};
 const STEPS_LAST: Duration = Duration::from_secs(8);
 
 /// Shortest and longest time in which a primary commits without the answer of its standby.
-const UNCONFIRMED_MIN: Duration = Duration::from_millis(20);
+const UNCONFIRMED_MIN: Duration = Duration::from_millis(100);
 const UNCONFIRMED_MAX: Duration = Duration::from_millis(400);
 
 /// Begins a fault.
@@ -194,7 +194,11 @@ pub(super) fn carry_out<D: Deployment>(
             around(&**on, place).into_iter().map(end).sum::<u64>() > 0
         }
         Step::Stop(place) => on.stop(place),
-        Step::Exit(place) => on.exit(place),
+        Step::Exit(place) => {
+            on.exit(place);
+            // Its undo knows whether this ended the process in the middle of anything.
+            false
+        }
         Step::Start(place) => {
             on.start_again(place);
             false

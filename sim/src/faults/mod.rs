@@ -3,7 +3,7 @@
 //! 1. A fault that is bound to a moment begins in the middle of the step that announced it.
 //! 2. Whom a fault befalls is found when it begins; the same are healed.
 //! 3. A fault *bit* when it changed something: a process ended or stopped, a segment was
-//!    touched, a clock of a running machine moved.
+//!    touched, a clock of a running machine moved; a promotion, when commits were under way.
 
 mod common;
 mod core;

@@ -167,7 +167,7 @@ impl StoreHost {
         self.troubles().is_promoting(fault)
     }
 
-    /// Ends a trouble and returns how many operations it hit.
+    /// Ends a trouble and returns how many operations it hit, or how many transactions a promotion held.
     pub fn end_trouble(&self, fault: FaultId) -> u64 {
         self.troubles().end(fault)
     }

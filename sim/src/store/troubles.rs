@@ -30,6 +30,15 @@ struct Standing {
     hit: u64,
 }
 
+/// Promotion whose primary has not ended yet.
+#[derive(Debug)]
+struct Promotion {
+    /// Decides about its last transactions.
+    rng: Rng,
+    /// Transactions that had no answer when it began.
+    before: usize,
+}
+
 /// Transaction that was on its way to the standby.
 #[derive(Debug)]
 pub(super) struct Unconfirmed {
@@ -44,8 +53,9 @@ pub(super) struct Unconfirmed {
 pub(super) struct Troubles {
     standing: BTreeMap<FaultId, Standing>,
     pools: BTreeMap<FaultId, Pool>,
-    /// Promotions whose primary has not ended yet, with what decides about its last transactions.
-    promotions: BTreeMap<FaultId, Rng>,
+    promotions: BTreeMap<FaultId, Promotion>,
+    /// Transactions that promotions whose primary has ended held.
+    held: BTreeMap<FaultId, u64>,
     /// Transactions that the primary has and no standby has confirmed, in their order.
     unconfirmed: Vec<Unconfirmed>,
 }
@@ -63,13 +73,23 @@ impl Troubles {
 
     /// Has no commit confirmed from now on, until [`Self::promote`], which draws from `rng`.
     pub(super) fn begin_promotion(&mut self, fault: FaultId, rng: Rng) {
-        self.promotions.insert(fault, rng);
+        let before = self.unconfirmed.len();
+        self.promotions.insert(fault, Promotion { rng, before });
     }
 
-    /// Ends a fault and returns how many operations it hit.
+    /// Ends a fault and returns how many operations it hit, or transactions it held. A promotion whose
+    /// primary has not ended stands until then.
     pub(super) fn end(&mut self, fault: FaultId) -> u64 {
+        if let Some(promotion) = self.promotions.get(&fault) {
+            return self.held_since(promotion.before);
+        }
         let of_pool = self.pools.remove(&fault).map_or(0, |pool| pool.end());
-        self.standing.remove(&fault).map_or(of_pool, |standing| standing.hit)
+        let held = self.held.remove(&fault).unwrap_or(of_pool);
+        self.standing.remove(&fault).map_or(held, |standing| standing.hit)
+    }
+
+    fn held_since(&self, before: usize) -> u64 {
+        self.unconfirmed.len().saturating_sub(before) as u64
     }
 
     /// Returns the pools that are exhausted.
@@ -94,10 +114,15 @@ impl Troubles {
     /// Ends the primary of all promotions. Returns those of its last transactions that had reached the
     /// standby, in their order, and the number of all: each lacks nothing that was before it.
     pub(super) fn promote(&mut self) -> (Vec<Unconfirmed>, usize) {
+        let promotions = std::mem::take(&mut self.promotions);
+        for (fault, promotion) in &promotions {
+            let held = self.held_since(promotion.before);
+            self.held.insert(*fault, held);
+        }
         let mut last = std::mem::take(&mut self.unconfirmed);
         let all = last.len();
-        for mut rng in std::mem::take(&mut self.promotions).into_values() {
-            last.truncate(rng.index(last.len() + 1));
+        for mut promotion in promotions.into_values() {
+            last.truncate(promotion.rng.index(last.len() + 1));
         }
         (last, all)
     }
@@ -150,6 +175,7 @@ mod tests {
                 assert!(troubles.hold(Vec::new(), began_ms).is_none());
             }
             assert!(troubles.is_promoting(4));
+            assert_eq!(troubles.end(4), 3, "so far");
             let (there, all) = troubles.promote();
             assert_eq!(all, 3);
             assert!(there.iter().map(|last| last.began_ms).eq(1..=there.len() as u64));
@@ -157,5 +183,20 @@ mod tests {
             assert!(!troubles.is_promoting(4) && troubles.hold(Vec::new(), 5).is_some());
         }
         assert_eq!(ends.len(), 4, "{ends:?}");
+    }
+
+    #[test]
+    fn promotion_counts_the_transactions_that_it_held() {
+        let mut troubles = Troubles::default();
+        let rng = || Seed(1).stream("promoted");
+        troubles.begin_promotion(4, rng());
+        assert!(troubles.hold(Vec::new(), 1).is_none());
+        troubles.begin_promotion(5, rng());
+        assert!(troubles.hold(Vec::new(), 2).is_none());
+        troubles.begin_promotion(6, rng());
+        assert_eq!([4, 5, 6].map(|fault| troubles.end(fault)), [2, 1, 0], "it has not ended");
+        troubles.promote();
+        assert_eq!([4, 5, 6].map(|fault| troubles.end(fault)), [2, 1, 0]);
+        assert_eq!([4, 5, 6].map(|fault| troubles.end(fault)), [0; 3], "they are over");
     }
 }
