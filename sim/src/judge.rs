@@ -6,6 +6,7 @@ use chatchat_scenarios::{
 };
 
 use crate::{
+    faults::Excuse,
     hits::hits,
     recovery::recoveries,
     verdict::{Report, Verdict},
@@ -51,9 +52,14 @@ pub(crate) fn judge(
 }
 
 impl Report {
-    /// Adds why a run that is stuck had a right to be: then it shows nothing.
-    pub(crate) fn with_excuse(mut self, rightly_stuck: Option<String>) -> Self {
-        if let (Verdict::Liveness, Some(why)) = (self.verdict, rightly_stuck) {
+    /// Adds why a run that is stuck had a right to be, if that excuses all that it broke: then it
+    /// shows nothing.
+    pub(crate) fn with_excuse(mut self, rightly_stuck: Option<Excuse>) -> Self {
+        let excuses_all = |excuse: &Excuse| {
+            self.violations.iter().all(|violation| excuse.covers(violation.property()))
+        };
+        let excuse = rightly_stuck.filter(excuses_all);
+        if let (Verdict::Liveness, Some(Excuse { why, .. })) = (self.verdict, excuse) {
             self.verdict = Verdict::Toothless;
             self.complaints.insert(0, format!("rightly stuck: {why}"));
         }
@@ -63,12 +69,14 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use chatchat_scenarios::{oracle::Rule, property::Property};
+
     use super::*;
 
     #[test]
     fn stuck_run_shows_nothing_if_nobody_was_there_to_do_the_work() {
         let report = |verdict| Report { verdict, ..Report::default() };
-        let why = || Some("worker:1 did not run any more".to_owned());
+        let why = || Some(Excuse::for_all("worker:1 did not run any more".to_owned()));
         let excused = report(Verdict::Liveness).with_excuse(why());
         assert_eq!(excused.verdict, Verdict::Toothless);
         assert!(
@@ -80,5 +88,20 @@ mod tests {
         for verdict in [Verdict::Holds, Verdict::Safety, Verdict::Crash] {
             assert_eq!(report(verdict).with_excuse(why()).verdict, verdict, "no excuse for that");
         }
+    }
+
+    #[test]
+    fn cluster_without_worker_is_excused_only_from_what_needs_one() {
+        let verdict = |properties: &[Property]| {
+            let broken = |property: &Property| {
+                let rule = Rule { property: *property, name: "made" };
+                Violation { rule, text: String::new(), evidence: Vec::new() }
+            };
+            let violations = properties.iter().map(broken).collect();
+            let report = Report { verdict: Verdict::Liveness, violations, ..Report::default() };
+            report.with_excuse(Some(Excuse::for_workers("no worker".to_owned()))).verdict
+        };
+        assert_eq!(verdict(&[Property::G3, Property::G9]), Verdict::Toothless);
+        assert_eq!(verdict(&[Property::G3, Property::G11]), Verdict::Liveness);
     }
 }

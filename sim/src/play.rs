@@ -16,7 +16,10 @@ use chatchat_scenarios::{
     workload::{People, Stage},
 };
 
-use crate::{deployment::Deployment, faults::Faults};
+use crate::{
+    deployment::Deployment,
+    faults::{Excuse, Faults},
+};
 
 /// Evidence of a run that was carried out, for its judgement.
 pub(crate) struct Played {
@@ -33,7 +36,7 @@ pub(crate) struct Played {
     /// Time since then at which the run ended.
     pub(crate) ended: Duration,
     /// Reason for which a run that is stuck had a right to be.
-    pub(crate) rightly_stuck: Option<String>,
+    pub(crate) rightly_stuck: Option<Excuse>,
 }
 
 impl Played {

@@ -7,10 +7,14 @@
 
 use std::fmt;
 
-use chatchat_scenarios::{plan::Incident, target::Place};
+use chatchat_scenarios::{fault::Action, plan::Incident, target::Place};
 use dst_world::{Rng, Seed};
 
-use super::{Faults, common::around, stuck};
+use super::{
+    Faults,
+    common::around,
+    stuck::{self, Excuse},
+};
 use crate::deployment::{Deployment, FaultId};
 
 /// Number of the cuts around the core, which no fault has.
@@ -133,9 +137,23 @@ impl<D: Deployment> Faults<D> {
     /// Returns why the cluster may rightly be stuck, if it may: nothing is at work that could do the
     /// work. `core` is what alone was whole.
     #[must_use]
-    pub fn rightly_stuck(&self, core: Option<Core>) -> Option<String> {
-        let shape = self.on.shape();
+    pub fn rightly_stuck(&self, core: Option<Core>) -> Option<Excuse> {
         let is_at_work = |place| self.on.is_at_work(place);
-        stuck::excuse(shape.masters, shape.workers, core, is_at_work)
+        let was_expelled = |place| self.was_expelled(place);
+        stuck::excuse(self.on.shape().workers, core, is_at_work, was_expelled)
+    }
+
+    fn was_expelled(&self, place: Place) -> bool {
+        self.state().incidents.iter().filter(|incident| incident.bit).any(|incident| {
+            let fault = self.plan.faults.get(incident.fault);
+            fault.is_some_and(|fault| match &fault.action {
+                Action::Expel { target } => {
+                    // One by a role may have been anybody.
+                    let places = target.places(self.on.shape(), self.plan.workload.people);
+                    places.is_some_and(|places| places.contains(&place))
+                }
+                _ => false,
+            })
+        })
     }
 }

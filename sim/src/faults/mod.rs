@@ -25,7 +25,7 @@ use chatchat_scenarios::{
 use thiserror::Error;
 use tokio::sync::Notify;
 
-pub use self::core::Core;
+pub use self::{core::Core, stuck::Excuse};
 use crate::deployment::{Begun, Deployment, Step, Undo};
 
 /// A plan needs kinds of fault that the simulated world cannot carry out. Nothing was run.

@@ -1,38 +1,66 @@
 //! Classifier of runs that are stuck: whether anything was there that could have done the work.
 //!
-//! 1. Work needs a master, a worker and the store, whose processes run and are not stopped.
-//! 2. Where only a core was whole, these are the core's: what else runs is broken for good.
+//! 1. Where only a core was whole, work needs its master, its worker and the store, whose processes
+//!    run and are not stopped: what else runs is broken for good.
+//! 2. Else all was healed, and what does not run then is the product's own fault, but for workers that
+//!    an operator expelled.
 //! 3. Processes that run have no excuse, whatever keeps them from the work.
+//! 4. That there is no worker excuses only what needs one.
 
-use chatchat_scenarios::target::Place;
+use chatchat_scenarios::{property::Property, target::Place};
 
 use super::Core;
 
-/// Returns why a cluster of so many masters and workers may rightly be stuck, if it may.
-/// `is_at_work` says whether a process runs at a place and is not stopped.
+/// Properties that say that work is done, which needs a worker.
+const OF_WORKERS: &[Property] = &[Property::G3, Property::G9, Property::G15];
+
+/// Reason for which a run may rightly be stuck.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excuse {
+    /// What was not there.
+    pub why: String,
+    /// Whether it excuses only what needs a worker.
+    needs_worker: bool,
+}
+
+impl Excuse {
+    /// Makes an excuse for everything.
+    pub(crate) const fn for_all(why: String) -> Self {
+        Self { why, needs_worker: false }
+    }
+
+    /// Makes an excuse for what needs a worker.
+    pub(crate) const fn for_workers(why: String) -> Self {
+        Self { why, needs_worker: true }
+    }
+
+    /// Returns whether it excuses a break of this property.
+    #[must_use]
+    pub fn covers(&self, property: Property) -> bool {
+        !self.needs_worker || OF_WORKERS.contains(&property)
+    }
+}
+
+/// Returns the excuse of a cluster of so many workers for being stuck, if it has one. `is_at_work`
+/// says whether a process runs at a place and is not stopped, `was_expelled` whether an operator
+/// expelled the node there.
 pub(super) fn excuse(
-    masters: usize,
     workers: usize,
     core: Option<Core>,
     is_at_work: impl Fn(Place) -> bool,
-) -> Option<String> {
+    was_expelled: impl Fn(Place) -> bool,
+) -> Option<Excuse> {
     if workers == 0 {
-        return Some("the cluster has no worker".to_owned());
+        return Some(Excuse::for_workers("the cluster has no worker".to_owned()));
     }
     if let Some(core) = core {
         let mut members = [core.master, core.worker, Place::Store].into_iter();
         let idle = members.find(|place| !is_at_work(*place))?;
-        return Some(format!("of the core, {core}, {idle} did not run any more"));
+        return Some(Excuse::for_all(format!("of the core, {core}, {idle} did not run any more")));
     }
-    if !is_at_work(Place::Store) {
-        return Some("the store did not run any more".to_owned());
-    }
-    let nobody =
-        |count: usize, place: fn(usize) -> Place| (0..count).all(|nth| !is_at_work(place(nth)));
-    if nobody(masters, Place::Master) {
-        return Some("no master ran any more".to_owned());
-    }
-    nobody(workers, Place::Worker).then(|| "no worker ran any more".to_owned())
+    let are_expelled =
+        (0..workers).map(Place::Worker).all(|place| !is_at_work(place) && was_expelled(place));
+    are_expelled.then(|| Excuse::for_workers("all workers were expelled".to_owned()))
 }
 
 #[cfg(test)]
@@ -40,41 +68,49 @@ mod tests {
     use super::*;
 
     const CORE: Core = Core { master: Place::Master(1), worker: Place::Worker(0) };
+    const WORKERS: [Place; 2] = [Place::Worker(0), Place::Worker(1)];
 
-    /// Returns the excuse of two masters and two workers of which these do not run.
-    fn without(core: Option<Core>, idle: &[Place]) -> Option<String> {
-        excuse(2, 2, core, |place| !idle.contains(&place))
+    /// Returns the reason of a cluster of two workers where these do not run.
+    fn without(core: Option<Core>, idle: &[Place], expelled: &[Place]) -> Option<String> {
+        let found = excuse(2, core, |it| !idle.contains(&it), |it| expelled.contains(&it));
+        found.map(|excuse| excuse.why)
     }
 
     #[test]
-    fn cluster_without_worker_has_an_excuse_though_all_else_runs() {
+    fn cluster_without_worker_has_an_excuse_for_what_needs_one_though_all_else_runs() {
         for core in [None, Some(CORE)] {
-            assert!(excuse(2, 0, core, |_| true).is_some_and(|why| why.contains("no worker")));
+            let excuse = excuse(0, core, |_| true, |_| false).expect("nobody can write");
+            assert!(excuse.why.contains("no worker"), "{excuse:?}");
+            assert!(excuse.covers(Property::G3) && excuse.covers(Property::G9));
+            assert!(!excuse.covers(Property::G11) && !excuse.covers(Property::G12));
         }
     }
 
     #[test]
     fn core_of_which_a_member_does_not_run_has_an_excuse_that_names_it() {
         for idle in [CORE.master, CORE.worker, Place::Store] {
-            let why = without(Some(CORE), &[idle]).expect("nobody was there to do the work");
-            assert!(why.ends_with(&format!("{idle} did not run any more")), "{why}");
+            let excuse = excuse(2, Some(CORE), |it| it != idle, |_| false);
+            let excuse = excuse.expect("nobody was there to do the work");
+            assert!(excuse.why.ends_with(&format!("{idle} did not run any more")), "{excuse:?}");
+            assert!(excuse.covers(Property::G11), "{excuse:?}");
         }
     }
 
     #[test]
     fn whole_core_has_none_whatever_else_is_down() {
-        assert_eq!(without(Some(CORE), &[]), None);
-        assert_eq!(without(Some(CORE), &[Place::Master(0), Place::Worker(1)]), None);
+        assert_eq!(without(Some(CORE), &[], &[]), None);
+        assert_eq!(without(Some(CORE), &[Place::Master(0), WORKERS[1]], &WORKERS), None);
     }
 
     #[test]
-    fn healed_cluster_has_one_only_when_no_master_no_worker_or_no_store_runs() {
-        let (masters, workers) =
-            ([Place::Master(0), Place::Master(1)], [Place::Worker(0), Place::Worker(1)]);
-        for idle in [&masters[..], &workers, &[Place::Store]] {
-            assert!(without(None, idle).is_some(), "{idle:?}");
+    fn healed_cluster_has_one_only_when_all_workers_were_expelled() {
+        let masters = [Place::Master(0), Place::Master(1)];
+        for idle in [&masters[..], &WORKERS, &[Place::Store], &[]] {
+            assert_eq!(without(None, idle, &[]), None, "{idle:?}: it was to run again");
         }
-        assert_eq!(without(None, &[]), None);
-        assert_eq!(without(None, &[masters[1], workers[0]]), None, "one of each is enough");
+        let why = without(None, &WORKERS, &WORKERS).expect("nobody may do the work");
+        assert!(why.contains("expelled"), "{why}");
+        assert_eq!(without(None, &WORKERS, &WORKERS[1..]), None, "one is down by itself");
+        assert_eq!(without(None, &[], &WORKERS), None, "they are back");
     }
 }
