@@ -12,7 +12,6 @@ use super::{
     assign::{self, Answered, BatchId, Batches, Begun, Written},
     database::Database,
     dial::Dialer,
-    held::HAND_OVER_MAX,
     input::{Input, StoreView},
     key_messages::{KeyMessage, KeyMessages},
     login::LoginAsks,
@@ -48,6 +47,8 @@ use crate::{
 
 /// Maximum time for a goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// Maximum time that a worker that ends takes to hand its held posts over.
+pub(super) const HAND_OVER_MAX: Duration = Duration::from_millis(1500);
 
 /// Parts that a driver is built from.
 pub(super) struct Parts {

@@ -1,9 +1,7 @@
 //! Posts on this worker's disk that wait for the store: taken from a master, and handed in to one.
 
-use std::time::Duration;
-
 use super::{
-    driver::{Driver, answer},
+    driver::{Driver, HAND_OVER_MAX, answer},
     input::Input,
 };
 use crate::{
@@ -17,9 +15,6 @@ use crate::{
         time::{Mono, Wall},
     },
 };
-
-/// Maximum time that a worker that ends takes to hand its posts over.
-pub(super) const HAND_OVER_MAX: Duration = Duration::from_millis(1500);
 
 /// Number of other workers that hold a post that was handed over.
 const COPIES: u32 = 2;
@@ -115,7 +110,7 @@ impl Driver {
     }
 
     /// Has two other workers hold each post that waits here, as far as they do so in time: this one ends.
-    /// What fewer hold stays too, and is handed in by its next life.
+    /// Posts that fewer hold stay too, and are handed in by its next life.
     pub(super) async fn hand_over(&self) {
         let Some(link) = self.link.clone().filter(|_| !self.held.is_empty()) else { return };
         let (env, database) = (&self.parts.env, &self.parts.database);
