@@ -17,7 +17,7 @@ const OF_WORKERS: &[Property] = &[Property::G3, Property::G9, Property::G15];
 /// Reason for which a run may rightly be stuck.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Excuse {
-    /// Kind of node that was not there.
+    /// Reason in words: the nodes that were not there.
     pub why: String,
     /// Whether it excuses only what needs a worker.
     needs_worker: bool,
