@@ -135,7 +135,7 @@ impl<'a> Append<'a> {
         db.prepare(&[TURN, LOOK, APPEND]).await?;
         // The look is a statement of its own, after the wait for the turn.
         let (_, clock, found) =
-            try_join3(db.batch("BEGIN"), db.one(TURN, &[]), db.rows(LOOK, &[&resources, &names]))
+            try_join3(db.begin("BEGIN"), db.one(TURN, &[]), db.rows(LOOK, &[&resources, &names]))
                 .await?;
         self.on_found(&found)?;
         let now_ms = found.first().map_or(Ok(0), |row| db.time(row, 0))?;

@@ -7,7 +7,10 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -152,6 +155,7 @@ impl Shared {
         Ok(Db {
             client,
             statements: Mutex::default(),
+            in_transaction: AtomicBool::new(false),
             warning,
             clock: self.clock.clone(),
             seen: Arc::clone(&self.seen),

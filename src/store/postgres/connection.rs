@@ -1,13 +1,14 @@
 //! Connection to the server, with its prepared statements.
 //!
 //! 1. A statement is prepared once per connection.
+//! 2. A transaction that is over is not ended again: the server would warn of that.
 
 use std::{
     collections::BTreeMap,
     future::poll_fn,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -36,6 +37,8 @@ pub(super) type Heard = mpsc::Sender<String>;
 pub(super) struct Db {
     pub(super) client: Client,
     pub(super) statements: Mutex<BTreeMap<&'static str, Statement>>,
+    /// Whether a transaction was begun whose end was not answered yet.
+    pub(super) in_transaction: AtomicBool,
     pub(super) warning: Warning,
     /// Time of the store instead of the server's, in tests.
     pub(super) clock: Option<Arc<AtomicU64>>,
@@ -123,6 +126,29 @@ impl Db {
     /// Carries out statements that name what no value can stand for.
     pub(super) async fn batch_of(&self, sql: &str) -> Outcome<()> {
         Ok(self.client.batch_execute(sql).await?)
+    }
+
+    /// Begins a transaction.
+    pub(super) async fn begin(&self, sql: &'static str) -> Outcome<()> {
+        // A statement that is sent behind it may fail before it is answered.
+        self.in_transaction.store(true, Ordering::Relaxed);
+        self.batch(sql).await
+    }
+
+    /// Commits. Whatever the server answers, the transaction is over.
+    pub(super) async fn commit(&self) -> Outcome<()> {
+        let committed = self.batch("COMMIT").await;
+        self.in_transaction.store(false, Ordering::Relaxed);
+        committed
+    }
+
+    /// Undoes the transaction, if one is open.
+    pub(super) async fn roll_back(&self) -> Outcome<()> {
+        if self.in_transaction.load(Ordering::Relaxed) {
+            self.batch("ROLLBACK").await?;
+            self.in_transaction.store(false, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Reads the server's time from a column, ms.

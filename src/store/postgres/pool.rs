@@ -203,7 +203,7 @@ impl Worker {
 
     /// Ends a transaction that failed, and waits a little if it is to be repeated.
     async fn after(&self, db: &Db, failure: Failure) -> Result<(), StoreError> {
-        let rolled_back = db.is_closed() || db.batch("ROLLBACK").await.is_ok();
+        let rolled_back = db.is_closed() || db.roll_back().await.is_ok();
         if !failure.is_conflict() || !rolled_back {
             return Err(failure.into());
         }
@@ -249,7 +249,7 @@ async fn together(db: &Db, group: &[Job]) -> Outcome<Option<Vec<Answer>>> {
         // An id was used before, or the rows of a board are refused or damaged: each batch finds out,
         // so that one does not fail for another.
         Err(failure) if failure.is_of_rows() => {
-            db.batch("ROLLBACK").await?;
+            db.roll_back().await?;
             write_all(db, &batches, Append::default()).await
         }
         outcome => outcome,
@@ -286,7 +286,7 @@ async fn write_all<'a>(
                 | StoreError::Refused { .. }),
             )) => Err(refusal),
             Err(failure) if failure.is_of_rows() => {
-                db.batch("ROLLBACK").await?;
+                db.roll_back().await?;
                 return Ok(None);
             }
             Err(failure) => return Err(failure),

@@ -9,7 +9,7 @@
 
 use tokio_postgres::Client;
 
-use super::sql::{Columns, Outcome, int};
+use super::sql::{Columns, NOW, Outcome, int};
 use crate::{
     model::{
         absence::AwayReason,
@@ -401,8 +401,7 @@ async fn add_steps(client: &Client, from: usize) -> Outcome<()> {
 
 async fn create(client: &Client, cluster: [u8; 16]) -> Outcome<Mark> {
     add_steps(client, 0).await?;
-    let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
-    let now_ms = client.query_one(now, &[]).await?.nat(0)?;
+    let now_ms = client.query_one(NOW, &[]).await?.nat(0)?;
     let epoch = StoreEpoch(now_ms / 1000);
     identify(client, cluster, epoch).await?;
     client.batch_execute("INSERT INTO clock (one, at, writes, closed) VALUES (1, 0, 0, 0)").await?;

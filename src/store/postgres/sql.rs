@@ -6,6 +6,9 @@ use tokio_postgres::{Row, error::SqlState};
 
 use crate::model::{absence::AwayReason, rows::StoreError};
 
+/// Time of the server, ms since the Unix epoch.
+pub(super) const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+
 /// Failure of an operation within its transaction.
 #[derive(Debug)]
 pub(super) enum Failure {

@@ -13,7 +13,7 @@ use tokio_postgres::{Row, types::ToSql};
 
 use super::{
     connection::Db,
-    sql::{Columns, Outcome, int, malformed},
+    sql::{Columns, NOW, Outcome, int, malformed},
 };
 use crate::{
     model::{
@@ -23,9 +23,6 @@ use crate::{
     },
     store::{Op, history::Mark},
 };
-
-/// Time of the server, ms since the Unix epoch.
-const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
 /// Waits for the turn, and returns the greatest time of any write.
 pub(super) const TURN: &str = "SELECT at FROM clock WHERE one = 1 FOR UPDATE";
@@ -74,14 +71,14 @@ impl<'a> Tx<'a> {
         db.prepare(&[TURN, NOW]).await?;
         // The time is read by a statement of its own, after the wait for the turn.
         let (_, clock, now) =
-            try_join3(db.batch("BEGIN"), db.one(TURN, &[]), db.one(NOW, &[])).await?;
+            try_join3(db.begin("BEGIN"), db.one(TURN, &[]), db.one(NOW, &[])).await?;
         Ok(Self { db, now_ms: db.time(&now, 0)?, clock_ms: clock.nat(0)? })
     }
 
     /// Begins a write that takes no turn.
     pub(super) async fn beside(db: &'a Db) -> Outcome<Self> {
         db.prepare(&[NOW]).await?;
-        let (_, now) = try_join(db.batch("BEGIN"), db.one(NOW, &[])).await?;
+        let (_, now) = try_join(db.begin("BEGIN"), db.one(NOW, &[])).await?;
         Ok(Self { db, now_ms: db.time(&now, 0)?, clock_ms: 0 })
     }
 
@@ -95,12 +92,12 @@ impl<'a> Tx<'a> {
         let db = self.db;
         db.prepare(&[NOW]).await?;
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        let (_, now) = try_join(db.batch(begin), db.one(NOW, &[])).await?;
+        let (_, now) = try_join(db.begin(begin), db.one(NOW, &[])).await?;
         Ok(Self { db, now_ms: db.time(&now, 0)?, clock_ms: 0 })
     }
 
     pub(super) async fn end_snapshot(self) -> Outcome<()> {
-        self.db.batch("COMMIT").await
+        self.db.commit().await
     }
 
     /// Raises the clock and commits.
@@ -141,7 +138,7 @@ impl<'a> Tx<'a> {
         db.forget_warning();
         // Both are waited for: the transaction is over, whatever the statement says. A statement that
         // could not even be sent would be missing in what is committed: its values have fixed types.
-        let (changed, committed) = join(db.run(last, values), db.batch("COMMIT")).await;
+        let (changed, committed) = join(db.run(last, values), db.commit()).await;
         let changed = changed?;
         committed?;
         // PostgreSQL reports a commit that no standby confirmed as done, with a warning.

@@ -166,3 +166,24 @@ async fn batch_whose_rows_are_refused_falls_alone_in_its_group() {
     assert_eq!(places(&answers[2]), [('+', 3)]);
     assert_eq!(seqs(&boards.store).await.len(), 3);
 }
+
+#[tokio::test]
+async fn failed_append_is_ended_once() {
+    let env = real_env();
+    let Some(server) = Server::start(&env, &[]).await else { return };
+    let store = opened(&env, &server).await;
+    let permission = lobby(&store, 1).await;
+    for (n, place) in [(1, ('+', 1)), (2, ('=', 1))] {
+        assert_eq!(places(&write_at(&store, &permission, n, vec![post(1)]).await), [place]);
+    }
+    // A read that fails is in no transaction.
+    server.sql(&env, "ALTER TABLE chat.dead_letters RENAME TO elsewhere").await;
+    store.dead_letters(10).await.expect_err("its table is gone");
+    server.sql(&env, "ALTER TABLE chat.elsewhere RENAME TO dead_letters").await;
+    assert_eq!(places(&write(&store, &permission, 3).await), [('+', 2)]);
+    let log = std::fs::read_to_string(server.dir().join("log")).expect("a log");
+    for failed in ["duplicate key", "does not exist"] {
+        assert!(log.contains(failed), "nothing failed: {log}");
+    }
+    assert!(!log.contains("no transaction in progress"), "{log}");
+}
