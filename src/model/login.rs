@@ -23,13 +23,19 @@ impl StoreUser {
     /// only has to tell the clusters of one server apart.
     #[must_use]
     pub fn of_node(cluster: &[u8; 16], node: NodeId) -> Self {
-        Self(format!("{}_{}", Self::prefix(cluster), hex::encode(node.0)))
+        Self(format!("{}{}", Self::prefix_of_nodes(cluster), hex::encode(node.0)))
     }
 
     /// Returns the name of the group of all workers of a cluster.
     #[must_use]
     pub fn of_workers(cluster: &[u8; 16]) -> Self {
         Self(format!("{}_workers", Self::prefix(cluster)))
+    }
+
+    /// Returns how the names of a cluster's nodes begin.
+    #[must_use]
+    pub fn prefix_of_nodes(cluster: &[u8; 16]) -> String {
+        format!("{}_", Self::prefix(cluster))
     }
 
     fn prefix(cluster: &[u8; 16]) -> String {
@@ -137,6 +143,7 @@ mod tests {
         assert_eq!(StoreUser::try_from(user.to_string()), Ok(user.clone()));
         let group = StoreUser::of_workers(&[0xab; 16]);
         assert_eq!(group.as_str(), "chatchat_abababababababab_workers");
+        assert!(user.as_str().starts_with(&StoreUser::prefix_of_nodes(&[0xab; 16])));
         assert_eq!(StoreUser::try_from(group.to_string()), Ok(group));
         for refused in ["", "_a", "1a", "A", "a-b", "a\"b", "a'b", "\u{e4}", &"a".repeat(64)] {
             assert!(StoreUser::try_from(refused.to_owned()).is_err(), "{refused}");

@@ -7,14 +7,17 @@
 //! 3. What a restore changes of the backup is what SQLite's restore changes, by the same code: the
 //!    epoch, who was shut out, what was open.
 //! 4. The store before is kept in a file beside the backup before anything of it is removed.
-//! 5. A node that uses the tables is found by its wait for them, whatever its user is.
+//! 5. A node that uses the tables is found by its wait for them, whatever its user is, and by its
+//!    connection if its user is the masters' or one that a master made for a worker. A worker whose
+//!    own URL names another user, and that asks for nothing while it is looked for, is not found.
 
-use std::{path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio_postgres::{
     Client, Row,
     binary_copy::BinaryCopyInWriter,
+    error::Severity,
     types::{IsNull, ToSql, Type, to_sql_checked},
 };
 
@@ -25,7 +28,7 @@ use super::{
     connection::Warning,
     schema,
     shared::Shared,
-    sql::{Columns, Failure, Outcome, int},
+    sql::{Columns, Failure, NOW, Outcome, int, words_of},
     tx::each,
 };
 use crate::{
@@ -33,6 +36,7 @@ use crate::{
     model::{
         absence::AwayReason,
         ids::{NodeId, SessionKey},
+        login::StoreUser,
         rows::StoreError,
     },
     store::{
@@ -48,8 +52,9 @@ use crate::{
 /// Longest time that the server takes for one step, such as the first page of a table.
 const STEP_MAX: Duration = Duration::from_secs(60);
 
-/// Time for which the tables are kept from all others before anything is changed: nodes touch the
-/// store at least once a second, and ask again within a second when it was away.
+/// Time for which the tables are kept from all others before anything is changed: masters touch the
+/// store at least once a second, and nodes ask again within a second when it was away. Workers may
+/// ask less often, each `store_poll_interval`; a node that ends closes its connections meanwhile.
 const PROBE: Duration = Duration::from_secs(3);
 
 /// Time between two looks for nodes that wait.
@@ -58,11 +63,13 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 /// Time to wait for SQLite's locks on a file that nobody else has open.
 const BUSY: Duration = Duration::from_secs(1);
 
-/// Checks of the file lie between statements: those of a large one take minutes.
+/// Pages are written to the file between statements, and its disk may be slow.
 const BEGIN_BACKUP: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
      SET LOCAL idle_in_transaction_session_timeout = '10min'";
 
-const BEGIN_RESTORE: &str = "BEGIN; SET LOCAL lock_timeout = '10s';
+/// Checks of the file lie between statements: those of a large one take minutes. Nodes of a store that
+/// is in use wait behind the lock that this waits for.
+const BEGIN_RESTORE: &str = "BEGIN; SET LOCAL lock_timeout = '3s';
      SET LOCAL idle_in_transaction_session_timeout = '10min'";
 
 /// Number of connections that wait for a table of the store.
@@ -71,7 +78,12 @@ const WAITING: &str = "SELECT count(DISTINCT l.pid) FROM pg_locks l
      WHERE NOT l.granted AND l.locktype = 'relation' AND n.nspname = current_schema()
        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
-const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+/// Number of other connections of this user's programs, and of the users that begin with `$1`. A
+/// transaction reads this view once: a second look would show what the first one did.
+const CONNECTED: &str = "SELECT count(*) FROM pg_stat_activity
+     WHERE datname = current_database() AND pid <> pg_backend_pid()
+       AND (usename = session_user AND application_name = current_setting('application_name')
+            OR starts_with(usename::text, $1))";
 
 /// Writes the store at an address to a new file `to`, as it is at one moment. Nodes may use the store
 /// meanwhile.
@@ -100,7 +112,10 @@ pub async fn restore(env: &Env, address: Address, from: &Path) -> Result<Restore
     let staged = Staged::of(from, BUSY)?;
     let copy = Copying::begin(env, address, BEGIN_RESTORE).await?;
     match copy.refill(&staged, from).await {
-        Ok(restored) => copy.commit().await.map(|()| restored),
+        Ok(restored) => {
+            copy.commit(restored.replaced.as_deref()).await?;
+            Ok(restored)
+        }
         Err(error) => {
             // An error of the rollback would hide the first one, and ends the connection all the same.
             drop(copy.run("ROLLBACK").await);
@@ -218,7 +233,7 @@ impl Copying {
         let kept = match before {
             None => Before::Nothing,
             Some(mark) => {
-                self.check_unused().await?;
+                self.check_unused(&mark).await?;
                 Before::Store(self.kept(mark).await?)
             }
         };
@@ -259,8 +274,8 @@ impl Copying {
         self.run(&lock).await.map_err(in_use)
     }
 
-    /// Refuses a store that nodes use: they would wait for its tables by now.
-    async fn check_unused(&self) -> Result<(), StoreError> {
+    /// Refuses a store that nodes use: they would wait for its tables by now, or are still connected.
+    async fn check_unused(&self, mark: &Mark) -> Result<(), StoreError> {
         let looks = PROBE.as_millis() / PROBE_INTERVAL.as_millis();
         for _ in 0..looks {
             let waiting = self.number(WAITING).await?;
@@ -269,7 +284,13 @@ impl Copying {
             }
             self.env.sleep(PROBE_INTERVAL).await;
         }
-        Ok(())
+        let workers = StoreUser::prefix_of_nodes(&mark.cluster);
+        let connected =
+            self.step(async { self.client.query_one(CONNECTED, &[&workers]).await?.nat(0) });
+        match connected.await? {
+            0 => Ok(()),
+            some => Err(used_by(&format!("{some} connections"))),
+        }
     }
 
     /// Reads what outlives the store before.
@@ -322,36 +343,54 @@ impl Copying {
         Ok(())
     }
 
-    async fn commit(&self) -> Result<(), StoreError> {
+    /// Commits. `kept` is the file with the store before: it is removed if that store stays.
+    async fn commit(&self, kept: Option<&Path>) -> Result<(), StoreError> {
         let warning = |copy: &Self| {
             copy.warning.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
         };
         drop(warning(self));
-        let unsure = |why: String| {
-            let why = format!("{why}; the restore may be done: repeat it");
-            StoreError::away(AwayReason::NoAnswer, why)
+        let why = match self.env.timeout(STEP_MAX, self.client.batch_execute("COMMIT")).await {
+            // PostgreSQL reports a commit that no standby confirmed as done, with a warning.
+            Ok(Ok(())) => match warning(self) {
+                None => return Ok(()),
+                Some(warning) => warning,
+            },
+            Ok(Err(error)) if is_undone(&error) => {
+                if let Some(kept) = kept {
+                    // One that stays is a copy of the store that is still there.
+                    let _ = fs::remove_file(kept);
+                }
+                return Err(Failure::Sql(error).into());
+            }
+            Ok(Err(error)) => words_of(&error),
+            Err(_) => format!("no answer for {} s", STEP_MAX.as_secs()),
         };
-        match self.run("COMMIT").await {
-            Ok(()) => {}
-            Err(StoreError::Away { why, .. }) => return Err(unsure(why)),
-            Err(error) => return Err(error),
-        }
-        // PostgreSQL reports a commit that no standby confirmed as done, with a warning.
-        warning(self).map_or(Ok(()), |warning| Err(unsure(warning)))
+        let kept = kept.map(|kept| format!("; the store before is kept as {}", kept.display()));
+        let kept = kept.unwrap_or_default();
+        let why = format!("{why}; the restore may be done: repeat it{kept}");
+        Err(StoreError::away(AwayReason::NoAnswer, why))
     }
+}
+
+/// Returns whether a commit that ended so has changed nothing. A server that breaks off may have
+/// committed.
+fn is_undone(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().and_then(|said| said.parsed_severity()) == Some(Severity::Error)
 }
 
 /// Error of a lock that somebody else has.
 fn in_use(error: StoreError) -> StoreError {
     match error {
-        StoreError::Away { reason: AwayReason::Locked, why } => used_by(&format!("others: {why}")),
+        StoreError::Away { reason: AwayReason::Locked, why } => used_by(&format!("others ({why})")),
         other => other,
     }
 }
 
 fn used_by(whom: &str) -> StoreError {
-    let why =
-        format!("the store is in use by {whom}; stop all nodes of the cluster first, workers too");
+    let why = format!(
+        "the store is in use by {whom}; stop all nodes of the cluster first, workers too, or wait \
+         for the end of a backup"
+    );
     StoreError::away(AwayReason::Locked, why)
 }
 

@@ -11,6 +11,7 @@ use crate::{
     env::real::TempDir,
     model::{
         ids::{Role, SessionKey, StoreEpoch},
+        login::StoreUser,
         rows::{DeadLetter, JoinToken, MasterRow},
     },
     store::{
@@ -307,6 +308,56 @@ async fn restore_refuses_what_is_no_backup_of_this_cluster_and_changes_nothing()
     assert!(theirs.to_string().contains("another program"), "{theirs}");
     let tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'theirs'";
     assert_eq!(server.sql(&env, tables).await, ["1"]);
+}
+
+#[tokio::test]
+async fn silent_node_is_found_by_its_connection() {
+    let env = real_env();
+    let Some(server) = Server::start(&env, &[]).await else { return };
+    let store = opened(&env, &server).await;
+    let cluster = store.cluster().await.expect("a cluster").cluster;
+    let (place, is_used) = (Place::new(), |error: &StoreError| {
+        error.away_reason() == Some(AwayReason::Locked) && error.to_string().contains("a backup")
+    });
+    let file = place.file("backup.db");
+    back_up(&env, address(&server.url("chat")), &file).await.expect("backed up");
+    let used = restored(&env, &server, &file).await.expect_err("a master is connected");
+    assert!(is_used(&used), "{used}");
+    drop(store);
+
+    let user = StoreUser::of_node(&cluster, MASTER);
+    server.sql(&env, &format!("CREATE ROLE {user} LOGIN")).await;
+    let at = address(&format!("postgres://{user}@{}/postgres", server.host()));
+    let worker = Shared::new(&env, at, None, ServerLimits::new(PATIENT), None);
+    let worker = worker.reach().await.expect("connected");
+    let used = restored(&env, &server, &file).await.expect_err("a worker is connected");
+    assert!(is_used(&used), "{used}");
+    drop(worker);
+    restored(&env, &server, &file).await.expect("nobody is");
+}
+
+#[tokio::test]
+async fn commit_that_is_refused_leaves_the_store_and_no_copy_of_it() {
+    let env = real_env();
+    let Some(server) = Server::start(&env, &[]).await else { return };
+    let store = opened(&env, &server).await;
+    fill(&store).await;
+    let (place, before) = (Place::new(), store.cluster().await.expect("a cluster"));
+    let file = place.file("backup.db");
+    back_up(&env, address(&server.url("chat")), &file).await.expect("backed up");
+    drop(store);
+    let at_the_end = "CREATE FUNCTION chat.refuse() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'not here'; END $$;
+         CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON chat.posts
+             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION chat.refuse()";
+    server.sql(&env, at_the_end).await;
+    let why = restored(&env, &server, &file).await.expect_err("refused").to_string();
+    assert!(why.contains("not here") && !why.contains("may be done"), "{why}");
+    assert_eq!(place.names(), ["backup.db"]);
+    let store = opened(&env, &server).await;
+    let after = store.cluster().await.expect("a cluster");
+    assert_eq!((after.cluster, after.epoch), (before.cluster, before.epoch));
+    assert_eq!(seqs(&store).await, in_order(3), "the store is as it was");
 }
 
 #[tokio::test]
