@@ -163,6 +163,7 @@ pub(crate) fn chatctl(dir: &Path, args: &[&str]) -> Result<String, String> {
 pub(crate) fn chatctl_with_state(state: &Path, args: &[&str]) -> Result<String, String> {
     let ctl = Command::new(env!("CARGO_BIN_EXE_chatctl"))
         .env("XDG_STATE_HOME", state)
+        .env_remove("CHATCHAT_STORE")
         .args(args)
         .output()
         .expect("it starts");

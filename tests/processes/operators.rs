@@ -1,15 +1,34 @@
 //! Operations of people who run a cluster, on real processes: backup, restore, expulsion.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
-use chatchat::env::real::TempDir;
+use chatchat::{
+    env::{
+        Env,
+        real::{RealWorld, TempDir},
+    },
+    testing::postgres::Server,
+};
 
 use crate::harness::{self, Cluster, chatctl, signal};
 
 #[test]
 fn store_is_backed_up_while_the_cluster_runs_and_restored_when_it_stands() {
-    let args = ["--masters=1", "--workers=1"];
-    let mut cluster = Cluster::start(&args);
+    go_back_to_a_backup("sqlite:", &["--masters=1", "--workers=1"]);
+}
+
+#[tokio::test]
+async fn store_on_postgres_is_backed_up_and_restored_as_one_in_a_file() {
+    let env = Env::new(RealWorld::temporary().expect("a directory"));
+    let Some(server) = Server::start(&env, &[]).await else { return };
+    server.sql(&env, "CREATE SCHEMA chat").await;
+    let store = format!("--store={}", server.url("chat"));
+    go_back_to_a_backup("postgres://", &["--masters=1", "--workers=1", &store]);
+}
+
+/// Backs up a cluster's store, whose name begins so, while it is used, and restores it.
+fn go_back_to_a_backup(store: &str, args: &[&str]) {
+    let mut cluster = Cluster::start(args);
     cluster.says("Chatchat is ready");
     let dir = cluster.dir.path().to_owned();
     let (backup, ctl) = (dir.join("backup.db"), |args: &[&str]| chatctl(&dir, args));
@@ -17,6 +36,7 @@ fn store_is_backed_up_while_the_cluster_runs_and_restored_when_it_stands() {
     ctl(&["post", "kept"]).expect("posted");
     let said = ctl(&["backup", file]).expect("backed up");
     assert!(said.contains("1 board, 1 post, epoch "), "{said}");
+    assert!(said.contains(&format!(", of {store}")), "{said}");
     ctl(&["post", "after the backup"]).expect("posted");
     let why = ctl(&["restore", file]).expect_err("nodes use it");
     assert!(why.contains("stop all nodes"), "{why}");
@@ -25,14 +45,37 @@ fn store_is_backed_up_while_the_cluster_runs_and_restored_when_it_stands() {
 
     let said = ctl(&["restore", file]).expect("restored");
     assert!(said.contains("the store before is kept as "), "{said}");
+    assert!(said.contains(&format!("restored {store}")), "{said}");
     let moved = std::mem::replace(&mut cluster.dir, TempDir::new().expect("a directory"));
-    let again = Cluster::start_in(moved, &args);
+    let again = Cluster::start_in(moved, args);
     again.says("Chatchat is ready");
     let posted = ctl(&["post", "after the restore"]).expect("posted");
     assert_eq!(posted, "lobby 2\n", "the place is given anew, in a new epoch");
     let shown = ctl(&["tail", "--once"]).expect("shown");
     let texts: Vec<_> = shown.lines().filter_map(|line| line.split(": ").nth(1)).collect();
     assert_eq!(texts, ["kept", "after the restore"], "{shown}");
+}
+
+#[test]
+fn store_in_the_environment_does_not_replace_that_of_a_named_data_directory() {
+    let dir = TempDir::new().expect("a directory");
+    let path = |name: &str| dir.path().join(name).to_str().expect("text").to_owned();
+    let (file, other) = (path("backup.db"), path("other.db"));
+    let ctl = |args: &[&str]| {
+        let ctl = Command::new(env!("CARGO_BIN_EXE_chatctl"))
+            .env("CHATCHAT_STORE", format!("sqlite:{other}"))
+            .args(args)
+            .output()
+            .expect("it starts");
+        (ctl.status.code(), String::from_utf8(ctl.stderr).expect("text"))
+    };
+    for command in ["backup", "restore"] {
+        let (code, why) = ctl(&[command, &file, "--data-dir", &path("data")]);
+        assert_eq!(code, Some(2), "{why}");
+        assert!(why.contains("CHATCHAT_STORE") && why.contains("--data-dir"), "{why}");
+        let (code, why) = ctl(&[command, &file]);
+        assert_eq!(code, Some(1), "the environment is enough, but neither file is there: {why}");
+    }
 }
 
 /// Returns whether a node's database has this text in it.

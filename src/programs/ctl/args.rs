@@ -1,8 +1,11 @@
 //! Command line of `chatctl`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Parser, Subcommand, value_parser};
+use clap::{
+    CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind, parser::ValueSource,
+    value_parser,
+};
 
 use crate::{
     api::JoinTerms,
@@ -47,6 +50,32 @@ pub(super) struct Args {
 
     #[command(subcommand)]
     pub(super) command: Command,
+}
+
+impl Args {
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// Those of clap, also for a data directory on the command line whose store is not the one that is
+    /// left in the environment: the first is what was meant, and would not be what is used.
+    pub(super) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut matches = Self::command().try_get_matches_from(args)?;
+        let stray_store = matches.subcommand().is_some_and(|(name, of_command)| {
+            ["backup", "restore"].contains(&name)
+                && is_stray(matches.value_source("data_dir"), of_command.value_source("store"))
+        });
+        if stray_store {
+            let why = "--data-dir and CHATCHAT_STORE each name a store; unset CHATCHAT_STORE, or name \
+                       the store with --store instead of --data-dir";
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, why));
+        }
+        Self::from_arg_matches_mut(&mut matches).map_err(|why| why.format(&mut Self::command()))
+    }
+}
+
+/// Returns whether the store comes from the environment alone and the data directory does not.
+fn is_stray(data_dir: Option<ValueSource>, store: Option<ValueSource>) -> bool {
+    data_dir == Some(ValueSource::CommandLine) && store == Some(ValueSource::EnvVariable)
 }
 
 #[derive(Debug, Subcommand)]
@@ -107,7 +136,7 @@ pub(super) enum Command {
         /// File that is made.
         file: PathBuf,
         /// Store, sqlite:PATH or postgres://USER@HOST/DATABASE, instead of the one that the data
-        /// directory's cluster.json names.
+        /// directory's cluster.json names. From the environment it counts only without --data-dir.
         #[arg(long, env = "CHATCHAT_STORE", hide_env_values = true, value_name = "STORE")]
         store: Option<String>,
     },
@@ -118,7 +147,7 @@ pub(super) enum Command {
         /// File that `backup` made.
         file: PathBuf,
         /// Store, sqlite:PATH or postgres://USER@HOST/DATABASE, instead of the one that the data
-        /// directory's cluster.json names.
+        /// directory's cluster.json names. From the environment it counts only without --data-dir.
         #[arg(long, env = "CHATCHAT_STORE", hide_env_values = true, value_name = "STORE")]
         store: Option<String>,
     },
@@ -195,6 +224,24 @@ mod tests {
             panic!("another command: {args:?}");
         };
         JoinTerms::new(uses, life).map_err(|why| why.to_string())
+    }
+
+    #[test]
+    fn store_of_the_environment_does_not_replace_that_of_a_data_directory() {
+        use ValueSource::{CommandLine, DefaultValue, EnvVariable};
+        assert!(is_stray(Some(CommandLine), Some(EnvVariable)));
+        for (data_dir, store) in [
+            (CommandLine, Some(CommandLine)),
+            (CommandLine, None),
+            (EnvVariable, Some(EnvVariable)),
+            (DefaultValue, Some(EnvVariable)),
+        ] {
+            assert!(!is_stray(Some(data_dir), store), "{data_dir:?} {store:?}");
+        }
+        for args in [&["backup", "f", "--data-dir=d"][..], &["--data-dir=d", "restore", "f"]] {
+            let args = [&["chatctl"], args, &["--store=sqlite:/x"]].concat();
+            Args::read(args.into_iter().map(OsString::from)).expect("both are on the command line");
+        }
     }
 
     #[test]

@@ -23,7 +23,6 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser;
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
@@ -81,7 +80,7 @@ const TAIL: u32 = 50;
 /// Runs the command line; errors go to stderr.
 #[must_use]
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
+    let args = match Args::read(args) {
         Ok(args) => args,
         Err(why) => {
             // clap prints help to stdout and usage errors to stderr; a closed one is no news.

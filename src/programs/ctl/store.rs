@@ -20,8 +20,12 @@ const BUSY: Duration = Duration::from_secs(10);
 
 /// Writes the store to a new file, while nodes use it.
 pub(super) fn back_up(file: &Path, store: Option<&str>, data_dir: &Path) -> Result<(), CtlError> {
-    let tell = |contents: Contents| say(&format!("{}: {}\n", file.display(), in_words(&contents)));
-    match place(store, data_dir)? {
+    let place = place(store, data_dir)?;
+    let store = place.to_string();
+    let tell = |contents: Contents| {
+        say(&format!("{}: {}, of {store}\n", file.display(), in_words(&contents)))
+    };
+    match place {
         StorePlace::Sqlite(path) => tell(backup::back_up(&path, file, BUSY).map_err(failed)?),
         StorePlace::Postgres(address) => in_world(None, async |env| {
             tell(postgres::backup::back_up(&env, *address, file).await.map_err(failed)?)
@@ -31,14 +35,15 @@ pub(super) fn back_up(file: &Path, store: Option<&str>, data_dir: &Path) -> Resu
 
 /// Puts a backup in the place of the store, whose nodes are stopped.
 pub(super) fn restore(file: &Path, store: Option<&str>, data_dir: &Path) -> Result<(), CtlError> {
-    match place(store, data_dir)? {
+    let place = place(store, data_dir)?;
+    let store = place.to_string();
+    match place {
         StorePlace::Sqlite(path) => {
             let now_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
             let restored = backup::restore(file, &path, now_ms, BUSY).map_err(failed)?;
-            tell_restored(&path.display().to_string(), &restored)
+            tell_restored(&store, &restored)
         }
         StorePlace::Postgres(address) => in_world(None, async |env| {
-            let store = address.to_string();
             let restored = postgres::backup::restore(&env, *address, file).await.map_err(failed)?;
             tell_restored(&store, &restored)
         }),
