@@ -153,10 +153,13 @@ fn workers_are_drained_by_their_masters_one_after_another() {
     assert!(why.contains("no node is called worker-7"), "{why}");
     for name in ["worker-0", "worker-1"] {
         let mut said = Err(String::new());
-        // A worker's master may not have heard of the other one's workers yet.
+        // Masters may not have heard of each other's workers yet.
+        let is_yet_to_hear = |why: &str| {
+            ["no other worker is in", "no node is called"].iter().any(|text| why.contains(text))
+        };
         let is_done = || {
             said = chatctl(dir, &["drain", name]);
-            said.as_ref().map_or_else(|why| !why.contains("no other worker is in"), |_| true)
+            said.as_ref().map_or_else(|why| !is_yet_to_hear(why), |_| true)
         };
         until(name, is_done, || cluster.logs());
         ended_in_time(&said.expect("drained"), name);

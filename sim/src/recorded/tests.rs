@@ -245,7 +245,7 @@ fn what_faults_excuse_is_judged_once_the_file_tells_of_all_of_them() {
     assert_eq!(unjudged, [UNJUDGED, HELDLESS]);
     let mut made = Made::of_cluster(vec![fault("pause", "store", 10, 5000)]);
     let held = json!({ "answer": "pending", "with": { "copies": 2 } });
-    made.calls.push(ends(call(3, 50, None), 90, "answer", held));
+    made.calls.push(ends(call(3, 250, None), 290, "answer", held));
     assert_eq!(judged(made).1, [UNJUDGED, SESSIONLESS]);
 }
 
