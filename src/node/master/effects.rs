@@ -260,6 +260,9 @@ impl Driver {
             Input::SessionsTouched { keys, answer } => self.on_sessions_touched(&keys, answer),
             Input::SessionsLeft => self.people.presence.on_left(),
             Input::Denied { node, answer, reply } => self.on_denied(node, answer, reply),
+            Input::WorkerAnsweredDrain { link, answer, reply } => {
+                self.on_worker_answered_drain(link, answer, reply);
+            }
             Input::StorePolled(polled) => self.on_polled(now, *polled),
             Input::BoardsRead(answer) => self.on_fresh_boards(answer),
             Input::UsersRead(answer) => self.on_fresh_users(answer),

@@ -1,10 +1,12 @@
 //! Inputs of the master's driver that come from its own tasks.
 
+use tokio::sync::oneshot;
+
 use super::{NodeError, key_maker::MadeKeys};
 use crate::{
     comm::{Responder, SecureStream, handshake::Ready},
     model::{
-        ids::{BoardName, KeyEpoch, NodeId, PostId, Resource, SessionKey, UserId},
+        ids::{BoardName, KeyEpoch, LinkId, NodeId, PostId, Resource, SessionKey, UserId},
         message::ForwardReply,
         read_order::ReadNumber,
         rows::{
@@ -14,7 +16,7 @@ use crate::{
         time::Mono,
     },
     node::{
-        handle::{Read, Reply, Restored},
+        handle::{Read, Reply, Restored, WorkerDrainError},
         inbox::DriverInput,
     },
     protocol::{
@@ -24,6 +26,9 @@ use crate::{
         tries::Assignee,
     },
 };
+
+/// Way back to the operator who has a worker drained.
+pub(super) type DrainReply = oneshot::Sender<Result<u64, WorkerDrainError>>;
 
 /// Number of a stream, unique within one life of a master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +76,8 @@ pub(super) enum Input {
     SessionsLeft,
     /// The store denied a node that an operator expels; `false` if there is no such node.
     Denied { node: NodeId, answer: Result<bool, StoreError>, reply: Reply<()> },
+    /// A worker answered to the request to end, or did not.
+    WorkerAnsweredDrain { link: LinkId, answer: Result<u64, WorkerDrainError>, reply: DrainReply },
     /// The store was polled.
     StorePolled(Box<Polled>),
     /// The boards were read for requests that wait.
@@ -114,6 +121,7 @@ impl DriverInput for Input {
             | Self::SessionsTouched { .. }
             | Self::SessionsLeft
             | Self::Denied { .. }
+            | Self::WorkerAnsweredDrain { .. }
             | Self::StorePolled(_)
             | Self::KeyMade { .. }
             | Self::LinkAccepted(_)

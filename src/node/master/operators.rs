@@ -1,8 +1,10 @@
 //! Requests of operators: join tokens, the drain of workers, the expulsion of nodes, and dead letters.
 
-use tokio::sync::oneshot;
-
-use super::{Driver, input::Input, reads::unread};
+use super::{
+    Driver,
+    input::{DrainReply, Input},
+    reads::unread,
+};
 use crate::{
     api::{JoinInvitation, JoinTerms, JoinTokenList, JoinTokenState},
     comm::Link,
@@ -10,7 +12,7 @@ use crate::{
     model::{
         bounds::HAND_OVER_VERSION,
         event::Event,
-        ids::{NodeId, Role, TokenId},
+        ids::{LinkId, NodeId, Role, TokenId},
         message::{Fact, MemberState, Request, Response},
         rows::{DeadLetter, StoreError},
     },
@@ -110,31 +112,41 @@ impl Driver {
     }
 
     /// Asks a worker of this master to hand its held posts over and end, and answers with the longest time
-    /// that this takes, in milliseconds.
-    pub(super) fn drain_worker(
-        &self,
-        node: NodeId,
-        force: bool,
-        reply: oneshot::Sender<Result<u64, WorkerDrainError>>,
-    ) {
+    /// that this takes, in milliseconds. From now on it counts as one that ends.
+    pub(super) fn drain_worker(&mut self, node: NodeId, force: bool, reply: DrainReply) {
         let link = match self.to_drain(node, force) {
             Ok(link) => link,
             Err(why) => return drop(reply.send(Err(why))),
         };
+        tracing::info!(%node, force, "a worker is being drained");
+        self.core.on_worker_ends(link.id());
         let limit = self.config.store_timeout;
-        self.env.spawn("drain-worker", async move {
+        self.spawn("drain-worker", async move {
             let answer = match link.call(Request::Drain, limit).await {
                 Ok(Response::Draining { within_ms }) => Ok(within_ms),
                 _ => Err(WorkerDrainError::NoAnswer),
             };
-            let _ = reply.send(answer);
+            Input::WorkerAnsweredDrain { link: link.id(), answer, reply }
         });
+    }
+
+    pub(super) fn on_worker_answered_drain(
+        &mut self,
+        link: LinkId,
+        answer: Result<u64, WorkerDrainError>,
+        reply: DrainReply,
+    ) {
+        if answer.is_err() {
+            // If it ends all the same, it says so by its first held post, or by its link's end.
+            self.core.on_worker_stays(self.env.now(), link, &mut self.out);
+        }
+        let _ = reply.send(answer);
     }
 
     /// Returns the link to a worker that may be drained.
     fn to_drain(&self, node: NodeId, force: bool) -> Result<Link, WorkerDrainError> {
         let registry = self.core.registry();
-        let master = may_drain(registry, node, force)?;
+        let master = may_drain(registry, node, force, |other| self.core.is_worker_ending(other))?;
         let registered = self.core.registrations().get(&node);
         let Some(link) = registered.and_then(|worker| self.links.get(worker.link)) else {
             let name = registry.get(&master).map(|member| member.name.clone());
@@ -201,15 +213,21 @@ impl Driver {
     }
 }
 
-/// Checks that a worker is in and, without `force`, that another one is too. Returns the worker's master.
-fn may_drain(registry: &Registry, node: NodeId, force: bool) -> Result<NodeId, WorkerDrainError> {
+/// Checks that a worker is in and, without `force`, that another one is too and does not end. Returns the
+/// worker's master.
+fn may_drain(
+    registry: &Registry,
+    node: NodeId,
+    force: bool,
+    ends: impl Fn(&NodeId) -> bool,
+) -> Result<NodeId, WorkerDrainError> {
     let is_in = |fact: &&Fact| fact.role == Role::Worker && fact.state == MemberState::In;
     let (mut master, mut has_others) = (None, false);
     for fact in registry.facts().filter(is_in) {
         if fact.node == node {
             master = Some(fact.master);
         } else {
-            has_others = true;
+            has_others |= !ends(&fact.node);
         }
     }
     let master = master.ok_or(WorkerDrainError::Unknown)?;
@@ -247,12 +265,19 @@ mod tests {
         add(2, Role::Worker, MemberState::In);
         add(3, Role::Worker, MemberState::In);
         add(4, Role::Master, MemberState::In);
-        assert_eq!(may_drain(&registry, ids[0], false), Ok(ids[2]));
-        assert_eq!(may_drain(&registry, ids[2], true), Err(WorkerDrainError::Unknown));
+        let may = |registry: &Registry, node, force| may_drain(registry, node, force, |_| false);
+        assert_eq!(may(&registry, ids[0], false), Ok(ids[2]));
+        assert_eq!(may(&registry, ids[2], true), Err(WorkerDrainError::Unknown));
+        // The other one is being drained: it is in until it has ended.
+        let ends = |node: &NodeId| *node == ids[1];
+        let may_with = |node, force| may_drain(&registry, node, force, ends);
+        assert_eq!(may_with(ids[0], false), Err(WorkerDrainError::LastWorker));
+        assert_eq!(may_with(ids[0], true), Ok(ids[2]));
+        assert_eq!(may_with(ids[1], false), Ok(ids[2]), "it is asked once more");
         registry.end(Mono::ZERO, ids[1], Registration(1), MemberState::Left);
-        assert_eq!(may_drain(&registry, ids[0], false), Err(WorkerDrainError::LastWorker));
-        assert_eq!(may_drain(&registry, ids[0], true), Ok(ids[2]));
-        assert_eq!(may_drain(&registry, ids[1], true), Err(WorkerDrainError::Unknown));
+        assert_eq!(may(&registry, ids[0], false), Err(WorkerDrainError::LastWorker));
+        assert_eq!(may(&registry, ids[0], true), Ok(ids[2]));
+        assert_eq!(may(&registry, ids[1], true), Err(WorkerDrainError::Unknown));
     }
 
     #[tokio::test]

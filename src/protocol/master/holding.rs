@@ -9,7 +9,7 @@ use crate::{
     model::{
         bounds::HOLD_TRIES_MAX,
         held::HeldPost,
-        ids::{LinkId, PostId, UserId},
+        ids::{LinkId, NodeId, PostId, UserId},
         message::{Task, Update},
         outcome::{Outcome, TaskResult},
         stream::HeldState,
@@ -86,10 +86,18 @@ impl Master {
         }
     }
 
-    /// Notes that the worker at this link ends: it holds nothing more.
+    /// Notes that the worker at this link ends: it holds nothing more, and gets no more batches.
     pub fn on_worker_ends(&mut self, link: LinkId) {
         if self.registrations.by_link(link).is_some() {
             self.ending.insert(link);
+        }
+    }
+
+    /// Notes that the worker at this link goes on after all: it did not say that it ends.
+    pub fn on_worker_stays(&mut self, now: Mono, link: LinkId, out: &mut Vec<Effect>) {
+        if self.ending.remove(&link) {
+            self.mark_all();
+            self.pump_marked(now, out);
         }
     }
 
@@ -97,6 +105,12 @@ impl Master {
     #[must_use]
     pub fn is_ending(&self, link: LinkId) -> bool {
         self.ending.contains(&link)
+    }
+
+    /// Returns whether this worker is registered here and known to end.
+    #[must_use]
+    pub fn is_worker_ending(&self, node: &NodeId) -> bool {
+        self.registrations.get(node).is_some_and(|registered| self.is_ending(registered.link))
     }
 
     /// Returns links over which a post can be held, with the number of the copy, those to try first in

@@ -15,7 +15,8 @@
 //! 2. A resource has at most `batches_in_flight` batches in flight, at one registration of a worker,
 //!    each under a token greater than every one before; when one falls, the later ones do.
 //! 3. A forwarded task is never forwarded again.
-//! 4. A worker in the failed list is registered nowhere here, so it is never picked.
+//! 4. A worker in the failed list is registered nowhere here, so it is never picked. One that is known
+//!    to end keeps what it has, and is picked for nothing more.
 //! 5. A slot without work for `lease_idle` is let go with its lease; when slots run out, the least
 //!    recently used idle one is.
 //! 6. "Nothing was done" is said only of a task that was never sent anywhere.

@@ -362,8 +362,7 @@ impl Master {
         }
         let is_well = |entry: &Entry| !entry.alone && entry.failed.total() == 0;
         let Assignee { node, registration } = assignee;
-        let is_here = self.is_registered(&node, registration);
-        if is_here
+        if self.takes_work(&node, registration)
             && self.selection.has_room(&node)
             && self.calls.room(assignee).is_some()
             && self.queue.front(slot).is_some_and(is_well)
@@ -389,7 +388,7 @@ impl Master {
     fn pick(&self) -> Option<Assignee> {
         let worker = |node: &NodeId| {
             let registration = self.registrations.get(node)?.registration;
-            Some(Assignee { node: *node, registration })
+            self.takes_work(node, registration).then_some(Assignee { node: *node, registration })
         };
         let has_room = |node: &NodeId| worker(node).is_some_and(|w| self.calls.room(w).is_some());
         worker(&self.selection.pick(has_room)?)
@@ -409,7 +408,7 @@ impl Master {
         let Some(batch) = self.assignments.waiting(slot) else { return };
         let (assignee, followed) = (batch.assignee, batch.followed);
         let Assignee { node, registration } = assignee;
-        let is_here = self.is_registered(&node, registration);
+        let is_here = self.takes_work(&node, registration);
         match batch.retry_at {
             _ if self.hands_over() => self.put_back(slot, false),
             Some(at) if at > now => self.wake(at, slot),
@@ -451,6 +450,11 @@ impl Master {
 
     pub(super) fn is_registered(&self, node: &NodeId, registration: Registration) -> bool {
         self.registrations.get(node).is_some_and(|here| here.registration == registration)
+    }
+
+    /// Returns whether a registration is here and its worker does not end.
+    fn takes_work(&self, node: &NodeId, registration: Registration) -> bool {
+        self.is_registered(node, registration) && !self.is_worker_ending(node)
     }
 
     /// Makes one attempt with the last batch of a slot and its worker, which is registered, and

@@ -82,6 +82,31 @@ fn worker_that_ends_is_asked_to_hold_nothing() {
 }
 
 #[test]
+fn worker_that_ends_finishes_its_batch_and_gets_no_other_unless_it_stays() {
+    let mut lab = Lab::new(2);
+    lab.submit(1);
+    lab.grant(1);
+    let (slot, attempt, ends, _) = lab.assigned().expect("in flight");
+    lab.master.on_worker_ends(ends);
+    lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+    assert!(lab.ended().is_some());
+    for n in 2..5 {
+        lab.submit(n);
+        let (slot, attempt, link, _) = lab.assigned().expect("in flight");
+        assert_ne!(link, ends);
+        lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(u64::from(n))])));
+    }
+    lab.submit(5);
+    let (slot, attempt, other, _) = lab.assigned().expect("in flight");
+    lab.master.on_worker_ends(other);
+    lab.answer(slot, attempt, Err(CallFailed::TimedOut));
+    lab.pass(200);
+    assert!(lab.assigned().is_none(), "it is not tried again where it cannot end");
+    lab.master.on_worker_stays(lab.now, ends, &mut lab.out);
+    assert_eq!(lab.assigned().map(|sent| sent.2), Some(ends));
+}
+
+#[test]
 fn posts_in_the_queue_and_in_flight_are_held_when_the_store_goes() {
     let mut lab = Lab::new(1);
     let sent = lab.submit(1);
