@@ -105,7 +105,7 @@ pub enum WorkerDrainError {
         master: String,
     },
     /// No other worker could go on. Nothing has begun.
-    #[error("no other worker is in")]
+    #[error("no other worker is in that goes on")]
     LastWorker,
     /// The worker's release is older than this request. Nothing has begun.
     #[error("the worker runs a release that cannot be asked to end: stop it with SIGTERM")]

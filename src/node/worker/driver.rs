@@ -102,6 +102,8 @@ pub(super) struct Driver {
     watch: StoreWatch,
     /// Whether the master had this worker end.
     is_drained: bool,
+    /// Whether this worker ends: it finishes what it has, and takes no post to hold any more.
+    pub(super) is_ending: bool,
 }
 
 impl Driver {
@@ -128,6 +130,7 @@ impl Driver {
             reaches_store: false,
             watch: StoreWatch::default(),
             is_drained: false,
+            is_ending: false,
         }
     }
 
@@ -137,9 +140,24 @@ impl Driver {
         mut inbox: Inbox<Input>,
         stop: impl Future<Output = ()> + Send,
     ) {
+        self.serve_until(&mut inbox, stop).await;
+        self.is_ending = true;
+        // What is in flight is answered meanwhile.
+        let handed_over = self.hand_over();
+        self.serve_until(&mut inbox, handed_over).await;
+        self.driver.clear();
+        self.say_goodbye(&mut inbox.links).await;
+    }
+
+    /// Serves until `stop`, or until the master has this worker end.
+    async fn serve_until(
+        &mut self,
+        inbox: &mut Inbox<Input>,
+        stop: impl Future<Output = ()> + Send,
+    ) {
         let mut stop = std::pin::pin!(stop);
         let env = self.parts.env.clone();
-        while !self.is_drained {
+        while self.is_ending || !self.is_drained {
             let now = self.now();
             self.driver.set(now);
             let turn = now + self.parts.config.heartbeat_interval;
@@ -175,16 +193,15 @@ impl Driver {
             let now = self.now();
             self.expire_keys(now);
             self.on_opening();
-            self.hand_in(now);
+            if !self.is_ending {
+                self.hand_in(now);
+            }
             if self.parts.worker.next_deadline().is_some_and(|due| due <= now) {
                 let draw = self.rng.next_u64();
                 self.parts.worker.on_timer(now, draw, &mut self.out);
                 self.carry();
             }
         }
-        self.hand_over().await;
-        self.driver.clear();
-        self.say_goodbye(&mut inbox.links).await;
     }
 
     fn now(&self) -> Mono {
@@ -284,6 +301,7 @@ impl Driver {
     fn ask_for_login(&mut self, now: Mono) {
         let slot = self.parts.dialer.login.as_ref();
         if let (true, Some(link)) = (slot.is_some_and(LoginSlot::is_wanted), &self.link)
+            && !self.is_ending
             && self.login_asks.leaves(now)
         {
             tracing::info!(

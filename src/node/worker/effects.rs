@@ -28,6 +28,8 @@ impl Driver {
 
     fn carry_one(&mut self, effect: Effect) {
         match effect {
+            // It would register for nothing.
+            Effect::Dial(_) if self.is_ending => {}
             Effect::Dial(addr) => self.dial(addr),
             Effect::CloseLink(reason) => self.close_link(reason),
             Effect::Send(direct) => self.send(&direct),

@@ -1,11 +1,19 @@
 //! Posts on this worker's disk that wait for the store: taken from a master, and handed in to one.
 
+use std::{
+    future::Future,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use futures_util::future::join_all;
+
 use super::{
+    database::Database,
     driver::{Driver, HAND_OVER_MAX, answer},
     input::Input,
 };
 use crate::{
-    comm::Responder,
+    comm::{Link, Responder},
     env::Env,
     model::{
         bounds::{HAND_INS_MAX, HAND_OVER_VERSION},
@@ -23,7 +31,8 @@ impl Driver {
     /// Puts a post that was held for so long elsewhere on the disk, then says so.
     pub(super) fn hold(&self, post: HeldPost, age_ms: u64, reply: Responder) {
         let key = post.key();
-        if !self.held.has_room(&key) {
+        // One that ends would keep it for its next life.
+        if self.is_ending || !self.held.has_room(&key) {
             return answer(reply, &Response::Hold(HoldReply::Full));
         }
         let (env, database) = (self.parts.env.clone(), self.parts.database.clone());
@@ -111,32 +120,36 @@ impl Driver {
 
     /// Has two other workers hold each post that waits here, as far as they do so in time: this one ends.
     /// Posts that fewer hold stay too, and are handed in by its next life.
-    pub(super) async fn hand_over(&self) {
-        let Some(link) = self.link.clone().filter(|_| !self.held.is_empty()) else { return };
-        let (env, database) = (&self.parts.env, &self.parts.database);
-        let knows_age = link.peer().version >= HAND_OVER_VERSION;
-        let hand_over = async |key: HeldKey| {
-            let found = database.read(move |replica| replica.held_post(key)).await.flatten();
-            let Some((held, wall_ms)) = found else { return };
-            let age_ms = age_ms(env, wall_ms);
-            let request = if knows_age {
-                Request::HandOver { held, copy: 0, age_ms }
+    pub(super) fn hand_over(&self) -> impl Future<Output = ()> + Send + use<> {
+        let keys: Vec<_> = self.held.keys().collect();
+        let (env, database) = (self.parts.env.clone(), self.parts.database.clone());
+        let link = self.link.clone();
+        async move {
+            if keys.is_empty() {
+                return;
+            }
+            let left = AtomicUsize::new(keys.len());
+            if let Some(link) = &link {
+                let all = async {
+                    for some in keys.chunks(HAND_INS_MAX) {
+                        let one = |key: &HeldKey| hand_over(&env, &database, link, *key, &left);
+                        join_all(some.iter().map(one)).await;
+                    }
+                };
+                if env.timeout(HAND_OVER_MAX, all).await.is_ok() {
+                    env.sometimes("a worker that ends handed its held posts over");
+                }
+            }
+            let (posts, left) = (keys.len(), left.into_inner());
+            if left == 0 {
+                tracing::info!(posts, "two other workers have each post that was held here");
             } else {
-                Request::Hold { held, copy: 0 }
-            };
-            let answer = link.call(request, HAND_OVER_MAX).await;
-            if matches!(answer, Ok(Response::HandOver { copies: COPIES.. })) {
-                database.let_go(key).await;
+                tracing::warn!(
+                    posts,
+                    left,
+                    "held posts stay on this disk: start this worker again"
+                );
             }
-        };
-        let all = async {
-            let keys: Vec<_> = self.held.keys().collect();
-            for some in keys.chunks(HAND_INS_MAX) {
-                futures_util::future::join_all(some.iter().map(|key| hand_over(*key))).await;
-            }
-        };
-        if self.parts.env.timeout(HAND_OVER_MAX, all).await.is_ok() {
-            self.parts.env.sometimes("a worker that ends handed its held posts over");
         }
     }
 
@@ -144,6 +157,25 @@ impl Driver {
     pub(super) fn tell_held(&self) {
         self.send(&Direct::Holds(u32::try_from(self.held.len()).unwrap_or(u32::MAX)));
     }
+}
+
+/// Has two other workers hold a post, and deletes it here if they do. Lowers `left` if it is here no more.
+async fn hand_over(env: &Env, database: &Database, link: &Link, key: HeldKey, left: &AtomicUsize) {
+    let Some(found) = database.read(move |replica| replica.held_post(key)).await else { return };
+    if let Some((held, wall_ms)) = found {
+        let age_ms = age_ms(env, wall_ms);
+        let request = if link.peer().version >= HAND_OVER_VERSION {
+            Request::HandOver { held, copy: 0, age_ms }
+        } else {
+            Request::Hold { held, copy: 0 }
+        };
+        let answer = link.call(request, HAND_OVER_MAX).await;
+        if !matches!(answer, Ok(Response::HandOver { copies: COPIES.. })) {
+            return;
+        }
+        database.let_go(key).await;
+    }
+    left.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// Returns for how long a post has been held that is held since then.

@@ -423,6 +423,43 @@ async fn held_post_goes_with_its_age_and_stays_until_two_others_hold_it() {
 }
 
 #[tokio::test]
+async fn batch_in_flight_is_answered_while_a_worker_that_ends_hands_its_posts_over() {
+    let (store, writes) = store();
+    let mut master = TestMaster::start(&config()).await;
+    let dir = dir();
+    let mut running = worker(&master, &store, &dir, true);
+    let mut taken = master.take().await;
+    hold(&taken, Request::Hold { held: held_post(), copy: 0 }).await;
+    let lease = lobby(&store, &master).await;
+    writes.gate.forget_permits(1000);
+    let link = taken.link.clone();
+    let batch = Request::Assign(vec![batch(&taken, lease, 1, vec![post(2)])]);
+    let in_flight = link.call(batch, Duration::from_secs(5));
+    let meanwhile = async {
+        while writes.writes.load(Ordering::SeqCst) == 0 {
+            env().sleep(Duration::from_millis(5)).await;
+        }
+        running.stop.take().expect("still there").send(()).expect("it listens");
+        let asked = taken.hear(|incoming| match incoming {
+            Incoming::Request { request: Request::HandOver { .. }, reply } => Some(reply),
+            _ => None,
+        });
+        let reply = asked.await;
+        let Task::Post { board, post } = post(3) else { panic!("it is a post") };
+        let another = Request::Hold { held: HeldPost { board, post }, copy: 0 };
+        assert_eq!(taken.call(another).await, Response::Hold(HoldReply::Full));
+        writes.gate.add_permits(1000);
+        reply
+    };
+    let (written, reply) = tokio::join!(in_flight, meanwhile);
+    let Ok(Response::Assign(replies)) = written else { panic!("{written:?}") };
+    assert!(matches!(replies[..], [AssignReply::Done(_)]), "{replies:?}");
+    reply.send(&Response::HandOver { copies: 2 }).expect("it waits");
+    running.ended.await.expect("it ended").expect("it ran");
+    assert!(held_in(&dir).is_empty());
+}
+
+#[tokio::test]
 async fn master_of_the_release_before_is_asked_to_hold_without_an_age() {
     let (store, _held) = store();
     let mut master = TestMaster::start(&config()).await;
