@@ -100,6 +100,9 @@ pub const HELD_MAX: usize = 1000;
 pub const HOLD_TRIES_MAX: usize = 8;
 /// Most nodes that are asked at a time for the posts that a person has on their disks.
 pub const HELD_ANSWERS_MAX: usize = 32;
+/// Most sessions that a master asks other masters for at a time. Made-up keys cost every node that is
+/// asked a look at its disk.
+pub const FAR_LOOKUPS_MAX: usize = 32;
 /// Most held posts that a worker has handed in at a time.
 pub const HAND_INS_MAX: usize = 32;
 /// Bound on the calls under way on a link each way, on every node.
@@ -115,6 +118,7 @@ const _: () = {
     assert!(MASTERS_MAX + WORKERS_MAX <= NODES_MAX);
     assert!(JOIN_USES_MAX as usize <= NODES_MAX, "no token enrols more than the cluster does");
     assert!(HELD_ANSWERS_MAX * HELD_MAX * size_of::<PostId>() <= LIST_BYTES_MAX);
+    assert!(FAR_LOOKUPS_MAX <= IN_FLIGHT_MAX / 8, "look-ups leave calls of other kinds room");
     assert!(HAND_INS_MAX <= IN_FLIGHT_MAX / 8, "hand-ins leave calls of other kinds room");
 };
 

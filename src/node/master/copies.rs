@@ -3,8 +3,10 @@
 //!
 //! 1. What another master asks goes to this one's workers, never to a third master.
 //! 2. Asking other masters takes `store_timeout` at most.
+//! 3. Other masters are asked for at most `FAR_LOOKUPS_MAX` sessions at a time; who asks for more has
+//!    the answer of this one's workers alone.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use futures_util::future::select_ok;
 
@@ -12,7 +14,7 @@ use super::{Driver, reads::unread};
 use crate::{
     comm::{Link, Responder},
     model::{
-        ids::{BoardName, Post, Role, SessionKey},
+        ids::{BoardName, LinkId, NodeId, Post, Role, SessionKey},
         message::{Request, Response},
         rows::{Page, Range, SessionRow, StoreError},
     },
@@ -34,7 +36,6 @@ impl Driver {
         limit: u32,
         reply: Reply<Read<Page>>,
     ) {
-        self.reads.weak_turn += 1;
         let own = self.ask_own_replicas(board.clone(), range, limit);
         let (store, far) = (self.store.clone(), self.ask_peers(board.clone(), range, limit));
         self.env.spawn("weak-read", async move {
@@ -53,7 +54,7 @@ impl Driver {
     /// Reads posts from node databases of own workers, from this master's memory if none of them has
     /// the posts, and else from other masters.
     pub(super) fn ask_replicas(
-        &self,
+        &mut self,
         board: BoardName,
         range: Range,
         limit: u32,
@@ -69,21 +70,23 @@ impl Driver {
         }
     }
 
-    /// Looks a session up in node databases; if no worker of its own has it, `cached` is as good.
+    /// Looks a session up in node databases; if no worker of its own has it, `cached` is as good. Other
+    /// masters are asked for a few sessions at a time: made-up keys go through all of them.
     pub(super) fn ask_replicas_for(
         &mut self,
         key: SessionKey,
         cached: Option<SessionRow>,
     ) -> impl Future<Output = Option<SessionRow>> + Send + use<> {
-        self.reads.weak_turn += 1;
         let (own, far) = (self.replicas(), self.peers_in_turn());
         let (env, wait) = (self.env.clone(), self.config.store_timeout);
+        let places = Arc::clone(&self.reads.far_lookups);
         async move {
             let request = Request::Session(key);
             let near = one_by_one(own, request.clone(), wait, session).await.or(cached);
             if near.is_some() {
                 return near;
             }
+            let _place = places.try_acquire().ok()?;
             let row = first_of(far, &request, wait, session).await;
             if row.is_some() {
                 env.sometimes("a node database behind another master knew a session");
@@ -108,7 +111,7 @@ impl Driver {
             return;
         }
         let copies = match role {
-            Role::Master => self.replicas_for_a_peer(),
+            Role::Master => self.replicas(),
             Role::Worker => Vec::new(),
         };
         let (store, wait) = (self.store.clone(), self.wait_for_a_peer());
@@ -129,7 +132,7 @@ impl Driver {
             return;
         }
         let cached = self.people.sessions.get(&key).cloned();
-        let (copies, wait) = (self.replicas_for_a_peer(), self.wait_for_a_peer());
+        let (copies, wait) = (self.replicas(), self.wait_for_a_peer());
         self.env.spawn("serve-session", async move {
             let row = one_by_one(copies, Request::Session(key), wait, session).await;
             let _ = reply.send(&Response::Session(row.or(cached)));
@@ -138,7 +141,7 @@ impl Driver {
 
     /// Reads posts from a node database of an own worker, or from memory.
     fn ask_own_replicas(
-        &self,
+        &mut self,
         board: BoardName,
         range: Range,
         limit: u32,
@@ -158,7 +161,7 @@ impl Driver {
 
     /// Reads posts from what other masters and their workers have.
     fn ask_peers(
-        &self,
+        &mut self,
         board: BoardName,
         range: Range,
         limit: u32,
@@ -175,7 +178,13 @@ impl Driver {
         }
     }
 
-    fn page_of_memory(&self, board: &BoardName, range: Range, limit: u32) -> Option<Page> {
+    /// Returns posts of a board from memory, as new as that is.
+    pub(super) fn page_of_memory(
+        &self,
+        board: &BoardName,
+        range: Range,
+        limit: u32,
+    ) -> Option<Page> {
         let posts = self.tails.read(board, range, limit as usize)?;
         Some(Page {
             posts: posts.iter().map(|post| Post::clone(post)).collect(),
@@ -186,34 +195,38 @@ impl Driver {
     }
 
     /// Returns links to workers, beginning with the one whose turn it is.
-    fn replicas(&self) -> Vec<Link> {
-        self.in_turn(self.links.workers().cloned().collect(), usize::from(REPLICAS_MAX))
-    }
-
-    /// Returns links to other masters, beginning with the one whose turn it is.
-    fn peers_in_turn(&self) -> Vec<Link> {
-        let peers = self.core.peers().filter_map(|(_, link)| self.links.get(link).cloned());
-        self.in_turn(peers.collect(), PEERS_MAX)
-    }
-
-    fn in_turn(&self, mut links: Vec<Link>, max: usize) -> Vec<Link> {
-        if !links.is_empty() {
-            let turn = usize::try_from(self.reads.weak_turn).unwrap_or(0) % links.len();
-            links.rotate_left(turn);
-        }
-        links.truncate(max);
+    fn replicas(&mut self) -> Vec<Link> {
+        let workers = self.links.workers().cloned().collect();
+        let mut links = in_turn(&mut self.reads.worker_turn, workers);
+        links.truncate(usize::from(REPLICAS_MAX));
         links
     }
 
-    fn replicas_for_a_peer(&mut self) -> Vec<Link> {
-        self.reads.weak_turn += 1;
-        self.replicas()
+    /// Returns links to other masters, beginning with the one whose turn it is. One without workers has
+    /// its memory alone: it is asked where no master has any.
+    fn peers_in_turn(&mut self) -> Vec<Link> {
+        let peers = in_turn(&mut self.reads.peer_turn, self.core.peers().collect());
+        let link = |(_, link): &(NodeId, LinkId)| self.links.get(*link).cloned();
+        let has_workers = |(node, _): &&(NodeId, LinkId)| self.core.registry().has_workers(node);
+        let with: Vec<_> =
+            peers.iter().filter(has_workers).filter_map(link).take(PEERS_MAX).collect();
+        if with.is_empty() { peers.iter().filter_map(link).take(PEERS_MAX).collect() } else { with }
     }
 
-    /// Returns the time for one worker, so that all of them fit into the time of the asker.
+    /// Returns the time for one worker, so that all of them and the store fit into the time of the asker.
     fn wait_for_a_peer(&self) -> Duration {
-        self.config.store_timeout / u32::from(REPLICAS_MAX)
+        self.config.store_timeout / (u32::from(REPLICAS_MAX) + 1)
     }
+}
+
+/// Returns these, beginning with the one whose turn it is, and raises the turn.
+fn in_turn<T>(turn: &mut u64, mut all: Vec<T>) -> Vec<T> {
+    *turn = turn.wrapping_add(1);
+    if !all.is_empty() {
+        let first = usize::try_from(*turn).unwrap_or(0) % all.len();
+        all.rotate_left(first);
+    }
+    all
 }
 
 /// Asks one node after another until one knows.
@@ -265,5 +278,24 @@ fn session(response: Response) -> Option<SessionRow> {
     match response {
         Response::Session(row) => row,
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_of_those_who_take_turns_is_the_first_as_often_whatever_else_is_counted() {
+        let (mut workers, mut peers) = (0, 0);
+        let mut firsts = [[0; 2], [0; 2]];
+        for _ in 0..10 {
+            // A read asks workers and then masters: one counter for both would skip every other.
+            firsts[0][in_turn(&mut workers, vec![0, 1])[0]] += 1;
+            firsts[1][in_turn(&mut peers, vec![0, 1])[0]] += 1;
+        }
+        assert_eq!(firsts, [[5, 5], [5, 5]]);
+        assert_eq!(in_turn(&mut peers, vec![1, 2, 3]), [3, 1, 2]);
+        assert!(in_turn(&mut peers, Vec::<u8>::new()).is_empty());
     }
 }

@@ -46,9 +46,7 @@ const HELD_FOR_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 impl Driver {
     /// Asks workers to hold a post until two do.
     pub(super) fn hold(&self, id: TaskId, post: HeldPost, holders: &[(LinkId, u8)]) {
-        let link = |(id, copy): &(LinkId, u8)| Some((self.links.get(*id)?.clone(), *copy));
-        let links = holders.iter().filter_map(link).collect();
-        let limit = self.config.attempt_timeout;
+        let (links, limit) = (self.open_links(holders), self.config.attempt_timeout);
         self.spawn("hold", async move {
             Input::HoldEnded { id, end: hold_twice(links, post, 0, limit).await }
         });
@@ -64,9 +62,7 @@ impl Driver {
         reply: Responder,
     ) {
         self.core.on_worker_ends(from);
-        let holders = self.core.holders(&post.post.id);
-        let link = |(id, copy): (LinkId, u8)| Some((self.links.get(id)?.clone(), copy));
-        let links = holders.into_iter().filter(|(id, _)| *id != from).filter_map(link).collect();
+        let links = self.open_links(&self.core.holders(&post.post.id));
         // Who ends does not wait for long, and the next one is asked too.
         let limit = self.config.store_timeout / 2;
         let env = self.env.clone();
@@ -77,6 +73,12 @@ impl Driver {
             }
             let _ = reply.send(&answer(copies));
         });
+    }
+
+    /// Returns the links to these holders that are open, each with the number of its copy.
+    fn open_links(&self, holders: &[(LinkId, u8)]) -> Vec<(Link, u8)> {
+        let link = |(id, copy): &(LinkId, u8)| Some((self.links.get(*id)?.clone(), *copy));
+        holders.iter().filter_map(link).collect()
     }
 
     /// Passes a post of another master on to a worker, and to the next but one if that has no room.

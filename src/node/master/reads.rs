@@ -1,7 +1,9 @@
 //! Reads for the front end: a strong one asks the store after it arrived, and node databases while
 //! the store is away.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
+
+use tokio::sync::Semaphore;
 
 use super::{
     Driver,
@@ -10,7 +12,8 @@ use super::{
 };
 use crate::{
     model::{
-        ids::{Author, BoardName, Cursor, Post, SessionKey},
+        bounds::FAR_LOOKUPS_MAX,
+        ids::{Author, BoardName, Cursor, SessionKey},
         message::Task,
         outcome::Outcome,
         rows::{Active, Boards, Page, Range, SessionRow, StoreError},
@@ -60,14 +63,30 @@ pub(super) struct WantStream {
 pub(super) type WantUsers = Option<Reply<Read<People>>>;
 
 /// Reads of the store that are under way, and what waits for them.
-#[derive(Default)]
 pub(super) struct PendingReads {
     boards: Reads<WantBoards>,
     users: Reads<WantUsers>,
     /// Boards of which posts are being read for the tails.
     pub(super) tails: BTreeSet<BoardName>,
-    /// Counts weak reads, so that those who are asked take turns.
-    pub(super) weak_turn: u64,
+    /// Counts the times that workers were asked, so that they take turns.
+    pub(super) worker_turn: u64,
+    /// The same of other masters.
+    pub(super) peer_turn: u64,
+    /// Places of look-ups of sessions at other masters.
+    pub(super) far_lookups: Arc<Semaphore>,
+}
+
+impl Default for PendingReads {
+    fn default() -> Self {
+        Self {
+            boards: Reads::default(),
+            users: Reads::default(),
+            tails: BTreeSet::new(),
+            worker_turn: 0,
+            peer_turn: 0,
+            far_lookups: Arc::new(Semaphore::new(FAR_LOOKUPS_MAX)),
+        }
+    }
 }
 
 impl PendingReads {
@@ -136,7 +155,6 @@ impl Driver {
                     self.answer_posts(boards, board, range, limit, reply);
                 }
                 (WantBoards::Posts { board, range, limit, reply }, Err(_)) => {
-                    self.reads.weak_turn += 1;
                     let weak = self.ask_replicas(board, range, limit);
                     self.env.spawn("weak-read", async move {
                         let _ = reply.send(weak.await);
@@ -166,7 +184,7 @@ impl Driver {
     }
 
     fn answer_posts(
-        &self,
+        &mut self,
         boards: &Boards,
         board: BoardName,
         range: Range,
@@ -179,15 +197,10 @@ impl Driver {
         };
         let in_memory = (self.tails.epoch() == boards.epoch
             && self.tails.last(&board).is_some_and(|have| have >= last))
-        .then(|| self.tails.read(&board, range, limit as usize))
+        .then(|| self.page_of_memory(&board, range, limit))
         .flatten();
-        if let Some(posts) = in_memory {
-            let page = Page {
-                posts: posts.iter().map(|post| Post::clone(post)).collect(),
-                last_seq: self.tails.last(&board).unwrap_or(last).max(last),
-                epoch: boards.epoch,
-                as_of_ms: boards.as_of_ms,
-            };
+        if let Some(page) = in_memory {
+            let page = Page { as_of_ms: boards.as_of_ms, ..page };
             let _ = reply.send(Ok(Read { value: page, consistency: Consistency::Strong }));
             return;
         }
