@@ -196,8 +196,11 @@ async fn drain_worker(
         };
         say(&format!("{name} is being drained, for {within_ms} ms at most\n"))?;
         let until = began + Duration::from_millis(within_ms) + SPARE;
+        let mut answers = true;
         while env.now() < until {
-            if let Ok(Answer::ClusterState(state)) = api.call(&Request::ClusterState).await
+            let look = api.call(&Request::ClusterState).await;
+            answers = look.is_ok();
+            if let Ok(Answer::ClusterState(state)) = look
                 && !state.nodes.iter().any(|node| is_same_life(node, worker))
             {
                 let took = env.now().since(began).as_secs_f64();
@@ -205,9 +208,18 @@ async fn drain_worker(
             }
             env.sleep(LOOK).await;
         }
-        return Err(CtlError::Failed(format!("{name} is still in; see its log")));
+        return Err(CtlError::Failed(not_seen_to_end(name, answers)));
     }
     Err(CtlError::Failed(why))
+}
+
+/// Says why the end of a worker was not seen; `answers` is whether its master answered when last asked.
+fn not_seen_to_end(name: &str, answers: bool) -> String {
+    if answers {
+        format!("{name} is still in; see its log")
+    } else {
+        format!("{name}: its master no longer answers; the worker may have ended")
+    }
 }
 
 /// Returns whether a node is in under the registration that it had before.
@@ -312,6 +324,13 @@ mod tests {
         assert!(why("north").contains("is a master"), "{}", why("north"));
         assert!(why("w2").contains(&NodeId([4; 16]).to_string()), "{}", why("w2"));
     }
+
+    #[test]
+    fn worker_is_not_said_to_be_in_by_a_master_that_is_gone() {
+        assert_eq!(not_seen_to_end("w1", true), "w1 is still in; see its log");
+        assert!(not_seen_to_end("w1", false).ends_with("the worker may have ended"));
+    }
+
     #[test]
     fn worker_to_drain_is_the_one_that_is_in() {
         let mut nodes = [
