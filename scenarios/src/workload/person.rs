@@ -280,6 +280,8 @@ impl Person {
         let rate = workload.posts_per_second / senders as f64;
         // The past is written by those who come first.
         let past = if place.ends_with("/0.0") { workload.past.div_ceil(senders) as u64 } else { 0 };
+        // A page that opens again sends what an earlier opening left unsettled at once.
+        client.flush(&board).await;
         for nth in 0.. {
             if rate <= 0.0 && nth >= past {
                 break;
@@ -312,7 +314,7 @@ impl Person {
                 self.post(&client, &board, id, text, &mut rng, rate).await;
             }
         }
-        // Posts that an earlier opening left unsettled.
+        // Posts whose writers were dropped.
         client.flush(&board).await;
     }
 
