@@ -411,7 +411,8 @@ async function check() {
   const acked = posts.filter((post) => post.seq);
   let [lost, doubled, moved] = [0, 0, 0];
   const boards = new Map();
-  for (const board of new Set(posts.map((post) => post.board))) {
+  const listed = await people[0].until_done("GET", "/boards");
+  for (const board of new Set([...listed.boards.map((one) => one.name), ...posts.map((post) => post.board)])) {
     const all = await people[0].read_all(board);
     boards.set(board, all);
     Person.history?.board(board, all);

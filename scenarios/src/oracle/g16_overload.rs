@@ -3,7 +3,8 @@
 //!
 //! A post was there before its first try that may have done something, or was given to the worker
 //! that wrote it: then one of the tries that were said to have done nothing made it. The same goes
-//! for a cancel, a board and a log-out.
+//! for a cancel, a board and a log-out. A stranger at a plain front end says what people said again, with
+//! their tokens: what it may have done is nobody's fault.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,6 +19,7 @@ use chatchat::{
 
 use super::{Evidence, Violation, broken, line, told::Told, told::listed};
 use crate::{
+    fault::Kind,
     history::{Operation, Sent},
     property::Property,
 };
@@ -52,6 +54,10 @@ fn posts(evidence: &Evidence<'_>) -> Vec<Violation> {
         let acting = sent.iter().filter(|one| !one.operation.did_nothing());
         let given = given.get(&(&post.board, post.id)).map(|at| *at + SLACK);
         let since = told.since(&post.board, post.seq).into_iter().chain(given).min();
+        let tried = sent.iter().map(|one| one.operation.invoked).min();
+        if tried.is_some_and(|from| may_be_repeated(evidence, from, since)) {
+            continue;
+        }
         let text = match (acting.map(|one| one.operation.invoked).min(), since) {
             (None, _) => format!(
                 "post {} is {} {}, and every try was said to have done nothing",
@@ -68,6 +74,15 @@ fn posts(evidence: &Evidence<'_>) -> Vec<Violation> {
         found.push(broken(Property::G16, "did-something", text, clues));
     }
     found
+}
+
+/// Returns whether a stranger may have said again what was said first at a time, before another one.
+fn may_be_repeated(evidence: &Evidence<'_>, from: Duration, to: Option<Duration>) -> bool {
+    evidence.incidents.iter().any(|incident| {
+        evidence.kind_of(incident) == Some(Kind::Stranger)
+            && to.is_none_or(|to| incident.from <= to)
+            && evidence.end_of(incident) >= from
+    })
 }
 
 /// Returns when each post was given to a worker in the batch that wrote it.
@@ -113,6 +128,7 @@ fn others(evidence: &Evidence<'_>) -> Vec<Violation> {
             _ => None,
         };
         if let Some((at, id)) = cancelled
+            && !may_be_repeated(evidence, Duration::ZERO, Some(at))
             && !may_have(at, &|op| {
                 op.who.person == operation.who.person && op.request == Request::Cancel { id }
             })
@@ -122,7 +138,9 @@ fn others(evidence: &Evidence<'_>) -> Vec<Violation> {
         }
         let Some((at, _)) = operation.reply() else { continue };
         for board in listed(operation).iter().filter(|board| board.name != BoardName::lobby()) {
-            if created.get(&board.name).is_none_or(|first| *first > at) {
+            if created.get(&board.name).is_none_or(|first| *first > at)
+                && !may_be_repeated(evidence, Duration::ZERO, Some(at))
+            {
                 let text = format!("{} is there, and no request may have made it", board.name);
                 found.push(broken(Property::G16, "board", text, [line(operation)]));
             }
@@ -175,6 +193,21 @@ mod tests {
         made.did(0, 100, 200, Fixture::request(1), busy(503)).stored(0, 1).stored(1, 2);
         made.acked(1, 2, 210, 250, 2).acked(0, 1, 300, 400, 1);
         assert_eq!(made.judge(judge).len(), 1, "what stands after it was acked before");
+    }
+
+    #[test]
+    fn what_a_stranger_may_have_said_again_is_accepted() {
+        let judged = |from: u64, until: u64| {
+            let stranger = ("stranger", "to = \"master:0\"", from, until);
+            let mut made = Fixture::with_faults(&[stranger]);
+            made.did(0, 5000, 5100, Fixture::request(1), busy(503)).stored(0, 1);
+            made.stream(1, 0, vec![(5150, delivered(0, 1, 1))]);
+            made.acked(0, 1, 5200, 5300, 1);
+            made.rules(judge)
+        };
+        assert!(judged(5050, 9000).is_empty());
+        assert_eq!(judged(1000, 4000), ["g16.did-something"], "it was gone before");
+        assert_eq!(judged(5160, 9000), ["g16.did-something"], "it came later");
     }
 
     #[test]
