@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use chatchat::{
-    api::{HelloEvent, PostList, Problem, SessionOpened, SessionRestored, StreamEvent},
+    api::{
+        HelloEvent, PostList, Problem, SessionOpened, SessionRestored, StreamEvent, User, UserList,
+    },
     client::{Answer, Delivery, Failure, Request},
     model::{
         event::Event,
@@ -378,4 +380,18 @@ pub(super) fn hello(seq: u64) -> StreamEvent {
 /// Returns a delivered post.
 pub(super) fn delivered(person: usize, n: u8, seq: u64) -> StreamEvent {
     StreamEvent::Post(posted(person, n, seq))
+}
+
+/// Returns a strong list of these people.
+pub(super) fn list_of(people: &[usize]) -> UserList {
+    let person = |n: &usize| User {
+        id: user(*n),
+        name: "x".parse().unwrap(),
+        look: None,
+        since: 1,
+        last_seen: 2,
+    };
+    let users: Vec<_> = people.iter().map(person).collect();
+    let total = users.len() as u64;
+    UserList { users, next: None, total, version: 1, consistency: Consistency::Strong }
 }

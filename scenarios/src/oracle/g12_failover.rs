@@ -156,13 +156,10 @@ fn leaves(
 
 #[cfg(test)]
 mod tests {
-    use chatchat::{
-        api::{User, UserList},
-        client::{Request, StreamEnd},
-    };
+    use chatchat::client::{Request, StreamEnd};
 
     use super::*;
-    use crate::oracle::fixtures::{Fixture, located, ms, user};
+    use crate::oracle::fixtures::{Fixture, list_of, located, ms, user};
 
     const DEATH: u64 = 30_000;
 
@@ -183,17 +180,7 @@ mod tests {
     }
 
     fn listed(made: &mut Fixture, at: u64, people: &[usize]) {
-        let person = |n: &usize| User {
-            id: user(*n),
-            name: "x".parse().unwrap(),
-            look: None,
-            since: 1,
-            last_seen: 2,
-        };
-        let users: Vec<_> = people.iter().map(person).collect();
-        let (total, consistency) = (users.len() as u64, Consistency::Strong);
-        let list = UserList { users, next: None, total, version: 1, consistency };
-        made.did(3, at, at + 100, Request::Users, Ok(Answer::Users(list)));
+        made.did(3, at, at + 100, Request::Users, Ok(Answer::Users(list_of(people))));
     }
 
     /// A stream of person 1 tells that somebody left.

@@ -112,25 +112,12 @@ pub(super) fn present(
 #[cfg(test)]
 mod tests {
     use chatchat::{
-        api::{StreamEvent, User, UserList},
+        api::{StreamEvent, UserList},
         client::Request,
     };
 
     use super::*;
-    use crate::oracle::fixtures::{Fixture, ms, user};
-
-    fn list(people: &[usize]) -> UserList {
-        let person = |n: &usize| User {
-            id: user(*n),
-            name: "x".parse().unwrap(),
-            look: None,
-            since: 1,
-            last_seen: 2,
-        };
-        let users: Vec<_> = people.iter().map(person).collect();
-        let total = users.len() as u64;
-        UserList { users, next: None, total, version: 1, consistency: Consistency::Strong }
-    }
+    use crate::oracle::fixtures::{Fixture, list_of, ms};
 
     fn asked(made: &mut Fixture, at: u64, list: UserList) {
         made.did(3, at, at + 100, Request::Users, Ok(Answer::Users(list)));
@@ -155,7 +142,7 @@ mod tests {
     fn list_of_those_present_without_those_who_left_is_accepted() {
         for (at, people) in [(55_100, &[0, 3][..]), (31_000, &[1, 2]), (34_000, &[0, 1, 2])] {
             let mut made = quiet();
-            asked(&mut made, at, list(people));
+            asked(&mut made, at, list_of(people));
             assert_eq!(rules(&made), [""; 0], "{at}");
         }
     }
@@ -164,7 +151,7 @@ mod tests {
     fn reader_who_looks_away_need_not_be_listed() {
         let mut made = quiet();
         made.history.streams[0].is_slow = true;
-        asked(&mut made, 55_100, list(&[3]));
+        asked(&mut made, 55_100, list_of(&[3]));
         assert_eq!(rules(&made), [""; 0]);
     }
 
@@ -179,17 +166,17 @@ mod tests {
             (55_100, &[0, 9], "stranger"),
         ] {
             let mut made = quiet();
-            asked(&mut made, at, list(people));
+            asked(&mut made, at, list_of(people));
             assert_eq!(rules(&made), [rule], "{at} {people:?}");
         }
         let mut made = quiet();
-        asked(&mut made, 55_100, UserList { total: 2, ..list(&[0, 0]) });
+        asked(&mut made, 55_100, UserList { total: 2, ..list_of(&[0, 0]) });
         assert_eq!(rules(&made), ["twice"]);
         let mut made = quiet();
-        asked(&mut made, 55_100, UserList { total: 7, ..list(&[0]) });
+        asked(&mut made, 55_100, UserList { total: 7, ..list_of(&[0]) });
         assert_eq!(rules(&made), ["total"]);
         let mut made = quiet();
-        let first = UserList { total: 7, next: Some("x".to_owned()), ..list(&[3]) };
+        let first = UserList { total: 7, next: Some("x".to_owned()), ..list_of(&[3]) };
         asked(&mut made, 55_100, first);
         assert_eq!(rules(&made), [""; 0], "the first of a list names not everyone");
     }
@@ -216,7 +203,7 @@ mod tests {
             (51_000, &[0, 2], Some(store), &[]),
         ] {
             let mut made = dead_master(more.as_slice());
-            asked(&mut made, at, list(people));
+            asked(&mut made, at, list_of(people));
             assert_eq!(rules(&made), found, "{at} {people:?} {more:?}");
         }
     }
@@ -229,7 +216,7 @@ mod tests {
             made.history.masters = masters.map(str::to_owned).to_vec();
             // The end of its stream does not reach a reader whose master has no power.
             made.stream(0, 0, vec![(20_000, StreamEvent::Beat), (21_000, StreamEvent::Beat)]);
-            asked(&mut made, 27_000, list(&[3]));
+            asked(&mut made, 27_000, list_of(&[3]));
             rules(&made)
         };
         assert_eq!(missing(21_500, ["http://m", "http://n"]), [""; 0]);
@@ -247,7 +234,7 @@ mod tests {
             ]);
             made.incidents[0].until = Some(ms(5100));
             made.did(2, 4000, 4100, Request::Alive, Ok(Answer::Done));
-            asked(&mut made, 55_000, list(&[2, 3]));
+            asked(&mut made, 55_000, list_of(&[2, 3]));
             assert_eq!(rules(&made).len(), found, "{until}");
         }
     }
