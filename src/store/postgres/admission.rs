@@ -26,7 +26,7 @@ use crate::{
 
 impl Tx<'_> {
     pub(super) async fn put_join_token(&self, token: &JoinToken) -> Outcome<()> {
-        let now = int(self.now_ms);
+        let now = int(self.latest_ms());
         self.db.run("DELETE FROM join_tokens WHERE ends_at <= $1", &[&now]).await?;
         if let Some(kept) = self.join_token(&token.id).await? {
             let same = kept.guard == token.guard && kept.bearer_sha256 == token.bearer_sha256;
@@ -50,14 +50,14 @@ impl Tx<'_> {
     async fn join_token(&self, id: &[u8; 8]) -> Outcome<Option<JoinToken>> {
         let sql = "SELECT id, guard, bearer_sha256, role, uses_left, ends_at FROM join_tokens
              WHERE id = $1 AND ends_at > $2 FOR UPDATE";
-        let row = self.db.row(sql, &[&&id[..], &int(self.now_ms)]).await?;
+        let row = self.db.row(sql, &[&&id[..], &int(self.latest_ms())]).await?;
         row.map(|row| join_token(&row)).transpose()
     }
 
     pub(super) async fn admission(&self) -> Outcome<Admission> {
         let snapshot = self.snapshot().await?;
         let sql = "SELECT id, guard, bearer_sha256, role, uses_left, ends_at FROM join_tokens
-             WHERE ends_at > $1 ORDER BY id";
+             WHERE ends_at > greatest($1, (SELECT at FROM clock)) ORDER BY id";
         let tokens = snapshot.db.rows(sql, &[&int(snapshot.now_ms)]).await?;
         let sql = "SELECT node, fingerprint, role, guard FROM enrolled ORDER BY node";
         let allowed = snapshot.db.rows(sql, &[]).await?;

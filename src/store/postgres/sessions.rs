@@ -162,7 +162,7 @@ impl Tx<'_> {
         let made = match row.bytes_or_null(2)?.map(SessionKey) {
             Some(spent_for) if spent_for == key => 0,
             Some(_) => return Err(unknown("ticket").into()),
-            None if ends_at_ms <= self.now_ms => return Err(unknown("ticket").into()),
+            None if ends_at_ms <= self.latest_ms() => return Err(unknown("ticket").into()),
             None => {
                 let user = self.user_of(first).await?.ok_or_else(|| unknown("ticket"))?;
                 if self.user_of(key).await?.is_some() {

@@ -96,6 +96,12 @@ impl<'a> Tx<'a> {
         Ok(Self { db, now_ms: db.time(&now, 0)?, clock_ms: 0 })
     }
 
+    /// Returns the time at which a write in turn looks at what has an end: what ended stays ended if the
+    /// server's clock goes back.
+    pub(super) fn latest_ms(&self) -> u64 {
+        self.now_ms.max(self.clock_ms)
+    }
+
     pub(super) async fn end_snapshot(self) -> Outcome<()> {
         self.db.commit().await
     }

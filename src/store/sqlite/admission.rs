@@ -24,7 +24,7 @@ use crate::{
 impl Tx<'_> {
     pub(super) fn put_join_token(&self, token: &JoinToken) -> Result<(), StoreError> {
         let mut purge = self.db.prepare_cached("DELETE FROM join_tokens WHERE ends_at <= ?1")?;
-        purge.execute([int(self.now_ms)])?;
+        purge.execute([int(self.latest_ms()?)])?;
         if let Some(kept) = self.join_token(&token.id)? {
             let same = kept.guard == token.guard && kept.bearer_sha256 == token.bearer_sha256;
             return if same { Ok(()) } else { Err(refused("this token id is taken")) };
@@ -57,7 +57,7 @@ impl Tx<'_> {
             "SELECT id, guard, bearer_sha256, role, uses_left, ends_at FROM join_tokens
              WHERE id = ?1 AND ends_at > ?2",
         )?;
-        Ok(find.query_row(params![id, int(self.now_ms)], join_token).optional()?)
+        Ok(find.query_row(params![id, int(self.latest_ms()?)], join_token).optional()?)
     }
 
     pub(super) fn admission(&self) -> Result<Admission, StoreError> {
@@ -65,7 +65,8 @@ impl Tx<'_> {
             "SELECT id, guard, bearer_sha256, role, uses_left, ends_at FROM join_tokens
              WHERE ends_at > ?1 ORDER BY id",
         )?;
-        let tokens = find.query_map([int(self.now_ms)], join_token)?.collect::<Result<_, _>>()?;
+        let now = int(self.latest_ms()?);
+        let tokens = find.query_map([now], join_token)?.collect::<Result<_, _>>()?;
         let mut find = self
             .db
             .prepare_cached("SELECT node, fingerprint, role, guard FROM enrolled ORDER BY node")?;

@@ -378,6 +378,12 @@ impl Tx<'_> {
         Ok(self.meta("clock")?.unwrap_or(0))
     }
 
+    /// Returns the time at which what has an end is looked at: what ended stays ended if the store's clock
+    /// goes back.
+    fn latest_ms(&self) -> Result<u64, StoreError> {
+        Ok(self.clock()?.max(self.now_ms))
+    }
+
     /// Ends a write: no later one has an earlier time, even if the store's clock goes back.
     fn raise_clock(&self) -> Result<(), StoreError> {
         let clock_ms = self.clock()?;

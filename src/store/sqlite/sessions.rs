@@ -182,7 +182,7 @@ impl Tx<'_> {
         let made = match spent_for {
             Some(spent_for) if spent_for == key => 0,
             Some(_) => return Err(unknown("ticket")),
-            None if ends_at_ms <= self.now_ms => return Err(unknown("ticket")),
+            None if ends_at_ms <= self.latest_ms()? => return Err(unknown("ticket")),
             None => {
                 let user = self.user_of(first)?.ok_or_else(|| unknown("ticket"))?;
                 if self.user_of(key)?.is_some() {

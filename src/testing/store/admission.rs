@@ -106,6 +106,16 @@ pub(super) async fn expired_join_token_enrols_nobody(lab: &Lab) {
     assert_eq!(lab.store.admission().await.expect("listed").tokens, []);
 }
 
+pub(super) async fn ended_join_token_stays_ended_when_the_clock_goes_back(lab: &Lab) {
+    let token = put_token(lab, 5, 9).await;
+    lab.advance(i64::try_from(JOIN_LIFE_MAX_MS).expect("small"));
+    // A write: the store knows how late it is.
+    lab.store.deny(node(77)).await.expect("denied");
+    lab.advance(-60_000);
+    assert!(refused(lab.store.enrol(token, [5; 32], newcomer(1)).await));
+    assert_eq!(lab.store.admission().await.expect("listed").tokens, []);
+}
+
 pub(super) async fn dead_letters_are_kept_once_and_listed_newest_first(lab: &Lab) {
     let letter = |post, why: &str| DeadLetter {
         number: 0,

@@ -173,6 +173,7 @@ checks! {
         sessions::expired_ticket_is_unknown,
         masters::identity_is_free_once_its_owner_is_silent,
         admission::expired_join_token_enrols_nobody,
+        admission::ended_join_token_stays_ended_when_the_clock_goes_back,
         presence::session_not_touched_is_off_the_list,
         presence::active_list_after_a_silence_waits_for_a_touch,
         presence::active_list_after_the_clock_went_back_waits_for_a_touch,
