@@ -7,6 +7,7 @@ use std::{
 };
 
 use chatchat::{
+    config::Config,
     env::{
         BoxFuture, BoxStream, Env,
         lanes::{LaneReceiver, LaneSender, TrySendError, lanes},
@@ -45,9 +46,6 @@ const READERS: usize = 2;
 
 /// Longest pause before a transaction is repeated that was undone for others, ms. As on PostgreSQL.
 const PAUSE_MAX_MS: u64 = 20;
-
-/// Time for which a transaction is repeated, unless [`StoreHost::with_timeout`] says another.
-const TIMEOUT: Duration = Duration::from_millis(800);
 
 /// Writes in their order, from which the store as it was can be made again.
 #[derive(Debug)]
@@ -88,10 +86,11 @@ impl StoreHost {
     pub fn new(new: &NewCluster) -> Result<Self, StoreError> {
         let core = Arc::new(Mutex::new(SqliteCore::open_in_memory(new)?));
         let journal = Arc::new(Mutex::new(Journal { new: *new, writes: None }));
-        Ok(Self { core, journal, troubles: Arc::default(), timeout: TIMEOUT })
+        let timeout = Config::default().store_timeout;
+        Ok(Self { core, journal, troubles: Arc::default(), timeout })
     }
 
-    /// Has transactions repeated for the `store_timeout` of the nodes.
+    /// Has transactions repeated for this `store_timeout` of the nodes, instead of the usual one.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
