@@ -62,11 +62,11 @@ doc:
 bench name="queue":
     cargo bench --bench "$1"
 
-# Runs a cluster of processes under faults for 10 minutes (--short: 2); needs Node, and root for full disks
+# Runs a cluster of processes under faults for 20 minutes (--short: 3); needs Node, and root for full disks
 cluster *flags: build
     node tests/cluster/run.mjs "$@"
 
-# Makes three hosts as docs/operate.md says, in network namespaces, and breaks them for 8 minutes (--short: 3); needs Node and root
+# Makes three hosts as docs/operate.md says, in network namespaces, and breaks them for 9 minutes (--short: 2); needs Node and root
 hosts *flags: build
     node tests/hosts/run.mjs "$@"
 
