@@ -161,11 +161,9 @@ impl Driver {
             let now = self.now();
             self.driver.set(now);
             let turn = now + self.parts.config.heartbeat_interval;
-            let due = [
-                self.parts.worker.next_deadline(),
-                self.keys.next_deadline(),
-                self.held.next_deadline(),
-            ];
+            // Who ends hands in nothing more: what was due would be due at once, again and again.
+            let hand_in = if self.is_ending { None } else { self.held.next_deadline() };
+            let due = [self.parts.worker.next_deadline(), self.keys.next_deadline(), hand_in];
             let due = due.into_iter().flatten().fold(turn, Mono::min);
             let mut next = tokio::select! {
                 biased;
