@@ -7,7 +7,9 @@
 //!    that wait together share one transaction.
 //! 2. Every write raises the row `clock` to its time, and what is read is as of that row.
 //! 3. A caller that waited `store_timeout` is told [`StoreError::Away`]; its write may have been
-//!    committed, as after a connection that broke in the commit.
+//!    committed, as after a connection that broke in the commit. An operation whose caller gave up
+//!    before it began is not done any more, and keeps no other one out, however long a server that
+//!    does not answer is tried.
 //! 4. A server is used only while its store is the one that was seen before and not older: a
 //!    standby that lags behind what was acknowledged is *away*.
 //! 5. Time is the server's, read once in each transaction.
@@ -30,6 +32,7 @@ mod notify;
 mod pool;
 mod posts;
 mod presence;
+mod queue;
 mod readers;
 mod schema;
 mod session_digests;
@@ -47,15 +50,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{
-    Mutex,
-    mpsc::{self, error::TrySendError},
-    oneshot,
-};
+use tokio::sync::oneshot;
 
 pub use self::address::{Address, AddressError, is_postgres, masked};
 use self::{
-    pool::{Queue, Worker},
+    pool::Worker,
+    queue::{JobReceiver, JobSender},
     shared::Shared,
     sql::Outcome,
     tx::Tx,
@@ -64,10 +64,9 @@ use super::{Op, OpReply, StoreError};
 pub use crate::store::history::Expected;
 use crate::{
     env::{BoxFuture, Env, TaskGuard},
-    model::absence::AwayReason,
     store::{
         Backend, Lane, LoginSlot, NewEnds, Store,
-        job::{Answer, GROUP_BATCHES_MAX, Job, WAITING_MAX},
+        job::{Answer, GROUP_BATCHES_MAX, Job},
     },
 };
 
@@ -104,8 +103,8 @@ impl ServerLimits {
 struct PostgresStore {
     shared: Arc<Shared>,
     /// Queue of each lane's writes, and of the life's reads.
-    lanes: [mpsc::Sender<Job>; Lane::COUNT],
-    readers: mpsc::Sender<Job>,
+    lanes: [JobSender; Lane::COUNT],
+    readers: JobSender,
     /// Hears what others write, once somebody wants to know.
     listener: OnceLock<TaskGuard>,
     _notifier: TaskGuard,
@@ -151,19 +150,18 @@ fn start(
     clock: Option<Arc<AtomicU64>>,
 ) -> (Store, oneshot::Receiver<Result<(), StoreError>>) {
     let shared = Arc::new(Shared::new(env, address, login, limits, clock));
-    let work = |queue: &Queue, ready| {
-        let worker = Worker { shared: Arc::clone(&shared), queue: Arc::clone(queue), ready };
+    let work = |queue: &JobReceiver, ready| {
+        let worker = Worker { shared: Arc::clone(&shared), queue: queue.clone(), ready };
         drop(env.spawn("store-worker", worker.run()));
     };
     let (ready, opened) = oneshot::channel();
     let mut ready = Some(ready);
     let lanes = std::array::from_fn(|_| {
-        let (sender, queue) = mpsc::channel(WAITING_MAX);
-        work(&Arc::new(Mutex::new(queue)), ready.take());
+        let (sender, queue) = queue::queue();
+        work(&queue, ready.take());
         sender
     });
-    let (readers, queue) = mpsc::channel(WAITING_MAX);
-    let queue = Arc::new(Mutex::new(queue));
+    let (readers, queue) = queue::queue();
     for _ in 0..READERS {
         work(&queue, None);
     }
@@ -183,19 +181,16 @@ impl Backend for PostgresStore {
                 Lane::Bulk => &self.readers,
                 lane => self.lanes.get(lane as usize).unwrap_or(bulk),
             };
-            let ended = || StoreError::away(AwayReason::Failing, "its connections have ended");
-            queue.try_send(Job { op, reply }).map_err(|full| match full {
-                TrySendError::Full(_) => StoreError::Busy,
-                TrySendError::Closed(_) => ended(),
+            // While there is no connection, the reason for that says more.
+            let absence = || self.shared.absence().filter(StoreError::is_away);
+            queue.send(Job { op, reply }).map_err(|error| match error {
+                StoreError::Busy => absence().unwrap_or(StoreError::Busy),
+                ended => ended,
             })?;
             match self.shared.env.timeout(self.shared.timeout, answer).await {
                 Ok(Ok(answer)) => answer,
-                Ok(Err(_)) => Err(ended()),
-                // While there is no connection, the reason for that says more.
-                Err(_) => {
-                    let absence = self.shared.absence().filter(StoreError::is_away);
-                    Err(absence.unwrap_or_else(|| self.shared.no_answer()))
-                }
+                Ok(Err(_)) => Err(queue::ended()),
+                Err(_) => Err(absence().unwrap_or_else(|| self.shared.no_answer())),
             }
         })
     }

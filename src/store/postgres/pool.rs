@@ -11,20 +11,19 @@
 //!    other one is: its outcome may be unknown.
 //! 4. Batches of users' tasks that wait together share one transaction. If one of them fails after
 //!    its first row, all are undone and each is written by itself, so that it falls alone.
+//! 5. A connection is tried once for all who wait for it: if it fails, none of them waits for the next
+//!    try, and none is tried for whom nobody waits any more. One that comes late serves the next call.
 
 use std::{sync::Arc, time::Duration};
 
 use rand_chacha::rand_core::Rng;
-use tokio::sync::{
-    Mutex,
-    mpsc::{Receiver, error::TryRecvError},
-    oneshot,
-};
+use tokio::sync::oneshot;
 
 use super::{
     append::Append,
     connection::Db,
     notify::ends_of,
+    queue::JobReceiver,
     shared::Shared,
     sql::{Failure, Outcome},
     tx::{Manner, Tx},
@@ -48,13 +47,10 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Longest pause before an operation is repeated that was undone for others, ms.
 const PAUSE_MAX_MS: u64 = 20;
 
-/// Operations that wait for one or more connections.
-pub(super) type Queue = Arc<Mutex<Receiver<Job>>>;
-
 /// One connection and its work.
 pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
-    pub(super) queue: Queue,
+    pub(super) queue: JobReceiver,
     /// Hears of the first connection; the worker then opens it at once.
     pub(super) ready: Option<oneshot::Sender<Result<(), StoreError>>>,
 }
@@ -68,9 +64,9 @@ impl Worker {
             // The opener may have gone on without waiting for this.
             let _ = ready.send(connected);
         }
-        let mut next = None;
+        let mut next: Option<Job> = None;
         loop {
-            let first = match next.take() {
+            let first = match next.take().filter(|job| !job.reply.is_closed()) {
                 Some(job) => job,
                 None => match self.next().await {
                     Ok(Some(job)) => job,
@@ -86,10 +82,11 @@ impl Worker {
                 answer(group, |_| Err(error.clone()));
                 continue;
             }
-            next = self.gather(&mut group).await;
+            next = self.gather(&mut group);
             // Callers that gave up meanwhile want nothing any more.
             group.retain(|job| !job.reply.is_closed());
             if let Some(open) = db.take_if(|_| !group.is_empty()) {
+                let _serving = self.queue.serving();
                 db = self.serve(open, group).await;
             }
         }
@@ -97,13 +94,10 @@ impl Worker {
 
     /// Waits for the next operation; an error tells of a long silence.
     fn next(&self) -> BoxFuture<'_, Result<Option<Job>, TimedOut>> {
-        let (env, queue) = (self.shared.env.clone(), Arc::clone(&self.queue));
-        // The lock is held while waiting: the other readers then wait for the lock instead.
-        let next = async move { queue.lock().await.recv().await };
-        Box::pin(async move { env.timeout(IDLE_MAX, next).await })
+        Box::pin(async move { self.shared.env.timeout(IDLE_MAX, self.queue.next()).await })
     }
 
-    /// Opens the connection unless it is open.
+    /// Opens the connection unless it is open. An error is also the answer to all who wait for it.
     fn connect<'a>(&'a self, db: &'a mut Option<Db>) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             db.take_if(|db| db.is_closed());
@@ -112,6 +106,8 @@ impl Worker {
                     Ok(open) => *db = Some(open),
                     Err(error) => {
                         self.shared.set_absence(Some(error.clone()));
+                        // A silent server takes longer to be tried again than a caller waits.
+                        self.queue.fail_waiting(&error);
                         return Err(error);
                     }
                 }
@@ -123,14 +119,10 @@ impl Worker {
 
     /// Adds the batches that wait behind a batch, up to the bounds. Returns the operation that ended
     /// the group, which is carried out next.
-    async fn gather(&self, group: &mut Vec<Job>) -> Option<Job> {
+    fn gather(&self, group: &mut Vec<Job>) -> Option<Job> {
         let mut bytes = group.first()?.task_bytes()?;
-        let mut queue = self.queue.lock().await;
         while group.len() < self.shared.group_batches_max && bytes < GROUP_BYTES_MAX {
-            let job = match queue.try_recv() {
-                Ok(job) => job,
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return None,
-            };
+            let job = self.queue.try_next()?;
             match job.task_bytes() {
                 Some(more) => {
                     bytes += more;

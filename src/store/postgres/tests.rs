@@ -9,6 +9,7 @@ mod login;
 mod notify;
 mod plans;
 mod schema;
+mod silent;
 mod standby;
 
 use std::{
@@ -23,6 +24,7 @@ use super::*;
 use crate::{
     env::real::RealWorld,
     model::{
+        absence::AwayReason,
         ids::{Author, BoardName, Incarnation, NodeId, PostId, Resource, Seq, Token, UserId},
         message::Task,
         outcome::TaskResult,

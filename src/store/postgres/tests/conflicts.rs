@@ -69,8 +69,7 @@ async fn strict(env: &Env, server: &Server) -> (Worker, Db) {
     let db = shared.connect().await.expect("a connection");
     let isolation = "SET default_transaction_isolation = 'repeatable read'";
     db.batch(isolation).await.expect("set");
-    let (_, queue) = mpsc::channel(1);
-    let queue = Arc::new(Mutex::new(queue));
+    let (_, queue) = queue::queue();
     (Worker { shared: Arc::new(shared), queue, ready: None }, db)
 }
 
