@@ -118,6 +118,14 @@ impl Tails {
         }
     }
 
+    /// Returns whether a stream of these boards may be opened from memory alone. A board that memory
+    /// lacks may exist all the same, and a stream never gets a board that it was opened without.
+    #[must_use]
+    pub fn can_open(&self, boards: &[BoardName]) -> bool {
+        // Every store has a board: a memory without any has not heard of it yet.
+        !self.boards.is_empty() && boards.iter().all(|board| self.boards.contains_key(board))
+    }
+
     /// Creates tails for this store epoch, without boards; each keeps at most `posts_max` posts.
     #[must_use]
     pub const fn new(epoch: StoreEpoch, posts_max: usize) -> Self {
@@ -304,7 +312,7 @@ impl Reader {
     ///
     /// `read` is a reading of the store's boards that is newer than the cursor. With it, a cursor
     /// beyond both the reading and the tail is invalid; without it, such a cursor only means that
-    /// this master is behind.
+    /// this master is behind, and [`Tails::can_open`] says whether the stream may be opened at all.
     #[must_use]
     pub fn open(
         tails: &Tails,

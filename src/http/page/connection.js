@@ -99,7 +99,11 @@ export class Connection {
     if (data.reason === "logged-out") this.onLoggedOut();
     else if (data.reason === "draining") this.recover("draining", data.to);
     else if (data.reason === "slow") this.open();
-    else sleep(within(0, BYE_MAX_MS, data.retry_ms, PAUSE_MAX_MS)).then(() => this.recover("bye"));
+    else {
+      // Pages that were turned away together come back apart.
+      const wait = within(0, BYE_MAX_MS, data.retry_ms, PAUSE_MAX_MS) * (1 + Math.random() / 2);
+      sleep(wait).then(() => this.recover("bye"));
+    }
   }
 
   async recover(why, prefer = []) {

@@ -237,7 +237,8 @@ impl Driver {
     ) -> Result<(), NodeError> {
         // Registering was a write of this master's own.
         self.core.on_store_write(self.env.now(), true, &mut self.out);
-        // A command that comes first finds every board.
+        // A command that comes first finds every board. Without an answer the next poll brings them;
+        // until then no stream is opened.
         if let Ok(boards) = self.store.boards().await {
             self.take_boards(&boards);
         }

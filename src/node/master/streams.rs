@@ -74,7 +74,7 @@ impl OpenStreams {
 }
 
 impl Driver {
-    /// Opens a stream. `read` is what the store said of all boards just now.
+    /// Opens a stream. `read` is what the store said of all boards just now; `None` if it was away.
     pub(super) fn open_stream(&mut self, want: WantStream, read: Option<&Boards>) {
         let WantStream { key, author, boards, cursor, presence, reply } = want;
         if self.drain.is_some() {
@@ -88,6 +88,11 @@ impl Driver {
         // Its log-out may have come while the boards were read.
         if self.people.sessions.is_closed(&key) {
             let _ = reply.send(Err(RequestError::Unauthorised));
+            return;
+        }
+        // Its reader would never be shown a board of which this master has yet to hear.
+        if read.is_none() && !self.tails.can_open(&boards) {
+            let _ = reply.send(Err(RequestError::Away));
             return;
         }
         let (reader, reset) = Reader::open(&self.tails, &boards, &cursor, read);

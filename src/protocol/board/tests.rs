@@ -135,6 +135,36 @@ fn stream_opens_at_its_cursor_or_with_a_reset_reason() {
 }
 
 #[test]
+fn stream_opens_from_memory_only_if_it_knows_all_boards_asked_for() {
+    let (lobby, dev): (_, BoardName) = (BoardName::lobby(), "dev".parse().expect("a board"));
+    let both = [lobby, dev.clone()];
+    let empty = Tails::new(EPOCH, 4);
+    for asked in [&both[..], &both[..1], &[]] {
+        assert!(!empty.can_open(asked), "nothing was heard of the store: {asked:?}");
+    }
+    let mut tails = tails_at(10, 4);
+    assert!(tails.can_open(&[]) && tails.can_open(&both[..1]));
+    assert!(!tails.can_open(&both));
+    // What another master tells is as good as the store's word.
+    tails.on_created(&dev);
+    assert!(tails.can_open(&both));
+    tails.on_boards(&ends(8, 3));
+    assert!(tails.can_open(&both[..1]) && !tails.can_open(&both), "of the epoch before");
+}
+
+#[test]
+fn reader_of_a_board_that_memory_hears_of_later_is_not_shown_it() {
+    let (lobby, dev): (_, BoardName) = (BoardName::lobby(), "dev".parse().expect("a board"));
+    let mut tails = tails_at(10, 4);
+    let cursor = Ok(Some("7;dev:2,lobby:10".parse::<Cursor>().expect("a cursor")));
+    let (reader, reset) = Reader::open(&tails, &[lobby, dev.clone()], &cursor, None);
+    assert_eq!((reader.cursor().to_string().as_str(), reset), ("7;lobby:10", None));
+    let boards = vec![(BoardName::lobby(), Seq(10)), (dev.clone(), Seq(5))];
+    tails.on_boards(&Boards { boards, epoch: EPOCH, as_of_ms: 10 });
+    assert_eq!((reader.is_due(&tails), reader.due(&tails, &dev, 9)), (false, Due::Nothing));
+}
+
+#[test]
 fn reader_is_reset_after_the_store_was_restored() {
     let lobby = BoardName::lobby();
     let mut tails = tails_at(10, 4);
