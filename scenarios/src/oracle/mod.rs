@@ -16,6 +16,7 @@ mod g03_late;
 mod g03_outcomes_settle;
 mod g04_pages;
 mod g04_total_order;
+mod g05_beginnings;
 mod g05_catch_up;
 mod g05_gap_free;
 mod g05_prompt;
@@ -169,6 +170,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G5, g05_catch_up::judge),
     (Property::G5, g05_prompt::judge),
     (Property::G5, g05_unreadable::judge),
+    (Property::G5, g05_beginnings::judge),
     (Property::G6, g06_sessions::judge),
     (Property::G6, g06_own_session::judge),
     (Property::G6, g06_handover::judge),
