@@ -8,7 +8,8 @@
 //! 1. A tail has no gap: it holds exactly the posts `base+1..=last`, at most `posts_max`. It grows at
 //!    its end, and at its beginning by what readers had read from the store.
 //! 2. All sequence numbers are of one store epoch; a new epoch empties every tail.
-//! 3. A reader gets a board's posts in order, each once; a jump is announced by a reset.
+//! 3. A reader gets a board's posts in order, each once; a jump is announced by a reset. It gets no
+//!    board that it was opened without.
 
 use std::collections::{BTreeMap, VecDeque};
 

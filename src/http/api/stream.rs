@@ -1,7 +1,8 @@
 //! The stream of server-sent events: 200 or 401, nothing else, because `EventSource` gives up
 //! for good on other answers. Other refusals are sent as a `bye`.
 //!
-//! 1. `hello` comes first, `bye` last; `hello`, `post` and `reset` carry the cursor after them.
+//! 1. `hello` comes first, `bye` last; `hello`, `post` and `reset` carry the cursor after them. What
+//!    `hello` does not name is not followed.
 //! 2. A `beat` is sent every `stream_beat_interval`, busy or not.
 //! 3. A reader that takes nothing is closed: its stream by the master, its connection by the server.
 
