@@ -1,7 +1,8 @@
 //! G2, drafts and acks: a text that a person wrote once is there at most once, under whatever ids
-//! it was sent; and every success of one post says the same, time included.
+//! it was sent; every success of one post says the same, time included; and a success is of the very
+//! text and board that were asked for.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use chatchat::model::ids::{Post, PostId, UserId};
 
@@ -27,27 +28,35 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
-/// Tries under an id that was acked for another post before: only a refusal is right.
+/// Successes of what was not asked: the answer, an earlier success or the store has another text or board
+/// for the id. Only a refusal is right then, whichever of two tries came first.
 fn conflicts(evidence: &Evidence<'_>) -> Vec<Violation> {
-    let mut acked: BTreeMap<(UserId, PostId), (Sent<'_>, Duration)> = BTreeMap::new();
+    let posts = evidence.store.boards.values().flatten();
+    let stands: BTreeMap<(UserId, PostId), &Post> =
+        posts.map(|post| ((post.author.id, post.id), post)).collect();
+    let mut acked: BTreeMap<(UserId, PostId), Sent<'_>> = BTreeMap::new();
     let mut found = Vec::new();
     for sent in evidence.history.sent() {
-        let Some(user) = sent.user else { continue };
         // A post that is only held is not taken yet: the store will say.
-        let good = sent.operation.committed().map(|(at, _)| at);
-        match (acked.get(&(user, sent.id)), good) {
-            (Some((first, at)), Some(_))
-                if *at < sent.operation.invoked
-                    && (first.board, first.text) != (sent.board, sent.text) =>
-            {
-                let text = format!("id {} was taken for two posts", sent.id);
-                let clues = [line(first.operation), line(sent.operation)];
-                found.push(broken(Property::G2, "conflict", text, clues));
-            }
-            (None, Some(at)) => {
-                acked.insert((user, sent.id), (sent, at));
-            }
-            _ => {}
+        let Some((_, said)) = sent.operation.committed() else { continue };
+        if (said.id, &said.board, &said.text) != (sent.id, sent.board, sent.text) {
+            let text = format!("id {} was sent for one post and acked for another", sent.id);
+            found.push(broken(Property::G2, "conflict", text, [line(sent.operation)]));
+            continue;
+        }
+        let Some(user) = sent.user else { continue };
+        let key = (user, sent.id);
+        let first = *acked.entry(key).or_insert(sent);
+        let is_kept_otherwise = stands
+            .get(&key)
+            .is_some_and(|kept| (&kept.board, &kept.text) != (sent.board, sent.text));
+        if (first.board, first.text) != (sent.board, sent.text) {
+            let text = format!("id {} was taken for two posts", sent.id);
+            let clues = [line(first.operation), line(sent.operation)];
+            found.push(broken(Property::G2, "conflict", text, clues));
+        } else if is_kept_otherwise {
+            let text = format!("id {} was acked for a post and stands for another", sent.id);
+            found.push(broken(Property::G2, "conflict", text, [line(sent.operation)]));
         }
     }
     found
@@ -86,7 +95,7 @@ fn drafts(evidence: &Evidence<'_>) -> Vec<Violation> {
 #[cfg(test)]
 mod tests {
     use chatchat::{
-        client::{Answer, Request},
+        client::{Answer, Failure, Request},
         model::ids::BoardName,
     };
 
@@ -123,6 +132,57 @@ mod tests {
             made.did(0, 300, 400, other, answer);
             assert_eq!(made.breaks(judge, "g02.conflict"), found, "{status}");
         }
+    }
+
+    /// Two tries of one id at the same time, the second one with another text or board, which is answered so.
+    fn raced(change: fn(&mut Post), answer: fn(Post) -> Result<Answer, Failure>) -> Fixture {
+        let mut other = posted(0, 1, 1);
+        change(&mut other);
+        let (board, text) = (other.board.clone(), other.text.clone());
+        let request = Request::Post { board, id: other.id, text };
+        let mut made = Fixture::new();
+        made.acked(0, 1, 100, 300, 1).stored(0, 1);
+        made.did(0, 110, 290, request, answer(other));
+        made
+    }
+
+    fn to_text(post: &mut Post) {
+        post.text = "other".parse().unwrap();
+    }
+
+    fn to_board(post: &mut Post) {
+        post.board = "dev".parse().unwrap();
+    }
+
+    #[test]
+    fn two_posts_under_one_id_at_the_same_time_are_taken_once() {
+        let changes: [fn(&mut Post); 2] = [to_text, to_board];
+        for change in changes {
+            let judged = |answer: fn(Post) -> Result<Answer, Failure>| {
+                raced(change, answer).breaks(judge, "g02.conflict")
+            };
+            assert_eq!(judged(|_| refused(422)), 0, "one of them is refused");
+            assert_eq!(judged(|_| Ok(Answer::Pending { copies: 2 })), 0, "the store will say");
+            assert_eq!(
+                judged(|_| Ok(Answer::Posted(posted(0, 1, 1)))),
+                1,
+                "as if it were the other"
+            );
+            assert_eq!(judged(|other| Ok(Answer::Posted(other))), 1, "both are taken");
+        }
+        let same = raced(|_| (), |other| Ok(Answer::Posted(other)));
+        assert_eq!(same.judge(judge), [], "the same post twice is one");
+    }
+
+    #[test]
+    fn success_of_what_stands_otherwise_is_reported() {
+        let judged = |change: fn(&mut Post)| {
+            let mut made = Fixture::new();
+            made.acked(0, 1, 100, 200, 1).stored(0, 1);
+            made.store.boards.values_mut().flatten().for_each(change);
+            made.breaks(judge, "g02.conflict")
+        };
+        assert_eq!((judged(|_| ()), judged(to_text), judged(to_board)), (0, 1, 1));
     }
 
     #[test]
