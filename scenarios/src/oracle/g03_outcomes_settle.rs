@@ -1,17 +1,32 @@
 //! G3 outcomes settle: with everything healed, a resend settles every post within its bound, and
-//! what was cancelled never appears.
+//! what was cancelled or refused never appears, however its author was told.
+//!
+//! 1. Cancelled is what a cancel, a question, the 410 of a send or a stream calls so. It is for good.
+//! 2. Refused is what the 422 of a send or a stream calls so. It means that the id stands for another text
+//!    or board, so it is judged where the author sent no other one under this id.
+//! 3. A dead letter may appear: its author, an operator or a holder sends it again.
+//! 4. What sends and streams tell is not judged in runs in which the store was set back.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use chatchat::{
-    api::PostState,
-    client::{Answer, Request},
-    model::ids::PostId,
+    api::{PostState, StreamEvent},
+    client::{Answer, Failure, Request},
+    model::{
+        ids::{BoardName, Post, PostId, PostText, UserId},
+        stream::HeldState,
+    },
 };
 
-use super::{Clue, Evidence, TOLD_MAX, Violation, broken, deed, line};
+use super::{Clue, Evidence, TOLD_MAX, Violation, broken, deed, line, stream_line};
 use crate::{
+    fault::Kind,
     history::{Operation, Stuck},
     property::Property,
+    target::Place,
 };
+
+type Key = (UserId, PostId);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let stuck = evidence.history.stuck.iter().take(TOLD_MAX);
@@ -19,21 +34,100 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         broken(Property::G3, "stuck", stuck.what.clone(), last_tries(evidence, stuck))
     });
     let mut found: Vec<_> = stuck.collect();
+    let posts = evidence.store.boards.values().flatten();
+    let stands: BTreeMap<Key, &Post> =
+        posts.map(|post| ((post.author.id, post.id), post)).collect();
+    let ambiguous = ambiguous(evidence);
+    let set_back = is_set_back(evidence);
     for operation in &evidence.history.operations {
-        let (Request::Cancel { id } | Request::Outcome { id }) = &operation.request else {
+        let Some((id, rule)) = told(operation) else { continue };
+        let Some(user) = evidence.history.users.get(&operation.who) else { continue };
+        let key = (*user, id);
+        let is_send = matches!(operation.request, Request::Post { .. });
+        if is_send && set_back || rule == "refused" && ambiguous.contains(&key) {
             continue;
-        };
-        let is_cancelled =
-            matches!(operation.reply(), Some((_, Answer::Fate(Some(PostState::Cancelled { .. })))));
-        let user = evidence.history.users.get(&operation.who);
-        let mut posts = evidence.store.boards.values().flatten();
-        let stands = posts.find(|post| post.id == *id && Some(&post.author.id) == user);
-        if let (true, Some(post)) = (is_cancelled, stands) {
-            let text = format!("post {id} was cancelled and is {} {}", post.board, post.seq);
-            found.push(broken(Property::G3, "cancelled", text, [line(operation)]));
+        }
+        if let Some(post) = stands.get(&key) {
+            found.push(appeared(rule, post, line(operation)));
+        }
+    }
+    if !set_back {
+        found.extend(streams(evidence, &stands, &ambiguous));
+    }
+    found
+}
+
+/// Returns the post that an answer says never appears, and the rule that is broken if it does.
+fn told(operation: &Operation) -> Option<(PostId, &'static str)> {
+    match (&operation.request, operation.reply(), operation.failure()) {
+        (
+            Request::Cancel { id } | Request::Outcome { id },
+            Some((_, Answer::Fate(Some(PostState::Cancelled { .. })))),
+            _,
+        ) => Some((*id, "cancelled")),
+        (Request::Post { id, .. }, _, Some((_, Failure::Refused { status: 410, .. }))) => {
+            Some((*id, "cancelled"))
+        }
+        (Request::Post { id, .. }, _, Some((_, Failure::Refused { status: 422, .. }))) => {
+            Some((*id, "refused"))
+        }
+        _ => None,
+    }
+}
+
+/// Posts that stand though a stream told their author that they never appear.
+fn streams(
+    evidence: &Evidence<'_>,
+    stands: &BTreeMap<Key, &Post>,
+    ambiguous: &BTreeSet<Key>,
+) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for stream in &evidence.history.streams {
+        let Some(user) = evidence.history.users.get(&stream.who) else { continue };
+        for (at, delivery) in &stream.deliveries {
+            let StreamEvent::Pending(event) = &delivery.event else { continue };
+            let key = (*user, event.id);
+            let rule = match event.state {
+                HeldState::Cancelled => "cancelled",
+                HeldState::Refused if !ambiguous.contains(&key) => "refused",
+                HeldState::Refused
+                | HeldState::DeadLetter
+                | HeldState::Pending
+                | HeldState::Committed => continue,
+            };
+            if let Some(post) = stands.get(&key) {
+                found.push(appeared(rule, post, stream_line(stream, *at)));
+            }
         }
     }
     found
+}
+
+fn appeared(rule: &'static str, post: &Post, told: Clue) -> Violation {
+    let Post { id, board, seq, .. } = post;
+    let text = format!("post {id} was {rule}, as its author was told, and is {board} {seq}");
+    broken(Property::G3, rule, text, [told])
+}
+
+/// Returns the ids that were sent with more than one text or board.
+fn ambiguous(evidence: &Evidence<'_>) -> BTreeSet<Key> {
+    let mut first: BTreeMap<Key, (&BoardName, &PostText)> = BTreeMap::new();
+    let mut ambiguous = BTreeSet::new();
+    for sent in evidence.history.sent() {
+        let Some(user) = sent.user else { continue };
+        let key = (user, sent.id);
+        if *first.entry(key).or_insert((sent.board, sent.text)) != (sent.board, sent.text) {
+            ambiguous.insert(key);
+        }
+    }
+    ambiguous
+}
+
+/// Returns whether the store may have been as it was some time before: what it said then is not its last
+/// word.
+fn is_set_back(evidence: &Evidence<'_>) -> bool {
+    let mut at_store = evidence.incidents_at(Place::Store);
+    at_store.any(|incident| evidence.kind_of(incident) == Some(Kind::Rollback))
 }
 
 /// Returns the last operations about what a person could not settle, and when it gave up.
@@ -57,13 +151,15 @@ fn last_tries(evidence: &Evidence<'_>, stuck: &Stuck) -> Vec<Clue> {
 
 #[cfg(test)]
 mod tests {
+    use chatchat::api::PendingEvent;
+
     use super::*;
     use crate::oracle::{
         Point,
-        fixtures::{Fixture, id, located, ms},
+        fixtures::{Fixture, id, located, ms, refused},
     };
 
-    fn cancelled() -> Result<Answer, chatchat::client::Failure> {
+    fn cancelled() -> Result<Answer, Failure> {
         Ok(Answer::Fate(Some(PostState::Cancelled { id: id(1) })))
     }
 
@@ -88,5 +184,78 @@ mod tests {
         assert_eq!(located(&told), ["g03.stuck", "g03.cancelled"]);
         let points: Vec<_> = told[0].evidence.iter().map(|clue| clue.point).collect();
         assert_eq!(points, [Some(Point::Operation(2)), Some(Point::Person(0, ms(500)))]);
+    }
+
+    /// A cancel and the first try are in doubt; then the author is told by a send, and the post stands.
+    fn told_by_a_send(status: u16) -> Fixture {
+        let mut made = Fixture::with_faults(&[]);
+        made.unknown(0, 1, 100).asked(0, 200, Request::Cancel { id: id(1) }, None);
+        made.did(0, 300, 400, Fixture::request(1), refused(status)).stored(0, 1);
+        made
+    }
+
+    /// A post waits, its author is told its state by a stream, and it stands.
+    fn told_by_a_stream(state: HeldState) -> Fixture {
+        let mut made = Fixture::with_faults(&[]);
+        made.did(0, 100, 200, Fixture::request(1), Ok(Answer::Pending { copies: 2 })).stored(0, 1);
+        let event = PendingEvent { id: id(1), state };
+        made.stream(0, 0, vec![(300, StreamEvent::Pending(event))]);
+        made
+    }
+
+    #[test]
+    fn post_that_stands_though_a_send_or_a_stream_told_otherwise_is_reported() {
+        assert_eq!(located(&told_by_a_send(410).judge(judge)), ["g03.cancelled"]);
+        assert_eq!(located(&told_by_a_send(422).judge(judge)), ["g03.refused"]);
+        let judged = |state| located(&told_by_a_stream(state).judge(judge));
+        assert_eq!(judged(HeldState::Cancelled), ["g03.cancelled"]);
+        assert_eq!(judged(HeldState::Refused), ["g03.refused"]);
+    }
+
+    #[test]
+    fn post_that_may_appear_yet_or_stays_away_or_is_of_somebody_else_is_accepted() {
+        for status in [401, 404, 413] {
+            assert_eq!(told_by_a_send(status).judge(judge), [], "{status}");
+        }
+        for state in [HeldState::Pending, HeldState::Committed, HeldState::DeadLetter] {
+            assert_eq!(told_by_a_stream(state).judge(judge), [], "{state:?}");
+        }
+        for mut made in [
+            told_by_a_send(410),
+            told_by_a_send(422),
+            told_by_a_stream(HeldState::Cancelled),
+            told_by_a_stream(HeldState::Refused),
+        ] {
+            made.store.boards.clear();
+            assert_eq!(made.judge(judge), []);
+            made.unknown(1, 1, 500).stored(1, 1);
+            assert_eq!(made.judge(judge), [], "somebody else's");
+        }
+    }
+
+    #[test]
+    fn refusal_of_an_id_that_was_sent_for_two_posts_is_accepted_and_no_word_of_a_cancel() {
+        let judged = |mut made: Fixture| {
+            let Request::Post { board, id, .. } = Fixture::request(1) else { panic!("a post") };
+            let other = Request::Post { board, id, text: "other".parse().unwrap() };
+            made.asked(0, 90, other, None);
+            made.rules(judge)
+        };
+        assert_eq!(judged(told_by_a_send(422)), [""; 0]);
+        assert_eq!(judged(told_by_a_stream(HeldState::Refused)), [""; 0]);
+        assert_eq!(judged(told_by_a_send(410)), ["g03.cancelled"]);
+        assert_eq!(judged(told_by_a_stream(HeldState::Cancelled)), ["g03.cancelled"]);
+    }
+
+    #[test]
+    fn what_a_store_told_that_was_set_back_is_accepted() {
+        let judged = |target: &str| {
+            let keys = format!("target = \"{target}\"\nby = \"1s\"");
+            let made = Fixture::with_faults(&[("rollback", keys.as_str(), 20_000, 30_000)]);
+            let Fixture { history, store, .. } = told_by_a_send(410);
+            Fixture { history, store, ..made }.rules(judge)
+        };
+        assert_eq!(judged("store"), [""; 0]);
+        assert_eq!(judged("worker:0"), ["g03.cancelled"]);
     }
 }
