@@ -109,34 +109,42 @@ fn late_in_silence(evidence: &Evidence<'_>, tries: &[&Operation]) -> Option<(Dur
     })
 }
 
-/// Returns the longest time for which a post was tried without a pause and did not settle.
+/// Returns the longest time for which a post was tried without a pause and did not settle. A try that was
+/// put off for overload excuses itself and the next one that was not, which waits behind what filled the
+/// queue; what comes after that counts from its own beginning.
 fn longest(
     tries: &[&Operation],
     ended: Duration,
     between: Duration,
 ) -> Option<(Duration, Duration)> {
-    let is_put_off =
-        |op: &&Operation| matches!(op.failure(), Some((_, Failure::Busy { status: 429, .. })));
-    if tries.iter().any(is_put_off) {
-        return None;
-    }
     let settled = tries.iter().filter(|op| has_settled(op)).filter_map(|op| op.end.as_ref());
     let settled = settled.map(|(at, _)| *at).min().unwrap_or(ended);
     let mut longest: Option<(Duration, Duration)> = None;
-    let mut from = tries.first()?.invoked;
-    let mut until = from;
+    let mut span: Option<(Duration, Duration)> = None;
+    let mut follows_put_off = false;
     for operation in tries {
-        if operation.invoked > until + between {
-            from = operation.invoked;
+        let is_put_off = is_put_off(operation);
+        if is_put_off || follows_put_off {
+            follows_put_off = is_put_off;
+            span = None;
+            continue;
         }
+        let begun = operation.invoked;
+        let (from, until) =
+            span.filter(|(_, until)| begun <= *until + between).unwrap_or((begun, begun));
         let end = operation.end.as_ref().map_or(ended, |(at, _)| *at);
-        until = until.max(end.min(settled)).max(from);
-        let is_longer = |(begun, over): (Duration, Duration)| over - begun < until - from;
-        if longest.is_none_or(is_longer) {
+        let until = until.max(end.min(settled)).max(from);
+        span = Some((from, until));
+        if longest.is_none_or(|(begun, over)| over - begun < until - from) {
             longest = Some((from, until));
         }
     }
     longest
+}
+
+/// Returns whether an operation was put off because its queue was full.
+fn is_put_off(operation: &Operation) -> bool {
+    matches!(operation.failure(), Some((_, Failure::Busy { status: 429, .. })))
 }
 
 /// Returns whether an answer says for good what became of the post.
@@ -285,6 +293,39 @@ mod tests {
         made.did(0, 30_000, 34_500, Fixture::request(1), busy(503));
         made.acked(0, 1, 39_900, 40_000, 1);
         assert_eq!(made.judge(judge), []);
+    }
+
+    /// A person's post is tried at these times until others, answered so, and a master is gone.
+    fn tried(tries: &[(u64, u64, u16)]) -> usize {
+        let mut made = Fixture::with_faults(&[("exit", "target = \"master:0\"", 10_000, 90_000)]);
+        for (from, to, status) in tries {
+            made.did(0, *from, *to, Fixture::request(1), busy(*status));
+        }
+        made.breaks(judge, "g03.late")
+    }
+
+    #[test]
+    fn try_that_was_put_off_excuses_itself_and_the_next_one_only() {
+        let (a, b) = ((28_200, 38_200, 503), (38_300, 48_300, 503));
+        assert_eq!(tried(&[a, b]), 1, "nobody was put off");
+        assert_eq!(tried(&[(26_000, 26_100, 429), (27_000, 28_000, 503), a, b]), 1, "long before");
+        assert_eq!(tried(&[a, b, (48_400, 48_500, 429)]), 1, "long after");
+        assert_eq!(
+            tried(&[(26_000, 28_100, 429), a, b]),
+            0,
+            "it waits behind what filled the queue"
+        );
+        assert_eq!(tried(&[a, (38_250, 38_280, 429), b]), 0, "in between");
+    }
+
+    #[test]
+    fn post_that_is_put_off_all_the_time_is_accepted() {
+        let tries: Vec<_> = (0..20).map(|n| (28_000 + n * 1100, 28_050 + n * 1100, 429)).collect();
+        assert_eq!(tried(&tries), 0);
+        let turns: Vec<_> = (0..20)
+            .map(|n| (28_000 + n * 1100, 29_000 + n * 1100, if n % 3 == 0 { 429 } else { 503 }))
+            .collect();
+        assert_eq!(tried(&turns), 0, "again and again");
     }
 
     #[test]
