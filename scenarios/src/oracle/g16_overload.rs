@@ -3,8 +3,8 @@
 //!
 //! A post was there before its first try that may have done something, or was given to the worker
 //! that wrote it: then one of the tries that were said to have done nothing made it. The same goes
-//! for a cancel, a board and a log-out. A stranger at a plain front end says what people said again, with
-//! their tokens: what it may have done is nobody's fault.
+//! for a cancel, a board and a log-out. A stranger at a plain front end says what people said there before
+//! it came, with their tokens: what it may have done is nobody's fault.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -54,8 +54,7 @@ fn posts(evidence: &Evidence<'_>) -> Vec<Violation> {
         let acting = sent.iter().filter(|one| !one.operation.did_nothing());
         let given = given.get(&(&post.board, post.id)).map(|at| *at + SLACK);
         let since = told.since(&post.board, post.seq).into_iter().chain(given).min();
-        let tried = sent.iter().map(|one| one.operation.invoked).min();
-        if tried.is_some_and(|from| may_be_repeated(evidence, from, since)) {
+        if sent.iter().any(|one| may_be_repeated(evidence, one.operation, since)) {
             continue;
         }
         let text = match (acting.map(|one| one.operation.invoked).min(), since) {
@@ -76,12 +75,18 @@ fn posts(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
-/// Returns whether a stranger may have said again what was said first at a time, before another one.
-fn may_be_repeated(evidence: &Evidence<'_>, from: Duration, to: Option<Duration>) -> bool {
+/// Returns whether a stranger may have said an operation's request again before a time: it knows what was
+/// said until it came, and says it at the front ends that heard it, if any takes its connections.
+fn may_be_repeated(evidence: &Evidence<'_>, of: &Operation, by: Option<Duration>) -> bool {
+    // One that is unknown may be any.
+    let master = evidence.master_at(&of.master);
     evidence.incidents.iter().any(|incident| {
         evidence.kind_of(incident) == Some(Kind::Stranger)
-            && to.is_none_or(|to| incident.from <= to)
-            && evidence.end_of(incident) >= from
+            // Whether it was heard is known once it is gone.
+            && (incident.bit || incident.until.is_none())
+            && of.invoked <= incident.from + SLACK
+            && by.is_none_or(|by| incident.from <= by)
+            && master.is_none_or(|at| evidence.incidents_at(at).any(|it| it == incident))
     })
 }
 
@@ -109,7 +114,10 @@ fn given<'a>(evidence: &'a Evidence<'_>) -> BTreeMap<(&'a BoardName, PostId), Du
 fn others(evidence: &Evidence<'_>) -> Vec<Violation> {
     let operations = &evidence.history.operations;
     let may_have = |by: Duration, is_it: &dyn Fn(&Operation) -> bool| {
-        operations.iter().any(|op| op.invoked <= by && !op.did_nothing() && is_it(op))
+        let may_have = |op: &Operation| {
+            op.invoked <= by && !op.did_nothing() || may_be_repeated(evidence, op, Some(by))
+        };
+        operations.iter().any(|op| is_it(op) && may_have(op))
     };
     let mut created: BTreeMap<&BoardName, Duration> = BTreeMap::new();
     for operation in operations.iter().filter(|op| !op.did_nothing()) {
@@ -128,7 +136,6 @@ fn others(evidence: &Evidence<'_>) -> Vec<Violation> {
             _ => None,
         };
         if let Some((at, id)) = cancelled
-            && !may_be_repeated(evidence, Duration::ZERO, Some(at))
             && !may_have(at, &|op| {
                 op.who.person == operation.who.person && op.request == Request::Cancel { id }
             })
@@ -138,8 +145,10 @@ fn others(evidence: &Evidence<'_>) -> Vec<Violation> {
         }
         let Some((at, _)) = operation.reply() else { continue };
         for board in listed(operation).iter().filter(|board| board.name != BoardName::lobby()) {
+            let is_creation =
+                |op: &Operation| op.request == Request::CreateBoard { board: board.name.clone() };
             if created.get(&board.name).is_none_or(|first| *first > at)
-                && !may_be_repeated(evidence, Duration::ZERO, Some(at))
+                && !may_have(at, &is_creation)
             {
                 let text = format!("{} is there, and no request may have made it", board.name);
                 found.push(broken(Property::G16, "board", text, [line(operation)]));
@@ -160,7 +169,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::oracle::fixtures::{EPOCH, Fixture, busy, delivered, id, node, refused};
+    use crate::{
+        oracle::fixtures::{EPOCH, Fixture, busy, delivered, id, node, refused},
+        plan::Incident,
+    };
 
     #[test]
     fn post_refused_for_overload_and_sent_again_is_accepted() {
@@ -208,6 +220,34 @@ mod tests {
         assert!(judged(5050, 9000).is_empty());
         assert_eq!(judged(1000, 4000), ["g16.did-something"], "it was gone before");
         assert_eq!(judged(5160, 9000), ["g16.did-something"], "it came later");
+    }
+
+    /// A cancel and a board that were put off at a front end are there at 5.3 s, and a stranger came.
+    fn there(to: &str, from: u64, change: fn(&mut Incident)) -> Vec<String> {
+        let keys = format!("to = \"{to}\"");
+        let mut made = Fixture::with_faults(&[("stranger", keys.as_str(), from, 9000)]);
+        made.incidents.iter_mut().for_each(change);
+        made.history.masters = ["http://m", "http://n"].map(str::to_owned).to_vec();
+        let board: BoardName = "dev".parse().unwrap();
+        made.did(0, 5000, 5100, Request::Cancel { id: id(1) }, busy(503));
+        made.did(0, 5000, 5100, Request::CreateBoard { board: board.clone() }, busy(503));
+        made.did(0, 5200, 5300, Fixture::request(1), refused(410));
+        let boards = vec![Board { name: board, last_seq: Seq(0), read_mark: Seq(0) }];
+        let list = BoardList { boards, epoch: EPOCH, consistency: Consistency::Strong, as_of: 9 };
+        made.did(1, 5200, 5300, Request::Boards, Ok(Answer::Boards(list)));
+        made.rules(judge)
+    }
+
+    #[test]
+    fn stranger_excuses_only_what_a_front_end_heard_before_that_hears_the_stranger() {
+        let (same, both) = (|_: &mut Incident| (), ["g16.cancelled", "g16.board"]);
+        assert_eq!(there("master:0", 5060, same), [""; 0]);
+        assert_eq!(there("master:*", 5060, same), [""; 0]);
+        assert_eq!(there("master:0", 5060, |stranger| stranger.until = None), [""; 0]);
+        assert_eq!(there("master:1", 5060, same), both, "it speaks to another one");
+        assert_eq!(there("master:0", 4000, same), both, "it did not hear of that");
+        assert_eq!(there("master:0", 5310, same), both, "it came later");
+        assert_eq!(there("master:0", 5060, |stranger| stranger.bit = false), both, "never taken");
     }
 
     #[test]
