@@ -1,9 +1,10 @@
-//! G12 through the death of a master: who streams again within 10 s of it stays on every list, and no
-//! stream tells that they left.
+//! G12 through the end of a master: who streams again within 10 s of its death, or of the time at which it
+//! is asked to end, stays on every list, and no stream tells that they left.
 //!
-//! Judged for as long as the death is the only thing wrong, of people whose streams say where they
-//! were: one was open when the master died, none had ended shortly before, and all of them were read.
-//! `g12_presence` judges everybody else.
+//! Judged for as long as that end is the only thing wrong, of people whose streams say where they
+//! were: one was open when the master died or was asked, none had ended shortly before, and all of them were
+//! read. Where masters are asked to end one after another, each is judged until the next one's turn; workers
+//! that are asked to end keep nobody from a list. `g12_presence` judges everybody else.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,7 +12,7 @@ use chatchat::{
     api::{PresenceEvent, StreamEvent},
     client::Answer,
     model::{
-        ids::UserId,
+        ids::{Role, UserId},
         stream::{Consistency, PRESENCE_MAX},
     },
 };
@@ -25,9 +26,11 @@ use super::{
     troubles::AFTERMATH,
 };
 use crate::{
+    fault::Action,
     history::{StreamLog, Who},
     plan::Incident,
     property::Property,
+    target::{Place, Target},
 };
 
 /// Time within which people stream again without having left.
@@ -39,10 +42,9 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     for incident in evidence.incidents {
         let death = incident.from;
         let Some(before) = death.checked_sub(AFTERMATH) else { continue };
-        if !incident.bit
-            || !evidence.is_death_of_a_master(incident)
-            || !evidence.is_alone(incident, before, death)
-        {
+        let is_death =
+            evidence.is_death_of_a_master(incident) && evidence.is_alone(incident, before, death);
+        if !incident.bit || !(is_death || is_hand_over(evidence, incident, before)) {
             continue;
         }
         let people = people(evidence, &sessions, incident);
@@ -50,6 +52,62 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         found.extend(leaves(evidence, death, &people));
     }
     found
+}
+
+/// Returns whether a master was asked to end, and nothing else was wrong from a time on, but workers and,
+/// by the same fault, other masters before it that were asked as well.
+fn is_hand_over(evidence: &Evidence<'_>, incident: &Incident, before: Duration) -> bool {
+    let mut others = evidence.incidents.iter().filter(|other| is_other(evidence, incident, other));
+    is_stop_of_a_master(evidence, incident)
+        && before > Duration::ZERO
+        && !others.any(|other| other.from <= incident.from && evidence.end_of(other) >= before)
+}
+
+/// Returns whether an incident is other trouble than the end of a master by another one.
+fn is_other(evidence: &Evidence<'_>, incident: &Incident, other: &Incident) -> bool {
+    if !is_stop_of_a_master(evidence, incident) {
+        return other != incident;
+    }
+    let is_earlier_turn = other.fault == incident.fault && other.from <= incident.from;
+    !is_earlier_turn && !is_stop_of_workers(evidence, other)
+}
+
+/// Returns whether a fault asked one master to end when it began. A cluster of one master has nobody who
+/// goes on.
+fn is_stop_of_a_master(evidence: &Evidence<'_>, incident: &Incident) -> bool {
+    let is_one = |target: &Target| {
+        matches!(
+            target,
+            Target::One(Place::Master(_)) | Target::Coordinator(_) | Target::MasterOf(_)
+        )
+    };
+    let is_master = |target: &Target| is_one(target) || *target == Target::Role(Role::Master);
+    let fault = evidence.plan.faults.get(incident.fault);
+    let is_stop = fault.is_some_and(|fault| match &fault.action {
+        Action::Stop { target } => is_one(target),
+        // Each turn is a moment of its own beside the whole.
+        Action::Restart { targets } => {
+            targets.iter().all(is_master) && incident.until == Some(incident.from)
+        }
+        _ => false,
+    });
+    is_stop && evidence.plan.cluster.masters > 1
+}
+
+/// Returns whether a fault asked workers to end, and nobody else.
+fn is_stop_of_workers(evidence: &Evidence<'_>, incident: &Incident) -> bool {
+    let is_worker = |target: &Target| {
+        matches!(
+            target,
+            Target::One(Place::Worker(_)) | Target::Role(Role::Worker) | Target::Assigned(_)
+        )
+    };
+    let fault = evidence.plan.faults.get(incident.fault);
+    fault.is_some_and(|fault| match &fault.action {
+        Action::Stop { target } => is_worker(target),
+        Action::Restart { targets } => targets.iter().all(is_worker),
+        _ => false,
+    })
 }
 
 /// Person who was there when a master died, and for how long after it.
@@ -66,7 +124,7 @@ fn people(
     incident: &Incident,
 ) -> BTreeMap<UserId, Stays> {
     let death = incident.from;
-    let others = evidence.incidents.iter().filter(|other| *other != incident);
+    let others = evidence.incidents.iter().filter(|other| is_other(evidence, incident, other));
     let next = others.map(|other| other.from).filter(|from| *from >= death).min();
     let bound = next.unwrap_or(evidence.ended);
     let there = present(evidence, sessions, death.saturating_sub(STEADY), death);
@@ -113,7 +171,7 @@ fn lists(
         for (user, Stays { who, until }) in people {
             if at < *until && !list.users.iter().any(|listed| listed.id == *user) {
                 let text = format!(
-                    "{who} streamed on after a master died at {} and is not listed",
+                    "{who} streamed on after a master ended at {} and is not listed",
                     seconds(death)
                 );
                 found.push(broken(Property::G12, "dropped", text, [line(operation)]));
@@ -144,7 +202,7 @@ fn leaves(
             let gone = left.iter().filter_map(|user| people.get(user));
             for Stays { who, .. } in gone.filter(|it| *at >= death && *at < it.until) {
                 let text = format!(
-                    "{who} streamed on after a master died at {}, and was told to have left",
+                    "{who} streamed on after a master ended at {}, and was told to have left",
                     seconds(death)
                 );
                 found.push(broken(Property::G12, "told-gone", text, [stream_line(stream, *at)]));
@@ -162,21 +220,34 @@ mod tests {
     use crate::oracle::fixtures::{Fixture, list_of, located, ms, user};
 
     const DEATH: u64 = 30_000;
+    const ENDS: [&str; 4] = ["crash", "exit", "stop", "restart"];
 
     fn beats(times: &[u64]) -> Vec<(u64, StreamEvent)> {
         times.iter().map(|at| (*at, StreamEvent::Beat)).collect()
     }
 
-    /// `master:0` dies while person 0 reads from it, who streams again from `again` on; person 1 reads
-    /// from the other one all the time.
+    /// `master:0` dies, or is asked to end, while person 0 reads from it, who streams again from `again` on;
+    /// person 1 reads from the other one all the time.
     fn died(kind: &str, again: u64) -> Fixture {
-        let faults = [(kind, "target = \"master:0\"", DEATH, 50_000)];
-        let mut made = Fixture::with_faults(&faults);
+        let keys = match kind {
+            "restart" => "targets = [\"master:*\"]",
+            _ => "target = \"master:0\"",
+        };
+        let mut made = Fixture::with_faults(&[(kind, keys, DEATH, 50_000)]);
+        if kind == "restart" {
+            turn(&mut made, DEATH);
+        }
         made.stream(0, 0, beats(&[20_000, 24_000, 28_000]));
         made.history.streams[0].end = Some((ms(DEATH + 100), StreamEnd::Ended));
         made.stream(0, 0, beats(&[again, again + 4000, 48_000]));
         made.stream(1, 0, beats(&[20_000, 24_000, 28_000, 32_000, 36_000, 40_000, 44_000, 48_000]));
         made
+    }
+
+    /// The turn of a master comes.
+    fn turn(made: &mut Fixture, at: u64) {
+        let at = ms(at);
+        made.incidents.push(Incident { fault: 0, from: at, until: Some(at), bit: true });
     }
 
     fn listed(made: &mut Fixture, at: u64, people: &[usize]) {
@@ -195,18 +266,20 @@ mod tests {
 
     #[test]
     fn lists_that_name_all_who_streamed_on_are_accepted() {
-        let mut made = died("crash", 39_000);
-        for at in [30_500, 35_000, 39_500, 47_000] {
-            listed(&mut made, at, &[0, 1]);
+        for kind in ENDS {
+            let mut made = died(kind, 39_000);
+            for at in [30_500, 35_000, 39_500, 47_000] {
+                listed(&mut made, at, &[0, 1]);
+            }
+            told(&mut made, 29_000, 0);
+            told(&mut made, 36_000, 2);
+            assert_eq!(made.judge(judge), [], "{kind}");
         }
-        told(&mut made, 29_000, 0);
-        told(&mut made, 36_000, 2);
-        assert_eq!(made.judge(judge), []);
     }
 
     #[test]
     fn who_is_not_listed_or_told_to_have_left_though_back_in_time_is_reported() {
-        for kind in ["crash", "exit"] {
+        for kind in ENDS {
             for (lacks, at) in [(0, 30_500), (0, 35_000), (0, 45_000), (1, 31_000), (1, 46_000)] {
                 let mut made = died(kind, 39_000);
                 listed(&mut made, at, &[1 - lacks]);
@@ -220,7 +293,7 @@ mod tests {
 
     #[test]
     fn who_came_back_late_or_left_or_met_more_trouble_may_be_off_the_list() {
-        let late = died("crash", 40_001);
+        let late = ENDS.map(|kind| died(kind, 40_001));
         let mut left = died("crash", 32_000);
         left.did(0, 34_000, 34_100, Request::Leave, Ok(Answer::Done));
         let mut more = died("crash", 32_000);
@@ -232,10 +305,41 @@ mod tests {
         tab.history.streams[3].end = Some((ms(26_000), StreamEnd::Left));
         let mut slow = died("crash", 32_000);
         slow.history.streams[1].is_slow = true;
-        for (nth, mut made) in [late, left, more, before, tab, slow].into_iter().enumerate() {
+        let others = [left, more, before, tab, slow];
+        for (nth, mut made) in late.into_iter().chain(others).enumerate() {
             listed(&mut made, 35_000, &[1]);
             told(&mut made, 36_000, 0);
             assert_eq!(made.judge(judge), [], "{nth}");
         }
+    }
+
+    #[test]
+    fn each_turn_of_a_restart_is_judged_until_the_next_one() {
+        let judged = |lacks: usize, at: u64| {
+            let mut made = died("restart", 32_000);
+            turn(&mut made, 38_000);
+            listed(&mut made, at, &[1 - lacks]);
+            made.rules(judge)
+        };
+        assert_eq!(judged(0, 36_000), ["g12.dropped"]);
+        assert_eq!(judged(0, 39_000), [""; 0], "who moved just before is not judged");
+        assert_eq!(judged(1, 39_000), ["g12.dropped"]);
+    }
+
+    #[test]
+    fn end_of_a_master_that_was_asked_is_judged_beside_those_of_workers_only() {
+        let judged = |kind: &str, keys: &str| {
+            let stop = ("stop", "target = \"master:0\"", DEATH, 50_000);
+            let made = Fixture::with_faults(&[(kind, keys, 18_000, 34_000), stop]);
+            let mut made = Fixture { history: died("stop", 32_000).history, ..made };
+            listed(&mut made, 33_000, &[1]);
+            made.rules(judge)
+        };
+        assert_eq!(judged("restart", "targets = [\"worker:*\"]"), ["g12.dropped"]);
+        assert_eq!(judged("stop", "target = \"worker:0\""), ["g12.dropped"]);
+        assert_eq!(judged("crash", "target = \"worker:0\""), [""; 0]);
+        assert_eq!(judged("stop", "target = \"master:1\""), [""; 0]);
+        assert_eq!(judged("restart", "targets = [\"worker:0\", \"master:1\"]"), [""; 0]);
+        assert_eq!(judged("delay", "from = \"master:1\"\nto = \"store\"\nby = \"1s\""), [""; 0]);
     }
 }
