@@ -1,6 +1,7 @@
 //! Tests of a small cluster in one process: whole nodes over real sockets, a store in memory, and
 //! the real client.
 
+mod closings;
 mod restored;
 
 use std::{

@@ -14,6 +14,8 @@ pub mod fuzz;
 pub(crate) mod http;
 #[cfg(test)]
 pub(crate) mod keys;
+#[cfg(all(test, feature = "net"))]
+pub(crate) mod long_list;
 #[cfg(test)]
 pub(crate) mod memory_disk;
 #[cfg(feature = "net")]

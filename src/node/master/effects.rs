@@ -264,6 +264,7 @@ impl Driver {
                 self.on_worker_answered_drain(link, answer, reply);
             }
             Input::StorePolled(polled) => self.on_polled(now, *polled),
+            Input::ClosingsRead(page) => self.on_closings(page),
             Input::BoardsRead(answer) => self.on_fresh_boards(answer),
             Input::UsersRead(answer) => self.on_fresh_users(answer),
             Input::SessionLookedUp { key, answer } => self.on_session(key, &answer),

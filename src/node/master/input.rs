@@ -80,6 +80,9 @@ pub(super) enum Input {
     WorkerAnsweredDrain { link: LinkId, answer: Result<u64, WorkerDrainError>, reply: DrainReply },
     /// The store was polled.
     StorePolled(Box<Polled>),
+    /// A further page of closed sessions was read, with the next mark; `None` when the store did not
+    /// answer.
+    ClosingsRead(Option<(Vec<SessionKey>, u64)>),
     /// The boards were read for requests that wait.
     BoardsRead(Result<Boards, StoreError>),
     /// The active people were read, for requests that wait or because it was time.
@@ -123,6 +126,7 @@ impl DriverInput for Input {
             | Self::Denied { .. }
             | Self::WorkerAnsweredDrain { .. }
             | Self::StorePolled(_)
+            | Self::ClosingsRead(_)
             | Self::KeyMade { .. }
             | Self::LinkAccepted(_)
             | Self::MasterDialed { .. } => true,

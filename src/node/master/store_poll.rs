@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{
     Driver,
+    closings::Closings,
     input::{Input, Polled},
 };
 use crate::{
@@ -140,8 +141,7 @@ pub(super) struct StorePoll {
     heard: Heard,
     /// When the nodes that are in are marked as used again.
     use_at: Mono,
-    /// Place in the store's list of closed sessions.
-    closed_mark: u64,
+    pub(super) closings: Closings,
     /// Masters that are in, this one too, ordered by id.
     masters: Vec<MasterInfo>,
     pub(super) watch: StoreWatch,
@@ -156,7 +156,7 @@ impl StorePoll {
             read: first(),
             heard: Heard::default(),
             use_at: now,
-            closed_mark: 0,
+            closings: Closings::default(),
             masters: vec![me],
             watch: StoreWatch::default(),
             own_ends,
@@ -199,7 +199,7 @@ impl Driver {
         }
         if self.poll.read.begin(now) {
             self.use_nodes(now);
-            let (store, mark) = (self.store.clone(), self.poll.closed_mark);
+            let (store, mark) = (self.store.clone(), self.poll.closings.of_poll());
             let read = self.gate.lists().begin_read();
             self.spawn("poll", async move {
                 let mut polled =
@@ -209,7 +209,9 @@ impl Driver {
                 if polled.boards.is_some() {
                     polled.masters = store.masters().await.ok();
                     polled.admission = store.admission().await.ok().map(|lists| (read, lists));
-                    polled.closed = store.closed_since(mark).await.ok();
+                    if let Some(mark) = mark {
+                        polled.closed = store.closed_since(mark).await.ok();
+                    }
                 }
                 Input::StorePolled(Box::new(polled))
             });
@@ -264,11 +266,8 @@ impl Driver {
             self.gate.lists().set_admission(read, admission);
         }
         self.cut_expelled();
-        if let Some((keys, mark)) = closed {
-            self.poll.closed_mark = mark;
-            for key in keys {
-                self.on_session_closed(key);
-            }
+        if closed.is_some() {
+            self.on_closings(closed);
         }
     }
 

@@ -1,5 +1,8 @@
 //! Poll of the store every `store_poll_interval`: whether it answers, its masters, its boards, and
 //! the sessions that were closed.
+//!
+//! 1. Closed sessions that fill a page are followed by the next page at once, as far as the pause between two
+//!    polls goes: the list may be long when the worker starts, and no poll waits for it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +16,7 @@ use crate::{
     env::{Env, TimedOut},
     model::{absence::AwayReason, ids::SessionKey, message::Update, rows::StoreError},
     node::inbox::Inputs,
-    store::{RETRY_INTERVAL_MAX, Store},
+    store::{RETRY_INTERVAL_MAX, Store, is_full_page},
 };
 
 /// Polls for ever, and sooner when `poll_now` asks for it or the store is away. A poll that takes
@@ -52,17 +55,33 @@ pub(super) async fn poll(
         {
             return;
         }
+        let mut has_more = false;
         // What was not written is read again.
-        if let Some((closed, next)) = log_outs
-            && let Ok(true) = env.timeout(timeout, close_sessions(&database, closed)).await
-        {
-            mark = next;
+        if let Some((closed, next)) = log_outs {
+            let is_full = is_full_page(&closed) && next > mark;
+            if let Ok(true) = env.timeout(timeout, close_sessions(&database, closed)).await {
+                (mark, has_more) = (next, is_full);
+            }
         }
+        let reading_on = async {
+            while has_more {
+                let page = env.timeout(timeout, store.closed_since(mark)).await;
+                // The next poll asks again.
+                let Ok(Ok((closed, next))) = page else { break };
+                has_more = is_full_page(&closed) && next > mark;
+                let Ok(true) = env.timeout(timeout, close_sessions(&database, closed)).await else {
+                    break;
+                };
+                mark = next;
+            }
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
             biased;
             // Not at once: a store that was slow gets a moment, a tenth of a second at most.
             () = poll_now.notified() => env.sleep(retry_interval / 10).await,
             () = env.sleep(pause) => {}
+            () = reading_on => {}
         }
     }
 }

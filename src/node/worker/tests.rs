@@ -23,9 +23,12 @@ use crate::{
     },
     replica::{Check, Replica, ReplicaLimits},
     store::Store,
-    testing::worker::{
-        EPOCH, Taken, TestMaster, TestWorker, batch, config, env, lobby, number, post, store,
-        worker, worker_with,
+    testing::{
+        long_list::LongList,
+        worker::{
+            EPOCH, Taken, TestMaster, TestWorker, batch, config, env, lobby, number, post, store,
+            worker, worker_with,
+        },
     },
 };
 
@@ -600,4 +603,16 @@ async fn sessions_are_repaired_from_another_copy_while_the_store_is_away() {
         learnt = env.timeout(Duration::from_secs(20), learning) => learnt.expect("in time"),
         () = answering => unreachable!("it goes on"),
     }
+}
+
+#[tokio::test]
+async fn worker_that_starts_reads_a_long_list_of_closed_sessions_at_once() {
+    let (store, _held) = store();
+    let list = LongList::new(store);
+    let mut master = TestMaster::start(&config()).await;
+    let dir = dir();
+    let rarely = Config { store_poll_interval: Duration::from_secs(600), ..config() };
+    let _worker = worker_with(rarely, &master, &Store::new(list.clone()), &dir, true);
+    let _taken = master.take().await;
+    list.is_read(&env(), Duration::from_secs(40)).await;
 }
