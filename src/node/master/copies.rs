@@ -2,29 +2,41 @@
 //! way of other masters to those of theirs.
 //!
 //! 1. What another master asks goes to this one's workers, never to a third master.
-//! 2. Asking other masters takes `store_timeout` at most.
-//! 3. Other masters are asked for at most `FAR_LOOKUPS_MAX` sessions at a time; who asks for more has
+//! 2. Asking this master's workers takes `store_timeout` at most, and asking other masters as long again.
+//! 3. For a session every worker is asked, and every other master that has workers, until one knows it; a
+//!    silent one takes its share of the time alone. A page of posts is asked of a few.
+//! 4. Other masters are asked for at most `FAR_LOOKUPS_MAX` sessions at a time; who asks for more has
 //!    the answer of this one's workers alone.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use futures_util::future::select_ok;
-
-use super::{Driver, reads::unread};
+use super::{Driver, asking::ask_in_groups, reads::unread};
 use crate::{
     comm::{Link, Responder},
+    env::Env,
     model::{
+        bounds::IN_FLIGHT_MAX,
         ids::{BoardName, LinkId, NodeId, Post, Role, SessionKey},
         message::{Request, Response},
         rows::{Page, Range, SessionRow, StoreError},
     },
     node::handle::{Consistency, Read, Reply, RequestError},
+    protocol::sessions::LOOKUPS_MAX,
 };
 
-/// The most workers that are asked for a weak read before memory answers.
-const REPLICAS_MAX: u8 = 3;
-/// The most other masters that are asked.
-const PEERS_MAX: usize = 2;
+/// Most workers that are asked for posts, one at a time, before memory answers.
+const PAGE_WORKERS_MAX: usize = 3;
+/// Most other masters that are asked for posts, at the same time.
+const PAGE_PEERS_MAX: usize = 2;
+/// Workers that are asked for a session at a time, if [`SESSION_GROUPS_MAX`] times as many are all.
+const SESSION_GROUP: usize = 3;
+/// Most groups of workers that are asked for a session, one after another.
+const SESSION_GROUPS_MAX: usize = 4;
+/// Other masters that are asked for a session at a time.
+const SESSION_PEERS: usize = 8;
+
+const _: () =
+    assert!(LOOKUPS_MAX <= IN_FLIGHT_MAX / 4, "look-ups at every worker leave other calls room");
 
 impl Driver {
     /// Answers a read that was asked for as weak. The store answers where no copy is, such as at a
@@ -77,17 +89,17 @@ impl Driver {
         key: SessionKey,
         cached: Option<SessionRow>,
     ) -> impl Future<Output = Option<SessionRow>> + Send + use<> {
-        let (own, far) = (self.replicas(), self.peers_in_turn());
-        let (env, wait) = (self.env.clone(), self.config.store_timeout);
+        let (own, far) = (self.workers_in_turn(), self.peers_in_turn());
+        let (env, limit) = (self.env.clone(), self.config.store_timeout);
         let places = Arc::clone(&self.reads.far_lookups);
         async move {
             let request = Request::Session(key);
-            let near = one_by_one(own, request.clone(), wait, session).await.or(cached);
+            let near = ask_for_session(&env, own, request.clone(), limit).await.or(cached);
             if near.is_some() {
                 return near;
             }
             let _place = places.try_acquire().ok()?;
-            let row = first_of(far, &request, wait, session).await;
+            let row = ask_all(&env, far, SESSION_PEERS, request, limit, session).await;
             if row.is_some() {
                 env.sometimes("a node database behind another master knew a session");
             }
@@ -111,13 +123,15 @@ impl Driver {
             return;
         }
         let copies = match role {
-            Role::Master => self.replicas(),
+            Role::Master => self.page_workers(),
             Role::Worker => Vec::new(),
         };
-        let (store, wait) = (self.store.clone(), self.wait_for_a_peer());
+        let (store, limit_of_copies) = (self.store.clone(), self.limit_for_a_peer());
+        let env = self.env.clone();
         self.env.spawn("serve-read", async move {
             let request = Request::Read { board: board.clone(), range, limit };
-            let page = match one_by_one(copies, request, wait, page).await {
+            let told = ask_all(&env, copies, 1, request, limit_of_copies, page).await;
+            let page = match told {
                 Some(page) => Some(page),
                 None => store.read(board, range, limit).await.ok(),
             };
@@ -132,9 +146,10 @@ impl Driver {
             return;
         }
         let cached = self.people.sessions.get(&key).cloned();
-        let (copies, wait) = (self.replicas(), self.wait_for_a_peer());
+        let (copies, limit) = (self.workers_in_turn(), self.limit_for_a_peer());
+        let env = self.env.clone();
         self.env.spawn("serve-session", async move {
-            let row = one_by_one(copies, Request::Session(key), wait, session).await;
+            let row = ask_for_session(&env, copies, Request::Session(key), limit).await;
             let _ = reply.send(&Response::Session(row.or(cached)));
         });
     }
@@ -146,12 +161,12 @@ impl Driver {
         range: Range,
         limit: u32,
     ) -> impl Future<Output = Option<Page>> + Send + use<> {
-        let (links, wait) = (self.replicas(), self.config.store_timeout);
+        let (links, wait) = (self.page_workers(), self.config.store_timeout);
         let memory = self.page_of_memory(&board, range, limit);
         let env = self.env.clone();
         async move {
             let request = Request::Read { board, range, limit };
-            let told = one_by_one(links, request, wait, page).await;
+            let told = ask_all(&env, links, 1, request, wait, page).await;
             if told.is_some() {
                 env.sometimes("a worker's node database answered a read");
             }
@@ -166,11 +181,12 @@ impl Driver {
         range: Range,
         limit: u32,
     ) -> impl Future<Output = Option<Page>> + Send + use<> {
-        let (links, wait) = (self.peers_in_turn(), self.config.store_timeout);
+        let (mut links, wait) = (self.peers_in_turn(), self.config.store_timeout);
+        links.truncate(PAGE_PEERS_MAX);
         let env = self.env.clone();
         async move {
             let request = Request::Read { board, range, limit };
-            let told = first_of(links, &request, wait, page).await;
+            let told = ask_all(&env, links, PAGE_PEERS_MAX, request, wait, page).await;
             if told.is_some() {
                 env.sometimes("another master answered a read");
             }
@@ -194,11 +210,16 @@ impl Driver {
         })
     }
 
-    /// Returns links to workers, beginning with the one whose turn it is.
-    fn replicas(&mut self) -> Vec<Link> {
+    /// Returns links to all workers, beginning with the one whose turn it is.
+    fn workers_in_turn(&mut self) -> Vec<Link> {
         let workers = self.links.workers().cloned().collect();
-        let mut links = in_turn(&mut self.reads.worker_turn, workers);
-        links.truncate(usize::from(REPLICAS_MAX));
+        in_turn(&mut self.reads.worker_turn, workers)
+    }
+
+    /// Returns links to the workers that are asked for posts.
+    fn page_workers(&mut self) -> Vec<Link> {
+        let mut links = self.workers_in_turn();
+        links.truncate(PAGE_WORKERS_MAX);
         links
     }
 
@@ -208,14 +229,14 @@ impl Driver {
         let peers = in_turn(&mut self.reads.peer_turn, self.core.peers().collect());
         let link = |(_, link): &(NodeId, LinkId)| self.links.get(*link).cloned();
         let has_workers = |(node, _): &&(NodeId, LinkId)| self.core.registry().has_workers(node);
-        let with: Vec<_> =
-            peers.iter().filter(has_workers).filter_map(link).take(PEERS_MAX).collect();
-        if with.is_empty() { peers.iter().filter_map(link).take(PEERS_MAX).collect() } else { with }
+        let with: Vec<_> = peers.iter().filter(has_workers).filter_map(link).collect();
+        if with.is_empty() { peers.iter().filter_map(link).collect() } else { with }
     }
 
-    /// Returns the time for one worker, so that all of them and the store fit into the time of the asker.
-    fn wait_for_a_peer(&self) -> Duration {
-        self.config.store_timeout / (u32::from(REPLICAS_MAX) + 1)
+    /// Returns the time for all workers, so that they and the store fit into the time of another master
+    /// that asks.
+    fn limit_for_a_peer(&self) -> Duration {
+        self.config.store_timeout * 3 / 4
     }
 }
 
@@ -229,42 +250,37 @@ fn in_turn<T>(turn: &mut u64, mut all: Vec<T>) -> Vec<T> {
     all
 }
 
-/// Asks one node after another until one knows.
-async fn one_by_one<T>(
+/// Asks all these workers for a session.
+async fn ask_for_session(
+    env: &Env,
     links: Vec<Link>,
+    request: Request,
+    limit: Duration,
+) -> Option<SessionRow> {
+    let size = group_of(links.len());
+    ask_all(env, links, size, request, limit, session).await
+}
+
+/// Returns how many of so many workers are asked for a session at a time.
+const fn group_of(workers: usize) -> usize {
+    let least = workers.div_ceil(SESSION_GROUPS_MAX);
+    if least > SESSION_GROUP { least } else { SESSION_GROUP }
+}
+
+/// Asks all these nodes within the limit, so many at a time, until one knows.
+async fn ask_all<T>(
+    env: &Env,
+    links: Vec<Link>,
+    size: usize,
     request: Request,
     limit: Duration,
     take: fn(Response) -> Option<T>,
 ) -> Option<T> {
-    for link in links {
-        let answer = link.call(request.clone(), limit).await.ok();
-        let told = answer.and_then(take);
-        if told.is_some() {
-            return told;
-        }
-    }
-    None
-}
-
-/// Asks all these nodes at a time and takes the first answer of one that knows.
-async fn first_of<T>(
-    links: Vec<Link>,
-    request: &Request,
-    limit: Duration,
-    take: fn(Response) -> Option<T>,
-) -> Option<T> {
-    if links.is_empty() {
-        return None;
-    }
-    let ask = |link: Link| {
+    let ask = |link: Link, limit: Duration| {
         let request = request.clone();
-        Box::pin(async move {
-            let answer = link.call(request, limit).await.ok();
-            answer.and_then(take).ok_or(())
-        })
+        async move { link.call(request, limit).await.ok().and_then(take) }
     };
-    let told = select_ok(links.into_iter().map(ask)).await.ok();
-    told.map(|(told, _)| told)
+    ask_in_groups(env, links, size, limit, ask).await
 }
 
 fn page(response: Response) -> Option<Page> {
@@ -297,5 +313,12 @@ mod tests {
         assert_eq!(firsts, [[5, 5], [5, 5]]);
         assert_eq!(in_turn(&mut peers, vec![1, 2, 3]), [3, 1, 2]);
         assert!(in_turn(&mut peers, Vec::<u8>::new()).is_empty());
+    }
+
+    #[test]
+    fn few_workers_are_asked_three_at_a_time_and_any_number_in_four_groups() {
+        let groups =
+            [1, 3, 8, 12, 13, 1000].map(|all: usize| (group_of(all), all.div_ceil(group_of(all))));
+        assert_eq!(groups, [(3, 1), (3, 1), (3, 3), (3, 4), (4, 4), (250, 4)]);
     }
 }

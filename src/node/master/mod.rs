@@ -17,6 +17,7 @@
 //! 4. A master that is asked to end sends its people and its work to the others first (`drain.rs`).
 
 mod admission;
+mod asking;
 mod closings;
 mod copies;
 mod dial;

@@ -1,0 +1,145 @@
+//! Questions to several nodes, of which one that knows is enough.
+
+use std::{future::Future, time::Duration};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+
+use crate::env::Env;
+
+/// Asks `size` nodes at a time, all of them within `limit`, and returns the first answer of one that knows.
+///
+/// The next ones are asked when the last ones have answered. Those that are silent hold them up for an equal
+/// share of the time, and are listened to all the same until the end.
+pub(super) async fn ask_in_groups<N, T, F>(
+    env: &Env,
+    nodes: Vec<N>,
+    size: usize,
+    limit: Duration,
+    ask: impl Fn(N, Duration) -> F,
+) -> Option<T>
+where
+    F: Future<Output = Option<T>>,
+{
+    let size = size.max(1);
+    let groups = u32::try_from(nodes.len().div_ceil(size)).unwrap_or(u32::MAX).max(1);
+    let end = env.now() + limit;
+    let (mut nodes, mut asked) = (nodes.into_iter(), FuturesUnordered::new());
+    for group in 1..=groups {
+        let left = end.since(env.now());
+        let mut missing = 0_usize;
+        for node in nodes.by_ref().take(size) {
+            let answer = ask(node, left);
+            asked.push(async move { (group, answer.await) });
+            missing += 1;
+        }
+        let is_last = group == groups;
+        let hearing = async {
+            while is_last || missing > 0 {
+                let (of, told) = asked.next().await?;
+                if told.is_some() {
+                    return told;
+                }
+                missing -= usize::from(of == group);
+            }
+            None
+        };
+        let share = if is_last { left } else { limit / groups };
+        if let Ok(Some(told)) = env.timeout(share, hearing).await {
+            return Some(told);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::testing::stepped_world::run;
+
+    const LIMIT: Duration = Duration::from_millis(800);
+    /// Time in which a node answers that is not silent.
+    const SOON: Duration = Duration::from_millis(10);
+
+    /// Node that answers after this time, and whether it knows.
+    type Node = (Duration, bool);
+
+    const MISSES: Node = (SOON, false);
+    const KNOWS: Node = (SOON, true);
+    const SILENT: Node = (Duration::from_secs(3600), true);
+
+    /// Asks three nodes at a time. Returns the number of the one that told, those that were asked, and the
+    /// time that it took.
+    fn ask(nodes: &[Node]) -> (Option<usize>, Vec<usize>, Duration) {
+        let nodes: Vec<_> = nodes.iter().copied().enumerate().collect();
+        run(|env| async move {
+            let asked = RefCell::new(Vec::new());
+            let begin = env.now();
+            let ask_one = |(nth, (after, knows)): (usize, Node), limit: Duration| {
+                asked.borrow_mut().push(nth);
+                let env = env.clone();
+                async move {
+                    env.sleep(after.min(limit)).await;
+                    (knows && after <= limit).then_some(nth)
+                }
+            };
+            let told = ask_in_groups(&env, nodes, 3, LIMIT, ask_one).await;
+            (told, asked.into_inner(), env.now().since(begin))
+        })
+    }
+
+    /// Returns eight of these nodes, of which the last one is another.
+    fn eight(others: Node, last: Node) -> [Node; 8] {
+        let mut nodes = [others; 8];
+        nodes[7] = last;
+        nodes
+    }
+
+    #[test]
+    fn last_of_eight_nodes_is_asked_when_the_others_do_not_know() {
+        let (told, asked, took) = ask(&eight(MISSES, KNOWS));
+        assert_eq!((told, asked), (Some(7), (0..8).collect()));
+        assert!(took < 4 * SOON, "{took:?} for three groups");
+    }
+
+    #[test]
+    fn silent_nodes_take_their_own_share_of_the_time_and_not_that_of_the_others() {
+        let (told, _, took) = ask(&eight(SILENT, KNOWS));
+        assert_eq!(told, Some(7));
+        assert!(took < LIMIT, "{took:?}");
+        let mut nodes = eight(MISSES, KNOWS);
+        nodes[1] = SILENT;
+        let (told, asked, took) = ask(&nodes);
+        assert_eq!((told, asked), (Some(7), (0..8).collect()));
+        assert!(took < LIMIT / 3 + 4 * SOON, "{took:?}: one of the first three is silent");
+    }
+
+    #[test]
+    fn node_that_is_slower_than_its_share_is_heard_all_the_same() {
+        let late = LIMIT / 2;
+        let mut nodes = eight(SILENT, SILENT);
+        nodes[0] = (late, true);
+        let (told, _, took) = ask(&nodes);
+        assert_eq!(told, Some(0));
+        assert!((late..late + SOON).contains(&took), "{took:?}");
+    }
+
+    #[test]
+    fn nobody_who_knows_is_found_out_within_the_limit_and_at_once_where_all_answer() {
+        let (told, asked, took) = ask(&eight(SILENT, SILENT));
+        assert_eq!((told, asked), (None, (0..8).collect()));
+        assert!(took <= LIMIT + SOON, "{took:?}");
+        let (told, _, took) = ask(&eight(MISSES, MISSES));
+        assert!(told.is_none() && took < 4 * SOON, "{took:?}");
+        assert_eq!(ask(&[]), (None, Vec::new(), Duration::ZERO));
+    }
+
+    #[test]
+    fn nobody_is_asked_after_one_knew() {
+        let mut nodes = eight(MISSES, MISSES);
+        nodes[1] = KNOWS;
+        let (told, asked, _) = ask(&nodes);
+        assert_eq!((told, asked), (Some(1), vec![0, 1, 2]));
+    }
+}
