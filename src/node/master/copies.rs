@@ -94,12 +94,12 @@ impl Driver {
         let places = Arc::clone(&self.reads.far_lookups);
         async move {
             let request = Request::Session(key);
-            let near = ask_for_session(&env, own, request.clone(), limit).await.or(cached);
+            let near = ask_for_session(&env, own, &request, limit).await.or(cached);
             if near.is_some() {
                 return near;
             }
             let _place = places.try_acquire().ok()?;
-            let row = ask_all(&env, far, SESSION_PEERS, request, limit, session).await;
+            let row = ask_all(&env, far, SESSION_PEERS, &request, limit, session).await;
             if row.is_some() {
                 env.sometimes("a node database behind another master knew a session");
             }
@@ -130,7 +130,7 @@ impl Driver {
         let env = self.env.clone();
         self.env.spawn("serve-read", async move {
             let request = Request::Read { board: board.clone(), range, limit };
-            let told = ask_all(&env, copies, 1, request, limit_of_copies, page).await;
+            let told = ask_all(&env, copies, 1, &request, limit_of_copies, page).await;
             let page = match told {
                 Some(page) => Some(page),
                 None => store.read(board, range, limit).await.ok(),
@@ -149,7 +149,7 @@ impl Driver {
         let (copies, limit) = (self.workers_in_turn(), self.limit_for_a_peer());
         let env = self.env.clone();
         self.env.spawn("serve-session", async move {
-            let row = ask_for_session(&env, copies, Request::Session(key), limit).await;
+            let row = ask_for_session(&env, copies, &Request::Session(key), limit).await;
             let _ = reply.send(&Response::Session(row.or(cached)));
         });
     }
@@ -166,7 +166,7 @@ impl Driver {
         let env = self.env.clone();
         async move {
             let request = Request::Read { board, range, limit };
-            let told = ask_all(&env, links, 1, request, wait, page).await;
+            let told = ask_all(&env, links, 1, &request, wait, page).await;
             if told.is_some() {
                 env.sometimes("a worker's node database answered a read");
             }
@@ -186,7 +186,7 @@ impl Driver {
         let env = self.env.clone();
         async move {
             let request = Request::Read { board, range, limit };
-            let told = ask_all(&env, links, PAGE_PEERS_MAX, request, wait, page).await;
+            let told = ask_all(&env, links, PAGE_PEERS_MAX, &request, wait, page).await;
             if told.is_some() {
                 env.sometimes("another master answered a read");
             }
@@ -254,7 +254,7 @@ fn in_turn<T>(turn: &mut u64, mut all: Vec<T>) -> Vec<T> {
 async fn ask_for_session(
     env: &Env,
     links: Vec<Link>,
-    request: Request,
+    request: &Request,
     limit: Duration,
 ) -> Option<SessionRow> {
     let size = group_of(links.len());
@@ -272,7 +272,7 @@ async fn ask_all<T>(
     env: &Env,
     links: Vec<Link>,
     size: usize,
-    request: Request,
+    request: &Request,
     limit: Duration,
     take: fn(Response) -> Option<T>,
 ) -> Option<T> {
