@@ -7,30 +7,31 @@ use std::{
 };
 
 use chatchat::{
+    api::StreamEvent,
     client::{Answer, Failure, Request},
     model::{
+        event::Event,
         ids::{BoardName, PostId, UserId},
-        stream::Consistency,
+        stream::{Consistency, HeldState},
     },
 };
 
-use super::{Evidence, Violation, broken, line, seconds, troubles::AFTERMATH};
+use super::{
+    Evidence, Violation, broken,
+    holders::{Holders, SURELY_ROOM, held_by, places},
+    line, seconds,
+    troubles::AFTERMATH,
+};
 use crate::{
-    fault::{Action, Kind},
+    fault::{Action, Direction, Kind, Links},
     history::Operation,
     plan::Incident,
     property::Property,
     target::{Place, Target},
 };
 
-/// Bound on the time from the store, a master and a holder being connected to the commit.
-const DRAINED_WITHIN: Duration = Duration::from_secs(10);
 /// Time within which masters and workers know that the store is away, and hold what is sent.
 const KNOWN_WITHIN: Duration = Duration::from_secs(5);
-/// Time within which a worker that was stopped has handed over what it held.
-const HANDED_OVER: Duration = Duration::from_secs(5);
-/// Posts that are held without doubt about the room for more.
-const SURELY_ROOM: usize = 500;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let settled = settled(evidence);
@@ -43,9 +44,10 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
 /// a call that ended while the store alone was away.
 #[must_use]
 pub fn shown_weak_service(evidence: &Evidence<'_>) -> bool {
-    let is_held = |operation: &Operation| {
-        matches!(operation.reply(), Some((_, Answer::Pending { .. })))
-            && disks_are_kept(evidence, operation.invoked)
+    let holders = Holders::read(evidence);
+    let is_held = |operation: &Operation| match operation.reply() {
+        Some((at, Answer::Pending { copies })) => holders.keep(operation.invoked, at, *copies),
+        _ => false,
     };
     let outages: Vec<_> = Outage::all(evidence).collect();
     let is_owed = |operation: &Operation| {
@@ -56,22 +58,14 @@ pub fn shown_weak_service(evidence: &Evidence<'_>) -> bool {
     evidence.history.operations.iter().any(|one| is_held(one) || is_owed(one))
 }
 
-/// Posts that were held, and are not in the store though all nodes were there for long, or came into it
-/// long after they were.
+/// Posts that were held, and are not in the store though all that they need was there for long, or came
+/// into it long after it was.
 fn held(evidence: &Evidence<'_>, settled: &Settled) -> Vec<Violation> {
     let mut found = Vec::new();
     let posts = evidence.store.boards.values().flatten();
     let stored: BTreeMap<_, _> = posts.map(|post| ((post.author.id, post.id), post)).collect();
     let clock = StoreTime::read(evidence);
-    let needed = places(evidence).filter(|place| !has_handed_over(evidence, *place));
-    let needed: Vec<_> = needed.collect();
-    let whole_from = evidence.ended.saturating_sub(AFTERMATH + DRAINED_WITHIN);
-    let is_there = |place: Place| evidence.is_connected(place, whole_from, evidence.ended);
-    let is_whole = needed.iter().all(|place| is_there(*place));
-    // Who lacks one of two holders has the other one.
-    let spare = spare(evidence);
-    let is_enough =
-        spare.is_some() && needed.iter().all(|place| Some(*place) == spare || is_there(*place));
+    let (holders, given_up) = (Holders::read(evidence), given_up(evidence));
     for sent in evidence.history.sent() {
         let Some((at, Answer::Pending { copies })) = sent.operation.reply() else { continue };
         let mut complain = |rule, text: String| {
@@ -81,12 +75,12 @@ fn held(evidence: &Evidence<'_>, settled: &Settled) -> Vec<Violation> {
             complain("copies", "a post was said to be held by nobody".to_owned());
         }
         let Some(id) = sent.user.map(|user| (user, sent.id)) else { continue };
-        if !disks_are_kept(evidence, sent.operation.invoked) || settled.contains(&id) {
+        if settled.contains(&id) || given_up.contains(&sent.id) {
             continue;
         }
-        let is_elsewhere = |place: Place| *copies > 1 && Some(place) == spare;
+        let Some(due) = holders.due(sent.operation.invoked, at, *copies) else { continue };
         match (stored.get(&id), &clock) {
-            (None, _) if (is_whole || is_enough && *copies > 1) && at < whole_from => {
+            (None, _) => {
                 complain(
                     "lost",
                     format!("post {} was held and never came into its board", sent.id),
@@ -94,11 +88,7 @@ fn held(evidence: &Evidence<'_>, settled: &Settled) -> Vec<Violation> {
             }
             (Some(post), Some(clock)) => {
                 let came = clock.observed(post.posted_at_ms);
-                let those = needed.iter().filter(|place| !is_elsewhere(**place));
-                let troubles = those.flat_map(|place| evidence.incidents_at(*place));
-                let before = troubles.filter(|incident| incident.from <= came);
-                let whole = before.map(|incident| evidence.end_of(incident)).max();
-                if came > whole.unwrap_or_default().max(at) + AFTERMATH + DRAINED_WITHIN {
+                if came > due {
                     let came = seconds(came);
                     complain("late", format!("post {} was held and came at {came} only", sent.id));
                 }
@@ -107,6 +97,21 @@ fn held(evidence: &Evidence<'_>, settled: &Settled) -> Vec<Violation> {
         }
     }
     found
+}
+
+/// Returns the posts that may have become dead letters: their holders wait for the next registration.
+fn given_up(evidence: &Evidence<'_>) -> BTreeSet<PostId> {
+    let attempts_max = evidence.plan.cluster.config.attempts_max;
+    let tried = evidence.events.iter().filter_map(|said| match &said.event {
+        Event::Assign { posts, attempt, .. } if *attempt >= attempts_max => Some(posts),
+        _ => None,
+    });
+    let streams = evidence.history.streams.iter().flat_map(|stream| &stream.deliveries);
+    let told = streams.filter_map(|(_, delivery)| match &delivery.event {
+        StreamEvent::Pending(event) if event.state == HeldState::DeadLetter => Some(event.id),
+        _ => None,
+    });
+    tried.flatten().copied().chain(told).collect()
 }
 
 /// The store's clock beside the observer's, for a run in which no fault touches it.
@@ -119,10 +124,9 @@ impl StoreTime {
     fn read(evidence: &Evidence<'_>) -> Option<Self> {
         use Kind::{ClockDrift, ClockJump, ClockOffset};
         let mut at_store = evidence.incidents_at(Place::Store);
-        let is_touched = at_store.any(|incident| {
-            evidence
-                .kind_of(incident)
-                .is_none_or(|kind| matches!(kind, ClockDrift | ClockJump | ClockOffset))
+        let is_touched = at_store.any(|incident| match evidence.kind_of(incident) {
+            Some(kind) => matches!(kind, ClockDrift | ClockJump | ClockOffset),
+            None => !evidence.is_core(incident),
         });
         let told = evidence.history.operations.iter().filter_map(Operation::committed);
         let ahead = told.map(|(at, post)| post.posted_at_ms.saturating_sub(millis(at)));
@@ -157,69 +161,6 @@ fn settled(evidence: &Evidence<'_>) -> Settled {
     settled
 }
 
-/// Returns whether no fault may have taken the disk of somebody who held a post that was sent at a time,
-/// or set the store back. One that was over long before is none; what rotted may be read at any time.
-fn disks_are_kept(evidence: &Evidence<'_>, sent: Duration) -> bool {
-    use Kind::{BitRot, DiskFull, Expel, Rollback, SyncError, Wipe};
-    let harms = |incident: &Incident| match evidence.kind_of(incident) {
-        None | Some(BitRot) => true,
-        Some(DiskFull | Expel | Rollback | SyncError | Wipe) => {
-            evidence.end_of(incident) + AFTERMATH >= sent
-        }
-        Some(_) => false,
-    };
-    !evidence.incidents.iter().any(harms)
-}
-
-/// Returns whether a worker was asked to end, and nothing else befell it, while another one of its domain
-/// was there all the time and took what it held. With one master there is one domain.
-fn has_handed_over(evidence: &Evidence<'_>, place: Place) -> bool {
-    let is_stopped = |place| {
-        let mut all = evidence.incidents_at(place).peekable();
-        all.peek().is_some() && all.all(|it| evidence.kind_of(it) == Some(Kind::Stop))
-    };
-    let cluster = &evidence.plan.cluster;
-    let mut workers = (0..cluster.workers).map(Place::Worker);
-    let is_untouched = |place| evidence.incidents_at(place).next().is_none();
-    cluster.masters == 1
-        && matches!(place, Place::Worker(_))
-        && is_stopped(place)
-        && workers.any(is_untouched)
-}
-
-/// Returns the one worker that died, where each post that two held was with another worker by then: all
-/// others were there all the time, or were stopped so long before that two workers had what they held.
-fn spare(evidence: &Evidence<'_>) -> Option<Place> {
-    let cluster = &evidence.plan.cluster;
-    let is_calm = evidence.incidents_at(Place::Master(0)).next().is_none();
-    if cluster.masters != 1 || !is_calm || held_by(evidence, evidence.ended) >= SURELY_ROOM {
-        return None;
-    }
-    let workers = || (0..cluster.workers).map(Place::Worker);
-    let kinds_at = |place| {
-        evidence.incidents_at(place).map(|it| (it.from, evidence.kind_of(it))).collect::<Vec<_>>()
-    };
-    let died = workers().filter_map(|place| match kinds_at(place)[..] {
-        [(at, Some(Kind::Crash | Kind::Exit))] => Some((place, at)),
-        _ => None,
-    });
-    let died: Vec<_> = died.collect();
-    let &[(spare, at)] = &died[..] else { return None };
-    let was_stopped_before = |(from, kind): &(Duration, Option<Kind>)| {
-        *kind == Some(Kind::Stop) && *from + HANDED_OVER < at
-    };
-    let mut others = workers().filter(|place| *place != spare).map(kinds_at);
-    let has_untouched = workers().any(|place| kinds_at(place).is_empty());
-    let is_kept = others.all(|kinds| kinds.iter().all(was_stopped_before));
-    (has_untouched && is_kept).then_some(spare)
-}
-
-fn places(evidence: &Evidence<'_>) -> impl Iterator<Item = Place> {
-    let cluster = &evidence.plan.cluster;
-    let masters = (0..cluster.masters).map(Place::Master);
-    masters.chain((0..cluster.workers).map(Place::Worker)).chain([Place::Store])
-}
-
 /// Time in which the store was away from everybody, and nothing else was wrong.
 struct Outage {
     from: Duration,
@@ -233,8 +174,9 @@ impl Outage {
             let until = evidence.end_of(incident);
             let since = incident.from.saturating_sub(AFTERMATH);
             let mut nodes = places(evidence).filter(|place| *place != Place::Store);
-            let is_alone =
-                !since.is_zero() && !nodes.any(|it| evidence.is_touched(it, since, until));
+            let is_other = |it: &Incident| it != incident;
+            let is_touched = |node| evidence.incidents_between(node, since, until).any(is_other);
+            let is_alone = !since.is_zero() && !nodes.any(is_touched);
             is_alone.then_some(Self { from: incident.from, until })
         })
     }
@@ -333,25 +275,28 @@ const fn is_put_off(failure: &Failure) -> bool {
     }
 }
 
-/// Returns whether a fault takes the store away from everybody, and does nothing else.
+/// Returns whether a fault takes the store away from everybody, and does nothing else: its machine stands
+/// still or does not run, or it is cut off from all nodes.
 fn takes_the_store_alone(evidence: &Evidence<'_>, incident: &Incident) -> bool {
-    let fault = evidence.plan.faults.get(incident.fault);
-    let target = fault.and_then(|fault| match &fault.action {
-        Action::Crash { target } | Action::Exit { target } | Action::Pause { target } => {
-            Some(target)
-        }
-        _ => None,
-    });
-    incident.bit && target == Some(&Target::One(Place::Store))
-}
-
-/// Returns the number of posts that were held by a time.
-fn held_by(evidence: &Evidence<'_>, time: Duration) -> usize {
-    let is_held = |one: &Operation| {
-        one.reply()
-            .is_some_and(|(at, answer)| at < time && matches!(answer, Answer::Pending { .. }))
+    let is_store = |target: &Target| *target == Target::One(Place::Store);
+    let stands_for = |target: &Target, place| {
+        let places = target.places(&evidence.plan.cluster, evidence.plan.workload.people);
+        places.is_some_and(|places| places.contains(&place))
     };
-    evidence.history.operations.iter().filter(|one| is_held(one)).count()
+    let is_all = |side: &[Target]| {
+        let mut nodes = places(evidence).filter(|place| *place != Place::Store);
+        nodes.all(|node| side.iter().any(|target| stands_for(target, node)))
+    };
+    let fault = evidence.plan.faults.get(incident.fault).filter(|_| incident.bit);
+    fault.is_some_and(|fault| match &fault.action {
+        Action::Crash { target } | Action::Exit { target } | Action::Pause { target } => {
+            is_store(target)
+        }
+        Action::Partition { links: Links { from, to, direction: Direction::Both } } => {
+            from.iter().all(is_store) && is_all(to) || to.iter().all(is_store) && is_all(from)
+        }
+        _ => false,
+    })
 }
 
 /// Returns whether the masters knew a caller's session and a board by a time, for sure.

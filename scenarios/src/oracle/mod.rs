@@ -48,6 +48,7 @@ mod g15_weak;
 mod g16_overload;
 mod g17_drain;
 mod g17_failover;
+mod holders;
 mod joined;
 mod sessions;
 mod told;

@@ -98,6 +98,12 @@ impl Evidence<'_> {
         self.plan.faults.get(incident.fault).map(|fault| fault.action.kind())
     }
 
+    /// Returns whether it is what was broken around a core: no fault of the plan. It leaves the store
+    /// whole, and every disk and clock as it was.
+    pub(super) fn is_core(&self, incident: &Incident) -> bool {
+        self.plan.expect.core && incident.fault == self.plan.faults.len()
+    }
+
     /// Returns the faults that may have touched a place.
     pub(super) fn incidents_at(&self, place: Place) -> impl Iterator<Item = &Incident> {
         self.incidents.iter().filter(move |incident| self.may_touch(incident, place))
@@ -105,7 +111,7 @@ impl Evidence<'_> {
 
     /// Returns whether a fault may have touched a place. A target by role counts for everyone who may
     /// have played it.
-    fn may_touch(&self, incident: &Incident, place: Place) -> bool {
+    pub(super) fn may_touch(&self, incident: &Incident, place: Place) -> bool {
         let fault = self.plan.faults.get(incident.fault);
         // A fault that is not in the plan: nothing is known of it.
         fault.is_none_or(|fault| match &fault.action {

@@ -288,7 +288,7 @@ fn post_that_is_neither_settled_nor_held_while_enough_is_whole_is_refused() {
 }
 
 #[test]
-fn held_post_that_never_comes_is_refused_unless_a_disk_was_full() {
+fn held_post_that_never_comes_is_refused_unless_all_disks_were_full() {
     let rules = |faults| {
         let mut made = Made::of_cluster(faults);
         made.board.pop();
@@ -299,10 +299,13 @@ fn held_post_that_never_comes_is_refused_unless_a_disk_was_full() {
     };
     let outage = || fault("pause", "store", 10, 5000);
     assert_eq!(rules(vec![outage()]), ["G15.lost"]);
-    assert_eq!(rules(vec![outage(), fault("disk_full", "worker:0", 400, 600)]), [""; 0]);
+    let [one, other] = ["worker:0", "worker:1"].map(|place| fault("disk_full", place, 400, 600));
+    assert_eq!(rules(vec![outage(), one.clone()]), ["G15.lost"], "another one holds it");
+    assert_eq!(rules(vec![outage(), one, other]), [""; 0]);
     let rules = |full_until| {
         let mut made = Made::of_cluster(vec![
             fault("disk_full", "worker:0", 0, full_until),
+            fault("disk_full", "worker:1", 0, full_until),
             fault("pause", "store", 20_000, 25_000),
         ]);
         let held = json!({ "answer": "pending", "with": { "copies": 2 } });
