@@ -2,8 +2,8 @@
 //! `attempts_max` in all. A token names one batch and one registration, so its tries are counted; a
 //! batch that is tried again under a higher token is known by its posts.
 //!
-//! That a task ends in time is judged by what people could not settle (`g03_late`) and by sends
-//! that timed out (`g09_in_time`).
+//! That a task ends in time is judged by what people could not settle (`g03_late`), by sends that timed
+//! out (`g09_in_time`) and by the time between two attempts (`g09_next_attempt`).
 
 use std::collections::BTreeMap;
 

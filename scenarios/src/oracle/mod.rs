@@ -31,6 +31,7 @@ mod g08_writes;
 mod g09_crash_cost;
 mod g09_cut_off;
 mod g09_in_time;
+mod g09_next_attempt;
 mod g09_tasks_end;
 mod g10_failed_stay_out;
 mod g11_dead_masters;
@@ -183,6 +184,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G9, g09_in_time::judge),
     (Property::G9, g09_cut_off::judge),
     (Property::G9, g09_crash_cost::judge),
+    (Property::G9, g09_next_attempt::judge),
     (Property::G10, g10_failed_stay_out::judge),
     (Property::G11, g11_membership::judge),
     (Property::G11, g11_one_master::judge),
