@@ -3,7 +3,8 @@
 //! 1. Reads see every write at once.
 //! 2. A sync, and `write_atomic`, make durable what came before.
 //! 3. A sync takes its time. Within it, what it was asked to make durable counts as unsynced, and
-//!    what its process did after it has not happened yet.
+//!    what its process did after it, to this file or another, has not happened yet. Files that were
+//!    replaced or removed as a whole are excepted: that is done at once.
 //! 4. When the power goes, each unsynced change of a file is kept, lost or torn, by draw, each
 //!    on its own: later ones may survive earlier ones. A torn write keeps its first sectors, or
 //!    any of them. When only the process ends, all stay.
@@ -38,14 +39,32 @@ impl Change {
     }
 }
 
+/// Number of a step of the disk, which its changes and syncs share: they are in one order, whatever
+/// their files.
+type Step = u64;
+
+/// Sync that is under way.
+#[derive(Debug)]
+struct PendingSync {
+    /// Virtual time at which it ends, ns.
+    settles_at: u64,
+    /// Step that asked for it.
+    asked: Step,
+    /// Changes that it makes durable, each with its step, in order.
+    changes: Vec<(Step, Change)>,
+}
+
 /// One file's bytes, as they read and as they would survive.
 #[derive(Debug, Default)]
 pub(crate) struct File {
     live: Content,
     durable: Content,
-    unsynced: Vec<Change>,
-    /// Changes that a sync makes durable at this virtual time, ns, in order.
-    settling: Vec<(u64, Vec<Change>)>,
+    /// Changes that nobody has asked to make durable yet, each with its step, in order.
+    unsynced: Vec<(Step, Change)>,
+    /// Syncs that are under way, in order.
+    settling: Vec<PendingSync>,
+    /// Step that made the file.
+    made: Step,
     /// Whether the name itself would survive.
     is_linked: bool,
 }
@@ -61,48 +80,44 @@ impl File {
         self.live.len()
     }
 
-    fn change(&mut self, change: Change) {
+    fn change(&mut self, step: Step, change: Change) {
         change.apply(&mut self.live);
-        self.unsynced.push(change);
+        self.unsynced.push((step, change));
     }
 
-    fn sync(&mut self, settles_at: u64) {
-        self.settling.push((settles_at, std::mem::take(&mut self.unsynced)));
+    fn sync(&mut self, asked: Step, settles_at: u64) {
+        let changes = std::mem::take(&mut self.unsynced);
+        self.settling.push(PendingSync { settles_at, asked, changes });
     }
 
     /// Makes durable what syncs had done by `now`.
     fn settle(&mut self, now: u64) {
-        while self.settling.first().is_some_and(|(at, _)| *at <= now) {
-            for change in self.settling.remove(0).1 {
+        while self.settling.first().is_some_and(|sync| sync.settles_at <= now) {
+            for (_, change) in self.settling.remove(0).changes {
                 change.apply(&mut self.durable);
             }
             self.is_linked = true;
         }
     }
 
-    /// Returns when its first sync that is under way ends.
-    fn settles_at(&self) -> Option<u64> {
-        self.settling.first().map(|(at, _)| *at)
+    /// Returns the end of its first sync that is under way, and the step that asked for it.
+    fn first_sync(&self) -> Option<(u64, Step)> {
+        self.settling.first().map(|sync| (sync.settles_at, sync.asked))
     }
 
     /// Returns how many changes a power loss may undo.
     fn unsynced(&self) -> usize {
-        self.unsynced.len() + self.settling.iter().map(|(_, changes)| changes.len()).sum::<usize>()
+        self.unsynced.len() + self.settling.iter().map(|sync| sync.changes.len()).sum::<usize>()
     }
 
-    /// Keeps, loses or tears each unsynced change. False when not even the name survives.
-    /// `broken_at` is the end of the first sync of the disk that was under way.
-    fn lose_power(&mut self, broken_at: u64, rng: &mut Rng, faults: &mut DiskFaults) -> bool {
-        let is_named = self.is_linked || rng.odds(1, 2);
+    /// Keeps, loses or tears each unsynced change up to the step `until`; those after it did not
+    /// happen. False when not even the name survives.
+    fn lose_power(&mut self, until: Step, rng: &mut Rng, faults: &mut DiskFaults) -> bool {
+        let is_named = self.is_linked || self.made <= until && rng.odds(1, 2);
         let later = std::mem::take(&mut self.unsynced);
-        let mut syncs = std::mem::take(&mut self.settling).into_iter();
-        let changes = match syncs.next() {
-            // The sync that was under way; what came after it did not happen.
-            Some((at, changes)) if at == broken_at => changes,
-            Some(_) => Vec::new(),
-            None => later,
-        };
-        for change in changes {
+        let syncs = std::mem::take(&mut self.settling);
+        let changes = syncs.into_iter().flat_map(|sync| sync.changes).chain(later);
+        for (_, change) in changes.filter(|(step, _)| *step <= until) {
             let fate = if faults.tears() { 1 } else { rng.below(3) };
             match (fate, change) {
                 (0, _) => {}
@@ -147,6 +162,8 @@ pub(crate) struct DiskState {
     names: BTreeMap<String, Inode>,
     files: BTreeMap<Inode, File>,
     next: Inode,
+    /// Last step so far.
+    step: Step,
     syncs: u64,
     /// Faults that stand.
     pub(crate) faults: DiskFaults,
@@ -186,8 +203,9 @@ impl DiskState {
             return *inode;
         }
         self.next += 1;
+        self.step += 1;
         self.names.insert(name.to_owned(), self.next);
-        self.files.insert(self.next, File::default());
+        self.files.insert(self.next, File { made: self.step, ..File::default() });
         self.next
     }
 
@@ -200,7 +218,8 @@ impl DiskState {
         if !matches!(change, Change::SetLen(len) if len <= file.len()) {
             self.faults.write()?;
         }
-        file.change(change);
+        self.step += 1;
+        file.change(self.step, change);
         Ok(())
     }
 
@@ -230,13 +249,21 @@ impl DiskState {
         self.settle(now);
         self.owed_ns += takes_ns;
         let before = self.settles_at.max(now);
+        if self.job_ends > 0 {
+            // It waits for a sync of another job that outlasts its own job.
+            let waits_ns = before.saturating_sub(self.job_ends);
+            self.owed_ns += waits_ns;
+            self.job_ends += waits_ns;
+        }
         // Somewhere in what is left of the job, whose end a sync puts off.
         let settles_at = before + self.job_ends.saturating_sub(before) / 2 + takes_ns;
         if self.job_ends > 0 {
             (self.settles_at, self.job_ends) = (settles_at, self.job_ends + takes_ns);
         }
         let at = if self.job_ends > 0 { settles_at } else { now };
-        self.file(inode)?.sync(at);
+        self.step += 1;
+        let asked = self.step;
+        self.file(inode)?.sync(asked, at);
         self.settle(now);
         self.syncs += 1;
         Ok(())
@@ -275,12 +302,14 @@ impl DiskState {
     pub(crate) fn lose_power(&mut self, now: u64, rng: &mut Rng) -> usize {
         self.settle(now);
         let unsynced = self.files.values().map(File::unsynced).sum();
-        let broken_at = self.files.values().filter_map(File::settles_at).min().unwrap_or(now);
+        // The sync that was under way; what came after it did not happen.
+        let first = self.files.values().filter_map(File::first_sync).min();
+        let until = first.map_or(Step::MAX, |(_, asked)| asked);
         let names = std::mem::take(&mut self.names);
         let mut files = std::mem::take(&mut self.files);
         for (name, inode) in names {
             if let Some(mut file) = files.remove(&inode)
-                && file.lose_power(broken_at, rng, &mut self.faults)
+                && file.lose_power(until, rng, &mut self.faults)
             {
                 self.names.insert(name, inode);
                 self.files.insert(inode, file);

@@ -97,6 +97,57 @@ fn power_loss_within_a_sync_undoes_what_came_after_it() {
 }
 
 #[test]
+fn power_loss_within_a_sync_undoes_what_came_after_it_in_other_files() {
+    let mut before = 0;
+    for seed in 0..60 {
+        let mut disk = DiskState::default();
+        let [inode, other] = ["db", "log"].map(|name| write(&mut disk, name, &[1; 8]));
+        for inode in [inode, other] {
+            disk.sync(0, inode).expect("open");
+        }
+        let put = |disk: &mut DiskState, inode, byte| {
+            let change = Change::Write { offset: 0, bytes: vec![byte; 8] };
+            disk.change(inode, change).expect("open");
+        };
+        disk.begin_job(1_000_000);
+        put(&mut disk, other, 2);
+        put(&mut disk, inode, 2);
+        disk.sync(10, inode).expect("open");
+        put(&mut disk, other, 3);
+        write(&mut disk, "new", &[3; 8]);
+        if seed % 2 == 0 {
+            disk.sync(10, other).expect("open");
+        }
+        let owed = disk.end_job();
+        let is_over = seed % 3 == 0;
+        disk.lose_power(if is_over { 1_000_000 + owed } else { 11 }, &mut Seed(seed).stream("it"));
+        let left = disk.read("log").expect("it was synced")[0];
+        if is_over {
+            assert!(seed % 2 == 1 || left == 3, "its sync ended");
+        } else {
+            assert_ne!(left, 3, "the file without a sync holds what had not happened yet");
+            assert_eq!(disk.read("new"), None, "it was not there yet");
+            before += u32::from(left == 2);
+        }
+    }
+    assert!(before > 3, "what came before the sync may be kept: {before}");
+}
+
+#[test]
+fn job_ends_after_its_sync_that_waited_for_one_of_another_job() {
+    let mut disk = DiskState::default();
+    let [one, other] = ["db", "log"].map(|name| write(&mut disk, name, &[1; 8]));
+    disk.begin_job(10_000_000);
+    disk.sync(10, one).expect("open");
+    assert!(disk.end_job() >= 200_000);
+    disk.begin_job(1_000);
+    disk.sync(20, other).expect("open");
+    let ends = 1_000 + disk.end_job();
+    disk.lose_power(ends, &mut Seed(1).stream("faults"));
+    assert_eq!(disk.read("log"), Some(vec![1; 8]), "its job was told that it is durable");
+}
+
+#[test]
 fn image_holds_what_was_durable_and_restores_it() {
     let mut disk = DiskState::default();
     let inode = write(&mut disk, "db", b"old");
