@@ -20,8 +20,8 @@ pub(super) fn run(check: &super::Check) -> Result<ExitCode, String> {
 
 fn told(name: &str, seed: u64) -> Result<String, String> {
     let story = Story::load(name).map_err(|why| why.to_string())?;
+    faults::check_story(&story).map_err(|why| why.to_string())?;
     let plan = Plan::expand(&story, seed);
-    faults::check(&plan).map_err(|why| why.to_string())?;
     let mut text = format!("{}\n{plan}", story.about);
     if let Some(swarm) = &story.swarm {
         let kinds: Vec<_> = swarm.kinds.iter().map(|kind| kind.name()).collect();

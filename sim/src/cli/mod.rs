@@ -22,6 +22,7 @@ use chatchat_scenarios::{
     plan::Plan,
     story::{Story, StoryError},
 };
+use chatchat_sim::faults::{self, UnsupportedKinds};
 use clap::{Args, Parser, Subcommand};
 
 /// Exit code of a wrong command line or story.
@@ -294,11 +295,22 @@ struct Stories {
 /// # Errors
 /// A sentence for the person who asked: a story that was named does not exist, or none can be used.
 fn stories(named: &[String]) -> Result<Stories, String> {
+    stories_by(named, faults::check_story)
+}
+
+/// Does as [`stories`], and leaves out those that `check` refuses.
+fn stories_by(
+    named: &[String],
+    check: impl Fn(&Story) -> Result<(), UnsupportedKinds>,
+) -> Result<Stories, String> {
     let names = if named.is_empty() { Story::names() } else { named.to_vec() };
     let (mut read, mut refused) = (Vec::new(), Vec::new());
     for name in names {
         match Story::load(&name) {
-            Ok(story) => read.push((name, story)),
+            Ok(story) => match check(&story) {
+                Ok(()) => read.push((name, story)),
+                Err(why) => refused.push(why.to_string()),
+            },
             Err(why) if !named.is_empty() && is_missing(&why) => return Err(why.to_string()),
             Err(why) => refused.push(why.to_string()),
         }
@@ -323,4 +335,28 @@ fn is_missing(why: &StoryError) -> bool {
 fn plan(which: &Which) -> Result<Plan, String> {
     let story = Story::load(&which.story).map_err(|why| why.to_string())?;
     Ok(Plan::expand(&story, which.seed))
+}
+
+#[cfg(test)]
+mod tests {
+    use chatchat_scenarios::fault::Kind;
+
+    use super::*;
+
+    #[test]
+    fn story_that_the_world_cannot_carry_out_stops_no_other() {
+        let named = ["calm", "worker-pause"].map(str::to_owned);
+        let all = stories_by(&named, |_| Ok(())).expect("they are there");
+        assert_eq!((all.read.len(), all.refused.len()), (2, 0));
+        let check = |story: &Story| match story.name.as_str() {
+            "calm" => Ok(()),
+            _ => Err(UnsupportedKinds { at: "it:3".to_owned(), kinds: vec![Kind::Pause] }),
+        };
+        let some = stories_by(&named, check).expect("one is left");
+        assert_eq!(some.read.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["calm"]);
+        assert_eq!(some.refused.len(), 1);
+        assert!(some.refused[0].starts_with("it:3: "), "{}", some.refused[0]);
+        let Err(why) = stories_by(&named[1..], check) else { panic!("none is left") };
+        assert!(why.starts_with("it:3: "), "{why}");
+    }
 }

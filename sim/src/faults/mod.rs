@@ -19,6 +19,7 @@ use std::{
 use chatchat_scenarios::{
     fault::{Action, Kind, Start},
     plan::{Incident, Plan},
+    story::Story,
     target::{Place, Target},
     workload::ClosedPages,
 };
@@ -28,13 +29,13 @@ use tokio::sync::Notify;
 pub use self::{core::Core, stuck::Excuse};
 use crate::deployment::{Begun, Deployment, Step, Undo};
 
-/// A plan needs kinds of fault that the simulated world cannot carry out. Nothing was run.
+/// A plan or story needs kinds of fault that the simulated world cannot carry out. Nothing was run.
 #[derive(Debug, Error)]
-#[error("{story}: the simulated world cannot carry out {} yet; it can: {}", names(kinds), names(&supported()))]
+#[error("{at}: the simulated world cannot carry out {} yet; it can: {}", names(kinds), names(&supported()))]
 pub struct UnsupportedKinds {
-    /// Name of the plan's story.
-    pub story: String,
-    /// Kinds that it cannot carry out.
+    /// File and line of the first one, or name of the plan's story.
+    pub at: String,
+    /// Kinds that the simulated world cannot carry out.
     pub kinds: Vec<Kind>,
 }
 
@@ -87,11 +88,32 @@ pub const fn is_supported(kind: Kind) -> bool {
 /// [`UnsupportedKinds`] with the ones that it cannot.
 pub fn check(plan: &Plan) -> Result<(), UnsupportedKinds> {
     let kinds: Vec<_> = plan.kinds().into_iter().filter(|kind| !is_supported(*kind)).collect();
-    if kinds.is_empty() {
-        Ok(())
-    } else {
-        Err(UnsupportedKinds { story: plan.story.clone(), kinds })
-    }
+    if kinds.is_empty() { Ok(()) } else { Err(UnsupportedKinds { at: plan.story.clone(), kinds }) }
+}
+
+/// Checks that the simulated world can carry out a story with every seed.
+///
+/// # Errors
+/// [`UnsupportedKinds`] with the ones that it cannot, and where the first of them stands.
+pub fn check_story(story: &Story) -> Result<(), UnsupportedKinds> {
+    check_story_by(story, is_supported)
+}
+
+fn check_story_by(
+    story: &Story,
+    is_supported: impl Fn(Kind) -> bool,
+) -> Result<(), UnsupportedKinds> {
+    let named = story.faults.iter().enumerate();
+    let named = named.map(|(nth, fault)| (format!("fault {}", nth + 1), fault.action.kind()));
+    let drawn = story.swarm.iter().flat_map(|swarm| &swarm.kinds);
+    let drawn = drawn.map(|kind| ("swarm".to_owned(), *kind));
+    let found: Vec<_> = named.chain(drawn).filter(|(_, kind)| !is_supported(*kind)).collect();
+    let Some((part, first)) = found.first() else { return Ok(()) };
+    let at = story.line_of(part, first.name());
+    let mut kinds: Vec<_> = found.iter().map(|(_, kind)| *kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    Err(UnsupportedKinds { at, kinds })
 }
 
 fn supported() -> Vec<Kind> {
@@ -331,5 +353,52 @@ impl<D: Deployment> Faults<D> {
     #[must_use]
     pub fn incidents(&self) -> Vec<Incident> {
         self.state().incidents.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORY: &str = r#"
+about = "A worker is shaken."
+duration = "10s"
+
+[cluster]
+masters = 1
+workers = 1
+
+[[fault]]
+at = "1s"
+kind = "pause"
+target = "worker:0"
+for = "1s"
+
+[[fault]]
+at = "3s"
+kind = "crash"
+target = "worker:0"
+for = "1s"
+
+[swarm]
+kinds = ["exit", "delay"]
+per_minute = 1.0
+"#;
+
+    #[test]
+    fn story_with_unsupported_kinds_is_refused_with_its_file_and_line() {
+        let story = Story::parse("shaken", STORY).expect("a whole story");
+        let refusal = |without: &[Kind]| {
+            let refused = check_story_by(&story, |kind| !without.contains(&kind));
+            refused.err().map(|why| why.to_string())
+        };
+        assert_eq!(refusal(&[]), None);
+        assert_eq!(refusal(&[Kind::Torn]), None, "it needs none");
+        let why = refusal(&[Kind::Crash, Kind::Delay]).expect("it needs both");
+        assert!(why.starts_with("shaken:17: "), "{why}");
+        assert!(why.contains("cannot carry out crash, delay yet"), "{why}");
+        let why = refusal(&[Kind::Delay]).expect("its swarm may draw it");
+        assert!(why.starts_with("shaken:22: "), "{why}");
+        assert!(check_story(&story).is_ok());
     }
 }
