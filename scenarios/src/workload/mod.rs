@@ -20,7 +20,7 @@ mod texts;
 
 use std::{sync::Arc, time::Duration};
 
-use chatchat::env::{Env, TaskGuard};
+use chatchat::env::{Env, TaskGuard, TimedOut};
 use tokio::sync::oneshot;
 
 use self::person::{OpenPage, Person};
@@ -68,6 +68,9 @@ struct Living {
 /// Time beyond the last reading's bound until it counts as hung.
 const SLACK: Duration = Duration::from_secs(3);
 
+/// Time beyond the bound of settling until a person counts as hung.
+const SETTLING_SLACK: Duration = Duration::from_secs(30);
+
 /// With nothing wrong, members and presence are the same everywhere after this (G11, G12).
 const SPREADS_WITHIN: Duration = Duration::from_secs(16);
 
@@ -105,7 +108,7 @@ impl People {
         recorder.history().settling_from = Some(stage.clock.now());
         let deadline = stage.clock.now() + within;
         // Each on its own machine, all at once: a dead machine's task just never tells.
-        let mut settling = Vec::new();
+        let (mut settling, mut tasks) = (Vec::new(), Vec::new());
         for Living { person, handed, _task } in living {
             let (number, (tell, told)) = (person.number, oneshot::channel());
             let env = person.env().clone();
@@ -113,15 +116,16 @@ impl People {
                 // Nobody is left to tell when the run was given up.
                 let _ = tell.send(person.settle(handed, deadline).await);
             });
-            settling.push((number, told, task.abort_on_drop(), _task));
+            settling.push((number, told));
+            tasks.push((task.abort_on_drop(), _task));
         }
         let mut settled = Vec::new();
-        let slack = within + Duration::from_secs(30);
-        for (number, told, task, life_task) in settling {
-            match observer.timeout(slack, told).await {
-                Ok(Ok(Some(pair))) => settled.push((pair, task, life_task)),
+        let all = all_told(&observer, within + SETTLING_SLACK, settling).await;
+        for ((number, told), tasks) in all.into_iter().zip(tasks) {
+            match told {
+                Ok(Some(Some(pair))) => settled.push((pair, tasks)),
                 // It has no page any more, or its machine is gone.
-                Ok(Ok(None) | Err(_)) => {}
+                Ok(Some(None) | None) => {}
                 Err(_) => recorder.history().hung.push(number),
             }
         }
@@ -131,7 +135,7 @@ impl People {
         recorder.history().reading_from = Some(stage.clock.now());
         let mut readings = Vec::new();
         let mut kept = Vec::new();
-        for ((person, page), task, life_task) in settled {
+        for ((person, page), tasks) in settled {
             let number = person.number;
             let (tell, told) = oneshot::channel();
             let env = person.env().clone();
@@ -140,23 +144,64 @@ impl People {
                 let _ = tell.send(page);
             });
             readings.push((number, told));
-            kept.push((read.abort_on_drop(), task, life_task));
+            kept.push((read.abort_on_drop(), tasks));
         }
         // Sessions stay open until all have read: presence is part of what is read.
-        let mut lives = Vec::new();
-        for (number, told) in readings {
-            let read = observer.timeout(READING + SLACK, told).await;
-            let mut history = recorder.history();
-            match &read {
-                Ok(Ok(_)) => history.living.push(number),
+        let lives = all_told(&observer, READING + SLACK, readings).await;
+        let mut history = std::mem::take(&mut *recorder.history());
+        for (number, read) in &lives {
+            match read {
+                Ok(Some(_)) => history.living.push(*number),
                 // Its machine is gone: nothing can be asked of it.
-                Ok(Err(_)) => {}
-                Err(_) => history.hung.push(number),
+                Ok(None) => {}
+                Err(_) => history.hung.push(*number),
             }
-            lives.push(read);
         }
-        let history = std::mem::take(&mut *recorder.history());
         drop((lives, kept));
         history
+    }
+}
+
+/// Waits until each person told what it has to tell, at most for `within` in all, however many are
+/// silent: `None` stands for one that is gone.
+async fn all_told<T>(
+    observer: &Env,
+    within: Duration,
+    people: Vec<(usize, oneshot::Receiver<T>)>,
+) -> Vec<(usize, Result<Option<T>, TimedOut>)> {
+    let until = observer.now() + within;
+    let mut all = Vec::new();
+    for (number, told) in people {
+        let left = until.since(observer.now());
+        all.push((number, observer.timeout(left, told).await.map(Result::ok)));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use chatchat::env::real::RealWorld;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn silent_people_cost_one_wait_and_hide_nobody_behind_them() {
+        let observer = Env::new(RealWorld::temporary().expect("a directory"));
+        let (mut silent, mut people) = (Vec::new(), Vec::new());
+        for number in 0..20 {
+            let (tell, told) = oneshot::channel();
+            people.push((number, told));
+            match number {
+                18 => drop(tell),
+                19 => tell.send("it is well").expect("it is waited for"),
+                _ => silent.push(tell),
+            }
+        }
+        let (began, within) = (observer.now(), Duration::from_millis(200));
+        let all = all_told(&observer, within, people).await;
+        assert!(observer.now().since(began) < within * 10, "one deadline for all");
+        let told: Vec<_> = all.iter().map(|(_, told)| told.as_ref().ok().copied()).collect();
+        assert_eq!(told[..18], [None; 18]);
+        assert_eq!(told[18..], [Some(None), Some(Some("it is well"))]);
     }
 }
