@@ -49,6 +49,7 @@ pub mod recovery;
 pub mod run;
 #[cfg(madsim)]
 pub mod store;
+#[cfg(madsim)]
 mod stranger;
 #[cfg(madsim)]
 pub mod summary;

@@ -4,7 +4,7 @@ mod layers;
 mod oracles;
 mod source;
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, env, fs, path::Path, process::Command};
 
 use source::{code, root, rust_files};
 
@@ -258,5 +258,23 @@ fn seam_and_world_name_nothing_of_the_chat() {
             let text = fs::read_to_string(&path).expect("readable").to_lowercase();
             assert!(!text.contains("chatchat"), "{} names the chat", path.display());
         }
+    }
+}
+
+/// The compiler alone shows it: without the flag nothing of these packages is built, so that they need no
+/// other one. What a whole build says stands in `.ci/run`.
+#[test]
+fn package_without_its_flag_is_refused_with_the_remedy_and_nothing_else() {
+    let compiler = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    for package in ["sim/world", "sim"] {
+        let mut command = Command::new(&compiler);
+        command.args(["--edition", "2024", "--crate-type", "lib", "--emit", "metadata"]);
+        command.args(["--out-dir", env!("CARGO_TARGET_TMPDIR")]);
+        let output = command.arg(root().join(package).join("src/lib.rs")).output();
+        let output = output.expect("the compiler that built this test");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{package}");
+        assert!(said.contains("unset it, or add `--cfg madsim` to it"), "{package}: {said}");
+        assert!(said.contains("aborting due to 1 previous error"), "{package}: {said}");
     }
 }
