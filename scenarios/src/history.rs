@@ -208,8 +208,15 @@ pub struct Handover {
     pub issued_at: Duration,
     /// HTTP status of the answer, if there was one.
     pub status: Option<u16>,
+    /// Ticket that it got.
+    pub ticket: Option<String>,
+    /// Whether the ticket was tried at two masters at once, and not at one after another.
+    pub at_once: bool,
     /// Tries to redeem the ticket, in order.
     pub redeemed: Vec<Redeemed>,
+    /// Calls of the session that it gave, of the same user as `who`. They are none of
+    /// [`History::operations`] and are numbered on their own.
+    pub used: Vec<Operation>,
 }
 
 /// One try to redeem a ticket.
@@ -223,6 +230,8 @@ pub struct Redeemed {
     pub status: Option<u16>,
     /// User of the session that it gave.
     pub user: Option<UserId>,
+    /// Secret of the session that it gave.
+    pub token: Option<String>,
 }
 
 /// Stream that was asked for from a cursor that does not parse.
@@ -356,6 +365,11 @@ impl History {
             }
             _ => None,
         })
+    }
+
+    /// Every call of a session that a ticket gave.
+    pub fn moved(&self) -> impl Iterator<Item = &Operation> {
+        self.handovers.iter().flat_map(|handover| &handover.used)
     }
 
     /// Returns the number of calls with a good answer, and of all calls.

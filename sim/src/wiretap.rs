@@ -134,14 +134,18 @@ fn broken(name: &'static str, text: String) -> Violation {
     Violation { rule, text, evidence: Vec::new() }
 }
 
-/// Returns the secrets of people that must not be seen: the canary word of the posts, and every session's
-/// token.
+/// Returns the secrets of people that must not be seen: the canary word of the posts, every session's
+/// token, and every ticket.
 fn secrets(seed: u64, history: &History) -> Vec<Vec<u8>> {
     let tokens = history.operations.iter().filter_map(|operation| match operation.reply() {
         Some((_, Answer::Opened(opened))) => opened.token.clone(),
         _ => None,
     });
-    tokens.chain([canary(seed)]).map(String::into_bytes).collect()
+    let handovers = &history.handovers;
+    let tickets = handovers.iter().filter_map(|handover| handover.ticket.clone());
+    let moved = handovers.iter().flat_map(|handover| &handover.redeemed);
+    let moved = moved.filter_map(|redeemed| redeemed.token.clone());
+    tokens.chain(tickets).chain(moved).chain([canary(seed)]).map(String::into_bytes).collect()
 }
 
 /// Looks for many words at once, each of them in time that does not grow with their number.
@@ -163,10 +167,13 @@ impl Words {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use chatchat::crypto::{
         record::{RecordKind, Side, link},
         secret::Secret,
     };
+    use chatchat_scenarios::history::{Handover, Redeemed, Who};
 
     use super::*;
 
@@ -208,6 +215,35 @@ mod tests {
         assert_eq!(rules(vec![post(), record(1), record(2)], POSTS_MIN), [""; 0]);
         let to_store = heard(MASTER, Place::Store, HTTP_PORT, SECRET);
         assert_eq!(rules(vec![post(), record(1), to_store], POSTS_MIN), [""; 0]);
+    }
+
+    #[test]
+    fn ticket_and_the_session_that_it_gave_are_secrets() {
+        let (who, at) = (Who { person: 0, life: 0 }, Duration::from_secs(20));
+        let (ticket, token) = ("a whole ticket", "token of a session");
+        let redeemed = Redeemed {
+            at,
+            master: "http://m".to_owned(),
+            status: Some(201),
+            user: None,
+            token: Some(token.to_owned()),
+        };
+        let mut history = History::default();
+        history.handovers.push(Handover {
+            who,
+            issued_at: at,
+            status: Some(201),
+            ticket: Some(ticket.to_owned()),
+            at_once: false,
+            redeemed: vec![redeemed],
+            used: Vec::new(),
+        });
+        for said in [ticket, token] {
+            let clear = heard(MASTER, WORKER, LINK_PORT, said.as_bytes());
+            let found = overheard([clear], secrets(1, &history), Vec::new(), 0);
+            let found: Vec<_> = found.iter().map(|it| it.rule.to_string()).collect();
+            assert_eq!(found, ["g14.clear"], "{said}");
+        }
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct RawAnswer {
     pub status: u16,
     /// Wait that `Retry-After` asks for.
     pub retry_after: Option<Duration>,
+    /// Cookie that it sets, as the header says it.
+    pub cookie: Option<String>,
     /// The whole body.
     pub body: Bytes,
 }
@@ -103,13 +105,12 @@ impl Exchange {
             let body = Limited::new(body, BODY_LEN_MAX).collect().await.map_err(|why| {
                 Failure::Unknown { status: None, why: format!("the answer broke off: {why}") }
             })?;
+            let said = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+            let retry_after = said(header::RETRY_AFTER).and_then(|value| value.parse().ok());
             Ok(RawAnswer {
                 status: head.status.as_u16(),
-                retry_after: head
-                    .headers
-                    .get(header::RETRY_AFTER)
-                    .and_then(|value| value.to_str().ok()?.parse().ok())
-                    .map(Duration::from_secs),
+                retry_after: retry_after.map(Duration::from_secs),
+                cookie: said(header::SET_COOKIE).map(str::to_owned),
                 body: body.to_bytes(),
             })
         };

@@ -377,6 +377,7 @@ mod tests {
         RawAnswer {
             status,
             retry_after: Some(Duration::from_secs(1)),
+            cookie: None,
             body: bytes::Bytes::copy_from_slice(body.as_bytes()),
         }
     }

@@ -102,7 +102,8 @@ impl EventStream {
             // A refusal is short, or not worth reading.
             let first = env.timeout(limits.read, source.body.frame()).await;
             let body = first.ok().flatten().and_then(Result::ok).and_then(|f| f.into_data().ok());
-            let answer = RawAnswer { status, retry_after: None, body: body.unwrap_or_default() };
+            let body = body.unwrap_or_default();
+            let answer = RawAnswer { status, retry_after: None, cookie: None, body };
             return Err(Request::Alive.read(&answer).err().unwrap_or_else(|| Failure::Unknown {
                 status: Some(status),
                 why: format!("want a stream, got status {status}"),

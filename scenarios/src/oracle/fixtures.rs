@@ -20,7 +20,7 @@ use chatchat::{
 
 use super::{EventLine, Evidence, StoreDump, Violation};
 use crate::{
-    history::{End, History, Operation, Reader, ReaderKind, StreamLog, Who},
+    history::{End, Handover, History, Operation, Reader, ReaderKind, StreamLog, Who},
     plan::{Incident, Plan},
     story::Story,
     target::Place,
@@ -353,6 +353,13 @@ impl Fixture {
         self.incidents.push(Incident { fault, from: ms(from), until: Some(ms(until)), bit: true });
         self
     }
+}
+
+/// Handover of the first person at 20 s, whose session made these calls.
+pub(super) fn moved(used: Vec<Operation>) -> Handover {
+    let (who, issued_at, status) = (who(0), ms(20_000), Some(201));
+    let (ticket, at_once, redeemed) = (None, false, Vec::new());
+    Handover { who, issued_at, status, ticket, at_once, redeemed, used }
 }
 
 /// Returns the rules that are broken, each of which must say where to look.

@@ -1,8 +1,13 @@
-//! G6, handovers: a ticket opens a session of the same person on another master, once.
+//! G6, handovers: a ticket opens a session of the same person on another master, once, however many
+//! masters are asked at the same time; and that session is valid.
 
-use std::iter;
+use std::{iter, time::Duration};
 
-use super::{Clue, Evidence, Violation, broken, deed, sessions::Sessions};
+use chatchat::client::{Answer, Failure};
+
+use super::{
+    Clue, Evidence, Violation, broken, deed, g04_pages::is_strong, moved_line, sessions::Sessions,
+};
 use crate::{
     history::{Handover, Redeemed},
     property::Property,
@@ -22,15 +27,41 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             let text = "a ticket opened a session of somebody else";
             found.push(broken(Property::G6, "ticket", text, clues(handover, &opened)));
         }
+        for used in &handover.used {
+            let is_other = match used.reply() {
+                Some((_, Answer::Restored(restored))) => Some(&restored.user.id) != user,
+                _ => false,
+            };
+            let is_forgotten =
+                matches!(used.failure(), Some((_, Failure::Refused { status: 401, .. })));
+            if is_other || is_forgotten {
+                let rule = if is_other { "other" } else { "forgotten" };
+                let text = "a session that a ticket gave was forgotten, or is somebody else's";
+                found.push(broken(Property::G6, rule, text, [moved_line(used)]));
+            }
+        }
         let left = sessions.leaves(handover.who);
         let limit = evidence.calm_limit;
+        let is_calm = |at: Duration| {
+            evidence.is_calm(at, at + limit) && left.is_none_or(|left| left > at + limit)
+        };
+        for used in handover.used.iter().filter(|used| is_calm(used.invoked)) {
+            let is_prompt = used.reply().is_some_and(|(at, _)| at <= used.invoked + limit);
+            if !is_prompt || !is_strong(used) {
+                let text = "in calm a session that a ticket gave was not served";
+                found.push(broken(Property::G0, "handover", text, [moved_line(used)]));
+            }
+        }
+        // Of two that were asked at once either may give the session.
+        let tried = match (handover.at_once, opened.first()) {
+            (true, Some(opened)) => Some(*opened),
+            _ => handover.redeemed.first(),
+        };
         for (at, status) in [(handover.issued_at, handover.status)]
             .into_iter()
-            .chain(handover.redeemed.first().map(|it| (it.at, it.status)))
+            .chain(tried.map(|it| (it.at, it.status)))
         {
-            let is_calm =
-                evidence.is_calm(at, at + limit) && left.is_none_or(|left| left > at + limit);
-            if is_calm && status != Some(201) {
+            if is_calm(at) && status != Some(201) {
                 let text = format!("in calm a handover was answered with {status:?}");
                 found.push(broken(Property::G0, "handover", text, clues(handover, &[])));
             }
@@ -49,36 +80,74 @@ fn clues(handover: &Handover, tries: &[&Redeemed]) -> Vec<Clue> {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::model::ids::UserId;
+    use chatchat::{
+        client::Request,
+        model::{ids::UserId, stream::Consistency},
+    };
 
     use super::*;
-    use crate::oracle::fixtures::{Fixture, located, ms, user, who};
+    use crate::oracle::fixtures::{Fixture, busy, located, moved, ms, refused, restored, user};
 
-    fn moved(redeemed: &[(Option<u16>, Option<UserId>)]) -> Vec<String> {
+    fn tried(at_once: bool, redeemed: &[(Option<u16>, Option<UserId>)]) -> Vec<String> {
         let mut made = Fixture::new();
         let tries = redeemed.iter().map(|(status, user)| Redeemed {
             at: ms(20_100),
             master: "http://m".to_owned(),
             status: *status,
             user: *user,
+            token: None,
         });
         let redeemed = tries.collect();
-        let (who, issued_at, status) = (who(0), ms(20_000), Some(201));
-        made.history.handovers.push(Handover { who, issued_at, status, redeemed });
+        made.history.handovers.push(Handover { at_once, redeemed, ..moved(Vec::new()) });
+        located(&made.judge(judge))
+    }
+
+    /// A session that a ticket gave is restored at this time.
+    fn used(at: u64, took: u64, answer: Result<Answer, Failure>) -> Vec<String> {
+        let mut made = Fixture::with_faults(&[("pause", "target = \"store\"", 40_000, 42_000)]);
+        made.did(0, at, at + took, Request::Restore, answer);
+        let used = std::mem::take(&mut made.history.operations);
+        made.history.handovers.push(moved(used));
         located(&made.judge(judge))
     }
 
     #[test]
     fn ticket_that_opens_one_session_of_its_person_is_accepted() {
-        assert_eq!(moved(&[(Some(201), Some(user(0))), (Some(404), None)]), [""; 0]);
-        assert_eq!(moved(&[]), [""; 0]);
+        assert_eq!(tried(false, &[(Some(201), Some(user(0))), (Some(404), None)]), [""; 0]);
+        assert_eq!(tried(false, &[]), [""; 0]);
+        assert_eq!(tried(true, &[(Some(404), None), (Some(201), Some(user(0)))]), [""; 0]);
+    }
+
+    #[test]
+    fn ticket_that_is_tried_at_two_masters_at_once_opens_one_session() {
+        let one = (Some(201), Some(user(0)));
+        assert_eq!(tried(true, &[one, one]), ["g06.ticket"]);
+        assert_eq!(tried(true, &[(Some(404), None), (Some(404), None)]), ["g00.handover"]);
+        assert_eq!(tried(false, &[(Some(404), None), one]), ["g00.handover"], "one after another");
+    }
+
+    #[test]
+    fn session_that_a_ticket_gave_is_valid_and_its_users() {
+        let answer = |person, consistency| Ok(Answer::Restored(restored(person, consistency)));
+        assert_eq!(used(20_000, 100, answer(0, Consistency::Strong)), [""; 0]);
+        assert_eq!(used(41_000, 100, answer(0, Consistency::Weak)), [""; 0], "the store is away");
+        assert_eq!(used(41_000, 5000, busy(503)), [""; 0]);
+        assert_eq!(used(41_000, 100, refused(401)), ["g06.forgotten"]);
+        assert_eq!(used(41_000, 100, answer(1, Consistency::Strong)), ["g06.other"]);
+        for (took, answer) in [
+            (100, answer(0, Consistency::Weak)),
+            (100, busy(503)),
+            (1001, answer(0, Consistency::Strong)),
+        ] {
+            assert_eq!(used(20_000, took, answer), ["g00.handover"]);
+        }
     }
 
     #[test]
     fn ticket_for_two_for_another_or_refused_in_calm_is_reported() {
         let twice = [(Some(201), Some(user(0))), (Some(201), Some(user(0)))];
-        assert_eq!(moved(&twice), ["g06.ticket"]);
-        assert_eq!(moved(&[(Some(201), Some(user(1)))]), ["g06.ticket"]);
-        assert_eq!(moved(&[(Some(503), None)]), ["g00.handover"]);
+        assert_eq!(tried(false, &twice), ["g06.ticket"]);
+        assert_eq!(tried(false, &[(Some(201), Some(user(1)))]), ["g06.ticket"]);
+        assert_eq!(tried(false, &[(Some(503), None)]), ["g00.handover"]);
     }
 }

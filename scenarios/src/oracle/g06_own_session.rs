@@ -1,6 +1,6 @@
 //! G6 and G7, what a session restores: its name, its read marks and all boards, never older than
 //! what it was acked or shown before unless the answer is weak; and of its posts only such as it
-//! sent.
+//! sent. The same goes for a session that a ticket gave.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,7 +9,9 @@ use chatchat::{
     model::ids::{BoardName, PostId, Seq, UserName},
 };
 
-use super::{Evidence, Violation, broken, g04_pages::is_strong, line, told::listed};
+use super::{
+    Clue, Evidence, Violation, broken, g04_pages::is_strong, line, moved_line, told::listed,
+};
 use crate::{
     history::{History, Operation, Who},
     property::Property,
@@ -21,10 +23,13 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let marks = Marks::read(history);
     let boards = since(history);
     let mut found = Vec::new();
-    for operation in &history.operations {
+    let own = history.operations.iter().map(|it| (it, line as fn(&Operation) -> Clue));
+    // A session that a ticket gave is its user's too.
+    let moved = history.moved().map(|it| (it, moved_line as fn(&Operation) -> Clue));
+    for (operation, show) in own.chain(moved) {
         let Some((at, reply)) = operation.reply() else { continue };
         let mut tell = |property, rule, text: String| {
-            found.push(broken(property, rule, text, [line(operation)]));
+            found.push(broken(property, rule, text, [show(operation)]));
         };
         let epoch = match reply {
             Answer::Page(page) => page.epoch,
@@ -160,7 +165,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::oracle::fixtures::{self, EPOCH, Fixture, busy, id, user};
+    use crate::oracle::fixtures::{self, EPOCH, Fixture, busy, id, located, moved, user};
 
     const WEAK: Consistency = Consistency::Weak;
     const STRONG: Consistency = Consistency::Strong;
@@ -211,6 +216,22 @@ mod tests {
         made.did(0, 300, 400, Request::Restore, Ok(Answer::Restored(restored(6, WEAK))));
         made.did(0, 500, 600, Request::Restore, Ok(Answer::Restored(restored(4, STRONG))));
         assert_eq!(made.judge(judge).len(), 1);
+    }
+
+    #[test]
+    fn session_that_a_ticket_gave_restores_what_its_user_was_acked() {
+        for (restored, found) in [
+            (restored(4, STRONG), None),
+            (restored(0, WEAK), None),
+            (restored(0, STRONG), Some("g07.mark")),
+            (SessionRestored { pending: vec![id(7)], ..restored(4, WEAK) }, Some("g06.pending")),
+        ] {
+            let mut made = marked();
+            made.did(0, 300, 400, Request::Restore, Ok(Answer::Restored(restored)));
+            let used = made.history.operations.split_off(4);
+            made.history.handovers.push(moved(used));
+            assert_eq!(located(&made.judge(judge)), found.into_iter().collect::<Vec<_>>());
+        }
     }
 
     #[test]

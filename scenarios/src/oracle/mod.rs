@@ -292,6 +292,11 @@ fn line(operation: &Operation) -> Clue {
     Clue { text, point: Some(Point::Operation(operation.number)) }
 }
 
+/// An operation of a session that a ticket gave, in one line.
+fn moved_line(operation: &Operation) -> Clue {
+    deed(operation.who.person, operation.invoked, &line(operation).text)
+}
+
 /// Something else that a person did or saw, in one line.
 fn deed(person: usize, at: Duration, what: &str) -> Clue {
     let what: String = what.chars().take(400).collect();

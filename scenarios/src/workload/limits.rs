@@ -16,7 +16,7 @@ use super::{
     person::{OpenPage, Person},
     texts::post_id,
 };
-use crate::history::{Handover, ReaderKind, Redeemed, Unreadable, UnreadableTold};
+use crate::history::{End, Handover, Operation, ReaderKind, Redeemed, Unreadable, UnreadableTold};
 
 /// Time for which a stream from a strange cursor is read.
 const STRANGE_FOR: Duration = Duration::from_secs(5);
@@ -169,32 +169,92 @@ impl Person {
     }
 
     /// Moves the session to another master by a ticket, as a browser does, and tries the ticket
-    /// again.
+    /// again, or at two masters at once. The session that it gives is used for a moment.
     async fn hand_over(&self, page: &OpenPage, rng: &mut Rng) {
         let issued_at = self.stage.clock.now();
+        let mut own = self.rng(&format!("handover/{}", issued_at.as_nanos()));
         let mut api = page.client.api(&page.client.master());
         let issued = api.raw(Method::POST, "/api/v1/handover", None).await.ok();
-        let ticket = issued.as_ref().and_then(ticket);
-        let mut redeemed = Vec::new();
-        for _ in 0..2 {
-            // A master that is broken for good would hold the person up beyond the end.
-            let Some(ticket) = ticket.as_ref().filter(|_| !self.is_over()) else { break };
-            let master: &String = rng.pick(&self.stage.masters);
-            let mut other = Api::new(&self.env, master, None, page.client.limits());
-            let body = format!("{{\"ticket\":\"{ticket}\"}}").into_bytes();
-            let at = self.stage.clock.now();
-            let path = "/api/v1/handover/redeem";
-            let answer = other.raw(Method::POST, path, Some(body)).await.ok();
-            redeemed.push(Redeemed {
-                at,
-                master: master.clone(),
-                status: answer.as_ref().map(|answer| answer.status),
-                user: answer.as_ref().and_then(user),
+        let mut handover = Handover {
+            who: page.who,
+            issued_at,
+            status: issued.as_ref().map(|answer| answer.status),
+            ticket: issued.as_ref().and_then(ticket),
+            at_once: own.odds(1, 2),
+            redeemed: Vec::new(),
+            used: Vec::new(),
+        };
+        // A master that is broken for good would hold the person up beyond the end.
+        if let Some(ticket) = handover.ticket.as_ref().filter(|_| !self.is_over()) {
+            let first: &String = rng.pick(&self.stage.masters);
+            if handover.at_once {
+                let others = self.stage.masters.iter().filter(|master| *master != first);
+                let others: Vec<_> = others.collect();
+                let other = if others.is_empty() { first } else { *own.pick(&others) };
+                let (one, other) = tokio::join!(
+                    self.redeem(page, first, ticket),
+                    self.redeem(page, other, ticket)
+                );
+                handover.redeemed.extend([one, other]);
+            } else {
+                handover.redeemed.push(self.redeem(page, first, ticket).await);
+                if !self.is_over() {
+                    let again: &String = rng.pick(&self.stage.masters);
+                    handover.redeemed.push(self.redeem(page, again, ticket).await);
+                }
+            }
+        }
+        let given = handover.redeemed.iter().find_map(|it| Some((&it.master, it.token.as_ref()?)));
+        if let Some((master, token)) = given {
+            handover.used = self.use_moved(page, master, token, &mut own).await;
+        }
+        self.recorder.history().handovers.push(handover);
+    }
+
+    /// Tries to redeem a ticket at a master.
+    async fn redeem(&self, page: &OpenPage, master: &str, ticket: &str) -> Redeemed {
+        let mut other = Api::new(&self.env, master, None, page.client.limits());
+        let body = format!("{{\"ticket\":\"{ticket}\"}}").into_bytes();
+        let at = self.stage.clock.now();
+        let path = "/api/v1/handover/redeem";
+        let answer = other.raw(Method::POST, path, Some(body)).await.ok();
+        Redeemed {
+            at,
+            master: master.to_owned(),
+            status: answer.as_ref().map(|answer| answer.status),
+            user: answer.as_ref().and_then(user),
+            token: answer.as_ref().and_then(token),
+        }
+    }
+
+    /// Restores a session that a ticket gave at the master that gave it, and then lists the boards at
+    /// any.
+    async fn use_moved(
+        &self,
+        page: &OpenPage,
+        master: &str,
+        token: &str,
+        rng: &mut Rng,
+    ) -> Vec<Operation> {
+        let any: &String = rng.pick(&self.stage.masters);
+        let mut used = Vec::new();
+        for (master, request) in [(master, Request::Restore), (any.as_str(), Request::Boards)] {
+            if self.is_over() {
+                break;
+            }
+            let mut api = Api::new(&self.env, master, Some(token.to_owned()), page.client.limits());
+            let invoked = self.stage.clock.now();
+            let answer = api.call(&request).await;
+            used.push(Operation {
+                number: used.len(),
+                who: page.who,
+                master: master.to_owned(),
+                request,
+                invoked,
+                end: Some((self.stage.clock.now(), End::Answered(answer))),
             });
         }
-        let status = issued.map(|answer| answer.status);
-        let handover = Handover { who: page.who, issued_at, status, redeemed };
-        self.recorder.history().handovers.push(handover);
+        used
     }
 }
 
@@ -208,11 +268,31 @@ fn user(answer: &RawAnswer) -> Option<chatchat::model::ids::UserId> {
     (answer.status == 201).then_some(opened.user.id)
 }
 
+/// Returns the secret of the session that a ticket gave, which is in its cookie.
+fn token(answer: &RawAnswer) -> Option<String> {
+    let (_, value) = answer.cookie.as_ref()?.split(';').next()?.split_once('=')?;
+    (answer.status == 201).then(|| value.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use chatchat::model::ids::Cursor;
 
     use super::*;
+
+    #[test]
+    fn secret_of_a_session_is_read_from_its_cookie() {
+        let answer = |status, cookie: Option<&str>| RawAnswer {
+            status,
+            retry_after: None,
+            cookie: cookie.map(str::to_owned),
+            body: Default::default(),
+        };
+        let cookie = Some("chatchat-00=abc; Path=/; HttpOnly");
+        assert_eq!(token(&answer(201, cookie)).as_deref(), Some("abc"));
+        assert_eq!(token(&answer(404, cookie)), None);
+        assert_eq!(token(&answer(201, None)), None);
+    }
 
     #[test]
     fn no_unreadable_cursor_parses() {
