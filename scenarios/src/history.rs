@@ -6,7 +6,7 @@
 //! 3. The history grows only while people live; oracles read it whole afterwards.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -365,6 +365,29 @@ impl History {
             }
             _ => None,
         })
+    }
+
+    /// Ids under which a user sent two posts, of other texts or boards, before it was told that one of
+    /// them is in its board. Either may be the one that is.
+    #[must_use]
+    pub fn contested(&self) -> BTreeSet<(UserId, PostId)> {
+        let mut first: BTreeMap<(UserId, PostId), Sent<'_>> = BTreeMap::new();
+        let mut acked: BTreeMap<(UserId, PostId), Duration> = BTreeMap::new();
+        for sent in self.sent() {
+            let Some(key) = sent.user.map(|user| (user, sent.id)) else { continue };
+            first.entry(key).or_insert(sent);
+            if let Some((at, _)) = sent.operation.committed() {
+                let known = acked.entry(key).or_insert(at);
+                *known = at.min(*known);
+            }
+        }
+        let is_contested = |sent: &Sent<'_>, key: &(UserId, PostId)| {
+            let is_other =
+                first.get(key).is_some_and(|it| (it.board, it.text) != (sent.board, sent.text));
+            is_other && acked.get(key).is_none_or(|at| sent.operation.invoked <= *at)
+        };
+        let all = self.sent().filter_map(|sent| Some((sent, (sent.user?, sent.id))));
+        all.filter(|(sent, key)| is_contested(sent, key)).map(|(_, key)| key).collect()
     }
 
     /// Every call of a session that a ticket gave.

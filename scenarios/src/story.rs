@@ -101,7 +101,8 @@ pub struct Habits {
     /// Restores its session, or one that it logged out of before, at a master drawn at random, or
     /// asks it something else.
     pub visit: f64,
-    /// Sends the id of a settled post with another text or to another board.
+    /// Sends the id of a settled post, or of one that is not settled yet, with another text or to
+    /// another board; or both posts at once, at two masters.
     pub same_id: f64,
     /// Reads from a cursor of another store, ahead of the boards, far back or of no board.
     pub forged_cursor: f64,

@@ -155,11 +155,14 @@ fn writers(evidence: &Evidence<'_>) -> Vec<Violation> {
     for post in evidence.store.boards.values().flatten() {
         stands.insert((post.author.id, post.id), post);
     }
+    // Two unsettled posts of one client are in no order.
+    let contested = evidence.history.contested();
     let mut last: BTreeMap<(Who, &BoardName), (Seq, PostId)> = BTreeMap::new();
     let mut found = Vec::new();
     // The history lists tries in the order in which they began.
     for sent in evidence.history.sent() {
-        let post = sent.user.and_then(|user| stands.get(&(user, sent.id)));
+        let key = sent.user.map(|user| (user, sent.id)).filter(|key| !contested.contains(key));
+        let post = key.and_then(|key| stands.get(&key));
         // An id that was sent with another text or to another board is no second post.
         let is_it = |post: &&&Post| post.board == *sent.board && post.text == *sent.text;
         let Some(seq) = post.filter(is_it).map(|post| &post.seq) else { continue };
@@ -194,12 +197,12 @@ fn was_sent_before(
 
 #[cfg(test)]
 mod tests {
-    use chatchat::model::stream::Consistency;
+    use chatchat::{client::Request, model::stream::Consistency};
 
     use super::*;
     use crate::oracle::{
         Point,
-        fixtures::{Fixture, delivered, located},
+        fixtures::{Fixture, delivered, located, refused},
     };
 
     #[test]
@@ -267,5 +270,19 @@ mod tests {
         let mut made = Fixture::new();
         made.unknown(0, 1, 100).acked(0, 2, 200, 300, 1).stored(0, 2).stored(0, 1);
         assert_eq!(made.rules(judge), ["g04.writer"]);
+    }
+
+    #[test]
+    fn post_whose_id_was_sent_for_two_before_either_was_settled_is_in_no_order() {
+        let sent_again_at = |at: u64| {
+            let mut made = Fixture::new();
+            let Request::Post { board, id, .. } = Fixture::request(1) else { panic!("a post") };
+            let other = Request::Post { board, id, text: "other".parse().unwrap() };
+            made.acked(0, 1, 100, 400, 2).acked(0, 2, 200, 300, 1).stored(0, 2).stored(0, 1);
+            made.did(0, at, at + 50, other, refused(422));
+            made.rules(judge)
+        };
+        assert_eq!(sent_again_at(350), [""; 0]);
+        assert_eq!(sent_again_at(450), ["g04.writer"], "it was settled");
     }
 }

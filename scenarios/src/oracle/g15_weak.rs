@@ -196,6 +196,15 @@ impl Outage {
 /// only, pages that were refused, and held posts that a session does not list.
 fn refused(evidence: &Evidence<'_>, settled: &Settled) -> Vec<Violation> {
     let mut found = Vec::new();
+    let contested = evidence.history.contested();
+    // A worker that holds another post under the id holds no second one.
+    let is_contested = |operation: &Operation| match &operation.request {
+        Request::Post { id, .. } => {
+            let user = evidence.history.users.get(&operation.who);
+            user.is_some_and(|user| contested.contains(&(*user, *id)))
+        }
+        _ => false,
+    };
     for outage in Outage::all(evidence) {
         let has_room = held_by(evidence, outage.until) < SURELY_ROOM;
         for operation in &evidence.history.operations {
@@ -207,6 +216,7 @@ fn refused(evidence: &Evidence<'_>, settled: &Settled) -> Vec<Violation> {
             };
             if !outage.spans(operation.invoked, at)
                 || !is_known(evidence, operation, board, outage.known_by())
+                || is_contested(operation)
             {
                 continue;
             }

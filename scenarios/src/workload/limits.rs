@@ -62,28 +62,94 @@ impl Person {
         strange.into_iter().chain(kept).chain(unreadable).collect()
     }
 
-    /// Sends the id of a post that is settled with another text, or to another board.
+    /// Sends one id for two posts: after the first one is settled, while it is not, or both at once.
+    /// Which of these has draws of its own.
     async fn send_same_id(&self, page: &OpenPage, rng: &mut Rng) {
-        let settled: Vec<(BoardName, PostId, PostText)> = {
-            let history = self.recorder.history();
-            let mine = history.sent().filter(|sent| sent.operation.who == page.who);
-            let settled = mine.filter(|sent| sent.operation.committed().is_some());
-            settled.map(|sent| (sent.board.clone(), sent.id, sent.text.clone())).collect()
+        let now = self.stage.clock.now();
+        let mut own = self.rng(&format!("same id/{}", now.as_nanos()));
+        let first = match own.below(3) {
+            0 => {
+                self.send_two_at_once(page, &mut own).await;
+                return;
+            }
+            1 => self.unsettled_posts(page),
+            _ => Vec::new(),
         };
-        if settled.is_empty() {
+        let is_unsettled = !first.is_empty();
+        let first = if is_unsettled { first } else { self.settled_posts(page) };
+        if first.is_empty() {
             return;
         }
-        let (board, id, text) = rng.pick(&settled).clone();
-        let other: &BoardName = rng.pick(&self.stage.workload.boards);
-        let (board, text) = if *other == board {
-            let nth = rng.below(1_000_000);
-            (board, self.writer().text(rng, "again", nth))
-        } else {
-            (other.clone(), text)
-        };
+        let (board, id, first_text) = rng.pick(&first).clone();
+        let (board, text) = self.other_post(rng, &board, &first_text);
+        if is_unsettled && text != first_text {
+            // It may be the one that stands.
+            self.recorder.drafts(self.number, &text);
+        }
         let master: &String = rng.pick(&self.stage.masters);
         // What came of it stands in the history.
         let _ = page.client.call_at(master, &Request::Post { board, id, text }).await;
+    }
+
+    /// Sends two posts under one id, at two masters. The first one stands in the outbox and is sent
+    /// until it, or the other one, is settled.
+    async fn send_two_at_once(&self, page: &OpenPage, rng: &mut Rng) {
+        let board = rng.pick(&self.stage.workload.boards).clone();
+        let nth = rng.below(1_000_000_000);
+        let (id, text) = (post_id(rng), self.writer().text(rng, "two", nth));
+        let (other_board, other_text) = self.other_post(rng, &board, &text);
+        let client = &page.client;
+        let own = client.master();
+        let others: Vec<_> = self.stage.masters.iter().filter(|master| **master != own).collect();
+        let master = if others.is_empty() { &own } else { *rng.pick(&others) };
+        let other = Request::Post { board: other_board, id, text: other_text.clone() };
+        let both = async {
+            // Earlier posts first, or the second way would overtake them.
+            client.flush(&board).await;
+            self.recorder.drafts(self.number, &text);
+            if other_text != text {
+                self.recorder.drafts(self.number, &other_text);
+            }
+            let _ =
+                tokio::join!(client.send(&board, id, text.clone()), client.call_at(master, &other));
+        };
+        // The outbox keeps what is not settled by then.
+        let _ = self.env.timeout(BURST_FOR, both).await;
+    }
+
+    /// Returns another text for the same board, or the same text for another board.
+    fn other_post(
+        &self,
+        rng: &mut Rng,
+        board: &BoardName,
+        text: &PostText,
+    ) -> (BoardName, PostText) {
+        let other: &BoardName = rng.pick(&self.stage.workload.boards);
+        if other == board {
+            let nth = rng.below(1_000_000);
+            (board.clone(), self.writer().text(rng, "again", nth))
+        } else {
+            (other.clone(), text.clone())
+        }
+    }
+
+    /// Returns the posts of this session that were acknowledged.
+    fn settled_posts(&self, page: &OpenPage) -> Vec<(BoardName, PostId, PostText)> {
+        let history = self.recorder.history();
+        let mine = history.sent().filter(|sent| sent.operation.who == page.who);
+        let settled = mine.filter(|sent| sent.operation.committed().is_some());
+        settled.map(|sent| (sent.board.clone(), sent.id, sent.text.clone())).collect()
+    }
+
+    /// Returns the posts of this session that were sent and are not settled: they are on their way,
+    /// queued or held.
+    fn unsettled_posts(&self, page: &OpenPage) -> Vec<(BoardName, PostId, PostText)> {
+        let left = page.client.unsettled();
+        let history = self.recorder.history();
+        let is_sent =
+            |id: PostId| history.sent().any(|sent| sent.id == id && sent.operation.who == page.who);
+        let sent = left.into_iter().filter(|left| is_sent(left.id));
+        sent.map(|left| (left.board, left.id, left.text)).collect()
     }
 
     /// Posts many texts to one board, one after another.

@@ -263,6 +263,21 @@ fn store_that_is_cut_off_from_all_nodes_both_ways_is_away_alone() {
 }
 
 #[test]
+fn post_whose_id_another_unsettled_one_has_may_be_put_off() {
+    let told = |other_text: Option<&str>| {
+        let mut made = made(&[STORE]);
+        let Request::Post { board, id, text } = Fixture::request(2) else { panic!("a post") };
+        let text = other_text.map_or(text, |text| text.parse().unwrap());
+        let held = Ok(Answer::Pending { copies: 2 });
+        made.did(0, 26_000, 26_010, Fixture::request(2), held).stored(0, 2);
+        made.did(0, 26_100, 26_110, Request::Post { board, id, text }, busy(503));
+        made.breaks(judge, "g15.refused")
+    };
+    assert_eq!(told(Some("other")), 0);
+    assert_eq!(told(None), 1, "it is the same post");
+}
+
+#[test]
 fn post_held_once_and_page_refused_while_the_store_alone_is_away_are_reported() {
     let rules = |from, faults: &[(&str, &str, u64, u64)]| {
         let mut made = made(faults);
