@@ -63,7 +63,7 @@ impl Person {
     }
 
     /// Sends one id for two posts: after the first one is settled, while it is not, or both at once.
-    /// Which of these has draws of its own.
+    /// The choice among these has draws of its own.
     async fn send_same_id(&self, page: &OpenPage, rng: &mut Rng) {
         let now = self.stage.clock.now();
         let mut own = self.rng(&format!("same id/{}", now.as_nanos()));
