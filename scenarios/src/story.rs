@@ -106,7 +106,8 @@ pub struct Habits {
     pub same_id: f64,
     /// Reads from a cursor of another store, ahead of the boards, far back or of no board.
     pub forged_cursor: f64,
-    /// Moves the session to another master by a ticket, and tries the ticket again.
+    /// Moves the session to another master by a ticket, and tries the ticket again, or at two masters
+    /// at once; uses the session that it gives for a moment.
     pub handover: f64,
     /// Keeps a connection open for up to 40 s between two requests.
     pub keep_alive: f64,
