@@ -28,43 +28,44 @@ pub(super) fn row(row: &WriteRow) -> Clue {
     Clue { text, point: Some(Point::Write(row.number)) }
 }
 
-/// Returns two writes, and the lines by which they were given out: the store's rows have no time.
-fn rows_of(evidence: &Evidence<'_>, writes: [&WriteRow; 2]) -> Vec<Clue> {
+/// Returns writes, and the lines by which they were given out: the store's rows have no time.
+fn rows_of(evidence: &Evidence<'_>, writes: &[&WriteRow]) -> Vec<Clue> {
     let line = |write: &WriteRow| {
         evidence.events.iter().find(|said| {
             matches!(&said.event, Event::Assign { worker, resource, token, .. }
                 if (*worker, resource, *token) == (write.node, &write.resource, write.token))
         })
     };
-    let lines = writes.into_iter().filter_map(line).map(EventLine::clue);
-    writes.into_iter().map(row).chain(lines).collect()
+    let lines = writes.iter().copied().filter_map(line).map(EventLine::clue);
+    writes.iter().copied().map(row).chain(lines).collect()
 }
 
 fn accepted(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut newest: BTreeMap<&Resource, &WriteRow> = BTreeMap::new();
     let mut names: BTreeMap<(&Resource, Token), &WriteRow> = BTreeMap::new();
     let mut found = Vec::new();
+    // The store keeps a bounded number of rows: without the first of all, a grant may be gone.
+    let has_all = evidence.store.writes.first().is_some_and(|first| first.number <= 1);
     for write in &evidence.store.writes {
         let is_grant = write.kind == "grant";
-        if let Some(before) = newest.get(&write.resource) {
+        let before = newest.get(&write.resource).copied();
+        if let Some(before) = before {
             // A grant begins something new; a write may follow one of its own token.
             let goes_back = write.token < before.token;
             if goes_back || (is_grant && write.token == before.token) {
                 let text = format!("{} went back in token", write.resource);
-                found.push(broken(Property::G8, "back", text, rows_of(evidence, [before, write])));
+                let rows = rows_of(evidence, &[before, write]);
+                found.push(broken(Property::G8, "back", text, rows));
                 continue;
             }
-            let is_granted =
-                (before.token.epoch, before.token.lease) == (write.token.epoch, write.token.lease);
-            if !is_grant && !is_granted {
-                let text = format!("{} was written under a token never granted", write.resource);
-                found.push(broken(
-                    Property::G8,
-                    "never-granted",
-                    text,
-                    rows_of(evidence, [before, write]),
-                ));
-            }
+        }
+        let is_granted = before.map_or(!has_all, |before| {
+            (before.token.epoch, before.token.lease) == (write.token.epoch, write.token.lease)
+        });
+        if !is_grant && !is_granted {
+            let text = format!("{} was written under a token never granted", write.resource);
+            let rows: Vec<_> = before.into_iter().chain([write]).collect();
+            found.push(broken(Property::G8, "never-granted", text, rows_of(evidence, &rows)));
         }
         newest.insert(&write.resource, write);
         if is_grant {
@@ -73,12 +74,8 @@ fn accepted(evidence: &Evidence<'_>) -> Vec<Violation> {
         let first = *names.entry((&write.resource, write.token)).or_insert(write);
         if first.node != write.node {
             let text = format!("token {} of {} names two workers", write.token, write.resource);
-            found.push(broken(
-                Property::G8,
-                "two-workers",
-                text,
-                rows_of(evidence, [first, write]),
-            ));
+            let rows = rows_of(evidence, &[first, write]);
+            found.push(broken(Property::G8, "two-workers", text, rows));
         }
     }
     found
@@ -150,6 +147,23 @@ mod tests {
         let mut made = Fixture::new();
         made.write("grant", 100, 1, 0).write("write", 1, 2, 1);
         assert_eq!(made.rules(judge), ["g08.never-granted"], "a lease that nobody has");
+    }
+
+    #[test]
+    fn first_write_of_a_resource_without_a_grant_is_reported_unless_rows_are_gone() {
+        let first = |number: u64| {
+            let mut made = Fixture::new();
+            made.said(1, "master:0", assign(1, 1, 1, 1)).write("write", 1, 1, 1);
+            made.store.writes[0].number = number;
+            made.rules(judge)
+        };
+        assert_eq!(first(1), ["g08.never-granted"], "it was given out, under no lease");
+        assert_eq!(first(2), [""; 0], "the row before may have been its grant");
+        let mut made = Fixture::new();
+        made.write("grant", 100, 1, 0).write("write", 1, 1, 1);
+        assert_eq!(made.judge(judge), []);
+        made.store.writes[0].resource = Resource::Sessions(node(9));
+        assert_eq!(made.rules(judge), ["g08.never-granted"], "another resource was granted");
     }
 
     #[test]
