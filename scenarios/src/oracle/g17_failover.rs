@@ -3,7 +3,7 @@
 //!
 //! Judged where nothing else is wrong. `g17_drain` judges planned drains.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{Evidence, Violation, broken, seconds, sessions::Sessions, stream_line};
 use crate::{
@@ -19,6 +19,8 @@ const HEARD: Duration = Duration::from_secs(2);
 const SILENT: Duration = Duration::from_secs(12);
 /// Time around a death in which nothing else may be wrong.
 const ALONE: Duration = Duration::from_secs(15);
+/// Largest difference between a fault's begin and the end of a process that it ended.
+const SAME: Duration = Duration::from_millis(100);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let sessions = Sessions::read(evidence.history);
@@ -59,11 +61,27 @@ fn death(evidence: &Evidence<'_>, incident: &Incident) -> Option<(String, Durati
         Action::Crash { target } => (target, SILENT),
         _ => return None,
     };
-    let Target::One(Place::Master(nth)) = target else { return None };
+    let nth = match target {
+        Target::One(Place::Master(nth)) => *nth,
+        Target::Coordinator(_) | Target::MasterOf(_) | Target::Announcer => {
+            ended_master(evidence, incident)?
+        }
+        _ => return None,
+    };
     let is_long = evidence.end_of(incident) >= incident.from + bound;
     let others = evidence.plan.cluster.masters > 1;
-    let master = evidence.history.masters.get(*nth)?.clone();
+    let master = evidence.history.masters.get(nth)?.clone();
     (incident.bit && is_long && others).then_some((master, bound))
+}
+
+/// Returns the master that a fault ended which names a role: the only node that ended as it began.
+fn ended_master(evidence: &Evidence<'_>, incident: &Incident) -> Option<usize> {
+    let ended = evidence.ends.iter().filter(|(_, at)| at.abs_diff(incident.from) <= SAME);
+    let ended: BTreeSet<Place> = ended.map(|(place, _)| *place).collect();
+    match (ended.first(), ended.len()) {
+        (Some(Place::Master(nth)), 1) => Some(*nth),
+        _ => None,
+    }
 }
 
 /// Returns the streams that pages read from a master at a time.
@@ -99,7 +117,11 @@ mod tests {
 
     /// Makes a master die at 30 s while four people read from it; they stream again at these times.
     fn died(kind: &str, again: [u64; 4]) -> Fixture {
-        let faults = [(kind, "target = \"master:0\"", 30_000, 50_000)];
+        died_as(kind, "target = \"master:0\"", again)
+    }
+
+    fn died_as(kind: &str, target: &str, again: [u64; 4]) -> Fixture {
+        let faults = [(kind, target, 30_000, 50_000)];
         let mut made = Fixture::with_faults(&faults);
         made.history.masters = vec!["http://m".to_owned(), "http://n".to_owned()];
         for (person, again) in again.into_iter().enumerate() {
@@ -128,5 +150,23 @@ mod tests {
             let told = died(kind, [30_500, 30_500, 30_500, late]).judge(judge);
             assert_eq!((told.len(), told[0].rule.name), (1, "late"), "{kind}: {told:?}");
         }
+    }
+
+    #[test]
+    fn master_that_a_fault_names_by_its_role_is_the_only_one_that_ended_then() {
+        let late = |again: u64, ends: &[(Place, u64)]| {
+            let made = died_as("exit", "target = \"coordinator(board:lobby)\"", [again; 4]);
+            let ends: Vec<_> = ends.iter().map(|(place, at)| (*place, ms(*at))).collect();
+            let told = made.with(|evidence| judge(&Evidence { ends: &ends, ..*evidence }));
+            told.iter().map(|told| told.rule.name).collect::<Vec<_>>()
+        };
+        let (first, second) = (Place::Master(0), Place::Master(1));
+        assert_eq!(late(33_000, &[(first, 30_000)]), ["late"]);
+        assert_eq!(late(33_000, &[(first, 12_000), (first, 30_050)]), ["late"], "again");
+        assert_eq!(late(31_900, &[(first, 30_000)]), [""; 0]);
+        assert_eq!(late(33_000, &[(second, 30_000)]), [""; 0], "nobody read from that one");
+        assert_eq!(late(33_000, &[(first, 30_000), (second, 30_000)]), [""; 0], "which of them");
+        assert_eq!(late(33_000, &[(Place::Worker(0), 30_000)]), [""; 0], "no master");
+        assert_eq!(late(33_000, &[]), [""; 0], "nobody knows");
     }
 }
