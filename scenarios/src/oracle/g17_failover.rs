@@ -19,6 +19,8 @@ const HEARD: Duration = Duration::from_secs(2);
 const SILENT: Duration = Duration::from_secs(12);
 /// Time around a death in which nothing else may be wrong.
 const ALONE: Duration = Duration::from_secs(15);
+/// Time from which the cluster's start troubles nobody who reads.
+const STARTED: Duration = Duration::from_secs(10);
 /// Largest difference between a fault's begin and the end of a process that it ended.
 const SAME: Duration = Duration::from_millis(100);
 
@@ -28,13 +30,16 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     for incident in evidence.incidents {
         let Some((master, bound)) = death(evidence, incident) else { continue };
         let due = incident.from + bound;
-        let around = (incident.from.saturating_sub(ALONE), incident.from + ALONE);
-        if due > evidence.ended || !evidence.is_alone(incident, around.0, around.1) {
+        let (before, after) = (incident.from.saturating_sub(ALONE), incident.from + ALONE);
+        // The time before zero is no time: only the start may be near, not a fault.
+        let before = before.max(Duration::from_nanos(1));
+        let is_alone = incident.from >= STARTED && evidence.is_alone(incident, before, after);
+        if due > evidence.ended || !is_alone {
             continue;
         }
         let orphans: Vec<_> = orphans(evidence, &master, incident.from).collect();
         let is_late = |stream: &&&StreamLog| {
-            let next = next_of(evidence, stream);
+            let next = next_of(evidence, stream, incident.from);
             next.is_none_or(|at| at > due)
                 && sessions.leaves(stream.who).is_none_or(|left| left > due)
         };
@@ -54,7 +59,8 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
-/// Returns the front end of the one master that a fault ends for at least as long as the bound.
+/// Returns the front end of the one master that a fault ends for so long that its readers notice, and
+/// the bound on their fail-over.
 fn death(evidence: &Evidence<'_>, incident: &Incident) -> Option<(String, Duration)> {
     let (target, bound) = match &evidence.plan.faults.get(incident.fault)?.action {
         Action::Exit { target } => (target, HEARD),
@@ -68,7 +74,8 @@ fn death(evidence: &Evidence<'_>, incident: &Incident) -> Option<(String, Durati
         }
         _ => return None,
     };
-    let is_long = evidence.end_of(incident) >= incident.from + bound;
+    let noticed = bound.min(2 * evidence.plan.cluster.config.stream_beat_interval);
+    let is_long = evidence.end_of(incident) >= incident.from + noticed;
     let others = evidence.plan.cluster.masters > 1;
     let master = evidence.history.masters.get(nth)?.clone();
     (incident.bit && is_long && others).then_some((master, bound))
@@ -100,12 +107,16 @@ fn orphans<'a>(
     })
 }
 
-/// Returns when the session of a stream heard from a later one.
-fn next_of(evidence: &Evidence<'_>, stream: &StreamLog) -> Option<Duration> {
+/// Returns when the session of a stream heard from a later one, which may be at the same master once
+/// that is back from its death at a time.
+fn next_of(evidence: &Evidence<'_>, stream: &StreamLog, death: Duration) -> Option<Duration> {
     // A reload in between begins another reader of the same session.
     let later = evidence.history.streams.iter().skip(stream.number + 1);
-    let later = later.filter(|other| other.who == stream.who && other.master != stream.master);
-    later.filter_map(|other| other.deliveries.first()).map(|(at, _)| *at).min()
+    let began = later.filter(|other| other.who == stream.who).filter_map(|other| {
+        let (at, _) = other.deliveries.first()?;
+        (other.master != stream.master || *at > death).then_some(*at)
+    });
+    began.min()
 }
 
 #[cfg(test)]
@@ -150,6 +161,37 @@ mod tests {
             let told = died(kind, [30_500, 30_500, 30_500, late]).judge(judge);
             assert_eq!((told.len(), told[0].rule.name), (1, "late"), "{kind}: {told:?}");
         }
+    }
+
+    #[test]
+    fn death_soon_after_the_start_is_judged_once_people_read() {
+        let late = |at: u64| {
+            let mut made = died("exit", [at + 3000; 4]);
+            made.incidents[0].from = ms(at);
+            for old in made.history.streams.iter_mut().step_by(2) {
+                old.deliveries[0].0 = ms(at - 1000);
+                old.end = Some((ms(at + 100), StreamEnd::Ended));
+            }
+            made.judge(judge).iter().map(|told| told.rule.name).collect::<Vec<_>>()
+        };
+        assert_eq!((late(12_000), late(30_000)), (vec!["late"], vec!["late"]));
+        assert_eq!(late(9_999), [""; 0], "the cluster starts");
+    }
+
+    #[test]
+    fn silent_death_that_is_shorter_than_the_bound_is_judged_if_readers_notice() {
+        let late = |until: u64, again: u64, back: bool| {
+            let mut made = died("crash", [again; 4]);
+            made.incidents[0].until = Some(ms(until));
+            for new in made.history.streams.iter_mut().filter(|_| back).skip(1).step_by(2) {
+                new.master = "http://m".to_owned();
+            }
+            made.judge(judge).iter().map(|told| told.rule.name).collect::<Vec<_>>()
+        };
+        assert_eq!(late(39_000, 42_001, false), ["late"]);
+        assert_eq!(late(39_000, 42_001, true), ["late"], "at the master that is back");
+        assert_eq!(late(39_000, 41_000, true), [""; 0], "it is back, and they are");
+        assert_eq!(late(37_000, 50_000, false), [""; 0], "they may not have missed two beats");
     }
 
     #[test]
