@@ -272,8 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_expected_soon_after_a_fault_or_of_a_master_that_is_not_heard_of()
-     {
+    fn nothing_is_expected_soon_after_a_fault_or_of_a_master_that_is_not_heard_of() {
         assert_eq!(made(&[CUT], None, [38_000; 2]).judge(judge), [], "too soon");
         assert_eq!(made(&[CUT], None, [60_000, 38_000]).judge(judge), [], "it is not heard of");
         for target in ["master:0", "master:1", "store", "person:0"] {

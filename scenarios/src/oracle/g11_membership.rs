@@ -1,5 +1,6 @@
 //! G11 membership: each node shows every fact of a worker at most once and none going back, and
-//! at the end all nodes that speak of a worker agree on the newest fact that the living know.
+//! at the end all nodes that speak of a worker agree on the newest fact that the living know, and
+//! every master, and every worker that stayed, has spoken of each worker that is in.
 //! (Masters are in by the store's list alone: one that was stopped may be out and in again in one
 //! life.)
 
@@ -25,6 +26,8 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut known: BTreeMap<(&str, NodeId), (Fact, Duration)> = BTreeMap::new();
     // Workers that registered with a master in its present life, and when.
     let mut joined: BTreeMap<(&str, NodeId), (Registration, Duration)> = BTreeMap::new();
+    // Identity that each worker registered under last, and when.
+    let mut own: BTreeMap<&str, (NodeId, Duration)> = BTreeMap::new();
     let mut deaths = Deaths::of_workers(evidence);
     let mut found = Vec::new();
     for said in evidence.events {
@@ -38,6 +41,9 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         match &said.event {
             Event::Join { node, registration, .. } if place.starts_with("master") => {
                 joined.insert((place, *node), (*registration, said.at));
+            }
+            Event::Join { node, .. } => {
+                own.insert(place, (*node, said.at));
             }
             Event::Leave { node, .. } | Event::Fail { node, .. } => {
                 joined.remove(&(place, *node));
@@ -74,7 +80,8 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     // old directory is nobody's fact.
     let is_listed =
         |it: &NodeId| latest.keys().any(|(place, node)| node == it && place.starts_with("master"));
-    found.extend(unaware(evidence, &joined, &newest, &|place, node| {
+    let learners = learners(evidence, &own);
+    found.extend(unaware(evidence, &joined, &newest, &learners, &|place, node| {
         latest.contains_key(&(place, node))
     }));
     for ((place, node), (fact, line)) in &latest {
@@ -89,21 +96,40 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
-/// Masters that never learnt of a worker that is in.
+/// Returns the nodes that must know every worker that is in, each with its own id if it is a worker.
+///
+/// A worker keeps what it knows on its disk and says nothing of it again in its next life, so that only
+/// those whose process never ended count; and one that just registered is still being told.
+fn learners(
+    evidence: &Evidence<'_>,
+    own: &BTreeMap<&str, (NodeId, Duration)>,
+) -> Vec<(String, Option<NodeId>)> {
+    let quiet = evidence.last_trouble() + SPREADS_WITHIN;
+    let cluster = &evidence.plan.cluster;
+    let is_connected = |place: &Place| evidence.is_connected(*place, quiet, evidence.ended);
+    let masters = (0..cluster.masters).map(Place::Master).filter(is_connected);
+    let masters = masters.map(|place| (place.to_string(), None));
+    let workers = (0..cluster.workers).map(Place::Worker).filter(is_connected);
+    let workers = workers.filter(|place| evidence.deaths(*place).next().is_none());
+    let workers = workers.filter_map(|place| {
+        let place = place.to_string();
+        let (node, since) = own.get(place.as_str())?;
+        (*since + SPREADS_WITHIN <= evidence.ended).then_some((place, Some(*node)))
+    });
+    masters.chain(workers).collect()
+}
+
+/// Returns the nodes that never learnt of a worker that is in.
 fn unaware(
     evidence: &Evidence<'_>,
     joined: &BTreeMap<(&str, NodeId), (Registration, Duration)>,
     newest: &BTreeMap<NodeId, (Fact, Duration)>,
+    learners: &[(String, Option<NodeId>)],
     knows: &dyn Fn(&str, NodeId) -> bool,
 ) -> Vec<Violation> {
     let mut found = Vec::new();
     let quiet = evidence.last_trouble() + SPREADS_WITHIN;
-    for nth in 0..evidence.plan.cluster.masters {
-        let place = Place::Master(nth);
-        if !evidence.is_connected(place, quiet, evidence.ended) {
-            continue;
-        }
-        let place = place.to_string();
+    for (place, own) in learners {
         for ((_, node), (registration, since)) in joined {
             // It may have moved on, or failed, since.
             let is_in = newest
@@ -111,7 +137,8 @@ fn unaware(
                 .is_none_or(|(newest, _)| *newest <= (*registration, MemberState::In));
             if is_in
                 && quiet.max(*since + SPREADS_WITHIN) <= evidence.ended
-                && !knows(&place, *node)
+                && *own != Some(*node)
+                && !knows(place, *node)
             {
                 let text = format!("{place} never learnt of {node}, in under {registration}");
                 let known = Clue::from(format!("in since {}", seconds(*since)));
@@ -184,6 +211,36 @@ mod tests {
         assert_eq!(joined(&[("master:0", MemberState::In)]), ["g11.unaware"], "the other one");
         assert!(joined(&[("master:0", MemberState::In), ("master:1", MemberState::In)]).is_empty());
         assert!(joined(&[("master:0", MemberState::Failed)]).is_empty(), "it may be forgotten");
+    }
+
+    #[test]
+    fn worker_that_stayed_and_never_learnt_of_another_is_reported() {
+        let learnt = |faults: &[(&str, &str, u64, u64)], joins: u64, told: &[&str]| {
+            let mut made = Fixture::with_faults(faults);
+            for (worker, of, at) in [("worker:0", 1, 1), ("worker:1", 2, joins)] {
+                let (node, registration, master) = (node(of), Registration(1), node(9));
+                made.said(at, "master:0", Event::Join { node, registration, master });
+                made.said(at, worker, Event::Join { node, registration, master });
+            }
+            for place in ["master:0", "master:1"] {
+                made.said(joins, place, fact(1, 1, MemberState::In));
+                made.said(joins, place, fact(2, 1, MemberState::In));
+            }
+            made.said(joins, "worker:0", fact(2, 1, MemberState::In));
+            for place in told {
+                made.said(joins, place, fact(1, 1, MemberState::In));
+            }
+            made.rules(judge)
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(learnt(&[], 1000, &["worker:1"]), none);
+        assert_eq!(learnt(&[], 1000, &[]), ["g11.unaware"], "the other one");
+        assert_eq!(learnt(&[], 46_000, &[]), none, "it just registered");
+        let died = |nth| [("crash", nth, 10_000, 11_000)];
+        assert_eq!(learnt(&died("target = \"worker:1\""), 1000, &[]), none, "a new life");
+        assert_eq!(learnt(&died("target = \"master:1\""), 1000, &[]), ["g11.unaware"]);
+        let late = [("pause", "target = \"worker:0\"", 45_000, 46_000)];
+        assert_eq!(learnt(&late, 1000, &[]), none, "too soon after a fault");
     }
 
     #[test]
