@@ -60,7 +60,7 @@ impl Life {
     }
 }
 
-/// What a stream was told of the masters.
+/// List of the masters that a stream was told.
 struct Told<'a> {
     masters: &'a [MasterInfo],
     /// Time at which it was, and last time at which nothing else had been.

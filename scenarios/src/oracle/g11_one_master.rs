@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{plan::Incident, property::Property, target::Place};
 
-/// Time for which a worker that no fault touches may be without a master, or with two: a search may meet
-/// some that are gone.
+/// Time for which a worker that no fault touches may be without a master, or with two: a search may
+/// meet some that are gone.
 const MOVES_WITHIN: Duration = Duration::from_secs(20);
 
 /// Workers that a master has, by its own lines.
@@ -158,8 +158,8 @@ fn quiet_times(evidence: &Evidence<'_>, worker: Place) -> Vec<(Duration, Duratio
     times
 }
 
-/// Follows the registrations through a run. Returns them at its end, and the times in which a worker was
-/// not with exactly one master.
+/// Follows the registrations through a run. Returns them at its end, and the times in which a worker
+/// was not with exactly one master.
 fn follow<'a>(evidence: &Evidence<'a>) -> (Registered<'a>, Vec<Astray<'a>>) {
     let workers = (0..evidence.plan.cluster.workers).map(Place::Worker);
     let mut at = Registered::default();
