@@ -228,7 +228,10 @@ mod tests {
     }
 
     fn beats(until: u64) -> impl Iterator<Item = (u64, StreamEvent)> {
-        (4..).map(|n| n * 1000).take_while(move |at| *at <= until).map(|at| (at, StreamEvent::Beat))
+        (4_u64..)
+            .map(|n| n * 1000)
+            .take_while(move |at| *at <= until)
+            .map(|at| (at, StreamEvent::Beat))
     }
 
     /// Master 0 drops the other one at 16 s, and lists it again at a time, if at all; streams of both
