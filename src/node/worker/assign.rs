@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Maximum number of batches that a worker writes at a time; more are turned back at once.
-const BATCHES_MAX: usize = 2 * WORKER_BATCHES_MAX;
+pub(super) const BATCHES_MAX: usize = 2 * WORKER_BATCHES_MAX;
 
 /// Outcome of a batch.
 #[derive(Debug)]
@@ -150,11 +150,12 @@ pub(super) struct Begun {
 }
 
 impl Batches {
-    /// Takes a call. Batches of another registration than `mine` are refused, and those for which
-    /// there is no room, or whose token is in use for another batch.
+    /// Takes a call. Batches of another registration than `mine` are refused, and those beyond `room`
+    /// of them at a time, or whose token is in use for another batch.
     pub(super) fn begin(
         &mut self,
         mine: Option<Registration>,
+        room: usize,
         batches: Vec<Assign>,
         reply: Responder,
     ) -> Begun {
@@ -166,7 +167,7 @@ impl Batches {
         let parts = self.calls.open(reply, batches.len());
         for (part, assign) in parts.zip(batches) {
             let next = if mine == Some(assign.registration) {
-                self.begin_one(&assign, part)
+                self.begin_one(&assign, room, part)
             } else {
                 Err(AssignReply::StaleRegistration)
             };
@@ -179,7 +180,12 @@ impl Batches {
         begun
     }
 
-    fn begin_one(&mut self, assign: &Assign, part: Part) -> Result<Begin, AssignReply> {
+    fn begin_one(
+        &mut self,
+        assign: &Assign,
+        room: usize,
+        part: Part,
+    ) -> Result<Begin, AssignReply> {
         let id = (assign.permission.resource.clone(), assign.permission.token);
         if let Some(known) = self.in_flight.get_mut(&id) {
             if known.tasks != assign.tasks {
@@ -191,7 +197,7 @@ impl Batches {
             known.waiting.push(part);
             return Ok(Begin::Wait);
         }
-        if self.in_flight.len() >= BATCHES_MAX {
+        if self.in_flight.len() >= room {
             return Err(AssignReply::Busy);
         }
         let tasks = Arc::clone(&assign.tasks);

@@ -9,7 +9,7 @@ use rand_chacha::{ChaCha20Rng, rand_core::Rng};
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    assign::{self, Answered, BatchId, Batches, Begun, Written},
+    assign::{self, Answered, BATCHES_MAX, BatchId, Batches, Begun, Written},
     database::Database,
     dial::Dialer,
     input::{Input, StoreView},
@@ -140,24 +140,28 @@ impl Driver {
         mut inbox: Inbox<Input>,
         stop: impl Future<Output = ()> + Send,
     ) {
-        self.serve_until(&mut inbox, stop).await;
+        self.serve_until(&mut inbox, stop, |_| false).await;
         self.is_ending = true;
-        // What is in flight is answered meanwhile.
         let handed_over = self.hand_over();
-        self.serve_until(&mut inbox, handed_over).await;
+        self.serve_until(&mut inbox, handed_over, |_| false).await;
+        // A master that gets no answer to a batch counts a try, and gives it to another worker too.
+        let env = self.parts.env.clone();
+        let patience = env.sleep(self.parts.config.store_timeout);
+        self.serve_until(&mut inbox, patience, |it| it.batches.len() == 0).await;
         self.driver.clear();
         self.say_goodbye(&mut inbox.links).await;
     }
 
-    /// Serves until `stop`, or until the master has this worker end.
+    /// Serves until `stop`, until it is done, or until the master has this worker end.
     async fn serve_until(
         &mut self,
         inbox: &mut Inbox<Input>,
         stop: impl Future<Output = ()> + Send,
+        is_done: fn(&Self) -> bool,
     ) {
         let mut stop = std::pin::pin!(stop);
         let env = self.parts.env.clone();
-        while self.is_ending || !self.is_drained {
+        while (self.is_ending || !self.is_drained) && !is_done(self) {
             let now = self.now();
             self.driver.set(now);
             let turn = now + self.parts.config.heartbeat_interval;
@@ -469,7 +473,8 @@ impl Driver {
 
     fn on_assign(&mut self, batches: Vec<Assign>, reply: Responder) {
         let mine = self.parts.worker.registration();
-        let Begun { write, waits, answered } = self.batches.begin(mine, batches, reply);
+        let room = if self.is_ending { 0 } else { BATCHES_MAX };
+        let Begun { write, waits, answered } = self.batches.begin(mine, room, batches, reply);
         if waits {
             self.parts.env.sometimes("batch_asked_for_again_in_flight");
         }

@@ -293,6 +293,38 @@ async fn stopped_worker_says_goodbye_and_unenrolled_worker_does_not_start() {
 }
 
 #[tokio::test]
+async fn worker_that_ends_answers_what_is_in_flight_and_takes_no_more() {
+    let (store, held) = store();
+    let dir = dir();
+    let mut master = TestMaster::start(&config()).await;
+    let mut running = worker(&master, &store, &dir, true);
+    let mut taken = master.take().await;
+    let lease = lobby(&store, &master).await;
+    held.gate.forget_permits(1000);
+    let (first, next) =
+        (batch(&taken, lease, 1, vec![post(1)]), batch(&taken, lease, 2, vec![post(2)]));
+    let meanwhile = async {
+        while held.writes.load(Ordering::SeqCst) == 0 {
+            env().sleep(Duration::from_millis(5)).await;
+        }
+        running.stop.take().expect("still there").send(()).expect("it listens");
+        env().sleep(Duration::from_millis(50)).await;
+        assert_eq!(taken.assign(next).await, AssignReply::Busy);
+        held.gate.add_permits(1000);
+    };
+    let (reply, ()) = tokio::join!(taken.assign(first), meanwhile);
+    assert!(matches!(reply, AssignReply::Done(_)), "{reply:?}");
+    let end = taken.hear(|incoming| match incoming {
+        Incoming::Closed(end) => Some(end),
+        _ => None,
+    });
+    let leaving = Close { reason: CloseReason::Leaving, retry_ms: 0 };
+    assert_eq!(end.await, LinkEnd::ClosedByPeer(leaving));
+    assert_eq!(held.writes.load(Ordering::SeqCst), 1);
+    running.ended.await.expect("it ended").expect("it ran");
+}
+
+#[tokio::test]
 async fn worker_sends_its_status_and_its_directory() {
     let (store, _held) = store();
     let mut master = TestMaster::start(&config()).await;
