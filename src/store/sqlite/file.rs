@@ -25,7 +25,11 @@ use std::{
     fs::OpenOptions,
     io::{self, ErrorKind},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, mpsc::SyncSender},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::SyncSender,
+    },
     task::{Context, Poll, Wake, Waker},
     thread::Thread,
     time::Duration,
@@ -47,7 +51,7 @@ use crate::{
         lanes::{LaneSender, TrySendError, lanes},
         real::open_private,
     },
-    model::{absence::AwayReason, ids::StoreEpoch, rows::StoreError},
+    model::{absence::AwayReason, ids::StoreEpoch, rows::StoreError, time::Mono},
     store::{Backend, Lane, Op, Store, job::WAITING_MAX},
 };
 
@@ -81,8 +85,29 @@ struct FileStore {
     env: Env,
     path: PathBuf,
     timeout: Duration,
-    writer: LaneSender<Job, { Lane::COUNT }>,
-    readers: LaneSender<Job, { Lane::COUNT }>,
+    writer: Threads,
+    readers: Threads,
+}
+
+/// Way to threads that share a queue.
+struct Threads {
+    jobs: LaneSender<Job, { Lane::COUNT }>,
+    moved: Arc<Moved>,
+}
+
+/// Time at which a thread last took an operation or ended one, in nanoseconds of the monotonic clock.
+#[derive(Default)]
+struct Moved(AtomicU64);
+
+impl Moved {
+    fn at(&self, now: Mono) {
+        self.0.store(now.as_ns(), Ordering::Relaxed);
+    }
+
+    /// Returns whether nothing was taken or ended for so long.
+    fn is_stuck(&self, now: Mono, limit: Duration) -> bool {
+        now.since(Mono::from_ns(self.0.load(Ordering::Relaxed))) >= limit
+    }
 }
 
 /// Opens the store in `path`, and creates it if there is none: cluster id and first epoch come
@@ -105,16 +130,29 @@ pub fn open_with(env: &Env, path: &Path, limits: FileLimits) -> Result<Store, St
     let store_timeout = limits.store_timeout;
     let (ready, opened) = std::sync::mpsc::sync_channel(1);
     let (writer, jobs) = lanes([WAITING_MAX; Lane::COUNT]);
+    let writer = Threads { jobs: writer, moved: Arc::default() };
     let seen = Arc::new(Seen::new(limits.expected));
-    let writing =
-        Writing { env: env.clone(), path: path.to_owned(), limits, seen: Arc::clone(&seen) };
+    let writing = Writing {
+        env: env.clone(),
+        path: path.to_owned(),
+        limits,
+        seen: Arc::clone(&seen),
+        moved: Arc::clone(&writer.moved),
+    };
     thread("store-writer", move || writing.run(jobs, ready))?;
     let (readers, jobs) = lanes([WAITING_MAX; Lane::COUNT]);
+    let readers = Threads { jobs: readers, moved: Arc::default() };
     let jobs = Arc::new(Mutex::new(jobs));
     for _ in 0..READERS {
-        let (env, path, seen) = (env.clone(), path.to_owned(), Arc::clone(&seen));
+        let reading = Reading {
+            env: env.clone(),
+            path: path.to_owned(),
+            timeout: store_timeout,
+            seen: Arc::clone(&seen),
+            moved: Arc::clone(&readers.moved),
+        };
         let jobs = Arc::clone(&jobs);
-        thread("store-reader", move || read(&env, &path, store_timeout, &seen, &jobs))?;
+        thread("store-reader", move || reading.run(&jobs))?;
     }
     match opened.recv_timeout(store_timeout) {
         Ok(Err(error)) if !may_pass(&error) => Err(error),
@@ -148,8 +186,13 @@ impl Backend for FileStore {
     fn call(&self, op: Op) -> BoxFuture<'_, Answer> {
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();
-            let thread = if op.is_write() { &self.writer } else { &self.readers };
-            thread.try_send(op.lane() as usize, Job { op, reply }).map_err(|full| match full {
+            let threads = if op.is_write() { &self.writer } else { &self.readers };
+            let sent = threads.jobs.try_send(op.lane() as usize, Job { op, reply });
+            sent.map_err(|full| match full {
+                // Who waits there was given up: the queue is as full as the store is away.
+                TrySendError::Full(_) if threads.moved.is_stuck(self.env.now(), self.timeout) => {
+                    self.locked("its queue is full, and stands".to_owned(), AwayReason::NoAnswer)
+                }
                 TrySendError::Full(_) => StoreError::Busy,
                 TrySendError::Closed(_) => failing("its thread has ended"),
             })?;
@@ -186,6 +229,7 @@ struct Writing {
     path: PathBuf,
     limits: FileLimits,
     seen: Arc<Seen>,
+    moved: Arc<Moved>,
 }
 
 /// Lock and connection of the writing thread, once they are open.
@@ -207,6 +251,7 @@ impl Writing {
         }
         let mut next = None;
         while let Some(first) = next.take().or_else(|| next_job(&mut jobs)) {
+            self.moved.at(self.env.now());
             let mut group = vec![first];
             let answers = self.inside(&mut files, |core| {
                 // Under the lock, so that what came while it was taken joins or overtakes.
@@ -215,6 +260,7 @@ impl Writing {
                 Ok(carry_out(core, &group, self.env.wall().ms))
             });
             let answers = answers.unwrap_or_else(|error| vec![Err(error); group.len()]);
+            self.moved.at(self.env.now());
             for (job, answer) in group.into_iter().zip(answers) {
                 let _ = job.reply.send(answer);
             }
@@ -334,19 +380,32 @@ impl Wake for Unpark {
     }
 }
 
-/// Body of a reading thread: carries out one operation after another.
-fn read(env: &Env, path: &Path, timeout: Duration, seen: &Seen, jobs: &Mutex<Jobs>) {
-    let mut opened = None;
-    loop {
-        // The lock is held while waiting: the other readers then wait for the lock instead.
-        let job = next_job(&mut jobs.lock().unwrap_or_else(PoisonError::into_inner));
-        let Some(Job { op, reply }) = job else { return };
-        if reply.is_closed() {
-            continue;
+/// A reading thread.
+struct Reading {
+    env: Env,
+    path: PathBuf,
+    timeout: Duration,
+    seen: Arc<Seen>,
+    moved: Arc<Moved>,
+}
+
+impl Reading {
+    /// Carries out one operation after another.
+    fn run(self, jobs: &Mutex<Jobs>) {
+        let mut opened = None;
+        loop {
+            // The lock is held while waiting: the other readers then wait for the lock instead.
+            let job = next_job(&mut jobs.lock().unwrap_or_else(PoisonError::into_inner));
+            let Some(Job { op, reply }) = job else { return };
+            self.moved.at(self.env.now());
+            if reply.is_closed() {
+                continue;
+            }
+            let open = || SqliteCore::open_to_read(&self.path, self.timeout);
+            let act = |core: &mut SqliteCore| core.apply(&op, self.env.wall().ms);
+            let _ = reply.send(on_file(&mut opened, &self.path, &self.seen, open, act));
+            self.moved.at(self.env.now());
         }
-        let open = || SqliteCore::open_to_read(path, timeout);
-        let act = |core: &mut SqliteCore| core.apply(&op, env.wall().ms);
-        let _ = reply.send(on_file(&mut opened, path, seen, open, act));
     }
 }
 

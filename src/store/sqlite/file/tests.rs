@@ -256,6 +256,37 @@ async fn store_is_away_while_a_writer_is_stopped_in_mid_transaction() {
     assert_eq!(holder_of_lock(&path), None);
 }
 
+#[tokio::test]
+async fn full_queue_of_writes_is_away_while_a_writer_is_stopped_and_busy_before() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let env = real_env();
+    let store = open(&env, &path, TIMEOUT).expect("a store");
+    let touch = || store.touch_sessions(NodeId([1; 16]), Vec::new());
+    patiently(&env, touch).await.expect("touched");
+    let mut child = Process::start("hold", &path);
+    child.said("holding ");
+    let pid = child.0.id();
+    // The thread takes it, and waits for the lock.
+    let first = env.timeout(TIMEOUT / 8, touch()).await;
+    assert!(first.is_err(), "{first:?}");
+    let mut asked = join_all((0..=WAITING_MAX).map(|_| touch())).await;
+    let last = asked.pop().expect("the last");
+    assert!(matches!(last, Err(StoreError::Busy)), "{last:?}");
+    for answer in [asked.swap_remove(0), touch().await] {
+        let Err(StoreError::Away { reason, why }) = answer else { panic!("{answer:?}") };
+        assert_eq!(reason, AwayReason::Locked, "{why}");
+        assert!(why.contains(&pid.to_string()), "{why}");
+    }
+    drop(child);
+    patiently(&env, async || match touch().await {
+        Err(StoreError::Busy) => Err(failing("it has yet to throw away what was given up")),
+        answer => answer,
+    })
+    .await
+    .expect("touched again");
+}
+
 /// Board with its lease, for batches under it.
 struct Board {
     resource: Resource,
