@@ -142,6 +142,8 @@ impl Driver {
     ) {
         self.serve_until(&mut inbox, stop, |_| false).await;
         self.is_ending = true;
+        // Its master gives it nothing more from now on.
+        self.set_reaches_store(self.reaches_store);
         let handed_over = self.hand_over();
         self.serve_until(&mut inbox, handed_over, |_| false).await;
         // A master that gets no answer to a batch counts a try, and gives it to another worker too.
@@ -338,7 +340,7 @@ impl Driver {
         let id = LinkId(self.links_made);
         let (driver, events) = (self.driver.clone(), self.parts.links.clone());
         let link = Link::start(env, id, secured, limits, driver, events);
-        link.beat(Beat { reaches_store: self.reaches_store });
+        link.beat(self.beat());
         if let Err(error) = link.subscribe(&Topic::ALL) {
             tracing::warn!(%error, "not subscribed");
         }
@@ -459,7 +461,7 @@ impl Driver {
             Request::Drain => {
                 tracing::info!("this worker ends: its master was asked to drain it");
                 self.is_drained = true;
-                let within = HAND_OVER_MAX + GOODBYE;
+                let within = HAND_OVER_MAX + self.parts.config.store_timeout + GOODBYE;
                 let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
                 answer(reply, &Response::Draining { within_ms });
             }
@@ -500,8 +502,14 @@ impl Driver {
     fn set_reaches_store(&mut self, reaches_store: bool) {
         self.reaches_store = reaches_store;
         if let Some(link) = &self.link {
-            link.beat(Beat { reaches_store });
+            link.beat(self.beat());
         }
+    }
+
+    /// Returns what heartbeats say. One that ends has nothing written any more, as one that does not reach
+    /// the store.
+    const fn beat(&self) -> Beat {
+        Beat { reaches_store: self.reaches_store && !self.is_ending }
     }
 }
 

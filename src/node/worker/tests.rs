@@ -1,4 +1,4 @@
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{cell::Cell, sync::atomic::Ordering, time::Duration};
 
 use crate::{
     comm::{Incoming, LinkEnd},
@@ -314,12 +314,18 @@ async fn worker_that_ends_answers_what_is_in_flight_and_takes_no_more() {
     };
     let (reply, ()) = tokio::join!(taken.assign(first), meanwhile);
     assert!(matches!(reply, AssignReply::Done(_)), "{reply:?}");
+    let says = Cell::new(None);
     let end = taken.hear(|incoming| match incoming {
+        Incoming::Beat(beat) => {
+            says.set(Some(beat.reaches_store));
+            None
+        }
         Incoming::Closed(end) => Some(end),
         _ => None,
     });
     let leaving = Close { reason: CloseReason::Leaving, retry_ms: 0 };
     assert_eq!(end.await, LinkEnd::ClosedByPeer(leaving));
+    assert_eq!(says.get(), Some(false), "its master gives it nothing more");
     assert_eq!(held.writes.load(Ordering::SeqCst), 1);
     running.ended.await.expect("it ended").expect("it ran");
 }
@@ -516,7 +522,8 @@ async fn worker_that_its_master_drains_says_how_long_it_takes_and_leaves() {
     let dir = dir();
     let running = worker(&master, &store, &dir, true);
     let mut taken = master.take().await;
-    assert_eq!(taken.call(Request::Drain).await, Response::Draining { within_ms: 2500 });
+    let within_ms = 2500 + u64::try_from(config().store_timeout.as_millis()).expect("small");
+    assert_eq!(taken.call(Request::Drain).await, Response::Draining { within_ms });
     let end = taken.hear(|incoming| match incoming {
         Incoming::Closed(end) => Some(end),
         _ => None,

@@ -104,8 +104,13 @@ impl Master {
         let batch = self.assignments.get(slot, at)?;
         let Assignee { node, registration } = batch.assignee;
         let tasks = batch.tasks.len();
-        if self.is_registered(&node, registration) {
+        let here = self.registrations.get(&node).filter(|here| here.registration == registration);
+        if let Some(link) = here.map(|here| here.link) {
             self.selection.finish(&node);
+            if answer == Err(CallFailed::Gone) {
+                // That its link is over is on the way.
+                self.on_worker_ends(link);
+            }
         }
         let mut settled = None;
         match answer {
@@ -212,7 +217,8 @@ impl Master {
             out.push(Effect::Probe("a batch was tried again on the same worker"));
             return;
         }
-        if self.is_registered(&node, registration) {
+        // The end of a link says itself whether its worker left or failed.
+        if !gone && self.is_registered(&node, registration) {
             self.fail_worker(now, node, "it did not answer to its tasks", out);
         }
         match next {

@@ -225,7 +225,7 @@ pub struct Master {
     last_forward: ForwardId,
     /// Posts that workers are asked to hold.
     holding: BTreeMap<TaskId, Holding>,
-    /// Links to workers that are known to end.
+    /// Links to workers that are known to end, or whose link is known to be over.
     ending: BTreeSet<LinkId>,
     registry: Registry,
     joins: Joins,

@@ -73,6 +73,26 @@ fn listed_worker_gets_no_task_until_it_registers_again() {
 }
 
 #[test]
+fn worker_whose_link_ends_over_a_batch_left_or_failed_as_the_link_says() {
+    let is_failed = |effect: &Effect| matches!(effect, Effect::Event(Event::Fail { .. }));
+    let is_left = |effect: &Effect| matches!(effect, Effect::Event(Event::Leave { .. }));
+    for over in [LinkOver::Left, LinkOver::Lost("broken".to_owned())] {
+        let mut lab = Lab::new(2);
+        lab.submit(1);
+        lab.grant(1);
+        let (slot, attempt, gone, _) = lab.assigned().expect("the first try");
+        lab.answer(slot, attempt, Err(CallFailed::Gone));
+        assert!(!lab.has(is_failed), "nothing is known of its end yet");
+        let (_, _, other, _) = lab.assigned().expect("another worker");
+        assert_ne!(other, gone);
+        lab.master.on_link_over(lab.now, gone, &over, &mut lab.out);
+        let has_left = over == LinkOver::Left;
+        assert_eq!((lab.has(is_left), lab.has(is_failed)), (has_left, !has_left));
+        assert_eq!(lab.master.failed().iter().next().is_none(), has_left);
+    }
+}
+
+#[test]
 fn unanswered_single_task_becomes_a_dead_letter() {
     let mut lab = Lab::new(3);
     let id = lab.submit(1);
