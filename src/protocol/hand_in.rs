@@ -5,6 +5,8 @@
 //!    behind all others.
 //! 3. A post stays until its master says that it ended. One that became a dead letter waits for the
 //!    next registration.
+//! 4. The age of a post grows by the monotonic clock from when this life first heard of it: a wall
+//!    clock that is set meanwhile makes no post old.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -29,10 +31,18 @@ enum State {
     DeadLetter,
 }
 
+/// Post on the disk.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    state: State,
+    /// Time at which this life first heard of it, and its age then.
+    known: (Mono, Duration),
+}
+
 /// Posts on this worker's disk.
 #[derive(Clone, Debug, Default)]
 pub struct HandIn {
-    posts: BTreeMap<HeldKey, State>,
+    posts: BTreeMap<HeldKey, Held>,
     /// Posts in [`State::Waits`], in turn.
     waiting: VecDeque<HeldKey>,
     in_flight: usize,
@@ -72,12 +82,22 @@ impl HandIn {
         self.posts.range(range).map(|(key, _)| key.id)
     }
 
-    /// Takes a post that is on the disk now. A dead letter that its author sent once more is handed in
-    /// once more.
-    pub fn on_held(&mut self, key: HeldKey) {
-        let state = self.posts.entry(key).or_insert(State::DeadLetter);
-        if *state == State::DeadLetter {
-            *state = State::Waits;
+    /// Returns for how long a post has been held, here and elsewhere; zero for one that is not on the disk.
+    #[must_use]
+    pub fn age(&self, now: Mono, key: &HeldKey) -> Duration {
+        self.posts.get(key).map_or(Duration::ZERO, |post| {
+            let (at, age) = post.known;
+            age.saturating_add(now.since(at))
+        })
+    }
+
+    /// Takes a post that is on the disk now, and its age: one that was known keeps its own. A dead letter
+    /// that its author sent once more is handed in once more.
+    pub fn on_held(&mut self, now: Mono, key: HeldKey, age: Duration) {
+        let post = Held { state: State::DeadLetter, known: (now, age) };
+        let post = self.posts.entry(key).or_insert(post);
+        if post.state == State::DeadLetter {
+            post.state = State::Waits;
             self.waiting.push_back(key);
         }
     }
@@ -91,9 +111,9 @@ impl HandIn {
     /// is strong.
     pub fn on_registered(&mut self) {
         self.is_strong = false;
-        for (key, state) in &mut self.posts {
-            if *state == State::DeadLetter {
-                *state = State::Waits;
+        for (key, post) in &mut self.posts {
+            if post.state == State::DeadLetter {
+                post.state = State::Waits;
                 self.waiting.push_back(*key);
             }
         }
@@ -105,7 +125,7 @@ impl HandIn {
             return None;
         }
         let key = self.waiting.pop_front()?;
-        self.posts.insert(key, State::InFlight);
+        self.set(&key, State::InFlight);
         self.in_flight += 1;
         Some(key)
     }
@@ -120,7 +140,7 @@ impl HandIn {
     /// Takes the master's answer about a post in flight; `None` if there was none. Returns whether the
     /// post is to be deleted.
     pub fn on_answer(&mut self, now: Mono, key: HeldKey, answer: Option<HandInReply>) -> bool {
-        if self.posts.get(&key) != Some(&State::InFlight) {
+        if !self.is_in_flight(&key) {
             return false;
         }
         self.in_flight -= 1;
@@ -129,12 +149,10 @@ impl HandIn {
                 self.posts.remove(&key);
                 return true;
             }
-            Some(HandInReply::DeadLetter) => {
-                self.posts.insert(key, State::DeadLetter);
-            }
+            Some(HandInReply::DeadLetter) => self.set(&key, State::DeadLetter),
             Some(HandInReply::Later) | None => {
                 self.not_before = Some(now + PAUSE);
-                self.posts.insert(key, State::Waits);
+                self.set(&key, State::Waits);
                 self.waiting.push_back(key);
             }
         }
@@ -143,9 +161,19 @@ impl HandIn {
 
     /// Forgets a post in flight that is not on the disk any more.
     pub fn on_lost(&mut self, key: HeldKey) {
-        if self.posts.get(&key) == Some(&State::InFlight) {
+        if self.is_in_flight(&key) {
             self.in_flight -= 1;
             self.posts.remove(&key);
+        }
+    }
+
+    fn is_in_flight(&self, key: &HeldKey) -> bool {
+        self.posts.get(key).is_some_and(|post| post.state == State::InFlight)
+    }
+
+    fn set(&mut self, key: &HeldKey, state: State) {
+        if let Some(post) = self.posts.get_mut(key) {
+            post.state = state;
         }
     }
 }
@@ -164,7 +192,7 @@ mod tests {
 
     fn holding(posts: u8) -> HandIn {
         let mut held = HandIn::default();
-        (0..posts).for_each(|n| held.on_held(key(n)));
+        (0..posts).for_each(|n| held.on_held(at(0), key(n), Duration::ZERO));
         held
     }
 
@@ -209,13 +237,33 @@ mod tests {
         assert_eq!(held.next(at(0)), Some(key(0)));
         assert!(!held.on_answer(at(1), key(0), Some(HandInReply::DeadLetter)));
         assert_eq!(held.next(at(9000)), None);
-        held.on_held(key(0));
+        held.on_held(at(9000), key(0), Duration::ZERO);
         assert_eq!(held.next(at(9000)), Some(key(0)), "its author sent it again");
         assert!(!held.on_answer(at(9000), key(0), Some(HandInReply::DeadLetter)));
         held.on_registered();
         assert_eq!(held.next(at(9000)), None, "the new master has not said anything");
         held.on_beat(true);
         assert_eq!(held.next(at(9000)), Some(key(0)));
+    }
+
+    #[test]
+    fn age_goes_on_from_what_it_was_when_the_post_was_first_heard_of() {
+        let (mut held, hour) = (HandIn::default(), Duration::from_secs(3600));
+        held.on_held(at(1000), key(1), hour);
+        assert_eq!(held.age(at(1000), &key(1)), hour);
+        // Found on the disk by a clock that was set meanwhile, or handed over by another holder.
+        for other in [Duration::ZERO, 30 * hour] {
+            held.on_held(at(2000), key(1), other);
+            assert_eq!(held.age(at(3000), &key(1)), hour + Duration::from_secs(2));
+        }
+        held.on_beat(true);
+        assert_eq!(held.next(at(3000)), Some(key(1)));
+        assert!(!held.on_answer(at(3000), key(1), Some(HandInReply::DeadLetter)));
+        held.on_held(at(4000), key(1), Duration::ZERO);
+        assert_eq!(held.age(at(5000), &key(1)), hour + Duration::from_secs(4));
+        assert_eq!(held.next(at(5000)), Some(key(1)));
+        held.on_lost(key(1));
+        assert_eq!(held.age(at(5000), &key(1)), Duration::ZERO);
     }
 
     #[test]
@@ -228,7 +276,7 @@ mod tests {
             id[..8].copy_from_slice(&n.to_le_bytes());
             let key = HeldKey { user: UserId([9; 16]), id: PostId(id) };
             if held.has_room(&key) {
-                held.on_held(key);
+                held.on_held(at(0), key, Duration::ZERO);
             }
         }
         assert_eq!(held.len(), HELD_MAX);

@@ -32,19 +32,20 @@ impl Replica {
         Ok(answers)
     }
 
-    /// Returns the posts that are on the disk, by author and id.
+    /// Returns the posts that are on the disk, by author and id, and since when each is held.
     ///
     /// # Errors
     /// [`ReplicaError`].
-    pub fn held(&self) -> Result<Vec<HeldKey>, ReplicaError> {
+    pub fn held(&self) -> Result<Vec<(HeldKey, u64)>, ReplicaError> {
         self.db.run(|db| {
             let table = db.begin_read()?.open_table(HELD)?;
             table
                 .range::<(&[u8; 16], &[u8; 16])>(..)?
                 .map(|row| {
-                    let (key, _) = row?;
+                    let (key, row) = row?;
                     let (user, id) = key.value();
-                    Ok(HeldKey { user: UserId(*user), id: PostId(*id) })
+                    let (.., wall_ms) = row.value();
+                    Ok((HeldKey { user: UserId(*user), id: PostId(*id) }, wall_ms))
                 })
                 .collect()
         })

@@ -580,7 +580,7 @@ fn held_post_survives_a_crash_and_a_new_epoch_until_it_is_let_go() {
     let (replica, _) = open(&crashed);
     replica.apply(&[posts(1, "dev", 1..=2)]).expect("applied");
     assert!(replica.apply(&[posts(2, "dev", 1..=1)]).expect("applied").emptied);
-    assert_eq!(replica.held(), Ok(vec![one.key()]));
+    assert_eq!(replica.held(), Ok(vec![(one.key(), 77)]));
     assert_eq!(replica.held_post(one.key()), Ok(Some((one.clone(), 77))));
     replica.let_go(one.key()).expect("let go");
     assert_eq!(replica.held_post(one.key()), Ok(None));

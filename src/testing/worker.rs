@@ -301,6 +301,17 @@ pub(crate) fn worker_with(
     enrol: bool,
 ) -> TestWorker {
     let env = Env::new(RealWorld::new(dir.path()).expect("usable"));
+    worker_in(env, config, master, store, enrol)
+}
+
+/// Starts a worker in this world.
+pub(crate) fn worker_in(
+    env: Env,
+    config: Config,
+    master: &TestMaster,
+    store: &Store,
+    enrol: bool,
+) -> TestWorker {
     let params = WorkerParams {
         name: "w0".to_owned(),
         config,

@@ -238,8 +238,10 @@ impl Driver {
                 self.parts.pins.extend(super::master_pins(&members));
                 worker.on_kept(&members);
             }
-            Input::HeldFound(found) => self.on_held_found(found),
-            Input::Held { key, answer, reply } => self.on_held(key, answer, reply),
+            Input::HeldFound(found) => self.on_held_found(now, found),
+            Input::Held { key, age_ms, answer, reply } => {
+                self.on_held(now, (key, age_ms), answer, reply);
+            }
             Input::HandedIn { key, answer } => self.on_handed_in(now, key, answer),
             Input::HeldLost(key) => {
                 self.held.on_lost(key);

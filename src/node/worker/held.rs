@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use futures_util::future::join_all;
@@ -14,7 +15,6 @@ use super::{
 };
 use crate::{
     comm::{Link, Responder},
-    env::Env,
     model::{
         bounds::{HAND_INS_MAX, HAND_OVER_VERSION},
         event::FaultPoint,
@@ -42,16 +42,22 @@ impl Driver {
             if held == HoldReply::Held {
                 env.fault_point(FaultPoint::PendingHeld.name());
             }
-            Some(Input::Held { key, answer: held, reply })
+            Some(Input::Held { key, age_ms, answer: held, reply })
         });
     }
 
-    /// Tells the master what came of a post to hold, and the number of posts first: it may look for
-    /// the post at once.
-    pub(super) fn on_held(&mut self, key: HeldKey, held: HoldReply, reply: Responder) {
+    /// Tells the master what came of a post to hold that was of this age, in milliseconds, and the number of
+    /// posts first: it may look for the post at once.
+    pub(super) fn on_held(
+        &mut self,
+        now: Mono,
+        (key, age_ms): (HeldKey, u64),
+        held: HoldReply,
+        reply: Responder,
+    ) {
         // One that may be on the disk is looked for there when it is handed in.
         if matches!(held, HoldReply::Held | HoldReply::Unknown) {
-            self.held.on_held(key);
+            self.held.on_held(now, key, Duration::from_millis(age_ms));
             self.tell_held();
         }
         answer(reply, &Response::Hold(held));
@@ -71,10 +77,14 @@ impl Driver {
         }
     }
 
-    pub(super) fn on_held_found(&mut self, found: Option<Vec<HeldKey>>) {
+    pub(super) fn on_held_found(&mut self, now: Mono, found: Option<Vec<(HeldKey, u64)>>) {
         match found {
-            Some(keys) => {
-                keys.into_iter().for_each(|key| self.held.on_held(key));
+            Some(posts) => {
+                // Of an earlier life no other clock tells.
+                let wall = self.parts.env.wall();
+                for (key, ms) in posts {
+                    self.held.on_held(now, key, wall.since(Wall { ms }));
+                }
                 self.tell_held();
             }
             // It is opened again.
@@ -85,15 +95,14 @@ impl Driver {
     /// Hands in the posts whose turn it is.
     pub(super) fn hand_in(&mut self, now: Mono) {
         while let Some(key) = self.held.next(now) {
-            let (env, link) = (self.parts.env.clone(), self.link.clone());
-            let database = self.parts.database.clone();
+            let (database, link) = (self.parts.database.clone(), self.link.clone());
             let limit = self.parts.config.request_timeout;
+            let age_ms = millis(self.held.age(now, &key));
             self.spawn("hand-in", async move {
                 let Some(found) = database.read(move |replica| replica.held_post(key)).await else {
                     return Some(Input::HandedIn { key, answer: None });
                 };
-                let Some((held, wall_ms)) = found else { return Some(Input::HeldLost(key)) };
-                let age_ms = age_ms(&env, wall_ms);
+                let Some((held, _)) = found else { return Some(Input::HeldLost(key)) };
                 let answer = match link {
                     Some(link) => link.call(Request::HandIn { held, age_ms }, limit).await.ok(),
                     None => None,
@@ -121,18 +130,19 @@ impl Driver {
     /// Has two other workers hold each post that waits here, as far as they do so in time: this one ends.
     /// Posts that fewer hold stay too, and are handed in by its next life.
     pub(super) fn hand_over(&self) -> impl Future<Output = ()> + Send + use<> {
-        let keys: Vec<_> = self.held.keys().collect();
         let (env, database) = (self.parts.env.clone(), self.parts.database.clone());
-        let link = self.link.clone();
+        let (link, now) = (self.link.clone(), env.now());
+        let posts = self.held.keys().map(|key| (key, millis(self.held.age(now, &key))));
+        let posts: Vec<_> = posts.collect();
         async move {
-            if keys.is_empty() {
+            if posts.is_empty() {
                 return;
             }
-            let left = AtomicUsize::new(keys.len());
+            let left = AtomicUsize::new(posts.len());
             if let Some(link) = &link {
                 let all = async {
-                    for some in keys.chunks(HAND_INS_MAX) {
-                        let one = |key: &HeldKey| hand_over(&env, &database, link, *key, &left);
+                    for some in posts.chunks(HAND_INS_MAX) {
+                        let one = |post: &(HeldKey, u64)| hand_over(&database, link, *post, &left);
                         join_all(some.iter().map(one)).await;
                     }
                 };
@@ -140,7 +150,7 @@ impl Driver {
                     env.sometimes("a worker that ends handed its held posts over");
                 }
             }
-            let (posts, left) = (keys.len(), left.into_inner());
+            let (posts, left) = (posts.len(), left.into_inner());
             if left == 0 {
                 tracing::info!(posts, "two other workers have each post that was held here");
             } else {
@@ -159,11 +169,16 @@ impl Driver {
     }
 }
 
-/// Has two other workers hold a post, and deletes it here if they do. Lowers `left` if it is here no more.
-async fn hand_over(env: &Env, database: &Database, link: &Link, key: HeldKey, left: &AtomicUsize) {
+/// Has two other workers hold a post of this age, in milliseconds, and deletes it here if they do. Lowers
+/// `left` if it is here no more.
+async fn hand_over(
+    database: &Database,
+    link: &Link,
+    (key, age_ms): (HeldKey, u64),
+    left: &AtomicUsize,
+) {
     let Some(found) = database.read(move |replica| replica.held_post(key)).await else { return };
-    if let Some((held, wall_ms)) = found {
-        let age_ms = age_ms(env, wall_ms);
+    if let Some((held, _)) = found {
         let request = if link.peer().version >= HAND_OVER_VERSION {
             Request::HandOver { held, copy: 0, age_ms }
         } else {
@@ -178,8 +193,6 @@ async fn hand_over(env: &Env, database: &Database, link: &Link, key: HeldKey, le
     left.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// Returns for how long a post has been held that is held since then.
-fn age_ms(env: &Env, wall_ms: u64) -> u64 {
-    let age = env.wall().since(Wall { ms: wall_ms });
-    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

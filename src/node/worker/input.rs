@@ -28,11 +28,11 @@ use crate::{
 pub(super) enum Input {
     /// The node database is open, and holds these members of an earlier life's directory.
     Kept(Vec<Member>),
-    /// The node database was opened, and holds these posts that wait for the store; `None` if they
-    /// could not be read.
-    HeldFound(Option<Vec<HeldKey>>),
-    /// A master asked to hold a post, and is to be answered.
-    Held { key: HeldKey, answer: HoldReply, reply: Responder },
+    /// The node database was opened, and holds these posts that wait for the store, each since this time by
+    /// the wall clock, in milliseconds; `None` if they could not be read.
+    HeldFound(Option<Vec<(HeldKey, u64)>>),
+    /// A master asked to hold a post of this age, and is to be answered.
+    Held { key: HeldKey, age_ms: u64, answer: HoldReply, reply: Responder },
     /// The master answered about a post that was handed in, or did not.
     HandedIn { key: HeldKey, answer: Option<HandInReply> },
     /// A post that was to be handed in is not on the disk any more.

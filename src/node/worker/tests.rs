@@ -1,4 +1,11 @@
-use std::{cell::Cell, sync::atomic::Ordering, time::Duration};
+use std::{
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use crate::{
     comm::{Incoming, LinkEnd},
@@ -10,13 +17,14 @@ use crate::{
     model::{
         bounds::HAND_OVER_VERSION,
         copies::{CopyDigests, SessionDigests, SessionEntry, SessionPage, closed_digest},
-        held::{HeldKey, HeldPost, HoldReply},
+        held::{HandInReply, HeldKey, HeldPost, HoldReply},
         ids::{
             Author, BoardName, Incarnation, PostText, Registration, Resource, Seq, SessionKey,
             Token, UserId,
         },
         message::{
-            AssignReply, Close, CloseReason, Direct, MemberState, Request, Response, Task, Update,
+            AssignReply, Beat, Close, CloseReason, Direct, MemberState, Request, Response, Task,
+            Update,
         },
         outcome::TaskResult,
         rows::{Boards, Holder, Lease, NewPost, Page, Permission, Range, SessionRow},
@@ -24,10 +32,11 @@ use crate::{
     replica::{Check, Replica, ReplicaLimits},
     store::Store,
     testing::{
+        leaping_clock::LeapingClock,
         long_list::LongList,
         worker::{
             EPOCH, Taken, TestMaster, TestWorker, batch, config, env, lobby, number, post, store,
-            worker, worker_with,
+            worker, worker_in, worker_with,
         },
     },
 };
@@ -432,7 +441,7 @@ fn held_in(dir: &TempDir) -> Vec<HeldKey> {
     let disk = Env::new(RealWorld::new(dir.path()).expect("usable")).disk();
     let (replica, _) =
         Replica::open(&disk, ReplicaLimits::default(), Check::Whole, |_| ()).expect("opens");
-    replica.held().expect("read")
+    replica.held().expect("read").into_iter().map(|(key, _)| key).collect()
 }
 
 #[tokio::test]
@@ -461,6 +470,48 @@ async fn held_post_goes_with_its_age_and_stays_until_two_others_hold_it() {
         assert!((HOUR_MS..HOUR_MS + 60_000).contains(&age_ms), "{age_ms}");
         assert_eq!(held_in(&dir), stays, "{copies}");
     }
+}
+
+#[tokio::test]
+async fn held_post_ages_by_the_monotonic_clock_and_across_lives_by_the_wall_clock() {
+    let (store, _held) = store();
+    let mut master = TestMaster::start(&config()).await;
+    let (dir, ahead_ms) = (dir(), Arc::new(AtomicU64::new(0)));
+    let life = |master: &TestMaster, is_first| {
+        let env = Env::new(LeapingClock::new(dir.path(), &ahead_ms));
+        worker_in(env, config(), master, &store, is_first)
+    };
+    let running = life(&master, true);
+    let mut taken = master.take().await;
+    hold(&taken, Request::Hold { held: held_post(), copy: 0 }).await;
+    ahead_ms.store(30 * HOUR_MS, Ordering::SeqCst);
+    taken.link.beat(Beat { reaches_store: true });
+    let handed_in = taken.hear(|incoming| match incoming {
+        Incoming::Request { request: Request::HandIn { age_ms, .. }, reply } => {
+            Some((age_ms, reply))
+        }
+        _ => None,
+    });
+    let (age_ms, reply) = handed_in.await;
+    assert!(age_ms < 60_000, "{age_ms}");
+    taken.link.beat(Beat { reaches_store: false });
+    reply.send(&Response::HandIn(HandInReply::Later)).expect("it waits");
+    let Request::HandOver { age_ms, .. } = ended_after(running, &mut taken, 1).await else {
+        panic!("not with its age")
+    };
+    assert!(age_ms < 60_000, "{age_ms}");
+
+    let running = life(&master, false);
+    let mut taken = master.take().await;
+    let knows = taken.hear(|incoming| match incoming {
+        Incoming::Direct(Direct::Holds(1)) => Some(()),
+        _ => None,
+    });
+    knows.await;
+    let Request::HandOver { age_ms, .. } = ended_after(running, &mut taken, 1).await else {
+        panic!("not with its age")
+    };
+    assert!((30 * HOUR_MS..31 * HOUR_MS).contains(&age_ms), "{age_ms}");
 }
 
 #[tokio::test]
