@@ -39,7 +39,7 @@ use crate::{
         outcome::{Outcome, TaskResult},
         rows::{self, NewPost},
     },
-    node::handle::{MasterHandle, RequestError, Stopped, WorkerDrainError},
+    node::handle::{DrainError, MasterHandle, RequestError, Stopped, WorkerDrainError},
 };
 
 /// Time that a master has for an operator's request.
@@ -258,8 +258,13 @@ async fn drain(
     let Shared { env, handle, params, .. } = &*admin.0;
     let begun = env.timeout(LIMIT, handle.drain(force)).await.ok().and_then(Result::ok);
     begun.ok_or(RequestError::Away)?.map_err(|why| {
-        let text = format!("{why}: people would be left without service (?force=true)");
-        ErrorResponse::new(ProblemType::Refused, text)
+        let advice = match why {
+            DrainError::LastMaster => "people would be left without service",
+            DrainError::OnlyWriter => {
+                "nothing could be written until another has a worker that reaches the store"
+            }
+        };
+        ErrorResponse::new(ProblemType::Refused, format!("{why}: {advice} (?force=true)"))
     })?;
     let within_ms = u64::try_from(params.config.drain_timeout.as_millis()).unwrap_or(u64::MAX);
     Ok(json(StatusCode::ACCEPTED, &Draining { within_ms }))

@@ -88,8 +88,11 @@ pub struct Commands {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DrainError {
     /// No other master could go on.
-    #[error("no other master that can have things written is linked to this one")]
+    #[error("no other master that goes on is linked to this one")]
     LastMaster,
+    /// This master can have things written, and no other one that is linked to it can.
+    #[error("no other master that can have things written is linked to this one")]
+    OnlyWriter,
 }
 
 /// Reason why a worker is not drained.

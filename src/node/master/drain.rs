@@ -7,7 +7,9 @@
 //! 1. Nobody new comes in, and `/readyz` says so; who is here is served to the end.
 //! 2. The last master has nobody to hand over to: its streams end at once, no write is taken any
 //!    more, and what waits is still done.
-//! 3. It takes at most `drain_timeout`.
+//! 3. While nothing can be written, at this master either, its people go to any other that is linked:
+//!    service is weak there as it was here. Their posts that came here are held by workers.
+//! 4. It takes at most `drain_timeout`.
 
 use std::time::Duration;
 
@@ -46,17 +48,23 @@ impl Driver {
     /// Begins to drain; does nothing if that began before.
     ///
     /// # Errors
-    /// [`DrainError::LastMaster`], unless `force`: nothing has begun.
+    /// [`DrainError`], unless `force`: nothing has begun.
     pub(super) fn drain(&mut self, force: bool) -> Result<(), DrainError> {
         if self.drain.is_some() {
             return Ok(());
         }
-        if !self.core.has_successor() && !force {
-            return Err(DrainError::LastMaster);
-        }
         let now = self.env.now();
+        let others = self.other_masters();
+        if !force {
+            let is_linked = |master: &MasterInfo| self.core.peer_can_write(&master.id).is_some();
+            may_drain(
+                self.core.has_successor(),
+                self.core.can_write(now),
+                others.iter().any(is_linked),
+            )?;
+        }
         let until = now + self.config.drain_timeout;
-        let has_others = !self.other_masters().is_empty();
+        let has_others = !others.is_empty();
         let streams = self.streams.table.len();
         // In half of the time that there is.
         let batches = self.config.drain_timeout.as_millis() / BATCH_INTERVAL.as_millis() / 2;
@@ -140,5 +148,42 @@ impl Driver {
         let Some(drain) = &self.drain else { return false };
         let is_newcomer = matches!(task, Task::OpenSession { .. } | Task::RedeemTicket { .. });
         is_newcomer || !drain.has_others
+    }
+}
+
+/// Checks that people and work have somewhere to go: a linked master that can have things written or, when
+/// this one cannot either, any that is linked and goes on.
+const fn may_drain(
+    has_successor: bool,
+    can_write: bool,
+    has_others: bool,
+) -> Result<(), DrainError> {
+    match (has_successor, can_write, has_others) {
+        (true, _, _) | (_, false, true) => Ok(()),
+        (false, true, true) => Err(DrainError::OnlyWriter),
+        (false, _, false) => Err(DrainError::LastMaster),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn master_goes_when_another_can_go_on_as_well_as_itself() {
+        let (only_writer, last) = (Err(DrainError::OnlyWriter), Err(DrainError::LastMaster));
+        for (has_successor, can_write, has_others, may) in [
+            (true, true, true, Ok(())),
+            (true, false, true, Ok(())),
+            // The store is away for all of them.
+            (false, false, true, Ok(())),
+            // The other one has no worker.
+            (false, true, true, only_writer),
+            (false, true, false, last),
+            (false, false, false, last),
+        ] {
+            let said = may_drain(has_successor, can_write, has_others);
+            assert_eq!(said, may, "{has_successor} {can_write} {has_others}");
+        }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! As long as another master can have things written, this one takes no lease, gives each one back
 //! after the attempt in flight, and sends what waits and what comes to the other. While there is
-//! none it goes on by itself, so that nobody is refused for the sake of a drain.
+//! none it goes on by itself, so that nobody is refused for the sake of a drain. When it cannot have
+//! things written either, it has posts held by workers, as ever: no post is lost with it.
 
 use super::{Effect, Master};
 use crate::model::time::Mono;

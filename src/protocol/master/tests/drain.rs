@@ -135,3 +135,23 @@ fn successor_asks_for_the_lease_at_once_though_its_term_would_still_run() {
     lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(2)])));
     assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(2)))));
 }
+
+#[test]
+fn while_nobody_can_write_its_posts_are_held_until_another_can() {
+    let mut lab = Lab::new(1);
+    lab.master.on_master(lab.now, PEER, holder(2).node, &mut lab.out);
+    lab.now = lab.now + Duration::from_millis(2500);
+    lab.wrote(false);
+    lab.master.drain(lab.now, &mut lab.out);
+    let id = lab.submit(1);
+    assert!(lab.has(|e| matches!(e, Effect::Hold { id: held, .. } if *held == id)));
+    assert!(!lab.master.is_empty());
+    let end = HoldEnd { copies: 2, ..HoldEnd::default() };
+    lab.master.on_hold_end(id, end, &mut lab.out);
+    assert_eq!(lab.ended(), Some((id, Outcome::Pending { copies: 2 })));
+    assert!(lab.master.is_empty());
+    lab.wrote(true);
+    lab.master.on_beat(lab.now, PEER, Beat { reaches_store: true }, &mut lab.out);
+    let later = lab.submit(2);
+    assert_eq!(forwarded(&mut lab), Some(later));
+}
