@@ -59,7 +59,8 @@ impl Master {
     }
 
     fn has_holders(&self) -> bool {
-        !self.registrations.is_empty() || !self.peers.is_empty()
+        let mut own = self.registrations.links();
+        own.any(|link| !self.is_ending(link)) || !self.peers.is_empty()
     }
 
     /// Has the waiting posts of people held, and ends those that holders handed in: they are held.
