@@ -13,11 +13,11 @@ use std::{
 };
 
 use chatchat::{
-    api::PostState,
+    api::{PostState, StreamEvent},
     client::{Answer, Delivery, Failure, Observer, Request, StreamEnd},
     model::{
         ids::{BoardName, Cursor, Post, PostId, PostText, UserId},
-        stream::ResetReason,
+        stream::{HeldState, ResetReason},
     },
 };
 
@@ -355,7 +355,35 @@ pub struct Sent<'a> {
     pub user: Option<UserId>,
 }
 
+/// State of a post that a stream told its reader of.
+#[derive(Clone, Copy, Debug)]
+pub struct StateTold<'a> {
+    /// The stream.
+    pub stream: &'a StreamLog,
+    /// Time at which it was read.
+    pub at: Duration,
+    /// The reader as the author, and the post.
+    pub key: (UserId, PostId),
+    /// State of the post, as it was told.
+    pub state: HeldState,
+}
+
 impl History {
+    /// Every state of a post that a stream told, stream by stream, of readers whose user is known.
+    pub fn states_told(&self) -> impl Iterator<Item = StateTold<'_>> {
+        let streams = self.streams.iter();
+        let known = streams.filter_map(|stream| Some((stream, *self.users.get(&stream.who)?)));
+        known.flat_map(|(stream, user)| {
+            stream.deliveries.iter().filter_map(move |(at, delivery)| match &delivery.event {
+                StreamEvent::Pending(event) => {
+                    let (key, state) = ((user, event.id), event.state);
+                    Some(StateTold { stream, at: *at, key, state })
+                }
+                _ => None,
+            })
+        })
+    }
+
     /// Every try to post, in the order in which they began.
     pub fn sent(&self) -> impl Iterator<Item = Sent<'_>> {
         self.operations.iter().filter_map(|operation| match &operation.request {

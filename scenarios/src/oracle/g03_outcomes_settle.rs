@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chatchat::{
-    api::{PostState, StreamEvent},
+    api::PostState,
     client::{Answer, Failure, Request},
     model::{
         ids::{BoardName, Post, PostId, PostText, UserId},
@@ -82,22 +82,17 @@ fn streams(
     ambiguous: &BTreeSet<Key>,
 ) -> Vec<Violation> {
     let mut found = Vec::new();
-    for stream in &evidence.history.streams {
-        let Some(user) = evidence.history.users.get(&stream.who) else { continue };
-        for (at, delivery) in &stream.deliveries {
-            let StreamEvent::Pending(event) = &delivery.event else { continue };
-            let key = (*user, event.id);
-            let rule = match event.state {
-                HeldState::Cancelled => "cancelled",
-                HeldState::Refused if !ambiguous.contains(&key) => "refused",
-                HeldState::Refused
-                | HeldState::DeadLetter
-                | HeldState::Pending
-                | HeldState::Committed => continue,
-            };
-            if let Some(post) = stands.get(&key) {
-                found.push(appeared(rule, post, stream_line(stream, *at)));
-            }
+    for told in evidence.history.states_told() {
+        let rule = match told.state {
+            HeldState::Cancelled => "cancelled",
+            HeldState::Refused if !ambiguous.contains(&told.key) => "refused",
+            HeldState::Refused
+            | HeldState::DeadLetter
+            | HeldState::Pending
+            | HeldState::Committed => continue,
+        };
+        if let Some(post) = stands.get(&told.key) {
+            found.push(appeared(rule, post, stream_line(told.stream, told.at)));
         }
     }
     found
@@ -151,7 +146,7 @@ fn last_tries(evidence: &Evidence<'_>, stuck: &Stuck) -> Vec<Clue> {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::api::PendingEvent;
+    use chatchat::api::{PendingEvent, StreamEvent};
 
     use super::*;
     use crate::oracle::{

@@ -6,12 +6,9 @@ use std::{
     time::Duration,
 };
 
-use chatchat::{
-    api::StreamEvent,
-    model::{
-        ids::{PostId, UserId},
-        stream::HeldState,
-    },
+use chatchat::model::{
+    ids::{PostId, UserId},
+    stream::HeldState,
 };
 
 use super::{Evidence, Violation, broken, stream_line};
@@ -29,28 +26,24 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let stored: BTreeSet<_> = posts.map(|post| (post.author.id, post.id)).collect();
     let set_back = evidence.plan.faults.iter().any(|it| it.action.kind() == Kind::Rollback);
     let mut found = Vec::new();
-    for stream in &evidence.history.streams {
-        let Some(user) = evidence.history.users.get(&stream.who) else { continue };
-        for (at, delivery) in &stream.deliveries {
-            let StreamEvent::Pending(event) = &delivery.event else { continue };
-            let key = (*user, event.id);
-            let why = if first_sent.get(&key).is_none_or(|first| first > at) {
-                "which its reader did not send"
-            } else if event.state == HeldState::Committed && !stored.contains(&key) && !set_back {
-                "which is not in the store, as committed"
-            } else {
-                continue;
-            };
-            let text = format!("a stream told of post {}, {why}", event.id);
-            found.push(broken(Property::G15, "told", text, [stream_line(stream, *at)]));
-        }
+    for told in evidence.history.states_told() {
+        let (key, id) = (told.key, told.key.1);
+        let why = if first_sent.get(&key).is_none_or(|first| *first > told.at) {
+            "which its reader did not send"
+        } else if told.state == HeldState::Committed && !stored.contains(&key) && !set_back {
+            "which is not in the store, as committed"
+        } else {
+            continue;
+        };
+        let text = format!("a stream told of post {id}, {why}");
+        found.push(broken(Property::G15, "told", text, [stream_line(told.stream, told.at)]));
     }
     found
 }
 
 #[cfg(test)]
 mod tests {
-    use chatchat::api::PendingEvent;
+    use chatchat::api::{PendingEvent, StreamEvent};
 
     use super::*;
     use crate::oracle::fixtures::{Fixture, id};
