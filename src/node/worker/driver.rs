@@ -102,6 +102,8 @@ pub(super) struct Driver {
     watch: StoreWatch,
     /// Whether the master had this worker end.
     is_drained: bool,
+    /// Time since which this worker takes no more batches, so that it can leave its master.
+    pub(super) leaves_since: Option<Mono>,
     /// Whether this worker ends: it finishes what it has, and takes no post to hold any more.
     pub(super) is_ending: bool,
 }
@@ -130,6 +132,7 @@ impl Driver {
             reaches_store: false,
             watch: StoreWatch::default(),
             is_drained: false,
+            leaves_since: None,
             is_ending: false,
         }
     }
@@ -143,7 +146,7 @@ impl Driver {
         self.serve_until(&mut inbox, stop, |_| false).await;
         self.is_ending = true;
         // Its master gives it nothing more from now on.
-        self.set_reaches_store(self.reaches_store);
+        self.send_beat();
         let handed_over = self.hand_over();
         self.serve_until(&mut inbox, handed_over, |_| false).await;
         // A master that gets no answer to a batch counts a try, and gives it to another worker too.
@@ -169,7 +172,12 @@ impl Driver {
             let turn = now + self.parts.config.heartbeat_interval;
             // Who ends hands in nothing more: what was due would be due at once, again and again.
             let hand_in = if self.is_ending { None } else { self.held.next_deadline() };
-            let due = [self.parts.worker.next_deadline(), self.keys.next_deadline(), hand_in];
+            let due = [
+                self.parts.worker.next_deadline(),
+                self.keys.next_deadline(),
+                hand_in,
+                self.leaves_next(now),
+            ];
             let due = due.into_iter().flatten().fold(turn, Mono::min);
             let mut next = tokio::select! {
                 biased;
@@ -199,6 +207,7 @@ impl Driver {
             self.on_opening();
             if !self.is_ending {
                 self.hand_in(now);
+                self.leave_if_done(now);
             }
             if self.parts.worker.next_deadline().is_some_and(|due| due <= now) {
                 let draw = self.rng.next_u64();
@@ -419,6 +428,7 @@ impl Driver {
             Incoming::Closed(end) => {
                 tracing::info!(%end, "the link to the master ended");
                 self.link = None;
+                self.leaves_since = None;
                 self.held.on_beat(false);
                 self.drop_keys();
                 let said = match &end {
@@ -477,7 +487,8 @@ impl Driver {
 
     fn on_assign(&mut self, batches: Vec<Assign>, reply: Responder) {
         let mine = self.parts.worker.registration();
-        let room = if self.is_ending { 0 } else { BATCHES_MAX };
+        let takes_none = self.is_ending || self.has_all_batches(self.now());
+        let room = if takes_none { 0 } else { BATCHES_MAX };
         let Begun { write, waits, answered } = self.batches.begin(mine, room, batches, reply);
         if waits {
             self.parts.env.sometimes("batch_asked_for_again_in_flight");
@@ -503,15 +514,21 @@ impl Driver {
 
     fn set_reaches_store(&mut self, reaches_store: bool) {
         self.reaches_store = reaches_store;
+        self.send_beat();
+    }
+
+    /// Sends a heartbeat now.
+    pub(super) fn send_beat(&self) {
         if let Some(link) = &self.link {
             link.beat(self.beat());
         }
     }
 
-    /// Returns what heartbeats say. One that ends has nothing written any more, as one that does not reach
-    /// the store.
+    /// Returns what heartbeats say. One that ends or leaves has nothing written any more, as one
+    /// that does not reach the store.
     const fn beat(&self) -> Beat {
-        Beat { reaches_store: self.reaches_store && !self.is_ending }
+        let goes = self.is_ending || self.leaves_since.is_some();
+        Beat { reaches_store: self.reaches_store && !goes }
     }
 }
 

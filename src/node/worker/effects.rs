@@ -32,6 +32,7 @@ impl Driver {
             Effect::Dial(_) if self.is_ending => {}
             Effect::Dial(addr) => self.dial(addr),
             Effect::CloseLink(reason) => self.close_link(reason),
+            Effect::FinishBatches => self.finish_batches(),
             Effect::Send(direct) => self.send(&direct),
             Effect::SendStatus => self.send_status(),
             Effect::Write(updates) => self.write(updates),
@@ -85,6 +86,7 @@ impl Driver {
 
     fn close_link(&mut self, reason: CloseReason) {
         self.drop_keys();
+        self.leaves_since = None;
         if let Some(link) = self.link.take() {
             link.close(Close { reason, retry_ms: 0 });
         }

@@ -27,6 +27,7 @@ mod held;
 mod input;
 mod key_messages;
 mod keys;
+mod leaving;
 mod login;
 mod repair;
 mod session_repair;

@@ -68,6 +68,7 @@ impl Worker {
     /// Restarts the search: the link to the master ended, with `close` if the master sent one.
     pub fn on_link_ended(&mut self, now: Mono, close: Option<&Close>, out: &mut Vec<Effect>) {
         let Phase::Registered { addr, .. } = &self.phase else { return };
+        self.moves_to = None;
         if close.is_some_and(|close| close.reason == CloseReason::Replaced) {
             out.push(Effect::WarnOfDouble);
         }
@@ -76,12 +77,26 @@ impl Worker {
         out.push(Effect::FaultPoint(FaultPoint::WorkerMigrating));
     }
 
-    /// Leaves for another master, if there is a reason to.
+    /// Begins to leave for another master, if there is a reason to.
     pub(super) fn move_on(&mut self, now: Mono, out: &mut Vec<Effect>) {
         let Phase::Registered { domain, .. } = &self.phase else { return };
+        if self.moves_to.is_some() {
+            return;
+        }
         let own = (self.own.fact.node, domain.master);
-        let Some(to) = self.moving.on_rows(now, own, &self.watch, &self.registry) else { return };
-        let Some(addr) = self.watch.get(&to).map(|row| row.link.clone()) else { return };
+        self.moves_to = self.moving.on_rows(now, own, &self.watch, &self.registry);
+        if self.moves_to.is_some() {
+            out.push(Effect::FinishBatches);
+        }
+    }
+
+    /// Leaves for the master that [`Effect::FinishBatches`] was for: a master whose link ends before
+    /// a batch is answered counts a try. Does nothing if the link ended meanwhile. Stays if that
+    /// master does not write to the store any more, or is being drained.
+    pub fn on_batches_answered(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        let Some(to) = self.moves_to.take() else { return };
+        let row = self.watch.get(&to).filter(|row| !row.draining && self.watch.is_fresh(&to));
+        let Some(addr) = row.map(|row| row.link.clone()) else { return };
         out.push(Effect::CloseLink(CloseReason::Leaving));
         self.on_link_ended(now, None, out);
         self.search.prefer(now, &addr);

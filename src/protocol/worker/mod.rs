@@ -18,7 +18,8 @@
 //! 4. A newer fact of another node is announced once in this life, and kept.
 //! 5. A worker that learns that its registration is over registers again, with the same master
 //!    first.
-//! 6. A worker whose master is cut from the store, or has many more workers than another, moves.
+//! 6. A worker whose master is cut from the store, or has many more workers than another, moves,
+//!    once the batches that it has are answered.
 
 mod link;
 mod membership;
@@ -55,6 +56,9 @@ pub enum Effect {
     Dial(String),
     /// Send this reason on the link, then close the link.
     CloseLink(CloseReason),
+    /// Tell the master to give out no more batches to this worker, answer those that it has, then
+    /// call [`Worker::on_batches_answered`].
+    FinishBatches,
     /// Send this message to the master.
     Send(Direct),
     /// Send the worker's status to the master.
@@ -117,6 +121,8 @@ pub struct Worker {
     registry: Registry,
     watch: MasterWatch,
     moving: Moving,
+    /// Master that the worker moves to when the batches that it has are answered.
+    moves_to: Option<NodeId>,
     gossip: Gossip,
     replication: Replication,
     session_repair: SessionRepair,
@@ -145,6 +151,7 @@ impl Worker {
             registry: Registry::new(config.directory_max),
             watch: MasterWatch::new(config.master_out_after),
             moving: Moving::default(),
+            moves_to: None,
             gossip: Gossip::default(),
             replication: Replication::default(),
             session_repair: SessionRepair::new(now),

@@ -191,13 +191,23 @@ fn masters_in_the_store_are_announced_and_searched() {
     assert_eq!(master_watch::member(&row(8, 3, 1), MemberState::In).fact.role, Role::Master);
 }
 
-/// Reads the masters' rows each second from `from` to `to`; the beat of master `n` is `beats(n)`.
+/// Reads the masters' rows; a worker that wants to move has nothing in flight.
+fn masters_read(worker: &mut Worker, now: Mono, rows: Vec<MasterRow>) -> Vec<Effect> {
+    let mut out = effects(|out| worker.on_masters(now, rows, out));
+    if out.contains(&Effect::FinishBatches) {
+        assert!(!out.iter().any(|effect| matches!(effect, Effect::CloseLink(_))), "{out:?}");
+        worker.on_batches_answered(now, &mut out);
+    }
+    out
+}
+
+/// Reads the masters' rows each second from `from` to `to`; only those of `live` change.
 fn read_rows(worker: &mut Worker, from: u64, to: u64, live: &[u8]) -> Vec<Effect> {
     let mut all = Vec::new();
     for second in from..=to {
         let beat = |n: u8| if live.contains(&n) { second } else { 1 };
         let rows = vec![row(8, 1, beat(8)), row(9, 1, beat(9))];
-        all.extend(effects(|out| worker.on_masters(at(second * 1000), rows, out)));
+        all.extend(masters_read(worker, at(second * 1000), rows));
     }
     let is_move = |effect: &Effect| matches!(effect, Effect::CloseLink(_) | Effect::Dial(_));
     all.into_iter().filter(is_move).collect()
@@ -216,6 +226,47 @@ fn worker_leaves_a_master_that_is_cut_from_the_store_for_one_that_is_not() {
     assert_eq!(read_rows(&mut worker, 0, 7, &[8]), []);
     assert_eq!(read_rows(&mut worker, 8, 9, &[8]), [Effect::CloseLink(CloseReason::Leaving)]);
     assert_eq!(effects(|out| worker.on_timer(at(9000), 0, out)), [dial("m8:1")]);
+}
+
+/// Reads rows each second until the worker wants to move away from master 9, which does not write.
+/// Returns the second.
+fn wants_to_move(worker: &mut Worker) -> u64 {
+    let wants = |second: &u64| {
+        let rows = vec![row(8, 1, *second), row(9, 1, 1)];
+        let out = effects(|out| worker.on_masters(at(second * 1000), rows, out));
+        out.contains(&Effect::FinishBatches)
+    };
+    (0..20).find(wants).expect("a reason stands")
+}
+
+#[test]
+fn worker_that_moves_stays_registered_until_its_batches_are_answered() {
+    let mut worker = worker(0);
+    register(&mut worker, at(0), vec![]);
+    let wanted = wants_to_move(&mut worker);
+    assert!(worker.registration().is_some());
+    // It is asked for once, and the link may end before.
+    for second in wanted + 1..wanted + 10 {
+        let rows = vec![row(8, 1, second), row(9, 1, 1)];
+        let out = effects(|out| worker.on_masters(at(second * 1000), rows, out));
+        assert!(!out.contains(&Effect::FinishBatches), "second {second}");
+    }
+    let now = at((wanted + 10) * 1000);
+    let out = effects(|out| worker.on_batches_answered(now, out));
+    assert!(out.contains(&Effect::CloseLink(CloseReason::Leaving)), "{out:?}");
+    assert_eq!(worker.registration(), None);
+    assert_eq!(effects(|out| worker.on_batches_answered(now, out)), []);
+}
+
+#[test]
+fn worker_whose_link_ends_before_its_batches_are_answered_searches_as_ever() {
+    let mut worker = worker(0);
+    register(&mut worker, at(0), vec![]);
+    let now = at(wants_to_move(&mut worker) * 1000);
+    worker.on_link_ended(now, None, &mut Vec::new());
+    assert_eq!(effects(|out| worker.on_batches_answered(now, out)), []);
+    register(&mut worker, now, vec![]);
+    assert_eq!(effects(|out| worker.on_batches_answered(now, out)), []);
 }
 
 #[test]
@@ -327,7 +378,7 @@ fn moves_while_slow(slow: impl Fn(u64, u8) -> u8) -> Vec<u64> {
         }
         let now = at(second * 1000);
         let rows = vec![row(8, 1, beats[0]), row(9, 1, beats[1])];
-        let out = effects(|out| worker.on_masters(now, rows, out));
+        let out = masters_read(&mut worker, now, rows);
         if !out.contains(&Effect::CloseLink(CloseReason::Leaving)) {
             continue;
         }
@@ -376,7 +427,7 @@ fn worker_of_two_masters_that_are_slow_at_the_same_time_stays() {
     for second in 0..600 {
         let beat = 1 + second / 7;
         let rows = vec![row(8, 1, beat), row(9, 1, beat)];
-        let out = effects(|out| worker.on_masters(at(second * 1000), rows, out));
+        let out = masters_read(&mut worker, at(second * 1000), rows);
         assert!(!out.contains(&Effect::CloseLink(CloseReason::Leaving)), "second {second}");
     }
 }
