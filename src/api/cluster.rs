@@ -361,7 +361,8 @@ pub struct JoinTokenState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MasterState {
-    /// The master registers in the store.
+    /// The master registers in the store, or has never read there which boards there are: it could
+    /// open no stream.
     Starting,
     /// The master serves requests.
     Serving,

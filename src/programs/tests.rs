@@ -2,6 +2,7 @@
 //! the real client.
 
 mod closings;
+mod readiness;
 mod restored;
 
 use std::{

@@ -59,8 +59,10 @@ impl Driver {
                 let strong = self.core.is_strong(now);
                 let serves = strong || !self.core.registrations().is_empty();
                 let state = match self.drain {
-                    None => MasterState::Serving,
                     Some(_) => MasterState::Draining,
+                    // Every store has a lobby: until it is known, streams are refused.
+                    None if !self.tails.can_open(&[BoardName::lobby()]) => MasterState::Starting,
+                    None => MasterState::Serving,
                 };
                 let ready = serves && state == MasterState::Serving;
                 let _ = reply.send(Readiness {
