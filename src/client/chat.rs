@@ -364,8 +364,12 @@ impl ChatClient {
     /// clients do not retry in step.
     pub(super) fn backoff(&self, nth: u32) -> Duration {
         let whole = BACKOFF.saturating_mul(1 << nth.min(10)).min(self.0.limits.backoff_max);
-        let share = f64::from(self.state().rng.next_u32()) / f64::from(u32::MAX);
-        whole / 2 + (whole / 2).mul_f64(share)
+        whole / 2 + self.part_of(whole / 2)
+    }
+
+    /// Returns a random part of a wait.
+    pub(super) fn part_of(&self, whole: Duration) -> Duration {
+        whole.mul_f64(f64::from(self.state().rng.next_u32()) / f64::from(u32::MAX))
     }
 
     /// Opens a session and uses it from now on.

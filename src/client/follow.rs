@@ -47,6 +47,8 @@ pub struct Follow {
     open: Option<Open>,
     /// Number of tries since a stream last delivered an event.
     tries: u32,
+    /// Earliest time of the first try after a stream that ended.
+    not_before: Mono,
     /// Last event of the stream that is ending.
     bye: Option<ByeEvent>,
     people: PeopleList,
@@ -101,11 +103,22 @@ impl fmt::Debug for ObservedStream {
 const ALIVE_AFTER: Duration = Duration::from_millis(7500);
 /// Longest wait that a `bye` may ask for.
 const BYE_MAX: Duration = Duration::from_secs(10);
+/// Time at least over which the followers of one master come to another one.
+const SPREAD: Duration = Duration::from_millis(250);
 
 impl Follow {
     pub(super) fn new(client: ChatClient, boards: Vec<BoardName>, cursor: Option<Cursor>) -> Self {
-        let people = PeopleList::default();
-        Self { client, boards, cursor, open: None, tries: 0, bye: None, people, over: None }
+        Self {
+            client,
+            boards,
+            cursor,
+            open: None,
+            tries: 0,
+            not_before: Mono::ZERO,
+            bye: None,
+            people: PeopleList::default(),
+            over: None,
+        }
     }
 
     /// Returns the active people as the stream told them last.
@@ -155,7 +168,7 @@ impl Follow {
                     open.observed.on_end(&why);
                     let master = open.master.clone();
                     self.open = None;
-                    self.on_end(&master).await;
+                    self.on_end(&master);
                     return FollowEvent::Disconnected { master, why };
                 }
             }
@@ -177,8 +190,11 @@ impl Follow {
 
     /// Tries once to open a stream. Returns `None` when it failed and another try may follow.
     async fn open(&mut self) -> Option<FollowEvent> {
-        if self.tries > 0 {
-            self.client.env().sleep(self.client.backoff(self.tries - 1)).await;
+        let now = self.client.env().now();
+        let retry = self.tries.checked_sub(1).map(|nth| now + self.client.backoff(nth));
+        let at = retry.map_or(self.not_before, |retry| retry.max(self.not_before));
+        if now < at {
+            self.client.env().sleep_until(at).await;
         }
         let master = self.client.master();
         let moving = self.tries > 0 || self.cursor.is_some();
@@ -257,7 +273,7 @@ impl Follow {
     }
 
     /// Chooses the next master: one that the `bye` named, or the next of the list.
-    async fn on_end(&mut self, master: &str) {
+    fn on_end(&mut self, master: &str) {
         match self.bye.take() {
             Some(ByeEvent { reason: reason @ ByeReason::LoggedOut, .. }) => {
                 self.over = Some(reason.to_string());
@@ -268,10 +284,15 @@ impl Follow {
                 if let Some(next) = other {
                     self.client.with_masters(|masters| masters.move_to(&next.http));
                 }
+                // Those who were turned away together come back apart.
                 let wait = Duration::from_millis(retry_ms).min(BYE_MAX);
-                self.client.env().sleep(wait).await;
+                let spread = self.client.part_of(SPREAD.max(wait / 2));
+                self.not_before = self.client.env().now() + wait + spread;
             }
-            None => self.client.with_masters(|masters| masters.on_failed(master)),
+            None => {
+                self.client.with_masters(|masters| masters.on_failed(master));
+                self.not_before = self.client.env().now() + self.client.part_of(SPREAD);
+            }
         }
     }
 }

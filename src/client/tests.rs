@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
+
 use super::{ChatClient, Failure, FollowEvent, Limits, MasterList, NoObserver, StreamEnd};
 use crate::{
     api::{Problem, ProblemType, StreamEvent},
@@ -221,6 +223,52 @@ async fn follower_resumes_on_another_master_without_gap_or_repeat() {
     let stream = asked.iter().find(|asked| asked.1.contains("/stream")).unwrap();
     assert_eq!(stream.1, "/api/v1/stream?boards=lobby&cursor=3;lobby:5");
     assert_eq!(follow.cursor().map(ToString::to_string).as_deref(), Some("3;lobby:6"));
+}
+
+/// Number of followers of one master; that all of them draw a wait from its first fifth is as good as
+/// impossible.
+const FOLLOWERS: usize = 10;
+
+/// Returns the waits of some followers between the last event of a stream that ends in this way and the
+/// beginning of the next one.
+async fn waits_after(env: &Env, last: &str) -> Vec<Duration> {
+    let node =
+        r#"{"id":"0102030405060708090a0b0c0d0e0f10","name":"m","http":"http://127.0.0.1:1"}"#;
+    let hello = format!(r#"{{"node":{node},"masters":[],"cursor":"3;lobby:4","beat_ms":4000}}"#);
+    let whole = format!("event: hello\nid: 3;lobby:4\ndata: {hello}\n\n{last}");
+    let master = Scripted::start(env, move |_, asked| match asked.1.as_str() {
+        "/readyz" => Act::Answer(200, "", READY.to_owned()),
+        _ => Act::Stream(whole.clone()),
+    })
+    .await;
+    let wait = |_| async {
+        let mut follow = client(env, &[&master]).follow(vec![BoardName::lobby()], None);
+        let (mut streams, mut last_at) = (0, env.now());
+        loop {
+            let seen = env.timeout(Duration::from_secs(20), follow.next()).await;
+            match seen.expect("the master lives") {
+                FollowEvent::Connected { .. } if streams == 1 => break env.now().since(last_at),
+                FollowEvent::Connected { .. } => streams += 1,
+                FollowEvent::Event(_) => last_at = env.now(),
+                FollowEvent::Disconnected { .. } => {}
+                FollowEvent::Ended { why } => panic!("{why}"),
+            }
+        }
+    };
+    join_all((0..FOLLOWERS).map(wait)).await
+}
+
+#[tokio::test]
+async fn followers_whose_streams_end_together_come_back_apart() {
+    let (env, ms) = (env(), Duration::from_millis);
+    let broken = waits_after(&env, "").await;
+    assert!(broken.iter().any(|wait| *wait >= ms(50)), "{broken:?}");
+    let bye = "event: bye\ndata: {\"reason\":\"overloaded\",\"to\":[],\"retry_ms\":500}\n\n";
+    let turned_away = waits_after(&env, bye).await;
+    assert!(turned_away.iter().all(|wait| *wait >= ms(500)), "{turned_away:?}");
+    assert!(turned_away.iter().any(|wait| *wait >= ms(550)), "{turned_away:?}");
+    let left = waits_after(&env, &bye.replace("500", "0")).await;
+    assert!(left.iter().any(|wait| *wait >= ms(50)), "{left:?}");
 }
 
 #[tokio::test]
