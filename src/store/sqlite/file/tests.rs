@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod away;
+mod turns;
 mod unwritable;
 
 const TIMEOUT: Duration = Duration::from_millis(800);
@@ -29,9 +30,6 @@ const TIMEOUT: Duration = Duration::from_millis(800);
 /// Environment variables of a child process: its role and its file.
 const ROLE: &str = "CHATCHAT_STORE_CHILD";
 const FILE: &str = "CHATCHAT_STORE_FILE";
-
-/// Number of posts that a writing child appends, one per transaction.
-const POSTS: u64 = 150;
 
 fn real_env() -> Env {
     Env::new(RealWorld::temporary().expect("a directory"))
@@ -87,57 +85,11 @@ async fn in_a_role() {
     let (Ok(role), Ok(file)) = (std::env::var(ROLE), std::env::var(FILE)) else { return };
     match role.split_once(' ') {
         Some(("append", node)) => {
-            append_under_load(file.as_ref(), node.parse().expect("1..")).await
+            turns::append_under_load(file.as_ref(), node.parse().expect("1..")).await
         }
         _ if role == "open" => unwritable::open_and_tell(file.as_ref()),
         _ => hold(file.as_ref()),
     }
-}
-
-/// Appends posts to a board of its own, one by one, and prints how long the slowest took. Meanwhile
-/// its writing thread is never without work, so that it asks for the lock as soon as it released it.
-async fn append_under_load(path: &Path, node: u8) {
-    let env = real_env();
-    let store = open(&env, path, Duration::from_secs(30)).expect("a store");
-    let board: BoardName = format!("board-{node}").parse().expect("a name");
-    let resource = Resource::Board(board.clone());
-    let lease = store.acquire_lease(resource.clone(), holder(node), 3000).await;
-    let Ok(Lease::Granted { epoch, lease, .. }) = lease else { panic!("not granted: {lease:?}") };
-    let permission = |n| Permission {
-        resource: resource.clone(),
-        token: Token { epoch, lease, n },
-        after: None,
-        worker: NodeId([node; 16]),
-    };
-    let create = vec![Task::CreateBoard { board: board.clone() }];
-    store.write(permission(1), create.into()).await.expect("created");
-    let posting = async {
-        let mut slowest = Duration::ZERO;
-        for n in 0..POSTS {
-            let author = Author { id: UserId([node; 16]), name: "Ada".parse().expect("a name") };
-            let mut id = [node; 16];
-            id[..8].copy_from_slice(&n.to_be_bytes());
-            let text = format!("post {n}").parse().expect("a text");
-            let began = env.now();
-            let post = NewPost { id: PostId(id), author, text };
-            let tasks = vec![Task::Post { board: board.clone(), post }];
-            let done = store.write(permission(n + 2), tasks.into()).await.expect("written");
-            slowest = slowest.max(env.now().since(began));
-            assert!(matches!(done[0], TaskResult::Committed { seq, .. } if seq == Seq(n + 1)));
-        }
-        slowest
-    };
-    let load = join_all((0..4).map(|_| async {
-        loop {
-            store.touch_sessions(NodeId([node; 16]), Vec::new()).await.expect("touched");
-        }
-    }));
-    let slowest = tokio::select! {
-        biased;
-        slowest = posting => slowest,
-        _ = load => unreachable!("the load never ends"),
-    };
-    println!("\nslowest {}", slowest.as_millis());
 }
 
 /// Stays in the middle of a transaction, with the write lock, until it is killed.
@@ -182,35 +134,6 @@ async fn file_store_passes_the_contract_suite() {
     };
     let ran = contract::suite(fresh).await;
     assert_eq!(ran, contract::CHECKS.iter().filter(|check| !check.moves_clock).count());
-}
-
-#[tokio::test]
-async fn processes_that_share_a_file_take_turns() {
-    let dir = TempDir::new().expect("a directory");
-    let path = dir.path().join("store.db");
-    // None of them finds the file there: one makes it, the others wait.
-    let mut children: Vec<_> =
-        (1..=5).map(|node| Process::start(&format!("append {node}"), &path)).collect();
-    for child in &mut children {
-        let slowest: u64 = child.said("slowest ").parse().expect("ms");
-        assert!(slowest < 5000, "starved for {slowest} ms");
-    }
-    let env = real_env();
-    let store = open(&env, &path, Duration::from_secs(30)).expect("a store");
-    let boards = store.boards().await.expect("boards").boards;
-    assert_eq!(boards.len(), 6, "theirs and the lobby");
-    for (board, last_seq) in &boards[..5] {
-        assert_eq!(*last_seq, Seq(POSTS), "{board}");
-        let page = store.read(board.clone(), Range::After(Seq(0)), 1000).await.expect("a page");
-        let seqs: Vec<_> = page.posts.iter().map(|post| post.seq.0).collect();
-        assert_eq!(seqs, (1..=POSTS).collect::<Vec<_>>());
-    }
-    let rows = store.writes(0, 10_000).await.expect("the record");
-    assert_eq!(
-        rows.iter().filter(|row| row.kind == "write").count() as u64,
-        5 * (1 + POSTS),
-        "posts and creations"
-    );
 }
 
 #[tokio::test]
