@@ -56,12 +56,11 @@ impl Driver {
         let now = self.env.now();
         let others = self.other_masters();
         if !force {
-            let is_linked = |master: &MasterInfo| self.core.peer_can_write(&master.id).is_some();
-            may_drain(
-                self.core.has_successor(),
-                self.core.can_write(now),
-                others.iter().any(is_linked),
-            )?;
+            let goes_on = |master: &&MasterInfo| self.core.peer_goes_on(&master.id);
+            let writes = |master: &MasterInfo| self.core.peer_can_write(&master.id) == Some(true);
+            let has_others = others.iter().any(|master| goes_on(&master));
+            let has_successor = others.iter().filter(goes_on).any(writes);
+            may_drain(has_successor, self.core.can_write(now), has_others)?;
         }
         let until = now + self.config.drain_timeout;
         let has_others = !others.is_empty();
@@ -126,7 +125,9 @@ impl Driver {
     /// Returns the masters that are in and not being drained, without this one.
     pub(super) fn other_masters(&self) -> Vec<MasterInfo> {
         let me = self.me.info.id;
-        self.poll.masters().iter().filter(|master| master.id != me).cloned().collect()
+        // Of one that is being drained the store may not have told yet.
+        let goes_on = |master: &&MasterInfo| master.id != me && !self.core.peer_drains(&master.id);
+        self.poll.masters().iter().filter(goes_on).cloned().collect()
     }
 
     /// When [`Driver::go_on_draining`] is to be called next.

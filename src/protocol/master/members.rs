@@ -94,12 +94,14 @@ impl Master {
 
     /// Takes another master's link, and closes an older one to it.
     pub fn on_master(&mut self, now: Mono, link: LinkId, node: NodeId, out: &mut Vec<Effect>) {
-        if let Some(before) = self.peers.insert(node, Peer { link, can_write: false }) {
+        let peer = Peer { link, can_write: false, is_draining: false };
+        if let Some(before) = self.peers.insert(node, peer) {
             self.note_lost_peer(now, before);
             let close = Close { reason: CloseReason::Replaced, retry_ms: 0 };
             out.push(Effect::Close { link: before.link, close });
         }
         out.push(Effect::Send { link, direct: Gossip::digest(&self.registry) });
+        self.tell_drain(link, out);
         self.mark_all();
         self.pump_marked(now, out);
     }
@@ -273,6 +275,8 @@ impl Master {
             self.take_forgotten(now, &members, out);
             return;
         }
+        self.note_drain(link, &members);
+        self.pump_marked(now, out);
         // Masters are in by the store's list alone: nobody else's word counts here.
         let workers: Vec<_> = members.into_iter().filter(|m| m.fact.role == Role::Worker).collect();
         let moved: Vec<_> = workers

@@ -189,6 +189,8 @@ struct Peer {
     link: LinkId,
     /// Whether it can have things written, by its last beat.
     can_write: bool,
+    /// Whether it said that it is being drained.
+    is_draining: bool,
 }
 
 /// Number of a call with forwarded tasks, unique in one life of one master.

@@ -57,6 +57,54 @@ fn batch_without_an_answer_goes_to_the_other_master_and_not_to_another_worker() 
     assert!(forwarded(&mut lab).is_some());
 }
 
+/// Returns what is said next of members over a link.
+fn said_of_members(lab: &mut Lab, over: LinkId) -> Option<Vec<Member>> {
+    lab.take(|effect| match effect {
+        Effect::Send { link, direct: Direct::Members(members) } if *link == over => {
+            Some(members.clone())
+        }
+        _ => None,
+    })
+}
+
+/// Returns what a master says of itself in its only life.
+fn word_of(n: u8, state: MemberState) -> Member {
+    let Holder { node, incarnation } = holder(n);
+    let registration = Registration(incarnation.0);
+    let fact = Fact { node, role: Role::Master, registration, state, master: node };
+    Member { fact, name: String::new(), link: None, http: None, spki: Vec::new() }
+}
+
+#[test]
+fn drained_master_tells_those_that_are_linked_and_those_that_link_later() {
+    let (mut lab, later) = (lab(), LinkId(51));
+    lab.master.drain(lab.now, &mut lab.out);
+    let word = vec![word_of(1, MemberState::Left)];
+    assert_eq!(said_of_members(&mut lab, PEER), Some(word.clone()));
+    lab.master.on_master(lab.now, later, holder(3).node, &mut lab.out);
+    assert_eq!(said_of_members(&mut lab, later), Some(word));
+}
+
+#[test]
+fn master_that_says_that_it_is_drained_is_counted_on_no_more_until_its_next_link() {
+    let (mut lab, peer) = (lab(), holder(2).node);
+    let left = MemberState::Left;
+    for word in [word_of(2, MemberState::In), word_of(1, left), word_of(3, left)] {
+        lab.master.on_members(lab.now, PEER, vec![word], &mut lab.out);
+        assert!(lab.master.peer_goes_on(&peer) && lab.master.has_lasting_successor());
+    }
+    lab.master.on_members(lab.now, PEER, vec![word_of(2, left)], &mut lab.out);
+    assert!(lab.master.peer_drains(&peer) && !lab.master.peer_goes_on(&peer));
+    assert!(!lab.master.has_lasting_successor());
+    assert!(lab.master.has_successor(), "what it can write, it still does");
+    lab.master.drain(lab.now, &mut lab.out);
+    assert!(!lab.master.hands_over(), "each would hand over to the other");
+    // Its next life.
+    lab.master.on_master(lab.now, LinkId(51), peer, &mut lab.out);
+    assert!(lab.master.peer_goes_on(&peer));
+    assert!(!lab.master.peer_goes_on(&holder(3).node), "it is not linked");
+}
+
 #[test]
 fn lease_that_comes_late_is_given_back_at_once() {
     let mut lab = Lab::new(1);
