@@ -25,7 +25,7 @@ struct Members<'a>(BTreeMap<NodeId, (Registration, &'a EventLine)>);
 
 /// Registrations by the nodes' lines up to a time.
 #[derive(Default)]
-struct Registered<'a> {
+pub(super) struct Registered<'a> {
     masters: BTreeMap<Place, Members<'a>>,
     /// Identity of each worker, and when it registered last. A wiped worker comes back under another
     /// id: the newest counts.
@@ -34,7 +34,7 @@ struct Registered<'a> {
 
 impl<'a> Registered<'a> {
     /// Takes a line in. Returns whether it may have changed anything.
-    fn take(&mut self, said: &'a EventLine) -> bool {
+    pub(super) fn take(&mut self, said: &'a EventLine) -> bool {
         let place = said.place();
         if let Some(worker @ Place::Worker(_)) = place {
             let Event::Join { node, .. } = &said.event else { return false };
@@ -62,6 +62,16 @@ impl<'a> Registered<'a> {
             _ => return false,
         }
         true
+    }
+
+    /// Forgets what a master had: its process ended. Returns whether that may have changed anything.
+    pub(super) fn forget(&mut self, master: Place) -> bool {
+        self.masters.remove(&master).is_some()
+    }
+
+    /// Returns the number of workers that a master has.
+    pub(super) fn workers_of(&self, master: Place) -> usize {
+        self.masters.get(&master).map_or(0, |members| members.0.len())
     }
 
     /// Returns the lines of the masters that have a worker, each of them once.
@@ -186,7 +196,7 @@ fn follow<'a>(evidence: &Evidence<'a>) -> (Registered<'a>, Vec<Astray<'a>>) {
     for said in evidence.events {
         // What a master had is gone with its process, also before its next one is ready.
         while let Some((place, end)) = ends.next_if(|(_, end)| *end < said.at) {
-            if at.masters.remove(&place).is_some() {
+            if at.forget(place) {
                 look(end, &at);
             }
         }
@@ -195,7 +205,7 @@ fn follow<'a>(evidence: &Evidence<'a>) -> (Registered<'a>, Vec<Astray<'a>>) {
         }
     }
     for (place, end) in ends {
-        if at.masters.remove(&place).is_some() {
+        if at.forget(place) {
             look(end, &at);
         }
     }

@@ -35,9 +35,11 @@ mod g09_next_attempt;
 mod g09_tasks_end;
 mod g10_failed_stay_out;
 mod g11_dead_masters;
+mod g11_flapping;
 mod g11_living_masters;
 mod g11_membership;
 mod g11_one_master;
+mod g11_spread;
 mod g12_failover;
 mod g12_presence;
 mod g12_streams;
@@ -191,6 +193,8 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G11, g11_one_master::judge),
     (Property::G11, g11_dead_masters::judge),
     (Property::G11, g11_living_masters::judge),
+    (Property::G11, g11_spread::judge),
+    (Property::G11, g11_flapping::judge),
     (Property::G12, g12_presence::judge),
     (Property::G12, g12_failover::judge),
     (Property::G12, g12_streams::judge),

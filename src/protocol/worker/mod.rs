@@ -23,7 +23,7 @@
 
 mod link;
 mod membership;
-mod moving;
+pub mod moving;
 pub mod replication;
 #[cfg(test)]
 mod tests;

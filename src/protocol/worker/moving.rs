@@ -18,12 +18,13 @@ use crate::{
 };
 
 /// Time for which a reason has to stand.
-const STANDS_FOR: Duration = Duration::from_secs(3);
-/// Wait between two moves: at least, and at most.
-const REST_MIN: Duration = Duration::from_secs(4);
-const REST_MAX: Duration = Duration::from_secs(600);
+pub const STANDS_FOR: Duration = Duration::from_secs(3);
+/// Wait between two moves, at least.
+pub const REST_MIN: Duration = Duration::from_secs(4);
+/// Wait between two moves, at most.
+pub const REST_MAX: Duration = Duration::from_secs(600);
 /// Time without a move after which the wait is short again.
-const CALM_AFTER: Duration = Duration::from_secs(1200);
+pub const CALM_AFTER: Duration = Duration::from_secs(1200);
 
 /// Reason for a move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
