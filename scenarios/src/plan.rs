@@ -48,7 +48,7 @@ pub struct Plan {
 /// Fault as it was carried out, on the observer's clock, for the oracles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incident {
-    /// Its number in the plan.
+    /// Its number in the plan, or one beyond ([`Plan::core_number`]).
     pub fault: usize,
     /// Time at which it began.
     pub from: Duration,
@@ -101,6 +101,18 @@ impl Plan {
     #[must_use]
     pub fn label_of(&self, fault: usize) -> String {
         fault::label(&self.faults, fault)
+    }
+
+    /// Returns the number of the incident that only a core is whole.
+    #[must_use]
+    pub const fn core_number(&self) -> usize {
+        self.faults.len()
+    }
+
+    /// Returns the number of the incident that a worker outside of the core may lose what is on its disk.
+    #[must_use]
+    pub const fn core_disk_number(&self, worker: usize) -> usize {
+        self.core_number() + 1 + worker
     }
 
     /// Returns the settings of the cluster and the keys of the workload that are not the usual

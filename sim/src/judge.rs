@@ -44,7 +44,7 @@ pub(crate) fn judge(
         complaints,
         violations,
         operations: history.counts(),
-        recoveries: recoveries(history, incidents),
+        recoveries: recoveries(history, incidents, plan.core_number()),
         hits: hits(evidence),
         incidents: incidents.to_vec(),
         ..report

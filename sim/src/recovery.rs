@@ -4,6 +4,8 @@
 //!    it went to meanwhile.
 //! 2. The recovery time of a fault is the longest wait of a post that was under way while the
 //!    fault stood, or began in the second after it.
+//! 3. A fault that stays on around a core counts until the core begins: from then on people wait
+//!    because of all that is broken.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -32,9 +34,9 @@ struct Wait {
 }
 
 /// Returns the recovery time of each incident that bit; `None` for the others, and for those in
-/// whose time nobody posted.
+/// whose time nobody posted. Incidents from the number `core` on say when only a core was whole.
 #[must_use]
-pub fn recoveries(history: &History, incidents: &[Incident]) -> Vec<Option<Recovery>> {
+pub fn recoveries(history: &History, incidents: &[Incident], core: usize) -> Vec<Option<Recovery>> {
     let mut waits: BTreeMap<PostId, Wait> = BTreeMap::new();
     for sent in history.sent() {
         waits.entry(sent.id).or_insert(Wait { from: sent.operation.invoked, until: None });
@@ -44,11 +46,15 @@ pub fn recoveries(history: &History, incidents: &[Incident]) -> Vec<Option<Recov
             wait.until = Some(wait.until.map_or(at, |until| until.min(at)));
         }
     }
+    let of_core = incidents.iter().filter(|incident| incident.fault >= core);
+    let core_from = of_core.map(|incident| incident.from).min().unwrap_or(Duration::MAX);
     let of = |incident: &Incident| {
         if !incident.bit {
             return None;
         }
-        let end = incident.until.map_or(Duration::MAX, |until| until + AFTER);
+        let bound = if incident.fault < core { core_from } else { Duration::MAX };
+        let until = incident.until.unwrap_or(Duration::MAX).min(bound);
+        let end = until.saturating_add(AFTER);
         let concerned = waits.values().filter(|wait| {
             wait.from <= end && wait.until.is_none_or(|until| until >= incident.from)
         });
@@ -111,7 +117,22 @@ mod tests {
     fn recovery(operations: Vec<Operation>, bit: bool) -> Option<Recovery> {
         let history = History { operations, ..History::default() };
         let incident = Incident { fault: 0, from: ms(10_000), until: Some(ms(12_000)), bit };
-        recoveries(&history, &[incident])[0]
+        recoveries(&history, &[incident], 1)[0]
+    }
+
+    #[test]
+    fn fault_that_stays_on_around_a_core_counts_until_the_core_begins() {
+        let operations = vec![
+            attempt(1, 10_500, Some(11_700)),
+            attempt(2, 12_500, Some(14_000)),
+            attempt(3, 14_000, Some(29_000)),
+        ];
+        let history = History { operations, ..History::default() };
+        let fault = Incident { fault: 0, from: ms(10_000), until: Some(ms(30_000)), bit: true };
+        let core = Incident { fault: 1, from: ms(12_000), ..fault.clone() };
+        let found = recoveries(&history, &[fault, core], 1);
+        let longest = [1_500, 15_000].map(|took| Some(Recovery::Took(ms(took))));
+        assert_eq!(found, longest);
     }
 
     #[test]

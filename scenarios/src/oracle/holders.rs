@@ -58,7 +58,8 @@ impl Holders {
             places: touched(evidence, incident),
         });
         let loss = |incident: &Incident| {
-            let mut places = touched(evidence, incident);
+            let disk = evidence.disk_around_core(incident);
+            let mut places = disk.map_or_else(|| touched(evidence, incident), |it| vec![it]);
             places.retain(|place| !matches!(place, Place::Master(_)));
             Some(Span { from: incident.from, until: loses_until(evidence, incident)?, places })
         };
@@ -150,8 +151,9 @@ fn touched(evidence: &Evidence<'_>, incident: &Incident) -> Vec<Place> {
 /// Returns until when what comes onto a disk may be lost by a fault there; `None` for one that loses
 /// nothing. One that was over long before is none; what rotted may be read at any time.
 fn loses_until(evidence: &Evidence<'_>, incident: &Incident) -> Option<Duration> {
+    let soon = evidence.end_of(incident).saturating_add(AFTERMATH);
     if evidence.is_core(incident) {
-        return None;
+        return evidence.disk_around_core(incident).map(|_| soon);
     }
     match evidence.plan.faults.get(incident.fault).map(|fault| &fault.action) {
         None | Some(Action::BitRot { .. }) => Some(Duration::MAX),
@@ -162,7 +164,7 @@ fn loses_until(evidence: &Evidence<'_>, incident: &Incident) -> Option<Duration>
             | Action::Rollback { .. }
             | Action::SyncError { .. }
             | Action::Wipe { .. },
-        ) => Some(evidence.end_of(incident).saturating_add(AFTERMATH)),
+        ) => Some(soon),
         Some(Action::ClockOffset { by, .. } | Action::ClockJump { by, .. })
             if by.ms.unsigned_abs() >= FAR_STEP_MS =>
         {
@@ -324,5 +326,21 @@ mod tests {
         assert_eq!(core(27_000, 33_000), Some(ms(58_000)), "when all is whole again");
         assert_eq!(core(27_000, 60_000), None, "its holders may all be outside");
         assert_eq!(core(56_000, 60_000), DUE, "before it begins");
+    }
+
+    #[test]
+    fn disk_that_is_broken_around_a_core_excuses_one_copy() {
+        let with_disk = |from, until, copies| {
+            let mut made = with(&[]);
+            made.trouble(from, until);
+            made.plan.expect.core = true;
+            let disk =
+                Incident { fault: made.plan.core_disk_number(1), ..made.incidents[1].clone() };
+            made.incidents.push(disk);
+            due(&made, copies)
+        };
+        assert_eq!(with_disk(27_000, 33_000, 1), None, "it may have been the holder's");
+        assert_eq!(with_disk(27_000, 33_000, 2), Some(ms(58_000)), "the other one kept it");
+        assert_eq!(with_disk(56_000, 60_000, 1), DUE, "before it begins");
     }
 }

@@ -99,9 +99,15 @@ impl Evidence<'_> {
     }
 
     /// Returns whether it is what was broken around a core: no fault of the plan. It leaves the store
-    /// whole, and every disk and clock as it was.
+    /// whole, with its clock, and every disk as it was but those of [`Self::disk_around_core`].
     pub(super) fn is_core(&self, incident: &Incident) -> bool {
-        self.plan.expect.core && incident.fault == self.plan.faults.len()
+        self.plan.expect.core && incident.fault >= self.plan.core_number()
+    }
+
+    /// Returns the worker whose disk was broken around a core, if the incident says so.
+    pub(super) fn disk_around_core(&self, incident: &Incident) -> Option<Place> {
+        let nth = incident.fault.checked_sub(self.plan.core_disk_number(0))?;
+        self.plan.expect.core.then_some(Place::Worker(nth))
     }
 
     /// Returns the faults that may have touched a place.
