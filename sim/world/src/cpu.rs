@@ -43,6 +43,11 @@ impl Cpu {
         self.slow.remove(&fault).map_or(0, |(_, touched)| touched)
     }
 
+    /// Returns whether a fault makes it slower.
+    pub(crate) fn is_slow(&self) -> bool {
+        !self.slow.is_empty()
+    }
+
     /// Returns a span as it is at the present speed.
     fn stretched(&mut self, ns: u64) -> u64 {
         let mut ns = ns;

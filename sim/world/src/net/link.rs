@@ -165,6 +165,11 @@ impl Links {
         touched
     }
 
+    /// Returns how many faults stand on one direction.
+    pub(crate) fn standing(&self, from: HostId, to: HostId) -> usize {
+        self.by_ends.get(&(from, to)).map_or(0, |line| self.lines[line.0].layers.len())
+    }
+
     /// Returns how long a segment of `len` bytes that leaves at `now` is under way, ns; `None`
     /// when it is lost.
     pub(crate) fn carry(

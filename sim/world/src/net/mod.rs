@@ -134,6 +134,11 @@ impl Net {
         self.links.remove(from, to, fault)
     }
 
+    /// Returns how many faults stand on one direction.
+    pub(crate) fn line_faults(&self, from: HostId, to: HostId) -> usize {
+        self.links.standing(from, to)
+    }
+
     /// Begins to change bytes on one direction.
     pub(crate) fn corrupt(
         &mut self,

@@ -21,6 +21,12 @@ impl World {
         self.0.with(|state| state.net.remove_fault(from, to, fault))
     }
 
+    /// Returns how many faults stand on one direction between two hosts, corruptions left out.
+    #[must_use]
+    pub fn line_faults(&self, from: HostId, to: HostId) -> usize {
+        self.0.with(|state| state.net.line_faults(from, to))
+    }
+
     /// Resets every connection between two hosts and returns how many ends there were.
     pub fn reset_between(&self, one: HostId, other: HostId) -> usize {
         self.0.with(|state| state.net.reset_between(&mut state.core, one, other))
@@ -103,6 +109,12 @@ impl World {
     /// Ends that and returns how many steps and jobs it made longer.
     pub fn speed_up(&self, host: HostId, fault: FaultId) -> u64 {
         self.0.with(|state| state.hosts[host.0].cpu.speed_up(fault))
+    }
+
+    /// Returns whether a fault makes a host slower.
+    #[must_use]
+    pub fn is_slow(&self, host: HostId) -> bool {
+        self.0.with(|state| state.hosts[host.0].cpu.is_slow())
     }
 
     /// Begins a fault of a host's disk. The host's name and `label` name the draws: under the same label
