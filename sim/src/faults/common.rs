@@ -20,12 +20,29 @@ const STEPS_LAST: Duration = Duration::from_secs(8);
 const UNCONFIRMED_MIN: Duration = Duration::from_millis(100);
 const UNCONFIRMED_MAX: Duration = Duration::from_millis(400);
 
-/// Begins a fault.
+/// Begins a fault of the plan.
 pub(super) fn act<D: Deployment>(
     on: &Arc<D>,
     plan: &Plan,
     pages: &Arc<ClosedPages>,
     nth: FaultId,
+    action: &Action,
+) -> Begun<D> {
+    match action {
+        Action::Swizzle { targets } => swizzled(on, plan, nth, targets),
+        Action::Restart { targets } => restarted(on, plan, nth, targets),
+        Action::PersonRestart { target } => pages_closed(on, plan, pages, target),
+        Action::Expel { target } => expel::begin(on, plan, nth, target),
+        Action::StorePromote => promoted(on, plan, nth, action),
+        _ => act_at_once(on, nth, &plan.label_of(nth), action),
+    }
+}
+
+/// Begins a fault that has one step, which need not be in the plan. `label` is that of its random draws.
+pub(super) fn act_at_once<D: Deployment>(
+    on: &Arc<D>,
+    nth: FaultId,
+    label: &str,
     action: &Action,
 ) -> Begun<D> {
     match action {
@@ -35,12 +52,7 @@ pub(super) fn act<D: Deployment>(
         Action::Stop { target } => ended(on, target, D::stop),
         Action::Pause { target } => paused(on, target),
         Action::Partition { links } => partitioned(on, nth, links),
-        Action::Swizzle { targets } => swizzled(on, plan, nth, targets),
-        Action::Restart { targets } => restarted(on, plan, nth, targets),
-        Action::PersonRestart { target } => pages_closed(on, plan, pages, target),
-        Action::Expel { target } => expel::begin(on, plan, nth, target),
-        Action::StorePromote => promoted(on, plan, nth, action),
-        _ => on.act(nth, &plan.label_of(nth), action),
+        _ => on.act(nth, label, action),
     }
 }
 
@@ -213,7 +225,7 @@ fn cut_of(on: &impl Deployment, faults: usize, nth: FaultId, place: Place) -> Fa
 }
 
 /// Returns all directions between a place and the others of the cluster.
-pub(super) fn around(on: &impl Deployment, here: Place) -> Vec<(Place, Place)> {
+fn around(on: &impl Deployment, here: Place) -> Vec<(Place, Place)> {
     let others = on.everything().into_iter().filter(|place| *place != here);
     others.flat_map(|there| [(here, there), (there, here)]).collect()
 }

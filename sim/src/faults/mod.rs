@@ -2,16 +2,19 @@
 //!
 //! 1. A fault that is bound to a moment begins in the middle of the step that announced it.
 //! 2. Whom a fault befalls is found when it begins; the same are healed.
-//! 3. A fault *bit* when it changed something: a process ended or stopped, a segment was
+//! 3. Where a core is left, faults that touch nothing of it stay on until the core ends.
+//! 4. A fault *bit* when it changed something: a process ended or stopped, a segment was
 //!    touched, a clock of a running machine moved; a promotion, when commits were under way.
 
 mod common;
 mod core;
 mod expel;
 mod stuck;
+mod touched;
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -26,6 +29,7 @@ use chatchat_scenarios::{
 use thiserror::Error;
 use tokio::sync::Notify;
 
+use self::touched::Touched;
 pub use self::{core::Core, stuck::Excuse};
 use crate::deployment::{Begun, Deployment, Step, Undo};
 
@@ -143,14 +147,17 @@ struct State<D> {
     announced: BTreeMap<&'static str, u32>,
     active: BTreeMap<usize, Active<D>>,
     incidents: Vec<Incident>,
-    /// Incident that says how long only a core was whole.
-    core_incident: Option<usize>,
+    /// Incidents that say how long only a core was whole.
+    core_incidents: Range<usize>,
+    /// Undoes what was broken around the core, in the order of its beginning.
+    around_core: Vec<Undo<D>>,
     is_over: bool,
 }
 
 /// Fault that is on, with what undoes it.
 struct Active<D> {
     incident: usize,
+    touched: Touched,
     undo: Undo<D>,
 }
 
@@ -162,7 +169,8 @@ impl<D> State<D> {
             announced: BTreeMap::new(),
             active: BTreeMap::new(),
             incidents: Vec::new(),
-            core_incident: None,
+            core_incidents: 0..0,
+            around_core: Vec::new(),
             is_over: false,
         }
     }
@@ -286,6 +294,12 @@ impl<D: Deployment> Faults<D> {
         });
         let members = [("fault", nth.into()), ("action", action.to_string().into())];
         self.on.note("fault", &members);
+        // Before it begins: some change who plays a role.
+        let touched = if self.plan.expect.core {
+            Touched::of(&*self.on, &action)
+        } else {
+            Touched::Everything
+        };
         let Begun { undo, bit, steps } =
             common::act(&self.on, &self.plan, &self.closed_pages, nth, &action);
         let mut state = self.state();
@@ -298,7 +312,7 @@ impl<D: Deployment> Faults<D> {
                 state.plan_step(now + after, nth, step);
                 self.changed.notify_one();
             }
-            state.active.insert(nth, Active { incident, undo });
+            state.active.insert(nth, Active { incident, touched, undo });
             if let Some(lasts) = fault.lasts {
                 state.plan_step(now + lasts, nth, Step::Undo);
                 self.changed.notify_one();
@@ -338,13 +352,36 @@ impl<D: Deployment> Faults<D> {
 
     /// Ends the plan: undoes what stands, begins nothing more.
     pub fn heal(&self) {
-        let standing: Vec<usize> = {
+        self.heal_but(|_| false);
+    }
+
+    /// Ends the plan as [`Faults::heal`] does, but leaves what `stays` as it is, unless it shares a
+    /// machine with a fault that is undone.
+    fn heal_but(&self, stays: impl Fn(&Touched) -> bool) {
+        let (left, ended) = {
             let mut state = self.state();
             state.is_over = true;
             state.agenda.clear();
-            state.active.keys().copied().collect()
+            let active = state.active.iter().map(|(nth, active)| (*nth, &active.touched));
+            let (mut left, mut ended): (Vec<_>, Vec<_>) =
+                active.partition(|(_, touched)| stays(touched));
+            let mut looked_at = 0;
+            while let Some((_, undone)) = ended.get(looked_at).copied() {
+                looked_at += 1;
+                let (shares, others): (Vec<_>, Vec<_>) =
+                    left.into_iter().partition(|(_, touched)| touched.shares_machine(undone));
+                ended.extend(shares);
+                left = others;
+            }
+            ended.sort_unstable_by_key(|(nth, _)| *nth);
+            let left: Vec<_> = left.into_iter().map(|(nth, _)| nth).collect();
+            let ended: Vec<_> = ended.into_iter().map(|(nth, _)| nth).collect();
+            (left, ended)
         };
-        for nth in standing {
+        for nth in left {
+            self.on.note("stays", &[("fault", nth.into())]);
+        }
+        for nth in ended {
             self.undo(nth);
         }
     }
