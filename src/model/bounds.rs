@@ -100,6 +100,11 @@ pub const HELD_MAX: usize = 1000;
 pub const HOLD_TRIES_MAX: usize = 8;
 /// Most nodes that are asked at a time for the posts that a person has on their disks.
 pub const HELD_ANSWERS_MAX: usize = 32;
+/// Most open sessions of one person. One more ends the one that was unused for the longest time.
+pub const SESSIONS_OF_USER_MAX: u64 = 64;
+/// Most sessions that one more session of their person ends: releases before had no bound, and what they
+/// left goes little by little.
+pub const SESSIONS_ENDED_MAX: u64 = 2;
 /// Most sessions that a master asks other masters for at a time. Made-up keys cost every node that is
 /// asked a look at its disk.
 pub const FAR_LOOKUPS_MAX: usize = 32;
@@ -112,6 +117,8 @@ const _: () = {
     assert!(POST_LEN_MAX <= PAGE_BYTES_MAX, "a page holds one post at least");
     assert!(TASK_LEN_MAX <= BATCH_BYTES_MAX && WHY_LEN_MAX < ASSIGN_HEAD_MAX);
     assert!(BOARDS_MAX * PLACE_LEN_MAX <= LIST_BYTES_MAX, "a worker's state names every board");
+    assert!(SESSIONS_OF_USER_MAX >= 2, "the new session and the one that it comes from stay");
+    assert!(SESSIONS_ENDED_MAX >= 2, "what releases before left becomes less");
     assert!(PAGE_MEMBERS * MEMBER_LEN_MAX <= LIST_BYTES_MAX);
     assert!(4 * WORKER_BATCHES_MAX <= IN_FLIGHT_MAX, "batches leave calls of other kinds room");
     assert!(BATCHES_IN_FLIGHT_MAX <= WORKER_BATCHES_MAX);

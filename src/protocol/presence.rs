@@ -20,12 +20,17 @@
 //!    its way at a time: however many leave at once, the store is never busy with them for long.
 //! 4. At most `sessions_max` sessions are kept, as many wait for a touch at once, and as many are
 //!    noted as touched. One that waits for its leave makes place for one with a stream.
+//! 5. The store hears once an hour which sessions sent requests without a stream. They are in use, and
+//!    nobody is listed for it.
+
+mod uses;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
+use self::uses::Uses;
 use crate::model::{ids::SessionKey, time::Mono};
 
 /// Time for which a session counts as active after its last request or answer to a beat.
@@ -52,6 +57,8 @@ pub struct PresenceDue {
     pub touch: Option<Vec<SessionKey>>,
     /// Sessions to take off the list in one statement, with the store time of their last touch.
     pub leave: Vec<(SessionKey, u64)>,
+    /// Sessions to note as in use in one statement. It has no answer.
+    pub used: Vec<SessionKey>,
 }
 
 /// Sessions of one master.
@@ -69,6 +76,7 @@ pub struct Presence {
     /// Whether a touch is on its way to the store.
     touching: bool,
     touch_at: Mono,
+    uses: Uses,
     touch_interval: Duration,
     leave_delay: Duration,
     sessions_max: usize,
@@ -77,7 +85,7 @@ pub struct Presence {
 impl Presence {
     /// Creates the table without sessions; the first touch is due now.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         now: Mono,
         touch_interval: Duration,
         leave_delay: Duration,
@@ -91,6 +99,7 @@ impl Presence {
             touched: BTreeSet::new(),
             touching: false,
             touch_at: now,
+            uses: Uses::new(now, sessions_max),
             touch_interval,
             leave_delay,
             sessions_max,
@@ -135,6 +144,14 @@ impl Presence {
     pub fn on_alive(&mut self, now: Mono, key: &SessionKey) {
         if let Some(here) = self.sessions.get_mut(key) {
             here.alive_at = now;
+        }
+    }
+
+    /// Notes that an open session sent a request. One with a stream is touched, which notes its use.
+    pub fn on_used(&mut self, key: SessionKey) {
+        let is_touched = self.sessions.get(&key).is_some_and(|here| here.streams > 0);
+        if !is_touched {
+            self.uses.add(key);
         }
     }
 
@@ -191,16 +208,19 @@ impl Presence {
         }
         self.at_once.remove(key);
         self.touched.remove(key);
+        self.uses.forget(key);
     }
 
     /// Takes the reports that are due. Answer a touch with [`Presence::on_touched`] and leaves with
     /// [`Presence::on_left`].
     pub fn due(&mut self, now: Mono) -> PresenceDue {
+        let is_time = !self.touching && now >= self.touch_at;
+        let used = if is_time { self.uses.take(now) } else { Vec::new() };
         let touch = if self.touching { None } else { self.touch(now) };
         self.touching |= touch.is_some();
         let leave = if self.leaving { Vec::new() } else { self.leave(now) };
         self.leaving |= !leave.is_empty();
-        PresenceDue { touch, leave }
+        PresenceDue { touch, leave, used }
     }
 
     fn leave(&mut self, now: Mono) -> Vec<(SessionKey, u64)> {

@@ -277,6 +277,11 @@ impl Store {
         ask!(self, Op::LeaveSessions { master, sessions }, OpReply::Done => ())
     }
 
+    /// Notes that sessions are in use, those of them that are open.
+    pub async fn use_sessions(&self, keys: Vec<SessionKey>) -> Result<(), StoreError> {
+        ask!(self, Op::UseSessions(keys), OpReply::Done => ())
+    }
+
     /// Lists the active users.
     pub async fn active_users(&self) -> Result<Active, StoreError> {
         ask!(self, Op::ActiveUsers, OpReply::Active(active) => active)

@@ -160,6 +160,9 @@ pub enum Op {
         /// leaves at once.
         sessions: Vec<(SessionKey, u64)>,
     },
+    /// Notes that open sessions are in use, so that they do not count as idle, and lists nobody as active.
+    /// Each master says once an hour which sessions sent requests.
+    UseSessions(Vec<SessionKey>),
     /// Lists the active users.
     ActiveUsers,
     /// Keeps a dead letter, once per post; above 10,000 letters the oldest is dropped.
@@ -173,7 +176,8 @@ pub enum Op {
     },
     /// Removes a dead letter; fine if it is gone.
     DropDeadLetter(u64),
-    /// Keeps a join token; its life is cut to 30 days.
+    /// Keeps a join token; its life is cut to 30 days. It begins at the greatest time of any write, should
+    /// the store's clock have gone back behind that.
     PutJoinToken(JoinToken),
     /// Revokes a join token; fine if it is gone.
     RevokeJoinToken([u8; 8]),
@@ -288,6 +292,7 @@ impl Op {
             Self::Sessions { .. } => "sessions",
             Self::TouchSessions { .. } => "touch_sessions",
             Self::LeaveSessions { .. } => "leave_sessions",
+            Self::UseSessions(_) => "use_sessions",
             Self::ActiveUsers => "active_users",
             Self::PutDeadLetter(_) => "put_dead_letter",
             Self::DeadLetters { .. } => "dead_letters",

@@ -182,6 +182,7 @@ impl Driver {
         if user.is_some_and(|user| user != author.id) {
             return request.refuse(RequestError::OtherUser);
         }
+        self.people.presence.on_used(key);
         match request {
             SessionRequest::Alive { reply } => {
                 let _ = reply.send(Ok(()));

@@ -345,6 +345,13 @@ impl Driver {
                 Input::SessionsTouched { keys, answer }
             });
         }
+        if !due.used.is_empty() {
+            let store = self.store.clone();
+            self.env.spawn("use-sessions", async move {
+                // The next hour's note is soon enough.
+                let _ = store.use_sessions(due.used).await;
+            });
+        }
         if !due.leave.is_empty() {
             let (store, me) = (self.store.clone(), self.me.holder.node);
             self.spawn("leave", async move {

@@ -26,8 +26,8 @@ use crate::{
 
 impl Tx<'_> {
     pub(super) async fn put_join_token(&self, token: &JoinToken) -> Outcome<()> {
-        let now = int(self.latest_ms());
-        self.db.run("DELETE FROM join_tokens WHERE ends_at <= $1", &[&now]).await?;
+        let latest_ms = self.latest_ms();
+        self.db.run("DELETE FROM join_tokens WHERE ends_at <= $1", &[&int(latest_ms)]).await?;
         if let Some(kept) = self.join_token(&token.id).await? {
             let same = kept.guard == token.guard && kept.bearer_sha256 == token.bearer_sha256;
             return if same { Ok(()) } else { Err(refused("this token id is taken").into()) };
@@ -37,7 +37,11 @@ impl Tx<'_> {
         }
         let sql = "INSERT INTO join_tokens (id, guard, bearer_sha256, role, uses_left, ends_at)
              VALUES ($1, $2, $3, $4, $5, $6)";
-        let ends_at = int(token.ends_at_ms.min(self.now_ms.saturating_add(TOKEN_TTL_MAX_MS)));
+        // Its life begins at the time by which its end is judged, which is later than now after the
+        // clock went back.
+        let back_ms = latest_ms.saturating_sub(self.now_ms);
+        let end_max_ms = latest_ms.saturating_add(TOKEN_TTL_MAX_MS);
+        let ends_at = int(token.ends_at_ms.saturating_add(back_ms).min(end_max_ms));
         let (role, uses) = (token.role.to_string(), i64::from(token.uses_left));
         let (id, guard, bearer) = (&token.id[..], &token.guard[..], &token.bearer_sha256[..]);
         self.db.run(sql, &[&id, &guard, &bearer, &role, &uses, &ends_at]).await.map(drop)

@@ -248,6 +248,7 @@ impl Tx<'_> {
             Op::LeaveSessions { master, sessions } => {
                 done(self.leave_sessions(*master, sessions).await)?
             }
+            Op::UseSessions(keys) => done(self.use_sessions(keys).await)?,
             Op::ActiveUsers => OpReply::Active(self.active_users().await?),
             Op::PutDeadLetter(letter) => done(self.put_dead_letter(letter).await)?,
             Op::DeadLetters { before, limit } => {

@@ -31,7 +31,7 @@ impl Tx<'_> {
         }
         let (master, now) = (&master.0[..], int(self.now_ms));
         let oldest = int(self.now_ms.saturating_sub(ACTIVE_MS));
-        let keys: Vec<_> = keys.iter().map(|key| &key.0[..]).collect();
+        let touched: Vec<_> = keys.iter().map(|key| &key.0[..]).collect();
         let sql = "INSERT INTO presence (key, master, since, last_seen)
              SELECT s.key, $2, $3, $3 FROM sessions s WHERE s.key = ANY($1::bytea[])
              ORDER BY s.key
@@ -39,13 +39,19 @@ impl Tx<'_> {
                  master = excluded.master, last_seen = excluded.last_seen,
                  since = CASE WHEN presence.last_seen < $4 THEN excluded.since
                               ELSE least(presence.since, excluded.since) END";
-        self.db.run(sql, &[&keys, &master, &now, &oldest]).await?;
+        self.db.run(sql, &[&touched, &master, &now, &oldest]).await?;
+        self.use_sessions(keys).await
+    }
+
+    /// Notes that sessions are in use, unless that was noted within the hour. Lists nobody.
+    pub(super) async fn use_sessions(&self, keys: &[SessionKey]) -> Outcome<()> {
+        let keys: Vec<_> = keys.iter().map(|key| &key.0[..]).collect();
         // A row that somebody is changing can be noted the next time.
         let note = "UPDATE sessions SET used_at = $2 WHERE key IN (
                  SELECT key FROM sessions
                  WHERE key = ANY($1::bytea[]) AND abs(used_at - $2) > $3
                  ORDER BY key FOR UPDATE SKIP LOCKED)";
-        self.db.run(note, &[&keys, &now, &int(USE_NOTED_MS)]).await.map(drop)
+        self.db.run(note, &[&keys, &int(self.now_ms), &int(USE_NOTED_MS)]).await.map(drop)
     }
 
     /// Returns the time of the last touch and locks it until the commit.

@@ -6,6 +6,7 @@
 //! 3. Read marks belong to the user: a session that was handed over has those of the first one.
 //! 4. A ticket opens one session; spending it again for the same key gives the same session.
 //! 5. A session's row of presence is locked before its own, as a touch locks them.
+//! 6. A user has a bounded number of open sessions: one more ends the one unused for the longest time.
 
 use tokio_postgres::Row;
 
@@ -15,6 +16,7 @@ use super::{
 };
 use crate::{
     model::{
+        bounds::{SESSIONS_ENDED_MAX, SESSIONS_OF_USER_MAX},
         ids::{Author, BoardName, Seq, SessionKey, UserId},
         rows::SessionRow,
     },
@@ -31,7 +33,10 @@ impl Tx<'_> {
         match self.user_of(key).await? {
             Some(open) if open.id == user.id => Ok(0),
             Some(_) => Err(refused("this session is another user's").into()),
-            None => self.insert_session(key, user).await,
+            None => {
+                let made = self.insert_session(key, user).await?;
+                Ok(made + self.end_beyond_max(&user.id, [key, key]).await?)
+            }
         }
     }
 
@@ -47,6 +52,28 @@ impl Tx<'_> {
         let made = self.db.run(sql, &[&bytes, &author, &user.name.as_str(), &now]).await?;
         self.change_digest(&key, self.digest_of(key).await?).await?;
         Ok(made as usize)
+    }
+
+    /// Ends the sessions of a user that are too many, first the one that was unused for the longest
+    /// time, and returns how many. The two that are named stay: the new one, and the one that it comes
+    /// from.
+    async fn end_beyond_max(&self, user: &UserId, stay: [SessionKey; 2]) -> Outcome<usize> {
+        // A note of use may be an hour old: who has a stream was seen later.
+        let sql = "SELECT s.key FROM sessions s LEFT JOIN presence p ON p.key = s.key
+             WHERE s.author = $1 AND s.key <> ALL($2::bytea[])
+             ORDER BY greatest(s.used_at, p.last_seen), s.opened_at, s.key
+             LIMIT (SELECT least(greatest(count(*) - $3::bigint, 0), $4::bigint)
+                    FROM sessions WHERE author = $1)";
+        let (author, stay) = (&user.0[..], stay.each_ref().map(|key| &key.0[..]).to_vec());
+        let (max, ended_max) = (int(SESSIONS_OF_USER_MAX), int(SESSIONS_ENDED_MAX));
+        let rows = self.db.rows(sql, &[&author, &stay, &max, &ended_max]).await?;
+        let mut keys = each(&rows, |row| Ok(SessionKey(row.bytes(0)?)))?;
+        // Rows of presence are locked in the order in which a touch locks them.
+        keys.sort_unstable();
+        for key in &keys {
+            self.end_session(*key).await?;
+        }
+        Ok(keys.len())
     }
 
     async fn user_of(&self, key: SessionKey) -> Outcome<Option<Author>> {
@@ -138,13 +165,15 @@ impl Tx<'_> {
             None => {
                 let sql = "INSERT INTO tickets (ticket, key, ends_at, new_key)
                      VALUES ($1, $2, $3, NULL)";
-                let ends_at = int(self.now_ms.saturating_add(TICKET_TTL_MS));
+                let ends_at = int(self.latest_ms().saturating_add(TICKET_TTL_MS));
                 self.db.run(sql, &[&ticket, &bytes, &ends_at]).await? as usize
             }
         };
+        // This one stays, also among those that end with it: after the clock went back, all do.
         let trim = "DELETE FROM tickets WHERE ticket IN (
-                 SELECT ticket FROM tickets WHERE key = $1 ORDER BY ends_at DESC, ticket OFFSET $2)";
-        self.db.run(trim, &[&bytes, &int(TICKETS_MAX)]).await?;
+                 SELECT ticket FROM tickets WHERE key = $1 AND ticket <> $2
+                 ORDER BY ends_at DESC, ticket OFFSET $3)";
+        self.db.run(trim, &[&bytes, &ticket, &int(TICKETS_MAX - 1)]).await?;
         Ok(made)
     }
 
@@ -172,7 +201,7 @@ impl Tx<'_> {
                 let made = self.insert_session(key, &user).await?;
                 let sql = "UPDATE tickets SET new_key = $2 WHERE ticket = $1";
                 self.db.run(sql, &[&ticket, &&key.0[..]]).await?;
-                made
+                made + self.end_beyond_max(&user.id, [key, first]).await?
             }
         };
         let session = self.find_session(key).await?.ok_or_else(|| unknown("session"))?;

@@ -23,8 +23,9 @@ use crate::{
 
 impl Tx<'_> {
     pub(super) fn put_join_token(&self, token: &JoinToken) -> Result<(), StoreError> {
+        let latest_ms = self.latest_ms()?;
         let mut purge = self.db.prepare_cached("DELETE FROM join_tokens WHERE ends_at <= ?1")?;
-        purge.execute([int(self.latest_ms()?)])?;
+        purge.execute([int(latest_ms)])?;
         if let Some(kept) = self.join_token(&token.id)? {
             let same = kept.guard == token.guard && kept.bearer_sha256 == token.bearer_sha256;
             return if same { Ok(()) } else { Err(refused("this token id is taken")) };
@@ -32,6 +33,10 @@ impl Tx<'_> {
         if self.count("join_tokens")? >= TOKENS_MAX {
             return Err(refused(format!("{TOKENS_MAX} join tokens are the most")));
         }
+        // Its life begins at the time by which its end is judged, which is later than now after the
+        // clock went back.
+        let back_ms = latest_ms.saturating_sub(self.now_ms);
+        let end_max_ms = latest_ms.saturating_add(TOKEN_TTL_MAX_MS);
         let mut put = self.db.prepare_cached(
             "INSERT INTO join_tokens (id, guard, bearer_sha256, role, uses_left, ends_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -42,7 +47,7 @@ impl Tx<'_> {
             token.bearer_sha256,
             token.role.to_string(),
             token.uses_left,
-            int(token.ends_at_ms.min(self.now_ms.saturating_add(TOKEN_TTL_MAX_MS)))
+            int(token.ends_at_ms.saturating_add(back_ms).min(end_max_ms))
         ])?;
         Ok(())
     }

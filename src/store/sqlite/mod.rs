@@ -334,6 +334,7 @@ impl Tx<'_> {
                 OpReply::Touched { now_ms: self.now_ms }
             }
             Op::LeaveSessions { master, sessions } => done(self.leave_sessions(*master, sessions))?,
+            Op::UseSessions(keys) => done(self.use_sessions(keys))?,
             Op::ActiveUsers => OpReply::Active(self.active_users()?),
             Op::PutDeadLetter(letter) => done(self.put_dead_letter(letter))?,
             Op::DeadLetters { before, limit } => {

@@ -40,11 +40,18 @@ impl Tx<'_> {
                  since = CASE WHEN presence.last_seen < ?4 THEN excluded.since
                               ELSE min(presence.since, excluded.since) END",
         )?;
+        for key in keys {
+            put.execute(params![key.0, master.0, int(self.now_ms), oldest])?;
+        }
+        self.use_sessions(keys)
+    }
+
+    /// Notes that sessions are in use, unless that was noted within the hour. Lists nobody.
+    pub(super) fn use_sessions(&self, keys: &[SessionKey]) -> Result<(), StoreError> {
         let mut note = self.db.prepare_cached(
             "UPDATE sessions SET used_at = ?2 WHERE key = ?1 AND abs(used_at - ?2) > ?3",
         )?;
         for key in keys {
-            put.execute(params![key.0, master.0, int(self.now_ms), oldest])?;
             note.execute(params![key.0, int(self.now_ms), int(USE_NOTED_MS)])?;
         }
         Ok(())

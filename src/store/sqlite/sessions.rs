@@ -5,6 +5,7 @@
 //!    that only grow.
 //! 3. Read marks belong to the user: a session that was handed over has those of the first one.
 //! 4. A ticket opens one session; spending it again for the same key gives the same session.
+//! 5. A user has a bounded number of open sessions: one more ends the one unused for the longest time.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -15,6 +16,7 @@ use super::{
 };
 use crate::{
     model::{
+        bounds::{SESSIONS_ENDED_MAX, SESSIONS_OF_USER_MAX},
         ids::{Author, BoardName, Seq, SessionKey, UserId},
         rows::{SessionRow, StoreError},
     },
@@ -30,7 +32,9 @@ impl Tx<'_> {
         match self.user_of(key)? {
             Some(open) if open.id == user.id => Ok(0),
             Some(_) => Err(refused("this session is another user's")),
-            None => self.insert_session(key, user),
+            None => {
+                Ok(self.insert_session(key, user)? + self.end_beyond_max(&user.id, [key, key])?)
+            }
         }
     }
 
@@ -46,6 +50,30 @@ impl Tx<'_> {
         let made = put.execute(params![key.0, user.id.0, user.name.as_str(), int(self.now_ms)])?;
         self.change_digest(&key, self.digest_of(key)?)?;
         Ok(made)
+    }
+
+    /// Ends the sessions of a user that are too many, first the one that was unused for the longest
+    /// time, and returns how many. The two that are named stay: the new one, and the one that it comes
+    /// from.
+    fn end_beyond_max(&self, user: &UserId, stay: [SessionKey; 2]) -> Result<usize, StoreError> {
+        let [new, from] = stay;
+        // A note of use may be an hour old: who has a stream was seen later.
+        let mut find = self.db.prepare_cached(
+            "SELECT s.key FROM sessions s LEFT JOIN presence p ON p.key = s.key
+             WHERE s.user = ?1 AND s.key NOT IN (?2, ?3)
+             ORDER BY max(s.used_at, coalesce(p.last_seen, 0)), s.opened_at, s.key
+             LIMIT (SELECT min(max(count(*) - ?4, 0), ?5) FROM sessions WHERE user = ?1)",
+        )?;
+        let (max, ended_max) = (int(SESSIONS_OF_USER_MAX), int(SESSIONS_ENDED_MAX));
+        let keys = find
+            .query_map(params![user.0, new.0, from.0, max, ended_max], |row| {
+                Ok(SessionKey(row.get(0)?))
+            })?
+            .collect::<Result<Vec<_>, _>>()?;
+        for key in &keys {
+            self.end_session(*key)?;
+        }
+        Ok(keys.len())
     }
 
     fn user_of(&self, key: SessionKey) -> Result<Option<Author>, StoreError> {
@@ -149,16 +177,17 @@ impl Tx<'_> {
                 let mut put = self.db.prepare_cached(
                     "INSERT INTO tickets (ticket, key, ends_at, new_key) VALUES (?1, ?2, ?3, NULL)",
                 )?;
-                let ends_at_ms = self.now_ms.saturating_add(TICKET_TTL_MS);
+                let ends_at_ms = self.latest_ms()?.saturating_add(TICKET_TTL_MS);
                 put.execute(params![ticket, key.0, int(ends_at_ms)])?
             }
         };
+        // This one stays, also among those that end with it: after the clock went back, all do.
         let mut trim = self.db.prepare_cached(
             "DELETE FROM tickets WHERE ticket IN (
-                 SELECT ticket FROM tickets WHERE key = ?1 ORDER BY ends_at DESC, ticket
-                 LIMIT -1 OFFSET ?2)",
+                 SELECT ticket FROM tickets WHERE key = ?1 AND ticket <> ?2
+                 ORDER BY ends_at DESC, ticket LIMIT -1 OFFSET ?3)",
         )?;
-        trim.execute(params![key.0, int(TICKETS_MAX)])?;
+        trim.execute(params![key.0, ticket, int(TICKETS_MAX - 1)])?;
         Ok(made)
     }
 
@@ -193,7 +222,7 @@ impl Tx<'_> {
                 let mut spend =
                     self.db.prepare_cached("UPDATE tickets SET new_key = ?2 WHERE ticket = ?1")?;
                 spend.execute(params![ticket, key.0])?;
-                made
+                made + self.end_beyond_max(&user.id, [key, first])?
             }
         };
         let session = self.find_session(key)?.ok_or_else(|| unknown("session"))?;

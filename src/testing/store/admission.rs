@@ -154,3 +154,32 @@ pub(super) async fn dead_letters_are_kept_once_and_listed_newest_first(lab: &Lab
     }
     assert_eq!(lab.store.dead_letters(10).await.expect("listed").len(), 2);
 }
+
+pub(super) async fn join_token_lives_its_time_after_the_clock_went_back(lab: &Lab) {
+    let (hours_ms, life_ms) = (2 * 3_600_000, 60_000);
+    lab.advance(hours_ms);
+    // A write: the store knows how late it was.
+    lab.store.deny(node(77)).await.expect("denied");
+    lab.advance(-hours_ms);
+    let token = |n: u8, ends_at_ms| JoinToken {
+        id: [n; 8],
+        guard: [n; 32],
+        bearer_sha256: [n; 32],
+        role: Role::Worker,
+        uses_left: 9,
+        ends_at_ms,
+    };
+    let now_ms = lab.store.cluster().await.expect("a cluster").now_ms;
+    let short = token(5, now_ms + life_ms);
+    lab.store.put_join_token(short).await.expect("kept");
+    lab.store.put_join_token(token(6, u64::MAX >> 1)).await.expect("kept");
+    let enrol = |n: u8, node: u8| lab.store.enrol([n; 8], [n; 32], newcomer(node));
+    assert_eq!(enrol(5, 1).await, Ok(newcomer(1)));
+    let ends = lab.store.admission().await.expect("listed").tokens;
+    let left: Vec<_> = ends.iter().map(|token| token.ends_at_ms - now_ms).collect();
+    let hours_ms = hours_ms.unsigned_abs();
+    assert_eq!(left, [life_ms, JOIN_LIFE_MAX_MS].map(|life_ms| hours_ms + life_ms));
+    lab.advance(i64::try_from(hours_ms + life_ms).expect("small"));
+    assert!(refused(enrol(5, 2).await), "its minute is over");
+    assert_eq!(enrol(6, 3).await, Ok(newcomer(3)));
+}

@@ -125,3 +125,21 @@ pub(super) async fn leave_after_a_newer_touch_is_ignored(lab: &Lab) {
     lab.store.leave_sessions(node(1), leave).await.expect("done");
     assert_eq!(people(lab).await, Some(vec![1]));
 }
+
+pub(super) async fn use_keeps_a_session_open_and_lists_nobody(lab: &Lab) {
+    const STEP_MS: i64 = 20 * 3_600_000;
+    three_people(lab).await;
+    touch(lab, 1, &[]).await;
+    // Longer than an idle session lives. Upkeep that misses a whole day drops nothing.
+    for _ in 0..37 {
+        lab.advance(STEP_MS);
+        lab.store.use_sessions(vec![key(1), key(99)]).await.expect("noted");
+        while lab.store.keep_up(false).await.expect("kept up") {}
+    }
+    touch(lab, 1, &[]).await;
+    assert_eq!(people(lab).await, Some(vec![]), "in use is not active");
+    for (n, is_open) in [(1, true), (2, false), (99, false)] {
+        let found = lab.store.find_session(key(n)).await.expect("asked");
+        assert_eq!(found.is_some(), is_open, "{n}");
+    }
+}

@@ -1,6 +1,6 @@
 //! Sessions, read marks, tickets: G6.
 
-use super::{DONE, Lab, author, board, holder, key, name_of, post};
+use super::{DONE, Lab, Leased, author, board, holder, key, name_of, node, post};
 use crate::model::{
     copies::{SessionDigests, SessionEntry},
     ids::{BoardName, Seq, SessionKey},
@@ -121,12 +121,36 @@ pub(super) async fn digests_follow_sessions_and_read_marks(lab: &Lab) {
         key[1..3].copy_from_slice(&n.to_be_bytes());
         SessionKey(key)
     };
-    let open = |n| Task::OpenSession { key: in_bucket(n), user: author(4, "Ada") };
+    let open = |n: u16| {
+        let [_, user] = n.to_be_bytes();
+        Task::OpenSession { key: in_bucket(n), user: author(user, "Ada") }
+    };
     lab.write(sessions.next(), (0..600).map(open).collect()).await.expect("opened");
     digests_are_true(lab).await;
     let first = lab.store.sessions(4, None).await.expect("listed");
     assert_eq!((first.entries.len(), first.next), (256, Some(in_bucket(255))));
     assert_eq!(all(lab).await.len(), 602);
+}
+
+pub(super) async fn read_mark_changes_the_digests_of_all_sessions_of_its_user(lab: &Lab) {
+    let (mut lobby, mut sessions) = (lab.lobby().await, lab.sessions().await);
+    lab.append(lobby.next(), vec![post(1, "one"), post(2, "two")]).await.expect("posted");
+    // Three in each of 20 buckets.
+    let nth = |n: u8| {
+        let mut key = [n; 32];
+        key[0] = n % 20;
+        SessionKey(key)
+    };
+    let open = |n| Task::OpenSession { key: nth(n), user: author(1, "Ada") };
+    lab.write(sessions.next(), (0..60).map(open).collect()).await.expect("opened");
+    lab.open(&mut sessions, 240, author(2, "Bob")).await;
+    for seq in [1, 2, 1] {
+        let mark = lab.set_read_mark(sessions.next(), nth(7), BoardName::lobby(), Seq(seq)).await;
+        assert_eq!(mark, DONE);
+        digests_are_true(lab).await;
+    }
+    let marked = all(lab).await.iter().filter(|row| !row.read_marks.is_empty()).count();
+    assert_eq!(marked, 60);
 }
 
 pub(super) async fn read_mark_only_rises_and_stays_within_the_board(lab: &Lab) {
@@ -190,4 +214,75 @@ pub(super) async fn expired_ticket_is_unknown(lab: &Lab) {
     lab.redeem_ticket(sessions.next(), [5; 32], key(2)).await.expect("in time");
     lab.advance(1);
     assert!(unknown(lab.redeem_ticket(sessions.next(), [6; 32], key(3)).await));
+}
+
+pub(super) async fn ticket_that_was_put_last_stands_when_there_are_too_many(lab: &Lab) {
+    let mut sessions = lab.sessions().await;
+    lab.open(&mut sessions, 1, author(1, "Ada")).await;
+    // They may all end at the same time.
+    for ticket in 1..=9 {
+        lab.put_ticket(sessions.next(), [ticket; 32], key(1)).await.expect("a ticket");
+    }
+    let mut redeemed = Vec::new();
+    for ticket in 1..=9 {
+        let spent = lab.redeem_ticket(sessions.next(), [ticket; 32], key(10 + ticket)).await;
+        if spent.is_ok() {
+            redeemed.push(ticket);
+        } else {
+            assert!(unknown(spent));
+        }
+    }
+    assert_eq!((redeemed.len(), redeemed.last()), (8, Some(&9)), "{redeemed:?}");
+}
+
+pub(super) async fn ticket_lives_its_time_after_the_clock_went_back(lab: &Lab) {
+    let hours_ms = 2 * 3_600_000;
+    let mut sessions = lab.sessions().await;
+    lab.advance(hours_ms);
+    // A write: the store knows how late it was.
+    lab.open(&mut sessions, 1, author(1, "Ada")).await;
+    lab.advance(-hours_ms);
+    for ticket in [[5; 32], [6; 32]] {
+        lab.put_ticket(sessions.next(), ticket, key(1)).await.expect("five minutes");
+    }
+    lab.redeem_ticket(sessions.next(), [5; 32], key(2)).await.expect("at once");
+    lab.advance(hours_ms + 300_000);
+    assert!(unknown(lab.redeem_ticket(sessions.next(), [6; 32], key(3)).await));
+}
+
+/// Opens a session of user 1 by a ticket of another one, a little later.
+async fn hand_over(lab: &Lab, sessions: &mut Leased, from: u8, to: u8) {
+    lab.advance(1);
+    lab.put_ticket(sessions.next(), [to; 32], key(from)).await.expect("a ticket");
+    let row = lab.redeem_ticket(sessions.next(), [to; 32], key(to)).await.expect("redeemed");
+    assert_eq!((row.key, row.user), (key(to), author(1, "Ada")));
+}
+
+pub(super) async fn session_too_many_ends_the_one_unused_for_the_longest_time(lab: &Lab) {
+    let mut sessions = lab.sessions().await;
+    lab.open(&mut sessions, 1, author(1, "Ada")).await;
+    for to in 2..=64 {
+        hand_over(lab, &mut sessions, 1, to).await;
+    }
+    assert_eq!(all(lab).await.len(), 64);
+    lab.open(&mut sessions, 200, author(2, "Bob")).await;
+    assert_eq!(lab.store.closed_since(0).await.expect("told").0, [], "all have room");
+    // The second one has a stream, and the third one sends requests.
+    lab.advance(1);
+    lab.store.touch_sessions(node(1), vec![key(2)]).await.expect("touched");
+    lab.advance(2 * 3_600_000);
+    lab.store.use_sessions(vec![key(3)]).await.expect("noted");
+
+    // The first one is older than the fourth, and hands over.
+    hand_over(lab, &mut sessions, 1, 65).await;
+    assert_eq!(lab.store.closed_since(0).await.expect("told").0, [key(4)]);
+    let again = lab.redeem_ticket(sessions.next(), [65; 32], key(65)).await;
+    assert!(again.is_ok(), "the answer was lost: {again:?}");
+    hand_over(lab, &mut sessions, 5, 66).await;
+    lab.open(&mut sessions, 67, author(1, "Ada")).await;
+    assert_eq!(lab.store.closed_since(0).await.expect("told").0, [4, 1, 5].map(key));
+    let open: Vec<_> = all(lab).await.iter().map(|row| row.key).collect();
+    let stay = [2, 3].into_iter().chain(6..=67).chain([200]);
+    assert_eq!(open, stay.map(key).collect::<Vec<_>>());
+    digests_are_true(lab).await;
 }
