@@ -252,6 +252,10 @@ impl Writing {
         let mut next = None;
         while let Some(first) = next.take().or_else(|| next_job(&mut jobs)) {
             self.moved.at(self.env.now());
+            // After a long wait for the lock there may be a queue full of these.
+            if first.reply.is_closed() {
+                continue;
+            }
             let mut group = vec![first];
             let answers = self.inside(&mut files, |core| {
                 // Under the lock, so that what came while it was taken joins or overtakes.

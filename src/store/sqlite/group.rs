@@ -34,9 +34,13 @@ pub fn gather(group: &mut Vec<Job>, jobs: &mut Jobs, batches_max: usize) -> Opti
     None
 }
 
-/// Carries out one operation, or a group of batches in one transaction; one answer each.
+/// Carries out one operation, or a group of batches in one transaction; one answer each. A group of which
+/// nobody is left is no transaction.
 #[must_use]
 pub fn carry_out(core: &mut SqliteCore, group: &[Job], now_ms: u64) -> Vec<Answer> {
+    if group.is_empty() {
+        return Vec::new();
+    }
     if let [job] = group {
         return vec![core.apply(&job.op, now_ms)];
     }

@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod away;
+mod given_up;
 mod turns;
 mod unwritable;
 
