@@ -125,9 +125,14 @@ impl<'a> Append<'a> {
         Self { states, passed: Vec::new() }
     }
 
+    /// Returns whether no board can be appended to.
+    pub(super) fn is_empty(&self) -> bool {
+        self.states.is_empty()
+    }
+
     /// Begins a write in turn, and looks at the boards and their leases.
     pub(super) async fn begin<'b>(&mut self, db: &'b Db) -> Outcome<Tx<'b>> {
-        if self.states.is_empty() {
+        if self.is_empty() {
             return Tx::in_turn(db).await;
         }
         let places = self.states.iter().map(|(board, it)| (it.resource.as_str(), board.as_str()));

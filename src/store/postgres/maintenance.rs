@@ -1,7 +1,8 @@
 //! Upkeep: drops rows whose time is over, in small pieces that are operations of their own.
 //!
 //! 1. One piece changes a bounded number of rows and finds them by an index, or in a table with a
-//!    small bound, however many are due.
+//!    small bound, however many are due. It takes a bounded number of statements, too: one that took
+//!    longer than `store_timeout` would be undone, and begin again as it was.
 //! 2. What is judged by its age is left alone within a day after the store's clock jumped, because
 //!    no age can be trusted then. A caller that watches the clock by its own monotonic one reports
 //!    a jump; a step back of more than 5 s, or more than a day without any piece, counts as one.
@@ -44,6 +45,10 @@ const BY_AGE: [(&str, u64); 4] = [
     ),
 ];
 
+/// Maximum number of sessions that a piece ends, and of leases that it forgets: each takes several
+/// statements, one after the other.
+const ENDS_MAX: u64 = 16;
+
 /// Rows that a piece may still change.
 struct Left(u64);
 
@@ -60,11 +65,10 @@ impl Tx<'_> {
         left.take(self.trim_writes(left.0).await?);
         left.take(self.purge_presence(left.0).await?);
         left.take(self.check_digest().await?);
-        if self.may_judge_by_age(clock_jumped).await? {
-            self.drop_by_age(&mut left).await?;
-        }
+        let has_more =
+            self.may_judge_by_age(clock_jumped).await? && self.drop_by_age(&mut left).await?;
         // What is left may be too little for one more session.
-        Ok(left.0 < SESSION_ROWS)
+        Ok(has_more || left.0 < SESSION_ROWS)
     }
 
     /// Watches the clock, and returns whether the rows' ages can be trusted.
@@ -86,14 +90,15 @@ impl Tx<'_> {
         Ok(self.now_ms.abs_diff(jumped_ms) >= DAY_MS)
     }
 
-    async fn drop_by_age(&self, left: &mut Left) -> Outcome<()> {
+    /// Drops what is too old. Returns whether more sessions or leases may be due than it took.
+    async fn drop_by_age(&self, left: &mut Left) -> Outcome<bool> {
         let before = |age_ms| int(self.now_ms.saturating_sub(age_ms));
         for (sql, age_ms) in BY_AGE {
             left.take(self.db.run(sql, &[&before(age_ms), &int(left.0)]).await?);
         }
         let sql = "SELECT key FROM sessions WHERE used_at < $1 LIMIT $2";
-        let idle =
-            self.db.rows(sql, &[&before(SESSION_IDLE_MS), &int(left.0 / SESSION_ROWS)]).await?;
+        let limit = ENDS_MAX.min(left.0 / SESSION_ROWS);
+        let idle = self.db.rows(sql, &[&before(SESSION_IDLE_MS), &int(limit)]).await?;
         for key in each(&idle, |row| Ok(SessionKey(row.bytes(0)?)))? {
             if left.0 == 0 {
                 break;
@@ -102,7 +107,8 @@ impl Tx<'_> {
             left.take(SESSION_ROWS);
         }
         left.take(self.forget_cancels(before(CANCELLED_KEPT_MS), left.0).await?);
-        self.forget_leases(before(DAY_MS), left).await
+        let ended = self.forget_leases(before(DAY_MS), left).await?;
+        Ok(idle.len() as u64 == ENDS_MAX || ended == ENDS_MAX)
     }
 
     async fn trim_writes(&self, rows: u64) -> Outcome<u64> {
@@ -113,16 +119,17 @@ impl Tx<'_> {
     }
 
     /// Forgets the leases of boards that were never created and of masters' sessions, so that their
-    /// names have a bound.
-    async fn forget_leases(&self, ended_before: i64, left: &mut Left) -> Outcome<()> {
+    /// names have a bound. Returns their number.
+    async fn forget_leases(&self, ended_before: i64, left: &mut Left) -> Outcome<u64> {
         let sql = "SELECT t.resource, l.lease FROM lease_terms t JOIN leases l USING (resource)
              WHERE t.ends_at < $1 AND (t.resource NOT LIKE 'board:%'
                  OR NOT EXISTS (SELECT 1 FROM boards WHERE name = substr(t.resource, 7)))
              LIMIT $2";
-        let ended = self.db.rows(sql, &[&ended_before, &int(left.0.div_ceil(2))]).await?;
+        let limit = ENDS_MAX.min(left.0.div_ceil(2));
+        let ended = self.db.rows(sql, &[&ended_before, &int(limit)]).await?;
         for row in &ended {
             left.take(self.forget_lease(row.try_get(0)?, row.nat(1)?).await?);
         }
-        Ok(())
+        Ok(ended.len() as u64)
     }
 }

@@ -24,6 +24,7 @@ pub mod backup;
 mod connect;
 mod connection;
 mod dead_letters;
+mod groups;
 mod leases;
 mod login;
 mod maintenance;

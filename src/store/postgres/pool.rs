@@ -10,11 +10,13 @@
 //! 3. An operation that was undone for others that ran beside it is repeated within its time. No
 //!    other one is: its outcome may be unknown.
 //! 4. Batches of users' tasks that wait together share one transaction. If one of them fails after
-//!    its first row, all are undone and each is written by itself, so that it falls alone.
+//!    its first row, all are undone and each is written by itself, so that it falls alone. So are the
+//!    parts of a group that is too long to be written batch by batch (`groups.rs`): each part has the
+//!    whole time, and its answers at once.
 //! 5. A connection is tried once for all who wait for it: if it fails, none of them waits for the next
 //!    try, and none is tried for whom nobody waits any more. One that comes late serves the next call.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use rand_chacha::rand_core::Rng;
 use tokio::sync::oneshot;
@@ -22,6 +24,7 @@ use tokio::sync::oneshot;
 use super::{
     append::Append,
     connection::Db,
+    groups::{Batch, STATEMENTS_MAX, batch_of, divide, gather, statements},
     notify::ends_of,
     queue::JobReceiver,
     shared::Shared,
@@ -30,14 +33,10 @@ use super::{
 };
 use crate::{
     env::{BoxFuture, TimedOut},
-    model::{
-        absence::AwayReason,
-        message::Task,
-        rows::{Permission, StoreError},
-    },
+    model::{absence::AwayReason, rows::StoreError},
     store::{
         Op, OpReply,
-        job::{Answer, GROUP_BYTES_MAX, Job},
+        job::{Answer, Job},
     },
 };
 
@@ -82,10 +81,8 @@ impl Worker {
                 answer(group, |_| Err(error.clone()));
                 continue;
             }
-            next = self.gather(&mut group);
-            // Callers that gave up meanwhile want nothing any more.
-            group.retain(|job| !job.reply.is_closed());
-            if let Some(open) = db.take_if(|_| !group.is_empty()) {
+            next = gather(&mut group, &self.queue, self.shared.group_batches_max);
+            if let Some(open) = db.take() {
                 let _serving = self.queue.serving();
                 db = self.serve(open, group).await;
             }
@@ -117,59 +114,62 @@ impl Worker {
         })
     }
 
-    /// Adds the batches that wait behind a batch, up to the bounds. Returns the operation that ended
-    /// the group, which is carried out next.
-    fn gather(&self, group: &mut Vec<Job>) -> Option<Job> {
-        let mut bytes = group.first()?.task_bytes()?;
-        while group.len() < self.shared.group_batches_max && bytes < GROUP_BYTES_MAX {
-            let job = self.queue.try_next()?;
-            match job.task_bytes() {
-                Some(more) => {
-                    bytes += more;
-                    group.push(job);
-                }
-                None => return Some(job),
-            }
-        }
-        None
-    }
-
-    /// Carries out a group and answers it; gives the connection back if it is still good.
+    /// Carries out a group and answers it; gives the connection back if it is still good. If it cannot
+    /// be written together, its parts are, one after the other, each in a time of its own.
     pub(super) fn serve(&self, db: Db, group: Vec<Job>) -> BoxFuture<'_, Option<Db>> {
         Box::pin(async move {
-            let done = {
-                let work: BoxFuture<'_, Vec<Answer>> = Box::pin(self.carry_out(&db, &group));
-                self.shared.env.timeout(self.shared.timeout, work).await
-            };
-            let Ok(answers) = done else {
-                answer(group, |_| Err(self.shared.no_answer()));
-                return None;
-            };
-            let written = group.iter().zip(&answers);
-            self.shared.written.add(written.filter_map(|(job, answer)| ends_of(&job.op, answer)));
-            let is_good = !db.is_closed() && !answers.iter().any(ends_connection);
-            let mut answers = answers.into_iter();
-            answer(group, |_| answers.next().unwrap_or_else(|| Err(unanswered())));
-            is_good.then_some(db)
+            let mut parts = VecDeque::from([group]);
+            while let Some(mut group) = parts.pop_front() {
+                // Callers that gave up meanwhile want nothing any more.
+                group.retain(|job| !job.reply.is_closed());
+                if group.is_empty() {
+                    continue;
+                }
+                let done = {
+                    let work: BoxFuture<'_, Option<Vec<Answer>>> =
+                        Box::pin(self.carry_out(&db, &group));
+                    self.shared.env.timeout(self.shared.timeout, work).await
+                };
+                let answers = match done {
+                    Ok(Some(answers)) => answers,
+                    Ok(None) => {
+                        // Before the parts that came after them.
+                        divide(group).into_iter().rev().for_each(|part| parts.push_front(part));
+                        continue;
+                    }
+                    Err(TimedOut) => {
+                        parts.push_front(group);
+                        answer(parts.into_iter().flatten(), |_| Err(self.shared.no_answer()));
+                        return None;
+                    }
+                };
+                let written = group.iter().zip(&answers);
+                let ends = written.filter_map(|(job, answer)| ends_of(&job.op, answer));
+                self.shared.written.add(ends);
+                let is_good = !db.is_closed() && !answers.iter().any(ends_connection);
+                let mut answers = answers.into_iter();
+                answer(group, |_| answers.next().unwrap_or_else(|| Err(unanswered())));
+                if !is_good {
+                    // Nothing of these was done.
+                    let lost = StoreError::away(AwayReason::Unreachable, "the connection is gone");
+                    answer(parts.into_iter().flatten(), |_| Err(lost.clone()));
+                    return None;
+                }
+            }
+            Some(db)
         })
     }
 
-    async fn carry_out(&self, db: &Db, group: &[Job]) -> Vec<Answer> {
+    /// Carries out a group. `None` if it has to be divided: nothing was written then.
+    async fn carry_out(&self, db: &Db, group: &[Job]) -> Option<Vec<Answer>> {
         if let [job] = group
             && job.task_bytes().is_none()
         {
-            return vec![self.one(db, &job.op).await];
+            return Some(vec![self.one(db, &job.op).await]);
         }
         match self.group(db, group).await {
-            Ok(Some(answers)) => answers,
-            Ok(None) => {
-                let mut answers = Vec::with_capacity(group.len());
-                for job in group {
-                    answers.push(self.one(db, &job.op).await);
-                }
-                answers
-            }
-            Err(error) => vec![Err(error); group.len()],
+            Ok(answers) => answers,
+            Err(error) => Some(vec![Err(error); group.len()]),
         }
     }
 
@@ -222,25 +222,18 @@ async fn once(db: &Db, op: &Op) -> Outcome<OpReply> {
     Ok(reply)
 }
 
-/// Permission and tasks of a batch.
-type Batch<'a> = (&'a Permission, &'a [Task]);
-
-fn batch_of(job: &Job) -> Option<Batch<'_>> {
-    match &job.op {
-        Op::Write { permission, tasks } => Some((permission, tasks.as_slice())),
-        _ => None,
-    }
-}
-
-/// Writes batches in one transaction. `None` if one of them failed in a manner that may have left rows
-/// behind: nothing is written then.
+/// Writes batches in one transaction. `None` if one of several failed in a manner that may have left
+/// rows behind, or if they have to be written one after the other and are too long for that: nothing is
+/// written then.
 async fn together(db: &Db, group: &[Job]) -> Outcome<Option<Vec<Answer>>> {
     let batches: Vec<Batch<'_>> = group.iter().filter_map(batch_of).collect();
     debug_assert_eq!(batches.len(), group.len(), "a group is of batches only");
-    match write_all(db, &batches, Append::of(batches.iter().copied())).await {
+    let append = Append::of(batches.iter().copied());
+    let appends = !append.is_empty();
+    match write_all(db, &batches, append).await {
         // An id was used before, or the rows of a board are refused or damaged: each batch finds out,
         // so that one does not fail for another.
-        Err(failure) if failure.is_of_rows() => {
+        Err(failure) if appends && failure.is_of_rows() => {
             db.roll_back().await?;
             write_all(db, &batches, Append::default()).await
         }
@@ -248,7 +241,8 @@ async fn together(db: &Db, group: &[Job]) -> Outcome<Option<Vec<Answer>>> {
     }
 }
 
-/// Writes batches: those that only append at once, the others one after the other.
+/// Writes batches: those that only append at once, the others one after the other. `None` as
+/// [`together`] says.
 async fn write_all<'a>(
     db: &Db,
     batches: &[Batch<'a>],
@@ -265,6 +259,13 @@ async fn write_all<'a>(
         answers.push(answer);
     }
     answers.resize(batches.len(), None);
+    let is_alone = batches.len() == 1;
+    let others = batches.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
+    let length: usize = others.map(|((_, tasks), _)| statements(tasks)).sum();
+    if length > STATEMENTS_MAX && !is_alone {
+        db.roll_back().await?;
+        return Ok(None);
+    }
     for ((permission, tasks), answer) in batches.iter().zip(&mut answers) {
         if answer.is_some() {
             continue;
@@ -277,7 +278,7 @@ async fn write_all<'a>(
                 | StoreError::NotNext { .. }
                 | StoreError::Refused { .. }),
             )) => Err(refusal),
-            Err(failure) if failure.is_of_rows() => {
+            Err(failure) if failure.is_of_rows() && !is_alone => {
                 db.roll_back().await?;
                 return Ok(None);
             }
@@ -288,7 +289,7 @@ async fn write_all<'a>(
     Ok(Some(answers.into_iter().flatten().collect()))
 }
 
-fn answer(group: Vec<Job>, mut with: impl FnMut(&Op) -> Answer) {
+fn answer(group: impl IntoIterator<Item = Job>, mut with: impl FnMut(&Op) -> Answer) {
     for job in group {
         let answer = with(&job.op);
         let _ = job.reply.send(answer);

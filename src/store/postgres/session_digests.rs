@@ -5,10 +5,12 @@
 //! 2. A digest that another release let go wrong costs reads, never a session: pages are read from
 //!    the rows. Upkeep counts one bucket after another again.
 
+use std::collections::BTreeMap;
+
 use super::{
     sessions::session_rows,
     sql::{Columns, Outcome, int},
-    tx::{Tx, each},
+    tx::Tx,
 };
 use crate::model::{
     copies::{
@@ -24,14 +26,22 @@ impl Tx<'_> {
     /// Adds a change to the digest of a key's bucket.
     pub(super) async fn change_digest(&self, key: &SessionKey, by: u64) -> Outcome<()> {
         let [bucket, ..] = key.0;
-        let sql = "INSERT INTO session_digests (bucket, digest) VALUES ($1, $2)
+        self.change_digests(&BTreeMap::from([(bucket, by)])).await
+    }
+
+    /// Adds changes to the digests of buckets, in one statement.
+    async fn change_digests(&self, changes: &BTreeMap<u8, u64>) -> Outcome<()> {
+        let buckets: Vec<_> = changes.keys().map(|bucket| i64::from(*bucket)).collect();
+        let by: Vec<_> = changes.values().map(|by| by.cast_signed()).collect();
+        let sql = "INSERT INTO session_digests (bucket, digest)
+             SELECT c.bucket, c.digest FROM unnest($1::bigint[], $2::bigint[]) AS c (bucket, digest)
              ON CONFLICT (bucket) DO UPDATE
              SET digest = (session_digests.digest | excluded.digest)
                         - (session_digests.digest & excluded.digest)";
-        self.db.run(sql, &[&i64::from(bucket), &by.cast_signed()]).await.map(drop)
+        self.db.run(sql, &[&buckets, &by]).await.map(drop)
     }
 
-    /// Adds a raised read mark to the digests of all sessions of its user.
+    /// Adds a raised read mark to the digests of all sessions of its user, however many there are.
     pub(super) async fn change_mark(
         &self,
         user: &UserId,
@@ -41,13 +51,15 @@ impl Tx<'_> {
         if from == to {
             return Ok(());
         }
-        let sql = "SELECT key FROM sessions WHERE author = $1 ORDER BY key";
-        let keys = self.db.rows(sql, &[&&user.0[..]]).await?;
-        for key in each(&keys, |row| Ok(SessionKey(row.bytes(0)?)))? {
+        let sql = "SELECT key FROM sessions WHERE author = $1";
+        let mut changes: BTreeMap<u8, u64> = BTreeMap::new();
+        for row in &self.db.rows(sql, &[&&user.0[..]]).await? {
+            let key = SessionKey(row.bytes(0)?);
+            let [bucket, ..] = key.0;
             let mark = |seq| mark_digest(&key, board.as_str(), seq);
-            self.change_digest(&key, mark(from) ^ mark(to)).await?;
+            *changes.entry(bucket).or_default() ^= mark(from) ^ mark(to);
         }
-        Ok(())
+        self.change_digests(&changes).await
     }
 
     pub(super) async fn session_digests(&self) -> Outcome<SessionDigests> {

@@ -8,9 +8,11 @@ mod conflicts;
 mod login;
 mod notify;
 mod plans;
+mod round_trips;
 mod schema;
 mod silent;
 mod standby;
+mod upkeep;
 
 use std::{
     sync::{

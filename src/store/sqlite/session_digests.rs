@@ -5,6 +5,8 @@
 //! 2. A digest that another release let go wrong costs reads, never a session: pages are read from
 //!    the rows. Upkeep counts one bucket after another again.
 
+use std::collections::BTreeMap;
+
 use rusqlite::params;
 
 use super::{
@@ -20,18 +22,24 @@ use crate::model::{
 };
 
 impl Tx<'_> {
-    /// Adds a change to the digest of a key's bucket. SQLite has no XOR.
+    /// Adds a change to the digest of a key's bucket.
     pub(super) fn change_digest(&self, key: &SessionKey, by: u64) -> Result<(), StoreError> {
+        let [bucket, ..] = key.0;
+        self.change_bucket(bucket, by)
+    }
+
+    /// Adds a change to the digest of a bucket. SQLite has no XOR.
+    fn change_bucket(&self, bucket: u8, by: u64) -> Result<(), StoreError> {
         let mut put = self.db.prepare_cached(
             "INSERT INTO session_digests (bucket, digest) VALUES (?1, ?2)
              ON CONFLICT (bucket) DO UPDATE
              SET digest = (digest | excluded.digest) - (digest & excluded.digest)",
         )?;
-        put.execute(params![key.0[0], by.cast_signed()])?;
+        put.execute(params![bucket, by.cast_signed()])?;
         Ok(())
     }
 
-    /// Adds a raised read mark to the digests of all sessions of its user.
+    /// Adds a raised read mark to the digests of all sessions of its user, once to each bucket.
     pub(super) fn change_mark(
         &self,
         user: &UserId,
@@ -43,11 +51,14 @@ impl Tx<'_> {
         }
         let mut find = self.db.prepare_cached("SELECT key FROM sessions WHERE user = ?1")?;
         let keys = find.query_map([user.0], |row| Ok(SessionKey(row.get(0)?)))?;
-        for key in keys.collect::<Result<Vec<_>, _>>()? {
+        let mut changes: BTreeMap<u8, u64> = BTreeMap::new();
+        for key in keys {
+            let key = key?;
+            let [bucket, ..] = key.0;
             let mark = |seq| mark_digest(&key, board.as_str(), seq);
-            self.change_digest(&key, mark(from) ^ mark(to))?;
+            *changes.entry(bucket).or_default() ^= mark(from) ^ mark(to);
         }
-        Ok(())
+        changes.into_iter().try_for_each(|(bucket, by)| self.change_bucket(bucket, by))
     }
 
     pub(super) fn session_digests(&self) -> Result<SessionDigests, StoreError> {

@@ -168,6 +168,42 @@ async fn batch_whose_rows_are_refused_falls_alone_in_its_group() {
 }
 
 #[tokio::test]
+async fn repetitions_on_many_boards_are_written_in_several_transactions() {
+    let env = real_env();
+    let Some(server) = Server::start(&env, &[]).await else { return };
+    let boards = Boards::new(env.clone(), &server).await;
+    let create = "INSERT INTO chat.boards (name, last_seq, last_posted_at)
+                  SELECT 'b' || n, 0, 0 FROM generate_series(0, 59) n";
+    server.sql(&env, create).await;
+    let names: Vec<_> = (0..60).map(|n| format!("b{n}")).collect();
+    let mut permissions = Vec::new();
+    for (id, name) in (100..).zip(&names) {
+        let permission = permission(&boards.store, name).await;
+        let posted = write_at(&boards.store, &permission, 1, vec![post_on(name, id)]).await;
+        assert_eq!(places(&posted), [('+', 1)]);
+        permissions.push(permission);
+    }
+    let before = recorded(&env, &server).await;
+    // Half of them come again; of the others the ids are new.
+    let batch = |(nth, of): (u64, _)| {
+        let id = if nth < 30 { 100 + nth } else { 200 + nth };
+        (of, 2, vec![post_on(&format!("b{nth}"), id)])
+    };
+    let answers =
+        boards.write_together(&server, (0..).zip(&permissions).map(batch).collect()).await;
+    for (nth, answer) in answers.iter().enumerate() {
+        let place = if nth < 30 { ('=', 1) } else { ('+', 2) };
+        assert_eq!(places(answer), [place], "board {nth}");
+    }
+    let after = recorded(&env, &server).await;
+    assert_eq!((after.0 - before.0, after.1 - before.1), (61, 61), "each batch once");
+    let transactions = "SELECT count(DISTINCT xmin::text) FROM chat.writes
+                        WHERE resource LIKE 'board:b%' AND n = 2";
+    let count: u64 = server.sql(&env, transactions).await[0].parse().expect("a number");
+    assert!(count >= 3, "60 batches that may take 8 statements each in {count} transactions");
+}
+
+#[tokio::test]
 async fn failed_append_is_ended_once() {
     let env = real_env();
     let Some(server) = Server::start(&env, &[]).await else { return };

@@ -21,12 +21,12 @@ const CALLS: u32 = 1750;
 const _: () = assert!(CALLS as usize > WAITING_MAX);
 
 /// Address of the store behind a listener.
-fn behind(listener: &TcpListener) -> Address {
+pub(super) fn behind(listener: &TcpListener) -> Address {
     let at = listener.local_addr().expect("bound");
     address(&format!("postgres://chatchat@{at}/postgres?options=-csearch_path%3Dchat"))
 }
 
-async fn listener() -> TcpListener {
+pub(super) async fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.expect("a port")
 }
 

@@ -87,6 +87,25 @@ fn touch_of_sessions_changes_few_rows_however_many_are_not_active_any_more() {
 }
 
 #[test]
+fn read_mark_changes_few_rows_however_many_sessions_its_user_has() {
+    let mut desk = Desk::new();
+    desk.fill(
+        "WITH RECURSIVE n(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM n LIMIT 3000)
+         INSERT INTO sessions
+         SELECT CAST(printf('%032d', number) AS BLOB), zeroblob(16), 'Ada', 0, 0 FROM n;
+         UPDATE boards SET last_seq = 5",
+    );
+    let resource = Resource::Sessions(MASTER);
+    let token = Token { n: 1, ..desk.lease(resource.clone()) };
+    let permission = Permission { resource, token, after: None, worker: NodeId([9; 16]) };
+    let key = SessionKey(*b"00000000000000000000000000000001");
+    let mark = Task::SetReadMark { key, board: BoardName::lobby(), seq: Seq(1) };
+    let changed = desk.changes(&Op::Write { permission, tasks: Arc::new(vec![mark]) });
+    assert_eq!(desk.rows("read_marks"), 1);
+    assert!(changed < 10, "a read mark changed {changed} rows");
+}
+
+#[test]
 fn record_of_writes_is_trimmed_in_small_pieces() {
     let mut desk = Desk::new();
     desk.fill_writes(5000);
