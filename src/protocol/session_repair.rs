@@ -6,14 +6,16 @@
 //! 2. Between copies nothing is forgotten: a log-out that one of them knows wins, and a session that
 //!    one of them knows is taken over.
 //! 3. A session that is remembered as closed never opens again.
-//! 4. One round runs at a time. It repairs at most [`BUCKETS_PER_ROUND`] buckets; equal digests end it
+//! 4. Copies of two epochs take nothing from each other. One that knows no epoch takes sessions from any
+//!    copy, and learns the epoch from the store or a master.
+//! 5. One round runs at a time. It repairs at most [`BUCKETS_PER_ROUND`] buckets; equal digests end it
 //!    after one message.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::model::{
     copies::{BUCKETS, SessionDigests, SessionEntry, SessionPage, keys_of},
-    ids::SessionKey,
+    ids::{SessionKey, StoreEpoch},
     message::Update,
     time::Mono,
 };
@@ -87,12 +89,22 @@ pub enum Source {
     Copy,
 }
 
-/// Returns the buckets in which a copy differs from its source. None if their epochs differ: then the
-/// boards show it first.
+/// Returns whether a copy may be repaired from another one, by their epochs.
+#[must_use]
+pub fn are_comparable(ours: StoreEpoch, theirs: StoreEpoch) -> bool {
+    ours == StoreEpoch(0) || ours == theirs
+}
+
+/// Returns the buckets in which a copy differs from its source. None if their epochs forbid the repair: the
+/// store's boards show first that its epoch is another one.
 #[must_use]
 pub fn differing(ours: &SessionDigests, theirs: &SessionDigests, source: Source) -> Vec<u8> {
     let is_whole = theirs.open.len() == BUCKETS && theirs.closed.len() == BUCKETS;
-    if ours.epoch != theirs.epoch || !is_whole {
+    let is_fit = match source {
+        Source::Store { .. } => ours.epoch == theirs.epoch,
+        Source::Copy => are_comparable(ours.epoch, theirs.epoch),
+    };
+    if !is_fit || !is_whole {
         return Vec::new();
     }
     let differs = |bucket: &u8| {

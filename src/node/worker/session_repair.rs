@@ -1,4 +1,8 @@
 //! Rounds of repairs of the node database's sessions, from the store or from another copy.
+//!
+//! 1. The boards of another copy only say where posts may lack here: masters and the store bring the posts.
+//!    No epoch, board or time is learnt from a copy, or one bad worker would empty all others, and make
+//!    the store look like an older one to them.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -12,7 +16,7 @@ use crate::{
         message::{Request, Response},
         rows::Boards,
     },
-    protocol::session_repair::{BUCKETS_PER_ROUND, Source, differing, merge},
+    protocol::session_repair::{BUCKETS_PER_ROUND, Source, are_comparable, differing, merge},
     replica::{Replica, ReplicaError, ReplicaLimits},
     store::Store,
 };
@@ -77,25 +81,27 @@ pub(super) async fn round(env: &Env, database: &Database, other: Other) -> Optio
     let (ours, since) = database.read(Replica::digests).await?;
     let (theirs, boards) = other.digests(env).await?;
     let gaps = match boards {
-        Some(boards) => look_at_boards(database, boards).await?,
-        // A poll of the store brings them.
+        Some(boards) if are_comparable(ours.epoch, boards.epoch) => {
+            look_at_boards(database, boards).await?
+        }
+        // Which of the two is out of date, the store says.
+        Some(_) => return Some(Round::default()),
+        // A poll of the store brings them. A new database knows no epoch until it knows the boards.
+        None if ours.epoch < theirs.epoch => {
+            return Some(Round { goes_on: true, ..Round::default() });
+        }
         None => Vec::new(),
     };
-    // A new database knows no epoch until it knows the boards.
-    let goes_on = ours.epoch < theirs.epoch
-        || repair(env, database, &other, (&ours, &theirs), since).await.unwrap_or(false);
+    let goes_on = repair(env, database, &other, (&ours, &theirs), since).await.unwrap_or(false);
     Some(Round { goes_on, gaps })
 }
 
-/// Takes the boards of another copy in if it has more than this one. Returns those with a gap here.
+/// Returns the boards of this node database of which another copy says that it has more posts.
 async fn look_at_boards(database: &Database, theirs: Boards) -> Option<Vec<BoardName>> {
     let ours = database.read(|replica| replica.boards()).await?;
-    let is_more = |(board, last): &(BoardName, Seq)| ours.last(board).is_none_or(|own| own < *last);
-    if theirs.epoch <= ours.epoch && !theirs.boards.iter().any(is_more) {
-        return Some(Vec::new());
-    }
-    let gaps = database.observe(theirs).await?.gaps;
-    Some(gaps.into_iter().map(|gap| gap.board).collect())
+    let has_more =
+        |(board, last): &(BoardName, Seq)| ours.last(board).is_some_and(|own| own < *last);
+    Some(theirs.boards.into_iter().filter(has_more).map(|(board, _)| board).collect())
 }
 
 /// Repairs the buckets that differ, and returns whether there were too many for one round.
@@ -157,3 +163,6 @@ pub(super) fn page(
     let found = replica.sessions(bucket, after, None, PAGE_SESSIONS_MAX)?;
     Ok(SessionPage::of(found.into_iter().map(|(_, entry)| entry).collect()))
 }
+
+#[cfg(all(test, feature = "net"))]
+mod tests;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     copies::closed_digest,
-    ids::{Author, BoardName, Seq, StoreEpoch, UserId},
+    ids::{Author, BoardName, Seq, UserId},
     rows::SessionRow,
 };
 
@@ -181,11 +181,20 @@ fn page_is_taken_only_as_far_as_there_is_room_and_only_of_its_bucket() {
 fn digests_of_another_epoch_or_length_name_no_bucket() {
     let (ours, theirs) = (Sessions::of([open(1, 0)]).digests(), SessionDigests::empty(EPOCH));
     assert_eq!(differing(&ours, &theirs, Source::Copy), [1]);
-    let other = SessionDigests::empty(StoreEpoch(8));
+    let [older, newer] = [6, 8].map(|epoch| SessionDigests::empty(StoreEpoch(epoch)));
     let short = SessionDigests { closed: Vec::new(), ..theirs };
-    for theirs in [other, short] {
+    for theirs in [older, newer, short] {
         assert!(differing(&ours, &theirs, Source::Copy).is_empty());
     }
+}
+
+#[test]
+fn copy_that_knows_no_epoch_is_repaired_from_any_copy_but_not_from_the_store() {
+    let (theirs, none) =
+        (Sessions::of([open(1, 0)]).digests(), SessionDigests::empty(StoreEpoch(0)));
+    assert_eq!(differing(&none, &theirs, Source::Copy), [1]);
+    assert!(differing(&none, &theirs, Source::Store { since: 0 }).is_empty());
+    assert!(differing(&theirs, &none, Source::Copy).is_empty());
 }
 
 fn entries() -> impl Strategy<Value = Vec<(u8, u64, bool)>> {
