@@ -45,7 +45,8 @@ enum Job {
     /// A post, and since when it is held.
     Hold((HeldPost, Wall), oneshot::Sender<Option<HoldReply>>),
     LetGo(HeldKey),
-    Reopen,
+    /// Opens the database again, unless it was since this opening.
+    Reopen(u64),
     Close(oneshot::Sender<()>),
 }
 
@@ -86,8 +87,18 @@ impl Database {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Returns the open database, and the number of openings up to its own.
+    fn opened(&self) -> Option<(Arc<Replica>, u64)> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        // It is counted under the same lock.
+        open.clone().map(|replica| (replica, self.openings()))
+    }
+
     fn set(&self, replica: Option<Replica>) -> Option<Arc<Replica>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if replica.is_some() {
+            self.openings.fetch_add(1, Ordering::Relaxed);
+        }
         std::mem::replace(&mut *open, replica.map(Arc::new))
     }
 
@@ -113,13 +124,13 @@ impl Database {
         &self,
         read: impl FnOnce(&Replica) -> Result<T, ReplicaError> + Send + 'static,
     ) -> Option<T> {
-        let replica = self.replica()?;
+        let (replica, opening) = self.opened()?;
         match self.env.compute(move || read(&replica)).await {
             Ok(Ok(value)) => Some(value),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "a read of the node database");
                 // A full queue has a write that finds out as well.
-                let _ = self.jobs.try_send(Job::Reopen);
+                let _ = self.jobs.try_send(Job::Reopen(opening));
                 None
             }
             Err(Cancelled) => None,
@@ -234,7 +245,9 @@ impl Database {
                 Job::LetGo(key) => {
                     self.change(move |to| to.let_go(key)).await;
                 }
-                Job::Reopen => self.reopen().await,
+                // Of reads that failed together the first one had it opened again.
+                Job::Reopen(opening) if opening != self.openings() => {}
+                Job::Reopen(_) => self.reopen().await,
                 Job::Close(done) => {
                     if let Some(replica) = self.set(None) {
                         let persisted = self.env.compute(move || replica.persist()).await;
@@ -281,7 +294,6 @@ impl Database {
             match open(&self.env, self.limits, check).await {
                 Ok(replica) => {
                     self.set(Some(replica));
-                    self.openings.fetch_add(1, Ordering::Relaxed);
                     return;
                 }
                 Err(error) => tracing::error!(%error, "the node database does not open"),
@@ -310,5 +322,44 @@ async fn open(env: &Env, limits: ReplicaLimits, check: Check) -> Result<Replica,
             Ok(replica)
         }
         Err(Cancelled) => Err(ReplicaError::Failed { why: "the node is going away".to_owned() }),
+    }
+}
+
+#[cfg(all(test, feature = "net"))]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::{env::real::RealWorld, model::message::Task as Work, testing::worker::post};
+
+    #[tokio::test]
+    async fn reads_that_fail_together_have_the_database_opened_again_once() {
+        let env = Env::new(RealWorld::temporary().expect("a directory of its own"));
+        let (database, members, _writing) = Database::start(&env, ReplicaLimits::default());
+        members.await.expect("it opens");
+        assert_eq!(database.openings(), 1);
+        let damaged = || ReplicaError::Damaged { why: "on purpose".to_owned() };
+        let reads = (0..25).map(|_| database.read::<()>(move |_| Err(damaged())));
+        assert!(join_all(reads).await.iter().all(Option::is_none));
+        let Work::Post { board, post } = post(1) else { panic!("it is a post") };
+        let held = HeldPost { board, post };
+        let hold = async {
+            loop {
+                match database.hold(held.clone(), env.wall()).await {
+                    HoldReply::Failed => env.sleep(Duration::from_millis(10)).await,
+                    said => break said,
+                }
+            }
+        };
+        assert_eq!(env.timeout(Duration::from_secs(20), hold).await, Ok(HoldReply::Held));
+        assert_eq!(database.openings(), 2);
+        // One that fails later has it opened again.
+        assert_eq!(database.read::<()>(move |_| Err(damaged())).await, None);
+        let again = async {
+            while database.openings() < 3 {
+                env.sleep(Duration::from_millis(10)).await;
+            }
+        };
+        env.timeout(Duration::from_secs(20), again).await.expect("it is opened again");
     }
 }
