@@ -2,7 +2,7 @@
 //! effects carried out in order. Nothing here waits but the loop itself; work that takes time is a task
 //! that comes back as an [`Input`].
 
-use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, sync::Arc};
 
 use futures_util::{FutureExt, future::join_all};
 use rand_chacha::{ChaCha20Rng, rand_core::Rng};
@@ -44,11 +44,6 @@ use crate::{
     replica::ApplyReport,
     store::{LoginSlot, Store, rollback::OwnEnds},
 };
-
-/// Maximum time for a goodbye.
-const GOODBYE: Duration = Duration::from_secs(1);
-/// Maximum time that a worker that ends takes to hand its held posts over.
-pub(super) const HAND_OVER_MAX: Duration = Duration::from_millis(1500);
 
 /// Parts that a driver is built from.
 pub(super) struct Parts {
@@ -94,18 +89,22 @@ pub(super) struct Driver {
     pub(super) held: HandIn,
     /// Openings of the node database after which it was read which posts it holds.
     pub(super) held_of_opening: u64,
+    /// Tasks under way after which more posts may be known to wait on the disk.
+    pub(super) held_tasks: usize,
     login_asks: LoginAsks,
     rng: ChaCha20Rng,
     links_made: u64,
-    driver: DriverStamp,
+    pub(super) driver: DriverStamp,
     pub(super) reaches_store: bool,
     watch: StoreWatch,
     /// Whether the master had this worker end.
-    is_drained: bool,
+    pub(super) is_drained: bool,
     /// Time since which this worker takes no more batches, so that it can leave its master.
     pub(super) leaves_since: Option<Mono>,
-    /// Whether this worker ends: it finishes what it has, and takes no post to hold any more.
-    pub(super) is_ending: bool,
+    /// Time since which this worker tells its master that it takes nothing more, if it ends.
+    pub(super) ends_since: Option<Mono>,
+    /// Whether this worker hands its held posts over, as it ends: no other post joins them any more.
+    pub(super) hands_over: bool,
 }
 
 impl Driver {
@@ -126,6 +125,7 @@ impl Driver {
             batches: Batches::default(),
             held: HandIn::default(),
             held_of_opening: 0,
+            held_tasks: 0,
             login_asks: LoginAsks::default(),
             links_made: 0,
             driver: DriverStamp::default(),
@@ -133,7 +133,8 @@ impl Driver {
             watch: StoreWatch::default(),
             is_drained: false,
             leaves_since: None,
-            is_ending: false,
+            ends_since: None,
+            hands_over: false,
         }
     }
 
@@ -144,21 +145,11 @@ impl Driver {
         stop: impl Future<Output = ()> + Send,
     ) {
         self.serve_until(&mut inbox, stop, |_| false).await;
-        self.is_ending = true;
-        // Its master gives it nothing more from now on.
-        self.send_beat();
-        let handed_over = self.hand_over();
-        self.serve_until(&mut inbox, handed_over, |_| false).await;
-        // A master that gets no answer to a batch counts a try, and gives it to another worker too.
-        let env = self.parts.env.clone();
-        let patience = env.sleep(self.parts.config.store_timeout);
-        self.serve_until(&mut inbox, patience, |it| it.batches.len() == 0).await;
-        self.driver.clear();
-        self.say_goodbye(&mut inbox.links).await;
+        self.end(inbox).await;
     }
 
     /// Serves until `stop`, until it is done, or until the master has this worker end.
-    async fn serve_until(
+    pub(super) async fn serve_until(
         &mut self,
         inbox: &mut Inbox<Input>,
         stop: impl Future<Output = ()> + Send,
@@ -166,17 +157,18 @@ impl Driver {
     ) {
         let mut stop = std::pin::pin!(stop);
         let env = self.parts.env.clone();
-        while (self.is_ending || !self.is_drained) && !is_done(self) {
+        while (self.is_ending() || !self.is_drained) && !is_done(self) {
             let now = self.now();
             self.driver.set(now);
             let turn = now + self.parts.config.heartbeat_interval;
             // Who ends hands in nothing more: what was due would be due at once, again and again.
-            let hand_in = if self.is_ending { None } else { self.held.next_deadline() };
+            let hand_in = if self.is_ending() { None } else { self.held.next_deadline() };
             let due = [
                 self.parts.worker.next_deadline(),
                 self.keys.next_deadline(),
                 hand_in,
                 self.leaves_next(now),
+                self.crossed_next(now),
             ];
             let due = due.into_iter().flatten().fold(turn, Mono::min);
             let mut next = tokio::select! {
@@ -205,7 +197,7 @@ impl Driver {
             let now = self.now();
             self.expire_keys(now);
             self.on_opening();
-            if !self.is_ending {
+            if !self.is_ending() {
                 self.hand_in(now);
                 self.leave_if_done(now);
             }
@@ -219,24 +211,6 @@ impl Driver {
 
     fn now(&self) -> Mono {
         self.parts.env.now()
-    }
-
-    /// Tells the master that this registration leaves, and closes the node database.
-    async fn say_goodbye(&mut self, links: &mut mpsc::Receiver<(LinkId, Incoming)>) {
-        self.dialing = None;
-        self.drop_keys();
-        if let Some(link) = self.link.take() {
-            link.close(Close { reason: CloseReason::Leaving, retry_ms: 0 });
-            let gone = async {
-                while let Some((id, incoming)) = links.recv().await {
-                    if id == link.id() && matches!(incoming, Incoming::Closed(_)) {
-                        break;
-                    }
-                }
-            };
-            let _ = self.parts.env.timeout(GOODBYE, gone).await;
-        }
-        self.parts.database.close().await;
     }
 
     fn on_input(&mut self, input: Input) {
@@ -316,7 +290,7 @@ impl Driver {
     fn ask_for_login(&mut self, now: Mono) {
         let slot = self.parts.dialer.login.as_ref();
         if let (true, Some(link)) = (slot.is_some_and(LoginSlot::is_wanted), &self.link)
-            && !self.is_ending
+            && !self.is_ending()
             && self.login_asks.leaves(now)
         {
             tracing::info!(
@@ -473,8 +447,7 @@ impl Driver {
             Request::Drain => {
                 tracing::info!("this worker ends: its master was asked to drain it");
                 self.is_drained = true;
-                let within = HAND_OVER_MAX + self.parts.config.store_timeout + GOODBYE;
-                let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+                let within_ms = u64::try_from(self.end_max().as_millis()).unwrap_or(u64::MAX);
                 answer(reply, &Response::Draining { within_ms });
             }
             Request::HeldOf(user) => {
@@ -487,7 +460,7 @@ impl Driver {
 
     fn on_assign(&mut self, batches: Vec<Assign>, reply: Responder) {
         let mine = self.parts.worker.registration();
-        let takes_none = self.is_ending || self.has_all_batches(self.now());
+        let takes_none = self.is_ending() || self.has_all_batches(self.now());
         let room = if takes_none { 0 } else { BATCHES_MAX };
         let Begun { write, waits, answered } = self.batches.begin(mine, room, batches, reply);
         if waits {
@@ -527,7 +500,7 @@ impl Driver {
     /// Returns what heartbeats say. One that ends or leaves has nothing written any more, as one
     /// that does not reach the store.
     const fn beat(&self) -> Beat {
-        let goes = self.is_ending || self.leaves_since.is_some();
+        let goes = self.is_ending() || self.leaves_since.is_some();
         Beat { reaches_store: self.reaches_store && !goes }
     }
 }

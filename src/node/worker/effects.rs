@@ -29,7 +29,7 @@ impl Driver {
     fn carry_one(&mut self, effect: Effect) {
         match effect {
             // It would register for nothing.
-            Effect::Dial(_) if self.is_ending => {}
+            Effect::Dial(_) if self.is_ending() => {}
             Effect::Dial(addr) => self.dial(addr),
             Effect::CloseLink(reason) => self.close_link(reason),
             Effect::FinishBatches => self.finish_batches(),

@@ -10,7 +10,8 @@ use futures_util::future::join_all;
 
 use super::{
     database::Database,
-    driver::{Driver, HAND_OVER_MAX, answer},
+    driver::{Driver, answer},
+    ending::HAND_OVER_MAX,
     input::Input,
 };
 use crate::{
@@ -29,12 +30,13 @@ const COPIES: u32 = 2;
 
 impl Driver {
     /// Puts a post that was held for so long elsewhere on the disk, then says so.
-    pub(super) fn hold(&self, post: HeldPost, age_ms: u64, reply: Responder) {
+    pub(super) fn hold(&mut self, post: HeldPost, age_ms: u64, reply: Responder) {
         let key = post.key();
         // One that ends would keep it for its next life.
-        if self.is_ending || !self.held.has_room(&key) {
+        if self.is_ending() || !self.held.has_room(&key) {
             return answer(reply, &Response::Hold(HoldReply::Full));
         }
+        self.held_tasks += 1;
         let (env, database) = (self.parts.env.clone(), self.parts.database.clone());
         self.spawn("hold", async move {
             let since = Wall { ms: env.wall().ms.saturating_sub(age_ms) };
@@ -55,12 +57,15 @@ impl Driver {
         held: HoldReply,
         reply: Responder,
     ) {
+        self.held_tasks = self.held_tasks.saturating_sub(1);
         // One that may be on the disk is looked for there when it is handed in.
         if matches!(held, HoldReply::Held | HoldReply::Unknown) {
             self.held.on_held(now, key, Duration::from_millis(age_ms));
             self.tell_held();
         }
-        answer(reply, &Response::Hold(held));
+        // Too late to be handed over: until the next life it is of no use to anybody.
+        let is_late = self.hands_over && held == HoldReply::Held;
+        answer(reply, &Response::Hold(if is_late { HoldReply::Unknown } else { held }));
     }
 
     /// Reads which posts the node database holds, after each time that it was opened, and has it compared
@@ -70,6 +75,7 @@ impl Driver {
         if openings != self.held_of_opening {
             self.held_of_opening = openings;
             self.parts.poll_now.notify_one();
+            self.held_tasks += 1;
             let database = self.parts.database.clone();
             self.spawn("held-posts", async move {
                 Some(Input::HeldFound(database.read(|replica| replica.held()).await))
@@ -90,6 +96,7 @@ impl Driver {
             // It is opened again.
             None => tracing::warn!("posts that wait for the store could not be read"),
         }
+        self.held_tasks = self.held_tasks.saturating_sub(1);
     }
 
     /// Hands in the posts whose turn it is.
@@ -134,6 +141,13 @@ impl Driver {
         let (link, now) = (self.link.clone(), env.now());
         let posts = self.held.keys().map(|key| (key, millis(self.held.age(now, &key))));
         let posts: Vec<_> = posts.collect();
+        // Of an earlier life, or still on their way to the disk.
+        let may_be_more = self.parts.database.openings() == 0 || self.held_tasks > 0;
+        if may_be_more {
+            tracing::warn!(
+                "held posts may be on this disk that nobody else has: start this worker again"
+            );
+        }
         async move {
             if posts.is_empty() {
                 return;
@@ -151,14 +165,14 @@ impl Driver {
                 }
             }
             let (posts, left) = (posts.len(), left.into_inner());
-            if left == 0 {
-                tracing::info!(posts, "two other workers have each post that was held here");
-            } else {
+            if left > 0 {
                 tracing::warn!(
                     posts,
                     left,
                     "held posts stay on this disk: start this worker again"
                 );
+            } else if !may_be_more {
+                tracing::info!(posts, "two other workers have each post that was held here");
             }
         }
     }

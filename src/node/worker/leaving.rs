@@ -8,7 +8,7 @@ use super::driver::Driver;
 use crate::model::time::Mono;
 
 /// Time in which batches come that crossed with the heartbeat that says to give out no more.
-const CROSSING: Duration = Duration::from_millis(300);
+pub(super) const CROSSING: Duration = Duration::from_millis(300);
 
 impl Driver {
     /// Tells the master to give out no more batches to this worker.
@@ -26,7 +26,7 @@ impl Driver {
     pub(super) fn leaves_next(&self, now: Mono) -> Option<Mono> {
         let crossed = self.leaves_since? + CROSSING;
         let next = if now < crossed { crossed } else { crossed + self.parts.config.store_timeout };
-        (!self.is_ending).then_some(next)
+        (!self.is_ending()).then_some(next)
     }
 
     /// Leaves when all batches are answered, at the latest when the store's time-out has passed.

@@ -21,6 +21,7 @@ mod database;
 mod dial;
 mod driver;
 mod effects;
+mod ending;
 mod envelopes;
 mod error;
 mod held;

@@ -1,42 +1,31 @@
-use std::{
-    cell::Cell,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+mod braked_world;
+mod ending;
+mod held;
+
+use std::{sync::atomic::Ordering, time::Duration};
 
 use crate::{
     comm::{Incoming, LinkEnd},
     config::Config,
-    env::{
-        Env,
-        real::{RealWorld, TempDir},
-    },
+    env::real::TempDir,
     model::{
-        bounds::HAND_OVER_VERSION,
         copies::{CopyDigests, SessionDigests, SessionEntry, SessionPage, closed_digest},
-        held::{HandInReply, HeldKey, HeldPost, HoldReply},
         ids::{
             Author, BoardName, Incarnation, PostText, Registration, Resource, Seq, SessionKey,
             Token, UserId,
         },
         message::{
-            AssignReply, Beat, Close, CloseReason, Direct, MemberState, Request, Response, Task,
-            Update,
+            AssignReply, Close, CloseReason, Direct, MemberState, Request, Response, Task, Update,
         },
         outcome::TaskResult,
         rows::{Boards, Holder, Lease, NewPost, Page, Permission, Range, SessionRow},
     },
-    replica::{Check, Replica, ReplicaLimits},
     store::Store,
     testing::{
-        leaping_clock::LeapingClock,
         long_list::LongList,
         worker::{
-            EPOCH, Taken, TestMaster, TestWorker, batch, config, env, lobby, number, post, store,
-            worker, worker_in, worker_with,
+            EPOCH, Taken, TestMaster, batch, config, env, lobby, number, post, store, worker,
+            worker_with,
         },
     },
 };
@@ -302,44 +291,6 @@ async fn stopped_worker_says_goodbye_and_unenrolled_worker_does_not_start() {
 }
 
 #[tokio::test]
-async fn worker_that_ends_answers_what_is_in_flight_and_takes_no_more() {
-    let (store, held) = store();
-    let dir = dir();
-    let mut master = TestMaster::start(&config()).await;
-    let mut running = worker(&master, &store, &dir, true);
-    let mut taken = master.take().await;
-    let lease = lobby(&store, &master).await;
-    held.gate.forget_permits(1000);
-    let (first, next) =
-        (batch(&taken, lease, 1, vec![post(1)]), batch(&taken, lease, 2, vec![post(2)]));
-    let meanwhile = async {
-        while held.writes.load(Ordering::SeqCst) == 0 {
-            env().sleep(Duration::from_millis(5)).await;
-        }
-        running.stop.take().expect("still there").send(()).expect("it listens");
-        env().sleep(Duration::from_millis(50)).await;
-        assert_eq!(taken.assign(next).await, AssignReply::Busy);
-        held.gate.add_permits(1000);
-    };
-    let (reply, ()) = tokio::join!(taken.assign(first), meanwhile);
-    assert!(matches!(reply, AssignReply::Done(_)), "{reply:?}");
-    let says = Cell::new(None);
-    let end = taken.hear(|incoming| match incoming {
-        Incoming::Beat(beat) => {
-            says.set(Some(beat.reaches_store));
-            None
-        }
-        Incoming::Closed(end) => Some(end),
-        _ => None,
-    });
-    let leaving = Close { reason: CloseReason::Leaving, retry_ms: 0 };
-    assert_eq!(end.await, LinkEnd::ClosedByPeer(leaving));
-    assert_eq!(says.get(), Some(false), "its master gives it nothing more");
-    assert_eq!(held.writes.load(Ordering::SeqCst), 1);
-    running.ended.await.expect("it ended").expect("it ran");
-}
-
-#[tokio::test]
 async fn worker_sends_its_status_and_its_directory() {
     let (store, _held) = store();
     let mut master = TestMaster::start(&config()).await;
@@ -391,197 +342,6 @@ async fn board_of_longest_posts_is_read_over_a_link_in_pages() {
         }
     }
     assert!(pages > 1, "150 times 8 KiB fit into one frame?");
-}
-
-/// Hour, in milliseconds.
-const HOUR_MS: u64 = 3_600_000;
-
-fn held_post() -> HeldPost {
-    match post(1) {
-        Task::Post { board, post } => HeldPost { board, post },
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Has a worker hold a post, as soon as its database is open.
-async fn hold(taken: &Taken, request: Request) {
-    for _ in 0..800 {
-        match taken.call(request.clone()).await {
-            Response::Hold(HoldReply::Failed) => env().sleep(Duration::from_millis(25)).await,
-            Response::Hold(HoldReply::Held) => return,
-            other => panic!("{other:?}"),
-        }
-    }
-    panic!("the database never took the post");
-}
-
-/// Tells a worker to end. Returns its request about the post that it holds, once it has ended; the answer
-/// is that so many others hold the post.
-async fn ended_after(mut running: TestWorker, taken: &mut Taken, copies: u32) -> Request {
-    running.stop.take().expect("still there").send(()).expect("it listens");
-    let asked = taken.hear(|incoming| match incoming {
-        Incoming::Request {
-            request: request @ (Request::HandOver { .. } | Request::Hold { .. }),
-            reply,
-        } => Some((request, reply)),
-        _ => None,
-    });
-    let (request, reply) = asked.await;
-    let answer = match request {
-        Request::HandOver { .. } => Response::HandOver { copies },
-        _ => Response::Hold(HoldReply::Held),
-    };
-    reply.send(&answer).expect("it waits");
-    running.ended.await.expect("it ended").expect("it ran");
-    request
-}
-
-/// Returns the posts that wait in the database of a worker that has ended.
-fn held_in(dir: &TempDir) -> Vec<HeldKey> {
-    let disk = Env::new(RealWorld::new(dir.path()).expect("usable")).disk();
-    let (replica, _) =
-        Replica::open(&disk, ReplicaLimits::default(), Check::Whole, |_| ()).expect("opens");
-    replica.held().expect("read").into_iter().map(|(key, _)| key).collect()
-}
-
-#[tokio::test]
-async fn held_post_goes_with_its_age_and_stays_until_two_others_hold_it() {
-    let (store, _held) = store();
-    let mut master = TestMaster::start(&config()).await;
-    let dir = dir();
-    let held = held_post();
-    for (copies, stays) in [(1, vec![held.key()]), (2, vec![])] {
-        let is_first = copies == 1;
-        let running = worker(&master, &store, &dir, is_first);
-        let mut taken = master.take().await;
-        if is_first {
-            let held = held.clone();
-            hold(&taken, Request::HandOver { held, copy: 0, age_ms: HOUR_MS }).await;
-        }
-        // It hands over what it knows that it holds.
-        let knows = taken.hear(|incoming| match incoming {
-            Incoming::Direct(Direct::Holds(1)) => Some(()),
-            _ => None,
-        });
-        knows.await;
-        let asked = ended_after(running, &mut taken, copies).await;
-        let Request::HandOver { held: sent, copy: 0, age_ms } = asked else { panic!("{asked:?}") };
-        assert_eq!(sent, held);
-        assert!((HOUR_MS..HOUR_MS + 60_000).contains(&age_ms), "{age_ms}");
-        assert_eq!(held_in(&dir), stays, "{copies}");
-    }
-}
-
-#[tokio::test]
-async fn held_post_ages_by_the_monotonic_clock_and_across_lives_by_the_wall_clock() {
-    let (store, _held) = store();
-    let mut master = TestMaster::start(&config()).await;
-    let (dir, ahead_ms) = (dir(), Arc::new(AtomicU64::new(0)));
-    let life = |master: &TestMaster, is_first| {
-        let env = Env::new(LeapingClock::new(dir.path(), &ahead_ms));
-        worker_in(env, config(), master, &store, is_first)
-    };
-    let running = life(&master, true);
-    let mut taken = master.take().await;
-    hold(&taken, Request::Hold { held: held_post(), copy: 0 }).await;
-    ahead_ms.store(30 * HOUR_MS, Ordering::SeqCst);
-    taken.link.beat(Beat { reaches_store: true });
-    let handed_in = taken.hear(|incoming| match incoming {
-        Incoming::Request { request: Request::HandIn { age_ms, .. }, reply } => {
-            Some((age_ms, reply))
-        }
-        _ => None,
-    });
-    let (age_ms, reply) = handed_in.await;
-    assert!(age_ms < 60_000, "{age_ms}");
-    taken.link.beat(Beat { reaches_store: false });
-    reply.send(&Response::HandIn(HandInReply::Later)).expect("it waits");
-    let Request::HandOver { age_ms, .. } = ended_after(running, &mut taken, 1).await else {
-        panic!("not with its age")
-    };
-    assert!(age_ms < 60_000, "{age_ms}");
-
-    let running = life(&master, false);
-    let mut taken = master.take().await;
-    let knows = taken.hear(|incoming| match incoming {
-        Incoming::Direct(Direct::Holds(1)) => Some(()),
-        _ => None,
-    });
-    knows.await;
-    let Request::HandOver { age_ms, .. } = ended_after(running, &mut taken, 1).await else {
-        panic!("not with its age")
-    };
-    assert!((30 * HOUR_MS..31 * HOUR_MS).contains(&age_ms), "{age_ms}");
-}
-
-#[tokio::test]
-async fn batch_in_flight_is_answered_while_a_worker_that_ends_hands_its_posts_over() {
-    let (store, writes) = store();
-    let mut master = TestMaster::start(&config()).await;
-    let dir = dir();
-    let mut running = worker(&master, &store, &dir, true);
-    let mut taken = master.take().await;
-    hold(&taken, Request::Hold { held: held_post(), copy: 0 }).await;
-    let lease = lobby(&store, &master).await;
-    writes.gate.forget_permits(1000);
-    let link = taken.link.clone();
-    let batch = Request::Assign(vec![batch(&taken, lease, 1, vec![post(2)])]);
-    let in_flight = link.call(batch, Duration::from_secs(5));
-    let meanwhile = async {
-        while writes.writes.load(Ordering::SeqCst) == 0 {
-            env().sleep(Duration::from_millis(5)).await;
-        }
-        running.stop.take().expect("still there").send(()).expect("it listens");
-        let asked = taken.hear(|incoming| match incoming {
-            Incoming::Request { request: Request::HandOver { .. }, reply } => Some(reply),
-            _ => None,
-        });
-        let reply = asked.await;
-        let Task::Post { board, post } = post(3) else { panic!("it is a post") };
-        let another = Request::Hold { held: HeldPost { board, post }, copy: 0 };
-        assert_eq!(taken.call(another).await, Response::Hold(HoldReply::Full));
-        writes.gate.add_permits(1000);
-        reply
-    };
-    let (written, reply) = tokio::join!(in_flight, meanwhile);
-    let Ok(Response::Assign(replies)) = written else { panic!("{written:?}") };
-    assert!(matches!(replies[..], [AssignReply::Done(_)]), "{replies:?}");
-    reply.send(&Response::HandOver { copies: 2 }).expect("it waits");
-    running.ended.await.expect("it ended").expect("it ran");
-    assert!(held_in(&dir).is_empty());
-}
-
-#[tokio::test]
-async fn master_of_the_release_before_is_asked_to_hold_without_an_age() {
-    let (store, _held) = store();
-    let mut master = TestMaster::start(&config()).await;
-    let dir = dir();
-    let older = Config { link_version_max: HAND_OVER_VERSION - 1, ..config() };
-    let running = worker_with(older, &master, &store, &dir, true);
-    let mut taken = master.take().await;
-    let held = held_post();
-    hold(&taken, Request::Hold { held: held.clone(), copy: 0 }).await;
-    let asked = ended_after(running, &mut taken, 1).await;
-    assert_eq!(asked, Request::Hold { held: held.clone(), copy: 0 });
-    assert_eq!(held_in(&dir), [held.key()], "the other holder may have had it before");
-}
-
-#[tokio::test]
-async fn worker_that_its_master_drains_says_how_long_it_takes_and_leaves() {
-    let (store, _held) = store();
-    let mut master = TestMaster::start(&config()).await;
-    let dir = dir();
-    let running = worker(&master, &store, &dir, true);
-    let mut taken = master.take().await;
-    let within_ms = 2500 + u64::try_from(config().store_timeout.as_millis()).expect("small");
-    assert_eq!(taken.call(Request::Drain).await, Response::Draining { within_ms });
-    let end = taken.hear(|incoming| match incoming {
-        Incoming::Closed(end) => Some(end),
-        _ => None,
-    });
-    let leaving = Close { reason: CloseReason::Leaving, retry_ms: 0 };
-    assert_eq!(end.await, LinkEnd::ClosedByPeer(leaving));
-    running.ended.await.expect("it ended").expect("it ran");
 }
 
 fn session(n: u8) -> SessionRow {
