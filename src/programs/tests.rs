@@ -2,6 +2,7 @@
 //! the real client.
 
 mod closings;
+mod held;
 mod readiness;
 mod restored;
 

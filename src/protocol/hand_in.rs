@@ -2,16 +2,14 @@
 //!
 //! 1. Nothing is handed in while the master is not strong.
 //! 2. At most [`HAND_INS_MAX`] posts are handed in at a time, in turn: one that could not be written goes
-//!    behind all others.
+//!    behind all others, and waits for half a second. All others wait with it if the master did not answer,
+//!    or has put off many in a row: where nothing is written at all, it is not to be asked often.
 //! 3. A post stays until its master says that it ended. One that became a dead letter waits for the
 //!    next registration.
 //! 4. The age of a post grows by the monotonic clock from when this life first heard of it: a wall
 //!    clock that is set meanwhile makes no post old.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::model::{
     bounds::{HAND_INS_MAX, HELD_MAX},
@@ -22,6 +20,9 @@ use crate::model::{
 
 /// Pause after a post that could not be written.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Posts that are put off in a row before all others wait too: posts of a board that cannot be written are
+/// put off at once, before those of others that were handed in with them are written.
+const PUT_OFF_MAX: usize = 4 * HAND_INS_MAX;
 
 /// State of one post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +44,16 @@ struct Held {
 #[derive(Clone, Debug, Default)]
 pub struct HandIn {
     posts: BTreeMap<HeldKey, Held>,
-    /// Posts in [`State::Waits`], in turn.
-    waiting: VecDeque<HeldKey>,
+    /// Posts in [`State::Waits`], each with the end of its own pause, in turn.
+    waiting: BTreeMap<(Mono, u64), HeldKey>,
+    /// Number of the next turn.
+    turn: u64,
     in_flight: usize,
     is_strong: bool,
-    /// End of the pause after a post that could not be written.
-    not_before: Option<Mono>,
+    /// Posts that were put off since one ended.
+    put_off: usize,
+    /// End of the pause of all posts.
+    not_before: Mono,
 }
 
 impl HandIn {
@@ -95,10 +100,8 @@ impl HandIn {
     /// that its author sent once more is handed in once more.
     pub fn on_held(&mut self, now: Mono, key: HeldKey, age: Duration) {
         let post = Held { state: State::DeadLetter, known: (now, age) };
-        let post = self.posts.entry(key).or_insert(post);
-        if post.state == State::DeadLetter {
-            post.state = State::Waits;
-            self.waiting.push_back(key);
+        if self.posts.entry(key).or_insert(post).state == State::DeadLetter {
+            self.wait(key, Mono::ZERO);
         }
     }
 
@@ -111,11 +114,10 @@ impl HandIn {
     /// is strong.
     pub fn on_registered(&mut self) {
         self.is_strong = false;
-        for (key, post) in &mut self.posts {
-            if post.state == State::DeadLetter {
-                post.state = State::Waits;
-                self.waiting.push_back(*key);
-            }
+        let is_letter = |(_, post): &(&HeldKey, &Held)| post.state == State::DeadLetter;
+        let letters: Vec<_> = self.posts.iter().filter(is_letter).map(|(key, _)| *key).collect();
+        for key in letters {
+            self.wait(key, Mono::ZERO);
         }
     }
 
@@ -124,7 +126,7 @@ impl HandIn {
         if self.next_deadline().is_none_or(|at| at > now) {
             return None;
         }
-        let key = self.waiting.pop_front()?;
+        let (_, key) = self.waiting.pop_first()?;
         self.set(&key, State::InFlight);
         self.in_flight += 1;
         Some(key)
@@ -133,8 +135,9 @@ impl HandIn {
     /// Returns when [`HandIn::next`] has a post, as far as is known.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        let may = self.is_strong && self.in_flight < HAND_INS_MAX && !self.waiting.is_empty();
-        may.then(|| self.not_before.unwrap_or(Mono::ZERO))
+        let ((due, _), _) = self.waiting.first_key_value()?;
+        let may = self.is_strong && self.in_flight < HAND_INS_MAX;
+        may.then_some(self.not_before.max(*due))
     }
 
     /// Takes the master's answer about a post in flight; `None` if there was none. Returns whether the
@@ -142,6 +145,9 @@ impl HandIn {
     pub fn on_answer(&mut self, now: Mono, key: HeldKey, answer: Option<HandInReply>) -> bool {
         if !self.is_in_flight(&key) {
             return false;
+        }
+        if matches!(answer, Some(HandInReply::Ended | HandInReply::DeadLetter)) {
+            self.put_off = 0;
         }
         self.in_flight -= 1;
         match answer {
@@ -151,9 +157,11 @@ impl HandIn {
             }
             Some(HandInReply::DeadLetter) => self.set(&key, State::DeadLetter),
             Some(HandInReply::Later) | None => {
-                self.not_before = Some(now + PAUSE);
-                self.set(&key, State::Waits);
-                self.waiting.push_back(key);
+                self.put_off += usize::from(answer.is_some());
+                if answer.is_none() || self.put_off >= PUT_OFF_MAX {
+                    self.not_before = now + PAUSE;
+                }
+                self.wait(key, now + PAUSE);
             }
         }
         false
@@ -165,6 +173,13 @@ impl HandIn {
             self.in_flight -= 1;
             self.posts.remove(&key);
         }
+    }
+
+    /// Gives a post its turn behind all that wait until the same time.
+    fn wait(&mut self, key: HeldKey, not_before: Mono) {
+        self.set(&key, State::Waits);
+        self.waiting.insert((not_before, self.turn), key);
+        self.turn += 1;
     }
 
     fn is_in_flight(&self, key: &HeldKey) -> bool {
@@ -228,6 +243,52 @@ mod tests {
         assert_eq!(all_due(&mut held, at(510)), [key(0), key(1)]);
         held.on_lost(key(0));
         assert_eq!(held.len(), 2);
+    }
+
+    #[test]
+    fn post_that_is_put_off_holds_up_no_other() {
+        let mut held = holding(200);
+        held.on_beat(true);
+        // Of two boards, one of which cannot be written; what is put off is said at once.
+        let is_good = |key: &HeldKey| key.id.0[0].is_multiple_of(2);
+        let mut written = Vec::new();
+        while written.len() < 100 {
+            let keys = all_due(&mut held, at(10));
+            assert!(!keys.is_empty(), "{} are written", written.len());
+            let (good, bad): (Vec<_>, Vec<_>) = keys.into_iter().partition(is_good);
+            for key in bad {
+                assert!(!held.on_answer(at(10), key, Some(HandInReply::Later)));
+            }
+            for key in good {
+                assert!(held.on_answer(at(10), key, Some(HandInReply::Ended)));
+                written.push(key);
+            }
+        }
+        assert_eq!(held.len(), 100);
+        assert_eq!((held.next(at(509)), held.next_deadline()), (None, Some(at(510))));
+        held.on_held(at(509), key(250), Duration::ZERO);
+        assert_eq!(held.next(at(509)), Some(key(250)), "a new one does not wait for them");
+    }
+
+    #[test]
+    fn all_wait_where_nothing_is_written_and_where_nothing_is_answered() {
+        let mut held = holding(200);
+        held.on_beat(true);
+        let (mut asked, mut put_off) = (all_due(&mut held, at(0)), 0);
+        while let Some(key) = asked.pop() {
+            assert!(!held.on_answer(at(1), key, Some(HandInReply::Later)));
+            put_off += 1;
+            asked.extend(all_due(&mut held, at(1)));
+        }
+        assert_eq!(put_off, PUT_OFF_MAX + HAND_INS_MAX - 1, "those in flight were asked before");
+        assert_eq!(all_due(&mut held, at(501)).len(), HAND_INS_MAX);
+
+        let mut held = holding(40);
+        held.on_beat(true);
+        let asked = all_due(&mut held, at(0));
+        assert!(!held.on_answer(at(1), asked[0], None));
+        assert_eq!((held.next(at(500)), held.next_deadline()), (None, Some(at(501))));
+        assert_eq!(all_due(&mut held, at(501)), [key(32)]);
     }
 
     #[test]

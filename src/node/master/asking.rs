@@ -7,9 +7,6 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use crate::env::Env;
 
 /// Asks `size` nodes at a time, all of them within `limit`, and returns the first answer of one that knows.
-///
-/// The next ones are asked when the last ones have answered. Those that are silent hold them up for an equal
-/// share of the time, and are listened to all the same until the end.
 pub(super) async fn ask_in_groups<N, T, F>(
     env: &Env,
     nodes: Vec<N>,
@@ -18,6 +15,30 @@ pub(super) async fn ask_in_groups<N, T, F>(
     ask: impl Fn(N, Duration) -> F,
 ) -> Option<T>
 where
+    F: Future<Output = Option<T>>,
+{
+    let mut first = None;
+    let take = |told: T| {
+        first = Some(told);
+        true
+    };
+    hear_in_groups(env, nodes, size, limit, ask, take).await;
+    first
+}
+
+/// Asks `size` nodes at a time, all of them within `limit`, and hands over the answer of each one that knows,
+/// until `take` says that it was enough.
+///
+/// The next ones are asked when the last ones have answered. Those that are silent hold them up for an equal
+/// share of the time, and are listened to all the same until the end.
+pub(super) async fn hear_in_groups<N, T, F>(
+    env: &Env,
+    nodes: Vec<N>,
+    size: usize,
+    limit: Duration,
+    ask: impl Fn(N, Duration) -> F,
+    mut take: impl FnMut(T) -> bool,
+) where
     F: Future<Output = Option<T>>,
 {
     let size = size.max(1);
@@ -35,25 +56,24 @@ where
         let is_last = group == groups;
         let hearing = async {
             while is_last || missing > 0 {
-                let (of, told) = asked.next().await?;
-                if told.is_some() {
-                    return told;
+                let Some((of, told)) = asked.next().await else { return false };
+                if told.is_some_and(&mut take) {
+                    return true;
                 }
                 missing -= usize::from(of == group);
             }
-            None
+            false
         };
         let share = if is_last { left } else { limit / groups };
-        if let Ok(Some(told)) = env.timeout(share, hearing).await {
-            return Some(told);
+        if let Ok(true) = env.timeout(share, hearing).await {
+            return;
         }
     }
-    None
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
 
     use super::*;
     use crate::testing::stepped_world::run;
@@ -133,6 +153,51 @@ mod tests {
         let (told, _, took) = ask(&eight(MISSES, MISSES));
         assert!(told.is_none() && took < 4 * SOON, "{took:?}");
         assert_eq!(ask(&[]), (None, Vec::new(), Duration::ZERO));
+    }
+
+    /// Asks three nodes at a time until so many told. Returns the numbers of these, the number of those that
+    /// were asked, and the time that it took.
+    fn hear(nodes: &[Node], enough: usize) -> (Vec<usize>, usize, Duration) {
+        let nodes: Vec<_> = nodes.iter().copied().enumerate().collect();
+        run(|env| async move {
+            let (asked, mut heard) = (Cell::new(0), Vec::new());
+            let begin = env.now();
+            let ask_one = |(nth, (after, knows)): (usize, Node), limit: Duration| {
+                asked.set(asked.get() + 1);
+                let env = env.clone();
+                async move {
+                    env.sleep(after.min(limit)).await;
+                    (knows && after <= limit).then_some(nth)
+                }
+            };
+            let take = |nth| {
+                heard.push(nth);
+                heard.len() >= enough
+            };
+            hear_in_groups(&env, nodes, 3, LIMIT, ask_one, take).await;
+            heard.sort_unstable();
+            (heard, asked.get(), env.now().since(begin))
+        })
+    }
+
+    #[test]
+    fn all_who_know_are_heard_whatever_their_group_within_the_limit() {
+        let (heard, _, took) = hear(&eight(KNOWS, KNOWS), usize::MAX);
+        assert_eq!(heard, (0..8).collect::<Vec<_>>());
+        assert!(took < 4 * SOON, "{took:?} for three groups");
+        let mut nodes = eight(KNOWS, KNOWS);
+        nodes[1] = SILENT;
+        nodes[4] = (LIMIT / 2, true);
+        let (heard, _, took) = hear(&nodes, usize::MAX);
+        assert_eq!(heard, [0, 2, 3, 4, 5, 6, 7]);
+        assert!(took <= LIMIT + SOON, "{took:?}");
+    }
+
+    #[test]
+    fn nobody_is_asked_after_enough_was_heard() {
+        assert_eq!(hear(&eight(MISSES, KNOWS), 1).1, 8);
+        let (heard, asked, _) = hear(&eight(KNOWS, KNOWS), 3);
+        assert_eq!((heard.len(), asked), (3, 3));
     }
 
     #[test]

@@ -235,7 +235,7 @@ impl Driver {
 
     /// Returns the time for all workers, so that they and the store fit into the time of another master
     /// that asks.
-    fn limit_for_a_peer(&self) -> Duration {
+    pub(super) fn limit_for_a_peer(&self) -> Duration {
         self.config.store_timeout * 3 / 4
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     api::{MasterState, Readiness, StoreReach},
     model::{
         absence::AwayReason,
+        held::HeldPost,
         ids::{Author, BoardName, Seq, SessionKey, UserId},
         message::Task,
         outcome::{Outcome, TaskResult},
@@ -163,10 +164,21 @@ impl Driver {
         answer: &Result<Boards, StoreError>,
     ) {
         match answer {
-            Ok(boards) if boards.last(board).is_some() => self.submit(task, waiter),
+            Ok(boards) if boards.last(board).is_some() => match (task, waiter) {
+                (Task::Post { board, post }, waiter @ Waiter::Holder { .. }) => {
+                    self.queue_handed_in(HeldPost { board, post }, waiter);
+                }
+                (task, waiter) => self.submit(task, waiter),
+            },
             Ok(_) => {
                 let what = format!("board {board}");
-                waiter.answer(refused(StoreError::Unknown { what }));
+                let outcome = refused(StoreError::Unknown { what });
+                match waiter {
+                    Waiter::Holder { user, id, reply } => {
+                        self.end_handed_in((user, id), reply, outcome);
+                    }
+                    waiter => waiter.answer(outcome),
+                }
             }
             Err(_) => waiter.answer(Outcome::Unavailable { retry_ms: RETRY_MS }),
         }
