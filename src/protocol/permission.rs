@@ -57,7 +57,7 @@ pub enum LeaseState {
         holder: Holder,
         /// End of its term unless it renews, by this node's clock.
         until: Mono,
-        /// Earliest time to ask again while the holder cannot be reached.
+        /// Earliest time to ask again while the holder cannot be reached, or for another master.
         look_at: Mono,
     },
 }

@@ -43,7 +43,7 @@ impl Driver {
             Effect::AcquireLease { slot, resource } => self.acquire_lease(slot, resource),
             Effect::RenewLeases { leases } => self.renew_leases(leases),
             Effect::ReleaseLease { resource, lease } => self.release_lease(resource, lease),
-            Effect::Wish { resource } => self.wish(resource),
+            Effect::Wish { resource, by } => self.wish(resource, by),
             Effect::Assign { link, call } => self.assign(link, call),
             Effect::Forward { link, call, tasks } => self.forward(link, call, tasks),
             Effect::Hold { id, post, holders } => self.hold(id, *post, &holders),
@@ -114,10 +114,11 @@ impl Driver {
         });
     }
 
-    fn wish(&self, resource: Resource) {
-        let (store, holder) = (self.store.clone(), self.me.holder);
+    fn wish(&self, resource: Resource, by: Holder) {
+        let store = self.store.clone();
         self.env.spawn("wish", async move {
-            let _ = store.wish(resource, holder).await;
+            // Another master's life may be over: that says nothing of this one.
+            let _ = store.wish(resource, by).await;
         });
     }
 

@@ -14,6 +14,7 @@ use crate::{
         ids::{LinkId, NodeId},
         message::{ForwardReply, Task},
         outcome::Outcome,
+        rows::Holder,
         time::Mono,
     },
     protocol::{
@@ -165,19 +166,34 @@ impl Master {
             }
         }
         for slot in silent {
-            // Who cannot write leaves it to who may; of two questions under way the store's
-            // second answer would find nobody.
+            // Who cannot write waits: a master that is linked has the task written or sends it back.
+            // Of two questions under way the store's second answer would find nobody.
             if !self.can_write(now)
                 || matches!(self.permissions.state(slot), LeaseState::Asking { .. })
             {
                 continue;
             }
             let Some(resource) = self.queue.resource(slot).cloned() else { continue };
-            out.push(Effect::Wish { resource: resource.clone() });
+            out.push(Effect::Wish { resource: resource.clone(), by: self.me });
             out.push(Effect::Probe("a master wished for a lease whose holder is silent"));
             self.permissions.on_asked(now, slot);
             out.push(Effect::AcquireLease { slot, resource });
         }
+    }
+
+    /// Returns the master to which tasks go that this one cannot have written.
+    pub(super) fn strong_peer(&self) -> Option<NodeId> {
+        self.peers.iter().find(|(_, peer)| peer.can_write).map(|(node, _)| *node)
+    }
+
+    /// Wishes for the lease of a holder out of reach in the name of the master to which the tasks go:
+    /// that one may reach the holder, so that it would not wish itself, and may not pass them on.
+    pub(super) fn wish_for_another(&self, slot: Slot, out: &mut Vec<Effect>) {
+        let row = self.strong_peer().and_then(|to| self.watch.get(&to));
+        let (Some(row), Some(resource)) = (row, self.queue.resource(slot).cloned()) else { return };
+        let by = Holder { node: row.node, incarnation: row.incarnation };
+        out.push(Effect::Wish { resource, by });
+        out.push(Effect::Probe("a master wished for a lease in the name of another"));
     }
 
     /// Takes back the tasks of a slot that wait at other masters and that `wanted` accepts: the

@@ -109,6 +109,8 @@ pub enum Effect {
     Wish {
         /// The resource.
         resource: Resource,
+        /// Master that is to have it: this one, or one to which it forwards tasks.
+        by: Holder,
     },
     /// Call a worker, for at most `attempt_timeout`; answer with [`Master::on_call`].
     Assign {

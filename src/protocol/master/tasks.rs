@@ -88,12 +88,12 @@ impl Master {
         }
         let slot = self.queue.find(&task.resource(self.me.node));
         if let Some(slot) = slot
-            && let LeaseState::Other { holder, until, .. } = self.permissions.state(slot)
+            && let LeaseState::Other { holder, until, look_at } = self.permissions.state(slot)
         {
             if holder.node == from {
                 // It gave the lease back: who holds one forwards nothing.
                 self.permissions.drop_lease(slot, now);
-            } else if now < until {
+            } else if now < until.min(look_at) {
                 return Err(ForwardReply::HeldBy(Some(holder)));
             }
         }
@@ -240,14 +240,6 @@ impl Master {
             LeaseState::Free { ask_at } if ask_at > now => self.wake(ask_at, slot),
             LeaseState::Free { .. } if self.can_write(now) => self.ask(now, slot, out),
             LeaseState::Free { .. } => self.pass_on(now, slot, out),
-            // What is known is old: who sent a task here may have been the holder itself.
-            LeaseState::Other { until, .. }
-                if until <= now
-                    && self.can_write(now)
-                    && self.queue.has_waiting(slot, Entry::is_foreign) =>
-            {
-                self.ask(now, slot, out);
-            }
             LeaseState::Other { holder, until, look_at } => {
                 self.go_to_holder(now, slot, holder, (until, look_at), out);
             }
@@ -264,9 +256,8 @@ impl Master {
     /// Forwards a slot's tasks to a master that can have them written, or ends them, when nobody is
     /// known to coordinate the resource and this master cannot have it written.
     fn pass_on(&mut self, now: Mono, slot: Slot, out: &mut Vec<Effect>) {
-        let strong = self.peers.iter().find(|(_, peer)| peer.can_write).map(|(node, _)| *node);
         self.refuse_forwarded(slot, None, out);
-        if let Some(to) = strong {
+        if let Some(to) = self.strong_peer() {
             self.forward_waiting(now, slot, to, out);
         } else if self.is_idle(now) {
             while let Some(entry) = self.queue.take_where(slot, |entry| !entry.sent) {
@@ -288,30 +279,35 @@ impl Master {
         out: &mut Vec<Effect>,
     ) {
         let is_reached = self.peers.contains_key(&holder.node);
+        let look_at = until.min(look_at);
+        let may_ask = look_at <= now && self.can_write(now);
         // A term that is over, of a holder that is gone, is no answer to who asks from elsewhere.
-        if is_reached || now < until {
+        if !may_ask && (is_reached || now < until) {
             self.refuse_forwarded(slot, Some(holder), out);
         }
         if self.queue.waiting(slot) == 0 {
             return;
         }
-        if is_reached {
+        // What is known is old: who sent a task here may have been the holder itself, or have
+        // wished for the lease in this master's name.
+        let asks_anew = may_ask && self.queue.has_waiting(slot, Entry::is_foreign);
+        if is_reached && !asks_anew {
             self.forward_waiting(now, slot, holder.node, out);
             return;
         }
-        let look_at = until.min(look_at);
         if look_at > now {
             self.wake(look_at, slot);
             return;
         }
         if !self.can_write(now) {
+            self.wish_for_another(slot, out);
             self.permissions.drop_lease(slot, now);
             self.pass_on(now, slot, out);
             return;
         }
         // Out of reach: masters that cannot see each other take turns by wishing.
-        if let Some(resource) = self.queue.resource(slot).cloned() {
-            out.push(Effect::Wish { resource });
+        if !is_reached && let Some(resource) = self.queue.resource(slot).cloned() {
+            out.push(Effect::Wish { resource, by: self.me });
             out.push(Effect::Probe("a master wished for a lease whose holder it cannot reach"));
         }
         self.ask(now, slot, out);

@@ -119,6 +119,18 @@ fn lease_that_comes_late_is_given_back_at_once() {
 }
 
 #[test]
+fn holder_out_of_reach_is_wished_away_for_the_master_that_takes_over() {
+    let mut lab = Lab::new(1);
+    lab.writer_is_linked(1);
+    let waits = lab.submit(1);
+    lab.held_by(holder(3));
+    lab.master.drain(lab.now, &mut lab.out);
+    lab.pass(500);
+    assert_eq!(lab.wished(), Some(holder(2)), "it takes no lease itself any more");
+    assert_eq!(forwarded(&mut lab), Some(waits));
+}
+
+#[test]
 fn task_of_another_master_is_refused_and_one_that_waited_is_sent_back() {
     let mut lab = lab();
     let waits = lab.takes_forward(holder(3).node, post(2));

@@ -43,6 +43,59 @@ fn forwarded_task_is_sent_back_and_never_forwarded_again() {
 }
 
 #[test]
+fn holder_out_of_reach_is_wished_away_in_the_name_of_the_master_that_gets_the_task() {
+    let mut lab = Lab::new(0);
+    lab.writer_is_linked(4);
+    let id = lab.submit(1);
+    assert_eq!(forwarded(&mut lab), Some((LinkId(50), id)));
+    lab.forward_ends(id, Ok(ForwardReply::HeldBy(Some(holder(3)))));
+    lab.pass(400);
+    assert!(!lab.has(|effect| matches!(effect, Effect::Wish { .. } | Effect::Forward { .. })));
+    lab.pass(100);
+    assert_eq!(lab.wished(), Some(Holder { incarnation: Incarnation(4), ..holder(2) }));
+    assert_eq!(forwarded(&mut lab), Some((LinkId(50), id)));
+    assert_eq!(lab.wished(), None, "a wish of its own would keep the lease from the other one");
+}
+
+#[test]
+fn holder_that_is_reached_gets_the_task_and_is_not_wished_away() {
+    let mut lab = Lab::new(0);
+    lab.writer_is_linked(1);
+    lab.master.on_master(lab.now, LinkId(51), holder(3).node, &mut lab.out);
+    let id = lab.submit(1);
+    assert_eq!(forwarded(&mut lab), Some((LinkId(50), id)));
+    lab.forward_ends(id, Ok(ForwardReply::HeldBy(Some(holder(3)))));
+    assert!(!lab.has(|effect| matches!(effect, Effect::Wish { .. })));
+    assert_eq!(forwarded(&mut lab), Some((LinkId(51), id)));
+}
+
+#[test]
+fn store_is_asked_anew_for_a_task_that_comes_back() {
+    for is_linked in [true, false] {
+        let mut lab = Lab::new(1);
+        if is_linked {
+            lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
+        }
+        let from = holder(3).node;
+        let first = lab.takes_forward(from, post(1)).expect("it may be coordinated here");
+        lab.held_by(holder(2));
+        let back = Effect::SendBack { id: first, holder: Some(holder(2)) };
+        assert!(lab.has(|effect| *effect == back), "{:?}", lab.out);
+        lab.out.clear();
+        lab.pass(500);
+        // The holder may have been wished away, and the lease be kept for this master for a second.
+        let id = lab.takes_forward(from, post(1)).expect("who holds it now is not known");
+        let wishes =
+            lab.has(|effect| matches!(effect, Effect::Wish { by, .. } if *by == holder(1)));
+        assert_eq!(wishes, !is_linked, "who is out of reach here too is wished away from here");
+        lab.grant(8);
+        let (slot, attempt, ..) = lab.assigned().expect("done here");
+        lab.answer(slot, attempt, Ok(AssignReply::Done(vec![committed(1)])));
+        assert_eq!(lab.ended(), Some((id, Outcome::Settled(committed(1)))));
+    }
+}
+
+#[test]
 fn lease_of_a_dead_coordinator_is_taken_and_the_task_done_here() {
     let (mut lab, id) = with_forwarded_task();
     lab.out.clear();

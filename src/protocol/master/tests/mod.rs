@@ -140,6 +140,23 @@ impl Lab {
         self.master.on_lease(self.now, slot, self.now, answer, &mut self.out);
     }
 
+    /// Master 2 is linked on link 50 and can have things written; the store lists it in this life.
+    fn writer_is_linked(&mut self, incarnation: u64) {
+        self.master.on_master(self.now, LinkId(50), holder(2).node, &mut self.out);
+        let beat = Beat { reaches_store: true };
+        self.master.on_beat(self.now, LinkId(50), beat, &mut self.out);
+        let row = crate::protocol::master_watch::tests::row(2, incarnation, 1);
+        self.master.on_masters(self.now, Some(vec![row]), &mut self.out);
+    }
+
+    /// The master in whose name a lease is wished for next.
+    fn wished(&mut self) -> Option<Holder> {
+        self.take(|effect| match effect {
+            Effect::Wish { by, .. } => Some(*by),
+            _ => None,
+        })
+    }
+
     /// Has a post to this board forwarded to master 2, and answered there.
     fn held_elsewhere(&mut self, board: &str, id: u8) {
         self.master.on_master(self.now, LinkId(50), holder(2).node, &mut self.out);
