@@ -71,6 +71,12 @@ impl Gossip {
         (!page.is_empty()).then_some(Direct::Members(page))
     }
 
+    /// Has the directory sent again without a rest: what the peer answered is to be heard again.
+    pub const fn send_again(&mut self) {
+        self.sent = 0;
+        self.rested = 0;
+    }
+
     /// Answers the peer's members with newer facts of the same nodes, if there are any.
     #[must_use]
     pub fn corrections(registry: &Registry, theirs: &[Member]) -> Option<Direct> {

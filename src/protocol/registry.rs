@@ -15,7 +15,7 @@
 //!    of the one that has been gone for the longest; a node that is in is never dropped.
 //! 4. A fact is announced when [`Merged::is_news`], so at most once.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{collections::BTreeMap, ops::Bound, time::Duration};
 
 use sha2::{Digest, Sha256};
 
@@ -25,6 +25,10 @@ use crate::model::{
     message::{Fact, Member, MemberState},
     time::Mono,
 };
+
+/// Shortest time between two words of workers on one node that are taken: a worker that was refused
+/// tries again sooner, and what several know of a node that is gone is still soon known to all.
+pub const WORD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Result of merging a member into the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +60,8 @@ struct Entry {
     member: Member,
     /// Time at which the fact was learnt, by this node's clock.
     since: Mono,
+    /// Time at which a worker's word on the node was last taken.
+    word_at: Option<Mono>,
 }
 
 /// Directory of all nodes.
@@ -104,8 +110,9 @@ impl Registry {
             Some(known) if is_newer(&known.member.fact, &member.fact) => Merged::Older,
             Some(known) if known.member.fact.role != member.fact.role => Merged::Forged,
             Some(_) if !key_fits(&member) => Merged::Forged,
-            Some(_) => {
-                self.members.insert(node, Entry { member, since: now });
+            Some(known) => {
+                let word_at = known.word_at;
+                self.members.insert(node, Entry { member, since: now, word_at });
                 Merged::Newer
             }
             None if !key_fits(&member) => Merged::Forged,
@@ -113,7 +120,7 @@ impl Registry {
                 if self.members.len() >= self.nodes_max && !self.make_room_for(&member) {
                     return Merged::Full;
                 }
-                self.members.insert(node, Entry { member, since: now });
+                self.members.insert(node, Entry { member, since: now, word_at: None });
                 Merged::New
             }
         }
@@ -143,6 +150,17 @@ impl Registry {
         member.fact.registration = registration;
         member.fact.state = state;
         self.apply(now, member.clone()).is_news().then_some(member)
+    }
+
+    /// Notes that a worker's word on a node is to be taken. Returns whether it may be: the node is
+    /// known, and no word on it was taken in the last [`WORD_INTERVAL`].
+    pub fn take_word(&mut self, now: Mono, node: &NodeId) -> bool {
+        let Some(entry) = self.members.get_mut(node) else { return false };
+        let is_due = entry.word_at.is_none_or(|at| now.since(at) >= WORD_INTERVAL);
+        if is_due {
+            entry.word_at = Some(now);
+        }
+        is_due
     }
 
     /// Returns a node, whatever its state.

@@ -1,5 +1,7 @@
 //! Members: links that come and go, beats, and membership facts.
 
+mod forgotten;
+
 use std::time::Duration;
 
 use super::{Effect, Master, Peer};
@@ -22,10 +24,6 @@ use crate::{
 
 /// Time after which anyone may call the workers of a master that is out failed.
 const ORPHANED_AFTER: Duration = Duration::from_secs(5);
-
-/// Registrations by which a worker's word may raise a known one: far more than a node registers
-/// between two digests, and too few to use the numbers up.
-const SKIPPED_MAX: u64 = 1 << 20;
 
 /// End of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -272,7 +270,7 @@ impl Master {
             out.push(Effect::Send { link, direct });
         }
         if !self.peers.values().any(|peer| peer.link == link) {
-            self.take_forgotten(now, &members, out);
+            self.take_forgotten(now, link, &members, out);
             return;
         }
         self.note_drain(link, &members);
@@ -297,29 +295,6 @@ impl Master {
                 let close = Close { reason: CloseReason::Replaced, retry_ms: 0 };
                 out.push(Effect::Close { link: registered.link, close });
             }
-        }
-    }
-
-    /// Takes in newer registrations of nodes that are gone anyway. A worker may be the only one that
-    /// knows them: it heard of them from a master that was wiped since, and without this the
-    /// directories would differ for ever. A lie harms nobody: it makes no node go, one that is in
-    /// with a master that is out has failed, and a master ends what it does not have.
-    fn take_forgotten(&mut self, now: Mono, members: &[Member], out: &mut Vec<Effect>) {
-        let forgotten = members.iter().filter_map(|told| {
-            let (known, told) = (self.registry.get(&told.fact.node)?, told.fact);
-            let skipped = told.registration.0.saturating_sub(known.fact.registration.0);
-            let is_gone = known.fact.role == Role::Worker && known.fact.state != MemberState::In;
-            if !is_gone || !(1..=SKIPPED_MAX).contains(&skipped) {
-                return None;
-            }
-            let is_lost = told.state == MemberState::In && self.is_given_up(now, &told.master);
-            let state = if is_lost { MemberState::Failed } else { told.state };
-            Some(Member { fact: Fact { state, ..told }, ..known.clone() })
-        });
-        let forgotten: Vec<_> = forgotten.filter(|m| m.fact.role == Role::Worker).collect();
-        if !forgotten.is_empty() {
-            out.push(Effect::Probe("a registration that masters forgot was taken in"));
-            self.take_in(now, forgotten, true, out);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Workers that come and go.
 
 use super::*;
-use crate::protocol::master_watch;
+use crate::protocol::{master_watch, registry::WORD_INTERVAL};
 
 #[test]
 fn joins_leaves_and_failures_are_published_once() {
@@ -133,6 +133,7 @@ fn registration_that_only_a_worker_knows_is_taken_in_when_the_node_is_gone_anywa
     lab.master.on_masters(lab.now, Some(rows), &mut lab.out);
     let mut hears = |master, registration, state| {
         let told = vec![told(master, registration, state)];
+        lab.now = lab.now + WORD_INTERVAL;
         lab.master.on_members(lab.now, LinkId(1), told, &mut lab.out);
         known(&lab)
     };
@@ -144,6 +145,66 @@ fn registration_that_only_a_worker_knows_is_taken_in_when_the_node_is_gone_anywa
     assert_eq!(hears(2, 5, failed), Some((4, up)), "it is not gone");
     let name = &lab.master.registry().get(&worker(2, 1).fact.node).expect("known").name;
     assert_eq!(name, "worker-2");
+}
+
+/// A lab with worker 1, and worker 2, which failed in its first registration.
+fn lab_with_a_failed_worker() -> Lab {
+    let mut lab = Lab::new(2);
+    let lost = LinkOver::Lost("silent".to_owned());
+    lab.master.on_link_over(lab.now, LinkId(2), &lost, &mut lab.out);
+    lab.out.clear();
+    lab
+}
+
+/// Word of worker 1 that worker 2 failed in this registration.
+fn word(registration: u64) -> Member {
+    let member = worker(2, registration);
+    Member { fact: Fact { state: MemberState::Failed, ..member.fact }, ..member }
+}
+
+#[test]
+fn worker_that_keeps_raising_a_registration_neither_keeps_its_node_out_nor_is_spread() {
+    let mut lab = lab_with_a_failed_worker();
+    lab.master.on_members(lab.now, LinkId(1), vec![word(2), word(3)], &mut lab.out);
+    let published: Vec<_> = lab
+        .out
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Publish { update: Update::Members(members), .. } => Some(members),
+            _ => None,
+        })
+        .flatten()
+        .map(|member| member.fact.registration)
+        .collect();
+    assert_eq!(published, [Registration(2)], "one word counts, also of one message");
+    lab.out.clear();
+    lab.now = lab.now + Duration::from_secs(1);
+    lab.master.on_members(lab.now, LinkId(1), vec![word(3)], &mut lab.out);
+    assert!(lab.out.is_empty(), "too soon: {:?}", lab.out);
+    lab.join(2, 3);
+    assert_eq!(lab.master.registrations().len(), 2, "its number is not taken");
+}
+
+#[test]
+fn word_that_came_too_soon_is_heard_again_once_it_counts() {
+    let mut lab = lab_with_a_failed_worker();
+    lab.master.on_members(lab.now, LinkId(1), vec![word(2)], &mut lab.out);
+    let registration = |lab: &Lab| {
+        let known = lab.master.registry().get(&word(1).fact.node);
+        known.map(|member| member.fact.registration)
+    };
+    let mut heard = Vec::new();
+    for _ in 0..4 {
+        lab.now = lab.now + Duration::from_secs(2);
+        lab.out.clear();
+        lab.master.on_digest(LinkId(1), [0; 16], &mut lab.out);
+        if lab.has(|it| matches!(it, Effect::Send { direct: Direct::Members(_), .. })) {
+            // The worker knows better than the page.
+            lab.master.on_members(lab.now, LinkId(1), vec![word(3)], &mut lab.out);
+        }
+        heard.extend(registration(&lab));
+    }
+    assert_eq!(heard, [2, 2, 3, 3].map(Registration));
 }
 
 #[test]
