@@ -39,11 +39,13 @@ impl<W> Reads<W> {
     /// # Errors
     /// [`TooMany`] are queued already; the waiter comes back.
     pub fn add(&mut self, waiter: W) -> Result<bool, TooMany<W>> {
+        // Those who were put back may be as many, and wait for whoever comes next.
+        let begins = self.queued.len() >= WAITING_MAX && self.begin();
         if self.queued.len() >= WAITING_MAX {
             return Err(TooMany(waiter));
         }
         self.queued.push(waiter);
-        Ok(self.begin())
+        Ok(self.begin() || begins)
     }
 
     /// Makes all who are queued wait for a new read, unless one runs or nobody is queued.
@@ -120,6 +122,16 @@ mod tests {
         reads.put_back(waited);
         assert_eq!(reads.add("b"), Ok(true));
         assert_eq!(reads.end(), ["a", "b"]);
+    }
+
+    #[test]
+    fn queue_full_of_waiters_put_back_is_read_when_the_next_one_comes() {
+        let mut reads = Reads::default();
+        reads.put_back(0..WAITING_MAX);
+        assert_eq!(reads.add(WAITING_MAX), Ok(true));
+        assert_eq!(reads.end().len(), WAITING_MAX);
+        assert!(reads.begin());
+        assert_eq!(reads.end(), [WAITING_MAX], "it waited for the next read");
     }
 
     #[test]
