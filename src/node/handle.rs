@@ -8,8 +8,8 @@ use std::sync::{
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use super::request::{
-    Fate, People, PresenceForm, Read, Reply, RequestError, Restored, SessionRequest, StreamGuard,
-    StreamHandle, Write, Written,
+    Fate, FirstReset, People, PresenceForm, Read, Reply, RequestError, Restored, SessionRequest,
+    StreamGuard, StreamHandle, Write, Written,
 };
 pub use crate::model::stream::{ByeReason, Consistency, Delivery, MasterInfo, ResetReason};
 use crate::{

@@ -11,7 +11,7 @@ use crate::{
         outcome::Outcome,
         rows::{ActiveUser, Boards, Found, NewPost, Page, Range, SessionRow},
         shared::Shared,
-        stream::{Consistency, Delivery},
+        stream::{Consistency, Delivery, ResetReason},
     },
 };
 
@@ -107,11 +107,22 @@ pub struct Written {
 pub struct StreamHandle {
     /// First event.
     pub hello: HelloEvent,
+    /// Reset that comes second, and before all else.
+    pub reset: Option<FirstReset>,
     /// All that follows. The master closes it without a [`Delivery::Bye`] when the reader is too
     /// slow.
     pub deliveries: tokio::sync::mpsc::Receiver<Delivery>,
     /// Guard by whose drop the master learns that the reader is gone.
     pub guard: StreamGuard,
+}
+
+/// Reset with which a stream begins: its cursor names places that this store does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstReset {
+    /// The reason.
+    pub reason: ResetReason,
+    /// Cursor that was asked with, unless it did not parse.
+    pub asked: Option<Cursor>,
 }
 
 /// Guard of an open stream: the master notices its drop.

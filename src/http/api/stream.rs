@@ -2,7 +2,8 @@
 //! for good on other answers. Other refusals are sent as a `bye`.
 //!
 //! 1. `hello` comes first, `bye` last; `hello`, `post` and `reset` carry the cursor after them. What
-//!    `hello` does not name is not followed.
+//!    `hello` does not name is not followed. Where a reset comes second, the cursor after `hello` is still
+//!    the one that was asked with.
 //! 2. A `beat` is sent every `stream_beat_interval`, busy or not.
 //! 3. A reader that takes nothing is closed: its stream by the master, its connection by the server.
 
@@ -36,7 +37,7 @@ use crate::{
         stream::{ByeReason, Delivery, MasterInfo, PresenceChange, PresenceWindow},
         time::Mono,
     },
-    node::handle::{PresenceForm, SessionRequest, StreamGuard, StreamHandle},
+    node::handle::{FirstReset, PresenceForm, SessionRequest, StreamGuard, StreamHandle},
 };
 
 /// Length at which a chunk is handed on, in bytes, so that a long catch-up is a few large writes.
@@ -157,9 +158,19 @@ async fn sorry(app: &App, why: &ErrorResponse) -> Response {
 }
 
 fn live(app: &App, feed: StreamHandle, place: Place) -> Response {
-    let StreamHandle { hello, deliveries, guard } = feed;
+    let StreamHandle { hello, reset, deliveries, guard } = feed;
     let mut chunk = Chunk::default();
-    chunk.event(Some(&hello.cursor.to_string()), &StreamEvent::Hello(hello.clone()));
+    let at = hello.cursor.to_string();
+    match reset {
+        None => chunk.event(Some(&at), &StreamEvent::Hello(hello.clone())),
+        Some(FirstReset { reason, asked }) => {
+            // A stream that breaks before its reset was told is asked for again at the old place.
+            let before =
+                asked.map_or_else(|| at.clone(), |asked| place_before(asked, &hello.cursor));
+            chunk.event(Some(&before), &StreamEvent::Hello(hello.clone()));
+            chunk.event(Some(&at), &StreamEvent::Reset(ResetEvent { reason }));
+        }
+    }
     let beat = Duration::from_millis(hello.beat_ms.max(1));
     let reader = Reader {
         env: app.env().clone(),
@@ -177,6 +188,15 @@ fn live(app: &App, feed: StreamHandle, place: Place) -> Response {
         Some((Bytes::from(chunk.0), reader))
     });
     long_answer(Bytes::from(chunk.0), rest, event_stream)
+}
+
+/// Returns the cursor between a `hello` and the reset that follows it: the one that was asked with, but
+/// for boards that are not followed. Places of another epoch are all kept: none of its boards need be here.
+fn place_before(mut asked: Cursor, followed: &Cursor) -> String {
+    if asked.epoch == followed.epoch {
+        asked.boards.retain(|board, _| followed.boards.contains_key(board));
+    }
+    asked.to_string()
 }
 
 /// Open stream, polled only while its connection has room.

@@ -10,7 +10,9 @@ use crate::{
         shared::Shared,
         stream::{PresenceChange, PresenceWindow},
     },
-    node::handle::{ByeReason, Consistency, Delivery, PresenceForm, RequestError, ResetReason},
+    node::handle::{
+        ByeReason, Consistency, Delivery, FirstReset, PresenceForm, RequestError, ResetReason,
+    },
     testing::{
         http::{Answer, Ask, Site, fake::this_master},
         snapshots,
@@ -86,6 +88,37 @@ async fn stream_begins_with_hello_and_ends_with_bye() {
     let seen = lines.collect::<Vec<_>>().join("\n").replace(&user_id, "USER");
     let seen = seen.replace("\n\n\n", "\n\n");
     snapshots().bind(|| insta::assert_snapshot!("http_stream", seen));
+}
+
+/// Returns the names and ids of the events of a text.
+fn ids(text: &str) -> Vec<(&str, Option<&str>)> {
+    let events = text.split("event: ").skip(1);
+    events
+        .map(|event| {
+            let mut lines = event.lines();
+            let name = lines.next().unwrap_or_default();
+            (name, lines.find_map(|line| line.strip_prefix("id: ")))
+        })
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn place_stays_the_one_that_was_asked_with_until_the_reset_is_told() {
+    for (asked, before) in [
+        (Some("6;dev:4,lobby:90"), "6;dev:4,lobby:90"),
+        // What is not followed is nobody's place.
+        (Some("7;lobby:90,ghost:4"), "7;lobby:90"),
+        (None, "7;lobby:0"),
+    ] {
+        let site = Site::new();
+        let token = site.join("Ada").await;
+        let asked = asked.map(|text| text.parse().expect("a cursor"));
+        site.fake.state().reset = Some(FirstReset { reason: ResetReason::Epoch, asked });
+        let mut stream = open(&site, "/api/v1/stream?boards=lobby", &token, None).await;
+        let text = until(&mut stream, "event: reset\nid: 7;lobby:0\n").await;
+        let told = [("hello", Some(before)), ("reset", Some("7;lobby:0"))];
+        assert_eq!(ids(&text), told);
+    }
 }
 
 /// Reads the presence events of a text.

@@ -19,8 +19,8 @@ use crate::{
         time::Mono,
     },
     node::handle::{
-        ByeReason, Consistency, Delivery, MasterInfo, PresenceForm, RequestError, StreamGuard,
-        StreamHandle,
+        ByeReason, Consistency, Delivery, FirstReset, MasterInfo, PresenceForm, RequestError,
+        StreamGuard, StreamHandle,
     },
     protocol::{
         board::Reader,
@@ -106,13 +106,12 @@ impl Driver {
         };
         let (guard, gone) = oneshot::channel();
         let guard = StreamGuard { _gone: guard };
-        if reply.send(Ok(StreamHandle { hello, deliveries, guard })).is_err() {
+        let reset = reset.map(|reason| FirstReset { reason, asked: cursor.unwrap_or_default() });
+        if reply.send(Ok(StreamHandle { hello, reset, deliveries, guard })).is_err() {
             return;
         }
         let now = self.env.now();
         let state = if self.core.is_strong(now) { Consistency::Strong } else { Consistency::Weak };
-        let cursor = reader.cursor().clone();
-        let reset = reset.map(|reason| Delivery::Reset { reason, cursor });
         let active = &mut self.people.active;
         let own = match presence {
             PresenceForm::Lists => None,
@@ -122,8 +121,8 @@ impl Driver {
             None => Delivery::Presence(active.users().clone()),
             Some(own) => window_for(own, active.window()),
         };
-        let first = reset.into_iter().chain([Delivery::State(state), people]);
         let id = self.streams.next_id();
+        let first = [Delivery::State(state), people];
         self.streams.table.open(id, (key, author.id), reader, own, first);
         self.streams.senders.insert(id, sender);
         self.people.presence.on_stream_opened(now, key);

@@ -28,9 +28,9 @@ use crate::{
         shared::Shared,
     },
     node::handle::{
-        Command, Commands, Consistency, Delivery, DrainError, DrainSignal, Fate, MasterHandle,
-        MasterInfo, People, PresenceForm, Read, RequestError, SessionRequest, StreamGuard,
-        StreamHandle, WorkerDrainError, Written,
+        Command, Commands, Consistency, Delivery, DrainError, DrainSignal, Fate, FirstReset,
+        MasterHandle, MasterInfo, People, PresenceForm, Read, RequestError, SessionRequest,
+        StreamGuard, StreamHandle, WorkerDrainError, Written,
     },
 };
 
@@ -62,6 +62,8 @@ pub(crate) struct State {
     pub(crate) drain: DrainSignal,
     /// The newest stream.
     pub(crate) stream: Option<OpenStream>,
+    /// Reset with which streams begin.
+    pub(crate) reset: Option<FirstReset>,
     pub(crate) letters: Vec<DeadLetter>,
     /// Terms of the newest join token.
     pub(crate) join_terms: Option<JoinTerms>,
@@ -375,7 +377,12 @@ impl State {
             beat_ms: BEAT_MS,
         };
         self.stream = Some(OpenStream { boards, cursor, presence, events: Some(events), gone });
-        StreamHandle { hello, deliveries: delivered, guard: StreamGuard { _gone: gone_guard } }
+        StreamHandle {
+            hello,
+            reset: self.reset.clone(),
+            deliveries: delivered,
+            guard: StreamGuard { _gone: gone_guard },
+        }
     }
 }
 
