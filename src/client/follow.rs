@@ -279,11 +279,24 @@ impl Follow {
                 self.over = Some(reason.to_string());
             }
             Some(ByeEvent { reason, to, retry_ms }) => {
-                // A slow reader may stay; who is turned away goes elsewhere if there is one.
-                let other = to.iter().find(|next| next.http != master && reason != ByeReason::Slow);
-                if let Some(next) = other {
-                    self.client.with_masters(|masters| masters.move_to(&next.http));
-                }
+                let told: Vec<_> = to.iter().map(|next| next.http.clone()).collect();
+                self.client.with_masters(|masters| match reason {
+                    // A slow reader may stay.
+                    ByeReason::Slow => {}
+                    // One that ends names first who is to take its readers.
+                    ByeReason::Draining => {
+                        if let Some(next) = told.iter().find(|next| *next != master) {
+                            masters.move_to(next);
+                        }
+                    }
+                    // Its list says who there is, not who has room: the others are tried in turn.
+                    _ => {
+                        if !told.is_empty() {
+                            masters.on_list(told);
+                        }
+                        masters.on_failed(master);
+                    }
+                });
                 // Those who were turned away together come back apart.
                 let wait = Duration::from_millis(retry_ms).min(BYE_MAX);
                 let spread = self.client.part_of(SPREAD.max(wait / 2));

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -223,6 +223,47 @@ async fn follower_resumes_on_another_master_without_gap_or_repeat() {
     let stream = asked.iter().find(|asked| asked.1.contains("/stream")).unwrap();
     assert_eq!(stream.1, "/api/v1/stream?boards=lobby&cursor=3;lobby:5");
     assert_eq!(follow.cursor().map(ToString::to_string).as_deref(), Some("3;lobby:6"));
+}
+
+#[tokio::test]
+async fn follower_whom_two_masters_turn_away_comes_to_the_third() {
+    let env = env();
+    let node = |url: &str| {
+        let id = "0102030405060708090a0b0c0d0e0f10";
+        format!(r#"{{"id":"{id}","name":"m","http":"{url}"}}"#)
+    };
+    let to: Arc<OnceLock<String>> = Arc::default();
+    let full = || {
+        let to = to.clone();
+        Scripted::start(&env, move |_, asked| match asked.1.as_str() {
+            "/readyz" => Act::Answer(200, "", READY.to_owned()),
+            _ => {
+                let to = to.get().map_or("", String::as_str);
+                let bye = format!(r#"{{"reason":"overloaded","to":[{to}],"retry_ms":0}}"#);
+                Act::Stream(format!("event: bye\ndata: {bye}\n\n"))
+            }
+        })
+    };
+    let (one, other) = (full().await, full().await);
+    let own = node("http://127.0.0.1:1");
+    let free = Scripted::start(&env, move |_, asked| match asked.1.as_str() {
+        "/readyz" => Act::Answer(200, "", READY.to_owned()),
+        _ => {
+            let hello =
+                format!(r#"{{"node":{own},"masters":[],"cursor":"3;lobby:4","beat_ms":4000}}"#);
+            Act::Stream(format!("event: hello\nid: 3;lobby:4\ndata: {hello}\n\n"))
+        }
+    })
+    .await;
+    // In one order, as masters send it; the one that has room is the last.
+    let all = [&one, &other, &free].map(|master| node(&master.url));
+    to.set(all.join(",")).expect("set once");
+    let mut follow = client(&env, &[&one]).follow(vec![BoardName::lobby()], None);
+    let greeted = async {
+        while !matches!(follow.next().await, FollowEvent::Event(StreamEvent::Hello(_))) {}
+    };
+    env.timeout(Duration::from_secs(10), greeted).await.expect("the third master has room");
+    assert!(free.asked().iter().any(|asked| asked.1.contains("/stream")));
 }
 
 /// Number of followers of one master; that all of them draw a wait from its first fifth is as good as
