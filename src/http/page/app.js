@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { Board, ReadMarks } from "./board.js";
 import { Boards } from "./boards.js";
 import { Composer } from "./composer.js";
-import { Connection } from "./connection.js";
+import { Connection, readCursor } from "./connection.js";
 import { $, setText } from "./dom.js";
 import { enter } from "./enter.js";
 import { Local, readDrafts, tabName } from "./local.js";
@@ -109,6 +109,7 @@ class App {
       onTold: (message) => this.onTold(message),
       onAsked: () => this.tellAll(),
       onShared: ({ id, entry }) => this.outbox.onOtherTab(id, entry),
+      onReads: (board) => this.followToo(board),
       onRollCall: (living) => {
         this.local.inherit(living);
         this.composer.refresh();
@@ -163,11 +164,11 @@ class App {
 
   // What was in view at the end of the list before the move is not new here.
   catchUp({ cursor, board, place }) {
-    const [epoch, rest] = String(cursor).split(";");
-    const at = (rest ?? "").split(",").find((pair) => pair.startsWith(`${board}:`));
+    const { epoch, places } = readCursor(String(cursor));
+    const at = Number(places.get(board)) || 0;
     const known = this.boards.get(board);
-    if (place || !at || !known || Number(epoch) !== this.epoch) return;
-    known.read_mark = Math.min(known.last_seq, Math.max(known.read_mark, Number(at.split(":")[1]) || 0));
+    if (place || !known || Number(epoch) !== this.epoch) return;
+    known.read_mark = Math.min(known.last_seq, Math.max(known.read_mark, at));
   }
 
   listen() {
@@ -206,17 +207,26 @@ class App {
       this.hear("presence", message.all.presence);
       this.status.set({ state: message.all.state, consistency: message.all.consistency });
     }
+    if (message.boards) {
+      this.boards.take(message.boards);
+      this.epoch = message.epoch;
+      this.board.reach(this.boards.get(this.board.name)?.last_seq ?? 0);
+    }
   }
 
   hear(name, data) {
     switch (name) {
-      case "hello":
+      case "hello": {
+        const { epoch, places } = readCursor(data.cursor);
         this.masters.update(data.masters, data.node);
-        this.epoch = Number(data.cursor.split(";")[0]) || this.epoch;
+        this.epoch = Number(epoch) || this.epoch;
         this.board.wake();
+        // The tab that leads knows what it has read itself: its stream may begin after what is here.
+        this.board.reach(Number(places.get(this.board.name)));
         if (this.tabs.leading) this.outbox.kick();
         this.status.draw();
         break;
+      }
       case "post":
         this.outbox.seen(data);
         this.onPost(data);
@@ -314,7 +324,7 @@ class App {
   // Boards
 
   follow() {
-    const names = [this.board.name, ...this.boards.names];
+    const names = [this.board.name, ...this.tabs.readElsewhere, ...this.boards.names];
     const boards = [...new Set(names)].slice(0, BOARDS_FOLLOWED_MAX);
     const at = boards
       .filter((name) => this.boards.has(name))
@@ -341,13 +351,20 @@ class App {
     this.drawPending();
     this.drawTitle();
     slide();
-    if (this.tabs.leading && !this.followed?.has(name)) this.connection.open();
+    this.tabs.read(name);
+    this.followToo(name);
+  }
+
+  // The one stream is for what any tab reads.
+  followToo(board) {
+    if (this.tabs.leading && !this.followed?.has(board)) this.connection.open();
   }
 
   async refreshBoards() {
     const epoch = await this.boards.refresh();
     if (epoch === null) return;
     this.epoch = epoch;
+    this.tabs.tell({ boards: this.boards.list, epoch });
     const more = this.boards.names.some((name) => !this.followed?.has(name));
     if (this.tabs.leading && more && this.followed?.size < BOARDS_FOLLOWED_MAX && this.status.state === "on")
       this.connection.open();
@@ -364,8 +381,11 @@ class App {
   }
 
   onSettled(entry, post) {
-    if (post) this.onPost(post);
-    else if (entry.cancel) this.composer.giveBack(entry.board, entry.text);
+    if (post) {
+      // The stream may not have its board, or begin after it.
+      this.tabs.tell({ name: "post", data: post });
+      this.onPost(post);
+    } else if (entry.cancel) this.composer.giveBack(entry.board, entry.text);
   }
 
   // Moving and leaving

@@ -20,6 +20,8 @@ export class Board {
     this.turn = 0;
     this.busy = false;
     this.waiting = [];
+    // Up to where the board is known to go, by others than its posts.
+    this.end = 0;
     this.waker = new Waker();
   }
 
@@ -34,6 +36,7 @@ export class Board {
     this.name = name;
     this.busy = true;
     this.waiting = [];
+    this.end = 0;
     let page = await this.read({ limit: PAGE }, turn);
     if (page === null) return;
     let shown = page.posts;
@@ -79,6 +82,12 @@ export class Board {
     if (!this.busy) this.settle();
   }
 
+  // The board goes at least this far: what is missing before is read.
+  reach(end) {
+    if (end > this.end) this.end = end;
+    if (!this.busy) this.settle();
+  }
+
   settle() {
     this.waiting.sort((a, b) => a.seq - b.seq);
     while (this.waiting.length > 0) {
@@ -90,6 +99,7 @@ export class Board {
       const post = this.waiting.shift();
       if (post.seq === next) this.log.append(post);
     }
+    if (this.end > (this.log.last ?? 0)) this.fill();
   }
 
   async fill() {
@@ -100,6 +110,8 @@ export class Board {
     this.busy = false;
     const first = this.waiting[0]?.seq ?? 0;
     this.waiting.push(...page.posts);
+    // It was wrong, or is said again.
+    if (page.posts.length === 0) this.end = 0;
     // What the stream showed but a read does not have is asked for again a little later.
     if (page.posts.length === 0 && first > (this.log.last ?? 0) + 1) {
       this.busy = true;

@@ -37,17 +37,24 @@ export class Boards {
     return Date.now() - this.lastRefresh >= REFRESH_MS;
   }
 
+  get list() {
+    return [...this.known.values()];
+  }
+
   // Reads the list again. Gives the store's epoch, or null without an answer.
   async refresh() {
     this.lastRefresh = Date.now();
     const answer = await api.boards();
     if (answer.status !== 200) return null;
-    const marked = ({ name, read_mark }) => Math.max(read_mark, this.get(name)?.read_mark ?? 0);
-    this.known = new Map(
-      answer.json.boards.map((board) => [board.name, { ...board, read_mark: marked(board) }]),
-    );
-    this.draw();
+    this.take(answer.json.boards);
     return answer.json.epoch;
+  }
+
+  // Takes a newer list. What was read here is read, though nobody else knows it yet.
+  take(boards) {
+    const marked = ({ name, read_mark }) => Math.max(read_mark, this.get(name)?.read_mark ?? 0);
+    this.known = new Map(boards.map((board) => [board.name, { ...board, read_mark: marked(board) }]));
+    this.draw();
   }
 
   async create() {
@@ -69,13 +76,13 @@ export class Boards {
   }
 
   get unreadElsewhere() {
-    const others = [...this.known.values()].filter(({ name }) => name !== this.current());
+    const others = this.list.filter(({ name }) => name !== this.current());
     return others.reduce((sum, { last_seq, read_mark }) => sum + Math.max(0, last_seq - read_mark), 0);
   }
 
   draw() {
     const filter = $("board-filter").value.trim().toLowerCase();
-    const shown = [...this.known.values()].filter(({ name }) => name.includes(filter));
+    const shown = this.list.filter(({ name }) => name.includes(filter));
     redraw(
       $("boards"),
       shown.map((board) => this.row(board)),

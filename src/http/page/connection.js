@@ -18,24 +18,22 @@ const POLL_MS = 3000;
 const STREAM_AGAIN_MS = 10_000;
 const TRIED_MAX = 32;
 
-// A cursor of what the stream told, and of what is known of boards that it did not speak of. One of
-// another epoch says nothing about this one's places.
-export function mergeCursors(told, known) {
-  const read = (cursor) => {
-    const [epoch, rest = ""] = cursor.split(";");
-    return {
-      epoch,
-      places: rest
-        .split(",")
-        .filter(Boolean)
-        .map((pair) => pair.split(":")),
-    };
-  };
-  if (told === "") return known;
-  const [first, second] = [read(told), read(known)];
-  if (first.epoch !== second.epoch) return told;
-  const places = new Map([...second.places, ...first.places]);
-  return `${first.epoch};${[...places].map(([board, seq]) => `${board}:${seq}`).join(",")}`;
+// The epoch of a cursor and its places by their boards, all as texts.
+export function readCursor(cursor) {
+  const [epoch, rest = ""] = cursor.split(";");
+  const pairs = rest.split(",").filter(Boolean);
+  return { epoch, places: new Map(pairs.map((pair) => pair.split(":"))) };
+}
+
+// A cursor of these boards: of what the stream told, and of what is known of those that it did not
+// speak of. One of another epoch says nothing about this one's places.
+export function mergeCursors(told, known, boards) {
+  const [first, second] = [readCursor(told === "" ? known : told), readCursor(known)];
+  const rest = first.epoch === second.epoch ? second.places : [];
+  const places = new Map([...rest, ...first.places]);
+  // A stream takes no cursor of more boards than it can follow.
+  const asked = boards.filter((board) => places.has(board));
+  return `${first.epoch};${asked.map((board) => `${board}:${places.get(board)}`).join(",")}`;
 }
 
 export class Connection {
@@ -65,7 +63,7 @@ export class Connection {
     this.resting = false;
     const { boards, cursor, user } = this.follow();
     this.openedAt = performance.now();
-    this.stream.open(boards, mergeCursors(this.stream.cursor, cursor), user);
+    this.stream.open(boards, mergeCursors(this.stream.cursor, cursor, boards), user);
   }
 
   // Up to where the stream was heard.

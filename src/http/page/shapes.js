@@ -10,6 +10,8 @@ const HEX_ID = /^[0-9a-f]{32}$/;
 export const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const BOARD = /^[a-z0-9][a-z0-9-]{0,31}$/;
 
+export const isUserId = (value) => isText(value) && HEX_ID.test(value);
+
 const isUser = (value) => isObject(value) && HEX_ID.test(value.id) && isText(value.name);
 const isPresent = (value) => isUser(value) && isCount(value.last_seen);
 const isMaster = (value) => isObject(value) && isText(value.id) && isText(value.name) && isText(value.http);

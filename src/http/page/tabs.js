@@ -5,22 +5,29 @@
 // by a tab that hangs.
 
 import { Election } from "./election.js";
+import { isBoardName } from "./shapes.js";
 
 const TICK_MS = 250;
 // All tabs that can answer have done so by then.
 const ROLL_CALL_MS = 400;
+// With the leader's own board, what one stream can follow.
+const READERS_MAX = 31;
 
 export class Tabs {
   // `tab` names this tab. `onLead()` when it begins to lead, `onFollow()` when another one does
   // instead, `onDeaf()` when no leader is heard; `onTold(message)` for what the leader says,
   // `onAsked()` for a tab that wants to know all, `onShared(message)` for what any tab says to all;
-  // `onRollCall(tabs)` once, with the names of the other living tabs.
+  // `onReads(board)` when another tab says what it reads; `onRollCall(tabs)` once, with the names of
+  // the other living tabs.
   constructor(name, tab, listeners) {
     Object.assign(this, { tab, ...listeners });
     this.election = new Election(tab);
     this.wasLeading = false;
     this.wasConnected = false;
     this.living = new Set();
+    // What this tab reads, and what each other one does, the one heard last at the end.
+    this.board = null;
+    this.readers = new Map();
     this.channel = new BroadcastChannel(name);
     this.channel.onmessage = ({ data }) => this.hear(data);
     this.post({ who: tab });
@@ -34,13 +41,35 @@ export class Tabs {
     return this.election.leading;
   }
 
+  // The boards of the other tabs, which whoever leads follows for them.
+  get readElsewhere() {
+    return [...this.readers.values()].reverse();
+  }
+
+  // Says which board this tab reads. All remember it: any of them may lead next.
+  read(board) {
+    this.board = board;
+    this.post({ here: this.tab, reads: board });
+  }
+
   hear(data) {
-    if (data.who) this.post({ here: this.tab });
-    if (data.here) this.living.add(data.here);
+    if (data.who) this.post({ here: this.tab, reads: this.board });
+    if (data.here) this.meet(data.here, data.reads);
+    if (data.gone) this.readers.delete(data.gone);
     if (data.shared) this.onShared(data.shared);
     if (data.word) this.say(this.election.hear(data.word, performance.now()));
     if (data.ask && this.leading) this.onAsked();
     if (data.tell && !this.leading) this.onTold(data.tell);
+  }
+
+  meet(tab, board) {
+    this.living.add(tab);
+    if (!isBoardName(board)) return;
+    this.readers.delete(tab);
+    this.readers.set(tab, board);
+    // One that crashed never says that it is gone.
+    if (this.readers.size > READERS_MAX) this.readers.delete(this.readers.keys().next().value);
+    this.onReads(board);
   }
 
   // Also whenever the stream is heard: a hidden tab's timers are slow.
@@ -74,6 +103,7 @@ export class Tabs {
 
   close() {
     if (!this.channel) return;
+    this.post({ gone: this.tab });
     for (const word of this.election.leave()) this.post({ word });
     clearInterval(this.timer);
     this.channel.close();

@@ -153,6 +153,65 @@ export const checks = [
       assert.equal(asked, 2);
     },
   ],
+  ...[
+    ["the store was away", (route) => route.fulfill(problem(503, "unavailable"))],
+    ["too many came at once", (route) => route.fulfill(problem(429, "rate-limited"))],
+    ["nobody answered", (route) => route.abort()],
+    ["the answer was cut off", async (route) => route.fulfill({ response: await route.fetch(), body: "" })],
+  ].map(([what, first], nth) => [
+    `a move to another host goes on though ${what}`,
+    async (world) => {
+      const south = world.cluster.url(world.cluster.masters[1]);
+      const ada = await joinedByName(world);
+      const me = await ada.me();
+      let spent = 0;
+      await ada.context.route(at(south, "/api/v1/handover/redeem"), (route) => {
+        spent += 1;
+        return spent === 1 ? first(route) : route.continue();
+      });
+      await move(ada, `away-${nth}`);
+      await ada.online(south);
+      assert.deepEqual(await ada.me(), me, "the same person");
+      assert.equal(await ada.page.locator("#join-form").isVisible(), false);
+      assert.equal(spent, 2);
+    },
+  ]),
+  [
+    "a session that cannot be read right after a move is asked for again",
+    async (world) => {
+      const south = world.cluster.url(world.cluster.masters[1]);
+      const ada = await joinedByName(world);
+      const me = await ada.me();
+      let asked = 0;
+      // Before the ticket is spent there is none.
+      await ada.context.route(at(south, "/api/v1/session"), (route) => {
+        asked += 1;
+        return asked === 2 ? route.fulfill(problem(503, "unavailable")) : route.continue();
+      });
+      await move(ada, "away-again");
+      await ada.online(south);
+      assert.ok(asked >= 3, `asked ${asked} times`);
+      assert.deepEqual(await ada.me(), me, "the same person");
+    },
+  ],
+  [
+    "a draft that a ticket proves to be one's own is taken though the store was away for a moment",
+    async ({ browser, cluster, wrong }) => {
+      const url = cluster.url(cluster.masters[0]);
+      const ada = await (await Person.at(browser, url, wrong)).join("Ada");
+      const { id } = await ada.me();
+      const ticket = await ada.page.evaluate(
+        async () => (await (await fetch("/api/v1/handover", { method: "POST" })).json()).ticket,
+      );
+      const redeem = at(url, "/api/v1/handover/redeem");
+      await ada.context.route(redeem, (route) => route.fulfill(problem(503, "unavailable")), { times: 1 });
+      const carried = { user: id, ticket, board: "lobby", drafts: { lobby: "brought by a ticket" } };
+      await ada.page.goto("about:blank");
+      await ada.page.goto(`${url}/#move=${Buffer.from(JSON.stringify(carried)).toString("base64url")}`);
+      await ada.online();
+      assert.equal(await ada.page.inputValue("#text"), "brought by a ticket");
+    },
+  ],
 ];
 
 const at = (origin, path) => (url) => url.origin === origin && url.pathname === path;
@@ -162,6 +221,29 @@ const problem = (status, kind) => ({
   contentType: "application/problem+json",
   body: JSON.stringify({ type: `urn:chatchat:${kind}` }),
 });
+
+// Joins at the first master by a name whose cookies no other one sees, and has a ticket for a move.
+async function joinedByName({ browser, cluster, wrong }) {
+  const url = cluster.url(cluster.masters[0]).replace("127.0.0.1", "localhost");
+  const person = await Person.at(browser, url, wrong);
+  const given = person.page.waitForResponse(
+    (response) => response.url().endsWith("/api/v1/handover") && response.ok(),
+    { timeout: 20_000 },
+  );
+  await person.join("Ada");
+  await given;
+  return person;
+}
+
+// No stream opens here any more, and a new board needs another one: the page moves on, with all it has.
+async function move(person, board) {
+  const { origin } = new URL(person.page.url());
+  await person.context.route(at(origin, "/api/v1/stream"), (route) => route.abort());
+  await person.page.fill("#new-board-name", board);
+  await person.page.press("#new-board-name", "Enter");
+  await person.page.waitForSelector("#continue:not([hidden])", { timeout: 20_000 });
+  await person.page.click("#continue-yes");
+}
 
 // This master takes no posts of this person, and does not answer when one is withdrawn.
 async function takeNoPosts(person, origin) {

@@ -98,6 +98,52 @@ export const checks = [
     },
   ],
   [
+    "of more boards than a stream follows, a post of one that it leaves out is found by its address",
+    async (world) => {
+      const ada = await join(world, "Ada");
+      await ada.page.evaluate(async () => {
+        for (let n = 0; n < 40; n += 1)
+          await fetch(`/api/v1/boards/x${String(n).padStart(2, "0")}`, { method: "PUT" });
+        // More than is read at once.
+        for (let n = 1; n <= 130; n += 1) {
+          await fetch("/api/v1/boards/x39/posts", {
+            method: "POST",
+            headers: { "Content-Type": "application/json" },
+            body: JSON.stringify({ id: crypto.randomUUID(), text: `post number ${n}` }),
+          });
+        }
+      });
+      await ada.page.addInitScript(() => {
+        globalThis.heard = [];
+        const Own = EventSource;
+        globalThis.EventSource = class extends Own {
+          constructor(...how) {
+            super(...how);
+            for (const name of ["state", "reset"])
+              this.addEventListener(name, () => globalThis.heard.push(name));
+          }
+        };
+      });
+      const asked = [];
+      ada.page.on("request", (request) => {
+        const { pathname, searchParams } = new URL(request.url());
+        if (pathname === "/api/v1/stream") asked.push(searchParams.get("cursor").split(",").length);
+      });
+      await ada.page.reload();
+      await ada.online();
+      const heard = () => ada.page.evaluate(() => globalThis.heard);
+      await until("the first stream's state", async () => (await heard()).length > 0);
+      await ada.page.evaluate(() => (location.hash = "#x39/1"));
+      await until("the first post", () => inView(ada, '#posts [data-seq="1"].target'), 10_000);
+      // A reset would come before it.
+      await until("the second stream's state", async () => (await heard()).length > 1);
+      assert.equal((await heard()).includes("reset"), false);
+      assert.ok(asked.length > 1);
+      assert.ok(Math.max(...asked) <= 32, `cursors of ${asked} boards`);
+      assert.ok(await inView(ada, '#posts [data-seq="1"].target'), "still");
+    },
+  ],
+  [
     "every post shows its time on hover and on focus",
     async (world) => {
       const ada = await join(world, "Ada");

@@ -139,6 +139,84 @@ export const checks = [
     },
   ],
   [
+    "a board that only a following tab reads is as live there as any",
+    async ({ browser, cluster, wrong }) => {
+      const [url, other] = cluster.masters.map((master) => cluster.url(master));
+      const first = await (await Person.at(browser, url, wrong)).join("Ada");
+      const ben = await (await Person.at(browser, other, wrong)).join("Ben");
+      const second = await first.tab(url);
+      await second.online();
+      await create(second, "read-by-one");
+      await second.say("one's own");
+      await second.sees("one's own");
+      await second.settled();
+      await create(ben, "read-by-one");
+      await ben.say("somebody else's");
+      await second.sees("somebody else's");
+      assert.equal(second.streams, 0, "it follows");
+      const texts = (await second.posts()).map(({ text }) => text);
+      assert.deepEqual(texts, ["one's own", "somebody else's"]);
+    },
+  ],
+  [
+    "a following tab gets the list of boards, and what is new in them",
+    async ({ browser, cluster, wrong }) => {
+      const [url, other] = cluster.masters.map((master) => cluster.url(master));
+      const first = await (await Person.at(browser, url, wrong)).join("Ada");
+      const ben = await (await Person.at(browser, other, wrong)).join("Ben");
+      const second = await first.tab(url);
+      await second.online();
+      await create(ben, "made-elsewhere");
+      await ben.say("who will read this?");
+      await ben.settled();
+      // It is time to read the list again.
+      await first.page.evaluate(() => {
+        const now = Date.now;
+        Date.now = () => now() + 40_000;
+      });
+      const row = second.page.locator("#boards li", { hasText: "made-elsewhere" });
+      const count = row.locator(".badge");
+      await until("the board with its count", async () => /^1/.test(await count.textContent()), 15_000);
+    },
+  ],
+  [
+    "of more boards than a stream follows, the one of a following tab is among them",
+    async ({ browser, cluster, wrong }) => {
+      const [url, other] = cluster.masters.map((master) => cluster.url(master));
+      const first = await (await Person.at(browser, url, wrong)).join("Ada");
+      const made = await first.page.evaluate(async () => {
+        const names = Array.from({ length: 40 }, (_, n) => `zz-${String(n).padStart(2, "0")}`);
+        const answers = names.map((name) => fetch(`/api/v1/boards/${name}`, { method: "PUT" }));
+        return (await Promise.all(answers)).map(({ status }) => status);
+      });
+      for (const status of made) assert.ok([200, 201].includes(status), String(status));
+      await first.page.reload();
+      await first.online();
+      const ben = await (await Person.at(browser, other, wrong)).join("Ben");
+      await create(ben, "zz-39");
+      const another = first.page.waitForRequest((request) => request.url().includes("/api/v1/stream"));
+      const [asked, second] = await Promise.all([another, first.tab(`${url}/#zz-39`)]);
+      const boards = new URL(asked.url()).searchParams.get("boards").split(",");
+      assert.deepEqual([boards.length, boards.slice(0, 2)], [32, ["lobby", "zz-39"]]);
+      await second.online();
+      await ben.say("far down the list");
+      await second.sees("far down the list");
+      // Opened later, and next to lead: of two the smaller name does.
+      const third = new Person(await first.context.newPage(), first.context, wrong);
+      await third.page.addInitScript(() => {
+        sessionStorage.setItem("chatchat-tab", "00000000-0000-4000-8000-000000000000");
+      });
+      await third.page.goto(`${url}/#lobby`);
+      await third.online();
+      await first.page.close();
+      await until("a stream of its own", () => third.streams === 1);
+      await third.online();
+      await ben.say("after another took over");
+      await second.sees("after another took over");
+      assert.equal(second.streams, 0, "it follows still");
+    },
+  ],
+  [
     "the tab that follows moves on too when the master dies",
     async ({ browser, cluster, wrong }) => {
       const [north, south] = cluster.masters;
@@ -156,3 +234,9 @@ export const checks = [
     },
   ],
 ];
+
+async function create(person, board) {
+  await person.page.fill("#new-board-name", board);
+  await person.page.press("#new-board-name", "Enter");
+  await until(`board ${board}`, async () => (await person.page.textContent("#board-name")) === board);
+}

@@ -3,7 +3,9 @@
 import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
 
-import { mergeCursors } from "../../../src/http/page/connection.js";
+import { until } from "../cluster.mjs";
+import { Board } from "../../../src/http/page/board.js";
+import { mergeCursors, readCursor } from "../../../src/http/page/connection.js";
 import { dayName } from "../../../src/http/page/dom.js";
 import { Roster, SHOWN_MAX } from "../../../src/http/page/roster.js";
 import { readRoute } from "../../../src/http/page/route.js";
@@ -242,9 +244,65 @@ export const checks = [
   [
     "a stream goes on where it was, and elsewhere where the page is",
     async () => {
-      assert.equal(mergeCursors("", "7;lobby:3"), "7;lobby:3");
-      assert.equal(mergeCursors("7;lobby:5", "7;lobby:3,dev:9"), "7;lobby:5,dev:9");
-      assert.equal(mergeCursors("8;lobby:1", "7;lobby:3,dev:9"), "8;lobby:1");
+      const both = ["lobby", "dev"];
+      assert.equal(mergeCursors("", "7;lobby:3", both), "7;lobby:3");
+      assert.equal(mergeCursors("7;lobby:5", "7;lobby:3,dev:9", both), "7;lobby:5,dev:9");
+      assert.equal(mergeCursors("8;lobby:1", "7;lobby:3,dev:9", both), "8;lobby:1");
+    },
+  ],
+  [
+    "a stream's cursor names only boards that are asked for, however many were told",
+    async () => {
+      const names = Array.from({ length: 33 }, (_, n) => `b${n}`);
+      const told = `7;${names.slice(0, 32).map((name) => `${name}:5`).join(",")}`;
+      const boards = [names[32], ...names.slice(0, 31)];
+      const known = `7;${boards.map((name) => `${name}:3`).join(",")}`;
+      for (const [before, epoch] of [
+        [told, "7"],
+        ["", "7"],
+        [told.replace("7;", "8;"), "8"],
+      ]) {
+        const merged = readCursor(mergeCursors(before, known, boards));
+        assert.equal(merged.epoch, epoch);
+        assert.ok(merged.places.size >= 31 && merged.places.size <= 32, `${merged.places.size} places`);
+        for (const name of merged.places.keys()) assert.ok(boards.includes(name), name);
+      }
+      const { places } = readCursor(mergeCursors(told, known, boards));
+      assert.deepEqual([places.get("b32"), places.get("b0"), places.has("b31")], ["3", "5", false]);
+    },
+  ],
+  [
+    "a board is read up to where it is known to go, and no word of an end is asked about for ever",
+    async () => {
+      const posts = [1, 2, 3].map((seq) => ({ ...POST, seq }));
+      const [shown, asked] = [[], []];
+      const log = {
+        get last() {
+          return shown.at(-1) ?? null;
+        },
+        append: ({ seq }) => shown.push(seq),
+      };
+      const own = globalThis.fetch;
+      globalThis.fetch = async (path) => {
+        const after = Number(new URL(path, "http://page.example").searchParams.get("after"));
+        asked.push(after);
+        const page = { posts: posts.filter(({ seq }) => seq > after), last_seq: 3, truncated: false };
+        return { status: 200, headers: new Headers(), text: async () => JSON.stringify(page) };
+      };
+      try {
+        const board = new Board(log, () => {});
+        board.name = "lobby";
+        board.reach(Number.NaN);
+        board.reach(2);
+        await until("what was missing", () => shown.length === 3);
+        board.reach(3);
+        assert.deepEqual([shown, asked], [[1, 2, 3], [0]]);
+        board.reach(9);
+        await sleep(200);
+        assert.deepEqual([shown, asked], [[1, 2, 3], [0, 3]]);
+      } finally {
+        globalThis.fetch = own;
+      }
     },
   ],
   [
