@@ -58,6 +58,18 @@ export class Person {
     await this.page.waitForSelector('#where[data-state="on"]', { timeout: limit_ms });
   }
 
+  // Makes a board, or opens the one of this name.
+  async create(board) {
+    await this.page.fill("#new-board-name", board);
+    await this.page.press("#new-board-name", "Enter");
+    await this.on(board);
+  }
+
+  // Until this board is shown.
+  async on(board) {
+    await until(`board ${board}`, async () => (await this.page.textContent("#board-name")) === board);
+  }
+
   // Writes and sends, as a person does: until the text stands in the log, on its way or settled.
   // A page that is on its way to another master takes nothing, and brings along what it took.
   async say(text) {

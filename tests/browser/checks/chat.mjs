@@ -57,9 +57,7 @@ export const checks = [
     async ({ browser, cluster, wrong }) => {
       const ada = await (await Person.at(browser, cluster.url(cluster.masters[0]), wrong)).join("Ada");
       const ben = await (await Person.at(browser, cluster.url(cluster.masters[1]), wrong)).join("Ben");
-      await ada.page.fill("#new-board-name", "dev");
-      await ada.page.press("#new-board-name", "Enter");
-      await until("board dev", async () => (await ada.page.textContent("#board-name")) === "dev");
+      await ada.create("dev");
       await ada.say("only in dev");
       await ada.sees("only in dev");
       await ben.page.reload();
@@ -67,7 +65,7 @@ export const checks = [
       await ben.page.click('#boards button:has-text("dev")');
       await ben.sees("only in dev");
       await ben.page.click('#boards button:has-text("lobby")');
-      await until("lobby", async () => (await ben.page.textContent("#board-name")) === "lobby");
+      await ben.on("lobby");
       await ada.say("something new");
       await until("a count at dev", async () =>
         /1/.test(await ben.page.textContent('#boards button:has-text("dev") .new')),

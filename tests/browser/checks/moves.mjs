@@ -105,21 +105,16 @@ export const checks = [
     async ({ browser, cluster, wrong }) => {
       const [north, south] = cluster.masters.map((master) => cluster.url(master));
       const ada = await (await Person.at(browser, north, wrong)).join("Ada");
-      const board = (name) => until(name, async () => (await ada.page.textContent("#board-name")) === name);
-      for (const name of ["first-stop", "second-stop"]) {
-        await ada.page.fill("#new-board-name", name);
-        await ada.page.press("#new-board-name", "Enter");
-        await board(name);
-      }
+      for (const name of ["first-stop", "second-stop"]) await ada.create(name);
       await ada.page.goBack();
-      await board("first-stop");
+      await ada.on("first-stop");
       await breakStream(ada, north);
       await ada.online(south);
       for (const way of ["goForward", "goForward", "goBack", "goForward"]) {
         await ada.page[way]({ timeout: 2000 }).catch(() => {});
         assert.equal(new URL(ada.page.url()).origin, south, way);
       }
-      await board("first-stop");
+      await ada.on("first-stop");
     },
   ],
   [

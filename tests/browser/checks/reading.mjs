@@ -9,15 +9,6 @@ import { Person } from "../people.mjs";
 const join = async ({ browser, cluster, wrong }, name, n = 0, options = {}) =>
   (await Person.at(browser, cluster.url(cluster.masters[n]), wrong, options)).join(name);
 
-const board = (person, name) =>
-  until(`board ${name}`, async () => (await person.page.textContent("#board-name")) === name);
-
-async function create(person, name) {
-  await person.page.fill("#new-board-name", name);
-  await person.page.press("#new-board-name", "Enter");
-  await board(person, name);
-}
-
 const inView = (person, selector) =>
   person.page.evaluate((wanted) => {
     const row = document.querySelector(wanted)?.getBoundingClientRect();
@@ -48,28 +39,28 @@ export const checks = [
     async (world) => {
       const ada = await join(world, "Ada");
       assert.equal(new URL(ada.page.url()).hash, "#lobby");
-      await create(ada, "one");
-      await create(ada, "two");
+      await ada.create("one");
+      await ada.create("two");
       assert.equal(new URL(ada.page.url()).hash, "#two");
       await ada.page.goBack();
-      await board(ada, "one");
+      await ada.on("one");
       await ada.page.goBack();
-      await board(ada, "lobby");
+      await ada.on("lobby");
       await ada.page.goForward();
-      await board(ada, "one");
+      await ada.on("one");
       await ada.page.reload();
       await ada.online();
-      await board(ada, "one");
+      await ada.on("one");
       const other = await ada.tab(`${new URL(ada.page.url()).origin}/#two`);
       await other.online();
-      await board(other, "two");
+      await other.on("two");
     },
   ],
   [
     "a post has an address that is found again",
     async (world) => {
       const ada = await join(world, "Ada");
-      await create(ada, "far");
+      await ada.create("far");
       await ada.page.evaluate(async () => {
         for (let n = 1; n <= 130; n += 1) {
           const id = crypto.randomUUID();
@@ -202,7 +193,7 @@ export const checks = [
     "boards can be filtered",
     async (world) => {
       const ada = await join(world, "Ada");
-      for (const name of ["apples", "pears"]) await create(ada, name);
+      for (const name of ["apples", "pears"]) await ada.create(name);
       await ada.page.fill("#board-filter", "ppl");
       assert.deepEqual(await ada.page.locator("#boards .name").allTextContents(), ["apples"]);
       await ada.page.fill("#board-filter", "");
@@ -280,7 +271,7 @@ export const checks = [
     "a page that was offline for 400 posts shows them all within 2 s, though nobody posts any more",
     async (world) => {
       const ada = await join(world, "Ada");
-      await create(ada, "quiet-board");
+      await ada.create("quiet-board");
       await ada.say("before");
       await ada.settled();
       await ada.context.setOffline(true);

@@ -93,9 +93,7 @@ export const checks = [
       const carol = await bob.tab(url);
       await carol.page.waitForSelector("#join-form:not([hidden])");
       await bob.join("Bob");
-      await bob.page.fill("#new-board-name", "bobs");
-      await bob.page.press("#new-board-name", "Enter");
-      await until("board bobs", async () => (await bob.page.textContent("#board-name")) === "bobs");
+      await bob.create("bobs");
       await carol.join("Carol");
       await bob.page.fill("#text", "written as Bob");
       await bob.page.press("#text", "Enter");
@@ -146,11 +144,11 @@ export const checks = [
       const ben = await (await Person.at(browser, other, wrong)).join("Ben");
       const second = await first.tab(url);
       await second.online();
-      await create(second, "read-by-one");
+      await second.create("read-by-one");
       await second.say("one's own");
       await second.sees("one's own");
       await second.settled();
-      await create(ben, "read-by-one");
+      await ben.create("read-by-one");
       await ben.say("somebody else's");
       await second.sees("somebody else's");
       assert.equal(second.streams, 0, "it follows");
@@ -166,7 +164,7 @@ export const checks = [
       const ben = await (await Person.at(browser, other, wrong)).join("Ben");
       const second = await first.tab(url);
       await second.online();
-      await create(ben, "made-elsewhere");
+      await ben.create("made-elsewhere");
       await ben.say("who will read this?");
       await ben.settled();
       // It is time to read the list again.
@@ -193,7 +191,7 @@ export const checks = [
       await first.page.reload();
       await first.online();
       const ben = await (await Person.at(browser, other, wrong)).join("Ben");
-      await create(ben, "zz-39");
+      await ben.create("zz-39");
       const another = first.page.waitForRequest((request) => request.url().includes("/api/v1/stream"));
       const [asked, second] = await Promise.all([another, first.tab(`${url}/#zz-39`)]);
       const boards = new URL(asked.url()).searchParams.get("boards").split(",");
@@ -234,9 +232,3 @@ export const checks = [
     },
   ],
 ];
-
-async function create(person, board) {
-  await person.page.fill("#new-board-name", board);
-  await person.page.press("#new-board-name", "Enter");
-  await until(`board ${board}`, async () => (await person.page.textContent("#board-name")) === board);
-}
