@@ -21,9 +21,10 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    api::{Node, PostState, StoreReach, StreamEvent, TicketIssued},
+    api::{Node, PostState, SessionRestored, StoreReach, StreamEvent, TicketIssued},
     client::{
-        Answer, ChatClient, Failure, FollowEvent, Limits, MasterList, Method, NoObserver, Request,
+        Answer, ChatClient, Failure, Follow, FollowEvent, Limits, MasterList, Method, NoObserver,
+        Request,
     },
     comm::key_source::IDENTITY_FILE,
     config::Config,
@@ -91,6 +92,22 @@ fn env() -> Env {
 
 async fn within<T>(client: &ChatClient, what: &str, work: impl Future<Output = T>) -> T {
     client.env().timeout(SOON, work).await.unwrap_or_else(|_| panic!("{what} took over {SOON:?}"))
+}
+
+/// Returns the client's session as its master restores it.
+async fn restored(client: &ChatClient) -> SessionRestored {
+    match client.call(&Request::Restore, SOON).await {
+        Ok(Answer::Restored(restored)) => restored,
+        other => panic!("not restored: {other:?}"),
+    }
+}
+
+/// Waits until a stream is open.
+async fn opens(client: &ChatClient, follow: &mut Follow) {
+    let opened = async {
+        while !matches!(follow.next().await, FollowEvent::Event(StreamEvent::Hello(_))) {}
+    };
+    within(client, "a stream", opened).await;
 }
 
 async fn say(client: &ChatClient, text: &str) -> Seq {
@@ -717,10 +734,7 @@ async fn posts_of_while_the_store_is_away_are_pending_on_two_disks_and_then_writ
     let mut streams: Vec<_> =
         readers.iter().map(|one| one.follow(vec![BoardName::lobby()], None)).collect();
     for follow in &mut streams {
-        let opened = async {
-            while !matches!(follow.next().await, FollowEvent::Event(StreamEvent::Hello(_))) {}
-        };
-        within(&ann, "a stream", opened).await;
+        opens(&ann, follow).await;
     }
     is_cut.store(true, Ordering::SeqCst);
     let (id, board) = (ann.new_post_id(), BoardName::lobby());
@@ -807,14 +821,9 @@ async fn post_that_was_held_for_over_a_day_is_a_dead_letter_and_its_author_is_to
     let mut cluster = start_on(1, 1, store.clone(), &Config::default()).await;
     let ann = client(&cluster, 0, None);
     ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
-    let Ok(Answer::Restored(restored)) = ann.call(&Request::Restore, SOON).await else {
-        panic!("not restored")
-    };
+    let restored = restored(&ann).await;
     let mut follow = ann.follow(vec![BoardName::lobby()], None);
-    let opened = async {
-        while !matches!(follow.next().await, FollowEvent::Event(StreamEvent::Hello(_))) {}
-    };
-    within(&ann, "a stream", opened).await;
+    opens(&ann, &mut follow).await;
 
     let (holder, id) = (env(), ann.new_post_id());
     let (replica, _) =

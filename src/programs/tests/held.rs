@@ -13,15 +13,9 @@ async fn held_posts_of_a_lost_board_end_and_hold_up_no_others() {
     let mut cluster = start_on(1, 1, store.clone(), &Config::default()).await;
     let ann = client(&cluster, 0, None);
     ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
-    let Ok(Answer::Restored(restored)) = ann.call(&Request::Restore, SOON).await else {
-        panic!("not restored")
-    };
-    let author = restored.user;
+    let author = restored(&ann).await.user;
     let mut follow = ann.follow(vec![BoardName::lobby()], None);
-    let opened = async {
-        while !matches!(follow.next().await, FollowEvent::Event(StreamEvent::Hello(_))) {}
-    };
-    within(&ann, "a stream", opened).await;
+    opens(&ann, &mut follow).await;
 
     let holder = env();
     let (replica, _) =
@@ -56,11 +50,9 @@ async fn held_posts_of_a_lost_board_end_and_hold_up_no_others() {
     let done = async {
         loop {
             let boards = store.boards().await.expect("it is here");
-            let Ok(Answer::Restored(restored)) = ann.call(&Request::Restore, SOON).await else {
-                panic!("not restored")
-            };
+            let pending = restored(&ann).await.pending;
             let is_written = boards.last(&names[0]) == Some(Seq(u64::from(POSTS)));
-            if is_written && restored.pending.is_empty() {
+            if is_written && pending.is_empty() {
                 return;
             }
             ann.env().sleep(Duration::from_millis(100)).await;

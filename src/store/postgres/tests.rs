@@ -70,9 +70,8 @@ fn holder(node: u8) -> Holder {
     Holder { node: NodeId([node; 16]), incarnation: Incarnation(1) }
 }
 
-/// Acquires the lease of the lobby for a master of this number.
-async fn lobby(store: &Store, master: u8) -> Permission {
-    let resource = Resource::Board(BoardName::lobby());
+/// Acquires a lease for a master of this number.
+async fn acquired(store: &Store, resource: Resource, master: u8) -> Permission {
     let lease = store.acquire_lease(resource.clone(), holder(master), 3000).await;
     let Ok(Lease::Granted { epoch, lease, .. }) = lease else { panic!("not granted: {lease:?}") };
     Permission {
@@ -83,15 +82,29 @@ async fn lobby(store: &Store, master: u8) -> Permission {
     }
 }
 
+/// Acquires the lease of the lobby for a master of this number.
+async fn lobby(store: &Store, master: u8) -> Permission {
+    acquired(store, Resource::Board(BoardName::lobby()), master).await
+}
+
+/// Writes tasks with this `n` of the token.
+async fn write_at(
+    store: &Store,
+    permission: &Permission,
+    n: u64,
+    tasks: Vec<Task>,
+) -> Result<Vec<TaskResult>, StoreError> {
+    let token = Token { n, ..permission.token };
+    store.write(Permission { token, ..permission.clone() }, Arc::new(tasks)).await
+}
+
 /// Writes post `n` with the token's `n` of the same number.
 async fn write(
     store: &Store,
     permission: &Permission,
     n: u64,
 ) -> Result<Vec<TaskResult>, StoreError> {
-    let token = Token { n, ..permission.token };
-    let permission = Permission { token, ..permission.clone() };
-    store.write(permission, Arc::new(vec![post(n)])).await
+    write_at(store, permission, n, vec![post(n)]).await
 }
 
 /// Repeats a write as long as the store is away, as a node does, and returns how often it was.

@@ -53,21 +53,7 @@ impl Boards {
 }
 
 async fn permission(store: &Store, board: &str) -> Permission {
-    let resource = Resource::Board(board.parse().expect("a name"));
-    let lease = store.acquire_lease(resource.clone(), holder(1), 3000).await;
-    let Ok(Lease::Granted { epoch, lease, .. }) = lease else { panic!("not granted: {lease:?}") };
-    let token = Token { epoch, lease, n: 0 };
-    Permission { resource, token, after: None, worker: NodeId([9; 16]) }
-}
-
-async fn write_at(
-    store: &Store,
-    permission: &Permission,
-    n: u64,
-    tasks: Vec<Task>,
-) -> Result<Vec<TaskResult>, StoreError> {
-    let token = Token { n, ..permission.token };
-    store.write(Permission { token, ..permission.clone() }, Arc::new(tasks)).await
+    acquired(store, Resource::Board(board.parse().expect("a name")), 1).await
 }
 
 fn post_on(board: &str, n: u64) -> Task {

@@ -24,21 +24,7 @@ use crate::{
 
 /// Acquires the lease of the sessions of master 1.
 async fn sessions(store: &Store) -> Permission {
-    let resource = Resource::Sessions(holder(1).node);
-    let lease = store.acquire_lease(resource.clone(), holder(1), 3000).await;
-    let Ok(Lease::Granted { epoch, lease, .. }) = lease else { panic!("not granted: {lease:?}") };
-    let token = Token { epoch, lease, n: 0 };
-    Permission { resource, token, after: None, worker: NodeId([9; 16]) }
-}
-
-async fn write_tasks(
-    store: &Store,
-    permission: &Permission,
-    n: u64,
-    tasks: Vec<Task>,
-) -> Result<Vec<TaskResult>, StoreError> {
-    let token = Token { n, ..permission.token };
-    store.write(Permission { token, ..permission.clone() }, Arc::new(tasks)).await
+    acquired(store, Resource::Sessions(holder(1).node), 1).await
 }
 
 fn author(n: u8) -> Author {
@@ -55,7 +41,7 @@ async fn read_mark_takes_one_statement_for_the_digests_of_all_sessions_of_its_us
     let permission = sessions(&store).await;
     let key = SessionKey([1; 32]);
     let open = vec![Task::OpenSession { key, user: author(1) }];
-    assert_eq!(write_tasks(&store, &permission, 1, open).await, Ok(vec![TaskResult::Done]));
+    assert_eq!(write_at(&store, &permission, 1, open).await, Ok(vec![TaskResult::Done]));
     // In 240 other buckets.
     let more = "INSERT INTO chat.sessions (key, author, name, opened_at, used_at)
                 SELECT decode(rpad(to_hex(n), 64, '0'), 'hex'), author, name, opened_at, used_at
@@ -69,7 +55,7 @@ async fn read_mark_takes_one_statement_for_the_digests_of_all_sessions_of_its_us
     let before = statements();
     assert!(before > 0, "statements are logged");
     let mark = vec![Task::SetReadMark { key, board: BoardName::lobby(), seq: Seq(1) }];
-    assert_eq!(write_tasks(&store, &permission, 2, mark).await, Ok(vec![TaskResult::Done]));
+    assert_eq!(write_at(&store, &permission, 2, mark).await, Ok(vec![TaskResult::Done]));
     assert_eq!(statements() - before, 1);
     let changed = server.sql(&env, "SELECT count(*) FROM chat.session_digests").await;
     assert_eq!(changed, ["241"]);
@@ -118,9 +104,9 @@ async fn many_redemptions_that_wait_settle_where_a_round_trip_takes_a_millisecon
     let key = |n: u8| SessionKey([200 + n / 8; 32]);
     let openings =
         (0..16).map(|n| Task::OpenSession { key: key(8 * n), user: author(n) }).collect();
-    write_tasks(&near, &permission, 1, openings).await.expect("opened");
+    write_at(&near, &permission, 1, openings).await.expect("opened");
     let ticket = |n| Task::PutTicket { key: key(n), ticket_sha256: [n; 32] };
-    write_tasks(&near, &permission, 2, (0..128).map(ticket).collect()).await.expect("kept");
+    write_at(&near, &permission, 2, (0..128).map(ticket).collect()).await.expect("kept");
 
     let far = listener().await;
     let address = behind(&far);
@@ -155,7 +141,7 @@ async fn many_redemptions_that_wait_settle_where_a_round_trip_takes_a_millisecon
             let write = |batch: &Vec<Entry>| {
                 n += 1;
                 let tasks = batch.iter().map(|entry| entry.task.clone()).collect();
-                write_tasks(&store, &permission, n, tasks)
+                write_at(&store, &permission, n, tasks)
             };
             let answers = join_all(batches.iter().map(write)).await;
             for (batch, answer) in batches.into_iter().zip(answers).rev() {

@@ -17,16 +17,7 @@ async fn writes_that_were_given_up_cost_no_commit_once_the_lock_is_back() {
     assert!(given_up.iter().all(Result::is_err), "the lock is held");
     drop(held);
 
-    let mut touches = 0;
-    patiently(&env, async || {
-        touches += 1;
-        match touch().await {
-            Err(StoreError::Busy) => Err(failing("it has yet to throw away what was given up")),
-            answer => answer,
-        }
-    })
-    .await
-    .expect("touched again");
+    let touches = touched_again(&env, &store).await;
     let made = commits(&path) - before;
     assert!(made <= touches, "{made} commits of {touches} touches");
 }
