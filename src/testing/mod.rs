@@ -17,6 +17,8 @@ pub(crate) mod keys;
 #[cfg(all(test, feature = "net"))]
 pub(crate) mod leaping_clock;
 #[cfg(all(test, feature = "net"))]
+pub(crate) mod logged;
+#[cfg(all(test, feature = "net"))]
 pub(crate) mod long_list;
 #[cfg(test)]
 pub(crate) mod memory_disk;

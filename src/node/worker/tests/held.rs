@@ -1,9 +1,8 @@
 //! Posts that a worker holds, from one life to the next and when it ends.
 
 use std::{
-    io,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -29,6 +28,7 @@ use crate::{
     replica::{Check, Replica, ReplicaLimits},
     testing::{
         leaping_clock::LeapingClock,
+        logged::Logged,
         worker::{
             Taken, TestMaster, TestWorker, batch, config, env, lobby, post, store, worker,
             worker_in, worker_with,
@@ -301,31 +301,10 @@ async fn post_that_comes_onto_the_disk_too_late_to_be_handed_over_is_not_said_to
     assert!(held_in(&dir).contains(&held_post(2).key()), "its next life hands it in");
 }
 
-/// Lines that were logged.
-#[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Said {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("not poisoned").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn worker_that_ends_before_its_database_is_open_warns_that_posts_may_be_in_it() {
-    let said = Said::default();
-    let writer = said.clone();
-    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
-    let _log = tracing::subscriber::set_default(log.finish());
-    let warns = || {
-        let said = said.0.lock().expect("not poisoned");
-        String::from_utf8_lossy(&said).contains("held posts may be on this disk")
-    };
+    let log = Logged::here();
+    let warns = || log.count("held posts may be on this disk") > 0;
     let (store, _held) = store();
     let mut master = TestMaster::start(&config()).await;
     let dir = dir();
