@@ -15,8 +15,6 @@ pub(crate) mod http;
 #[cfg(test)]
 pub(crate) mod keys;
 #[cfg(all(test, feature = "net"))]
-pub(crate) mod leaping_clock;
-#[cfg(all(test, feature = "net"))]
 pub(crate) mod logged;
 #[cfg(all(test, feature = "net"))]
 pub(crate) mod long_list;

@@ -4,8 +4,9 @@ mod held;
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use self::ending::{leaves, stop};
 use crate::{
-    comm::{Incoming, LinkEnd},
+    comm::Incoming,
     config::Config,
     env::real::TempDir,
     model::{
@@ -280,13 +281,8 @@ async fn stopped_worker_says_goodbye_and_unenrolled_worker_does_not_start() {
     assert_eq!(refused.to_string(), "this worker was never enrolled: start it with a join token");
     let mut running = worker(&master, &store, &dir, true);
     let mut taken = master.take().await;
-    running.stop.take().expect("still there").send(()).expect("it listens");
-    let end = taken.hear(|incoming| match incoming {
-        Incoming::Closed(end) => Some(end),
-        _ => None,
-    });
-    let leaving = Close { reason: CloseReason::Leaving, retry_ms: 0 };
-    assert_eq!(end.await, LinkEnd::ClosedByPeer(leaving));
+    stop(&mut running);
+    leaves(&mut taken).await;
     running.ended.await.expect("it ended").expect("it ran");
 }
 

@@ -1,8 +1,11 @@
-//! World of this machine whose disk and monotonic clock a test stops.
+//! World of this machine whose disk and monotonic clock a test stops, and whose wall clock it sets.
 
 use std::{
     io,
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,12 +22,13 @@ const STOPPED_MAX: Duration = Duration::from_secs(30);
 /// Time between two looks at a clock that stands still.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Hold of a test on the disk and the clock of a world.
+/// Hold of a test on the disk and the clocks of a world.
 #[derive(Debug, Default)]
 pub(super) struct Brake {
     disk_stands: Mutex<bool>,
     disk_starts: Condvar,
     clock_stands_at: Mutex<Option<Mono>>,
+    wall_ahead_ms: AtomicU64,
 }
 
 impl Brake {
@@ -46,6 +50,11 @@ impl Brake {
     /// Has the clock go on as if it had never stopped.
     pub(super) fn start_clock(&self) {
         *self.clock_stands_at.lock().expect("not poisoned") = None;
+    }
+
+    /// Sets the wall clock ahead of this machine's; the monotonic clock does not notice.
+    pub(super) fn set_wall_ahead(&self, by_ms: u64) {
+        self.wall_ahead_ms.store(by_ms, Ordering::SeqCst);
     }
 
     fn wait_for_disk(&self) {
@@ -77,7 +86,7 @@ impl Platform for BrakedWorld {
     }
 
     fn wall(&self) -> Wall {
-        self.world.wall()
+        Wall { ms: self.world.wall().ms + self.brake.wall_ahead_ms.load(Ordering::SeqCst) }
     }
 
     fn sleep_until(&self, at: Mono) -> BoxFuture<'static, ()> {

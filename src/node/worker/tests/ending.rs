@@ -51,7 +51,7 @@ async fn worker_that_ends_answers_what_is_in_flight_and_takes_no_more() {
         while held.writes.load(Ordering::SeqCst) == 0 {
             env().sleep(Duration::from_millis(5)).await;
         }
-        running.stop.take().expect("still there").send(()).expect("it listens");
+        stop(&mut running);
         env().sleep(Duration::from_millis(50)).await;
         assert_eq!(taken.assign(next).await, AssignReply::Busy);
         held.gate.add_permits(1000);
@@ -83,12 +83,7 @@ async fn worker_that_its_master_drains_says_how_long_it_takes_and_leaves() {
     let mut taken = master.take().await;
     let within_ms = 2500 + u64::try_from(config().store_timeout.as_millis()).expect("small");
     assert_eq!(taken.call(Request::Drain).await, Response::Draining { within_ms });
-    let end = taken.hear(|incoming| match incoming {
-        Incoming::Closed(end) => Some(end),
-        _ => None,
-    });
-    let leaving = Close { reason: CloseReason::Leaving, retry_ms: 0 };
-    assert_eq!(end.await, LinkEnd::ClosedByPeer(leaving));
+    leaves(&mut taken).await;
     running.ended.await.expect("it ended").expect("it ran");
 }
 

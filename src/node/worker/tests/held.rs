@@ -1,12 +1,6 @@
 //! Posts that a worker holds, from one life to the next and when it ends.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use super::{
     braked_world::braked,
@@ -27,7 +21,6 @@ use crate::{
     },
     replica::{Check, Replica, ReplicaLimits},
     testing::{
-        leaping_clock::LeapingClock,
         logged::Logged,
         worker::{
             Taken, TestMaster, TestWorker, batch, config, env, lobby, post, store, worker,
@@ -61,7 +54,7 @@ async fn hold(taken: &Taken, request: Request) {
 /// Tells a worker to end. Returns its request about the post that it holds, once it has ended; the answer
 /// is that so many others hold the post.
 async fn ended_after(mut running: TestWorker, taken: &mut Taken, copies: u32) -> Request {
-    running.stop.take().expect("still there").send(()).expect("it listens");
+    stop(&mut running);
     let asked = taken.hear(|incoming| match incoming {
         Incoming::Request {
             request: request @ (Request::HandOver { .. } | Request::Hold { .. }),
@@ -119,15 +112,16 @@ async fn held_post_goes_with_its_age_and_stays_until_two_others_hold_it() {
 async fn held_post_ages_by_the_monotonic_clock_and_across_lives_by_the_wall_clock() {
     let (store, _held) = store();
     let mut master = TestMaster::start(&config()).await;
-    let (dir, ahead_ms) = (dir(), Arc::new(AtomicU64::new(0)));
-    let life = |master: &TestMaster, is_first| {
-        let env = Env::new(LeapingClock::new(dir.path(), &ahead_ms));
-        worker_in(env, config(), master, &store, is_first)
+    let dir = dir();
+    let life = |master: &TestMaster, is_first, ahead_ms| {
+        let (world, brake) = braked(&dir);
+        brake.set_wall_ahead(ahead_ms);
+        (worker_in(world, config(), master, &store, is_first), brake)
     };
-    let running = life(&master, true);
+    let (running, brake) = life(&master, true, 0);
     let mut taken = master.take().await;
     hold(&taken, Request::Hold { held: held_post(1), copy: 0 }).await;
-    ahead_ms.store(30 * HOUR_MS, Ordering::SeqCst);
+    brake.set_wall_ahead(30 * HOUR_MS);
     taken.link.beat(Beat { reaches_store: true });
     let handed_in = taken.hear(|incoming| match incoming {
         Incoming::Request { request: Request::HandIn { age_ms, .. }, reply } => {
@@ -144,7 +138,7 @@ async fn held_post_ages_by_the_monotonic_clock_and_across_lives_by_the_wall_cloc
     };
     assert!(age_ms < 60_000, "{age_ms}");
 
-    let running = life(&master, false);
+    let (running, _brake) = life(&master, false, 30 * HOUR_MS);
     let mut taken = master.take().await;
     let knows = taken.hear(|incoming| match incoming {
         Incoming::Direct(Direct::Holds(1)) => Some(()),
@@ -174,7 +168,7 @@ async fn batch_in_flight_is_answered_while_a_worker_that_ends_hands_its_posts_ov
         while writes.writes.load(Ordering::SeqCst) == 0 {
             env().sleep(Duration::from_millis(5)).await;
         }
-        running.stop.take().expect("still there").send(()).expect("it listens");
+        stop(&mut running);
         let asked = taken.hear(|incoming| match incoming {
             Incoming::Request { request: Request::HandOver { .. }, reply } => Some(reply),
             _ => None,
