@@ -14,6 +14,7 @@ import * as access from "./checks/access.mjs";
 import * as chat from "./checks/chat.mjs";
 import * as faults from "./checks/faults.mjs";
 import * as hostile from "./checks/hostile.mjs";
+import * as kept from "./checks/kept.mjs";
 import * as looks from "./checks/looks.mjs";
 import * as ux from "./checks/ux.mjs";
 import * as moves from "./checks/moves.mjs";
@@ -134,7 +135,7 @@ async function suite(name, checks, { masters = 2, alone = false } = {}) {
 }
 
 const rounds = asked.long ? 3 : 1;
-await suite("units", units.checks, { alone: true });
+await suite("units", [...units.checks, ...kept.checks], { alone: true });
 if (existsSync(sim)) {
   await suite("replay", replay.checks, { alone: true });
 } else if (replay.checks.some(([what]) => `replay: ${what}`.includes(asked.filter ?? ""))) {

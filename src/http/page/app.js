@@ -1,8 +1,9 @@
 // The page: puts the parts together and passes on what happens.
 
 import * as api from "./api.js";
-import { Board, ReadMarks } from "./board.js";
+import { Board } from "./board.js";
 import { Boards } from "./boards.js";
+import { Wait } from "./clock.js";
 import { Composer } from "./composer.js";
 import { Connection, readCursor } from "./connection.js";
 import { $, setText } from "./dom.js";
@@ -36,35 +37,35 @@ class App {
   constructor(masters, session, carried, tab) {
     this.masters = masters;
     this.me = session.user;
-    this.epoch = session.epoch;
     this.local = new Local(session.cluster, this.me.id, tab);
     // Who just came has not missed what was said before.
     const read = (board) => (session.fresh ? board.last_seq : board.read_mark);
     this.boards = new Boards(
       session.boards.map((board) => ({ ...board, read_mark: read(board) })),
+      session.epoch,
       {
         current: () => this.board.name,
         onOpen: (name) => this.openBoard(name),
         onDrawn: () => this.drawTitle(),
+        onRestored: () => this.reload(),
       },
     );
     this.status = new Status(() => masters.name, session.consistency ?? "strong");
     this.unseen = 0;
-    this.lastAlive = 0;
+    this.untilAlive = new Wait(0);
     this.ticket = new Ticket();
     this.lastPeople = Number.NEGATIVE_INFINITY;
     masters.update(session.masters);
 
     this.people = new People(this.me, () => this.log.rename());
     this.cluster = new Cluster();
-    this.marks = new ReadMarks();
     this.log = new Log({
       nameOf: (user) => this.people.nameOf(user),
       names: () => this.people.names(NAMES_MAX),
       isBoard: (name) => this.boards.has(name),
       me: this.me,
       looking: () => this.looking,
-      onSeen: (seq) => this.onSeen(seq),
+      onSeen: (seq) => this.boards.see(this.board.name, seq),
       onOlder: () => this.board.older(),
       onRetry: (id) => this.outbox.retry(id),
       onCancel: (id) => this.outbox.cancel(id),
@@ -167,7 +168,7 @@ class App {
     const { epoch, places } = readCursor(String(cursor));
     const at = Number(places.get(board)) || 0;
     const known = this.boards.get(board);
-    if (place || !known || Number(epoch) !== this.epoch) return;
+    if (place || !known || Number(epoch) !== this.boards.epoch) return;
     known.read_mark = Math.min(known.last_seq, Math.max(known.read_mark, at));
   }
 
@@ -208,8 +209,7 @@ class App {
       this.status.set({ state: message.all.state, consistency: message.all.consistency });
     }
     if (message.boards) {
-      this.boards.take(message.boards);
-      this.epoch = message.epoch;
+      this.boards.take(message.boards, message.epoch);
       this.board.reach(this.boards.get(this.board.name)?.last_seq ?? 0);
     }
   }
@@ -217,9 +217,8 @@ class App {
   hear(name, data) {
     switch (name) {
       case "hello": {
-        const { epoch, places } = readCursor(data.cursor);
+        const { places } = readCursor(data.cursor);
         this.masters.update(data.masters, data.node);
-        this.epoch = Number(epoch) || this.epoch;
         this.board.wake();
         // The tab that leads knows what it has read itself: its stream may begin after what is here.
         this.board.reach(Number(places.get(this.board.name)));
@@ -246,7 +245,7 @@ class App {
         this.onMasters(data.masters);
         break;
       case "reset":
-        this.refreshBoards().then(() => this.board.reload(this.boards.get(this.board.name)?.read_mark ?? 0));
+        this.refreshBoards().then(() => this.reload());
         break;
       case "beat":
         this.onBeat();
@@ -280,10 +279,9 @@ class App {
   }
 
   onBeat() {
-    const now = Date.now();
     if (!this.tabs.leading) return;
-    if (now - this.lastAlive >= ALIVE_INTERVAL_MS) {
-      this.lastAlive = now;
+    if (this.untilAlive.isOver) {
+      this.untilAlive.begin(ALIVE_INTERVAL_MS);
       api.alive();
       // A master of an earlier version does not say when somebody was seen again; or one was missed.
       if (!this.people.roster.live) this.refreshPeople();
@@ -330,7 +328,7 @@ class App {
       .filter((name) => this.boards.has(name))
       .map((name) => `${name}:${this.boards.get(name).last_seq}`);
     this.followed = new Set(boards);
-    return { boards, cursor: `${this.epoch};${at.join(",")}`, user: this.me.id };
+    return { boards, cursor: `${this.boards.epoch};${at.join(",")}`, user: this.me.id };
   }
 
   // Goes to an address of this page.
@@ -338,7 +336,7 @@ class App {
     if (this.stopped) return;
     if (!this.boards.has(board)) this.status.flash(`There is no board #${board}.`);
     else if (board !== this.board.name) this.openBoard(board, { seq });
-    else if (seq !== null) this.board.find(seq, this.boards.get(board).read_mark);
+    else if (seq !== null) this.board.find(seq, this.boards.markOf(board));
   }
 
   openBoard(name, { place = null, seq = null, replace = false } = {}) {
@@ -346,7 +344,7 @@ class App {
     this.local.set("board", name);
     setText($("board-name"), name);
     this.composer.open(name);
-    this.board.open(name, this.boards.get(name)?.read_mark ?? 0, place, seq);
+    this.board.open(name, this.boards.markOf(name), place, seq);
     this.boards.draw();
     this.drawPending();
     this.drawTitle();
@@ -355,29 +353,22 @@ class App {
     this.followToo(name);
   }
 
+  // Shows the board as it is now.
+  reload() {
+    this.board.reload(this.boards.markOf(this.board.name));
+  }
+
   // The one stream is for what any tab reads.
   followToo(board) {
     if (this.tabs.leading && !this.followed?.has(board)) this.connection.open();
   }
 
   async refreshBoards() {
-    const epoch = await this.boards.refresh();
-    if (epoch === null) return;
-    this.epoch = epoch;
-    this.tabs.tell({ boards: this.boards.list, epoch });
+    if (!(await this.boards.refresh())) return;
+    this.tabs.tell({ boards: this.boards.list, epoch: this.boards.epoch });
     const more = this.boards.names.some((name) => !this.followed?.has(name));
     if (this.tabs.leading && more && this.followed?.size < BOARDS_FOLLOWED_MAX && this.status.state === "on")
       this.connection.open();
-  }
-
-  onSeen(seq) {
-    const board = this.boards.get(this.board.name);
-    if (!board) return;
-    this.marks.set(board.name, seq, board.read_mark);
-    if (seq > board.read_mark) {
-      board.read_mark = seq;
-      this.boards.draw();
-    }
   }
 
   onSettled(entry, post) {

@@ -1,6 +1,6 @@
 // The board being read: loads it, keeps it gapless, and brings older posts when asked.
 
-import { markRead, readPosts } from "./api.js";
+import { readPosts } from "./api.js";
 import { sleep, Waker } from "./numbers.js";
 
 const PAGE = 80;
@@ -37,6 +37,7 @@ export class Board {
     this.busy = true;
     this.waiting = [];
     this.end = 0;
+    this.log.leave();
     let page = await this.read({ limit: PAGE }, turn);
     if (page === null) return;
     let shown = page.posts;
@@ -131,30 +132,5 @@ export class Board {
     this.log.prepend(page.posts, page.truncated);
     this.busy = false;
     this.settle();
-  }
-}
-
-// Says up to where the reader has read, not more often than every other second.
-export class ReadMarks {
-  constructor() {
-    this.marks = new Map();
-    this.timer = null;
-  }
-
-  set(board, seq, marked) {
-    if (seq <= Math.max(marked, this.marks.get(board)?.said ?? 0)) return;
-    this.marks.set(board, { said: this.marks.get(board)?.said ?? 0, seq });
-    this.timer ??= setTimeout(() => this.say(), 2000);
-  }
-
-  async say() {
-    this.timer = null;
-    for (const [board, mark] of this.marks) {
-      if (mark.seq <= mark.said) continue;
-      const { seq } = mark;
-      const answer = await markRead(board, seq);
-      // What was not taken is said with the next.
-      if (answer.status === 204) mark.said = seq;
-    }
   }
 }

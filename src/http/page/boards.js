@@ -1,19 +1,23 @@
 // The boards there are: the list of them, how much is new in each, and the making of new ones.
 
 import * as api from "./api.js";
+import { Wait } from "./clock.js";
 import { $, el, redraw, setText } from "./dom.js";
+import { ReadMarks } from "./marks.js";
 
 const REFRESH_MS = 30_000;
 
 const countText = (n) => (n > 99 ? "99+" : String(n));
 
 export class Boards {
-  // `current()` names the one being read, `onOpen(name)` when another is chosen or made, `onDrawn()`
-  // when how much is new may have changed.
-  constructor(boards, { current, onOpen, onDrawn }) {
-    Object.assign(this, { current, onOpen, onDrawn });
+  // The boards of one epoch of the store. `current()` names the one being read, `onOpen(name)` when
+  // another is chosen or made, `onDrawn()` when how much is new may have changed, `onRestored()` when
+  // the boards are those of another epoch.
+  constructor(boards, epoch, { current, onOpen, onDrawn, onRestored }) {
+    Object.assign(this, { epoch, current, onOpen, onDrawn, onRestored });
     this.known = new Map(boards.map((board) => [board.name, board]));
-    this.lastRefresh = Date.now();
+    this.marks = new ReadMarks();
+    this.untilRefresh = new Wait(REFRESH_MS);
     $("board-filter").addEventListener("input", () => this.draw());
     $("new-board").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -33,27 +37,47 @@ export class Boards {
     return [...this.known.keys()];
   }
 
+  // Up to where a board was read.
+  markOf(name) {
+    return this.get(name)?.read_mark ?? 0;
+  }
+
   get isOld() {
-    return Date.now() - this.lastRefresh >= REFRESH_MS;
+    return this.untilRefresh.isOver;
   }
 
   get list() {
     return [...this.known.values()];
   }
 
-  // Reads the list again. Gives the store's epoch, or null without an answer.
+  // Reads the list again, and says whether there was an answer.
   async refresh() {
-    this.lastRefresh = Date.now();
+    this.untilRefresh.begin(REFRESH_MS);
     const answer = await api.boards();
-    if (answer.status !== 200) return null;
-    this.take(answer.json.boards);
-    return answer.json.epoch;
+    if (answer.status !== 200) return false;
+    this.take(answer.json.boards, answer.json.epoch);
+    return true;
   }
 
-  // Takes a newer list. What was read here is read, though nobody else knows it yet.
-  take(boards) {
-    const marked = ({ name, read_mark }) => Math.max(read_mark, this.get(name)?.read_mark ?? 0);
+  // Takes a newer list. What was read here is read, though nobody else knows it yet; but of a backup
+  // that was restored, whose places have other posts, only what it says itself.
+  take(boards, epoch) {
+    const isRestored = epoch !== this.epoch;
+    const marked = ({ name, read_mark }) => Math.max(read_mark, isRestored ? 0 : this.markOf(name));
     this.known = new Map(boards.map((board) => [board.name, { ...board, read_mark: marked(board) }]));
+    this.epoch = epoch;
+    if (isRestored) this.marks.forget();
+    this.draw();
+    if (isRestored) this.onRestored();
+  }
+
+  // The reader has a board's posts up to this one in view.
+  see(name, seq) {
+    const board = this.get(name);
+    if (!board) return;
+    this.marks.set(name, seq, board.read_mark);
+    if (seq <= board.read_mark) return;
+    board.read_mark = seq;
     this.draw();
   }
 

@@ -30,6 +30,8 @@ export class Log {
     this.pending = $("pending");
     this.pill = $("pill");
     this.posts = [];
+    // Whether the list is of another board than the one that is read, or of a store that is no more.
+    this.stale = false;
     this.mark = 0;
     this.unreadAt = null;
     // Up to where the reader looked while being here.
@@ -63,6 +65,7 @@ export class Log {
   // Shows a board anew. `mark` is up to where it was read before.
   show(posts, mark, truncated) {
     this.posts = posts;
+    this.stale = false;
     this.mark = mark;
     this.missed = 0;
     this.seen = 0;
@@ -70,6 +73,11 @@ export class Log {
     this.unreadAt = unread && unread.seq > 1 && mark > 0 ? unread.seq : null;
     this.draw(truncated);
     this.toEnd();
+  }
+
+  // From now on nothing in the list counts as read, until it is shown anew.
+  leave() {
+    this.stale = true;
   }
 
   // Drawn anew it is nothing to be read out.
@@ -332,7 +340,7 @@ export class Log {
       this.missed = 0;
       this.drawPill();
     }
-    if (this.last === null || !this.looking()) return;
+    if (this.last === null || this.stale || !this.looking()) return;
     this.seen = this.last;
     this.onSeen(this.last);
   }

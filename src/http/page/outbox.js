@@ -6,8 +6,9 @@
 // 3. A post leaves only when it has a place in its board, was refused, or was cancelled for good.
 
 import { cancelPost, uuid, writePost } from "./api.js";
+import { hasPassed } from "./clock.js";
 import { Waker, within } from "./numbers.js";
-import { isBoardName, UUID } from "./shapes.js";
+import { isBoardName, isCount, UUID } from "./shapes.js";
 
 // After this long without an outcome a person is offered to cancel.
 const PATIENCE_MS = 8000;
@@ -21,8 +22,10 @@ const TRIES_MAX = 1_000_000;
 // Posts written in one moment are numbered into the future, by less than this.
 const AHEAD_MAX_MS = 60_000;
 
-// A post as a link or the browser's store hands it in, or null when this page never wrote such.
-export function readEntry(raw, now = Date.now()) {
+// A post as a link, another tab or the browser's store hands it in, or null when this page never wrote
+// such. Its turn gives the order and stays as it was written, however the clock is set since. A page of an
+// earlier version leaves it out: then the `turn` that is known here counts, or else the time.
+export function readEntry(raw, now = Date.now(), turn = undefined) {
   if (raw === null || typeof raw !== "object") return null;
   const { id, board, text, at, tries, state, why, cancel, late, since } = raw;
   if (typeof id !== "string" || !UUID.test(id) || !isBoardName(board)) return null;
@@ -32,6 +35,7 @@ export function readEntry(raw, now = Date.now()) {
     id,
     board,
     text,
+    turn: [raw.turn, turn, at].find(isCount) ?? now,
     at: within(0, now + AHEAD_MAX_MS, at, now),
     tries: within(0, TRIES_MAX, tries),
     state: known ? state : "sending",
@@ -41,6 +45,16 @@ export function readEntry(raw, now = Date.now()) {
     since: since === undefined ? undefined : within(0, now, since, now),
   };
 }
+
+const stored = (local) =>
+  local
+    .entries()
+    .slice(0, ENTRIES_MAX)
+    .map((raw) => readEntry(raw))
+    .filter(Boolean);
+
+// The order of writing, the same in all tabs, also of what two of them took at once.
+const byTurn = (a, b) => a.turn - b.turn || (a.id < b.id ? -1 : 1);
 
 const REFUSED = {
   413: "it is too long",
@@ -56,36 +70,39 @@ export class Outbox {
   // null for one that is gone; `onLoggedOut()`.
   constructor(local, { onChange, onSettled, onShare, onLoggedOut }) {
     Object.assign(this, { local, onChange, onSettled, onShare, onLoggedOut });
-    const kept = local
-      .entries()
-      .slice(0, ENTRIES_MAX)
-      .map((raw) => readEntry(raw));
-    this.entries = new Map(kept.filter(Boolean).map((entry) => [entry.id, entry]));
+    this.entries = new Map(stored(local).map((entry) => [entry.id, entry]));
     this.driving = new Set();
     this.leading = false;
     this.waker = new Waker();
   }
 
   of(board) {
-    return [...this.entries.values()].filter((entry) => entry.board === board).sort((a, b) => a.at - b.at);
+    return this.all().filter((entry) => entry.board === board);
   }
 
   all() {
-    return [...this.entries.values()].sort((a, b) => a.at - b.at);
+    return [...this.entries.values()].sort(byTurn);
+  }
+
+  // The turn after all that wait, also after what another tab took a moment ago.
+  nextTurn() {
+    const waiting = [...this.entries.values(), ...stored(this.local)];
+    return Math.max(Date.now(), ...waiting.map(({ turn }) => turn + 1));
   }
 
   // Takes a post, unless far too many wait already.
   add(board, text) {
     if (this.entries.size >= ENTRIES_MAX) return false;
-    // Two posts of one millisecond keep their order.
-    const at = Math.max(Date.now(), ...this.all().map((entry) => entry.at + 1));
-    this.put({ id: uuid(), board, text, at, tries: 0, state: "sending" });
+    const turn = this.nextTurn();
+    // A page of an earlier version goes by the time.
+    this.put({ id: uuid(), board, text, turn, at: turn, tries: 0, state: "sending" });
     this.drive(board);
     return true;
   }
 
   // Takes posts that were carried here. With a `doubt` they say it, and wait for a click.
   adopt(entries, doubt) {
+    let turn = this.nextTurn();
     for (const raw of entries.slice(0, ENTRIES_MAX)) {
       const brought = readEntry(raw);
       if (brought === null) continue;
@@ -94,7 +111,7 @@ export class Outbox {
       // An earlier move may have left it here, from before it was withdrawn.
       const here = this.entries.get(id);
       if (here && !withdrawn) continue;
-      const unknown = doubt ? { since: undefined, late: false } : {};
+      const unknown = doubt ? { since: undefined, late: false, turn: turn++ } : {};
       const entry = here ?? { ...brought, ...unknown, why: undefined, cancel: undefined };
       if (doubt) this.put({ ...entry, state: "failed", why: doubt });
       else if (withdrawn) this.put({ ...entry, cancel, state: "sending", why: undefined });
@@ -163,7 +180,7 @@ export class Outbox {
   }
 
   onOtherTab(id, raw) {
-    const entry = readEntry(raw);
+    const entry = readEntry(raw, Date.now(), this.entries.get(id)?.turn);
     if (entry === null) this.entries.delete(id);
     else this.entries.set(id, entry);
     this.onChange();
@@ -223,7 +240,7 @@ export class Outbox {
       case 0:
       case 408:
       case 504:
-        this.put({ ...now, late: Date.now() - since > PATIENCE_MS });
+        this.put({ ...now, late: hasPassed(PATIENCE_MS, since) });
         return BACKOFF_MIN_MS;
       default:
         // 500 may pass; the rest is a refusal.

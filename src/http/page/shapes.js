@@ -3,7 +3,7 @@
 
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 const isText = (value) => typeof value === "string";
-const isCount = (value) => Number.isSafeInteger(value) && value >= 0;
+export const isCount = (value) => Number.isSafeInteger(value) && value >= 0;
 const isListOf = (is) => (value) => Array.isArray(value) && value.every(is);
 
 const HEX_ID = /^[0-9a-f]{32}$/;

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 
-import { until } from "../cluster.mjs";
+import { sleep, until } from "../cluster.mjs";
 import { Person } from "../people.mjs";
 
 const join = async ({ browser, cluster, wrong }, name, n = 0, options = {}) =>
@@ -132,6 +132,32 @@ export const checks = [
       assert.ok(asked.length > 1);
       assert.ok(Math.max(...asked) <= 32, `cursors of ${asked} boards`);
       assert.ok(await inView(ada, '#posts [data-seq="1"].target'), "still");
+    },
+  ],
+  [
+    "a board is not read while the posts of the one before are still in view",
+    async (world) => {
+      const ada = await join(world, "Ada");
+      await ada.create("read-first");
+      for (const text of ["one", "two", "three"]) await ada.say(text);
+      await ada.settled();
+      const marked = [];
+      ada.page.on("request", (request) => {
+        const [, board] = /\/boards\/([^/]+)\/read-mark$/.exec(new URL(request.url()).pathname) ?? [];
+        if (board) marked.push(board);
+      });
+      await ada.page.route("**/api/v1/boards/read-next/posts**", async (route) => {
+        await sleep(1500);
+        await route.continue();
+      });
+      await ada.create("read-next");
+      assert.equal(await ada.count("three"), 1, "the posts of the one before");
+      await ada.page.evaluate(() => dispatchEvent(new Event("focus")));
+      await until("an empty board", () => ada.page.isVisible("#empty"));
+      // Marks are said every other second.
+      await sleep(2500);
+      assert.equal(marked.includes("read-next"), false, String(marked));
+      await ada.page.unroute("**/api/v1/boards/read-next/posts**");
     },
   ],
   [

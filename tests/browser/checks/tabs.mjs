@@ -178,6 +178,27 @@ export const checks = [
     },
   ],
   [
+    "after the clock was set back a page still says that somebody is here, and reads its boards",
+    async ({ browser, cluster, wrong }) => {
+      const [url, other] = cluster.masters.map((master) => cluster.url(master));
+      const ada = await (await Person.at(browser, url, wrong)).join("Ada");
+      const ben = await (await Person.at(browser, other, wrong)).join("Ben");
+      const said = (timeout) =>
+        ada.page.waitForRequest((request) => request.url().endsWith("/api/v1/session/alive"), { timeout });
+      // A page says it at its first beat, whatever the time is.
+      await said(20_000);
+      await ben.create("made-just-before");
+      const again = said(13_000);
+      await ada.page.evaluate(() => {
+        const now = Date.now;
+        Date.now = () => now() - 3_600_000;
+      });
+      await again;
+      const row = ada.page.locator("#boards li", { hasText: "made-just-before" });
+      await until("the new board", async () => (await row.count()) === 1, 10_000);
+    },
+  ],
+  [
     "of more boards than a stream follows, the one of a following tab is among them",
     async ({ browser, cluster, wrong }) => {
       const [url, other] = cluster.masters.map((master) => cluster.url(master));

@@ -113,7 +113,7 @@ export const checks = [
     async () => {
       const now = 1_700_000_000_000;
       const good = { id: ID, board: "lobby", text: "x", at: now, tries: 2, state: "waiting" };
-      assert.deepEqual(JSON.parse(JSON.stringify(readEntry(good, now))), { ...good, late: false });
+      assert.deepEqual(JSON.parse(JSON.stringify(readEntry(good, now))), { ...good, late: false, turn: now });
       assert.equal(readEntry({ ...good, at: 1e300 }, now).at, now + 60_000);
       assert.equal(readEntry({ ...good, at: "soon" }, now).at, now);
       assert.equal(readEntry({ ...good, tries: -1 }, now).tries, 0);
