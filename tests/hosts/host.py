@@ -1,8 +1,10 @@
 """First process of a host in a namespace: stands in for sshd and systemd, as far as docs/operate.md uses them.
 
   host.py run NAME         is the first process: takes commands over TCP, and runs the services that it is asked to
-  host.py ssh HOST CMD     runs a command on another host, with this one's stdin
-  host.py systemctl ARGS   asks the first process for services: enable --now, disable --now, start, stop, restart
+  host.py ask HOST JSON    gives that process a command as it takes them, from the machine around the hosts
+  host.py ssh HOST CMD     runs a command on another host, with this one's stdin; root on north alone may
+  host.py systemctl ARGS   asks the first process for services: enable, disable (both with --now), start, stop, restart
+  host.py postgres         is the server that Debian's package starts, as far as another one meets it
 """
 
 import json
@@ -10,6 +12,7 @@ import os
 import pwd
 import re
 import resource
+import select
 import shlex
 import signal
 import socket
@@ -21,18 +24,39 @@ import time
 PORT = 22
 SYSTEMCTL = "/run/chatchat-systemctl.sock"
 UNITS = "/etc/systemd/system"
+# Host whose root can log in to all.
+TRUSTED = "north"
+# Unit of Debian's package, which starts at boot as long as it is wanted. Its file is not among UNITS.
+PACKAGED = "postgresql"
+PACKAGED_UNIT = f"[Service]\nExecStart={sys.executable} {shlex.quote(os.path.abspath(__file__))} postgres\n"
+PACKAGED_IS_WANTED = f"{UNITS}/multi-user.target.wants/{PACKAGED}.service"
+# What a block says, and its text.
+SAID = "/run/chatchat-said"
+BLOCK = "/run/chatchat-block"
+# Time that a block may take, less than who asked for it waits.
+BLOCK_S = 100
+
+
+def become(user):
+    os.setgroups([])
+    os.setgid(user.pw_gid)
+    os.setuid(user.pw_uid)
+
+
+def unit_text(unit):
+    if unit == PACKAGED:
+        return PACKAGED_UNIT
+    name, _, instance = unit.partition("@")
+    with open(f"{UNITS}/{name}@.service" if instance else f"{UNITS}/{name}.service") as file:
+        return file.read().replace("%i", instance)
 
 
 class Service:
     """One unit, started again when it ends unless it was stopped."""
 
     def __init__(self, unit):
-        name, _, instance = unit.removesuffix(".service").partition("@")
-        path = f"{UNITS}/{name}@.service" if instance else f"{UNITS}/{name}.service"
-        with open(path) as file:
-            text = file.read().replace("%i", instance)
         self.unit = unit
-        self.settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+        self.settings = dict(re.findall(r"^(\w+)=(.*)$", unit_text(unit), re.MULTILINE))
         self.wanted = threading.Event()
         self.process = None
         self.started = threading.Event()
@@ -55,18 +79,16 @@ class Service:
             stderr=log,
             cwd="/",
             env=env,
-            preexec_fn=lambda: self.become(user),
+            preexec_fn=lambda: self.limit(user),
         )
 
-    def become(self, user):
+    def limit(self, user):
         """Takes the limits of the unit, while root still may and as far as this machine lets it, then its user."""
         if files := self.settings.get("LimitNOFILE"):
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             most = int(files) if hard == resource.RLIM_INFINITY else min(int(files), hard)
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        os.setgroups([])
-        os.setgid(user.pw_gid)
-        os.setuid(user.pw_uid)
+        become(user)
 
     def listen(self):
         """Returns the path of a socket on which the service says that it has started, or ends."""
@@ -110,44 +132,105 @@ class Service:
             process.wait()
 
 
+class Shell:
+    """Shell of root, into which a person pastes block after block: what one leaves in it counts for the next."""
+
+    def __init__(self):
+        self.process = None
+        self.lock = threading.Lock()
+
+    def start(self):
+        self.process = subprocess.Popen(
+            ["bash"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=sys.stderr,
+            cwd="/root",
+            umask=0o022,
+            start_new_session=True,
+        )
+        # With `set -e` a command that fails would end the shell, and with it what is left in it.
+        self.tell("set -E; trap 'return $? 2> /dev/null' ERR")
+
+    def tell(self, line):
+        self.process.stdin.write(f"{line}\n".encode())
+        self.process.stdin.flush()
+
+    def run(self, block):
+        """Runs a block until its end, or until its first command that fails; returns its output and its exit code."""
+        with self.lock:
+            if self.process is None:
+                self.start()
+            with open(BLOCK, "w") as file:
+                file.write(block)
+            self.tell(f". {BLOCK} < /dev/null > {SAID}\necho $?")
+            in_time, _, _ = select.select([self.process.stdout], [], [], BLOCK_S)
+            if not in_time:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            code = self.process.stdout.readline().decode().strip() if in_time else ""
+            if not code:
+                code = self.process.wait()
+                self.process = None
+            with open(SAID, "rb") as file:
+                return file.read(), code
+
+
 def serve(listener, handle):
     while True:
         connection, _ = listener.accept()
         threading.Thread(target=handle, args=(connection,), daemon=True).start()
 
 
-def on_command(connection):
-    """One command: a line of JSON, then its stdin; the answer is its output, then its exit code in a last line."""
-    with connection, connection.makefile("rb") as asked:
-        command = json.loads(asked.readline())
-        process = subprocess.Popen(
-            ["bash", "-c", command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=sys.stderr,
-            cwd="/",
-            start_new_session=True,
-        )
-        out, _ = process.communicate(asked.read())
-        connection.sendall(out + f"\n{process.returncode}".encode())
+def on_command(shell):
+    def handle(connection):
+        """One command: a line of JSON, then its stdin; the answer is its output, then its exit code in a last line.
+
+        A string is run by a shell of its own, as by sshd; a block that is to be pasted, by the one that stays.
+        """
+        with connection, connection.makefile("rb") as asked:
+            command = json.loads(asked.readline())
+            if isinstance(command, dict):
+                out, code = shell.run(command["paste"])
+            else:
+                process = subprocess.Popen(
+                    ["bash", "-c", command],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=sys.stderr,
+                    cwd="/",
+                    start_new_session=True,
+                )
+                out, _ = process.communicate(asked.read())
+                code = process.returncode
+            connection.sendall(out + f"\n{code}".encode())
+
+    return handle
 
 
 def on_systemctl(services):
     lock = threading.Lock()
 
+    def act(verb, now, unit):
+        service = services.get(unit) or services.setdefault(unit, Service(unit))
+        if verb == "disable" and unit == PACKAGED and os.path.lexists(PACKAGED_IS_WANTED):
+            os.unlink(PACKAGED_IS_WANTED)
+        if now and verb in ("stop", "disable", "restart"):
+            service.stop()
+        if not now or verb in ("stop", "disable"):
+            return True
+        service.wanted.set()
+        return service.started.wait(90)
+
     def handle(connection):
         with connection, connection.makefile("rb") as asked, lock:
-            verb, *units = [arg for arg in json.loads(asked.readline()) if not arg.startswith("--")]
-            started = True
-            for unit in units:
-                if verb in ("enable", "start", "restart"):
-                    service = services.get(unit) or services.setdefault(unit, Service(unit))
-                if verb in ("stop", "disable", "restart") and unit in services:
-                    services[unit].stop()
-                if verb not in ("stop", "disable"):
-                    services[unit].wanted.set()
-                    started &= services[unit].started.wait(90)
-            connection.sendall(b"done" if started else b"late")
+            words = json.loads(asked.readline())
+            verb, *units = [word.removesuffix(".service") for word in words if not word.startswith("--")]
+            now = verb not in ("enable", "disable") or "--now" in words
+            try:
+                said = "done" if all([act(verb, now, unit) for unit in units]) else "not started in time"
+            except FileNotFoundError as error:
+                said = f"no unit {error.filename}"
+            connection.sendall(said.encode())
 
     return handle
 
@@ -159,15 +242,55 @@ def run(name):
     asked = socket.socket(socket.AF_UNIX)
     asked.bind(SYSTEMCTL)
     asked.listen()
-    threading.Thread(target=serve, args=(asked, on_systemctl({})), daemon=True).start()
+    services = {}
+    if os.path.lexists(PACKAGED_IS_WANTED):
+        services[PACKAGED] = Service(PACKAGED)
+        services[PACKAGED].wanted.set()
+        services[PACKAGED].started.wait(10)
+    threading.Thread(target=serve, args=(asked, on_systemctl(services)), daemon=True).start()
     listener = socket.create_server(("", PORT))
     print("up", flush=True)
-    serve(listener, on_command)
+    serve(listener, on_command(Shell()))
+
+
+def postgres():
+    """Holds the port and the socket of a server, as its user, and hangs up on whoever comes."""
+    become(pwd.getpwnam("postgres"))
+    path = "/var/run/postgresql/.s.PGSQL.5432"
+    tcp = socket.create_server(("127.0.0.1", 5432))
+    with open(f"{path}.lock", "w") as lock:
+        lock.write(f"{os.getpid()}\n/var/lib/postgresql/main\n{int(time.time())}\n5432\n/var/run/postgresql\n")
+    local = socket.socket(socket.AF_UNIX)
+    local.bind(path)
+    local.listen()
+
+    def end(*_):
+        os.unlink(path)
+        os.unlink(f"{path}.lock")
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    threading.Thread(target=serve, args=(tcp, socket.socket.close), daemon=True).start()
+    serve(local, socket.socket.close)
 
 
 def ssh(host, command):
+    if (os.getuid(), socket.gethostname()) != (0, TRUSTED):
+        print(f"{host}: Permission denied (publickey).", file=sys.stderr)
+        return 255
+
+    def stdin():
+        # As with sshd, the far command has begun by then: a file that both ends name is empty.
+        time.sleep(0.05)
+        return b"" if sys.stdin.isatty() else sys.stdin.buffer.read()
+
+    return ask(host, json.dumps(command), stdin)
+
+
+def ask(host, line, stdin=lambda: b""):
     with socket.create_connection((host, PORT)) as connection:
-        connection.sendall(json.dumps(command).encode() + b"\n" + ("" if sys.stdin.isatty() else sys.stdin.read()).encode())
+        connection.sendall(line.encode() + b"\n")
+        connection.sendall(stdin())
         connection.shutdown(socket.SHUT_WR)
         answer = b""
         while piece := connection.recv(65536):
@@ -182,11 +305,18 @@ def systemctl(args):
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(SYSTEMCTL)
         connection.sendall(json.dumps(args).encode() + b"\n")
-        return 0 if connection.recv(16) == b"done" else 1
+        said = connection.makefile().read()
+    if said != "done":
+        print(f"systemctl {shlex.join(args)}: {said or 'no answer'}", file=sys.stderr)
+    return 0 if said == "done" else 1
 
 
 if __name__ == "__main__":
     what, *args = sys.argv[1:]
     if what == "run":
         run(args[0])
+    if what == "postgres":
+        postgres()
+    if what == "ask":
+        sys.exit(ask(*args))
     sys.exit(ssh(args[0], " ".join(args[1:])) if what == "ssh" else systemctl(args))

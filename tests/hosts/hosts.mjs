@@ -13,9 +13,16 @@ const HOST_PY = new URL("host.py", import.meta.url).pathname;
 const BRIDGE = "chatchat-br";
 // Directories of which each host has its own copy, over the machine's.
 const OWN = ["/etc", "/var", "/usr/local", "/root"];
+// What a new machine with Debian's package has on its disks: its own name at an address that is no other's, and a server
+// that starts at each boot.
+const AS_DEBIAN = (name) => `echo "127.0.1.1 ${name}" >> /etc/hosts
+mkdir -p /etc/systemd/system/multi-user.target.wants
+ln -sf /lib/systemd/system/postgresql.service /etc/systemd/system/multi-user.target.wants/`;
 export const PROGRAMS = ["chatchat-master", "chatchat-worker", "chatctl"];
 
 const paths = (bin) => PROGRAMS.map((name) => join(bin, name)).join(" ");
+// A command as host.py takes it: a script of its own shell, or a block to paste.
+const as_asked = (script) => JSON.stringify(script.paste ? script : `set -e\n${script}`);
 const root = (...args) => execFileSync(args[0], args.slice(1), { stdio: "pipe" });
 const quietly = (...args) => {
   try {
@@ -58,7 +65,7 @@ export class Host {
       await chmod(join(shims, what), 0o755);
     }
     // A host that was killed has its disks, and the programs on them, as they were.
-    const install = this.process ? "" : `cp ${paths(this.bin)} /usr/local/bin/`;
+    const install = this.process ? "" : `cp ${paths(this.bin)} /usr/local/bin/\n${AS_DEBIAN(this.name)}`;
     const script = `set -e\n${mounts.join("\n")}\n${install}\nexport PATH=${shims}:$PATH\nexec python3 ${HOST_PY} run ${this.name}`;
     const args = ["netns", "exec", net, "unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc", "bash", "-c", script];
     this.process = spawn("ip", args, { stdio: ["ignore", "pipe", "pipe"] });
@@ -107,15 +114,20 @@ export class Host {
         const at = text.lastIndexOf("\n");
         const [out, code] = [text.slice(0, at), text.slice(at + 1)];
         if (code === "0") return done(out);
-        failed(new Error(`${this.name}: exit ${code}\n${script}\n${out}\n${this.output.slice(-2000)}`));
+        failed(new Error(`${this.name}: exit ${code}\n${script.paste ?? script}\n${out}\n${this.output.slice(-2000)}`));
       });
-      socket.end(`${JSON.stringify(`set -e\n${script}`)}\n`);
+      socket.end(`${as_asked(script)}\n`);
     });
+  }
+
+  // Runs a block of the guide in the one shell into which a person pastes them: its variables, `umask` and `cd` stay.
+  paste(block) {
+    return this.run({ paste: block });
   }
 
   // Runs a script as root at the host's own console, which needs no network.
   console(script) {
-    const args = ["netns", "exec", `chatchat-${this.name}`, "python3", HOST_PY, "ssh", this.address, `set -e\n${script}`];
+    const args = ["netns", "exec", `chatchat-${this.name}`, "python3", HOST_PY, "ask", this.address, as_asked(script)];
     return new Promise((done, failed) => {
       const process = spawn("ip", args, { stdio: ["ignore", "pipe", "pipe"], timeout: 120_000 });
       let [out, errors] = ["", ""];
@@ -124,7 +136,7 @@ export class Host {
       process.on("error", failed);
       process.on("close", (code) => {
         if (code === 0) return done(out);
-        failed(new Error(`${this.name}: exit ${code} at the console\n${script}\n${out}${errors}`));
+        failed(new Error(`${this.name}: exit ${code} at the console\n${script.paste ?? script}\n${out}${errors}`));
       });
     });
   }

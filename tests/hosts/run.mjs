@@ -21,6 +21,7 @@ import { flags } from "./flags.mjs";
 import { blocks_of, proxy_of, units_agree } from "./guide.mjs";
 import { Host, PROGRAMS, make_network, remove_network, why_not } from "./hosts.mjs";
 import { start_proxy, stop_proxy, through_proxy, why_no_proxy } from "./proxy.mjs";
+import { FOLLOWS_MS, IS_STANDBY, LAST_WRITE, await_follower, lose_primary, primary_of, stands_at } from "./store.mjs";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 // Time in which a post is acknowledged when nothing is broken, and after the end of a fault.
@@ -69,7 +70,7 @@ let ending;
 const report = [];
 
 // The blocks of one step of the guide, on one host.
-const step = async (name, host, run = (script) => host.run(script)) => {
+const step = async (name, host, run = (script) => host.paste(script)) => {
   let out = "";
   for (const block of blocks.filter(({ on }) => on.includes(name))) out += await run(block.script);
   return out;
@@ -78,7 +79,7 @@ const step = async (name, host, run = (script) => host.run(script)) => {
 async function set_up() {
   for (const { on, script } of await blocks_of(asked.guide ?? GUIDE)) {
     const places = hosts.filter((host) => on.includes("every") || on.includes(host.name));
-    for (const host of places) await host.run(script);
+    for (const host of places) await host.paste(script);
   }
 }
 
@@ -185,34 +186,26 @@ async function check() {
   if (asked.judge && !judge(asked.judge, path)) fail("the oracles");
 }
 
-const IS_STANDBY = `su postgres -s /bin/sh -c "psql -Atc 'SELECT pg_is_in_recovery()' postgres"`;
-// Whether a server that is stopped ended well, and where: any that runs on it leaves another end.
-const LAST_WRITE = `$(ls -d /usr/lib/postgresql/*/bin | tail -1)/pg_controldata -D /var/lib/chatchat-db/data | grep -E '^(Database cluster state|Latest checkpoint location|Time of latest checkpoint)'`;
-
-async function primary() {
-  for (const host of hosts) {
-    const is = await host.run(IS_STANDBY, 5000).catch(() => "");
-    if (is.trim() === "f") return host;
-  }
-  return undefined;
-}
+const primary = () => primary_of(hosts);
 
 // A person has to decide: what they take for it is lost.
 const DECIDES_MS = 5_000;
-// Time until the other standby follows, of which it needs some to give the old primary up.
-const FOLLOWS_MS = 10_000;
 
-// Promotes the standby that received more, as the guide says, and waits until the hosts that are left go on.
-async function promote(standbys) {
+// Loses the primary, promotes the standby that received more, as the guide says, and waits until the hosts that are left
+// go on. What one of them has the other one lacks.
+async function promote([behind, ahead], take_away) {
+  const had = await lose_primary(take_away, behind, ahead);
   await sleep(DECIDES_MS);
-  const received = await Promise.all(standbys.map(async (host) => Number(await step("promote", host))));
-  const next = standbys[received[0] >= received[1] ? 0 : 1];
+  const standbys = [behind, ahead];
+  const received = await Promise.all(standbys.map((host) => stands_at(host, (one) => step("promote", one))));
+  const nth = received[0] >= received[1] ? 0 : 1;
+  const next = standbys[nth];
+  if (!(received[nth] >= had)) fail(`${next.name} is promoted at ${received[nth]}: ${ahead.name} had ${had} bytes`);
   await step("promoted", next);
   console.log(`${at()} ${next.name} is promoted (${received.join(" and ")} bytes received)`);
   await whole(standbys);
   // Commits wait for it.
-  const follows = `su postgres -s /bin/sh -c "psql -Atc 'SELECT count(*) FROM pg_stat_replication' postgres"`;
-  await until(`a standby of ${next.name}`, async () => (await next.run(follows, 5000)).trim() !== "0", FOLLOWS_MS);
+  await await_follower(next);
   return next;
 }
 
@@ -329,8 +322,7 @@ try {
 
   await during("the host of the primary is killed, a standby promoted", DECIDES_MS + FOLLOWS_MS + SILENCE_MS, async () => {
     const [over, store_is_back] = [note("crash", ...nodes_of(north)), note("exit", "store")];
-    await north.kill();
-    const next = await promote([middle, south]);
+    const next = await promote([middle, south], () => north.kill());
     store_is_back();
     await sleep(SIZES.fault_s * 1000);
     await north.start();
@@ -344,13 +336,13 @@ try {
     const old = await primary();
     if (!old) throw new Error("there is no primary");
     const [over, store_is_back] = [note("pause", ...nodes_of(old)), note("pause", "store")];
-    old.cut();
-    const next = await promote(hosts.filter((host) => host !== old));
+    const standbys = hosts.filter((host) => host !== old);
+    const next = await promote(standbys, () => old.cut());
     store_is_back();
     await sleep(SIZES.fault_s * 1000);
     // Its own master and workers still reach it: what it acknowledged to them would be lost.
     if ((await old.console(IS_STANDBY)).trim() !== "f") fail(`the server at ${old.name} is no primary any more`);
-    await step("fenced", old, (script) => old.console(script));
+    await step("fenced", old, (script) => old.console({ paste: script }));
     const end = await old.console(LAST_WRITE);
     if (!/state: +shut down\n/.test(`${end}\n`)) fail(`the server at ${old.name} is not shut down: ${end}`);
     old.mend();
