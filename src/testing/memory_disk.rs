@@ -1,7 +1,7 @@
 //! A disk in memory with one file, which can fail and can crash.
 
 use std::{
-    io,
+    fmt, io,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -13,13 +13,21 @@ use crate::env::{Disk, DiskFile};
 #[derive(Debug, Default)]
 pub(crate) struct MemDisk(Arc<Mutex<MemFile>>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct MemFile {
     pub(crate) live: Vec<u8>,
     durable: Vec<u8>,
     /// Writes since the last sync, in order; a cut is a write of nothing at the new end.
     unsynced: Vec<(usize, Vec<u8>)>,
     pub(crate) fails: bool,
+    /// Work that the next read does first.
+    pub(crate) before_read: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl fmt::Debug for MemFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemFile of {} bytes", self.live.len())
+    }
 }
 
 fn put(bytes: &mut Vec<u8>, offset: usize, with: &[u8]) {
@@ -85,6 +93,10 @@ impl DiskFile for MemDisk {
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let first = self.file().before_read.take();
+        if let Some(first) = first {
+            first();
+        }
         let file = self.file();
         let from = offset as usize;
         let bytes = file.live.get(from..from + out.len());

@@ -30,32 +30,80 @@ pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// # Panics
 /// When the test does, or when the runtime cannot be made.
 pub(crate) fn run<T, F: Future<Output = T>>(test: impl FnOnce(Env) -> F) -> T {
+    run_on(Arc::<SmallFiles>::default(), test)
+}
+
+/// Runs a test in a fresh world with this disk, as [`run`] does.
+///
+/// # Panics
+/// As [`run`].
+pub(crate) fn run_on<T, F: Future<Output = T>>(
+    disk: Arc<dyn Disk>,
+    test: impl FnOnce(Env) -> F,
+) -> T {
+    run_in(|| SteppedWorld::with(disk), test)
+}
+
+/// Runs a test in a fresh world, as [`run`] does, with the time for which its host slept, in
+/// milliseconds: the test adds to it.
+///
+/// # Panics
+/// As [`run`].
+pub(crate) fn run_with_sleep<T, F: Future<Output = T>>(
+    test: impl FnOnce(Env, Arc<AtomicU64>) -> F,
+) -> T {
+    let slept_ms = Arc::<AtomicU64>::default();
+    let of_world = Arc::clone(&slept_ms);
+    let world =
+        || SteppedWorld { slept_ms: of_world, ..SteppedWorld::with(Arc::<SmallFiles>::default()) };
+    run_in(world, |env| test(env, slept_ms))
+}
+
+fn run_in<T, F: Future<Output = T>>(
+    world: impl FnOnce() -> SteppedWorld,
+    test: impl FnOnce(Env) -> F,
+) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime without I/O can always be made");
-    runtime.block_on(async { test(Env::new(SteppedWorld::new())).await })
+    runtime.block_on(async { test(Env::new(world())).await })
+}
+
+/// Has everything stand still for so long: the clock goes on, and no task runs meanwhile.
+pub(crate) async fn stand_still(time: Duration) {
+    tokio::time::advance(time).await;
 }
 
 /// The world of one test. Make it on a tokio runtime whose clock is paused.
-#[derive(Debug)]
 pub(crate) struct SteppedWorld {
     start: Instant,
+    slept_ms: Arc<AtomicU64>,
     drawn: AtomicU64,
-    files: Arc<SmallFiles>,
+    disk: Arc<dyn Disk>,
 }
 
 impl SteppedWorld {
     /// Returns a world whose monotonic clock starts now.
+    #[cfg(feature = "net")]
     pub(crate) fn new() -> Self {
-        Self { start: Instant::now(), drawn: AtomicU64::new(0), files: Arc::default() }
+        Self::with(Arc::<SmallFiles>::default())
+    }
+
+    fn with(disk: Arc<dyn Disk>) -> Self {
+        let slept_ms = Arc::default();
+        Self { start: Instant::now(), slept_ms, drawn: AtomicU64::new(0), disk }
     }
 }
 
 impl Platform for SteppedWorld {
     fn now(&self) -> Mono {
         Mono::ZERO + self.start.elapsed()
+    }
+
+    fn continuous_now(&self) -> Mono {
+        self.now() + Duration::from_millis(self.slept_ms.load(Ordering::Relaxed))
     }
 
     fn wall(&self) -> Wall {
@@ -94,7 +142,7 @@ impl Platform for SteppedWorld {
     }
 
     fn disk(&self) -> Arc<dyn Disk> {
-        Arc::clone(&self.files) as Arc<dyn Disk>
+        Arc::clone(&self.disk)
     }
 
     fn compute(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {

@@ -5,7 +5,7 @@
 //! `dst-world`). One contract suite, `contract`, holds both to the same behaviour.
 //!
 //! 1. Dropping a stream closes it; what was written before is still delivered.
-//! 2. `now` never goes backwards. `wall` may.
+//! 2. `now` and `continuous_now` never go backwards. `wall` may.
 //! 3. After a [`Platform::spawn`]ed task was aborted it is not polled again.
 //! 4. What [`Disk::write_atomic`] and [`DiskFile::sync`] returned for survives a power loss.
 //! 5. Two calls of [`Platform::entropy`] never give the same bytes, not even across restarts.
@@ -131,6 +131,12 @@ pub trait Platform: Send + Sync + 'static {
     /// Returns the time of the node's monotonic clock.
     fn now(&self) -> Mono;
 
+    /// Returns the time of a monotonic clock that goes on while the host sleeps, if there is one. It
+    /// has a start of its own: its times are compared with each other only.
+    fn continuous_now(&self) -> Mono {
+        self.now()
+    }
+
     /// Returns the time of the node's wall clock.
     fn wall(&self) -> Wall;
 
@@ -244,6 +250,13 @@ impl Env {
     #[must_use]
     pub fn now(&self) -> Mono {
         self.0.now()
+    }
+
+    /// Returns the time of a clock that goes on while the host sleeps; see
+    /// [`Platform::continuous_now`].
+    #[must_use]
+    pub fn continuous_now(&self) -> Mono {
+        self.0.continuous_now()
     }
 
     /// Returns the time of the node's wall clock.

@@ -78,6 +78,7 @@ checks! {
     net::a_writer_to_a_peer_that_never_reads_waits,
     net::an_aborted_task_closes_its_streams,
     time::now_never_goes_back,
+    time::continuous_now_passes_no_less_than_now,
     time::sleeps_never_wake_early,
     time::a_sleep_until_the_past_is_over_at_once,
     time::a_wait_that_times_out_is_dropped,

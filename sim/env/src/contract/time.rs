@@ -29,6 +29,21 @@ pub(super) async fn now_never_goes_back(lab: &Lab) {
     }
 }
 
+pub(super) async fn continuous_now_passes_no_less_than_now(lab: &Lab) {
+    let (first, start) = (lab.left.continuous_now(), lab.left.now());
+    let mut last = first;
+    for _ in 0..10 {
+        lab.left.sleep(STEP).await;
+        let passed = lab.left.now().since(start);
+        let now = lab.left.continuous_now();
+        assert!(now >= last, "{now:?} after {last:?}");
+        // A system may correct the rate of one of its clocks alone.
+        let least = passed.saturating_sub(Duration::from_millis(1));
+        assert!(now.since(first) >= least, "{:?} in {passed:?}", now.since(first));
+        last = now;
+    }
+}
+
 pub(super) async fn sleeps_never_wake_early(lab: &Lab) {
     for us in [1, 999, 1_000, 1_001, 7_300, 50_000] {
         let until = lab.left.now() + Duration::from_micros(us);

@@ -7,7 +7,11 @@ use std::{
     path::Path,
 };
 
-use rustix::{fs::OFlags, io::Errno, process::geteuid};
+use rustix::{
+    fs::{Access, OFlags, access},
+    io::Errno,
+    process::geteuid,
+};
 
 /// Makes a directory and its parents, for the owner only. A directory that exists is accepted if it
 /// belongs to this user and no other user may write in it: who can rename a file there can replace
@@ -51,6 +55,14 @@ pub fn open_private(options: &mut OpenOptions, path: &Path) -> io::Result<File> 
             _ => e,
         },
     )
+}
+
+/// Asks whether this user may read and write a file, without opening it.
+///
+/// # Errors
+/// The file system's: `PermissionDenied` if not.
+pub fn check_access(path: &Path) -> io::Result<()> {
+    Ok(access(path, Access::READ_OK | Access::WRITE_OK)?)
 }
 
 /// Replaces a whole file, mode 0600, durable when it returns. A crash leaves the old file or

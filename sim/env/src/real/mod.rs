@@ -28,12 +28,13 @@ use std::{
 };
 
 use futures_util::FutureExt;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::{runtime::Handle, sync::Semaphore};
 
 use self::{disk::RealDisk, events::EventLog};
 pub use self::{
     events::ReopenEvents,
-    files::{make_private_dir, open_private, replace_file},
+    files::{check_access, make_private_dir, open_private, replace_file},
     limits::{hang_up, raise_files_max, redirect_stderr},
     lines::{FLUSH_MAX, LineQueue},
     temp::TempDir,
@@ -42,6 +43,14 @@ use crate::{
     BoxFuture, BoxStream, Disk, Listener, Platform, Task,
     time::{Mono, Wall},
 };
+
+/// Clock of the system that goes on while the host sleeps.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const CONTINUOUS: ClockId = ClockId::Boottime;
+/// Clock of the system that goes on while the host sleeps, as Apple's does; elsewhere it may stand
+/// still then.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const CONTINUOUS: ClockId = ClockId::Monotonic;
 
 /// Receives the name of a task that panicked, and its message.
 type OnPanic = dyn Fn(&'static str, &str) + Send + Sync;
@@ -144,6 +153,11 @@ impl RealWorld {
 impl Platform for RealWorld {
     fn now(&self) -> Mono {
         Mono::ZERO + clock().duration_since(self.start)
+    }
+
+    fn continuous_now(&self) -> Mono {
+        // It counts from the start of the system, so that its time is never below zero.
+        Mono::ZERO + Duration::try_from(clock_gettime(CONTINUOUS)).unwrap_or_default()
     }
 
     fn wall(&self) -> Wall {
