@@ -159,19 +159,21 @@ fn made_store(file: &Path) {
 }
 
 #[test]
-fn store_file_that_may_only_be_read_is_refused_with_the_way_out() {
+fn store_file_that_may_only_be_read_or_not_be_opened_is_refused_with_the_way_out() {
     let temp = TempDir::new().expect("a directory");
     let file = temp.path().join("chatchat.db");
     made_store(&file);
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).expect("set");
     let is_root = fs::metadata(temp.path()).expect("a directory").uid() == 0;
-    // Root writes whatever the mode says, unless it gave that right away.
-    let mut command = Command::new(if is_root { "setpriv" } else { "env" });
-    command.args(is_root.then_some("--bounding-set=-dac_override"));
-    command.arg(env!("CARGO_BIN_EXE_chatchat-master")).args(master_in(temp.path()));
-    let said = ends_with(2, &mut command);
-    assert!(said.contains(file.to_str().expect("a text")), "{said}");
-    assert!(said.contains("may only be read") && said.contains("let this user write"), "{said}");
+    for (mode, why) in [(0o444, "may only be read"), (0, "this user may not read and write")] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("set");
+        // Root reads and writes whatever the mode says, unless it gave that right away.
+        let mut command = Command::new(if is_root { "setpriv" } else { "env" });
+        command.args(is_root.then_some("--bounding-set=-dac_override,-dac_read_search"));
+        command.arg(env!("CARGO_BIN_EXE_chatchat-master")).args(master_in(temp.path()));
+        let said = ends_with(2, &mut command);
+        assert!(said.contains(file.to_str().expect("a text")), "{said}");
+        assert!(said.contains(why) && said.contains("let this user write"), "{said}");
+    }
 }
 
 #[test]

@@ -86,15 +86,7 @@ fn place(named: Option<&str>, data_dir: &Path) -> Result<StorePlace, CtlError> {
         Some(setting) => setting.to_owned(),
         None => match listed(data_dir)? {
             Some(setting) => setting,
-            None if data_dir.is_dir() => {
-                return Ok(StorePlace::Sqlite(data_dir.join(STORE_FILE)));
-            }
-            None => {
-                return Err(usage(format!(
-                    "{} is not there; name the cluster's --data-dir, or its store with --store",
-                    data_dir.display()
-                )));
-            }
+            None => return unlisted(data_dir),
         },
     };
     // The list shows a password as `masked` does.
@@ -110,6 +102,24 @@ fn place(named: Option<&str>, data_dir: &Path) -> Result<StorePlace, CtlError> {
         }
         place => Ok(place),
     }
+}
+
+/// Returns the store of a data directory whose `cluster.json` names none: the file that lies there. One
+/// that is not there is never taken for it, as the store may be a server.
+fn unlisted(data_dir: &Path) -> Result<StorePlace, CtlError> {
+    let file = data_dir.join(STORE_FILE);
+    if file.exists() {
+        return Ok(StorePlace::Sqlite(file));
+    }
+    let dir = data_dir.display();
+    Err(CtlError::Usage(if data_dir.is_dir() {
+        format!(
+            "no cluster.json names a store in {dir}, and no {STORE_FILE} is there; name the store \
+             with --store"
+        )
+    } else {
+        format!("{dir} is not there; name the cluster's --data-dir, or its store with --store")
+    }))
 }
 
 /// Returns the store that `cluster.json` names; `None` if there is no such file, or no store in it.
@@ -131,14 +141,21 @@ fn listed(data_dir: &Path) -> Result<Option<String>, CtlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::env::real::TempDir;
+    use crate::{
+        env::real::TempDir,
+        model::ids::StoreEpoch,
+        store::sqlite::{NewCluster, SqliteCore},
+    };
 
     #[test]
     fn store_is_the_named_one_or_that_of_the_data_directory() {
         let dir = TempDir::new().expect("a directory");
         let file = |named| place(named, dir.path()).map(|place| place.to_string());
-        let own = StorePlace::Sqlite(dir.path().join(STORE_FILE)).to_string();
-        assert_eq!(file(None).ok(), Some(own));
+        let own = dir.path().join(STORE_FILE);
+        let why = file(None).expect_err("no store");
+        assert!(matches!(why, CtlError::Usage(_)), "{why}");
+        fs::write(&own, []).expect("written");
+        assert_eq!(file(None).ok(), Some(StorePlace::Sqlite(own).to_string()));
         assert_eq!(file(Some("sqlite:/x/y")).ok().as_deref(), Some("sqlite:/x/y"));
         let listing = |store: &str| {
             let text = format!(r#"{{"store":"{store}","nodes":[]}}"#);
@@ -162,10 +179,31 @@ mod tests {
         let to = dir.path().join("backup.db");
         let why = back_up(&to, None, dir.path()).expect_err("no store").to_string();
         assert!(why.contains(STORE_FILE) && !to.exists(), "{why}");
-        let why = restore(&to, None, dir.path()).expect_err("no backup").to_string();
-        assert!(why.contains("backup.db") && !dir.path().join(STORE_FILE).exists(), "{why}");
+        let own = dir.path().join(STORE_FILE);
+        let named = format!("sqlite:{}", own.display());
+        let why = restore(&to, Some(&named), dir.path()).expect_err("no backup").to_string();
+        assert!(why.contains("backup.db") && !own.exists(), "{why}");
         let nowhere = dir.path().join("typo");
         let why = restore(&to, None, &nowhere).expect_err("no directory").to_string();
         assert!(why.contains("--data-dir") && !nowhere.exists(), "{why}");
+    }
+
+    #[test]
+    fn backup_is_not_restored_to_a_file_that_nobody_named_and_that_is_not_there() {
+        let dir = TempDir::new().expect("a directory");
+        let (from, backup) = (dir.path().join("from.db"), dir.path().join("backup.db"));
+        let new = NewCluster { cluster: [7; 16], epoch: StoreEpoch(3), now_ms: 1 };
+        drop(SqliteCore::open_file(&from, &new, BUSY).expect("a store"));
+        backup::back_up(&from, &backup, BUSY).expect("written");
+        // A master's, say, whose settings name a server.
+        let node = dir.path().join("node");
+        fs::create_dir(&node).expect("made");
+        let why = restore(&backup, None, &node).expect_err("no store is known");
+        assert!(matches!(&why, CtlError::Usage(why) if why.contains("cluster.json")), "{why}");
+        assert!(why.to_string().contains("--store"), "{why}");
+        let own = node.join(STORE_FILE);
+        assert!(!own.exists(), "nothing was made");
+        fs::copy(&from, &own).expect("copied");
+        restore(&backup, None, &node).expect("it is the store");
     }
 }

@@ -10,6 +10,8 @@
 //! 4. Masters go on counting their lives above all that they can have had since the backup.
 //! 5. The store before is kept beside the restored one, and its name always stands for one of them.
 //!    Logs that lie beside it never get beside the restored one.
+//! 6. The restored store belongs to the user of the store before, so that its nodes can open it; where
+//!    none was, root leaves it to the user of the directory.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -23,6 +25,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 use super::{
     Tx, connect,
     new_file::{LOGS, NewFile, failing, length, of_file},
+    owner::Owner,
     schema::{self, FileState},
     sql::{Columns, int},
     write_lock::{WriteLock, beside, other_user},
@@ -87,8 +90,8 @@ pub fn back_up(path: &Path, to: &Path, busy: Duration) -> Result<Contents, Store
 ///
 /// # Errors
 /// [`StoreError::Refused`] when `from` is no whole store or of another cluster, or when `path` holds
-/// something else; [`StoreError::Away`] when a node still uses the store, and for errors of the
-/// files. The store at `path` is as it was.
+/// something else; [`StoreError::Away`] when a node still uses the store, when the restored one
+/// cannot be given to its owner, and for errors of the files. The store at `path` is as it was.
 pub fn restore(
     from: &Path,
     path: &Path,
@@ -101,10 +104,12 @@ pub fn restore(
         return Err(refused(format!("{} is the store itself", from.display())));
     }
     let part = copied(from, path)?;
+    let owner = Owner::of_store(path).map_err(|e| failing(path, &e))?;
+    part.give_to(owner).map_err(|e| failing(path, &e))?;
     if let Some(pid) = other_user(path) {
         return Err(in_use(path, &format!("process {pid}")));
     }
-    let lock = WriteLock::of(path).map_err(|e| failing(path, &e))?;
+    let lock = WriteLock::of_owner(path, owner).map_err(|e| failing(path, &e))?;
     let _held = lock.acquire().map_err(|e| failing(path, &e))?;
     let before = Before::of(path, busy)?;
     let renewed = prove(part.path(), busy).and_then(|()| renew(part.path(), &before, now_ms, busy));
@@ -252,7 +257,7 @@ pub(super) fn renew(
     )?;
     // No master begins more than one life a second, and the first epoch is a time in seconds.
     tx.execute(
-        "UPDATE masters SET listed = 0, incarnation = incarnation + ?1",
+        "UPDATE masters SET listed = 0, touched_at = 0, incarnation = incarnation + ?1",
         [int(next - epoch)],
     )?;
     let own = Tx { db: &tx, now_ms };

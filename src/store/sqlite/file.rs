@@ -18,8 +18,8 @@
 //!    reads neither delay nor refuse a touch or a lease. Within a lane the order is kept.
 //! 7. A file that is not there, another one, or an older copy is *away*, never a new store. Only
 //!    an opener that may, and that has seen none yet, makes one.
-//! 8. A file that takes no writes, because it may only be read or its disk is full, is refused to
-//!    an opener; later the store is *away*.
+//! 8. A file that takes no writes, because this user may not open or only read it or because its disk
+//!    is full, is refused to an opener; later the store is *away*.
 
 use std::{
     fs::OpenOptions,
@@ -42,6 +42,7 @@ use super::{
     NewCluster, SqliteCore,
     group::{Answer, GROUP_BATCHES_MAX, Job, Jobs, carry_out, gather},
     identity::{Opened, Seen, on_file},
+    new_file::or_denied,
     refused,
     write_lock::{Held, WriteLock, holder_of_lock},
 };
@@ -117,7 +118,7 @@ impl Moved {
 /// # Errors
 /// Errors that waiting does not mend: [`StoreError::Refused`] for a path that cannot be used, a file
 /// of another program or of a release too new; [`StoreError::Broken`] for a damaged file;
-/// [`StoreError::Away`] for one that may only be read, or on a full disk.
+/// [`StoreError::Away`] for one that this user may not open or only read, or on a full disk.
 pub fn open(env: &Env, path: &Path, store_timeout: Duration) -> Result<Store, StoreError> {
     open_with(env, path, FileLimits::new(store_timeout))
 }
@@ -279,7 +280,7 @@ impl Writing {
         act: impl FnOnce(&mut SqliteCore) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let _held = self.lock(&mut files.lock).map_err(|e| self.unusable(&e))?;
-        on_file(
+        let done = on_file(
             &mut files.opened,
             &self.path,
             &self.seen,
@@ -291,7 +292,8 @@ impl Writing {
                 }
                 Ok(done)
             },
-        )
+        );
+        done.map_err(|error| or_denied(&self.path, error))
     }
 
     /// Takes the write lock of the lock file that lies there now.

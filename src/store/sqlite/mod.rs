@@ -25,6 +25,7 @@ mod maintenance;
 mod masters;
 pub mod memory;
 mod new_file;
+mod owner;
 mod posts;
 mod presence;
 mod schema;

@@ -2,13 +2,16 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io,
+    io, iter,
     path::{Path, PathBuf},
 };
 
-use super::write_lock::beside;
+use super::{
+    owner::{Owner, dir_of},
+    write_lock::beside,
+};
 use crate::{
-    env::real::open_private,
+    env::real::{check_access, open_private},
     model::{absence::AwayReason, rows::StoreError},
 };
 
@@ -34,6 +37,11 @@ impl NewFile {
         &self.0
     }
 
+    /// Gives it to the owner of a store.
+    pub(super) fn give_to(&self, owner: Owner) -> io::Result<()> {
+        owner.take(&open_private(OpenOptions::new().write(true), &self.0)?)
+    }
+
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         let synced = File::open(&self.0).and_then(|file| file.sync_all());
         synced.map_err(|e| failing(&self.0, &e))
@@ -41,10 +49,7 @@ impl NewFile {
 
     /// Gives it its name; durable when it returns.
     pub(in crate::store) fn name(self, name: &Path) -> Result<(), StoreError> {
-        let named = fs::rename(&self.0, name).and_then(|()| {
-            let dir = name.parent().filter(|dir| !dir.as_os_str().is_empty());
-            File::open(dir.unwrap_or_else(|| Path::new(".")))?.sync_all()
-        });
+        let named = fs::rename(&self.0, name).and_then(|()| File::open(dir_of(name))?.sync_all());
         named.map_err(|e| failing(name, &e))
     }
 
@@ -79,5 +84,24 @@ pub(super) fn of_file(path: &Path, error: StoreError) -> StoreError {
         StoreError::Refused { why } => StoreError::Refused { why: named(why) },
         StoreError::Broken { why } => StoreError::Broken { why: named(why) },
         other => other,
+    }
+}
+
+/// Names the file of the store at `path` that this user may not open, if that explains the error: SQLite
+/// says only that it cannot open one.
+pub(super) fn or_denied(path: &Path, error: StoreError) -> StoreError {
+    if error.away_reason() != Some(AwayReason::Failing) {
+        return error;
+    }
+    let is_denied = |file: &PathBuf| {
+        check_access(file).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
+    };
+    let mut files = iter::once("").chain(LOGS).map(|end| beside(path, end));
+    match files.find(is_denied) {
+        Some(file) => {
+            let why = format!("this user may not read and write {}", file.display());
+            StoreError::away(AwayReason::ReadOnly, why)
+        }
+        None => error,
     }
 }

@@ -11,13 +11,14 @@
 
 use std::{
     ffi::OsString,
-    fs::{File, OpenOptions, metadata, read_to_string},
+    fs::{File, OpenOptions, metadata, read_to_string, remove_file},
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use super::owner::Owner;
 use crate::env::real::open_private;
 
 /// Offset in the `-shm` file of the byte that a writer in WAL mode locks.
@@ -37,6 +38,24 @@ impl WriteLock {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         Ok(Self(Arc::new(open_private(&mut options, &beside(path, ".gate"))?)))
+    }
+
+    /// Opens the lock file of `path`, and creates it (mode 0600) for this owner if it is missing.
+    pub(super) fn of_owner(path: &Path, owner: Owner) -> io::Result<Self> {
+        let gate = beside(path, ".gate");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        match open_private(&mut options, &gate) {
+            Ok(file) => {
+                owner.take(&file).inspect_err(|_| {
+                    // It would keep the owner's nodes out.
+                    let _ = remove_file(&gate);
+                })?;
+                Ok(Self(Arc::new(file)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::of(path),
+            Err(error) => Err(error),
+        }
     }
 
     /// Waits for the lock, as long as it takes: a process that was stopped with it blocks everyone.

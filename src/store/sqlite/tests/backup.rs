@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
 
@@ -10,7 +10,10 @@ use super::*;
 use crate::{
     model::ids::Role,
     model::rows::JoinToken,
-    store::sqlite::backup::{Contents, Restored, back_up, restore},
+    store::sqlite::{
+        backup::{Contents, Restored, back_up, restore},
+        write_lock::beside,
+    },
 };
 
 const BUSY: Duration = Duration::from_millis(100);
@@ -172,6 +175,64 @@ fn restore_begins_an_epoch_and_lets_nobody_in_who_was_shut_out() {
         other => panic!("{other:?}"),
     }
     assert_eq!(desk.last(), 3);
+}
+
+#[test]
+fn life_of_a_master_is_over_with_its_store_even_where_its_number_is_not_passed() {
+    let place = Place::new();
+    let mut desk = place.fill();
+    back_up(&place.store, &place.backup, BUSY).expect("written");
+    let again = MasterRow { incarnation: Incarnation(1), guard: [1; 32], ..master(MASTER) };
+    assert_eq!(desk.apply(&Op::RegisterMaster(again)), OpReply::Registered(Incarnation(2)));
+    drop(desk);
+    // By a clock behind the epochs, which then count on by one.
+    restore(&place.backup, &place.store, 0, BUSY).expect("restored");
+    let mut core = SqliteCore::open_existing(&place.store, BUSY).expect("opens");
+    let holder = Holder { node: MASTER, incarnation: Incarnation(2) };
+    let touched = core.apply(&Op::TouchMaster { holder, draining: false }, START_MS + 6000);
+    assert_eq!(touched, Err(StoreError::Stale));
+}
+
+/// Gives a file to another user where this one may do that, and returns its user.
+fn given_away(path: &Path) -> u32 {
+    if user_of(path) == 0 {
+        chown(path, Some(65534), Some(65534)).expect("root gives it away");
+    }
+    user_of(path)
+}
+
+fn user_of(path: &Path) -> u32 {
+    fs::metadata(path).expect("there").uid()
+}
+
+#[test]
+fn restored_store_and_its_lock_belong_to_the_user_of_the_store_before() {
+    let place = Place::new();
+    drop(place.fill());
+    back_up(&place.store, &place.backup, BUSY).expect("written");
+    let gate = beside(&place.store, ".gate");
+    assert!(!gate.exists(), "the restore is to make it");
+    let user = given_away(&place.store);
+    let restored = place.restore().expect("restored");
+    for file in [&place.store, &gate] {
+        let meta = fs::metadata(file).expect("there");
+        let mode = meta.permissions().mode() & 0o777;
+        assert_eq!((meta.uid(), mode), (user, 0o600), "{}", file.display());
+    }
+    assert_eq!(user_of(&restored.replaced.expect("it is kept")), user);
+}
+
+#[test]
+fn store_that_was_gone_is_restored_for_the_user_of_its_directory() {
+    let place = Place::new();
+    drop(place.fill());
+    back_up(&place.store, &place.backup, BUSY).expect("written");
+    fs::remove_file(&place.store).expect("removed");
+    let user = given_away(place._dir.path());
+    place.restore().expect("restored");
+    for file in [&place.store, &beside(&place.store, ".gate")] {
+        assert_eq!(user_of(file), user, "{}", file.display());
+    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! Files that take no writes when a process opens them.
+//! Files that take no writes, or may not even be read, when a process opens them.
 
 use std::{fs, os::unix::fs::MetadataExt};
 
 use super::*;
 
-/// Returns a command that runs this test binary without root's right to write any file.
+/// Returns a command that runs this test binary without root's right to read and write any file.
 fn without_override(dir: &TempDir) -> Command {
     let this = std::env::current_exe().expect("this test");
     let is_root = fs::metadata(dir.path()).expect("a directory").uid() == 0;
@@ -12,7 +12,7 @@ fn without_override(dir: &TempDir) -> Command {
         return Command::new(this);
     }
     let mut command = Command::new("setpriv");
-    command.arg("--bounding-set=-dac_override").arg(this);
+    command.arg("--bounding-set=-dac_override,-dac_read_search").arg(this);
     command
 }
 
@@ -75,6 +75,30 @@ async fn file_that_may_only_be_read_is_refused_at_the_start_and_left_alone() {
     assert_eq!(tell(), "Err(Some(ReadOnly))");
     mode(0o600);
     assert_eq!(tell(), "Ok(())", "nothing read-only was left beside it");
+}
+
+#[test]
+fn file_that_this_user_may_not_open_is_refused_at_the_start() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let new = NewCluster { cluster: [0; 16], epoch: StoreEpoch(1), now_ms: 1 };
+    // Its log is copied back and removed with the only connection.
+    drop(SqliteCore::open_file(&path, &new, TIMEOUT).expect("a store"));
+    let tell = || Process::run(without_override(&dir), "open", &path).said("opened ");
+    let mode = |file: &Path, mode| {
+        fs::set_permissions(file, fs::Permissions::from_mode(mode)).expect("set");
+    };
+    mode(&path, 0);
+    assert_eq!(tell(), "Err(Some(ReadOnly))");
+    mode(&path, 0o600);
+    for end in ["-wal", "-shm"] {
+        let log = beside(&path, end);
+        fs::write(&log, []).expect("written");
+        mode(&log, 0);
+        assert_eq!(tell(), "Err(Some(ReadOnly))", "{end}");
+        fs::remove_file(&log).expect("removed");
+    }
+    assert_eq!(tell(), "Ok(())", "nothing was left beside it");
 }
 
 #[tokio::test]
