@@ -66,6 +66,34 @@ impl SessionEntry {
     }
 }
 
+/// Numbers of sessions that are new to a copy and have room in it. Closed ones make room for open ones, so
+/// that the first number is the greater one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionRoom {
+    /// Open sessions that have room.
+    pub open: u64,
+    /// Closed sessions that have room beside all that is remembered.
+    pub closed: u64,
+}
+
+impl SessionRoom {
+    /// Takes the room of a session, and returns whether there was some.
+    pub const fn take(&mut self, entry: &SessionEntry) -> bool {
+        let room = match entry {
+            SessionEntry::Open(_) => &mut self.open,
+            SessionEntry::Closed(_) => &mut self.closed,
+        };
+        if *room == 0 {
+            return false;
+        }
+        *room -= 1;
+        if matches!(entry, SessionEntry::Open(_)) {
+            self.closed = self.closed.saturating_sub(1);
+        }
+        true
+    }
+}
+
 /// Part of a bucket: all its sessions from where it was asked for up to `next`, in the order of keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionPage {

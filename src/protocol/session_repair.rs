@@ -9,12 +9,13 @@
 //! 4. Copies of two epochs take nothing from each other. One that knows no epoch takes sessions from any
 //!    copy, and learns the epoch from the store or a master.
 //! 5. One round runs at a time. It repairs at most [`BUCKETS_PER_ROUND`] buckets; equal digests end it
-//!    after one message.
+//!    after one message. The next round begins behind the last of them: buckets that differ again and again
+//!    keep no other one waiting.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::model::{
-    copies::{BUCKETS, SessionDigests, SessionEntry, SessionPage, keys_of},
+    copies::{BUCKETS, SessionDigests, SessionEntry, SessionPage, SessionRoom, keys_of},
     ids::{SessionKey, StoreEpoch},
     message::Update,
     time::Mono,
@@ -22,7 +23,7 @@ use crate::model::{
 
 /// Shortest time between two rounds; up to half of it is added by chance.
 pub const REPAIR_INTERVAL: Duration = Duration::from_secs(2);
-/// Time until the next round after one that brought something or could not begin.
+/// Time until the next round after one that left something to do or could not begin.
 const SOON: Duration = Duration::from_millis(250);
 /// Most buckets that are repaired in one round.
 pub const BUCKETS_PER_ROUND: usize = 64;
@@ -32,15 +33,23 @@ pub const BUCKETS_PER_ROUND: usize = 64;
 pub struct SessionRepair {
     next: Mono,
     is_running: bool,
+    start: RoundStart,
+}
+
+/// Beginning of a round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RoundStart {
     /// Number of the round: other copies take turns.
-    turn: u32,
+    pub turn: u32,
+    /// Bucket that comes first.
+    pub from: u8,
 }
 
 impl SessionRepair {
     /// Returns a schedule whose first round is due now.
     #[must_use]
     pub const fn new(now: Mono) -> Self {
-        Self { next: now, is_running: false, turn: 0 }
+        Self { next: now, is_running: false, start: RoundStart { turn: 0, from: 0 } }
     }
 
     /// Brings the next round forward.
@@ -48,22 +57,24 @@ impl SessionRepair {
         self.next = now;
     }
 
-    /// Begins the next round if it is due and returns its number; then call
-    /// [`SessionRepair::on_ended`]. `draw` is a random number for the wait after it.
-    pub fn begin(&mut self, now: Mono, draw: u64) -> Option<u32> {
+    /// Begins the next round if it is due; then call [`SessionRepair::on_ended`]. `draw` is a random
+    /// number for the wait after it.
+    pub fn begin(&mut self, now: Mono, draw: u64) -> Option<RoundStart> {
         if self.is_running || now < self.next {
             return None;
         }
         self.is_running = true;
-        self.turn = self.turn.wrapping_add(1);
+        self.start.turn = self.start.turn.wrapping_add(1);
         let most_ms = u64::try_from(REPAIR_INTERVAL.as_millis() / 2).unwrap_or(u64::MAX);
         self.next = now + REPAIR_INTERVAL + Duration::from_millis(draw % (most_ms + 1));
-        Some(self.turn)
+        Some(self.start)
     }
 
-    /// Ends a round: `goes_on` if there is more to do.
-    pub fn on_ended(&mut self, now: Mono, goes_on: bool) {
+    /// Ends a round: `goes_on` if there is more to do at once, `next` is the bucket behind the last one that
+    /// it came to, if it came to any.
+    pub fn on_ended(&mut self, now: Mono, goes_on: bool, next: Option<u8>) {
         self.is_running = false;
+        self.start.from = next.unwrap_or(self.start.from);
         if goes_on {
             self.next = now + SOON;
         }
@@ -115,16 +126,26 @@ pub fn differing(ours: &SessionDigests, theirs: &SessionDigests, source: Source)
     (0..=u8::MAX).filter(differs).collect()
 }
 
+/// Returns those of the buckets that one round repairs, the one at `from` or behind it first. `buckets` are
+/// in the order of numbers.
+#[must_use]
+pub fn of_round(mut buckets: Vec<u8>, from: u8) -> Vec<u8> {
+    let before = buckets.partition_point(|bucket| *bucket < from);
+    buckets.rotate_left(before);
+    buckets.truncate(BUCKETS_PER_ROUND);
+    buckets
+}
+
 /// Returns what this copy has to write so that it holds the source's page. `local` are its own
-/// sessions from `after` to the page's end, each with its place in the order of writes; at most `room`
-/// sessions that are new here are taken.
+/// sessions from `after` to the page's end, each with its place in the order of writes; sessions that are new
+/// here are taken as far as there is `room`.
 #[must_use]
 pub fn merge(
     (bucket, after): (u8, Option<SessionKey>),
     page: SessionPage,
     local: Vec<(u64, SessionEntry)>,
     source: Source,
-    mut room: u64,
+    mut room: SessionRoom,
 ) -> Vec<Update> {
     let mut local: BTreeMap<_, _> =
         local.into_iter().map(|(place, entry)| (entry.key(), (place, entry))).collect();
@@ -139,15 +160,9 @@ pub fn merge(
         let update = match (entry, known) {
             (_, Some(SessionEntry::Closed(_))) => continue,
             (SessionEntry::Open(row), Some(SessionEntry::Open(known))) if row == known => continue,
-            (_, None) if room == 0 => continue,
-            (SessionEntry::Open(row), known) => {
-                room -= u64::from(known.is_none());
-                Update::Session(row)
-            }
-            (SessionEntry::Closed(key), known) => {
-                room -= u64::from(known.is_none());
-                Update::SessionClosed(key)
-            }
+            (entry, None) if !room.take(&entry) => continue,
+            (SessionEntry::Open(row), _) => Update::Session(row),
+            (SessionEntry::Closed(key), _) => Update::SessionClosed(key),
         };
         updates.push(update);
     }

@@ -1,22 +1,21 @@
 //! Writes to the node database: groups of updates, pages of repairs, and views of the store's boards.
 
-use std::{
-    collections::BTreeMap,
-    sync::{PoisonError, atomic::Ordering},
-};
+mod sessions;
+
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use redb::{Database, Durability, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::{
-    ApplyReport, GROUPS_UNSAVED_MAX, Gap, Observed, Replica, ReplicaError, ReplicaLimits, bound,
+    ApplyReport, GROUPS_UNSAVED_MAX, Gap, Replica, ReplicaError, ReplicaLimits, bound,
     digests::Changes,
-    tables::{META, META_EPOCH, META_NEXT, Tables, member_row, post_row},
+    observed::Observed,
+    tables::{META, META_EPOCH, Tables, member_row, post_row},
 };
 use crate::model::{
-    copies::{mark_digest, open_digest},
-    ids::{BoardName, Post, Role, Seq, SessionKey, StoreEpoch, UserId},
+    ids::{BoardName, Post, Role, Seq, StoreEpoch},
     message::{Member, Update},
-    rows::{Boards, Page, SessionRow},
+    rows::{Boards, Page},
 };
 
 /// Posts of one board that a publish or a page offers.
@@ -111,7 +110,8 @@ impl Replica {
             })?;
             lasts = self.boards()?.boards.into_iter().collect();
         }
-        let mut observed = Observed { as_of_ms: seen.as_of_ms, ..Observed::default() };
+        let mut observed =
+            Observed { epoch: seen.epoch, as_of_ms: seen.as_of_ms, ..Observed::default() };
         for (board, last) in &seen.boards {
             // A board over the bound is not kept, and so not repaired.
             let Some(have) = lasts.get(board).copied() else { continue };
@@ -120,7 +120,7 @@ impl Replica {
                 done.gaps.push(Gap { board: board.clone(), have, offered: *last });
             }
         }
-        *self.observed.lock().unwrap_or_else(PoisonError::into_inner) = observed;
+        self.set_observed(observed);
         Ok(done)
     }
 
@@ -180,7 +180,7 @@ impl Replica {
         self.groups_unsaved.store(if save { 0 } else { unsaved }, Ordering::Relaxed);
         self.change_digests(newer.unwrap_or(own), emptied, &changes);
         if emptied {
-            *self.observed.lock().unwrap_or_else(PoisonError::into_inner) = Observed::default();
+            self.set_observed(Observed::default());
         }
         Ok(done)
     }
@@ -270,102 +270,6 @@ impl Group<'_> {
         if (last, as_of) != before {
             self.tables.boards.insert(name, (last, as_of))?;
         }
-        Ok(())
-    }
-
-    fn put_session(&mut self, row: &SessionRow) -> Result<(), ReplicaError> {
-        let known = self.known(row.key)?;
-        if known.is_some_and(|(_, digest)| digest.is_none()) {
-            return Ok(());
-        }
-        self.durable |= known.is_none();
-        let place = self.place(row.key, known.map(|(place, _)| place))?;
-        let user = &row.user;
-        let digest = open_digest(&row.key, &user.id, user.name.as_str());
-        self.changes.open(&row.key, digest ^ known.and_then(|(_, digest)| digest).unwrap_or(0));
-        self.tables.sessions.insert(&row.key.0, (place, false, &user.id.0, user.name.as_str()))?;
-        for (board, seq) in row.read_marks.iter().take(self.limits.boards_max as usize) {
-            self.raise(row.key, board, *seq)?;
-        }
-        Ok(())
-    }
-
-    /// Raises a read mark. Ignores a session that is not known here: its row, when it comes, has the
-    /// mark.
-    fn raise_mark(
-        &mut self,
-        key: SessionKey,
-        board: &BoardName,
-        seq: Seq,
-    ) -> Result<(), ReplicaError> {
-        let is_open = self.tables.sessions.get(&key.0)?.is_some_and(|known| !known.value().1);
-        if is_open { self.raise(key, board, seq) } else { Ok(()) }
-    }
-
-    fn raise(&mut self, key: SessionKey, board: &BoardName, seq: Seq) -> Result<(), ReplicaError> {
-        let place = (&key.0, board.as_str());
-        let mark = self.tables.marks.get(place)?.map_or(0, |mark| mark.value());
-        if mark < seq.0 {
-            let digest = |seq| mark_digest(&key, board.as_str(), seq);
-            self.changes.open(&key, digest(mark) ^ digest(seq.0));
-            self.tables.marks.insert(place, seq.0)?;
-        }
-        Ok(())
-    }
-
-    /// Returns the place of a session in the order of writes, and its digest without marks unless it
-    /// is closed.
-    fn known(&self, key: SessionKey) -> Result<Option<(u64, Option<u64>)>, ReplicaError> {
-        Ok(self.tables.sessions.get(&key.0)?.map(|known| {
-            let (place, closed, user, name) = known.value();
-            (place, (!closed).then(|| open_digest(&key, &UserId(*user), name)))
-        }))
-    }
-
-    fn close_session(&mut self, key: SessionKey) -> Result<(), ReplicaError> {
-        let known = self.known(key)?;
-        let place = self.place(key, known.map(|(place, _)| place))?;
-        self.forget(key, known.and_then(|(_, digest)| digest))?;
-        if known.is_none_or(|(_, digest)| digest.is_some()) {
-            self.changes.closed(&key);
-        }
-        self.tables.sessions.insert(&key.0, (place, true, &[0; 16], ""))?;
-        self.durable = true;
-        Ok(())
-    }
-
-    /// Returns the last place in the order of sessions, for one that stood at `old`. Drops the first
-    /// in the order when there is no room.
-    fn place(&mut self, key: SessionKey, old: Option<u64>) -> Result<u64, ReplicaError> {
-        if let Some(old) = old {
-            self.tables.order.remove(old)?;
-        } else if self.tables.sessions.len()? >= self.limits.sessions_max {
-            let first = self.tables.order.pop_first()?.map(|(_, key)| SessionKey(*key.value()));
-            if let Some(first) = first
-                && let Some((_, digest)) = self.known(first)?
-            {
-                if digest.is_none() {
-                    self.changes.closed(&first);
-                }
-                self.forget(first, digest)?;
-                self.tables.sessions.remove(&first.0)?;
-            }
-        }
-        let place = self.tables.meta.get(META_NEXT)?.map_or(0, |row| row.value());
-        self.tables.meta.insert(META_NEXT, place + 1)?;
-        self.tables.order.insert(place, &key.0)?;
-        Ok(place)
-    }
-
-    /// Drops the read marks of a session, and takes it out of the digests of open ones.
-    fn forget(&mut self, key: SessionKey, digest: Option<u64>) -> Result<(), ReplicaError> {
-        let mut digest = digest.unwrap_or(0);
-        // '{' is the first character after all that a board's name is made of.
-        self.tables.marks.retain_in((&key.0, "")..(&key.0, "{"), |(_, board), seq| {
-            digest ^= mark_digest(&key, board, seq);
-            false
-        })?;
-        self.changes.open(&key, digest);
         Ok(())
     }
 

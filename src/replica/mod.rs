@@ -17,9 +17,10 @@
 //! 6. The digests of the sessions are those of the last commit.
 //! 7. A post that waits for the store is durable before [`Replica::hold`] returns, and stays until it
 //!    is let go, whatever the store's epoch.
-//! 8. Everything has a bound: boards, posts (the oldest are dropped, of whichever board), sessions (the
-//!    least recently written is dropped), members, and the page of one read. A page that would begin
-//!    with dropped posts is not given at all, so that nobody takes it for the board's beginning.
+//! 8. Everything has a bound: boards, posts (the oldest are dropped, of whichever board), sessions (closed
+//!    ones are forgotten first, then the least recently written is dropped), members, and the page of one
+//!    read. A page that would begin with dropped posts is not given at all, so that nobody takes it for
+//!    the board's beginning.
 
 mod apply;
 mod backend;
@@ -27,17 +28,15 @@ mod bound;
 mod digests;
 mod guard;
 mod held;
+mod observed;
 mod read;
 mod tables;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU32, Ordering},
 };
 
 use redb::{Database, DatabaseError, StorageError};
@@ -46,6 +45,7 @@ use thiserror::Error;
 use self::{
     backend::{Backend, Checks},
     guard::Guarded,
+    observed::Observed,
     tables::Tables,
 };
 use crate::{
@@ -174,21 +174,13 @@ pub struct ApplyReport {
     pub ignored: u64,
 }
 
-/// Last view of the store's boards, kept in memory: after a restart the store is polled again.
-#[derive(Debug, Default)]
-struct Observed {
-    as_of_ms: u64,
-    /// Boards that lacked posts at that time.
-    behind: BTreeSet<BoardName>,
-}
-
 /// Open node database.
 #[derive(Debug)]
 pub struct Replica {
     db: Guarded,
     limits: ReplicaLimits,
     groups_unsaved: AtomicU32,
-    observed: Mutex<Observed>,
+    observed: Mutex<Arc<Observed>>,
     /// Digests of the sessions, counted when the database is opened and kept beside the rows.
     digests: Mutex<SessionDigests>,
 }

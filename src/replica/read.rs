@@ -1,17 +1,16 @@
 //! Reads of the node database. Each sees one snapshot; none waits for a writer.
 
-use std::sync::PoisonError;
-
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
 use super::{
     PAGE_BYTES_MAX, PAGE_POSTS_MAX, Replica, ReplicaError, bound,
     tables::{
-        BOARDS, MARKS, MEMBERS, META, META_EPOCH, Name, POSTS, PostRow, SESSIONS, author_of,
-        member, post,
+        BOARDS, CLOSED, MARKS, MEMBERS, META, META_EPOCH, Name, POSTS, PostRow, SESSIONS,
+        author_of, member, post,
     },
 };
 use crate::model::{
+    copies::SessionRoom,
     ids::{BoardName, Post, Seq, SessionKey, StoreEpoch},
     message::Member,
     rows::{Boards, Page, Range, SessionRow},
@@ -103,6 +102,7 @@ impl Replica {
         range: Range,
         limit: u32,
     ) -> Result<Option<Page>, ReplicaError> {
+        let observed = self.observed();
         self.db.read(|reader| {
             let row = reader.0.open_table(BOARDS)?.get(board.as_str())?.map(|row| row.value());
             let (Some((last, as_of)), epoch @ StoreEpoch(1..)) = (row, reader.epoch()?) else {
@@ -125,8 +125,20 @@ impl Replica {
                 posts: posts_in(&table, board, span, limit.min(PAGE_POSTS_MAX), from_end)?,
                 last_seq: Seq(last),
                 epoch,
-                as_of_ms: self.as_of(board, as_of),
+                as_of_ms: observed.as_of(epoch, board, as_of),
             }))
+        })
+    }
+
+    /// Returns the last place of a board, `None` if it is not known here. The posts up to there may have
+    /// been dropped, all of them too.
+    ///
+    /// # Errors
+    /// [`ReplicaError`].
+    pub fn last(&self, board: &BoardName) -> Result<Option<Seq>, ReplicaError> {
+        self.db.read(|reader| {
+            let row = reader.0.open_table(BOARDS)?.get(board.as_str())?.map(|row| row.value());
+            Ok(row.map(|(last, _)| Seq(last)))
         })
     }
 
@@ -135,7 +147,9 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`].
     pub fn boards(&self) -> Result<Boards, ReplicaError> {
+        let observed = self.observed();
         self.db.read(|reader| {
+            let epoch = reader.epoch()?;
             let mut boards = Vec::new();
             let mut oldest = None;
             for row in reader.0.open_table(BOARDS)?.iter()? {
@@ -143,11 +157,11 @@ impl Replica {
                 let (last, as_of) = row.value();
                 let name: BoardName =
                     name.value().parse().map_err(|_| ReplicaError::Corrupt { table: "boards" })?;
-                let as_of = self.as_of(&name, as_of);
+                let as_of = observed.as_of(epoch, &name, as_of);
                 oldest = Some(oldest.map_or(as_of, |oldest: u64| oldest.min(as_of)));
                 boards.push((name, Seq(last)));
             }
-            Ok(Boards { boards, epoch: reader.epoch()?, as_of_ms: oldest.unwrap_or(0) })
+            Ok(Boards { boards, epoch, as_of_ms: oldest.unwrap_or(0) })
         })
     }
 
@@ -167,6 +181,20 @@ impl Replica {
         self.db.read(|reader| Ok(reader.0.open_table(SESSIONS)?.len()?))
     }
 
+    /// Returns how many sessions that are new here have room. Closed ones make room for open ones.
+    ///
+    /// # Errors
+    /// [`ReplicaError`].
+    pub fn session_room(&self) -> Result<SessionRoom, ReplicaError> {
+        self.db.read(|reader| {
+            let all = reader.0.open_table(SESSIONS)?.len()?;
+            let closed = reader.0.open_table(CLOSED)?.len()?;
+            let max = self.limits.sessions_max;
+            let open = max.saturating_sub(all.saturating_sub(closed));
+            Ok(SessionRoom { open, closed: max.saturating_sub(all) })
+        })
+    }
+
     /// Returns the directory, in the order of ids.
     ///
     /// # Errors
@@ -180,11 +208,5 @@ impl Replica {
             }
             Ok(members)
         })
-    }
-
-    /// Returns the later of the times that the posts and the last view of the store show.
-    fn as_of(&self, board: &BoardName, shown: u64) -> u64 {
-        let observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
-        if observed.behind.contains(board) { shown } else { shown.max(observed.as_of_ms) }
     }
 }

@@ -10,7 +10,7 @@ use crate::model::{
 };
 
 /// Number of the rows' layout. Another number on disk makes the file unreadable here.
-const FORMAT: u64 = 3;
+const FORMAT: u64 = 4;
 const META_FORMAT: &str = "format";
 pub(super) const META_EPOCH: &str = "epoch";
 pub(super) const META_SAVES: &str = "saves";
@@ -22,7 +22,7 @@ type Id = &'static [u8; 16];
 pub(super) type Key = &'static [u8; 32];
 /// `(id, author, author's name, text, posted_at_ms)`
 pub(super) type PostRow = (Id, Id, Name, Name, u64);
-/// `(place in the order, closed, user, user's name)`
+/// `(place in its order, closed, user, user's name)`
 pub(super) type SessionRow = (u64, bool, Id, Name);
 /// `(role, registration, state, master, name, link, http, spki)`
 pub(super) type MemberRow = (u8, u64, u8, Id, Name, Option<Name>, Option<Name>, &'static [u8]);
@@ -32,8 +32,10 @@ pub(super) const META: TableDefinition<'_, Name, u64> = TableDefinition::new("me
 pub(super) const BOARDS: TableDefinition<'_, Name, (u64, u64)> = TableDefinition::new("boards");
 pub(super) const POSTS: TableDefinition<'_, (Name, u64), PostRow> = TableDefinition::new("posts");
 pub(super) const SESSIONS: TableDefinition<'_, Key, SessionRow> = TableDefinition::new("sessions");
-/// Sessions by their last write, the least recent first.
+/// Open sessions by their last write, the least recent first.
 pub(super) const ORDER: TableDefinition<'_, u64, Key> = TableDefinition::new("session_order");
+/// Sessions that are remembered as closed, those that were closed first ahead.
+pub(super) const CLOSED: TableDefinition<'_, u64, Key> = TableDefinition::new("closed_order");
 pub(super) const MARKS: TableDefinition<'_, (Key, Name), u64> = TableDefinition::new("read_marks");
 pub(super) const MEMBERS: TableDefinition<'_, Id, MemberRow> = TableDefinition::new("members");
 
@@ -48,6 +50,7 @@ pub(super) struct Tables<'t> {
     pub(super) posts: Table<'t, (Name, u64), PostRow>,
     pub(super) sessions: Table<'t, Key, SessionRow>,
     pub(super) order: Table<'t, u64, Key>,
+    pub(super) closed: Table<'t, u64, Key>,
     pub(super) marks: Table<'t, (Key, Name), u64>,
     pub(super) members: Table<'t, Id, MemberRow>,
 }
@@ -61,6 +64,7 @@ impl<'t> Tables<'t> {
             posts: txn.open_table(POSTS)?,
             sessions: txn.open_table(SESSIONS)?,
             order: txn.open_table(ORDER)?,
+            closed: txn.open_table(CLOSED)?,
             marks: txn.open_table(MARKS)?,
             members: txn.open_table(MEMBERS)?,
         })
@@ -88,6 +92,7 @@ impl<'t> Tables<'t> {
         txn.delete_table(POSTS)?;
         txn.delete_table(SESSIONS)?;
         txn.delete_table(ORDER)?;
+        txn.delete_table(CLOSED)?;
         txn.delete_table(MARKS)?;
         Ok(())
     }

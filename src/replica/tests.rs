@@ -1,20 +1,19 @@
+mod damage;
+mod held;
+mod sessions;
+mod snapshots;
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use rand_chacha::{
-    ChaCha20Rng,
-    rand_core::{Rng, SeedableRng},
-};
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
 use super::*;
 use crate::{
     model::{
-        bounds::HELD_MAX,
-        copies::{SessionDigests, SessionEntry, closed_digest},
-        held::{HeldPost, HoldReply},
         ids::{Author, NodeId, Post, PostId, Registration, Role, SessionKey, UserId},
         message::{Fact, Member, MemberState, Update},
-        rows::{Boards, NewPost, Page, Range, SessionRow},
+        rows::{Boards, Page, Range, SessionRow},
     },
     testing::memory_disk::MemDisk,
 };
@@ -184,20 +183,6 @@ fn newer_epoch_empties_posts_and_sessions_but_not_the_directory() {
 }
 
 #[test]
-fn session_marks_only_rise_and_closed_sessions_stay_closed() {
-    let (_, replica) = fresh();
-    let key = SessionKey([1; 32]);
-    let late = Update::Session(session(1, &[("dev", 3), ("lobby", 4)]));
-    replica.apply(&[late.clone(), Update::Session(session(2, &[("a", 1)]))]).expect("applied");
-    replica.apply(&[Update::Session(session(1, &[("lobby", 2)]))]).expect("applied");
-    assert_eq!(replica.session(key), Ok(Some(session(1, &[("dev", 3), ("lobby", 4)]))));
-    replica.apply(&[Update::SessionClosed(key), late]).expect("applied");
-    assert_eq!(replica.session(key), Ok(None));
-    assert_eq!(replica.session(SessionKey([2; 32])), Ok(Some(session(2, &[("a", 1)]))));
-    assert_eq!(replica.session_count(), Ok(2));
-}
-
-#[test]
 fn board_is_not_read_before_anything_is_known_of_the_store() {
     let (_, replica) = fresh();
     let read = |replica: &Replica| replica.read(&board("a"), Range::Last, 9).expect("reads");
@@ -252,6 +237,8 @@ fn oldest_posts_go_first_and_a_page_that_begins_with_them_is_not_given() {
     assert!((8..=10).contains(&kept), "{dev:?} {lobby:?}");
     apply("lobby", 13..=40);
     assert_eq!(given("dev", Range::Last), None, "all of it is older");
+    assert_eq!(replica.last(&board("dev")), Ok(Some(Seq(4))), "it is read on from there");
+    assert_eq!(replica.last(&board("other")), Ok(None));
     assert_eq!(given("dev", Range::After(Seq(0))), None);
     assert_eq!(given("dev", Range::After(Seq(4))), Some(vec![]));
     assert_eq!(given("dev", Range::Before(Seq(1))), Some(vec![]));
@@ -321,118 +308,6 @@ fn view_of_the_store_reports_gaps_and_the_time_up_to_which_the_rest_is_complete(
     assert_eq!(replica.read(&board("dev"), Range::Last, 1), Ok(None));
 }
 
-#[test]
-fn failing_disk_is_a_typed_error_and_nothing_of_the_group_is_visible() {
-    let (disk, replica) = fresh();
-    replica.apply(&[posts(1, "lobby", 1..=3)]).expect("applied");
-    disk.file().fails = true;
-    let failed = replica.apply(&[posts(1, "lobby", 4..=4), Update::Session(session(1, &[]))]);
-    assert!(matches!(failed, Err(ReplicaError::Failed { .. })), "{failed:?}");
-    disk.file().fails = false;
-    drop(replica);
-    let (replica, _) = open(&(disk as Arc<dyn Disk>));
-    let page = replica.read(&board("lobby"), Range::Last, 9).expect("reads");
-    assert!(page.is_none_or(|page| page.last_seq <= Seq(3)));
-}
-
-#[test]
-fn file_is_checked_whole_only_after_an_unclean_end() {
-    static SAID: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    use std::sync::atomic::Ordering::Relaxed;
-    let (disk, replica) = fresh();
-    replica.apply(&[posts(1, "lobby", 1..=200)]).expect("applied");
-    drop(replica);
-    let open = |disk: &Arc<dyn Disk>| {
-        let progress = |_| {
-            SAID.fetch_add(1, Relaxed);
-        };
-        Replica::open(disk, ReplicaLimits::default(), Check::AfterUncleanEnd, progress)
-    };
-    let (replica, found) = open(&(disk.clone() as Arc<dyn Disk>)).expect("opens");
-    assert_eq!((found, SAID.load(Relaxed)), (OpenedAs::Kept, 0), "it was closed");
-    replica.apply(&[posts(1, "lobby", 201..=203)]).expect("applied");
-    replica.persist().expect("durable");
-    // As after a lost power: the file stands, nobody closed it.
-    let left = disk.file().live.clone();
-    let (again, found) = open(&MemDisk::holding(left)).expect("opens");
-    assert!(found == OpenedAs::Kept && SAID.load(Relaxed) > 0, "it is checked, and says so");
-    assert_eq!(seqs(&again, "lobby", Range::Last, 1), [203]);
-}
-
-#[test]
-fn flipped_bit_anywhere_is_never_shown() {
-    let (disk, replica) = fresh();
-    let members = [member(1, Role::Worker, 3, MemberState::In)];
-    replica.put_members(&members).expect("stored");
-    let row = session(5, &[("lobby", 4)]);
-    replica.apply(&[posts(7, "lobby", 1..=20), Update::Session(row.clone())]).expect("applied");
-    replica.persist().expect("durable");
-    let whole = replica.read(&board("lobby"), Range::Last, 99).expect("reads").expect("is known");
-    drop(replica);
-    let bytes = disk.file().live.clone();
-    let used: Vec<_> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
-    let (mut noticed, step) = (0, used.len() / 1500 + 1);
-    for at in used.iter().skip(step / 2).step_by(step) {
-        let mut bytes = bytes.clone();
-        bytes[*at] ^= 1 << (at % 8);
-        let read = || {
-            let disk = MemDisk::holding(bytes);
-            let limits = ReplicaLimits::default();
-            let (replica, found) = Replica::open(&disk, limits, Check::AfterUncleanEnd, |_| ())?;
-            // A former commit may be what is left.
-            for (shown, last) in replica.boards()?.boards {
-                assert!(
-                    shown == board("lobby") && last <= whole.last_seq,
-                    "{at}: {shown} {last:?}"
-                );
-            }
-            if let Some(page) = replica.read(&board("lobby"), Range::Last, 99)? {
-                assert!(whole.posts.starts_with(&page.posts), "{at}: {page:?}");
-            }
-            // A row whose key has changed is missing.
-            if let Some(shown) = replica.session(row.key)? {
-                let sound = |mark| row.read_marks.contains(mark);
-                assert!(shown.user == row.user && shown.read_marks.iter().all(sound), "{at}");
-            }
-            assert!(replica.members()?.iter().all(|shown| *shown == members[0]), "{at}");
-            Ok::<_, ReplicaError>(found)
-        };
-        noticed += usize::from(read() != Ok(OpenedAs::Kept));
-    }
-    assert!(noticed >= 200, "{noticed} flips noticed");
-}
-
-#[test]
-fn unreadable_file_is_replaced_and_reported() {
-    let (disk, replica) = fresh();
-    replica.apply(&[posts(1, "lobby", 1..=200)]).expect("applied");
-    drop(replica);
-    let whole = disk.file().live.clone();
-    let mut rng = ChaCha20Rng::seed_from_u64(1);
-    let mut unreadable = 0;
-    for round in 0..60 {
-        let mut bytes = whole.clone();
-        match round % 3 {
-            0 => bytes.truncate(rng.next_u32() as usize % whole.len()),
-            1 => bytes.iter_mut().for_each(|byte| *byte = rng.next_u32() as u8),
-            _ => {
-                let at = rng.next_u32() as usize % whole.len();
-                let end = whole.len().min(at + 4096);
-                bytes[at..end].fill(0xa5);
-            }
-        }
-        let (replica, found) = open(&MemDisk::holding(bytes));
-        match found {
-            OpenedAs::Unreadable { .. } => unreadable += 1,
-            // The damage hit what nothing uses.
-            OpenedAs::Kept => assert_eq!(seqs(&replica, "lobby", Range::Last, 500).len(), 200),
-            OpenedAs::New => assert_eq!(replica.read(&board("lobby"), Range::Last, 1), Ok(None)),
-        }
-        replica.apply(&[posts(1, "lobby", 1..=3)]).expect("it works again");
-    }
-    assert!(unreadable >= 20, "only {unreadable} were noticed");
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -486,137 +361,4 @@ proptest! {
             prop_assert_eq!(read, (1..=last).map(|seq| post(name, seq)).collect::<Vec<_>>());
         }
     }
-}
-
-/// Counts the digests from the rows.
-fn counted(replica: &Replica) -> SessionDigests {
-    let mut digests = SessionDigests::empty(replica.epoch().expect("reads"));
-    for bucket in 0..=u8::MAX {
-        for (_, entry) in replica.sessions(bucket, None, None, usize::MAX).expect("reads") {
-            match entry {
-                SessionEntry::Open(row) => digests.open[usize::from(bucket)] ^= row.digest(),
-                SessionEntry::Closed(key) => {
-                    digests.closed[usize::from(bucket)] ^= closed_digest(&key);
-                }
-            }
-        }
-    }
-    digests
-}
-
-#[test]
-fn sessions_of_a_bucket_are_read_between_two_keys_with_their_places() {
-    let (_, replica) = fresh();
-    let in_bucket = |last: u8| {
-        let mut key = [5; 32];
-        key[31] = last;
-        SessionRow { key: SessionKey(key), ..session(5, &[("lobby", 3)]) }
-    };
-    let rows: Vec<_> = (1..=4).map(in_bucket).collect();
-    let mut group: Vec<_> = rows.iter().cloned().map(Update::Session).collect();
-    group.push(Update::SessionClosed(rows[1].key));
-    group.push(Update::Session(session(6, &[])));
-    replica.apply(&group).expect("applied");
-    let read = |after: Option<SessionKey>, to, limit| {
-        replica.sessions(5, after, to, limit).expect("reads")
-    };
-    let all = [
-        (0, SessionEntry::Open(rows[0].clone())),
-        (4, SessionEntry::Closed(rows[1].key)),
-        (2, SessionEntry::Open(rows[2].clone())),
-        (3, SessionEntry::Open(rows[3].clone())),
-    ];
-    assert_eq!(read(None, None, 9), all);
-    assert_eq!(read(Some(rows[0].key), Some(rows[2].key), 9), all[1..3]);
-    assert_eq!(read(None, None, 2), all[..2]);
-    assert_eq!(read(Some(SessionKey([9; 32])), None, 9), []);
-    assert_eq!(replica.digests().expect("reads").1, 6, "later writes stand behind");
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
-
-    #[test]
-    fn digests_are_those_of_the_rows_after_any_writes_and_a_restart(
-        groups in proptest::collection::vec(
-            proptest::collection::vec((0..12_u8, 0..5_u64, 0..4_u8), 1..8), 1..12),
-    ) {
-        let limits = ReplicaLimits { sessions_max: 8, ..ReplicaLimits::default() };
-        let disk = Arc::new(MemDisk::default()) as Arc<dyn Disk>;
-        let open = || Replica::open(&disk, limits, Check::Whole, |_| ()).expect("opens").0;
-        let replica = open();
-        for (nth, group) in groups.iter().enumerate() {
-            let update = |(n, seq, kind): &(u8, u64, u8)| match kind {
-                0 => Update::SessionClosed(SessionKey([*n; 32])),
-                1 => Update::ReadMark { key: SessionKey([*n; 32]), board: board("lobby"), seq: Seq(*seq) },
-                2 if nth == 6 => posts(8, "lobby", 1..=1),
-                2 => posts(7, "lobby", 1..=1),
-                _ => Update::Session(session(*n, &[("dev", *seq)])),
-            };
-            replica.apply(&group.iter().map(update).collect::<Vec<_>>()).expect("applied");
-            prop_assert_eq!(replica.digests().expect("reads").0, counted(&replica));
-        }
-        replica.persist().expect("saved");
-        let before = replica.digests().expect("reads").0;
-        drop(replica);
-        prop_assert_eq!(open().digests().expect("reads").0, before);
-    }
-}
-
-fn held_post(n: u16, text: &str) -> HeldPost {
-    let mut id = [0; 16];
-    id[..2].copy_from_slice(&n.to_be_bytes());
-    let post = NewPost { id: PostId(id), author: author(), text: text.parse().expect("a text") };
-    HeldPost { board: board("dev"), post }
-}
-
-#[test]
-fn held_post_survives_a_crash_and_a_new_epoch_until_it_is_let_go() {
-    let (disk, replica) = fresh();
-    let one = held_post(1, "one");
-    assert_eq!(replica.hold(&[(one.clone(), 77)]), Ok(vec![HoldReply::Held]));
-    let crashed = disk.crash(&mut ChaCha20Rng::seed_from_u64(1));
-    drop(replica);
-    let (replica, _) = open(&crashed);
-    replica.apply(&[posts(1, "dev", 1..=2)]).expect("applied");
-    assert!(replica.apply(&[posts(2, "dev", 1..=1)]).expect("applied").emptied);
-    assert_eq!(replica.held(), Ok(vec![(one.key(), 77)]));
-    assert_eq!(replica.held_post(one.key()), Ok(Some((one.clone(), 77))));
-    replica.let_go(one.key()).expect("let go");
-    assert_eq!(replica.held_post(one.key()), Ok(None));
-    assert_eq!(replica.held(), Ok(vec![]));
-}
-
-#[test]
-fn posts_to_hold_are_taken_once_each_and_up_to_the_bound() {
-    let (_, replica) = fresh();
-    let all: Vec<_> =
-        (0..u16::try_from(HELD_MAX).expect("small")).map(|n| (held_post(n, "x"), 1)).collect();
-    assert!(replica.hold(&all).expect("held").iter().all(|said| *said == HoldReply::Held));
-    let more = [held_post(0, "x"), held_post(1, "another text"), held_post(2000, "x")];
-    let more = more.map(|post| (post, 2));
-    let said = [HoldReply::Held, HoldReply::Conflict, HoldReply::Full];
-    assert_eq!(replica.hold(&more), Ok(said.to_vec()));
-    // One that is held already keeps its age.
-    assert_eq!(replica.held_post(all[0].0.key()).expect("read").map(|held| held.1), Some(1));
-    assert_eq!(replica.held().map(|held| held.len()), Ok(HELD_MAX));
-}
-
-#[test]
-fn held_posts_of_an_unreadable_database_are_kept() {
-    let (disk, replica) = fresh();
-    let one = held_post(1, "one");
-    replica.hold(&[(one.clone(), 77)]).expect("held");
-    replica.apply(&[posts(1, "dev", 1..=2)]).expect("applied");
-    let of_later_version = |db: &redb::Database| {
-        let txn = db.begin_write()?;
-        txn.open_table(tables::META)?.insert("format", 99)?;
-        Ok(txn.commit()?)
-    };
-    replica.db.run(of_later_version).expect("written");
-    drop(replica);
-    let (replica, found) = open(&(disk as Arc<dyn Disk>));
-    assert!(matches!(found, OpenedAs::Unreadable { .. }), "{found:?}");
-    assert_eq!(replica.held_post(one.key()), Ok(Some((one, 77))));
-    assert!(replica.boards().expect("read").boards.is_empty());
 }

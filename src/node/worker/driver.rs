@@ -272,9 +272,9 @@ impl Driver {
                 worker.on_repaired(now, &board, progress, lacks);
             }
             Input::SessionsRepaired(round) => {
-                let Round { goes_on, gaps } = round.unwrap_or_default();
+                let Round { goes_on, gaps, next } = round.unwrap_or_default();
                 worker.on_gaps(now, gaps);
-                worker.on_sessions_repaired(now, goes_on);
+                worker.on_sessions_repaired(now, goes_on, next);
             }
             Input::KeyVerified { link, result } => self.on_key_verified(link, result),
             Input::Assigned(ended) => {

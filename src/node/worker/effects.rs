@@ -15,7 +15,7 @@ use crate::{
         ids::{BoardName, Role},
         message::{Close, CloseReason, Direct, Update, WorkerStatus},
     },
-    protocol::worker::Effect,
+    protocol::{session_repair::RoundStart, worker::Effect},
 };
 
 impl Driver {
@@ -37,7 +37,7 @@ impl Driver {
             Effect::SendStatus => self.send_status(),
             Effect::Write(updates) => self.write(updates),
             Effect::Repair(board) => self.repair(board),
-            Effect::RepairSessions(turn) => self.repair_sessions(turn),
+            Effect::RepairSessions(start) => self.repair_sessions(start),
             Effect::KeepMembers(members) => self.parts.database.keep_members(members),
             Effect::WarnOfDouble => {
                 self.parts.env.sometimes("another process took a worker's place");
@@ -128,17 +128,17 @@ impl Driver {
         );
     }
 
-    fn repair_sessions(&self, turn: u32) {
+    fn repair_sessions(&self, RoundStart { turn, from }: RoundStart) {
         let (env, database) = (self.parts.env.clone(), self.parts.database.clone());
-        let from = if self.reaches_store {
+        let other = if self.reaches_store {
             Some(Other::Store(self.parts.store.clone(), self.parts.config.store_timeout))
         } else {
             let link = self.link.clone();
             link.map(|link| Other::Copy(link, self.parts.config.attempt_timeout, turn))
         };
         self.spawn("repair-sessions", async move {
-            let round = match from {
-                Some(from) => session_repair::round(&env, &database, from).await,
+            let round = match other {
+                Some(other) => session_repair::round(&env, &database, other, from).await,
                 None => None,
             };
             Some(Input::SessionsRepaired(round))

@@ -1,4 +1,7 @@
 //! Repair of a board of the node database: missing posts come from the master, else from the store.
+//!
+//! 1. It reads on from the board's last place, also where posts up to there were dropped to make room. So a
+//!    board is read once and its repair ends, however many posts the store has; the newest of all boards stay.
 
 use std::time::Duration;
 
@@ -48,8 +51,7 @@ async fn try_repair(
     board: &BoardName,
 ) -> Option<(u64, bool)> {
     let name = board.clone();
-    let have = database.read(move |replica| replica.read(&name, Range::Last, 0)).await?;
-    let after = have.map_or(Seq(0), |page| page.last_seq);
+    let after = database.read(move |replica| replica.last(&name)).await?.unwrap_or_default();
     let range = Range::After(after);
     if let Some(link) = &from.link {
         let request = Request::Read { board: board.clone(), range, limit: PAGE_POSTS };
@@ -73,3 +75,6 @@ async fn take(database: &Database, board: &BoardName, page: Page) -> Option<(u64
     let applied = database.apply_page(board.clone(), page).await?;
     Some((applied.posts, applied.gaps.iter().any(|gap| gap.board == *board)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,8 +16,10 @@ use crate::{
         message::{Request, Response},
         rows::Boards,
     },
-    protocol::session_repair::{BUCKETS_PER_ROUND, Source, are_comparable, differing, merge},
-    replica::{Replica, ReplicaError, ReplicaLimits},
+    protocol::session_repair::{
+        BUCKETS_PER_ROUND, Source, are_comparable, differing, merge, of_round,
+    },
+    replica::{Replica, ReplicaError},
     store::Store,
 };
 
@@ -70,14 +72,16 @@ impl Other {
 /// End of a round.
 #[derive(Debug, Default)]
 pub(super) struct Round {
-    /// Whether there is more to do.
+    /// Whether there is more to do at once.
     pub goes_on: bool,
     /// Boards of which another copy has more posts.
     pub gaps: Vec<BoardName>,
+    /// Bucket behind the last one that it came to, if it came to any.
+    pub next: Option<u8>,
 }
 
-/// Makes one round; `None` when one side did not answer.
-pub(super) async fn round(env: &Env, database: &Database, other: Other) -> Option<Round> {
+/// Makes one round, in which the bucket `from` comes first; `None` when one side did not answer.
+pub(super) async fn round(env: &Env, database: &Database, other: Other, from: u8) -> Option<Round> {
     let (ours, since) = database.read(Replica::digests).await?;
     let (theirs, boards) = other.digests(env).await?;
     let gaps = match boards {
@@ -92,8 +96,10 @@ pub(super) async fn round(env: &Env, database: &Database, other: Other) -> Optio
         }
         None => Vec::new(),
     };
-    let goes_on = repair(env, database, &other, (&ours, &theirs), since).await.unwrap_or(false);
-    Some(Round { goes_on, gaps })
+    let mut round = Round { gaps, ..Round::default() };
+    // A side that stops answering ends the round; what was repaired until then stays.
+    let _ = repair(env, database, &other, (&ours, &theirs), (since, from), &mut round).await;
+    Some(round)
 }
 
 /// Returns the boards of this node database of which another copy says that it has more posts.
@@ -104,14 +110,15 @@ async fn look_at_boards(database: &Database, theirs: Boards) -> Option<Vec<Board
     Some(theirs.boards.into_iter().filter(has_more).map(|(board, _)| board).collect())
 }
 
-/// Repairs the buckets that differ, and returns whether there were too many for one round.
+/// Repairs the buckets that differ, as many as one round takes; `None` when one side did not answer.
 async fn repair(
     env: &Env,
     database: &Database,
     other: &Other,
     (ours, theirs): (&SessionDigests, &SessionDigests),
-    mut since: u64,
-) -> Option<bool> {
+    (mut since, from): (u64, u8),
+    round: &mut Round,
+) -> Option<()> {
     let is_store = matches!(other, Other::Store(..));
     let source = |since| if is_store { Source::Store { since } } else { Source::Copy };
     let mut buckets = differing(ours, theirs, source(since));
@@ -124,29 +131,57 @@ async fn repair(
         since = now;
     }
     let has_more = buckets.len() > BUCKETS_PER_ROUND;
-    for bucket in buckets.into_iter().take(BUCKETS_PER_ROUND) {
-        let mut after = None;
-        loop {
-            let page = other.page(env, bucket, after).await?;
-            let next = page.next.filter(|next| after.is_none_or(|after| *next > after));
-            let read = move |replica: &Replica| {
-                let local = replica.sessions(bucket, after, next, usize::MAX)?;
-                Ok((local, replica.session_count()?))
-            };
-            let (local, count) = database.read(read).await?;
-            let room = ReplicaLimits::default().sessions_max.saturating_sub(count);
-            let updates = merge((bucket, after), page, local, source(since), room);
-            if !updates.is_empty() {
-                env.sometimes("a node database's sessions were repaired");
-                database.apply(updates).await?;
-            }
-            after = next;
-            if after.is_none() {
-                break;
-            }
+    let (mut has_written, mut has_room) = (false, true);
+    for bucket in of_round(buckets, from) {
+        // At once: a bucket that cannot be read keeps no other one waiting.
+        round.next = Some(bucket.wrapping_add(1));
+        let repaired = repair_bucket(env, database, other, bucket, source(since)).await?;
+        has_written |= repaired.has_written;
+        has_room &= repaired.has_room;
+    }
+    // Buckets differ for ever where there is no room for their sessions: that is no reason to hurry.
+    round.goes_on = has_more && has_written && has_room;
+    Some(())
+}
+
+/// Result of the repair of a bucket.
+struct Repaired {
+    /// Whether sessions of this node database were written.
+    has_written: bool,
+    /// Whether there was room for open sessions throughout.
+    has_room: bool,
+}
+
+/// Repairs one bucket; `None` when one side did not answer.
+async fn repair_bucket(
+    env: &Env,
+    database: &Database,
+    other: &Other,
+    bucket: u8,
+    source: Source,
+) -> Option<Repaired> {
+    let mut repaired = Repaired { has_written: false, has_room: true };
+    let mut after = None;
+    loop {
+        let page = other.page(env, bucket, after).await?;
+        let next = page.next.filter(|next| after.is_none_or(|after| *next > after));
+        let read = move |replica: &Replica| {
+            let local = replica.sessions(bucket, after, next, usize::MAX)?;
+            Ok((local, replica.session_room()?))
+        };
+        let (local, room) = database.read(read).await?;
+        repaired.has_room &= room.open > 0;
+        let updates = merge((bucket, after), page, local, source, room);
+        if !updates.is_empty() {
+            env.sometimes("a node database's sessions were repaired");
+            database.apply(updates).await?;
+            repaired.has_written = true;
+        }
+        after = next;
+        if after.is_none() {
+            return Some(repaired);
         }
     }
-    Some(has_more)
 }
 
 /// Returns the digests of this node database, for another one.

@@ -33,6 +33,11 @@ fn closed(n: u8) -> SessionEntry {
     SessionEntry::Closed(key(n))
 }
 
+/// Returns room for so many sessions of either kind.
+fn room(of_each: u64) -> SessionRoom {
+    SessionRoom { open: of_each, closed: of_each }
+}
+
 /// Copy that writes as a node database does.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Sessions {
@@ -120,7 +125,7 @@ impl Sessions {
                 let page = from.page(bucket, after);
                 let next = page.next;
                 let local = self.local(bucket, after, next);
-                for update in merge((bucket, after), page, local, source, u64::MAX) {
+                for update in merge((bucket, after), page, local, source, room(u64::MAX)) {
                     self.write(update);
                 }
                 after = next;
@@ -145,13 +150,24 @@ impl Sessions {
 fn round_is_due_after_the_interval_and_sooner_while_there_is_more() {
     let at = |ms| Mono::ZERO + Duration::from_millis(ms);
     let mut repair = SessionRepair::new(at(0));
-    assert_eq!(repair.begin(at(0), 300), Some(1));
+    assert_eq!(repair.begin(at(0), 300), Some(RoundStart { turn: 1, from: 0 }));
     assert_eq!((repair.begin(at(9000), 0), repair.next_deadline()), (None, None));
-    repair.on_ended(at(100), false);
+    repair.on_ended(at(100), false, Some(64));
     assert_eq!((repair.next_deadline(), repair.begin(at(2299), 0)), (Some(at(2300)), None));
-    assert_eq!(repair.begin(at(2300), 0), Some(2));
-    repair.on_ended(at(2400), true);
+    assert_eq!(repair.begin(at(2300), 0), Some(RoundStart { turn: 2, from: 64 }));
+    repair.on_ended(at(2400), true, None);
     assert_eq!(repair.next_deadline(), Some(at(2650)));
+    assert_eq!(repair.begin(at(2650), 0), Some(RoundStart { turn: 3, from: 64 }));
+}
+
+#[test]
+fn round_begins_at_its_bucket_and_comes_to_those_before_it_last() {
+    assert_eq!(of_round(vec![1, 5, 9, 200], 6), [9, 200, 1, 5]);
+    assert_eq!(of_round(vec![1, 5, 9, 200], 9), [9, 200, 1, 5]);
+    assert_eq!(of_round(vec![1, 5], 201), [1, 5]);
+    assert_eq!(of_round(Vec::new(), 7), [0_u8; 0]);
+    let most = of_round((0..=u8::MAX).collect(), 250);
+    assert_eq!((most.len(), most[0], most[63]), (BUCKETS_PER_ROUND, 250, 57));
 }
 
 #[test]
@@ -161,20 +177,33 @@ fn session_that_the_store_lacks_ends_unless_it_is_newer_than_the_question() {
     copy.write(Update::Session(row(9, 0)));
     let empty = SessionPage { entries: Vec::new(), next: None };
     let store = Source::Store { since };
-    let ended = merge((0, None), empty.clone(), copy.local(0, None, None), store, 9);
+    let ended = merge((0, None), empty.clone(), copy.local(0, None, None), store, room(9));
     assert_eq!(ended, [Update::SessionClosed(key(3)), Update::SessionClosed(key(6))]);
-    assert_eq!(merge((0, None), empty, copy.local(0, None, None), Source::Copy, 9), []);
+    assert_eq!(merge((0, None), empty, copy.local(0, None, None), Source::Copy, room(9)), []);
 }
 
 #[test]
 fn page_is_taken_only_as_far_as_there_is_room_and_only_of_its_bucket() {
     let page = |entries: Vec<_>| SessionPage { entries, next: None };
     let offered = page(vec![open(1, 0), open(3, 0), open(6, 0), closed(9)]);
-    let taken = merge((0, None), offered.clone(), Vec::new(), Source::Copy, 2);
+    let taken = merge((0, None), offered.clone(), Vec::new(), Source::Copy, room(2));
     assert_eq!(taken, [Update::Session(row(3, 0)), Update::Session(row(6, 0))]);
     let known = vec![(0, open(9, 0))];
-    let taken = merge((0, Some(key(6))), offered, known, Source::Copy, 0);
+    let taken = merge((0, Some(key(6))), offered, known, Source::Copy, room(0));
     assert_eq!(taken, [Update::SessionClosed(key(9))]);
+}
+
+#[test]
+fn open_sessions_have_the_room_of_closed_ones_but_not_the_other_way_round() {
+    let page = |entries: Vec<_>| SessionPage { entries, next: None };
+    let offered = page(vec![closed(3), open(6, 0), closed(9), open(12, 0)]);
+    let full = SessionRoom { open: 1, closed: 0 };
+    let taken = merge((0, None), offered.clone(), Vec::new(), Source::Copy, full);
+    assert_eq!(taken, [Update::Session(row(6, 0))]);
+    let taken = merge((0, None), offered, Vec::new(), Source::Copy, room(2));
+    let all =
+        [Update::SessionClosed(key(3)), Update::Session(row(6, 0)), Update::Session(row(12, 0))];
+    assert_eq!(taken, all);
 }
 
 #[test]

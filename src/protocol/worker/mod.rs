@@ -32,8 +32,11 @@ use std::time::Duration;
 
 use self::{moving::Moving, replication::Replication};
 use super::{
-    gossip::Gossip, master_watch::MasterWatch, registry::Registry, search::Search,
-    session_repair::SessionRepair,
+    gossip::Gossip,
+    master_watch::MasterWatch,
+    registry::Registry,
+    search::Search,
+    session_repair::{RoundStart, SessionRepair},
 };
 use crate::{
     config::Config,
@@ -69,9 +72,8 @@ pub enum Effect {
     /// [`Worker::on_repaired`].
     Repair(BoardName),
     /// Compare the sessions of the node database with the store's, or with another copy's, and
-    /// repair those that differ, then call [`Worker::on_sessions_repaired`]. Other copies take turns
-    /// by this number.
-    RepairSessions(u32),
+    /// repair those that differ, then call [`Worker::on_sessions_repaired`].
+    RepairSessions(RoundStart),
     /// Keep these members in the node database.
     KeepMembers(Vec<Member>),
     /// Warn the operator that another process uses this worker's identity.
@@ -255,9 +257,10 @@ impl Worker {
         }
     }
 
-    /// Ends a round of repairs of sessions: `goes_on` if there is more to do.
-    pub fn on_sessions_repaired(&mut self, now: Mono, goes_on: bool) {
-        self.session_repair.on_ended(now, goes_on);
+    /// Ends a round of repairs of sessions: `goes_on` if there is more to do at once, `next` is the bucket
+    /// behind the last one that it came to, if it came to any.
+    pub fn on_sessions_repaired(&mut self, now: Mono, goes_on: bool, next: Option<u8>) {
+        self.session_repair.on_ended(now, goes_on, next);
     }
 
     /// Ends a repair: `progress` if it brought posts, `lacks` if the board still lacks some.

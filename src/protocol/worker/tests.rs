@@ -7,7 +7,7 @@ use crate::{
         message::{Close, Welcome},
         rows::MasterRow,
     },
-    protocol::{master_watch, registry::tests::member},
+    protocol::{master_watch, registry::tests::member, session_repair::RoundStart},
 };
 
 fn at(ms: u64) -> Mono {
@@ -156,7 +156,8 @@ fn worker_sends_its_digest_and_answers_a_different_one_with_its_members() {
     register(&mut worker, at(0), vec![]);
     let said = effects(|out| worker.on_timer(at(0), 0, out));
     let digest = Direct::Digest { digest: worker.registry().digest() };
-    assert_eq!(said, [Effect::Send(digest), Effect::SendStatus, Effect::RepairSessions(1)]);
+    let round = RoundStart { turn: 1, from: 0 };
+    assert_eq!(said, [Effect::Send(digest), Effect::SendStatus, Effect::RepairSessions(round)]);
     assert_eq!(worker.next_deadline(), Some(at(2000)));
     assert_eq!(effects(|out| worker.on_digest(worker.registry().digest(), out)), []);
     let page = effects(|out| worker.on_digest([0; 16], out));

@@ -1,3 +1,5 @@
+mod rounds;
+
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},

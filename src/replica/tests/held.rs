@@ -1,0 +1,66 @@
+//! Posts that wait for the store.
+
+use super::*;
+use crate::model::{
+    bounds::HELD_MAX,
+    held::{HeldPost, HoldReply},
+    rows::NewPost,
+};
+
+fn held_post(n: u16, text: &str) -> HeldPost {
+    let mut id = [0; 16];
+    id[..2].copy_from_slice(&n.to_be_bytes());
+    let post = NewPost { id: PostId(id), author: author(), text: text.parse().expect("a text") };
+    HeldPost { board: board("dev"), post }
+}
+
+#[test]
+fn held_post_survives_a_crash_and_a_new_epoch_until_it_is_let_go() {
+    let (disk, replica) = fresh();
+    let one = held_post(1, "one");
+    assert_eq!(replica.hold(&[(one.clone(), 77)]), Ok(vec![HoldReply::Held]));
+    let crashed = disk.crash(&mut ChaCha20Rng::seed_from_u64(1));
+    drop(replica);
+    let (replica, _) = open(&crashed);
+    replica.apply(&[posts(1, "dev", 1..=2)]).expect("applied");
+    assert!(replica.apply(&[posts(2, "dev", 1..=1)]).expect("applied").emptied);
+    assert_eq!(replica.held(), Ok(vec![(one.key(), 77)]));
+    assert_eq!(replica.held_post(one.key()), Ok(Some((one.clone(), 77))));
+    replica.let_go(one.key()).expect("let go");
+    assert_eq!(replica.held_post(one.key()), Ok(None));
+    assert_eq!(replica.held(), Ok(vec![]));
+}
+
+#[test]
+fn posts_to_hold_are_taken_once_each_and_up_to_the_bound() {
+    let (_, replica) = fresh();
+    let all: Vec<_> =
+        (0..u16::try_from(HELD_MAX).expect("small")).map(|n| (held_post(n, "x"), 1)).collect();
+    assert!(replica.hold(&all).expect("held").iter().all(|said| *said == HoldReply::Held));
+    let more = [held_post(0, "x"), held_post(1, "another text"), held_post(2000, "x")];
+    let more = more.map(|post| (post, 2));
+    let said = [HoldReply::Held, HoldReply::Conflict, HoldReply::Full];
+    assert_eq!(replica.hold(&more), Ok(said.to_vec()));
+    // One that is held already keeps its age.
+    assert_eq!(replica.held_post(all[0].0.key()).expect("read").map(|held| held.1), Some(1));
+    assert_eq!(replica.held().map(|held| held.len()), Ok(HELD_MAX));
+}
+
+#[test]
+fn held_posts_of_an_unreadable_database_are_kept() {
+    let (disk, replica) = fresh();
+    let one = held_post(1, "one");
+    replica.hold(&[(one.clone(), 77)]).expect("held");
+    replica.apply(&[posts(1, "dev", 1..=2)]).expect("applied");
+    let of_later_version = |db: &redb::Database| {
+        let txn = db.begin_write()?;
+        txn.open_table(tables::META)?.insert("format", 99)?;
+        Ok(txn.commit()?)
+    };
+    replica.db.run(of_later_version).expect("written");
+    drop(replica);
+    let (replica, found) = open(&(disk as Arc<dyn Disk>));
+    assert!(matches!(found, OpenedAs::Unreadable { .. }), "{found:?}");
+    assert_eq!(replica.held_post(one.key()), Ok(Some((one, 77))));
+    assert!(replica.boards().expect("read").boards.is_empty());
+}
