@@ -144,6 +144,10 @@ pub struct Config {
     pub openings_per_s: u32,
     /// Sessions opened from one address at once.
     pub openings_burst: u32,
+    /// Bytes of long answers to people that wait to be read, before further ones are refused.
+    pub unread_bytes_max: usize,
+    /// The same of the answers to one address.
+    pub unread_bytes_per_address_max: usize,
     /// Events that wait for one stream's reader.
     pub stream_backlog_max: usize,
     /// Frames that wait to be sent on one link between nodes before further updates are dropped and
@@ -208,6 +212,8 @@ impl Default for Config {
             session_requests_burst: 400,
             openings_per_s: 50,
             openings_burst: 1000,
+            unread_bytes_max: 256 * 1024 * 1024,
+            unread_bytes_per_address_max: 32 * 1024 * 1024,
             stream_backlog_max: 256,
             link_frames_max: 4096,
             sessions_cached_max: 100_000,
@@ -280,6 +286,8 @@ impl Config {
             ("session_requests_burst", self.session_requests_burst as usize),
             ("openings_per_s", self.openings_per_s as usize),
             ("openings_burst", self.openings_burst as usize),
+            ("unread_bytes_max", self.unread_bytes_max),
+            ("unread_bytes_per_address_max", self.unread_bytes_per_address_max),
             ("stream_backlog_max", self.stream_backlog_max),
             ("link_frames_max", self.link_frames_max),
             ("sessions_cached_max", self.sessions_cached_max),

@@ -11,7 +11,7 @@ use rand_core::Rng;
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::{App, problem::ErrorResponse};
+use super::{App, connection::PeerHost, problem::ErrorResponse};
 use crate::{
     api::ProblemType,
     env::Env,
@@ -60,11 +60,13 @@ pub(super) fn new_user_id(env: &Env) -> UserId {
 }
 
 /// Session that a request claims to belong to. The master finds it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Caller {
     pub(super) key: SessionKey,
     /// User that the request takes itself for; all pages of a browser share one cookie.
     pub(super) user: Option<UserId>,
+    /// Address that the request counts for.
+    pub(super) from: PeerHost,
 }
 
 impl FromRequestParts<App> for Caller {
@@ -72,7 +74,8 @@ impl FromRequestParts<App> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ErrorResponse> {
         let key = credentials(&parts.headers, app).await?.key();
-        Ok(Self { key, user: named_user(parts)? })
+        let Ok(from) = PeerHost::from_request_parts(parts, app).await;
+        Ok(Self { key, user: named_user(parts)?, from })
     }
 }
 

@@ -7,8 +7,8 @@
 //!      first chunk └─ chunks ──┘
 //! ```
 //!
-//! 1. A connection that sends no byte, no whole header, no further request, or takes nothing of what is
-//!    written, is closed; what has arrived by then is answered.
+//! 1. A connection that sends no byte, no whole header, no further request, or takes nothing or too little
+//!    of what is written, is closed; what has arrived by then is answered.
 //! 2. A handshake has a limit of its own.
 //! 3. A long answer leaves hyper only behind a whole request, and comes back with all that its peer sent
 //!    meanwhile: what is read next is the next request.
@@ -46,12 +46,13 @@ use super::{
 use crate::env::{BoxStream, Env, TimedOut};
 
 /// Waits of a connection. Idle ones outlive the 60 s of common balancers, so that it is never us who
-/// closes what a balancer is about to use.
+/// closes what a balancer is about to use. A line of 3 KB/s is fast enough for any answer.
 const DEADLINES: Deadlines = Deadlines {
     first_byte: Duration::from_secs(5),
     header: Duration::from_secs(20),
     idle: Duration::from_secs(120),
     write_stall: Duration::from_secs(10),
+    write_share: Duration::from_secs(30),
     linger: Duration::from_secs(5),
 };
 /// Time for requests that are on their way when the server stops.

@@ -30,6 +30,8 @@ pub(super) struct Deadlines {
     pub(super) idle: Duration,
     /// Without the peer taking any of the bytes written to it.
     pub(super) write_stall: Duration,
+    /// Until the peer has taken a share of the bytes that wait for it, or all of them.
+    pub(super) write_share: Duration,
     /// From our last byte to the peer's.
     pub(super) linger: Duration,
 }
@@ -57,6 +59,9 @@ impl Course {
 
 /// Bytes of a peer that are read and dropped after our last one.
 const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes that a peer has to take in [`Deadlines::write_share`]: one that takes a few now and then would
+/// keep a long answer in memory for days.
+const SHARE_BYTES: usize = 64 * 1024;
 /// Bytes that a peer may send ahead of its turn, beyond those that hyper has read.
 const AHEAD_BYTES_MAX: usize = 1024;
 
@@ -71,6 +76,15 @@ enum Awaited {
     FirstByte,
     Header,
     NextRequest,
+}
+
+/// Share of the bytes that wait to be written.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    /// Time by which the peer has to take it.
+    by: Mono,
+    /// Bytes that are left of it.
+    left: usize,
 }
 
 /// Connection with [`Deadlines`]. Each handler has one of its own for its body.
@@ -88,6 +102,8 @@ pub(super) struct Watched {
     reading: Option<(Awaited, BoxFuture<'static, ()>)>,
     /// Deadline of a write; armed while it makes no progress.
     stalled: Option<BoxFuture<'static, ()>>,
+    /// Share that the peer has to take; from the first write that has to wait until it was taken.
+    share: Option<Share>,
     /// Deadline of the peer's end, and the bytes that it may still send.
     lingering: Option<(BoxFuture<'static, ()>, usize)>,
 }
@@ -104,6 +120,7 @@ impl Watched {
             course: Arc::default(),
             reading: Some((Awaited::FirstByte, first)),
             stalled: None,
+            share: None,
             lingering: None,
         }
     }
@@ -175,18 +192,32 @@ impl Watched {
         self.reading = Some((what, sleep_until(&self.env, self.env.now() + by)));
     }
 
+    /// Notes how a write went; `taken` returns how many bytes of those that wait the peer took.
     fn on_write<T>(
         &mut self,
         cx: &mut Context<'_>,
         wrote: Poll<io::Result<T>>,
+        taken: impl FnOnce(&T) -> usize,
     ) -> Poll<io::Result<T>> {
-        if wrote.is_ready() {
+        if let Poll::Ready(ended) = wrote {
+            let taken = ended.as_ref().map_or(0, taken);
+            if let Some(share) = &mut self.share {
+                share.left = share.left.saturating_sub(taken);
+            }
+            self.share = self.share.filter(|share| share.left > 0);
             self.stalled = None;
-            return wrote;
+            return Poll::Ready(ended);
         }
-        let (env, limit) = (&self.env, self.deadlines.write_stall);
-        let stalled = self.stalled.get_or_insert_with(|| sleep_until(env, env.now() + limit));
-        ready!(stalled.as_mut().poll(cx));
+        let (env, deadlines, now) = (&self.env, self.deadlines, self.env.now());
+        let share = Share { by: now + deadlines.write_share, left: SHARE_BYTES };
+        let share = *self.share.get_or_insert(share);
+        // It needs no timer: the peer that takes a little has this polled, and for one that takes nothing
+        // there is the other deadline.
+        if now < share.by {
+            let limit = now + deadlines.write_stall;
+            let stalled = self.stalled.get_or_insert_with(|| sleep_until(env, limit));
+            ready!(stalled.as_mut().poll(cx));
+        }
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
@@ -251,7 +282,7 @@ impl AsyncWrite for Watched {
         if wrote.is_ready() {
             self.on_written(cx);
         }
-        self.on_write(cx, wrote)
+        self.on_write(cx, wrote, |bytes| *bytes)
     }
 
     fn poll_write_vectored(
@@ -264,7 +295,7 @@ impl AsyncWrite for Watched {
         if wrote.is_ready() {
             self.on_written(cx);
         }
-        self.on_write(cx, wrote)
+        self.on_write(cx, wrote, |bytes| *bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -274,13 +305,14 @@ impl AsyncWrite for Watched {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         self.set_flushed(matches!(flushed, Poll::Ready(Ok(()))));
-        self.on_write(cx, flushed)
+        // It comes when all was written.
+        self.on_write(cx, flushed, |()| usize::MAX)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.lingering.is_none() {
             let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
-            ready!(self.on_write(cx, shut))?;
+            ready!(self.on_write(cx, shut, |()| usize::MAX))?;
             let limit = sleep_until(&self.env, self.env.now() + self.deadlines.linger);
             self.lingering = Some((limit, LINGER_BYTES_MAX));
         }

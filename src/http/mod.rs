@@ -9,7 +9,8 @@
 //! 2. 429 and 503 mean that this request did nothing; what may have been done is a 504.
 //! 3. A session's token appears in no path, query, log or event; only its hash goes further.
 //! 4. Only names of ours are answered, and a browser's unsafe request only from a page of ours.
-//! 5. Every wait has an end, every table and buffer a bound, by the node's own clock.
+//! 5. Every wait has an end, every table and buffer a bound, by the node's own clock. What one address may
+//!    have at once leaves most of it to the others.
 
 mod access;
 mod admin;
@@ -31,6 +32,8 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod unmet;
+mod unread;
 
 use std::{
     future::Future,
@@ -41,6 +44,7 @@ use std::{
     time::Duration,
 };
 
+use axum::body::Bytes;
 use tokio::sync::broadcast;
 
 pub use self::{
@@ -52,12 +56,13 @@ pub use self::{
 };
 use self::{
     auth::Caller, connection::PeerHost, places::Places, problem::ErrorResponse, rate::RateLimiter,
-    server::Closing,
+    server::Closing, unmet::Unmet, unread::Unread,
 };
 use crate::{
     config::Config,
     env::{Env, Listener},
     model::{
+        bounds::BOARDS_AT_ONCE,
         ids::{Author, SessionKey},
         message::Task,
         outcome::{Outcome, TaskResult},
@@ -67,10 +72,10 @@ use crate::{
     },
 };
 
-/// Boards that one session creates at once, and the time for each further one: nobody may take all
-/// of a cluster's.
-const BOARDS_BURST: u32 = 300;
+/// Time for each further board of a session that created [`BOARDS_AT_ONCE`].
 const BOARD_INTERVAL: Duration = Duration::from_secs(360);
+/// The same of an address, which may be that of a whole office.
+const BOARD_INTERVAL_OF_ADDRESS: Duration = Duration::from_secs(120);
 
 /// Parameters of a front end besides its master.
 #[derive(Clone, Debug)]
@@ -115,16 +120,27 @@ struct Shared {
     rates: Mutex<RateLimiter<SessionKey>>,
     /// Recent openings of sessions from each address.
     openings: Mutex<RateLimiter<Arc<str>>>,
-    /// Boards that each session created.
-    boards: Mutex<RateLimiter<SessionKey>>,
+    /// Requests of sessions that this front end has not met, from each address.
+    unmet: Mutex<Unmet>,
+    /// Boards that were created.
+    boards: Mutex<Created>,
     /// Places of open streams.
     places: Places,
+    /// Room of long answers.
+    unread: Unread,
     /// The cluster's id; it does not change once known.
     cluster: OnceLock<[u8; 16]>,
     /// Pages that were sent to other masters so far.
     redirects: AtomicUsize,
     /// Signal that ends streams when the server stops.
     closing: broadcast::Sender<()>,
+}
+
+/// Boards that each session and each address created: sessions are free, and boards are never deleted.
+#[derive(Debug)]
+struct Created {
+    by_session: RateLimiter<SessionKey>,
+    by_address: RateLimiter<Arc<str>>,
 }
 
 impl App {
@@ -135,23 +151,30 @@ impl App {
             openings_per_s,
             openings_burst,
             sessions_cached_max,
+            unread_bytes_max,
             ..
         } = params.config;
         let rates =
             RateLimiter::new(session_requests_per_s, session_requests_burst, sessions_cached_max);
         let openings = RateLimiter::new(openings_per_s, openings_burst, sessions_cached_max);
+        let created = Created {
+            by_session: RateLimiter::every(BOARD_INTERVAL, BOARDS_AT_ONCE, sessions_cached_max),
+            by_address: RateLimiter::every(
+                BOARD_INTERVAL_OF_ADDRESS,
+                BOARDS_AT_ONCE,
+                sessions_cached_max,
+            ),
+        };
         Self(Arc::new(Shared {
             env,
             handle,
             params,
             rates: Mutex::new(rates),
             openings: Mutex::new(openings),
-            boards: Mutex::new(RateLimiter::every(
-                BOARD_INTERVAL,
-                BOARDS_BURST,
-                sessions_cached_max,
-            )),
+            unmet: Mutex::new(Unmet::new(sessions_cached_max)),
+            boards: Mutex::new(created),
             places: Places::default(),
+            unread: Unread::new(unread_bytes_max),
             cluster: OnceLock::new(),
             redirects: AtomicUsize::new(0),
             closing: closing.sender(),
@@ -206,21 +229,72 @@ impl App {
         self.0.closing.subscribe()
     }
 
-    /// Counts one request of a session.
-    fn admit(&self, key: SessionKey) -> Result<(), ErrorResponse> {
+    /// Counts one request of a session. Returns whether its address was charged: it is for a session that
+    /// this front end has not met.
+    fn admit(&self, caller: &Caller) -> Result<bool, ErrorResponse> {
         let now = self.env().now();
-        self.rates().admit(now, key).map_err(ErrorResponse::rate_limited)
+        let is_charged = self
+            .unmet()
+            .admit(now, &caller.key, &caller.from)
+            .map_err(ErrorResponse::too_many_unmet)?;
+        self.rates().admit(now, caller.key).map_err(|retry_ms| {
+            if is_charged {
+                self.unmet().give_back(&caller.from);
+            }
+            ErrorResponse::rate_limited(retry_ms)
+        })?;
+        Ok(is_charged)
+    }
+
+    fn unmet(&self) -> MutexGuard<'_, Unmet> {
+        self.0.unmet.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a session was opened here.
+    fn on_opened(&self, key: SessionKey) {
+        self.unmet().on_found(key);
     }
 
     fn rates(&self) -> MutexGuard<'_, RateLimiter<SessionKey>> {
         self.0.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts one board created by a session.
-    fn admit_board(&self, key: SessionKey) -> Result<(), ErrorResponse> {
+    /// Counts one board created by a session, at its address as well.
+    fn admit_board(&self, caller: &Caller) -> Result<(), ErrorResponse> {
         let now = self.env().now();
-        let mut boards = self.0.boards.lock().unwrap_or_else(PoisonError::into_inner);
-        boards.admit(now, key).map_err(ErrorResponse::too_many_boards_of_one)
+        let mut created = self.0.boards.lock().unwrap_or_else(PoisonError::into_inner);
+        // First, so that a session which may create no more takes nothing from its neighbours.
+        created
+            .by_session
+            .check(now, &caller.key)
+            .map_err(ErrorResponse::too_many_boards_of_session)?;
+        created
+            .by_address
+            .admit(now, Arc::clone(&caller.from.0))
+            .map_err(ErrorResponse::too_many_boards_of_address)?;
+        created.by_session.admit(now, caller.key).map_err(ErrorResponse::too_many_boards_of_session)
+    }
+
+    /// Checks, before anything is read for an answer that may be long, that its address has room for it.
+    fn check_room(&self, from: &PeerHost) -> Result<(), ErrorResponse> {
+        let has_room = self.0.unread.has_room(from, self.unread_share(from));
+        if has_room { Ok(()) } else { Err(ErrorResponse::too_much_unread()) }
+    }
+
+    /// Returns the body of an answer that may be long. It holds its room until it was read.
+    fn hold(&self, from: &PeerHost, body: Vec<u8>) -> Result<Bytes, ErrorResponse> {
+        let held = self.0.unread.hold(from, self.unread_share(from), body);
+        held.ok_or_else(ErrorResponse::too_much_unread)
+    }
+
+    /// Returns the bytes of long answers that an address may leave unread.
+    fn unread_share(&self, from: &PeerHost) -> usize {
+        // A proxy that does not say for whom it asks brings everybody's requests.
+        if self.access().trusts(&from.0) {
+            usize::MAX
+        } else {
+            self.config().unread_bytes_per_address_max
+        }
     }
 
     /// Counts one session opened from an address.
@@ -252,9 +326,9 @@ impl App {
         caller: Caller,
         request: impl FnOnce(Reply<T>) -> SessionRequest,
     ) -> Result<T, ErrorResponse> {
-        self.admit(caller.key)?;
+        let is_charged = self.admit(&caller)?;
         let answer = self.bounded(self.handle().request(caller.key, caller.user, request)).await;
-        self.known(caller, answer.unwrap_or(Err(RequestError::Away)))
+        self.known(&caller, is_charged, answer.unwrap_or(Err(RequestError::Away)))
     }
 
     /// Sends a session's write to the master, in one message, and returns who wrote and the
@@ -270,11 +344,11 @@ impl App {
 
     /// Sends a session's write to the master, as [`App::write`] does. A post may be held.
     async fn write_or_hold(&self, caller: Caller, write: Write) -> Result<Written, ErrorResponse> {
-        self.admit(caller.key)?;
+        let is_charged = self.admit(&caller)?;
         let request = |reply| SessionRequest::Write { write, reply };
         let answer = self.handle().request(caller.key, caller.user, request);
         let answer = self.in_time(answer).await.ok_or_else(ErrorResponse::outcome_unknown)?;
-        self.known(caller, answer)
+        self.known(&caller, is_charged, answer)
     }
 
     /// Submits a write that comes from no session. One that is not known to have failed is a 504.
@@ -289,14 +363,23 @@ impl App {
         self.env().timeout(limit, answer).await.ok()?.ok()
     }
 
-    /// Returns the master's answer. A stranger keeps no place in the table of rates.
+    /// Returns the master's answer. A stranger keeps no place in the table of rates, and its address stays
+    /// charged. The address of a session that is there, or that could not be looked up, does not.
     fn known<T>(
         &self,
-        caller: Caller,
+        caller: &Caller,
+        is_charged: bool,
         answer: Result<T, RequestError>,
     ) -> Result<T, ErrorResponse> {
         if matches!(answer, Err(RequestError::Unauthorised)) {
             self.rates().forget(&caller.key);
+            self.unmet().on_missing(caller.key);
+        } else if is_charged {
+            let mut unmet = self.unmet();
+            unmet.give_back(&caller.from);
+            if matches!(answer, Ok(_) | Err(RequestError::OtherUser)) {
+                unmet.on_found(caller.key);
+            }
         }
         Ok(answer?)
     }

@@ -37,8 +37,35 @@ impl ErrorResponse {
         )
     }
 
-    pub(super) fn too_many_boards_of_one(retry_ms: u64) -> Self {
+    pub(super) fn too_many_unmet(retry_ms: u64) -> Self {
+        // By then the look-ups of those who are there have ended.
+        const RETRY_MS: u64 = 1000;
+        Self::retry(
+            ProblemType::RateLimited,
+            "too many requests of unknown sessions come from this address",
+            retry_ms.max(RETRY_MS),
+        )
+    }
+
+    pub(super) fn too_much_unread() -> Self {
+        const RETRY_MS: u64 = 1000;
+        Self::retry(
+            ProblemType::RateLimited,
+            "too many long answers to this address wait to be read",
+            RETRY_MS,
+        )
+    }
+
+    pub(super) fn too_many_boards_of_session(retry_ms: u64) -> Self {
         Self::retry(ProblemType::TooManyBoards, "this session created many boards", retry_ms)
+    }
+
+    pub(super) fn too_many_boards_of_address(retry_ms: u64) -> Self {
+        Self::retry(
+            ProblemType::TooManyBoards,
+            "many boards were created from this address",
+            retry_ms,
+        )
     }
 
     pub(super) fn too_many_streams() -> Self {

@@ -49,12 +49,8 @@ impl<K: Ord + Clone> RateLimiter<K> {
     /// # Errors
     /// The wait before the next request, in milliseconds. Nothing was counted.
     pub(super) fn admit(&mut self, now: Mono, key: K) -> Result<(), u64> {
+        self.check(now, &key)?;
         let known = self.spent.get(&key).copied();
-        let spent = known.unwrap_or(now).max(now);
-        let ahead = spent.since(now);
-        if ahead > self.window {
-            return Err(ms_up(ahead - self.window));
-        }
         if let Some(known) = known {
             self.by_rest.remove(&(known, key.clone()));
         } else if self.spent.len() >= self.len_max.max(1)
@@ -62,10 +58,28 @@ impl<K: Ord + Clone> RateLimiter<K> {
         {
             self.spent.remove(&least);
         }
-        let spent = spent + self.interval;
+        let spent = known.unwrap_or(now).max(now) + self.interval;
         self.by_rest.insert((spent, key.clone()));
         self.spent.insert(key, spent);
         Ok(())
+    }
+
+    /// Checks whether a request of a key would be counted, and counts nothing.
+    ///
+    /// # Errors
+    /// The wait before the next request, in milliseconds.
+    pub(super) fn check(&self, now: Mono, key: &K) -> Result<(), u64> {
+        let ahead = self.spent.get(key).map_or(Duration::ZERO, |spent| spent.since(now));
+        if ahead > self.window { Err(ms_up(ahead - self.window)) } else { Ok(()) }
+    }
+
+    /// Takes a request of a key back that was counted.
+    pub(super) fn give_back(&mut self, key: &K) {
+        if let Some(spent) = self.spent.get_mut(key) {
+            self.by_rest.remove(&(*spent, key.clone()));
+            *spent = *spent - self.interval;
+            self.by_rest.insert((*spent, key.clone()));
+        }
     }
 
     /// Forgets a key that is of no client.
@@ -104,6 +118,23 @@ mod tests {
         assert_eq!(limiter.admit(at(99), key), Err(1));
         assert_eq!(limiter.admit(at(100), key), Ok(()));
         assert_eq!(limiter.admit(at(0), SessionKey([2; 32])), Ok(()), "others are not held back");
+    }
+
+    #[test]
+    fn request_that_is_taken_back_costs_nothing() {
+        let mut limiter = limiter(8);
+        let key = SessionKey([1; 32]);
+        for _ in 0..3 {
+            assert_eq!(limiter.check(at(0), &key), Ok(()));
+            assert_eq!(limiter.admit(at(0), key), Ok(()));
+        }
+        assert_eq!(limiter.check(at(0), &key), Err(100));
+        limiter.give_back(&key);
+        assert_eq!((limiter.spent.len(), limiter.by_rest.len()), (1, 1));
+        assert_eq!(limiter.admit(at(0), key), Ok(()));
+        assert_eq!(limiter.admit(at(0), key), Err(100));
+        limiter.give_back(&SessionKey([2; 32]));
+        assert_eq!((limiter.spent.len(), limiter.by_rest.len()), (1, 1), "nothing to take back");
     }
 
     #[test]

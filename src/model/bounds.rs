@@ -30,6 +30,8 @@ pub const PAGE_BYTES_MAX: usize = LIST_BYTES_MAX;
 
 /// Maximum number of boards of a cluster.
 pub const BOARDS_MAX: usize = 1000;
+/// Most boards that one session, or one address of people, creates at once at a master.
+pub const BOARDS_AT_ONCE: u32 = 300;
 /// Greatest encoded length of a board with a place in it.
 pub const PLACE_LEN_MAX: usize = 42;
 /// Greatest encoded length of a session: its key, its person, and a read mark for each board.
@@ -100,11 +102,17 @@ pub const HELD_MAX: usize = 1000;
 pub const HOLD_TRIES_MAX: usize = 8;
 /// Most nodes that are asked at a time for the posts that a person has on their disks.
 pub const HELD_ANSWERS_MAX: usize = 32;
+/// Most questions for people's posts that a master asks a node at a time.
+pub const HELD_ASKS_MAX: usize = 128;
 /// Most open sessions of one person. One more ends the one that was unused for the longest time.
 pub const SESSIONS_OF_USER_MAX: u64 = 64;
 /// Most sessions that one more session of their person ends: releases before had no bound, and what they
 /// left goes little by little.
 pub const SESSIONS_ENDED_MAX: u64 = 2;
+/// Most look-ups of sessions that a master has under way.
+pub const LOOKUPS_MAX: usize = 256;
+/// Most requests at once, from one address of people, of sessions that their front end has not met.
+pub const UNMET_AT_ONCE: u32 = 200;
 /// Most sessions that a master asks other masters for at a time. Made-up keys cost every node that is
 /// asked a look at its disk.
 pub const FAR_LOOKUPS_MAX: usize = 32;
@@ -117,6 +125,8 @@ const _: () = {
     assert!(POST_LEN_MAX <= PAGE_BYTES_MAX, "a page holds one post at least");
     assert!(TASK_LEN_MAX <= BATCH_BYTES_MAX && WHY_LEN_MAX < ASSIGN_HEAD_MAX);
     assert!(BOARDS_MAX * PLACE_LEN_MAX <= LIST_BYTES_MAX, "a worker's state names every board");
+    assert!(3 * BOARDS_AT_ONCE as usize <= BOARDS_MAX, "one address leaves the others most boards");
+    assert!((UNMET_AT_ONCE as usize) < LOOKUPS_MAX, "one address leaves look-ups for the others");
     assert!(SESSIONS_OF_USER_MAX >= 2, "the new session and the one that it comes from stay");
     assert!(SESSIONS_ENDED_MAX >= 2, "what releases before left becomes less");
     assert!(PAGE_MEMBERS * MEMBER_LEN_MAX <= LIST_BYTES_MAX);
@@ -127,6 +137,7 @@ const _: () = {
     assert!(HELD_ANSWERS_MAX * HELD_MAX * size_of::<PostId>() <= LIST_BYTES_MAX);
     assert!(FAR_LOOKUPS_MAX <= IN_FLIGHT_MAX / 8, "look-ups leave calls of other kinds room");
     assert!(HAND_INS_MAX <= IN_FLIGHT_MAX / 8, "hand-ins leave calls of other kinds room");
+    assert!(HELD_ASKS_MAX <= IN_FLIGHT_MAX / 8, "questions leave calls of other kinds room");
 };
 
 /// Returns the greatest length that a post takes in a list.

@@ -22,7 +22,8 @@ use crate::{
     },
 };
 
-/// Command to a master. Dropping the reply's receiver withdraws interest, not the write.
+/// Command to a master. Dropping the reply's receiver withdraws interest, not the write, but for what
+/// [`SessionRequest`] says.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "each variant is the method of its name on MasterHandle")]
 pub enum Command {

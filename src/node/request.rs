@@ -161,7 +161,8 @@ impl Write {
     }
 }
 
-/// Request of a session. Dropping the reply's receiver withdraws interest, not a write.
+/// Request of a session. Dropping the reply's receiver withdraws interest, not a write, unless its session
+/// has yet to be looked up.
 #[derive(Debug)]
 pub enum SessionRequest {
     /// Note that the session's page is there.
@@ -227,6 +228,21 @@ pub enum SessionRequest {
 }
 
 impl SessionRequest {
+    /// Returns whether nobody waits for the answer any more.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Alive { reply } => reply.is_closed(),
+            Self::Write { reply, .. } => reply.is_closed(),
+            Self::Restore { reply } => reply.is_closed(),
+            Self::Posts { reply, .. } => reply.is_closed(),
+            Self::FindPost { reply, .. } => reply.is_closed(),
+            Self::Users { reply } => reply.is_closed(),
+            Self::Stream { reply, .. } => reply.is_closed(),
+            Self::Cluster { reply } => reply.is_closed(),
+        }
+    }
+
     /// Answers that the request is not served.
     pub fn refuse(self, why: RequestError) {
         // A requester may be gone.

@@ -7,6 +7,7 @@
 //! 4. One look-up of a session runs at a time; it answers all who wait for that session. At most
 //!    [`LOOKUPS_MAX`] run in all, the others wait their turn: made-up keys must not crowd other
 //!    reads out of the store or the links.
+//! 5. A look-up whose turn comes when all who waited for it have gone is not made.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,8 +20,7 @@ use crate::{
     protocol::reads::{TooMany, WAITING_MAX},
 };
 
-/// Most look-ups under way at once.
-pub const LOOKUPS_MAX: usize = 256;
+pub use crate::model::bounds::LOOKUPS_MAX;
 
 /// Most boards whose read marks are kept for a session that is looked up. One more is left to the
 /// session's row.
@@ -39,6 +39,8 @@ pub struct Sessions<W> {
     /// Look-ups that wait for one of those under way to end.
     queued: VecDeque<SessionKey>,
     waiting: usize,
+    /// Returns whether one that waits is gone: nobody would hear the answer.
+    is_gone: fn(&W) -> bool,
     max: usize,
 }
 
@@ -66,9 +68,10 @@ impl Cached {
 }
 
 impl<W> Sessions<W> {
-    /// Returns an empty cache of at most `max` sessions.
+    /// Returns an empty cache of at most `max` sessions. `is_gone` returns whether one that waits for a
+    /// look-up does so no longer.
     #[must_use]
-    pub const fn new(max: usize) -> Self {
+    pub const fn new(max: usize, is_gone: fn(&W) -> bool) -> Self {
         Self {
             rows: BTreeMap::new(),
             by_age: BTreeMap::new(),
@@ -77,6 +80,7 @@ impl<W> Sessions<W> {
             lookups: BTreeMap::new(),
             queued: VecDeque::new(),
             waiting: 0,
+            is_gone,
             max,
         }
     }
@@ -119,6 +123,13 @@ impl<W> Sessions<W> {
         self.closed.insert(*key);
     }
 
+    /// Forgets all rows, as the store that they are of was replaced by another one. Each is looked up
+    /// again when it is needed; one that was closed stays so.
+    pub fn forget(&mut self) {
+        self.rows.clear();
+        self.by_age.clear();
+    }
+
     /// Returns whether a session is known to be closed.
     #[must_use]
     pub fn is_closed(&self, key: &SessionKey) -> bool {
@@ -142,6 +153,9 @@ impl<W> Sessions<W> {
     /// # Errors
     /// [`TooMany`] wait already; the waiter comes back.
     pub fn wait(&mut self, key: SessionKey, waiter: W) -> Result<bool, TooMany<W>> {
+        if self.waiting >= WAITING_MAX {
+            self.drop_gone();
+        }
         if self.waiting >= WAITING_MAX {
             return Err(TooMany(waiter));
         }
@@ -183,16 +197,40 @@ impl<W> Sessions<W> {
         if self.lookups.len() - self.queued.len() >= LOOKUPS_MAX {
             return None;
         }
+        self.drop_gone();
         self.queued.pop_front()
+    }
+
+    /// Drops the queued look-ups that nobody waits for, up to the first one that somebody does.
+    fn drop_gone(&mut self) {
+        while let Some(key) = self.queued.front()
+            && let Some(lookup) = self.lookups.get_mut(key)
+        {
+            let before = lookup.waiters.len();
+            lookup.waiters.retain(|waiter| !(self.is_gone)(waiter));
+            self.waiting -= before - lookup.waiters.len();
+            if !lookup.waiters.is_empty() {
+                return;
+            }
+            self.lookups.remove(key);
+            self.queued.pop_front();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{cell::Cell, rc::Rc};
+
     use proptest::prelude::*;
 
     use super::*;
     use crate::model::ids::{Author, UserId};
+
+    /// Returns a cache for whose sessions everybody waits to the end.
+    fn cache<W>(max: usize) -> Sessions<W> {
+        Sessions::new(max, |_| false)
+    }
 
     fn key(n: u8) -> SessionKey {
         SessionKey([n; 32])
@@ -203,9 +241,16 @@ mod tests {
         SessionRow { key: key(n), user, read_marks: Vec::new() }
     }
 
+    /// Returns one of many keys.
+    fn made_up(n: usize) -> SessionKey {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&n.to_le_bytes());
+        SessionKey(key)
+    }
+
     #[test]
     fn read_mark_that_comes_during_a_lookup_is_kept_though_the_row_is_older() {
-        let mut sessions = Sessions::new(2);
+        let mut sessions = cache(2);
         assert_eq!(sessions.wait(key(1), 0), Ok(true));
         for seq in [7, 5] {
             sessions.raise_mark(&key(1), BoardName::lobby(), Seq(seq));
@@ -232,12 +277,7 @@ mod tests {
 
     #[test]
     fn lookups_beyond_the_bound_wait_their_turn() {
-        let mut sessions = Sessions::new(2);
-        let made_up = |n: usize| {
-            let mut key = [0; 32];
-            key[..8].copy_from_slice(&n.to_le_bytes());
-            SessionKey(key)
-        };
+        let mut sessions = cache(2);
         let begun = (0..LOOKUPS_MAX + 2).filter(|n| sessions.wait(made_up(*n), *n) == Ok(true));
         assert_eq!(begun.count(), LOOKUPS_MAX);
         assert_eq!(sessions.wait(made_up(LOOKUPS_MAX), 0), Ok(false));
@@ -251,7 +291,7 @@ mod tests {
 
     #[test]
     fn late_row_of_a_closed_session_does_not_open_it() {
-        let mut sessions = Sessions::<()>::new(2);
+        let mut sessions = cache::<()>(2);
         sessions.put(row(1));
         sessions.close(&key(1));
         sessions.put(row(1));
@@ -261,8 +301,24 @@ mod tests {
     }
 
     #[test]
+    fn session_that_was_forgotten_is_looked_up_again_and_one_that_was_closed_stays_so() {
+        let mut sessions = cache(2);
+        for n in [1, 2] {
+            sessions.put(row(n));
+        }
+        sessions.close(&key(2));
+        sessions.forget();
+        assert_eq!((sessions.get(&key(1)), sessions.is_closed(&key(2))), (None, true));
+        assert_eq!(sessions.wait(key(1), 0), Ok(true));
+        assert_eq!(sessions.on_looked_up(&key(1), Some(&row(1))), [0]);
+        assert_eq!(sessions.get(&key(1)), Some(&row(1)));
+        sessions.put(row(2));
+        assert_eq!(sessions.get(&key(2)), None);
+    }
+
+    #[test]
     fn open_and_closed_sessions_are_bounded() {
-        let mut sessions = Sessions::<()>::new(2);
+        let mut sessions = cache::<()>(2);
         for n in 0..9 {
             sessions.put(row(n));
             sessions.close(&key(n + 10));
@@ -272,7 +328,7 @@ mod tests {
 
     #[test]
     fn read_marks_rise_and_stay_in_the_order_of_names() {
-        let mut sessions = Sessions::<()>::new(2);
+        let mut sessions = cache::<()>(2);
         sessions.put(row(1));
         let [dev, lobby] = ["dev", "lobby"].map(|name| name.parse::<BoardName>().expect("a name"));
         sessions.raise_mark(&key(1), lobby.clone(), Seq(4));
@@ -285,7 +341,7 @@ mod tests {
 
     #[test]
     fn late_duplicate_of_an_opening_keeps_the_read_marks() {
-        let mut sessions = Sessions::<()>::new(2);
+        let mut sessions = cache::<()>(2);
         sessions.put(row(1));
         sessions.raise_mark(&key(1), BoardName::lobby(), Seq(4));
         sessions.put(row(1));
@@ -295,7 +351,7 @@ mod tests {
 
     #[test]
     fn one_look_up_answers_all_who_wait_for_the_session() {
-        let mut sessions = Sessions::new(2);
+        let mut sessions = cache(2);
         assert_eq!(sessions.wait(key(1), "a"), Ok(true));
         assert_eq!(sessions.wait(key(1), "b"), Ok(false));
         assert_eq!(sessions.wait(key(2), "c"), Ok(true));
@@ -308,7 +364,7 @@ mod tests {
 
     #[test]
     fn too_many_waiters_are_refused_until_some_are_answered() {
-        let mut sessions = Sessions::new(2);
+        let mut sessions = cache(2);
         for n in 0..WAITING_MAX {
             sessions.wait(key(1), n).expect("room");
         }
@@ -317,12 +373,53 @@ mod tests {
         assert_eq!(sessions.wait(key(2), 7), Ok(true));
     }
 
+    /// Returns a cache whose look-ups all run, for one who stays.
+    fn busy_cache() -> Sessions<Rc<Cell<bool>>> {
+        let mut sessions = Sessions::new(2, |asker: &Rc<Cell<bool>>| asker.get());
+        for n in 0..LOOKUPS_MAX {
+            assert_eq!(sessions.wait(made_up(n), Rc::default()), Ok(true));
+        }
+        sessions
+    }
+
+    #[test]
+    fn lookup_whose_askers_left_is_not_made() {
+        let mut sessions = busy_cache();
+        let [leaves, stays]: [Rc<Cell<bool>>; 2] = Default::default();
+        let [left, shared, last] = [1, 2, 3].map(|n| made_up(LOOKUPS_MAX + n));
+        for (key, asker) in [(left, &leaves), (shared, &leaves), (shared, &stays), (last, &stays)] {
+            assert_eq!(sessions.wait(key, Rc::clone(asker)), Ok(false));
+        }
+        leaves.set(true);
+        assert_eq!(sessions.on_looked_up(&made_up(0), None).len(), 1);
+        assert_eq!(sessions.next_lookup(), Some(shared), "nobody waits for the first one");
+        assert_eq!(sessions.on_looked_up(&shared, None), [Rc::clone(&stays)]);
+        assert_eq!(sessions.next_lookup(), Some(last));
+        assert_eq!(sessions.on_looked_up(&last, None), [stays]);
+        assert_eq!(sessions.waiting, LOOKUPS_MAX - 1, "those whose look-ups run");
+        assert_eq!(sessions.wait(left, Rc::default()), Ok(true), "who comes back is looked up");
+    }
+
+    #[test]
+    fn places_of_askers_who_left_are_free_again() {
+        let mut sessions = busy_cache();
+        let asker: Rc<Cell<bool>> = Rc::default();
+        for n in LOOKUPS_MAX..WAITING_MAX {
+            assert_eq!(sessions.wait(made_up(n), Rc::clone(&asker)), Ok(false));
+        }
+        assert!(sessions.wait(key(0xff), Rc::default()).is_err(), "all places are taken");
+        asker.set(true);
+        assert_eq!(sessions.wait(key(0xff), Rc::default()), Ok(false));
+        sessions.on_looked_up(&made_up(0), None);
+        assert_eq!(sessions.next_lookup(), Some(key(0xff)));
+    }
+
     proptest! {
         /// The cache against lists that are searched from end to end.
         #[test]
         fn cache_holds_the_newest_open_sessions(moves in prop::collection::vec((any::<bool>(), 0..8u8), 0..60)) {
             const MAX: usize = 3;
-            let mut sessions = Sessions::<()>::new(MAX);
+            let mut sessions = cache::<()>(MAX);
             let (mut open, mut closed) = (Vec::new(), Vec::new());
             for (put, n) in moves {
                 if put {

@@ -2,7 +2,7 @@
 
 use axum::{extract::State, http::StatusCode, response::IntoResponse};
 
-use super::{HandlerResult, json, sessions::unexpected};
+use super::{HandlerResult, json, long_json, sessions::unexpected};
 use crate::{
     api::{Board, BoardList, ProblemType, ReadMark, boards_of},
     http::{
@@ -16,6 +16,8 @@ use crate::{
 
 /// `GET /api/v1/boards`
 pub(super) async fn list(State(app): State<App>, caller: Caller) -> HandlerResult {
+    app.check_room(&caller.from)?;
+    let from = caller.from.clone();
     let read = app.ask(caller, |reply| SessionRequest::Restore { reply }).await?;
     let Restored { session, boards, .. } = read.value;
     let shape = BoardList {
@@ -24,7 +26,7 @@ pub(super) async fn list(State(app): State<App>, caller: Caller) -> HandlerResul
         consistency: read.consistency,
         as_of: boards.as_of_ms,
     };
-    Ok(json(StatusCode::OK, &shape))
+    long_json(&app, &from, &shape)
 }
 
 /// `PUT /api/v1/boards/{board}`: 201 when it is new, 200 when it was there.
@@ -33,13 +35,13 @@ pub(super) async fn create(
     caller: Caller,
     BoardPath(board): BoardPath,
 ) -> HandlerResult {
-    let read = app.ask(caller, |reply| SessionRequest::Restore { reply }).await?;
+    let read = app.ask(caller.clone(), |reply| SessionRequest::Restore { reply }).await?;
     let known = boards_of(&read.value.boards, Some(&read.value.session));
     if let Some(shape) = known.into_iter().find(|shape| shape.name == board) {
         return Ok(json(StatusCode::OK, &shape));
     }
     // The session is known by now: strangers cannot fill the table.
-    app.admit_board(caller.key)?;
+    app.admit_board(&caller)?;
     match app.write(caller, Write::CreateBoard { board: board.clone() }).await {
         Ok((_, TaskResult::Done)) => {
             let shape = Board { name: board, last_seq: Seq(0), read_mark: Seq(0) };

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 pub(super) use self::{posts::written, sessions::unexpected};
 
-use super::{App, access, headers, openapi, page, problem::ErrorResponse};
+use super::{App, access, connection::PeerHost, headers, openapi, page, problem::ErrorResponse};
 use crate::api::ProblemType;
 
 /// Result of a handler.
@@ -55,10 +55,24 @@ pub(super) fn router(app: App) -> Router {
 
 /// Returns an answer with a JSON body.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
-    match serde_json::to_vec(value) {
+    match text_of(value) {
         Ok(body) => typed(status, "application/json", body),
-        Err(why) => ErrorResponse::new(ProblemType::Broken, why.to_string()).into_response(),
+        Err(why) => why.into_response(),
     }
+}
+
+/// Returns an answer to this address with a JSON body that may be long.
+///
+/// # Errors
+/// The address leaves too much unread.
+fn long_json(app: &App, from: &PeerHost, value: &impl Serialize) -> HandlerResult {
+    let body = app.hold(from, text_of(value)?)?;
+    Ok(typed(StatusCode::OK, "application/json", body))
+}
+
+fn text_of(value: &impl Serialize) -> Result<Vec<u8>, ErrorResponse> {
+    serde_json::to_vec(value)
+        .map_err(|why| ErrorResponse::new(ProblemType::Broken, why.to_string()))
 }
 
 /// Returns an answer of this media type.

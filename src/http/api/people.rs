@@ -1,12 +1,9 @@
 //! Active people, and the cluster as people see it.
 
-use axum::{
-    extract::{Query, State, rejection::QueryRejection},
-    http::StatusCode,
-};
+use axum::extract::{Query, State, rejection::QueryRejection};
 use serde::Deserialize;
 
-use super::{HandlerResult, json};
+use super::{HandlerResult, long_json};
 use crate::{
     api::{Cluster, Node, ProblemType, User, UserList},
     http::{App, auth::Caller, body, problem::ErrorResponse},
@@ -72,15 +69,17 @@ pub(super) async fn users(
             Place::parse(text).ok_or_else(|| malformed("after: want a person's id or a `next`"))
         })
         .transpose()?;
+    app.check_room(&caller.from)?;
+    let from = caller.from.clone();
     let read = app.ask(caller, |reply| SessionRequest::Users { reply }).await?;
     let People { version, users } = read.value;
-    let from = match &place {
+    let first = match &place {
         None => 0,
         Some(place) => place.index(&users).ok_or_else(|| {
             malformed("after: this person is no longer active; ask with the `next` of an answer")
         })?,
     };
-    let rest = users.get(from..).unwrap_or_default();
+    let rest = users.get(first..).unwrap_or_default();
     let shown = rest.get(..limit).unwrap_or(rest);
     let list = UserList {
         users: shown.iter().map(User::from).collect(),
@@ -89,11 +88,13 @@ pub(super) async fn users(
         version,
         consistency: read.consistency,
     };
-    Ok(json(StatusCode::OK, &list))
+    long_json(&app, &from, &list)
 }
 
 /// `GET /api/v1/cluster`
 pub(super) async fn cluster(State(app): State<App>, caller: Caller) -> HandlerResult {
+    app.check_room(&caller.from)?;
+    let from = caller.from.clone();
     let view = app.ask(caller, |reply| SessionRequest::Cluster { reply }).await?;
     let shape = Cluster {
         node: view.node,
@@ -103,5 +104,5 @@ pub(super) async fn cluster(State(app): State<App>, caller: Caller) -> HandlerRe
         key_age_ms: view.keys.age_ms,
         nodes: view.nodes.into_iter().map(|node| Node::new(node, &view.failed)).collect(),
     };
-    Ok(json(StatusCode::OK, &shape))
+    long_json(&app, &from, &shape)
 }

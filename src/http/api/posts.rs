@@ -6,7 +6,7 @@ use axum::{
 };
 use serde::Deserialize;
 
-use super::{HandlerResult, json, sessions::unexpected};
+use super::{HandlerResult, json, long_json, sessions::unexpected};
 use crate::{
     api::{PostList, PostState, ProblemType, WritePost},
     http::{
@@ -124,10 +124,12 @@ pub(super) async fn list(
         Some("weak") => Consistency::Weak,
         Some(_) => return Err(wrong("consistency: want strong or weak")),
     };
+    app.check_room(&caller.from)?;
+    let from = caller.from.clone();
     let request = |reply| SessionRequest::Posts { board, range, limit, want, reply };
     let read = app.ask(caller, request).await?;
     let truncated = is_truncated(&read.value, range);
-    Ok(json(StatusCode::OK, &PostList::new(read.value, read.consistency, truncated)))
+    long_json(&app, &from, &PostList::new(read.value, read.consistency, truncated))
 }
 
 /// Whether the board has more posts in the direction asked for.

@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{HandlerResult, json};
+use super::{HandlerResult, json, long_json};
 use crate::{
     api::{
         OpenSession, ProblemType, RedeemTicket, SessionOpened, SessionRestored, TicketIssued,
@@ -78,6 +78,7 @@ pub(super) async fn open(
     let key = secret.key();
     match app.submit(Task::OpenSession { key, user: user.clone() }).await? {
         TaskResult::Done => {
+            app.on_opened(key);
             let session = SessionRow { key, user, read_marks: Vec::new() };
             Ok(around.opened(&secret, &session, asked.cookie))
         }
@@ -87,6 +88,8 @@ pub(super) async fn open(
 
 /// `GET /api/v1/session`
 pub(super) async fn restore(State(app): State<App>, caller: Caller) -> HandlerResult {
+    app.check_room(&caller.from)?;
+    let from = caller.from.clone();
     let cluster = app.cluster().await?;
     let masters = app.bounded(app.handle().masters()).await.unwrap_or_default();
     let read = app.ask(caller, |reply| SessionRequest::Restore { reply }).await?;
@@ -101,7 +104,7 @@ pub(super) async fn restore(State(app): State<App>, caller: Caller) -> HandlerRe
         as_of: restored.boards.as_of_ms,
         cluster: hex::encode(cluster),
     };
-    Ok(json(StatusCode::OK, &shape))
+    long_json(&app, &from, &shape)
 }
 
 /// `DELETE /api/v1/session`
@@ -151,7 +154,10 @@ pub(super) async fn redeem_ticket(
         Ok(TaskResult::Session(session)) if user.is_some_and(|user| user != session.user.id) => {
             Err(ErrorResponse::other_session())
         }
-        Ok(TaskResult::Session(session)) => Ok(around.opened(&secret, &session, true)),
+        Ok(TaskResult::Session(session)) => {
+            app.on_opened(session.key);
+            Ok(around.opened(&secret, &session, true))
+        }
         Ok(other) => Err(unexpected(&other)),
         // A ticket that is spent, over or never was is the same to whoever shows it.
         Err(why) if why.is(ProblemType::Refused) || why.is(ProblemType::UnknownSession) => {

@@ -439,27 +439,3 @@ async fn page_policy_allows_masters_only() {
     let again = Ask::new("GET", "/page/app.js").header("If-None-Match", &tag);
     assert_eq!(site.send(again).await.status, 304);
 }
-
-#[tokio::test(start_paused = true)]
-async fn session_may_not_create_boards_without_end() {
-    let site = Site::new();
-    let token = site.join("Ada").await;
-    let mut made = 0;
-    let refused = loop {
-        let path = format!("/api/v1/boards/b{made}");
-        let answer = site.send(Ask::new("PUT", &path).token(&token)).await;
-        site.env.sleep(SECOND / 100).await;
-        match answer.status {
-            201 => made += 1,
-            _ => break answer,
-        }
-        assert!(made < 1000, "all of them");
-    };
-    assert_eq!((refused.status, &*refused.problem()), (429, "too-many-boards"));
-    assert_eq!(made, 300);
-    let there = site.send(Ask::new("PUT", "/api/v1/boards/b0").token(&token)).await;
-    assert_eq!(there.status, 200, "what is there costs nothing");
-    let other = site.join("Bob").await;
-    let ask = Ask::new("PUT", "/api/v1/boards/another").token(&other);
-    assert_eq!(site.send(ask).await.status, 201);
-}

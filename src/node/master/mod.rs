@@ -177,6 +177,11 @@ struct Me {
 struct People {
     sessions: Sessions<(Option<UserId>, SessionRequest)>,
     presence: Presence,
+/// Returns whether nobody waits for the answer to a request of a session any more.
+fn is_abandoned((_, request): &(Option<UserId>, SessionRequest)) -> bool {
+    request.is_abandoned()
+}
+
     /// Read marks that are not submitted yet.
     marks: ReadMarks<SessionWaiter>,
     /// The active people of the whole system, as last read.
@@ -191,7 +196,7 @@ impl People {
             config.presence_leave_delay,
             config.streams_max,
         );
-        let sessions = Sessions::new(config.sessions_cached_max);
+        let sessions = Sessions::new(config.sessions_cached_max, is_abandoned);
         let marks = ReadMarks::default();
         Self { sessions, presence, marks, active: ActiveList::new(now) }
     }

@@ -17,8 +17,8 @@ use crate::{
     env::Env,
     model::{
         ids::{
-            BoardName, Cursor, Domain, Incarnation, KeyEpoch, NodeId, Post, PostId, Registration,
-            Role, Seq, SessionKey, StoreEpoch, Token, TokenId, UserId,
+            Author, BoardName, Cursor, Domain, Incarnation, KeyEpoch, NodeId, Post, PostId,
+            Registration, Role, Seq, SessionKey, StoreEpoch, Token, TokenId, UserId,
         },
         message::{MemberState, Task},
         outcome::{Outcome, TaskResult},
@@ -337,6 +337,16 @@ impl State {
                 }
             }
         })
+    }
+
+    /// Fills the lobby with this many posts of one text.
+    pub(crate) fn fill_lobby(&mut self, posts: u8, text: &str) {
+        let author = Author { id: UserId([9; 16]), name: "Zoe".parse().expect("a name") };
+        for n in 0..posts {
+            let text = text.parse().expect("a text");
+            let post = NewPost { id: PostId([n; 16]), author: author.clone(), text };
+            self.append(BoardName::lobby(), post).expect("there is a lobby");
+        }
     }
 
     fn append(&mut self, name: BoardName, post: NewPost) -> Result<TaskResult, StoreError> {

@@ -71,7 +71,12 @@ impl Site {
 
     /// Sends one request on a connection of its own.
     pub(crate) async fn send(&self, request: Ask<'_>) -> Answer {
-        let mut stream = self.connect().await;
+        self.send_from("10.0.0.1:4000", request).await
+    }
+
+    /// Sends one request on a connection of its own from this address.
+    pub(crate) async fn send_from(&self, peer: &str, request: Ask<'_>) -> Answer {
+        let mut stream = self.connect_from(peer, 1 << 20).await;
         stream.write_all(&request.bytes(true)).await.expect("written");
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).await.expect("read");
