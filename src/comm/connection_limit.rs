@@ -78,7 +78,8 @@ impl ConnectionPermit {
 }
 
 /// Places for the connections of nodes. Strangers share one limit; addresses from which a node came
-/// before have a second one to themselves, so that no flood of strangers keeps the nodes out.
+/// before, or which the store lists, have a second one to themselves, so that no flood of strangers
+/// keeps these nodes out.
 #[derive(Clone, Debug)]
 pub struct NodePlaces {
     for_all: ConnectionLimit,
@@ -95,6 +96,15 @@ impl NodePlaces {
     #[must_use]
     pub fn new(for_all: ConnectionLimit, for_known: ConnectionLimit) -> Self {
         Self { for_all, for_known, known: Arc::default() }
+    }
+
+    /// Returns the places with the addresses of nodes, as `HOST:PORT`, that have not come yet.
+    #[must_use]
+    pub fn knowing<'a>(self, nodes: impl IntoIterator<Item = &'a str>) -> Self {
+        for node in nodes {
+            self.met(&host_of(node).into());
+        }
+        self
     }
 
     /// Returns a permit for the peer at `HOST:PORT`; `None` when no place is left for it.
@@ -202,5 +212,16 @@ mod tests {
         let back = places.take("10.0.0.1:2");
         assert!(back.is_some(), "a node comes back");
         assert!(places.take("10.0.0.1:3").is_none(), "one of its address");
+    }
+
+    #[test]
+    fn address_that_is_known_from_the_start_has_such_a_place_before_a_node_came_from_it() {
+        let places = NodePlaces::new(ConnectionLimit::new(2, 1), ConnectionLimit::new(2, 1))
+            .knowing(["10.0.0.1:8180", "[2001:db8:1:2::1]:8180"]);
+        let _flood: Vec<_> =
+            ["192.0.2.1:1", "192.0.2.2:1"].map(|peer| places.take(peer).expect("room")).into();
+        assert!(places.take("192.0.2.3:1").is_none(), "strangers have had theirs");
+        let nodes = ["10.0.0.1:2", "[2001:db8:1:2::7]:2"].map(|peer| places.take(peer));
+        assert_eq!(nodes.iter().flatten().count(), 2);
     }
 }

@@ -2,7 +2,11 @@
 //! their limits.
 //!
 //! Setting a point is one atomic store and arms no timer: the watch sleeps until the earliest
-//! time at which a limit could be exceeded, checks, and sleeps again.
+//! time at which a limit could be exceeded, for at most a heartbeat interval, checks, and sleeps again.
+//!
+//! A watch that sleeps far too long stood still, and perhaps its peer did on the same machine: neither
+//! could hear the other. So each point then counts anew, but only once until the peer does something:
+//! a side that stands still again and again finds a dead peer, too.
 
 use std::{
     sync::{
@@ -42,6 +46,16 @@ impl Since {
     fn get(&self) -> Option<Mono> {
         let at = self.0.load(Ordering::Relaxed);
         (at != NEVER).then(|| Mono::from_ns(at))
+    }
+
+    /// Moves the point to now, unless it is still where it was `moved` to before.
+    fn move_on(&self, now: Mono, moved: &mut Option<Mono>) {
+        if let Some(at) = self.get()
+            && *moved != Some(at)
+        {
+            self.set(now);
+            *moved = Some(now);
+        }
     }
 }
 
@@ -98,33 +112,39 @@ impl Heartbeat {
     }
 }
 
+/// Point in time, the time for which it may stand, and the end of a link on which it stands longer.
+type Bounded<'a> = (&'a Since, Duration, fn() -> LinkEnd);
+
 /// Waits until the peer is silent, stalled or has not finished a record in time, and returns
-/// that end.
+/// that end. Waking a heartbeat interval late or more is a standstill of this side.
 pub(super) async fn watch(env: &Env, heartbeat: &Heartbeat, limits: &LinkLimits) -> LinkEnd {
     let silence = limits.silence();
+    let points: [Bounded<'_>; 3] = [
+        (&heartbeat.last_byte, silence, || LinkEnd::Silent),
+        (&heartbeat.record_start, silence * RECORD_SILENCES_MAX, || {
+            LinkEnd::Broken("a record was never finished".to_owned())
+        }),
+        (&heartbeat.write_progress, limits.stall_timeout, || {
+            LinkEnd::Broken("the peer does not take what is sent".to_owned())
+        }),
+    ];
+    let mut moved = [None; 3];
+    let mut due = env.now();
     loop {
         let now = env.now();
-        let ends = [
-            (heartbeat.last_byte.get(), silence, LinkEnd::Silent),
-            (
-                heartbeat.record_start.get(),
-                silence * RECORD_SILENCES_MAX,
-                LinkEnd::Broken("a record was never finished".to_owned()),
-            ),
-            (
-                heartbeat.write_progress.get(),
-                limits.stall_timeout,
-                LinkEnd::Broken("the peer does not take what is sent".to_owned()),
-            ),
-        ];
-        let mut next = now + silence;
-        for (since, bound, end) in ends {
-            let Some(at) = since.map(|since| since + bound) else { continue };
-            if at <= now {
-                return end;
+        let stood_still = now.since(due) >= limits.heartbeat_interval;
+        // Short sleeps, so that a standstill shows wherever it began.
+        due = now + limits.heartbeat_interval;
+        for ((point, bound, end), moved) in points.iter().zip(&mut moved) {
+            if stood_still {
+                point.move_on(now, moved);
             }
-            next = next.min(at);
+            let Some(at) = point.get().map(|since| since + *bound) else { continue };
+            if at <= now {
+                return end();
+            }
+            due = due.min(at);
         }
-        env.sleep_until(next).await;
+        env.sleep_until(due).await;
     }
 }

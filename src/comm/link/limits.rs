@@ -15,11 +15,11 @@ pub struct LinkLimits {
     pub heartbeat_interval: Duration,
     /// Number of intervals without a byte after which the peer counts as silent.
     pub heartbeats_missed_max: u32,
-    /// Bound on the frames that wait to be sent. Batches, then responses and cancels, have room of
-    /// their own beyond.
+    /// Bound on the calls that wait to be sent, and on the messages. Batches and their answers, cancels
+    /// and pages have room of their own beyond.
     pub outgoing_frames_max: usize,
-    /// Bound on the bytes that wait to be sent; at least [`FRAME_LEN_MAX`]. Twice that for
-    /// batches, and three times that for responses.
+    /// Bound on the bytes of either; at least [`FRAME_LEN_MAX`]. Twice that for batches, three times
+    /// that for their answers, and twice that for pages.
     pub outgoing_bytes_max: usize,
     /// Bound on the calls under way, each way. The same on all nodes: a peer with more violates
     /// the protocol.

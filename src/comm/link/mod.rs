@@ -10,7 +10,8 @@
 //!    peer's writer stops too. Heartbeats still go out, and the peer does not count as silent
 //!    meanwhile.
 //! 4. A peer that sends no byte for `silence` is [`LinkEnd::Silent`]; one that takes no byte for
-//!    `stall_timeout`, or does not finish a record, is [`LinkEnd::Broken`].
+//!    `stall_timeout`, or does not finish a record, is [`LinkEnd::Broken`]. After a standstill of this
+//!    side, such as one of the whole machine, these times begin anew, once.
 //! 5. A call that is given up before its frame was sent is never sent; a later one is cancelled.
 //!    An answer that still arrives is ignored; an answer to a call that was never made is a
 //!    violation. At the other end it keeps its place until its handler has ended: a call for which
@@ -253,7 +254,12 @@ impl Link {
     /// # Errors
     /// [`SendError`]: it was not queued.
     pub fn send(&self, message: &Direct) -> Result<(), SendError> {
-        self.push(Outgoing::Frame(frame::direct(message)?))
+        let out = Outgoing::Frame(frame::direct(message)?);
+        match message {
+            // The answer that one more post is held must not overtake it.
+            Direct::Holds(_) => self.push_urgent(out),
+            _ => self.push(out),
+        }
     }
 
     /// Queues a message about keys. It overtakes messages and envelopes, but no other message about
@@ -262,9 +268,7 @@ impl Link {
     /// # Errors
     /// [`SendError`]: it was not queued.
     pub fn send_key(&self, message: KeyFrame) -> Result<(), SendError> {
-        self.0.shared.state().push_secret(message)?;
-        self.0.shared.work.notify_one();
-        Ok(())
+        self.push_urgent(Outgoing::Secret(message))
     }
 
     /// Queues a sealed envelope; its bytes are shared, not copied, until they are sealed for
@@ -303,6 +307,12 @@ impl Link {
 
     fn push(&self, out: Outgoing) -> Result<(), SendError> {
         self.0.shared.state().push(out)?;
+        self.0.shared.work.notify_one();
+        Ok(())
+    }
+
+    fn push_urgent(&self, out: Outgoing) -> Result<(), SendError> {
+        self.0.shared.state().push_urgent(out)?;
         self.0.shared.work.notify_one();
         Ok(())
     }

@@ -12,7 +12,7 @@ use super::{
     LinkId, LinkLimits, SendError,
     exchange::Exchange,
     heartbeat::{DriverStamp, Heartbeat},
-    state::{LinkState, Room},
+    state::{AnswerRoom, LinkState},
 };
 use crate::{
     comm::Peer,
@@ -76,17 +76,20 @@ impl Responder {
         Self { shared, id, deadline }
     }
 
-    /// Queues the answer.
+    /// Queues the answer; [`Response::NotServed`] in place of a page for which there is no room, so
+    /// that the caller goes on at once.
     ///
     /// # Errors
     /// [`SendError`]: the caller gets nothing, and its own deadline ends the call.
     pub fn send(self, response: &Response) -> Result<(), SendError> {
         let bytes = frame::response(self.id, response)?;
-        let room = match response {
-            Response::Assign(_) | Response::Forward(_) => Room::Batches,
-            _ => Room::Shared,
-        };
-        self.shared.state().respond(self.id, bytes, room)?;
+        let room = AnswerRoom::of(response, bytes.len());
+        let mut sent = self.shared.state().respond(self.id, bytes, room);
+        if sent == Err(SendError::Full) && room == AnswerRoom::Pages {
+            let refusal = frame::response(self.id, &Response::NotServed)?;
+            sent = self.shared.state().respond(self.id, refusal, AnswerRoom::Short);
+        }
+        sent?;
         self.shared.work.notify_one();
         Ok(())
     }

@@ -5,22 +5,28 @@
 //! 2. A call is in `calls` from its queueing until it is answered, is given up, or the link ends.
 //! 3. At most `in_flight_max` calls are under way each way, those among them that were given up and
 //!    whose handlers have not ended.
-//! 4. The messages and envelopes that wait are within `frames_max` and `bytes_max`, the calls within
-//!    as much again, and none is taken while either is full. Batches may take twice the room of
-//!    calls, their answers three times; other responses twice the room of messages; cancels are at
-//!    most one for each call that was sent. So nothing of another kind keeps a batch or its
-//!    answer out.
-//! 5. Calls, cancels, answers to batches and messages about keys are sent before other messages,
-//!    envelopes and pages, of which some go out in each burst. A link's own new handshake goes before
-//!    all of them: one message of it, or one change of keys, waits at most.
+//! 4. The messages and envelopes that wait are within `frames_max` and `bytes_max`, the calls and
+//!    short answers within as much again, and no call is taken while either is full. Batches and
+//!    messages that overtake others may take twice the room of calls, answers to batches three times;
+//!    cancels are at most one for each call that was sent. Pages have twice that room to themselves,
+//!    and short answers that find none among the calls go with them. So no page keeps a call or a
+//!    message out, and nothing of another kind a batch or its answer.
+//! 5. Calls, cancels, short answers, answers to batches, messages about keys and numbers of held posts
+//!    are sent in order, before other messages and envelopes, of which some go out in each burst. Pages
+//!    come last: while others wait, a page goes out once as many bytes of others were sent as of pages
+//!    before it, so that each has half of the line. A link's own new handshake goes before all of them:
+//!    one message of it, or one change of keys, waits at most.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod queue;
 
-use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::{CallError, KeyFrame, LinkLimits, SendError, exchange::FreshSecret};
+pub(super) use self::queue::Outgoing;
+use self::queue::Queue;
+use super::{CallError, LinkLimits, SendError};
 use crate::{
     model::message::{Beat, Close, Request, Response, Topic},
     wire::{
@@ -32,77 +38,10 @@ use crate::{
 /// Approximate number of bytes that one [`LinkState::take`] returns.
 const TAKE_BYTES: usize = 64 * 1024;
 
-/// Item that waits to be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outgoing {
-    /// Frame.
-    Frame(Vec<u8>),
-    /// Frame of a call; it is removed from the queue if the call is given up.
-    Call(CallId, Vec<u8>),
-    /// Sealed envelope, shared with other links.
-    Envelope(Bytes),
-    /// Frame of a message about keys, shared with other links.
-    Secret(KeyFrame),
-    /// Change to the keys of a new handshake.
-    Switch(FreshSecret),
-}
-
-impl Outgoing {
-    fn len(&self) -> usize {
-        match self {
-            Self::Frame(bytes) | Self::Call(_, bytes) => bytes.len(),
-            Self::Envelope(bytes) => bytes.len(),
-            Self::Secret(frame) => frame.bytes().len(),
-            Self::Switch(_) => 0,
-        }
-    }
-}
-
-/// Frames that wait, in order.
-#[derive(Debug, Default)]
-struct Queue {
-    frames: VecDeque<Outgoing>,
-    bytes: usize,
-}
-
-impl Queue {
-    fn push(&mut self, out: Outgoing) {
-        self.bytes += out.len();
-        self.frames.push_back(out);
-    }
-
-    fn push_first(&mut self, out: Outgoing) {
-        self.bytes += out.len();
-        self.frames.push_front(out);
-    }
-
-    /// Removes a call that was not sent. Says whether it was here.
-    fn remove_call(&mut self, id: CallId) -> bool {
-        let is_it = |out: &Outgoing| matches!(out, Outgoing::Call(call, _) if *call == id);
-        let at = self.frames.iter().rposition(is_it);
-        let unsent = at.and_then(|at| self.frames.remove(at));
-        self.bytes -= unsent.as_ref().map_or(0, Outgoing::len);
-        unsent.is_some()
-    }
-
-    /// Moves frames into `batch` until they have so many bytes. Returns how many they have.
-    fn take(&mut self, bytes_max: usize, batch: &mut Vec<Outgoing>) -> usize {
-        let mut bytes = 0;
-        while bytes < bytes_max
-            && let Some(out) = self.frames.pop_front()
-        {
-            bytes += out.len();
-            batch.push(out);
-        }
-        self.bytes -= bytes;
-        bytes
-    }
-}
-
-/// Room that a call or its answer may take.
+/// Room that a call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
-    /// The room of calls, or for an answer the room of messages and envelopes.
+    /// The room of calls.
     Shared,
     /// That of calls, and the room that only batches and their answers may take.
     Batches,
@@ -114,6 +53,35 @@ impl Room {
         match request {
             Request::Assign(_) => Self::Batches,
             _ => Self::Shared,
+        }
+    }
+}
+
+/// Greatest length of an answer that goes with the calls.
+const SHORT_MAX: usize = 4096;
+
+/// Room that an answer may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AnswerRoom {
+    /// The room of calls, or that of pages where calls leave none.
+    Short,
+    /// That of calls and batches, and the room that only answers to batches may take.
+    Batches,
+    /// The room of pages.
+    Pages,
+}
+
+impl AnswerRoom {
+    /// Returns the room that an answer of so many bytes may take.
+    pub(super) const fn of(response: &Response, len: usize) -> Self {
+        match response {
+            Response::Assign(_) | Response::Forward(_) => Self::Batches,
+            Response::Page(Some(_))
+            | Response::CopyDigests(Some(_))
+            | Response::CopySessions(Some(_))
+            | Response::Echo(_) => Self::Pages,
+            _ if len > SHORT_MAX => Self::Pages,
+            _ => Self::Short,
         }
     }
 }
@@ -150,10 +118,14 @@ pub(super) struct Taken {
 #[derive(Debug)]
 pub(super) struct LinkState {
     phase: Phase,
-    /// Calls, cancels and answers to calls that hold no pages, in order.
+    /// Calls, cancels, answers that hold no pages, and messages that overtake others, in order.
     urgent: Queue,
-    /// Messages, envelopes and other responses, in order.
+    /// Messages and envelopes, in order.
     bulk: Queue,
+    /// Answers with pages, in order.
+    pages: Queue,
+    /// Bytes of others that go out before the next page, as far as so many wait.
+    pages_ahead: usize,
     calls: BTreeMap<CallId, oneshot::Sender<Result<Response, CallError>>>,
     last_call: CallId,
     serving: BTreeSet<CallId>,
@@ -174,6 +146,8 @@ impl LinkState {
             phase: Phase::Open,
             urgent: Queue::default(),
             bulk: Queue::default(),
+            pages: Queue::default(),
+            pages_ahead: 0,
             calls: BTreeMap::new(),
             last_call: 0,
             serving: BTreeSet::new(),
@@ -216,15 +190,15 @@ impl LinkState {
         Ok(())
     }
 
-    /// Queues a message about keys before all other messages and envelopes.
-    pub(super) fn push_secret(&mut self, frame: KeyFrame) -> Result<(), SendError> {
+    /// Queues a message before other messages and envelopes, in order with calls and answers.
+    pub(super) fn push_urgent(&mut self, out: Outgoing) -> Result<(), SendError> {
         if !self.is_open() {
             return Err(SendError::Closed);
         }
-        if !self.has_room(&self.urgent, frame.bytes().len(), 2) {
+        if !self.has_room(&self.urgent, out.len(), 2) {
             return Err(SendError::Full);
         }
-        self.urgent.push(Outgoing::Secret(frame));
+        self.urgent.push(out);
         Ok(())
     }
 
@@ -338,33 +312,35 @@ impl LinkState {
         self.serving.contains(&id)
     }
 
-    /// Queues the answer to a call of the peer.
+    /// Queues the answer to a call of the peer. One for which there is no room leaves the call
+    /// unanswered: a shorter one may follow.
     pub(super) fn respond(
         &mut self,
         id: CallId,
         bytes: Vec<u8>,
-        room: Room,
+        room: AnswerRoom,
     ) -> Result<(), SendError> {
         if !self.is_open() {
             return Err(SendError::Closed);
         }
-        if !self.serving.remove(&id) {
+        if !self.serving.contains(&id) {
             return Err(SendError::Unwanted);
         }
-        let (queue, times, more) = match room {
-            // Cancels take no room of answers.
-            Room::Batches => (&self.urgent, 3, self.in_flight_max),
-            Room::Shared => (&self.bulk, 2, 0),
+        let len = bytes.len();
+        // Cancels take no room of answers.
+        let has_room_of_batches = self.urgent.frames.len()
+            < 3 * self.frames_max + self.in_flight_max
+            && self.urgent.bytes + len <= 3 * self.bytes_max;
+        let queue = match room {
+            AnswerRoom::Batches if has_room_of_batches => &mut self.urgent,
+            AnswerRoom::Short if self.has_room(&self.urgent, len, 1) => &mut self.urgent,
+            AnswerRoom::Short | AnswerRoom::Pages if self.has_room(&self.pages, len, 2) => {
+                &mut self.pages
+            }
+            _ => return Err(SendError::Full),
         };
-        let frames_max = times * self.frames_max + more;
-        if queue.frames.len() >= frames_max || queue.bytes + bytes.len() > times * self.bytes_max {
-            return Err(SendError::Full);
-        }
-        let out = Outgoing::Frame(bytes);
-        match room {
-            Room::Batches => self.urgent.push(out),
-            Room::Shared => self.bulk.push(out),
-        }
+        queue.push(Outgoing::Frame(bytes));
+        self.serving.remove(&id);
         Ok(())
     }
 
@@ -387,16 +363,26 @@ impl LinkState {
         self.topics & bit(topic) != 0
     }
 
-    /// Moves about [`TAKE_BYTES`] of the queues into `batch`: what is urgent, and at least one frame
-    /// of the rest.
+    /// Moves about [`TAKE_BYTES`] of the queues into `batch`: what is urgent, at least one frame of
+    /// messages and envelopes, and then pages, unless it is the turn of others that wait.
     pub(super) fn take(&mut self, batch: &mut Vec<Outgoing>) -> Taken {
-        let bytes = self.urgent.take(TAKE_BYTES, batch);
-        self.bulk.take(TAKE_BYTES.saturating_sub(bytes).max(1), batch);
+        let urgent = self.urgent.take(TAKE_BYTES, batch);
+        let others = urgent + self.bulk.take(TAKE_BYTES.saturating_sub(urgent).max(1), batch);
+        self.pages_ahead = self.pages_ahead.saturating_sub(others);
+        if self.pages_ahead == 0 || !self.have_others_work() {
+            let room = TAKE_BYTES.saturating_sub(others).max(1);
+            self.pages_ahead = self.pages.take(room, batch);
+        }
         Taken { beat: self.beat, close: self.closing().filter(|_| batch.is_empty()) }
     }
 
     /// Says whether something waits to be sent.
     pub(super) fn has_work(&self) -> bool {
+        self.have_others_work() || !self.pages.frames.is_empty()
+    }
+
+    /// Says whether something besides pages waits to be sent.
+    fn have_others_work(&self) -> bool {
         !(self.urgent.frames.is_empty() && self.bulk.frames.is_empty())
     }
 
@@ -421,7 +407,7 @@ impl LinkState {
     /// Ends the link and all its calls: an unsent call as never made, a sent one as lost.
     pub(super) fn end(&mut self) {
         self.phase = Phase::Ended;
-        self.bulk = Queue::default();
+        (self.bulk, self.pages) = (Queue::default(), Queue::default());
         for out in std::mem::take(&mut self.urgent).frames {
             if let Outgoing::Call(id, _) = out
                 && let Some(answer) = self.calls.remove(&id)

@@ -1,12 +1,16 @@
 //! Two link states and the line between them: whatever both nodes do, and however slow the line
 //! is, neither ever sees the other violate the protocol.
 
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    comm::link::KeyFrame,
     model::{
-        ids::KeyEpoch,
+        held::HandInReply,
+        ids::{KeyEpoch, PostId},
         message::{AssignReply, Direct, Request},
     },
     wire::frame::Frame,
@@ -61,7 +65,8 @@ impl End {
         let mut batch = Vec::new();
         self.state.take(&mut batch);
         self.line.extend(batch.into_iter().map(frame_of));
-        assert_eq!((self.state.urgent.bytes, self.state.bulk.bytes), (0, 0));
+        let LinkState { urgent, bulk, pages, .. } = &self.state;
+        assert_eq!((urgent.bytes, bulk.bytes, pages.bytes), (0, 0, 0));
     }
 
     /// Takes one frame from the other end's line.
@@ -85,13 +90,14 @@ impl End {
         assert!(self.state.begun.len() <= IN_FLIGHT);
         assert!(self.state.serving.is_subset(&self.state.begun));
         assert_eq!(self.state.begun.len(), self.serves.len());
-        for queue in [&self.state.urgent, &self.state.bulk] {
+        let LinkState { urgent, bulk, pages, .. } = &self.state;
+        for queue in [urgent, bulk, pages] {
             let size: usize = queue.frames.iter().map(Outgoing::len).sum();
             assert_eq!(queue.bytes, size);
         }
         // Invariant 4: the rest is at most a response and a cancel for each call that left.
-        assert!(self.state.urgent.frames.len() <= 3 * 5 + 2 * IN_FLIGHT);
-        assert!(self.state.bulk.frames.len() <= 2 * 5);
+        assert!(urgent.frames.len() <= 3 * 5 + 2 * IN_FLIGHT);
+        assert!(bulk.frames.len() <= 5 && pages.frames.len() <= 2 * 5);
     }
 }
 
@@ -99,7 +105,7 @@ impl End {
 enum Step {
     Call(Room),
     GiveUp(prop::sample::Index),
-    Respond(prop::sample::Index, Room),
+    Respond(prop::sample::Index, AnswerRoom),
     Abandon(prop::sample::Index),
     Send,
     Write,
@@ -111,8 +117,9 @@ fn steps() -> impl Strategy<Value = Vec<(bool, Step)>> {
         1 => Just(Step::Call(Room::Shared)),
         3 => Just(Step::Call(Room::Batches)),
         2 => any::<prop::sample::Index>().prop_map(Step::GiveUp),
-        2 => any::<prop::sample::Index>().prop_map(|which| Step::Respond(which, Room::Shared)),
-        2 => any::<prop::sample::Index>().prop_map(|which| Step::Respond(which, Room::Batches)),
+        1 => any::<prop::sample::Index>().prop_map(|which| Step::Respond(which, AnswerRoom::Short)),
+        1 => any::<prop::sample::Index>().prop_map(|which| Step::Respond(which, AnswerRoom::Pages)),
+        2 => any::<prop::sample::Index>().prop_map(|which| Step::Respond(which, AnswerRoom::Batches)),
         1 => any::<prop::sample::Index>().prop_map(Step::Abandon),
         1 => Just(Step::Send),
         3 => Just(Step::Write),
@@ -130,7 +137,7 @@ fn batch_and_its_answer_leave_before_fanout_that_waits() {
     end.call(Room::Batches);
     let answer = Response::Assign(vec![AssignReply::Fenced]);
     let bytes = frame::response(1, &answer).expect("short");
-    end.state.respond(1, bytes, Room::Batches).expect("room of its own");
+    end.state.respond(1, bytes, AnswerRoom::Batches).expect("room of its own");
     end.write();
     let mut first = end.line.iter().take(2);
     assert!(matches!(first.next(), Some(Frame::Request { .. })), "{:?}", end.line);
@@ -160,7 +167,7 @@ fn messages_about_keys_leave_in_order_before_fanout_that_waits() {
     while end.state.push(Outgoing::Frame(vec![1])).is_ok() {}
     for epoch in [1, 2] {
         let frame = KeyFrame::new(&of_epoch(epoch)).expect("short");
-        end.state.push_secret(frame).expect("room of its own");
+        end.state.push_urgent(Outgoing::Secret(frame)).expect("room of its own");
     }
     let mut batch = Vec::new();
     end.state.take(&mut batch);
@@ -183,6 +190,79 @@ fn messages_go_out_in_each_burst_of_urgent_frames() {
     let mut batch = Vec::new();
     state.take(&mut batch);
     assert!(matches!(&batch[..], [Outgoing::Call(..), Outgoing::Frame(_)]), "{}", batch.len());
+}
+
+/// Queues answers to the calls from 1 on that take the greatest length of a frame each, until there is no
+/// room for one more. Returns how many there are.
+fn fill_with_pages(state: &mut LinkState, pages_max: u64) -> u64 {
+    let page = vec![0; FRAME_LEN_MAX];
+    for id in 1..=pages_max {
+        assert_eq!(state.serve(id, Room::Shared), Ok(true));
+        if state.respond(id, page.clone(), AnswerRoom::Pages) == Err(SendError::Full) {
+            return id - 1;
+        }
+    }
+    pages_max
+}
+
+#[test]
+fn pages_that_wait_keep_no_call_no_message_and_no_short_answer_out() {
+    let mut state = LinkState::new(&LinkLimits::default());
+    assert_eq!(fill_with_pages(&mut state, 20), 8, "twice the bytes of messages");
+    let (answer, _answered) = oneshot::channel();
+    let request = frame::request(0, 1, &Request::Echo(vec![])).expect("short");
+    assert_eq!(state.call(request, Room::Shared, answer), Ok(1));
+    assert_eq!(state.push(Outgoing::Frame(vec![1])), Ok(()));
+    let refusal = frame::response(9, &Response::NotServed).expect("short");
+    assert_eq!(state.respond(9, refusal, AnswerRoom::Short), Ok(()), "in place of the ninth");
+    let mut batch = Vec::new();
+    state.take(&mut batch);
+    assert!(matches!(&batch[..2], [Outgoing::Call(1, _), Outgoing::Frame(_)]));
+    assert_eq!(batch[2..].iter().map(Outgoing::len).collect::<Vec<_>>(), [1, FRAME_LEN_MAX]);
+}
+
+#[test]
+fn pages_have_half_of_the_line_while_messages_wait_and_all_of_it_else() {
+    let mut state = LinkState::new(&LinkLimits::default());
+    assert_eq!(fill_with_pages(&mut state, 4), 4);
+    for _ in 0..20 {
+        state.push(Outgoing::Frame(vec![0; TAKE_BYTES])).expect("room");
+    }
+    let (mut bursts, mut batch) = (Vec::new(), Vec::new());
+    while state.has_work() {
+        state.take(&mut batch);
+        let is_page = |out: &Outgoing| out.len() == FRAME_LEN_MAX;
+        let pages = batch.iter().filter(|out| is_page(out)).count();
+        bursts.push((batch.len() - pages, pages));
+        batch.clear();
+    }
+    let mut wanted = vec![(1, 0); 20];
+    // A page is as long as sixteen of the messages, and the last of these leaves nobody waiting.
+    for nth in [0, 16, 19] {
+        wanted[nth].1 = 1;
+    }
+    wanted.push((0, 1));
+    assert_eq!(bursts, wanted);
+}
+
+#[test]
+fn answers_are_short_by_kind_and_by_length() {
+    let room = |response: Response| {
+        AnswerRoom::of(&response, frame::response(1, &response).expect("fits").len())
+    };
+    let ids = |count| Response::HeldOf(vec![PostId([7; 16]); count]);
+    for short in [
+        Response::NotServed,
+        Response::HandIn(HandInReply::Ended),
+        Response::Page(None),
+        Response::Session(None),
+        ids(200),
+    ] {
+        assert_eq!(room(short.clone()), AnswerRoom::Short, "{short:?}");
+    }
+    assert_eq!(room(ids(300)), AnswerRoom::Pages);
+    assert_eq!(room(Response::Echo(vec![])), AnswerRoom::Pages);
+    assert_eq!(room(Response::Assign(vec![AssignReply::Fenced])), AnswerRoom::Batches);
 }
 
 proptest! {

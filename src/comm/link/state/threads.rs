@@ -141,7 +141,7 @@ fn call_is_answered_once_or_its_answer_is_unwanted() {
         let cancels =
             table.beside(|table| table.with(|state| state.cancel(1)).expect("it was served"));
         let response = frame::response(1, &Response::Echo(vec![])).expect("short");
-        let answered = table.with(|state| state.respond(1, response, Room::Shared));
+        let answered = table.with(|state| state.respond(1, response, AnswerRoom::Short));
         cancels.join().expect("cancels");
         let mut batch = Vec::new();
         table.with(|state| state.take(&mut batch));

@@ -169,6 +169,41 @@ fn peer_without_a_byte_becomes_silent_in_time() {
 }
 
 #[test]
+fn peer_that_went_while_its_node_stood_still_is_found_in_time() {
+    run(async |env| {
+        let (_link, mut events, peer) = raw(&env, small());
+        env.sleep(SECOND).await;
+        drop(peer);
+        let before = env.now();
+        stand_still(5 * SECOND).await;
+        assert!(matches!(end(&mut events).await, LinkEnd::Broken(_)));
+        assert!(env.now().since(before) < 6 * SECOND, "its end is heard at once");
+    });
+    for further in [0, 20] {
+        run(async |env| {
+            // It is gone without a word.
+            let (_link, mut events, _peer) = raw(&env, small());
+            env.sleep(SECOND).await;
+            stand_still(5 * SECOND).await;
+            let woken_at = env.now();
+            let standstills = async {
+                for _ in 0..further {
+                    env.sleep(SECOND / 10).await;
+                    stand_still(SECOND).await;
+                }
+            };
+            let heard = async {
+                let end = end(&mut events).await;
+                (end, env.now().since(woken_at))
+            };
+            let ((end, after), ()) = tokio::join!(heard, standstills);
+            assert_eq!(end, LinkEnd::Silent, "{further} more");
+            assert!(after <= 2 * small().silence(), "{further} more: {after:?}");
+        });
+    }
+}
+
+#[test]
 fn slow_long_record_is_not_silence_but_an_endless_one_is_broken() {
     run(async |env| {
         let (_link, mut events, mut peer) = raw(&env, small());

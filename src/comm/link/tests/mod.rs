@@ -1,5 +1,6 @@
 //! Tests of two links on one pipe, or of a link and a peer that the test controls.
 
+mod answers;
 mod hostile;
 mod pair;
 mod renewal;
@@ -24,7 +25,7 @@ use crate::{
     },
     testing::{
         keys::record_pair,
-        stepped_world::{SECOND, run},
+        stepped_world::{SECOND, run, stand_still},
     },
     wire::{codec, frame::Frame},
 };

@@ -316,3 +316,36 @@ fn link_falls_silent_when_the_driver_of_its_node_hangs() {
         assert!(env.now().since(hung_at) <= 2 * small().silence());
     });
 }
+
+/// Has the driver of some nodes take its turns for so many seconds.
+async fn turns(env: &Env, driver: &DriverStamp, seconds: u32) {
+    for _ in 0..4 * seconds {
+        driver.set(env.now());
+        env.sleep(SECOND / 4).await;
+    }
+}
+
+#[test]
+fn link_of_two_nodes_that_stood_still_together_goes_on() {
+    for tenths in [11, 13, 16, 21, 50, 600] {
+        run(async |env| {
+            let (near, far) = secured_pair(ROOM);
+            let driver = DriverStamp::default();
+            let (near, mut near_events) = start_driven(&env, 1, near, small(), driver.clone());
+            let (far, mut far_events) = start_driven(&env, 2, far, small(), driver.clone());
+            turns(&env, &driver, 10).await;
+            for _ in 0..3 {
+                stand_still(SECOND / 10 * tenths).await;
+                // Their drivers need a moment, too.
+                env.sleep(SECOND / 50).await;
+                turns(&env, &driver, 5).await;
+            }
+            assert!(near.is_open() && far.is_open(), "{tenths} tenths");
+            for events in [&mut near_events, &mut far_events] {
+                while let Ok((_, event)) = events.try_recv() {
+                    assert!(matches!(event, Incoming::Beat(_)), "{event:?}");
+                }
+            }
+        });
+    }
+}
