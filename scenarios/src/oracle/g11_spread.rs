@@ -4,7 +4,8 @@
 //! 1. A master lives from its start until it ends or is drained. Who has which workers is told by the
 //!    masters' own lines.
 //! 2. A quiet time begins some time after the last fault that touched a node or the store. From then on
-//!    each move that is needed has its time, once all workers have rested from moves before.
+//!    each move that is needed has its time, once all workers have rested from moves before and the first
+//!    of them has its turn.
 //! 3. Runs in which a worker may have lost its identity are not judged: what is left of it still counts
 //!    for the others.
 
@@ -13,7 +14,7 @@ use std::{collections::BTreeSet, time::Duration};
 use chatchat::{
     config::Config,
     model::event::Event,
-    protocol::worker::moving::{REST_MAX, REST_MIN, STANDS_FOR},
+    protocol::worker::moving::{REST_MAX, REST_MIN, STANDS_FOR, turn},
 };
 
 use super::{
@@ -198,7 +199,9 @@ fn due_from(evidence: &Evidence<'_>, shares: &Shares<'_>, at: Duration) -> Durat
     let each = moves_within(&cluster.config);
     let workers = (0..cluster.workers).map(Place::Worker);
     let rested = workers.map(|worker| rested(evidence, worker, at)).max().unwrap_or_default();
-    at.max(rested) + each.saturating_mul(shares.moves_left(cluster.workers))
+    // Nobody moves in the second half of a turn.
+    let between = turn(cluster.config.store_poll_interval) / 2;
+    at.max(rested) + between + each.saturating_mul(shares.moves_left(cluster.workers))
 }
 
 /// Returns the time from which a worker may move again, if all that it did by a time but its first
@@ -323,9 +326,9 @@ mod tests {
 
     #[test]
     fn workers_that_leave_a_master_together_are_reported() {
-        let mut made = both_at_one(&[], 30_000);
-        moves_over(&mut made, 46_000, 0);
-        moves_over(&mut made, 46_500, 1);
+        let mut made = both_at_one(&[], 24_000);
+        moves_over(&mut made, 40_000, 0);
+        moves_over(&mut made, 40_500, 1);
         assert_eq!(made.rules(judge), ["g11.uneven", "g11.together"]);
         let mut made = both_at_one(&[], 30_000);
         moves_over(&mut made, 46_000, 0);

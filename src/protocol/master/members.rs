@@ -298,10 +298,14 @@ impl Master {
         }
     }
 
-    /// Returns whether a master has been out for so long that anyone may call its workers failed.
+    /// Returns whether a master has been out for so long that anyone may call its workers failed. One
+    /// that is linked speaks for its own workers, as this one does: what is cut from the store together
+    /// with its workers would else have them called failed as often as they register.
     fn is_given_up(&self, now: Mono, master: &NodeId) -> bool {
-        self.watch.is_out_for(now, master, ORPHANED_AFTER)
-            || (self.watch.knows_anyone() && self.watch.is_long_gone(now, master))
+        let is_heard = *master == self.me.node || self.peers.contains_key(master);
+        let is_out = self.watch.is_out_for(now, master, ORPHANED_AFTER)
+            || (self.watch.knows_anyone() && self.watch.is_long_gone(now, master));
+        is_out && !is_heard
     }
 
     /// Compares a peer's digest with this directory, and sends members when they keep differing.

@@ -152,7 +152,7 @@ impl Worker {
             search,
             registry: Registry::new(config.directory_max),
             watch: MasterWatch::new(config.master_out_after),
-            moving: Moving::default(),
+            moving: Moving::new(config.store_poll_interval),
             moves_to: None,
             gossip: Gossip::default(),
             replication: Replication::default(),

@@ -2,12 +2,19 @@
 //!
 //! ```text
 //!   own master's row stands still, another one's goes on  ──► move: it is cut from the store
-//!   own master has the most workers, another one two less ──► the worker of highest id moves
+//!   own master has the most workers, another one two less ──► the worker moves whose turn it is:
+//!
+//!   0 s    3 s          9 s     15 s            21 s    27 s
+//!   stands │ highest id │ nobody │ second highest │ nobody │ ..   after the lowest id the highest again
 //! ```
 //!
 //! 1. A reason has to stand for a while before the worker moves: what one reading shows may be old.
-//! 2. Only the domain with the most workers gives one away, so that one worker moves at a time.
-//! 3. After a move the next one waits, twice as long each time: a master that takes nobody in
+//! 2. Only the domain with the most workers gives one away, and its workers take turns, so that one
+//!    moves at a time. One that cannot move lets its turn pass, and the next one has its own. When a
+//!    worker moves, the turns begin anew for those behind it.
+//! 3. A worker moves in the first half of its turn. The other half is for those that read the rows a
+//!    little earlier or later: a move shows to all before the next turn begins.
+//! 4. After a move the next one waits, twice as long each time: a master that takes nobody in
 //!    costs its neighbours little.
 
 use std::time::Duration;
@@ -25,25 +32,44 @@ pub const REST_MIN: Duration = Duration::from_secs(4);
 pub const REST_MAX: Duration = Duration::from_secs(600);
 /// Time without a move after which the wait is short again.
 pub const CALM_AFTER: Duration = Duration::from_secs(1200);
+/// Turn of a worker, at least.
+const TURN_MIN: Duration = Duration::from_secs(12);
+
+/// Returns the turn of each worker of a crowded master, where workers read the masters' rows at this
+/// interval: each reads them in either half.
+#[must_use]
+pub fn turn(poll_interval: Duration) -> Duration {
+    TURN_MIN.max(poll_interval.saturating_mul(4))
+}
 
 /// Reason for a move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Reason {
     /// The own master does not write to the store, and another one does.
     CutOff,
     /// Another master has two workers less, or more.
-    Crowded,
+    Crowded {
+        /// Workers of the own master whose turns come before.
+        before: Vec<NodeId>,
+    },
 }
 
 /// Decision whether, when and where to move.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Moving {
+    turn: Duration,
     reason: Option<(Reason, Mono)>,
     not_before: Mono,
     rest: Duration,
 }
 
 impl Moving {
+    /// Creates the decision of a worker that reads the masters' rows at this interval.
+    pub(super) fn new(poll_interval: Duration) -> Self {
+        let (turn, rest) = (turn(poll_interval), Duration::ZERO);
+        Self { turn, reason: None, not_before: Mono::ZERO, rest }
+    }
+
     /// Returns the master to move to, by a fresh reading of the masters' rows. Call it after each.
     pub(super) fn on_rows(
         &mut self,
@@ -56,12 +82,14 @@ impl Moving {
             self.reason = None;
             return None;
         };
-        let since = match self.reason {
-            Some((known, since)) if known == reason => since,
+        let since = match &self.reason {
+            Some((known, since)) if *known == reason => *since,
             _ => now,
         };
+        let workers = registry.workers_of(&master).count();
+        let is_due = is_due(now.since(since), &reason, self.turn, workers);
         self.reason = Some((reason, since));
-        if now.since(since) < STANDS_FOR || now < self.not_before {
+        if !is_due || now < self.not_before {
             return None;
         }
         let is_calm = now.since(self.not_before) >= CALM_AFTER;
@@ -70,6 +98,15 @@ impl Moving {
         self.reason = None;
         Some(to)
     }
+}
+
+/// Returns whether a worker may move whose reason stands for so long. Its master has so many workers.
+fn is_due(stands_for: Duration, reason: &Reason, turn: Duration, workers: usize) -> bool {
+    let Some(passed) = stands_for.checked_sub(STANDS_FOR) else { return false };
+    let Reason::Crowded { before } = reason else { return true };
+    let (passed, turn) = (passed.as_nanos(), turn.as_nanos());
+    let (turns, into) = (passed / turn, passed % turn);
+    turns % workers.max(1) as u128 == before.len() as u128 && into < turn / 2
 }
 
 /// Returns the reason for a move now, if there is one, and the emptiest master that writes.
@@ -92,6 +129,34 @@ fn reason(
     }
     let own = workers(&master);
     let is_fullest = counted.iter().all(|other| *other < (own, master));
-    let is_last = registry.workers_of(&master).last() == Some(&me);
-    (own >= least + 2 && is_fullest && is_last).then_some((Reason::Crowded, to))
+    if own < least + 2 || !is_fullest {
+        return None;
+    }
+    let before = registry.workers_of(&master).filter(|worker| **worker > me).copied().collect();
+    Some((Reason::Crowded { before }, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_of_two_workers_that_read_a_little_apart_never_meet() {
+        for poll in [1, 5, 15] {
+            let turn = turn(Duration::from_secs(poll));
+            let (half, round) = (turn.as_secs() / 2, 4 * turn.as_secs());
+            let due = |place: u8, second: u64| {
+                let before = (0..place).map(|n| NodeId([n; 16])).collect();
+                is_due(Duration::from_secs(second), &Reason::Crowded { before }, turn, 4)
+            };
+            for place in 0..4 {
+                let seconds: Vec<_> = (0..2 * round).filter(|second| due(place, *second)).collect();
+                assert!(seconds.len() as u64 >= half, "each has its turn: {seconds:?}");
+                let near = |second: &u64| *second..=second + half;
+                let is_due_to_others =
+                    |second: u64| (0..4).any(|other| other != place && due(other, second));
+                assert!(!seconds.iter().flat_map(near).any(is_due_to_others), "of {place}");
+            }
+        }
+    }
 }

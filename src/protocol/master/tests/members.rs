@@ -250,3 +250,47 @@ fn registration_of_an_earlier_life_of_this_master_is_ended() {
     lab.master.on_masters(lab.now, None, &mut lab.out);
     assert!(!lab.has(|effect| matches!(effect, Effect::Publish { .. })), "it is back");
 }
+
+/// Reads the rows of masters 1 to 3 for so many seconds; only that of master 3 changes.
+fn rows_stand(lab: &mut Lab, seconds: u64) {
+    let row = master_watch::tests::row;
+    for _ in 0..seconds {
+        lab.now = lab.now + Duration::from_secs(1);
+        let beat = lab.now.as_ns() / 1_000_000_000;
+        let rows = vec![row(1, 1, 1), row(2, 1, 1), row(3, 1, beat)];
+        lab.master.on_masters(lab.now, Some(rows), &mut lab.out);
+    }
+}
+
+/// Returns whether a worker was announced as failed.
+fn is_called_failed(lab: &Lab, worker: &Member) -> bool {
+    lab.has(|effect| {
+        matches!(effect, Effect::Event(Event::Announce { node, state: MemberState::Failed, .. })
+            if *node == worker.fact.node)
+    })
+}
+
+#[test]
+fn worker_of_a_linked_master_that_is_out_is_called_failed_only_when_the_link_is_over() {
+    let mut lab = Lab::new(0);
+    let mut theirs = worker(1, 1);
+    theirs.fact.master = holder(2).node;
+    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
+    lab.master.on_members(lab.now, LinkId(50), vec![theirs.clone()], &mut lab.out);
+    rows_stand(&mut lab, 20);
+    assert!(!lab.master.watch().is_in(&holder(2).node), "it is out for the store");
+    assert!(!is_called_failed(&lab, &theirs));
+    let lost = LinkOver::Lost("silent".to_owned());
+    lab.master.on_link_over(lab.now, LinkId(50), &lost, &mut lab.out);
+    rows_stand(&mut lab, 1);
+    assert!(is_called_failed(&lab, &theirs));
+}
+
+#[test]
+fn worker_of_a_master_whose_own_row_stands_is_not_called_failed_by_it() {
+    let mut lab = Lab::new(1);
+    rows_stand(&mut lab, 20);
+    assert!(!lab.master.watch().is_in(&holder(1).node), "its writes do not come through");
+    assert!(!is_called_failed(&lab, &worker(1, 1)));
+    assert_eq!(lab.master.registrations().len(), 1);
+}

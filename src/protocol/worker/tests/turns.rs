@@ -1,0 +1,57 @@
+//! Turns in which the workers of a crowded master move away.
+
+use super::*;
+
+/// Workers of master 9 beside this one: so many with lower ids, then so many with higher ones.
+fn others(lower: usize, higher: usize) -> Vec<Member> {
+    let own = me(1, MemberState::In).fact.node;
+    let all = (2..200).map(|n| worker_of(n, 9));
+    let (below, above): (Vec<_>, Vec<_>) = all.partition(|it| it.fact.node < own);
+    below.into_iter().take(lower).chain(above.into_iter().take(higher)).collect()
+}
+
+/// A worker of master 9 beside so many with lower ids, and with higher ones.
+fn crowded(lower: usize, higher: usize) -> Worker {
+    let mut worker = worker(0);
+    register(&mut worker, at(0), others(lower, higher));
+    worker
+}
+
+/// Has the worker read each second, while masters 8 and 9 write, until it leaves. Returns the second.
+fn leaves_at(worker: &mut Worker, from: u64, to: u64) -> Option<u64> {
+    (from..=to).find(|second| !read_rows(worker, *second, *second, &[8, 9]).is_empty())
+}
+
+/// The worker with the next higher id has moved to master 8.
+fn first_moves(worker: &mut Worker, now: Mono, mut first: Member) {
+    first.fact.registration = Registration(2);
+    first.fact.master = member(8, Role::Master, 1, MemberState::In).fact.node;
+    worker.on_members(now, vec![first], &mut Vec::new());
+}
+
+#[test]
+fn worker_has_its_turn_when_those_before_it_do_not_move() {
+    for (lower, higher, second) in [(3, 0, 3), (2, 1, 15), (1, 2, 27), (0, 3, 39)] {
+        let left = leaves_at(&mut crowded(lower, higher), 0, 60);
+        assert_eq!(left, Some(second), "{higher} come before it");
+    }
+}
+
+#[test]
+fn turns_begin_anew_behind_a_worker_that_moves() {
+    let mut worker = crowded(1, 1);
+    assert_eq!(leaves_at(&mut worker, 0, 14), None);
+    first_moves(&mut worker, at(14_500), others(1, 1).remove(1));
+    assert_eq!(leaves_at(&mut worker, 15, 100), None, "two are no more than one and one");
+    let mut worker = crowded(2, 1);
+    assert_eq!(leaves_at(&mut worker, 0, 14), None);
+    first_moves(&mut worker, at(14_500), others(2, 1).remove(2));
+    assert_eq!(leaves_at(&mut worker, 15, 100), Some(18), "it is the first of three now");
+}
+
+#[test]
+fn worker_that_could_not_read_in_its_turn_waits_for_its_next_one() {
+    let mut worker = crowded(1, 0);
+    assert_eq!(leaves_at(&mut worker, 0, 2), None);
+    assert_eq!(leaves_at(&mut worker, 10, 60), Some(27), "the other one had the turn between");
+}
