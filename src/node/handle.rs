@@ -69,6 +69,12 @@ impl DrainSignal {
         self.0.has_begun.store(true, Ordering::Relaxed);
     }
 
+    /// Returns whether the master hands over, or did.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.0.has_begun.load(Ordering::Relaxed)
+    }
+
     /// Says that nobody is here any more: the front end is to close, then the master leaves.
     pub fn close(&self) {
         self.0.is_closing.store(true, Ordering::Relaxed);
@@ -136,7 +142,7 @@ impl MasterHandle {
     /// Whether the master is being drained.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.drain.0.has_begun.load(Ordering::Relaxed)
+        self.drain.has_begun()
     }
 
     /// Waits until the front end is to close; for ever if the master ends in another way.

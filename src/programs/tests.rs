@@ -3,6 +3,8 @@
 
 mod closings;
 mod held;
+mod lives;
+mod operators;
 mod readiness;
 mod restored;
 

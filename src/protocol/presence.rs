@@ -57,7 +57,7 @@ pub struct PresenceDue {
     pub touch: Option<Vec<SessionKey>>,
     /// Sessions to take off the list in one statement, with the store time of their last touch.
     pub leave: Vec<(SessionKey, u64)>,
-    /// Sessions to note as in use in one statement. It has no answer.
+    /// Sessions to note as in use in one statement.
     pub used: Vec<SessionKey>,
 }
 
@@ -211,8 +211,8 @@ impl Presence {
         self.uses.forget(key);
     }
 
-    /// Takes the reports that are due. Answer a touch with [`Presence::on_touched`] and leaves with
-    /// [`Presence::on_left`].
+    /// Takes the reports that are due. Answer a touch with [`Presence::on_touched`], leaves with
+    /// [`Presence::on_left`], and a note of uses that failed with [`Presence::on_uses_failed`].
     pub fn due(&mut self, now: Mono) -> PresenceDue {
         let is_time = !self.touching && now >= self.touch_at;
         let used = if is_time { self.uses.take(now) } else { Vec::new() };
@@ -221,6 +221,16 @@ impl Presence {
         let leave = if self.leaving { Vec::new() } else { self.leave(now) };
         self.leaving |= !leave.is_empty();
         PresenceDue { touch, leave, used }
+    }
+
+    /// Has the uses of a note that failed go with a later one.
+    pub fn on_uses_failed(&mut self, keys: Vec<SessionKey>) {
+        self.uses.put_back(keys);
+    }
+
+    /// Takes all uses that wait, each page for one statement: this master ends.
+    pub fn take_uses(&mut self) -> Vec<Vec<SessionKey>> {
+        self.uses.take_all()
     }
 
     fn leave(&mut self, now: Mono) -> Vec<(SessionKey, u64)> {

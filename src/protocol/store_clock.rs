@@ -1,8 +1,10 @@
-//! Watch over the store's clock by this node's monotonic one.
+//! Watch over the store's clock by a monotonic one of this node.
 //!
 //! 1. A reading lies somewhere between its question and its answer, so a slow store, a pause of
 //!    this node or of the store never looks like a jump.
 //! 2. The first reading has nothing to be compared with and is no jump.
+//! 3. The node's clock has to go on while its host sleeps (`Env::continuous_now`): of one that stands
+//!    still then, each sleep looks like a jump of the store's.
 
 use std::time::Duration;
 

@@ -272,11 +272,13 @@ impl<S: Copy + Ord> Streams<S> {
     }
 
     /// Notes that the store did not answer to a read. Returns the read that is to be repeated
-    /// after [`READ_RETRY`]; `None` if nobody needs it any more.
+    /// after [`READ_RETRY`]; `None` if nobody needs it any more. Then [`take`](Self::take): a reader of
+    /// an earlier epoch is reset, and the store that is there now may not have the board.
     #[must_use]
-    pub fn on_read_failed(&mut self, id: S, board: BoardName) -> Option<StoreRead> {
+    pub fn on_read_failed(&mut self, id: S, tails: &Tails, board: BoardName) -> Option<StoreRead> {
         let stream = self.open.get_mut(&id)?;
-        let after = stream.reader.cursor().boards.get(&board).copied();
+        let cursor = stream.reader.cursor();
+        let after = cursor.boards.get(&board).copied().filter(|_| cursor.epoch == tails.epoch());
         match after {
             Some(after) if !stream.is_over => Some(StoreRead { board, after }),
             _ => {

@@ -147,7 +147,8 @@ impl Store {
     }
 
     /// Marks an incarnation of a master as alive. [`StoreError::Stale`] when a newer one is
-    /// registered.
+    /// registered, or when it left; [`StoreError::Unknown`] when it was taken off the list for its
+    /// silence alone.
     pub async fn touch_master(&self, holder: Holder, draining: bool) -> Result<(), StoreError> {
         ask!(self, Op::TouchMaster { holder, draining }, OpReply::Done => ())
     }

@@ -56,7 +56,9 @@ pub enum Op {
     /// left, or if a newer one is listed than the master saw.
     RegisterMaster(MasterRow),
     /// Marks an incarnation of a master as alive. [`Stale`](super::StoreError::Stale) if a newer
-    /// one is registered.
+    /// one is registered, or if this one left or was expelled;
+    /// [`Unknown`](super::StoreError::Unknown) if it was taken off the list for its silence alone: it
+    /// may register anew.
     TouchMaster {
         /// The master and its incarnation.
         holder: Holder,

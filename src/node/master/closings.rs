@@ -3,50 +3,64 @@
 //! 1. A poll reads one page. A full one is followed by the next at once, beside the poll and one at a time: a
 //!    log-out waits for no more than the store takes to list what it keeps, also at a master that just started.
 
-use super::{Driver, input::Input};
-use crate::{model::ids::SessionKey, store::is_full_page};
+use super::{
+    Driver,
+    input::{ClosingsMark, ClosingsPage, Input},
+};
+use crate::{model::ids::StoreEpoch, store::is_full_page};
 
 /// Place in the store's list of closed sessions.
 ///
 /// It begins at the oldest that is kept: a node database may give out a session that ended long ago.
 #[derive(Debug, Default)]
 pub(super) struct Closings {
-    mark: u64,
+    mark: ClosingsMark,
     /// Whether a page is being read beside the poll.
     reads_on: bool,
 }
 
 impl Closings {
     /// Returns the mark from which a poll reads, unless that is being done beside it.
-    pub(super) fn of_poll(&self) -> Option<u64> {
+    pub(super) fn of_poll(&self) -> Option<ClosingsMark> {
         (!self.reads_on).then_some(self.mark)
     }
 
+    /// Begins again at the oldest: the store of another epoch has numbers of its own.
+    pub(super) fn on_epoch(&mut self, epoch: StoreEpoch) {
+        *self = Self { mark: ClosingsMark { epoch, number: 0 }, reads_on: false };
+    }
+
     /// Takes in the end of a page. Returns the mark from which the next one is to be read now, if there is one.
-    fn on_page(&mut self, is_full: bool, mark: u64) -> Option<u64> {
-        self.reads_on = is_full && mark > self.mark;
-        self.mark = mark;
-        self.reads_on.then_some(mark)
+    fn on_page(&mut self, from: ClosingsMark, is_full: bool, number: u64) -> Option<ClosingsMark> {
+        if from.epoch != self.mark.epoch {
+            return None;
+        }
+        self.reads_on = is_full && number > self.mark.number;
+        self.mark.number = number;
+        self.reads_on.then_some(self.mark)
     }
 
     /// Takes in that the store did not answer: the next poll reads from the same mark.
-    fn on_failure(&mut self) {
-        self.reads_on = false;
+    fn on_failure(&mut self, from: ClosingsMark) {
+        if from.epoch == self.mark.epoch {
+            self.reads_on = false;
+        }
     }
 }
 
 impl Driver {
     /// Ends the sessions of a page, and has the next one read if there may be more.
-    pub(super) fn on_closings(&mut self, page: Option<(Vec<SessionKey>, u64)>) {
-        let Some((keys, mark)) = page else { return self.poll.closings.on_failure() };
-        let next = self.poll.closings.on_page(is_full_page(&keys), mark);
+    pub(super) fn on_closings(&mut self, from: ClosingsMark, page: Option<ClosingsPage>) {
+        let Some((keys, number)) = page else { return self.poll.closings.on_failure(from) };
+        let next = self.poll.closings.on_page(from, is_full_page(&keys), number);
         for key in keys {
             self.on_session_closed(key);
         }
-        if let Some(mark) = next {
+        if let Some(from) = next {
             let store = self.store.clone();
             self.spawn("closings", async move {
-                Input::ClosingsRead(store.closed_since(mark).await.ok())
+                let page = store.closed_since(from.number).await.ok();
+                Input::ClosingsRead { from, page }
             });
         }
     }
@@ -56,24 +70,42 @@ impl Driver {
 mod tests {
     use super::*;
 
+    fn mark(epoch: u64, number: u64) -> ClosingsMark {
+        ClosingsMark { epoch: StoreEpoch(epoch), number }
+    }
+
     #[test]
     fn full_page_of_closings_is_followed_by_the_next_and_no_poll_reads_meanwhile() {
         let mut closings = Closings::default();
-        assert_eq!(closings.of_poll(), Some(0));
-        assert_eq!(closings.on_page(true, 10), Some(10));
+        assert_eq!(closings.of_poll(), Some(mark(0, 0)));
+        assert_eq!(closings.on_page(mark(0, 0), true, 10), Some(mark(0, 10)));
         assert_eq!(closings.of_poll(), None, "the page comes beside the poll");
-        assert_eq!(closings.on_page(true, 20), Some(20));
-        assert_eq!(closings.on_page(false, 25), None);
-        assert_eq!(closings.of_poll(), Some(25));
+        assert_eq!(closings.on_page(mark(0, 10), true, 20), Some(mark(0, 20)));
+        assert_eq!(closings.on_page(mark(0, 20), false, 25), None);
+        assert_eq!(closings.of_poll(), Some(mark(0, 25)));
     }
 
     #[test]
     fn closings_that_were_not_read_and_a_list_that_stands_still_are_left_to_the_next_poll() {
         let mut closings = Closings::default();
-        assert_eq!(closings.on_page(true, 10), Some(10));
-        closings.on_failure();
-        assert_eq!(closings.of_poll(), Some(10));
-        assert_eq!(closings.on_page(true, 10), None, "a full page that ends where it began");
-        assert_eq!(closings.of_poll(), Some(10));
+        assert_eq!(closings.on_page(mark(0, 0), true, 10), Some(mark(0, 10)));
+        closings.on_failure(mark(0, 10));
+        assert_eq!(closings.of_poll(), Some(mark(0, 10)));
+        let next = closings.on_page(mark(0, 10), true, 10);
+        assert_eq!(next, None, "a full page that ends where it began");
+        assert_eq!(closings.of_poll(), Some(mark(0, 10)));
+    }
+
+    #[test]
+    fn restored_store_is_read_from_its_oldest_closing_whatever_was_on_its_way() {
+        let mut closings = Closings::default();
+        let old = closings.on_page(mark(0, 0), true, 900).expect("there is more");
+        closings.on_epoch(StoreEpoch(2));
+        assert_eq!(closings.of_poll(), Some(mark(2, 0)), "its numbers are lower");
+        assert_eq!(closings.on_page(old, true, 1000), None, "of the store before");
+        assert_eq!(closings.of_poll(), Some(mark(2, 0)));
+        assert_eq!(closings.on_page(mark(2, 0), true, 10), Some(mark(2, 10)));
+        closings.on_failure(old);
+        assert_eq!(closings.of_poll(), None, "the next page of the new one is being read");
     }
 }

@@ -256,16 +256,25 @@ impl Driver {
             }
             Input::MasterTouched(answer) => {
                 ends_if_superseded(&answer)?;
+                if matches!(answer, Err(StoreError::Unknown { .. })) {
+                    return Err(NodeError::Unlisted);
+                }
                 self.on_touched(now, &answer);
             }
             Input::SessionsTouched { keys, answer } => self.on_sessions_touched(&keys, answer),
+            Input::SessionsUsed { keys, answer } => {
+                // What it refused for good it would refuse again, before all others.
+                if matches!(answer, Err(StoreError::Away { .. } | StoreError::Busy)) {
+                    self.people.presence.on_uses_failed(keys);
+                }
+            }
             Input::SessionsLeft => self.people.presence.on_left(),
             Input::Denied { node, answer, reply } => self.on_denied(node, answer, reply),
             Input::WorkerAnsweredDrain { link, answer, reply } => {
                 self.on_worker_answered_drain(link, answer, reply);
             }
             Input::StorePolled(polled) => self.on_polled(now, *polled),
-            Input::ClosingsRead(page) => self.on_closings(page),
+            Input::ClosingsRead { from, page } => self.on_closings(from, page),
             Input::BoardsRead(answer) => self.on_fresh_boards(answer),
             Input::UsersRead(answer) => self.on_fresh_users(answer),
             Input::SessionLookedUp { key, answer } => self.on_session(key, &answer),

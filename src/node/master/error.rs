@@ -31,6 +31,9 @@ pub enum NodeError {
     /// A newer life of this very node is registered.
     #[error("a newer life of this node is registered; this one stops")]
     Superseded,
+    /// The store took this master off its list, as it was silent for too long.
+    #[error("the store took this master off its list, as it was silent for too long")]
+    Unlisted,
     /// The store refused for good.
     #[error("the store refused: {0}")]
     Store(StoreError),

@@ -5,16 +5,15 @@ use std::{sync::Mutex, sync::PoisonError, time::Duration};
 
 use super::{
     Driver,
-    asking::hear_in_groups,
+    held_ids::ids_at,
     input::Input,
     reads::WantBoards,
     waiters::{Waiter, handed_in},
 };
 use crate::{
     comm::{Link, Responder},
-    env::Env,
     model::{
-        bounds::{HAND_OVER_VERSION, HELD_ANSWERS_MAX, HELD_MAX, HOLD_TRIES_MAX},
+        bounds::{HAND_OVER_VERSION, HOLD_TRIES_MAX},
         held::{HandInReply, HeldPost, HoldReply},
         ids::{LinkId, PostId, Resource, UserId},
         message::{Request, Response, Task, Update},
@@ -45,9 +44,6 @@ const fn state_of(outcome: &Outcome) -> Option<HeldState> {
 
 /// Age from which a held post becomes a dead letter.
 const HELD_FOR_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Most ids of held posts in one answer: it fits into a frame.
-const IDS_MAX: usize = HELD_ANSWERS_MAX * HELD_MAX;
 
 impl Driver {
     /// Asks workers to hold a post until two do.
@@ -167,7 +163,7 @@ impl Driver {
 
     /// Answers another master with the ids of a person's posts on the disks of this one's workers.
     pub(super) fn pass_held_of(&self, user: UserId, reply: Responder) {
-        let holders: Vec<_> = self.links.holders().cloned().collect();
+        let holders: Vec<_> = self.links.holders().collect();
         // One that is silent must not keep what the others said from who asks.
         let (env, limit) = (self.env.clone(), self.limit_for_a_peer());
         self.env.spawn("pass-held-of", async move {
@@ -182,12 +178,12 @@ impl Driver {
         user: UserId,
         state: Consistency,
     ) -> impl Future<Output = Vec<PostId>> + Send + use<> {
-        let mut links: Vec<_> = self.links.holders().cloned().collect();
+        let mut nodes: Vec<_> = self.links.holders().collect();
         if state == Consistency::Weak {
-            links.extend(self.core.peers().filter_map(|(_, link)| self.links.get(link).cloned()));
+            nodes.extend(self.core.peers().filter_map(|(_, link)| self.links.asked(link)));
         }
         let (env, limit) = (self.env.clone(), self.config.store_timeout);
-        async move { ids_at(&env, links, user, limit).await }
+        async move { ids_at(&env, nodes, user, limit).await }
     }
 
     /// Answers with a session, the boards, and the person's posts that wait.
@@ -274,65 +270,5 @@ async fn ask_to_hold(
         Ok(_) => HoldReply::Failed,
         Err(error) if error.nothing_was_done() => HoldReply::Failed,
         Err(_) => HoldReply::Unknown,
-    }
-}
-
-/// Asks all these nodes for a person's posts, in this order.
-async fn ids_at(env: &Env, links: Vec<Link>, user: UserId, limit: Duration) -> Vec<PostId> {
-    let ask = move |link: Link, limit: Duration| async move {
-        match link.call(Request::HeldOf(user), limit).await {
-            Ok(Response::HeldOf(ids)) => Some(ids),
-            _ => None,
-        }
-    };
-    gather(env, links, limit, ask).await
-}
-
-/// Gathers the ids that all these nodes tell, [`IDS_MAX`] at most.
-async fn gather<N, F>(
-    env: &Env,
-    nodes: Vec<N>,
-    limit: Duration,
-    ask: impl Fn(N, Duration) -> F,
-) -> Vec<PostId>
-where
-    F: Future<Output = Option<Vec<PostId>>>,
-{
-    let mut all = Vec::new();
-    let take = |mut ids: Vec<PostId>| {
-        ids.truncate(HELD_MAX.min(IDS_MAX - all.len()));
-        all.append(&mut ids);
-        all.len() >= IDS_MAX
-    };
-    hear_in_groups(env, nodes, HELD_ANSWERS_MAX, limit, ask, take).await;
-    all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::stepped_world::{SECOND, run};
-
-    /// Gathers what nodes tell: each tells these ids, at once.
-    fn gathered(nodes: Vec<Vec<PostId>>) -> Vec<PostId> {
-        let ask = |ids: Vec<PostId>, _: Duration| async move { Some(ids) };
-        run(|env| async move { gather(&env, nodes, SECOND, ask).await })
-    }
-
-    #[test]
-    fn post_at_the_last_of_more_holders_than_are_asked_at_a_time_is_found() {
-        let mut nodes = vec![Vec::new(); HELD_ANSWERS_MAX + 8];
-        nodes[HELD_ANSWERS_MAX + 7].push(PostId([7; 16]));
-        assert_eq!(gathered(nodes), [PostId([7; 16])]);
-    }
-
-    #[test]
-    fn ids_are_bounded_of_each_node_and_of_all_together() {
-        let id = |n: usize| PostId(u128::try_from(n).expect("small").to_le_bytes());
-        let told = gathered(vec![(0..2 * HELD_MAX).map(id).collect(), vec![id(9000)]]);
-        assert_eq!(told.len(), HELD_MAX + 1);
-        assert!(told.contains(&id(9000)));
-        let all = gathered(vec![(0..HELD_MAX).map(id).collect(); HELD_ANSWERS_MAX + 2]);
-        assert_eq!(all.len(), IDS_MAX);
     }
 }

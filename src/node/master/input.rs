@@ -6,7 +6,9 @@ use super::{NodeError, key_maker::MadeKeys};
 use crate::{
     comm::{Responder, SecureStream, handshake::Ready},
     model::{
-        ids::{BoardName, KeyEpoch, LinkId, NodeId, PostId, Resource, SessionKey, UserId},
+        ids::{
+            BoardName, KeyEpoch, LinkId, NodeId, PostId, Resource, SessionKey, StoreEpoch, UserId,
+        },
         message::ForwardReply,
         read_order::ReadNumber,
         rows::{
@@ -34,12 +36,22 @@ pub(super) type DrainReply = oneshot::Sender<Result<u64, WorkerDrainError>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct StreamId(pub(super) u64);
 
+/// Place in the list of closed sessions of the store of this epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ClosingsMark {
+    pub(super) epoch: StoreEpoch,
+    pub(super) number: u64,
+}
+
+/// Page of the closed sessions that follow a mark, with the number of the last one.
+pub(super) type ClosingsPage = (Vec<SessionKey>, u64);
+
 /// Answers of one round of reads; `None` where the store did not answer.
 pub(super) struct Polled {
     pub(super) boards: Option<Boards>,
     pub(super) masters: Option<Vec<MasterRow>>,
     pub(super) admission: Option<(ReadNumber, Admission)>,
-    pub(super) closed: Option<(Vec<SessionKey>, u64)>,
+    pub(super) closed: Option<(ClosingsMark, ClosingsPage)>,
 }
 
 /// Secured stream that is ready to become a link.
@@ -72,6 +84,8 @@ pub(super) enum Input {
     MasterTouched(Result<(), StoreError>),
     /// The active sessions of this master were touched, or were not.
     SessionsTouched { keys: Vec<SessionKey>, answer: Result<u64, StoreError> },
+    /// Sessions that only send requests were noted as in use, or were not.
+    SessionsUsed { keys: Vec<SessionKey>, answer: Result<(), StoreError> },
     /// Sessions of this master were taken off the list, or were not.
     SessionsLeft,
     /// The store denied a node that an operator expels; `false` if there is no such node.
@@ -80,9 +94,8 @@ pub(super) enum Input {
     WorkerAnsweredDrain { link: LinkId, answer: Result<u64, WorkerDrainError>, reply: DrainReply },
     /// The store was polled.
     StorePolled(Box<Polled>),
-    /// A further page of closed sessions was read, with the next mark; `None` when the store did not
-    /// answer.
-    ClosingsRead(Option<(Vec<SessionKey>, u64)>),
+    /// A further page of closed sessions was read; `None` when the store did not answer.
+    ClosingsRead { from: ClosingsMark, page: Option<ClosingsPage> },
     /// The boards were read for requests that wait.
     BoardsRead(Result<Boards, StoreError>),
     /// The active people were read, for requests that wait or because it was time.
@@ -122,11 +135,12 @@ impl DriverInput for Input {
             | Self::LetterWritten(_)
             | Self::MasterTouched(_)
             | Self::SessionsTouched { .. }
+            | Self::SessionsUsed { .. }
             | Self::SessionsLeft
             | Self::Denied { .. }
             | Self::WorkerAnsweredDrain { .. }
             | Self::StorePolled(_)
-            | Self::ClosingsRead(_)
+            | Self::ClosingsRead { .. }
             | Self::KeyMade { .. }
             | Self::LinkAccepted(_)
             | Self::MasterDialed { .. } => true,

@@ -3,11 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::{
     Driver,
     admission::AdmissionGate,
+    held_ids::{self, Asked},
     input::{Arrival, Input},
 };
 use crate::{
@@ -121,6 +122,8 @@ pub(super) struct Links {
     memory: BTreeMap<NodeId, u64>,
     /// Numbers of posts that wait on the disks of workers, above 0.
     held: BTreeMap<LinkId, u32>,
+    /// Places of questions for people's posts over each link.
+    held_asks: BTreeMap<LinkId, Arc<Semaphore>>,
     /// Epoch in which it was last told of an open link that it was too full for a publish.
     full: BTreeMap<LinkId, KeyEpoch>,
     /// State that beats carry: strong, able to have things written, and to know somebody who is.
@@ -145,6 +148,7 @@ impl Links {
             last: 0,
             memory: BTreeMap::new(),
             held: BTreeMap::new(),
+            held_asks: BTreeMap::new(),
             full: BTreeMap::new(),
             state: State::default(),
             refusals,
@@ -159,6 +163,7 @@ impl Links {
             (self.limits.clone(), self.driver.clone(), self.events.clone());
         let link = Link::start(env, id, secured, limits, driver, events);
         self.beat_on(&link);
+        self.held_asks.insert(id, held_ids::places());
         (id, link)
     }
 
@@ -186,9 +191,15 @@ impl Links {
         self.memory.get(node).copied()
     }
 
-    /// Returns the links to workers on whose disks posts wait.
-    pub(super) fn holders(&self) -> impl Iterator<Item = &Link> {
-        self.held.keys().filter_map(|id| self.open.get(id))
+    /// Returns the workers on whose disks posts wait, to be asked for those of a person.
+    pub(super) fn holders(&self) -> impl Iterator<Item = Asked> {
+        self.held.keys().filter_map(|id| self.asked(*id))
+    }
+
+    /// Returns a node that is linked, to be asked for a person's posts that wait.
+    pub(super) fn asked(&self, id: LinkId) -> Option<Asked> {
+        let (link, places) = (self.open.get(&id)?, self.held_asks.get(&id)?);
+        Some(Asked { link: link.clone(), places: Arc::clone(places) })
     }
 
     /// Returns the number of posts that wait on a worker's disk, as it last said.
@@ -364,6 +375,7 @@ impl Driver {
                 // If it is back already it says so again soon.
                 self.links.memory.remove(&peer);
                 self.links.held.remove(&id);
+                self.links.held_asks.remove(&id);
                 self.core.on_link_over(now, id, &over, &mut self.out);
                 self.note_directory();
             }

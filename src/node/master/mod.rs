@@ -13,7 +13,8 @@
 //! 1. Effects are carried out in the order in which they were decided.
 //! 2. Every channel is bounded. Commands wait outside while the driver is busy, and what the master
 //!    lives by waits behind no bulk (`node/inbox.rs`).
-//! 3. A master that hears of a newer life of its own stops.
+//! 3. A master that hears of a newer life of its own stops. One that is off the store's list for its silence
+//!    begins a new life (`lives.rs`).
 //! 4. A master that is asked to end sends its people and its work to the others first (`drain.rs`).
 
 mod admission;
@@ -24,11 +25,13 @@ mod dial;
 mod drain;
 mod effects;
 mod error;
+mod held_ids;
 mod holding;
 mod input;
 mod key_maker;
 mod keys;
 mod links;
+mod lives;
 mod operators;
 mod reads;
 mod requests;
@@ -60,7 +63,7 @@ use self::{
     streams::OpenStreams,
     waiters::{RETRY_MS, SessionWaiter, Waiter, Waiters, Waits},
 };
-pub use self::{error::NodeError, operators::keep_join_token};
+pub use self::{error::NodeError, lives::run, operators::keep_join_token};
 use super::{
     handle::{self, Command, Commands, DrainSignal, MasterHandle, SessionRequest},
     inbox::{EVENTS_MAX, Inbox, Inputs, Next},
@@ -70,7 +73,7 @@ use crate::{
     api::MasterState,
     comm::key_source::KeySource,
     config::Config,
-    env::{Env, Listener},
+    env::Env,
     model::{
         absence::AwayReason,
         ids::{Fingerprint, UserId},
@@ -96,8 +99,11 @@ use crate::{
 const COMMANDS_MAX: usize = 1024;
 /// Time that last messages get to leave before the links are dropped.
 const GOODBYE: Duration = Duration::from_millis(100);
+/// Longest time for which a master that ends tells which sessions are in use.
+const USES_TIME: Duration = Duration::from_secs(1);
 
 /// Parts that a master is made of.
+#[derive(Clone)]
 pub struct MasterParams {
     /// Its name for people.
     pub name: String,
@@ -117,37 +123,6 @@ pub struct MasterParams {
 #[must_use]
 pub fn channel() -> (MasterHandle, Commands) {
     MasterHandle::channel(COMMANDS_MAX)
-}
-
-/// Runs a master until it has been drained or is told to leave. While it starts, and while the store
-/// is away at start, it answers that it is not ready.
-///
-/// # Errors
-/// [`NodeError`]; links are cut, leases run out by themselves.
-pub async fn run(
-    env: Env,
-    params: MasterParams,
-    listener: Box<dyn Listener>,
-    commands: Commands,
-) -> Result<(), NodeError> {
-    let Commands { receiver: mut commands, drain: signal } = commands;
-    params.config.validate()?;
-    let waits_for = WaitsFor::default();
-    let (mut driver, inbox, _guards) = {
-        let starting = Driver::start(env, params, listener, signal, &waits_for);
-        tokio::pin!(starting);
-        loop {
-            tokio::select! {
-                biased;
-                driver = &mut starting => break driver?,
-                command = commands.recv() => match command {
-                    Some(command) => requests::refuse(command, MasterState::Starting, waits_for.get()),
-                    None => return Ok(()),
-                },
-            }
-        }
-    };
-    driver.run(inbox, commands).await
 }
 
 /// Reason for which a starting master waits for the store.
@@ -177,11 +152,6 @@ struct Me {
 struct People {
     sessions: Sessions<(Option<UserId>, SessionRequest)>,
     presence: Presence,
-/// Returns whether nobody waits for the answer to a request of a session any more.
-fn is_abandoned((_, request): &(Option<UserId>, SessionRequest)) -> bool {
-    request.is_abandoned()
-}
-
     /// Read marks that are not submitted yet.
     marks: ReadMarks<SessionWaiter>,
     /// The active people of the whole system, as last read.
@@ -205,6 +175,11 @@ impl People {
         let (version, users) = (self.active.version(), self.active.users().clone());
         handle::People { version, users }
     }
+}
+
+/// Returns whether nobody waits for the answer to a request of a session any more.
+fn is_abandoned((_, request): &(Option<UserId>, SessionRequest)) -> bool {
+    request.is_abandoned()
 }
 
 /// State of a running master.
@@ -240,7 +215,7 @@ impl Driver {
     async fn run(
         &mut self,
         mut inbox: Inbox<Input>,
-        mut commands: mpsc::Receiver<Command>,
+        commands: &mut mpsc::Receiver<Command>,
     ) -> Result<(), NodeError> {
         // Registering was a write of this master's own.
         self.core.on_store_write(self.env.now(), true, &mut self.out);
@@ -257,7 +232,7 @@ impl Driver {
             let at = self.next_deadline().min(now + self.config.heartbeat_interval);
             let mut next = tokio::select! {
                 biased;
-                next = inbox.next(Some(&mut commands)) => Some(next),
+                next = inbox.next(Some(&mut *commands)) => Some(next),
                 ends = new_ends.next() => {
                     self.on_new_ends(self.env.now(), ends);
                     None
@@ -271,7 +246,7 @@ impl Driver {
                     Some(Next::Input(input)) => self.on_input(input)?,
                     Some(Next::Link(link, event)) => self.on_incoming(link, event),
                     Some(Next::Command(Command::Leave { reply })) => {
-                        self.leave(&mut commands).await;
+                        self.leave(commands).await;
                         let _ = reply.send(());
                         return Ok(());
                     }
@@ -280,12 +255,13 @@ impl Driver {
                 }
                 self.carry();
                 left -= 1;
-                next = (left > 0).then(|| inbox.next(Some(&mut commands)).now_or_never()).flatten();
+                next =
+                    (left > 0).then(|| inbox.next(Some(&mut *commands)).now_or_never()).flatten();
             }
             self.on_time();
             if self.go_on_draining(self.env.now()) {
                 self.carry();
-                self.leave(&mut commands).await;
+                self.leave(commands).await;
                 return Ok(());
             }
         }
@@ -350,8 +326,17 @@ impl Driver {
         self.gate.lists().set_directory(self.core.registry().members().cloned());
     }
 
-    /// Ends streams, leases and links, and leaves the store's list. Refuses commands that wait.
+    /// Ends the life, and refuses commands that wait.
     async fn leave(&mut self, commands: &mut mpsc::Receiver<Command>) {
+        self.say_goodbye().await;
+        commands.close();
+        while let Ok(command) = commands.try_recv() {
+            requests::refuse(command, MasterState::Draining, None);
+        }
+    }
+
+    /// Ends streams, leases and links, writes what waits here for the store alone, and leaves its list.
+    async fn say_goodbye(&mut self) {
         self.links.stamp(None);
         let others = self.other_masters();
         self.streams.end_all(ByeReason::Draining, &others);
@@ -363,13 +348,19 @@ impl Driver {
                 break;
             }
         }
+        let (store, pages) = (self.store.clone(), self.people.presence.take_uses());
+        let told = async {
+            for page in pages {
+                if store.use_sessions(page).await.is_err() {
+                    break;
+                }
+            }
+        };
+        // Whoever goes on is noted by another master.
+        let _ = self.env.timeout(USES_TIME, told).await;
         // What is not given back runs out by itself.
         let _ = self.store.leave_master(self.me.holder).await;
         self.links.close_all(Close { reason: CloseReason::Draining, retry_ms: 1000 });
         self.env.sleep(GOODBYE).await;
-        commands.close();
-        while let Ok(command) = commands.try_recv() {
-            requests::refuse(command, MasterState::Draining, None);
-        }
     }
 }

@@ -48,8 +48,13 @@ async fn join_tokens(store: &Store) -> Result<JoinTokenList, StoreError> {
 }
 
 impl Driver {
-    /// Makes a join token on these terms, and keeps it in the store before it is shown.
+    /// Makes a join token on these terms, and keeps it in the store before it is shown. Makes none before
+    /// this master has read of itself in the store: it would name nobody to join.
     pub(super) fn invite(&self, terms: JoinTerms, reply: Reply<JoinInvitation>) {
+        if self.core.watch().get(&self.me.holder.node).is_none() {
+            let _ = reply.send(Err(RequestError::Away));
+            return;
+        }
         let rows = || self.core.watch().rows().filter(|(_, is_in)| *is_in).map(|(row, _)| row);
         let masters: Vec<_> = rows().map(|row| row.link.clone()).collect();
         let pins: Vec<_> = rows().map(|row| keys::fingerprint(&row.spki)).collect();
@@ -162,8 +167,13 @@ impl Driver {
     /// Expels a worker: the store denies it for good before its link is cut. Other masters follow
     /// when they read the store next.
     pub(super) fn expel(&self, node: NodeId, reply: Reply<()>) {
-        let store = self.store.clone();
-        let is_here = self.core.registry().get(&node).is_some();
+        let known = self.core.registry().get(&node).map(|member| member.fact.role);
+        // The front end refuses masters, and may have asked before this one had read of any.
+        if known == Some(Role::Master) {
+            let _ = reply.send(Err(RequestError::Unknown));
+            return;
+        }
+        let (store, is_here) = (self.store.clone(), known.is_some());
         self.spawn("expel", async move {
             let known = async {
                 let listed = store.admission().await?;

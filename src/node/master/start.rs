@@ -67,7 +67,8 @@ impl Driver {
             draining: false,
             guard: *guard.expose(),
         };
-        let (row, incarnation) = register(&env, &store, row, waits_for).await?;
+        let Registered { cluster: row, incarnation, masters } =
+            register(&env, &store, row, waits_for).await?;
         let cluster = row.cluster;
         let holder = Holder { node: identity.node(), incarnation };
         let fingerprint = identity.fingerprint();
@@ -115,7 +116,9 @@ impl Driver {
             NodePlaces::new(
                 ConnectionLimit::new(PENDING_MAX, PENDING_PER_HOST_MAX),
                 ConnectionLimit::new(PENDING_MAX, PENDING_PER_HOST_MAX),
-            ),
+            )
+            // Workers mostly run on the masters' hosts.
+            .knowing(masters.iter().map(|master| master.link.as_str())),
             refusals.clone(),
             inputs.clone(),
         );
@@ -148,13 +151,21 @@ impl Driver {
     }
 }
 
+/// Answer of the store to a registration.
+struct Registered {
+    cluster: ClusterRow,
+    incarnation: Incarnation,
+    /// Masters that the store listed before.
+    masters: Vec<MasterRow>,
+}
+
 /// Registers this life, waiting for a store that is away.
 async fn register(
     env: &Env,
     store: &Store,
     row: MasterRow,
     waits_for: &WaitsFor,
-) -> Result<(ClusterRow, Incarnation), NodeError> {
+) -> Result<Registered, NodeError> {
     let mut waited = false;
     loop {
         match register_once(store, &row).await {
@@ -180,14 +191,11 @@ async fn register(
     }
 }
 
-async fn register_once(
-    store: &Store,
-    row: &MasterRow,
-) -> Result<(ClusterRow, Incarnation), StoreError> {
+async fn register_once(store: &Store, row: &MasterRow) -> Result<Registered, StoreError> {
     let cluster = store.cluster().await?;
-    let listed = store.masters().await?;
-    let seen = listed.iter().find(|other| other.node == row.node);
+    let masters = store.masters().await?;
+    let seen = masters.iter().find(|other| other.node == row.node);
     let incarnation = seen.map_or(Incarnation(0), |seen| seen.incarnation);
-    let life = store.register_master(MasterRow { incarnation, ..row.clone() }).await?;
-    Ok((cluster, life))
+    let incarnation = store.register_master(MasterRow { incarnation, ..row.clone() }).await?;
+    Ok(Registered { cluster, incarnation, masters })
 }

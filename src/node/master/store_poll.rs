@@ -209,8 +209,9 @@ impl Driver {
                 if polled.boards.is_some() {
                     polled.masters = store.masters().await.ok();
                     polled.admission = store.admission().await.ok().map(|lists| (read, lists));
-                    if let Some(mark) = mark {
-                        polled.closed = store.closed_since(mark).await.ok();
+                    if let Some(from) = mark {
+                        let page = store.closed_since(from.number).await.ok();
+                        polled.closed = page.map(|page| (from, page));
                     }
                 }
                 Input::StorePolled(Box::new(polled))
@@ -266,8 +267,8 @@ impl Driver {
             self.gate.lists().set_admission(read, admission);
         }
         self.cut_expelled();
-        if closed.is_some() {
-            self.on_closings(closed);
+        if let Some((from, page)) = closed {
+            self.on_closings(from, Some(page));
         }
     }
 
@@ -293,13 +294,17 @@ impl Driver {
         }
     }
 
-    /// Takes in the ends of all boards, as the store has them.
+    /// Takes in the ends of all boards, as the store has them. In a new epoch all that was read of the store
+    /// before is read anew.
     pub(super) fn take_boards(&mut self, boards: &Boards) {
         let noted = self.tails.on_boards(boards);
         if noted.new_epoch {
             let now = self.env.now();
             self.core.on_store_epoch(now, boards.epoch, &mut self.out);
             self.reads.tails.clear();
+            // What the store lacks now, nobody may go on with.
+            self.people.sessions.forget();
+            self.poll.closings.on_epoch(boards.epoch);
             self.deliver_all();
         }
         for (board, have) in noted.behind {
@@ -347,9 +352,9 @@ impl Driver {
         }
         if !due.used.is_empty() {
             let store = self.store.clone();
-            self.env.spawn("use-sessions", async move {
-                // The next hour's note is soon enough.
-                let _ = store.use_sessions(due.used).await;
+            self.spawn("use-sessions", async move {
+                let answer = store.use_sessions(due.used.clone()).await;
+                Input::SessionsUsed { keys: due.used, answer }
             });
         }
         if !due.leave.is_empty() {

@@ -111,7 +111,9 @@ impl Driver {
             return;
         }
         let now = self.env.now();
-        let state = if self.core.is_strong(now) { Consistency::Strong } else { Consistency::Weak };
+        // What the others were told, so that the next change is one for this stream as well.
+        self.announce_state(now);
+        let state = if self.links.is_strong() { Consistency::Strong } else { Consistency::Weak };
         let active = &mut self.people.active;
         let own = match presence {
             PresenceForm::Lists => None,
@@ -199,8 +201,9 @@ impl Driver {
         let (waited, board) = (self.streams.pages.end(page), &page.board);
         let Ok(Page { posts, epoch, .. }) = answer else {
             for id in waited {
-                if let Some(needed) = self.streams.table.on_read_failed(id, board.clone()) {
-                    self.want_page(id, needed, READ_RETRY);
+                match self.streams.table.on_read_failed(id, &self.tails, board.clone()) {
+                    Some(needed) => self.want_page(id, needed, READ_RETRY),
+                    None => self.feed(id),
                 }
             }
             return;

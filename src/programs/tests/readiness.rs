@@ -4,9 +4,9 @@ use super::*;
 use crate::api::{MasterState, Readiness};
 
 /// Another store, but for its list of boards, which it does not tell before a test lets it.
-struct Unlisted {
-    inner: Store,
-    is_listed: Arc<AtomicBool>,
+pub(super) struct Unlisted {
+    pub(super) inner: Store,
+    pub(super) is_listed: Arc<AtomicBool>,
 }
 
 impl Backend for Unlisted {

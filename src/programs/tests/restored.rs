@@ -1,4 +1,4 @@
-//! Streams that are open at running masters when the store begins a new epoch, as an older one.
+//! Streams and sessions at running masters when the store begins a new epoch, as an older one.
 
 use super::*;
 use crate::{client::EventStream, model::stream::ResetReason, store::sqlite::backup};
@@ -119,4 +119,37 @@ async fn open_streams_are_reset_by_a_new_epoch_of_the_store_and_go_on_without_a_
     let strong = read(&ann, Consistency::Strong).await;
     let texts = ["kept", "new", "newer"].map(str::to_owned).to_vec();
     assert_eq!(strong, (texts, Consistency::Strong));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn session_that_an_older_store_lacks_posts_nothing_more_at_a_master_that_runs_on() {
+    let (dir, new) = (TempDir::new().expect("a directory"), new_cluster(&env()));
+    let path = |name: &str| dir.path().join(name);
+    let open = |name| SqliteCore::open_file(&path(name), &new, SOON).expect("opens");
+    let core = Arc::new(Mutex::new(open("store.db")));
+    let failure = Arc::new(Mutex::new(None));
+    let store = Store::new(Fragile { core: Arc::clone(&core), failure, clock: env() });
+    let cluster = start_on(1, 1, store, &Config::default()).await;
+    let [ann, bob] = [(), ()].map(|()| client(&cluster, 0, None));
+    ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
+    say(&ann, "kept").await;
+    copy_of_the_next_epoch(&path("store.db"), &path("older.db"));
+    bob.open_session("bob".parse().expect("a name"), SOON).await.expect("a session");
+    say(&bob, "lost").await;
+    let stream = ann.api(&ann.master()).stream(&[BoardName::lobby()], None).await;
+    let cursor = Cursor { epoch: new.epoch, boards: BTreeMap::new() };
+    let mut reader = Reader { stream: stream.expect("a stream"), cursor };
+
+    *core.lock().expect("not poisoned") = open("older.db");
+    let reset = reader.next(|event| match event {
+        StreamEvent::Reset(reset) => Some(reset.reason),
+        _ => None,
+    });
+    assert_eq!(within(&ann, "the reset", reset).await, ResetReason::Epoch);
+    // The master had both sessions in memory.
+    assert_eq!(say(&ann, "new").await, Seq(2));
+    let (board, id) = (BoardName::lobby(), bob.new_post_id());
+    let post = Request::Post { board, id, text: "of nobody".parse().expect("a text") };
+    let refused = bob.call_at(&bob.master(), &post).await;
+    assert!(matches!(refused, Err(Failure::Refused { status: 401, .. })), "{refused:?}");
 }

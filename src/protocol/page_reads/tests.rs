@@ -161,8 +161,9 @@ impl Lab {
         }
         let (read, _) = self.running.remove(nth % self.running.len());
         for id in self.pages.end(&read) {
-            if let Some(needed) = self.streams.on_read_failed(id, read.board.clone()) {
-                self.want(id, needed);
+            match self.streams.on_read_failed(id, &self.tails, read.board.clone()) {
+                Some(needed) => self.want(id, needed),
+                None => self.feed(id),
             }
         }
     }

@@ -4,6 +4,8 @@
 //! 1. Uses are gathered for [`USE_INTERVAL`], or until there is no room for more, and then told in bounded
 //!    statements. A use that comes meanwhile waits for the next time.
 //! 2. A use is not presence: nobody is listed for it.
+//! 3. Uses of a statement that failed are told again, as far as there is room, and those that wait are told
+//!    when their master ends: a session that is used every day is never taken for idle.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -52,6 +54,20 @@ impl Uses {
             self.told = std::mem::take(&mut self.gathered);
         }
         std::iter::from_fn(|| self.told.pop_first()).take(USES_MAX).collect()
+    }
+
+    /// Puts the sessions of a statement that failed back, for the next one.
+    pub(super) fn put_back(&mut self, keys: Vec<SessionKey>) {
+        let room = self.sessions_max.saturating_sub(self.told.len());
+        self.told.extend(keys.into_iter().take(room));
+    }
+
+    /// Takes all sessions that wait, in statements, whether it is time or not.
+    pub(super) fn take_all(&mut self) -> Vec<Vec<SessionKey>> {
+        let mut keys = std::mem::take(&mut self.told);
+        keys.append(&mut self.gathered);
+        let keys: Vec<_> = keys.into_iter().collect();
+        keys.chunks(USES_MAX).map(<[_]>::to_vec).collect()
     }
 }
 
@@ -136,5 +152,46 @@ mod tests {
         assert_eq!(presence.due(at(INTERVAL)).used, []);
         presence.on_touched(at(6), &first.touch.expect("a touch"), Some(77));
         assert_eq!(presence.due(at(6)).used, [key(1)]);
+    }
+
+    #[test]
+    fn uses_that_were_not_heard_are_told_with_the_next_touch_as_far_as_there_is_room() {
+        let mut presence = presence(300);
+        for n in 0..300 {
+            presence.on_used(key(n));
+        }
+        let (_, first) = due(&mut presence, at(0));
+        assert_eq!(first.len(), USES_MAX);
+        presence.on_uses_failed(first);
+        let (_, again) = due(&mut presence, at(INTERVAL));
+        assert_eq!(again, (0..256).map(key).collect::<Vec<_>>());
+        // Others wait by now.
+        for n in 300..600 {
+            presence.on_used(key(n));
+        }
+        assert_eq!(due(&mut presence, at(10)).1.len(), 44);
+        let (_, third) = due(&mut presence, at(15));
+        assert_eq!(third.len(), USES_MAX);
+        for failed in [third, again] {
+            presence.on_uses_failed(failed);
+        }
+        let left: usize = presence.take_uses().iter().map(Vec::len).sum();
+        assert_eq!(left, 300);
+    }
+
+    #[test]
+    fn uses_that_wait_when_a_master_ends_are_taken_in_bounded_statements() {
+        let mut presence = presence(600);
+        for n in 0..600 {
+            presence.on_used(key(n));
+        }
+        // The first statement is on its way.
+        assert_eq!(due(&mut presence, at(0)).1.len(), USES_MAX);
+        presence.on_used(key(0));
+        let pages = presence.take_uses();
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [USES_MAX, 345 - USES_MAX]);
+        let all = pages.concat();
+        assert_eq!(all[..2], [key(0), key(256)]);
+        assert!(presence.take_uses().is_empty());
     }
 }

@@ -153,12 +153,26 @@ fn failed_read_is_repeated_from_the_readers_place() {
     let mut lab = Lab::new(&[("lobby", 9)]);
     lab.open(1, &["lobby"], "1;lobby:3");
     assert!(lab.fill(1).is_some());
-    let again = lab.streams.on_read_failed(1, BoardName::lobby());
+    let again = lab.streams.on_read_failed(1, &lab.tails, BoardName::lobby());
     assert_eq!(again, Some(StoreRead { board: BoardName::lobby(), after: Seq(3) }));
     assert_eq!(lab.fill(1), None, "it is still under way");
     lab.streams.end(1);
-    assert_eq!(lab.streams.on_read_failed(1, BoardName::lobby()), None);
-    assert_eq!(lab.streams.on_read_failed(2, BoardName::lobby()), None);
+    assert_eq!(lab.streams.on_read_failed(1, &lab.tails, BoardName::lobby()), None);
+    assert_eq!(lab.streams.on_read_failed(2, &lab.tails, BoardName::lobby()), None);
+}
+
+#[test]
+fn stream_of_a_board_that_a_restored_store_lacks_is_reset_when_its_read_fails() {
+    let mut lab = Lab::new(&[("dev", 9)]);
+    lab.open(1, &["dev"], "1;dev:3");
+    assert_eq!(lab.fill(1), Some(("dev".to_owned(), 3)));
+    lab.tails.on_boards(&boards(2, &[("lobby", 4)]));
+    assert_eq!(lab.take(1), [], "a page is on its way");
+    let dev = "dev".parse().expect("a name");
+    assert_eq!(lab.streams.on_read_failed(1, &lab.tails, dev), None);
+    let cursor = Cursor { epoch: StoreEpoch(2), boards: BTreeMap::new() };
+    assert_eq!(lab.take(1), [Delivery::Reset { reason: ResetReason::Epoch, cursor }]);
+    assert_eq!(lab.fill(1), None);
 }
 
 #[test]
@@ -477,7 +491,11 @@ proptest! {
                     None => room = lab.streams.open[&1].is_blocked.then_some(100),
                 },
                 Move::ReadFailed => if let Some(read) = reading.take() {
-                    reading = lab.streams.on_read_failed(1, read.board);
+                    reading = lab.streams.on_read_failed(1, &lab.tails, read.board);
+                    // As the driver does: it may be reset now.
+                    if reading.is_none() {
+                        room = Some(100);
+                    }
                 },
                 Move::Epoch => {
                     epoch += 1;

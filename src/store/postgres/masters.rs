@@ -11,7 +11,7 @@ use crate::{
     },
     store::{
         bounds::{FRESH_MS, LONG_SILENT_MS},
-        refused,
+        refused, unknown,
     },
 };
 
@@ -96,11 +96,28 @@ impl Tx<'_> {
              WHERE node = $1 AND incarnation = $2 AND listed";
         let (node, life) = (&holder.node.0[..], int(holder.incarnation.0));
         let touched = self.db.run(sql, &[&node, &life, &draining, &int(self.now_ms)]).await?;
-        if touched == 0 { Err(StoreError::Stale.into()) } else { Ok(()) }
+        if touched > 0 {
+            return Ok(());
+        }
+        if self.is_off_for_silence(holder).await? {
+            return Err(unknown("master on the list").into());
+        }
+        Err(StoreError::Stale.into())
+    }
+
+    /// Returns whether this life of a master is off the list for its silence, and for nothing else.
+    async fn is_off_for_silence(&self, holder: Holder) -> Outcome<bool> {
+        let sql = "SELECT node FROM masters
+             WHERE node = $1 AND incarnation = $2 AND NOT listed AND touched_at > 0";
+        let (node, life) = (&holder.node.0[..], int(holder.incarnation.0));
+        let is_off = self.db.row(sql, &[&node, &life]).await?.is_some();
+        Ok(is_off && !self.is_denied(holder.node).await?)
     }
 
     pub(super) async fn leave_master(&self, holder: Holder) -> Outcome<()> {
-        let sql = "UPDATE masters SET listed = FALSE WHERE node = $1 AND incarnation = $2";
+        // Without a time it is known from one that was taken off for its silence.
+        let sql = "UPDATE masters SET listed = FALSE, touched_at = 0
+             WHERE node = $1 AND incarnation = $2";
         let (node, life) = (&holder.node.0[..], int(holder.incarnation.0));
         self.db.run(sql, &[&node, &life]).await?;
         self.release_all(holder).await

@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, params};
 use super::{
     Tx, refused,
     sql::{Columns, int},
+    unknown,
 };
 use crate::{
     model::{
@@ -102,13 +103,28 @@ impl Tx<'_> {
             draining,
             int(self.now_ms)
         ])?;
-        if touched == 0 { Err(StoreError::Stale) } else { Ok(()) }
+        if touched > 0 {
+            return Ok(());
+        }
+        let is_silent = self.is_off_for_silence(holder)?;
+        Err(if is_silent { unknown("master on the list") } else { StoreError::Stale })
+    }
+
+    /// Returns whether this life of a master is off the list for its silence, and for nothing else.
+    fn is_off_for_silence(&self, holder: Holder) -> Result<bool, StoreError> {
+        let mut find = self.db.prepare_cached(
+            "SELECT 1 FROM masters
+             WHERE node = ?1 AND incarnation = ?2 AND listed = 0 AND touched_at > 0",
+        )?;
+        let is_off = find.exists(params![holder.node.0, int(holder.incarnation.0)])?;
+        Ok(is_off && !self.is_denied(holder.node)?)
     }
 
     pub(super) fn leave_master(&self, holder: Holder) -> Result<(), StoreError> {
-        let mut put = self
-            .db
-            .prepare_cached("UPDATE masters SET listed = 0 WHERE node = ?1 AND incarnation = ?2")?;
+        // Without a time it is known from one that was taken off for its silence.
+        let mut put = self.db.prepare_cached(
+            "UPDATE masters SET listed = 0, touched_at = 0 WHERE node = ?1 AND incarnation = ?2",
+        )?;
         put.execute(params![holder.node.0, int(holder.incarnation.0)])?;
         self.release_all(holder)
     }

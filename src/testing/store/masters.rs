@@ -118,6 +118,32 @@ pub(super) async fn identity_is_free_once_its_owner_is_silent(lab: &Lab) {
     assert_eq!(lab.store.register_master(reborn(1, "b:1", 2)).await, Ok(Incarnation(2)));
 }
 
+pub(super) async fn master_off_the_list_for_its_silence_is_told_from_one_that_left(lab: &Lab) {
+    for n in 1..=4 {
+        let registered = lab.store.register_master(row(n, &format!("{n}:1"))).await;
+        assert_eq!(registered, Ok(Incarnation(1)));
+    }
+    lab.store.leave_master(life(3, 1)).await.expect("left");
+    lab.store.deny(node(4)).await.expect("denied");
+    // No age counts on the day of the first piece.
+    for _ in 0..26 {
+        lab.advance(60 * 60 * 1000);
+        lab.store.touch_master(life(2, 1), false).await.expect("touched");
+        lab.store.keep_up(false).await.expect("a piece");
+    }
+    let listed = lab.store.masters().await.expect("listed");
+    assert_eq!(listed.iter().map(|row| row.node).collect::<Vec<_>>(), [node(2)]);
+    let touch = |holder| lab.store.touch_master(holder, false);
+    let silent = touch(life(1, 1)).await;
+    assert!(matches!(silent, Err(StoreError::Unknown { .. })), "{silent:?}");
+    for (gone, why) in [(life(1, 0), "older"), (life(3, 1), "left"), (life(4, 1), "expelled")] {
+        assert_eq!(touch(gone).await, Err(StoreError::Stale), "{why}");
+    }
+    assert_eq!(lab.store.register_master(reborn(1, "1:1", 2)).await, Ok(Incarnation(2)));
+    assert_eq!(touch(life(1, 2)).await, Ok(()));
+    assert_eq!(touch(life(1, 1)).await, Err(StoreError::Stale), "a newer life is listed");
+}
+
 pub(super) async fn leaving_master_gives_back_all_its_leases(lab: &Lab) {
     lab.lobby().await;
     lab.lease(board("dev"), holder(1)).await;

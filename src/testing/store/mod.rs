@@ -176,6 +176,7 @@ checks! {
         sessions::ticket_lives_its_time_after_the_clock_went_back,
         sessions::session_too_many_ends_the_one_unused_for_the_longest_time,
         masters::identity_is_free_once_its_owner_is_silent,
+        masters::master_off_the_list_for_its_silence_is_told_from_one_that_left,
         admission::expired_join_token_enrols_nobody,
         admission::ended_join_token_stays_ended_when_the_clock_goes_back,
         admission::join_token_lives_its_time_after_the_clock_went_back,
