@@ -12,7 +12,9 @@ use chatchat::{
     model::{event::Event, stream::Consistency},
 };
 
-use super::{Evidence, Violation, broken, deed, line, sessions::Sessions, stream_line};
+use super::{
+    Evidence, Violation, broken, deed, line, refusals::is_fair, sessions::Sessions, stream_line,
+};
 use crate::{
     history::{End, History, KeptEnd, Operation, ReaderKind, StreamLog},
     property::Property,
@@ -105,21 +107,7 @@ fn unsettled(
         Err(Failure::Unreached { .. }) => return Some("a master could not be reached"),
         Err(Failure::Unknown { .. }) => return Some("an outcome was unknown"),
         Err(Failure::Refused { status, .. }) => {
-            let is_fair = match (status, &operation.request) {
-                // What follows from the person's own doing.
-                (401, _) => sessions.leaves(operation.who).is_some_and(|left| left <= at),
-                (410, Request::Post { id, .. }) => history
-                    .operations
-                    .iter()
-                    .any(|other| matches!(&other.request, Request::Cancel { id: it } if it == id)),
-                // The id stands for another post.
-                (422, Request::Post { board, id, text }) => history.sent().any(|sent| {
-                    sent.id == *id
-                        && sent.operation.who == operation.who
-                        && (sent.board, sent.text) != (board, text)
-                }),
-                _ => false,
-            };
+            let is_fair = is_fair(history, sessions, operation, at, *status);
             return (!is_fair).then_some("a well-formed request was refused");
         }
     };
@@ -200,6 +188,7 @@ mod tests {
             (202, Ok(Answer::Pending { copies: 2 })),
             (429, busy(429)),
             (401, refused(401)),
+            (404, refused(404)),
             (504, Err(Failure::Unknown { status: Some(504), why: Problem::default().to_string() })),
         ] {
             let mut made = Fixture::new();

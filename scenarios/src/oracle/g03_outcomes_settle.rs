@@ -20,10 +20,8 @@ use chatchat::{
 
 use super::{Clue, Evidence, TOLD_MAX, Violation, broken, deed, line, stream_line};
 use crate::{
-    fault::Kind,
     history::{Operation, Stuck},
     property::Property,
-    target::Place,
 };
 
 type Key = (UserId, PostId);
@@ -38,7 +36,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let stands: BTreeMap<Key, &Post> =
         posts.map(|post| ((post.author.id, post.id), post)).collect();
     let ambiguous = ambiguous(evidence);
-    let set_back = is_set_back(evidence);
+    let set_back = evidence.is_set_back();
     for operation in &evidence.history.operations {
         let Some((id, rule)) = told(operation) else { continue };
         let Some(user) = evidence.history.users.get(&operation.who) else { continue };
@@ -116,13 +114,6 @@ fn ambiguous(evidence: &Evidence<'_>) -> BTreeSet<Key> {
         }
     }
     ambiguous
-}
-
-/// Returns whether the store may have been as it was some time before: what it said then is not its last
-/// word.
-fn is_set_back(evidence: &Evidence<'_>) -> bool {
-    let mut at_store = evidence.incidents_at(Place::Store);
-    at_store.any(|incident| evidence.kind_of(incident) == Some(Kind::Rollback))
 }
 
 /// Returns the last operations about what a person could not settle, and when it gave up.

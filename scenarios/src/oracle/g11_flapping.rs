@@ -24,8 +24,8 @@ use chatchat::{
 use super::{EventLine, Evidence, Violation, broken, seconds, troubles::AFTERMATH};
 use crate::{fault::Kind, property::Property, target::Place};
 
-/// Time over which changes of master are counted.
-const SPAN: Duration = Duration::from_secs(15);
+/// Time over which changes of master, and wrong calls of failed workers, are counted.
+pub(super) const SPAN: Duration = Duration::from_secs(15);
 
 /// Move of a worker that left its master of its own accord.
 pub(super) struct Move<'a> {
@@ -74,18 +74,19 @@ pub(super) fn moves<'a>(evidence: &Evidence<'a>) -> Vec<Move<'a>> {
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let moves = moves(evidence);
     let workers = (0..evidence.plan.cluster.workers).map(Place::Worker);
-    // Nobody knows which of two processes moved, and an older disk names an older registration.
-    let is_one = |worker: &Place| {
-        let mut kinds = evidence.incidents_at(*worker).map(|incident| evidence.kind_of(incident));
-        !kinds.any(|kind| {
-            matches!(kind, Some(Kind::Wipe | Kind::Rollback | Kind::Clone | Kind::BitRot))
-        })
-    };
-    let workers = workers.filter(is_one);
+    let workers = workers.filter(|worker| is_one(evidence, *worker));
     let found = workers.filter_map(|worker| {
         hasty(evidence, worker, &moves).or_else(|| to_and_fro(evidence, worker))
     });
     found.collect()
+}
+
+/// Returns whether one process and one disk stand for a worker: nobody knows which of two processes moved,
+/// and an older disk names an older registration.
+pub(super) fn is_one(evidence: &Evidence<'_>, worker: Place) -> bool {
+    let mut kinds = evidence.incidents_at(worker).map(|incident| evidence.kind_of(incident));
+    !kinds
+        .any(|kind| matches!(kind, Some(Kind::Wipe | Kind::Rollback | Kind::Clone | Kind::BitRot)))
 }
 
 /// Time from the decision to move to its master's line: what the worker does for it ends before.

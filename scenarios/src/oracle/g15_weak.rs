@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Time within which masters and workers know that the store is away, and hold what is sent.
-const KNOWN_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let settled = settled(evidence);
@@ -162,13 +162,15 @@ fn settled(evidence: &Evidence<'_>) -> Settled {
 }
 
 /// Time in which the store was away from everybody, and nothing else was wrong.
-struct Outage {
-    from: Duration,
-    until: Duration,
+pub(super) struct Outage<'a> {
+    /// Fault that took the store away.
+    pub(super) incident: &'a Incident,
+    pub(super) from: Duration,
+    pub(super) until: Duration,
 }
 
-impl Outage {
-    fn all<'a>(evidence: &'a Evidence<'_>) -> impl Iterator<Item = Self> + 'a {
+impl<'a> Outage<'a> {
+    pub(super) fn all(evidence: &'a Evidence<'_>) -> impl Iterator<Item = Self> + 'a {
         let alone = evidence.incidents.iter().filter(|it| takes_the_store_alone(evidence, it));
         alone.filter_map(|incident| {
             let until = evidence.end_of(incident);
@@ -177,7 +179,7 @@ impl Outage {
             let is_other = |it: &Incident| it != incident;
             let is_touched = |node| evidence.incidents_between(node, since, until).any(is_other);
             let is_alone = !since.is_zero() && !nodes.any(is_touched);
-            is_alone.then_some(Self { from: incident.from, until })
+            is_alone.then_some(Self { incident, from: incident.from, until })
         })
     }
 
@@ -244,7 +246,7 @@ fn refused(evidence: &Evidence<'_>, settled: &Settled) -> Vec<Violation> {
 }
 
 /// Held posts that a session does not list, though the store is away and all who hold them are there.
-fn unlisted(evidence: &Evidence<'_>, settled: &Settled, outage: &Outage) -> Vec<Violation> {
+fn unlisted(evidence: &Evidence<'_>, settled: &Settled, outage: &Outage<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
     for operation in &evidence.history.operations {
         let Some((at, Answer::Restored(restored))) = operation.reply() else { continue };

@@ -14,6 +14,7 @@ mod g02_drafts;
 mod g02_exactly_once;
 mod g03_late;
 mod g03_outcomes_settle;
+mod g03_refusals;
 mod g04_pages;
 mod g04_total_order;
 mod g05_beginnings;
@@ -25,6 +26,7 @@ mod g06_handover;
 mod g06_own_session;
 mod g06_sessions;
 mod g07_as_of;
+mod g07_fate;
 mod g07_session_order;
 mod g08_one_permission;
 mod g08_writes;
@@ -34,6 +36,7 @@ mod g09_in_time;
 mod g09_next_attempt;
 mod g09_tasks_end;
 mod g10_failed_stay_out;
+mod g11_called_failed;
 mod g11_dead_masters;
 mod g11_flapping;
 mod g11_living_masters;
@@ -47,6 +50,8 @@ mod g13_fanout;
 mod g13_keys;
 mod g13_refresh;
 mod g14_expelled;
+mod g15_stale;
+mod g15_states;
 mod g15_told;
 mod g15_weak;
 mod g16_overload;
@@ -54,6 +59,7 @@ mod g17_drain;
 mod g17_failover;
 mod holders;
 mod joined;
+mod refusals;
 mod sessions;
 mod told;
 mod troubles;
@@ -169,6 +175,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G2, g02_drafts::judge),
     (Property::G3, g03_outcomes_settle::judge),
     (Property::G3, g03_late::judge),
+    (Property::G3, g03_refusals::judge),
     (Property::G4, g04_total_order::judge),
     (Property::G4, g04_pages::judge),
     (Property::G5, g05_gap_free::judge),
@@ -181,6 +188,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G6, g06_handover::judge),
     (Property::G7, g07_session_order::judge),
     (Property::G7, g07_as_of::judge),
+    (Property::G7, g07_fate::judge),
     (Property::G8, g08_one_permission::judge),
     (Property::G8, g08_writes::judge),
     (Property::G9, g09_tasks_end::judge),
@@ -195,6 +203,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G11, g11_living_masters::judge),
     (Property::G11, g11_spread::judge),
     (Property::G11, g11_flapping::judge),
+    (Property::G11, g11_called_failed::judge),
     (Property::G12, g12_presence::judge),
     (Property::G12, g12_failover::judge),
     (Property::G12, g12_streams::judge),
@@ -204,6 +213,8 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G14, g14_expelled::judge),
     (Property::G15, g15_weak::judge),
     (Property::G15, g15_told::judge),
+    (Property::G15, g15_stale::judge),
+    (Property::G15, g15_states::judge),
     (Property::G16, g16_overload::judge),
     (Property::G17, g17_failover::judge),
     (Property::G17, g17_drain::judge),

@@ -98,6 +98,13 @@ impl Evidence<'_> {
         self.plan.faults.get(incident.fault).map(|fault| fault.action.kind())
     }
 
+    /// Returns whether the store may have been as it was some time before: what it said then is not its
+    /// last word.
+    pub(super) fn is_set_back(&self) -> bool {
+        let mut at_store = self.incidents_at(Place::Store);
+        at_store.any(|incident| self.kind_of(incident) == Some(Kind::Rollback))
+    }
+
     /// Returns whether it is what was broken around a core: no fault of the plan. It leaves the store
     /// whole, with its clock, and every disk as it was but those of [`Self::disk_around_core`].
     pub(super) fn is_core(&self, incident: &Incident) -> bool {
