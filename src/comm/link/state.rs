@@ -304,6 +304,8 @@ impl LinkState {
             return Err(ProtocolViolation::NeverServed { id });
         }
         self.serving.remove(&id);
+        // Nobody waits for it, and others want its room.
+        self.pages.remove_page(id);
         Ok(())
     }
 
@@ -331,15 +333,16 @@ impl LinkState {
         let has_room_of_batches = self.urgent.frames.len()
             < 3 * self.frames_max + self.in_flight_max
             && self.urgent.bytes + len <= 3 * self.bytes_max;
-        let queue = match room {
-            AnswerRoom::Batches if has_room_of_batches => &mut self.urgent,
-            AnswerRoom::Short if self.has_room(&self.urgent, len, 1) => &mut self.urgent,
+        match room {
+            AnswerRoom::Batches if has_room_of_batches => self.urgent.push(Outgoing::Frame(bytes)),
+            AnswerRoom::Short if self.has_room(&self.urgent, len, 1) => {
+                self.urgent.push(Outgoing::Frame(bytes));
+            }
             AnswerRoom::Short | AnswerRoom::Pages if self.has_room(&self.pages, len, 2) => {
-                &mut self.pages
+                self.pages.push(Outgoing::Page(id, bytes));
             }
             _ => return Err(SendError::Full),
-        };
-        queue.push(Outgoing::Frame(bytes));
+        }
         self.serving.remove(&id);
         Ok(())
     }

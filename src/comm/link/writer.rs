@@ -123,7 +123,9 @@ impl Writer {
     fn seal_batch(&mut self) -> Result<(), RecordError> {
         for out in self.batch.drain(..) {
             let bytes = match &out {
-                Outgoing::Frame(bytes) | Outgoing::Call(_, bytes) => bytes,
+                Outgoing::Frame(bytes) | Outgoing::Call(_, bytes) | Outgoing::Page(_, bytes) => {
+                    bytes
+                }
                 Outgoing::Envelope(envelope) => {
                     frame::publish_into(envelope, &mut self.scratch);
                     &self.scratch

@@ -18,6 +18,8 @@ pub(in crate::comm::link) enum Outgoing {
     Frame(Vec<u8>),
     /// Frame of a call; it is removed from the queue if the call is given up.
     Call(CallId, Vec<u8>),
+    /// Frame of an answer with a page; it is removed from the queue if the peer gives the call up.
+    Page(CallId, Vec<u8>),
     /// Sealed envelope, shared with other links.
     Envelope(Bytes),
     /// Frame of a message about keys, shared with other links.
@@ -29,7 +31,7 @@ pub(in crate::comm::link) enum Outgoing {
 impl Outgoing {
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Frame(bytes) | Self::Call(_, bytes) => bytes.len(),
+            Self::Frame(bytes) | Self::Call(_, bytes) | Self::Page(_, bytes) => bytes.len(),
             Self::Envelope(bytes) => bytes.len(),
             Self::Secret(frame) => frame.bytes().len(),
             Self::Switch(_) => 0,
@@ -57,7 +59,15 @@ impl Queue {
 
     /// Removes a call that was not sent. Says whether it was here.
     pub(super) fn remove_call(&mut self, id: CallId) -> bool {
-        let is_it = |out: &Outgoing| matches!(out, Outgoing::Call(call, _) if *call == id);
+        self.remove(|out| matches!(out, Outgoing::Call(call, _) if *call == id))
+    }
+
+    /// Removes the page that answers a call and was not sent. Says whether it was here.
+    pub(super) fn remove_page(&mut self, id: CallId) -> bool {
+        self.remove(|out| matches!(out, Outgoing::Page(call, _) if *call == id))
+    }
+
+    fn remove(&mut self, is_it: impl Fn(&Outgoing) -> bool) -> bool {
         let at = self.frames.iter().rposition(is_it);
         let unsent = at.and_then(|at| self.frames.remove(at));
         self.bytes -= unsent.as_ref().map_or(0, Outgoing::len);

@@ -26,7 +26,9 @@ fn limits() -> LinkLimits {
 /// Returns what the peer reads.
 pub(super) fn frame_of(out: Outgoing) -> Frame {
     let bytes = match out {
-        Outgoing::Frame(bytes) | Outgoing::Call(_, bytes) => bytes.into(),
+        Outgoing::Frame(bytes) | Outgoing::Call(_, bytes) | Outgoing::Page(_, bytes) => {
+            bytes.into()
+        }
         Outgoing::Envelope(bytes) => bytes,
         Outgoing::Secret(frame) => frame.bytes().to_vec().into(),
         Outgoing::Switch(_) => panic!("no frame"),
@@ -219,6 +221,17 @@ fn pages_that_wait_keep_no_call_no_message_and_no_short_answer_out() {
     state.take(&mut batch);
     assert!(matches!(&batch[..2], [Outgoing::Call(1, _), Outgoing::Frame(_)]));
     assert_eq!(batch[2..].iter().map(Outgoing::len).collect::<Vec<_>>(), [1, FRAME_LEN_MAX]);
+}
+
+#[test]
+fn page_of_a_call_that_was_given_up_leaves_its_room_to_another_one() {
+    let mut state = LinkState::new(&LinkLimits::default());
+    let pages = fill_with_pages(&mut state, 20);
+    for id in 1..=pages {
+        assert_eq!(state.cancel(id), Ok(()));
+    }
+    assert!(!state.has_work(), "nobody waits for them");
+    assert_eq!(state.respond(pages + 1, vec![0; FRAME_LEN_MAX], AnswerRoom::Pages), Ok(()));
 }
 
 #[test]
