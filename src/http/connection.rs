@@ -46,7 +46,8 @@ use super::{
 use crate::env::{BoxStream, Env, TimedOut};
 
 /// Waits of a connection. Idle ones outlive the 60 s of common balancers, so that it is never us who
-/// closes what a balancer is about to use. A line of 3 KB/s is fast enough for any answer.
+/// closes what a balancer is about to use. A line of 9 KB/s is fast enough for any answer: a system's
+/// socket takes more only once it has room for some 85 KB.
 const DEADLINES: Deadlines = Deadlines {
     first_byte: Duration::from_secs(5),
     header: Duration::from_secs(20),

@@ -233,10 +233,11 @@ impl App {
     /// this front end has not met.
     fn admit(&self, caller: &Caller) -> Result<bool, ErrorResponse> {
         let now = self.env().now();
-        let is_charged = self
-            .unmet()
-            .admit(now, &caller.key, &caller.from)
-            .map_err(ErrorResponse::too_many_unmet)?;
+        let is_charged = !self.is_of_many(&caller.from)
+            && self
+                .unmet()
+                .admit(now, &caller.key, &caller.from)
+                .map_err(ErrorResponse::too_many_unmet)?;
         self.rates().admit(now, caller.key).map_err(|retry_ms| {
             if is_charged {
                 self.unmet().give_back(&caller.from);
@@ -268,11 +269,26 @@ impl App {
             .by_session
             .check(now, &caller.key)
             .map_err(ErrorResponse::too_many_boards_of_session)?;
-        created
-            .by_address
-            .admit(now, Arc::clone(&caller.from.0))
-            .map_err(ErrorResponse::too_many_boards_of_address)?;
+        if !self.is_of_many(&caller.from) {
+            created
+                .by_address
+                .admit(now, Arc::clone(&caller.from.0))
+                .map_err(ErrorResponse::too_many_boards_of_address)?;
+        }
         created.by_session.admit(now, caller.key).map_err(ErrorResponse::too_many_boards_of_session)
+    }
+
+    /// Takes a board back that was counted and was not created.
+    fn give_board_back(&self, caller: &Caller) {
+        let mut created = self.0.boards.lock().unwrap_or_else(PoisonError::into_inner);
+        created.by_session.give_back(&caller.key);
+        created.by_address.give_back(&caller.from.0);
+    }
+
+    /// Returns whether an address is that of a proxy that does not say for whom it asks: it brings
+    /// everybody's requests.
+    fn is_of_many(&self, from: &PeerHost) -> bool {
+        self.access().trusts(&from.0)
     }
 
     /// Checks, before anything is read for an answer that may be long, that its address has room for it.
@@ -289,12 +305,7 @@ impl App {
 
     /// Returns the bytes of long answers that an address may leave unread.
     fn unread_share(&self, from: &PeerHost) -> usize {
-        // A proxy that does not say for whom it asks brings everybody's requests.
-        if self.access().trusts(&from.0) {
-            usize::MAX
-        } else {
-            self.config().unread_bytes_per_address_max
-        }
+        if self.is_of_many(from) { usize::MAX } else { self.config().unread_bytes_per_address_max }
     }
 
     /// Counts one session opened from an address.
@@ -347,7 +358,12 @@ impl App {
         let is_charged = self.admit(&caller)?;
         let request = |reply| SessionRequest::Write { write, reply };
         let answer = self.handle().request(caller.key, caller.user, request);
-        let answer = self.in_time(answer).await.ok_or_else(ErrorResponse::outcome_unknown)?;
+        let Some(answer) = self.in_time(answer).await else {
+            if is_charged {
+                self.unmet().give_back(&caller.from);
+            }
+            return Err(ErrorResponse::outcome_unknown());
+        };
         self.known(&caller, is_charged, answer)
     }
 

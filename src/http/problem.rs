@@ -38,8 +38,8 @@ impl ErrorResponse {
     }
 
     pub(super) fn too_many_unmet(retry_ms: u64) -> Self {
-        // By then the look-ups of those who are there have ended.
-        const RETRY_MS: u64 = 1000;
+        // By then look-ups of some who are there have ended.
+        const RETRY_MS: u64 = 200;
         Self::retry(
             ProblemType::RateLimited,
             "too many requests of unknown sessions come from this address",

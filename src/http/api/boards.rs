@@ -42,7 +42,11 @@ pub(super) async fn create(
     }
     // The session is known by now: strangers cannot fill the table.
     app.admit_board(&caller)?;
-    match app.write(caller, Write::CreateBoard { board: board.clone() }).await {
+    let written = app.write(caller.clone(), Write::CreateBoard { board: board.clone() }).await;
+    if written.as_ref().is_err_and(|why| !why.is(ProblemType::OutcomeUnknown)) {
+        app.give_board_back(&caller);
+    }
+    match written {
         Ok((_, TaskResult::Done)) => {
             let shape = Board { name: board, last_seq: Seq(0), read_mark: Seq(0) };
             Ok(json(StatusCode::CREATED, &shape))

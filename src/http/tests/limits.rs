@@ -2,9 +2,12 @@
 
 use tokio::io::AsyncWriteExt;
 
-use crate::testing::{
-    http::{Answer, Ask, Site, fake::Silent},
-    stepped_world::SECOND,
+use crate::{
+    model::outcome::Outcome,
+    testing::{
+        http::{Answer, Ask, Site, fake::Silent},
+        stepped_world::SECOND,
+    },
 };
 
 const HERE: &str = "10.0.0.1:1";
@@ -62,6 +65,19 @@ async fn sessions_of_one_address_may_not_create_boards_without_end() {
     assert_eq!(create(&site, ELSEWHERE, &bob, "c0").await.status, 201);
     site.env.sleep(SECOND * 120).await;
     assert_eq!(create(&site, HERE, &bob, "c1").await.status, 201, "one more after two minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn boards_that_could_not_be_created_cost_nothing() {
+    let site = Site::new();
+    let (ada, bob) = (site.join("Ada").await, site.join("Bob").await);
+    for n in 0..310 {
+        site.fake.state().outcome = Some(Outcome::Unavailable { retry_ms: 1000 });
+        assert_eq!(create(&site, HERE, &ada, &format!("b{n}")).await.status, 503, "{n}");
+        site.env.sleep(SECOND / 100).await;
+    }
+    assert_eq!(create(&site, HERE, &ada, "b").await.status, 201);
+    assert_eq!(create(&site, HERE, &bob, "c").await.status, 201);
 }
 
 #[tokio::test(start_paused = true)]
