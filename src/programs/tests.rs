@@ -10,6 +10,7 @@ mod restored;
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -372,6 +373,42 @@ impl Backend for Fragile {
     }
 }
 
+/// Cluster's store in a file of a directory, where a test can put other stores in its place.
+struct StoreFile {
+    dir: TempDir,
+    new: NewCluster,
+    core: Arc<Mutex<SqliteCore>>,
+}
+
+impl StoreFile {
+    /// Name of the file with which it begins.
+    const NAME: &str = "store.db";
+
+    fn new() -> Self {
+        let (dir, new) = (TempDir::new().expect("a directory"), new_cluster(&env()));
+        let core = SqliteCore::open_file(&dir.path().join(Self::NAME), &new, SOON).expect("opens");
+        Self { dir, new, core: Arc::new(Mutex::new(core)) }
+    }
+
+    fn store(&self) -> Store {
+        let failure = Arc::new(Mutex::new(None));
+        Store::new(Fragile { core: Arc::clone(&self.core), failure, clock: env() })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn open(&self, name: &str) -> SqliteCore {
+        SqliteCore::open_file(&self.path(name), &self.new, SOON).expect("opens")
+    }
+
+    /// Puts another store in the place of the present one, and returns that.
+    fn replace(&self, core: SqliteCore) -> SqliteCore {
+        std::mem::replace(&mut *self.core.lock().expect("not poisoned"), core)
+    }
+}
+
 /// Waits until the cluster tells this reason for the store's absence; `None` for a store that is
 /// here.
 async fn reason_is(client: &ChatClient, wanted: Option<AwayReason>) {
@@ -411,20 +448,15 @@ async fn absence_of_the_store_names_its_reason_until_it_is_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn store_that_lacks_posts_of_its_epoch_is_away_and_no_strong_read_is_served() {
-    let (dir, new) = (TempDir::new().expect("a directory"), new_cluster(&env()));
-    let path = |name: &str| dir.path().join(name);
-    let open = |name| SqliteCore::open_file(&path(name), &new, SOON).expect("opens");
-    let core = Arc::new(Mutex::new(open("store.db")));
-    let failure = Arc::new(Mutex::new(None));
-    let store = Store::new(Fragile { core: Arc::clone(&core), failure, clock: env() });
-    let cluster = start_on(1, 1, store, &Config::default()).await;
+    let file = StoreFile::new();
+    let cluster = start_on(1, 1, file.store(), &Config::default()).await;
     let ann = client(&cluster, 0, None);
     ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
     {
-        let _nobody_writes = core.lock().expect("not poisoned");
+        let _nobody_writes = file.core.lock().expect("not poisoned");
         for end in ["", "-wal"] {
-            let name = |name: &str| path(&format!("{name}{end}"));
-            std::fs::copy(name("store.db"), name("older.db")).expect("copied");
+            let name = |name: &str| file.path(&format!("{name}{end}"));
+            std::fs::copy(name(StoreFile::NAME), name("older.db")).expect("copied");
         }
     }
     assert_eq!(say(&ann, "one").await, Seq(1));
@@ -436,11 +468,10 @@ async fn store_that_lacks_posts_of_its_epoch_is_away_and_no_strong_read_is_serve
     within(&ann, "a copy at the worker", copied).await;
     // Longer than a poll, so that both know what they have.
     ann.env().sleep(Duration::from_millis(1500)).await;
-    let older = open("older.db");
-    let newer = std::mem::replace(&mut *core.lock().expect("not poisoned"), older);
+    let newer = file.replace(file.open("older.db"));
     reason_is(&ann, Some(AwayReason::RolledBack)).await;
     assert_eq!(read(&ann, Consistency::Strong).await, (vec!["one".to_owned()], Consistency::Weak));
-    *core.lock().expect("not poisoned") = newer;
+    drop(file.replace(newer));
     reason_is(&ann, None).await;
     assert_eq!(say(&ann, "two").await, Seq(2));
 }

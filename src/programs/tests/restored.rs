@@ -66,25 +66,20 @@ fn ends(seq: u64) -> BTreeMap<BoardName, Seq> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn open_streams_are_reset_by_a_new_epoch_of_the_store_and_go_on_without_a_gap() {
-    let (dir, new) = (TempDir::new().expect("a directory"), new_cluster(&env()));
-    let path = |name: &str| dir.path().join(name);
-    let open = |name| SqliteCore::open_file(&path(name), &new, SOON).expect("opens");
-    let core = Arc::new(Mutex::new(open("store.db")));
-    let failure = Arc::new(Mutex::new(None));
-    let store = Store::new(Fragile { core: Arc::clone(&core), failure, clock: env() });
-    let cluster = start_on(2, 2, store, &Config::default()).await;
+    let file = StoreFile::new();
+    let cluster = start_on(2, 2, file.store(), &Config::default()).await;
     let ann = client(&cluster, 0, None);
     ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
     let dev = Request::CreateBoard { board: "dev".parse().expect("a board") };
     ann.call(&dev, SOON).await.expect("made");
     say_on_all(&ann, "kept").await;
-    copy_of_the_next_epoch(&path("store.db"), &path("older.db"));
+    copy_of_the_next_epoch(&file.path(StoreFile::NAME), &file.path("older.db"));
     say_on_all(&ann, "lost").await;
 
     let boards: Vec<_> = ends(0).into_keys().collect();
     let mut readers = Vec::new();
     for nth in 0..STREAMS {
-        let from = Cursor { epoch: new.epoch, boards: ends(0) };
+        let from = Cursor { epoch: file.new.epoch, boards: ends(0) };
         let api = ann.api(&cluster.urls()[nth % 2]);
         let stream = api.stream(&boards, Some(&from)).await.expect("a stream");
         readers.push(Reader { stream, cursor: from });
@@ -100,7 +95,7 @@ async fn open_streams_are_reset_by_a_new_epoch_of_the_store_and_go_on_without_a_
     };
     all_see(&mut readers, 1, 2).await;
 
-    *core.lock().expect("not poisoned") = open("older.db");
+    drop(file.replace(file.open("older.db")));
     let resets = join_all(readers.iter_mut().map(|reader| {
         reader.next(|event| match event {
             StreamEvent::Reset(reset) => Some(reset.reason),
@@ -110,7 +105,7 @@ async fn open_streams_are_reset_by_a_new_epoch_of_the_store_and_go_on_without_a_
     }));
     assert_eq!(within(&ann, "the resets", resets).await, [ResetReason::Epoch; STREAMS]);
     for Reader { cursor, .. } in &readers {
-        assert_eq!(*cursor, Cursor { epoch: StoreEpoch(new.epoch.0 + 1), boards: ends(1) });
+        assert_eq!(*cursor, Cursor { epoch: StoreEpoch(file.new.epoch.0 + 1), boards: ends(1) });
     }
     for text in ["new", "newer"] {
         say_on_all(&ann, text).await;
@@ -123,24 +118,19 @@ async fn open_streams_are_reset_by_a_new_epoch_of_the_store_and_go_on_without_a_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn session_that_an_older_store_lacks_posts_nothing_more_at_a_master_that_runs_on() {
-    let (dir, new) = (TempDir::new().expect("a directory"), new_cluster(&env()));
-    let path = |name: &str| dir.path().join(name);
-    let open = |name| SqliteCore::open_file(&path(name), &new, SOON).expect("opens");
-    let core = Arc::new(Mutex::new(open("store.db")));
-    let failure = Arc::new(Mutex::new(None));
-    let store = Store::new(Fragile { core: Arc::clone(&core), failure, clock: env() });
-    let cluster = start_on(1, 1, store, &Config::default()).await;
+    let file = StoreFile::new();
+    let cluster = start_on(1, 1, file.store(), &Config::default()).await;
     let [ann, bob] = [(), ()].map(|()| client(&cluster, 0, None));
     ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
     say(&ann, "kept").await;
-    copy_of_the_next_epoch(&path("store.db"), &path("older.db"));
+    copy_of_the_next_epoch(&file.path(StoreFile::NAME), &file.path("older.db"));
     bob.open_session("bob".parse().expect("a name"), SOON).await.expect("a session");
     say(&bob, "lost").await;
     let stream = ann.api(&ann.master()).stream(&[BoardName::lobby()], None).await;
-    let cursor = Cursor { epoch: new.epoch, boards: BTreeMap::new() };
+    let cursor = Cursor { epoch: file.new.epoch, boards: BTreeMap::new() };
     let mut reader = Reader { stream: stream.expect("a stream"), cursor };
 
-    *core.lock().expect("not poisoned") = open("older.db");
+    drop(file.replace(file.open("older.db")));
     let reset = reader.next(|event| match event {
         StreamEvent::Reset(reset) => Some(reset.reason),
         _ => None,
