@@ -23,6 +23,14 @@ pub enum Consistency {
     Weak,
 }
 
+impl Consistency {
+    /// Returns the degree for answers of a master that is strong, or is not.
+    #[must_use]
+    pub const fn of(is_strong: bool) -> Self {
+        if is_strong { Self::Strong } else { Self::Weak }
+    }
+}
+
 /// Master as people's pages know it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MasterInfo {

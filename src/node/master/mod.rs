@@ -315,8 +315,7 @@ impl Driver {
             has_successor: self.core.has_successor(),
         });
         if is_strong != was_strong {
-            let state = if is_strong { Consistency::Strong } else { Consistency::Weak };
-            self.streams.table.set_state(state);
+            self.streams.table.set_state(Consistency::of(is_strong));
             self.deliver_all();
         }
     }

@@ -254,8 +254,7 @@ impl Driver {
     }
 
     fn state(&self) -> Consistency {
-        let is_strong = self.core.is_strong(self.env.now());
-        if is_strong { Consistency::Strong } else { Consistency::Weak }
+        Consistency::of(self.core.is_strong(self.env.now()))
     }
 
     fn gather_mark(&mut self, key: SessionKey, board: BoardName, seq: Seq, waiter: SessionWaiter) {

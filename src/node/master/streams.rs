@@ -113,7 +113,7 @@ impl Driver {
         let now = self.env.now();
         // What the others were told, so that the next change is one for this stream as well.
         self.announce_state(now);
-        let state = if self.links.is_strong() { Consistency::Strong } else { Consistency::Weak };
+        let state = Consistency::of(self.links.is_strong());
         let active = &mut self.people.active;
         let own = match presence {
             PresenceForm::Lists => None,

@@ -96,7 +96,7 @@ impl Driver {
             key_epoch: core.keys().in_use(),
             keys: self.key_state(now),
             store_epoch: self.tails.epoch(),
-            store: if core.is_strong(now) { Consistency::Strong } else { Consistency::Weak },
+            store: Consistency::of(core.is_strong(now)),
             store_away: self
                 .poll
                 .watch
