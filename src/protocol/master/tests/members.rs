@@ -87,13 +87,18 @@ fn joins_that_wait_are_published_before_a_digest() {
     assert!(published.is_some() && published < digest, "{:?}", lab.out);
 }
 
+/// Hears from master 2, over a new link, that a worker is registered with this master. Returns what was told.
+fn hear_of(lab: &mut Lab, mut worker: Member, with: NodeId) -> Member {
+    worker.fact.master = with;
+    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
+    lab.master.on_members(lab.now, LinkId(50), vec![worker.clone()], &mut lab.out);
+    worker
+}
+
 #[test]
 fn worker_that_registered_elsewhere_is_let_go() {
     let mut lab = Lab::new(1);
-    let mut moved = worker(1, 2);
-    moved.fact.master = holder(2).node;
-    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
-    lab.master.on_members(lab.now, LinkId(50), vec![moved], &mut lab.out);
+    hear_of(&mut lab, worker(1, 2), holder(2).node);
     assert!(lab.master.registrations().is_empty());
     assert!(lab.has(|effect| matches!(effect,
         Effect::Close { link, close } if *link == LinkId(1) && close.reason == CloseReason::Replaced)));
@@ -228,10 +233,8 @@ fn expelled_worker_is_cut_with_the_reason_and_announced_as_gone_once() {
 #[test]
 fn registration_of_an_earlier_life_of_this_master_is_ended() {
     let mut lab = Lab::new(1);
-    let mut lost = worker(2, 1);
-    lost.fact.master = lab.master.me().node;
-    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
-    lab.master.on_members(lab.now, LinkId(50), vec![lost.clone()], &mut lab.out);
+    let own = lab.master.me().node;
+    let lost = hear_of(&mut lab, worker(2, 1), own);
     lab.out.clear();
     lab.master.on_masters(lab.now, None, &mut lab.out);
     let told: Vec<_> = lab
@@ -273,10 +276,7 @@ fn is_called_failed(lab: &Lab, worker: &Member) -> bool {
 #[test]
 fn worker_of_a_linked_master_that_is_out_is_called_failed_only_when_the_link_is_over() {
     let mut lab = Lab::new(0);
-    let mut theirs = worker(1, 1);
-    theirs.fact.master = holder(2).node;
-    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
-    lab.master.on_members(lab.now, LinkId(50), vec![theirs.clone()], &mut lab.out);
+    let theirs = hear_of(&mut lab, worker(1, 1), holder(2).node);
     rows_stand(&mut lab, 20);
     assert!(!lab.master.watch().is_in(&holder(2).node), "it is out for the store");
     assert!(!is_called_failed(&lab, &theirs));

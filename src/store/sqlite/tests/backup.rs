@@ -35,6 +35,14 @@ impl Place {
         Self { store: at("store.db"), backup: at("backup.db"), _dir: dir }
     }
 
+    /// Returns a place with a store that nobody uses, and a backup of it.
+    fn backed_up() -> Self {
+        let place = Self::new();
+        drop(place.fill());
+        back_up(&place.store, &place.backup, BUSY).expect("written");
+        place
+    }
+
     /// Makes a store with a registered master, a session and three posts.
     fn fill(&self) -> Desk {
         let mut desk = desk_on(&self.store, &NEW);
@@ -207,9 +215,7 @@ fn user_of(path: &Path) -> u32 {
 
 #[test]
 fn restored_store_and_its_lock_belong_to_the_user_of_the_store_before() {
-    let place = Place::new();
-    drop(place.fill());
-    back_up(&place.store, &place.backup, BUSY).expect("written");
+    let place = Place::backed_up();
     let gate = beside(&place.store, ".gate");
     assert!(!gate.exists(), "the restore is to make it");
     let user = given_away(&place.store);
@@ -224,9 +230,7 @@ fn restored_store_and_its_lock_belong_to_the_user_of_the_store_before() {
 
 #[test]
 fn store_that_was_gone_is_restored_for_the_user_of_its_directory() {
-    let place = Place::new();
-    drop(place.fill());
-    back_up(&place.store, &place.backup, BUSY).expect("written");
+    let place = Place::backed_up();
     fs::remove_file(&place.store).expect("removed");
     let user = given_away(place._dir.path());
     place.restore().expect("restored");
@@ -263,9 +267,7 @@ fn restore_refuses_what_is_no_backup_of_this_cluster() {
 
 #[test]
 fn damaged_store_is_replaced_and_a_missing_one_put_back() {
-    let place = Place::new();
-    drop(place.fill());
-    back_up(&place.store, &place.backup, BUSY).expect("written");
+    let place = Place::backed_up();
     fs::write(&place.store, vec![7; 8192]).expect("written");
     let restored = place.restore().expect("restored");
     assert!(restored.lost_deny_list && restored.replaced.is_some(), "{restored:?}");
@@ -296,9 +298,7 @@ fn log_of_a_store_that_is_gone_is_never_taken_for_the_restored_ones() {
 
 #[test]
 fn database_of_another_program_is_not_replaced() {
-    let place = Place::new();
-    drop(place.fill());
-    back_up(&place.store, &place.backup, BUSY).expect("written");
+    let place = Place::backed_up();
     fs::remove_file(&place.store).expect("removed");
     let db = Connection::open(&place.store).expect("made");
     db.execute_batch("CREATE TABLE theirs (a); PRAGMA user_version = 7").expect("filled");
