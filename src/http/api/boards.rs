@@ -2,7 +2,7 @@
 
 use axum::{extract::State, http::StatusCode, response::IntoResponse};
 
-use super::{HandlerResult, json, long_json, sessions::unexpected};
+use super::{HandlerResult, LongJson, json, sessions::unexpected};
 use crate::{
     api::{Board, BoardList, ProblemType, ReadMark, boards_of},
     http::{
@@ -16,8 +16,7 @@ use crate::{
 
 /// `GET /api/v1/boards`
 pub(super) async fn list(State(app): State<App>, caller: Caller) -> HandlerResult {
-    app.check_room(&caller.from)?;
-    let from = caller.from.clone();
+    let answer = LongJson::begin(&app, &caller)?;
     let read = app.ask(caller, |reply| SessionRequest::Restore { reply }).await?;
     let Restored { session, boards, .. } = read.value;
     let shape = BoardList {
@@ -26,7 +25,7 @@ pub(super) async fn list(State(app): State<App>, caller: Caller) -> HandlerResul
         consistency: read.consistency,
         as_of: boards.as_of_ms,
     };
-    long_json(&app, &from, &shape)
+    answer.end(&shape)
 }
 
 /// `PUT /api/v1/boards/{board}`: 201 when it is new, 200 when it was there.

@@ -18,7 +18,9 @@ use serde::Serialize;
 
 pub(super) use self::{posts::written, sessions::unexpected};
 
-use super::{App, access, connection::PeerHost, headers, openapi, page, problem::ErrorResponse};
+use super::{
+    App, access, auth::Caller, connection::PeerHost, headers, openapi, page, problem::ErrorResponse,
+};
 use crate::api::ProblemType;
 
 /// Result of a handler.
@@ -61,13 +63,30 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     }
 }
 
-/// Returns an answer to this address with a JSON body that may be long.
-///
-/// # Errors
-/// The address leaves too much unread.
-fn long_json(app: &App, from: &PeerHost, value: &impl Serialize) -> HandlerResult {
-    let body = app.hold(from, text_of(value)?)?;
-    Ok(typed(StatusCode::OK, "application/json", body))
+/// Answer with a JSON body that may be long, to an address that had room for it.
+struct LongJson<'a> {
+    app: &'a App,
+    to: PeerHost,
+}
+
+impl<'a> LongJson<'a> {
+    /// Begins an answer, before anything is read for it.
+    ///
+    /// # Errors
+    /// The caller's address leaves too much unread.
+    fn begin(app: &'a App, caller: &Caller) -> Result<Self, ErrorResponse> {
+        app.check_room(&caller.from)?;
+        Ok(Self { app, to: caller.from.clone() })
+    }
+
+    /// Ends the answer with its value.
+    ///
+    /// # Errors
+    /// The address, or all together, leave too much unread by now.
+    fn end(self, value: &impl Serialize) -> HandlerResult {
+        let body = self.app.hold(&self.to, text_of(value)?)?;
+        Ok(typed(StatusCode::OK, "application/json", body))
+    }
 }
 
 fn text_of(value: &impl Serialize) -> Result<Vec<u8>, ErrorResponse> {

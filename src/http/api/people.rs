@@ -3,7 +3,7 @@
 use axum::extract::{Query, State, rejection::QueryRejection};
 use serde::Deserialize;
 
-use super::{HandlerResult, long_json};
+use super::{HandlerResult, LongJson};
 use crate::{
     api::{Cluster, Node, ProblemType, User, UserList},
     http::{App, auth::Caller, body, problem::ErrorResponse},
@@ -69,8 +69,7 @@ pub(super) async fn users(
             Place::parse(text).ok_or_else(|| malformed("after: want a person's id or a `next`"))
         })
         .transpose()?;
-    app.check_room(&caller.from)?;
-    let from = caller.from.clone();
+    let answer = LongJson::begin(&app, &caller)?;
     let read = app.ask(caller, |reply| SessionRequest::Users { reply }).await?;
     let People { version, users } = read.value;
     let first = match &place {
@@ -88,13 +87,12 @@ pub(super) async fn users(
         version,
         consistency: read.consistency,
     };
-    long_json(&app, &from, &list)
+    answer.end(&list)
 }
 
 /// `GET /api/v1/cluster`
 pub(super) async fn cluster(State(app): State<App>, caller: Caller) -> HandlerResult {
-    app.check_room(&caller.from)?;
-    let from = caller.from.clone();
+    let answer = LongJson::begin(&app, &caller)?;
     let view = app.ask(caller, |reply| SessionRequest::Cluster { reply }).await?;
     let shape = Cluster {
         node: view.node,
@@ -104,5 +102,5 @@ pub(super) async fn cluster(State(app): State<App>, caller: Caller) -> HandlerRe
         key_age_ms: view.keys.age_ms,
         nodes: view.nodes.into_iter().map(|node| Node::new(node, &view.failed)).collect(),
     };
-    long_json(&app, &from, &shape)
+    answer.end(&shape)
 }

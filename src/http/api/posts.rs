@@ -6,7 +6,7 @@ use axum::{
 };
 use serde::Deserialize;
 
-use super::{HandlerResult, json, long_json, sessions::unexpected};
+use super::{HandlerResult, LongJson, json, sessions::unexpected};
 use crate::{
     api::{PostList, PostState, ProblemType, WritePost},
     http::{
@@ -124,12 +124,11 @@ pub(super) async fn list(
         Some("weak") => Consistency::Weak,
         Some(_) => return Err(wrong("consistency: want strong or weak")),
     };
-    app.check_room(&caller.from)?;
-    let from = caller.from.clone();
+    let answer = LongJson::begin(&app, &caller)?;
     let request = |reply| SessionRequest::Posts { board, range, limit, want, reply };
     let read = app.ask(caller, request).await?;
     let truncated = is_truncated(&read.value, range);
-    long_json(&app, &from, &PostList::new(read.value, read.consistency, truncated))
+    answer.end(&PostList::new(read.value, read.consistency, truncated))
 }
 
 /// Whether the board has more posts in the direction asked for.

@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{HandlerResult, json, long_json};
+use super::{HandlerResult, LongJson, json};
 use crate::{
     api::{
         OpenSession, ProblemType, RedeemTicket, SessionOpened, SessionRestored, TicketIssued,
@@ -88,8 +88,7 @@ pub(super) async fn open(
 
 /// `GET /api/v1/session`
 pub(super) async fn restore(State(app): State<App>, caller: Caller) -> HandlerResult {
-    app.check_room(&caller.from)?;
-    let from = caller.from.clone();
+    let answer = LongJson::begin(&app, &caller)?;
     let cluster = app.cluster().await?;
     let masters = app.bounded(app.handle().masters()).await.unwrap_or_default();
     let read = app.ask(caller, |reply| SessionRequest::Restore { reply }).await?;
@@ -104,7 +103,7 @@ pub(super) async fn restore(State(app): State<App>, caller: Caller) -> HandlerRe
         as_of: restored.boards.as_of_ms,
         cluster: hex::encode(cluster),
     };
-    long_json(&app, &from, &shape)
+    answer.end(&shape)
 }
 
 /// `DELETE /api/v1/session`
