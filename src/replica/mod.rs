@@ -116,6 +116,14 @@ pub enum ReplicaError {
         /// Name of the table.
         table: &'static str,
     },
+    /// The file is sound, but of a format that is too old for this release. Nothing was changed; opening
+    /// puts a new one in its place.
+    #[error("the node database is of format {0}, which is older than what this release reads")]
+    OlderFormat(u64),
+    /// The file is sound, but a later release wrote it, in a format of its own. Nothing was changed;
+    /// opening puts a new one in its place.
+    #[error("the node database is of format {0}, which is newer than what this release reads")]
+    NewerFormat(u64),
     /// The file is damaged: a block does not fit its check, or redb finds it corrupt or panics.
     /// Nothing of this call is visible; the handle is of no further use. Opening again checks the
     /// file, and replaces what cannot be mended by a new one.
@@ -142,8 +150,8 @@ pub enum OpenedAs {
     New,
     /// It is as the last life left it, or was rolled back to its last durable group.
     Kept,
-    /// It was unreadable and was replaced by a new one, which the store fills again. Of posts that
-    /// were held those that could be read are in it.
+    /// It was damaged, or of a format that this release does not read, and was replaced by a new one, which
+    /// the store fills again. Of posts that were held those that could be read are in it.
     Unreadable {
         /// Description of the problem.
         why: String,
@@ -222,9 +230,7 @@ impl Replica {
         disk.remove(FILE).map_err(failed)?;
         match open(check, true) {
             Ok(replica) => {
-                for post in held {
-                    replica.hold(&[post])?;
-                }
+                replica.hold(&held)?;
                 Ok((replica, OpenedAs::Unreadable { why }))
             }
             Err(Unopened::Failed(e)) => Err(e),
@@ -318,9 +324,10 @@ impl From<ReplicaError> for Unopened {
     fn from(e: ReplicaError) -> Self {
         match e {
             ReplicaError::Failed { .. } => Self::Failed(e),
-            ReplicaError::Corrupt { .. } | ReplicaError::Damaged { .. } => {
-                Self::Unreadable(e.to_string())
-            }
+            ReplicaError::Corrupt { .. }
+            | ReplicaError::OlderFormat(_)
+            | ReplicaError::NewerFormat(_)
+            | ReplicaError::Damaged { .. } => Self::Unreadable(e.to_string()),
         }
     }
 }

@@ -9,8 +9,11 @@ use crate::model::{
     message::{Fact, Member, MemberState},
 };
 
-/// Number of the rows' layout. Another number on disk makes the file unreadable here.
+/// Number of the rows' layout. A file of the number before is brought up to it, and one of any other is
+/// unreadable here.
 const FORMAT: u64 = 4;
+/// Number of the layout before, in which closed sessions stood in one order with the open ones.
+const FORMAT_BEFORE: u64 = 3;
 const META_FORMAT: &str = "format";
 pub(super) const META_EPOCH: &str = "epoch";
 pub(super) const META_SAVES: &str = "saves";
@@ -70,20 +73,52 @@ impl<'t> Tables<'t> {
         })
     }
 
-    /// Creates the tables of a new file and checks those of an old one.
+    /// Creates the tables of a new file, or checks those of an old one and brings them to [`FORMAT`], in
+    /// one transaction.
     pub(super) fn prepare(db: &Database) -> Result<(), ReplicaError> {
         let txn = db.begin_write()?;
+        // Before the other tables are opened: those of another format may have other types.
+        let format = format_of(&txn)?;
+        match format {
+            Some(format) if format < FORMAT_BEFORE => {
+                return Err(ReplicaError::OlderFormat(format));
+            }
+            Some(format) if format > FORMAT => return Err(ReplicaError::NewerFormat(format)),
+            _ => {}
+        }
+        let is_of_before = format == Some(FORMAT_BEFORE);
         {
             let mut tables = Tables::open(&txn)?;
-            let format = tables.meta.get(META_FORMAT)?.map(|row| row.value());
-            if format.is_some_and(|format| format != FORMAT) {
-                return Err(ReplicaError::Corrupt { table: "meta" });
+            if is_of_before {
+                tables.part_orders()?;
             }
             tables.meta.insert(META_FORMAT, FORMAT)?;
             // Files of before have none: it is empty then.
             txn.open_table(HELD)?;
         }
-        Ok(txn.commit()?)
+        txn.commit()?;
+        if is_of_before {
+            tracing::info!(from = FORMAT_BEFORE, to = FORMAT, "the node database has a new format");
+        }
+        Ok(())
+    }
+
+    /// Gives closed sessions an order of their own. They keep their places: those of both orders come from
+    /// one counter, and a session had its place from when it was closed in the format before too.
+    fn part_orders(&mut self) -> Result<(), ReplicaError> {
+        for row in self.sessions.iter()? {
+            let (key, row) = row?;
+            let (place, is_closed, ..) = row.value();
+            if !is_closed {
+                continue;
+            }
+            let stood = self.order.remove(place)?.is_some_and(|stood| stood.value() == key.value());
+            if !stood {
+                return Err(ReplicaError::Corrupt { table: "session_order" });
+            }
+            self.closed.insert(place, key.value())?;
+        }
+        Ok(())
     }
 
     /// Drops posts and sessions; the directory and the posts that wait stay.
@@ -96,6 +131,13 @@ impl<'t> Tables<'t> {
         txn.delete_table(MARKS)?;
         Ok(())
     }
+}
+
+/// Returns the number of the file's layout; `None` if the file is new.
+fn format_of(txn: &WriteTransaction) -> Result<Option<u64>, ReplicaError> {
+    let meta = txn.open_table(META)?;
+    let format = meta.get(META_FORMAT)?.map(|row| row.value());
+    Ok(format)
 }
 
 pub(super) fn post_row(post: &Post) -> (&[u8; 16], &[u8; 16], &str, &str, u64) {

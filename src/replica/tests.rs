@@ -1,4 +1,5 @@
 mod damage;
+mod formats;
 mod held;
 mod sessions;
 mod snapshots;

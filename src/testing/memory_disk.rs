@@ -19,6 +19,8 @@ pub(crate) struct MemFile {
     durable: Vec<u8>,
     /// Writes since the last sync, in order; a cut is a write of nothing at the new end.
     unsynced: Vec<(usize, Vec<u8>)>,
+    /// Number of syncs since the file was made.
+    pub(crate) syncs: u32,
     pub(crate) fails: bool,
     /// Work that the next read does first.
     pub(crate) before_read: Option<Box<dyn FnOnce() + Send>>,
@@ -123,6 +125,7 @@ impl DiskFile for MemDisk {
         let mut file = self.file();
         file.durable = file.live.clone();
         file.unsynced.clear();
+        file.syncs += 1;
         Ok(())
     }
 }

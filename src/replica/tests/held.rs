@@ -1,13 +1,13 @@
 //! Posts that wait for the store.
 
-use super::*;
+use super::{formats::set_format, *};
 use crate::model::{
     bounds::HELD_MAX,
     held::{HeldPost, HoldReply},
     rows::NewPost,
 };
 
-fn held_post(n: u16, text: &str) -> HeldPost {
+pub(super) fn held_post(n: u16, text: &str) -> HeldPost {
     let mut id = [0; 16];
     id[..2].copy_from_slice(&n.to_be_bytes());
     let post = NewPost { id: PostId(id), author: author(), text: text.parse().expect("a text") };
@@ -52,15 +52,29 @@ fn held_posts_of_an_unreadable_database_are_kept() {
     let one = held_post(1, "one");
     replica.hold(&[(one.clone(), 77)]).expect("held");
     replica.apply(&[posts(1, "dev", 1..=2)]).expect("applied");
-    let of_later_version = |db: &redb::Database| {
-        let txn = db.begin_write()?;
-        txn.open_table(tables::META)?.insert("format", 99)?;
-        Ok(txn.commit()?)
-    };
-    replica.db.run(of_later_version).expect("written");
+    set_format(&replica, 99);
     drop(replica);
     let (replica, found) = open(&(disk as Arc<dyn Disk>));
     assert!(matches!(found, OpenedAs::Unreadable { .. }), "{found:?}");
     assert_eq!(replica.held_post(one.key()), Ok(Some((one, 77))));
     assert!(replica.boards().expect("read").boards.is_empty());
+}
+
+#[test]
+fn many_held_posts_of_an_unreadable_database_are_kept_by_one_commit() {
+    /// Returns how often a new file is synced that takes over so many posts.
+    fn syncs(count: u16) -> u32 {
+        let (disk, replica) = fresh();
+        let all: Vec<_> = (0..count).map(|n| (held_post(n, "x"), u64::from(n))).collect();
+        replica.hold(&all).expect("held");
+        set_format(&replica, 99);
+        drop(replica);
+        let (replica, found) = open(&(disk.clone() as Arc<dyn Disk>));
+        assert!(matches!(found, OpenedAs::Unreadable { .. }), "{found:?}");
+        let kept = all.iter().map(|(held, wall_ms)| (held.key(), *wall_ms)).collect::<Vec<_>>();
+        assert_eq!(replica.held(), Ok(kept));
+        disk.file().syncs
+    }
+    let (few, many) = (syncs(1), syncs(u16::try_from(HELD_MAX).expect("small")));
+    assert!(few > 0 && many < few + 10, "{few} for one post, {many} for {HELD_MAX}");
 }
