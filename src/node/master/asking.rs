@@ -6,6 +6,12 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 
 use crate::env::Env;
 
+/// Returns the time limit for asking nodes on behalf of another node, which waits for `left` and no longer.
+/// It is three quarters of that, or of `whole` if that is shorter: the rest is for the answer's way back.
+pub(super) fn limit_to_pass_on(whole: Duration, left: Duration) -> Duration {
+    whole.min(left) * 3 / 4
+}
+
 /// Asks `size` nodes at a time, all of them within `limit`, and returns the first answer of one that knows.
 pub(super) async fn ask_in_groups<N, T, F>(
     env: &Env,
@@ -191,6 +197,30 @@ mod tests {
         let (heard, _, took) = hear(&nodes, usize::MAX);
         assert_eq!(heard, [0, 2, 3, 4, 5, 6, 7]);
         assert!(took <= LIMIT + SOON, "{took:?}");
+    }
+
+    #[test]
+    fn what_was_heard_is_passed_on_before_an_asker_with_little_time_left_gives_up() {
+        assert_eq!(limit_to_pass_on(LIMIT, 2 * LIMIT), LIMIT * 3 / 4);
+        assert_eq!(limit_to_pass_on(LIMIT, Duration::ZERO), Duration::ZERO);
+        run(|env| async move {
+            let (left, mut heard) = (LIMIT / 4, 0);
+            let limit = limit_to_pass_on(LIMIT, left);
+            let ask_one = |(after, knows): Node, limit: Duration| {
+                let env = env.clone();
+                async move {
+                    env.sleep(after.min(limit)).await;
+                    (knows && after <= limit).then_some(())
+                }
+            };
+            let take = |()| {
+                heard += 1;
+                false
+            };
+            let answer = hear_in_groups(&env, vec![SILENT, KNOWS], 3, limit, ask_one, take);
+            assert!(env.timeout(left, answer).await.is_ok(), "the asker gave up");
+            assert_eq!(heard, 1);
+        });
     }
 
     #[test]

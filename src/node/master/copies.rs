@@ -10,7 +10,11 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use super::{Driver, asking::ask_in_groups, reads::unread};
+use super::{
+    Driver,
+    asking::{ask_in_groups, limit_to_pass_on},
+    reads::unread,
+};
 use crate::{
     comm::{Link, Responder},
     env::Env,
@@ -126,7 +130,7 @@ impl Driver {
             Role::Master => self.page_workers(),
             Role::Worker => Vec::new(),
         };
-        let (store, limit_of_copies) = (self.store.clone(), self.limit_for_a_peer());
+        let (store, limit_of_copies) = (self.store.clone(), self.limit_for_a_peer(&reply));
         let env = self.env.clone();
         self.env.spawn("serve-read", async move {
             let request = Request::Read { board: board.clone(), range, limit };
@@ -146,7 +150,7 @@ impl Driver {
             return;
         }
         let cached = self.people.sessions.get(&key).cloned();
-        let (copies, limit) = (self.workers_in_turn(), self.limit_for_a_peer());
+        let (copies, limit) = (self.workers_in_turn(), self.limit_for_a_peer(&reply));
         let env = self.env.clone();
         self.env.spawn("serve-session", async move {
             let row = ask_for_session(&env, copies, &Request::Session(key), limit).await;
@@ -233,10 +237,10 @@ impl Driver {
         if with.is_empty() { peers.iter().filter_map(link).collect() } else { with }
     }
 
-    /// Returns the time for all workers, so that they and the store fit into the time of another master
-    /// that asks.
-    pub(super) fn limit_for_a_peer(&self) -> Duration {
-        self.config.store_timeout * 3 / 4
+    /// Returns the time for all workers, so that they and the store fit into the time that another master
+    /// has left, which waits for this reply.
+    pub(super) fn limit_for_a_peer(&self, reply: &Responder) -> Duration {
+        limit_to_pass_on(self.config.store_timeout, reply.deadline().since(self.env.now()))
     }
 }
 

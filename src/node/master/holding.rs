@@ -164,8 +164,9 @@ impl Driver {
     /// Answers another master with the ids of a person's posts on the disks of this one's workers.
     pub(super) fn pass_held_of(&self, user: UserId, reply: Responder) {
         let holders: Vec<_> = self.links.holders().collect();
-        // One that is silent must not keep what the others said from who asks.
-        let (env, limit) = (self.env.clone(), self.limit_for_a_peer());
+        // One that is silent must not keep what the others said from who asks. That one may have little
+        // time left: it waited for a place over the link, or asked others before.
+        let (env, limit) = (self.env.clone(), self.limit_for_a_peer(&reply));
         self.env.spawn("pass-held-of", async move {
             let _ = reply.send(&Response::HeldOf(ids_at(&env, holders, user, limit).await));
         });
