@@ -2,8 +2,8 @@
 //!
 //! 1. A master has a worker that registered with it, until it says that it failed or left.
 //! 2. Only what may keep the worker, or another master, from that master excuses that it is called failed:
-//!    nothing that the store says of any of them. It excuses for good, as a link to a master that the
-//!    store does not show to be alive is not made again.
+//!    nothing that the store says of any of them. It excuses for good: a link to a master that the store
+//!    does not show to be alive is made again, but later the longer it was out of reach.
 //! 3. A fact may be late and a link may break: one call is accepted, and others long after it.
 
 use std::{

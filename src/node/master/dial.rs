@@ -1,10 +1,6 @@
-//! Dialer of the other masters: of two, the one with the smaller id dials.
+//! Dialer of the other masters: dials those that the table names (`protocol/master/dials.rs`).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
     Driver,
@@ -19,15 +15,13 @@ use crate::{
         admission::Guard,
         keys::{Identity, fingerprint},
     },
+    env::{Env, TaskGuard},
     model::{
         ids::{Incarnation, NodeId, Registration, Role},
         rows::MasterRow,
         time::Mono,
     },
 };
-
-/// Pause between two tries to reach the same master.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Parts that all dials have in common.
 pub(super) struct Dials {
@@ -42,27 +36,16 @@ pub(super) struct Dials {
     pub(super) version_max: u16,
 }
 
-/// Dials that are under way, and when those that failed may be repeated.
+/// Dials that are under way.
 pub(super) struct Dialer {
     dials: Dials,
-    under_way: BTreeSet<NodeId>,
-    not_before: BTreeMap<NodeId, Mono>,
+    /// One for each master at most; a dial ends with its guard.
+    under_way: BTreeMap<NodeId, TaskGuard>,
 }
 
 impl Dialer {
     pub(super) const fn new(dials: Dials) -> Self {
-        Self { dials, under_way: BTreeSet::new(), not_before: BTreeMap::new() }
-    }
-
-    pub(super) fn on_dialed(&mut self, now: Mono, node: NodeId, reached: bool) {
-        self.under_way.remove(&node);
-        if !reached {
-            self.not_before.insert(node, now + RETRY);
-        }
-    }
-
-    pub(super) fn next_deadline(&self) -> Option<Mono> {
-        self.not_before.values().min().copied()
+        Self { dials, under_way: BTreeMap::new() }
     }
 
     fn params(&self, row: &MasterRow) -> DialParams {
@@ -86,32 +69,34 @@ impl Dialer {
 }
 
 impl Driver {
-    /// Dials the masters that are in and not linked.
+    /// Dials the masters that are due, each instead of a dial of it that is under way.
     pub(super) fn dial(&mut self, now: Mono) {
-        self.dialer.not_before.retain(|_, at| *at > now);
-        let rows: Vec<MasterRow> = self
-            .core
-            .to_dial()
-            .filter(|row| {
-                !self.dialer.under_way.contains(&row.node)
-                    && !self.dialer.not_before.contains_key(&row.node)
-                    && !self.gate.lists().is_denied(&row.node)
-            })
-            .cloned()
-            .collect();
+        let gate = &self.gate;
+        let rows = self.core.begin_dials(now, |node| gate.lists().is_denied(node));
         for row in rows {
             let node = row.node;
-            self.dialer.under_way.insert(node);
             let (env, params) = (self.env.clone(), self.dialer.params(&row));
-            self.spawn("dial", async move {
+            let inputs = self.inputs.clone();
+            let dial = async move {
                 let arrival = reach(&env, &row, &params).await.map(Box::new);
-                Input::MasterDialed { node, arrival }
-            });
+                // Without a driver nobody wants it.
+                let _ = inputs.send(Input::MasterDialed { node, arrival }).await;
+            };
+            let task = self.env.spawn("dial", dial).abort_on_drop();
+            self.dialer.under_way.insert(node, task);
+        }
+    }
+
+    pub(super) fn on_dialed(&mut self, now: Mono, node: NodeId, arrival: Option<Arrival>) {
+        self.dialer.under_way.remove(&node);
+        self.core.on_dialed(now, node, arrival.is_some());
+        if let Some(arrival) = arrival {
+            self.on_arrival(arrival);
         }
     }
 }
 
-async fn reach(env: &crate::env::Env, row: &MasterRow, params: &DialParams) -> Option<Arrival> {
+async fn reach(env: &Env, row: &MasterRow, params: &DialParams) -> Option<Arrival> {
     let stream = match env.connect(&row.link, params.timeout).await {
         Ok(stream) => stream,
         Err(error) => {

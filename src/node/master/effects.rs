@@ -287,10 +287,7 @@ impl Driver {
             Input::KeyMade { epoch, draw, made } => self.on_key_made(epoch, draw, made),
             Input::LinkAccepted(arrival) => self.on_arrival(*arrival),
             Input::MasterDialed { node, arrival } => {
-                self.dialer.on_dialed(now, node, arrival.is_some());
-                if let Some(arrival) = arrival {
-                    self.on_arrival(*arrival);
-                }
+                self.on_dialed(now, node, arrival.map(|arrival| *arrival));
             }
         }
         Ok(())

@@ -273,7 +273,6 @@ impl Driver {
             self.people.presence.next_deadline(),
             self.people.active.next_deadline(),
             self.people.marks.next_deadline(),
-            self.dialer.next_deadline(),
             self.poll.next_deadline(),
             self.waiters.next_deadline(),
             self.letters.next_deadline(),

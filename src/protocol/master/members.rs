@@ -1,8 +1,7 @@
 //! Members: links that come and go, beats, and membership facts.
 
 mod forgotten;
-
-use std::time::Duration;
+mod orphans;
 
 use super::{Effect, Master, Peer};
 use crate::{
@@ -21,9 +20,6 @@ use crate::{
         registry::Merged,
     },
 };
-
-/// Time after which anyone may call the workers of a master that is out failed.
-const ORPHANED_AFTER: Duration = Duration::from_secs(5);
 
 /// End of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +94,7 @@ impl Master {
             let close = Close { reason: CloseReason::Replaced, retry_ms: 0 };
             out.push(Effect::Close { link: before.link, close });
         }
+        self.dials.on_linked(&node);
         out.push(Effect::Send { link, direct: Gossip::digest(&self.registry) });
         self.tell_drain(link, out);
         self.mark_all();
@@ -132,6 +129,7 @@ impl Master {
         for node in gone {
             if let Some(peer) = self.peers.remove(&node) {
                 self.note_lost_peer(now, peer);
+                self.note_link_end(now, node);
             }
             let slots: Vec<_> = self.queue.slots().map(|(slot, _)| slot).collect();
             for slot in slots {
@@ -298,16 +296,6 @@ impl Master {
         }
     }
 
-    /// Returns whether a master has been out for so long that anyone may call its workers failed. One
-    /// that is linked speaks for its own workers, as this one does: what is cut from the store together
-    /// with its workers would else have them called failed as often as they register.
-    fn is_given_up(&self, now: Mono, master: &NodeId) -> bool {
-        let is_heard = *master == self.me.node || self.peers.contains_key(master);
-        let is_out = self.watch.is_out_for(now, master, ORPHANED_AFTER)
-            || (self.watch.knows_anyone() && self.watch.is_long_gone(now, master));
-        is_out && !is_heard
-    }
-
     /// Compares a peer's digest with this directory, and sends members when they keep differing.
     pub fn on_digest(&mut self, link: LinkId, digest: [u8; 16], out: &mut Vec<Effect>) {
         let gossip = self.gossip.entry(link).or_default();
@@ -328,6 +316,7 @@ impl Master {
     /// Takes the store's list of masters; `None` when it could not be read.
     pub fn on_masters(&mut self, now: Mono, rows: Option<Vec<MasterRow>>, out: &mut Vec<Effect>) {
         self.end_earlier_lives(now, out);
+        self.forget_link_ends(now);
         let Some(rows) = rows else {
             self.watch.on_store_away(now);
             return;
@@ -349,15 +338,7 @@ impl Master {
                 }
             }
         }
-        let before = now - ORPHANED_AFTER;
-        let is_out = |master: &NodeId| self.is_given_up(now, master);
-        let orphans: Vec<Fact> = self.registry.orphans(before, is_out).copied().collect();
-        for Fact { node, registration, .. } in orphans {
-            if let Some(member) = self.registry.end(now, node, registration, MemberState::Failed) {
-                out.push(Effect::Probe("a worker was called failed because its master is out"));
-                self.announce(now, member, true, out);
-            }
-        }
+        self.end_orphans(now, out);
     }
 
     /// Ends the registrations that others list with this master and that it does not have: an
@@ -374,15 +355,5 @@ impl Master {
                 self.announce(now, member, true, out);
             }
         }
-    }
-
-    /// Returns the masters that this one is to dial: they are in, not linked, and of greater id.
-    pub fn to_dial(&self) -> impl Iterator<Item = &MasterRow> {
-        self.watch
-            .rows()
-            .filter(|(row, is_in)| {
-                *is_in && row.node > self.me.node && !self.peers.contains_key(&row.node)
-            })
-            .map(|(row, _)| row)
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! One file per source of input: `tasks` from people and peers, `attempts` answered by workers,
 //! `forwards` answered by other masters, `leases` answered by the store, `members` for links and
-//! membership facts, `keys` for the domain's common key; `drain` for the end of the master.
+//! membership facts, `dials` of other masters, `keys` for the domain's common key; `drain` for the end of
+//! the master.
 //!
 //! 1. Every accepted task ends exactly once, by one [`Effect::End`] or, if it was
 //!    forwarded here, one [`Effect::SendBack`].
@@ -24,6 +25,7 @@
 //!    leave before it is done.
 
 mod attempts;
+mod dials;
 mod drain;
 mod forwards;
 mod holding;
@@ -43,7 +45,7 @@ pub use self::{
     holding::{HoldEnd, held_by_turn},
     members::LinkOver,
 };
-use self::{holding::Holding, joins::Joins};
+use self::{dials::MasterDials, holding::Holding, joins::Joins};
 use crate::{
     config::Config,
     model::{
@@ -239,6 +241,9 @@ pub struct Master {
     keys: KeyRefresh<LinkId>,
     watch: MasterWatch,
     peers: BTreeMap<NodeId, Peer>,
+    /// Ends of other masters' links in the last seconds.
+    links_ended: BTreeMap<NodeId, Mono>,
+    dials: MasterDials,
     /// Times at which slots are to be looked at again.
     wakes: BTreeSet<(Mono, Slot)>,
     /// Slots to look at before the entry point returns.
@@ -301,6 +306,8 @@ impl Master {
             failed: FailedList::new(now, config.failed_sweep_interval, config.workers_max),
             watch: MasterWatch::new(config.master_out_after),
             peers: BTreeMap::new(),
+            links_ended: BTreeMap::new(),
+            dials: MasterDials::default(),
             wakes: BTreeSet::new(),
             marked: Vec::new(),
             turns: Turns::default(),
@@ -417,6 +424,7 @@ impl Master {
             self.failed.next_deadline(),
             self.keys.next_deadline(),
             self.joins.next_deadline(),
+            self.dials.next_deadline(),
             first_wish,
         ]
         .into_iter()

@@ -255,7 +255,7 @@ fn registration_of_an_earlier_life_of_this_master_is_ended() {
 }
 
 /// Reads the rows of masters 1 to 3 for so many seconds; only that of master 3 changes.
-fn rows_stand(lab: &mut Lab, seconds: u64) {
+pub(super) fn rows_stand(lab: &mut Lab, seconds: u64) {
     let row = master_watch::tests::row;
     for _ in 0..seconds {
         lab.now = lab.now + Duration::from_secs(1);
@@ -273,17 +273,57 @@ fn is_called_failed(lab: &Lab, worker: &Member) -> bool {
     })
 }
 
-#[test]
-fn worker_of_a_linked_master_that_is_out_is_called_failed_only_when_the_link_is_over() {
+/// Makes a lab in which a worker is registered with master 2, which is linked, and out for long.
+fn lab_with_a_linked_master_that_is_out() -> (Lab, Member) {
     let mut lab = Lab::new(0);
     let theirs = hear_of(&mut lab, worker(1, 1), holder(2).node);
     rows_stand(&mut lab, 20);
     assert!(!lab.master.watch().is_in(&holder(2).node), "it is out for the store");
     assert!(!is_called_failed(&lab, &theirs));
-    let lost = LinkOver::Lost("silent".to_owned());
-    lab.master.on_link_over(lab.now, LinkId(50), &lost, &mut lab.out);
+    (lab, theirs)
+}
+
+/// Has a link break.
+fn breaks(lab: &mut Lab, link: LinkId) {
+    let lost = LinkOver::Lost("reset".to_owned());
+    lab.master.on_link_over(lab.now, link, &lost, &mut lab.out);
+}
+
+#[test]
+fn worker_of_a_linked_master_that_is_out_is_called_failed_five_seconds_after_the_end_of_the_link() {
+    let (mut lab, theirs) = lab_with_a_linked_master_that_is_out();
+    breaks(&mut lab, LinkId(50));
+    rows_stand(&mut lab, 4);
+    assert!(!is_called_failed(&lab, &theirs), "the link may be made again");
     rows_stand(&mut lab, 1);
     assert!(is_called_failed(&lab, &theirs));
+}
+
+#[test]
+fn worker_of_a_master_that_is_out_is_not_called_failed_when_its_link_breaks_and_is_made_again() {
+    let (mut lab, theirs) = lab_with_a_linked_master_that_is_out();
+    for link in 50..55 {
+        breaks(&mut lab, LinkId(link));
+        rows_stand(&mut lab, 3);
+        lab.master.on_master(lab.now, LinkId(link + 1), holder(2).node, &mut lab.out);
+        rows_stand(&mut lab, 10);
+    }
+    assert!(!is_called_failed(&lab, &theirs));
+    breaks(&mut lab, LinkId(55));
+    rows_stand(&mut lab, 5);
+    assert!(is_called_failed(&lab, &theirs), "counted from the end of the last link");
+}
+
+#[test]
+fn ends_of_links_that_count_no_more_are_forgotten_while_the_store_is_away_too() {
+    let (mut lab, _) = lab_with_a_linked_master_that_is_out();
+    breaks(&mut lab, LinkId(50));
+    lab.now = lab.now + Duration::from_secs(4);
+    lab.master.on_masters(lab.now, None, &mut lab.out);
+    assert_eq!(lab.master.links_ended.len(), 1);
+    lab.now = lab.now + Duration::from_secs(1);
+    lab.master.on_masters(lab.now, None, &mut lab.out);
+    assert!(lab.master.links_ended.is_empty());
 }
 
 #[test]

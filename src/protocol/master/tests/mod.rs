@@ -1,6 +1,7 @@
 //! The master's decisions, driven by hand: each test is a short story of inputs and effects.
 
 mod attempts;
+mod dials;
 mod drain;
 mod forwards;
 mod holding;
