@@ -70,6 +70,8 @@ pub struct Permissions {
     /// Highest `n` given out in this life, for any resource: a lease that is granted again under
     /// its old number must not give out a token a second time.
     n: u64,
+    /// Newest epoch of the store that this table was told of; 0 in the first one.
+    epoch: StoreEpoch,
 }
 
 const FREE: LeaseState = LeaseState::Free { ask_at: Mono::ZERO };
@@ -78,7 +80,7 @@ impl Permissions {
     /// Creates a table without leases. `ttl` is the term that the store is asked for.
     #[must_use]
     pub const fn new(ttl: Duration) -> Self {
-        Self { ttl, leases: Vec::new(), n: 0 }
+        Self { ttl, leases: Vec::new(), n: 0, epoch: StoreEpoch(0) }
     }
 
     /// Returns the state of a lease.
@@ -204,11 +206,18 @@ impl Permissions {
 
     /// Drops the leases of other store epochs than this one.
     pub fn on_epoch(&mut self, epoch: StoreEpoch) {
+        self.epoch = epoch;
         for lease in &mut self.leases {
             if matches!(lease, LeaseState::Mine(held) if held.token.epoch != epoch) {
                 *lease = FREE;
             }
         }
+    }
+
+    /// Returns whether the store of this epoch is known to have been replaced by another one.
+    #[must_use]
+    pub fn is_outdated(&self, epoch: StoreEpoch) -> bool {
+        epoch < self.epoch
     }
 
     /// Clears a retired slot.

@@ -8,9 +8,16 @@
 //!    [`LOOKUPS_MAX`] run in all, the others wait their turn: made-up keys must not crowd other
 //!    reads out of the store or the links.
 //! 5. A look-up whose turn comes when all who waited for it have gone is not made.
+//! 6. An answer that was on its way when the rows were forgotten is of no use: nothing of it is cached, and
+//!    those who wait are looked up again.
+//! 7. From then on each session in use, and each row that is not the store's own answer, is checked: looked
+//!    up in the store that is there now, though nobody asks for it (`checks.rs`).
 
-use std::collections::{BTreeMap, VecDeque};
+mod checks;
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry};
+
+use self::checks::Checks;
 use crate::{
     model::{
         ids::{BoardName, Seq, SessionKey},
@@ -38,6 +45,8 @@ pub struct Sessions<W> {
     lookups: BTreeMap<SessionKey, Lookup<W>>,
     /// Look-ups that wait for one of those under way to end.
     queued: VecDeque<SessionKey>,
+    /// Sessions of which the store that is there now has yet to tell.
+    checks: Checks,
     waiting: usize,
     /// Returns whether one that waits is gone: nobody would hear the answer.
     is_gone: fn(&W) -> bool,
@@ -46,9 +55,18 @@ pub struct Sessions<W> {
 
 #[derive(Debug)]
 struct Lookup<W> {
+    /// Nobody, if it is a check.
     waiters: Vec<W>,
     /// Read marks that came meanwhile, [`MARKS_MAX`] at most.
     marks: BTreeMap<BoardName, Seq>,
+    /// Whether the rows were forgotten since it began.
+    is_outdated: bool,
+}
+
+impl<W> Lookup<W> {
+    const fn new(waiters: Vec<W>) -> Self {
+        Self { waiters, marks: BTreeMap::new(), is_outdated: false }
+    }
 }
 
 #[derive(Debug)]
@@ -79,6 +97,7 @@ impl<W> Sessions<W> {
             closed: Recent::new(max),
             lookups: BTreeMap::new(),
             queued: VecDeque::new(),
+            checks: Checks::new(),
             waiting: 0,
             is_gone,
             max,
@@ -92,11 +111,13 @@ impl<W> Sessions<W> {
     }
 
     /// Caches a session, or replaces what is cached of it but for its higher read marks. Ignores
-    /// one that was closed.
+    /// one that was closed. Whoever tells of it may not know yet that the store was replaced: it is
+    /// checked then.
     pub fn put(&mut self, row: SessionRow) {
         if self.closed.contains(&row.key) {
             return;
         }
+        self.checks.add(row.key);
         if let Some(cached) = self.rows.get_mut(&row.key) {
             let known = std::mem::replace(&mut cached.row, row).read_marks;
             for (board, seq) in known {
@@ -120,14 +141,26 @@ impl<W> Sessions<W> {
         if let Some(cached) = self.rows.remove(key) {
             self.by_age.remove(&cached.number);
         }
+        self.checks.on_confirmed(key);
         self.closed.insert(*key);
     }
 
     /// Forgets all rows, as the store that they are of was replaced by another one. Each is looked up
-    /// again when it is needed; one that was closed stays so.
-    pub fn forget(&mut self) {
+    /// again when it is needed, and those of `in_use` in any case; one that was closed stays so.
+    pub fn forget(&mut self, in_use: BTreeSet<SessionKey>) {
         self.rows.clear();
         self.by_age.clear();
+        for lookup in self.lookups.values_mut() {
+            lookup.marks.clear();
+            lookup.is_outdated = true;
+        }
+        for key in &self.queued {
+            // It has yet to begin.
+            if let Some(lookup) = self.lookups.get_mut(key) {
+                lookup.is_outdated = false;
+            }
+        }
+        self.checks.restart(in_use, self.max);
     }
 
     /// Returns whether a session is known to be closed.
@@ -160,13 +193,16 @@ impl<W> Sessions<W> {
             return Err(TooMany(waiter));
         }
         self.waiting += 1;
-        let new = || Lookup { waiters: Vec::new(), marks: BTreeMap::new() };
-        let lookup = self.lookups.entry(key).or_insert_with(new);
-        lookup.waiters.push(waiter);
-        if lookup.waiters.len() > 1 {
-            return Ok(false);
+        match self.lookups.entry(key) {
+            Entry::Occupied(known) => {
+                known.into_mut().waiters.push(waiter);
+                return Ok(false);
+            }
+            Entry::Vacant(new) => {
+                new.insert(Lookup::new(vec![waiter]));
+            }
         }
-        let begins = self.lookups.len() - self.queued.len() <= LOOKUPS_MAX;
+        let begins = self.running() <= LOOKUPS_MAX;
         if !begins {
             self.queued.push_back(key);
         }
@@ -179,22 +215,68 @@ impl<W> Sessions<W> {
         self.waiting == 0
     }
 
-    /// Ends a look-up: caches the row that it found, and returns all who waited for it.
-    pub fn on_looked_up(&mut self, key: &SessionKey, row: Option<&SessionRow>) -> Vec<W> {
+    /// Ends a look-up: caches the row that it found, and returns all who waited for it. Call
+    /// [`Sessions::on_confirmed`] as well if it was the store that answered.
+    ///
+    /// Returns `None`, and takes nothing of the answer, if the rows were forgotten since it began:
+    /// [`Sessions::next_lookup`] begins it again if anybody waits for it.
+    pub fn on_looked_up(&mut self, key: &SessionKey, row: Option<&SessionRow>) -> Option<Vec<W>> {
+        self.checks.put_off(key);
+        if let Some(lookup) = self.lookups.get_mut(key).filter(|lookup| lookup.is_outdated) {
+            lookup.is_outdated = false;
+            if lookup.waiters.is_empty() {
+                self.lookups.remove(key);
+            } else {
+                self.queued.push_front(*key);
+            }
+            return None;
+        }
         if let Some(row) = row {
             self.put(row.clone());
         }
-        let Some(Lookup { waiters, marks }) = self.lookups.remove(key) else { return Vec::new() };
+        let Some(Lookup { waiters, marks, .. }) = self.lookups.remove(key) else {
+            return Some(Vec::new());
+        };
         for (board, seq) in marks {
             self.raise_mark(key, board, seq);
         }
         self.waiting -= waiters.len();
-        waiters
+        Some(waiters)
+    }
+
+    /// Notes that the store that is there now told of a session: it needs no check.
+    pub fn on_confirmed(&mut self, key: &SessionKey) {
+        self.checks.on_confirmed(key);
+    }
+
+    /// Has a session in use checked that was found before the rows were forgotten.
+    pub fn check(&mut self, key: SessionKey) {
+        self.checks.add(key);
+    }
+
+    /// Returns the next session to check: its look-up is to begin now, though nobody waits for it. Ask
+    /// again once the store answered.
+    pub fn next_check(&mut self) -> Option<SessionKey> {
+        while self.running() < LOOKUPS_MAX
+            && let Some(key) = self.checks.begin_next()
+        {
+            // A look-up that somebody waits for is as good.
+            if let Entry::Vacant(new) = self.lookups.entry(key) {
+                new.insert(Lookup::new(Vec::new()));
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// Returns the number of look-ups that are under way.
+    fn running(&self) -> usize {
+        self.lookups.len() - self.queued.len()
     }
 
     /// Returns the look-up that is to begin because another one ended.
     pub fn next_lookup(&mut self) -> Option<SessionKey> {
-        if self.lookups.len() - self.queued.len() >= LOOKUPS_MAX {
+        if self.running() >= LOOKUPS_MAX {
             return None;
         }
         self.drop_gone();
@@ -212,6 +294,7 @@ impl<W> Sessions<W> {
             if !lookup.waiters.is_empty() {
                 return;
             }
+            self.checks.put_off(key);
             self.lookups.remove(key);
             self.queued.pop_front();
         }
@@ -219,227 +302,4 @@ impl<W> Sessions<W> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{cell::Cell, rc::Rc};
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::model::ids::{Author, UserId};
-
-    /// Returns a cache for whose sessions everybody waits to the end.
-    fn cache<W>(max: usize) -> Sessions<W> {
-        Sessions::new(max, |_| false)
-    }
-
-    fn key(n: u8) -> SessionKey {
-        SessionKey([n; 32])
-    }
-
-    fn row(n: u8) -> SessionRow {
-        let user = Author { id: UserId([n; 16]), name: "Ada".parse().expect("a name") };
-        SessionRow { key: key(n), user, read_marks: Vec::new() }
-    }
-
-    /// Returns one of many keys.
-    fn made_up(n: usize) -> SessionKey {
-        let mut key = [0; 32];
-        key[..8].copy_from_slice(&n.to_le_bytes());
-        SessionKey(key)
-    }
-
-    #[test]
-    fn read_mark_that_comes_during_a_lookup_is_kept_though_the_row_is_older() {
-        let mut sessions = cache(2);
-        assert_eq!(sessions.wait(key(1), 0), Ok(true));
-        for seq in [7, 5] {
-            sessions.raise_mark(&key(1), BoardName::lobby(), Seq(seq));
-        }
-        let older = SessionRow { read_marks: vec![(BoardName::lobby(), Seq(3))], ..row(1) };
-        assert_eq!(sessions.on_looked_up(&key(1), Some(&older)), [0]);
-        let marks =
-            |sessions: &Sessions<_>, n| sessions.get(&key(n)).map(|row| row.read_marks.clone());
-        assert_eq!(marks(&sessions, 1), Some(vec![(BoardName::lobby(), Seq(7))]));
-        // A session that was not found has no marks, and their number is bounded.
-        assert_eq!(sessions.wait(key(2), 0), Ok(true));
-        for n in 0..2 * MARKS_MAX {
-            sessions.raise_mark(&key(2), format!("b{n}").parse().expect("a name"), Seq(1));
-        }
-        assert_eq!(sessions.on_looked_up(&key(2), None), [0]);
-        assert_eq!(marks(&sessions, 2), None);
-        assert_eq!(sessions.wait(key(2), 0), Ok(true));
-        for n in 0..2 * MARKS_MAX {
-            sessions.raise_mark(&key(2), format!("b{n}").parse().expect("a name"), Seq(1));
-        }
-        assert_eq!(sessions.on_looked_up(&key(2), Some(&row(2))), [0]);
-        assert_eq!(marks(&sessions, 2).map(|marks| marks.len()), Some(MARKS_MAX));
-    }
-
-    #[test]
-    fn lookups_beyond_the_bound_wait_their_turn() {
-        let mut sessions = cache(2);
-        let begun = (0..LOOKUPS_MAX + 2).filter(|n| sessions.wait(made_up(*n), *n) == Ok(true));
-        assert_eq!(begun.count(), LOOKUPS_MAX);
-        assert_eq!(sessions.wait(made_up(LOOKUPS_MAX), 0), Ok(false));
-        assert_eq!(sessions.next_lookup(), None);
-        assert_eq!(sessions.on_looked_up(&made_up(7), None), [7]);
-        assert_eq!(sessions.next_lookup(), Some(made_up(LOOKUPS_MAX)));
-        assert_eq!(sessions.next_lookup(), None);
-        assert_eq!(sessions.on_looked_up(&made_up(LOOKUPS_MAX), None), [LOOKUPS_MAX, 0]);
-        assert_eq!(sessions.next_lookup(), Some(made_up(LOOKUPS_MAX + 1)));
-    }
-
-    #[test]
-    fn late_row_of_a_closed_session_does_not_open_it() {
-        let mut sessions = cache::<()>(2);
-        sessions.put(row(1));
-        sessions.close(&key(1));
-        sessions.put(row(1));
-        assert_eq!(sessions.get(&key(1)), None);
-        sessions.put(row(2));
-        assert_eq!(sessions.get(&key(2)), Some(&row(2)));
-    }
-
-    #[test]
-    fn session_that_was_forgotten_is_looked_up_again_and_one_that_was_closed_stays_so() {
-        let mut sessions = cache(2);
-        for n in [1, 2] {
-            sessions.put(row(n));
-        }
-        sessions.close(&key(2));
-        sessions.forget();
-        assert_eq!((sessions.get(&key(1)), sessions.is_closed(&key(2))), (None, true));
-        assert_eq!(sessions.wait(key(1), 0), Ok(true));
-        assert_eq!(sessions.on_looked_up(&key(1), Some(&row(1))), [0]);
-        assert_eq!(sessions.get(&key(1)), Some(&row(1)));
-        sessions.put(row(2));
-        assert_eq!(sessions.get(&key(2)), None);
-    }
-
-    #[test]
-    fn open_and_closed_sessions_are_bounded() {
-        let mut sessions = cache::<()>(2);
-        for n in 0..9 {
-            sessions.put(row(n));
-            sessions.close(&key(n + 10));
-        }
-        assert_eq!((sessions.rows.len(), sessions.closed.lens()), (2, (2, 2)));
-    }
-
-    #[test]
-    fn read_marks_rise_and_stay_in_the_order_of_names() {
-        let mut sessions = cache::<()>(2);
-        sessions.put(row(1));
-        let [dev, lobby] = ["dev", "lobby"].map(|name| name.parse::<BoardName>().expect("a name"));
-        sessions.raise_mark(&key(1), lobby.clone(), Seq(4));
-        sessions.raise_mark(&key(1), dev.clone(), Seq(2));
-        sessions.raise_mark(&key(1), lobby.clone(), Seq(3));
-        sessions.raise_mark(&key(2), lobby.clone(), Seq(9));
-        let marks = sessions.get(&key(1)).map(|row| row.read_marks.clone());
-        assert_eq!(marks, Some(vec![(dev, Seq(2)), (lobby, Seq(4))]));
-    }
-
-    #[test]
-    fn late_duplicate_of_an_opening_keeps_the_read_marks() {
-        let mut sessions = cache::<()>(2);
-        sessions.put(row(1));
-        sessions.raise_mark(&key(1), BoardName::lobby(), Seq(4));
-        sessions.put(row(1));
-        let marks = sessions.get(&key(1)).map(|row| row.read_marks.clone());
-        assert_eq!(marks, Some(vec![(BoardName::lobby(), Seq(4))]));
-    }
-
-    #[test]
-    fn one_look_up_answers_all_who_wait_for_the_session() {
-        let mut sessions = cache(2);
-        assert_eq!(sessions.wait(key(1), "a"), Ok(true));
-        assert_eq!(sessions.wait(key(1), "b"), Ok(false));
-        assert_eq!(sessions.wait(key(2), "c"), Ok(true));
-        assert_eq!(sessions.on_looked_up(&key(1), Some(&row(1))), ["a", "b"]);
-        assert_eq!(sessions.get(&key(1)), Some(&row(1)));
-        assert_eq!(sessions.on_looked_up(&key(2), None), ["c"]);
-        assert_eq!(sessions.get(&key(2)), None);
-        assert_eq!((sessions.waiting, sessions.wait(key(1), "d")), (0, Ok(true)));
-    }
-
-    #[test]
-    fn too_many_waiters_are_refused_until_some_are_answered() {
-        let mut sessions = cache(2);
-        for n in 0..WAITING_MAX {
-            sessions.wait(key(1), n).expect("room");
-        }
-        assert_eq!(sessions.wait(key(2), 7), Err(TooMany(7)));
-        sessions.on_looked_up(&key(1), None);
-        assert_eq!(sessions.wait(key(2), 7), Ok(true));
-    }
-
-    /// Returns a cache whose look-ups all run, for one who stays.
-    fn busy_cache() -> Sessions<Rc<Cell<bool>>> {
-        let mut sessions = Sessions::new(2, |asker: &Rc<Cell<bool>>| asker.get());
-        for n in 0..LOOKUPS_MAX {
-            assert_eq!(sessions.wait(made_up(n), Rc::default()), Ok(true));
-        }
-        sessions
-    }
-
-    #[test]
-    fn lookup_whose_askers_left_is_not_made() {
-        let mut sessions = busy_cache();
-        let [leaves, stays]: [Rc<Cell<bool>>; 2] = Default::default();
-        let [left, shared, last] = [1, 2, 3].map(|n| made_up(LOOKUPS_MAX + n));
-        for (key, asker) in [(left, &leaves), (shared, &leaves), (shared, &stays), (last, &stays)] {
-            assert_eq!(sessions.wait(key, Rc::clone(asker)), Ok(false));
-        }
-        leaves.set(true);
-        assert_eq!(sessions.on_looked_up(&made_up(0), None).len(), 1);
-        assert_eq!(sessions.next_lookup(), Some(shared), "nobody waits for the first one");
-        assert_eq!(sessions.on_looked_up(&shared, None), [Rc::clone(&stays)]);
-        assert_eq!(sessions.next_lookup(), Some(last));
-        assert_eq!(sessions.on_looked_up(&last, None), [stays]);
-        assert_eq!(sessions.waiting, LOOKUPS_MAX - 1, "those whose look-ups run");
-        assert_eq!(sessions.wait(left, Rc::default()), Ok(true), "who comes back is looked up");
-    }
-
-    #[test]
-    fn places_of_askers_who_left_are_free_again() {
-        let mut sessions = busy_cache();
-        let asker: Rc<Cell<bool>> = Rc::default();
-        for n in LOOKUPS_MAX..WAITING_MAX {
-            assert_eq!(sessions.wait(made_up(n), Rc::clone(&asker)), Ok(false));
-        }
-        assert!(sessions.wait(key(0xff), Rc::default()).is_err(), "all places are taken");
-        asker.set(true);
-        assert_eq!(sessions.wait(key(0xff), Rc::default()), Ok(false));
-        sessions.on_looked_up(&made_up(0), None);
-        assert_eq!(sessions.next_lookup(), Some(key(0xff)));
-    }
-
-    proptest! {
-        /// The cache against lists that are searched from end to end.
-        #[test]
-        fn cache_holds_the_newest_open_sessions(moves in prop::collection::vec((any::<bool>(), 0..8u8), 0..60)) {
-            const MAX: usize = 3;
-            let mut sessions = cache::<()>(MAX);
-            let (mut open, mut closed) = (Vec::new(), Vec::new());
-            for (put, n) in moves {
-                if put {
-                    sessions.put(row(n));
-                    if !closed.contains(&n) && !open.contains(&n) {
-                        open.push(n);
-                    }
-                } else {
-                    sessions.close(&key(n));
-                    open.retain(|one| *one != n);
-                    if !closed.contains(&n) {
-                        closed.push(n);
-                    }
-                }
-                open.drain(..open.len().saturating_sub(MAX));
-                closed.drain(..closed.len().saturating_sub(MAX));
-                for n in 0..8 {
-                    prop_assert_eq!(sessions.get(&key(n)).is_some(), open.contains(&n));
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -222,6 +222,12 @@ impl<S: Copy + Ord> Streams<S> {
         self.by_board.get(board).into_iter().flatten().copied().collect()
     }
 
+    /// Returns the sessions that have streams.
+    #[must_use]
+    pub fn sessions(&self) -> BTreeSet<SessionKey> {
+        self.by_session.keys().copied().collect()
+    }
+
     /// Returns the streams of a session.
     #[must_use]
     pub fn of_session(&self, key: &SessionKey) -> Vec<S> {

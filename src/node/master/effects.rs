@@ -277,7 +277,9 @@ impl Driver {
             Input::ClosingsRead { from, page } => self.on_closings(from, page),
             Input::BoardsRead(answer) => self.on_fresh_boards(answer),
             Input::UsersRead(answer) => self.on_fresh_users(answer),
-            Input::SessionLookedUp { key, answer } => self.on_session(key, &answer),
+            Input::SessionLookedUp { key, answer, is_copied } => {
+                self.on_session(key, &answer, is_copied);
+            }
             Input::SessionRead { key, answer, reply } => self.on_session_read(key, answer, reply),
             Input::SessionRestored { session, reply } => self.on_session_restored(session, reply),
             Input::TailRead { board, answer } => self.on_tail_page(board, answer),

@@ -54,6 +54,14 @@ pub(super) struct Polled {
     pub(super) closed: Option<(ClosingsMark, ClosingsPage)>,
 }
 
+impl Polled {
+    /// Returns whether it is of a store that was replaced by the one of this epoch. The boards are read first:
+    /// if they are not, nothing is.
+    pub(super) fn is_outdated(&self, epoch: StoreEpoch) -> bool {
+        self.boards.as_ref().is_some_and(|boards| boards.epoch < epoch)
+    }
+}
+
 /// Secured stream that is ready to become a link.
 pub(super) struct Arrival {
     pub(super) secured: SecureStream,
@@ -100,8 +108,13 @@ pub(super) enum Input {
     BoardsRead(Result<Boards, StoreError>),
     /// The active people were read, for requests that wait or because it was time.
     UsersRead(Result<Active, StoreError>),
-    /// A session was looked up for requests that wait.
-    SessionLookedUp { key: SessionKey, answer: Result<Option<SessionRow>, StoreError> },
+    /// A session was looked up for requests that wait, or to check it; `is_copied` if a copy answered in the
+    /// store's place.
+    SessionLookedUp {
+        key: SessionKey,
+        answer: Result<Option<SessionRow>, StoreError>,
+        is_copied: bool,
+    },
     /// A session was read for one request.
     SessionRead {
         key: SessionKey,
@@ -158,5 +171,19 @@ impl DriverInput for Input {
             | Self::StreamRoom { .. }
             | Self::StreamGone { .. } => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn poll_is_outdated_once_its_boards_are_of_an_earlier_epoch() {
+        let of = |boards| Polled { boards, masters: None, admission: None, closed: None };
+        let read = |epoch| of(Some(Boards { epoch: StoreEpoch(epoch), ..Boards::default() }));
+        let outdated = [6, 7, 8].map(|epoch| read(epoch).is_outdated(StoreEpoch(7)));
+        assert_eq!(outdated, [true, false, false]);
+        assert!(!of(None).is_outdated(StoreEpoch(7)), "the store did not answer");
     }
 }

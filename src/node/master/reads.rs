@@ -13,7 +13,7 @@ use super::{
 use crate::{
     model::{
         bounds::FAR_LOOKUPS_MAX,
-        ids::{Author, BoardName, Cursor, SessionKey},
+        ids::{Author, BoardName, Cursor, SessionKey, StoreEpoch},
         message::Task,
         outcome::Outcome,
         rows::{Active, Boards, Page, Range, SessionRow, StoreError},
@@ -52,6 +52,8 @@ pub(super) enum WantBoards {
 
 pub(super) struct WantStream {
     pub(super) key: SessionKey,
+    /// Epoch of the store when the session was found.
+    pub(super) epoch: StoreEpoch,
     pub(super) author: Author,
     pub(super) boards: Vec<BoardName>,
     pub(super) cursor: Result<Option<Cursor>, ()>,
@@ -215,18 +217,28 @@ impl Driver {
         });
     }
 
-    /// Looks a session up in the store for the requests that wait for it.
+    /// Looks a session up in the store, for the requests that wait for it or to check it.
     pub(super) fn look_up_session(&mut self, key: SessionKey) {
         let (store, weak) = (self.store.clone(), self.ask_replicas_for(key, None));
         self.spawn("session", async move {
-            let answer = match store.find_session(key).await {
-                Err(StoreError::Busy) => Err(StoreError::Busy),
+            let (answer, is_copied) = match store.find_session(key).await {
+                Err(StoreError::Busy) => (Err(StoreError::Busy), false),
                 // Not in doubt: a copy of it is as good until the store is back.
-                Err(error) => weak.await.map_or(Err(error), |row| Ok(Some(row))),
-                found => found,
+                Err(error) => match weak.await {
+                    Some(row) => (Ok(Some(row)), true),
+                    None => (Err(error), false),
+                },
+                found => (found, false),
             };
-            Input::SessionLookedUp { key, answer }
+            Input::SessionLookedUp { key, answer, is_copied }
         });
+    }
+
+    /// Checks sessions of which a store that took the place of another one has yet to tell, some at a time.
+    pub(super) fn check_sessions(&mut self) {
+        while let Some(key) = self.people.sessions.next_check() {
+            self.look_up_session(key);
+        }
     }
 
     pub(super) fn on_session_closed(&mut self, key: SessionKey) {

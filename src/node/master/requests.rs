@@ -120,9 +120,21 @@ impl Driver {
         &mut self,
         key: SessionKey,
         answer: &Result<Option<SessionRow>, StoreError>,
+        is_copied: bool,
     ) {
         let row = answer.as_ref().ok().and_then(Option::as_ref);
-        for (user, request) in self.people.sessions.on_looked_up(&key, row) {
+        let Some(waited) = self.people.sessions.on_looked_up(&key, row) else {
+            // It may be of a store before the one that is there now.
+            return self.look_up_next();
+        };
+        if answer.is_ok() && !is_copied {
+            self.people.sessions.on_confirmed(&key);
+            if row.is_none() {
+                self.end_unknown_session(key);
+            }
+            self.check_sessions();
+        }
+        for (user, request) in waited {
             match self.people.sessions.get(&key) {
                 Some(row) => {
                     let author = row.user.clone();
@@ -135,8 +147,24 @@ impl Driver {
                 }),
             }
         }
+        self.look_up_next();
+    }
+
+    /// Begins the look-up whose turn it is.
+    fn look_up_next(&mut self) {
         if let Some(next) = self.people.sessions.next_lookup() {
             self.look_up_session(next);
+        }
+    }
+
+    /// Ends a session that is in use here and that the store does not know: word of its end was lost, or the
+    /// store was restored from a backup without it. Of a made-up key nothing is kept.
+    fn end_unknown_session(&mut self, key: SessionKey) {
+        let is_cached = self.people.sessions.get(&key).is_some();
+        if is_cached || !self.streams.table.of_session(&key).is_empty() {
+            self.on_session_closed(key);
+        } else {
+            self.people.presence.forget(&key);
         }
     }
 
@@ -244,7 +272,8 @@ impl Driver {
             }
             SessionRequest::Users { reply } => self.ask_users(Some(reply)),
             SessionRequest::Stream { boards, cursor, presence, reply } => {
-                let want = WantStream { key, author, boards, cursor, presence, reply };
+                let epoch = self.tails.epoch();
+                let want = WantStream { key, epoch, author, boards, cursor, presence, reply };
                 self.want_boards(WantBoards::Stream(want));
             }
             SessionRequest::Cluster { reply } => {

@@ -251,9 +251,14 @@ impl Driver {
         let interval = self.config.store_poll_interval;
         let retry = interval.min(RETRY_INTERVAL_MAX);
         self.poll.read.end(now + if polled.boards.is_some() { interval } else { retry });
+        if polled.is_outdated(self.tails.epoch()) {
+            // Another read found the store replaced: its lists are not those of the store before.
+            return self.poll.own_ends.set(self.known_boards().value);
+        }
         let Polled { boards, masters, admission, closed } = polled;
         if let Some(boards) = boards {
             self.take_boards(&boards);
+            self.check_sessions();
             self.want_users();
             self.poll.own_ends.set(self.known_boards().value);
         }
@@ -302,10 +307,11 @@ impl Driver {
             let now = self.env.now();
             self.core.on_store_epoch(now, boards.epoch, &mut self.out);
             self.reads.tails.clear();
-            // What the store lacks now, nobody may go on with.
-            self.people.sessions.forget();
+            // What the store lacks now, nobody may go on with: neither by requests nor by a stream.
+            self.people.sessions.forget(self.streams.table.sessions());
             self.poll.closings.on_epoch(boards.epoch);
             self.deliver_all();
+            self.check_sessions();
         }
         for (board, have) in noted.behind {
             self.fetch(board, have);

@@ -76,7 +76,7 @@ impl OpenStreams {
 impl Driver {
     /// Opens a stream. `read` is what the store said of all boards just now; `None` if it was away.
     pub(super) fn open_stream(&mut self, want: WantStream, read: Option<&Boards>) {
-        let WantStream { key, author, boards, cursor, presence, reply } = want;
+        let WantStream { key, epoch, author, boards, cursor, presence, reply } = want;
         if self.drain.is_some() {
             let _ = reply.send(Err(RequestError::Away));
             return;
@@ -128,6 +128,11 @@ impl Driver {
         self.streams.table.open(id, (key, author.id), reader, own, first);
         self.streams.senders.insert(id, sender);
         self.people.presence.on_stream_opened(now, key);
+        if epoch != self.tails.epoch() {
+            // The store was replaced while the boards were read, maybe by one without the session.
+            self.people.sessions.check(key);
+            self.check_sessions();
+        }
         self.spawn("stream", async move {
             // Nothing is ever sent on it: it ends with the reader.
             let _ = gone.await;

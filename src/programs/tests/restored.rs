@@ -1,7 +1,11 @@
 //! Streams and sessions at running masters when the store begins a new epoch, as an older one.
 
 use super::*;
-use crate::{client::EventStream, model::stream::ResetReason, store::sqlite::backup};
+use crate::{
+    client::EventStream,
+    model::stream::{ByeReason, ResetReason},
+    store::sqlite::backup,
+};
 
 const STREAMS: usize = 12;
 const BOARDS: [&str; 2] = ["lobby", "dev"];
@@ -142,4 +146,35 @@ async fn session_that_an_older_store_lacks_posts_nothing_more_at_a_master_that_r
     let post = Request::Post { board, id, text: "of nobody".parse().expect("a text") };
     let refused = bob.call_at(&bob.master(), &post).await;
     assert!(matches!(refused, Err(Failure::Refused { status: 401, .. })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stream_of_a_session_that_an_older_store_lacks_is_logged_out_though_it_asks_nothing() {
+    let file = StoreFile::new();
+    let cluster = start_on(1, 1, file.store(), &Config::default()).await;
+    let [ann, bob] = [(), ()].map(|()| client(&cluster, 0, None));
+    ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
+    say(&ann, "kept").await;
+    copy_of_the_next_epoch(&file.path(StoreFile::NAME), &file.path("older.db"));
+    bob.open_session("bob".parse().expect("a name"), SOON).await.expect("a session");
+    let open = async |whose: &ChatClient| {
+        let stream = whose.api(&whose.master()).stream(&[BoardName::lobby()], None).await;
+        let cursor = Cursor { epoch: file.new.epoch, boards: BTreeMap::new() };
+        Reader { stream: stream.expect("a stream"), cursor }
+    };
+    let (mut stays, mut ends) = (open(&ann).await, open(&bob).await);
+
+    drop(file.replace(file.open("older.db")));
+    let bye = ends.next(|event| match event {
+        StreamEvent::Bye(bye) => Some(bye.reason),
+        _ => None,
+    });
+    assert_eq!(within(&bob, "the end of a stream", bye).await, ByeReason::LoggedOut);
+    assert_eq!(say(&ann, "new").await, Seq(2));
+    let post = stays.next(|event| match event {
+        StreamEvent::Post(post) => Some(post.seq),
+        StreamEvent::Bye(bye) => panic!("it ended: {}", bye.reason),
+        _ => None,
+    });
+    assert_eq!(within(&ann, "the post", post).await, Seq(2));
 }

@@ -76,7 +76,9 @@ impl Master {
         self.pump_marked(now, out);
         let mut ends = Vec::new();
         for (slot, batch, results) in settled {
-            settle(self.queue.resource(slot), batch, results, out, &mut ends);
+            // What a store had that was replaced is no news of the one that is there now.
+            let is_news = !self.permissions.is_outdated(batch.token.epoch);
+            settle(self.queue.resource(slot), batch, results, is_news, out, &mut ends);
         }
         out.append(&mut ends);
     }
@@ -251,18 +253,20 @@ impl Master {
     }
 }
 
-/// Ends a batch that the store decided: publishes it. What answers those who wait for it goes to
-/// `ends`, for after all that is published.
+/// Ends a batch that the store decided: publishes it if it `is_news`. What answers those who wait for it
+/// goes to `ends`, for after all that is published.
 fn settle(
     resource: Option<&Resource>,
     batch: Batch,
     results: Vec<TaskResult>,
+    is_news: bool,
     out: &mut Vec<Effect>,
     ends: &mut Vec<Effect>,
 ) {
     // The message that carried them is gone by now: nothing is copied.
     let tasks = Arc::unwrap_or_clone(batch.tasks);
     match resource {
+        _ if !is_news => {}
         Some(Resource::Board(board)) => {
             publish_posts(board, batch.token.epoch, tasks, &results, out);
         }

@@ -26,6 +26,11 @@ impl Master {
             // The slot was retired meanwhile: the lease runs out by itself.
             return;
         }
+        // A lease of a store that was replaced is none.
+        let answer = answer.filter(|answer| match answer {
+            Lease::Granted { epoch, .. } => !self.permissions.is_outdated(*epoch),
+            Lease::HeldBy { .. } => true,
+        });
         let again_at = now + self.config.forward_retry;
         self.permissions.on_answer(now, slot, sent_at, answer, again_at);
         match answer {

@@ -410,11 +410,13 @@ fn closed_stream_follows_no_board() {
     let lobby = BoardName::lobby();
     assert_eq!(lab.streams.followers(&lobby), [1, 2]);
     assert_eq!(lab.streams.of_session(&SESSION), [1, 2]);
+    assert_eq!(lab.streams.sessions(), BTreeSet::from([SESSION]));
     assert_eq!(lab.streams.close(1), Some(SESSION));
     assert_eq!(lab.streams.close(1), None);
     assert_eq!(lab.streams.followers(&lobby), [2]);
     lab.streams.close(2);
     assert!(lab.streams.is_empty() && lab.streams.by_board.is_empty());
+    assert!(lab.streams.sessions().is_empty());
 }
 
 #[derive(Clone, Copy, Debug)]

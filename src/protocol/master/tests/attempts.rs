@@ -1,6 +1,7 @@
 //! Batches, workers and their answers.
 
 use super::*;
+use crate::model::ids::SessionKey;
 
 #[test]
 fn post_goes_from_queue_to_lease_to_worker_to_its_author() {
@@ -333,4 +334,23 @@ fn batches_that_were_fenced_together_count_once() {
     assert!(!fence(200, 150));
     assert!(!fence(201, 150));
     assert!(fence(300, 250), "the third");
+}
+
+#[test]
+fn result_of_a_store_that_was_replaced_meanwhile_is_answered_and_not_published() {
+    let is_told = |effect: &Effect| {
+        matches!(effect, Effect::Publish { update: Update::Session(_), spread: true })
+    };
+    for (epoch, publishes) in [(1, true), (2, false)] {
+        let mut lab = Lab::new(1);
+        let user = Author { id: UserId([1; 16]), name: "Ada".parse().expect("a name") };
+        let task = Task::OpenSession { key: SessionKey([1; 32]), user };
+        let id = lab.master.on_submit(lab.now, task, &mut lab.out).expect("taken");
+        lab.grant(1);
+        let (slot, attempt, ..) = lab.assigned().expect("at once");
+        lab.master.on_store_epoch(lab.now, StoreEpoch(epoch), &mut lab.out);
+        lab.answer(slot, attempt, Ok(AssignReply::Done(vec![TaskResult::Done])));
+        assert_eq!(lab.has(is_told), publishes, "in epoch {epoch}");
+        assert_eq!(lab.ended(), Some((id, Outcome::Settled(TaskResult::Done))));
+    }
 }

@@ -127,3 +127,23 @@ fn least_recently_used_idle_resource_makes_room() {
     write_to(&mut lab, "three", 4);
     assert_eq!(resources(&lab), ["board:one", "board:three"]);
 }
+
+#[test]
+fn lease_of_a_store_that_was_replaced_meanwhile_is_asked_for_again() {
+    let mut lab = Lab::new(1);
+    lab.submit(1);
+    lab.master.on_store_epoch(lab.now, StoreEpoch(2), &mut lab.out);
+    // Its grant was on the way, in epoch 1.
+    lab.grant(5);
+    assert!(lab.assigned().is_none(), "the store would refuse its token");
+    lab.pass(600);
+    let asked = lab.take(|effect| match effect {
+        Effect::AcquireLease { slot, .. } => Some(*slot),
+        _ => None,
+    });
+    let slot = asked.expect("it is asked for again");
+    let answer = Some(Lease::Granted { epoch: StoreEpoch(2), lease: 5, n: 0 });
+    lab.master.on_lease(lab.now, slot, lab.now, answer, &mut lab.out);
+    let (.., assign) = lab.assigned().expect("a worker gets it");
+    assert_eq!(assign.permission.token.epoch, StoreEpoch(2));
+}
