@@ -125,7 +125,8 @@ impl Driver {
         let row = answer.as_ref().ok().and_then(Option::as_ref);
         let Some(waited) = self.people.sessions.on_looked_up(&key, row) else {
             // It may be of a store before the one that is there now.
-            return self.look_up_next();
+            self.look_up_next();
+            return self.check_sessions();
         };
         if answer.is_ok() && !is_copied {
             self.people.sessions.on_confirmed(&key);

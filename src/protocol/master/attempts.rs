@@ -253,8 +253,8 @@ impl Master {
     }
 }
 
-/// Ends a batch that the store decided: publishes it if it `is_news`. What answers those who wait for it
-/// goes to `ends`, for after all that is published.
+/// Ends a batch that the store decided: publishes it, of what is no news the closed sessions only. What
+/// answers those who wait for it goes to `ends`, for after all that is published.
 fn settle(
     resource: Option<&Resource>,
     batch: Batch,
@@ -266,11 +266,11 @@ fn settle(
     // The message that carried them is gone by now: nothing is copied.
     let tasks = Arc::unwrap_or_clone(batch.tasks);
     match resource {
-        _ if !is_news => {}
-        Some(Resource::Board(board)) => {
+        Some(Resource::Board(board)) if is_news => {
             publish_posts(board, batch.token.epoch, tasks, &results, out);
         }
-        _ => publish_sessions(&tasks, &results, out),
+        Some(Resource::Board(_)) => {}
+        _ => publish_sessions(&tasks, &results, is_news, out),
     }
     for (head, result) in batch.heads.iter().zip(results) {
         ends.push(Effect::End { id: head.id, outcome: Outcome::Settled(result) });
@@ -322,10 +322,13 @@ fn publish_posts(
     publish_run(posts);
 }
 
-/// Publishes what a batch did to sessions.
-fn publish_sessions(tasks: &[Task], results: &[TaskResult], out: &mut Vec<Effect>) {
+/// Publishes what a batch did to sessions; only which of them it closed unless it `is_news`. One that was
+/// closed is closed in whatever store comes next.
+fn publish_sessions(tasks: &[Task], results: &[TaskResult], is_news: bool, out: &mut Vec<Effect>) {
     for (task, result) in tasks.iter().zip(results) {
         let update = match (task, result) {
+            (Task::CloseSession { key }, TaskResult::Done) => Update::SessionClosed(*key),
+            _ if !is_news => continue,
             (Task::OpenSession { key, user }, TaskResult::Done) => {
                 let read_marks = Vec::new();
                 Update::Session(SessionRow { key: *key, user: user.clone(), read_marks })
@@ -333,7 +336,6 @@ fn publish_sessions(tasks: &[Task], results: &[TaskResult], out: &mut Vec<Effect
             (Task::RedeemTicket { .. }, TaskResult::Session(row)) => {
                 Update::Session((**row).clone())
             }
-            (Task::CloseSession { key }, TaskResult::Done) => Update::SessionClosed(*key),
             (Task::SetReadMark { key, board, seq }, TaskResult::Done) => {
                 Update::ReadMark { key: *key, board: board.clone(), seq: *seq }
             }

@@ -10,7 +10,7 @@
 //! 1. Until a store was replaced nothing is checked: there is nothing to doubt.
 //! 2. A session is checked again until the store that is there now told of it.
 //! 3. At most [`CHECKS_MAX`] are under way: a crowd of open streams leaves the look-ups that people wait for
-//!    room.
+//!    room. Those that ran when the store was replaced once more, or a session was closed, count no longer.
 //! 4. All sessions wait that were in use when the store was replaced, and a bounded number besides.
 
 use std::collections::BTreeSet;

@@ -337,20 +337,23 @@ fn batches_that_were_fenced_together_count_once() {
 }
 
 #[test]
-fn result_of_a_store_that_was_replaced_meanwhile_is_answered_and_not_published() {
+fn result_of_a_store_that_was_replaced_meanwhile_is_answered_and_published_only_if_it_closed() {
     let is_told = |effect: &Effect| {
-        matches!(effect, Effect::Publish { update: Update::Session(_), spread: true })
+        let Effect::Publish { update, spread: true } = effect else { return false };
+        matches!(update, Update::Session(_) | Update::SessionClosed(_))
     };
-    for (epoch, publishes) in [(1, true), (2, false)] {
+    let key = SessionKey([1; 32]);
+    let user = Author { id: UserId([1; 16]), name: "Ada".parse().expect("a name") };
+    let (opens, closes) = (Task::OpenSession { key, user }, Task::CloseSession { key });
+    let cases = [(&opens, 1, true), (&opens, 2, false), (&closes, 1, true), (&closes, 2, true)];
+    for (task, epoch, publishes) in cases {
         let mut lab = Lab::new(1);
-        let user = Author { id: UserId([1; 16]), name: "Ada".parse().expect("a name") };
-        let task = Task::OpenSession { key: SessionKey([1; 32]), user };
-        let id = lab.master.on_submit(lab.now, task, &mut lab.out).expect("taken");
+        let id = lab.master.on_submit(lab.now, task.clone(), &mut lab.out).expect("taken");
         lab.grant(1);
         let (slot, attempt, ..) = lab.assigned().expect("at once");
         lab.master.on_store_epoch(lab.now, StoreEpoch(epoch), &mut lab.out);
         lab.answer(slot, attempt, Ok(AssignReply::Done(vec![TaskResult::Done])));
-        assert_eq!(lab.has(is_told), publishes, "in epoch {epoch}");
+        assert_eq!(lab.has(is_told), publishes, "{task:?} in epoch {epoch}");
         assert_eq!(lab.ended(), Some((id, Outcome::Settled(TaskResult::Done))));
     }
 }
