@@ -39,13 +39,15 @@ pub(super) struct Dials {
 /// Dials that are under way.
 pub(super) struct Dialer {
     dials: Dials,
-    /// One for each master at most; a dial ends with its guard.
-    under_way: BTreeMap<NodeId, TaskGuard>,
+    /// One for each master at most, with its number; a dial ends with its guard.
+    under_way: BTreeMap<NodeId, (u64, TaskGuard)>,
+    /// Number of the next dial.
+    next: u64,
 }
 
 impl Dialer {
     pub(super) const fn new(dials: Dials) -> Self {
-        Self { dials, under_way: BTreeMap::new() }
+        Self { dials, under_way: BTreeMap::new(), next: 0 }
     }
 
     fn params(&self, row: &MasterRow) -> DialParams {
@@ -74,20 +76,31 @@ impl Driver {
         let gate = &self.gate;
         let rows = self.core.begin_dials(now, |node| gate.lists().is_denied(node));
         for row in rows {
-            let node = row.node;
+            let (node, number) = (row.node, self.dialer.next);
+            self.dialer.next += 1;
             let (env, params) = (self.env.clone(), self.dialer.params(&row));
             let inputs = self.inputs.clone();
             let dial = async move {
                 let arrival = reach(&env, &row, &params).await.map(Box::new);
                 // Without a driver nobody wants it.
-                let _ = inputs.send(Input::MasterDialed { node, arrival }).await;
+                let _ = inputs.send(Input::MasterDialed { node, number, arrival }).await;
             };
             let task = self.env.spawn("dial", dial).abort_on_drop();
-            self.dialer.under_way.insert(node, task);
+            self.dialer.under_way.insert(node, (number, task));
         }
     }
 
-    pub(super) fn on_dialed(&mut self, now: Mono, node: NodeId, arrival: Option<Arrival>) {
+    pub(super) fn on_dialed(
+        &mut self,
+        now: Mono,
+        node: NodeId,
+        number: u64,
+        arrival: Option<Arrival>,
+    ) {
+        if self.dialer.under_way.get(&node).is_none_or(|(newest, _)| *newest != number) {
+            // Another dial took its place after it had ended.
+            return;
+        }
         self.dialer.under_way.remove(&node);
         self.core.on_dialed(now, node, arrival.is_some());
         if let Some(arrival) = arrival {

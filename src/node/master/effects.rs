@@ -288,8 +288,8 @@ impl Driver {
             Input::StreamGone { id } => self.on_stream_gone(id),
             Input::KeyMade { epoch, draw, made } => self.on_key_made(epoch, draw, made),
             Input::LinkAccepted(arrival) => self.on_arrival(*arrival),
-            Input::MasterDialed { node, arrival } => {
-                self.on_dialed(now, node, arrival.map(|arrival| *arrival));
+            Input::MasterDialed { node, number, arrival } => {
+                self.on_dialed(now, node, number, arrival.map(|arrival| *arrival));
             }
         }
         Ok(())

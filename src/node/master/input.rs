@@ -135,8 +135,8 @@ pub(super) enum Input {
     KeyMade { epoch: KeyEpoch, draw: u64, made: Result<Box<MadeKeys>, NodeError> },
     /// A node dialled this master and was admitted.
     LinkAccepted(Box<Arrival>),
-    /// A dial of another master ended; `None` if it was not reached.
-    MasterDialed { node: NodeId, arrival: Option<Box<Arrival>> },
+    /// A dial of another master, with its number, ended; `None` if it was not reached.
+    MasterDialed { node: NodeId, number: u64, arrival: Option<Box<Arrival>> },
 }
 
 impl DriverInput for Input {
