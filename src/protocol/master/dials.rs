@@ -4,7 +4,8 @@
 //! 2. One that is out may be cut from the store alone: over a link it speaks for its workers. So it is
 //!    dialled too, after pauses that grow up to a minute, as the row of one that is dead may stay for a day.
 //! 3. One that was being drained when it went out has ended, and is not dialled.
-//! 4. A dial that began while the master was out gives way to another one once it is in.
+//! 4. One that was reached and said nothing before its link was over was not reached: its driver hangs.
+//! 5. A dial that began while the master was out gives way to another one once it is in.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -40,8 +41,8 @@ impl MasterDials {
         self.due
     }
 
-    /// Notes that a master is linked: once the link is over it is dialled at once.
-    pub(super) fn on_linked(&mut self, node: &NodeId) {
+    /// Notes that a linked master spoke: once the link is over it is dialled at once.
+    pub(super) fn on_heard(&mut self, node: &NodeId) {
         self.failed.remove(node);
     }
 
@@ -92,9 +93,13 @@ impl Master {
     /// [`on_master`](Self::on_master).
     pub fn on_dialed(&mut self, now: Mono, node: NodeId, is_reached: bool) {
         self.dials.under_way.remove(&node);
-        if is_reached {
-            return;
+        if !is_reached {
+            self.note_failed_dial(now, node);
         }
+    }
+
+    /// Notes that a master was not reached.
+    pub(super) fn note_failed_dial(&mut self, now: Mono, node: NodeId) {
         let before = self.dials.failed.get(&node).map(|failed| failed.pause);
         let pause = match before {
             Some(pause) if !self.watch.is_in(&node) => (pause * 2).min(RETRY_MAX),

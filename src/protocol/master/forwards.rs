@@ -137,11 +137,7 @@ impl Master {
                 None
             }
             Err(CallFailed::Gone | CallFailed::Closed) => {
-                if self.peers.get(&forward.to).is_some_and(|peer| peer.link == forward.link)
-                    && let Some(peer) = self.peers.remove(&forward.to)
-                {
-                    self.note_lost_peer(now, peer);
-                }
+                self.lose_peer(now, forward.to, forward.link);
                 self.permissions.look_again(slot, now);
                 None
             }

@@ -88,17 +88,35 @@ impl Master {
 
     /// Takes another master's link, and closes an older one to it.
     pub fn on_master(&mut self, now: Mono, link: LinkId, node: NodeId, out: &mut Vec<Effect>) {
-        let peer = Peer { link, can_write: false, is_draining: false };
+        let peer = Peer { link, has_spoken: false, can_write: false, is_draining: false };
         if let Some(before) = self.peers.insert(node, peer) {
-            self.note_lost_peer(now, before);
+            self.on_peer_lost(now, node, before);
             let close = Close { reason: CloseReason::Replaced, retry_ms: 0 };
             out.push(Effect::Close { link: before.link, close });
         }
-        self.dials.on_linked(&node);
         out.push(Effect::Send { link, direct: Gossip::digest(&self.registry) });
         self.tell_drain(link, out);
         self.mark_all();
         self.pump_marked(now, out);
+    }
+
+    /// Notes that a master is out of reach, if its link is this one.
+    pub(super) fn lose_peer(&mut self, now: Mono, node: NodeId, link: LinkId) {
+        if self.peers.get(&node).is_some_and(|peer| peer.link == link)
+            && let Some(peer) = self.peers.remove(&node)
+        {
+            self.on_peer_lost(now, node, peer);
+        }
+    }
+
+    /// Notes the end of another master's link.
+    fn on_peer_lost(&mut self, now: Mono, node: NodeId, before: Peer) {
+        self.note_lost_peer(now, before);
+        if before.has_spoken {
+            self.note_link_end(now, node);
+        } else {
+            self.note_failed_dial(now, node);
+        }
     }
 
     /// Notes that a master can no longer have things written, if it could before.
@@ -127,10 +145,7 @@ impl Master {
         let gone: Vec<NodeId> =
             self.peers.iter().filter(|(_, p)| p.link == link).map(|(node, _)| *node).collect();
         for node in gone {
-            if let Some(peer) = self.peers.remove(&node) {
-                self.note_lost_peer(now, peer);
-                self.note_link_end(now, node);
-            }
+            self.lose_peer(now, node, link);
             let slots: Vec<_> = self.queue.slots().map(|(slot, _)| slot).collect();
             for slot in slots {
                 if matches!(self.permissions.state(slot), LeaseState::Other { holder, .. } if holder.node == node)
@@ -155,10 +170,12 @@ impl Master {
                 self.mark_all();
             }
         }
-        let peer = self.peers.values_mut().find(|peer| peer.link == link);
-        if let Some(peer) = peer {
+        let peer = self.peers.iter_mut().find(|(_, peer)| peer.link == link);
+        if let Some((node, peer)) = peer {
             let before = *peer;
+            peer.has_spoken = true;
             peer.can_write = beat.reaches_store;
+            self.dials.on_heard(node);
             if before.can_write != beat.reaches_store {
                 self.note_lost_peer(now, before);
                 self.hand_over(now, out);

@@ -191,6 +191,8 @@ pub enum Effect {
 #[derive(Clone, Copy, Debug)]
 struct Peer {
     link: LinkId,
+    /// Whether its driver said anything yet: a link to one that hangs is made, and soon falls silent.
+    has_spoken: bool,
     /// Whether it can have things written, by its last beat.
     can_write: bool,
     /// Whether it said that it is being drained.

@@ -2,7 +2,8 @@
 //!
 //! A master that is cut from the store together with its workers is out, and has them all the same: they
 //! would be called failed as often as they register. So one that is linked speaks for its workers, and for
-//! a while after the end of its link too, in which the link is made again.
+//! a while after the end of its link too, in which the link is made again. It has to have spoken: the link to
+//! one whose driver hangs is made again and again.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::model::{
 const ORPHANED_AFTER: Duration = Duration::from_secs(5);
 
 impl Master {
-    /// Notes the end of another master's link.
+    /// Notes the end of the link of another master that had spoken.
     pub(super) fn note_link_end(&mut self, now: Mono, master: NodeId) {
         self.links_ended.insert(master, now);
     }
@@ -32,7 +33,8 @@ impl Master {
     pub(super) fn is_given_up(&self, now: Mono, master: &NodeId) -> bool {
         let ended_at = self.links_ended.get(master);
         let was_linked = ended_at.is_some_and(|at| now.since(*at) < ORPHANED_AFTER);
-        let is_heard = *master == self.me.node || self.peers.contains_key(master) || was_linked;
+        let is_linked = self.peers.get(master).is_some_and(|peer| peer.has_spoken);
+        let is_heard = *master == self.me.node || is_linked || was_linked;
         let is_out = self.watch.is_out_for(now, master, ORPHANED_AFTER)
             || (self.watch.knows_anyone() && self.watch.is_long_gone(now, master));
         is_out && !is_heard

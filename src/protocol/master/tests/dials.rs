@@ -55,11 +55,31 @@ fn master_that_is_in_is_dialled_every_second() {
 fn master_that_is_out_is_dialled_at_once_when_its_link_breaks() {
     let mut lab = lab_with_a_master_that_is_out();
     dialled(&mut lab, 2, 100);
-    lab.master.on_master(lab.now, LinkId(50), holder(2).node, &mut lab.out);
+    lab.is_linked(LinkId(50), false);
     assert_eq!(dialled(&mut lab, 2, 100), [] as [u64; 0], "it is linked");
     let lost = LinkOver::Lost("reset".to_owned());
     lab.master.on_link_over(lab.now, LinkId(50), &lost, &mut lab.out);
     assert_eq!(dialled(&mut lab, 2, 10), [0, 1, 3, 7]);
+}
+
+#[test]
+fn pauses_grow_of_a_master_that_is_reached_and_says_nothing() {
+    let mut lab = lab_with_a_master_that_is_out();
+    let (mut dialled, mut linked) = (Vec::new(), None);
+    for second in 0..40 {
+        if let Some(link) = linked.take() {
+            let lost = LinkOver::Lost("silent".to_owned());
+            lab.master.on_link_over(lab.now, link, &lost, &mut lab.out);
+        }
+        if begun(&mut lab).contains(&2) {
+            let link = LinkId(50 + second);
+            lab.master.on_dialed(lab.now, holder(2).node, true);
+            lab.master.on_master(lab.now, link, holder(2).node, &mut lab.out);
+            (linked, dialled) = (Some(link), [dialled, vec![second]].concat());
+        }
+        rows_stand(&mut lab, 1);
+    }
+    assert_eq!(dialled, [0, 2, 5, 10, 19, 36]);
 }
 
 #[test]

@@ -277,6 +277,7 @@ fn is_called_failed(lab: &Lab, worker: &Member) -> bool {
 fn lab_with_a_linked_master_that_is_out() -> (Lab, Member) {
     let mut lab = Lab::new(0);
     let theirs = hear_of(&mut lab, worker(1, 1), holder(2).node);
+    lab.master.on_beat(lab.now, LinkId(50), Beat { reaches_store: false }, &mut lab.out);
     rows_stand(&mut lab, 20);
     assert!(!lab.master.watch().is_in(&holder(2).node), "it is out for the store");
     assert!(!is_called_failed(&lab, &theirs));
@@ -305,13 +306,43 @@ fn worker_of_a_master_that_is_out_is_not_called_failed_when_its_link_breaks_and_
     for link in 50..55 {
         breaks(&mut lab, LinkId(link));
         rows_stand(&mut lab, 3);
-        lab.master.on_master(lab.now, LinkId(link + 1), holder(2).node, &mut lab.out);
+        lab.is_linked(LinkId(link + 1), false);
         rows_stand(&mut lab, 10);
     }
     assert!(!is_called_failed(&lab, &theirs));
     breaks(&mut lab, LinkId(55));
     rows_stand(&mut lab, 5);
     assert!(is_called_failed(&lab, &theirs), "counted from the end of the last link");
+}
+
+#[test]
+fn worker_of_a_master_that_is_out_is_called_failed_though_its_hanging_driver_is_linked_again_and_again()
+ {
+    let (mut lab, theirs) = lab_with_a_linked_master_that_is_out();
+    for link in 50..53 {
+        assert!(!is_called_failed(&lab, &theirs), "{link}");
+        breaks(&mut lab, LinkId(link));
+        lab.master.on_master(lab.now, LinkId(link + 1), holder(2).node, &mut lab.out);
+        rows_stand(&mut lab, 2);
+    }
+    assert!(is_called_failed(&lab, &theirs), "counted from the end of the link that spoke");
+}
+
+#[test]
+fn worker_of_a_master_that_is_out_is_not_called_failed_when_a_forward_is_lost_before_its_link() {
+    let mut lab = Lab::new(1);
+    let theirs = hear_of(&mut lab, worker(2, 1), holder(2).node);
+    lab.master.on_beat(lab.now, LinkId(50), Beat { reaches_store: false }, &mut lab.out);
+    let id = lab.submit(1);
+    lab.held_by(holder(2));
+    rows_stand(&mut lab, 20);
+    assert!(lab.has(|it| matches!(it, Effect::Forward { .. })), "{:?}", lab.out);
+    lab.forward_ends(id, Err(CallFailed::Gone));
+    breaks(&mut lab, LinkId(50));
+    rows_stand(&mut lab, 4);
+    assert!(!is_called_failed(&lab, &theirs), "the link may be made again");
+    rows_stand(&mut lab, 1);
+    assert!(is_called_failed(&lab, &theirs));
 }
 
 #[test]

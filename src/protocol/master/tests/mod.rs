@@ -141,11 +141,15 @@ impl Lab {
         self.master.on_lease(self.now, slot, self.now, answer, &mut self.out);
     }
 
+    /// Master 2 is linked on this link, and its driver spoke.
+    fn is_linked(&mut self, link: LinkId, reaches_store: bool) {
+        self.master.on_master(self.now, link, holder(2).node, &mut self.out);
+        self.master.on_beat(self.now, link, Beat { reaches_store }, &mut self.out);
+    }
+
     /// Master 2 is linked on link 50 and can have things written; the store lists it in this life.
     fn writer_is_linked(&mut self, incarnation: u64) {
-        self.master.on_master(self.now, LinkId(50), holder(2).node, &mut self.out);
-        let beat = Beat { reaches_store: true };
-        self.master.on_beat(self.now, LinkId(50), beat, &mut self.out);
+        self.is_linked(LinkId(50), true);
         let row = crate::protocol::master_watch::tests::row(2, incarnation, 1);
         self.master.on_masters(self.now, Some(vec![row]), &mut self.out);
     }
