@@ -1,14 +1,11 @@
 // The page for people who use a keyboard or a screen reader.
 
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
 
+import { violations } from "../axe.mjs";
 import { until } from "../cluster.mjs";
 import { Crowd } from "../crowd.mjs";
 import { Person } from "../people.mjs";
-
-const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 const SIZES = [
   ["1280 pixels", { viewport: { width: 1280, height: 800 } }],
@@ -16,15 +13,6 @@ const SIZES = [
   ["320 pixels", { viewport: { width: 320, height: 640 } }],
   ["320 pixels in the dark", { viewport: { width: 320, height: 640 }, colorScheme: "dark" }],
 ];
-
-// What axe finds wrong with the page as it is, in a few words.
-async function violations(page) {
-  await page.evaluate(AXE);
-  return page.evaluate(async () => {
-    const found = await globalThis.axe.run(document, { resultTypes: ["violations"] });
-    return found.violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" | ")}`);
-  });
-}
 
 const at = ({ browser, cluster, wrong }, options = {}, n = 0) =>
   Person.at(browser, cluster.url(cluster.masters[n]), wrong, options);

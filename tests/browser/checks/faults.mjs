@@ -4,12 +4,26 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 
 import { hold } from "../../cluster/store_lock.mjs";
+import { violations } from "../axe.mjs";
 import { sleep, until } from "../cluster.mjs";
 import { Person } from "../people.mjs";
 
 const DRAFT = "not sent yet, and\nnot forgotten";
 // A task ends within 9.4 s of a fault, and machines stall.
 const SETTLES_MS = 15_000;
+const WIDTHS = { desktop: 1280, phone: 390, narrow: 320 };
+
+// Looks at a page in each size and scheme as it stands, and has axe judge it.
+async function look(page, out, name) {
+  for (const [size, width] of Object.entries(WIDTHS)) {
+    for (const colorScheme of ["light", "dark"]) {
+      await page.setViewportSize({ width, height: 800 });
+      await page.emulateMedia({ colorScheme });
+      assert.deepEqual(await violations(page), [], `${name}, ${size}, ${colorScheme}`);
+      await page.screenshot({ path: `${out}/${name}-${size}-${colorScheme}.png` });
+    }
+  }
+}
 
 export const checks = [
   [
@@ -52,7 +66,7 @@ export const checks = [
       const cyd = await (await Person.at(browser, north, wrong)).join("Cyd");
       await ada.say("while the store is here");
       await ben.sees("while the store is here");
-      const lock = hold(join(cluster.dir, "chatchat.db"), 14);
+      const lock = hold(join(cluster.dir, "chatchat.db"), 24);
       await lock.held;
       await sleep(4000);
       await Promise.all([ada.say("while it is away"), ben.say("I notice nothing"), cyd.say("and I am gone")]);
@@ -62,7 +76,8 @@ export const checks = [
           return fates.length === 1 && fates[0].fate.startsWith("waiting for the store");
         });
       }
-      await ada.page.screenshot({ path: `${out}/store-away.png` });
+      await look(ada.page, out, "store-away");
+      assert.ok((await ada.pending())[0].fate.startsWith("waiting for the store"), "it is away all the while");
       // Nobody sends this one again.
       await cyd.context.close();
       await lock.ended;

@@ -32,6 +32,7 @@ const SIZES = [
     },
   ],
   ["narrow", { viewport: { width: 320, height: 568 }, deviceScaleFactor: 2 }],
+  ["narrow-dark", { viewport: { width: 320, height: 568 }, deviceScaleFactor: 2, colorScheme: "dark" }],
 ];
 
 const screenshots = (sizes) => async ({ browser, cluster, wrong, out }) => {
