@@ -375,12 +375,12 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn all_checks_hold_when_a_worker_begins() {
         all(Role::Worker).await;
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn all_checks_hold_when_a_master_begins() {
         all(Role::Master).await;
     }

@@ -4,6 +4,8 @@
 //! of it.
 
 #[cfg(all(test, feature = "net"))]
+pub(crate) mod braked_world;
+#[cfg(all(test, feature = "net"))]
 pub(crate) mod certificates;
 #[cfg(feature = "net")]
 pub mod cluster;
@@ -24,6 +26,7 @@ pub(crate) mod memory_disk;
 pub mod postgres;
 #[cfg(all(test, feature = "net"))]
 pub(crate) mod scripted_master;
+pub mod skip;
 #[cfg(test)]
 pub(crate) mod stepped_world;
 pub mod store;

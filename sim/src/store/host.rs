@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -76,6 +79,8 @@ pub struct StoreHost {
     troubles: Arc<Mutex<Troubles>>,
     /// Time for which a transaction is repeated that others undo.
     timeout: Duration,
+    /// Time of the store instead of its host's wall clock, in tests.
+    clock: Option<Arc<AtomicU64>>,
 }
 
 impl StoreHost {
@@ -87,13 +92,24 @@ impl StoreHost {
         let core = Arc::new(Mutex::new(SqliteCore::open_in_memory(new)?));
         let journal = Arc::new(Mutex::new(Journal { new: *new, writes: None }));
         let timeout = Config::default().store_timeout;
-        Ok(Self { core, journal, troubles: Arc::default(), timeout })
+        Ok(Self { core, journal, troubles: Arc::default(), timeout, clock: None })
     }
 
     /// Has transactions repeated for this `store_timeout` of the nodes, instead of the usual one.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
+    }
+
+    /// Gives it the time of this clock, ms since the Unix epoch, instead of its host's wall clock.
+    #[cfg(test)]
+    #[must_use]
+    pub(crate) fn with_clock(self, clock: Arc<AtomicU64>) -> Self {
+        Self { clock: Some(clock), ..self }
+    }
+
+    fn now_ms(&self, env: &Env) -> u64 {
+        self.clock.as_ref().map_or_else(|| env.wall().ms, |clock| clock.load(Ordering::Relaxed))
     }
 
     fn journal(&self) -> MutexGuard<'_, Journal> {
@@ -270,7 +286,7 @@ impl StoreHost {
             if taken.waited && caller.strong_count() == 0 {
                 return;
             }
-            let answer = self.apply(&read.op, env.wall().ms);
+            let answer = self.apply(&read.op, self.now_ms(&env));
             env.sleep(takes).await;
             drop(taken);
             if let Ok(frame) = answer_frame(read.number, &answer)
@@ -360,7 +376,7 @@ impl StoreHost {
     ) -> Option<(Held<'a, ()>, u64)> {
         let start = env.now();
         loop {
-            let began_ms = env.wall().ms;
+            let began_ms = self.now_ms(env);
             env.sleep(Duration::from_micros(300 + rng.next_u64() % 900)).await;
             let is_undone = self.troubles().hits(Trouble::Conflict);
             if !is_undone {

@@ -1,4 +1,4 @@
-mod braked_world;
+mod damaged;
 mod ending;
 mod held;
 

@@ -295,7 +295,8 @@ impl Shared {
         login: Option<&StoreLogin>,
     ) -> Result<Mark, StoreError> {
         let rights = self.rights();
-        let mark = schema::prepare(client, rights).await.map_err(|failure| match login {
+        let prepared = schema::prepare(client, rights, self.release).await;
+        let mark = prepared.map_err(|failure| match login {
             Some(login) if lacks_rights(&failure) => {
                 self.refused_login(login, &StoreError::from(failure).to_string())
             }

@@ -19,15 +19,22 @@ use crate::{
     store::{history::Mark, refused},
 };
 
-/// Schema steps that this release knows, in order. One that adds what workers use grants it to their
-/// group, and adds it to the rights in `login.rs`.
-const STEPS: [&str; 1] = [TABLES];
+/// Schema that a release knows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Release {
+    /// Schema steps in order. One that adds what workers use grants it to their group, and adds it to the
+    /// rights in `login.rs`.
+    pub(super) steps: &'static [&'static str],
+    /// Oldest release, by its number of steps, that may use a store that this one makes. A step that older
+    /// ones cannot read past raises the number of a store that is there.
+    pub(super) min_reader: i64,
+}
 
-/// Oldest release, by its number of steps, that may use what this one writes.
-const MIN_READER: i64 = 1;
+/// Schema that this release knows.
+pub(super) const THIS_RELEASE: Release = Release { steps: &[TABLES], min_reader: 1 };
 
 /// Key of the advisory lock under which the schema is changed: `CHATCHAT` in ASCII.
-const LOCK: &str = "SELECT pg_advisory_xact_lock(4848196829026206036)";
+pub(super) const LOCK: &str = "SELECT pg_advisory_xact_lock(4848196829026206036)";
 
 /// First schema step.
 const TABLES: &str = "
@@ -245,20 +252,20 @@ enum Found {
 }
 
 /// Returns the store's mark. Creates the tables if there are none and this opener may, and adds the
-/// steps that an older release did not know. Repeating it is safe.
+/// steps that an older release than `release` did not know. Repeating it is safe.
 ///
 /// # Errors
 /// [`StoreError::Refused`] for tables of another program, for a store of a release too new, and if
 /// there is no store and none may be made; [`StoreError::Away`] while a step is missing that others
 /// have to add.
-pub(super) async fn prepare(client: &Client, rights: Rights) -> Outcome<Mark> {
-    let missing = match recognise(client).await? {
-        Found::Store { steps, mark } if steps >= STEPS.len() => return Ok(mark),
+pub(super) async fn prepare(client: &Client, rights: Rights, release: Release) -> Outcome<Mark> {
+    let missing = match recognise(client, release).await? {
+        Found::Store { steps, mark } if steps >= release.steps.len() => return Ok(mark),
         Found::Store { steps, .. } if !rights.upgrade => {
             let why = format!(
                 "it has {steps} of the {} steps that this release needs; start a master or \
                  chatchat-cluster of this release first",
-                STEPS.len()
+                release.steps.len()
             );
             return Err(StoreError::away(AwayReason::Failing, why).into());
         }
@@ -269,7 +276,7 @@ pub(super) async fn prepare(client: &Client, rights: Rights) -> Outcome<Mark> {
         },
     };
     client.batch_execute("BEGIN").await?;
-    let done = change(client, missing).await;
+    let done = change(client, missing, release).await;
     match &done {
         Ok(_) => client.batch_execute("COMMIT").await?,
         // An error of the rollback would hide the first one, and ends the connection all the same.
@@ -278,22 +285,22 @@ pub(super) async fn prepare(client: &Client, rights: Rights) -> Outcome<Mark> {
     done
 }
 
-async fn change(client: &Client, new: Option<[u8; 16]>) -> Outcome<Mark> {
+async fn change(client: &Client, new: Option<[u8; 16]>, release: Release) -> Outcome<Mark> {
     // Another one may be at it, and a slow disk may take its time.
     client
         .batch_execute("SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = '10s'")
         .await?;
     client.batch_execute(LOCK).await?;
-    match (recognise(client).await?, new) {
+    match (recognise(client, release).await?, new) {
         (Found::Store { steps, mark }, _) => {
-            if steps < STEPS.len() {
-                add_steps(client, steps).await?;
+            if steps < release.steps.len() {
+                add_steps(client, steps, release).await?;
                 let sql = "UPDATE chatchat_store SET steps = $1";
-                client.execute(sql, &[&(STEPS.len() as i64)]).await?;
+                client.execute(sql, &[&(release.steps.len() as i64)]).await?;
             }
             Ok(mark)
         }
-        (Found::Nothing, Some(cluster)) => create(client, cluster).await,
+        (Found::Nothing, Some(cluster)) => create(client, cluster, release).await,
         (Found::Nothing, None) => Err(refused("no store was made in it yet").into()),
     }
 }
@@ -303,8 +310,8 @@ async fn change(client: &Client, new: Option<[u8; 16]>) -> Outcome<Mark> {
 /// # Errors
 /// [`StoreError::Refused`] for any other store, and if there is none.
 pub(super) async fn known(client: &Client) -> Outcome<Mark> {
-    match recognise(client).await? {
-        Found::Store { steps, mark } if steps == STEPS.len() => Ok(mark),
+    match recognise(client, THIS_RELEASE).await? {
+        Found::Store { steps, mark } if steps == THIS_RELEASE.steps.len() => Ok(mark),
         Found::Store { steps, .. } => Err(of_other_release(steps).into()),
         Found::Nothing => Err(refused("no store was made in it yet").into()),
     }
@@ -317,15 +324,30 @@ pub(super) async fn known(client: &Client) -> Outcome<Mark> {
 /// [`StoreError::Refused`] for tables of another program, and for a store of a newer release.
 pub(super) async fn take_over(client: &Client) -> Outcome<Option<Mark>> {
     client.batch_execute(LOCK).await?;
-    match recognise(client).await? {
-        Found::Nothing => add_steps(client, 0).await.map(|()| None),
-        Found::Store { steps, .. } if steps > STEPS.len() => Err(of_other_release(steps).into()),
-        Found::Store { steps, mark } => add_steps(client, steps).await.map(|()| Some(mark)),
+    let release = THIS_RELEASE;
+    match recognise(client, release).await? {
+        Found::Nothing => add_steps(client, 0, release).await.map(|()| None),
+        Found::Store { steps, .. } if steps > release.steps.len() => {
+            Err(of_other_release(steps).into())
+        }
+        Found::Store { steps, mark } => {
+            add_steps(client, steps, release).await.map(|()| Some(mark))
+        }
     }
 }
 
 /// Writes the row that tells which store this is.
 pub(super) async fn identify(client: &Client, cluster: [u8; 16], epoch: StoreEpoch) -> Outcome<()> {
+    identify_of(client, cluster, epoch, THIS_RELEASE).await
+}
+
+async fn identify_of(
+    client: &Client,
+    cluster: [u8; 16],
+    epoch: StoreEpoch,
+    release: Release,
+) -> Outcome<()> {
+    let steps = release.steps.len() as i64;
     client
         .execute(
             "INSERT INTO chatchat_store (one, steps, min_reader, cluster, epoch)
@@ -333,7 +355,7 @@ pub(super) async fn identify(client: &Client, cluster: [u8; 16], epoch: StoreEpo
              ON CONFLICT (one) DO UPDATE SET
                  steps = excluded.steps, min_reader = excluded.min_reader,
                  cluster = excluded.cluster, epoch = excluded.epoch",
-            &[&(STEPS.len() as i64), &MIN_READER, &&cluster[..], &int(epoch.0)],
+            &[&steps, &release.min_reader, &&cluster[..], &int(epoch.0)],
         )
         .await?;
     Ok(())
@@ -343,12 +365,12 @@ fn of_other_release(steps: usize) -> StoreError {
     refused(format!(
         "its tables have {steps} steps, and this release knows {}; take the chatctl of the release \
          that the masters run",
-        STEPS.len()
+        THIS_RELEASE.steps.len()
     ))
 }
 
 /// Inspects the tables, and changes nothing.
-async fn recognise(client: &Client) -> Outcome<Found> {
+async fn recognise(client: &Client, release: Release) -> Outcome<Found> {
     // A statement on a table that is not there would end the transaction. One statement asks both,
     // so that a store that is made meanwhile is never taken for another program's tables.
     let sql = "SELECT current_schema(), count(t.table_name),
@@ -365,10 +387,10 @@ async fn recognise(client: &Client) -> Outcome<Found> {
     let row = client.query_opt(sql, &[]).await?;
     let Some(row) = row else { return Err(refused("its table chatchat_store is empty").into()) };
     let min_reader = row.nat(1)?;
-    if min_reader > STEPS.len() as u64 {
+    if min_reader > release.steps.len() as u64 {
         return Err(refused(format!(
             "it wants a release that knows step {min_reader}, and this one knows {}: install a newer one",
-            STEPS.len()
+            release.steps.len()
         ))
         .into());
     }
@@ -392,18 +414,18 @@ fn no_store(schema: Option<&str>, tables: u64) -> Outcome<Found> {
     }
 }
 
-async fn add_steps(client: &Client, from: usize) -> Outcome<()> {
-    for step in STEPS.iter().skip(from) {
+async fn add_steps(client: &Client, from: usize, release: Release) -> Outcome<()> {
+    for step in release.steps.iter().skip(from) {
         client.batch_execute(step).await?;
     }
     Ok(())
 }
 
-async fn create(client: &Client, cluster: [u8; 16]) -> Outcome<Mark> {
-    add_steps(client, 0).await?;
+async fn create(client: &Client, cluster: [u8; 16], release: Release) -> Outcome<Mark> {
+    add_steps(client, 0, release).await?;
     let now_ms = client.query_one(NOW, &[]).await?.nat(0)?;
     let epoch = StoreEpoch(now_ms / 1000);
-    identify(client, cluster, epoch).await?;
+    identify_of(client, cluster, epoch, release).await?;
     client.batch_execute("INSERT INTO clock (one, at, writes, closed) VALUES (1, 0, 0, 0)").await?;
     client
         .execute(

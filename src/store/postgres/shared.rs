@@ -10,7 +10,12 @@ use std::{
 
 use rand_chacha::rand_core::Rng;
 
-use super::{ServerLimits, address::Address, readers::Readers, schema::Rights};
+use super::{
+    ServerLimits,
+    address::Address,
+    readers::Readers,
+    schema::{Release, Rights, THIS_RELEASE},
+};
 use crate::{
     env::Env,
     model::{absence::AwayReason, rows::StoreError},
@@ -37,6 +42,8 @@ pub(super) struct Shared {
     pub(super) told_logins: AtomicBool,
     /// Time of the store instead of the server's, in tests.
     pub(super) clock: Option<Arc<AtomicU64>>,
+    /// Schema that this process knows; in tests that of another release.
+    pub(super) release: Release,
     /// Last failure to connect, until a connection is there again.
     pub(super) absence: Mutex<Option<StoreError>>,
     /// Ends that this process wrote and has not told others of.
@@ -70,6 +77,7 @@ impl Shared {
             warned: AtomicBool::new(false),
             told_logins: AtomicBool::new(false),
             clock,
+            release: THIS_RELEASE,
             absence: Mutex::default(),
             written: NewEnds::default(),
             readers: Readers::default(),

@@ -12,6 +12,7 @@ mod round_trips;
 mod schema;
 mod silent;
 mod standby;
+mod upgrade;
 mod upkeep;
 
 use std::{
@@ -142,7 +143,7 @@ async fn postgres_passes_the_contract_suite() {
         (0..contract::CHECKS.len()).map(|n| format!("CREATE SCHEMA lab{n};")).collect();
     server.sql(&env, &schemas.concat()).await;
     let mut labs = 0..;
-    let fresh = || {
+    let fresh = |_: &contract::Check| {
         let lab = labs.next().expect("endless");
         let clock = Arc::new(AtomicU64::new(START_MS));
         let now_ms = Arc::clone(&clock);
@@ -154,7 +155,7 @@ async fn postgres_passes_the_contract_suite() {
         });
         Lab { store, clock: Some(moves) }
     };
-    assert_eq!(contract::suite(fresh).await, contract::CHECKS.len());
+    assert_eq!(contract::suite("PostgreSQL", fresh).await, contract::CHECKS.len());
 }
 
 #[tokio::test]

@@ -65,15 +65,15 @@ impl Check {
     }
 }
 
-/// Runs every check, each in a lab of its own, and returns how many ran. Leaves out those whose
+/// Runs every check, each in a lab of its own, prints and returns how many ran. Leaves out those whose
 /// clock cannot be moved.
 ///
 /// # Panics
 /// At the first that does not hold.
-pub async fn suite(mut fresh: impl FnMut() -> Lab) -> usize {
+pub async fn suite(backend: &str, mut fresh: impl FnMut(&Check) -> Lab) -> usize {
     let mut ran = 0;
     for check in CHECKS {
-        let lab = fresh();
+        let lab = fresh(check);
         if check.moves_clock && lab.clock.is_none() {
             continue;
         }
@@ -81,6 +81,7 @@ pub async fn suite(mut fresh: impl FnMut() -> Lab) -> usize {
         check.run(&lab).await;
         ran += 1;
     }
+    println!("store contract on {backend}: {ran} of {} checks ran", CHECKS.len());
     ran
 }
 

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::real::RealWorld;
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn real_world_passes_every_check() {
         let node = || Env::new(RealWorld::temporary().expect("a directory"));
         for check in CHECKS {

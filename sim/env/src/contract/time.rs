@@ -105,7 +105,7 @@ async fn grows(env: &Env, polls: &AtomicU64) {
 
 async fn rests(env: &Env, polls: &AtomicU64) {
     // On another thread the poll in which the abort fell may still be running.
-    env.sleep(STEP).await;
+    env.sleep(QUIET).await;
     let before = polls.load(SeqCst);
     env.sleep(QUIET).await;
     assert_eq!(polls.load(SeqCst), before, "polled after its abort");

@@ -2,13 +2,17 @@
 
 use std::{cell::Cell, sync::atomic::Ordering, time::Duration};
 
-use super::{braked_world::braked, dir};
+use super::dir;
 use crate::{
     comm::{Incoming, LinkEnd},
     config::Config,
     model::message::{AssignReply, Close, CloseReason, Request, Response},
-    testing::worker::{
-        Taken, TestMaster, TestWorker, batch, config, env, lobby, post, store, worker, worker_in,
+    testing::{
+        braked_world::braked,
+        worker::{
+            Taken, TestMaster, TestWorker, batch, config, env, lobby, post, store, worker,
+            worker_in,
+        },
     },
 };
 

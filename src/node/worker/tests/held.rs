@@ -3,7 +3,6 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use super::{
-    braked_world::braked,
     dir,
     ending::{beats, leaves, stop},
 };
@@ -21,6 +20,7 @@ use crate::{
     },
     replica::{Check, Replica, ReplicaLimits},
     testing::{
+        braked_world::braked,
         logged::Logged,
         worker::{
             Taken, TestMaster, TestWorker, batch, config, env, lobby, post, store, worker,

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Opens the store of the schema `chat`, and returns what is refused.
-async fn refusal(env: &Env, server: &Server, limits: ServerLimits) -> String {
+pub(super) async fn refusal(env: &Env, server: &Server, limits: ServerLimits) -> String {
     match open(env, address(&server.url("chat")), limits).await {
         Err(StoreError::Refused { why }) => why,
         other => panic!("{other:?}"),

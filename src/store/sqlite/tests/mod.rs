@@ -100,7 +100,7 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 #[tokio::test]
 async fn memory_store_passes_the_contract_suite() {
-    let fresh = || {
+    let fresh = |_: &contract::Check| {
         let clock = Arc::new(AtomicU64::new(START_MS));
         let now_ms = Arc::clone(&clock);
         let store = memory::open(&NEW, move || now_ms.load(Ordering::Relaxed));
@@ -109,7 +109,7 @@ async fn memory_store_passes_the_contract_suite() {
         });
         Lab { store: store.expect("a store in memory"), clock: Some(moves) }
     };
-    assert_eq!(contract::suite(fresh).await, contract::CHECKS.len());
+    assert_eq!(contract::suite("SQLite in memory", fresh).await, contract::CHECKS.len());
 }
 
 /// Adds a number that may be negative.

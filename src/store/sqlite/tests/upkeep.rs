@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    env::{Env, real::RealWorld},
     model::{
         ids::{Fingerprint, Role},
         rows::{Enrolled, JoinToken},
@@ -164,26 +165,32 @@ fn step_back_of_the_clock_puts_sweeps_off_for_a_day() {
     assert!(!desk.is_open(key));
 }
 
+/// Makes a store of the first schema step, with a cancelled id and a session.
+fn of_the_first_step(path: &Path) -> SqliteCore {
+    let core = SqliteCore::open_file(path, &NEW, Duration::from_secs(1)).expect("made");
+    core.db
+        .execute_batch(
+            "DROP INDEX sessions_used; DROP INDEX closed_sessions_at; DROP INDEX tickets_end;
+             DROP INDEX presence_seen; DROP INDEX lease_terms_end;
+             ALTER TABLE enrolled DROP COLUMN used_at;
+             DROP TABLE cancels; INSERT INTO post_ids VALUES (x'01', x'02', NULL, NULL);
+             DELETE FROM meta WHERE name = 'clock';
+             DROP TABLE session_digests;
+             INSERT INTO sessions VALUES (zeroblob(32), zeroblob(16), 'Ada', 0, 0);
+             UPDATE boards SET last_posted_at = 77;
+             PRAGMA user_version = 1",
+        )
+        .expect("as the first release made it");
+    core
+}
+
 #[test]
 fn store_of_the_first_schema_step_is_brought_up_to_date_and_kept() {
     let dir = TempDir::new().expect("a directory");
     let path = dir.path().join("store.db");
     let busy = Duration::from_secs(1);
     {
-        let mut core = SqliteCore::open_file(&path, &NEW, busy).expect("made");
-        core.db
-            .execute_batch(
-                "DROP INDEX sessions_used; DROP INDEX closed_sessions_at; DROP INDEX tickets_end;
-                 DROP INDEX presence_seen; DROP INDEX lease_terms_end;
-                 ALTER TABLE enrolled DROP COLUMN used_at;
-                 DROP TABLE cancels; INSERT INTO post_ids VALUES (x'01', x'02', NULL, NULL);
-                 DELETE FROM meta WHERE name = 'clock';
-                 DROP TABLE session_digests;
-                 INSERT INTO sessions VALUES (zeroblob(32), zeroblob(16), 'Ada', 0, 0);
-                 UPDATE boards SET last_posted_at = 77;
-                 PRAGMA user_version = 1",
-            )
-            .expect("as the first release made it");
+        let mut core = of_the_first_step(&path);
         let boards = core.apply(&Op::Boards, START_MS);
         assert!(boards.is_ok(), "{boards:?}");
     }
@@ -218,6 +225,32 @@ fn store_of_the_first_schema_step_is_brought_up_to_date_and_kept() {
         };
         assert_eq!((boards.boards.len(), boards.as_of_ms), (1, 77), "not below any post");
     }
+}
+
+#[tokio::test]
+async fn two_openers_at_once_bring_a_store_up_to_date_once() {
+    let env = Env::new(RealWorld::temporary().expect("a directory"));
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let gate = of_the_first_step(&path).db;
+    // Both find that steps are missing before one of them may add these.
+    gate.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let opener = || {
+        let path = path.clone();
+        let busy = Duration::from_secs(30);
+        env.compute(move || SqliteCore::open_file(&path, &NEW, busy).map(drop))
+    };
+    let open = async {
+        env.sleep(Duration::from_millis(300)).await;
+        gate.execute_batch("COMMIT").expect("unlocked");
+    };
+    let (one, other, ()) = tokio::join!(opener(), opener(), open);
+    for opened in [one, other] {
+        assert_eq!(opened.expect("it ran"), Ok(()));
+    }
+    let number = |sql| -> u32 { gate.query_row(sql, [], |row| row.get(0)).expect("a number") };
+    assert_eq!(number("PRAGMA user_version"), 5);
+    assert_eq!(number("SELECT count(*) FROM cancels"), 1, "a step that is done twice adds two");
 }
 
 #[test]

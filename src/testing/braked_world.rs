@@ -1,4 +1,4 @@
-//! World of this machine whose disk and monotonic clock a test stops, and whose wall clock it sets.
+//! World of this machine whose disk and clocks a test stops, and whose wall clock it sets.
 
 use std::{
     io,
@@ -24,37 +24,50 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Hold of a test on the disk and the clocks of a world.
 #[derive(Debug, Default)]
-pub(super) struct Brake {
+pub(crate) struct Brake {
     disk_stands: Mutex<bool>,
     disk_starts: Condvar,
     clock_stands_at: Mutex<Option<Mono>>,
     wall_ahead_ms: AtomicU64,
+    /// Time of the wall clock, ms, while it stands still.
+    wall_stands_at_ms: Mutex<Option<u64>>,
 }
 
 impl Brake {
     /// Has files that are opened, and syncs of them, wait from now on.
-    pub(super) fn stop_disk(&self) {
+    pub(crate) fn stop_disk(&self) {
         *self.disk_stands.lock().expect("not poisoned") = true;
     }
 
-    pub(super) fn start_disk(&self) {
+    pub(crate) fn start_disk(&self) {
         *self.disk_stands.lock().expect("not poisoned") = false;
         self.disk_starts.notify_all();
     }
 
     /// Stops the monotonic clock at its time now.
-    pub(super) fn stop_clock(&self, now: Mono) {
+    pub(crate) fn stop_clock(&self, now: Mono) {
         *self.clock_stands_at.lock().expect("not poisoned") = Some(now);
     }
 
     /// Has the clock go on as if it had never stopped.
-    pub(super) fn start_clock(&self) {
+    pub(crate) fn start_clock(&self) {
         *self.clock_stands_at.lock().expect("not poisoned") = None;
     }
 
     /// Sets the wall clock ahead of this machine's; the monotonic clock does not notice.
-    pub(super) fn set_wall_ahead(&self, by_ms: u64) {
+    pub(crate) fn set_wall_ahead(&self, by_ms: u64) {
         self.wall_ahead_ms.store(by_ms, Ordering::SeqCst);
+    }
+
+    /// Stops the wall clock at this time, ms since the Unix epoch.
+    pub(crate) fn stop_wall(&self, at_ms: u64) {
+        *self.wall_stands_at_ms.lock().expect("not poisoned") = Some(at_ms);
+    }
+
+    /// Moves the wall clock, which stands still, by so many milliseconds.
+    pub(crate) fn move_wall(&self, by_ms: i64) {
+        let mut stands = self.wall_stands_at_ms.lock().expect("not poisoned");
+        *stands = stands.map(|at_ms| at_ms.saturating_add_signed(by_ms));
     }
 
     fn wait_for_disk(&self) {
@@ -69,7 +82,7 @@ impl Brake {
 }
 
 /// Returns the world of a node with this directory, and its brake.
-pub(super) fn braked(dir: &TempDir) -> (Env, Arc<Brake>) {
+pub(crate) fn braked(dir: &TempDir) -> (Env, Arc<Brake>) {
     let world = Arc::new(RealWorld::new(dir.path()).expect("usable"));
     let brake = Arc::new(Brake::default());
     (Env::new(BrakedWorld { world, brake: Arc::clone(&brake) }), brake)
@@ -86,7 +99,9 @@ impl Platform for BrakedWorld {
     }
 
     fn wall(&self) -> Wall {
-        Wall { ms: self.world.wall().ms + self.brake.wall_ahead_ms.load(Ordering::SeqCst) }
+        let stands_at_ms = *self.brake.wall_stands_at_ms.lock().expect("not poisoned");
+        let ahead_ms = self.brake.wall_ahead_ms.load(Ordering::SeqCst);
+        Wall { ms: stands_at_ms.unwrap_or_else(|| self.world.wall().ms + ahead_ms) }
     }
 
     fn sleep_until(&self, at: Mono) -> BoxFuture<'static, ()> {

@@ -1,0 +1,75 @@
+//! Files of a newer release, which knows one schema step more than this one.
+
+use rusqlite::Connection;
+
+use super::*;
+
+/// Time-out on a busy machine.
+const PATIENT: Duration = Duration::from_secs(30);
+
+fn steps_of(path: &Path) -> u32 {
+    let db = Connection::open(path).expect("opened");
+    db.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a number")
+}
+
+/// Changes the file at `path` as the next release does, whose step only adds. Returns its number of
+/// steps.
+fn upgrade(path: &Path) -> u32 {
+    let steps = steps_of(path) + 1;
+    let sql = format!(
+        "BEGIN IMMEDIATE;
+         ALTER TABLE boards ADD COLUMN colour INTEGER NOT NULL DEFAULT 7;
+         ALTER TABLE posts ADD COLUMN colour INTEGER NOT NULL DEFAULT 7;
+         CREATE TABLE colours (colour INTEGER PRIMARY KEY) STRICT;
+         PRAGMA user_version = {steps};
+         COMMIT"
+    );
+    Connection::open(path).expect("opened").execute_batch(&sql).expect("upgraded");
+    steps
+}
+
+#[tokio::test]
+async fn file_of_a_newer_release_that_allows_this_one_is_used_and_keeps_its_step() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let env = real_env();
+    let store = open(&env, &path, PATIENT).expect("a store");
+    let board = Board::made(&store, 1).await;
+    assert_eq!(seq_of(&board.write(&store, 2, 1).await), Some(1));
+
+    let steps = upgrade(&path);
+    assert_eq!(seq_of(&board.write(&store, 3, 2).await), Some(2), "by a process that runs");
+    for (expected, n) in [(Expected::AnyOrNew, 4), (Expected::Existing, 5)] {
+        let limits = FileLimits { expected, ..FileLimits::new(PATIENT) };
+        let again = open_with(&env, &path, limits).expect("by one that starts");
+        let seq = n - 1;
+        let post = u8::try_from(seq).expect("small");
+        assert_eq!(seq_of(&board.write(&again, n, post).await), Some(seq));
+        let page = again.read(board.name(), Range::Last, 9).await.expect("a page");
+        assert_eq!(page.last_seq, Seq(seq));
+    }
+    assert_eq!(steps_of(&path), steps);
+}
+
+#[tokio::test]
+async fn file_of_a_newer_release_that_allows_no_older_one_is_refused_with_the_remedy() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let env = real_env();
+    drop(open(&env, &path, PATIENT).expect("a store"));
+    let steps = upgrade(&path);
+    let db = Connection::open(&path).expect("opened");
+    db.execute("UPDATE cluster SET min_reader = ?1", [steps]).expect("set");
+
+    let line = format!(
+        "it wants a release that knows step {steps}, and this one knows {}: install a newer one",
+        steps - 1
+    );
+    let refused = Err(StoreError::Refused { why: line });
+    for expected in [Expected::AnyOrNew, Expected::Existing] {
+        let limits = FileLimits { expected, ..FileLimits::new(PATIENT) };
+        assert_eq!(open_with(&env, &path, limits).map(drop), refused, "{expected:?}");
+    }
+    assert_eq!(SqliteCore::open_to_read(&path, TIMEOUT).map(drop), refused);
+    assert_eq!(steps_of(&path), steps);
+}
