@@ -1,7 +1,8 @@
 //! One run in a process of its own: this program once more, as `run --json`.
 
 use std::{
-    env,
+    env, io,
+    os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::{Command, Output, Stdio},
     time::Duration,
@@ -11,6 +12,7 @@ use chatchat_sim::{
     summary::{Failure, Summary},
     verdict::Verdict,
 };
+use rustix::process::Signal;
 
 /// Bytes of a process's error output that a report of its end shows.
 const STDERR_MAX: usize = 2000;
@@ -67,12 +69,35 @@ pub(super) fn run(program: &Program, job: &Job, limit: Duration) -> Summary {
 
 /// Runs one seed of one story in a process of its own, with more arguments.
 pub(super) fn run_with(program: &Program, job: &Job, limit: Duration, more: &[String]) -> Summary {
+    summary(job, output(program, job, limit, more))
+}
+
+/// Runs one seed of one story in a process of its own; returns nothing if an interrupt ended it.
+pub(super) fn run_unless_interrupted(
+    program: &Program,
+    job: &Job,
+    limit: Duration,
+) -> Option<Summary> {
+    let ran = output(program, job, limit, &[]);
+    let is_interrupted = ran.as_ref().is_ok_and(is_interrupted);
+    (!is_interrupted).then(|| summary(job, ran))
+}
+
+fn is_interrupted(output: &Output) -> bool {
+    output.status.signal() == Some(Signal::INT.as_raw())
+}
+
+fn output(program: &Program, job: &Job, limit: Duration, more: &[String]) -> io::Result<Output> {
     let (seed, limit) = (job.seed.to_string(), limit.as_secs().to_string());
     let mut command = program.command();
     command.args(["run", &job.story, "--seed", &seed, "--limit", &limit, "--json"]);
     command.args(more);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    match command.output() {
+    command.output()
+}
+
+fn summary(job: &Job, ran: io::Result<Output>) -> Summary {
+    match ran {
         Ok(output) => read(job, &output),
         Err(why) => ended(job, format!("the process did not start: {why}")),
     }
@@ -124,6 +149,18 @@ mod tests {
         let summary = read(&job(), &output);
         assert_eq!(summary.verdict, Verdict::Crash);
         assert!(summary.complaints[0].contains("stack overflow"), "{:?}", summary.complaints);
+    }
+
+    #[test]
+    fn interrupt_alone_tells_an_interrupted_process() {
+        let ended = |status| {
+            let status = std::process::ExitStatus::from_raw(status);
+            is_interrupted(&Output { status, stdout: Vec::new(), stderr: Vec::new() })
+        };
+        assert!(ended(Signal::INT.as_raw()));
+        // Killed, ended well, ended with the number of the interrupt as its code.
+        let others = [Signal::KILL.as_raw(), 0, Signal::INT.as_raw() << 8];
+        assert!(!others.into_iter().any(ended));
     }
 
     #[test]

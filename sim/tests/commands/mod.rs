@@ -1,5 +1,7 @@
 //! Tests of the commands as a person calls them.
 
+mod interrupt;
+
 use std::{
     env, fs,
     path::PathBuf,
@@ -14,12 +16,17 @@ use super::{sim, text};
 type Test = fn() -> Result<(), Failed>;
 
 /// The tests, each with its name.
-pub(crate) const ALL: [(&str, Test); 14] = [
+pub(crate) const ALL: [(&str, Test); 16] = [
     ("run_as_json_is_one_document_that_names_the_build", json),
     ("sweep_that_holds_sums_its_runs_up", sweep),
     ("sweep_keeps_a_failure_with_its_replay_command", keeps),
     ("sweep_runs_the_rest_when_a_story_is_damaged", sweeps_past),
     ("meta_runs_the_rest_when_a_story_is_damaged", compares_past),
+    ("interrupted_sweep_sums_up_what_was_run_and_leaves_no_process_behind", interrupt::sweep),
+    (
+        "sweep_whose_runs_are_interrupted_too_counts_none_of_them_as_a_crash",
+        interrupt::sweep_and_its_runs,
+    ),
     ("campaign_with_a_story_that_does_not_exist_is_refused_before_a_run", missing),
     ("shrink_of_a_run_that_holds_is_refused", shrink),
     ("explain_of_a_run_that_holds_is_refused", explain),

@@ -35,8 +35,13 @@ pub(super) fn start(
             while !is_over.load(Ordering::Relaxed) {
                 let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 let Some(job) = next else { break };
-                let summary = child::run(&program, &job, limit);
-                // An interrupt ends the runs as well: they show nothing.
+                let Some(summary) = child::run_unless_interrupted(&program, &job, limit) else {
+                    // A terminal interrupts all processes, and the runs may end of it before this
+                    // one hears of it.
+                    is_over.store(true, Ordering::Relaxed);
+                    break;
+                };
+                // A run that was under way at an interrupt shows nothing.
                 if is_over.load(Ordering::Relaxed) || send.send((job, summary)).is_err() {
                     break;
                 }
