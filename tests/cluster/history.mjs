@@ -3,6 +3,7 @@
 
 import { spawnSync } from "node:child_process";
 import { writeFile } from "node:fs/promises";
+import { monitorEventLoopDelay } from "node:perf_hooks";
 
 const begun = performance.now();
 const now_ms = () => Math.round((performance.now() - begun) * 1000) / 1000;
@@ -13,6 +14,14 @@ export class History {
   constructor() {
     // Each is written when it is complete; people and streams have numbers of their own.
     Object.assign(this, { lines: [], people: 0, readers: 0, streams: 0 });
+    this.delay = monitorEventLoopDelay({ resolution: 20 });
+    this.delay.enable();
+  }
+
+  // Returns the longest time in which this process read nothing: what came then is noted that much too late,
+  // and the judge may take it for the cluster's delay.
+  longest_stall_ms() {
+    return Math.round(this.delay.max / 1e6);
   }
 
   // Says what the cluster is made of, before any fault. From then on every fault is to be told: the judge

@@ -30,16 +30,25 @@ export function request_to(url, options, on_answer) {
 const RESTORES_AFTER = 30;
 // Time without a byte after which a stream is given up.
 const SILENCE_MS = 9_000;
+// The patience of the library's client (`src/client/mod.rs`, `src/client/chat.rs`). Longest time until an answer, and until
+// a connection, and until a master says whether it is ready.
+const ANSWER_MS = 12_000;
+const CONNECT_MS = 1_500;
+// Time for which a master may owe an answer before it is asked whether it is ready, and such questions in a row that it may miss.
+const SILENT_AFTER_MS = 2_000;
+const MISSED_MAX = 2;
+// Time after which a silent master is left in all.
+export const LEFT_AFTER_MS = SILENT_AFTER_MS + MISSED_MAX * CONNECT_MS;
 
 // Sends one request; gives `{status, body, goes, retry_after}`, or throws when no answer came. A master that `goes` is about to
-// end, and answers no further request.
-function ask(url, method, path, token, body, limit_ms = 12_000) {
+// end, and answers no further request. `watch` gives the master up before the limit once it is silent.
+function ask(url, method, path, { token, body, limit_ms = ANSWER_MS, watch = false, agent } = {}) {
   return new Promise((done, failed) => {
     const bytes = body === undefined ? undefined : JSON.stringify(body);
     const headers = {};
     if (token) headers.Authorization = `Bearer ${token}`;
     if (bytes !== undefined) Object.assign(headers, { "Content-Type": "application/json", "Content-Length": Buffer.byteLength(bytes) });
-    const request = request_to(`${url}/api/v1${path}`, { method, headers }, (answer) => {
+    const request = request_to(`${url}${path}`, { method, headers, ...(agent !== undefined && { agent }) }, (answer) => {
       let text = "";
       answer.setEncoding("utf8");
       answer.on("data", (part) => (text += part));
@@ -55,8 +64,28 @@ function ask(url, method, path, token, body, limit_ms = 12_000) {
       answer.on("error", failed);
     });
     // Not the socket's own limit, which does not count the time until it is connected.
-    const limit = setTimeout(() => request.destroy(new Error("no answer")), limit_ms);
-    request.on("close", () => clearTimeout(limit));
+    const limits = [setTimeout(() => request.destroy(new Error("no answer")), limit_ms)];
+    let is_over = false;
+    request.on("socket", (socket) => {
+      if (!socket.connecting) return;
+      const limit = setTimeout(() => request.destroy(new Error("no connection")), CONNECT_MS);
+      limits.push(limit);
+      socket.once("connect", () => clearTimeout(limit));
+    });
+    request.on("close", () => {
+      is_over = true;
+      limits.forEach(clearTimeout);
+    });
+    if (watch) {
+      const look = async (missed) => {
+        const is_heard = await is_ready(url).then(() => true, () => false);
+        if (is_over) return;
+        if (is_heard) limits.push(setTimeout(look, SILENT_AFTER_MS, 0));
+        else if (missed + 1 < MISSED_MAX) await look(missed + 1);
+        else request.destroy(new Error("silent"));
+      };
+      limits.push(setTimeout(look, SILENT_AFTER_MS, 0));
+    }
     request.on("error", (error) => {
       if (request.reusedSocket) error.on = " on a kept connection";
       failed(error);
@@ -65,25 +94,34 @@ function ask(url, method, path, token, body, limit_ms = 12_000) {
   });
 }
 
-// Who writes a post a second to one board, each until it is acknowledged, over whichever master answers.
+// Whether a master takes people; throws when it does not say so in time. Asked on a connection of its own.
+async function is_ready(url) {
+  const { status, body } = await ask(url, "GET", "/readyz", { limit_ms: CONNECT_MS, agent: false });
+  return status === 200 && body?.ready === true;
+}
+
+// Who writes a post a second to one board, each until it is acknowledged, over whichever master answers. Moves on as the
+// library's client does, but tries again sooner: figures are to show the cluster, and not pauses.
 export class Person {
   // Where all of them write down what they saw, if anywhere.
   static history;
 
   static async join(urls, nth, board, every_ms = 1000) {
     const person = new Person();
-    Object.assign(person, { urls, at: nth, board, every_ms, sent: [], turned_away: [], running: true });
+    Object.assign(person, { urls, board, every_ms, sent: [], turned_away: [], running: true });
+    person.stand_at(nth);
     const opened = await person.until_done("POST", "/sessions", { name: `person ${nth}` });
     ({ token: person.token, epoch: person.epoch } = opened);
     person.number = Person.history?.person(opened.user.id);
     return person;
   }
 
-  // Sends a request of this person, and writes down what became of it. `request` is as the judge knows it.
-  async ask(url, method, path, body, request) {
+  // Sends a request of this person, and writes down what became of it. `request` is as the judge knows it. With `watch` a
+  // silent master is left, if there is another one to turn to.
+  async ask(url, method, path, body, request, { watch = false } = {}) {
     const on_end = request && Person.history?.call(this.number, url, request);
     try {
-      const said = await ask(url, method, path, this.token, body);
+      const said = await ask(url, method, `/api/v1${path}`, { token: this.token, body, watch: watch && this.urls.length > 1 });
       on_end?.(answered(request, said.status, said.body) ?? failed(said.status, said.retry_after));
       return said;
     } catch (error) {
@@ -96,12 +134,38 @@ export class Person {
     return this.urls[this.at % this.urls.length];
   }
 
+  // Goes to the master of this number, counted round, as if none had ever failed.
+  stand_at(nth) {
+    Object.assign(this, { at: nth, failed: new Map(), failures: 0, doubts: false });
+  }
+
+  // Leaves a master for the one that failed the longest ago, or never, and of those for the next one.
+  leave(url) {
+    if (this.url !== url) return;
+    this.failed.set(url, (this.failures += 1));
+    const last = (at) => this.failed.get(this.urls[at % this.urls.length]) ?? 0;
+    const others = this.urls.map((_, nth) => this.at + 1 + nth);
+    this.at = others.reduce((best, at) => (last(at) < last(best) ? at : best));
+    this.doubts = true;
+  }
+
+  // The master to ask. One in doubt says first whether it is ready: a post would wait for a silent one much longer.
+  async next_url() {
+    for (let nth = 0; nth < this.urls.length && this.urls.length > 1; nth += 1) {
+      const url = this.url;
+      if (!this.doubts || (await is_ready(url).catch(() => false))) return url;
+      this.leave(url);
+    }
+    return this.url;
+  }
+
   async until_done(method, path, body, request) {
     for (;;) {
-      const url = this.url;
+      const url = await this.next_url();
       let why;
       try {
-        const { status, body: answer, goes } = await this.ask(url, method, path, body, request);
+        const { status, body: answer, goes } = await this.ask(url, method, path, body, request, { watch: true });
+        if (this.url === url) this.doubts = false;
         if (goes) this.at += 1;
         if (status === 200 || status === 201 || status === 204) return answer;
         // 202: held until the store is back; it is sent until it has its place.
@@ -112,7 +176,8 @@ export class Person {
         why = `${error.code ?? error.message}${error.on ?? ""}`;
       }
       this.turned_away.push({ at: Date.now(), url, why });
-      this.at += 1;
+      // One that holds a post goes on with it.
+      if (why !== "status 202") this.leave(url);
       await sleep(200);
     }
   }
@@ -130,7 +195,9 @@ export class Person {
     return status === 201 ? status : `${status} ${body?.type}`;
   }
 
-  start() {
+  // With an offset the posts come at it in each period, whatever the last one waited: people do not write in step then.
+  start(offset_ms) {
+    this.offset_ms = offset_ms;
     this.done = this.run();
   }
 
@@ -138,7 +205,14 @@ export class Person {
     this.running = false;
   }
 
+  until_next(first) {
+    const now = Date.now();
+    if (this.offset_ms === undefined) return Math.max(0, first + this.every_ms - now);
+    return this.every_ms - ((now - this.offset_ms) % this.every_ms);
+  }
+
   async run() {
+    if (this.offset_ms !== undefined) await sleep(this.until_next());
     while (this.running) {
       const post = { board: this.board, id: randomUUID(), first: Date.now() };
       this.sent.push(post);
@@ -148,14 +222,14 @@ export class Person {
       Object.assign(post, { seq, acked: Date.now() });
       // Not all at once: what one fault keeps one from, another person does.
       if (Person.history && (this.sent.length + 4 * this.number) % RESTORES_AFTER === 0) await this.restore();
-      await sleep(Math.max(0, post.first + this.every_ms - Date.now()));
+      await sleep(this.until_next(post.first));
     }
   }
 
   async restore() {
     const url = this.urls[(this.at + 1) % this.urls.length];
     // The judge weighs what became of it.
-    await this.ask(url, "GET", "/session", undefined, { ask: "restore" }).catch(() => {});
+    await this.ask(url, "GET", "/session", undefined, { ask: "restore" }, { watch: true }).catch(() => {});
   }
 
   async read_all(board) {

@@ -351,7 +351,6 @@ try {
       fault.loses_ms = Math.max(0, ...chaos.faults.map((one) => one.loses_ms));
     }
   });
-  weigh_chaos();
 
   await during("calm again", 0, () => sleep(SIZES.fault_s * 500));
 } catch (error) {
@@ -362,6 +361,8 @@ for (const person of people) person.stop();
 await Promise.all(people.map((person) => person.done));
 await sleep(3000);
 await check();
+// It takes seconds, in which nothing that comes is read: nobody may write or read any more.
+weigh_chaos();
 for (const reader of readers) reader.stop();
 streams?.stop();
 status.stop();
@@ -445,6 +446,7 @@ async function check() {
     console.log(`      ${streams.opened} streams opened in all, ${streams.gaps.length} with a gap`);
   }
   if (!Person.history) return;
+  console.log(`      this script read nothing for ${Person.history.longest_stall_ms()} ms at most`);
   const path = asked.history ?? join(base, "history.jsonl");
   await Person.history.write(path, people[0].epoch);
   if (asked.judge && !judge(asked.judge, path)) fail("the oracles");

@@ -4,6 +4,7 @@
   host.py ask HOST JSON    gives that process a command as it takes them, from the machine around the hosts
   host.py ssh HOST CMD     runs a command on another host, with this one's stdin; root on north alone may
   host.py systemctl ARGS   asks the first process for services: enable, disable (both with --now), start, stop, restart
+  host.py try UNIT         tries what the hardening of a unit forbids, as its service would, and prints what came of it
   host.py postgres         is the server that Debian's package starts, as far as another one meets it
 """
 
@@ -11,7 +12,6 @@ import json
 import os
 import pwd
 import re
-import resource
 import select
 import shlex
 import signal
@@ -21,9 +21,16 @@ import sys
 import threading
 import time
 
+sys.dont_write_bytecode = True
+
+from confine import become  # noqa: E402
+
 PORT = 22
 SYSTEMCTL = "/run/chatchat-systemctl.sock"
 UNITS = "/etc/systemd/system"
+CONFINE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "confine.py")
+# What was applied of the hardening of each unit.
+HARDENING = "/run/chatchat-hardening"
 # Host whose root can log in to all.
 TRUSTED = "north"
 # Unit of Debian's package, which starts at boot as long as it is wanted. Its file is not among UNITS.
@@ -37,12 +44,6 @@ BLOCK = "/run/chatchat-block"
 BLOCK_S = 100
 
 
-def become(user):
-    os.setgroups([])
-    os.setgid(user.pw_gid)
-    os.setuid(user.pw_uid)
-
-
 def unit_text(unit):
     if unit == PACKAGED:
         return PACKAGED_UNIT
@@ -51,12 +52,26 @@ def unit_text(unit):
         return file.read().replace("%i", instance)
 
 
+def settings_of(unit):
+    """Lines of [Service], each with its one value."""
+    section = re.search(r"^\[Service\]\n(.*?)(?=^\[|\Z)", unit_text(unit), re.MULTILINE | re.DOTALL)[1]
+    lines = re.findall(r"^(\w+)=(.*)$", section, re.MULTILINE)
+    if len(dict(lines)) < len(lines):
+        raise ValueError(f"{unit} has a line twice, of which one would be left out here")
+    return dict(lines)
+
+
+def confined(what, settings, said):
+    """Command that becomes the service of a unit."""
+    return [sys.executable, "-S", CONFINE, what, json.dumps(settings), said]
+
+
 class Service:
     """One unit, started again when it ends unless it was stopped."""
 
     def __init__(self, unit):
         self.unit = unit
-        self.settings = dict(re.findall(r"^(\w+)=(.*)$", unit_text(unit), re.MULTILINE))
+        self.settings = settings_of(unit)
         self.wanted = threading.Event()
         self.process = None
         self.started = threading.Event()
@@ -72,23 +87,15 @@ class Service:
             env["NOTIFY_SOCKET"] = self.notify
         else:
             self.started.set()
+        os.makedirs(HARDENING, exist_ok=True)
         return subprocess.Popen(
-            shlex.split(self.settings["ExecStart"]),
+            confined("run", self.settings, f"{HARDENING}/{self.unit}"),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd="/",
             env=env,
-            preexec_fn=lambda: self.limit(user),
         )
-
-    def limit(self, user):
-        """Takes the limits of the unit, while root still may and as far as this machine lets it, then its user."""
-        if files := self.settings.get("LimitNOFILE"):
-            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-            most = int(files) if hard == resource.RLIM_INFINITY else min(int(files), hard)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        become(user)
 
     def listen(self):
         """Returns the path of a socket on which the service says that it has started, or ends."""
@@ -230,6 +237,8 @@ def on_systemctl(services):
                 said = "done" if all([act(verb, now, unit) for unit in units]) else "not started in time"
             except FileNotFoundError as error:
                 said = f"no unit {error.filename}"
+            except ValueError as error:
+                said = str(error)
             connection.sendall(said.encode())
 
     return handle
@@ -319,4 +328,6 @@ if __name__ == "__main__":
         postgres()
     if what == "ask":
         sys.exit(ask(*args))
+    if what == "try":
+        sys.exit(subprocess.run(confined("try", settings_of(args[0]), os.devnull), cwd="/").returncode)
     sys.exit(ssh(args[0], " ".join(args[1:])) if what == "ssh" else systemctl(args))

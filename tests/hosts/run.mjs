@@ -1,6 +1,6 @@
 // Follows docs/operate.md word by word on three hosts in network namespaces, then breaks hosts, links and the
 // primary while people write, and checks what they saw: every acknowledged post once, in its place. Where nginx is
-// installed, some come through it.
+// installed, some come through it. What the units say is obeyed without systemd, their hardening too (confine.py).
 //
 //   node run.mjs [flags]        exit code 0 when all held or nothing can be run here, 1 when not, 2 for usage
 //
@@ -16,19 +16,24 @@ import { fileURLToPath } from "node:url";
 
 import { sleep, until } from "../browser/cluster.mjs";
 import { History, judge } from "../cluster/history.mjs";
-import { Person, Reader } from "../cluster/people.mjs";
+import { LEFT_AFTER_MS, Person, Reader } from "../cluster/people.mjs";
+import { figures_of, table_of } from "./figures.mjs";
 import { flags } from "./flags.mjs";
 import { blocks_of, proxy_of, units_agree } from "./guide.mjs";
+import { hardening_of } from "./hardening.mjs";
 import { Host, PROGRAMS, make_network, remove_network, why_not } from "./hosts.mjs";
 import { start_proxy, stop_proxy, through_proxy, why_no_proxy } from "./proxy.mjs";
-import { FOLLOWS_MS, IS_STANDBY, LAST_WRITE, await_follower, lose_primary, primary_of, stands_at } from "./store.mjs";
+import { FOLLOWS_MS, IS_STANDBY, LAST_WRITE, await_follower, lose_primary, own_users, primary_of, stands_at } from "./store.mjs";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 // Time in which a post is acknowledged when nothing is broken, and after the end of a fault.
 const SLACK_MS = 5_000;
-// Time until a person gives up one who does not answer, and a lease is free again; an answer of a master
-// whose store is away comes within it too.
-const SILENCE_MS = 12_000;
+// Time until another master may write for a dead one: the life of a lease.
+const LEASE_MS = 3_000;
+// Time until a person has left one who does not answer, and its lease is free again.
+const SILENCE_MS = LEFT_AFTER_MS + LEASE_MS;
+// Time until a person goes on who asks one that does not answer, and then one whose store is away still.
+const STORE_AWAY_MS = 12_000;
 
 const asked = flags();
 const SIZES = asked.short ? { people: 8, fault_s: 10, rest_s: 5 } : { people: 24, fault_s: 25, rest_s: 20 };
@@ -68,6 +73,7 @@ const people = [];
 const readers = [];
 let ending;
 const report = [];
+const phases = [];
 
 // The blocks of one step of the guide, on one host.
 const step = async (name, host, run = (script) => host.paste(script)) => {
@@ -112,32 +118,37 @@ const nodes_of = (host) => {
 // recorded as a pause, as that is what everybody else sees of it.
 const note = (kind, ...places) => Person.history?.fault(kind, ...places) ?? (() => {});
 
-async function during(name, loses_ms, what) {
+// A phase, what it takes away at most: of the time of a post, and of the time in which anybody's is acknowledged.
+async function during(name, loses_ms, what, stands_still_ms = loses_ms) {
   if (!is_asked(name)) return;
   console.log(`\n${at()} ${name}`);
+  // An earlier fault may have left everybody at one master: then this one would concern all of them or nobody.
+  people.forEach((person, nth) => person.stand_at(nth));
+  const phase = { name };
+  phases.push(phase);
   const from = Date.now();
   try {
-    await what();
+    await what(phase);
   } catch (error) {
     fail(`${name}: ${error.message}`);
   }
   await sleep(SIZES.rest_s * 1000);
   const end = Date.now();
-  const sent = people.flatMap((person) => person.sent).filter((post) => post.first >= from && post.first < end);
-  const waits = sent.map((post) => (post.acked ?? Date.now()) - post.first).sort((a, b) => a - b);
-  const share = (part) => waits[Math.min(waits.length - 1, Math.floor(waits.length * part))] ?? 0;
-  console.log(`      ${sent.length} posts in ${((end - from) / 1000).toFixed(0)} s: waited p50 ${share(0.5)} ms, p99 ${share(0.99)} ms, longest ${waits.at(-1)} ms`);
-  console.log(`      longest outage, in which nobody's post was acknowledged: ${outage(from, end)} ms`);
+  const { waits } = Object.assign(phase, figures_of(people, from, end));
+  console.log(`      ${phase.posts} posts in ${((end - from) / 1000).toFixed(0)} s, the longest wait ${phase.longest} ms, the longest outage ${phase.outage} ms`);
   const bound = loses_ms + SLACK_MS;
   const late = waits.filter((wait) => wait > bound);
   if (late.length > 0) fail(`${name}: ${late.length} posts waited over ${bound} ms`);
+  if (phase.outage > stands_still_ms + SLACK_MS) fail(`${name}: nobody's post was acknowledged for ${phase.outage} ms`);
 }
 
-// Longest time between two acknowledgements to whomever.
-function outage(from, end) {
-  const acked = people.flatMap((person) => person.sent.map((post) => post.acked)).filter((time) => time >= from && time < end);
-  const times = [from, ...acked.sort((a, b) => a - b), end];
-  return Math.max(...times.slice(1).map((time, nth) => time - times[nth]));
+// Notes that no store takes writes any more; what is returned notes the end.
+function store_goes(phase, kind) {
+  const [from, over] = [Date.now(), note(kind, "store")];
+  return () => {
+    over();
+    phase.store_away = Date.now() - from;
+  };
 }
 
 // A master that is stopped says so in its answers; who had none lately may find it gone. It refuses nobody, and cuts nobody off.
@@ -220,25 +231,14 @@ async function give_back(old, next) {
 
 for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => (ending ??= clean_up().then(() => process.exit(130))));
 
-// Each worker has a user of its own at PostgreSQL, and the login in a file that only it can read.
-async function own_users() {
-  const asks = "SELECT count(*) FROM pg_roles WHERE rolcanlogin AND rolname LIKE 'chatchat\\_%'";
-  const users = Number(await (await primary()).run(`su postgres -s /bin/sh -c "psql -At postgres" <<< "${asks}"`));
-  if (users !== 2 * hosts.length) fail(`${users} users of workers at PostgreSQL`);
-  for (const host of hosts) {
-    const modes = await host.run("stat -c %a:%U /var/lib/chatchat/worker-*/store.login");
-    if (modes.trim() !== "600:chatchat\n600:chatchat") fail(`store.login at ${host.name}: ${modes}`);
-  }
-}
-
 try {
   make_network("10.77.0.254");
   await Promise.all(hosts.map((host) => host.start()));
   await set_up();
   await whole();
   console.log(`${at()} ${asked.guide ?? "docs/operate.md"} was followed: three masters, six workers`);
-  if (!asked.guide) await own_users();
-  report.push(await units_agree(north));
+  if (!asked.guide) await own_users(hosts, fail);
+  report.push(await units_agree(north), ...(await hardening_of(hosts, fail)));
   const no_proxy = why_no_proxy();
   if (no_proxy && is_asked(PROXY)) {
     report.push(`proxy: SKIPPED, ${no_proxy}`);
@@ -253,7 +253,8 @@ try {
     await people[nth].create(`board-${nth}`);
     readers.push(new Reader(urls, people[nth], `board-${nth}`, nth));
   }
-  for (const one of [...people, ...readers]) one.start();
+  people.forEach((person, nth) => person.start((nth * person.every_ms) / people.length));
+  for (const reader of readers) reader.start();
 
   await during("calm", 0, () => sleep(SIZES.fault_s * 1000));
 
@@ -290,7 +291,7 @@ try {
     await south.run("systemctl start chatchat-db chatchat-master chatchat-worker@worker-1 chatchat-worker@worker-2");
     await whole();
     over();
-  });
+  }, LEASE_MS);
 
   await during("the host of a standby is cut off", SILENCE_MS, async () => {
     const over = note("pause", ...nodes_of(middle));
@@ -299,7 +300,7 @@ try {
     middle.mend();
     await whole();
     over();
-  });
+  }, LEASE_MS);
 
   await during(UPGRADE, 0, async () => {
     const from = Date.now();
@@ -320,9 +321,12 @@ try {
     nobody_was_refused(from);
   });
 
-  await during("the host of the primary is killed, a standby promoted", DECIDES_MS + FOLLOWS_MS + SILENCE_MS, async () => {
-    const [over, store_is_back] = [note("crash", ...nodes_of(north)), note("exit", "store")];
-    const next = await promote([middle, south], () => north.kill());
+  await during("the host of the primary is killed, a standby promoted", DECIDES_MS + FOLLOWS_MS + STORE_AWAY_MS, async (phase) => {
+    let [over, store_is_back] = [];
+    const next = await promote([middle, south], () => {
+      [over, store_is_back] = [note("crash", ...nodes_of(north)), store_goes(phase, "exit")];
+      return north.kill();
+    });
     store_is_back();
     await sleep(SIZES.fault_s * 1000);
     await north.start();
@@ -332,12 +336,15 @@ try {
   });
 
   // While the store is away people go from master to master, and at any time to the one that answers nothing.
-  await during(PRIMARY_IS_CUT, DECIDES_MS + FOLLOWS_MS + SILENCE_MS, async () => {
+  await during(PRIMARY_IS_CUT, DECIDES_MS + FOLLOWS_MS + STORE_AWAY_MS, async (phase) => {
     const old = await primary();
     if (!old) throw new Error("there is no primary");
-    const [over, store_is_back] = [note("pause", ...nodes_of(old)), note("pause", "store")];
+    let [over, store_is_back] = [];
     const standbys = hosts.filter((host) => host !== old);
-    const next = await promote(standbys, () => old.cut());
+    const next = await promote(standbys, () => {
+      [over, store_is_back] = [note("pause", ...nodes_of(old)), store_goes(phase, "pause")];
+      return old.cut();
+    });
     store_is_back();
     await sleep(SIZES.fault_s * 1000);
     // Its own master and workers still reach it: what it acknowledged to them would be lost.
@@ -355,11 +362,12 @@ try {
     over();
   });
 
-  await during("the process of the primary is killed and comes back", SILENCE_MS, async () => {
+  await during("the process of the primary is killed and comes back", STORE_AWAY_MS, async (phase) => {
     const host = await primary();
-    const over = note("exit", "store");
+    const over = store_goes(phase, "exit");
     await host.run("kill -9 $(head -1 /var/lib/chatchat-db/data/postmaster.pid)");
     await until(`the server at ${host.name}`, async () => (await host.run(IS_STANDBY, 5000)).trim() === "f", 30_000);
+    await await_follower(host);
     over();
     await sleep(SIZES.fault_s * 1000);
     await whole();
@@ -382,6 +390,7 @@ else if (people.length > 0) await check().catch((error) => fail(error.stack));
 for (const reader of readers) reader.stop();
 if (failures) for (const host of hosts) console.log(`\n${host.name}:\n${await host.run("tail -n 15 /var/log/chatchat-*.log", 5000).catch((e) => e.message)}`);
 await clean_up();
+if (phases.length > 0) console.log(`\n${table_of(phases)}\n`);
 for (const line of report) console.log(line);
 console.log(failures ? `\n${failures} FAILED` : "\nall held");
 process.exit(failures ? 1 : 0);

@@ -8,7 +8,7 @@ const DATA = "/var/lib/chatchat-db/data";
 export const IS_STANDBY = query("SELECT pg_is_in_recovery()");
 // Whether a server that is stopped ended well, and where: any that runs on it leaves another end.
 export const LAST_WRITE = `$(ls -d /usr/lib/postgresql/*/bin | tail -1)/pg_controldata -D ${DATA} | grep -E '^(Database cluster state|Latest checkpoint location|Time of latest checkpoint)'`;
-const FOLLOWERS = query("SELECT count(*) FROM pg_stat_replication");
+const FOLLOWERS = query("SELECT count(*) FROM pg_stat_replication WHERE state = \\$\\$streaming\\$\\$");
 const RECEIVER = query("SELECT pid, status FROM pg_stat_wal_receiver");
 const REPLAYED = query("SELECT pg_last_wal_replay_lsn() - pg_lsn(\\$\\$0/0\\$\\$)");
 
@@ -62,4 +62,15 @@ export async function stands_at(host, ask) {
 
 export async function await_follower(host) {
   await until(`a standby of ${host.name}`, async () => (await host.run(FOLLOWERS, 5000)).trim() !== "0", FOLLOWS_MS);
+}
+
+// Each worker has a user of its own at PostgreSQL, and the login in a file that only it can read.
+export async function own_users(hosts, fail) {
+  const asks = "SELECT count(*) FROM pg_roles WHERE rolcanlogin AND rolname LIKE 'chatchat\\_%'";
+  const users = Number(await (await primary_of(hosts)).run(`su postgres -s /bin/sh -c "psql -At postgres" <<< "${asks}"`));
+  if (users !== 2 * hosts.length) fail(`${users} users of workers at PostgreSQL`);
+  for (const host of hosts) {
+    const modes = await host.run("stat -c %a:%U /var/lib/chatchat/worker-*/store.login");
+    if (modes.trim() !== "600:chatchat\n600:chatchat") fail(`store.login at ${host.name}: ${modes}`);
+  }
 }
