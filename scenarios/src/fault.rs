@@ -141,6 +141,10 @@ pub enum Action {
     Clone { target: Target },
     /// Power loss, after which the disk is as it was so long before.
     Rollback { target: Target, by: Duration },
+    /// The store's content is backed up and restored at the same moment: nothing is lost, a new epoch
+    /// begins, and each master that runs is superseded, so that its supervisor starts it again. Join
+    /// tokens are void from then on.
+    Restore { target: Target },
     /// Somebody who belongs to nothing speaks to link ports and front ends.
     Stranger { to: Vec<Target> },
     /// A person's page goes away, and comes back with its session, its outbox and its cursor.
@@ -255,6 +259,7 @@ kinds! {
     Restart "restart" ["targets"] [],
     Clone "clone" ["target"] [],
     Rollback "rollback" ["target" "by"] [],
+    Restore "restore" ["target"] [],
     Stranger "stranger" ["to"] [],
     PersonRestart "person_restart" ["target"] [],
     Expel "expel" ["target"] [],
@@ -265,7 +270,7 @@ impl Kind {
     /// refused.
     #[must_use]
     pub const fn is_instant(self) -> bool {
-        matches!(self, Self::Reset | Self::HalfOpen | Self::ClockJump)
+        matches!(self, Self::Reset | Self::HalfOpen | Self::ClockJump | Self::Restore)
     }
 }
 
@@ -458,6 +463,7 @@ impl RawFault {
             }
             Kind::Clone => Action::Clone { target: target()? },
             Kind::Rollback => Action::Rollback { target: target()?, by: by()? },
+            Kind::Restore => Action::Restore { target: target()? },
             Kind::Stranger => Action::Stranger { to: targets("to", self.to.as_ref())? },
             Kind::PersonRestart => Action::PersonRestart { target: target()? },
             Kind::Expel => Action::Expel { target: target()? },
@@ -495,6 +501,7 @@ impl Action {
             | Self::Stop { target }
             | Self::Clone { target }
             | Self::Rollback { target, .. }
+            | Self::Restore { target }
             | Self::PersonRestart { target }
             | Self::Expel { target } => vec![target],
             Self::Swizzle { targets }
@@ -556,6 +563,7 @@ impl Action {
             | Self::Stop { target }
             | Self::Clone { target }
             | Self::Rollback { target, .. }
+            | Self::Restore { target }
             | Self::PersonRestart { target }
             | Self::Expel { target } => *target = change(target),
             Self::Swizzle { targets }
@@ -642,6 +650,7 @@ impl fmt::Display for Action {
             | Self::DiskFull { target }
             | Self::Stop { target }
             | Self::Clone { target }
+            | Self::Restore { target }
             | Self::PersonRestart { target }
             | Self::Expel { target } => write!(f, " {target}"),
             Self::FdLimit { target, count } => write!(f, " {target} at {count}"),

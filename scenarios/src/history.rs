@@ -5,21 +5,25 @@
 //! 2. An operation without an answer is *unknown*: it may have happened or not.
 //! 3. The history grows only while people live; oracles read it whole afterwards.
 
+mod recorder;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use chatchat::{
     api::{PostState, StreamEvent},
-    client::{Answer, Delivery, Failure, Observer, Request, StreamEnd},
+    client::{Answer, Delivery, Failure, Request, StreamEnd},
     model::{
         ids::{BoardName, Cursor, Post, PostId, PostText, UserId},
         stream::{HeldState, ResetReason},
     },
 };
+
+pub use self::recorder::Recorder;
 
 /// Clock of the observer: time since the run's start, the same for all people.
 #[derive(Clone)]
@@ -151,7 +155,7 @@ pub struct StreamLog {
     /// Its reader paused on it, or on the stream before it: being closed is fair, and it begins far
     /// back.
     pub is_slow: bool,
-    /// Number of its reader in [`History::readers`]; known once the stream is open.
+    /// Number of the reader that asked for it in [`History::readers`], also of one that was refused.
     pub reader: Option<usize>,
 }
 
@@ -428,185 +432,5 @@ impl History {
     pub fn counts(&self) -> (usize, usize) {
         let well = self.operations.iter().filter(|op| op.reply().is_some()).count();
         (well, self.operations.len())
-    }
-}
-
-/// Writes the history while people live.
-#[derive(Clone, Debug)]
-pub struct Recorder {
-    clock: Clock,
-    history: Arc<Mutex<History>>,
-}
-
-impl Recorder {
-    /// An empty history.
-    #[must_use]
-    pub fn new(clock: Clock) -> Self {
-        Self { clock, history: Arc::default() }
-    }
-
-    /// Returns the observer's clock.
-    #[must_use]
-    pub const fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
-    /// Returns the history so far; it is always consistent because records are made in one step.
-    pub fn history(&self) -> MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns an observer that records the calls and streams of one session.
-    #[must_use]
-    pub fn observer(&self, who: Who) -> Arc<dyn Observer> {
-        Arc::new(RecordingObserver { recorder: self.clone(), who })
-    }
-
-    /// Notes that the reader of a stream stops reading it for a while.
-    pub fn slows_down(&self, stream: u64) {
-        if let Some(stream) = self.history().streams.get_mut(index(stream)) {
-            stream.looked_away = true;
-            stream.is_slow = true;
-        }
-    }
-
-    /// Notes a new reader, and returns its number.
-    pub fn reader(&self, who: Who, from: Option<Cursor>, kind: ReaderKind) -> usize {
-        let mut history = self.history();
-        history.readers.push(Reader { who, from, kind });
-        history.readers.len() - 1
-    }
-
-    /// Notes whose stream this is. One that follows a stream of a slow reader begins far back.
-    pub fn reads(&self, reader: usize, stream: u64) {
-        let mut history = self.history();
-        let before = history.streams.iter().rev().find(|stream| stream.reader == Some(reader));
-        let is_slow = before.is_some_and(|stream| stream.looked_away);
-        if let Some(stream) = history.streams.get_mut(index(stream)) {
-            stream.reader = Some(reader);
-            stream.is_slow |= is_slow;
-        }
-    }
-
-    /// Notes that a person gives up what it could not settle, now.
-    pub fn gives_up(&self, person: usize, post: Option<PostId>, what: String) {
-        let at = self.clock.now();
-        self.history().stuck.push(Stuck { person, post, at, what });
-    }
-
-    /// Notes that a person wrote a text.
-    pub fn drafts(&self, person: usize, text: &PostText) {
-        self.history().drafts.push(Draft { person, text: text.clone() });
-    }
-}
-
-/// [`Observer`] that writes into the history.
-struct RecordingObserver {
-    recorder: Recorder,
-    who: Who,
-}
-
-impl RecordingObserver {
-    fn end_operation(&self, nth: u64, end: End) {
-        let at = self.recorder.clock.now();
-        let mut history = self.recorder.history();
-        if let End::Answered(Ok(Answer::Opened(opened))) = &end {
-            history.users.insert(self.who, opened.user.id);
-        }
-        if let Some(operation) = history.operations.get_mut(index(nth)) {
-            operation.end = Some((at, end));
-        }
-    }
-
-    fn with_stream(&self, nth: u64, change: impl FnOnce(&mut StreamLog, Duration)) {
-        let at = self.recorder.clock.now();
-        if let Some(stream) = self.recorder.history().streams.get_mut(index(nth)) {
-            change(stream, at);
-        }
-    }
-}
-
-fn index(nth: u64) -> usize {
-    usize::try_from(nth).unwrap_or(usize::MAX)
-}
-
-impl Observer for RecordingObserver {
-    fn on_call(&self, master: &str, request: &Request) -> u64 {
-        let mut history = self.recorder.history();
-        let number = history.operations.len();
-        history.operations.push(Operation {
-            number,
-            who: self.who,
-            master: master.to_owned(),
-            request: request.clone(),
-            invoked: self.recorder.clock.now(),
-            end: None,
-        });
-        history.operations.len() as u64 - 1
-    }
-
-    fn on_answer(&self, asked: u64, answer: &Result<Answer, Failure>) {
-        self.end_operation(asked, End::Answered(answer.clone()));
-    }
-
-    fn on_call_dropped(&self, asked: u64) {
-        self.end_operation(asked, End::Dropped);
-    }
-
-    fn on_stream(&self, master: &str, boards: &[BoardName], cursor: Option<&Cursor>) -> u64 {
-        let mut history = self.recorder.history();
-        let number = history.streams.len();
-        history.streams.push(StreamLog {
-            number,
-            who: self.who,
-            master: master.to_owned(),
-            boards: boards.to_vec(),
-            cursor: cursor.cloned(),
-            asked: self.recorder.clock.now(),
-            deliveries: Vec::new(),
-            end: None,
-            refused: None,
-            looked_away: false,
-            is_slow: false,
-            reader: None,
-        });
-        history.streams.len() as u64 - 1
-    }
-
-    fn on_delivery(&self, stream: u64, delivery: &Delivery) {
-        self.with_stream(stream, |stream, at| stream.deliveries.push((at, delivery.clone())));
-    }
-
-    fn on_stream_refused(&self, stream: u64, why: &Failure) {
-        self.with_stream(stream, |stream, at| stream.refused = Some((at, why.clone())));
-    }
-
-    fn on_stream_end(&self, stream: u64, why: &StreamEnd) {
-        self.with_stream(stream, |stream, at| stream.end = Some((at, why.clone())));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_stream_after_a_pause_is_marked_with_the_paused_one() {
-        let recorder = Recorder::new(Clock::new(|| Duration::ZERO));
-        let who = Who { person: 0, life: 0 };
-        let observer = recorder.observer(who);
-        let (page, tab) = (
-            recorder.reader(who, None, ReaderKind::Page),
-            recorder.reader(who, None, ReaderKind::Tab),
-        );
-        for (reader, pauses) in [(page, true), (tab, false), (page, false), (page, false)] {
-            let stream = observer.on_stream("http://m", &[], None);
-            recorder.reads(reader, stream);
-            if pauses {
-                recorder.slows_down(stream);
-            }
-        }
-        let slow: Vec<_> = recorder.history().streams.iter().map(|s| s.is_slow).collect();
-        assert_eq!(slow, [true, false, true, false]);
     }
 }

@@ -3,15 +3,15 @@
 //!
 //! Two levels: half of a swarm's seeds leave all knobs alone, the others turn some of them, each by
 //! a draw of its own, so that leaving one out does not change another. A turn that the settings'
-//! own rules refuse is left out. The time that a step takes stands apart: each seed draws it, unless
-//! the story names one.
+//! own rules refuse is left out. The number of people is a knob of stories that are open to a crowd.
+//! The time that a step takes stands apart: each seed draws it, unless the story names one.
 
 use std::time::Duration;
 
 use chatchat::config::Config;
 use dst_env::rng::{Rng, Seed};
 
-use crate::story::Workload;
+use crate::story::{Habits, Workload};
 
 /// Odds that a seed turns any knob.
 const SEEDS: f64 = 0.5;
@@ -20,6 +20,12 @@ const TURNED: f64 = 0.25;
 
 /// Longest time that a step takes, in microseconds.
 const STEP_US_MAX: u64 = 20;
+
+/// Number of people of a crowd: 60, and 200 with low odds.
+const CROWDS: [usize; 5] = [60, 60, 60, 60, 200];
+/// Bound on the posts that all people of a crowd are told of, per second. It bounds the real time of a
+/// run, and gives 200 people the rate of the story `crowd`.
+const TOLD_PER_SECOND: f64 = 800.0;
 
 type Turn<T> = (&'static str, fn(&mut T, &mut Rng));
 
@@ -77,7 +83,7 @@ const SETTINGS: &[Turn<Config>] = &[
     }),
 ];
 
-/// Habits and numbers of people.
+/// Habits of people, and the past that they give their boards.
 const PEOPLE: &[Turn<Workload>] = &[
     ("past", |it, rng| it.past = *rng.pick(&[100, 400])),
     ("pauses_per_minute", |it, _| it.pauses_per_minute = 3.0),
@@ -90,8 +96,44 @@ const PEOPLE: &[Turn<Workload>] = &[
     ("keep_alive", |it, _| it.habits.keep_alive = 2.0),
 ];
 
-/// Turns the knobs that a seed turns.
-pub(crate) fn turn(config: &Config, workload: &Workload, seed: u64) -> (Config, Workload) {
+/// Number of people. It is turned last: it divides the rate of each habit.
+const CROWD: Turn<Workload> = ("people", |it, rng| {
+    let people = (*rng.pick(&CROWDS)).max(it.people);
+    it.habits = shared(it.habits, it.people as f64 / people as f64);
+    it.posts_per_second = it.posts_per_second.min(TOLD_PER_SECOND / people as f64);
+    it.people = people;
+});
+
+/// Returns the habits of each person of a crowd that does together what few people did. `share` is the
+/// number of these for each of the crowd.
+fn shared(habits: Habits, share: f64) -> Habits {
+    let Habits { duplicate_send, reload, slow_reader, two_tabs, leave, ask_outcome, .. } = habits;
+    let Habits { hostile_bytes, visit, same_id, forged_cursor, handover, .. } = habits;
+    let Habits { keep_alive, burst, .. } = habits;
+    Habits {
+        duplicate_send: duplicate_send * share,
+        reload: reload * share,
+        slow_reader: slow_reader * share,
+        two_tabs: two_tabs * share,
+        leave: leave * share,
+        ask_outcome: ask_outcome * share,
+        hostile_bytes: hostile_bytes * share,
+        visit: visit * share,
+        same_id: same_id * share,
+        forged_cursor: forged_cursor * share,
+        handover: handover * share,
+        keep_alive: keep_alive * share,
+        burst: burst * share,
+    }
+}
+
+/// Turns the knobs that a seed turns. `crowd` says whether the number of people is one of them.
+pub(crate) fn turn(
+    config: &Config,
+    workload: &Workload,
+    crowd: bool,
+    seed: u64,
+) -> (Config, Workload) {
     let (mut config, mut workload) = (config.clone(), workload.clone());
     if !Seed(seed).stream("knobs").chance(SEEDS) {
         return (config, workload);
@@ -106,7 +148,7 @@ pub(crate) fn turn(config: &Config, workload: &Workload, seed: u64) -> (Config, 
             }
         }
     }
-    for (name, turn) in PEOPLE {
+    for (name, turn) in PEOPLE.iter().chain(crowd.then_some(&CROWD)) {
         let mut rng = Seed(seed).stream(&format!("knobs/{name}"));
         if rng.chance(TURNED) {
             turn(&mut workload, &mut rng);
@@ -123,11 +165,13 @@ pub(crate) fn step_us(seed: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use super::*;
 
     #[test]
     fn step_takes_up_to_its_bound_by_seed() {
-        let drawn: std::collections::BTreeSet<_> = (0..400).map(step_us).collect();
+        let drawn: BTreeSet<_> = (0..400).map(step_us).collect();
         assert_eq!(drawn, (0..=STEP_US_MAX).collect());
     }
 
@@ -137,7 +181,7 @@ mod tests {
         let mut untouched = 0;
         let mut seen = vec![false; SETTINGS.len()];
         for seed in 0..200 {
-            let (turned, people) = turn(&config, &workload, seed);
+            let (turned, people) = turn(&config, &workload, false, seed);
             assert_eq!(turned.validate(), Ok(()), "{seed}");
             untouched += usize::from(turned == config);
             assert!(people.people == workload.people, "{seed}");
@@ -153,6 +197,57 @@ mod tests {
             "{:?}",
             missing.iter().map(|(knob, _)| knob.0).collect::<Vec<_>>()
         );
+    }
+
+    #[test]
+    fn every_knob_of_people_is_turned_by_a_seed() {
+        let value = |workload: &Workload, name: &str| {
+            let keys = serde_json::to_value(workload).unwrap();
+            let key = keys.get(name).or_else(|| keys["habits"].get(name)).cloned();
+            key.unwrap_or_else(|| panic!("{name} is no key of a workload"))
+        };
+        let (config, workload) = (Config::default(), Workload::default());
+        let mut missing: Vec<_> = PEOPLE.iter().chain([&CROWD]).map(|(name, _)| *name).collect();
+        for seed in 0..200 {
+            let (_, turned) = turn(&config, &workload, true, seed);
+            missing.retain(|name| value(&turned, name) == value(&workload, name));
+        }
+        assert_eq!(missing, [""; 0]);
+    }
+
+    #[test]
+    fn crowd_does_together_what_few_people_do_and_moves_no_other_draw() {
+        let habits = Habits { reload: 4.0, leave: 2.0, ..Habits::default() };
+        let workload = Workload { posts_per_second: 15.0, habits, ..Workload::default() };
+        let mut seen = BTreeMap::new();
+        for seed in 0..400 {
+            let turned = |crowd| turn(&Config::default(), &workload, crowd, seed);
+            let ((config, few), (same, many)) = (turned(false), turned(true));
+            assert_eq!(config, same, "{seed}");
+            let rest = |it: &Workload| {
+                (it.past, it.pauses_per_minute, it.people_per_machine, it.boards.clone())
+            };
+            assert_eq!(rest(&few), rest(&many), "{seed}");
+            let rates = |it: &Workload| {
+                let keys = serde_json::to_value(it.habits).unwrap();
+                let rates =
+                    keys.as_object().unwrap().values().filter_map(serde_json::Value::as_f64);
+                rates.map(|rate| (rate * it.people as f64).round()).collect::<Vec<_>>()
+            };
+            assert_eq!(rates(&few), rates(&many), "{seed}");
+            assert!(many.posts_per_second * many.people as f64 <= TOLD_PER_SECOND + 1e-6);
+            *seen.entry(many.people).or_insert(0) += 1;
+        }
+        assert_eq!(seen.keys().copied().collect::<Vec<_>>(), [10, 60, 200]);
+        assert!(seen[&200] < seen[&60] && seen[&60] < seen[&10], "{seen:?}");
+    }
+
+    #[test]
+    fn crowd_is_never_smaller_than_the_story_has_people() {
+        let workload = Workload { people: 120, posts_per_second: 4.0, ..Workload::default() };
+        let of = |seed| turn(&Config::default(), &workload, true, seed).1.people;
+        let seen: BTreeSet<_> = (0..400).map(of).collect();
+        assert_eq!(seen, BTreeSet::from([120, 200]));
     }
 
     #[test]

@@ -71,8 +71,8 @@ impl Plan {
         }
         let named = faults.len();
         let (mut cluster, mut workload) = (story.cluster.clone(), story.workload.clone());
-        if story.swarm.as_ref().is_some_and(|swarm| swarm.knobs) {
-            (cluster.config, workload) = knobs::turn(&cluster.config, &workload, seed);
+        if let Some(swarm) = story.swarm.as_ref().filter(|swarm| swarm.knobs) {
+            (cluster.config, workload) = knobs::turn(&cluster.config, &workload, swarm.crowd, seed);
             if cluster.step_us == 0 {
                 cluster.step_us = knobs::step_us(seed);
             }
@@ -280,6 +280,7 @@ fn swarm_action(kind: Kind, rng: &mut Rng, cluster: &Cluster, people: usize) -> 
         }
         Kind::Clone => Action::Clone { target },
         Kind::Rollback => Action::Rollback { target, by: by * 3 },
+        Kind::Restore => Action::Restore { target: Target::One(Place::Store) },
         Kind::Stranger => {
             let to = match target {
                 // Only masters listen to strangers.
@@ -379,6 +380,19 @@ mod tests {
             let plan = Plan::expand(&story, seed);
             assert_eq!(plan.cluster.config, Config::default(), "{seed}");
         }
+    }
+
+    #[test]
+    fn swarm_raises_the_number_of_people_where_a_story_is_open_to_a_crowd() {
+        let open = STORY.replace("per_minute = 12.0", "per_minute = 12.0\ncrowd = true");
+        let open = Story::parse("test", &open).unwrap();
+        let mut crowds = 0;
+        for seed in 0..200 {
+            let (few, many) = (plan(seed), Plan::expand(&open, seed));
+            assert_eq!((few.workload.people, &few.faults), (10, &many.faults), "{seed}");
+            crowds += usize::from(many.workload.people > 10);
+        }
+        assert!((8..50).contains(&crowds), "{crowds} of 200");
     }
 
     #[test]

@@ -70,6 +70,7 @@ const fn reach(kind: Kind) -> Reach {
         Kind::Rollback => {
             only(&[Sort::Master, Sort::Worker, Sort::Store], "people have no disk to put back")
         }
+        Kind::Restore => only(&[Sort::Store], "only the store is backed up"),
         Kind::Corrupt | Kind::Inject => only(
             NODES,
             "the links to the store and to people are in clear, so that nothing could notice",
@@ -101,6 +102,12 @@ pub(crate) fn check(fault: &Fault) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Returns whether a target of a fault may stand for the store.
+pub(crate) fn may_hit_store(fault: &Fault) -> bool {
+    let mut targets = fault.action.targets().into_iter();
+    targets.any(|target| sorts_of(target, &fault.start).contains(&Sort::Store))
 }
 
 /// Returns the sorts of places that a target may stand for.
@@ -199,6 +206,16 @@ mod tests {
             ("clone", "target = \"person:0\"", "person:0 is no master or worker: nobody else has"),
             ("rollback", "target = \"person:2\"", "test:10: fault 1: rollback: person:2 is no"),
             ("rollback", "target = \"person:*\"", "people have no disk to put back; want master:N"),
+            (
+                "restore",
+                "target = \"*\"",
+                "test:9: fault 1: restore: * may be no store: only the store",
+            ),
+            (
+                "restore",
+                "target = \"master:0\"",
+                "master:0 is no store: only the store is backed up",
+            ),
             ("stranger", "to = \"worker:1\"", "test:9: fault 1: stranger: worker:1 is no master"),
             ("stranger", "to = [\"master:0\", \"random\"]", "random may be no master: nobody else"),
             ("stranger", "to = \"store\"", "listens to strangers; want master:N, master:*"),
@@ -226,6 +243,7 @@ mod tests {
             ("wipe", "when = \"pending_held\"\ntarget = \"announcer\""),
             ("clone", "target = \"random\""),
             ("rollback", "target = \"*\""),
+            ("restore", "target = \"store\""),
             ("stranger", "to = [\"master:0\", \"coordinator(sessions:1)\"]"),
             ("expel", "target = \"worker:*\""),
             ("person_restart", "target = \"person:*\""),

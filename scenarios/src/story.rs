@@ -127,6 +127,10 @@ pub struct Swarm {
     /// story says `knobs = false`.
     #[serde(default = "on")]
     pub knobs: bool,
+    /// Whether seeds may also raise the number of people, to 60 and seldom to 200, who post no more
+    /// together than a run of some seconds has room for. One of eight seeds does.
+    #[serde(default)]
+    pub crowd: bool,
 }
 
 const fn on() -> bool {
@@ -373,6 +377,15 @@ impl RawStory {
         if let Some(swarm) = &self.swarm {
             swarm.check().map_err(at("swarm"))?;
         }
+        let drawn = self.swarm.iter().flat_map(|swarm| &swarm.kinds).copied();
+        let mut kinds = faults.iter().map(|fault| fault.action.kind()).chain(drawn);
+        if kinds.any(|kind| kind == Kind::Restore)
+            && let Some(nth) = faults.iter().position(sets_the_store_back)
+        {
+            let why = "rollback: a store that is restored cannot be set back as well: what it was \
+                       before belongs to one epoch";
+            return Err((format!("fault {}", nth + 1), why.to_owned()));
+        }
         let expect = self.expect.read().map_err(at("expect"))?;
         Ok(Story {
             name: name.to_owned(),
@@ -386,6 +399,11 @@ impl RawStory {
             source: Source::default(),
         })
     }
+}
+
+/// Returns whether a fault puts an earlier content into the store's place.
+fn sets_the_store_back(fault: &Fault) -> bool {
+    matches!(fault.action, Action::Rollback { .. }) && reach::may_hit_store(fault)
 }
 
 impl RawCluster {
@@ -493,6 +511,9 @@ impl Swarm {
         if !(self.per_minute > 0.0 && self.per_minute <= 1000.0) {
             return Err(format!("`per_minute` is {}: want above 0, at most 1000", self.per_minute));
         }
+        if self.crowd && !self.knobs {
+            return Err("`crowd` is turned as the knobs are: leave `knobs = false` out".to_owned());
+        }
         Ok(())
     }
 }
@@ -576,6 +597,7 @@ mod tests {
                 let value = match key {
                     "target" if *kind == Kind::PersonRestart => "\"person:1\"",
                     "target" if *kind == Kind::Expel => "\"worker:1\"",
+                    "target" if *kind == Kind::Restore => "\"store\"",
                     "target" => "\"coordinator(board:lobby)\"",
                     "targets" | "from" => "[\"master:1\", \"worker:0\"]",
                     "to" if *kind == Kind::Stranger => "\"master:*\"",
@@ -626,6 +648,8 @@ mod tests {
         assert!(Story::parse("test", &explained).is_ok());
         says(refusal("[workload]\npeeple = 3\n"), &["test:7:", "did you mean `people`?"]);
         says(refusal("config = { lease_ttl = \"fast\" }\n"), &["fast", "10s"]);
+        let still = "[swarm]\nkinds = [\"pause\"]\nper_minute = 1.0\ncrowd = true\nknobs = false\n";
+        says(refusal(still), &["test:9: swarm: `crowd`", "leave `knobs = false` out"]);
         says(
             refusal("[expect]\npromises = [\"G77\"]\n"),
             &["test:7: expect", "G77", "G0 to G18", "did you mean `G17`?"],
@@ -654,6 +678,15 @@ mod tests {
             &["test:9: fault 1", "master:2", "there are 2 masters, numbered from 0"],
         );
         says(fault("at = \"3s\"\nkind = \"exit\"\ntarget = \"announcer\"\n"), &["`when`"]);
+        let restore = "at = \"9s\"\nkind = \"restore\"\ntarget = \"store\"\n";
+        says(fault(&format!("{restore}for = \"2s\"\n")), &["restore: happens at once", "no `for`"]);
+        let back = "at = \"5s\"\nkind = \"rollback\"\nby = \"2s\"\ntarget";
+        let both = |target| format!("{back} = \"{target}\"\n[[fault]]\n{restore}");
+        says(fault(&both("store")), &["fault 1: rollback: a store that is restored"]);
+        says(fault(&both("*")), &["fault 1: rollback: a store that is restored"]);
+        let drawn = "[swarm]\nkinds = [\"restore\"]\nper_minute = 1.0\n";
+        says(fault(&format!("{back} = \"store\"\n{drawn}")), &["a store that is restored"]);
+        assert!(Story::parse("test", &format!("{HEAD}[[fault]]\n{}", both("master:0"))).is_ok());
         says(
             fault("at = \"1s\"\nkind = \"person_restart\"\ntarget = \"master:1\"\n"),
             &["person_restart", "master:1 is no person", "person:N"],

@@ -5,7 +5,9 @@
 
 mod act;
 mod extra;
+mod impostors;
 pub(crate) mod operators;
+mod restored;
 mod roles;
 
 use std::{
@@ -30,6 +32,7 @@ use chatchat::{
 use chatchat_scenarios::{
     cluster as shape,
     fault::Action,
+    oracle::EpochChange,
     plan::Plan,
     target::{Place, Target},
 };
@@ -38,11 +41,15 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use tokio::sync::mpsc;
 
-use self::operators::{JoinTokens, expulsions_max};
+use self::{
+    operators::{JoinTokens, expulsions_max},
+    restored::{is_superseded, store_for},
+};
 use crate::{
     deployment::FaultId,
     keys::KeyPool,
     store::{StoreHost, remote},
+    stranger::Deceits,
 };
 
 const HTTP_PORT: u16 = 80;
@@ -54,7 +61,7 @@ const STORE_LISTEN: &str = "0.0.0.0:5432";
 const STORE_ADDR: &str = "store:5432";
 /// Time after its start within which a process may end for its disk's sake.
 const START_MAX: Duration = Duration::from_secs(5);
-/// Pause until a launcher starts such a process again.
+/// Pause until a launcher starts such a process again, or a supervisor one that a restore ended.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -76,7 +83,7 @@ pub struct Cluster {
     grants: Mutex<Grants>,
     ended: Mutex<Vec<(Place, String)>>,
     /// Nodes that the launcher is to start again.
-    to_launcher: Mutex<Option<mpsc::UnboundedSender<(Place, HostId)>>>,
+    to_launcher: Mutex<Option<mpsc::UnboundedSender<Ended>>>,
     /// Ways to ask processes to stop, and whether they were asked.
     stops: Mutex<BTreeMap<Place, AskToStop>>,
     /// Machines of second processes with the identity of a node.
@@ -84,12 +91,25 @@ pub struct Cluster {
     /// Join tokens of the machines that nobody admits: one that nobody made, one that was used up, one
     /// that ended.
     stale_tokens: [String; extra::UNADMITTED.len()],
+    /// Deceits of those who pass for members and for masters.
+    deceits: Arc<Deceits>,
+    /// Number of faults that the story names; the others were drawn.
+    named: usize,
     /// Each join token that was made, as text, and the guard and the bearer that are derived from it.
     join_secrets: Vec<Vec<u8>>,
     /// Nodes that started at least once.
     started: Mutex<BTreeSet<Place>>,
     /// Copies that roll-backs put back, by their faults.
     kept: Mutex<BTreeMap<FaultId, act::Kept>>,
+    /// Changes of the store's epoch by restores.
+    epoch_changes: Mutex<Vec<EpochChange>>,
+}
+
+/// Process that ended by itself and is to be started again.
+struct Ended {
+    place: Place,
+    host: HostId,
+    at: Duration,
 }
 
 /// Way to ask a process to stop, until it was asked.
@@ -160,9 +180,18 @@ impl Cluster {
         }
         let stale = [(); extra::UNADMITTED.len()];
         let stale = stale.map(|()| JoinSecret::random(&mut rng, &keys.identity(0).1));
+        let open =
+            extra::has_stranger(plan).then(|| JoinSecret::random(&mut rng, &keys.identity(0).1));
         let it = Self {
-            join_secrets: secrets.iter().chain(&stale).flat_map(operators::parts).collect(),
+            join_secrets: secrets
+                .iter()
+                .chain(&stale)
+                .chain(&open)
+                .flat_map(operators::parts)
+                .collect(),
             stale_tokens: stale.each_ref().map(|secret| secret.text().to_string()),
+            deceits: Arc::default(),
+            named: plan.named,
             world: world.clone(),
             people,
             hosts,
@@ -171,7 +200,7 @@ impl Cluster {
             keys,
             tokens: Mutex::new(JoinTokens::new(&secrets, each)),
             has_operators: expulsions_max(plan) > 0,
-            store: StoreHost::new(&NewCluster { cluster, epoch: StoreEpoch(1), now_ms: 0 })?
+            store: store_for(plan, &NewCluster { cluster, epoch: StoreEpoch(1), now_ms: 0 })?
                 .with_timeout(shape.config.store_timeout),
             grants: Mutex::default(),
             ended: Mutex::default(),
@@ -180,6 +209,7 @@ impl Cluster {
             clones: Mutex::default(),
             started: Mutex::default(),
             kept: Mutex::default(),
+            epoch_changes: Mutex::default(),
             shape,
         };
         if plan.faults.iter().any(|fault| matches!(fault.action, Action::Rollback { .. })) {
@@ -193,7 +223,10 @@ impl Cluster {
             it.store.apply(&Op::PutJoinToken(secret.row(uses, now_ms + DAY_MS)), now_ms)?;
         }
         let [_made_up, used_up, ended] = &stale;
-        for row in [used_up.row(0, now_ms + DAY_MS), ended.row(1, now_ms + 1)] {
+        let stale = [used_up.row(0, now_ms + DAY_MS), ended.row(1, now_ms + 1)];
+        // It would admit whoever has its bearer: nobody.
+        let open = open.map(|secret| secret.row(1, now_ms + DAY_MS));
+        for row in stale.into_iter().chain(open) {
             it.store.apply(&Op::PutJoinToken(row), now_ms)?;
         }
         Ok(Arc::new(it))
@@ -273,8 +306,11 @@ impl Cluster {
         *self.to_launcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(to_launcher);
         let it = Arc::clone(self);
         self.world.supervise(async move {
-            while let Some((place, host)) = ended.recv().await {
-                it.world.sleep(RESTART_PAUSE).await;
+            while let Some(Ended { place, host, at }) = ended.recv().await {
+                // Each has its own pause, however many end together.
+                let waited_ms = it.world.elapsed().saturating_sub(at).as_millis();
+                let waited = Duration::from_millis(u64::try_from(waited_ms).unwrap_or(u64::MAX));
+                it.world.sleep(RESTART_PAUSE.saturating_sub(waited)).await;
                 if it.world.is_on(host) {
                     it.boot(place);
                 }
@@ -304,7 +340,8 @@ impl Cluster {
                     let (params, stops) = (it.master(&env, nth, &name), it.stops_of(place));
                     let began = it.world.elapsed();
                     let end = run_master(env, params, stops).await;
-                    it.tell(place, host, began, end);
+                    let is_restored = is_superseded(&end) && it.was_restored_since(began);
+                    it.tell(place, host, began, end, is_restored);
                 });
             }
             Place::Worker(nth) => {
@@ -319,7 +356,7 @@ impl Cluster {
                         }
                     };
                     let end = run_worker(env, params, stop).await;
-                    it.tell(place, host, began, end);
+                    it.tell(place, host, began, end, false);
                 });
             }
             Place::Person(_) => {}
@@ -381,13 +418,15 @@ impl Cluster {
     }
 
     /// Writes down that a node came to its end, and keeps that if nobody asked it to. One that
-    /// cannot begin since its disk fails may say so and end: it is started again, as launchers do.
+    /// cannot begin since its disk fails may say so and end: it is started again, as launchers do. So is
+    /// one that a restore of the store ended.
     fn tell(
         self: &Arc<Self>,
         place: Place,
         host: HostId,
         began: Duration,
         end: Result<(), impl ToString>,
+        is_restored: bool,
     ) {
         let was_asked = self.stops().get(&place).is_some_and(Option::is_none);
         let is_clean = end.is_ok();
@@ -397,10 +436,16 @@ impl Cluster {
         if was_asked && is_clean || self.clones().contains_key(&place) {
             return;
         }
-        let is_start = self.world.elapsed().saturating_sub(began) <= START_MAX;
-        if !is_clean && is_start && self.world.disk_may_refuse(host) {
+        if is_restored && was_asked {
+            // Who asked it to stop starts it again.
+            return;
+        }
+        let at = self.world.elapsed();
+        let is_start = at.saturating_sub(began) <= START_MAX;
+        if is_restored || !is_clean && is_start && self.world.disk_may_refuse(host) {
             let launcher = self.to_launcher.lock().unwrap_or_else(PoisonError::into_inner);
-            if launcher.as_ref().is_some_and(|launcher| launcher.send((place, host)).is_ok()) {
+            let ended = Ended { place, host, at };
+            if launcher.as_ref().is_some_and(|launcher| launcher.send(ended).is_ok()) {
                 return;
             }
         }

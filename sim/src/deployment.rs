@@ -19,6 +19,7 @@ use chatchat::{
 use chatchat_scenarios::{
     cluster::Cluster,
     fault::{Action, Direction, Links},
+    oracle::EpochChange,
     target::{Place, Target},
 };
 use serde_json::Value;
@@ -147,6 +148,9 @@ pub trait Deployment: Send + Sync + Sized + 'static {
 
     /// Returns the ends of nodes' processes so far, whatever ended them, by `elapsed`.
     fn ends(&self) -> Vec<(Place, Duration)>;
+
+    /// Returns the changes of the store's epoch by restores so far, by `elapsed`.
+    fn epoch_changes(&self) -> Vec<EpochChange>;
 
     /// Starts the store and all nodes that do not run.
     fn start(self: &Arc<Self>);

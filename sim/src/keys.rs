@@ -7,8 +7,12 @@
 //! 2. No pair is handed out twice in a run, as long as the pool lasts; identities never. Pairs for
 //!    handshakes may repeat once a quarter is left: the rest is for common keys, whose epochs are
 //!    told apart by them.
+//! 3. To be handed a pair takes the virtual time in which a real node makes one of 2048 bits.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
 
 use chatchat::{
     comm::key_source::{KeyKind, KeySource},
@@ -17,12 +21,18 @@ use chatchat::{
     model::ids::{Fingerprint, NodeId},
 };
 
-use dst_world::Seed;
+use dst_world::{Seed, take_longer};
+use rand_core::Rng as _;
 
 /// `examples/make_keys.rs` writes it: for each pair its length in two bytes, then PKCS#8 DER.
 const POOL: &[u8] = include_bytes!("../keys/pool.der");
 #[expect(clippy::disallowed_methods, reason = "these keys protect nothing")]
 const BOUNDS: KeyBounds = KeyBounds::weak_for_simulation();
+
+/// Least time that a pair takes to make, µs.
+const MAKING_MIN_US: u64 = 20_000;
+/// Longest time that a pair takes to make, µs.
+const MAKING_MAX_US: u64 = 200_000;
 
 fn pool() -> Vec<&'static [u8]> {
     let (mut pairs, mut rest) = (Vec::new(), POOL);
@@ -131,6 +141,14 @@ impl Pool {
     }
 }
 
+/// Draws the time that a pair takes to make: the search for two primes is luck, and is short more
+/// often than long.
+fn time_of_making(env: &Env) -> Duration {
+    let mut rng = env.rng("key-time");
+    let mut draw = || MAKING_MIN_US + rng.next_u64() % (MAKING_MAX_US - MAKING_MIN_US + 1);
+    Duration::from_micros(draw().min(draw()))
+}
+
 struct NodeKeys {
     pool: Arc<Pool>,
     node: usize,
@@ -139,7 +157,6 @@ struct NodeKeys {
 
 impl NodeKeys {
     fn take(&self, env: &Env, kind: KeyKind) -> &'static [u8] {
-        use rand_core::Rng;
         if kind == KeyKind::Identity {
             return self.pool.pairs[self.pool.stock().identities[self.node]];
         }
@@ -173,12 +190,12 @@ impl KeySource for NodeKeys {
         kind: KeyKind,
         _bits: usize,
     ) -> BoxFuture<'a, Result<KeyPair, KeyError>> {
-        let der = self.take(env, kind);
-        Box::pin(async move {
-            env.compute(move || KeyPair::from_pkcs8_der(der, BOUNDS))
-                .await
-                .map_err(|_| KeyError::Cancelled)?
-        })
+        let (der, making) = (self.take(env, kind), time_of_making(env));
+        let job = move || {
+            take_longer(making);
+            KeyPair::from_pkcs8_der(der, BOUNDS)
+        };
+        Box::pin(async move { env.compute(job).await.map_err(|_| KeyError::Cancelled)? })
     }
 
     fn bounds(&self) -> KeyBounds {
@@ -229,6 +246,30 @@ mod tests {
             assert!(!seen.contains(&after[2]));
             seen.push(after[2]);
         }
+    }
+
+    #[test]
+    fn pair_takes_the_time_that_making_one_takes() {
+        let took = simulate(Setup::new(1), async |world| {
+            let host = world.add_host("node");
+            let source = KeyPool::new(Seed(1), 4, 0).source(0);
+            world
+                .run(host, |env| async move {
+                    let mut took = Vec::new();
+                    for kind in [KeyKind::Identity, KeyKind::Handshake, KeyKind::Common].repeat(10)
+                    {
+                        let start = env.now();
+                        source.generate(&env, kind, 2048).await.expect("from the pool");
+                        took.push(env.now().since(start).as_millis());
+                    }
+                    took
+                })
+                .await
+        });
+        // A job takes up to 8 ms besides.
+        assert!(took.iter().all(|ms| (20..210).contains(ms)), "{took:?}");
+        let (least, most) = (took.iter().min(), took.iter().max());
+        assert!(least.zip(most).is_some_and(|(least, most)| least + 50 < *most), "{took:?}");
     }
 
     #[test]

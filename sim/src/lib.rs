@@ -52,6 +52,8 @@ pub mod store;
 #[cfg(madsim)]
 mod stranger;
 #[cfg(madsim)]
+pub mod streams_again;
+#[cfg(madsim)]
 pub mod summary;
 #[cfg(madsim)]
 pub mod verdict;

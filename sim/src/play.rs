@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use chatchat::env::Env;
 use chatchat_scenarios::{
     history::{Clock, History},
-    oracle::{EventLine, Evidence, StoreDump},
+    oracle::{EpochChange, EventLine, Evidence, StoreDump},
     plan::{Incident, Plan},
     target::Place,
     workload::{People, Stage},
@@ -104,8 +104,11 @@ pub(crate) async fn play<D: Deployment>(on: &Arc<D>, plan: &Plan, observer: Env)
     let history = people.settle(within, healed).await;
 
     let store = StoreDump::read(&on.direct_store()).await;
-    let store = store.expect("the store can be read");
+    let mut store = store.expect("the store can be read");
     let started = faults.started();
+    let changes = on.epoch_changes().into_iter();
+    let in_plan = |it: EpochChange| EpochChange { at: it.at.saturating_sub(started), ..it };
+    store.epoch_changes = changes.map(in_plan).collect();
     let ends = on.ends().into_iter().map(|(place, at)| (place, at.saturating_sub(started)));
     Played {
         history,

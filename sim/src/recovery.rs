@@ -18,12 +18,12 @@ use chatchat_scenarios::{
 /// Effects of a fault outlive it a little.
 const AFTER: Duration = Duration::from_secs(1);
 
-/// Recovery time of one incident.
+/// Recovery time: of an incident, or of a client that a dead master left without a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
     /// The longest wait.
     Took(Duration),
-    /// A post was never acknowledged.
+    /// A post was never acknowledged, or a client never streamed again.
     Never,
 }
 

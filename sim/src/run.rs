@@ -76,8 +76,9 @@ pub fn run_with(
                 () = world.sleep(limit) => Report {
                     verdict: Verdict::TimedOut,
                     complaints: vec![format!("it is not over after {limit:?} of virtual time")],
-                    ..Report::of(&world)
-                },
+                    ..Report::default()
+                }
+                .at_the_end_of(&world),
                 // Not a task of its own: one more would change the order from the start.
                 report = take(&world, detour) => report,
             };
@@ -90,7 +91,11 @@ pub fn run_with(
         let report = Report {
             verdict: Verdict::Crash,
             complaints: vec![format!("the run panicked: {why}")],
-            ..world.as_ref().map(Report::of).unwrap_or_default()
+            ..Report::default()
+        };
+        let report = match &world {
+            Some(world) => report.at_the_end_of(world),
+            None => report,
         };
         report.with_panics(world.map(|world| world.panics()).unwrap_or_default())
     }))
@@ -106,14 +111,16 @@ async fn take(world: &World, detour: Option<Detour>) -> Report {
 }
 
 impl Report {
-    /// Returns the state of a run that can be told at any time.
-    fn of(world: &World) -> Self {
+    /// Adds what the world tells of a run, whatever became of it. It takes the log out of the world, so
+    /// it comes last: a panic of an oracle must find the log still there.
+    fn at_the_end_of(self, world: &World) -> Self {
+        let digest = world.digest();
         Self {
-            digest: world.digest(),
+            digest,
             virtual_time: world.elapsed(),
             probes: world.probes(),
-            log: world.log_lines(),
-            ..Self::default()
+            log: world.take_log(),
+            ..self
         }
     }
 
@@ -131,12 +138,13 @@ async fn live(world: &World, plan: &Plan) -> Report {
     world.contain_panics_of(&OF_ONE_PEER);
     world.set_step_cost(Duration::from_micros(plan.cluster.step_us));
     let observer = world.idle(world.add_host("observer")).await;
-    let cluster = Cluster::new(world, plan).expect("SQLite works in memory");
+    let cluster = Cluster::new(world, plan).expect("SQLite works");
+    let _files = cluster.store().removes_files();
     wiretap::listen(&cluster);
     cluster.start();
     world.sleep(WARM_UP).await;
     let played = play(&cluster, plan, observer).await;
-    let base = || Report { started: played.started, ..Report::of(world) };
+    let base = Report { started: played.started, ..Report::default() };
     let events = match event_lines(&cluster, played.started) {
         Ok(events) => events,
         Err(why) => {
@@ -144,9 +152,10 @@ async fn live(world: &World, plan: &Plan) -> Report {
                 verdict: Verdict::Crash,
                 complaints: vec![why.to_string()],
                 operations: played.history.counts(),
-                incidents: played.incidents.clone(),
-                ..base()
-            };
+                incidents: played.incidents,
+                ..base
+            }
+            .at_the_end_of(world);
         }
     };
     let mut more = Vec::new();
@@ -156,22 +165,22 @@ async fn live(world: &World, plan: &Plan) -> Report {
         more.extend(stranger::judge(&strangers, &events, &cluster.direct_store()).await);
     }
     let evidence = played.evidence(plan, &events, CALM_LIMIT);
-    let judged = judge(&evidence, more, |_| true, &cluster.ended(), base());
+    let judged = judge(&evidence, more, |_| true, &cluster.ended(), base);
     let rightly_stuck = played.rightly_stuck;
-    Report { history: played.history, ..judged }.with_excuse(rightly_stuck)
+    Report { history: played.history, ..judged }.with_excuse(rightly_stuck).at_the_end_of(world)
 }
 
 fn event_lines(cluster: &Cluster, started: Duration) -> Result<Vec<EventLine>, UnreadableEvent> {
-    let records = cluster.world().events().into_iter();
-    let line = |record: EventRecord| {
+    let line = |record: &EventRecord| -> Result<EventLine, UnreadableEvent> {
+        let place = cluster.place(&record.host);
         Ok(EventLine {
             at: Duration::from_nanos(record.at_ns).saturating_sub(started),
-            event: read_event(&record)?,
+            event: read_event(record)?,
             number: record.number,
-            node: cluster.place(&record.host).map_or(record.host, |place| place.to_string()),
+            node: place.map_or_else(|| record.host.clone(), |place| place.to_string()),
         })
     };
-    records.map(line).collect()
+    cluster.world().read_events(line).into_iter().collect()
 }
 
 #[cfg(test)]
@@ -217,6 +226,20 @@ mod tests {
                 .and_then(|rest| rest.split(',').next()?.parse::<u64>().ok())
         };
         assert!(begins_at(&plain[common]) >= Some(6_000_000_000), "{}", plain[common]);
+    }
+
+    #[test]
+    fn end_of_a_run_takes_the_log_out_of_the_world_after_its_digest() {
+        simulate(Setup::new(1), async |world| {
+            world.note("server", "made", &[]);
+            let (digest, log) = (world.digest(), world.log_lines());
+            let report = Report { verdict: Verdict::Crash, ..Report::default() };
+            let report = report.at_the_end_of(&world);
+            assert!(!log.is_empty());
+            assert_eq!((report.digest, report.log), (digest, log));
+            assert_eq!(report.verdict, Verdict::Crash, "the rest stays");
+            assert!(world.log_lines().is_empty(), "it is moved, not copied");
+        });
     }
 
     /// Runs a core of one worker. Three seconds before the plan's end, while people post, `harm` is

@@ -1,9 +1,16 @@
-//! Somebody who belongs to nothing: says again what was said, forges, floods, and asks to join.
+//! Somebody who belongs to nothing: says again what was said, forges, floods, asks to join, and passes
+//! for others.
 //!
 //! 1. It knows every byte that crossed the network until it began, and no key.
 //! 2. It asks to join with join tokens that admit nobody: one that nobody made, one that was used up,
 //!    one that ended. G14: it never joins.
-//! 3. What is said to it is heard by the tap of G14 as well.
+//! 3. It passes for members under another key, and for a master towards those who look for one
+//!    ([`Deceits`]): there it knows all guards and all public keys. G14: nobody believes it.
+//! 4. What is said to it is heard by the tap of G14 as well.
+
+mod deceits;
+pub(crate) mod fake;
+mod forger;
 
 use std::{
     collections::BTreeMap,
@@ -25,6 +32,11 @@ use chatchat_scenarios::{
 };
 use dst_world::{Capture, Rng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+pub(crate) use self::{
+    deceits::{Believed, Deceits},
+    forger::{Answer, Forger, Guise, Known},
+};
 
 /// Name of its machine.
 pub(crate) const HOST: &str = "stranger";
@@ -142,16 +154,37 @@ impl Stranger {
     }
 }
 
+/// Strangers of a run: nodes that nobody may admit, and deceits that somebody believed.
+pub(crate) struct Strangers {
+    /// Nodes that nobody may admit, with the names of their machines.
+    pub(crate) nodes: BTreeMap<NodeId, &'static str>,
+    pub(crate) believed: Vec<Believed>,
+}
+
 /// Returns what shows that one of the nodes that nobody may admit was taken in, by the lines of a run
-/// and by the store at its end.
+/// and by the store at its end, and the deceits that were believed.
 pub(crate) async fn judge(
-    strangers: &BTreeMap<NodeId, &'static str>,
+    strangers: &Strangers,
     events: &[EventLine],
     store: &Store,
 ) -> Vec<Violation> {
     let enrolled = store.admission().await.map(|lists| lists.allowed).unwrap_or_default();
     let enrolled: Vec<_> = enrolled.iter().map(|row| row.node).collect();
-    taken_in(strangers, events, &enrolled)
+    let mut found = taken_in(&strangers.nodes, events, &enrolled);
+    found.extend(strangers.believed.iter().map(deceived));
+    found
+}
+
+/// Returns the violation that a deceit is which was believed.
+fn deceived(believed: &Believed) -> Violation {
+    match believed {
+        Believed::Welcomed { by, member, guise } => {
+            broken("admitted", format!("{by} welcomed an impostor of {member} with {guise}"), None)
+        }
+        Believed::Followed(node) => {
+            broken("followed", format!("{node} went on with a fake master"), None)
+        }
+    }
 }
 
 /// Returns what shows that one of these nodes was taken in, by event lines and by the nodes that are
@@ -163,7 +196,7 @@ fn taken_in(
 ) -> Vec<Violation> {
     let enrolled = enrolled.iter().filter_map(|node| strangers.get(node));
     let mut said: Vec<_> =
-        enrolled.map(|name| broken(format!("{name} is enrolled"), None)).collect();
+        enrolled.map(|name| broken("admitted", format!("{name} is enrolled"), None)).collect();
     for line in events {
         let text = match &line.event {
             Event::Join { node, .. } | Event::Assign { worker: node, .. } => {
@@ -177,13 +210,13 @@ fn taken_in(
             }
             _ => continue,
         };
-        said.push(broken(text, Some(line)));
+        said.push(broken("admitted", text, Some(line)));
     }
     said
 }
 
-fn broken(text: String, line: Option<&EventLine>) -> Violation {
-    let rule = Rule { property: Property::G14, name: "admitted" };
+fn broken(name: &'static str, text: String, line: Option<&EventLine>) -> Violation {
+    let rule = Rule { property: Property::G14, name };
     Violation { rule, text, evidence: line.map(EventLine::clue).into_iter().collect() }
 }
 
@@ -242,5 +275,15 @@ mod tests {
         assert_eq!(broken_by("master:0", join(STRANGER), MEMBER), rule, "registered");
         assert_eq!(broken_by("master:0", assign(STRANGER), MEMBER), rule, "given a task");
         assert_eq!(broken_by("unadmitted0", key_held(), MEMBER), rule, "given a key");
+    }
+
+    #[test]
+    fn deceit_that_is_believed_is_reported() {
+        let rule = |believed: Believed| deceived(&believed).rule.to_string();
+        for guise in Guise::ALL {
+            let (by, member) = ("master0".to_owned(), "worker1".to_owned());
+            assert_eq!(rule(Believed::Welcomed { by, member, guise }), "g14.admitted");
+        }
+        assert_eq!(rule(Believed::Followed(MEMBER)), "g14.followed");
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     build::BUILD,
     hits::Hit,
     recovery::Recovery,
+    streams_again::stream_recoveries,
     verdict::{Report, Verdict},
 };
 
@@ -76,6 +77,9 @@ pub struct FaultSummary {
     /// The same by the role of what was hit when the fault began.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub recoveries_by_role_ms: BTreeMap<Hit, Vec<Option<u64>>>,
+    /// Times until each client of a master that it ended streamed again, ms; `None`: it never did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams_again_ms: Vec<Option<u64>>,
 }
 
 impl Summary {
@@ -109,14 +113,20 @@ fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+fn recovery_ms(recovery: Recovery) -> Option<u64> {
+    match recovery {
+        Recovery::Took(time) => Some(ms(time)),
+        Recovery::Never => None,
+    }
+}
+
 fn faults(plan: &Plan, report: &Report) -> Vec<FaultSummary> {
+    let streams = stream_recoveries(plan, report);
     let summary = |(nth, fault): (usize, &chatchat_scenarios::fault::Fault)| {
         let incidents = report.incidents.iter().enumerate();
         let of_it: Vec<_> = incidents.filter(|(_, incident)| incident.fault == nth).collect();
-        let recovery = |at: usize| match report.recoveries.get(at).copied().flatten()? {
-            Recovery::Took(time) => Some(Some(ms(time))),
-            Recovery::Never => Some(None),
-        };
+        let recovery = |at: usize| report.recoveries.get(at).copied().flatten().map(recovery_ms);
+        let streams_again = of_it.iter().filter_map(|(at, _)| streams.get(*at)).flatten();
         let mut by_role = BTreeMap::<_, Vec<_>>::new();
         for (at, _) in &of_it {
             let hit = report.hits.get(*at).copied().flatten();
@@ -131,6 +141,7 @@ fn faults(plan: &Plan, report: &Report) -> Vec<FaultSummary> {
             bit: of_it.iter().any(|(_, incident)| incident.bit),
             recoveries_ms: of_it.iter().filter_map(|(at, _)| recovery(*at)).collect(),
             recoveries_by_role_ms: by_role,
+            streams_again_ms: streams_again.copied().map(recovery_ms).collect(),
         }
     };
     plan.faults.iter().enumerate().map(summary).collect()

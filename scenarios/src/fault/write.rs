@@ -34,6 +34,7 @@ impl RawFault {
             | Action::DiskFull { target }
             | Action::Stop { target }
             | Action::Clone { target }
+            | Action::Restore { target }
             | Action::PersonRestart { target }
             | Action::Expel { target } => self.aim(target),
             Action::FdLimit { target, count } => {

@@ -18,7 +18,7 @@ use chatchat::{
     },
 };
 
-use super::{EventLine, Evidence, StoreDump, Violation};
+use super::{EpochChange, EventLine, Evidence, StoreDump, Violation};
 use crate::{
     history::{End, Handover, History, Operation, Reader, ReaderKind, StreamLog, Who},
     plan::{Incident, Plan},
@@ -344,6 +344,15 @@ impl Fixture {
     pub(super) fn said(&mut self, at: u64, place: &str, event: Event) -> &mut Self {
         let number = self.events.len();
         self.events.push(EventLine { at: ms(at), node: place.to_owned(), event, number });
+        self
+    }
+
+    /// Makes the store's content have been restored at a time, in the epoch that follows the last one.
+    pub(super) fn restored_at(&mut self, at: u64) -> &mut Self {
+        let before = self.store.epoch;
+        let after = StoreEpoch(before.0 + 1);
+        self.store.epoch_changes.push(EpochChange { at: ms(at), before, after });
+        self.store.epoch = after;
         self
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chatchat::{
     api::{StateEvent, StreamEvent},
-    client::{Answer, Failure, Request, StreamEnd},
+    client::{Answer, Delivery, Failure, Request, StreamEnd},
     model::{event::Event, stream::Consistency},
 };
 
@@ -129,7 +129,9 @@ fn interruptions(
     let timely = stream.deliveries.iter().filter(|_| !stream.is_slow);
     for (at, delivery) in timely {
         match &delivery.event {
-            StreamEvent::Reset(_) if !is_strange => found.push((*at, "was reset")),
+            StreamEvent::Reset(_) if !is_strange && !is_of_another_epoch(stream, delivery) => {
+                found.push((*at, "was reset"));
+            }
             StreamEvent::State(StateEvent { consistency: Consistency::Weak }) => {
                 found.push((*at, "went weak"))
             }
@@ -153,13 +155,22 @@ fn interruptions(
     found
 }
 
+/// Returns whether a stream was asked for from a cursor of another epoch than that of a delivery: its
+/// reader was away while the store was restored. Whether it was is judged with the streams (G5).
+fn is_of_another_epoch(stream: &StreamLog, delivery: &Delivery) -> bool {
+    match (&stream.cursor, &delivery.cursor) {
+        (Some(asked), Some(given)) => asked.epoch != given.epoch,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use chatchat::{
-        api::{ByeEvent, Problem},
+        api::{ByeEvent, Problem, ResetEvent},
         model::{
             ids::{BoardName, Registration, Resource, Token},
-            stream::ByeReason,
+            stream::{ByeReason, ResetReason},
         },
     };
 
@@ -269,6 +280,19 @@ mod tests {
         assert_eq!(made.breaks(judge, "g00.stream"), 2);
         made.history.streams[0].is_slow = true;
         assert_eq!(made.breaks(judge, "g00.stream"), 1);
+    }
+
+    #[test]
+    fn reset_in_calm_is_reported_unless_the_cursor_is_of_the_epoch_before() {
+        let mut made = Fixture::new();
+        let reset = StreamEvent::Reset(ResetEvent { reason: ResetReason::Epoch });
+        made.stream(1, 3, vec![(20_100, reset)]);
+        assert_eq!(made.breaks(judge, "g00.stream"), 1);
+        let cursor = made.history.streams[0].cursor.as_mut().expect("it has one");
+        cursor.epoch.0 -= 1;
+        assert_eq!(made.judge(judge), []);
+        made.history.streams[0].cursor = None;
+        assert_eq!(made.breaks(judge, "g00.stream"), 1, "it was there when the epoch began");
     }
 
     #[test]

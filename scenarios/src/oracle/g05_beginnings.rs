@@ -13,8 +13,10 @@ use chatchat::{
 };
 
 use super::{
-    Evidence, Violation, broken, stream_line,
-    told::{Told, listed},
+    Evidence, Violation, broken,
+    epochs::Epochs,
+    stream_line,
+    told::{Told, epoch_of, listed},
 };
 use crate::{
     fault::Kind,
@@ -24,16 +26,19 @@ use crate::{
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let history = evidence.history;
-    let known = first_named(history, evidence.store.epoch);
+    let epochs = Epochs::read(evidence);
+    let known = epochs.ids().map(|epoch| (epoch, first_named(history, epoch)));
+    let known: BTreeMap<_, _> = known.collect();
     let (told, asked) = (Told::read(history), first_asked(history));
     let mut found = Vec::new();
     for stream in &history.streams {
         let Some((at, hello)) = beginning(stream) else { continue };
-        // A cursor of one epoch says nothing about the places of another.
-        if hello.epoch != evidence.store.epoch || is_rolled_back(evidence, stream.asked, at) {
+        // That it is of an epoch that the store never had is judged elsewhere (G6).
+        let Some(known) = known.get(&hello.epoch) else { continue };
+        if is_rolled_back(evidence, stream.asked, at) {
             continue;
         }
-        if let Some(board) = left_out(evidence, &known, stream, hello) {
+        if let Some(board) = left_out(evidence, known, stream, hello) {
             let text =
                 format!("a stream that was asked for {board} from its cursor has none of it");
             found.push(broken(Property::G5, "left-out", text, [stream_line(stream, at)]));
@@ -71,8 +76,8 @@ fn is_rolled_back(evidence: &Evidence<'_>, from: Duration, to: Duration) -> bool
     })
 }
 
-/// Returns a board that a stream was asked for from a place of the store's epoch and that was known
-/// to exist, but with which the stream does not begin.
+/// Returns a board that a stream was asked for from a place of its own epoch and that was known to exist
+/// in that, but with which the stream does not begin.
 fn left_out<'a>(
     evidence: &Evidence<'_>,
     known: &BTreeMap<&BoardName, Duration>,
@@ -121,14 +126,7 @@ fn first_named(history: &History, epoch: StoreEpoch) -> BTreeMap<&BoardName, Dur
     let mut named: Vec<(&BoardName, Duration)> = Vec::new();
     for operation in &history.operations {
         let Some((at, answer)) = operation.reply() else { continue };
-        let told = match answer {
-            Answer::Boards(list) => list.epoch,
-            Answer::Opened(opened) => opened.epoch,
-            Answer::Restored(restored) => restored.epoch,
-            Answer::Page(page) => page.epoch,
-            _ => continue,
-        };
-        if told != epoch {
+        if epoch_of(answer) != Some(epoch) {
             continue;
         }
         named.extend(listed(operation).iter().map(|board| (&board.name, at)));
@@ -212,6 +210,16 @@ mod tests {
         let mut made = lacking();
         made.history.streams[1].deliveries.clear();
         assert_eq!(made.judge(judge), [], "turned away");
+    }
+
+    #[test]
+    fn stream_of_an_epoch_before_a_restore_is_judged_and_one_of_no_epoch_is_not() {
+        let mut made = lacking();
+        made.restored_at(40_000);
+        assert_eq!(located(&made.judge(judge)), ["g05.left-out"]);
+        let mut made = lacking();
+        made.store.epoch = StoreEpoch(EPOCH.0 + 1);
+        assert_eq!(made.judge(judge), [], "nothing is known of its places");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! G5 gap-free streams: what a reader is delivered over all its streams, after dropping repeats by
 //! `(board, seq)`, equals the board from its first cursor on. A hole is always announced by
-//! `reset` first, also one between two streams; a reset has a reason. A cursor resumes on any
-//! master, and a client asks with the one that it was given.
+//! `reset` first, also one between two streams; a reset has a reason. Posts of another epoch of the store
+//! come after a reset only. A cursor resumes on any master, and a client asks with the one that it
+//! was given, also for a stream that is refused or shows nothing.
 //!
 //! That each post delivered is the one of its place is judged with the order (G4).
 
@@ -16,28 +17,28 @@ use chatchat::{
     },
 };
 
-use super::{Clue, Evidence, Violation, broken, seconds, stream_line, told::Told};
+use super::{Clue, Evidence, Violation, broken, epochs::Epochs, seconds, stream_line, told::Told};
 use crate::{history::StreamLog, property::Property};
 
 /// With nothing being posted, an open stream shows all after this.
 const QUIET: Duration = Duration::from_secs(2);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
-    let told = Told::read(evidence.history);
+    let (told, epochs) = (Told::read(evidence.history), Epochs::read(evidence));
     let mut found = Vec::new();
     let mut readers: BTreeMap<usize, Position<'_>> = BTreeMap::new();
     for (nth, reader) in evidence.history.readers.iter().enumerate() {
         readers.insert(nth, Position::begin(reader.from.as_ref()));
     }
     for stream in &evidence.history.streams {
-        // One that never delivered anything belongs to no reader.
+        // One that no reader asked for stands for itself.
         let mut own = Position::begin(stream.cursor.as_ref());
         let position = stream.reader.and_then(|reader| readers.get_mut(&reader));
         let position = position.unwrap_or(&mut own);
         if position.is_broken {
             continue;
         }
-        if let Err(Break { at, rule, text }) = position.follow(evidence, &told, stream) {
+        if let Err(Break { at, rule, text }) = position.follow(&told, &epochs, stream) {
             position.is_broken = true;
             let clues = [stream_line(stream, at), Clue::from(shape(stream))];
             found.push(broken(Property::G5, rule, text, clues));
@@ -103,8 +104,8 @@ impl<'a> Position<'a> {
 
     fn follow(
         &mut self,
-        evidence: &Evidence<'_>,
         told: &Told<'_>,
+        epochs: &Epochs,
         stream: &'a StreamLog,
     ) -> Result<(), Break> {
         if stream.cursor.as_ref() != self.given {
@@ -114,11 +115,14 @@ impl<'a> Position<'a> {
             return breaks(stream.asked, "cursor", text);
         }
         self.followed.clear();
+        // Epoch of the reader's places.
+        let mut stands = stream.cursor.as_ref().map(|cursor| cursor.epoch);
         // Boards that the stream begins further on than it was asked to: a reset must follow.
         let mut jumps: Vec<(&BoardName, Seq, Seq)> = Vec::new();
         for (at, delivery) in &stream.deliveries {
             match &delivery.event {
                 StreamEvent::Hello(hello) => {
+                    stands = stands.or(Some(hello.cursor.epoch));
                     for (board, begins) in &hello.cursor.boards {
                         self.followed.push(board);
                         // Of a board that the reader's cursor does not name it begins at the end.
@@ -130,7 +134,13 @@ impl<'a> Position<'a> {
                 }
                 StreamEvent::Reset(reset) => {
                     jumps.clear();
-                    if !is_fair(evidence, told, stream, reset.reason) {
+                    let goes_on = delivery.cursor.as_ref().map(|cursor| cursor.epoch);
+                    let is_fair = match reset.reason {
+                        ResetReason::Epoch => epochs.is_change(stands, goes_on, *at),
+                        reason => is_fair(told, stream, reason),
+                    };
+                    stands = goes_on.or(stands);
+                    if !is_fair {
                         let text =
                             format!("a stream was reset without a reason ({})", reset.reason);
                         return breaks(*at, "reset", text);
@@ -145,6 +155,13 @@ impl<'a> Position<'a> {
                     return breaks(*at, "gap", text);
                 }
                 StreamEvent::Post(post) => {
+                    let shown = delivery.cursor.as_ref().map(|cursor| cursor.epoch);
+                    if let (Some(shown), Some(stands)) = (shown, stands)
+                        && shown != stands
+                    {
+                        let text = format!("epoch {shown} follows {stands}, unannounced");
+                        return breaks(*at, "epoch", text);
+                    }
                     // A board that neither cursor names: nothing to hold the first post against.
                     let before = Seq(post.seq.0.saturating_sub(1));
                     let last = self.seen.entry(&post.board).or_insert(before);
@@ -168,24 +185,18 @@ impl<'a> Position<'a> {
     }
 }
 
-/// Returns whether a stream had to be reset: its cursor was of another epoch, or named a place
-/// that nobody had been told of by then.
-fn is_fair(
-    evidence: &Evidence<'_>,
-    told: &Told<'_>,
-    stream: &StreamLog,
-    reason: ResetReason,
-) -> bool {
+/// Returns whether a stream had to be reset that stays in its epoch: its cursor named a place that
+/// nobody had been told of by then.
+fn is_fair(told: &Told<'_>, stream: &StreamLog, reason: ResetReason) -> bool {
     let Some(cursor) = &stream.cursor else { return false };
     match reason {
-        ResetReason::Epoch => cursor.epoch != evidence.store.epoch,
         ResetReason::Ahead => {
             let is_ahead =
                 |(board, seq): (&BoardName, &Seq)| *seq > told.end_before(board, stream.asked);
             cursor.boards.iter().any(is_ahead)
         }
         // A client of ours sends no other.
-        ResetReason::Malformed | ResetReason::Other => false,
+        ResetReason::Epoch | ResetReason::Malformed | ResetReason::Other => false,
     }
 }
 
@@ -304,6 +315,23 @@ mod tests {
     }
 
     #[test]
+    fn stream_that_is_refused_or_shows_nothing_is_asked_for_from_the_cursor_that_was_given() {
+        let why = chatchat::client::Failure::Unknown { status: None, why: "a test".to_owned() };
+        for refused in [None, Some((ms(23_000), why))] {
+            for (asked, found) in [(3, &[][..]), (4, &["cursor"])] {
+                let mut made = two_streams(asked, Vec::new());
+                made.history.streams[1].end = None;
+                made.history.streams[1].refused.clone_from(&refused);
+                let (fourth, fifth) = (delivered(0, 4, 4), delivered(0, 5, 5));
+                let shown = vec![(24_000, hello(3)), (24_000, fourth), (24_000, fifth)];
+                made.stream(1, 3, shown);
+                made.history.streams[2].reader = Some(0);
+                assert_eq!(rules(&made), found, "{asked} {refused:?}");
+            }
+        }
+    }
+
+    #[test]
     fn reset_without_a_reason_is_reported() {
         for (from, reason, found) in [
             (12, ResetReason::Ahead, 0),
@@ -321,6 +349,48 @@ mod tests {
         let cursor = made.history.streams[0].cursor.as_mut().expect("it has one");
         cursor.epoch = chatchat::model::ids::StoreEpoch(EPOCH.0 - 1);
         assert_eq!(rules(&made), [""; 0], "the cursor is of another epoch");
+    }
+
+    /// Makes a stream without a cursor that shows the third post, is reset at 24 s, and shows the fifth.
+    /// The store is restored at `restored`.
+    fn reset_in_the_middle(restored: u64) -> Fixture {
+        let mut made = five();
+        made.restored_at(restored);
+        let shown = vec![
+            (21_000, hello(2)),
+            (22_000, delivered(0, 3, 3)),
+            (24_000, reset(ResetReason::Epoch)),
+            (25_000, delivered(0, 5, 5)),
+        ];
+        made.stream(1, 2, shown);
+        let stream = &mut made.history.streams[0];
+        stream.cursor = None;
+        let cursors = [(2, EPOCH), (3, EPOCH), (4, made.store.epoch), (5, made.store.epoch)];
+        for ((_, delivery), (place, epoch)) in stream.deliveries.iter_mut().zip(cursors) {
+            delivery.cursor = Some(Cursor { epoch, ..lobby_cursor(place) });
+        }
+        made
+    }
+
+    #[test]
+    fn open_stream_is_reset_once_for_each_restore_of_the_store() {
+        assert_eq!(rules(&reset_in_the_middle(23_900)), [""; 0]);
+        assert_eq!(rules(&reset_in_the_middle(24_100)), ["reset"], "of an epoch yet to begin");
+        let mut made = reset_in_the_middle(23_900);
+        let again = made.history.streams[0].deliveries[2].clone();
+        made.history.streams[0].deliveries.insert(3, again);
+        assert_eq!(rules(&made), ["reset"], "it went on in that epoch already");
+    }
+
+    #[test]
+    fn posts_of_another_epoch_without_a_reset_are_reported() {
+        let mut made = reset_in_the_middle(23_900);
+        made.history.streams[0].deliveries.remove(2);
+        assert_eq!(rules(&made), ["epoch"]);
+        let mut made = reset_in_the_middle(23_900);
+        let last = &mut made.history.streams[0].deliveries[3].1;
+        last.cursor = Some(lobby_cursor(5));
+        assert_eq!(rules(&made), ["epoch"], "it goes back");
     }
 
     #[test]

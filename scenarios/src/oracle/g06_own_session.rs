@@ -31,16 +31,6 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         let mut tell = |property, rule, text: String| {
             found.push(broken(property, rule, text, [show(operation)]));
         };
-        let epoch = match reply {
-            Answer::Page(page) => page.epoch,
-            Answer::Boards(list) => list.epoch,
-            Answer::Restored(restored) => restored.epoch,
-            Answer::Opened(opened) => opened.epoch,
-            _ => evidence.store.epoch,
-        };
-        if epoch != evidence.store.epoch {
-            tell(Property::G6, "epoch", format!("an answer is of epoch {epoch}"));
-        }
         if let Answer::Restored(restored) = reply {
             let name = names.get(&operation.who).copied();
             if name.is_some_and(|name| *name != restored.user.name) {
@@ -158,14 +148,11 @@ impl<'a> Marks<'a> {
 mod tests {
     use chatchat::{
         api::{Board, SessionRestored},
-        model::{
-            ids::{Author, StoreEpoch},
-            stream::Consistency,
-        },
+        model::{ids::Author, stream::Consistency},
     };
 
     use super::*;
-    use crate::oracle::fixtures::{self, EPOCH, Fixture, busy, id, located, moved, user};
+    use crate::oracle::fixtures::{self, Fixture, busy, id, located, moved, user};
 
     const WEAK: Consistency = Consistency::Weak;
     const STRONG: Consistency = Consistency::Strong;
@@ -235,11 +222,9 @@ mod tests {
     }
 
     #[test]
-    fn other_name_epoch_pending_post_or_missing_board_is_reported() {
+    fn other_name_pending_post_or_missing_board_is_reported() {
         let other = Author { id: user(0), name: "Bob".parse().unwrap() };
         assert_eq!(shown(SessionRestored { user: other, ..restored(4, WEAK) }), ["name"]);
-        let epoch = StoreEpoch(EPOCH.0 + 1);
-        assert_eq!(shown(SessionRestored { epoch, ..restored(4, WEAK) }), ["epoch"]);
         let pending = vec![id(7)];
         assert_eq!(shown(SessionRestored { pending, ..restored(4, WEAK) }), ["pending"]);
         let mut made = marked();

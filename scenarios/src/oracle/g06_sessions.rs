@@ -134,13 +134,13 @@ fn store_cuts(evidence: &Evidence<'_>) -> Vec<(Duration, Duration)> {
         Some(Action::Partition { links: Links { to, .. } }) => to[..] == [store.clone()],
         _ => false,
     };
-    let end = |until: Option<Duration>| until.unwrap_or(evidence.ended);
+    let end = |incident: &Incident| evidence.end_of(incident);
     let cut_of = |cut: &Incident| {
         let others = || evidence.incidents.iter().filter(|other| other.from != cut.from);
         let is_quiet =
-            |other: &Incident| other.from > cut.from || end(other.until) + REPAIRED <= cut.from;
+            |other: &Incident| other.from > cut.from || end(other) + REPAIRED <= cut.from;
         let next = others().map(|other| other.from).filter(|from| *from > cut.from).min();
-        let heal = end(cut.until).min(next.unwrap_or(evidence.ended));
+        let heal = end(cut).min(next.unwrap_or(evidence.ended));
         others().all(is_quiet).then_some((cut.from, heal))
     };
     evidence.incidents.iter().filter(|cut| is_cut(cut.fault)).filter_map(cut_of).collect()

@@ -1,6 +1,8 @@
 //! G8 one permission: accepted writes of one resource never go back in token; one token names one
 //! worker and one batch; once a newer token has written, an older one never does.
 //!
+//! A token is of an epoch that the store had, and no write is of an epoch before that of an earlier one.
+//!
 //! Judged from the store's own record of writes, and from the coordinators' `assign` lines.
 
 use std::collections::BTreeMap;
@@ -11,12 +13,13 @@ use chatchat::model::{
     rows::WriteRow,
 };
 
-use super::{Clue, EventLine, Evidence, Point, Violation, broken};
+use super::{Clue, EventLine, Evidence, Point, Violation, broken, epochs::Epochs};
 use crate::property::Property;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
-    let mut found = accepted(evidence);
-    found.extend(assigned(evidence.events));
+    let epochs = Epochs::read(evidence);
+    let mut found = accepted(evidence, &epochs);
+    found.extend(assigned(evidence.events, &epochs));
     found
 }
 
@@ -40,13 +43,22 @@ fn rows_of(evidence: &Evidence<'_>, writes: &[&WriteRow]) -> Vec<Clue> {
     writes.iter().copied().map(row).chain(lines).collect()
 }
 
-fn accepted(evidence: &Evidence<'_>) -> Vec<Violation> {
+fn accepted(evidence: &Evidence<'_>, epochs: &Epochs) -> Vec<Violation> {
+    let mut last: Option<&WriteRow> = None;
     let mut newest: BTreeMap<&Resource, &WriteRow> = BTreeMap::new();
     let mut names: BTreeMap<(&Resource, Token), &WriteRow> = BTreeMap::new();
     let mut found = Vec::new();
     // The store keeps a bounded number of rows: without the first of all, a grant may be gone.
     let has_all = evidence.store.writes.first().is_some_and(|first| first.number <= 1);
     for write in &evidence.store.writes {
+        let last = last.replace(write).filter(|last| last.token.epoch > write.token.epoch);
+        if last.is_some() || !epochs.is_known(write.token.epoch) {
+            let text =
+                format!("{} was written in an epoch that is over or never was", write.resource);
+            let rows: Vec<_> = last.into_iter().chain([write]).collect();
+            found.push(broken(Property::G8, "epoch", text, rows_of(evidence, &rows)));
+            continue;
+        }
         let is_grant = write.kind == "grant";
         let before = newest.get(&write.resource).copied();
         if let Some(before) = before {
@@ -81,12 +93,16 @@ fn accepted(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
-fn assigned(events: &[EventLine]) -> Vec<Violation> {
+fn assigned(events: &[EventLine], epochs: &Epochs) -> Vec<Violation> {
     type Named<'a> = (NodeId, &'a [PostId], &'a EventLine);
     let mut names: BTreeMap<(&Resource, Token), Named<'_>> = BTreeMap::new();
     let mut found = Vec::new();
     for said in events {
         let Event::Assign { worker, resource, token, posts, .. } = &said.event else { continue };
+        if !epochs.has_begun(token.epoch, said.at) {
+            let text = format!("token {token} of {resource} is of an epoch that had not begun");
+            found.push(broken(Property::G8, "epoch", text, [said.clue()]));
+        }
         let (first, batch, line) =
             *names.entry((resource, *token)).or_insert((*worker, posts, said));
         let what = if first != *worker {
@@ -108,6 +124,9 @@ mod tests {
 
     use super::*;
     use crate::oracle::fixtures::{EPOCH, Fixture, id, node};
+
+    const WRONG: &[&str] = &["g08.epoch"];
+    const NONE: &[&str] = &[];
 
     fn assign(worker: u8, n: u64, post: u8, attempt: u32) -> Event {
         Event::Assign {
@@ -147,6 +166,51 @@ mod tests {
         let mut made = Fixture::new();
         made.write("grant", 100, 1, 0).write("write", 1, 2, 1);
         assert_eq!(made.rules(judge), ["g08.never-granted"], "a lease that nobody has");
+    }
+
+    /// Makes the token of a row of the store one of an epoch.
+    fn in_epoch(made: &mut Fixture, row: usize, epoch: u64) {
+        made.store.writes[row].token.epoch.0 = epoch;
+    }
+
+    #[test]
+    fn write_in_an_epoch_that_is_over_or_never_was_is_reported() {
+        let written = || {
+            let mut made = Fixture::new();
+            made.restored_at(20_000);
+            made.write("grant", 100, 1, 0).write("write", 1, 1, 1);
+            made.write("grant", 100, 2, 0).write("write", 1, 2, 1);
+            (2..4).for_each(|row| in_epoch(&mut made, row, EPOCH.0 + 1));
+            made
+        };
+        assert_eq!(written().judge(judge), []);
+        let mut made = written();
+        made.write("write", 1, 1, 2);
+        made.store.writes[4].resource = Resource::Sessions(node(9));
+        assert_eq!(made.rules(judge), ["g08.epoch"], "it is over, for other resources too");
+        let mut made = written();
+        in_epoch(&mut made, 3, EPOCH.0 + 2);
+        assert_eq!(made.rules(judge), ["g08.epoch"], "it never was");
+    }
+
+    #[test]
+    fn batch_under_a_token_of_an_epoch_that_had_not_begun_is_reported() {
+        for (epoch, at, found) in [
+            (5, 20, NONE),
+            (5, 30_000, NONE),
+            (6, 20_000, NONE),
+            (6, 19_999, WRONG),
+            (7, 30_000, WRONG),
+        ] {
+            let mut given = assign(1, 1, 1, 1);
+            if let Event::Assign { token, .. } = &mut given {
+                token.epoch.0 = epoch;
+            }
+            let mut made = Fixture::new();
+            made.restored_at(20_000);
+            made.said(at, "master:0", given);
+            assert_eq!(made.rules(judge), found, "{epoch} at {at}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! G12 presence: 2 s after a join, with nothing wrong, every list names everyone who has a stream
 //! open; who left is gone 15 s later, who fell silent, crashed or not, 45 s later; each session is
-//! listed once, and nobody else. The death of a master while others are left excuses none of it.
+//! listed once, and nobody else. The death of a master while others are left excuses none of it, nor
+//! does what touches workers or other people's machines alone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,7 +61,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
                 }
             }
         }
-        let trouble = evidence.last_trouble_but_deaths(from);
+        let trouble = evidence.last_trouble_of_lists(from);
         for (who, user) in history.users.iter().filter(|(_, user)| listed.contains(user)) {
             let Some(seen) = sessions.get(*who) else { continue };
             if seen.left.is_some_and(|left| left.max(trouble) + LEAVES_WITHIN < from) {
@@ -73,11 +74,11 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
-/// Returns whether lists must name everyone: in calm, in the last reading, and while masters are dead
-/// of which others are left.
+/// Returns whether lists must name everyone: in the last reading, and while nothing is wrong that may keep
+/// somebody off them.
 fn is_served(evidence: &Evidence<'_>, from: Duration, to: Duration) -> bool {
     let is_last = evidence.history.reading_from.is_some_and(|reading| from >= reading);
-    is_last || evidence.is_calm_but_for_deaths(from, to)
+    is_last || evidence.is_calm_for_lists(from, to)
 }
 
 /// Returns the people with a stream that was open, and heard, all the time, and whose master did not die
@@ -209,6 +210,31 @@ mod tests {
     }
 
     #[test]
+    fn lists_are_judged_while_workers_or_other_people_are_in_trouble() {
+        let worker = ("crash", "target = \"worker:0\"", 24_000, 39_000);
+        let other = ("pause", "target = \"person:2\"", 36_000, 60_000);
+        let own = ("pause", "target = \"person:0\"", 36_000, 37_000);
+        let store = ("crash", "target = \"store\"", 24_000, 39_000);
+        for (at, people, fault, found) in [
+            (40_000, &[0, 3][..], worker, &[][..]),
+            (40_000, &[3], worker, &["missing"]),
+            (40_000, &[3], other, &["missing"]),
+            (40_000, &[3], own, &[]),
+            (40_000, &[3], store, &[]),
+            (40_000, &[0, 1], worker, &["lingers"]),
+            (40_000, &[0, 1], store, &[]),
+            (52_000, &[0, 2], worker, &["forgotten"]),
+            (52_000, &[0, 2], other, &["forgotten"]),
+            (52_000, &[0, 2], store, &[]),
+        ] {
+            let mut made = Fixture::with_faults(&[fault]);
+            made.history = quiet().history;
+            asked(&mut made, at, list_of(people));
+            assert_eq!(rules(&made), found, "{at} {people:?} {fault:?}");
+        }
+    }
+
+    #[test]
     fn reader_whose_master_died_before_others_were_told_need_not_be_listed() {
         let missing = |death: u64, masters: [&str; 2]| {
             let death = ("crash", "target = \"master:0\"", death, 50_000);
@@ -232,7 +258,6 @@ mod tests {
                 ("crash", "target = \"person:2\"", 5000, 60_000),
                 ("crash", "target = \"store\"", 5500, until),
             ]);
-            made.incidents[0].until = Some(ms(5100));
             made.did(2, 4000, 4100, Request::Alive, Ok(Answer::Done));
             asked(&mut made, 55_000, list_of(&[2, 3]));
             assert_eq!(rules(&made).len(), found, "{until}");

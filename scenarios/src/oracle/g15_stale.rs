@@ -17,8 +17,8 @@ use chatchat::{
 };
 
 use super::{
-    Evidence, Violation, broken, g15_weak::Outage, holders::places, line, seconds, told::Told,
-    troubles::AFTERMATH,
+    Evidence, Violation, broken, epochs::Epochs, g15_weak::Outage, holders::places, line, seconds,
+    told::Told, troubles::AFTERMATH,
 };
 use crate::{fault::Kind, history::Operation, plan::Incident, property::Property};
 
@@ -28,7 +28,7 @@ const COPIED_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
-    if evidence.is_set_back() || is_of_several_epochs(evidence) {
+    if evidence.is_set_back() || is_of_several_stores(evidence) {
         return found;
     }
     let (told, copies) = (Told::read(evidence.history), Copies::read(evidence));
@@ -58,12 +58,12 @@ fn weak_page(operation: &Operation) -> Option<(&BoardName, Seq, Duration)> {
     }
 }
 
-/// Returns whether a page is of another life of the store than its last one: places of one say nothing of
-/// the other.
-fn is_of_several_epochs(evidence: &Evidence<'_>) -> bool {
-    let last = evidence.store.epoch;
+/// Returns whether a page is of an epoch that the store did not have: places of one store say nothing of
+/// another.
+fn is_of_several_stores(evidence: &Evidence<'_>) -> bool {
+    let epochs = Epochs::read(evidence);
     let mut replies = evidence.history.operations.iter().filter_map(Operation::reply);
-    replies.any(|(_, answer)| matches!(answer, Answer::Page(page) if page.epoch != last))
+    replies.any(|(_, answer)| matches!(answer, Answer::Page(page) if !epochs.is_known(page.epoch)))
 }
 
 /// Copies of boards, at workers and in masters' memory, and what may keep them from being whole.
@@ -180,6 +180,16 @@ mod tests {
         let wiped = |until| with_outage(&[("wipe", "target = \"worker:0\"", 5000, until)]);
         assert_eq!(weak(wiped(14_000), 20_000, 40_000), NONE);
         assert_eq!(weak(wiped(13_999), 20_000, 40_000), STALE);
+    }
+
+    #[test]
+    fn copies_are_filled_anew_after_a_restore_of_the_store() {
+        for (at, found) in [(18_999, STALE), (19_000, NONE)] {
+            let restore = ("restore", "target = \"store\"", at, at);
+            let mut made = Fixture::with_faults(&[restore]);
+            made.restored_at(at);
+            assert_eq!(weak(made, 30_000, 40_000), found, "{at}");
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! Judged where nothing else is wrong: no other fault stands or ended in the last 15 s, the store
 //! and the workers included, but short delays, and no other master is drained at the same time. A
-//! drain that a kill cut short is left out.
+//! drain that a kill cut short is left out. `g17_worker_restart` judges the ends of workers, and
+//! `g17_drain_late` how long all of them take.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use chatchat::{
     model::{event::Event, ids::Role},
 };
 
-use super::{Clue, Evidence, Violation, broken, line, seconds, stream_line};
+use super::{Clue, Evidence, Violation, broken, g17_stops::was_killed, line, seconds, stream_line};
 use crate::{
     fault::Action,
     history::Operation,
@@ -27,9 +28,6 @@ const ALONE: Duration = Duration::from_secs(15);
 
 /// Time after a process's end within which its readers notice.
 const AFTER_END: Duration = Duration::from_secs(2);
-
-/// Time between a kill and the start that it is for.
-const KILL_WITHIN: Duration = Duration::from_millis(50);
 /// Room of a stream in which a goodbye fits if its reader reads.
 const ROOM_MIN: usize = 64;
 
@@ -116,7 +114,7 @@ fn without_goodbye(evidence: &Evidence<'_>, drained: &Drained) -> Vec<Violation>
 }
 
 /// Returns whether a send got a 5xx or a reset. One that was refused a connection did not begin.
-fn was_failed(operation: &Operation) -> bool {
+pub(super) fn was_failed(operation: &Operation) -> bool {
     operation.failure().is_some_and(|(_, failure)| match failure {
         Failure::Unreached { .. } => false,
         Failure::Unknown { status: None, .. } => true,
@@ -127,16 +125,17 @@ fn was_failed(operation: &Operation) -> bool {
 }
 
 fn drains<'a>(evidence: &'a Evidence<'_>) -> impl Iterator<Item = Drained> + 'a {
-    evidence.events.iter().filter_map(|said| {
+    let stops = evidence.planned_stops();
+    evidence.events.iter().filter_map(move |said| {
         let Event::Drain { hands_over } = said.event else { return None };
         let mut masters = evidence.history.masters.iter().enumerate();
         let (nth, url) = masters.find(|(nth, _)| said.node == Place::Master(*nth).to_string())?;
         let (place, url) = (Place::Master(nth), url.clone());
-        let ended = evidence.ends.iter().filter(|(of, at)| *of == place && *at >= said.at);
-        let until = ended.map(|(_, at)| *at).min().unwrap_or(evidence.ended);
+        let until = evidence.process_end(place, said.at);
         // Who has not ended by the time of its new start is killed.
-        let mut stops = evidence.incidents_at(place).filter_map(|incident| incident.until);
-        if stops.any(|stop| stop <= until + KILL_WITHIN && until <= stop + KILL_WITHIN) {
+        let mut starts = evidence.incidents_at(place).filter_map(|incident| incident.until);
+        let was_killed_in_turn = stops.iter().any(|stop| stop.place == place && stop.kills(until));
+        if was_killed_in_turn || starts.any(|starts| was_killed(until, starts)) {
             return None;
         }
         Some(Drained { url, hands_over, said: said.clue(), from: said.at, until })
@@ -203,6 +202,26 @@ mod tests {
         let alone = sent(false, "stop", status(429));
         assert_eq!(located(&alone), ["g17.alone"], "there was somebody to hand over to");
         assert_eq!(sent(true, "exit", reset()), [], "something else is wrong");
+    }
+
+    #[test]
+    fn drain_that_the_start_of_its_turn_cuts_short_is_left_out() {
+        let told = |ended: u64| {
+            let keys = "targets = \"master:*\"\nfor = \"18s\"";
+            let mut made = Fixture::with_faults(&[("restart", keys, 30_000, 48_000)]);
+            for at in [30_000, 39_000] {
+                let (from, until) = (ms(at), Some(ms(at)));
+                made.incidents.push(Incident { fault: 0, from, until, bit: true });
+            }
+            made.history.masters = vec!["http://m".to_owned(), "http://n".to_owned()];
+            made.said(30_000, "master:0", Event::Drain { hands_over: true });
+            let reset = Failure::Unknown { status: None, why: "reset".to_owned() };
+            made.did(0, 30_000, ended, Fixture::request(1), Err(reset));
+            let ends = [(Place::Master(0), ms(ended))];
+            rules(&made.with(|evidence| judge(&Evidence { ends: &ends, ..*evidence })))
+        };
+        assert_eq!(told(34_000), ["drain"]);
+        assert_eq!(told(34_500), [""; 0], "it was killed for its start");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! G17 failover time: after the process of a master ends, 99 % of the people who read from it
 //! stream again within 2 s; after its silent death, within 12 s.
 //!
-//! Judged where nothing else is wrong. `g17_drain` judges planned drains.
+//! Judged where nothing else is wrong. `g17_drain` judges planned drains. The times themselves are told
+//! of every death, whatever else is wrong, for campaigns to count.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -57,6 +58,30 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         }
     }
     found
+}
+
+/// Returns how long each person who read from a master took to stream again, wherever, after a fault ended
+/// that master; `None` is one who never did. There are none after another fault, and after a death that is
+/// so short that readers may not notice it. Left out is who had gone elsewhere before, and who did not
+/// stay: by logging out, or since its own machine died.
+#[must_use]
+pub fn times_to_stream_again(
+    evidence: &Evidence<'_>,
+    incident: &Incident,
+) -> Vec<Option<Duration>> {
+    let Some((master, _)) = death(evidence, incident) else { return Vec::new() };
+    let sessions = Sessions::read(evidence.history);
+    let stays = |stream: &StreamLog| {
+        evidence.history.living.contains(&stream.who.person)
+            && sessions.leaves(stream.who).is_none()
+    };
+    let times = orphans(evidence, &master, incident.from).filter_map(|stream| {
+        match next_of(evidence, stream, incident.from) {
+            Some(at) => at.checked_sub(incident.from).map(Some),
+            None => stays(stream).then_some(None),
+        }
+    });
+    times.collect()
 }
 
 /// Returns the front end of the one master that a fault ends for so long that its readers notice, and
@@ -121,7 +146,10 @@ fn next_of(evidence: &Evidence<'_>, stream: &StreamLog, death: Duration) -> Opti
 
 #[cfg(test)]
 mod tests {
-    use chatchat::{api::StreamEvent, client::StreamEnd};
+    use chatchat::{
+        api::StreamEvent,
+        client::{Answer, Request, StreamEnd},
+    };
 
     use super::*;
     use crate::oracle::fixtures::{Fixture, lobby_cursor, ms};
@@ -161,6 +189,32 @@ mod tests {
             let told = died(kind, [30_500, 30_500, 30_500, late]).judge(judge);
             assert_eq!((told.len(), told[0].rule.name), (1, "late"), "{kind}: {told:?}");
         }
+    }
+
+    #[test]
+    fn time_to_stream_again_is_that_of_everyone_who_read_there_and_stayed() {
+        let times = |living: &[usize], leaves: bool| {
+            let mut made = died("exit", [30_500, 31_900, 29_000, 40_000]);
+            // The last one never streams again.
+            made.history.streams.pop();
+            made.history.living = living.to_vec();
+            if leaves {
+                made.did(3, 35_000, 35_100, Request::Leave, Ok(Answer::Done));
+            }
+            made.with(|evidence| times_to_stream_again(evidence, &evidence.incidents[0]))
+        };
+        // The third one had gone elsewhere before.
+        let (first, second) = (Some(ms(500)), Some(ms(1900)));
+        assert_eq!(times(&[0, 1, 2, 3], false), [first, second, None]);
+        assert_eq!(times(&[0, 1, 2], false), [first, second], "its machine died");
+        assert_eq!(times(&[0, 1, 2, 3], true), [first, second], "it logged out");
+        let mut made = died("exit", [33_000; 4]);
+        made.trouble(44_000, 45_000);
+        let of = |made: &Fixture, nth: usize| {
+            made.with(|evidence| times_to_stream_again(evidence, &evidence.incidents[nth]).len())
+        };
+        assert_eq!((of(&made, 0), of(&made, 1)), (4, 0), "whatever else is wrong");
+        assert_eq!(of(&died("pause", [33_000; 4]), 0), 0, "it does not end");
     }
 
     #[test]

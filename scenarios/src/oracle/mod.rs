@@ -5,6 +5,7 @@
 //! twice. Each has canaries in its tests: hand-made histories that it must refuse.
 
 mod deaths;
+mod epochs;
 #[cfg(test)]
 mod fixtures;
 mod floor;
@@ -22,6 +23,7 @@ mod g05_catch_up;
 mod g05_gap_free;
 mod g05_prompt;
 mod g05_unreadable;
+mod g06_epochs;
 mod g06_handover;
 mod g06_own_session;
 mod g06_sessions;
@@ -46,6 +48,7 @@ mod g11_spread;
 mod g12_failover;
 mod g12_presence;
 mod g12_streams;
+mod g12_troubles;
 mod g13_fanout;
 mod g13_keys;
 mod g13_refresh;
@@ -56,7 +59,10 @@ mod g15_told;
 mod g15_weak;
 mod g16_overload;
 mod g17_drain;
+mod g17_drain_late;
 mod g17_failover;
+mod g17_stops;
+mod g17_worker_restart;
 mod holders;
 mod joined;
 mod refusals;
@@ -79,8 +85,10 @@ use chatchat::{
 };
 
 pub use self::{
+    epochs::EpochChange,
     floor::shown_nothing,
     g15_weak::shown_weak_service,
+    g17_failover::times_to_stream_again,
     violation::{Clue, Point, Rule, Violation},
 };
 use crate::{
@@ -125,6 +133,8 @@ impl EventLine {
 pub struct StoreDump {
     /// Its epoch.
     pub epoch: StoreEpoch,
+    /// Changes of its epoch by restores, in the order of time.
+    pub epoch_changes: Vec<EpochChange>,
     /// All posts of every board, as the store lists them.
     pub boards: BTreeMap<BoardName, Vec<Post>>,
     /// Every accepted write and every grant, in the order of commits.
@@ -184,6 +194,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G5, g05_unreadable::judge),
     (Property::G5, g05_beginnings::judge),
     (Property::G6, g06_sessions::judge),
+    (Property::G6, g06_epochs::judge),
     (Property::G6, g06_own_session::judge),
     (Property::G6, g06_handover::judge),
     (Property::G7, g07_session_order::judge),
@@ -218,6 +229,8 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G16, g16_overload::judge),
     (Property::G17, g17_failover::judge),
     (Property::G17, g17_drain::judge),
+    (Property::G17, g17_drain_late::judge),
+    (Property::G17, g17_worker_restart::judge),
 ];
 
 /// Bound on the breaks of one rule that are told: the first ones say what is wrong. A flood of one

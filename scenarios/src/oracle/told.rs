@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use chatchat::{
     api::{Board, PostState, StreamEvent},
     client::{Answer, Request},
-    model::ids::{BoardName, Post, Seq},
+    model::ids::{BoardName, Post, Seq, StoreEpoch},
 };
 
 use crate::history::{History, Operation};
@@ -81,6 +81,17 @@ pub(super) fn listed(operation: &Operation) -> &[Board] {
         Some((_, Answer::Restored(restored))) => &restored.boards,
         Some((_, Answer::Opened(opened))) => &opened.boards,
         _ => &[],
+    }
+}
+
+/// Returns the store's epoch that an answer tells.
+pub(super) const fn epoch_of(answer: &Answer) -> Option<StoreEpoch> {
+    match answer {
+        Answer::Boards(list) => Some(list.epoch),
+        Answer::Opened(opened) => Some(opened.epoch),
+        Answer::Restored(restored) => Some(restored.epoch),
+        Answer::Page(page) => Some(page.epoch),
+        _ => None,
     }
 }
 

@@ -14,6 +14,9 @@ use crate::{
 
 /// Time after a fault's end during which its effects are tolerated.
 pub(super) const AFTERMATH: Duration = Duration::from_secs(15);
+/// Time within which all masters that a restore superseded run again: each touches its row within a second,
+/// and its supervisor waits for another one.
+const BEGUN_AGAIN: Duration = Duration::from_secs(5);
 /// Delay of a line that keeps nobody from what is promised.
 const SHORT_DELAY: Duration = Duration::from_millis(50);
 
@@ -35,51 +38,12 @@ impl Evidence<'_> {
         from > Duration::ZERO && !others.any(|other| other.from <= to && self.end_of(other) >= from)
     }
 
-    /// Returns whether a fault ended the process of one master, and nothing else. A cluster of one
-    /// master has nobody who goes on.
-    pub(super) fn is_death_of_a_master(&self, incident: &Incident) -> bool {
-        let one = |target: &Target| {
-            matches!(
-                target,
-                Target::One(Place::Master(_)) | Target::Coordinator(_) | Target::MasterOf(_)
-            )
-        };
-        let fault = self.plan.faults.get(incident.fault);
-        fault.is_some_and(|fault| match &fault.action {
-            Action::Crash { target } | Action::Exit { target } => one(target),
-            _ => false,
-        }) && self.plan.cluster.masters > 1
-    }
-
-    /// Returns whether it was calm from one time to another but for deaths of masters that left others
-    /// all the time.
-    pub(super) fn is_calm_but_for_deaths(&self, from: Duration, to: Duration) -> bool {
-        let is_near = |incident: &&Incident| {
-            let until = self.end_of(incident).saturating_add(AFTERMATH);
-            from <= until && to >= incident.from
-        };
-        let near = || self.incidents.iter().filter(is_near);
-        to <= self.ended
-            && from > AFTERMATH
-            && near().all(|incident| self.is_death_of_a_master(incident))
-            && near().count() < self.plan.cluster.masters
-    }
-
-    /// Returns the end of the last fault that had begun by a time, but deaths of masters that left
-    /// others all the time.
-    pub(super) fn last_trouble_but_deaths(&self, at: Duration) -> Duration {
-        let begun = || self.incidents.iter().filter(|incident| incident.from <= at);
-        let deaths = begun().filter(|incident| self.is_death_of_a_master(incident)).count();
-        if deaths >= self.plan.cluster.masters {
-            return self.last_trouble_before(at);
-        }
-        let others = begun().filter(|incident| !self.is_death_of_a_master(incident));
-        others.map(|incident| self.end_of(incident)).max().unwrap_or_default()
-    }
-
-    /// Returns the time at which a fault ended.
+    /// Returns the time at which a fault ended. A restore happens at once and is over when the masters that
+    /// it superseded run again.
     pub(super) fn end_of(&self, incident: &Incident) -> Duration {
-        incident.until.unwrap_or(self.ended)
+        let until = incident.until.unwrap_or(self.ended);
+        let is_restore = self.kind_of(incident) == Some(Kind::Restore);
+        if is_restore { until.saturating_add(BEGUN_AGAIN) } else { until }
     }
 
     /// Returns the end of the last fault.
@@ -133,6 +97,8 @@ impl Evidence<'_> {
             | Action::StoreConflict { .. }
             | Action::StorePool { .. }
             | Action::StorePromote => place == Place::Store,
+            // It supersedes every master.
+            Action::Restore { .. } => matches!(place, Place::Store | Place::Master(_)),
             action => action.targets().iter().any(|target| self.may_be(target, place)),
         })
     }
@@ -334,19 +300,31 @@ mod tests {
     }
 
     #[test]
-    fn death_of_a_master_is_no_trouble_while_others_are_left_all_the_time() {
-        let crash = |nth| ("crash", nth, 20_000, 30_000);
-        let (first, second) = (crash("target = \"master:0\""), crash("target = \"master:1\""));
+    fn restore_touches_the_store_and_all_masters_until_they_run_again() {
+        let keys = "target = \"store\"";
+        let made = Fixture::with_faults(&[("restore", keys, 20_000, 20_000)]);
+        made.with(|evidence| {
+            let touched = |place, at| evidence.is_touched(place, ms(at), ms(at));
+            for place in [Place::Store, Place::Master(0), Place::Master(1)] {
+                assert!(touched(place, 20_000) && touched(place, 24_900), "{place}");
+                assert!(!touched(place, 19_900) && !touched(place, 25_100), "{place}");
+            }
+            assert!(!touched(Place::Worker(0), 20_000) && !touched(Place::Person(0), 20_000));
+            assert!(
+                !evidence.is_calm(ms(39_000), ms(39_500))
+                    && evidence.is_calm(ms(41_000), ms(42_000))
+            );
+        });
+    }
+
+    #[test]
+    fn fault_is_alone_while_no_other_one_is_on() {
+        let crash = ("crash", "target = \"master:0\"", 20_000, 30_000);
         let pause = ("pause", "target = \"worker:0\"", 10_000, 12_000);
-        let trouble = |faults: &[_]| {
-            Fixture::with_faults(faults).with(|it| it.last_trouble_but_deaths(ms(40_000)))
+        let made = Fixture::with_faults(&[pause, crash]);
+        let alone = |nth: usize, from, to| {
+            made.with(|it| it.is_alone(&it.incidents[nth], ms(from), ms(to)))
         };
-        assert_eq!(trouble(&[pause, first]), ms(12_000));
-        assert_eq!(trouble(&[pause, first, second]), ms(30_000), "nobody was left");
-        assert_eq!(trouble(&[crash("target = \"master:*\"")]), ms(30_000));
-        let one = Fixture::with_faults(&[pause, first]);
-        let alone =
-            |nth: usize, from, to| one.with(|it| it.is_alone(&it.incidents[nth], ms(from), ms(to)));
         assert!(alone(1, 12_001, 60_000) && !alone(1, 12_000, 60_000) && !alone(0, 5000, 20_000));
         assert!(!alone(1, 0, 60_000), "the cluster starts");
     }

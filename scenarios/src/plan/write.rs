@@ -124,6 +124,7 @@ mod tests {
             [swarm]
             kinds = [{}]
             per_minute = 60.0
+            crowd = true
             [expect]
             promises = ["G1", "G2"]
             recovers_within = "20s"

@@ -18,7 +18,7 @@ use super::{
     person::{OpenPage, Person},
     texts::post_id,
 };
-use crate::history::{Oddity, ReaderKind};
+use crate::history::{Oddity, ReaderKind, Recorder};
 
 /// Between two looks around, on the average.
 const TICK: Duration = Duration::from_millis(1500);
@@ -254,19 +254,14 @@ impl Person {
         lasts: Duration,
     ) -> TaskGuard {
         let mut follow = page.client.follow(self.stage.workload.boards.clone(), from.clone());
-        let (env, recorder) = (self.env.clone(), self.recorder.clone());
-        let reader = recorder.reader(page.who, from, kind);
+        let env = self.env.clone();
+        let reader = self.recorder.reader(page.who, from, kind);
         let tab = async move {
             let reading = async {
                 loop {
-                    match follow.next().await {
-                        FollowEvent::Ended { .. } => break,
-                        FollowEvent::Connected { .. } => {
-                            if let Some(stream) = follow.observed() {
-                                recorder.reads(reader, stream);
-                            }
-                        }
-                        _ => {}
+                    let step = Recorder::reading(reader, follow.next()).await;
+                    if matches!(step, FollowEvent::Ended { .. }) {
+                        break;
                     }
                 }
             };

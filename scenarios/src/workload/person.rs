@@ -224,13 +224,12 @@ impl Person {
         let reader = shared.reader(|| self.recorder.reader(who, cursor.clone(), ReaderKind::Page));
         let mut follow = client.follow(boards.clone(), cursor);
         loop {
-            match follow.next().await {
+            let step = Recorder::reading(reader, follow.next()).await;
+            // A page that closes while it reads its list again goes on from what it was given.
+            *shared.cursor.lock().unwrap_or_else(PoisonError::into_inner) =
+                follow.cursor().cloned();
+            match step {
                 FollowEvent::Ended { .. } => return,
-                FollowEvent::Connected { .. } => {
-                    if let Some(stream) = follow.observed() {
-                        self.recorder.reads(reader, stream);
-                    }
-                }
                 FollowEvent::Event(StreamEvent::Reset(_)) => {
                     for board in &boards {
                         let again = Request::Read {
@@ -245,8 +244,6 @@ impl Person {
                 }
                 _ => {}
             }
-            *shared.cursor.lock().unwrap_or_else(PoisonError::into_inner) =
-                follow.cursor().cloned();
             let away = std::mem::take(
                 &mut *shared.look_away.lock().unwrap_or_else(PoisonError::into_inner),
             );

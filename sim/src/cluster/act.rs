@@ -1,10 +1,6 @@
 //! The cluster in the simulated world as a deployment: what each kind of fault does to the world.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chatchat::{
     env::{BoxFuture, Env},
@@ -14,6 +10,7 @@ use chatchat::{
 use chatchat_scenarios::{
     cluster as shape,
     fault::{Action, Dose, Links},
+    oracle::EpochChange,
     target::{Place, Target},
 };
 use dst_world::{DiskFault, DiskImage, HostId, Link, World};
@@ -136,13 +133,8 @@ impl Cluster {
             Action::FdLimit { target, count } => self.bounded(nth, target, *count),
             Action::Clone { target } => self.cloned(target),
             Action::Rollback { target, .. } => self.rolled_back(nth, target),
-            Action::Stranger { to } => {
-                let heard = self.let_stranger_in(label, &self.places_of(to));
-                Begun::until(move |it: &Arc<Self>| {
-                    it.end_stranger();
-                    heard.load(Ordering::Relaxed) > 0
-                })
-            }
+            Action::Restore { .. } => self.restored(),
+            Action::Stranger { to } => self.with_stranger(nth, label, &self.places_of(to)),
             // The agenda's own code carries these out.
             Action::Crash { .. }
             | Action::Exit { .. }
@@ -394,6 +386,10 @@ impl Deployment for Cluster {
             Some((place, Duration::from_nanos(line["t"].as_u64()?)))
         })
         .collect()
+    }
+
+    fn epoch_changes(&self) -> Vec<EpochChange> {
+        self.epoch_changes().clone()
     }
 
     fn is_at_work(&self, place: Place) -> bool {

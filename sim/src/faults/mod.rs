@@ -4,7 +4,8 @@
 //! 2. Whom a fault befalls is found when it begins; the same are healed.
 //! 3. Where a core is left, faults that touch nothing of it stay on until the core ends.
 //! 4. A fault *bit* when it changed something: a process ended or stopped, a segment was
-//!    touched, a clock of a running machine moved; a promotion, when commits were under way.
+//!    touched, a clock of a running machine moved; a promotion, when commits were under way; a restore,
+//!    when the store's epoch changed.
 
 mod common;
 mod core;
@@ -80,6 +81,7 @@ pub const fn is_supported(kind: Kind) -> bool {
         | Kind::Restart
         | Kind::Clone
         | Kind::Rollback
+        | Kind::Restore
         | Kind::Stranger
         | Kind::PersonRestart
         | Kind::Expel => true,

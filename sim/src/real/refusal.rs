@@ -58,6 +58,9 @@ pub const fn obstacle(kind: Kind) -> Option<&'static str> {
         Kind::FdLimit => Some("the system would count a process's files as well as its sockets"),
         Kind::Clone => Some("no second process with a node's identity is started"),
         Kind::Rollback => Some("no copies of the disk are kept"),
+        Kind::Restore => {
+            Some("`chatctl restore` refuses a store that nodes use, and here they run")
+        }
         Kind::Stranger => Some("a stranger needs recorded bytes, and no real line is tapped"),
     }
 }
@@ -186,6 +189,14 @@ for = "4s"
         test:24: fault 4: partition: network namespaces need root, without which no line can be cut
         test:31: fault 5: crash: person:1: real people share the process that runs the story; want masters and workers
         ");
+    }
+
+    #[test]
+    fn restore_under_running_nodes_is_refused_by_name() {
+        let restore = "[[fault]]\nat = \"5s\"\nkind = \"restore\"\ntarget = \"store\"\n";
+        let said = refusals(restore, None);
+        let why = "test:8: fault 1: restore: `chatctl restore` refuses a store that nodes use";
+        assert!(said.starts_with(why), "{said}");
     }
 
     #[test]

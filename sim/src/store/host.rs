@@ -31,6 +31,7 @@ use rand_core::Rng;
 use tokio::sync::{Mutex as Turn, MutexGuard as Held, oneshot};
 
 use super::{
+    files::Files,
     frames,
     pool::{self, Taken},
     remote::transmit,
@@ -74,8 +75,10 @@ type Out = LaneSender<Vec<u8>, { Lane::COUNT }>;
 /// Durable state of the store. It survives crashes of its host.
 #[derive(Clone)]
 pub struct StoreHost {
-    core: Arc<Mutex<SqliteCore>>,
+    pub(super) core: Arc<Mutex<SqliteCore>>,
     journal: Arc<Mutex<Journal>>,
+    /// Files of a store that is not in memory.
+    pub(super) files: Option<Arc<Files>>,
     troubles: Arc<Mutex<Troubles>>,
     /// Time for which a transaction is repeated that others undo.
     timeout: Duration,
@@ -92,7 +95,8 @@ impl StoreHost {
         let core = Arc::new(Mutex::new(SqliteCore::open_in_memory(new)?));
         let journal = Arc::new(Mutex::new(Journal { new: *new, writes: None }));
         let timeout = Config::default().store_timeout;
-        Ok(Self { core, journal, troubles: Arc::default(), timeout, clock: None })
+        let troubles = Arc::default();
+        Ok(Self { core, journal, files: None, troubles, timeout, clock: None })
     }
 
     /// Has transactions repeated for this `store_timeout` of the nodes, instead of the usual one.
@@ -110,6 +114,11 @@ impl StoreHost {
 
     fn now_ms(&self, env: &Env) -> u64 {
         self.clock.as_ref().map_or_else(|| env.wall().ms, |clock| clock.load(Ordering::Relaxed))
+    }
+
+    /// Returns the parameters that it was made with.
+    pub(super) fn made_with(&self) -> NewCluster {
+        self.journal().new
     }
 
     fn journal(&self) -> MutexGuard<'_, Journal> {

@@ -3,8 +3,15 @@
 //! 1. A processor whose steps take time makes one after another: while it is busy, no task of its host
 //!    runs. Steps take the world's cost of a step, and longer while a processor is slow.
 //! 2. Jobs run beside each other and beside the tasks; a slow processor makes them longer.
+//! 3. A job that asks for more time takes it at the speed that the processor has at each moment.
 
-use std::collections::BTreeMap;
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    thread,
+    time::Duration,
+};
 
 use dst_env::rng::Rng;
 
@@ -14,6 +21,31 @@ use crate::net::FaultId;
 const SLOW_STEP_NS: u64 = 10_000;
 /// Time that a processor runs ahead before its tasks wait for it, ns.
 const AHEAD_NS: u64 = 100_000;
+/// Longest piece of the time that a job asked for which passes at one speed, ns. A processor that was
+/// slow for a moment does not make the rest longer.
+const PIECE_NS: u64 = 5_000_000;
+
+thread_local! {
+    /// Time that the job asked for which runs on this thread, ns; none where no job runs.
+    static ASKED_NS: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// Makes the compute job that calls it take so much longer, at full speed: stands for work that a
+/// simulation leaves out. The job's effect comes before that time, its result after it. Does nothing
+/// outside of a job of a simulated host.
+pub fn take_longer(by: Duration) {
+    if let Some(asked) = ASKED_NS.get() {
+        let by_ns = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        ASKED_NS.set(Some(asked.saturating_add(by_ns)));
+    }
+}
+
+/// Runs a job, and returns its end and the time that it asked for, ns.
+pub(crate) fn run(job: impl FnOnce()) -> (thread::Result<()>, u64) {
+    ASKED_NS.set(Some(0));
+    let end = catch_unwind(AssertUnwindSafe(job));
+    (end, ASKED_NS.take().unwrap_or(0))
+}
 
 /// Processor of one host.
 #[derive(Debug)]
@@ -86,6 +118,14 @@ impl Cpu {
         let before = self.rng.below(takes);
         (self.stretched(before), self.stretched(takes - before))
     }
+
+    /// Takes the next piece off the time that a job asked for, and returns how long it takes at the
+    /// present speed, ns.
+    pub(crate) fn piece(&mut self, left_ns: &mut u64) -> u64 {
+        let piece = (*left_ns).min(PIECE_NS);
+        *left_ns -= piece;
+        self.stretched(piece)
+    }
 }
 
 #[cfg(test)]
@@ -131,5 +171,35 @@ mod tests {
         assert!(cpu.speed_up(3) > 0 && cpu.speed_up(3) == 0);
         let fast: u64 = (0..100).map(|_| cpu.job()).map(|(before, after)| before + after).sum();
         assert!(slow > 5 * fast, "{slow} {fast}");
+    }
+
+    #[test]
+    fn job_asks_for_time_of_its_own_and_nothing_outside_of_a_job_does() {
+        let second = Duration::from_secs(1);
+        take_longer(second);
+        let asked = |job: fn()| run(job).1;
+        assert_eq!(asked(|| ()), 0, "what was asked for before it is not the job's");
+        let twice = || {
+            take_longer(Duration::from_secs(1));
+            take_longer(Duration::from_secs(2));
+        };
+        assert_eq!(asked(twice), 3_000_000_000);
+        let (end, asked_ns) = run(|| {
+            take_longer(second);
+            panic!("on purpose");
+        });
+        assert!(end.is_err() && asked_ns == 1_000_000_000, "{asked_ns}");
+        assert_eq!(asked(|| ()), 0, "nor is that of another job");
+    }
+
+    #[test]
+    fn time_that_a_job_asked_for_follows_the_speed_of_each_moment() {
+        let mut cpu = Cpu::new(Seed(1).stream("cpu"));
+        let mut left_ns = 12_000_000;
+        cpu.slow_down(3, 20_000);
+        assert_eq!((cpu.piece(&mut left_ns), left_ns), (100_000_000, 7_000_000));
+        assert_eq!(cpu.speed_up(3), 1);
+        assert_eq!((cpu.piece(&mut left_ns), left_ns), (5_000_000, 2_000_000));
+        assert_eq!((cpu.piece(&mut left_ns), left_ns), (2_000_000, 0));
     }
 }

@@ -68,6 +68,7 @@ mod world;
 
 #[cfg(madsim)]
 pub use {
+    cpu::take_longer,
     disk::DiskImage,
     disk_faults::DiskFault,
     dst_env::rng::{Rng, Seed},

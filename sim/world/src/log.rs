@@ -149,6 +149,11 @@ impl Log {
         &self.lines
     }
 
+    /// Takes the lines out. The log is empty afterwards, and its digest that of an empty one.
+    pub(crate) fn take_lines(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.lines)
+    }
+
     /// Returns the nodes' events so far.
     pub(crate) fn events(&self) -> &[EventRecord] {
         &self.events
@@ -190,6 +195,16 @@ mod tests {
             ]
         );
         assert!(log.lines().iter().all(|l| serde_json::from_str::<serde_json::Value>(l).is_ok()));
+    }
+
+    #[test]
+    fn lines_that_are_taken_are_the_log_s_and_leave_it_empty() {
+        let mut log = Log::new(Detail::Events);
+        log.note(5, "master1", "crash", "");
+        log.event(7, "master1", r#"{"event":"start"}"#);
+        let lines = log.lines().to_vec();
+        assert_eq!((log.take_lines(), log.lines()), (lines, &[][..]));
+        assert_eq!(log.events().len(), 1, "events stay");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!    hold never bit, or, with every story in it, when a probe was never reached.
 //! 4. A story that cannot be read or carried out stops no other: its refusal stands in the sum.
 
+mod histogram;
 mod keep;
 mod runs;
 mod table;

@@ -4,14 +4,25 @@ use std::fmt::Write as _;
 
 use chatchat_sim::verdict::Verdict;
 
-use super::tally::{CLASSES_MS, End, Histogram};
+use super::{
+    histogram::{CLASSES_MS, Histogram},
+    tally::End,
+};
 
 /// Heights of a bar, lowest first.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// Returns the whole summary.
 pub(super) fn text(end: &End) -> String {
-    let parts = [stories(end), probes(end), kinds(end), roles(end), failures(end), sums(end)];
+    let parts = [
+        stories(end),
+        probes(end),
+        kinds(end),
+        roles(end),
+        streams_again(end),
+        failures(end),
+        sums(end),
+    ];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
@@ -97,23 +108,39 @@ fn kinds(end: &End) -> String {
 
 /// Returns the recovery times by the role of what was hit.
 fn roles(end: &End) -> String {
-    if end.roles.is_empty() {
-        return String::new();
+    let roles = end.roles.iter().map(|(role, histogram)| (role.name(), histogram));
+    histograms(["recovery by role", "faults"], roles)
+}
+
+/// Returns the times until clients of a dead master streamed again, by the kind of its death.
+fn streams_again(end: &End) -> String {
+    let kinds = end.streams_again.iter().map(|(kind, histogram)| (*kind, histogram));
+    let table = histograms(["streams after", "clients"], kinds);
+    if table.is_empty() {
+        return table;
     }
-    let mut rows = vec![head(&["recovery by role", "faults"])];
-    for (role, histogram) in &end.roles {
-        let faults = histogram.classes.iter().sum::<usize>() + histogram.never;
-        let mut cells = vec![role.name().to_owned(), shown(faults)];
+    table + "streams: from a master's death until each client that read there streams again\n"
+}
+
+/// Returns a table of histograms, each with its name and its number of times; nothing without one.
+fn histograms<'a>(
+    heads: [&str; 2],
+    named: impl Iterator<Item = (&'static str, &'a Histogram)>,
+) -> String {
+    let mut rows = vec![head(&heads)];
+    for (name, histogram) in named {
+        let count = histogram.classes.iter().sum::<usize>() + histogram.never;
+        let mut cells = vec![name.to_owned(), shown(count)];
         cells.extend(times(histogram));
         rows.push(cells);
     }
-    columns(&rows)
+    if rows.len() > 1 { columns(&rows) } else { String::new() }
 }
 
 /// Returns the heads of columns, these and those of a histogram.
 fn head(first: &[&str]) -> Vec<String> {
-    let mut head: Vec<_> =
-        first.iter().chain(&["median", "90 %", "longest"]).map(|it| (*it).to_owned()).collect();
+    let parts = ["median", "90 %", "99 %", "longest"];
+    let mut head: Vec<_> = first.iter().chain(&parts).map(|it| (*it).to_owned()).collect();
     head.extend(CLASSES_MS.map(|bound| format!("≤{}", span(bound))));
     head.extend(["more", "never", ""].map(str::to_owned));
     head
@@ -122,7 +149,9 @@ fn head(first: &[&str]) -> Vec<String> {
 /// Returns the cells of a histogram: numbers, then bars.
 fn times(histogram: &Histogram) -> Vec<String> {
     let time = |ms: Option<u64>| ms.map_or_else(|| "never".to_owned(), span);
-    let mut cells = vec![time(histogram.p50_ms), time(histogram.p90_ms), span(histogram.max_ms)];
+    let parts = [histogram.p50_ms, histogram.p90_ms, histogram.p99_ms];
+    let mut cells: Vec<_> = parts.into_iter().map(time).collect();
+    cells.push(span(histogram.max_ms));
     cells.extend(histogram.classes.iter().copied().map(shown));
     cells.extend([shown(histogram.never), bars(histogram)]);
     cells
@@ -202,9 +231,18 @@ mod tests {
         let histogram = Histogram {
             p50_ms: Some(90),
             p90_ms: None,
+            p99_ms: None,
             max_ms: 2400,
             classes: vec![8, 1, 0, 0, 0, 2, 0, 0, 0],
             never: 2,
+        };
+        let streams = Histogram {
+            p50_ms: Some(420),
+            p90_ms: Some(1300),
+            p99_ms: Some(1900),
+            max_ms: 2100,
+            classes: vec![0, 20, 160, 40, 29, 1, 0, 0, 0],
+            never: 0,
         };
         let end = End {
             verdict: Verdict::Safety,
@@ -231,6 +269,7 @@ mod tests {
             .into(),
             roles: [(Hit::Coordinator, histogram.clone()), (Hit::BusyWorker, histogram.clone())]
                 .into(),
+            streams_again: [("exit", streams)].into(),
             kinds: [
                 ("crash", KindRow { planned: 14, began: 13, bit: 13, recovery: Some(histogram) }),
                 ("pause", KindRow { planned: 1, began: 0, bit: 0, recovery: None }),

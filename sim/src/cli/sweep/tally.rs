@@ -15,11 +15,9 @@ use chatchat_sim::{
 };
 use serde::Serialize;
 
+use super::histogram::{Histogram, histogram, histograms};
 use crate::cli::{INTERRUPTED, USAGE, child::Job};
 
-/// Upper bounds of the classes of recovery times, ms. Longer ones, and those that never ended,
-/// have a class each.
-pub(super) const CLASSES_MS: [u64; 8] = [100, 250, 500, 1000, 2000, 5000, 10_000, 20_000];
 const SECONDS_PER_HOUR: f64 = 3600.0;
 
 /// Campaign so far.
@@ -29,6 +27,7 @@ pub(super) struct Tally {
     end: End,
     recoveries: BTreeMap<&'static str, Vec<Option<u64>>>,
     by_role: BTreeMap<Hit, Vec<Option<u64>>>,
+    streams_again: BTreeMap<&'static str, Vec<Option<u64>>>,
     virtual_ms: u64,
     kept: BTreeMap<(String, u64), PathBuf>,
 }
@@ -61,6 +60,8 @@ pub(super) struct End {
     pub(super) kinds: BTreeMap<&'static str, KindRow>,
     /// Recovery times by the role of what was hit.
     pub(super) roles: BTreeMap<Hit, Histogram>,
+    /// Times until clients of a dead master streamed again, by the kind of its death.
+    pub(super) streams_again: BTreeMap<&'static str, Histogram>,
     /// Probes and kinds that the campaign should have seen and did not.
     pub(super) missed: Vec<String>,
     /// Runs that do not hold.
@@ -98,21 +99,6 @@ pub(super) struct KindRow {
     pub(super) recovery: Option<Histogram>,
 }
 
-/// Histogram of recovery times.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Histogram {
-    /// Median, ms; `None`: a post was never acknowledged.
-    pub(super) p50_ms: Option<u64>,
-    /// Nine of ten are not longer.
-    pub(super) p90_ms: Option<u64>,
-    /// Longest of those that ended.
-    pub(super) max_ms: u64,
-    /// Number in each class of [`CLASSES_MS`], then of longer ones.
-    pub(super) classes: Vec<usize>,
-    /// Number of those in which a post was never acknowledged.
-    pub(super) never: usize,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct FailureRow {
     pub(super) story: String,
@@ -132,8 +118,8 @@ impl Tally {
     pub(super) fn new(stories: &[String], wanted: usize, jobs: usize) -> Self {
         let stories = stories.iter().map(|story| (story.clone(), BTreeMap::new())).collect();
         let end = End { build: BUILD.to_owned(), wanted, jobs, stories, ..End::default() };
-        let (recoveries, by_role, kept) = Default::default();
-        Self { wanted, jobs, end, recoveries, by_role, virtual_ms: 0, kept }
+        let (recoveries, by_role, streams_again, kept) = Default::default();
+        Self { wanted, jobs, end, recoveries, by_role, streams_again, virtual_ms: 0, kept }
     }
 
     /// Notes the folder that keeps a failure.
@@ -164,6 +150,8 @@ impl Tally {
             for (role, times) in &fault.recoveries_by_role_ms {
                 self.by_role.entry(*role).or_default().extend(times);
             }
+            let times = self.streams_again.entry(fault.kind.name()).or_default();
+            times.extend(&fault.streams_again_ms);
         }
         if summary.verdict != Verdict::Holds {
             let complaint = summary.complaints.first().map_or("", String::as_str);
@@ -215,8 +203,8 @@ impl Tally {
         for (kind, row) in &mut end.kinds {
             row.recovery = self.recoveries.remove(kind).and_then(histogram);
         }
-        let roles = self.by_role.into_iter();
-        end.roles = roles.filter_map(|(role, times)| Some((role, histogram(times)?))).collect();
+        end.roles = histograms(self.by_role);
+        end.streams_again = histograms(self.streams_again);
         if wants_probes {
             for probe in PROBES {
                 end.probes.entry((*probe).to_owned()).or_default();
@@ -239,29 +227,6 @@ impl Tally {
     }
 }
 
-/// Returns the histogram of recovery times; `None` is one that never ended.
-fn histogram(mut times: Vec<Option<u64>>) -> Option<Histogram> {
-    if times.is_empty() {
-        return None;
-    }
-    // What never ended is the longest.
-    times.sort_by_key(|time| time.unwrap_or(u64::MAX));
-    let at = |part: usize| times[(times.len() * part / 100).min(times.len() - 1)];
-    let ended: Vec<u64> = times.iter().copied().flatten().collect();
-    let mut classes = vec![0; CLASSES_MS.len() + 1];
-    for time in &ended {
-        let class = CLASSES_MS.iter().position(|bound| time <= bound);
-        classes[class.unwrap_or(CLASSES_MS.len())] += 1;
-    }
-    Some(Histogram {
-        p50_ms: at(50),
-        p90_ms: at(90),
-        max_ms: ended.last().copied().unwrap_or(0),
-        classes,
-        never: times.len() - ended.len(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use chatchat_sim::summary::FaultSummary;
@@ -276,8 +241,15 @@ mod tests {
     ) -> Summary {
         let text = kind.name().to_owned();
         let recoveries_by_role_ms = [(Hit::Store, recoveries_ms.clone())].into();
-        let fault =
-            FaultSummary { kind, text, began: true, bit, recoveries_ms, recoveries_by_role_ms };
+        let fault = FaultSummary {
+            kind,
+            text,
+            began: true,
+            bit,
+            recoveries_ms,
+            recoveries_by_role_ms,
+            streams_again_ms: Vec::new(),
+        };
         Summary {
             verdict,
             complaints: vec!["G1 durable ack: a post is gone\n    at 5 s".to_owned()],
@@ -367,5 +339,30 @@ mod tests {
         assert_eq!(histogram.classes, [1, 1, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!((histogram.p50_ms, histogram.p90_ms), (Some(30_000), None));
         assert_eq!((histogram.max_ms, histogram.never), (30_000, 1));
+        assert_eq!(end.streams_again, BTreeMap::new(), "no master died");
+    }
+
+    #[test]
+    fn times_until_clients_stream_again_are_gathered_by_the_kind_of_death() {
+        let died = |kind, times: Vec<Option<u64>>| {
+            let mut run = summary(Verdict::Holds, kind, true, Vec::new());
+            run.faults[0].streams_again_ms = times;
+            run
+        };
+        let hundred = (1..=100).map(|nth| Some(10 * nth)).collect();
+        let runs = vec![
+            died(Kind::Exit, hundred),
+            died(Kind::Exit, vec![Some(5); 100]),
+            died(Kind::Crash, vec![Some(9000), None]),
+        ];
+        let end = campaign(runs, &[], false);
+        assert_eq!(end.streams_again.keys().copied().collect::<Vec<_>>(), ["crash", "exit"]);
+        let exit = &end.streams_again["exit"];
+        assert_eq!((exit.p50_ms, exit.p90_ms, exit.p99_ms), (Some(10), Some(810), Some(990)));
+        assert_eq!((exit.max_ms, exit.never), (1000, 0));
+        assert_eq!(exit.classes, [110, 15, 25, 50, 0, 0, 0, 0, 0]);
+        let crash = &end.streams_again["crash"];
+        assert_eq!((crash.p50_ms, crash.p99_ms), (None, None));
+        assert_eq!((crash.max_ms, crash.never), (9000, 1));
     }
 }

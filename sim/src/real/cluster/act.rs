@@ -13,6 +13,7 @@ use chatchat::{
 use chatchat_scenarios::{
     cluster as shape,
     fault::Action,
+    oracle::EpochChange,
     target::{Place, Target},
 };
 use serde_json::{Value, json};
@@ -103,6 +104,11 @@ impl Deployment for RealCluster {
         let state = self.state();
         let kills = state.deaths.iter().map(|(place, from, _)| (*place, *from));
         kills.chain(state.left.iter().copied()).collect()
+    }
+
+    /// None: plans with a restore are refused before they run.
+    fn epoch_changes(&self) -> Vec<EpochChange> {
+        Vec::new()
     }
 
     fn is_at_work(&self, place: Place) -> bool {

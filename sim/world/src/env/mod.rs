@@ -3,11 +3,7 @@
 mod disk;
 mod stream;
 
-use std::{
-    io,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{io, sync::Arc};
 
 use dst_env::{
     BoxFuture, BoxStream, Disk, Listener, Task,
@@ -21,6 +17,7 @@ use self::{
     stream::{Connecting, SimListener},
 };
 use crate::{
+    cpu,
     guarded::Guarded,
     ids::{HostId, Life},
     panics::COMPUTE,
@@ -113,12 +110,17 @@ impl dst_env::Platform for SimEnv {
             world.with(|state| {
                 state.hosts[life.host.0].disk.begin_job(state.core.now + after);
             });
+            let (end, mut asked_ns) = cpu::run(job);
             // A job that panicked dropped its result, which its asker sees as cancelled.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
+            if let Err(panic) = end {
                 world.on_panic(life, COMPUTE, panic);
             }
             let synced = world.with(|state| state.hosts[life.host.0].disk.end_job());
             Timer::after(&world, life, after + synced).await;
+            while asked_ns > 0 {
+                let piece = world.with(|state| state.hosts[life.host.0].cpu.piece(&mut asked_ns));
+                Timer::after(&world, life, piece).await;
+            }
             // Nobody may wait for it any more; the job was done all the same.
             let _ = tell.send(());
         };

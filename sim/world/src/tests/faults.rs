@@ -3,7 +3,7 @@
 use dst_env::Cancelled;
 
 use super::*;
-use crate::DiskFault;
+use crate::{DiskFault, take_longer};
 
 #[test]
 fn half_open_connection_is_gone_at_one_end_and_the_other_learns_it_when_it_sends() {
@@ -237,6 +237,35 @@ fn job_dies_with_its_process_and_never_half_done() {
         });
     }
     assert!(cut_off > 0, "no job was cut off between its effect and its result");
+}
+
+#[test]
+fn job_that_asks_for_more_time_is_slow_only_while_its_machine_is() {
+    each_seed(async |world, server, _| {
+        let heavy = |env: Env| async move {
+            let start = env.now();
+            let job = || take_longer(Duration::from_millis(100));
+            env.compute(job).await.expect("it runs");
+            env.now().since(start)
+        };
+        let took = world.run(server, heavy).await;
+        let usual = Duration::from_millis(100)..Duration::from_millis(110);
+        assert!(usual.contains(&took), "{took:?}");
+        world.slow_down(server, 7, 200_000);
+        let ended = Arc::new(Mutex::new(None));
+        let tells = ended.clone();
+        world.boot(server, |env| async move {
+            let took = heavy(env.clone()).await;
+            *tells.lock().expect("one thread") = Some(took);
+            env.sleep(LONG).await;
+        });
+        world.sleep(secs(2)).await;
+        assert_eq!(*ended.lock().expect("one thread"), None, "20 s at this speed");
+        assert!(world.speed_up(server, 7) > 0);
+        world.sleep(secs(3)).await;
+        let took = ended.lock().expect("one thread").take();
+        assert!(took.is_some_and(|took| took > secs(2)), "{took:?}");
+    });
 }
 
 #[test]

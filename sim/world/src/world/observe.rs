@@ -45,6 +45,12 @@ impl World {
         self.0.with(|state| state.core.log.events().to_vec())
     }
 
+    /// Returns what `read` makes of each event that nodes recorded so far. It must not use the world.
+    #[must_use]
+    pub fn read_events<T>(&self, read: impl FnMut(&EventRecord) -> T) -> Vec<T> {
+        self.0.with(|state| state.core.log.events().iter().map(read).collect())
+    }
+
     /// Returns the newest event of which `select` makes something. It must not use the world.
     pub fn latest<T>(&self, select: impl FnMut(&EventRecord) -> Option<T>) -> Option<T> {
         self.0.with(|state| state.core.log.events().iter().rev().find_map(select))
@@ -54,6 +60,13 @@ impl World {
     #[must_use]
     pub fn log_lines(&self) -> Vec<String> {
         self.0.with(|state| state.core.log.lines().to_vec())
+    }
+
+    /// Takes out the lines of the event log: for the end of a run. The log is empty afterwards, so its
+    /// digest has to be asked for before.
+    #[must_use]
+    pub fn take_log(&self) -> Vec<String> {
+        self.0.with(|state| state.core.log.take_lines())
     }
 
     /// Returns SHA-256, in hex, over the event log so far.
