@@ -8,7 +8,7 @@ use chatchat_scenarios::{
 use crate::{
     faults::Excuse,
     hits::hits,
-    recovery::recoveries,
+    recovery::{recoveries, stream_recoveries},
     verdict::{Report, Verdict},
 };
 
@@ -45,6 +45,7 @@ pub(crate) fn judge(
         violations,
         operations: history.counts(),
         recoveries: recoveries(history, incidents, plan.core_number()),
+        streams_again: stream_recoveries(evidence),
         hits: hits(evidence),
         incidents: incidents.to_vec(),
         ..report

@@ -52,8 +52,6 @@ pub mod store;
 #[cfg(madsim)]
 mod stranger;
 #[cfg(madsim)]
-pub mod streams_again;
-#[cfg(madsim)]
 pub mod summary;
 #[cfg(madsim)]
 pub mod verdict;

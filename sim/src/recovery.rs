@@ -1,4 +1,5 @@
-//! Recovery times: how long people waited for an acknowledgement because of a fault.
+//! Recovery times: how long people waited because of a fault, for an acknowledgement or for their
+//! streams.
 //!
 //! 1. The wait of a post lasts from its first try to its first acknowledgement, whatever masters
 //!    it went to meanwhile.
@@ -6,12 +7,15 @@
 //!    fault stood, or began in the second after it.
 //! 3. A fault that stays on around a core counts until the core begins: from then on people wait
 //!    because of all that is broken.
+//! 4. The wait for a stream lasts from the death of a master, killed or silent, to the first event of
+//!    the next stream of a client that read there.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use chatchat::model::ids::PostId;
 use chatchat_scenarios::{
     history::{History, Operation},
+    oracle::{Evidence, times_to_stream_again},
     plan::Incident,
 };
 
@@ -67,6 +71,17 @@ pub fn recoveries(history: &History, incidents: &[Incident], core: usize) -> Vec
     incidents.iter().map(of).collect()
 }
 
+/// Returns the waits for streams after each incident that ended a master, one for each client that read
+/// there; none for the other incidents.
+#[must_use]
+pub fn stream_recoveries(evidence: &Evidence<'_>) -> Vec<Vec<Recovery>> {
+    let of = |incident| {
+        let times = times_to_stream_again(evidence, incident).into_iter();
+        times.map(|time| time.map_or(Recovery::Never, Recovery::Took)).collect()
+    };
+    evidence.incidents.iter().map(of).collect()
+}
+
 impl Recovery {
     const fn longer(self, other: Self) -> Self {
         match (self, other) {
@@ -81,10 +96,17 @@ impl Recovery {
 #[cfg(test)]
 mod tests {
     use chatchat::{
-        client::{Answer, Request},
+        api::StreamEvent,
+        client::{Answer, Delivery, Request, StreamEnd},
         model::ids::{Author, BoardName, Post, Seq, UserId},
     };
-    use chatchat_scenarios::history::{End, Who};
+    use chatchat_scenarios::{
+        history::{End, Reader, ReaderKind, StreamLog, Who},
+        oracle::StoreDump,
+        plan::Plan,
+        story::Story,
+        target::Place,
+    };
 
     use super::*;
 
@@ -157,5 +179,72 @@ mod tests {
     #[test]
     fn fault_in_whose_time_nobody_posted_has_no_recovery() {
         assert_eq!(recovery(vec![attempt(1, 1_000, Some(1_050))], true), None);
+    }
+
+    /// A stream of a person at a master that delivers once, and ends at a time.
+    fn stream(person: usize, master: usize, delivers: u64, end: Option<u64>) -> StreamLog {
+        let delivery = Delivery { event: StreamEvent::Beat, cursor: None };
+        StreamLog {
+            number: 0,
+            who: Who { person, life: 0 },
+            master: format!("http://master{master}:80"),
+            boards: vec![BoardName::lobby()],
+            cursor: None,
+            asked: ms(delivers),
+            deliveries: vec![(ms(delivers), delivery)],
+            end: end.map(|at| (ms(at), StreamEnd::Ended)),
+            refused: None,
+            looked_away: false,
+            is_slow: false,
+            reader: Some(0),
+        }
+    }
+
+    /// Returns the waits for streams after the coordinator is killed at 20 s. Two people read from
+    /// `master1`: one streams again at 20.4 s, the other never; a third one reads elsewhere all the time.
+    fn waits(ends: &[(Place, Duration)]) -> Vec<Vec<Recovery>> {
+        let text = "about = \"\"\nduration = \"60s\"\n[cluster]\nmasters = 2\nworkers = 1\n\
+                    [[fault]]\nat = \"20s\"\nkind = \"exit\"\n\
+                    target = \"coordinator(board:lobby)\"\nfor = \"10s\"\n";
+        let plan = Plan::expand(&Story::parse("made", text).expect("a story"), 1);
+        let mut streams = vec![
+            stream(0, 1, 15_000, Some(20_050)),
+            stream(1, 1, 15_000, Some(20_050)),
+            stream(2, 0, 15_000, None),
+            stream(0, 0, 20_400, None),
+        ];
+        for (number, stream) in streams.iter_mut().enumerate() {
+            stream.number = number;
+        }
+        let reader = Reader { who: Who { person: 0, life: 0 }, from: None, kind: ReaderKind::Page };
+        let history = History {
+            streams,
+            readers: vec![reader],
+            masters: (0..2).map(|nth| format!("http://master{nth}:80")).collect(),
+            living: vec![0, 1, 2],
+            ..History::default()
+        };
+        let killed = Incident { fault: 0, from: ms(20_000), until: Some(ms(30_000)), bit: true };
+        let core = Incident { fault: 1, ..killed.clone() };
+        stream_recoveries(&Evidence {
+            plan: &plan,
+            incidents: &[killed, core],
+            history: &history,
+            store: &StoreDump::default(),
+            events: &[],
+            ends,
+            ended: ms(67_000),
+            calm_limit: Duration::ZERO,
+        })
+    }
+
+    #[test]
+    fn clients_of_a_master_that_is_named_by_its_role_are_found_by_the_ends_of_processes() {
+        let (both, none) = (vec![Recovery::Took(ms(400)), Recovery::Never], Vec::new());
+        let exit = (Place::Master(1), ms(20_000));
+        let other = (Place::Worker(0), ms(37_000));
+        assert_eq!(waits(&[exit, other]), [both, none.clone()]);
+        assert_eq!(waits(&[other]), [none.clone(), none.clone()], "nobody knows which");
+        assert_eq!(waits(&[]), [none.clone(), none], "a second process, which is no place's");
     }
 }

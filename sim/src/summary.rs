@@ -9,7 +9,6 @@ use crate::{
     build::BUILD,
     hits::Hit,
     recovery::Recovery,
-    streams_again::stream_recoveries,
     verdict::{Report, Verdict},
 };
 
@@ -121,12 +120,12 @@ fn recovery_ms(recovery: Recovery) -> Option<u64> {
 }
 
 fn faults(plan: &Plan, report: &Report) -> Vec<FaultSummary> {
-    let streams = stream_recoveries(plan, report);
     let summary = |(nth, fault): (usize, &chatchat_scenarios::fault::Fault)| {
         let incidents = report.incidents.iter().enumerate();
         let of_it: Vec<_> = incidents.filter(|(_, incident)| incident.fault == nth).collect();
         let recovery = |at: usize| report.recoveries.get(at).copied().flatten().map(recovery_ms);
-        let streams_again = of_it.iter().filter_map(|(at, _)| streams.get(*at)).flatten();
+        let streams_again =
+            of_it.iter().filter_map(|(at, _)| report.streams_again.get(*at)).flatten();
         let mut by_role = BTreeMap::<_, Vec<_>>::new();
         for (at, _) in &of_it {
             let hit = report.hits.get(*at).copied().flatten();

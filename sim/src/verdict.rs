@@ -100,6 +100,8 @@ pub struct Report {
     pub incidents: Vec<Incident>,
     /// Recovery time of each incident.
     pub recoveries: Vec<Option<Recovery>>,
+    /// Waits for streams after each incident, one for each client whose master it ended.
+    pub streams_again: Vec<Vec<Recovery>>,
     /// Role of what each incident hit.
     pub hits: Vec<Option<Hit>>,
     /// Probes, and how often each was reached.

@@ -56,6 +56,13 @@ impl Reader {
     }
 }
 
+/// Opens a client's stream of the lobby from its beginning, in a store of this epoch.
+async fn reads(client: &ChatClient, epoch: StoreEpoch) -> Reader {
+    let stream = client.api(&client.master()).stream(&[BoardName::lobby()], None).await;
+    let cursor = Cursor { epoch, boards: BTreeMap::new() };
+    Reader { stream: stream.expect("a stream"), cursor }
+}
+
 async fn say_on_all(client: &ChatClient, text: &str) {
     for board in BOARDS {
         let (board, text) = (board.parse().expect("a board"), text.parse().expect("short"));
@@ -130,9 +137,7 @@ async fn session_that_an_older_store_lacks_posts_nothing_more_at_a_master_that_r
     copy_of_the_next_epoch(&file.path(StoreFile::NAME), &file.path("older.db"));
     bob.open_session("bob".parse().expect("a name"), SOON).await.expect("a session");
     say(&bob, "lost").await;
-    let stream = ann.api(&ann.master()).stream(&[BoardName::lobby()], None).await;
-    let cursor = Cursor { epoch: file.new.epoch, boards: BTreeMap::new() };
-    let mut reader = Reader { stream: stream.expect("a stream"), cursor };
+    let mut reader = reads(&ann, file.new.epoch).await;
 
     drop(file.replace(file.open("older.db")));
     let reset = reader.next(|event| match event {
@@ -157,12 +162,8 @@ async fn stream_of_a_session_that_an_older_store_lacks_is_logged_out_though_it_a
     say(&ann, "kept").await;
     copy_of_the_next_epoch(&file.path(StoreFile::NAME), &file.path("older.db"));
     bob.open_session("bob".parse().expect("a name"), SOON).await.expect("a session");
-    let open = async |whose: &ChatClient| {
-        let stream = whose.api(&whose.master()).stream(&[BoardName::lobby()], None).await;
-        let cursor = Cursor { epoch: file.new.epoch, boards: BTreeMap::new() };
-        Reader { stream: stream.expect("a stream"), cursor }
-    };
-    let (mut stays, mut ends) = (open(&ann).await, open(&bob).await);
+    let epoch = file.new.epoch;
+    let (mut stays, mut ends) = (reads(&ann, epoch).await, reads(&bob, epoch).await);
 
     drop(file.replace(file.open("older.db")));
     let bye = ends.next(|event| match event {

@@ -290,14 +290,19 @@ fn breaks(lab: &mut Lab, link: LinkId) {
     lab.master.on_link_over(lab.now, link, &lost, &mut lab.out);
 }
 
+/// Has link 50 break, and sees when master 2's worker is called failed.
+fn is_called_failed_five_seconds_after_a_break(lab: &mut Lab, theirs: &Member) {
+    breaks(lab, LinkId(50));
+    rows_stand(lab, 4);
+    assert!(!is_called_failed(lab, theirs), "the link may be made again");
+    rows_stand(lab, 1);
+    assert!(is_called_failed(lab, theirs));
+}
+
 #[test]
 fn worker_of_a_linked_master_that_is_out_is_called_failed_five_seconds_after_the_end_of_the_link() {
     let (mut lab, theirs) = lab_with_a_linked_master_that_is_out();
-    breaks(&mut lab, LinkId(50));
-    rows_stand(&mut lab, 4);
-    assert!(!is_called_failed(&lab, &theirs), "the link may be made again");
-    rows_stand(&mut lab, 1);
-    assert!(is_called_failed(&lab, &theirs));
+    is_called_failed_five_seconds_after_a_break(&mut lab, &theirs);
 }
 
 #[test]
@@ -338,11 +343,7 @@ fn worker_of_a_master_that_is_out_is_not_called_failed_when_a_forward_is_lost_be
     rows_stand(&mut lab, 20);
     assert!(lab.has(|it| matches!(it, Effect::Forward { .. })), "{:?}", lab.out);
     lab.forward_ends(id, Err(CallFailed::Gone));
-    breaks(&mut lab, LinkId(50));
-    rows_stand(&mut lab, 4);
-    assert!(!is_called_failed(&lab, &theirs), "the link may be made again");
-    rows_stand(&mut lab, 1);
-    assert!(is_called_failed(&lab, &theirs));
+    is_called_failed_five_seconds_after_a_break(&mut lab, &theirs);
 }
 
 #[test]
