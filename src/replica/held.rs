@@ -85,10 +85,12 @@ fn held_row(key: HeldKey, row: (&str, &str, &str, u64)) -> Option<(HeldPost, u64
 }
 
 /// Returns the posts of a database of which other parts may be damaged, as far as they can be read.
-pub(super) fn salvage(db: &Guarded) -> Vec<(HeldPost, u64)> {
+///
+/// # Errors
+/// [`ReplicaError::Failed`] when the disk fails.
+pub(super) fn salvage(db: &Guarded) -> Result<Vec<(HeldPost, u64)>, ReplicaError> {
     let mut found = Vec::new();
-    // What was read before an error counts.
-    let _ = db.run(|db| {
+    let read = db.run(|db| {
         let table = db.begin_read()?.open_table(HELD)?;
         for row in table.range::<(&[u8; 16], &[u8; 16])>(..)? {
             let (key, row) = row?;
@@ -98,7 +100,11 @@ pub(super) fn salvage(db: &Guarded) -> Vec<(HeldPost, u64)> {
         }
         Ok(())
     });
-    found
+    match read {
+        Err(failed @ ReplicaError::Failed { .. }) => Err(failed),
+        // What was read before the damage counts.
+        _ => Ok(found),
+    }
 }
 
 /// Returns the answers, and whether anything was written.

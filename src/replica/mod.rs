@@ -28,6 +28,7 @@ mod bound;
 mod digests;
 mod guard;
 mod held;
+mod image;
 mod observed;
 mod read;
 mod tables;
@@ -45,11 +46,12 @@ use thiserror::Error;
 use self::{
     backend::{Backend, Checks},
     guard::Guarded,
+    image::Image,
     observed::Observed,
     tables::Tables,
 };
 use crate::{
-    env::Disk,
+    env::{Disk, DiskFile},
     model::{
         bounds,
         copies::SessionDigests,
@@ -208,7 +210,10 @@ impl Replica {
         let file = disk.open(FILE).map_err(failed)?;
         let found = if file.is_empty().map_err(failed)? { OpenedAs::New } else { OpenedAs::Kept };
         drop(file);
-        let open = |check, checked| Self::try_open(disk, limits, check, checked, progress);
+        let open = |check, checked| {
+            let file = disk.open(FILE).map_err(failed)?;
+            Self::try_open(file, limits, check, checked, progress)
+        };
         let opened = open(check, true).or_else(|unopened| match unopened {
             Unopened::Failed(_) => Err(unopened),
             // A crash leaves half-written blocks. redb can do without them, and with nothing else
@@ -224,28 +229,35 @@ impl Replica {
             Err(Unopened::Unreadable(why)) => why,
         };
         // All else comes back from the store.
-        let held = Self::database(disk, limits, Check::AfterUncleanEnd, false, progress)
-            .map(|db| held::salvage(&db))
-            .unwrap_or_default();
-        disk.remove(FILE).map_err(failed)?;
-        match open(check, true) {
-            Ok(replica) => {
-                replica.hold(&held)?;
-                Ok((replica, OpenedAs::Unreadable { why }))
-            }
-            Err(Unopened::Failed(e)) => Err(e),
-            Err(Unopened::Unreadable(why)) => Err(ReplicaError::Failed { why }),
+        let file = disk.open(FILE).map_err(failed)?;
+        let damaged = Self::database(file, limits, Check::AfterUncleanEnd, false, progress);
+        let held = match damaged {
+            Ok(db) => held::salvage(&db)?,
+            Err(Unopened::Failed(e)) => return Err(e),
+            Err(Unopened::Unreadable(_)) => Vec::new(),
+        };
+        if held.is_empty() {
+            disk.remove(FILE).map_err(failed)?;
+        } else {
+            // Whole at once: a crash leaves the posts in the old file or in the new one.
+            let image = Image::default();
+            Self::try_open(Box::new(image.clone()), limits, check, true, progress)
+                .map_err(Unopened::into_failed)?
+                .hold(&held)?;
+            disk.write_atomic(FILE, &image.take()).map_err(failed)?;
         }
+        let replica = open(check, true).map_err(Unopened::into_failed)?;
+        Ok((replica, OpenedAs::Unreadable { why }))
     }
 
     fn try_open(
-        disk: &Arc<dyn Disk>,
+        file: Box<dyn DiskFile>,
         limits: ReplicaLimits,
         check: Check,
         checked: bool,
         progress: fn(f64),
     ) -> Result<Self, Unopened> {
-        let db = Self::database(disk, limits, check, checked, progress)?;
+        let db = Self::database(file, limits, check, checked, progress)?;
         db.run(Tables::prepare)?;
         let digests = digests::count(&db)?;
         Ok(Self {
@@ -260,13 +272,12 @@ impl Replica {
     /// Opens the file. `checked` says whether blocks are checked before redb has it open; after
     /// that they always are.
     fn database(
-        disk: &Arc<dyn Disk>,
+        file: Box<dyn DiskFile>,
         limits: ReplicaLimits,
         check: Check,
         checked: bool,
         progress: fn(f64),
     ) -> Result<Guarded, Unopened> {
-        let file = disk.open(FILE).map_err(failed)?;
         let checks = Checks::default();
         if checked {
             checks.start();
@@ -318,6 +329,15 @@ enum Unopened {
     Unreadable(String),
     /// The disk failed; nothing is known about the file.
     Failed(ReplicaError),
+}
+
+impl Unopened {
+    fn into_failed(self) -> ReplicaError {
+        match self {
+            Self::Failed(e) => e,
+            Self::Unreadable(why) => ReplicaError::Failed { why },
+        }
+    }
 }
 
 impl From<ReplicaError> for Unopened {

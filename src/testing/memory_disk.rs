@@ -40,6 +40,10 @@ fn put(bytes: &mut Vec<u8>, offset: usize, with: &[u8]) {
     bytes[offset..end].copy_from_slice(with);
 }
 
+fn on_fire() -> io::Error {
+    io::Error::other("the disk is on fire")
+}
+
 impl MemDisk {
     pub(crate) fn file(&self) -> MutexGuard<'_, MemFile> {
         self.0.lock().expect("no test panics with it")
@@ -79,8 +83,14 @@ impl Disk for MemDisk {
         Ok(Some(self.file().live.clone()))
     }
 
-    fn write_atomic(&self, _name: &str, _bytes: &[u8]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn write_atomic(&self, _name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut file = self.file();
+        if file.fails {
+            return Err(on_fire());
+        }
+        file.live = bytes.to_owned();
+        drop(file);
+        self.sync()
     }
 
     fn remove(&self, _name: &str) -> io::Result<()> {
@@ -109,7 +119,7 @@ impl DiskFile for MemDisk {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut file = self.file();
         if file.fails {
-            return Err(io::Error::other("the disk is on fire"));
+            return Err(on_fire());
         }
         put(&mut file.live, offset as usize, bytes);
         file.unsynced.push((offset as usize, bytes.to_owned()));

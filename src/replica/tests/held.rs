@@ -1,10 +1,15 @@
 //! Posts that wait for the store.
 
+use std::io;
+
 use super::{formats::set_format, *};
-use crate::model::{
-    bounds::HELD_MAX,
-    held::{HeldPost, HoldReply},
-    rows::NewPost,
+use crate::{
+    env::DiskFile,
+    model::{
+        bounds::HELD_MAX,
+        held::{HeldPost, HoldReply},
+        rows::NewPost,
+    },
 };
 
 pub(super) fn held_post(n: u16, text: &str) -> HeldPost {
@@ -58,6 +63,46 @@ fn held_posts_of_an_unreadable_database_are_kept() {
     assert!(matches!(found, OpenedAs::Unreadable { .. }), "{found:?}");
     assert_eq!(replica.held_post(one.key()), Ok(Some((one, 77))));
     assert!(replica.boards().expect("read").boards.is_empty());
+}
+
+/// Disk that fails as soon as its file is to be replaced or removed.
+struct FailsToReplace(Arc<MemDisk>);
+
+impl Disk for FailsToReplace {
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        self.0.open(name)
+    }
+
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        self.0.read(name)
+    }
+
+    fn write_atomic(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.0.file().fails = true;
+        self.0.write_atomic(name, bytes)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)?;
+        self.0.file().fails = true;
+        Ok(())
+    }
+}
+
+#[test]
+fn held_posts_of_an_unreadable_database_outlive_a_disk_that_fails_while_it_is_replaced() {
+    let (disk, replica) = fresh();
+    let one = held_post(1, "one");
+    replica.hold(&[(one.clone(), 77)]).expect("held");
+    set_format(&replica, 99);
+    drop(replica);
+    let failing: Arc<dyn Disk> = Arc::new(FailsToReplace(disk.clone()));
+    let failed = Replica::open(&failing, ReplicaLimits::default(), Check::Whole, |_| ());
+    assert!(matches!(failed, Err(ReplicaError::Failed { .. })), "{failed:?}");
+    disk.file().fails = false;
+    let (replica, found) = open(&disk.crash(&mut ChaCha20Rng::seed_from_u64(1)));
+    assert!(matches!(found, OpenedAs::Unreadable { .. }), "{found:?}");
+    assert_eq!(replica.held_post(one.key()), Ok(Some((one, 77))));
 }
 
 #[test]
