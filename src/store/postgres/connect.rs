@@ -20,7 +20,7 @@ use tokio_postgres::{Client, NoTls, config::SslMode, error::SqlState};
 use super::{
     address::{Place, Server},
     connection::{Db, Heard, Warning, drive},
-    schema,
+    schema::{self, CHANGE_MAX, Tables},
     shared::Shared,
     sql::{Columns, Failure, store_error, words_of},
     tls::{Plain, Tls},
@@ -28,10 +28,11 @@ use super::{
 use crate::{
     env::{BoxFuture, BoxStream, TaskGuard},
     model::{absence::AwayReason, login::StoreLogin, rows::StoreError},
-    store::{history::Mark, refused},
+    store::refused,
 };
 
-/// Time for one server to take a connection and to answer the checks.
+/// Time for one server to take a connection and to answer the checks. Changes of the tables have a time of
+/// their own.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 
 /// Shortest time-out of a statement, of a wait for a lock, and of a pause in a transaction.
@@ -107,7 +108,8 @@ impl Shared {
     /// # Errors
     /// As those of [`Self::connect`] that are not of the tables.
     pub(super) async fn reach(&self) -> Result<Reached, StoreError> {
-        self.to_any_server(|server| Box::pin(self.reach_server(server, None, None))).await
+        let reach = |server| self.in_time(CONNECT_MAX, self.reach_server(server, None, None));
+        self.to_any_server(|server| Box::pin(reach(server))).await
     }
 
     /// Connects to the first server that can be used, beginning with the one that was used last.
@@ -121,17 +123,12 @@ impl Shared {
         for nth in 0..servers.len() {
             let at = (first + nth) % servers.len();
             let Some(server) = servers.get(at) else { continue };
-            let tried = self.env.timeout(CONNECT_MAX, connect(server)).await;
-            let error = match tried {
-                Ok(Ok(connected)) => {
+            let error = match connect(server).await {
+                Ok(connected) => {
                     self.good.store(at, Ordering::Relaxed);
                     return Ok(connected);
                 }
-                Ok(Err(error)) => error,
-                Err(_) => StoreError::away(
-                    AwayReason::Unreachable,
-                    format!("no connection for {} s", CONNECT_MAX.as_secs()),
-                ),
+                Err(error) => error,
             };
             tracing::debug!(server = %server.place, %error, "no connection to the store");
             failures.push((server, error));
@@ -146,8 +143,25 @@ impl Shared {
         heard: Option<&Heard>,
     ) -> Result<Db, StoreError> {
         let before = self.seen.newest();
-        let Reached { client, warning, driver } = self.reach_server(server, login, heard).await?;
-        let mark = self.check_store(&client, login).await?;
+        let find = async {
+            let reached = self.reach_server(server, login, heard).await?;
+            let found = schema::find(&reached.client, self.rights(), self.release).await;
+            Ok((found.map_err(|failure| self.unprepared(failure, login))?, reached))
+        };
+        let (found, Reached { client, warning, driver }) = self.in_time(CONNECT_MAX, find).await?;
+        let mark = match found {
+            Tables::Ready(mark) => mark,
+            Tables::ToChange(new) => {
+                let change = async {
+                    let changed = schema::change(&client, new, self.release).await;
+                    changed.map_err(|failure| self.unprepared(failure, login))
+                };
+                self.in_time(CHANGE_MAX, change).await?
+            }
+        };
+        if self.rights().upgrade {
+            self.tell_of_logins(&client).await;
+        }
         self.seen.check(before, mark)?;
         if let (Some(slot), Some(login)) = (&self.login, login) {
             slot.on_taken(login);
@@ -288,24 +302,26 @@ impl Shared {
         Ok(())
     }
 
-    /// Sees whether the server's tables are the store, and makes or upgrades them if this process may.
-    async fn check_store(
+    /// Waits for a step of connecting; its end undoes the step.
+    async fn in_time<T>(
         &self,
-        client: &Client,
-        login: Option<&StoreLogin>,
-    ) -> Result<Mark, StoreError> {
-        let rights = self.rights();
-        let prepared = schema::prepare(client, rights, self.release).await;
-        let mark = prepared.map_err(|failure| match login {
+        most: Duration,
+        step: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        self.env.timeout(most, Box::pin(step)).await.unwrap_or_else(|_| {
+            let why = format!("no connection for {} s", most.as_secs());
+            Err(StoreError::away(AwayReason::Unreachable, why))
+        })
+    }
+
+    /// Returns the error of tables that are not the store, or could not be made or upgraded.
+    fn unprepared(&self, failure: Failure, login: Option<&StoreLogin>) -> StoreError {
+        match login {
             Some(login) if lacks_rights(&failure) => {
                 self.refused_login(login, &StoreError::from(failure).to_string())
             }
             _ => self.seen.while_running(of_schema(failure)),
-        })?;
-        if rights.upgrade {
-            self.tell_of_logins(client).await;
         }
-        Ok(mark)
     }
 
     /// Says once per process that this user may give workers no logins.

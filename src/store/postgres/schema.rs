@@ -7,6 +7,8 @@
 //! 3. What an append changes (`leases`) and what a renewal changes (`lease_terms`) are two rows.
 //! 4. Texts sort by their bytes, whatever the database's language is.
 
+use std::time::Duration;
+
 use tokio_postgres::Client;
 
 use super::sql::{Columns, NOW, Outcome, int};
@@ -251,16 +253,28 @@ enum Found {
     Store { steps: usize, mark: Mark },
 }
 
-/// Returns the store's mark. Creates the tables if there are none and this opener may, and adds the
-/// steps that an older release than `release` did not know. Repeating it is safe.
+/// Tables as an opener finds them.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Tables {
+    /// Those that the release needs.
+    Ready(Mark),
+    /// To be made for a cluster of this id if they are still missing; `None` adds steps only.
+    ToChange(Option<[u8; 16]>),
+}
+
+/// Longest time of the creation or upgrade of the tables: a step may go over every post.
+pub(super) const CHANGE_MAX: Duration = Duration::from_secs(600);
+
+/// Finds out whether the tables are there, and whether this opener has to make or upgrade them. Changes
+/// nothing.
 ///
 /// # Errors
 /// [`StoreError::Refused`] for tables of another program, for a store of a release too new, and if
 /// there is no store and none may be made; [`StoreError::Away`] while a step is missing that others
 /// have to add.
-pub(super) async fn prepare(client: &Client, rights: Rights, release: Release) -> Outcome<Mark> {
-    let missing = match recognise(client, release).await? {
-        Found::Store { steps, mark } if steps >= release.steps.len() => return Ok(mark),
+pub(super) async fn find(client: &Client, rights: Rights, release: Release) -> Outcome<Tables> {
+    Ok(match recognise(client, release).await? {
+        Found::Store { steps, mark } if steps >= release.steps.len() => Tables::Ready(mark),
         Found::Store { steps, .. } if !rights.upgrade => {
             let why = format!(
                 "it has {steps} of the {} steps that this release needs; start a master or \
@@ -269,14 +283,26 @@ pub(super) async fn prepare(client: &Client, rights: Rights, release: Release) -
             );
             return Err(StoreError::away(AwayReason::Failing, why).into());
         }
-        Found::Store { .. } => None,
+        Found::Store { .. } => Tables::ToChange(None),
         Found::Nothing => match rights.create {
-            Some(cluster) => Some(cluster),
+            Some(cluster) => Tables::ToChange(Some(cluster)),
             None => return Err(refused("no store was made in it yet").into()),
         },
-    };
+    })
+}
+
+/// Creates the tables if there are none, or adds the steps that are missing, in one transaction, and
+/// returns the store's mark. Repeating it is safe.
+///
+/// # Errors
+/// Those of [`find`]; nothing was changed then.
+pub(super) async fn change(
+    client: &Client,
+    new: Option<[u8; 16]>,
+    release: Release,
+) -> Outcome<Mark> {
     client.batch_execute("BEGIN").await?;
-    let done = change(client, missing, release).await;
+    let done = change_locked(client, new, release).await;
     match &done {
         Ok(_) => client.batch_execute("COMMIT").await?,
         // An error of the rollback would hide the first one, and ends the connection all the same.
@@ -285,11 +311,13 @@ pub(super) async fn prepare(client: &Client, rights: Rights, release: Release) -
     done
 }
 
-async fn change(client: &Client, new: Option<[u8; 16]>, release: Release) -> Outcome<Mark> {
-    // Another one may be at it, and a slow disk may take its time.
-    client
-        .batch_execute("SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = '10s'")
-        .await?;
+async fn change_locked(client: &Client, new: Option<[u8; 16]>, release: Release) -> Outcome<Mark> {
+    // Another one may be at it.
+    let limits = format!(
+        "SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = {}",
+        CHANGE_MAX.as_millis()
+    );
+    client.batch_execute(&limits).await?;
     client.batch_execute(LOCK).await?;
     match (recognise(client, release).await?, new) {
         (Found::Store { steps, mark }, _) => {

@@ -102,6 +102,17 @@ async fn two_openers_of_a_newer_release_at_once_upgrade_a_store_once() {
 }
 
 #[tokio::test]
+async fn upgrade_may_take_longer_than_a_connection() {
+    let env = real_env();
+    let Some(server) = Server::start(&env, &[]).await else { return };
+    let store = opened(&env, &server).await;
+    store.boards().await.expect("it is there");
+    // Longer than a server may take for a connection.
+    connected(&env, &process(&env, &server, next_release("SELECT pg_sleep(4)"), true)).await;
+    assert_eq!(server.sql(&env, VERSION).await, [format!("{} 1", KNOWN + 1)]);
+}
+
+#[tokio::test]
 async fn node_of_this_release_goes_on_beside_a_newer_one_that_allows_it() {
     let env = real_env();
     let Some(server) = Server::start(&env, &[]).await else { return };
