@@ -9,6 +9,8 @@
 //! 2. While the store is behind, every operation reads the boards first, and goes no further.
 //! 3. Of two reads, the one that began later decides: an answer from before the roll-back may come
 //!    after one from behind it.
+//! 4. A write may reach an older copy before any read does. A post that it put where this node has
+//!    another is not acknowledged: the write is *away*, and its post is sent again to the newer store.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,8 +19,10 @@ use crate::{
     env::BoxFuture,
     model::{
         absence::AwayReason,
+        ids::Resource,
+        outcome::TaskResult,
         read_order::{ReadNumber, ReadOrder},
-        rows::{Boards, StoreError},
+        rows::{Boards, Permission, StoreError},
     },
 };
 
@@ -75,7 +79,10 @@ impl Backend for Guarded {
             if self.reads().is_behind {
                 self.boards().await?;
             }
-            self.store.call(op).await
+            match &op {
+                Op::Write { permission, .. } => self.write(permission.clone(), op).await,
+                _ => self.store.call(op).await,
+            }
         })
     }
 
@@ -87,6 +94,19 @@ impl Backend for Guarded {
 impl Guarded {
     fn reads(&self) -> MutexGuard<'_, Reads> {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes, and compares the places of new posts with what the node had before.
+    async fn write(&self, permission: Permission, op: Op) -> Result<OpReply, StoreError> {
+        let (own, number) = (self.ends.get(), self.reads().order.begin());
+        let reply = self.store.call(op).await?;
+        if let OpReply::Written(results) = &reply
+            && let Some(why) = lacked(&own, &permission, results)
+        {
+            self.reads().end(number, true);
+            return Err(StoreError::away(AwayReason::RolledBack, why));
+        }
+        Ok(reply)
     }
 
     /// Reads the boards, and compares them with what the node had before.
@@ -118,10 +138,29 @@ fn lack(own: &Boards, read: &Boards) -> Option<String> {
     })
 }
 
+/// Returns what a store lacked that put these posts where the node had others before; `None` if nothing.
+fn lacked(own: &Boards, permission: &Permission, results: &[TaskResult]) -> Option<String> {
+    let Resource::Board(board) = &permission.resource else { return None };
+    // A restored store begins a new epoch, and may end earlier.
+    if own.epoch != permission.token.epoch {
+        return None;
+    }
+    let have = own.last(board)?;
+    results.iter().find_map(|result| match result {
+        TaskResult::Committed { seq, .. } if *seq <= have => Some(format!(
+            "its board {board} got post {seq} now, and this node has {have}; put the newer file back"
+        )),
+        _ => None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ids::{Seq, StoreEpoch};
+    use crate::model::{
+        ids::{BoardName, NodeId, PostId, Seq, StoreEpoch, Token, UserId},
+        message::Task,
+    };
 
     fn boards(epoch: u64, lobby: u64) -> Boards {
         let lobby = ("lobby".parse().expect("a name"), Seq(lobby));
@@ -158,7 +197,15 @@ mod tests {
         fn call(&self, op: Op) -> BoxFuture<'_, Result<OpReply, StoreError>> {
             let boards = self.0.lock().expect("not poisoned").clone();
             Box::pin(async move {
-                Ok(if op == Op::Boards { OpReply::Boards(boards) } else { OpReply::Done })
+                let next = boards.last(&BoardName::lobby()).unwrap_or_default().0 + 1;
+                Ok(match op {
+                    Op::Boards => OpReply::Boards(boards),
+                    Op::Write { .. } => OpReply::Written(vec![
+                        TaskResult::Duplicate { seq: Seq(1), posted_at_ms: 1 },
+                        TaskResult::Committed { seq: Seq(next), posted_at_ms: 2 },
+                    ]),
+                    _ => OpReply::Done,
+                })
             })
         }
     }
@@ -175,5 +222,28 @@ mod tests {
         assert!(store.drop_dead_letter(1).await.is_err_and(behind));
         *stored.lock().expect("not poisoned") = boards(7, 3);
         store.drop_dead_letter(1).await.expect("the newer file is back");
+    }
+
+    #[tokio::test]
+    async fn post_that_an_older_copy_takes_before_it_is_read_is_not_acknowledged() {
+        let stored = Arc::new(Mutex::new(boards(7, 3)));
+        let (store, ends) = guarded(Store::new(Fixed(Arc::clone(&stored))));
+        ends.set(boards(7, 3));
+        let write = |epoch| {
+            let token = Token { epoch: StoreEpoch(epoch), lease: 1, n: 1 };
+            let resource = Resource::Board(BoardName::lobby());
+            let permission = Permission { resource, token, after: None, worker: NodeId([1; 16]) };
+            let cancel = |n| Task::CancelPost { user: UserId([n; 16]), id: PostId([n; 16]) };
+            store.write(permission, Arc::new(vec![cancel(1), cancel(2)]))
+        };
+        write(7).await.expect("its post stands behind all that the node has");
+        *stored.lock().expect("not poisoned") = boards(8, 2);
+        write(8).await.expect("restored: a new epoch");
+        *stored.lock().expect("not poisoned") = boards(7, 2);
+        let behind = |error: StoreError| error.away_reason() == Some(AwayReason::RolledBack);
+        assert!(write(7).await.is_err_and(behind));
+        assert!(store.drop_dead_letter(1).await.is_err_and(behind), "known from then on");
+        *stored.lock().expect("not poisoned") = boards(7, 4);
+        write(7).await.expect("the newer file is back");
     }
 }
