@@ -345,7 +345,7 @@ async fn drop_dead_letter(
             other => return Err(unexpected(&other)),
         }
     }
-    answered(&admin, admin.0.handle.drop_dead_letter(letter.number)).await?;
+    removed(&admin, letter.number).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -364,8 +364,16 @@ async fn retry_dead_letter(
     let NewPost { id, author, text } = post;
     let sent = written(result, board, id, author, text)?;
     // What stays is sent under the same id at most: it is a duplicate then.
-    answered(&admin, admin.0.handle.drop_dead_letter(letter.number)).await?;
+    removed(&admin, letter.number).await?;
     Ok(json(StatusCode::OK, &sent.1))
+}
+
+/// Takes a letter off the list whose post is settled. A failure is not one after which nothing was done.
+async fn removed(admin: &Admin, number: u64) -> Result<(), ErrorResponse> {
+    answered(admin, admin.0.handle.drop_dead_letter(number)).await.map_err(|_| {
+        let why = "its post is settled, and the letter may still be listed; do the same again";
+        ErrorResponse::new(ProblemType::OutcomeUnknown, why)
+    })
 }
 
 /// Finds a dead letter by its number, however old it is.

@@ -238,6 +238,29 @@ async fn dropped_dead_letter_cancels_its_post_or_stays() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn dead_letter_that_cannot_be_removed_after_its_post_was_settled_is_no_refusal() {
+    let site = Site::new();
+    let token = AdminToken::new("secret");
+    let of = |number| format!("/api/v1/admin/dead-letters/{number}");
+    site.fake.state().letters = vec![letter_of(8, "lost?"), letter_of(7, "lost?")];
+    site.fake.state().letters_stay = true;
+    let retry = format!("{}/retry", of(8));
+    let answers = [
+        ask(&site, &token, Ask::new("DELETE", &of(7)).token("secret")).await,
+        ask(&site, &token, Ask::new("POST", &retry).token("secret")).await,
+    ];
+    for answer in answers {
+        assert_eq!(answer.status, 504, "{}", answer.body);
+    }
+    site.fake.state().letters_stay = false;
+    let again = ask(&site, &token, Ask::new("DELETE", &of(7)).token("secret")).await;
+    assert_eq!(again.status, 204, "{}", again.body);
+    let again = ask(&site, &token, Ask::new("POST", &retry).token("secret")).await;
+    assert_eq!((again.status, again.json()["seq"].as_u64()), (200, Some(1)), "{}", again.body);
+    assert!(site.fake.state().letters.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn dead_letters_are_listed_in_pages_and_found_whatever_their_age() {
     let site = Site::new();
     let token = AdminToken::new("secret");

@@ -65,6 +65,8 @@ pub(crate) struct State {
     /// Reset with which streams begin.
     pub(crate) reset: Option<FirstReset>,
     pub(crate) letters: Vec<DeadLetter>,
+    /// Whether the store is away when a dead letter is to be removed.
+    pub(crate) letters_stay: bool,
     /// Terms of the newest join token.
     pub(crate) join_terms: Option<JoinTerms>,
     pub(crate) alive: usize,
@@ -193,8 +195,9 @@ impl State {
                 drop(reply.send(self.ok().map(|()| listed)));
             }
             Command::DropDeadLetter { number, reply } => {
-                self.letters.retain(|letter| letter.number != number);
-                let _ = reply.send(self.ok());
+                let done = if self.letters_stay { Err(RequestError::Away) } else { self.ok() };
+                self.letters.retain(|letter| done.is_err() || letter.number != number);
+                let _ = reply.send(done);
             }
             Command::NewJoinToken { terms, reply } => {
                 self.join_terms = Some(terms);
