@@ -4,7 +4,8 @@
 //! Judged for as long as that end is the only thing wrong, of people whose streams say where they
 //! were: one was open when the master died or was asked, none had ended shortly before, and all of them were
 //! read. Where masters are asked to end one after another, each is judged until the next one's turn; workers
-//! that are asked to end keep nobody from a list. `g12_presence` judges everybody else.
+//! that are asked to end keep nobody from a list, nor do wall clocks of nodes. `g12_presence` judges everybody
+//! else.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -38,6 +39,9 @@ const BACK_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let sessions = Sessions::read(evidence.history);
+    let counts = |incident: &&Incident| !evidence.is_of_wall_clocks(incident);
+    let incidents: Vec<_> = evidence.incidents.iter().filter(counts).cloned().collect();
+    let evidence = &Evidence { incidents: &incidents, ..*evidence };
     let mut found = Vec::new();
     for incident in evidence.incidents {
         let death = incident.from;
@@ -341,5 +345,26 @@ mod tests {
         assert_eq!(judged("stop", "target = \"master:1\""), [""; 0]);
         assert_eq!(judged("restart", "targets = [\"worker:0\", \"master:1\"]"), [""; 0]);
         assert_eq!(judged("delay", "from = \"master:1\"\nto = \"store\"\nby = \"1s\""), [""; 0]);
+    }
+
+    #[test]
+    fn end_of_a_master_is_judged_while_wall_clocks_of_nodes_are_off() {
+        let judged = |end: &str, kind: &str, keys: &str| {
+            let end_of_master = (end, "target = \"master:0\"", DEATH, 50_000);
+            let made = Fixture::with_faults(&[(kind, keys, 18_000, 34_000), end_of_master]);
+            let mut made = Fixture { history: died(end, 32_000).history, ..made };
+            listed(&mut made, 33_000, &[1]);
+            made.rules(judge)
+        };
+        for end in ["crash", "stop"] {
+            let off = "target = \"master:1\"\nby = \"3600s\"";
+            let back = "target = \"master:1\"\nby = \"-40s\"";
+            assert_eq!(judged(end, "clock_offset", off), ["g12.dropped"], "{end}");
+            assert_eq!(judged(end, "clock_jump", back), ["g12.dropped"], "{end}");
+            // Monotonic clocks jump ahead with it.
+            assert_eq!(judged(end, "clock_jump", off), [""; 0], "{end}");
+            let store = "target = \"store\"\nby = \"3600s\"";
+            assert_eq!(judged(end, "clock_offset", store), [""; 0], "{end}");
+        }
     }
 }

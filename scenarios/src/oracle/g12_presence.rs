@@ -1,7 +1,8 @@
 //! G12 presence: 2 s after a join, with nothing wrong, every list names everyone who has a stream
 //! open; who left is gone 15 s later, who fell silent, crashed or not, 45 s later; each session is
 //! listed once, and nobody else. The death of a master while others are left excuses none of it, nor
-//! does what touches workers or other people's machines alone.
+//! does what touches workers or other people's machines alone, nor a node's wall clock that is off. While
+//! clocks drift, the slowest of masters and store counts the 45 s.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -62,11 +63,12 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             }
         }
         let trouble = evidence.last_trouble_of_lists(from);
+        let trouble_of_leaves = evidence.last_trouble_of_leaves(from);
         for (who, user) in history.users.iter().filter(|(_, user)| listed.contains(user)) {
             let Some(seen) = sessions.get(*who) else { continue };
-            if seen.left.is_some_and(|left| left.max(trouble) + LEAVES_WITHIN < from) {
+            if seen.left.is_some_and(|left| left.max(trouble_of_leaves) + LEAVES_WITHIN < from) {
                 tell("lingers", format!("{who} left long ago and {user} is listed"));
-            } else if seen.last.max(trouble) + FORGOTTEN_WITHIN < from {
+            } else if evidence.has_passed(FORGOTTEN_WITHIN, seen.last.max(trouble), from) {
                 tell("forgotten", format!("{who} fell silent long ago and {user} is listed"));
             }
         }
@@ -82,7 +84,7 @@ fn is_served(evidence: &Evidence<'_>, from: Duration, to: Duration) -> bool {
 }
 
 /// Returns the people with a stream that was open, and heard, all the time, and whose master did not die
-/// before others were told of them.
+/// before others were told of them, and did not take them for silent by a jump of its clock.
 pub(super) fn present(
     evidence: &Evidence<'_>,
     sessions: &Sessions,
@@ -104,6 +106,7 @@ pub(super) fn present(
             && heard.is_some_and(|heard| heard + HEARD_WITHIN >= from)
             && sessions.leaves(stream.who).is_none_or(|left| left > to)
             && !stream.is_slow
+            && !evidence.may_jump_hide_reader(stream, from, to)
             && !evidence.is_touched(evidence.machine_of(stream.who), began.unwrap_or(from), to)
     };
     let open = history.streams.iter().filter(is_open);

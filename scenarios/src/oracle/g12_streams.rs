@@ -1,5 +1,6 @@
 //! G12, what streams tell of who is active: every change goes on from the version before it, the
-//! number of people is right, and in quiet it is those who have a stream open and nobody who left.
+//! number of people is right, and in quiet it is those who have a stream open and nobody who left. Clocks of
+//! nodes and of the store excuse none of it; masters tell by clocks that may drift.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -32,7 +33,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let Some(reading_from) = history.reading_from else { return found };
     let sessions = Sessions::read(history);
     let here = present(evidence, &sessions, reading_from.saturating_sub(TOLD_WITHIN), reading_from);
-    let trouble = evidence.last_trouble_before(reading_from);
+    let trouble = evidence.last_trouble_but_clocks(reading_from);
     for stream in history.streams.iter().filter(|stream| here.contains_key(&stream.who)) {
         let Some(list) = listed_at(stream, reading_from) else { continue };
         if list.total > PRESENCE_MAX as u64 {
@@ -49,7 +50,8 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         for (who, _) in history.users.iter().filter(|(_, user)| told(user)) {
             let times = sessions.get(*who);
             let left = times.and_then(|it| it.leaves.filter(|_| it.left.is_some()));
-            if left.is_some_and(|left| left.max(trouble) + LEAVES_WITHIN < reading_from) {
+            let passed = |since| evidence.has_passed(LEAVES_WITHIN, since, reading_from);
+            if left.is_some_and(|left| passed(left.max(trouble))) {
                 tell("untold", format!("{who} left long ago, and that was not told"));
             }
         }
@@ -145,7 +147,15 @@ mod tests {
 
     /// Persons 0 and 1 have streams open until the end; 2 left at 22 s.
     fn told(events: Vec<(u64, StreamEvent)>) -> Vec<&'static str> {
-        let mut made = Fixture::new();
+        told_beside(&[], events)
+    }
+
+    /// The same beside faults.
+    fn told_beside(
+        faults: &[(&str, &str, u64, u64)],
+        events: Vec<(u64, StreamEvent)>,
+    ) -> Vec<&'static str> {
+        let mut made = Fixture::with_faults(faults);
         made.history.reading_from = Some(ms(50_000));
         made.did(2, 22_000, 22_100, Request::Leave, Ok(Answer::Done));
         made.stream(0, 0, vec![(21_000, StreamEvent::Beat), (45_000, StreamEvent::Beat)]);
@@ -177,5 +187,26 @@ mod tests {
         assert_eq!(told(count), ["count"]);
         assert_eq!(told(vec![first]), ["untold"], "who left");
         assert_eq!(told(vec![(21_000, window(4, &[1]))]), ["untold"], "who is there");
+    }
+
+    #[test]
+    fn leave_must_be_told_while_clocks_of_nodes_and_of_the_store_are_off() {
+        let untold = |kind: &str, keys: &str| {
+            let events = vec![(21_000, window(4, &[0, 1, 2]))];
+            told_beside(&[(kind, keys, 10_000, 50_000)], events)
+        };
+        for (kind, keys) in [
+            ("clock_offset", "target = \"master:*\"\nby = \"3600s\""),
+            ("clock_jump", "target = \"worker:0\"\nby = \"5s\""),
+            ("clock_offset", "target = \"store\"\nby = \"-60s\""),
+            ("clock_drift", "target = \"store\"\nrate = 0.4"),
+            ("clock_drift", "target = \"master:1\"\nrate = -0.4"),
+        ] {
+            assert_eq!(untold(kind, keys), ["untold"], "{kind} {keys}");
+        }
+        // Of 28 s that have passed, the clock of a master may have counted 14.
+        assert_eq!(untold("clock_drift", "target = \"master:1\"\nrate = -0.5"), [""; 0]);
+        assert_eq!(untold("clock_offset", "target = \"person:2\"\nby = \"9s\""), [""; 0]);
+        assert_eq!(untold("pause", "target = \"worker:0\""), [""; 0]);
     }
 }

@@ -2,8 +2,10 @@
 //! one.
 //!
 //! Masters alone write who is active, and read it, straight from the store. So a fault counts that may
-//! have touched a master or the store, but not the death of a master while others are left. That a person's
-//! own machine was touched is asked beside this.
+//! have touched a master or the store, but not the death of a master while others are left. Of clocks only
+//! those count that lists depend on. That a person's own machine was touched is asked beside this.
+
+mod clocks;
 
 use std::time::Duration;
 
@@ -34,8 +36,12 @@ impl Evidence<'_> {
     }
 
     /// Returns whether a fault only ended workers or people's machines, or spoiled their disks or
-    /// clocks, or made people's machines stand still.
+    /// clocks, or made people's machines stand still, or let a clock drift a little. Steps of clocks are
+    /// beside lists as well: what they do at once is asked beside this.
     fn is_beside_lists(&self, incident: &Incident) -> bool {
+        if self.is_of_steps(incident) || self.is_of_small_drift(incident) {
+            return true;
+        }
         let is_person =
             |target: &Target| matches!(target, Target::People | Target::One(Place::Person(_)));
         let is_worker = |target: &Target| {
@@ -56,9 +62,7 @@ impl Evidence<'_> {
             | Action::SyncSlow { target, .. }
             | Action::SyncError { target, .. }
             | Action::DiskFull { target }
-            | Action::ClockOffset { target, .. }
             | Action::ClockDrift { target, .. }
-            | Action::ClockJump { target, .. }
             | Action::FdLimit { target, .. } => is_beside(target),
             Action::Restart { targets } => targets.iter().all(is_beside),
             // A worker that stands still in the middle of a write may hold the lock of a store's file.
@@ -68,7 +72,8 @@ impl Evidence<'_> {
     }
 
     /// Returns whether lists were in calm from one time to another: nothing was wrong, nor shortly before,
-    /// but deaths of masters that left others all the time, and what is beside lists.
+    /// but deaths of masters that left others all the time, and what is beside lists, and no clock that they
+    /// depend on was set to another time.
     pub(super) fn is_calm_for_lists(&self, from: Duration, to: Duration) -> bool {
         let is_near = |incident: &&Incident| {
             let until = self.end_of(incident).saturating_add(AFTERMATH);
@@ -79,13 +84,27 @@ impl Evidence<'_> {
             && from > AFTERMATH
             && near().all(|incident| self.is_death_of_a_master(incident))
             && near().count() < self.plan.cluster.masters
+            && !self.may_steps_hide(from, to, near().next().is_none())
     }
 
     /// Returns the end of the last fault that had begun by a time, but deaths of masters that left
-    /// others all the time, and what is beside lists.
+    /// others all the time, and what is beside lists. Each step of the store's clock is one, by which rows
+    /// may be kept.
     pub(super) fn last_trouble_of_lists(&self, at: Duration) -> Duration {
-        let is_begun =
-            |incident: &&Incident| incident.from <= at && !self.is_beside_lists(incident);
+        let steps = self.store_steps().filter(|step| *step <= at);
+        let trouble = self.last_trouble_that(at, |incident| !self.is_beside_lists(incident));
+        steps.fold(trouble, Duration::max)
+    }
+
+    /// Returns the same for people who logged out: no clock keeps them on a list.
+    pub(super) fn last_trouble_of_leaves(&self, at: Duration) -> Duration {
+        self.last_trouble_that(at, |it| !self.is_beside_lists(it) && !self.is_of_clocks(it))
+    }
+
+    /// Returns the end of the last fault of some that had begun by a time, but deaths of masters that left
+    /// others all the time.
+    fn last_trouble_that(&self, at: Duration, is_trouble: impl Fn(&Incident) -> bool) -> Duration {
+        let is_begun = |incident: &&Incident| incident.from <= at && is_trouble(incident);
         let begun = || self.incidents.iter().filter(is_begun);
         let deaths = begun().filter(|incident| self.is_death_of_a_master(incident)).count();
         let nobody_was_left = deaths >= self.plan.cluster.masters;
@@ -144,7 +163,6 @@ mod tests {
             ("partition", "from = \"worker:0\"\nto = \"store\""),
             ("partition", "from = \"person:2\"\nto = \"master:0\""),
             ("restart", "targets = [\"worker:0\", \"master:0\"]"),
-            ("clock_jump", "target = \"master:1\"\nby = \"5s\""),
             ("crash", "target = \"store\""),
             ("pause", "target = \"coordinator(board:lobby)\""),
             ("store_error", "rate = 0.5"),
