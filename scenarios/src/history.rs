@@ -5,6 +5,7 @@
 //! 2. An operation without an answer is *unknown*: it may have happened or not.
 //! 3. The history grows only while people live; oracles read it whole afterwards.
 
+mod operator;
 mod recorder;
 
 use std::{
@@ -23,7 +24,10 @@ use chatchat::{
     },
 };
 
-pub use self::recorder::Recorder;
+pub use self::{
+    operator::{OperatorCall, post_of},
+    recorder::Recorder,
+};
 
 /// Clock of the observer: time since the run's start, the same for all people.
 #[derive(Clone)]
@@ -330,6 +334,8 @@ pub struct History {
     pub kept: Vec<Kept>,
     /// Sessions that were moved by a ticket, in the order in which they were.
     pub handovers: Vec<Handover>,
+    /// Calls of an operator about dead letters, in the order in which they began.
+    pub operator: Vec<OperatorCall>,
     /// User of each session.
     pub users: BTreeMap<Who, UserId>,
     /// Time at which everything was healed and people began to settle.

@@ -76,6 +76,9 @@ pub struct Workload {
     /// People who share one machine, and so one address. A fault of a shared machine names the
     /// first of them.
     pub people_per_machine: usize,
+    /// Times per minute at which an operator lists the dead letters and retries or drops each; 0 for no
+    /// operator.
+    pub operator_rounds_per_minute: f64,
     /// Other behaviour of people.
     pub habits: Habits,
 }
@@ -162,6 +165,7 @@ impl Default for Workload {
             long_posts: 0.0,
             without_stream: 0.0,
             people_per_machine: 1,
+            operator_rounds_per_minute: 0.0,
             habits: Habits::default(),
         }
     }
@@ -456,6 +460,12 @@ impl Workload {
         person - person % self.people_per_machine
     }
 
+    /// Returns whether an operator handles dead letters.
+    #[must_use]
+    pub const fn has_operator(&self) -> bool {
+        self.operator_rounds_per_minute > 0.0
+    }
+
     fn check(&self) -> Result<(), String> {
         if self.people > PEOPLE_MAX {
             return Err(format!("{} people: at most {PEOPLE_MAX}", self.people));
@@ -482,6 +492,7 @@ impl Workload {
         }
         let rates = [
             ("posts_per_second", self.posts_per_second),
+            ("operator_rounds_per_minute", self.operator_rounds_per_minute),
             ("habits.duplicate_send", duplicate_send),
             ("habits.reload", reload),
             ("habits.slow_reader", slow_reader),
@@ -647,6 +658,8 @@ mod tests {
         let explained = format!("{idle}no_workers = \"what a page says then\"\n");
         assert!(Story::parse("test", &explained).is_ok());
         says(refusal("[workload]\npeeple = 3\n"), &["test:7:", "did you mean `people`?"]);
+        let rounds = "[workload]\noperator_rounds_per_minute = -1.0\n";
+        says(refusal(rounds), &["`operator_rounds_per_minute` is -1: want 0 to 10000"]);
         says(refusal("config = { lease_ttl = \"fast\" }\n"), &["fast", "10s"]);
         let still = "[swarm]\nkinds = [\"pause\"]\nper_minute = 1.0\ncrowd = true\nknobs = false\n";
         says(refusal(still), &["test:9: swarm: `crowd`", "leave `knobs = false` out"]);

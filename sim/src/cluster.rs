@@ -42,7 +42,7 @@ use rand_core::{Rng, SeedableRng};
 use tokio::sync::mpsc;
 
 use self::{
-    operators::{JoinTokens, expulsions_max},
+    operators::{JoinTokens, expulsions_max, has_operators},
     restored::{is_superseded, store_for},
 };
 use crate::{
@@ -199,7 +199,7 @@ impl Cluster {
             nodes: Mutex::new(identities.zip(nodes).collect()),
             keys,
             tokens: Mutex::new(JoinTokens::new(&secrets, each)),
-            has_operators: expulsions_max(plan) > 0,
+            has_operators: has_operators(plan),
             store: store_for(plan, &NewCluster { cluster, epoch: StoreEpoch(1), now_ms: 0 })?
                 .with_timeout(shape.config.store_timeout),
             grants: Mutex::default(),

@@ -21,6 +21,7 @@ use chatchat_scenarios::{
     fault::{Action, Direction, Links},
     oracle::EpochChange,
     target::{Place, Target},
+    workload::Admin,
 };
 use serde_json::Value;
 
@@ -90,15 +91,6 @@ impl<D> Begun<D> {
     pub fn then(self, steps: Vec<(Duration, Step)>) -> Self {
         Self { steps, ..self }
     }
-}
-
-/// Listener for operators of a master.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admin {
-    /// `http://host:port`.
-    pub url: String,
-    /// Token that an operator shows.
-    pub token: String,
 }
 
 /// Cluster that a story runs on, simulated or of real processes.

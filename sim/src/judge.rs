@@ -30,6 +30,9 @@ pub(crate) fn judge(
     let mut complaints: Vec<_> = violations.iter().map(ToString::to_string).collect();
     let mut toothless = plan.toothless(incidents);
     toothless.extend(oracle::shown_nothing(history, plan.workload.people));
+    if plan.workload.has_operator() {
+        toothless.extend(oracle::handled_nothing(history));
+    }
     complaints.extend(ended.iter().map(|(place, why)| format!("{place} ended by itself: {why}")));
     let verdict = match (ended.is_empty(), is_safety, violations.is_empty()) {
         (false, ..) => Verdict::Crash,

@@ -77,6 +77,8 @@ pub(crate) async fn play<D: Deployment>(on: &Arc<D>, plan: &Plan, observer: Env)
             false => machines[machine].clone(),
         });
     }
+    let has_operator = plan.workload.has_operator();
+    let operator = if has_operator { Some(on.operator().await) } else { None };
     let told = Arc::clone(&faults);
     let stage = Stage {
         masters: on.front_ends(),
@@ -85,8 +87,9 @@ pub(crate) async fn play<D: Deployment>(on: &Arc<D>, plan: &Plan, observer: Env)
         until: plan.duration,
         clock: Clock::new(move || told.now()),
         closed: Arc::clone(faults.closed_pages()),
+        admins: if has_operator { on.admins() } else { Vec::new() },
     };
-    let people = People::start(observer, machines, stage);
+    let people = People::start(observer, machines, operator, stage);
     on.sleep(plan.duration.saturating_sub(faults.now())).await;
     let within = plan.expect.recovers_within;
     let core = if plan.expect.core { faults.leave_core() } else { None };

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use chatchat::{
     api::{
-        HelloEvent, PostList, Problem, SessionOpened, SessionRestored, StreamEvent, User, UserList,
+        DeadLetter, DeadLetterList, HelloEvent, PostList, Problem, SessionOpened, SessionRestored,
+        StreamEvent, UnsentPost, User, UserList,
     },
     client::{Answer, Delivery, Failure, Request},
     model::{
@@ -20,7 +21,9 @@ use chatchat::{
 
 use super::{EpochChange, EventLine, Evidence, StoreDump, Violation};
 use crate::{
-    history::{End, Handover, History, Operation, Reader, ReaderKind, StreamLog, Who},
+    history::{
+        End, Handover, History, Operation, OperatorCall, Reader, ReaderKind, StreamLog, Who,
+    },
     plan::{Incident, Plan},
     story::Story,
     target::Place,
@@ -100,6 +103,18 @@ pub(super) fn posted(person: usize, n: u8, seq: u64) -> Post {
         text: text(n).parse().unwrap(),
         posted_at_ms: 1000 + seq,
     }
+}
+
+/// Returns the dead letter of a post, numbered as the post is.
+pub(super) fn letter(person: usize, n: u8) -> DeadLetter {
+    let post = UnsentPost { id: id(n), author: author(person), text: text(n).parse().unwrap() };
+    let (number, resource) = (u64::from(n), "board:lobby".to_owned());
+    DeadLetter { number, resource, post: Some(post), why: String::new(), at: 9 }
+}
+
+/// Returns a whole list of dead letters.
+pub(super) fn letters(letters: Vec<DeadLetter>) -> Answer {
+    Answer::DeadLetters(DeadLetterList { letters, truncated: false })
 }
 
 pub(super) fn busy(status: u16) -> Result<Answer, Failure> {
@@ -324,6 +339,37 @@ impl Fixture {
             is_slow: false,
             reader: None,
         });
+        self
+    }
+
+    /// Adds a retry of a dead letter by an operator, or without one a list, that was answered 100 ms later.
+    pub(super) fn operated(
+        &mut self,
+        letter: Option<DeadLetter>,
+        at: u64,
+        answer: Result<Answer, Failure>,
+    ) -> &mut Self {
+        let request = match &letter {
+            Some(letter) => Request::RetryDeadLetter { number: letter.number },
+            None => Request::DeadLetters { before: None },
+        };
+        let (master, end) = ("http://m:81".to_owned(), Some((ms(at + 100), answer)));
+        self.history.operator.push(OperatorCall { master, request, letter, invoked: ms(at), end });
+        self
+    }
+
+    /// Adds a drop of a dead letter by an operator, that was answered 100 ms later.
+    pub(super) fn dropped(
+        &mut self,
+        letter: DeadLetter,
+        at: u64,
+        answer: Result<Answer, Failure>,
+    ) -> &mut Self {
+        let request = Request::DropDeadLetter { number: letter.number };
+        self.operated(Some(letter), at, answer);
+        if let Some(call) = self.history.operator.last_mut() {
+            call.request = request;
+        }
         self
     }
 

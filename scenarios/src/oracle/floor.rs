@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use chatchat::client::Answer;
 
+use super::g09_letters::given_up;
 use crate::history::History;
 
 /// Returns why a run shows less than it should, a sentence each: a person who was alive at the end
@@ -40,12 +41,31 @@ pub fn shown_nothing(history: &History, people: usize) -> Vec<String> {
     found
 }
 
+/// Returns why a run with an operator of dead letters shows less than it should, a sentence each: nobody was
+/// told of a dead letter, or none was retried or dropped.
+#[must_use]
+pub fn handled_nothing(history: &History) -> Vec<String> {
+    let mut found = Vec::new();
+    if !history.operations.iter().any(|operation| given_up(operation).is_some()) {
+        found.push("nothing was shown: nobody was told that a post is a dead letter".to_owned());
+    }
+    let mut calls = history.operator.iter().filter(|call| call.letter.is_some());
+    if !calls.any(|call| call.reply().is_some()) {
+        found.push("nothing was shown: the operator retried and dropped no dead letter".to_owned());
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
-    use chatchat::{api::UserList, client::Request, model::stream::Consistency};
+    use chatchat::{
+        api::UserList,
+        client::{Failure, Request},
+        model::stream::Consistency,
+    };
 
     use super::*;
-    use crate::oracle::fixtures::{Fixture, busy, restored};
+    use crate::oracle::fixtures::{Fixture, busy, letter, letters, refused, restored};
 
     fn seen(users: bool) -> Fixture {
         let mut made = Fixture::new();
@@ -69,6 +89,24 @@ mod tests {
     fn person_with_an_answer_of_each_kind_has_seen_enough() {
         assert_eq!(shown_nothing(&seen(true).history, 1), [""; 0]);
         assert_eq!(shown_nothing(&Fixture::new().history, 0), [""; 0], "nobody was asked to read");
+    }
+
+    #[test]
+    fn operator_without_a_letter_to_handle_has_shown_nothing() {
+        let told = |why: &str, answer: Result<Answer, Failure>| {
+            let mut made = Fixture::new();
+            let unknown = Err(Failure::Unknown { status: Some(504), why: why.to_owned() });
+            made.did(0, 100, 200, Fixture::request(1), unknown);
+            made.operated(None, 300, Ok(letters(vec![letter(0, 1)])));
+            made.dropped(letter(0, 1), 500, answer);
+            handled_nothing(&made.history).len()
+        };
+        let given_up = "504 every attempt failed; send the same again, or cancel it";
+        assert_eq!(told(given_up, Ok(Answer::Done)), 0);
+        assert_eq!(told("504 a time-out", Ok(Answer::Done)), 1);
+        assert_eq!(told(given_up, refused(404)), 1);
+        assert_eq!(told(given_up, busy(503)), 1);
+        assert_eq!(handled_nothing(&Fixture::new().history).len(), 2);
     }
 
     #[test]

@@ -87,7 +87,7 @@ fn cancelled(evidence: &Evidence<'_>) -> BTreeSet<PostId> {
         Request::Cancel { id } => Some(id),
         _ => None,
     });
-    ids.collect()
+    ids.chain(evidence.history.drops().map(|(_, (_, id))| id)).collect()
 }
 
 /// Sends that waited for too long because of the crash of a worker.
@@ -191,7 +191,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::oracle::fixtures::{EPOCH, Fixture, busy, id, located, ms, node, posted};
+    use crate::oracle::fixtures::{EPOCH, Fixture, busy, id, letter, located, ms, node, posted};
 
     const CRASH: u64 = 30_000;
 
@@ -284,12 +284,14 @@ mod tests {
         alone.events.sort_by_key(|said| said.at);
         let mut cancelled = late();
         cancelled.asked(0, 40_000, Request::Cancel { id: id(7) }, None);
+        let mut dropped = late();
+        dropped.dropped(letter(0, 7), 40_000, Ok(Answer::Done));
         let mut expelled = Fixture::with_faults(&[
             ("crash", "target = \"worker:0\"", CRASH, 50_000),
             ("expel", "target = \"worker:1\"", 6000, 6000),
         ]);
         (expelled.history, expelled.events) = (late().history, late().events);
-        let all = [soon_before, after, moved, elsewhere, alone, cancelled, expelled];
+        let all = [soon_before, after, moved, elsewhere, alone, cancelled, dropped, expelled];
         for (nth, made) in all.iter().enumerate() {
             assert_eq!(rules(made), [""; 0], "{nth}");
         }

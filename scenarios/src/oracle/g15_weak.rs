@@ -143,11 +143,11 @@ fn millis(at: Duration) -> u64 {
     u64::try_from(at.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Ids that may have come to another end than a commit: they were cancelled, or refused.
+/// Ids that may have come to another end than a commit: they were cancelled, dropped or refused.
 type Settled = BTreeSet<(UserId, PostId)>;
 
 fn settled(evidence: &Evidence<'_>) -> Settled {
-    let mut settled = BTreeSet::new();
+    let mut settled: Settled = evidence.history.drops().map(|(_, post)| post).collect();
     for operation in &evidence.history.operations {
         let is_refused = matches!(operation.failure(), Some((_, Failure::Refused { .. })));
         let (Request::Cancel { id } | Request::Post { id, .. }) = &operation.request else {

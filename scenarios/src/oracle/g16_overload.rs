@@ -4,7 +4,8 @@
 //! A post was there before its first try that may have done something, or was given to the worker
 //! that wrote it: then one of the tries that were said to have done nothing made it. The same goes
 //! for a cancel, a board and a log-out. A stranger at a plain front end says what people said there before
-//! it came, with their tokens: what it may have done is nobody's fault.
+//! it came, with their tokens: what it may have done is nobody's fault. Nor is what an operator cancelled
+//! that dropped a dead letter.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -139,6 +140,7 @@ fn others(evidence: &Evidence<'_>) -> Vec<Violation> {
             && !may_have(at, &|op| {
                 op.who.person == operation.who.person && op.request == Request::Cancel { id }
             })
+            && !evidence.history.may_be_dropped(operation.who, id, at)
         {
             let text = format!("post {id} is cancelled, and no cancel may have done that");
             found.push(broken(Property::G16, "cancelled", text, [line(operation)]));
@@ -170,7 +172,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        oracle::fixtures::{EPOCH, Fixture, busy, delivered, id, node, refused},
+        oracle::fixtures::{EPOCH, Fixture, busy, delivered, id, letter, node, refused},
         plan::Incident,
     };
 
@@ -278,6 +280,13 @@ mod tests {
         made.did(0, 100, 200, Request::Cancel { id: id(1) }, busy(503));
         made.did(0, 300, 400, Fixture::request(1), refused(410));
         assert_eq!(made.rules(judge), ["g16.cancelled"]);
+        let dropped = |by: u64| {
+            let mut other = Fixture::new();
+            other.history = made.history.clone();
+            other.dropped(letter(0, 1), by, busy(503)).rules(judge)
+        };
+        assert_eq!(dropped(390), [""; 0], "an operator may have done it");
+        assert_eq!(dropped(410), ["g16.cancelled"], "no operator had asked");
         made.asked(0, 290, Request::Cancel { id: id(1) }, None);
         assert_eq!(made.judge(judge), [], "this one may have done it");
     }

@@ -13,7 +13,9 @@ mod g00_calm;
 mod g01_durable_ack;
 mod g02_drafts;
 mod g02_exactly_once;
+mod g02_letters;
 mod g03_late;
+mod g03_letters;
 mod g03_outcomes_settle;
 mod g03_refusals;
 mod g04_pages;
@@ -35,6 +37,7 @@ mod g08_writes;
 mod g09_crash_cost;
 mod g09_cut_off;
 mod g09_in_time;
+mod g09_letters;
 mod g09_next_attempt;
 mod g09_tasks_end;
 mod g10_failed_stay_out;
@@ -86,7 +89,7 @@ use chatchat::{
 
 pub use self::{
     epochs::EpochChange,
-    floor::shown_nothing,
+    floor::{handled_nothing, shown_nothing},
     g15_weak::shown_weak_service,
     g17_failover::times_to_stream_again,
     violation::{Clue, Point, Rule, Violation},
@@ -183,9 +186,11 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G1, g01_durable_ack::judge),
     (Property::G2, g02_exactly_once::judge),
     (Property::G2, g02_drafts::judge),
+    (Property::G2, g02_letters::judge),
     (Property::G3, g03_outcomes_settle::judge),
     (Property::G3, g03_late::judge),
     (Property::G3, g03_refusals::judge),
+    (Property::G3, g03_letters::judge),
     (Property::G4, g04_total_order::judge),
     (Property::G4, g04_pages::judge),
     (Property::G5, g05_gap_free::judge),
@@ -207,6 +212,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G9, g09_cut_off::judge),
     (Property::G9, g09_crash_cost::judge),
     (Property::G9, g09_next_attempt::judge),
+    (Property::G9, g09_letters::judge),
     (Property::G10, g10_failed_stay_out::judge),
     (Property::G11, g11_membership::judge),
     (Property::G11, g11_one_master::judge),

@@ -34,10 +34,12 @@ pub(super) fn is_fair(
         (400, Request::ReadMark { board, seq }) => {
             end_told(history, board, operation.invoked).is_none_or(|end| end < *seq)
         }
-        (410, Request::Post { id, .. }) => history
-            .operations
-            .iter()
-            .any(|other| matches!(&other.request, Request::Cancel { id: it } if it == id)),
+        // Its author cancelled it, or an operator dropped its dead letter.
+        (410, Request::Post { id, .. }) => {
+            let mut others = history.operations.iter();
+            others.any(|other| matches!(&other.request, Request::Cancel { id: it } if it == id))
+                || history.may_be_dropped(operation.who, *id, at)
+        }
         // The id stands for another post.
         (422, Request::Post { board, id, text }) => history.sent().any(|sent| {
             sent.id == *id
@@ -78,7 +80,7 @@ mod tests {
     use super::*;
     use crate::{
         history::End,
-        oracle::fixtures::{EPOCH, Fixture, busy, id, ms, refused},
+        oracle::fixtures::{EPOCH, Fixture, busy, id, letter, ms, refused},
     };
 
     /// Returns whether the first person may be refused so at 5.1 s, after all this.
@@ -160,6 +162,15 @@ mod tests {
             is_fair_after(made, Fixture::request(1), 410)
         };
         assert!(cancelled(1) && !cancelled(2));
+        let dropped = |person, n, at, answer| {
+            let mut made = Fixture::new();
+            made.dropped(letter(person, n), at, answer);
+            is_fair_after(made, Fixture::request(1), 410)
+        };
+        assert!(dropped(0, 1, 4000, Ok(Answer::Done)) && dropped(0, 1, 5100, busy(503)));
+        assert!(!dropped(0, 2, 4000, Ok(Answer::Done)) && !dropped(1, 1, 4000, Ok(Answer::Done)));
+        assert!(!dropped(0, 1, 5101, Ok(Answer::Done)), "later");
+        assert!(!dropped(0, 1, 4000, refused(404)), "it did nothing");
         let sent = |person, text: &str| {
             let (board, text) = (BoardName::lobby(), text.parse().unwrap());
             let other = Request::Post { board, id: id(1), text };

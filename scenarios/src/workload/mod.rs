@@ -9,11 +9,13 @@
 //! 1. What a person does depends on the seed, its number and the answers it gets, never on the
 //!    other people's draws.
 //! 2. A person has one unsettled post per board, as every client of ours.
+//! 3. Where the story asks for an operator, it handles dead letters beside them.
 
 mod behaviours;
 mod closed;
 mod kept;
 mod limits;
+mod operator;
 mod person;
 mod reading;
 mod texts;
@@ -23,8 +25,11 @@ use std::{sync::Arc, time::Duration};
 use chatchat::env::{Env, TaskGuard, TimedOut};
 use tokio::sync::oneshot;
 
-use self::person::{OpenPage, Person};
-pub use self::{closed::ClosedPages, texts::canary};
+pub use self::{closed::ClosedPages, operator::Admin, texts::canary};
+use self::{
+    operator::Operator,
+    person::{OpenPage, Person},
+};
 use crate::{
     history::{Clock, History, Recorder},
     story::Workload,
@@ -45,6 +50,8 @@ pub struct Stage {
     pub clock: Clock,
     /// Pages that a fault keeps closed.
     pub closed: Arc<ClosedPages>,
+    /// Masters' listeners for operators; none in a story without an operator of dead letters.
+    pub admins: Vec<Admin>,
 }
 
 /// Living people.
@@ -55,6 +62,8 @@ pub struct People {
     /// Sleeps between the last steps.
     observer: Env,
     living: Vec<Living>,
+    /// Operator of dead letters and its work.
+    operator: Option<(Operator, TaskGuard)>,
 }
 
 #[derive(Debug)]
@@ -74,13 +83,17 @@ const SETTLING_SLACK: Duration = Duration::from_secs(30);
 /// With nothing wrong, members and presence are the same everywhere after this (G11, G12).
 const SPREADS_WITHIN: Duration = Duration::from_secs(16);
 
+/// Longest time of the operator's last look at the dead letters.
+const LOOKING: Duration = Duration::from_secs(10);
+
 /// Longest time of the last reading.
 const READING: Duration = Duration::from_secs(30);
 
 impl People {
-    /// Lets people live, one per machine; `observer` is a machine that no fault befalls.
+    /// Lets people live, one per machine; `observer` is a machine that no fault befalls, and so is that
+    /// of the operator, if there is one.
     #[must_use]
-    pub fn start(observer: Env, machines: Vec<Env>, stage: Stage) -> Self {
+    pub fn start(observer: Env, machines: Vec<Env>, operator: Option<Env>, stage: Stage) -> Self {
         let stage = Arc::new(stage);
         let recorder = Recorder::new(stage.clock.clone());
         recorder.history().masters.clone_from(&stage.masters);
@@ -91,7 +104,12 @@ impl People {
             Living { person, handed, _task: task }
         });
         let living = living.collect();
-        Self { stage, recorder, observer, living }
+        let operator = operator.filter(|_| !stage.admins.is_empty()).map(|env| {
+            let operator = Operator::new(env.clone(), stage.clone(), recorder.clone());
+            let task = env.spawn("operator", operator.clone().work()).abort_on_drop();
+            (operator, task)
+        });
+        Self { stage, recorder, observer, living, operator }
     }
 
     /// Returns the recorder of the history.
@@ -104,7 +122,7 @@ impl People {
     /// what is still to be healed and for quiet, and has everything read from every master. Call
     /// it when all is healed that has to be for settling.
     pub async fn settle(self, within: Duration, heal: impl Future<Output = ()>) -> History {
-        let Self { stage, recorder, observer, living } = self;
+        let Self { stage, recorder, observer, living, operator } = self;
         recorder.history().settling_from = Some(stage.clock.now());
         let deadline = stage.clock.now() + within;
         // Each on its own machine, all at once: a dead machine's task just never tells.
@@ -132,6 +150,19 @@ impl People {
         heal.await;
         // Streams are quiet long before.
         observer.sleep(SPREADS_WITHIN).await;
+        if let Some((operator, work)) = operator {
+            // What it still waits for stays unknown.
+            drop(work);
+            let (tell, told) = oneshot::channel();
+            let env = operator.env().clone();
+            let look = async move {
+                operator.look().await;
+                let _ = tell.send(());
+            };
+            let _look = env.spawn("operator looks", look).abort_on_drop();
+            // A list that does not come in time is none.
+            let _ = observer.timeout(LOOKING, told).await;
+        }
         recorder.history().reading_from = Some(stage.clock.now());
         let mut readings = Vec::new();
         let mut kept = Vec::new();

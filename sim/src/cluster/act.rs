@@ -12,13 +12,14 @@ use chatchat_scenarios::{
     fault::{Action, Dose, Links},
     oracle::EpochChange,
     target::{Place, Target},
+    workload::Admin,
 };
 use dst_world::{DiskFault, DiskImage, HostId, Link, World};
 use serde_json::Value;
 
 use super::{Cluster, place_named};
 use crate::{
-    deployment::{Admin, Begun, Deployment, FaultId, OnFaultPoint, Step, Undo},
+    deployment::{Begun, Deployment, FaultId, OnFaultPoint, Step, Undo},
     store::Trouble,
 };
 

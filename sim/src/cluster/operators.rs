@@ -9,10 +9,10 @@ use chatchat::{
     crypto::admission::JoinSecret,
     env::{BoxFuture, Env},
 };
-use chatchat_scenarios::{fault::Action, plan::Plan, target::Place};
+use chatchat_scenarios::{fault::Action, plan::Plan, target::Place, workload::Admin};
 
 use super::{ADMIN_PORT, Cluster, host_name};
-use crate::{deployment::Admin, keys::private_windows};
+use crate::keys::private_windows;
 
 /// Beginning of the names of operators' machines.
 const OPERATOR: &str = "operator";
@@ -24,6 +24,11 @@ pub(crate) const ADMIN_TOKEN_FILE: &str = "admin.token";
 /// Returns how often the faults of a plan expel one worker at most.
 pub(crate) fn expulsions_max(plan: &Plan) -> usize {
     plan.faults.iter().filter(|fault| matches!(fault.action, Action::Expel { .. })).count()
+}
+
+/// Returns whether a plan has operators, whom each master has to listen to.
+pub(crate) fn has_operators(plan: &Plan) -> bool {
+    plan.workload.has_operator() || expulsions_max(plan) > 0
 }
 
 /// Returns what nobody but a token's node may see of it.
@@ -112,11 +117,64 @@ impl Cluster {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use chatchat::model::ids::Fingerprint;
+    use chatchat_scenarios::story::Story;
+    use dst_world::Detail;
     use rand_chacha::ChaCha20Rng;
     use rand_core::SeedableRng;
 
     use super::*;
+    use crate::{run::run, verdict::Verdict};
+
+    /// A single try is all that a task gets, so that workers which stand still make dead letters.
+    const LETTERS: &str = r#"
+about = ""
+duration = "14s"
+[cluster]
+masters = 2
+workers = 2
+[cluster.config]
+attempts_per_worker = 1
+attempts_max = 1
+attempt_timeout = "400ms"
+store_timeout = "280ms"
+[workload]
+people = 4
+posts_per_second = 12.0
+operator_rounds_per_minute = 60.0
+[[fault]]
+at = "4s"
+kind = "pause"
+target = "worker:*"
+for = "1500ms"
+"#;
+
+    #[test]
+    fn operator_ends_dead_letters_and_looks_at_each_master_when_all_is_quiet() {
+        let plan = Plan::expand(&Story::parse("letters", LETTERS).expect("a story"), 1);
+        let report = run(&plan, Detail::Events, &Arc::default()).expect("supported");
+        assert_eq!(report.verdict, Verdict::Holds, "{:?}", report.complaints);
+        let calls = &report.history.operator;
+        let mut about_letters = calls.iter().filter(|call| call.letter.is_some());
+        assert!(about_letters.any(|call| call.reply().is_some()), "{calls:?}");
+        let last: Vec<_> = calls.iter().rev().take(2).map(|call| call.master.as_str()).collect();
+        assert_eq!(last, ["http://master1:81", "http://master0:81"]);
+        assert!(calls.iter().rev().take(2).all(|call| call.reply().is_some()), "{calls:?}");
+    }
+
+    #[test]
+    fn only_stories_with_an_operator_or_an_expulsion_have_listeners_for_them() {
+        let has = |text: &str| {
+            let story = Story::parse("letters", text).expect("a story");
+            has_operators(&Plan::expand(&story, 1))
+        };
+        assert!(has(LETTERS));
+        let without = LETTERS.replace("operator_rounds_per_minute = 60.0\n", "");
+        assert!(!has(&without));
+        assert!(has(&without.replace("kind = \"pause\"", "kind = \"expel\"")));
+    }
 
     #[test]
     fn worker_keeps_its_token_until_it_is_given_another_that_nobody_had() {

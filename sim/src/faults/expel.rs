@@ -28,10 +28,11 @@ use chatchat::{
 use chatchat_scenarios::{
     plan::Plan,
     target::{Place, Target},
+    workload::Admin,
 };
 use dst_world::Seed;
 
-use crate::deployment::{Admin, Begun, Deployment, FaultId};
+use crate::deployment::{Begun, Deployment, FaultId};
 
 /// Time for which an expelled machine tries with its old identity: longer than masters may take to
 /// follow, or nobody would see that one does not.

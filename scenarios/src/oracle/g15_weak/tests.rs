@@ -10,7 +10,7 @@ use chatchat::{
 
 use super::*;
 use crate::history::End;
-use crate::oracle::fixtures::{Fixture, busy, id, node, refused as refusal, restored};
+use crate::oracle::fixtures::{Fixture, busy, id, letter, node, refused as refusal, restored};
 
 const STORE: (&str, &str, u64, u64) = ("crash", "target = \"store\"", 20_000, 30_000);
 
@@ -38,6 +38,8 @@ fn held_post_that_came_or_was_settled_otherwise_is_accepted() {
     made.did(0, 31_000, 31_010, Fixture::request(3), refusal(409));
     is_held(&mut made, 4, 26_000);
     made.did(0, 31_000, 31_010, Request::Cancel { id: id(4) }, busy(503));
+    is_held(&mut made, 5, 26_000);
+    made.dropped(letter(0, 5), 31_000, busy(503));
     assert_eq!(made.judge(judge), []);
 }
 

@@ -15,13 +15,14 @@ use chatchat_scenarios::{
     fault::Action,
     oracle::EpochChange,
     target::{Place, Target},
+    workload::Admin,
 };
 use serde_json::{Value, json};
 
 use super::RealCluster;
 use crate::{
     cluster::operators::ADMIN_TOKEN,
-    deployment::{Admin, Begun, Deployment, FaultId, OnFaultPoint},
+    deployment::{Begun, Deployment, FaultId, OnFaultPoint},
     real::{
         node::{Node, Process},
         slow::slow_down,

@@ -20,7 +20,7 @@ use chatchat_scenarios::{cluster as shape, plan::Plan, target::Place};
 use super::RealCluster;
 use crate::{
     cluster::{
-        operators::{ADMIN_TOKEN, ADMIN_TOKEN_FILE, JoinTokens, expulsions_max},
+        operators::{ADMIN_TOKEN, ADMIN_TOKEN_FILE, JoinTokens, expulsions_max, has_operators},
         wipes_max,
     },
     real::{
@@ -87,7 +87,7 @@ impl RealCluster {
             store,
             lines: Mutex::new(lines),
             listener: Mutex::default(),
-            has_operators: expulsions > 0,
+            has_operators: has_operators(plan),
         };
         it.prepare(identities, wipes, 1 + expulsions).await?;
         Ok(it)
