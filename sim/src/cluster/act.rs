@@ -305,8 +305,7 @@ impl Cluster {
                 }
                 None => {
                     world.crash(self.host(Place::Store));
-                    let old = store.as_it_was(kept.writes).expect("SQLite works in memory");
-                    right = Some(store.replace(old));
+                    right = Some(store.roll_back(kept.writes).expect("SQLite works in memory"));
                 }
             }
             steps.push((BACK_AFTER, Step::Start(*place)));
@@ -314,7 +313,7 @@ impl Cluster {
         let begun = Begun::at_once(!places.is_empty(), move |it: &Arc<Self>| {
             if let Some(right) = right {
                 it.world().crash(it.host(Place::Store));
-                drop(it.store().replace(right));
+                it.store().put_back(right);
             }
             for place in places {
                 it.start_again(place);

@@ -33,6 +33,7 @@ use tokio::sync::{Mutex as Turn, MutexGuard as Held, oneshot};
 use super::{
     files::Files,
     frames,
+    journal::Journal,
     pool::{self, Taken},
     remote::transmit,
     troubles::{Trouble, Troubles},
@@ -51,14 +52,6 @@ const READERS: usize = 2;
 /// Longest pause before a transaction is repeated that was undone for others, ms. As on PostgreSQL.
 const PAUSE_MAX_MS: u64 = 20;
 
-/// Writes in their order, from which the store as it was can be made again.
-#[derive(Debug)]
-struct Journal {
-    new: NewCluster,
-    /// Operations with their times; `None` as long as nobody asked for it.
-    writes: Option<Vec<(Op, u64)>>,
-}
-
 /// Operation that reads, with its number on its connection.
 #[derive(Debug)]
 struct Read {
@@ -76,7 +69,7 @@ type Out = LaneSender<Vec<u8>, { Lane::COUNT }>;
 #[derive(Clone)]
 pub struct StoreHost {
     pub(super) core: Arc<Mutex<SqliteCore>>,
-    journal: Arc<Mutex<Journal>>,
+    pub(super) journal: Arc<Mutex<Journal>>,
     /// Files of a store that is not in memory.
     pub(super) files: Option<Arc<Files>>,
     troubles: Arc<Mutex<Troubles>>,
@@ -93,7 +86,7 @@ impl StoreHost {
     /// As [`SqliteCore::open_in_memory`].
     pub fn new(new: &NewCluster) -> Result<Self, StoreError> {
         let core = Arc::new(Mutex::new(SqliteCore::open_in_memory(new)?));
-        let journal = Arc::new(Mutex::new(Journal { new: *new, writes: None }));
+        let journal = Arc::new(Mutex::new(Journal { new: *new, writes: None, clock_ms: 0 }));
         let timeout = Config::default().store_timeout;
         let troubles = Arc::default();
         Ok(Self { core, journal, files: None, troubles, timeout, clock: None })
@@ -119,50 +112,6 @@ impl StoreHost {
     /// Returns the parameters that it was made with.
     pub(super) fn made_with(&self) -> NewCluster {
         self.journal().new
-    }
-
-    fn journal(&self) -> MutexGuard<'_, Journal> {
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Keeps, from now on, what [`Self::as_it_was`] needs. Must be called before anything is
-    /// written.
-    pub fn keep_journal(&self) {
-        self.journal().writes = Some(Vec::new());
-    }
-
-    /// Returns the number of writes so far.
-    #[must_use]
-    pub fn writes(&self) -> usize {
-        self.journal().writes.as_ref().map_or(0, Vec::len)
-    }
-
-    /// Makes the store again as it was after so many writes.
-    ///
-    /// # Errors
-    /// As [`SqliteCore::open_in_memory`].
-    pub fn as_it_was(&self, writes: usize) -> Result<SqliteCore, StoreError> {
-        let journal = self.journal();
-        let mut core = SqliteCore::open_in_memory(&journal.new)?;
-        for (op, now_ms) in journal.writes.iter().flatten().take(writes) {
-            // What was refused then is refused again.
-            let _ = core.apply(op, *now_ms);
-        }
-        Ok(core)
-    }
-
-    /// Puts another content in the place of the present one, and returns that.
-    #[must_use]
-    pub fn replace(&self, core: SqliteCore) -> SqliteCore {
-        std::mem::replace(&mut self.core.lock().unwrap_or_else(PoisonError::into_inner), core)
-    }
-
-    fn keep(&self, op: &Op, now_ms: u64) {
-        if let Some(writes) = &mut self.journal().writes
-            && op.is_write()
-        {
-            writes.push((op.clone(), now_ms));
-        }
     }
 
     fn troubles(&self) -> MutexGuard<'_, Troubles> {
@@ -203,7 +152,7 @@ impl StoreHost {
     pub fn apply(&self, op: &Op, now_ms: u64) -> Result<OpReply, StoreError> {
         self.keep(op, now_ms);
         // An operation that panicked was rolled back: the core is whole.
-        self.core.lock().unwrap_or_else(PoisonError::into_inner).apply(op, now_ms)
+        self.core().apply(op, now_ms)
     }
 
     /// Returns a handle that needs no network; `now_ms` is its clock.
@@ -233,7 +182,9 @@ impl StoreHost {
 
     /// Serves one connection as a process serves itself: one writer, and readers beside it.
     async fn converse(self, env: Env, stream: BoxStream, lock: Arc<Turn<()>>) -> io::Result<()> {
-        let (mut from, to) = tokio::io::split(stream);
+        let (mut from, mut to) = tokio::io::split(stream);
+        let mark = self.mark(self.now_ms(&env)).map_err(|why| io::Error::other(why.to_string()))?;
+        frames::write(&mut to, &frames::frame(0, &mark)?).await?;
         let (out, frames) = lanes([WAITING_MAX; Lane::COUNT]);
         env.spawn("store-answers", async move {
             // The reading half sees the same break.
@@ -266,11 +217,11 @@ impl StoreHost {
                     Err(_) => drop(reply.send(Err(StoreError::Busy))),
                 }
             }
-            let out = out.clone();
+            let (out, host) = (out.clone(), self.clone());
             env.spawn("store-call", async move {
                 // Without an answer the writer was stopped with its host.
                 let Ok(answer) = answer.await else { return };
-                if let Ok(frame) = answer_frame(number, &answer) {
+                if let Ok(frame) = host.answer_frame(number, &answer) {
                     let _ = out.send(lane, frame).await;
                 }
             });
@@ -298,7 +249,7 @@ impl StoreHost {
             let answer = self.apply(&read.op, self.now_ms(&env));
             env.sleep(takes).await;
             drop(taken);
-            if let Ok(frame) = answer_frame(read.number, &answer)
+            if let Ok(frame) = self.answer_frame(read.number, &answer)
                 && out.send(read.op.lane() as usize, frame).await.is_err()
             {
                 // The connection has ended.
@@ -409,7 +360,7 @@ impl StoreHost {
     }
 
     fn commit(&self, group: &[Job], began_ms: u64) -> Vec<Answer> {
-        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut core = self.core();
         for job in group {
             self.keep(&job.op, began_ms);
         }
@@ -444,14 +395,15 @@ impl StoreHost {
         }
         others
     }
-}
 
-/// Returns the frame of an answer, or of the error that it is too long.
-fn answer_frame(number: u64, answer: &Answer) -> io::Result<Vec<u8>> {
-    frames::frame(number, answer).or_else(|why| {
-        let broken = StoreError::Broken { why: format!("the answer: {why}") };
-        frames::frame(number, &Err::<OpReply, _>(broken))
-    })
+    /// Returns the frame of an answer, or of the error that it is too long.
+    fn answer_frame(&self, number: u64, answer: &Answer) -> io::Result<Vec<u8>> {
+        let clock_ms = self.journal().clock_ms;
+        frames::frame(number, &(answer, clock_ms)).or_else(|why| {
+            let broken = StoreError::Broken { why: format!("the answer: {why}") };
+            frames::frame(number, &(Err::<OpReply, _>(broken), clock_ms))
+        })
+    }
 }
 
 struct Direct<F> {

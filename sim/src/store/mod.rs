@@ -19,6 +19,7 @@ mod backup;
 mod files;
 mod frames;
 mod host;
+mod journal;
 mod pool;
 mod remote;
 #[cfg(test)]

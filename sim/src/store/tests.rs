@@ -27,6 +27,8 @@ use dst_world::{HostId, Link, Setup, World, simulate};
 
 use super::{StoreHost, Trouble, remote};
 
+mod older_copy;
+
 const ADDR: &str = "store:5432";
 const SECOND: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_millis(800);
