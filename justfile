@@ -30,6 +30,10 @@ real name seed="1":
 sweep seeds="20" *stories:
     seeds="$1"; shift; cargo run -q --profile sim -p chatchat-sim -- sweep --seeds "$seeds" "$@"
 
+# Builds target/pgo/chatchat-sim for campaigns of hours, with a profile of its own runs (10 to 15 minutes)
+pgo:
+    sim/pgo
+
 # Finds the smallest plan that fails as this story does with this seed
 shrink name seed="1":
     cargo run -q --profile sim -p chatchat-sim -- shrink "$1" --seed "$2"
